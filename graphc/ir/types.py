@@ -1,0 +1,275 @@
+"""Element types, symbolic dimensions and tensor types."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from graphc.errors import GraphError
+
+
+@dataclass(frozen=True)
+class DType:
+    """An element type. `f32[2, "B"]` makes a `TensorType`; `f32[()]` is a scalar."""
+    name: str
+    np: np.dtype
+    kind: str                       # "float", "int" or "bool"
+
+    @property
+    def itemsize(self) -> int:
+        return self.np.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "float"
+
+    @property
+    def is_int(self) -> bool:
+        return self.kind == "int"
+
+    def __getitem__(self, shape) -> "TensorType":
+        dims = shape if isinstance(shape, tuple) else (shape,)
+        return TensorType(self, tuple(as_dim(d) for d in dims))
+
+    def __str__(self) -> str:
+        return self.name
+
+    __repr__ = __str__
+
+
+f32 = DType("f32", np.dtype(np.float32), "float")
+f64 = DType("f64", np.dtype(np.float64), "float")
+i32 = DType("i32", np.dtype(np.int32), "int")
+i64 = DType("i64", np.dtype(np.int64), "int")
+bool_ = DType("bool", np.dtype(np.bool_), "bool")
+
+DTYPES: tuple[DType, ...] = (f32, f64, i32, i64, bool_)
+BY_NAME: Mapping[str, DType] = {d.name: d for d in DTYPES}
+BY_NUMPY: Mapping[np.dtype, DType] = {d.np: d for d in DTYPES}
+
+
+def dtype_of(array: np.ndarray) -> DType:
+    """The graphc type of a numpy array; GraphError for one that graphc does not have."""
+    try:
+        return BY_NUMPY[array.dtype]
+    except KeyError:
+        raise GraphError(f"dtype {array.dtype} is not supported; convert with .astype to one of "
+                         + ", ".join(str(d.np) for d in DTYPES)) from None
+
+
+Monomial = tuple[str, ...]          # sorted names, with repetition: B*B*T -> ("B", "B", "T")
+
+
+@dataclass(frozen=True)
+class Poly:
+    """A polynomial with integer coefficients over dimension names; never constant (that is an int)."""
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __add__(self, other: "Dim") -> "Dim":
+        return _poly(_terms(self) + _terms(other))
+
+    __radd__ = __add__
+
+    def __neg__(self) -> "Dim":
+        return self * -1
+
+    def __sub__(self, other: "Dim") -> "Dim":
+        return self + other * -1
+
+    def __rsub__(self, other: int) -> "Dim":
+        return self * -1 + other
+
+    def __mul__(self, other: "Dim") -> "Dim":
+        return _poly([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: "Dim") -> "Dim":
+        quotient = _exact_quotient(self, other)
+        if quotient is None:
+            raise GraphError(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as an int")
+        return quotient
+
+    def __mod__(self, other: "Dim") -> "Dim":
+        if _exact_quotient(self, other) is None:
+            raise GraphError(f"cannot tell {self} modulo {other} while it is symbolic; bind it first, or give it as an int")
+        return 0
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(name for monomial, _ in self.terms for name in monomial)
+
+    def __str__(self) -> str:
+        text = " + ".join(_term_text(m, c) for m, c in self.terms)
+        return text.replace("+ -", "- ")
+
+    __repr__ = __str__
+
+
+Dim = int | Poly
+
+
+def as_dim(value) -> Dim:
+    """An int, a name or polynomial text such as "2*T + 1", or a Poly, as a Dim. GraphError otherwise."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        if value < 0:
+            raise GraphError(f"a dimension must be >= 0, got {value}")
+        return int(value)
+    if isinstance(value, Poly):
+        return value
+    if isinstance(value, str):
+        return parse_dim(value)
+    raise GraphError(f"a dimension is an int, a name or a polynomial over names, got {value!r}")
+
+
+def parse_dim(text: str) -> Dim:
+    """Reads what `str(dim)` writes: sums and differences of products of names and ints."""
+    total: Dim = 0
+    for term in text.replace(" ", "").replace("-", "+-").split("+"):
+        if not term:
+            continue
+        sign, term = (-1, term[1:]) if term.startswith("-") else (1, term)
+        product: Dim = sign
+        for factor in term.split("*"):
+            product = product * _factor(factor, text)
+        total = total + product
+    return total
+
+
+def bind(dim: Dim, values: Mapping[str, int]) -> Dim:
+    """`dim` with the named dimensions that `values` has replaced by ints."""
+    if isinstance(dim, int):
+        return dim
+    total: Dim = 0
+    for monomial, coefficient in dim.terms:
+        product: Dim = coefficient
+        for name in monomial:
+            product = product * (values[name] if name in values else Poly((((name,), 1),)))
+        total = total + product
+    return total
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """dtype and shape. Sizes in elements; `nbytes` in bytes of the dense array."""
+    dtype: DType
+    shape: tuple[Dim, ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> Dim:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> Dim:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_static(self) -> bool:
+        return all(isinstance(d, int) for d in self.shape)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset().union(*(d.names for d in self.shape if isinstance(d, Poly)))
+
+    def with_shape(self, shape) -> "TensorType":
+        return TensorType(self.dtype, tuple(shape))
+
+    def with_dtype(self, dtype: DType) -> "TensorType":
+        return TensorType(dtype, self.shape)
+
+    def bind(self, values: Mapping[str, int]) -> "TensorType":
+        return self.with_shape(bind(d, values) for d in self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    __repr__ = __str__
+
+
+def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """The numpy broadcast of the shapes; GraphError if they do not fit."""
+    rank = max(map(len, shapes), default=0)
+    result = []
+    for axis in range(-rank, 0):
+        dims = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
+        if len(dims) > 1:
+            raise GraphError("shapes " + " and ".join(map(shape_text, shapes)) + " do not broadcast: "
+                             f"axis {axis} is {' and '.join(map(str, sorted(dims, key=str)))}")
+        result.append(dims.pop() if dims else 1)
+    return tuple(result)
+
+
+def normalize_axis(axis: int, rank: int, what: str = "axis") -> int:
+    """`axis` counted from the front; GraphError if it is outside [-rank, rank)."""
+    if not isinstance(axis, (int, np.integer)) or not -rank <= axis < rank:
+        allowed = f"-{rank}..{rank - 1}" if rank else "none (the array is a scalar)"
+        raise GraphError(f"{what} {axis} is out of range for an array with {rank} axes; allowed: {allowed}")
+    return int(axis) % rank
+
+
+def normalize_axes(axes: int | tuple[int, ...] | None, rank: int) -> tuple[int, ...]:
+    """Sorted axes counted from the front; None means all; GraphError if one is repeated or out of range."""
+    if axes is None:
+        return tuple(range(rank))
+    result = sorted(normalize_axis(a, rank) for a in (axes if isinstance(axes, (tuple, list)) else (axes,)))
+    if len(set(result)) != len(result):
+        raise GraphError(f"axes {axes} name an axis twice")
+    return tuple(result)
+
+
+def shape_text(shape: tuple[Dim, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _terms(dim: Dim) -> list[tuple[Monomial, int]]:
+    return [((), int(dim))] if isinstance(dim, (int, np.integer)) else list(dim.terms)
+
+
+def _poly(terms: list[tuple[Monomial, int]]) -> Dim:
+    merged: dict[Monomial, int] = {}
+    for monomial, coefficient in terms:
+        merged[monomial] = merged.get(monomial, 0) + coefficient
+    kept = {m: c for m, c in merged.items() if c}
+    if not kept.keys() - {()}:
+        return kept.get((), 0)
+    return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))
+
+
+def _exact_quotient(dim: Poly, divisor: Dim) -> Dim | None:
+    """dim / divisor when it is a polynomial again (the divisor being an int or one monomial), else None."""
+    terms = _terms(divisor)
+    if len(terms) != 1:
+        return 1 if dim == divisor else None
+    (names, scale), = terms
+    result = []
+    for monomial, coefficient in dim.terms:
+        rest = list(monomial)
+        if scale == 0 or coefficient % scale or any(names.count(n) > rest.count(n) for n in names):
+            return None
+        for name in names:
+            rest.remove(name)
+        result.append((tuple(rest), coefficient // scale))
+    return _poly(result)
+
+
+def _term_text(monomial: Monomial, coefficient: int) -> str:
+    factors = list(monomial)
+    if coefficient == -1 and factors:
+        return "-" + "*".join(factors)
+    if coefficient != 1 or not factors:
+        factors.insert(0, str(coefficient))
+    return "*".join(factors)
+
+
+def _factor(text: str, whole: str) -> Dim:
+    if text.isdigit():
+        return int(text)
+    if text.isidentifier():
+        return Poly((((text,), 1),))
+    raise GraphError(f"{whole!r} is not a dimension: write an int, a name, or a polynomial such as \"2*T + 1\"")
