@@ -1,0 +1,11 @@
+"""All operators by name. A file lists its own; nothing registers itself."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.ir.op import Op
+from graphc.ir.ops import constant, elementwise, reduce, shape
+
+_CLASSES = constant.OPS + reduce.OPS + shape.OPS
+
+OPS: dict[str, Callable[..., Op]] = elementwise.OPS | {c.name: c for c in _CLASSES}

@@ -1,0 +1,162 @@
+"""Builds graphs: appends operators, checks their types, turns Python numbers into constants."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from graphc.errors import GraphError, Loc
+from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.op import Literal, Op, as_tuple
+from graphc.ir.ops import OPS
+from graphc.ir.ops.constant import Constant
+from graphc.ir.types import DType, TensorType
+
+Operand = Value | int | float | bool
+
+
+class Builder:
+    """Appends nodes to a growing graph. `b.mul(x, 2.0)` and `b.sum(x, axes=(0,))` apply the operator of that name.
+
+    Python numbers among the operands take the dtype of the first array operand.
+    """
+
+    def __init__(self, name: str = "graph"):
+        self.name = name
+        self.inputs: list[Value] = []
+        self.state: list[Value] = []
+        self.updates: dict[Value, Value] = {}
+        self.nodes: list[Node] = []
+        self.loc: Loc | None = None
+        self.scope = ""
+
+    def input(self, name: str, type: TensorType) -> Value:
+        self.inputs.append(Value(type, name))
+        return self.inputs[-1]
+
+    def state_input(self, name: str, type: TensorType) -> Value:
+        self.state.append(Value(type, name))
+        return self.state[-1]
+
+    def update(self, state: Value, new: Value) -> None:
+        """`new` becomes the value of `state` after a run."""
+        if state.type != new.type:
+            raise GraphError(f"the new value of state {state.name} is {new.type}, it must stay {state.type}", self.loc)
+        self.updates[state] = new
+
+    def constant(self, value, dtype: DType | None = None) -> Value:
+        """A constant array. `value` is a number, list or numpy array; float64 input needs `dtype` to become f32."""
+        array = np.asarray(value, dtype.np if dtype else None)
+        return self.apply(Constant(Literal.of(array)), ())[0]
+
+    def apply(self, op: Op, operands: Sequence[Operand]) -> tuple[Value, ...]:
+        """Appends `op` and returns its outputs. GraphError, with the current line, when the types do not fit."""
+        ins = self._values(operands)
+        try:
+            types = as_tuple(op.infer(*(v.type for v in ins)))
+        except GraphError as error:
+            raise error.at(self.loc) from None
+        node = Node(op, ins, types, self.loc, self.scope)
+        self.nodes.append(node)
+        return node.outputs
+
+    def __getattr__(self, name: str) -> Callable[..., Value | tuple[Value, ...]]:
+        if name not in OPS:
+            raise AttributeError(f"no operator is called {name!r}")
+
+        def call(*operands: Operand, **attributes):
+            outs = self.apply(OPS[name](**attributes), operands)
+            return outs[0] if len(outs) == 1 else outs
+        return call
+
+    @contextmanager
+    def at(self, loc: Loc | None, scope: str = "") -> Iterator[None]:
+        """Nodes built inside carry this source line and layer path."""
+        before = self.loc, self.scope
+        self.loc, self.scope = loc, scope
+        try:
+            yield
+        finally:
+            self.loc, self.scope = before
+
+    def copy(self, node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...]:
+        """The node again, on mapped inputs, with its own line; types are inferred anew."""
+        with self.at(node.loc, node.scope):
+            return self.apply(node.op, [mapping[v] for v in node.inputs])
+
+    def inline(self, graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
+        """Appends the nodes of `graph`, its arguments (inputs, then state) replaced; returns its outputs."""
+        mapping = dict(zip(graph.arguments, arguments, strict=True))
+        for node in graph.nodes:
+            mapping.update(zip(node.outputs, self.copy(node, mapping)))
+        return tuple(mapping[v] for v in graph.outputs)
+
+    def finish(self, outputs: Sequence[Value], names: tuple[str, ...] | None = None) -> Graph:
+        """The graph. `names`: None for a single array, ("", …) for a tuple, keys for a dict."""
+        updates = tuple(self.updates.get(s) for s in self.state)
+        return Graph(self.name, tuple(self.inputs), tuple(self.nodes), tuple(outputs), names, tuple(self.state), updates)
+
+    def _values(self, operands: Sequence[Operand]) -> tuple[Value, ...]:
+        first = next((v for v in operands if isinstance(v, Value)), None)
+        dtype = first.type.dtype if first else None
+        return tuple(v if isinstance(v, Value) else self.constant(v, dtype) for v in operands)
+
+
+class Rewriter(Builder):
+    """Builds the successor of a graph: same arguments by name, values translated through `self[old]`."""
+
+    def __init__(self, graph: Graph):
+        super().__init__(graph.name)
+        self.old = graph
+        self.map: dict[Value, Value] = {}
+        for v in graph.inputs:
+            self.map[v] = self.input(v.name, v.type)
+        for v in graph.state:
+            self.map[v] = self.state_input(v.name, v.type)
+
+    def __getitem__(self, old: Value) -> Value:
+        return self.map[old]
+
+    def keep(self, node: Node) -> tuple[Value, ...]:
+        """Copies the node with its types as they were (no inference: cheap) and records its outputs."""
+        new = Node(node.op, tuple(self.map[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc, node.scope)
+        self.nodes.append(new)
+        self.replace(node, new.outputs)
+        return new.outputs
+
+    def replace(self, node: Node, outputs: Sequence[Value]) -> None:
+        """`outputs` stand for the outputs of the old `node` from here on; names of values move along."""
+        for old, new in zip(node.outputs, outputs, strict=True):
+            if old.name and not new.name:
+                new.name = old.name
+            self.map[old] = new
+
+    def done(self) -> Graph:
+        old = self.old
+        for state, new in zip(old.state, old.updates):
+            if new is not None:
+                self.update(self.map[state], self.map[new])
+        return self.finish([self.map[v] for v in old.outputs], old.output_names)
+
+
+def bind_graph(graph: Graph, values: Mapping[str, int]) -> Graph:
+    """The graph with named dimensions replaced by ints, types inferred anew, regions too."""
+    if not values:
+        return graph
+    b = Builder(graph.name)
+    mapping = {v: b.input(v.name, v.type.bind(values)) for v in graph.inputs}
+    mapping |= {v: b.state_input(v.name, v.type.bind(values)) for v in graph.state}
+    for node in graph.nodes:
+        inner = {name: bind_graph(region, values) for name, region in regions(node.op)}
+        op = node.op.bind(values)
+        with b.at(node.loc, node.scope):
+            outs = b.apply(replace(op, **inner) if inner else op, [mapping[v] for v in node.inputs])
+        mapping.update(zip(node.outputs, outs))
+        for old, new in zip(node.outputs, outs):
+            new.name = old.name
+    for state, new in zip(graph.state, graph.updates):
+        if new is not None:
+            b.update(mapping[state], mapping[new])
+    return b.finish([mapping[v] for v in graph.outputs], graph.output_names)

@@ -1,0 +1,26 @@
+"""Runs a graph with numpy, operator by operator: the oracle of the tests."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.ir.graph import Graph, Value
+from graphc.ir.op import as_tuple
+
+
+def evaluate(graph: Graph, arguments: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """The outputs, then the updated state, for `arguments` (inputs, then state)."""
+    env: dict[Value, np.ndarray] = dict(zip(graph.arguments, map(np.asarray, arguments), strict=True))
+    for node in graph.nodes:
+        results = as_tuple(node.op.reference(*(env[v] for v in node.inputs)))
+        for v, array in zip(node.outputs, results, strict=True):
+            env[v] = _checked(array, v, node)
+    return tuple(env[v] for v in graph.results)
+
+
+def _checked(array, v: Value, node) -> np.ndarray:
+    array = np.asarray(array)
+    if array.shape != v.type.shape or array.dtype != v.type.dtype.np:
+        raise AssertionError(f"reference of {node.op.name} made {array.dtype}{list(array.shape)}, its type says {v.type}")
+    return array

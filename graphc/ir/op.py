@@ -1,0 +1,100 @@
+"""What an operator is: attributes, types, gradient, reference, cost. Everything that does not depend on the machine."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from graphc.errors import GraphError, InternalError
+from graphc.ir.graph import Value
+from graphc.ir.types import BY_NUMPY, DType, Poly, TensorType, bind
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
+
+Gradients = Sequence[Value | None]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Arithmetic of the direct algorithm, and bytes that must be read and written at least once."""
+    flops: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Op:
+    """Base of all operators. The dataclass fields of a subclass are its attributes: they print, parse, hash and compare."""
+    name: ClassVar[str] = ""
+
+    def infer(self, *ins: TensorType) -> TensorType | tuple[TensorType, ...]:
+        """Output type(s); raises GraphError(text), to which the builder adds the user's line."""
+        raise InternalError(f"operator {self.name} has no shape rule")
+
+    def reference(self, *arrays: np.ndarray):
+        """The same in numpy: the oracle of every test. Returns an array or a tuple of arrays."""
+        raise InternalError(f"operator {self.name} has no numpy reference")
+
+    def vjp(self, b: "Builder", gs: Gradients, ins: tuple[Value, ...], outs: tuple[Value, ...]) -> Gradients:
+        """The gradient with respect to each input, given that to each output (None: zero). Built with the same builder."""
+        raise GraphError(f"{self.name} has no gradient; wrap its argument in stop_gradient if none should flow")
+
+    def cost(self, *ins: TensorType) -> Cost:
+        outs = as_tuple(self.infer(*ins))
+        return Cost(sum(t.size for t in outs), sum(t.nbytes for t in ins + outs))
+
+    def bind(self, values: Mapping[str, int]) -> "Op":
+        """The same operator with named dimensions in its attributes replaced (regions are bound by `rewrite.bind_graph`)."""
+        changed = {f.name: _bind_attribute(getattr(self, f.name), values) for f in fields(self)}
+        return replace(self, **changed) if changed else self
+
+
+@dataclass(frozen=True)
+class Composite(Op):
+    """An operator defined by others. It keeps its name in the graph until a pass replaces it by its decomposition."""
+
+    def decompose(self, b: "Builder", *ins: Value) -> Value | tuple[Value, ...]:
+        raise InternalError(f"composite {self.name} has no decomposition")
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A numpy array as a hashable attribute."""
+    dtype: DType
+    shape: tuple[int, ...]
+    data: bytes
+
+    @staticmethod
+    def of(array: np.ndarray) -> "Literal":
+        dense = np.ascontiguousarray(array).reshape(np.shape(array))
+        return Literal(BY_NUMPY[dense.dtype], dense.shape, dense.tobytes())
+
+    @property
+    def array(self) -> np.ndarray:
+        return np.frombuffer(self.data, self.dtype.np).reshape(self.shape)
+
+    @property
+    def type(self) -> TensorType:
+        return TensorType(self.dtype, self.shape)
+
+
+def as_tuple(value) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def require(condition: bool, text: str) -> None:
+    """Guard of shape rules: the user's mistake, worded."""
+    if not condition:
+        raise GraphError(text)
+
+
+def _bind_attribute(value, values: Mapping[str, int]):
+    if isinstance(value, Poly):
+        return bind(value, values)
+    if isinstance(value, TensorType):
+        return value.bind(values)
+    if isinstance(value, tuple):
+        return tuple(_bind_attribute(v, values) for v in value)
+    return value

@@ -1,0 +1,67 @@
+"""Reverse-mode differentiation: a graph from outputs' gradients to inputs' gradients, built by each operator's vjp rule."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphc.errors import GraphError
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Node, Value
+
+
+def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value | None]:
+    """Gradients of `wrt`: the sum over `seeds` of (gradient given to a value) times (Jacobian of that value).
+
+    `nodes` compute the values, in order, and are already in `b`; new nodes carry the line of the node that they differentiate.
+    None where nothing flows. GraphError when a path to `wrt` leads through an operator without gradient.
+    """
+    reach = _depending(nodes, wrt)
+    grads: dict[Value, Value] = dict(seeds)
+    for node in reversed(nodes):
+        gs = tuple(grads.get(v) for v in node.outputs)
+        if all(g is None for g in gs) or not any(v in reach for v in node.outputs):
+            continue
+        with b.at(node.loc, node.scope):
+            for v, g in zip(node.inputs, _vjp(b, node, gs), strict=True):
+                if g is not None and v in reach:
+                    accumulate(b, grads, v, g)
+    return [grads.get(v) for v in wrt]
+
+
+def accumulate(b: Builder, grads: dict[Value, Value], v: Value, g: Value) -> None:
+    """Adds `g`, summed over what broadcasting repeated, to the gradient of `v`."""
+    g = unbroadcast(b, g, v.type.shape)
+    grads[v] = b.add(grads[v], g) if v in grads else g
+
+
+def unbroadcast(b: Builder, g: Value, shape: tuple) -> Value:
+    """Sums `g` down to `shape`, the reverse of numpy broadcasting."""
+    if g.type.shape == shape:
+        return g
+    extra = g.type.rank - len(shape)
+    axes = tuple(i for i, d in enumerate(g.type.shape) if i < extra or (shape[i - extra] == 1 and d != 1))
+    if axes:
+        g = b.sum(g, axes=axes, keepdims=True)
+    return g if g.type.shape == shape else b.reshape(g, shape=shape) if g.type.size == _size(shape) else b.broadcast_to(g, shape=shape)
+
+
+def _size(shape: tuple):
+    size = 1
+    for d in shape:
+        size = size * d
+    return size
+
+
+def _depending(nodes: Sequence[Node], wrt: Sequence[Value]) -> set[Value]:
+    """The float values that depend on `wrt`."""
+    reach = set(wrt)
+    for node in nodes:
+        if any(v in reach for v in node.inputs):
+            reach.update(v for v in node.outputs if v.type.dtype.is_float)
+    return reach
+
+
+def _vjp(b: Builder, node: Node, gs):
+    try:
+        return node.op.vjp(b, gs, node.inputs, node.outputs)
+    except GraphError as error:
+        raise error.at(node.loc) from None
