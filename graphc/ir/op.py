@@ -29,6 +29,11 @@ class Op:
     """Base of all operators. The dataclass fields of a subclass are its attributes: they print, parse, hash and compare."""
     name: ClassVar[str] = ""
 
+    @property
+    def attributes(self) -> dict[str, object]:
+        """What prints between braces: every field that differs from its default."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
     def infer(self, *ins: TensorType) -> TensorType | tuple[TensorType, ...]:
         """Output type(s); raises GraphError(text), to which the builder adds the user's line."""
         raise InternalError(f"operator {self.name} has no shape rule")

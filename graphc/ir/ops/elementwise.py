@@ -38,6 +38,10 @@ class Elementwise(Op):
     def row(self) -> Row:
         return ROWS[self.fn]
 
+    @property
+    def attributes(self) -> dict[str, object]:
+        return {}                   # the name says it all
+
     def infer(self, *ins: TensorType) -> TensorType:
         row = self.row
         require(len(ins) == row.arity, f"{self.fn} takes {row.arity} operand{'s' * (row.arity > 1)}, got {len(ins)}")
