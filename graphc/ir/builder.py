@@ -93,6 +93,15 @@ class Builder:
             mapping.update(zip(node.outputs, self.copy(node, mapping)))
         return tuple(mapping[v] for v in graph.outputs)
 
+    def inline_here(self, graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
+        """As `inline`, but the nodes take the current line and scope, and types are not inferred anew."""
+        mapping = dict(zip(graph.arguments, arguments, strict=True))
+        for node in graph.nodes:
+            new = Node(node.op, tuple(mapping[v] for v in node.inputs), tuple(v.type for v in node.outputs), self.loc, self.scope)
+            self.nodes.append(new)
+            mapping.update(zip(node.outputs, new.outputs))
+        return tuple(mapping[v] for v in graph.outputs)
+
     def finish(self, outputs: Sequence[Value], names: tuple[str, ...] | None = None) -> Graph:
         """The graph. `names`: None for a single array, ("", …) for a tuple, keys for a dict."""
         updates = tuple(self.updates.get(s) for s in self.state)
@@ -119,9 +128,9 @@ class Rewriter(Builder):
     def __getitem__(self, old: Value) -> Value:
         return self.map[old]
 
-    def keep(self, node: Node) -> tuple[Value, ...]:
-        """Copies the node with its types as they were (no inference: cheap) and records its outputs."""
-        new = Node(node.op, tuple(self.map[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc, node.scope)
+    def keep(self, node: Node, op: Op | None = None) -> tuple[Value, ...]:
+        """Copies the node (or `op` in its place) with its types as they were (no inference: cheap) and records its outputs."""
+        new = Node(op or node.op, tuple(self.map[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc, node.scope)
         self.nodes.append(new)
         self.replace(node, new.outputs)
         return new.outputs

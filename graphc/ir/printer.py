@@ -90,7 +90,8 @@ def _node_line(node: Node, names: Mapping[Value, str], indent: str, note: Note |
 
 
 def _place(node: Node) -> str:
-    return f"{node.loc.file.rsplit('/', 1)[-1]}:{node.loc.line}" if node.loc else ""
+    """The user's file and line; nothing for a node that was read from a text."""
+    return f"{node.loc.file.rsplit('/', 1)[-1]}:{node.loc.line}" if node.loc and not node.loc.column else ""
 
 
 def _attributes(node: Node, indent: str) -> str:

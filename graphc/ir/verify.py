@@ -1,0 +1,59 @@
+"""Checks a graph: every value defined once before use, every type what its operator says, only operators legal at the stage."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphc.errors import GraphError, InternalError
+from graphc.ir.graph import Graph, Node, regions
+from graphc.ir.op import Composite, Op, as_tuple
+from graphc.ir.ops.fused import Fused
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is legal at a point of the pipeline."""
+    name: str
+    allows: Callable[[Op], bool]
+    symbolic: bool = False          # named dimensions may remain
+
+
+DECLARED = Stage("declared", lambda op: not isinstance(op, Fused), symbolic=True)
+DIFFERENTIATED = Stage("differentiated", DECLARED.allows, symbolic=True)
+BOUND = Stage("bound", DECLARED.allows)
+DECOMPOSED = Stage("decomposed", lambda op: not isinstance(op, (Fused, Composite)))
+FUSED = Stage("fused", lambda op: not isinstance(op, Composite))
+
+
+def verify(graph: Graph, stage: Stage) -> None:
+    """InternalError, with the offending node, when the graph breaks a rule of `stage`."""
+    defined = set(graph.arguments)
+    for node in graph.nodes:
+        for v in node.inputs:
+            _check(v in defined, node, stage, f"input {v} is not defined before it is used")
+        _check(stage.allows(node.op), node, stage, f"operator {node.op.name} is not legal here")
+        _check_types(node, stage)
+        defined.update(node.outputs)
+        for _, region in regions(node.op):
+            verify(region, stage if not isinstance(node.op, Fused) else FUSED)
+    for v in graph.results:
+        if v not in defined:
+            raise InternalError(f"output {v} is not defined", stage.name)
+    for state, new in zip(graph.state, graph.updates):
+        if new is not None and new.type != state.type:
+            raise InternalError(f"state {state.name}: {state.type} is updated by {new.type}", stage.name)
+
+
+def _check_types(node: Node, stage: Stage) -> None:
+    try:
+        types = as_tuple(node.op.infer(*(v.type for v in node.inputs)))
+    except GraphError as error:
+        raise InternalError(error.text, stage.name, repr(node)) from error
+    actual = tuple(v.type for v in node.outputs)
+    _check(types == actual, node, stage, f"has types {actual}, its operator says {types}")
+    _check(stage.symbolic or all(t.is_static for t in types), node, stage, f"a dimension of {types} is not bound")
+
+
+def _check(condition: bool, node: Node, stage: Stage, text: str) -> None:
+    if not condition:
+        raise InternalError(text, stage.name, repr(node))

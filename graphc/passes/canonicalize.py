@@ -1,0 +1,148 @@
+"""Algebraic simplification: one table of small rules, each a list of conditions and a cheaper equal value."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.passes.pipeline import Pass
+
+Rule = Callable[[Rewriter, Node, tuple[Value, ...]], Value | None]
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """Needs bound dimensions and finished differentiation (it drops stop_gradient).
+
+    Gives a graph that computes the same bits: a rule may not change rounding, NaN or infinity, so x*0 stays.
+    """
+    name: ClassVar[str] = "canonicalize"
+
+    def run(self, graph: Graph) -> Graph:
+        w = Rewriter(graph)
+        changed = False
+        for node in graph.nodes:
+            simpler = self._simplify(w, node)
+            if simpler is not None:
+                w.replace(node, (simpler,))
+            elif any(regions(node.op)):
+                changed |= self._keep_with_regions(w, node)
+                continue
+            else:
+                w.keep(node)
+            changed |= simpler is not None
+        return w.done() if changed else graph
+
+    def _simplify(self, w: Rewriter, node: Node) -> Value | None:
+        ins = tuple(w[v] for v in node.inputs)
+        with w.at(node.loc, node.scope):
+            if isinstance(node.op, Elementwise):
+                dropped = _drop_broadcasts(ins, node.outputs[0].type.shape)
+                if dropped != ins:
+                    return w.apply(node.op, dropped)[0]
+            for rule in RULES.get(node.op.name, ()):
+                value = rule(w, node, ins)
+                if value is not None:
+                    return value
+        return None
+
+    def _keep_with_regions(self, w: Rewriter, node: Node) -> bool:
+        inner = {name: self.run(region) for name, region in regions(node.op)}
+        same = all(inner[name] is region for name, region in regions(node.op))
+        w.keep(node, None if same else replace(node.op, **inner))
+        return not same
+
+
+def splat(v: Value) -> float | int | bool | None:
+    """The number that fills v, when v is a constant of one number (also seen through broadcast and reshape), else None."""
+    while v.node is not None and v.node.op.name in ("broadcast_to", "reshape"):
+        v = v.node.inputs[0]
+    if v.node is None or not isinstance(v.node.op, Constant):
+        return None
+    array = v.node.op.value.array
+    return array.flat[0].item() if array.size and (array.size == 1 or (array == array.flat[0]).all()) else None
+
+
+def _drop_broadcasts(ins: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:
+    """Operands without a broadcast_to that numpy broadcasting does anyway, as long as one operand keeps the full shape."""
+    result = list(ins)
+    for i, v in enumerate(ins):
+        others = (u for j, u in enumerate(result) if j != i)
+        if v.node is not None and v.node.op.name == "broadcast_to" and any(u.type.shape == shape for u in others):
+            result[i] = v.node.inputs[0]
+    return tuple(result)
+
+
+def _neutral(position: int, number: float) -> Rule:
+    def rule(w, node, ins):
+        other = ins[1 - position]
+        return other if splat(ins[position]) == number and other.type == node.outputs[0].type else None
+    return rule
+
+
+def _same_type(w, node, ins):
+    return ins[0] if ins[0].type == node.outputs[0].type else None
+
+
+def _of_same(name: str) -> Rule:
+    """f(f(x)) -> x."""
+    def rule(w, node, ins):
+        return ins[0].node.inputs[0] if ins[0].node and ins[0].node.op.name == name else None
+    return rule
+
+
+def _reshape_reshape(w, node, ins):
+    inner = ins[0].node
+    return w.reshape(inner.inputs[0], shape=node.op.shape) if inner and inner.op.name == "reshape" else None
+
+
+def _transpose_identity(w, node, ins):
+    return ins[0] if node.op.perm == tuple(range(len(node.op.perm))) else None
+
+
+def _transpose_transpose(w, node, ins):
+    inner = ins[0].node
+    if inner is None or inner.op.name != "transpose":
+        return None
+    return w.transpose(inner.inputs[0], perm=tuple(inner.op.perm[p] for p in node.op.perm))
+
+
+def _stop_gradient(w, node, ins):
+    return ins[0]
+
+
+def _times_minus_one(w, node, ins):
+    return w.neg(ins[0]) if splat(ins[1]) == -1 and ins[0].type == node.outputs[0].type else None
+
+
+def _power(w, node, ins):
+    exact = {2.0: lambda x: w.mul(x, x), 1.0: lambda x: x}
+    make = exact.get(splat(ins[1])) if ins[0].type == node.outputs[0].type and ins[0].type.dtype.is_float else None
+    return make(ins[0]) if make else None
+
+
+def _sum_of_one(w, node, ins):
+    """A sum over axes of size 1 is a reshape."""
+    if any(ins[0].type.shape[a] != 1 for a in node.op.axes):
+        return None
+    return w.reshape(ins[0], shape=node.outputs[0].type.shape)
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "sub": (_neutral(1, 0),),
+    "mul": (_neutral(0, 1), _neutral(1, 1), _times_minus_one),
+    "div": (_neutral(1, 1),),
+    "pow": (_power,),
+    "neg": (_of_same("neg"),),
+    "bitnot": (_of_same("bitnot"),),
+    "cast": (_same_type,),
+    "reshape": (_same_type, _reshape_reshape),
+    "broadcast_to": (_same_type,),
+    "transpose": (_transpose_identity, _transpose_transpose),
+    "stop_gradient": (_stop_gradient,),
+    "sum": (_sum_of_one,), "max": (_sum_of_one,), "min": (_sum_of_one,), "prod": (_sum_of_one,),
+}

@@ -1,0 +1,79 @@
+"""Runs passes: times, dumps and verifies around each, so that the passes themselves hold nothing but their idea."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import ClassVar
+
+from graphc.config import Config
+from graphc.errors import GraphError, InternalError
+from graphc.ir.graph import Graph
+from graphc.ir.printer import print_graph
+from graphc.ir.verify import Stage, verify
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A rewrite of a graph: `run` returns a new graph that computes the same. Its docstring says what it needs and gives."""
+    name: ClassVar[str] = ""
+
+    def run(self, graph: Graph) -> Graph:
+        raise NotImplementedError
+
+
+@dataclass
+class Timings:
+    """Seconds by stage, in the order in which stages first ran."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def __str__(self) -> str:
+        total = sum(self.seconds.values())
+        rows = [f"{name:<24}{s * 1e3:10.2f} ms" for name, s in self.seconds.items()]
+        return "\n".join(rows + [f"{'total':<24}{total * 1e3:10.2f} ms"])
+
+
+@dataclass
+class Pipeline:
+    """The context in which passes run: knobs, timings and the number of the next dump."""
+    config: Config
+    timings: Timings = field(default_factory=Timings)
+    dumped: int = 0
+
+    def run(self, graph: Graph, passes: Iterable[Pass], stage: Stage) -> Graph:
+        """The graph after all passes; `stage` is what it must satisfy at the end (with GRAPHC_VERIFY=2 after each)."""
+        for each in passes:
+            graph = self._run_one(graph, each)
+            if self.config.verify >= 2:
+                verify(graph, stage if each is passes[-1] else _LAX)
+        if self.config.verify == 1:
+            verify(graph, stage)
+        return graph
+
+    def dump(self, name: str, text: str) -> None:
+        """Writes NN-name.txt into the folder of GRAPHC_DUMP, if set."""
+        if self.config.dump:
+            folder = Path(self.config.dump)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{self.dumped:02}-{name}.txt").write_text(text + "\n")
+            self.dumped += 1
+
+    def _run_one(self, graph: Graph, each: Pass) -> Graph:
+        start = perf_counter()
+        try:
+            after = each.run(graph)
+        except (GraphError, InternalError):
+            raise
+        except Exception as error:
+            raise InternalError(f"{type(error).__name__}: {error}", each.name) from error
+        self.timings.add(each.name, perf_counter() - start)
+        if self.config.dump:
+            self.dump(each.name, "(unchanged)" if after == graph else print_graph(after))
+        return after
+
+
+_LAX = Stage("between passes", lambda op: True, symbolic=True)
