@@ -1,0 +1,124 @@
+"""LLVM text to object code, and object code into this process.
+
+The text is already explicit SIMD with explicit fma, so the pipeline only cleans up: no loop vectoriser, no SLP, no unrolling.
+No fast-math and no contraction: a product and a sum are fused only where the text says `llvm.fma`.
+"""
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache as once
+from itertools import count
+from types import MappingProxyType
+
+from graphc.codegen import cache
+from graphc.codegen.abi import MAIN
+from graphc.codegen.lazy import llvm
+from graphc.errors import InternalError
+from graphc.ir.target import Target
+
+PIPELINE = "1"                  # change it when the passes change: it is part of every cache key
+OPT = 2                         # instruction selection and scheduling of the back end
+MIDDLE = 1                      # level of the middle-end pipeline
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Code in this process; it is unmapped when the last reference to this object goes."""
+    tracker: object
+    addresses: dict[str, int]
+
+    def address(self, name: str) -> int:
+        return self.addresses[name]
+
+
+def compile_object(text: str, target: Target, opt: int = OPT) -> bytes:
+    """Relocatable ELF object code for `target`, which need not be this machine. InternalError if LLVM rejects the text."""
+    machine = _machine(target.triple, target.features, opt)
+    return machine.emit_object(_optimise(_parse(text, target), machine, opt))
+
+
+def compile_cached(text: str, target: Target, opt: int = OPT) -> bytes:
+    """`compile_object` through the disk cache."""
+    store = cache.default()
+    if store is None:
+        return compile_object(text, target, opt)
+    key = cache.code_key(text, target, f"{PIPELINE} {opt}")
+    found = store.get(key)
+    if found is None:
+        found = compile_object(text, target, opt)
+        store.put(key, found)
+    return found
+
+
+def optimised(text: str, target: Target, opt: int = OPT) -> str:
+    """The LLVM text after the passes."""
+    return str(_optimise(_parse(text, target), _machine(target.triple, target.features, opt), opt))
+
+
+def assembly(text: str, target: Target, opt: int = OPT) -> str:
+    """Assembly of `target`."""
+    machine = _machine(target.triple, target.features, opt)
+    return machine.emit_assembly(_optimise(_parse(text, target), machine, opt))
+
+
+def load_object(code: bytes, names: tuple[str, ...] = (MAIN,), imports: Mapping[str, int] = MappingProxyType({})) -> Loaded:
+    """Link object code into this process; `imports` are addresses of symbols, all others are libc's and libm's. No code is generated here."""
+    builder = llvm().JITLibraryBuilder().add_object_img(code).add_current_process()
+    for name in names:
+        builder.export_symbol(name)
+    for name, address in imports.items():
+        builder.import_symbol(name, address)
+    try:
+        tracker = builder.link(_linker(), f"graphc.{next(_NUMBERS)}")
+    except RuntimeError as error:
+        raise InternalError(str(error), "load") from error
+    return Loaded(tracker, {name: tracker[name] for name in names})
+
+
+_NUMBERS = count()
+
+
+@once
+def _linker():
+    """One linker per process. It is never freed: pool threads may still run its code while the interpreter shuts down."""
+    host = llvm().Target.from_triple(llvm().get_process_triple())
+    engine = llvm().create_lljit_compiler(host.create_target_machine(reloc="pic", codemodel="small", jit=True))
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+    return engine
+
+
+@once
+def _machine(triple: str, features: str, opt: int):
+    return llvm().Target.from_triple(triple).create_target_machine(
+        features=features, opt=opt, reloc="pic", codemodel="small")
+
+
+def _parse(text: str, target: Target):
+    try:
+        module = llvm().parse_assembly(text)
+        module.triple = target.triple
+        module.data_layout = str(_machine(target.triple, target.features, OPT).target_data)
+        module.verify()
+    except RuntimeError as error:
+        raise InternalError(str(error), "llvm", _excerpt(text, str(error))) from error
+    return module
+
+
+def _optimise(module, machine, opt: int):
+    tuning = llvm().create_pipeline_tuning_options(speed_level=min(opt, MIDDLE))
+    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_interleaving = tuning.loop_unrolling = False
+    builder = llvm().create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def _excerpt(text: str, message: str) -> str:
+    """The ten lines around the line that LLVM's message names."""
+    head = message.split("<string>:")[-1].split(":")[0]
+    if not head.isdigit():
+        return ""
+    line = int(head)
+    lines = text.splitlines()
+    return "\n".join(f"{n:6} {lines[n - 1]}" for n in range(max(1, line - 5), min(len(lines), line + 5) + 1))

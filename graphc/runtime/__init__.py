@@ -1,0 +1,1 @@
+"""Running compiled code: threads, memory, the calling convention, the Python entry point."""

@@ -1,0 +1,29 @@
+"""The lock of a state (parameters, moments, step number): native calls take it themselves, Python takes it with `with`."""
+from __future__ import annotations
+
+from graphc.runtime.fork import renew_after_fork
+from graphc.runtime.memory import address, aligned_empty
+from graphc.runtime.native import native
+
+WAIT_MS = 100                   # between two waits Python looks at its signals
+
+
+class StateLock:
+    """Mutual exclusion of everything that reads or writes one state. Not reentrant. Waiting can be interrupted by Ctrl-C."""
+
+    def __init__(self):
+        self._word = aligned_empty(16, "int32")
+        self._word[0] = 0
+        self.address = address(self._word)
+        renew_after_fork(self)
+
+    def __enter__(self) -> "StateLock":
+        while not native().lock(self.address, WAIT_MS):
+            pass
+        return self
+
+    def __exit__(self, *exception) -> None:
+        native().unlock(self.address)
+
+    def after_fork(self) -> None:
+        self._word[0] = 0

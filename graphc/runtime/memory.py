@@ -1,0 +1,63 @@
+"""Aligned memory straight from the system: pages appear when they are first touched and are zero then."""
+from __future__ import annotations
+
+import math
+import mmap
+
+import numpy as np
+
+ALIGNMENT = 64
+HUGE_PAGE = 2 << 20
+LARGE = 4 << 20                 # from here on blocks start at a huge page and ask for huge pages
+SMALL = 64 << 10                # below this numpy's own allocator serves arrays
+
+
+def mapped(nbytes: int) -> np.ndarray:
+    """`nbytes` zero bytes (uint8), aligned to a page, or to a huge page when large; unmapped with the last view of it."""
+    slack = HUGE_PAGE if nbytes >= LARGE else 0
+    block = mmap.mmap(-1, max(nbytes, 1) + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+    data = np.frombuffer(block, np.uint8)
+    if not slack:
+        return data[:nbytes]
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        _ask_for_huge_pages(block)
+    start = -address(data) % HUGE_PAGE
+    return data[start:start + nbytes]
+
+
+def aligned_empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
+    """An uninitialised C-contiguous array whose data starts at a multiple of 64 bytes."""
+    dtype = np.dtype(dtype)
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    nbytes = math.prod(sizes) * dtype.itemsize
+    raw = mapped(nbytes) if nbytes >= SMALL else _small(nbytes)
+    return raw.view(dtype).reshape(sizes)
+
+
+def aligned_copy(source: np.ndarray) -> np.ndarray:
+    """A C-contiguous copy of `source` in `aligned_empty` memory."""
+    copy = aligned_empty(source.shape, source.dtype)
+    copy[...] = source
+    return copy
+
+
+def address(array: np.ndarray) -> int:
+    """Where the data of `array` starts."""
+    return array.__array_interface__["data"][0]
+
+
+def round_up(value: int, unit: int = ALIGNMENT) -> int:
+    return -(-value // unit) * unit
+
+
+def _small(nbytes: int) -> np.ndarray:
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -address(raw) % ALIGNMENT
+    return raw[start:start + nbytes]
+
+
+def _ask_for_huge_pages(block: mmap.mmap) -> None:
+    try:
+        block.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:
+        pass                    # a kernel without them: ordinary pages do

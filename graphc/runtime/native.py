@@ -1,0 +1,84 @@
+"""The runtime's own machine code: thread pool, lock and Python entry; compiled once per machine (disk cache), loaded once per process."""
+from __future__ import annotations
+
+import ctypes
+import sys
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from graphc.codegen.host import can_run
+from graphc.codegen.jit import Loaded, compile_cached, load_object
+from graphc.errors import InternalError
+from graphc.ir.target import NEON, SSE2, Target
+from graphc.runtime.entry_ir import ARRAY_TYPE, NEW_ARRAY, PYTHON_SYMBOLS, entry_text
+from graphc.runtime.lock_ir import lock_text
+from graphc.runtime.pool_ir import pool_text
+
+API_ARRAY_TYPE, API_NEW_FROM_DESCR = 2, 94      # rows of numpy's C API table, fixed since numpy 1.0
+EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_run", "gc_entry", "gc_pop_frame", "gc_push_frame")
+
+
+@dataclass(frozen=True)
+class Native:
+    """Python's view of the runtime's functions. `run` and `lock` let other Python threads go on, the others do not."""
+    loaded: Loaded
+    spin: ctypes._CFuncPtr          # (rounds)
+    run: ctypes._CFuncPtr           # (address of gc_main, context) -> return code
+    lock: ctypes._CFuncPtr          # (address of a lock word, milliseconds) -> 1 when taken
+    unlock: ctypes._CFuncPtr        # (address of a lock word)
+    pop_frame: ctypes._CFuncPtr     # (descriptor) -> context or None
+    push_frame: ctypes._CFuncPtr    # (descriptor, context)
+
+    def address(self, name: str) -> int:
+        return self.loaded.address(name)
+
+
+@cache
+def native() -> Native:
+    """The runtime, loaded at the first use."""
+    target = runtime_target()
+    loaded = load_object(compile_cached(runtime_text(target), target), EXPORTS, _imports())
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(loaded))        # never unmapped: pool threads run it until the process ends
+    pointer, word = ctypes.c_void_p, ctypes.c_int64
+    free, held = ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE
+    return Native(
+        loaded,
+        spin=free(None, word)(loaded.address("gc_spin")),
+        run=free(ctypes.c_int, pointer, pointer)(loaded.address("gc_run")),
+        lock=free(ctypes.c_int, pointer, word)(loaded.address("gc_lock")),
+        unlock=held(None, pointer)(loaded.address("gc_unlock")),
+        pop_frame=held(pointer, pointer)(loaded.address("gc_pop_frame")),
+        push_frame=held(None, pointer, pointer)(loaded.address("gc_push_frame")))
+
+
+def runtime_text(target: Target) -> str:
+    """LLVM text of the whole runtime for the machine of `target`."""
+    machine = target.triple.split("-")[0]
+    return pool_text(machine) + lock_text(machine) + entry_text(machine)
+
+
+def runtime_target() -> Target:
+    """The plainest target of this machine: the runtime needs no vectors."""
+    for target in (SSE2, NEON):
+        if can_run(target):
+            return target
+    raise InternalError("no runtime for this machine", "runtime")
+
+
+def _imports() -> dict[str, int]:
+    table = _numpy_api()
+    symbols = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value for name in PYTHON_SYMBOLS}
+    return symbols | {ARRAY_TYPE: table[API_ARRAY_TYPE], NEW_ARRAY: table[API_NEW_FROM_DESCR]}
+
+
+def _numpy_api() -> ctypes.Array:
+    """numpy's C API table, as extension modules get it."""
+    core = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    table = ctypes.cast(get(core._ARRAY_API, None), ctypes.POINTER(ctypes.c_void_p))
+    if table[API_ARRAY_TYPE] != id(np.ndarray):
+        raise InternalError(f"numpy {np.__version__} has an unknown C API table", "runtime")
+    return table

@@ -1,0 +1,324 @@
+"""The thread pool as LLVM text. No platform struct is laid out here: threads come from pthread_create, sleep is the futex system call.
+
+A job is published by one exchange of the *ticket*, which packs, from high to low, sequence number (32 bits), free places (16), joined
+workers (16). A worker joins by compare-and-swap, which gives it its participant number; the caller closes the ticket when no tile is left
+and then waits only for those who joined. So a worker that wakes late delays nobody, and no worker can touch the tile counter of a later job.
+"""
+from __future__ import annotations
+
+from graphc.codegen.abi import OFFSETS
+from graphc.errors import InternalError
+
+# Offsets in the pool's memory; what is written by different threads lies on different cache lines.
+LOCK, WORKERS, SPIN = 0, 8, 16
+TICKET, SEQUENCE, SLEEPERS = 64, 68, 72
+FUNCTION, FRAME, CONTEXT, TILES = 128, 136, 144, 152
+NEXT = 192
+LEFT, WAITING = 256, 260
+POOL_BYTES = 320
+MAX_WORKERS = (1 << 15) - 1
+
+PAUSE = {"x86_64": "llvm.x86.sse2.pause()", "aarch64": "llvm.aarch64.hint(i32 1)"}
+PAUSE_TYPE = {"x86_64": "llvm.x86.sse2.pause()", "aarch64": "llvm.aarch64.hint(i32)"}
+FUTEX = {"x86_64": 202, "aarch64": 98}
+SIGPROCMASK = {"x86_64": 14, "aarch64": 135}
+FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
+
+
+def pool_text(machine: str) -> str:
+    """LLVM text of gc_parallel, gc_spin and what they call; `machine`: "x86_64" or "aarch64"."""
+    if machine not in PAUSE:
+        raise InternalError(f"no thread pool for {machine}", "runtime")
+    names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], sigprocmask=SIGPROCMASK[machine])
+    return TEXT.format(**names)
+
+
+_OFFSETS = dict(
+    workers=WORKERS, spin=SPIN, ticket=TICKET, sequence=SEQUENCE, sleepers=SLEEPERS, function=FUNCTION, frame=FRAME, context=CONTEXT,
+    tiles=TILES, next=NEXT, left=LEFT, waiting=WAITING, max_workers=MAX_WORKERS, wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE,
+    ctx_pool=OFFSETS["pool"], ctx_threads=OFFSETS["threads"], ctx_scratch=OFFSETS["scratch"],
+    ctx_scratch_bytes=OFFSETS["scratch_bytes"], ctx_cancel=OFFSETS["cancel"])
+
+TEXT = """
+declare void @{pause_type}
+declare i64 @syscall(i64, ...)
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_detach(i64)
+declare i64 @llvm.smin.i64(i64, i64)
+
+; The runtime's entry: run fn(ctx, frame, tile, scratch) for every tile; back when all are done (or the call is cancelled).
+define void @gc_parallel(ptr %ctx, ptr %fn, ptr %frame, i64 %tiles) nounwind {{
+entry:
+  %threads.at = getelementptr i8, ptr %ctx, i64 {ctx_threads}
+  %threads = load i64, ptr %threads.at
+  %some = call i64 @llvm.smin.i64(i64 %threads, i64 %tiles)
+  %several = icmp sgt i64 %some, 1
+  br i1 %several, label %try, label %alone
+try:
+  %pool.at = getelementptr i8, ptr %ctx, i64 {ctx_pool}
+  %pool = load ptr, ptr %pool.at
+  %taken = cmpxchg ptr %pool, i32 0, i32 1 acquire monotonic
+  %free = extractvalue {{ i32, i1 }} %taken, 1
+  br i1 %free, label %together, label %alone
+together:
+  %others = sub i64 %some, 1
+  %want = call i64 @llvm.smin.i64(i64 %others, i64 {max_workers})
+  call void @run_job(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, i64 %want)
+  store atomic i32 0, ptr %pool release, align 4
+  ret void
+alone:
+  call void @run_alone(ptr %ctx, ptr %fn, ptr %frame, i64 %tiles)
+  ret void
+}}
+
+; Busy-waits n rounds: the runtime times it to turn microseconds into rounds.
+define void @gc_spin(i64 %n) nounwind {{
+entry:
+  br label %loop
+loop:
+  %i = phi i64 [ %n, %entry ], [ %rest, %loop ]
+  call void @{pause}
+  %rest = sub i64 %i, 1
+  %more = icmp sgt i64 %rest, 0
+  br i1 %more, label %loop, label %end
+end:
+  ret void
+}}
+
+define internal void @run_alone(ptr %ctx, ptr %fn, ptr %frame, i64 %tiles) nounwind {{
+entry:
+  %scratch.at = getelementptr i8, ptr %ctx, i64 {ctx_scratch}
+  %scratch = load ptr, ptr %scratch.at
+  %cancel.at = getelementptr i8, ptr %ctx, i64 {ctx_cancel}
+  %any = icmp sgt i64 %tiles, 0
+  br i1 %any, label %loop, label %end
+loop:
+  %t = phi i64 [ 0, %entry ], [ %next, %step ]
+  %cancel = load atomic i64, ptr %cancel.at monotonic, align 8
+  %stop = icmp ne i64 %cancel, 0
+  br i1 %stop, label %end, label %step
+step:
+  call void %fn(ptr %ctx, ptr %frame, i64 %t, ptr %scratch)
+  %next = add i64 %t, 1
+  %more = icmp slt i64 %next, %tiles
+  br i1 %more, label %loop, label %end
+end:
+  ret void
+}}
+
+define internal void @run_job(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, i64 %want) nounwind {{
+entry:
+  call void @grow(ptr %pool, i64 %want)
+  %fn.at = getelementptr i8, ptr %pool, i64 {function}
+  store ptr %fn, ptr %fn.at
+  %frame.at = getelementptr i8, ptr %pool, i64 {frame}
+  store ptr %frame, ptr %frame.at
+  %ctx.at = getelementptr i8, ptr %pool, i64 {context}
+  store ptr %ctx, ptr %ctx.at
+  %tiles.at = getelementptr i8, ptr %pool, i64 {tiles}
+  store i64 %tiles, ptr %tiles.at
+  %next.at = getelementptr i8, ptr %pool, i64 {next}
+  store atomic i64 0, ptr %next.at monotonic, align 8
+  %left.at = getelementptr i8, ptr %pool, i64 {left}
+  %left.before = load atomic i32, ptr %left.at monotonic, align 4
+  %ticket.at = getelementptr i8, ptr %pool, i64 {ticket}
+  %old = load atomic i64, ptr %ticket.at monotonic, align 8
+  %sequence.old = and i64 %old, -4294967296
+  %sequence = add i64 %sequence.old, 4294967296
+  %places = shl i64 %want, 16
+  %ticket = or i64 %sequence, %places
+  %was = atomicrmw xchg ptr %ticket.at, i64 %ticket seq_cst
+  call void @wake_sleepers(ptr %pool, i64 %want)
+  %scratch.at = getelementptr i8, ptr %ctx, i64 {ctx_scratch}
+  %scratch = load ptr, ptr %scratch.at
+  call void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch)
+  %closed = atomicrmw and ptr %ticket.at, i64 -4294901761 acq_rel
+  %joined = and i64 %closed, 65535
+  %joined.32 = trunc i64 %joined to i32
+  %goal = add i32 %left.before, %joined.32
+  call void @await(ptr %pool, i32 %goal)
+  ret void
+}}
+
+; Wakes as many as are wanted beyond those that spin.
+define internal void @wake_sleepers(ptr %pool, i64 %want) nounwind {{
+entry:
+  %sleepers.at = getelementptr i8, ptr %pool, i64 {sleepers}
+  %sleepers.32 = load atomic i32, ptr %sleepers.at seq_cst, align 4
+  %sleepers = sext i32 %sleepers.32 to i64
+  %workers.at = getelementptr i8, ptr %pool, i64 {workers}
+  %workers = load i64, ptr %workers.at
+  %awake = sub i64 %workers, %sleepers
+  %missing = sub i64 %want, %awake
+  %count = call i64 @llvm.smin.i64(i64 %missing, i64 %sleepers)
+  %any = icmp sgt i64 %count, 0
+  br i1 %any, label %wake, label %end
+wake:
+  %sequence.at = getelementptr i8, ptr %pool, i64 {sequence}
+  %r = call i64 (i64, ...) @syscall(i64 {futex}, ptr %sequence.at, i64 {wake}, i64 %count, ptr null, ptr null, i64 0)
+  br label %end
+end:
+  ret void
+}}
+
+; Until `left` reaches `goal`: spin for a while, then sleep.
+define internal void @await(ptr %pool, i32 %goal) nounwind {{
+entry:
+  %left.at = getelementptr i8, ptr %pool, i64 {left}
+  %spin.at = getelementptr i8, ptr %pool, i64 {spin}
+  %spin = load i64, ptr %spin.at
+  br label %loop
+loop:
+  %i = phi i64 [ %spin, %entry ], [ %rest, %again ]
+  %left = load atomic i32, ptr %left.at acquire, align 4
+  %all = icmp eq i32 %left, %goal
+  br i1 %all, label %end, label %again
+again:
+  call void @{pause}
+  %rest = sub i64 %i, 1
+  %more = icmp sgt i64 %rest, 0
+  br i1 %more, label %loop, label %sleep
+sleep:
+  %waiting.at = getelementptr i8, ptr %pool, i64 {waiting}
+  store atomic i32 1, ptr %waiting.at seq_cst, align 4
+  br label %look
+look:
+  %now = load atomic i32, ptr %left.at seq_cst, align 4
+  %done = icmp eq i32 %now, %goal
+  br i1 %done, label %clear, label %wait
+wait:
+  %now.64 = zext i32 %now to i64
+  %r = call i64 (i64, ...) @syscall(i64 {futex}, ptr %left.at, i64 {wait}, i64 %now.64, ptr null, ptr null, i64 0)
+  br label %look
+clear:
+  store atomic i32 0, ptr %waiting.at seq_cst, align 4
+  br label %end
+end:
+  ret void
+}}
+
+define internal void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch) nounwind {{
+entry:
+  %next.at = getelementptr i8, ptr %pool, i64 {next}
+  %cancel.at = getelementptr i8, ptr %ctx, i64 {ctx_cancel}
+  br label %loop
+loop:
+  %cancel = load atomic i64, ptr %cancel.at monotonic, align 8
+  %stop = icmp ne i64 %cancel, 0
+  br i1 %stop, label %end, label %claim
+claim:
+  %t = atomicrmw add ptr %next.at, i64 1 monotonic
+  %mine = icmp slt i64 %t, %tiles
+  br i1 %mine, label %run, label %end
+run:
+  call void %fn(ptr %ctx, ptr %frame, i64 %t, ptr %scratch)
+  br label %loop
+end:
+  ret void
+}}
+
+; Starts workers up to `want`, with all signals blocked in them; keeps what it has when the system gives no more.
+define internal void @grow(ptr %pool, i64 %want) nounwind {{
+entry:
+  %workers.at = getelementptr i8, ptr %pool, i64 {workers}
+  %have = load i64, ptr %workers.at
+  %enough = icmp sge i64 %have, %want
+  br i1 %enough, label %end, label %block
+block:
+  %all = alloca i64
+  %before = alloca i64
+  %thread = alloca i64
+  store i64 -1, ptr %all
+  %b = call i64 (i64, ...) @syscall(i64 {sigprocmask}, i64 0, ptr %all, ptr %before, i64 8)
+  br label %loop
+loop:
+  %n = phi i64 [ %have, %block ], [ %n.next, %started ]
+  %failed = call i32 @pthread_create(ptr %thread, ptr null, ptr @worker, ptr %pool)
+  %ok = icmp eq i32 %failed, 0
+  br i1 %ok, label %started, label %restore
+started:
+  %id = load i64, ptr %thread
+  %d = call i32 @pthread_detach(i64 %id)
+  %n.next = add i64 %n, 1
+  store i64 %n.next, ptr %workers.at
+  %more = icmp slt i64 %n.next, %want
+  br i1 %more, label %loop, label %restore
+restore:
+  %u = call i64 (i64, ...) @syscall(i64 {sigprocmask}, i64 2, ptr %before, ptr null, i64 8)
+  br label %end
+end:
+  ret void
+}}
+
+define internal ptr @worker(ptr %pool) nounwind {{
+entry:
+  %ticket.at = getelementptr i8, ptr %pool, i64 {ticket}
+  %spin.at = getelementptr i8, ptr %pool, i64 {spin}
+  %sleepers.at = getelementptr i8, ptr %pool, i64 {sleepers}
+  %sequence.at = getelementptr i8, ptr %pool, i64 {sequence}
+  %first = load atomic i64, ptr %ticket.at acquire, align 8
+  %first.high = lshr i64 %first, 32
+  %none = xor i64 %first.high, 4294967295
+  br label %rest
+rest:
+  %seen.rest = phi i64 [ %none, %entry ], [ %seen, %sleep ], [ %sequence, %leave ], [ %sequence, %wake ]
+  %spin = load i64, ptr %spin.at
+  br label %look
+look:
+  %seen = phi i64 [ %seen.rest, %rest ], [ %seen, %pause ], [ %seen, %join ], [ %sequence, %fresh ]
+  %i = phi i64 [ %spin, %rest ], [ %less, %pause ], [ %i, %join ], [ %i, %fresh ]
+  %ticket = load atomic i64, ptr %ticket.at acquire, align 8
+  %sequence = lshr i64 %ticket, 32
+  %same = icmp eq i64 %sequence, %seen
+  br i1 %same, label %pause, label %fresh
+pause:
+  call void @{pause}
+  %less = sub i64 %i, 1
+  %patient = icmp sgt i64 %less, 0
+  br i1 %patient, label %look, label %sleep
+sleep:
+  %s = atomicrmw add ptr %sleepers.at, i32 1 seq_cst
+  %f = call i64 (i64, ...) @syscall(i64 {futex}, ptr %sequence.at, i64 {wait}, i64 %seen, ptr null, ptr null, i64 0)
+  %a = atomicrmw sub ptr %sleepers.at, i32 1 seq_cst
+  br label %rest
+fresh:
+  %low = lshr i64 %ticket, 16
+  %places = and i64 %low, 65535
+  %full = icmp eq i64 %places, 0
+  br i1 %full, label %look, label %join
+join:
+  %joined.ticket = sub i64 %ticket, 65535
+  %swap = cmpxchg ptr %ticket.at, i64 %ticket, i64 %joined.ticket acq_rel monotonic
+  %in = extractvalue {{ i64, i1 }} %swap, 1
+  br i1 %in, label %work, label %look
+work:
+  %before = and i64 %ticket, 65535
+  %k = add i64 %before, 1
+  %fn.at = getelementptr i8, ptr %pool, i64 {function}
+  %fn = load ptr, ptr %fn.at
+  %frame.at = getelementptr i8, ptr %pool, i64 {frame}
+  %frame = load ptr, ptr %frame.at
+  %ctx.at = getelementptr i8, ptr %pool, i64 {context}
+  %ctx = load ptr, ptr %ctx.at
+  %tiles.at = getelementptr i8, ptr %pool, i64 {tiles}
+  %tiles = load i64, ptr %tiles.at
+  %base.at = getelementptr i8, ptr %ctx, i64 {ctx_scratch}
+  %base = load ptr, ptr %base.at
+  %bytes.at = getelementptr i8, ptr %ctx, i64 {ctx_scratch_bytes}
+  %bytes = load i64, ptr %bytes.at
+  %offset = mul i64 %k, %bytes
+  %scratch = getelementptr i8, ptr %base, i64 %offset
+  call void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch)
+  br label %leave
+leave:
+  %left.at = getelementptr i8, ptr %pool, i64 {left}
+  %l = atomicrmw add ptr %left.at, i32 1 seq_cst
+  %waiting.at = getelementptr i8, ptr %pool, i64 {waiting}
+  %waiting = load atomic i32, ptr %waiting.at seq_cst, align 4
+  %awaited = icmp ne i32 %waiting, 0
+  br i1 %awaited, label %wake, label %rest
+wake:
+  %w = call i64 (i64, ...) @syscall(i64 {futex}, ptr %left.at, i64 {wake}, i64 1, ptr null, ptr null, i64 0)
+  br label %rest
+}}
+"""
