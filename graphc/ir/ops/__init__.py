@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.ir.op import Op
-from graphc.ir.ops import constant, elementwise, reduce, shape
+from graphc.ir.ops import constant, contract, conv, elementwise, reduce, shape, window
 
-_CLASSES = constant.OPS + reduce.OPS + shape.OPS
+_CLASSES = constant.OPS + reduce.OPS + shape.OPS + contract.OPS + conv.OPS + window.OPS
 
 OPS: dict[str, Callable[..., Op]] = elementwise.OPS | {c.name: c for c in _CLASSES}

@@ -1,0 +1,228 @@
+"""Two-dimensional convolution (correlation, as torch.nn.Conv2d) and its two gradients, each of which differentiates into the others."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.ir import contraction
+from graphc.ir.contraction import Contraction
+from graphc.ir.op import Composite, Cost, Op, require
+from graphc.ir.types import Dim, TensorType, shape_text
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ConvOp(Op):
+    """Attributes shared by a convolution and its gradients; `padding` is ((top, bottom), (left, right)).
+
+    x [N, C, H, W], w [F, C / groups, KH, KW], y [N, F, OH, OW] with OH = (H + padding - dilation * (KH - 1) - 1) // stride + 1.
+    """
+    stride: Pair = (1, 1)
+    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    @property
+    def attributes(self) -> dict:
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+
+    def output_shape(self, x: tuple[Dim, ...], w: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        """Shape of y; GraphError where x and w do not fit."""
+        require(len(x) == 4, f"conv2d takes an image [N, C, H, W], got {shape_text(x)}")
+        require(len(w) == 4, f"conv2d takes a kernel [F, C / groups, KH, KW], got {shape_text(w)}")
+        require(min(*self.stride, *self.dilation, self.groups) >= 1, "conv2d: stride, dilation and groups must be at least 1")
+        require(all(p >= 0 for pair in self.padding for p in pair), f"conv2d: padding must not be negative, got {self.padding}")
+        require(x[1] == w[1] * self.groups, f"conv2d: the image has {x[1]} channels, the kernel {shape_text(w)} with "
+                                            f"groups={self.groups} takes {w[1] * self.groups}")
+        require(w[0] % self.groups == 0, f"conv2d: {w[0]} features cannot be divided into {self.groups} groups")
+        return (x[0], w[0], *window_extents(x[2:], w[2:], self.stride, self.padding, self.dilation, "conv2d"))
+
+    def flops(self, x: tuple, w: tuple) -> Dim:
+        n, f, oh, ow = self.output_shape(x, w)
+        return 2 * n * f * oh * ow * w[1] * w[2] * w[3]
+
+    def windows(self, x: tuple, w: tuple) -> tuple[contraction.Window, ...]:
+        return tuple(contraction.Window(x[2 + i], w[2 + i], self.stride[i], self.dilation[i], self.padding[i]) for i in range(2))
+
+
+@dataclass(frozen=True)
+class Conv2d(ConvOp):
+    """y[n, f, i, j] = sum over c, p, q of x[n, c, i * stride + p * dilation - pad, …] * w[f, c, p, q], zeros outside the image."""
+    name: ClassVar[str] = "conv2d"
+
+    def infer(self, x: TensorType, w: TensorType) -> TensorType:
+        _check_dtypes("conv2d", x, w)
+        return x.with_shape(self.output_shape(x.shape, w.shape))
+
+    def reference(self, x, w):
+        shape = self.output_shape(x.shape, w.shape)
+        y = np.zeros(_split(shape, self.groups, 1), x.dtype)
+        wg = w.reshape(_split(w.shape, self.groups, 0))
+        for offset, patch in self._patches(_padded(x, self.padding), shape, w.shape):
+            y += np.einsum("ngchw,gfc->ngfhw", patch, wg[..., offset[0], offset[1]], optimize=True)
+        return y.reshape(shape)
+
+    def _patches(self, padded, y_shape, w_shape):
+        grouped = padded.reshape(_split(padded.shape, self.groups, 1))
+        for offset, region in offsets(w_shape[2:], y_shape[2:], self.stride, self.dilation):
+            yield offset, grouped[(..., *region)]
+
+    def vjp(self, b, gs, ins, outs):
+        x, w = ins
+        return (b.conv2d_input_grad(w, gs[0], x_shape=x.type.shape, **self.attributes),
+                b.conv2d_weight_grad(x, gs[0], w_shape=w.type.shape, **self.attributes))
+
+    def cost(self, x, w):
+        return Cost(self.flops(x.shape, w.shape), x.nbytes + w.nbytes + self.infer(x, w).nbytes)
+
+    def contraction(self, x: TensorType, w: TensorType) -> Contraction:
+        return contraction.conv(x.shape[0], x.shape[1], w.shape[0], self.windows(x.shape, w.shape), self.groups)
+
+
+@dataclass(frozen=True)
+class Conv2dInputGrad(ConvOp):
+    """dx from (w, dy): the transpose of conv2d in x, which has shape `x_shape`."""
+    name: ClassVar[str] = "conv2d_input_grad"
+    x_shape: tuple[Dim, ...] = ()
+
+    def infer(self, w: TensorType, dy: TensorType) -> TensorType:
+        _check_dtypes(self.name, w, dy)
+        _check_output(self.name, self.output_shape(self.x_shape, w.shape), dy)
+        return w.with_shape(self.x_shape)
+
+    def reference(self, w, dy):
+        n, c, h, wd = self.x_shape
+        padded = np.zeros((n, self.groups, c // self.groups, h + sum(self.padding[0]), wd + sum(self.padding[1])), dy.dtype)
+        wg, dyg = w.reshape(_split(w.shape, self.groups, 0)), dy.reshape(_split(dy.shape, self.groups, 1))
+        for offset, region in offsets(w.shape[2:], dy.shape[2:], self.stride, self.dilation):
+            padded[(..., *region)] += np.einsum("ngfhw,gfc->ngchw", dyg, wg[..., offset[0], offset[1]], optimize=True)
+        return _cropped(padded, self.padding, h, wd).reshape(self.x_shape)
+
+    def vjp(self, b, gs, ins, outs):
+        w, dy = ins
+        return b.conv2d_weight_grad(gs[0], dy, w_shape=w.type.shape, **self.attributes), b.conv2d(gs[0], w, **self.attributes)
+
+    def cost(self, w, dy):
+        return Cost(self.flops(self.x_shape, w.shape), w.nbytes + dy.nbytes + self.infer(w, dy).nbytes)
+
+    def contraction(self, w: TensorType, dy: TensorType) -> Contraction:
+        x = self.x_shape
+        return contraction.conv_input_gradient(x[0], x[1], w.shape[0], self.windows(x, w.shape), self.groups).swapped
+
+
+@dataclass(frozen=True)
+class Conv2dWeightGrad(ConvOp):
+    """dw from (x, dy): the transpose of conv2d in w, which has shape `w_shape`."""
+    name: ClassVar[str] = "conv2d_weight_grad"
+    w_shape: tuple[Dim, ...] = ()
+
+    def infer(self, x: TensorType, dy: TensorType) -> TensorType:
+        _check_dtypes(self.name, x, dy)
+        _check_output(self.name, self.output_shape(x.shape, self.w_shape), dy)
+        return x.with_shape(self.w_shape)
+
+    def reference(self, x, dy):
+        padded = _padded(x, self.padding)
+        xg, dyg = padded.reshape(_split(padded.shape, self.groups, 1)), dy.reshape(_split(dy.shape, self.groups, 1))
+        dw = np.zeros(_split(self.w_shape, self.groups, 0), x.dtype)
+        for offset, region in offsets(self.w_shape[2:], dy.shape[2:], self.stride, self.dilation):
+            dw[..., offset[0], offset[1]] = np.einsum("ngfhw,ngchw->gfc", dyg, xg[(..., *region)], optimize=True)
+        return dw.reshape(self.w_shape)
+
+    def vjp(self, b, gs, ins, outs):
+        x, dy = ins
+        return b.conv2d_input_grad(gs[0], dy, x_shape=x.type.shape, **self.attributes), b.conv2d(x, gs[0], **self.attributes)
+
+    def cost(self, x, dy):
+        return Cost(self.flops(x.shape, self.w_shape), x.nbytes + dy.nbytes + self.infer(x, dy).nbytes)
+
+    def contraction(self, x: TensorType, dy: TensorType) -> Contraction:
+        windows = self.windows(x.shape, self.w_shape)
+        return contraction.conv_weight_gradient(x.shape[0], x.shape[1], self.w_shape[0], windows, self.groups).swapped
+
+
+@dataclass(frozen=True)
+class ConvTranspose2d(Composite):
+    """torch.nn.ConvTranspose2d: x [N, C, H, W], w [C, F / groups, KH, KW] -> [N, F, OH, OW];
+    OH = (H - 1) * stride - padding + dilation * (KH - 1) + output_padding + 1."""
+    name: ClassVar[str] = "conv_transpose2d"
+    stride: Pair = (1, 1)
+    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    output_padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def infer(self, x: TensorType, w: TensorType) -> TensorType:
+        _check_dtypes(self.name, x, w)
+        require(x.rank == 4, f"{self.name} takes an image [N, C, H, W], got {shape_text(x.shape)}")
+        require(w.rank == 4, f"{self.name} takes a kernel [C, F / groups, KH, KW], got {shape_text(w.shape)}")
+        require(x.shape[1] == w.shape[0], f"{self.name}: the image has {x.shape[1]} channels, the kernel takes {w.shape[0]}")
+        for p, s, d in zip(self.output_padding, self.stride, self.dilation):
+            require(0 <= p < max(s, d), f"{self.name}: output_padding {p} must be smaller than stride {s} or dilation {d}")
+        y = self._output_shape(x.shape, w.shape)
+        self._gradient(y).infer(w, x)
+        return x.with_shape(y)
+
+    def reference(self, x, w):
+        return self._gradient(self._output_shape(x.shape, w.shape)).reference(w, x)
+
+    def decompose(self, b, x, w):
+        return b.apply(self._gradient(self._output_shape(x.type.shape, w.type.shape)), (w, x))[0]
+
+    def cost(self, x, w):
+        return self._gradient(self._output_shape(x.shape, w.shape)).cost(w, x)
+
+    def _output_shape(self, x: tuple, w: tuple) -> tuple[Dim, ...]:
+        return (x[0], w[1] * self.groups, *(
+            (x[2 + i] - 1) * self.stride[i] - sum(self.padding[i]) + self.dilation[i] * (w[2 + i] - 1) + self.output_padding[i] + 1
+            for i in range(2)))
+
+    def _gradient(self, y_shape: tuple[Dim, ...]) -> Conv2dInputGrad:
+        return Conv2dInputGrad(self.stride, self.padding, self.dilation, self.groups, y_shape)
+
+
+def window_extents(size: tuple, kernel: tuple, stride: Pair, padding, dilation: Pair, name: str) -> tuple[Dim, ...]:
+    """Number of window positions along each spatial axis; GraphError where the kernel is larger than the padded image."""
+    result = []
+    for s, k, st, pad, d in zip(size, kernel, stride, padding, dilation, strict=True):
+        room = s + sum(pad) - d * (k - 1) - 1
+        require(not isinstance(room, int) or room >= 0, f"{name}: the kernel covers {d * (k - 1) + 1} elements, "
+                                                        f"the image with padding has only {s + sum(pad)}")
+        result.append(room // st + 1 if st != 1 else room + 1)
+    return tuple(result)
+
+
+def offsets(kernel: Pair, out: Pair, stride: Pair, dilation: Pair) -> Iterator[tuple[Pair, tuple[slice, slice]]]:
+    """Every kernel position with the region of the padded image that it meets, one element per window."""
+    for p in range(kernel[0]):
+        for q in range(kernel[1]):
+            starts = p * dilation[0], q * dilation[1]
+            yield (p, q), tuple(slice(s, s + (o - 1) * st + 1, st) for s, o, st in zip(starts, out, stride))
+
+
+def _padded(x: np.ndarray, padding) -> np.ndarray:
+    return np.pad(x, ((0, 0), (0, 0), *padding))
+
+
+def _cropped(x: np.ndarray, padding, h: int, w: int) -> np.ndarray:
+    return x[..., padding[0][0]:padding[0][0] + h, padding[1][0]:padding[1][0] + w]
+
+
+def _split(shape: tuple, groups: int, at: int) -> tuple:
+    return (*shape[:at], groups, shape[at] // groups, *shape[at + 1:])
+
+
+def _check_dtypes(name: str, x: TensorType, w: TensorType) -> None:
+    require(x.dtype == w.dtype, f"{name} of {x.dtype} and {w.dtype}: convert one side, for example w.astype({x.dtype})")
+    require(x.dtype.kind != "bool", f"{name} takes numbers, not bool")
+
+
+def _check_output(name: str, expected: tuple, dy: TensorType) -> None:
+    require(dy.shape == expected, f"{name}: the gradient of the output is {shape_text(dy.shape)}, the convolution makes {shape_text(expected)}")
+
+
+OPS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, ConvTranspose2d)
