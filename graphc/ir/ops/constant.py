@@ -1,18 +1,22 @@
-"""Constants and counting arrays."""
+"""Constants, counting arrays and dimensions as numbers; helpers with which other operators write constants."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Literal, Op, require
+from graphc.ir.graph import Value
+from graphc.ir.op import Cost, Literal, Op, require
 from graphc.ir.types import Dim, DType, TensorType, normalize_axis
+
+if TYPE_CHECKING:
+    from graphc.ir.builder import Builder
 
 
 @dataclass(frozen=True)
 class Constant(Op):
-    """A fixed array."""
+    """A fixed array; as printed by numpy: `value` holds dtype, shape and the bytes in row-major order."""
     name: ClassVar[str] = "constant"
     value: Literal
 
@@ -25,10 +29,13 @@ class Constant(Op):
     def vjp(self, b, gs, ins, outs):
         return ()
 
+    def cost(self):
+        return Cost(0, self.value.type.nbytes)
+
 
 @dataclass(frozen=True)
 class Iota(Op):
-    """The array of `shape` whose elements are their own index along `axis`."""
+    """The array of `shape` whose elements are their own index along `axis`. Not bool; a float dtype counts in floats."""
     name: ClassVar[str] = "iota"
     shape: tuple[Dim, ...]
     axis: int
@@ -48,4 +55,39 @@ class Iota(Op):
         return ()
 
 
-OPS = (Constant, Iota)
+@dataclass(frozen=True)
+class Dimension(Op):
+    """The scalar `max(size, 0)`: a dimension, or a polynomial over dimensions, as a number.
+
+    It stands for what a decomposition divides by while sizes are still names; once bound it folds to a constant.
+    """
+    name: ClassVar[str] = "dimension"
+    size: Dim
+    dtype: DType
+
+    def infer(self) -> TensorType:
+        return TensorType(self.dtype, ())
+
+    def reference(self):
+        return np.asarray(max(self.size, 0), self.dtype.np)
+
+    def vjp(self, b, gs, ins, outs):
+        return ()
+
+
+def number(b: "Builder", value: int | float | bool, like: Value | DType) -> Value:
+    """A scalar constant of the dtype `like`, or of the dtype of the value `like`."""
+    return b.constant(value, like.type.dtype if isinstance(like, Value) else like)
+
+
+def full(b: "Builder", value: int | float | bool, type: TensorType) -> Value:
+    """An array of `type` with every element `value`: a constant scalar, broadcast."""
+    return b.broadcast_to(number(b, value, type.dtype), shape=type.shape)
+
+
+def count(b: "Builder", size: Dim, dtype: DType) -> Value:
+    """The scalar max(size, 0); a constant when `size` is an int."""
+    return number(b, max(size, 0), dtype) if isinstance(size, int) else b.dimension(size=size, dtype=dtype)
+
+
+OPS = (Constant, Iota, Dimension)

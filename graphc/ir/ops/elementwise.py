@@ -1,6 +1,7 @@
 """Elementwise operators, as rows of a table. Operands broadcast as in numpy; dtypes must agree (`cast` converts)."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.op import Cost, Op, require
+from graphc.ir.ops.constant import number
 from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes
 
-FLOAT, NUMBER, INTEGER, BITS, ANY = {"float"}, {"float", "int"}, {"int"}, {"int", "bool"}, {"float", "int", "bool"}
+FLOAT, NUMBER, INTEGER, BITS, ANY = (("float",), ("float", "int"), ("int",), ("int", "bool"), ("float", "int", "bool"))
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Row:
     """One elementwise function. `vjp(b, g, y, *xs)` returns one gradient per operand (None: zero)."""
     name: str
     arity: int
-    kinds: set[str]
+    kinds: tuple[str, ...]
     reference: Callable
     vjp: Callable | None = None     # None: gradient zero everywhere (the explicit list of piecewise constant functions)
     result: DType | None = None     # None: the dtype of the operands
@@ -27,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Elementwise(Op):
-    """y[i] = fn(x1[i], x2[i], …) with numpy broadcasting."""
+    """y[i] = fn(x1[i], x2[i], …) with numpy broadcasting; what each fn computes is said above `ROWS`."""
     fn: str
 
     @property
@@ -38,20 +40,15 @@ class Elementwise(Op):
     def row(self) -> Row:
         return ROWS[self.fn]
 
-    @property
-    def attributes(self) -> dict[str, object]:
-        return {}                   # the name says it all
-
     def infer(self, *ins: TensorType) -> TensorType:
         row = self.row
         require(len(ins) == row.arity, f"{self.fn} takes {row.arity} operand{'s' * (row.arity > 1)}, got {len(ins)}")
         data = ins[1:] if self.fn == "where" else ins
-        dtypes = {t.dtype for t in data}
-        require(len(dtypes) == 1, f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: "
-                                  f"convert one side, for example x.astype({data[0].dtype})")
         dtype = data[0].dtype
-        require(dtype.kind in row.kinds, f"{self.fn} takes {' or '.join(sorted(row.kinds))} arrays, got {dtype}")
-        require(self.fn != "where" or ins[0].dtype == bool_, f"the condition of where must be bool, got {ins[0].dtype}")
+        require(all(t.dtype == dtype for t in data), f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: "
+                                                     f"convert one side, for example with .astype({dtype})")
+        require(dtype.kind in row.kinds, f"{self.fn} takes {' or '.join(row.kinds)} arrays, got {dtype}" + _hint(row, dtype))
+        require(self.fn != "where" or ins[0].dtype == bool_, f"the condition of where must be bool, got {ins[0].dtype}; compare it, for example x != 0")
         return TensorType(row.result or dtype, broadcast_shapes(*(t.shape for t in ins)))
 
     def reference(self, *arrays):
@@ -70,7 +67,10 @@ class Elementwise(Op):
 
 @dataclass(frozen=True)
 class Cast(Op):
-    """The array with another dtype: float to int truncates and saturates (NaN gives 0), anything to bool is `!= 0`."""
+    """The array with another dtype: float to int truncates and saturates (NaN gives 0), anything to bool is `!= 0`.
+
+    numpy leaves float to int undefined outside the range; i64 to i32 wraps in both.
+    """
     name: ClassVar[str] = "cast"
     dtype: DType
 
@@ -80,7 +80,8 @@ class Cast(Op):
     def reference(self, x):
         if x.dtype.kind == "f" and self.dtype.is_int:
             return _saturating(x, self.dtype)
-        return x.astype(self.dtype.np)
+        with np.errstate(all="ignore"):
+            return x.astype(self.dtype.np)
 
     def vjp(self, b, gs, ins, outs):
         source = ins[0].type.dtype
@@ -102,20 +103,102 @@ class StopGradient(Op):
         return (None,)
 
 
+def _hint(row: Row, dtype: DType) -> str:
+    return "; convert it with .astype(f32)" if row.kinds == FLOAT and dtype.kind == "int" else ""
+
+
 def _saturating(x: np.ndarray, dtype: DType) -> np.ndarray:
-    info = np.iinfo(dtype.np)
+    low, high = np.iinfo(dtype.np).min, np.iinfo(dtype.np).max
     with np.errstate(all="ignore"):
-        inside = np.where(np.isnan(x), 0, np.clip(x, info.min, info.max)).astype(dtype.np)
-    return np.where(x >= info.max, info.max, np.where(x <= info.min, info.min, inside)).astype(dtype.np)
+        wild = ~np.isfinite(x) | (x >= float(high)) | (x <= float(low))
+        inside = np.where(wild, 0, x).astype(dtype.np)
+        return np.where(x >= float(high), high, np.where(x <= float(low), low, inside)).astype(dtype.np)
 
 
+def _sigmoid(x):
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def _erf(x):
+    return np.frompyfunc(math.erf, 1, 1)(x.astype(np.float64)) if x.size else x
+
+
+def _pow_vjp(b, g, y, x, e):
+    """d/dx = e x^(e-1), 0 where e = 0; d/de = y log x, 0 where x = 0 <= e (PyTorch's choices, without 0 * inf on the way)."""
+    zero, one = number(b, 0, x), number(b, 1, x)
+    lower = b.where(b.eq(e, 0), zero, b.sub(e, one))
+    base = b.where(b.bitand(b.eq(x, 0), b.ge(e, 0)), one, x)
+    return b.mul(g, b.mul(e, b.pow(x, lower))), b.mul(g, b.mul(y, b.log(base)))
+
+
+def _extremum_vjp(loses: str) -> Callable:
+    """Gradient of maximum (an operand loses where it is `lt` the other) or minimum (`gt`): to the winner; half to each of equals."""
+    def vjp(b, g, y, x1, x2):
+        tie, half, zero = b.eq(x1, x2), b.mul(g, 0.5), number(b, 0, g)
+
+        def share(mine, other):
+            return b.where(tie, half, b.where(getattr(b, loses)(mine, other), zero, g))
+        return share(x1, x2), share(x2, x1)
+    return vjp
+
+
+def _where_vjp(b, g, y, cond, x1, x2):
+    zero = number(b, 0, g)
+    return None, b.where(cond, g, zero), b.where(cond, zero, g)
+
+
+TWO_OVER_SQRT_PI = 2 / math.sqrt(math.pi)
+
+# Integers wrap around. floordiv and mod round to minus infinity as in Python (mod has the sign of the divisor); an integer divided
+# by zero gives 0 in both, the smallest integer divided by -1 itself. minimum and maximum give NaN if an operand is. round is half to
+# even. A shift by a negative number, or by the number of bits or more, gives 0 (left) or the sign (right); shift_right is arithmetic.
+# sign(NaN) is NaN. bitnot of bool is logical not.
 ROWS: dict[str, Row] = {row.name: row for row in (
     Row("add", 2, NUMBER, np.add, lambda b, g, y, x1, x2: (g, g)),
     Row("sub", 2, NUMBER, np.subtract, lambda b, g, y, x1, x2: (g, b.neg(g))),
     Row("mul", 2, NUMBER, np.multiply, lambda b, g, y, x1, x2: (b.mul(g, x2), b.mul(g, x1))),
     Row("div", 2, FLOAT, np.divide, lambda b, g, y, x1, x2: (b.div(g, x2), b.neg(b.div(b.mul(g, y), x2)))),
+    Row("floordiv", 2, NUMBER, np.floor_divide),
+    Row("mod", 2, NUMBER, np.mod, lambda b, g, y, x1, x2: (g, b.neg(b.mul(g, b.floordiv(x1, x2)))), flops=4),
+    Row("pow", 2, FLOAT, np.power, _pow_vjp, flops=20),
+    Row("minimum", 2, NUMBER, np.minimum, _extremum_vjp("gt")),
+    Row("maximum", 2, NUMBER, np.maximum, _extremum_vjp("lt")),
+
     Row("neg", 1, NUMBER, np.negative, lambda b, g, y, x: (b.neg(g),)),
+    Row("abs", 1, NUMBER, np.abs, lambda b, g, y, x: (b.mul(g, b.sign(x)),)),
+    Row("sign", 1, NUMBER, np.sign),
+    Row("floor", 1, FLOAT, np.floor),
+    Row("ceil", 1, FLOAT, np.ceil),
+    Row("round", 1, FLOAT, np.rint),
     Row("exp", 1, FLOAT, np.exp, lambda b, g, y, x: (b.mul(g, y),), flops=8),
+    Row("expm1", 1, FLOAT, np.expm1, lambda b, g, y, x: (b.mul(g, b.add(y, 1)),), flops=12),
+    Row("log", 1, FLOAT, np.log, lambda b, g, y, x: (b.div(g, x),), flops=10),
+    Row("log1p", 1, FLOAT, np.log1p, lambda b, g, y, x: (b.div(g, b.add(x, 1)),), flops=14),
+    Row("sqrt", 1, FLOAT, np.sqrt, lambda b, g, y, x: (b.div(b.mul(g, 0.5), y),), flops=2),
+    Row("rsqrt", 1, FLOAT, lambda x: 1 / np.sqrt(x), lambda b, g, y, x: (b.mul(b.mul(g, -0.5), b.mul(y, b.mul(y, y))),), flops=3),
+    Row("sin", 1, FLOAT, np.sin, lambda b, g, y, x: (b.mul(g, b.cos(x)),), flops=12),
+    Row("cos", 1, FLOAT, np.cos, lambda b, g, y, x: (b.neg(b.mul(g, b.sin(x))),), flops=12),
+    Row("tanh", 1, FLOAT, np.tanh, lambda b, g, y, x: (b.mul(g, b.sub(1, b.mul(y, y))),), flops=12),
+    Row("sigmoid", 1, FLOAT, _sigmoid, lambda b, g, y, x: (b.mul(g, b.mul(y, b.sub(1, y))),), flops=10),
+    Row("erf", 1, FLOAT, _erf, lambda b, g, y, x: (b.mul(g, b.mul(TWO_OVER_SQRT_PI, b.exp(b.neg(b.mul(x, x))))),), flops=16),
+
+    Row("lt", 2, ANY, np.less, result=bool_),
+    Row("le", 2, ANY, np.less_equal, result=bool_),
+    Row("gt", 2, ANY, np.greater, result=bool_),
+    Row("ge", 2, ANY, np.greater_equal, result=bool_),
+    Row("eq", 2, ANY, np.equal, result=bool_),
+    Row("ne", 2, ANY, np.not_equal, result=bool_),
+    Row("isnan", 1, FLOAT, np.isnan, result=bool_),
+    Row("isfinite", 1, FLOAT, np.isfinite, result=bool_),
+
+    Row("bitand", 2, BITS, np.bitwise_and),
+    Row("bitor", 2, BITS, np.bitwise_or),
+    Row("bitxor", 2, BITS, np.bitwise_xor),
+    Row("bitnot", 1, BITS, np.bitwise_not),
+    Row("shift_left", 2, INTEGER, np.left_shift),
+    Row("shift_right", 2, INTEGER, np.right_shift),
+    Row("where", 3, ANY, np.where, _where_vjp),
 )}
 
 OPS = {name: (lambda fn=name: Elementwise(fn)) for name in ROWS} | {"cast": Cast, "stop_gradient": StopGradient}

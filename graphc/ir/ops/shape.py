@@ -1,17 +1,28 @@
-"""Operators that move elements: reshape, transpose, broadcast, slice, concat, pad, …"""
+"""Operators that move elements: reshape, transpose, broadcast, slice, concat, pad, flip, dynamic slices; composites of them."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Cost, Op, require
-from graphc.ir.types import Dim, TensorType, broadcast_shapes, shape_text
+from graphc.ir.op import Composite, Cost, Op, require
+from graphc.ir.ops.constant import full, number
+from graphc.ir.types import Dim, TensorType, broadcast_shapes, i64, normalize_axes, normalize_axis, shape_text
 
 
 @dataclass(frozen=True)
-class Reshape(Op):
+class Movement(Op):
+    """Base: no arithmetic; reads its operands and writes its result once."""
+
+    def cost(self, *ins):
+        return Cost(0, 2 * self.infer(*ins).nbytes)
+
+
+@dataclass(frozen=True)
+class Reshape(Movement):
     """The same elements in row-major order with another shape of equal size."""
     name: ClassVar[str] = "reshape"
     shape: tuple[Dim, ...]
@@ -27,18 +38,15 @@ class Reshape(Op):
     def vjp(self, b, gs, ins, outs):
         return (b.reshape(gs[0], shape=ins[0].type.shape),)
 
-    def cost(self, x):
-        return Cost(0, 2 * x.nbytes)
-
 
 @dataclass(frozen=True)
-class Transpose(Op):
+class Transpose(Movement):
     """Axis i of the result is axis perm[i] of x."""
     name: ClassVar[str] = "transpose"
     perm: tuple[int, ...]
 
     def infer(self, x: TensorType) -> TensorType:
-        require(sorted(self.perm) == list(range(x.rank)), f"transpose: {self.perm} is not a permutation of the {x.rank} axes")
+        require(sorted(self.perm) == list(range(x.rank)), f"transpose: {self.perm} is not a permutation of the {x.rank} axes of {x}")
         return x.with_shape(x.shape[p] for p in self.perm)
 
     def reference(self, x):
@@ -48,12 +56,9 @@ class Transpose(Op):
         inverse = tuple(sorted(range(len(self.perm)), key=self.perm.__getitem__))
         return (b.transpose(gs[0], perm=inverse),)
 
-    def cost(self, x):
-        return Cost(0, 2 * x.nbytes)
-
 
 @dataclass(frozen=True)
-class BroadcastTo(Op):
+class BroadcastTo(Movement):
     """x repeated to `shape` by numpy's rules."""
     name: ClassVar[str] = "broadcast_to"
     shape: tuple[Dim, ...]
@@ -69,4 +74,283 @@ class BroadcastTo(Op):
         return (gs[0],)             # backward sums over what was broadcast
 
 
-OPS = (Reshape, Transpose, BroadcastTo)
+@dataclass(frozen=True)
+class Concat(Movement):
+    """The operands one after another along `axis`; the other axes must agree."""
+    name: ClassVar[str] = "concat"
+    axis: int
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        require(len(xs) > 0, "concat takes at least one array")
+        first, axis = xs[0], normalize_axis(self.axis, xs[0].rank)
+        for x in xs[1:]:
+            require(x.dtype == first.dtype, f"concat of {first.dtype} and {x.dtype}: convert one, for example with .astype({first.dtype})")
+            require(_without(x.shape, axis) == _without(first.shape, axis) and x.rank == first.rank,
+                    f"concat along axis {axis}: {shape_text(first.shape)} and {shape_text(x.shape)} must agree on every other axis")
+        length = reduce(add, (x.shape[axis] for x in xs))
+        return first.with_shape(_with(first.shape, axis, length))
+
+    def reference(self, *xs):
+        return np.concatenate(xs, axis=self.axis)
+
+    def vjp(self, b, gs, ins, outs):
+        axis, start, parts = normalize_axis(self.axis, ins[0].type.rank), 0, []
+        for x in ins:
+            stop = start + x.type.shape[axis]
+            parts.append(slice_axis(b, gs[0], axis, start, stop))
+            start = stop
+        return tuple(parts)
+
+
+@dataclass(frozen=True)
+class Slice(Movement):
+    """x[start[0]:stop[0]:step[0], …]: one triple per axis, 0 <= start <= stop <= size and step > 0 (numpy's negative numbers are the DSL's work)."""
+    name: ClassVar[str] = "slice"
+    start: tuple[Dim, ...]
+    stop: tuple[Dim, ...]
+    step: tuple[int, ...]
+
+    def infer(self, x: TensorType) -> TensorType:
+        require(len(self.start) == len(self.stop) == len(self.step) == x.rank, f"slice of {x} needs {x.rank} starts, stops and steps")
+        for axis, (low, high, step) in enumerate(zip(self.start, self.stop, self.step)):
+            inside = _known_le(0, low) and _known_le(low, high) and _known_le(high, x.shape[axis])
+            require(inside, f"slice {low}:{high} is not inside axis {axis} of {x}")
+            require(step > 0, f"slice needs steps > 0, got {step}; use flip to reverse an axis")
+        return x.with_shape(self.lengths)
+
+    @property
+    def lengths(self) -> tuple[Dim, ...]:
+        return tuple(high - low if step == 1 else (high - low + step - 1) // step for low, high, step in zip(self.start, self.stop, self.step))
+
+    def reference(self, x):
+        return x[tuple(map(slice, self.start, self.stop, self.step))]
+
+    def vjp(self, b, gs, ins, outs):
+        g, sizes = gs[0], ins[0].type.shape
+        for axis, step in enumerate(self.step):
+            if step != 1:
+                g = _spread_out(b, g, axis, step)
+        high = tuple(size - low - n for size, low, n in zip(sizes, self.start, g.type.shape))
+        return (b.pad(g, low=self.start, high=high, value=0) if g.type.shape != sizes else g,)
+
+
+@dataclass(frozen=True)
+class Pad(Movement):
+    """x with low[i] elements of `value` before and high[i] after it along axis i; none negative."""
+    name: ClassVar[str] = "pad"
+    low: tuple[Dim, ...]
+    high: tuple[Dim, ...]
+    value: int | float | bool = 0
+
+    def infer(self, x: TensorType) -> TensorType:
+        require(len(self.low) == len(self.high) == x.rank, f"pad of {x} needs {x.rank} pairs, got {len(self.low)} and {len(self.high)}")
+        require(all(_known_le(0, n) for n in self.low + self.high), f"pad by {self.low} and {self.high}: amounts must be >= 0; slice to remove elements")
+        return x.with_shape(low + n + high for low, n, high in zip(self.low, x.shape, self.high))
+
+    def reference(self, x):
+        return np.pad(x, tuple(zip(self.low, self.high)), constant_values=x.dtype.type(self.value))
+
+    def vjp(self, b, gs, ins, outs):
+        stop = tuple(low + n for low, n in zip(self.low, ins[0].type.shape))
+        return (b.slice(gs[0], start=self.low, stop=stop, step=(1,) * len(stop)),)
+
+
+@dataclass(frozen=True)
+class Flip(Movement):
+    """x with the order of elements along `axes` reversed."""
+    name: ClassVar[str] = "flip"
+    axes: tuple[int, ...]
+
+    def infer(self, x: TensorType) -> TensorType:
+        normalize_axes(self.axes, x.rank)
+        return x
+
+    def reference(self, x):
+        return np.flip(x, self.axes)
+
+    def vjp(self, b, gs, ins, outs):
+        return (b.flip(gs[0], axes=self.axes),)
+
+
+@dataclass(frozen=True)
+class DynamicSlice(Movement):
+    """x[s0:s0+sizes[0], s1:s1+sizes[1], …], starts being integer scalars, each clamped to [0, axis size - sizes[i]] as in XLA."""
+    name: ClassVar[str] = "dynamic_slice"
+    sizes: tuple[Dim, ...]
+
+    def infer(self, x: TensorType, *starts: TensorType) -> TensorType:
+        require(len(self.sizes) == x.rank, f"dynamic_slice of {x} needs {x.rank} sizes, got {len(self.sizes)}")
+        require(all(map(_known_le, self.sizes, x.shape)), f"dynamic_slice: sizes {shape_text(self.sizes)} do not fit into {x}")
+        _check_starts(self.name, x, starts)
+        return x.with_shape(self.sizes)
+
+    def reference(self, x, *starts):
+        return x[_clamped(x.shape, self.sizes, starts)].copy()
+
+    def vjp(self, b, gs, ins, outs):
+        x, *starts = ins
+        return b.dynamic_update_slice(full(b, 0, x.type), gs[0], *starts), *(None for _ in starts)
+
+
+@dataclass(frozen=True)
+class DynamicUpdateSlice(Movement):
+    """x with `update` written at integer scalar starts, each clamped to [0, axis size - update size] as in XLA."""
+    name: ClassVar[str] = "dynamic_update_slice"
+
+    def infer(self, x: TensorType, update: TensorType, *starts: TensorType) -> TensorType:
+        require(update.dtype == x.dtype, f"dynamic_update_slice: {x.dtype} array and {update.dtype} update; convert one with .astype({x.dtype})")
+        require(update.rank == x.rank, f"dynamic_update_slice: {update} must have as many axes as {x}")
+        require(all(map(_known_le, update.shape, x.shape)), f"dynamic_update_slice: {update} does not fit into {x}")
+        _check_starts(self.name, x, starts)
+        return x
+
+    def reference(self, x, update, *starts):
+        result = x.copy()
+        result[_clamped(x.shape, update.shape, starts)] = update
+        return result
+
+    def vjp(self, b, gs, ins, outs):
+        x, update, *starts = ins
+        around = b.dynamic_update_slice(gs[0], full(b, 0, update.type), *starts)
+        inside = b.dynamic_slice(gs[0], *starts, sizes=update.type.shape)
+        return around, inside, *(None for _ in starts)
+
+
+@dataclass(frozen=True)
+class Tile(Composite):
+    """x repeated reps[i] times along axis i, as numpy.tile; `reps` may have more axes than x."""
+    name: ClassVar[str] = "tile"
+    reps: tuple[int, ...]
+
+    def infer(self, x: TensorType) -> TensorType:
+        require(len(self.reps) >= x.rank, f"tile of {x} needs at least {x.rank} repetitions, got {len(self.reps)}")
+        require(all(n >= 0 for n in self.reps), f"tile: repetitions must be >= 0, got {self.reps}")
+        return x.with_shape(n * d for n, d in zip(self.reps, self._padded(x)))
+
+    def reference(self, x):
+        return np.tile(x, self.reps)
+
+    def decompose(self, b, x):
+        dims = self._padded(x.type)
+        apart = b.reshape(x, shape=tuple(n for d in dims for n in (1, d)))
+        wide = b.broadcast_to(apart, shape=tuple(n for pair in zip(self.reps, dims) for n in pair))
+        return b.reshape(wide, shape=tuple(n * d for n, d in zip(self.reps, dims)))
+
+    def vjp(self, b, gs, ins, outs):
+        x = ins[0]
+        dims = self._padded(x.type)
+        apart = b.reshape(gs[0], shape=tuple(n for pair in zip(self.reps, dims) for n in pair))
+        return (b.reshape(b.sum(apart, axes=tuple(range(0, 2 * len(dims), 2))), shape=x.type.shape),)
+
+    def _padded(self, x: TensorType) -> tuple[Dim, ...]:
+        return (1,) * (len(self.reps) - x.rank) + x.shape
+
+
+@dataclass(frozen=True)
+class Triangle(Composite):
+    """Base of tril and triu: zero outside a triangle of the last two axes, whose border is the diagonal number k (k > 0: above the main one)."""
+    k: int = 0
+    compare: ClassVar[str] = ""
+
+    def infer(self, x: TensorType) -> TensorType:
+        require(x.rank >= 2, f"{self.name} takes arrays with at least 2 axes, got {x}")
+        return x
+
+    def decompose(self, b, x):
+        rows, columns = (b.iota(shape=x.type.shape[-2:], axis=axis, dtype=i64) for axis in (0, 1))
+        inside = getattr(b, self.compare)(columns, b.add(rows, self.k))
+        return b.where(inside, x, number(b, 0, x))
+
+    def vjp(self, b, gs, ins, outs):
+        return b.apply(self, (gs[0],))
+
+
+@dataclass(frozen=True)
+class Tril(Triangle):
+    """The lower triangle of the last two axes: x[…, i, j] where j <= i + k, else 0."""
+    name: ClassVar[str] = "tril"
+    compare: ClassVar[str] = "le"
+
+    def reference(self, x):
+        return np.tril(x, self.k)
+
+
+@dataclass(frozen=True)
+class Triu(Triangle):
+    """The upper triangle of the last two axes: x[…, i, j] where j >= i + k, else 0."""
+    name: ClassVar[str] = "triu"
+    compare: ClassVar[str] = "ge"
+
+    def reference(self, x):
+        return np.triu(x, self.k)
+
+
+@dataclass(frozen=True)
+class Stack(Composite):
+    """The operands, all of one type, along a new axis at position `axis` of the result."""
+    name: ClassVar[str] = "stack"
+    axis: int
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        require(len(xs) > 0, "stack takes at least one array")
+        require(all(x == xs[0] for x in xs), f"stack takes arrays of one type, got {', '.join(map(str, xs))}")
+        axis = normalize_axis(self.axis, xs[0].rank + 1)
+        return xs[0].with_shape(xs[0].shape[:axis] + (len(xs),) + xs[0].shape[axis:])
+
+    def reference(self, *xs):
+        return np.stack(xs, self.axis)
+
+    def decompose(self, b, *xs):
+        axis = normalize_axis(self.axis, xs[0].type.rank + 1)
+        return b.concat(*(b.reshape(x, shape=x.type.shape[:axis] + (1,) + x.type.shape[axis:]) for x in xs), axis=axis)
+
+    def vjp(self, b, gs, ins, outs):
+        axis = normalize_axis(self.axis, ins[0].type.rank + 1)
+        return tuple(b.reshape(slice_axis(b, gs[0], axis, i, i + 1), shape=x.type.shape) for i, x in enumerate(ins))
+
+
+def slice_axis(b, x, axis: int, start: Dim, stop: Dim):
+    """x[start:stop] along one axis; x itself when that is all of it."""
+    shape = x.type.shape
+    if start == 0 and stop == shape[axis]:
+        return x
+    return b.slice(x, start=_with((0,) * len(shape), axis, start), stop=_with(shape, axis, stop), step=(1,) * len(shape))
+
+
+def _spread_out(b, g, axis: int, step: int):
+    """`g` with step - 1 zeros between its elements along `axis`."""
+    shape, n = g.type.shape, g.type.shape[axis]
+    if n == 0:
+        return g
+    columns = b.reshape(g, shape=shape[:axis + 1] + (1,) + shape[axis + 1:])
+    zeros = (0,) * columns.type.rank
+    padded = b.pad(columns, low=zeros, high=_with(zeros, axis + 1, step - 1), value=0)
+    return slice_axis(b, b.reshape(padded, shape=_with(shape, axis, n * step)), axis, 0, n * step - (step - 1))
+
+
+def _check_starts(name: str, x: TensorType, starts: tuple[TensorType, ...]) -> None:
+    require(len(starts) == x.rank, f"{name} of {x} needs {x.rank} starts, got {len(starts)}")
+    bad = next((t for t in starts if t.shape != () or not t.dtype.is_int), None)
+    require(bad is None, f"{name}: starts are integer scalars, got {bad}")
+
+
+def _clamped(shape, sizes, starts) -> tuple[slice, ...]:
+    firsts = [min(max(int(s), 0), n - size) for s, n, size in zip(starts, shape, sizes)]
+    return tuple(slice(first, first + size) for first, size in zip(firsts, sizes))
+
+
+def _known_le(low: Dim, high: Dim) -> bool:
+    """low <= high, or not known before the dimensions are bound."""
+    gap = high - low
+    return gap >= 0 if isinstance(gap, int) else True
+
+
+def _with(shape: tuple, axis: int, value) -> tuple:
+    return shape[:axis] + (value,) + shape[axis + 1:]
+
+
+def _without(shape: tuple, axis: int) -> tuple:
+    return shape[:axis] + shape[axis + 1:]
+
+
+OPS = (Reshape, Transpose, BroadcastTo, Concat, Slice, Pad, Flip, DynamicSlice, DynamicUpdateSlice, Tile, Tril, Triu, Stack)

@@ -1,0 +1,199 @@
+"""Activation functions: composites of elementwise operators, with gradients that read the input only."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.ir.op import Composite, Cost, require
+from graphc.ir.ops.constant import number
+from graphc.ir.ops.elementwise import ROWS
+from graphc.ir.types import TensorType
+
+SQRT_HALF = math.sqrt(0.5)
+SQRT_TWO_OVER_PI = math.sqrt(2 / math.pi)
+ONE_OVER_SQRT_TWO_PI = 1 / math.sqrt(2 * math.pi)
+TANH_GELU_CUBIC = 0.044715
+
+
+@dataclass(frozen=True)
+class Activation(Composite):
+    """Base: one float array in, the same type out."""
+    flops: ClassVar[int] = 2
+
+    def infer(self, x: TensorType) -> TensorType:
+        require(x.dtype.is_float, f"{self.name} takes float arrays, got {x.dtype}; convert it with .astype(f32)")
+        return x
+
+    def reference(self, x):
+        with np.errstate(all="ignore"):
+            return np.asarray(self.formula(x), x.dtype)
+
+    def cost(self, x):
+        return Cost(self.flops * x.size, 2 * x.nbytes)
+
+
+@dataclass(frozen=True)
+class Relu(Activation):
+    """maximum(x, 0); gradient 0 at 0 as in PyTorch; NaN stays NaN. Also of integers."""
+    name: ClassVar[str] = "relu"
+
+    def infer(self, x):
+        require(x.dtype.kind != "bool", "relu takes float or int arrays, got bool; convert it with .astype(f32)")
+        return x
+
+    def formula(self, x):
+        return np.maximum(x, 0)
+
+    def decompose(self, b, x):
+        return b.maximum(x, 0)
+
+    def vjp(self, b, gs, ins, outs):
+        return (b.where(b.le(outs[0], 0), number(b, 0, gs[0]), gs[0]),)
+
+
+@dataclass(frozen=True)
+class LeakyRelu(Activation):
+    """x where x > 0, else slope * x."""
+    name: ClassVar[str] = "leaky_relu"
+    slope: float = 0.01
+
+    def formula(self, x):
+        return np.where(x > 0, x, x * x.dtype.type(self.slope))
+
+    def decompose(self, b, x):
+        return b.where(b.gt(x, 0), x, b.mul(x, self.slope))
+
+    def vjp(self, b, gs, ins, outs):
+        return (b.where(b.gt(ins[0], 0), gs[0], b.mul(gs[0], self.slope)),)
+
+
+@dataclass(frozen=True)
+class Elu(Activation):
+    """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2015)."""
+    name: ClassVar[str] = "elu"
+    alpha: float = 1.0
+    flops: ClassVar[int] = 15
+
+    def formula(self, x):
+        return np.where(x > 0, x, x.dtype.type(self.alpha) * np.expm1(x))
+
+    def decompose(self, b, x):
+        return b.where(b.gt(x, 0), x, b.mul(b.expm1(b.minimum(x, 0)), self.alpha))
+
+    def vjp(self, b, gs, ins, outs):
+        x = ins[0]
+        slope = b.where(b.gt(x, 0), number(b, 1, x), b.mul(b.exp(b.minimum(x, 0)), self.alpha))
+        return (b.mul(gs[0], slope),)
+
+
+@dataclass(frozen=True)
+class Gelu(Activation):
+    """x * Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016).
+
+    `approximate` "none": Phi(x) = (1 + erf(x / sqrt 2)) / 2; "tanh": (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. Both as in PyTorch.
+    """
+    name: ClassVar[str] = "gelu"
+    approximate: str = "none"
+    flops: ClassVar[int] = 20
+
+    def infer(self, x):
+        require(self.approximate in ("none", "tanh"), f'gelu: approximate is "none" or "tanh", got {self.approximate!r}')
+        return super().infer(x)
+
+    def formula(self, x):
+        if self.approximate == "none":
+            return 0.5 * x * (1 + ROWS["erf"].reference(x * x.dtype.type(SQRT_HALF)).astype(x.dtype))
+        return 0.5 * x * (1 + np.tanh(x.dtype.type(SQRT_TWO_OVER_PI) * (x + x.dtype.type(TANH_GELU_CUBIC) * x * x * x)))
+
+    def decompose(self, b, x):
+        return b.mul(x, self._phi(b, x))
+
+    def vjp(self, b, gs, ins, outs):
+        x = ins[0]
+        return (b.mul(gs[0], b.add(self._phi(b, x), b.mul(x, self._density(b, x)))),)
+
+    def _phi(self, b, x):
+        bump = b.erf(b.mul(x, SQRT_HALF)) if self.approximate == "none" else self._tanh(b, x)
+        return b.add(b.mul(bump, 0.5), 0.5)
+
+    def _tanh(self, b, x):
+        return b.tanh(b.mul(b.mul(x, SQRT_TWO_OVER_PI), b.add(b.mul(b.mul(x, x), TANH_GELU_CUBIC), 1)))
+
+    def _density(self, b, x):
+        """The derivative of Phi."""
+        square = b.mul(x, x)
+        if self.approximate == "none":
+            return b.mul(b.exp(b.mul(square, -0.5)), ONE_OVER_SQRT_TWO_PI)
+        t = self._tanh(b, x)
+        inner = b.add(b.mul(square, 3 * TANH_GELU_CUBIC * SQRT_TWO_OVER_PI), SQRT_TWO_OVER_PI)
+        return b.mul(b.mul(b.sub(1, b.mul(t, t)), inner), 0.5)
+
+
+@dataclass(frozen=True)
+class Silu(Activation):
+    """x * sigmoid(x), also called swish (Elfwing et al. 2017)."""
+    name: ClassVar[str] = "silu"
+    flops: ClassVar[int] = 11
+
+    def formula(self, x):
+        return x * ROWS["sigmoid"].reference(x)
+
+    def decompose(self, b, x):
+        return b.mul(x, b.sigmoid(x))
+
+    def vjp(self, b, gs, ins, outs):
+        x, s = ins[0], b.sigmoid(ins[0])
+        return (b.mul(gs[0], b.mul(s, b.add(b.mul(x, b.sub(1, s)), 1))),)
+
+
+@dataclass(frozen=True)
+class Softplus(Activation):
+    """log(1 + exp(x)), computed as max(x, 0) + log1p(exp(-|x|)). No `beta`, and no `threshold`: exact everywhere, unlike PyTorch."""
+    name: ClassVar[str] = "softplus"
+    flops: ClassVar[int] = 25
+
+    def formula(self, x):
+        return np.logaddexp(x, x.dtype.type(0))
+
+    def decompose(self, b, x):
+        return b.add(b.maximum(x, 0), b.log1p(b.exp(b.neg(b.abs(x)))))
+
+    def vjp(self, b, gs, ins, outs):
+        return (b.mul(gs[0], b.sigmoid(ins[0])),)
+
+
+@dataclass(frozen=True)
+class Clip(Activation):
+    """minimum(maximum(x, low), high); a bound that is None is absent; where low > high, high. The gradient passes inside, bounds included. Also of integers."""
+    name: ClassVar[str] = "clip"
+    low: int | float | None = None
+    high: int | float | None = None
+
+    def infer(self, x):
+        require(x.dtype.kind != "bool", "clip takes float or int arrays, got bool")
+        whole = all(bound is None or bound == int(bound) for bound in (self.low, self.high) if x.dtype.is_int)
+        require(whole, f"clip of {x.dtype} needs whole bounds, got {self.low} and {self.high}")
+        return x
+
+    def formula(self, x):
+        low = x if self.low is None else np.maximum(x, x.dtype.type(self.low))
+        return low if self.high is None else np.minimum(low, x.dtype.type(self.high))
+
+    def decompose(self, b, x):
+        if self.low is not None:
+            x = b.maximum(x, self.low)
+        return x if self.high is None else b.minimum(x, self.high)
+
+    def vjp(self, b, gs, ins, outs):
+        x, g = ins[0], gs[0]
+        if self.low is not None:
+            g = b.where(b.ge(x, self.low), g, number(b, 0, g))
+        if self.high is not None:
+            g = b.where(b.le(x, self.high), g, number(b, 0, g))
+        return (g,)
+
+
+OPS = (Relu, LeakyRelu, Elu, Gelu, Silu, Softplus, Clip)
