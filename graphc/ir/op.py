@@ -63,6 +63,10 @@ class Composite(Op):
     def decompose(self, b: "Builder", *ins: Value) -> Value | tuple[Value, ...]:
         raise InternalError(f"composite {self.name} has no decomposition")
 
+    def vjp(self, b, gs, ins, outs):
+        """NotImplemented: `backward` differentiates the decomposition."""
+        return NotImplemented
+
 
 @dataclass(frozen=True)
 class Literal:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
+from graphc.ir.op import as_tuple
+from graphc.passes.backward_control import CONTROL_RULES
 
 
 def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value | None]:
@@ -21,7 +23,7 @@ def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wr
         if all(g is None for g in gs) or not any(v in reach for v in node.outputs):
             continue
         with b.at(node.loc, node.scope):
-            for v, g in zip(node.inputs, _vjp(b, node, gs), strict=True):
+            for v, g in zip(node.inputs, _vjp(b, node, gs, tuple(v in reach for v in node.inputs)), strict=True):
                 if g is not None and v in reach:
                     accumulate(b, grads, v, g)
     return [grads.get(v) for v in wrt]
@@ -60,8 +62,25 @@ def _depending(nodes: Sequence[Node], wrt: Sequence[Value]) -> set[Value]:
     return reach
 
 
-def _vjp(b: Builder, node: Node, gs):
+def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...]):
+    """The node's own rule; a region operator's from its table; a composite without rule is differentiated through its decomposition."""
     try:
-        return node.op.vjp(b, gs, node.inputs, node.outputs)
+        if type(node.op) in CONTROL_RULES:
+            return CONTROL_RULES[type(node.op)](backward, b, node, gs, wanted)
+        grads = node.op.vjp(b, gs, node.inputs, node.outputs)
+        return _through_decomposition(b, node, gs) if grads is NotImplemented else grads
     except GraphError as error:
         raise error.at(node.loc) from None
+
+
+def _through_decomposition(b: Builder, node: Node, gs) -> list[Value | None]:
+    start = len(b.nodes)
+    outs = as_tuple(node.op.decompose(b, *node.inputs))
+    wrt = list(dict.fromkeys(node.inputs))
+    seeds: dict[Value, Value] = {}
+    inner = b.nodes[start:]
+    for v, g in zip(outs, gs, strict=True):
+        if g is not None:
+            accumulate(b, seeds, v, g)
+    grads = dict(zip(wrt, backward(b, inner, seeds, wrt)))
+    return [grads.pop(v, None) for v in node.inputs]      # once for an operand that is used twice

@@ -1,0 +1,198 @@
+"""Scaled dot-product attention, whole, so that a back end may stream over keys without ever holding the scores."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.ir.op import Composite, Cost, require
+from graphc.ir.types import TensorType, bool_, broadcast_shapes, i32, shape_text
+
+MASKED = -1e30      # a score that softmax turns into exactly 0, yet finite: a row that is masked whole stays free of NaN
+
+
+@dataclass(frozen=True)
+class AttentionOp(Composite):
+    """Attributes shared by attention and its gradient. `scale` None: 1 / sqrt(D). `causal`: query i sees keys j <= i (as torch, also for Tq != Tk)."""
+    scale: float | None = None
+    causal: bool = False
+
+    def factor(self, q_shape: tuple) -> float:
+        if self.scale is not None:
+            return self.scale
+        require(isinstance(q_shape[-1], int), f"attention: give `scale`, since the head size {q_shape[-1]} is not known")
+        return 1.0 / sqrt(max(q_shape[-1], 1))
+
+    def check(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> tuple:
+        """The shape [..., Tq, Tk] of the scores; GraphError where the operands do not fit."""
+        require(len(mask) <= 1, f"{self.name} takes q, k, v and one mask")
+        require(q.dtype == k.dtype == v.dtype and q.dtype.is_float, f"attention of {q.dtype}, {k.dtype} and {v.dtype}: all must be of one float type")
+        for label, t in zip("qkv", (q, k, v)):
+            require(t.rank >= 2, f"attention: {label} must be [..., T, D], it is {shape_text(t.shape)}")
+        require(q.shape[-1] == k.shape[-1], f"attention: q {shape_text(q.shape)} and k {shape_text(k.shape)} must agree in the last axis")
+        require(k.shape[-2] == v.shape[-2], f"attention: k {shape_text(k.shape)} and v {shape_text(v.shape)} must have equally many keys (axis -2)")
+        scores = (*broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2]), q.shape[-2], k.shape[-2])
+        for m in mask:
+            require(m.dtype in (bool_, q.dtype), f"the mask of attention is bool (true: attend) or {q.dtype} (added to the scores), got {m.dtype}")
+            require(broadcast_shapes(m.shape, scores) == scores, f"the mask of attention {shape_text(m.shape)} does not broadcast to {shape_text(scores)}")
+        return scores
+
+    def seen(self, b, q, k, mask):
+        """Where a query may look, bool, broadcasting to [..., Tq, Tk]; None: everywhere."""
+        parts = [_causal(b, q.type.shape[-2], k.type.shape[-2])] if self.causal else []
+        parts += [mask] if _is_bool(mask) else []
+        return b.bitand(*parts) if len(parts) == 2 else parts[0] if parts else None
+
+    def scores(self, b, q, k, mask, seen):
+        """Masked scores [..., Tq, Tk]."""
+        s = b.mul(b.matmul(q, _swapped(b, k)), self.factor(q.type.shape))
+        if seen is not None:
+            s = b.where(seen, s, b.constant(MASKED, s.type.dtype))
+        return s if mask is None or _is_bool(mask) else b.add(s, mask)
+
+
+@dataclass(frozen=True)
+class Attention(AttentionOp):
+    """(q [..., Tq, D], k [..., Tk, D], v [..., Tk, E], mask?) -> (softmax(q k^T * scale + mask) v, logsumexp of the scores [..., Tq]).
+
+    A bool mask is true where a query may look, a float mask is added. A query that may look nowhere gives 0.
+    The second result is what the gradient needs to rebuild the probabilities.
+    """
+    name: ClassVar[str] = "attention"
+
+    def infer(self, q, k, v, *mask):
+        scores = self.check(q, k, v, *mask)
+        return q.with_shape((*scores[:-1], v.shape[-1])), q.with_shape(scores[:-1])
+
+    def reference(self, q, k, v, mask=None):
+        s, blind = self._scores(q, k, mask)
+        with np.errstate(all="ignore"):
+            top = np.max(s, axis=-1, keepdims=True, initial=MASKED)
+            e = np.exp(s - top)
+            total = np.sum(e, axis=-1, keepdims=True)
+            p = np.where(blind, 0, e / total)
+            lse = (top + np.log(total))[..., 0]
+            out = np.matmul(p, v)
+        lead = np.broadcast_shapes(s.shape[:-2], v.shape[:-2])
+        return out.astype(q.dtype), np.broadcast_to(lse, (*lead, lse.shape[-1])).astype(q.dtype)
+
+    def _scores(self, q, k, mask):
+        s = np.matmul(q, np.swapaxes(k, -1, -2)) * q.dtype.type(self.factor(q.shape))
+        seen = np.ones(s.shape[-2:], bool)
+        if self.causal:
+            seen = np.tril(seen)
+        if mask is not None and mask.dtype == bool:
+            seen = seen & mask
+        s, seen = np.broadcast_arrays(s, seen)
+        s = np.where(seen, s, q.dtype.type(MASKED))
+        if mask is not None and mask.dtype != bool:
+            s = s + mask
+        return s, ~seen.any(axis=-1, keepdims=True)
+
+    def decompose(self, b, q, k, v, mask=None):
+        seen = self.seen(b, q, k, mask)
+        s = self.scores(b, q, k, mask, seen)
+        last = (s.type.rank - 1,)
+        top = b.max(s, axes=last, keepdims=True)
+        e = b.exp(b.sub(s, top))
+        total = b.sum(e, axes=last, keepdims=True)
+        p = _where_seen(b, mask, seen, b.div(e, total))
+        out, lse = self.infer(*(x.type for x in (q, k, v, mask) if x is not None))
+        folded = b.add(top, b.log(total))
+        flat = b.reshape(folded, shape=folded.type.shape[:-1])
+        return b.matmul(p, v), flat if flat.type == lse else b.broadcast_to(flat, shape=lse.shape)
+
+    def vjp(self, b, gs, ins, outs):
+        """Flash-attention's rule (Dao 2022): probabilities again from q, k and the logsumexp. A float mask, or a gradient of the
+        logsumexp itself, takes the decomposition's gradient."""
+        if gs[1] is not None or (len(ins) == 4 and ins[3].type.dtype != bool_):
+            return NotImplemented
+        q, k, v, *mask = ins
+        grads = b.attention_grad(q, k, v, *mask, outs[0], outs[1], gs[0], scale=self.scale, causal=self.causal)
+        return (*grads, None)[:len(ins)]
+
+    def cost(self, q, k, v, *mask):
+        scores = self.check(q, k, v, *mask)
+        outs = self.infer(q, k, v, *mask)
+        share = 2 if self.causal else 1
+        return Cost(prod(scores) * (2 * q.shape[-1] + 2 * v.shape[-1] + 10) // share, sum(t.nbytes for t in (q, k, v, *mask, *outs)))
+
+
+@dataclass(frozen=True)
+class AttentionGrad(AttentionOp):
+    """(q, k, v, bool mask?, out, logsumexp, dout) -> (dq, dk, dv) of attention."""
+    name: ClassVar[str] = "attention_grad"
+
+    def infer(self, *ins):
+        require(len(ins) in (6, 7), f"attention_grad takes q, k, v, a mask or none, out, logsumexp, dout; got {len(ins)} operands")
+        q, k, v = ins[:3]
+        out, lse = Attention(self.scale, self.causal).infer(*ins[:-3])
+        require(ins[-3:] == (out, lse, out), f"attention_grad: out, logsumexp and dout must be {out}, {lse} and {out}")
+        return q, k, v
+
+    def reference(self, *arrays):
+        (q, k, v), (out, lse, g) = arrays[:3], arrays[-3:]
+        mask = arrays[3] if len(arrays) == 7 else None
+        s, blind = Attention(self.scale, self.causal)._scores(q, k, mask)
+        p = np.where(blind, 0, np.exp(s - lse[..., None]))
+        ds = p * (np.matmul(g, np.swapaxes(v, -1, -2)) - np.sum(g * out, axis=-1, keepdims=True)) * self.factor(q.shape)
+        grads = np.matmul(ds, k), np.matmul(np.swapaxes(ds, -1, -2), q), np.matmul(np.swapaxes(p, -1, -2), g)
+        return tuple(_summed_to(x.shape, d).astype(x.dtype) for x, d in zip((q, k, v), grads))
+
+    def decompose(self, b, q, k, v, *rest):
+        mask = rest[0] if len(rest) == 4 else None
+        out, lse, g = rest[-3:]
+        seen = self.seen(b, q, k, mask)
+        s = self.scores(b, q, k, mask, seen)
+        column = b.reshape(lse, shape=(*lse.type.shape, 1))
+        p = _where_seen(b, mask, seen, b.exp(b.sub(s, column)))
+        dp = b.matmul(g, _swapped(b, v))
+        delta = b.sum(b.mul(g, out), axes=(g.type.rank - 1,), keepdims=True)
+        ds = b.mul(b.mul(p, b.sub(dp, delta)), self.factor(q.type.shape))
+        grads = b.matmul(ds, k), b.matmul(_swapped(b, ds), q), b.matmul(_swapped(b, p), g)
+        return tuple(_summed(b, x.type.shape, d) for x, d in zip((q, k, v), grads))
+
+    def cost(self, *ins):
+        q, k, v = ins[:3]
+        scores = self.check(*ins[:-3])
+        share = 2 if self.causal else 1
+        return Cost(prod(scores) * (6 * q.shape[-1] + 4 * v.shape[-1] + 10) // share, sum(t.nbytes for t in (*ins, q, k, v)))
+
+
+def _causal(b, tq, tk):
+    return b.ge(b.iota(shape=(tq, tk), axis=0, dtype=i32), b.iota(shape=(tq, tk), axis=1, dtype=i32))
+
+
+def _where_seen(b, mask, seen, p):
+    """0 where a bool mask hides a key: softmax has 0 there already, except in rows that are hidden whole (which `causal` alone has none of)."""
+    return b.where(seen, p, b.constant(0, p.type.dtype)) if _is_bool(mask) else p
+
+
+def _is_bool(mask) -> bool:
+    return mask is not None and mask.type.dtype == bool_
+
+
+def _swapped(b, x):
+    r = x.type.rank
+    return b.transpose(x, perm=(*range(r - 2), r - 1, r - 2))
+
+
+def _repeated_axes(shape: tuple, full: tuple) -> tuple[int, ...]:
+    extra = len(full) - len(shape)
+    return tuple(i for i, d in enumerate(full) if i < extra or (shape[i - extra] == 1 and d != 1))
+
+
+def _summed(b, shape: tuple, g):
+    """`g` summed over the leading axes along which an operand of `shape` was broadcast."""
+    axes = _repeated_axes(shape, g.type.shape)
+    g = b.sum(g, axes=axes, keepdims=True) if axes else g
+    return g if g.type.shape == shape else b.reshape(g, shape=shape)
+
+
+def _summed_to(shape: tuple, g: np.ndarray) -> np.ndarray:
+    return np.sum(g, axis=_repeated_axes(shape, g.shape), keepdims=True).reshape(shape)
+
+
+OPS = (Attention, AttentionGrad)
