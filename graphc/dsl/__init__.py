@@ -1,0 +1,1 @@
+"""The front end: symbolic arrays, tracing, public functions and graph transforms."""

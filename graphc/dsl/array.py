@@ -1,0 +1,455 @@
+"""The symbolic array that a traced function computes with: numpy's operators and methods, building graph nodes."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphc.dsl.context import current_trace, user_loc
+from graphc.dsl.indexing import plan
+from graphc.errors import GraphError
+from graphc.ir.graph import Value
+from graphc.ir.op import as_tuple
+from graphc.ir.types import BY_NAME, BY_NUMPY, Dim, DType, TensorType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes, normalize_axis, shape_text
+
+if TYPE_CHECKING:
+    from graphc.dsl.trace import Trace
+
+Axes = int | tuple[int, ...] | None
+
+
+def emit(name: str, *operands, **attributes) -> "Array | tuple[Array, ...]":
+    """Applies the operator `name` in the running trace, at the user's line.
+
+    Operands that are not arrays become constants of the first array operand's dtype.
+    """
+    trace = current_trace()
+    builder = trace.builder
+    builder.loc = user_loc()
+    dtype = common_dtype(operands)
+    values = [trace.value(x if isinstance(x, Array) else as_array(x, dtype)) for x in operands]
+    outs = as_tuple(getattr(builder, name)(*values, **attributes))
+    return Array(outs[0], trace) if len(outs) == 1 else tuple(Array(v, trace) for v in outs)
+
+
+def common_dtype(operands) -> DType | None:
+    """The dtype that Python numbers take next to these operands: that of the first array; None without one."""
+    for x in operands:
+        if isinstance(x, (Array, np.ndarray)):
+            return x.dtype if isinstance(x, Array) else dtype_of(x)
+    return None
+
+
+def as_array(x, dtype: DType | None = None) -> "Array":
+    """`x` as a symbolic array.
+
+    Numbers and lists take `dtype` (default: f32 for floats, i64 for ints, bool for bools); numpy arrays keep their own.
+    """
+    if isinstance(x, Array):
+        return x
+    if isinstance(x, np.ndarray):
+        dtype_of(x)
+        return _constant(x)
+    return _constant(_numbers(x, dtype))
+
+
+def as_dtype(dtype) -> DType:
+    """A graphc dtype from gc.f32, "f32", np.float32 or a numpy dtype."""
+    if isinstance(dtype, DType):
+        return dtype
+    if isinstance(dtype, str) and dtype in BY_NAME:
+        return BY_NAME[dtype]
+    try:
+        return BY_NUMPY[np.dtype(dtype)]
+    except (TypeError, KeyError):
+        raise GraphError(f"{dtype!r} is not a dtype of graphc; there are {', '.join(BY_NAME)}") from None
+
+
+def as_float(x) -> "Array":
+    """`x`, integers and bools converted to f32."""
+    x = as_array(x)
+    return x if x.dtype.is_float else x.astype(f32)
+
+
+def binary(name: str, a, b) -> "Array":
+    return emit(name, a, b)
+
+
+def divide(a, b) -> "Array":
+    """True division; two integers give f32."""
+    dtype = common_dtype((a, b))
+    a, b = as_array(a, dtype if _weak_fits(a, dtype) else None), as_array(b, dtype if _weak_fits(b, dtype) else None)
+    return emit("div", as_float(a), as_float(b))
+
+
+def power(a, b) -> "Array":
+    return emit("mul", a, a) if type(b) is int and b == 2 and isinstance(a, Array) else emit("pow", a, b)
+
+
+class Array:
+    """A tensor of the graph being traced. It has a type but no numbers: those exist when the compiled graph runs.
+
+    Behaves as a numpy array of that dtype and shape, except that Python numbers take its dtype, two arrays of
+    different dtype must be converted with `astype`, and whatever needs the numbers (`if x`, `float(x)`) is an error.
+    """
+    __slots__ = ("value", "trace")
+    __array_priority__ = 1000
+
+    def __init__(self, value: Value, trace: "Trace"):
+        self.value, self.trace = value, trace
+
+    @property
+    def type(self) -> TensorType:
+        return self.value.type
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        return self.value.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.value.type.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> Dim:
+        return self.value.type.size
+
+    @property
+    def T(self) -> "Array":
+        return self.transpose()
+
+    @property
+    def mT(self) -> "Array":
+        """The last two axes swapped."""
+        return self.swapaxes(-1, -2)
+
+    def __repr__(self) -> str:
+        return f"<{self.value.name or 'array'}: {self.type}>"
+
+    # conversion
+
+    def astype(self, dtype) -> "Array":
+        """Converted to `dtype`. Float to int truncates and saturates, NaN gives 0 (numpy: undefined)."""
+        dtype = as_dtype(dtype)
+        return self if dtype == self.dtype else emit("cast", self, dtype=dtype)
+
+    # shape
+
+    def reshape(self, *shape) -> "Array":
+        """The same elements in row-major order; one size may be -1."""
+        return emit("reshape", self, shape=known_shape(_unpack(shape), self))
+
+    def flatten(self) -> "Array":
+        return self.reshape(-1)
+
+    ravel = flatten
+
+    def transpose(self, *axes) -> "Array":
+        """Axes in the given order, reversed without arguments (numpy's transpose, torch's permute)."""
+        order = _unpack(axes)
+        if not order or order == (None,):
+            order = tuple(reversed(range(self.ndim)))
+        return emit("transpose", self, perm=tuple(normalize_axis(a, self.ndim) for a in order))
+
+    def swapaxes(self, axis1: int, axis2: int) -> "Array":
+        order = list(range(self.ndim))
+        i, j = normalize_axis(axis1, self.ndim), normalize_axis(axis2, self.ndim)
+        order[i], order[j] = j, i
+        return emit("transpose", self, perm=tuple(order))
+
+    def squeeze(self, axis: Axes = None) -> "Array":
+        """Without axes of size 1: those given, or all."""
+        axes = normalize_axes(axis, self.ndim) if axis is not None else tuple(i for i, d in enumerate(self.shape) if d == 1)
+        wrong = [a for a in axes if self.shape[a] != 1]
+        if wrong:
+            raise GraphError(f"squeeze: axis {wrong[0]} has size {self.shape[wrong[0]]}, only axes of size 1 can go")
+        return self.reshape(tuple(d for i, d in enumerate(self.shape) if i not in axes))
+
+    # reductions
+
+    def sum(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+        x = self.astype(i64) if self.dtype == bool_ else self
+        return reduce_axes("sum", x, axis, keepdims)
+
+    def mean(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+        return reduce_axes("mean", as_float(self), axis, keepdims)
+
+    def prod(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+        return reduce_axes("prod", self, axis, keepdims)
+
+    def max(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+        return reduce_axes("max", self, axis, keepdims)
+
+    def min(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+        return reduce_axes("min", self, axis, keepdims)
+
+    def var(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> "Array":
+        return reduce_axes("var", as_float(self), axis, keepdims, ddof=ddof)
+
+    def std(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> "Array":
+        return emit("sqrt", self.var(axis, ddof, keepdims))
+
+    def all(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+        return reduce_axes("min", self.astype(bool_).astype(i64), axis, keepdims) > 0
+
+    def any(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+        return reduce_axes("max", self.astype(bool_).astype(i64), axis, keepdims) > 0
+
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> "Array":
+        return reduce_one("argmax", self, axis, keepdims)
+
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> "Array":
+        return reduce_one("argmin", self, axis, keepdims)
+
+    def cumsum(self, axis: int | None = None) -> "Array":
+        x = self.flatten() if axis is None else self
+        return emit("cumsum", x, axis=normalize_axis(axis or 0, x.ndim))
+
+    def cumprod(self, axis: int | None = None) -> "Array":
+        x = self.flatten() if axis is None else self
+        return emit("cumprod", x, axis=normalize_axis(axis or 0, x.ndim))
+
+    def clip(self, min=None, max=None) -> "Array":
+        """Limited to [min, max]; a bound is a Python number, an array or None."""
+        x = self if min is None else emit("maximum", self, min)
+        return x if max is None else emit("minimum", x, max)
+
+    def round(self) -> "Array":
+        return emit("round", self)
+
+    # operators
+
+    def __add__(self, other): return binary("add", self, other)
+    def __radd__(self, other): return binary("add", other, self)
+    def __sub__(self, other): return binary("sub", self, other)
+    def __rsub__(self, other): return binary("sub", other, self)
+    def __mul__(self, other): return binary("mul", self, other)
+    def __rmul__(self, other): return binary("mul", other, self)
+    def __truediv__(self, other): return divide(self, other)
+    def __rtruediv__(self, other): return divide(other, self)
+    def __floordiv__(self, other): return binary("floordiv", self, other)
+    def __rfloordiv__(self, other): return binary("floordiv", other, self)
+    def __mod__(self, other): return binary("mod", self, other)
+    def __rmod__(self, other): return binary("mod", other, self)
+    def __divmod__(self, other): return self // other, self % other
+    def __pow__(self, other): return power(self, other)
+    def __rpow__(self, other): return binary("pow", other, self)
+    def __matmul__(self, other): return binary("matmul", self, other)
+    def __rmatmul__(self, other): return binary("matmul", other, self)
+    def __and__(self, other): return binary("bitand", self, other)
+    def __rand__(self, other): return binary("bitand", other, self)
+    def __or__(self, other): return binary("bitor", self, other)
+    def __ror__(self, other): return binary("bitor", other, self)
+    def __xor__(self, other): return binary("bitxor", self, other)
+    def __rxor__(self, other): return binary("bitxor", other, self)
+    def __lshift__(self, other): return binary("shift_left", self, other)
+    def __rlshift__(self, other): return binary("shift_left", other, self)
+    def __rshift__(self, other): return binary("shift_right", self, other)
+    def __rrshift__(self, other): return binary("shift_right", other, self)
+    def __lt__(self, other): return binary("lt", self, other)
+    def __le__(self, other): return binary("le", self, other)
+    def __gt__(self, other): return binary("gt", self, other)
+    def __ge__(self, other): return binary("ge", self, other)
+    def __eq__(self, other): return binary("eq", self, other)       # type: ignore[override]
+    def __ne__(self, other): return binary("ne", self, other)       # type: ignore[override]
+    def __neg__(self): return emit("neg", self)
+    def __pos__(self): return self
+    def __abs__(self): return emit("abs", self)
+    def __invert__(self): return emit("bitnot", self)
+
+    __hash__ = object.__hash__
+
+    def __getitem__(self, key) -> "Array":
+        p = plan(key, self.shape)
+        x = self
+        if any(p.start) or p.stop != self.shape or any(s != 1 for s in p.step):
+            x = emit("slice", x, start=p.start, stop=p.stop, step=p.step)
+        x = emit("flip", x, axes=p.flips) if p.flips else x
+        x = x if x.shape == p.shape else x.reshape(p.shape)
+        return _gather(x, p.gathers)
+
+    # what needs the numbers
+
+    def __len__(self) -> int:
+        return self._static_length("len()")
+
+    def __iter__(self) -> "Iterator[Array]":
+        return iter([self[i] for i in range(self._static_length("a Python loop"))])
+
+    def _static_length(self, what: str) -> int:
+        if not self.shape:
+            raise GraphError(f"{what} of a scalar: the array has no axes")
+        if not isinstance(self.shape[0], int):
+            raise GraphError(f"{what} needs a size that is known, axis 0 is {self.shape[0]}: use gc.scan for loops, or give the size as an int")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        raise GraphError("the truth of a symbolic array is not known while the graph is traced: use gc.where(condition, a, b) "
+                         "to choose elements, gc.cond(condition, f, g) to choose a branch, & | ~ instead of and, or, not")
+
+    def __float__(self) -> float:
+        raise GraphError(_no_number("float"))
+
+    def __int__(self) -> int:
+        raise GraphError(_no_number("int"))
+
+    def __index__(self) -> int:
+        raise GraphError("a symbolic array is not a Python index or size: use gc.take, gc.dynamic_slice or gc.scan; "
+                         "sizes of arrays are x.shape")
+
+    def __complex__(self) -> complex:
+        raise GraphError("a symbolic array has no complex value: graphc has no complex numbers")
+
+    def item(self) -> float:
+        raise GraphError(_no_number("item"))
+
+    def __setitem__(self, key, value) -> None:
+        raise GraphError("arrays of a graph cannot be changed in place: use gc.dynamic_update_slice, gc.scatter_add or gc.where, "
+                         "which return a new array")
+
+    def __array__(self, *args, **kwargs) -> np.ndarray:
+        raise GraphError("a symbolic array has no numbers that numpy could read while the graph is traced: use graphc's function "
+                         "of the same name (np.f(x) is gc.f(x))")
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs, **kwargs):
+        operator = UFUNC_OPERATORS.get(ufunc.__name__) if method == "__call__" and not kwargs else None
+        if operator is None:
+            raise GraphError(f"numpy's {ufunc.__name__} cannot work on a symbolic array: use gc.{GC_NAMES.get(ufunc.__name__, ufunc.__name__)}")
+        return operator(*inputs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        name = function.__name__
+        raise GraphError(f"numpy's {name} cannot work on a symbolic array: use gc.{GC_NAMES.get(name, name)}")
+
+
+# numpy calls these when a numpy array stands left of an operator
+UFUNC_OPERATORS: dict[str, Callable] = {
+    "divide": divide,
+    **{ufunc: (lambda a, b, name=name: binary(name, a, b)) for ufunc, name in {
+        "add": "add", "subtract": "sub", "multiply": "mul", "floor_divide": "floordiv", "remainder": "mod", "power": "pow",
+        "matmul": "matmul", "bitwise_and": "bitand", "bitwise_or": "bitor", "bitwise_xor": "bitxor", "left_shift": "shift_left",
+        "right_shift": "shift_right", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq",
+        "not_equal": "ne"}.items()},
+}
+
+# where graphc's name differs from numpy's
+GC_NAMES: dict[str, str] = {
+    "concatenate": "concat", "absolute": "abs", "fabs": "abs", "power": "pow", "float_power": "pow", "negative": "neg", "rint": "round",
+    "around": "round", "matvec": "matmul", "vecmat": "matmul", "vecdot": "einsum", "inner": "einsum", "tensordot": "einsum",
+    "amax": "max", "amin": "min", "vstack": "concat", "hstack": "concat", "repeat": "take", "roll": "concat", "copyto": "where",
+    "square": "pow", "invert": "bitnot", "true_divide": "div", "divide": "div"}
+
+
+def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
+    """x[..., i, j, ...] for index arrays at neighbouring axes: a take along the first, then along each next axis at the same time."""
+    if not gathers:
+        return x
+    indices = [as_array(i, i64) for _, i in gathers]
+    shape = broadcast_shapes(*(i.shape for i in indices))
+    first = gathers[0][0]
+    if len(indices) == 1:
+        return emit("take", x, indices[0], axis=first)
+    indices = [i if i.shape == shape else emit("broadcast_to", i, shape=shape) for i in indices]
+    x = emit("take", x, indices[0], axis=first)
+    axis = first + len(shape)                               # where the next indexed axis of x stands now
+    for i in indices[1:]:
+        full = x.shape[:axis] + (1,) + x.shape[axis + 1:]
+        aligned = i.reshape((1,) * first + shape + (1,) * (len(x.shape) - axis))
+        x = emit("take_along_axis", x, emit("broadcast_to", aligned, shape=full), axis=axis)
+        x = x.reshape(x.shape[:axis] + x.shape[axis + 1:])
+    return x
+
+
+def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes) -> Array:
+    return emit(name, x, axes=normalize_axes(axis, x.ndim), keepdims=bool(keepdims), **attributes)
+
+
+def reduce_one(name: str, x: Array, axis: int | None, keepdims: bool) -> Array:
+    """argmax and argmin: along one axis, or over all elements in row-major order."""
+    if axis is None:
+        flat = emit(name, x.flatten(), axis=0, keepdims=False)
+        return flat.reshape((1,) * x.ndim) if keepdims else flat
+    return emit(name, x, axis=normalize_axis(axis, x.ndim), keepdims=bool(keepdims))
+
+
+def known_shape(shape: tuple, x: Array) -> tuple[Dim, ...]:
+    """`shape` with its one -1 computed from the size of `x`."""
+    unknown = [i for i, d in enumerate(shape) if isinstance(d, int) and d == -1]
+    if len(unknown) > 1:
+        raise GraphError(f"reshape: only one size may be -1, got {shape_text(shape)}")
+    sizes = as_shape(d for i, d in enumerate(shape) if i not in unknown)
+    if not unknown:
+        return sizes
+    rest = TensorType(x.dtype, sizes).size
+    if (isinstance(rest, int) and rest == 0) or x.size % rest != 0:
+        raise GraphError(f"reshape: {shape_text(x.shape)} ({x.size} elements) does not divide into {shape_text(shape)}")
+    i = unknown[0]
+    return sizes[:i] + (x.size // rest,) + sizes[i:]
+
+
+def as_shape(shape) -> tuple[Dim, ...]:
+    """A tuple of dimensions from an int, a name, or a sequence of them."""
+    dims = (shape,) if isinstance(shape, (int, str, np.integer)) else tuple(shape)
+    return f32[dims].shape
+
+
+def _unpack(args: tuple) -> tuple:
+    """Both x.reshape(2, 3) and x.reshape((2, 3))."""
+    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
+
+
+def _constant(array: np.ndarray) -> Array:
+    trace = current_trace()
+    trace.builder.loc = user_loc()
+    return Array(trace.builder.constant(array), trace)
+
+
+def _numbers(x, dtype: DType | None) -> np.ndarray:
+    """Python numbers (or nested lists of them) as a numpy array of `dtype`."""
+    if isinstance(x, (list, tuple)) and _holds_arrays(x):
+        raise GraphError("a list of symbolic arrays is not an array: use gc.stack or gc.concat")
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise GraphError(f"{x!r} is not an array: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise GraphError(f"expected an array or a number, got {type(x).__name__} {_short(x)}")
+    if dtype is None:
+        return array.astype({"b": bool_, "f": f32}.get(array.dtype.kind, i64).np)
+    if not _fits(array, dtype):
+        raise GraphError(f"{_short(x)} does not fit the {dtype} array beside it: convert the array first, for example "
+                         f"x.astype(gc.{'f32' if array.dtype.kind == 'f' else 'i32'})")
+    return array.astype(dtype.np)
+
+
+def _fits(array: np.ndarray, dtype: DType) -> bool:
+    """Whether numbers of a Python kind may take `dtype`: floats no integer's, numbers no bool's."""
+    if dtype.kind == "bool":
+        return array.dtype.kind == "b"
+    if not dtype.is_int:
+        return True
+    limits = np.iinfo(dtype.np)
+    return array.dtype.kind != "f" and (array.size == 0 or (array.min() >= limits.min and array.max() <= limits.max))
+
+
+def _weak_fits(x, dtype: DType | None) -> bool:
+    return dtype is None or isinstance(x, (Array, np.ndarray)) or _fits(np.asarray(x), dtype)
+
+
+def _holds_arrays(x) -> bool:
+    return any(isinstance(e, Array) or (isinstance(e, (list, tuple)) and _holds_arrays(e)) for e in x)
+
+
+def _short(x) -> str:
+    text = repr(x)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _no_number(what: str) -> str:
+    return (f"{what}() needs a number, and a symbolic array has none while the graph is traced: stay with the array "
+            "(x.astype converts the dtype, gc.where chooses), or return it and convert the result")

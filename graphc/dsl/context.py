@@ -1,0 +1,83 @@
+"""Which trace is running, and which line of the user's code is asking."""
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+from graphc.errors import GraphError, Loc
+
+if TYPE_CHECKING:
+    from graphc.dsl.trace import Trace
+
+PACKAGE = str(Path(__file__).resolve().parent.parent) + "/"
+
+DECLARED: ContextVar[tuple[FrameType | None, Loc] | None] = ContextVar("graphc declared layer", default=None)
+STACK: ContextVar[tuple["Trace", ...]] = ContextVar("graphc traces", default=())
+
+
+def tracing() -> bool:
+    """Whether a trace is running in this thread."""
+    return bool(STACK.get())
+
+
+def current_trace() -> "Trace":
+    """The innermost running trace; GraphError outside of one."""
+    stack = STACK.get()
+    if not stack:
+        raise GraphError("graphc functions build a graph and work only while one is traced: call them inside a function decorated "
+                         "with @gc.graph (or a layer, or a training step); on numpy arrays call the decorated function", user_loc())
+    return stack[-1]
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame outside graphc."""
+    frame = sys._getframe(1)
+    while frame is not None and _inside(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def user_loc() -> Loc | None:
+    """The line of the user's code that called into graphc; for a layer in a chain, which graphc itself calls, the line that made the layer."""
+    frame, declared = user_frame(), DECLARED.get()
+    if declared and declared[0] is frame:
+        return declared[1]
+    return _loc(frame.f_code.co_filename, frame.f_lineno) if frame else None
+
+
+@contextmanager
+def declared_at(loc: Loc | None) -> Iterator[None]:
+    """What graphc calls inside was declared by the user at `loc`."""
+    token = DECLARED.set((user_frame(), loc) if loc else DECLARED.get())
+    try:
+        yield
+    finally:
+        DECLARED.reset(token)
+
+
+def error_loc(traceback: TracebackType | None) -> Loc | None:
+    """The innermost line of the user's code that an exception passed through."""
+    found = None
+    while traceback is not None:
+        name = traceback.tb_frame.f_code.co_filename
+        found = found if _inside(name) else _loc(name, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return found
+
+
+@lru_cache(maxsize=None)
+def _inside(filename: str) -> bool:
+    """Frames of graphc itself, and of code that `dataclass` and its like generate."""
+    return filename.startswith(PACKAGE) or filename.startswith("<frozen")
+
+
+@lru_cache(maxsize=65536)
+def _loc(filename: str, line: int) -> Loc:
+    return Loc(filename, line, linecache.getline(filename, line).strip())

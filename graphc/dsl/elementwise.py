@@ -1,0 +1,273 @@
+"""Elementwise functions. All broadcast as numpy does; a Python number takes the dtype of the array beside it."""
+from __future__ import annotations
+
+from graphc.dsl.array import Array, as_array, as_dtype, as_float, common_dtype, divide, emit, power
+from graphc.errors import GraphError
+from graphc.ir.types import bool_
+
+Operand = Array | float | int | bool
+
+
+def add(x: Operand, y: Operand) -> Array:
+    """x + y."""
+    return emit("add", x, y)
+
+
+def sub(x: Operand, y: Operand) -> Array:
+    """x - y."""
+    return emit("sub", x, y)
+
+
+def mul(x: Operand, y: Operand) -> Array:
+    """x * y."""
+    return emit("mul", x, y)
+
+
+def div(x: Operand, y: Operand) -> Array:
+    """x / y; of two integer arrays f32 (numpy: f64)."""
+    return divide(x, y)
+
+
+def floordiv(x: Operand, y: Operand) -> Array:
+    """x // y, rounded towards minus infinity, as in numpy. Integer division by zero gives 0."""
+    return emit("floordiv", x, y)
+
+
+def mod(x: Operand, y: Operand) -> Array:
+    """x % y with the sign of y, as in numpy (torch.remainder)."""
+    return emit("mod", x, y)
+
+
+def pow(x: Operand, y: Operand) -> Array:
+    """x ** y."""
+    return power(x, y)
+
+
+def minimum(x: Operand, y: Operand) -> Array:
+    """The smaller of each pair; NaN if either is NaN, as in numpy."""
+    return emit("minimum", x, y)
+
+
+def maximum(x: Operand, y: Operand) -> Array:
+    """The larger of each pair; NaN if either is NaN, as in numpy."""
+    return emit("maximum", x, y)
+
+
+def neg(x: Operand) -> Array:
+    """-x."""
+    return emit("neg", x)
+
+
+def abs(x: Operand) -> Array:
+    """|x|; gradient 0 at 0."""
+    return emit("abs", x)
+
+
+def sign(x: Operand) -> Array:
+    """-1, 0 or 1; gradient 0."""
+    return emit("sign", x)
+
+
+def square(x: Operand) -> Array:
+    """x * x."""
+    return emit("mul", x, x)
+
+
+def floor(x: Operand) -> Array:
+    """The largest whole number not above x; gradient 0."""
+    return emit("floor", x)
+
+
+def ceil(x: Operand) -> Array:
+    """The smallest whole number not below x; gradient 0."""
+    return emit("ceil", x)
+
+
+def round(x: Operand) -> Array:
+    """To the nearest whole number, halves to even, as in numpy; gradient 0."""
+    return emit("round", x)
+
+
+def exp(x: Operand) -> Array:
+    """e ** x."""
+    return emit("exp", as_float(x))
+
+
+def expm1(x: Operand) -> Array:
+    """exp(x) - 1, exact near 0."""
+    return emit("expm1", as_float(x))
+
+
+def log(x: Operand) -> Array:
+    """The natural logarithm; -inf at 0, NaN below."""
+    return emit("log", as_float(x))
+
+
+def log1p(x: Operand) -> Array:
+    """log(1 + x), exact near 0."""
+    return emit("log1p", as_float(x))
+
+
+def sqrt(x: Operand) -> Array:
+    """The square root; NaN below 0."""
+    return emit("sqrt", as_float(x))
+
+
+def rsqrt(x: Operand) -> Array:
+    """1 / sqrt(x)."""
+    return emit("rsqrt", as_float(x))
+
+
+def sin(x: Operand) -> Array:
+    """The sine of x in radians."""
+    return emit("sin", as_float(x))
+
+
+def cos(x: Operand) -> Array:
+    """The cosine of x in radians."""
+    return emit("cos", as_float(x))
+
+
+def tanh(x: Operand) -> Array:
+    """The hyperbolic tangent."""
+    return emit("tanh", as_float(x))
+
+
+def sigmoid(x: Operand) -> Array:
+    """1 / (1 + exp(-x)), without overflow."""
+    return emit("sigmoid", as_float(x))
+
+
+def erf(x: Operand) -> Array:
+    """The error function."""
+    return emit("erf", as_float(x))
+
+
+def isnan(x: Operand) -> Array:
+    """bool: whether each element is NaN."""
+    return emit("isnan", x)
+
+
+def isfinite(x: Operand) -> Array:
+    """bool: whether each element is neither NaN nor infinite."""
+    return emit("isfinite", x)
+
+
+def less(x: Operand, y: Operand) -> Array:
+    """x < y, bool."""
+    return emit("lt", x, y)
+
+
+def less_equal(x: Operand, y: Operand) -> Array:
+    """x <= y, bool."""
+    return emit("le", x, y)
+
+
+def greater(x: Operand, y: Operand) -> Array:
+    """x > y, bool."""
+    return emit("gt", x, y)
+
+
+def greater_equal(x: Operand, y: Operand) -> Array:
+    """x >= y, bool."""
+    return emit("ge", x, y)
+
+
+def equal(x: Operand, y: Operand) -> Array:
+    """x == y, bool; NaN equals nothing."""
+    return emit("eq", x, y)
+
+
+def not_equal(x: Operand, y: Operand) -> Array:
+    """x != y, bool."""
+    return emit("ne", x, y)
+
+
+def logical_and(x: Operand, y: Operand) -> Array:
+    """Whether both are true; numbers count as true when they are not 0."""
+    return emit("bitand", _truth(x), _truth(y))
+
+
+def logical_or(x: Operand, y: Operand) -> Array:
+    """Whether one is true; numbers count as true when they are not 0."""
+    return emit("bitor", _truth(x), _truth(y))
+
+
+def logical_xor(x: Operand, y: Operand) -> Array:
+    """Whether just one is true."""
+    return emit("bitxor", _truth(x), _truth(y))
+
+
+def logical_not(x: Operand) -> Array:
+    """Whether it is false (numbers: 0)."""
+    return emit("bitnot", _truth(x))
+
+
+def bitwise_and(x: Operand, y: Operand) -> Array:
+    """x & y of integers or bools."""
+    return emit("bitand", x, y)
+
+
+def bitwise_or(x: Operand, y: Operand) -> Array:
+    """x | y of integers or bools."""
+    return emit("bitor", x, y)
+
+
+def bitwise_xor(x: Operand, y: Operand) -> Array:
+    """x ^ y of integers or bools."""
+    return emit("bitxor", x, y)
+
+
+def bitwise_not(x: Operand) -> Array:
+    """~x of integers or bools."""
+    return emit("bitnot", x)
+
+
+def left_shift(x: Operand, y: Operand) -> Array:
+    """x << y of integers."""
+    return emit("shift_left", x, y)
+
+
+def right_shift(x: Operand, y: Operand) -> Array:
+    """x >> y of integers; the sign is kept."""
+    return emit("shift_right", x, y)
+
+
+def where(condition: Operand, x: Operand, y: Operand) -> Array:
+    """x where `condition` (bool) holds, else y; all three broadcast. The branch not taken gets gradient 0, even if it is NaN."""
+    dtype = common_dtype((x, y))
+    if isinstance(condition, Array) and condition.dtype != bool_:
+        raise GraphError(f"the condition of where must be bool, got {condition.dtype}: compare first, for example x > 0")
+    if dtype is None:                       # two Python numbers: the first that is a float decides
+        x, y = as_float(x) if isinstance(y, float) else as_array(x), as_float(y) if isinstance(x, float) else as_array(y)
+    return emit("where", as_array(condition, bool_), as_array(x, dtype), as_array(y, dtype))
+
+
+def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) -> Array:
+    """x limited to [low, high]; a bound may be None. Gradient 0 outside."""
+    return as_array(x).clip(low, high)
+
+
+def cast(x: Operand, dtype) -> Array:
+    """x as another dtype: float to int truncates and saturates (NaN gives 0), anything to bool is `!= 0`."""
+    return as_array(x).astype(as_dtype(dtype))
+
+
+def stop_gradient(x: Operand) -> Array:
+    """x itself, through which no gradient flows (torch's detach)."""
+    return emit("stop_gradient", x)
+
+
+def name(x: Array, text: str) -> Array:
+    """x itself; its value is called `text` in the printed graph and may be asked for as an output."""
+    x = as_array(x)
+    if not isinstance(text, str) or not text.isidentifier():
+        raise GraphError(f"a name is an identifier such as h1, got {text!r}")
+    if x.value.node is None:
+        raise GraphError(f"{x.value.name!r} is an argument and has its name already")
+    x.value.name = text
+    return x
+
+
+def _truth(x: Operand) -> Array:
+    return as_array(x).astype(bool_)

@@ -1,0 +1,157 @@
+"""`@gc.graph` and the object it makes: a graph that can be called, inlined, printed and transformed."""
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.dsl.array import Array, as_array
+from graphc.dsl.context import current_trace, error_loc, tracing, user_frame, user_loc
+from graphc.dsl.inline import inline
+from graphc.dsl.signature import Argument, arguments, location, typed
+from graphc.dsl.trace import Trace
+from graphc.errors import GraphError, Loc
+from graphc.ir.graph import Graph
+from graphc.ir.printer import print_graph
+from graphc.ir.types import TensorType
+
+_COMPILE: list[Callable] = []
+
+
+def set_compiler(compile_graph: Callable) -> None:
+    """Tells graphs how to run when they are called with numpy arrays: `compile_graph(function)` returns a callable."""
+    _COMPILE[:] = [compile_graph]
+
+
+@dataclass(eq=False)
+class GraphFunction:
+    """A traced function. `str(f)` is its graph as text; `f(...)` inlines it in a trace, and compiles and runs it on numpy arrays.
+
+    `keys[i]` is the object that owns the state `graph.state[i]`; `constants` are the Python arguments fixed at tracing.
+    """
+    graph: Graph
+    keys: tuple[Hashable, ...] = ()
+    loc: Loc | None = None
+    constants: tuple[str, ...] = ()
+    training: bool = False
+    _compiled: Callable | None = None
+
+    @property
+    def name(self) -> str:
+        return self.graph.name
+
+    @property
+    def __name__(self) -> str:
+        return self.graph.name
+
+    @property
+    def inputs(self) -> dict[str, TensorType]:
+        """The array arguments: name to type."""
+        return {v.name: v.type for v in self.graph.inputs}
+
+    def __str__(self) -> str:
+        return print_graph(self.graph)
+
+    def __repr__(self) -> str:
+        ins = ", ".join(f"{v.name}: {v.type}" for v in self.graph.inputs)
+        return f"<graph {self.name}({ins}) -> {', '.join(str(v.type) for v in self.graph.outputs)}>"
+
+    def __call__(self, *args, **kwargs):
+        """On symbolic arrays (or anywhere inside a trace): inlined. On numpy arrays: compiled on first use, then run."""
+        values = self._matched(args, kwargs)
+        if tracing():
+            return self._inlined(values)
+        if not _COMPILE:
+            raise GraphError(f"{self.name} was called with numpy arrays, but no compiler is loaded: import graphc")
+        if self._compiled is None:
+            self._compiled = _COMPILE[0](self)
+        return self._compiled(*values)
+
+    def pack(self, outputs: Sequence):
+        """`outputs` as the function returns them: one, a tuple or a dict."""
+        names = self.graph.output_names
+        if names is None:
+            return outputs[0]
+        return dict(zip(names, outputs)) if any(names) else tuple(outputs)
+
+    def _matched(self, args: tuple, kwargs: Mapping) -> list:
+        """Arguments in the order of the inputs; GraphError for what Python would call a TypeError."""
+        names = [v.name for v in self.graph.inputs]
+        call = f"{self.name}({', '.join(names)})"
+        if len(args) > len(names):
+            raise GraphError(f"{call} takes {len(names)} arrays, got {len(args)}", user_loc())
+        given = dict(zip(names, args))
+        for name, value in kwargs.items():
+            if name in self.constants:
+                raise GraphError(f"{name!r} of {self.name} is a Python constant, fixed when the function was traced: "
+                                 "define the graph inside a function that takes it", user_loc())
+            if name not in names:
+                raise GraphError(f"{call} has no argument {name!r}", user_loc())
+            if name in given:
+                raise GraphError(f"{call} got {name!r} twice", user_loc())
+            given[name] = value
+        missing = [n for n in names if n not in given]
+        if missing:
+            raise GraphError(f"{call} needs {missing[0]!r}", user_loc())
+        return [given[n] for n in names]
+
+    def _inlined(self, values: Sequence):
+        arrays = [as_array(x, v.type.dtype) for x, v in zip(values, self.graph.inputs)]
+        return self.pack(inline(current_trace(), self.graph, self.keys, arrays))
+
+
+def graph(f: Callable | None = None, *, training: bool = False) -> GraphFunction | Callable[[Callable], GraphFunction]:
+    """Traces `f` now and returns its graph: `@gc.graph` or `@gc.graph(training=True)`.
+
+    Each argument is annotated with an array type (`x: gc.f32[3, "B"]`, `gc.f32[()]` for a scalar) or has a default, which makes it a
+    Python constant. `f` returns an array, a tuple of arrays or a flat dict of arrays. `training` is what dropout and batch
+    normalisation inside see.
+    """
+    if f is None:
+        return lambda f: graph(f, training=training)
+    return trace_function(f, arguments(f, user_frame()), training=training)
+
+
+def trace_types(f: Callable, types: Mapping[str, TensorType], name: str = "", training: bool = False) -> GraphFunction:
+    """The graph of `f` for arguments of the given types (by name) instead of annotations."""
+    return trace_function(f, typed(f, types), name, training)
+
+
+def trace_function(f: Callable, args: Sequence[Argument], name: str = "", training: bool = False) -> GraphFunction:
+    """Runs `f` on symbolic arrays and returns the graph of what it did."""
+    name = name or getattr(f, "__name__", type(f).__name__).replace("<lambda>", "graph")
+    with Trace(name, training) as trace:
+        given = {a.name: a.value if a.type is None else trace.input(a.name, a.type) for a in args}
+        try:
+            result = f(**given)
+        except RecursionError:
+            raise GraphError(f"tracing {name} did not end: a Python recursion over symbolic arrays is unrolled for ever; use gc.while_loop",
+                             location(f)) from None
+        return finish(trace, result, location(f), tuple(a.name for a in args if a.type is None))
+
+
+def finish(trace: Trace, result, loc: Loc | None = None, constants: tuple[str, ...] = ()) -> GraphFunction:
+    """The graph of a trace whose function returned `result`."""
+    outputs, names = results(trace.builder.name, result, loc)
+    graph = trace.builder.finish([trace.value(as_array(x)) for x in outputs], names)
+    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.training)
+
+
+def results(name: str, result, loc: Loc | None) -> tuple[list, tuple[str, ...] | None]:
+    """The arrays that a traced function returned and their names: None for one, "" each in a tuple, the keys of a dict."""
+    if isinstance(result, dict):
+        outputs, names = list(result.values()), tuple(result)
+        if not all(isinstance(k, str) and k for k in names):
+            raise GraphError(f"{name} returns a dict: its keys must be names, got {list(names)}", loc)
+    elif isinstance(result, (tuple, list)):
+        outputs, names = list(result), ("",) * len(result)
+    else:
+        outputs, names = [result], None
+    if not outputs:
+        raise GraphError(f"{name} returns nothing", loc)
+    for x in outputs:
+        if not isinstance(x, (Array, np.ndarray, np.generic, int, float)):
+            what = "nothing (is a return missing?)" if x is None else f"a {type(x).__name__}"
+            raise GraphError(f"{name} returns {what}: a graph returns an array, a tuple of arrays, or a flat dict of arrays", loc)
+    return outputs, names

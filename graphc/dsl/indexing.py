@@ -1,0 +1,131 @@
+"""What x[key] means: one strided slice, a flip, a reshape, then gathers. Pure arithmetic on shapes; `Array` applies it."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.errors import GraphError
+from graphc.ir.types import Dim, shape_text
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a key does to one axis of the array: elements start, start+step, … before stop, of which `kind` is made.
+
+    kind: "keep" (a slice), "drop" (an int), "new" (None: an axis of size 1), "gather" (`index`, an integer array).
+    """
+    kind: str
+    size: Dim = 1
+    start: Dim = 0
+    stop: Dim = 1
+    step: int = 1
+    flip: bool = False
+    index: object = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """slice(start, stop, step), then flip `flips`, then reshape to `shape`, then gather along `gathers` (axis, index)."""
+    start: tuple[Dim, ...]
+    stop: tuple[Dim, ...]
+    step: tuple[int, ...]
+    flips: tuple[int, ...]
+    shape: tuple[Dim, ...]
+    gathers: tuple[tuple[int, object], ...]
+
+
+def plan(key, shape: tuple[Dim, ...]) -> Plan:
+    """The plan of x[key] for x of `shape`; GraphError for keys that graphc does not take."""
+    axes = _axes(key if isinstance(key, tuple) else (key,), shape)
+    source = [a for a in axes if a.kind != "new"]
+    kept = [a for a in axes if a.kind != "drop"]
+    gathers = tuple((i, a.index) for i, a in enumerate(kept) if a.kind == "gather")
+    _check_adjacent(axes)
+    return Plan(tuple(a.start for a in source), tuple(a.stop for a in source), tuple(a.step for a in source),
+                tuple(i for i, a in enumerate(source) if a.flip), tuple(a.size for a in kept), gathers)
+
+
+def _axes(key: tuple, shape: tuple[Dim, ...]) -> list[Axis]:
+    given = sum(k is not None and k is not Ellipsis for k in key)
+    if given > len(shape):
+        raise GraphError(f"too many indices: {given} for an array of shape {shape_text(shape)}")
+    dots = [i for i, k in enumerate(key) if k is Ellipsis]
+    if len(dots) > 1:
+        raise GraphError("an index can hold only one ...")
+    at = dots[0] if dots else len(key)
+    fill = (slice(None),) * (len(shape) - given)
+    sizes = iter(enumerate(shape))
+    return [Axis("new") if k is None else _axis(k, *next(sizes)) for k in key[:at] + fill + key[at + 1:]]
+
+
+def _axis(key, axis: int, size: Dim) -> Axis:
+    if isinstance(key, slice):
+        return _slice(key, axis, size)
+    if isinstance(key, (bool, np.bool_)):
+        raise GraphError("True and False are not indices: use None for a new axis, gc.where to choose elements")
+    if isinstance(key, (int, np.integer)):
+        return _drop(int(key), axis, size)
+    if isinstance(key, (list, np.ndarray)):
+        key = np.asarray(key)
+        key = key.astype(np.int64) if key.size == 0 else key
+        if key.dtype.kind in "iu" and isinstance(size, int) and ((key < -size) | (key >= size)).any():
+            raise GraphError(f"index {key[(key < -size) | (key >= size)].flat[0]} is out of range for axis {axis} of size {size}")
+    if not hasattr(key, "dtype"):
+        raise GraphError(f"{key!r} is not an index: use ints, slices, None, ... or integer arrays")
+    name = str(key.dtype)
+    if name == "bool":
+        raise GraphError("a boolean mask as index would give a size that depends on numbers: use gc.where(mask, x, 0), "
+                         "or sum with a mask")
+    if not name.startswith(("int", "uint", "i32", "i64")):
+        raise GraphError(f"an index must be an integer array, got {name}: use astype(gc.i32)")
+    return Axis("gather", size, 0, size, index=key)
+
+
+def _drop(i: int, axis: int, size: Dim) -> Axis:
+    if isinstance(size, int) and not -size <= i < size:
+        raise GraphError(f"index {i} is out of range for axis {axis} of size {size}")
+    start = i if i >= 0 else size + i
+    return Axis("drop", 1, start, start + 1)
+
+
+def _slice(key: slice, axis: int, size: Dim) -> Axis:
+    for bound in (key.start, key.stop, key.step):
+        if hasattr(bound, "dtype") and not isinstance(bound, np.integer):
+            raise GraphError("the bounds of a slice must be Python ints, they decide the shape: "
+                             "use gc.dynamic_slice(x, starts, sizes) for a start that is computed")
+    step = 1 if key.step is None else int(key.step)
+    if step == 0:
+        raise GraphError("the step of a slice cannot be 0")
+    if not isinstance(size, int):
+        return _symbolic_slice(key, step, axis, size)
+    start, stop, step = key.indices(size)
+    count = len(range(start, stop, step))
+    if step > 0:
+        return Axis("keep", count, start, max(start, stop) if count else start, step)
+    first = start + (count - 1) * step          # the same elements from the front, then flipped
+    return Axis("keep", count, first, start + 1, -step, flip=True) if count else Axis("keep", 0, 0, 0, 1)
+
+
+def _symbolic_slice(key: slice, step: int, axis: int, size: Dim) -> Axis:
+    """Bounds of an axis of unknown size; they are taken as given (numpy would clip them) and checked when it is bound."""
+    if step == -1 and key.start is None and key.stop is None:
+        return Axis("keep", size, 0, size, 1, flip=True)
+    if step < 0:
+        raise GraphError(f"axis {axis} of size {size} can be reversed as a whole (x[::-1]) only; bind the size for other negative steps")
+    start = _from_front(key.start, 0, size)
+    stop = _from_front(key.stop, size, size)
+    return Axis("keep", (stop - start + (step - 1)) // step if step > 1 else stop - start, start, stop, step)
+
+
+def _from_front(bound, default: Dim, size: Dim) -> Dim:
+    if bound is None:
+        return default
+    return size + bound if isinstance(bound, int) and bound < 0 else bound
+
+
+def _check_adjacent(axes: list[Axis]) -> None:
+    """numpy moves the axes of index arrays to the front when a slice stands between them: refused, it surprises everybody."""
+    places = [i for i, a in enumerate(axes) if a.kind in ("gather", "drop")]
+    if any(a.kind == "gather" for a in axes) and places != list(range(places[0], places[-1] + 1)):
+        raise GraphError("integer arrays and ints with a slice between them: index in two steps, for example x[0][:, idx]")

@@ -1,0 +1,83 @@
+"""Copies a graph into a running trace."""
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import fields, replace
+
+from graphc.dsl.array import Array
+from graphc.dsl.context import user_loc
+from graphc.dsl.trace import RANDOM_KEY, Trace
+from graphc.errors import GraphError
+from graphc.ir.builder import Rewriter, bind_graph
+from graphc.ir.graph import Graph, regions
+from graphc.ir.op import Op
+from graphc.ir.types import Dim, Poly, TensorType
+
+
+def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequence[Array]) -> list[Array]:
+    """The outputs of `graph` on `arrays`, its nodes copied into `trace`. State is shared by key; random operators draw anew."""
+    graph = _fitted(graph, [a.type for a in arrays])
+    state = [trace.random_key() if k == RANDOM_KEY else trace.state(k, v.name, v.type) for k, v in zip(keys, graph.state)]
+    mapping = {old: trace.value(a) for old, a in zip(graph.arguments, [*arrays, *state])}
+    streams: dict[int, int] = {}
+    b = trace.builder
+    for node in graph.nodes:
+        scope = ".".join(filter(None, (trace.builder.scope, node.scope)))
+        with b.at(node.loc, scope):
+            outs = b.apply(_redrawn(node.op, streams, trace), [mapping[v] for v in node.inputs])
+        for old, new in zip(node.outputs, outs):
+            new.name = old.name
+            mapping[old] = new
+    for key, new in zip(keys, graph.updates):
+        if new is not None and key != RANDOM_KEY:
+            trace.update_state(key, Array(mapping[new], trace))
+    return [Array(mapping[v], trace) for v in graph.outputs]
+
+
+def solve_dims(types: Sequence[tuple[str, TensorType, TensorType]]) -> dict[str, Dim]:
+    """Sizes of the named dimensions that make each declared type the given one: (name, declared, given) triples."""
+    values: dict[str, Dim] = {}
+    for name, declared, given in types:
+        if declared.dtype != given.dtype or declared.rank != given.rank:
+            raise GraphError(f"argument {name!r} is {declared}, got {given}")
+        for dim, size in zip(declared.shape, given.shape):
+            if isinstance(dim, Poly) and len(dim.names) == 1 and str(dim) in dim.names:
+                values.setdefault(str(dim), size)
+    for name, declared, given in types:
+        if declared.bind(values) != given:
+            where = f", with {', '.join(f'{k} = {v}' for k, v in values.items())}" if values else ""
+            raise GraphError(f"argument {name!r} is {declared}{where}, got {given}")
+    return values
+
+
+def _fitted(graph: Graph, types: Sequence[TensorType]) -> Graph:
+    """The graph with its named dimensions bound to those of the arguments."""
+    try:
+        values = solve_dims([(v.name, v.type, t) for v, t in zip(graph.inputs, types)])
+    except GraphError as error:
+        raise GraphError(f"{graph.name}: {error.text}", user_loc()) from None
+    return bind_graph(graph, {name: d for name, d in values.items() if str(d) != name})
+
+
+def _redrawn(op: Op, streams: dict[int, int], trace: Trace) -> Op:
+    """The operator with its hidden random streams replaced by new ones, the same for the same old stream."""
+    changes: Mapping[str, object] = {
+        name: _regions_redrawn(region, streams, trace) for name, region in regions(op) if _draws(region)}
+    stream = getattr(op, "stream", 0)
+    if stream:
+        if stream not in streams:
+            streams[stream] = trace.next_stream(op.name)
+        changes = {**changes, "stream": streams[stream]}
+    return replace(op, **changes) if changes else op
+
+
+def _regions_redrawn(graph: Graph, streams: dict[int, int], trace: Trace) -> Graph:
+    r = Rewriter(graph)
+    for node in graph.nodes:
+        with r.at(node.loc, node.scope):
+            r.replace(node, r.apply(_redrawn(node.op, streams, trace), [r[v] for v in node.inputs]))
+    return r.done()
+
+
+def _draws(graph: Graph) -> bool:
+    return any(getattr(n.op, "stream", 0) or any(_draws(r) for _, r in regions(n.op)) for n in graph.nodes)

@@ -1,0 +1,138 @@
+"""A trace: one graph being built by running the user's function on symbolic arrays."""
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+
+from graphc.dsl.array import Array, as_array
+from graphc.dsl.context import STACK, error_loc, user_loc
+from graphc.errors import GraphError
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Value
+from graphc.ir.types import TensorType, i64
+
+RANDOM_KEY = "random.key"
+RANDOM_KEY_TYPE = i64[2]
+ROUNDS = 0x1E3779B97F4A7C15         # odd: steps times this, plus a round, do not meet
+
+
+class Trace:
+    """Owns the builder of one graph and the state that the graph reads and writes.
+
+    Entering it makes it the running trace of the thread. A trace with a `parent` is the body of a loop or branch: arrays of
+    the outer traces that it uses become extra inputs: `captured` finds the input of an outer value, `outer` lists the outer
+    arrays in the order of those inputs. In the body of a loop, `iteration` is the number of the round, an input that exists
+    once something asks for it (random numbers do: each round draws its own).
+    """
+
+    def __init__(self, name: str, training: bool = False, parent: "Trace | None" = None, loop: bool = False):
+        self.builder = Builder(name)
+        self.parent = parent
+        self.loop = loop
+        self.iteration: Array | None = None
+        self.training = parent.training if parent else training
+        self.captured: dict[Value, Value] = {}
+        self.outer: list[Array] = []
+        self.keys: dict[Hashable, Array] = {}
+        self.state_values: dict[Hashable, Value] = {}
+        self._streams: Counter[str] = Counter()
+        self._tokens: list = []
+        if parent:
+            self.builder.scope = parent.builder.scope
+
+    def __enter__(self) -> "Trace":
+        self._tokens.append(STACK.set(STACK.get() + (self,)))
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        STACK.reset(self._tokens.pop())
+        if isinstance(error, GraphError) and error.loc is None:
+            raise error.at(error_loc(traceback)) from None
+
+    @property
+    def root(self) -> "Trace":
+        return self.parent.root if self.parent else self
+
+    def input(self, name: str, type: TensorType) -> Array:
+        return Array(self.builder.input(name, type), self)
+
+    # layers
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Nodes built inside belong to the layer `name` of the surrounding layer: "encoder" then "0" gives "encoder.0"."""
+        before = self.builder.scope
+        self.builder.scope = f"{before}.{name}" if before else name
+        try:
+            yield
+        finally:
+            self.builder.scope = before
+
+    def state(self, key: Hashable, name: str, type: TensorType) -> Array:
+        """The current value of the state owned by `key` (any hashable object): a state input `name`
+        of the root graph at the first request, the same array (or its update) afterwards."""
+        root = self.root
+        if key not in root.keys:
+            if any(v.name == name for v in root.builder.state):
+                raise GraphError(f"two different states are called {name!r}")
+            root.state_values[key] = root.builder.state_input(name, type)
+            root.keys[key] = Array(root.state_values[key], root)
+        return root.keys[key]
+
+    def update_state(self, key: Hashable, new: Array) -> None:
+        """`new` becomes the value of the state of `key` after a run, and is what `state` returns from here on."""
+        root = self.root
+        if key not in root.keys:
+            raise GraphError("a state must be read with trace.state before it is updated")
+        if self is not root:
+            raise GraphError("state (such as running statistics) cannot change inside scan, cond or while_loop: "
+                             "return the new value from the body and update the state outside")
+        root.builder.loc = user_loc()
+        root.builder.update(root.state_values[key], root.value(new))
+        root.keys[key] = new
+
+    # random numbers
+
+    def random_key(self) -> Array:
+        """The hidden key i64[2] = (seed, step) of the state; its step counts runs."""
+        if self.parent is None:
+            return self._root_key()
+        key = self.parent.random_key()
+        if not self.loop:
+            return key
+        if self.iteration is None:
+            self.iteration = self.input("iteration", i64[()])
+        return key * [1, ROUNDS] + (self.iteration + 1) * as_array([0, 1])
+
+    def _root_key(self) -> Array:
+        fresh = RANDOM_KEY not in self.keys
+        key = self.state(RANDOM_KEY, RANDOM_KEY, RANDOM_KEY_TYPE)
+        if fresh:
+            b = self.builder
+            b.update(key.value, b.add(key.value, b.constant([0, 1], i64)))
+        return key
+
+    def next_stream(self, what: str) -> int:
+        """A 32-bit number for a random operator: a hash of the layer's path and a count within it, stable between runs."""
+        path = f"{self.builder.scope}/{what}"
+        self.root._streams[path] += 1
+        return zlib.crc32(f"{path}/{self.root._streams[path]}".encode())
+
+    # arrays
+
+    def value(self, array: Array) -> Value:
+        """The value of `array` inside this trace; an array of an outer trace becomes a captured input."""
+        if array.trace is self:
+            return array.value
+        if array.value not in self.captured:
+            if not self._descends_from(array.trace):
+                raise GraphError(f"{array!r} belongs to another graph, whose trace is over or not around this one: "
+                                 "pass it as an argument, or return it from that graph")
+            self.captured[array.value] = self.builder.input("", array.type)
+            self.outer.append(array)
+        return self.captured[array.value]
+
+    def _descends_from(self, trace: "Trace") -> bool:
+        return self.parent is not None and (self.parent is trace or self.parent._descends_from(trace))
