@@ -1,0 +1,289 @@
+"""Normal form of a contraction over strided tensors: phases whose three operands are *linear* in the dims.
+
+    divided indices (gradient of a strided convolution)  ->  one phase for each residue, without division
+    padded indices                                        ->  a padded copy of the operand, made once, read without tests
+    size-1 dims, adjacent dims that step evenly           ->  gone, merged
+
+What is left is  out[o(d)] = sum over k of a[x(d)] * b[y(d)]  with o, x, y linear: schedules and kernels see nothing else.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import gcd, prod
+
+from graphc.errors import InternalError
+from graphc.ir.contraction import AxisMap, Contraction, Maps
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What is known of an operand: shape and strides in elements."""
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PaddedCopy:
+    """A copy of an operand from which every index reads: element i of axis x is source element i + low[x], or 0 outside."""
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    low: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Element offset of an operand: base + sum of strides[d] * dim d."""
+    base: int
+    strides: tuple[int, ...]
+
+    def span(self, sizes: Sequence[int]) -> tuple[int, int]:
+        """Smallest and largest offset."""
+        steps = [s * (n - 1) for s, n in zip(self.strides, sizes)]
+        return self.base + sum(min(0, s) for s in steps), self.base + sum(max(0, s) for s in steps)
+
+
+Part = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A contraction whose operands are linear. Dim ids in each group run from the outermost loop to the innermost.
+
+    parts[d] says which original dims dim d is made of, outer to inner: (size, original dim, step, start), where the
+    original dim walks start, start + step, …
+    """
+    sizes: tuple[int, ...]
+    batch: tuple[int, ...]
+    m: tuple[int, ...]
+    n: tuple[int, ...]
+    k: tuple[int, ...]
+    a: Linear
+    b: Linear
+    out: Linear
+    parts: tuple[tuple[Part, ...], ...]
+
+    def extent(self, dims: Sequence[int]) -> int:
+        return prod(self.sizes[d] for d in dims)
+
+    @property
+    def flops(self) -> int:
+        return 2 * prod(self.sizes)
+
+
+@dataclass(frozen=True)
+class Form:
+    """`c` is the contraction whose roles the phases follow: the given one, or its transpose when `swap`."""
+    c: Contraction
+    swap: bool
+    copies: tuple[PaddedCopy | None, PaddedCopy | None]
+    phases: tuple[Phase, ...]
+
+
+def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, fused: bool) -> Form:
+    """The normal form in which the output's contiguous dim is among n, so that vectors run along it.
+
+    fused: an epilogue needs the output's own index, so n dims of different output axes merge only in whole vectors.
+    """
+    swap = _wants_swap(c, out)
+    if swap:
+        c, a, b = c.swapped, b, a
+    if 0 in (c.sizes[d] for d in c.batch + c.m + c.n):
+        return Form(c, swap, (None, None), ())
+    split = list(_split_phases(c))
+    live = [p for p in split if 0 not in p.c.sizes]
+    a_copy = _padded_copy(a, [(p.c.sizes, p.c.a) for p in live])
+    b_copy = _padded_copy(b, [(p.c.sizes, p.c.b) for p in live])
+    phases = [_tidy(_linear(p, _source(a, a_copy), _source(b, b_copy), _Source(out.strides, (0,) * len(out.shape))), lanes, fused)
+              for p in split]
+    return Form(c, swap, (a_copy, b_copy), tuple(phases))
+
+
+def _wants_swap(c: Contraction, out: Tensor) -> bool:
+    """Whether the output's smallest step is along m."""
+    def step(dims):
+        steps = [abs(coefficient * s) for m, s in zip(c.out, out.strides) for coefficient, d in m.terms if d in dims and c.sizes[d] > 1]
+        return min(steps, default=1 << 62)
+    return step(c.m) < step(c.n)
+
+
+# --- division ------------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class _Split:
+    """A part of a contraction: dim d of `c` is dim d of the original at start + step * index."""
+    c: Contraction
+    steps: tuple[int, ...]
+    starts: tuple[int, ...]
+
+
+def _split_phases(c: Contraction) -> Iterator[_Split]:
+    """Parts of the contraction in which every division is exact, so that none is left; together they write each output once."""
+    divided = [m for maps in (c.a, c.b) for m in maps if m.divisor != 1]
+    steps = _residue_classes(c, divided)
+    kept = [d for d in c.batch + c.m + c.n if steps[d] > 1]
+    summed = [d for d in c.k if steps[d] > 1]
+    for outer in product(*[range(steps[d]) for d in kept]):
+        solutions = [starts for inner in product(*[range(steps[d]) for d in summed])
+                     for starts in [dict(zip(kept + summed, outer + inner))] if all(_divides(m, starts) for m in divided)]
+        if len(solutions) > 1:
+            raise InternalError(f"{c} has several terms in one residue class", "contraction")
+        part = _part(c, steps, solutions[0] if solutions else dict(zip(kept, outer)), not solutions)
+        if 0 not in (part.c.sizes[d] for d in c.batch + c.m + c.n):
+            yield part
+
+
+def _residue_classes(c: Contraction, divided: Sequence[AxisMap]) -> list[int]:
+    """For each dim the step after which every division by which it is touched leaves the same remainder."""
+    steps = [1] * len(c.sizes)
+    for m in divided:
+        for coefficient, d in m.terms:
+            step = m.divisor // gcd(coefficient, m.divisor)
+            steps[d] = steps[d] * step // gcd(steps[d], step)
+    return steps
+
+
+def _divides(m: AxisMap, starts: dict[int, int]) -> bool:
+    return (m.offset + sum(coefficient * starts.get(d, 0) for coefficient, d in m.terms)) % m.divisor == 0
+
+
+def _part(c: Contraction, steps: Sequence[int], starts: dict[int, int], empty: bool) -> _Split:
+    first = [starts.get(d, 0) for d in range(len(c.sizes))]
+    sizes = tuple(0 if empty and d in c.k else max(0, -(-(n - s) // step)) for d, (n, s, step) in enumerate(zip(c.sizes, first, steps)))
+
+    def divide(m: AxisMap) -> AxisMap:
+        offset = m.offset + sum(coefficient * first[d] for coefficient, d in m.terms)
+        return AxisMap(tuple((coefficient * steps[d] // m.divisor, d) for coefficient, d in m.terms), offset // m.divisor, 1, m.padded)
+    maps = [tuple(map(divide, tensor)) for tensor in (c.a, c.b, c.out)]
+    if empty:
+        sizes = _with_empty_sum(c, sizes)
+    return _Split(Contraction(sizes, c.batch, c.m, c.n, c.k, *maps), tuple(steps), tuple(first))
+
+
+def _with_empty_sum(c: Contraction, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if not c.k:
+        raise InternalError(f"{c} has no term in a residue class and no sum to be empty", "contraction")
+    return tuple(0 if d in c.k else n for d, n in enumerate(sizes))
+
+
+# --- padding -------------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class _Source:
+    """Where an operand is read: strides, and the index of its first element on each axis."""
+    strides: tuple[int, ...]
+    low: tuple[int, ...]
+
+
+def _source(t: Tensor, copy: PaddedCopy | None) -> _Source:
+    return _Source(t.strides, (0,) * len(t.shape)) if copy is None else _Source(copy.strides, copy.low)
+
+
+def _padded_copy(t: Tensor, uses: Sequence[tuple[tuple[int, ...], Maps]]) -> PaddedCopy | None:
+    """The copy that holds whatever the uses read, in the memory order of the source; None if none reads outside."""
+    spans = [[maps[x].span(sizes) for sizes, maps in uses] for x in range(len(t.shape))]
+    low = [min([0 if not maps[x].padded else s[0] for s, (_, maps) in zip(spans[x], uses)], default=0) for x in range(len(t.shape))]
+    high = [max([n - 1 if not maps[x].padded else s[1] for s, (_, maps) in zip(spans[x], uses)], default=n - 1)
+            for x, n in enumerate(t.shape)]
+    if all(lo >= 0 and hi < n for lo, hi, n in zip(low, high, t.shape)):
+        return None
+    shape = tuple(hi - lo + 1 for lo, hi in zip(low, high))
+    strides, step = [0] * len(shape), 1
+    for x in sorted(range(len(shape)), key=lambda x: (abs(t.strides[x]), -x)):
+        strides[x], step = step, step * shape[x]
+    return PaddedCopy(shape, tuple(strides), tuple(low))
+
+
+# --- linear form -----------------------------------------------------------------------------------------------------------
+
+def _linear(part: _Split, a: _Source, b: _Source, out: _Source) -> Phase:
+    c = part.c
+
+    def operand(maps: Maps, source: _Source) -> Linear:
+        strides = [0] * len(c.sizes)
+        base = 0
+        for m, stride, low in zip(maps, source.strides, source.low):
+            base += stride * (m.offset - low)
+            for coefficient, d in m.terms:
+                strides[d] += stride * coefficient
+        return Linear(base, tuple(strides))
+    parts = tuple(((n, d, step, start),) for d, (n, step, start) in enumerate(zip(c.sizes, part.steps, part.starts)))
+    return Phase(c.sizes, c.batch, c.m, c.n, c.k, operand(c.a, a), operand(c.b, b), operand(c.out, out), parts)
+
+
+def _tidy(p: Phase, lanes: int, fused: bool) -> Phase:
+    p = _drop_units(_shared_batch_to_m(_forward_sums(p)))
+    p = replace(p, m=_ordered(p, p.m, p.out, p.a), n=_ordered_n(p), k=_ordered(p, p.k, p.a, p.b), batch=_ordered(p, p.batch, p.out, p.a))
+    whole = lanes if fused else 1
+    p = _merge(p, "batch", (p.a, p.b, p.out), 1)
+    p = _merge(p, "m", (p.a, p.out), 1)
+    p = _merge(p, "n", (p.b, p.out), whole)
+    return _merge(p, "k", (p.a, p.b), 1)
+
+
+def _forward_sums(p: Phase) -> Phase:
+    """Sums that walk `a` (or, where it stands still, `b`) backwards are walked forwards."""
+    a, b = p.a, p.b
+    for d in p.k:
+        if (a.strides[d] or b.strides[d]) < 0:
+            a, b = _reverse(a, d, p.sizes[d]), _reverse(b, d, p.sizes[d])
+    return replace(p, a=a, b=b)
+
+
+def _reverse(t: Linear, d: int, size: int) -> Linear:
+    strides = tuple(-s if e == d else s for e, s in enumerate(t.strides))
+    return Linear(t.base + t.strides[d] * (size - 1), strides)
+
+
+def _shared_batch_to_m(p: Phase) -> Phase:
+    """Batch dims over which b stands still are rows of a larger product."""
+    shared = tuple(d for d in p.batch if p.b.strides[d] == 0 and p.sizes[d] > 1)
+    return replace(p, batch=tuple(d for d in p.batch if d not in shared), m=shared + p.m)
+
+
+def _drop_units(p: Phase) -> Phase:
+    """Without dims of size 1, except that m, n and k keep one dim each: a fresh one that nothing depends on."""
+    def keep(dims):
+        return tuple(d for d in dims if p.sizes[d] != 1)
+    for group in ("m", "n", "k"):
+        if not keep(getattr(p, group)):
+            unit = len(p.sizes)
+            still = [Linear(t.base, t.strides + (0,)) for t in (p.a, p.b, p.out)]
+            p = replace(p, sizes=p.sizes + (1,), parts=p.parts + ((),), a=still[0], b=still[1], out=still[2], **{group: (unit,)})
+        else:
+            p = replace(p, **{group: keep(getattr(p, group))})
+    return replace(p, batch=keep(p.batch))
+
+
+def _ordered(p: Phase, dims: Sequence[int], first: Linear, second: Linear) -> tuple[int, ...]:
+    """Large steps outside; equal steps in the first operand: by the second."""
+    return tuple(sorted(dims, key=lambda d: (-abs(first.strides[d]), -abs(second.strides[d]), d)))
+
+
+def _ordered_n(p: Phase) -> tuple[int, ...]:
+    """By steps in the output, but when sums are long enough to pack b, a dim that is contiguous in b comes innermost."""
+    by_out = _ordered(p, p.n, p.out, p.b)
+    if p.extent(p.k) <= p.extent(p.m) or not any(p.b.strides[d] == 1 for d in p.n):
+        return by_out
+    return _ordered(p, p.n, p.b, p.out)
+
+
+def _merge(p: Phase, group: str, operands: Sequence[Linear], whole: int) -> Phase:
+    """Adjacent dims of the group that step evenly in all the operands become one (where the inner size is a multiple of `whole`)."""
+    dims = list(getattr(p, group))
+    position = len(dims) - 2
+    while position >= 0:
+        outer, inner = dims[position], dims[position + 1]
+        if p.sizes[inner] % whole == 0 and all(t.strides[outer] == t.strides[inner] * p.sizes[inner] for t in operands):
+            sizes, parts = list(p.sizes), list(p.parts)
+            sizes[inner], parts[inner] = p.sizes[outer] * p.sizes[inner], parts[outer] + parts[inner]
+            sizes[outer], parts[outer] = 1, ()
+            p = replace(p, sizes=tuple(sizes), parts=tuple(parts))
+            del dims[position]
+        position -= 1
+    return replace(p, **{group: tuple(dims)})
