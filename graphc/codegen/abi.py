@@ -1,0 +1,48 @@
+"""The calling convention between generated code and the runtime: one context struct of 8-byte fields.
+
+`gc_main(ptr ctx) -> i32` returns 0, 1 (a failed check, see `status`) or 2 (cancelled).
+`parallel(ctx, fn, frame, ntiles)` calls `fn(ctx, frame, tile, scratch)` once for every tile in [0, ntiles), in any
+order, on any threads, and returns when all are done; `scratch` is the claiming thread's own region.
+"""
+from __future__ import annotations
+
+MAIN = "gc_main"
+
+# name -> what it holds; the order is the layout
+FIELDS = {
+    "parallel": "void (*)(ctx, fn, frame, i64 ntiles); fn = void (*)(ctx, frame, i64 tile, scratch)",
+    "pool": "the runtime's own",
+    "threads": "i64: threads for this call; 1 means everything on the caller",
+    "arena": "base of the arena",
+    "consts": "base of the constants",
+    "inputs": "table of pointers",
+    "outputs": "table of pointers",
+    "state": "table of pointers",
+    "scratch": "thread k's scratch is at scratch + k * scratch_bytes; the caller is thread 0",
+    "scratch_bytes": "i64",
+    "status": "i64: STATUS_OK, or the least `failure_code` of all failed checks",
+    "cancel": "i64: non-zero asks gc_main to return early",
+    "profile": "reserved",
+}
+FIELD_BYTES = 8
+OFFSETS = {name: FIELD_BYTES * i for i, name in enumerate(FIELDS)}
+CONTEXT_BYTES = FIELD_BYTES * len(FIELDS)
+
+STATUS_OK = 0x7FFFFFFFFFFFFFFF
+INDEX_BITS = 40
+INDEX_BIAS = 1 << (INDEX_BITS - 1)
+INDEX_MASK = (1 << INDEX_BITS) - 1
+
+RETURN_OK, RETURN_FAILED, RETURN_CANCELLED = 0, 1, 2
+
+
+def failure_code(node_id: int, index: int) -> int:
+    """What a failed check of `index` at node `node_id` (in [0, 2^22)) leaves in the status word, by atomic minimum."""
+    return node_id << INDEX_BITS | (index + INDEX_BIAS) & INDEX_MASK
+
+
+def read_failure(status: int) -> tuple[int, int] | None:
+    """(node id, index) of a status word; None while it says that all went well."""
+    if status == STATUS_OK:
+        return None
+    return status >> INDEX_BITS, (status & INDEX_MASK) - INDEX_BIAS

@@ -1,0 +1,176 @@
+"""Affine index expressions over loop variables and integer parameters, and what can be proved about them."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import gcd
+
+from graphc.errors import InternalError
+
+UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
+
+
+class Sym:
+    """An integer that exists at run time: a loop variable, a parameter, a minimum, a quotient.
+
+    `uppers` and `lowers` hold (Ix, den): the symbol is <= (>=) Ix / den, exactly and at every moment. They mention
+    older symbols only. The symbol is a multiple of `multiple`. `parents` are the symbols that its value depends on.
+    """
+    __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents")
+
+    def __init__(self, name: str, number: int, lowers: "Iterable[Bound]" = (), uppers: "Iterable[Bound]" = (),
+                 multiple: int = 1, parents: "Iterable[Sym]" = ()):
+        self.name, self.id, self.multiple = name, number, multiple
+        self.lowers, self.uppers, self.parents = tuple(lowers), tuple(uppers), tuple(parents)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Ix:
+    """const + sum of coefficient * symbol; immutable. Integers mix freely: `i * 8 + 3`."""
+    __slots__ = ("const", "terms")
+
+    def __init__(self, const: int = 0, terms: tuple[tuple[Sym, int], ...] = ()):
+        self.const, self.terms = const, terms           # terms: ascending symbol id, no zero coefficient
+
+    @property
+    def is_const(self) -> bool:
+        return not self.terms
+
+    def __add__(self, other: "Ix | int") -> "Ix":
+        if isinstance(other, int):
+            return Ix(self.const + other, self.terms) if other else self
+        if not self.terms:
+            return Ix(self.const + other.const, other.terms)
+        if not other.terms:
+            return Ix(self.const + other.const, self.terms)
+        return Ix(self.const + other.const, _merge(self.terms, other.terms))
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: "Ix | int") -> "Ix":
+        if not isinstance(factor, int):
+            return _product(self, factor)
+        if factor == 1:
+            return self
+        if factor == 0:
+            return Ix()
+        return Ix(self.const * factor, tuple([(s, c * factor) for s, c in self.terms]))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Ix":
+        return self * -1
+
+    def __sub__(self, other: "Ix | int") -> "Ix":
+        return self + (-other)
+
+    def __rsub__(self, other: int) -> "Ix":
+        return -self + other
+
+    def __eq__(self, other) -> bool:
+        if isinstance(other, int):
+            return not self.terms and self.const == other
+        return isinstance(other, Ix) and self.const == other.const and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return hash((self.const, self.terms))
+
+    def __repr__(self) -> str:
+        parts = [_term_text(s, c) for s, c in self.terms]
+        if self.const or not parts:
+            parts.append(str(self.const))
+        return " + ".join(parts).replace("+ -", "- ")
+
+    def divisor(self) -> int:
+        """The greatest number known to divide the expression always; 0 for the constant 0."""
+        return gcd(self.const, *[c * s.multiple for s, c in self.terms])
+
+
+Bound = tuple[Ix, int]
+
+
+def as_ix(value: Ix | int) -> Ix:
+    """`value` as an Ix; InternalError for anything that is not an integer or an index expression."""
+    if isinstance(value, Ix):
+        return value
+    try:
+        return Ix(value.__index__())
+    except AttributeError:
+        raise InternalError(f"an index must be an int or an Ix, got {value!r}", "loops") from None
+
+
+def linear(index: Iterable[Ix], strides: Iterable[int]) -> Ix:
+    """sum of index * stride."""
+    total = Ix()
+    for ix, stride in zip(index, strides):
+        total = total + ix * stride
+    return total
+
+
+def at_most(ix: Ix, limit: int) -> bool:
+    """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by substitution)."""
+    if not ix.terms:
+        return ix.const <= limit
+    symbol, coefficient = ix.terms[-1]
+    rest = Ix(ix.const, ix.terms[:-1])
+    return any(at_most(rest + bound, limit) for bound in _substitutes(symbol, coefficient))
+
+
+def at_least(ix: Ix, limit: int) -> bool:
+    """Whether ix >= limit can be proved."""
+    return at_most(-ix, -limit)
+
+
+def upper(ix: Ix) -> int:
+    """The least upper bound that can be proved; UNBOUNDED if none."""
+    if not ix.terms:
+        return ix.const
+    symbol, coefficient = ix.terms[-1]
+    rest = Ix(ix.const, ix.terms[:-1])
+    return min((upper(rest + bound) for bound in _substitutes(symbol, coefficient)), default=UNBOUNDED)
+
+
+def lower(ix: Ix) -> int:
+    """The greatest lower bound that can be proved; -UNBOUNDED if none."""
+    return -upper(-ix)
+
+
+def depends_on(ix: Ix, symbol: Sym) -> bool:
+    """Whether the value may change with `symbol`, directly or through the symbols it is made of."""
+    return any(s is symbol or _descends(s, symbol) for s, _ in ix.terms)
+
+
+def _descends(symbol: Sym, ancestor: Sym) -> bool:
+    return any(p is ancestor or _descends(p, ancestor) for p in symbol.parents)
+
+
+def _substitutes(symbol: Sym, coefficient: int) -> list[Ix]:
+    """Expressions over older symbols that coefficient * symbol cannot exceed."""
+    bounds = symbol.uppers if coefficient > 0 else symbol.lowers
+    return [bound * (coefficient // den) for bound, den in bounds if coefficient % den == 0]
+
+
+def _merge(a: tuple[tuple[Sym, int], ...], b: tuple[tuple[Sym, int], ...]) -> tuple[tuple[Sym, int], ...]:
+    sums = dict(a)
+    for symbol, coefficient in b:
+        sums[symbol] = sums.get(symbol, 0) + coefficient
+    return tuple(sorted([item for item in sums.items() if item[1]], key=_by_age))
+
+
+def _by_age(term: tuple[Sym, int]) -> int:
+    return term[0].id
+
+
+def _product(a: Ix, b: Ix) -> Ix:
+    if not b.terms:
+        return a * b.const
+    if not a.terms:
+        return b * a.const
+    raise InternalError(f"({a}) * ({b}) is not affine; f.product makes a new index of it", "loops")
+
+
+def _term_text(symbol: Sym, coefficient: int) -> str:
+    if coefficient == 1:
+        return symbol.name
+    return f"{symbol.name}*{coefficient}" if coefficient > 0 else f"-{symbol.name}*{-coefficient}" if coefficient != -1 else f"-{symbol.name}"

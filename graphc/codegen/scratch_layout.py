@@ -1,0 +1,68 @@
+"""Where every scratch of every function lies in its thread's region: offsets fixed at compile time, like a stack of the call graph."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graphc.codegen.loop_ir import Call, Root, bodies
+
+ALIGNMENT = 64
+
+
+def scratch_layout(functions: list) -> tuple[dict[Root, int], int]:
+    """Byte offset of each scratch in the thread's region, and the bytes that a thread needs.
+
+    A function's scratch lies above that of all its callers, so live ones never overlap; a tile's lies above its function's
+    own, because the calling thread runs tiles too. `functions` is ordered callers first.
+    """
+    base = {f: 0 for f in functions}
+    offsets: dict[Root, int] = {}
+    total = 0
+    for f in functions:
+        end = _place(f, base[f], offsets)
+        total = max(total, end)
+        for callee in callees(f):
+            base[callee] = max(base[callee], end)
+    return offsets, total
+
+
+def callers_first(functions: list) -> list:
+    """`functions` and all that they call, each before what it calls."""
+    done: dict = {}
+
+    def visit(f) -> None:
+        if f not in done:
+            for callee in callees(f):
+                visit(callee)
+            done[f] = None
+
+    for f in functions:
+        visit(f)
+    return list(reversed(done))
+
+
+def callees(f) -> list:
+    """The functions that `f` calls, each once, in order of first call."""
+    return list(dict.fromkeys(s.callee for s in _statements(f.body) if type(s) is Call))
+
+
+def _statements(body: list) -> Iterator:
+    for s in body:
+        yield s
+        for inner in bodies(s):
+            yield from _statements(inner)
+
+
+def _place(f, base: int, offsets: dict[Root, int]) -> int:
+    """Places the scratches of `f` from `base` on; returns the end. Different parallel loops of a function share space."""
+    own = base
+    for root in [r for r in f.scratches if r.owner is None]:
+        offsets[root], own = own, own + _rounded(root)
+    ends: dict = {}
+    for root in [r for r in f.scratches if r.owner is not None]:
+        start = ends.get(root.owner, own)
+        offsets[root], ends[root.owner] = start, start + _rounded(root)
+    return max([own, *ends.values()])
+
+
+def _rounded(root: Root) -> int:
+    return -(-root.size * root.dtype.itemsize // ALIGNMENT) * ALIGNMENT

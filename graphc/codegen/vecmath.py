@@ -1,0 +1,3 @@
+"""Mathematical functions in loop IR."""
+F32 = {}
+F64 = {}
