@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from graphc.codegen import cache
 from graphc.codegen.abi import MAIN
-from graphc.codegen.lazy import llvm
+from graphc.codegen.lazy import llvm, llvm_all_targets
 from graphc.errors import InternalError
 from graphc.ir.target import Target
 
@@ -91,7 +91,7 @@ def _linker():
 
 @once
 def _machine(triple: str, features: str, opt: int):
-    return llvm().Target.from_triple(triple).create_target_machine(
+    return llvm_all_targets().Target.from_triple(triple).create_target_machine(
         features=features, opt=opt, reloc="pic", codemodel="small")
 
 

@@ -12,6 +12,7 @@ from graphc.codegen.abi import CONTEXT_BYTES, OFFSETS, STATUS_OK
 SLOW, FAILED, INPUTS, OUTPUTS, RESULT, ENABLED, RELEASE, MAIN, FRAMES, INPUT_SPECS, OUTPUT_SPECS, KEYS, LOCK = range(0, 104, 8)
 DESCRIPTOR_BYTES = 104
 RESULT_KINDS = {"array": 0, "tuple": 1, "dict": 2}
+BUSY = -1                       # of gc_call: the lock or the last frame is in use
 SPEC_BYTES = 24                 # dtype object, number of axes, pointer to the sizes
 FRAME_NEXT = CONTEXT_BYTES      # a frame starts with its context; the link of the free list follows
 
@@ -24,7 +25,7 @@ ARRAY_TYPE, NEW_ARRAY = "graphc_array_type", "graphc_new_array"     # of numpy's
 
 
 def entry_text(machine: str) -> str:
-    """LLVM text of gc_entry, gc_pop_frame, gc_push_frame and gc_run."""
+    """LLVM text of gc_entry, gc_call, gc_pop_frame, gc_push_frame and gc_run."""
     control = FLOAT_CONTROL if machine == "x86_64" else NO_FLOAT_CONTROL
     return control + TEXT.format(**_OFFSETS)
 
@@ -34,7 +35,7 @@ _OFFSETS = dict(
     input_specs=INPUT_SPECS, output_specs=OUTPUT_SPECS, keys=KEYS, lock=LOCK, spec_bytes=SPEC_BYTES, next=FRAME_NEXT,
     data=ARRAY_DATA, rank=ARRAY_RANK, dims=ARRAY_DIMS, descr=ARRAY_DESCR, flags=ARRAY_FLAGS, good=CONTIGUOUS_AND_ALIGNED,
     ctx_inputs=OFFSETS["inputs"], ctx_outputs=OFFSETS["outputs"], ctx_status=OFFSETS["status"], ctx_cancel=OFFSETS["cancel"],
-    ok=STATUS_OK, array_type=ARRAY_TYPE, new_array=NEW_ARRAY)
+    ok=STATUS_OK, busy=BUSY, array_type=ARRAY_TYPE, new_array=NEW_ARRAY)
 
 # Some libraries leave "flush subnormals to zero" switched on in the thread that loads them; compiled code computes with IEEE arithmetic.
 FLOAT_CONTROL = """
@@ -101,37 +102,67 @@ check:
   %specs.word = call i64 @field(ptr %d, i64 {input_specs})
   %specs = inttoptr i64 %specs.word to ptr
   %fit = call i1 @all_fit(ptr %args, i64 %nargs, ptr %specs)
-  br i1 %fit, label %locking, label %unusual
-locking:
-  %lock.word = call i64 @field(ptr %d, i64 {lock})
-  %lock = inttoptr i64 %lock.word to ptr
-  %locked = call i1 @try_lock(ptr %lock)
-  br i1 %locked, label %take, label %unusual
-take:
-  %ctx = call ptr @gc_pop_frame(ptr %d)
-  %none = icmp eq ptr %ctx, null
-  br i1 %none, label %unlock, label %fill
-unlock:
-  call void @try_unlock(ptr %lock)
-  br label %unusual
+  br i1 %fit, label %fill, label %unusual
 unusual:
   %slow.word = call i64 @field(ptr %d, i64 {slow})
   %slow = inttoptr i64 %slow.word to ptr
   %answer = call ptr @PyObject_Vectorcall(ptr %slow, ptr %args, i64 %nargs, ptr %names)
   ret ptr %answer
 fill:
-  call void @pass_inputs(ptr %ctx, ptr %args, i64 %nargs)
+  %ins = alloca ptr, i64 %nargs
+  call void @data_pointers(ptr %args, i64 %nargs, ptr %ins)
   %count = call i64 @field(ptr %d, i64 {n_outputs})
   %outs = alloca ptr, i64 %count
-  %made = call i64 @make_outputs(ptr %d, ptr %ctx, ptr %outs, i64 %count)
+  %results = alloca ptr, i64 %count
+  %made = call i64 @make_outputs(ptr %d, ptr %outs, i64 %count)
   %complete = icmp eq i64 %made, %count
   br i1 %complete, label %run, label %no.memory
 no.memory:
-  call void @gc_push_frame(ptr %d, ptr %ctx)
-  call void @try_unlock(ptr %lock)
   call void @drop(ptr %outs, i64 %made)
   ret ptr null
 run:
+  call void @data_pointers(ptr %outs, i64 %count, ptr %results)
+  %status = alloca i64
+  %code = call i32 @gc_call(ptr %d, ptr %ins, ptr %results, ptr %status)
+  switch i32 %code, label %fail [ i32 0, label %return
+                                  i32 {busy}, label %wait ]
+return:
+  %value = call ptr @result(ptr %d, ptr %outs, i64 %count)
+  ret ptr %value
+wait:
+  call void @drop(ptr %outs, i64 %count)
+  br label %unusual
+fail:
+  call void @drop(ptr %outs, i64 %count)
+  %word = load i64, ptr %status
+  %failed.word = call i64 @field(ptr %d, i64 {failed})
+  %failed = inttoptr i64 %failed.word to ptr
+  %raised = call ptr (ptr, ptr, ...) @PyObject_CallFunction(ptr %failed, ptr @failure.format, i64 %word, i32 %code)
+  ret ptr %raised
+}}
+
+; One call of compiled code, GIL held: takes lock and frame, gives them back, in one step as far as Python's signal handlers can see.
+; Returns gc_main's code and the status word, or {busy} when another call has the lock or all frames.
+define i32 @gc_call(ptr %d, ptr %inputs, ptr %outputs, ptr %status) nounwind {{
+entry:
+  %lock.word = call i64 @field(ptr %d, i64 {lock})
+  %lock = inttoptr i64 %lock.word to ptr
+  %locked = call i1 @try_lock(ptr %lock)
+  br i1 %locked, label %take, label %busy
+take:
+  %ctx = call ptr @gc_pop_frame(ptr %d)
+  %none = icmp eq ptr %ctx, null
+  br i1 %none, label %unlock, label %fill
+unlock:
+  call void @try_unlock(ptr %lock)
+  br label %busy
+busy:
+  ret i32 {busy}
+fill:
+  %inputs.at = getelementptr i8, ptr %ctx, i64 {ctx_inputs}
+  store ptr %inputs, ptr %inputs.at
+  %outputs.at = getelementptr i8, ptr %ctx, i64 {ctx_outputs}
+  store ptr %outputs, ptr %outputs.at
   %status.at = getelementptr i8, ptr %ctx, i64 {ctx_status}
   store i64 {ok}, ptr %status.at
   %cancel.at = getelementptr i8, ptr %ctx, i64 {ctx_cancel}
@@ -151,20 +182,11 @@ released:
   br label %after
 after:
   %code = phi i32 [ %code.held, %held ], [ %code.released, %released ]
-  %status = load i64, ptr %status.at
+  %word = load i64, ptr %status.at
+  store i64 %word, ptr %status
   call void @gc_push_frame(ptr %d, ptr %ctx)
   call void @try_unlock(ptr %lock)
-  %well = icmp eq i32 %code, 0
-  br i1 %well, label %return, label %fail
-return:
-  %value = call ptr @result(ptr %d, ptr %outs, i64 %count)
-  ret ptr %value
-fail:
-  call void @drop(ptr %outs, i64 %count)
-  %failed.word = call i64 @field(ptr %d, i64 {failed})
-  %failed = inttoptr i64 %failed.word to ptr
-  %raised = call ptr (ptr, ptr, ...) @PyObject_CallFunction(ptr %failed, ptr @failure.format, i64 %status, i32 %code)
-  ret ptr %raised
+  ret i32 %code
 }}
 
 define internal i64 @field(ptr %d, i64 %offset) nounwind alwaysinline {{
@@ -291,19 +313,17 @@ define void @gc_push_frame(ptr %d, ptr %ctx) nounwind {{
   ret void
 }}
 
-define internal void @pass_inputs(ptr %ctx, ptr %args, i64 %nargs) nounwind {{
+define internal void @data_pointers(ptr %arrays, i64 %count, ptr %table) nounwind {{
 entry:
-  %table.at = getelementptr i8, ptr %ctx, i64 {ctx_inputs}
-  %table = load ptr, ptr %table.at
   br label %loop
 loop:
   %i = phi i64 [ 0, %entry ], [ %i.next, %step ]
-  %more = icmp slt i64 %i, %nargs
+  %more = icmp slt i64 %i, %count
   br i1 %more, label %step, label %end
 step:
-  %arg.at = getelementptr ptr, ptr %args, i64 %i
-  %arg = load ptr, ptr %arg.at
-  %data.at = getelementptr i8, ptr %arg, i64 {data}
+  %array.at = getelementptr ptr, ptr %arrays, i64 %i
+  %array = load ptr, ptr %array.at
+  %data.at = getelementptr i8, ptr %array, i64 {data}
   %data = load ptr, ptr %data.at
   %slot = getelementptr ptr, ptr %table, i64 %i
   store ptr %data, ptr %slot
@@ -314,12 +334,10 @@ end:
 }}
 
 ; Makes the output arrays; gives how many could be made (fewer than `count`: a Python exception is set).
-define internal i64 @make_outputs(ptr %d, ptr %ctx, ptr %outs, i64 %count) nounwind {{
+define internal i64 @make_outputs(ptr %d, ptr %outs, i64 %count) nounwind {{
 entry:
   %specs.word = call i64 @field(ptr %d, i64 {output_specs})
   %specs = inttoptr i64 %specs.word to ptr
-  %table.at = getelementptr i8, ptr %ctx, i64 {ctx_outputs}
-  %table = load ptr, ptr %table.at
   br label %loop
 loop:
   %i = phi i64 [ 0, %entry ], [ %i.next, %step ]
@@ -340,10 +358,6 @@ make:
 step:
   %out = getelementptr ptr, ptr %outs, i64 %i
   store ptr %array, ptr %out
-  %data.at = getelementptr i8, ptr %array, i64 {data}
-  %data = load ptr, ptr %data.at
-  %slot = getelementptr ptr, ptr %table, i64 %i
-  store ptr %data, ptr %slot
   %i.next = add i64 %i, 1
   br label %loop
 end:

@@ -1,6 +1,8 @@
 """The lock of a state (parameters, moments, step number): native calls take it themselves, Python takes it with `with`."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, aligned_empty
 from graphc.runtime.native import native
@@ -17,13 +19,22 @@ class StateLock:
         self.address = address(self._word)
         renew_after_fork(self)
 
-    def __enter__(self) -> "StateLock":
+    def acquire(self, given_up: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for the lock; False when `given_up()` became true meanwhile."""
         while not native().lock(self.address, WAIT_MS):
-            pass
+            if given_up():
+                return False
+        return True
+
+    def release(self) -> None:
+        native().unlock(self.address)
+
+    def __enter__(self) -> "StateLock":
+        self.acquire()
         return self
 
     def __exit__(self, *exception) -> None:
-        native().unlock(self.address)
+        self.release()
 
     def after_fork(self) -> None:
         self._word[0] = 0

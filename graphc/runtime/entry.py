@@ -1,0 +1,89 @@
+"""The fast Python entry: descriptors for the native function of `entry_ir`, and builtins bound to them."""
+from __future__ import annotations
+
+import ctypes
+import sysconfig
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from graphc.runtime.entry_ir import (DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUTPUT_SPECS, OUTPUTS, RELEASE,
+                                     RESULT, RESULT_KINDS, SLOW)
+from graphc.runtime.memory import address
+from graphc.runtime.native import native
+from graphc.runtime.signature import ArraySpec, Signature
+
+METH_FASTCALL, METH_KEYWORDS = 0x80, 0x02
+
+
+class Descriptor:
+    """The record that native code reads, and everything it points to. `words` holds 8-byte fields at the offsets of `entry_ir`."""
+
+    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable):
+        self.words = np.zeros(DESCRIPTOR_BYTES // 8, np.int64)
+        self.address = address(self.words)
+        names = [spec.name for spec in signature.outputs]
+        input_specs, output_specs = _specs(signature.inputs), _specs(signature.outputs)
+        keys = np.array([id(name) for name in names], np.int64)
+        self._kept = (slow, failed, names, input_specs, output_specs, keys)
+        self._set(SLOW, id(slow))
+        self._set(FAILED, id(failed))
+        self._set(INPUTS, len(signature.inputs))
+        self._set(OUTPUTS, len(signature.outputs))
+        self._set(RESULT, RESULT_KINDS[signature.result])
+        self._set(MAIN, main)
+        self._set(INPUT_SPECS, address(input_specs[0]))
+        self._set(OUTPUT_SPECS, address(output_specs[0]))
+        self._set(KEYS, address(keys))
+        self._set(LOCK, lock)
+
+    def switch(self, enabled: bool, release: bool) -> None:
+        """Whether native calls are made at all, and whether they let other Python threads go on."""
+        self._set(RELEASE, int(release))
+        self._set(ENABLED, int(enabled))
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.words[ENABLED // 8])
+
+    @property
+    def releases(self) -> bool:
+        return bool(self.words[RELEASE // 8])
+
+    def _set(self, offset: int, value: int) -> None:
+        self.words[offset // 8] = value
+
+
+def make_entry(descriptor: Descriptor, owner: object) -> Callable:
+    """A builtin that serves `descriptor` and keeps `owner` alive; `owner`'s slow path where the interpreter has no GIL."""
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return owner.slow
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.py_object)
+    return new(ctypes.addressof(_method()), (descriptor.address, descriptor, owner), "graphc")
+
+
+def callable_class(base: type, call: Callable) -> type:
+    """A subclass of `base` whose instances are called through `call` (which does not get the instance): one class per compiled function."""
+    return type(base.__name__, (base,), {"__call__": staticmethod(call), "__module__": base.__module__, "__doc__": base.__doc__})
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]
+
+
+@cache
+def _method() -> _MethodDef:
+    """The one method definition; it must outlive every builtin made from it."""
+    method = _MethodDef(b"run", native().address("gc_entry"), METH_FASTCALL | METH_KEYWORDS, b"Run the compiled function on arrays.")
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(method))
+    return method
+
+
+def _specs(specs: tuple[ArraySpec, ...]) -> tuple[np.ndarray, list]:
+    """Rows (dtype object, number of axes, pointer to sizes), and what they point to."""
+    dims = [np.array(spec.type.shape or (0,), np.int64) for spec in specs]
+    dtypes = [spec.type.dtype.np for spec in specs]
+    rows = [(id(dtype), len(spec.type.shape), address(d)) for dtype, spec, d in zip(dtypes, specs, dims)]
+    return np.array(rows, np.int64).reshape(-1), [dims, dtypes]

@@ -1,0 +1,180 @@
+"""A compiled function in this process, and how it is called."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.codegen.abi import MAIN, RETURN_CANCELLED, RETURN_OK, read_failure
+from graphc.codegen.jit import load_object
+from graphc.errors import InternalError
+from graphc.runtime.arguments import bind_arguments, bind_outputs
+from graphc.runtime.entry import Descriptor, make_entry
+from graphc.runtime.entry_ir import BUSY
+from graphc.runtime.frame import Frame, FrameList, Layout
+from graphc.runtime.interrupt import call_interruptibly
+from graphc.runtime.lock import StateLock
+from graphc.runtime.memory import address, aligned_copy, round_up
+from graphc.runtime.native import native
+from graphc.runtime.pool import default_threads, pool
+from graphc.runtime.signature import Signature
+
+RELEASE_NS = 5_000              # calls shorter than this keep the GIL
+LONG_NS = 10_000_000            # calls longer than this are made so that Ctrl-C reaches them
+TRIALS = 2                      # calls that are timed before the native entry takes over
+MIN_FRAMES = 4                  # calls in flight at once that one executable allows at least
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the compiler makes and a cache may keep (it pickles): code, signature and sizes in bytes.
+
+    `work_ns`: estimated (for data-dependent loops: greatest) duration of one call; 0 when unknown.
+    """
+    object_code: bytes
+    signature: Signature
+    arena_bytes: int = 0
+    scratch_bytes: int = 0      # per thread
+    consts: bytes = b""
+    work_ns: int = 0
+
+
+class Executable:
+    """`Program` loaded. `call(*arrays)` is the callable for users; several Python threads may call at once.
+
+    threads: how many take part in a call, the caller included (0: `default_threads()`); honoured exactly, also beyond the cores.
+    state:   C-contiguous arrays whose data are the state table; kept alive, read and written in place.
+    lock:    held during each call when given; share it between all executables of one state.
+    on_failure(node, index): gives the exception to raise when a kernel reports a bad index.
+    """
+
+    def __init__(self, program: Program, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None,
+                 on_failure: Callable[[int, int], Exception] | None = None):
+        self.program, self.signature, self.lock = program, program.signature, lock
+        self.threads = threads or default_threads()
+        self._on_failure = on_failure or _unexplained
+        self._loaded = load_object(program.object_code)
+        self._main = self._loaded.address(MAIN)
+        self._state = list(state)
+        self._durations: list[int] = []
+        self._consts = aligned_copy(np.frombuffer(program.consts, np.uint8))
+        self._state_table = _table(self._state)
+        self._descriptor = Descriptor(self.signature, self._main, lock.address if lock else 0, self.slow, self._raise)
+        self._frames = FrameList(self._descriptor.address, self._new_frame, 1 if lock else max(MIN_FRAMES, default_threads()))
+        self.call = make_entry(self._descriptor, self)
+
+    @property
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes of one call in flight, and of the constants."""
+        return dict(arena=self.program.arena_bytes, scratch=self._layout(self.threads).scratch_bytes * self.threads,
+                    consts=len(self.program.consts))
+
+    def slow(self, *args, out=None, **named):
+        """The call in Python: converts arguments (`bind_arguments`), takes `out=` (`bind_outputs`), names and words every mistake."""
+        inputs = bind_arguments(self.signature, args, named)
+        if out is None:
+            outputs = [np.empty(spec.type.shape, spec.type.dtype.np) for spec in self.signature.outputs]
+        else:
+            outputs, inputs = bind_outputs(self.signature, out, inputs)
+        self.run(inputs, outputs)
+        return self.signature.pack(outputs) if out is None else out
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int | None = None) -> None:
+        """Run on arrays that already have exactly the dtypes and shapes of the signature and are C-contiguous; not checked."""
+        pointers, results = _table(inputs), _table(outputs)
+        if self._descriptor.enabled and threads in (None, self.threads):
+            status = np.zeros(1, np.int64)
+            code = native().call(self._descriptor.address, address(pointers), address(results), address(status))
+            if code != BUSY:
+                return self._finish(code, int(status[0]))
+        call = _Call(self, address(pointers), address(results), threads or self.threads)
+        call_interruptibly(call.run, call.cancel)
+
+    @property
+    def _expected_ns(self) -> int:
+        return max(min(self._durations, default=0), self.program.work_ns)
+
+    def _timed(self, nanoseconds: int) -> None:
+        """Learn from a call's duration; after TRIALS calls the native entry takes over, unless calls are long."""
+        if len(self._durations) < TRIALS:
+            self._durations.append(nanoseconds)
+        else:
+            self._durations[0] = nanoseconds
+        if len(self._durations) == TRIALS:
+            self._descriptor.switch(enabled=self._expected_ns < LONG_NS, release=min(self._durations) > RELEASE_NS)
+
+    def _finish(self, code: int, status: int) -> None:
+        if code != RETURN_OK:
+            self._raise(status, code)
+
+    def _raise(self, status: int, code: int):
+        failure = read_failure(status)
+        if code == RETURN_CANCELLED or failure is None:
+            raise KeyboardInterrupt
+        raise self._on_failure(*failure)
+
+    def _layout(self, threads: int) -> Layout:
+        return Layout(self.program.arena_bytes, round_up(self.program.scratch_bytes), threads)
+
+    def _new_frame(self, threads: int = 0) -> Frame:
+        workers = pool()
+        fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self._consts), state=address(self._state_table))
+        return Frame(self._layout(threads or self.threads), fixed)
+
+
+class _Call:
+    """One call in Python: may wait for the lock and a frame, and be cancelled from another thread at any moment.
+
+    It never runs where a signal handler can raise between two of its lines (see `interrupt`).
+    """
+
+    def __init__(self, owner: Executable, inputs: int, outputs: int, threads: int):
+        self.owner, self.inputs, self.outputs, self.threads = owner, inputs, outputs, threads
+        self.frame: Frame | None = None
+        self.cancelled = False
+
+    def run(self) -> None:
+        if self.owner.lock is None:
+            self._framed()
+        elif self.owner.lock.acquire(lambda: self.cancelled):
+            try:
+                self._framed()
+            finally:
+                self.owner.lock.release()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.frame is not None:
+            self.frame["cancel"] = 1
+
+    def _framed(self) -> None:
+        owner = self.owner
+        if self.threads != owner.threads:
+            self._execute(owner._new_frame(self.threads))
+            return
+        frame = owner._frames.take()
+        try:
+            self._execute(frame)
+        finally:
+            owner._frames.give(frame)
+
+    def _execute(self, frame: Frame) -> None:
+        frame.prepare(self.inputs, self.outputs)
+        self.frame = frame
+        if self.cancelled:
+            return
+        start = time.perf_counter_ns()
+        code = native().run(self.owner._main, frame.address)
+        self.owner._timed(time.perf_counter_ns() - start)
+        self.owner._finish(code, frame["status"])
+
+
+def _table(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Their addresses."""
+    return np.array([address(a) for a in arrays], np.int64)
+
+
+def _unexplained(node: int, index: int) -> Exception:
+    return InternalError(f"node {node} reports index {index}", "run")

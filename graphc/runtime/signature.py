@@ -1,0 +1,47 @@
+"""What a compiled function takes and gives."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.errors import InternalError
+from graphc.ir.types import TensorType
+
+RESULTS = ("array", "tuple", "dict")
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One argument or result: a name and a static tensor type."""
+    name: str
+    type: TensorType
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type}"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Arguments in order; results as one array ("array"), a tuple, or a dict by their names ("dict")."""
+    inputs: tuple[ArraySpec, ...]
+    outputs: tuple[ArraySpec, ...]
+    result: str = "tuple"
+    name: str = "graph"
+
+    def __post_init__(self):
+        if self.result not in RESULTS:
+            raise InternalError(f"result {self.result!r} is none of {', '.join(RESULTS)}", "signature")
+        if self.result == "array" and len(self.outputs) != 1:
+            raise InternalError(f"a single array as result, but {len(self.outputs)} outputs", "signature")
+        if not all(spec.type.is_static for spec in self.inputs + self.outputs):
+            raise InternalError(f"{self} has unbound dimensions", "signature")
+
+    def pack(self, arrays: list):
+        """The outputs as the caller gets them."""
+        if self.result == "array":
+            return arrays[0]
+        if self.result == "tuple":
+            return tuple(arrays)
+        return {spec.name: array for spec, array in zip(self.outputs, arrays)}
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})"
