@@ -1,0 +1,43 @@
+"""Activations: functions of arrays that can stand in `>>`; those with options are called first: `nn.leaky_relu(slope=0.2)`."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import graphc as gc
+from graphc.nn.module import Module
+
+
+class Activation(Module):
+    """An elementwise or row function. `nn.gelu(x)` applies it; `nn.gelu(approximate="tanh")` gives it with options."""
+
+    def __init__(self, name: str, options: dict | None = None):
+        super().__init__()
+        self.name, self.options = name, options or {}
+        self._declared = None       # these exist before any line of the user's
+
+    def __call__(self, *arrays, **options):
+        if not arrays:
+            return Activation(self.name, self.options | options)
+        return self.forward(*arrays, **options)
+
+    def forward(self, x, **options):
+        return getattr(gc, self.name)(x, **(self.options | options))
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{k}={v!r}" for k, v in self.options.items())
+        return f"{self.name}({options})" if options else self.name
+
+
+relu = Activation("relu")
+leaky_relu = Activation("leaky_relu")
+elu = Activation("elu")
+gelu = Activation("gelu")
+silu = Activation("silu")
+softplus = Activation("softplus")
+sigmoid = Activation("sigmoid")
+tanh = Activation("tanh")
+softmax = Activation("softmax")
+log_softmax = Activation("log_softmax")
+
+NAMED: dict[str, Callable] = {a.name: a for a in (relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh)}
+"""Activations that a layer may be told by name."""

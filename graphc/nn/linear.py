@@ -1,0 +1,69 @@
+"""Linear maps and lookups."""
+from __future__ import annotations
+
+import graphc as gc
+from graphc.errors import GraphError
+from graphc.nn.module import Module
+from graphc.nn.parameter import Initializer, Normal, fan_in_uniform
+from graphc.nn.path import entered
+
+
+class Linear(Module):
+    """x [..., in] -> x @ weight.T + bias [..., features]. weight [features, in] and bias [features] start as torch's,
+    unless initializers are given."""
+
+    def __init__(self, features: int, bias: bool = True, init: Initializer | None = None, bias_init: Initializer | None = None):
+        super().__init__()
+        self.features, self.bias, self.init, self.bias_init = features, bias, init, bias_init
+
+    def forward(self, x):
+        if not x.shape:
+            raise GraphError("Linear takes an array with at least one axis, got a scalar")
+        start = fan_in_uniform(_size(x.shape[-1]))
+        y = x @ self.parameter("weight", (self.features, x.shape[-1]), self.init or start, x.dtype).T
+        return y + self.parameter("bias", (self.features,), self.bias_init or start, x.dtype) if self.bias else y
+
+    def __repr__(self) -> str:
+        return f"Linear({self.features}{'' if self.bias else ', bias=False'})"
+
+
+class Embedding(Module):
+    """ids [...] (integers below `count`) -> rows of weight [..., features]. weight [count, features] starts normal(0, 1).
+
+    `attend(x)` gives the scores of x [..., features] against every row, [..., count]: an output layer with tied weights.
+    """
+
+    def __init__(self, count: int, features: int, std: float = 1.0):
+        super().__init__()
+        self.count, self.features, self.std = count, features, std
+
+    def table(self):
+        return self.parameter("weight", (self.count, self.features), Normal(self.std))
+
+    def forward(self, ids):
+        if not ids.dtype.is_int:
+            raise GraphError(f"Embedding takes integer ids, got {ids.dtype}; convert with ids.astype(gc.i32)")
+        return gc.take(self.table(), ids, axis=0)
+
+    def attend(self, x):
+        with entered(self):
+            return x @ self.table().T
+
+
+class Flatten(Module):
+    """Joins the axes from `start_axis` on: [B, C, H, W] -> [B, C*H*W]."""
+
+    def __init__(self, start_axis: int = 1):
+        super().__init__()
+        self.start_axis = start_axis
+
+    def forward(self, x):
+        size = 1
+        for d in x.shape[self.start_axis:]:
+            size = size * d
+        return x.reshape(*x.shape[:self.start_axis], size)
+
+
+def _size(dim) -> int:
+    """A dimension that a parameter's first value depends on; a symbolic one is refused by `Module.parameter`."""
+    return dim if isinstance(dim, int) else 0

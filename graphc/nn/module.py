@@ -1,0 +1,225 @@
+"""Layers: functions of arrays that own parameters. Composed with `>>`, repeated with `**`."""
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from types import FunctionType
+
+from graphc.dsl.context import current_trace, declared_at, user_loc
+from graphc.errors import GraphError
+from graphc.ir.types import TensorType, f32
+from graphc.nn.parameter import Initializer, Parameter
+from graphc.nn.path import entered, join, parameter_path
+
+
+class Module:
+    """Base of all layers. A subclass keeps its sizes and inner layers as attributes and defines `forward`.
+
+    Parameters are made at the first call, when the sizes are known: `self.parameter("weight", shape, init)` inside `forward`
+    gives the array. A layer called twice uses the same parameters. Names are paths of attribute names and positions, as in torch.
+    """
+
+    def __init__(self):
+        self._parameters: dict[str, Parameter] = {}
+        self._declared = user_loc()
+
+    def forward(self, *arrays, **options):
+        raise GraphError(f"{type(self).__name__} defines no forward(self, x)")
+
+    def __call__(self, *arrays, **options):
+        with entered(self):
+            return self.forward(*arrays, **options)
+
+    def __rshift__(self, after: Callable) -> "Sequential":
+        return chain(self, after)
+
+    def __rrshift__(self, before: Callable) -> "Sequential":
+        return chain(before, self)
+
+    def __pow__(self, times: int) -> "Sequential":
+        """`times` fresh copies, one after the other. Copies share nothing with each other or with the original."""
+        if not isinstance(times, int) or times < 0:
+            raise GraphError(f"layer ** n takes an int n >= 0, got {times!r}")
+        return Sequential(*(copy.deepcopy(self) for _ in range(times)))
+
+    @property
+    def training(self) -> bool:
+        """Whether the running trace is for training (dropout on, batch statistics) or for inference."""
+        return current_trace().training
+
+    def parameter(self, name: str, shape: tuple, init: Initializer, dtype=f32, trainable: bool = True):
+        """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since."""
+        made = self._own(name, TensorType(dtype if dtype.is_float else f32, tuple(shape)), init, trainable)
+        return current_trace().state(made, parameter_path(name), made.type)
+
+    def buffer(self, name: str, shape: tuple, init: Initializer, dtype=f32):
+        """Like `parameter`, for a value that is not trained, such as a running mean. `update` writes it."""
+        return self.parameter(name, shape, init, dtype, trainable=False)
+
+    def update(self, name: str, value) -> None:
+        """`value` becomes the buffer's value after the run."""
+        current_trace().update_state(self._parameters[name], value)
+
+    def children(self) -> Iterator[tuple[str, "Module"]]:
+        """Inner layers by name: attributes, and the items of attributes that are lists, tuples or dicts."""
+        for name, value in vars(self).items():
+            yield from modules_in(name, value)
+
+    def named_modules(self) -> Iterator[tuple[str, "Module"]]:
+        """This layer and all inner ones, by path; a shared one once, under its first path."""
+        return _walk(self, "", set())
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters and buffers made so far, by path; a shared one once."""
+        for path, module in self.named_modules():
+            for name, parameter in module._parameters.items():
+                yield join(path, name), parameter
+
+    def parameters(self) -> list[Parameter]:
+        """The trainable parameters made so far."""
+        return [p for _, p in self.named_parameters() if p.trainable]
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+        return f"{type(self).__name__}({options})"
+
+    def _own(self, name: str, type: TensorType, init: Initializer, trainable: bool) -> Parameter:
+        if not type.is_static:
+            raise GraphError(f"{name} of {self.__class__.__name__} would be {type}: the sizes of parameters must be ints, "
+                             "only other dimensions of the input may be names")
+        made = self._parameters.setdefault(name, Parameter(type, init, trainable))
+        if made.type != type:
+            raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need {type}. "
+                             "A layer used twice shares its parameters; make a second layer for another size")
+        return made
+
+
+class Sequential(Module):
+    """Layers and functions of arrays, one after the other. Items are named 0, 1, … as in torch."""
+
+    def __init__(self, *items: Callable):
+        super().__init__()
+        self.items = tuple(as_module(item) for item in items)
+        self._open = False          # made by >>, so that another >> extends it: a >> b >> c has three items
+
+    def forward(self, x, *rest):
+        for item in self.items:
+            with declared_at(item._declared or self._declared):
+                x = item(x, *rest)
+            rest = ()
+        return x
+
+    def children(self):
+        return ((str(i), item) for i, item in enumerate(self.items))
+
+    def __getitem__(self, index):
+        return Sequential(*self.items[index]) if isinstance(index, slice) else self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        return " >> ".join(map(repr, self.items)) or "Sequential()"
+
+
+class Function(Module):
+    """A plain Python function of arrays as a layer. Layers that it mentions are named by the variables that hold them."""
+
+    def __init__(self, function: Callable):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arrays, **options):
+        return self.function(*arrays, **options)
+
+    def children(self):
+        return modules_of_function(self.function)
+
+    def __repr__(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
+
+
+def chain(before: Callable, after: Callable) -> Sequential:
+    """before >> after, as one flat sequence."""
+    result = Sequential(*_links(before), *_links(after))
+    result._open = True
+    return result
+
+
+def as_module(item: Callable) -> Module:
+    """A layer as it is, a function of arrays as a layer; GraphError for anything else."""
+    if isinstance(item, Module):
+        return item
+    if not callable(item):
+        raise GraphError(f">> takes layers and functions of arrays, got {item!r}")
+    return item() if isinstance(item, type) and issubclass(item, Module) else Function(item)
+
+
+def _walk(module: Module, path: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    yield path, module
+    for name, child in module.children():
+        yield from _walk(child, join(path, name), seen)
+
+
+def modules_in(name: str, value) -> Iterator[tuple[str, Module]]:
+    """The layers in an attribute or variable: itself, or items of a list, tuple or dict."""
+    if isinstance(value, Module):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from modules_in(f"{name}.{i}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from modules_in(f"{name}.{key}", item)
+
+
+def modules_of_function(function: Callable, seen: tuple = ()) -> Iterator[tuple[str, Module]]:
+    """The layers that a function refers to: in its closure, among its globals, in its bound object, and in
+    other functions of the same file that it mentions."""
+    function = inspect.unwrap(function)
+    owner = getattr(function, "__self__", None)
+    if owner is not None and not isinstance(owner, Module):
+        for name, value in getattr(owner, "__dict__", {}).items():
+            yield from modules_in(name, value)
+    plain = getattr(function, "__func__", function)
+    for name, value in _variables(plain).items():
+        yield from modules_in(name, value)
+        if _same_file(plain, value) and value not in seen:
+            yield from modules_of_function(value, seen + (plain,))
+
+
+def _same_file(function: Callable, value) -> bool:
+    return isinstance(value, FunctionType) and value is not function and value.__globals__ is function.__globals__
+
+
+def _variables(function: Callable) -> dict[str, object]:
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return {}
+    cells = {n: c.cell_contents for n, c in zip(code.co_freevars, function.__closure__ or ()) if _filled(c)}
+    names = {n: function.__globals__[n] for n in _names(code) if n in function.__globals__}
+    return names | cells | (function.__kwdefaults__ or {})
+
+
+def _names(code) -> Iterator[str]:
+    """Global names in the code, and in functions defined within it, in order of mention."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if hasattr(constant, "co_names"):
+            yield from _names(constant)
+
+
+def _filled(cell) -> bool:
+    try:
+        cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def _links(item: Callable) -> tuple[Callable, ...]:
+    return item.items if isinstance(item, Sequential) and item._open else (item,)

@@ -1,0 +1,54 @@
+"""From a network (a layer, or a function that uses layers) to the graph that it is for given inputs."""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from graphc.dsl.context import user_loc
+from graphc.dsl.function import GraphFunction, finish
+from graphc.dsl.signature import typed
+from graphc.dsl.trace import Trace
+from graphc.errors import GraphError
+from graphc.ir.types import DType, TensorType
+from graphc.nn.module import Function, Module, as_module
+from graphc.nn.path import rooted
+from graphc.state import Entry
+
+
+def trace_network(net: Callable, training: bool = False, **types: TensorType) -> GraphFunction:
+    """The graph of `net` on inputs of these types; its state inputs are the parameters, named by path. See `entries`."""
+    root = as_module(net)
+    with Trace(network_name(net), training) as trace, rooted(root):
+        arrays = inputs(trace, types)
+        return finish(trace, call(root, arrays), user_loc())
+
+
+def entries(function: GraphFunction) -> tuple[Entry, ...]:
+    """What each state input of the graph is, in order."""
+    return tuple(Entry(v.name, v.type, key) for v, key in zip(function.graph.state, function.keys, strict=True))
+
+
+def inputs(trace: Trace, types: Mapping[str, TensorType]) -> dict:
+    """Array arguments of these names and types."""
+    for name, type in types.items():
+        if isinstance(type, DType):
+            raise GraphError(f"{name}={type} is an element type; write gc.{type}[()] for a scalar, gc.{type}[2, 3] for an array", user_loc())
+        if not isinstance(type, TensorType):
+            raise GraphError(f"{name}= takes an array type such as gc.f32[64, 3], got {type!r}", user_loc())
+    if not types:
+        raise GraphError("give the type of each input, for example x=gc.f32[64, 784]", user_loc())
+    return {name: trace.input(name, type) for name, type in types.items()}
+
+
+def call(root: Module, arrays: Mapping):
+    """The network on its inputs: by name where it has an argument of that name, else by position."""
+    if isinstance(root, Function):
+        typed(root.function, {name: a.type for name, a in arrays.items()})
+        return root(**arrays)
+    names = inspect.signature(root.forward).parameters
+    placed = [a for name, a in arrays.items() if name not in names]
+    return root(*placed, **{name: a for name, a in arrays.items() if name in names})
+
+
+def network_name(net: Callable) -> str:
+    return getattr(net, "__name__", type(net).__name__).replace("<lambda>", "graph").lower()

@@ -1,0 +1,90 @@
+"""Parameters and the initializers that give them their first values."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod, sqrt
+from zlib import crc32
+
+import numpy as np
+
+from graphc.ir.types import TensorType
+
+Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+class Parameter:
+    """A typed array that a layer owns, and how it starts. Compared by identity: a parameter used twice is one parameter.
+
+    `trainable` is False for running statistics. The value lives in a `State`, not here.
+    """
+    __slots__ = ("type", "init", "trainable")
+
+    def __init__(self, type: TensorType, init: Initializer, trainable: bool = True):
+        self.type, self.init, self.trainable = type, init, trainable
+
+    def initial(self, type: TensorType, seed: int, name: str) -> np.ndarray:
+        """The first value: a function of the seed and the name alone."""
+        return np.asarray(self.init(generator(seed, name), type.shape), type.dtype.np)
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.type})"
+
+
+def generator(seed: int, name: str) -> np.random.Generator:
+    """Random numbers for one named array; other names and the order of creation do not change them."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, crc32(name.encode())])))
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform in [-bound, bound)."""
+    bound: float
+
+    def __call__(self, random, shape):
+        return random.uniform(-self.bound, self.bound, shape)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal with mean 0 and standard deviation `std`."""
+    std: float = 1.0
+
+    def __call__(self, random, shape):
+        return random.normal(0.0, self.std, shape)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Every element is `value`."""
+    value: float
+
+    def __call__(self, random, shape):
+        return np.full(shape, self.value)
+
+
+@dataclass(frozen=True)
+class XavierUniform:
+    """Uniform with bound gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010). Shape [out, in, …]."""
+    gain: float = 1.0
+
+    def __call__(self, random, shape):
+        receptive = prod(shape[2:])
+        return Uniform(self.gain * sqrt(6.0 / ((shape[0] + shape[1]) * receptive)))(random, shape)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A given array."""
+    array: tuple | np.ndarray
+
+    def __call__(self, random, shape):
+        return np.broadcast_to(np.asarray(self.array), shape)
+
+
+ZEROS, ONES = Constant(0.0), Constant(1.0)
+
+
+def fan_in_uniform(fan_in: int) -> Uniform:
+    """torch's default for linear and convolutional layers: bound 1/sqrt(fan_in), which is He uniform with a = sqrt(5)."""
+    return Uniform(1.0 / sqrt(fan_in) if fan_in else 0.0)

@@ -1,0 +1,85 @@
+"""Where in the network we are while it is traced: the stack of layers being called, and the names of their parameters."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from graphc.dsl.context import current_trace
+
+if TYPE_CHECKING:
+    from graphc.nn.module import Module
+
+
+class Frame:
+    """One layer being called: its path, and the names that its inner layers have or are given."""
+
+    def __init__(self, path: str, module: "Module | None" = None):
+        self.path, self.module = path, module
+        self.names: dict[int, str] = {}
+        self.keep: list[Module] = []            # ids stay valid while the modules live
+
+    def child(self, module: "Module") -> str:
+        """The name of an inner layer: as the outer one has it, else by its class, numbered from the second on."""
+        if id(module) not in self.names:
+            self._look()
+        if id(module) not in self.names:
+            self.names[id(module)] = self._fresh(type(module).__name__.lower())
+            self.keep.append(module)
+        return self.names[id(module)]
+
+    def _look(self) -> None:
+        """The names of the layers that the outer one has now."""
+        for name, inner in self.module.named_modules() if self.module else ():
+            self.names.setdefault(id(inner), name)
+
+    def _fresh(self, base: str) -> str:
+        taken = set(self.names.values())
+        return base if base not in taken else next(n for i in range(2, 1 << 30) if (n := f"{base}_{i}") not in taken)
+
+
+FRAMES: ContextVar[tuple[Frame, ...]] = ContextVar("graphc layers", default=())
+
+
+def join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and name else path or name
+
+
+def parameter_path(name: str) -> str:
+    """The full name of parameter `name` of the layer being called."""
+    return join(FRAMES.get()[-1].path, name)
+
+
+@contextmanager
+def entered(module: "Module") -> Iterator[None]:
+    """The layer is being called: nodes carry its path, its inner layers are named below it."""
+    trace = current_trace()
+    frames = FRAMES.get() or (_root(trace),)
+    name = frames[-1].child(module)
+    token = FRAMES.set(frames + (Frame(join(frames[-1].path, name), module),))
+    try:
+        with trace.scope(name) if name else nullcontext():
+            yield
+    finally:
+        FRAMES.reset(token)
+
+
+@contextmanager
+def rooted(module: "Module") -> Iterator[None]:
+    """`module` is the whole network: its own path is empty."""
+    frame = Frame("")
+    frame.names[id(module)] = ""
+    token = FRAMES.set((frame,))
+    try:
+        yield
+    finally:
+        FRAMES.reset(token)
+
+
+def _root(trace) -> Frame:
+    """The frame of a traced function that is no layer: one per trace, so that a layer called twice keeps its name."""
+    trace = trace.root
+    if not hasattr(trace, "layers"):
+        trace.layers = Frame("")
+    return trace.layers

@@ -1,0 +1,145 @@
+"""Recurrent layers over `gc.scan`. Parameter names and gate order as in torch: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0 (+ _reverse)."""
+from __future__ import annotations
+
+from math import sqrt
+
+import graphc as gc
+from graphc.errors import GraphError
+from graphc.nn.module import Module
+from graphc.nn.parameter import Uniform
+
+
+class Recurrent(Module):
+    """What RNN, LSTM and GRU share: layers, directions, batch order, state.
+
+    x [T, B, C] ([B, T, C] with `batch_first`) -> y [T, B, hidden * directions].
+    `layer(x)` gives y; `layer(x, state)` and `layer(x, return_state=True)` give (y, new state). A state array is
+    [layers * directions, B, hidden]; zeros when not given. `dropout` acts between layers.
+    torch always returns the state; here it must be asked for, so that the layer can stand in `>>`.
+    """
+    gates = 1
+    carries = 1
+
+    def __init__(self, hidden: int, layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
+                 dropout: float = 0.0, bias: bool = True):
+        super().__init__()
+        self.hidden, self.layers, self.bidirectional = hidden, layers, bidirectional
+        self.batch_first, self.dropout, self.bias = batch_first, dropout, bias
+
+    def forward(self, x, state=None, return_state: bool = False):
+        if len(x.shape) != 3:
+            raise GraphError(f"{type(self).__name__} takes [time, batch, features] ([batch, time, features] with batch_first), "
+                             f"got {len(x.shape)} axes: {list(x.shape)}")
+        y = x.transpose(1, 0, 2) if self.batch_first else x
+        before = self._state(y, state)
+        after: list = []
+        for layer in range(self.layers):
+            if layer and self.dropout and self.training:
+                y = gc.dropout(y, self.dropout)
+            y = self._layer(y, layer, before, after)
+        y = y.transpose(1, 0, 2) if self.batch_first else y
+        return (y, self._join(after)) if return_state or state is not None else y
+
+    def _layer(self, x, layer: int, before: list, after: list):
+        """Both directions of one layer; appends the final carries to `after`."""
+        directions = 2 if self.bidirectional else 1
+        outputs = []
+        for direction in range(directions):
+            carry, y = self._run(x, f"l{layer}" + "_reverse" * direction, before[layer * directions + direction], bool(direction))
+            outputs.append(y)
+            after.append(carry)
+        return outputs[0] if directions == 1 else gc.concat(outputs, axis=-1)
+
+    def _run(self, x, suffix: str, carry: tuple, reverse: bool):
+        """One direction: the products with the input for all steps at once, then the loop over time."""
+        rows, start = self.gates * self.hidden, Uniform(1 / sqrt(self.hidden))
+        w_ih = self.parameter(f"weight_ih_{suffix}", (rows, x.shape[-1]), start, x.dtype)
+        w_hh = self.parameter(f"weight_hh_{suffix}", (rows, self.hidden), start, x.dtype)
+        biases = ()
+        if self.bias:
+            biases = tuple(self.parameter(f"bias_{kind}_{suffix}", (rows,), start, x.dtype) for kind in ("ih", "hh"))
+        projected, step = self.cell(x @ w_ih.T, w_hh.T, biases)
+        return gc.scan(step, carry, projected, reverse=reverse)
+
+    def cell(self, projected, w_hh, biases: tuple):
+        """(inputs of all steps, step(carry, input) -> (carry, output)) of one direction."""
+        raise GraphError(f"{type(self).__name__} defines no cell")
+
+    def _split(self, gates) -> list:
+        """The gates, which lie side by side on the last axis."""
+        return [gates[..., i * self.hidden:(i + 1) * self.hidden] for i in range(self.gates)]
+
+    def _state(self, x, state) -> list[tuple]:
+        """The first carries of every layer and direction."""
+        count = self.layers * (2 if self.bidirectional else 1)
+        if state is None:
+            zeros = gc.zeros((x.shape[1], self.hidden), x.dtype)
+            return [(zeros,) * self.carries] * count
+        arrays = state if isinstance(state, (tuple, list)) else (state,)
+        wanted = (count, x.shape[1], self.hidden)
+        if len(arrays) != self.carries or any(tuple(a.shape) != wanted for a in arrays):
+            raise GraphError(f"the state of {type(self).__name__} is {self.carries} array(s) of shape {list(wanted)}, got "
+                             + " and ".join(str(list(a.shape)) for a in arrays))
+        return [tuple(a[i] for a in arrays) for i in range(count)]
+
+    def _join(self, carries: list[tuple]):
+        arrays = tuple(gc.stack(parts, axis=0) for parts in zip(*carries))
+        return arrays if self.carries > 1 else arrays[0]
+
+
+class RNN(Recurrent):
+    """Elman: h' = activation(W_ih x + b_ih + W_hh h + b_hh); activation "tanh" or "relu"."""
+
+    def __init__(self, hidden: int, layers: int = 1, activation: str = "tanh", **options):
+        super().__init__(hidden, layers, **options)
+        if activation not in ("tanh", "relu"):
+            raise GraphError(f'the activation of RNN is "tanh" or "relu", got {activation!r}')
+        self.activation = activation
+
+    def cell(self, projected, w_hh, biases):
+        activate = getattr(gc, self.activation)
+
+        def step(carry, x):
+            h = activate(x + carry[0] @ w_hh)
+            return (h,), h
+        return _added(projected, biases), step
+
+
+class LSTM(Recurrent):
+    """Gates i, f, g, o (Hochreiter and Schmidhuber 1997, with a forget gate): c' = f c + i g, h' = o tanh(c'). State (h, c)."""
+    gates = 4
+    carries = 2
+
+    def cell(self, projected, w_hh, biases):
+        def step(carry, x):
+            h, c = carry
+            i, f, g, o = self._split(x + h @ w_hh)
+            c = gc.sigmoid(f) * c + gc.sigmoid(i) * gc.tanh(g)
+            h = gc.sigmoid(o) * gc.tanh(c)
+            return (h, c), h
+        return _added(projected, biases), step
+
+
+class GRU(Recurrent):
+    """Gates r, z, n (Cho et al. 2014, torch's form): n = tanh(W x + b + r (W_hn h + b_hn)), h' = (1 - z) n + z h."""
+    gates = 3
+
+    def cell(self, projected, w_hh, biases):
+        inside = biases[1] if biases else None
+
+        def step(carry, x):
+            h, = carry
+            recurrent = h @ w_hh
+            xr, xz, xn = self._split(x)
+            hr, hz, hn = self._split(recurrent if inside is None else recurrent + inside)
+            r, z = gc.sigmoid(xr + hr), gc.sigmoid(xz + hz)
+            n = gc.tanh(xn + r * hn)
+            h = n + z * (h - n)
+            return (h,), h
+        return _added(projected, biases[:1]), step
+
+
+def _added(projected, biases: tuple):
+    for bias in biases:
+        projected = projected + bias
+    return projected

@@ -1,0 +1,256 @@
+"""Optimizers as graph functions: from parameters, gradients and slots to new parameters and new slots.
+
+The formulas are those of torch.optim, so that twenty steps of either agree. Step numbers, schedules and bias corrections are
+computed in f64 scalars, then converted to the parameter's dtype.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from math import log, pi
+from typing import Protocol
+
+import graphc as gc
+from graphc.errors import GraphError
+
+Schedule = Callable                 # of the number of updates done so far, an f64 scalar array -> learning rate, an f64 scalar array
+Where = Callable[[str, tuple], bool]
+Scalars = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The parameters for which `where(name, shape)` holds are updated with these options changed."""
+    where: Where
+    changes: tuple[tuple[str, object], ...]
+
+
+def group(where: Where, **changes) -> Group:
+    """For `groups=[…]` of an optimizer: `group(lambda name, shape: name.startswith("head."), lr=1e-4)`. The first that fits counts."""
+    return Group(where, tuple(changes.items()))
+
+
+def no_decay(where: Where = lambda name, shape: len(shape) < 2) -> Group:
+    """No weight decay on biases and on the scales of norms: on arrays with fewer than two axes, unless `where` says otherwise."""
+    return group(where, weight_decay=0.0)
+
+
+class Slots(Protocol):
+    """Where an optimizer keeps arrays of the parameter's type between steps; they start as zeros."""
+    def read(self, slot: str): ...
+    def write(self, slot: str, value) -> None: ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """One parameter of a step: its name, its value, its gradient, and its slots."""
+    name: str
+    value: object
+    grad: object
+    slots: Slots
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What all optimizers share. `lr` is a number, or a schedule: a function of the number of updates done so far.
+
+    `groups`: other options for some parameters, see `group`. `clip_norm`: gradients are scaled so that their joint 2-norm is
+    at most this. `accumulate`: the mean gradient of so many calls is applied at the last of them.
+    """
+    lr: float | Schedule
+    weight_decay: float = field(default=0.0, kw_only=True)
+    groups: Sequence[Group] = field(default=(), kw_only=True)
+    clip_norm: float | None = field(default=None, kw_only=True)
+    accumulate: int = field(default=1, kw_only=True)
+
+    def __post_init__(self):
+        names = {f.name for f in fields(self)} - {"groups", "clip_norm", "accumulate"}
+        for g in self.groups:
+            for name, _ in g.changes:
+                if name not in names:
+                    raise GraphError(f"{type(self).__name__} has no option {name!r} for a group; it has {', '.join(sorted(names))}")
+        if self.accumulate < 1:
+            raise GraphError(f"accumulate is a number of calls >= 1, got {self.accumulate}")
+
+    def scalars(self, step) -> Scalars:
+        """What the update needs from the number of updates done so far (f64 scalar array). Computed once per group."""
+        return {"lr": self.lr(step) if callable(self.lr) else self.lr}
+
+    def slots(self) -> tuple[str, ...]:
+        """Names of the arrays kept per parameter."""
+        return ()
+
+    def update(self, p, g, slots: Mapping, s: Scalars):
+        """(new parameter, new slots) from parameter, gradient, slots by name, and scalars."""
+        raise GraphError(f"{type(self).__name__} defines no update")
+
+    def for_parameter(self, name: str, shape: tuple) -> "Optimizer":
+        """The optimizer with the options of the first group that the parameter belongs to."""
+        found = next((g for g in self.groups if g.where(name, shape)), None)
+        return replace(self, groups=(), **dict(found.changes)) if found else replace(self, groups=())
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """p -= lr v with v = momentum v + g; nesterov: p -= lr (g + momentum v). Weight decay adds weight_decay p to g."""
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def slots(self):
+        return ("momentum",) if self.momentum else ()
+
+    def update(self, p, g, slots, s):
+        g = _decayed(g, p, self.weight_decay)
+        if not self.momentum:
+            return p - _as(s["lr"], p) * g, {}
+        v = slots["momentum"] * self.momentum + g
+        direction = g + v * self.momentum if self.nesterov else v
+        return p - _as(s["lr"], p) * direction, {"momentum": v}
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """p -= lr m̂ / (sqrt(v̂) + eps) (Kingma and Ba 2015). Weight decay adds weight_decay p to the gradient."""
+    lr: float | Schedule = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def slots(self):
+        return ("exp_avg", "exp_avg_sq")
+
+    def scalars(self, step):
+        lr = super().scalars(step)["lr"]
+        first, second = (1.0 - gc.exp((step + 1.0) * _log(beta)) for beta in self.betas)
+        return {"lr": lr, "size": lr / first, "root": gc.sqrt(second)}
+
+    def update(self, p, g, slots, s):
+        return self.moved(p, _decayed(g, p, self.weight_decay), slots, s)
+
+    def moved(self, p, g, slots, s):
+        b1, b2 = self.betas
+        m = slots["exp_avg"] + (g - slots["exp_avg"]) * (1 - b1)
+        v = slots["exp_avg_sq"] * b2 + g * g * (1 - b2)
+        p = p - _as(s["size"], p) * (m / (gc.sqrt(v) / _as(s["root"], p) + self.eps))
+        return p, {"exp_avg": m, "exp_avg_sq": v}
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: first p *= 1 - lr weight_decay (Loshchilov and Hutter 2019)."""
+    weight_decay: float = field(default=1e-2, kw_only=True)
+
+    def update(self, p, g, slots, s):
+        if self.weight_decay:
+            p = p * _as(1.0 - s["lr"] * self.weight_decay, p)
+        return self.moved(p, g, slots, s)
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """p -= lr g / (sqrt(v) + eps) with v = alpha v + (1 - alpha) g²; with momentum, a running sum of these steps (Hinton 2012)."""
+    lr: float | Schedule = 1e-2
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+
+    def slots(self):
+        return ("square_avg", "momentum") if self.momentum else ("square_avg",)
+
+    def update(self, p, g, slots, s):
+        g = _decayed(g, p, self.weight_decay)
+        v = slots["square_avg"] * self.alpha + g * g * (1 - self.alpha)
+        direction, new = g / (gc.sqrt(v) + self.eps), {"square_avg": v}
+        if self.momentum:
+            direction = new["momentum"] = slots["momentum"] * self.momentum + direction
+        return p - _as(s["lr"], p) * direction, new
+
+
+def apply(optimizer: Optimizer, items: Sequence[Item], calls) -> list:
+    """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls before this one."""
+    every = optimizer.accumulate
+    due = None if every == 1 else gc.eq((calls + 1) % every, 0)
+    if every > 1:
+        items = [_accumulated(item, every, due) for item in items]
+    if optimizer.clip_norm is not None:
+        items = _clipped(items, optimizer.clip_norm)
+    updates = (calls if every == 1 else calls // every).astype(gc.f64)
+    known: dict[Optimizer, Scalars] = {}
+    return [_updated(optimizer.for_parameter(item.name, item.value.shape), item, updates, due, known) for item in items]
+
+
+def _updated(optimizer: Optimizer, item: Item, updates, due, known: dict):
+    """The new value of one parameter. `due`: whether this call updates at all (None: always)."""
+    if optimizer not in known:
+        known[optimizer] = optimizer.scalars(updates)
+    before = {slot: item.slots.read(slot) for slot in optimizer.slots()}
+    value, after = optimizer.update(item.value, item.grad, before, known[optimizer])
+    for slot, new in after.items():
+        item.slots.write(slot, new if due is None else gc.where(due, new, before[slot]))
+    return value if due is None else gc.where(due, value, item.value)
+
+
+def _accumulated(item: Item, every: int, due) -> Item:
+    total = item.slots.read("accumulated") + item.grad
+    item.slots.write("accumulated", gc.where(due, gc.zeros_like(total), total))
+    return replace(item, grad=total / every)
+
+
+def _clipped(items: Sequence[Item], limit: float) -> list[Item]:
+    """torch.nn.utils.clip_grad_norm_: factor min(1, limit / (norm + 1e-6))."""
+    norm = global_norm([item.grad for item in items])
+    factor = gc.minimum(limit / (norm + 1e-6), 1.0)
+    return [replace(item, grad=item.grad * factor.astype(item.grad.dtype)) for item in items]
+
+
+def global_norm(arrays: Sequence):
+    """The 2-norm of all elements of all arrays, an f32 scalar."""
+    total = None
+    for a in arrays:
+        square = gc.sum(a * a).astype(gc.f32)
+        total = square if total is None else total + square
+    return gc.sqrt(total) if total is not None else gc.full((), 0.0, gc.f32)
+
+
+# schedules: functions of the number of updates done so far
+
+def constant(lr: float) -> Schedule:
+    """Always lr."""
+    return lambda step: step * 0.0 + lr
+
+
+def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
+    """From lr to `final` along half a cosine in `steps` updates, `final` afterwards (Loshchilov and Hutter 2017)."""
+    return lambda step: (1.0 + gc.cos(gc.minimum(step / steps, 1.0) * pi)) * ((lr - final) / 2) + final
+
+
+def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
+    """lr times `factor` once every `every` updates (torch's StepLR)."""
+    return lambda step: gc.exp(gc.floor(step / every) * _log(factor)) * lr
+
+
+def exponential(lr: float, factor: float) -> Schedule:
+    """lr times factor^step (torch's ExponentialLR)."""
+    return lambda step: gc.exp(step * _log(factor)) * lr
+
+
+def warmup(schedule: float | Schedule, steps: int) -> Schedule:
+    """The first `steps` updates rise linearly to lr; then `schedule` (a number or a schedule), counted from their end."""
+    def rate(step):
+        after = schedule(gc.maximum(step - steps, 0.0)) if callable(schedule) else schedule
+        return gc.minimum((step + 1.0) / steps, 1.0) * after
+    return rate
+
+
+def _decayed(g, p, weight_decay: float):
+    return g + p * weight_decay if weight_decay else g
+
+
+def _as(scalar, p):
+    """A scalar in the dtype of `p`; numbers adapt by themselves."""
+    return scalar if isinstance(scalar, (int, float)) else scalar.astype(p.dtype)
+
+
+def _log(x: float) -> float:
+    if not x > 0:
+        raise GraphError(f"expected a factor > 0, got {x}")
+    return log(x)

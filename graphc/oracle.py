@@ -1,0 +1,37 @@
+"""Runs a graph with state by the numpy oracle: what native code is checked against, and a fallback to find out whose fault it is."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.errors import GraphError
+from graphc.ir.graph import Graph
+from graphc.ir.interp import evaluate
+from graphc.ir.printer import print_graph
+from graphc.ir.types import shape_text
+
+
+class OracleExecutable:
+    """Callable like compiled code: takes the inputs, writes new state into `state` in place, returns the tuple of outputs."""
+    memory = None
+
+    def __init__(self, graph: Graph, state: Sequence[np.ndarray]):
+        self.graph, self.state = graph, tuple(state)
+
+    def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        arrays = [np.asarray(a) for a in arrays]
+        for v, a in zip(self.graph.inputs, arrays, strict=True):
+            if a.shape != v.type.shape or a.dtype != v.type.dtype.np:
+                raise GraphError(f"argument {v.name!r} is {v.type}, got {a.dtype}{shape_text(a.shape)}")
+        results = evaluate(self.graph, (*arrays, *self.state))
+        count = len(self.graph.outputs)
+        kept = [s for s, new in zip(self.state, self.graph.updates) if new is not None]
+        for target, new in zip(kept, results[count:], strict=True):
+            target[...] = new
+        return tuple(results[:count])
+
+    def dump(self, stage: str = "graph") -> str:
+        if stage != "graph":
+            raise GraphError(f"the oracle has no stage {stage!r}, only \"graph\"")
+        return print_graph(self.graph)

@@ -1,0 +1,61 @@
+"""Progress while something trains: a bar on a terminal (tqdm, when installed), plain lines elsewhere."""
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+
+try:
+    from tqdm import tqdm
+except ImportError:                 # an extra: without it, plain lines
+    tqdm = None
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Iterates over batches and shows loss and examples per second.
+
+    `for batch in (bar := Progress(batches, "epoch 1", examples=64)): bar.loss(step(*batch))`
+    """
+
+    def __init__(self, batches: Iterable, title: str = "", examples: int = 1, total: int | None = None, file=None):
+        self.batches, self.title, self.examples = batches, title, examples
+        self.total = len(batches) if total is None and isinstance(batches, Sized) else total
+        self.file = file or sys.stderr
+        self.done, self.last = 0, float("nan")
+
+    def loss(self, value: float) -> None:
+        """The loss of the batch just done."""
+        self.last = value
+
+    def __iter__(self) -> Iterator:
+        return self._drawn() if tqdm is not None and self.file.isatty() else self._written()
+
+    @property
+    def text(self) -> str:
+        """loss and examples/s so far."""
+        return f"loss {self.last:.4f}, {self.done * self.examples / max(time.perf_counter() - self._start, 1e-9):.0f} examples/s"
+
+    def _drawn(self) -> Iterator:
+        self._start = time.perf_counter()
+        with tqdm(total=self.total, desc=self.title, file=self.file, unit="step", mininterval=0.1) as bar:
+            for batch in self.batches:
+                yield batch
+                self.done += 1
+                bar.set_postfix_str(self.text, refresh=False)
+                bar.update()
+
+    def _written(self) -> Iterator:
+        self._start = said = time.perf_counter()
+        for batch in self.batches:
+            yield batch
+            self.done += 1
+            if time.perf_counter() - said >= SECONDS_BETWEEN_LINES:
+                self._say()
+                said = time.perf_counter()
+        self._say()
+
+    def _say(self) -> None:
+        count = f"{self.done}/{self.total}" if self.total else str(self.done)
+        print(f"{self.title}: {count} steps, {self.text}", file=self.file, flush=True)
