@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
-from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.passes.pipeline import Pass
@@ -29,9 +29,6 @@ class Canonicalize(Pass):
             simpler = self._simplify(w, node)
             if simpler is not None:
                 w.replace(node, (simpler,))
-            elif any(regions(node.op)):
-                changed |= self._keep_with_regions(w, node)
-                continue
             else:
                 w.keep(node)
             changed |= simpler is not None
@@ -49,12 +46,6 @@ class Canonicalize(Pass):
                 if value is not None:
                     return value
         return None
-
-    def _keep_with_regions(self, w: Rewriter, node: Node) -> bool:
-        inner = {name: self.run(region) for name, region in regions(node.op)}
-        same = all(inner[name] is region for name, region in regions(node.op))
-        w.keep(node, None if same else replace(node.op, **inner))
-        return not same
 
 
 def splat(v: Value) -> float | int | bool | None:

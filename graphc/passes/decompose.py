@@ -1,13 +1,13 @@
 """Replaces composite operators by the operators they are made of."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
-from graphc.ir.graph import Graph, regions
+from graphc.ir.graph import Graph
 from graphc.ir.op import Composite, as_tuple
-from graphc.passes.pipeline import Pass
+from graphc.passes.pipeline import Pass, apply
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,13 @@ class Decompose(Pass):
     keep: frozenset[type] = frozenset()
 
     def run(self, graph: Graph) -> Graph:
-        if not any(isinstance(n.op, Composite) or any(regions(n.op)) for n in graph.nodes):
+        if not any(self._taken_apart(n.op) for n in graph.nodes):
             return graph
         w = Rewriter(graph)
         for node in graph.nodes:
-            inner = {name: self.run(region) for name, region in regions(node.op)}
             if self._taken_apart(node.op):
                 with w.at(node.loc, node.scope):
                     w.replace(node, self._expand(w, node.op, tuple(w[v] for v in node.inputs)))
-            elif inner:
-                with w.at(node.loc, node.scope):
-                    w.replace(node, w.apply(replace(node.op, **inner), [w[v] for v in node.inputs]))
             else:
                 w.keep(node)
         return w.done()
@@ -42,5 +38,5 @@ class Decompose(Pass):
         """The decomposition of `op`, itself decomposed, appended to `w`."""
         b = Builder(op.name)
         arguments = [b.input(f"x{i}", v.type) for i, v in enumerate(ins)]
-        inner = self.run(b.finish(as_tuple(op.decompose(b, *arguments)), ("",)))
+        inner = apply(self, b.finish(as_tuple(op.decompose(b, *arguments)), ("",)))
         return w.inline_here(inner, ins)

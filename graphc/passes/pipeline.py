@@ -1,26 +1,46 @@
 """Runs passes: times, dumps and verifies around each, so that the passes themselves hold nothing but their idea."""
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import ClassVar
 
 from graphc.config import Config
 from graphc.errors import GraphError, InternalError
-from graphc.ir.graph import Graph
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, regions
+from graphc.ir.ops.fused import Fused
 from graphc.ir.printer import print_graph
 from graphc.ir.verify import Stage, verify
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A rewrite of a graph: `run` returns a new graph that computes the same. Its docstring says what it needs and gives."""
+    """A rewrite of a graph: `run` returns a new graph that computes the same. Its docstring says what it needs and gives.
+
+    `run` sees one level: `apply` has run it on the regions (bodies of loops and branches) before.
+    """
     name: ClassVar[str] = ""
 
     def run(self, graph: Graph) -> Graph:
         raise NotImplementedError
+
+
+def apply(each: Pass, graph: Graph) -> Graph:
+    """The graph after the pass, bodies of loops and branches first; a fused body is left alone."""
+    if not any(_bodies(node) for node in graph.nodes):
+        return each.run(graph)
+    w = Rewriter(graph)
+    for node in graph.nodes:
+        inner = {name: apply(each, region) for name, region in _bodies(node).items()}
+        w.keep(node, replace(node.op, **inner) if inner else None)
+    return each.run(w.done())
+
+
+def _bodies(node: Node) -> dict[str, Graph]:
+    return {} if isinstance(node.op, Fused) else dict(regions(node.op))
 
 
 @dataclass
@@ -44,7 +64,7 @@ class Pipeline:
     timings: Timings = field(default_factory=Timings)
     dumped: int = 0
 
-    def run(self, graph: Graph, passes: Iterable[Pass], stage: Stage) -> Graph:
+    def run(self, graph: Graph, passes: Sequence[Pass], stage: Stage) -> Graph:
         """The graph after all passes; `stage` is what it must satisfy at the end (with GRAPHC_VERIFY=2 after each)."""
         for each in passes:
             graph = self._run_one(graph, each)
@@ -65,7 +85,7 @@ class Pipeline:
     def _run_one(self, graph: Graph, each: Pass) -> Graph:
         start = perf_counter()
         try:
-            after = each.run(graph)
+            after = apply(each, graph)
         except (GraphError, InternalError):
             raise
         except Exception as error:

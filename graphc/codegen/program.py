@@ -1,0 +1,207 @@
+"""From a planned graph to loop functions: one function per distinct kernel, and `main`, which calls them in order.
+
+Loops and branches of the graph become loops and branches of main; the bodies' kernels are shared with everything else.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphc.codegen.index import Ix, as_ix
+from graphc.codegen.loop_ir import View
+from graphc.codegen.loops import Function
+from graphc.codegen.lower import function_needs_node_id, lower
+from graphc.ir.graph import Node, Value
+from graphc.ir.ops.constant import Constant
+from graphc.ir.plan import Buffer, Place, Plan
+from graphc.ir.scan_layout import scan_layout
+from graphc.ir.target import Target
+from graphc.ir.types import i64
+from graphc.ir.view import contiguous_strides
+
+VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})
+
+
+@dataclass(frozen=True)
+class LoopProgram:
+    """The loop functions of a program. `checked[i]` is the graph node that reports failures under number i."""
+    kernels: tuple[Function, ...]
+    main: Function
+    checked: tuple[Node, ...]
+
+
+def build_program(plan: Plan, target: Target) -> LoopProgram:
+    """Lowers every node of the plan. Pure: equal plans give equal programs."""
+    builder = _ProgramBuilder(target)
+    builder.block(plan, _Frame(plan))
+    return LoopProgram(tuple(builder.kernels.values()), builder.main, tuple(builder.checked))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where a plan's buffers are: `base` bytes into the arena; arguments and results of a region as views of what is around it."""
+    plan: Plan
+    base: int = 0
+    arguments: Sequence[View] = ()
+    results: Mapping[int, View] = field(default_factory=dict)
+
+
+class _ProgramBuilder:
+    def __init__(self, target: Target):
+        self.target = target
+        self.main = Function("main")
+        self.kernels: dict[tuple, Function] = {}
+        self.names: dict[str, int] = {}
+        self.checked: list[Node] = []
+        self.committed = False
+
+    def block(self, plan: Plan, frame: _Frame) -> None:
+        """Calls the kernels of one graph, in order."""
+        for node in plan.graph.nodes:
+            if node.op.name in CONTROL:
+                CONTROL[node.op.name](self, node, frame)
+            elif node.op.name not in VIEWS and not isinstance(node.op, Constant):
+                self.kernel_call(node, frame)
+
+    def kernel_call(self, node: Node, frame: _Frame) -> None:
+        plan = frame.plan
+        kernel = self.kernel(node, plan)
+        views = [self.view(plan.places[v], frame) for v in (*node.inputs, *node.outputs)]
+        if node in plan.scratch:
+            views.append(self.scratch(plan.scratch[node], kernel.views[-1], frame))
+        self.commit(plan, node)
+        self.main.call(kernel, views + self.node_id(node, kernel))
+
+    def kernel(self, node: Node, plan: Plan) -> Function:
+        """The function for this operator, these views and this schedule: lowered once."""
+        ins, outs, schedule = plan.views(node.inputs), plan.views(node.outputs), plan.schedules[node]
+        key = (node.op, tuple(ins), tuple(outs), schedule)
+        if key not in self.kernels:
+            self.kernels[key] = lower(node, ins, outs, schedule, self.target, name=self.unique(_kernel_name(node)))
+        return self.kernels[key]
+
+    def unique(self, name: str) -> str:
+        count = self.names[name] = self.names.get(name, 0) + 1
+        return name if count == 1 else f"{name}_{count}"
+
+    def node_id(self, node: Node, kernel: Function) -> list[int]:
+        if not function_needs_node_id(kernel):
+            return []
+        self.checked.append(node)
+        return [len(self.checked) - 1]
+
+    def commit(self, plan: Plan, node: Node) -> None:
+        """Before the first kernel that writes state: leave if something failed, so that state is not half updated."""
+        if not self.committed and any(plan.places[v].buffer.space == "state" for v in node.outputs):
+            self.main.return_if_cancelled()
+            self.main.return_if_failed()
+            self.committed = True
+
+    # memory
+
+    def view(self, place: Place, frame: _Frame) -> View:
+        buffer = place.buffer
+        if buffer.space in ("argument", "result"):
+            outer = (frame.arguments if buffer.space == "argument" else frame.results)[buffer.slot]
+            return View(outer.root, place.shape, place.strides, outer.start + place.offset)
+        offset = place.offset * place.dtype.itemsize + buffer.offset + (frame.base if buffer.space == "arena" else 0)
+        return self.main.buffer(buffer.space, buffer.slot, offset, place.dtype, place.shape, place.strides)
+
+    def scratch(self, buffer: Buffer, wanted: View, frame: _Frame) -> View:
+        return self.main.buffer("arena", 0, frame.base + buffer.offset, wanted.dtype, wanted.shape)
+
+    def loop_view(self, buffer: Buffer, value: Value, slots: int, frame: _Frame) -> View:
+        """The slots of a carry, stacked along a new first axis. They may have become an output of the program."""
+        shape = (slots, *value.type.shape)
+        return self.view(Place(buffer, value.type.dtype, shape, contiguous_strides(shape)), frame)
+
+    def copy(self, source: View, target: View) -> None:
+        """Copies a value inside main: initial carries, results of a while loop."""
+        key = ("copy", source.dtype, source.shape, source.strides, target.strides)
+        if key not in self.kernels:
+            self.kernels[key] = _copy_function(self.unique("copy_carry"), source, target)
+        self.main.call(self.kernels[key], [source, target])
+
+    # control
+
+    def scan(self, node: Node, frame: _Frame) -> None:
+        op, plan, region = node.op, frame.plan, frame.plan.regions[node]
+        layout, body = scan_layout(op), region.plans["body"]
+        ins = [self.view(plan.places[v], frame) for v in node.inputs]
+        ys = [self.view(plan.places[v], frame) for v in node.outputs[op.carries:]]
+        carries = [self.loop_view(b, v, layout.slots[c], frame)
+                   for c, (b, v) in enumerate(zip(region.loop, op.body.inputs))]
+        for c, slots in enumerate(carries):
+            self.copy(ins[c], _step(slots, layout.first(c)))
+        with self.main.loop(0, op.length, name="step") as loop:
+            self.main.return_if_cancelled()
+            trip = loop.index
+            parity = self.main.divmod(trip, 2)[1]
+            at = trip * -1 + (op.length - 1) if op.reverse else trip
+            arguments = [_step(slots, layout.slot(c, trip, parity, after=False)) for c, slots in enumerate(carries)]
+            arguments += [_step(x, at) for x in ins[op.carries:op.carries + op.xs]] + ins[op.carries + op.xs:]
+            after = [_step(slots, layout.slot(c, trip, parity, after=True)) for c, slots in enumerate(carries)]
+            results = dict(enumerate(after + [_step(y, at) for y in ys]))
+            self.block(body, _Frame(body, frame.base + region.arena.offset, arguments, results))
+
+    def cond(self, node: Node, frame: _Frame) -> None:
+        plan, region = frame.plan, frame.plan.regions[node]
+        pred, *captured = [self.view(plan.places[v], frame) for v in node.inputs]
+        results = dict(enumerate(self.view(plan.places[v], frame) for v in node.outputs))
+        base = frame.base + region.arena.offset
+        then_plan, else_plan = region.plans["then_body"], region.plans["else_body"]
+        with self.main.if_(self.main.load(pred, [])):
+            self.block(then_plan, _Frame(then_plan, base, captured, results))
+        with self.main.else_():
+            self.block(else_plan, _Frame(else_plan, base, captured, results))
+
+    def while_loop(self, node: Node, frame: _Frame) -> None:
+        op, plan, region = node.op, frame.plan, frame.plan.regions[node]
+        ins = [self.view(plan.places[v], frame) for v in node.inputs]
+        count, *carries = [self.view(plan.places[v], frame) for v in node.outputs]
+        types = (*op.cond_body.outputs, *op.body.outputs)
+        pred, *new = [self.view(Place.dense(v, b), frame) for v, b in zip(types, region.loop)]
+        base, arguments = frame.base + region.arena.offset, carries + ins[op.carries:]
+        test, body = region.plans["cond_body"], region.plans["body"]
+        for source, target in zip(ins, carries):
+            self.copy(source, target)
+        with self.main.while_(op.max_trips) as loop:
+            self.main.return_if_cancelled()
+            self.block(test, _Frame(test, base, arguments, {0: pred}))
+            loop.condition(self.main.load(pred, []))
+            self.block(body, _Frame(body, base, arguments, dict(enumerate(new))))
+            for source, target in zip(new, carries):
+                self.copy(source, target)
+        self.main.store(count, [], self.main.cast(self.main.value(loop.count), i64))
+
+
+CONTROL: dict[str, Callable[[_ProgramBuilder, Node, _Frame], None]] = {
+    "scan": _ProgramBuilder.scan, "cond": _ProgramBuilder.cond, "while_loop": _ProgramBuilder.while_loop}
+
+
+def _step(view: View, at: Ix | int) -> View:
+    """Slice number `at` along the first axis."""
+    return View(view.root, view.shape[1:], view.strides[1:], view.start + as_ix(at) * view.strides[0])
+
+
+def _copy_function(name: str, source: View, target: View) -> Function:
+    f = Function(name)
+    x = f.view("x", source.dtype, source.shape, source.strides)
+    y = f.view("y", target.dtype, target.shape, target.strides)
+    _copy_axes(f, x, y, ())
+    return f
+
+
+def _copy_axes(f: Function, x: View, y: View, index: tuple[Ix, ...]) -> None:
+    if len(index) == len(x.shape):
+        f.store(y, list(index), f.load(x, list(index)))
+        return
+    with f.loop(0, x.shape[len(index)]) as loop:
+        _copy_axes(f, x, y, (*index, loop.index))
+
+
+def _kernel_name(node: Node) -> str:
+    """What the profile and the assembly call this kernel."""
+    body = getattr(node.op, "body", None)
+    parts = [n.op.name for n in body.nodes if not isinstance(n.op, Constant)] if body else [node.op.name]
+    return "_".join(parts[:4] + ["etc"] * (len(parts) > 4)) or node.op.name

@@ -1,0 +1,220 @@
+"""The pipeline from a graph to native code, and the object that a compile gives back."""
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from time import perf_counter
+
+import numpy as np
+
+from graphc.codegen import cache, jit
+from graphc.codegen.host import host_target
+from graphc.codegen.llvm import emit_module, scratch_bytes
+from graphc.codegen.loop_printer import print_function
+from graphc.codegen.loop_verify import verify as verify_loops
+from graphc.codegen.program import LoopProgram, build_program
+from graphc.config import Config, config
+from graphc.errors import GraphError, InternalError, Loc
+from graphc.ir.graph import Graph, Node
+from graphc.ir.plan import Plan
+from graphc.ir.printer import print_graph
+from graphc.ir.target import Target
+from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, verify
+from graphc.memory import Memory
+from graphc.passes.canonicalize import Canonicalize
+from graphc.passes.cse import EliminateCommonSubexpressions
+from graphc.passes.dce import EliminateDeadCode
+from graphc.passes.decompose import Decompose
+from graphc.passes.fold_constants import FoldConstants
+from graphc.passes.fuse import Fuse, explain
+from graphc.passes.hoist import Hoist
+from graphc.passes.order import Order
+from graphc.passes.pipeline import Pipeline
+from graphc.passes.plan_memory import plan_memory
+from graphc.passes.storage import Constants
+from graphc.runtime.executable import Executable, Program
+from graphc.runtime.lock import StateLock
+from graphc.runtime.signature import ArraySpec, Signature
+
+SIMPLIFY = (
+    EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
+    Decompose(),                        # before the rest: composites hide equal and constant parts
+    Canonicalize(),                     # before folding and cse: one form of equal things
+    FoldConstants(),
+    EliminateCommonSubexpressions(),    # after canonicalize: forward and backward meet in the same form
+    Hoist(),                            # after cse: what does not depend on the carries is then one node, moved once
+    Canonicalize(),                     # hoisting stacks and reshapes
+    EliminateCommonSubexpressions(),
+    EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
+)
+FUSE = (
+    Fuse(),
+    Order(),                            # after fusion: an optimizer's update of one parameter is one node then
+)
+STAGES = ("graph", "simplified", "fused", "planned", "loops", "llvm", "asm")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What to say when a kernel reports a bad index: the operator and the user's line."""
+    op: str
+    loc: Loc | None
+
+    def error(self, index: int) -> GraphError:
+        return GraphError(f"{self.op}: index {index} is out of range", self.loc)
+
+
+@dataclass(frozen=True)
+class Built:
+    """All that a later process needs to run the graph without compiling it."""
+    program: Program
+    failures: tuple[Failure, ...]
+    memory: Memory
+
+
+class Compilation:
+    """One graph on its way to machine code. Each stage is computed when first asked for, and kept."""
+
+    def __init__(self, graph: Graph, target: Target | None = None, knobs: Config | None = None):
+        self.graph, self.target, self.config = graph, target or host_target(), knobs or config()
+        self.pipeline = Pipeline(self.config)
+        self.constants = Constants()
+
+    @cached_property
+    def simplified(self) -> Graph:
+        verify(self.graph, BOUND)
+        return self.pipeline.run(self.graph, SIMPLIFY, DECOMPOSED)
+
+    @cached_property
+    def fused(self) -> Graph:
+        return self.pipeline.run(self.simplified, FUSE, FUSED)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return self._timed("plan_memory", lambda: plan_memory(self.fused, self.target, self.constants))
+
+    @cached_property
+    def loops(self) -> LoopProgram:
+        program = self._timed("lower", lambda: build_program(self.plan, self.target))
+        if self.config.verify:
+            self._timed("verify loops", lambda: [verify_loops(f) for f in (*program.kernels, program.main)])
+        return program
+
+    @cached_property
+    def llvm(self) -> str:
+        return self._timed("llvm text", lambda: emit_module(list(self.loops.kernels), self.loops.main, self.target))
+
+    @cached_property
+    def built(self) -> Built:
+        """The program, from the disk cache if it is there."""
+        store = cache.default()
+        key = cache.make_key("program", print_graph(self.graph), self.target.triple, self.target.features)
+        found = store.get(key) if store else None
+        if found is not None:
+            return pickle.loads(found)
+        built = self._build()
+        if store:
+            store.put(key, pickle.dumps(built))
+        if self.config.time:
+            print(self.pipeline.timings)
+        return built
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes by purpose, known before a run."""
+        return Memory.of(self.plan, len(self.constants.data), self._thread_scratch)
+
+    def text(self, stage: str) -> str:
+        """The program at a stage: one of STAGES."""
+        if stage not in STAGES:
+            raise GraphError(f"there is no stage {stage!r}; the stages are {', '.join(STAGES)}")
+        return _TEXTS[stage](self)
+
+    def _build(self) -> Built:
+        text = self.llvm
+        code = self._timed("llvm", lambda: jit.compile_object(text, self.target))
+        failures = tuple(Failure(_checking_op(n), n.loc) for n in self.loops.checked)
+        memory = self.memory
+        program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused))
+        return Built(program, failures, memory)
+
+    @property
+    def _thread_scratch(self) -> int:
+        return scratch_bytes(list(self.loops.kernels), self.loops.main)
+
+    def _timed(self, name: str, work: Callable):
+        start = perf_counter()
+        result = work()
+        self.pipeline.timings.add(name, perf_counter() - start)
+        return result
+
+
+class Compiled:
+    """Native code of a graph. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell what it does."""
+
+    def __init__(self, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None):
+        self.graph = graph
+        self.compilation = Compilation(graph)
+        built = self.compilation.built
+        self.memory = built.memory
+        self.executable = Executable(built.program, threads or self.compilation.config.threads, state, lock,
+                                     lambda node, index: built.failures[node].error(index))
+        self.run = self.executable.call
+
+    def __call__(self, *args, **kwargs):
+        return self.run(*args, **kwargs)
+
+    def dump(self, stage: str = "graph") -> str:
+        """The text of a stage: graph, simplified, fused, planned, loops, llvm or asm."""
+        return self.compilation.text(stage)
+
+    def explain(self) -> str:
+        """Why neighbours in the graph were not fused."""
+        return explain(self.compilation.fused)
+
+    def __reduce__(self):
+        if self.graph.state:
+            raise GraphError(f"{self.graph.name} is bound to a training state; save that with step.save(path)")
+        return Compiled, (self.graph, self.executable.threads)
+
+
+def signature(graph: Graph) -> Signature:
+    """How the graph is called."""
+    names = graph.output_names or ("",) * len(graph.outputs)
+    result = "array" if graph.output_names is None else "dict" if any(graph.output_names) else "tuple"
+    outputs = tuple(ArraySpec(n or f"output {i}", v.type) for i, (n, v) in enumerate(zip(names, graph.outputs)))
+    return Signature(tuple(ArraySpec(v.name, v.type) for v in graph.inputs), outputs, result, graph.name)
+
+
+def _planned_text(c: Compilation) -> str:
+    plan = c.plan
+
+    def note(node: Node) -> str:
+        places = ", ".join(str(plan.places[v]) for v in node.outputs)
+        return f"in {places}; {plan.schedules[node]}" if node in plan.schedules else f"in {places}"
+    return print_graph(plan.graph, note) + f"\n# {c.memory}"
+
+
+_TEXTS: dict[str, Callable[[Compilation], str]] = {
+    "graph": lambda c: print_graph(c.graph),
+    "simplified": lambda c: print_graph(c.simplified),
+    "fused": lambda c: print_graph(c.fused),
+    "planned": _planned_text,
+    "loops": lambda c: "\n\n".join(print_function(f) for f in (*c.loops.kernels, c.loops.main)),
+    "llvm": lambda c: c.llvm,
+    "asm": lambda c: jit.assembly(c.llvm, c.target),
+}
+
+
+def _checking_op(node: Node) -> str:
+    """The operator in the node that checks its indices."""
+    return node.op.name
+
+
+def _work_ns(graph: Graph) -> int:
+    """A rough duration on one core: 20 Gflop/s and 10 GB/s."""
+    costs = [n.op.cost(*(v.type for v in n.inputs)) for n in graph.nodes]
+    return int(sum(max(c.flops / 20, c.bytes / 10) for c in costs))

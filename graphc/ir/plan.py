@@ -1,0 +1,75 @@
+"""Where every value of a planned graph lies: buffers, places in them, the arena."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.types import DType
+from graphc.ir.view import ViewType, contiguous_strides
+
+SPACES = ("arena", "const", "input", "state", "output", "argument", "result")
+
+
+class Buffer:
+    """A piece of memory. `slot` is the number of the array in its space, `offset` its first byte in arena or const.
+
+    "argument" and "result" are memory of the graph around a region: its body's inputs and outputs.
+    """
+    __slots__ = ("space", "slot", "nbytes", "offset")
+
+    def __init__(self, space: str, nbytes: int, slot: int = 0, offset: int = 0):
+        self.space, self.nbytes, self.slot, self.offset = space, nbytes, slot, offset
+
+    def __str__(self) -> str:
+        return f"{self.space}+{self.offset}" if self.space in ("arena", "const") else f"{self.space}[{self.slot}]"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value's elements: element [0, 0, …] is `offset` elements into the buffer."""
+    buffer: Buffer
+    dtype: DType
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def view(self) -> ViewType:
+        return ViewType(self.dtype, self.shape, self.strides)
+
+    @property
+    def is_whole(self) -> bool:
+        """A dense row-major array that starts its buffer."""
+        return self.offset == 0 and self.view.is_contiguous
+
+    @staticmethod
+    def dense(value: Value, buffer: Buffer, order: tuple[int, ...] | None = None) -> "Place":
+        t = value.type
+        return Place(buffer, t.dtype, t.shape, contiguous_strides(t.shape, order))
+
+    def __str__(self) -> str:
+        tail = "" if self.is_whole else f" {self.view}" + (f" from element {self.offset}" if self.offset else "")
+        return f"{self.buffer}{tail}"
+
+
+@dataclass
+class Region:
+    """The planned bodies of a control node; `arena` holds their arenas, `loop` what they carry from trip to trip."""
+    plans: dict[str, "Plan"]
+    arena: Buffer
+    loop: tuple[Buffer, ...] = ()
+
+
+@dataclass
+class Plan:
+    """A graph ready for lowering."""
+    graph: Graph
+    places: Mapping[Value, Place]
+    schedules: Mapping[Node, object]
+    scratch: dict[Node, Buffer] = field(default_factory=dict)
+    regions: dict[Node, Region] = field(default_factory=dict)
+    arena_bytes: int = 0
+
+    def views(self, values: Sequence[Value]) -> list[ViewType]:
+        return [self.places[v].view for v in values]

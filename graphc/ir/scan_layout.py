@@ -1,0 +1,55 @@
+"""How a scan keeps its carries in memory: what the memory plan and the generated loop must agree on."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.ops.control import Scan
+
+
+@dataclass(frozen=True)
+class ScanLayout:
+    """Carry c lies in `slots[c]` slots, one of which is read and another written in each trip.
+
+    Two slots alternate. Where a per-step output is the carry itself, before or after the step, there are length + 1 slots and
+    the stacked output is a window of them: `windows[j] = (carry, first slot)`; None for an output with memory of its own.
+    """
+    length: int
+    reverse: bool
+    slots: tuple[int, ...]
+    windows: tuple[tuple[int, int] | None, ...]
+
+    def first(self, carry: int) -> int:
+        """The slot of the initial value."""
+        return self.length if self._history(carry) and self.reverse else 0
+
+    def last(self, carry: int) -> int:
+        """The slot of the final value."""
+        if self._history(carry):
+            return 0 if self.reverse else self.length
+        return self.length % 2
+
+    def _history(self, carry: int) -> bool:
+        return any(w is not None and w[0] == carry for w in self.windows)
+
+    def slot(self, carry: int, trip, parity, after: bool):
+        """The slot read (or, `after`, written) in a trip; `parity` is trip modulo 2. Works on ints and on loop indices."""
+        if not self._history(carry):
+            return parity * -1 + 1 if after else parity
+        step = trip + 1 if after else trip
+        return step * -1 + self.length if self.reverse else step
+
+
+def scan_layout(op: Scan) -> ScanLayout:
+    old = {v: c for c, v in enumerate(op.body.inputs[:op.carries])}
+    new = {v: c for c, v in reversed(list(enumerate(op.body.outputs[:op.carries])))}
+    windows = []
+    for v in op.body.outputs[op.carries:]:
+        if v in new:
+            windows.append((new[v], 0 if op.reverse else 1))
+        elif v in old:
+            windows.append((old[v], 1 if op.reverse else 0))
+        else:
+            windows.append(None)
+    kept = {w[0] for w in windows if w}
+    slots = tuple(op.length + 1 if c in kept else 2 for c in range(op.carries))
+    return ScanLayout(op.length, op.reverse, slots, tuple(windows))

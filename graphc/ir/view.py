@@ -1,0 +1,69 @@
+"""How a tensor lies in memory: what schedules and lowerings see of an operand."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.types import DType
+
+
+@dataclass(frozen=True)
+class ViewType:
+    """Element type, shape, and the distance in elements between neighbours along each axis."""
+    dtype: DType
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def is_contiguous(self) -> bool:
+        return same_strides(self.shape, self.strides, contiguous_strides(self.shape))
+
+    def __str__(self) -> str:
+        text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        return text if self.is_contiguous else f"{text} strides ({', '.join(map(str, self.strides))})"
+
+
+def contiguous_strides(shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Strides of a dense array whose axes are stored in `order`, outermost first (default: row-major)."""
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(order or range(len(shape))):
+        strides[axis] = step
+        step *= max(shape[axis], 1)
+    return tuple(strides)
+
+
+def same_strides(shape: tuple[int, ...], a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether both address the same elements; strides of axes of size 1 do not matter."""
+    return all(x == y or n <= 1 for n, x, y in zip(shape, a, b))
+
+
+def reshape_strides(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Strides under which the same elements, in row-major order, have shape `new`; None if only a copy can do it."""
+    if 0 in shape:
+        return contiguous_strides(new)
+    runs = _runs(shape, strides)
+    result: list[int] = []
+    size, step = runs.pop() if runs else (1, 1)
+    for n in reversed(new):
+        if n == 1:
+            result.append(step)
+            continue
+        while size == 1 and runs:
+            size, step = runs.pop()
+        if size % n:
+            return None
+        result.append(step)
+        size, step = size // n, step * n
+    return tuple(reversed(result))
+
+
+def _runs(shape, strides) -> list[tuple[int, int]]:
+    """Axes merged into maximal runs (size, step of the innermost) that one step walks through."""
+    runs: list[tuple[int, int]] = []
+    for n, s in zip(shape, strides):
+        if n == 1:
+            continue
+        if runs and runs[-1][1] == n * s:
+            runs[-1] = (runs[-1][0] * n, s)
+        else:
+            runs.append((n, s))
+    return runs

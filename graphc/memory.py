@@ -1,0 +1,42 @@
+"""Bytes that a compiled graph needs, by purpose."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.plan import Plan
+
+UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All in bytes. `scratch` is per thread; `arena` is what one call in flight needs besides."""
+    arena: int
+    scratch: int
+    consts: int
+    state: int
+    inputs: int
+    outputs: int
+
+    @staticmethod
+    def of(plan: Plan, consts: int, scratch: int) -> "Memory":
+        graph = plan.graph
+        size = lambda values: sum(v.type.nbytes for v in values)
+        return Memory(plan.arena_bytes, scratch, consts, size(graph.state), size(graph.inputs), size(graph.outputs))
+
+    @property
+    def total(self) -> int:
+        """With one thread and one call in flight."""
+        return self.arena + self.scratch + self.consts + self.state + self.inputs + self.outputs
+
+    def __str__(self) -> str:
+        rows = ((name, getattr(self, name)) for name in ("arena", "scratch", "consts", "state", "inputs", "outputs", "total"))
+        return "memory: " + ", ".join(f"{name} {human(n)}" for name, n in rows)
+
+
+def human(nbytes: float) -> str:
+    """1536 -> "1.5 KB"."""
+    unit = 0
+    while nbytes >= 1024 and unit < len(UNITS) - 1:
+        nbytes, unit = nbytes / 1024, unit + 1
+    return f"{nbytes:.0f} {UNITS[unit]}" if unit == 0 else f"{nbytes:.1f} {UNITS[unit]}"

@@ -1,0 +1,166 @@
+"""The memory plan: storage for all values, liveness, one arena. Bodies of loops and branches are planned inside out."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.plan import Buffer, Place, Plan, Region
+from graphc.ir.scan_layout import scan_layout
+from graphc.ir.target import Target
+from graphc.passes.schedule import schedule_node, scratch_bytes
+from graphc.passes.storage import ALIGNMENT, Constants, Order, Stored, assign_storage
+
+Interval = tuple[int, int]          # first and last position at which a buffer is in use
+
+
+def plan_memory(graph: Graph, target: Target, constants: Constants, orders: Mapping[Value, Order] | None = None) -> Plan:
+    """The plan of a whole program. Needs fused nodes in their final order; gives offsets of all buffers in one arena."""
+    places = {v: Place.dense(v, Buffer("input", v.type.nbytes, slot)) for slot, v in enumerate(graph.inputs)}
+    places |= {v: Place.dense(v, Buffer("state", v.type.nbytes, slot)) for slot, v in enumerate(graph.state)}
+    results = [Buffer("output", v.type.nbytes, slot) for slot, v in enumerate(graph.outputs)]
+    results += [Buffer("state", v.type.nbytes, slot) for slot, v in enumerate(graph.updates) if v is not None]
+    return Planner(target, constants, orders or {}).plan(graph, places, results)
+
+
+@dataclass(frozen=True)
+class Planner:
+    target: Target
+    constants: Constants
+    orders: Mapping[Value, Order]
+
+    def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Buffer | None]) -> Plan:
+        stored = assign_storage(graph, arguments, results, self.constants, self._schedule, self.orders)
+        plan = Plan(stored.graph, stored.places, stored.schedules)
+        for node in plan.graph.nodes:
+            if node.op.name in REGION_PLANNERS:
+                plan.regions[node] = REGION_PLANNERS[node.op.name](self, node, stored)
+            elif scratch_bytes(node, stored.schedules.get(node)):
+                plan.scratch[node] = Buffer("arena", scratch_bytes(node, stored.schedules[node]))
+        plan.arena_bytes = assign_offsets(_intervals(plan, stored))
+        return plan
+
+    def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Buffer | None]) -> Plan:
+        """The plan of a region whose inputs lie at `places` of the surrounding graph."""
+        arguments = {v: Place(Buffer("argument", v.type.nbytes, slot), p.dtype, p.shape, p.strides)
+                     for slot, (v, p) in enumerate(zip(graph.inputs, places, strict=True))}
+        return self.plan(graph, arguments, results)
+
+    def _schedule(self, node: Node, ins, outs):
+        return schedule_node(node, ins, outs, self.target)
+
+
+def _plan_scan(planner: Planner, node: Node, stored: Stored) -> Region:
+    op = node.op
+    places = [stored.places[v] for v in node.inputs]
+    carries = [Place.dense(v, places[i].buffer) for i, v in enumerate(op.body.inputs[:op.carries])]
+    steps = [Place(p.buffer, p.dtype, p.shape[1:], p.strides[1:]) for p in places[op.carries:op.carries + op.xs]]
+    windows = (None,) * op.carries + scan_layout(op).windows
+    results = [None if window else Buffer("result", v.type.nbytes, j) for j, (v, window) in enumerate(zip(op.body.outputs, windows))]
+    plan = planner.body(op.body, carries + steps + places[op.carries + op.xs:], results)
+    return Region({"body": plan}, Buffer("arena", plan.arena_bytes), stored.carries[node])
+
+
+def _plan_cond(planner: Planner, node: Node, stored: Stored) -> Region:
+    captured = [stored.places[v] for v in node.inputs[1:]]
+    plans = {name: planner.body(graph, captured, _result_buffers(graph))
+             for name, graph in (("then_body", node.op.then_body), ("else_body", node.op.else_body))}
+    return Region(plans, Buffer("arena", max(p.arena_bytes for p in plans.values())))
+
+
+def _plan_while(planner: Planner, node: Node, stored: Stored) -> Region:
+    op = node.op
+    places = [stored.places[v] for v in node.outputs[1:]] + [stored.places[v] for v in node.inputs[op.carries:]]
+    plans = {name: planner.body(graph, places, _result_buffers(graph))
+             for name, graph in (("cond_body", op.cond_body), ("body", op.body))}
+    loop = tuple(Buffer("arena", v.type.nbytes) for v in (*op.cond_body.outputs, *op.body.outputs))
+    return Region(plans, Buffer("arena", max(p.arena_bytes for p in plans.values())), loop)
+
+
+REGION_PLANNERS: dict[str, Callable[[Planner, Node, Stored], Region]] = {
+    "scan": _plan_scan, "cond": _plan_cond, "while_loop": _plan_while}
+
+
+def _result_buffers(graph: Graph) -> list[Buffer]:
+    return [Buffer("result", v.type.nbytes, j) for j, v in enumerate(graph.outputs)]
+
+
+def _intervals(plan: Plan, stored: Stored) -> dict[Buffer, Interval]:
+    """When each arena buffer is in use, by position in the order. Outputs that may overwrite a dying input join its buffer."""
+    live: dict[Buffer, Interval] = {}
+    last_use = _last_uses(plan)
+    for position, node in enumerate(plan.graph.nodes):
+        for output, v in enumerate(node.outputs):
+            place = plan.places[v]
+            if place.buffer.space != "arena" or place.buffer in live:
+                continue
+            donor = _donor(stored, node, output, position, last_use)
+            if donor is not None:
+                _merge(plan, stored, place.buffer, donor)
+                last_use[donor] = max(last_use[donor], last_use.pop(place.buffer, position))
+                live[donor] = (live[donor][0], last_use[donor])
+            else:
+                live[place.buffer] = (position, max(position, last_use.get(place.buffer, position)))
+        for buffer in _temporaries(plan, node):
+            start, end = live.get(buffer, (position, position))
+            live[buffer] = (start, max(end, position))
+    return live
+
+
+def _last_uses(plan: Plan) -> dict[Buffer, int]:
+    return {plan.places[v].buffer: position for position, node in enumerate(plan.graph.nodes) for v in node.inputs}
+
+
+def _temporaries(plan: Plan, node: Node) -> list[Buffer]:
+    """Memory that a node needs while it runs."""
+    region = plan.regions.get(node)
+    own = [region.arena, *region.loop] if region else []
+    return own + [plan.scratch[node]] * (node in plan.scratch)
+
+
+def _donor(stored: Stored, node: Node, output: int, position: int, last_use: Mapping[Buffer, int]) -> Buffer | None:
+    """The buffer of a dying input that this output may take over."""
+    mine = stored.places[node.outputs[output]]
+    for o, i in stored.inplace(node):
+        theirs = stored.places[node.inputs[i]]
+        if (o == output and theirs.buffer.space == "arena" and last_use.get(theirs.buffer) == position
+                and theirs.offset == mine.offset and theirs.buffer.nbytes == mine.buffer.nbytes
+                and all(stored.places[v].buffer is not theirs.buffer for v in node.outputs)):
+            return theirs.buffer
+    return None
+
+
+def _merge(plan: Plan, stored: Stored, buffer: Buffer, donor: Buffer) -> None:
+    """Every place in `buffer` moves to `donor`."""
+    for v in stored.residents(buffer):
+        p = stored.places[v]
+        stored.places[v] = Place(donor, p.dtype, p.shape, p.strides, p.offset)
+
+
+def assign_offsets(live: Mapping[Buffer, Interval]) -> int:
+    """Greedy by size (Pisarchyk & Lee, arXiv:2001.03288): the largest first, each at the lowest gap that is free during its life.
+
+    Sets the buffers' offsets, multiples of 64 bytes; returns the bytes of the arena.
+    """
+    buffers = sorted(live, key=lambda b: (-b.nbytes, live[b]))
+    starts = np.array([live[b][0] for b in buffers], np.int64)
+    ends = np.array([live[b][1] for b in buffers], np.int64)
+    low, high = np.zeros(len(buffers), np.int64), np.zeros(len(buffers), np.int64)
+    for n, buffer in enumerate(buffers):
+        size = -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
+        clash = np.flatnonzero((starts[:n] <= ends[n]) & (ends[:n] >= starts[n]) & (high[:n] > low[:n]))
+        low[n] = _lowest_gap(low[clash], high[clash], size)
+        high[n] = low[n] + size
+        buffer.offset = int(low[n])
+    return int(high.max(initial=0))
+
+
+def _lowest_gap(low: np.ndarray, high: np.ndarray, size: int) -> int:
+    """The lowest offset at which `size` bytes overlap none of the taken ranges."""
+    order = np.argsort(low, kind="stable")
+    low, high = low[order], high[order]
+    reached = np.maximum.accumulate(np.concatenate(([0], high)))
+    fits = np.flatnonzero(low - reached[:-1] >= size)
+    return int(reached[fits[0]] if fits.size else reached[-1])

@@ -1,0 +1,56 @@
+"""Chooses how each node runs: which schedule family it belongs to, and which inputs its outputs may overwrite."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.errors import InternalError
+from graphc.ir.contraction import Contraction
+from graphc.ir.graph import Node, Value
+from graphc.ir.ops.fused import Fused
+from graphc.ir.schedule import ContractionSchedule
+from graphc.ir.target import Target
+from graphc.ir.view import ViewType
+from graphc.passes.schedule_contract import contraction_schedule
+from graphc.passes.schedule_nest import nest_schedule
+
+
+def contraction_of(node: Node) -> tuple[Node, tuple[int, int]] | None:
+    """The contraction that `node` is, or contains with its epilogue, and which inputs of `node` are its operands; else None."""
+    if isinstance(node.op, Fused):
+        if node.op.kind != "contraction":
+            return None
+        inner = next(n for n in node.op.body.nodes if hasattr(n.op, "contraction"))
+        return inner, (_position(node.op, inner.inputs[0]), _position(node.op, inner.inputs[1]))
+    return (node, (0, 1)) if hasattr(node.op, "contraction") else None
+
+
+def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target):
+    """The schedule of a node: a pure function of operator, views and target."""
+    found = contraction_of(node)
+    if found is None:
+        return nest_schedule(node, list(ins), list(outs), target)
+    inner, (i, j) = found
+    c: Contraction = inner.op.contraction(*(v.type for v in inner.inputs))
+    a, b = ins[i], ins[j]
+    return contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, outs[0].strides, a.dtype, target, fused=inner is not node)
+
+
+def inplace_pairs(node: Node, schedule, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> tuple[tuple[int, int], ...]:
+    """Pairs (output, input): the output may lie exactly where the input lies, if that dies here."""
+    if not isinstance(schedule, ContractionSchedule):
+        return getattr(schedule, "inplace", ())
+    found = contraction_of(node)
+    operands = found[1]
+    return tuple((o, i) for i, view in enumerate(ins) if i not in operands for o, out in enumerate(outs) if view == out)
+
+
+def scratch_bytes(node: Node, schedule) -> int:
+    """Memory that all threads of the kernel share while it runs."""
+    size = getattr(schedule, "shared_scratch", 0)
+    return size * node.outputs[0].type.dtype.itemsize if isinstance(schedule, ContractionSchedule) else size
+
+
+def _position(op: Fused, operand: Value) -> int:
+    if operand not in op.body.inputs:
+        raise InternalError(f"operand {operand} of a fused contraction is computed inside the cluster", "schedule")
+    return op.body.inputs.index(operand)

@@ -1,0 +1,201 @@
+"""Gives every value a place: views share memory, results go where the caller wants them, copies are added only where neither works."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Literal
+from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.control import Scan
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.plan import Buffer, Place
+from graphc.ir.scan_layout import scan_layout
+from graphc.ir.view import ViewType, reshape_strides
+from graphc.passes.order import may_fail
+from graphc.passes.schedule import inplace_pairs
+
+ALIGNMENT = 64
+CONTROL = frozenset({"scan", "cond", "while_loop"})
+Order = tuple[int, ...]
+Schedule = Callable[[Node, Sequence[ViewType], Sequence[ViewType]], object]
+
+
+@dataclass
+class Constants:
+    """The constants of a whole program: one blob, equal arrays once."""
+    data: bytearray = field(default_factory=bytearray)
+    known: dict[Literal, Buffer] = field(default_factory=dict)
+
+    def buffer(self, literal: Literal) -> Buffer:
+        if literal not in self.known:
+            self.known[literal] = Buffer("const", len(literal.data), offset=len(self.data))
+            self.data += literal.data + b"\0" * (-len(literal.data) % ALIGNMENT)
+        return self.known[literal]
+
+
+@dataclass
+class Stored:
+    """A graph whose values have places (arena buffers without offsets yet) and whose kernels have schedules."""
+    graph: Graph
+    places: dict[Value, Place]
+    schedules: dict[Node, object]
+    carries: dict[Node, tuple[Buffer, ...]]     # of a scan: the memory of each carry
+
+    def residents(self, buffer: Buffer) -> list[Value]:
+        """The values that lie in a buffer."""
+        return [v for v, place in self.places.items() if place.buffer is buffer]
+
+    def views(self, values: Sequence[Value]) -> list[ViewType]:
+        return [self.places[v].view for v in values]
+
+    def inplace(self, node: Node) -> tuple[tuple[int, int], ...]:
+        """Pairs (output, input) of `node` that may share memory: no other operand shows that memory in another way."""
+        pairs = inplace_pairs(node, self.schedules.get(node), self.views(node.inputs), self.views(node.outputs))
+        return tuple((o, i) for o, i in pairs if self._alone(node, i))
+
+    def _alone(self, node: Node, i: int) -> bool:
+        mine = self.places[node.inputs[i]]
+        return all(j == i or self.places[v].buffer is not mine.buffer for j, v in enumerate(node.inputs))
+
+
+def assign_storage(graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Buffer | None], constants: Constants,
+                   schedule: Schedule, orders: Mapping[Value, Order] | None = None) -> Stored:
+    """The graph with the copies it needs, a place for each of its values, a schedule for each kernel.
+
+    `arguments` are the places of inputs and state; `results[i]` is where result number i (outputs, then updates) must lie,
+    None if it lies there anyway. `orders` gives the storage order of axes where it is not row-major.
+    """
+    return _Storage(graph, arguments, constants, schedule, orders or {}).run(results)
+
+
+class _Storage:
+    def __init__(self, graph: Graph, arguments: Mapping[Value, Place], constants: Constants, schedule: Schedule, orders: Mapping[Value, Order]):
+        self.graph, self.constants, self.schedule, self.orders = graph, constants, schedule, orders
+        self.w = Rewriter(graph)
+        self.stored = Stored(graph, {self.w[v]: place for v, place in arguments.items()}, {}, {})
+        self.places = self.stored.places
+
+    def run(self, results: Sequence[Buffer | None]) -> Stored:
+        for node in self.graph.nodes:
+            with self.w.at(node.loc, node.scope):
+                self.place(node)
+        outputs, updates = self.graph.outputs, [u for u in self.graph.updates if u is not None]
+        ends = [self.w[v] for v in (*outputs, *updates)]
+        fixed = [self.settle(v, buffer) for v, buffer in zip(ends, results, strict=True)]
+        new_outputs, new_updates = fixed[:len(outputs)], iter(fixed[len(outputs):])
+        for state, old in zip(self.graph.state, self.graph.updates):
+            if old is not None:
+                self.w.update(self.w[state], next(new_updates))
+        self.stored.graph = self.w.finish(new_outputs, self.graph.output_names)
+        return self.stored
+
+    def place(self, node: Node) -> None:
+        if isinstance(node.op, Constant):
+            v, = self.w.keep(node)
+            self.places[v] = Place.dense(v, self.constants.buffer(node.op.value))
+        elif node.op.name in VIEW_RULES:
+            self.place_view(node)
+        elif isinstance(node.op, Scan):
+            self.place_scan(node)
+        else:
+            for old, v in zip(node.outputs, self.w.keep(node)):
+                self.places[v] = Place.dense(v, Buffer("arena", v.type.nbytes), self.orders.get(old))
+            self.choose_schedule()
+
+    def place_scan(self, node: Node) -> None:
+        """Carries get slots; results that are carries are windows into these."""
+        layout = scan_layout(node.op)
+        outs = self.w.keep(node)
+        new = self.w.nodes[-1]
+        carries, stacked = outs[:node.op.carries], outs[node.op.carries:]
+        buffers = tuple(Buffer("arena", n * v.type.nbytes) for n, v in zip(layout.slots, carries))
+        self.stored.carries[new] = buffers
+        for c, v in enumerate(carries):
+            self.places[v] = _window(v, buffers[c], layout.last(c) * v.type.size)
+        for v, window in zip(stacked, layout.windows):
+            own = window is None
+            self.places[v] = Place.dense(v, Buffer("arena", v.type.nbytes)) if own else _window(
+                v, buffers[window[0]], window[1] * carries[window[0]].type.size)
+
+    def choose_schedule(self) -> None:
+        """Schedules the node that was added last, unless it is a control operator, which has none."""
+        node = self.w.nodes[-1]
+        if node.op.name not in CONTROL:
+            self.stored.schedules[node] = self.schedule(node, self.stored.views(node.inputs), self.stored.views(node.outputs))
+
+    def place_view(self, node: Node) -> None:
+        source = self.w[node.inputs[0]]
+        place = VIEW_RULES[node.op.name](self.places[source], node.op)
+        if place is None:
+            source = self.w.map[node.inputs[0]] = self.copied(source)
+            place = VIEW_RULES[node.op.name](self.places[source], node.op)
+        v, = self.w.keep(node)
+        self.places[v] = place
+
+    def copied(self, v: Value) -> Value:
+        """A dense row-major copy of v, in the arena."""
+        new, = self.w.apply(Elementwise("copy"), (v,))
+        self.places[new] = Place.dense(new, Buffer("arena", new.type.nbytes))
+        self.choose_schedule()
+        return new
+
+    def settle(self, v: Value, buffer: Buffer | None) -> Value:
+        """v, or a copy of it, in `buffer`."""
+        if buffer is None:
+            return v
+        place = self.places[v]
+        if not (place.buffer.space == "arena" and place.is_whole and place.buffer.nbytes == v.type.nbytes
+                and (buffer.space != "state" or self.may_write(place.buffer, buffer))):
+            v = self.copied(v)
+            place = self.places[v]
+        place.buffer.space, place.buffer.slot = buffer.space, buffer.slot
+        return v
+
+    def may_write(self, new: Buffer, state: Buffer) -> bool:
+        """Whether the node that fills `new` may write the state itself: after the last check and the last reader of the old state."""
+        nodes = self.w.nodes
+        at = next(i for i, n in enumerate(nodes) if any(self.places[v].buffer is new for v in n.outputs) and n.op.name not in VIEW_RULES)
+        node = nodes[at]
+        if any(may_fail(n) for n in nodes[at:]) or any(self.reads(n, state) for n in nodes[at + 1:]):
+            return False
+        output = next(i for i, v in enumerate(node.outputs) if self.places[v].buffer is new)
+        allowed = {i for o, i in self.stored.inplace(node) if o == output}
+        return all(i in allowed for i, v in enumerate(node.inputs) if self.same_state(v, state))
+
+    def reads(self, node: Node, state: Buffer) -> bool:
+        return node.op.name not in VIEW_RULES and any(self.same_state(v, state) for v in node.inputs)
+
+    def same_state(self, v: Value, state: Buffer) -> bool:
+        buffer = self.places[v].buffer
+        return buffer.space == "state" and buffer.slot == state.slot
+
+
+def _window(v: Value, buffer: Buffer, offset: int) -> Place:
+    return replace(Place.dense(v, buffer), offset=offset)
+
+
+def _transpose(place: Place, op) -> Place:
+    shape = tuple(place.shape[p] for p in op.perm)
+    return Place(place.buffer, place.dtype, shape, tuple(place.strides[p] for p in op.perm), place.offset)
+
+
+def _reshape(place: Place, op) -> Place | None:
+    strides = reshape_strides(place.shape, place.strides, op.shape)
+    return None if strides is None else Place(place.buffer, place.dtype, op.shape, strides, place.offset)
+
+
+def _broadcast(place: Place, op) -> Place:
+    extra = len(op.shape) - len(place.shape)
+    kept = (s if n == m else 0 for n, m, s in zip(place.shape, op.shape[extra:], place.strides))
+    return Place(place.buffer, place.dtype, op.shape, (0,) * extra + tuple(kept), place.offset)
+
+
+def _slice(place: Place, op) -> Place:
+    offset = place.offset + sum(a * s for a, s in zip(op.start, place.strides))
+    shape = tuple(max(0, -((a - b) // c)) for a, b, c in zip(op.start, op.stop, op.step))
+    return Place(place.buffer, place.dtype, shape, tuple(c * s for c, s in zip(op.step, place.strides)), offset)
+
+
+VIEW_RULES = {"transpose": _transpose, "reshape": _reshape, "broadcast_to": _broadcast, "slice": _slice}
