@@ -8,6 +8,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import as_tuple
 from graphc.passes.backward_control import CONTROL_RULES
+from graphc.passes.reach import float_dependents
 
 
 def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value | None]:
@@ -16,7 +17,7 @@ def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wr
     `nodes` compute the values, in order, and are already in `b`; new nodes carry the line of the node that they differentiate.
     None where nothing flows. GraphError when a path to `wrt` leads through an operator without gradient.
     """
-    reach = _depending(nodes, wrt)
+    reach = float_dependents(nodes, wrt)
     grads: dict[Value, Value] = dict(seeds)
     for node in reversed(nodes):
         gs = tuple(grads.get(v) for v in node.outputs)
@@ -51,15 +52,6 @@ def _size(shape: tuple):
     for d in shape:
         size = size * d
     return size
-
-
-def _depending(nodes: Sequence[Node], wrt: Sequence[Value]) -> set[Value]:
-    """The float values that depend on `wrt`."""
-    reach = set(wrt)
-    for node in nodes:
-        if any(v in reach for v in node.inputs):
-            reach.update(v for v in node.outputs if v.type.dtype.is_float)
-    return reach
 
 
 def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...]):
