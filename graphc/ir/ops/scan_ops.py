@@ -1,0 +1,118 @@
+"""Running sums, running products and first-order linear recurrences along an axis."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.ir.op import Cost, Op, require
+from graphc.ir.ops.shape import slice_axis
+from graphc.ir.types import TensorType, normalize_axis
+
+
+@dataclass(frozen=True)
+class Cumulative(Op):
+    """Base: y[i] combines x[0..i] along `axis` in the dtype of x; `reverse`: x[i..]; `exclusive`: without x[i] (then the first is the neutral element)."""
+    axis: int
+    reverse: bool = False
+    exclusive: bool = False
+    neutral: ClassVar[int] = 0
+    accumulate: ClassVar[np.ufunc] = np.add
+
+    def infer(self, x: TensorType) -> TensorType:
+        normalize_axis(self.axis, x.rank)
+        require(x.dtype.kind != "bool", f"{self.name} takes float or int arrays, got bool; convert it with .astype(i64)")
+        return x
+
+    def reference(self, x):
+        x = np.flip(x, self.axis) if self.reverse else x
+        with np.errstate(all="ignore"):
+            y = self.accumulate.accumulate(x, self.axis, dtype=x.dtype)
+        if self.exclusive:
+            y = _shifted_array(y, self.axis, self.neutral)
+        return np.flip(y, self.axis) if self.reverse else y
+
+
+@dataclass(frozen=True)
+class CumSum(Cumulative):
+    """Running sum along `axis`, left to right."""
+    name: ClassVar[str] = "cumsum"
+
+    def vjp(self, b, gs, ins, outs):
+        return (b.cumsum(gs[0], axis=self.axis, reverse=not self.reverse, exclusive=self.exclusive),)
+
+
+@dataclass(frozen=True)
+class CumProd(Cumulative):
+    """Running product along `axis`, left to right. The gradient is exact where elements are zero.
+
+    dx[i] = (product of x[0..i-1]) * S[i], where S[i] = g[i] + x[i+1] S[i+1] sums g[k] times the product of x[i+1..k].
+    """
+    name: ClassVar[str] = "cumprod"
+    neutral: ClassVar[int] = 1
+    accumulate: ClassVar[np.ufunc] = np.multiply
+
+    def vjp(self, b, gs, ins, outs):
+        x, g = ins[0], gs[0]
+        if self.exclusive:
+            g = shifted(b, g, self.axis, back=not self.reverse)
+        before = b.cumprod(x, axis=self.axis, reverse=self.reverse, exclusive=True)
+        after = b.linear_scan(shifted(b, x, self.axis, back=not self.reverse), g, axis=self.axis, reverse=not self.reverse)
+        return (b.mul(before, after),)
+
+
+@dataclass(frozen=True)
+class LinearScan(Op):
+    """y[i] = a[i] * y[i-1] + x[i] along `axis`, y before the first being 0 (a[0] has no effect); `reverse`: y[i] = a[i] * y[i+1] + x[i].
+
+    The recurrence of moving averages and diagonal state-space models; its gradient is the same recurrence in the other direction.
+    """
+    name: ClassVar[str] = "linear_scan"
+    axis: int
+    reverse: bool = False
+
+    def infer(self, a: TensorType, x: TensorType) -> TensorType:
+        normalize_axis(self.axis, x.rank)
+        require(a == x and x.dtype.is_float, f"linear_scan takes two float arrays of one type, got {a} and {x}")
+        return x
+
+    def reference(self, a, x):
+        a, x = np.moveaxis(a, self.axis, 0), np.moveaxis(x, self.axis, 0)
+        y, last = np.empty_like(x), np.zeros(x.shape[1:], x.dtype)
+        with np.errstate(all="ignore"):
+            for i in reversed(range(len(x))) if self.reverse else range(len(x)):
+                last = y[i] = a[i] * last + x[i] if i != self._first(len(x)) else x[i]
+        return np.moveaxis(y, 0, self.axis)
+
+    def vjp(self, b, gs, ins, outs):
+        dx = b.linear_scan(shifted(b, ins[0], self.axis, back=not self.reverse), gs[0], axis=self.axis, reverse=not self.reverse)
+        return b.mul(dx, shifted(b, outs[0], self.axis, back=self.reverse)), dx
+
+    def cost(self, a, x):
+        return Cost(2 * x.size, 3 * x.nbytes)
+
+    def _first(self, n: int) -> int:
+        return n - 1 if self.reverse else 0
+
+
+def shifted(b, x, axis: int, back: bool):
+    """x moved by one along `axis`, a zero entering: y[i] = x[i+1] if `back`, else x[i-1]."""
+    axis = normalize_axis(axis, x.type.rank)
+    n = x.type.shape[axis]
+    if n == 0:
+        return x
+    kept = slice_axis(b, x, axis, 1, n) if back else slice_axis(b, x, axis, 0, n - 1)
+    zeros = (0,) * x.type.rank
+    one = zeros[:axis] + (1,) + zeros[axis + 1:]
+    return b.pad(kept, low=zeros if back else one, high=one if back else zeros, value=0)
+
+
+def _shifted_array(y: np.ndarray, axis: int, first) -> np.ndarray:
+    moved = np.moveaxis(y, axis, 0)
+    result = np.full_like(moved, first)
+    result[1:] = moved[:-1]
+    return np.moveaxis(result, 0, axis)
+
+
+OPS = (CumSum, CumProd, LinearScan)
