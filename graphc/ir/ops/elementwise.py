@@ -40,6 +40,10 @@ class Elementwise(Op):
     def row(self) -> Row:
         return ROWS[self.fn]
 
+    @property
+    def attributes(self) -> dict[str, object]:
+        return {}                   # the name says it all
+
     def infer(self, *ins: TensorType) -> TensorType:
         row = self.row
         require(len(ins) == row.arity, f"{self.fn} takes {row.arity} operand{'s' * (row.arity > 1)}, got {len(ins)}")
@@ -165,6 +169,7 @@ ROWS: dict[str, Row] = {row.name: row for row in (
     Row("minimum", 2, NUMBER, np.minimum, _extremum_vjp("gt")),
     Row("maximum", 2, NUMBER, np.maximum, _extremum_vjp("lt")),
 
+    Row("copy", 1, ANY, lambda x: x, lambda b, g, y, x: (g,)),
     Row("neg", 1, NUMBER, np.negative, lambda b, g, y, x: (b.neg(g),)),
     Row("abs", 1, NUMBER, np.abs, lambda b, g, y, x: (b.mul(g, b.sign(x)),)),
     Row("sign", 1, NUMBER, np.sign),
