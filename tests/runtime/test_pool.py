@@ -1,0 +1,166 @@
+"""The thread pool: every tile once, the same bits for any number of threads, threads and forks."""
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from graphc.runtime.pool import cgroup_cpus, default_threads, pool
+from native_programs import DISPATCH, executable, tiles
+
+COUNT = 97
+
+
+def run_tiles(exe, x, threads=None):
+    y, z = np.full(len(x), np.nan, np.float32), np.zeros(len(x), np.int64)
+    exe.run([x], [y, z], threads)
+    return y, z
+
+
+def expected(x):
+    return x * np.float32(3) + np.arange(len(x), dtype=np.float32)
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).standard_normal(COUNT).astype(np.float32)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 8, 33])
+@pytest.mark.parametrize("work", [1, 2000])
+def test_every_tile_runs_once(threads, work, x):
+    exe = tiles(COUNT, threads, work)
+    for _ in range(50):
+        y, z = run_tiles(exe, x)
+        assert (z == 1).all()
+        np.testing.assert_array_equal(y, expected(x))
+
+
+def test_threads_are_honoured_beyond_the_cores(x):
+    run_tiles(tiles(COUNT, 41, 500), x)
+    assert pool().workers >= 40
+
+
+def test_a_single_call_may_ask_for_more_threads(x):
+    exe = tiles(COUNT, 2, 500)
+    y, z = run_tiles(exe, x, threads=6)
+    assert (z == 1).all() and pool().workers >= 5
+    np.testing.assert_array_equal(y, expected(x))
+
+
+def test_no_tiles():
+    exe = tiles(0, 4)
+    y, z = run_tiles(exe, np.empty(0, np.float32))
+    assert len(y) == 0
+
+
+def test_several_python_threads_at_once(x):
+    """Callers that find the pool busy do their tiles themselves; nobody waits for ever, nothing is lost."""
+    exe, wrong = tiles(COUNT, 4, 300), []
+
+    def caller():
+        for _ in range(200):
+            y, z = run_tiles(exe, x)
+            if not ((z == 1).all() and (y == expected(x)).all()):
+                wrong.append((y, z))
+
+    callers = [threading.Thread(target=caller) for _ in range(6)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert not wrong
+
+
+def test_workers_sleep_and_wake(x):
+    exe = tiles(COUNT, 4, 2000)
+    for _ in range(20):
+        time.sleep(0.003)           # longer than workers spin
+        y, z = run_tiles(exe, x)
+        assert (z == 1).all()
+
+
+def test_idle_workers_cost_nothing(x):
+    run_tiles(tiles(COUNT, 8), x)
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - before < 0.05
+
+
+def test_dispatch_latency_is_bounded():
+    """4 empty tiles take microseconds; the generous bound is for busy machines."""
+    exe = executable(DISPATCH.replace("COUNT", "4").replace("REPEATS", "2000"), {}, {}, threads=2)
+    best = math.inf
+    for _ in range(10):
+        start = time.perf_counter()
+        exe.run([], [])
+        best = min(best, time.perf_counter() - start)
+    assert best / 2000 < 50e-6
+
+
+def test_a_forked_child_works(x):
+    exe = tiles(COUNT, 4, 500)
+    run_tiles(exe, x)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            for _ in range(20):
+                y, z = run_tiles(exe, x)
+                assert (z == 1).all() and (y == expected(x)).all()
+            status = 0 if pool().workers >= 1 else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    y, z = run_tiles(exe, x)
+    assert (z == 1).all()
+
+
+def test_fork_while_another_thread_computes(x):
+    exe, stop = tiles(COUNT, 4, 3000), threading.Event()
+
+    def busy():
+        while not stop.is_set():
+            run_tiles(exe, x)
+
+    worker = threading.Thread(target=busy)
+    worker.start()
+    try:
+        for _ in range(10):
+            child = os.fork()
+            if child == 0:
+                y, z = run_tiles(exe, x)
+                os._exit(0 if (z == 1).all() else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        worker.join()
+
+
+def test_default_threads_are_those_we_may_use(monkeypatch):
+    assert 1 <= default_threads() <= len(os.sched_getaffinity(0))
+    monkeypatch.setenv("GRAPHC_THREADS", "7")
+    assert default_threads() == 7
+
+
+@pytest.mark.parametrize("own, files, cpus", [
+    ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000"}, 1.5),
+    ("0::/\n", {"cpu.max": "50000 100000"}, 0.5),
+    ("3:cpu,cpuacct:/x\n0::/\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "200000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"}, 2.0),
+    ("1:cpu:/host/path\n", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3.0),
+    ("1:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, math.inf),
+    ("1:memory:/x\n", {}, math.inf),
+])
+def test_cgroup_quota(tmp_path, own, files, cpus):
+    for name, text in files.items():
+        path = tmp_path / "mount" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    (tmp_path / "own").write_text(own)
+    assert cgroup_cpus(tmp_path / "mount", tmp_path / "own") == cpus
