@@ -1,0 +1,168 @@
+"""`gc.compile` and `gc.plan`: from what the user wrote to native code, or to the memory plan without any."""
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.checkpoint import load_arrays
+from graphc.compiler import Compilation, Compiled
+from graphc.dsl.context import user_loc
+from graphc.dsl.function import GraphFunction
+from graphc.dsl.inline import solve_dims
+from graphc.errors import GraphError
+from graphc.ir.builder import bind_graph
+from graphc.ir.graph import Graph
+from graphc.ir.types import TensorType, as_dim, dtype_of
+from graphc.memory import Memory, human
+from graphc.nn.module import Module
+from graphc.nn.network import entries, trace_network
+from graphc.runtime.entry import callable_class
+from graphc.state import State
+from graphc.train import Model
+
+KEPT_BINDINGS = 16                  # of named dimensions to sizes
+
+
+def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: int = 0, training: bool = False, seed: int | None = None,
+            state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, **bindings: TensorType | int):
+    """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
+
+    `f`: a graph, with sizes for its named dimensions (`B=64`; those left out are taken from each call's arrays, and every
+    combination is compiled once); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its parameters: `state=`
+    a safetensors file, a mapping from names to arrays, or a training step's state; `seed=` for fresh ones; `step.model` brings its own.
+    `training`: trace a network in training mode. `threads`: exactly so many take part in a call; 0: as many as the process may use.
+    Raises GraphError for what does not fit, with the user's line.
+    """
+    function, owner, sizes = _declared(f, training, seed, state, bindings)
+    graph = bind_graph(function.graph, sizes)
+    if graph.dim_names:
+        return Polymorphic(graph, function, owner, threads)
+    return _compiled(graph, function, owner, threads)
+
+
+def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False, **bindings: TensorType | int) -> "PlanReport":
+    """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound."""
+    function, _, sizes = _declared(f, training, None, {}, bindings)
+    graph = bind_graph(function.graph, sizes)
+    if graph.dim_names:
+        raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example {min(graph.dim_names)}=64", user_loc())
+    return PlanReport.of(Compilation(graph), [e.type for e in entries(function) if getattr(e.key, "trainable", False)])
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a network will take: parameters (numbers, not bytes), floating-point operations of one run, bytes of memory, kernels."""
+    parameters: int
+    flops: int
+    memory: Memory
+    kernels: int
+    text: str
+
+    @staticmethod
+    def of(compilation: Compilation, trainable: Sequence[TensorType]) -> "PlanReport":
+        graph = compilation.simplified
+        flops = sum(n.op.cost(*(v.type for v in n.inputs)).flops for n in graph.nodes)
+        return PlanReport(sum(t.size for t in trainable), flops, compilation.memory, len(compilation.plan.schedules), compilation.text("planned"))
+
+    def __str__(self) -> str:
+        return (f"{self.parameters:,} parameters, {self.flops:,} flops a run, {self.kernels} kernel calls, "
+                f"{human(self.memory.total)} in all\n{self.memory}")
+
+
+class Polymorphic:
+    """A graph with named dimensions: compiled for the sizes that come, once for each; the last `KEPT_BINDINGS` are kept."""
+
+    def __init__(self, graph: Graph, function: GraphFunction, owner: State | None, threads: int):
+        self.graph, self._function, self._owner, self._threads = graph, function, owner, threads
+        self._kept: OrderedDict[tuple, Compiled] = OrderedDict()
+
+    def __call__(self, *args, **named):
+        arrays = dict(zip((v.name for v in self.graph.inputs), args)) | {k: v for k, v in named.items() if k != "out"}
+        return self.bound(**self._sizes(arrays))(*args, **named)
+
+    def bound(self, **sizes: int) -> Compiled:
+        """The native code for these sizes of the named dimensions."""
+        key = tuple(sorted(sizes.items()))
+        if key not in self._kept:
+            self._kept[key] = _compiled(bind_graph(self.graph, sizes), self._function, self._owner, self._threads)
+            if len(self._kept) > KEPT_BINDINGS:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    @property
+    def memory(self) -> Memory:
+        return self._last().memory
+
+    def dump(self, stage: str = "graph") -> str:
+        """The text of a stage; those after "graph" are of the sizes used last."""
+        return Compilation(self.graph).text("graph") if stage == "graph" else self._last().dump(stage)
+
+    def explain(self) -> str:
+        return self._last().explain()
+
+    def _last(self) -> Compiled:
+        if not self._kept:
+            raise GraphError(f"the sizes of {', '.join(sorted(self.graph.dim_names))} are not known before the first call; "
+                             "give them to gc.compile to see more", user_loc())
+        return next(reversed(self._kept.values()))
+
+    def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+        missing = [v.name for v in self.graph.inputs if v.name not in arrays]
+        if missing:
+            raise GraphError(f"{self.graph.name} needs {missing[0]!r}", user_loc())
+        try:
+            given = {name: np.asarray(a) for name, a in arrays.items()}
+            return solve_dims([(v.name, v.type, TensorType(dtype_of(given[v.name]), given[v.name].shape)) for v in self.graph.inputs])
+        except GraphError as error:
+            raise error.at(user_loc()) from None
+
+
+def _declared(f, training: bool, seed, state, bindings: Mapping) -> tuple[GraphFunction, State | None, dict[str, int]]:
+    """The graph of `f`, the state that it runs on, and the sizes of named dimensions."""
+    if isinstance(f, Graph):
+        f = GraphFunction(f)
+    if isinstance(f, GraphFunction):
+        sizes = {name: _size(f.graph, name, value) for name, value in bindings.items()}
+        return f, _state(f, seed, state), sizes
+    if isinstance(f, Model):
+        return trace_network(f.net, training, **bindings), f.state, {}
+    if not callable(f):
+        raise GraphError(f"compile takes a graph, a network or step.model, got {type(f).__name__}", user_loc())
+    function = trace_network(f, training, **{n: t for n, t in bindings.items() if isinstance(t, TensorType) or not isinstance(t, int)})
+    sizes = {n: _size(function.graph, n, t) for n, t in bindings.items() if isinstance(t, int)}
+    return function, _state(function, seed, state), sizes
+
+
+def _size(graph: Graph, name: str, value) -> int:
+    if name not in graph.dim_names:
+        known = ", ".join(sorted(graph.dim_names)) or "none"
+        raise GraphError(f"{graph.name} has no named dimension {name!r}; its names: {known}", user_loc())
+    return as_dim(value)
+
+
+def _state(function: GraphFunction, seed: int | None, state) -> State | None:
+    """The arrays for the graph's state inputs, from a file, a mapping or a seed."""
+    needed = entries(function)
+    if not needed:
+        return None
+    if isinstance(state, State):
+        return state
+    if state is None and seed is None:
+        raise GraphError(f"{function.name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0", user_loc())
+    made = State.create(needed, seed or 0) if state != {} else State()
+    if state:
+        where = "state" if isinstance(state, Mapping) else str(state)
+        made.load(state if isinstance(state, Mapping) else load_arrays(state), where)
+    return made
+
+
+def _compiled(graph: Graph, function: GraphFunction, owner: State | None, threads: int) -> Compiled:
+    arrays = [owner.array(entry) for entry in entries(function)] if owner else []
+    compiled = Compiled(graph, threads, arrays, owner.lock if owner else None)
+    compiled.__class__ = callable_class(Compiled, compiled.run)
+    return compiled
