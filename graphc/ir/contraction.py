@@ -97,7 +97,7 @@ class Contraction:
         order = self.batch + self.m + self.n
         sums = np.einsum(left, self.batch + self.m + self.k, right, self.batch + self.k + self.n, order, optimize=True)
         out = np.zeros(shape, np.result_type(a, b))
-        out[_indices(self.out, self.sizes, order)[0]] = sums
+        out[_indices(self.out, self.sizes, order)[0]] = sums if self.out else sums.reshape(())
         return out
 
     def __str__(self) -> str:

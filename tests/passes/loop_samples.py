@@ -95,7 +95,7 @@ def assert_same(a: Graph, b: Graph, arguments, tolerance: float = 1e-10) -> None
 
 
 def check_gradients(types: dict[str, TensorType], loss: Callable[..., Value], arguments=None, order: int = 2) -> None:
-    """First (and second) gradients against central differences of the loss (and of the sum of squared gradients)."""
+    """First (and second) gradients against central differences, along random directions, of the loss (and of the sum of squared gradients)."""
     graph = with_gradients(types, loss, order)
     arguments = samples(graph) if arguments is None else arguments
     results = evaluate(graph, arguments)
@@ -106,18 +106,14 @@ def check_gradients(types: dict[str, TensorType], loss: Callable[..., Value], ar
         return float(r[0]) if level == 0 else sum(float(np.sum(g * g)) for g in r[1:1 + len(floats)])
     for level in range(order):
         for position, i in enumerate(floats):
-            expected = _differences(lambda args: value(level, args), arguments, i)
             actual = results[1 + level * len(floats) + position]
-            np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-6, err_msg=f"order {level + 1}, input {graph.inputs[i].name}")
+            for direction in np.random.default_rng(position).standard_normal((3, *np.shape(arguments[i]))):
+                expected = _difference(lambda args: value(level, args), arguments, i, direction)
+                np.testing.assert_allclose(np.sum(actual * direction), expected, rtol=2e-5, atol=2e-6,
+                                           err_msg=f"order {level + 1}, input {graph.inputs[i].name}")
 
 
-def _differences(f, arguments, i: int, step: float = 1e-5) -> np.ndarray:
-    result = np.zeros(np.shape(arguments[i]))
-    for index in np.ndindex(result.shape):
-        shifted = []
-        for sign in (1, -1):
-            moved = np.array(arguments[i])
-            moved[index] += sign * step
-            shifted.append(f([*arguments[:i], moved, *arguments[i + 1:]]))
-        result[index] = (shifted[0] - shifted[1]) / (2 * step)
-    return result
+def _difference(f, arguments, i: int, direction: np.ndarray, step: float = 1e-5) -> float:
+    """Central difference of f in argument i along a direction."""
+    ahead, behind = ([*arguments[:i], arguments[i] + sign * step * direction, *arguments[i + 1:]] for sign in (1, -1))
+    return (f(ahead) - f(behind)) / (2 * step)
