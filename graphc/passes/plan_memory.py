@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -91,6 +91,7 @@ def _intervals(plan: Plan, stored: Stored) -> dict[Buffer, Interval]:
     """When each arena buffer is in use, by position in the order. Outputs that may overwrite a dying input join its buffer."""
     live: dict[Buffer, Interval] = {}
     last_use = _last_uses(plan)
+    residents = stored.residents()
     for position, node in enumerate(plan.graph.nodes):
         for output, v in enumerate(node.outputs):
             place = plan.places[v]
@@ -98,7 +99,7 @@ def _intervals(plan: Plan, stored: Stored) -> dict[Buffer, Interval]:
                 continue
             donor = _donor(stored, node, output, position, last_use)
             if donor is not None:
-                _merge(plan, stored, place.buffer, donor)
+                _merge(stored, residents, place.buffer, donor)
                 last_use[donor] = max(last_use[donor], last_use.pop(place.buffer, position))
                 live[donor] = (live[donor][0], last_use[donor])
             else:
@@ -117,7 +118,7 @@ def _temporaries(plan: Plan, node: Node) -> list[Buffer]:
     """Memory that a node needs while it runs."""
     region = plan.regions.get(node)
     own = [region.arena, *region.loop] if region else []
-    return own + [plan.scratch[node]] * (node in plan.scratch)
+    return own + [plan.scratch[node]] if node in plan.scratch else own
 
 
 def _donor(stored: Stored, node: Node, output: int, position: int, last_use: Mapping[Buffer, int]) -> Buffer | None:
@@ -132,11 +133,12 @@ def _donor(stored: Stored, node: Node, output: int, position: int, last_use: Map
     return None
 
 
-def _merge(plan: Plan, stored: Stored, buffer: Buffer, donor: Buffer) -> None:
+def _merge(stored: Stored, residents: dict[Buffer, list[Value]], buffer: Buffer, donor: Buffer) -> None:
     """Every place in `buffer` moves to `donor`."""
-    for v in stored.residents(buffer):
-        p = stored.places[v]
-        stored.places[v] = Place(donor, p.dtype, p.shape, p.strides, p.offset)
+    moved = residents.pop(buffer)
+    residents[donor] += moved
+    for v in moved:
+        stored.places[v] = replace(stored.places[v], buffer=donor)
 
 
 def assign_offsets(live: Mapping[Buffer, Interval]) -> int:

@@ -43,9 +43,12 @@ class Stored:
     schedules: dict[Node, object]
     carries: dict[Node, tuple[Buffer, ...]]     # of a scan: the memory of each carry
 
-    def residents(self, buffer: Buffer) -> list[Value]:
-        """The values that lie in a buffer."""
-        return [v for v, place in self.places.items() if place.buffer is buffer]
+    def residents(self) -> dict[Buffer, list[Value]]:
+        """The values that lie in each buffer."""
+        table: dict[Buffer, list[Value]] = {}
+        for v, place in self.places.items():
+            table.setdefault(place.buffer, []).append(v)
+        return table
 
     def views(self, values: Sequence[Value]) -> list[ViewType]:
         return [self.places[v].view for v in values]

@@ -1,0 +1,90 @@
+"""No two values that live at the same time share memory; views and results need no copies."""
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from graphc.ir.builder import Builder
+from graphc.ir.plan import Buffer
+from graphc.ir.target import AVX2
+from graphc.ir.types import f32
+from graphc.passes.plan_memory import assign_offsets, plan_memory
+from graphc.passes.storage import Constants
+
+INTERVALS = st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 30), st.integers(0, 10)), max_size=40)
+
+
+def overlap(a, b) -> bool:
+    return a[0] <= b[1] and b[0] <= a[1]
+
+
+@given(INTERVALS)
+@settings(max_examples=200, deadline=None)
+def test_buffers_that_live_together_lie_apart(rows):
+    live = {Buffer("arena", size): (start, start + length) for size, start, length in rows}
+    total = assign_offsets(live)
+    items = list(live.items())
+    for n, (a, life_a) in enumerate(items):
+        assert a.offset % 64 == 0 and a.offset + a.nbytes <= total
+        for b, life_b in items[:n]:
+            if overlap(life_a, life_b):
+                assert a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+    peak = max((sum(-(-b.nbytes // 64) * 64 for b, life in items if life[0] <= t <= life[1]) for t in range(41)), default=0)
+    assert total >= peak
+
+
+def planned(build):
+    b = Builder("g")
+    outputs = build(b)
+    return plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2, Constants())
+
+
+def test_a_chain_runs_in_place_in_the_output():
+    def build(b):
+        x = b.input("x", f32[1000])
+        return [b.exp(b.neg(b.exp(x)))]
+    plan = planned(build)
+    assert plan.arena_bytes == 4000 // 64 * 64 + 64
+    assert str(plan.places[plan.graph.outputs[0]].buffer) == "output[0]"
+
+
+def test_views_cost_nothing():
+    def build(b):
+        x = b.input("x", f32[6, 4])
+        y = b.reshape(b.transpose(b.slice(x, start=(0, 1), stop=(6, 3), step=(2, 1)), perm=(1, 0)), shape=(2, 3, 1))
+        return [b.exp(b.broadcast_to(y, shape=(2, 3, 5)))]
+    plan = planned(build)
+    node = next(n for n in plan.graph.nodes if n.op.name == "exp")
+    place = plan.places[node.inputs[0]]
+    assert place.buffer.space == "input" and place.strides == (1, 8, 0) and place.offset == 1
+    assert plan.arena_bytes == 0 and not any(n.op.name == "copy" for n in plan.graph.nodes)
+
+
+@pytest.mark.parametrize("case", ["argument", "view", "twice", "constant"])
+def test_results_never_alias(case):
+    def build(b):
+        x = b.input("x", f32[2, 3])
+        y = b.exp(x)
+        return {"argument": [x], "view": [b.transpose(y, perm=(1, 0))], "twice": [y, y], "constant": [b.constant(np.ones(3, np.float32))]}[case]
+    plan = planned(build)
+    buffers = [plan.places[v].buffer for v in plan.graph.outputs]
+    assert [str(x) for x in buffers] == [f"output[{i}]" for i in range(len(buffers))]
+    assert sum(n.op.name == "copy" for n in plan.graph.nodes) == 1
+
+
+def state_plan(reader_after: bool, checked_after: bool):
+    b = Builder("g")
+    x, w = b.input("x", f32[8]), b.state_input("w", f32[8])
+    new = b.sub(w, b.mul(x, 0.1))
+    outputs = [b.sum(b.exp(w) if reader_after else x, axes=(0,))]
+    if checked_after:
+        outputs.append(b.take(x, b.constant(np.array([1, 2])), axis=0))
+    b.update(w, new)
+    return plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2, Constants())
+
+
+@pytest.mark.parametrize("reader_after, checked_after", [(False, False), (True, False), (False, True)])
+def test_state_is_updated_in_place_when_nothing_comes_after(reader_after, checked_after):
+    plan = state_plan(reader_after, checked_after)
+    copies = [n for n in plan.graph.nodes if n.op.name == "copy"]
+    assert len(copies) == (reader_after or checked_after)
+    assert str(plan.places[plan.graph.updates[0]].buffer) == "state[0]"
