@@ -1,0 +1,146 @@
+"""LLVM text to code: for this machine and for others, without contraction, with errors that show the place."""
+from __future__ import annotations
+
+import ctypes
+import gc
+import re
+
+import numpy as np
+import pytest
+
+from graphc.codegen import host, jit
+from graphc.errors import GraphError, InternalError
+from graphc.ir.target import AVX2, AVX512, NEON, SSE2, TARGETS
+from graphc.runtime.native import runtime_target, runtime_text
+
+MULTIPLY_ADD = """
+define void @gc_main(ptr %p) nounwind {
+  %a = load <8 x float>, ptr %p, align 4
+  %q = getelementptr i8, ptr %p, i64 32
+  %b = load <8 x float>, ptr %q, align 4
+  %m = fmul <8 x float> %a, %b
+  %s = fadd <8 x float> %m, %a
+  store <8 x float> %s, ptr %p, align 4
+  ret void
+}
+"""
+FMA = MULTIPLY_ADD.replace("""  %m = fmul <8 x float> %a, %b
+  %s = fadd <8 x float> %m, %a
+""", "  %s = call <8 x float> @llvm.fma.v8f32(<8 x float> %a, <8 x float> %b, <8 x float> %a)\n") + \
+    "declare <8 x float> @llvm.fma.v8f32(<8 x float>, <8 x float>, <8 x float>)\n"
+LIBM = """
+declare float @expf(float)
+declare double @tanh(double)
+define void @gc_main(ptr %p) nounwind {
+  %a = load float, ptr %p
+  %b = call float @expf(float %a)
+  %c = fpext float %b to double
+  %d = call double @tanh(double %c)
+  %e = fptrunc double %d to float
+  store float %e, ptr %p
+  ret void
+}
+"""
+
+
+def call(loaded, array, name="gc_main"):
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address(name))(array.ctypes.data)
+
+
+@pytest.mark.parametrize("target", [AVX2, AVX512, NEON], ids=lambda t: t.name)
+def test_products_and_sums_are_not_contracted(target):
+    separate, fused = jit.assembly(MULTIPLY_ADD, target), jit.assembly(FMA, target)
+    assert not re.search(r"\bv?f(n?m(add|la)|madd)", separate)
+    assert re.search(r"fmadd|fmla", fused)
+
+
+def test_wide_vectors_stay_wide():
+    text = MULTIPLY_ADD.replace("8 x", "16 x").replace("i64 32", "i64 64")
+    assert "zmm" in jit.assembly(text, AVX512) and "ymm" in jit.assembly(text, AVX2) and "xmm" in jit.assembly(text, SSE2)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+def test_objects_for_any_target(target):
+    code = jit.compile_object(MULTIPLY_ADD, target)
+    assert code.startswith(b"\x7fELF") and ".eh_frame" not in jit.assembly(MULTIPLY_ADD, target)
+
+
+@pytest.mark.parametrize("target", [SSE2, NEON], ids=lambda t: t.name)
+def test_the_runtime_compiles_for_both_machines(target):
+    text = jit.assembly(runtime_text(target), target)
+    assert ("pause" if target is SSE2 else "yield") in text and "pthread_create" in text
+
+
+def test_code_runs_and_unloads():
+    code = jit.compile_object(MULTIPLY_ADD, runtime_target())
+    for k in range(50):
+        loaded = jit.load_object(code)
+        data = np.arange(16, dtype=np.float32)
+        wanted = data[:8] * data[8:] + data[:8]
+        call(loaded, data)
+        np.testing.assert_array_equal(data[:8], wanted)
+        del loaded
+    gc.collect()
+
+
+def test_libm_is_found():
+    data = np.array([0.25], np.float32)
+    call(jit.load_object(jit.compile_object(LIBM, runtime_target())), data)
+    assert data[0] == pytest.approx(np.tanh(np.exp(0.25)), rel=1e-6)
+
+
+def test_unknown_symbols_are_our_bug():
+    text = "declare i32 @no_such_symbol()\ndefine i32 @gc_main(ptr %ctx) nounwind {\n  %r = call i32 @no_such_symbol()\n  ret i32 %r\n}\n"
+    with pytest.raises(InternalError, match="in load"):
+        jit.load_object(jit.compile_object(text, runtime_target()))
+
+
+def test_imports():
+    text = "declare i32 @given()\ndefine i32 @gc_main(ptr %ctx) nounwind {\n  %r = call i32 @given()\n  ret i32 %r\n}\n"
+    callback = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 42)
+    loaded = jit.load_object(jit.compile_object(text, runtime_target()), imports={"given": ctypes.cast(callback, ctypes.c_void_p).value})
+    assert ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(loaded.address("gc_main"))(None) == 42
+
+
+@pytest.mark.parametrize("text, part", [
+    ("define i32 @gc_main(ptr %ctx) {\n  %a = add i32 1, 2.0\n  ret i32 %a\n}", "2   %a = add i32 1, 2.0"),
+    ("define i32 @gc_main(ptr %ctx) {\n  ret i32 %b\n}", "ret i32 %b"),
+])
+def test_bad_text_shows_the_line(text, part):
+    with pytest.raises(InternalError) as error:
+        jit.compile_object(text, runtime_target())
+    assert part in str(error.value)
+
+
+def test_passes_inline_and_clean():
+    text = """
+define internal i32 @three() nounwind alwaysinline {
+  ret i32 3
+}
+define i32 @gc_main(ptr %ctx) nounwind {
+  %a = call i32 @three()
+  %b = add i32 %a, 4
+  ret i32 %b
+}
+"""
+    assert "ret i32 7" in jit.optimised(text, runtime_target())
+
+
+def test_host_target(monkeypatch):
+    here = host.host_target()
+    assert host.can_run(here) and here.l1 > 0 and here.l2 >= here.l1
+    assert here.vector_bytes == max(t.vector_bytes for t in TARGETS.values() if host.can_run(t))
+    monkeypatch.setenv("GRAPHC_TARGET", "neon")
+    assert host.host_target() is NEON
+    monkeypatch.setenv("GRAPHC_TARGET", "z80")
+    with pytest.raises(GraphError, match="z80 is not a target; known: sse2, avx2, avx512, neon"):
+        host.host_target()
+
+
+def test_cache_sizes(tmp_path):
+    for k, (kind, level, size) in enumerate([("Data", 1, "48K"), ("Instruction", 1, "64K"), ("Unified", 2, "2M"), ("Unified", 3, "?")]):
+        folder = tmp_path / f"index{k}"
+        folder.mkdir()
+        for name, value in (("type", kind), ("level", level), ("size", size)):
+            (folder / name).write_text(f"{value}\n")
+    assert host.cache_sizes(tmp_path) == {"l1": 48 << 10, "l2": 2 << 20}
