@@ -1,14 +1,34 @@
 """graphc compiles a declared neural network into one native function for the CPU. Public names only."""
+from graphc.dsl.activation import elu, gelu, leaky_relu, relu, silu, softplus
 from graphc.dsl.array import Array
+from graphc.dsl.attention import attention
+from graphc.dsl.control import cond, scan, while_loop
+from graphc.dsl.conv import (
+    avg_pool1d, avg_pool2d, conv1d, conv2d, conv_transpose1d, conv_transpose2d, global_avg_pool, global_max_pool, max_pool1d, max_pool2d)
+from graphc.dsl.custom import custom_vjp
 from graphc.dsl.elementwise import (
     abs, add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, cast, ceil, clip, cos, div, equal, erf, exp, expm1, floor, floordiv,
     greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and, logical_not, logical_or, logical_xor,
     maximum, minimum, mod, mul, name, neg, not_equal, pow, right_shift, round, rsqrt, sigmoid, sign, sin, sqrt, square, stop_gradient,
     sub, tanh, where)
 from graphc.dsl.function import GraphFunction, graph
+from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
+from graphc.dsl.jacobian import jacobian
+from graphc.dsl.linalg import dot, einsum, matmul, outer
+from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
+from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
+from graphc.dsl.random import bernoulli, dropout, normal, permutation, uniform
+from graphc.dsl.reduce import (
+    all, any, argmax, argmin, argsort, cumprod, cumsum, logsumexp, max, mean, min, prod, sort, std, sum, topk, var)
+from graphc.dsl.shape import (
+    arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota, moveaxis, ones,
+    ones_like, pad, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose, tril, triu, zeros, zeros_like)
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.errors import GraphError, InternalError
 from graphc.ir.parser import parse
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64
+
+from graphc import nn, optim                            # after the functions that layers are written with
+from graphc.train import train_step
 
 __version__ = "0.1.0"

@@ -195,10 +195,10 @@ class Array:
         return emit("sqrt", self.var(axis, ddof, keepdims))
 
     def all(self, axis: Axes = None, keepdims: bool = False) -> "Array":
-        return reduce_axes("min", self.astype(bool_).astype(i64), axis, keepdims) > 0
+        return reduce_axes("min", self.astype(bool_), axis, keepdims)
 
     def any(self, axis: Axes = None, keepdims: bool = False) -> "Array":
-        return reduce_axes("max", self.astype(bool_).astype(i64), axis, keepdims) > 0
+        return reduce_axes("max", self.astype(bool_), axis, keepdims)
 
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> "Array":
         return reduce_one("argmax", self, axis, keepdims)
@@ -216,6 +216,8 @@ class Array:
 
     def clip(self, min=None, max=None) -> "Array":
         """Limited to [min, max]; a bound is a Python number, an array or None."""
+        if all(bound is None or isinstance(bound, (int, float)) for bound in (min, max)):
+            return emit("clip", self, low=min, high=max)
         x = self if min is None else emit("maximum", self, min)
         return x if max is None else emit("minimum", x, max)
 

@@ -15,7 +15,7 @@ from graphc.ir.types import TensorType, i64
 
 RANDOM_KEY = "random.key"
 RANDOM_KEY_TYPE = i64[2]
-ROUNDS = 0x1E3779B97F4A7C15         # odd: steps times this, plus a round, do not meet
+ROUNDS = 0x9E3779B9                 # 2^32 over the golden ratio: multiples by step stay far apart, so step * this + round is new each time
 
 
 class Trace:
@@ -102,9 +102,13 @@ class Trace:
         key = self.parent.random_key()
         if not self.loop:
             return key
+        return key * [1, ROUNDS] + (self.round() + 1) * as_array([0, 1])
+
+    def round(self) -> Array:
+        """The number of the round of this loop, i64."""
         if self.iteration is None:
             self.iteration = self.input("iteration", i64[()])
-        return key * [1, ROUNDS] + (self.iteration + 1) * as_array([0, 1])
+        return self.iteration
 
     def _root_key(self) -> Array:
         fresh = RANDOM_KEY not in self.keys
@@ -130,9 +134,14 @@ class Trace:
             if not self._descends_from(array.trace):
                 raise GraphError(f"{array!r} belongs to another graph, whose trace is over or not around this one: "
                                  "pass it as an argument, or return it from that graph")
-            self.captured[array.value] = self.builder.input("", array.type)
+            self.captured[array.value] = self.builder.input(self._fresh(array.value.name), array.type)
             self.outer.append(array)
         return self.captured[array.value]
+
+    def _fresh(self, name: str) -> str:
+        """A name for a captured input: that of the outer value if no other input has it."""
+        taken = {v.name for v in self.builder.inputs}
+        return name if name and name not in taken else f"outer{len(self.outer)}"
 
     def _descends_from(self, trace: "Trace") -> bool:
         return self.parent is not None and (self.parent is trace or self.parent._descends_from(trace))

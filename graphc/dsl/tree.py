@@ -1,4 +1,4 @@
-"""Nested tuples, lists and dicts of arrays, flattened to a list and back."""
+"""Nested tuples, lists and dicts of arrays, flattened to a list and back (lists come back as tuples)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Structure:
-    """What a tree looks like without its leaves. `kind`: leaf, none, tuple, list or dict."""
+    """What a tree looks like without its leaves. `kind`: leaf, none, tuple (of lists too) or dict."""
     kind: str
     keys: tuple = ()
     parts: tuple["Structure", ...] = ()
@@ -27,7 +27,7 @@ def flatten(tree) -> tuple[list, Structure]:
     if isinstance(tree, dict):
         return _flatten("dict", tuple(tree), tree.values())
     if isinstance(tree, (tuple, list)):
-        return _flatten(type(tree).__name__ if type(tree) in (tuple, list) else "tuple", (), tree)
+        return _flatten("tuple", (), tree)
     return [tree], LEAF
 
 
@@ -55,4 +55,4 @@ def _build(structure: Structure, leaves: Iterator):
     parts = [_build(p, leaves) for p in structure.parts]
     if structure.kind == "dict":
         return dict(zip(structure.keys, parts))
-    return tuple(parts) if structure.kind == "tuple" else parts
+    return tuple(parts)

@@ -1,0 +1,65 @@
+"""Reading and adding at positions given by integer arrays. A position out of range is an error that names the user's line."""
+from __future__ import annotations
+
+from graphc.dsl.array import Array, as_array, as_dtype, emit
+from graphc.errors import GraphError
+from graphc.ir.types import DType, broadcast_shapes, f32, i64, normalize_axis
+
+
+def take(x: Array, indices: Array, axis: int = 0) -> Array:
+    """x at integer positions along `axis`: shape x.shape[:axis] + indices.shape + x.shape[axis+1:]. numpy's default axis is the flattened array."""
+    x = as_array(x)
+    return emit("take", x, as_array(indices, i64), axis=normalize_axis(axis, x.ndim))
+
+
+def take_along_axis(x: Array, indices: Array, axis: int) -> Array:
+    """One position per result element; x and indices broadcast against each other except along `axis`."""
+    x, indices = as_array(x), as_array(indices, i64)
+    axis = normalize_axis(axis, x.ndim)
+    if indices.ndim != x.ndim:
+        raise GraphError(f"take_along_axis: indices have {indices.ndim} axes and x has {x.ndim}; they must be equal")
+    around = broadcast_shapes(_with(x.shape, axis, 1), _with(indices.shape, axis, 1))
+    x, indices = (_broadcast(a, _with(around, axis, a.shape[axis])) for a in (x, indices))
+    return emit("take_along_axis", x, indices, axis=axis)
+
+
+def gather(x: Array, indices: Array, axis: int) -> Array:
+    """torch's gather (with numpy's broadcasting): the same as `take_along_axis`."""
+    return take_along_axis(x, indices, axis)
+
+
+def embedding(table: Array, ids: Array) -> Array:
+    """Rows of table [V, D] at ids [...]: [..., D]."""
+    return take(table, ids, 0)
+
+
+def scatter_add(x: Array, indices: Array, updates: Array, axis: int = 0) -> Array:
+    """x with `updates` added at positions along `axis`, in row-major order of the positions; equal positions add up.
+
+    updates: x.shape[:axis] + indices.shape + x.shape[axis+1:], or what broadcasts to it (the transpose of `take`).
+    """
+    x, indices = as_array(x), as_array(indices, i64)
+    axis = normalize_axis(axis, x.ndim)
+    updates = as_array(updates, x.dtype)
+    return emit("scatter_add", x, indices, _broadcast(updates, x.shape[:axis] + indices.shape + x.shape[axis + 1:]), axis=axis)
+
+
+def scatter_add_along_axis(x: Array, indices: Array, updates: Array, axis: int) -> Array:
+    """x with updates[i] added at position indices[i] along `axis` (torch's scatter_add, the transpose of `take_along_axis`)."""
+    x, indices = as_array(x), as_array(indices, i64)
+    axis = normalize_axis(axis, x.ndim)
+    shape = _with(x.shape, axis, indices.shape[axis]) if indices.ndim == x.ndim else indices.shape
+    return emit("scatter_add_along_axis", x, _broadcast(indices, shape), _broadcast(as_array(updates, x.dtype), shape), axis=axis)
+
+
+def one_hot(ids: Array, depth: int, dtype: DType = f32) -> Array:
+    """1 where a new last axis of size `depth` equals the class id, else 0; an id outside [0, depth) gives zeros."""
+    return emit("one_hot", as_array(ids, i64), depth=depth, dtype=as_dtype(dtype))
+
+
+def _broadcast(x: Array, shape) -> Array:
+    return x if x.shape == shape else emit("broadcast_to", x, shape=shape)
+
+
+def _with(shape: tuple, axis: int, size) -> tuple:
+    return shape[:axis] + (size,) + shape[axis + 1:]

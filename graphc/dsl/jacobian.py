@@ -1,0 +1,25 @@
+"""The whole Jacobian, row by row in a loop over one vjp."""
+from __future__ import annotations
+
+from graphc.dsl.control import scan
+from graphc.dsl.function import GraphFunction, finish
+from graphc.dsl.shape import iota
+from graphc.dsl.trace import Trace
+from graphc.dsl.transforms import vjp
+from graphc.dsl.tree import tree_map
+from graphc.errors import GraphError
+
+
+def jacobian(f: GraphFunction, wrt=None) -> GraphFunction:
+    """The derivative of every element of the one float output y of `f` with respect to every element of `wrt` (as for `grad`):
+    arrays of shape y.shape + x.shape. Costs one vjp per element of y; what does not depend on the row is computed once."""
+    pull = vjp(f, wrt)
+    if f.graph.output_names is not None:
+        raise GraphError(f"gc.jacobian of {f.name}: it returns {len(f.graph.outputs)} arrays, a Jacobian is that of one", pull.loc)
+    y = f.graph.outputs[0].type
+    with Trace(f"jacobian_{f.name}", f.training) as trace:
+        inputs = [trace.input(v.name, v.type) for v in f.graph.inputs]
+        n = y.size
+        rows = (iota((n, n), 0) == iota((n, n), 1)).astype(y.dtype).reshape((n, *y.shape))
+        _, found = scan(lambda carry, row: (carry, pull(*inputs, row)), (), rows)
+        return finish(trace, tree_map(lambda g: g.reshape((*y.shape, *g.shape[1:])), found), f.loc, f.constants)

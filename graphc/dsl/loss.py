@@ -1,0 +1,42 @@
+"""Losses. `reduction`: "mean", "sum" or "none"."""
+from __future__ import annotations
+
+from graphc.dsl.array import Array, as_array, common_dtype, emit
+from graphc.errors import GraphError
+from graphc.ir.types import normalize_axis
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def cross_entropy(logits: Array, targets: Array, axis: int = -1, reduction: str = "mean", label_smoothing: float = 0.0,
+                  ignore_index: int | None = None) -> Array:
+    """-log softmax(logits) of the target class along `axis` (torch: always axis 1).
+
+    targets: integer class ids of the shape of logits without `axis`, or float probabilities of the shape of logits.
+    `ignore_index`: ids that count neither in the sum nor in the mean.
+    """
+    logits, targets = as_array(logits), as_array(targets)
+    options = {"axis": normalize_axis(axis, logits.ndim), "reduction": _reduction("cross_entropy", reduction)}
+    if targets.dtype.is_int:
+        return emit("cross_entropy", logits, targets, **options, label_smoothing=float(label_smoothing), ignore_index=ignore_index)
+    if ignore_index is not None or label_smoothing:
+        raise GraphError("cross_entropy of probabilities takes no ignore_index and no label_smoothing: put them into the probabilities")
+    return emit("cross_entropy_soft", logits, targets, **options)
+
+
+def mse(x: Array, y: Array, reduction: str = "mean") -> Array:
+    """(x - y)^2."""
+    dtype = common_dtype((x, y))
+    return emit("mse", as_array(x, dtype), as_array(y, dtype), reduction=_reduction("mse", reduction))
+
+
+def bce_with_logits(logits: Array, targets: Array, reduction: str = "mean") -> Array:
+    """Cross entropy of sigmoid(logits) and targets in [0, 1], without overflow."""
+    logits = as_array(logits)
+    return emit("bce_with_logits", logits, as_array(targets, logits.dtype), reduction=_reduction("bce_with_logits", reduction))
+
+
+def _reduction(name: str, reduction: str) -> str:
+    if reduction not in REDUCTIONS:
+        raise GraphError(f'{name}: reduction is one of {", ".join(REDUCTIONS)}, got {reduction!r}')
+    return reduction

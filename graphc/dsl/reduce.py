@@ -1,0 +1,100 @@
+"""Reductions and cumulative functions. `axis`: an int, a tuple, or None for all axes, as in numpy."""
+from __future__ import annotations
+
+from graphc.dsl.array import Array, Axes, as_array, as_float, emit, reduce_axes
+from graphc.ir.types import normalize_axis
+
+
+def sum(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
+    """The sum. Bools count as i64; i32 stays i32 (numpy: i64)."""
+    return as_array(x).sum(axis, keepdims)
+
+
+def mean(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
+    """The mean; of integers f32 (numpy: f64)."""
+    return as_array(x).mean(axis, keepdims)
+
+
+def prod(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
+    """The product; its gradient is right where factors are 0."""
+    return as_array(x).prod(axis, keepdims)
+
+
+def max(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
+    """The largest element; NaN if there is one. The gradient is shared among equals."""
+    return as_array(x).max(axis, keepdims)
+
+
+def min(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
+    """The smallest element; NaN if there is one. The gradient is shared among equals."""
+    return as_array(x).min(axis, keepdims)
+
+
+def var(x: Array, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Array:
+    """The mean squared distance from the mean, divided by n - ddof (0 as in numpy; torch's default is 1)."""
+    return as_array(x).var(axis, ddof, keepdims)
+
+
+def std(x: Array, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Array:
+    """The square root of `var`."""
+    return as_array(x).std(axis, ddof, keepdims)
+
+
+def all(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
+    """bool: whether all elements are true (not 0)."""
+    return as_array(x).all(axis, keepdims)
+
+
+def any(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
+    """bool: whether some element is true (not 0)."""
+    return as_array(x).any(axis, keepdims)
+
+
+def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
+    """i64 index of the first largest element along `axis`, or in the flattened array."""
+    return as_array(x).argmax(axis, keepdims)
+
+
+def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
+    """i64 index of the first smallest element along `axis`, or in the flattened array."""
+    return as_array(x).argmin(axis, keepdims)
+
+
+def logsumexp(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
+    """log(sum(exp(x))), without overflow; -inf where all elements are -inf."""
+    return reduce_axes("logsumexp", as_float(x), axis, keepdims)
+
+
+def cumsum(x: Array, axis: int | None = None, reverse: bool = False, exclusive: bool = False) -> Array:
+    """Sums of the first 1, 2, … elements along `axis` (None: of the flattened array); `exclusive`: of the first 0, 1, …;
+    `reverse`: from the end."""
+    return _cumulative("cumsum", x, axis, reverse, exclusive)
+
+
+def cumprod(x: Array, axis: int | None = None, reverse: bool = False, exclusive: bool = False) -> Array:
+    """As `cumsum`, with products."""
+    return _cumulative("cumprod", x, axis, reverse, exclusive)
+
+
+def sort(x: Array, axis: int = -1, descending: bool = False) -> Array:
+    """Sorted along `axis`; NaN last."""
+    x = as_array(x)
+    return emit("sort", x, axis=normalize_axis(axis, x.ndim), descending=bool(descending))
+
+
+def argsort(x: Array, axis: int = -1, descending: bool = False) -> Array:
+    """i64 indices that sort along `axis`; stable."""
+    x = as_array(x)
+    return emit("argsort", x, axis=normalize_axis(axis, x.ndim), descending=bool(descending))
+
+
+def topk(x: Array, k: int, axis: int = -1) -> tuple[Array, Array]:
+    """The k largest elements along `axis`, largest first, and their i64 indices."""
+    x = as_array(x)
+    return emit("topk", x, k=k, axis=normalize_axis(axis, x.ndim))
+
+
+def _cumulative(name: str, x: Array, axis: int | None, reverse: bool, exclusive: bool) -> Array:
+    x = as_array(x)
+    x, axis = (x.flatten(), 0) if axis is None else (x, axis)
+    return emit(name, x, axis=normalize_axis(axis, x.ndim), reverse=bool(reverse), exclusive=bool(exclusive))
