@@ -1,0 +1,47 @@
+"""From operators to loop functions: one table by operator class."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.codegen.loops import Function
+from graphc.codegen.lower.nest import lower_nest
+from graphc.errors import InternalError
+from graphc.ir.graph import Node
+from graphc.ir.ops.fused import Fused
+from graphc.ir.single import single
+from graphc.ir.space import RULES
+from graphc.ir.target import Target
+from graphc.ir.view import ViewType
+
+Views = Sequence[ViewType]
+Lowering = Callable[[str, Node, Views, Views, object, Target], Function]
+
+
+def lower(node: Node, ins: Views, outs: Views, schedule, target: Target, name: str = "") -> Function:
+    """The loop function of a node: view parameters are its inputs, its outputs, its shared scratch; an i64 parameter "node" comes
+    last if it checks indices. Depends on nothing but its arguments, and not on the node's identity.
+    """
+    rule = LOWERINGS.get(type(node.op))
+    if rule is None:
+        raise InternalError(f"no lowering of operator {node.op.name}", "lower")
+    return rule(name or node.op.name, node, ins, outs, schedule, target)
+
+
+def function_needs_node_id(f: Function) -> bool:
+    """Whether the caller passes the number under which the function reports bad indices."""
+    return any(p.name == "node" for p in f.params)
+
+
+def _nest(name: str, node: Node, ins: Views, outs: Views, schedule, target: Target) -> Function:
+    return lower_nest(name, single(node), ins, outs, schedule)
+
+
+def _fused(name: str, node: Node, ins: Views, outs: Views, schedule, target: Target) -> Function:
+    return FUSED[node.op.kind](name, node, ins, outs, schedule, target)
+
+
+FUSED: dict[str, Lowering] = {
+    "nest": lambda name, node, ins, outs, schedule, target: lower_nest(name, node.op.body, ins, outs, schedule),
+}
+
+LOWERINGS: dict[type, Lowering] = {**dict.fromkeys(RULES, _nest), Fused: _fused}

@@ -1,0 +1,84 @@
+"""Elementwise operators as loop-IR arithmetic: one row each, on scalars and vectors alike."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.codegen.loop_ir import Val
+from graphc.codegen.loops import Function
+from graphc.errors import InternalError
+from graphc.ir.graph import Node
+from graphc.ir.ops import elementwise
+from graphc.ir.types import bool_, i32
+
+
+def emit(f: Function, node: Node, args: list[Val]) -> Val:
+    """The value of an elementwise node for these operands (scalars mix with vectors)."""
+    rule = RULES.get(type(node.op))
+    if rule is None:
+        raise InternalError(f"no elementwise code for operator {node.op.name}", "lower")
+    return rule(f, node.op, args)
+
+
+def _row(f: Function, op: elementwise.Elementwise, args: list[Val]) -> Val:
+    code = ROWS.get(op.fn)
+    if code is None:
+        raise InternalError(f"no elementwise code for operator {op.fn}", "lower")
+    return code(f, *args)
+
+
+def _sign(f: Function, x: Val) -> Val:
+    zero, one = f.const(0, x.dtype), f.const(1, x.dtype)
+    return f.select(f.gt(x, zero), one, f.select(f.lt(x, zero), f.neg(one) if not x.dtype.is_float else f.const(-1, x.dtype), x))
+
+
+def _floordiv(f: Function, a: Val, b: Val) -> Val:
+    """Floats as numpy: (a - a mod b) / b, a whole number up to rounding, rounded to it."""
+    if not a.dtype.is_float:
+        return f.div(a, b)
+    ratio = f.div(f.sub(a, f.rem(a, b)), b)
+    low = f.floor(ratio)
+    whole = f.select(f.gt(f.sub(ratio, low), 0.5), f.add(low, 1.0), low)
+    return f.select(f.eq(b, 0.0), f.div(a, b), whole)
+
+
+def _shift_left(f: Function, a: Val, n: Val) -> Val:
+    bits = 8 * a.dtype.itemsize
+    outside = f.or_(f.lt(n, 0), f.ge(n, bits))
+    return f.select(outside, f.const(0, a.dtype), f.shl(a, f.and_(n, bits - 1)))
+
+
+def _shift_right(f: Function, a: Val, n: Val) -> Val:
+    bits = 8 * a.dtype.itemsize
+    outside = f.or_(f.lt(n, 0), f.ge(n, bits))
+    return f.ashr(a, f.select(outside, f.const(bits - 1, a.dtype), n))
+
+
+def _ordered(name: str) -> Callable[..., Val]:
+    """A comparison; bools are compared as 0 and 1."""
+    def code(f: Function, a: Val, b: Val) -> Val:
+        if a.dtype is bool_:
+            a, b = f.cast(a, i32), f.cast(b, i32)
+        return getattr(f, name)(a, b)
+    return code
+
+
+def _method(name: str) -> Callable[..., Val]:
+    def code(f: Function, *args: Val) -> Val:
+        return getattr(f, name)(*args)
+    return code
+
+
+ROWS: dict[str, Callable[..., Val]] = {
+    **{name: _method(name) for name in ("add", "sub", "mul", "div", "pow", "neg", "abs", "floor", "ceil", "round", "exp", "expm1", "log",
+                                        "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "erf", "isnan", "isfinite")},
+    **{name: _ordered(name) for name in ("lt", "le", "gt", "ge")},
+    "eq": _method("eq"), "ne": _method("ne"), "mod": _method("rem"), "minimum": _method("min"), "maximum": _method("max"),
+    "bitand": _method("and_"), "bitor": _method("or_"), "bitxor": _method("xor"), "bitnot": _method("not_"),
+    "where": _method("select"), "sign": _sign, "floordiv": _floordiv, "shift_left": _shift_left, "shift_right": _shift_right,
+}
+
+RULES: dict[type, Callable[[Function, object, list[Val]], Val]] = {
+    elementwise.Elementwise: _row,
+    elementwise.Cast: lambda f, op, args: f.cast(args[0], op.dtype),
+    elementwise.StopGradient: lambda f, op, args: args[0],
+}

@@ -1,0 +1,259 @@
+"""A cluster and its schedule to one loop function: tiles of rows; in a row, one loop over the inner dims per stage."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import ceil
+
+from graphc.codegen.loop_ir import Val, View
+from graphc.codegen.loops import Function, Ix
+from graphc.codegen.lower.body import Body, Point
+from graphc.codegen.lower.reduce import Accumulator, reducer
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.nest import ARG, Nest, nest_of, stages_of
+from graphc.ir.schedule_nest import NestSchedule
+from graphc.ir.space import REDUCTIONS
+from graphc.ir.types import DType, i32, i64
+from graphc.ir.view import ViewType
+
+COMBINE_COLUMNS = 512           # elements of a tile that combines partial results
+COMBINE_ROWS = 64
+COMBINE_SERIAL = 1 << 15        # partial results that one thread combines alone
+
+
+def lower_nest(name: str, body: Graph, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: NestSchedule) -> Function:
+    """The loop function of a cluster: parameters are the inputs, the outputs, and the schedule's partial buffers."""
+    f = Function(name)
+    nest = nest_of(body, tuple(ins), tuple(outs))
+    xs = [f.view(f"x{k}", t.dtype, t.shape, t.strides) for k, t in enumerate(ins)]
+    ys = [f.view(f"y{k}", t.dtype, t.shape, t.strides) for k, t in enumerate(outs)]
+    partials = [f.view(f"partial{k}", dtype, (size,)) for k, (dtype, size) in enumerate(schedule.partials)]
+    if nest.size(nest.kept):
+        NestLowering(f, nest, schedule, xs, ys, partials).run()
+    return f
+
+
+class NestLowering:
+    """Writes the loops of one nest."""
+
+    def __init__(self, f: Function, nest: Nest, schedule: NestSchedule, xs: list[View], ys: list[View], partials: list[View]):
+        self.f, self.nest, self.s, self.ys = f, nest, schedule, ys
+        self.stages = stages_of(nest, schedule.inner)
+        self.body = Body(f, nest, self.stages, schedule, xs)
+        self.counter = i32 if nest.size(nest.reduced) < 1 << 31 else i64
+        self.by_column = schedule.vector >= 0 and schedule.vector not in schedule.inner
+        self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
+        self.partials = self._partial_views(partials)
+        self.ranges: dict[int, tuple[Ix | int, Ix | int]] = {}
+        self.reductions = [n for n in nest.body.nodes if type(n.op) in REDUCTIONS]
+
+    # ---- tiles
+    def run(self) -> None:
+        f, s, nest = self.f, self.s, self.nest
+        chunks = ceil(nest.extents[s.inner[0]] / s.chunk) if s.chunk else 1
+        rows = nest.size(s.outer)
+        with self._tiles(rows, s.tile, s.columns, chunks, "rows", s.serial) as (row_range, column_range, chunk):
+            if s.chunk:
+                first = chunk * s.chunk
+                self.ranges = {s.inner[0]: (first, f.min_(first + s.chunk, nest.extents[s.inner[0]]))}
+            self.body.allocate()
+            finish = (lambda point: self._partial_row(point, chunk)) if s.partials else self._row
+            self._rows(row_range, column_range, finish)
+        self.ranges = {}
+        if s.partials:
+            self._combine(rows, chunks)
+
+    @contextmanager
+    def _tiles(self, rows: int, tile: int, columns: int, chunks: int, label: str, serial: bool) -> Iterator:
+        """A parallel loop over blocks of rows × blocks of columns × chunks."""
+        f = self.f
+        extent = self.nest.extents[self.s.vector] if self.by_column else 1
+        blocks = ceil(extent / columns) if columns else 1
+        with f.parallel(ceil(rows / tile) * blocks * chunks, label, serial=serial) as t:
+            t, chunk = f.divmod(t, chunks) if chunks > 1 else (t, Ix())
+            t, block = f.divmod(t, blocks) if blocks > 1 else (t, Ix())
+            first = block * columns
+            yield ((t * tile, f.min_(t * tile + tile, rows)), (first, f.min_(first + columns, extent) if columns else extent), chunk)
+
+    def _rows(self, row_range, column_range, finish) -> None:
+        """Calls `finish(point)` in loops over rows and, when the vector runs over a kept dim, over its columns."""
+        f = self.f
+        lo, hi = row_range
+        if self.s.outer and self.nest.size(self.s.outer) > 1:
+            with f.loop(lo, hi, name="row") as L:
+                self._columns(self._unflatten(L.index), column_range, finish)
+        else:
+            self._columns(Point({d: Ix() for d in self.s.outer}), column_range, finish)
+
+    def _unflatten(self, row: Ix) -> Point:
+        index: dict[int, Ix] = {}
+        for d in reversed(self.s.outer[1:]):
+            row, index[d] = self.f.divmod(row, self.nest.extents[d])
+        index[self.s.outer[0]] = row
+        return Point(index)
+
+    def _columns(self, point: Point, column_range, finish) -> None:
+        if not self.by_column:
+            finish(point)
+            return
+        self._vector_loop(point, column_range, (), lambda p, _: finish(p) or ())
+
+    # ---- loops
+    def _sweep(self, dims: tuple[int, ...], point: Point, carried: Accumulator, work) -> Accumulator:
+        """`work(point, carried) -> carried` in loops over `dims`."""
+        if not dims:
+            return tuple(work(point, carried))
+        d = dims[0]
+        lo, hi = self.ranges.get(d, (0, self.nest.extents[d]))
+        if self.nest.extents[d] == 0:
+            return carried
+        if d == self.s.vector:
+            return self._vector_loop(point, (lo, hi), carried, work)
+        with self.f.loop(lo, hi, carry=carried, name=f"i{d}") as L:
+            L.next(*self._sweep(dims[1:], point.at(d, L.index), L.carried, work))
+        return L.results
+
+    def _vector_loop(self, point: Point, bounds, carried: Accumulator, work) -> Accumulator:
+        """Whole vectors, then one masked vector if the extent leaves a rest. Bounds end at the extent or at a whole vector."""
+        f, d, lanes = self.f, self.s.vector, self.s.lanes
+        lo, hi = bounds
+        extent = self.nest.extents[d]
+        main = extent // lanes * lanes
+        if main:
+            with f.loop(lo, f.min_(hi, main), step=lanes, carry=carried, name=f"i{d}") as L:
+                L.next(*work(point.at(d, L.index, lanes), L.carried))
+            carried = L.results
+        if main == extent:
+            return carried
+        if isinstance(lo, int) and isinstance(hi, int):
+            return tuple(work(point.at(d, Ix(main), lanes, f.tail_mask(extent - main, lanes)), carried))
+        with f.loop(f.max_(lo, main), f.min_(hi, extent), step=lanes, carry=carried, name="rest") as L:
+            L.next(*work(point.at(d, Ix(main), lanes, f.tail_mask(extent - main, lanes)), L.carried))
+        return L.results
+
+    # ---- a row
+    def _row(self, point: Point) -> None:
+        """All stages of one row (or of one vector of rows), then the outputs that do not change within it."""
+        self.body.start_row(point)
+        for stage in range(self.stages.count):
+            found = self._stage(point, stage)
+            for node, acc in found.items():
+                self.body.set_row_value(node.outputs[0], reducer(node).finish(self.f, acc))
+        self._row_outputs(point)
+
+    def _stage(self, point: Point, stage: int) -> dict[Node, Accumulator]:
+        """The loop of one stage: outputs and scratch rows written; the stage's reductions, lanes folded."""
+        body, f = self.body, self.f
+        nodes = [n for n in self.reductions if self.stages.home[n.outputs[0]] == stage + 1]
+        outs = [k for k, v in enumerate(self.nest.body.outputs) if self._written_in(k, v) == stage]
+        targets = [n.inputs[0] for n in nodes] + [self.nest.body.outputs[k] for k in outs]
+        plan = body.plan(stage, targets)
+        body.hoist(plan, point)
+
+        def work(at: Point, carried: Accumulator) -> Accumulator:
+            env = body.evaluate(plan, at)
+            for k in outs:
+                self._store(k, env.value(self.nest.body.outputs[k]), at)
+            return self._steps(nodes, env, at, carried)
+        starts = [self._start(n) for n in nodes]
+        flat = self._sweep(self.s.inner, point, tuple(a for acc in starts for a in acc), work)
+        return {n: self._fold(n, acc) for n, acc in zip(nodes, _regroup(flat, starts))}
+
+    def _written_in(self, k: int, v: Value) -> int:
+        """The stage that writes an output; -1 for the row's end."""
+        return self.stages.home.get(v, 0) if self.nest.spans[k] & set(self.s.inner) else -1
+
+    def _start(self, node: Node) -> Accumulator:
+        r, element = reducer(node), node.inputs[0].type.dtype
+        return tuple(self.f.const(c, t, self.s.lanes) for c, t in zip(r.start(element), r.dtypes(element, self.counter)))
+
+    def _steps(self, nodes: list[Node], env, at: Point, carried: Accumulator) -> Accumulator:
+        f, result = self.f, []
+        for node in nodes:
+            r = reducer(node)
+            width = len(r.start(node.inputs[0].type.dtype))
+            acc, carried = carried[:width], carried[width:]
+            number = self.body.number(self.nest.counters[node], at, self.counter) if r.counts else None
+            value = f.splat(env.operand(node, 0), self.s.lanes)
+            new = r.step(f, acc, value, number)
+            if at.mask is not None and not self.by_column:
+                new = tuple(f.select(at.mask, n, old) for n, old in zip(new, acc))
+            result += new
+        return tuple(result)
+
+    def _fold(self, node: Node, acc: Accumulator) -> Accumulator:
+        return acc if self.by_column else reducer(node).fold(self.f, acc)
+
+    def _row_outputs(self, point: Point) -> None:
+        for k, v in enumerate(self.nest.body.outputs):
+            if self._written_in(k, v) < 0:
+                self._store(k, self.body.row_value(v), point)
+
+    def _store(self, k: int, value: Val, at: Point) -> None:
+        strides, vector = self.nest.outputs[k], self.s.vector
+        lanes = at.lanes if vector in self.nest.spans[k] else 1
+        view, index = self.body.address(self.ys[k], strides, at)
+        hint = "nontemporal" if k in self.s.stream and at.mask is None and lanes > 1 else None
+        self.f.store(view, index, self.f.splat(value, lanes), at.mask if lanes > 1 else None, hint)
+
+    # ---- reductions cut into chunks
+    def _partial_views(self, partials: list[View]) -> list[View]:
+        """[chunk, kept dims in loop order]."""
+        extents = tuple(self.nest.extents[d] for d in self.order)
+        result = []
+        for view in partials:
+            chunks = view.shape[0] // max(1, self.nest.size(self.order))
+            result.append(self.f.reinterpret(view, (chunks, *extents), _dense((chunks, *extents))))
+        return result
+
+    def _partial_row(self, point: Point, chunk: Ix) -> None:
+        self.body.start_row(point)
+        found = self._stage(point, 0)
+        flat = [a for n in self.reductions for a in found[n]]
+        for view, value in zip(self.partials, flat, strict=True):
+            self.f.store(view, [chunk, *(point.index[d] for d in self.order)], value, point.mask)
+
+    def _combine(self, rows: int, chunks: int) -> None:
+        """Merges the partial results of all chunks in order and finishes every row."""
+        s = self.s
+        serial = s.serial or chunks * self.nest.size(self.order) < COMBINE_SERIAL
+        columns = 0 if serial or not self.by_column else ceil(COMBINE_COLUMNS / s.lanes) * s.lanes
+        tile = rows if serial else 1 if columns else COMBINE_ROWS
+        with self._tiles(rows, tile, columns, 1, "combine", serial) as (row_range, column_range, _):
+            self._rows(row_range, column_range, lambda point: self._combined_row(point, chunks))
+
+    def _combined_row(self, point: Point, chunks: int) -> None:
+        f, body = self.f, self.body
+        lanes = self.s.lanes if self.by_column else 1
+        body.start_row(point)
+        place = [point.index[d] for d in self.order]
+
+        def partial(chunk: Ix | int) -> Accumulator:
+            return tuple(f.load(view, [chunk, *place], lanes, point.mask) for view in self.partials)
+        with f.loop(1, chunks, carry=partial(0), name="chunk") as L:
+            L.next(*self._merge(L.carried, partial(L.index)))
+        for node, acc in zip(self.reductions, _regroup(L.results, [self._start(n) for n in self.reductions])):
+            body.set_row_value(node.outputs[0], reducer(node).finish(f, acc))
+        self._row_outputs(point)
+
+    def _merge(self, a: Accumulator, b: Accumulator) -> Accumulator:
+        shape = [self._start(n) for n in self.reductions]
+        merged = [reducer(n).merge(self.f, x, y) for n, x, y in zip(self.reductions, _regroup(a, shape), _regroup(b, shape))]
+        return tuple(v for acc in merged for v in acc)
+
+
+def _regroup(flat: Sequence[Val], like: Sequence[Accumulator]) -> list[Accumulator]:
+    """`flat` cut into tuples as long as those of `like`."""
+    result, at = [], 0
+    for acc in like:
+        result.append(tuple(flat[at:at + len(acc)]))
+        at += len(acc)
+    return result
+
+
+def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return tuple(reversed(strides))

@@ -1,0 +1,100 @@
+"""Reductions as accumulators: how one starts, takes an element, merges with another, and folds its lanes."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.codegen.loop_ir import Val
+from graphc.codegen.loops import Function
+from graphc.errors import InternalError
+from graphc.ir.graph import Node
+from graphc.ir.ops import reduce
+from graphc.ir.types import DType, bool_, i64
+
+Accumulator = tuple[Val, ...]
+
+
+@dataclass(frozen=True)
+class Reducer:
+    """Code of one reduction. An accumulator is a tuple of values of `dtypes(element type, counter type)`.
+
+    `step(f, acc, value, number)`: `number` is the element's number along the axis (for argmax), as a value of the counter type.
+    """
+    dtypes: Callable[[DType, DType], tuple[DType, ...]]
+    start: Callable[[DType], tuple[float | int | bool, ...]]
+    step: Callable[[Function, Accumulator, Val, Val | None], Accumulator]
+    merge: Callable[[Function, Accumulator, Accumulator], Accumulator]
+    fold: Callable[[Function, Accumulator], Accumulator]
+    finish: Callable[[Function, Accumulator], Val]
+    counts: bool = False
+
+
+def reducer(node: Node) -> Reducer:
+    found = REDUCERS.get(type(node.op))
+    if found is None:
+        raise InternalError(f"no reduction code for operator {node.op.name}", "lower")
+    return found(node.inputs[0].type.dtype)
+
+
+def _plain(method: str, kind: str, start: Callable[[DType], float | int | bool]) -> Reducer:
+    """A reduction by one associative operation of the loop IR."""
+    def combine(f: Function, a: Val, b: Val) -> Val:
+        return getattr(f, method)(a, b)
+    return Reducer(
+        dtypes=lambda element, counter: (element,),
+        start=lambda dtype: (start(dtype),),
+        step=lambda f, acc, value, number: (combine(f, acc[0], value),),
+        merge=lambda f, a, b: (combine(f, a[0], b[0]),),
+        fold=lambda f, acc: (f.reduce(acc[0], kind),),
+        finish=lambda f, acc: acc[0])
+
+
+def _lowest(dtype: DType) -> float | int:
+    return -np.inf if dtype.is_float else int(np.iinfo(dtype.np).min)
+
+
+def _highest(dtype: DType) -> float | int:
+    return np.inf if dtype.is_float else int(np.iinfo(dtype.np).max)
+
+
+def _arg(beats: str, extreme: str, start: Callable[[DType], float | int]) -> Reducer:
+    """(best value, its number): the first of equals, the first NaN before all."""
+    def better(f: Function, value: Val, best: Val) -> Val:
+        wins = getattr(f, beats)(value, best)
+        return wins if not value.dtype.is_float else f.or_(wins, f.and_(f.isnan(value), f.not_(f.isnan(best))))
+
+    def step(f: Function, acc: Accumulator, value: Val, number: Val | None) -> Accumulator:
+        take = better(f, value, acc[0])
+        return f.select(take, value, acc[0]), f.select(take, number, acc[1])
+
+    def merge(f: Function, a: Accumulator, b: Accumulator) -> Accumulator:
+        take = f.or_(better(f, b[0], a[0]), f.and_(_same(f, a[0], b[0]), f.lt(b[1], a[1])))
+        return f.select(take, b[0], a[0]), f.select(take, b[1], a[1])
+
+    def fold(f: Function, acc: Accumulator) -> Accumulator:
+        best = f.reduce(acc[0], extreme)
+        last = f.const(np.iinfo(acc[1].dtype.np).max, acc[1].dtype)
+        return best, f.reduce(f.select(_same(f, acc[0], best), acc[1], last), "min")
+    return Reducer(lambda element, counter: (element, counter), lambda dtype: (start(dtype), 0), step, merge, fold,
+                   lambda f, acc: f.cast(acc[1], i64), counts=True)
+
+
+def _same(f: Function, a: Val, b: Val) -> Val:
+    equal = f.eq(a, b)
+    return equal if not a.dtype.is_float else f.or_(equal, f.and_(f.isnan(a), f.isnan(b)))
+
+
+SUM = _plain("add", "add", lambda dtype: 0)
+PROD = _plain("mul", "mul", lambda dtype: 1)
+MAX = _plain("max", "max", _lowest)
+MIN = _plain("min", "min", _highest)
+ANY = _plain("or_", "or", lambda dtype: False)
+ALL = _plain("and_", "and", lambda dtype: True)
+
+REDUCERS: dict[type, Callable[[DType], Reducer]] = {
+    reduce.Sum: lambda dtype: SUM, reduce.Prod: lambda dtype: PROD,
+    reduce.Max: lambda dtype: ANY if dtype == bool_ else MAX, reduce.Min: lambda dtype: ALL if dtype == bool_ else MIN,
+    reduce.ArgMax: lambda dtype: _arg("gt", "max", _lowest), reduce.ArgMin: lambda dtype: _arg("lt", "min", _highest),
+}

@@ -1,0 +1,43 @@
+"""A cluster of operators that runs as one loop nest, or as one contraction with its epilogue."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphc.errors import InternalError
+from graphc.ir.graph import Graph
+from graphc.ir.interp import evaluate
+from graphc.ir.op import Cost, Op, require
+from graphc.ir.types import TensorType
+
+KINDS = ("nest", "contraction")
+
+
+@dataclass(frozen=True)
+class Fused(Op):
+    """The outputs of `body` for its inputs. Made by the fuse pass, after differentiation: it has no gradient of its own.
+
+    kind "nest": elementwise operators and reductions over one iteration space (`ir.space`). kind "contraction": one contraction
+    and elementwise operators on its result, every output of the contraction's shape.
+    """
+    name: ClassVar[str] = "fused"
+    body: Graph
+    kind: str = "nest"
+
+    def infer(self, *ins: TensorType) -> tuple[TensorType, ...]:
+        wanted = tuple(v.type for v in self.body.inputs)
+        require(ins == wanted, f"fused body takes {wanted}, got {ins}")
+        return tuple(v.type for v in self.body.outputs)
+
+    def reference(self, *arrays):
+        return evaluate(self.body, arrays)
+
+    def vjp(self, b, gs, ins, outs):
+        raise InternalError("a fused node is differentiated before it is fused", "backward")
+
+    def cost(self, *ins: TensorType) -> Cost:
+        flops = sum(node.op.cost(*(v.type for v in node.inputs)).flops for node in self.body.nodes)
+        return Cost(flops, sum(v.type.nbytes for v in (*self.body.inputs, *self.body.outputs)))
+
+
+OPS = (Fused,)

@@ -1,0 +1,270 @@
+"""Chooses the schedule of a loop nest: a pure function of its shape, the strides of its operands and the target."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, prod
+
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.nest import ARG, Nest, Stages, leaf_of, nest_of, producer, stages_of
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.fused import Fused
+from graphc.ir.schedule_nest import NestSchedule, Partial
+from graphc.ir.single import single
+from graphc.ir.space import GENERATORS, REDUCTIONS, VIEWS
+from graphc.ir.target import Target
+from graphc.ir.types import i32, i64
+from graphc.ir.view import ViewType
+
+TILE_NS = 25_000                # work in one tile
+SERIAL_NS = 12_000              # less work than this is not worth waking other threads
+FLOP_NS = 0.045                 # of one element in vector code of 8 lanes
+BYTE_NS = 0.05                  # of memory traffic of one thread
+MANY_FLOPS = 24                 # a body heavier than this fills the registers with one vector
+CHEAP = 5                       # flops and loads that are repeated rather than kept in a scratch row
+INNER_ELEMENTS = 1024           # a row of a map has at least so many, where the dims allow
+MAX_CHUNKS = 192                # of a reduction that is cut
+LANE_SUMS = 4096                # additions into one lane of an f32 sum before it is cut
+
+
+def nest_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> NestSchedule:
+    """The schedule of a `fused` node of kind "nest", or of a single operator that runs as a nest."""
+    body = node.op.body if isinstance(node.op, Fused) else single(node)
+    return _schedule(body, tuple(ins), tuple(outs), target)
+
+
+@lru_cache(maxsize=4096)
+def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...], target: Target) -> NestSchedule:
+    nest = nest_of(body, ins, outs)
+    if not nest.extents or 0 in nest.extents:
+        return NestSchedule(outer=nest.kept, inner=tuple(sorted(nest.reduced)))
+    facts = Facts(nest, ins, outs, target)
+    vector = facts.best_vector()
+    outer, inner = facts.loops(vector)
+    stages = stages_of(nest, inner)
+    lanes = facts.lanes(vector, vector in inner)
+    row_ns = facts.element_ns * nest.size(inner) * (lanes if vector not in inner and vector >= 0 else 1)
+    grid = _grid(facts, stages, outer, inner, vector, lanes, row_ns)
+    return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=facts.streamed(vector),
+                        inplace=_inplace(nest, stages, body, ins, outs))
+
+
+@dataclass
+class Facts:
+    """Figures about a nest that the choices rest on."""
+    nest: Nest
+    ins: tuple[ViewType, ...]
+    outs: tuple[ViewType, ...]
+    target: Target
+
+    def __post_init__(self):
+        body = self.nest.body
+        self.flops = sum(flops_of(n) for n in body.nodes)
+        self.element_ns = self.flops * FLOP_NS + sum(t.dtype.itemsize for t in (*self.ins, *self.outs)) * BYTE_NS
+        views = dict(zip(body.inputs, self.ins))
+        self.rows = [(s, views[leaf_of(u)].dtype.itemsize) for u, s in self.nest.leaves.items() if leaf_of(u) in views]
+        self.rows += [(s, 2 * t.dtype.itemsize) for s, t in zip(self.nest.outputs, self.outs)]
+
+    def best_vector(self) -> int:
+        """The dim along which most traffic is contiguous; a reduced one when equal, then the larger."""
+        nest = self.nest
+        if not nest.extents:
+            return -1
+        return max(range(len(nest.extents)), key=lambda d: (self._score(d), d in nest.reduced, nest.extents[d]))
+
+    def _score(self, d: int) -> int:
+        score = 0
+        for strides, weight in self.rows:
+            elements = prod(n for n, s in zip(self.nest.extents, strides) if s)
+            score += weight * elements * (1 if strides[d] == 1 else 0 if strides[d] == 0 else -1)
+        return score if self.nest.extents[d] > 3 else score - abs(score) // 2
+
+    def loops(self, vector: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """outer and inner dims, each in loop order; the vector dim last in inner, or in neither."""
+        nest = self.nest
+        order = sorted(range(len(nest.extents)), key=self._reach, reverse=True)
+        order = [d for d in order if d != vector]
+        if nest.reduced:
+            inner = [d for d in order if d in nest.reduced] + [vector] * (vector in nest.reduced)
+            return tuple(d for d in order if d not in nest.reduced), tuple(inner)
+        inner = [vector]
+        shared = frozenset.intersection(*nest.spans)
+        while order and nest.size(inner) < INNER_ELEMENTS and order[-1] in shared:
+            inner.insert(0, order.pop())
+        return tuple(order), tuple(inner)
+
+    def _reach(self, d: int) -> tuple:
+        """How far apart in memory neighbours along `d` are, outputs first."""
+        strides = [s[d] for s in self.nest.outputs if s[d]] or [s[d] for s, _ in self.rows if s[d]]
+        return max(map(abs, strides), default=0), -d
+
+    def lanes(self, vector: int, inside: bool) -> int:
+        """Lanes of the loop body: several registers wide when the body is light, no wider than the extent needs."""
+        if vector < 0:
+            return 1
+        body = self.nest.body
+        size = max([v.type.dtype.itemsize for n in body.nodes for v in n.outputs if type(n.op) not in ARG]
+                   + [t.dtype.itemsize for t in self.ins if t.dtype.is_float], default=4)
+        width = self.target.lanes(size)
+        live = len([n for n in body.nodes if type(n.op) not in VIEWS])
+        light = self.flops <= MANY_FLOPS and live <= 12
+        wide = width * (4 if light and live <= 6 else 2 if light else 1)
+        extent = self.nest.extents[vector]
+        while wide > 2 and wide // 2 >= extent:
+            wide //= 2
+        return wide if extent > 1 else 1
+
+    def streamed(self, vector: int) -> tuple[int, ...]:
+        """Outputs too large to be still in a cache when they are read."""
+        total = sum(_bytes(t) for t in (*self.ins, *self.outs))
+        if total <= self.target.l3:
+            return ()
+        return tuple(k for k, (s, t) in enumerate(zip(self.nest.outputs, self.outs)) if vector >= 0 and s[vector] == 1 and 4 * _bytes(t) > self.target.l3)
+
+
+def flops_of(node: Node) -> int:
+    """Arithmetic of one element of a body node."""
+    if isinstance(node.op, Elementwise):
+        return node.op.row.flops
+    if type(node.op) in GENERATORS:
+        return 30
+    return 1 if type(node.op) in REDUCTIONS else 0
+
+
+def _grid(facts: Facts, stages: Stages, outer, inner, vector: int, lanes: int, row_ns: float) -> dict:
+    """tile, columns, chunk, serial, partials."""
+    nest = facts.nest
+    columns_total = 0 if vector in inner or vector < 0 else ceil(nest.extents[vector] / lanes)
+    rows = nest.size(outer)
+    total_ns = row_ns * rows * max(columns_total, 1)
+    if total_ns < SERIAL_NS and not _long_sums(nest, inner, vector, lanes):
+        return {"tile": max(rows, 1)}
+    line_ns = row_ns * max(columns_total, 1)            # one outer row
+    chunk, chunks = _chunk(facts, stages, inner, vector, lanes, row_ns, total_ns)
+    partials = _partials(nest, chunks) if chunk and nest.reduced else ()
+    serial = total_ns < SERIAL_NS
+    if chunk:
+        return {"tile": 1, "chunk": chunk, "serial": serial, "partials": partials, "columns": _columns(columns_total, lanes, row_ns / chunks)}
+    if line_ns > 2 * TILE_NS and columns_total > 1:
+        return {"tile": 1, "columns": _columns(columns_total, lanes, row_ns), "serial": serial}
+    tile = max(1, min(round(TILE_NS / line_ns), ceil(rows / 8)))
+    return {"tile": tile, "serial": serial}
+
+
+def _columns(total: int, lanes: int, block_ns: float) -> int:
+    """Elements of the vector dim per tile; 0 when one tile takes all."""
+    blocks = max(1, round(TILE_NS / block_ns))
+    return 0 if blocks >= total else blocks * lanes
+
+
+def _long_sums(nest: Nest, inner, vector: int, lanes: int) -> bool:
+    return bool(nest.reduced) and nest.size(inner) // (lanes if vector in inner else 1) > 4 * LANE_SUMS
+
+
+def _chunk(facts: Facts, stages: Stages, inner, vector: int, lanes: int, row_ns: float, total_ns: float) -> tuple[int, int]:
+    """(indices of inner[0] per tile, number of chunks), (0, 1) when rows stay whole."""
+    nest = facts.nest
+    if not inner or stages.count > 1:
+        return 0, 1
+    others = total_ns / row_ns                          # rows and column blocks
+    wanted = ceil(row_ns / TILE_NS) if others < 64 and row_ns > 2 * TILE_NS or not nest.reduced and row_ns > 2 * TILE_NS else 1
+    if nest.reduced and others * TILE_NS > total_ns / 4:
+        wanted = max(wanted, ceil(total_ns / TILE_NS / max(others / 4, 1)) if others < 16 else 1)
+    if _long_sums(nest, inner, vector, lanes):
+        wanted = max(wanted, ceil(nest.size(inner) / LANE_SUMS / (lanes if vector in inner else 1)))
+    if nest.reduced:
+        wanted = min(wanted, MAX_CHUNKS)
+    step = lanes if inner[0] == vector else 1
+    chunk = ceil(nest.extents[inner[0]] / max(wanted, 1) / step) * step
+    chunks = ceil(nest.extents[inner[0]] / chunk)
+    return (chunk, chunks) if chunks > 1 else (0, 1)
+
+
+def _partials(nest: Nest, chunks: int) -> tuple[Partial, ...]:
+    kept = nest.size(nest.kept)
+    result: list[Partial] = []
+    for node in nest.body.nodes:
+        if type(node.op) in REDUCTIONS:
+            dtypes = (node.inputs[0].type.dtype, index_type(nest)) if type(node.op) in ARG else (node.outputs[0].type.dtype,)
+            result += [(d, chunks * kept) for d in dtypes]
+    return tuple(result)
+
+
+def index_type(nest: Nest):
+    """The element type in which argmax counts."""
+    return i32 if nest.size(nest.reduced) < 1 << 31 else i64
+
+
+def _stored(nest: Nest, stages: Stages, facts: Facts) -> tuple[int, ...]:
+    """Numbers of the body nodes whose values are kept from the stage that makes them to later ones: those dear to repeat."""
+    if stages.count < 2:
+        return ()
+    work: dict[Node, int] = {}
+    later = _used_later(nest, stages)
+    kept: list[int] = []
+    limit = facts.target.l2 // 2
+    row = nest.size(nest.reduced) * (facts.target.vector_bytes if not nest.reduced else 4)
+    for number, node in enumerate(nest.body.nodes):
+        if not any(v in stages.inner for v in node.outputs):
+            work[node] = 0
+            continue
+        sources = [producer(v) for v in node.inputs]
+        work[node] = flops_of(node) + sum(work.get(s, 0) if s else 1 for s in sources)
+        dear = work[node] > CHEAP and node.outputs[0] in later and type(node.op) not in VIEWS
+        if dear and (len(kept) + 1) * row <= limit:
+            kept.append(number)
+            work[node] = 1
+    return tuple(kept)
+
+
+def _used_later(nest: Nest, stages: Stages) -> set[Value]:
+    """Inner values that a node, reduction or output of a later stage reads."""
+    found: set[Value] = set()
+    for node in nest.body.nodes:
+        stage = stages.home[node.outputs[0]] - (type(node.op) in REDUCTIONS)
+        for v in node.inputs:
+            while v.node is not None and type(v.node.op) in VIEWS:
+                v = v.node.inputs[0]
+            if v in stages.inner and stages.home[v] < stage:
+                found.add(v)
+    return found
+
+
+def _inplace(nest: Nest, stages: Stages, body: Graph, ins, outs) -> tuple[tuple[int, int], ...]:
+    """Pairs (output, input) with equal strides over all dims, the input not read in a stage after the one that writes the output."""
+    last = _last_reads(nest, stages)
+    pairs, taken = [], set()
+    for o, (v, strides) in enumerate(zip(body.outputs, nest.outputs)):
+        for i, x in enumerate(body.inputs):
+            rows = [s for use, s in nest.leaves.items() if leaf_of(use) is x]
+            same = rows and all(s == strides for s in rows) and ins[i] == outs[o]
+            if same and i not in taken and last.get(x, 0) <= _written(nest, stages, v, o):
+                pairs.append((o, i))
+                taken.add(i)
+                break
+    return tuple(pairs)
+
+
+def _written(nest: Nest, stages: Stages, v: Value, o: int) -> int:
+    return stages.home[v] if v in stages.inner or nest.spans[o] & nest.reduced else stages.count
+
+
+def _last_reads(nest: Nest, stages: Stages) -> dict[Value, int]:
+    """The last stage that may read each input: that of the last node that depends on it through inner values."""
+    last: dict[Value, int] = {}
+    reads: dict[Value, set[Value]] = {}
+    for node in nest.body.nodes:
+        mine: set[Value] = set()
+        for v in node.inputs:
+            mine |= reads.get(v, set()) if v.node is not None else {v}
+        stage = stages.home[node.outputs[0]] - (type(node.op) in REDUCTIONS)
+        for x in mine:
+            last[x] = max(last.get(x, 0), stage)
+        for v in node.outputs:
+            reads[v] = mine if v in stages.inner else set()
+    return last
+
+
+def _bytes(t: ViewType) -> int:
+    return prod(n for n, s in zip(t.shape, t.strides) if s) * t.dtype.itemsize
