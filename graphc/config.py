@@ -14,6 +14,7 @@ class Config:
     target: str = ""                # name of a Target; empty: the CPU we run on
     cache: str = ""                 # folder of compiled code; empty: ~/.cache/graphc; "off": no cache
     cache_mb: int = 512             # bound of that folder's size, in MB
+    oracle: bool = False            # training steps run by the numpy oracle instead of native code: slow, for finding out whose fault it is
     check_nan: bool = False         # name the first node that makes a NaN
 
 

@@ -1,24 +1,29 @@
-"""The seam between a graph with state and what runs it."""
+"""The seam between a graph with state and what runs it: native code, or the oracle when the knob `oracle` says so."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from graphc.compiler import Compiled
+from graphc.config import config
 from graphc.ir.graph import Graph
 from graphc.oracle import OracleExecutable
+from graphc.runtime.lock import StateLock
 
 
 class Executable(Protocol):
-    """Takes the inputs, writes new state in place, returns the tuple of outputs."""
+    """Takes the inputs, writes new state in place, returns the outputs as the graph declares them: an array, a tuple or a dict."""
     memory: object
 
-    def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]: ...
+    def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple | Mapping[str, np.ndarray]: ...
 
     def dump(self, stage: str = "graph") -> str: ...
 
 
-def make_executable(graph: Graph, state: Sequence[np.ndarray], threads: int | None = None) -> Executable:
+def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, threads: int = 0) -> Executable:
     """`graph` (without named dimensions), ready to run on the live arrays of its state, in the order of `graph.state`."""
-    return OracleExecutable(graph, state)
+    if config().oracle:
+        return OracleExecutable(graph, state, lock)
+    return Compiled(graph, threads, state, lock)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -13,13 +14,21 @@ from graphc.ir.types import shape_text
 
 
 class OracleExecutable:
-    """Callable like compiled code: takes the inputs, writes new state into `state` in place, returns the tuple of outputs."""
+    """Callable like compiled code: takes the inputs, writes new state into `state` in place, returns the outputs as the graph declares them."""
     memory = None
 
-    def __init__(self, graph: Graph, state: Sequence[np.ndarray]):
-        self.graph, self.state = graph, tuple(state)
+    def __init__(self, graph: Graph, state: Sequence[np.ndarray] = (), lock: AbstractContextManager | None = None):
+        self.graph, self.state, self.lock = graph, tuple(state), lock or nullcontext()
 
-    def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    def __call__(self, *arrays: np.ndarray):
+        with self.lock:
+            outputs = self._run(arrays)
+        names = self.graph.output_names
+        if names is None:
+            return outputs[0]
+        return dict(zip(names, outputs)) if any(names) else outputs
+
+    def _run(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         arrays = [np.asarray(a) for a in arrays]
         for v, a in zip(self.graph.inputs, arrays, strict=True):
             if a.shape != v.type.shape or a.dtype != v.type.dtype.np:

@@ -2,50 +2,28 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from threading import RLock
-from typing import Protocol
 
 import numpy as np
 
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, shape_text
+from graphc.nn.entry import Entry
+from graphc.runtime.lock import StateLock
 
 ALIGNMENT = 64                      # bytes: one cache line, one AVX-512 vector
-RANDOM_KEY = "random.key"
-
-
-class Initializer(Protocol):
-    """What can make the first value of a state array."""
-    def initial(self, type: TensorType, seed: int, name: str) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One state input of a graph: its name, its type, and the object that owns it (a `Parameter`, or a name)."""
-    name: str
-    type: TensorType
-    key: Hashable
-
-    def initial(self, seed: int) -> np.ndarray:
-        """The first value: by the owner's initializer, (seed, 0) for the random key, zeros otherwise."""
-        if self.name == RANDOM_KEY:
-            return np.array([seed, 0], np.int64)
-        make = getattr(self.key, "initial", None)
-        value = make(self.type, seed, self.name) if make else np.zeros(self.type.shape)
-        return np.asarray(value, self.type.dtype.np)
 
 
 class State(Mapping):
     """Named arrays. `state[name]` gives a copy, `state[name] = array` writes in place; dtype and shape never change.
 
-    `version` grows with every write, so that whatever was derived from the values can be made anew. `lock` is held during a step.
+    `version` grows with every write, so that whatever was derived from the values can be made anew. `lock` is held while native
+    code runs on the state and while Python reads or writes it; it is not reentrant.
     """
 
     def __init__(self):
         self._arrays: dict[str, np.ndarray] = {}
         self._names: dict[Hashable, str] = {}
-        self.lock = RLock()
+        self.lock = StateLock()
         self.version = 0
 
     @staticmethod
@@ -71,9 +49,18 @@ class State(Mapping):
         check_array(name, self._arrays[name], entry.type)
         return self._arrays[name]
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def copy(self) -> dict[str, np.ndarray]:
+        """Copies of all arrays, taken between two steps."""
         with self.lock:
-            return self._find(name).copy()
+            return {name: array.copy() for name, array in self._arrays.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = self._find(name)
+        with self.lock:
+            return array.copy()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
 
     def __setitem__(self, name: str, value) -> None:
         array, value = self._find(name), np.asarray(value)

@@ -62,7 +62,7 @@ class SlotKey:
 
 
 def train_step(f: Callable, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None, seed: int = 0,
-               threads: int | None = None, **types: TensorType) -> "TrainStep":
+               threads: int = 0, **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
 
     Short form: `train_step(net, loss=nn.cross_entropy, optimizer=optim.AdamW(1e-3), x=gc.f32[64, 784], y=gc.i32[64])`; the last
@@ -84,13 +84,13 @@ class TrainStep:
     "random.key". `model` can be compiled for inference. `graph` is the whole step.
     """
 
-    def __init__(self, objective: Objective, types: Mapping[str, TensorType], optimizer, trainable, seed: int, threads: int | None):
+    def __init__(self, objective: Objective, types: Mapping[str, TensorType], optimizer, trainable, seed: int, threads: int):
         self._objective, self._types, self._threads = objective, dict(types), threads
         self._function = _training_function(objective, types, optimizer, trainable)
         self.state = State.create(entries(self._function), seed)
         self._seed = seed
         self._executables: OrderedDict[tuple, Executable] = OrderedDict()
-        self._evaluations: OrderedDict[tuple, GraphFunction] = OrderedDict()
+        self._evaluations: OrderedDict[tuple, Executable] = OrderedDict()
         self._static = not self.graph.dim_names
         self._fixed: Executable | None = None
 
@@ -111,11 +111,9 @@ class TrainStep:
         if named or len(arrays) != len(self._types):
             arrays = self._ordered(arrays, named)
         run = self._fixed or self._executable(arrays)
-        with self.state.lock:
-            results = run(*arrays)
-            self.state.version += 1
-        names = self.graph.output_names
-        return float(results[0]) if names is None else {n: _number(r) for n, r in zip(names, results)}
+        result = run(*arrays)
+        self.state.version += 1
+        return {name: _number(value) for name, value in result.items()} if isinstance(result, dict) else float(result)
 
     def evaluate(self, batches: Iterable, **metrics: Callable) -> dict[str, float]:
         """Means of the loss and of `metrics` (name=function of prediction and target; general form: what `f` reports) over batches,
@@ -133,8 +131,7 @@ class TrainStep:
 
     def save(self, path: str | os.PathLike) -> None:
         """The whole state as safetensors; training resumes from it bit for bit."""
-        with self.state.lock:
-            save_arrays(path, {name: self.state[name] for name in self.state})
+        save_arrays(path, self.state.copy())
 
     def load(self, path: str | os.PathLike) -> None:
         """Takes the state from a file that `save` wrote. GraphError, and nothing changed, if it does not fit."""
@@ -180,7 +177,7 @@ class TrainStep:
 
     def _made(self, function: GraphFunction, sizes: Mapping[str, int]) -> Executable:
         arrays = [self.state.array(entry) for entry in entries(function)]
-        return make_executable(bind_graph(function.graph, sizes), arrays, threads=self._threads)
+        return make_executable(bind_graph(function.graph, sizes), arrays, self.state.lock, self._threads)
 
     def _sizes(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
         return solve_dims([(n, t, TensorType(dtype_of(a), a.shape)) for (n, t), a in zip(self._types.items(), map(np.asarray, arrays))])
@@ -189,11 +186,10 @@ class TrainStep:
         types = {name: TensorType(dtype_of(a), a.shape) for name, a in zip(self._types, arrays)}
         _check_free_axes(self._types, types)
         key = (tuple(types.items()), tuple(metrics.items()))
-        run, names = _kept(self._evaluations, key, lambda: self._inference(types, metrics))
-        with self.state.lock:
-            return {name: float(np.mean(value)) for name, value in zip(names, run(*arrays))}
+        run = _kept(self._evaluations, key, lambda: self._inference(types, metrics))
+        return {name: float(np.mean(value)) for name, value in run(*arrays).items()}
 
-    def _inference(self, types: Mapping[str, TensorType], metrics: Mapping[str, Callable]) -> tuple[Executable, tuple[str, ...]]:
+    def _inference(self, types: Mapping[str, TensorType], metrics: Mapping[str, Callable]) -> Executable:
         with Trace("evaluate_" + network_name(self._objective.root)) as trace, rooted(self._objective.root):
             loss, values = self._objective(inputs(trace, types), metrics)
             function = finish(trace, {"loss": loss, **values}, user_loc())
@@ -201,7 +197,7 @@ class TrainStep:
         for entry in entries(function):
             if entry.name not in self.state:
                 self.state.add(entry, entry.initial(self._seed))
-        return self._made(replace(function, graph=fixed), {}), function.graph.output_names
+        return self._made(replace(function, graph=fixed), {})
 
 
 def _training_function(objective: Objective, types: Mapping[str, TensorType], optimizer, trainable) -> GraphFunction:

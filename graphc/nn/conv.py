@@ -20,7 +20,7 @@ class Convolution(Module):
         super().__init__()
         self.channels, self.groups, self.bias = channels, groups, bias
         self.kernel, self.stride, self.dilation = (per_axis(v, self.axes) for v in (kernel, stride, dilation))
-        self.padding = self._same() if padding == "same" else per_axis(padding, self.axes)
+        self.padding = padding if isinstance(padding, str) else per_axis(padding, self.axes)
 
     def forward(self, x):
         inside = channels_of(x, self.axes, type(self).__name__)
@@ -38,15 +38,7 @@ class Convolution(Module):
 
     def apply(self, x, weight):
         function = gc.conv2d if self.axes == 2 else gc.conv1d
-        return function(x, weight, stride=unpack(self.stride), padding=unpack(self.padding), dilation=unpack(self.dilation),
-                        groups=self.groups)
-
-    def _same(self) -> tuple:
-        """Padding that keeps the size (stride 1): the odd element goes to the end."""
-        if any(s != 1 for s in self.stride):
-            raise GraphError('padding="same" needs stride 1')
-        totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel)]
-        return tuple((t // 2, t - t // 2) for t in totals)
+        return function(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
 
 
 class Conv1d(Convolution):
@@ -55,7 +47,7 @@ class Conv1d(Convolution):
 
 
 class Conv2d(Convolution):
-    """x [B, in, H, W] -> [B, channels, H', W']. `padding`: int, one per axis, or "same"."""
+    """x [B, in, H, W] -> [B, channels, H', W']. `padding`: int, one per axis, a pair (before, after) per axis, "same" or "valid"."""
     axes = 2
 
 
@@ -79,10 +71,6 @@ def per_axis(value: Size, axes: int) -> tuple:
     if len(value) != axes:
         raise GraphError(f"give one number or {axes}, got {value}")
     return tuple(value)
-
-
-def unpack(values: tuple):
-    return values[0] if len(values) == 1 else values
 
 
 def channels_of(x, axes: int, layer: str) -> int:

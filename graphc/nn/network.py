@@ -10,9 +10,9 @@ from graphc.dsl.signature import typed
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.ir.types import DType, TensorType
+from graphc.nn.entry import Entry
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.path import rooted
-from graphc.state import Entry
 
 
 def trace_network(net: Callable, training: bool = False, **types: TensorType) -> GraphFunction:

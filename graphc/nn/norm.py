@@ -103,8 +103,9 @@ class Dropout(Module):
 
 
 def _unbiased(x):
-    """n / (n - 1) for the n elements of a channel, when n is known; else 1."""
+    """n / (n - 1) for the n elements of a channel; an array when n is not known yet."""
     n = x.shape[0] * prod(x.shape[2:])
-    if not isinstance(n, int):
-        raise GraphError(f"batch norm in training needs the sizes of {list(x.shape)}: bind the names")
-    return n / (n - 1) if n > 1 else 1.0
+    if isinstance(n, int):
+        return n / (n - 1) if n > 1 else 1.0
+    n = gc.sum(gc.ones((n,), x.dtype))
+    return n / gc.maximum(n - 1, 1)

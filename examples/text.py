@@ -1,0 +1,99 @@
+"""Shared by the language models: a text that comes with Python, batches of it, and a model that counts."""
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import log2
+from pydoc_data.topics import topics
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Text:
+    """Training text and held-out text (the last tenth) as character ids; `letters[id]` is the character."""
+    letters: str
+    train: np.ndarray
+    held_out: np.ndarray
+
+    def decode(self, ids) -> str:
+        return "".join(self.letters[i] for i in ids)
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array([self.letters.index(c) for c in text], np.int32)
+
+
+def python_topics(limit: int | None = None) -> Text:
+    """The help topics of Python's own documentation, sorted by key; `limit`: the first so many characters only."""
+    text = "\n".join(topics[key] for key in sorted(topics))[:limit]
+    letters = "".join(sorted(set(text)))
+    number = {c: i for i, c in enumerate(letters)}
+    ids = np.array([number[c] for c in text], np.int32)
+    cut = len(ids) * 9 // 10
+    return Text(letters, ids[:cut], ids[cut:])
+
+
+def random_windows(ids: np.ndarray, batch: int, length: int, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`steps` batches (x, y) [batch, length] of windows at random places; y is x one character later."""
+    random = np.random.default_rng(seed)
+    for _ in range(steps):
+        starts = random.integers(0, len(ids) - length, batch)
+        windows = ids[starts[:, None] + np.arange(length + 1)]
+        yield windows[:, :-1].copy(), windows[:, 1:].copy()
+
+
+def every_window(ids: np.ndarray, batch: int, length: int, context: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Batches (x, y, counted) that together count every character after the first once: each window of `length` moves on by
+    `length - context`, and `counted` (1.0 or 0.0) leaves out the characters that serve as context only."""
+    starts = range(0, max(len(ids) - context - 1, 1), length - context)
+    padded = np.concatenate([ids, np.zeros(length + 1, ids.dtype)])
+    rows = [_window(padded, len(ids), s, length, context if s else 0) for s in starts]
+    rows += [(rows[0][0], rows[0][1], np.zeros(length, np.float32))] * (-len(rows) % batch)
+    for i in range(0, len(rows), batch):
+        yield tuple(np.stack(part) for part in zip(*rows[i:i + batch]))
+
+
+def _window(padded: np.ndarray, count: int, start: int, length: int, context: int):
+    counted = (np.arange(length) >= context) & (start + 1 + np.arange(length) < count)
+    return padded[start:start + length], padded[start + 1:start + length + 1], counted.astype(np.float32)
+
+
+def ngram_bits(train: np.ndarray, held_out: np.ndarray, letters: int, order: int = 5) -> float:
+    """Bits per character on `held_out` of the `order`-gram model interpolated with all shorter ones (Witten and Bell 1991):
+    p(c | h) = (count(h, c) + kinds(h) p(c | h')) / (count(h) + kinds(h)), h' one character shorter, uniform at the end."""
+    counts = [_counts(train, n) for n in range(order)]
+    text = tuple(held_out.tolist())
+    bits = 0.0
+    for i in range(1, len(text)):
+        p = 1.0 / letters
+        for n in range(min(order, i + 1)):
+            after = counts[n].get(text[i - n:i])
+            if after is None:
+                break
+            total, kinds = after[None], len(after) - 1
+            p = (after.get(text[i], 0) + kinds * p) / (total + kinds)
+        bits -= log2(p)
+    return bits / max(len(text) - 1, 1)
+
+
+def _counts(ids: np.ndarray, n: int) -> dict[tuple, dict]:
+    """For each context of `n` characters: how often each character follows; under None the sum."""
+    text = tuple(ids.tolist())
+    table: dict[tuple, Counter] = defaultdict(Counter)
+    for i in range(n, len(text)):
+        after = table[text[i - n:i]]
+        after[text[i]] += 1
+        after[None] += 1
+    return table
+
+
+def sample(next_logits, start: np.ndarray, count: int, temperature: float = 0.8, seed: int = 0) -> np.ndarray:
+    """`count` characters after `start`: `next_logits(ids)` gives the scores of the next one."""
+    random = np.random.default_rng(seed)
+    ids = list(start)
+    for _ in range(count):
+        scores = np.asarray(next_logits(np.array(ids, np.int32)), np.float64) / temperature
+        p = np.exp(scores - scores.max())
+        ids.append(int(random.choice(len(p), p=p / p.sum())))
+    return np.array(ids[len(start):], np.int32)
