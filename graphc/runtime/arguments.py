@@ -36,7 +36,8 @@ def bind_argument(spec: ArraySpec, value, function: str) -> np.ndarray:
     """`value` as the array that `spec` wants: any CPU array with DLPack or the buffer protocol; a Python number for a scalar."""
     array = _as_array(spec, value, function)
     _check_type(spec, array, f"argument {spec.name!r} of {function}")
-    return np.require(array, requirements="CA")
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements="CA")
 
 
 def bind_outputs(signature: Signature, out, inputs: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -25,7 +25,7 @@ ARRAY_TYPE, NEW_ARRAY = "graphc_array_type", "graphc_new_array"     # of numpy's
 
 
 def entry_text(machine: str) -> str:
-    """LLVM text of gc_entry, gc_call, gc_pop_frame, gc_push_frame and gc_run."""
+    """LLVM text of gc_entry, gc_call_arrays, gc_pop_frame, gc_push_frame and gc_run."""
     control = FLOAT_CONTROL if machine == "x86_64" else NO_FLOAT_CONTROL
     return control + TEXT.format(**_OFFSETS)
 
@@ -143,7 +143,7 @@ fail:
 
 ; One call of compiled code, GIL held: takes lock and frame, gives them back, in one step as far as Python's signal handlers can see.
 ; Returns gc_main's code and the status word, or {busy} when another call has the lock or all frames.
-define i32 @gc_call(ptr %d, ptr %inputs, ptr %outputs, ptr %status) nounwind {{
+define internal i32 @gc_call(ptr %d, ptr %inputs, ptr %outputs, ptr %status) nounwind {{
 entry:
   %lock.word = call i64 @field(ptr %d, i64 {lock})
   %lock = inttoptr i64 %lock.word to ptr
@@ -186,6 +186,18 @@ after:
   store i64 %word, ptr %status
   call void @gc_push_frame(ptr %d, ptr %ctx)
   call void @try_unlock(ptr %lock)
+  ret i32 %code
+}}
+
+; gc_call on arrays that are known to fit.
+define i32 @gc_call_arrays(ptr %d, ptr %args, ptr %outs, ptr %status) nounwind {{
+  %nargs = call i64 @field(ptr %d, i64 {n_inputs})
+  %ins = alloca ptr, i64 %nargs
+  call void @data_pointers(ptr %args, i64 %nargs, ptr %ins)
+  %count = call i64 @field(ptr %d, i64 {n_outputs})
+  %results = alloca ptr, i64 %count
+  call void @data_pointers(ptr %outs, i64 %count, ptr %results)
+  %code = call i32 @gc_call(ptr %d, ptr %ins, ptr %results, ptr %status)
   ret i32 %code
 }}
 

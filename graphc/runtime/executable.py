@@ -1,6 +1,7 @@
 """A compiled function in this process, and how it is called."""
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,13 +84,12 @@ class Executable:
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int | None = None) -> None:
         """Run on arrays that already have exactly the dtypes and shapes of the signature and are C-contiguous; not checked."""
-        pointers, results = _table(inputs), _table(outputs)
         if self._descriptor.enabled and threads in (None, self.threads):
-            status = np.zeros(1, np.int64)
-            code = native().call(self._descriptor.address, address(pointers), address(results), address(status))
+            status = ctypes.c_int64()
+            code = native().call(self._descriptor.address, _objects(inputs), _objects(outputs), ctypes.byref(status))
             if code != BUSY:
-                return self._finish(code, int(status[0]))
-        call = _Call(self, address(pointers), address(results), threads or self.threads)
+                return self._finish(code, status.value)
+        call = _Call(self, _table(inputs), _table(outputs), threads or self.threads)
         call_interruptibly(call.run, call.cancel)
 
     @property
@@ -130,7 +130,7 @@ class _Call:
     It never runs where a signal handler can raise between two of its lines (see `interrupt`).
     """
 
-    def __init__(self, owner: Executable, inputs: int, outputs: int, threads: int):
+    def __init__(self, owner: Executable, inputs: np.ndarray, outputs: np.ndarray, threads: int):
         self.owner, self.inputs, self.outputs, self.threads = owner, inputs, outputs, threads
         self.frame: Frame | None = None
         self.cancelled = False
@@ -161,7 +161,7 @@ class _Call:
             owner._frames.give(frame)
 
     def _execute(self, frame: Frame) -> None:
-        frame.prepare(self.inputs, self.outputs)
+        frame.prepare(address(self.inputs), address(self.outputs))
         self.frame = frame
         if self.cancelled:
             return
@@ -174,6 +174,11 @@ class _Call:
 def _table(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Their addresses."""
     return np.array([address(a) for a in arrays], np.int64)
+
+
+def _objects(arrays: Sequence[np.ndarray]) -> ctypes.Array:
+    """A table of the array objects themselves, which outlive it."""
+    return (ctypes.c_void_p * len(arrays))(*map(id, arrays))
 
 
 def _unexplained(node: int, index: int) -> Exception:

@@ -17,7 +17,7 @@ from graphc.runtime.lock_ir import lock_text
 from graphc.runtime.pool_ir import pool_text
 
 API_ARRAY_TYPE, API_NEW_FROM_DESCR = 2, 94      # rows of numpy's C API table, fixed since numpy 1.0
-EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_run", "gc_entry", "gc_call", "gc_pop_frame", "gc_push_frame")
+EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_run", "gc_entry", "gc_call_arrays", "gc_pop_frame", "gc_push_frame")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Native:
     run: ctypes._CFuncPtr           # (address of gc_main, context) -> return code
     lock: ctypes._CFuncPtr          # (address of a lock word, milliseconds) -> 1 when taken
     unlock: ctypes._CFuncPtr        # (address of a lock word)
-    call: ctypes._CFuncPtr          # (descriptor, input pointers, output pointers, where the status goes) -> return code or BUSY
+    call: ctypes._CFuncPtr          # (descriptor, table of input arrays, table of output arrays, where the status goes) -> code or BUSY
     pop_frame: ctypes._CFuncPtr     # (descriptor) -> context or None
     push_frame: ctypes._CFuncPtr    # (descriptor, context)
 
@@ -50,7 +50,7 @@ def native() -> Native:
         run=free(ctypes.c_int, pointer, pointer)(loaded.address("gc_run")),
         lock=free(ctypes.c_int, pointer, word)(loaded.address("gc_lock")),
         unlock=held(None, pointer)(loaded.address("gc_unlock")),
-        call=held(ctypes.c_int, pointer, pointer, pointer, pointer)(loaded.address("gc_call")),
+        call=held(ctypes.c_int, pointer, pointer, pointer, pointer)(loaded.address("gc_call_arrays")),
         pop_frame=held(pointer, pointer)(loaded.address("gc_pop_frame")),
         push_frame=held(None, pointer, pointer)(loaded.address("gc_push_frame")))
 
