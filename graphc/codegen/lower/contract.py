@@ -1,0 +1,57 @@
+"""Contractions to loops: matrix products, einsums, convolutions and both of their gradients, by one set of loops.
+
+    padded copies of operands, where indices reach outside          (contract_pad)
+    for each phase: pack what is packed once, then tiles             (contract_pack, contract_tiles, micro)
+    each tile: its sums into scratch, then a sweep over them: epilogue and store    (contract_sweep)
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.codegen.loops import Function, View
+from graphc.codegen.lower.contract_dots import lower_dots, lower_plain
+from graphc.codegen.lower.contract_job import Epilogue, Job
+from graphc.codegen.lower.contract_pad import pad_copy
+from graphc.codegen.lower.contract_sweep import load_along
+from graphc.codegen.lower.contract_tiles import lower_tiles
+from graphc.ir.contraction import Contraction
+from graphc.ir.schedule import ContractionSchedule, DotSchedule, LoopSchedule, TileSchedule
+from graphc.ir.target import Target
+
+__all__ = ["lower_contraction", "load_along", "Epilogue"]
+
+LOWERINGS: dict[type, Callable[[Job], None]] = {TileSchedule: lower_tiles, DotSchedule: lower_dots, LoopSchedule: lower_plain}
+
+
+def lower_contraction(c: Contraction, ins: Sequence, outs: Sequence, schedule: ContractionSchedule, target: Target,
+                      epilogue: Epilogue | None = None, name: str = "contract") -> Function:
+    """A function of the views ins = [a, b, *extra], outs, and (if the schedule has shared scratch) one 1-D view for it.
+
+    ins and outs have dtype, shape, strides. The epilogue gets each finished vector of sums and gives what is stored, one value for
+    each out; without one the only out is the sum. An out may lie exactly where an extra input lies, never where a or b lie.
+    """
+    f = Function(name)
+    inputs = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
+    outputs = [f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)]
+    shared = f.view("shared", ins[0].dtype, (schedule.shared_scratch,)) if schedule.shared_scratch else None
+    operands = _operands(f, inputs, schedule, shared, target)
+    for number, (phase, part) in enumerate(zip(schedule.form.phases, schedule.phases)):
+        LOWERINGS[type(part)](Job(f, schedule, number, phase, part, operands[0], operands[1], tuple(outputs), shared, epilogue))
+    return f
+
+
+def _operands(f: Function, inputs: Sequence[View], schedule: ContractionSchedule, shared: View | None, target: Target) -> list[View]:
+    """The memory that the phases read as flat views: the operands themselves, or padded copies made here."""
+    form = schedule.form
+    operands = [inputs[1], inputs[0]] if form.swap else list(inputs[:2])
+    flat = []
+    for operand, copy, at in zip(operands, form.copies, schedule.copies):
+        if copy is None:
+            flat.append(f.reinterpret(operand, (_extent(operand),), (1,)))
+        else:
+            flat.append(pad_copy(f, operand, copy, shared.view_at([at], (copy.size,)), target.lanes(operand.dtype.itemsize)))
+    return flat
+
+
+def _extent(view: View) -> int:
+    return 1 + sum(s * (n - 1) for n, s in zip(view.shape, view.strides)) if 0 not in view.shape else 0

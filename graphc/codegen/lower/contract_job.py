@@ -1,0 +1,65 @@
+"""What the loops of one phase of a contraction share."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphc.codegen.index import Ix
+from graphc.codegen.loops import Function, Val, View
+from graphc.ir.contract_form import Phase
+from graphc.ir.schedule import ContractionSchedule, PhaseSchedule, group_sizes
+from graphc.ir.types import DType
+
+Epilogue = Callable[[Function, Val, list[Ix], int, Val | None, int], list[Val]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One phase to lower. a, b: flat views that the phase's linear maps index."""
+    f: Function
+    whole: ContractionSchedule
+    number: int
+    phase: Phase
+    schedule: PhaseSchedule
+    a: View
+    b: View
+    outs: tuple[View, ...]
+    shared: View | None
+    epilogue: Epilogue | None
+
+    @property
+    def dtype(self) -> DType:
+        return self.a.dtype
+
+    @property
+    def m(self) -> int:
+        return self.phase.extent(self.phase.m)
+
+    @property
+    def n(self) -> int:
+        return self.phase.extent(self.phase.n)
+
+    @property
+    def k(self) -> int:
+        return self.phase.extent(self.phase.k)
+
+    @property
+    def batches(self) -> int:
+        return self.phase.extent(self.phase.batch)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.phase.sizes
+
+    @property
+    def n_sizes(self) -> tuple[int, ...]:
+        return group_sizes(self.phase, self.phase.n)
+
+    @property
+    def k_sizes(self) -> tuple[int, ...]:
+        return group_sizes(self.phase, self.phase.k)
+
+    def packed(self, which: str, size: int) -> View:
+        """The shared memory of packed "a", packed "b" or "partials" of this phase."""
+        offsets = {"a": self.whole.packed_a, "b": self.whole.packed_b, "partials": self.whole.partials}[which]
+        return self.shared.view_at([offsets[self.number]], (size,))

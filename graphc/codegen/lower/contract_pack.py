@@ -1,0 +1,210 @@
+"""Packing for the micro-kernel: rows of a as panels [k][mr], columns of b as [k][step] with panels of the register tile's width.
+
+Vector copies where the operand is contiguous along the packed rows or columns; transposed in registers where it is contiguous along
+k; element by element otherwise.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.codegen.index import Ix
+from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.lower.contract_job import Job
+from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, walk, walk_runs
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Where packed columns go: column j of a tile, step i of k: start + (j / width) * panel + i * step + j % width."""
+    memory: View
+    start: Ix
+    width: int
+    panel: int
+    step: int
+
+    def at(self, f: Function, column: Ix) -> Ix:
+        """Where a column (of a tile; a whole vector starts there) begins."""
+        panel, lane = f.divmod(column, self.width)
+        return self.start + panel * self.panel + lane
+
+
+def pack_b(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:
+    """Packs a range of columns and of k."""
+    p = job.phase
+    if p.b.strides[p.n[-1]] == 1 and len(p.n) == 1:
+        _copy_panels(job, batch, columns, sums, target)
+    elif p.b.strides[p.n[-1]] == 1 or p.b.strides[p.k[-1]] != 1:
+        _copy_runs(job, batch, columns, sums, target)
+    else:
+        _transpose_columns(job, batch, columns, sums, target)
+
+
+def b_is_row_major(job: Job) -> bool:
+    """Whether a tile's columns are packed side by side (several dims, copied run by run) rather than in panels."""
+    p = job.phase
+    return not (p.b.strides[p.n[-1]] == 1 and len(p.n) == 1) and (p.b.strides[p.n[-1]] == 1 or p.b.strides[p.k[-1]] != 1)
+
+
+def _copy_panels(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:
+    """b is contiguous along its only column dim: rows of vectors."""
+    f, p, lanes = job.f, job.phase, job.schedule.lanes
+    d, nr = p.n[0], job.schedule.nr
+    ragged = job.n % nr != 0
+    with walk(f, sums) as (k, at):
+        source = offset(p.b, batch | k | columns.outer | {d: columns.start})
+        with f.loop(0, columns.count, nr) as loop:
+            place = target.at(f, loop.index) + at * target.step
+            for v in range(job.schedule.vectors):
+                column = loop.index + v * lanes
+                mask = f.tail_mask(columns.count - column, lanes) if ragged else None
+                f.store(target.memory, [place + v * lanes], f.load(job.b, [source + column], lanes, mask))
+
+
+def _copy_runs(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:
+    """Runs along the innermost column dim, side by side."""
+    f, p = job.f, job.phase
+    last = p.n[-1]
+    stride = p.b.strides[last]
+    with walk(f, sums) as (k, at), walk_runs(f, columns) as (n, column, first, count):
+        source = offset(p.b, batch | k | n | {last: first})
+        start = target.start + at * target.step + column
+        vector_run(f, count, job.schedule.lanes, lambda i, lanes, mask: f.store(
+            target.memory, [start + i], _load_spaced(f, job.b, source + i * stride, stride, lanes, mask), mask))
+
+
+def _load_spaced(f: Function, memory: View, start: Ix, stride: int, lanes: int, mask: Val | None) -> Val:
+    """Elements start, start + stride, …"""
+    if stride == 1:
+        return f.load(memory, [start], lanes, mask)
+    return f.load(View(memory.root, (lanes,), (stride,), memory.start + start), [0], lanes, mask)
+
+
+def vector_run(f: Function, count: Ix, lanes: int, body) -> None:
+    """body(i, lanes, mask) for i = 0, lanes, … < count, the last vector masked if it is not whole."""
+    whole, rest = f.divmod(count, lanes)
+    with f.loop(0, whole * lanes, lanes) as loop:
+        body(loop.index, lanes, None)
+    if rest.is_const:
+        if rest.const:
+            body(whole * lanes, lanes, f.tail_mask(rest, lanes))
+        return
+    with f.if_(f.gt(f.value(rest), 0)):
+        body(whole * lanes, lanes, f.tail_mask(rest, lanes))
+
+
+def _transpose_columns(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:
+    """b is contiguous along k: blocks of lanes × lanes are transposed in registers."""
+    f, p, lanes = job.f, job.phase, job.schedule.lanes
+    last = p.k[-1]
+    with f.loop(0, columns.length, lanes) as loop:
+        place = target.at(f, loop.index)
+        starts = [_column_start(job, columns.flat + (loop.index + c)) for c in range(lanes)]
+        with walk_runs(f, sums) as (k, at, first, count):
+            base = offset(p.b, batch | k | {last: first}) - p.b.base
+            whole, rest = f.divmod(count, lanes)
+            with f.loop(0, whole * lanes, lanes) as inner:
+                rows = [f.load(job.b, [s + base + inner.index], lanes) for s in starts]
+                for i, row in enumerate(transposed(f, rows)):
+                    f.store(target.memory, [place + (at + inner.index + i) * target.step], row)
+            with f.loop(whole * lanes, count) as inner:
+                row = gathered(f, job.b, [s + base + inner.index for s in starts])
+                f.store(target.memory, [place + (at + inner.index) * target.step], row)
+
+
+def _column_start(job: Job, flat: Ix) -> Ix:
+    """Offset in b of a column; columns past the end repeat the last one."""
+    p = job.phase
+    return offset(p.b, unflatten(job.f, job.f.min_(flat, job.n - 1), p.n, p.sizes))
+
+
+def gathered(f: Function, memory: View, places: Sequence[Ix]) -> Val:
+    """A vector of elements from anywhere."""
+    result = f.splat(f.load(memory, [places[0]]), len(places))
+    for lane, place in enumerate(places[1:], 1):
+        result = f.insert(result, lane, f.load(memory, [place]))
+    return result
+
+
+def transposed(f: Function, rows: Sequence[Val]) -> list[Val]:
+    """Square transpose of vectors: first inside blocks of 16 bytes, where shuffles are cheap, then of the blocks."""
+    lanes = len(rows)
+    block = min(lanes, 16 // rows[0].dtype.itemsize)
+    rows = [row for start in range(0, lanes, block) for row in _transposed_blocks(f, rows[start:start + block], lanes, block)]
+    step = block
+    while step < lanes:
+        low = [i if i & step == 0 else lanes + i - step for i in range(lanes)]
+        high = [i + step if i & step == 0 else lanes + i for i in range(lanes)]
+        rows = [f.shuffle(rows[i & ~step], rows[i | step], high if i & step else low) for i in range(lanes)]
+        step *= 2
+    return rows
+
+
+def _transposed_blocks(f: Function, rows: Sequence[Val], lanes: int, block: int) -> list[Val]:
+    """`block` rows (2 or 4): in each block of lanes, their square transpose. Both steps are one machine shuffle a vector."""
+    if block == 2:
+        return [f.shuffle(rows[0], rows[1], _unpack(lanes, block, 1, half)) for half in (0, 1)]
+    upper, lower = ([f.shuffle(x, y, _unpack(lanes, block, 1, half)) for half in (0, 1)] for x, y in (rows[:2], rows[2:]))
+    return [f.shuffle(upper[i // 2], lower[i // 2], _unpack(lanes, block, 2, i % 2)) for i in range(4)]
+
+
+def _unpack(lanes: int, block: int, width: int, half: int) -> list[int]:
+    """Lane indices that interleave, in each block, one half of both vectors in groups of `width` lanes."""
+    indices = []
+    for start in range(0, lanes, block):
+        for at in range(half * block // 2, (half + 1) * block // 2, width):
+            own = [start + at + w for w in range(width)]
+            indices += own + [lanes + i for i in own]
+    return indices
+
+
+# --- rows of a -------------------------------------------------------------------------------------------------------------
+
+def pack_a(job: Job, batch: Index, first_row: Ix, rows: Ix, sums: Range, memory: View, start: Ix, panel: int) -> None:
+    """Panels of mr rows: row i of a panel, step k: start + number * panel + k * mr + i."""
+    f, p, mr = job.f, job.phase, job.schedule.mr
+    pack = _copy_rows if len(p.m) == 1 and p.a.strides[p.m[0]] == 1 else _gather_rows
+    with f.loop(0, rows, mr) as loop:
+        number, _ = f.divmod(loop.index, mr)
+        pack(job, batch, first_row + loop.index, sums, memory, start + number * panel)
+
+
+def _copy_rows(job: Job, batch: Index, row: Ix, sums: Range, memory: View, start: Ix) -> None:
+    """a is contiguous along its rows: mr elements by vectors of falling width."""
+    f, p, mr = job.f, job.phase, job.schedule.mr
+    pieces = _powers_of_two(mr, job.schedule.lanes)
+    ragged = job.m % mr != 0
+    masks = {at: f.tail_mask(job.m - (row + at), n) if ragged and n > 1 else None for at, n in pieces}
+    with walk(f, sums) as (k, step):
+        source = offset(p.a, batch | k)
+        for at, n in pieces:
+            place = f.min_(row + at, job.m - 1) if ragged and n == 1 else row + at
+            f.store(memory, [start + step * mr + at], f.load(job.a, [source + place], n, masks[at]))
+
+
+def _powers_of_two(count: int, limit: int) -> list[tuple[int, int]]:
+    """(start, width): 6 is 4 from 0 and 2 from 4."""
+    pieces, at, width = [], 0, limit
+    while at < count:
+        if width <= count - at:
+            pieces.append((at, width))
+            at += width
+        else:
+            width //= 2
+    return pieces
+
+
+def _gather_rows(job: Job, batch: Index, row: Ix, sums: Range, memory: View, start: Ix) -> None:
+    f, p, mr = job.f, job.phase, job.schedule.mr
+    rows = [row_offset(job, row + i) for i in range(mr)]
+    with walk(f, sums) as (k, step):
+        base = offset(p.a, batch | k)
+        for i, place in enumerate(rows):
+            f.store(memory, [start + step * mr + i], f.load(job.a, [base + place]))
+
+
+def row_offset(job: Job, flat: Ix) -> Ix:
+    """Distance in a from row 0 to a row; rows past the end repeat the last one."""
+    p = job.phase
+    clamped = job.f.min_(flat, job.m - 1) if job.m % job.schedule.mr else flat
+    return offset(p.a, unflatten(job.f, clamped, p.m, p.sizes)) - p.a.base

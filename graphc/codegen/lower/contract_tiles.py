@@ -1,0 +1,237 @@
+"""Contractions by register tiles: packing, tiles of the output in parallel, blocks of the sum, the micro-kernel over each block."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.codegen.index import Ix, as_ix
+from graphc.codegen.loops import Function, View
+from graphc.codegen.lower.contract_job import Job
+from graphc.codegen.lower.contract_pack import Panels, b_is_row_major, pack_a, pack_b, row_offset, vector_run
+from graphc.codegen.lower.contract_sweep import sweep, sweep_partials
+from graphc.codegen.lower.micro import MicroSpec, micro_kernel
+from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten
+from graphc.ir.schedule import round_up
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of the output: rows from `row` on, a range of columns, in one batch entry; `part` of the sum."""
+    batch: Index
+    batch_number: Ix
+    row: Ix
+    rows: Ix
+    columns: Range
+    column_number: Ix
+    part: Ix
+
+
+def lower_tiles(job: Job) -> None:
+    if job.schedule.a == "shared":
+        _pack_shared_a(job)
+    if job.schedule.b == "shared":
+        _pack_shared_b(job)
+    f, s = job.f, job.schedule
+    with f.parallel(tile_count(job) * s.splits, "tiles") as t:
+        number, part = f.divmod(t, s.splits)
+        tile = open_tile(job, number, part)
+        sums = f.scratch("sums", job.dtype, (_padded_rows(job), s.width(job.phase)))
+        _sum_tile(job, tile, sums)
+        if s.splits == 1:
+            sweep(job, tile, lambda i, j, lanes, mask: f.load(sums, [i, j], lanes))
+        else:
+            _store_partial(job, tile, sums)
+    if s.splits > 1:
+        with f.parallel(tile_count(job), "add") as t:
+            tile = open_tile(job, t, Ix())
+            sweep(job, tile, lambda i, j, lanes, mask: sweep_partials(job, tile, i, j, lanes, mask))
+
+
+def tile_count(job: Job) -> int:
+    return job.batches * -(-job.m // job.schedule.rows) * job.schedule.columns.count(job.n_sizes)
+
+
+def open_tile(job: Job, number: Ix, part: Ix) -> Tile:
+    """Tiles that share columns of b follow each other."""
+    f, s = job.f, job.schedule
+    number, down = f.divmod(number, -(-job.m // s.rows))
+    batch_number, across = f.divmod(number, s.columns.count(job.n_sizes))
+    row = down * s.rows
+    rows = as_ix(s.rows if job.m % s.rows == 0 else f.min_(s.rows, job.m - row))
+    columns = open_range(f, job.phase.n, job.n_sizes, s.columns, across)
+    return Tile(unflatten(f, batch_number, job.phase.batch, job.sizes), batch_number, row, rows, columns, across, part)
+
+
+def _padded_rows(job: Job) -> int:
+    return round_up(min(job.schedule.rows, job.m), job.schedule.mr)
+
+
+# --- packing ---------------------------------------------------------------------------------------------------------------
+
+def _pack_shared_a(job: Job) -> None:
+    """All of a, one panel after the other; a tile packs some panels."""
+    f, s = job.f, job.schedule
+    panels = -(-job.m // s.mr)
+    memory = job.packed("a", job.batches * panels * s.mr * job.k)
+    group = max(1, min(-(-panels // 8), 64))
+    groups = -(-panels // group)
+    with f.parallel(job.batches * groups, "pack_a") as t:
+        batch_number, number = f.divmod(t, groups)
+        batch = unflatten(f, batch_number, job.phase.batch, job.sizes)
+        row = number * (group * s.mr)
+        rows = group * s.mr if panels % group == 0 else f.min_(group * s.mr, panels * s.mr - row)
+        start = (batch_number * panels + number * group) * (s.mr * job.k)
+        pack_a(job, batch, row, as_ix(rows), _all_sums(job), memory, start, s.mr * job.k)
+
+
+def _all_sums(job: Job) -> Range:
+    return Range(job.phase.k, job.k_sizes, 0, {}, Ix(), Ix(job.k_sizes[0]), Ix(), job.k // job.k_sizes[0])
+
+
+def _pack_shared_b(job: Job) -> None:
+    """All of b, tile after tile; a tile packs one block of k for the columns of one tile."""
+    f, s = job.f, job.schedule
+    tiles, blocks = s.columns.count(job.n_sizes), s.sums.count(job.k_sizes)
+    memory = _shared_b(job)
+    with f.parallel(job.batches * tiles * blocks, "pack_b") as t:
+        number, block = f.divmod(t, blocks)
+        batch_number, across = f.divmod(number, tiles)
+        batch = unflatten(f, batch_number, job.phase.batch, job.sizes)
+        columns = open_range(f, job.phase.n, job.n_sizes, s.columns, across)
+        sums = open_range(f, job.phase.k, job.k_sizes, s.sums, block)
+        pack_b(job, batch, columns, sums, _shared_panels(job, memory, number, sums))
+
+
+def _shared_b(job: Job) -> View:
+    s = job.schedule
+    return job.packed("b", job.batches * s.columns.count(job.n_sizes) * s.width(job.phase) * job.k)
+
+
+def _shared_panels(job: Job, memory: View, number: Ix, sums: Range) -> Panels:
+    """Where a tile (number: counted over batches) has its columns, from step `sums.flat` of k on."""
+    width = job.schedule.width(job.phase)
+    step = b_step(job)
+    start = number * (width * job.k) + sums.flat * step
+    return Panels(memory, start, step, step * job.k, step)
+
+
+def b_step(job: Job) -> int:
+    """Distance in packed b of two steps of k."""
+    return job.schedule.width(job.phase) if b_is_row_major(job) else job.schedule.nr
+
+
+# --- the sum of one tile ---------------------------------------------------------------------------------------------------
+
+def _sum_tile(job: Job, tile: Tile, sums: View) -> None:
+    """Blocks of k one after the other; each is packed where need be and added to `sums`."""
+    f, s = job.f, job.schedule
+    blocks = s.sums.count(job.k_sizes)
+    share = -(-blocks // s.splits)
+    first = tile.part * share
+    longest = s.sums.length(job.k_sizes)
+    packed_a = f.scratch("packed_a", job.dtype, (_padded_rows(job) * longest,)) if s.a == "tile" else None
+    packed_b = f.scratch("packed_b", job.dtype, (s.width(job.phase) * longest,)) if s.b == "tile" else None
+    with f.loop(first, first + share if blocks % share == 0 else f.min_(first + share, blocks)) as loop:
+        block = open_range(f, job.phase.k, job.k_sizes, s.sums, loop.index)
+        if s.a == "tile":
+            pack_a(job, tile.batch, tile.row, tile.rows, block, packed_a, Ix(), s.mr * longest)
+        if s.b == "tile":
+            step = b_step(job)
+            pack_b(job, tile.batch, tile.columns, block, Panels(packed_b, Ix(), step, step * longest, step))
+        add = f.min_(loop.index - first, 1) if share > 1 else Ix()
+        _register_tiles(job, tile, block, sums, add, packed_a, packed_b)
+
+
+def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, packed_a: View | None, packed_b: View | None) -> None:
+    f, s = job.f, job.schedule
+    b_at = B_SOURCES[s.b](job, tile, block, packed_b)
+    a_at = A_SOURCES[s.a](job, tile, block, packed_a)
+    with f.loop(0, tile.columns.length, s.nr) as across:
+        b = b_at(across.index)
+        with f.loop(0, tile.rows, s.mr) as down:
+            views = [b, sums.view_at([down.index, across.index], (1,), (1,))]
+            _call(job, tile, block, a_at(down.index), views, add, across.index)
+
+
+def _call(job: Job, tile: Tile, block: Range, a: tuple[View, list[Ix]], views: list[View], add: Ix, column: Ix) -> None:
+    """The micro-kernel on one register tile; where b is read in place, the last columns by its masked form."""
+    f, s = job.f, job.schedule
+    memory, rows = a
+    spec = micro_spec(job)
+    arguments = [memory, *views, block.length, Ix(s.width(job.phase)), add, *rows]
+    if s.b != "place" or job.n % s.nr == 0:
+        return f.call(micro_kernel(spec), arguments)
+    masked = micro_kernel(MicroSpec(**{**spec.__dict__, "masked": True}))
+    left = tile.columns.length - column
+    if job.n < s.nr:
+        return f.call(masked, [*arguments, left])
+    with f.if_(f.ge(f.value(left), s.nr)):
+        f.call(micro_kernel(spec), arguments)
+    with f.else_():
+        f.call(masked, [*arguments, f.min_(left, s.nr)])
+
+
+def micro_spec(job: Job) -> MicroSpec:
+    s, p = job.schedule, job.phase
+    in_place = s.a == "place"
+    return MicroSpec(job.dtype, s.mr, s.vectors, s.lanes, p.a.strides[p.k[-1]] if in_place else s.mr, in_place,
+                     p.b.strides[p.k[-1]] if s.b == "place" else b_step(job))
+
+
+# where a register tile reads its rows: (job, tile, block, packed) -> (row in tile -> (memory, row offsets))
+
+def _a_in_place(job: Job, tile: Tile, block: Range, packed: View | None):
+    base = offset(job.phase.a, tile.batch | block.first)
+    return lambda row: (job.a, [row_offset(job, tile.row + row + i) + base for i in range(job.schedule.mr)])
+
+
+def _a_shared(job: Job, tile: Tile, block: Range, packed: View | None):
+    f, mr = job.f, job.schedule.mr
+    panels = -(-job.m // mr)
+    memory = job.packed("a", job.batches * panels * mr * job.k)
+    start = tile.batch_number * (panels * mr * job.k) + block.flat * mr
+
+    def at(row: Ix):
+        panel, _ = f.divmod(tile.row + row, mr)
+        return memory.view_at([start + panel * (mr * job.k)], (1,)), []
+    return at
+
+
+def _a_packed(job: Job, tile: Tile, block: Range, packed: View):
+    mr, longest = job.schedule.mr, job.schedule.sums.length(job.k_sizes)
+    return lambda row: (packed.view_at([row * longest], (1,)), [])
+
+
+A_SOURCES = {"place": _a_in_place, "shared": _a_shared, "tile": _a_packed}
+
+
+# where it reads its columns: (job, tile, block, packed) -> (column in tile -> memory)
+
+def _b_in_place(job: Job, tile: Tile, block: Range, packed: View | None):
+    start = offset(job.phase.b, tile.batch | tile.columns.first | block.first)
+    return lambda column: job.b.view_at([start + column], (1,))
+
+
+def _b_shared(job: Job, tile: Tile, block: Range, packed: View | None):
+    number = tile.batch_number * job.schedule.columns.count(job.n_sizes) + tile.column_number
+    panels = _shared_panels(job, _shared_b(job), number, block)
+    return lambda column: panels.memory.view_at([panels.at(job.f, column)], (1,))
+
+
+def _b_packed(job: Job, tile: Tile, block: Range, packed: View):
+    step = b_step(job)
+    panels = Panels(packed, Ix(), step, step * job.schedule.sums.length(job.k_sizes), step)
+    return lambda column: packed.view_at([panels.at(job.f, column)], (1,))
+
+
+B_SOURCES = {"place": _b_in_place, "shared": _b_shared, "tile": _b_packed}
+
+
+# --- split sums --------------------------------------------------------------------------------------------------------------
+
+def _store_partial(job: Job, tile: Tile, sums: View) -> None:
+    """A tile's part of the sum, where the last loop finds it: [part][batch][row][column]."""
+    f, lanes = job.f, job.schedule.lanes
+    memory = job.packed("partials", job.schedule.splits * job.batches * job.m * job.n)
+    with f.loop(0, tile.rows) as loop:
+        start = ((tile.part * job.batches + tile.batch_number) * job.m + tile.row + loop.index) * job.n + tile.columns.flat
+        vector_run(f, tile.columns.length, lanes, lambda j, n, mask: f.store(memory, [start + j], f.load(sums, [loop.index, j], n), mask))

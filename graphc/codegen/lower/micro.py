@@ -1,0 +1,80 @@
+"""The register-tile kernel of contractions: mr rows × some vectors of columns in registers, one fma each for every step of k.
+
+One function for each (type, tile, layout of the operands); sizes and places are arguments, so that equal kernels are compiled once
+for all shapes. Equal specs give the same object.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from graphc.codegen.index import Ix
+from graphc.codegen.loops import Function, Val
+from graphc.ir.types import DType, bool_, i64
+
+ANY = 1 << 36                   # extent of a view whose size only the caller knows
+
+
+@dataclass(frozen=True)
+class MicroSpec:
+    """`a_step`: distance of two steps of k in a; a_rows: each row of a has its own offset (else row i is at i). `b_step`: likewise in b.
+    `masked`: only some of the columns of b may be read.
+    """
+    dtype: DType
+    mr: int
+    vectors: int
+    lanes: int
+    a_step: int
+    a_rows: bool
+    b_step: int
+    masked: bool = False
+
+    @property
+    def name(self) -> str:
+        a = "rows" if self.a_rows else "panel"
+        return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{'_masked' if self.masked else ''}"
+
+
+@cache
+def micro_kernel(spec: MicroSpec) -> Function:
+    """c[i, j] = (add ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j].
+
+    Views: a, b, c. Integers: k, row step of c, add (0 or 1), then the row offsets of a (if a_rows), then the columns (if masked).
+    """
+    f = Function(spec.name, noalias=True)
+    a, b, c = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "abc")
+    steps, row_step, add = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20), f.param("add", 0, 1)
+    rows = [f.param(f"row{i}", 0, 1 << 34) for i in range(spec.mr)] if spec.a_rows else [Ix(i) for i in range(spec.mr)]
+    masks = _column_masks(f, spec)
+    zero = f.const(0, spec.dtype, spec.lanes)
+    with f.loop(0, steps, carry=[zero] * (spec.mr * spec.vectors), unroll=1) as loop:
+        loop.next(*_step(f, spec, a, b, rows, masks, loop.index, loop.carried))
+    _accumulate(f, spec, c, row_step, add, loop.results)
+    return f
+
+
+def _column_masks(f: Function, spec: MicroSpec) -> list[Val | None]:
+    if not spec.masked:
+        return [None] * spec.vectors
+    columns = f.param("columns", 0, spec.vectors * spec.lanes)
+    return [f.tail_mask(columns - v * spec.lanes, spec.lanes) for v in range(spec.vectors)]
+
+
+def _step(f: Function, spec: MicroSpec, a, b, rows: list[Ix], masks: list[Val | None], k: Ix, sums: tuple[Val, ...]) -> list[Val]:
+    columns = [f.load(b, [k * spec.b_step + v * spec.lanes], spec.lanes, mask) for v, mask in enumerate(masks)]
+    following = []
+    for i, row in enumerate(rows):
+        factor = f.splat(f.load(a, [row + k * spec.a_step]), spec.lanes)
+        following += [f.fma(factor, column, sums[i * spec.vectors + v]) for v, column in enumerate(columns)]
+    return following
+
+
+def _accumulate(f: Function, spec: MicroSpec, c, row_step: Ix, add: Ix, sums: tuple[Val, ...]) -> None:
+    """The partial sum so far is added at the end, not at the start: sums are blocked."""
+    keep = f.cast(f.value(add), bool_)
+    zero = f.const(0, spec.dtype, spec.lanes)
+    for i in range(spec.mr):
+        for v in range(spec.vectors):
+            at = [row_step * i + v * spec.lanes]
+            before = f.select(keep, f.load(c, at, spec.lanes), zero)
+            f.store(c, at, f.add(before, sums[i * spec.vectors + v]))

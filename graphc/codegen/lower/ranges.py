@@ -1,0 +1,97 @@
+"""Index arithmetic over groups of dims: positions in the flattened group, contiguous ranges of it, walks through a range."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from graphc.codegen.index import Ix, as_ix
+from graphc.codegen.loops import Function
+from graphc.ir.contract_form import Linear
+from graphc.ir.schedule import Cut
+
+Index = dict[int, Ix]
+
+
+def unflatten(f: Function, flat: Ix | int, dims: Sequence[int], sizes: Sequence[int]) -> Index:
+    """The index of each dim at a position of the flattened group; `sizes` by dim id."""
+    index: Index = {}
+    rest = as_ix(flat)
+    for d in reversed(dims[1:]):
+        rest, index[d] = f.divmod(rest, sizes[d])
+    return {dims[0]: rest} | index if dims else {}
+
+
+def offset(t: Linear, index: Index) -> Ix:
+    """Where the operand has the element at `index`; dims that are missing are at 0."""
+    total = Ix(t.base)
+    for d, ix in index.items():
+        total = total + ix * t.strides[d]
+    return total
+
+
+@dataclass(frozen=True)
+class Range:
+    """A contiguous range of a flattened group: whole inner dims, `count` of the split dim from `start` on, one of the outer ones."""
+    dims: tuple[int, ...]
+    sizes: tuple[int, ...]          # of the dims of the group
+    split: int
+    outer: Index                    # dims outside the split
+    start: Ix
+    count: Ix
+    flat: Ix                        # position of the first element in the flattened group
+    inner: int
+
+    @property
+    def length(self) -> Ix:
+        return self.count * self.inner
+
+    @property
+    def first(self) -> Index:
+        """Index of the first element."""
+        return self.outer | {self.dims[self.split]: self.start}
+
+
+def open_range(f: Function, dims: tuple[int, ...], sizes: tuple[int, ...], cut: Cut, number: Ix) -> Range:
+    """Range `number` of those into which `cut` parts the group."""
+    by_dim = dict(zip(dims, sizes))
+    outer, part = f.divmod(number, cut.per_dim(sizes))
+    start = part * cut.chunk
+    whole = sizes[cut.split] % cut.chunk == 0
+    count = as_ix(cut.chunk if whole else f.min_(cut.chunk, sizes[cut.split] - start))
+    inner = cut.inner(sizes)
+    flat = outer * (sizes[cut.split] * inner) + start * inner
+    return Range(dims, sizes, cut.split, unflatten(f, outer, dims[:cut.split], by_dim), start, count, flat, inner)
+
+
+@contextmanager
+def walk(f: Function, r: Range, upto: int | None = None) -> Iterator[tuple[Index, Ix]]:
+    """Loops over a range, outer to inner, over its dims before number `upto` (default: all): the index, and the position in the range."""
+    upto = len(r.dims) if upto is None else upto
+    index, at = dict(r.outer), Ix()
+    with ExitStack() as stack:
+        for position in range(r.split, upto):
+            split = position == r.split
+            trip = stack.enter_context(f.loop(0, r.count if split else r.sizes[position])).index
+            index[r.dims[position]] = r.start + trip if split else trip
+            at = at + trip * _inside(r, position)
+        yield index, at
+
+
+def _inside(r: Range, position: int) -> int:
+    size = 1
+    for n in r.sizes[position + 1:]:
+        size *= n
+    return size
+
+
+@contextmanager
+def walk_runs(f: Function, r: Range) -> Iterator[tuple[Index, Ix, Ix, Ix]]:
+    """Loops over all but the innermost dim: the index without it, the position in the range, where the run starts in the
+    innermost dim, and its length."""
+    last = len(r.dims) - 1
+    with walk(f, r, last) as (index, at):
+        if r.split == last:
+            yield dict(r.outer), at, r.start, r.count
+        else:
+            yield index, at, Ix(), Ix(r.sizes[last])

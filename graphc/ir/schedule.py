@@ -1,0 +1,119 @@
+"""Schedules: how a kernel runs, as plain data. Chosen by pure functions in passes/, read by the lowerings, printed with the graph."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from graphc.ir.contract_form import Form, Phase
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A group of dims cut into contiguous ranges of its flattened order: `chunk` of dim number `split`, all that is inside it,
+    one of what is outside.
+    """
+    split: int
+    chunk: int
+
+    def inner(self, sizes: tuple[int, ...]) -> int:
+        return prod(sizes[self.split + 1:])
+
+    def per_dim(self, sizes: tuple[int, ...]) -> int:
+        """Ranges along the split dim."""
+        return -(-sizes[self.split] // self.chunk)
+
+    def count(self, sizes: tuple[int, ...]) -> int:
+        return prod(sizes[:self.split]) * self.per_dim(sizes)
+
+    def length(self, sizes: tuple[int, ...]) -> int:
+        """Of the longest range."""
+        return min(self.chunk, sizes[self.split]) * self.inner(sizes)
+
+
+@dataclass(frozen=True)
+class TileSchedule:
+    """One phase of a contraction by register tiles of mr rows × vectors of columns.
+
+    rows: rows (flattened m) of a tile; columns, sums: how n is cut into tiles and k into blocks. a, b: where the micro-kernel reads
+    the operand: "place" (as it lies), "shared" (packed once, before all tiles) or "tile" (packed by each tile, block by block).
+    splits > 1: the blocks of the sum are dealt to so many tiles, whose partial results are added in order.
+    """
+    mr: int
+    vectors: int
+    lanes: int
+    rows: int
+    columns: Cut
+    sums: Cut
+    a: str
+    b: str
+    splits: int = 1
+
+    @property
+    def nr(self) -> int:
+        return self.vectors * self.lanes
+
+    def width(self, phase: Phase) -> int:
+        """Columns of the widest tile, in whole register tiles."""
+        return round_up(self.columns.length(group_sizes(phase, phase.n)), self.nr)
+
+    def __str__(self) -> str:
+        split = f" split-k {self.splits}" if self.splits > 1 else ""
+        return (f"{self.mr}×{self.nr} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
+                f"block {self.sums.chunk}@k{self.sums.split} a:{self.a} b:{self.b}{split}")
+
+
+@dataclass(frozen=True)
+class DotSchedule:
+    """One phase with few rows whose operands are both contiguous along k: dot products, `rows` × `columns` at a time, with
+    `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed.
+    """
+    rows: int
+    columns: int
+    vectors: int
+    lanes: int
+    tile: int
+
+    def __str__(self) -> str:
+        return f"dots {self.rows}×{self.columns} ({self.vectors} vectors of {self.lanes}) tile {self.tile}"
+
+
+@dataclass(frozen=True)
+class LoopSchedule:
+    """One phase as plain loops, one output at a time: integers, and sums of nothing. `tile` outputs for each tile."""
+    tile: int
+
+    def __str__(self) -> str:
+        return f"loops tile {self.tile}"
+
+
+PhaseSchedule = TileSchedule | DotSchedule | LoopSchedule
+
+
+@dataclass(frozen=True)
+class ContractionSchedule:
+    """How a contraction runs: its normal form, a schedule for each phase, and where its shared scratch lies (in elements).
+
+    copies[i]: offset of the padded copy of operand i (after the swap), or None. packed_a, packed_b, partials: offsets for each phase,
+    or None. All phases use the same memory after the copies, one after the other.
+    """
+    form: Form
+    phases: tuple[PhaseSchedule, ...]
+    copies: tuple[int | None, int | None]
+    packed_a: tuple[int | None, ...]
+    packed_b: tuple[int | None, ...]
+    partials: tuple[int | None, ...]
+    shared_scratch: int
+
+    def __str__(self) -> str:
+        head = ("transposed " if self.form.swap else "") + "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
+        scratch = f"; shared scratch {self.shared_scratch}" if self.shared_scratch else ""
+        return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"
+
+
+def group_sizes(phase: Phase, dims: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(phase.sizes[d] for d in dims)
+
+
+def round_up(value: float, unit: int) -> int:
+    """The least multiple of `unit` that is not below `value` (rounded down to an integer)."""
+    return -(-int(value) // unit) * unit

@@ -1,0 +1,213 @@
+"""Chooses how a contraction runs: a pure function of shapes, strides and target (no thread count: how a sum is split must not
+depend on it). An analytical model in cycles of the register tile and bytes of the caches; nothing is measured.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
+from graphc.ir.contraction import Contraction
+from graphc.ir.schedule import ContractionSchedule, Cut, DotSchedule, LoopSchedule, PhaseSchedule, TileSchedule, group_sizes, round_up
+from graphc.ir.target import Target
+from graphc.ir.types import DType
+
+FMA_LATENCY = 4                 # cycles from an fma to one that needs its result
+LOADS_PER_CYCLE = 2
+STEP_OVERHEAD = 0.5             # cycles of loop control for each step of k
+TILE_FLOPS = 5_000_000          # about 50 µs of one core
+SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
+TILES = 32                      # tiles worth having, whatever the thread count
+ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
+
+
+def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequence[int], b_shape: Sequence[int], b_strides: Sequence[int],
+                         out_strides: Sequence[int], dtype: DType, target: Target, fused: bool = False) -> ContractionSchedule:
+    """The schedule for operands that lie as given (strides in elements). fused: the sums go through an epilogue."""
+    lanes = target.lanes(dtype.itemsize)
+    out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
+    form = normal_form(c, Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides)),
+                       Tensor(out_shape, tuple(out_strides)), lanes, fused)
+    machine = _Machine(target, dtype.itemsize, lanes)
+    return _placed(form, tuple(_phase_schedule(p, dtype, machine) for p in form.phases))
+
+
+@dataclass(frozen=True)
+class _Machine:
+    target: Target
+    itemsize: int
+    lanes: int
+
+    def elements(self, nbytes: int) -> int:
+        return nbytes // self.itemsize
+
+
+def _phase_schedule(p: Phase, dtype: DType, machine: _Machine) -> PhaseSchedule:
+    if not dtype.is_float or p.extent(p.k) == 0:
+        return LoopSchedule(max(1, SMALL_FLOPS // max(1, 16 * p.extent(p.k))))
+    if _is_dots(p, machine):
+        return _dot_schedule(p, machine)
+    return _tile_schedule(p, machine)
+
+
+# --- dot products ------------------------------------------------------------------------------------------------------
+
+def _is_dots(p: Phase, machine: _Machine) -> bool:
+    """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
+    inner = p.k[-1]
+    rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
+    return rows_linear and p.sizes[inner] >= 2 * machine.lanes and min(p.extent(p.m), p.extent(p.n)) <= 3
+
+
+def _dot_schedule(p: Phase, machine: _Machine) -> DotSchedule:
+    rows = min(p.extent(p.m), 2)
+    columns = min(p.extent(p.n), 4 if rows == 1 else 3)
+    vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * machine.lanes else 1
+    cost = 2 * p.sizes[p.k[-1]] * p.extent(p.m)
+    return DotSchedule(rows, columns, vectors, machine.lanes, max(columns, round_up(SMALL_FLOPS // 2 // cost, columns)))
+
+
+# --- register tiles ------------------------------------------------------------------------------------------------------
+
+def _tile_schedule(p: Phase, machine: _Machine) -> TileSchedule:
+    m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
+    mr, vectors = _register_tile(m, n, machine)
+    nr = vectors * machine.lanes
+    a = _a_source(p, n, nr, machine)
+    b = _b_source(p, m, mr, a, machine)
+    sums = _sum_blocks(p, a, b, nr, machine)
+    rows, columns = _tile_size(p, mr, nr, a, b, machine)
+    tiles = p.extent(p.batch) * -(-m // rows) * columns.count(group_sizes(p, p.n))
+    splits = _splits(p, tiles, sums)
+    if tiles * splits == 1:
+        a, b = ("tile" if s == "shared" else s for s in (a, b))
+    return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits)
+
+
+def _register_tile(m: int, n: int, machine: _Machine) -> tuple[int, int]:
+    """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output.
+
+    Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared.
+    """
+    fits = [(mr, v) for v in range(1, 9) for mr in range(1, 17) if mr * v + v + 1 <= machine.target.vector_registers]
+    most = max(mr * v for mr, v in fits)
+    large = min(m, n) >= 48
+
+    def cycles(shape):
+        mr, v = shape
+        step = max(mr * v / machine.target.fma_per_cycle, (mr + v) / LOADS_PER_CYCLE, FMA_LATENCY if mr * v < 2 * FMA_LATENCY else 0)
+        rare = 1.06 if large and (mr * v < most - 1 or not 2 <= v <= 4) else 1
+        return -(-m // mr) * -(-n // (v * machine.lanes)) * (step + STEP_OVERHEAD) * rare
+    return min(fits, key=lambda s: (cycles(s), -s[0] * s[1], abs(s[0] - 3 * s[1])))
+
+
+def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
+    """The first of the dims such that the operand steps evenly through it and all that are inside it."""
+    position = len(dims) - 1
+    while position > 0 and t.strides[dims[position - 1]] == t.strides[dims[position]] * p.sizes[dims[position]]:
+        position -= 1
+    return position
+
+
+def _a_source(p: Phase, n: int, nr: int, machine: _Machine) -> str:
+    """Rows are read in place, one broadcast an element, when they lie along k, or when each element is used a few times only."""
+    inner = p.k[-1]
+    run = prod(group_sizes(p, p.k)[_linear_from(p.a, p, p.k):])
+    in_place = run >= 32 or len(p.k) == 1
+    step = abs(p.a.strides[inner])
+    if in_place and (step <= 1 or n <= 2 * nr or run * 64 <= machine.target.l1 // 2):
+        return "place"
+    return "tile" if p.batch or run < 32 else "shared"
+
+
+def _b_source(p: Phase, m: int, mr: int, a: str, machine: _Machine) -> str:
+    """Vectors are read in place when they lie along n and there are too few rows, or too little data, for packing to pay."""
+    inner, k = p.n[-1], p.extent(p.k)
+    straight = len(p.n) == 1 and len(p.k) == 1
+    if straight and p.b.strides[inner] == 1:
+        span = k * abs(p.b.strides[p.k[0]])
+        if m <= 3 * mr or span <= machine.elements(machine.target.l1) * 2:
+            return "place"
+    if p.batch or (p.b.strides[inner] == 1 and len(p.n) > 1):
+        return "tile"
+    return "shared"
+
+
+def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: _Machine) -> Cut:
+    """Blocks of k whose columns of one register tile fill half of L1, and through which operands read in place step evenly."""
+    sizes = group_sizes(p, p.k)
+    k = prod(sizes)
+    limit = machine.elements(machine.target.l1) // 2 // nr
+    first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
+    for split in range(first, len(sizes)):
+        inner = prod(sizes[split + 1:])
+        if inner <= 2 * limit or split == len(sizes) - 1:
+            blocks = max(1, round(sizes[split] * inner / (1.5 * limit)))
+            return Cut(split, -(-sizes[split] // min(blocks, sizes[split])))
+    return Cut(0, k)
+
+
+def _tile_size(p: Phase, mr: int, nr: int, a: str, b: str, machine: _Machine) -> tuple[int, Cut]:
+    m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
+    budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS)
+    area = max(budget / (2 * min(k, 4096)), 8 * mr * nr)
+    tall = 512 if b == "tile" else 96
+    rows = _even(m, max(mr, min(tall, area / min(n, 4 * nr))), mr)
+    columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
+    return rows, _column_cut(group_sizes(p, p.n), columns, nr)
+
+
+def _column_cut(sizes: tuple[int, ...], columns: float, nr: int) -> Cut:
+    """Tiles of about so many columns: a part of one dim, all of the dims inside it."""
+    for split in range(len(sizes)):
+        inner = prod(sizes[split + 1:])
+        if inner <= columns or split == len(sizes) - 1:
+            chunk = _even(sizes[split], max(1, columns / inner), nr if inner == 1 else 1)
+            return Cut(split, chunk)
+    raise AssertionError("unreachable")
+
+
+def _even(size: int, part: float, unit: int) -> int:
+    """A multiple of `unit`, near `part`, that cuts `size` into pieces of about the same size."""
+    pieces = max(1, round(size / part))
+    return round_up(-(-size // pieces), unit)
+
+
+def _splits(p: Phase, tiles: int, sums: Cut) -> int:
+    """Parts of the sum: as many as the tiles fall short of keeping the cores busy, each worth its own tile."""
+    blocks = sums.count(group_sizes(p, p.k))
+    outputs = p.extent(p.batch + p.m + p.n)
+    useful = min(TILES // max(1, tiles), p.flops // (2 * SMALL_FLOPS * max(1, tiles)), blocks, p.extent(p.k) // 128)
+    if tiles >= TILES // 2 or useful < 2 or useful * outputs > 4 << 20:
+        return 1
+    return -(-blocks // -(-blocks // useful))
+
+
+# --- where the shared scratch lies -----------------------------------------------------------------------------------------
+
+def _placed(form: Form, phases: tuple[PhaseSchedule, ...]) -> ContractionSchedule:
+    copies, end = [], 0
+    for copy in form.copies:
+        copies.append(None if copy is None else end)
+        end += 0 if copy is None else round_up(copy.size + ALIGN, ALIGN)
+    top, packed_a, packed_b, partials = end, [], [], []
+    for p, s in zip(form.phases, phases):
+        sizes = _shared_sizes(p, s)
+        offsets = [end + sum(sizes[:i]) for i in range(3)]
+        for target, offset, size in zip((packed_a, packed_b, partials), offsets, sizes):
+            target.append(offset if size else None)
+        top = max(top, end + sum(sizes))
+    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top)
+
+
+def _shared_sizes(p: Phase, s: PhaseSchedule) -> tuple[int, int, int]:
+    """Elements of packed a, packed b and partial results."""
+    if not isinstance(s, TileSchedule):
+        return 0, 0, 0
+    batches, k = p.extent(p.batch), p.extent(p.k)
+    a = batches * round_up(p.extent(p.m), s.mr) * k if s.a == "shared" else 0
+    b = batches * s.columns.count(group_sizes(p, p.n)) * s.width(p) * k if s.b == "shared" else 0
+    partial = s.splits * batches * p.extent(p.m) * p.extent(p.n) if s.splits > 1 else 0
+    return tuple(round_up(size, ALIGN) for size in (a, b, partial))
+
