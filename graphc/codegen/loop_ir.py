@@ -104,6 +104,15 @@ def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
     return sum(s for s in steps if s < 0), sum(s for s in steps if s > 0)
 
 
+def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of a dense array, last axis fastest."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
 class Compute:
     """dst = op(args). `attr`: lane indices of a shuffle, the kind of a reduction, the Ix of a `value`, …"""
     __slots__ = ("op", "dst", "args", "attr")

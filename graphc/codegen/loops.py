@@ -18,7 +18,7 @@ from math import gcd, prod
 from graphc.codegen.index import UNBOUNDED, Ix, Sym, as_ix, lower, upper
 from graphc.codegen.loop_arith import Arithmetic
 from graphc.codegen.loop_ir import (Call, CheckIndex, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Store,
-                                    Val, View, While, span)
+                                    Val, View, While, contiguous, span)
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType, bool_
 
@@ -81,12 +81,13 @@ class Function(Arithmetic):
         self.block = self.body                  # where statements go now
         self._values = 0
         self._symbols = 0
+        self._symbol_names: dict[str, int] = {}
         self._parallel: Parallel | None = None
 
     # ---- parameters and memory
     def view(self, name: str, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None) -> View:
         """A view parameter: the caller passes the address of element [0, …]. Default strides: contiguous, last axis fastest."""
-        shape, strides = tuple(shape), tuple(_contiguous(shape) if strides is None else strides)
+        shape, strides = tuple(shape), tuple(contiguous(shape) if strides is None else strides)
         low, high = span(shape, strides)
         view = View(Root(name, "param", BY_NAME[dtype.name], low, high - low + 1), shape, strides)
         self.views.append(view)
@@ -104,7 +105,7 @@ class Function(Arithmetic):
         shape = tuple(shape)
         root = Root(name, "scratch", BY_NAME[dtype.name], 0, prod(shape), owner=self._parallel)
         self.scratches.append(root)
-        return View(root, shape, _contiguous(shape))
+        return View(root, shape, contiguous(shape))
 
     def buffer(self, space: str, slot: int, offset: int, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None) -> View:
         """main's access to memory. Element [0, …] is `offset` bytes into the arena, the constants, or array number `slot`
@@ -112,7 +113,7 @@ class Function(Arithmetic):
         if space not in SPACES:
             raise InternalError(f"unknown space {space!r}; one of {', '.join(SPACES)}", "loops")
         shape = tuple(shape)
-        strides = tuple(_contiguous(shape) if strides is None else strides)
+        strides = tuple(contiguous(shape) if strides is None else strides)
         low, high = span(shape, strides)
         name = f"{space}{slot}" if space in SPACES[2:] else f"{space}+{offset}"
         return View(Root(name, space, BY_NAME[dtype.name], low, high - low + 1, slot, offset), shape, strides)
@@ -293,7 +294,8 @@ class Function(Arithmetic):
     def _symbol(self, name: str, lowers: Sequence[Ix], uppers: Sequence[Ix], multiple: int = 1, parents: Ix = Ix(),
                 den: int = 1) -> Sym:
         self._symbols += 1
-        return Sym(name, self._symbols, [(b, den) for b in lowers], [(b, den) for b in uppers], multiple,
+        used = self._symbol_names[name] = self._symbol_names.get(name, 0) + 1
+        return Sym(name if used == 1 else f"{name}{used}", self._symbols, [(b, den) for b in lowers], [(b, den) for b in uppers], multiple,
                    [s for s, _ in parents.terms])
 
     def _extremum(self, kind: str, values: Sequence[Ix | int]) -> Ix:
@@ -301,7 +303,7 @@ class Function(Arithmetic):
         items = list(dict.fromkeys(as_ix(v) for v in values))
         constants = [i.const for i in items if i.is_const]
         items = [i for i in items if not i.is_const]
-        if constants and all((upper(i) <= min(constants)) if kind == "min" else (lower(i) >= max(constants)) for i in items):
+        if constants and items and all((upper(i) <= min(constants)) if kind == "min" else (lower(i) >= max(constants)) for i in items):
             constants = []
         items += [Ix(pick(constants))] if constants else []
         if len(items) == 1:
@@ -328,14 +330,6 @@ class Function(Arithmetic):
         if mask is not None and (mask.dtype is not bool_ or mask.lanes != lanes or lanes == 1):
             raise InternalError(f"mask {mask.type_text} for {lanes} lanes of {view.name}", "loops")
         return tuple([i if isinstance(i, Ix) else as_ix(i) for i in index])
-
-
-def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= size
-    return tuple(reversed(strides))
 
 
 def _divides(ix: Ix, divisor: int) -> bool:
