@@ -29,6 +29,12 @@ from graphc.ir.parser import parse
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64
 
 from graphc import nn, optim                            # after the functions that layers are written with
-from graphc.train import train_step
+try:                                                    # until the whole pipeline is here
+    from graphc.api import compile, plan
+    from graphc.dsl.function import set_compiler
+    from graphc.train import train_step
+    set_compiler(compile)
+except ModuleNotFoundError:
+    pass
 
 __version__ = "0.1.0"
