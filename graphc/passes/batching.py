@@ -1,0 +1,139 @@
+"""One operator for all steps of a loop: the same operator on operands that carry the steps as a new leading axis.
+
+A table keyed by operator class; a class that is not in it is not taken out of loops. A rule gets operands of which at least one is
+stacked ([steps, *shape]); the others are the same for every step.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Node, Value
+from graphc.ir.op import Op
+from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
+from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
+from graphc.ir.ops.reduce import Max, Min, Prod, Sum
+from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Transpose
+from graphc.ir.types import Dim
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A value outside the loop: `stacked` over the steps, or the same in each."""
+    value: Value
+    stacked: bool
+
+    def step_shape(self) -> tuple[Dim, ...]:
+        return self.value.type.shape[1:] if self.stacked else self.value.type.shape
+
+
+Rule = Callable[[Builder, Node, Sequence[Operand], Dim], Value | None]
+
+
+class Batcher:
+    """Builds values of a loop's body outside of it, from operands known outside."""
+
+    def __init__(self, b: Builder, made: Mapping[Value, Node], known: Mapping[Value, Operand], steps: Dim):
+        self.b, self.made, self.known, self.steps = b, made, dict(known), steps
+
+    def of(self, v: Value) -> Operand:
+        """v outside the loop; everything it needs must be known or have a rule (see `can_batch`)."""
+        if v not in self.known:
+            node = self.made[v]
+            operands = [self.of(i) for i in node.inputs]
+            with self.b.at(node.loc, node.scope):
+                if any(o.stacked for o in operands):
+                    self.known[v] = Operand(RULES[type(node.op)](self.b, node, operands, self.steps), True)
+                else:
+                    outs = self.b.apply(node.op, [o.value for o in operands])
+                    self.known.update(zip(node.outputs, (Operand(o, False) for o in outs)))
+        return self.known[v]
+
+    def stacked(self, v: Value) -> Value:
+        """v with one slice per step, also when it is the same in all of them."""
+        operand = self.of(v)
+        if operand.stacked:
+            return operand.value
+        return self.b.broadcast_to(operand.value, shape=(self.steps, *operand.value.type.shape))
+
+
+def can_batch(node: Node) -> bool:
+    """There is a rule, and it covers the node."""
+    if type(node.op) not in RULES:
+        return False
+    return not isinstance(node.op, Einsum) or "..." not in node.op.equation
+
+
+def _elementwise(b, node, ins, steps):
+    rank = node.outputs[0].type.rank
+    return b.apply(node.op, [_ranked(b, o, rank) for o in ins])[0]
+
+
+def _ranked(b: Builder, o: Operand, rank: int) -> Value:
+    """A stacked operand with ones after the axis of the steps, so that numpy aligns the axes of a step."""
+    shape = o.step_shape()
+    if not o.stacked or len(shape) == rank:
+        return o.value
+    return b.reshape(o.value, shape=(o.value.type.shape[0], *(1,) * (rank - len(shape)), *shape))
+
+
+def _matmul(b, node, ins, steps):
+    x, y = (_as_matrix(b, o, column) for o, column in zip(ins, (False, True)))
+    rank = max(len(x.step_shape()), len(y.step_shape()))
+    out = b.matmul(_ranked(b, x, rank), _ranked(b, y, rank))
+    shape = (steps, *node.outputs[0].type.shape)
+    return out if out.type.shape == shape else b.reshape(out, shape=shape)
+
+
+def _as_matrix(b: Builder, o: Operand, column: bool) -> Operand:
+    shape = o.step_shape()
+    if len(shape) > 1:
+        return o
+    matrix = (*shape, 1) if column else (1, *shape)
+    return Operand(b.reshape(o.value, shape=(*o.value.type.shape[:1], *matrix) if o.stacked else matrix), o.stacked)
+
+
+def _einsum(b, node, ins, steps):
+    a, c, out = parse_equation(node.op.equation, *(len(o.step_shape()) for o in ins))
+    step = next(letter for letter in "TUVWXYZ" + "ABCDEFGHIJKLMNOPQRSabcdefghijklmnopqrstuvwxyz" if letter not in a + c)
+    terms = [step * o.stacked + "".join(labels) for o, labels in zip(ins, (a, c))]
+    return b.einsum(*(o.value for o in ins), equation=f"{terms[0]},{terms[1]}->{step}{''.join(out)}")
+
+
+def _reshape(b, node, ins, steps):
+    return b.reshape(ins[0].value, shape=(steps, *node.op.shape))
+
+
+def _transpose(b, node, ins, steps):
+    return b.transpose(ins[0].value, perm=(0, *(p + 1 for p in node.op.perm)))
+
+
+def _broadcast_to(b, node, ins, steps):
+    return b.broadcast_to(_ranked(b, ins[0], len(node.op.shape)), shape=(steps, *node.op.shape))
+
+
+def _slice(b, node, ins, steps):
+    op = node.op
+    return b.slice(ins[0].value, start=(0, *op.start), stop=(steps, *op.stop), step=(1, *op.step))
+
+
+def _pad(b, node, ins, steps):
+    return b.apply(replace(node.op, low=(0, *node.op.low), high=(0, *node.op.high)), [ins[0].value])[0]
+
+
+def _concat(b, node, ins, steps):
+    parts = [o.value if o.stacked else b.broadcast_to(o.value, shape=(steps, *o.value.type.shape)) for o in ins]
+    return b.concat(*parts, axis=node.op.axis + 1)
+
+
+def _along_axes(b, node, ins, steps):
+    return b.apply(replace(node.op, axes=tuple(a + 1 for a in node.op.axes)), [ins[0].value])[0]
+
+
+RULES: dict[type[Op], Rule] = {
+    Elementwise: _elementwise, Cast: _elementwise, StopGradient: _elementwise,
+    Matmul: _matmul, Einsum: _einsum,
+    Reshape: _reshape, Transpose: _transpose, BroadcastTo: _broadcast_to, Slice: _slice, Pad: _pad, Concat: _concat,
+    Flip: _along_axes, Sum: _along_axes, Prod: _along_axes, Max: _along_axes, Min: _along_axes,
+}

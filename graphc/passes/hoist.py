@@ -1,0 +1,207 @@
+"""Moves out of loops what need not be in them: products of inputs before, weight gradients and products of results after."""
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.op import Op
+from graphc.ir.ops.constant import Constant, Iota
+from graphc.ir.ops.contract import Einsum, Matmul
+from graphc.ir.ops.control import Scan
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
+from graphc.passes.batching import Batcher, Operand, can_batch
+from graphc.passes.canonicalize import splat
+from graphc.passes.loop import Carry, Loop, Read, Stacked, emit_in_place, values_read
+from graphc.passes.pipeline import Pass
+from graphc.passes.reach import dependents
+from graphc.passes.totals import Plan, Totals
+
+PRODUCTS: frozenset[type[Op]] = frozenset((Matmul, Einsum))
+VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
+FREE: frozenset[type[Op]] = VIEWS | {Constant, Iota}
+
+
+@dataclass(frozen=True)
+class Hoist(Pass):
+    """Shortens the bodies of scans; results stay the same but for the order of sums.
+
+    Before the loop: what is the same in every step; products that depend on stacked inputs alone, batched over the steps, with what they
+    need and with what elementwise work follows them. After the loop: carried sums of products, as one product of stacks; other carried
+    sums of values that are stacked anyway; products that only per-step outputs need. A product by itself runs at full speed only when it
+    is large, and a carried weight gradient would be read and written in every step.
+
+    Needs a decomposed graph without equal nodes (equal nodes hide that a sum is all that reads a term).
+    Gives new nodes around the loops, which cse and canonicalize may simplify; dead results and carries of scans are gone.
+    Stands before layout and fusion, which must see the products where they run.
+    """
+    name: ClassVar[str] = "hoist"
+
+    def run(self, graph: Graph) -> Graph:
+        if not any(any(regions(n.op)) for n in graph.nodes):
+            return graph
+        w, read = Rewriter(graph), values_read(graph)
+        for node in graph.nodes:
+            inner = {name: self.run(region) for name, region in regions(node.op)}
+            op = replace(node.op, **inner) if inner else node.op
+            if isinstance(op, Scan):
+                _hoist(w, Loop.of(node, [w[v] for v in node.inputs], op), read)
+            else:
+                w.keep(node, op)
+        return w.done()
+
+
+def _hoist(w: Rewriter, loop: Loop, read: set[Value]) -> None:
+    loop.prune(read)
+    _free_constant_carries(w, loop)
+    _take_out_before(w, loop)
+    after = _After(loop)
+    after.take()
+    made = emit_in_place(w, loop)
+    after.build(w, made)
+
+
+def _free_constant_carries(w: Rewriter, loop: Loop) -> None:
+    """A carry that every step hands on unchanged is a captured value."""
+    for c in [c for c in loop.carries if c.next is c.inner]:
+        loop.carries.remove(c)
+        loop.captured.append(Read(c.inner, c.start))
+        w.map.update((old, c.start) for old in c.results)
+
+
+def _operands(loop: Loop) -> dict[Value, Operand]:
+    return {r.inner: Operand(r.outer, True) for r in loop.xs} | {r.inner: Operand(r.outer, False) for r in loop.captured}
+
+
+def _take_out_before(w: Rewriter, loop: Loop) -> None:
+    """Values that no carry enters and that are worth it become operands of the loop."""
+    batcher = Batcher(w, loop.made, _operands(loop), loop.op.length)
+    moved = _movable(loop)
+    for y in [y for y in loop.ys if y.inner in batcher.known or y.inner in moved]:
+        loop.ys.remove(y)
+        with w.at(loop.node.loc, loop.node.scope):
+            stack = batcher.stacked(y.inner)
+        w.map.update((old, stack) for old in y.results)
+    staying = [v for node in loop.nodes if node.outputs[0] not in moved for v in node.inputs]
+    staying += [c.next for c in loop.carries]
+    for v in dict.fromkeys(v for v in staying if v in moved):
+        operand = batcher.of(v)
+        (loop.xs if operand.stacked else loop.captured).append(Read(v, operand.value))
+
+
+def _movable(loop: Loop) -> set[Value]:
+    """Values to compute before the loop: those that are the same in every step, and those with a product in what they are made of."""
+    on_carries = loop.on_carries()
+    varying = dependents(loop.nodes, [r.inner for r in loop.xs])
+    possible = {r.inner for r in loop.xs}
+    moved: set[Value] = set()
+    for node in loop.nodes:
+        if any(v in on_carries for v in node.inputs):
+            continue
+        if not any(v in varying for v in node.inputs):
+            worth = type(node.op) not in FREE
+        elif can_batch(node) and all(v in possible for v in node.inputs if v in varying):
+            possible.update(node.outputs)
+            worth = type(node.op) in PRODUCTS or any(v in moved and v in varying for v in node.inputs)
+        else:
+            worth = False
+        moved.update(node.outputs if worth else ())
+    return moved
+
+
+class _After:
+    """What one loop leaves to be done after it."""
+
+    def __init__(self, loop: Loop):
+        self.loop, self.made, self.operands = loop, loop.made, _operands(loop)
+        self.varying = dependents(loop.nodes, [r.inner for r in loop.xs] + [c.inner for c in loop.carries])
+        self.sums = {c: terms for c in loop.carries if (terms := _terms(loop, c))}
+        kept = [c.next for c in loop.carries if c not in self.sums]
+        self.core = {v for node in loop.needed(kept)[0] for v in node.outputs} | {c.inner for c in loop.carries}
+        self.products = self._products()
+        self.totals: dict[Carry, list[Plan]] = {}
+        self.outputs: list[Stacked] = []
+        self.stacked: set[Value] = set()
+
+    def _products(self) -> set[Value]:
+        """Values outside the core with a product in what they are made of, as far as it is outside the core and can be batched."""
+        found: set[Value] = set()
+        for node in self.loop.nodes:
+            if node.outputs[0] in self.core or not can_batch(node) or not any(v in self.varying for v in node.inputs):
+                continue
+            if type(node.op) in PRODUCTS or any(v in found for v in node.inputs):
+                found.update(node.outputs)
+        return found
+
+    def sources(self, v: Value) -> frozenset[Value]:
+        """The values of a step that must be stacked to make v after the loop."""
+        node = self.made.get(v)
+        if v not in self.varying:
+            return frozenset()
+        if node is None or not (v in self.products or type(node.op) in VIEWS):
+            return frozenset((v,))
+        return frozenset().union(*(self.sources(i) for i in node.inputs))
+
+    def take(self) -> None:
+        """Removes from the loop what is done after it, and stacks what that needs."""
+        loop = self.loop
+        self.outputs = [y for y in loop.ys if y.inner in self.products]
+        loop.ys = [y for y in loop.ys if y not in self.outputs]
+        self.stacked = frozenset().union(*(self.sources(y.inner) for y in self.outputs))
+        totals = Totals(self.made, self.varying, self.sources)
+        plans = {c: [totals.plan(v) for v in terms] for c, terms in self.sums.items()}
+        plans = {c: ps for c, ps in plans.items() if None not in ps}
+        for c, ps in sorted(plans.items(), key=lambda item: not any(p.contracts for p in item[1])):
+            needs = frozenset().union(*(p.stacked for p in ps))
+            free = self.stacked | {r.inner for r in loop.xs} | {y.inner for y in loop.ys}
+            if any(p.contracts for p in ps) or needs <= free:
+                self.totals[c] = ps
+                self.stacked |= needs
+        loop.carries = [c for c in loop.carries if c not in self.totals]
+        given = {r.inner for r in loop.xs}
+        for v in sorted(self.stacked - given, key=self._order):
+            loop.stack(v)
+
+    def _order(self, v: Value) -> int:
+        order = {v: i for i, v in enumerate([*(c.inner for c in self.loop.carries), *self.made])}
+        return order[v]
+
+    def build(self, w: Rewriter, made: dict[Value, Value]) -> None:
+        loop = self.loop
+        known = self.operands | {v: Operand(made[v], True) for v in self.stacked if v in made}
+        batcher = Batcher(w, self.made, known, loop.op.length)
+        with w.at(loop.node.loc, loop.node.scope):
+            for y in self.outputs:
+                stack = batcher.stacked(y.inner)
+                w.map.update((old, stack) for old in y.results)
+            for c, plans in self.totals.items():
+                total = self._total(w, batcher, c, plans)
+                w.map.update((old, total) for old in c.results)
+
+    def _total(self, w: Rewriter, batcher: Batcher, c: Carry, plans: list[Plan]):
+        total = None if splat(c.start) == 0 else c.start
+        for plan in plans:
+            term = plan.build(batcher)
+            total = term if total is None else w.add(total, term)
+        return total
+
+
+def _terms(loop: Loop, c: Carry) -> list[Value] | None:
+    """The values that each step adds to the carry, when adding is all that is done with it; else None."""
+    made, on_it = loop.made, dependents(loop.nodes, [c.inner])
+    uses = Counter(v for node in loop.nodes for v in node.inputs)
+    uses.update(v for v in [*(d.next for d in loop.carries), *(y.inner for y in loop.ys)])
+    v, terms = c.next, []
+    while v is not c.inner:
+        node = made.get(v)
+        if node is None or node.op != Elementwise("add") or uses[v] != 1 or any(i.type != v.type for i in node.inputs):
+            return None
+        x, y = node.inputs
+        if (x in on_it) == (y in on_it):
+            return None
+        v, term = (x, y) if x in on_it else (y, x)
+        terms.append(term)
+    return terms if uses[v] == 1 else None

@@ -1,0 +1,151 @@
+"""Sums of a value over all steps of a loop, made after the loop from stacked values: sum over t of a_t @ b_t is one product of two stacks."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Node, Value
+from graphc.ir.op import Op
+from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
+from graphc.ir.ops.conv import Conv2dWeightGrad
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.index import ScatterAdd
+from graphc.ir.ops.reduce import Sum
+from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
+from graphc.passes.batching import Batcher
+from graphc.passes.canonicalize import splat
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to make the sum: the values of a step that must be stacked, whether products are among what moves, and the maker."""
+    stacked: frozenset[Value]
+    contracts: bool
+    build: Callable[[Batcher], Value]
+
+
+class Totals:
+    """Plans sums over the steps of a loop. `sources(v)` are the values that must be stacked to have v outside; `varying` differ from step to step."""
+
+    def __init__(self, made: dict[Value, Node], varying: set[Value], sources: Callable[[Value], frozenset[Value]]):
+        self.made, self.varying, self.sources = made, varying, sources
+
+    def plan(self, v: Value) -> Plan | None:
+        """None: v is the same in every step, or part of it is; not worth a rule."""
+        if v not in self.varying:
+            return None
+        node = self.made.get(v)
+        rule = LINEAR.get(type(node.op)) if node else None
+        return (rule(self, node) if rule else None) or self._leaf(v)
+
+    def _leaf(self, v: Value) -> Plan:
+        return Plan(self.sources(v), False, lambda t: t.b.sum(t.stacked(v), axes=(0,)))
+
+    def both(self, node: Node, build: Callable[[Batcher, Value, Value], Value | None]) -> Plan | None:
+        """A product of two operands that both vary."""
+        x, y = node.inputs
+        if x not in self.varying or y not in self.varying:
+            return None
+        return Plan(self.sources(x) | self.sources(y), True, lambda t: build(t, x, y))
+
+
+def _elementwise(totals: Totals, node: Node) -> Plan | None:
+    if any(v.type.shape != node.outputs[0].type.shape for v in node.inputs if v in totals.varying):
+        return None
+    rule = {"add": _termwise, "sub": _termwise, "neg": _termwise, "mul": _scaled, "div": _scaled}.get(node.op.fn)
+    return rule(totals, node) if rule else None
+
+
+def _termwise(totals: Totals, node: Node) -> Plan | None:
+    """f(sum of x, sum of y) for a linear f of operands that all vary."""
+    plans = [totals.plan(v) for v in node.inputs]
+    if any(p is None for p in plans):
+        return None
+    return Plan(frozenset().union(*(p.stacked for p in plans)), any(p.contracts for p in plans),
+                lambda t: t.b.apply(node.op, [p.build(t) for p in plans])[0])
+
+
+def _scaled(totals: Totals, node: Node) -> Plan | None:
+    """x * c or x / c, c the same in every step."""
+    x, y = node.inputs
+    x, c, order = (x, y, 1) if y not in totals.varying else (y, x, -1)
+    inner = totals.plan(x)
+    if c in totals.varying or inner is None or (node.op.fn == "div" and order == -1):
+        return None
+    return Plan(inner.stacked, inner.contracts, lambda t: t.b.apply(node.op, [inner.build(t), t.of(c).value][::order])[0])
+
+
+def _sum(totals: Totals, node: Node) -> Plan | None:
+    """Over axes and steps at once."""
+    x, = node.inputs
+    inner = totals.plan(x)
+    if inner is None or inner.contracts:
+        return _termwise(totals, node)
+
+    def build(t: Batcher) -> Value:
+        total = t.b.sum(t.stacked(x), axes=(0, *(a + 1 for a in node.op.axes)))
+        return _shaped(t.b, total, node.outputs[0].type.shape)
+    return Plan(totals.sources(x), False, build)
+
+
+def _pad(totals: Totals, node: Node) -> Plan | None:
+    return _termwise(totals, node) if node.op.value == 0 else None
+
+
+def _matmul(totals: Totals, node: Node) -> Plan | None:
+    x, y = (v.type for v in node.inputs)
+    if x.rank < 2 or x.rank != y.rank or x.shape[:-2] != y.shape[:-2]:
+        return None
+    return totals.both(node, _product_of_matrices if x.rank == 2 else _product_of_batches)
+
+
+def _product_of_matrices(t: Batcher, x: Value, y: Value) -> Value:
+    """x_t = s_t^T, as in a weight's gradient: steps and rows of s and y are merged, and it is one matmul of two stacks. Else an einsum."""
+    if x not in t.made or x in t.known or type(t.made[x].op) is not Transpose:
+        return t.b.einsum(t.stacked(x), t.stacked(y), equation="tmk,tkn->mn")
+    source = t.made[x].inputs[0]
+    left, right = (t.b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], v.type.shape[2])) for v in (t.stacked(source), t.stacked(y)))
+    return t.b.matmul(t.b.transpose(left, perm=(1, 0)), right)
+
+
+def _product_of_batches(t: Batcher, x: Value, y: Value) -> Value:
+    lead = "abcdefghij"[:x.type.rank - 2]
+    return t.b.einsum(t.stacked(x), t.stacked(y), equation=f"t{lead}mk,t{lead}kn->{lead}mn")
+
+
+def _einsum(totals: Totals, node: Node) -> Plan | None:
+    if "..." in node.op.equation:
+        return None
+    terms = parse_equation(node.op.equation, *(v.type.rank for v in node.inputs))
+    step = next(c for c in "TSUVWXYZabcdefghijklmnopqrstuvwxyz" if c not in terms[0] + terms[1])
+    a, c, out = map("".join, terms)
+    return totals.both(node, lambda t, x, y: t.b.einsum(t.stacked(x), t.stacked(y), equation=f"{step}{a},{step}{c}->{out}"))
+
+
+def _scatter_add(totals: Totals, node: Node) -> Plan | None:
+    """Gradient of a table: all steps' rows are added at once."""
+    base, index, updates = node.inputs
+    if node.op.axis != 0 or base in totals.varying or splat(base) != 0 or updates not in totals.varying:
+        return None
+    return Plan(totals.sources(index) | totals.sources(updates), True,
+                lambda t: t.b.apply(node.op, [t.of(base).value, t.stacked(index), t.stacked(updates)])[0])
+
+
+def _conv2d_weight_grad(totals: Totals, node: Node) -> Plan | None:
+    """The steps count as further images of the batch."""
+    def build(t: Batcher, x: Value, y: Value) -> Value:
+        images = [t.b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:])) for v in (t.stacked(x), t.stacked(y))]
+        return t.b.apply(node.op, images)[0]
+    return totals.both(node, build)
+
+
+def _shaped(b: Builder, v: Value, shape: tuple) -> Value:
+    return v if v.type.shape == shape else b.reshape(v, shape=shape)
+
+
+LINEAR: dict[type[Op], Callable[[Totals, Node], Plan | None]] = {
+    Elementwise: _elementwise, Sum: _sum, Pad: _pad,
+    Reshape: _termwise, Transpose: _termwise, Slice: _termwise, BroadcastTo: _termwise, Concat: _termwise,
+    Matmul: _matmul, Einsum: _einsum, ScatterAdd: _scatter_add, Conv2dWeightGrad: _conv2d_weight_grad,
+}
