@@ -2,18 +2,20 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import sysconfig
 from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 
-from graphc.runtime.entry_ir import (DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUTPUT_SPECS, OUTPUTS, RELEASE,
+from graphc.runtime.entry_ir import (DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS, OUTPUTS, RELEASE,
                                      RESULT, RESULT_KINDS, SLOW)
 from graphc.runtime.memory import address
 from graphc.runtime.native import native
 from graphc.runtime.signature import ArraySpec, Signature
 
+OUT = sys.intern("out")         # keyword names are interned: native code compares objects
 METH_FASTCALL, METH_KEYWORDS = 0x80, 0x02
 
 
@@ -37,6 +39,7 @@ class Descriptor:
         self._set(OUTPUT_SPECS, address(output_specs[0]))
         self._set(KEYS, address(keys))
         self._set(LOCK, lock)
+        self._set(OUT_WORD, id(OUT))
 
     def switch(self, enabled: bool, release: bool) -> None:
         """Whether native calls are made at all, and whether they let other Python threads go on."""
@@ -82,8 +85,8 @@ def _method() -> _MethodDef:
 
 
 def _specs(specs: tuple[ArraySpec, ...]) -> tuple[np.ndarray, list]:
-    """Rows (dtype object, number of axes, pointer to sizes), and what they point to."""
+    """Rows (dtype object, number of axes, pointer to sizes, bytes), and what they point to."""
     dims = [np.array(spec.type.shape or (0,), np.int64) for spec in specs]
     dtypes = [spec.type.dtype.np for spec in specs]
-    rows = [(id(dtype), len(spec.type.shape), address(d)) for dtype, spec, d in zip(dtypes, specs, dims)]
+    rows = [(id(dtype), len(spec.type.shape), address(d), spec.type.nbytes) for dtype, spec, d in zip(dtypes, specs, dims)]
     return np.array(rows, np.int64).reshape(-1), [dims, dtypes]

@@ -9,17 +9,17 @@ from __future__ import annotations
 from graphc.codegen.abi import CONTEXT_BYTES, OFFSETS, STATUS_OK
 
 # Offsets in a descriptor.
-SLOW, FAILED, INPUTS, OUTPUTS, RESULT, ENABLED, RELEASE, MAIN, FRAMES, INPUT_SPECS, OUTPUT_SPECS, KEYS, LOCK = range(0, 104, 8)
-DESCRIPTOR_BYTES = 104
+SLOW, FAILED, INPUTS, OUTPUTS, RESULT, ENABLED, RELEASE, MAIN, FRAMES, INPUT_SPECS, OUTPUT_SPECS, KEYS, LOCK, OUT_WORD = range(0, 112, 8)
+DESCRIPTOR_BYTES = 112
 RESULT_KINDS = {"array": 0, "tuple": 1, "dict": 2}
 BUSY = -1                       # of gc_call: the lock or the last frame is in use
-SPEC_BYTES = 24                 # dtype object, number of axes, pointer to the sizes
+SPEC_BYTES = 32                 # dtype object, number of axes, pointer to the sizes, bytes of data
 FRAME_NEXT = CONTEXT_BYTES      # a frame starts with its context; the link of the free list follows
 
 ARRAY_DATA, ARRAY_RANK, ARRAY_DIMS, ARRAY_DESCR, ARRAY_FLAGS = 16, 24, 32, 56, 64
-CONTIGUOUS_AND_ALIGNED = 0x101
+CONTIGUOUS_AND_ALIGNED, WRITEABLE = 0x101, 0x400
 
-PYTHON_SYMBOLS = ("PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyLong_AsVoidPtr", "PyDict_New", "PyDict_SetItem", "Py_IncRef",
+PYTHON_SYMBOLS = ("PyTuple_Type", "PyTuple_Size", "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyLong_AsVoidPtr", "PyDict_New", "PyDict_SetItem", "Py_IncRef",
                   "Py_DecRef", "PyEval_SaveThread", "PyEval_RestoreThread", "PyObject_Vectorcall", "PyObject_CallFunction")
 ARRAY_TYPE, NEW_ARRAY = "graphc_array_type", "graphc_new_array"     # of numpy's C API table
 
@@ -33,7 +33,7 @@ def entry_text(machine: str) -> str:
 _OFFSETS = dict(
     slow=SLOW, failed=FAILED, n_inputs=INPUTS, n_outputs=OUTPUTS, result=RESULT, enabled=ENABLED, release=RELEASE, main=MAIN, frames=FRAMES,
     input_specs=INPUT_SPECS, output_specs=OUTPUT_SPECS, keys=KEYS, lock=LOCK, spec_bytes=SPEC_BYTES, next=FRAME_NEXT,
-    data=ARRAY_DATA, rank=ARRAY_RANK, dims=ARRAY_DIMS, descr=ARRAY_DESCR, flags=ARRAY_FLAGS, good=CONTIGUOUS_AND_ALIGNED,
+    data=ARRAY_DATA, rank=ARRAY_RANK, dims=ARRAY_DIMS, descr=ARRAY_DESCR, flags=ARRAY_FLAGS, good=CONTIGUOUS_AND_ALIGNED, writeable=WRITEABLE, out_word=OUT_WORD,
     ctx_inputs=OFFSETS["inputs"], ctx_outputs=OFFSETS["outputs"], ctx_status=OFFSETS["status"], ctx_cancel=OFFSETS["cancel"],
     ok=STATUS_OK, busy=BUSY, array_type=ARRAY_TYPE, new_array=NEW_ARRAY)
 
@@ -71,6 +71,8 @@ define i32 @gc_run(ptr %main, ptr %ctx) nounwind {
 
 TEXT = """
 @{array_type} = external global i8
+@PyTuple_Type = external global i8
+declare i64 @PyTuple_Size(ptr)
 @failure.format = private constant [3 x i8] c"Li\\00"
 declare ptr @{new_array}(ptr, ptr, i32, ptr, ptr, ptr, i32, ptr)
 declare ptr @PyTuple_GetItem(ptr, i64)
@@ -90,30 +92,45 @@ define ptr @gc_entry(ptr %self, ptr %args, i64 %nargs, ptr %names) nounwind {{
 entry:
   %number = call ptr @PyTuple_GetItem(ptr %self, i64 0)
   %d = call ptr @PyLong_AsVoidPtr(ptr %number)
-  %positional = icmp eq ptr %names, null
   %wanted = call i64 @field(ptr %d, i64 {n_inputs})
   %all = icmp eq i64 %nargs, %wanted
   %enabled = call i64 @field(ptr %d, i64 {enabled})
   %on = icmp ne i64 %enabled, 0
-  %ok.0 = and i1 %positional, %all
-  %ok.1 = and i1 %ok.0, %on
-  br i1 %ok.1, label %check, label %unusual
+  %ok = and i1 %all, %on
+  br i1 %ok, label %check, label %unusual
 check:
   %specs.word = call i64 @field(ptr %d, i64 {input_specs})
   %specs = inttoptr i64 %specs.word to ptr
   %fit = call i1 @all_fit(ptr %args, i64 %nargs, ptr %specs)
-  br i1 %fit, label %fill, label %unusual
-unusual:
-  %slow.word = call i64 @field(ptr %d, i64 {slow})
-  %slow = inttoptr i64 %slow.word to ptr
-  %answer = call ptr @PyObject_Vectorcall(ptr %slow, ptr %args, i64 %nargs, ptr %names)
-  ret ptr %answer
-fill:
+  br i1 %fit, label %known, label %unusual
+known:
   %ins = alloca ptr, i64 %nargs
   call void @data_pointers(ptr %args, i64 %nargs, ptr %ins)
   %count = call i64 @field(ptr %d, i64 {n_outputs})
   %outs = alloca ptr, i64 %count
   %results = alloca ptr, i64 %count
+  %status = alloca i64
+  %positional = icmp eq ptr %names, null
+  br i1 %positional, label %make, label %given
+given:
+  %out.at = getelementptr ptr, ptr %args, i64 %nargs
+  %out = load ptr, ptr %out.at
+  %usable = call i1 @given_outputs(ptr %d, ptr %args, i64 %nargs, ptr %names, ptr %out, ptr %outs, i64 %count)
+  br i1 %usable, label %write, label %unusual
+write:
+  call void @data_pointers(ptr %outs, i64 %count, ptr %results)
+  %code.given = call i32 @gc_call(ptr %d, ptr %ins, ptr %results, ptr %status)
+  switch i32 %code.given, label %raise [ i32 0, label %give
+                                         i32 {busy}, label %unusual ]
+give:
+  call void @Py_IncRef(ptr %out)
+  ret ptr %out
+unusual:
+  %slow.word = call i64 @field(ptr %d, i64 {slow})
+  %slow = inttoptr i64 %slow.word to ptr
+  %answer = call ptr @PyObject_Vectorcall(ptr %slow, ptr %args, i64 %nargs, ptr %names)
+  ret ptr %answer
+make:
   %made = call i64 @make_outputs(ptr %d, ptr %outs, i64 %count)
   %complete = icmp eq i64 %made, %count
   br i1 %complete, label %run, label %no.memory
@@ -122,7 +139,6 @@ no.memory:
   ret ptr null
 run:
   call void @data_pointers(ptr %outs, i64 %count, ptr %results)
-  %status = alloca i64
   %code = call i32 @gc_call(ptr %d, ptr %ins, ptr %results, ptr %status)
   switch i32 %code, label %fail [ i32 0, label %return
                                   i32 {busy}, label %wait ]
@@ -134,10 +150,13 @@ wait:
   br label %unusual
 fail:
   call void @drop(ptr %outs, i64 %count)
+  br label %raise
+raise:
+  %code.bad = phi i32 [ %code, %fail ], [ %code.given, %write ]
   %word = load i64, ptr %status
   %failed.word = call i64 @field(ptr %d, i64 {failed})
   %failed = inttoptr i64 %failed.word to ptr
-  %raised = call ptr (ptr, ptr, ...) @PyObject_CallFunction(ptr %failed, ptr @failure.format, i64 %word, i32 %code)
+  %raised = call ptr (ptr, ptr, ...) @PyObject_CallFunction(ptr %failed, ptr @failure.format, i64 %word, i32 %code.bad)
   ret ptr %raised
 }}
 
@@ -295,6 +314,112 @@ compare:
   %j.next = add i64 %j, 1
   %equal = icmp eq i64 %dim, %wanted
   br i1 %equal, label %loop, label %no
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}}
+
+; Whether the only keyword is out= with arrays that can be written as they are; then they are put into `outs`.
+define internal i1 @given_outputs(ptr %d, ptr %args, i64 %nargs, ptr %names, ptr %out, ptr %outs, i64 %count) nounwind {{
+entry:
+  %size = call i64 @PyTuple_Size(ptr %names)
+  %single = icmp eq i64 %size, 1
+  br i1 %single, label %name, label %no
+name:
+  %key = call ptr @PyTuple_GetItem(ptr %names, i64 0)
+  %word.int = call i64 @field(ptr %d, i64 {out_word})
+  %word = inttoptr i64 %word.int to ptr
+  %is.out = icmp eq ptr %key, %word
+  %kind = call i64 @field(ptr %d, i64 {result})
+  %kind.array = icmp eq i64 %kind, 0
+  br i1 %is.out, label %form, label %no
+form:
+  br i1 %kind.array, label %one, label %several
+one:
+  store ptr %out, ptr %outs
+  br label %check
+several:
+  %kind.tuple = icmp eq i64 %kind, 1
+  %type.at = getelementptr i8, ptr %out, i64 8
+  %type = load ptr, ptr %type.at
+  %is.tuple = icmp eq ptr %type, @PyTuple_Type
+  %as.tuple = and i1 %kind.tuple, %is.tuple
+  br i1 %as.tuple, label %length, label %no
+length:
+  %given = call i64 @PyTuple_Size(ptr %out)
+  %same = icmp eq i64 %given, %count
+  br i1 %same, label %items, label %no
+items:
+  %i = phi i64 [ 0, %length ], [ %i.next, %item ]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %item, label %check
+item:
+  %array = call ptr @PyTuple_GetItem(ptr %out, i64 %i)
+  %slot = getelementptr ptr, ptr %outs, i64 %i
+  store ptr %array, ptr %slot
+  %i.next = add i64 %i, 1
+  br label %items
+check:
+  %specs.word = call i64 @field(ptr %d, i64 {output_specs})
+  %specs = inttoptr i64 %specs.word to ptr
+  %fit = call i1 @all_fit(ptr %outs, i64 %count, ptr %specs)
+  br i1 %fit, label %apart, label %no
+apart:
+  %input.specs.word = call i64 @field(ptr %d, i64 {input_specs})
+  %input.specs = inttoptr i64 %input.specs.word to ptr
+  br label %loop
+loop:
+  %j = phi i64 [ 0, %apart ], [ %j.next, %step ]
+  %left = icmp slt i64 %j, %count
+  br i1 %left, label %test, label %yes
+test:
+  %this.at = getelementptr ptr, ptr %outs, i64 %j
+  %this = load ptr, ptr %this.at
+  %offset = mul i64 %j, {spec_bytes}
+  %spec = getelementptr i8, ptr %specs, i64 %offset
+  %flags.at = getelementptr i8, ptr %this, i64 {flags}
+  %flags = load i32, ptr %flags.at
+  %write.bit = and i32 %flags, {writeable}
+  %writeable = icmp ne i32 %write.bit, 0
+  %from.inputs = call i1 @apart_from(ptr %this, ptr %spec, ptr %args, ptr %input.specs, i64 %nargs)
+  %from.outputs = call i1 @apart_from(ptr %this, ptr %spec, ptr %outs, ptr %specs, i64 %j)
+  %clear = and i1 %from.inputs, %from.outputs
+  %good = and i1 %clear, %writeable
+  br i1 %good, label %step, label %no
+step:
+  %j.next = add i64 %j, 1
+  br label %loop
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}}
+
+; Whether the memory of `array` meets that of none of the `count` arrays.
+define internal i1 @apart_from(ptr %array, ptr %spec, ptr %arrays, ptr %specs, i64 %count) nounwind {{
+entry:
+  %start = call i64 @field(ptr %array, i64 {data})
+  %bytes = call i64 @field(ptr %spec, i64 24)
+  %end = add i64 %start, %bytes
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %step ]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %step, label %yes
+step:
+  %other.at = getelementptr ptr, ptr %arrays, i64 %i
+  %other = load ptr, ptr %other.at
+  %offset = mul i64 %i, {spec_bytes}
+  %other.spec = getelementptr i8, ptr %specs, i64 %offset
+  %other.start = call i64 @field(ptr %other, i64 {data})
+  %other.bytes = call i64 @field(ptr %other.spec, i64 24)
+  %other.end = add i64 %other.start, %other.bytes
+  %before = icmp ule i64 %end, %other.start
+  %after = icmp ule i64 %other.end, %start
+  %clear = or i1 %before, %after
+  %i.next = add i64 %i, 1
+  br i1 %clear, label %loop, label %no
 yes:
   ret i1 true
 no:

@@ -30,6 +30,20 @@ entry:
 }}
 """
 
+# y = x + 1, z = x + 2
+TWO = f"""
+define i32 @gc_main(ptr %ctx) nounwind {{
+entry:
+{load_pointer("x", "inputs", 0)}{load_pointer("y", "outputs", 0)}{load_pointer("z", "outputs", 1)}
+  %v = load float, ptr %x
+  %w = fadd float %v, 1.0
+  store float %w, ptr %y
+  %u = fadd float %v, 2.0
+  store float %u, ptr %z
+  ret i32 0
+}}
+"""
+
 # tile t: y[t] = x[t] * 3 + t by way of the participant's scratch; z counts how often each tile ran
 TILES = f"""
 define internal void @tile(ptr %ctx, ptr %frame, i64 %t, ptr %scratch) nounwind {{

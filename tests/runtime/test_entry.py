@@ -17,7 +17,7 @@ from graphc.errors import GraphError, InternalError
 from graphc.ir.types import f32, i64
 from graphc.runtime.entry import callable_class
 from graphc.runtime.native import runtime_target
-from native_programs import ADD_ONE, CHECKED, MEMORY, MULTIPLY, add_one, executable
+from native_programs import ADD_ONE, CHECKED, MEMORY, MULTIPLY, TWO, add_one, executable
 
 
 def warm(exe, *args):
@@ -71,9 +71,37 @@ def test_names_and_counts_go_the_slow_way(x, only_native):
     exe = add_one()
     warm(exe, x)
     run = only_native(exe)
-    for call in (lambda: run(), lambda: run(x, x), lambda: run(x=x), lambda: run(x, out=x)):
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    for call in (lambda: run(), lambda: run(x, x), lambda: run(x=x), lambda: run(x, out=x), lambda: run(x, out=frozen),
+                 lambda: run(x, out=(x.copy(),)), lambda: run(x, out=None), lambda: run(x, what=x.copy()), lambda: run(out=x.copy())):
         with pytest.raises(AssertionError, match="slow path"):
             call()
+
+
+def test_out_stays_native(x, only_native):
+    single = add_one()
+    warm(single, x)
+    run, out = only_native(single), np.empty(1, np.float32)
+    assert run(x, out=out) is out and out[0] == 2.5
+    pair = executable(TWO, {"x": f32[1]}, {"y": f32[1], "z": f32[1]})
+    warm(pair, x)
+    run, outs = only_native(pair), (np.empty(1, np.float32), np.empty(1, np.float32))
+    before = [sys.getrefcount(o) for o in (outs, *outs)]
+    for _ in range(100):
+        assert run(x, out=outs) is outs
+    assert (outs[0][0], outs[1][0]) == (2.5, 3.5) and [sys.getrefcount(o) for o in (outs, *outs)] == before
+    for bad in ((out, out), (out,), [out, out.copy()], out, (out, x), (out, x.astype("f8"))):
+        with pytest.raises(AssertionError, match="slow path"):
+            run(x, out=bad)
+
+
+def test_failure_with_out():
+    exe = executable(CHECKED, {"x": i64[1]}, {"y": i64[1]}, "array", on_failure=lambda n, i: GraphError(f"index {i}"))
+    run, out = warm(exe, np.array([4], np.int64)), np.zeros(1, np.int64)
+    with pytest.raises(GraphError, match="index 5"):
+        run(np.array([5], np.int64), out=out)
+    assert sys.getrefcount(out) == 2
 
 
 def test_slow_way_gives_the_same(x):
