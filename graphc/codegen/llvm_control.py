@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.codegen import abi
-from graphc.codegen.index import Ix, Sym, at_least
+from graphc.codegen.index import Ix, Sym, as_ix, at_least
 from graphc.codegen.llvm_memory import load, prefetch, store
 from graphc.codegen.llvm_ops import compute
 from graphc.codegen.llvm_types import quoted, type_of
@@ -239,14 +239,15 @@ def fail_unless(b, s: FailUnless) -> None:
     _fail_unless(b, b.val(s.condition), s.node_id, _as_i64(b, s.value))
 
 
-def _fail_unless(b, holds: str, node_id: int, value: str) -> None:
+def _fail_unless(b, holds: str, node_id: Ix | int, value: str) -> None:
     """The least code of all failures wins, so the report does not depend on the number of threads."""
     failed, after = b.label(), b.label()
     b.line(f"br i1 {holds}, label %{after}, label %{failed}, !prof !2")
     b.begin(failed)
     biased = b.emit(f"add i64 {value}, {abi.INDEX_BIAS}")
     field = b.emit(f"and i64 {biased}, {abi.INDEX_MASK}")
-    code = b.emit(f"or i64 {field}, {node_id << abi.INDEX_BITS}")
+    number = b.emit(f"shl i64 {b.value(b.resolve(as_ix(node_id)))}, {abi.INDEX_BITS}")
+    code = b.emit(f"or i64 {field}, {number}")
     b.line(f"{b.name()} = atomicrmw umin ptr {b.field('status')}, i64 {code} monotonic, align 8")
     b.line(f"br label %{after}")
     b.begin(after)

@@ -213,7 +213,7 @@ class CheckIndex:
     """symbol = value if 0 <= value < size, else 0 and the status word tells node and value."""
     __slots__ = ("symbol", "value", "size", "node_id")
 
-    def __init__(self, symbol: Sym, value: Val, size: Ix, node_id: int):
+    def __init__(self, symbol: Sym, value: Val, size: Ix, node_id: Ix | int):
         self.symbol, self.value, self.size, self.node_id = symbol, value, size, node_id
 
 
@@ -221,7 +221,7 @@ class FailUnless:
     """Unless `condition` holds, the status word tells node and `value`."""
     __slots__ = ("condition", "node_id", "value")
 
-    def __init__(self, condition: Val, node_id: int, value: Val):
+    def __init__(self, condition: Val, node_id: Ix | int, value: Val):
         self.condition, self.node_id, self.value = condition, node_id, value
 
 

@@ -173,7 +173,7 @@ class Function(Arithmetic):
         self.block.append(Define(symbol, "product", (a, b)))
         return Ix(0, ((symbol, 1),))
 
-    def check_index(self, value: Val, size: Ix | int, node_id: int) -> Ix:
+    def check_index(self, value: Val, size: Ix | int, node_id: Ix | int) -> Ix:
         """The integer scalar as an index in [0, size); otherwise 0 is used and the call fails, naming node and value. size > 0."""
         size = as_ix(size)
         if value.lanes != 1 or not value.dtype.is_int:
@@ -182,7 +182,7 @@ class Function(Arithmetic):
         self.block.append(CheckIndex(symbol, value, size, node_id))
         return Ix(0, ((symbol, 1),))
 
-    def fail_unless(self, condition: Val, node_id: int, value: Val) -> None:
+    def fail_unless(self, condition: Val, node_id: Ix | int, value: Val) -> None:
         """The call fails, naming node and integer scalar `value`, unless the scalar bool holds."""
         self.block.append(FailUnless(condition, node_id, value))
 

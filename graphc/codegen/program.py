@@ -51,7 +51,6 @@ class _ProgramBuilder:
         self.target = target
         self.main = Function("main")
         self.kernels: dict[tuple, Function] = {}
-        self.names: dict[str, int] = {}
         self.checked: list[Node] = []
         self.committed = False
 
@@ -81,8 +80,8 @@ class _ProgramBuilder:
         return self.kernels[key]
 
     def unique(self, name: str) -> str:
-        count = self.names[name] = self.names.get(name, 0) + 1
-        return name if count == 1 else f"{name}_{count}"
+        """A numbered name: no libm symbol, and kernels are told apart."""
+        return f"k{len(self.kernels)}_{name}"
 
     def node_id(self, node: Node, kernel: Function) -> list[int]:
         if not function_needs_node_id(kernel):

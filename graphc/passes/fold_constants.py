@@ -9,13 +9,13 @@ import numpy as np
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import as_tuple
-from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.constant import Constant, Iota
 from graphc.passes.pipeline import Pass
 
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Needs bound dimensions. Results above `max_bytes` stay computed: they would only fill the constants."""
+    """Needs bound dimensions. Counting arrays stay (a loop makes them for nothing); results above `max_bytes` stay computed, they would only fill the constants."""
     name: ClassVar[str] = "fold_constants"
     max_bytes: int = 4096
 
@@ -37,5 +37,5 @@ class FoldConstants(Pass):
         return w.done() if folded else graph
 
     def _foldable(self, node: Node, known: dict[Value, np.ndarray]) -> bool:
-        return (bool(node.inputs) and all(v in known for v in node.inputs)
+        return (not isinstance(node.op, Iota) and all(v in known for v in node.inputs)
                 and sum(v.type.nbytes for v in node.outputs) <= self.max_bytes)

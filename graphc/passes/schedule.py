@@ -7,11 +7,13 @@ from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.fused import Fused
+from graphc.ir.rows import RULES as PLAIN
 from graphc.ir.schedule import ContractionSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 from graphc.passes.schedule_contract import contraction_schedule
 from graphc.passes.schedule_nest import nest_schedule
+from graphc.passes.schedule_plain import plain_schedule
 
 
 def contraction_of(node: Node) -> tuple[Node, tuple[int, int]] | None:
@@ -26,6 +28,8 @@ def contraction_of(node: Node) -> tuple[Node, tuple[int, int]] | None:
 
 def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target):
     """The schedule of a node: a pure function of operator, views and target."""
+    if type(node.op) in PLAIN:
+        return plain_schedule(node, ins, outs, target)
     found = contraction_of(node)
     if found is None:
         return nest_schedule(node, list(ins), list(outs), target)

@@ -4,9 +4,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.codegen.loops import Function
+from graphc.codegen.lower import cumulative, index, movement, sort, window
+from graphc.codegen.lower.contract import lower_contraction
 from graphc.codegen.lower.nest import lower_nest
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
+from graphc.ir.ops import OPS
 from graphc.ir.ops.fused import Fused
 from graphc.ir.single import single
 from graphc.ir.space import RULES
@@ -40,8 +43,14 @@ def _fused(name: str, node: Node, ins: Views, outs: Views, schedule, target: Tar
     return FUSED[node.op.kind](name, node, ins, outs, schedule, target)
 
 
+def _contraction(name: str, node: Node, ins: Views, outs: Views, schedule, target: Target) -> Function:
+    c = node.op.contraction(*(v.type for v in node.inputs))
+    return lower_contraction(c, ins, outs, schedule, target, name=name)
+
+
 FUSED: dict[str, Lowering] = {
     "nest": lambda name, node, ins, outs, schedule, target: lower_nest(name, node.op.body, ins, outs, schedule),
 }
 
-LOWERINGS: dict[type, Lowering] = {**dict.fromkeys(RULES, _nest), Fused: _fused}
+CONTRACTIONS = tuple(op for op in OPS.values() if hasattr(op, "contraction"))
+LOWERINGS: dict[type, Lowering] = {**dict.fromkeys(RULES, _nest), **dict.fromkeys(CONTRACTIONS, _contraction), Fused: _fused, **index.ROWS, **movement.ROWS, **cumulative.ROWS, **sort.ROWS, **window.ROWS}

@@ -1,0 +1,58 @@
+"""Running sums, products and linear recurrences: one pass along the axis, vectors across it where the layout allows."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.codegen.loop_ir import Val
+from graphc.codegen.loops import Function, Ix
+from graphc.codegen.lower.rows import function, over_lanes, put, rows
+from graphc.ir.graph import Node
+from graphc.ir.ops import scan_ops
+from graphc.ir.rows import CHUNK, rows_of
+from graphc.ir.schedule_plain import PlainSchedule
+from graphc.ir.view import ViewType
+
+Step = Callable[[Function, Val, list[Val]], Val]    # running value, operands at the position -> new running value
+
+
+def _running(step: Step, neutral: int, exclusive: bool, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
+             s: PlainSchedule, name: str) -> Function:
+    f, xs, (y,) = function(name, ins, outs)
+    rank = len(y.shape)
+    axis, n = node.op.axis % rank, y.shape[node.op.axis]
+    if 0 in y.shape:
+        return f
+    row = rows_of(node, ins, outs)
+
+    def along(place: Callable[[Ix], list[Ix]], lanes: int, mask: Val | None) -> None:
+        """One pass over the axis for some lanes; `place` gives the full index of a position."""
+        with f.loop(0, n, carry=(f.const(neutral, y.dtype, lanes),)) as loop:
+            index = place(loop.index * -1 + (n - 1) if node.op.reverse else loop.index)
+            before, = loop.carried
+            after = step(f, before, [f.load(x, index, lanes, mask) for x in xs])
+            f.store(y, index, before if exclusive else after, mask)
+            loop.next(after)
+
+    with rows(f, row.extents, s) as at:
+        if not row.vector:
+            along(lambda i: put(at, axis, i), 1, None)
+            return f
+        lo = at[-1] * CHUNK
+        over_lanes(f, lo, f.min_(lo + CHUNK, y.shape[-1]), s.lanes,
+                   lambda j, lanes, mask: along(lambda i: [*put(at[:-1], axis, i), j], lanes, mask))
+    return f
+
+
+def _sum(name, node, ins, outs, s, target):
+    return _running(lambda f, total, xs: f.add(total, xs[0]), 0, node.op.exclusive, node, ins, outs, s, name)
+
+
+def _product(name, node, ins, outs, s, target):
+    return _running(lambda f, total, xs: f.mul(total, xs[0]), 1, node.op.exclusive, node, ins, outs, s, name)
+
+
+def _linear(name, node, ins, outs, s, target):
+    return _running(lambda f, y, xs: f.add(f.mul(xs[0], y), xs[1]), 0, False, node, ins, outs, s, name)
+
+
+ROWS = {scan_ops.CumSum: _sum, scan_ops.CumProd: _product, scan_ops.LinearScan: _linear}

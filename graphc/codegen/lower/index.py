@@ -1,0 +1,107 @@
+"""Lookups and their transposes. Positions are checked: a bad one is reported with its node, and nothing is read or written astray."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.codegen.loop_ir import View
+from graphc.codegen.loops import Function, Ix
+from graphc.codegen.lower.rows import function, nested, over_lanes, put, rows
+from graphc.ir.graph import Node
+from graphc.ir.ops import index
+from graphc.ir.rows import CHUNK, rows_of, without
+from graphc.ir.schedule_plain import PlainSchedule
+from graphc.ir.target import Target
+from graphc.ir.view import ViewType
+
+
+def _node_param(f: Function) -> Ix:
+    return f.param("node", 0, 1 << 20)
+
+
+def _take(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target) -> Function:
+    f, (x, idx), (y,) = function(name, ins, outs)
+    number, axis, positions = _node_param(f), node.op.axis % len(x.shape), len(idx.shape)
+    size = x.shape[axis]
+    if 0 in y.shape:
+        return f
+    row = rows_of(node, ins, outs)
+    with rows(f, row.extents, s) as at:
+        def look_up(full: list[Ix]) -> list[Ix]:
+            position = f.check_index(f.load(idx, full[axis:axis + positions]), max(size, 1), number)
+            return full[:axis] + [position] + full[axis + positions:]
+
+        if axis < len(x.shape) - 1:
+            before = look_up([*at, Ix()])[:-1]
+            over_lanes(f, 0, row.lane, s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*before, i], lanes, mask), mask))
+        elif y.shape:
+            over_lanes(f, 0, row.lane, 1, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, look_up([*at, i]))))
+        else:
+            f.store(y, [], f.load(x, look_up([])))
+    return f
+
+
+def _take_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+    f, (x, idx), (y,) = function(name, ins, outs)
+    number, axis = _node_param(f), node.op.axis % len(x.shape)
+    if 0 in y.shape:
+        return f
+    with rows(f, y.shape[:-1], s) as at:
+        def element(i: Ix, lanes, mask) -> None:
+            full = [*at, i]
+            position = f.check_index(f.load(idx, full), max(x.shape[axis], 1), number)
+            f.store(y, full, f.load(x, full[:axis] + [position] + full[axis + 1:]))
+        over_lanes(f, 0, y.shape[-1], 1, element)
+    return f
+
+
+def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+    f, (base, idx, updates), (y,) = function(name, ins, outs)
+    number, rank = _node_param(f), len(y.shape)
+    axis, positions = node.op.axis % rank, len(idx.shape)
+    if 0 in y.shape:
+        return f
+    with rows(f, rows_of(node, ins, outs).extents, s, "columns") as at:
+        lo, hi = (at[-1] * CHUNK, f.min_(at[-1] * CHUNK + CHUNK, y.shape[-1])) if axis < rank - 1 else (Ix(), Ix(1))
+        around = at[:-1] if axis < rank - 1 else at
+
+        def column(view: View, middle: list[Ix], i: Ix) -> list[Ix]:
+            return around[:axis] + middle + around[axis:] + ([i] if axis < rank - 1 else [])
+
+        def copy_row(j: list[Ix]) -> None:
+            over_lanes(f, lo, hi, s.lanes if _unit(base) else 1,
+                       lambda i, lanes, mask: f.store(y, column(y, j, i), f.load(base, column(base, j, i), lanes, mask), mask))
+
+        def add_row(n: list[Ix]) -> None:
+            j = [f.check_index(f.load(idx, n), y.shape[axis], number)]
+
+            def add(i: Ix, lanes: int, mask) -> None:
+                total = f.add(f.load(y, column(y, j, i), lanes, mask), f.load(updates, column(updates, n, i), lanes, mask))
+                f.store(y, column(y, j, i), total, mask)
+            over_lanes(f, lo, hi, s.lanes, add)
+
+        nested(f, (y.shape[axis],), copy_row)
+        nested(f, idx.shape, add_row)
+    return f
+
+
+def _unit(view: View) -> bool:
+    return view.strides[-1] in (0, 1)
+
+
+def _scatter_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+    f, (base, idx, updates), (y,) = function(name, ins, outs)
+    number, axis = _node_param(f), node.op.axis % len(y.shape)
+    if 0 in y.shape:
+        return f
+    with rows(f, without(y.shape, axis), s) as at:
+        with f.loop(0, y.shape[axis]) as loop:
+            full = put(at, axis, loop.index)
+            f.store(y, full, f.load(base, full))
+        with f.loop(0, idx.shape[axis]) as loop:
+            source = put(at, axis, loop.index)
+            full = put(at, axis, f.check_index(f.load(idx, source), y.shape[axis], number))
+            f.store(y, full, f.add(f.load(y, full), f.load(updates, source)))
+    return f
+
+
+ROWS = {index.Take: _take, index.TakeAlongAxis: _take_along, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _scatter_along}

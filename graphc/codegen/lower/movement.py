@@ -1,0 +1,142 @@
+"""Operators that move elements and cannot be views: concat, pad, flip, slices at run-time positions."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.codegen.loop_ir import Val, View
+from graphc.codegen.loops import Function, Ix
+from graphc.codegen.lower.rows import function, over_lanes, rows
+from graphc.ir.graph import Node
+from graphc.ir.ops import shape
+from graphc.ir.schedule_plain import PlainSchedule
+from graphc.ir.types import i64
+from graphc.ir.target import Target
+from graphc.ir.view import ViewType
+
+
+def _concat(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target) -> Function:
+    f, xs, (y,) = function(name, ins, outs)
+    axis, start = node.op.axis % len(y.shape), 0
+    for x in xs:
+        if 0 not in x.shape:
+            part = y.view_at([start if i == axis else 0 for i in range(len(y.shape))], x.shape, y.strides)
+            _copy(f, x, part, s)
+        start += x.shape[axis]
+    return f
+
+
+def _copy(f: Function, x: View, y: View, s: PlainSchedule) -> None:
+    with rows(f, x.shape[:-1], s) as at:
+        over_lanes(f, 0, x.shape[-1], s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*at, i], lanes, mask), mask))
+
+
+def _pad(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+    """Each row of the result is filling, or filling, a row of x, and filling."""
+    f, (x,), (y,) = function(name, ins, outs)
+    low = node.op.low
+    value = f.const(node.op.value, y.dtype)
+    if not y.shape:
+        f.store(y, [], f.load(x, []))
+        return f
+    if 0 in y.shape:
+        return f
+
+    def fill(at: list[Ix], lo: int, hi: int) -> None:
+        over_lanes(f, lo, hi, s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.splat(value, lanes), mask))
+
+    def copy(at: list[Ix], source: list[Ix]) -> None:
+        over_lanes(f, 0, x.shape[-1], s.lanes,
+                   lambda i, lanes, mask: f.store(y, [*at, i + low[-1]], f.load(x, [*source, i], lanes, mask), mask))
+
+    with rows(f, y.shape[:-1], s) as at:
+        if 0 in x.shape:
+            fill(at, 0, y.shape[-1])
+            return f
+        inside = _inside(f, at, low, x.shape)
+        fill(at, 0, low[-1])
+        fill(at, low[-1] + x.shape[-1], y.shape[-1])
+        if inside is None:
+            copy(at, at)
+            return f
+        with f.if_(inside):
+            copy(at, [_within(f, i - a, n) for i, a, n in zip(at, low, x.shape)])
+        with f.else_():
+            fill(at, low[-1], low[-1] + x.shape[-1])
+    return f
+
+
+def _inside(f: Function, at: Sequence[Ix], low: Sequence[int], sizes: Sequence[int]) -> Val | None:
+    """Whether the row lies inside x; None when every row does."""
+    inside = None
+    for i, a, n, whole in zip(at, low, sizes, at):
+        if a == 0 and _bounded(whole, n):
+            continue
+        here = f.and_(f.ge(f.value(i), a), f.lt(f.value(i), a + n))
+        inside = here if inside is None else f.and_(inside, here)
+    return inside
+
+
+def _bounded(i: Ix, size: int) -> bool:
+    return i.is_const and i.const < size
+
+
+def _within(f: Function, i: Ix, size: int) -> Ix:
+    """The index, which is known to be inside at run time, in a form that the verifier believes."""
+    return f.max_(f.min_(i, size - 1), 0)
+
+
+def _flip(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+    f, (x,), (y,) = function(name, ins, outs)
+    if not y.shape:
+        f.store(y, [], f.load(x, []))
+        return f
+    if 0 in y.shape:
+        return f
+
+    def source(at: list[Ix]) -> list[Ix]:
+        return [i * -1 + (x.shape[axis] - 1) if axis in node.op.axes else i for axis, i in enumerate(at)]
+
+    with rows(f, y.shape[:-1], s) as at:
+        over_lanes(f, 0, y.shape[-1], s.lanes,
+                   lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, source([*at, i]), lanes, mask), mask))
+    return f
+
+
+def _dynamic_slice(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+    f, (x, *starts), (y,) = function(name, ins, outs)
+    if not y.shape:
+        f.store(y, [], f.load(x, []))
+        return f
+    if 0 in y.shape:
+        return f
+    corner = _corner(f, starts, x.shape, y.shape)
+    _copy(f, x.view_at(corner, y.shape, x.strides), y, s)
+    return f
+
+
+def _dynamic_update_slice(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+    f, (x, update, *starts), (y,) = function(name, ins, outs)
+    if not y.shape:
+        f.store(y, [], f.load(update, []))
+        return f
+    if 0 in y.shape:
+        return f
+    corner = _corner(f, starts, x.shape, update.shape)
+    _copy(f, x, y, s)
+    if 0 not in update.shape:
+        _copy(f, update, y.view_at(corner, update.shape, y.strides), s)
+    return f
+
+
+def _corner(f: Function, starts: Sequence[View], sizes: Sequence[int], part: Sequence[int]) -> list[Ix]:
+    """The starts, clamped so that the part fits: they cannot fail, so they report as no node."""
+    corner = []
+    for start, size, n in zip(starts, sizes, part):
+        at = f.cast(f.load(start, []), i64)
+        at = f.max(f.min(at, size - n), 0)
+        corner.append(f.check_index(at, size - n + 1, 0))
+    return corner
+
+
+ROWS = {shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _dynamic_slice,
+        shape.DynamicUpdateSlice: _dynamic_update_slice}

@@ -1,0 +1,75 @@
+"""Loops shared by the lowerings of structured operators: rows in tiles, lanes inside a row."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+
+from graphc.codegen.loop_ir import Val, View
+from graphc.codegen.loops import Function, Ix
+from graphc.ir.schedule_plain import PlainSchedule
+from graphc.ir.view import ViewType
+
+Lanes = Callable[[Ix, int, Val | None], None]       # index of the first lane, lanes, mask
+
+
+def function(name: str, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> tuple[Function, list[View], list[View]]:
+    """A function with one view per operand and result."""
+    f = Function(name)
+    xs = [f.view(f"x{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
+    ys = [f.view(f"y{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)]
+    return f, xs, ys
+
+
+@contextmanager
+def rows(f: Function, extents: Sequence[int], schedule: PlainSchedule, label: str = "rows") -> Iterator[list[Ix]]:
+    """Runs what is inside for every index of `extents`, in tiles."""
+    total = prod(extents)
+    with f.parallel(-(-total // schedule.tile), label, serial=schedule.serial) as tile:
+        with f.loop(tile * schedule.tile, f.min_(tile * schedule.tile + schedule.tile, total), name="row") as loop:
+            yield unflattened(f, loop.index, extents)
+
+
+def unflattened(f: Function, flat: Ix, extents: Sequence[int]) -> list[Ix]:
+    """The index of each axis in a row-major count."""
+    index: list[Ix] = []
+    for n in reversed(extents[1:]):
+        flat, rest = f.divmod(flat, n) if n > 1 else (flat, Ix())
+        index.append(rest)
+    return [flat, *reversed(index)] if extents else []
+
+
+def over_lanes(f: Function, lo: Ix | int, hi: Ix | int, lanes: int, body: Lanes) -> None:
+    """The body for lo … hi - 1: whole vectors, then one masked vector."""
+    if lanes == 1:
+        with f.loop(lo, hi) as loop:
+            body(loop.index, 1, None)
+        return
+    count = hi - lo
+    whole, rest = f.divmod(count, lanes)
+    with f.loop(0, whole) as loop:
+        body(loop.index * lanes + lo, lanes, None)
+    if isinstance(rest, Ix) and rest.is_const and rest.const == 0:
+        return
+    with f.loop(0, f.min_(rest, 1)):
+        body(whole * lanes + lo, lanes, f.tail_mask(rest, lanes))
+
+
+def nested(f: Function, extents: Sequence[int], body: Callable[[list[Ix]], None], index: tuple[Ix, ...] = ()) -> None:
+    """Loops over every index of `extents`, in order."""
+    if len(index) == len(extents):
+        body(list(index))
+        return
+    with f.loop(0, extents[len(index)]) as loop:
+        nested(f, extents, body, (*index, loop.index))
+
+
+def put(index: Sequence[Ix], axis: int, value: Ix | int) -> list[Ix | int]:
+    """The index with one more axis, at position `axis`."""
+    return [*index[:axis], value, *index[axis:]]
+
+
+def axis_last(f: Function, view: View, axis: int) -> View:
+    """The view with `axis` moved to the end, where lanes run."""
+    order = [i for i in range(len(view.shape)) if i != axis] + [axis]
+    return f.reinterpret(view, [view.shape[i] for i in order], [view.strides[i] for i in order])

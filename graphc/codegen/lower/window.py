@@ -1,0 +1,178 @@
+"""Pooling. Lanes run along the channels where these are neighbours in memory; each window's bounds are loop bounds, so padding costs nothing."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.codegen.loop_ir import Val
+from graphc.codegen.loops import Function, Ix
+from graphc.codegen.lower.rows import function, nested, over_lanes, rows
+from graphc.ir.graph import Node
+from graphc.ir.ops import window
+from graphc.ir.rows import CHUNK, rows_of
+from graphc.ir.schedule_plain import PlainSchedule
+from graphc.ir.types import i32
+from graphc.ir.view import ViewType
+
+Visit = Callable[[Ix, Ix, Val, tuple[Val, ...]], Sequence[Val]]     # row, column, number of the position, carried -> carried
+
+
+class Window:
+    """The positions of one pooling window inside the image."""
+
+    def __init__(self, f: Function, op: window.Pooling, size: Sequence[int], out: Sequence[Ix]):
+        self.f, self.op = f, op
+        self.starts = [o * stride - low for o, stride, (low, _) in zip(out, op.stride, op.padding)]
+        self.size = size
+
+    def reduce(self, carry: tuple[Val, ...], visit: Visit) -> tuple[Val, ...]:
+        """Visits the positions row by row, carrying values."""
+        f = self.f
+        with self._loop(0, carry) as rows_loop:
+            with self._loop(1, rows_loop.carried) as columns:
+                i, j = rows_loop.index, columns.index
+                y = self._inside(self.starts[0] + i * self.op.steps[0], self.size[0])
+                x = self._inside(self.starts[1] + j * self.op.steps[1], self.size[1])
+                columns.next(*visit(y, x, f.cast(f.value(i * self.op.kernel[1] + j), i32), columns.carried))
+            rows_loop.next(*columns.results)
+        return rows_loop.results
+
+    def count(self) -> Val:
+        """How many positions are inside the image."""
+        f = self.f
+        spans = [hi - lo for lo, hi in (self._bounds(0), self._bounds(1))]
+        return f.mul(f.value(spans[0]), f.value(spans[1]))
+
+    def _loop(self, axis: int, carry: tuple[Val, ...]):
+        lo, hi = self._bounds(axis)
+        return self.f.loop(lo, hi, carry=carry)
+
+    def _bounds(self, axis: int) -> tuple[Ix, Ix]:
+        """The positions k with 0 <= start + k * step < size."""
+        f, start, step = self.f, self.starts[axis], self.op.steps[axis]
+        first = f.divmod(start * -1 + (step - 1), step)[0]
+        behind = f.divmod(start * -1 + (self.size[axis] - 1), step)[0] + 1
+        return f.max_(first, 0), f.min_(behind, self.op.kernel[axis])
+
+    def _inside(self, at: Ix, size: int) -> Ix:
+        """The index, inside by the loop's bounds, in a form that the verifier believes."""
+        return self.f.max_(self.f.min_(at, size - 1), 0)
+
+
+def _over_windows(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, name: str, element) -> Function:
+    """`element(f, xs, Window, n, c, lanes, mask)` gives the value of each window."""
+    f, xs, (y,) = function(name, ins, outs)
+    if 0 in y.shape:
+        return f
+    row = rows_of(node, ins, outs)
+    xs, result = [_channels_last(f, x) for x in xs], _channels_last(f, y)
+    size = ins[0].shape[2:]
+    with rows(f, row.extents, s) as at:
+        def body(i: Ix, lanes: int, mask: Val | None) -> None:
+            n, c, oh, ow = (at[0], i, at[1], at[2]) if row.vector else (at[0], at[1], at[2], i)
+            value = element(f, xs, Window(f, node.op, size, (oh, ow)), n, c, lanes, mask)
+            f.store(result, [n, oh, ow, c], value, mask)
+        over_lanes(f, 0, row.lane, s.lanes, body)
+    return f
+
+
+def _channels_last(f: Function, view):
+    order = (0, 2, 3, 1)
+    return f.reinterpret(view, [view.shape[i] for i in order], [view.strides[i] for i in order])
+
+
+def _chosen(f: Function, x, w: Window, n: Ix, c: Ix, lanes: int, mask, extra=None) -> tuple[Val, ...]:
+    """Maximum of the window, the number of its position (the first; NaN wins), and there the element of `extra`."""
+    lowest = float("-inf") if x.dtype.is_float else -(1 << (8 * x.dtype.itemsize - 1))
+    start = (f.const(lowest, x.dtype, lanes), f.const(-1, i32, lanes)) + ((f.const(0, extra.dtype, lanes),) if extra is not None else ())
+
+    def visit(row: Ix, column: Ix, number: Val, carried: tuple[Val, ...]) -> list[Val]:
+        best, chosen = carried[:2]
+        v = f.load(x, [n, row, column, c], lanes, mask)
+        better = f.or_(f.gt(v, best), f.eq(chosen, f.const(-1, i32, lanes)))
+        if x.dtype.is_float:
+            better = f.or_(better, f.and_(f.isnan(v), f.not_(f.isnan(best))))
+        new = [f.select(better, v, best), f.select(better, f.splat(number, lanes), chosen)]
+        return new + ([f.select(better, f.load(extra, [n, row, column, c], lanes, mask), carried[2])] if extra is not None else [])
+    return w.reduce(start, visit)
+
+
+def _max_pool(name, node, ins, outs, s, target):
+    def element(f, xs, w, n, c, lanes, mask):
+        x, = xs
+        lowest = float("-inf") if x.dtype.is_float else -(1 << (8 * x.dtype.itemsize - 1))
+        return w.reduce((f.const(lowest, x.dtype, lanes),),
+                        lambda i, j, k, best: [f.max(best[0], f.load(x, [n, i, j, c], lanes, mask))])[0]
+    return _over_windows(node, ins, outs, s, name, element)
+
+
+def _max_pool_pick(name, node, ins, outs, s, target):
+    return _over_windows(node, ins, outs, s, name,
+                         lambda f, xs, w, n, c, lanes, mask: _chosen(f, xs[0], w, n, c, lanes, mask, xs[1])[2])
+
+
+def _avg_pool(name, node, ins, outs, s, target):
+    def element(f, xs, w, n, c, lanes, mask):
+        x, = xs
+        total, = w.reduce((f.const(0, x.dtype, lanes),), lambda i, j, k, sums: [f.add(sums[0], f.load(x, [n, i, j, c], lanes, mask))])
+        return f.div(total, f.splat(_divisor(f, node.op, w, x.dtype), lanes))
+    return _over_windows(node, ins, outs, s, name, element)
+
+
+def _divisor(f: Function, op: window.AvgPooling, w: Window, dtype) -> Val:
+    return f.const(op.kernel[0] * op.kernel[1], dtype) if op.count_include_pad else f.cast(w.count(), dtype)
+
+
+def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> Function:
+    """Gradients: `send(f, xs, Window, n, c, place, lanes, mask, add)` adds to dx what one window sends there."""
+    f, xs, (y,) = function(name, ins, outs)
+    if 0 in y.shape:
+        return f
+    row = rows_of(node, ins, outs)
+    size, out = outs[0].shape[2:], ins[-1].shape[2:]
+    xs, dx = [_channels_last(f, x) for x in xs], _channels_last(f, y)
+    with rows(f, row.extents, s) as at:
+        n = at[0]
+
+        def channels(c: Ix, lanes: int, mask: Val | None) -> None:
+            zero = f.const(0, dx.dtype, lanes)
+            nested(f, size, lambda p: f.store(dx, [n, *p, c], zero, mask))
+
+            def add(i: Ix, j: Ix, v: Val) -> None:
+                f.store(dx, [n, i, j, c], f.add(f.load(dx, [n, i, j, c], lanes, mask), v), mask)
+            nested(f, out, lambda p: send(f, xs, Window(f, node.op, size, p), n, c, p, lanes, mask, add))
+
+        if row.vector:
+            lo = at[1] * CHUNK
+            over_lanes(f, lo, f.min_(lo + CHUNK, outs[0].shape[1]), s.lanes, channels)
+        else:
+            channels(at[1], 1, None)
+    return f
+
+
+def _max_pool_grad(name, node, ins, outs, s, target):
+    def send(f, xs, w, n, c, place, lanes, mask, add):
+        x, dy = xs
+        _, chosen = _chosen(f, x, w, n, c, lanes, mask)
+        g = f.load(dy, [n, *place, c], lanes, mask)
+
+        def visit(i, j, number, carried):
+            add(i, j, f.select(f.eq(chosen, f.splat(number, lanes)), g, f.const(0, g.dtype, lanes)))
+            return ()
+        w.reduce((), visit)
+    return _spread(node, ins, outs, s, name, send)
+
+
+def _avg_pool_grad(name, node, ins, outs, s, target):
+    def send(f, xs, w, n, c, place, lanes, mask, add):
+        dy, = xs
+        share = f.div(f.load(dy, [n, *place, c], lanes, mask), f.splat(_divisor(f, node.op, w, dy.dtype), lanes))
+
+        def visit(i, j, number, carried):
+            add(i, j, share)
+            return ()
+        w.reduce((), visit)
+    return _spread(node, ins, outs, s, name, send)
+
+
+ROWS = {window.MaxPool2d: _max_pool, window.MaxPool2dPick: _max_pool_pick, window.AvgPool2d: _avg_pool,
+        window.MaxPool2dGrad: _max_pool_grad, window.AvgPool2dGrad: _avg_pool_grad}

@@ -1,0 +1,16 @@
+"""The schedule of an operator with a loop structure of its own (`ir.rows`)."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PlainSchedule:
+    """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row."""
+    tile: int = 1
+    serial: bool = True
+    lanes: int = 1
+    inplace: tuple[tuple[int, int], ...] = ()
+
+    def __str__(self) -> str:
+        return f"rows(tile {self.tile}, x{self.lanes}{', serial' if self.serial else ''})"

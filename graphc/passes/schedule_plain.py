@@ -1,0 +1,24 @@
+"""Chooses tiles for operators with a loop structure of their own."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.ir.graph import Node
+from graphc.ir.rows import rows_of
+from graphc.ir.schedule_plain import PlainSchedule
+from graphc.ir.target import Target
+from graphc.ir.view import ViewType
+
+ELEMENT_NS = 0.8                    # one element of a scalar loop
+TILE_NS = 25_000                    # work in one tile
+SERIAL_NS = 15_000                  # less work than this is not worth waking other threads
+
+
+def plain_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> PlainSchedule:
+    """A pure function of shapes, strides and target."""
+    rows = rows_of(node, ins, outs)
+    itemsize = max(v.dtype.itemsize for v in (ins[0], *outs))
+    lanes = target.lanes(itemsize) if rows.vector else 1
+    row_ns = max(ELEMENT_NS * rows.repeat * -(-rows.lane // lanes), 1.0)
+    serial = row_ns * rows.count < SERIAL_NS
+    return PlainSchedule(max(1, int(TILE_NS / row_ns)), serial, lanes)
