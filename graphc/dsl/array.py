@@ -1,6 +1,7 @@
 """The symbolic array that a traced function computes with: numpy's operators and methods, building graph nodes."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -320,13 +321,10 @@ class Array:
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs, **kwargs):
         operator = UFUNC_OPERATORS.get(ufunc.__name__) if method == "__call__" and not kwargs else None
-        if operator is None:
-            raise GraphError(f"numpy's {ufunc.__name__} cannot work on a symbolic array: use gc.{GC_NAMES.get(ufunc.__name__, ufunc.__name__)}")
-        return operator(*inputs)
+        return _refuse(ufunc.__name__) if operator is None else operator(*inputs)
 
     def __array_function__(self, function, types, args, kwargs):
-        name = function.__name__
-        raise GraphError(f"numpy's {name} cannot work on a symbolic array: use gc.{GC_NAMES.get(name, name)}")
+        _refuse(function.__name__)
 
 
 # numpy calls these when a numpy array stands left of an operator
@@ -344,7 +342,7 @@ GC_NAMES: dict[str, str] = {
     "concatenate": "concat", "absolute": "abs", "fabs": "abs", "power": "pow", "float_power": "pow", "negative": "neg", "rint": "round",
     "around": "round", "matvec": "matmul", "vecmat": "matmul", "vecdot": "einsum", "inner": "einsum", "tensordot": "einsum",
     "amax": "max", "amin": "min", "vstack": "concat", "hstack": "concat", "repeat": "take", "roll": "concat", "copyto": "where",
-    "square": "pow", "invert": "bitnot", "true_divide": "div", "divide": "div"}
+    "invert": "bitwise_not", "divide": "div", "floor_divide": "floordiv", "remainder": "mod", "multiply": "mul", "subtract": "sub", "array": "stack"}
 
 
 def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
@@ -365,6 +363,13 @@ def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
         x = emit("take_along_axis", x, emit("broadcast_to", aligned, shape=full), axis=axis)
         x = x.reshape(x.shape[:axis] + x.shape[axis + 1:])
     return x
+
+
+def _refuse(function: str) -> None:
+    """GraphError for a numpy function, naming graphc's where there is one."""
+    name = GC_NAMES.get(function, function)
+    hint = f"use gc.{name}" if hasattr(sys.modules["graphc"], name) else "write it with graphc's functions, or compute it outside the graph"
+    raise GraphError(f"numpy's {function} cannot work on a symbolic array: {hint}")
 
 
 def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes) -> Array:

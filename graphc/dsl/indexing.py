@@ -71,6 +71,8 @@ def _axis(key, axis: int, size: Dim) -> Axis:
         key = key.astype(np.int64) if key.size == 0 else key
         if key.dtype.kind in "iu" and isinstance(size, int) and ((key < -size) | (key >= size)).any():
             raise GraphError(f"index {key[(key < -size) | (key >= size)].flat[0]} is out of range for axis {axis} of size {size}")
+        if key.dtype.kind in "iu" and isinstance(size, int):
+            key = np.where(key < 0, key + size, key).astype(np.int64)
     if not hasattr(key, "dtype"):
         raise GraphError(f"{key!r} is not an index: use ints, slices, None, ... or integer arrays")
     name = str(key.dtype)

@@ -1,6 +1,7 @@
 """The whole Jacobian, row by row in a loop over one vjp."""
 from __future__ import annotations
 
+from graphc.dsl.context import user_loc
 from graphc.dsl.control import scan
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.shape import iota
@@ -15,7 +16,7 @@ def jacobian(f: GraphFunction, wrt=None) -> GraphFunction:
     arrays of shape y.shape + x.shape. Costs one vjp per element of y; what does not depend on the row is computed once."""
     pull = vjp(f, wrt)
     if f.graph.output_names is not None:
-        raise GraphError(f"gc.jacobian of {f.name}: it returns {len(f.graph.outputs)} arrays, a Jacobian is that of one", pull.loc)
+        raise GraphError(f"gc.jacobian of {f.name}: it returns {len(f.graph.outputs)} arrays, a Jacobian is that of one", user_loc())
     y = f.graph.outputs[0].type
     with Trace(f"jacobian_{f.name}", f.training) as trace:
         inputs = [trace.input(v.name, v.type) for v in f.graph.inputs]

@@ -25,15 +25,21 @@ def cross_entropy(logits: Array, targets: Array, axis: int = -1, reduction: str 
 
 
 def mse(x: Array, y: Array, reduction: str = "mean") -> Array:
-    """(x - y)^2."""
+    """(x - y)^2 of arrays of one shape; a scalar counts for all elements, nothing else broadcasts (as it does, with a warning, in torch)."""
     dtype = common_dtype((x, y))
-    return emit("mse", as_array(x, dtype), as_array(y, dtype), reduction=_reduction("mse", reduction))
+    x, y = as_array(x, dtype), as_array(y, dtype)
+    return emit("mse", _spread(x, y), _spread(y, x), reduction=_reduction("mse", reduction))
 
 
 def bce_with_logits(logits: Array, targets: Array, reduction: str = "mean") -> Array:
-    """Cross entropy of sigmoid(logits) and targets in [0, 1], without overflow."""
+    """Cross entropy of sigmoid(logits) and targets in [0, 1] of the same shape (or a scalar), without overflow."""
     logits = as_array(logits)
-    return emit("bce_with_logits", logits, as_array(targets, logits.dtype), reduction=_reduction("bce_with_logits", reduction))
+    targets = _spread(as_array(targets, logits.dtype), logits)
+    return emit("bce_with_logits", logits, targets, reduction=_reduction("bce_with_logits", reduction))
+
+
+def _spread(x: Array, like: Array) -> Array:
+    return x if x.ndim or not like.ndim else emit("broadcast_to", x, shape=like.shape)
 
 
 def _reduction(name: str, reduction: str) -> str:
