@@ -125,7 +125,7 @@ def _sigmoid(x):
 
 
 def _erf(x):
-    return np.frompyfunc(math.erf, 1, 1)(x.astype(np.float64)) if x.size else x
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x.astype(np.float64)), np.float64)
 
 
 def _pow_vjp(b, g, y, x, e):

@@ -1,0 +1,103 @@
+"""Samples of contractions, convolutions, pooling, attention and control flow; their formulas are tested one by one in test_ops_b.py."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.ops.attention import Attention, AttentionGrad
+from graphc.ir.ops.contract import Einsum, Matmul
+from graphc.ir.ops.control import Cond, Scan, WhileLoop
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad, ConvTranspose2d
+from graphc.ir.ops.custom import CustomVjp
+from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dGrad, MaxPool2dPick
+from graphc.ir.types import DType, TensorType, bool_, f64, i64
+
+from op_sample import FLOATS, Sample, distinct, each, floats, values
+
+MATMULS = (((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((7, 17), (17, 33)), ((33, 8), (8, 100)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 2, 3), (5, 3, 4)),
+           ((2, 1, 2, 3), (3, 3, 2)), ((1, 1), (1, 1)), ((0, 3), (3, 2)), ((2, 0), (0, 3)), ((1, 100), (100, 1)))
+EINSUMS = (("ij,jk->ik", (2, 3), (3, 4)), ("bhtd,bhsd->bhts", (2, 2, 3, 4), (2, 2, 5, 4)), ("i,j->ij", (2,), (3,)), ("tmk,tkn->mn", (4, 2, 3), (4, 3, 2)),
+           ("ij,ij->", (2, 3), (2, 3)), ("ijk,k->j", (2, 3, 4), (4,)), ("ab,cb->ca", (7, 3), (17, 3)), ("...ij,jk->...ik", (2, 3, 2, 4), (4, 3)))
+CONVS = (((2, 3, 5, 4), (4, 3, 3, 2), Conv2d()), ((1, 2, 6, 7), (3, 2, 3, 3), Conv2d((2, 2), ((1, 1), (1, 1)))),
+         ((2, 4, 5, 5), (6, 2, 2, 3), Conv2d((1, 2), ((0, 1), (2, 0)), (2, 1), 2)), ((1, 3, 4, 4), (3, 1, 3, 3), Conv2d((1, 1), ((1, 1), (1, 1)), (1, 1), 3)),
+         ((1, 1, 7, 7), (1, 1, 2, 2), Conv2d((3, 3), ((0, 0), (0, 0)), (3, 3))), ((2, 2, 3, 3), (3, 2, 1, 1), Conv2d((2, 2))), ((1, 8, 9, 9), (17, 8, 3, 3), Conv2d()))
+POOLS = (((2, 2, 4, 6), (2, 2), (2, 2), ((0, 0), (0, 0))), ((1, 2, 5, 5), (3, 3), (2, 2), ((1, 1), (1, 1))), ((1, 1, 5, 4), (3, 2), (1, 1), ((1, 0), (0, 1))), ((1, 17, 7, 3), (2, 3), (2, 1), ((0, 0), (1, 1))))
+ATTENTIONS = (((2, 3, 4), (2, 3, 4), (2, 3, 4)), ((2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 2)), ((1, 2), (1, 2), (1, 3)), ((17, 8), (33, 8), (33, 8)))
+
+
+def products() -> Iterator[Sample]:
+    yield from each(Matmul(), MATMULS, expect=np.matmul, tolerance=128)
+    for equation, *shapes in EINSUMS:
+        yield from each(Einsum(equation), (shapes,), tag=equation, expect=lambda x, y, e=equation: np.einsum(e, x, y), tolerance=128)
+
+
+def convolutions() -> Iterator[Sample]:
+    for i, (x, w, op) in enumerate(CONVS):
+        y = op.infer(f64[x], f64[w]).shape
+        yield from each(op, ((x, w),), tag=f"{i}", tolerance=128)
+        yield from each(Conv2dInputGrad(**op.attributes, x_shape=x), ((w, y),), tag=f"{i}", tolerance=128)
+        yield from each(Conv2dWeightGrad(**op.attributes, w_shape=w), ((x, y),), tag=f"{i}", tolerance=128)
+    yield from each(ConvTranspose2d(), (((1, 2, 3, 3), (2, 3, 2, 2)),), tolerance=128)
+    yield from each(ConvTranspose2d((2, 2), ((1, 1), (1, 1)), (1, 0), (1, 1), 2), (((2, 4, 3, 2), (4, 1, 3, 3)),), tag="strided", tolerance=128)
+
+
+def pools() -> Iterator[Sample]:
+    for i, (x, kernel, stride, padding) in enumerate(POOLS):
+        most = MaxPool2d(kernel, stride, padding)
+        y = most.infer(f64[x]).shape
+        yield from each(most, ((x,),), make=distinct, tag=f"{i}")
+        for dtype in FLOATS:
+            yield Sample(MaxPool2dGrad(**most.attributes), (distinct(x, dtype), floats(y, dtype)), f"{i}")
+            yield Sample(MaxPool2dPick(**most.attributes), (distinct(x, dtype), floats(x, dtype)), f"{i}")
+        for include in (False, True):
+            mean = AvgPool2d(kernel, stride, padding, include)
+            yield from each(mean, ((x,),), tag=f"{i}{include}")
+            yield from each(AvgPool2dGrad(**mean.attributes, x_shape=x), ((y,),), tag=f"{i}{include}")
+
+
+def attentions() -> Iterator[Sample]:
+    for causal in (False, True):
+        for shapes in ATTENTIONS:
+            yield from each(Attention(causal=causal), (shapes,), tag=f"causal{causal}", tolerance=128)
+            yield from (attention_grad(shapes, causal, dtype) for dtype in FLOATS)
+    mask = values((3, 5), bool_) | (np.arange(5) == 0)
+    for dtype in FLOATS:
+        q, k, v = (floats(s, dtype, seed=i) for i, s in enumerate(((2, 3, 4), (2, 5, 4), (2, 5, 4))))
+        yield Sample(Attention(0.5), (q, k, v, mask), "mask", tolerance=128)
+        yield Sample(Attention(0.5), (q, k, v, floats((3, 5), dtype)), "bias", tolerance=128)
+
+
+def attention_grad(shapes, causal: bool, dtype: DType) -> Sample:
+    arrays = tuple(floats(s, dtype, seed=i) for i, s in enumerate(shapes))
+    out, lse = Attention(causal=causal).reference(*arrays)
+    return Sample(AttentionGrad(causal=causal), (*arrays, out, lse, floats(out.shape, dtype, seed=9)), f"causal{causal}", smooth=False, tolerance=128)
+
+
+def graph_of(types: tuple[TensorType, ...], make: Callable) -> Graph:
+    b = Builder("body")
+    outs = make(b, *(b.input(f"v{i}", t) for i, t in enumerate(types)))
+    return b.finish(outs, ("",) * len(outs))
+
+
+def control() -> Iterator[Sample]:
+    for dtype in FLOATS:
+        h, w = TensorType(dtype, (3,)), TensorType(dtype, (3, 3))
+        cell = graph_of((h, h, w), lambda b, c, x, w: (y := b.tanh(b.add(b.matmul(c, w), x)), b.mul(y, x)))
+        for reverse in (False, True):
+            for steps in (1, 5):
+                yield Sample(Scan(cell, 1, 1, steps, reverse), (floats((3,), dtype), floats((steps, 3), dtype, seed=1), floats((3, 3), dtype, seed=2)), f"{reverse}", tolerance=128)
+        yes, no = (graph_of((h,), lambda b, x, fn=fn: (getattr(b, fn)(x),)) for fn in ("sin", "exp"))
+        yield from (Sample(Cond(yes, no), (np.asarray(flag), floats((3,), dtype)), f"{flag}") for flag in (True, False))
+        n = TensorType(i64, ())
+        grows = graph_of((n, h, n), lambda b, i, x, stop: (b.lt(i, stop),))
+        body = graph_of((n, h, n), lambda b, i, x, stop: (b.add(i, 1), b.mul(b.sin(x), 1.5)))
+        yield from (Sample(WhileLoop(grows, body, 2, 4), (np.asarray(0), floats((3,), dtype), np.asarray(stop)), f"{stop}") for stop in (0, 3, 9))
+        square = graph_of((h,), lambda b, x: (b.mul(x, x),))
+        rule = graph_of((h, h, h), lambda b, x, y, g: (b.mul(b.mul(g, x), 2),))
+        yield Sample(CustomVjp(square, rule), (floats((3,), dtype),))
+
+
+SAMPLES = (*products(), *convolutions(), *pools(), *attentions(), *control())

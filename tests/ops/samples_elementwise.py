@@ -1,0 +1,161 @@
+"""Samples of elementwise operators and activations, each with a scalar Python function as second opinion."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from graphc.ir.op import Op
+from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
+from graphc.ir.ops.elementwise import FLOAT, INTEGER, ROWS, Cast, Elementwise, StopGradient
+from graphc.ir.types import BY_NUMPY, DTYPES, bool_, f32, f64, i32, i64
+
+from op_sample import FLOATS, Sample, each, floats, ints, special, values
+
+UNARY_SHAPES = {f32: ((), (1,), (3,), (7,), (8,), (17,), (33,), (100,), (0,), (2, 0, 3), (5, 7)), f64: ((3,), (7,), (33,), (3, 5)),
+                i32: ((8,), (33,)), i64: ((7,), (17,)), bool_: ((3,), (33,))}
+BINARY_SHAPES = {f32: (((17,), (17,)), ((), (5,)), ((3, 1), (1, 5)), ((4, 33), (33,)), ((2, 1, 4), (3, 1)), ((0, 3), (3,)), ((1,), (0,)), ((100,), (1,))),
+                 f64: (((7,), (7,)), ((3, 1), (1, 5)), ((2, 3), ())), i32: (((33,), (33,)), ((3, 1), (1, 5))), i64: (((7,), (7,)), ((), (8,))),
+                 bool_: (((33,), (33,)), ((3, 1), (1, 5)))}
+
+# Where gradients are smooth: (low, high) of each operand.
+RANGES = {"log": ((0.2, 3),), "sqrt": ((0.2, 3),), "rsqrt": ((0.2, 3),), "log1p": ((-0.8, 3),), "div": ((-2, 2), (0.5, 2)),
+          "pow": ((0.2, 3), (-2, 2)), "floordiv": ((-5, 5), (0.7, 2)), "mod": ((-5, 5), (0.7, 2))}
+
+
+def unless(error: type[Exception], fallback: Callable, fn: Callable) -> Callable:
+    def guarded(*xs):
+        try:
+            return fn(*xs)
+        except error:
+            return fallback(*xs)
+    return guarded
+
+
+def extremum(fn: Callable) -> Callable:
+    return lambda x, y: x + y if x != x or y != y else fn(x, y)
+
+
+def shift(left: bool, bits: int) -> Callable:
+    def fn(x, n):
+        if 0 <= n < bits:
+            return x << n if left else x >> n
+        return 0 if left or x >= 0 else -1
+    return fn
+
+
+def divided(x, y):
+    return x / y if y else math.nan if x == 0 or x != x else math.copysign(math.inf, x) * math.copysign(1, y)
+
+
+def power(x, y):
+    with np.errstate(all="ignore"):
+        return np.float64(x) ** np.float64(y)
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x)) if x > -700 else math.exp(max(x, -1e4)) if x == x else x
+
+
+nan, inf = math.nan, math.inf
+to_inf = lambda *xs: inf                                                    # noqa: E731
+SCALAR: dict[str, Callable] = {
+    "add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: x * y, "div": divided,
+    "pow": power, "minimum": extremum(min), "maximum": extremum(max),
+    "floordiv": unless(ZeroDivisionError, lambda x, y: 0 if isinstance(x, int) else divided(x, y), lambda x, y: x // y),
+    "mod": unless(ZeroDivisionError, lambda x, y: 0 if isinstance(x, int) else nan, lambda x, y: x % y),
+    "copy": lambda x: x, "neg": lambda x: -x, "abs": abs, "sign": lambda x: (x > 0) - (x < 0) if x == x else x,
+    "floor": lambda x: float(math.floor(x)) if math.isfinite(x) else x, "ceil": lambda x: float(math.ceil(x)) if math.isfinite(x) else x,
+    "round": lambda x: float(round(x)) if math.isfinite(x) else x,
+    "exp": unless(OverflowError, to_inf, math.exp), "expm1": unless(OverflowError, to_inf, math.expm1),
+    "log": lambda x: math.log(x) if x > 0 else -inf if x == 0 else nan, "log1p": lambda x: math.log1p(x) if x > -1 else -inf if x == -1 else nan,
+    "sqrt": lambda x: math.sqrt(x) if x >= 0 else nan, "rsqrt": lambda x: divided(1, math.copysign(math.sqrt(abs(x)), x)) if x >= 0 else nan,
+    "sin": lambda x: math.sin(x) if math.isfinite(x) else nan, "cos": lambda x: math.cos(x) if math.isfinite(x) else nan,
+    "tanh": math.tanh, "sigmoid": sigmoid, "erf": math.erf,
+    "lt": lambda x, y: x < y, "le": lambda x, y: x <= y, "gt": lambda x, y: x > y, "ge": lambda x, y: x >= y,
+    "eq": lambda x, y: x == y, "ne": lambda x, y: x != y, "isnan": lambda x: x != x, "isfinite": math.isfinite,
+    "bitand": lambda x, y: x & y, "bitor": lambda x, y: x | y, "bitxor": lambda x, y: x ^ y,
+    "bitnot": lambda x: not x if isinstance(x, bool) else ~x,
+    "where": lambda c, x, y: x if c else y,
+    "relu": lambda x: x if x > 0 or x != x else 0, "leaky_relu": lambda x: x if x > 0 else 0.125 * x,
+    "elu": lambda x: x if x > 0 else 1.5 * math.expm1(x), "silu": lambda x: x * sigmoid(x),
+    "softplus": lambda x: max(x, 0) + math.log1p(math.exp(-abs(x))) if x == x else x,
+}
+
+
+def by_scalars(fn: Callable) -> Callable:
+    """The elementwise function that calls `fn` on Python numbers, integers wrapped to the dtype."""
+    def run(*arrays):
+        wide = np.broadcast_arrays(*arrays)
+        flat = [fn(*xs) for xs in zip(*(a.ravel().tolist() for a in wide))]
+        if wide[-1].dtype.kind == "i" and not any(isinstance(v, bool) for v in flat):
+            bits = wide[-1].dtype.itemsize * 8
+            flat = [(v + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1) for v in flat]
+        return np.array(flat).reshape(wide[0].shape)
+    return run
+
+
+def expectation(fn: str, dtype) -> Callable | None:
+    if fn.startswith("shift"):
+        return by_scalars(shift(fn == "shift_left", dtype.itemsize * 8))
+    return by_scalars(SCALAR[fn])
+
+
+def operand(fn: str, index: int, shape, dtype, seed) -> np.ndarray:
+    if dtype.is_float and fn in RANGES:
+        return floats(shape, dtype, *RANGES[fn][index], seed=(fn, seed))
+    if fn.startswith("shift") and index == 1:
+        return ints(shape, dtype, -3, dtype.itemsize * 8 + 3, seed=fn)
+    return values(shape, dtype, seed=(fn, seed))
+
+
+def row_samples(fn: str) -> Iterator[Sample]:
+    row, op = ROWS[fn], Elementwise(fn)
+    shapes = UNARY_SHAPES if row.arity == 1 else BINARY_SHAPES
+    for dtype in (d for d in DTYPES if d.kind in row.kinds):
+        expect = expectation(fn, dtype)
+        smooth = row.vjp is not None or row.result is None
+        for shape in shapes[dtype]:
+            operands = (shape,) if row.arity == 1 else shape
+            arrays = [operand(fn, i, s, dtype, i) for i, s in enumerate(operands)]
+            if fn == "where":
+                arrays.insert(0, values(operands[-1], bool_, seed="condition"))
+            yield Sample(op, tuple(arrays), smooth=smooth, expect=expect, scaled=False)
+        if dtype != bool_:
+            yield special_sample(op, row.arity, dtype, expect)
+
+
+def special_sample(op: Op, arity: int, dtype, expect) -> Sample:
+    x = special(dtype)
+    arrays = (x,) if arity == 1 else (x[:, None], x) if arity == 2 else (np.arange(len(x)) % 2 == 0, x[:, None], x)
+    return Sample(op, arrays, "special", smooth=False, expect=expect, scaled=False)
+
+
+def cast_samples() -> Iterator[Sample]:
+    for source in DTYPES:
+        for target in DTYPES:
+            yield Sample(Cast(target), (values((17,), source),), f"to-{target}")
+        if source != bool_:
+            yield from (Sample(Cast(target), (special(source),), f"special-to-{target}", smooth=False) for target in DTYPES)
+
+
+def activation_samples() -> Iterator[Sample]:
+    shapes = tuple((s,) for s in UNARY_SHAPES[f32])
+    for op in (Relu(), LeakyRelu(0.125), Elu(1.5), Gelu(), Gelu("tanh"), Silu(), Softplus(), Clip(-1.0, 0.5), Clip(0.25, None), Clip(None, 0.75), Clip(None, None)):
+        tag = "-".join(map(str, vars(op).values()))
+        scalar = SCALAR.get(op.name)
+        expect = scalar and by_scalars(scalar)
+        yield from each(op, shapes, tag=tag, expect=expect)
+        yield from (Sample(op, (special(d),), f"special-{tag}", smooth=False, expect=by_gap(scalar)) for d in FLOATS)
+    yield from each(Relu(), (((33,),),), (i32, i64), tag="int")
+    yield from each(Clip(-3, 7), (((33,),),), (i32, i64), tag="int")
+
+
+def by_gap(scalar):
+    """Special values of activations: the scalar function where it is defined there."""
+    return None if scalar is None else by_scalars(unless(ValueError, lambda x: nan, unless(OverflowError, to_inf, scalar)))
+
+
+SAMPLES = (*(s for fn in ROWS for s in row_samples(fn)), *cast_samples(), *activation_samples(),
+           *each(StopGradient(), (((5,),),), DTYPES, smooth=False))

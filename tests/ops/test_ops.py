@@ -1,0 +1,147 @@
+"""Every operator on samples: types, reference, decomposition, gradients, cost."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphc.ir.builder import Builder
+from graphc.ir.interp import evaluate
+from graphc.ir.op import Composite, Op, as_tuple
+from graphc.ir.ops import OPS
+from graphc.ir.types import f64
+from graphc.passes.backward import backward
+
+from op_sample import Sample, rng_for
+from samples import CHECKED_ELSEWHERE, NON_DIFFERENTIABLE, SAMPLES
+
+STEP = 1e-6
+COMPOSITE = [s for s in SAMPLES if isinstance(s.op, Composite)]
+EXPECTED = [s for s in SAMPLES if s.expect]
+SMOOTH = [s for s in SAMPLES if s.differentiable and s.op.name not in NON_DIFFERENTIABLE]
+
+
+def named(samples):
+    return pytest.mark.parametrize("sample", samples, ids=lambda s: s.name)
+
+
+def test_every_operator_has_samples():
+    missing = sorted(OPS.keys() - {s.op.name for s in SAMPLES})
+    assert not missing, f"no sample for {', '.join(missing)}: add some in tests/ops/samples_*.py"
+
+
+def test_every_operator_has_a_gradient_or_is_listed_as_having_none():
+    missing = sorted(OPS.keys() - {s.op.name for s in SMOOTH} - NON_DIFFERENTIABLE - CHECKED_ELSEWHERE.keys())
+    assert not missing, f"no gradient is checked for {', '.join(missing)}: add an f64 sample, or list them in NON_DIFFERENTIABLE"
+
+
+def test_every_operator_says_what_it_computes():
+    silent = sorted({type(s.op).__name__ for s in SAMPLES if type(s.op).reference is Op.reference or not type(s.op).__doc__})
+    assert not silent, f"no reference or docstring: {', '.join(silent)}"
+
+
+def test_names_of_samples_are_distinct():
+    names = [s.name for s in SAMPLES]
+    assert len(set(names)) == len(names), sorted({n for n in names if names.count(n) > 1})
+
+
+@named(SAMPLES)
+def test_reference(sample: Sample):
+    """It has the inferred type, leaves its operands alone, and is what other means give; the decomposition gives the same; the cost is counted."""
+    outs, results = as_tuple(sample.op.infer(*sample.types)), check_reference(sample)
+    if sample.expect:
+        for actual, expect in zip(results, as_tuple(sample.expect(*sample.arrays)), strict=True):
+            assert_close(actual, expect, sample.tolerance, sample.scale)
+    if isinstance(sample.op, Composite):
+        for actual, expect in zip(decomposed(sample, outs), results, strict=True):
+            assert_close(actual, expect, 4 * sample.tolerance, sample.scale)
+    cost = sample.op.cost(*sample.types)
+    assert cost.flops >= 0 and cost.bytes >= sum(t.nbytes for t in outs)
+
+
+@named(SMOOTH)
+def test_gradients_are_differences(sample: Sample):
+    """First and second order, along random directions."""
+    b, total, wrt = scalar_program(sample)
+    assert_gradients(b, total, wrt, sample.arrays)
+    b, total, wrt = scalar_program(sample)
+    assert_gradients(b, gradient_product(b, total, wrt, sample.name), wrt, sample.arrays)
+
+
+def check_reference(sample: Sample) -> tuple[np.ndarray, ...]:
+    before = [a.copy() for a in sample.arrays]
+    outs, results = as_tuple(sample.op.infer(*sample.types)), sample.expected()
+    assert [(np.shape(a), np.asarray(a).dtype) for a in results] == [(t.shape, t.dtype.np) for t in outs]
+    for old, array in zip(before, sample.arrays):
+        np.testing.assert_array_equal(old, array, err_msg="the reference changed its operand")
+    return results
+
+
+def decomposed(sample: Sample, types) -> tuple[np.ndarray, ...]:
+    b = Builder()
+    outs = as_tuple(sample.op.decompose(b, *(b.input(f"x{i}", t) for i, t in enumerate(sample.types))))
+    assert tuple(v.type for v in outs) == types
+    with np.errstate(all="ignore"):
+        return evaluate(b.finish(outs), sample.arrays)
+
+
+def scalar_program(sample: Sample):
+    """A builder with the operator and a random combination of its float outputs; that value, and the float inputs."""
+    b = Builder()
+    ins = [b.input(f"x{i}", t) for i, t in enumerate(sample.types)]
+    outs = [v for v in b.apply(sample.op, ins) if v.type.dtype.is_float]
+    return b, combination(b, outs, sample.name), [v for v in ins if v.type.dtype.is_float]
+
+
+def combination(b: Builder, values, seed):
+    """A scalar: the sum of the values times random weights."""
+    total = b.constant(0.0, f64)
+    for i, v in enumerate(values):
+        weights = b.constant(rng_for(seed, i, v.type.shape).uniform(-1, 1, v.type.shape), f64)
+        total = b.add(total, b.sum(b.mul(v, weights), axes=tuple(range(v.type.rank))))
+    return total
+
+
+def gradient_product(b: Builder, total, wrt, seed):
+    """A random combination of the gradients of `total`."""
+    grads = backward(b, list(b.nodes), {total: b.constant(1.0, f64)}, wrt)
+    return combination(b, [g for g in grads if g is not None], (seed, "second"))
+
+
+def assert_gradients(b: Builder, total, wrt, arrays):
+    """The gradient along random directions of every input against central differences."""
+    nodes = list(b.nodes)
+    value = b.finish([total])
+    grads = backward(b, nodes, {total: b.constant(1.0, f64)}, wrt)
+    slopes = evaluate(b.finish([g for g in grads if g is not None]), arrays)
+    slopes = iter(slopes)
+    for v, g in zip(wrt, grads):
+        slope = np.zeros(v.type.shape) if g is None else next(slopes)
+        assert slope.shape == v.type.shape
+        assert_slope(value, arrays, value.inputs.index(v), slope)
+
+
+def assert_slope(value, arrays, index: int, slope: np.ndarray):
+    rng = rng_for(slope.shape, index)
+    for _ in range(3):
+        direction = rng.uniform(-1, 1, slope.shape)
+        high, low = (evaluate(value, moved(arrays, index, sign * STEP * direction))[0] for sign in (1, -1))
+        difference = (high - low) / (2 * STEP)
+        scale = 1 + np.abs(slope * direction).sum() + abs(evaluate(value, arrays)[0])
+        assert abs(difference - (slope * direction).sum()) <= 2e-8 * scale, f"input {index}"
+
+
+def moved(arrays, index: int, by: np.ndarray):
+    return [a + by if i == index else a for i, a in enumerate(arrays)]
+
+
+def assert_close(actual, expect, tolerance: float, scale: float):
+    """Equal within `tolerance` eps, relative to each element or to `scale`; NaN and infinities in the same places."""
+    actual, expect = np.asarray(actual), np.asarray(expect)
+    if actual.dtype.kind != "f":
+        np.testing.assert_array_equal(actual, expect)
+        return
+    info = np.finfo(actual.dtype)
+    with np.errstate(all="ignore"):
+        expect = expect.astype(actual.dtype)
+    absolute = max(float(info.smallest_subnormal), float(info.eps) * scale)
+    np.testing.assert_allclose(actual, expect, rtol=tolerance * info.eps, atol=tolerance * absolute)
