@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
@@ -52,14 +50,17 @@ def user_loc() -> Loc | None:
     return _loc(frame.f_code.co_filename, frame.f_lineno) if frame else None
 
 
-@contextmanager
-def declared_at(loc: Loc | None) -> Iterator[None]:
-    """What graphc calls inside was declared by the user at `loc`."""
-    token = DECLARED.set((user_frame(), loc) if loc else DECLARED.get())
-    try:
-        yield
-    finally:
-        DECLARED.reset(token)
+class declared_at:
+    """`with declared_at(loc)`: what graphc calls inside was declared by the user at `loc`. (No generator: its frames would be the innermost.)"""
+
+    def __init__(self, loc: Loc | None):
+        self.loc = loc
+
+    def __enter__(self) -> None:
+        self.token = DECLARED.set((user_frame(), self.loc) if self.loc else DECLARED.get())
+
+    def __exit__(self, *exception) -> None:
+        DECLARED.reset(self.token)
 
 
 def error_loc(traceback: TracebackType | None) -> Loc | None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from types import FunctionType
 
-from graphc.dsl.context import current_trace, declared_at, user_loc
+from graphc.dsl.context import current_trace, declared_at, error_loc, user_loc
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, f32
 from graphc.nn.parameter import Initializer, Parameter
@@ -29,7 +29,10 @@ class Module:
 
     def __call__(self, *arrays, **options):
         with entered(self):
-            return self.forward(*arrays, **options)
+            try:
+                return self.forward(*arrays, **options)
+            except GraphError as error:         # without a line: that of the user's forward, else of the layer
+                raise error.at(error_loc(error.__traceback__) or user_loc())
 
     def __rshift__(self, after: Callable) -> "Sequential":
         return chain(self, after)

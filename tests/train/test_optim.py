@@ -1,0 +1,126 @@
+"""Optimizers against the same formulas written in numpy, over twenty steps of a small regression."""
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn, optim
+
+STEPS = 20
+X = np.random.default_rng(1).normal(size=(16, 3)).astype(np.float32)
+Y = (X[:, :1] - 2 * X[:, 1:2] * X[:, 2:]).astype(np.float32)
+
+
+def sgd(momentum=0.0, nesterov=False, weight_decay=0.0, lr=lambda t: 0.1):
+    def update(p, g, s, t):
+        g = g + weight_decay * p
+        s["v"] = momentum * s.get("v", 0) + g
+        return p - lr(t) * (g + momentum * s["v"] if nesterov else s["v"])
+    return update
+
+
+def adam(weight_decay=0.0, decoupled=False, lr=lambda t: 0.01, b1=0.9, b2=0.999, eps=1e-8):
+    def update(p, g, s, t):
+        p, g = (p * (1 - lr(t) * weight_decay), g) if decoupled else (p, g + weight_decay * p)
+        s["m"] = b1 * s.get("m", 0) + (1 - b1) * g
+        s["v"] = b2 * s.get("v", 0) + (1 - b2) * g * g
+        m, v = s["m"] / (1 - b1 ** (t + 1)), s["v"] / (1 - b2 ** (t + 1))
+        return p - lr(t) * m / (np.sqrt(v) + eps)
+    return update
+
+
+def rmsprop(momentum=0.0, alpha=0.99, eps=1e-8):
+    def update(p, g, s, t):
+        s["v"] = alpha * s.get("v", 0) + (1 - alpha) * g * g
+        d = g / (np.sqrt(s["v"]) + eps)
+        s["b"] = momentum * s.get("b", 0) + d
+        return p - 0.01 * (s["b"] if momentum else d)
+    return update
+
+
+CASES = {
+    "sgd": (optim.SGD(0.1), sgd()),
+    "momentum": (optim.SGD(0.1, momentum=0.9, weight_decay=0.01), sgd(0.9, weight_decay=0.01)),
+    "nesterov": (optim.SGD(0.1, momentum=0.9, nesterov=True), sgd(0.9, True)),
+    "adam": (optim.Adam(0.01, weight_decay=0.1), adam(0.1)),
+    "adamw": (optim.AdamW(0.01, weight_decay=0.1), adam(0.1, True)),
+    "rmsprop": (optim.RMSprop(0.01), rmsprop()),
+    "rmsprop momentum": (optim.RMSprop(0.01, momentum=0.9), rmsprop(0.9)),
+    "exponential": (optim.SGD(optim.exponential(0.1, 0.9)), sgd(lr=lambda t: 0.1 * 0.9 ** t)),
+    "step": (optim.SGD(optim.step_decay(0.1, 5, 0.5)), sgd(lr=lambda t: 0.1 * 0.5 ** (t // 5))),
+    "cosine": (optim.Adam(optim.cosine(0.01, 10, 0.001)), adam(lr=lambda t: 0.001 + 0.009 * (1 + np.cos(np.pi * min(t / 10, 1))) / 2)),
+    "warmup": (optim.SGD(optim.warmup(0.1, 4)), sgd(lr=lambda t: 0.1 * min((t + 1) / 4, 1))),
+    "warmup cosine": (optim.SGD(optim.warmup(optim.cosine(0.1, 10), 4)),
+                      sgd(lr=lambda t: 0.1 * min((t + 1) / 4, 1) * (1 + np.cos(np.pi * min(max(t - 4, 0) / 10, 1))) / 2)),
+    "constant": (optim.SGD(optim.constant(0.1)), sgd()),
+}
+
+
+def linear_step(optimizer, **options):
+    return gc.train_step(nn.Linear(1), loss=nn.mse, optimizer=optimizer, x=gc.f32[16, 3], y=gc.f32[16, 1], seed=3, **options)
+
+
+def gradients(w, b):
+    r = X.astype(np.float64) @ w.T + b - Y
+    return (r ** 2).mean(), 2 * r.T @ X / len(X), 2 * r.mean(0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_twenty_steps_match_the_formula(name, engine):
+    optimizer, update = CASES[name]
+    step = linear_step(optimizer)
+    w, b = step.state["weight"].astype(np.float64), step.state["bias"].astype(np.float64)
+    slots = {}, {}
+    for t in range(STEPS):
+        loss, dw, db = gradients(w, b)
+        assert step(X, Y) == pytest.approx(loss, rel=2e-5)
+        w, b = update(w, dw, slots[0], t), update(b, db, slots[1], t)
+    np.testing.assert_allclose(step.state["weight"], w, rtol=5e-5, atol=1e-6)
+    np.testing.assert_allclose(step.state["bias"], b, rtol=5e-5, atol=1e-6)
+    assert step.state["step"] == STEPS
+
+
+def test_groups_change_options_of_some_parameters(engine):
+    step = linear_step(optim.AdamW(0.01, weight_decay=0.1, groups=[optim.no_decay(), optim.group(lambda n, s: n == "weight", lr=0.02)]))
+    w, b = step.state["weight"].astype(np.float64), step.state["bias"].astype(np.float64)
+    slots, decayed, plain = ({}, {}), adam(0.1, True, lr=lambda t: 0.02), adam()
+    for t in range(3):
+        _, dw, db = gradients(w, b)
+        step(X, Y)
+        w, b = decayed(w, dw, slots[0], t), plain(b, db, slots[1], t)
+    np.testing.assert_allclose(step.state["weight"], w, rtol=1e-5)
+    np.testing.assert_allclose(step.state["bias"], b, rtol=1e-5, atol=1e-7)
+
+
+def test_clipping_scales_all_gradients_by_one_factor(engine):
+    step = linear_step(optim.SGD(1.0, clip_norm=0.5))
+    w, b = step.state["weight"], step.state["bias"]
+    _, dw, db = gradients(w, b)
+    norm = np.sqrt((dw ** 2).sum() + (db ** 2).sum())
+    assert norm > 0.5
+    step(X, Y)
+    np.testing.assert_allclose(w - step.state["weight"], dw * 0.5 / norm, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(b - step.state["bias"], db * 0.5 / norm, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_applies_the_mean_gradient_every_kth_call(engine):
+    step = linear_step(optim.Adam(0.01, accumulate=2))
+    half = gc.train_step(nn.Linear(1), loss=nn.mse, optimizer=optim.Adam(0.01), x=gc.f32[16, 3], y=gc.f32[16, 1], seed=3)
+    start = step.state["weight"]
+    parts = (X[:8], Y[:8]), (X[8:], Y[8:])
+    for _ in range(3):
+        for x, y in parts:
+            step(np.tile(x, (2, 1)), np.tile(y, (2, 1)))
+            if step.state["step"] == 1:
+                np.testing.assert_array_equal(step.state["weight"], start)
+        half(X, Y)
+    np.testing.assert_allclose(step.state["weight"], half.state["weight"], rtol=1e-5, atol=1e-7)
+    assert not step.state["optim.accumulated.weight"].any()
+
+
+def test_options_of_groups_are_checked():
+    with pytest.raises(gc.GraphError, match="SGD has no option 'betas' for a group; it has .*momentum"):
+        optim.SGD(0.1, groups=[optim.group(lambda n, s: True, betas=(0, 0))])
+    with pytest.raises(gc.GraphError, match="accumulate is a number of calls >= 1, got 0"):
+        optim.SGD(0.1, accumulate=0)
+    with pytest.raises(gc.GraphError, match="optimizer= takes one of graphc.optim"):
+        linear_step("adam")
