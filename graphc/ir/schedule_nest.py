@@ -1,4 +1,4 @@
-"""Schedules of loop nests and of structured operators: plain data, the same for any number of threads."""
+"""Schedules of loop nests: plain data, the same for any number of threads."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -44,23 +44,6 @@ class NestSchedule:
         parts += [f"partials {self.shared_scratch} B"] if self.partials else []
         parts += ["streams"] if self.stream else []
         return "nest(" + ", ".join(parts) + ")"
-
-
-@dataclass(frozen=True)
-class PlainSchedule:
-    """Of an operator with a loop structure of its own: its rows (whatever it calls so) in tiles of `tile`."""
-    tile: int = 1
-    serial: bool = True
-    lanes: int = 1
-    partials: tuple[Partial, ...] = ()
-    inplace: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def shared_scratch(self) -> int:
-        return shared_bytes(self.partials)
-
-    def __str__(self) -> str:
-        return f"plain(tile {self.tile}, x{self.lanes}{', serial' if self.serial else ''})"
 
 
 def shared_bytes(partials: tuple[Partial, ...]) -> int:

@@ -12,7 +12,7 @@ from math import prod
 from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
-from graphc.ir.ops import constant, elementwise, reduce, shape
+from graphc.ir.ops import constant, elementwise, random, reduce, shape
 
 Map = tuple[tuple[int, ...], ...]
 Use = tuple[Node, int]                  # operand number k of a node
@@ -122,7 +122,7 @@ class Space:
     def place(self, result: Sequence[int]) -> Map:
         """Dims for the axes of an array that nothing ties to the others: fitting ones in order, else new ones."""
         if not self.extents:
-            return tuple(() if n == 1 else (self._new(n),) for n in result)
+            return tuple(() if n == 1 else (self.new(n),) for n in result)
         if prod(result) == self.size(self.extents):
             whole = self._regroup(list(self.extents), result)
             if whole is not None:
@@ -169,9 +169,10 @@ class Space:
                 size *= self.extents[free[end]]
                 if size == n:
                     return tuple(free[start:end + 1])
-        return (self._new(n),)
+        return (self.new(n),)
 
-    def _new(self, n: int) -> int:
+    def new(self, n: int) -> int:
+        """A fresh dim of size n."""
         if self.reduced is not None:
             raise Misfit("the result has an axis that the reduction does not run over")
         self.number += 1
@@ -252,6 +253,7 @@ RULES: dict[type[Op], Callable[[Space, Node], None]] = {
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,
     **dict.fromkeys((reduce.Sum, reduce.Prod, reduce.Max, reduce.Min, reduce.ArgMax, reduce.ArgMin), Space.reduce),
     **dict.fromkeys(LEAVES, Space.leaf),
+    random.RandomBits: Space.generate,
 }
 REDUCTIONS = tuple(op for op, rule in RULES.items() if rule is Space.reduce)
 GENERATORS = tuple(op for op, rule in RULES.items() if rule is Space.generate)

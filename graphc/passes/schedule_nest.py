@@ -12,10 +12,12 @@ from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
 from graphc.ir.schedule_nest import NestSchedule, Partial
 from graphc.ir.single import single
-from graphc.ir.space import GENERATORS, REDUCTIONS, VIEWS
+from graphc.ir.schedule_plain import PlainSchedule
+from graphc.ir.space import GENERATORS, REDUCTIONS, RULES, VIEWS
 from graphc.ir.target import Target
 from graphc.ir.types import i32, i64
 from graphc.ir.view import ViewType
+from graphc.passes.schedule_plain import plain_schedule
 
 TILE_NS = 25_000                # work in one tile
 SERIAL_NS = 12_000              # less work than this is not worth waking other threads
@@ -28,8 +30,10 @@ MAX_CHUNKS = 192                # of a reduction that is cut
 LANE_SUMS = 4096                # additions into one lane of an f32 sum before it is cut
 
 
-def nest_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> NestSchedule:
-    """The schedule of a `fused` node of kind "nest", or of a single operator that runs as a nest."""
+def nest_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> NestSchedule | PlainSchedule:
+    """The schedule of a `fused` node of kind "nest", of a single operator that runs as a nest, or of one with loops of its own."""
+    if not isinstance(node.op, Fused) and type(node.op) not in RULES:
+        return plain_schedule(node, ins, outs, target)
     body = node.op.body if isinstance(node.op, Fused) else single(node)
     return _schedule(body, tuple(ins), tuple(outs), target)
 
@@ -46,7 +50,7 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     lanes = facts.lanes(vector, vector in inner)
     row_ns = facts.element_ns * nest.size(inner) * (lanes if vector not in inner and vector >= 0 else 1)
     grid = _grid(facts, stages, outer, inner, vector, lanes, row_ns)
-    return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=facts.streamed(vector),
+    return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=(),
                         inplace=_inplace(nest, stages, body, ins, outs))
 
 

@@ -72,7 +72,7 @@ ROWS: dict[str, Callable[..., Val]] = {
     **{name: _method(name) for name in ("add", "sub", "mul", "div", "pow", "neg", "abs", "floor", "ceil", "round", "exp", "expm1", "log",
                                         "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "erf", "isnan", "isfinite")},
     **{name: _ordered(name) for name in ("lt", "le", "gt", "ge")},
-    "eq": _method("eq"), "ne": _method("ne"), "mod": _method("rem"), "minimum": _method("min"), "maximum": _method("max"),
+    "copy": lambda f, x: x, "eq": _method("eq"), "ne": _method("ne"), "mod": _method("rem"), "minimum": _method("min"), "maximum": _method("max"),
     "bitand": _method("and_"), "bitor": _method("or_"), "bitxor": _method("xor"), "bitnot": _method("not_"),
     "copy": lambda f, x: x, "where": _method("select"), "sign": _sign, "floordiv": _floordiv, "shift_left": _shift_left, "shift_right": _shift_right,
 }

@@ -1,0 +1,53 @@
+"""The elementwise operators that follow a contraction, emitted on its finished sums."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from graphc.codegen.loop_ir import Val, View
+from graphc.codegen.loops import Function, Ix
+from graphc.codegen.lower.body import Body, Env, Point
+from graphc.codegen.lower.contract import lower_contraction
+from graphc.errors import InternalError
+from graphc.ir.graph import Graph, Node
+from graphc.ir.nest import Nest, Stages, nest_of_epilogue
+from graphc.ir.schedule_nest import NestSchedule
+from graphc.ir.target import Target
+from graphc.ir.view import ViewType
+
+
+def lower_contraction_node(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> Function:
+    """A contraction alone."""
+    c = node.op.contraction(*(v.type for v in node.inputs))
+    return lower_contraction(c, ins, outs, schedule, target, None, name)
+
+
+def lower_contraction_cluster(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> Function:
+    """A contraction with its epilogue. The first two inputs of the body are the contraction's operands."""
+    body = node.op.body
+    inner = contraction_in(body)
+    if inner.inputs != body.inputs[:2]:
+        raise InternalError("the operands of a contraction come first among the inputs of its cluster", "lower", repr(node))
+    c = inner.op.contraction(*(v.type for v in inner.inputs))
+    return lower_contraction(c, ins, outs, schedule, target, Epilogue(body, inner, tuple(ins)), name)
+
+
+def contraction_in(body: Graph) -> Node:
+    """The contraction of a cluster."""
+    return next(n for n in body.nodes if hasattr(n.op, "contraction"))
+
+
+class Epilogue:
+    """Called by the contraction engine with finished sums: evaluates the body at the element `index`, lanes along output axis `axis`."""
+
+    def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
+        self.body, self.inner = body, inner
+        self.nest = nest_of_epilogue(body, inner, ins)
+
+    def __call__(self, f: Function, acc: Val, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
+        at = Point(dict(enumerate(index)), lanes, mask)
+        schedule = NestSchedule(vector=axis if lanes > 1 else -1, lanes=lanes)
+        body = Body(f, self.nest, Stages(frozenset(), {}, 0), schedule, f.views)
+        env = Env(body, at)
+        env.values[self.inner.outputs[0]] = acc
+        return [f.splat(env.value(v), lanes) for v in self.body.outputs]

@@ -1,0 +1,336 @@
+"""Fusion: elementwise operators, broadcasts and reductions become clusters that run as one loop nest each; elementwise operators that
+follow a contraction become its epilogue.
+
+Greedy, in the order of the graph: an operator joins the clusters that make its operands if all still fit one iteration space
+(`ir.space`) and the result stays convex (no path leaves a cluster and comes back). Ancestors of every cluster are kept as a bit set, so
+that convexity is a bit test and the pass is close to linear.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.ops.constant import Constant, Iota
+from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
+from graphc.ir.ops.shape import BroadcastTo
+from graphc.ir.space import GENERATORS, LEAVES, REDUCTIONS, RULES, VIEWS, Misfit, Space
+from graphc.passes.fuse_emit import emit
+from graphc.passes.pipeline import Pass
+
+POINTWISE = (Elementwise, Cast, StopGradient, BroadcastTo)
+WINDOW = 256                    # clusters further back are not joined: it bounds the search, and keeps lifetimes short
+CHEAP = 4                       # flops per element that are repeated rather than stored
+ROW_LIMIT = 1 << 16             # elements of a row that several stages walk over
+COLUMN_LIMIT = 1 << 11          # the same when the row is not contiguous
+WHOLE_LIMIT = 1 << 14           # elements of a nest with few rows and several stages
+MIN_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Merges operators into clusters that run as one kernel.
+
+    Needs: static types, composites decomposed, no dead nodes (a dead user forces a value into memory).
+    Gives: `fused` nodes; outputs and types unchanged. Views (reshape, transpose, broadcast) that only leave a cluster stay outside, where the
+    memory plan can alias them.
+    Stands before plan_memory, because values inside a cluster need no buffer.
+    """
+    name: ClassVar[str] = "fuse"
+    max_nodes: int = 64
+
+    def run(self, graph: Graph) -> Graph:
+        return emit(graph, Fusion(graph, self.max_nodes).run())
+
+
+def explain(graph: Graph, max_nodes: int = 64) -> str:
+    """One line for every pair of neighbours that could have been fused and were not: why."""
+    fusion = Fusion(graph, max_nodes)
+    fusion.run()
+    return "\n".join(f"{a.op.name} -> {b.op.name} ({b.outputs[0].type}{f', {b.loc}' if b.loc else ''}): {why}" for a, b, why in fusion.refused)
+
+
+@dataclass(eq=False)
+class Cluster:
+    """Operators that will be one node. kind: "nest", "contraction", "view" or "other" (these two are single operators).
+
+    `mask`: the bits of this cluster (those of clusters merged into it too); `before`: the bits of all that it depends on.
+    `post`: values that depend on a reduction of the cluster.
+    """
+    kind: str
+    number: int
+    nodes: list[Node]
+    mask: int
+    before: int
+    space: Space | None = None
+    flops: int = 0
+    post: set[Value] = field(default_factory=set)
+
+
+class Fusion:
+    """One run of the pass. Afterwards `of` tells each node's cluster; nodes in `copied` go into every cluster that reads them."""
+
+    def __init__(self, graph: Graph, max_nodes: int):
+        self.graph, self.max_nodes = graph, max_nodes
+        self.of: dict[Node, Cluster] = {}
+        self.clusters: list[Cluster] = []
+        self.copied: dict[Node, int] = {}       # node -> flops per element of the chain that ends there
+        self.refused: list[tuple[Node, Node, str]] = []
+        self.users = users(graph)
+        self.results = set(graph.results)
+
+    def run(self) -> "Fusion":
+        for node in self.graph.nodes:
+            if not self._copy(node):
+                self._place(node)
+        return self
+
+    # ---- what is copied into its readers
+    def _copy(self, node: Node) -> bool:
+        """Scalar constants, counting arrays, and cheap functions of them only."""
+        if isinstance(node.op, Constant):
+            if node.op.value.type.size == 1:
+                self.copied[node] = 0
+        elif isinstance(node.op, Iota):
+            self.copied[node] = 0
+        elif isinstance(node.op, POINTWISE) and node.inputs and all(v.node in self.copied for v in node.inputs):
+            flops = _flops(node) + sum(self.copied[v.node] for v in node.inputs)
+            if flops <= CHEAP:
+                self.copied[node] = flops
+        return node in self.copied
+
+    # ---- clusters
+    def _place(self, node: Node) -> None:
+        sources = self._sources(node)
+        if hasattr(node.op, "contraction"):
+            return self._open("contraction" if node.inputs[0] is not node.inputs[1] else "other", node, sources)
+        if type(node.op) not in RULES or isinstance(node.op, LEAVES) or _is_empty(node):
+            return self._open("other", node, sources)
+        home = self._join_contraction(node, sources) or self._join_nest(node, sources)
+        if home is None and isinstance(node.op, VIEWS):
+            return self._open("view", node, sources)
+        if home is None:
+            self._open("nest", node, sources)
+
+    def _sources(self, node: Node) -> list[Cluster]:
+        """The clusters that make its operands, those of the largest operands first."""
+        makers = [(v.type.size, self.of[n]) for v in node.inputs for n in self._makers(v)]
+        makers.sort(key=lambda item: (-item[0], -item[1].number))
+        return list(dict.fromkeys(c for _, c in makers))
+
+    def _makers(self, v: Value) -> Iterable[Node]:
+        return (v.node,) if v.node in self.of else ()
+
+    def _open(self, kind: str, node: Node, sources: list[Cluster]) -> None:
+        number = len(self.clusters)
+        cluster = Cluster(kind, number, [node], 1 << number, 0)
+        for s in sources:
+            cluster.before |= s.before | s.mask
+        if kind == "nest":
+            cluster.space = Space()
+            self._extend(cluster.space, node)
+            cluster.flops = _flops(node)
+            self._note_post(cluster, node)
+        elif kind == "contraction":
+            cluster.space = Space()
+            cluster.space.maps[node.outputs[0]] = cluster.space.place(node.outputs[0].type.shape)
+        self.clusters.append(cluster)
+        self.of[node] = cluster
+
+    def _join_nest(self, node: Node, sources: list[Cluster]) -> Cluster | None:
+        """The cluster that takes the node; other sources that fit are merged into it."""
+        home: Cluster | None = None
+        for s in [c for c in sources if c.kind == "nest"]:
+            why = self._refusal(s, node, sources) if home is None else self._merge_refusal(home, s, node, sources)
+            if why:
+                self._refuse(s, node, why)
+            elif home is None:
+                home = s
+        if home is not None:
+            self._add(home, node, sources)
+        return home
+
+    def _join_contraction(self, node: Node, sources: list[Cluster]) -> Cluster | None:
+        if not isinstance(node.op, POINTWISE):
+            return None
+        for c in [s for s in sources if s.kind == "contraction"]:
+            why = self._distance(c, sources) or self._epilogue_refusal(c, node)
+            if not why:
+                self._add(c, node, sources)
+                return c
+            self._refuse(c, node, why)
+        return None
+
+    def _epilogue_refusal(self, c: Cluster, node: Node) -> str:
+        product = c.nodes[0].outputs[0]
+        if node.outputs[0].type.shape != product.type.shape:
+            return "an epilogue keeps the shape of the contraction"
+        space = c.space.copy()
+        try:
+            self._extend(space, node)
+        except Misfit as error:
+            return str(error)
+        if space.maps[node.outputs[0]] != space.maps[product] or len(space.extents) != len(c.space.extents):
+            return "an epilogue keeps the axes of the contraction"
+        c.space = space
+        return ""
+
+    def _distance(self, c: Cluster, sources: list[Cluster]) -> str:
+        """Why joining `c` would not be convex or would reach too far; "" if it may be."""
+        if len(c.nodes) >= self.max_nodes:
+            return f"the cluster has {self.max_nodes} operators already"
+        if len(self.clusters) - c.number > WINDOW:
+            return "too much lies between them"
+        if any(s is not c and s.before & c.mask for s in sources):
+            return "another path between them leaves the cluster"
+        return ""
+
+    def _refusal(self, c: Cluster, node: Node, sources: list[Cluster]) -> str:
+        """Why the node cannot join the nest `c`; joins its space if it can."""
+        why = self._distance(c, sources)
+        if why:
+            return why
+        space = c.space.copy()
+        try:
+            self._extend(space, node)
+        except Misfit as error:
+            return str(error)
+        why = self._growth(c, space, node) or self._stages(c, space, node)
+        if not why:
+            c.space = space
+        return why
+
+    def _merge_refusal(self, home: Cluster, other: Cluster, node: Node, sources: list[Cluster]) -> str:
+        """Why `other` cannot merge into `home`, which the node has joined in space only; merges if it can."""
+        others = [s for s in sources if s is not home]
+        why = self._distance(other, others) or ("another path between them leaves the cluster" if self._path(home, other) else "")
+        if why or len(home.nodes) + len(other.nodes) >= self.max_nodes:
+            return why or f"together they have more than {self.max_nodes} operators"
+        merged = Cluster("nest", home.number, _in_order(home.nodes, other.nodes), home.mask | other.mask, 0, Space())
+        try:
+            for n in merged.nodes:
+                before = merged.space.copy()
+                self._extend(merged.space, n)
+                why = why or self._stages(merged, merged.space, n, before)
+                self._note_post(merged, n)
+            full = merged.space.copy()
+            self._extend(full, node)
+        except Misfit as error:
+            return str(error)
+        for part in (home, other):
+            why = why or self._growth(part, full, node, both=(home, other))
+        why = why or self._stages(merged, full, node)
+        if not why:
+            home.space, home.post, home.nodes = full, merged.post, merged.nodes
+            home.flops += other.flops
+            self._absorb(home, other)
+        return why
+
+    def _path(self, a: Cluster, b: Cluster) -> bool:
+        """Whether a path between the two runs through a third cluster."""
+        for first, last in ((a, b), (b, a)):
+            if last.before & first.mask:
+                direct = [self.of[m] for n in last.nodes for v in n.inputs for m in self._makers(v)]
+                if any(c is not first and c is not last and c.before & first.mask for c in direct):
+                    return True
+        return False
+
+    def _growth(self, c: Cluster, space: Space, node: Node, both: tuple[Cluster, ...] = ()) -> str:
+        """Values of `c` are repeated along dims that the larger space has: only if they are cheap and nobody else reads them."""
+        if space.size(space.extents) == c.space.size(c.space.extents):
+            return ""
+        if space.reduced is not None and all(space.dims_of(v) == set(space.kept) for n in c.nodes for v in n.outputs if v in space.maps):
+            return ""
+        inside = {n for part in (both or (c,)) for n in part.nodes} | {node}
+        if c.flops > CHEAP or any(type(n.op) in GENERATORS + REDUCTIONS for n in c.nodes):
+            return "its values would be computed again and again along a new axis"
+        if any(v in self.results or any(u not in inside for u in self.users[v]) for n in c.nodes for v in n.outputs):
+            return "its smaller values are read elsewhere too"
+        return ""
+
+    def _stages(self, c: Cluster, space: Space, node: Node, before: Space | None = None) -> str:
+        """A node that walks over rows again, after a reduction of them: rows must be many, and short or contiguous."""
+        old = before or c.space
+        reduced = space.reduced
+        if reduced is None or old.reduced is None and not c.post:
+            return ""
+        source = node.inputs[0] if type(node.op) in REDUCTIONS else node.outputs[0]
+        dims = space.dims_of(source) if source in space.maps else frozenset()
+        if not dims & set(reduced) or not any(v in c.post for v in node.inputs):
+            return ""
+        row, rows = space.size(reduced), space.size(space.kept)
+        order = list(space.extents)
+        trailing = set(order[len(order) - len(reduced):]) == set(reduced)
+        if row > (ROW_LIMIT if trailing else COLUMN_LIMIT):
+            return f"rows of {row} elements would leave the cache between two passes over them"
+        if rows < MIN_ROWS and row * rows > WHOLE_LIMIT:
+            return f"{rows} rows are too few to work on in parallel"
+        return ""
+
+    # ---- bookkeeping
+    def _extend(self, space: Space, node: Node) -> None:
+        """Adds the node, and first the copied chains that it reads."""
+        for v in node.inputs:
+            if v.node in self.copied and v not in space.maps and not isinstance(v.node.op, LEAVES):
+                self._extend(space, v.node)
+        space.add(node)
+
+    def _add(self, c: Cluster, node: Node, sources: list[Cluster]) -> None:
+        c.nodes.append(node)
+        c.flops += _flops(node)
+        self.of[node] = c
+        self._note_post(c, node)
+        self._depend(c, sources)
+
+    def _absorb(self, home: Cluster, other: Cluster) -> None:
+        for n in other.nodes:
+            self.of[n] = home
+        home.mask |= other.mask
+        home.number = min(home.number, other.number)
+        other.nodes = []
+        home.before |= other.before
+        self._depend(home, [])
+
+    def _depend(self, c: Cluster, sources: list[Cluster]) -> None:
+        """`c` depends on `sources` now, and so does all that depends on `c`."""
+        new = c.before
+        for s in sources:
+            if s is not c:
+                new |= s.before | s.mask
+        c.before = new & ~c.mask
+        for d in self.clusters[max(0, c.number - WINDOW):]:
+            if d.before & c.mask:
+                d.before |= c.before | c.mask
+
+    def _note_post(self, c: Cluster, node: Node) -> None:
+        if type(node.op) in REDUCTIONS or any(v in c.post for v in node.inputs):
+            c.post.update(node.outputs)
+
+    def _refuse(self, c: Cluster, node: Node, why: str) -> None:
+        maker = next((v.node for v in node.inputs if v.node in self.of and self.of[v.node] is c), c.nodes[-1])
+        self.refused.append((maker, node, why))
+
+
+def _flops(node: Node) -> int:
+    if isinstance(node.op, Elementwise):
+        return node.op.row.flops
+    return 0 if isinstance(node.op, VIEWS) else 30 if type(node.op) in GENERATORS else 1
+
+
+def _is_empty(node: Node) -> bool:
+    return any(v.type.size == 0 for v in (*node.inputs, *node.outputs))
+
+
+def _in_order(a: list[Node], b: list[Node]) -> list[Node]:
+    """The nodes of two clusters in an order in which values are made before they are used (each list is in graph order)."""
+    result: list[Node] = []
+    made = {v for n in (*a, *b) for v in n.outputs}
+    done: set[Value] = set()
+    queues = [list(reversed(a)), list(reversed(b))]
+    while any(queues):
+        for q in queues:
+            while q and all(v not in made or v in done for v in q[-1].inputs):
+                result.append(q.pop())
+                done.update(result[-1].outputs)
+    return result

@@ -1,0 +1,158 @@
+"""Writes the graph in which each cluster of the fuse pass is one node."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.fused import Fused
+from graphc.ir.space import VIEWS
+
+if TYPE_CHECKING:
+    from graphc.passes.fuse import Cluster, Fusion
+
+
+def emit(graph: Graph, fusion: "Fusion") -> Graph:
+    """The fused graph. A view whose result leaves its cluster is made again outside, from the value that it views."""
+    return _Emitter(graph, fusion).run()
+
+
+class _Emitter:
+    def __init__(self, graph: Graph, fusion: "Fusion"):
+        self.graph, self.fusion = graph, fusion
+        self.w = Rewriter(graph)
+        self.done: set[int] = set()
+
+    def run(self) -> Graph:
+        for c in sorted({id(c): c for c in self.fusion.of.values()}.values(), key=self._last):
+            self._emit_after_sources(c)
+        for v in self.graph.results:
+            self._need(v)
+        return self.w.done()
+
+    def _last(self, c: "Cluster") -> int:
+        return self._positions[c.nodes[-1]]
+
+    @property
+    def _positions(self) -> dict[Node, int]:
+        if not hasattr(self, "_position_table"):
+            self._position_table = {n: i for i, n in enumerate(self.graph.nodes)}
+        return self._position_table
+
+    def _emit_after_sources(self, cluster: "Cluster") -> None:
+        """Depth first, without recursion: a cluster once all that it reads has been emitted."""
+        stack = [cluster]
+        while stack:
+            c = stack[-1]
+            waiting = [s for s in self._sources(c) if id(s) not in self.done] if id(c) not in self.done else []
+            if waiting:
+                stack += waiting
+                continue
+            stack.pop()
+            if id(c) not in self.done:
+                self.done.add(id(c))
+                self._emit(c)
+
+    def _sources(self, c: "Cluster") -> list["Cluster"]:
+        of = self.fusion.of
+        found = [of[v.node] for n in c.nodes for v in n.inputs if v.node in of]
+        return [s for s in dict.fromkeys(found) if s is not c]
+
+    # ---- one cluster
+    def _emit(self, c: "Cluster") -> None:
+        if c.kind in ("other", "view") or c.kind == "contraction" and len(c.nodes) == 1:
+            self._keep(c.nodes[0])
+            return
+        inside = set(c.nodes)
+        outs = list(dict.fromkeys(_viewed(v, inside) for n in c.nodes for v in n.outputs if self._escapes(v, inside)))
+        outs = [v for v in outs if v.node in inside]
+        members = _live(c.nodes, outs)
+        if members:
+            self._fuse(c, members, outs)
+        for n in c.nodes:
+            if isinstance(n.op, VIEWS) and any(self._escapes(v, inside) or self._viewed_later(v, inside) for v in n.outputs):
+                self._keep(n)
+
+    def _viewed_later(self, v: Value, inside: set[Node]) -> bool:
+        """Whether a view that leaves the cluster is made from the view `v`."""
+        return any(isinstance(u.op, VIEWS) and u in inside and (self._escapes(u.outputs[0], inside) or self._viewed_later(u.outputs[0], inside))
+                   for u in self.fusion.users[v])
+
+    def _escapes(self, v: Value, inside: set[Node]) -> bool:
+        return v in self.fusion.results or any(u not in inside for u in self.fusion.users[v])
+
+    def _fuse(self, c: "Cluster", members: list[Node], outs: list[Value]) -> None:
+        members = self._with_copies(members)
+        made = {v for n in members for v in n.outputs}
+        first = [n for n in members if hasattr(n.op, "contraction")]        # its operands come first
+        ins = list(dict.fromkeys(v for n in first + members for v in n.inputs if v not in made))
+        for v in ins:
+            self._need(v)
+        body = _body(members, ins, outs)
+        new = Node(Fused(body, c.kind), tuple(self.w.map[v] for v in ins), tuple(v.type for v in outs), c.nodes[-1].loc, c.nodes[-1].scope)
+        self.w.nodes.append(new)
+        for old, v in zip(outs, new.outputs):
+            v.name = old.name
+            self.w.map[old] = v
+
+    def _with_copies(self, members: list[Node]) -> list[Node]:
+        """The members, each preceded by the copied nodes that it is the first to read."""
+        result: dict[Node, None] = {}
+
+        def add(n: Node) -> None:
+            for v in n.inputs:
+                if v.node in self.fusion.copied and v.node not in result:
+                    add(v.node)
+            result[n] = None
+        for n in members:
+            add(n)
+        return list(result)
+
+    def _keep(self, node: Node) -> None:
+        for v in node.inputs:
+            self._need(v)
+        if not all(v in self.w.map for v in node.outputs):
+            self.w.keep(node)
+
+    def _need(self, v: Value) -> None:
+        """Emits a copied node for a reader that is no cluster."""
+        if v.node in self.fusion.copied and v not in self.w.map:
+            if isinstance(v.node.op, (Constant, *VIEWS)):
+                self._keep(v.node)
+            else:
+                chain = self._with_copies([v.node])
+                body = _body(chain, [], [v])
+                node = Node(Fused(body), (), (v.type,), v.node.loc, v.node.scope)
+                self.w.nodes.append(node)
+                self.w.map[v] = node.outputs[0]
+
+
+def _viewed(v: Value, inside: set[Node]) -> Value:
+    while v.node in inside and isinstance(v.node.op, VIEWS):
+        v = v.node.inputs[0]
+    return v
+
+
+def _live(nodes: Sequence[Node], outs: Iterable[Value]) -> list[Node]:
+    """The nodes that lead to `outs`."""
+    wanted = set(outs)
+    kept: list[Node] = []
+    for n in reversed(nodes):
+        if any(v in wanted for v in n.outputs):
+            kept.append(n)
+            wanted.update(n.inputs)
+    return kept[::-1]
+
+
+def _body(members: Sequence[Node], ins: Sequence[Value], outs: Sequence[Value]) -> Graph:
+    """A body of its own: inputs x0, x1, …, so that equal clusters are equal."""
+    mapping = {v: Value(v.type, f"x{k}") for k, v in enumerate(ins)}
+    nodes = []
+    for n in members:
+        new = Node(n.op, tuple(mapping[v] for v in n.inputs), tuple(v.type for v in n.outputs), n.loc, n.scope)
+        nodes.append(new)
+        mapping.update(zip(n.outputs, new.outputs))
+    names = None if len(outs) == 1 else ("",) * len(outs)
+    return Graph("body", tuple(mapping[v] for v in ins), tuple(nodes), tuple(mapping[v] for v in outs), names)
