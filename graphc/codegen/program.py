@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loop_ir import View
@@ -15,6 +16,7 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.ops.constant import Constant
 from graphc.ir.plan import Buffer, Place, Plan
 from graphc.ir.scan_layout import scan_layout
+from graphc.ir.schedule_nest import shared_bytes
 from graphc.ir.target import Target
 from graphc.ir.types import i64
 from graphc.ir.view import contiguous_strides
@@ -67,7 +69,7 @@ class _ProgramBuilder:
         kernel = self.kernel(node, plan)
         views = [self.view(plan.places[v], frame) for v in (*node.inputs, *node.outputs)]
         if node in plan.scratch:
-            views.append(self.scratch(plan.scratch[node], kernel.views[-1], frame))
+            views += self.scratch(plan.scratch[node], kernel.views[len(views):], frame)
         self.commit(plan, node)
         self.main.call(kernel, views + self.node_id(node, kernel))
 
@@ -106,8 +108,13 @@ class _ProgramBuilder:
         offset = place.offset * place.dtype.itemsize + buffer.offset + (frame.base if buffer.space == "arena" else 0)
         return self.main.buffer(buffer.space, buffer.slot, offset, place.dtype, place.shape, place.strides)
 
-    def scratch(self, buffer: Buffer, wanted: View, frame: _Frame) -> View:
-        return self.main.buffer("arena", 0, frame.base + buffer.offset, wanted.dtype, wanted.shape)
+    def scratch(self, buffer: Buffer, wanted: Sequence[View], frame: _Frame) -> list[View]:
+        """Shared scratch: one view after the other, each aligned."""
+        views, at = [], frame.base + buffer.offset
+        for w in wanted:
+            views.append(self.main.buffer("arena", 0, at, w.dtype, w.shape))
+            at += shared_bytes(((w.dtype, prod(w.shape)),))
+        return views
 
     def loop_view(self, buffer: Buffer, value: Value, slots: int, frame: _Frame) -> View:
         """The slots of a carry, stacked along a new first axis. They may have become an output of the program."""
