@@ -79,6 +79,11 @@ def _ranked(b: Builder, o: Operand, rank: int) -> Value:
 
 
 def _matmul(b, node, ins, steps):
+    x, y = ins
+    if len(x.step_shape()) == 1 and len(y.step_shape()) == 2 and not y.stacked:
+        return b.matmul(x.value, y.value)
+    if len(y.step_shape()) == 1 and len(x.step_shape()) == 2 and not x.stacked:
+        return b.matmul(y.value, b.transpose(x.value, perm=(1, 0)))
     x, y = (_as_matrix(b, o, column) for o, column in zip(ins, (False, True)))
     rank = max(len(x.step_shape()), len(y.step_shape()))
     out = b.matmul(_ranked(b, x, rank), _ranked(b, y, rank))
