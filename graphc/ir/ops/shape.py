@@ -120,7 +120,8 @@ class Slice(Movement):
 
     @property
     def lengths(self) -> tuple[Dim, ...]:
-        return tuple(high - low if step == 1 else (high - low + step - 1) // step for low, high, step in zip(self.start, self.stop, self.step))
+        """The shape of the result."""
+        return tuple(_stepped(high - low, step) for low, high, step in zip(self.start, self.stop, self.step))
 
     def reference(self, x):
         return x[tuple(map(slice, self.start, self.stop, self.step))]
@@ -315,6 +316,11 @@ def slice_axis(b, x, axis: int, start: Dim, stop: Dim):
     if start == 0 and stop == shape[axis]:
         return x
     return b.slice(x, start=_with((0,) * len(shape), axis, start), stop=_with(shape, axis, stop), step=(1,) * len(shape))
+
+
+def _stepped(length: Dim, step: int) -> Dim:
+    """length / step, rounded up; a symbolic length must divide."""
+    return (length + step - 1) // step if isinstance(length, int) else length // step
 
 
 def _spread_out(b, g, axis: int, step: int):
