@@ -148,10 +148,11 @@ def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced) -
             if (node, -1) in leaves:
                 deps[node.outputs[0]] = frozenset(d for d, s in enumerate(leaves[node, -1]) if s)
             continue
-        for k, v in enumerate(node.inputs):
-            found |= deps[v] if v in deps else {d for d, s in enumerate(leaves[node, k]) if s}
         if type(node.op) in GENERATORS:
             found |= {d for d, i in enumerate(last) if counters[node][i]}
+        for k, v in enumerate(node.inputs):
+            if v in deps or (node, k) in leaves:
+                found |= deps[v] if v in deps else {d for d, s in enumerate(leaves[node, k]) if s}
         for v in node.outputs:
             deps[v] = frozenset(found - reduced) if type(node.op) in REDUCTIONS else frozenset(found)
     return deps

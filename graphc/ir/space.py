@@ -114,8 +114,8 @@ class Space:
 
     def generate(self, node: Node) -> None:
         """An operator whose result has a value at every element: random numbers."""
-        for k, v in enumerate(node.inputs):
-            self.uses[node, k] = ((),) * v.type.rank
+        if any(v in self.maps for v in node.inputs):
+            raise Misfit("its operand is needed whole")
         self.maps[node.outputs[0]] = self.place(node.outputs[0].type.shape)
 
     # ---- placing

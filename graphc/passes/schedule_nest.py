@@ -113,7 +113,8 @@ class Facts:
         width = self.target.lanes(size)
         live = len([n for n in body.nodes if type(n.op) not in VIEWS])
         light = self.flops <= MANY_FLOPS and live <= 12
-        wide = width * (4 if light and live <= 6 else 2 if light else 1)
+        draws = any(type(n.op) in GENERATORS for n in body.nodes)
+        wide = width * (4 if draws or light and live <= 6 else 2 if light else 1)
         extent = self.nest.extents[vector]
         while wide > 2 and wide // 2 >= extent:
             wide //= 2
