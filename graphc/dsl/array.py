@@ -1,13 +1,13 @@
 """The symbolic array that a traced function computes with: numpy's operators and methods, building graph nodes."""
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphc.dsl.context import current_trace, user_loc
+from graphc.dsl.foreign import no_method, refuse
 from graphc.dsl.indexing import plan
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
@@ -86,6 +86,10 @@ def divide(a, b) -> "Array":
 
 def power(a, b) -> "Array":
     return emit("mul", a, a) if type(b) is int and b == 2 and isinstance(a, Array) else emit("pow", a, b)
+
+
+class NoSuchMethod(GraphError, AttributeError):
+    """A method that arrays do not have; an AttributeError too, so that hasattr works."""
 
 
 class Array:
@@ -311,6 +315,11 @@ class Array:
     def item(self) -> float:
         raise GraphError(_no_number("item"))
 
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise NoSuchMethod(no_method(name), user_loc())
+
     def __setitem__(self, key, value) -> None:
         raise GraphError("arrays of a graph cannot be changed in place: use gc.dynamic_update_slice, gc.scatter_add or gc.where, "
                          "which return a new array")
@@ -321,10 +330,10 @@ class Array:
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs, **kwargs):
         operator = UFUNC_OPERATORS.get(ufunc.__name__) if method == "__call__" and not kwargs else None
-        return _refuse(ufunc.__name__) if operator is None else operator(*inputs)
+        return refuse(ufunc.__name__) if operator is None else operator(*inputs)
 
     def __array_function__(self, function, types, args, kwargs):
-        _refuse(function.__name__)
+        refuse(function.__name__)
 
 
 # numpy calls these when a numpy array stands left of an operator
@@ -336,41 +345,6 @@ UFUNC_OPERATORS: dict[str, Callable] = {
         "right_shift": "shift_right", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq",
         "not_equal": "ne"}.items()},
 }
-
-# where graphc's name differs from numpy's
-GC_NAMES: dict[str, str] = {
-    "concatenate": "concat", "absolute": "abs", "fabs": "abs", "power": "pow", "float_power": "pow", "negative": "neg", "rint": "round",
-    "around": "round", "matvec": "matmul", "vecmat": "matmul", "vecdot": "einsum", "inner": "einsum", "tensordot": "einsum",
-    "amax": "max", "amin": "min", "vstack": "concat", "hstack": "concat", "repeat": "take", "roll": "concat", "copyto": "where",
-    "invert": "bitwise_not", "divide": "div", "floor_divide": "floordiv", "remainder": "mod", "multiply": "mul", "subtract": "sub", "array": "stack"}
-
-
-def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
-    """x[..., i, j, ...] for index arrays at neighbouring axes: a take along the first, then along each next axis at the same time."""
-    if not gathers:
-        return x
-    indices = [as_array(i, i64) for _, i in gathers]
-    shape = broadcast_shapes(*(i.shape for i in indices))
-    first = gathers[0][0]
-    if len(indices) == 1:
-        return emit("take", x, indices[0], axis=first)
-    indices = [i if i.shape == shape else emit("broadcast_to", i, shape=shape) for i in indices]
-    x = emit("take", x, indices[0], axis=first)
-    axis = first + len(shape)                               # where the next indexed axis of x stands now
-    for i in indices[1:]:
-        full = x.shape[:axis] + (1,) + x.shape[axis + 1:]
-        aligned = i.reshape((1,) * first + shape + (1,) * (len(x.shape) - axis))
-        x = emit("take_along_axis", x, emit("broadcast_to", aligned, shape=full), axis=axis)
-        x = x.reshape(x.shape[:axis] + x.shape[axis + 1:])
-    return x
-
-
-def _refuse(function: str) -> None:
-    """GraphError for a numpy function, naming graphc's where there is one."""
-    name = GC_NAMES.get(function, function)
-    hint = f"use gc.{name}" if hasattr(sys.modules["graphc"], name) else "write it with graphc's functions, or compute it outside the graph"
-    raise GraphError(f"numpy's {function} cannot work on a symbolic array: {hint}")
-
 
 def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes) -> Array:
     return emit(name, x, axes=normalize_axes(axis, x.ndim), keepdims=bool(keepdims), **attributes)

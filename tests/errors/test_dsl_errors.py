@@ -105,6 +105,9 @@ CASES = [
     (lambda x: np.linalg.norm(x), ("numpy's norm", "graphc's functions")),      # here
     (lambda x: np.asarray(x), ("no numbers",)),                 # here
     (set_item, ("dynamic_update_slice",)),
+    (lambda x: x.exp(), ("no attribute 'exp'", "gc.exp(x")),    # here
+    (lambda x: x.unsqueeze(0), ("gc.expand_dims(x",)),          # here
+    (lambda x: x.backward(), ("no attribute 'backward'",)),     # here
     # dtypes
     (lambda x, i: x[0, :3] + i, ("add of f32 and i32", "astype")),              # here
     (lambda x: x + np.ones(4), ("f32 and f64", "astype(f32)")),                 # here
@@ -370,6 +373,6 @@ def test_endless_recursion():
     assert "gc.while_loop" in info.value.text
 
 
-def test_numpys_names_lead_to_public_functions():
-    from graphc.dsl.array import GC_NAMES
-    assert all(hasattr(gc, name) for name in GC_NAMES.values())
+def test_foreign_names_lead_to_public_functions():
+    from graphc.dsl.foreign import FUNCTIONS, METHODS
+    assert all(hasattr(gc, name) for name in [*FUNCTIONS.values(), *METHODS.values()])
