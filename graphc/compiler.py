@@ -31,6 +31,7 @@ from graphc.passes.decompose import Decompose
 from graphc.passes.fold_constants import FoldConstants
 from graphc.passes.fuse import Fuse, explain
 from graphc.passes.hoist import Hoist
+from graphc.passes.merge_scans import MergeScans
 from graphc.passes.order import Order
 from graphc.passes.pipeline import Pipeline
 from graphc.passes.plan_memory import plan_memory
@@ -45,6 +46,7 @@ SIMPLIFY = (
     Canonicalize(),                     # before folding and cse: one form of equal things
     FoldConstants(),
     EliminateCommonSubexpressions(),    # after canonicalize: forward and backward meet in the same form
+    MergeScans(),                       # after cse: equal operands are one value then; before hoist, which hides that bodies are equal
     Hoist(),                            # after cse: what does not depend on the carries is then one node, moved once
     Canonicalize(),                     # hoisting stacks and reshapes
     EliminateCommonSubexpressions(),

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
-from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.graph import Graph, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.contract import Einsum, Matmul
@@ -41,16 +41,14 @@ class Hoist(Pass):
     name: ClassVar[str] = "hoist"
 
     def run(self, graph: Graph) -> Graph:
-        if not any(any(regions(n.op)) for n in graph.nodes):
+        if not any(isinstance(n.op, Scan) for n in graph.nodes):
             return graph
         w, read = Rewriter(graph), values_read(graph)
         for node in graph.nodes:
-            inner = {name: self.run(region) for name, region in regions(node.op)}
-            op = replace(node.op, **inner) if inner else node.op
-            if isinstance(op, Scan):
-                _hoist(w, Loop.of(node, [w[v] for v in node.inputs], op), read)
+            if isinstance(node.op, Scan):
+                _hoist(w, Loop.of(node, [w[v] for v in node.inputs]), read)
             else:
-                w.keep(node, op)
+                w.keep(node)
         return w.done()
 
 

@@ -46,8 +46,8 @@ class Loop:
     ys: list[Stacked]
 
     @staticmethod
-    def of(node: Node, operands: Sequence[Value], op: Scan) -> "Loop":
-        """`op` is the node's, or one with the same results and another body."""
+    def of(node: Node, operands: Sequence[Value]) -> "Loop":
+        op: Scan = node.op
         n, last = op.carries, op.carries + op.xs
         reads = [Read(v, o) for v, o in zip(op.body.inputs, operands, strict=True)]
         carries = [Carry(r.inner, r.outer, new, [out]) for r, new, out in zip(reads, op.body.outputs, node.outputs[:n])]

@@ -56,7 +56,7 @@ class _Merged:
 
     def __init__(self, node: Node):
         self.node, self.grown = node, False
-        self.loop = Loop.of(node, node.inputs, node.op)
+        self.loop = Loop.of(node, node.inputs)
         self.known: dict[tuple, tuple[Value, ...]] = {}
         loop, same, nodes = self.loop, {}, []
         for inner in loop.nodes:
@@ -69,7 +69,7 @@ class _Merged:
 
     def join(self, node: Node, position: dict[Value, int]) -> bool:
         """Takes in the scan's steps if its carries turn out to be carries of this loop, and its operands are made before this loop."""
-        here, other = self.loop, Loop.of(node, node.inputs, node.op)
+        here, other = self.loop, Loop.of(node, node.inputs)
         if (other.op.length, other.op.reverse) != (here.op.length, here.op.reverse):
             return False
         if set(node.inputs).isdisjoint(self.node.inputs) or any(position.get(v, 0) >= position[self.node.outputs[0]] for v in node.inputs):

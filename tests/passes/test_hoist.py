@@ -13,6 +13,7 @@ from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
 from graphc.passes.hoist import Hoist
 from graphc.passes.merge_scans import MergeScans
+from graphc.passes.pipeline import apply
 
 from loop_samples import (BATCH, HIDDEN, IN, LSTM_TYPES, STEPS, assert_same, graph_of, lstm_loss, lstm_scan, samples, square_sum,
                           with_gradients)
@@ -22,7 +23,7 @@ SIMPLIFY = (EliminateDeadCode(), Decompose(), Canonicalize(), EliminateCommonSub
 
 def applied(graph: Graph, *passes) -> Graph:
     for each in passes:
-        graph = each.run(graph)
+        graph = apply(each, graph)
         verify(graph, BOUND)
     return graph
 
