@@ -10,6 +10,7 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import as_tuple
 from graphc.ir.ops.constant import Constant, Iota
+from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 
 
@@ -26,10 +27,12 @@ class FoldConstants(Pass):
         for node in graph.nodes:
             if isinstance(node.op, Constant):
                 known[node.outputs[0]] = node.op.value.array
+            elif node.op.name == "broadcast_to" and node.inputs[0] in known:
+                known[node.outputs[0]] = node.op.reference(known[node.inputs[0]])
             elif self._foldable(node, known):
                 arrays = as_tuple(node.op.reference(*(known[v] for v in node.inputs)))
                 with w.at(node.loc, node.scope):
-                    w.replace(node, [w.constant(a, v.type.dtype) for a, v in zip(arrays, node.outputs)])
+                    w.replace(node, [_constant(w, a, v.type) for a, v in zip(arrays, node.outputs)])
                 known.update(zip(node.outputs, arrays))
                 folded += 1
                 continue
@@ -39,3 +42,11 @@ class FoldConstants(Pass):
     def _foldable(self, node: Node, known: dict[Value, np.ndarray]) -> bool:
         return (not isinstance(node.op, Iota) and all(v in known for v in node.inputs)
                 and sum(v.type.nbytes for v in node.outputs) <= self.max_bytes)
+
+
+def _constant(w: Rewriter, array: np.ndarray, type: TensorType) -> Value:
+    """A constant; one that repeats a number is that number, broadcast: loops take it as it is."""
+    array = np.asarray(array, type.dtype.np)
+    if array.size > 1 and (array == array.flat[0]).all():
+        return w.broadcast_to(w.constant(array.flat[0], type.dtype), shape=type.shape)
+    return w.constant(array, type.dtype)
