@@ -1,4 +1,6 @@
 """graphc compiles a declared neural network into one native function for the CPU. Public names only."""
+from importlib import import_module
+
 from graphc.dsl.activation import elu, gelu, leaky_relu, relu, silu, softplus
 from graphc.dsl.array import Array
 from graphc.dsl.attention import attention
@@ -11,7 +13,7 @@ from graphc.dsl.elementwise import (
     greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and, logical_not, logical_or, logical_xor,
     maximum, minimum, mod, mul, name, neg, not_equal, pow, right_shift, round, rsqrt, sigmoid, sign, sin, sqrt, square, stop_gradient,
     sub, tanh, where)
-from graphc.dsl.function import GraphFunction, graph
+from graphc.dsl.function import GraphFunction, graph, set_compiler
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
 from graphc.dsl.jacobian import jacobian
 from graphc.dsl.linalg import dot, einsum, matmul, outer
@@ -29,12 +31,21 @@ from graphc.ir.parser import parse
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64
 
 from graphc import nn, optim                            # after the functions that layers are written with
-try:                                                    # until the whole pipeline is here
-    from graphc.api import compile, plan
-    from graphc.dsl.function import set_compiler
-    from graphc.train import train_step
-    set_compiler(compile)
-except ModuleNotFoundError:
-    pass
 
 __version__ = "0.1.0"
+
+_LATER = {"compile": "graphc.api", "plan": "graphc.api", "train_step": "graphc.train"}     # these load the compiler: on first use
+
+
+def __getattr__(name: str):
+    if name not in _LATER:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    globals()[name] = getattr(import_module(_LATER[name]), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
+
+set_compiler(lambda function: __getattr__("compile")(function))

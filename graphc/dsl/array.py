@@ -346,6 +346,26 @@ UFUNC_OPERATORS: dict[str, Callable] = {
         "not_equal": "ne"}.items()},
 }
 
+def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
+    """x[..., i, j, ...] for index arrays at neighbouring axes: a take along the first, then along each next axis at the same time."""
+    if not gathers:
+        return x
+    indices = [as_array(i, i64) for _, i in gathers]
+    shape = broadcast_shapes(*(i.shape for i in indices))
+    first = gathers[0][0]
+    if len(indices) == 1:
+        return emit("take", x, indices[0], axis=first)
+    indices = [i if i.shape == shape else emit("broadcast_to", i, shape=shape) for i in indices]
+    x = emit("take", x, indices[0], axis=first)
+    axis = first + len(shape)                               # where the next indexed axis of x stands now
+    for i in indices[1:]:
+        full = x.shape[:axis] + (1,) + x.shape[axis + 1:]
+        aligned = i.reshape((1,) * first + shape + (1,) * (len(x.shape) - axis))
+        x = emit("take_along_axis", x, emit("broadcast_to", aligned, shape=full), axis=axis)
+        x = x.reshape(x.shape[:axis] + x.shape[axis + 1:])
+    return x
+
+
 def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes) -> Array:
     return emit(name, x, axes=normalize_axes(axis, x.ndim), keepdims=bool(keepdims), **attributes)
 
