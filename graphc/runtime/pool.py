@@ -14,9 +14,9 @@ from graphc.config import config
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, mapped
 from graphc.runtime.native import Native, native
-from graphc.runtime.pool_ir import POOL_BYTES, SPIN, WORKERS
+from graphc.runtime.pool_ir import POOL_BYTES, SPIN, WAKE_NS, WORKERS
 
-SPIN_MICROSECONDS = 50          # longer than the gap between two kernels, shorter than what a sleeping thread costs others
+FIRST_WAKE_NS = 20_000          # what waking a thread is taken to cost before it has been measured
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -26,7 +26,8 @@ class Pool:
 
     def __init__(self, code: Native):
         self._words = mapped(POOL_BYTES).view(np.int64)
-        self._words[SPIN // 8] = rounds_per_microsecond(code) * SPIN_MICROSECONDS
+        self._words[SPIN // 8] = rounds_per_microsecond(code)
+        self._words[WAKE_NS // 8] = FIRST_WAKE_NS
         self.address = address(self._words)
         self.parallel = code.address("gc_parallel")
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._words))       # workers read it until the process ends
@@ -39,9 +40,9 @@ class Pool:
 
     def after_fork(self) -> None:
         """The child has no workers, and nobody holds the pool."""
-        spin = self._words[SPIN // 8]
+        measured = self._words[[SPIN // 8, WAKE_NS // 8]]
         self._words[:] = 0
-        self._words[SPIN // 8] = spin
+        self._words[[SPIN // 8, WAKE_NS // 8]] = measured
 
 
 @cache
