@@ -16,7 +16,7 @@ from graphc.ir.types import DType
 FMA_LATENCY = 4                 # cycles from an fma to one that needs its result
 LOADS_PER_CYCLE = 2
 STEP_OVERHEAD = 0.5             # cycles of loop control for each step of k
-TILE_FLOPS = 5_000_000          # about 50 µs of one core
+TILE_FLOPS = 6_500_000          # 50 to 70 µs of one core
 SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
 TILES = 32                      # tiles worth having, whatever the thread count
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
@@ -135,23 +135,27 @@ def _b_source(p: Phase, m: int, mr: int, a: str, machine: _Machine) -> str:
 
 
 def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: _Machine) -> Cut:
-    """Blocks of k whose columns of one register tile fill half of L1, and through which operands read in place step evenly."""
+    """Blocks of k whose packed columns stay in L1 or (twice its size) stream from L2, and through which operands that are read in
+    place step evenly.
+    """
     sizes = group_sizes(p, p.k)
     k = prod(sizes)
-    limit = machine.elements(machine.target.l1) // 2 // nr
+    limit = machine.elements(machine.target.l1) * 2 // nr
+    if b == "tile":
+        limit //= 2
     first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
     for split in range(first, len(sizes)):
         inner = prod(sizes[split + 1:])
-        if inner <= 2 * limit or split == len(sizes) - 1:
-            blocks = max(1, round(sizes[split] * inner / (1.5 * limit)))
-            return Cut(split, -(-sizes[split] // min(blocks, sizes[split])))
+        if inner <= limit or split == len(sizes) - 1:
+            blocks = min(sizes[split], -(-sizes[split] * inner // limit))
+            return Cut(split, -(-sizes[split] // max(1, blocks)))
     return Cut(0, k)
 
 
 def _tile_size(p: Phase, mr: int, nr: int, a: str, b: str, machine: _Machine) -> tuple[int, Cut]:
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS)
-    area = max(budget / (2 * min(k, 4096)), 8 * mr * nr)
+    area = max(budget / (2 * k), 24 * mr * nr)
     tall = 512 if b == "tile" else 96
     rows = _even(m, max(mr, min(tall, area / min(n, 4 * nr))), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))

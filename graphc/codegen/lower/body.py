@@ -9,10 +9,10 @@ from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower import elementwise
 from graphc.codegen.lower.random import random_value
 from graphc.ir.graph import Node, Value
-from graphc.ir.nest import Nest, Stages, Strides, leaf_of
+from graphc.ir.nest import ARG, Nest, Stages, Strides, leaf_of
 from graphc.ir.ops.constant import Constant
 from graphc.ir.schedule_nest import NestSchedule
-from graphc.ir.space import GENERATORS, LEAVES, VIEWS
+from graphc.ir.space import GENERATORS, LEAVES, REDUCTIONS, VIEWS
 from graphc.ir.types import DType, i64
 
 
@@ -179,6 +179,8 @@ class Env:
             return self.leaf(node, -1)
         if type(node.op) in VIEWS:
             return self.operand(node, 0)
+        if type(node.op) in REDUCTIONS:         # over axes of size 1; others are set by the loops
+            return self.body.f.const(0, i64) if type(node.op) in ARG else self.operand(node, 0)
         if type(node.op) in GENERATORS:
             return random_value(self.body, node, self)
         return elementwise.emit(self.body.f, node, [self.operand(node, k) for k in range(len(node.inputs))])

@@ -163,10 +163,16 @@ def _unpack(lanes: int, block: int, width: int, half: int) -> list[int]:
 def pack_a(job: Job, batch: Index, first_row: Ix, rows: Ix, sums: Range, memory: View, start: Ix, panel: int) -> None:
     """Panels of mr rows: row i of a panel, step k: start + number * panel + k * mr + i."""
     f, p, mr = job.f, job.phase, job.schedule.mr
-    pack = _copy_rows if len(p.m) == 1 and p.a.strides[p.m[0]] == 1 else _gather_rows
+    pack = _copy_rows if a_is_copied(job) else _gather_rows
     with f.loop(0, rows, mr) as loop:
         number, _ = f.divmod(loop.index, mr)
         pack(job, batch, first_row + loop.index, sums, memory, start + number * panel)
+
+
+def a_is_copied(job: Job) -> bool:
+    """Whether rows of a are packed by vector copies."""
+    p = job.phase
+    return len(p.m) == 1 and p.a.strides[p.m[0]] == 1
 
 
 def _copy_rows(job: Job, batch: Index, row: Ix, sums: Range, memory: View, start: Ix) -> None:

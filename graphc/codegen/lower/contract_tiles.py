@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.contract_pack import Panels, b_is_row_major, pack_a, pack_b, row_offset, vector_run
+from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_is_row_major, pack_a, pack_b, row_offset, vector_run
 from graphc.codegen.lower.contract_sweep import sweep, sweep_partials
 from graphc.codegen.lower.micro import MicroSpec, micro_kernel
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten
-from graphc.ir.schedule import round_up
+from graphc.ir.schedule import Cut, round_up
+
+PACK_STEPS = 16                 # steps of k that are packed together: their source lines stay in cache while panel after panel is cut from them
 
 
 @dataclass(frozen=True)
@@ -68,23 +71,32 @@ def _padded_rows(job: Job) -> int:
 # --- packing ---------------------------------------------------------------------------------------------------------------
 
 def _pack_shared_a(job: Job) -> None:
-    """All of a, one panel after the other; a tile packs some panels."""
+    """All of a, one panel after the other; a tile packs a few steps of k of all panels, or all steps of some panels."""
     f, s = job.f, job.schedule
     panels = -(-job.m // s.mr)
     memory = job.packed("a", job.batches * panels * s.mr * job.k)
-    group = max(1, min(-(-panels // 8), 64))
+    steps = fine_cut(job.k_sizes, PACK_STEPS) if a_is_copied(job) else Cut(0, job.k_sizes[0])
+    blocks = steps.count(job.k_sizes)
+    group = panels if blocks >= 8 else -(-panels // 8)
     groups = -(-panels // group)
-    with f.parallel(job.batches * groups, "pack_a") as t:
-        batch_number, number = f.divmod(t, groups)
+    with f.parallel(job.batches * groups * blocks, "pack_a") as t:
+        rest, block = f.divmod(t, blocks)
+        batch_number, number = f.divmod(rest, groups)
         batch = unflatten(f, batch_number, job.phase.batch, job.sizes)
         row = number * (group * s.mr)
         rows = group * s.mr if panels % group == 0 else f.min_(group * s.mr, panels * s.mr - row)
-        start = (batch_number * panels + number * group) * (s.mr * job.k)
-        pack_a(job, batch, row, as_ix(rows), _all_sums(job), memory, start, s.mr * job.k)
+        sums = open_range(f, job.phase.k, job.k_sizes, steps, block)
+        start = (batch_number * panels + number * group) * (s.mr * job.k) + sums.flat * s.mr
+        pack_a(job, batch, row, as_ix(rows), sums, memory, start, s.mr * job.k)
 
 
-def _all_sums(job: Job) -> Range:
-    return Range(job.phase.k, job.k_sizes, 0, {}, Ix(), Ix(job.k_sizes[0]), Ix(), job.k // job.k_sizes[0])
+def fine_cut(sizes: tuple[int, ...], length: int) -> Cut:
+    """Ranges of at most about `length` elements."""
+    for split in range(len(sizes)):
+        inner = prod(sizes[split + 1:])
+        if inner <= length:
+            return Cut(split, max(1, min(sizes[split], length // inner)))
+    return Cut(len(sizes) - 1, length)
 
 
 def _pack_shared_b(job: Job) -> None:

@@ -1,6 +1,7 @@
 """Elementwise operators as loop-IR arithmetic: one row each, on scalars and vectors alike."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from graphc.codegen.loop_ir import Val
@@ -32,12 +33,15 @@ def _sign(f: Function, x: Val) -> Val:
 
 
 def _floordiv(f: Function, a: Val, b: Val) -> Val:
-    """Floats as numpy: (a - a mod b) / b, a whole number up to rounding, rounded to it."""
+    """Floats as numpy: (a - a mod b) / b, a whole number up to rounding, rounded to it; -1 or 0 when only b is infinite."""
     if not a.dtype.is_float:
         return f.div(a, b)
     ratio = f.div(f.sub(a, f.rem(a, b)), b)
     low = f.floor(ratio)
     whole = f.select(f.gt(f.sub(ratio, low), 0.5), f.add(low, 1.0), low)
+    apart = f.or_(f.and_(f.lt(a, 0.0), f.gt(b, 0.0)), f.and_(f.gt(a, 0.0), f.lt(b, 0.0)))
+    beyond = f.and_(f.isfinite(a), f.eq(f.abs(b), math.inf))
+    whole = f.select(beyond, f.select(apart, f.const(-1, a.dtype), f.const(0, a.dtype)), whole)
     return f.select(f.eq(b, 0.0), f.div(a, b), whole)
 
 

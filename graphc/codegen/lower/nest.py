@@ -12,7 +12,6 @@ from graphc.codegen.lower.reduce import Accumulator, reducer
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.nest import ARG, Nest, nest_of, stages_of
 from graphc.ir.schedule_nest import NestSchedule
-from graphc.ir.space import REDUCTIONS
 from graphc.ir.types import DType, i32, i64
 from graphc.ir.view import ViewType
 
@@ -45,7 +44,7 @@ class NestLowering:
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
         self.partials = self._partial_views(partials)
         self.ranges: dict[int, tuple[Ix | int, Ix | int]] = {}
-        self.reductions = [n for n in nest.body.nodes if type(n.op) in REDUCTIONS]
+        self.reductions = [n for n in nest.body.nodes if n in nest.reductions]
 
     # ---- tiles
     def run(self) -> None:

@@ -1,0 +1,80 @@
+"""Convolutions and their gradients, channels first and last, against float64."""
+from itertools import product
+
+import numpy as np
+import pytest
+
+from graphc.ir import contraction as C
+from tests.contract.harness import check
+
+CASES = [  # batch, channels, features, height, width, kernel, stride, pad, dilation, groups
+    (2, 3, 5, 8, 9, 3, 1, 1, 1, 1),
+    (2, 16, 24, 8, 9, 3, 1, 1, 1, 1),
+    (2, 16, 24, 8, 9, 3, 2, 1, 1, 1),
+    (1, 4, 6, 11, 7, 3, 2, 2, 2, 2),
+    (3, 8, 8, 10, 10, 1, 1, 0, 1, 1),
+    (3, 8, 8, 10, 10, 1, 2, 0, 1, 8),
+    (2, 19, 17, 20, 13, 2, 3, 1, 1, 1),
+    (1, 1, 1, 5, 5, 5, 1, 0, 1, 1),
+    (2, 12, 12, 9, 9, 3, 1, 1, 1, 12),
+]
+
+
+def image(rng, shape, last):
+    """channels last: the memory order is N, H, W, C."""
+    if not last:
+        return rng.normal(size=shape).astype(np.float32)
+    return rng.normal(size=[shape[x] for x in (0, 2, 3, 1)]).astype(np.float32).transpose(0, 3, 1, 2)
+
+
+def run(case, last, threads=(1,)):
+    n, c, f, h, w, kernel, stride, pad, dilation, groups = case
+    rng = np.random.default_rng(h)
+    windows = [C.Window(size, kernel, stride, dilation, (pad, pad)) for size in (h, w)]
+    x, y = image(rng, (n, c, h, w), last), image(rng, (n, f, *(v.out for v in windows)), last)
+    weights = rng.normal(size=(f, c // groups, kernel, kernel)).astype(np.float32)
+    check(C.conv(n, c, f, windows, groups), x, weights, image(rng, y.shape, last), threads)
+    check(C.conv_input_gradient(n, c, f, windows, groups), y, weights, image(rng, x.shape, last), threads)
+    check(C.conv_weight_gradient(n, c, f, windows, groups), y, x, np.empty(weights.shape, np.float32), threads)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_cases(case, last):
+    run(case, last, (1, 4))
+
+
+def test_random_shapes():
+    rng = np.random.default_rng(7)
+    for trial in range(12):
+        groups = int(rng.choice([1, 1, 2, 3]))
+        size = rng.integers(5, 21, 2)
+        case = (int(rng.integers(1, 4)), groups * int(rng.integers(1, 20 // groups)), groups * int(rng.integers(1, 20 // groups)), *map(int, size),
+                int(rng.integers(1, 4)), int(rng.integers(1, 4)), int(rng.integers(0, 3)), int(rng.integers(1, 3)), groups)
+        run(case, bool(trial % 2))
+
+
+def test_uneven_padding_and_one_dim():
+    rng = np.random.default_rng(0)
+    window = C.Window(17, 4, 2, 1, (2, 1))
+    x, w = rng.normal(size=(3, 5, 17)).astype(np.float32), rng.normal(size=(6, 5, 4)).astype(np.float32)
+    y = np.empty((3, 6, window.out), np.float32)
+    check(C.conv(3, 5, 6, [window]), x, w, y)
+    check(C.conv_input_gradient(3, 5, 6, [window]), rng.normal(size=y.shape).astype(np.float32), w, np.empty_like(x))
+
+
+def test_weights_stored_for_the_kernel():
+    """Weights in the order [kernel][in][out], as a layout pass may store them: columns are contiguous."""
+    rng = np.random.default_rng(0)
+    windows = [C.Window(8, 3, 1, 1, (1, 1))] * 2
+    x = image(rng, (2, 16, 8, 8), True)
+    w = rng.normal(size=(3, 3, 16, 24)).astype(np.float32).transpose(3, 2, 0, 1)
+    check(C.conv(2, 16, 24, windows), x, w, image(rng, (2, 24, 8, 8), True))
+
+
+def test_combinations_of_layouts():
+    rng = np.random.default_rng(0)
+    windows = [C.Window(9, 3, 2, 1, (1, 1))] * 2
+    for first, second in product((False, True), repeat=2):
+        check(C.conv(2, 6, 10, windows), image(rng, (2, 6, 9, 9), first), rng.normal(size=(10, 6, 3, 3)).astype(np.float32),
+              image(rng, (2, 10, 5, 5), second))
