@@ -31,6 +31,8 @@ from graphc.passes.decompose import Decompose
 from graphc.passes.fold_constants import FoldConstants
 from graphc.passes.fuse import Fuse, explain
 from graphc.passes.hoist import Hoist
+from graphc.passes.layout import storage_orders
+from graphc.passes.join_pads import JoinPads
 from graphc.passes.merge_scans import MergeScans
 from graphc.passes.order import Order
 from graphc.passes.pipeline import Pipeline
@@ -46,6 +48,7 @@ SIMPLIFY = (
     Canonicalize(),                     # before folding and cse: one form of equal things
     FoldConstants(),
     EliminateCommonSubexpressions(),    # after canonicalize: forward and backward meet in the same form
+    JoinPads(),                         # before hoist and fusion: the gradient of a split is then one node
     MergeScans(),                       # after cse: equal operands are one value then; before hoist, which hides that bodies are equal
     Hoist(),                            # after cse: what does not depend on the carries is then one node, moved once
     Canonicalize(),                     # hoisting stacks and reshapes
@@ -96,7 +99,7 @@ class Compilation:
 
     @cached_property
     def plan(self) -> Plan:
-        return self._timed("plan_memory", lambda: plan_memory(self.fused, self.target, self.constants))
+        return self._timed("plan_memory", lambda: plan_memory(self.fused, self.target, self.constants, storage_orders(self.fused)))
 
     @cached_property
     def loops(self) -> LoopProgram:
