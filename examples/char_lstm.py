@@ -1,19 +1,18 @@
 """A character language model: an LSTM on the help topics of Python's own documentation, against an interpolated 5-gram model.
 
-    python examples/char_lstm.py [--steps 1000] [--hidden 256] [--characters N]
+    python examples/char_lstm.py [--steps 1200] [--hidden 320] [--characters N]
 """
 from __future__ import annotations
 
-import graphc as gc
 from graphc import nn
 from language_model import Settings, run
 
-DEFAULTS = Settings(steps=1000, hidden=256, batch=32, length=64, lr=4e-3, decay=0.01)
+DEFAULTS = Settings(steps=1200, hidden=320, batch=32, length=64, lr=3e-3, decay=0.01, dropout=0.3)
 
 
 def network(letters: int, settings: Settings) -> nn.Module:
     """ids [B, T] -> scores of the next character [B, T, letters]."""
-    return (nn.Embedding(letters, 64) >> nn.LSTM(settings.hidden, batch_first=True) >> nn.Dropout(0.2) >> nn.Linear(letters))
+    return nn.Embedding(letters, 64) >> nn.LSTM(settings.hidden, batch_first=True) >> nn.Dropout(settings.dropout) >> nn.Linear(letters)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:

@@ -4,11 +4,10 @@
 """
 from __future__ import annotations
 
-import graphc as gc
 from graphc import nn
 from language_model import Settings, run
 
-DEFAULTS = Settings(steps=1500, hidden=128, batch=32, length=64, lr=2e-3, decay=0.1)
+DEFAULTS = Settings(steps=1500, hidden=128, batch=32, length=64, lr=2e-3, decay=0.1, dropout=0.1)
 LAYERS, HEADS = 4, 4
 
 
@@ -21,7 +20,7 @@ class Positions(nn.Module):
 
 def network(letters: int, settings: Settings) -> nn.Module:
     """ids [B, T] -> scores of the next character [B, T, letters]."""
-    block = nn.TransformerBlock(HEADS, causal=True, pre_norm=True, dropout=0.1)
+    block = nn.TransformerBlock(HEADS, causal=True, pre_norm=True, dropout=settings.dropout)
     return nn.Embedding(letters, settings.hidden, std=0.02) >> Positions() >> block ** LAYERS >> nn.LayerNorm() >> nn.Linear(letters)
 
 

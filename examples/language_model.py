@@ -25,6 +25,7 @@ class Settings:
     length: int
     lr: float
     decay: float
+    dropout: float
     seed: int = 0
     characters: int = 0
     sample: int = 300
