@@ -19,13 +19,14 @@ Strides = tuple[int, ...]               # elements per step of each dim of the n
 class Nest:
     """The loop nest of a cluster.
 
-    `extents`: size of each dim. `reduced`: dims that the reductions reduce. `leaves`: strides of the operands that are inputs or
+    `extents`: size of each dim. `reduced`: dims that the `reductions` reduce. `leaves`: strides of the operands that are inputs or
     counting arrays, per use. `counters`: for nodes that need an element number (random numbers: of the element; argmax: along its
     axis), its strides. `outputs`: strides of each output (0 along dims that it does not have). `deps`: dims that each value changes with.
     """
     body: Graph
     extents: tuple[int, ...]
     reduced: frozenset[int]
+    reductions: frozenset[Node]
     leaves: Mapping[Use, Strides]
     counters: Mapping[Node, Strides]
     outputs: tuple[Strides, ...]
@@ -68,7 +69,7 @@ def nest_of_epilogue(body: Graph, inner: Node, ins: tuple[ViewType, ...]) -> Nes
     views = dict(zip(body.inputs, ins, strict=True))
     leaves = {use: _strides(m, _leaf_strides(leaf_of(use), views), space, dims) for use, m in space.uses.items()}
     counters = {node: _counter(node, space, dims) for node in body.nodes if type(node.op) in GENERATORS}
-    return Nest(body, result.type.shape, frozenset(), leaves, counters, (), (), {})
+    return Nest(body, result.type.shape, frozenset(), frozenset(), leaves, counters, (), (), {})
 
 
 ARG = tuple(op for op in REDUCTIONS if op.name in ("argmax", "argmin"))
@@ -83,9 +84,9 @@ def _build(body, space: Space, dims, groups, leaves, counters, outputs, spans) -
     reduced = frozenset(k for k, i in enumerate(last) if dims[i] in (space.reduced or ()))
     number = {dims[i]: k for k, group in enumerate(groups) for i in group}
     merged = {use: pick(s) for use, s in leaves.items()}
-    return Nest(body, tuple(prod(space.extents[dims[i]] for i in g) for g in groups), reduced, merged,
+    return Nest(body, tuple(prod(space.extents[dims[i]] for i in g) for g in groups), reduced, space.reductions, merged,
                 {node: pick(s) for node, s in counters.items()}, tuple(map(pick, outputs)),
-                tuple(frozenset(number[d] for d in span if d in number) for span in spans), _deps(body, merged, counters, last, reduced))
+                tuple(frozenset(number[d] for d in span if d in number) for span in spans), _deps(body, merged, counters, last, reduced, space))
 
 
 def _strides(m: Map, strides: Sequence[int], space: Space, dims: Sequence[int]) -> Strides:
@@ -140,7 +141,7 @@ def _merged(dims, space: Space, rows: list[Strides], spans) -> list[list[int]]:
     return groups
 
 
-def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced) -> dict[Value, frozenset[int]]:
+def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, space: Space) -> dict[Value, frozenset[int]]:
     deps: dict[Value, frozenset[int]] = {}
     for node in body.nodes:
         found: set[int] = set()
@@ -154,7 +155,7 @@ def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced) -
             if v in deps or (node, k) in leaves:
                 found |= deps[v] if v in deps else {d for d, s in enumerate(leaves[node, k]) if s}
         for v in node.outputs:
-            deps[v] = frozenset(found - reduced) if type(node.op) in REDUCTIONS else frozenset(found)
+            deps[v] = frozenset(found - reduced) if node in space.reductions else frozenset(found)
     return deps
 
 
@@ -168,9 +169,6 @@ class Stages:
     home: Mapping[Value, int]
     count: int
 
-    def reductions(self, body: Graph, stage: int) -> list[Node]:
-        return [n for n in body.nodes if type(n.op) in REDUCTIONS and self.home[n.outputs[0]] == stage + 1]
-
 
 def stages_of(nest: Nest, inner_dims: Iterable[int]) -> Stages:
     """The stages when `inner_dims` are looped over inside, once per stage."""
@@ -179,10 +177,10 @@ def stages_of(nest: Nest, inner_dims: Iterable[int]) -> Stages:
     for node in nest.body.nodes:
         ready = max([home.get(v, 0) for v in node.inputs], default=0)
         for v in node.outputs:
-            home[v] = ready + 1 if type(node.op) in REDUCTIONS else ready
+            home[v] = ready + (node in nest.reductions)
     inner = frozenset(v for v, deps in nest.deps.items() if deps & dims)
     full = [home[v] + 1 for v, span in zip(nest.body.outputs, nest.spans) if span & dims and v in home]
-    loops = [home[n.outputs[0]] for n in nest.body.nodes if type(n.op) in REDUCTIONS]
+    loops = [home[n.outputs[0]] for n in nest.reductions]
     return Stages(inner, home, max(full + loops, default=0))
 
 

@@ -29,9 +29,9 @@ class Space:
     """Grows node by node. Operands that no added node makes are leaves: inputs, scalar constants, counting arrays.
 
     `extents`: size of each dim, in order of creation. `maps`: axes of the values made by added nodes; `uses`: axes of leaves, per use.
-    `reduced`: the dims that the reductions reduce (None: no reduction yet).
+    `reduced`: the dims that the reductions reduce (None: no reduction yet); a reduction over axes of size 1 only is none of `reductions`.
     """
-    __slots__ = ("extents", "maps", "ghosts", "uses", "reduced", "number")
+    __slots__ = ("extents", "maps", "ghosts", "uses", "reduced", "reductions", "number")
 
     def __init__(self):
         self.extents: dict[int, int] = {}
@@ -39,12 +39,13 @@ class Space:
         self.ghosts: dict[Value, Map] = {}      # dims that a size-1 axis had before its reduction
         self.uses: dict[Use, Map] = {}
         self.reduced: tuple[int, ...] | None = None
+        self.reductions: frozenset[Node] = frozenset()
         self.number = 0
 
     def copy(self) -> "Space":
         new = Space()
         new.extents, new.maps, new.ghosts, new.uses = dict(self.extents), dict(self.maps), dict(self.ghosts), dict(self.uses)
-        new.reduced, new.number = self.reduced, self.number
+        new.reduced, new.reductions, new.number = self.reduced, self.reductions, self.number
         return new
 
     def add(self, node: Node) -> None:
@@ -93,6 +94,7 @@ class Space:
             raise Misfit("they reduce different axes")
         if gone and self.reduced is None:
             self.reduced = gone
+        self.reductions |= {node} if gone else set()
         keep = node.op.keepdims
         self.maps[node.outputs[0]] = tuple(() if i in axes else dims for i, dims in enumerate(source) if keep or i not in axes)
         if keep:

@@ -190,7 +190,7 @@ def _partials(nest: Nest, chunks: int) -> tuple[Partial, ...]:
     kept = nest.size(nest.kept)
     result: list[Partial] = []
     for node in nest.body.nodes:
-        if type(node.op) in REDUCTIONS:
+        if node in nest.reductions:
             dtypes = (node.inputs[0].type.dtype, index_type(nest)) if type(node.op) in ARG else (node.outputs[0].type.dtype,)
             result += [(d, chunks * kept) for d in dtypes]
     return tuple(result)
@@ -227,7 +227,7 @@ def _used_later(nest: Nest, stages: Stages) -> set[Value]:
     """Inner values that a node, reduction or output of a later stage reads."""
     found: set[Value] = set()
     for node in nest.body.nodes:
-        stage = stages.home[node.outputs[0]] - (type(node.op) in REDUCTIONS)
+        stage = stages.home[node.outputs[0]] - (node in nest.reductions)
         for v in node.inputs:
             while v.node is not None and type(v.node.op) in VIEWS:
                 v = v.node.inputs[0]
@@ -263,7 +263,7 @@ def _last_reads(nest: Nest, stages: Stages) -> dict[Value, int]:
         mine: set[Value] = set()
         for v in node.inputs:
             mine |= reads.get(v, set()) if v.node is not None else {v}
-        stage = stages.home[node.outputs[0]] - (type(node.op) in REDUCTIONS)
+        stage = stages.home[node.outputs[0]] - (node in nest.reductions)
         for x in mine:
             last[x] = max(last.get(x, 0), stage)
         for v in node.outputs:
