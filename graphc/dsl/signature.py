@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
 
+from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
 from graphc.ir.types import DType, TensorType
 
@@ -25,7 +26,10 @@ def arguments(f: Callable, frame: FrameType | None) -> tuple[Argument, ...]:
 
 def parameters(f: Callable) -> tuple[inspect.Parameter, ...]:
     """The parameters of `f`; GraphError for *args and **kwargs."""
-    found = tuple(inspect.signature(f).parameters.values())
+    try:
+        found = tuple(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):
+        raise GraphError(f"a graph is traced from a Python function, got {type(f).__name__}", user_loc()) from None
     for p in found:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             raise GraphError(f"{_name(f)}: a graph has a fixed list of arguments, {p} is not possible", location(f))

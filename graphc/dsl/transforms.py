@@ -125,8 +125,8 @@ class _Derivation:
             return _Targets((wrt,), (self._input(wrt, inputs),), "one")
         if isinstance(wrt, (tuple, list)) and wrt and all(isinstance(n, str) for n in wrt):
             return _Targets(tuple(wrt), tuple(self._input(n, inputs) for n in wrt), "tuple")
-        return self._state_targets(_owned_keys(wrt) or self.fail(
-            f"wrt= takes a name, a tuple of names, or a network with parameters, got {wrt!r}"))
+        keys = [wrt] if any(k is wrt for k in self.f.keys) else _owned_keys(wrt)
+        return self._state_targets(keys or self.fail(f"wrt= takes a name, a tuple of names, or a network with parameters, got {wrt!r}"))
 
     def _input(self, name: str, inputs: dict[str, Value]) -> Value:
         v = inputs.get(name) or next((s for s in self.b.state if s.name == name), None)

@@ -133,6 +133,8 @@ def test_state_moves_along():
     g = gc.grad(f, wrt=net)
     assert g.graph.output_names == ("0.scale",) and g.keys == (net.key,)
     close(run_graph(g, W, state=[D])["0.scale"], 2 * W * W * D)
+    for wrt in (net.key, [net], [net.key]):
+        assert gc.grad(f, wrt=wrt).graph == g.graph
     both = gc.value_and_grad(f, wrt=net)
     assert both.graph.output_names == ("value", "0.scale")
     close(run_graph(gc.grad(f, "x"), W, state=[D]), 2 * W * D * D)

@@ -298,6 +298,7 @@ GRAD_MISTAKES = [
     (lambda: gc.grad(rows, wrt="w"), ("it returns f32[3]", "gc.sum or gc.mean", "gc.vjp")),     # here
     (lambda: gc.grad(pair, wrt="w"), ("it returns 2 arrays",)),                 # here
     (lambda: gc.grad(plain, wrt="w"), ("put @gc.graph above",)),                # here
+    (lambda: gc.graph(3), ("traced from a Python function, got int",)),         # here
     (lambda: gc.jacobian(pair, wrt="w"), ("it returns 2 arrays",)),             # here
     (lambda: gc.vjp(only_by_choice, wrt="v"), ("'v' is not one",)),             # here
     (lambda: gc.grad(only_by_choice, wrt="w"), ("'w' reaches the result only through argmax",)),
