@@ -18,7 +18,7 @@ from op_sample import FLOATS, Sample, distinct, each, floats, ints, values
 INF, NAN = np.inf, np.nan
 REDUCED = (((33,), (0,)), ((100,), (0,)), ((1,), (0,)), ((3, 17), (1,)), ((17, 3), (0,)), ((2, 3, 7), (0, 2)), ((2, 3, 7), (1,)), ((8, 8), (0, 1)), ((5, 1), (1,)),
            ((3, 0), (0,)), ((4, 5), ()), ((), ()))
-ODD = np.array([[1, 2, NAN, 0], [INF, 1, 2, -1], [-INF, 0, 1, INF], [-INF, -INF, -INF, -INF], [1e30, -1e30, 1, 0]])
+ODD = np.array([[1, 2, NAN, 0], [INF, 1, 2, -1], [-INF, 0, 1, INF], [-INF, -INF, -INF, -INF], [3e7, -3e7, 0, 0]])
 
 
 def wide(array) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Op
@@ -16,12 +17,13 @@ from graphc.ir.ops.scan_ops import CumProd
 from graphc.ir.ops.sort import Sort, TopK
 from graphc.ir.types import TensorType, f64, i64
 from graphc.passes.backward import backward
+from graphc.passes.dce import EliminateDeadCode
 
 INF, NAN = np.inf, np.nan
 
 
-def gradients(op: Op, *arrays, order: int = 1, seed=None):
-    """Gradients of the (weighted) sum of the first output, or, for order n, of the sum of the gradients of order n - 1."""
+def gradients(op: Op, *arrays, order: int = 1, seed=None, only: bool = False):
+    """Gradients of the (weighted) sum of the first output, or, for order n, of the sum of the gradients of order n - 1. `only`: nothing else runs."""
     b = Builder()
     arrays = [np.asarray(a, float) if not isinstance(a, np.ndarray) else a for a in arrays]
     ins = [b.input(f"x{i}", TensorType(f64 if a.dtype.kind == "f" else i64, a.shape)) for i, a in enumerate(arrays)]
@@ -32,7 +34,8 @@ def gradients(op: Op, *arrays, order: int = 1, seed=None):
         grads = backward(b, list(b.nodes), {total: b.constant(1.0, f64)}, floats)
         total = b.add(b.constant(0.0, f64), b.sum(grads[0], axes=tuple(range(grads[0].type.rank))))
     with np.errstate(all="ignore"):
-        return evaluate(b.finish(grads), arrays)
+        graph = b.finish(grads)
+        return evaluate(EliminateDeadCode().run(graph) if only else graph, arrays)
 
 
 @pytest.mark.parametrize("op, x, expect", (
@@ -101,6 +104,12 @@ def test_cross_entropy_of_sure_logits():
     x, ids = np.array([[1000.0, 0], [1000, 0]]), np.array([0, 1])
     np.testing.assert_allclose(gradients(CrossEntropy(1, "none"), x, ids)[0], [[0, 0], [1, -1]])
     np.testing.assert_allclose(gradients(CrossEntropy(1, "mean", ignore_index=1), x, ids)[0], [[0, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("bad", (2, -1))
+def test_cross_entropy_gradient_alone_checks_ids(bad):
+    with pytest.raises(GraphError, match=f"position {bad} is outside"):
+        gradients(CrossEntropy(1), np.zeros((1, 2)), np.array([bad]), only=True)
 
 
 def test_bce_of_sure_logits():

@@ -10,7 +10,7 @@ import numpy as np
 from graphc.errors import GraphError
 from graphc.ir.op import Composite, Cost, require
 from graphc.ir.ops.constant import count, number
-from graphc.ir.types import TensorType, normalize_axis, shape_text
+from graphc.ir.types import TensorType, i32, normalize_axis, shape_text
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -111,23 +111,27 @@ class CrossEntropy(Composite):
             return np.asarray(loss.sum() / np.sum(kept) if self.reduction == "mean" else _reduced_array(loss, self.reduction), x.dtype)
 
     def decompose(self, b, x, ids):
-        lse, kept = b.logsumexp(x, axes=self._axes(x)), self._kept(b, ids)
-        safe = ids if kept is None else b.where(kept, ids, number(b, 0, ids))
-        picked = b.reshape(b.take_along_axis(x, self._expanded(b, safe, x), axis=self._axes(x)[0]), shape=ids.type.shape)
-        loss = b.sub(lse, picked)
+        kept = self._kept(b, ids)
+        lse, picked = self._lse_and_picked(b, x, ids, kept)
+        loss = b.reshape(b.sub(lse, picked), shape=ids.type.shape)
         if self.label_smoothing:
-            level = b.sub(lse, b.mean(x, axes=self._axes(x)))
+            level = b.sub(b.reshape(lse, shape=ids.type.shape), b.mean(x, axes=self._axes(x)))
             loss = b.add(b.mul(loss, 1 - self.label_smoothing), b.mul(level, self.label_smoothing))
         return reduced(b, self._masked(b, loss, kept), self.reduction, self._divisor(b, kept, x))
 
     def vjp(self, b, gs, ins, outs):
+        """(softmax - target) g. At the id, p - 1 is expm1(log p) with the logit read through the id: so a gradient alone still checks ids."""
         x, ids = ins
         kept = self._kept(b, ids)
         g = spread(b, gs[0], x.type.with_shape(ids.type.shape), self.reduction, self._divisor(b, kept, x))
-        g = self._masked(b, g, kept)
-        lse = self._expanded(b, b.logsumexp(x, axes=self._axes(x)), x)
-        off = b.sub(b.exp(b.sub(x, lse)), self._target(b, x, ids))
-        return b.mul(self._expanded(b, g, x), off), None
+        lse, picked = self._lse_and_picked(b, x, ids, kept)
+        at_id = b.expm1(b.sub(picked, lse))
+        if self.label_smoothing:
+            at_id = b.add(at_id, self.label_smoothing)
+        off = b.where(self._hit(b, x, self._safe(b, ids, kept)), at_id, b.exp(b.sub(x, lse)))
+        if self.label_smoothing:
+            off = b.sub(off, b.div(number(b, self.label_smoothing, x), count(b, x.type.shape[self._axes(x)[0]], x.type.dtype)))
+        return b.mul(self._expanded(b, self._masked(b, g, kept), x), off), None
 
     def cost(self, x, ids):
         return Cost(12 * x.size, x.nbytes + ids.nbytes + self.infer(x, ids).nbytes)
@@ -140,15 +144,19 @@ class CrossEntropy(Composite):
         axis = self._axes(x)[0]
         return b.reshape(rows, shape=x.type.shape[:axis] + (1,) + x.type.shape[axis + 1:])
 
-    def _target(self, b, x, ids):
-        """The smoothed one-hot row of each id; a comparison, so that it fuses."""
+    def _lse_and_picked(self, b, x, ids, kept):
+        """logsumexp of each row and its logit of the id, with the axis of classes as 1."""
+        safe = self._expanded(b, self._safe(b, ids, kept), x)
+        return b.logsumexp(x, axes=self._axes(x), keepdims=True), b.take_along_axis(x, safe, axis=self._axes(x)[0])
+
+    def _safe(self, b, ids, kept):
+        return ids if kept is None else b.where(kept, ids, number(b, 0, ids))
+
+    def _hit(self, b, x, ids):
+        """Where the class is the id: a comparison in i32, so that it fuses and fills the lanes of an f32 kernel."""
         axis, = self._axes(x)
-        shape = tuple(d if i == axis else 1 for i, d in enumerate(x.type.shape))
-        hit = b.eq(b.iota(shape=shape, axis=axis, dtype=ids.type.dtype), self._expanded(b, ids, x))
-        target = b.where(hit, number(b, 1 - self.label_smoothing, x), number(b, 0, x))
-        if not self.label_smoothing:
-            return target
-        return b.add(target, b.div(number(b, self.label_smoothing, x), count(b, x.type.shape[axis], x.type.dtype)))
+        classes = b.iota(shape=tuple(d if i == axis else 1 for i, d in enumerate(x.type.shape)), axis=axis, dtype=i32)
+        return b.eq(classes, self._expanded(b, b.cast(ids, dtype=i32), x))
 
     def _kept(self, b, ids):
         return None if self.ignore_index is None else b.ne(ids, self.ignore_index)

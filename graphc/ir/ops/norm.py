@@ -48,7 +48,7 @@ class Softmax(SoftmaxLike):
 
     def decompose(self, b, x):
         e = b.exp(self._shifted(b, x))
-        return b.div(e, b.sum(e, axes=self._axes(x), keepdims=True))
+        return b.mul(e, b.div(1, b.sum(e, axes=self._axes(x), keepdims=True)))      # one division a row; the sum is >= 1
 
     def vjp(self, b, gs, ins, outs):
         g, y = gs[0], outs[0]
@@ -216,7 +216,7 @@ class BatchNorm(Composite):
         rank, axes = x.type.rank, _not_channels(x.type.rank)
         _, far, var = _moments(b, x, axes)
         n, scale = reduced_count(b, x, axes), b.rsqrt(b.add(var, self.eps))
-        dx, dgamma, dbeta = self._from_y(b, gs[0], gamma, b.mul(far, scale), scale, n) if gs[0] is not None else (None, None, None)
+        dx, dgamma, dbeta = self._from_y(b, gs[0], gamma, far, scale, n) if gs[0] is not None else (None, None, None)
         if gs[1] is not None:
             spread = b.broadcast_to(b.div(per_channel(b, gs[1], rank), n), shape=x.type.shape)
             dx = spread if dx is None else b.add(dx, spread)
@@ -228,11 +228,12 @@ class BatchNorm(Composite):
     def cost(self, x, gamma, beta):
         return Cost(8 * x.size, 3 * x.nbytes)
 
-    def _from_y(self, b, g, gamma, y, scale, n):
-        """Gradients of x, gamma and beta from that of the first output; y is standardized x."""
+    def _from_y(self, b, g, gamma, far, scale, n):
+        """Gradients of x, gamma and beta from that of the first output; far scale is standardized x."""
         rank, axes = g.type.rank, _not_channels(g.type.rank)
-        dbeta, dgamma = b.sum(g, axes=axes, keepdims=True), b.sum(b.mul(g, y), axes=axes, keepdims=True)
-        inner = b.sub(b.sub(g, b.div(dbeta, n)), b.mul(y, b.div(dgamma, n)))
+        dbeta = b.sum(g, axes=axes, keepdims=True)
+        dgamma = b.sum(b.mul(g, b.mul(far, scale)), axes=axes, keepdims=True)
+        inner = b.sub(b.sub(g, b.div(dbeta, n)), b.mul(far, b.mul(scale, b.div(dgamma, n))))
         dx = b.mul(b.mul(per_channel(b, gamma, rank), scale), inner)
         return dx, b.reshape(dgamma, shape=gamma.type.shape), b.reshape(dbeta, shape=gamma.type.shape)
 

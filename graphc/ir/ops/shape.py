@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.ir.op import Composite, Cost, Op, require
 from graphc.ir.ops.constant import full, number
-from graphc.ir.types import Dim, TensorType, broadcast_shapes, i64, normalize_axes, normalize_axis, shape_text
+from graphc.ir.types import Dim, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class Triangle(Composite):
         return x
 
     def decompose(self, b, x):
-        rows, columns = (b.iota(shape=x.type.shape[-2:], axis=axis, dtype=i64) for axis in (0, 1))
+        rows, columns = (b.iota(shape=x.type.shape[-2:], axis=axis, dtype=i32) for axis in (0, 1))
         inside = getattr(b, self.compare)(columns, b.add(rows, self.k))
         return b.where(inside, x, number(b, 0, x))
 
