@@ -67,6 +67,31 @@ def test_gradients_are_differences(sample: Sample):
     assert_gradients(b, gradient_product(b, total, wrt, sample.name), wrt, sample.arrays)
 
 
+@named(SMOOTH)
+def test_forward_mode_is_two_vjps(sample: Sample):
+    """The gradient of <vjp(g), v> in g is the derivative along v: every gradient rule is linear in g and differentiable in it."""
+    b = Builder()
+    ins = [b.input(f"x{i}", t) for i, t in enumerate(sample.types)]
+    outs = [v for v in b.apply(sample.op, ins) if v.type.dtype.is_float]
+    value, wrt = b.finish(outs), [v for v in ins if v.type.dtype.is_float]
+    seeds = [b.input(f"g{i}", v.type) for i, v in enumerate(outs)]
+    directions = [rng_for(sample.name, i).uniform(-1, 1, v.type.shape) for i, v in enumerate(wrt)]
+    grads = backward(b, list(b.nodes), dict(zip(outs, seeds)), wrt)
+    total = b.constant(0.0, f64)
+    for g, direction in zip(grads, directions):
+        if g is not None:
+            total = b.add(total, b.sum(b.mul(g, b.constant(direction)), axes=tuple(range(direction.ndim))))
+    slopes = backward(b, list(b.nodes), {total: b.constant(1.0, f64)}, seeds)
+    arrays = [*sample.arrays, *(np.zeros(v.type.shape) for v in outs)]
+    actual = iter(evaluate(b.finish([v for v in slopes if v is not None]), arrays))
+    along = iter(directions)
+    path = [next(along) if v in wrt else 0 for v in ins]
+    high, low = (evaluate(value, [a + sign * STEP * d if v in wrt else a for v, a, d in zip(ins, sample.arrays, path)]) for sign in (1, -1))
+    for v, slope, up, down in zip(outs, slopes, high, low):
+        expect = (up - down) / (2 * STEP)
+        np.testing.assert_allclose(next(actual) if slope is not None else 0, expect, rtol=1e-6, atol=1e-7 * (1 + np.abs(up).max()))
+
+
 def check_reference(sample: Sample) -> tuple[np.ndarray, ...]:
     before = [a.copy() for a in sample.arrays]
     outs, results = as_tuple(sample.op.infer(*sample.types)), sample.expected()
