@@ -28,6 +28,7 @@ LOG = (0.3333333134651184, -0.2500081956386566, 0.20001226663589478, -0.16623356
        -0.13160181045532227, 0.127615824341774, -0.0763450562953949)
 SIN = (-0.16666655242443085, 0.008332177996635437, -0.00019517233886290342)
 COS = (0.04166664555668831, -0.0013887366512790322, 2.4438379114144482e-05)
+TANH = (-0.33333146572113037, 0.1331898421049118, -0.05078883469104767)
 ERF_SMALL = (0.12837916612625122, -0.37612634897232056, 0.11283701658248901, -0.026859702542424202, 0.0052017164416611195,
              -0.0008149808272719383, 8.397805504500866e-05)
 ERF_LARGE = (0.12855273485183716, 0.6356207132339478, 0.10527147352695465, -0.022683357819914818, 0.0029358346946537495,
@@ -43,6 +44,8 @@ ROUNDER64 = 1.5 * 2.0 ** 52
 ONE_BITS = 127 << 23                # 1.0f
 SIGN_BIT = -(1 << 31)
 HALF_SQRT_BITS = 0x3F3504F3         # sqrt(1/2)
+SHIFT = 25                          # 2^(n + SHIFT) is normal for all n >= -151
+TANH_SPLIT = 0.28125
 TINY = 2.0 ** -30                   # below it expm1(x) and log1p(x) round to x (also -0 to -0)
 ERF_SPLIT, ERF_END = 0.921875, 4.0
 TRIG_LIMIT = 1e5                    # where the three parts of pi/2 stop being enough
@@ -58,13 +61,19 @@ LN2_HI, LN2_LO = _parts(LN2, LN2 - float(np.float32(LN2)))
 PIO2_HI, PIO2_MID, PIO2_LO = _parts(pi / 2, pi / 2 - float(np.float32(pi / 2)), -1.7151245100058e-15)
 
 
-def horner(f: Arithmetic, x: Val, coefficients: Sequence[float]) -> Val:
-    """c0 + c1 x + c2 x^2 + …, one fma for each coefficient but the last."""
-    *rest, last = coefficients
-    total = f.const(last, x.dtype, x.lanes)
-    for c in reversed(rest):
-        total = f.fma(total, x, c)
+def polynomial(f: Arithmetic, x: Val, square: Val, coefficients: Sequence[float]) -> Val:
+    """c0 + c1 x + c2 x^2 + …: pairs c0 + c1 x joined by Horner's rule in x^2. One fma for each coefficient but the last,
+    as Horner's rule has, in half as many dependent steps."""
+    pairs = [_pair(f, x, coefficients[k:k + 2]) for k in range(0, len(coefficients), 2)]
+    total = pairs.pop()
+    while pairs:
+        total = f.fma(total, square, pairs.pop())
     return total
+
+
+def _pair(f: Arithmetic, x: Val, coefficients: Sequence[float]) -> Val:
+    first = f.const(coefficients[0], x.dtype, x.lanes)
+    return first if len(coefficients) == 1 else f.fma(x, coefficients[1], first)
 
 
 class Reduced(NamedTuple):
@@ -90,21 +99,20 @@ def _power_of_two(f: Arithmetic, bits: Val) -> Val:
     return f.bitcast(f.add(f.shl(bits, 23), ONE_BITS), f32)
 
 
-def _scale(f: Arithmetic, value: Val, bits: Val) -> Val:
-    """value * 2^n in two steps: a result that is subnormal is rounded once, one too large becomes infinity."""
-    half = f.ashr(bits, 1)
-    return f.mul(f.mul(value, _power_of_two(f, half)), _power_of_two(f, f.sub(bits, half)))
+def _scale(f: Arithmetic, value: Val, bits: Val, argument: Val) -> Val:
+    """value * 2^n, -151 <= n <= 129, n of the sign of `argument`: times 2^(n+25) 2^-25 or 2^(n-1) 2^1, whose first factors are
+    normal; so a subnormal result is rounded once, and one too large becomes infinity."""
+    negative = f.lt(f.bitcast(argument, i32), 0)
+    bias = f.select(negative, f.const(127 + SHIFT << 23, i32, value.lanes), 126 << 23)
+    rest = f.select(negative, f.const(2.0 ** -SHIFT, f32, value.lanes), 2.0)
+    return f.mul(f.mul(value, f.bitcast(f.add(f.shl(bits, 23), bias), f32)), rest)
 
 
 def exp(f: Arithmetic, x: Val) -> Val:
     """x = n ln 2 + r; 2^n e^r. Clamped where the result has long been 0 or infinity."""
-    return _exp_clamped(f, f.max(f.min(x, 89.0), -104.5))
-
-
-def _exp_clamped(f: Arithmetic, x: Val) -> Val:
-    """exp for -105 < x < 90, or NaN."""
+    x = f.max(f.min(x, 89.0), -104.5)
     r, _, bits = _reduce_ln2(f, x)
-    return _scale(f, f.add(f.fma(f.mul(r, r), horner(f, r, EXP), r), 1.0), bits)
+    return _scale(f, f.add(_series(f, r, EXP), 1.0), bits, x)
 
 
 def exp2(f: Arithmetic, x: Val) -> Val:
@@ -112,34 +120,48 @@ def exp2(f: Arithmetic, x: Val) -> Val:
     x = f.max(f.min(x, 129.0), -151.0)
     shifted = f.add(x, ROUNDER)
     r = f.sub(x, f.sub(shifted, ROUNDER))
-    return _scale(f, f.fma(r, horner(f, r, EXP2), 1.0), f.bitcast(shifted, i32))
+    return _scale(f, f.fma(r, polynomial(f, r, f.mul(r, r), EXP2), 1.0), f.bitcast(shifted, i32), x)
 
 
-def _expm1_of_rest(f: Arithmetic, r: Val) -> Val:
-    return f.fma(f.mul(r, r), horner(f, r, EXPM1), r)
+def _series(f: Arithmetic, r: Val, coefficients: Sequence[float]) -> Val:
+    """r + r^2 (c0 + c1 r + …)"""
+    square = f.mul(r, r)
+    return f.fma(square, polynomial(f, r, square, coefficients), r)
 
 
 def expm1(f: Arithmetic, x: Val) -> Val:
     """e^x - 1 = 2 (2^(n-1) (e^r - 1) + (2^(n-1) - 1/2)); halved because 2^128 is no float."""
     r, _, bits = _reduce_ln2(f, f.max(f.min(x, 89.0), -30.0))
     half_power = _power_of_two(f, f.sub(bits, 1))
-    half_result = f.fma(half_power, _expm1_of_rest(f, r), f.sub(half_power, 0.5))
+    half_result = f.fma(half_power, _series(f, r, EXPM1), f.sub(half_power, 0.5))
     return f.select(f.lt(f.abs(x), TINY), x, f.add(half_result, half_result))
 
 
 def sigmoid(f: Arithmetic, x: Val) -> Val:
-    """With e = exp(-|x|): 1 / (1 + e), or e / (1 + e) for negative x; both are free of cancellation and overflow."""
-    e = _exp_clamped(f, f.max(f.neg(f.abs(x)), -104.5))
-    return f.div(f.select(f.lt(x, 0.0), e, 1.0), f.add(e, 1.0))
+    """With e = exp(-|x|) = 2^n (1 + s): 1 / (1 + e), or e / (1 + e) for negative x; both free of cancellation and overflow.
+
+    What the rounded 1 + e lacks is taken off s, where it costs no further rounding.
+    """
+    r, _, bits = _reduce_ln2(f, f.max(f.neg(f.abs(x)), -104.5))
+    s = _series(f, r, EXP)
+    shifted_power = f.bitcast(f.add(f.shl(bits, 23), 127 + SHIFT << 23), f32)
+    power = f.mul(shifted_power, 2.0 ** -SHIFT)
+    mantissa = f.add(s, 1.0)
+    total = f.fma(power, mantissa, 1.0)
+    lack = f.fma(power, mantissa, f.sub(1.0, total))
+    top = f.mul(f.mul(f.add(f.sub(s, lack), 1.0), shifted_power), 2.0 ** -SHIFT)
+    return f.div(f.select(f.lt(x, 0.0), top, 1.0), total)
 
 
 def tanh(f: Arithmetic, x: Val) -> Val:
-    """m / (m + 2) with m = expm1(2 |x|), which keeps its relative accuracy near 0; 1 from |x| = 10 on."""
-    twice = f.min(f.abs(x) * 2.0, 20.0)
-    r, _, bits = _reduce_ln2(f, twice)
+    """m / (m + 2) with m = expm1(2 |x|), 1 from |x| = 10 on; a polynomial near 0, where the quotient's roundings add up."""
+    t = f.min(f.abs(x), 10.0)
+    r, _, bits = _reduce_ln2(f, f.add(t, t))
     power = _power_of_two(f, bits)
-    m = f.fma(power, _expm1_of_rest(f, r), f.sub(power, 1.0))
-    return f.copysign(f.div(m, f.add(m, 2.0)), x)
+    m = f.fma(power, _series(f, r, EXPM1), f.sub(power, 1.0))
+    square = f.mul(t, t)
+    small = f.fma(f.mul(square, t), polynomial(f, square, f.mul(square, square), TANH), t)
+    return f.copysign(f.select(f.lt(t, TANH_SPLIT), small, f.div(m, f.add(m, 2.0))), x)
 
 
 def log(f: Arithmetic, x: Val) -> Val:      # noqa: A001 – the name in the table of functions
@@ -157,7 +179,7 @@ def log(f: Arithmetic, x: Val) -> Val:      # noqa: A001 – the name in the tab
 def _log_sum(f: Arithmetic, n: Val, g: Val) -> Val:
     """n ln 2 + log(1 + g), small terms first."""
     square = f.mul(g, g)
-    tail = f.fma(f.mul(square, g), horner(f, g, LOG), f.mul(n, LN2_LO))
+    tail = f.fma(f.mul(square, g), polynomial(f, g, square, LOG), f.mul(n, LN2_LO))
     return f.fma(n, LN2_HI, f.add(f.fma(square, -0.5, tail), g))
 
 
@@ -187,8 +209,9 @@ def _sin_cos(f: Arithmetic, x: Val, which: str) -> Val:
     n, bits = _round_multiple(f, magnitude, 2 / pi)
     r = f.fma(n, -PIO2_LO, f.fma(n, -PIO2_MID, f.fma(n, -PIO2_HI, magnitude)))
     square = f.mul(r, r)
-    sine = f.fma(f.mul(square, r), horner(f, square, SIN), r)
-    cosine = f.fma(f.mul(square, square), horner(f, square, COS), f.fma(square, -0.5, 1.0))
+    fourth = f.mul(square, square)
+    sine = f.fma(f.mul(square, r), polynomial(f, square, fourth, SIN), r)
+    cosine = f.fma(fourth, polynomial(f, square, fourth, COS), f.fma(square, -0.5, 1.0))
     quadrant = bits if which == "sin" else f.add(bits, 1)
     value = f.select(f.eq(f.and_(quadrant, 1), 0), sine, cosine)
     sign = f.shl(f.and_(quadrant, 2), 30)
@@ -201,10 +224,11 @@ def _sin_cos(f: Arithmetic, x: Val, which: str) -> Val:
 def erf(f: Arithmetic, x: Val) -> Val:
     """An odd polynomial near 0; 1 - exp(-P(|x|)) beyond; 1 from 4 on."""
     t = f.min(f.abs(x), ERF_END)
-    small = f.fma(t, horner(f, f.mul(t, t), ERF_SMALL), t)
-    exponent = f.fma(t, horner(f, t, ERF_LARGE), t)
+    square = f.mul(t, t)
+    small = f.fma(t, polynomial(f, square, f.mul(square, square), ERF_SMALL), t)
+    exponent = f.fma(t, polynomial(f, t, square, ERF_LARGE), t)
     r, _, bits = _reduce_ln2(f, f.neg(exponent))
-    large = f.sub(1.0, f.mul(f.add(_expm1_of_rest(f, r), 1.0), _power_of_two(f, bits)))
+    large = f.sub(1.0, f.mul(f.add(_series(f, r, EXPM1), 1.0), _power_of_two(f, bits)))
     return f.copysign(f.select(f.lt(t, ERF_SPLIT), small, large), x)
 
 
@@ -230,7 +254,7 @@ def _log2_f64(f: Arithmetic, base: Val) -> Val:
     fraction = f.bitcast(f.add(f.and_(offset, (1 << 52) - 1), 0x3FE6A09E667F3BCD), f64)
     n = f.cast(f.cast(f.ashr(offset, 52), i32), f64)
     g = f.sub(fraction, 1.0)
-    result = f.fma(g, horner(f, g, POW_LOG2), n)
+    result = f.fma(g, polynomial(f, g, f.mul(g, g), POW_LOG2), n)
     return f.select(f.eq(wide, 0.0), -inf, f.select(f.lt(wide, inf), result, wide))
 
 
@@ -240,7 +264,7 @@ def _exp2_f64(f: Arithmetic, z: Val) -> Val:
     shifted = f.add(z, ROUNDER64)
     r = f.sub(z, f.sub(shifted, ROUNDER64))
     power = f.bitcast(f.add(f.shl(f.bitcast(shifted, i64), 52), 1023 << 52), f64)
-    return f.mul(f.fma(r, horner(f, r, POW_EXP2), 1.0), power)
+    return f.mul(f.fma(r, polynomial(f, r, f.mul(r, r), POW_EXP2), 1.0), power)
 
 
 F32 = {"exp": exp, "exp2": exp2, "expm1": expm1, "log": log, "log1p": log1p, "sin": sin, "cos": cos, "tanh": tanh,
