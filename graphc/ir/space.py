@@ -147,7 +147,7 @@ class Space:
             if not dims:
                 ghosts = self.ghosts.get(v)
                 hints[axis] = hints[axis] or (ghosts[i] if ghosts else ())
-            elif axes[axis] is None:
+            elif not axes[axis]:
                 axes[axis] = dims
             elif axes[axis] != dims:
                 raise Misfit("they run over different dims")
