@@ -19,6 +19,8 @@ STEP_OVERHEAD = 0.5             # cycles of loop control for each step of k
 TILE_FLOPS = 6_500_000          # 50 to 70 µs of one core
 SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
 TILES = 32                      # tiles worth having, whatever the thread count
+DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
+PARTIALS = 4 << 20              # elements of partial results at most
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
 
 
@@ -71,18 +73,25 @@ def _dot_schedule(p: Phase, machine: _Machine) -> DotSchedule:
 # --- register tiles ------------------------------------------------------------------------------------------------------
 
 def _tile_schedule(p: Phase, machine: _Machine) -> TileSchedule:
-    m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
+    m, n = p.extent(p.m), p.extent(p.n)
     mr, vectors = _register_tile(m, n, machine)
     nr = vectors * machine.lanes
-    a = _a_source(p, n, nr, machine)
-    b = _b_source(p, m, mr, a, machine)
+    deep = _is_deep(p)
+    a = _a_source(p, n, nr, deep, machine)
+    b = _b_source(p, m, mr, deep, machine)
     sums = _sum_blocks(p, a, b, nr, machine)
-    rows, columns = _tile_size(p, mr, nr, a, b, machine)
+    rows, columns = _deep_tile(p, mr, nr) if deep else _tile_size(p, mr, nr, b, machine)
     tiles = p.extent(p.batch) * -(-m // rows) * columns.count(group_sizes(p, p.n))
     splits = _splits(p, tiles, sums)
     if tiles * splits == 1:
         a, b = ("tile" if s == "shared" else s for s in (a, b))
     return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits)
+
+
+def _is_deep(p: Phase) -> bool:
+    """Sums much longer than the output is wide (gradients of weights): tiles take all or much of the output and a part of the sum."""
+    m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
+    return k >= 4 * max(m, n) and p.extent(p.batch) * -(-m * n // DEEP_TILE) < TILES // 2
 
 
 def _register_tile(m: int, n: int, machine: _Machine) -> tuple[int, int]:
@@ -110,7 +119,7 @@ def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
     return position
 
 
-def _a_source(p: Phase, n: int, nr: int, machine: _Machine) -> str:
+def _a_source(p: Phase, n: int, nr: int, deep: bool, machine: _Machine) -> str:
     """Rows are read in place, one broadcast an element, when they lie along k, or when each element is used a few times only."""
     inner = p.k[-1]
     run = prod(group_sizes(p, p.k)[_linear_from(p.a, p, p.k):])
@@ -118,10 +127,10 @@ def _a_source(p: Phase, n: int, nr: int, machine: _Machine) -> str:
     step = abs(p.a.strides[inner])
     if in_place and (step <= 1 or n <= 2 * nr or run * 64 <= machine.target.l1 // 2):
         return "place"
-    return "tile" if p.batch or run < 32 else "shared"
+    return "tile" if p.batch or deep else "shared"
 
 
-def _b_source(p: Phase, m: int, mr: int, a: str, machine: _Machine) -> str:
+def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: _Machine) -> str:
     """Vectors are read in place when they lie along n and there are too few rows, or too little data, for packing to pay."""
     inner, k = p.n[-1], p.extent(p.k)
     straight = len(p.n) == 1 and len(p.k) == 1
@@ -129,9 +138,8 @@ def _b_source(p: Phase, m: int, mr: int, a: str, machine: _Machine) -> str:
         span = k * abs(p.b.strides[p.k[0]])
         if m <= 3 * mr or span <= machine.elements(machine.target.l1) * 2:
             return "place"
-    if p.batch or (p.b.strides[inner] == 1 and len(p.n) > 1):
-        return "tile"
-    return "shared"
+    windows = p.b.strides[inner] == 1 and len(p.n) > 1          # overlapping runs of an image: packed whole they would be many images
+    return "tile" if p.batch or deep or windows else "shared"
 
 
 def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: _Machine) -> Cut:
@@ -152,14 +160,22 @@ def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: _Machine) -> Cut:
     return Cut(0, k)
 
 
-def _tile_size(p: Phase, mr: int, nr: int, a: str, b: str, machine: _Machine) -> tuple[int, Cut]:
+def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: _Machine) -> tuple[int, Cut]:
+    """Rows and columns worth TILE_FLOPS; more where each tile packs its own columns, so that enough rows share the packing."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS)
     area = max(budget / (2 * k), 24 * mr * nr)
-    tall = 512 if b == "tile" else 96
-    rows = _even(m, max(mr, min(tall, area / min(n, 4 * nr))), mr)
+    tall = min(m, 256) if b == "tile" else min(96, area / min(n, 4 * nr))
+    rows = _even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     return rows, _column_cut(group_sizes(p, p.n), columns, nr)
+
+
+def _deep_tile(p: Phase, mr: int, nr: int) -> tuple[int, Cut]:
+    """All rows and columns if their sums fit in L2, else fewer columns, then fewer rows."""
+    m = p.extent(p.m)
+    rows = _even(m, min(m, 256), mr)
+    return rows, _column_cut(group_sizes(p, p.n), DEEP_TILE / rows, nr)
 
 
 def _column_cut(sizes: tuple[int, ...], columns: float, nr: int) -> Cut:
@@ -182,8 +198,8 @@ def _splits(p: Phase, tiles: int, sums: Cut) -> int:
     """Parts of the sum: as many as the tiles fall short of keeping the cores busy, each worth its own tile."""
     blocks = sums.count(group_sizes(p, p.k))
     outputs = p.extent(p.batch + p.m + p.n)
-    useful = min(TILES // max(1, tiles), p.flops // (2 * SMALL_FLOPS * max(1, tiles)), blocks, p.extent(p.k) // 128)
-    if tiles >= TILES // 2 or useful < 2 or useful * outputs > 4 << 20:
+    useful = min(2 * TILES // max(1, tiles), p.flops // (2 * SMALL_FLOPS * tiles), blocks, p.extent(p.k) // 128, PARTIALS // outputs)
+    if tiles >= TILES // 2 or useful < 2:
         return 1
     return -(-blocks // -(-blocks // useful))
 

@@ -31,19 +31,21 @@ class Panels:
 
 def pack_b(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:
     """Packs a range of columns and of k."""
-    p = job.phase
-    if p.b.strides[p.n[-1]] == 1 and len(p.n) == 1:
-        _copy_panels(job, batch, columns, sums, target)
-    elif p.b.strides[p.n[-1]] == 1 or p.b.strides[p.k[-1]] != 1:
-        _copy_runs(job, batch, columns, sums, target)
-    else:
-        _transpose_columns(job, batch, columns, sums, target)
+    PACKERS[b_packing(job)](job, batch, columns, sums, target)
 
 
-def b_is_row_major(job: Job) -> bool:
-    """Whether a tile's columns are packed side by side (several dims, copied run by run) rather than in panels."""
+def b_packing(job: Job) -> str:
+    """ "panels": vectors along the only column dim; "turn": vectors along k, transposed; "runs": runs along the innermost column
+    dim, side by side (as vectors where it is contiguous).
+    """
     p = job.phase
-    return not (p.b.strides[p.n[-1]] == 1 and len(p.n) == 1) and (p.b.strides[p.n[-1]] == 1 or p.b.strides[p.k[-1]] != 1)
+    straight = p.b.strides[p.n[-1]] == 1
+    if straight and len(p.n) == 1:
+        return "panels"
+    run = p.sizes[p.n[-1]]
+    if p.b.strides[p.k[-1]] == 1 and (not straight or run < job.schedule.lanes // 2 and p.sizes[p.k[-1]] > run):
+        return "turn"
+    return "runs"
 
 
 def _copy_panels(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:
@@ -103,10 +105,15 @@ def _transpose_columns(job: Job, batch: Index, columns: Range, sums: Range, targ
         with walk_runs(f, sums) as (k, at, first, count):
             base = offset(p.b, batch | k | {last: first}) - p.b.base
             whole, rest = f.divmod(count, lanes)
+
+            def block(i: Ix, steps: int, mask: Val | None = None) -> None:
+                rows = [f.load(job.b, [s + base + i], lanes, mask) for s in starts]
+                for step, row in enumerate(transposed(f, rows)[:steps]):
+                    f.store(target.memory, [place + (at + i + step) * target.step], row)
             with f.loop(0, whole * lanes, lanes) as inner:
-                rows = [f.load(job.b, [s + base + inner.index], lanes) for s in starts]
-                for i, row in enumerate(transposed(f, rows)):
-                    f.store(target.memory, [place + (at + inner.index + i) * target.step], row)
+                block(inner.index, lanes)
+            if rest.is_const and rest.const >= 3:
+                return block(whole * lanes, rest.const, f.tail_mask(rest, lanes))
             with f.loop(whole * lanes, count) as inner:
                 row = gathered(f, job.b, [s + base + inner.index for s in starts])
                 f.store(target.memory, [place + (at + inner.index) * target.step], row)
@@ -156,6 +163,9 @@ def _unpack(lanes: int, block: int, width: int, half: int) -> list[int]:
             own = [start + at + w for w in range(width)]
             indices += own + [lanes + i for i in own]
     return indices
+
+
+PACKERS = {"panels": _copy_panels, "runs": _copy_runs, "turn": _transpose_columns}
 
 
 # --- rows of a -------------------------------------------------------------------------------------------------------------

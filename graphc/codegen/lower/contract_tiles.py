@@ -7,7 +7,7 @@ from math import prod
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_is_row_major, pack_a, pack_b, row_offset, vector_run
+from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset, vector_run
 from graphc.codegen.lower.contract_sweep import sweep, sweep_partials
 from graphc.codegen.lower.micro import MicroSpec, micro_kernel
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten
@@ -128,7 +128,7 @@ def _shared_panels(job: Job, memory: View, number: Ix, sums: Range) -> Panels:
 
 def b_step(job: Job) -> int:
     """Distance in packed b of two steps of k."""
-    return job.schedule.width(job.phase) if b_is_row_major(job) else job.schedule.nr
+    return job.schedule.width(job.phase) if b_packing(job) == "runs" else job.schedule.nr
 
 
 # --- the sum of one tile ---------------------------------------------------------------------------------------------------
