@@ -8,9 +8,11 @@ import hashlib
 import os
 import stat
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache as once
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 
 from graphc.config import config
@@ -19,7 +21,7 @@ from graphc.ir.target import Target
 MAGIC = b"graphc1\n"
 DIGEST_BYTES = 32
 KEPT_SHARE = 0.75               # how much of the bound is left after a clean-up, so that not every store cleans
-SCAN_EVERY = 16                 # stores between two looks at the folder's size
+SCAN_EVERY = 16                 # stores of a process between two looks at the folder's size, the first store included
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Cache:
     """Entries are files `<key>` in `folder`, at most `limit` bytes together (checked now and then)."""
     folder: Path
     limit: int
+    _stores: Iterator[int] = field(default_factory=count, repr=False, compare=False)
 
     def get(self, key: str) -> bytes | None:
         """The payload stored under `key`, or None; a broken entry is removed."""
@@ -52,7 +55,7 @@ class Cache:
             os.replace(temporary, self.folder / key)
         except OSError:
             _remove(temporary)
-        if int(key[:4], 16) % SCAN_EVERY == 0 or len(payload) > self.limit // SCAN_EVERY:
+        if next(self._stores) % SCAN_EVERY == 0 or len(payload) > self.limit // SCAN_EVERY:
             self.trim()
 
     def trim(self) -> None:

@@ -106,7 +106,7 @@ def test_stores_keep_the_bound(tmp_path):
     store = Cache(tmp_path, 100_000)
     for k in range(300):
         store.put(make_key(str(k)), bytes(3000))
-    assert store.size <= 100_000 + 40 * 3100
+    assert store.size <= 100_000 + 16 * 3100
 
 
 def test_a_huge_entry_does_not_stay(tmp_path):

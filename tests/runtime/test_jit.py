@@ -144,3 +144,31 @@ def test_cache_sizes(tmp_path):
         for name, value in (("type", kind), ("level", level), ("size", size)):
             (folder / name).write_text(f"{value}\n")
     assert host.cache_sizes(tmp_path) == {"l1": 48 << 10, "l2": 2 << 20}
+
+
+ONCE = """
+define internal i32 @"only one"(i32 %a) nounwind {
+  %b = add i32 %a, 1
+  ret i32 %b
+}
+define internal i32 @shared(i32 %a) nounwind {
+  %b = mul i32 %a, 3
+  ret i32 %b
+}
+define internal i32 @kernel(i32 %a) nounwind {
+  %b = call i32 @"only one"(i32 %a)
+  %c = call i32 @shared(i32 %b)
+  %d = call i32 @shared(i32 %c)
+  ret i32 %d
+}
+define i32 @gc_main(i32 %a) nounwind {
+  %b = call i32 @kernel(i32 %a)
+  ret i32 %b
+}
+"""
+
+
+def test_what_is_called_in_one_place_is_inlined_but_not_into_main():
+    text = jit.optimised(ONCE, runtime_target())
+    assert "only one" not in text
+    assert text.count("call i32 @kernel") == 1 and text.count("call i32 @shared") == 2
