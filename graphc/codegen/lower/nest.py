@@ -184,9 +184,9 @@ class NestLowering:
         return acc if self.by_column else reducer(node).fold(self.f, acc)
 
     def _row_outputs(self, point: Point) -> None:
-        for k, v in enumerate(self.nest.body.outputs):
-            if self._written_in(k, v) < 0:
-                self._store(k, self.body.row_value(v), point)
+        ends = [(k, self.body.row_value(v)) for k, v in enumerate(self.nest.body.outputs) if self._written_in(k, v) < 0]
+        for k, value in ends:                   # all values first: an output may lie where another one's operand does
+            self._store(k, value, point)
 
     def _store(self, k: int, value: Val, at: Point) -> None:
         strides, vector = self.nest.outputs[k], self.s.vector
