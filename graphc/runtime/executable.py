@@ -23,7 +23,7 @@ from graphc.runtime.pool import default_threads, pool
 from graphc.runtime.signature import Signature
 
 RELEASE_NS = 5_000              # calls shorter than this keep the GIL
-LONG_NS = 10_000_000            # calls longer than this are made so that Ctrl-C reaches them
+LONG_NS = 50_000_000            # calls longer than this are made so that Ctrl-C reaches them; far below a second, as it is an estimate
 TRIALS = 2                      # calls that are timed before the native entry takes over
 MIN_FRAMES = 4                  # calls in flight at once that one executable allows at least
 

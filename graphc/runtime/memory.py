@@ -6,6 +6,7 @@ import mmap
 
 import numpy as np
 
+MAP_NORESERVE = 0x4000          # Linux; Python's mmap names it from 3.12 on
 ALIGNMENT = 64
 HUGE_PAGE = 2 << 20
 LARGE = 4 << 20                 # from here on blocks start at a huge page and ask for huge pages
@@ -13,9 +14,12 @@ SMALL = 64 << 10                # below this numpy's own allocator serves arrays
 
 
 def mapped(nbytes: int) -> np.ndarray:
-    """`nbytes` zero bytes (uint8), aligned to a page, or to a huge page when large; unmapped with the last view of it."""
+    """`nbytes` zero bytes (uint8), aligned to a page, or to a huge page when large; unmapped with the last view. MemoryError."""
     slack = HUGE_PAGE if nbytes >= LARGE else 0
-    block = mmap.mmap(-1, max(nbytes, 1) + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+    try:
+        block = mmap.mmap(-1, max(nbytes, 1) + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"the system gives no {nbytes} bytes of memory: {error}") from error
     data = np.frombuffer(block, np.uint8)
     if not slack:
         return data[:nbytes]
