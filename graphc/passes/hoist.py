@@ -179,12 +179,12 @@ class _After:
                 total = self._total(w, batcher, c, plans)
                 w.map.update((old, total) for old in c.results)
 
-    def _total(self, w: Rewriter, batcher: Batcher, c: Carry, plans: list[Plan]):
+    def _total(self, w: Rewriter, batcher: Batcher, c: Carry, plans: list[Plan]) -> Value:
         total = None if splat(c.start) == 0 else c.start
         for plan in plans:
             term = plan.build(batcher)
             total = term if total is None else w.add(total, term)
-        return total
+        return total if total.type == c.inner.type else w.broadcast_to(total, shape=c.inner.type.shape)
 
 
 def _terms(loop: Loop, c: Carry) -> list[Value] | None:
@@ -195,11 +195,13 @@ def _terms(loop: Loop, c: Carry) -> list[Value] | None:
     v, terms = c.next, []
     while v is not c.inner:
         node = made.get(v)
-        if node is None or node.op != Elementwise("add") or uses[v] != 1 or any(i.type != v.type for i in node.inputs):
+        if node is None or node.op != Elementwise("add") or uses[v] != 1:
             return None
         x, y = node.inputs
         if (x in on_it) == (y in on_it):
             return None
         v, term = (x, y) if x in on_it else (y, x)
+        if v.type != c.inner.type:
+            return None
         terms.append(term)
     return terms if uses[v] == 1 else None

@@ -51,8 +51,7 @@ class Totals:
 
 
 def _elementwise(totals: Totals, node: Node) -> Plan | None:
-    if any(v.type.shape != node.outputs[0].type.shape for v in node.inputs if v in totals.varying):
-        return None
+    """Linear functions; operands broadcast after the sum as before it."""
     rule = {"add": _termwise, "sub": _termwise, "neg": _termwise, "mul": _scaled, "div": _scaled}.get(node.op.fn)
     return rule(totals, node) if rule else None
 

@@ -189,6 +189,8 @@ def test_sum_of_outer_products(reverse):
     (lambda b, h, x: b.add(b.matmul(h, b.transpose(x, perm=(1, 0))), b.matmul(x, b.transpose(h, perm=(1, 0)))), f64[2, 2]),
     (lambda b, h, x: b.sub(b.matmul(h, b.transpose(x, perm=(1, 0))), b.matmul(x, b.transpose(h, perm=(1, 0)))), f64[2, 2]),
     (lambda b, h, x: b.slice(b.matmul(h, b.transpose(x, perm=(1, 0))), start=(0, 1), stop=(2, 2), step=(1, 1)), f64[2, 1]),
+    (lambda b, h, x: b.add(b.matmul(h, b.transpose(x, perm=(1, 0))), b.sum(x, axes=(1,))), f64[2, 2]),
+    (lambda b, h, x: b.sum(b.matmul(h, b.transpose(x, perm=(1, 0))), axes=(0,), keepdims=True), f64[2, 2]),
     (lambda b, h, x: b.matmul(b.reshape(h, shape=(2, 3, 1)), b.reshape(x, shape=(2, 1, 3))), f64[2, 3, 3]),
     (lambda b, h, x: b.concat(b.matmul(h, b.transpose(x, perm=(1, 0))), h, axis=1), f64[2, 5]),
     (lambda b, h, x: b.matmul(b.reshape(b.sum(h, axes=(0,)), shape=(3, 1)), b.reshape(b.sum(x, axes=(0,)), shape=(1, 3))), f64[3, 3]),
