@@ -65,6 +65,7 @@ class Cluster:
     before: int
     space: Space | None = None
     flops: int = 0
+    is_read: bool = False           # whether another cluster depends on it
     post: set[Value] = field(default_factory=set)
 
 
@@ -127,6 +128,7 @@ class Fusion:
         cluster = Cluster(kind, number, [node], 1 << number, 0)
         for s in sources:
             cluster.before |= s.before | s.mask
+            s.is_read = True
         if kind == "nest":
             cluster.space = Space()
             self._extend(cluster.space, node)
@@ -288,6 +290,7 @@ class Fusion:
             self.of[n] = home
         home.mask |= other.mask
         home.number = min(home.number, other.number)
+        home.is_read |= other.is_read
         other.nodes = []
         home.before |= other.before
         self._depend(home, [])
@@ -298,8 +301,9 @@ class Fusion:
         for s in sources:
             if s is not c:
                 new |= s.before | s.mask
+                s.is_read = True
         c.before = new & ~c.mask
-        for d in self.clusters[max(0, c.number - WINDOW):]:
+        for d in self.clusters[max(0, c.number - WINDOW):] if c.is_read else ():
             if d.before & c.mask:
                 d.before |= c.before | c.mask
 
