@@ -36,6 +36,7 @@ class TileSchedule:
 
     rows: rows (flattened m) of a tile; columns, sums: how n is cut into tiles and k into blocks. a, b: where the micro-kernel reads
     the operand: "place" (as it lies), "shared" (packed once, before all tiles) or "tile" (packed by each tile, block by block).
+    streamed: few rows, b in place: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
     splits > 1: the blocks of the sum are dealt to so many tiles, whose partial results are added in order.
     """
     mr: int
@@ -47,6 +48,7 @@ class TileSchedule:
     a: str
     b: str
     splits: int = 1
+    streamed: bool = False
 
     @property
     def nr(self) -> int:
@@ -58,7 +60,8 @@ class TileSchedule:
 
     def __str__(self) -> str:
         split = f" split-k {self.splits}" if self.splits > 1 else ""
-        return (f"{self.mr}×{self.nr} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
+        shape = f"{self.mr} rows streamed" if self.streamed else f"{self.mr}×{self.nr}"
+        return (f"{shape} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
                 f"block {self.sums.chunk}@k{self.sums.split} a:{self.a} b:{self.b}{split}")
 
 

@@ -21,6 +21,8 @@ SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over t
 TILES = 32                      # tiles worth having, whatever the thread count
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
 PARTIALS = 4 << 20              # elements of partial results at most
+STREAM_BYTES = 8192             # of one row of b in a tile
+STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
 
 
@@ -50,6 +52,8 @@ def _phase_schedule(p: Phase, dtype: DType, machine: _Machine) -> PhaseSchedule:
         return LoopSchedule(max(1, SMALL_FLOPS // max(1, 16 * p.extent(p.k))))
     if _is_dots(p, machine):
         return _dot_schedule(p, machine)
+    if _is_stream(p, machine):
+        return _stream_schedule(p, machine)
     return _tile_schedule(p, machine)
 
 
@@ -68,6 +72,25 @@ def _dot_schedule(p: Phase, machine: _Machine) -> DotSchedule:
     vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * machine.lanes else 1
     cost = 2 * p.sizes[p.k[-1]] * p.extent(p.m)
     return DotSchedule(rows, columns, vectors, machine.lanes, max(columns, round_up(SMALL_FLOPS // 2 // cost, columns)))
+
+
+# --- rows streamed --------------------------------------------------------------------------------------------------------
+
+def _is_stream(p: Phase, machine: _Machine) -> bool:
+    """Few rows times a matrix that lies along n and is wide enough to be read in long runs."""
+    straight = len(p.n) == 1 and len(p.k) == 1 and p.b.strides[p.n[0]] == 1
+    return straight and p.extent(p.m) <= 3 and p.extent(p.n) >= 8 * machine.lanes and p.extent(p.k) >= 16
+
+
+def _stream_schedule(p: Phase, machine: _Machine) -> TileSchedule:
+    """Tiles of some KB of columns and of enough steps that each reads some 100 KB of b."""
+    m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
+    columns = Cut(0, _even(n, min(n, STREAM_BYTES // machine.itemsize), machine.lanes))
+    sums = Cut(0, min(k, 256))
+    blocks = sums.count((k,))
+    share = -(-STREAM_WORK // (columns.chunk * sums.chunk))
+    splits = max(1, min(blocks // share, 2 * TILES // (p.extent(p.batch) * columns.count((n,))), PARTIALS // (p.extent(p.batch) * m * n)))
+    return TileSchedule(m, 1, machine.lanes, m, columns, sums, "place", "place", -(-blocks // -(-blocks // splits)), True)
 
 
 # --- register tiles ------------------------------------------------------------------------------------------------------

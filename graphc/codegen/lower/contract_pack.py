@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, walk, walk_runs
+from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, vector_run, walk, walk_runs
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,6 @@ def _load_spaced(f: Function, memory: View, start: Ix, stride: int, lanes: int, 
     if stride == 1:
         return f.load(memory, [start], lanes, mask)
     return f.load(View(memory.root, (lanes,), (stride,), memory.start + start), [0], lanes, mask)
-
-
-def vector_run(f: Function, count: Ix, lanes: int, body) -> None:
-    """body(i, lanes, mask) for i = 0, lanes, … < count, the last vector masked if it is not whole."""
-    whole, rest = f.divmod(count, lanes)
-    with f.loop(0, whole * lanes, lanes) as loop:
-        body(loop.index, lanes, None)
-    if rest.is_const:
-        if rest.const:
-            body(whole * lanes, lanes, f.tail_mask(rest, lanes))
-        return
-    with f.if_(f.gt(f.value(rest), 0)):
-        body(whole * lanes, lanes, f.tail_mask(rest, lanes))
 
 
 def _transpose_columns(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:

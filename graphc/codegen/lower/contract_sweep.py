@@ -7,8 +7,7 @@ from math import prod
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.contract_pack import vector_run
-from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, walk_runs
+from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, vector_run, walk_runs
 
 Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column in tile, lanes, mask) -> sums
 

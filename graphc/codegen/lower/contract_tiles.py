@@ -7,10 +7,10 @@ from math import prod
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset, vector_run
+from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset
 from graphc.codegen.lower.contract_sweep import sweep, sweep_partials
-from graphc.codegen.lower.micro import MicroSpec, micro_kernel
-from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten
+from graphc.codegen.lower.micro import MicroSpec, StreamSpec, micro_kernel, stream_kernel
+from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten, vector_run
 from graphc.ir.schedule import Cut, round_up
 
 PACK_STEPS = 16                 # steps of k that are packed together: their source lines stay in cache while panel after panel is cut from them
@@ -155,6 +155,8 @@ def _sum_tile(job: Job, tile: Tile, sums: View) -> None:
 
 def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, packed_a: View | None, packed_b: View | None) -> None:
     f, s = job.f, job.schedule
+    if s.streamed:
+        return _stream(job, tile, block, sums, add)
     b_at = B_SOURCES[s.b](job, tile, block, packed_b)
     a_at = A_SOURCES[s.a](job, tile, block, packed_a)
     with f.loop(0, tile.columns.length, s.nr) as across:
@@ -162,6 +164,15 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, pac
         with f.loop(0, tile.rows, s.mr) as down:
             views = [b, sums.view_at([down.index, across.index], (1,), (1,))]
             _call(job, tile, block, a_at(down.index), views, add, across.index)
+
+
+def _stream(job: Job, tile: Tile, block: Range, sums: View, add: Ix) -> None:
+    """All rows and columns of the tile at once."""
+    f, s, p = job.f, job.schedule, job.phase
+    spec = StreamSpec(job.dtype, s.mr, s.lanes, p.a.strides[p.k[-1]], p.b.strides[p.k[-1]], s.width(p))
+    memory, rows = _a_in_place(job, tile, block, None)(Ix())
+    b = _b_in_place(job, tile, block, None)(Ix())
+    f.call(stream_kernel(spec), [memory, b, f.reinterpret(sums, (1,), (1,)), block.length, tile.columns.length, add, *rows])
 
 
 def _call(job: Job, tile: Tile, block: Range, a: tuple[View, list[Ix]], views: list[View], add: Ix, column: Ix) -> None:

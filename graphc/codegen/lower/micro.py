@@ -10,7 +10,8 @@ from functools import cache
 
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val
-from graphc.ir.types import DType, bool_, i64
+from graphc.codegen.lower.ranges import vector_run
+from graphc.ir.types import DType, bool_
 
 ANY = 1 << 36                   # extent of a view whose size only the caller knows
 
@@ -78,3 +79,64 @@ def _accumulate(f: Function, spec: MicroSpec, c, row_step: Ix, add: Ix, sums: tu
             at = [row_step * i + v * spec.lanes]
             before = f.select(keep, f.load(c, at, spec.lanes), zero)
             f.store(c, at, f.add(before, sums[i * spec.vectors + v]))
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """mr rows of a, each with its own offset, times rows of b that are read from end to end. `width`: columns at most."""
+    dtype: DType
+    mr: int
+    lanes: int
+    a_step: int
+    b_step: int
+    width: int
+
+    @property
+    def steps(self) -> int:
+        """Rows of b that are added in one pass over the sums."""
+        return 8 if self.mr == 1 else 4
+
+    @property
+    def name(self) -> str:
+        return f"stream_{self.dtype}_{self.mr}x{self.width}_rows{self.a_step}_b{self.b_step}_{self.lanes}"
+
+
+@cache
+def stream_kernel(spec: StreamSpec) -> Function:
+    """The same sums as `micro_kernel`, for few rows and all columns of a tile.
+
+    Views: a, b, c (rows `width` apart). Integers: k, columns, add, then the row offsets of a.
+    """
+    f = Function(spec.name, noalias=True)
+    a, b = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "ab")
+    c = f.view("c", spec.dtype, (ANY,), (1,))
+    k, columns, add = f.param("k", 0, 1 << 32), f.param("columns", 0, spec.width), f.param("add", 0, 1)
+    rows = [f.param(f"row{i}", 0, 1 << 34) for i in range(spec.mr)]
+    part = f.scratch("part", spec.dtype, (spec.mr * spec.width,))
+    zero = f.const(0, spec.dtype, spec.lanes)
+    with f.loop(0, spec.mr * spec.width, spec.lanes) as loop:
+        f.store(part, [loop.index], zero)
+    groups, _ = f.divmod(k, spec.steps)
+    with f.loop(0, groups * spec.steps, spec.steps) as loop:
+        _add_rows(f, spec, a, b, part, rows, columns, loop.index, spec.steps)
+    with f.loop(groups * spec.steps, k) as loop:
+        _add_rows(f, spec, a, b, part, rows, columns, loop.index, 1)
+    keep = f.cast(f.value(add), bool_)
+    with f.loop(0, spec.mr * spec.width, spec.lanes) as loop:
+        before = f.select(keep, f.load(c, [loop.index], spec.lanes), zero)
+        f.store(c, [loop.index], f.add(before, f.load(part, [loop.index], spec.lanes)))
+    return f
+
+
+def _add_rows(f: Function, spec: StreamSpec, a, b, part, rows: list[Ix], columns: Ix, k: Ix, steps: int) -> None:
+    """part[i, j] += sum over some steps of a[i, k + step] * b[k + step, j]"""
+    factors = [[f.splat(f.load(a, [row + (k + u) * spec.a_step]), spec.lanes) for u in range(steps)] for row in rows]
+
+    def body(j: Ix, lanes: int, mask: Val | None) -> None:
+        values = [f.load(b, [(k + u) * spec.b_step + j], lanes, mask) for u in range(steps)]
+        for i, row in enumerate(factors):
+            total = f.load(part, [j + i * spec.width], lanes)
+            for factor, value in zip(row, values):
+                total = f.fma(factor, value, total)
+            f.store(part, [j + i * spec.width], total)
+    vector_run(f, columns, spec.lanes, body)

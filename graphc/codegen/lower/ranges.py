@@ -1,12 +1,12 @@
 """Index arithmetic over groups of dims: positions in the flattened group, contiguous ranges of it, walks through a range."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import Function, Val
 from graphc.ir.contract_form import Linear
 from graphc.ir.schedule import Cut
 
@@ -95,3 +95,16 @@ def walk_runs(f: Function, r: Range) -> Iterator[tuple[Index, Ix, Ix, Ix]]:
             yield dict(r.outer), at, r.start, r.count
         else:
             yield index, at, Ix(), Ix(r.sizes[last])
+
+
+def vector_run(f: Function, count: Ix, lanes: int, body: Callable[[Ix, int, Val | None], None]) -> None:
+    """body(i, lanes, mask) for i = 0, lanes, … < count, the last vector masked if it is not whole."""
+    whole, rest = f.divmod(count, lanes)
+    with f.loop(0, whole * lanes, lanes) as loop:
+        body(loop.index, lanes, None)
+    if rest.is_const:
+        if rest.const:
+            body(whole * lanes, lanes, f.tail_mask(rest, lanes))
+        return
+    with f.if_(f.gt(f.value(rest), 0)):
+        body(whole * lanes, lanes, f.tail_mask(rest, lanes))
