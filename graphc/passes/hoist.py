@@ -2,26 +2,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import Elementwise
-from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
 from graphc.passes.batching import Batcher, Operand, can_batch
 from graphc.passes.canonicalize import splat
 from graphc.passes.loop import Carry, Loop, Read, Stacked, emit_in_place, values_read
 from graphc.passes.pipeline import Pass
 from graphc.passes.reach import dependents
-from graphc.passes.totals import Plan, Totals
+from graphc.passes.totals import VIEWS, Plan, Totals
 
 PRODUCTS: frozenset[type[Op]] = frozenset((Matmul, Einsum))
-VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
 FREE: frozenset[type[Op]] = VIEWS | {Constant, Iota}
 
 
@@ -120,9 +119,9 @@ class _After:
         kept = [c.next for c in loop.carries if c not in self.sums]
         self.core = {v for node in loop.needed(kept)[0] for v in node.outputs} | {c.inner for c in loop.carries}
         self.products = self._products()
-        self.totals: dict[Carry, list[Plan]] = {}
+        self.totals: dict[Carry, dict[Value, Plan]] = {}
         self.outputs: list[Stacked] = []
-        self.stacked: set[Value] = set()
+        self.stacked: frozenset[Value] = frozenset()
 
     def _products(self) -> set[Value]:
         """Values outside the core with a product in what they are made of, as far as it is outside the core and can be batched."""
@@ -150,18 +149,28 @@ class _After:
         loop.ys = [y for y in loop.ys if y not in self.outputs]
         self.stacked = frozenset().union(*(self.sources(y.inner) for y in self.outputs))
         totals = Totals(self.made, self.varying, self.sources)
-        plans = {c: [totals.plan(v) for v in terms] for c, terms in self.sums.items()}
-        plans = {c: ps for c, ps in plans.items() if None not in ps}
-        for c, ps in sorted(plans.items(), key=lambda item: not any(p.contracts for p in item[1])):
-            needs = frozenset().union(*(p.stacked for p in ps))
-            free = self.stacked | {r.inner for r in loop.xs} | {y.inner for y in loop.ys}
-            if any(p.contracts for p in ps) or needs <= free:
-                self.totals[c] = ps
-                self.stacked |= needs
-        loop.carries = [c for c in loop.carries if c not in self.totals]
+        plans = [(c, v, p) for c, terms in self.sums.items() for v in terms if (p := totals.plan(v))]
+        for c, v, plan in sorted(plans, key=lambda entry: not entry[2].products):
+            free = self.stacked.union(r.inner for r in loop.xs).union(y.inner for y in loop.ys + self.outputs)
+            if plan.pays(free):
+                self.totals.setdefault(c, {})[v] = plan
+                self.stacked = self.stacked.union(*map(self.sources, plan.stacked))
+        for c, taken in self.totals.items():
+            self._shorten(c, [v for v in self.sums[c] if v not in taken])
         given = {r.inner for r in loop.xs}
         for v in sorted(self.stacked - given, key=self._order):
             loop.stack(v)
+
+    def _shorten(self, c: Carry, rest: list[Value]) -> None:
+        """The carry sums only the terms that stay in the loop; without any it goes."""
+        loop = self.loop
+        if not rest:
+            loop.carries.remove(c)
+        c.next = c.inner
+        for v in rest:
+            node = Node(Elementwise("add"), (c.next, v), (c.inner.type,), loop.node.loc, loop.node.scope)
+            loop.nodes.append(node)
+            c.next = node.outputs[0]
 
     def _order(self, v: Value) -> int:
         order = {v: i for i, v in enumerate([*(c.inner for c in self.loop.carries), *self.made])}
@@ -176,15 +185,16 @@ class _After:
                 stack = batcher.stacked(y.inner)
                 w.map.update((old, stack) for old in y.results)
             for c, plans in self.totals.items():
-                total = self._total(w, batcher, c, plans)
+                carried = made[c.results[0]] if c in loop.carries else None if splat(c.start) == 0 else c.start
+                total = _sum(w, carried, [plan.build(batcher) for plan in plans.values()], c.inner.type.shape)
                 w.map.update((old, total) for old in c.results)
 
-    def _total(self, w: Rewriter, batcher: Batcher, c: Carry, plans: list[Plan]) -> Value:
-        total = None if splat(c.start) == 0 else c.start
-        for plan in plans:
-            term = plan.build(batcher)
-            total = term if total is None else w.add(total, term)
-        return total if total.type == c.inner.type else w.broadcast_to(total, shape=c.inner.type.shape)
+
+def _sum(w: Rewriter, start: Value | None, terms: list[Value], shape: tuple) -> Value:
+    total = start
+    for term in terms:
+        total = term if total is None else w.add(total, term)
+    return total if total.type.shape == shape else w.broadcast_to(total, shape=shape)
 
 
 def _terms(loop: Loop, c: Carry) -> list[Value] | None:
@@ -204,4 +214,16 @@ def _terms(loop: Loop, c: Carry) -> list[Value] | None:
         if v.type != c.inner.type:
             return None
         terms.append(term)
-    return terms if uses[v] == 1 else None
+    return _flat(made, uses, terms) if uses[v] == 1 else None
+
+
+def _flat(made: Mapping[Value, Node], uses: Mapping[Value, int], terms: list[Value]) -> list[Value]:
+    """The terms, sums among them taken apart."""
+    flat, waiting = [], list(reversed(terms))
+    while waiting:
+        v = waiting.pop()
+        if v in made and made[v].op == Elementwise("add") and uses[v] == 1:
+            waiting += reversed(made[v].inputs)
+        else:
+            flat.append(v)
+    return flat

@@ -1,7 +1,7 @@
 """Sums of a value over all steps of a loop, made after the loop from stacked values: sum over t of a_t @ b_t is one product of two stacks."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from graphc.ir.builder import Builder
@@ -16,13 +16,26 @@ from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transp
 from graphc.passes.batching import Batcher
 from graphc.passes.canonicalize import splat
 
+VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
+
 
 @dataclass(frozen=True)
 class Plan:
-    """How to make the sum: the values of a step that must be stacked, whether products are among what moves, and the maker."""
-    stacked: frozenset[Value]
-    contracts: bool
+    """How to make the sum: values of a step that must be stacked for products, those that must be stacked to be summed, and the maker.
+
+    Stacking for a product pays, since the factors are small beside it. What is only summed may be as large as the carried sum itself.
+    """
+    products: frozenset[Value]
+    summed: frozenset[Value]
     build: Callable[[Batcher], Value]
+
+    @property
+    def stacked(self) -> frozenset[Value]:
+        return self.products | self.summed
+
+    def pays(self, free: Set[Value]) -> bool:
+        """Whether to make the sum after the loop when the values `free` are stacked anyway."""
+        return self.summed <= free | self.products
 
 
 class Totals:
@@ -40,14 +53,21 @@ class Totals:
         return (rule(self, node) if rule else None) or self._leaf(v)
 
     def _leaf(self, v: Value) -> Plan:
-        return Plan(self.sources(v), False, lambda t: t.b.sum(t.stacked(v), axes=(0,)))
+        return Plan(frozenset(), self.origin(v), lambda t: t.b.sum(t.stacked(v), axes=(0,)))
+
+    def origin(self, v: Value) -> frozenset[Value]:
+        """What v is a view of, when that varies: it has to be stacked whole to be summed."""
+        node = self.made.get(v)
+        if node is not None and type(node.op) in VIEWS:
+            return frozenset().union(*(self.origin(i) for i in node.inputs))
+        return frozenset((v,)) if v in self.varying else frozenset()
 
     def both(self, node: Node, build: Callable[[Batcher, Value, Value], Value | None]) -> Plan | None:
         """A product of two operands that both vary."""
         x, y = node.inputs
         if x not in self.varying or y not in self.varying:
             return None
-        return Plan(self.sources(x) | self.sources(y), True, lambda t: build(t, x, y))
+        return Plan(self.sources(x) | self.sources(y), frozenset(), lambda t: build(t, x, y))
 
 
 def _elementwise(totals: Totals, node: Node) -> Plan | None:
@@ -61,7 +81,7 @@ def _termwise(totals: Totals, node: Node) -> Plan | None:
     plans = [totals.plan(v) for v in node.inputs]
     if any(p is None for p in plans):
         return None
-    return Plan(frozenset().union(*(p.stacked for p in plans)), any(p.contracts for p in plans),
+    return Plan(frozenset().union(*(p.products for p in plans)), frozenset().union(*(p.summed for p in plans)),
                 lambda t: t.b.apply(node.op, [p.build(t) for p in plans])[0])
 
 
@@ -72,20 +92,20 @@ def _scaled(totals: Totals, node: Node) -> Plan | None:
     inner = totals.plan(x)
     if c in totals.varying or inner is None or (node.op.fn == "div" and order == -1):
         return None
-    return Plan(inner.stacked, inner.contracts, lambda t: t.b.apply(node.op, [inner.build(t), t.of(c).value][::order])[0])
+    return Plan(inner.products, inner.summed, lambda t: t.b.apply(node.op, [inner.build(t), t.of(c).value][::order])[0])
 
 
 def _sum(totals: Totals, node: Node) -> Plan | None:
     """Over axes and steps at once."""
     x, = node.inputs
     inner = totals.plan(x)
-    if inner is None or inner.contracts:
+    if inner is None or inner.products:
         return _termwise(totals, node)
 
     def build(t: Batcher) -> Value:
         total = t.b.sum(t.stacked(x), axes=(0, *(a + 1 for a in node.op.axes)))
         return _shaped(t.b, total, node.outputs[0].type.shape)
-    return Plan(totals.sources(x), False, build)
+    return Plan(frozenset(), totals.origin(x), build)
 
 
 def _pad(totals: Totals, node: Node) -> Plan | None:
@@ -127,7 +147,7 @@ def _scatter_add(totals: Totals, node: Node) -> Plan | None:
     base, index, updates = node.inputs
     if node.op.axis != 0 or base in totals.varying or splat(base) != 0 or updates not in totals.varying:
         return None
-    return Plan(totals.sources(index) | totals.sources(updates), True,
+    return Plan(totals.sources(index) | totals.sources(updates), frozenset(),
                 lambda t: t.b.apply(node.op, [t.of(base).value, t.stacked(index), t.stacked(updates)])[0])
 
 

@@ -233,6 +233,15 @@ def test_sums_of_cheap_values_stay_unless_they_are_stacked_anyway():
     assert scans(of_input)[0].op.carries == 1 and "sum" in names(of_input)
 
 
+def test_a_sum_of_products_and_other_terms_is_parted():
+    """The product goes, what would have to be stacked only to be summed stays."""
+    def step(b, h, x):
+        return b.add(b.matmul(b.transpose(h, perm=(1, 0)), x), b.exp(b.matmul(x, b.transpose(h, perm=(1, 0)))))
+    graph = accumulation(step, {"total": f64[2, 2], "h": f64[2, 2], "x": f64[6, 2, 2]})
+    loop, = scans(graph)
+    assert loop.op.carries == 2 and products(loop.op.body) == 1 and names(graph)[-2:] == ["matmul", "add"]
+
+
 @pytest.mark.parametrize("body", (
     lambda b, t, h, x: (b.add(t, b.matmul(h, x)), b.add(h, t)),                   # another carry reads the sum
     lambda b, t, h, x: (b.add(t, b.matmul(h, b.add(x, t))), h),                   # a term reads it
