@@ -13,7 +13,7 @@ import graphc as gc
 from graphc import nn, optim
 from graphc.progress import Progress
 from graphc.train import TrainStep, train_step
-from text import Text, every_window, ngram_bits, python_topics, random_windows, sample
+from text import IGNORED, Text, every_window, ngram_bits, python_topics, random_windows, sample
 
 
 @dataclass(frozen=True)
@@ -31,41 +31,40 @@ class Settings:
     sample: int = 300
 
 
+def loss(scores, y):
+    """Mean cross entropy in nats over the characters that count."""
+    return nn.cross_entropy(scores, y, ignore_index=IGNORED)
+
+
 def training_step(net: nn.Module, settings: Settings) -> TrainStep:
-    """Mean cross entropy in nats over the characters that `counted` marks."""
-    def objective(x, y, counted):
-        losses = nn.cross_entropy(net(x), y, reduction="none") * counted
-        return gc.sum(losses) / gc.sum(counted)
     schedule = optim.warmup(optim.cosine(settings.lr, settings.steps), steps=settings.steps // 10 + 1)
     optimizer = optim.AdamW(schedule, weight_decay=settings.decay, clip_norm=1.0, groups=[optim.no_decay()])
     shape = (settings.batch, settings.length)
-    return train_step(objective, optimizer=optimizer, x=gc.i32[shape], y=gc.i32[shape], counted=gc.f32[shape], seed=settings.seed)
+    return train_step(net, loss=loss, optimizer=optimizer, x=gc.i32[shape], y=gc.i32[shape], seed=settings.seed)
 
 
 def train(step: TrainStep, text: Text, settings: Settings) -> list[float]:
     """Losses in bits per character."""
-    counted, losses = np.ones((settings.batch, settings.length), np.float32), []
-    windows = list(random_windows(text.train, settings.batch, settings.length, settings.steps, settings.seed))
+    windows, losses = list(random_windows(text.train, settings.batch, settings.length, settings.steps, settings.seed)), []
     bar = Progress(windows, "training", examples=settings.batch * settings.length)
     for x, y in bar:
-        losses.append(step(x, y, counted) / log(2))
+        losses.append(step(x, y) / log(2))
         bar.loss(losses[-1])
     return losses
 
 
 def held_out_bits(step: TrainStep, text: Text, settings: Settings) -> float:
     """Bits per character on the held-out text; each character is judged with at least half a window before it."""
-    total = count = 0.0
-    for batch in every_window(text.held_out, settings.batch, settings.length, settings.length // 2):
-        share = float(batch[2].sum())
-        if share:
-            total, count = total + step.evaluate([batch])["loss"] * share, count + share
+    total = count = 0
+    for x, y in every_window(text.held_out, settings.batch, settings.length, settings.length // 2):
+        judged = int((y != IGNORED).sum())
+        total, count = total + step.evaluate([(x, y)])["loss"] * judged, count + judged
     return total / count / log(2)
 
 
-def continuation(net: nn.Module, step: TrainStep, text: Text, settings: Settings, start: str = "The ") -> str:
+def continuation(step: TrainStep, text: Text, settings: Settings, start: str = "The ") -> str:
     """Text sampled from the model, one window of the last characters at a time."""
-    scores = gc.compile(net, state=step.state, x=gc.i32[1, settings.length])
+    scores = gc.compile(step.model, x=gc.i32[1, settings.length])
 
     def next_scores(ids: np.ndarray) -> np.ndarray:
         known = ids[-settings.length:]
@@ -79,8 +78,7 @@ def run(description: str, network: Callable, defaults: Settings, arguments: list
     """The whole example: trains, prints bits per character beside the 5-gram model's, and a sample."""
     settings = _options(description, defaults, arguments)
     text = python_topics(settings.characters or None)
-    net = network(len(text.letters), settings)
-    step = training_step(net, settings)
+    step = training_step(network(len(text.letters), settings), settings)
     start = time.perf_counter()
     losses = train(step, text, settings)
     seconds = time.perf_counter() - start
@@ -89,7 +87,7 @@ def run(description: str, network: Callable, defaults: Settings, arguments: list
     print(f"trained {settings.steps} steps in {seconds:.1f} s, {settings.steps * settings.batch * settings.length / seconds:.0f} characters/s")
     print(f"training: {figures['first']:.3f} -> {figures['last']:.3f} bits per character")
     print(f"held out: {figures['held_out']:.3f} bits per character; interpolated 5-gram model: {figures['5-gram']:.3f}")
-    print(f"--- sample\n{continuation(net, step, text, settings)}\n---")
+    print(f"--- sample\n{continuation(step, text, settings)}\n---")
     return figures
 
 

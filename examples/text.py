@@ -10,6 +10,9 @@ from pydoc_data.topics import topics
 import numpy as np
 
 
+IGNORED = -1                        # a target that does not count
+
+
 @dataclass(frozen=True)
 class Text:
     """Training text and held-out text (the last tenth) as character ids; `letters[id]` is the character."""
@@ -43,20 +46,20 @@ def random_windows(ids: np.ndarray, batch: int, length: int, steps: int, seed: i
         yield windows[:, :-1].copy(), windows[:, 1:].copy()
 
 
-def every_window(ids: np.ndarray, batch: int, length: int, context: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Batches (x, y, counted) that together count every character after the first once: each window of `length` moves on by
-    `length - context`, and `counted` (1.0 or 0.0) leaves out the characters that serve as context only."""
+def every_window(ids: np.ndarray, batch: int, length: int, context: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches (x, y) [batch, length] that together ask for every character after the first once: a window moves on by
+    `length - context`; y is IGNORED where a character serves as context only. Each batch asks for something."""
     starts = range(0, max(len(ids) - context - 1, 1), length - context)
     padded = np.concatenate([ids, np.zeros(length + 1, ids.dtype)])
     rows = [_window(padded, len(ids), s, length, context if s else 0) for s in starts]
-    rows += [(rows[0][0], rows[0][1], np.zeros(length, np.float32))] * (-len(rows) % batch)
+    rows += [(rows[0][0], np.full_like(rows[0][1], IGNORED))] * (-len(rows) % batch)
     for i in range(0, len(rows), batch):
         yield tuple(np.stack(part) for part in zip(*rows[i:i + batch]))
 
 
-def _window(padded: np.ndarray, count: int, start: int, length: int, context: int):
-    counted = (np.arange(length) >= context) & (start + 1 + np.arange(length) < count)
-    return padded[start:start + length], padded[start + 1:start + length + 1], counted.astype(np.float32)
+def _window(padded: np.ndarray, count: int, start: int, length: int, context: int) -> tuple[np.ndarray, np.ndarray]:
+    asked = (np.arange(length) >= context) & (start + 1 + np.arange(length) < count)
+    return padded[start:start + length], np.where(asked, padded[start + 1:start + length + 1], IGNORED).astype(padded.dtype)
 
 
 def ngram_bits(train: np.ndarray, held_out: np.ndarray, letters: int, order: int = 5) -> float:

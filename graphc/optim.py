@@ -120,7 +120,7 @@ class Adam(Optimizer):
 
     def scalars(self, step):
         lr = super().scalars(step)["lr"]
-        first, second = (1.0 - gc.exp((step + 1.0) * _log(beta)) for beta in self.betas)
+        first, second = (1.0 - _power(beta, step + 1.0) for beta in self.betas)
         return {"lr": lr, "size": lr / first, "root": gc.sqrt(second)}
 
     def update(self, p, g, slots, s):
@@ -168,7 +168,7 @@ class RMSprop(Optimizer):
 def apply(optimizer: Optimizer, items: Sequence[Item], calls) -> list:
     """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls before this one."""
     every = optimizer.accumulate
-    due = None if every == 1 else gc.eq((calls + 1) % every, 0)
+    due = None if every == 1 else gc.equal((calls + 1) % every, 0)
     if every > 1:
         items = [_accumulated(item, every, due) for item in items]
     if optimizer.clip_norm is not None:
@@ -225,12 +225,12 @@ def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
 
 def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
     """lr times `factor` once every `every` updates (torch's StepLR)."""
-    return lambda step: gc.exp(gc.floor(step / every) * _log(factor)) * lr
+    return lambda step: _power(factor, gc.floor(step / every)) * lr
 
 
 def exponential(lr: float, factor: float) -> Schedule:
     """lr times factor^step (torch's ExponentialLR)."""
-    return lambda step: gc.exp(step * _log(factor)) * lr
+    return lambda step: _power(factor, step) * lr
 
 
 def warmup(schedule: float | Schedule, steps: int) -> Schedule:
@@ -250,7 +250,8 @@ def _as(scalar, p):
     return scalar if isinstance(scalar, (int, float)) else scalar.astype(p.dtype)
 
 
-def _log(x: float) -> float:
-    if not x > 0:
-        raise GraphError(f"expected a factor > 0, got {x}")
-    return log(x)
+def _power(base: float, exponent):
+    """base ** exponent for a number base >= 0 and an f64 scalar exponent > 0 (a base above 0: any)."""
+    if base < 0:
+        raise GraphError(f"expected a factor >= 0, got {base}")
+    return gc.exp(exponent * log(base)) if base else 0.0

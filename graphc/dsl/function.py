@@ -122,6 +122,7 @@ def trace_function(f: Callable, args: Sequence[Argument], name: str = "", traini
     """Runs `f` on symbolic arrays and returns the graph of what it did."""
     name = name or getattr(f, "__name__", type(f).__name__).replace("<lambda>", "graph")
     with Trace(name, training) as trace:
+        trace.function = f
         given = {a.name: a.value if a.type is None else trace.input(a.name, a.type) for a in args}
         try:
             result = f(**given)

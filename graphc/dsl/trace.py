@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 from graphc.dsl.array import Array, as_array
@@ -37,6 +37,8 @@ class Trace:
         self.outer: list[Array] = []
         self.keys: dict[Hashable, Array] = {}
         self.state_values: dict[Hashable, Value] = {}
+        self.function: Callable | None = None           # what is traced: layers are named by its variables
+        self.layers: object | None = None               # the names that layers called by it have (see nn.path)
         self._streams: Counter[str] = Counter()
         self._tokens: list = []
         if parent:

@@ -5,7 +5,6 @@ import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.module import Module
 from graphc.nn.parameter import Initializer, Normal, fan_in_uniform
-from graphc.nn.path import entered
 
 
 class Linear(Module):
@@ -46,8 +45,7 @@ class Embedding(Module):
         return gc.take(self.table(), ids, axis=0)
 
     def attend(self, x):
-        with entered(self):
-            return x @ self.table().T
+        return self.within(lambda: x @ self.table().T)
 
 
 class Flatten(Module):

@@ -4,13 +4,13 @@ from __future__ import annotations
 import graphc as gc
 
 
-def cross_entropy(logits, target, axis: int = -1, label_smoothing: float = 0.0, reduction: str = "mean"):
-    """-log softmax(logits)[target], the mean over all targets.
+def cross_entropy(logits, target, axis: int = -1, label_smoothing: float = 0.0, ignore_index: int | None = None, reduction: str = "mean"):
+    """-log softmax(logits)[target], the mean over all targets that are not `ignore_index`.
 
     logits [..., classes, ...] with the classes on `axis` (torch: always axis 1); target: class ids of the shape without that axis,
     or probabilities of the shape of logits. reduction: "mean", "sum" or "none".
     """
-    return gc.cross_entropy(logits, target, axis=axis, label_smoothing=label_smoothing, reduction=reduction)
+    return gc.cross_entropy(logits, target, axis=axis, label_smoothing=label_smoothing, ignore_index=ignore_index, reduction=reduction)
 
 
 def mse(y, target, reduction: str = "mean"):

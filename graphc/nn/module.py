@@ -28,9 +28,13 @@ class Module:
         raise GraphError(f"{type(self).__name__} defines no forward(self, x)")
 
     def __call__(self, *arrays, **options):
-        with entered(self):
+        return self.within(self.forward, *arrays, **options)
+
+    def within(self, function: Callable, *arrays, **options):
+        """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its path."""
+        with entered(self, _mentioned):
             try:
-                return self.forward(*arrays, **options)
+                return function(*arrays, **options)
             except GraphError as error:         # without a line: that of the user's forward, else of the layer
                 raise error.at(error_loc(error.__traceback__) or user_loc())
 
@@ -157,6 +161,10 @@ def as_module(item: Callable) -> Module:
     if not callable(item):
         raise GraphError(f">> takes layers and functions of arrays, got {item!r}")
     return item() if isinstance(item, type) and issubclass(item, Module) else Function(item)
+
+
+def _mentioned(function: Callable) -> Iterator[tuple[str, Module]]:
+    return Function(function).named_modules()
 
 
 def _walk(module: Module, path: str, seen: set[int]) -> Iterator[tuple[str, Module]]:

@@ -1,7 +1,7 @@
 """Where in the network we are while it is traced: the stack of layers being called, and the names of their parameters."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Frame:
     """One layer being called: its path, and the names that its inner layers have or are given."""
 
-    def __init__(self, path: str, module: "Module | None" = None):
-        self.path, self.module = path, module
+    def __init__(self, path: str, known: "Callable[[], Iterable[tuple[str, Module]]]" = tuple):
+        self.path, self.known = path, known
         self.names: dict[int, str] = {}
         self.keep: list[Module] = []            # ids stay valid while the modules live
 
@@ -31,7 +31,7 @@ class Frame:
 
     def _look(self) -> None:
         """The names of the layers that the outer one has now."""
-        for name, inner in self.module.named_modules() if self.module else ():
+        for name, inner in self.known():
             self.names.setdefault(id(inner), name)
 
     def _fresh(self, base: str) -> str:
@@ -52,12 +52,12 @@ def parameter_path(name: str) -> str:
 
 
 @contextmanager
-def entered(module: "Module") -> Iterator[None]:
-    """The layer is being called: nodes carry its path, its inner layers are named below it."""
+def entered(module: "Module", mentioned: "Callable[[Callable], Iterable[tuple[str, Module]]]") -> Iterator[None]:
+    """The layer is being called: nodes carry its path, its inner layers are named below it. `mentioned(f)`: the layers that a function names."""
     trace = current_trace()
-    frames = FRAMES.get() or (_root(trace),)
+    frames = FRAMES.get() or (_root(trace.root, mentioned),)
     name = frames[-1].child(module)
-    token = FRAMES.set(frames + (Frame(join(frames[-1].path, name), module),))
+    token = FRAMES.set(frames + (Frame(join(frames[-1].path, name), module.named_modules),))
     try:
         with trace.scope(name) if name else nullcontext():
             yield
@@ -77,9 +77,9 @@ def rooted(module: "Module") -> Iterator[None]:
         FRAMES.reset(token)
 
 
-def _root(trace) -> Frame:
-    """The frame of a traced function that is no layer: one per trace, so that a layer called twice keeps its name."""
-    trace = trace.root
-    if not hasattr(trace, "layers"):
-        trace.layers = Frame("")
+def _root(trace, mentioned: Callable) -> Frame:
+    """The frame of a traced function that is no layer: one per trace, so that a layer called twice keeps its name.
+    Layers that the function mentions are named by its variables, as in a training step of that function."""
+    if trace.layers is None:
+        trace.layers = Frame("", lambda: mentioned(trace.function) if trace.function else ())
     return trace.layers

@@ -3,7 +3,7 @@ from math import log2
 
 import numpy as np
 import pytest
-from text import every_window, ngram_bits, python_topics, random_windows, sample
+from text import IGNORED, every_window, ngram_bits, python_topics, random_windows, sample
 
 
 def test_text_is_split_and_coded():
@@ -22,9 +22,10 @@ def test_random_windows_are_shifted_by_one():
 def test_every_character_counts_once_and_with_context(count, length, context):
     ids = np.arange(1, count + 1, dtype=np.int32)
     seen = []
-    for x, y, counted in every_window(ids, 4, length, context):
-        assert x.shape == y.shape == counted.shape == (4, length)
-        rows, places = np.nonzero(counted)
+    for x, y in every_window(ids, 4, length, context):
+        assert x.shape == y.shape == (4, length)
+        rows, places = np.nonzero(y != IGNORED)
+        assert np.array_equal(x[rows, places] + 1, y[rows, places])
         seen += y[rows, places].tolist()
         assert all(p >= context or y[r, p] <= length + 1 for r, p in zip(rows, places))
     assert sorted(seen) == list(range(2, count + 1))

@@ -87,6 +87,7 @@ def test_gradients_of_a_network_by_name():
     @gc.graph
     def loss(x: gc.f32[3, 4]):
         return gc.sum(net(x))
+    assert [v.name for v in loss.graph.state] == ["net.0.weight", "net.0.bias"]
     d = gc.grad(loss, wrt=net)
     assert d.graph.output_names == tuple(v.name for v in d.graph.state)
 
