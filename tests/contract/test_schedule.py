@@ -1,0 +1,107 @@
+"""The schedule is a pure function of shapes and target, can be asked about any target, and gives machine code of that target."""
+import re
+
+import numpy as np
+import pytest
+
+from graphc.codegen import jit
+from graphc.codegen.llvm import emit_module
+from graphc.ir import contraction as C
+from graphc.ir.schedule import TileSchedule
+from graphc.ir.target import AVX2, AVX512, NEON, SSE2
+from graphc.ir.types import f32, f64
+from graphc.passes.schedule_contract import contraction_schedule
+from tests.contract.harness import lowered
+
+
+def matmul_schedule(m, n, k, target=AVX2, a=None, b=None, dtype=f32):
+    return contraction_schedule(C.matmul((m, k), (k, n)), (m, k), a or (k, 1), (k, n), b or (n, 1), (n, 1), dtype, target)
+
+
+@pytest.mark.parametrize("target, tiles", [(AVX2, {(6, 16), (4, 24)}), (SSE2, {(6, 8), (4, 12)}), (AVX512, {(14, 32), (9, 48), (13, 32), (8, 48)}),
+                                           (NEON, {(8, 12), (14, 8), (7, 16), (9, 12)})], ids=lambda t: getattr(t, "name", ""))
+def test_register_tiles_fill_the_registers(target, tiles):
+    phase, = matmul_schedule(1024, 1024, 1024, target).phases
+    assert (phase.mr, phase.nr) in tiles
+    assert phase.mr * phase.vectors + phase.vectors + 1 <= target.vector_registers
+    assert phase.lanes == target.vector_bytes // 4
+    half, = matmul_schedule(1024, 1024, 1024, target, dtype=f64).phases
+    assert half.lanes == phase.lanes // 2
+
+
+def test_pure_and_printable():
+    first, second = matmul_schedule(300, 200, 100), matmul_schedule(300, 200, 100)
+    assert first == second and hash(first) == hash(second)
+    assert re.fullmatch(r"\S+×\S+ \(lanes 8\) tile .* a:place b:shared; shared scratch \d+", str(first)), str(first)
+
+
+def test_small_products_are_one_tile_and_pack_nothing():
+    for size in (4, 16, 33):
+        schedule = matmul_schedule(size, size, size)
+        phase, = schedule.phases
+        assert (phase.a, phase.b, schedule.shared_scratch) == ("place", "place", 0)
+        assert phase.rows >= size and phase.columns.chunk >= size
+
+
+def test_large_products_have_tiles_for_many_cores():
+    for m, n, k in ((512, 512, 512), (1024, 1024, 1024), (3072, 768, 768), (2048, 2048, 2048)):
+        phase, = matmul_schedule(m, n, k).phases
+        tiles = -(-m // phase.rows) * phase.columns.count((n,))
+        assert tiles >= 32
+        assert 2 * phase.rows * phase.columns.chunk * k <= 16e6
+
+
+def test_weight_gradients_split_the_sum():
+    phase, = matmul_schedule(64, 64, 50000, a=(1, 64)).phases
+    assert phase.splits >= 16
+    phase, = matmul_schedule(64, 64, 256, a=(1, 64)).phases
+    assert phase.splits == 1
+
+
+def test_transposed_output_swaps_the_operands():
+    schedule = contraction_schedule(C.matmul((40, 30), (30, 20)), (40, 30), (30, 1), (30, 20), (20, 1), (1, 40), f32, AVX2)
+    assert schedule.form.swap and str(schedule).startswith("transposed ")
+
+
+def test_few_rows_are_dots_or_streams():
+    assert str(matmul_schedule(1, 512, 512, b=(1, 512))).startswith("dots")
+    assert "streamed" in str(matmul_schedule(1, 512, 512))
+
+
+def instructions(target, dtype=np.float32, m=256, n=256, k=256):
+    a, b, out = (np.empty(s, dtype) for s in ((m, k), (k, n), (m, n)))
+    f, main, _ = lowered(C.matmul((m, k), (k, n)), [a, b], [out], target)
+    return jit.assembly(emit_module([f], main, target), target)
+
+
+def test_avx512_code_uses_whole_registers():
+    text = instructions(AVX512)
+    assert text.count("vfmadd231ps") >= 24 and "zmm31" in text
+
+
+def test_neon_code_multiplies_and_adds_vectors():
+    assert instructions(NEON).count("fmla") >= 20
+    assert "v31.2d" in instructions(NEON, np.float64)
+
+
+def test_the_inner_loop_has_no_spills():
+    """Between the label and the jump of the micro-kernel's loop: fma, loads, counters; no store."""
+    text = instructions(AVX2)
+    loops = [body for body in re.findall(r"^\.LBB\d+_\d+:(.*?)^\s+j\w+\s", text, re.S | re.M) if body.count("vfmadd") == 12]
+    assert loops and not any(re.search(r"v?mov\w+\s+%[xy]mm\d+, .*\(%rsp\)", body) for body in loops)
+
+
+def test_equal_kernels_are_one_function():
+    from graphc.codegen.loop_ir import Call
+
+    def callees(shape):
+        m, n, k = shape
+        f, _, schedule = lowered(C.matmul((m, k), (k, n)), [np.empty((m, k), np.float32), np.empty((k, n), np.float32)], [np.empty((m, n), np.float32)])
+        assert isinstance(schedule.phases[0], TileSchedule)
+        found, todo = set(), list(f.body)
+        while todo:
+            s = todo.pop()
+            found |= {s.callee} if isinstance(s, Call) else set()
+            todo += [x for name in ("body", "then", "otherwise") for x in getattr(s, name, [])]
+        return found
+    assert callees((512, 512, 512)) == callees((768, 1024, 600))
