@@ -38,8 +38,8 @@ def convolutions() -> Iterator[Sample]:
     for i, (x, w, op) in enumerate(CONVS):
         y = op.infer(f64[x], f64[w]).shape
         yield from each(op, ((x, w),), tag=f"{i}", tolerance=128)
-        yield from each(Conv2dInputGrad(**op.attributes, x_shape=x), ((w, y),), tag=f"{i}", tolerance=128)
-        yield from each(Conv2dWeightGrad(**op.attributes, w_shape=w), ((x, y),), tag=f"{i}", tolerance=128)
+        yield from each(Conv2dInputGrad(**op.shared, x_shape=x), ((w, y),), tag=f"{i}", tolerance=128)
+        yield from each(Conv2dWeightGrad(**op.shared, w_shape=w), ((x, y),), tag=f"{i}", tolerance=128)
     yield from each(ConvTranspose2d(), (((1, 2, 3, 3), (2, 3, 2, 2)),), tolerance=128)
     yield from each(ConvTranspose2d((2, 2), ((1, 1), (1, 1)), (1, 0), (1, 1), 2), (((2, 4, 3, 2), (4, 1, 3, 3)),), tag="strided", tolerance=128)
 
@@ -50,12 +50,12 @@ def pools() -> Iterator[Sample]:
         y = most.infer(f64[x]).shape
         yield from each(most, ((x,),), make=distinct, tag=f"{i}")
         for dtype in FLOATS:
-            yield Sample(MaxPool2dGrad(**most.attributes), (distinct(x, dtype), floats(y, dtype)), f"{i}")
-            yield Sample(MaxPool2dPick(**most.attributes), (distinct(x, dtype), floats(x, dtype)), f"{i}")
+            yield Sample(MaxPool2dGrad(**most.shared), (distinct(x, dtype), floats(y, dtype)), f"{i}")
+            yield Sample(MaxPool2dPick(**most.shared), (distinct(x, dtype), floats(x, dtype)), f"{i}")
         for include in (False, True):
             mean = AvgPool2d(kernel, stride, padding, include)
             yield from each(mean, ((x,),), tag=f"{i}{include}")
-            yield from each(AvgPool2dGrad(**mean.attributes, x_shape=x), ((y,),), tag=f"{i}{include}")
+            yield from each(AvgPool2dGrad(**mean.shared, x_shape=x), ((y,),), tag=f"{i}{include}")
 
 
 def attentions() -> Iterator[Sample]:

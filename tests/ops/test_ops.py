@@ -8,6 +8,8 @@ from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Composite, Op, as_tuple
 from graphc.ir.ops import OPS
+from graphc.ir.parser import parse
+from graphc.ir.printer import print_graph
 from graphc.ir.types import f64
 from graphc.passes.backward import backward
 
@@ -56,6 +58,12 @@ def test_reference(sample: Sample):
             assert_close(actual, expect, 4 * sample.tolerance, sample.scale)
     cost = sample.op.cost(*sample.types)
     assert cost.flops >= 0 and cost.bytes >= sum(t.nbytes for t in outs)
+
+
+@named(SAMPLES)
+def test_text_reads_back(sample: Sample):
+    graph = sample.graph()
+    assert parse(print_graph(graph)) == graph
 
 
 @named(SMOOTH)

@@ -164,8 +164,8 @@ def test_conv2d_gradients_are_its_transposes(x_shape, w_shape, op):
     """<conv(x, w), dy> = <x, dx> = <w, dw>, since conv is linear in both; and the contractions agree."""
     x, w = normal(*x_shape), normal(*w_shape)
     dy = normal(*op.output_shape(x_shape, w_shape))
-    to_x = conv.Conv2dInputGrad(**op.attributes, x_shape=x_shape)
-    to_w = conv.Conv2dWeightGrad(**op.attributes, w_shape=w_shape)
+    to_x = conv.Conv2dInputGrad(**op.shared, x_shape=x_shape)
+    to_w = conv.Conv2dWeightGrad(**op.shared, w_shape=w_shape)
     dx, dw = run(to_x, w, dy), run(to_w, x, dy)
     inner = np.sum(direct_conv(x, w, op) * dy)
     np.testing.assert_allclose([np.sum(x * dx), np.sum(w * dw)], inner, rtol=1e-9)
@@ -177,8 +177,8 @@ def test_conv2d_gradients_are_its_transposes(x_shape, w_shape, op):
 def test_conv2d_differentiates_to_second_order(x_shape, w_shape, op):
     y = op.output_shape(x_shape, w_shape)
     check(op, x_shape, w_shape)
-    check(conv.Conv2dInputGrad(**op.attributes, x_shape=x_shape), w_shape, y)
-    check(conv.Conv2dWeightGrad(**op.attributes, w_shape=w_shape), x_shape, y)
+    check(conv.Conv2dInputGrad(**op.shared, x_shape=x_shape), w_shape, y)
+    check(conv.Conv2dWeightGrad(**op.shared, w_shape=w_shape), x_shape, y)
 
 
 @pytest.mark.parametrize("x, w, op", (
@@ -233,8 +233,8 @@ def test_max_pool2d(shape, kernel, stride, padding, dilation):
         assert y[at] == x[best]
         dx[best] += dy[at]
         picked[at] = v[best]
-    np.testing.assert_allclose(run(window.MaxPool2dGrad(**op.attributes), x, dy), dx)
-    np.testing.assert_allclose(run(window.MaxPool2dPick(**op.attributes), x, v), picked)
+    np.testing.assert_allclose(run(window.MaxPool2dGrad(**op.shared), x, dy), dx)
+    np.testing.assert_allclose(run(window.MaxPool2dPick(**op.shared), x, v), picked)
     check(op, shape)
 
 
@@ -253,7 +253,7 @@ def test_avg_pool2d(shape, kernel, stride, padding, dilation, include):
     for at, cells in windows(x, kernel, stride, padding):
         np.testing.assert_allclose(y[at], sum(x[c] for c in cells) / (kernel[0] * kernel[1] if include else len(cells)))
     check(op, shape)
-    check(window.AvgPool2dGrad(**op.attributes, x_shape=shape), y.shape)
+    check(window.AvgPool2dGrad(**op.shared, x_shape=shape), y.shape)
 
 
 # --- attention ----------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ class ConvOp(Op):
     groups: int = 1
 
     @property
-    def attributes(self) -> dict:
+    def shared(self) -> dict:
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
 
     def output_shape(self, x: tuple[Dim, ...], w: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -73,8 +73,8 @@ class Conv2d(ConvOp):
 
     def vjp(self, b, gs, ins, outs):
         x, w = ins
-        return (b.conv2d_input_grad(w, gs[0], x_shape=x.type.shape, **self.attributes),
-                b.conv2d_weight_grad(x, gs[0], w_shape=w.type.shape, **self.attributes))
+        return (b.conv2d_input_grad(w, gs[0], x_shape=x.type.shape, **self.shared),
+                b.conv2d_weight_grad(x, gs[0], w_shape=w.type.shape, **self.shared))
 
     def cost(self, x, w):
         return Cost(self.flops(x.shape, w.shape), x.nbytes + w.nbytes + self.infer(x, w).nbytes)
@@ -104,7 +104,7 @@ class Conv2dInputGrad(ConvOp):
 
     def vjp(self, b, gs, ins, outs):
         w, dy = ins
-        return b.conv2d_weight_grad(gs[0], dy, w_shape=w.type.shape, **self.attributes), b.conv2d(gs[0], w, **self.attributes)
+        return b.conv2d_weight_grad(gs[0], dy, w_shape=w.type.shape, **self.shared), b.conv2d(gs[0], w, **self.shared)
 
     def cost(self, w, dy):
         return Cost(self.flops(self.x_shape, w.shape), w.nbytes + dy.nbytes + self.infer(w, dy).nbytes)
@@ -135,7 +135,7 @@ class Conv2dWeightGrad(ConvOp):
 
     def vjp(self, b, gs, ins, outs):
         x, dy = ins
-        return b.conv2d_input_grad(gs[0], dy, x_shape=x.type.shape, **self.attributes), b.conv2d(x, gs[0], **self.attributes)
+        return b.conv2d_input_grad(gs[0], dy, x_shape=x.type.shape, **self.shared), b.conv2d(x, gs[0], **self.shared)
 
     def cost(self, x, dy):
         return Cost(self.flops(x.shape, self.w_shape), x.nbytes + dy.nbytes + self.infer(x, dy).nbytes)

@@ -62,7 +62,7 @@ class MaxPooling(Pooling):
         return self.dilation
 
     @property
-    def attributes(self) -> dict:
+    def shared(self) -> dict:
         return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
     def choice(self, x: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ class MaxPool2d(MaxPooling):
         return self.picked(self.choice(x), x)
 
     def vjp(self, b, gs, ins, outs):
-        return (b.max_pool2d_grad(ins[0], gs[0], **self.attributes),)
+        return (b.max_pool2d_grad(ins[0], gs[0], **self.shared),)
 
     def cost(self, x):
         return self.pooling_cost(x)
@@ -115,7 +115,7 @@ class MaxPool2dGrad(MaxPooling):
         return self.scattered(x.shape, dy.shape, (np.where(choice == i, dy, zero) for i in range(self.kernel[0] * self.kernel[1])))
 
     def vjp(self, b, gs, ins, outs):
-        return None, b.max_pool2d_pick(ins[0], gs[0], **self.attributes)
+        return None, b.max_pool2d_pick(ins[0], gs[0], **self.shared)
 
     def cost(self, x, dy):
         return self.pooling_cost(x, x)
@@ -134,7 +134,7 @@ class MaxPool2dPick(MaxPooling):
         return self.picked(self.choice(x), v)
 
     def vjp(self, b, gs, ins, outs):
-        return None, b.max_pool2d_grad(ins[0], gs[0], **self.attributes)
+        return None, b.max_pool2d_grad(ins[0], gs[0], **self.shared)
 
     def cost(self, x, v):
         return self.pooling_cost(x, v)
@@ -146,7 +146,7 @@ class AvgPooling(Pooling):
     count_include_pad: bool = True
 
     @property
-    def attributes(self) -> dict:
+    def shared(self) -> dict:
         return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding, "count_include_pad": self.count_include_pad}
 
     def counts(self, shape: tuple[int, ...], out: tuple[int, ...], dtype) -> np.ndarray:
@@ -171,7 +171,7 @@ class AvgPool2d(AvgPooling):
         return total / self.counts(x.shape, out, x.dtype)
 
     def vjp(self, b, gs, ins, outs):
-        return (b.avg_pool2d_grad(gs[0], x_shape=ins[0].type.shape, **self.attributes),)
+        return (b.avg_pool2d_grad(gs[0], x_shape=ins[0].type.shape, **self.shared),)
 
     def cost(self, x):
         return self.pooling_cost(x)
@@ -193,7 +193,7 @@ class AvgPool2dGrad(AvgPooling):
         return self.scattered(self.x_shape, dy.shape, [share] * (self.kernel[0] * self.kernel[1]))
 
     def vjp(self, b, gs, ins, outs):
-        return (b.avg_pool2d(gs[0], **self.attributes),)
+        return (b.avg_pool2d(gs[0], **self.shared),)
 
     def cost(self, dy):
         return self.pooling_cost(dy.with_shape(self.x_shape))
