@@ -127,6 +127,7 @@ def _declared(f, training: bool, seed, state, bindings: Mapping) -> tuple[GraphF
     if isinstance(f, Graph):
         f = GraphFunction(f)
     if isinstance(f, GraphFunction):
+        f = f.in_mode(training)
         sizes = {name: _size(f.graph, name, value) for name, value in bindings.items()}
         return f, _state(f, seed, state), sizes
     if isinstance(f, Model):

@@ -29,12 +29,15 @@ class GraphFunction:
     """A traced function. `str(f)` is its graph as text; `f(...)` inlines it in a trace, and compiles and runs it on numpy arrays.
 
     `keys[i]` is the object that owns the state `graph.state[i]`; `constants` are the Python arguments fixed at tracing.
+    `retrace(training)`, if something in it depends on the mode and nobody fixed that, gives the function of the other mode.
     """
     graph: Graph
     keys: tuple[Hashable, ...] = ()
     loc: Loc | None = None
     constants: tuple[str, ...] = ()
     training: bool = False
+    retrace: Callable[[bool], "GraphFunction"] | None = None
+    _other: "GraphFunction | None" = None
     _compiled: Callable | None = None
 
     @property
@@ -68,6 +71,14 @@ class GraphFunction:
             self._compiled = _COMPILE[0](self)
         return self._compiled(*values)
 
+    def in_mode(self, training: bool) -> "GraphFunction":
+        """The same function traced for training or for inference; itself where that makes no difference."""
+        if self.retrace is None or training == self.training:
+            return self
+        if self._other is None:
+            self._other = self.retrace(training)
+        return self._other
+
     def pack(self, outputs: Sequence):
         """`outputs` as the function returns them: one, a tuple or a dict."""
         names = self.graph.output_names
@@ -97,31 +108,33 @@ class GraphFunction:
         return [given[n] for n in names]
 
     def _inlined(self, values: Sequence):
+        if self.retrace and current_trace().training != self.training:
+            return self.in_mode(not self.training)._inlined(values)
         arrays = [as_array(x, v.type.dtype) for x, v in zip(values, self.graph.inputs)]
         return self.pack(inline(current_trace(), self.graph, self.keys, arrays))
 
 
-def graph(f: Callable | None = None, *, training: bool = False) -> GraphFunction | Callable[[Callable], GraphFunction]:
+def graph(f: Callable | None = None, *, training: bool | None = None) -> GraphFunction | Callable[[Callable], GraphFunction]:
     """Traces `f` now and returns its graph: `@gc.graph` or `@gc.graph(training=True)`.
 
     Each argument is annotated with an array type (`x: gc.f32[3, "B"]`, `gc.f32[()]` for a scalar) or has a default, which makes it a
     Python constant. `f` returns an array, a tuple of arrays or a flat dict of arrays. `training` is what dropout and batch
-    normalisation inside see.
+    normalisation inside see; left open, it is that of the graph or training step that calls this one, else inference.
     """
     if f is None:
         return lambda f: graph(f, training=training)
     return trace_function(f, arguments(f, user_frame()), training=training)
 
 
-def trace_types(f: Callable, types: Mapping[str, TensorType], name: str = "", training: bool = False) -> GraphFunction:
+def trace_types(f: Callable, types: Mapping[str, TensorType], name: str = "", training: bool | None = None) -> GraphFunction:
     """The graph of `f` for arguments of the given types (by name) instead of annotations."""
     return trace_function(f, typed(f, types), name, training)
 
 
-def trace_function(f: Callable, args: Sequence[Argument], name: str = "", training: bool = False) -> GraphFunction:
-    """Runs `f` on symbolic arrays and returns the graph of what it did."""
+def trace_function(f: Callable, args: Sequence[Argument], name: str = "", training: bool | None = None) -> GraphFunction:
+    """Runs `f` on symbolic arrays and returns the graph of what it did; `training` None: inference, until a caller trains."""
     name = name or getattr(f, "__name__", type(f).__name__).replace("<lambda>", "graph")
-    with Trace(name, training) as trace:
+    with Trace(name, bool(training)) as trace:
         trace.function = f
         given = {a.name: a.value if a.type is None else trace.input(a.name, a.type) for a in args}
         try:
@@ -129,14 +142,23 @@ def trace_function(f: Callable, args: Sequence[Argument], name: str = "", traini
         except RecursionError:
             raise GraphError(f"tracing {name} did not end: a Python recursion over symbolic arrays is unrolled for ever; use gc.while_loop",
                              location(f)) from None
-        return finish(trace, result, location(f), tuple(a.name for a in args if a.type is None))
+        function = finish(trace, result, location(f), tuple(a.name for a in args if a.type is None))
+    if training is None and trace.mode_matters:
+        function.retrace = lambda training: _open(trace_function(f, args, name, training), function)
+    return function
+
+
+def _open(other: GraphFunction, function: GraphFunction) -> GraphFunction:
+    """`other` is `function` in the other mode, and the way back."""
+    other.retrace = lambda training: function
+    return other
 
 
 def finish(trace: Trace, result, loc: Loc | None = None, constants: tuple[str, ...] = ()) -> GraphFunction:
     """The graph of a trace whose function returned `result`."""
     outputs, names = results(trace.builder.name, result, loc)
     graph = trace.builder.finish([trace.value(as_array(x)) for x in outputs], names)
-    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.training)
+    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training)
 
 
 def results(name: str, result, loc: Loc | None) -> tuple[list, tuple[str, ...] | None]:

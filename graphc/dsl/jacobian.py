@@ -6,7 +6,7 @@ from graphc.dsl.control import scan
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
-from graphc.dsl.transforms import vjp
+from graphc.dsl.transforms import follow, vjp
 from graphc.dsl.tree import tree_map
 from graphc.errors import GraphError
 
@@ -23,4 +23,5 @@ def jacobian(f: GraphFunction, wrt=None) -> GraphFunction:
         n = y.size
         rows = (iota((n, n), 0) == iota((n, n), 1)).astype(y.dtype).reshape((n, *y.shape))
         _, found = scan(lambda carry, row: (carry, pull(*inputs, row)), (), rows)
-        return finish(trace, tree_map(lambda g: g.reshape((*y.shape, *g.shape[1:])), found), f.loc, f.constants)
+        made = finish(trace, tree_map(lambda g: g.reshape((*y.shape, *g.shape[1:])), found), f.loc, f.constants)
+    return follow(made, f, lambda other: jacobian(other, wrt))

@@ -32,13 +32,15 @@ class Trace:
         self.parent = parent
         self.loop = loop
         self.iteration: Array | None = None
-        self.training = parent.training if parent else training
+        self.mode_matters = False
+        self.in_training = training
         self.captured: dict[Value, Value] = {}
         self.outer: list[Array] = []
         self.keys: dict[Hashable, Array] = {}
         self.state_values: dict[Hashable, Value] = {}
         self.function: Callable | None = None           # what is traced: layers are named by its variables
         self.layers: object | None = None               # the names that layers called by it have (see nn.path)
+        self._state_names: set[str] = set()
         self._streams: Counter[str] = Counter()
         self._tokens: list = []
         if parent:
@@ -52,6 +54,12 @@ class Trace:
         STACK.reset(self._tokens.pop())
         if isinstance(error, GraphError) and error.loc is None:
             raise error.at(error_loc(traceback)) from None
+
+    @property
+    def training(self) -> bool:
+        """Whether the root graph is traced for training. Whoever asks makes the graph depend on the mode."""
+        self.root.mode_matters = True
+        return self.root.in_training
 
     @property
     def root(self) -> "Trace":
@@ -77,8 +85,9 @@ class Trace:
         of the root graph at the first request, the same array (or its update) afterwards."""
         root = self.root
         if key not in root.keys:
-            if any(v.name == name for v in root.builder.state):
+            if name in root._state_names:
                 raise GraphError(f"two different states are called {name!r}")
+            root._state_names.add(name)
             root.state_values[key] = root.builder.state_input(name, type)
             root.keys[key] = Array(root.state_values[key], root)
         return root.keys[key]

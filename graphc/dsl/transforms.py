@@ -21,14 +21,14 @@ def grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     parameter name), or None if there is just one float argument. An argument on which the result does not depend, or only through `stop_gradient`
     or piecewise constant functions, has gradient 0; one that reaches the result only through integers or bools is an error.
     """
-    d = _Derivation(f, "grad")
+    d = _Derivation(f, "grad", lambda other: grad(other, wrt))
     targets = d.targets(wrt)
     return d.finish("grad", targets.named(d.pull(d.scalar(), targets.values)))
 
 
 def value_and_grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """As `grad`, with the value: returns (value, gradient, …), or for a network the dict {"value": value, name: gradient}."""
-    d = _Derivation(f, "value_and_grad")
+    d = _Derivation(f, "value_and_grad", lambda other: value_and_grad(other, wrt))
     targets = d.targets(wrt)
     outputs, names = targets.named(d.pull(d.scalar(), targets.values))
     if any(names or ()):
@@ -39,7 +39,7 @@ def value_and_grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
 def vjp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """Vector times Jacobian: a graph of the arguments of `f` and one array per float output (called g, or g0, g1, … or g_key),
     which returns the sum over outputs of g times the derivative with respect to each of `wrt`."""
-    d = _Derivation(f, "vjp")
+    d = _Derivation(f, "vjp", lambda other: vjp(other, wrt))
     targets = d.targets(wrt)
     seeds = [(y, d.b.input(name, y.type)) for name, y in d.float_outputs("g")]
     return d.finish("vjp", targets.named(d.pull(seeds, targets.values)))
@@ -48,7 +48,7 @@ def vjp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
 def jvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """Jacobian times vector: a graph of the arguments of `f` and one array `d_name` for each of `wrt`, which returns the directional
     derivative of each float output. Built as the vjp of the vjp, so it needs no rules of its own."""
-    d = _Derivation(f, "jvp")
+    d = _Derivation(f, "jvp", lambda other: jvp(other, wrt))
     targets = d.targets(wrt)
     named = d.float_outputs("g")
     seeds = [(y, _zeros(d.b, y)) for _, y in named]         # any point will do: the vjp is linear in its seed
@@ -63,11 +63,18 @@ def jvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
 def hvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """Hessian times vector of a graph that returns one float scalar: a graph of its arguments and one array `d_name` for each of
     `wrt`, which returns the derivative of the gradient in that direction (reverse over reverse)."""
-    d = _Derivation(f, "hvp")
+    d = _Derivation(f, "hvp", lambda other: hvp(other, wrt))
     targets = d.targets(wrt)
     first = d.pull(d.scalar(), targets.values)
     tangents = [d.b.input(f"d_{_identifier(n)}", v.type) for n, v in zip(targets.names, targets.values)]
     return d.finish("hvp", targets.named(d.pull(list(zip(first, tangents)), targets.values)))
+
+
+def follow(made: GraphFunction, f: GraphFunction, again: Callable[[GraphFunction], GraphFunction]) -> GraphFunction:
+    """`made`, a derivative of `f`, which in the other mode is that of `f` in the other mode."""
+    if f.retrace:
+        made.retrace = lambda training: again(f.in_mode(training))
+    return made
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,9 @@ class _Targets:
 class _Derivation:
     """A copy of the graph of `f` that grows by its derivative."""
 
-    def __init__(self, f: GraphFunction, what: str):
-        self.loc = user_loc()
+    def __init__(self, f: GraphFunction, what: str, again: Callable[[GraphFunction], GraphFunction]):
+        """`again` makes the same derivative of another function."""
+        self.loc, self.again = user_loc(), again
         if not isinstance(f, GraphFunction):
             raise GraphError(f"gc.{what} takes a graph, got {type(f).__name__}: put @gc.graph above the function", self.loc)
         self.f, self.what = f, what
@@ -181,7 +189,7 @@ class _Derivation:
                 self.b.update(self.b[state], self.b[new])
         self.b.name = f"{prefix}_{old.name}"
         graph = _pruned(self.b.finish(outputs, names))
-        return GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training)
+        return follow(GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training), self.f, self.again)
 
 
 def _pruned(graph: Graph) -> Graph:

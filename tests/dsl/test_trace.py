@@ -199,3 +199,29 @@ def test_traces_nest_and_end():
             assert inner.inputs.keys() == {"y"}
             return x / (1 / 0)
     assert not tracing()
+
+
+def test_the_mode_is_that_of_the_outer_graph():
+    from graphc.dsl.context import current_trace
+
+    def layer(x):
+        return x * 3 if current_trace().training else x
+
+    @gc.graph
+    def follows(x: gc.f32[3, 2]):
+        return layer(x).sum()
+
+    @gc.graph(training=False)
+    def fixed(x: gc.f32[3, 2]):
+        return layer(x).sum()
+
+    def both(x):
+        return follows(x), fixed(x), gc.grad(follows)(x), gc.grad(fixed)(x), gc.jacobian(gc.grad(follows))(x).sum()
+    for training, factor in ((True, 3), (False, 1)):
+        a, b, c, d, _ = run_graph(traced(both, X, training=training), X)
+        close(a, X.sum() * factor)
+        close(b, X.sum())
+        close(c, X * 0 + factor)
+        close(d, X * 0 + 1)
+    assert follows.in_mode(True).in_mode(False) is follows and follows.in_mode(True).in_mode(True).training
+    assert make(3).retrace is None
