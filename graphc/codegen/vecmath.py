@@ -28,7 +28,7 @@ LOG = (0.3333333134651184, -0.2500081956386566, 0.20001226663589478, -0.16623356
        -0.13160181045532227, 0.127615824341774, -0.0763450562953949)
 SIN = (-0.16666655242443085, 0.008332177996635437, -0.00019517233886290342)
 COS = (0.04166664555668831, -0.0013887366512790322, 2.4438379114144482e-05)
-TANH = (-0.33333146572113037, 0.1331898421049118, -0.05078883469104767)
+TANH = (-0.3333316147327423, 0.13319705426692963, -0.050868719816207886)
 ERF_SMALL = (0.12837916612625122, -0.37612634897232056, 0.11283701658248901, -0.026859702542424202, 0.0052017164416611195,
              -0.0008149808272719383, 8.397805504500866e-05)
 ERF_LARGE = (0.12855273485183716, 0.6356207132339478, 0.10527147352695465, -0.022683357819914818, 0.0029358346946537495,
@@ -45,7 +45,8 @@ ONE_BITS = 127 << 23                # 1.0f
 SIGN_BIT = -(1 << 31)
 HALF_SQRT_BITS = 0x3F3504F3         # sqrt(1/2)
 SHIFT = 25                          # 2^(n + SHIFT) is normal for all n >= -151
-TANH_SPLIT = 0.28125
+TANH_BIAS = 0.3
+SMALL, SMALL_BITS = 2.0 ** -30, 127 - 30 << 23
 TINY = 2.0 ** -30                   # below it expm1(x) and log1p(x) round to x (also -0 to -0)
 ERF_SPLIT, ERF_END = 0.921875, 4.0
 TRIG_LIMIT = 1e5                    # where the three parts of pi/2 stop being enough
@@ -138,30 +139,32 @@ def expm1(f: Arithmetic, x: Val) -> Val:
 
 
 def sigmoid(f: Arithmetic, x: Val) -> Val:
-    """With e = exp(-|x|) = 2^n (1 + s): 1 / (1 + e), or e / (1 + e) for negative x; both free of cancellation and overflow.
-
-    What the rounded 1 + e lacks is taken off s, where it costs no further rounding.
-    """
-    r, _, bits = _reduce_ln2(f, f.max(f.neg(f.abs(x)), -104.5))
-    s = _series(f, r, EXP)
-    shifted_power = f.bitcast(f.add(f.shl(bits, 23), 127 + SHIFT << 23), f32)
-    power = f.mul(shifted_power, 2.0 ** -SHIFT)
-    mantissa = f.add(s, 1.0)
-    total = f.fma(power, mantissa, 1.0)
-    lack = f.fma(power, mantissa, f.sub(1.0, total))
-    top = f.mul(f.mul(f.add(f.sub(s, lack), 1.0), shifted_power), 2.0 ** -SHIFT)
-    return f.div(f.select(f.lt(x, 0.0), top, 1.0), total)
+    """g = 1 / (1 + e^|x|) for negative x, else 1 - g. With e^|x| = 2^n (1 + s) the sum is (1 + 2^n) + 2^n s; what rounding takes from
+    the bracket goes to the other term. All is scaled by a small power of two, so that 2^n does not overflow."""
+    y = f.max(f.neg(f.abs(x)), -105.0)
+    shifted = f.fma(y, -1 / LN2, ROUNDER)
+    n = f.sub(shifted, ROUNDER)
+    s = _series(f, f.neg(f.fma(n, LN2_LO, f.fma(n, LN2_HI, y))), EXP)
+    power = f.bitcast(f.add(f.shl(f.bitcast(shifted, i32), 23), SMALL_BITS), f32)
+    bracket = f.add(power, SMALL)
+    lost = f.add(f.sub(power, bracket), SMALL)
+    g = f.div(f.const(SMALL, f32, x.lanes), f.add(f.fma(power, s, lost), bracket))
+    return f.select(f.lt(f.bitcast(x, i32), 0), g, f.sub(1.0, g))
 
 
 def tanh(f: Arithmetic, x: Val) -> Val:
-    """m / (m + 2) with m = expm1(2 |x|), 1 from |x| = 10 on; a polynomial near 0, where the quotient's roundings add up."""
-    t = f.min(f.abs(x), 10.0)
-    r, _, bits = _reduce_ln2(f, f.add(t, t))
-    power = _power_of_two(f, bits)
-    m = f.fma(power, _series(f, r, EXPM1), f.sub(power, 1.0))
-    square = f.mul(t, t)
-    small = f.fma(f.mul(square, t), polynomial(f, square, f.mul(square, square), TANH), t)
-    return f.copysign(f.select(f.lt(t, TANH_SPLIT), small, f.div(m, f.add(m, 2.0))), x)
+    """|x| = n ln 2 / 2 + r, T = tanh r, p = 2^n: ((p + 1) T + p - 1) / ((p - 1) T + p + 1), by the addition theorem. The denominator is
+    computed as numerator + 2 - 2 T, whose rounding errors cancel. n is rounded down rather than up, so that n = 0, where
+    the result is T itself, reaches far enough. Exactly 1 from |x| = 9.5 on."""
+    t = f.min(f.abs(x), 9.5)
+    shifted = f.fma(f.sub(t, TANH_BIAS * LN2 / 2), 2 / LN2, ROUNDER)
+    n = f.sub(shifted, ROUNDER)
+    r = f.fma(n, -LN2_LO / 2, f.fma(n, -LN2_HI / 2, t))
+    square = f.mul(r, r)
+    tanh_r = f.fma(f.mul(r, square), polynomial(f, square, f.mul(square, square), TANH), r)
+    power = _power_of_two(f, f.bitcast(shifted, i32))
+    top = f.fma(f.add(power, 1.0), tanh_r, f.sub(power, 1.0))
+    return f.copysign(f.div(top, f.add(top, f.fma(tanh_r, -2.0, 2.0))), x)
 
 
 def log(f: Arithmetic, x: Val) -> Val:      # noqa: A001 – the name in the table of functions

@@ -33,7 +33,8 @@ LOG_LO, LOG_HI = float(mp.sqrt(0.5)) - 1, float(mp.sqrt(2)) - 1
 HALF_LN2 = float(mp.log(2) / 2) * 1.0001
 QUARTER_PI = float(mp.pi / 4) * 1.0001
 ERF_SPLIT, ERF_END = 0.921875, 4.0
-TANH_SPLIT = 0.28125
+TANH_BIAS = 0.3
+TANH_END = float(mp.log(2) / 2) * (0.5 + TANH_BIAS) * 1.001
 
 FITS = {
     # e^r = 1 + r + r^2 EXP(r)
@@ -49,8 +50,8 @@ FITS = {
     # sin(r) = r + r^3 SIN(r^2), cos(r) = 1 - r^2 / 2 + r^4 COS(r^2); the variable is r^2
     "SIN": Fit(lambda z: (mp.sin(mp.sqrt(z)) / mp.sqrt(z) - 1) / z if z else -mp.mpf(1) / 6, range(3), 0.0, QUARTER_PI ** 2, lambda z: z),
     "COS": Fit(lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z ** 2 if z else mp.mpf(1) / 24, range(3), 0.0, QUARTER_PI ** 2, lambda z: z ** 2),
-    # tanh(x) = x + x^3 TANH(x^2)
-    "TANH": Fit(lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z if z else -mp.mpf(1) / 3, range(3), 0.0, TANH_SPLIT ** 2, lambda z: z),
+    # tanh(r) = r + r^3 TANH(r^2)
+    "TANH": Fit(lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z if z else -mp.mpf(1) / 3, range(3), 0.0, TANH_END ** 2, lambda z: z),
     # erf(x) = x + x ERF_SMALL(x^2); erf(t) = 1 - exp(-(t + t ERF_LARGE(t)))
     "ERF_SMALL": Fit(lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1 if z else 2 / mp.sqrt(mp.pi) - 1, range(7), 0.0, ERF_SPLIT ** 2),
     "ERF_LARGE": Fit(lambda t: -mp.log(mp.erfc(t)) / t - 1, range(8), ERF_SPLIT, ERF_END, lambda t: t * mp.erfc(t) / mp.erf(t)),
