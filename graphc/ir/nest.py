@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import permutations
 from math import prod
@@ -20,13 +20,17 @@ class Nest:
     """The loop nest of a cluster.
 
     `extents`: size of each dim. `reduced`: dims that the `reductions` reduce. `leaves`: strides of the operands that are inputs or
-    counting arrays, per use. `counters`: for nodes that need an element number (random numbers: of the element; argmax: along its
+    counting arrays, per use. `crossing` reductions reduce all other dims,
+    `crossed`; those are `wide` whose result is a row and not one number. `counters`: for nodes that need an element number (random numbers: of the element; argmax: along its
     axis), its strides. `outputs`: strides of each output (0 along dims that it does not have). `deps`: dims that each value changes with.
     """
     body: Graph
     extents: tuple[int, ...]
     reduced: frozenset[int]
     reductions: frozenset[Node]
+    crossed: frozenset[int]
+    crossing: frozenset[Node]
+    wide: frozenset[Node]
     leaves: Mapping[Use, Strides]
     counters: Mapping[Node, Strides]
     outputs: tuple[Strides, ...]
@@ -69,7 +73,7 @@ def nest_of_epilogue(body: Graph, inner: Node, ins: tuple[ViewType, ...]) -> Nes
     views = dict(zip(body.inputs, ins, strict=True))
     leaves = {use: _strides(m, _leaf_strides(leaf_of(use), views), space, dims) for use, m in space.uses.items()}
     counters = {node: _counter(node, space, dims) for node in body.nodes if type(node.op) in GENERATORS}
-    return Nest(body, result.type.shape, frozenset(), frozenset(), leaves, counters, (), (), {})
+    return Nest(body, result.type.shape, frozenset(), frozenset(), frozenset(), frozenset(), frozenset(), leaves, counters, (), (), {})
 
 
 ARG = tuple(op for op in REDUCTIONS if op.name in ("argmax", "argmin"))
@@ -82,11 +86,13 @@ def _build(body, space: Space, dims, groups, leaves, counters, outputs, spans) -
     def pick(strides: Strides) -> Strides:
         return tuple(strides[i] for i in last)
     reduced = frozenset(k for k, i in enumerate(last) if dims[i] in (space.reduced or ()))
+    crossed = frozenset(k for k, i in enumerate(last) if dims[i] in (space.crossed or ()))
     number = {dims[i]: k for k, group in enumerate(groups) for i in group}
     merged = {use: pick(s) for use, s in leaves.items()}
-    return Nest(body, tuple(prod(space.extents[dims[i]] for i in g) for g in groups), reduced, space.reductions, merged,
+    return Nest(body, tuple(prod(space.extents[dims[i]] for i in g) for g in groups), reduced, space.reductions, crossed, space.crossing,
+                frozenset(n for n in space.crossing if space.dims_of(n.outputs[0])), merged,
                 {node: pick(s) for node, s in counters.items()}, tuple(map(pick, outputs)),
-                tuple(frozenset(number[d] for d in span if d in number) for span in spans), _deps(body, merged, counters, last, reduced, space))
+                tuple(frozenset(number[d] for d in span if d in number) for span in spans), _deps(body, merged, counters, last, reduced, crossed, space))
 
 
 def _strides(m: Map, strides: Sequence[int], space: Space, dims: Sequence[int]) -> Strides:
@@ -141,7 +147,7 @@ def _merged(dims, space: Space, rows: list[Strides], spans) -> list[list[int]]:
     return groups
 
 
-def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, space: Space) -> dict[Value, frozenset[int]]:
+def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, crossed, space: Space) -> dict[Value, frozenset[int]]:
     deps: dict[Value, frozenset[int]] = {}
     for node in body.nodes:
         found: set[int] = set()
@@ -155,8 +161,14 @@ def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, s
             if v in deps or (node, k) in leaves:
                 found |= deps[v] if v in deps else {d for d, s in enumerate(leaves[node, k]) if s}
         for v in node.outputs:
-            deps[v] = frozenset(found - reduced) if node in space.reductions else frozenset(found)
+            gone = reduced if node in space.reductions else crossed if node in space.crossing else frozenset()
+            deps[v] = frozenset(found - gone)
     return deps
+
+
+def crosswise(nest: Nest) -> Nest:
+    """The same nest with its reductions, of which no inner value reads a result, as crossing ones."""
+    return replace(nest, reduced=frozenset(), reductions=frozenset(), crossed=nest.reduced, crossing=nest.reductions, wide=nest.reductions)
 
 
 @dataclass(frozen=True, eq=False)

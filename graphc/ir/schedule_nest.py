@@ -18,6 +18,7 @@ class NestSchedule:
     the last of which is vectorised when it is `vector`. With reductions and a chunk, tiles leave their results in `partials`,
     which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
     `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal.
+    `crosswise`: the reductions run over the rows, into a row of sums per tile, which lies in `partials`.
     """
     outer: tuple[int, ...] = ()
     inner: tuple[int, ...] = ()
@@ -31,6 +32,7 @@ class NestSchedule:
     partials: tuple[Partial, ...] = ()
     stream: tuple[int, ...] = ()
     inplace: tuple[tuple[int, int], ...] = ()
+    crosswise: bool = False
 
     @property
     def shared_scratch(self) -> int:
@@ -42,6 +44,7 @@ class NestSchedule:
         parts += ["serial"] if self.serial else []
         parts += [f"keeps {len(self.stored)}"] if self.stored else []
         parts += [f"partials {self.shared_scratch} B"] if self.partials else []
+        parts += ["crosswise"] if self.crosswise else []
         parts += ["streams"] if self.stream else []
         return "nest(" + ", ".join(parts) + ")"
 

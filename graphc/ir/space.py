@@ -2,7 +2,9 @@
 
 A cluster is one loop nest over the dims of its `Space`. A value of the cluster maps each of its axes to a row-major tuple of dims
 (the empty tuple for an axis of size 1). A reshape that cuts an axis splits a dim everywhere; nothing is ever merged here (`ir.nest`
-merges what lies together in memory). All reductions of a cluster reduce the same dims.
+merges what lies together in memory). Reductions of a cluster reduce the same dims; besides, reductions over exactly the other dims may
+end in it ("crossing": column sums next to row sums, or the total of a row's results). What is computed from those ("late") waits until
+all rows are done, so that nothing else in the cluster may read it.
 """
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ Map = tuple[tuple[int, ...], ...]
 Use = tuple[Node, int]                  # operand number k of a node
 
 LEAVES = (constant.Constant, constant.Iota)
+CROSS_LIMIT = 1 << 13           # elements of a row into which crossing reductions are accumulated
 VIEWS = (shape.Reshape, shape.Transpose, shape.BroadcastTo)
 
 
@@ -31,7 +34,7 @@ class Space:
     `extents`: size of each dim, in order of creation. `maps`: axes of the values made by added nodes; `uses`: axes of leaves, per use.
     `reduced`: the dims that the reductions reduce (None: no reduction yet); a reduction over axes of size 1 only is none of `reductions`.
     """
-    __slots__ = ("extents", "maps", "ghosts", "uses", "reduced", "reductions", "number")
+    __slots__ = ("extents", "maps", "ghosts", "uses", "reduced", "reductions", "crossed", "crossing", "late", "read", "number")
 
     def __init__(self):
         self.extents: dict[int, int] = {}
@@ -40,12 +43,17 @@ class Space:
         self.uses: dict[Use, Map] = {}
         self.reduced: tuple[int, ...] | None = None
         self.reductions: frozenset[Node] = frozenset()
+        self.crossed: tuple[int, ...] | None = None
+        self.crossing: frozenset[Node] = frozenset()
+        self.late: set[Value] = set()           # results of crossing reductions, and values made from them
+        self.read: set[Value] = set()           # results of reductions that added nodes read
         self.number = 0
 
     def copy(self) -> "Space":
         new = Space()
         new.extents, new.maps, new.ghosts, new.uses = dict(self.extents), dict(self.maps), dict(self.ghosts), dict(self.uses)
         new.reduced, new.reductions, new.number = self.reduced, self.reductions, self.number
+        new.crossed, new.crossing, new.late, new.read = self.crossed, self.crossing, set(self.late), set(self.read)
         return new
 
     def add(self, node: Node) -> None:
@@ -53,7 +61,11 @@ class Space:
         rule = RULES.get(type(node.op))
         if rule is None:
             raise Misfit(f"{node.op.name} does not run in a loop nest with others")
+        self.read.update(v for v in node.inputs if v.node in self.reductions)
+        late = any(v in self.late for v in node.inputs)
         rule(self, node)
+        if late:
+            self._postpone(node)
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -90,15 +102,38 @@ class Space:
         axes = node.op.axes if isinstance(node.op, reduce.Reduction) else (node.op.axis,)
         source = self._operand(node)
         gone = tuple(d for a in axes for d in source[a])
-        if gone and self.reduced is not None and set(gone) != set(self.reduced):
-            raise Misfit("they reduce different axes")
         if gone and self.reduced is None:
             self.reduced = gone
-        self.reductions |= {node} if gone else set()
+        if gone and set(gone) == set(self.reduced):
+            self.reductions |= {node}
+        elif gone:
+            self._cross(node, gone)
         keep = node.op.keepdims
         self.maps[node.outputs[0]] = tuple(() if i in axes else dims for i, dims in enumerate(source) if keep or i not in axes)
         if keep:
             self.ghosts[node.outputs[0]] = tuple(dims if i in axes else () for i, dims in enumerate(source))
+
+    def _cross(self, node: Node, gone: tuple[int, ...]) -> None:
+        """A reduction over all the dims that are not reduced; or one that makes crossing those of which nobody has read a result yet."""
+        whole, mine = set(self.extents), self.dims_of(node.inputs[0]) if node.inputs[0] in self.maps else set(self.extents)
+        if set(gone) | set(self.reduced) != whole or set(gone) & set(self.reduced) or mine not in (whole, set(gone)):
+            raise Misfit("they reduce different axes")
+        if self.crossed is None and not self.read and mine == whole and self.size(gone) <= CROSS_LIMIT:
+            self.crossed, self.crossing = self.reduced, self.reductions
+            self.reduced, self.reductions = gone, frozenset((node,))
+        elif mine == whole and self.size(self.reduced) > CROSS_LIMIT:
+            raise Misfit(f"they reduce different axes, of which neither has at most {CROSS_LIMIT} elements")
+        else:
+            self.crossed = gone
+            self.crossing |= {node}
+        self.late = {v for n in self.crossing for v in n.outputs}
+
+    def _postpone(self, node: Node) -> None:
+        """The node reads late values, so it is late."""
+        early = any(v in self.maps and v not in self.late for v in node.inputs)
+        if early or node in self.reductions | self.crossing or any(self.dims_of(v) & set(self.crossed) for v in node.outputs):
+            raise Misfit("a sum across rows is not ready before all rows are done")
+        self.late.update(node.outputs)
 
     def transpose(self, node: Node) -> None:
         source = self._operand(node)
@@ -135,7 +170,8 @@ class Space:
         """The map of the only operand, placed if it is a leaf."""
         v = node.inputs[0]
         if v not in self.maps:
-            self.uses[node, 0] = self.place(v.type.shape)
+            before = next((m for (n, k), m in self.uses.items() if n.inputs[k] is v), None)
+            self.uses[node, 0] = before or self.place(v.type.shape)
             return self.uses[node, 0]
         return self.maps[v]
 
@@ -208,6 +244,8 @@ class Space:
                     table[key] = tuple(_substitute(dims, dim, new) for dims in m)
         if self.reduced is not None:
             self.reduced = _substitute(self.reduced, dim, new)
+        if self.crossed is not None:
+            self.crossed = _substitute(self.crossed, dim, new)
         return new
 
 

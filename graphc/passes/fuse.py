@@ -108,7 +108,7 @@ class Fusion:
             return self._open("contraction" if node.inputs[0] is not node.inputs[1] else "other", node, sources)
         if type(node.op) not in RULES or isinstance(node.op, LEAVES) or _is_empty(node):
             return self._open("other", node, sources)
-        home = self._join_contraction(node, sources) or self._join_nest(node, sources)
+        home = self._join_contraction(node, sources) or self._join_nest(node, sources) or self._join_reader(node, sources)
         if home is None and isinstance(node.op, VIEWS):
             return self._open("view", node, sources)
         if home is None:
@@ -152,6 +152,19 @@ class Fusion:
         if home is not None:
             self._add(home, node, sources)
         return home
+
+    def _join_reader(self, node: Node, sources: list[Cluster]) -> Cluster | None:
+        """A reduction of a value that another cluster reads joins it, so that the value is read once."""
+        if type(node.op) not in REDUCTIONS:
+            return None
+        readers = [self.of[u] for u in self.users[node.inputs[0]] if u in self.of]
+        for c in dict.fromkeys(c for c in readers if c.kind == "nest"):
+            why = self._refusal(c, node, sources)
+            if not why:
+                self._add(c, node, sources)
+                return c
+            self._refuse(c, node, why)
+        return None
 
     def _join_contraction(self, node: Node, sources: list[Cluster]) -> Cluster | None:
         if not isinstance(node.op, POINTWISE):

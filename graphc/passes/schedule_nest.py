@@ -1,19 +1,19 @@
 """Chooses the schedule of a loop nest: a pure function of its shape, the strides of its operands and the target."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.nest import ARG, Nest, Stages, leaf_of, nest_of, producer, stages_of
+from graphc.ir.nest import ARG, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
 from graphc.ir.schedule_nest import NestSchedule, Partial
 from graphc.ir.single import single
 from graphc.ir.schedule_plain import PlainSchedule
-from graphc.ir.space import GENERATORS, REDUCTIONS, RULES, VIEWS
+from graphc.ir.space import CROSS_LIMIT, GENERATORS, REDUCTIONS, RULES, VIEWS
 from graphc.ir.target import Target
 from graphc.ir.types import i32, i64
 from graphc.ir.view import ViewType
@@ -27,6 +27,8 @@ MANY_FLOPS = 24                 # a body heavier than this fills the registers w
 CHEAP = 5                       # flops and loads that are repeated rather than kept in a scratch row
 INNER_ELEMENTS = 1024           # a row of a map has at least so many, where the dims allow
 MAX_CHUNKS = 192                # of a reduction that is cut
+MAX_TILES = 128                 # of a nest with sums across rows: each has a row of accumulators
+MIN_ACROSS = 32                 # elements of a row, and rows, from which sums across rows are taken row by row
 LANE_SUMS = 4096                # additions into one lane of an f32 sum before it is cut
 
 
@@ -45,12 +47,16 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
         return NestSchedule(outer=nest.kept, inner=tuple(sorted(nest.reduced)))
     facts = Facts(nest, ins, outs, target)
     vector = facts.best_vector()
+    across = _runs_across(facts, vector)
+    if across:
+        nest = crosswise(nest)
+        facts = Facts(nest, ins, outs, target)
     outer, inner = facts.loops(vector)
     stages = stages_of(nest, inner)
     lanes = facts.lanes(vector, vector in inner)
     row_ns = facts.element_ns * nest.size(inner) * (lanes if vector not in inner and vector >= 0 else 1)
     grid = _grid(facts, stages, outer, inner, vector, lanes, row_ns)
-    return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=(),
+    return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=(), crosswise=across,
                         inplace=_inplace(nest, stages, body, ins, outs))
 
 
@@ -75,7 +81,7 @@ class Facts:
         nest = self.nest
         if not nest.extents:
             return -1
-        return max(range(len(nest.extents)), key=lambda d: (self._score(d), d in nest.reduced, nest.extents[d]))
+        return max((d for d in range(len(nest.extents)) if d not in nest.crossed), key=lambda d: (self._score(d), d in nest.reduced, nest.extents[d]))
 
     def _score(self, d: int) -> int:
         score = 0
@@ -89,6 +95,9 @@ class Facts:
         nest = self.nest
         order = sorted(range(len(nest.extents)), key=self._reach, reverse=True)
         order = [d for d in order if d != vector]
+        if nest.crossing:
+            inner = [d for d in order if d not in nest.crossed] + [vector]
+            return tuple(d for d in order if d in nest.crossed), tuple(inner)
         if nest.reduced:
             inner = [d for d in order if d in nest.reduced] + [vector] * (vector in nest.reduced)
             return tuple(d for d in order if d not in nest.reduced), tuple(inner)
@@ -140,6 +149,8 @@ def flops_of(node: Node) -> int:
 def _grid(facts: Facts, stages: Stages, outer, inner, vector: int, lanes: int, row_ns: float) -> dict:
     """tile, columns, chunk, serial, partials."""
     nest = facts.nest
+    if nest.crossing:
+        return _crossing_grid(nest, outer, inner, row_ns)
     columns_total = 0 if vector in inner or vector < 0 else ceil(nest.extents[vector] / lanes)
     rows = nest.size(outer)
     total_ns = row_ns * rows * max(columns_total, 1)
@@ -155,6 +166,26 @@ def _grid(facts: Facts, stages: Stages, outer, inner, vector: int, lanes: int, r
         return {"tile": 1, "columns": _columns(columns_total, lanes, row_ns), "serial": serial}
     tile = max(1, min(round(TILE_NS / line_ns), ceil(rows / 8)))
     return {"tile": tile, "serial": serial}
+
+
+def _crossing_grid(nest: Nest, outer, inner, row_ns: float) -> dict:
+    """Tiles of rows, each with a row of accumulators of its own."""
+    rows = nest.size(outer)
+    serial = rows * row_ns < SERIAL_NS
+    tile = rows if serial else max(1, round(TILE_NS / row_ns), ceil(rows / MAX_TILES))
+    tiles = ceil(rows / tile)
+    partials = _accumulators(nest, nest.crossing, nest.crossed, lambda n: tiles * (nest.size(inner) if n in nest.wide else 1))
+    return {"tile": tile, "serial": serial, "partials": partials}
+
+
+def _runs_across(facts: "Facts", vector: int) -> bool:
+    """Whether reductions whose results no inner value reads are best taken row by row, along contiguous kept dims."""
+    nest, kept = facts.nest, facts.nest.kept
+    if not nest.reductions or nest.crossing or vector not in kept or stages_of(nest, nest.reduced).count > 1:
+        return False
+    size, rows = nest.size(kept), nest.size(nest.reduced)
+    traffic = sum(_bytes(t) for t in facts.ins)
+    return MIN_ACROSS <= size <= CROSS_LIMIT and rows >= MIN_ACROSS and traffic > facts.target.l2 // 2
 
 
 def _columns(total: int, lanes: int, block_ns: float) -> int:
@@ -187,18 +218,18 @@ def _chunk(facts: Facts, stages: Stages, inner, vector: int, lanes: int, row_ns:
 
 
 def _partials(nest: Nest, chunks: int) -> tuple[Partial, ...]:
-    kept = nest.size(nest.kept)
+    return _accumulators(nest, nest.reductions, nest.reduced, lambda n: chunks * nest.size(nest.kept))
+
+
+def _accumulators(nest: Nest, reductions, dims, size: Callable[[Node], int]) -> tuple[Partial, ...]:
+    """Buffers of so many elements for the accumulators of reductions over `dims`, in order of the body."""
     result: list[Partial] = []
     for node in nest.body.nodes:
-        if node in nest.reductions:
-            dtypes = (node.inputs[0].type.dtype, index_type(nest)) if type(node.op) in ARG else (node.outputs[0].type.dtype,)
-            result += [(d, chunks * kept) for d in dtypes]
+        if node in reductions:
+            counter = i32 if nest.size(dims) < 1 << 31 else i64
+            dtypes = (node.inputs[0].type.dtype, counter) if type(node.op) in ARG else (node.outputs[0].type.dtype,)
+            result += [(d, size(node)) for d in dtypes]
     return tuple(result)
-
-
-def index_type(nest: Nest):
-    """The element type in which argmax counts."""
-    return i32 if nest.size(nest.reduced) < 1 << 31 else i64
 
 
 def _stored(nest: Nest, stages: Stages, facts: Facts) -> tuple[int, ...]:

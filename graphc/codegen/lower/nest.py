@@ -7,23 +7,21 @@ from math import ceil
 
 from graphc.codegen.loop_ir import Val, View
 from graphc.codegen.loops import Function, Ix
-from graphc.codegen.lower.body import Body, Point
-from graphc.codegen.lower.reduce import Accumulator, reducer
+from graphc.codegen.lower.body import Body, Env, Point
+from graphc.codegen.lower.across import AFTER, COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, CrossSums
+from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.nest import ARG, Nest, nest_of, stages_of
+from graphc.ir.nest import Nest, crosswise, nest_of, stages_of
 from graphc.ir.schedule_nest import NestSchedule
 from graphc.ir.types import DType, i32, i64
 from graphc.ir.view import ViewType
-
-COMBINE_COLUMNS = 512           # elements of a tile that combines partial results
-COMBINE_ROWS = 64
-COMBINE_SERIAL = 1 << 15        # partial results that one thread combines alone
 
 
 def lower_nest(name: str, body: Graph, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: NestSchedule) -> Function:
     """The loop function of a cluster: parameters are the inputs, the outputs, and the schedule's partial buffers."""
     f = Function(name)
     nest = nest_of(body, tuple(ins), tuple(outs))
+    nest = crosswise(nest) if schedule.crosswise else nest
     xs = [f.view(f"x{k}", t.dtype, t.shape, t.strides) for k, t in enumerate(ins)]
     ys = [f.view(f"y{k}", t.dtype, t.shape, t.strides) for k, t in enumerate(outs)]
     partials = [f.view(f"partial{k}", dtype, (size,)) for k, (dtype, size) in enumerate(schedule.partials)]
@@ -42,9 +40,10 @@ class NestLowering:
         self.counter = i32 if nest.size(nest.reduced) < 1 << 31 else i64
         self.by_column = schedule.vector >= 0 and schedule.vector not in schedule.inner
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
-        self.partials = self._partial_views(partials)
+        self.partials = partials
         self.ranges: dict[int, tuple[Ix | int, Ix | int]] = {}
         self.reductions = [n for n in nest.body.nodes if n in nest.reductions]
+        self.sums = CrossSums(self) if nest.crossing else None
 
     # ---- tiles
     def run(self) -> None:
@@ -56,10 +55,14 @@ class NestLowering:
                 first = chunk * s.chunk
                 self.ranges = {s.inner[0]: (first, f.min_(first + s.chunk, nest.extents[s.inner[0]]))}
             self.body.allocate()
-            finish = (lambda point: self._partial_row(point, chunk)) if s.partials else self._row
+            if self.sums:
+                self.sums.start(row_range)
+            finish = (lambda point: self._partial_row(point, chunk)) if s.chunk and s.partials else self._row
             self._rows(row_range, column_range, finish)
         self.ranges = {}
-        if s.partials:
+        if self.sums:
+            self.sums.combine()
+        elif s.partials:
             self._combine(rows, chunks)
 
     @contextmanager
@@ -98,7 +101,7 @@ class NestLowering:
         self._vector_loop(point, column_range, (), lambda p, _: finish(p) or ())
 
     # ---- loops
-    def _sweep(self, dims: tuple[int, ...], point: Point, carried: Accumulator, work) -> Accumulator:
+    def sweep(self, dims: tuple[int, ...], point: Point, carried: Accumulator, work) -> Accumulator:
         """`work(point, carried) -> carried` in loops over `dims`."""
         if not dims:
             return tuple(work(point, carried))
@@ -109,7 +112,7 @@ class NestLowering:
         if d == self.s.vector:
             return self._vector_loop(point, (lo, hi), carried, work)
         with self.f.loop(lo, hi, carry=carried, name=f"i{d}") as L:
-            L.next(*self._sweep(dims[1:], point.at(d, L.index), L.carried, work))
+            L.next(*self.sweep(dims[1:], point.at(d, L.index), L.carried, work))
         return L.results
 
     def _vector_loop(self, point: Point, bounds, carried: Accumulator, work) -> Accumulator:
@@ -138,28 +141,37 @@ class NestLowering:
             found = self._stage(point, stage)
             for node, acc in found.items():
                 self.body.set_row_value(node.outputs[0], reducer(node).finish(self.f, acc))
+        if self.sums:
+            self.sums.take_row()
         self._row_outputs(point)
 
     def _stage(self, point: Point, stage: int) -> dict[Node, Accumulator]:
         """The loop of one stage: outputs and scratch rows written; the stage's reductions, lanes folded."""
         body, f = self.body, self.f
         nodes = [n for n in self.reductions if self.stages.home[n.outputs[0]] == stage + 1]
-        outs = [k for k, v in enumerate(self.nest.body.outputs) if self._written_in(k, v) == stage]
-        targets = [n.inputs[0] for n in nodes] + [self.nest.body.outputs[k] for k in outs]
+        outs = [k for k, v in enumerate(self.nest.body.outputs) if self.written_in(k, v) == stage]
+        crossing = self.sums.in_stage(stage) if self.sums else []
+        targets = [n.inputs[0] for n in nodes + crossing] + [self.nest.body.outputs[k] for k in outs]
         plan = body.plan(stage, targets)
         body.hoist(plan, point)
 
         def work(at: Point, carried: Accumulator) -> Accumulator:
             env = body.evaluate(plan, at)
-            for k in outs:
-                self._store(k, env.value(self.nest.body.outputs[k]), at)
-            return self._steps(nodes, env, at, carried)
+            ends = [(k, env.value(self.nest.body.outputs[k])) for k in outs]
+            carried = self._steps(nodes, env, at, carried)
+            if crossing:
+                self.sums.take(crossing, env, at)
+            for k, value in ends:           # after every load: an output may lie where an input lies
+                self.store(k, value, at)
+            return carried
         starts = [self._start(n) for n in nodes]
-        flat = self._sweep(self.s.inner, point, tuple(a for acc in starts for a in acc), work)
-        return {n: self._fold(n, acc) for n, acc in zip(nodes, _regroup(flat, starts))}
+        flat = self.sweep(self.s.inner, point, tuple(a for acc in starts for a in acc), work)
+        return {n: self._fold(n, acc) for n, acc in zip(nodes, regroup(flat, nodes))}
 
-    def _written_in(self, k: int, v: Value) -> int:
-        """The stage that writes an output; -1 for the row's end."""
+    def written_in(self, k: int, v: Value) -> int:
+        """The stage that writes an output; -1 for the row's end, AFTER for after all rows."""
+        if self.nest.crossing and not self.nest.spans[k] & self.nest.crossed:
+            return AFTER
         return self.stages.home.get(v, 0) if self.nest.spans[k] & set(self.s.inner) else -1
 
     def _start(self, node: Node) -> Accumulator:
@@ -184,11 +196,11 @@ class NestLowering:
         return acc if self.by_column else reducer(node).fold(self.f, acc)
 
     def _row_outputs(self, point: Point) -> None:
-        ends = [(k, self.body.row_value(v)) for k, v in enumerate(self.nest.body.outputs) if self._written_in(k, v) < 0]
+        ends = [(k, self.body.row_value(v)) for k, v in enumerate(self.nest.body.outputs) if self.written_in(k, v) == -1]
         for k, value in ends:                   # all values first: an output may lie where another one's operand does
-            self._store(k, value, point)
+            self.store(k, value, point)
 
-    def _store(self, k: int, value: Val, at: Point) -> None:
+    def store(self, k: int, value: Val, at: Point) -> None:
         strides, vector = self.nest.outputs[k], self.s.vector
         lanes = at.lanes if vector in self.nest.spans[k] else 1
         view, index = self.body.address(self.ys[k], strides, at)
@@ -199,17 +211,14 @@ class NestLowering:
     def _partial_views(self, partials: list[View]) -> list[View]:
         """[chunk, kept dims in loop order]."""
         extents = tuple(self.nest.extents[d] for d in self.order)
-        result = []
-        for view in partials:
-            chunks = view.shape[0] // max(1, self.nest.size(self.order))
-            result.append(self.f.reinterpret(view, (chunks, *extents), _dense((chunks, *extents))))
-        return result
+        chunks = [view.shape[0] // max(1, self.nest.size(self.order)) for view in partials]
+        return [self.f.reinterpret(view, (n, *extents), _dense((n, *extents))) for view, n in zip(partials, chunks)]
 
     def _partial_row(self, point: Point, chunk: Ix) -> None:
         self.body.start_row(point)
         found = self._stage(point, 0)
         flat = [a for n in self.reductions for a in found[n]]
-        for view, value in zip(self.partials, flat, strict=True):
+        for view, value in zip(self._partial_views(self.partials), flat, strict=True):
             self.f.store(view, [chunk, *(point.index[d] for d in self.order)], value, point.mask)
 
     def _combine(self, rows: int, chunks: int) -> None:
@@ -225,29 +234,15 @@ class NestLowering:
         f, body = self.f, self.body
         lanes = self.s.lanes if self.by_column else 1
         body.start_row(point)
-        place = [point.index[d] for d in self.order]
+        place, views = [point.index[d] for d in self.order], self._partial_views(self.partials)
 
         def partial(chunk: Ix | int) -> Accumulator:
-            return tuple(f.load(view, [chunk, *place], lanes, point.mask) for view in self.partials)
+            return tuple(f.load(view, [chunk, *place], lanes, point.mask) for view in views)
         with f.loop(1, chunks, carry=partial(0), name="chunk") as L:
-            L.next(*self._merge(L.carried, partial(L.index)))
-        for node, acc in zip(self.reductions, _regroup(L.results, [self._start(n) for n in self.reductions])):
+            L.next(*merged(f, self.reductions, L.carried, partial(L.index)))
+        for node, acc in zip(self.reductions, regroup(L.results, self.reductions)):
             body.set_row_value(node.outputs[0], reducer(node).finish(f, acc))
         self._row_outputs(point)
-
-    def _merge(self, a: Accumulator, b: Accumulator) -> Accumulator:
-        shape = [self._start(n) for n in self.reductions]
-        merged = [reducer(n).merge(self.f, x, y) for n, x, y in zip(self.reductions, _regroup(a, shape), _regroup(b, shape))]
-        return tuple(v for acc in merged for v in acc)
-
-
-def _regroup(flat: Sequence[Val], like: Sequence[Accumulator]) -> list[Accumulator]:
-    """`flat` cut into tuples as long as those of `like`."""
-    result, at = [], 0
-    for acc in like:
-        result.append(tuple(flat[at:at + len(acc)]))
-        at += len(acc)
-    return result
 
 
 def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:

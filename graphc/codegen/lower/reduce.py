@@ -1,7 +1,7 @@
 """Reductions as accumulators: how one starts, takes an element, merges with another, and folds its lanes."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,22 @@ def reducer(node: Node) -> Reducer:
     if found is None:
         raise InternalError(f"no reduction code for operator {node.op.name}", "lower")
     return found(node.inputs[0].type.dtype)
+
+
+def regroup(flat: Sequence[Val], nodes: Sequence[Node]) -> list[Accumulator]:
+    """A flat sequence of accumulators as one tuple per reduction."""
+    result, at = [], 0
+    for node in nodes:
+        width = len(reducer(node).start(node.inputs[0].type.dtype))
+        result.append(tuple(flat[at:at + width]))
+        at += width
+    return result
+
+
+def merged(f: Function, nodes: Sequence[Node], a: Sequence[Val], b: Sequence[Val]) -> list[Val]:
+    """Two flat sequences of accumulators of the same reductions, merged."""
+    pairs = zip(nodes, regroup(a, nodes), regroup(b, nodes))
+    return [v for node, x, y in pairs for v in reducer(node).merge(f, x, y)]
 
 
 def _plain(method: str, kind: str, start: Callable[[DType], float | int | bool]) -> Reducer:
