@@ -15,6 +15,7 @@ from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.passes.batching import Batcher, Operand, can_batch
 from graphc.passes.canonicalize import splat
+from graphc.passes.gain import batching_gains
 from graphc.passes.loop import Carry, Loop, Read, Stacked, emit_in_place, values_read
 from graphc.passes.pipeline import Pass
 from graphc.passes.reach import dependents
@@ -30,8 +31,7 @@ class Hoist(Pass):
 
     Before the loop: what is the same in every step; products that depend on stacked inputs alone, batched over the steps, with what they
     need and with what elementwise work follows them. After the loop: carried sums of products, as one product of stacks; other carried
-    sums of values that are stacked anyway; products that only per-step outputs need. A product by itself runs at full speed only when it
-    is large, and a carried weight gradient would be read and written in every step.
+    sums of values that are stacked anyway; products that only per-step outputs need. Large products stay where they are (`gain`).
 
     Needs a decomposed graph without equal nodes (equal nodes hide that a sum is all that reads a term).
     Gives new nodes around the loops, which cse and canonicalize may simplify; dead results and carries of scans are gone.
@@ -102,7 +102,8 @@ def _movable(loop: Loop) -> set[Value]:
             worth = type(node.op) not in FREE
         elif can_batch(node) and all(v in possible for v in node.inputs if v in varying):
             possible.update(node.outputs)
-            worth = type(node.op) in PRODUCTS or any(v in moved and v in varying for v in node.inputs)
+            product = type(node.op) in PRODUCTS
+            worth = batching_gains(node, varying) if product else any(v in moved and v in varying for v in node.inputs)
         else:
             worth = False
         moved.update(node.outputs if worth else ())
@@ -129,7 +130,7 @@ class _After:
         for node in self.loop.nodes:
             if node.outputs[0] in self.core or not can_batch(node) or not any(v in self.varying for v in node.inputs):
                 continue
-            if type(node.op) in PRODUCTS or any(v in found for v in node.inputs):
+            if batching_gains(node, self.varying) if type(node.op) in PRODUCTS else any(v in found for v in node.inputs):
                 found.update(node.outputs)
         return found
 

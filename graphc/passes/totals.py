@@ -15,15 +15,16 @@ from graphc.ir.ops.reduce import Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
 from graphc.passes.batching import Batcher
 from graphc.passes.canonicalize import splat
+from graphc.passes.gain import summing_gains
 
 VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to make the sum: values of a step that must be stacked for products, those that must be stacked to be summed, and the maker.
+    """How to make the sum: values of a step whose stacking pays, values that must be stacked for other reasons, and the maker.
 
-    Stacking for a product pays, since the factors are small beside it. What is only summed may be as large as the carried sum itself.
+    Stacking pays for the factors of small products. What is only summed may be as large as the carried sum itself.
     """
     products: frozenset[Value]
     summed: frozenset[Value]
@@ -63,11 +64,12 @@ class Totals:
         return frozenset((v,)) if v in self.varying else frozenset()
 
     def both(self, node: Node, build: Callable[[Batcher, Value, Value], Value | None]) -> Plan | None:
-        """A product of two operands that both vary."""
+        """A product of two operands that both vary; a large one only of values that are stacked anyway."""
         x, y = node.inputs
         if x not in self.varying or y not in self.varying:
             return None
-        return Plan(self.sources(x) | self.sources(y), frozenset(), lambda t: build(t, x, y))
+        stacks, none = self.sources(x) | self.sources(y), frozenset()
+        return Plan(*((stacks, none) if summing_gains(node) else (none, stacks)), lambda t: build(t, x, y))
 
 
 def _elementwise(totals: Totals, node: Node) -> Plan | None:

@@ -253,6 +253,19 @@ def test_carries_that_are_not_mere_sums_stay(body):
     assert scans(graph)[0].op.body.outputs[0].type == f64[3, 3] and names(scans(graph)[0].op.body).count("matmul") == 1
 
 
+def test_large_products_stay_in_the_loop():
+    """A scan over layers: rows enough in every step; stacking all layers' activations would only cost memory."""
+    rows, width, layers = 512, 64, 2
+    types = {"h": f64[rows, width], "w": f64[layers, width, width], "v": f64[width, width]}
+
+    def loss(b, h, w, v):
+        body = graph_of({"h": h.type, "w": f64[width, width], "v": v.type}, lambda b, h, w, v: (b.tanh(b.matmul(b.matmul(h, w), v)),))
+        return square_sum(b, b.scan(h, w, v, body=body, carries=1, xs=1, length=layers))
+    graph = hoisted(with_gradients(types, loss))
+    forward, reverse = scans(graph)
+    assert reverse.op.carries == 2 and products(reverse.op.body) == 4 and products(graph) == 0
+
+
 def test_constant_carries_and_dead_results_go():
     types = {"h": f64[2], "k": f64[2], "dead": f64[2], "x": f64[3, 2], "y": f64[3, 2]}
 
