@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -107,3 +108,15 @@ def _draw_curve(axis, result: Result) -> None:
                color="tab:orange", marker="o", markersize=3)
     right.set_ylabel("held-out accuracy, %")
     axis.set_title(f"held-out accuracy {100 * result.accuracies[-1]:.1f} %")
+
+
+def main(epochs: int, folder: Path) -> None:
+    """Trains, prints the accuracy, saves the picture and the text of the fused graph of the training step."""
+    data = digits()
+    result = train(epochs, 0, data)
+    folder.mkdir(parents=True, exist_ok=True)
+    predict = gc.compile(result.step.model, x=gc.f32[len(data.x_held_out), 1, 8, 8])
+    picture(result, predict(data.x_held_out).argmax(axis=1), data, str(folder / "digits.png"))
+    (folder / "fused.txt").write_text(result.step.dump("fused") + "\n")
+    print(f"held-out accuracy {100 * result.accuracies[-1]:.2f} %; {result.step.memory}")
+    print(f"saved {folder / 'digits.png'} (learning curve, predictions) and {folder / 'fused.txt'} (the fused graph)")

@@ -1,0 +1,81 @@
+"""What the machine can do: fused multiply-adds and memory traffic, measured by generated loops with nothing else in them."""
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import numpy as np
+
+from graphc.codegen import jit
+from graphc.codegen.host import host_target
+from graphc.codegen.llvm import emit_module, scratch_bytes
+from graphc.codegen.loops import Function
+from graphc.ir.types import TensorType, f32
+from graphc.runtime.executable import Executable, Program
+from graphc.runtime.signature import ArraySpec, Signature
+
+CHAINS = 12                     # independent accumulators: latency 4 cycles, two units
+TRIPS = 200_000
+TILES = 64
+REPEATS = 12
+
+
+@cache
+def fma_peak(threads: int) -> float:
+    """GF/s of f32 fused multiply-adds on all threads together: the best of several runs."""
+    target = host_target()
+    lanes = target.lanes(4)
+    run = _executable(_fma_program(lanes), threads)
+    out = np.zeros(TILES * lanes, np.float32)
+    flops = 2.0 * lanes * CHAINS * TRIPS * TILES
+    return flops / min(_seconds(lambda: run.run([], [out])) for _ in range(REPEATS)) / 1e9
+
+
+@cache
+def copy_rate(threads: int, mbytes: int = 64) -> float:
+    """GB/s (read and written) of copying a large array into an existing one."""
+    n = mbytes * (1 << 20) // 4
+    x, y = np.ones(n, np.float32), np.zeros(n, np.float32)
+    run = _executable(_copy_program(n, host_target().lanes(4)), threads, n)
+    return 2.0 * x.nbytes / min(_seconds(lambda: run.run([x], [y])) for _ in range(REPEATS)) / 1e9
+
+
+def _fma_program(lanes: int) -> Function:
+    main = Function("main")
+    out = main.buffer("output", 0, 0, f32, (TILES * lanes,))
+    with main.parallel(TILES, "tiles") as t:
+        one = main.const(1.0 + 2.0 ** -20, f32, lanes)
+        start = tuple(main.const(float(i), f32, lanes) for i in range(CHAINS))
+        with main.loop(0, TRIPS, carry=start) as loop:
+            loop.next(*(main.fma(a, one, one) for a in loop.carried))
+        total = loop.results[0]
+        for a in loop.results[1:]:
+            total = total + a
+        main.store(out, [t * lanes], total)
+    return main
+
+
+def _copy_program(n: int, lanes: int) -> Function:
+    main = Function("main")
+    x, y = main.buffer("input", 0, 0, f32, (n,)), main.buffer("output", 0, 0, f32, (n,))
+    tile = 1 << 16
+    with main.parallel(n // tile, "tiles") as t:
+        with main.loop(0, tile, lanes, unroll=4) as loop:
+            at = t * tile + loop.index
+            main.store(y, [at], main.load(x, [at], lanes))
+    return main
+
+
+def _executable(main: Function, threads: int, inputs: int = 0) -> Executable:
+    target = host_target()
+    out = inputs or TILES * target.lanes(4)
+    spec = lambda name, n: ArraySpec(name, TensorType(f32, (n,)))
+    signature = Signature((spec("x", inputs),) * bool(inputs), (spec("y", out),), "array", "peak")
+    code = jit.compile_object(emit_module([], main, target), target)
+    return Executable(Program(code, signature, 0, scratch_bytes([], main)), threads)
+
+
+def _seconds(call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -1,0 +1,79 @@
+"""Chooses the storage order of images: channels last for what convolutions and pooling read and write, and for what is computed with it."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.ops.fused import Fused
+from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dGrad, MaxPool2dPick
+
+Order = tuple[int, ...]
+CHANNELS_LAST: Order = (0, 2, 3, 1)
+
+# Which operands and results of an operator are images [N, C, H, W]; the others are weights.
+IMAGES: dict[type, tuple[tuple[int, ...], bool]] = {
+    Conv2d: ((0,), True), Conv2dInputGrad: ((1,), True), Conv2dWeightGrad: ((0, 1), False),
+    MaxPool2d: ((0,), True), MaxPool2dGrad: ((0, 1), True), MaxPool2dPick: ((0, 1), True),
+    AvgPool2d: ((0,), True), AvgPool2dGrad: ((0,), True),
+}
+
+
+def storage_orders(graph: Graph) -> dict[Value, Order]:
+    """The storage order of every value that is not stored row-major. Needs fused nodes; looks into loop bodies too.
+
+    An image is whatever an image operator reads or writes, and every value of the same shape that a nest computes from an image or
+    along with one: then no nest mixes orders, and no transposes are needed inside a network. Arguments and results of the graph
+    keep the order that their owner gives them.
+    """
+    orders: dict[Value, Order] = {}
+    _collect(graph, orders)
+    return orders
+
+
+def _collect(graph: Graph, orders: dict[Value, Order]) -> None:
+    neighbours = _neighbours(graph)
+    todo = [v for node in graph.nodes for v in _images(node)]
+    while todo:
+        v = todo.pop()
+        if v not in orders:
+            orders[v] = CHANNELS_LAST
+            todo += neighbours.get(v, ())
+    for node in graph.nodes:
+        if not isinstance(node.op, Fused):
+            for _, region in regions(node.op):
+                _collect(region, orders)
+
+
+def _images(node: Node) -> Iterator[Value]:
+    """The images that an image operator, alone or in a cluster, reads and writes."""
+    for inner, outer in _members(node):
+        if type(inner.op) in IMAGES:
+            operands, result = IMAGES[type(inner.op)]
+            for i in operands:
+                if inner.inputs[i] in outer:
+                    yield outer[inner.inputs[i]]
+            if result:
+                yield from node.outputs
+
+
+def _members(node: Node) -> Iterator[tuple[Node, Mapping[Value, Value]]]:
+    """The operators of a node, and what their operands are called outside of it."""
+    if not isinstance(node.op, Fused):
+        yield node, {v: v for v in node.inputs}
+        return
+    outer = dict(zip(node.op.body.inputs, node.inputs))
+    for inner in node.op.body.nodes:
+        yield inner, outer
+
+
+def _neighbours(graph: Graph) -> dict[Value, list[Value]]:
+    """Values of rank 4 and equal shape that one cluster reads or writes."""
+    table: dict[Value, list[Value]] = {}
+    for node in graph.nodes:
+        if not isinstance(node.op, Fused):
+            continue
+        values = [v for v in (*node.inputs, *node.outputs) if v.type.rank == 4]
+        for v in values:
+            table.setdefault(v, []).extend(u for u in values if u is not v and u.type.shape == v.type.shape)
+    return table
