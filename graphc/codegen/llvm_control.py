@@ -244,6 +244,8 @@ def _fail_unless(b, holds: str, node_id: Ix | int, value: str) -> None:
     failed, after = b.label(), b.label()
     b.line(f"br i1 {holds}, label %{after}, label %{failed}, !prof !2")
     b.begin(failed)
+    for beyond, bound in (("slt", -abi.INDEX_BIAS), ("sgt", abi.INDEX_BIAS - 1)):
+        value = b.emit(f"select i1 {b.emit(f'icmp {beyond} i64 {value}, {bound}')}, i64 {bound}, i64 {value}")
     biased = b.emit(f"add i64 {value}, {abi.INDEX_BIAS}")
     field = b.emit(f"and i64 {biased}, {abi.INDEX_MASK}")
     number = b.emit(f"shl i64 {b.value(b.resolve(as_ix(node_id)))}, {abi.INDEX_BITS}")

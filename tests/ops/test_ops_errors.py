@@ -59,6 +59,8 @@ KEY = i64[2]
     ("tile", {"reps": (2,)}, (f32[2, 3],), "at least 2 repetitions"),
     ("tril", {}, (f32[2],), "at least 2 axes"),
     ("take", {"axis": 0}, (f32[2], f32[2]), r"positions must be i32 or i64, got f32; convert them with \.astype\(i64\)"),
+    ("take", {"axis": 0}, (f32[0, 3], i64[2]), r"axis 0 of f32\[0, 3\] is empty, no position can be inside it"),
+    ("scatter_add_along_axis", {"axis": 0}, (f32[0], i64[2], f32[2]), "is empty"),
     ("take_along_axis", {"axis": 1}, (f32[2, 3], i64[3, 3]), "on every other axis"),
     ("scatter_add", {"axis": 0}, (f32[4, 3], i64[2], f32[2, 4]), r"updates must be f32\[2, 3\], got f32\[2, 4\]"),
     ("one_hot", {"depth": 3, "dtype": f32}, (f32[2],), "integer class ids"),

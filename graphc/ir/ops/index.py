@@ -24,7 +24,9 @@ class Indexing(Op):
     def check(self, x: TensorType, idx: TensorType) -> int:
         """The axis counted from the front."""
         require(idx.dtype.is_int, f"{self.name}: positions must be i32 or i64, got {idx.dtype}; convert them with .astype(i64)")
-        return normalize_axis(self.axis, x.rank)
+        axis = normalize_axis(self.axis, x.rank)
+        require(x.shape[axis] != 0 or idx.size == 0, f"{self.name}: axis {axis} of {x} is empty, no position can be inside it")
+        return axis
 
 
 @dataclass(frozen=True)
