@@ -102,21 +102,24 @@ class Space:
         axes = node.op.axes if isinstance(node.op, reduce.Reduction) else (node.op.axis,)
         source = self._operand(node)
         gone = tuple(d for a in axes for d in source[a])
+        mine = {d for dims in source for d in dims}
+        if gone and mine != set(self.extents) and (set(gone) == set(self.reduced or gone) or mine != set(gone)):
+            raise Misfit("it would be reduced again and again along the other axes")
         if gone and self.reduced is None:
             self.reduced = gone
         if gone and set(gone) == set(self.reduced):
             self.reductions |= {node}
         elif gone:
-            self._cross(node, gone)
+            self._cross(node, gone, mine)
         keep = node.op.keepdims
         self.maps[node.outputs[0]] = tuple(() if i in axes else dims for i, dims in enumerate(source) if keep or i not in axes)
         if keep:
             self.ghosts[node.outputs[0]] = tuple(dims if i in axes else () for i, dims in enumerate(source))
 
-    def _cross(self, node: Node, gone: tuple[int, ...]) -> None:
+    def _cross(self, node: Node, gone: tuple[int, ...], mine: set[int]) -> None:
         """A reduction over all the dims that are not reduced; or one that makes crossing those of which nobody has read a result yet."""
-        whole, mine = set(self.extents), self.dims_of(node.inputs[0]) if node.inputs[0] in self.maps else set(self.extents)
-        if set(gone) | set(self.reduced) != whole or set(gone) & set(self.reduced) or mine not in (whole, set(gone)):
+        whole = set(self.extents)
+        if set(gone) | set(self.reduced) != whole or set(gone) & set(self.reduced):
             raise Misfit("they reduce different axes")
         if self.crossed is None and not self.read and mine == whole and self.size(gone) <= CROSS_LIMIT:
             self.crossed, self.crossing = self.reduced, self.reductions
