@@ -34,7 +34,7 @@ from graphc.passes.hoist import Hoist
 from graphc.passes.layout import storage_orders
 from graphc.passes.join_pads import JoinPads
 from graphc.passes.merge_scans import MergeScans
-from graphc.passes.order import Order
+from graphc.passes.order import Order, may_fail
 from graphc.passes.pipeline import Pipeline
 from graphc.passes.plan_memory import plan_memory
 from graphc.passes.storage import Constants
@@ -64,12 +64,14 @@ STAGES = ("graph", "simplified", "fused", "planned", "loops", "llvm", "asm")
 
 @dataclass(frozen=True)
 class Failure:
-    """What to say when a kernel reports a bad index: the operator and the user's line."""
+    """What to say when a kernel reports a bad index, or a NaN where these are checked: the operator and the user's line."""
     op: str
     loc: Loc | None
+    nan: bool = False
 
     def error(self, index: int) -> GraphError:
-        return GraphError(f"{self.op}: index {index} is out of range", self.loc)
+        what = f"makes NaN, first in element {index} of its result" if self.nan else f"got index {index}, which is out of range"
+        return GraphError(f"{self.op} {what}", self.loc)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class Compilation:
 
     @cached_property
     def fused(self) -> Graph:
-        return self.pipeline.run(self.simplified, FUSE, FUSED)
+        passes = (Fuse(max_nodes=1), *FUSE[1:]) if self.config.check_nan else FUSE      # a NaN is traced to one operator
+        return self.pipeline.run(self.simplified, passes, FUSED)
 
     @cached_property
     def plan(self) -> Plan:
@@ -103,7 +106,7 @@ class Compilation:
 
     @cached_property
     def loops(self) -> LoopProgram:
-        program = self._timed("lower", lambda: build_program(self.plan, self.target))
+        program = self._timed("lower", lambda: build_program(self.plan, self.target, self.config.check_nan))
         if self.config.verify:
             self._timed("verify loops", lambda: [verify_loops(f) for f in (*program.kernels, program.main)])
         return program
@@ -116,7 +119,7 @@ class Compilation:
     def built(self) -> Built:
         """The program, from the disk cache if it is there."""
         store = cache.default()
-        key = cache.make_key("program", print_graph(self.graph), self.target.triple, self.target.features)
+        key = cache.make_key("program", print_graph(self.graph), self.target.triple, self.target.features, str(self.config.check_nan))
         found = store.get(key) if store else None
         if found is not None:
             return pickle.loads(found)
@@ -141,7 +144,7 @@ class Compilation:
     def _build(self) -> Built:
         text = self.llvm
         code = self._timed("llvm", lambda: jit.compile_object(text, self.target))
-        failures = tuple(Failure(_checking_op(n), n.loc) for n in self.loops.checked)
+        failures = tuple(Failure(_checking_op(n), n.loc, i in self.loops.nan_checks) for i, n in enumerate(self.loops.checked))
         memory = self.memory
         program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused))
         return Built(program, failures, memory)
@@ -215,8 +218,11 @@ _TEXTS: dict[str, Callable[[Compilation], str]] = {
 
 
 def _checking_op(node: Node) -> str:
-    """The operator in the node that checks its indices."""
-    return node.op.name
+    """The operator to name: of a cluster, the one that may fail, or its last."""
+    inner = getattr(node.op, "body", None)
+    if inner is None:
+        return node.op.name
+    return next((n.op.name for n in inner.nodes if may_fail(n)), inner.nodes[-1].op.name if inner.nodes else "copy")
 
 
 def _work_ns(graph: Graph) -> int:

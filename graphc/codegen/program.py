@@ -12,6 +12,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loop_ir import View
 from graphc.codegen.loops import Function
 from graphc.codegen.lower import function_needs_node_id, lower
+from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.constant import Constant
 from graphc.ir.plan import Buffer, Place, Plan
@@ -19,24 +20,28 @@ from graphc.ir.scan_layout import scan_layout
 from graphc.ir.schedule_nest import shared_bytes
 from graphc.ir.target import Target
 from graphc.ir.types import i64
-from graphc.ir.view import contiguous_strides
+from graphc.ir.view import ViewType, contiguous_strides
 
+MAX_NODES = 1 << 20
 VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})
 
 
 @dataclass(frozen=True)
 class LoopProgram:
-    """The loop functions of a program. `checked[i]` is the graph node that reports failures under number i."""
+    """The loop functions of a program. `checked[i]` is the graph node that reports failures under number i, `nan_checks` those of
+    them that report the NaN they made.
+    """
     kernels: tuple[Function, ...]
     main: Function
     checked: tuple[Node, ...]
+    nan_checks: frozenset[int] = frozenset()
 
 
-def build_program(plan: Plan, target: Target) -> LoopProgram:
-    """Lowers every node of the plan. Pure: equal plans give equal programs."""
-    builder = _ProgramBuilder(target)
+def build_program(plan: Plan, target: Target, check_nan: bool = False) -> LoopProgram:
+    """Lowers every node of the plan. Pure: equal plans give equal programs. `check_nan`: a kernel that makes a NaN is a failure."""
+    builder = _ProgramBuilder(target, check_nan)
     builder.block(plan, _Frame(plan))
-    return LoopProgram(tuple(builder.kernels.values()), builder.main, tuple(builder.checked))
+    return LoopProgram(tuple(builder.kernels.values()), builder.main, tuple(builder.checked), frozenset(builder.nan_checks))
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,9 @@ class _Frame:
 
 
 class _ProgramBuilder:
-    def __init__(self, target: Target):
-        self.target = target
+    def __init__(self, target: Target, check_nan: bool):
+        self.target, self.check_nan = target, check_nan
+        self.nan_checks: list[int] = []
         self.main = Function("main")
         self.kernels: dict[tuple, Function] = {}
         self.checked: list[Node] = []
@@ -72,6 +78,20 @@ class _ProgramBuilder:
             views += self.scratch(plan.scratch[node], kernel.views[len(views):], frame)
         self.commit(plan, node)
         self.main.call(kernel, views + self.node_id(node, kernel))
+        if self.check_nan:
+            self.check_for_nan(node, frame)
+
+    def check_for_nan(self, node: Node, frame: _Frame) -> None:
+        """Reports the first element of each result that is NaN."""
+        for v in node.outputs:
+            place = frame.plan.places[v]
+            if place.dtype.is_float and 0 not in place.shape:
+                key = ("nan", place.view)
+                if key not in self.kernels:
+                    self.kernels[key] = _nan_function(self.unique("check_nan"), place.view)
+                self.nan_checks.append(len(self.checked))
+                self.checked.append(node)
+                self.main.call(self.kernels[key], [self.view(place, frame), len(self.checked) - 1])
 
     def kernel(self, node: Node, plan: Plan) -> Function:
         """The function for this operator, these views and this schedule: lowered once."""
@@ -194,16 +214,22 @@ def _copy_function(name: str, source: View, target: View) -> Function:
     f = Function(name)
     x = f.view("x", source.dtype, source.shape, source.strides)
     y = f.view("y", target.dtype, target.shape, target.strides)
-    _copy_axes(f, x, y, ())
+    nested(f, x.shape, lambda index: f.store(y, index, f.load(x, index)))
     return f
 
 
-def _copy_axes(f: Function, x: View, y: View, index: tuple[Ix, ...]) -> None:
-    if len(index) == len(x.shape):
-        f.store(y, list(index), f.load(x, list(index)))
-        return
-    with f.loop(0, x.shape[len(index)]) as loop:
-        _copy_axes(f, x, y, (*index, loop.index))
+def _nan_function(name: str, view: ViewType) -> Function:
+    f = Function(name)
+    x, number = f.view("x", view.dtype, view.shape, view.strides), f.param("node", 0, MAX_NODES)
+    order = contiguous_strides(view.shape)
+
+    def check(index: list[Ix]) -> None:
+        flat = Ix()
+        for i, step in zip(index, order):
+            flat = flat + i * step
+        f.fail_unless(f.not_(f.isnan(f.load(x, index))), number, f.value(flat))
+    nested(f, view.shape, check)
+    return f
 
 
 def _kernel_name(node: Node) -> str:
