@@ -201,7 +201,8 @@ class Function(Arithmetic):
         """lo, lo + step, … < hi. unroll=True: no loop remains (the trip count must be constant); unroll=k: k trips at a time."""
         lo, hi = as_ix(lo), as_ix(hi)
         last = hi - (step if (hi - lo).divisor() % step == 0 else 1)
-        symbol = self._symbol(name, [lo], [last], multiple=gcd(lo.divisor(), step), parents=hi - lo + lo + lo)
+        bounds = [last] + [Ix(lo.const + (upper(hi) - 1 - lo.const) // step * step)] * (lo.is_const and step > 1)
+        symbol = self._symbol(name, [lo], bounds, multiple=gcd(lo.divisor(), step), parents=hi - lo + lo + lo)
         statement = For(symbol, lo, hi, step, tuple(carry), self._fresh(carry), unroll)
         if step <= 0 or unroll is True and statement.trips() is None:
             raise InternalError(f"loop over [{lo}, {hi}) by {step} cannot be built (unroll={unroll})", "loops")

@@ -26,10 +26,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class PaddedCopy:
-    """A copy of an operand from which every index reads: element i of axis x is source element i + low[x], or 0 outside."""
+    """A copy of an operand from which every index reads: element i of axis x is source element i + low[x], or 0 outside.
+
+    turned: the channels, which lie apart in the source, are side by side in the copy.
+    """
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     low: tuple[int, ...]
+    turned: bool = False
 
     @property
     def size(self) -> int:
@@ -88,20 +92,49 @@ class Form:
 def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, fused: bool) -> Form:
     """The normal form in which the output's contiguous dim is among n, so that vectors run along it.
 
+    An image whose channels lie apart (NCHW) is copied with its channels side by side: windows are then read in place as if the
+    image were stored so, which costs one copy of the image instead of one for each kernel position.
     fused: an epilogue needs the output's own index, so n dims of different output axes merge only in whole vectors.
     """
-    swap = _wants_swap(c, out)
+    turns = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
+    swap = _wants_swap(c, out) if turns == [None, None] else _wants_swap_turned(c, turns)
     if swap:
-        c, a, b = c.swapped, b, a
+        c, a, b, turns = c.swapped, b, a, turns[::-1]
     if 0 in (c.sizes[d] for d in c.batch + c.m + c.n):
         return Form(c, swap, (None, None), ())
     split = list(_split_phases(c))
     live = [p for p in split if 0 not in p.c.sizes]
-    a_copy = _padded_copy(a, [(p.c.sizes, p.c.a) for p in live])
-    b_copy = _padded_copy(b, [(p.c.sizes, p.c.b) for p in live])
+    a_copy = _padded_copy(a, [(p.c.sizes, p.c.a) for p in live], turns[0])
+    b_copy = _padded_copy(b, [(p.c.sizes, p.c.b) for p in live], turns[1])
     phases = [_tidy(_linear(p, _source(a, a_copy), _source(b, b_copy), _Source(out.strides, (0,) * len(out.shape))), lanes, fused)
               for p in split]
     return Form(c, swap, (a_copy, b_copy), tuple(phases))
+
+
+def _channel_axis(c: Contraction, maps: Maps, t: Tensor, lanes: int) -> int | None:
+    """The axis to put innermost in a copy of an image: the nearest one without a window, if it has whole vectors of elements, if
+    windows slide over the contiguous axis, and if the other operand has whole vectors of columns too.
+    """
+    windows = [x for x, m in enumerate(maps) if len([d for d in m.dims if d not in c.batch and c.sizes[d] > 1]) > 1]
+    if not any(t.strides[x] == 1 and t.shape[x] > 1 for x in windows) or 0 in c.sizes:
+        return None
+    plain = [x for x in range(len(maps)) if x not in windows and maps[x].is_affine]
+    nearest = min(plain, key=lambda x: (t.strides[x], -x), default=None)
+    if nearest is None or t.strides[nearest] <= 0:
+        return None
+    channels = [d for d in maps[nearest].dims if d not in c.batch]
+    columns = c.m if maps is c.b else c.n
+    summed = any(d in c.k for d in channels)
+    wide = c.extent(channels) >= lanes and (not summed or c.extent(columns) >= lanes)
+    return nearest if wide else None
+
+
+def _wants_swap_turned(c: Contraction, turns: list[int | None]) -> bool:
+    """An image whose channels are summed gives the rows; one whose channels are kept gives the columns."""
+    image = 0 if turns[0] is not None else 1
+    maps = (c.a, c.b)[image]
+    summed = any(d in c.k for d in maps[turns[image]].dims)
+    return summed == (image == 1)
 
 
 def _wants_swap(c: Contraction, out: Tensor) -> bool:
@@ -184,19 +217,21 @@ def _source(t: Tensor, copy: PaddedCopy | None) -> _Source:
     return _Source(t.strides, (0,) * len(t.shape)) if copy is None else _Source(copy.strides, copy.low)
 
 
-def _padded_copy(t: Tensor, uses: Sequence[tuple[tuple[int, ...], Maps]]) -> PaddedCopy | None:
-    """The copy that holds whatever the uses read, in the memory order of the source; None if none reads outside."""
+def _padded_copy(t: Tensor, uses: Sequence[tuple[tuple[int, ...], Maps]], channels: int | None) -> PaddedCopy | None:
+    """The copy that holds whatever the uses read, in the memory order of the source but for the `channels` axis, which comes
+    innermost; None if no use reads outside and no axis has to move.
+    """
     spans = [[maps[x].span(sizes) for sizes, maps in uses] for x in range(len(t.shape))]
     low = [min([0 if not maps[x].padded else s[0] for s, (_, maps) in zip(spans[x], uses)], default=0) for x in range(len(t.shape))]
     high = [max([n - 1 if not maps[x].padded else s[1] for s, (_, maps) in zip(spans[x], uses)], default=n - 1)
             for x, n in enumerate(t.shape)]
-    if all(lo >= 0 and hi < n for lo, hi, n in zip(low, high, t.shape)):
+    if channels is None and all(lo >= 0 and hi < n for lo, hi, n in zip(low, high, t.shape)):
         return None
     shape = tuple(hi - lo + 1 for lo, hi in zip(low, high))
     strides, step = [0] * len(shape), 1
-    for x in sorted(range(len(shape)), key=lambda x: (abs(t.strides[x]), -x)):
+    for x in sorted(range(len(shape)), key=lambda x: (x != channels, abs(t.strides[x]), -x)):
         strides[x], step = step, step * shape[x]
-    return PaddedCopy(shape, tuple(strides), tuple(low))
+    return PaddedCopy(shape, tuple(strides), tuple(low), channels is not None)
 
 
 # --- linear form -----------------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class TileSchedule:
 
     rows: rows (flattened m) of a tile; columns, sums: how n is cut into tiles and k into blocks. a, b: where the micro-kernel reads
     the operand: "place" (as it lies), "shared" (packed once, before all tiles) or "tile" (packed by each tile, block by block).
+    turned: when the output is contiguous along m, how m is cut into tiles instead; their sums are transposed before they are stored.
     streamed: few rows, b in place: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
     splits > 1: the blocks of the sum are dealt to so many tiles, whose partial results are added in order.
     """
@@ -49,6 +50,7 @@ class TileSchedule:
     b: str
     splits: int = 1
     streamed: bool = False
+    turned: Cut | None = None
 
     @property
     def nr(self) -> int:
@@ -59,7 +61,7 @@ class TileSchedule:
         return round_up(self.columns.length(group_sizes(phase, phase.n)), self.nr)
 
     def __str__(self) -> str:
-        split = f" split-k {self.splits}" if self.splits > 1 else ""
+        split = (f" split-k {self.splits}" if self.splits > 1 else "") + (" turned" if self.turned else "")
         shape = f"{self.mr} rows streamed" if self.streamed else f"{self.mr}×{self.nr}"
         return (f"{shape} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
                 f"block {self.sums.chunk}@k{self.sums.split} a:{self.a} b:{self.b}{split}")

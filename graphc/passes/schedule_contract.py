@@ -100,15 +100,25 @@ def _tile_schedule(p: Phase, machine: _Machine) -> TileSchedule:
     mr, vectors = _register_tile(m, n, machine)
     nr = vectors * machine.lanes
     deep = _is_deep(p)
-    a = _a_source(p, n, nr, deep, machine)
+    turned = _is_turned(p)
+    a = _a_source(p, n, nr, deep or turned, machine)
     b = _b_source(p, m, mr, deep, machine)
     sums = _sum_blocks(p, a, b, nr, machine)
     rows, columns = _deep_tile(p, mr, nr) if deep else _tile_size(p, mr, nr, b, machine)
-    tiles = p.extent(p.batch) * -(-m // rows) * columns.count(group_sizes(p, p.n))
+    down = _column_cut(group_sizes(p, p.m), rows, mr) if turned else Cut(0, rows)
+    rows = down.length(group_sizes(p, p.m)) if turned else rows
+    tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
     splits = _splits(p, tiles, sums)
     if tiles * splits == 1:
         a, b = ("tile" if s == "shared" else s for s in (a, b))
-    return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits)
+    return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None)
+
+
+def _is_turned(p: Phase) -> bool:
+    """Whether the output is contiguous along m although vectors run along n."""
+    def step(dims):
+        return min((abs(p.out.strides[d]) for d in dims if p.sizes[d] > 1), default=1 << 62)
+    return step(p.m) < step(p.n)
 
 
 def _is_deep(p: Phase) -> bool:
@@ -142,7 +152,7 @@ def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
     return position
 
 
-def _a_source(p: Phase, n: int, nr: int, deep: bool, machine: _Machine) -> str:
+def _a_source(p: Phase, n: int, nr: int, by_tile: bool, machine: _Machine) -> str:
     """Rows are read in place, one broadcast an element, when they lie along k, or when each element is used a few times only."""
     inner = p.k[-1]
     run = prod(group_sizes(p, p.k)[_linear_from(p.a, p, p.k):])
@@ -150,7 +160,7 @@ def _a_source(p: Phase, n: int, nr: int, deep: bool, machine: _Machine) -> str:
     step = abs(p.a.strides[inner])
     if in_place and (step <= 1 or n <= 2 * nr or run * 64 <= machine.target.l1 // 2):
         return "place"
-    return "tile" if p.batch or deep else "shared"
+    return "tile" if p.batch or by_tile else "shared"
 
 
 def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: _Machine) -> str:

@@ -30,7 +30,7 @@ def lower_dots(job: Job) -> None:
         tile = DotTile(batch, Ix(), Ix(job.m), open_range(f, job.phase.n, job.n_sizes, cut, across))
         sums = f.scratch("sums", job.dtype, (round_up(job.m, s.rows), round_up(s.tile, max(s.columns, s.lanes))))
         _dot_tile(job, tile, sums)
-        sweep(job, tile, lambda i, j, lanes, mask: f.load(sums, [i, j], lanes))
+        sweep(job, tile, lambda i, j, lanes, mask: f.load(sums, [i, j], lanes, mask))
 
 
 def _dot_tile(job: Job, tile: DotTile, sums: View) -> None:
@@ -86,7 +86,7 @@ def lower_plain(job: Job) -> None:
     with f.parallel(-(-count // per_tile), "outputs") as t:
         with f.loop(0, per_tile if count % per_tile == 0 else f.min_(per_tile, count - t * per_tile)) as loop:
             index = unflatten(f, t * per_tile + loop.index, dims, p.sizes)
-            finish(job, index, _plain_sum(job, index), 1, None)
+            finish(job, index, p.n[-1], _plain_sum(job, index), 1, None)
 
 
 def _plain_sum(job: Job, index: Index) -> Val:

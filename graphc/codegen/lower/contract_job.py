@@ -52,12 +52,22 @@ class Job:
         return self.phase.sizes
 
     @property
+    def m_sizes(self) -> tuple[int, ...]:
+        return group_sizes(self.phase, self.phase.m)
+
+    @property
     def n_sizes(self) -> tuple[int, ...]:
         return group_sizes(self.phase, self.phase.n)
 
     @property
     def k_sizes(self) -> tuple[int, ...]:
         return group_sizes(self.phase, self.phase.k)
+
+    @property
+    def has_row_tail(self) -> bool:
+        """Whether a register tile may reach past the last row."""
+        s = self.schedule
+        return self.m % s.mr != 0 or s.turned is not None and s.rows % s.mr != 0
 
     def packed(self, which: str, size: int) -> View:
         """The shared memory of packed "a", packed "b" or "partials" of this phase."""

@@ -176,7 +176,7 @@ def _copy_rows(job: Job, batch: Index, row: Ix, sums: Range, memory: View, start
     """a is contiguous along its rows: mr elements by vectors of falling width."""
     f, p, mr = job.f, job.phase, job.schedule.mr
     pieces = _powers_of_two(mr, job.schedule.lanes)
-    ragged = job.m % mr != 0
+    ragged = job.has_row_tail
     masks = {at: f.tail_mask(job.m - (row + at), n) if ragged and n > 1 else None for at, n in pieces}
     with walk(f, sums) as (k, step):
         source = offset(p.a, batch | k)
@@ -209,5 +209,5 @@ def _gather_rows(job: Job, batch: Index, row: Ix, sums: Range, memory: View, sta
 def row_offset(job: Job, flat: Ix) -> Ix:
     """Distance in a from row 0 to a row; rows past the end repeat the last one."""
     p = job.phase
-    clamped = job.f.min_(flat, job.m - 1) if job.m % job.schedule.mr else flat
+    clamped = job.f.min_(flat, job.m - 1) if job.has_row_tail else flat
     return offset(p.a, unflatten(job.f, clamped, p.m, p.sizes)) - p.a.base

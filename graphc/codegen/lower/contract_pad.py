@@ -5,6 +5,7 @@ from math import prod
 
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.ranges import unflatten
 from graphc.ir.contract_form import PaddedCopy
 
@@ -12,10 +13,13 @@ ROWS_BYTES = 64 << 10           # copied by one tile
 
 
 def pad_copy(f: Function, source: View, copy: PaddedCopy, target: View, lanes: int) -> View:
-    """Fills `target` (flat): zeros outside the source. A row is the innermost padded axis with all that lies inside it."""
-    axes = tuple(sorted(range(len(copy.shape)), key=lambda x: -copy.strides[x]))
+    """Fills `target` (flat): zeros outside the source. A row is the innermost padded axis (of a turned copy at least the axis
+    around the channels) with all that lies inside it.
+    """
+    axes = tuple(sorted(range(len(copy.shape)), key=lambda x: (-copy.strides[x], x)))
     padded = [p for p, x in enumerate(axes) if copy.low[x] != 0 or copy.shape[x] != source.shape[x]]
-    rows, row = axes[:padded[-1]], axes[padded[-1]:]
+    start = min(padded[-1:] + [len(axes) - 2] * copy.turned)
+    rows, row = axes[:start], axes[start:]
     count = prod(copy.shape[x] for x in rows)
     row_size = prod(copy.shape[x] for x in row)
     per_tile = max(1, min(count, ROWS_BYTES // (row_size * source.dtype.itemsize), -(-count // 32)))
@@ -78,12 +82,30 @@ def _copy_axes(f: Function, source: View, axes: tuple[int, ...], counts: list[in
     """Copies a block of the source, whose axes `axes` have `counts` elements from its start, to contiguous memory."""
     if len(axes) > 1 and source.strides[axes[-2]] == source.strides[axes[-1]] * counts[-1]:
         return _copy_axes(f, source, axes[:-2] + axes[-1:], counts[:-2] + [counts[-2] * counts[-1]], target, start, lanes)
+    if len(axes) == 2 and counts[1] >= lanes and source.strides[axes[0]] == 1:
+        block = f.reinterpret(source, (counts[1], counts[0]), (source.strides[axes[1]], 1))
+        return _turn(f, block, target, start, lanes)
     if len(axes) == 1:
         run = f.reinterpret(source, (counts[0],), (source.strides[axes[0]],))
         return copy_run(f, run, target, start, counts[0], lanes)
     with f.loop(0, counts[0]) as loop:
         shifted = source.view_at([loop.index if x == axes[0] else Ix() for x in range(len(source.shape))])
         _copy_axes(f, shifted, axes[1:], counts[1:], target, start + loop.index * prod(counts[1:]), lanes)
+
+
+def _turn(f: Function, source: View, target: View, start: Ix, lanes: int) -> None:
+    """target[start + j * rows + i] = source[i, j], by square blocks; the last rows overlap those before them."""
+    rows, columns = source.shape
+    with f.loop(0, -(-rows // lanes)) as loop:
+        i = f.min_(loop.index * lanes, rows - lanes)
+
+        def block(j: Ix | int, count: int, mask: Val | None) -> None:
+            for step, column in enumerate(transposed(f, [f.load(source, [i + r, j], lanes, mask) for r in range(lanes)])[:count]):
+                f.store(target, [start + (j + step) * rows + i], column)
+        with f.loop(0, columns // lanes * lanes, lanes) as inner:
+            block(inner.index, lanes, None)
+        if columns % lanes:
+            block(columns // lanes * lanes, columns % lanes, f.tail_mask(columns % lanes, lanes))
 
 
 def copy_run(f: Function, source: View, target: View, start: Ix, count: int, lanes: int) -> None:

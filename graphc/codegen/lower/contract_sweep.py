@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, vector_run, walk_runs
+from graphc.codegen.lower.contract_pack import transposed
+from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, vector_run, walk, walk_runs
 
 Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column in tile, lanes, mask) -> sums
 
@@ -17,40 +17,60 @@ def sweep(job: Job, tile, source: Source) -> None:
     f, p = job.f, job.phase
     with f.loop(0, tile.rows) as loop:
         rows = tile.batch | unflatten(f, tile.row + loop.index, p.m, p.sizes)
-        if job.epilogue is None and _steps_evenly(job, tile.columns):
-            return _store_run(job, rows | tile.columns.first, p.out.strides[p.n[-1]], tile.columns.length, Ix(), loop.index, source)
-        with walk_runs(f, tile.columns) as (columns, at, first, count):
-            _sweep_run(job, rows | columns, first, count, at, loop.index, source)
+        _sweep_line(job, rows, tile.columns, lambda j, lanes, mask: source(loop.index, j, lanes, mask))
 
 
-def _steps_evenly(job: Job, columns: Range) -> bool:
-    """Whether the output's columns in the range are one run."""
+def sweep_turned(job: Job, tile, sums: View) -> None:
+    """The same with vectors along the innermost row dim: the tile's sums are transposed first."""
+    f, p, lanes = job.f, job.phase, job.schedule.lanes
+    turned = f.scratch("turned", job.dtype, sums.shape[::-1])
+    with f.loop(0, tile.rows, lanes) as down, f.loop(0, tile.columns.length, lanes) as across:
+        block = [f.load(sums, [down.index + i, across.index], lanes) for i in range(lanes)]
+        for j, column in enumerate(transposed(f, block)):
+            f.store(turned, [across.index + j, down.index], column)
+    with walk(f, tile.columns) as (columns, at):
+        _sweep_line(job, tile.batch | columns, tile.row_range, lambda i, lanes, mask: f.load(turned, [at, i], lanes, mask))
+
+
+Line = Callable[[Ix, int, Val | None], Val]             # (position in the line, lanes, mask) -> sums
+
+
+def _sweep_line(job: Job, index: Index, line: Range, source: Line) -> None:
+    """Sums along a range of row or column dims; `index` has the others."""
+    if job.epilogue is None and _steps_evenly(job, line):
+        return _store_run(job, index | line.first, line.dims[-1], line.length, Ix(), source)
+    with walk_runs(job.f, line) as (outer, at, first, count):
+        _sweep_run(job, index | outer, line.dims[-1], first, count, at, source)
+
+
+def _steps_evenly(job: Job, line: Range) -> bool:
+    """Whether the outputs of the range are one run."""
     p = job.phase
-    dims = p.n[columns.split:]
+    dims = line.dims[line.split:]
     return all(p.out.strides[x] == p.out.strides[y] * p.sizes[y] for x, y in zip(dims, dims[1:]))
 
 
-def _sweep_run(job: Job, index: Index, first: Ix, count: Ix, at: Ix, row: Ix, source: Source) -> None:
-    f, p = job.f, job.phase
-    last = p.n[-1]
+def _sweep_run(job: Job, index: Index, last: int, first: Ix, count: Ix, at: Ix, source: Line) -> None:
+    """`count` sums along dim `last` from `first` on, which are at `at` of the line."""
+    f = job.f
     if job.epilogue is None:
-        return _store_run(job, index | {last: first}, p.out.strides[last], count, at, row, source)
-    lanes = job.schedule.lanes if vector_axis(job) is not None else 1
+        return _store_run(job, index | {last: first}, last, count, at, source)
+    lanes = job.schedule.lanes if vector_axis(job, last) is not None else 1
 
     def body(j: Ix, width: int, mask: Val | None) -> None:
-        finish(job, index | {last: first + j}, source(row, at + j, width, mask), width, mask)
+        finish(job, index | {last: first + j}, last, source(at + j, width, mask), width, mask)
     if lanes > 1:
         return vector_run(f, count, lanes, body)
     with f.loop(0, count) as loop:
         body(loop.index, 1, None)
 
 
-def _store_run(job: Job, index: Index, stride: int, count: Ix, at: Ix, row: Ix, source: Source) -> None:
+def _store_run(job: Job, index: Index, last: int, count: Ix, at: Ix, source: Line) -> None:
     f = job.f
-    out = flat(f, job.outs[0])
+    out, stride = flat(f, job.outs[0]), job.phase.out.strides[last]
     start = offset(job.phase.out, index)
     vector_run(f, count, job.schedule.lanes, lambda j, lanes, mask: f.store(
-        View(out.root, (lanes,), (stride,), out.start + start + j * stride), [0], source(row, at + j, lanes, mask), mask))
+        View(out.root, (lanes,), (stride,), out.start + start + j * stride), [0], source(at + j, lanes, mask), mask))
 
 
 def flat(f: Function, view: View) -> View:
@@ -58,7 +78,7 @@ def flat(f: Function, view: View) -> View:
     return f.reinterpret(view, (size,), (1,))
 
 
-def sweep_partials(job: Job, tile, row: Ix, column: Ix, lanes: int, mask: Val | None) -> Val:
+def add_partials(job: Job, tile, row: Ix, column: Ix, lanes: int, mask: Val | None) -> Val:
     """The parts of a sum, added in order."""
     f = job.f
     size = job.batches * job.m * job.n
@@ -72,9 +92,9 @@ def sweep_partials(job: Job, tile, row: Ix, column: Ix, lanes: int, mask: Val | 
 
 # --- epilogue ----------------------------------------------------------------------------------------------------------------
 
-def vector_axis(job: Job) -> int | None:
-    """The output axis along which the innermost column dim steps by one, or None."""
-    parts = job.phase.parts[job.phase.n[-1]]
+def vector_axis(job: Job, last: int) -> int | None:
+    """The output axis along which dim `last` steps by one, or None."""
+    parts = job.phase.parts[last]
     if not parts:
         return len(job.outs[0].shape) - 1 if job.outs[0].shape else None
     _, d, step, _ = parts[-1]
@@ -85,10 +105,10 @@ def vector_axis(job: Job) -> int | None:
     return None
 
 
-def finish(job: Job, index: Index, acc: Val, lanes: int, mask: Val | None) -> None:
-    """Gives sums to the epilogue and stores what comes back."""
+def finish(job: Job, index: Index, last: int, acc: Val, lanes: int, mask: Val | None) -> None:
+    """Gives sums along dim `last` to the epilogue and stores what comes back."""
     f = job.f
-    axis = vector_axis(job)
+    axis = vector_axis(job, last)
     axis = max(0, len(job.outs[0].shape) - 1) if axis is None else axis
     at = output_index(job, index)
     values = job.epilogue(f, acc, at, lanes, mask, axis) if job.epilogue else [acc]

@@ -8,7 +8,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset
-from graphc.codegen.lower.contract_sweep import sweep, sweep_partials
+from graphc.codegen.lower.contract_sweep import add_partials, sweep, sweep_turned
 from graphc.codegen.lower.micro import MicroSpec, StreamSpec, micro_kernel, stream_kernel
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten, vector_run
 from graphc.ir.schedule import Cut, round_up
@@ -18,7 +18,10 @@ PACK_STEPS = 16                 # steps of k that are packed together: their sou
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of the output: rows from `row` on, a range of columns, in one batch entry; `part` of the sum."""
+    """A part of the output: `rows` rows from `row` on, a range of columns, in one batch entry; `part` of the sum.
+
+    row_range: the rows as a range of the dims of m, if the schedule is turned.
+    """
     batch: Index
     batch_number: Ix
     row: Ix
@@ -26,6 +29,7 @@ class Tile:
     columns: Range
     column_number: Ix
     part: Ix
+    row_range: Range | None = None
 
 
 def lower_tiles(job: Job) -> None:
@@ -37,31 +41,64 @@ def lower_tiles(job: Job) -> None:
     with f.parallel(tile_count(job) * s.splits, "tiles") as t:
         number, part = f.divmod(t, s.splits)
         tile = open_tile(job, number, part)
-        sums = f.scratch("sums", job.dtype, (_padded_rows(job), s.width(job.phase)))
+        sums = _sums(job)
         _sum_tile(job, tile, sums)
         if s.splits == 1:
-            sweep(job, tile, lambda i, j, lanes, mask: f.load(sums, [i, j], lanes))
+            _finish_tile(job, tile, sums)
         else:
             _store_partial(job, tile, sums)
     if s.splits > 1:
         with f.parallel(tile_count(job), "add") as t:
-            tile = open_tile(job, t, Ix())
-            sweep(job, tile, lambda i, j, lanes, mask: sweep_partials(job, tile, i, j, lanes, mask))
+            _add_parts(job, open_tile(job, t, Ix()))
+
+
+def _sums(job: Job) -> View:
+    """A tile's sums, in thread scratch, with room for whole register tiles (and, to transpose them, whole vectors of rows)."""
+    s = job.schedule
+    rows = round_up(min(s.rows, job.m), s.mr)
+    return job.f.scratch("sums", job.dtype, (round_up(rows, s.lanes) if s.turned else rows, s.width(job.phase)))
+
+
+def _finish_tile(job: Job, tile: Tile, sums: View) -> None:
+    if job.schedule.turned:
+        return sweep_turned(job, tile, sums)
+    sweep(job, tile, lambda i, j, lanes, mask: job.f.load(sums, [i, j], lanes, mask))
+
+
+def _add_parts(job: Job, tile: Tile) -> None:
+    """The partial results of a tile, added in order, are its sums."""
+    f = job.f
+    if not job.schedule.turned:
+        return sweep(job, tile, lambda i, j, lanes, mask: add_partials(job, tile, i, j, lanes, mask))
+    sums = _sums(job)
+    with f.loop(0, tile.rows) as loop:
+        vector_run(f, tile.columns.length, job.schedule.lanes, lambda j, lanes, mask: f.store(
+            sums, [loop.index, j], add_partials(job, tile, loop.index, j, lanes, mask), mask))
+    sweep_turned(job, tile, sums)
+
+
+def row_tiles(job: Job) -> int:
+    s = job.schedule
+    return s.turned.count(job.m_sizes) if s.turned else -(-job.m // s.rows)
 
 
 def tile_count(job: Job) -> int:
-    return job.batches * -(-job.m // job.schedule.rows) * job.schedule.columns.count(job.n_sizes)
+    return job.batches * row_tiles(job) * job.schedule.columns.count(job.n_sizes)
 
 
 def open_tile(job: Job, number: Ix, part: Ix) -> Tile:
     """Tiles that share columns of b follow each other."""
-    f, s = job.f, job.schedule
-    number, down = f.divmod(number, -(-job.m // s.rows))
+    f, s, p = job.f, job.schedule, job.phase
+    number, down = f.divmod(number, row_tiles(job))
     batch_number, across = f.divmod(number, s.columns.count(job.n_sizes))
+    batch = unflatten(f, batch_number, p.batch, job.sizes)
+    columns = open_range(f, p.n, job.n_sizes, s.columns, across)
+    if s.turned:
+        rows = open_range(f, p.m, job.m_sizes, s.turned, down)
+        return Tile(batch, batch_number, rows.flat, rows.length, columns, across, part, rows)
     row = down * s.rows
-    rows = as_ix(s.rows if job.m % s.rows == 0 else f.min_(s.rows, job.m - row))
-    columns = open_range(f, job.phase.n, job.n_sizes, s.columns, across)
-    return Tile(unflatten(f, batch_number, job.phase.batch, job.sizes), batch_number, row, rows, columns, across, part)
+    count = as_ix(s.rows if job.m % s.rows == 0 else f.min_(s.rows, job.m - row))
+    return Tile(batch, batch_number, row, count, columns, across, part)
 
 
 def _padded_rows(job: Job) -> int:
@@ -257,4 +294,4 @@ def _store_partial(job: Job, tile: Tile, sums: View) -> None:
     memory = job.packed("partials", job.schedule.splits * job.batches * job.m * job.n)
     with f.loop(0, tile.rows) as loop:
         start = ((tile.part * job.batches + tile.batch_number) * job.m + tile.row + loop.index) * job.n + tile.columns.flat
-        vector_run(f, tile.columns.length, lanes, lambda j, n, mask: f.store(memory, [start + j], f.load(sums, [loop.index, j], n), mask))
+        vector_run(f, tile.columns.length, lanes, lambda j, n, mask: f.store(memory, [start + j], f.load(sums, [loop.index, j], n, mask), mask))
