@@ -69,7 +69,10 @@ class GraphFunction:
             raise GraphError(f"{self.name} was called with numpy arrays, but no compiler is loaded: import graphc")
         if self._compiled is None:
             self._compiled = _COMPILE[0](self)
-        return self._compiled(*values)
+        try:
+            return self._compiled(*values)
+        except GraphError as error:
+            raise error.at(user_loc()) from None
 
     def in_mode(self, training: bool) -> "GraphFunction":
         """The same function traced for training or for inference; itself where that makes no difference."""
