@@ -100,7 +100,7 @@ class CrossSums:
             self._store(wide, env)
             return carried
         with f.parallel(ceil(extent / block), "combine", serial=serial) as t:
-            self.n.ranges = {first: (t * block, f.min_(t * block + block, extent))} if block < extent else {}
+            self.n.ranges = {first: (t * block, t * block + block)} if block < extent else {}
             self.n.sweep(s.inner, Point(), (), finish)
         self.n.ranges = {}
 

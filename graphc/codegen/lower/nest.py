@@ -53,7 +53,7 @@ class NestLowering:
         with self._tiles(rows, s.tile, s.columns, chunks, "rows", s.serial) as (row_range, column_range, chunk):
             if s.chunk:
                 first = chunk * s.chunk
-                self.ranges = {s.inner[0]: (first, f.min_(first + s.chunk, nest.extents[s.inner[0]]))}
+                self.ranges = {s.inner[0]: (first, first + s.chunk)}
             self.body.allocate()
             if self.sums:
                 self.sums.start(row_range)
@@ -75,7 +75,7 @@ class NestLowering:
             t, chunk = f.divmod(t, chunks) if chunks > 1 else (t, Ix())
             t, block = f.divmod(t, blocks) if blocks > 1 else (t, Ix())
             first = block * columns
-            yield ((t * tile, f.min_(t * tile + tile, rows)), (first, f.min_(first + columns, extent) if columns else extent), chunk)
+            yield ((t * tile, f.min_(t * tile + tile, rows)), (first, first + columns if columns else extent), chunk)
 
     def _rows(self, row_range, column_range, finish) -> None:
         """Calls `finish(point)` in loops over rows and, when the vector runs over a kept dim, over its columns."""
@@ -111,12 +111,12 @@ class NestLowering:
             return carried
         if d == self.s.vector:
             return self._vector_loop(point, (lo, hi), carried, work)
-        with self.f.loop(lo, hi, carry=carried, name=f"i{d}") as L:
+        with self.f.loop(lo, self.f.min_(hi, self.nest.extents[d]), carry=carried, name=f"i{d}") as L:
             L.next(*self.sweep(dims[1:], point.at(d, L.index), L.carried, work))
         return L.results
 
     def _vector_loop(self, point: Point, bounds, carried: Accumulator, work) -> Accumulator:
-        """Whole vectors, then one masked vector if the extent leaves a rest. Bounds end at the extent or at a whole vector."""
+        """Whole vectors, then one masked vector if the extent leaves a rest. Bounds end at whole vectors or beyond the extent."""
         f, d, lanes = self.f, self.s.vector, self.s.lanes
         lo, hi = bounds
         extent = self.nest.extents[d]
@@ -129,8 +129,8 @@ class NestLowering:
             return carried
         if isinstance(lo, int) and isinstance(hi, int):
             return tuple(work(point.at(d, Ix(main), lanes, f.tail_mask(extent - main, lanes)), carried))
-        with f.loop(f.max_(lo, main), f.min_(hi, extent), step=lanes, carry=carried, name="rest") as L:
-            L.next(*work(point.at(d, Ix(main), lanes, f.tail_mask(extent - main, lanes)), L.carried))
+        with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=carried, name="rest") as L:     # once, in the last tile
+            L.next(*work(point.at(d, L.index, lanes, f.tail_mask(extent - main, lanes)), L.carried))
         return L.results
 
     # ---- a row
