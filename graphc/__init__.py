@@ -26,6 +26,7 @@ from graphc.dsl.shape import (
     arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota, moveaxis, ones,
     ones_like, pad, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose, tril, triu, zeros, zeros_like)
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
+from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError
 from graphc.ir.parser import parse
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64

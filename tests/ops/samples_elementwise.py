@@ -8,8 +8,9 @@ import numpy as np
 
 from graphc.ir.op import Op
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
-from graphc.ir.ops.elementwise import FLOAT, INTEGER, ROWS, Cast, Elementwise, StopGradient
-from graphc.ir.types import BY_NUMPY, DTYPES, bool_, f32, f64, i32, i64
+from graphc.ir.ops.elementwise import ROWS, Cast, Elementwise, StopGradient
+from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
+from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64
 
 from op_sample import FLOATS, Sample, each, floats, ints, special, values
 
@@ -157,5 +158,22 @@ def by_gap(scalar):
     return None if scalar is None else by_scalars(unless(ValueError, lambda x: nan, unless(OverflowError, to_inf, scalar)))
 
 
-SAMPLES = (*(s for fn in ROWS for s in row_samples(fn)), *cast_samples(), *activation_samples(),
+# Where a function overflows a little earlier than numpy's, or is at the mercy of the reduction of huge angles (of |x|).
+NEAR_LIMITS = {"tan": lambda a: a > 1e4, **dict.fromkeys(("sinh", "cosh"), lambda a: (a > 88.5) & (a < 90) | (a > 709) & (a < 711)),
+               **dict.fromkeys(("asinh", "acosh"), lambda a: a == np.finfo(a.dtype).max)}
+TRIG = ((Tan(), -1.4, 1.4), (Sinh(), -3, 3), (Cosh(), -3, 3), (Asin(), -0.9, 0.9), (Acos(), -0.9, 0.9), (Atan(), -4, 4), (Asinh(), -4, 4), (Acosh(), 1.1, 4), (Atanh(), -0.9, 0.9))
+
+
+def trig_samples() -> Iterator[Sample]:
+    for op, low, high in TRIG:
+        for dtype in FLOATS:
+            numpy = getattr(np, op.name)
+            yield from (Sample(op, (floats(s, dtype, low, high),), expect=numpy) for s in ((), (3,), (8,), (33,), (100,), (0,), (5, 7)))
+            x = special(dtype)
+            yield Sample(op, (x[~NEAR_LIMITS.get(op.name, np.isneginf)(np.abs(x))],), "special", smooth=False, scaled=False)
+    yield from each(Atan2(), BINARY_SHAPES[f32], expect=np.atan2)
+    yield from (Sample(Atan2(), (special(d)[:, None], special(d)), "special", smooth=False, scaled=False) for d in FLOATS)
+
+
+SAMPLES = (*(s for fn in ROWS for s in row_samples(fn)), *cast_samples(), *activation_samples(), *trig_samples(),
            *each(StopGradient(), (((5,),),), DTYPES, smooth=False))
