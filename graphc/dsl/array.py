@@ -73,10 +73,6 @@ def as_float(x) -> "Array":
     return x if x.dtype.is_float else x.astype(f32)
 
 
-def binary(name: str, a, b) -> "Array":
-    return emit(name, a, b)
-
-
 def divide(a, b) -> "Array":
     """True division; two integers give f32."""
     dtype = common_dtype((a, b))
@@ -231,39 +227,39 @@ class Array:
 
     # operators
 
-    def __add__(self, other): return binary("add", self, other)
-    def __radd__(self, other): return binary("add", other, self)
-    def __sub__(self, other): return binary("sub", self, other)
-    def __rsub__(self, other): return binary("sub", other, self)
-    def __mul__(self, other): return binary("mul", self, other)
-    def __rmul__(self, other): return binary("mul", other, self)
+    def __add__(self, other): return emit("add", self, other)
+    def __radd__(self, other): return emit("add", other, self)
+    def __sub__(self, other): return emit("sub", self, other)
+    def __rsub__(self, other): return emit("sub", other, self)
+    def __mul__(self, other): return emit("mul", self, other)
+    def __rmul__(self, other): return emit("mul", other, self)
     def __truediv__(self, other): return divide(self, other)
     def __rtruediv__(self, other): return divide(other, self)
-    def __floordiv__(self, other): return binary("floordiv", self, other)
-    def __rfloordiv__(self, other): return binary("floordiv", other, self)
-    def __mod__(self, other): return binary("mod", self, other)
-    def __rmod__(self, other): return binary("mod", other, self)
+    def __floordiv__(self, other): return emit("floordiv", self, other)
+    def __rfloordiv__(self, other): return emit("floordiv", other, self)
+    def __mod__(self, other): return emit("mod", self, other)
+    def __rmod__(self, other): return emit("mod", other, self)
     def __divmod__(self, other): return self // other, self % other
     def __pow__(self, other): return power(self, other)
-    def __rpow__(self, other): return binary("pow", other, self)
-    def __matmul__(self, other): return binary("matmul", self, other)
-    def __rmatmul__(self, other): return binary("matmul", other, self)
-    def __and__(self, other): return binary("bitand", self, other)
-    def __rand__(self, other): return binary("bitand", other, self)
-    def __or__(self, other): return binary("bitor", self, other)
-    def __ror__(self, other): return binary("bitor", other, self)
-    def __xor__(self, other): return binary("bitxor", self, other)
-    def __rxor__(self, other): return binary("bitxor", other, self)
-    def __lshift__(self, other): return binary("shift_left", self, other)
-    def __rlshift__(self, other): return binary("shift_left", other, self)
-    def __rshift__(self, other): return binary("shift_right", self, other)
-    def __rrshift__(self, other): return binary("shift_right", other, self)
-    def __lt__(self, other): return binary("lt", self, other)
-    def __le__(self, other): return binary("le", self, other)
-    def __gt__(self, other): return binary("gt", self, other)
-    def __ge__(self, other): return binary("ge", self, other)
-    def __eq__(self, other): return binary("eq", self, other)       # type: ignore[override]
-    def __ne__(self, other): return binary("ne", self, other)       # type: ignore[override]
+    def __rpow__(self, other): return emit("pow", other, self)
+    def __matmul__(self, other): return emit("matmul", self, other)
+    def __rmatmul__(self, other): return emit("matmul", other, self)
+    def __and__(self, other): return emit("bitand", self, other)
+    def __rand__(self, other): return emit("bitand", other, self)
+    def __or__(self, other): return emit("bitor", self, other)
+    def __ror__(self, other): return emit("bitor", other, self)
+    def __xor__(self, other): return emit("bitxor", self, other)
+    def __rxor__(self, other): return emit("bitxor", other, self)
+    def __lshift__(self, other): return emit("shift_left", self, other)
+    def __rlshift__(self, other): return emit("shift_left", other, self)
+    def __rshift__(self, other): return emit("shift_right", self, other)
+    def __rrshift__(self, other): return emit("shift_right", other, self)
+    def __lt__(self, other): return emit("lt", self, other)
+    def __le__(self, other): return emit("le", self, other)
+    def __gt__(self, other): return emit("gt", self, other)
+    def __ge__(self, other): return emit("ge", self, other)
+    def __eq__(self, other): return emit("eq", self, other)       # type: ignore[override]
+    def __ne__(self, other): return emit("ne", self, other)       # type: ignore[override]
     def __neg__(self): return emit("neg", self)
     def __pos__(self): return self
     def __abs__(self): return emit("abs", self)
@@ -272,6 +268,7 @@ class Array:
     __hash__ = object.__hash__
 
     def __getitem__(self, key) -> "Array":
+        """numpy's indexing by ints, slices, None, ... and integer arrays. A symbolic index array must hold positions >= 0."""
         p = plan(key, self.shape)
         x = self
         if any(p.start) or p.stop != self.shape or any(s != 1 for s in p.step):
@@ -339,7 +336,7 @@ class Array:
 # numpy calls these when a numpy array stands left of an operator
 UFUNC_OPERATORS: dict[str, Callable] = {
     "divide": divide,
-    **{ufunc: (lambda a, b, name=name: binary(name, a, b)) for ufunc, name in {
+    **{ufunc: (lambda a, b, name=name: emit(name, a, b)) for ufunc, name in {
         "add": "add", "subtract": "sub", "multiply": "mul", "floor_divide": "floordiv", "remainder": "mod", "power": "pow",
         "matmul": "matmul", "bitwise_and": "bitand", "bitwise_or": "bitor", "bitwise_xor": "bitxor", "left_shift": "shift_left",
         "right_shift": "shift_right", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.dsl.array import Array, as_array
-from graphc.dsl.context import current_trace, error_loc, tracing, user_frame, user_loc
+from graphc.dsl.context import current_trace, tracing, user_frame, user_loc
 from graphc.dsl.inline import inline
 from graphc.dsl.signature import Argument, arguments, location, typed
 from graphc.dsl.trace import Trace

@@ -56,7 +56,7 @@ def test_calling_the_graph_itself_names_the_calling_line():
 def test_an_index_out_of_range_names_the_traced_line(pick, bad):
     with pytest.raises(gc.GraphError) as info:
         pick(X, np.array([0, bad, 1], np.int32))
-    assert f"take: index {bad} is out of range" in info.value.text
+    assert all(part in info.value.text for part in ("take", f"index {bad}", "out of range"))
     assert info.value.loc.file == __file__ and "# here" in info.value.loc.code
     assert pick(X, I).shape == (3, 3)
 

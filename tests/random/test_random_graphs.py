@@ -8,6 +8,7 @@ import graphc as gc
 from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
 from graphc.ir.interp import evaluate
+from graphc.ir.verify import DECLARED, DIFFERENTIATED, verify
 
 SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
@@ -42,10 +43,11 @@ def test_gradients_are_differences(program, seed):
 
 @settings(max_examples=30, **SLOW)
 @given(programs())
-def test_text_parses_back(program):
+def test_text_parses_back_and_verifies(program):
     f = traced(program, gc.f32)
     g = gc.grad(f, tuple(f.inputs))
-    for graph in (f.graph, g.graph):
+    for graph, stage in ((f.graph, DECLARED), (g.graph, DIFFERENTIATED)):
+        verify(graph, stage)
         assert gc.parse(str(gc.GraphFunction(graph))) == graph
 
 
