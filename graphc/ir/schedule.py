@@ -7,6 +7,9 @@ from math import prod
 from graphc.ir.contract_form import Form, Phase
 
 
+MAX_TAPS = 49
+
+
 @dataclass(frozen=True)
 class Cut:
     """A group of dims cut into contiguous ranges of its flattened order: `chunk` of dim number `split`, all that is inside it,
@@ -113,6 +116,29 @@ class ContractionSchedule:
         head = ("transposed " if self.form.swap else "") + "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
         scratch = f"; shared scratch {self.shared_scratch}" if self.shared_scratch else ""
         return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"
+
+
+def column_packing(p: Phase, lanes: int) -> str:
+    """How columns of b are packed: "panels": vectors along the only column dim; "turn": vectors along the innermost k dim,
+    transposed; "taps": likewise along kernel positions; "runs": runs along the innermost column dim, side by side.
+    """
+    straight = p.b.strides[p.n[-1]] == 1
+    if straight and len(p.n) == 1:
+        return "panels"
+    run = p.sizes[p.n[-1]]
+    if p.b.strides[p.k[-1]] == 1 and (not straight or run < lanes // 2 and p.sizes[p.k[-1]] > run):
+        return "turn"
+    return "taps" if not straight and taps(p) else "runs"
+
+
+def taps(p: Phase) -> tuple[int, ...]:
+    """The k dims, outer to inner, that lie side by side in b, a few elements in all: the kernel positions of stored weights."""
+    found, size = [], 1
+    for d in sorted(p.k[:-1], key=lambda d: p.b.strides[d]):
+        if p.b.strides[d] == size and size * p.sizes[d] <= MAX_TAPS:
+            found.insert(0, d)
+            size *= p.sizes[d]
+    return tuple(found) if size >= 3 else ()
 
 
 def group_sizes(phase: Phase, dims: tuple[int, ...]) -> tuple[int, ...]:

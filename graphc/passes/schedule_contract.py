@@ -9,7 +9,7 @@ from math import prod
 
 from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
 from graphc.ir.contraction import Contraction
-from graphc.ir.schedule import ContractionSchedule, Cut, DotSchedule, LoopSchedule, PhaseSchedule, TileSchedule, group_sizes, round_up
+from graphc.ir.schedule import ContractionSchedule, Cut, DotSchedule, LoopSchedule, PhaseSchedule, TileSchedule, column_packing, group_sizes, round_up
 from graphc.ir.target import Target
 from graphc.ir.types import DType
 
@@ -110,7 +110,8 @@ def _tile_schedule(p: Phase, machine: _Machine) -> TileSchedule:
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
     splits = _splits(p, tiles, sums)
     if tiles * splits == 1:
-        a, b = ("tile" if s == "shared" else s for s in (a, b))
+        a = "tile" if a == "shared" else a
+        b = "tile" if b == "shared" and column_packing(p, machine.lanes) != "taps" else b
     return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None)
 
 
@@ -133,13 +134,13 @@ def _register_tile(m: int, n: int, machine: _Machine) -> tuple[int, int]:
     Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared.
     """
     fits = [(mr, v) for v in range(1, 9) for mr in range(1, 17) if mr * v + v + 1 <= machine.target.vector_registers]
-    most = max(mr * v for mr, v in fits)
+    most = max(mr * v for mr, v in fits if v > 1)
     large = min(m, n) >= 48
 
     def cycles(shape):
         mr, v = shape
         step = max(mr * v / machine.target.fma_per_cycle, (mr + v) / LOADS_PER_CYCLE, FMA_LATENCY if mr * v < 2 * FMA_LATENCY else 0)
-        rare = 1.06 if large and (mr * v < most - 1 or not 2 <= v <= 4) else 1
+        rare = 1.06 if large and (mr * v < most or not 2 <= v <= 4) else 1
         return -(-m // mr) * -(-n // (v * machine.lanes)) * (step + STEP_OVERHEAD) * rare
     return min(fits, key=lambda s: (cycles(s), -s[0] * s[1], abs(s[0] - 3 * s[1])))
 
@@ -171,6 +172,8 @@ def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: _Machine) -> str:
         span = k * abs(p.b.strides[p.k[0]])
         if m <= 3 * mr or span <= machine.elements(machine.target.l1) * 2:
             return "place"
+    if column_packing(p, machine.lanes) == "taps":
+        return "shared"
     windows = p.b.strides[inner] == 1 and len(p.n) > 1          # overlapping runs of an image: packed whole they would be many images
     return "tile" if p.batch or deep or windows else "shared"
 

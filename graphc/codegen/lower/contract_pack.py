@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, vector_run, walk, walk_runs
+from graphc.ir.schedule import column_packing, group_sizes, taps
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,7 @@ def pack_b(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) 
 
 
 def b_packing(job: Job) -> str:
-    """ "panels": vectors along the only column dim; "turn": vectors along k, transposed; "runs": runs along the innermost column
-    dim, side by side (as vectors where it is contiguous).
-    """
-    p = job.phase
-    straight = p.b.strides[p.n[-1]] == 1
-    if straight and len(p.n) == 1:
-        return "panels"
-    run = p.sizes[p.n[-1]]
-    if p.b.strides[p.k[-1]] == 1 and (not straight or run < job.schedule.lanes // 2 and p.sizes[p.k[-1]] > run):
-        return "turn"
-    return "runs"
+    return column_packing(job.phase, job.schedule.lanes)
 
 
 def _copy_panels(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:
@@ -106,6 +99,32 @@ def _transpose_columns(job: Job, batch: Index, columns: Range, sums: Range, targ
                 f.store(target.memory, [place + (at + inner.index) * target.step], row)
 
 
+def _transpose_taps(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:
+    """b holds all kernel positions of a channel side by side: for each channel these are transposed. `sums` is all of k."""
+    f, p, lanes = job.f, job.phase, job.schedule.lanes
+    together = taps(p)
+    others = tuple(d for d in p.k if d not in together)
+    count = prod(p.sizes[d] for d in together)
+    steps = {d: prod(p.sizes[e] for e in p.k[position + 1:]) for position, d in enumerate(p.k)}
+    places = [sum(steps[d] * i for d, i in zip(together, index)) for index in product(*[range(p.sizes[d]) for d in together])]
+    rest = Range(others, group_sizes(p, others), 0, {}, Ix(), Ix(p.sizes[others[0]]), Ix(), 1)
+    with f.loop(0, columns.length, lanes) as loop:
+        place = target.at(f, loop.index)
+        starts = [_column_start(job, columns.flat + (loop.index + c)) for c in range(lanes)]
+        with walk(f, rest) as (k, _):
+            base = offset(p.b, batch | k) - p.b.base
+            at = sum((k[d] * steps[d] for d in others), Ix())
+            for first in range(0, count, lanes):
+                width = min(lanes, count - first)
+                if width == 1:
+                    rows = [gathered(f, job.b, [s + base + first for s in starts])]
+                else:
+                    mask = f.tail_mask(width, lanes) if width < lanes else None
+                    rows = transposed(f, [f.load(job.b, [s + base + first], lanes, mask) for s in starts])
+                for i in range(width):
+                    f.store(target.memory, [place + (at + places[first + i]) * target.step], rows[i])
+
+
 def _column_start(job: Job, flat: Ix) -> Ix:
     """Offset in b of a column; columns past the end repeat the last one."""
     p = job.phase
@@ -152,7 +171,7 @@ def _unpack(lanes: int, block: int, width: int, half: int) -> list[int]:
     return indices
 
 
-PACKERS = {"panels": _copy_panels, "runs": _copy_runs, "turn": _transpose_columns}
+PACKERS = {"panels": _copy_panels, "runs": _copy_runs, "turn": _transpose_columns, "taps": _transpose_taps}
 
 
 # --- rows of a -------------------------------------------------------------------------------------------------------------

@@ -137,16 +137,17 @@ def fine_cut(sizes: tuple[int, ...], length: int) -> Cut:
 
 
 def _pack_shared_b(job: Job) -> None:
-    """All of b, tile after tile; a tile packs one block of k for the columns of one tile."""
+    """All of b, tile after tile; one block of k (or, by taps, all of it) for the columns of one tile at a time."""
     f, s = job.f, job.schedule
-    tiles, blocks = s.columns.count(job.n_sizes), s.sums.count(job.k_sizes)
+    cut = Cut(0, job.k_sizes[0]) if b_packing(job) == "taps" else s.sums
+    tiles, blocks = s.columns.count(job.n_sizes), cut.count(job.k_sizes)
     memory = _shared_b(job)
     with f.parallel(job.batches * tiles * blocks, "pack_b") as t:
         number, block = f.divmod(t, blocks)
         batch_number, across = f.divmod(number, tiles)
         batch = unflatten(f, batch_number, job.phase.batch, job.sizes)
         columns = open_range(f, job.phase.n, job.n_sizes, s.columns, across)
-        sums = open_range(f, job.phase.k, job.k_sizes, s.sums, block)
+        sums = open_range(f, job.phase.k, job.k_sizes, cut, block)
         pack_b(job, batch, columns, sums, _shared_panels(job, memory, number, sums))
 
 
