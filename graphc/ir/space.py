@@ -193,7 +193,10 @@ class Space:
 
     def _complete(self, axes: list, hints: list, result: Sequence[int]) -> Map:
         """Chooses dims for the axes that are still None."""
-        used = {d for a in axes if a for d in a}
+        fixed = [d for a in axes if a for d in a]
+        used = set(fixed)
+        if len(used) != len(fixed):
+            raise Misfit("one dim would run along two axes")
         for i, n in enumerate(result):
             if axes[i] is None:
                 axes[i] = self._choose(n, used, hints[i])
