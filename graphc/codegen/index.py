@@ -108,32 +108,64 @@ def linear(index: Iterable[Ix], strides: Iterable[int]) -> Ix:
     return total
 
 
-def at_most(ix: Ix, limit: int) -> bool:
+class Facts:
+    """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`."""
+    __slots__ = ("uppers", "lowers")
+
+    def __init__(self, uppers: "dict[Sym, tuple[Bound, ...]] | None" = None, lowers: "dict[Sym, tuple[Bound, ...]] | None" = None):
+        self.uppers, self.lowers = uppers or {}, lowers or {}
+
+    def and_not_positive(self, ix: Ix) -> "Facts":
+        """These facts, and ix <= 0."""
+        if not ix.terms:
+            return self
+        symbol, coefficient = ix.terms[-1]
+        rest = Ix(ix.const, ix.terms[:-1])
+        if coefficient > 0:
+            return Facts(_with(self.uppers, symbol, (-rest, coefficient)), self.lowers)
+        return Facts(self.uppers, _with(self.lowers, symbol, (rest, -coefficient)))
+
+
+def _with(bounds: "dict[Sym, tuple[Bound, ...]]", symbol: Sym, bound: "Bound") -> "dict[Sym, tuple[Bound, ...]]":
+    return {**bounds, symbol: (*bounds.get(symbol, ()), bound)}
+
+
+NO_FACTS = Facts()
+
+
+def at_most(ix: Ix, limit: int, facts: Facts = NO_FACTS) -> bool:
     """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by substitution)."""
     if not ix.terms:
         return ix.const <= limit
-    symbol, coefficient = ix.terms[-1]
-    rest = Ix(ix.const, ix.terms[:-1])
-    return any(at_most(rest + bound, limit) for bound in _substitutes(symbol, coefficient))
+    return any(at_most(simpler, limit, facts) for simpler in not_less(ix, facts))
 
 
-def at_least(ix: Ix, limit: int) -> bool:
+def at_least(ix: Ix, limit: int, facts: Facts = NO_FACTS) -> bool:
     """Whether ix >= limit can be proved."""
-    return at_most(-ix, -limit)
+    return at_most(-ix, -limit, facts)
 
 
 def upper(ix: Ix) -> int:
     """The least upper bound that can be proved; UNBOUNDED if none."""
     if not ix.terms:
         return ix.const
-    symbol, coefficient = ix.terms[-1]
-    rest = Ix(ix.const, ix.terms[:-1])
-    return min((upper(rest + bound) for bound in _substitutes(symbol, coefficient)), default=UNBOUNDED)
+    return min((upper(simpler) for simpler in not_less(ix)), default=UNBOUNDED)
 
 
 def lower(ix: Ix) -> int:
     """The greatest lower bound that can be proved; -UNBOUNDED if none."""
     return -upper(-ix)
+
+
+def not_less(ix: Ix, facts: Facts = NO_FACTS) -> list[Ix]:
+    """Expressions without the newest symbol of `ix` that are never less than it."""
+    symbol, coefficient = ix.terms[-1]
+    rest = Ix(ix.const, ix.terms[:-1])
+    if coefficient > 0:
+        bounds = (*symbol.uppers, *facts.uppers.get(symbol, ()))
+    else:
+        bounds = (*symbol.lowers, *facts.lowers.get(symbol, ()))
+    return [rest + bound * (coefficient // den) for bound, den in bounds if coefficient % den == 0]
 
 
 def depends_on(ix: Ix, symbol: Sym) -> bool:
@@ -143,12 +175,6 @@ def depends_on(ix: Ix, symbol: Sym) -> bool:
 
 def _descends(symbol: Sym, ancestor: Sym) -> bool:
     return any(p is ancestor or _descends(p, ancestor) for p in symbol.parents)
-
-
-def _substitutes(symbol: Sym, coefficient: int) -> list[Ix]:
-    """Expressions over older symbols that coefficient * symbol cannot exceed."""
-    bounds = symbol.uppers if coefficient > 0 else symbol.lowers
-    return [bound * (coefficient // den) for bound, den in bounds if coefficient % den == 0]
 
 
 def _merge(a: tuple[tuple[Sym, int], ...], b: tuple[tuple[Sym, int], ...]) -> tuple[tuple[Sym, int], ...]:

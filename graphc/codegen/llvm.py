@@ -13,7 +13,7 @@ from graphc.codegen import abi
 from graphc.codegen.index import Ix, Sym
 from graphc.codegen.llvm_control import FRAME_SLOT, STATEMENTS, finish_main
 from graphc.codegen.llvm_math import libm_repair_text, math_text
-from graphc.codegen.llvm_types import MEMORY, REGISTER, constant, mangled, quoted, type_of
+from graphc.codegen.llvm_types import MEMORY, REGISTER, constant, function_symbol, mangled, type_of
 from graphc.codegen.loop_ir import Root, Val, View
 from graphc.codegen.scratch_layout import callers_first, scratch_layout
 from graphc.errors import InternalError
@@ -70,7 +70,7 @@ class ModuleText:
         body.run(f.body)
         body.line("ret void")
         linkage = "internal " if self.main is not None else ""
-        self.texts.append(body.text(f"define {linkage}void {quoted(f.name)}({arguments}) #0"))
+        self.texts.append(body.text(f"define {linkage}void {function_symbol(f.name)}({arguments}) #0"))
 
     def loop_metadata(self) -> str:
         number = len(self.metadata)
@@ -95,7 +95,7 @@ class ModuleText:
     def tile_name(self, f, label: str) -> str:
         """A fresh name for an outlined parallel body."""
         self._tiles += 1
-        return quoted(f"{f.name}.{label}.{self._tiles}")
+        return function_symbol(f"{f.name}.{label}.{self._tiles}")
 
     def helper_body(self) -> "Body":
         """An empty body for a function that is not from the loop IR."""

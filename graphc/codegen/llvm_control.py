@@ -7,7 +7,7 @@ from graphc.codegen import abi
 from graphc.codegen.index import Ix, Sym, as_ix, at_least
 from graphc.codegen.llvm_memory import load, prefetch, store
 from graphc.codegen.llvm_ops import compute
-from graphc.codegen.llvm_types import quoted, type_of
+from graphc.codegen.llvm_types import function_symbol, type_of
 from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Store,
                                     Val, While)
 from graphc.errors import InternalError
@@ -225,7 +225,7 @@ def call(b, s: Call) -> None:
     for view in s.views:
         parts.append(f"ptr {b.address(view, (Ix(),) * len(view.shape), b.memory_type(view))}")
     parts += [f"i64 {b.value(b.resolve(ix))}" for ix in s.ints]
-    b.line(f"call void {quoted(s.callee.name)}({', '.join(parts)}, ptr %scratch)")
+    b.line(f"call void {function_symbol(s.callee.name)}({', '.join(parts)}, ptr %scratch)")
 
 
 def check_index(b, s: CheckIndex) -> None:

@@ -45,6 +45,6 @@ def lanes_constant(element: str, values) -> str:
     return "<" + ", ".join([f"{element} {v}" for v in values]) + ">"
 
 
-def quoted(name: str) -> str:
-    """A global name; any characters but quotes and backslashes."""
-    return f'@"{name}"'
+def function_symbol(name: str) -> str:
+    """The global name of a loop function: prefixed, lest one called pow be libm's. Any characters but quotes and backslashes."""
+    return f'@"k.{name}"'

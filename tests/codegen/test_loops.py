@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import compiled, run
+from loop_run import compiled, run
 
 from graphc.codegen.loops import Function
 from graphc.errors import InternalError

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from conftest import Compiled, compiled
+from loop_run import Compiled, compiled
 
 from graphc.codegen.loop_ops import MATH
 from graphc.codegen.loops import Function
