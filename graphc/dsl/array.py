@@ -9,10 +9,12 @@ import numpy as np
 from graphc.dsl.context import current_trace, user_loc
 from graphc.dsl.foreign import no_method, refuse
 from graphc.dsl.indexing import plan
+from graphc.dsl.sizes import known_shape, unpacked
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
 from graphc.ir.op import as_tuple
-from graphc.ir.types import BY_NAME, BY_NUMPY, Dim, DType, TensorType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes, normalize_axis, shape_text
+from graphc.ir.types import (
+    BY_NAME, BY_NUMPY, Dim, DType, TensorType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes, normalize_axis)
 
 if TYPE_CHECKING:
     from graphc.dsl.trace import Trace
@@ -143,7 +145,7 @@ class Array:
 
     def reshape(self, *shape) -> "Array":
         """The same elements in row-major order; one size may be -1."""
-        return emit("reshape", self, shape=known_shape(_unpack(shape), self))
+        return emit("reshape", self, shape=known_shape(unpacked(shape), self.shape))
 
     def flatten(self) -> "Array":
         return self.reshape(-1)
@@ -152,7 +154,7 @@ class Array:
 
     def transpose(self, *axes) -> "Array":
         """Axes in the given order, reversed without arguments (numpy's transpose, torch's permute)."""
-        order = _unpack(axes)
+        order = unpacked(axes)
         if not order or order == (None,):
             order = tuple(reversed(range(self.ndim)))
         return emit("transpose", self, perm=tuple(normalize_axis(a, self.ndim) for a in order))
@@ -373,32 +375,6 @@ def reduce_one(name: str, x: Array, axis: int | None, keepdims: bool) -> Array:
         flat = emit(name, x.flatten(), axis=0, keepdims=False)
         return flat.reshape((1,) * x.ndim) if keepdims else flat
     return emit(name, x, axis=normalize_axis(axis, x.ndim), keepdims=bool(keepdims))
-
-
-def known_shape(shape: tuple, x: Array) -> tuple[Dim, ...]:
-    """`shape` with its one -1 computed from the size of `x`."""
-    unknown = [i for i, d in enumerate(shape) if isinstance(d, int) and d == -1]
-    if len(unknown) > 1:
-        raise GraphError(f"reshape: only one size may be -1, got {shape_text(shape)}")
-    sizes = as_shape(d for i, d in enumerate(shape) if i not in unknown)
-    if not unknown:
-        return sizes
-    rest = TensorType(x.dtype, sizes).size
-    if (isinstance(rest, int) and rest == 0) or x.size % rest != 0:
-        raise GraphError(f"reshape: {shape_text(x.shape)} ({x.size} elements) does not divide into {shape_text(shape)}")
-    i = unknown[0]
-    return sizes[:i] + (x.size // rest,) + sizes[i:]
-
-
-def as_shape(shape) -> tuple[Dim, ...]:
-    """A tuple of dimensions from an int, a name, or a sequence of them."""
-    dims = (shape,) if isinstance(shape, (int, str, np.integer)) else tuple(shape)
-    return f32[dims].shape
-
-
-def _unpack(args: tuple) -> tuple:
-    """Both x.reshape(2, 3) and x.reshape((2, 3))."""
-    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
 
 
 def _constant(array: np.ndarray) -> Array:

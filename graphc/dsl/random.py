@@ -4,9 +4,10 @@ Without `key` the key is hidden state: `seed=` sets it, and every run takes the 
 """
 from __future__ import annotations
 
-from graphc.dsl.array import Array, as_array, as_dtype, as_float, as_shape, emit
+from graphc.dsl.array import Array, as_array, as_dtype, as_float, emit
 from graphc.dsl.context import current_trace
 from graphc.dsl.shape import Shape, broadcast_to
+from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
 from graphc.ir.types import Dim, DType, f32, i64
 

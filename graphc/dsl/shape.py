@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.dsl.array import Array, Axes, as_array, as_dtype, as_shape, common_dtype, emit
+from graphc.dsl.array import Array, Axes, as_array, as_dtype, common_dtype, emit
+from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
 from graphc.ir.types import Dim, DType, bool_, f32, i64, normalize_axes, normalize_axis
 
