@@ -20,6 +20,11 @@ class Target:
     def lanes(self, itemsize: int) -> int:
         return self.vector_bytes // itemsize
 
+    @property
+    def has_fma(self) -> bool:
+        """Whether a fused multiplication and addition is an instruction (else it is a slow call)."""
+        return "+fma" in self.features or self.triple.startswith("aarch64")
+
 
 X86 = "x86_64-unknown-linux-gnu"
 ARM = "aarch64-unknown-linux-gnu"

@@ -105,3 +105,7 @@ def test_equal_kernels_are_one_function():
             todo += [x for name in ("body", "then", "otherwise") for x in getattr(s, name, [])]
         return found
     assert callees((512, 512, 512)) == callees((768, 1024, 600))
+
+
+def test_a_target_without_fma_calls_nothing():
+    assert "fma" not in instructions(SSE2) and "mulps" in instructions(SSE2)

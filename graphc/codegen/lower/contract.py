@@ -36,7 +36,7 @@ def lower_contraction(c: Contraction, ins: Sequence, outs: Sequence, schedule: C
     shared = f.view("shared", ins[0].dtype, (schedule.shared_scratch,)) if schedule.shared_scratch else None
     operands = _operands(f, inputs, schedule, shared, target)
     for number, (phase, part) in enumerate(zip(schedule.form.phases, schedule.phases)):
-        LOWERINGS[type(part)](Job(f, schedule, number, phase, part, operands[0], operands[1], tuple(outputs), shared, epilogue))
+        LOWERINGS[type(part)](Job(f, schedule, number, phase, part, operands[0], operands[1], tuple(outputs), shared, epilogue, target.has_fma))
     return f
 
 

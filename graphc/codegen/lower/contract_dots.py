@@ -7,6 +7,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_sweep import finish, sweep
+from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten, walk
 from graphc.ir.schedule import Cut, round_up
 
@@ -74,7 +75,7 @@ def _step(job: Job, rows: list[Ix], columns: list[Ix], k: Ix, mask: Val | None, 
     f, lanes = job.f, job.schedule.lanes
     a = [f.load(job.a, [r + k], lanes, mask) for r in rows]
     b = [f.load(job.b, [c + k], lanes, mask) for c in columns]
-    return [f.fma(x, y, sums[i * len(b) + j]) for i, x in enumerate(a) for j, y in enumerate(b)]
+    return [multiply_add(f, x, y, sums[i * len(b) + j], job.fused) for i, x in enumerate(a) for j, y in enumerate(b)]
 
 
 def lower_plain(job: Job) -> None:

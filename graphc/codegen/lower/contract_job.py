@@ -26,6 +26,7 @@ class Job:
     outs: tuple[View, ...]
     shared: View | None
     epilogue: Epilogue | None
+    fused: bool                 # the target has fma
 
     @property
     def dtype(self) -> DType:

@@ -106,13 +106,15 @@ def _transpose_taps(job: Job, batch: Index, columns: Range, sums: Range, target:
     others = tuple(d for d in p.k if d not in together)
     count = prod(p.sizes[d] for d in together)
     steps = {d: prod(p.sizes[e] for e in p.k[position + 1:]) for position, d in enumerate(p.k)}
-    places = [sum(steps[d] * i for d, i in zip(together, index)) for index in product(*[range(p.sizes[d]) for d in together])]
+    walks = [range(p.sizes[d]) if p.b.strides[d] > 0 else range(p.sizes[d] - 1, -1, -1) for d in together]
+    places = [sum(steps[d] * i for d, i in zip(together, index)) for index in product(*walks)]       # in the order of memory
+    back = sum(min(0, p.b.strides[d]) * (p.sizes[d] - 1) for d in together)
     rest = Range(others, group_sizes(p, others), 0, {}, Ix(), Ix(p.sizes[others[0]]), Ix(), 1)
     with f.loop(0, columns.length, lanes) as loop:
         place = target.at(f, loop.index)
         starts = [_column_start(job, columns.flat + (loop.index + c)) for c in range(lanes)]
         with walk(f, rest) as (k, _):
-            base = offset(p.b, batch | k) - p.b.base
+            base = offset(p.b, batch | k) - p.b.base + back
             at = sum((k[d] * steps[d] for d in others), Ix())
             for first in range(0, count, lanes):
                 width = min(lanes, count - first)

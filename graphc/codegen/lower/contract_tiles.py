@@ -1,7 +1,7 @@
 """Contractions by register tiles: packing, tiles of the output in parallel, blocks of the sum, the micro-kernel over each block."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from graphc.codegen.index import Ix, as_ix
@@ -207,7 +207,7 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, pac
 def _stream(job: Job, tile: Tile, block: Range, sums: View, add: Ix) -> None:
     """All rows and columns of the tile at once."""
     f, s, p = job.f, job.schedule, job.phase
-    spec = StreamSpec(job.dtype, s.mr, s.lanes, p.a.strides[p.k[-1]], p.b.strides[p.k[-1]], s.width(p))
+    spec = StreamSpec(job.dtype, s.mr, s.lanes, p.a.strides[p.k[-1]], p.b.strides[p.k[-1]], s.width(p), job.fused)
     memory, rows = _a_in_place(job, tile, block, None)(Ix())
     b = _b_in_place(job, tile, block, None)(Ix())
     f.call(stream_kernel(spec), [memory, b, f.reinterpret(sums, (1,), (1,)), block.length, tile.columns.length, add, *rows])
@@ -221,7 +221,7 @@ def _call(job: Job, tile: Tile, block: Range, a: tuple[View, list[Ix]], views: l
     arguments = [memory, *views, block.length, Ix(s.width(job.phase)), add, *rows]
     if s.b != "place" or job.n % s.nr == 0:
         return f.call(micro_kernel(spec), arguments)
-    masked = micro_kernel(MicroSpec(**{**spec.__dict__, "masked": True}))
+    masked = micro_kernel(replace(spec, masked=True))
     left = tile.columns.length - column
     if job.n < s.nr:
         return f.call(masked, [*arguments, left])
@@ -235,7 +235,7 @@ def micro_spec(job: Job) -> MicroSpec:
     s, p = job.schedule, job.phase
     in_place = s.a == "place"
     return MicroSpec(job.dtype, s.mr, s.vectors, s.lanes, p.a.strides[p.k[-1]] if in_place else s.mr, in_place,
-                     p.b.strides[p.k[-1]] if s.b == "place" else b_step(job))
+                     p.b.strides[p.k[-1]] if s.b == "place" else b_step(job), fused=job.fused)
 
 
 # where a register tile reads its rows: (job, tile, block, packed) -> (row in tile -> (memory, row offsets))

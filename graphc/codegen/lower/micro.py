@@ -19,7 +19,7 @@ ANY = 1 << 36                   # extent of a view whose size only the caller kn
 @dataclass(frozen=True)
 class MicroSpec:
     """`a_step`: distance of two steps of k in a; a_rows: each row of a has its own offset (else row i is at i). `b_step`: likewise in b.
-    `masked`: only some of the columns of b may be read.
+    `masked`: only some of the columns of b may be read. fused: the target multiplies and adds in one instruction.
     """
     dtype: DType
     mr: int
@@ -29,11 +29,12 @@ class MicroSpec:
     a_rows: bool
     b_step: int
     masked: bool = False
+    fused: bool = True
 
     @property
     def name(self) -> str:
         a = "rows" if self.a_rows else "panel"
-        return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{'_masked' if self.masked else ''}"
+        return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}"
 
 
 @cache
@@ -66,8 +67,13 @@ def _step(f: Function, spec: MicroSpec, a, b, rows: list[Ix], masks: list[Val | 
     following = []
     for i, row in enumerate(rows):
         factor = f.splat(f.load(a, [row + k * spec.a_step]), spec.lanes)
-        following += [f.fma(factor, column, sums[i * spec.vectors + v]) for v, column in enumerate(columns)]
+        following += [multiply_add(f, factor, column, sums[i * spec.vectors + v], spec.fused) for v, column in enumerate(columns)]
     return following
+
+
+def multiply_add(f: Function, a: Val, b: Val, c: Val, fused: bool) -> Val:
+    """a * b + c in one rounding where the target can, else in two."""
+    return f.fma(a, b, c) if fused else f.add(f.mul(a, b), c)
 
 
 def _accumulate(f: Function, spec: MicroSpec, c, row_step: Ix, add: Ix, sums: tuple[Val, ...]) -> None:
@@ -90,6 +96,7 @@ class StreamSpec:
     a_step: int
     b_step: int
     width: int
+    fused: bool = True
 
     @property
     def steps(self) -> int:
@@ -98,7 +105,7 @@ class StreamSpec:
 
     @property
     def name(self) -> str:
-        return f"stream_{self.dtype}_{self.mr}x{self.width}_rows{self.a_step}_b{self.b_step}_{self.lanes}"
+        return f"stream_{self.dtype}_{self.mr}x{self.width}_rows{self.a_step}_b{self.b_step}_{self.lanes}{'' if self.fused else '_unfused'}"
 
 
 @cache
@@ -137,6 +144,6 @@ def _add_rows(f: Function, spec: StreamSpec, a, b, part, rows: list[Ix], columns
         for i, row in enumerate(factors):
             total = f.load(part, [j + i * spec.width], lanes)
             for factor, value in zip(row, values):
-                total = f.fma(factor, value, total)
+                total = multiply_add(f, factor, value, total, spec.fused)
             f.store(part, [j + i * spec.width], total)
     vector_run(f, columns, spec.lanes, body)
