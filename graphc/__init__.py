@@ -21,7 +21,7 @@ from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
 from graphc.dsl.random import bernoulli, dropout, normal, permutation, uniform
 from graphc.dsl.reduce import (
-    all, any, argmax, argmin, argsort, cumprod, cumsum, logsumexp, max, mean, min, prod, sort, std, sum, topk, var)
+    all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum, topk, var)
 from graphc.dsl.shape import (
     arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota, moveaxis, ones,
     ones_like, pad, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose, tril, triu, zeros, zeros_like)

@@ -76,8 +76,18 @@ def cumprod(x: Array, axis: int | None = None, reverse: bool = False, exclusive:
     return _cumulative("cumprod", x, axis, reverse, exclusive)
 
 
+def linear_scan(a: Array | float, x: Array, axis: int = 0, reverse: bool = False) -> Array:
+    """y[i] = a[i] * y[i-1] + x[i] along `axis`, starting from 0; `reverse`: from the end. `a` broadcasts to the shape of x.
+
+    Moving averages, discounted returns, diagonal state-space models: one pass, where `scan` would take a step per element.
+    """
+    x = as_array(x)
+    a = emit("broadcast_to", as_array(a, x.dtype), shape=x.shape)
+    return emit("linear_scan", a, x, axis=normalize_axis(axis, x.ndim), reverse=bool(reverse))
+
+
 def sort(x: Array, axis: int = -1, descending: bool = False) -> Array:
-    """Sorted along `axis`; NaN last."""
+    """Sorted along `axis`; NaN counts as the largest: last, or first if descending."""
     x = as_array(x)
     return emit("sort", x, axis=normalize_axis(axis, x.ndim), descending=bool(descending))
 
