@@ -138,7 +138,7 @@ def _called_once(text: str) -> frozenset[str]:
         names = [name.strip('"') for name in _NAME.findall(line)]
         if line.startswith("define"):
             function = names[0]
-            if line.startswith("define internal"):
+            if line.startswith("define internal") and not line.startswith("define internal preserve_allcc"):     # those stay out of line
                 internal.add(function)
         else:
             for name in names:
