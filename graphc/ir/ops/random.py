@@ -32,7 +32,7 @@ MASK32 = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class RandomBits(Op):
-    """i32[shape] of uniformly random bits from a key i64[2] = (seed, step); the exact words are given above."""
+    """i32[shape] of uniformly random bits from a key i64[2] = (seed, step); which words, this file says at its top."""
     name: ClassVar[str] = "random_bits"
     shape: tuple[Dim, ...]
     stream: int = 0

@@ -1,0 +1,51 @@
+"""The documentation is true: its Python runs, and what it shows as output is the output."""
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import make_operators  # noqa: E402
+import pages  # noqa: E402
+
+from graphc.codegen.host import can_run  # noqa: E402
+from graphc.ir.target import TARGETS  # noqa: E402
+
+
+@pytest.mark.parametrize("path", pages.PAGES)
+def test_python_of_the_page(path, tmp_path, monkeypatch):
+    if not can_run(TARGETS[pages.TARGET]):
+        pytest.skip(f"the pages show {pages.TARGET}")
+    monkeypatch.setenv("GRAPHC_TARGET", pages.TARGET)
+    page = pages.Page.read(ROOT / path)
+    printed = page.run(pages.PAGES[path], tmp_path)
+    shown = [o for o in page.outputs if o.compared]
+    assert page.blocks and shown
+    for output in shown:
+        assert output.text == output.of(printed[output.block]), "run python docs/pages.py"
+
+
+def test_table_of_operators_is_current():
+    assert make_operators.PAGE.read_text() == make_operators.text(), "run python docs/make_operators.py"
+
+
+@pytest.mark.parametrize("path", [p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]])
+def test_links_lead_somewhere(path):
+    page = ROOT / path
+    for target in pages.links(page.read_text()):
+        file, _, anchor = target.partition("#")
+        found = page.parent / file if file else page
+        assert found.exists(), f"{path} links {target}"
+        assert not anchor or anchor in pages.anchors(found.read_text()), f"{path} links {target}"
+
+
+def test_the_table_of_knobs_names_every_knob():
+    knobs = subprocess.run([sys.executable, "-c", "from dataclasses import fields; from graphc.config import Config; "
+                            "print(*(f.name.upper() for f in fields(Config)))"], cwd=ROOT, capture_output=True, text=True, check=True)
+    text = (ROOT / "README.md").read_text()
+    assert [k for k in knobs.stdout.split() if f"`GRAPHC_{k}`" not in text] == []
