@@ -36,11 +36,12 @@ def loss(scores, y):
     return nn.cross_entropy(scores, y, ignore_index=IGNORED)
 
 
-def training_step(net: nn.Module, settings: Settings) -> TrainStep:
+def training_step(net: nn.Module, settings: Settings, threads: int = 0) -> TrainStep:
     schedule = optim.warmup(optim.cosine(settings.lr, settings.steps), steps=settings.steps // 10 + 1)
     optimizer = optim.AdamW(schedule, weight_decay=settings.decay, clip_norm=1.0, groups=[optim.no_decay()])
     shape = (settings.batch, settings.length)
-    return train_step(net, loss=loss, optimizer=optimizer, x=gc.i32[shape], y=gc.i32[shape], seed=settings.seed)
+    return train_step(net, loss=loss, optimizer=optimizer, x=gc.i32[shape], y=gc.i32[shape], seed=settings.seed,
+                      threads=threads)
 
 
 def train(step: TrainStep, text: Text, settings: Settings) -> list[float]:
