@@ -211,7 +211,7 @@ class Fusion:
             self._extend(space, node)
         except Misfit as error:
             return str(error)
-        why = self._growth(c, space, node) or self._stages(c, space, node)
+        why = _shape_refusal(space, node) or self._growth(c, space, node) or self._stages(c, space, node)
         if not why:
             c.space = space
         return why
@@ -233,6 +233,7 @@ class Fusion:
             self._extend(full, node)
         except Misfit as error:
             return str(error)
+        why = why or _shape_refusal(full, node)
         for part in (home, other):
             why = why or self._growth(part, full, node, both=(home, other))
         why = why or self._stages(merged, full, node)
@@ -327,6 +328,15 @@ class Fusion:
     def _refuse(self, c: Cluster, node: Node, why: str) -> None:
         maker = next((v.node for v in node.inputs if v.node in self.of and self.of[v.node] is c), c.nodes[-1])
         self.refused.append((maker, node, why))
+
+
+def _shape_refusal(space: Space, node: Node) -> str:
+    """A value that can leave a cluster runs over all dims, or over those that are not reduced, or is made after all rows."""
+    v = node.outputs[0]
+    dims = space.dims_of(v)
+    if v in space.late or len(dims) == len(space.extents) or space.reduced is not None and dims == set(space.kept):
+        return ""
+    return "its result runs over some of the axes only"
 
 
 def _flops(node: Node) -> int:
