@@ -27,6 +27,7 @@ class Program:
         return f"Program({self.shapes}, {[name for name, _ in self.steps]})"
 
 
+KERNEL = np.array([[[0.3, -0.5, 0.2]]])
 UNARY: dict[str, Callable] = {
     "tanh": gc.tanh, "sigmoid": gc.sigmoid, "sin": gc.sin, "exp": lambda x: gc.exp(-gc.abs(x)), "log": lambda x: gc.log1p(x * x), "sqrt": lambda x: gc.sqrt(x * x + 1),
     "gelu": gc.gelu, "silu": gc.silu, "softplus": gc.softplus, "neg": lambda x: -x, "scale": lambda x: x * 0.5 + 1, "square": lambda x: x * x * 0.25,
@@ -38,6 +39,11 @@ UNARY: dict[str, Callable] = {
     "logsumexp": lambda x: gc.logsumexp(x, -1) if x.ndim else x, "roll": lambda x: gc.roll(x, 1, 0) if x.ndim else x,
     "rows": lambda x: gc.take(x, np.array([0, x.shape[0] - 1, 0]), 0) if x.ndim else x,
     "scan": lambda x: gc.scan(lambda c, row: (gc.tanh(c + row), c * 0.5), x[0] * 0, x)[1] if x.ndim else x,
+    "while": lambda x: gc.while_loop(lambda c: c[1] < 2, lambda c: (gc.tanh(c[0] + x), c[1] + 1), (x, 0), max_trips=5)[1][0],
+    "conv": lambda x: gc.conv1d(x.reshape(1, 1, -1), KERNEL.astype(x.dtype.np), padding="same", dilation=2)[0],
+    "pool": lambda x: gc.avg_pool1d(x.reshape(1, 1, -1), 3, stride=2, padding=1)[0, 0],
+    "attention": lambda x: gc.attention(x, x, x * 0.5, causal=True) if x.ndim > 1 else x, "rms_norm": lambda x: gc.rms_norm(x, eps=0.1) if x.ndim else x,
+    "cumprod": lambda x: gc.cumprod(gc.tanh(x), 0) if x.ndim else x, "elu": gc.elu,
     "cond": lambda x: gc.cond(x.sum() > 0.1, lambda: gc.sin(x), lambda: x * 0.5),
 }
 BINARY: dict[str, Callable] = {
