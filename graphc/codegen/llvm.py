@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 from graphc.codegen import abi
 from graphc.codegen.index import Ix, Sym
-from graphc.codegen.llvm_control import FRAME_SLOT, STATEMENTS, finish_main
+from graphc.codegen.llvm_control import STATEMENTS, finish_main
 from graphc.codegen.llvm_math import libm_repair_text, math_text
-from graphc.codegen.llvm_types import MEMORY, REGISTER, constant, function_symbol, mangled, type_of
+from graphc.codegen.llvm_types import MEMORY, REGISTER, constant, frame_bytes, function_symbol, mangled, type_of
 from graphc.codegen.loop_ir import Root, Val, View
 from graphc.codegen.scratch_layout import callers_first, scratch_layout
 from graphc.errors import InternalError
@@ -133,7 +133,8 @@ class Body:
         self._syms: dict[Sym, tuple[str, int]] = {}     # text and depth of the scope where it is known
         self._bound: dict[Sym, Ix] = dict(parent._bound) if parent else {}
         self._roots: dict[Root, str] = {}
-        self._captured: list[tuple[str, str]] = []      # (type, text in the parent)
+        self.captured: list[tuple[str, str, int]] = []  # (type, text in the parent, offset in the frame)
+        self.frame_size = 0
         self._names = 0
 
     # ---- text
@@ -198,15 +199,15 @@ class Body:
     def append(self, scope: Scope) -> None:
         self.scopes[-1].lines += scope.lines
 
-    def outline(self, label: str, symbol: Sym, statements: list) -> tuple[str, list[tuple[str, str]]]:
-        """Makes a function of a parallel body: its name, and (type, text here) of what its frame must hold."""
+    def outline(self, label: str, symbol: Sym, statements: list) -> "tuple[str, Body]":
+        """Makes a function of a parallel body: its name, and the body, which knows what its frame must hold."""
         tile = Body(self.module, self.f, self)
         tile.define(symbol, "%tile")
         tile.run(statements)
         tile.line("ret void")
         name = self.module.tile_name(self.f, label)
         self.module.texts.append(tile.text(f"define internal void {name}(ptr %ctx, ptr %frame, i64 %tile, ptr %scratch) #0"))
-        return name, tile._captured
+        return name, tile
 
     # ---- values and indices
     def val(self, value: Val) -> str:
@@ -335,12 +336,15 @@ class Body:
         return name
 
     def _capture(self, ty: str, in_parent) -> str:
-        """A value of the enclosing function, read from the frame at the entry of the outlined body."""
+        """A value of the enclosing function: a constant is used as it is, all else is read from the frame at entry."""
         if self.parent is None:
             raise InternalError("a value is used before it is defined", "llvm")
-        slot = len(self._captured)
-        self._captured.append((ty, in_parent(self.parent)))
-        at = self._at_entry(f"getelementptr i8, ptr %frame, i64 {FRAME_SLOT * slot}")
+        text = in_parent(self.parent)
+        if not text.startswith("%"):
+            return text
+        self.captured.append((ty, text, self.frame_size))
+        at = self._at_entry(f"getelementptr i8, ptr %frame, i64 {self.frame_size}")
+        self.frame_size += frame_bytes(ty)
         return self._at_entry(f"load {ty}, ptr {at}, align 8")
 
     # ---- branches

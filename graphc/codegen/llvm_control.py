@@ -12,9 +12,6 @@ from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnles
                                     Val, While)
 from graphc.errors import InternalError
 
-FRAME_SLOT = 64                                         # bytes for each captured value of a parallel body
-
-
 def run_compute(b, s: Compute) -> None:
     b.set_val(s.dst, compute(b, s, [b.val(a) for a in s.args]))
 
@@ -159,10 +156,10 @@ def parallel(b, s: Parallel) -> None:
         loop = For(s.symbol, Ix(), s.count, 1, (), (), None)
         loop.body = s.body
         return for_loop(b, loop)
-    name, captured = b.outline(s.label, s.symbol, s.body)
-    frame = b.alloca(FRAME_SLOT * max(1, len(captured)))
-    for slot, (ty, text) in enumerate(captured):
-        at = b.emit(f"getelementptr i8, ptr {frame}, i64 {FRAME_SLOT * slot}")
+    name, tile = b.outline(s.label, s.symbol, s.body)
+    frame = b.alloca(max(8, tile.frame_size))
+    for ty, text, offset in tile.captured:
+        at = b.emit(f"getelementptr i8, ptr {frame}, i64 {offset}")
         b.line(f"store {ty} {text}, ptr {at}, align 8")
     run = b.emit(f"load ptr, ptr {b.field('parallel')}, align 8")
     b.line(f"call void {run}(ptr %ctx, ptr {name}, ptr {frame}, i64 {b.value(count)})")

@@ -13,6 +13,8 @@ MANGLED = {"f32": "f32", "f64": "f64", "i32": "i32", "i64": "i64", "bool": "i1",
 KIND = {"f32": "f", "f64": "f", "i32": "i", "i64": "i", "bool": "b"}
 BITS = {"f32": 32, "f64": 64, "i32": 32, "i64": 64, "bool": 1}
 
+ELEMENT_BYTES = {"float": 4, "double": 8, "i32": 4, "i64": 8, "i1": 1}
+
 
 def vector(element: str, lanes: int) -> str:
     """`element` itself for one lane."""
@@ -43,6 +45,14 @@ def constant(value: int | float | bool, dtype: DType, lanes: int = 1) -> str:
 def lanes_constant(element: str, values) -> str:
     """A vector constant with these lanes, without its type."""
     return "<" + ", ".join([f"{element} {v}" for v in values]) + ">"
+
+
+def frame_bytes(ty: str) -> int:
+    """Bytes that a value takes in a frame of captured values: a multiple of 8."""
+    if not ty.startswith("<"):
+        return 8
+    lanes, element = ty.strip("<>").split(" x ")
+    return -(-int(lanes) * ELEMENT_BYTES[element] // 8) * 8
 
 
 def function_symbol(name: str) -> str:

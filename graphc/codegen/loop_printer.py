@@ -20,7 +20,13 @@ INDENT = "  "
 
 def print_function(f) -> str:
     """The text of a loop function."""
-    return "\n".join([f"{f.name}{_signature(f)}:", *_body(f.body, INDENT), ""])
+    return "\n".join([f"{f.name}{_signature(f)}:", *_scratches(f), *_body(f.body, INDENT), ""])
+
+
+def _scratches(f) -> Iterator[str]:
+    for root in f.scratches:
+        owner = f' of each "{root.owner.label}"' if root.owner else ""
+        yield f"{INDENT}scratch {root.name}: {root.size} {root.dtype}{owner}"
 
 
 def print_module(functions: Iterable, main=None) -> str:
@@ -30,7 +36,7 @@ def print_module(functions: Iterable, main=None) -> str:
 
 def function_key(f) -> str:
     """Equal for functions that differ in their name only."""
-    return "\n".join([_signature(f), str(f.noalias), *_body(f.body, "")])
+    return "\n".join([_signature(f), str(f.noalias), *_scratches(f), *_body(f.body, "")])
 
 
 def _signature(f) -> str:

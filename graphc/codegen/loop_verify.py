@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from graphc.codegen.index import NO_FACTS, Facts, Ix, Sym, at_least, at_most, depends_on
-from graphc.codegen.loop_access import Access, accesses_of, parameter_accesses, writes_parameter
+from graphc.codegen.loop_access import Access, Range, accesses_of, parameter_accesses, writes_parameter
 from graphc.codegen.loop_conditions import facts_of
 from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Store,
                                     Val, View, While, bodies)
@@ -86,13 +86,13 @@ class Checker:
                 raise InternalError(f"cannot prove that index {ix} of axis {axis} of {a} is in [0, {size})")
         self.inside_root(a)
 
-    def inside_root(self, a: Access) -> None:
+    def inside_root(self, a: Access | Range, where: str = "") -> None:
         root = a.view.root
         low, high = root.low, root.low + root.size - 1
         if a.view.start == 0 and _covered(a.view, low, high):
             return
         if not (self._any_least(a.lows(), low) and self._any_most(a.highs(), high)):
-            raise InternalError(f"cannot prove that {a} stays in the elements [{low}, {high}] of {root.name}")
+            raise InternalError(f"{where}cannot prove that {a} stays in the elements [{low}, {high}] of {root.name}")
 
     def _reaches_at_most(self, ix: Ix, reach: tuple[Ix, ...], limit: int) -> bool:
         return self._any_most([ix + r for r in reach], limit)
@@ -235,7 +235,7 @@ def _view_argument(c: Checker, s: Call, given: View, wanted: View) -> None:
     if not fits:
         integers = dict(zip(s.callee.params, s.ints))
         for a in parameter_accesses(s.callee, wanted.root, integers):
-            c.inside_root(a.moved(root, given.start))
+            c.inside_root(a.moved(root, given.start), f"call of {s.callee.name}: ")
     if writes_parameter(s.callee, wanted.root) and not any(depends_on(ix, c.tiles[-1].symbol) for ix in s.ints if c.tiles):
         c.written(given, given.start)
 

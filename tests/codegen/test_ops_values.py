@@ -1,0 +1,197 @@
+"""Every value operation against numpy, scalar and vector, at ordinary and special values."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from loop_run import run
+
+from graphc.codegen.llvm_ops import INSTRUCTIONS, INTRINSICS, IRREGULAR
+from graphc.codegen.loop_ir import Val
+from graphc.codegen.loop_ops import IRREGULAR as IRREGULAR_NAMES
+from graphc.codegen.loop_ops import MATH, REGULAR
+from graphc.codegen.loops import Function
+from graphc.ir.types import DType, bool_, f32, f64, i32, i64
+
+COUNT = 96
+
+
+def values(dtype: DType, seed: int) -> np.ndarray:
+    """Random numbers and the special ones of the type."""
+    rng = np.random.default_rng(seed)
+    if dtype is bool_:
+        return rng.integers(0, 2, COUNT).astype(bool)
+    if dtype.is_int:
+        info = np.iinfo(dtype.np)
+        special = [0, 1, -1, 2, -2, 7, -7, info.min, info.max, info.min + 1]
+        return np.concatenate([rng.integers(-20, 20, COUNT - 30), rng.choice(special, 30)]).astype(dtype.np)
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 0.5, -0.5, 1.5, 2.5, -2.5, 1e-45, 3e9, -3e9, 1e20, -1e20]
+    return np.concatenate([rng.standard_normal(COUNT - 40) * 5, rng.choice(special, 40)]).astype(dtype.np)
+
+
+def apply(build: Callable[..., Val], ins: Sequence[np.ndarray], dtypes: Sequence[DType], out: DType, lanes: int) -> np.ndarray:
+    f = Function("apply")
+    xs = [f.view(f"x{k}", d, (COUNT,)) for k, d in enumerate(dtypes)]
+    y = f.view("y", out, (COUNT,))
+    with f.loop(0, COUNT, step=lanes) as L:
+        f.store(y, [L.index], build(f, *[f.load(x, [L.index], lanes=lanes) for x in xs]))
+    result = np.zeros(COUNT, out.np)
+    assert run(f, ins, result) == 0
+    return result
+
+
+FLOATS, INTS = (f32, f64), (i32, i64)
+ORACLES: dict[str, tuple[tuple[DType, ...], Callable]] = {
+    "add": (FLOATS + INTS, np.add), "sub": (FLOATS + INTS, np.subtract), "mul": (FLOATS + INTS, np.multiply),
+    "min": (FLOATS + INTS, np.minimum), "max": (FLOATS + INTS, np.maximum), "neg": (FLOATS + INTS, np.negative), "abs": (FLOATS + INTS, np.abs),
+    "rem": (FLOATS + INTS, np.remainder), "copysign": (FLOATS, np.copysign),
+    "sqrt": (FLOATS, np.sqrt), "floor": (FLOATS, np.floor), "ceil": (FLOATS, np.ceil), "round": (FLOATS, np.round), "trunc": (FLOATS, np.trunc),
+    "rsqrt": (FLOATS, lambda a: (1 / np.sqrt(a)).astype(a.dtype)),
+    "and_": (INTS + (bool_,), np.bitwise_and), "or_": (INTS + (bool_,), np.bitwise_or), "xor": (INTS + (bool_,), np.bitwise_xor),
+    "not_": (INTS + (bool_,), np.invert),
+    **{name: (FLOATS + INTS + (bool_,), oracle) for name, oracle in
+       (("lt", np.less), ("le", np.less_equal), ("gt", np.greater), ("ge", np.greater_equal), ("eq", np.equal), ("ne", np.not_equal))},
+    "isnan": (FLOATS, np.isnan), "isfinite": (FLOATS, np.isfinite),
+}
+CASES = [(op, dtype) for op, (dtypes, _) in ORACLES.items() for dtype in dtypes]
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("op, dtype", CASES, ids=lambda v: str(v))
+def test_elementwise(op, dtype, lanes):
+    signature = REGULAR[op.rstrip("_")]
+    ins = [values(dtype, k) for k in range(signature.arity)]
+    with np.errstate(all="ignore"):
+        expected = ORACLES[op][1](*ins)
+    out = bool_ if signature.gives_bool else dtype
+    got = apply(lambda f, *v: getattr(f, op)(*v), ins, [dtype] * signature.arity, out, lanes)
+    np.testing.assert_array_equal(got, expected)
+    if op in ("copysign", "neg", "floor", "trunc"):
+        np.testing.assert_array_equal(np.signbit(got), np.signbit(expected))
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+@pytest.mark.parametrize("dtype", FLOATS + INTS)
+def test_div(dtype, lanes):
+    ins = [values(dtype, k) for k in range(2)]
+    with np.errstate(all="ignore"):
+        expected = np.divide(*ins) if dtype.is_float else np.floor_divide(*ins)
+    np.testing.assert_array_equal(apply(lambda f, a, b: a / b, ins, [dtype] * 2, dtype, lanes), expected)
+
+
+@pytest.mark.parametrize("divisor", [1, 3, -4, 8, -1, 0])
+@pytest.mark.parametrize("dtype", INTS)
+def test_div_and_rem_by_constants(dtype, divisor):
+    x = values(dtype, 3)
+    with np.errstate(all="ignore"):
+        expected = np.floor_divide(x, dtype.np.type(divisor)), np.remainder(x, dtype.np.type(divisor))
+    np.testing.assert_array_equal(apply(lambda f, a: f.div(a, divisor), [x], [dtype], dtype, 8), expected[0])
+    np.testing.assert_array_equal(apply(lambda f, a: f.rem(a, divisor), [x], [dtype], dtype, 1), expected[1])
+
+
+@pytest.mark.parametrize("op, oracle", [("min", np.minimum), ("max", np.maximum)])
+@pytest.mark.parametrize("constant", [0.0, 1.0, np.nan])
+def test_extrema_with_constants_keep_nan(op, oracle, constant):
+    x = values(f32, 4)
+    for build in (lambda f, v: getattr(f, op)(v, constant), lambda f, v: getattr(f, op)(constant, v)):
+        np.testing.assert_array_equal(apply(build, [x], [f32], f32, 8), oracle(x, np.float32(constant)))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_fma_rounds_once(dtype):
+    """With c = -round(a b), what is left is the rounding error of the product; without fma it would be 0."""
+    a, b = np.random.default_rng(0).standard_normal((2, COUNT)).astype(dtype.np)
+    c = -(a * b)
+    expected = np.array([float(Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))) for x, y, z in zip(a, b, c)], dtype.np)
+    got = apply(lambda f, *v: f.fma(*v), [a, b, c], [dtype] * 3, dtype, 8)
+    np.testing.assert_array_equal(got, expected)
+    assert np.count_nonzero(got) > COUNT // 2
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("dtype, unsigned", [(i32, np.uint32), (i64, np.uint64)])
+def test_shifts_and_high_products(dtype, unsigned, lanes):
+    rng = np.random.default_rng(1)
+    info, bits = np.iinfo(dtype.np), 8 * dtype.itemsize
+    a, b = rng.integers(info.min, info.max, (2, COUNT), dtype=dtype.np)
+    n = rng.integers(0, bits, COUNT).astype(dtype.np)
+    ua, ub = a.view(unsigned), b.view(unsigned)
+    high = np.array([int(p) * int(q) >> bits for p, q in zip(ua, ub)], unsigned).view(dtype.np)
+    for op, ins, expected in (("shl", (a, n), (ua << n.view(unsigned)).view(dtype.np)), ("lshr", (a, n), (ua >> n.view(unsigned)).view(dtype.np)),
+                              ("ashr", (a, n), a >> n), ("mulhi_u", (a, b), high)):
+        np.testing.assert_array_equal(apply(lambda f, *v: getattr(f, op)(*v), ins, [dtype] * 2, dtype, lanes), expected, err_msg=op)
+
+
+def _saturating(x: np.ndarray, to: np.dtype) -> np.ndarray:
+    info = np.iinfo(to)
+    return np.array([0 if np.isnan(v) else info.min if v <= info.min else info.max if v >= info.max else int(v) for v in x.tolist()], to)
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("source", (f32, f64, i32, i64, bool_))
+@pytest.mark.parametrize("to", (f32, f64, i32, i64, bool_))
+def test_cast(source, to, lanes):
+    x = values(source, 5)
+    with np.errstate(all="ignore"):
+        expected = _saturating(x, to.np) if source.is_float and to.is_int else x.astype(to.np)
+    np.testing.assert_array_equal(apply(lambda f, v: f.cast(v, to), [x], [source], to, lanes), expected)
+
+
+@pytest.mark.parametrize("source, to", [(f32, i32), (i32, f32), (f64, i64), (i64, f64)])
+def test_bitcast(source, to):
+    x = values(source, 6)
+    got = apply(lambda f, v: f.bitcast(v, to), [x], [source], to, 8)
+    np.testing.assert_array_equal(got.view(np.uint8), x.view(np.uint8))
+
+
+def test_select_mixes_constants_and_lanes():
+    x = values(f32, 7)
+    got = apply(lambda f, v: f.select(f.gt(v, 0.0), v, -1.0), [x], [f32], f32, 8)
+    np.testing.assert_array_equal(got, np.where(x > 0, x, np.float32(-1)))
+
+
+@pytest.mark.parametrize("kind, oracle", [("add", np.add), ("mul", np.multiply), ("min", np.minimum), ("max", np.maximum)])
+@pytest.mark.parametrize("dtype", [f32, f64, i64])
+def test_reduce_is_a_halving_tree(kind, oracle, dtype):
+    x = np.random.default_rng(8).integers(1, 9, COUNT).astype(dtype.np) * dtype.np.type(1.1 if dtype.is_float else 1)
+    got = apply(lambda f, v: f.splat(f.reduce(v, kind), 8), [x], [dtype], dtype, 8)
+    tree = x.reshape(-1, 8)
+    for half in (4, 2, 1):
+        tree = oracle(tree[:, :half], tree[:, half:2 * half])
+    np.testing.assert_array_equal(got, np.repeat(tree[:, 0], 8))
+
+
+@pytest.mark.parametrize("kind, oracle", [("and", np.all), ("or", np.any)])
+def test_reduce_bools(kind, oracle):
+    x = values(bool_, 9)
+    x[:16] = [False] * 8 + [True] * 8
+    got = apply(lambda f, v: f.splat(f.reduce(v, kind), 8), [x], [bool_], bool_, 8)
+    np.testing.assert_array_equal(got, np.repeat(oracle(x.reshape(-1, 8), axis=1), 8))
+
+
+def test_lane_operations():
+    x = values(i32, 10)
+    rows = x.reshape(-1, 8)
+    lanes = [7, 0, 3, 3, 12, 9, 1, 15]
+    both = np.concatenate([rows, rows + 1], axis=1)
+    got = apply(lambda f, v: f.shuffle(v, v + 1, lanes), [x], [i32], i32, 8)
+    np.testing.assert_array_equal(got.reshape(-1, 8), both[:, lanes])
+    got = apply(lambda f, v: f.insert(v, 2, f.extract(v, 5)) + f.iota(8, i32), [x], [i32], i32, 8)
+    expected = rows.copy()
+    expected[:, 2] = rows[:, 5]
+    np.testing.assert_array_equal(got.reshape(-1, 8), expected + np.arange(8, dtype=np.int32))
+
+
+def test_integer_constants_wrap():
+    x = np.zeros(COUNT, np.int32)
+    got = apply(lambda f, v: v + 0xD2511F53, [x], [i32], i32, 8)
+    np.testing.assert_array_equal(got.view(np.uint32), np.full(COUNT, 0xD2511F53, np.uint32))
+
+
+def test_every_operation_has_a_translation_and_a_test():
+    translated = {key[0] if isinstance(key, tuple) else key for table in (INSTRUCTIONS, INTRINSICS, IRREGULAR) for key in table}
+    assert translated >= set(REGULAR) | set(IRREGULAR_NAMES)
+    elsewhere = {"div", "fma", "shl", "lshr", "ashr", "mulhi_u", "pow", *MATH}
+    assert set(REGULAR) == {op.rstrip("_") for op in ORACLES} | elsewhere
