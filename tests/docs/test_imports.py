@@ -1,0 +1,67 @@
+"""Who may import whom (docs/architecture.md, "Folders"), read from the source."""
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
+BASE = ("errors", "config")
+MAY = {                                         # folder or file: what it may import beside itself; what is not listed sees all
+    "errors": (), "config": (),
+    "ir": BASE,
+    "passes": (*BASE, "ir"),
+    "codegen": (*BASE, "ir"),
+    "runtime": (*BASE, "ir", "codegen"),
+    "dsl": (*BASE, "ir", "passes.backward"),
+    "nn": (*BASE, "ir", "passes.backward", "dsl", ""),      # "": the public names, `import graphc as gc`
+    "optim": (*BASE, "ir", "passes.backward", "dsl", ""),
+}
+HEAVY = ("llvmlite", "networkx")                # loaded by codegen/lazy.py at the first compile
+LOADS_LATER = ("codegen/lazy.py", "__init__.py", "cli.py")  # import_module: LLVM, the compiler behind public names, the extra `demo`
+
+FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
+
+
+def tree(file: str) -> ast.Module:
+    return ast.parse((PACKAGE / file).read_text())
+
+
+def imports(node: ast.AST) -> Iterator[str]:
+    """Dotted names of what is imported: the module and, for `from m import n`, also m.n."""
+    for n in ast.walk(node):
+        if isinstance(n, ast.Import):
+            yield from (a.name for a in n.names)
+        elif isinstance(n, ast.ImportFrom):
+            yield from (f"{n.module}.{a.name}" for a in n.names)
+
+
+def part(file: str) -> str:
+    return file.split("/")[0].removesuffix(".py")
+
+
+def test_directions():
+    wrong = []
+    for file in FILES:
+        own = part(file)
+        if own not in MAY:
+            continue
+        allowed = (own, *MAY[own])
+        named = [n.removeprefix("graphc").removeprefix(".") for n in imports(tree(file)) if n.split(".")[0] == "graphc"]
+        wrong += [f"{file}: {n}" for n in named if not any(n == a or a and n.startswith(f"{a}.") for a in allowed)]
+    assert not wrong
+
+
+def test_imports_stand_at_the_top():
+    inside = [f"{file}: {name}" for file in FILES for f in ast.walk(tree(file))
+              if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) for name in imports(f)]
+    later = {file for file in FILES for n in ast.walk(tree(file)) if isinstance(n, ast.Call) and "import_module" in ast.unparse(n.func)}
+    assert not inside and later <= set(LOADS_LATER), (inside, later)
+
+
+def test_llvm_and_networkx_come_through_lazy():
+    for file in FILES:
+        named = [n for n in imports(tree(file)) if n.split(".")[0] in HEAVY]
+        assert not named, f"{file} imports {named}; codegen/lazy.py loads it"
+        uses = any(n.startswith("graphc.codegen.lazy") for n in imports(tree(file)))
+        assert not uses or part(file) in ("codegen", "runtime"), f"{file} uses LLVM; only codegen and runtime do"
