@@ -1,6 +1,10 @@
 """The loop IR as data: values, views and statements. `loops.Function` builds it, `llvm` translates it."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from typing import NamedTuple
+
 from graphc.codegen.index import Ix, Sym
 from graphc.ir.types import DType
 
@@ -119,6 +123,15 @@ class Compute:
 
     def __init__(self, op: str, dst: Val, args: tuple[Val, ...], attr=None):
         self.op, self.dst, self.args, self.attr = op, dst, args, attr
+
+
+class Alignment(NamedTuple):
+    """Of a view's first element: whether its address is a multiple of `nbytes`."""
+    view: View
+    nbytes: int
+
+    def __repr__(self) -> str:
+        return f"{self.view.name} to {self.nbytes}"
 
 
 class Define:
@@ -240,6 +253,14 @@ def bodies(statement: Statement) -> tuple[list, ...]:
     """The statement lists nested directly in `statement`."""
     names = _BODIES.get(type(statement), ())
     return tuple(getattr(statement, name) for name in names)
+
+
+def statements(body: list) -> Iterator[Statement]:
+    """All statements, also nested ones, in order."""
+    for s in body:
+        yield s
+        for inner in bodies(s):
+            yield from statements(inner)
 
 
 _BODIES = {For: ("body",), Parallel: ("body",), If: ("then", "otherwise"), While: ("head", "body")}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root,
-                                    Store, Val, View, While, contiguous)
+                                    Store, Val, View, While, contiguous, statements)
 from graphc.errors import InternalError
 
 INDENT = "  "
@@ -35,8 +35,9 @@ def print_module(functions: Iterable, main=None) -> str:
 
 
 def function_key(f) -> str:
-    """Equal for functions that differ in their name only."""
-    return "\n".join([_signature(f), str(f.noalias), *_scratches(f), *_body(f.body, "")])
+    """Equal for functions that differ in their name only. The text does not show strides of reshaped views, so addresses are added."""
+    addresses = [f"{s.view.name} {s.view.at(s.index)}" for s in statements(f.body) if type(s) in (Load, Store, Prefetch)]
+    return "\n".join([_signature(f), str(f.noalias), *_scratches(f), *_body(f.body, ""), *addresses])
 
 
 def _signature(f) -> str:

@@ -17,7 +17,7 @@ from math import gcd, prod
 
 from graphc.codegen.index import UNBOUNDED, Ix, Sym, as_ix, lower, upper
 from graphc.codegen.loop_arith import Arithmetic
-from graphc.codegen.loop_ir import (Call, CheckIndex, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Store,
+from graphc.codegen.loop_ir import (Alignment, Call, CheckIndex, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Store,
                                     Val, View, While, contiguous, span)
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType, bool_
@@ -81,7 +81,7 @@ class Function(Arithmetic):
         self.block = self.body                  # where statements go now
         self._values = 0
         self._symbols = 0
-        self._symbol_names: dict[str, int] = {}
+        self._names: dict[str, int] = {}
         self._parallel: Parallel | None = None
 
     # ---- parameters and memory
@@ -103,7 +103,7 @@ class Function(Arithmetic):
         """Uninitialised memory of fixed size, 64-byte aligned: of the thread that runs the tile, or (outside a parallel
         loop) of the thread that runs the function, and then visible to its tiles."""
         shape = tuple(shape)
-        root = Root(name, "scratch", BY_NAME[dtype.name], 0, prod(shape), owner=self._parallel)
+        root = Root(self._unused(name), "scratch", BY_NAME[dtype.name], 0, prod(shape), owner=self._parallel)
         self.scratches.append(root)
         return View(root, shape, contiguous(shape))
 
@@ -136,6 +136,10 @@ class Function(Arithmetic):
         if value.dtype is not view.root.dtype:
             raise InternalError(f"store of {value.type_text} into {view.name} of {view.dtype}", "loops")
         self.block.append(Store(value, view, index, mask, hint))
+
+    def is_aligned(self, view: View, nbytes: int) -> Val:
+        """Whether the address of the view's first element is a multiple of `nbytes`, a power of two."""
+        return self._emit("is_aligned", bool_, 1, (), Alignment(view, nbytes))
 
     def prefetch(self, view: View, index: Sequence[Ix | int]) -> None:
         """Asks for the cache line of an element; any index is allowed."""
@@ -295,9 +299,13 @@ class Function(Arithmetic):
     def _symbol(self, name: str, lowers: Sequence[Ix], uppers: Sequence[Ix], multiple: int = 1, parents: Ix = Ix(),
                 den: int = 1) -> Sym:
         self._symbols += 1
-        used = self._symbol_names[name] = self._symbol_names.get(name, 0) + 1
-        return Sym(name if used == 1 else f"{name}{used}", self._symbols, [(b, den) for b in lowers], [(b, den) for b in uppers], multiple,
+        return Sym(self._unused(name), self._symbols, [(b, den) for b in lowers], [(b, den) for b in uppers], multiple,
                    [s for s, _ in parents.terms])
+
+    def _unused(self, name: str) -> str:
+        """The name, numbered from its second use on."""
+        used = self._names[name] = self._names.get(name, 0) + 1
+        return name if used == 1 else f"{name}{used}"
 
     def _extremum(self, kind: str, values: Sequence[Ix | int]) -> Ix:
         pick = min if kind == "min" else max

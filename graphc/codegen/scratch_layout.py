@@ -1,9 +1,7 @@
 """Where every scratch of every function lies in its thread's region: offsets fixed at compile time, like a stack of the call graph."""
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from graphc.codegen.loop_ir import Call, Root, bodies
+from graphc.codegen.loop_ir import Call, Root, statements
 
 ALIGNMENT = 64
 
@@ -42,14 +40,7 @@ def callers_first(functions: list) -> list:
 
 def callees(f) -> list:
     """The functions that `f` calls, each once, in order of first call."""
-    return list(dict.fromkeys(s.callee for s in _statements(f.body) if type(s) is Call))
-
-
-def _statements(body: list) -> Iterator:
-    for s in body:
-        yield s
-        for inner in bodies(s):
-            yield from _statements(inner)
+    return list(dict.fromkeys(s.callee for s in statements(f.body) if type(s) is Call))
 
 
 def _place(f, base: int, offsets: dict[Root, int]) -> int:
