@@ -4,8 +4,8 @@ A function gets the emitter, the statement and the operands' texts, and returns 
 """
 from __future__ import annotations
 
-from graphc.codegen.index import at_least, at_most
-from graphc.codegen.llvm_types import (BITS, KIND, REGISTER, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
+from graphc.codegen.index import Ix, at_least, at_most
+from graphc.codegen.llvm_types import (BITS, KIND, MEMORY, REGISTER, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
 from graphc.codegen.loop_ir import Compute, Val
 from graphc.codegen.loop_ops import MATH
 from graphc.errors import InternalError
@@ -324,6 +324,13 @@ def index_value(e, s: Compute, args: list[str]) -> str:
     return e.value(e.resolve(s.attr))
 
 
+def is_aligned(e, s: Compute, args: list[str]) -> str:
+    view, nbytes = s.attr
+    address = e.emit(f"ptrtoint ptr {e.address(view, (Ix(),) * len(view.shape), MEMORY[view.dtype.name])} to i64")
+    rest = e.emit(f"and i64 {address}, {nbytes - 1}")
+    return e.emit(f"icmp eq i64 {rest}, 0")
+
+
 # operation, or (operation, kind of the operands) -> rule
 IRREGULAR = {
     ("min", "f"): float_extremum, ("max", "f"): float_extremum, ("rem", "f"): float_rem,
@@ -332,5 +339,5 @@ IRREGULAR = {
     **dict.fromkeys(MATH, math_call), "pow": math_call, "rsqrt": rsqrt, "repair": repair, "libm": libm_call,
     "select": select, "cast": cast, "bitcast": bitcast,
     "splat": splat, "iota": iota, "shuffle": shuffle, "extract": extract, "insert": insert, "reduce": reduce,
-    "tail_mask": tail_mask, "value": index_value,
+    "tail_mask": tail_mask, "value": index_value, "is_aligned": is_aligned,
 }

@@ -14,8 +14,8 @@ class NestSchedule:
     """How the dims of an `ir.nest.Nest` are looped over.
 
     A tile is a block of `tile` rows (the dims `outer`, flattened), of `columns` elements of `vector` when that is a kept dim
-    outside of `inner` (0: all), and of `chunk` indices of inner[0] (0: all). In a row the stages of the nest each loop over `inner`,
-    the last of which is vectorised when it is `vector`. With reductions and a chunk, tiles leave their results in `partials`,
+    outside of `inner` (0: all), and of `chunk` indices of the dim `cut` of `inner` (0: all). In a row the stages of the nest each loop over `inner`,
+    of which `vector` is vectorised. With reductions and a chunk, tiles leave their results in `partials`,
     which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
     `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal.
     `crosswise`: the reductions run over the rows, into a row of sums per tile, which lies in `partials`.
@@ -27,6 +27,7 @@ class NestSchedule:
     tile: int = 1
     columns: int = 0
     chunk: int = 0
+    cut: int = -1
     serial: bool = True
     stored: tuple[int, ...] = ()
     partials: tuple[Partial, ...] = ()
@@ -39,7 +40,7 @@ class NestSchedule:
         return shared_bytes(self.partials)
 
     def __str__(self) -> str:
-        parts = [f"rows {_dims(self.outer)} by {self.tile}", f"inner {_dims(self.inner)}" + (f" by {self.chunk}" if self.chunk else ""),
+        parts = [f"rows {_dims(self.outer)} by {self.tile}", f"inner {_dims(self.inner)}" + (f", d{self.cut} by {self.chunk}" if self.chunk else ""),
                  f"vector d{self.vector} x{self.lanes}" + (f" by {self.columns}" if self.columns else "") if self.vector >= 0 else "scalar"]
         parts += ["serial"] if self.serial else []
         parts += [f"keeps {len(self.stored)}"] if self.stored else []

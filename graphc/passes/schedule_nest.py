@@ -25,6 +25,7 @@ FLOP_NS = 0.045                 # of one element in vector code of 8 lanes
 BYTE_NS = 0.05                  # of memory traffic of one thread
 MANY_FLOPS = 24                 # a body heavier than this fills the registers with one vector
 CHEAP = 5                       # flops and loads that are repeated rather than kept in a scratch row
+TURN = 32                       # indices of the contiguous dim of an input that is read across
 INNER_ELEMENTS = 1024           # a row of a map has at least so many, where the dims allow
 MAX_CHUNKS = 192                # of a reduction that is cut
 MAX_TILES = 128                 # of a nest with sums across rows: each has a row of accumulators
@@ -53,10 +54,10 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
         facts = Facts(nest, ins, outs, target)
     outer, inner = facts.loops(vector)
     stages = stages_of(nest, inner)
-    lanes = facts.lanes(vector, vector in inner)
+    lanes = facts.lanes(vector, turned=len(inner) > 1 and inner[0] == vector)
     row_ns = facts.element_ns * nest.size(inner) * (lanes if vector not in inner and vector >= 0 else 1)
     grid = _grid(facts, stages, outer, inner, vector, lanes, row_ns)
-    return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=(), crosswise=across,
+    return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=facts.streamed(vector, lanes), crosswise=across,
                         inplace=_inplace(nest, stages, body, ins, outs))
 
 
@@ -101,18 +102,31 @@ class Facts:
         if nest.reduced:
             inner = [d for d in order if d in nest.reduced] + [vector] * (vector in nest.reduced)
             return tuple(d for d in order if d not in nest.reduced), tuple(inner)
+        turned = self._turned(vector)
+        if turned >= 0:
+            return tuple(d for d in order if d != turned), (vector, turned)
         inner = [vector]
         shared = frozenset.intersection(*nest.spans)
         while order and nest.size(inner) < INNER_ELEMENTS and order[-1] in shared:
             inner.insert(0, order.pop())
         return tuple(order), tuple(inner)
 
+    def _turned(self, vector: int) -> int:
+        """A dim other than the vector along which a large input is contiguous; -1 if there is none."""
+        shared = frozenset.intersection(*self.nest.spans)
+        for strides, _ in self.rows[:len(self.rows) - len(self.outs)]:
+            if strides[vector] > 1 and self.nest.extents[vector] > 3:
+                found = [d for d, s in enumerate(strides) if s == 1 and d in shared and self.nest.extents[d] > 3]
+                if found:
+                    return found[0]
+        return -1
+
     def _reach(self, d: int) -> tuple:
         """How far apart in memory neighbours along `d` are, outputs first."""
         strides = [s[d] for s in self.nest.outputs if s[d]] or [s[d] for s, _ in self.rows if s[d]]
         return max(map(abs, strides), default=0), -d
 
-    def lanes(self, vector: int, inside: bool) -> int:
+    def lanes(self, vector: int, turned: bool) -> int:
         """Lanes of the loop body: several registers wide when the body is light, no wider than the extent needs."""
         if vector < 0:
             return 1
@@ -124,17 +138,21 @@ class Facts:
         light = self.flops <= MANY_FLOPS and live <= 12
         draws = any(type(n.op) in GENERATORS for n in body.nodes)
         wide = width * (4 if draws or light and live <= 6 else 2 if light else 1)
+        wide = width if turned else wide
         extent = self.nest.extents[vector]
         while wide > 2 and wide // 2 >= extent:
             wide //= 2
         return wide if extent > 1 else 1
 
-    def streamed(self, vector: int) -> tuple[int, ...]:
-        """Outputs too large to be still in a cache when they are read."""
+    def streamed(self, vector: int, lanes: int) -> tuple[int, ...]:
+        """Outputs too large to be still in a cache when they are read, every vector of which is aligned if the first one is."""
+        width = self.target.vector_bytes
         total = sum(_bytes(t) for t in (*self.ins, *self.outs))
         if total <= self.target.l3:
             return ()
-        return tuple(k for k, (s, t) in enumerate(zip(self.nest.outputs, self.outs)) if vector >= 0 and s[vector] == 1 and 4 * _bytes(t) > self.target.l3)
+        return tuple(k for k, (s, t) in enumerate(zip(self.nest.outputs, self.outs))
+                     if vector >= 0 and s[vector] == 1 and 4 * _bytes(t) > self.target.l3 and lanes * t.dtype.itemsize % width == 0
+                     and all(step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector))
 
 
 def flops_of(node: Node) -> int:
@@ -151,6 +169,10 @@ def _grid(facts: Facts, stages: Stages, outer, inner, vector: int, lanes: int, r
     nest = facts.nest
     if nest.crossing:
         return _crossing_grid(nest, outer, inner, row_ns)
+    if inner[0] == vector and len(inner) > 1:           # transposing: blocks of the other dim, along which an input is contiguous
+        rows, extent = nest.size(outer), nest.extents[inner[1]]
+        whole = row_ns * rows < SERIAL_NS
+        return {"tile": max(rows, 1) if whole else 1, "chunk": TURN if extent > TURN else 0, "cut": inner[1], "serial": whole}
     columns_total = 0 if vector in inner or vector < 0 else ceil(nest.extents[vector] / lanes)
     rows = nest.size(outer)
     total_ns = row_ns * rows * max(columns_total, 1)
@@ -161,7 +183,7 @@ def _grid(facts: Facts, stages: Stages, outer, inner, vector: int, lanes: int, r
     partials = _partials(nest, chunks) if chunk and nest.reduced else ()
     serial = total_ns < SERIAL_NS
     if chunk:
-        return {"tile": 1, "chunk": chunk, "serial": serial, "partials": partials, "columns": _columns(columns_total, lanes, row_ns / chunks)}
+        return {"tile": 1, "chunk": chunk, "cut": inner[0], "serial": serial, "partials": partials, "columns": _columns(columns_total, lanes, row_ns / chunks)}
     if line_ns > 2 * TILE_NS and columns_total > 1:
         return {"tile": 1, "columns": _columns(columns_total, lanes, row_ns), "serial": serial}
     tile = max(1, min(round(TILE_NS / line_ns), ceil(rows / 8)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from math import ceil
 
 from graphc.codegen.loop_ir import Val, View
@@ -41,19 +42,33 @@ class NestLowering:
         self.by_column = schedule.vector >= 0 and schedule.vector not in schedule.inner
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
         self.partials = partials
+        self.streams: tuple[int, ...] = ()
         self.ranges: dict[int, tuple[Ix | int, Ix | int]] = {}
         self.reductions = [n for n in nest.body.nodes if n in nest.reductions]
         self.sums = CrossSums(self) if nest.crossing else None
 
     # ---- tiles
     def run(self) -> None:
+        """The whole function; twice when outputs that lie well are to be streamed."""
+        f = self.f
+        if not self.s.stream:
+            return self._all_tiles()
+        aligned = [f.is_aligned(self.ys[k], self.s.lanes * self.ys[k].dtype.itemsize) for k in self.s.stream]
+        with f.if_(reduce(f.and_, aligned)):
+            self.streams = self.s.stream
+            self._all_tiles()
+        with f.else_():
+            self.streams = ()
+            self._all_tiles()
+
+    def _all_tiles(self) -> None:
         f, s, nest = self.f, self.s, self.nest
-        chunks = ceil(nest.extents[s.inner[0]] / s.chunk) if s.chunk else 1
+        chunks = ceil(nest.extents[s.cut] / s.chunk) if s.chunk else 1
         rows = nest.size(s.outer)
         with self._tiles(rows, s.tile, s.columns, chunks, "rows", s.serial) as (row_range, column_range, chunk):
             if s.chunk:
                 first = chunk * s.chunk
-                self.ranges = {s.inner[0]: (first, first + s.chunk)}
+                self.ranges = {s.cut: (first, first + s.chunk)}
             self.body.allocate()
             if self.sums:
                 self.sums.start(row_range)
@@ -110,7 +125,7 @@ class NestLowering:
         if self.nest.extents[d] == 0:
             return carried
         if d == self.s.vector:
-            return self._vector_loop(point, (lo, hi), carried, work)
+            return self._vector_loop(point, (lo, hi), carried, lambda at, c: self.sweep(dims[1:], at, c, work))
         with self.f.loop(lo, self.f.min_(hi, self.nest.extents[d]), carry=carried, name=f"i{d}") as L:
             L.next(*self.sweep(dims[1:], point.at(d, L.index), L.carried, work))
         return L.results
@@ -204,7 +219,7 @@ class NestLowering:
         strides, vector = self.nest.outputs[k], self.s.vector
         lanes = at.lanes if vector in self.nest.spans[k] else 1
         view, index = self.body.address(self.ys[k], strides, at)
-        hint = "nontemporal" if k in self.s.stream and at.mask is None and lanes > 1 else None
+        hint = "nontemporal" if k in self.streams and at.mask is None and lanes > 1 else None
         self.f.store(view, index, self.f.splat(value, lanes), at.mask if lanes > 1 else None, hint)
 
     # ---- reductions cut into chunks
