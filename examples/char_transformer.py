@@ -7,21 +7,14 @@ from __future__ import annotations
 from graphc import nn
 from language_model import Settings, run
 
-DEFAULTS = Settings(steps=1500, hidden=128, batch=32, length=64, lr=2e-3, decay=0.1, dropout=0.1)
-LAYERS, HEADS = 4, 4
-
-
-class Positions(nn.Module):
-    """Adds a learned vector for each place: x [B, T, E] -> [B, T, E]."""
-
-    def forward(self, x):
-        return x + self.parameter("weight", x.shape[1:], nn.Normal(0.02))
+DEFAULTS = Settings(steps=1500, hidden=128, batch=16, length=128, lr=4e-3, decay=0.1, dropout=0.05)
+LAYERS, HEADS = 3, 4
 
 
 def network(letters: int, settings: Settings) -> nn.Module:
     """ids [B, T] -> scores of the next character [B, T, letters]."""
     block = nn.TransformerBlock(HEADS, causal=True, pre_norm=True, dropout=settings.dropout)
-    return nn.Embedding(letters, settings.hidden, std=0.02) >> Positions() >> block ** LAYERS >> nn.LayerNorm() >> nn.Linear(letters)
+    return nn.Embedding(letters, settings.hidden) >> nn.SinusoidalPosition() >> block ** LAYERS >> nn.LayerNorm() >> nn.Linear(letters)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:

@@ -8,5 +8,6 @@ from graphc.nn.module import Module, Sequential
 from graphc.nn.norm import BatchNorm1d, BatchNorm2d, Dropout, GroupNorm, LayerNorm, RMSNorm
 from graphc.nn.parameter import Constant, Normal, Parameter, Uniform, Value, XavierUniform
 from graphc.nn.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from graphc.nn.position import LearnedPosition, SinusoidalPosition
 from graphc.nn.recurrent import GRU, LSTM, RNN
 from graphc.nn.residual import Residual, residual

@@ -225,3 +225,19 @@ def test_given_starts():
     assert not s["weight"].any() and (s["bias"] == 3).all()
     _, s = run(nn.Linear(2, bias_init=nn.Value(np.array([1.0, 2.0]))), normal(2, 3))
     assert s["bias"].tolist() == [1, 2]
+
+
+def test_sinusoidal_positions():
+    y, s = run(nn.SinusoidalPosition(), np.zeros((2, 7, 6), np.float32))
+    t, i = np.meshgrid(np.arange(7), np.arange(3), indexing="ij")
+    np.testing.assert_allclose(y[1, :, ::2], np.sin(t / 10000 ** (i / 3)), atol=1e-6)
+    np.testing.assert_allclose(y[0, :, 1::2], np.cos(t / 10000 ** (i / 3)), atol=1e-6)
+    assert not s
+
+
+def test_learned_positions_serve_shorter_inputs():
+    layer, x = nn.LearnedPosition(), normal(2, 5, 3)
+    y, s = run(layer, x)
+    np.testing.assert_allclose(y, x + s["weight"], rtol=1e-6)
+    z, _ = run(layer, x[:, :2].copy(), state=s)
+    np.testing.assert_array_equal(z, y[:, :2])

@@ -115,6 +115,8 @@ def test_scopes_are_paths():
     (lambda: run(nn.LSTM(2), X), "LSTM takes .*got 2 axes"),
     (lambda: run(nn.GRU(2), normal(5, 3, 4), normal(1, 3, 3)), r"the state of GRU is 1 array\(s\) of shape \[1, 3, 2\], got \[1, 3, 3\]"),
     (lambda: run(nn.MultiHeadAttention(3), normal(2, 5, 4)), "features divisible by 3"),
+    (lambda: run(nn.LearnedPosition(3), normal(2, 4, 5)), "LearnedPosition knows 3 places, the input has 4"),
+    (lambda: run(nn.SinusoidalPosition(), X), "takes .batch, time, features."),
     (lambda: run(nn.Module(), X), r"Module defines no forward\(self, x\)"),
     (lambda: trace_network(nn.Linear(2), x=gc.f32[3, "F"]), "sizes of parameters must be ints"),
     (lambda: trace_network(nn.Linear(2)), "give the type of each input"),

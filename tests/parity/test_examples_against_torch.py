@@ -1,4 +1,5 @@
 """The three examples' networks in PyTorch: the same weights and batches, dropout off: first gradients and twenty losses."""
+import math
 from dataclasses import replace
 
 import char_lstm
@@ -36,12 +37,9 @@ class FirstOf(torch.nn.LSTM):
 
 
 class Positions(torch.nn.Module):
-    def __init__(self, length, width):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(length, width))
-
     def forward(self, x):
-        return x + self.weight
+        angles = torch.arange(x.shape[1])[:, None] * torch.exp(-torch.arange(0, x.shape[2], 2) / x.shape[2] * math.log(10000.0))
+        return x + torch.stack([torch.sin(angles), torch.cos(angles)], -1).flatten(1)
 
 
 class CausalBlocks(torch.nn.Sequential):
@@ -61,7 +59,7 @@ def torch_transformer(settings):
     width = settings.hidden
     blocks = [torch.nn.TransformerEncoderLayer(width, char_transformer.HEADS, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
               for _ in range(char_transformer.LAYERS)]
-    return torch.nn.Sequential(torch.nn.Embedding(LETTERS, width), Positions(LENGTH, width), CausalBlocks(*blocks), torch.nn.LayerNorm(width),
+    return torch.nn.Sequential(torch.nn.Embedding(LETTERS, width), Positions(), CausalBlocks(*blocks), torch.nn.LayerNorm(width),
                                torch.nn.Linear(width, LETTERS))
 
 
