@@ -4,7 +4,7 @@ depend on it). An analytical model in cycles of the register tile and bytes of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
@@ -27,14 +27,29 @@ ALIGN = 16                      # elements: parts of the shared scratch start on
 
 
 def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequence[int], b_shape: Sequence[int], b_strides: Sequence[int],
-                         out_strides: Sequence[int], dtype: DType, target: Target, fused: bool = False) -> ContractionSchedule:
-    """The schedule for operands that lie as given (strides in elements). fused: the sums go through an epilogue."""
+                         out_strides: Sequence[int], dtype: DType, target: Target, fused: bool = False,
+                         invariant: tuple[bool, bool] = (False, False)) -> ContractionSchedule:
+    """The schedule for operands that lie as given (strides in elements). fused: the sums go through an epilogue.
+
+    invariant: operands that do not change in the loop around the kernel, so that packing them, once before it, costs nothing.
+    """
     lanes = target.lanes(dtype.itemsize)
     out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
     form = normal_form(c, Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides)),
                        Tensor(out_shape, tuple(out_strides)), lanes, fused)
-    machine = _Machine(target, dtype.itemsize, lanes)
-    return _placed(form, tuple(_phase_schedule(p, dtype, machine) for p in form.phases))
+    free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
+    machine = _Machine(target, dtype.itemsize, lanes, free)
+    return _prepacked(_placed(form, tuple(_phase_schedule(p, dtype, machine) for p in form.phases)), free)
+
+
+def _prepacked(s: ContractionSchedule, free: tuple[bool, ...]) -> ContractionSchedule:
+    """Marks the operand that is packed for nothing (b, if both are)."""
+    phase = s.phases[0] if s.phases else None
+    if isinstance(phase, TileSchedule):
+        for i, source in ((1, phase.b), (0, phase.a)):
+            if free[i] and source == "shared":
+                return replace(s, prepacked=i ^ s.form.swap)
+    return s
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,7 @@ class _Machine:
     target: Target
     itemsize: int
     lanes: int
+    free: tuple[bool, ...]          # whether packing a, b costs nothing
 
     def elements(self, nbytes: int) -> int:
         return nbytes // self.itemsize
@@ -110,8 +126,8 @@ def _tile_schedule(p: Phase, machine: _Machine) -> TileSchedule:
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
     splits = _splits(p, tiles, sums)
     if tiles * splits == 1:
-        a = "tile" if a == "shared" else a
-        b = "tile" if b == "shared" and column_packing(p, machine.lanes) != "taps" else b
+        a = "tile" if a == "shared" and not machine.free[0] else a
+        b = "tile" if b == "shared" and not machine.free[1] and column_packing(p, machine.lanes) != "taps" else b
     return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None)
 
 
@@ -161,7 +177,7 @@ def _a_source(p: Phase, n: int, nr: int, by_tile: bool, machine: _Machine) -> st
     step = abs(p.a.strides[inner])
     if in_place and (step <= 1 or n <= 2 * nr or run * 64 <= machine.target.l1 // 2):
         return "place"
-    return "tile" if p.batch or by_tile else "shared"
+    return "tile" if (p.batch or by_tile) and not machine.free[0] else "shared"
 
 
 def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: _Machine) -> str:
@@ -172,21 +188,19 @@ def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: _Machine) -> str:
         span = k * abs(p.b.strides[p.k[0]])
         if m <= 3 * mr or span <= machine.elements(machine.target.l1) * 2:
             return "place"
-    if column_packing(p, machine.lanes) == "taps":
+    if machine.free[1] or column_packing(p, machine.lanes) == "taps":
         return "shared"
     windows = p.b.strides[inner] == 1 and len(p.n) > 1          # overlapping runs of an image: packed whole they would be many images
     return "tile" if p.batch or deep or windows else "shared"
 
 
 def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: _Machine) -> Cut:
-    """Blocks of k whose packed columns stay in L1 or (twice its size) stream from L2, and through which operands that are read in
-    place step evenly.
+    """Blocks of k: the columns of a register tile stream from L2 (those that each tile packs stay in L1), and operands that are
+    read in place step evenly through the block.
     """
     sizes = group_sizes(p, p.k)
     k = prod(sizes)
-    limit = machine.elements(machine.target.l1) * 2 // nr
-    if b == "tile":
-        limit //= 2
+    limit = machine.elements(machine.target.l1 if b == "tile" else machine.target.l2 // 4) // nr
     first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
     for split in range(first, len(sizes)):
         inner = prod(sizes[split + 1:])
@@ -200,7 +214,7 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: _Machine) -> tuple[i
     """Rows and columns worth TILE_FLOPS; more where each tile packs its own columns, so that enough rows share the packing."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS)
-    area = max(budget / (2 * k), 24 * mr * nr)
+    area = max(budget / (2 * k), 32 * mr * nr)
     tall = min(m, 256) if b == "tile" else min(96, area / min(n, 4 * nr))
     rows = _even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))

@@ -8,6 +8,7 @@ from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, vector_run, walk, walk_runs
+from graphc.ir.contract_form import Phase
 
 Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column in tile, lanes, mask) -> sums
 
@@ -37,16 +38,14 @@ Line = Callable[[Ix, int, Val | None], Val]             # (position in the line,
 
 def _sweep_line(job: Job, index: Index, line: Range, source: Line) -> None:
     """Sums along a range of row or column dims; `index` has the others."""
-    if job.epilogue is None and _steps_evenly(job, line):
+    if job.epilogue is None and steps_evenly(job.phase, line.dims[line.split:]):
         return _store_run(job, index | line.first, line.dims[-1], line.length, Ix(), source)
     with walk_runs(job.f, line) as (outer, at, first, count):
         _sweep_run(job, index | outer, line.dims[-1], first, count, at, source)
 
 
-def _steps_evenly(job: Job, line: Range) -> bool:
-    """Whether the outputs of the range are one run."""
-    p = job.phase
-    dims = line.dims[line.split:]
+def steps_evenly(p: Phase, dims: Sequence[int]) -> bool:
+    """Whether the output's elements along the dims are one run."""
     return all(p.out.strides[x] == p.out.strides[y] * p.sizes[y] for x, y in zip(dims, dims[1:]))
 
 
@@ -119,7 +118,7 @@ def finish(job: Job, index: Index, last: int, acc: Val, lanes: int, mask: Val | 
 
 def output_index(job: Job, index: Index) -> list[Ix]:
     """The index on each output axis of an element of the phase."""
-    original: Index = {}
+    original: Index = {dim: Ix(start) for parts in job.phase.parts for n, dim, _, start in parts if n == 1}     # dims without a loop
     for d, ix in index.items():
         parts = job.phase.parts[d]
         positions = unflatten(job.f, ix, range(len(parts)), [part[0] for part in parts])

@@ -8,7 +8,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset
-from graphc.codegen.lower.contract_sweep import add_partials, sweep, sweep_turned
+from graphc.codegen.lower.contract_sweep import add_partials, flat, steps_evenly, sweep, sweep_turned
 from graphc.codegen.lower.micro import MicroSpec, StreamSpec, micro_kernel, stream_kernel
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten, vector_run
 from graphc.ir.schedule import Cut, round_up
@@ -32,15 +32,22 @@ class Tile:
     row_range: Range | None = None
 
 
+def pack_shared(job: Job, operand: str) -> None:
+    """Packs all of an operand, "a" or "b", into the shared scratch."""
+    {"a": _pack_shared_a, "b": _pack_shared_b}[operand](job)
+
+
 def lower_tiles(job: Job) -> None:
-    if job.schedule.a == "shared":
-        _pack_shared_a(job)
-    if job.schedule.b == "shared":
-        _pack_shared_b(job)
+    for operand, source in (("a", job.schedule.a), ("b", job.schedule.b)):
+        if source == "shared" and job.whole.ready != operand:
+            pack_shared(job, operand)
     f, s = job.f, job.schedule
     with f.parallel(tile_count(job) * s.splits, "tiles") as t:
         number, part = f.divmod(t, s.splits)
         tile = open_tile(job, number, part)
+        if _is_direct(job):
+            _sum_tile(job, tile, f.scratch("sums", job.dtype, (s.mr, s.nr)))
+            return
         sums = _sums(job)
         _sum_tile(job, tile, sums)
         if s.splits == 1:
@@ -50,6 +57,13 @@ def lower_tiles(job: Job) -> None:
     if s.splits > 1:
         with f.parallel(tile_count(job), "add") as t:
             _add_parts(job, open_tile(job, t, Ix()))
+
+
+def _is_direct(job: Job) -> bool:
+    """Whether register tiles go straight to the output, which lies like a matrix: sums of one block and no epilogue."""
+    s, p = job.schedule, job.phase
+    plain = job.epilogue is None and not s.turned and not s.streamed and s.sums.count(job.k_sizes) == 1
+    return plain and p.out.strides[p.n[-1]] == 1 and steps_evenly(p, p.m) and steps_evenly(p, p.n[s.columns.split:])
 
 
 def _sums(job: Job) -> View:
@@ -197,11 +211,53 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, pac
         return _stream(job, tile, block, sums, add)
     b_at = B_SOURCES[s.b](job, tile, block, packed_b)
     a_at = A_SOURCES[s.a](job, tile, block, packed_a)
+    direct = _is_direct(job)
     with f.loop(0, tile.columns.length, s.nr) as across:
         b = b_at(across.index)
         with f.loop(0, tile.rows, s.mr) as down:
-            views = [b, sums.view_at([down.index, across.index], (1,), (1,))]
-            _call(job, tile, block, a_at(down.index), views, add, across.index)
+            register_tile = RegisterTile(down.index, across.index, *a_at(down.index), b, block.length)
+            if direct:
+                _to_output(job, tile, register_tile, sums)
+            else:
+                target = sums.view_at([down.index, across.index], (1,), (1,))
+                _call(job, tile, register_tile, target, s.width(job.phase), add)
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    """Rows from `row`, columns from `column` of a tile: memory and row offsets of a, memory of b, steps of k."""
+    row: Ix
+    column: Ix
+    a: View
+    rows: list[Ix]
+    b: View
+    steps: Ix
+
+
+def _to_output(job: Job, tile: Tile, r: RegisterTile, sums: View) -> None:
+    """A whole register tile is stored by the micro-kernel, one at the edge goes through scratch."""
+    f, s, p = job.f, job.schedule, job.phase
+    rows, columns = tile.rows - r.row, tile.columns.length - r.column
+    row_step = p.out.strides[p.m[-1]]
+    out = flat(f, job.outs[0])
+    target = out.view_at([offset(p.out, tile.batch | tile.columns.first) + (tile.row + r.row) * row_step + r.column], (1,))
+    edges = [f.ge(f.value(left), size) for left, size, ragged in ((rows, s.mr, job.m % s.mr), (columns, s.nr, _has_column_tail(job))) if ragged]
+    if not edges:
+        return _call_whole(job, r, target, row_step, Ix())
+    with f.if_(edges[0] if len(edges) == 1 else f.and_(*edges)):
+        _call_whole(job, r, target, row_step, Ix())
+    with f.else_():
+        _call(job, tile, r, f.reinterpret(sums, (1,), (1,)), s.nr, Ix())
+        with f.loop(0, f.min_(rows, s.mr)) as loop:
+            line = out.view_at([target.start - out.start + loop.index * row_step], (s.nr,))
+            vector_run(f, f.min_(columns, s.nr), s.lanes, lambda j, lanes, mask: f.store(line, [j], f.load(sums, [loop.index, j], lanes, mask), mask))
+
+
+def _has_column_tail(job: Job) -> bool:
+    """Whether some tile's columns are not whole register tiles."""
+    cut, sizes, nr = job.schedule.columns, job.n_sizes, job.schedule.nr
+    inner = cut.inner(sizes)
+    return sizes[cut.split] * inner % nr != 0 or cut.chunk * inner % nr != 0
 
 
 def _stream(job: Job, tile: Tile, block: Range, sums: View, add: Ix) -> None:
@@ -213,22 +269,23 @@ def _stream(job: Job, tile: Tile, block: Range, sums: View, add: Ix) -> None:
     f.call(stream_kernel(spec), [memory, b, f.reinterpret(sums, (1,), (1,)), block.length, tile.columns.length, add, *rows])
 
 
-def _call(job: Job, tile: Tile, block: Range, a: tuple[View, list[Ix]], views: list[View], add: Ix, column: Ix) -> None:
+def _call_whole(job: Job, r: RegisterTile, target: View, row_step: int, add: Ix, masked: tuple[Ix, ...] = ()) -> None:
+    kernel = micro_kernel(replace(micro_spec(job), masked=bool(masked)))
+    job.f.call(kernel, [r.a, r.b, target, r.steps, Ix(row_step), add, *r.rows, *masked])
+
+
+def _call(job: Job, tile: Tile, r: RegisterTile, target: View, row_step: int, add: Ix) -> None:
     """The micro-kernel on one register tile; where b is read in place, the last columns by its masked form."""
     f, s = job.f, job.schedule
-    memory, rows = a
-    spec = micro_spec(job)
-    arguments = [memory, *views, block.length, Ix(s.width(job.phase)), add, *rows]
     if s.b != "place" or job.n % s.nr == 0:
-        return f.call(micro_kernel(spec), arguments)
-    masked = micro_kernel(replace(spec, masked=True))
-    left = tile.columns.length - column
+        return _call_whole(job, r, target, row_step, add)
+    left = tile.columns.length - r.column
     if job.n < s.nr:
-        return f.call(masked, [*arguments, left])
+        return _call_whole(job, r, target, row_step, add, (left,))
     with f.if_(f.ge(f.value(left), s.nr)):
-        f.call(micro_kernel(spec), arguments)
+        _call_whole(job, r, target, row_step, add)
     with f.else_():
-        f.call(masked, [*arguments, f.min_(left, s.nr)])
+        _call_whole(job, r, target, row_step, add, (f.min_(left, s.nr),))
 
 
 def micro_spec(job: Job) -> MicroSpec:
