@@ -134,20 +134,3 @@ def _substituted(ix: Ix, integers: dict[Sym, Ix]) -> Ix:
     for symbol, coefficient in ix.terms:
         total = total + integers[symbol] * coefficient
     return total
-
-
-def writes_parameter(f, root: Root) -> bool:
-    """Whether `f` stores into the parameter, itself or through a call."""
-    return _writes(f.body, root)
-
-
-def _writes(statements: list, root: Root) -> bool:
-    return any(_writes_one(s, root) for s in statements)
-
-
-def _writes_one(s, root: Root) -> bool:
-    if type(s) is Store:
-        return s.view.root is root
-    if type(s) is Call:
-        return any(g.root is root and writes_parameter(s.callee, w.root) for g, w in zip(s.views, s.callee.views))
-    return any(_writes(inner, root) for inner in bodies(s))

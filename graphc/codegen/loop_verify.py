@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from graphc.codegen.index import NO_FACTS, Facts, Ix, Sym, at_least, at_most, depends_on
-from graphc.codegen.loop_access import Access, Range, accesses_of, parameter_accesses, writes_parameter
+from graphc.codegen.loop_access import Access, Range, accesses_of, parameter_accesses
 from graphc.codegen.loop_conditions import facts_of
 from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Store,
                                     Val, View, While, bodies)
@@ -236,7 +236,7 @@ def _view_argument(c: Checker, s: Call, given: View, wanted: View) -> None:
         integers = dict(zip(s.callee.params, s.ints))
         for a in parameter_accesses(s.callee, wanted.root, integers):
             c.inside_root(a.moved(root, given.start), f"call of {s.callee.name}: ")
-    if writes_parameter(s.callee, wanted.root) and not any(depends_on(ix, c.tiles[-1].symbol) for ix in s.ints if c.tiles):
+    if wanted.root in s.callee.written and not any(depends_on(ix, c.tiles[-1].symbol) for ix in s.ints if c.tiles):
         c.written(given, given.start)
 
 

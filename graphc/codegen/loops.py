@@ -77,6 +77,7 @@ class Function(Arithmetic):
         self.views: list[View] = []
         self.params: list[Sym] = []
         self.scratches: list[Root] = []
+        self.written: set[Root] = set()         # what it stores into, itself or through a call
         self.body: list = []
         self.block = self.body                  # where statements go now
         self._values = 0
@@ -135,6 +136,7 @@ class Function(Arithmetic):
         index = self._access(view, index, value.lanes, mask, hint)
         if value.dtype is not view.root.dtype:
             raise InternalError(f"store of {value.type_text} into {view.name} of {view.dtype}", "loops")
+        self.written.add(view.root)
         self.block.append(Store(value, view, index, mask, hint))
 
     def is_aligned(self, view: View, nbytes: int) -> Val:
@@ -271,6 +273,7 @@ class Function(Arithmetic):
                                     f"{wanted.name} {wanted.dtype}{wanted.shape}/{wanted.strides}", "loops")
         if len(ints) != len(callee.params):
             raise InternalError(f"call of {callee.name} with {len(ints)} of {len(callee.params)} integers", "loops")
+        self.written.update(g.root for g, w in zip(views, callee.views) if w.root in callee.written)
         self.block.append(Call(callee, views, ints))
 
     # ---- helpers
