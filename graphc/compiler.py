@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -198,12 +198,24 @@ def signature(graph: Graph) -> Signature:
 
 
 def _planned_text(c: Compilation) -> str:
-    plan = c.plan
+    return "\n\n".join(_plan_texts(c.plan)) + f"\n# {c.memory}"
 
+
+def _plan_texts(plan: Plan) -> Iterator[str]:
+    """The graph with places and schedules, then the planned bodies of its loops and branches, which may differ by copies."""
     def note(node: Node) -> str:
         places = ", ".join(str(plan.places[v]) for v in node.outputs)
         return f"in {places}; {plan.schedules[node]}" if node in plan.schedules else f"in {places}"
-    return print_graph(plan.graph, note) + f"\n# {c.memory}"
+    yield print_graph(plan.graph, note)
+    for node, region in plan.regions.items():
+        for name, inner in region.plans.items():
+            first, *rest = _plan_texts(inner)
+            yield f"# {name} of {node.op.name}, {_place(node)}\n{first}"
+            yield from rest
+
+
+def _place(node: Node) -> str:
+    return f"{node.scope or 'graph'} at {node.loc}" if node.loc else node.scope
 
 
 _TEXTS: dict[str, Callable[[Compilation], str]] = {

@@ -12,6 +12,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loop_ir import View
 from graphc.codegen.loops import Function
 from graphc.codegen.lower import function_needs_node_id, lower
+from graphc.codegen.lower.contract import lower_packing
 from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.constant import Constant
@@ -51,6 +52,7 @@ class _Frame:
     base: int = 0
     arguments: Sequence[View] = ()
     results: Mapping[int, View] = field(default_factory=dict)
+    packed: Mapping[Node, list[View]] = field(default_factory=dict)
 
 
 class _ProgramBuilder:
@@ -76,6 +78,7 @@ class _ProgramBuilder:
         views = [self.view(plan.places[v], frame) for v in (*node.inputs, *node.outputs)]
         if node in plan.scratch:
             views += self.scratch(plan.scratch[node], kernel.views[len(views):], frame)
+        views += frame.packed.get(node, [])
         self.commit(plan, node)
         self.main.call(kernel, views + self.node_id(node, kernel))
         if self.check_nan:
@@ -159,6 +162,7 @@ class _ProgramBuilder:
                    for c, (b, v) in enumerate(zip(region.loop, op.body.inputs))]
         for c, slots in enumerate(carries):
             self.copy(ins[c], _step(slots, layout.first(c)))
+        packed = {inner: self.pack(inner, buffer, body, ins, frame) for inner, buffer in region.packed.items()}
         with self.main.loop(0, op.length, name="step") as loop:
             self.main.return_if_cancelled()
             trip = loop.index
@@ -168,7 +172,20 @@ class _ProgramBuilder:
             arguments += [_step(x, at) for x in ins[op.carries:op.carries + op.xs]] + ins[op.carries + op.xs:]
             after = [_step(slots, layout.slot(c, trip, parity, after=True)) for c, slots in enumerate(carries)]
             results = dict(enumerate(after + [_step(y, at) for y in ys]))
-            self.block(body, _Frame(body, frame.base + region.arena.offset, arguments, results))
+            self.block(body, _Frame(body, frame.base + region.arena.offset, arguments, results, packed))
+
+    def pack(self, node: Node, buffer: Buffer, body: Plan, ins: Sequence[View], frame: _Frame) -> list[View]:
+        """Packs the operand of a kernel of a loop's body that does not change in the loop; the scratch that holds it."""
+        schedule = body.schedules[node]
+        place = body.places[node.inputs[schedule.prepacked]]
+        outer = ins[place.buffer.slot]
+        operand = View(outer.root, place.shape, place.strides, outer.start + place.offset)
+        key = ("pack", place.view, schedule)
+        if key not in self.kernels:
+            self.kernels[key] = lower_packing(place.view, schedule, self.target, self.unique("pack"))
+        shared = self.scratch(buffer, self.kernels[key].views[1:], frame)
+        self.main.call(self.kernels[key], [operand, *shared])
+        return shared
 
     def cond(self, node: Node, frame: _Frame) -> None:
         plan, region = frame.plan, frame.plan.regions[node]

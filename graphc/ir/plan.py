@@ -14,12 +14,13 @@ SPACES = ("arena", "const", "input", "state", "output", "argument", "result")
 class Buffer:
     """A piece of memory. `slot` is the number of the array in its space, `offset` its first byte in arena or const.
 
-    "argument" and "result" are memory of the graph around a region: its body's inputs and outputs.
+    "argument" and "result" are memory of the graph around a region: its body's inputs and outputs. `fixed`: an argument that is the
+    same in every trip of the loop.
     """
-    __slots__ = ("space", "slot", "nbytes", "offset")
+    __slots__ = ("space", "slot", "nbytes", "offset", "fixed")
 
-    def __init__(self, space: str, nbytes: int, slot: int = 0, offset: int = 0):
-        self.space, self.nbytes, self.slot, self.offset = space, nbytes, slot, offset
+    def __init__(self, space: str, nbytes: int, slot: int = 0, offset: int = 0, fixed: bool = False):
+        self.space, self.nbytes, self.slot, self.offset, self.fixed = space, nbytes, slot, offset, fixed
 
     def __str__(self) -> str:
         return f"{self.space}+{self.offset}" if self.space in ("arena", "const") else f"{self.space}[{self.slot}]"
@@ -55,10 +56,13 @@ class Place:
 
 @dataclass
 class Region:
-    """The planned bodies of a control node; `arena` holds their arenas, `loop` what they carry from trip to trip."""
+    """The planned bodies of a control node; `arena` holds their arenas, `loop` what they carry from trip to trip, `packed` operands
+    that are packed before the loop for kernels of the body.
+    """
     plans: dict[str, "Plan"]
     arena: Buffer
     loop: tuple[Buffer, ...] = ()
+    packed: Mapping[Node, Buffer] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,6 +72,7 @@ class Plan:
     places: Mapping[Value, Place]
     schedules: Mapping[Node, object]
     scratch: dict[Node, Buffer] = field(default_factory=dict)
+    packed: dict[Node, Buffer] = field(default_factory=dict)
     regions: dict[Node, Region] = field(default_factory=dict)
     arena_bytes: int = 0
 

@@ -102,7 +102,8 @@ class ContractionSchedule:
     """How a contraction runs: its normal form, a schedule for each phase, and where its shared scratch lies (in elements).
 
     copies[i]: offset of the padded copy of operand i (after the swap), or None. packed_a, packed_b, partials: offsets for each phase,
-    or None. All phases use the same memory after the copies, one after the other.
+    or None. All phases use the same memory after the copies, one after the other. prepacked: the operand (0: a, 1: b, before the
+    swap) whose packed form is in the shared scratch already when the kernel runs, because it does not change in a loop around it.
     """
     form: Form
     phases: tuple[PhaseSchedule, ...]
@@ -111,10 +112,17 @@ class ContractionSchedule:
     packed_b: tuple[int | None, ...]
     partials: tuple[int | None, ...]
     shared_scratch: int
+    prepacked: int | None = None
+
+    @property
+    def ready(self) -> str:
+        """The prepacked operand after the swap: "a", "b" or ""."""
+        return "" if self.prepacked is None else "ab"[self.prepacked ^ self.form.swap]
 
     def __str__(self) -> str:
         head = ("transposed " if self.form.swap else "") + "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
         scratch = f"; shared scratch {self.shared_scratch}" if self.shared_scratch else ""
+        scratch += f"; {'ab'[self.prepacked]} packed before the loop" if self.prepacked is not None else ""
         return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"
 
 

@@ -38,18 +38,21 @@ class Planner:
             if node.op.name in REGION_PLANNERS:
                 plan.regions[node] = REGION_PLANNERS[node.op.name](self, node, stored)
             elif scratch_bytes(node, stored.schedules.get(node)):
-                plan.scratch[node] = Buffer("arena", scratch_bytes(node, stored.schedules[node]))
+                schedule = stored.schedules[node]
+                where = plan.scratch if getattr(schedule, "prepacked", None) is None else plan.packed
+                where[node] = Buffer("arena", scratch_bytes(node, schedule))
         plan.arena_bytes = assign_offsets(_intervals(plan, stored))
         return plan
 
-    def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Buffer | None]) -> Plan:
-        """The plan of a region whose inputs lie at `places` of the surrounding graph."""
-        arguments = {v: Place(Buffer("argument", v.type.nbytes, slot), p.dtype, p.shape, p.strides)
+    def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Buffer | None], fixed_from: int | None = None) -> Plan:
+        """The plan of a region whose inputs lie at `places` of the surrounding graph; those from number `fixed_from` on never change."""
+        fixed = len(places) if fixed_from is None else fixed_from
+        arguments = {v: Place(Buffer("argument", v.type.nbytes, slot, fixed=slot >= fixed), p.dtype, p.shape, p.strides)
                      for slot, (v, p) in enumerate(zip(graph.inputs, places, strict=True))}
         return self.plan(graph, arguments, results)
 
-    def _schedule(self, node: Node, ins, outs):
-        return schedule_node(node, ins, outs, self.target)
+    def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]):
+        return schedule_node(node, [p.view for p in ins], [p.view for p in outs], self.target, [p.buffer.fixed for p in ins])
 
 
 def _plan_scan(planner: Planner, node: Node, stored: Stored) -> Region:
@@ -59,8 +62,8 @@ def _plan_scan(planner: Planner, node: Node, stored: Stored) -> Region:
     steps = [Place(p.buffer, p.dtype, p.shape[1:], p.strides[1:]) for p in places[op.carries:op.carries + op.xs]]
     windows = (None,) * op.carries + scan_layout(op).windows
     results = [None if window else Buffer("result", v.type.nbytes, j) for j, (v, window) in enumerate(zip(op.body.outputs, windows))]
-    plan = planner.body(op.body, carries + steps + places[op.carries + op.xs:], results)
-    return Region({"body": plan}, Buffer("arena", plan.arena_bytes), stored.carries[node])
+    plan = planner.body(op.body, carries + steps + places[op.carries + op.xs:], results, op.carries + op.xs)
+    return Region({"body": plan}, Buffer("arena", plan.arena_bytes), stored.carries[node], plan.packed)
 
 
 def _plan_cond(planner: Planner, node: Node, stored: Stored) -> Region:
@@ -117,7 +120,7 @@ def _last_uses(plan: Plan) -> dict[Buffer, int]:
 def _temporaries(plan: Plan, node: Node) -> list[Buffer]:
     """Memory that a node needs while it runs."""
     region = plan.regions.get(node)
-    own = [region.arena, *region.loop] if region else []
+    own = [region.arena, *region.loop, *region.packed.values()] if region else []
     return own + [plan.scratch[node]] if node in plan.scratch else own
 
 

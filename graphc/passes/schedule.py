@@ -26,8 +26,8 @@ def contraction_of(node: Node) -> tuple[Node, tuple[int, int]] | None:
     return (node, (0, 1)) if hasattr(node.op, "contraction") else None
 
 
-def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target):
-    """The schedule of a node: a pure function of operator, views and target."""
+def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target, invariant: Sequence[bool] = ()):
+    """The schedule of a node: a pure function of operator, views and target. invariant: inputs that do not change in the loop around it."""
     if type(node.op) in PLAIN:
         return plain_schedule(node, ins, outs, target)
     found = contraction_of(node)
@@ -36,7 +36,8 @@ def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
     inner, (i, j) = found
     c: Contraction = inner.op.contraction(*(v.type for v in inner.inputs))
     a, b = ins[i], ins[j]
-    return contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, outs[0].strides, a.dtype, target, fused=inner is not node)
+    return contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, outs[0].strides, a.dtype, target, fused=inner is not node,
+                                invariant=(invariant[i], invariant[j]) if invariant else (False, False))
 
 
 def inplace_pairs(node: Node, schedule, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> tuple[tuple[int, int], ...]:
@@ -51,7 +52,7 @@ def inplace_pairs(node: Node, schedule, ins: Sequence[ViewType], outs: Sequence[
 def scratch_bytes(node: Node, schedule) -> int:
     """Memory that all threads of the kernel share while it runs."""
     size = getattr(schedule, "shared_scratch", 0)
-    return size * node.outputs[0].type.dtype.itemsize if isinstance(schedule, ContractionSchedule) else size
+    return size * node.inputs[0].type.dtype.itemsize if isinstance(schedule, ContractionSchedule) else size
 
 
 def _position(op: Fused, operand: Value) -> int:

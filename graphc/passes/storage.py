@@ -19,7 +19,7 @@ from graphc.passes.schedule import inplace_pairs
 ALIGNMENT = 64
 CONTROL = frozenset({"scan", "cond", "while_loop"})
 Order = tuple[int, ...]
-Schedule = Callable[[Node, Sequence[ViewType], Sequence[ViewType]], object]
+Schedule = Callable[[Node, Sequence[Place], Sequence[Place]], object]
 
 
 @dataclass
@@ -126,7 +126,7 @@ class _Storage:
         """Schedules the node that was added last, unless it is a control operator, which has none."""
         node = self.w.nodes[-1]
         if node.op.name not in CONTROL:
-            self.stored.schedules[node] = self.schedule(node, self.stored.views(node.inputs), self.stored.views(node.outputs))
+            self.stored.schedules[node] = self.schedule(node, [self.places[v] for v in node.inputs], [self.places[v] for v in node.outputs])
 
     def place_view(self, node: Node) -> None:
         source = self.w[node.inputs[0]]

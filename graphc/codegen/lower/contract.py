@@ -13,12 +13,12 @@ from graphc.codegen.lower.contract_dots import lower_dots, lower_plain
 from graphc.codegen.lower.contract_job import Epilogue, Job
 from graphc.codegen.lower.contract_pad import pad_copy
 from graphc.codegen.lower.contract_sweep import load_along
-from graphc.codegen.lower.contract_tiles import lower_tiles
+from graphc.codegen.lower.contract_tiles import lower_tiles, pack_shared
 from graphc.ir.contraction import Contraction
 from graphc.ir.schedule import ContractionSchedule, DotSchedule, LoopSchedule, TileSchedule
 from graphc.ir.target import Target
 
-__all__ = ["lower_contraction", "load_along", "Epilogue"]
+__all__ = ["lower_contraction", "lower_packing", "load_along", "Epilogue"]
 
 LOWERINGS: dict[type, Callable[[Job], None]] = {TileSchedule: lower_tiles, DotSchedule: lower_dots, LoopSchedule: lower_plain}
 
@@ -37,6 +37,17 @@ def lower_contraction(c: Contraction, ins: Sequence, outs: Sequence, schedule: C
     operands = _operands(f, inputs, schedule, shared, target)
     for number, (phase, part) in enumerate(zip(schedule.form.phases, schedule.phases)):
         LOWERINGS[type(part)](Job(f, schedule, number, phase, part, operands[0], operands[1], tuple(outputs), shared, epilogue, target.has_fma))
+    return f
+
+
+def lower_packing(operand, schedule: ContractionSchedule, target: Target, name: str) -> Function:
+    """A function of two views: the operand `schedule.prepacked`, and the shared scratch where it is packed for kernels of that schedule."""
+    f = Function(name)
+    source = f.view("operand", operand.dtype, operand.shape, operand.strides)
+    shared = f.view("shared", operand.dtype, (schedule.shared_scratch,))
+    flat = f.reinterpret(source, (_extent(source),), (1,))
+    job = Job(f, schedule, 0, schedule.form.phases[0], schedule.phases[0], flat, flat, (), shared, None, target.has_fma)
+    pack_shared(job, schedule.ready)
     return f
 
 
