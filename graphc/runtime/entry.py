@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from graphc.runtime.entry_ir import (DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS, OUTPUTS, RELEASE,
+from graphc.runtime.entry_layout import (DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS, OUTPUTS, RELEASE,
                                      RESULT, RESULT_KINDS, SLOW)
 from graphc.runtime.memory import address
 from graphc.runtime.native import native

@@ -13,7 +13,7 @@ from graphc.codegen.jit import load_object
 from graphc.errors import InternalError
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
-from graphc.runtime.entry_ir import BUSY
+from graphc.runtime.entry_layout import BUSY
 from graphc.runtime.frame import Frame, FrameList, Layout
 from graphc.runtime.interrupt import call_interruptibly
 from graphc.runtime.lock import StateLock
@@ -24,6 +24,7 @@ from graphc.runtime.signature import Signature
 
 RELEASE_NS = 5_000              # calls shorter than this keep the GIL
 LONG_NS = 50_000_000            # calls longer than this are made so that Ctrl-C reaches them; far below a second, as it is an estimate
+COLD = 4                        # how much slower than later ones a first call may be
 TRIALS = 2                      # calls that are timed before the native entry takes over
 MIN_FRAMES = 4                  # calls in flight at once that one executable allows at least
 
@@ -96,6 +97,12 @@ class Executable:
     def _expected_ns(self) -> int:
         return max(min(self._durations, default=0), self.program.work_ns)
 
+    @property
+    def _releases(self) -> bool:
+        """Whether other Python threads may go on meanwhile. First calls run cold: they count fully only where nothing is estimated."""
+        measured = min(self._durations)
+        return (self.program.work_ns or measured) > RELEASE_NS or measured > COLD * RELEASE_NS
+
     def _timed(self, nanoseconds: int) -> None:
         """Learn from a call's duration; after TRIALS calls the native entry takes over, unless calls are long."""
         if len(self._durations) < TRIALS:
@@ -103,7 +110,7 @@ class Executable:
         else:
             self._durations[0] = nanoseconds
         if len(self._durations) == TRIALS:
-            self._descriptor.switch(enabled=self._expected_ns < LONG_NS, release=min(self._durations) > RELEASE_NS)
+            self._descriptor.switch(enabled=self._expected_ns < LONG_NS, release=self._releases)
 
     def _finish(self, code: int, status: int) -> None:
         if code != RETURN_OK:

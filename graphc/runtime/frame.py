@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.codegen.abi import OFFSETS, STATUS_OK
-from graphc.runtime.entry_ir import FRAME_NEXT
+from graphc.runtime.entry_layout import FRAME_NEXT
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, aligned_empty, mapped, round_up
 from graphc.runtime.native import native

@@ -12,6 +12,8 @@ from queue import SimpleQueue
 
 from graphc.runtime.fork import call_after_fork
 
+POLL_SECONDS = 0.05
+
 _jobs: SimpleQueue | None = None
 
 
@@ -21,8 +23,9 @@ class _Job:
     def __init__(self, call: Callable[[], object]):
         self.call = call
         self.claim = threading.Lock()
-        self.done = threading.Lock()
+        self.done = threading.Lock()        # released when the call is back; `finished` says the same, whoever took the lock since
         self.done.acquire()
+        self.finished = False
         self.value: object = None
         self.error: BaseException | None = None
 
@@ -33,6 +36,7 @@ class _Job:
             self.value = self.call()
         except BaseException as error:      # handed to the caller, whatever it is
             self.error = error
+        self.finished = True
         self.done.release()
 
 
@@ -56,10 +60,9 @@ def call_interruptibly(call: Callable[[], object], cancel: Callable[[], None]) -
 
 def _wait(job: _Job) -> None:
     """Until the cancelled call is back, whatever signals still come: its memory must stay."""
-    while True:
+    while not job.finished:
         try:
-            job.done.acquire()
-            return
+            job.done.acquire(timeout=POLL_SECONDS)
         except BaseException:               # the first exception is on its way already
             continue
 

@@ -12,7 +12,8 @@ from graphc.codegen.host import can_run
 from graphc.codegen.jit import Loaded, compile_cached, load_object
 from graphc.errors import InternalError
 from graphc.ir.target import NEON, SSE2, Target
-from graphc.runtime.entry_ir import ARRAY_TYPE, NEW_ARRAY, PYTHON_SYMBOLS, entry_text
+from graphc.runtime.entry_ir import entry_text
+from graphc.runtime.entry_layout import ARRAY_TYPE, NEW_ARRAY, PYTHON_SYMBOLS
 from graphc.runtime.lock_ir import lock_text
 from graphc.runtime.pool_ir import pool_text
 
