@@ -115,7 +115,7 @@ def _tile_schedule(p: Phase, machine: _Machine) -> TileSchedule:
     m, n = p.extent(p.m), p.extent(p.n)
     mr, vectors = _register_tile(m, n, machine)
     nr = vectors * machine.lanes
-    deep = _is_deep(p)
+    deep = _is_deep(p) and not machine.free[1]          # with b packed already, narrow tiles cost nothing
     turned = _is_turned(p)
     a = _a_source(p, n, nr, deep or turned, machine)
     b = _b_source(p, m, mr, deep, machine)
