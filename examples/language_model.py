@@ -47,7 +47,7 @@ def training_step(net: nn.Module, settings: Settings, threads: int = 0) -> Train
 def train(step: TrainStep, text: Text, settings: Settings) -> list[float]:
     """Losses in bits per character."""
     windows, losses = list(random_windows(text.train, settings.batch, settings.length, settings.steps, settings.seed)), []
-    bar = Progress(windows, "training", examples=settings.batch * settings.length)
+    bar = Progress(windows, "training", examples=settings.batch * settings.length, unit="characters")
     for x, y in bar:
         losses.append(step(x, y) / log(2))
         bar.loss(losses[-1])

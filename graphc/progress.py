@@ -10,17 +10,18 @@ try:
 except ImportError:                 # an extra: without it, plain lines
     tqdm = None
 
-SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Iterates over batches and shows loss and examples per second.
+    """Iterates over batches and shows loss and examples (or another `unit`) per second; `examples`: how many a batch has.
 
     `for batch in (bar := Progress(batches, "epoch 1", examples=64)): bar.loss(step(*batch))`
     """
 
-    def __init__(self, batches: Iterable, title: str = "", examples: int = 1, total: int | None = None, file=None):
-        self.batches, self.title, self.examples = batches, title, examples
+    def __init__(self, batches: Iterable, title: str = "", examples: int = 1, unit: str = "examples",
+                 total: int | None = None, file=None):
+        self.batches, self.title, self.examples, self.unit = batches, title, examples, unit
         self.total = len(batches) if total is None and isinstance(batches, Sized) else total
         self.file = file or sys.stderr
         self.done, self.last = 0, float("nan")
@@ -34,8 +35,9 @@ class Progress:
 
     @property
     def text(self) -> str:
-        """loss and examples/s so far."""
-        return f"loss {self.last:.4f}, {self.done * self.examples / max(time.perf_counter() - self._start, 1e-9):.0f} examples/s"
+        """Loss and rate so far."""
+        rate = self.done * self.examples / max(time.perf_counter() - self._start, 1e-9)
+        return f"loss {self.last:.4f}, {rate:.0f} {self.unit}/s"
 
     def _drawn(self) -> Iterator:
         self._start = time.perf_counter()
