@@ -98,6 +98,8 @@ def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, f
     """
     turns = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
     swap = _wants_swap(c, out) if turns == [None, None] else _wants_swap_turned(c, turns)
+    if turns == [None, None]:
+        swap ^= _packs_less_swapped(c.swapped, b, a, lanes) if swap else _packs_less_swapped(c, a, b, lanes)
     if swap:
         c, a, b, turns = c.swapped, b, a, turns[::-1]
     if 0 in (c.sizes[d] for d in c.batch + c.m + c.n):
@@ -143,6 +145,42 @@ def _wants_swap(c: Contraction, out: Tensor) -> bool:
         steps = [abs(coefficient * s) for m, s in zip(c.out, out.strides) for coefficient, d in m.terms if d in dims and c.sizes[d] > 1]
         return min(steps, default=1 << 62)
     return step(c.m) < step(c.n)
+
+
+PACK_CYCLES = 0.7               # for each element of b that is transposed into panels
+TURN_CYCLES = 1.5               # for each output that is transposed on its way out
+
+
+def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int) -> bool:
+    """Few rows of a against many columns of b, both contiguous along k (a batch against stored weights): rather than the columns, the
+    few rows are transposed, and the output.
+    """
+    left, right = _dim_strides(c.a, a), _dim_strides(c.b, b)
+    if left is None or right is None or not any(left.get(d) == right.get(d) == 1 for d in c.k):
+        return False
+    rows = c.extent(c.m) * c.extent([d for d in c.batch if right.get(d, 0) == 0])
+    columns, k = c.extent(c.n), c.extent(c.k)
+    if rows < lanes // 2 or k == 0:
+        return False
+    fma = rows * columns / (2 * lanes)                          # cycles for each step of k
+    straight = fma * _waste(rows, min(6, rows)) + PACK_CYCLES * columns
+    swapped = fma * _waste(rows, lanes) + PACK_CYCLES * rows + TURN_CYCLES * rows * columns / k
+    return swapped < straight
+
+
+def _waste(size: int, unit: int) -> float:
+    return -(-size // unit) * unit / size
+
+
+def _dim_strides(maps: Maps, t: Tensor) -> dict[int, int] | None:
+    """Distance in memory of neighbours along each dim; None if an index is padded or divided."""
+    strides: dict[int, int] = {}
+    for m, stride in zip(maps, t.strides):
+        if not m.is_affine:
+            return None
+        for coefficient, d in m.terms:
+            strides[d] = strides.get(d, 0) + coefficient * stride
+    return strides
 
 
 # --- division ------------------------------------------------------------------------------------------------------------
