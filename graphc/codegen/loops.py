@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import gcd, prod
 
-from graphc.codegen.index import UNBOUNDED, Ix, Sym, as_ix, lower, upper
+from graphc.codegen.index import Ix, Sym, as_ix, upper
 from graphc.codegen.loop_arith import Arithmetic
-from graphc.codegen.loop_ir import (Alignment, Call, CheckIndex, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Store,
-                                    Val, View, While, contiguous, span)
+from graphc.codegen.loop_ir import (Alignment, Call, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Store, Val, View,
+                                    While, contiguous, span)
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType, bool_
 
@@ -66,7 +66,7 @@ class WhileLoop(Loop):
         return Ix(0, ((self._statement.count, 1),))
 
 
-class Function(Arithmetic):
+class Function(Arithmetic, Indices):
     """A loop function under construction, and the finished IR: parameters, `body`.
 
     `noalias=True` promises that no two view parameters overlap.
@@ -81,8 +81,8 @@ class Function(Arithmetic):
         self.body: list = []
         self.block = self.body                  # where statements go now
         self._values = 0
-        self._symbols = 0
         self._names: dict[str, int] = {}
+        self._symbols = 0
         self._parallel: Parallel | None = None
 
     # ---- parameters and memory
@@ -96,7 +96,7 @@ class Function(Arithmetic):
 
     def param(self, name: str, lo: int = -INDEX_LIMIT, hi: int = INDEX_LIMIT, multiple: int = 1) -> Ix:
         """An i64 parameter; the caller passes a multiple of `multiple` in [lo, hi]."""
-        symbol = self._symbol(name, [Ix(lo)], [Ix(hi)], multiple=multiple)
+        symbol = self.symbol(name, [Ix(lo)], [Ix(hi)], multiple=multiple)
         self.params.append(symbol)
         return Ix(0, ((symbol, 1),))
 
@@ -104,7 +104,7 @@ class Function(Arithmetic):
         """Uninitialised memory of fixed size, 64-byte aligned: of the thread that runs the tile, or (outside a parallel
         loop) of the thread that runs the function, and then visible to its tiles."""
         shape = tuple(shape)
-        root = Root(self._unused(name), "scratch", BY_NAME[dtype.name], 0, prod(shape), owner=self._parallel)
+        root = Root(self.unused(name), "scratch", BY_NAME[dtype.name], 0, prod(shape), owner=self._parallel)
         self.scratches.append(root)
         return View(root, shape, contiguous(shape))
 
@@ -147,47 +147,7 @@ class Function(Arithmetic):
         """Asks for the cache line of an element; any index is allowed."""
         self.block.append(Prefetch(view, tuple([as_ix(i) for i in index])))
 
-    # ---- indices
-    def min_(self, *values: Ix | int) -> Ix:
-        """The least of the indices."""
-        return self._extremum("min", values)
-
-    def max_(self, *values: Ix | int) -> Ix:
-        """The greatest of the indices."""
-        return self._extremum("max", values)
-
-    def divmod(self, ix: Ix | int, divisor: int) -> tuple[Ix, Ix]:
-        """Quotient (rounded down) and remainder in [0, divisor); divisor > 0."""
-        ix = as_ix(ix)
-        if ix.is_const:
-            return Ix(ix.const // divisor), Ix(ix.const % divisor)
-        if ix.divisor() % divisor == 0:
-            return Ix(ix.const // divisor, tuple((s, c // divisor) for s, c in ix.terms)) if _divides(ix, divisor) else self._quotient(ix, divisor), Ix()
-        quotient = self._quotient(ix, divisor)
-        exact = ix - quotient * divisor
-        symbol = self._symbol("r", [Ix(), exact], [Ix(divisor - 1), exact], parents=ix)
-        self.block.append(Define(symbol, "remainder", (ix, Ix(divisor))))
-        return quotient, Ix(0, ((symbol, 1),))
-
-    def product(self, a: Ix | int, b: Ix | int) -> Ix:
-        """a * b, also when neither is constant."""
-        a, b = as_ix(a), as_ix(b)
-        if a.is_const or b.is_const:
-            return a * b
-        corners = [x * y for x in (lower(a), upper(a)) for y in (lower(b), upper(b))]
-        symbol = self._symbol("p", [Ix(min(corners))], [Ix(max(corners))], multiple=a.divisor() * b.divisor(), parents=a - b + a)
-        self.block.append(Define(symbol, "product", (a, b)))
-        return Ix(0, ((symbol, 1),))
-
-    def check_index(self, value: Val, size: Ix | int, node_id: Ix | int) -> Ix:
-        """The integer scalar as an index in [0, size); otherwise 0 is used and the call fails, naming node and value. size > 0."""
-        size = as_ix(size)
-        if value.lanes != 1 or not value.dtype.is_int:
-            raise InternalError(f"check_index takes an integer scalar, got {value.type_text}", "loops")
-        symbol = self._symbol("checked", [Ix()], [size - 1], parents=size)
-        self.block.append(CheckIndex(symbol, value, size, node_id))
-        return Ix(0, ((symbol, 1),))
-
+    # ---- checks
     def fail_unless(self, condition: Val, node_id: Ix | int, value: Val) -> None:
         """The call fails, naming node and integer scalar `value`, unless the scalar bool holds."""
         self.block.append(FailUnless(condition, node_id, value))
@@ -208,7 +168,7 @@ class Function(Arithmetic):
         lo, hi = as_ix(lo), as_ix(hi)
         last = hi - (step if (hi - lo).divisor() % step == 0 else 1)
         bounds = [last] + [Ix(lo.const + (upper(hi) - 1 - lo.const) // step * step)] * (lo.is_const and step > 1)
-        symbol = self._symbol(name, [lo], bounds, multiple=gcd(lo.divisor(), step), parents=hi - lo + lo + lo)
+        symbol = self.symbol(name, [lo], bounds, [lo, hi], multiple=gcd(lo.divisor(), step))
         statement = For(symbol, lo, hi, step, tuple(carry), self._fresh(carry), unroll)
         if step <= 0 or unroll is True and statement.trips() is None:
             raise InternalError(f"loop over [{lo}, {hi}) by {step} cannot be built (unroll={unroll})", "loops")
@@ -220,8 +180,8 @@ class Function(Arithmetic):
     def while_(self, limit: Ix | int, carry: Sequence[Val] = (), name: str = "w") -> Iterator[WhileLoop]:
         """At most `limit` trips; see `WhileLoop`."""
         limit = as_ix(limit)
-        symbol = self._symbol(name, [Ix()], [limit - 1], parents=limit)
-        count = self._symbol(f"{name}_count", [Ix()], [limit], parents=limit)
+        symbol = self.symbol(name, [Ix()], [limit - 1], [limit])
+        count = self.symbol(f"{name}_count", [Ix()], [limit], [limit])
         statement = While(symbol, count, limit, tuple(carry), self._fresh(carry))
         with self._nested(statement, statement.head):
             yield WhileLoop(self, statement)
@@ -235,7 +195,7 @@ class Function(Arithmetic):
         count = as_ix(count)
         if self._parallel is not None:
             raise InternalError(f"parallel {label!r} inside parallel {self._parallel.label!r}", "loops")
-        symbol = self._symbol("t", [Ix()], [count - 1], parents=count)
+        symbol = self.symbol("t", [Ix()], [count - 1], [count])
         statement = Parallel(symbol, count, label, serial or count == 1)
         self._parallel = statement
         try:
@@ -299,41 +259,6 @@ class Function(Arithmetic):
             self._values += 1
         return tuple(fresh)
 
-    def _symbol(self, name: str, lowers: Sequence[Ix], uppers: Sequence[Ix], multiple: int = 1, parents: Ix = Ix(),
-                den: int = 1) -> Sym:
-        self._symbols += 1
-        return Sym(self._unused(name), self._symbols, [(b, den) for b in lowers], [(b, den) for b in uppers], multiple,
-                   [s for s, _ in parents.terms])
-
-    def _unused(self, name: str) -> str:
-        """The name, numbered from its second use on."""
-        used = self._names[name] = self._names.get(name, 0) + 1
-        return name if used == 1 else f"{name}{used}"
-
-    def _extremum(self, kind: str, values: Sequence[Ix | int]) -> Ix:
-        pick = min if kind == "min" else max
-        items = list(dict.fromkeys(as_ix(v) for v in values))
-        constants = [i.const for i in items if i.is_const]
-        items = [i for i in items if not i.is_const]
-        if constants and items and all((upper(i) <= min(constants)) if kind == "min" else (lower(i) >= max(constants)) for i in items):
-            constants = []
-        items += [Ix(pick(constants))] if constants else []
-        if len(items) == 1:
-            return items[0]
-        numeric = [Ix(pick([lower(i) if kind == "min" else upper(i) for i in items]))]
-        symbol = self._symbol(kind, numeric if kind == "min" else items, items if kind == "min" else numeric, gcd(*[i.divisor() for i in items]))
-        symbol.parents = tuple(s for i in items for s, _ in i.terms)
-        self.block.append(Define(symbol, kind, tuple(items)))
-        return Ix(0, ((symbol, 1),))
-
-    def _quotient(self, ix: Ix, divisor: int) -> Ix:
-        low, high = lower(ix), upper(ix)
-        symbol = self._symbol("q", [], [], parents=ix)
-        symbol.uppers = ((ix, divisor), (Ix(high // divisor if high < UNBOUNDED else UNBOUNDED), 1))
-        symbol.lowers = ((ix - (divisor - 1), divisor), (Ix(low // divisor), 1))
-        self.block.append(Define(symbol, "quotient", (ix, Ix(divisor))))
-        return Ix(0, ((symbol, 1),))
-
     def _access(self, view: View, index: Sequence[Ix | int], lanes: int, mask: Val | None, hint: str | None) -> tuple[Ix, ...]:
         if len(index) != len(view.shape):
             raise InternalError(f"{len(index)} indices for {view.name} of {len(view.shape)} dimensions", "loops")
@@ -342,11 +267,6 @@ class Function(Arithmetic):
         if mask is not None and (mask.dtype is not bool_ or mask.lanes != lanes or lanes == 1):
             raise InternalError(f"mask {mask.type_text} for {lanes} lanes of {view.name}", "loops")
         return tuple([i if isinstance(i, Ix) else as_ix(i) for i in index])
-
-
-def _divides(ix: Ix, divisor: int) -> bool:
-    """Whether ix / divisor is affine with integer coefficients."""
-    return ix.const % divisor == 0 and all(c % divisor == 0 for _, c in ix.terms)
 
 
 def _strides_fit(given: View, wanted: View) -> bool:
