@@ -38,6 +38,7 @@ from graphc.passes.order import Order, may_fail
 from graphc.passes.pipeline import Pipeline
 from graphc.passes.plan_memory import plan_memory
 from graphc.passes.storage import Constants
+from graphc.passes.turn_products import TurnProducts
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.lock import StateLock
 from graphc.runtime.signature import ArraySpec, Signature
@@ -56,6 +57,8 @@ SIMPLIFY = (
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
 )
 FUSE = (
+    TurnProducts(),                     # before fusion: what follows a product may become its epilogue, what follows a view of it not
+    EliminateDeadCode(),                # transposes of operands that were turned back
     Fuse(),
     Order(),                            # after fusion: an optimizer's update of one parameter is one node then
 )

@@ -170,12 +170,21 @@ class Fusion:
         if not isinstance(node.op, POINTWISE):
             return None
         for c in [s for s in sources if s.kind == "contraction"]:
-            why = self._distance(c, sources) or self._epilogue_refusal(c, node)
+            why = self._distance(c, sources) or self._nest_is_better(c, node) or self._epilogue_refusal(c, node)
             if not why:
                 self._add(c, node, sources)
                 return c
             self._refuse(c, node, why)
         return None
+
+    def _nest_is_better(self, c: Cluster, node: Node) -> str:
+        """An operand stays in memory for the reduction of a nest anyway, and only nests read the result: they can make it themselves."""
+        inside, out = set(c.nodes), node.outputs[0]
+        readers = [u for v in node.inputs if v.node in inside for u in self.users[v]]
+        kept = any(type(u.op) in RULES and not isinstance(u.op, POINTWISE) for u in readers)
+        if kept and out not in self.results and all(type(u.op) in RULES for u in self.users[out]):
+            return "nests that read the operand can compute it themselves"
+        return ""
 
     def _epilogue_refusal(self, c: Cluster, node: Node) -> str:
         product = c.nodes[0].outputs[0]
@@ -276,7 +285,7 @@ class Fusion:
         if not dims & set(reduced) or not any(v in c.post for v in node.inputs):
             return ""
         row, rows = space.size(reduced), space.size(space.kept)
-        order = list(space.extents)
+        order = [d for dims in space.maps[source] for d in dims]
         trailing = set(order[len(order) - len(reduced):]) == set(reduced)
         if row > (ROW_LIMIT if trailing else COLUMN_LIMIT):
             return f"rows of {row} elements would leave the cache between two passes over them"

@@ -1,0 +1,56 @@
+"""(x y)^T = y^T x^T: a transposed product becomes a product that is already the right way round."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.ops.contract import Matmul
+from graphc.ir.ops.shape import Transpose
+from graphc.passes.pipeline import Pass
+
+
+@dataclass(frozen=True)
+class TurnProducts(Pass):
+    """Rewrites the transpose of a product that nobody else reads (the gradient of a weight stored transposed, usually).
+
+    Needs: no dead nodes (a dead reader would keep the product). Gives: the same values, in products whose operands are transposed views.
+    Stands before fuse, because what follows a product directly can become its epilogue, and what follows a view of it cannot.
+    """
+    name: ClassVar[str] = "turn_products"
+
+    def run(self, graph: Graph) -> Graph:
+        readers = users(graph)
+        turned = {n.inputs[0].node for n in graph.nodes if _turns(n) and len(readers[n.inputs[0]]) == 1} - {v.node for v in graph.results}
+        if not turned:
+            return graph
+        w = Rewriter(graph)
+        for node in graph.nodes:
+            if node in turned:
+                continue
+            if _turns(node) and node.inputs[0].node in turned:
+                product = node.inputs[0].node
+                with w.at(product.loc, product.scope):
+                    w.replace(node, w.apply(Matmul(), [_transposed(w, v) for v in reversed(product.inputs)]))
+            else:
+                w.keep(node)
+        return w.done()
+
+
+def _turns(node: Node) -> bool:
+    """Whether it is a transpose of the last two axes of a product of matrices."""
+    if not isinstance(node.op, Transpose) or node.inputs[0].node is None or not isinstance(node.inputs[0].node.op, Matmul):
+        return False
+    return node.op.perm == _swap(node.inputs[0].type.rank) and all(v.type.rank >= 2 for v in node.inputs[0].node.inputs)
+
+
+def _transposed(w: Rewriter, v: Value) -> Value:
+    perm = _swap(v.type.rank)
+    if v.node is not None and v.node.op == Transpose(perm):
+        return w[v.node.inputs[0]]
+    return w.apply(Transpose(perm), (w[v],))[0]
+
+
+def _swap(rank: int) -> tuple[int, ...]:
+    return (*range(rank - 2), rank - 1, rank - 2)
