@@ -17,6 +17,7 @@ from math import gcd, prod
 
 from graphc.codegen.index import Ix, Sym, as_ix, upper
 from graphc.codegen.loop_arith import Arithmetic
+from graphc.codegen.loop_index import Indices
 from graphc.codegen.loop_ir import (Alignment, Call, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Store, Val, View,
                                     While, contiguous, span)
 from graphc.errors import InternalError
