@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from graphc.runtime.entry_layout import (DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS, OUTPUTS, RELEASE,
-                                     RESULT, RESULT_KINDS, SLOW)
+from graphc.runtime.entry_layout import (DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS,
+                                         OUTPUTS, RELEASE, RESULT, RESULT_KINDS, SLOW)
 from graphc.runtime.memory import address
 from graphc.runtime.native import native
 from graphc.runtime.signature import ArraySpec, Signature
@@ -20,7 +20,7 @@ METH_FASTCALL, METH_KEYWORDS = 0x80, 0x02
 
 
 class Descriptor:
-    """The record that native code reads, and everything it points to. `words` holds 8-byte fields at the offsets of `entry_ir`."""
+    """The record that native code reads, and everything it points to. `words` holds 8-byte fields at the offsets of `entry_layout`."""
 
     def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable):
         self.words = np.zeros(DESCRIPTOR_BYTES // 8, np.int64)

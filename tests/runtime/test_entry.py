@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import resource
 import sys
 import threading
@@ -293,3 +294,39 @@ define i32 @gc_main(i32 %word) nounwind {
     finally:
         set_control(0x1F80)
     assert y[0] > 0 and slow[0] > 0
+
+
+@pytest.mark.parametrize("work_ns, measured, enabled, releases", [
+    (0, (3000, 2000), True, False),             # nothing estimated: the measured time decides
+    (0, (9000, 8000), True, True),
+    (100, (19000, 9000), True, False),          # first calls run cold
+    (100, (60000, 30000), True, True),
+    (9000, (3000, 2000), True, True),
+    (0, (60_000_000, 70_000_000), False, True),
+    (60_000_000, (1000, 1000), False, True),    # a loop that may run long
+])
+def test_what_the_native_entry_learns(work_ns, measured, enabled, releases):
+    exe = add_one(work_ns=work_ns)
+    for nanoseconds in measured:
+        assert not exe._descriptor.enabled
+        exe._timed(nanoseconds)
+    assert (exe._descriptor.enabled, exe._descriptor.releases) == (enabled, releases)
+
+
+def test_long_calls_work_without_the_native_entry(x):
+    exe = add_one(work_ns=1 << 40)
+    for _ in range(4):
+        assert exe.call(x)[0] == 2.5
+    assert not exe._descriptor.enabled
+
+
+def test_a_call_that_releases_the_gil(x):
+    exe = add_one(work_ns=10_000)
+    run = warm(exe, x)
+    assert exe._descriptor.releases
+    threads = [threading.Thread(target=lambda: [run(x) for _ in range(2000)]) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+    assert run(x)[0] == 2.5 and 1 <= len(exe._frames) <= max(4, len(os.sched_getaffinity(0)))
