@@ -105,18 +105,18 @@ class Compilation:
 
     @cached_property
     def plan(self) -> Plan:
-        return self._timed("plan_memory", lambda: plan_memory(self.fused, self.target, self.constants, storage_orders(self.fused)))
+        return self._timed("plan_memory", plan_memory, self.fused, self.target, self.constants, storage_orders(self.fused))
 
     @cached_property
     def loops(self) -> LoopProgram:
-        program = self._timed("lower", lambda: build_program(self.plan, self.target, self.config.check_nan))
+        program = self._timed("lower", build_program, self.plan, self.target, self.config.check_nan)
         if self.config.verify:
             self._timed("verify loops", lambda: [verify_loops(f) for f in (*program.kernels, program.main)])
         return program
 
     @cached_property
     def llvm(self) -> str:
-        return self._timed("llvm text", lambda: emit_module(list(self.loops.kernels), self.loops.main, self.target))
+        return self._timed("llvm text", emit_module, list(self.loops.kernels), self.loops.main, self.target)
 
     @cached_property
     def built(self) -> Built:
@@ -146,7 +146,7 @@ class Compilation:
 
     def _build(self) -> Built:
         text = self.llvm
-        code = self._timed("llvm", lambda: jit.compile_object(text, self.target))
+        code = self._timed("llvm", jit.compile_object, text, self.target)
         failures = tuple(Failure(_checking_op(n), n.loc, i in self.loops.nan_checks) for i, n in enumerate(self.loops.checked))
         memory = self.memory
         program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused))
@@ -156,9 +156,9 @@ class Compilation:
     def _thread_scratch(self) -> int:
         return scratch_bytes(list(self.loops.kernels), self.loops.main)
 
-    def _timed(self, name: str, work: Callable):
+    def _timed(self, name: str, work: Callable, *arguments):
         start = perf_counter()
-        result = work()
+        result = work(*arguments)
         self.pipeline.timings.add(name, perf_counter() - start)
         return result
 
