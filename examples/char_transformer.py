@@ -1,13 +1,13 @@
 """A character language model: a Transformer on the help topics of Python's own documentation, against an interpolated 5-gram model.
 
-    python examples/char_transformer.py [--steps 1500] [--hidden 128] [--characters N]
+    python examples/char_transformer.py [--steps 1000] [--hidden 128] [--characters N]
 """
 from __future__ import annotations
 
 from graphc import nn
 from language_model import Settings, run
 
-DEFAULTS = Settings(steps=1500, hidden=128, batch=16, length=128, lr=4e-3, decay=0.1, dropout=0.05)
+DEFAULTS = Settings(steps=1000, hidden=128, batch=16, length=128, lr=4e-3, decay=0.1, dropout=0.05)
 LAYERS, HEADS = 3, 4
 
 

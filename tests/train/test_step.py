@@ -204,3 +204,28 @@ def test_native_steps_match_the_oracle(monkeypatch):
                           optimizer=optim.AdamW(optim.cosine(0.01, 10), clip_norm=0.5))
         return [step(X, Y) for _ in range(5)]
     np.testing.assert_allclose(losses("0"), losses("1"), rtol=1e-4)
+
+
+def test_threads_do_not_change_a_bit():
+    def final(threads):
+        net = nn.Linear(40) >> nn.LayerNorm() >> nn.gelu >> nn.Dropout(0.3) >> nn.Linear(2)
+        step = supervised(net, threads=threads, optimizer=optim.AdamW(0.01, clip_norm=0.5))
+        losses = [step(X, Y) for _ in range(3)]
+        return losses, step.state.copy()
+    (losses, state), others = final(1), [final(n) for n in (2, 3, 4)]
+    for other, arrays in others:
+        assert other == losses
+        assert all(np.array_equal(arrays[n], state[n]) for n in state)
+
+
+def test_a_failed_step_leaves_the_state_as_it_was():
+    step = gc.train_step(nn.Embedding(5, 3) >> nn.Dropout(0.5) >> nn.Linear(2), loss=nn.cross_entropy, optimizer=optim.Adam(0.1),
+                         x=gc.i32[4], y=gc.i32[4])
+    x, y = np.array([0, 1, 2, 4], np.int32), np.array([0, 1, 1, 0], np.int32)
+    step(x, y)
+    before = step.state.copy()
+    for bad in ((x + 1, y), (x, y + 5)):
+        with pytest.raises(gc.GraphError, match="out of range"):
+            step(*bad)
+        assert all(np.array_equal(before[n], step.state[n]) for n in before)
+    assert np.isfinite(step(x, y))
