@@ -131,7 +131,7 @@ class Alignment(NamedTuple):
     nbytes: int
 
     def __repr__(self) -> str:
-        return f"{self.view.name} to {self.nbytes}"
+        return f"{self.view.name} + {self.view.start} to {self.nbytes}"
 
 
 class Define:

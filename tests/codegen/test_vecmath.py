@@ -32,8 +32,8 @@ REFERENCE = {
     "tanh": np.tanh, "sigmoid": _stable_sigmoid, "erf": lambda x: np.array([math.erf(v) for v in x], L), "pow": np.power,
 }
 
-# the greatest errors ever found, by millions of samples; a regression shows
-MEASURED_F32 = {"exp": 0.99, "exp2": 1.12, "expm1": 1.63, "log": 0.85, "log1p": 1.42, "sin": 1.58, "cos": 1.58, "tanh": 1.76,
+# the greatest errors found in every 13th float where the function bends; a regression shows
+MEASURED_F32 = {"exp": 1.02, "exp2": 1.17, "expm1": 1.64, "log": 0.85, "log1p": 1.42, "sin": 1.58, "cos": 1.58, "tanh": 1.76,
                 "sigmoid": 1.70, "erf": 1.05, "pow": 0.51}
 
 
