@@ -149,7 +149,7 @@ class Compilation:
         code = self._timed("llvm", jit.compile_object, text, self.target)
         failures = tuple(Failure(_checking_op(n), n.loc, i in self.loops.nan_checks) for i, n in enumerate(self.loops.checked))
         memory = self.memory
-        program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused))
+        program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused), self.target)
         return Built(program, failures, memory)
 
     @property

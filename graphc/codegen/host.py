@@ -32,11 +32,11 @@ def detected_target() -> Target:
     candidates = BY_PREFERENCE.get(machine)
     if candidates is None:
         raise GraphError(f"graphc runs on {' and '.join(BY_PREFERENCE)}, not on {machine}")
-    has = host_features()
-    best = next((t for t in candidates if all(has.get(f, False) for f in _names(t.features))), candidates[-1])
+    best = next((t for t in candidates if can_run(t)), candidates[-1])
     return replace(best, **cache_sizes())
 
 
+@cache
 def host_features() -> dict[str, bool]:
     """LLVM feature name -> whether this CPU has it (and the operating system saves its registers)."""
     return dict(llvm().get_host_cpu_features())
@@ -44,9 +44,16 @@ def host_features() -> dict[str, bool]:
 
 def can_run(target: Target) -> bool:
     """Whether code for `target` runs here."""
+    return not lacking(target)
+
+
+def lacking(target: Target) -> tuple[str, ...]:
+    """What `target` needs and this machine lacks: LLVM feature names, or the architecture."""
+    machine = target.triple.split("-")[0]
+    if machine != llvm().get_process_triple().split("-")[0]:
+        return (machine,)
     has = host_features()
-    same = target.triple.split("-")[0] == llvm().get_process_triple().split("-")[0]
-    return same and all(has.get(f, False) for f in _names(target.features))
+    return tuple(f for f in _names(target.features) if not has.get(f, False))
 
 
 def cache_sizes(folder: Path = CPU0) -> dict[str, int]:

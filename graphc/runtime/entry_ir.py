@@ -12,12 +12,12 @@ from graphc.runtime.entry_layout import NUMBERS
 
 def entry_text(machine: str) -> str:
     """LLVM text of gc_entry, gc_call_arrays, gc_pop_frame, gc_push_frame and gc_run."""
-    control = FLOAT_CONTROL if machine == "x86_64" else NO_FLOAT_CONTROL
-    return control + TEXT.format(**NUMBERS) + arrays_text()
+    return FLOAT_CONTROL[machine] + TEXT.format(**NUMBERS) + arrays_text()
 
 
 # Some libraries leave "flush subnormals to zero" switched on in the thread that loads them; compiled code computes with IEEE arithmetic.
-FLOAT_CONTROL = """
+# Pool threads are started from inside gc_run and inherit its setting.
+X86_CONTROL = """
 declare void @llvm.x86.sse.stmxcsr(ptr)
 declare void @llvm.x86.sse.ldmxcsr(ptr)
 
@@ -41,12 +41,26 @@ guarded:
   ret i32 %q
 }
 """
-NO_FLOAT_CONTROL = """
+ARM_CONTROL = """
+declare i64 @llvm.aarch64.get.fpcr()
+declare void @llvm.aarch64.set.fpcr(i64)
+
 define i32 @gc_run(ptr %main, ptr %ctx) nounwind {
+entry:
+  %before = call i64 @llvm.aarch64.get.fpcr()
+  %usual = icmp eq i64 %before, 0
+  br i1 %usual, label %plain, label %guarded
+plain:
   %r = call i32 %main(ptr %ctx)
   ret i32 %r
+guarded:
+  call void @llvm.aarch64.set.fpcr(i64 0)
+  %q = call i32 %main(ptr %ctx)
+  call void @llvm.aarch64.set.fpcr(i64 %before)
+  ret i32 %q
 }
 """
+FLOAT_CONTROL = {"x86_64": X86_CONTROL, "aarch64": ARM_CONTROL}
 
 TEXT = """
 @{array_type} = external global i8

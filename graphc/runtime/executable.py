@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.codegen.abi import MAIN, RETURN_CANCELLED, RETURN_OK, read_failure
+from graphc.codegen.host import lacking
 from graphc.codegen.jit import load_object
-from graphc.errors import InternalError
+from graphc.errors import GraphError, InternalError
+from graphc.ir.target import Target
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
 from graphc.runtime.entry_layout import BUSY
@@ -34,6 +36,7 @@ class Program:
     """What the compiler makes and a cache may keep (it pickles): code, signature and sizes in bytes.
 
     `work_ns`: estimated (for data-dependent loops: greatest) duration of one call; 0 when unknown.
+    `target`: what the code was made for; when given, a machine that cannot run it refuses to load it.
     """
     object_code: bytes
     signature: Signature
@@ -41,6 +44,7 @@ class Program:
     scratch_bytes: int = 0      # per thread
     consts: bytes = b""
     work_ns: int = 0
+    target: Target | None = None
 
 
 class Executable:
@@ -57,6 +61,7 @@ class Executable:
         self.program, self.signature, self.lock = program, program.signature, lock
         self.threads = threads or default_threads()
         self._on_failure = on_failure or _unexplained
+        _check_target(program.target)
         self._loaded = load_object(program.object_code)
         self._main = self._loaded.address(MAIN)
         self._state = list(state)
@@ -176,6 +181,13 @@ class _Call:
         code = native().run(self.owner._main, frame.address)
         self.owner._timed(time.perf_counter_ns() - start)
         self.owner._finish(code, frame["status"])
+
+
+def _check_target(target: Target | None) -> None:
+    missing = lacking(target) if target else ()
+    if missing:
+        raise GraphError(f"code for {target.name} does not run on this machine, which lacks {', '.join(missing)}; "
+                         "its stages can be printed with dump; unset GRAPHC_TARGET to run")
 
 
 def _table(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -11,7 +11,9 @@ import pytest
 from graphc.codegen import host, jit
 from graphc.errors import GraphError, InternalError
 from graphc.ir.target import AVX2, AVX512, NEON, SSE2, TARGETS
+from graphc.runtime.executable import Executable, Program
 from graphc.runtime.native import runtime_target, runtime_text
+from graphc.runtime.signature import Signature
 
 MULTIPLY_ADD = """
 define void @gc_main(ptr %p) nounwind {
@@ -135,6 +137,14 @@ def test_host_target(monkeypatch):
     monkeypatch.setenv("GRAPHC_TARGET", "z80")
     with pytest.raises(GraphError, match="z80 is not a target; known: sse2, avx2, avx512, neon"):
         host.host_target()
+
+
+def test_code_for_another_machine_is_not_loaded():
+    text = "define i32 @gc_main(ptr %ctx) nounwind {\n  ret i32 0\n}\n"
+    program = Program(jit.compile_object(text, NEON), Signature((), ()), target=NEON)
+    with pytest.raises(GraphError, match="code for neon does not run on this machine, which lacks aarch64"):
+        Executable(program)
+    assert host.lacking(runtime_target()) == ()
 
 
 def test_cache_sizes(tmp_path):
