@@ -1,6 +1,6 @@
 """Runs the Python of a documentation page and keeps the outputs printed in it true.
 
-    python docs/pages.py            rewrites the outputs in README.md and docs/architecture.md
+    python docs/pages.py            rewrites the outputs in README.md and docs/*.md
 
 A page's ```python blocks are one program, saved as <page>.py and run block by block. A comment before a ```text block says what the
 block holds of the output of the Python block above it:
@@ -11,6 +11,7 @@ block holds of the output of the Python block above it:
 """
 from __future__ import annotations
 
+import ast
 import io
 import os
 import re
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"README.md": "readme.py", "docs/architecture.md": "regression.py"}
+PAGES = {"README.md": "readme.py", "docs/architecture.md": "regression.py", "docs/numerics.md": "numerics.py"}
 TARGET = "avx2"                         # the CPU that the pages show
 
 FENCE = re.compile(r"```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -76,7 +77,7 @@ class Page:
         printed, line = [], 0
         for block in self.blocks:
             with chdir(folder), redirect_stdout(io.StringIO()) as out:
-                exec(compile("\n" * line + block, str(path), "exec"), namespace)
+                exec(compile("\n" * line + block, str(path), "exec", dont_inherit=True), namespace)
             printed.append(out.getvalue().replace(f"{folder}/", ""))
             line += block.count("\n")
         return printed
@@ -104,11 +105,25 @@ def anchors(markdown: str) -> set[str]:
 def _cut(lines: list[str], parts: tuple[tuple[int, str], ...]) -> Iterator[str]:
     end = 0
     for count, start in parts:
-        at = next(i for i in range(end, len(lines)) if start in lines[i])
+        at = next((i for i in range(end, len(lines)) if start in lines[i]), None)
+        if at is None:
+            raise ValueError(f"the output has no line with {start!r} after line {end}: change the mark above it")
         yield from ["…"] * (at > end)
         end = at + count
         yield from lines[at:end]
     yield from ["…"] * (end < len(lines))
+
+
+def measured_errors() -> dict[str, float]:
+    """The greatest error of each function, as its test bounds it."""
+    source = ast.parse((ROOT / "tests" / "codegen" / "test_vecmath.py").read_text())
+    return next(ast.literal_eval(n.value) for n in source.body if isinstance(n, ast.Assign) and n.targets[0].id == "MEASURED_F32")
+
+
+def with_errors(markdown: str) -> str:
+    """The page with the table of errors as measured."""
+    rows = "".join(f"| {name} | {ulp:.2f} |\n" for name, ulp in measured_errors().items())
+    return re.sub(r"(\| function \| ulp \|\n\|---\|---\|\n)(\|.*\n)+", lambda m: m[1] + rows, markdown)
 
 
 def main() -> None:
@@ -116,7 +131,7 @@ def main() -> None:
     for page_path, name in PAGES.items():
         page = Page.read(ROOT / page_path)
         with tempfile.TemporaryDirectory() as folder:
-            fresh = page.with_outputs(page.run(name, Path(folder)))
+            fresh = with_errors(page.with_outputs(page.run(name, Path(folder))))
         print(f"{page_path}: {len(page.blocks)} blocks, {'unchanged' if fresh == page.markdown else 'rewritten'}")
         (ROOT / page_path).write_text(fresh)
 
