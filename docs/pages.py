@@ -117,7 +117,7 @@ def _cut(lines: list[str], parts: tuple[tuple[int, str], ...]) -> Iterator[str]:
 def measured_errors() -> dict[str, float]:
     """The greatest error of each function, as its test bounds it."""
     source = ast.parse((ROOT / "tests" / "codegen" / "test_vecmath.py").read_text())
-    return next(ast.literal_eval(n.value) for n in source.body if isinstance(n, ast.Assign) and n.targets[0].id == "MEASURED_F32")
+    return next(ast.literal_eval(n.value) for n in source.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "MEASURED_F32")
 
 
 def with_errors(markdown: str) -> str:
