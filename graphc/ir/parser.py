@@ -12,6 +12,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
 from graphc.ir.op import Literal
 from graphc.ir.ops import OPS
+from graphc.ir.ops.fused import Fused
 from graphc.ir.types import BY_NAME, Dim, TensorType, parse_dim
 
 TOKEN = re.compile(r"""(?P<space>\s+|\#[^\n]*)
@@ -23,6 +24,8 @@ TOKEN = re.compile(r"""(?P<space>\s+|\#[^\n]*)
   | (?P<mark>[(){}\[\]<>,:=*+-])
   | (?P<bad>.)""", re.VERBOSE)
 WORDS = {"true": True, "false": False, "none": None}
+
+KNOWN = OPS | {"fused": Fused}         # what a text may name: a user builds no fused node
 
 
 @dataclass(frozen=True)
@@ -144,13 +147,13 @@ class _Parser:
 
     def application(self, b: Builder, values: Mapping[str, Value]) -> tuple[Value, ...]:
         token = self.next()
-        if token.text not in OPS:
+        if token.text not in KNOWN:
             self.fail(f"unknown operator {token.text!r}", token)
         self.expect("(")
         operands = self.separated(lambda: self.value(values), ")")
         attributes = dict(self.separated(self.attribute, "}")) if self.accept("{") else {}
         try:
-            op = OPS[token.text](**attributes)
+            op = KNOWN[token.text](**attributes)
         except TypeError as error:
             self.fail(f"wrong attributes for {token.text}: {str(error).split('__init__() ')[-1]}", token)
         with b.at(self.loc(token)):

@@ -149,9 +149,19 @@ class Fusion:
                 self._refuse(s, node, why)
             elif home is None:
                 home = s
-        if home is not None:
-            self._add(home, node, sources)
+        if home is None:
+            return None
+        for c in self._siblings(home, node) if type(node.op) in REDUCTIONS else ():
+            self._merge_refusal(home, c, node, sources)
+        self._add(home, node, sources)
         return home
+
+    def _siblings(self, home: Cluster, node: Node) -> list[Cluster]:
+        """Nests that also reduce something that `home` reads: merged, they read it once."""
+        size, inside = node.inputs[0].type.size, set(home.nodes)
+        read = dict.fromkeys(v for n in home.nodes for v in n.inputs if v.node not in inside and v.node not in self.copied and v.type.size == size)
+        found = [self.of[u] for v in read for u in self.users[v] if u in self.of and type(u.op) in REDUCTIONS]
+        return [c for c in dict.fromkeys(found) if c is not home and c.kind == "nest"]
 
     def _join_reader(self, node: Node, sources: list[Cluster]) -> Cluster | None:
         """A reduction of a value that another cluster reads joins it, so that the value is read once."""
