@@ -16,6 +16,7 @@ from graphc.codegen.llvm import emit_module, scratch_bytes
 from graphc.codegen.loop_printer import print_function
 from graphc.codegen.loop_verify import verify as verify_loops
 from graphc.codegen.program import LoopProgram, build_program
+from graphc.codegen.scratch_layout import callers_first
 from graphc.config import Config, config
 from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.graph import Graph, Node
@@ -226,7 +227,7 @@ _TEXTS: dict[str, Callable[[Compilation], str]] = {
     "simplified": lambda c: print_graph(c.simplified),
     "fused": lambda c: print_graph(c.fused),
     "planned": _planned_text,
-    "loops": lambda c: "\n\n".join(print_function(f) for f in (*c.loops.kernels, c.loops.main)),
+    "loops": lambda c: "\n\n".join(map(print_function, reversed(callers_first([c.loops.main, *c.loops.kernels])))),
     "llvm": lambda c: c.llvm,
     "asm": lambda c: jit.assembly(c.llvm, c.target),
 }
