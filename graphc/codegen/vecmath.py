@@ -43,6 +43,7 @@ ROUNDER = 1.5 * 2.0 ** 23           # x + ROUNDER rounds x to an integer, for |x
 ROUNDER64 = 1.5 * 2.0 ** 52
 ONE_BITS = 127 << 23                # 1.0f
 SIGN_BIT = -(1 << 31)
+INFINITY_BITS = 0x7F800000
 HALF_SQRT_BITS = 0x3F3504F3         # sqrt(1/2)
 SHIFT = 25                          # 2^(n + SHIFT) is normal for all n >= -151
 TANH_BIAS = 0.3
@@ -175,8 +176,12 @@ def log(f: Arithmetic, x: Val) -> Val:      # noqa: A001 – the name in the tab
     n = f.add(f.cast(f.ashr(offset, 23), f32), f.select(small, f.const(-23.0, f32, x.lanes), 0.0))
     g = f.sub(f.bitcast(f.add(f.and_(offset, (1 << 23) - 1), HALF_SQRT_BITS), f32), 1.0)
     special = f.select(f.eq(x, 0.0), -inf, f.select(f.lt(x, 0.0), nan, x))
-    regular = f.and_(f.gt(x, 0.0), f.lt(x, inf))
-    return f.select(regular, _log_sum(f, n, g), special)
+    return f.select(_positive_and_finite(f, x), _log_sum(f, n, g), special)
+
+
+def _positive_and_finite(f: Arithmetic, x: Val) -> Val:
+    """0 < x < infinity as one integer comparison: bits - 1 < bits of infinity - 1, unsigned, so both are moved by 2^31."""
+    return f.lt(f.add(f.bitcast(x, i32), SIGN_BIT - 1), INFINITY_BITS - 1 + SIGN_BIT)
 
 
 def _log_sum(f: Arithmetic, n: Val, g: Val) -> Val:
