@@ -86,6 +86,20 @@ class DotSchedule:
 
 
 @dataclass(frozen=True)
+class LaneSchedule:
+    """One phase with short sums and no reuse that a register tile could use (depthwise convolutions): vectors along `dim`, all
+    terms of a sum unrolled, operands that do not change along `inner` kept in registers through a loop over it.
+    """
+    dim: int
+    inner: int
+    lanes: int
+    tile: int                       # positions of the other dims for each tile
+
+    def __str__(self) -> str:
+        return f"lanes of {self.lanes} along d{self.dim}, inner d{self.inner}, tile {self.tile}"
+
+
+@dataclass(frozen=True)
 class LoopSchedule:
     """One phase as plain loops, one output at a time: integers, and sums of nothing. `tile` outputs for each tile."""
     tile: int
@@ -94,7 +108,7 @@ class LoopSchedule:
         return f"loops tile {self.tile}"
 
 
-PhaseSchedule = TileSchedule | DotSchedule | LoopSchedule
+PhaseSchedule = TileSchedule | DotSchedule | LaneSchedule | LoopSchedule
 
 
 @dataclass(frozen=True)

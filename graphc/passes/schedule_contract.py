@@ -9,7 +9,7 @@ from math import prod
 
 from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
 from graphc.ir.contraction import Contraction
-from graphc.ir.schedule import ContractionSchedule, Cut, DotSchedule, LoopSchedule, PhaseSchedule, TileSchedule, column_packing, group_sizes, round_up
+from graphc.ir.schedule import ContractionSchedule, Cut, DotSchedule, LaneSchedule, LoopSchedule, MAX_TAPS, PhaseSchedule, TileSchedule, column_packing, group_sizes, round_up
 from graphc.ir.target import Target
 from graphc.ir.types import DType
 
@@ -66,11 +66,32 @@ class _Machine:
 def _phase_schedule(p: Phase, dtype: DType, machine: _Machine) -> PhaseSchedule:
     if not dtype.is_float or p.extent(p.k) == 0:
         return LoopSchedule(max(1, SMALL_FLOPS // max(1, 16 * p.extent(p.k))))
+    lane = _lane_dim(p, machine)
+    if lane is not None:
+        return _lane_schedule(p, lane, machine)
     if _is_dots(p, machine):
         return _dot_schedule(p, machine)
     if _is_stream(p, machine):
         return _stream_schedule(p, machine)
     return _tile_schedule(p, machine)
+
+
+# --- lanes -----------------------------------------------------------------------------------------------------------------
+
+def _lane_dim(p: Phase, machine: _Machine) -> int | None:
+    """The dim for vectors when sums are short and rows, or columns, are single: the one along which the output is contiguous."""
+    if p.extent(p.k) > MAX_TAPS or min(p.extent(p.m), p.extent(p.n)) > 1:
+        return None
+    found = [d for d in p.batch + p.m + p.n if p.out.strides[d] == 1 and p.sizes[d] > 1]
+    return found[0] if found and p.sizes[found[0]] >= machine.lanes // 2 and p.extent(p.batch + p.m + p.n) > p.sizes[found[0]] else None
+
+
+def _lane_schedule(p: Phase, lane: int, machine: _Machine) -> LaneSchedule:
+    """The inner loop is along the dim with the next smallest step in the output."""
+    others = [d for d in p.batch + p.m + p.n if d != lane and p.sizes[d] > 1]
+    inner = min(others, key=lambda d: (abs(p.out.strides[d]), d))
+    work = 2 * p.extent(p.k) * p.sizes[lane] * p.sizes[inner]
+    return LaneSchedule(lane, inner, machine.lanes, max(1, SMALL_FLOPS // work))
 
 
 # --- dot products ------------------------------------------------------------------------------------------------------
