@@ -223,11 +223,12 @@ class Body:
 
     def resolve(self, ix: Ix) -> Ix:
         """The index with unrolled loop variables replaced."""
-        if not self._bound:
+        bound = self._bound
+        if not bound or not any([symbol in bound for symbol, _ in ix.terms]):
             return ix
         total = Ix(ix.const)
         for symbol, coefficient in ix.terms:
-            total = total + self._bound.get(symbol, Ix(0, ((symbol, 1),))) * coefficient
+            total = total + bound.get(symbol, Ix(0, ((symbol, 1),))) * coefficient
         return total
 
     def bind(self, symbol: Sym, ix: Ix) -> None:

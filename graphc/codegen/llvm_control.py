@@ -239,13 +239,14 @@ def fail_unless(b, s: FailUnless) -> None:
 def _fail_unless(b, holds: str, node_id: Ix | int, value: str) -> None:
     """The least code of all failures wins, so the report does not depend on the number of threads."""
     failed, after = b.label(), b.label()
+    node = b.value(b.resolve(as_ix(node_id)))           # before the branch: what it computes may serve later statements too
     b.line(f"br i1 {holds}, label %{after}, label %{failed}, !prof !2")
     b.begin(failed)
     for beyond, bound in (("slt", -abi.INDEX_BIAS), ("sgt", abi.INDEX_BIAS - 1)):
         value = b.emit(f"select i1 {b.emit(f'icmp {beyond} i64 {value}, {bound}')}, i64 {bound}, i64 {value}")
     biased = b.emit(f"add i64 {value}, {abi.INDEX_BIAS}")
     field = b.emit(f"and i64 {biased}, {abi.INDEX_MASK}")
-    number = b.emit(f"shl i64 {b.value(b.resolve(as_ix(node_id)))}, {abi.INDEX_BITS}")
+    number = b.emit(f"shl i64 {node}, {abi.INDEX_BITS}")
     code = b.emit(f"or i64 {field}, {number}")
     b.line(f"{b.name()} = atomicrmw umin ptr {b.field('status')}, i64 {code} monotonic, align 8")
     b.line(f"br label %{after}")

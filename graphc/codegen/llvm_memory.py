@@ -39,7 +39,8 @@ def _load_contiguous(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str
     ty, pointer = vector(element, lanes), b.address(view, index, element)
     if mask is None:
         return b.emit(f"load {ty}, ptr {pointer}, align {size}")
-    return b.emit(f"call {ty} @llvm.masked.load.v{lanes}{MANGLED[element]}.p0(ptr align {size} {pointer}, <{lanes} x i1> {mask}, {ty} zeroinitializer)")
+    name = f"@llvm.masked.load.v{lanes}{MANGLED[element]}.p0"
+    return b.emit(f"call {ty} {name}(ptr align {size} {pointer}, <{lanes} x i1> {mask}, {ty} zeroinitializer)")
 
 
 def _load_splat(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
@@ -119,7 +120,8 @@ def _store_strided(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str |
     ty = vector(element, lanes)
     if mask is not None:
         pointers = _pointer_vector(b, view, index, lanes, element)
-        b.line(f"call void @llvm.masked.scatter.v{lanes}{MANGLED[element]}.v{lanes}p0({ty} {text}, <{lanes} x ptr> align {size} {pointers}, <{lanes} x i1> {mask})")
+        name = f"@llvm.masked.scatter.v{lanes}{MANGLED[element]}.v{lanes}p0"
+        b.line(f"call void {name}({ty} {text}, <{lanes} x ptr> align {size} {pointers}, <{lanes} x i1> {mask})")
         return
     for k, pointer in enumerate(_lane_pointers(b, view, index, lanes, element)):
         lane = b.emit(f"extractelement {ty} {text}, i64 {k}")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import struct
+from functools import cache
 
 from graphc.codegen.loop_ir import Val
 from graphc.ir.types import DType
@@ -16,6 +17,7 @@ BITS = {"f32": 32, "f64": 64, "i32": 32, "i64": 64, "bool": 1}
 ELEMENT_BYTES = {"float": 4, "double": 8, "i32": 4, "i64": 8, "i1": 1}
 
 
+@cache
 def vector(element: str, lanes: int) -> str:
     """`element` itself for one lane."""
     return element if lanes == 1 else f"<{lanes} x {element}>"
@@ -25,6 +27,7 @@ def type_of(value: Val) -> str:
     return vector(REGISTER[value.dtype.name], value.lanes)
 
 
+@cache
 def mangled(dtype: DType, lanes: int) -> str:
     """The suffix of an overloaded intrinsic: f32, v8f32."""
     return MANGLED[dtype.name] if lanes == 1 else f"v{lanes}{MANGLED[dtype.name]}"

@@ -53,7 +53,8 @@ REGULAR: dict[str, Signature] = {
 }
 
 # operations with a rule of their own, made by one builder method each
-IRREGULAR = ("select", "cast", "bitcast", "splat", "iota", "shuffle", "extract", "insert", "reduce", "tail_mask", "value", "repair", "libm", "is_aligned")
+IRREGULAR = ("select", "cast", "bitcast", "splat", "iota", "shuffle", "extract", "insert", "reduce", "tail_mask", "value",
+             "repair", "libm", "is_aligned")
 
 REDUCTIONS = {"add": is_number, "mul": is_number, "min": is_number, "max": is_number, "and": is_bits, "or": is_bits}
 BITCASTS = {f32: i32, i32: f32, f64: i64, i64: f64}

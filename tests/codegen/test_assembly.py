@@ -56,7 +56,8 @@ def elementwise(op: str, lanes: int) -> Function:
     return f
 
 
-@pytest.mark.parametrize("target, register", [(SSE2, "xmm"), (AVX2, "ymm"), (AVX512, "zmm"), (NEON, r"v\d+\.4s")], ids=lambda v: getattr(v, "name", None))
+@pytest.mark.parametrize("target, register", [(SSE2, "xmm"), (AVX2, "ymm"), (AVX512, "zmm"), (NEON, r"v\d+\.4s")],
+                         ids=lambda v: getattr(v, "name", None))
 @pytest.mark.parametrize("op", [*MATH, "pow"])
 def test_mathematical_functions(target, register, op):
     text = assembly([elementwise(op, target.lanes(4))], target)

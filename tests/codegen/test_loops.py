@@ -192,6 +192,16 @@ def test_fail_unless():
     assert c.run([np.int64([1, -5, -4])], []) == 1 and c.failure == (3, -5)
 
 
+def test_node_of_a_check_may_be_computed():
+    f = Function("checks")
+    x, node = f.view("x", i64, (1,)), f.param("node", 0, 100)
+    for _ in range(2):
+        f.fail_unless(f.lt(f.load(x, [0]), 5), node * 2 + 1, f.load(x, [0]))
+    f.store(x, [0], f.value(node * 2 + 1))
+    c, out = compiled(f, 0, ints=[20]), np.int64([9])
+    assert c.run([], [out]) == 1 and c.failure == (41, 9) and out[0] == 41
+
+
 def test_scratch_of_callers_and_callees_is_apart(rng):
     inner = Function("inner")
     a = inner.view("a", f32, (16,))
