@@ -23,7 +23,8 @@ TILE_NS = 25_000                # work in one tile
 SERIAL_NS = 12_000              # less work than this is not worth waking other threads
 FLOP_NS = 0.045                 # of one element in vector code of 8 lanes
 BYTE_NS = 0.05                  # of memory traffic of one thread
-MANY_FLOPS = 24                 # a body heavier than this fills the registers with one vector
+MANY_FLOPS = 24                 # mathematical functions of more than this together fill the registers with one vector
+MATH_FLOPS = 8                  # from which an operator is a mathematical function
 CHEAP = 5                       # flops and loads that are repeated rather than kept in a scratch row
 TURN = 32                       # indices of the contiguous dim of an input that is read across
 INNER_ELEMENTS = 1024           # a row of a map has at least so many, where the dims allow
@@ -54,7 +55,7 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
         facts = Facts(nest, ins, outs, target)
     outer, inner = facts.loops(vector)
     stages = stages_of(nest, inner)
-    lanes = facts.lanes(vector, turned=len(inner) > 1 and inner[0] == vector)
+    lanes = facts.lanes(vector, len(inner) > 1 and inner[0] == vector, stages)
     row_ns = facts.element_ns * nest.size(inner) * (lanes if vector not in inner and vector >= 0 else 1)
     grid = _grid(facts, stages, outer, inner, vector, lanes, row_ns)
     return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=facts.streamed(vector, lanes), crosswise=across,
@@ -126,7 +127,7 @@ class Facts:
         strides = [s[d] for s in self.nest.outputs if s[d]] or [s[d] for s, _ in self.rows if s[d]]
         return max(map(abs, strides), default=0), -d
 
-    def lanes(self, vector: int, turned: bool) -> int:
+    def lanes(self, vector: int, turned: bool, stages: Stages) -> int:
         """Lanes of the loop body: several registers wide when the body is light, no wider than the extent needs."""
         if vector < 0:
             return 1
@@ -134,11 +135,9 @@ class Facts:
         size = max([v.type.dtype.itemsize for n in body.nodes for v in n.outputs if type(n.op) not in ARG]
                    + [t.dtype.itemsize for t in self.ins if t.dtype.is_float], default=4)
         width = self.target.lanes(size)
-        live = len([n for n in body.nodes if type(n.op) not in VIEWS])
-        light = self.flops <= MANY_FLOPS and live <= 12
         draws = any(type(n.op) in GENERATORS for n in body.nodes)
-        wide = width * (4 if draws or light and live <= 6 else 2 if light else 1)
-        wide = width if turned else wide
+        vectors = 4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)
+        wide = width * vectors
         extent = self.nest.extents[vector]
         while wide > 2 and wide // 2 >= extent:
             wide //= 2
@@ -153,6 +152,38 @@ class Facts:
         return tuple(k for k, (s, t) in enumerate(zip(self.nest.outputs, self.outs))
                      if vector >= 0 and s[vector] == 1 and 4 * _bytes(t) > self.target.l3 and lanes * t.dtype.itemsize % width == 0
                      and all(step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector))
+
+
+def _vectors(work: list[Node]) -> int:
+    """How many vectors of each value the loop of a stage holds at once: enough to hide latency, few enough for the registers."""
+    flops = [flops_of(n) for n in work]
+    if max(flops, default=0) >= MATH_FLOPS:
+        return 2 if sum(flops) <= MANY_FLOPS else 1
+    return 4 if len(work) <= 6 else 2 if len(work) <= 16 else 1
+
+
+def _stage_work(nest: Nest, stages: Stages) -> list[list[Node]]:
+    """Per stage, the nodes that its loop evaluates when nothing is kept from stage to stage."""
+    ends: dict[int, list[Value]] = {}
+    for node in nest.body.nodes:
+        if node in nest.reductions | nest.crossing:
+            ends.setdefault(stages.home[node.outputs[0]] - (node in nest.reductions), []).append(node.inputs[0])
+    for v in nest.body.outputs:
+        if v in stages.inner:
+            ends.setdefault(stages.home[v], []).append(v)
+    return [_leading(todo, stages) for todo in ends.values()]
+
+
+def _leading(todo: list[Value], stages: Stages) -> list[Node]:
+    """The nodes inside the row that lead to the values."""
+    found: dict[Node, None] = {}
+    while todo:
+        v = todo.pop()
+        if v in stages.inner and v.node is not None and v.node not in found:
+            if type(v.node.op) not in VIEWS:
+                found[v.node] = None
+            todo += v.node.inputs
+    return list(found)
 
 
 def flops_of(node: Node) -> int:
