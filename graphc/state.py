@@ -86,15 +86,17 @@ class State(Mapping):
     def nbytes(self) -> int:
         return sum(a.nbytes for a in self._arrays.values())
 
-    def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
-        """Takes every value from `arrays`; nothing is written unless all of them fit. GraphError names the first that does not."""
-        for name, array in self._arrays.items():
-            if name not in arrays:
-                raise GraphError(f"{where} has no {name} ({array.dtype}{list(array.shape)}); it holds {_some(arrays)}")
-            check_same(where, name, arrays[name], array)
+    def load(self, arrays: Mapping[str, np.ndarray], where: str, partial: bool = False) -> None:
+        """Takes every value from `arrays` (`partial`: those that it has); nothing is written unless all of them fit.
+        GraphError names the first that does not."""
+        names = [name for name in self._arrays if name in arrays or not partial]
+        if not names:
+            raise GraphError(f"{where} has none of the arrays of the state; it holds {_some(arrays)}")
+        for name in names:
+            check_same(where, name, _present(where, arrays, name, self._arrays[name]), self._arrays[name])
         with self.lock:
-            for name, array in self._arrays.items():
-                array[...] = arrays[name]
+            for name in names:
+                self._arrays[name][...] = arrays[name]
             self.version += 1
 
     def _find(self, name: str) -> np.ndarray:
@@ -114,6 +116,12 @@ def check_same(where: str, name: str, found: np.ndarray, wanted: np.ndarray) -> 
     """GraphError unless the array that a file holds fits the network's."""
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {wanted.dtype}{list(wanted.shape)}")
+
+
+def _present(where: str, arrays: Mapping[str, np.ndarray], name: str, wanted: np.ndarray) -> np.ndarray:
+    if name not in arrays:
+        raise GraphError(f"{where} has no {name} ({wanted.dtype}{list(wanted.shape)}); it holds {_some(arrays)}")
+    return arrays[name]
 
 
 def aligned(value: np.ndarray) -> np.ndarray:

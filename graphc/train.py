@@ -133,9 +133,10 @@ class TrainStep:
         """The whole state as safetensors; training resumes from it bit for bit."""
         save_arrays(path, self.state.copy())
 
-    def load(self, path: str | os.PathLike) -> None:
-        """Takes the state from a file that `save` wrote. GraphError, and nothing changed, if it does not fit."""
-        self.state.load(load_arrays(path), str(path))
+    def load(self, path: str | os.PathLike, partial: bool = False) -> None:
+        """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say), the rest stays.
+        GraphError, and nothing changed, if it does not fit."""
+        self.state.load(load_arrays(path), str(path), partial)
 
     @property
     def memory(self):

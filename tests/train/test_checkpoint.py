@@ -83,3 +83,16 @@ def test_scalars_bools_and_empty_arrays_survive(tmp_path):
     save_arrays(tmp_path / "a", arrays)
     found = load_arrays(tmp_path / "a")
     assert all(np.array_equal(found[n], a) and found[n].dtype == a.dtype and found[n].shape == a.shape for n, a in arrays.items())
+
+
+def test_weights_from_elsewhere_load_in_part(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"0.weight": np.ones((5, 4), np.float32), "other": np.zeros(3, np.float32)}, path)
+    step = make()
+    before = step.state.copy()
+    step.load(path, partial=True)
+    assert (step.state["0.weight"] == 1).all()
+    assert all(np.array_equal(before[n], step.state[n]) for n in before if n != "0.weight")
+    save_file({"other": np.zeros(3, np.float32)}, path)
+    with pytest.raises(gc.GraphError, match="has none of the arrays of the state; it holds other"):
+        step.load(path, partial=True)
