@@ -100,6 +100,31 @@ class LaneSchedule:
 
 
 @dataclass(frozen=True)
+class NarrowSchedule:
+    """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all outputs of
+    an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. splits: as in `TileSchedule`,
+    by ranges of the outermost k dim.
+    """
+    dim: int
+    along_k: bool
+    lanes: int
+    splits: int
+
+    def entries(self, phase: Phase) -> int:
+        """Batch entries, or vectors of them."""
+        batches = phase.extent(phase.batch)
+        return batches if self.along_k else batches // phase.sizes[self.dim] * -(-phase.sizes[self.dim] // self.lanes)
+
+    @property
+    def width(self) -> int:
+        """Lanes of a finished sum."""
+        return 1 if self.along_k else self.lanes
+
+    def __str__(self) -> str:
+        return f"narrow, lanes of {self.lanes} along {'k' if self.along_k else f'd{self.dim}'}" + (f" split-k {self.splits}" if self.splits > 1 else "")
+
+
+@dataclass(frozen=True)
 class LoopSchedule:
     """One phase as plain loops, one output at a time: integers, and sums of nothing. `tile` outputs for each tile."""
     tile: int
@@ -108,7 +133,7 @@ class LoopSchedule:
         return f"loops tile {self.tile}"
 
 
-PhaseSchedule = TileSchedule | DotSchedule | LaneSchedule | LoopSchedule
+PhaseSchedule = TileSchedule | DotSchedule | LaneSchedule | NarrowSchedule | LoopSchedule
 
 
 @dataclass(frozen=True)

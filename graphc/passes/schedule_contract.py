@@ -9,7 +9,7 @@ from math import prod
 
 from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
 from graphc.ir.contraction import Contraction
-from graphc.ir.schedule import ContractionSchedule, Cut, DotSchedule, LaneSchedule, LoopSchedule, MAX_TAPS, PhaseSchedule, TileSchedule, column_packing, group_sizes, round_up
+from graphc.ir.schedule import ContractionSchedule, Cut, DotSchedule, LaneSchedule, LoopSchedule, MAX_TAPS, NarrowSchedule, PhaseSchedule, TileSchedule, column_packing, group_sizes, round_up
 from graphc.ir.target import Target
 from graphc.ir.types import DType
 
@@ -69,6 +69,9 @@ def _phase_schedule(p: Phase, dtype: DType, machine: _Machine) -> PhaseSchedule:
     lane = _lane_dim(p, machine)
     if lane is not None:
         return _lane_schedule(p, lane, machine)
+    narrow = _narrow_dim(p, machine)
+    if narrow is not None:
+        return _narrow_schedule(p, narrow, machine)
     if _is_dots(p, machine):
         return _dot_schedule(p, machine)
     if _is_stream(p, machine):
@@ -92,6 +95,29 @@ def _lane_schedule(p: Phase, lane: int, machine: _Machine) -> LaneSchedule:
     inner = min(others, key=lambda d: (abs(p.out.strides[d]), d))
     work = 2 * p.extent(p.k) * p.sizes[lane] * p.sizes[inner]
     return LaneSchedule(lane, inner, machine.lanes, max(1, SMALL_FLOPS // work))
+
+
+# --- few outputs, long sums --------------------------------------------------------------------------------------------
+
+def _narrow_dim(p: Phase, machine: _Machine) -> int | None:
+    """The dim for vectors when a batch entry has so few outputs that they stay in registers: a batch dim along which both operands
+    are contiguous, or the innermost k dim.
+    """
+    outputs = p.extent(p.m) * p.extent(p.n)
+    if min(p.extent(p.m), p.extent(p.n)) > 1 or outputs > machine.target.vector_registers - 4 or p.extent(p.batch) < 2 or len(p.k) < 2:
+        return None
+    for d in (*p.batch, p.k[-1]):
+        if p.a.strides[d] == 1 and (p.b.strides[d] == 1 or d == p.k[-1]) and p.sizes[d] >= machine.lanes // 2:
+            return d
+    return None
+
+
+def _narrow_schedule(p: Phase, dim: int, machine: _Machine) -> NarrowSchedule:
+    along_k = dim == p.k[-1]
+    one = NarrowSchedule(dim, along_k, machine.lanes, 1)
+    steps = p.sizes[p.k[0]]
+    wanted = max(1, min(steps, 2 * TILES // one.entries(p), p.flops // SMALL_FLOPS))
+    return replace(one, splits=-(-steps // -(-steps // wanted)))
 
 
 # --- dot products ------------------------------------------------------------------------------------------------------
@@ -294,6 +320,8 @@ def _placed(form: Form, phases: tuple[PhaseSchedule, ...]) -> ContractionSchedul
 
 def _shared_sizes(p: Phase, s: PhaseSchedule) -> tuple[int, int, int]:
     """Elements of packed a, packed b and partial results."""
+    if isinstance(s, NarrowSchedule) and s.splits > 1:
+        return 0, 0, round_up(s.splits * s.entries(p) * p.extent(p.m + p.n) * s.width, ALIGN)
     if not isinstance(s, TileSchedule):
         return 0, 0, 0
     batches, k = p.extent(p.batch), p.extent(p.k)

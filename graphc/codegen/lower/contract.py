@@ -12,17 +12,18 @@ from graphc.codegen.loops import Function, View
 from graphc.codegen.lower.contract_dots import lower_dots, lower_plain
 from graphc.codegen.lower.contract_job import Epilogue, Job
 from graphc.codegen.lower.contract_lanes import lower_lanes
+from graphc.codegen.lower.contract_narrow import lower_narrow
 from graphc.codegen.lower.contract_pad import pad_copy
 from graphc.codegen.lower.contract_sweep import load_along
 from graphc.codegen.lower.contract_tiles import lower_tiles, pack_shared
 from graphc.ir.contraction import Contraction
-from graphc.ir.schedule import ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, TileSchedule
+from graphc.ir.schedule import ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, TileSchedule
 from graphc.ir.target import Target
 
 __all__ = ["lower_contraction", "lower_packing", "load_along", "Epilogue"]
 
 LOWERINGS: dict[type, Callable[[Job], None]] = {TileSchedule: lower_tiles, DotSchedule: lower_dots, LaneSchedule: lower_lanes,
-                                                LoopSchedule: lower_plain}
+                                                NarrowSchedule: lower_narrow, LoopSchedule: lower_plain}
 
 
 def lower_contraction(c: Contraction, ins: Sequence, outs: Sequence, schedule: ContractionSchedule, target: Target,

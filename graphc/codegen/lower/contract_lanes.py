@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Val, View
+from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
@@ -53,11 +53,11 @@ def _terms(job: Job, t: Linear, memory: View, index: Index, lanes: int, mask: Va
     start = offset(t, index)
     for k in product(*[range(p.sizes[d]) for d in p.k]):
         at = start + sum(i * t.strides[d] for d, i in zip(p.k, k))
-        yield _load(job, memory, at, step, lanes, mask)
+        yield load_lanes(job.f, memory, at, step, lanes, mask)
 
 
-def _load(job: Job, memory: View, at: Ix, step: int, lanes: int, mask: Val | None) -> Val:
-    f = job.f
+def load_lanes(f: Function, memory: View, at: Ix, step: int, lanes: int, mask: Val | None) -> Val:
+    """Elements at, at + step, … of a flat view."""
     if lanes == 1 or step == 0:
         return f.splat(f.load(memory, [at]), lanes)
     if step == 1:
