@@ -129,7 +129,7 @@ class Space:
         else:
             self.crossed = gone
             self.crossing |= {node}
-        self.late = {v for n in self.crossing for v in n.outputs}
+        self.late |= {v for n in self.crossing for v in n.outputs}
 
     def _postpone(self, node: Node) -> None:
         """The node reads late values, so it is late."""
