@@ -1,0 +1,66 @@
+"""Gradients of layers towards parameters and inputs against central differences, in f64 by the oracle."""
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn
+from graphc.ir.types import TensorType
+from graphc.nn.network import entries, trace_network
+from graphc.oracle import OracleExecutable
+from graphc.state import State
+
+RANDOM = np.random.default_rng(0)
+STEP = 1e-5
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(3) >> nn.tanh, (2, 4)),
+    "conv": (lambda: nn.Conv2d(2, 2, stride=2, padding=1) >> nn.gelu, (1, 2, 4, 3)),
+    "transposed conv": (lambda: nn.ConvTranspose2d(2, 2, stride=2) >> nn.silu, (1, 2, 2, 3)),
+    "batch norm": (lambda: nn.BatchNorm2d() >> nn.sigmoid, (3, 2, 2, 2)),
+    "layer norm": (lambda: nn.LayerNorm() >> nn.softplus, (2, 5)),
+    "group norm": (lambda: nn.GroupNorm(2) >> nn.tanh, (2, 4, 3)),
+    "rms norm": (lambda: nn.RMSNorm() >> nn.tanh, (2, 5)),
+    "rnn": (lambda: nn.RNN(2, bidirectional=True), (3, 2, 2)),
+    "lstm": (lambda: nn.LSTM(2, layers=2), (3, 2, 2)),
+    "gru": (lambda: nn.GRU(2, batch_first=True), (2, 3, 2)),
+    "attention": (lambda: nn.MultiHeadAttention(2, causal=True), (1, 3, 4)),
+    "block": (lambda: nn.TransformerBlock(2, hidden=3), (1, 3, 4)),
+    "residual": (lambda: nn.residual(nn.Linear(4) >> nn.tanh) ** 2, (2, 4)),
+    "average pool": (lambda: nn.AvgPool2d(2, 1) >> nn.GlobalAvgPool2d(), (1, 2, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_match_differences(name):
+    make, shape = LAYERS[name]
+    net, x = make(), RANDOM.normal(size=shape)
+    types = {"x": TensorType(gc.f64, shape)}
+    weights = RANDOM.normal(size=trace_network(net, True, **types).graph.outputs[0].type.shape)
+    loss = trace_network(lambda x: gc.sum(net(x) * weights), True, **types)
+    state = State.create(entries(loss), 0)
+    arrays = {e.name: state.array(e) for e in entries(loss) if e.key.trainable}
+    for a in arrays.values():
+        a += RANDOM.normal(size=a.shape) * 0.3          # away from the zeros and ones at which some parameters start
+    start = state.copy()
+
+    def run(function):
+        for e in entries(function):
+            if not e.key.trainable:
+                state.array(e)[...] = start[e.name]
+        return OracleExecutable(function.graph, [state.array(e) for e in entries(function)])(x)
+    found = {"x": run(gc.grad(loss, wrt="x"))} | (run(gc.grad(loss, wrt=net)) if arrays else {})
+    assert found.keys() == {"x"} | arrays.keys()
+    for key, array in {"x": x, **arrays}.items():
+        np.testing.assert_allclose(found[key], differences(lambda: run(loss), array), rtol=1e-5, atol=1e-7, err_msg=key)
+
+
+def differences(f, array):
+    result = np.zeros_like(array)
+    for i in np.ndindex(array.shape):
+        kept = array[i]
+        array[i] = kept + STEP
+        above = f()
+        array[i] = kept - STEP
+        result[i] = (above - f()) / (2 * STEP)
+        array[i] = kept
+    return result
