@@ -16,6 +16,7 @@ from graphc.errors import InternalError
 LOCK, WORKERS, SPIN, WAKE_NS = 0, 8, 16, 24
 TICKET, SEQUENCE, SLEEPERS = 64, 68, 72
 FUNCTION, FRAME, CONTEXT, TILES = 128, 136, 144, 152
+CALLER_CPU = 160
 NEXT = 192
 LEFT, WAITING = 256, 260
 POOL_BYTES = 320
@@ -28,6 +29,9 @@ PAUSE = {"x86_64": "llvm.x86.sse2.pause()", "aarch64": "llvm.aarch64.hint(i32 1)
 PAUSE_TYPE = {"x86_64": "llvm.x86.sse2.pause()", "aarch64": "llvm.aarch64.hint(i32)"}
 FUTEX = {"x86_64": 202, "aarch64": 98}
 SIGPROCMASK = {"x86_64": 14, "aarch64": 135}
+SETAFFINITY = {"x86_64": 203, "aarch64": 122}
+GETAFFINITY = {"x86_64": 204, "aarch64": 123}
+MASK_WORDS = 128                # CPUs / 64 that an affinity mask has room for
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
 
 
@@ -35,7 +39,8 @@ def pool_text(machine: str) -> str:
     """LLVM text of gc_parallel, gc_spin and what they call; `machine`: "x86_64" or "aarch64"."""
     if machine not in PAUSE:
         raise InternalError(f"no thread pool for {machine}", "runtime")
-    names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], sigprocmask=SIGPROCMASK[machine])
+    names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], sigprocmask=SIGPROCMASK[machine],
+                 setaffinity=SETAFFINITY[machine], getaffinity=GETAFFINITY[machine])
     return TEXT.format(**names)
 
 
@@ -43,6 +48,7 @@ _OFFSETS = dict(
     workers=WORKERS, spin=SPIN, wake_ns=WAKE_NS, wakes=SPIN_WAKES, least_ns=LEAST_SPIN_NS, most_ns=MOST_SPIN_NS,
     least_wake_ns=LEAST_WAKE_NS, most_wake_ns=MOST_WAKE_NS,
     ticket=TICKET, sequence=SEQUENCE, sleepers=SLEEPERS, function=FUNCTION, frame=FRAME, context=CONTEXT,
+    caller_cpu=CALLER_CPU, mask_words=MASK_WORDS, mask_bytes=8 * MASK_WORDS,
     tiles=TILES, next=NEXT, left=LEFT, waiting=WAITING, max_workers=MAX_WORKERS, wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE,
     ctx_pool=OFFSETS["pool"], ctx_threads=OFFSETS["threads"], ctx_scratch=OFFSETS["scratch"],
     ctx_scratch_bytes=OFFSETS["scratch_bytes"], ctx_cancel=OFFSETS["cancel"])
@@ -52,6 +58,7 @@ declare void @{pause_type}
 declare i64 @syscall(i64, ...)
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
+declare i32 @sched_getcpu()
 declare i32 @clock_gettime(i32, ptr)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.smax.i64(i64, i64)
@@ -137,6 +144,9 @@ entry:
   %sequence = add i64 %sequence.old, 4294967296
   %places = shl i64 %want, 16
   %ticket = or i64 %sequence, %places
+  %cpu = call i32 @sched_getcpu()
+  %cpu.at = getelementptr i8, ptr %pool, i64 {caller_cpu}
+  store atomic i32 %cpu, ptr %cpu.at monotonic, align 4
   %was = atomicrmw xchg ptr %ticket.at, i64 %ticket seq_cst
   %scratch.at = getelementptr i8, ptr %ctx, i64 {ctx_scratch}
   %scratch = load ptr, ptr %scratch.at
@@ -309,8 +319,35 @@ end:
   ret void
 }}
 
+; Before a worker sleeps: forbid it the CPU that its caller keeps busy, where a scheduler that packs threads would wake it to no use.
+; Returns the bytes of the mask that was in force, which is left in `mask`; not above 0 when there was none to change.
+define internal i64 @avoid_cpu_of_caller(ptr %pool, ptr %mask) nounwind {{
+entry:
+  %bytes = call i64 (i64, ...) @syscall(i64 {getaffinity}, i64 0, i64 {mask_bytes}, ptr %mask)
+  %got = icmp sgt i64 %bytes, 0
+  br i1 %got, label %clear, label %end
+clear:
+  %caller.at = getelementptr i8, ptr %pool, i64 {caller_cpu}
+  %cpu = load atomic i32, ptr %caller.at monotonic, align 4
+  %index = lshr i32 %cpu, 6
+  %bit = and i32 %cpu, 63
+  %bit.64 = zext i32 %bit to i64
+  %one = shl i64 1, %bit.64
+  %others = xor i64 %one, -1
+  %word.at = getelementptr i64, ptr %mask, i32 %index
+  %word = load i64, ptr %word.at
+  %without = and i64 %word, %others
+  store i64 %without, ptr %word.at
+  %r = call i64 (i64, ...) @syscall(i64 {setaffinity}, i64 0, i64 %bytes, ptr %mask)
+  store i64 %word, ptr %word.at
+  br label %end
+end:
+  ret i64 %bytes
+}}
+
 define internal ptr @worker(ptr %pool) nounwind {{
 entry:
+  %mask = alloca [{mask_words} x i64]
   %ticket.at = getelementptr i8, ptr %pool, i64 {ticket}
   %sleepers.at = getelementptr i8, ptr %pool, i64 {sleepers}
   %sequence.at = getelementptr i8, ptr %pool, i64 {sequence}
@@ -336,7 +373,9 @@ pause:
   br i1 %patient, label %look, label %sleep
 sleep:
   %s = atomicrmw add ptr %sleepers.at, i32 1 seq_cst
+  %mask.bytes = call i64 @avoid_cpu_of_caller(ptr %pool, ptr %mask)
   %f = call i64 (i64, ...) @syscall(i64 {futex}, ptr %sequence.at, i64 {wait}, i64 %seen, ptr null, ptr null, i64 0)
+  %free = call i64 (i64, ...) @syscall(i64 {setaffinity}, i64 0, i64 %mask.bytes, ptr %mask)
   %a = atomicrmw sub ptr %sleepers.at, i32 1 seq_cst
   br label %rest
 fresh:
