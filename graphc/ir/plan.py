@@ -44,6 +44,12 @@ class Place:
         """A dense row-major array that starts its buffer."""
         return self.offset == 0 and self.view.is_contiguous
 
+    def same_memory(self, other: "Place") -> bool:
+        """Whether both are the same elements; two buffers with one slot of state, say, are one piece of memory."""
+        mine, theirs = self.buffer, other.buffer
+        one = mine is theirs or mine.space == theirs.space in ("input", "state", "output", "argument", "result") and mine.slot == theirs.slot
+        return one and self.offset == other.offset and self.view == other.view
+
     @staticmethod
     def dense(value: Value, buffer: Buffer, order: tuple[int, ...] | None = None) -> "Place":
         t = value.type

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PlainSchedule:
-    """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row."""
+    """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row.
+
+    aliased: the result lies where the first operand lies, so that only what differs is written.
+    """
     tile: int = 1
     serial: bool = True
     lanes: int = 1
     inplace: tuple[tuple[int, int], ...] = ()
+    aliased: bool = False
 
     def __str__(self) -> str:
-        return f"rows(tile {self.tile}, x{self.lanes}{', serial' if self.serial else ''})"
+        return f"rows(tile {self.tile}, x{self.lanes}{', serial' if self.serial else ''}{', in place' if self.aliased else ''})"

@@ -9,6 +9,7 @@ import numpy as np
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.plan import Buffer, Place, Plan, Region
 from graphc.ir.scan_layout import scan_layout
+from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.target import Target
 from graphc.passes.schedule import schedule_node, scratch_bytes
 from graphc.passes.storage import ALIGNMENT, Constants, Order, Stored, assign_storage
@@ -42,6 +43,7 @@ class Planner:
                 where = plan.scratch if getattr(schedule, "prepacked", None) is None else plan.packed
                 where[node] = Buffer("arena", scratch_bytes(node, schedule))
         plan.arena_bytes = assign_offsets(_intervals(plan, stored))
+        stored.schedules.update(_aliased(stored))
         return plan
 
     def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Buffer | None], fixed_from: int | None = None) -> Plan:
@@ -122,6 +124,12 @@ def _temporaries(plan: Plan, node: Node) -> list[Buffer]:
     region = plan.regions.get(node)
     own = [region.arena, *region.loop, *region.packed.values()] if region else []
     return own + [plan.scratch[node]] if node in plan.scratch else own
+
+
+def _aliased(stored: Stored) -> dict[Node, PlainSchedule]:
+    """The schedules of updates whose result came to lie where their first operand lies."""
+    return {node: replace(s, aliased=True) for node, s in stored.schedules.items()
+            if isinstance(s, PlainSchedule) and s.inplace and stored.places[node.outputs[0]].same_memory(stored.places[node.inputs[0]])}
 
 
 def _donor(stored: Stored, node: Node, output: int, position: int, last_use: Mapping[Buffer, int]) -> Buffer | None:

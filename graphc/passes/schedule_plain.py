@@ -4,11 +4,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.ir.graph import Node
+from graphc.ir.ops import index, shape
 from graphc.ir.rows import rows_of
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 
+UPDATES = (index.ScatterAdd, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)     # the first operand, changed in places
 ELEMENT_NS = 0.8                    # one element of a scalar loop
 TILE_NS = 25_000                    # work in one tile
 SERIAL_NS = 15_000                  # less work than this is not worth waking other threads
@@ -21,4 +23,5 @@ def plain_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]
     lanes = target.lanes(itemsize) if rows.vector else 1
     row_ns = max(ELEMENT_NS * rows.repeat * -(-rows.lane // lanes), 1.0)
     serial = row_ns * rows.count < SERIAL_NS
-    return PlainSchedule(max(1, int(TILE_NS / row_ns)), serial, lanes)
+    inplace = ((0, 0),) if type(node.op) in UPDATES and ins[0] == outs[0] else ()
+    return PlainSchedule(max(1, int(TILE_NS / row_ns)), serial, lanes, inplace)

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from graphc.ir.builder import Builder
 from graphc.ir.plan import Buffer
 from graphc.ir.target import AVX2
-from graphc.ir.types import f32
+from graphc.ir.types import f32, i64
 from graphc.passes.plan_memory import assign_offsets, plan_memory
 from graphc.passes.storage import Constants
 
@@ -88,3 +88,27 @@ def test_state_is_updated_in_place_when_nothing_comes_after(reader_after, checke
     copies = [n for n in plan.graph.nodes if n.op.name == "copy"]
     assert len(copies) == (reader_after or checked_after)
     assert str(plan.places[plan.graph.updates[0]].buffer) == "state[0]"
+
+
+@pytest.mark.parametrize("read_later", [False, True])
+def test_an_update_of_a_slice_runs_in_place_at_the_last_use(read_later):
+    b = Builder("g")
+    x, row, at = b.input("x", f32[1000, 8]), b.input("row", f32[1, 8]), b.input("at", i64[()])
+    big = b.exp(x)
+    zero = b.constant(np.int64(0))
+    new = b.dynamic_update_slice(big, row, at, zero)
+    outputs = [b.sum(b.mul(new, new), axes=(0,))] + ([b.sum(big, axes=(0,))] if read_later else [])
+    plan = plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2, Constants())
+    node = next(n for n in plan.graph.nodes if n.op.name == "dynamic_update_slice")
+    assert plan.schedules[node].aliased == (not read_later)
+    assert (plan.places[node.outputs[0]] == plan.places[node.inputs[0]]) == (not read_later)
+
+
+def test_a_slice_of_the_state_is_updated_where_it_lies():
+    b = Builder("cache")
+    cache, row, at = b.state_input("cache", f32[100, 8]), b.input("row", f32[1, 8]), b.input("at", i64[()])
+    new = b.dynamic_update_slice(cache, row, at, b.constant(np.int64(0)))
+    b.update(cache, new)
+    plan = plan_memory(b.finish([b.sum(new, axes=(0,))]), AVX2, Constants())
+    node = next(n for n in plan.graph.nodes if n.op.name == "dynamic_update_slice")
+    assert plan.schedules[node].aliased and not any(n.op.name == "copy" for n in plan.graph.nodes)

@@ -79,7 +79,8 @@ def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target)
                 f.store(y, column(y, j, i), total, mask)
             over_lanes(f, lo, hi, s.lanes, add)
 
-        nested(f, (y.shape[axis],), copy_row)
+        if not s.aliased:
+            nested(f, (y.shape[axis],), copy_row)
         nested(f, idx.shape, add_row)
     return f
 
@@ -94,9 +95,10 @@ def _scatter_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: T
     if 0 in y.shape:
         return f
     with rows(f, without(y.shape, axis), s) as at:
-        with f.loop(0, y.shape[axis]) as loop:
-            full = put(at, axis, loop.index)
-            f.store(y, full, f.load(base, full))
+        if not s.aliased:
+            with f.loop(0, y.shape[axis]) as loop:
+                full = put(at, axis, loop.index)
+                f.store(y, full, f.load(base, full))
         with f.loop(0, idx.shape[axis]) as loop:
             source = put(at, axis, loop.index)
             full = put(at, axis, f.check_index(f.load(idx, source), y.shape[axis], number))

@@ -122,7 +122,8 @@ def _dynamic_update_slice(name: str, node: Node, ins, outs, s: PlainSchedule, ta
     if 0 in y.shape:
         return f
     corner = _corner(f, starts, x.shape, update.shape)
-    _copy(f, x, y, s)
+    if not s.aliased:
+        _copy(f, x, y, s)
     if 0 not in update.shape:
         _copy(f, update, y.view_at(corner, update.shape, y.strides), s)
     return f
