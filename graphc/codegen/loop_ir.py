@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from graphc.codegen.index import Ix, Sym
+from graphc.errors import InternalError
 from graphc.ir.types import DType
 
 
@@ -83,17 +84,19 @@ class View:
     def at(self, index: list[Ix]) -> Ix:
         """The element offset in the root of the element at `index`."""
         offset = self.start
-        for ix, stride in zip(index, self.strides, strict=True):
+        for ix, stride in zip(index, self.strides):
             offset = offset + ix * stride
         return offset
 
     def view_at(self, index: list[Ix | int], shape: tuple[int, ...] | None = None, strides: tuple[int, ...] | None = None) -> "View":
         """The view that starts at `index`; shape and strides default to this view's own. Nothing is copied."""
+        shape, strides = tuple(self.shape if shape is None else shape), tuple(self.strides if strides is None else strides)
+        if len(index) != len(self.shape) or len(shape) != len(strides):
+            raise InternalError(f"view_at({index}, {shape}, {strides}) of {self.name} with shape {self.shape}: ranks differ", "loops")
         start = self.start
-        for ix, stride in zip(index, self.strides, strict=True):
+        for ix, stride in zip(index, self.strides):
             start = start + ix * stride
-        return View(self.root, tuple(self.shape if shape is None else shape),
-                    tuple(self.strides if strides is None else strides), start)
+        return View(self.root, shape, strides, start)
 
     def span(self) -> tuple[int, int]:
         """Least and greatest element offset from `start` that the shape reaches; (0, -1) when the view is empty."""

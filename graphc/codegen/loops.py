@@ -228,12 +228,13 @@ class Function(Arithmetic, Indices):
         """Runs another function: views for its view parameters, indices for its integer parameters, each kind in order."""
         views = tuple(a for a in arguments if isinstance(a, View))
         ints = tuple(as_ix(a) for a in arguments if not isinstance(a, View))
-        for given, wanted in zip(views, callee.views, strict=True):
+        if len(views) != len(callee.views) or len(ints) != len(callee.params):
+            raise InternalError(f"{callee.name} takes {len(callee.views)} views and {len(callee.params)} integers, the call gives "
+                                f"{len(views)} and {len(ints)}", "loops")
+        for given, wanted in zip(views, callee.views):
             if given.dtype is not wanted.dtype or len(given.shape) != len(wanted.shape) or not _strides_fit(given, wanted):
                 raise InternalError(f"call of {callee.name}: {given.name} {given.dtype}{given.shape}/{given.strides} given for "
                                     f"{wanted.name} {wanted.dtype}{wanted.shape}/{wanted.strides}", "loops")
-        if len(ints) != len(callee.params):
-            raise InternalError(f"call of {callee.name} with {len(ints)} of {len(callee.params)} integers", "loops")
         self.written.update(g.root for g, w in zip(views, callee.views) if w.root in callee.written)
         self.block.append(Call(callee, views, ints))
 

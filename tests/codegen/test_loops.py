@@ -281,3 +281,22 @@ def test_misuse_of_the_builder_is_an_internal_error():
             L.next(f.const(0, i32))
     with pytest.raises(InternalError, match="not affine"):
         f.param("a") * f.param("b")
+    with pytest.raises(InternalError, match="ranks differ"):
+        x.view_at([0], shape=(2, 2))
+    with pytest.raises(InternalError, match="1 indices for x|2 indices for x of 1"):
+        f.load(x, [0, 0])
+    g = Function("callee")
+    g.view("block", f32, (4,), (2,))
+    with pytest.raises(InternalError, match="call of callee: x f32"):
+        f.call(g, [x])
+    with pytest.raises(InternalError, match="takes 1 views and 0 integers, the call gives 0 and 1"):
+        f.call(g, [3])
+    with pytest.raises(InternalError, match="needs its condition"):
+        with f.while_(4):
+            pass
+    with pytest.raises(InternalError, match="else_ stands directly after if_"):
+        with f.else_():
+            pass
+    with pytest.raises(InternalError, match="cannot be built"):
+        with f.loop(0, f.param("m", 0, 9), unroll=True):
+            pass
