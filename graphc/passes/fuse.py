@@ -180,12 +180,24 @@ class Fusion:
         if not isinstance(node.op, POINTWISE):
             return None
         for c in [s for s in sources if s.kind == "contraction"]:
-            why = self._distance(c, sources) or self._nest_is_better(c, node) or self._epilogue_refusal(c, node)
+            feeders = [s for s in sources if self._feeds_only(s, c, node)]
+            why = self._distance(c, sources) or self._nest_is_better(c, node) or self._epilogue_refusal(c, node, feeders)
             if not why:
+                for s in feeders:
+                    c.nodes[1:1] = s.nodes
+                    c.flops += s.flops
+                    self._absorb(c, s)
                 self._add(c, node, sources)
                 return c
             self._refuse(c, node, why)
         return None
+
+    def _feeds_only(self, s: Cluster, c: Cluster, node: Node) -> bool:
+        """Whether the nest `s` is elementwise, of the shape of the contraction `c`, and made for the node alone: then it goes along."""
+        inside, shape = {*s.nodes, node}, c.nodes[0].outputs[0].type.shape
+        return (s.kind == "nest" and not s.before & c.mask and not c.before & s.mask and len(s.nodes) + len(c.nodes) < self.max_nodes
+                and all(isinstance(n.op, POINTWISE) and n.outputs[0].type.shape == shape and n.outputs[0] not in self.results
+                        and all(u in inside for u in self.users[n.outputs[0]]) for n in s.nodes))
 
     def _nest_is_better(self, c: Cluster, node: Node) -> str:
         """An operand stays in memory for the reduction of a nest anyway, and only nests read the result: they can make it themselves."""
@@ -196,16 +208,18 @@ class Fusion:
             return "nests that read the operand can compute it themselves"
         return ""
 
-    def _epilogue_refusal(self, c: Cluster, node: Node) -> str:
+    def _epilogue_refusal(self, c: Cluster, node: Node, feeders: list[Cluster]) -> str:
         product = c.nodes[0].outputs[0]
         if node.outputs[0].type.shape != product.type.shape:
             return "an epilogue keeps the shape of the contraction"
         space = c.space.copy()
+        members = [n for s in feeders for n in s.nodes] + [node]
         try:
-            self._extend(space, node)
+            for n in members:
+                self._extend(space, n)
         except Misfit as error:
             return str(error)
-        if space.maps[node.outputs[0]] != space.maps[product] or len(space.extents) != len(c.space.extents):
+        if any(space.maps[n.outputs[0]] != space.maps[product] for n in members) or len(space.extents) != len(c.space.extents):
             return "an epilogue keeps the axes of the contraction"
         c.space = space
         return ""

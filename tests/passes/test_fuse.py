@@ -244,3 +244,11 @@ def test_a_product_with_another_reader_stays():
     product = b.matmul(x, w)
     graph = b.finish([b.add(b.transpose(product, perm=(1, 0)), product)])
     assert TurnProducts().run(graph) is graph
+
+
+def test_what_only_feeds_an_epilogue_goes_along():
+    """The decayed moment of an optimizer, and the gradient that is added to it."""
+    b = Builder()
+    x, g, m = inputs(b, (M, 32), (32, N), (M, N))
+    old = b.mul(m, 0.9)
+    assert summary(fused(b, b.add(old, b.mul(b.matmul(x, g), 0.1)))) == ["matmul+mul+mul+add"]
