@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from graphc.codegen.abi import MAIN, RETURN_CANCELLED, RETURN_OK, read_failure
 from graphc.codegen.host import lacking
 from graphc.codegen.jit import load_object
-from graphc.errors import GraphError, InternalError
+from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.target import Target
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
@@ -54,13 +54,14 @@ class Executable:
     state:   C-contiguous arrays whose data are the state table; kept alive, read and written in place.
     lock:    held during each call when given; share it between all executables of one state.
     on_failure(node, index): gives the exception to raise when a kernel reports a bad index.
+    locate(): the user's line, for errors about arguments.
     """
 
     def __init__(self, program: Program, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None,
-                 on_failure: Callable[[int, int], Exception] | None = None):
+                 on_failure: Callable[[int, int], Exception] | None = None, locate: Callable[[], Loc | None] = lambda: None):
         self.program, self.signature, self.lock = program, program.signature, lock
         self.threads = threads or default_threads()
-        self._on_failure = on_failure or _unexplained
+        self._on_failure, self._locate = on_failure or _unexplained, locate
         _check_target(program.target)
         self._loaded = load_object(program.object_code)
         self._main = self._loaded.address(MAIN)
@@ -80,13 +81,20 @@ class Executable:
 
     def slow(self, *args, out=None, **named):
         """The call in Python: converts arguments (`bind_arguments`), takes `out=` (`bind_outputs`), names and words every mistake."""
-        inputs = bind_arguments(self.signature, args, named)
-        if out is None:
-            outputs = [np.empty(spec.type.shape, spec.type.dtype.np) for spec in self.signature.outputs]
-        else:
-            outputs, inputs = bind_outputs(self.signature, out, inputs)
+        try:
+            inputs, outputs = self._bound(args, out, named)
+        except GraphError as error:
+            raise error.at(self._locate()) from None
         self.run(inputs, outputs)
         return self.signature.pack(outputs) if out is None else out
+
+    def _bound(self, args: tuple, out, named: Mapping) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Inputs and outputs as the native code takes them."""
+        inputs = bind_arguments(self.signature, args, named)
+        if out is None:
+            return inputs, [np.empty(spec.type.shape, spec.type.dtype.np) for spec in self.signature.outputs]
+        outputs, inputs = bind_outputs(self.signature, out, inputs)
+        return inputs, outputs
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int | None = None) -> None:
         """Run on arrays that already have exactly the dtypes and shapes of the signature and are C-contiguous; not checked."""

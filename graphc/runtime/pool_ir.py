@@ -13,7 +13,7 @@ from graphc.codegen.abi import OFFSETS
 from graphc.errors import InternalError
 
 # Offsets in the pool's memory; what is written by different threads lies on different cache lines.
-LOCK, WORKERS, SPIN, WAKE_NS = 0, 8, 16, 24
+LOCK, WORKERS, SPIN, WAKE_NS, BORN = 0, 8, 16, 24, 32
 TICKET, SEQUENCE, SLEEPERS = 64, 68, 72
 FUNCTION, FRAME, CONTEXT, TILES = 128, 136, 144, 152
 CALLER_CPU = 160
@@ -48,7 +48,7 @@ _OFFSETS = dict(
     workers=WORKERS, spin=SPIN, wake_ns=WAKE_NS, wakes=SPIN_WAKES, least_ns=LEAST_SPIN_NS, most_ns=MOST_SPIN_NS,
     least_wake_ns=LEAST_WAKE_NS, most_wake_ns=MOST_WAKE_NS,
     ticket=TICKET, sequence=SEQUENCE, sleepers=SLEEPERS, function=FUNCTION, frame=FRAME, context=CONTEXT,
-    caller_cpu=CALLER_CPU, mask_words=MASK_WORDS, mask_bytes=8 * MASK_WORDS,
+    born=BORN, caller_cpu=CALLER_CPU, mask_words=MASK_WORDS, mask_bytes=8 * MASK_WORDS,
     tiles=TILES, next=NEXT, left=LEFT, waiting=WAITING, max_workers=MAX_WORKERS, wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE,
     ctx_pool=OFFSETS["pool"], ctx_threads=OFFSETS["threads"], ctx_scratch=OFFSETS["scratch"],
     ctx_scratch_bytes=OFFSETS["scratch_bytes"], ctx_cancel=OFFSETS["cancel"])
@@ -319,35 +319,76 @@ end:
   ret void
 }}
 
-; Before a worker sleeps: forbid it the CPU that its caller keeps busy, where a scheduler that packs threads would wake it to no use.
-; Returns the bytes of the mask that was in force, which is left in `mask`; not above 0 when there was none to change.
-define internal i64 @avoid_cpu_of_caller(ptr %pool, ptr %mask) nounwind {{
+; Before worker k sleeps: bind it to its share of the CPUs other than the caller's. A scheduler that packs threads would wake it where the
+; caller or another worker runs, to no use; here each wakes on CPUs of its own, and is free again when it is awake. Nobody waits for a worker
+; that has not joined, so a share that others keep busy costs a helper, not time.
+; Returns the bytes of the mask that was in force, which is left in `mask`; not above 0 when it could not be read.
+define internal i64 @take_share(ptr %pool, ptr %mask, i64 %k) nounwind {{
 entry:
+  %share = alloca [{mask_words} x i64]
   %bytes = call i64 (i64, ...) @syscall(i64 {getaffinity}, i64 0, i64 {mask_bytes}, ptr %mask)
   %got = icmp sgt i64 %bytes, 0
-  br i1 %got, label %clear, label %end
-clear:
+  br i1 %got, label %start, label %end
+start:
   %caller.at = getelementptr i8, ptr %pool, i64 {caller_cpu}
-  %cpu = load atomic i32, ptr %caller.at monotonic, align 4
-  %index = lshr i32 %cpu, 6
-  %bit = and i32 %cpu, 63
-  %bit.64 = zext i32 %bit to i64
-  %one = shl i64 1, %bit.64
-  %others = xor i64 %one, -1
-  %word.at = getelementptr i64, ptr %mask, i32 %index
-  %word = load i64, ptr %word.at
-  %without = and i64 %word, %others
-  store i64 %without, ptr %word.at
-  %r = call i64 (i64, ...) @syscall(i64 {setaffinity}, i64 0, i64 %bytes, ptr %mask)
-  store i64 %word, ptr %word.at
+  %caller.32 = load atomic i32, ptr %caller.at monotonic, align 4
+  %caller = sext i32 %caller.32 to i64
+  %workers.at = getelementptr i8, ptr %pool, i64 {workers}
+  %workers = load atomic i64, ptr %workers.at monotonic, align 8
+  %total = call i64 @mark_share(ptr %mask, i64 %bytes, i64 %caller, ptr %share, i64 1, i64 0)
+  %parts = call i64 @llvm.smin.i64(i64 %workers, i64 %total)
+  %any = icmp sgt i64 %parts, 0
+  br i1 %any, label %bind, label %end
+bind:
+  %part = urem i64 %k, %parts
+  %again = call i64 @mark_share(ptr %mask, i64 %bytes, i64 %caller, ptr %share, i64 %parts, i64 %part)
+  %r = call i64 (i64, ...) @syscall(i64 {setaffinity}, i64 0, i64 %bytes, ptr %share)
   br label %end
 end:
   ret i64 %bytes
 }}
 
+; Marks in `share` every `parts`-th CPU of `mask`, `part` being the first, the caller's CPU left out; returns how many there are to share.
+define internal i64 @mark_share(ptr %mask, i64 %bytes, i64 %caller, ptr %share, i64 %parts, i64 %part) nounwind {{
+entry:
+  %cpus = shl i64 %bytes, 3
+  br label %loop
+loop:
+  %cpu = phi i64 [ 0, %entry ], [ %cpu.next, %loop ]
+  %rank = phi i64 [ 0, %entry ], [ %rank.next, %loop ]
+  %index = lshr i64 %cpu, 6
+  %bit = and i64 %cpu, 63
+  %mask.at = getelementptr i64, ptr %mask, i64 %index
+  %allowed = load i64, ptr %mask.at
+  %shifted = lshr i64 %allowed, %bit
+  %odd = trunc i64 %shifted to i1
+  %other = icmp ne i64 %cpu, %caller
+  %counts = and i1 %odd, %other
+  %turn = urem i64 %rank, %parts
+  %due = icmp eq i64 %turn, %part
+  %mine = and i1 %counts, %due
+  %mine.64 = zext i1 %mine to i64
+  %flag = shl i64 %mine.64, %bit
+  %share.at = getelementptr i64, ptr %share, i64 %index
+  %first = icmp eq i64 %bit, 0
+  %old = load i64, ptr %share.at
+  %so.far = select i1 %first, i64 0, i64 %old
+  %new = or i64 %so.far, %flag
+  store i64 %new, ptr %share.at
+  %step = zext i1 %counts to i64
+  %rank.next = add i64 %rank, %step
+  %cpu.next = add i64 %cpu, 1
+  %more = icmp slt i64 %cpu.next, %cpus
+  br i1 %more, label %loop, label %end
+end:
+  ret i64 %rank.next
+}}
+
 define internal ptr @worker(ptr %pool) nounwind {{
 entry:
   %mask = alloca [{mask_words} x i64]
+  %born.at = getelementptr i8, ptr %pool, i64 {born}
+  %k.self = atomicrmw add ptr %born.at, i64 1 monotonic
   %ticket.at = getelementptr i8, ptr %pool, i64 {ticket}
   %sleepers.at = getelementptr i8, ptr %pool, i64 {sleepers}
   %sequence.at = getelementptr i8, ptr %pool, i64 {sequence}
@@ -373,7 +414,7 @@ pause:
   br i1 %patient, label %look, label %sleep
 sleep:
   %s = atomicrmw add ptr %sleepers.at, i32 1 seq_cst
-  %mask.bytes = call i64 @avoid_cpu_of_caller(ptr %pool, ptr %mask)
+  %mask.bytes = call i64 @take_share(ptr %pool, ptr %mask, i64 %k.self)
   %f = call i64 (i64, ...) @syscall(i64 {futex}, ptr %sequence.at, i64 {wait}, i64 %seen, ptr null, ptr null, i64 0)
   %free = call i64 (i64, ...) @syscall(i64 {setaffinity}, i64 0, i64 %mask.bytes, ptr %mask)
   %a = atomicrmw sub ptr %sleepers.at, i32 1 seq_cst

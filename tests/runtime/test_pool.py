@@ -9,8 +9,9 @@ import time
 import numpy as np
 import pytest
 
+from graphc.ir.types import i32
 from graphc.runtime.pool import cgroup_cpus, default_threads, pool
-from native_programs import DISPATCH, executable, tiles
+from native_programs import DISPATCH, executable, load_field, load_pointer, tiles
 
 COUNT = 97
 
@@ -164,3 +165,47 @@ def test_cgroup_quota(tmp_path, own, files, cpus):
         path.write_text(text + "\n")
     (tmp_path / "own").write_text(own)
     assert cgroup_cpus(tmp_path / "mount", tmp_path / "own") == cpus
+
+
+SEEN = f"""
+declare i32 @sched_getcpu()
+define internal void @tile(ptr %ctx, ptr %frame, i64 %t, ptr %scratch) nounwind {{
+{load_pointer("y", "outputs", 0)}
+  br label %spin
+spin:
+  %i = phi i64 [ 0, %0 ], [ %j, %spin ]
+  store volatile i64 %t, ptr %scratch
+  %j = add i64 %i, 1
+  %more = icmp slt i64 %j, 100000
+  br i1 %more, label %spin, label %end
+end:
+  %cpu = call i32 @sched_getcpu()
+  %y.at = getelementptr i32, ptr %y, i64 %t
+  store i32 %cpu, ptr %y.at
+  ret void
+}}
+define i32 @gc_main(ptr %ctx) nounwind {{
+{load_field("parallel", "parallel")}
+  call void %parallel(ptr %ctx, ptr @tile, ptr null, i64 256)
+  ret i32 0
+}}
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
+def test_woken_workers_run_beside_their_caller():
+    """Workers that slept help on other CPUs, also where the scheduler packs threads; some of the calls find the machine busy."""
+    exe, most = executable(SEEN, {}, {"y": i32[256]}, "array", threads=4, scratch_bytes=8), 0
+    for _ in range(40):
+        time.sleep(0.005)
+        most = max(most, len(np.unique(exe.call())))
+    assert most > 1
+
+
+def test_awake_workers_may_run_everywhere(x):
+    """The binding of a worker lasts only while it sleeps; the caller's own affinity is never touched."""
+    before = os.sched_getaffinity(0)
+    run_tiles(tiles(COUNT, 4, 5000), x)
+    time.sleep(0.01)
+    run_tiles(tiles(COUNT, 4, 5000), x)
+    assert os.sched_getaffinity(0) == before
