@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.checkpoint import load_arrays
-from graphc.compiler import Compilation, Compiled
+from graphc.compiler import Compilation, Compiled, compiled
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
@@ -20,7 +20,6 @@ from graphc.ir.types import TensorType, as_dim, dtype_of
 from graphc.memory import Memory, human
 from graphc.nn.module import Module
 from graphc.nn.network import entries, trace_network
-from graphc.runtime.entry import callable_class
 from graphc.state import State
 from graphc.train import Model
 
@@ -37,6 +36,8 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
     `training`: trace a network in training mode. `threads`: exactly so many take part in a call; 0: as many as the process may use.
     Raises GraphError for what does not fit, with the user's line.
     """
+    if not isinstance(threads, int) or threads < 0:
+        raise GraphError(f"threads must be an int >= 0 (0: as many as the process may use), got {threads!r}", user_loc())
     function, owner, sizes = _declared(f, training, seed, state, bindings)
     graph = bind_graph(function.graph, sizes)
     if graph.dim_names:
@@ -164,6 +165,4 @@ def _state(function: GraphFunction, seed: int | None, state) -> State | None:
 
 def _compiled(graph: Graph, function: GraphFunction, owner: State | None, threads: int) -> Compiled:
     arrays = [owner.array(entry) for entry in entries(function)] if owner else []
-    compiled = Compiled(graph, threads, arrays, owner.lock if owner else None)
-    compiled.__class__ = callable_class(Compiled, compiled.run)
-    return compiled
+    return compiled(graph, threads, arrays, owner.lock if owner else None)

@@ -5,7 +5,6 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from time import perf_counter
 
 import numpy as np
@@ -18,10 +17,13 @@ from graphc.codegen.loop_verify import verify as verify_loops
 from graphc.codegen.program import LoopProgram, build_program
 from graphc.codegen.scratch_layout import callers_first
 from graphc.config import Config, config
-from graphc.errors import GraphError, InternalError, Loc
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError, Loc
 from graphc.ir.graph import Graph, Node
+from graphc.ir.parser import parse
 from graphc.ir.plan import Plan
 from graphc.ir.printer import print_graph
+from graphc.ir.schedule_attention import is_whole
 from graphc.ir.target import Target
 from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, verify
 from graphc.memory import Memory
@@ -40,13 +42,14 @@ from graphc.passes.pipeline import Pipeline
 from graphc.passes.plan_memory import plan_memory
 from graphc.passes.storage import Constants
 from graphc.passes.turn_products import TurnProducts
+from graphc.runtime.entry import callable_class
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.lock import StateLock
 from graphc.runtime.signature import ArraySpec, Signature
 
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
-    Decompose(),                        # before the rest: composites hide equal and constant parts
+    Decompose(is_whole),                # before the rest: composites hide equal and constant parts
     Canonicalize(),                     # before folding and cse: one form of equal things
     FoldConstants(),
     EliminateCommonSubexpressions(),    # after canonicalize: forward and backward meet in the same form
@@ -173,7 +176,7 @@ class Compiled:
         built = self.compilation.built
         self.memory = built.memory
         self.executable = Executable(built.program, threads or self.compilation.config.threads, state, lock,
-                                     lambda node, index: built.failures[node].error(index))
+                                     lambda node, index: built.failures[node].error(index), user_loc)
         self.run = self.executable.call
 
     def __call__(self, *args, **kwargs):
@@ -190,7 +193,14 @@ class Compiled:
     def __reduce__(self):
         if self.graph.state:
             raise GraphError(f"{self.graph.name} is bound to a training state; save that with step.save(path)")
-        return Compiled, (self.graph, self.executable.threads)
+        return compiled, (print_graph(self.graph), self.executable.threads)
+
+
+def compiled(graph: Graph | str, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None) -> Compiled:
+    """Native code of a graph, or of its text; the object itself is the native entry, so that a call costs no Python."""
+    made = Compiled(parse(graph) if isinstance(graph, str) else graph, threads, state, lock)
+    made.__class__ = callable_class(Compiled, made.run)
+    return made
 
 
 def signature(graph: Graph) -> Signature:

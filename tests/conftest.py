@@ -1,0 +1,43 @@
+"""What holds for the whole suite: every native call of a test gives the same bits with 1, 2, 3 and 4 threads, state included."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphc.runtime.executable import Executable
+
+THREADS = (1, 2, 3, 4)
+EXEMPT = ("tests/runtime/", "tests/docs/")      # they count calls, threads and signals, or measure
+
+
+@pytest.fixture(autouse=True)
+def same_bits_for_any_number_of_threads(request, monkeypatch):
+    """Repeats each call that goes through Python with every number of threads and compares outputs and new state.
+
+    The native entry takes over after a few calls; `slow` is what the first ones go through.
+    """
+    if any(part in str(request.node.path) for part in EXEMPT):
+        return
+    once = Executable.run
+
+    def run(self, inputs, outputs, threads=None):
+        before = [a.copy() for a in self._state]
+        once(self, inputs, outputs, threads)
+        after = [a.copy() for a in self._state]
+        for n in THREADS:
+            _restore(self._state, before)
+            others = [np.empty_like(a) for a in outputs]
+            once(self, inputs, others, n)
+            _compare(n, outputs, others)
+            _compare(n, after, self._state)
+    monkeypatch.setattr(Executable, "run", run)
+
+
+def _restore(arrays, values) -> None:
+    for array, value in zip(arrays, values):
+        array[...] = value
+
+
+def _compare(threads: int, expected, actual) -> None:
+    for i, (a, b) in enumerate(zip(expected, actual)):
+        assert a.tobytes() == b.tobytes(), f"with {threads} threads array {i} has other bits"
