@@ -73,6 +73,15 @@ def polynomial(f: Arithmetic, x: Val, square: Val, coefficients: Sequence[float]
     return total
 
 
+def horner(f: Arithmetic, x: Val, coefficients: Sequence[float]) -> Val:
+    """c0 + c1 x + c2 x^2 + … by Horner's rule: best for up to three coefficients."""
+    *rest, last = coefficients
+    total = f.const(last, x.dtype, x.lanes)
+    for c in reversed(rest):
+        total = f.fma(total, x, c)
+    return total
+
+
 def _pair(f: Arithmetic, x: Val, coefficients: Sequence[float]) -> Val:
     first = f.const(coefficients[0], x.dtype, x.lanes)
     return first if len(coefficients) == 1 else f.fma(x, coefficients[1], first)
@@ -142,11 +151,9 @@ def expm1(f: Arithmetic, x: Val) -> Val:
 def sigmoid(f: Arithmetic, x: Val) -> Val:
     """g = 1 / (1 + e^|x|) for negative x, else 1 - g. With e^|x| = 2^n (1 + s) the sum is (1 + 2^n) + 2^n s; what rounding takes from
     the bracket goes to the other term. All is scaled by a small power of two, so that 2^n does not overflow."""
-    y = f.max(f.neg(f.abs(x)), -105.0)
-    shifted = f.fma(y, -1 / LN2, ROUNDER)
-    n = f.sub(shifted, ROUNDER)
-    s = _series(f, f.neg(f.fma(n, LN2_LO, f.fma(n, LN2_HI, y))), EXP)
-    power = f.bitcast(f.add(f.shl(f.bitcast(shifted, i32), 23), SMALL_BITS), f32)
+    r, _, bits = _reduce_ln2(f, f.min(f.abs(x), 105.0))
+    s = _series(f, r, EXP)
+    power = f.bitcast(f.add(f.shl(bits, 23), SMALL_BITS), f32)
     bracket = f.add(power, SMALL)
     lost = f.add(f.sub(power, bracket), SMALL)
     g = f.div(f.const(SMALL, f32, x.lanes), f.add(f.fma(power, s, lost), bracket))
@@ -162,10 +169,15 @@ def tanh(f: Arithmetic, x: Val) -> Val:
     n = f.sub(shifted, ROUNDER)
     r = f.fma(n, -LN2_LO / 2, f.fma(n, -LN2_HI / 2, t))
     square = f.mul(r, r)
-    tanh_r = f.fma(f.mul(r, square), polynomial(f, square, f.mul(square, square), TANH), r)
+    tanh_r = f.fma(f.mul(r, square), horner(f, square, TANH), r)
     power = _power_of_two(f, f.bitcast(shifted, i32))
     top = f.fma(f.add(power, 1.0), tanh_r, f.sub(power, 1.0))
-    return f.copysign(f.div(top, f.add(top, f.fma(tanh_r, -2.0, 2.0))), x)
+    return _with_sign_of(f, f.div(top, f.add(top, f.fma(tanh_r, -2.0, 2.0))), x)
+
+
+def _with_sign_of(f: Arithmetic, positive: Val, x: Val) -> Val:
+    """copysign for a first operand that has no sign: an instruction less."""
+    return f.bitcast(f.or_(f.bitcast(positive, i32), f.and_(f.bitcast(x, i32), SIGN_BIT)), f32)
 
 
 def log(f: Arithmetic, x: Val) -> Val:      # noqa: A001 – the name in the table of functions
@@ -237,7 +249,7 @@ def erf(f: Arithmetic, x: Val) -> Val:
     exponent = f.fma(t, polynomial(f, t, square, ERF_LARGE), t)
     r, _, bits = _reduce_ln2(f, f.neg(exponent))
     large = f.sub(1.0, f.mul(f.add(_series(f, r, EXPM1), 1.0), _power_of_two(f, bits)))
-    return f.copysign(f.select(f.lt(t, ERF_SPLIT), small, large), x)
+    return _with_sign_of(f, f.select(f.lt(t, ERF_SPLIT), small, large), x)
 
 
 def pow(f: Arithmetic, x: Val, y: Val) -> Val:      # noqa: A001 – the name in the table of functions
