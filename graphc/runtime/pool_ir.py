@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from graphc.codegen.abi import OFFSETS
 from graphc.errors import InternalError
+from graphc.runtime.share_ir import MASK_WORDS, share_text
 
 # Offsets in the pool's memory; what is written by different threads lies on different cache lines.
 LOCK, WORKERS, SPIN, WAKE_NS, BORN = 0, 8, 16, 24, 32
@@ -29,9 +30,6 @@ PAUSE = {"x86_64": "llvm.x86.sse2.pause()", "aarch64": "llvm.aarch64.hint(i32 1)
 PAUSE_TYPE = {"x86_64": "llvm.x86.sse2.pause()", "aarch64": "llvm.aarch64.hint(i32)"}
 FUTEX = {"x86_64": 202, "aarch64": 98}
 SIGPROCMASK = {"x86_64": 14, "aarch64": 135}
-SETAFFINITY = {"x86_64": 203, "aarch64": 122}
-GETAFFINITY = {"x86_64": 204, "aarch64": 123}
-MASK_WORDS = 128                # CPUs / 64 that an affinity mask has room for
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
 
 
@@ -39,16 +37,15 @@ def pool_text(machine: str) -> str:
     """LLVM text of gc_parallel, gc_spin and what they call; `machine`: "x86_64" or "aarch64"."""
     if machine not in PAUSE:
         raise InternalError(f"no thread pool for {machine}", "runtime")
-    names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], sigprocmask=SIGPROCMASK[machine],
-                 setaffinity=SETAFFINITY[machine], getaffinity=GETAFFINITY[machine])
-    return TEXT.format(**names)
+    names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], sigprocmask=SIGPROCMASK[machine])
+    return TEXT.format(**names) + share_text(machine, CALLER_CPU, WORKERS)
 
 
 _OFFSETS = dict(
     workers=WORKERS, spin=SPIN, wake_ns=WAKE_NS, wakes=SPIN_WAKES, least_ns=LEAST_SPIN_NS, most_ns=MOST_SPIN_NS,
     least_wake_ns=LEAST_WAKE_NS, most_wake_ns=MOST_WAKE_NS,
     ticket=TICKET, sequence=SEQUENCE, sleepers=SLEEPERS, function=FUNCTION, frame=FRAME, context=CONTEXT,
-    born=BORN, caller_cpu=CALLER_CPU, mask_words=MASK_WORDS, mask_bytes=8 * MASK_WORDS,
+    born=BORN, caller_cpu=CALLER_CPU, mask_words=MASK_WORDS,
     tiles=TILES, next=NEXT, left=LEFT, waiting=WAITING, max_workers=MAX_WORKERS, wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE,
     ctx_pool=OFFSETS["pool"], ctx_threads=OFFSETS["threads"], ctx_scratch=OFFSETS["scratch"],
     ctx_scratch_bytes=OFFSETS["scratch_bytes"], ctx_cancel=OFFSETS["cancel"])
@@ -319,71 +316,6 @@ end:
   ret void
 }}
 
-; Before worker k sleeps: bind it to its share of the CPUs other than the caller's. A scheduler that packs threads would wake it where the
-; caller or another worker runs, to no use; here each wakes on CPUs of its own, and is free again when it is awake. Nobody waits for a worker
-; that has not joined, so a share that others keep busy costs a helper, not time.
-; Returns the bytes of the mask that was in force, which is left in `mask`; not above 0 when it could not be read.
-define internal i64 @take_share(ptr %pool, ptr %mask, i64 %k) nounwind {{
-entry:
-  %share = alloca [{mask_words} x i64]
-  %bytes = call i64 (i64, ...) @syscall(i64 {getaffinity}, i64 0, i64 {mask_bytes}, ptr %mask)
-  %got = icmp sgt i64 %bytes, 0
-  br i1 %got, label %start, label %end
-start:
-  %caller.at = getelementptr i8, ptr %pool, i64 {caller_cpu}
-  %caller.32 = load atomic i32, ptr %caller.at monotonic, align 4
-  %caller = sext i32 %caller.32 to i64
-  %workers.at = getelementptr i8, ptr %pool, i64 {workers}
-  %workers = load atomic i64, ptr %workers.at monotonic, align 8
-  %total = call i64 @mark_share(ptr %mask, i64 %bytes, i64 %caller, ptr %share, i64 1, i64 0)
-  %parts = call i64 @llvm.smin.i64(i64 %workers, i64 %total)
-  %any = icmp sgt i64 %parts, 0
-  br i1 %any, label %bind, label %end
-bind:
-  %part = urem i64 %k, %parts
-  %again = call i64 @mark_share(ptr %mask, i64 %bytes, i64 %caller, ptr %share, i64 %parts, i64 %part)
-  %r = call i64 (i64, ...) @syscall(i64 {setaffinity}, i64 0, i64 %bytes, ptr %share)
-  br label %end
-end:
-  ret i64 %bytes
-}}
-
-; Marks in `share` every `parts`-th CPU of `mask`, `part` being the first, the caller's CPU left out; returns how many there are to share.
-define internal i64 @mark_share(ptr %mask, i64 %bytes, i64 %caller, ptr %share, i64 %parts, i64 %part) nounwind {{
-entry:
-  %cpus = shl i64 %bytes, 3
-  br label %loop
-loop:
-  %cpu = phi i64 [ 0, %entry ], [ %cpu.next, %loop ]
-  %rank = phi i64 [ 0, %entry ], [ %rank.next, %loop ]
-  %index = lshr i64 %cpu, 6
-  %bit = and i64 %cpu, 63
-  %mask.at = getelementptr i64, ptr %mask, i64 %index
-  %allowed = load i64, ptr %mask.at
-  %shifted = lshr i64 %allowed, %bit
-  %odd = trunc i64 %shifted to i1
-  %other = icmp ne i64 %cpu, %caller
-  %counts = and i1 %odd, %other
-  %turn = urem i64 %rank, %parts
-  %due = icmp eq i64 %turn, %part
-  %mine = and i1 %counts, %due
-  %mine.64 = zext i1 %mine to i64
-  %flag = shl i64 %mine.64, %bit
-  %share.at = getelementptr i64, ptr %share, i64 %index
-  %first = icmp eq i64 %bit, 0
-  %old = load i64, ptr %share.at
-  %so.far = select i1 %first, i64 0, i64 %old
-  %new = or i64 %so.far, %flag
-  store i64 %new, ptr %share.at
-  %step = zext i1 %counts to i64
-  %rank.next = add i64 %rank, %step
-  %cpu.next = add i64 %cpu, 1
-  %more = icmp slt i64 %cpu.next, %cpus
-  br i1 %more, label %loop, label %end
-end:
-  ret i64 %rank.next
-}}
-
 define internal ptr @worker(ptr %pool) nounwind {{
 entry:
   %mask = alloca [{mask_words} x i64]
@@ -416,7 +348,7 @@ sleep:
   %s = atomicrmw add ptr %sleepers.at, i32 1 seq_cst
   %mask.bytes = call i64 @take_share(ptr %pool, ptr %mask, i64 %k.self)
   %f = call i64 (i64, ...) @syscall(i64 {futex}, ptr %sequence.at, i64 {wait}, i64 %seen, ptr null, ptr null, i64 0)
-  %free = call i64 (i64, ...) @syscall(i64 {setaffinity}, i64 0, i64 %mask.bytes, ptr %mask)
+  call void @leave_share(ptr %mask, i64 %mask.bytes)
   %a = atomicrmw sub ptr %sleepers.at, i32 1 seq_cst
   br label %rest
 fresh:
