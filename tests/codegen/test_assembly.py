@@ -5,7 +5,7 @@ import re
 
 import pytest
 from loop_run import assembly
-from loop_samples import micro_kernel, softmax
+from loop_functions import micro_kernel, softmax
 
 from graphc.codegen.loop_ops import MATH
 from graphc.codegen.loops import Function

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from loop_samples import gather, micro_kernel, softmax
+from loop_functions import gather, micro_kernel, softmax
 
 from graphc.codegen.llvm import emit_module
 from graphc.codegen.loop_printer import function_key, print_function
