@@ -8,6 +8,7 @@ from graphc.errors import GraphError, InternalError
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.op import Composite, Op, as_tuple
 from graphc.ir.ops.fused import Fused
+from graphc.ir.schedule_attention import RULES as WHOLE
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Stage:
 DECLARED = Stage("declared", lambda op: not isinstance(op, Fused), symbolic=True)
 DIFFERENTIATED = Stage("differentiated", DECLARED.allows, symbolic=True)
 BOUND = Stage("bound", DECLARED.allows)
-DECOMPOSED = Stage("decomposed", lambda op: not isinstance(op, (Fused, Composite)))
-FUSED = Stage("fused", lambda op: not isinstance(op, Composite))
+DECOMPOSED = Stage("decomposed", lambda op: not isinstance(op, Fused) and FUSED.allows(op))
+FUSED = Stage("fused", lambda op: not isinstance(op, Composite) or type(op) in WHOLE)
 
 
 def verify(graph: Graph, stage: Stage) -> None:

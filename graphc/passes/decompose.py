@@ -1,38 +1,41 @@
 """Replaces composite operators by the operators they are made of."""
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
-from graphc.ir.graph import Graph
-from graphc.ir.op import Composite, as_tuple
+from graphc.ir.graph import Graph, Node
+from graphc.ir.op import Composite, Op, as_tuple
+from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass, apply
 
 
 @dataclass(frozen=True)
 class Decompose(Pass):
-    """Needs bound dimensions. Gives a graph without composites, except those of the classes in `keep`, which the back end takes whole.
+    """Needs bound dimensions. Gives a graph without composites, except those that the back end takes whole: those for which
+    `keep`, given operator and operand types, holds.
 
     Stands after differentiation (composites have cheaper gradients of their own) and before fusion (which works on the parts).
     """
     name: ClassVar[str] = "decompose"
-    keep: frozenset[type] = frozenset()
+    keep: Callable[[Op, Sequence[TensorType]], bool] = lambda op, types: False
 
     def run(self, graph: Graph) -> Graph:
-        if not any(self._taken_apart(n.op) for n in graph.nodes):
+        if not any(self._taken_apart(n) for n in graph.nodes):
             return graph
         w = Rewriter(graph)
         for node in graph.nodes:
-            if self._taken_apart(node.op):
+            if self._taken_apart(node):
                 with w.at(node.loc, node.scope):
                     w.replace(node, self._expand(w, node.op, tuple(w[v] for v in node.inputs)))
             else:
                 w.keep(node)
         return w.done()
 
-    def _taken_apart(self, op) -> bool:
-        return isinstance(op, Composite) and type(op) not in self.keep
+    def _taken_apart(self, node: Node) -> bool:
+        return isinstance(node.op, Composite) and not self.keep(node.op, [v.type for v in node.inputs])
 
     def _expand(self, w: Rewriter, op: Composite, ins: tuple) -> tuple:
         """The decomposition of `op`, itself decomposed, appended to `w`."""

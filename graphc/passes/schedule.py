@@ -11,6 +11,8 @@ from graphc.ir.rows import RULES as PLAIN
 from graphc.ir.schedule import ContractionSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
+from graphc.passes.schedule_attention import RULES as ATTENTION
+from graphc.passes.schedule_attention import attention_schedule
 from graphc.passes.schedule_contract import contraction_schedule
 from graphc.passes.schedule_nest import nest_schedule
 from graphc.passes.schedule_plain import plain_schedule
@@ -30,6 +32,8 @@ def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
     """The schedule of a node: a pure function of operator, views and target. invariant: inputs that do not change in the loop around it."""
     if type(node.op) in PLAIN:
         return plain_schedule(node, ins, outs, target)
+    if type(node.op) in ATTENTION:
+        return attention_schedule(node, ins, outs, target)
     found = contraction_of(node)
     if found is None:
         return nest_schedule(node, list(ins), list(outs), target)

@@ -1,0 +1,135 @@
+"""Attention with an online softmax (Milakov & Gimelshein 2018; Dao et al. 2022): the scores exist one block at a time.
+
+    for each block of queries, in parallel: transpose it
+        for each block of keys, each panel of queries: scores; new maxima; powers; sums of the values, rescaled
+        divide, store the output and the logsumexp
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from graphc.codegen.index import Ix, as_ix
+from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, larger, matrix, product, store_rows, sub_panel, turn, turn_back
+from graphc.codegen.lower.rows import function, unflattened
+from graphc.ir.graph import Node
+from graphc.ir.ops.attention import MASKED, Attention
+from graphc.ir.schedule_attention import AttentionSchedule
+from graphc.ir.target import Target
+from graphc.ir.types import i32
+from graphc.ir.view import ViewType
+
+
+def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:
+    f, (q, k, v), (out, lse) = function(name, ins, outs)
+    b = Blocks(f, s, target.has_fma, q.dtype, q.shape[-2], k.shape[-2], node.op.causal)
+    lead = out.shape[:-2]
+    with f.parallel(prod(lead) * b.query_blocks, "queries", serial=s.serial) as t:
+        number, block = f.divmod(t, b.query_blocks)
+        block = block * -1 + (b.query_blocks - 1)           # the last queries see most keys: they begin
+        _Block(b, node.op.factor(q.shape) / LN2, *(matrix(f, x, number, lead) for x in (q, k, v, out)),
+               lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:]), block * s.queries).run()
+    return f
+
+
+class _Block:
+    """One block of queries. Scores are in units of ln 2: powers of 2 are cheaper than powers of e."""
+
+    def __init__(self, b: Blocks, factor: float, q: View, k: View, v: View, out: View, lse: View, first: Ix):
+        self.b, self.f, self.factor, self.first = b, b.f, factor, first
+        self.q, self.k, self.out, self.lse = q, k, out, lse
+        self.v_turned = b.f.reinterpret(v, v.shape[::-1], v.strides[::-1])
+        self.features, self.values = q.shape[1], v.shape[1]
+        self.queries = b.panel_scratch("queries", self.features)
+        self.sums = b.panel_scratch("sums", self.values)
+        self.scores = b.f.scratch("scores", b.dtype, (b.s.keys, b.s.nr))
+        self.top, self.total = (b.f.scratch(n, b.dtype, (b.panels, b.s.nr)) for n in ("top", "total"))
+
+    def run(self) -> None:
+        b, f = self.b, self.f
+        rows = b.row_scratch("rows", max(self.features, self.values))
+        copy_rows(b, self.q, self.first, rows)
+        turn(b, rows, self.features, self.queries, self.factor)
+        self._start()
+        limit = f.min_(b.tk, self.first + b.s.queries) if b.causal else as_ix(b.tk)
+        with f.loop(0, limit, b.s.keys) as blocks:
+            with f.loop(self._first_panel(blocks.index), b.panels) as loop:
+                self._panel(blocks.index, loop.index)
+        with f.loop(0, b.panels) as loop:
+            self._finish(loop.index, rows)
+        store_rows(b, rows, self.first, self.out)
+
+    def _start(self) -> None:
+        f, s = self.f, self.b.s
+        with f.loop(0, self.b.panels) as panel:
+            for u in range(0, s.nr, s.lanes):
+                f.store(self.top, [panel.index, u], f.const(MASKED, self.b.dtype, s.lanes))
+                f.store(self.total, [panel.index, u], f.const(0, self.b.dtype, s.lanes))
+            with f.loop(0, self.sums.shape[1]) as row:
+                for u in range(0, s.nr, s.lanes):
+                    f.store(self.sums, [panel.index, row.index, u], f.const(0, self.b.dtype, s.lanes))
+
+    def _first_panel(self, key: Ix) -> Ix:
+        """The first panel of which a query sees the key."""
+        if not self.b.causal:
+            return Ix()
+        return self.f.max_(self.f.divmod(key - self.first, self.b.s.nr)[0], 0)
+
+    def _panel(self, key: Ix, panel: Ix) -> None:
+        """Keys from `key` on, for one panel of queries."""
+        b, f = self.b, self.f
+        query = self.first + panel * b.s.nr
+        count = f.min_(b.s.keys, b.tk - key, query + b.s.nr - key) if b.causal else f.min_(b.s.keys, b.tk - key)
+        product(b, self.k, key, count, sub_panel(self.queries, panel), self.features, self.scores, 0)
+        if b.causal:
+            hide(b, self.scores, query, key, count)
+        self._probabilities(panel, count)
+        product(b, self.v_turned_from(key), Ix(), as_ix(self.values), self.scores, count, sub_panel(self.sums, panel), 1)
+
+    def v_turned_from(self, key: Ix) -> View:
+        return self.v_turned.view_at([0, key])
+
+    def _probabilities(self, panel: Ix, count: Ix) -> None:
+        """Scores become 2^(score - maximum); sums so far are rescaled to the new maximum."""
+        f, s = self.f, self.b.s
+        places = range(0, s.nr, s.lanes)
+        before = [f.load(self.top, [panel, u], s.lanes) for u in places]
+        with f.loop(0, count, carry=before) as loop:
+            loop.next(*(larger(f, f.load(self.scores, [loop.index, u], s.lanes), c) for u, c in zip(places, loop.carried)))
+        top = loop.results
+        with f.loop(0, count, carry=[f.const(0, self.b.dtype, s.lanes)] * s.vectors) as loop:
+            powers = [exp2(f, f.sub(f.load(self.scores, [loop.index, u], s.lanes), t)) for u, t in zip(places, top)]
+            for u, p in zip(places, powers):
+                f.store(self.scores, [loop.index, u], p)
+            loop.next(*(f.add(c, p) for c, p in zip(loop.carried, powers)))
+        scales = [exp2(f, f.sub(x, t)) for x, t in zip(before, top)]
+        for u, t, scale, total in zip(places, top, scales, loop.results):
+            f.store(self.top, [panel, u], t)
+            f.store(self.total, [panel, u], f.add(f.mul(f.load(self.total, [panel, u], s.lanes), scale), total))
+        with f.loop(0, self.values) as loop:
+            for u, scale in zip(places, scales):
+                f.store(self.sums, [panel, loop.index, u], f.mul(f.load(self.sums, [panel, loop.index, u], s.lanes), scale))
+
+    def _finish(self, panel: Ix, rows: View) -> None:
+        """Sums are divided by the total and go to `rows`; the logsumexp is stored."""
+        f, s = self.f, self.b.s
+        totals = [f.load(self.total, [panel, u], s.lanes) for u in range(0, s.nr, s.lanes)]
+        turn_back(self.b, self.sums, panel, self.values, rows, [f.div(1.0, t) for t in totals])
+        for i, total in enumerate(totals):
+            query = self.first + panel * s.nr + i * s.lanes
+            value = f.fma(f.load(self.top, [panel, i * s.lanes], s.lanes), LN2, f.log(total))
+            f.store(self.lse, [query], value, f.tail_mask(self.b.tq - query, s.lanes))
+
+
+def hide(b: Blocks, scores: View, query: Ix, key: Ix, count: Ix) -> None:
+    """Scores of keys that are later than the query get the masked value. Keys up to the panel's first query are seen by all of it."""
+    f, s = b.f, b.s
+    clear = f.max_(query + 1 - key, 0)
+    with f.loop(clear, count) as loop:
+        for u in range(0, s.nr, s.lanes):
+            seen = f.ge(f.add(f.iota(s.lanes, i32), f.cast(f.value(query + u - key - loop.index), i32)), 0)
+            f.store(scores, [loop.index, u], f.select(seen, f.load(scores, [loop.index, u], s.lanes), f.const(MASKED, b.dtype, s.lanes)))
+
+
+ROWS = {Attention: lower_attention}

@@ -1,0 +1,142 @@
+"""What attention and its gradient share: blocks of scores, transposed (keys × queries), so that lanes run along queries.
+
+Then a row maximum is a maximum of vectors, a last block of keys needs no mask, and k and v are read where they lie, whatever their strides.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import factorial, log
+
+from graphc.codegen.index import Ix
+from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.lower.contract_pack import transposed
+from graphc.codegen.lower.micro import MicroSpec, micro_kernel
+from graphc.codegen.lower.ranges import vector_run
+from graphc.codegen.lower.rows import unflattened
+from graphc.codegen.vecmath import EXP2, ROUNDER, ROUNDER64, polynomial
+from graphc.ir.schedule import round_up
+from graphc.ir.schedule_attention import AttentionSchedule
+from graphc.ir.types import DType, f32, i32, i64
+
+LN2 = log(2)
+EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor: |r| <= 1/2, rest below 5e-18
+# type: bits as integers, their mantissa, the number that rounds, exponent of 1, least exponent, coefficients of (2^r - 1) / r
+FORMATS = {"f32": (i32, 23, ROUNDER, 127, -126.0, EXP2), "f64": (i64, 52, ROUNDER64, 1023, -1022.0, EXP2_F64)}
+
+
+def exp2(f: Function, x: Val) -> Val:
+    """2^x for x that is hardly above 0, which spares the care for overflow; 0 where the result would be subnormal."""
+    bits, mantissa, rounder, one, least, coefficients = FORMATS[x.dtype.name]
+    shifted = f.add(x, rounder)
+    r = f.sub(x, f.sub(shifted, rounder))
+    fraction = f.fma(r, polynomial(f, r, f.mul(r, r), coefficients), 1.0)
+    power = f.bitcast(f.shl(f.add(f.bitcast(shifted, bits), one), mantissa), x.dtype)
+    return f.select(f.lt(x, least), f.const(0, x.dtype, x.lanes), f.mul(fraction, power))
+
+
+def larger(f: Function, a: Val, b: Val) -> Val:
+    """The maximum, b if one is NaN: one instruction."""
+    return f.select(f.gt(a, b), a, b)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The function, its schedule, whether the target has fma, and the sizes: queries, keys."""
+    f: Function
+    s: AttentionSchedule
+    fused: bool
+    dtype: DType
+    tq: int
+    tk: int
+    causal: bool
+
+    @property
+    def panels(self) -> int:
+        """Register tiles side by side in a block."""
+        return self.s.queries // self.s.nr
+
+    @property
+    def query_blocks(self) -> int:
+        return -(-self.tq // self.s.queries)
+
+    def panel_scratch(self, name: str, features: int) -> View:
+        """[panel][feature][query in the panel], with room for whole register tiles and whole vectors."""
+        rows = max(round_up(features, self.s.mr), round_up(features, self.s.lanes))
+        return self.f.scratch(name, self.dtype, (self.panels, rows, self.s.nr))
+
+    def row_scratch(self, name: str, features: int) -> View:
+        """[query][feature], with room for whole register tiles."""
+        return self.f.scratch(name, self.dtype, (self.s.queries, round_up(features, self.s.nr)))
+
+
+def matrix(f: Function, view: View, number: Ix, lead: Sequence[int]) -> View:
+    """The [T, D] matrix of batch entry `number` of the leading dims `lead`, to which the view's own broadcast."""
+    index = unflattened(f, number, lead)
+    own = view.shape[:-2]
+    index = [Ix() if n == 1 else i for n, i in zip(own, index[len(lead) - len(own):])]
+    return view.view_at([*index, 0, 0], view.shape[-2:], view.strides[-2:])
+
+
+# ---- rows and panels
+
+def copy_rows(b: Blocks, source: View, first: Ix, target: View) -> None:
+    """Rows of [T, D] from `first` on; rows past the last are 0."""
+    f, lanes, (count, features) = b.f, b.s.lanes, source.shape
+    zero = f.const(0, b.dtype, lanes)
+    here = f.min_(b.s.queries, count - first)
+    with f.loop(0, here) as loop:
+        i = loop.index
+        vector_run(f, Ix(features), lanes, lambda j, n, mask: f.store(target, [i, j], f.load(source, [first + i, j], n, mask)))
+    with f.loop(here, b.s.queries) as loop, f.loop(0, target.shape[1], lanes) as across:
+        f.store(target, [loop.index, across.index], zero)
+
+
+def turn(b: Blocks, rows: View, features: int, panels: View, factor: float) -> None:
+    """Rows times `factor` as panels."""
+    f, lanes = b.f, b.s.lanes
+    with f.loop(0, b.panels) as panel, f.loop(0, round_up(features, lanes), lanes) as across:
+        for u in range(b.s.vectors):
+            query = panel.index * b.s.nr + u * lanes
+            block = [f.load(rows, [query + i, across.index], lanes) for i in range(lanes)]
+            for i, column in enumerate(transposed(f, block)):
+                f.store(panels, [panel.index, across.index + i, u * lanes], f.mul(column, factor))
+
+
+def turn_back(b: Blocks, panels: View, panel: Ix, features: int, rows: View, factors: Sequence[Val]) -> None:
+    """One panel, times one factor for each of its queries, as rows."""
+    f, lanes = b.f, b.s.lanes
+    with f.loop(0, round_up(features, lanes), lanes) as across:
+        for u, factor in enumerate(factors):
+            block = [f.mul(f.load(panels, [panel, across.index + i, u * lanes], lanes), factor) for i in range(lanes)]
+            for i, row in enumerate(transposed(f, block)):
+                f.store(rows, [panel * b.s.nr + (u * lanes + i), across.index], row)
+
+
+def store_rows(b: Blocks, rows: View, first: Ix, target: View) -> None:
+    """Rows to [T, D], from row `first` on, without the padding."""
+    f = b.f
+    with f.loop(0, f.min_(b.s.queries, target.shape[0] - first)) as loop:
+        i = loop.index
+        vector_run(f, Ix(target.shape[1]), b.s.lanes, lambda j, n, mask: f.store(target, [first + i, j], f.load(rows, [i, j], n, mask), mask))
+
+
+# ---- products
+
+def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int, target: View, add: int) -> None:
+    """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of a[first + i, k] * panel[k, x], for `rows` rows.
+
+    Rows are computed in whole register tiles; rows past the last of `a` repeat it.
+    """
+    f, mr, limit = b.f, b.s.mr, a.shape[0]
+    spec = MicroSpec(b.dtype, mr, b.s.vectors, b.s.lanes, a.strides[1], True, panel.strides[0], fused=b.fused)
+    memory, columns = a.view_at([0, 0], (1,), (1,)), panel.view_at([0, 0], (1,), (1,))
+    with f.loop(0, rows, mr) as down:
+        offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)]
+        sums = target.view_at([down.index, 0], (1,), (1,))
+        f.call(micro_kernel(spec), [memory, columns, sums, steps, target.strides[0], add, *offsets])
+
+
+def sub_panel(panels: View, number: Ix) -> View:
+    """One panel: [feature][query]."""
+    return panels.view_at([number, 0, 0], panels.shape[1:], panels.strides[1:])
