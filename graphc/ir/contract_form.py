@@ -94,7 +94,7 @@ def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, f
 
     An image whose channels lie apart (NCHW) is copied with its channels side by side: windows are then read in place as if the
     image were stored so, which costs one copy of the image instead of one for each kernel position.
-    fused: an epilogue needs the output's own index, so n dims of different output axes merge only in whole vectors.
+    fused: an epilogue needs the output's own index, so dims along which vectors may run merge only in whole vectors.
     """
     turns = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
     swap = _wants_swap(c, out) if turns == [None, None] else _wants_swap_turned(c, turns)
@@ -293,8 +293,8 @@ def _tidy(p: Phase, lanes: int, fused: bool) -> Phase:
     p = _drop_units(_shared_batch_to_m(_forward_sums(p)))
     p = replace(p, m=_ordered(p, p.m, p.out, p.a), n=_ordered_n(p), k=_ordered(p, p.k, p.a, p.b), batch=_ordered(p, p.batch, p.out, p.a))
     whole = lanes if fused else 1
-    p = _merge(p, "batch", (p.a, p.b, p.out), 1)
-    p = _merge(p, "m", (p.a, p.out), 1)
+    p = _merge(p, "batch", (p.a, p.b, p.out), whole)
+    p = _merge(p, "m", (p.a, p.out), whole if any(p.out.strides[d] == 1 for d in p.m) else 1)
     p = _merge(p, "n", (p.b, p.out), whole)
     return _merge(p, "k", (p.a, p.b), 1)
 

@@ -26,7 +26,7 @@ def check(c, a, b, out, bias):
         kernel.run([a, b, bias, residual], [out, second], threads)
         assert np.all(np.abs(out - np.maximum(sums + bias, 0)) <= limit)
         assert np.all(np.abs(second - (sums * 2 + residual)) <= 2 * limit)
-    kernel.run([a, b, bias, residual], [out, residual])
+    kernel.run_once([a, b, bias, residual], [out, residual])
     np.testing.assert_array_equal(residual, second)
 
 
@@ -72,3 +72,21 @@ def test_einsum_rows_of_several_axes():
     a, b = rng.normal(size=(5, 30)).astype(np.float32), rng.normal(size=(30, 3, 10)).astype(np.float32)
     c = C.Contraction((5, 3, 10, 30), (), (0,), (1, 2), (3,), (C.axis(0), C.axis(3)), (C.axis(3), C.axis(1), C.axis(2)), (C.axis(0), C.axis(1), C.axis(2)))
     check(c, a, b, np.empty((5, 3, 10), np.float32), rng.normal(size=(1, 3, 1)).astype(np.float32))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)], ids=["first", "last"])
+def test_depthwise(order):
+    rng = np.random.default_rng(0)
+    windows = [C.Window(9, 3, 1, 1, (1, 1)), C.Window(12, 3, 1, 1, (1, 1))]
+    x, w = laid_out(rng, (2, 20, 9, 12), order), rng.normal(size=(20, 1, 3, 3)).astype(np.float32)
+    y = laid_out(rng, (2, 20, 9, 12), order)
+    check(C.conv(2, 20, 20, windows, 20), x, w, y, rng.normal(size=(1, 20, 1, 1)).astype(np.float32))
+    check(C.conv_weight_gradient(2, 20, 20, windows, 20), y, x, np.empty_like(w), rng.normal(size=(20, 1, 1, 1)).astype(np.float32))
+
+
+def test_batch_axes_that_could_merge():
+    rng = np.random.default_rng(0)                      # vectors along two batch axes of 3 and 5
+    b, h, k = 0, 1, 2
+    c = C.Contraction((3, 5, 6), (b, h), (), (), (k,), (C.axis(k), C.axis(b), C.axis(h)), (C.axis(k), C.axis(b), C.axis(h)), (C.axis(b), C.axis(h)))
+    x, y = (rng.normal(size=(6, 3, 5)).astype(np.float32) for _ in range(2))
+    check(c, x, y, np.empty((3, 5), np.float32), rng.normal(size=(1, 5)).astype(np.float32))

@@ -93,3 +93,9 @@ def test_long_sums_are_split_and_keep_their_bits():
     a, b = rng.normal(size=(20000, 40)).astype(np.float32).T, rng.normal(size=(20000, 70)).astype(np.float32)
     kernel = check(C.matmul(a.shape, b.shape), a, b, np.empty((40, 70), np.float32), threads=(1, 3, 4))
     assert kernel.schedule.phases[0].splits > 1
+
+
+def test_scaling_by_a_scalar_across_merged_dims():
+    rng = np.random.default_rng(0)
+    c = C.Contraction((9, 4, 9), (), (), (0, 1, 2), (), (), (C.axis(1), C.axis(2), C.axis(0)), (C.axis(0), C.axis(1), C.axis(2)))
+    check(c, rng.normal(size=()).astype(np.float32), rng.normal(size=(4, 9, 9)).astype(np.float32), np.empty((9, 4, 9), np.float32))

@@ -21,7 +21,7 @@ def lower_lanes(job: Job) -> None:
     outer = tuple(d for d in p.batch + p.m + p.n if d not in (s.dim, s.inner))
     count = p.extent(outer)
     per_tile = min(count, s.tile)
-    lanes = s.lanes if vector_axis(job, s.dim) is not None else 1
+    lanes = s.lanes if job.epilogue is None or vector_axis(job, s.dim) is not None else 1
     with f.parallel(-(-count // per_tile), "lanes") as t:
         with f.loop(0, per_tile if count % per_tile == 0 else f.min_(per_tile, count - t * per_tile)) as loop:
             index = unflatten(f, t * per_tile + loop.index, outer, p.sizes)

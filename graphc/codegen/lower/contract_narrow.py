@@ -58,7 +58,7 @@ def _finish(job: Job, index: Index, position: int, total: Val, mask: Val | None)
     at = index | _outputs(job)[position]
     if s.along_k:
         return finish(job, at, job.phase.n[-1], total, 1, None)
-    if vector_axis(job, s.dim) is not None:
+    if job.epilogue is None or vector_axis(job, s.dim) is not None:
         return finish(job, at, s.dim, total, s.lanes, mask)
     line = f.scratch("line", job.dtype, (s.lanes,))
     f.store(line, [0], total)

@@ -105,12 +105,21 @@ def vector_axis(job: Job, last: int) -> int | None:
 
 
 def finish(job: Job, index: Index, last: int, acc: Val, lanes: int, mask: Val | None) -> None:
-    """Gives sums along dim `last` to the epilogue and stores what comes back."""
+    """Stores sums along dim `last`, after the epilogue if there is one."""
+    if job.epilogue is not None:
+        return _apply(job, index, last, acc, lanes, mask)
+    out = flat(job.f, job.outs[0])
+    step = job.phase.out.strides[last] if lanes > 1 else 1
+    job.f.store(View(out.root, (lanes,), (step,), out.start + offset(job.phase.out, index)), [0], acc, mask)
+
+
+def _apply(job: Job, index: Index, last: int, acc: Val, lanes: int, mask: Val | None) -> None:
+    """Gives sums to the epilogue and stores what comes back."""
     f = job.f
     axis = vector_axis(job, last)
     axis = max(0, len(job.outs[0].shape) - 1) if axis is None else axis
     at = output_index(job, index)
-    values = job.epilogue(f, acc, at, lanes, mask, axis) if job.epilogue else [acc]
+    values = job.epilogue(f, acc, at, lanes, mask, axis)
     for out, value in zip(job.outs, values, strict=True):
         view, place = along(out, at, axis)
         f.store(view, place, value, mask)
