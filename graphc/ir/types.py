@@ -38,6 +38,14 @@ class DType:
 
     __repr__ = __str__
 
+    def __reduce__(self):
+        """Copies and unpickled types are this very object: native code compares `np` by identity."""
+        return _dtype_named, (self.name,)
+
+
+def _dtype_named(name: str) -> DType:
+    return BY_NAME[name]
+
 
 f32 = DType("f32", np.dtype(np.float32), "float")
 f64 = DType("f64", np.dtype(np.float64), "float")

@@ -37,10 +37,14 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((4, 2), np.float32), rng.standard_normal((4, 3), np.float32)
 
 
-def test_1_a_step_is_one_native_call():
+@pytest.mark.parametrize("cached", [False, True])
+def test_1_a_step_is_one_native_call(cached, tmp_path, monkeypatch):
     """Between the arguments and the loss nothing runs in Python but the step's own few lines (the first calls are timed, in Python)."""
-    step = small_step()
+    monkeypatch.setenv("GRAPHC_CACHE", str(tmp_path))
     x, y = batch()
+    if cached:
+        small_step()(x, y)
+    step = small_step()
     for _ in range(4):
         step(x, y)
     called = []
