@@ -126,7 +126,7 @@ class Compilation:
     def built(self) -> Built:
         """The program, from the disk cache if it is there."""
         store = cache.default()
-        key = cache.make_key("program", print_graph(self.graph), self.target.triple, self.target.features, str(self.config.check_nan))
+        key = cache.make_key("program", print_graph(self.graph), _lines(self.graph), self.target.triple, self.target.features, str(self.config.check_nan))
         found = store.get(key) if store else None
         if found is not None:
             return pickle.loads(found)
@@ -209,6 +209,11 @@ def signature(graph: Graph) -> Signature:
     result = "array" if graph.output_names is None else "dict" if any(graph.output_names) else "tuple"
     outputs = tuple(ArraySpec(n or f"output {i}", v.type) for i, (n, v) in enumerate(zip(names, graph.outputs)))
     return Signature(tuple(ArraySpec(v.name, v.type) for v in graph.inputs), outputs, result, graph.name)
+
+
+def _lines(graph: Graph) -> str:
+    """The user's lines, which a cached program reports failures with: the text of the graph shows only the names of their files."""
+    return "\n".join(dict.fromkeys(f"{node.loc} {node.loc.code}" for node in graph.nodes if node.loc))
 
 
 def _planned_text(c: Compilation) -> str:
