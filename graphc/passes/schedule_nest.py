@@ -31,7 +31,7 @@ INNER_ELEMENTS = 1024           # a row of a map has at least so many, where the
 MAX_CHUNKS = 192                # of a reduction that is cut
 MAX_TILES = 128                 # of a nest with sums across rows: each has a row of accumulators
 MIN_ACROSS = 32                 # elements of a row, and rows, from which sums across rows are taken row by row
-LANE_SUMS = 4096                # additions into one lane of an f32 sum before it is cut
+LANE_SUMS = 1024                # additions into one lane of an f32 sum before it is cut
 
 
 def nest_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> NestSchedule | PlainSchedule:
@@ -225,7 +225,8 @@ def _crossing_grid(nest: Nest, outer, inner, row_ns: float) -> dict:
     """Tiles of rows, each with a row of accumulators of its own."""
     rows = nest.size(outer)
     serial = rows * row_ns < SERIAL_NS
-    tile = rows if serial else max(1, round(TILE_NS / row_ns), ceil(rows / MAX_TILES))
+    tile = max(1, round(TILE_NS / row_ns), ceil(rows / MAX_TILES))
+    tile = min(rows if serial else tile, LANE_SUMS)
     tiles = ceil(rows / tile)
     partials = _accumulators(nest, nest.crossing, nest.crossed, lambda n: tiles * (nest.size(inner) if n in nest.wide else 1))
     return {"tile": tile, "serial": serial, "partials": partials}
@@ -248,7 +249,7 @@ def _columns(total: int, lanes: int, block_ns: float) -> int:
 
 
 def _long_sums(nest: Nest, inner, vector: int, lanes: int) -> bool:
-    return bool(nest.reduced) and nest.size(inner) // (lanes if vector in inner else 1) > 4 * LANE_SUMS
+    return bool(nest.reduced) and nest.size(inner) // (lanes if vector in inner else 1) > 64 * LANE_SUMS
 
 
 def _chunk(facts: Facts, stages: Stages, inner, vector: int, lanes: int, row_ns: float, total_ns: float) -> tuple[int, int]:

@@ -13,9 +13,12 @@ from graphc.codegen.lower.across import AFTER, COMBINE_COLUMNS, COMBINE_ROWS, CO
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.nest import Nest, crosswise, nest_of, stages_of
+from graphc.ir.ops.reduce import Sum
 from graphc.ir.schedule_nest import NestSchedule
 from graphc.ir.types import DType, i32, i64
 from graphc.ir.view import ViewType
+
+BLOCK = 128                     # additions into one lane before the sum so far is added to that of all blocks
 
 
 def lower_nest(name: str, body: Graph, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: NestSchedule) -> Function:
@@ -43,6 +46,7 @@ class NestLowering:
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
         self.partials = partials
         self.streams: tuple[int, ...] = ()
+        self.summing: list[Node] = []           # the reductions of the loops being written, if a float sum is among them
         self.ranges: dict[int, tuple[Ix | int, Ix | int]] = {}
         self.reductions = [n for n in nest.body.nodes if n in nest.reductions]
         self.sums = CrossSums(self) if nest.crossing else None
@@ -126,9 +130,28 @@ class NestLowering:
             return carried
         if d == self.s.vector:
             return self._vector_loop(point, (lo, hi), carried, lambda at, c: self.sweep(dims[1:], at, c, work))
-        with self.f.loop(lo, self.f.min_(hi, self.nest.extents[d]), carry=carried, name=f"i{d}") as L:
-            L.next(*self.sweep(dims[1:], point.at(d, L.index), L.carried, work))
-        return L.results
+        def trip(index: Ix, c: Accumulator) -> Accumulator:
+            if len(dims) == 1 or not self.summing:
+                return self.sweep(dims[1:], point.at(d, index), c, work)
+            inner = self.sweep(dims[1:], point.at(d, index), self._starts(), work)
+            return tuple(merged(self.f, self.summing, c, inner))
+        return self._counted(f"i{d}", lo, self.f.min_(hi, self.nest.extents[d]), 1, self.nest.extents[d], carried, trip)
+
+    def _counted(self, name: str, lo: Ix | int, hi: Ix | int, step: int, most: int, carried: Accumulator, trip) -> Accumulator:
+        """`trip(index, carried) -> carried` for lo, lo + step, … < hi, at most `most` times; long float sums in blocks of BLOCK."""
+        f = self.f
+        if not self.summing or most <= 2 * BLOCK:
+            with f.loop(lo, hi, step=step, carry=carried, name=name) as L:
+                L.next(*trip(L.index, L.carried))
+            return L.results
+        with f.loop(lo, hi, step=BLOCK * step, carry=carried, name="block") as B:
+            with f.loop(B.index, f.min_(B.index + BLOCK * step, hi), step=step, carry=self._starts(), name=name) as L:
+                L.next(*trip(L.index, L.carried))
+            B.next(*merged(f, self.summing, B.carried, L.results))
+        return B.results
+
+    def _starts(self) -> Accumulator:
+        return tuple(a for node in self.summing for a in self._start(node))
 
     def _vector_loop(self, point: Point, bounds, carried: Accumulator, work) -> Accumulator:
         """Whole vectors, then one masked vector if the extent leaves a rest. Bounds end at whole vectors or beyond the extent."""
@@ -137,9 +160,7 @@ class NestLowering:
         extent = self.nest.extents[d]
         main = extent // lanes * lanes
         if main:
-            with f.loop(lo, f.min_(hi, main), step=lanes, carry=carried, name=f"i{d}") as L:
-                L.next(*work(point.at(d, L.index, lanes), L.carried))
-            carried = L.results
+            carried = self._counted(f"i{d}", lo, f.min_(hi, main), lanes, main // lanes, carried, lambda i, c: work(point.at(d, i, lanes), c))
         if main == extent:
             return carried
         if isinstance(lo, int) and isinstance(hi, int):
@@ -179,8 +200,9 @@ class NestLowering:
             for k, value in ends:           # after every load: an output may lie where an input lies
                 self.store(k, value, at)
             return carried
-        starts = [self._start(n) for n in nodes]
-        flat = self.sweep(self.s.inner, point, tuple(a for acc in starts for a in acc), work)
+        self.summing = nodes if any(type(n.op) is Sum and n.inputs[0].type.dtype.is_float for n in nodes) else []
+        flat = self.sweep(self.s.inner, point, tuple(a for n in nodes for a in self._start(n)), work)
+        self.summing = []
         return {n: self._fold(n, acc) for n, acc in zip(nodes, regroup(flat, nodes))}
 
     def written_in(self, k: int, v: Value) -> int:

@@ -1,0 +1,142 @@
+"""Schedules of nests: pure functions of shapes, strides and target; and what the code for foreign targets contains."""
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from native import compile_node, node_of, run_op, view_of
+
+from graphc.codegen import jit
+from graphc.codegen.llvm import emit_module
+from graphc.codegen.lower import lower
+from graphc.ir.builder import Builder
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.fused import Fused
+from graphc.ir.ops.reduce import Sum
+from graphc.ir.target import AVX2, AVX512, NEON, TARGETS
+from graphc.ir.types import f32
+from graphc.ir.view import ViewType, contiguous_strides
+from graphc.passes.schedule_nest import nest_schedule
+
+WIDTHS = {"sse2": 4, "avx2": 8, "avx512": 16, "neon": 4}
+
+
+def dense(*shape) -> ViewType:
+    return ViewType(f32, shape, contiguous_strides(shape))
+
+
+def node(make, *shapes):
+    """A cluster of what `make(b, *inputs)` returns."""
+    b = Builder("body")
+    outs = make(b, *[b.input(f"x{k}", f32[s]) for k, s in enumerate(shapes)])
+    outs = outs if isinstance(outs, tuple) else (outs,)
+    body = b.finish(outs, None if len(outs) == 1 else ("",) * len(outs))
+    b = Builder("graph")
+    return b.apply(Fused(body), [b.input(f"x{k}", f32[s]) for k, s in enumerate(shapes)])[0].node
+
+
+def schedule(n, target=AVX2):
+    return nest_schedule(n, [dense(*v.type.shape) for v in n.inputs], [dense(*v.type.shape) for v in n.outputs], target)
+
+
+def softmax(b, x):
+    e = b.exp(b.sub(x, b.max(x, axes=(1,), keepdims=True)))
+    return b.div(e, b.sum(e, axes=(1,), keepdims=True))
+
+
+def test_contiguous_dims_are_one():
+    s = schedule(node(lambda b, x, y: b.add(x, y), (64, 32, 128), (64, 32, 128)))
+    assert s.inner == (0,) and s.outer == () and s.chunk % s.lanes == 0 and not s.serial
+
+
+def test_small_work_is_serial():
+    assert schedule(node(lambda b, x: b.neg(x), (64,))).serial
+
+
+def test_rows_keep_what_is_dear():
+    s = schedule(node(softmax, (4096, 1024)))
+    assert len(s.stored) == 1 and s.vector in s.inner and 1 < s.tile < 512
+
+
+def test_tiles_are_cut_by_shape_only():
+    one, two = schedule(node(softmax, (4096, 1024))), schedule(node(softmax, (8192, 1024)))
+    assert one.tile == two.tile
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_lanes_follow_the_target(name):
+    s = schedule(node(softmax, (4096, 1024)), TARGETS[name])
+    assert s.lanes % WIDTHS[name] == 0
+    assert schedule(node(softmax, (4096, 5)), TARGETS[name]).lanes <= 8
+
+
+def test_column_sums_of_much_go_row_by_row():
+    assert schedule(node(lambda b, x: b.sum(x, axes=(0,)), (16384, 1024))).crosswise
+    assert not schedule(node(lambda b, x: b.sum(x, axes=(0,)), (64, 128))).crosswise
+
+
+def test_a_total_is_cut_and_combined():
+    s = schedule(node(lambda b, x: b.sum(x, axes=(0, 1)), (4096, 4096)))
+    assert s.chunk and s.shared_scratch
+
+
+def test_inputs_read_across_are_read_in_blocks():
+    n = node(lambda b, x: b.neg(x), (1024, 2048))
+    s = nest_schedule(n, [ViewType(f32, (1024, 2048), (1, 1024))], [dense(1024, 2048)], AVX2)
+    assert s.inner == (1, 0) and s.vector == 1 and s.cut == 0 and s.chunk == 32
+
+
+def test_huge_outputs_stream():
+    assert schedule(node(lambda b, x: b.neg(x), (8192, 8192))).stream == (0,)
+    assert schedule(node(lambda b, x: b.neg(x), (64, 64))).stream == ()
+
+
+def test_in_place_only_while_nobody_reads_again():
+    def late(b, x):
+        return b.neg(x), b.sub(x, b.sum(x, axes=(1,), keepdims=True))
+    assert schedule(node(late, (64, 128))).inplace == ((1, 0),)
+    assert schedule(node(lambda b, x, y: b.add(x, y), (64, 128), (128,))).inplace == ((0, 0),)
+
+
+def test_a_schedule_prints_on_one_line():
+    text = str(schedule(node(softmax, (4096, 1024))))
+    assert text.startswith("nest(rows (d0) by") and "\n" not in text
+
+
+@pytest.mark.parametrize("target, register", [(AVX512, "%zmm"), (AVX2, "%ymm"), (NEON, r"v\d+\.4s")])
+def test_foreign_targets_get_their_vectors(target, register):
+    n = node(softmax, (4096, 1024))
+    ins, outs = [dense(4096, 1024)], [dense(4096, 1024)]
+    text = emit_module([lower(n, ins, outs, nest_schedule(n, ins, outs, target), target)], None, target)
+    assembly = jit.assembly(text, target)
+    assert len(re.findall(register, assembly)) > 20
+    assert not re.search(r"call.*(exp|max)", assembly)
+
+
+@pytest.mark.parametrize("strides", ["C", "F", "every second"])
+@pytest.mark.parametrize("shape", [(37, 45), (8, 64), (300, 5)])
+def test_strided_inputs(strides, shape):
+    rng = np.random.default_rng(0)
+    x = {"C": lambda: rng.random(shape, np.float32), "F": lambda: np.asfortranarray(rng.random(shape, np.float32)),
+         "every second": lambda: rng.random((2 * shape[0], 2 * shape[1]), np.float32)[::2, ::2]}[strides]()
+    for op in (Sum((0,)), Sum((1,)), Sum((0, 1)), Elementwise("neg")):
+        got, = run_op(op, x)
+        np.testing.assert_allclose(got, op.reference(x), rtol=2e-6, atol=1e-6)
+
+
+def test_unaligned_outputs_are_not_streamed():
+    x = np.random.default_rng(0).random(1 << 21, np.float32)
+    room = np.zeros((1 << 21) + 16, np.float32)
+    n = node_of(Elementwise("neg"), [x])
+    s = replace(nest_schedule(n, [view_of(x)], [view_of(x)], AVX2), stream=(0,))
+    for offset in (0, 1, 4, 8):
+        out = room[offset:offset + (1 << 21)]
+        compiled = compile_node(n, [x], [out], s)
+        assert compiled.run([x], [out]) == 0
+        np.testing.assert_array_equal(out, -x)
+
+
+def test_f32_sums_are_blocked():
+    x = np.full(1 << 24, 0.1, np.float32)
+    got, = run_op(Sum((0,)), x)
+    assert abs(got - x.astype(np.float64).sum()) < 4e-6 * x.size * 0.1      # left to right it would be 1e-1
