@@ -57,15 +57,18 @@ def _copy_panels(job: Job, batch: Index, columns: Range, sums: Range, target: Pa
 
 
 def _copy_runs(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:
-    """Runs along the innermost column dim, side by side."""
+    """Runs along the innermost column dim, side by side.
+
+    In thread scratch whole vectors are stored: what they write past a run is overwritten by the next one (masked stores are slow).
+    """
     f, p = job.f, job.phase
     last = p.n[-1]
-    stride = p.b.strides[last]
+    stride, private = p.b.strides[last], job.schedule.b == "tile"
     with walk(f, sums) as (k, at), walk_runs(f, columns) as (n, column, first, count):
         source = offset(p.b, batch | k | n | {last: first})
         start = target.start + at * target.step + column
         vector_run(f, count, job.schedule.lanes, lambda i, lanes, mask: f.store(
-            target.memory, [start + i], _load_spaced(f, job.b, source + i * stride, stride, lanes, mask), mask))
+            target.memory, [start + i], _load_spaced(f, job.b, source + i * stride, stride, lanes, mask), None if private else mask))
 
 
 def _load_spaced(f: Function, memory: View, start: Ix, stride: int, lanes: int, mask: Val | None) -> Val:

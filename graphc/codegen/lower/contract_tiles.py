@@ -193,7 +193,7 @@ def _sum_tile(job: Job, tile: Tile, sums: View) -> None:
     first = tile.part * share
     longest = s.sums.length(job.k_sizes)
     packed_a = f.scratch("packed_a", job.dtype, (_padded_rows(job) * longest,)) if s.a == "tile" else None
-    packed_b = f.scratch("packed_b", job.dtype, (s.width(job.phase) * longest,)) if s.b == "tile" else None
+    packed_b = f.scratch("packed_b", job.dtype, (s.width(job.phase) * longest + s.lanes,)) if s.b == "tile" else None
     with f.loop(first, first + share if blocks % share == 0 else f.min_(first + share, blocks)) as loop:
         block = open_range(f, job.phase.k, job.k_sizes, s.sums, loop.index)
         if s.a == "tile":
