@@ -213,6 +213,12 @@ def test_clusters_are_bounded(limit):
     assert max(sum(n.op.name == "mul" for n in node.op.body.nodes) for node in after.nodes) == limit
 
 
+def seconds_of(work) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
 def test_the_pass_is_nearly_linear():
     seconds = []
     for length in (400, 1600):
@@ -221,9 +227,7 @@ def test_the_pass_is_nearly_linear():
         for _ in range(length):
             x = b.add(x, b.tanh(b.matmul(x, w)))
         graph = b.finish([x])
-        start = time.perf_counter()
-        Fuse().run(graph)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(min(seconds_of(lambda: Fuse().run(graph)) for _ in range(3)))
     assert seconds[1] < 12 * seconds[0]
 
 
