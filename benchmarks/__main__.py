@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import elementwise, examples, matmul, rows, small
+from benchmarks import attention, elementwise, examples, matmul, rows, small
 from benchmarks.peak import copy_rate, fma_peak
 from graphc.runtime.pool import default_threads
 
@@ -13,7 +13,7 @@ def machine(threads: int) -> None:
     print(f"{threads} threads: {fma_peak(threads):.1f} GF/s f32, copy {copy_rate(threads):.1f} GB/s")
 
 
-BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main, "examples": examples.main,
+BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main, "attention": attention.main, "examples": examples.main,
               "call": small.call, "import": small.import_time, "compile": small.compile_time}
 
 

@@ -237,7 +237,8 @@ def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: _Machine) -> str:
             return "place"
     if machine.free[1] or column_packing(p, machine.lanes) == "taps":
         return "shared"
-    windows = p.b.strides[inner] == 1 and len(p.n) > 1          # overlapping runs of an image: packed whole they would be many images
+    low, high = Linear(0, p.b.strides).span([n if d in p.n + p.k else 1 for d, n in enumerate(p.sizes)])
+    windows = len(p.n) > 1 and p.extent(p.n) * k > 2 * (high - low + 1)     # packed whole, an image would be many images
     return "tile" if p.batch or deep or windows else "shared"
 
 

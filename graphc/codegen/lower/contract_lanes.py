@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from itertools import product
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
-from graphc.codegen.lower.ranges import Index, offset, unflatten, vector_run
+from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
 from graphc.ir.contract_form import Linear
 
 HOISTED = 12                    # values that stay in registers
@@ -53,13 +53,4 @@ def _terms(job: Job, t: Linear, memory: View, index: Index, lanes: int, mask: Va
     start = offset(t, index)
     for k in product(*[range(p.sizes[d]) for d in p.k]):
         at = start + sum(i * t.strides[d] for d, i in zip(p.k, k))
-        yield load_lanes(job.f, memory, at, step, lanes, mask)
-
-
-def load_lanes(f: Function, memory: View, at: Ix, step: int, lanes: int, mask: Val | None) -> Val:
-    """Elements at, at + step, … of a flat view."""
-    if lanes == 1 or step == 0:
-        return f.splat(f.load(memory, [at]), lanes)
-    if step == 1:
-        return f.load(memory, [at], lanes, mask)
-    return f.load(View(memory.root, (lanes,), (step,), memory.start + at), [0], lanes, mask)
+        yield load_spaced(job.f, memory, at, step, lanes, mask)

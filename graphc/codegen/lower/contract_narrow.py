@@ -7,10 +7,9 @@ from itertools import product
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Val, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.contract_lanes import load_lanes
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
-from graphc.codegen.lower.ranges import Index, offset, unflatten
+from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten
 
 
 def lower_narrow(job: Job) -> None:
@@ -117,7 +116,7 @@ def _step(job: Job, index: Index, mask: Val | None, sums: Sequence[Val]) -> list
     def term(name: str, t, memory: View, own: Index) -> Val:
         key = (name, *[own[d].const for d in own if t.strides[d]])
         if key not in loaded:
-            loaded[key] = load_lanes(f, memory, offset(t, index | own), t.strides[lane], s.lanes, mask)
+            loaded[key] = load_spaced(f, memory, offset(t, index | own), t.strides[lane], s.lanes, mask)
         return loaded[key]
     return [multiply_add(f, term("a", p.a, job.a, own), term("b", p.b, job.b, own), total, job.fused)
             for own, total in zip(_outputs(job), sums)]

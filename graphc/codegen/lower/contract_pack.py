@@ -13,7 +13,7 @@ from math import prod
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, vector_run, walk, walk_runs
+from graphc.codegen.lower.ranges import Index, Range, load_spaced, offset, unflatten, vector_run, walk, walk_runs
 from graphc.ir.schedule import column_packing, group_sizes, taps
 
 
@@ -68,14 +68,7 @@ def _copy_runs(job: Job, batch: Index, columns: Range, sums: Range, target: Pane
         source = offset(p.b, batch | k | n | {last: first})
         start = target.start + at * target.step + column
         vector_run(f, count, job.schedule.lanes, lambda i, lanes, mask: f.store(
-            target.memory, [start + i], _load_spaced(f, job.b, source + i * stride, stride, lanes, mask), None if private else mask))
-
-
-def _load_spaced(f: Function, memory: View, start: Ix, stride: int, lanes: int, mask: Val | None) -> Val:
-    """Elements start, start + stride, …"""
-    if stride == 1:
-        return f.load(memory, [start], lanes, mask)
-    return f.load(View(memory.root, (lanes,), (stride,), memory.start + start), [0], lanes, mask)
+            target.memory, [start + i], load_spaced(f, job.b, source + i * stride, stride, lanes, mask), None if private else mask))
 
 
 def _transpose_columns(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:

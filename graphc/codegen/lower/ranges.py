@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, Val
+from graphc.codegen.loops import Function, Val, View
 from graphc.ir.contract_form import Linear
 from graphc.ir.schedule import Cut
 
@@ -108,3 +108,15 @@ def vector_run(f: Function, count: Ix, lanes: int, body: Callable[[Ix, int, Val 
         return
     with f.if_(f.gt(f.value(rest), 0)):
         body(whole * lanes, lanes, f.tail_mask(rest, lanes))
+
+
+def load_spaced(f: Function, memory: View, start: Ix, step: int, lanes: int, mask: Val | None) -> Val:
+    """Elements start, start + step, … of a flat view. Every other element: two vectors (the second ends at the last one), one shuffle."""
+    if lanes == 1 or step == 0:
+        return f.splat(f.load(memory, [start]), lanes)
+    if step == 1:
+        return f.load(memory, [start], lanes, mask)
+    if step == 2 and mask is None:
+        halves = f.load(memory, [start], lanes), f.load(memory, [start + (lanes - 1)], lanes)
+        return f.shuffle(*halves, [2 * i + (i >= lanes // 2) for i in range(lanes)])
+    return f.load(View(memory.root, (lanes,), (step,), memory.start + start), [0], lanes, mask)
