@@ -54,5 +54,5 @@ def compile_time(threads: int) -> None:
 
 def _process(code: str, environment: dict[str, str] | None = None) -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **(environment or {})})
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **(environment or {})})
     return time.perf_counter() - start

@@ -4,7 +4,6 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from dataclasses import MISSING, fields
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +80,7 @@ def _operands(name: str, cls: type[Op]) -> str:
 def _attributes(cls: type[Op]) -> str:
     if cls is Elementwise:
         return "–"
-    return ", ".join(f.name if f.default is MISSING else f"{f.name}={f.default!r}" for f in fields(cls)) or "–"
+    return ", ".join(f"{n}={cls.DEFAULTS[n]!r}" if n in cls.DEFAULTS else n for n in cls.FIELDS) or "–"
 
 
 def _sentence(cls: type[Op]) -> str:

@@ -7,7 +7,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loop_ir import Compute, Val
 from graphc.codegen.loop_ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
-from graphc.ir.types import BY_NAME, DType, bool_, i32, i64
+from graphc.ir.types import BY_NAME, DType, bool_, i64
 
 Operand = Val | int | float | bool
 

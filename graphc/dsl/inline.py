@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
@@ -68,7 +67,7 @@ def _redrawn(op: Op, streams: dict[int, int], trace: Trace) -> Op:
         if stream not in streams:
             streams[stream] = trace.next_stream(op.name)
         changes = {**changes, "stream": streams[stream]}
-    return replace(op, **changes) if changes else op
+    return op.replace(**changes) if changes else op
 
 
 def _regions_redrawn(graph: Graph, streams: dict[int, int], trace: Trace) -> Graph:

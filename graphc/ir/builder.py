@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 
@@ -161,7 +160,7 @@ def bind_graph(graph: Graph, values: Mapping[str, int]) -> Graph:
         inner = {name: bind_graph(region, values) for name, region in regions(node.op)}
         op = node.op.bind(values)
         with b.at(node.loc, node.scope):
-            outs = b.apply(replace(op, **inner) if inner else op, [mapping[v] for v in node.inputs])
+            outs = b.apply(op.replace(**inner) if inner else op, [mapping[v] for v in node.inputs])
         mapping.update(zip(node.outputs, outs))
         for old, new in zip(node.outputs, outs):
             new.name = old.name

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -24,15 +24,48 @@ class Cost:
     bytes: int
 
 
-@dataclass(frozen=True)
 class Op:
-    """Base of all operators. The dataclass fields of a subclass are its attributes: they print, parse, hash and compare."""
+    """Base of all operators. The annotated names of a subclass are its attributes: they print, parse, hash and compare.
+
+    As a frozen dataclass, whose methods are made here once and not for each class: making 130 dataclasses costs 0.1 s of every import.
+    """
     name: ClassVar[str] = ""
+    FIELDS: ClassVar[tuple[str, ...]] = ()
+    DEFAULTS: ClassVar[Mapping[str, object]] = {}
+
+    def __init_subclass__(cls) -> None:
+        own = [n for n, t in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(t)]
+        cls.FIELDS = tuple(dict.fromkeys((*cls.FIELDS, *own)))
+        cls.DEFAULTS = {**cls.DEFAULTS, **{n: vars(cls)[n] for n in own if n in vars(cls)}}
+
+    def __init__(self, *values, **named):
+        given = {**self.DEFAULTS, **dict(zip(self.FIELDS, values)), **named}
+        wrong = [f"got an unexpected keyword argument {n!r}" for n in given if n not in self.FIELDS]
+        wrong += [f"missing required argument: {n!r}" for n in self.FIELDS if n not in given]
+        if wrong or len(values) > len(self.FIELDS):
+            raise TypeError(f"{type(self).__name__}.__init__() {(wrong or [f'takes {len(self.FIELDS)} values'])[0]}")
+        vars(self).update((n, given[n]) for n in self.FIELDS)
+
+    def __setattr__(self, name: str, value) -> None:
+        raise InternalError(f"operator {self.name} does not change: {name} cannot be set; make another with replace")
+
+    def __eq__(self, other) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in vars(self).items())})"
+
+    def replace(self, **changes) -> "Op":
+        """The same operator with other values of some attributes."""
+        return type(self)(**{**vars(self), **changes})
 
     @property
     def attributes(self) -> dict[str, object]:
-        """What prints between braces: every field that differs from its default."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        """What prints between braces: every attribute that differs from its default."""
+        return {n: v for n, v in vars(self).items() if n not in self.DEFAULTS or v != self.DEFAULTS[n]}
 
     def infer(self, *ins: TensorType) -> TensorType | tuple[TensorType, ...]:
         """Output type(s); raises GraphError(text), to which the builder adds the user's line."""
@@ -52,11 +85,9 @@ class Op:
 
     def bind(self, values: Mapping[str, int]) -> "Op":
         """The same operator with named dimensions in its attributes replaced (regions are bound by `rewrite.bind_graph`)."""
-        changed = {f.name: _bind_attribute(getattr(self, f.name), values) for f in fields(self)}
-        return replace(self, **changed) if changed else self
+        return self.replace(**{n: _bind_attribute(v, values) for n, v in vars(self).items()})
 
 
-@dataclass(frozen=True)
 class Composite(Op):
     """An operator defined by others. It keeps its name in the graph until a pass replaces it by its decomposition."""
 

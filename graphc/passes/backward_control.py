@@ -152,7 +152,7 @@ class _ReverseScan:
         if more:
             results = (*op.body.outputs[:op.carries], *more)
             body = replace(op.body, outputs=results, output_names=("",) * len(results))
-            have |= zip(more, self.b.apply(replace(op, body=body), self.node.inputs)[op.carries:])
+            have |= zip(more, self.b.apply(op.replace(body=body), self.node.inputs)[op.carries:])
         return [have[origin[v]] for v in self.saved]
 
     def _body(self, xs: list[int], captured: list[int]) -> Graph:

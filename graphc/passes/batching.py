@@ -6,7 +6,7 @@ stacked ([steps, *shape]); the others are the same for every step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
@@ -124,7 +124,7 @@ def _slice(b, node, ins, steps):
 
 
 def _pad(b, node, ins, steps):
-    return b.apply(replace(node.op, low=(0, *node.op.low), high=(0, *node.op.high)), [ins[0].value])[0]
+    return b.apply(node.op.replace(low=(0, *node.op.low), high=(0, *node.op.high)), [ins[0].value])[0]
 
 
 def _concat(b, node, ins, steps):
@@ -133,7 +133,7 @@ def _concat(b, node, ins, steps):
 
 
 def _along_axes(b, node, ins, steps):
-    return b.apply(replace(node.op, axes=tuple(a + 1 for a in node.op.axes)), [ins[0].value])[0]
+    return b.apply(node.op.replace(axes=tuple(a + 1 for a in node.op.axes)), [ins[0].value])[0]
 
 
 RULES: dict[type[Op], Rule] = {

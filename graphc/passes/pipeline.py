@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import ClassVar
@@ -35,7 +35,7 @@ def apply(each: Pass, graph: Graph) -> Graph:
     w = Rewriter(graph)
     for node in graph.nodes:
         inner = {name: apply(each, region) for name, region in _bodies(node).items()}
-        w.keep(node, replace(node.op, **inner) if inner else None)
+        w.keep(node, node.op.replace(**inner) if inner else None)
     return each.run(w.done())
 
 

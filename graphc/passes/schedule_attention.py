@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from graphc.ir.graph import Node
 from graphc.ir.ops.attention import Attention, AttentionGrad

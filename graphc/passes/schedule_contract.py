@@ -18,6 +18,7 @@ LOADS_PER_CYCLE = 2
 STEP_OVERHEAD = 0.5             # cycles of loop control for each step of k
 TILE_FLOPS = 6_500_000          # 50 to 70 µs of one core
 SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
+MANY_TILES = 512                # more would only make worse use of the caches
 TILES = 32                      # tiles worth having, whatever the thread count
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
 PARTIALS = 4 << 20              # elements of partial results at most
@@ -261,7 +262,7 @@ def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: _Machine) -> Cut:
 def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: _Machine) -> tuple[int, Cut]:
     """Rows and columns worth TILE_FLOPS; more where each tile packs its own columns, so that enough rows share the packing."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
-    budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS)
+    budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS, p.flops / MANY_TILES)
     area = max(budget / (2 * k), 32 * mr * nr)
     tall = min(m, 256) if b == "tile" else min(96, area / min(n, 4 * nr))
     rows = _even(m, max(mr, tall), mr)

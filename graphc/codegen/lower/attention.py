@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import prod
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import Function, View
 from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, larger, matrix, product, store_rows, sub_panel, turn, turn_back
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.graph import Node

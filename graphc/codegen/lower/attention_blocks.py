@@ -17,7 +17,7 @@ from graphc.codegen.lower.rows import unflattened
 from graphc.codegen.vecmath import EXP2, ROUNDER, ROUNDER64, polynomial
 from graphc.ir.schedule import round_up
 from graphc.ir.schedule_attention import AttentionSchedule
-from graphc.ir.types import DType, f32, i32, i64
+from graphc.ir.types import DType, i32, i64
 
 LN2 = log(2)
 EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor: |r| <= 1/2, rest below 5e-18

@@ -176,7 +176,7 @@ PACKERS = {"panels": _copy_panels, "runs": _copy_runs, "turn": _transpose_column
 
 def pack_a(job: Job, batch: Index, first_row: Ix, rows: Ix, sums: Range, memory: View, start: Ix, panel: int) -> None:
     """Panels of mr rows: row i of a panel, step k: start + number * panel + k * mr + i."""
-    f, p, mr = job.f, job.phase, job.schedule.mr
+    f, _p, mr = job.f, job.phase, job.schedule.mr
     pack = _copy_rows if a_is_copied(job) else _gather_rows
     with f.loop(0, rows, mr) as loop:
         number, _ = f.divmod(loop.index, mr)

@@ -23,7 +23,7 @@ def sweep(job: Job, tile, source: Source) -> None:
 
 def sweep_turned(job: Job, tile, sums: View) -> None:
     """The same with vectors along the innermost row dim: the tile's sums are transposed first."""
-    f, p, lanes = job.f, job.phase, job.schedule.lanes
+    f, _p, lanes = job.f, job.phase, job.schedule.lanes
     turned = f.scratch("turned", job.dtype, sums.shape[::-1])
     with f.loop(0, tile.rows, lanes) as down, f.loop(0, tile.columns.length, lanes) as across:
         block = [f.load(sums, [down.index + i, across.index], lanes) for i in range(lanes)]

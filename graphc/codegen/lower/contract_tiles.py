@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, View
+from graphc.codegen.loops import View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset
 from graphc.codegen.lower.contract_sweep import add_partials, flat, steps_evenly, sweep, sweep_turned
@@ -315,7 +315,7 @@ def _a_shared(job: Job, tile: Tile, block: Range, packed: View | None):
 
 
 def _a_packed(job: Job, tile: Tile, block: Range, packed: View):
-    mr, longest = job.schedule.mr, job.schedule.sums.length(job.k_sizes)
+    _mr, longest = job.schedule.mr, job.schedule.sums.length(job.k_sizes)
     return lambda row: (packed.view_at([row * longest], (1,)), [])
 
 

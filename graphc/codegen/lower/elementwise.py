@@ -78,7 +78,7 @@ ROWS: dict[str, Callable[..., Val]] = {
     **{name: _ordered(name) for name in ("lt", "le", "gt", "ge")},
     "copy": lambda f, x: x, "eq": _method("eq"), "ne": _method("ne"), "mod": _method("rem"), "minimum": _method("min"), "maximum": _method("max"),
     "bitand": _method("and_"), "bitor": _method("or_"), "bitxor": _method("xor"), "bitnot": _method("not_"),
-    "copy": lambda f, x: x, "where": _method("select"), "sign": _sign, "floordiv": _floordiv, "shift_left": _shift_left, "shift_right": _shift_right,
+    "where": _method("select"), "sign": _sign, "floordiv": _floordiv, "shift_left": _shift_left, "shift_right": _shift_right,
 }
 
 RULES: dict[type, Callable[[Function, object, list[Val]], Val]] = {

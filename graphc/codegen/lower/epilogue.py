@@ -2,15 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
-from graphc.codegen.loop_ir import Val, View
+from graphc.codegen.loop_ir import Val
 from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.body import Body, Env, Point
 from graphc.codegen.lower.contract import lower_contraction
 from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node
-from graphc.ir.nest import Nest, Stages, nest_of_epilogue
+from graphc.ir.nest import Stages, nest_of_epilogue
 from graphc.ir.schedule_nest import NestSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType

@@ -57,7 +57,7 @@ def _take_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Targ
 def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
     f, (base, idx, updates), (y,) = function(name, ins, outs)
     number, rank = _node_param(f), len(y.shape)
-    axis, positions = node.op.axis % rank, len(idx.shape)
+    axis, _positions = node.op.axis % rank, len(idx.shape)
     if 0 in y.shape:
         return f
     with rows(f, rows_of(node, ins, outs).extents, s, "columns") as at:

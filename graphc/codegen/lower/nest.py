@@ -8,14 +8,14 @@ from math import ceil
 
 from graphc.codegen.loop_ir import Val, View
 from graphc.codegen.loops import Function, Ix
-from graphc.codegen.lower.body import Body, Env, Point
+from graphc.codegen.lower.body import Body, Point
 from graphc.codegen.lower.across import AFTER, COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, CrossSums
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.nest import Nest, crosswise, nest_of, stages_of
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.schedule_nest import NestSchedule
-from graphc.ir.types import DType, i32, i64
+from graphc.ir.types import i32, i64
 from graphc.ir.view import ViewType
 
 BLOCK = 128                     # additions into one lane before the sum so far is added to that of all blocks
@@ -66,7 +66,7 @@ class NestLowering:
             self._all_tiles()
 
     def _all_tiles(self) -> None:
-        f, s, nest = self.f, self.s, self.nest
+        _f, s, nest = self.f, self.s, self.nest
         chunks = ceil(nest.extents[s.cut] / s.chunk) if s.chunk else 1
         rows = nest.size(s.outer)
         with self._tiles(rows, s.tile, s.columns, chunks, "rows", s.serial) as (row_range, column_range, chunk):
@@ -183,7 +183,7 @@ class NestLowering:
 
     def _stage(self, point: Point, stage: int) -> dict[Node, Accumulator]:
         """The loop of one stage: outputs and scratch rows written; the stage's reductions, lanes folded."""
-        body, f = self.body, self.f
+        body, _f = self.body, self.f
         nodes = [n for n in self.reductions if self.stages.home[n.outputs[0]] == stage + 1]
         outs = [k for k, v in enumerate(self.nest.body.outputs) if self.written_in(k, v) == stage]
         crossing = self.sums.in_stage(stage) if self.sums else []

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +17,6 @@ ONE_OVER_SQRT_TWO_PI = 1 / math.sqrt(2 * math.pi)
 TANH_GELU_CUBIC = 0.044715
 
 
-@dataclass(frozen=True)
 class Activation(Composite):
     """Base: one float array in, the same type out."""
     flops: ClassVar[int] = 2
@@ -35,7 +33,6 @@ class Activation(Composite):
         return Cost(self.flops * x.size, 2 * x.nbytes)
 
 
-@dataclass(frozen=True)
 class Relu(Activation):
     """maximum(x, 0); gradient 0 at 0 as in PyTorch; NaN stays NaN. Also of integers."""
     name: ClassVar[str] = "relu"
@@ -54,7 +51,6 @@ class Relu(Activation):
         return (b.where(b.le(outs[0], 0), number(b, 0, gs[0]), gs[0]),)
 
 
-@dataclass(frozen=True)
 class LeakyRelu(Activation):
     """x where x > 0, else slope * x."""
     name: ClassVar[str] = "leaky_relu"
@@ -70,7 +66,6 @@ class LeakyRelu(Activation):
         return (b.where(b.gt(ins[0], 0), gs[0], b.mul(gs[0], self.slope)),)
 
 
-@dataclass(frozen=True)
 class Elu(Activation):
     """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2015)."""
     name: ClassVar[str] = "elu"
@@ -89,7 +84,6 @@ class Elu(Activation):
         return (b.mul(gs[0], slope),)
 
 
-@dataclass(frozen=True)
 class Gelu(Activation):
     """x * Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016).
 
@@ -132,7 +126,6 @@ class Gelu(Activation):
         return b.mul(b.mul(b.sub(1, b.mul(t, t)), inner), 0.5)
 
 
-@dataclass(frozen=True)
 class Silu(Activation):
     """x * sigmoid(x), also called swish (Elfwing et al. 2017)."""
     name: ClassVar[str] = "silu"
@@ -149,7 +142,6 @@ class Silu(Activation):
         return (b.mul(gs[0], b.mul(s, b.add(b.mul(x, b.sub(1, s)), 1))),)
 
 
-@dataclass(frozen=True)
 class Softplus(Activation):
     """log(1 + exp(x)), computed as max(x, 0) + log1p(exp(-|x|)). No `beta`, and no `threshold`: exact everywhere, unlike PyTorch."""
     name: ClassVar[str] = "softplus"
@@ -165,7 +157,6 @@ class Softplus(Activation):
         return (b.mul(gs[0], b.sigmoid(ins[0])),)
 
 
-@dataclass(frozen=True)
 class Clip(Activation):
     """minimum(maximum(x, low), high); a bound that is None is absent; where low > high, high. The gradient passes inside, bounds included. Also of integers."""
     name: ClassVar[str] = "clip"

@@ -1,7 +1,6 @@
 """Scaled dot-product attention, whole, so that a back end may stream over keys without ever holding the scores."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod, sqrt
 from typing import ClassVar
 
@@ -13,7 +12,6 @@ from graphc.ir.types import TensorType, bool_, broadcast_shapes, i32, shape_text
 MASKED = -1e30      # a score that softmax turns into exactly 0, yet finite: a row that is masked whole stays free of NaN
 
 
-@dataclass(frozen=True)
 class AttentionOp(Composite):
     """Attributes shared by attention and its gradient. `scale` None: 1 / sqrt(D). `causal`: query i sees keys j <= i (as torch, also for Tq != Tk)."""
     scale: float | None = None
@@ -53,7 +51,6 @@ class AttentionOp(Composite):
         return s if mask is None or _is_bool(mask) else b.add(s, mask)
 
 
-@dataclass(frozen=True)
 class Attention(AttentionOp):
     """(q [..., Tq, D], k [..., Tk, D], v [..., Tk, E], mask?) -> (softmax(q k^T * scale + mask) v, logsumexp of the scores [..., Tq]).
 
@@ -120,7 +117,6 @@ class Attention(AttentionOp):
         return Cost(prod(scores) * (2 * q.shape[-1] + 2 * v.shape[-1] + 10) // share, sum(t.nbytes for t in (q, k, v, *mask, *outs)))
 
 
-@dataclass(frozen=True)
 class AttentionGrad(AttentionOp):
     """(q, k, v, bool mask?, out, logsumexp, dout) -> (dq, dk, dv) of attention."""
     name: ClassVar[str] = "attention_grad"

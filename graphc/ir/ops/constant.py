@@ -1,7 +1,6 @@
 """Constants, counting arrays and dimensions as numbers; helpers with which other operators write constants."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from graphc.ir.builder import Builder
 
 
-@dataclass(frozen=True)
 class Constant(Op):
     """A fixed array; as printed by numpy: `value` holds dtype, shape and the bytes in row-major order."""
     name: ClassVar[str] = "constant"
@@ -33,7 +31,6 @@ class Constant(Op):
         return Cost(0, self.value.type.nbytes)
 
 
-@dataclass(frozen=True)
 class Iota(Op):
     """The array of `shape` whose elements are their own index along `axis`. Not bool; a float dtype counts in floats."""
     name: ClassVar[str] = "iota"
@@ -55,7 +52,6 @@ class Iota(Op):
         return ()
 
 
-@dataclass(frozen=True)
 class Dimension(Op):
     """The scalar `max(size, 0)`: a dimension, or a polynomial over dimensions, as a number.
 

@@ -1,7 +1,7 @@
 """Products of two tensors summed over shared axes: matmul and einsum. Both are a `Contraction`."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -14,7 +14,6 @@ from graphc.ir.op import Cost, Op, require
 from graphc.ir.types import Dim, TensorType, broadcast_shapes, shape_text
 
 
-@dataclass(frozen=True)
 class Matmul(Op):
     """numpy's matmul: [..., M, K] @ [..., K, N], leading axes broadcast; a 1-D operand is a row (left) or a column (right) whose axis then goes."""
     name: ClassVar[str] = "matmul"
@@ -78,7 +77,6 @@ def _dropped(b, g, at: int, type: TensorType):
     return b.reshape(g, shape=g.type.shape[:at] + g.type.shape[at + 1:])
 
 
-@dataclass(frozen=True)
 class Einsum(Op):
     """Einstein summation of two operands, as numpy's: "bik,bkj->bij". Without "->" the output has the labels that occur once, sorted.
 

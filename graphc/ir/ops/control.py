@@ -4,7 +4,6 @@ Their gradients build new regions by reverse mode, so they are in `passes/backwa
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,6 @@ from graphc.ir.op import Cost, Op, require
 from graphc.ir.types import Dim, TensorType, bool_, i64
 
 
-@dataclass(frozen=True)
 class Scan(Op):
     """A loop of `length` steps.
 
@@ -60,7 +58,6 @@ class Scan(Op):
         return Cost(graph_flops(self.body) * self.length, sum(t.nbytes for t in ins + outs))
 
 
-@dataclass(frozen=True)
 class Cond(Op):
     """Operands: a bool scalar, then captured values, which both bodies take. Results: those of then_body if it is true, else of else_body."""
     name: ClassVar[str] = "cond"
@@ -83,7 +80,6 @@ class Cond(Op):
         return Cost(max(graph_flops(self.then_body), graph_flops(self.else_body)), sum(t.nbytes for t in ins + outs))
 
 
-@dataclass(frozen=True)
 class WhileLoop(Op):
     """Steps while cond_body gives true, at most `max_trips` of them.
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,6 @@ from graphc.ir.types import Dim, TensorType, shape_text
 Pair = tuple[int, int]
 
 
-@dataclass(frozen=True)
 class ConvOp(Op):
     """Attributes shared by a convolution and its gradients; `padding` is ((top, bottom), (left, right)).
 
@@ -49,7 +47,6 @@ class ConvOp(Op):
         return tuple(contraction.Window(x[2 + i], w[2 + i], self.stride[i], self.dilation[i], self.padding[i]) for i in range(2))
 
 
-@dataclass(frozen=True)
 class Conv2d(ConvOp):
     """y[n, f, i, j] = sum over c, p, q of x[n, c, i * stride + p * dilation - pad, …] * w[f, c, p, q], zeros outside the image."""
     name: ClassVar[str] = "conv2d"
@@ -83,7 +80,6 @@ class Conv2d(ConvOp):
         return contraction.conv(x.shape[0], x.shape[1], w.shape[0], self.windows(x.shape, w.shape), self.groups)
 
 
-@dataclass(frozen=True)
 class Conv2dInputGrad(ConvOp):
     """dx from (w, dy): the transpose of conv2d in x, which has shape `x_shape`."""
     name: ClassVar[str] = "conv2d_input_grad"
@@ -114,7 +110,6 @@ class Conv2dInputGrad(ConvOp):
         return contraction.conv_input_gradient(x[0], x[1], w.shape[0], self.windows(x, w.shape), self.groups).swapped
 
 
-@dataclass(frozen=True)
 class Conv2dWeightGrad(ConvOp):
     """dw from (x, dy): the transpose of conv2d in w, which has shape `w_shape`."""
     name: ClassVar[str] = "conv2d_weight_grad"
@@ -145,7 +140,6 @@ class Conv2dWeightGrad(ConvOp):
         return contraction.conv_weight_gradient(x.shape[0], x.shape[1], self.w_shape[0], windows, self.groups).swapped
 
 
-@dataclass(frozen=True)
 class ConvTranspose2d(Composite):
     """torch.nn.ConvTranspose2d: x [N, C, H, W], w [C, F / groups, KH, KW] -> [N, F, OH, OW];
     OH = (H - 1) * stride - padding + dilation * (KH - 1) + output_padding + 1."""

@@ -1,7 +1,6 @@
 """A function whose gradient the user gave."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.graph import Graph
@@ -12,7 +11,6 @@ from graphc.ir.ops.control import graph_flops
 from graphc.ir.types import TensorType
 
 
-@dataclass(frozen=True)
 class CustomVjp(Composite):
     """`forward` of the operands. `backward` takes the operands, the outputs and the gradient of each float output, and gives the
     gradient of each float operand."""

@@ -27,7 +27,6 @@ class Row:
     flops: int = 1
 
 
-@dataclass(frozen=True)
 class Elementwise(Op):
     """y[i] = fn(x1[i], x2[i], …) with numpy broadcasting; what each fn computes is said above `ROWS`."""
     fn: str
@@ -69,7 +68,6 @@ class Elementwise(Op):
         return Cost(out.size * self.row.flops, out.nbytes + sum(t.nbytes for t in ins))
 
 
-@dataclass(frozen=True)
 class Cast(Op):
     """The array with another dtype: float to int truncates and saturates (NaN gives 0), anything to bool is `!= 0`.
 
@@ -92,7 +90,6 @@ class Cast(Op):
         return (b.cast(gs[0], dtype=source) if source.is_float and self.dtype.is_float else None,)
 
 
-@dataclass(frozen=True)
 class StopGradient(Op):
     """The array itself; no gradient flows through."""
     name: ClassVar[str] = "stop_gradient"

@@ -1,7 +1,6 @@
 """A cluster of operators that runs as one loop nest, or as one contraction with its epilogue."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.errors import InternalError
@@ -13,7 +12,6 @@ from graphc.ir.types import TensorType
 KINDS = ("nest", "contraction")
 
 
-@dataclass(frozen=True)
 class Fused(Op):
     """The outputs of `body` for its inputs. Made by the fuse pass, after differentiation: it has no gradient of its own.
 

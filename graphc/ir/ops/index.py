@@ -5,7 +5,6 @@ A bad one is a GraphError in the reference; a kernel reports it, with its node, 
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +15,6 @@ from graphc.ir.ops.constant import full
 from graphc.ir.types import Dim, DType, TensorType, normalize_axis, shape_text
 
 
-@dataclass(frozen=True)
 class Indexing(Op):
     """Base: a named axis and an integer array of positions along it."""
     axis: int
@@ -29,7 +27,6 @@ class Indexing(Op):
         return axis
 
 
-@dataclass(frozen=True)
 class Take(Indexing):
     """numpy.take(x, idx, axis): shape x.shape[:axis] + idx.shape + x.shape[axis+1:]. Embedding lookup is axis 0."""
     name: ClassVar[str] = "take"
@@ -49,7 +46,6 @@ class Take(Indexing):
         return Cost(0, 2 * self.infer(x, idx).nbytes + idx.nbytes)
 
 
-@dataclass(frozen=True)
 class TakeAlongAxis(Indexing):
     """numpy.take_along_axis(x, idx, axis): one position per result element; idx has the shape of x except along `axis` (no broadcasting)."""
     name: ClassVar[str] = "take_along_axis"
@@ -69,7 +65,6 @@ class TakeAlongAxis(Indexing):
         return Cost(0, 2 * self.infer(x, idx).nbytes + idx.nbytes)
 
 
-@dataclass(frozen=True)
 class ScatterAdd(Indexing):
     """`base` with updates added at positions idx along `axis`: the transpose of take, repeated positions add up, in row-major order of idx.
 
@@ -96,7 +91,6 @@ class ScatterAdd(Indexing):
         return Cost(updates.size, 2 * base.nbytes + updates.nbytes + idx.nbytes)
 
 
-@dataclass(frozen=True)
 class ScatterAddAlongAxis(Indexing):
     """`base` with updates[i] added at position idx[i] along `axis`: the transpose of take_along_axis; idx and updates have one shape."""
     name: ClassVar[str] = "scatter_add_along_axis"
@@ -121,7 +115,6 @@ class ScatterAddAlongAxis(Indexing):
         return Cost(updates.size, 2 * base.nbytes + updates.nbytes + idx.nbytes)
 
 
-@dataclass(frozen=True)
 class OneHot(Composite):
     """1 where the new last axis, of size `depth`, equals the class id, else 0; an id outside [0, depth) gives zeros (PyTorch: an error)."""
     name: ClassVar[str] = "one_hot"

@@ -1,7 +1,6 @@
 """Losses: composites in stable form. `reduction` is "none" (one loss per element or per row), "mean" or "sum"."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
@@ -15,7 +14,6 @@ from graphc.ir.types import TensorType, i32, normalize_axis, shape_text
 REDUCTIONS = ("none", "mean", "sum")
 
 
-@dataclass(frozen=True)
 class ElementLoss(Composite):
     """Base of losses that compare two float arrays of one type element by element."""
     reduction: str = "mean"
@@ -40,7 +38,6 @@ class ElementLoss(Composite):
         return Cost(self.flops * x.size, 2 * x.nbytes + self.infer(x, target).nbytes)
 
 
-@dataclass(frozen=True)
 class MSE(ElementLoss):
     """(x - target)^2."""
     name: ClassVar[str] = "mse"
@@ -57,7 +54,6 @@ class MSE(ElementLoss):
         return dx, b.neg(dx)
 
 
-@dataclass(frozen=True)
 class BCEWithLogits(ElementLoss):
     """-target log(sigmoid(x)) - (1 - target) log(1 - sigmoid(x)), computed as max(x, 0) - x target + log1p(exp(-|x|))."""
     name: ClassVar[str] = "bce_with_logits"
@@ -73,7 +69,6 @@ class BCEWithLogits(ElementLoss):
         return b.mul(g, b.sub(b.sigmoid(x), target)), b.neg(b.mul(g, x))
 
 
-@dataclass(frozen=True)
 class CrossEntropy(Composite):
     """logsumexp(logits) - logits[id] along `axis`, the classes; ids (i32 or i64) have the shape of the logits without that axis.
 
@@ -174,7 +169,6 @@ class CrossEntropy(Composite):
         return b.sum(b.cast(kept, dtype=x.type.dtype), axes=tuple(range(kept.type.rank)))
 
 
-@dataclass(frozen=True)
 class CrossEntropySoft(Composite):
     """-sum(target * log_softmax(logits)) along `axis`, the target being a distribution over classes (or any weights) of the logits' type."""
     name: ClassVar[str] = "cross_entropy_soft"

@@ -4,7 +4,6 @@ A gradient recomputes what the forward pass had (the mean, 1/sigma): the same no
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
@@ -15,7 +14,6 @@ from graphc.ir.ops.reduce import reduced_count
 from graphc.ir.types import TensorType, normalize_axis, shape_text
 
 
-@dataclass(frozen=True)
 class SoftmaxLike(Composite):
     """Base: normalises along `axis`; shape and dtype of x. A row of only -inf gives NaN, as in PyTorch."""
     axis: int = -1
@@ -36,7 +34,6 @@ class SoftmaxLike(Composite):
         return b.sub(x, b.max(x, axes=self._axes(x), keepdims=True))
 
 
-@dataclass(frozen=True)
 class Softmax(SoftmaxLike):
     """y = exp(x - max(x)) / sum(exp(x - max(x))) along `axis`. Gradient: y (g - sum(g y))."""
     name: ClassVar[str] = "softmax"
@@ -55,7 +52,6 @@ class Softmax(SoftmaxLike):
         return (b.mul(y, b.sub(g, b.sum(b.mul(g, y), axes=self._axes(y), keepdims=True))),)
 
 
-@dataclass(frozen=True)
 class LogSoftmax(SoftmaxLike):
     """y = x - max(x) - log(sum(exp(x - max(x)))) along `axis`. Gradient: g - exp(y) sum(g)."""
     name: ClassVar[str] = "log_softmax"
@@ -74,7 +70,6 @@ class LogSoftmax(SoftmaxLike):
         return (b.sub(g, b.mul(b.exp(y), b.sum(g, axes=self._axes(y), keepdims=True))),)
 
 
-@dataclass(frozen=True)
 class LayerNorm(Composite):
     """gamma (x - mean) / sqrt(var + eps) + beta over the last `axes` axes (Ba et al. 2016), var = mean((x - mean)^2).
 
@@ -108,7 +103,6 @@ class LayerNorm(Composite):
         return Cost(8 * x.size, 2 * x.nbytes + sum(t.nbytes for t in scales))
 
 
-@dataclass(frozen=True)
 class RMSNorm(Composite):
     """gamma x / sqrt(mean(x^2) + eps) over the last `axes` axes (Zhang and Sennrich 2019); operands x, or x and gamma."""
     name: ClassVar[str] = "rms_norm"
@@ -142,7 +136,6 @@ class RMSNorm(Composite):
         return b.rsqrt(b.add(square, self.eps))
 
 
-@dataclass(frozen=True)
 class GroupNorm(Composite):
     """gamma (x - mean) / sqrt(var + eps) + beta, mean and var over each of `groups` groups of channels and all later axes (Wu and He 2018).
 
@@ -184,7 +177,6 @@ class GroupNorm(Composite):
         return Cost(8 * x.size, 2 * x.nbytes + sum(t.nbytes for t in scales))
 
 
-@dataclass(frozen=True)
 class BatchNorm(Composite):
     """Training form (Ioffe and Szegedy 2015): y = gamma (x - mean) / sqrt(var + eps) + beta over all axes but the channels, axis 1.
 
@@ -238,7 +230,6 @@ class BatchNorm(Composite):
         return dx, b.reshape(dgamma, shape=gamma.type.shape), b.reshape(dbeta, shape=gamma.type.shape)
 
 
-@dataclass(frozen=True)
 class BatchNormInference(Composite):
     """gamma (x - mean) / sqrt(var + eps) + beta, everything but x [N, C, …] being [C]; computed as x scale + shift."""
     name: ClassVar[str] = "batch_norm_inference"

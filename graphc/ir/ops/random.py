@@ -14,7 +14,6 @@ lanes and v from the next, at most 5.77 in f32.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -30,7 +29,6 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 MASK32 = 0xFFFFFFFF
 
 
-@dataclass(frozen=True)
 class RandomBits(Op):
     """i32[shape] of uniformly random bits from a key i64[2] = (seed, step); which words, this file says at its top."""
     name: ClassVar[str] = "random_bits"
@@ -53,7 +51,6 @@ class RandomBits(Op):
         return Cost(20 * out.size, out.nbytes)
 
 
-@dataclass(frozen=True)
 class Draw(Composite):
     """Base of the distributions: an array of `shape` from a key; no gradient."""
     shape: tuple[Dim, ...]
@@ -66,7 +63,6 @@ class Draw(Composite):
         return Cost(60 * out.size, out.nbytes)
 
 
-@dataclass(frozen=True)
 class FloatDraw(Draw):
     """Base of the distributions over floats."""
     dtype: DType
@@ -78,7 +74,6 @@ class FloatDraw(Draw):
         return TensorType(self.dtype, self.shape)
 
 
-@dataclass(frozen=True)
 class RandomUniform(FloatDraw):
     """Uniform in [0, 1): multiples of 2^-24 in f32, of 2^-53 in f64."""
     name: ClassVar[str] = "random_uniform"
@@ -90,7 +85,6 @@ class RandomUniform(FloatDraw):
         return _uniform_nodes(b, key, self.shape, self.stream, self.dtype, 0)
 
 
-@dataclass(frozen=True)
 class RandomNormal(FloatDraw):
     """Normal with mean 0 and variance 1."""
     name: ClassVar[str] = "random_normal"
@@ -105,7 +99,6 @@ class RandomNormal(FloatDraw):
         return b.mul(radius, b.cos(b.mul(v, 2 * math.pi)))
 
 
-@dataclass(frozen=True)
 class RandomBernoulli(Draw):
     """bool[shape], each True with probability p (exactly round(p 2^32) / 2^32). For a p that is an array: `random_uniform < p`."""
     name: ClassVar[str] = "random_bernoulli"
@@ -124,7 +117,6 @@ class RandomBernoulli(Draw):
         return _below_nodes(b, key, self.shape, self.stream, self.p)
 
 
-@dataclass(frozen=True)
 class RandomPermutation(Composite):
     """A random order of 0..n-1, i64: the stable argsort of n random words."""
     name: ClassVar[str] = "random_permutation"
@@ -145,7 +137,6 @@ class RandomPermutation(Composite):
         return (None,)
 
 
-@dataclass(frozen=True)
 class Dropout(Composite):
     """x / (1 - rate) where `random_bernoulli(1 - rate)` of x's shape is True, else 0 (Srivastava et al. 2014; as torch.nn.Dropout in training)."""
     name: ClassVar[str] = "dropout"

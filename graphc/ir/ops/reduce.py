@@ -1,7 +1,6 @@
 """Reductions over axes."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
@@ -12,7 +11,6 @@ from graphc.ir.ops.constant import count, number
 from graphc.ir.types import Dim, TensorType, i64, normalize_axes, normalize_axis
 
 
-@dataclass(frozen=True)
 class Reduction(Op):
     """Base of reductions over `axes` (sorted, counted from the front); the result keeps the other axes, or all with `keepdims`."""
     axes: tuple[int, ...]
@@ -36,7 +34,6 @@ class Reduction(Op):
         return b.broadcast_to(self.expanded(b, value, x), shape=x.type.shape)
 
 
-@dataclass(frozen=True)
 class Sum(Reduction):
     """Sum over axes, in the dtype of x (numpy widens i32 to i64). f32 sums are blocked, not left to right. Of nothing: 0."""
     name: ClassVar[str] = "sum"
@@ -48,7 +45,6 @@ class Sum(Reduction):
         return (self.spread(b, gs[0], ins[0]),)
 
 
-@dataclass(frozen=True)
 class Prod(Reduction):
     """Product over axes, in the dtype of x (numpy widens i32 to i64). Of nothing: 1.
 
@@ -69,7 +65,6 @@ class Prod(Reduction):
         return (b.mul(self.spread(b, gs[0], x), back(b.mul(before, after))),)
 
 
-@dataclass(frozen=True)
 class Extremum(Reduction):
     """Base of max and min: NaN if any element is; an axis of size 0 is an error. The gradient is shared evenly among equals, as in torch.amax."""
     kinds: ClassVar[tuple[str, ...]] = ("float", "int", "bool")
@@ -86,7 +81,6 @@ class Extremum(Reduction):
         return (b.mul(share, winners),)
 
 
-@dataclass(frozen=True)
 class Max(Extremum):
     """The largest element over axes (of bool: any)."""
     name: ClassVar[str] = "max"
@@ -95,7 +89,6 @@ class Max(Extremum):
         return np.max(x, axis=self.axes, keepdims=self.keepdims)
 
 
-@dataclass(frozen=True)
 class Min(Extremum):
     """The smallest element over axes (of bool: all)."""
     name: ClassVar[str] = "min"
@@ -104,7 +97,6 @@ class Min(Extremum):
         return np.min(x, axis=self.axes, keepdims=self.keepdims)
 
 
-@dataclass(frozen=True)
 class ArgExtremum(Op):
     """Base of argmax and argmin: i64 index along `axis` of the first extreme element; the first NaN if there is one. No gradient."""
     axis: int
@@ -123,7 +115,6 @@ class ArgExtremum(Op):
         return (None,)
 
 
-@dataclass(frozen=True)
 class ArgMax(ArgExtremum):
     """Index of the first largest element along `axis`."""
     name: ClassVar[str] = "argmax"
@@ -132,7 +123,6 @@ class ArgMax(ArgExtremum):
         return np.asarray(np.argmax(x, axis=self.axis, keepdims=self.keepdims), np.int64)
 
 
-@dataclass(frozen=True)
 class ArgMin(ArgExtremum):
     """Index of the first smallest element along `axis`."""
     name: ClassVar[str] = "argmin"
@@ -141,7 +131,6 @@ class ArgMin(ArgExtremum):
         return np.asarray(np.argmin(x, axis=self.axis, keepdims=self.keepdims), np.int64)
 
 
-@dataclass(frozen=True)
 class Mean(Reduction, Composite):
     """sum(x) / n over axes, n the number of elements summed; NaN if n = 0. Float arrays (the DSL makes f32 of integers)."""
     name: ClassVar[str] = "mean"
@@ -158,7 +147,6 @@ class Mean(Reduction, Composite):
         return (self.spread(b, b.div(gs[0], reduced_count(b, ins[0], self.axes)), ins[0]),)
 
 
-@dataclass(frozen=True)
 class Var(Reduction, Composite):
     """sum((x - mean)^2) / max(n - ddof, 0) over axes, in two passes; ddof 0 as in numpy (torch.var: 1)."""
     name: ClassVar[str] = "var"
@@ -185,7 +173,6 @@ class Var(Reduction, Composite):
         return Cost(4 * x.size, x.nbytes + self.infer(x).nbytes)
 
 
-@dataclass(frozen=True)
 class LogSumExp(Reduction, Composite):
     """log(sum(exp(x))) over axes, shifted by the largest element so that nothing overflows; -inf where all are -inf."""
     name: ClassVar[str] = "logsumexp"

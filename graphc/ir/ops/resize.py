@@ -1,7 +1,6 @@
 """Resizing of images, as a composite of reads at constant positions."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +11,6 @@ from graphc.ir.types import TensorType
 MODES = ("nearest", "bilinear")
 
 
-@dataclass(frozen=True)
 class Resize(Composite):
     """The last two axes of x [N, C, H, W] brought to `shape`, as torch.nn.functional.interpolate with align_corners=False, antialias=False.
 

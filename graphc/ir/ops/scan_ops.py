@@ -1,7 +1,6 @@
 """Running sums, running products and first-order linear recurrences along an axis."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,6 @@ from graphc.ir.ops.shape import slice_axis
 from graphc.ir.types import TensorType, normalize_axis
 
 
-@dataclass(frozen=True)
 class Cumulative(Op):
     """Base: y[i] combines x[0..i] along `axis` in the dtype of x; `reverse`: x[i..]; `exclusive`: without x[i] (then the first is the neutral element)."""
     axis: int
@@ -34,7 +32,6 @@ class Cumulative(Op):
         return np.flip(y, self.axis) if self.reverse else y
 
 
-@dataclass(frozen=True)
 class CumSum(Cumulative):
     """Running sum along `axis`, left to right."""
     name: ClassVar[str] = "cumsum"
@@ -43,7 +40,6 @@ class CumSum(Cumulative):
         return (b.cumsum(gs[0], axis=self.axis, reverse=not self.reverse, exclusive=self.exclusive),)
 
 
-@dataclass(frozen=True)
 class CumProd(Cumulative):
     """Running product along `axis`, left to right. The gradient is exact where elements are zero.
 
@@ -62,7 +58,6 @@ class CumProd(Cumulative):
         return (b.mul(before, after),)
 
 
-@dataclass(frozen=True)
 class LinearScan(Op):
     """y[i] = a[i] * y[i-1] + x[i] along `axis`, y before the first being 0 (a[0] has no effect); `reverse`: y[i] = a[i] * y[i+1] + x[i].
 

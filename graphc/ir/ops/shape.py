@@ -1,7 +1,6 @@
 """Operators that move elements: reshape, transpose, broadcast, slice, concat, pad, flip, dynamic slices; composites of them."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import ClassVar
@@ -13,7 +12,6 @@ from graphc.ir.ops.constant import full, number
 from graphc.ir.types import Dim, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text
 
 
-@dataclass(frozen=True)
 class Movement(Op):
     """Base: no arithmetic; reads its operands and writes its result once."""
 
@@ -21,7 +19,6 @@ class Movement(Op):
         return Cost(0, 2 * self.infer(*ins).nbytes)
 
 
-@dataclass(frozen=True)
 class Reshape(Movement):
     """The same elements in row-major order with another shape of equal size."""
     name: ClassVar[str] = "reshape"
@@ -39,7 +36,6 @@ class Reshape(Movement):
         return (b.reshape(gs[0], shape=ins[0].type.shape),)
 
 
-@dataclass(frozen=True)
 class Transpose(Movement):
     """Axis i of the result is axis perm[i] of x."""
     name: ClassVar[str] = "transpose"
@@ -57,7 +53,6 @@ class Transpose(Movement):
         return (b.transpose(gs[0], perm=inverse),)
 
 
-@dataclass(frozen=True)
 class BroadcastTo(Movement):
     """x repeated to `shape` by numpy's rules."""
     name: ClassVar[str] = "broadcast_to"
@@ -74,7 +69,6 @@ class BroadcastTo(Movement):
         return (gs[0],)             # backward sums over what was broadcast
 
 
-@dataclass(frozen=True)
 class Concat(Movement):
     """The operands one after another along `axis`; the other axes must agree."""
     name: ClassVar[str] = "concat"
@@ -102,7 +96,6 @@ class Concat(Movement):
         return tuple(parts)
 
 
-@dataclass(frozen=True)
 class Slice(Movement):
     """x[start[0]:stop[0]:step[0], …]: one triple per axis, 0 <= start <= stop <= size and step > 0 (numpy's negative numbers are the DSL's work)."""
     name: ClassVar[str] = "slice"
@@ -135,7 +128,6 @@ class Slice(Movement):
         return (b.pad(g, low=self.start, high=high, value=0) if g.type.shape != sizes else g,)
 
 
-@dataclass(frozen=True)
 class Pad(Movement):
     """x with low[i] elements of `value` before and high[i] after it along axis i; none negative."""
     name: ClassVar[str] = "pad"
@@ -156,7 +148,6 @@ class Pad(Movement):
         return (b.slice(gs[0], start=self.low, stop=stop, step=(1,) * len(stop)),)
 
 
-@dataclass(frozen=True)
 class Flip(Movement):
     """x with the order of elements along `axes` reversed."""
     name: ClassVar[str] = "flip"
@@ -173,7 +164,6 @@ class Flip(Movement):
         return (b.flip(gs[0], axes=self.axes),)
 
 
-@dataclass(frozen=True)
 class DynamicSlice(Movement):
     """x[s0:s0+sizes[0], s1:s1+sizes[1], …], starts being integer scalars, each clamped to [0, axis size - sizes[i]] as in XLA."""
     name: ClassVar[str] = "dynamic_slice"
@@ -193,7 +183,6 @@ class DynamicSlice(Movement):
         return b.dynamic_update_slice(full(b, 0, x.type), gs[0], *starts), *(None for _ in starts)
 
 
-@dataclass(frozen=True)
 class DynamicUpdateSlice(Movement):
     """x with `update` written at integer scalar starts, each clamped to [0, axis size - update size] as in XLA."""
     name: ClassVar[str] = "dynamic_update_slice"
@@ -217,7 +206,6 @@ class DynamicUpdateSlice(Movement):
         return around, inside, *(None for _ in starts)
 
 
-@dataclass(frozen=True)
 class Tile(Composite):
     """x repeated reps[i] times along axis i, as numpy.tile; `reps` may have more axes than x."""
     name: ClassVar[str] = "tile"
@@ -247,7 +235,6 @@ class Tile(Composite):
         return (1,) * (len(self.reps) - x.rank) + x.shape
 
 
-@dataclass(frozen=True)
 class Triangle(Composite):
     """Base of tril and triu: zero outside a triangle of the last two axes, whose border is the diagonal number k (k > 0: above the main one)."""
     k: int = 0
@@ -266,7 +253,6 @@ class Triangle(Composite):
         return b.apply(self, (gs[0],))
 
 
-@dataclass(frozen=True)
 class Tril(Triangle):
     """The lower triangle of the last two axes: x[…, i, j] where j <= i + k, else 0."""
     name: ClassVar[str] = "tril"
@@ -276,7 +262,6 @@ class Tril(Triangle):
         return np.tril(x, self.k)
 
 
-@dataclass(frozen=True)
 class Triu(Triangle):
     """The upper triangle of the last two axes: x[…, i, j] where j >= i + k, else 0."""
     name: ClassVar[str] = "triu"
@@ -286,7 +271,6 @@ class Triu(Triangle):
         return np.triu(x, self.k)
 
 
-@dataclass(frozen=True)
 class Stack(Composite):
     """The operands, all of one type, along a new axis at position `axis` of the result."""
     name: ClassVar[str] = "stack"

@@ -1,7 +1,6 @@
 """Sorting along an axis. Always stable; NaN counts as larger than everything: last in ascending order, first in descending."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,6 @@ from graphc.ir.ops.constant import full
 from graphc.ir.types import TensorType, i64, normalize_axis
 
 
-@dataclass(frozen=True)
 class Sorting(Op):
     """Base: `descending` order is stable too, so equal elements keep their order (numpy has no descending order)."""
     axis: int
@@ -27,7 +25,6 @@ class Sorting(Op):
         return Cost(x.size * (n.bit_length() if isinstance(n, int) else 10), 2 * x.nbytes)
 
 
-@dataclass(frozen=True)
 class Sort(Sorting):
     """The elements in order along `axis`."""
     name: ClassVar[str] = "sort"
@@ -43,7 +40,6 @@ class Sort(Sorting):
         return (b.scatter_add_along_axis(full(b, 0, ins[0].type), order, gs[0], axis=self.axis),)
 
 
-@dataclass(frozen=True)
 class ArgSort(Sorting):
     """i64 positions that put the elements in order along `axis`. No gradient."""
     name: ClassVar[str] = "argsort"
@@ -58,7 +54,6 @@ class ArgSort(Sorting):
         return (None,)
 
 
-@dataclass(frozen=True)
 class TopK(Op):
     """The k largest elements along `axis`, largest first, and their i64 positions; of equals the first (PyTorch leaves that open)."""
     name: ClassVar[str] = "topk"

@@ -6,7 +6,6 @@ Errors are a few units in the last place (measured in tests/ops/test_ops_trig.py
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +19,6 @@ TAN_PI_8 = math.sqrt(2) - 1
 ATAN_TERMS = {4: 9, 8: 20}      # of atan's power series at |t| <= tan(pi / 8), by bytes of the dtype: the next term is below half a unit
 
 
-@dataclass(frozen=True)
 class Tan(Activation):
     """sin(x) / cos(x)."""
     name: ClassVar[str] = "tan"
@@ -36,7 +34,6 @@ class Tan(Activation):
         return (b.mul(gs[0], b.add(b.mul(outs[0], outs[0]), 1)),)
 
 
-@dataclass(frozen=True)
 class Sinh(Activation):
     """(expm1(|x|) - expm1(-|x|)) / 2 with the sign of x. Infinite from where exp is, ln 2 before the limit of numpy's."""
     name: ClassVar[str] = "sinh"
@@ -53,7 +50,6 @@ class Sinh(Activation):
         return (b.mul(gs[0], b.cosh(ins[0])),)
 
 
-@dataclass(frozen=True)
 class Cosh(Activation):
     """(exp(x) + exp(-x)) / 2. Infinite from where exp is, ln 2 before the limit of numpy's."""
     name: ClassVar[str] = "cosh"
@@ -69,7 +65,6 @@ class Cosh(Activation):
         return (b.mul(gs[0], b.sinh(ins[0])),)
 
 
-@dataclass(frozen=True)
 class Atan(Activation):
     """arctan(x) in -pi/2..pi/2: |x| or its inverse, moved by pi/4 if above tan(pi/8), then the power series."""
     name: ClassVar[str] = "atan"
@@ -88,7 +83,6 @@ class Atan(Activation):
         return (b.div(gs[0], b.add(b.mul(ins[0], ins[0]), 1)),)
 
 
-@dataclass(frozen=True)
 class Asin(Activation):
     """arcsin(x) = arctan(x / sqrt((1 - x)(1 + x))); NaN where |x| > 1."""
     name: ClassVar[str] = "asin"
@@ -104,7 +98,6 @@ class Asin(Activation):
         return (b.mul(gs[0], _slope_of_asin(b, ins[0])),)
 
 
-@dataclass(frozen=True)
 class Acos(Activation):
     """arccos(x) = 2 arctan(sqrt((1 - x) / (1 + x))); NaN where |x| > 1."""
     name: ClassVar[str] = "acos"
@@ -120,7 +113,6 @@ class Acos(Activation):
         return (b.neg(b.mul(gs[0], _slope_of_asin(b, ins[0]))),)
 
 
-@dataclass(frozen=True)
 class Asinh(Activation):
     """log(x + sqrt(x^2 + 1)), as log1p(a + a / (1/a + sqrt(1 + 1/a^2))) of a = |x| with the sign of x. Infinite from half the largest number."""
     name: ClassVar[str] = "asinh"
@@ -139,7 +131,6 @@ class Asinh(Activation):
         return (b.mul(gs[0], b.rsqrt(b.add(b.mul(ins[0], ins[0]), 1))),)
 
 
-@dataclass(frozen=True)
 class Acosh(Activation):
     """log(x + sqrt(x^2 - 1)), as log1p(t + sqrt(t) sqrt(t + 2)) of t = x - 1; NaN where x < 1. Infinite from half the largest number."""
     name: ClassVar[str] = "acosh"
@@ -157,7 +148,6 @@ class Acosh(Activation):
         return (b.mul(gs[0], b.mul(b.rsqrt(b.sub(x, 1)), b.rsqrt(b.add(x, 1)))),)
 
 
-@dataclass(frozen=True)
 class Atanh(Activation):
     """log((1 + x) / (1 - x)) / 2, as log1p(2a / (1 - a)) / 2 of a = |x| with the sign of x; NaN where |x| > 1."""
     name: ClassVar[str] = "atanh"
@@ -175,7 +165,6 @@ class Atanh(Activation):
         return (b.div(gs[0], b.mul(b.sub(1, x), b.add(x, 1))),)
 
 
-@dataclass(frozen=True)
 class Atan2(Composite):
     """The angle of the point (x, y), operands y and x, in -pi..pi; signed zeros and infinities as in numpy.arctan2. Gradient NaN at the origin."""
     name: ClassVar[str] = "atan2"

@@ -1,7 +1,6 @@
 """Pooling over two-dimensional windows, and the operators that its gradients need."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,6 @@ from graphc.ir.ops.conv import Pair, offsets, window_extents
 from graphc.ir.types import Dim, TensorType, shape_text
 
 
-@dataclass(frozen=True)
 class Pooling(Op):
     """Windows of `kernel` elements, `stride` apart; `padding` is ((top, bottom), (left, right)), each at most half the kernel."""
     kernel: Pair
@@ -52,7 +50,6 @@ class Pooling(Op):
         return total[..., top:top + h, left:left + w]
 
 
-@dataclass(frozen=True)
 class MaxPooling(Pooling):
     """Base of max pooling and of the two operators that move values along its choice: the first maximum of a window, row by row; NaN wins."""
     dilation: Pair = (1, 1)
@@ -80,7 +77,6 @@ class MaxPooling(Pooling):
         return np.take_along_axis(np.stack([self.padded(source, 0)[(..., *r)] for r in regions]), choice[None], 0)[0]
 
 
-@dataclass(frozen=True)
 class MaxPool2d(MaxPooling):
     """The maximum of each window of x [N, C, H, W]; padding never wins."""
     name: ClassVar[str] = "max_pool2d"
@@ -99,7 +95,6 @@ class MaxPool2d(MaxPooling):
         return self.pooling_cost(x)
 
 
-@dataclass(frozen=True)
 class MaxPool2dGrad(MaxPooling):
     """(x, dy) -> dx: every dy goes to the element that max_pool2d chose in its window of x."""
     name: ClassVar[str] = "max_pool2d_grad"
@@ -121,7 +116,6 @@ class MaxPool2dGrad(MaxPooling):
         return self.pooling_cost(x, x)
 
 
-@dataclass(frozen=True)
 class MaxPool2dPick(MaxPooling):
     """(x, v) -> the elements of v, shaped as x, where max_pool2d chose in x: the transpose of max_pool2d_grad."""
     name: ClassVar[str] = "max_pool2d_pick"
@@ -140,7 +134,6 @@ class MaxPool2dPick(MaxPooling):
         return self.pooling_cost(x, v)
 
 
-@dataclass(frozen=True)
 class AvgPooling(Pooling):
     """Base of average pooling and its transpose; `count_include_pad`: divide by the kernel's size, else by the elements inside the image."""
     count_include_pad: bool = True
@@ -156,7 +149,6 @@ class AvgPooling(Pooling):
         return sum(inside[(..., *r)] for r in self.regions(out))[0, 0]
 
 
-@dataclass(frozen=True)
 class AvgPool2d(AvgPooling):
     """The mean of each window of x [N, C, H, W]."""
     name: ClassVar[str] = "avg_pool2d"
@@ -177,7 +169,6 @@ class AvgPool2d(AvgPooling):
         return self.pooling_cost(x)
 
 
-@dataclass(frozen=True)
 class AvgPool2dGrad(AvgPooling):
     """dy -> dx of shape `x_shape`: every dy is shared out equally over its window."""
     name: ClassVar[str] = "avg_pool2d_grad"
