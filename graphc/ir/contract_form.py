@@ -89,16 +89,18 @@ class Form:
     phases: tuple[Phase, ...]
 
 
-def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, fused: bool) -> Form:
+def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, fused: bool,
+                invariant: tuple[bool, bool] = (False, False)) -> Form:
     """The normal form in which the output's contiguous dim is among n, so that vectors run along it.
 
     An image whose channels lie apart (NCHW) is copied with its channels side by side: windows are then read in place as if the
     image were stored so, which costs one copy of the image instead of one for each kernel position.
     fused: an epilogue needs the output's own index, so dims along which vectors may run merge only in whole vectors.
+    invariant: operands that cost nothing to pack.
     """
     turns = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
     swap = _wants_swap(c, out) if turns == [None, None] else _wants_swap_turned(c, turns)
-    if turns == [None, None]:
+    if turns == [None, None] and not invariant[0 if swap else 1]:
         swap ^= _packs_less_swapped(c.swapped, b, a, lanes) if swap else _packs_less_swapped(c, a, b, lanes)
     if swap:
         c, a, b, turns = c.swapped, b, a, turns[::-1]

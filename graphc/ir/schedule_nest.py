@@ -17,7 +17,7 @@ class NestSchedule:
     outside of `inner` (0: all), and of `chunk` indices of the dim `cut` of `inner` (0: all). In a row the stages of the nest each loop over `inner`,
     of which `vector` is vectorised. With reductions and a chunk, tiles leave their results in `partials`,
     which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
-    `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal.
+    `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal, one output for each input.
     `crosswise`: the reductions run over the rows, into a row of sums per tile, which lies in `partials`.
     """
     outer: tuple[int, ...] = ()

@@ -322,17 +322,15 @@ def _used_later(nest: Nest, stages: Stages) -> set[Value]:
 
 
 def _inplace(nest: Nest, stages: Stages, body: Graph, ins, outs) -> tuple[tuple[int, int], ...]:
-    """Pairs (output, input) with equal strides over all dims, the input not read in a stage after the one that writes the output."""
+    """All pairs (output, input) with equal strides over all dims, the input not read in a stage after the one that writes the output."""
     last = _last_reads(nest, stages)
-    pairs, taken = [], set()
+    pairs = []
     for o, (v, strides) in enumerate(zip(body.outputs, nest.outputs)):
         for i, x in enumerate(body.inputs):
             rows = [s for use, s in nest.leaves.items() if leaf_of(use) is x]
             same = rows and all(s == strides for s in rows) and ins[i] == outs[o]
-            if same and i not in taken and last.get(x, 0) <= _written(nest, stages, v, o):
+            if same and last.get(x, 0) <= _written(nest, stages, v, o):
                 pairs.append((o, i))
-                taken.add(i)
-                break
     return tuple(pairs)
 
 

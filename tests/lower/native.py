@@ -106,7 +106,7 @@ def run_op(op: Op, *arrays: np.ndarray, schedule=None, inplace: bool = False) ->
     native = compile_node(node, arrays, outputs, schedule)
     if inplace:
         arrays = [a.copy() if a.flags.c_contiguous else a for a in arrays]
-        for o, i in native.schedule.inplace:
+        for o, i in {o: i for i, o in {i: o for o, i in native.schedule.inplace}.items()}.items():      # one to one
             outputs[o] = arrays[i]
     assert native.run(arrays, outputs) == 0, native.failure
     return tuple(outputs)

@@ -1,0 +1,58 @@
+"""Attention taken whole against its numpy reference in f64: blocks with tails, strided views, broadcast heads, the same bits for any number of threads."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc.compiler import Compilation
+from graphc.ir.builder import Builder
+from graphc.ir.ops.attention import Attention
+from graphc.ir.types import TensorType, dtype_of
+from graphc.runtime.executable import Executable
+
+SHAPES = (((2,), 131, 70, 33, 65), ((2,), 70, 131, 40, 17), ((), 1, 200, 8, 8), ((3, 1), 97, 1, 200, 256), ((2, 2), 5, 6, 3, 1), ((1, 2), 200, 200, 64, 64))
+
+
+def arrays_of(lead, tq, tk, d, e, dtype):
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((*lead, *s)).astype(dtype) for s in ((tq, d), (tk, d), (tk, e))]
+
+
+def compiled(op, arrays):
+    b = Builder("attention")
+    ins = [b.input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(arrays)]
+    return Compilation(b.finish(b.apply(op, ins), ("", "")))
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_blocks_are_the_reference(shape, causal, dtype):
+    op, arrays = Attention(causal=causal), arrays_of(*shape, dtype)
+    c = compiled(op, arrays)
+    assert [n.op.name for n in c.fused.nodes] == ["attention"]
+    one, three = (Executable(c.built.program, threads).slow(*arrays) for threads in (1, 3))
+    for x, y, expected in zip(one, three, op.reference(*(a.astype(np.float64) for a in arrays))):
+        assert x.tobytes() == y.tobytes()
+        np.testing.assert_allclose(x, expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-13)
+
+
+def test_heads_of_a_joint_projection_are_read_where_they_lie():
+    @gc.graph
+    def heads(x: gc.f32[2, 50, 3, 4, 24]):
+        q, k, v = (x[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
+        return gc.attention(q, k, v, causal=True)
+    x = np.random.default_rng(1).standard_normal((2, 50, 3, 4, 24)).astype(np.float32)
+    expected, _ = Attention(causal=True).reference(*(x[:, :, i].transpose(0, 2, 1, 3).astype(np.float64) for i in range(3)))
+    np.testing.assert_allclose(gc.compile(heads)(x), expected, rtol=0, atol=1e-5)
+
+
+def test_large_scores_and_nan():
+    q, k, v = arrays_of((), 20, 40, 8, 8, np.float32)
+    q[3] *= 1e4
+    q[5] = np.nan
+    out, _ = Executable(compiled(Attention(), (q, k, v)).built.program, 1).slow(q, k, v)
+    expected, _ = Attention().reference(*(a.astype(np.float64) for a in (q, k, v)))
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)
+    assert np.isnan(out[5]).all() and np.isfinite(np.delete(out, 5, 0)).all()
