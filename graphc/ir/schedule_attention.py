@@ -1,4 +1,4 @@
-"""Schedules of attention and of its gradient taken whole, and which of them are taken whole."""
+"""The schedule of attention taken whole, and when it is. Its gradient is decomposed."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from graphc.ir.op import Op
-from graphc.ir.ops.attention import Attention, AttentionGrad
-from graphc.ir.schedule_nest import Partial, shared_bytes
+from graphc.ir.ops.attention import Attention
 from graphc.ir.types import TensorType
 
 LARGEST_HEAD = 512                  # features of a head: a block of queries and its sums stay in L2
@@ -17,8 +16,7 @@ LARGEST_HEAD = 512                  # features of a head: a block of queries and
 class AttentionSchedule:
     """Blocks of `queries` × `keys`; scores are kept transposed, mr keys × vectors of queries in a register tile.
 
-    serial: all on the caller. parts: the query blocks of one head are dealt to so many tiles; their sums for the gradients of
-    k and v lie in `partials` and are added in order.
+    serial: all on the caller.
     """
     queries: int
     keys: int
@@ -26,20 +24,13 @@ class AttentionSchedule:
     vectors: int
     lanes: int
     serial: bool
-    parts: int = 1
-    partials: tuple[Partial, ...] = ()
 
     @property
     def nr(self) -> int:
         return self.vectors * self.lanes
 
-    @property
-    def shared_scratch(self) -> int:
-        return shared_bytes(self.partials)
-
     def __str__(self) -> str:
-        split = f", {self.parts} parts, partials {self.shared_scratch} B" if self.partials else ""
-        return f"attention({self.queries} queries × {self.keys} keys, tile {self.mr}×{self.nr}{split}{', serial' if self.serial else ''})"
+        return f"attention({self.queries} queries × {self.keys} keys, tile {self.mr}×{self.nr}{', serial' if self.serial else ''})"
 
 
 def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
@@ -55,9 +46,4 @@ def _attention(types: Sequence[TensorType]) -> bool:
     return not mask and fits and all(prod(t.shape) > 0 for t in (q, k, v))
 
 
-def _attention_grad(types: Sequence[TensorType]) -> bool:
-    """Besides, no operand is broadcast."""
-    return False
-
-
-RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {Attention: _attention, AttentionGrad: _attention_grad}
+RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {Attention: _attention}

@@ -1,10 +1,10 @@
-"""Chooses the blocks of attention and of its gradient."""
+"""Chooses the blocks of attention."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from graphc.ir.graph import Node
-from graphc.ir.ops.attention import Attention, AttentionGrad
+from graphc.ir.ops.attention import Attention
 from graphc.ir.schedule import round_up
 from graphc.ir.schedule_attention import AttentionSchedule
 from graphc.ir.target import Target
@@ -28,4 +28,4 @@ def attention_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewT
     return AttentionSchedule(queries, keys, mr, vectors, lanes, serial)
 
 
-RULES = (Attention, AttentionGrad)
+RULES = (Attention,)

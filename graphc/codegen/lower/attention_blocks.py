@@ -1,4 +1,4 @@
-"""What attention and its gradient share: blocks of scores, transposed (keys × queries), so that lanes run along queries.
+"""Blocks of attention: scores, transposed (keys × queries), so that lanes run along queries.
 
 Then a row maximum is a maximum of vectors, a last block of keys needs no mask, and k and v are read where they lie, whatever their strides.
 """
