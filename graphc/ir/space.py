@@ -206,7 +206,7 @@ class Space:
     def _choose(self, n: int, used: set[int], hint: tuple[int, ...]) -> tuple[int, ...]:
         if hint and self.size(hint) == n and not used.intersection(hint):
             return hint
-        free = [d for d in self.extents if d not in used]
+        free = [d for d in self.extents if d not in used and self.extents[d] != 1]
         for start in range(len(free)):
             size = 1
             for end in range(start, len(free)):

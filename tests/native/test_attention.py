@@ -7,6 +7,7 @@ import pytest
 import graphc as gc
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
+from graphc.ir.interp import evaluate
 from graphc.ir.ops.attention import Attention
 from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime.executable import Executable
@@ -56,3 +57,19 @@ def test_large_scores_and_nan():
     expected, _ = Attention().reference(*(a.astype(np.float64) for a in (q, k, v)))
     np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)
     assert np.isnan(out[5]).all() and np.isfinite(np.delete(out, 5, 0)).all()
+
+
+@pytest.mark.parametrize("shape", (((3, 1), 97, 1, 200, 256), ((3, 1), 33, 17, 20, 5), ((2, 3), 1, 7, 4, 4), ((1, 1), 1, 1, 1, 1)), ids=str)
+@pytest.mark.parametrize("causal", (False, True))
+def test_gradients_of_odd_shapes(shape, causal):
+    """Axes of size 1 beside masks and epilogues."""
+    q, k, v = arrays_of(*shape, np.float32)
+    types = [TensorType(dtype_of(a), a.shape) for a in (q, k, v)]
+
+    @gc.graph
+    def loss(q: types[0], k: types[1], v: types[2]):
+        y = gc.attention(q, k, v, causal=causal)
+        return gc.sum(y * y)
+    grads = gc.grad(loss, wrt=("q", "k", "v"))
+    for mine, reference in zip(gc.compile(grads)(q, k, v), evaluate(grads.graph, (q, k, v))):
+        np.testing.assert_allclose(mine, reference, rtol=1e-3, atol=1e-3)
