@@ -16,7 +16,7 @@ from graphc.codegen.lower.contract import lower_packing
 from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.constant import Constant
-from graphc.ir.plan import Buffer, Place, Plan
+from graphc.ir.plan import VIEWS, Buffer, Place, Plan
 from graphc.ir.scan_layout import scan_layout
 from graphc.ir.schedule_nest import shared_bytes
 from graphc.ir.target import Target
@@ -24,7 +24,6 @@ from graphc.ir.types import i64
 from graphc.ir.view import ViewType, contiguous_strides
 
 MAX_NODES = 1 << 20
-VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})
 
 
 @dataclass(frozen=True)

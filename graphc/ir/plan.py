@@ -9,6 +9,7 @@ from graphc.ir.types import DType
 from graphc.ir.view import ViewType, contiguous_strides
 
 SPACES = ("arena", "const", "input", "state", "output", "argument", "result")
+VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})     # operators that only show memory in another way: no kernel
 
 
 class Buffer:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graphc.ir.graph import Graph, Node, Value, regions, users
+from graphc.ir.plan import VIEWS
 from graphc.passes.pipeline import Pass
 
-VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})
 CHECKED = frozenset({"take", "take_along_axis", "scatter_add", "scatter_add_along_axis"})
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Literal
+from graphc.ir.ops import control
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import Elementwise
@@ -17,7 +18,7 @@ from graphc.passes.order import may_fail
 from graphc.passes.schedule import inplace_pairs
 
 ALIGNMENT = 64
-CONTROL = frozenset({"scan", "cond", "while_loop"})
+CONTROL = frozenset(op.name for op in control.OPS)
 Order = tuple[int, ...]
 Schedule = Callable[[Node, Sequence[Place], Sequence[Place]], object]
 
