@@ -21,7 +21,7 @@ from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
 from graphc.ir.graph import Graph, Node
 from graphc.ir.parser import parse
-from graphc.ir.plan import Plan
+from graphc.ir.plan import Packed, Plan
 from graphc.ir.printer import print_graph
 from graphc.ir.schedule_attention import is_whole
 from graphc.ir.target import Target
@@ -31,6 +31,7 @@ from graphc.passes.canonicalize import Canonicalize
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
+from graphc.passes.derive import Split, split_derived
 from graphc.passes.fold_constants import FoldConstants
 from graphc.passes.fuse import Fuse, explain
 from graphc.passes.hoist import Hoist
@@ -103,24 +104,42 @@ class Compilation:
         return self.pipeline.run(self.graph, SIMPLIFY, DECOMPOSED)
 
     @cached_property
+    def split(self) -> Split:
+        """What every call computes, and what is computed when the state has changed."""
+        return self._timed("derive", split_derived, self.simplified)
+
+    @cached_property
     def fused(self) -> Graph:
-        passes = (Fuse(max_nodes=1), *FUSE[1:]) if self.config.check_nan else FUSE      # a NaN is traced to one operator
-        return self.pipeline.run(self.simplified, passes, FUSED)
+        return self._fuse(self.split.main)
+
+    @cached_property
+    def prepare(self) -> Graph | None:
+        """The fused graph of what is derived from state."""
+        return self._fuse(self.split.prepare) if self.split.prepare else None
+
+    @cached_property
+    def packed(self) -> Packed:
+        """The operands that are packed when the state has changed; complete when `plan` is."""
+        return Packed(len(self.split.main.state))
 
     @cached_property
     def plan(self) -> Plan:
-        return self._timed("plan_memory", plan_memory, self.fused, self.target, self.constants, storage_orders(self.fused))
+        return self._plan(self.fused, self.packed)
+
+    @cached_property
+    def prepare_plan(self) -> Plan | None:
+        return self._plan(self.prepare, None) if self.prepare else None
 
     @cached_property
     def loops(self) -> LoopProgram:
-        program = self._timed("lower", build_program, self.plan, self.target, self.config.check_nan)
+        program = self._timed("lower", build_program, self.plan, self.target, self.config.check_nan, self.prepare_plan, self.packed)
         if self.config.verify:
-            self._timed("verify loops", lambda: [verify_loops(f) for f in (*program.kernels, program.main)])
+            self._timed("verify loops", lambda: [verify_loops(f) for f in (*program.kernels, program.main, program.prepare) if f])
         return program
 
     @cached_property
     def llvm(self) -> str:
-        return self._timed("llvm text", emit_module, list(self.loops.kernels), self.loops.main, self.target)
+        return self._timed("llvm text", emit_module, list(self.loops.kernels), self.loops.main, self.target, self.loops.prepare)
 
     @cached_property
     def built(self) -> Built:
@@ -140,7 +159,7 @@ class Compilation:
     @property
     def memory(self) -> Memory:
         """Bytes by purpose, known before a run."""
-        return Memory.of(self.plan, len(self.constants.data), self._thread_scratch)
+        return Memory.of(self.plan, len(self.constants.data), self._thread_scratch, self.prepare_plan, sum(self._derived), self.graph.state)
 
     def text(self, stage: str) -> str:
         """The program at a stage: one of STAGES."""
@@ -153,12 +172,27 @@ class Compilation:
         code = self._timed("llvm", jit.compile_object, text, self.target)
         failures = tuple(Failure(_checking_op(n), n.loc, i in self.loops.nan_checks) for i, n in enumerate(self.loops.checked))
         memory = self.memory
-        program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused), self.target)
+        writes = any(new is not None for new in self.graph.updates)
+        program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused),
+                          self.target, self._derived, writes)
         return Built(program, failures, memory)
+
+    def _fuse(self, graph: Graph) -> Graph:
+        passes = (Fuse(max_nodes=1), *FUSE[1:]) if self.config.check_nan else FUSE      # a NaN is traced to one operator
+        return self.pipeline.run(graph, passes, FUSED)
+
+    def _plan(self, graph: Graph, packed: Packed | None) -> Plan:
+        return self._timed("plan_memory", plan_memory, graph, self.target, self.constants, storage_orders(graph), packed)
+
+    @property
+    def _derived(self) -> tuple[int, ...]:
+        """Bytes of the arrays that are made from the state: derived values, then packed operands."""
+        values = (v.type.nbytes for v in self.split.main.state[len(self.graph.state):])
+        return (*values, *(b.nbytes for b in self.plan and self.packed.buffers.values()))
 
     @property
     def _thread_scratch(self) -> int:
-        return scratch_bytes(list(self.loops.kernels), self.loops.main)
+        return scratch_bytes(list(self.loops.kernels), self.loops.main, self.loops.prepare)
 
     def _timed(self, name: str, work: Callable, *arguments):
         start = perf_counter()
@@ -217,7 +251,12 @@ def _lines(graph: Graph) -> str:
 
 
 def _planned_text(c: Compilation) -> str:
-    return "\n\n".join(_plan_texts(c.plan)) + f"\n# {c.memory}"
+    texts = [*_plan_texts(c.plan), *(_plan_texts(c.prepare_plan) if c.prepare_plan else ())]
+    return "\n\n".join(texts) + f"\n# {c.memory}"
+
+
+def _fused_text(c: Compilation) -> str:
+    return "\n\n".join(print_graph(g) for g in (c.fused, c.prepare) if g)
 
 
 def _plan_texts(plan: Plan) -> Iterator[str]:
@@ -240,9 +279,9 @@ def _place(node: Node) -> str:
 _TEXTS: dict[str, Callable[[Compilation], str]] = {
     "graph": lambda c: print_graph(c.graph),
     "simplified": lambda c: print_graph(c.simplified),
-    "fused": lambda c: print_graph(c.fused),
+    "fused": _fused_text,
     "planned": _planned_text,
-    "loops": lambda c: "\n\n".join(map(print_function, reversed(callers_first([c.loops.main, *c.loops.kernels])))),
+    "loops": lambda c: "\n\n".join(map(print_function, reversed(callers_first([f for f in (c.loops.main, c.loops.prepare, *c.loops.kernels) if f])))),
     "llvm": lambda c: c.llvm,
     "asm": lambda c: jit.assembly(c.llvm, c.target),
 }

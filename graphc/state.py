@@ -16,15 +16,14 @@ ALIGNMENT = 64                      # bytes: one cache line, one AVX-512 vector
 class State(Mapping):
     """Named arrays. `state[name]` gives a copy, `state[name] = array` writes in place; dtype and shape never change.
 
-    `version` grows with every write, so that whatever was derived from the values can be made anew. `lock` is held while native
-    code runs on the state and while Python reads or writes it; it is not reentrant.
+    `lock` is held while native code runs on the state and while Python reads or writes it; it is not reentrant. Its `version` grows with
+    every write, so that whatever was derived from the values can be made anew.
     """
 
     def __init__(self):
         self._arrays: dict[str, np.ndarray] = {}
         self._names: dict[Hashable, str] = {}
         self.lock = StateLock()
-        self.version = 0
 
     @staticmethod
     def create(entries: Sequence[Entry], seed: int) -> "State":
@@ -39,7 +38,6 @@ class State(Mapping):
             raise GraphError(f"two state arrays are called {entry.name}; give the layers different names")
         self._arrays[entry.name] = aligned(value)
         self._names[entry.key] = entry.name
-        self.version += 1
 
     def array(self, entry: Entry) -> np.ndarray:
         """The live array of an entry: found by its owner, else by its name. GraphError when absent or of another type."""
@@ -70,7 +68,7 @@ class State(Mapping):
             raise GraphError(f"{name} is {array.dtype}, cannot take {value.dtype}; convert it with .astype")
         with self.lock:
             array[...] = value
-            self.version += 1
+            self.lock.written()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -97,7 +95,7 @@ class State(Mapping):
         with self.lock:
             for name in names:
                 self._arrays[name][...] = arrays[name]
-            self.version += 1
+            self.lock.written()
 
     def _find(self, name: str) -> np.ndarray:
         try:

@@ -112,7 +112,6 @@ class TrainStep:
             arrays = self._ordered(arrays, named)
         run = self._fixed or self._executable(arrays)
         result = run(*arrays)
-        self.state.version += 1
         return {name: _number(value) for name, value in result.items()} if isinstance(result, dict) else float(result)
 
     def evaluate(self, batches: Iterable, **metrics: Callable) -> dict[str, float]:

@@ -7,6 +7,8 @@ order, on any threads, and returns when all are done; `scratch` is the claiming 
 from __future__ import annotations
 
 MAIN = "gc_main"
+PREPARE = "gc_prepare"           # like gc_main: makes the part of the state table that is derived from the rest
+ENTRIES = (MAIN, PREPARE)
 
 # name -> what it holds; the order is the layout
 FIELDS = {

@@ -15,7 +15,7 @@ from itertools import count
 from types import MappingProxyType
 
 from graphc.codegen import cache
-from graphc.codegen.abi import MAIN
+from graphc.codegen.abi import ENTRIES, MAIN
 from graphc.codegen.lazy import llvm, llvm_all_targets
 from graphc.errors import InternalError
 from graphc.ir.target import Target
@@ -131,7 +131,7 @@ _NAME = re.compile(r'@("[^"]*"|[-\w$.]+)')
 
 
 def _called_once(text: str) -> frozenset[str]:
-    """Internal functions mentioned in one place, which is not main: main would grow with the depth of a network."""
+    """Internal functions mentioned in one place, which is not an entry: that would grow with the depth of a network."""
     mentioned: dict[str, list[str]] = {}
     internal, function = set(), ""
     for line in text.splitlines():
@@ -143,7 +143,7 @@ def _called_once(text: str) -> frozenset[str]:
         else:
             for name in names:
                 mentioned.setdefault(name, []).append(function)
-    return frozenset(name for name in internal if len(mentioned.get(name, ())) == 1 and mentioned[name] != [MAIN])
+    return frozenset(name for name in internal if len(mentioned.get(name, ())) == 1 and mentioned[name][0] not in ENTRIES)
 
 
 def _excerpt(text: str, message: str) -> str:

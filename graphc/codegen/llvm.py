@@ -21,26 +21,29 @@ from graphc.ir.target import Target
 from graphc.ir.types import DType
 
 
-def emit_module(functions: list, main, target: Target) -> str:
-    """LLVM IR text of the functions, all that they call, and `main` as `gc_main`. Without main, the functions are external."""
-    return ModuleText(functions, main, target).text()
+def emit_module(functions: list, main, target: Target, prepare=None) -> str:
+    """LLVM IR text of the functions, all that they call, `main` as `gc_main` and, if given, `prepare` as `gc_prepare`.
+    Without main, the functions are external.
+    """
+    return ModuleText(functions, _entries(main, prepare), target).text()
 
 
-def scratch_bytes(functions: list, main=None) -> int:
+def scratch_bytes(functions: list, main=None, prepare=None) -> int:
     """Bytes of scratch that each thread needs."""
-    return scratch_layout(callers_first(_roots(functions, main)))[1]
+    return scratch_layout(callers_first([*_entries(main, prepare), *functions]))[1]
 
 
-def _roots(functions: list, main) -> list:
-    return list(functions) if main is None else [main, *functions]
+def _entries(main, prepare) -> dict:
+    """The functions that are called from outside, and their symbols."""
+    return {f: symbol for f, symbol in ((main, abi.MAIN), (prepare, abi.PREPARE)) if f is not None}
 
 
 class ModuleText:
     """Collects the texts of a module: functions, outlined tiles, the mathematical functions that they use, loop metadata."""
 
-    def __init__(self, functions: list, main, target: Target):
-        self.main, self.target = main, target
-        self.functions = callers_first(_roots(functions, main))
+    def __init__(self, functions: list, entries: dict, target: Target):
+        self.entries, self.target = entries, target
+        self.functions = callers_first([*entries, *functions])
         self.offsets, self.scratch_bytes = scratch_layout(self.functions)
         self.texts: list[str] = []
         self.metadata = ["!0 = !{!\"llvm.loop.unroll.disable\"}", "!1 = !{!\"llvm.loop.vectorize.enable\", i1 false}",
@@ -60,16 +63,16 @@ class ModuleText:
 
     def _function(self, f) -> None:
         body = Body(self, f)
-        if f is self.main:
+        if f in self.entries:
             body.start_main()
             body.run(f.body)
             finish_main(body)
-            self.texts.append(body.text(f"define i32 @{abi.MAIN}(ptr %ctx) #0"))
+            self.texts.append(body.text(f"define i32 @{self.entries[f]}(ptr %ctx) #0"))
             return
         arguments = body.start_function()
         body.run(f.body)
         body.line("ret void")
-        linkage = "internal " if self.main is not None else ""
+        linkage = "internal " if self.entries else ""
         self.texts.append(body.text(f"define {linkage}void {function_symbol(f.name)}({arguments}) #0"))
 
     def loop_metadata(self) -> str:

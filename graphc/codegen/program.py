@@ -16,7 +16,7 @@ from graphc.codegen.lower.contract import lower_packing
 from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.constant import Constant
-from graphc.ir.plan import VIEWS, Buffer, Place, Plan
+from graphc.ir.plan import VIEWS, Buffer, Packed, Place, Plan
 from graphc.ir.scan_layout import scan_layout
 from graphc.ir.schedule_nest import shared_bytes
 from graphc.ir.target import Target
@@ -28,20 +28,26 @@ MAX_NODES = 1 << 20
 
 @dataclass(frozen=True)
 class LoopProgram:
-    """The loop functions of a program. `checked[i]` is the graph node that reports failures under number i, `nan_checks` those of
-    them that report the NaN they made.
+    """The loop functions of a program. `prepare` makes what is derived from state. `checked[i]` is the graph node that reports
+    failures under number i, `nan_checks` those of them that report the NaN they made.
     """
     kernels: tuple[Function, ...]
     main: Function
     checked: tuple[Node, ...]
     nan_checks: frozenset[int] = frozenset()
+    prepare: Function | None = None
 
 
-def build_program(plan: Plan, target: Target, check_nan: bool = False) -> LoopProgram:
-    """Lowers every node of the plan. Pure: equal plans give equal programs. `check_nan`: a kernel that makes a NaN is a failure."""
+def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: Plan | None = None, packed: Packed | None = None) -> LoopProgram:
+    """Lowers every node of the plans. Pure: equal plans give equal programs. `check_nan`: a kernel that makes a NaN is a failure.
+
+    `prepare` is the plan of what is derived from state; `packed` what is packed after that.
+    """
     builder = _ProgramBuilder(target, check_nan)
     builder.block(plan, _Frame(plan))
-    return LoopProgram(tuple(builder.kernels.values()), builder.main, tuple(builder.checked), frozenset(builder.nan_checks))
+    main = builder.main
+    preparation = builder.preparation(prepare, packed) if prepare or packed and packed.buffers else None
+    return LoopProgram(tuple(builder.kernels.values()), main, tuple(builder.checked), frozenset(builder.nan_checks), preparation)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,16 @@ class _ProgramBuilder:
         self.checked: list[Node] = []
         self.committed = False
 
+    def preparation(self, plan: Plan | None, packed: Packed | None) -> Function:
+        """The function that computes and packs what is derived from state."""
+        self.main = Function("prepare")
+        if plan:
+            self.block(plan, _Frame(plan))
+        for (slot, offset, view, schedule), buffer in (packed.buffers.items() if packed else ()):
+            operand = Place(Buffer("state", 0, slot), view.dtype, view.shape, view.strides, offset)
+            self.pack(self.view(operand, _Frame(plan)), view, schedule, buffer, 0)
+        return self.main
+
     def block(self, plan: Plan, frame: _Frame) -> None:
         """Calls the kernels of one graph, in order."""
         for node in plan.graph.nodes:
@@ -76,7 +92,9 @@ class _ProgramBuilder:
         kernel = self.kernel(node, plan)
         views = [self.view(plan.places[v], frame) for v in (*node.inputs, *node.outputs)]
         if node in plan.scratch:
-            views += self.scratch(plan.scratch[node], kernel.views[len(views):], frame)
+            views += self.scratch(plan.scratch[node], kernel.views[len(views):], frame.base)
+        elif node in plan.packed and plan.packed[node].space == "state":
+            views += self.scratch(plan.packed[node], kernel.views[len(views):], 0)
         views += frame.packed.get(node, [])
         self.commit(plan, node)
         self.main.call(kernel, views + self.node_id(node, kernel))
@@ -130,11 +148,11 @@ class _ProgramBuilder:
         offset = place.offset * place.dtype.itemsize + buffer.offset + (frame.base if buffer.space == "arena" else 0)
         return self.main.buffer(buffer.space, buffer.slot, offset, place.dtype, place.shape, place.strides)
 
-    def scratch(self, buffer: Buffer, wanted: Sequence[View], frame: _Frame) -> list[View]:
+    def scratch(self, buffer: Buffer, wanted: Sequence[View], base: int) -> list[View]:
         """Shared scratch: one view after the other, each aligned."""
-        views, at = [], frame.base + buffer.offset
+        views, at = [], base + buffer.offset
         for w in wanted:
-            views.append(self.main.buffer("arena", 0, at, w.dtype, w.shape))
+            views.append(self.main.buffer(buffer.space, buffer.slot, at, w.dtype, w.shape))
             at += shared_bytes(((w.dtype, prod(w.shape)),))
         return views
 
@@ -161,7 +179,7 @@ class _ProgramBuilder:
                    for c, (b, v) in enumerate(zip(region.loop, op.body.inputs))]
         for c, slots in enumerate(carries):
             self.copy(ins[c], _step(slots, layout.first(c)))
-        packed = {inner: self.pack(inner, buffer, body, ins, frame) for inner, buffer in region.packed.items()}
+        packed = {inner: self.pack_before(inner, buffer, body, ins, frame) for inner, buffer in region.packed.items()}
         with self.main.loop(0, op.length, name="step") as loop:
             self.main.return_if_cancelled()
             trip = loop.index
@@ -173,16 +191,20 @@ class _ProgramBuilder:
             results = dict(enumerate(after + [_step(y, at) for y in ys]))
             self.block(body, _Frame(body, frame.base + region.arena.offset, arguments, results, packed))
 
-    def pack(self, node: Node, buffer: Buffer, body: Plan, ins: Sequence[View], frame: _Frame) -> list[View]:
+    def pack_before(self, node: Node, buffer: Buffer, body: Plan, ins: Sequence[View], frame: _Frame) -> list[View]:
         """Packs the operand of a kernel of a loop's body that does not change in the loop; the scratch that holds it."""
         schedule = body.schedules[node]
         place = body.places[node.inputs[schedule.prepacked]]
         outer = ins[place.buffer.slot]
         operand = View(outer.root, place.shape, place.strides, outer.start + place.offset)
-        key = ("pack", place.view, schedule)
+        return self.pack(operand, place.view, schedule, buffer, frame.base)
+
+    def pack(self, operand: View, view: ViewType, schedule, buffer: Buffer, base: int) -> list[View]:
+        """Packs an operand for kernels of a schedule; the scratch that holds it."""
+        key = ("pack", view, schedule)
         if key not in self.kernels:
-            self.kernels[key] = lower_packing(place.view, schedule, self.target, self.unique("pack"))
-        shared = self.scratch(buffer, self.kernels[key].views[1:], frame)
+            self.kernels[key] = lower_packing(view, schedule, self.target, self.unique("pack"))
+        shared = self.scratch(buffer, self.kernels[key].views[1:], base)
         self.main.call(self.kernels[key], [operand, *shared])
         return shared
 

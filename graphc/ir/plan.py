@@ -15,8 +15,8 @@ VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})     # opera
 class Buffer:
     """A piece of memory. `slot` is the number of the array in its space, `offset` its first byte in arena or const.
 
-    "argument" and "result" are memory of the graph around a region: its body's inputs and outputs. `fixed`: an argument that is the
-    same in every trip of the loop.
+    "argument" and "result" are memory of the graph around a region: its body's inputs and outputs. `fixed`: of an argument, the
+    same in every trip of the loop; of state, never written by the program.
     """
     __slots__ = ("space", "slot", "nbytes", "offset", "fixed")
 
@@ -39,6 +39,11 @@ class Place:
     @property
     def view(self) -> ViewType:
         return ViewType(self.dtype, self.shape, self.strides)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the elements change only between calls, by another hand."""
+        return self.buffer.space == "state" and self.buffer.fixed
 
     @property
     def is_whole(self) -> bool:
@@ -73,8 +78,23 @@ class Region:
 
 
 @dataclass
+class Packed:
+    """Operands that are packed when the state has changed, and kept: what to pack (where the operand lies, for which schedule), and
+    the state slot that holds it, `first` and up.
+    """
+    first: int
+    buffers: dict[tuple[int, int, ViewType, object], Buffer] = field(default_factory=dict)
+
+    def buffer(self, operand: Place, schedule: object, nbytes: int) -> Buffer:
+        key = (operand.buffer.slot, operand.offset, operand.view, schedule)
+        if key not in self.buffers:
+            self.buffers[key] = Buffer("state", nbytes, self.first + len(self.buffers), fixed=True)
+        return self.buffers[key]
+
+
+@dataclass
 class Plan:
-    """A graph ready for lowering."""
+    """A graph ready for lowering. `packed` is where operands are packed before the loop around the graph, or (in state) before all."""
     graph: Graph
     places: Mapping[Value, Place]
     schedules: Mapping[Node, object]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.plan import Buffer, Place, Plan, Region
+from graphc.ir.plan import Buffer, Packed, Place, Plan, Region
 from graphc.ir.scan_layout import scan_layout
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.target import Target
@@ -17,13 +17,18 @@ from graphc.passes.storage import ALIGNMENT, Constants, Order, Stored, assign_st
 Interval = tuple[int, int]          # first and last position at which a buffer is in use
 
 
-def plan_memory(graph: Graph, target: Target, constants: Constants, orders: Mapping[Value, Order] | None = None) -> Plan:
-    """The plan of a whole program. Needs fused nodes in their final order; gives offsets of all buffers in one arena."""
+def plan_memory(graph: Graph, target: Target, constants: Constants, orders: Mapping[Value, Order] | None = None,
+                packed: Packed | None = None) -> Plan:
+    """The plan of a whole program. Needs fused nodes in their final order; gives offsets of all buffers in one arena.
+
+    `packed` collects the operands that lie in state which the program does not write, and are packed beforehand; without it none are.
+    """
     places = {v: Place.dense(v, Buffer("input", v.type.nbytes, slot)) for slot, v in enumerate(graph.inputs)}
-    places |= {v: Place.dense(v, Buffer("state", v.type.nbytes, slot)) for slot, v in enumerate(graph.state)}
+    places |= {v: Place.dense(v, Buffer("state", v.type.nbytes, slot, fixed=packed is not None and new is None))
+               for slot, (v, new) in enumerate(zip(graph.state, graph.updates))}
     results = [Buffer("output", v.type.nbytes, slot) for slot, v in enumerate(graph.outputs)]
     results += [Buffer("state", v.type.nbytes, slot) for slot, v in enumerate(graph.updates) if v is not None]
-    return Planner(target, constants, orders or {}).plan(graph, places, results)
+    return Planner(target, constants, orders or {}, packed).plan(graph, places, results)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Planner:
     target: Target
     constants: Constants
     orders: Mapping[Value, Order]
+    packed: Packed | None = None
 
     def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Buffer | None]) -> Plan:
         stored = assign_storage(graph, arguments, results, self.constants, self._schedule, self.orders)
@@ -39,17 +45,25 @@ class Planner:
             if node.op.name in REGION_PLANNERS:
                 plan.regions[node] = REGION_PLANNERS[node.op.name](self, node, stored)
             elif scratch_bytes(node, stored.schedules.get(node)):
-                schedule = stored.schedules[node]
-                where = plan.scratch if getattr(schedule, "prepacked", None) is None else plan.packed
-                where[node] = Buffer("arena", scratch_bytes(node, schedule))
+                self._scratch(plan, node, stored.schedules[node])
         plan.arena_bytes = assign_offsets(_intervals(plan, stored))
         stored.schedules.update(_aliased(stored))
         return plan
 
+    def _scratch(self, plan: Plan, node: Node, schedule) -> None:
+        """Memory that the threads of a kernel share: used while it runs, or packed before it."""
+        size, prepacked = scratch_bytes(node, schedule), getattr(schedule, "prepacked", None)
+        if prepacked is None:
+            plan.scratch[node] = Buffer("arena", size)
+        else:
+            operand = plan.places[node.inputs[prepacked]]
+            plan.packed[node] = self.packed.buffer(operand, schedule, size) if operand.lasts else Buffer("arena", size)
+
     def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Buffer | None], fixed_from: int | None = None) -> Plan:
         """The plan of a region whose inputs lie at `places` of the surrounding graph; those from number `fixed_from` on never change."""
         fixed = len(places) if fixed_from is None else fixed_from
-        arguments = {v: Place(Buffer("argument", v.type.nbytes, slot, fixed=slot >= fixed), p.dtype, p.shape, p.strides)
+        arguments = {v: p if slot >= fixed and p.lasts else
+                     Place(Buffer("argument", v.type.nbytes, slot, fixed=slot >= fixed), p.dtype, p.shape, p.strides)
                      for slot, (v, p) in enumerate(zip(graph.inputs, places, strict=True))}
         return self.plan(graph, arguments, results)
 
@@ -65,7 +79,8 @@ def _plan_scan(planner: Planner, node: Node, stored: Stored) -> Region:
     windows = (None,) * op.carries + scan_layout(op).windows
     results = [None if window else Buffer("result", v.type.nbytes, j) for j, (v, window) in enumerate(zip(op.body.outputs, windows))]
     plan = planner.body(op.body, carries + steps + places[op.carries + op.xs:], results, op.carries + op.xs)
-    return Region({"body": plan}, Buffer("arena", plan.arena_bytes), stored.carries[node], plan.packed)
+    before = {inner: buffer for inner, buffer in plan.packed.items() if buffer.space == "arena"}
+    return Region({"body": plan}, Buffer("arena", plan.arena_bytes), stored.carries[node], before)
 
 
 def _plan_cond(planner: Planner, node: Node, stored: Stored) -> Region:

@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from graphc.runtime.entry_layout import (DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS,
-                                         OUTPUTS, RELEASE, RESULT, RESULT_KINDS, SLOW)
+from graphc.runtime.entry_layout import (DERIVES, DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS,
+                                         OUTPUTS, RELEASE, RESULT, RESULT_KINDS, SEEN, SLOW, WRITES)
 from graphc.runtime.memory import address
 from graphc.runtime.native import native
 from graphc.runtime.signature import ArraySpec, Signature
@@ -22,7 +22,7 @@ METH_FASTCALL, METH_KEYWORDS = 0x80, 0x02
 class Descriptor:
     """The record that native code reads, and everything it points to. `words` holds 8-byte fields at the offsets of `entry_layout`."""
 
-    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable):
+    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable, derives: bool = False, writes: bool = False):
         self.words = np.zeros(DESCRIPTOR_BYTES // 8, np.int64)
         self.address = address(self.words)
         names = [spec.name for spec in signature.outputs]
@@ -40,11 +40,23 @@ class Descriptor:
         self._set(KEYS, address(keys))
         self._set(LOCK, lock)
         self._set(OUT_WORD, id(OUT))
+        self._set(DERIVES, int(derives))
+        self._set(SEEN, -1)
+        self._set(WRITES, int(writes))
 
     def switch(self, enabled: bool, release: bool) -> None:
         """Whether native calls are made at all, and whether they let other Python threads go on."""
         self._set(RELEASE, int(release))
         self._set(ENABLED, int(enabled))
+
+    @property
+    def seen(self) -> int:
+        """The version of the state that the derived values were made from; -1 before the first time."""
+        return int(self.words[SEEN // 8])
+
+    @seen.setter
+    def seen(self, version: int) -> None:
+        self._set(SEEN, version)
 
     @property
     def enabled(self) -> bool:

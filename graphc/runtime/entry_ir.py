@@ -155,14 +155,18 @@ raise:
 
 ; One call of compiled code, GIL held: takes lock and frame, gives them back, in one step as far as Python's signal handlers can see.
 
-; Returns gc_main's code and the status word, or {busy} when another call has the lock or all frames.
+; Returns gc_main's code and the status word, or {busy} when another call has the lock or all frames, or the derived values are not those
+; of the state as it is now.
 
 define internal i32 @gc_call(ptr %d, ptr %inputs, ptr %outputs, ptr %status) nounwind {{
 entry:
   %lock.word = call i64 @field(ptr %d, i64 {lock})
   %lock = inttoptr i64 %lock.word to ptr
   %locked = call i1 @try_lock(ptr %lock)
-  br i1 %locked, label %take, label %busy
+  br i1 %locked, label %look, label %busy
+look:
+  %current = call i1 @is_current(ptr %d, ptr %lock)
+  br i1 %current, label %take, label %unlock
 take:
   %ctx = call ptr @gc_pop_frame(ptr %d)
   %none = icmp eq ptr %ctx, null
@@ -199,8 +203,48 @@ after:
   %word = load i64, ptr %status.at
   store i64 %word, ptr %status
   call void @gc_push_frame(ptr %d, ptr %ctx)
+  call void @gc_wrote(ptr %d, ptr %lock)
   call void @try_unlock(ptr %lock)
   ret i32 %code
+}}
+
+; Whether what the program derives from the state, if anything, was derived from its present version.
+
+define internal i1 @is_current(ptr %d, ptr %lock) nounwind alwaysinline {{
+entry:
+  %derives = call i64 @field(ptr %d, i64 {derives})
+  %none = icmp eq i64 %derives, 0
+  br i1 %none, label %end, label %compare
+compare:
+  %version = call i64 @field(ptr %lock, i64 {version_at})
+  %seen = call i64 @field(ptr %d, i64 {seen})
+  %same = icmp eq i64 %version, %seen
+  br label %end
+end:
+  %r = phi i1 [ true, %entry ], [ %same, %compare ]
+  ret i1 %r
+}}
+
+; A program that writes state makes a new version of it. What it derives itself depends only on what it does not write, and stays current.
+
+define void @gc_wrote(ptr %d, ptr %lock) nounwind {{
+entry:
+  %writes = call i64 @field(ptr %d, i64 {writes})
+  %none = icmp eq i64 %writes, 0
+  br i1 %none, label %end, label %advance
+advance:
+  %at = getelementptr i8, ptr %lock, i64 {version_at}
+  %version = load i64, ptr %at
+  %next = add i64 %version, 1
+  store i64 %next, ptr %at
+  %seen.at = getelementptr i8, ptr %d, i64 {seen}
+  %seen = load i64, ptr %seen.at
+  %same = icmp eq i64 %version, %seen
+  %kept = select i1 %same, i64 %next, i64 %seen
+  store i64 %kept, ptr %seen.at
+  br label %end
+end:
+  ret void
 }}
 
 ; gc_call on arrays that are known to fit.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.codegen.abi import MAIN, RETURN_CANCELLED, RETURN_OK, read_failure
+from graphc.codegen.abi import MAIN, PREPARE, RETURN_CANCELLED, RETURN_OK, read_failure
 from graphc.codegen.host import lacking
 from graphc.codegen.jit import load_object
 from graphc.errors import GraphError, InternalError, Loc
@@ -19,7 +19,7 @@ from graphc.runtime.entry_layout import BUSY
 from graphc.runtime.frame import Frame, FrameList, Layout
 from graphc.runtime.interrupt import call_interruptibly
 from graphc.runtime.lock import StateLock
-from graphc.runtime.memory import address, aligned_copy, round_up
+from graphc.runtime.memory import address, aligned_copy, mapped, round_up
 from graphc.runtime.native import native
 from graphc.runtime.pool import default_threads, pool
 from graphc.runtime.signature import Signature
@@ -37,6 +37,7 @@ class Program:
 
     `work_ns`: estimated (for data-dependent loops: greatest) duration of one call; 0 when unknown.
     `target`: what the code was made for; when given, a machine that cannot run it refuses to load it.
+    `derived`: sizes of the arrays, after those of the state in its table, that `gc_prepare` makes from them. `writes`: it changes state.
     """
     object_code: bytes
     signature: Signature
@@ -45,6 +46,8 @@ class Program:
     consts: bytes = b""
     work_ns: int = 0
     target: Target | None = None
+    derived: tuple[int, ...] = ()
+    writes: bool = False
 
 
 class Executable:
@@ -52,7 +55,7 @@ class Executable:
 
     threads: how many take part in a call, the caller included (0: `default_threads()`); honoured exactly, also beyond the cores.
     state:   C-contiguous arrays whose data are the state table; kept alive, read and written in place.
-    lock:    held during each call when given; share it between all executables of one state.
+    lock:    held during each call when given; share it between all executables of one state. A program with derived values needs it.
     on_failure(node, index): gives the exception to raise when a kernel reports a bad index.
     locate(): the user's line, for errors about arguments.
     """
@@ -63,13 +66,16 @@ class Executable:
         self.threads = threads or default_threads()
         self._on_failure, self._locate = on_failure or _unexplained, locate
         _check_target(program.target)
-        self._loaded = load_object(program.object_code)
+        self._loaded = load_object(program.object_code, (MAIN, PREPARE) if program.derived else (MAIN,))
         self._main = self._loaded.address(MAIN)
-        self._state = list(state)
+        if program.derived and lock is None:
+            raise InternalError("what is derived from state needs the state's lock, which knows its version", "load")
+        self._state, self._derived = list(state), [mapped(size) for size in program.derived]
         self._durations: list[int] = []
         self._consts = aligned_copy(np.frombuffer(program.consts, np.uint8))
-        self._state_table = _table(self._state)
-        self._descriptor = Descriptor(self.signature, self._main, lock.address if lock else 0, self.slow, self._raise)
+        self._state_table = _table([*self._state, *self._derived])
+        self._descriptor = Descriptor(self.signature, self._main, lock.address if lock else 0, self.slow, self._raise,
+                                      bool(program.derived), lock is not None and program.writes)
         self._frames = FrameList(self._descriptor.address, self._new_frame, 1 if lock else max(MIN_FRAMES, default_threads()))
         self.call = make_entry(self._descriptor, self)
 
@@ -115,6 +121,13 @@ class Executable:
         """Whether other Python threads may go on meanwhile. First calls run cold: they count fully only where nothing is estimated."""
         measured = min(self._durations)
         return (self.program.work_ns or measured) > RELEASE_NS or measured > COLD * RELEASE_NS
+
+    def _prepared(self, frame: Frame) -> None:
+        """Makes the derived values anew if the state has changed; the state's lock is held."""
+        if self.program.derived and self._descriptor.seen != self.lock.version:
+            code = native().run(self._loaded.address(PREPARE), frame.address)
+            self._finish(code, frame["status"])
+            self._descriptor.seen = self.lock.version
 
     def _timed(self, nanoseconds: int) -> None:
         """Learn from a call's duration; after TRIALS calls the native entry takes over, unless calls are long."""
@@ -185,10 +198,14 @@ class _Call:
         self.frame = frame
         if self.cancelled:
             return
+        owner = self.owner
+        owner._prepared(frame)
         start = time.perf_counter_ns()
-        code = native().run(self.owner._main, frame.address)
-        self.owner._timed(time.perf_counter_ns() - start)
-        self.owner._finish(code, frame["status"])
+        code = native().run(owner._main, frame.address)
+        owner._timed(time.perf_counter_ns() - start)
+        if owner.lock:
+            native().wrote(owner._descriptor.address, owner.lock.address)
+        owner._finish(code, frame["status"])
 
 
 def _check_target(target: Target | None) -> None:

@@ -18,7 +18,7 @@ from graphc.runtime.lock_ir import lock_text
 from graphc.runtime.pool_ir import pool_text
 
 API_ARRAY_TYPE, API_NEW_FROM_DESCR = 2, 94      # rows of numpy's C API table, fixed since numpy 1.0
-EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_run", "gc_entry", "gc_call_arrays", "gc_pop_frame", "gc_push_frame")
+EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_run", "gc_entry", "gc_call_arrays", "gc_pop_frame", "gc_push_frame", "gc_wrote")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Native:
     call: ctypes._CFuncPtr          # (descriptor, table of input arrays, table of output arrays, where the status goes) -> code or BUSY
     pop_frame: ctypes._CFuncPtr     # (descriptor) -> context or None
     push_frame: ctypes._CFuncPtr    # (descriptor, context)
+    wrote: ctypes._CFuncPtr         # (descriptor, address of a lock word)
 
     def address(self, name: str) -> int:
         return self.loaded.address(name)
@@ -53,7 +54,8 @@ def native() -> Native:
         unlock=held(None, pointer)(loaded.address("gc_unlock")),
         call=held(ctypes.c_int, pointer, pointer, pointer, pointer)(loaded.address("gc_call_arrays")),
         pop_frame=held(pointer, pointer)(loaded.address("gc_pop_frame")),
-        push_frame=held(None, pointer, pointer)(loaded.address("gc_push_frame")))
+        push_frame=held(None, pointer, pointer)(loaded.address("gc_push_frame")),
+        wrote=held(None, pointer, pointer)(loaded.address("gc_wrote")))
 
 
 def runtime_text(target: Target) -> str:

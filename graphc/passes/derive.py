@@ -1,0 +1,116 @@
+"""What depends on nothing but state that the program never writes is computed once and kept while that state does not change."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.ops.fused import Fused
+from graphc.ir.plan import VIEWS
+from graphc.passes.dce import EliminateDeadCode
+from graphc.passes.order import may_fail
+
+GROWTH = 2                          # derived values may be so many times as large as the state that they are made from
+FREE_BYTES = 4096                   # and always so large
+
+
+class Kind(Enum):
+    """What a value depends on: nothing (numbers, counts), lasting state and perhaps numbers, or anything that may change."""
+    NUMBER = 0
+    LASTING = 1
+    CHANGING = 2
+
+
+@dataclass(frozen=True)
+class Split:
+    """`main` runs in every call and `prepare`, which has no inputs, when the state has changed. Both have the same state: that of the
+    program, then the derived values, which `prepare` updates.
+    """
+    main: Graph
+    prepare: Graph | None = None
+
+
+def split_derived(graph: Graph) -> Split:
+    """The graph in two, if anything in it can be derived from state alone.
+
+    Needs a simplified graph; stands before fusion, which would put what is computed once into kernels that run in every call.
+    """
+    kinds = value_kinds(graph)
+    roots = {_root(v): None for v in _crossings(graph, kinds)}
+    derived = [v for v in roots if v is not None]
+    if not derived:
+        return Split(graph)
+    return Split(_main(graph, kinds, derived), _prepare(graph, kinds, derived))
+
+
+def value_kinds(graph: Graph) -> Mapping[Value, Kind]:
+    """The kind of every value of the graph, regions apart."""
+    kinds = {v: Kind.CHANGING for v in graph.inputs}
+    kinds |= {v: Kind.LASTING if new is None else Kind.CHANGING for v, new in zip(graph.state, graph.updates)}
+    sources = {v: v.type.nbytes for v in graph.state}
+    for node in graph.nodes:
+        kind = _kind(node, kinds, sources)
+        for v in node.outputs:
+            kinds[v], sources[v] = kind, sum(sources.get(i, 0) for i in node.inputs)
+    return kinds
+
+
+def _kind(node: Node, kinds: Mapping[Value, Kind], sources: Mapping[Value, int]) -> Kind:
+    kind = max((kinds[v] for v in node.inputs), key=lambda k: k.value, default=Kind.NUMBER)
+    if kind is Kind.LASTING and node.op.name not in VIEWS:
+        if may_fail(node) or _controls(node) or _size(node) > max(FREE_BYTES, GROWTH * sum(sources.get(v, 0) for v in node.inputs)):
+            return Kind.CHANGING
+    return kind
+
+
+def _controls(node: Node) -> bool:
+    return not isinstance(node.op, Fused) and any(True for _ in regions(node.op))
+
+
+def _size(node: Node) -> int:
+    return sum(v.type.nbytes for v in node.outputs)
+
+
+def _crossings(graph: Graph, kinds: Mapping[Value, Kind]) -> Iterator[Value]:
+    """Lasting values that the rest of the program reads."""
+    for node in graph.nodes:
+        if any(kinds[v] is not Kind.LASTING for v in node.outputs):
+            yield from (v for v in node.inputs if kinds[v] is Kind.LASTING)
+    yield from (v for v in graph.results if kinds[v] is Kind.LASTING)
+
+
+def _root(v: Value) -> Value | None:
+    """The computed value that v is a view of; None when v is state itself, or a view of it: that costs nothing."""
+    while v.node is not None and v.node.op.name in VIEWS:
+        v = v.node.inputs[0]
+    return None if v.node is None else v
+
+
+def _main(graph: Graph, kinds: Mapping[Value, Kind], derived: list[Value]) -> Graph:
+    w = Rewriter(graph)
+    _add_state(w, derived)
+    for node in graph.nodes:
+        lasting = kinds[node.outputs[0]] is Kind.LASTING
+        if not lasting or node.op.name in VIEWS and node.inputs[0] in w.map:
+            w.keep(node)
+    return EliminateDeadCode().run(w.done())
+
+
+def _prepare(graph: Graph, kinds: Mapping[Value, Kind], derived: list[Value]) -> Graph:
+    nothing = replace(graph, name=f"prepare {graph.name}", inputs=(), outputs=(), output_names=(), updates=(None,) * len(graph.state))
+    w = Rewriter(nothing)
+    made = {}
+    for node in graph.nodes:
+        if all(v in w.map for v in node.inputs) and kinds[node.outputs[0]] is not Kind.CHANGING:
+            made.update(zip(node.outputs, w.keep(node)))
+    _add_state(w, derived)
+    for v in derived:
+        w.update(w.map[v], made[v])
+    return EliminateDeadCode().run(w.finish((), ()))
+
+
+def _add_state(w: Rewriter, derived: list[Value]) -> None:
+    for number, v in enumerate(derived):
+        w.map[v] = w.state_input(f"derived.{number}", v.type)

@@ -1,0 +1,128 @@
+"""What depends on state alone is computed when the state changes, not in every call."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn, optim
+from graphc.compiler import Compilation, compiled
+from graphc.errors import InternalError
+from graphc.ir.builder import Builder
+from graphc.ir.printer import print_graph
+from graphc.ir.types import f32
+from graphc.passes.derive import split_derived
+from graphc.runtime.executable import Executable
+from graphc.runtime.lock import StateLock
+
+T = f32[8, 16]
+
+
+def test_what_depends_on_state_alone_is_split_off():
+    b = Builder()
+    x, w, s = b.input("x", T), b.state_input("w", T), b.state_input("s", f32[16])
+    split = split_derived(b.finish([b.add(b.mul(x, w), b.exp(s))]))
+    assert print_graph(split.main) == """\
+graph graph(x: f32[8, 16]) state(w: f32[8, 16], s: f32[16], "derived.0": f32[16]) {
+  %0 = mul(x, w) : f32[8, 16]
+  %1 = add(%0, "derived.0") : f32[8, 16]
+  return %1
+}"""
+    assert print_graph(split.prepare) == """\
+graph "prepare graph"() state(w: f32[8, 16], s: f32[16], "derived.0": f32[16]) {
+  %0 = exp(s) : f32[16]
+  update "derived.0" = %0
+  return ()
+}"""
+
+
+def test_views_of_state_and_of_derived_values_cost_nothing_and_stay():
+    b = Builder()
+    x, w = b.input("x", T), b.state_input("w", f32[16, 8])
+    plain = b.finish([b.add(x, b.transpose(w, perm=(1, 0)))])
+    assert split_derived(plain).prepare is None
+    b = Builder()
+    x, w = b.input("x", T), b.state_input("w", f32[16, 8])
+    split = split_derived(b.finish([b.add(x, b.transpose(b.exp(w), perm=(1, 0)))]))
+    assert [n.op.name for n in split.main.nodes] == ["transpose", "add"]
+    assert [n.op.name for n in split.prepare.nodes] == ["exp"]
+
+
+def test_what_the_program_writes_itself_is_not_derived():
+    b = Builder()
+    x, w = b.input("x", T), b.state_input("w", T)
+    y = b.mul(x, b.exp(w))
+    b.update(w, y)
+    assert split_derived(b.finish([y])).prepare is None
+
+
+def test_values_much_larger_than_their_state_are_made_in_every_call():
+    b = Builder()
+    x, s = b.input("x", f32[512, 512]), b.state_input("s", f32[512])
+    outer = b.mul(b.reshape(s, shape=(512, 1)), b.reshape(s, shape=(1, 512)))
+    assert split_derived(b.finish([b.add(x, outer)])).prepare is None
+
+
+def test_a_result_may_be_derived():
+    b = Builder()
+    w = b.state_input("w", T)
+    state, lock = np.ones((8, 16), np.float32), StateLock()
+    run = compiled(b.finish([b.exp(w)]), 2, [state], lock)
+    np.testing.assert_allclose(run(), np.exp(state), rtol=1e-6)
+
+
+def test_a_program_with_derived_values_needs_the_lock_that_knows_the_version():
+    b = Builder()
+    built = Compilation(b.finish([b.exp(b.state_input("w", T))])).built
+    with pytest.raises(InternalError, match="lock"):
+        Executable(built.program, 1, [np.zeros((8, 16), np.float32)])
+
+
+X, Y = gc.f32[4, 16, 10, 10], gc.i32[4]
+
+
+def _trained():
+    net = nn.Conv2d(32, 3, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48, 3) >> nn.GlobalAvgPool2d() >> nn.Flatten() >> nn.Linear(40)
+    return gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=X, y=Y, seed=0, threads=2)
+
+
+def _oracle(step, x):
+    """The network as it is now, compiled afresh."""
+    return gc.compile(step.model, x=X, threads=1)(x)
+
+
+def test_predictions_follow_the_state(rng=np.random.default_rng(0)):
+    step = _trained()
+    x, y = rng.normal(size=X.shape).astype("f"), rng.integers(0, 40, 4).astype("i")
+    predict = gc.compile(step.model, x=X, threads=2)
+    assert predict.memory.derived > 0 and "prepare" in predict.dump("planned")
+    for change in (lambda: None, lambda: step(x, y), lambda: [step(x, y) for _ in range(5)],
+                   lambda: step.state.__setitem__("6.bias", np.arange(40, dtype="f"))):
+        change()
+        for _ in range(4):                              # through Python, and through the native entry
+            np.testing.assert_array_equal(predict(x), _oracle(step, x))
+
+
+def test_loading_a_state_is_seen(tmp_path, rng=np.random.default_rng(1)):
+    step = _trained()
+    x, y = rng.normal(size=X.shape).astype("f"), rng.integers(0, 40, 4).astype("i")
+    predict = gc.compile(step.model, x=X, threads=1)
+    first = [predict(x) for _ in range(4)][-1]
+    step.save(tmp_path / "s.safetensors")
+    step(x, y)
+    assert (predict(x) != first).any()
+    step.load(tmp_path / "s.safetensors")
+    np.testing.assert_array_equal(predict(x), first)
+
+
+def test_frozen_parameters_are_derived_from_once(rng=np.random.default_rng(2)):
+    body, head = nn.Linear(64), nn.Linear(40)
+    step = gc.train_step(body >> nn.relu >> head, loss=nn.cross_entropy, optimizer=optim.SGD(0.1), trainable=head,
+                         x=gc.f32[16, 32], y=gc.i32[16], seed=0, threads=1)
+    x, y = rng.normal(size=(16, 32)).astype("f"), rng.integers(0, 40, 16).astype("i")
+    step(x, y)
+    run = step._executable(()).executable
+    made = run._descriptor.seen
+    for _ in range(5):
+        step(x, y)
+    assert run.program.derived and run._descriptor.seen == step.state.lock.version == made + 5
