@@ -4,7 +4,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import graphc as gc
-from graphc.nn.module import Module
+from graphc.errors import GraphError
+from graphc.nn.module import Module, as_module
 
 
 class Activation(Module):
@@ -41,3 +42,12 @@ log_softmax = Activation("log_softmax")
 
 NAMED: dict[str, Callable] = {a.name: a for a in (relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh)}
 """Activations that a layer may be told by name."""
+
+
+def activation_named(activation: Callable | str) -> Module:
+    """The activation of this name, or a function of one array as a layer; GraphError for anything else."""
+    if isinstance(activation, str) and activation in NAMED:
+        return NAMED[activation]
+    if isinstance(activation, str) or not callable(activation):
+        raise GraphError(f"activation is one of {', '.join(NAMED)}, or a function of one array, got {activation!r}")
+    return as_module(activation)

@@ -1,81 +1,135 @@
-"""Attention layers and the Transformer block. Parameter names as in torch.nn.MultiheadAttention and TransformerEncoderLayer."""
+"""Attention layers, batch first. Parameter names as in torch.nn.MultiheadAttention."""
 from __future__ import annotations
 
 import graphc as gc
+from graphc.dsl.array import as_array
 from graphc.errors import GraphError
-from graphc.nn.activation import NAMED
+from graphc.ir.ops.attention import MASKED
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
-from graphc.nn.norm import Dropout, LayerNorm, RMSNorm
+from graphc.nn.padding import real_steps
 from graphc.nn.parameter import ZEROS, XavierUniform
+from graphc.nn.position import InnerPosition
 
-NORMS = {"layer": LayerNorm, "rms": RMSNorm}
+
+class Attention(Module):
+    """One head: a query y over x1 … xn gives sum over i of softmax(y · xi / sqrt(D)) xi (Bahdanau et al. 2015, Vaswani et al. 2017).
+
+    `layer(y, x)`: y [B, D] or [B, T, D] and x [B, n, D] -> the shape of y; `layer(y, k, v)`: v [B, n, E] are averaged instead of the keys
+    k, -> [B, T, E]; `layer(x)`: x [B, T, D] attends to itself. Without `features` the layer has no parameters; with it, queries, keys and
+    values are first mapped to `features` numbers by q_proj, k_proj and v_proj, whatever their widths. `scaled=False` leaves / sqrt(D) out.
+    `mask` and `lengths` as in `MultiHeadAttention`; mask broadcasts to [B, T, n].
+    """
+
+    def __init__(self, features: int | None = None, scaled: bool = True, causal: bool = False):
+        super().__init__()
+        self.features, self.scaled, self.causal = features, scaled, causal
+        self.q_proj, self.k_proj, self.v_proj = (Linear(features, bias=False) if features else None for _ in range(3))
+
+    def forward(self, y, x=None, values=None, mask=None, lengths=None):
+        single = x is not None and len(y.shape) == len(x.shape) - 1
+        q = gc.expand_dims(y, -2) if single else y
+        x = q if x is None else x
+        values = x if values is None else values
+        _check_sequences("Attention", q, x, values)
+        q, k, v = (p(a) if p else a for p, a in zip((self.q_proj, self.k_proj, self.v_proj), (q, x, values)))
+        seen = _seen("Attention", mask, lengths, k)
+        z = gc.attention(q, k, v, mask=seen, causal=self.causal, scale=None if self.scaled else 1.0)
+        return gc.squeeze(z, -2) if single else z
 
 
 class MultiHeadAttention(Module):
-    """Scaled dot-product attention of `heads` heads (Vaswani et al. 2017); batch first.
+    """Scaled dot-product attention of `heads` heads (Vaswani et al. 2017).
 
-    x [B, T, E] -> [B, T, E] attends to itself; `layer(q, k, v)` with k, v [B, S, E] attends across. `mask` broadcasts to
-    [B, heads, T, S]: bool (True = may look) or float (added to the scores). E must divide by heads.
+    x [B, T, E] -> [B, T, E] attends to itself; `layer(q, k, v)` with k [B, S, K] and v [B, S, V] attends across (v: k unless given).
+    E must divide by heads. Where K or V is not E, the weights are q_proj_weight, k_proj_weight and v_proj_weight, else in_proj_weight.
+    `mask` broadcasts to [B, heads, T, S]: bool (True = may look; torch's layer has it the other way round) or float (added to the scores).
+    `lengths`, integers [B]: nobody looks at keys from there on. `causal`: nobody looks at later keys.
+    `position`: `nn.RotaryPosition()` or `nn.RelativePosition()`, for attention of a sequence to itself.
     """
 
-    def __init__(self, heads: int, causal: bool = False, bias: bool = True):
+    def __init__(self, heads: int, causal: bool = False, bias: bool = True, position: InnerPosition | None = None):
         super().__init__()
-        self.heads, self.causal, self.bias = heads, causal, bias
+        if position is not None and not isinstance(position, InnerPosition):
+            raise GraphError(f"position= takes nn.RotaryPosition() or nn.RelativePosition(), got {position!r}; "
+                             "other position embeddings stand in front of the first block")
+        self.heads, self.causal, self.bias, self.position = heads, causal, bias, position
         self.out_proj = Linear(None, bias, bias_init=ZEROS)
 
-    def forward(self, q, k=None, v=None, mask=None):
+    def forward(self, q, k=None, v=None, mask=None, lengths=None):
+        v = k if v is None else v
+        _check_sequences(type(self).__name__, q, *(() if k is None else (k, v)))
         width = self.out_proj.features = q.shape[-1]
-        if len(q.shape) != 3 or width % self.heads:
+        if not isinstance(width, int) or width % self.heads:
             raise GraphError(f"MultiHeadAttention({self.heads}) takes [batch, time, features] with features divisible by {self.heads}, "
                              f"got {list(q.shape)}")
-        weight = self.parameter("in_proj_weight", (3 * width, width), XavierUniform(), q.dtype)
-        bias = self.parameter("in_proj_bias", (3 * width,), ZEROS, q.dtype) if self.bias else None
-        y = gc.attention(*self._project(q, k, v, weight, bias), mask=mask, causal=self.causal)
-        return self.out_proj(y.transpose(0, 2, 1, 3).reshape(*q.shape))
+        q, k, v = (self._heads(x) for x in self._project(q, k, v))
+        bias = None
+        if self.position is not None:
+            q, k, bias = self.position.turn(q), self.position.turn(k), self.position.bias(q, k)
+        mask = _masked(_seen(type(self).__name__, mask, lengths, k), bias)
+        y = gc.attention(q, k, v, mask=mask, causal=self.causal)
+        return self.out_proj(y.transpose(0, 2, 1, 3).reshape(*q.shape[:1], q.shape[2], width))
 
-    def _project(self, q, k, v, weight, bias) -> list:
-        """q, k, v as [B, heads, T, E / heads]; one product when all three come from the same array."""
+    def _heads(self, x):
+        """[B, T, E] as [B, heads, T, E / heads]."""
+        return x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(0, 2, 1, 3)
+
+    def _project(self, q, k, v) -> list:
+        """Queries, keys and values, each [B, …, E]; those of one array by one product."""
         width = q.shape[-1]
+        bias = self.parameter("in_proj_bias", (3 * width,), ZEROS, q.dtype) if self.bias else None
+        if k is not None and (k.shape[-1] != width or v.shape[-1] != width):
+            return [_affine(x, self.parameter(f"{name}_proj_weight", (width, x.shape[-1]), XavierUniform(), q.dtype), _rows(bias, i, width))
+                    for i, (name, x) in enumerate(zip("qkv", (q, k, v)))]
+        weight = self.parameter("in_proj_weight", (3 * width, width), XavierUniform(), q.dtype)
         if k is None:
-            joined = _affine(q, weight, bias)
-            parts = [joined[..., i * width:(i + 1) * width] for i in range(3)]
-        else:
-            rows = [slice(i * width, (i + 1) * width) for i in range(3)]
-            parts = [_affine(x, weight[r], None if bias is None else bias[r]) for x, r in zip((q, k, k if v is None else v), rows)]
-        return [p.reshape(*p.shape[:2], self.heads, width // self.heads).transpose(0, 2, 1, 3) for p in parts]
-
-
-class TransformerBlock(Module):
-    """Self-attention and a two-layer network, each with a residual and a norm; x [B, T, E].
-
-    Post-norm (Vaswani et al. 2017) unless `pre_norm`. `hidden` is 4 E unless given. As torch.nn.TransformerEncoderLayer with
-    batch_first, but GELU, hidden = 4 E and dropout 0 are the defaults.
-    """
-
-    def __init__(self, heads: int, hidden: int | None = None, causal: bool = False, pre_norm: bool = False, dropout: float = 0.0,
-                 activation: str = "gelu", norm: str = "layer"):
-        super().__init__()
-        if activation not in NAMED or norm not in NORMS:
-            raise GraphError(f"activation is one of {', '.join(NAMED)} and norm one of {', '.join(NORMS)}, got {activation!r} and {norm!r}")
-        self.heads, self.hidden, self.pre_norm, self.activation = heads, hidden, pre_norm, NAMED[activation]
-        self.self_attn = MultiHeadAttention(heads, causal)
-        self.linear1, self.linear2 = Linear(hidden), Linear(None)         # None: follows the input
-        self.norm1, self.norm2, self.dropout = NORMS[norm](), NORMS[norm](), Dropout(dropout)
-
-    def forward(self, x, mask=None):
-        self.linear2.features = x.shape[-1]
-        self.linear1.features = self.hidden or 4 * x.shape[-1]
-        x = self._add(self.norm1, x, lambda h: self.self_attn(h, mask=mask))
-        return self._add(self.norm2, x, lambda h: self.linear2(self.dropout(self.activation(self.linear1(h)))))
-
-    def _add(self, norm: Module, x, f):
-        """The residual x + f(x), with the norm before f or after the sum."""
-        if self.pre_norm:
-            return x + self.dropout(f(norm(x)))
-        return norm(x + self.dropout(f(x)))
+            return _parts(_affine(q, weight, bias), width)
+        query = _affine(q, _rows(weight, 0, width), _rows(bias, 0, width))
+        if k is v:
+            return [query, *_parts(_affine(k, _rows(weight, 1, width, 2), _rows(bias, 1, width, 2)), width)]
+        return [query, *(_affine(x, _rows(weight, i, width), _rows(bias, i, width)) for i, x in ((1, k), (2, v)))]
 
 
 def _affine(x, weight, bias):
     y = x @ weight.T
     return y if bias is None else y + bias
+
+
+def _rows(x, i: int, width: int, count: int = 1):
+    """Block i of `width` rows, and those after it."""
+    return None if x is None else x[i * width:(i + count) * width]
+
+
+def _parts(x, width: int) -> list:
+    """x cut along its last axis into arrays of `width`."""
+    return [x[..., i * width:(i + 1) * width] for i in range(x.shape[-1] // width)]
+
+
+def _seen(layer: str, mask, lengths, k):
+    """The mask that also hides keys from `lengths` on; it broadcasts to the scores of keys [B, …, S, D]."""
+    mask = None if mask is None else as_array(mask)
+    if lengths is None:
+        return mask
+    batch, keys = k.shape[0], k.shape[-2]
+    real = real_steps(layer, lengths, batch, keys)
+    real = real.reshape(batch, *(1,) * (len(k.shape) - 2), keys)
+    if mask is None:
+        return real
+    return mask & real if mask.dtype == gc.bool_ else gc.where(real, mask, MASKED)
+
+
+def _masked(mask, bias):
+    """One mask from a mask (bool, float or None) and a bias that is added to the scores."""
+    if mask is None or bias is None:
+        return bias if mask is None else mask
+    return gc.where(mask, bias, MASKED) if mask.dtype == gc.bool_ else mask + bias
+
+
+def _check_sequences(layer: str, *arrays) -> None:
+    for x in arrays:
+        if len(x.shape) != 3:
+            raise GraphError(f"{layer} takes [batch, time, features], got {list(x.shape)}")
+    if len({x.shape[0] for x in arrays}) > 1 or len({x.shape[1] for x in arrays[1:]}) > 1:
+        raise GraphError(f"{layer}: queries, keys and values must agree in the batch, keys and values also in time, got "
+                         + ", ".join(str(list(x.shape)) for x in arrays))

@@ -12,13 +12,17 @@ Size = int | tuple[int, ...]
 
 
 class Convolution(Module):
-    """What the convolutions share. weight [channels, in / groups, kernel…] and bias [channels] start as torch's."""
+    """What the convolutions share. weight [channels, in / groups, kernel…] and bias [channels] start as torch's.
+
+    As in torch, Conv1d and Conv2d are cross-correlations: y[i] = sum over k of w[k] x[i + k]. With `flip` the kernel is turned round,
+    which makes them convolutions in the mathematical sense: y[i] = sum over k of w[k] x[i + K - 1 - k].
+    """
     axes = 2
 
     def __init__(self, channels: int, kernel: Size, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
-                 groups: int = 1, bias: bool = True):
+                 groups: int = 1, bias: bool = True, flip: bool = False):
         super().__init__()
-        self.channels, self.groups, self.bias = channels, groups, bias
+        self.channels, self.groups, self.bias, self.flip = channels, groups, bias, flip
         self.kernel, self.stride, self.dilation = (per_axis(v, self.axes) for v in (kernel, stride, dilation))
         self.padding = padding if isinstance(padding, str) else per_axis(padding, self.axes)
 
@@ -28,7 +32,8 @@ class Convolution(Module):
             raise GraphError(f"{inside} input and {self.channels} output channels do not divide into {self.groups} groups")
         shape = self.weight_shape(inside)
         start = fan_in_uniform(prod(shape[1:]))
-        y = self.apply(x, self.parameter("weight", shape, start, x.dtype))
+        weight = self.parameter("weight", shape, start, x.dtype)
+        y = self.apply(x, gc.flip(weight, tuple(range(2, 2 + self.axes))) if self.flip else weight)
         if not self.bias:
             return y
         return y + self.parameter("bias", (self.channels,), start, x.dtype).reshape(self.channels, *(1,) * self.axes)

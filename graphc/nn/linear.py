@@ -1,8 +1,11 @@
 """Linear maps and lookups."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import graphc as gc
 from graphc.errors import GraphError
+from graphc.nn.activation import activation_named
 from graphc.nn.module import Module
 from graphc.nn.parameter import Initializer, Normal, fan_in_uniform
 
@@ -24,6 +27,24 @@ class Linear(Module):
 
     def __repr__(self) -> str:
         return f"Linear({self.features}{'' if self.bias else ', bias=False'})"
+
+
+class FeedForward(Linear):
+    """activation(x @ weight.T + bias): one layer of a multi-layer perceptron; x [..., in] -> [..., features].
+
+    `activation`: a layer or function of one array, or its name. Parameters are those of `Linear`; `FeedForward(64, "sigmoid") ** 3`
+    is a network of three.
+    """
+
+    def __init__(self, features: int, activation: Callable | str = "relu", **options):
+        super().__init__(features, **options)
+        self.activation = activation_named(activation)
+
+    def forward(self, x):
+        return self.activation(super().forward(x))
+
+    def __repr__(self) -> str:
+        return f"FeedForward({self.features}, {self.activation!r})"
 
 
 class Embedding(Module):

@@ -50,6 +50,10 @@ class Module:
             raise GraphError(f"layer ** n takes an int n >= 0, got {times!r}")
         return Sequential(*(copy.deepcopy(self) for _ in range(times)))
 
+    def takes(self) -> frozenset[str]:
+        """Names of the options of `forward`: its arguments after the first. A layer around layers takes what its inner ones take."""
+        return frozenset(list(argument_names(self.forward))[1:])
+
     @property
     def training(self) -> bool:
         """Whether the running trace is for training (dropout on, batch statistics) or for inference."""
@@ -103,19 +107,27 @@ class Module:
 
 
 class Sequential(Module):
-    """Layers and functions of arrays, one after the other. Items are named 0, 1, … as in torch."""
+    """Layers and functions of arrays, one after the other. Items are named 0, 1, … as in torch.
+
+    An option, `net(x, lengths=n)`, goes to every item that has an argument of this name; GraphError if none has.
+    More arrays by position, `net(x, y)`, go to the first item alone.
+    """
 
     def __init__(self, *items: Callable):
         super().__init__()
         self.items = tuple(as_module(item) for item in items)
         self._open = False          # made by >>, so that another >> extends it: a >> b >> c has three items
 
-    def forward(self, x, *rest):
+    def forward(self, x, *rest, **options):
+        _check_taken(self, options)
         for item in self.items:
             with declared_at(item._declared or self._declared):
-                x = item(x, *rest)
+                x = item(x, *rest, **chosen(item, options))
             rest = ()
         return x
+
+    def takes(self):
+        return frozenset().union(*(item.takes() for item in self.items))
 
     def children(self):
         return ((str(i), item) for i, item in enumerate(self.items))
@@ -140,6 +152,9 @@ class Function(Module):
     def forward(self, *arrays, **options):
         return self.function(*arrays, **options)
 
+    def takes(self):
+        return frozenset(list(argument_names(self.function))[1:])
+
     def children(self):
         return modules_of_function(self.function)
 
@@ -161,6 +176,26 @@ def as_module(item: Callable) -> Module:
     if not callable(item):
         raise GraphError(f">> takes layers and functions of arrays, got {item!r}")
     return item() if isinstance(item, type) and issubclass(item, Module) else Function(item)
+
+
+def chosen(item: Module, options: dict) -> dict:
+    """Those of the options that `item` takes."""
+    return {name: value for name, value in options.items() if name in item.takes()} if options else {}
+
+
+def _check_taken(net: Module, options: dict) -> None:
+    unknown = sorted(options.keys() - net.takes()) if options else []
+    if unknown:
+        raise GraphError(f"no layer of this sequence takes {unknown[0]!r}; their options are {', '.join(sorted(net.takes())) or 'none'}")
+
+
+def argument_names(function: Callable) -> Iterator[str]:
+    """Names of the arguments that may be given by name; none for functions without a signature (some of numpy's and Python's own)."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return iter(())
+    return (p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
 
 
 def _mentioned(function: Callable) -> Iterator[tuple[str, Module]]:

@@ -11,7 +11,7 @@ from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.ir.types import DType, TensorType
 from graphc.nn.entry import Entry
-from graphc.nn.module import Function, Module, as_module
+from graphc.nn.module import Function, Module, argument_names, as_module
 from graphc.nn.path import rooted
 
 
@@ -45,9 +45,16 @@ def call(root: Module, arrays: Mapping):
     if isinstance(root, Function):
         typed(root.function, {name: a.type for name, a in arrays.items()})
         return root(**arrays)
-    names = inspect.signature(root.forward).parameters
+    signature = inspect.signature(root.forward)
+    names = {*signature.parameters, *root.takes()}
     placed = [a for name, a in arrays.items() if name not in names]
-    return root(*placed, **{name: a for name, a in arrays.items() if name in names})
+    named = {name: a for name, a in arrays.items() if name in names}
+    try:
+        signature.bind(*placed, **named)
+    except TypeError as error:
+        known = dict.fromkeys([*argument_names(root.forward), *sorted(root.takes())])
+        raise GraphError(f"inputs {', '.join(arrays)}: {error}; the network takes {', '.join(known)}", user_loc()) from None
+    return root(*placed, **named)
 
 
 def network_name(net: Callable) -> str:

@@ -6,23 +6,47 @@ from graphc.nn.conv import Size, per_axis
 from graphc.nn.module import Module
 
 
-class MaxPool2d(Module):
-    """The largest of each window: x [B, C, H, W]; stride = kernel unless given."""
+class Pool(Module):
+    """What the pools share: one number for each window, which lie `stride` apart (kernel unless given)."""
+    axes = 2
 
     def __init__(self, kernel: Size, stride: Size | None = None, padding: Size = 0):
         super().__init__()
-        self.kernel, self.padding = per_axis(kernel, 2), per_axis(padding, 2)
-        self.stride = per_axis(kernel if stride is None else stride, 2)
+        self.kernel, self.padding = per_axis(kernel, self.axes), per_axis(padding, self.axes)
+        self.stride = per_axis(kernel if stride is None else stride, self.axes)
+
+    def windows(self) -> dict:
+        return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding}
+
+
+class MaxPool2d(Pool):
+    """The largest of each window: x [B, C, H, W] -> [B, C, H', W']; padding never wins."""
 
     def forward(self, x):
-        return gc.max_pool2d(x, self.kernel, stride=self.stride, padding=self.padding)
+        return gc.max_pool2d(x, **self.windows())
 
 
-class AvgPool2d(MaxPool2d):
-    """The mean of each window; padding counts as zeros (torch's count_include_pad)."""
+class AvgPool2d(Pool):
+    """The mean of each window: x [B, C, H, W] -> [B, C, H', W']; padding counts as zeros (torch's count_include_pad)."""
 
     def forward(self, x):
-        return gc.avg_pool2d(x, self.kernel, stride=self.stride, padding=self.padding)
+        return gc.avg_pool2d(x, **self.windows())
+
+
+class MaxPool1d(Pool):
+    """The largest of each window: x [B, C, L] -> [B, C, L']."""
+    axes = 1
+
+    def forward(self, x):
+        return gc.max_pool1d(x, **self.windows())
+
+
+class AvgPool1d(Pool):
+    """The mean of each window: x [B, C, L] -> [B, C, L']."""
+    axes = 1
+
+    def forward(self, x):
+        return gc.avg_pool1d(x, **self.windows())
 
 
 class GlobalAvgPool2d(Module):

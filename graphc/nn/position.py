@@ -1,8 +1,11 @@
-"""Layers that tell a sequence its order: x [B, T, E] plus a vector for each place."""
+"""Layers that tell a sequence its order: a vector for each place added to x [B, T, E], or something done inside attention."""
 from __future__ import annotations
+
+from math import log
 
 import numpy as np
 
+import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.module import Module
 from graphc.nn.parameter import Normal
@@ -14,8 +17,8 @@ class SinusoidalPosition(Module):
     def forward(self, x):
         _check("SinusoidalPosition", x)
         length, width = x.shape[1:]
-        angles = np.arange(length)[:, None] / 10000.0 ** (np.arange(0, width, 2) / width)
-        table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, -1)[:, :width]
+        turns = angles(length, width)
+        table = np.stack([np.sin(turns), np.cos(turns)], axis=-1).reshape(length, -1)[:, :width]
         return x + table.astype(x.dtype.np)
 
 
@@ -33,6 +36,83 @@ class LearnedPosition(Module):
             raise GraphError(f"LearnedPosition knows {self.length} places, the input has {x.shape[1]}: give the length to LearnedPosition")
         weight = self.parameter("weight", (self.length, x.shape[2]), Normal(self.std), x.dtype)
         return x + weight[:x.shape[1]]
+
+
+class InnerPosition(Module):
+    """A position embedding inside attention: `MultiHeadAttention(heads, position=…)`."""
+
+    def turn(self, x):
+        """Queries or keys [B, heads, T, D] that know their places."""
+        return x
+
+    def bias(self, q, k):
+        """What is added to the scores of q [B, heads, T, D] and k [B, heads, S, D]: [heads, T, S], or None."""
+
+
+class RotaryPosition(InnerPosition):
+    """Turns each pair of features of queries and keys by an angle that grows with their place, so that scores depend on distances alone
+    (Su et al. 2021): (x[2i], x[2i + 1]) at place t by t / base^(2i / D).
+
+    As a function: x [..., T, D] -> [..., T, D]. `halves`: the pairs are (x[i], x[i + D / 2]), as in LLaMA and GPT-NeoX. No parameters.
+    """
+
+    def __init__(self, base: float = 10000.0, halves: bool = False):
+        super().__init__()
+        self.base, self.halves = base, halves
+
+    def forward(self, x):
+        length, width = x.shape[-2:]
+        if not isinstance(length, int) or not isinstance(width, int) or width % 2:
+            raise GraphError(f"RotaryPosition takes [..., time, features] with an even number of features, and both as ints, got {list(x.shape)}")
+        turns = angles(length, width, self.base)
+        cos, sin = np.cos(turns).astype(x.dtype.np), np.sin(turns).astype(x.dtype.np)
+        shape, axis = ((2, width // 2), -2) if self.halves else ((width // 2, 2), -1)
+        pairs = x.reshape(*x.shape[:-1], *shape)
+        a, b = (gc.squeeze(p, axis) for p in gc.split(pairs, 2, axis))
+        return gc.stack([a * cos - b * sin, b * cos + a * sin], axis).reshape(*x.shape)
+
+    turn = Module.__call__
+
+
+class RelativePosition(InnerPosition):
+    """A learned number for each head and distance, added to the scores (Raffel et al. 2020, T5).
+
+    Distances j - i of key j from query i share `buckets` numbers: half of the buckets are for one distance each, the others widen
+    logarithmically up to `max_distance`, the last one holding all that is further. Keys behind the query get buckets of their own;
+    with `bidirectional=False` (causal attention) those ahead count as distance 0. weight [buckets, heads] starts normal(0, std).
+    As a function: (q [B, heads, T, D], k [B, heads, S, D]) -> [heads, T, S].
+    """
+
+    def __init__(self, buckets: int = 32, max_distance: int = 128, bidirectional: bool = True, std: float = 0.02):
+        super().__init__()
+        if buckets < 4 or max_distance <= buckets // (4 if bidirectional else 2):
+            raise GraphError(f"RelativePosition needs 4 or more buckets and a max_distance above those of one distance each, got {buckets} and {max_distance}")
+        self.buckets, self.max_distance, self.bidirectional, self.std = buckets, max_distance, bidirectional, std
+
+    def forward(self, q, k):
+        heads, queries, keys = q.shape[-3], q.shape[-2], k.shape[-2]
+        if not isinstance(queries, int) or not isinstance(keys, int):
+            raise GraphError(f"RelativePosition needs the numbers of queries and keys as ints, got {queries} and {keys}")
+        weight = self.parameter("weight", (self.buckets, heads), Normal(self.std), q.dtype)
+        distances = np.arange(keys) - np.arange(queries)[:, None]
+        return gc.take(weight, self.bucket(distances)).transpose(2, 0, 1)
+
+    def bucket(self, distances: np.ndarray) -> np.ndarray:
+        """The bucket of each distance (key minus query), i64."""
+        count = self.buckets // 2 if self.bidirectional else self.buckets
+        ahead = (distances > 0) * count if self.bidirectional else 0
+        far = np.abs(distances) if self.bidirectional else np.maximum(-distances, 0)
+        exact = count // 2
+        scale = (count - exact) / log(self.max_distance / exact)
+        wide = exact + (np.log(np.maximum(far, exact) / exact) * scale).astype(np.int64)
+        return ahead + np.where(far < exact, far, np.minimum(wide, count - 1)).astype(np.int64)
+
+    bias = Module.__call__
+
+
+def angles(length: int, width: int, base: float = 10000.0) -> np.ndarray:
+    """t / base^(2i / width) for place t and pair i: f64 [length, ceil(width / 2)]."""
+    return np.arange(length)[:, None] / base ** (np.arange(0, width, 2) / width)
 
 
 def _check(layer: str, x) -> None:

@@ -6,6 +6,7 @@ from math import sqrt
 import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.module import Module
+from graphc.nn.padding import real_steps
 from graphc.nn.parameter import Uniform
 
 
@@ -15,6 +16,8 @@ class Recurrent(Module):
     x [T, B, C] ([B, T, C] with `batch_first`) -> y [T, B, hidden * directions].
     `layer(x)` gives y; `layer(x, state)` and `layer(x, return_state=True)` give (y, new state). A state array is
     [layers * directions, B, hidden]; zeros when not given. `dropout` acts between layers.
+    `lengths`, integers [B]: y is zero after the end of each sequence, its new state is that of its last real step, and the reverse
+    direction starts there (torch's packed sequences, of any order).
     torch always returns the state; here it must be asked for, so that the layer can stand in `>>`.
     """
     gates = 1
@@ -26,31 +29,37 @@ class Recurrent(Module):
         self.hidden, self.layers, self.bidirectional = hidden, layers, bidirectional
         self.batch_first, self.dropout, self.bias = batch_first, dropout, bias
 
-    def forward(self, x, state=None, return_state: bool = False):
+    def forward(self, x, state=None, return_state: bool = False, lengths=None):
         if len(x.shape) != 3:
             raise GraphError(f"{type(self).__name__} takes [time, batch, features] ([batch, time, features] with batch_first), "
                              f"got {len(x.shape)} axes: {list(x.shape)}")
         y = x.transpose(1, 0, 2) if self.batch_first else x
-        before = self._state(y, state)
+        before, real = self._state(y, state), self._real(y, lengths)
         after: list = []
         for layer in range(self.layers):
             if layer and self.dropout and self.training:
                 y = gc.dropout(y, self.dropout)
-            y = self._layer(y, layer, before, after)
+            y = self._layer(y, layer, before, after, real)
         y = y.transpose(1, 0, 2) if self.batch_first else y
         return (y, self._join(after)) if return_state or state is not None else y
 
-    def _layer(self, x, layer: int, before: list, after: list):
+    def _real(self, x, lengths):
+        """bool [T, B, 1]: which steps of x [T, B, C] are no padding; None when all are."""
+        if lengths is None:
+            return None
+        return gc.expand_dims(real_steps(type(self).__name__, lengths, x.shape[1], x.shape[0], time_first=True), 2)
+
+    def _layer(self, x, layer: int, before: list, after: list, real):
         """Both directions of one layer; appends the final carries to `after`."""
         directions = 2 if self.bidirectional else 1
         outputs = []
         for direction in range(directions):
-            carry, y = self._run(x, f"l{layer}" + "_reverse" * direction, before[layer * directions + direction], bool(direction))
+            carry, y = self._run(x, f"l{layer}" + "_reverse" * direction, before[layer * directions + direction], bool(direction), real)
             outputs.append(y)
             after.append(carry)
         return outputs[0] if directions == 1 else gc.concat(outputs, axis=-1)
 
-    def _run(self, x, suffix: str, carry: tuple, reverse: bool):
+    def _run(self, x, suffix: str, carry: tuple, reverse: bool, real):
         """One direction: the products with the input for all steps at once, then the loop over time."""
         rows, start = self.gates * self.hidden, Uniform(1 / sqrt(self.hidden))
         w_ih = self.parameter(f"weight_ih_{suffix}", (rows, x.shape[-1]), start, x.dtype)
@@ -59,7 +68,9 @@ class Recurrent(Module):
         if self.bias:
             biases = tuple(self.parameter(f"bias_{kind}_{suffix}", (rows,), start, x.dtype) for kind in ("ih", "hh"))
         projected, step = self.cell(x @ w_ih.T, w_hh.T, biases)
-        return gc.scan(step, carry, projected, reverse=reverse)
+        if real is None:
+            return gc.scan(step, carry, projected, reverse=reverse)
+        return gc.scan(_held(step), carry, (projected, real), reverse=reverse)
 
     def cell(self, projected, w_hh, biases: tuple):
         """(inputs of all steps, step(carry, input) -> (carry, output)) of one direction."""
@@ -137,6 +148,15 @@ class GRU(Recurrent):
             h = n + z * (h - n)
             return (h,), h
         return _added(projected, biases[:1]), step
+
+
+def _held(step):
+    """`step` that keeps its carry, and gives zero, where the sequence has ended."""
+    def held(carry, inputs):
+        x, real = inputs
+        new, y = step(carry, x)
+        return tuple(gc.where(real, a, b) for a, b in zip(new, carry)), gc.where(real, y, 0.0)
+    return held
 
 
 def _added(projected, biases: tuple):

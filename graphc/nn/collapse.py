@@ -1,0 +1,50 @@
+"""From a sequence of vectors to one."""
+from __future__ import annotations
+
+import graphc as gc
+from graphc.errors import GraphError
+from graphc.nn.module import Module
+from graphc.nn.padding import checked_lengths, real_steps
+
+
+class Collapse(Module):
+    """One vector for each sequence: x [T, B, C] ([B, T, C] with `batch_first`) -> [B, C].
+
+    `how`: "first" step, "last" step, or "average" of all steps. `layer(x, lengths=n)`, n integers [B]: the last real step of each
+    sequence, and the average of the real ones. (Of a bidirectional layer, "last" and "first" have seen the whole sequence in one direction only.)
+    """
+
+    def __init__(self, how: str = "average", batch_first: bool = False):
+        super().__init__()
+        if how not in RULES:
+            raise GraphError(f"Collapse takes {', '.join(RULES)}, got {how!r}")
+        self.how, self.batch_first = how, batch_first
+
+    def forward(self, x, lengths=None):
+        if len(x.shape) != 3:
+            raise GraphError(f"Collapse takes [time, batch, features] ([batch, time, features] with batch_first), got {list(x.shape)}")
+        x = x.transpose(1, 0, 2) if self.batch_first else x
+        if x.shape[0] == 0:
+            raise GraphError(f"Collapse of sequences without a step: {list(x.shape)}")
+        return RULES[self.how](x, lengths)
+
+
+def _first(x, lengths):
+    return x[0]
+
+
+def _last(x, lengths):
+    if lengths is None:
+        return x[-1]
+    at = gc.maximum(checked_lengths("Collapse", lengths, x.shape[1]) - 1, 0)
+    return gc.take_along_axis(x, at.reshape(1, -1, 1), axis=0)[0]
+
+
+def _average(x, lengths):
+    if lengths is None:
+        return gc.mean(x, axis=0)
+    real = gc.expand_dims(real_steps("Collapse", lengths, x.shape[1], x.shape[0], time_first=True), 2)
+    return gc.sum(gc.where(real, x, 0.0), axis=0) / gc.maximum(gc.sum(real.astype(x.dtype), axis=0), 1)
+
+
+RULES = {"first": _first, "last": _last, "average": _average}
