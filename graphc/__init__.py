@@ -32,6 +32,7 @@ from graphc.ir.parser import parse
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64
 
 from graphc import nn, optim                            # after the functions that layers are written with
+from graphc import models
 
 __version__ = "0.1.0"
 

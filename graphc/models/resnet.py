@@ -1,0 +1,71 @@
+"""Residual networks: He et al. (2016), "Deep residual learning for image recognition", arXiv:1512.03385. Names as in torchvision."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc import nn
+
+
+class BasicBlock(nn.Module):
+    """relu(shortcut(x) + two 3×3 convolutions), the first with the stride. The shortcut is x, or a 1×1 convolution where the shape changes."""
+    expansion = 1
+
+    def __init__(self, channels: int, stride: int = 1):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(channels, 3, stride, 1, bias=False), nn.BatchNorm2d()
+        self.conv2, self.bn2 = nn.Conv2d(channels, 3, 1, 1, bias=False), nn.BatchNorm2d()
+        self.downsample = nn.Conv2d(channels, 1, stride, bias=False) >> nn.BatchNorm2d()
+
+    def forward(self, x):
+        y = nn.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return nn.relu(y + (x if x.shape == y.shape else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """As BasicBlock, of three convolutions: 1×1 to `channels`, 3×3 with the stride, 1×1 to four times `channels`."""
+    expansion = 4
+
+    def __init__(self, channels: int, stride: int = 1):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(channels, 1, bias=False), nn.BatchNorm2d()
+        self.conv2, self.bn2 = nn.Conv2d(channels, 3, stride, 1, bias=False), nn.BatchNorm2d()
+        self.conv3, self.bn3 = nn.Conv2d(4 * channels, 1, bias=False), nn.BatchNorm2d()
+        self.downsample = nn.Conv2d(4 * channels, 1, stride, bias=False) >> nn.BatchNorm2d()
+
+    def forward(self, x):
+        y = nn.relu(self.bn1(self.conv1(x)))
+        y = nn.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return nn.relu(y + (x if x.shape == y.shape else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """A 7×7 convolution, a pool, four stages of blocks, the mean over space, a linear layer."""
+
+    def __init__(self, block: type, blocks: Sequence[int], classes: int):
+        super().__init__()
+        self.conv1, self.bn1, self.maxpool = nn.Conv2d(64, 7, 2, 3, bias=False), nn.BatchNorm2d(), nn.MaxPool2d(3, 2, 1)
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            nn.Sequential(block(64 << i, 2 if i else 1), *(block(64 << i) for _ in range(n - 1))) for i, n in enumerate(blocks))
+        self.avgpool, self.fc = nn.GlobalAvgPool2d(), nn.Linear(classes)
+
+    def forward(self, x):
+        x = self.maxpool(nn.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.avgpool(x))
+
+
+def resnet(block: type, blocks: Sequence[int], classes: int = 1000) -> nn.Module:
+    """Images [B, 3, H, W] -> scores [B, classes]; `blocks` of the kind `block` in each of the four stages."""
+    return ResNet(block, blocks, classes)
+
+
+def resnet18(classes: int = 1000) -> nn.Module:
+    """ResNet-18: 11.7 M parameters with 1000 classes."""
+    return resnet(BasicBlock, (2, 2, 2, 2), classes)
+
+
+def resnet50(classes: int = 1000) -> nn.Module:
+    """ResNet-50, the stride in the 3×3 convolution (torchvision's variant): 25.6 M parameters with 1000 classes."""
+    return resnet(Bottleneck, (3, 4, 6, 3), classes)
