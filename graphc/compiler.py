@@ -33,6 +33,7 @@ from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
 from graphc.passes.derive import Split, split_derived
 from graphc.passes.fold_constants import FoldConstants
+from graphc.passes.fold_scales import FoldScales
 from graphc.passes.fuse import Fuse, explain
 from graphc.passes.hoist import Hoist
 from graphc.passes.layout import storage_orders
@@ -106,7 +107,8 @@ class Compilation:
     @cached_property
     def split(self) -> Split:
         """What every call computes, and what is computed when the state has changed."""
-        return self._timed("derive", split_derived, self.simplified)
+        folded = self.pipeline.run(self.simplified, (FoldScales(),), DECOMPOSED)
+        return self._timed("derive", split_derived, folded)
 
     @cached_property
     def fused(self) -> Graph:

@@ -1,0 +1,91 @@
+"""y = conv(x, w) * scale + shift, all but x lasting, becomes conv(x, w * scale) + shift: inference batch norm costs nothing."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, Value, users
+from graphc.passes.derive import Kind, value_kinds
+from graphc.passes.pipeline import Pass
+
+STEPS = frozenset({"add", "sub", "mul"})
+
+
+@dataclass(frozen=True)
+class FoldScales(Pass):
+    """Needs a simplified graph. Gives one whose convolutions by lasting weights have their factors per channel in the weights; the
+    products of weights and factors depend on state alone, so that `split_derived` moves them out of the calls.
+
+    Changes rounding: w * scale is rounded once for each weight, where the sum was rounded once for each result.
+    """
+    name: ClassVar[str] = "fold_scales"
+
+    def run(self, graph: Graph) -> Graph:
+        kinds, readers = value_kinds(graph), users(graph)
+        results = set(graph.results)
+        chains = {}
+        for node in graph.nodes:
+            if node.op.name == "conv2d" and kinds[node.inputs[1]] is Kind.LASTING:
+                chain = _chain(node, kinds, readers, results)
+                if any(step.op.name == "mul" for step in chain):
+                    chains[chain[-1]] = (node, chain)
+        if not chains:
+            return graph
+        inside = {n for conv, chain in chains.values() for n in (conv, *chain[:-1])}
+        w = Rewriter(graph)
+        for node in graph.nodes:
+            if node in chains:
+                w.replace(node, (_folded(w, *chains[node]),))
+            elif node not in inside:
+                w.keep(node)
+        return w.done()
+
+
+def _chain(conv: Node, kinds: Mapping[Value, Kind], readers: Mapping[Value, list[Node]], results: set[Value]) -> list[Node]:
+    """The additions and products, by lasting values per channel, that follow `conv` and nobody else sees the inside of."""
+    chain: list[Node] = []
+    y = conv.outputs[0]
+    while len(readers[y]) == 1 and y not in results:
+        step = readers[y][0]
+        if step.op.name not in STEPS or step.op.name == "sub" and step.inputs[0] is not y:
+            break
+        other = _other(step, y)
+        if kinds[other] is Kind.CHANGING or not _per_channel(other, y):
+            break
+        chain.append(step)
+        y = step.outputs[0]
+    return chain
+
+
+def _other(step: Node, y: Value) -> Value:
+    return step.inputs[1] if step.inputs[0] is y else step.inputs[0]
+
+
+def _per_channel(v: Value, y: Value) -> bool:
+    """Whether v, broadcast to y [N, C, H, W], differs along C only."""
+    shape = (1,) * (4 - v.type.rank) + v.type.shape
+    return shape[0] == shape[2] == shape[3] == 1 and shape[1] in (1, y.type.shape[1])
+
+
+def _folded(w: Rewriter, conv: Node, chain: Sequence[Node]) -> Value:
+    scale = shift = None
+    y = conv.outputs[0]
+    for step in chain:
+        with w.at(step.loc, step.scope):
+            other = w[_other(step, y)]
+            if step.op.name == "mul":
+                scale = other if scale is None else w.mul(scale, other)
+                shift = None if shift is None else w.mul(shift, other)
+            elif shift is None:
+                shift = other if step.op.name == "add" else w.neg(other)
+            else:
+                shift = w.add(shift, other) if step.op.name == "add" else w.sub(shift, other)
+        y = step.outputs[0]
+    x, weight = (w[v] for v in conv.inputs)
+    with w.at(conv.loc, conv.scope):
+        per_output = w.reshape(scale, shape=(scale.type.size, 1, 1, 1))
+        result = w.apply(conv.op, (x, w.mul(weight, per_output)))[0]
+    with w.at(chain[-1].loc, chain[-1].scope):
+        return result if shift is None else w.add(result, shift)
