@@ -1,6 +1,8 @@
 """BERT: Devlin et al. (2019), "Pre-training of deep bidirectional Transformers", arXiv:1810.04805."""
 from __future__ import annotations
 
+from functools import partial
+
 from graphc import nn
 
 _BLOCK = r"(?:bert\.)?encoder\.layer\.(\d+)\."
@@ -46,11 +48,10 @@ def bert(vocabulary: int = 30522, width: int = 768, layers: int = 12, heads: int
          pooled: bool = False, dropout: float = 0.0, eps: float = 1e-12) -> nn.Module:
     """TransformerBlock¹² ∘ EmbedToken: ids [B, T], T <= context -> [B, T, width], or with `pooled` [B, width] for a classifier.
 
-    BERT-base unless sizes are given: 109.5 M parameters with the pooler. Options of the network: `segments` (ids [B, T]) and `mask`, which
-    goes to every block (see nn.TransformerBlock).
+    BERT-base unless sizes are given: 109.5 M parameters with the pooler. Options of the network: `segments` (ids [B, T]), and `mask` and
+    `lengths`, which go to every block (see nn.TransformerBlock).
     """
-    block = nn.TransformerBlock(heads, dropout=dropout)
-    block.norm1.eps = block.norm2.eps = eps
+    block = nn.TransformerBlock(heads, dropout=dropout, norm=partial(nn.LayerNorm, eps=eps))
     net = BertEmbedding(vocabulary, width, context, segments, dropout, eps) >> block ** layers
     return net >> Pooler() if pooled else net
 

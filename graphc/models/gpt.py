@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphc import nn
+from graphc.errors import GraphError
 
 GPT2_SIZES = {"small": (768, 12, 12), "medium": (1024, 24, 16), "large": (1280, 36, 20), "xl": (1600, 48, 25)}    # width, layers, heads
 
@@ -24,16 +25,19 @@ def gpt(vocabulary: int = 40478, width: int = 768, layers: int = 12, heads: int 
     """ids [B, T], T <= context -> scores of the next token [B, T, vocabulary]; the sizes of the first GPT (117 M parameters) unless given.
 
     `pre_norm`: norms before attention and network and one at the end, as from GPT-2 on. `tied`: a token's score is x · its embedding, else
-    a linear layer's. An option `mask` goes to every block (see nn.TransformerBlock).
+    a linear layer's. The options `mask` and `lengths` go to every block (see nn.TransformerBlock).
     """
+    block = nn.TransformerBlock(heads, causal=True, pre_norm=pre_norm, dropout=dropout, activation=nn.gelu(approximate="tanh"))
     embed = nn.Embedding(vocabulary, width, std=0.02)
-    net = embed >> nn.LearnedPosition(context) >> nn.Dropout(dropout) >> _block(heads, pre_norm, dropout) ** layers
+    net = embed >> nn.LearnedPosition(context) >> nn.Dropout(dropout) >> block ** layers
     head = embed.attend if tied else nn.Linear(vocabulary, bias=False)
     return net >> nn.LayerNorm() >> head if pre_norm else net >> head
 
 
 def gpt2(size: str = "small", context: int = 1024, **options) -> nn.Module:
     """GPT-2: "small" (124 M parameters), "medium", "large" or "xl" (1558 M; the paper's 1542 M is the count with GPT's vocabulary of 40,478)."""
+    if size not in GPT2_SIZES:
+        raise GraphError(f"the sizes of GPT-2 are {', '.join(GPT2_SIZES)}, got {size!r}")
     width, layers, heads = GPT2_SIZES[size]
     return gpt(**{"vocabulary": 50257, **options}, width=width, layers=layers, heads=heads, context=context, pre_norm=True)
 
@@ -41,9 +45,3 @@ def gpt2(size: str = "small", context: int = 1024, **options) -> nn.Module:
 def gpt3(**options) -> nn.Module:
     """GPT-3, 175 B parameters; every layer attends to all earlier tokens (the paper's alternates with a banded pattern)."""
     return gpt(**{"vocabulary": 50257, "width": 12288, "layers": 96, "heads": 96, "context": 2048, "pre_norm": True, **options})
-
-
-def _block(heads: int, pre_norm: bool, dropout: float) -> nn.Module:
-    block = nn.TransformerBlock(heads, causal=True, pre_norm=pre_norm, dropout=dropout)
-    block.activation = nn.gelu(approximate="tanh")
-    return block

@@ -1,11 +1,13 @@
 """Parameters of other programs under graphc's names."""
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from graphc.checkpoint import load_arrays
 from graphc.errors import GraphError
 from graphc.nn.module import Module
 
@@ -13,15 +15,15 @@ PART = re.compile(r"(.*)\[(\d+)\]")
 Rule = tuple[str, str] | tuple[str, str, Callable[[np.ndarray], np.ndarray]]
 
 
-def renamed(arrays: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
-    """`arrays` under new names, for `state=` of gc.compile.
+def renamed(arrays: Mapping[str, np.ndarray] | str | os.PathLike, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+    """`arrays`, or those of a safetensors file, under new names, for `state=` of gc.compile.
 
     A rule is (regular expression of a whole name, new name with \\1, \\2 … for its groups) and, if the array changes too, a function
     of it. The first rule that fits a name counts; a new name "" drops the array, and a name that no rule fits stays. New names "w[0]",
     "w[1]", … are the parts of one array "w", which lie behind each other on its first axis.
     """
     found: dict[str, np.ndarray] = {}
-    for name, array in arrays.items():
+    for name, array in (arrays if isinstance(arrays, Mapping) else load_arrays(arrays)).items():
         new, value = _by_rule(name, array, rules)
         if new in found:
             raise GraphError(f"the rules give two arrays the name {new!r}; the second is {name!r}")

@@ -103,3 +103,8 @@ def test_in_order():
         models.in_order(net, dict(list(arrays.items())[:7]))
     with pytest.raises(gc.GraphError, match=r"0.weight is f32\[32, 1, 3, 3\], torch0 at the same place is \[32\]"):
         models.in_order(net, {**arrays, "torch0": np.zeros(32)})
+
+
+def test_unknown_size():
+    with pytest.raises(gc.GraphError, match="the sizes of GPT-2 are small, medium, large, xl, got 'huge'"):
+        models.gpt2("huge")
