@@ -161,7 +161,7 @@ class Compilation:
     @property
     def memory(self) -> Memory:
         """Bytes by purpose, known before a run."""
-        return Memory.of(self.plan, len(self.constants.data), self._thread_scratch, self.prepare_plan, sum(self._derived), self.graph.state)
+        return Memory.of(self.plan, len(self.constants.data), self._thread_scratch, self.prepare_plan, sum(self._kept), self.graph.state)
 
     def text(self, stage: str) -> str:
         """The program at a stage: one of STAGES."""
@@ -176,7 +176,7 @@ class Compilation:
         memory = self.memory
         writes = any(new is not None for new in self.graph.updates)
         program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused),
-                          self.target, self._derived, writes)
+                          self.target, self._derived, self._passing, writes)
         return Built(program, failures, memory)
 
     def _fuse(self, graph: Graph) -> Graph:
@@ -191,6 +191,17 @@ class Compilation:
         """Bytes of the arrays that are made from the state: derived values, then packed operands."""
         values = (v.type.nbytes for v in self.split.main.state[len(self.graph.state):])
         return (*values, *(b.nbytes for b in self.plan and self.packed.buffers.values()))
+
+    @property
+    def _passing(self) -> frozenset[int]:
+        """Numbers of the derived values that are read by nothing but packing."""
+        first, read = len(self.graph.state), set(self.plan.read_state())
+        return frozenset(n for n in range(len(self.split.main.state) - first) if first + n not in read)
+
+    @property
+    def _kept(self) -> Iterator[int]:
+        """Bytes of the derived arrays that stay."""
+        return (size for n, size in enumerate(self._derived) if n not in self._passing)
 
     @property
     def _thread_scratch(self) -> int:

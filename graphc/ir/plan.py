@@ -1,7 +1,7 @@
 """Where every value of a planned graph lies: buffers, places in them, the arena."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.ir.graph import Graph, Node, Value
@@ -102,6 +102,16 @@ class Plan:
     packed: dict[Node, Buffer] = field(default_factory=dict)
     regions: dict[Node, Region] = field(default_factory=dict)
     arena_bytes: int = 0
+
+    def read_state(self) -> Iterator[int]:
+        """The state slots whose elements kernels read, other than to pack them beforehand."""
+        for node in self.graph.nodes:
+            packed = self.schedules[node].prepacked if node in self.packed else None
+            reads = (self.places[v].buffer for i, v in enumerate(node.inputs) if i != packed and node.op.name not in VIEWS)
+            yield from (b.slot for b in reads if b.space == "state")
+        for region in self.regions.values():
+            for inner in region.plans.values():
+                yield from inner.read_state()
 
     def views(self, values: Sequence[Value]) -> list[ViewType]:
         return [self.places[v].view for v in values]

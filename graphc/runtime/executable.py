@@ -37,7 +37,8 @@ class Program:
 
     `work_ns`: estimated (for data-dependent loops: greatest) duration of one call; 0 when unknown.
     `target`: what the code was made for; when given, a machine that cannot run it refuses to load it.
-    `derived`: sizes of the arrays, after those of the state in its table, that `gc_prepare` makes from them. `writes`: it changes state.
+    `derived`: sizes of the arrays, after those of the state in its table, that `gc_prepare` makes from them; `passing` are the numbers
+    of those that nothing else reads. `writes`: it changes state.
     """
     object_code: bytes
     signature: Signature
@@ -47,6 +48,7 @@ class Program:
     work_ns: int = 0
     target: Target | None = None
     derived: tuple[int, ...] = ()
+    passing: frozenset[int] = frozenset()
     writes: bool = False
 
 
@@ -70,7 +72,7 @@ class Executable:
         self._main = self._loaded.address(MAIN)
         if program.derived and lock is None:
             raise InternalError("what is derived from state needs the state's lock, which knows its version", "load")
-        self._state, self._derived = list(state), [mapped(size) for size in program.derived]
+        self._state, self._derived = list(state), [mapped(0 if n in program.passing else size) for n, size in enumerate(program.derived)]
         self._durations: list[int] = []
         self._consts = aligned_copy(np.frombuffer(program.consts, np.uint8))
         self._state_table = _table([*self._state, *self._derived])
@@ -125,6 +127,9 @@ class Executable:
     def _prepared(self, frame: Frame) -> None:
         """Makes the derived values anew if the state has changed; the state's lock is held."""
         if self.program.derived and self._descriptor.seen != self.lock.version:
+            passing = {n: mapped(self.program.derived[n]) for n in self.program.passing}
+            for n, array in passing.items():
+                self._state_table[len(self._state) + n] = address(array)
             code = native().run(self._loaded.address(PREPARE), frame.address)
             self._finish(code, frame["status"])
             self._descriptor.seen = self.lock.version

@@ -126,3 +126,11 @@ def test_frozen_parameters_are_derived_from_once(rng=np.random.default_rng(2)):
     for _ in range(5):
         step(x, y)
     assert run.program.derived and run._descriptor.seen == step.state.lock.version == made + 5
+
+
+def test_folded_weights_that_are_packed_are_not_kept(rng=np.random.default_rng(4)):
+    step = _trained()
+    run = gc.compile(step.model, x=X, threads=1)
+    folded = 32 * 16 * 3 * 3 * 4
+    assert sum(run.executable.program.derived[n] for n in run.executable.program.passing) == folded
+    assert run.memory.derived == sum(run.executable.program.derived) - folded
