@@ -167,12 +167,12 @@ class _Derivation:
         return [_zeros(self.b, v) if g is None else g for v, g in zip(wrt, found)]
 
     def _check_cut(self, v: Value, nodes: Sequence[Node], seeds: Iterable[Value]) -> None:
-        """An error if `v` influences the result, but only through integers or bools."""
+        """An error if `v` influences the result, but only through integers or bools (other than conditions of `where`)."""
         floats, others, cut = {v}, set(), None
         for node in nodes:
             through = any(i in floats for i in node.inputs)
-            if not through and not any(i in others for i in node.inputs):
-                continue
+            if not through and (node.op.name == "where" or not any(i in others for i in node.inputs)):
+                continue                            # where by a condition that depends on v, as in the gradient of relu: piecewise constant
             for out in node.outputs:
                 smooth = through and out.type.dtype.is_float
                 (floats if smooth else others).add(out)

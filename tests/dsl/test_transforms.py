@@ -62,6 +62,18 @@ def test_hvp_of_two_arguments():
     close(dy, np.float64(2 * 3 * 1))
 
 
+def test_the_hessian_of_what_is_piecewise_linear_is_zero():
+    """The gradient of relu depends on its argument through a condition alone."""
+    @gc.graph
+    def f(x: gc.f64[4], w: gc.f64[4]):
+        return gc.sum(gc.relu(x) * w)
+    x, w = np.float64([1, -2, 3, -4]), np.float64([5, 6, 7, 8])
+    dx, dw = run_graph(gc.hvp(f, ("x", "w")), x, w, np.ones(4), np.ones(4))
+    close(dx, np.float64(x > 0))
+    close(dw, np.float64(x > 0))
+    close(run_graph(gc.hvp(f, "x"), x, w, np.ones(4)), np.zeros(4))
+
+
 def test_vjp_and_jvp_are_adjoint():
     @gc.graph
     def f(x: gc.f64[3], y: gc.f64[2]):
