@@ -4,7 +4,7 @@ from graphc.nn.attention import Attention, MultiHeadAttention
 from graphc.nn.collapse import Collapse
 from graphc.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from graphc.nn.linear import Embedding, FeedForward, Flatten, Linear
-from graphc.nn.loss import accuracy, bce, cross_entropy, mse
+from graphc.nn.loss import accuracy, bce, cross_entropy, log_likelihood, mse, sequence_loss
 from graphc.nn.module import Module, Sequential
 from graphc.nn.norm import BatchNorm1d, BatchNorm2d, Dropout, GroupNorm, LayerNorm, RMSNorm
 from graphc.nn.parameter import Constant, Normal, Parameter, Uniform, Value, XavierUniform

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import graphc as gc
 from graphc.errors import GraphError
+from graphc.ir.types import DType
 from graphc.nn.activation import activation_named
 from graphc.nn.module import Module
 from graphc.nn.parameter import Initializer, Normal, fan_in_uniform
@@ -48,17 +49,18 @@ class FeedForward(Linear):
 
 
 class Embedding(Module):
-    """ids [...] (integers below `count`) -> rows of weight [..., features]. weight [count, features] starts normal(0, 1).
+    """ids [...] (integers below `count`) -> rows of weight [..., features]. weight [count, features] starts normal(0, std)
+    and has the float type `dtype` (f32 unless given).
 
     `attend(x)` gives the scores of x [..., features] against every row, [..., count]: an output layer with tied weights.
     """
 
-    def __init__(self, count: int, features: int, std: float = 1.0):
+    def __init__(self, count: int, features: int, std: float = 1.0, dtype: DType | None = None):
         super().__init__()
-        self.count, self.features, self.std = count, features, std
+        self.count, self.features, self.std, self.dtype = count, features, std, dtype or gc.f32
 
     def table(self):
-        return self.parameter("weight", (self.count, self.features), Normal(self.std))
+        return self.parameter("weight", (self.count, self.features), Normal(self.std), self.dtype)
 
     def forward(self, ids):
         if not ids.dtype.is_int:
@@ -67,6 +69,9 @@ class Embedding(Module):
 
     def attend(self, x):
         return self.within(lambda: x @ self.table().T)
+
+    def __repr__(self) -> str:
+        return f"Embedding({self.count}, {self.features})"
 
 
 class Flatten(Module):

@@ -1,7 +1,12 @@
 """Losses and metrics: functions of a prediction and a target."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import graphc as gc
+from graphc.dsl.array import as_array
+from graphc.errors import GraphError
+from graphc.nn.padding import real_steps
 
 
 def cross_entropy(logits, target, axis: int = -1, label_smoothing: float = 0.0, ignore_index: int | None = None, reduction: str = "mean"):
@@ -21,6 +26,56 @@ def mse(y, target, reduction: str = "mean"):
 def bce(logits, target, reduction: str = "mean"):
     """Binary cross entropy from logits (torch's binary_cross_entropy_with_logits), the mean over all elements."""
     return gc.bce_with_logits(logits, target, reduction=reduction)
+
+
+def sequence_loss(y, target, loss: Callable = cross_entropy, lengths=None, mask=None, ignore_index: int | None = None,
+                  batch_first: bool = False, reduction: str = "mean", **options):
+    """The loss of every step, summed over the steps of each sequence: sum over t of loss(y[t], target[t]).
+
+    y [T, B, …] and target [T, B] (ids) or [T, B, …] ([B, T, …] with `batch_first`). `loss` is a function like those of this file, called with
+    reduction="none" and `options`. Steps do not count from `lengths` (integers [B]) on, where `mask` (bool, [T, B] or [B, T] as y) is
+    false, and where the target is `ignore_index`; ids there may be anything.
+    reduction: "mean" over the sequences, "sum" of them, "none" (-> [B]), or "step": the mean over all steps that count.
+    """
+    target = as_array(target)
+    if reduction not in REDUCTIONS:
+        raise GraphError(f"sequence_loss: reduction is one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    if len(y.shape) < 2 or target.shape[:2] != y.shape[:2]:
+        raise GraphError(f"sequence_loss takes a prediction and a target that agree in time and batch, got {list(y.shape)} and {list(target.shape)}")
+    counted = _counted(target, lengths, mask, ignore_index, batch_first)
+    if counted is not None and target.dtype.is_int:
+        target = gc.where(counted, target, 0)
+    steps = loss(y, target, reduction="none", **options)
+    steps = gc.sum(steps, axis=tuple(range(2, len(steps.shape)))) if len(steps.shape) > 2 else steps
+    steps = steps if counted is None else gc.where(counted, steps, 0.0)
+    if reduction == "step":
+        return gc.mean(steps) if counted is None else gc.sum(steps) / gc.maximum(gc.sum(counted.astype(steps.dtype)), 1)
+    return REDUCTIONS[reduction](gc.sum(steps, axis=1 if batch_first else 0))
+
+
+def log_likelihood(logits, target, lengths=None, mask=None, ignore_index: int | None = None, batch_first: bool = False):
+    """log p(target) of each sequence, [B]: the sum over its steps t of log softmax(logits[t])[target[t]]. Options as in `sequence_loss`."""
+    return -sequence_loss(logits, target, cross_entropy, lengths, mask, ignore_index, batch_first, "none")
+
+
+REDUCTIONS = {"mean": gc.mean, "sum": gc.sum, "none": lambda losses: losses, "step": None}
+
+
+def _counted(target, lengths, mask, ignore_index: int | None, batch_first: bool):
+    """bool [T, B] or [B, T]: which steps count; None when all do."""
+    first, second = target.shape[:2]
+    batch, time = (first, second) if batch_first else (second, first)
+    parts = [] if mask is None else [as_array(mask)]
+    if lengths is not None:
+        parts.append(real_steps("sequence_loss", lengths, batch, time, time_first=not batch_first))
+    if ignore_index is not None:
+        parts.append(target != ignore_index)
+    if not parts:
+        return None
+    counted = parts[0]
+    for part in parts[1:]:
+        counted = counted & part
+    return counted
 
 
 def accuracy(logits, target):

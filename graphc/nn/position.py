@@ -103,8 +103,8 @@ class RelativePosition(InnerPosition):
         ahead = (distances > 0) * count if self.bidirectional else 0
         far = np.abs(distances) if self.bidirectional else np.maximum(-distances, 0)
         exact = count // 2
-        scale = (count - exact) / log(self.max_distance / exact)
-        wide = exact + (np.log(np.maximum(far, exact) / exact) * scale).astype(np.int64)
+        share = np.log(np.maximum(far, exact).astype(np.float32) / np.float32(exact)) / np.float32(log(self.max_distance / exact))
+        wide = exact + (share * np.float32(count - exact)).astype(np.int64)         # in f32, as T5 rounds
         return ahead + np.where(far < exact, far, np.minimum(wide, count - 1)).astype(np.int64)
 
     bias = Module.__call__

@@ -1,119 +1,144 @@
-"""Every layer beside its PyTorch counterpart with the same weights: results, gradients of the inputs, gradients of the parameters."""
+"""Every layer beside its PyTorch counterpart with the same weights: results, gradients of inputs and parameters, second gradients."""
 import numpy as np
 import pytest
 import torch
+from layer_peers import RANDOM, Case, check_first, check_second, normal
 
 import graphc as gc
 from graphc import nn
-from graphc.execute import make_executable
-from graphc.ir.types import TensorType, dtype_of
-from graphc.nn.network import entries, trace_network
-from graphc.state import State
 
 pytestmark = pytest.mark.peers
-T = torch.nn
-RANDOM = np.random.default_rng(0)
-
-
-def normal(*shape):
-    return RANDOM.normal(size=shape).astype(np.float32)
-
+T, F = torch.nn, torch.nn.functional
 
 IDS = RANDOM.integers(0, 11, (3, 5)).astype(np.int32)
-MASK = RANDOM.random((2, 1, 5, 7)) < 0.7
-MASK[..., 0] = True
-
-
-def causal(m, x):
-    return m(x, src_mask=T.Transformer.generate_square_subsequent_mask(x.shape[1]), is_causal=True)
 
 
 def first(m, *xs):
     return m(*xs)[0]
 
 
-def block(**options):
-    return T.TransformerEncoderLayer(8, 2, 32, 0.0, batch_first=True, **options)
+def flipped(function):
+    return lambda m, x: function(x, m.weight.flip(*range(2, m.weight.ndim)), m.bias)
 
 
-# name: (layer, PyTorch's layer, inputs, how PyTorch's layer is called, training)
+class AddNorm(T.Module):
+    def __init__(self, pre_norm):
+        super().__init__()
+        self.body, self.norm, self.pre_norm = T.Linear(6, 6), T.LayerNorm(6), pre_norm
+
+    def forward(self, x):
+        return x + self.body(self.norm(x)) if self.pre_norm else self.norm(x + self.body(x))
+
+
 CASES = {
-    "linear": (nn.Linear(5), T.Linear(4, 5), [normal(7, 4)]),
-    "linear 3d": (nn.Linear(5, bias=False), T.Linear(4, 5, bias=False), [normal(2, 7, 4)]),
-    "embedding": (nn.Embedding(11, 4), T.Embedding(11, 4), [IDS]),
-    "conv1d": (nn.Conv1d(6, 3, padding=1, dilation=2), T.Conv1d(4, 6, 3, 1, 1, 2), [normal(2, 4, 9)]),
-    "conv2d": (nn.Conv2d(6, 3, stride=2, padding=1), T.Conv2d(4, 6, 3, 2, 1), [normal(2, 4, 9, 8)]),
-    "conv2d groups": (nn.Conv2d(6, (3, 2), groups=2, bias=False), T.Conv2d(4, 6, (3, 2), groups=2, bias=False), [normal(2, 4, 5, 6)]),
-    "conv2d depthwise": (nn.Conv2d(4, 3, padding="same", groups=4), T.Conv2d(4, 4, 3, padding="same", groups=4), [normal(2, 4, 5, 6)]),
-    "conv_transpose2d": (nn.ConvTranspose2d(6, 3, stride=2, padding=1), T.ConvTranspose2d(4, 6, 3, 2, 1), [normal(2, 4, 5, 6)]),
-    "batch_norm2d": (nn.BatchNorm2d(), T.BatchNorm2d(4), [normal(3, 4, 5, 6)], None, True),
-    "batch_norm1d inference": (nn.BatchNorm1d(), T.BatchNorm1d(4), [normal(9, 4)]),
-    "layer_norm": (nn.LayerNorm(), T.LayerNorm(6), [normal(2, 5, 6)]),
-    "layer_norm 2 axes": (nn.LayerNorm(axes=2), T.LayerNorm((5, 6)), [normal(2, 5, 6)]),
-    "rms_norm": (nn.RMSNorm(), T.RMSNorm(6, eps=1e-6), [normal(2, 5, 6)]),
-    "group_norm": (nn.GroupNorm(2), T.GroupNorm(2, 4), [normal(3, 4, 5, 2)]),
-    "pools": (nn.MaxPool2d(3, 2, 1) >> nn.AvgPool2d(2, 1), T.Sequential(T.MaxPool2d(3, 2, 1), T.AvgPool2d(2, 1)), [normal(2, 3, 8, 9)]),
-    "rnn": (nn.RNN(6, 2, bidirectional=True), T.RNN(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
-    "rnn relu": (nn.RNN(6, activation="relu"), T.RNN(4, 6, nonlinearity="relu"), [normal(5, 3, 4)], first),
-    "gru": (nn.GRU(6, 2, bidirectional=True), T.GRU(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
-    "gru batch first": (nn.GRU(6, batch_first=True, bias=False), T.GRU(4, 6, batch_first=True, bias=False), [normal(5, 3, 4)], first),
-    "lstm": (nn.LSTM(6, 2, bidirectional=True), T.LSTM(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
-    "lstm batch first": (nn.LSTM(6, batch_first=True), T.LSTM(4, 6, batch_first=True), [normal(5, 3, 4)], first),
-    "attention": (nn.MultiHeadAttention(2), T.MultiheadAttention(8, 2, batch_first=True), [normal(3, 5, 8)], lambda m, x: m(x, x, x)[0]),
-    "cross attention": (nn.MultiHeadAttention(2), T.MultiheadAttention(8, 2, batch_first=True), [normal(3, 5, 8), normal(3, 7, 8), normal(3, 7, 8)], first),
-    "block": (nn.TransformerBlock(2), block(activation="gelu"), [normal(3, 5, 8)]),
-    "block pre-norm relu": (nn.TransformerBlock(2, pre_norm=True, activation="relu"), block(norm_first=True), [normal(3, 5, 8)]),
-    "block causal": (nn.TransformerBlock(2, causal=True), block(activation="gelu"), [normal(3, 5, 8)], causal),
+    "linear": lambda: Case(nn.Linear(5), T.Linear(4, 5), [normal(7, 4)]),
+    "linear 3d": lambda: Case(nn.Linear(5, bias=False), T.Linear(4, 5, bias=False), [normal(2, 7, 4)]),
+    "feed forward": lambda: Case(nn.FeedForward(5), T.Sequential(T.Linear(4, 5), T.ReLU()), [normal(7, 4)], names={"weight": "0.weight", "bias": "0.bias"}),
+    "mlp": lambda: Case(nn.FeedForward(4, nn.sigmoid) ** 3, T.Sequential(*[m for _ in range(3) for m in (T.Linear(4, 4), T.Sigmoid())]),
+                        [normal(7, 4)], names={f"{i}.{p}": f"{2 * i}.{p}" for i in range(3) for p in ("weight", "bias")}),
+    "embedding": lambda: Case(nn.Embedding(11, 4), T.Embedding(11, 4), [IDS]),
+    "conv1d": lambda: Case(nn.Conv1d(6, 3, padding=1, dilation=2), T.Conv1d(4, 6, 3, 1, 1, 2), [normal(2, 4, 9)]),
+    "conv1d flip": lambda: Case(nn.Conv1d(6, 3, flip=True), T.Conv1d(4, 6, 3), [normal(2, 4, 9)], flipped(F.conv1d)),
+    "conv2d": lambda: Case(nn.Conv2d(6, 3, stride=2, padding=1), T.Conv2d(4, 6, 3, 2, 1), [normal(2, 4, 9, 8)]),
+    "conv2d flip": lambda: Case(nn.Conv2d(6, (3, 2), flip=True), T.Conv2d(4, 6, (3, 2)), [normal(2, 4, 5, 6)], flipped(F.conv2d)),
+    "conv2d groups": lambda: Case(nn.Conv2d(6, (3, 2), groups=2, bias=False), T.Conv2d(4, 6, (3, 2), groups=2, bias=False), [normal(2, 4, 5, 6)]),
+    "conv2d depthwise": lambda: Case(nn.Conv2d(4, 3, padding="same", groups=4), T.Conv2d(4, 4, 3, padding="same", groups=4), [normal(2, 4, 5, 6)]),
+    "conv_transpose2d": lambda: Case(nn.ConvTranspose2d(6, 3, stride=2, padding=1), T.ConvTranspose2d(4, 6, 3, 2, 1), [normal(2, 4, 5, 6)]),
+    "batch_norm2d": lambda: Case(nn.BatchNorm2d(), T.BatchNorm2d(4), [normal(3, 4, 5, 6)], training=True),
+    "batch_norm1d inference": lambda: Case(nn.BatchNorm1d(), T.BatchNorm1d(4), [normal(9, 4)]),
+    "layer_norm": lambda: Case(nn.LayerNorm(), T.LayerNorm(6), [normal(2, 5, 6)]),
+    "layer_norm 2 axes": lambda: Case(nn.LayerNorm(axes=2), T.LayerNorm((5, 6)), [normal(2, 5, 6)]),
+    "rms_norm": lambda: Case(nn.RMSNorm(), T.RMSNorm(6, eps=1e-6), [normal(2, 5, 6)]),
+    "group_norm": lambda: Case(nn.GroupNorm(2), T.GroupNorm(2, 4), [normal(3, 4, 5, 2)]),
+    "add norm": lambda: Case(nn.AddNorm(nn.Linear(6)), AddNorm(False), [normal(2, 5, 6)]),
+    "add norm pre": lambda: Case(nn.AddNorm(nn.Linear(6), pre_norm=True), AddNorm(True), [normal(2, 5, 6)]),
+    "max pool": lambda: Case(nn.MaxPool2d(3, 2, 1), T.MaxPool2d(3, 2, 1), [normal(2, 3, 8, 9)]),
+    "average pool": lambda: Case(nn.AvgPool2d((2, 3), 1), T.AvgPool2d((2, 3), 1), [normal(2, 3, 8, 9)]),
+    "max pool 1d": lambda: Case(nn.MaxPool1d(3, 2, 1), T.MaxPool1d(3, 2, 1), [normal(2, 3, 9)]),
+    "average pool 1d": lambda: Case(nn.AvgPool1d(3, 2, 1), T.AvgPool1d(3, 2, 1), [normal(2, 3, 9)]),
+    "activations": lambda: Case(nn.gelu >> nn.silu >> nn.elu >> nn.softplus >> nn.tanh >> nn.sigmoid >> nn.leaky_relu >> nn.softmax >> nn.log_softmax,
+                                T.Sequential(T.GELU(), T.SiLU(), T.ELU(), T.Softplus(), T.Tanh(), T.Sigmoid(), T.LeakyReLU(), T.Softmax(-1), T.LogSoftmax(-1)),
+                                [normal(3, 5)]),
+    "rnn": lambda: Case(nn.RNN(6, 2, bidirectional=True), T.RNN(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
+    "rnn relu": lambda: Case(nn.RNN(6, activation="relu"), T.RNN(4, 6, nonlinearity="relu"), [normal(5, 3, 4)], first),
+    "gru": lambda: Case(nn.GRU(6, 2, bidirectional=True), T.GRU(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
+    "gru batch first": lambda: Case(nn.GRU(6, batch_first=True, bias=False), T.GRU(4, 6, batch_first=True, bias=False), [normal(5, 3, 4)], first),
+    "lstm": lambda: Case(nn.LSTM(6, 2, bidirectional=True), T.LSTM(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
+    "lstm batch first": lambda: Case(nn.LSTM(6, batch_first=True), T.LSTM(4, 6, batch_first=True), [normal(5, 3, 4)], first),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_layer(name, engine):
-    net, peer, arrays, *rest = CASES[name]
-    apply, training = (rest + [None, False][len(rest):])
-    peer.train(training)
-    tensors = [torch.tensor(a, requires_grad=True) if a.dtype == np.float32 else torch.tensor(a).long() for a in arrays]
-    y = (apply or (lambda m, *xs: m(*xs)))(peer, *tensors)
-    weights = normal(*y.shape)
-    peer.zero_grad()
-    (y * torch.tensor(weights)).sum().backward()
-
-    types = {f"x{i}": TensorType(dtype_of(a), a.shape) for i, a in enumerate(arrays)}
-    function = trace_network(_weighted(net, weights), training, **types)
-    state = State.create(entries(function), 0)
-    for key, value in peer.state_dict().items():
-        if key in state and not (training and key.startswith("running")):
-            state[key] = value.numpy()
-    found = _run(function, state, arrays)
-    np.testing.assert_allclose(found[1], y.detach().numpy(), rtol=1e-4, atol=2e-5)
-
-    loss = trace_network(_weighted(net, weights, loss_only=True), training, **types)
-    floats = tuple(n for n, t in types.items() if t.dtype.is_float)
-    for array, tensor in zip(_run(gc.grad(loss, wrt=floats), state, arrays) if floats else (), [t for t in tensors if t.requires_grad]):
-        np.testing.assert_allclose(array, tensor.grad.numpy(), rtol=1e-3, atol=5e-5)
-    parameters = dict(peer.named_parameters())
-    if parameters:
-        grads = _run(gc.grad(loss, wrt=net), state, arrays)
-        assert grads.keys() == parameters.keys()
-        for key, array in grads.items():
-            np.testing.assert_allclose(array, parameters[key].grad.numpy(), rtol=1e-3, atol=1e-4, err_msg=key)
+def test_first_gradients(name, engine):
+    check_first(CASES[name]())
 
 
-class _weighted(nn.Module):
-    """The layer's result and its weighted sum; the layer's own names stay as they are."""
-
-    def __init__(self, net, weights, loss_only=False):
-        super().__init__()
-        self.net, self.weights, self.loss_only = net, weights, loss_only
-
-    def children(self):
-        yield "", self.net
-
-    def forward(self, *arrays):
-        y = self.net(*arrays)
-        loss = gc.sum(y * self.weights)
-        return loss if self.loss_only else (loss, y)
+@pytest.mark.parametrize("name", CASES)
+def test_second_gradients(name, engine):
+    check_second(CASES[name]())
 
 
-def _run(function, state, arrays):
-    return make_executable(function.graph, [state.array(e) for e in entries(function)], state.lock)(*arrays)
+LOSSES = {
+    "mse": (lambda y, t: nn.mse(y, t), lambda y, t: F.mse_loss(y, t), normal(4, 6)),
+    "bce": (lambda y, t: nn.bce(y, t), lambda y, t: F.binary_cross_entropy_with_logits(y, t), RANDOM.random((4, 6)).astype(np.float32)),
+    "cross entropy": (nn.cross_entropy, F.cross_entropy, np.int32([0, 5, 2, 2])),
+    "sum": (lambda y, t: nn.cross_entropy(y, t, reduction="sum"), lambda y, t: F.cross_entropy(y, t, reduction="sum"), np.int32([0, 5, 2, 2])),
+    "smoothed": (lambda y, t: nn.cross_entropy(y, t, label_smoothing=0.1), lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1), np.int32([0, 5, 2, 2])),
+    "smoothed, one ignored": (lambda y, t: nn.cross_entropy(y, t, label_smoothing=0.1, ignore_index=2),
+                              lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1, ignore_index=2), np.int32([0, 5, 2, 2])),
+    "probabilities": (nn.cross_entropy, F.cross_entropy, np.full((4, 6), 1 / 6, np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses(name, engine):
+    ours, theirs, target = LOSSES[name]
+    y = normal(4, 6)
+
+    def case():
+        return Case(nn.Sequential(), T.Identity(), [y, target], lambda m, y, t: theirs(y, t), lambda net, y, t: ours(y, t))
+    check_first(case())
+    check_second(case())
+
+
+def sequence_losses(mean_of):
+    """(our loss, torch's): cross entropy, [5, 3, 6] and [5, 3], summed over steps."""
+    real = torch.arange(5)[:, None] < torch.tensor([5, 2, 3])
+
+    def theirs(m, y, t):
+        steps = F.cross_entropy(y.transpose(1, 2), t.clamp(0), reduction="none", label_smoothing=0.1) * real
+        return {"mean": steps.sum(0).mean(), "sum": steps.sum(), "none": steps.sum(0), "step": steps.sum() / real.sum()}[mean_of]
+    return theirs
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none", "step"])
+@pytest.mark.parametrize("how", ["lengths", "mask", "ignore_index", "batch_first"])
+def test_sequence_loss(how, reduction, engine):
+    lengths = np.int32([5, 2, 3])
+    real = np.arange(5)[:, None] < lengths
+    target = np.where(real, RANDOM.integers(0, 6, (5, 3)), -1).astype(np.int32)
+    options = {"lengths": {"lengths": lengths}, "mask": {"mask": real}, "ignore_index": {"ignore_index": -1},
+               "batch_first": {"lengths": lengths, "batch_first": True}}[how]
+
+    def ours(net, y, t):
+        turn = (lambda a: a.swapaxes(0, 1)) if how == "batch_first" else lambda a: a
+        return nn.sequence_loss(turn(y), turn(t), reduction=reduction, label_smoothing=0.1, **options)
+
+    def case():
+        return Case(nn.Sequential(), T.Identity(), [normal(5, 3, 6), target], sequence_losses(reduction), ours)
+    check_first(case())
+    check_second(case())
+
+
+def test_sequence_loss_of_numbers_and_log_likelihood(engine):
+    lengths, (y, t), ids = np.int32([5, 2, 3]), (normal(5, 3, 6), normal(5, 3, 6)), RANDOM.integers(0, 6, (5, 3)).astype(np.int32)
+    real = torch.arange(5)[:, None] < torch.tensor(lengths)
+    check_first(Case(nn.Sequential(), T.Identity(), [y, t], lambda m, y, t: (((y - t) ** 2).sum(-1) * real).sum(0).mean(),
+                     lambda net, y, t: nn.sequence_loss(y, t, nn.mse, lengths=lengths)))
+    check_first(Case(nn.Sequential(), T.Identity(), [y, ids], lambda m, y, t: (y.log_softmax(-1).gather(-1, t[..., None])[..., 0] * real).sum(0),
+                     lambda net, y, t: nn.log_likelihood(y, t, lengths=lengths)))
+
+
+def test_embedding_in_f64():
+    graph = nn.network.trace_network(nn.Embedding(11, 4, dtype=gc.f64), x=gc.i32[3]).graph
+    assert str(graph.outputs[0].type) == "f64[3, 4]"
