@@ -61,6 +61,7 @@ SIMPLIFY = (
     Canonicalize(),                     # hoisting stacks and reshapes
     EliminateCommonSubexpressions(),
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
+    FoldScales(),                       # after all that makes chains of factors simpler; before `split_derived`, which moves them out of the calls
 )
 FUSE = (
     TurnProducts(),                     # before fusion: what follows a product may become its epilogue, what follows a view of it not
@@ -107,8 +108,7 @@ class Compilation:
     @cached_property
     def split(self) -> Split:
         """What every call computes, and what is computed when the state has changed."""
-        folded = self.pipeline.run(self.simplified, (FoldScales(),), DECOMPOSED)
-        return self._timed("derive", split_derived, folded)
+        return self._timed("derive", split_derived, self.simplified)
 
     @cached_property
     def fused(self) -> Graph:
@@ -181,7 +181,10 @@ class Compilation:
 
     def _fuse(self, graph: Graph) -> Graph:
         passes = (Fuse(max_nodes=1), *FUSE[1:]) if self.config.check_nan else FUSE      # a NaN is traced to one operator
-        return self.pipeline.run(graph, passes, FUSED)
+        fused = self.pipeline.run(graph, passes, FUSED)
+        if self.config.verify:
+            self._timed("verify", verify, fused, FUSED)
+        return fused
 
     def _plan(self, graph: Graph, packed: Packed | None) -> Plan:
         return self._timed("plan_memory", plan_memory, graph, self.target, self.constants, storage_orders(graph), packed)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Planner:
     constants: Constants
     orders: Mapping[Value, Order]
     packed: Packed | None = None
+    schedules: dict[tuple, object] = field(default_factory=dict)        # of equal nodes, computed once
 
     def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Buffer | None]) -> Plan:
         stored = assign_storage(graph, arguments, results, self.constants, self._schedule, self.orders)
@@ -68,7 +69,11 @@ class Planner:
         return self.plan(graph, arguments, results)
 
     def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]):
-        return schedule_node(node, [p.view for p in ins], [p.view for p in outs], self.target, [p.buffer.fixed for p in ins])
+        views, results, fixed = tuple(p.view for p in ins), tuple(p.view for p in outs), tuple(p.buffer.fixed for p in ins)
+        key = (node.op, views, results, fixed)
+        if key not in self.schedules:
+            self.schedules[key] = schedule_node(node, views, results, self.target, fixed)
+        return self.schedules[key]
 
 
 def _plan_scan(planner: Planner, node: Node, stored: Stored) -> Region:
