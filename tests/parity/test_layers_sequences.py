@@ -117,6 +117,7 @@ def self_attention(**options):
 
 HEAD_MASK = RANDOM.random((4, 2, 6, 6)) < 0.7
 HEAD_MASK |= np.eye(6, dtype=bool)
+FIRST_SEEN = HEAD_MASK | (np.arange(6) == 0)
 BIAS = normal(2, 6, 6)
 ATTENTION |= {
     "heads": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8)], self_attention()),
@@ -134,6 +135,10 @@ ATTENTION |= {
                                            lambda net, x, n: net(x, lengths=n)),
     "heads, mask": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8)], self_attention(attn_mask=~torch.tensor(HEAD_MASK).flatten(0, 1)),
                                 lambda net, x: net(x, mask=HEAD_MASK)),
+    "heads, mask, lengths": lambda: Case(
+        nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), LENGTHS],
+        lambda m, x, n: m(x, x, x, attn_mask=~torch.tensor(FIRST_SEEN & PADDING.numpy()[:, None, None]).flatten(0, 1))[0],
+        lambda net, x, n: net(x, mask=FIRST_SEEN, lengths=n)),
     "heads, float mask": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), BIAS],
                                       lambda m, x, b: m(x, x, x, attn_mask=b.repeat(4, 1, 1))[0], lambda net, x, b: net(x, mask=b)),
     "heads, float mask, lengths": lambda: Case(
@@ -168,13 +173,14 @@ class Positioned(T.Module):
         far = exact + (torch.log(d.clamp(min=1) / exact) / math.log(20 / exact) * (count - exact)).long()
         return self.table[base + torch.where(d < exact, d, far.clamp(max=count - 1))].permute(2, 0, 1)
 
-    def forward(self, x):
+    def forward(self, x, lengths=None):
         a = self.attention
         q, k, v = (p.unflatten(-1, (2, 4)).transpose(1, 2) for p in F.linear(x, a.in_proj_weight, a.in_proj_bias).chunk(3, -1))
         if self.table is None:
             y = F.scaled_dot_product_attention(self.turn(q), self.turn(k), v)
         else:
             bias = self.bias() if self.bidirectional else self.bias() + torch.full((6, 6), -torch.inf, dtype=x.dtype).triu(1)
+            bias = bias if lengths is None else bias + torch.where(PADDING, 0, -torch.inf)[:, None, None]
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return a.out_proj(y.transpose(1, 2).flatten(-2))
 
@@ -184,6 +190,8 @@ ATTENTION |= {
     "rotary": lambda: Case(nn.MultiHeadAttention(2, position=nn.RotaryPosition()), Positioned(), [normal(4, 6, 8)], names=INSIDE),
     "rotary halves": lambda: Case(nn.MultiHeadAttention(2, position=nn.RotaryPosition(halves=True)), Positioned(True), [normal(4, 6, 8)], names=INSIDE),
     "relative": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, 20)), Positioned(bias=True), [normal(4, 6, 8)], names=INSIDE),
+    "relative, lengths": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, 20)), Positioned(bias=True), [normal(4, 6, 8), LENGTHS],
+                                      call=lambda net, x, n: net(x, lengths=n), names=INSIDE),
     "relative causal": lambda: Case(nn.MultiHeadAttention(2, causal=True, position=nn.RelativePosition(8, 20, bidirectional=False)),
                                     Positioned(bias=True, bidirectional=False), [normal(4, 6, 8)], names=INSIDE),
 }
