@@ -13,6 +13,7 @@ from graphc.compiler import Compilation, Compiled, compiled
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
+from graphc.dsl.outputs import with_outputs
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
@@ -27,27 +28,34 @@ KEPT_BINDINGS = 16                  # of named dimensions to sizes
 
 
 def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: int = 0, training: bool = False, seed: int | None = None,
-            state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, **bindings: TensorType | int):
+            state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, outputs: Sequence[str] | None = None, **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
     `f`: a graph, with sizes for its named dimensions (`B=64`; those left out are taken from each call's arrays, and every
     combination is compiled once); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its parameters: `state=`
     a safetensors file, a mapping from names to arrays, or a training step's state; `seed=` for fresh ones; `step.model` brings its own.
     `training`: trace a network in training mode. `threads`: exactly so many take part in a call; 0: as many as the process may use.
+
+    `outputs`: names of intermediate values to return too: what `gc.name` named, and results of layers by path ("2", "features.3"). A call
+    then returns a flat dict: the function's own results first ("result"; "result0", "result1", … of a tuple; a dict's own keys), then
+    these. A name that several values have, as of a layer called twice, is counted: "encoder#1", "encoder#2". Gradients have the names of
+    the graph that they are of: `gc.compile(gc.grad(f, "x"), outputs=["features.3"])`.
+
     Raises GraphError for what does not fit, with the user's line.
     """
     if not isinstance(threads, int) or threads < 0:
         raise GraphError(f"threads must be an int >= 0 (0: as many as the process may use), got {threads!r}", user_loc())
-    function, owner, sizes = _declared(f, training, seed, state, bindings)
+    function, owner, sizes = _declared(f, training, seed, state, outputs, bindings)
     graph = bind_graph(function.graph, sizes)
     if graph.dim_names:
         return Polymorphic(graph, function, owner, threads)
     return _compiled(graph, function, owner, threads)
 
 
-def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False, **bindings: TensorType | int) -> "PlanReport":
+def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False, outputs: Sequence[str] | None = None,
+         **bindings: TensorType | int) -> "PlanReport":
     """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound."""
-    function, _, sizes = _declared(f, training, None, {}, bindings)
+    function, _, sizes = _declared(f, training, None, {}, outputs, bindings)
     graph = bind_graph(function.graph, sizes)
     if graph.dim_names:
         raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example {min(graph.dim_names)}=64", user_loc())
@@ -123,8 +131,16 @@ class Polymorphic:
             raise error.at(user_loc()) from None
 
 
-def _declared(f, training: bool, seed, state, bindings: Mapping) -> tuple[GraphFunction, State | None, dict[str, int]]:
-    """The graph of `f`, the state that it runs on, and the sizes of named dimensions."""
+def _declared(f, training: bool, seed, state, outputs, bindings: Mapping) -> tuple[GraphFunction, State | None, dict[str, int]]:
+    """The graph of `f` with these outputs besides its own, the state that it runs on, and the sizes of named dimensions."""
+    function, owner, sizes = _traced(f, training, seed, state, bindings)
+    try:
+        return function if outputs is None else with_outputs(function, outputs), owner, sizes
+    except GraphError as error:
+        raise error.at(user_loc()) from None
+
+
+def _traced(f, training: bool, seed, state, bindings: Mapping) -> tuple[GraphFunction, State | None, dict[str, int]]:
     if isinstance(f, Graph):
         f = GraphFunction(f)
     if isinstance(f, GraphFunction):

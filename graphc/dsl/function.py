@@ -9,6 +9,7 @@ import numpy as np
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import current_trace, tracing, user_frame, user_loc
 from graphc.dsl.inline import inline
+from graphc.dsl.outputs import LayerCall
 from graphc.dsl.signature import Argument, arguments, location, typed
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError, Loc
@@ -30,6 +31,7 @@ class GraphFunction:
 
     `keys[i]` is the object that owns the state `graph.state[i]`; `constants` are the Python arguments fixed at tracing.
     `retrace(training)`, if something in it depends on the mode and nobody fixed that, gives the function of the other mode.
+    `calls` are those of layers.
     """
     graph: Graph
     keys: tuple[Hashable, ...] = ()
@@ -37,6 +39,7 @@ class GraphFunction:
     constants: tuple[str, ...] = ()
     training: bool = False
     retrace: Callable[[bool], "GraphFunction"] | None = None
+    calls: tuple[LayerCall, ...] = ()
     _other: "GraphFunction | None" = None
     _compiled: Callable | None = None
 
@@ -114,7 +117,7 @@ class GraphFunction:
         if self.retrace and current_trace().training != self.training:
             return self.in_mode(not self.training)._inlined(values)
         arrays = [as_array(x, v.type.dtype) for x, v in zip(values, self.graph.inputs)]
-        return self.pack(inline(current_trace(), self.graph, self.keys, arrays))
+        return self.pack(inline(current_trace(), self.graph, self.keys, arrays, self.calls))
 
 
 def graph(f: Callable | None = None, *, training: bool | None = None) -> GraphFunction | Callable[[Callable], GraphFunction]:
@@ -161,7 +164,8 @@ def finish(trace: Trace, result, loc: Loc | None = None, constants: tuple[str, .
     """The graph of a trace whose function returned `result`."""
     outputs, names = results(trace.builder.name, result, loc)
     graph = trace.builder.finish([trace.value(as_array(x)) for x in outputs], names)
-    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training)
+    calls = tuple(call for call in trace.calls if call)
+    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training, calls=calls)
 
 
 def results(name: str, result, loc: Loc | None) -> tuple[list, tuple[str, ...] | None]:

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
+from graphc.dsl.outputs import LayerCall
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
 from graphc.ir.builder import Rewriter, bind_graph
@@ -13,24 +15,29 @@ from graphc.ir.op import Op
 from graphc.ir.types import Dim, Poly, TensorType
 
 
-def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequence[Array]) -> list[Array]:
-    """The outputs of `graph` on `arrays`, its nodes copied into `trace`. State is shared by key; random operators draw anew."""
-    graph = _fitted(graph, [a.type for a in arrays])
-    state = [trace.random_key() if k == RANDOM_KEY else trace.state(k, v.name, v.type) for k, v in zip(keys, graph.state)]
+def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequence[Array], calls: Sequence[LayerCall] = ()) -> list[Array]:
+    """The outputs of `graph` on `arrays`, its nodes and `calls` copied into `trace`. State is shared by key; random operators draw anew."""
+    fitted = _fitted(graph, [a.type for a in arrays])
+    state = [trace.random_key() if k == RANDOM_KEY else trace.state(k, v.name, v.type) for k, v in zip(keys, fitted.state)]
     mapping = {old: trace.value(a) for old, a in zip(graph.arguments, [*arrays, *state])}
     streams: dict[int, int] = {}
     b = trace.builder
-    for node in graph.nodes:
-        scope = ".".join(filter(None, (trace.builder.scope, node.scope)))
-        with b.at(node.loc, scope):
-            outs = b.apply(_redrawn(node.op, streams, trace), [mapping[v] for v in node.inputs])
+    for node, bound in zip(graph.nodes, fitted.nodes, strict=True):
+        with b.at(node.loc, join(b.scope, node.scope)):
+            outs = b.apply(_redrawn(bound.op, streams, trace), [mapping[v] for v in node.inputs])
         for old, new in zip(node.outputs, outs):
             new.name = old.name
             mapping[old] = new
     for key, new in zip(keys, graph.updates):
         if new is not None and key != RANDOM_KEY:
             trace.update_state(key, Array(mapping[new], trace))
+    trace.calls += [replace(call.moved(mapping), path=join(b.scope, call.path)) for call in calls]
     return [Array(mapping[v], trace) for v in graph.outputs]
+
+
+def join(path: str, name: str) -> str:
+    """The path of a layer inside another."""
+    return f"{path}.{name}" if path and name else path or name
 
 
 def solve_dims(types: Sequence[tuple[str, TensorType, TensorType]]) -> dict[str, Dim]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import STACK, error_loc, user_loc
+from graphc.dsl.outputs import LayerCall
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
@@ -40,6 +41,7 @@ class Trace:
         self.state_values: dict[Hashable, Value] = {}
         self.function: Callable | None = None           # what is traced: layers are named by its variables
         self.layers: object | None = None               # the names that layers called by it have (see nn.path)
+        self.calls: list[LayerCall | None] = []         # of layers, in the order in which they began; None: has not returned yet
         self._state_names: set[str] = set()
         self._streams: Counter[str] = Counter()
         self._tokens: list = []

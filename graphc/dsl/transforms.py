@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
+from graphc.dsl.outputs import named_values
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
@@ -18,7 +19,8 @@ def grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """The gradient of a graph that returns one float scalar, with respect to float arguments.
 
     `wrt`: an argument's name (gives one array), a tuple of names (a tuple), a network or list of its parameters (a dict by
-    parameter name), or None if there is just one float argument. An argument on which the result does not depend, or only through `stop_gradient`
+    parameter name), the name of an intermediate value or the path of a layer (as `outputs=` of gc.compile), or None if there is just one
+    float argument. An argument on which the result does not depend, or only through `stop_gradient`
     or piecewise constant functions, has gradient 0; one that reaches the result only through integers or bools is an error.
     """
     d = _Derivation(f, "grad", lambda other: grad(other, wrt))
@@ -139,7 +141,10 @@ class _Derivation:
     def _input(self, name: str, inputs: dict[str, Value]) -> Value:
         v = inputs.get(name) or next((s for s in self.b.state if s.name == name), None)
         if v is None:
-            self.fail(f"wrt={name!r} is not one of its arguments: {', '.join(inputs)}")
+            known = named_values(self.f)
+            if name not in known:
+                self.fail(f"wrt={name!r} is not one of its arguments: {', '.join(inputs)}" + f"; nor of its named values: {', '.join(known)}" * bool(known))
+            v = self.b[known[name]]
         if not v.type.dtype.is_float:
             self.fail(f"{name!r} is {v.type}, gradients exist for float arrays only")
         return v
@@ -188,15 +193,16 @@ class _Derivation:
             if new is not None:
                 self.b.update(self.b[state], self.b[new])
         self.b.name = f"{prefix}_{old.name}"
-        graph = _pruned(self.b.finish(outputs, names))
-        return follow(GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training), self.f, self.again)
+        calls = tuple(call.moved(self.b.map) for call in self.f.calls)
+        graph = _pruned(self.b.finish(outputs, names), [v for call in calls for v in call.values])
+        return follow(GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training, calls=calls), self.f, self.again)
 
 
-def _pruned(graph: Graph) -> Graph:
-    """The graph without nodes that nothing needs."""
-    live, kept = set(graph.results), []
+def _pruned(graph: Graph, layers: Iterable[Value]) -> Graph:
+    """The graph without nodes that nothing needs. Results of layers and values with a name stay: they may be asked for (see outputs.py)."""
+    live, kept = {*graph.results, *layers}, []
     for node in reversed(graph.nodes):
-        if any(v in live for v in node.outputs):
+        if any(v in live or v.name for v in node.outputs):
             live.update(node.inputs)
             kept.append(node)
     return Graph(graph.name, graph.inputs, tuple(reversed(kept)), graph.outputs, graph.output_names, graph.state, graph.updates)

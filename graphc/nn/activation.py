@@ -6,10 +6,14 @@ from collections.abc import Callable
 import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.module import Module, as_module
+from graphc.nn.path import is_part
 
 
 class Activation(Module):
-    """An elementwise or row function. `nn.gelu(x)` applies it; `nn.gelu(approximate="tanh")` gives it with options."""
+    """An elementwise or row function. `nn.gelu(x)` applies it; `nn.gelu(approximate="tanh")` gives it with options.
+
+    Where it is a part of a layer (in a chain, or as an attribute) it has a name like other layers, else it is a plain function.
+    """
 
     def __init__(self, name: str, options: dict | None = None):
         super().__init__()
@@ -19,7 +23,11 @@ class Activation(Module):
     def __call__(self, *arrays, **options):
         if not arrays:
             return Activation(self.name, self.options | options)
-        return self.forward(*arrays, **options)
+        return super().__call__(*arrays, **options) if is_part(self) else self.forward(*arrays, **options)
+
+    @property
+    def kind(self) -> str:
+        return self.name
 
     def forward(self, x, **options):
         return getattr(gc, self.name)(x, **(self.options | options))

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from types import FunctionType
 
 from graphc.dsl.context import current_trace, declared_at, error_loc, user_loc
+from graphc.dsl.inline import join
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, f32
 from graphc.nn.parameter import Initializer, Parameter
-from graphc.nn.path import entered, join, parameter_path
+from graphc.nn.path import entered, noted, parameter_path, placed
 
 
 class Module:
@@ -28,7 +29,7 @@ class Module:
         raise GraphError(f"{type(self).__name__} defines no forward(self, x)")
 
     def __call__(self, *arrays, **options):
-        return self.within(self.forward, *arrays, **options)
+        return self.within(noted(self.kind, self.forward), *arrays, **options)
 
     def within(self, function: Callable, *arrays, **options):
         """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its path."""
@@ -53,6 +54,11 @@ class Module:
     def takes(self) -> frozenset[str]:
         """Names of the options of `forward`: its arguments after the first. A layer around layers takes what its inner ones take."""
         return frozenset(list(argument_names(self.forward))[1:])
+
+    @property
+    def kind(self) -> str:
+        """What the layer is called in a summary."""
+        return type(self).__name__
 
     @property
     def training(self) -> bool:
@@ -120,7 +126,8 @@ class Sequential(Module):
 
     def forward(self, x, *rest, **options):
         _check_taken(self, options)
-        for item in self.items:
+        for i, item in enumerate(self.items):
+            placed(item, str(i))
             with declared_at(item._declared or self._declared):
                 x = item(x, *rest, **chosen(item, options))
             rest = ()
@@ -148,6 +155,10 @@ class Function(Module):
     def __init__(self, function: Callable):
         super().__init__()
         self.function = function
+
+    @property
+    def kind(self) -> str:
+        return getattr(self.function, "__name__", "function")
 
     def forward(self, *arrays, **options):
         return self.function(*arrays, **options)

@@ -6,17 +6,24 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from graphc.dsl.array import Array
 from graphc.dsl.context import current_trace
+from graphc.dsl.inline import join
+from graphc.dsl.outputs import LayerCall
+from graphc.dsl.tree import flatten
 
 if TYPE_CHECKING:
     from graphc.nn.module import Module
 
 
 class Frame:
-    """One layer being called: its path, and the names that its inner layers have or are given."""
+    """One layer being called: its path, and the names that its inner layers have or are given.
 
-    def __init__(self, path: str, known: "Callable[[], Iterable[tuple[str, Module]]]" = tuple):
-        self.path, self.known = path, known
+    `direct` gives its own inner layers with their names, `known` also those inside of them.
+    """
+
+    def __init__(self, path: str, known: "Callable[[], Iterable[tuple[str, Module]]]" = tuple, direct: "Callable[[], Iterable[tuple[str, Module]]]" = tuple):
+        self.path, self.known, self.direct = path, known, direct
         self.names: dict[int, str] = {}
         self.keep: list[Module] = []            # ids stay valid while the modules live
 
@@ -28,6 +35,10 @@ class Frame:
             self.names[id(module)] = self._fresh(type(module).__name__.lower())
             self.keep.append(module)
         return self.names[id(module)]
+
+    def holds(self, module: "Module") -> bool:
+        """Whether the layer has `module` as a direct part."""
+        return any(inner is module for _, inner in self.direct())
 
     def _look(self) -> None:
         """The names of the layers that the outer one has now."""
@@ -42,10 +53,6 @@ class Frame:
 FRAMES: ContextVar[tuple[Frame, ...]] = ContextVar("graphc layers", default=())
 
 
-def join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path and name else path or name
-
-
 def parameter_path(name: str) -> str:
     """The full name of parameter `name` of the layer being called."""
     return join(FRAMES.get()[-1].path, name)
@@ -57,12 +64,36 @@ def entered(module: "Module", mentioned: "Callable[[Callable], Iterable[tuple[st
     trace = current_trace()
     frames = FRAMES.get() or (_root(trace.root, mentioned),)
     name = frames[-1].child(module)
-    token = FRAMES.set(frames + (Frame(join(frames[-1].path, name), module.named_modules),))
+    token = FRAMES.set(frames + (Frame(join(frames[-1].path, name), module.named_modules, module.children),))
     try:
         with trace.scope(name) if name else nullcontext():
             yield
     finally:
         FRAMES.reset(token)
+
+
+def noted(kind: str, forward: Callable) -> Callable:
+    """`forward`, whose result the trace notes as that of the layer being called."""
+    def call(*arrays, **options):
+        trace, path = current_trace(), FRAMES.get()[-1].path
+        place = len(trace.calls)
+        trace.calls.append(None)
+        result = forward(*arrays, **options)
+        values = tuple(a.value for a in flatten(result)[0] if isinstance(a, Array) and a.trace is trace)
+        trace.calls[place] = LayerCall(path, kind, values)
+        return result
+    return call
+
+
+def is_part(module: "Module") -> bool:
+    """Whether `module` is a direct part of the layer being called, and not just something that its forward uses."""
+    frames = FRAMES.get()
+    return bool(frames) and frames[-1].holds(module)
+
+
+def placed(module: "Module", name: str) -> None:
+    """The inner layer about to be called stands at the place `name`, also if it stands at another one too."""
+    FRAMES.get()[-1].names[id(module)] = name
 
 
 @contextmanager
