@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.errors import GraphError
-from graphc.ir.types import Dim, shape_text
+from graphc.ir.types import Dim, Poly, shape_text
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _slice(key: slice, axis: int, size: Dim) -> Axis:
     step = 1 if key.step is None else int(key.step)
     if step == 0:
         raise GraphError("the step of a slice cannot be 0")
-    if not isinstance(size, int):
+    if not isinstance(size, int) or isinstance(key.start, Poly) or isinstance(key.stop, Poly):
         return _symbolic_slice(key, step, axis, size)
     start, stop, step = key.indices(size)
     count = len(range(start, stop, step))
@@ -110,7 +110,7 @@ def _slice(key: slice, axis: int, size: Dim) -> Axis:
 
 
 def _symbolic_slice(key: slice, step: int, axis: int, size: Dim) -> Axis:
-    """Bounds of an axis of unknown size; they are taken as given (numpy would clip them) and checked when it is bound."""
+    """Bounds that depend on a named size; they are taken as given (numpy would clip them) and checked when it is bound."""
     if step == -1 and key.start is None and key.stop is None:
         return Axis("keep", size, 0, size, 1, flip=True)
     if step < 0:

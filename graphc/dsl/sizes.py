@@ -6,12 +6,12 @@ from math import prod
 import numpy as np
 
 from graphc.errors import GraphError
-from graphc.ir.types import Dim, f32, shape_text
+from graphc.ir.types import Dim, Poly, f32, shape_text
 
 
 def as_shape(shape) -> tuple[Dim, ...]:
     """A tuple of dimensions from an int, a name, or a sequence of them."""
-    dims = (shape,) if isinstance(shape, (int, str, np.integer)) else tuple(shape)
+    dims = (shape,) if isinstance(shape, (int, str, np.integer, Poly)) else tuple(shape)
     return f32[dims].shape
 
 

@@ -26,13 +26,13 @@ class Attention(Module):
         self.features, self.scaled, self.causal = features, scaled, causal
         self.q_proj, self.k_proj, self.v_proj = (Linear(features, bias=False) if features else None for _ in range(3))
 
-    def forward(self, y, x=None, values=None, mask=None, lengths=None):
-        single = x is not None and len(y.shape) == len(x.shape) - 1
-        q = gc.expand_dims(y, -2) if single else y
-        x = q if x is None else x
-        values = x if values is None else values
-        _check_sequences("Attention", q, x, values)
-        q, k, v = (p(a) if p else a for p, a in zip((self.q_proj, self.k_proj, self.v_proj), (q, x, values)))
+    def forward(self, q, k=None, v=None, mask=None, lengths=None):
+        single = k is not None and len(q.shape) == len(k.shape) - 1
+        q = gc.expand_dims(q, -2) if single else q
+        k = q if k is None else k
+        v = k if v is None else v
+        _check_sequences("Attention", q, k, v)
+        q, k, v = (p(a) if p else a for p, a in zip((self.q_proj, self.k_proj, self.v_proj), (q, k, v)))
         seen = _seen("Attention", mask, lengths, k)
         z = gc.attention(q, k, v, mask=seen, causal=self.causal, scale=None if self.scaled else 1.0)
         return gc.squeeze(z, -2) if single else z

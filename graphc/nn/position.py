@@ -7,6 +7,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.errors import GraphError
+from graphc.ir.types import Dim, DType
 from graphc.nn.module import Module
 from graphc.nn.parameter import Normal
 
@@ -17,9 +18,9 @@ class SinusoidalPosition(Module):
     def forward(self, x):
         _check("SinusoidalPosition", x)
         length, width = x.shape[1:]
-        turns = angles(length, width)
-        table = np.stack([np.sin(turns), np.cos(turns)], axis=-1).reshape(length, -1)[:, :width]
-        return x + table.astype(x.dtype.np)
+        cos, sin = cos_and_sin(length, width, x.dtype)
+        table = gc.stack([sin, cos], axis=-1).reshape(length, (width + 1) // 2 * 2)
+        return x + (table[:, :width] if width % 2 else table)
 
 
 class LearnedPosition(Module):
@@ -31,8 +32,10 @@ class LearnedPosition(Module):
 
     def forward(self, x):
         _check("LearnedPosition", x)
-        self.length = self.length or x.shape[1]
-        if x.shape[1] > self.length:
+        self.length = self.length or (x.shape[1] if isinstance(x.shape[1], int) else None)
+        if self.length is None:
+            raise GraphError(f"LearnedPosition: the input has {x.shape[1]} places; give the largest number to LearnedPosition")
+        if isinstance(x.shape[1], int) and x.shape[1] > self.length:
             raise GraphError(f"LearnedPosition knows {self.length} places, the input has {x.shape[1]}: give the length to LearnedPosition")
         weight = self.parameter("weight", (self.length, x.shape[2]), Normal(self.std), x.dtype)
         return x + weight[:x.shape[1]]
@@ -62,10 +65,9 @@ class RotaryPosition(InnerPosition):
 
     def forward(self, x):
         length, width = x.shape[-2:]
-        if not isinstance(length, int) or not isinstance(width, int) or width % 2:
-            raise GraphError(f"RotaryPosition takes [..., time, features] with an even number of features, and both as ints, got {list(x.shape)}")
-        turns = angles(length, width, self.base)
-        cos, sin = np.cos(turns).astype(x.dtype.np), np.sin(turns).astype(x.dtype.np)
+        if not isinstance(width, int) or width % 2:
+            raise GraphError(f"RotaryPosition takes [..., time, features] with an even number of features, got {list(x.shape)}")
+        cos, sin = cos_and_sin(length, width, x.dtype, self.base)
         shape, axis = ((2, width // 2), -2) if self.halves else ((width // 2, 2), -1)
         pairs = x.reshape(*x.shape[:-1], *shape)
         a, b = (gc.squeeze(p, axis) for p in gc.split(pairs, 2, axis))
@@ -110,11 +112,16 @@ class RelativePosition(InnerPosition):
     bias = Module.__call__
 
 
-def angles(length: int, width: int, base: float = 10000.0) -> np.ndarray:
-    """t / base^(2i / width) for place t and pair i: f64 [length, ceil(width / 2)]."""
-    return np.arange(length)[:, None] / base ** (np.arange(0, width, 2) / width)
+def cos_and_sin(length: Dim, width: int, dtype: DType, base: float = 10000.0) -> tuple:
+    """Cosine and sine of t / base^(2i / width) for place t and pair i, each [length, ceil(width / 2)]; computed in f64."""
+    slow = base ** (-np.arange(0, width, 2) / width)
+    if isinstance(length, int):
+        angles = np.arange(length)[:, None] * slow
+        return np.cos(angles).astype(dtype.np), np.sin(angles).astype(dtype.np)
+    angles = gc.expand_dims(gc.arange(length, dtype=gc.f64), 1) * slow
+    return gc.cos(angles).astype(dtype), gc.sin(angles).astype(dtype)
 
 
 def _check(layer: str, x) -> None:
-    if len(x.shape) != 3 or not all(isinstance(d, int) for d in x.shape[1:]):
-        raise GraphError(f"{layer} takes [batch, time, features] with time and features as ints, got {list(x.shape)}")
+    if len(x.shape) != 3 or not isinstance(x.shape[2], int):
+        raise GraphError(f"{layer} takes [batch, time, features] with the number of features as an int, got {list(x.shape)}")

@@ -225,3 +225,14 @@ def test_the_mode_is_that_of_the_outer_graph():
         close(d, X * 0 + 1)
     assert follows.in_mode(True).in_mode(False) is follows and follows.in_mode(True).in_mode(True).training
     assert make(3).retrace is None
+
+
+def test_a_slice_may_end_at_a_named_size():
+    @gc.graph
+    def f(x: gc.f32["T", 3], table: gc.f32[8, 3]):
+        return x + table[:x.shape[0]] + table[8 - x.shape[0]:], gc.iota(x.shape[0])
+    assert f.graph.outputs[0].type == gc.f32["T", 3] and f.graph.outputs[1].type == gc.i64["T"]
+    x, table = np.ones((5, 3), np.float32), np.arange(24, dtype=np.float32).reshape(8, 3)
+    y, places = gc.compile(f)(x, table)
+    np.testing.assert_array_equal(y, x + table[:5] + table[3:])
+    np.testing.assert_array_equal(places, np.arange(5))

@@ -5,12 +5,25 @@ import pytest
 import graphc as gc
 from graphc import nn
 from graphc.ir.types import TensorType
+from graphc.nn.module import Function
 from graphc.nn.network import entries, trace_network
 from graphc.oracle import OracleExecutable
 from graphc.state import State
 
 RANDOM = np.random.default_rng(0)
 STEP = 1e-5
+
+LENGTHS = np.int32([3, 2])
+
+
+def with_lengths(net):
+    return Function(lambda x: net(x, lengths=LENGTHS))
+
+
+def decoder(block):
+    """Attends to a function of its own input, so that the gradient takes both ways."""
+    return Function(lambda x: block(x, memory=gc.tanh(x), memory_lengths=LENGTHS))
+
 
 LAYERS = {
     "linear": (lambda: nn.Linear(3) >> nn.tanh, (2, 4)),
@@ -26,6 +39,17 @@ LAYERS = {
     "attention": (lambda: nn.MultiHeadAttention(2, causal=True), (1, 3, 4)),
     "block": (lambda: nn.TransformerBlock(2, hidden=3), (1, 3, 4)),
     "residual": (lambda: nn.residual(nn.Linear(4) >> nn.tanh) ** 2, (2, 4)),
+    "rnn with lengths": (lambda: with_lengths(nn.RNN(2, bidirectional=True) >> nn.Collapse("average")), (3, 2, 2)),
+    "lstm with lengths": (lambda: with_lengths(nn.LSTM(2) >> nn.Collapse("last")), (3, 2, 2)),
+    "gru with lengths": (lambda: with_lengths(nn.GRU(2, layers=2, bidirectional=True, batch_first=True)), (2, 3, 2)),
+    "collapse": (lambda: nn.FeedForward(3, "tanh") ** 2 >> nn.Collapse("first"), (3, 2, 2)),
+    "flipped convolution": (lambda: nn.Conv1d(2, 2, flip=True) >> nn.AvgPool1d(2), (2, 3, 5)),
+    "single attention": (lambda: nn.Attention(3), (2, 3, 4)),
+    "attention with lengths": (lambda: with_lengths(nn.MultiHeadAttention(2, causal=True)), (2, 3, 4)),
+    "rotary": (lambda: nn.MultiHeadAttention(2, position=nn.RotaryPosition()), (1, 3, 4)),
+    "relative": (lambda: with_lengths(nn.MultiHeadAttention(1, position=nn.RelativePosition(4, 3))), (2, 3, 2)),
+    "decoder block": (lambda: decoder(nn.DecoderBlock(1, hidden=2, activation="tanh")), (2, 3, 2)),
+    "add norm": (lambda: nn.AddNorm(nn.FeedForward(4, "tanh")) >> nn.AddNorm(nn.Linear(4), pre_norm=True, norm="rms"), (2, 4)),
     "average pool": (lambda: nn.AvgPool2d(2, 1) >> nn.GlobalAvgPool2d(), (1, 2, 3, 3)),
 }
 

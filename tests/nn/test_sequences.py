@@ -74,3 +74,58 @@ def test_options_go_to_the_layers_that_take_them():
 def test_mistakes(make, text):
     with pytest.raises(gc.GraphError, match=text):
         make()
+
+
+NAMED = {
+    "recurrent": (lambda: nn.Embedding(9, 4) >> nn.LSTM(3, bidirectional=True) >> nn.Collapse("last"), gc.i32["T", "B"]),
+    "average": (lambda: nn.Embedding(9, 4) >> nn.GRU(3, batch_first=True) >> nn.Collapse("average", batch_first=True), gc.i32["B", "T"]),
+    "sinusoidal": (lambda: nn.Embedding(9, 4) >> nn.SinusoidalPosition() >> nn.TransformerBlock(2), gc.i32["B", "T"]),
+    "learned, rotary": (lambda: nn.Embedding(9, 4) >> nn.LearnedPosition(8) >> nn.TransformerBlock(2, position=nn.RotaryPosition()), gc.i32["B", "T"]),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_batch_and_time_may_be_names(name):
+    make, named = NAMED[name]
+    net, lengths, ids = make(), np.int32([6, 2, 4]), np.random.default_rng(0).integers(0, 9, (6, 3)).astype(np.int32)
+    ids = ids if name == "recurrent" else ids.T.copy()
+    y = gc.compile(net, x=gc.i32[ids.shape], lengths=gc.i32[3], seed=0)(ids, lengths)
+    np.testing.assert_array_equal(gc.compile(net, x=named, lengths=gc.i32["B"], seed=0)(ids, lengths), y)
+
+
+def test_rotated_scores_depend_on_distances_alone():
+    q, k = np.broadcast_to(normal(6), (9, 6)).copy(), np.broadcast_to(normal(6, seed=1), (9, 6)).copy()
+    for layer in (nn.RotaryPosition(), nn.RotaryPosition(halves=True, base=50.0)):
+        scores = run(layer, q)[0] @ run(layer, k)[0].T
+        for d in range(-8, 9):
+            diagonal = np.diagonal(scores, d)
+            np.testing.assert_allclose(diagonal, diagonal[0], rtol=1e-4, atol=1e-5)
+        assert np.ptp(scores[0]) > 0.1
+
+
+def test_relative_positions_add_one_number_for_each_distance():
+    q = np.zeros((1, 2, 7, 3), np.float32)
+    bias, s = run(nn.RelativePosition(4, 3), q, q)
+    assert s["weight"].shape == (4, 2) and bias.shape == (2, 7, 7)
+    for d in range(-6, 7):
+        assert len(np.unique(np.diagonal(bias[0], d))) == 1
+    assert bias[1, 0, 0] == s["weight"][0, 1] and bias[1, 6, 0] == s["weight"][1, 1] and bias[1, 0, 6] == s["weight"][3, 1]
+
+
+def test_an_encoder_and_a_decoder():
+    """Padding of the source changes nothing, and no step of the target sees later ones."""
+    encoder = nn.Embedding(9, 4) >> nn.SinusoidalPosition() >> nn.TransformerBlock(2) ** 2
+    decoder = nn.Embedding(9, 4) >> nn.SinusoidalPosition() >> nn.DecoderBlock(2, pre_norm=True) ** 2
+
+    def net(x, y, n):
+        return decoder(y, memory=encoder(x, lengths=n), memory_lengths=n)
+    random = np.random.default_rng(0)
+    x, y, n = random.integers(0, 9, (2, 6)).astype(np.int32), random.integers(0, 9, (2, 5)).astype(np.int32), np.int32([4, 6])
+    z, state = run(net, x, y, n)
+    assert any(name.startswith("decoder.2.1.multihead_attn.") for name in state)
+    x[0, 4:] = 0
+    y[:, 3:] = 1
+    changed, _ = run(net, x, y, n, state=state)
+    np.testing.assert_array_equal(changed[:, :3], z[:, :3])
+    x[0, 3] += 1
+    assert not np.allclose(run(net, x % 9, y, n, state=state)[0][0, :3], z[0, :3])
