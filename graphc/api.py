@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,9 +17,10 @@ from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType, as_dim, dtype_of
-from graphc.memory import Memory, human
+from graphc.memory import Memory
 from graphc.nn.module import Module
 from graphc.nn.network import entries, trace_network
+from graphc.report import PlanReport
 from graphc.state import State
 from graphc.train import Model
 
@@ -53,33 +53,16 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
 
 
 def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False, outputs: Sequence[str] | None = None,
-         **bindings: TensorType | int) -> "PlanReport":
-    """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound."""
+         **bindings: TensorType | int) -> PlanReport:
+    """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.
+
+    Printed, the report is a table of layers (kind, shape of the result, parameters, flops), the totals, and memory by purpose.
+    """
     function, _, sizes = _declared(f, training, None, {}, outputs, bindings)
     graph = bind_graph(function.graph, sizes)
     if graph.dim_names:
         raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example {min(graph.dim_names)}=64", user_loc())
-    return PlanReport.of(Compilation(graph), [e.type for e in entries(function) if getattr(e.key, "trainable", False)])
-
-
-@dataclass(frozen=True)
-class PlanReport:
-    """What a network will take: parameters (numbers, not bytes), floating-point operations of one run, bytes of memory, kernels."""
-    parameters: int
-    flops: int
-    memory: Memory
-    kernels: int
-    text: str
-
-    @staticmethod
-    def of(compilation: Compilation, trainable: Sequence[TensorType]) -> "PlanReport":
-        graph = compilation.simplified
-        flops = sum(n.op.cost(*(v.type for v in n.inputs)).flops for n in graph.nodes)
-        return PlanReport(sum(t.size for t in trainable), flops, compilation.memory, len(compilation.plan.schedules), compilation.text("planned"))
-
-    def __str__(self) -> str:
-        return (f"{self.parameters:,} parameters, {self.flops:,} flops a run, {self.kernels} kernel calls, "
-                f"{human(self.memory.total)} in all\n{self.memory}")
+    return PlanReport.of(function, sizes, Compilation(graph))
 
 
 class Polymorphic:

@@ -1,0 +1,136 @@
+"""What `gc.plan` tells: a row for each layer, parameters, arithmetic and memory."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from graphc.compiler import Compilation
+from graphc.dsl.function import GraphFunction
+from graphc.memory import Memory, human
+from graphc.nn.network import entries
+
+DEPTH = 2                           # levels of layers that a report prints
+UNITS = ("", " k", " M", " G", " T", " P")
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One call of a layer: its path, what it is, the types of its results, and its trainable numbers and flops with those of its inner layers."""
+    path: str
+    kind: str
+    results: tuple[str, ...]
+    parameters: int
+    flops: int
+
+    @property
+    def depth(self) -> int:
+        return self.path.count(".") + 1
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A row and those of the inner layers."""
+    row: LayerRow
+    inner: tuple[_Tree, ...]
+
+    @property
+    def content(self) -> tuple:
+        """All that it says besides its own name: repeated layers agree in it."""
+        r = self.row
+        return r.kind, r.results, r.parameters, r.flops, tuple((t.row.name, t.content) for t in self.inner)
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a network will take. `parameters` are trainable numbers (not bytes), `flops` those of one run; `kernels` are calls of kernels in one
+    run, `memory` bytes by purpose; `layers` has a row for each call of a layer, `text` is the planned graph."""
+    parameters: int
+    flops: int
+    memory: Memory
+    kernels: int
+    layers: tuple[LayerRow, ...]
+    text: str
+
+    @staticmethod
+    def of(function: GraphFunction, sizes: Mapping[str, int], compilation: Compilation) -> PlanReport:
+        """The report on `function`, whose graph with these sizes of its named dimensions is that of `compilation`."""
+        trainable = [(e.name, e.type.size) for e in entries(function) if getattr(e.key, "trainable", False)]
+        flops = [(n.scope, n.op.cost(*(v.type for v in n.inputs)).flops) for n in compilation.simplified.nodes]
+        rows = tuple(_rows(function, sizes, _by_layer(trainable), _by_layer(flops)))
+        return PlanReport(sum(n for _, n in trainable), sum(n for _, n in flops), compilation.memory, len(compilation.plan.schedules), rows,
+                          compilation.text("planned"))
+
+    def table(self, depth: int = DEPTH) -> str:
+        """Layers down to `depth` levels; equal neighbours share a row."""
+        trees = _trees([row for row in self.layers if row.depth <= depth])
+        total = ("total", "", "", f"{self.parameters:,}", scaled(self.flops))
+        return _aligned([("layer", "kind", "result", "parameters", "flops"), *_lines(trees), total])
+
+    def __str__(self) -> str:
+        table = self.table() + "\n" if self.layers else ""
+        return (f"{table}{self.parameters:,} parameters, {scaled(self.flops)} flops a run, {self.kernels} kernel calls, "
+                f"{human(self.memory.total)} in all\n{self.memory}")
+
+
+def scaled(number: int) -> str:
+    """1234567 -> "1.23 M"; numbers below 1000 as they are."""
+    unit = 0
+    while number >= 999.5 and unit < len(UNITS) - 1:
+        number, unit = number / 1000, unit + 1
+    return f"{number:.3g}{UNITS[unit]}"
+
+
+def _rows(function: GraphFunction, sizes: Mapping[str, int], parameters: Mapping[str, int], flops: Mapping[str, int]) -> Iterator[LayerRow]:
+    for call in function.calls:
+        if call.path:
+            types = tuple(str(v.type.bind(sizes)) for v in call.values)
+            yield LayerRow(call.path, call.kind, types, parameters[call.path], flops[call.path])
+
+
+def _by_layer(amounts: Iterable[tuple[str, int]]) -> Counter[str]:
+    """Sums of what has a path, for every layer on its path."""
+    total: Counter[str] = Counter()
+    for path, amount in amounts:
+        while path:
+            total[path] += amount
+            path = path.rpartition(".")[0]
+    return total
+
+
+def _trees(rows: Sequence[LayerRow]) -> tuple[_Tree, ...]:
+    """Rows in the order of calls, put below the layers that they are inside of."""
+    found: list[_Tree] = []
+    while rows:
+        first, *rest = rows
+        count = next((i for i, row in enumerate(rest) if not row.path.startswith(first.path + ".")), len(rest))
+        found.append(_Tree(first, _trees(rest[:count])))
+        rows = rest[count:]
+    return tuple(found)
+
+
+def _lines(trees: Sequence[_Tree], depth: int = 0) -> Iterator[tuple[str, ...]]:
+    """Equal neighbours in one line, then their inner layers."""
+    for _, group in groupby(trees, key=lambda tree: tree.content):
+        alike = list(group)
+        yield _cells([tree.row for tree in alike], "  " * depth)
+        yield from _lines(alike[0].inner, depth + 1)
+
+
+def _cells(rows: Sequence[LayerRow], indent: str) -> tuple[str, ...]:
+    """The line for one row, or for several that differ in name only."""
+    first, times = rows[0], f"{len(rows)} × " if len(rows) > 1 else ""
+    name = indent + first.path + (f" … {rows[-1].path}" if times else "")
+    result = first.results[0] + (" …" if len(first.results) > 1 else "") if first.results else ""
+    return name, first.kind, result, f"{times}{first.parameters:,}" if first.parameters else "", f"{times}{scaled(first.flops)}" if first.flops else ""
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    """Columns; the last two, numbers, end below each other."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(c.rjust(w) if i > 2 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip() for line in lines)
