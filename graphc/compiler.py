@@ -36,7 +36,7 @@ from graphc.passes.fold_constants import FoldConstants
 from graphc.passes.fold_scales import FoldScales
 from graphc.passes.fuse import Fuse, explain
 from graphc.passes.hoist import Hoist
-from graphc.passes.layout import storage_orders
+from graphc.passes.layout import ArrangeImages, storage_orders
 from graphc.passes.join_pads import JoinPads
 from graphc.passes.merge_scans import MergeScans
 from graphc.passes.order import Order, may_fail
@@ -67,6 +67,7 @@ FUSE = (
     TurnProducts(),                     # before fusion: what follows a product may become its epilogue, what follows a view of it not
     EliminateDeadCode(),                # transposes of operands that were turned back
     Fuse(),
+    ArrangeImages(),                    # after fusion, which would take its copies for work to be fused
     Order(),                            # after fusion: an optimizer's update of one parameter is one node then
 )
 STAGES = ("graph", "simplified", "fused", "planned", "loops", "llvm", "asm")

@@ -2,11 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
+from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dGrad, MaxPool2dPick
+from graphc.ir.plan import VIEWS
+from graphc.passes.pipeline import Pass
 
 Order = tuple[int, ...]
 CHANNELS_LAST: Order = (0, 2, 3, 1)
@@ -17,6 +23,35 @@ IMAGES: dict[type, tuple[tuple[int, ...], bool]] = {
     MaxPool2d: ((0,), True), MaxPool2dGrad: ((0, 1), True), MaxPool2dPick: ((0, 1), True),
     AvgPool2d: ((0,), True), AvgPool2dGrad: ((0,), True),
 }
+
+
+POOLING = (MaxPool2d, MaxPool2dGrad, MaxPool2dPick, AvgPool2d, AvgPool2dGrad)
+
+
+@dataclass(frozen=True)
+class ArrangeImages(Pass):
+    """Needs fused nodes. Gives pooling its images channels last where another hand stores them (arguments, views of other shapes): a copy
+    there costs less than windows that are computed element by element. Contractions read any order as it is.
+    """
+    name: ClassVar[str] = "arrange_images"
+
+    def run(self, graph: Graph) -> Graph:
+        pooling = [node for node in graph.nodes if isinstance(node.op, POOLING)]
+        foreign = {v for node in pooling for v in _images(node) if v.node is None or v.node.op.name in VIEWS}
+        if not foreign:
+            return graph
+        w = Rewriter(graph)
+        copies: dict[Value, Value] = {}
+        for node in graph.nodes:
+            if node not in pooling:
+                w.keep(node)
+                continue
+            with w.at(node.loc, node.scope):
+                for v in node.inputs:
+                    if v in foreign and v not in copies:
+                        copies[v] = w.apply(Elementwise("copy"), (w[v],))[0]
+                w.replace(node, w.apply(node.op, [copies.get(v, w[v]) for v in node.inputs]))
+        return w.done()
 
 
 def storage_orders(graph: Graph) -> dict[Value, Order]:

@@ -1,7 +1,10 @@
-"""Pooling. Lanes run along the channels where these are neighbours in memory; each window's bounds are loop bounds, so padding costs nothing."""
+"""Pooling. Lanes run along the channels where these are neighbours in memory. Windows that are inside the image are unrolled; the bounds of
+those that reach into the padding are loop bounds.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 from graphc.codegen.loop_ir import Val
 from graphc.codegen.loops import Function, Ix
@@ -13,20 +16,33 @@ from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.types import i32
 from graphc.ir.view import ViewType
 
+UNROLLED = 16                       # positions of a window, at most
 Visit = Callable[[Ix, Ix, Val, tuple[Val, ...]], Sequence[Val]]     # row, column, number of the position, carried -> carried
 
 
 class Window:
-    """The positions of one pooling window inside the image."""
+    """The positions of one pooling window inside the image. `whole`: it is known that all of them are."""
 
-    def __init__(self, f: Function, op: window.Pooling, size: Sequence[int], out: Sequence[Ix]):
-        self.f, self.op = f, op
+    def __init__(self, f: Function, op: window.Pooling, size: Sequence[int], out: Sequence[Ix], whole: bool = False):
+        self.f, self.op, self.whole = f, op, whole
         self.starts = [o * stride - low for o, stride, (low, _) in zip(out, op.stride, op.padding)]
         self.size = size
+
+    def is_whole(self) -> Val:
+        """Whether no position is in the padding."""
+        f, last = self.f, [(k - 1) * step for k, step in zip(self.op.kernel, self.op.steps)]
+        inside = [f.and_(f.ge(f.value(start), f.value(Ix())), f.le(f.value(start + reach), f.value(Ix(size - 1))))
+                  for start, reach, size in zip(self.starts, last, self.size)]
+        return f.and_(*inside)
 
     def reduce(self, carry: tuple[Val, ...], visit: Visit) -> tuple[Val, ...]:
         """Visits the positions row by row, carrying values."""
         f = self.f
+        if self.whole:
+            for number, (i, j) in enumerate(product(*map(range, self.op.kernel))):
+                y, x = (start + k * step for start, k, step in zip(self.starts, (i, j), self.op.steps))
+                carry = tuple(visit(y, x, f.const(number, i32), carry))
+            return carry
         with self._loop(0, carry) as rows_loop:
             with self._loop(1, rows_loop.carried) as columns:
                 i, j = rows_loop.index, columns.index
@@ -39,6 +55,8 @@ class Window:
     def count(self) -> Val:
         """How many positions are inside the image."""
         f = self.f
+        if self.whole:
+            return f.const(self.op.kernel[0] * self.op.kernel[1], i32)
         spans = [hi - lo for lo, hi in (self._bounds(0), self._bounds(1))]
         return f.mul(f.value(spans[0]), f.value(spans[1]))
 
@@ -58,6 +76,19 @@ class Window:
         return self.f.max_(self.f.min_(at, size - 1), 0)
 
 
+def _for_window(f: Function, op: window.Pooling, size: Sequence[int], out: Sequence[Ix], do: Callable[[Window], None]) -> None:
+    """`do` for the window of one output: in a form for windows inside the image, where there are such, and in one for others."""
+    if op.kernel[0] * op.kernel[1] > UNROLLED:
+        do(Window(f, op, size, out))
+    elif not any(map(any, op.padding)):
+        do(Window(f, op, size, out, whole=True))
+    else:
+        with f.if_(Window(f, op, size, out).is_whole()):
+            do(Window(f, op, size, out, whole=True))
+        with f.else_():
+            do(Window(f, op, size, out))
+
+
 def _over_windows(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, name: str, element) -> Function:
     """`element(f, xs, Window, n, c, lanes, mask)` gives the value of each window."""
     f, xs, (y,) = function(name, ins, outs)
@@ -69,8 +100,8 @@ def _over_windows(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
     with rows(f, row.extents, s) as at:
         def body(i: Ix, lanes: int, mask: Val | None) -> None:
             n, c, oh, ow = (at[0], i, at[1], at[2]) if row.vector else (at[0], at[1], at[2], i)
-            value = element(f, xs, Window(f, node.op, size, (oh, ow)), n, c, lanes, mask)
-            f.store(result, [n, oh, ow, c], value, mask)
+            _for_window(f, node.op, size, (oh, ow),
+                        lambda w: f.store(result, [n, oh, ow, c], element(f, xs, w, n, c, lanes, mask), mask))
         over_lanes(f, 0, row.lane, s.lanes, body)
     return f
 
@@ -123,30 +154,44 @@ def _divisor(f: Function, op: window.AvgPooling, w: Window, dtype) -> Val:
 
 
 def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> Function:
-    """Gradients: `send(f, xs, Window, n, c, place, lanes, mask, add)` adds to dx what one window sends there."""
+    """Gradients: `send(f, xs, Window, n, c, place, lanes, mask, add)` adds to dx what one window sends there. Channels are the inner loop,
+    so that the rows of the image that a window meets stay in the cache.
+    """
     f, xs, (y,) = function(name, ins, outs)
     if 0 in y.shape:
         return f
     row = rows_of(node, ins, outs)
     size, out = outs[0].shape[2:], ins[-1].shape[2:]
     xs, dx = [_channels_last(f, x) for x in xs], _channels_last(f, y)
+    tiled = _tiles(node.op, size)
     with rows(f, row.extents, s) as at:
-        n = at[0]
+        n, lo = at[0], at[1] * CHUNK
 
-        def channels(c: Ix, lanes: int, mask: Val | None) -> None:
-            zero = f.const(0, dx.dtype, lanes)
-            nested(f, size, lambda p: f.store(dx, [n, *p, c], zero, mask))
+        def channels(body) -> None:
+            if row.vector:
+                over_lanes(f, lo, f.min_(lo + CHUNK, outs[0].shape[1]), s.lanes, body)
+            else:
+                body(at[1], 1, None)
 
-            def add(i: Ix, j: Ix, v: Val) -> None:
-                f.store(dx, [n, i, j, c], f.add(f.load(dx, [n, i, j, c], lanes, mask), v), mask)
-            nested(f, out, lambda p: send(f, xs, Window(f, node.op, size, p), n, c, p, lanes, mask, add))
+        def clear(place: list[Ix]) -> None:
+            channels(lambda c, lanes, mask: f.store(dx, [n, *place, c], f.const(0, dx.dtype, lanes), mask))
 
-        if row.vector:
-            lo = at[1] * CHUNK
-            over_lanes(f, lo, f.min_(lo + CHUNK, outs[0].shape[1]), s.lanes, channels)
-        else:
-            channels(at[1], 1, None)
+        def window_at(place: list[Ix], w: Window) -> None:
+            def body(c: Ix, lanes: int, mask: Val | None) -> None:
+                def add(i: Ix, j: Ix, v: Val) -> None:
+                    f.store(dx, [n, i, j, c], v if tiled else f.add(f.load(dx, [n, i, j, c], lanes, mask), v), mask)
+                send(f, xs, w, n, c, place, lanes, mask, add)
+            channels(body)
+
+        if not tiled:
+            nested(f, size, clear)
+        nested(f, out, lambda place: _for_window(f, node.op, size, place, lambda w: window_at(place, w)))
     return f
+
+
+def _tiles(op: window.Pooling, size: Sequence[int]) -> bool:
+    """Whether every element of the image belongs to one window."""
+    return op.kernel == op.stride and op.steps == (1, 1) and not any(map(any, op.padding)) and all(n % k == 0 for n, k in zip(size, op.kernel))
 
 
 def _max_pool_grad(name, node, ins, outs, s, target):

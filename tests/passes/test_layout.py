@@ -1,0 +1,41 @@
+"""Storage orders of images, and the copies that pooling wants."""
+from __future__ import annotations
+
+from graphc.ir.builder import Builder
+from graphc.ir.printer import print_graph
+from graphc.ir.types import f32
+from graphc.passes.layout import CHANNELS_LAST, ArrangeImages, storage_orders
+
+POOL = {"kernel": (2, 2), "stride": (2, 2)}
+
+
+def test_pooling_of_an_argument_or_of_a_view_is_copied_once():
+    b = Builder()
+    x, flat = b.input("x", f32[2, 8, 4, 4]), b.input("flat", f32[2, 32])
+    dy = b.reshape(b.exp(flat), shape=(2, 8, 2, 2))
+    graph = b.finish([b.max_pool2d_grad(x, dy, **POOL), b.max_pool2d(x, **POOL)], ("", ""))
+    after = ArrangeImages().run(graph)
+    assert print_graph(after) == """\
+graph graph(x: f32[2, 8, 4, 4], flat: f32[2, 32]) {
+  %0 = exp(flat) : f32[2, 32]
+  %1 = reshape(%0) {shape=(2, 8, 2, 2)} : f32[2, 8, 2, 2]
+  %2 = copy(x) : f32[2, 8, 4, 4]
+  %3 = copy(%1) : f32[2, 8, 2, 2]
+  %4 = max_pool2d_grad(%2, %3) {kernel=(2, 2), stride=(2, 2)} : f32[2, 8, 4, 4]
+  %5 = max_pool2d(%2) {kernel=(2, 2), stride=(2, 2)} : f32[2, 8, 2, 2]
+  return (%4, %5)
+}"""
+    orders = storage_orders(after)
+    assert all(orders[v] == CHANNELS_LAST for node in after.nodes[2:] for v in node.outputs)
+
+
+def test_what_a_kernel_computes_is_stored_as_pooling_wants_it():
+    b = Builder()
+    graph = b.finish([b.max_pool2d(b.exp(b.input("x", f32[2, 8, 4, 4])), **POOL)])
+    assert ArrangeImages().run(graph) is graph
+
+
+def test_convolutions_read_any_order():
+    b = Builder()
+    graph = b.finish([b.conv2d(b.input("x", f32[2, 8, 4, 4]), b.input("w", f32[4, 8, 3, 3]))])
+    assert ArrangeImages().run(graph) is graph
