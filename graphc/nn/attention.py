@@ -15,10 +15,10 @@ from graphc.nn.position import InnerPosition
 class Attention(Module):
     """One head: a query y over x1 … xn gives sum over i of softmax(y · xi / sqrt(D)) xi (Bahdanau et al. 2015, Vaswani et al. 2017).
 
-    `layer(y, x)`: y [B, D] or [B, T, D] and x [B, n, D] -> the shape of y; `layer(y, k, v)`: v [B, n, E] are averaged instead of the keys
-    k, -> [B, T, E]; `layer(x)`: x [B, T, D] attends to itself. Without `features` the layer has no parameters; with it, queries, keys and
-    values are first mapped to `features` numbers by q_proj, k_proj and v_proj, whatever their widths. `scaled=False` leaves / sqrt(D) out.
-    `mask` and `lengths` as in `MultiHeadAttention`; mask broadcasts to [B, T, n].
+    `layer(y, x)`: y [B, D] or [B, T, D] and x [B, n, D] -> the shape of y (B may be any axes or none); `layer(y, k, v)`: v [B, n, E] are
+    averaged instead of the keys k, -> [B, T, E]; `layer(x)`: x [B, T, D] attends to itself. Without `features` the layer has no parameters;
+    with it, queries, keys and values are first mapped to `features` numbers by q_proj, k_proj and v_proj, whatever their widths.
+    `scaled=False` leaves / sqrt(D) out. `mask` and `lengths` as in `MultiHeadAttention`; mask broadcasts to [B, T, n].
     """
 
     def __init__(self, features: int | None = None, scaled: bool = True, causal: bool = False):
@@ -31,7 +31,6 @@ class Attention(Module):
         q = gc.expand_dims(q, -2) if single else q
         k = q if k is None else k
         v = k if v is None else v
-        _check_sequences("Attention", q, k, v)
         q, k, v = (p(a) if p else a for p, a in zip((self.q_proj, self.k_proj, self.v_proj), (q, k, v)))
         seen = _seen("Attention", mask, lengths, k)
         z = gc.attention(q, k, v, mask=seen, causal=self.causal, scale=None if self.scaled else 1.0)
@@ -58,7 +57,7 @@ class MultiHeadAttention(Module):
 
     def forward(self, q, k=None, v=None, mask=None, lengths=None):
         v = k if v is None else v
-        _check_sequences(type(self).__name__, q, *(() if k is None else (k, v)))
+        _check_sequences(q, *(() if k is None else (k, v)))
         width = self.out_proj.features = q.shape[-1]
         if not isinstance(width, int) or width % self.heads:
             raise GraphError(f"MultiHeadAttention({self.heads}) takes [batch, time, features] with features divisible by {self.heads}, "
@@ -67,7 +66,7 @@ class MultiHeadAttention(Module):
         bias = None
         if self.position is not None:
             q, k, bias = self.position.turn(q), self.position.turn(k), self.position.bias(q, k)
-        mask = _masked(_seen(type(self).__name__, mask, lengths, k), bias)
+        mask = _masked(_seen("MultiHeadAttention", mask, lengths, k), bias)
         y = gc.attention(q, k, v, mask=mask, causal=self.causal)
         return self.out_proj(y.transpose(0, 2, 1, 3).reshape(*q.shape[:1], q.shape[2], width))
 
@@ -111,6 +110,8 @@ def _seen(layer: str, mask, lengths, k):
     mask = None if mask is None else as_array(mask)
     if lengths is None:
         return mask
+    if len(k.shape) < 3:
+        raise GraphError(f"{layer}: lengths belong to a batch of sequences [batch, time, features], got keys {list(k.shape)}")
     batch, keys = k.shape[0], k.shape[-2]
     real = real_steps(layer, lengths, batch, keys)
     real = real.reshape(batch, *(1,) * (len(k.shape) - 2), keys)
@@ -126,10 +127,10 @@ def _masked(mask, bias):
     return gc.where(mask, bias, MASKED) if mask.dtype == gc.bool_ else mask + bias
 
 
-def _check_sequences(layer: str, *arrays) -> None:
+def _check_sequences(*arrays) -> None:
     for x in arrays:
         if len(x.shape) != 3:
-            raise GraphError(f"{layer} takes [batch, time, features], got {list(x.shape)}")
+            raise GraphError(f"MultiHeadAttention takes [batch, time, features], got {list(x.shape)}")
     if len({x.shape[0] for x in arrays}) > 1 or len({x.shape[1] for x in arrays[1:]}) > 1:
-        raise GraphError(f"{layer}: queries, keys and values must agree in the batch, keys and values also in time, got "
+        raise GraphError(f"MultiHeadAttention: queries, keys and values must agree in the batch, keys and values also in time, got "
                          + ", ".join(str(list(x.shape)) for x in arrays))

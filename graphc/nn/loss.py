@@ -63,11 +63,10 @@ REDUCTIONS = {"mean": gc.mean, "sum": gc.sum, "none": lambda losses: losses, "st
 
 def _counted(target, lengths, mask, ignore_index: int | None, batch_first: bool):
     """bool [T, B] or [B, T]: which steps count; None when all do."""
-    first, second = target.shape[:2]
-    batch, time = (first, second) if batch_first else (second, first)
     parts = [] if mask is None else [as_array(mask)]
     if lengths is not None:
-        parts.append(real_steps("sequence_loss", lengths, batch, time, time_first=not batch_first))
+        batch, time = target.shape[:2] if batch_first else target.shape[1::-1]
+        parts.append(real_steps("lengths of targets", lengths, batch, time, time_first=not batch_first))
     if ignore_index is not None:
         parts.append(target != ignore_index)
     if not parts:
@@ -78,6 +77,11 @@ def _counted(target, lengths, mask, ignore_index: int | None, batch_first: bool)
     return counted
 
 
-def accuracy(logits, target):
-    """The share of targets whose logit is the largest on the last axis; an f32 scalar."""
-    return gc.mean(gc.equal(gc.argmax(logits, axis=-1), target.astype(gc.i64)).astype(gc.f32))
+def accuracy(logits, target, lengths=None, mask=None, ignore_index: int | None = None, batch_first: bool = False):
+    """The share of targets whose logit is the largest on the last axis; an f32 scalar. The options leave steps of sequences out, as in
+    `sequence_loss`."""
+    hits = gc.equal(gc.argmax(logits, axis=-1), target.astype(gc.i64)).astype(gc.f32)
+    if lengths is None and mask is None and ignore_index is None:
+        return gc.mean(hits)
+    counted = _counted(target, lengths, mask, ignore_index, batch_first).astype(gc.f32)
+    return gc.sum(hits * counted) / gc.maximum(gc.sum(counted), 1)

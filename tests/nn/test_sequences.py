@@ -65,6 +65,9 @@ def test_options_go_to_the_layers_that_take_them():
     (lambda: run(lambda x: (nn.Linear(2) >> nn.Linear(2))(x, lengths=LENGTHS), X), "no layer of this sequence takes 'lengths'; their options are none"),
     (lambda: run(with_lengths(nn.LSTM(2)), X, LENGTHS[:3]), r"LSTM: lengths are integers \[4\].* got i32\[3\]"),
     (lambda: run(with_lengths(nn.Collapse("last")), X, X[0, :, 0].copy()), r"Collapse: lengths are integers \[4\].* got f32\[4\]"),
+    (lambda: run(lambda x, n: nn.Attention()(x, lengths=n), X[0], LENGTHS), r"Attention: lengths belong to a batch .* got keys \[4, 3\]"),
+    (lambda: run(lambda y, t: nn.sequence_loss(y, t, reduction="steps"), X, LENGTHS), "reduction is one of mean, sum, none, step, got 'steps'"),
+    (lambda: run(lambda y, t: nn.sequence_loss(y, t), X, np.zeros((4, 5), np.int32)), r"agree in time and batch, got \[5, 4, 3\] and \[4, 5\]"),
     (lambda: nn.Collapse("middle"), "Collapse takes first, last, average, got 'middle'"),
     (lambda: trace_network(nn.Embedding(5, 2) >> nn.LSTM(3), x=gc.i32[3, 2], length=gc.i32[2]), "inputs x, length: .* takes x, lengths, return_state, state"),
     (lambda: run(nn.DecoderBlock(1), X), "give memory="),
@@ -110,6 +113,24 @@ def test_relative_positions_add_one_number_for_each_distance():
     for d in range(-6, 7):
         assert len(np.unique(np.diagonal(bias[0], d))) == 1
     assert bias[1, 0, 0] == s["weight"][0, 1] and bias[1, 6, 0] == s["weight"][1, 1] and bias[1, 0, 6] == s["weight"][3, 1]
+
+
+def test_accuracy_of_real_steps():
+    logits, target = normal(5, 4, 3), np.random.default_rng(0).integers(0, 3, (5, 4)).astype(np.int32)
+    hits, real = logits.argmax(-1) == target, np.arange(5)[:, None] < LENGTHS
+    assert run(lambda y, t: nn.accuracy(y, t), logits, target)[0] == np.float32(hits.mean())
+    assert run(lambda y, t, n: nn.accuracy(y, t, lengths=n), logits, target, LENGTHS)[0] == np.float32(hits[real].mean())
+    padded = np.where(real, target, -1).astype(np.int32)
+    assert run(lambda y, t: nn.accuracy(y, t, ignore_index=-1), logits, padded)[0] == np.float32(hits[real].mean())
+
+
+def test_a_position_may_be_shared_by_blocks():
+    """As in T5; `**` makes one for each block."""
+    position = nn.RelativePosition(8, 20)
+    shared = nn.Sequential(*(nn.TransformerBlock(2, position=position) for _ in range(3)))
+    for net, count in ((shared, 1), (nn.TransformerBlock(2, position=position) ** 3, 3)):
+        names = run(net, normal(2, 5, 4))[1]
+        assert sum("position" in name for name in names) == count
 
 
 def test_an_encoder_and_a_decoder():

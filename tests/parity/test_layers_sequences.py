@@ -91,6 +91,8 @@ PADDING = torch.arange(6) < torch.tensor(LENGTHS)[:, None]
 ATTENTION = {
     "query": lambda: Case(nn.Attention(), T.Identity(), [normal(4, 5), normal(4, 6, 5)],
                           lambda m, y, x: F.scaled_dot_product_attention(y[:, None], x, x)[:, 0]),
+    "query, no batch": lambda: Case(nn.Attention(), T.Identity(), [normal(5), normal(6, 5)],
+                                    lambda m, y, x: F.scaled_dot_product_attention(y[None], x, x)[0]),
     "unscaled": lambda: Case(nn.Attention(scaled=False), T.Identity(), [normal(4, 3, 5), normal(4, 6, 5), normal(4, 6, 2)],
                              lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, scale=1.0)),
     "self causal": lambda: Case(nn.Attention(causal=True), T.Identity(), [normal(4, 6, 5)],
