@@ -284,3 +284,26 @@ def test_rotation_is_that_of_llama():
     turn = gc.compile(nn.RotaryPosition(halves=True), x=gc.f32[2, 3, 6, 8])
     for x, w in zip((q, k), wanted):
         np.testing.assert_allclose(turn(x), w.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch, steps, width, heads", [(1, 1, 4, 1), (5, 17, 33, 3), (3, 70, 48, 4), (9, 33, 64, 2)])
+def test_sizes(batch, steps, width, heads):
+    """Native code only: sizes that leave tails, fill vectors, and take several blocks."""
+    lengths = RANDOM.integers(1, steps + 1, batch).astype(np.int32)
+    lengths[0] = steps
+    padding = torch.arange(steps) >= torch.tensor(lengths)[:, None]
+    for kind in PEERS:
+        net, peer = PEERS[kind]
+        check_first(Case(net(width, bidirectional=True), peer(7, width, bidirectional=True), [normal(steps, batch, 7), lengths], packed, ours))
+    x = normal(batch, steps, width)
+    check_first(Case(nn.MultiHeadAttention(heads, causal=True), T.MultiheadAttention(width, heads, batch_first=True), [x, lengths],
+                     lambda m, x, n: m(x, x, x, key_padding_mask=padding, attn_mask=torch.ones(steps, steps).triu(1).bool())[0],
+                     lambda net, x, n: net(x, lengths=n)))
+    check_first(Case(nn.TransformerBlock(heads), T.TransformerEncoderLayer(width, heads, 4 * width, 0.0, F.gelu, batch_first=True), [x, lengths],
+                     lambda m, x, n: m(x, src_key_padding_mask=padding), lambda net, x, n: net(x, lengths=n)))
+    check_first(Case(nn.DecoderBlock(heads), T.TransformerDecoderLayer(width, heads, 4 * width, 0.0, F.gelu, batch_first=True),
+                     [normal(batch, steps + 3, width), x, lengths], lambda m, y, x, n: m(y, x, tgt_mask=square(y), memory_key_padding_mask=padding),
+                     lambda net, y, x, n: net(y, memory=x, memory_lengths=n)))
+    check_first(Case(nn.GRU(width, batch_first=True) >> nn.Collapse("average", batch_first=True), T.GRU(width, width, batch_first=True), [x, lengths],
+                     lambda m, x, n: torch.stack([y[:k].mean(0) for y, k in zip(packed(m, x, n)[0], n)]), lambda net, x, n: net(x, lengths=n),
+                     names={f"0.{p}_l0": f"{p}_l0" for p in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}))
