@@ -18,6 +18,7 @@ from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType, as_dim, dtype_of
 from graphc.memory import Memory
+from graphc.nn.entry import Entry
 from graphc.nn.module import Module
 from graphc.nn.network import entries, trace_network
 from graphc.report import PlanReport
@@ -116,6 +117,42 @@ class Polymorphic:
 
 def _declared(f, training: bool, seed, state, outputs, bindings: Mapping) -> tuple[GraphFunction, State | None, dict[str, int]]:
     """The graph of `f` with these outputs besides its own, the state that it runs on, and the sizes of named dimensions."""
+    function, sizes = traced(f, training, bindings)
+    owner = f.state if isinstance(f, Model) else _state(function, seed, state)
+    try:
+        return function if outputs is None else with_outputs(function, outputs), owner, sizes
+    except GraphError as error:
+        raise error.at(user_loc()) from None
+
+
+def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> tuple[GraphFunction, dict[str, int]]:
+    """What `compile` takes as a traced function, and the sizes of named dimensions."""
+    if isinstance(f, Graph):
+        f = GraphFunction(f)
+    if isinstance(f, GraphFunction):
+        f = f.in_mode(training)
+        return f, {name: _size(f.graph, name, value) for name, value in bindings.items()}
+    if isinstance(f, Model):
+        return trace_network(f.net, training, **bindings), {}
+    if not callable(f):
+        raise GraphError(f"compile takes a graph, a network or step.model, got {type(f).__name__}", user_loc())
+    function = trace_network(f, training, **{n: t for n, t in bindings.items() if isinstance(t, TensorType) or not isinstance(t, int)})
+    return function, {n: _size(function.graph, n, t) for n, t in bindings.items() if isinstance(t, int)}
+
+
+def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+        missing = [v.name for v in self.graph.inputs if v.name not in arrays]
+        if missing:
+            raise GraphError(f"{self.graph.name} needs {missing[0]!r}", user_loc())
+        try:
+            given = {name: np.asarray(a) for name, a in arrays.items()}
+            return solve_dims([(v.name, v.type, TensorType(dtype_of(given[v.name]), given[v.name].shape)) for v in self.graph.inputs])
+        except GraphError as error:
+            raise error.at(user_loc()) from None
+
+
+def _declared(f, training: bool, seed, state, outputs, bindings: Mapping) -> tuple[GraphFunction, State | None, dict[str, int]]:
+    """The graph of `f` with these outputs besides its own, the state that it runs on, and the sizes of named dimensions."""
     function, owner, sizes = _traced(f, training, seed, state, bindings)
     try:
         return function if outputs is None else with_outputs(function, outputs), owner, sizes
@@ -147,14 +184,17 @@ def _size(graph: Graph, name: str, value) -> int:
 
 
 def _state(function: GraphFunction, seed: int | None, state) -> State | None:
-    """The arrays for the graph's state inputs, from a file, a mapping or a seed."""
-    needed = entries(function)
+    return state_for(function.name, entries(function), seed, state)
+
+
+def state_for(name: str, needed: Sequence[Entry], seed: int | None, state) -> State | None:
+    """The arrays for what the graph `name` needs, from a file, a mapping or a seed; None if that is nothing."""
     if not needed:
         return None
     if isinstance(state, State):
         return state
     if state is None and seed is None:
-        raise GraphError(f"{function.name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0", user_loc())
+        raise GraphError(f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0", user_loc())
     made = State.create(needed, seed or 0) if state != {} else State()
     if state:
         where = "state" if isinstance(state, Mapping) else str(state)

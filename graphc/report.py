@@ -70,7 +70,7 @@ class PlanReport:
         """Layers down to `depth` levels; equal neighbours share a row."""
         trees = _trees([row for row in self.layers if row.depth <= depth])
         total = ("total", "", "", f"{self.parameters:,}", scaled(self.flops))
-        return _aligned([("layer", "kind", "result", "parameters", "flops"), *_lines(trees), total])
+        return aligned([("layer", "kind", "result", "parameters", "flops"), *_lines(trees), total])
 
     def __str__(self) -> str:
         table = self.table() + "\n" if self.layers else ""
@@ -130,7 +130,7 @@ def _cells(rows: Sequence[LayerRow], indent: str) -> tuple[str, ...]:
     return name, first.kind, result, f"{times}{first.parameters:,}" if first.parameters else "", f"{times}{scaled(first.flops)}" if first.flops else ""
 
 
-def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
-    """Columns; the last two, numbers, end below each other."""
+def aligned(lines: Sequence[tuple[str, ...]], left: int = 3) -> str:
+    """Columns: words, of which `left` begin below each other, then numbers, which end below each other."""
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(c.rjust(w) if i > 2 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip() for line in lines)
+    return "\n".join("  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip() for line in lines)
