@@ -1,7 +1,7 @@
 """Layers that tell a sequence its order: a vector for each place added to x [B, T, E], or something done inside attention."""
 from __future__ import annotations
 
-from math import log
+from math import log, pi
 
 import numpy as np
 
@@ -18,9 +18,8 @@ class SinusoidalPosition(Module):
     def forward(self, x):
         _check("SinusoidalPosition", x)
         length, width = x.shape[1:]
-        cos, sin = cos_and_sin(length, width, x.dtype)
-        table = gc.stack([sin, cos], axis=-1).reshape(length, (width + 1) // 2 * 2)
-        return x + (table[:, :width] if width % 2 else table)
+        table = sines(length, np.repeat(frequencies(width), 2)[:width], np.arange(width) % 2 * (pi / 2), x.dtype)
+        return x + table
 
 
 class LearnedPosition(Module):
@@ -67,11 +66,15 @@ class RotaryPosition(InnerPosition):
         length, width = x.shape[-2:]
         if not isinstance(width, int) or width % 2:
             raise GraphError(f"RotaryPosition takes [..., time, features] with an even number of features, got {list(x.shape)}")
-        cos, sin = cos_and_sin(length, width, x.dtype, self.base)
+        cos, sin = (sines(length, self._frequencies(width), phase, x.dtype) for phase in (pi / 2, 0.0))
         shape, axis = ((2, width // 2), -2) if self.halves else ((width // 2, 2), -1)
-        pairs = x.reshape(*x.shape[:-1], *shape)
-        a, b = (gc.squeeze(p, axis) for p in gc.split(pairs, 2, axis))
-        return gc.stack([a * cos - b * sin, b * cos + a * sin], axis).reshape(*x.shape)
+        others = gc.flip(x.reshape(*x.shape[:-1], *shape), axis).reshape(*x.shape)          # of each pair, the other one
+        return x * cos + others * sin
+
+    def _frequencies(self, width: int) -> np.ndarray:
+        """One for each feature, negative for the first of a pair: (a, b) becomes (a cos - b sin, b cos + a sin)."""
+        beside, apart = (np.tile, np.repeat) if self.halves else (np.repeat, np.tile)
+        return beside(frequencies(width, self.base), 2) * apart([-1, 1], width // 2)
 
     turn = Module.__call__
 
@@ -112,14 +115,16 @@ class RelativePosition(InnerPosition):
     bias = Module.__call__
 
 
-def cos_and_sin(length: Dim, width: int, dtype: DType, base: float = 10000.0) -> tuple:
-    """Cosine and sine of t / base^(2i / width) for place t and pair i, each [length, ceil(width / 2)]; computed in f64."""
-    slow = base ** (-np.arange(0, width, 2) / width)
+def frequencies(width: int, base: float = 10000.0) -> np.ndarray:
+    """base^(-2i / width) for each pair i of features, f64 [ceil(width / 2)]."""
+    return base ** (-np.arange(0, width, 2) / width)
+
+
+def sines(length: Dim, slow: np.ndarray, phase: np.ndarray | float, dtype: DType):
+    """sin(t * slow + phase) for the places t below `length`: [length, len(slow)], computed in f64."""
     if isinstance(length, int):
-        angles = np.arange(length)[:, None] * slow
-        return np.cos(angles).astype(dtype.np), np.sin(angles).astype(dtype.np)
-    angles = gc.expand_dims(gc.arange(length, dtype=gc.f64), 1) * slow
-    return gc.cos(angles).astype(dtype), gc.sin(angles).astype(dtype)
+        return np.sin(np.arange(length)[:, None] * slow + phase).astype(dtype.np)
+    return gc.sin(gc.expand_dims(gc.arange(length, dtype=gc.f64), 1) * slow + phase).astype(dtype)
 
 
 def _check(layer: str, x) -> None:
