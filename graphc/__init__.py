@@ -36,7 +36,7 @@ from graphc import models
 
 __version__ = "0.1.0"
 
-_LATER = {"compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.check_gradients", "train_step": "graphc.train",
+_LATER = {"compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check", "train_step": "graphc.train",
           "generate": "graphc.generation", "Generator": "graphc.generation"}     # these load the compiler: on first use
 
 
