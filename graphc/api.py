@@ -140,42 +140,6 @@ def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> tuple
     return function, {n: _size(function.graph, n, t) for n, t in bindings.items() if isinstance(t, int)}
 
 
-def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        missing = [v.name for v in self.graph.inputs if v.name not in arrays]
-        if missing:
-            raise GraphError(f"{self.graph.name} needs {missing[0]!r}", user_loc())
-        try:
-            given = {name: np.asarray(a) for name, a in arrays.items()}
-            return solve_dims([(v.name, v.type, TensorType(dtype_of(given[v.name]), given[v.name].shape)) for v in self.graph.inputs])
-        except GraphError as error:
-            raise error.at(user_loc()) from None
-
-
-def _declared(f, training: bool, seed, state, outputs, bindings: Mapping) -> tuple[GraphFunction, State | None, dict[str, int]]:
-    """The graph of `f` with these outputs besides its own, the state that it runs on, and the sizes of named dimensions."""
-    function, owner, sizes = _traced(f, training, seed, state, bindings)
-    try:
-        return function if outputs is None else with_outputs(function, outputs), owner, sizes
-    except GraphError as error:
-        raise error.at(user_loc()) from None
-
-
-def _traced(f, training: bool, seed, state, bindings: Mapping) -> tuple[GraphFunction, State | None, dict[str, int]]:
-    if isinstance(f, Graph):
-        f = GraphFunction(f)
-    if isinstance(f, GraphFunction):
-        f = f.in_mode(training)
-        sizes = {name: _size(f.graph, name, value) for name, value in bindings.items()}
-        return f, _state(f, seed, state), sizes
-    if isinstance(f, Model):
-        return trace_network(f.net, training, **bindings), f.state, {}
-    if not callable(f):
-        raise GraphError(f"compile takes a graph, a network or step.model, got {type(f).__name__}", user_loc())
-    function = trace_network(f, training, **{n: t for n, t in bindings.items() if isinstance(t, TensorType) or not isinstance(t, int)})
-    sizes = {n: _size(function.graph, n, t) for n, t in bindings.items() if isinstance(t, int)}
-    return function, _state(function, seed, state), sizes
-
-
 def _size(graph: Graph, name: str, value) -> int:
     if name not in graph.dim_names:
         known = ", ".join(sorted(graph.dim_names)) or "none"
