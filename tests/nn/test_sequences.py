@@ -52,7 +52,7 @@ def test_collapse(how, wanted):
 def test_options_go_to_the_layers_that_take_them():
     ids = np.random.default_rng(0).integers(0, 7, (5, 4)).astype(np.int32)
     net = nn.Embedding(7, 3) >> nn.residual(nn.LSTM(3)) >> nn.AddNorm(nn.GRU(3)) >> nn.Sequential(nn.Collapse("last"), nn.FeedForward(2))
-    assert net.takes() == {"lengths", "state", "return_state"}
+    assert {"lengths", "state", "return_state"} <= net.takes() and "x" not in net.takes()
     y, state = run(with_lengths(net), ids, LENGTHS)
     state = {name.removeprefix("net."): value for name, value in state.items()}
     for i, k in enumerate(LENGTHS):
@@ -68,8 +68,15 @@ def test_options_go_to_the_layers_that_take_them():
     (lambda: run(lambda x, n: nn.Attention()(x, lengths=n), X[0], LENGTHS), r"Attention: lengths belong to a batch .* got keys \[4, 3\]"),
     (lambda: run(lambda y, t: nn.sequence_loss(y, t, reduction="steps"), X, LENGTHS), "reduction is one of mean, sum, none, step, got 'steps'"),
     (lambda: run(lambda y, t: nn.sequence_loss(y, t), X, np.zeros((4, 5), np.int32)), r"agree in time and batch, got \[5, 4, 3\] and \[4, 5\]"),
+    (lambda: nn.FeedForward(2, "sin"), "activation is one of relu, .* or a function of one array, got 'sin'"),
+    (lambda: nn.AddNorm(nn.Linear(2), norm="batch"), "norm is one of layer, rms, or a function that makes a norm layer, got 'batch'"),
+    (lambda: nn.RelativePosition(32, 8), "a max_distance above those of one distance each, got 32 and 8"),
+    (lambda: run(nn.RotaryPosition(), X), r"even number of features, got \[5, 4, 3\]"),
+    (lambda: run(nn.MultiHeadAttention(1), normal(4, 2, 3), normal(3, 2, 3)), r"must agree in the batch, .* got \[4, 2, 3\], \[3, 2, 3\], \[3, 2, 3\]"),
+    (lambda: run(nn.MultiHeadAttention(1), X[0]), r"MultiHeadAttention takes \[batch, time, features\], got \[4, 3\]"),
+    (lambda: run(lambda x, m: nn.MultiHeadAttention(1)(x, mask=m), X, np.ones((5, 3), bool)), r"mask of attention .*does not broadcast to .*5, 1, 4, 4"),
     (lambda: nn.Collapse("middle"), "Collapse takes first, last, average, got 'middle'"),
-    (lambda: trace_network(nn.Embedding(5, 2) >> nn.LSTM(3), x=gc.i32[3, 2], length=gc.i32[2]), "inputs x, length: .* takes x, lengths, return_state, state"),
+    (lambda: trace_network(nn.Embedding(5, 2) >> nn.LSTM(3), x=gc.i32[3, 2], length=gc.i32[2]), "inputs x, length: .* takes x, lengths, return_state"),
     (lambda: run(nn.DecoderBlock(1), X), "give memory="),
     (lambda: nn.MultiHeadAttention(2, position=nn.SinusoidalPosition()), r"nn.RotaryPosition\(\) or nn.RelativePosition\(\)"),
     (lambda: run(nn.residual(nn.Linear(2)), X), r"f made \[5, 4, 2\] of \[5, 4, 3\]"),
