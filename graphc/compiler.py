@@ -221,13 +221,13 @@ class Compilation:
 class Compiled:
     """Native code of a graph. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell what it does."""
 
-    def __init__(self, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None):
+    def __init__(self, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None, quiet: bool = False):
         self.graph = graph
         self.compilation = Compilation(graph)
         built = self.compilation.built
         self.memory = built.memory
         self.executable = Executable(built.program, threads or self.compilation.config.threads, state, lock,
-                                     lambda node, index: built.failures[node].error(index), user_loc)
+                                     lambda node, index: built.failures[node].error(index), user_loc, quiet)
         self.run = self.executable.call
 
     def __call__(self, *args, **kwargs):
@@ -240,6 +240,10 @@ class Compiled:
     def explain(self) -> str:
         """Why neighbours in the graph were not fused."""
         return explain(self.compilation.fused)
+
+    def renew(self) -> None:
+        """See `Executable.renew`."""
+        self.executable.renew()
 
     def __reduce__(self):
         if self.graph.state:

@@ -21,9 +21,11 @@ class Executable(Protocol):
 
     def dump(self, stage: str = "graph") -> str: ...
 
+    def renew(self) -> None: ...
 
-def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, threads: int = 0) -> Executable:
-    """`graph` (without named dimensions), ready to run on the live arrays of its state, in the order of `graph.state`."""
+
+def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, threads: int = 0, quiet: bool = False) -> Executable:
+    """`graph` (without named dimensions), ready to run on the live arrays of its state, in the order of `graph.state`. `quiet`: see `runtime.executable`."""
     if config().oracle:
         return OracleExecutable(graph, state, lock)
-    return Compiled(graph, threads, state, lock)
+    return Compiled(graph, threads, state, lock, quiet)

@@ -40,6 +40,9 @@ class OracleExecutable:
             target[...] = new
         return tuple(results[:count])
 
+    def renew(self) -> None:
+        """Nothing is derived."""
+
     def dump(self, stage: str = "graph") -> str:
         if stage != "graph":
             raise GraphError(f"the oracle has no stage {stage!r}, only \"graph\"")

@@ -17,13 +17,14 @@ class State(Mapping):
     """Named arrays. `state[name]` gives a copy, `state[name] = array` writes in place; dtype and shape never change.
 
     `lock` is held while native code runs on the state and while Python reads or writes it; it is not reentrant. Its `version` grows with
-    every write, so that whatever was derived from the values can be made anew.
+    every write, so that whatever was derived from the values can be made anew. `programs`: what was compiled for it and is worth keeping.
     """
 
     def __init__(self):
         self._arrays: dict[str, np.ndarray] = {}
         self._names: dict[Hashable, str] = {}
         self.lock = StateLock()
+        self.programs: dict[Hashable, object] = {}
 
     @staticmethod
     def create(entries: Sequence[Entry], seed: int) -> "State":

@@ -3,6 +3,9 @@ from graphc.nn.activation import elu, gelu, leaky_relu, log_softmax, relu, sigmo
 from graphc.nn.attention import Attention, MultiHeadAttention
 from graphc.nn.collapse import Collapse
 from graphc.nn.conv import Conv1d, Conv2d, ConvTranspose2d
+from graphc.nn.decoding import decoding
+from graphc.nn.generate import GenerateToken, likeliest, sample
+from graphc.nn.language_model import LanguageModel
 from graphc.nn.linear import Embedding, FeedForward, Flatten, Linear
 from graphc.nn.loss import accuracy, bce, cross_entropy, log_likelihood, mse, sequence_loss
 from graphc.nn.module import Module, Sequential
@@ -12,4 +15,5 @@ from graphc.nn.pool import AvgPool1d, AvgPool2d, GlobalAvgPool2d, MaxPool1d, Max
 from graphc.nn.position import LearnedPosition, RelativePosition, RotaryPosition, SinusoidalPosition
 from graphc.nn.recurrent import GRU, LSTM, RNN
 from graphc.nn.residual import AddNorm, Residual, residual
+from graphc.nn.seq2seq import AttendTo, Seq2Seq
 from graphc.nn.transformer import DecoderBlock, TransformerBlock

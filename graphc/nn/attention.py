@@ -5,6 +5,7 @@ import graphc as gc
 from graphc.dsl.array import as_array
 from graphc.errors import GraphError
 from graphc.ir.ops.attention import MASKED
+from graphc.nn.decoding import attended
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
 from graphc.nn.padding import real_steps
@@ -27,13 +28,13 @@ class Attention(Module):
         self.q_proj, self.k_proj, self.v_proj = (Linear(features, bias=False) if features else None for _ in range(3))
 
     def forward(self, q, k=None, v=None, mask=None, lengths=None):
-        single = k is not None and len(q.shape) == len(k.shape) - 1
+        own, single = k is None, k is not None and len(q.shape) == len(k.shape) - 1
         q = gc.expand_dims(q, -2) if single else q
         k = q if k is None else k
         v = k if v is None else v
         q, k, v = (p(a) if p else a for p, a in zip((self.q_proj, self.k_proj, self.v_proj), (q, k, v)))
-        seen = _seen("Attention", mask, lengths, k)
-        z = gc.attention(q, k, v, mask=seen, causal=self.causal, scale=None if self.scaled else 1.0)
+        k, v, mask, causal = attended(self, own, k, v, mask, lengths)
+        z = gc.attention(q, k, v, mask=_seen("Attention", mask, lengths, k), causal=causal, scale=None if self.scaled else 1.0)
         return gc.squeeze(z, -2) if single else z
 
 
@@ -58,16 +59,18 @@ class MultiHeadAttention(Module):
     def forward(self, q, k=None, v=None, mask=None, lengths=None):
         v = k if v is None else v
         _check_sequences(q, *(() if k is None else (k, v)))
-        width = self.out_proj.features = q.shape[-1]
+        own, width = k is None, q.shape[-1]
+        self.out_proj.features = width
         if not isinstance(width, int) or width % self.heads:
             raise GraphError(f"MultiHeadAttention({self.heads}) takes [batch, time, features] with features divisible by {self.heads}, "
                              f"got {list(q.shape)}")
         q, k, v = (self._heads(x) for x in self._project(q, k, v))
-        bias = None
         if self.position is not None:
-            q, k, bias = self.position.turn(q), self.position.turn(k), self.position.bias(q, k)
+            q, k = self.position.turn(q), self.position.turn(k)
+        k, v, mask, causal = attended(self, own, k, v, mask, lengths)
+        bias = None if self.position is None else self.position.bias(q, k)
         mask = _masked(_seen("MultiHeadAttention", mask, lengths, k), bias)
-        y = gc.attention(q, k, v, mask=mask, causal=self.causal)
+        y = gc.attention(q, k, v, mask=mask, causal=causal)
         return self.out_proj(y.transpose(0, 2, 1, 3).reshape(*q.shape[:1], q.shape[2], width))
 
     def _heads(self, x):

@@ -8,6 +8,7 @@ import numpy as np
 import graphc as gc
 from graphc.errors import GraphError
 from graphc.ir.types import Dim, DType
+from graphc.nn.decoding import decoding, stepping
 from graphc.nn.module import Module
 from graphc.nn.parameter import Normal
 
@@ -18,8 +19,10 @@ class SinusoidalPosition(Module):
     def forward(self, x):
         _check("SinusoidalPosition", x)
         length, width = x.shape[1:]
+        step = stepping()
+        length = step.batch.capacity if step else length
         table = sines(length, np.repeat(frequencies(width), 2)[:width], np.arange(width) % 2 * (pi / 2), x.dtype)
-        return x + table
+        return x + (step.rows(table, 3) if step else table)
 
 
 class LearnedPosition(Module):
@@ -34,6 +37,9 @@ class LearnedPosition(Module):
         self.length = self.length or (x.shape[1] if isinstance(x.shape[1], int) else None)
         if self.length is None:
             raise GraphError(f"LearnedPosition: the input has {x.shape[1]} places; give the largest number to LearnedPosition")
+        now = decoding()
+        if now:
+            return x + now.learned(self.parameter("weight", (self.length, x.shape[2]), Normal(self.std), x.dtype), x.shape[1])
         if isinstance(x.shape[1], int) and x.shape[1] > self.length:
             raise GraphError(f"LearnedPosition knows {self.length} places, the input has {x.shape[1]}: give the length to LearnedPosition")
         weight = self.parameter("weight", (self.length, x.shape[2]), Normal(self.std), x.dtype)
@@ -66,7 +72,11 @@ class RotaryPosition(InnerPosition):
         length, width = x.shape[-2:]
         if not isinstance(width, int) or width % 2:
             raise GraphError(f"RotaryPosition takes [..., time, features] with an even number of features, got {list(x.shape)}")
+        step = stepping()
+        length = step.batch.capacity if step else length
         cos, sin = (sines(length, self._frequencies(width), phase, x.dtype) for phase in (pi / 2, 0.0))
+        if step:
+            cos, sin = step.rows(cos, len(x.shape)), step.rows(sin, len(x.shape))
         shape, axis = ((2, width // 2), -2) if self.halves else ((width // 2, 2), -1)
         others = gc.flip(x.reshape(*x.shape[:-1], *shape), axis).reshape(*x.shape)          # of each pair, the other one
         return x * cos + others * sin
@@ -98,7 +108,10 @@ class RelativePosition(InnerPosition):
         heads, queries, keys = q.shape[-3], q.shape[-2], k.shape[-2]
         if not isinstance(queries, int) or not isinstance(keys, int):
             raise GraphError(f"RelativePosition needs the numbers of queries and keys as ints, got {queries} and {keys}")
-        weight = self.parameter("weight", (self.buckets, heads), Normal(self.std), q.dtype)
+        weight, step = self.parameter("weight", (self.buckets, heads), Normal(self.std), q.dtype), stepping()
+        if step:
+            chosen = np.eye(self.buckets)[self.bucket(-np.arange(keys))]        # a product and no lookup: what may fail delays the caches' writes
+            return step.by_distance((chosen.astype(q.dtype.np) @ weight).T)
         distances = np.arange(keys) - np.arange(queries)[:, None]
         return gc.take(weight, self.bucket(distances)).transpose(2, 0, 1)
 

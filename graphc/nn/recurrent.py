@@ -5,6 +5,7 @@ from math import sqrt
 
 import graphc as gc
 from graphc.errors import GraphError
+from graphc.nn.decoding import check_forward, decoding
 from graphc.nn.module import Module
 from graphc.nn.padding import real_steps
 from graphc.nn.parameter import Uniform
@@ -18,7 +19,8 @@ class Recurrent(Module):
     [layers * directions, B, hidden]; zeros when not given. `dropout` acts between layers.
     `lengths`, integers [B]: y is zero after the end of each sequence, its new state is that of its last real step, and the reverse
     direction starts there (torch's packed sequences, of any order).
-    torch always returns the state; here it must be asked for, so that the layer can stand in `>>`.
+    torch always returns the state; here it must be asked for, so that the layer can stand in `>>`: `layer(x, start=state)` starts with a
+    state and gives y alone.
     """
     gates = 1
     carries = 1
@@ -29,17 +31,25 @@ class Recurrent(Module):
         self.hidden, self.layers, self.bidirectional = hidden, layers, bidirectional
         self.batch_first, self.dropout, self.bias = batch_first, dropout, bias
 
-    def forward(self, x, state=None, return_state: bool = False, lengths=None):
+    def forward(self, x, state=None, return_state: bool = False, lengths=None, start=None):
         if len(x.shape) != 3:
             raise GraphError(f"{type(self).__name__} takes [time, batch, features] ([batch, time, features] with batch_first), "
                              f"got {len(x.shape)} axes: {list(x.shape)}")
         y = x.transpose(1, 0, 2) if self.batch_first else x
-        before, real = self._state(y, state), self._real(y, lengths)
+        now = decoding()
+        if now:
+            check_forward(self, self.bidirectional)
+            lengths = now.lengths if now.first and lengths is None else lengths
+        before, real = self._state(y, start if state is None else state), self._real(y, lengths)
+        if now:
+            kept, before = now.carried(self, "state", before)
         after: list = []
         for layer in range(self.layers):
             if layer and self.dropout and self.training:
                 y = gc.dropout(y, self.dropout)
             y = self._layer(y, layer, before, after, real)
+        if now:
+            now.keep(kept, after)
         y = y.transpose(1, 0, 2) if self.batch_first else y
         return (y, self._join(after)) if return_state or state is not None else y
 
@@ -68,6 +78,9 @@ class Recurrent(Module):
         if self.bias:
             biases = tuple(self.parameter(f"bias_{kind}_{suffix}", (rows,), start, x.dtype) for kind in ("ih", "hh"))
         projected, step = self.cell(x @ w_ih.T, w_hh.T, biases)
+        if real is None and x.shape[0] == 1:
+            carry, y = step(carry, projected[0])
+            return carry, gc.expand_dims(y, 0)
         if real is None:
             return gc.scan(step, carry, projected, reverse=reverse)
         return gc.scan(_held(step), carry, (projected, real), reverse=reverse)

@@ -1,7 +1,7 @@
 """Writes the graph in which each cluster of the fuse pass is one node."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from graphc.ir.builder import Rewriter
@@ -84,9 +84,9 @@ class _Emitter:
         return v in self.fusion.results or any(u not in inside for u in self.fusion.users[v])
 
     def _fuse(self, c: "Cluster", members: list[Node], outs: list[Value]) -> None:
-        members = self._with_copies(members)
+        first = [n for n in members if hasattr(n.op, "contraction")]        # its operands come first, and lie in memory
+        members = self._with_copies(members, {v for n in first for v in n.inputs})
         made = {v for n in members for v in n.outputs}
-        first = [n for n in members if hasattr(n.op, "contraction")]        # its operands come first
         ins = list(dict.fromkeys(v for n in first + members for v in n.inputs if v not in made))
         for v in ins:
             self._need(v)
@@ -97,13 +97,13 @@ class _Emitter:
             v.name = old.name
             self.w.map[old] = v
 
-    def _with_copies(self, members: list[Node]) -> list[Node]:
-        """The members, each preceded by the copied nodes that it is the first to read."""
+    def _with_copies(self, members: list[Node], given: Collection[Value] = ()) -> list[Node]:
+        """The members, each preceded by the copied nodes that it is the first to read; `given` values are not copied."""
         result: dict[Node, None] = {}
 
         def add(n: Node) -> None:
             for v in n.inputs:
-                if v.node in self.fusion.copied and v.node not in result:
+                if v.node in self.fusion.copied and v.node not in result and v not in given:
                     add(v.node)
             result[n] = None
         for n in members:

@@ -58,12 +58,14 @@ class Executable:
     threads: how many take part in a call, the caller included (0: `default_threads()`); honoured exactly, also beyond the cores.
     state:   C-contiguous arrays whose data are the state table; kept alive, read and written in place.
     lock:    held during each call when given; share it between all executables of one state. A program with derived values needs it.
+    quiet:   nobody else derives anything from the state that it writes, so that its calls make no new version.
     on_failure(node, index): gives the exception to raise when a kernel reports a bad index.
     locate(): the user's line, for errors about arguments.
     """
 
     def __init__(self, program: Program, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None,
-                 on_failure: Callable[[int, int], Exception] | None = None, locate: Callable[[], Loc | None] = lambda: None):
+                 on_failure: Callable[[int, int], Exception] | None = None, locate: Callable[[], Loc | None] = lambda: None,
+                 quiet: bool = False):
         self.program, self.signature, self.lock = program, program.signature, lock
         self.threads = threads or default_threads()
         self._on_failure, self._locate = on_failure or _unexplained, locate
@@ -77,7 +79,7 @@ class Executable:
         self._consts = aligned_copy(np.frombuffer(program.consts, np.uint8))
         self._state_table = _table([*self._state, *self._derived])
         self._descriptor = Descriptor(self.signature, self._main, lock.address if lock else 0, self.slow, self._raise,
-                                      bool(program.derived), lock is not None and program.writes)
+                                      bool(program.derived), lock is not None and program.writes and not quiet)
         self._frames = FrameList(self._descriptor.address, self._new_frame, 1 if lock else max(MIN_FRAMES, default_threads()))
         self.call = make_entry(self._descriptor, self)
 
@@ -86,6 +88,10 @@ class Executable:
         """Bytes of one call in flight, and of the constants."""
         return dict(arena=self.program.arena_bytes, scratch=self._layout(self.threads).scratch_bytes * self.threads,
                     consts=len(self.program.consts))
+
+    def renew(self) -> None:
+        """The next call makes the derived values anew: quiet calls of another program have changed what they depend on."""
+        self._descriptor.seen = -1
 
     def slow(self, *args, out=None, **named):
         """The call in Python: converts arguments (`bind_arguments`), takes `out=` (`bind_outputs`), names and words every mistake."""

@@ -256,3 +256,13 @@ def test_what_only_feeds_an_epilogue_goes_along():
     x, g, m = inputs(b, (M, 32), (32, N), (M, N))
     old = b.mul(m, 0.9)
     assert summary(fused(b, b.add(old, b.mul(b.matmul(x, g), 0.1)))) == ["matmul+mul+mul+add"]
+
+
+def test_a_constant_operand_of_a_product_lies_in_memory():
+    """As in the first step of a recurrent layer. Its epilogue may read it, too."""
+    b = Builder()
+    w, = inputs(b, (32, N))
+    h = b.broadcast_to(b.constant(0.5, f32), shape=(M, 32))
+    after = fused(b, b.tanh(b.matmul(h, w)))
+    cluster = after.nodes[-1]
+    assert summary(after) == ["broadcast_to", "matmul+tanh"] and cluster.inputs[0].node.op.name == "broadcast_to"
