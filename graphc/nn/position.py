@@ -112,8 +112,8 @@ class RelativePosition(InnerPosition):
         if step:
             chosen = np.eye(self.buckets)[self.bucket(-np.arange(keys))]        # a product and no lookup: what may fail delays the caches' writes
             return step.by_distance((chosen.astype(q.dtype.np) @ weight).T)
-        distances = np.arange(keys) - np.arange(queries)[:, None]
-        return gc.take(weight, self.bucket(distances)).transpose(2, 0, 1)
+        by_distance = gc.take(weight, self.bucket(np.arange(1 - queries, keys))).T
+        return gc.take(by_distance, np.arange(keys) - np.arange(queries)[:, None] + queries - 1, axis=1)
 
     def bucket(self, distances: np.ndarray) -> np.ndarray:
         """The bucket of each distance (key minus query), i64."""
