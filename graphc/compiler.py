@@ -38,6 +38,7 @@ from graphc.passes.fuse import Fuse, explain
 from graphc.passes.hoist import Hoist
 from graphc.passes.layout import ArrangeImages, storage_orders
 from graphc.passes.join_pads import JoinPads
+from graphc.passes.look_up import LookUp
 from graphc.passes.merge_scans import MergeScans
 from graphc.passes.order import Order, may_fail
 from graphc.passes.pipeline import Pipeline
@@ -51,6 +52,7 @@ from graphc.runtime.signature import ArraySpec, Signature
 
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
+    LookUp(),                           # before decompose, which takes one_hot apart
     Decompose(is_whole),                # before the rest: composites hide equal and constant parts
     Canonicalize(),                     # before folding and cse: one form of equal things
     FoldConstants(),

@@ -1,0 +1,179 @@
+"""Products with one_hot(ids): reading or adding at ids instead."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Op
+from graphc.ir.ops.constant import Constant, full
+from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
+from graphc.ir.ops.elementwise import Cast
+from graphc.ir.ops.index import OneHot
+from graphc.ir.ops.shape import Reshape, Transpose
+from graphc.ir.types import TensorType
+from graphc.passes.pipeline import Pass
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LookUp(Pass):
+    """one_hot(ids) @ W is take(W, ids), and one_hot(ids)ᵀ @ g, its gradient towards W, is scatter_add(0, ids, g); einsums likewise.
+
+    Needs composites as they are: stands before they are decomposed. An id outside of the classes gives zeros, as the product does.
+    Where every number is finite the lookup gives the same bits, but for the sign of a zero, and the gradient the same terms in the order of ids.
+    Not so elsewhere: 0 * inf in rows that nobody asked for makes NaN in the product and none here.
+    """
+    name: ClassVar[str] = "look_up"
+
+    def run(self, graph: Graph) -> Graph:
+        if not any(isinstance(node.op, OneHot) for node in graph.nodes):
+            return graph
+        w = Rewriter(graph)
+        for node in graph.nodes:
+            with w.at(node.loc, node.scope):
+                simpler = _cheaper(w, node, tuple(w[v] for v in node.inputs))
+            if simpler is None:
+                w.keep(node)
+            else:
+                w.replace(node, [simpler])
+        return w.done()
+
+
+@dataclass(frozen=True)
+class Hot:
+    """An array that is one_hot(ids) with the classes on `axis`."""
+    ids: Value
+    axis: int
+    depth: int
+
+
+def hot(b: Builder, v: Value) -> Hot | None:
+    """How v is a one_hot, seen through casts, transposes and reshapes that leave the classes together; nodes for ids are appended to `b`."""
+    rule = SEEN.get(type(v.node.op)) if v.node else None
+    return rule(b, v.node) if rule else None
+
+
+def _transposed(b: Builder, node: Node) -> Hot | None:
+    inner = hot(b, node.inputs[0])
+    if inner is None:
+        return None
+    kept = tuple(p - (p > inner.axis) for p in node.op.perm if p != inner.axis)
+    return Hot(_in_order(b, inner.ids, kept), node.op.perm.index(inner.axis), inner.depth)
+
+
+def _reshaped(b: Builder, node: Node) -> Hot | None:
+    inner = hot(b, node.inputs[0])
+    if inner is None:
+        return None
+    old, new = node.inputs[0].type.shape, node.outputs[0].type.shape
+    before, after = prod(old[:inner.axis]), prod(old[inner.axis + 1:])
+    for axis, size in enumerate(new):
+        if (size, prod(new[:axis]), prod(new[axis + 1:])) == (inner.depth, before, after):
+            return Hot(b.reshape(inner.ids, shape=new[:axis] + new[axis + 1:]), axis, size)
+    return None
+
+
+SEEN: dict[type[Op], Callable[[Builder, Node], Hot | None]] = {
+    OneHot: lambda b, node: Hot(node.inputs[0], node.inputs[0].type.rank, node.op.depth),
+    Cast: lambda b, node: hot(b, node.inputs[0]),
+    Transpose: _transposed,
+    Reshape: _reshaped,
+}
+
+
+def _cheaper(b: Builder, node: Node, ins: Sequence[Value]) -> Value | None:
+    """The product without its one_hot, if it has one and is of a form that is a lookup."""
+    labels = _labels(node)
+    if labels is None:
+        return None
+    *operands, out = labels
+    for one, other in ((0, 1), (1, 0)):
+        found = hot(b, ins[one])
+        if found is not None and found.depth:
+            ids = tuple(i for i in operands[one] if i != operands[one][found.axis])
+            made = _contracted(b, found, operands[one][found.axis], ids, ins[other], operands[other], out)
+            if made is not None:
+                return made
+    return None
+
+
+def _contracted(b: Builder, found: Hot, classes: str, ids: Labels, x: Value, axes: Labels, out: Labels) -> Value | None:
+    """The product of a one_hot with axes `ids` and `classes`, and x with `axes`, summed down to `out`."""
+    rest = tuple(i for i in axes if i != classes and i not in ids)
+    if sorted(out) == sorted(rest + ids) and sorted(axes) == sorted((classes, *rest)):
+        return _read(b, found, classes, ids, x, axes, out)
+    if sorted(out) == sorted((classes, *rest)) and sorted(axes) == sorted(ids + rest):
+        return _added(b, found, (classes, *rest), ids, x, axes, out)
+    return None
+
+
+def _read(b: Builder, found: Hot, classes: str, ids: Labels, x: Value, axes: Labels, out: Labels) -> Value:
+    """x at ids along the classes."""
+    at = axes.index(classes)
+    safe, inside = _clamped(b, found)
+    rows = _where(b, inside, b.take(x, safe, axis=at), len(axes) - at - 1)
+    made = axes[:at] + ids + axes[at + 1:]
+    return _in_order(b, rows, tuple(made.index(i) for i in out))
+
+
+def _added(b: Builder, found: Hot, made: Labels, ids: Labels, x: Value, axes: Labels, out: Labels) -> Value:
+    """x added up by class."""
+    safe, inside = _clamped(b, found)
+    rows = _in_order(b, x, tuple(axes.index(i) for i in (*ids, *made[1:])))
+    zeros = full(b, 0, TensorType(x.type.dtype, (found.depth, *rows.type.shape[len(ids):])))
+    total = b.scatter_add(zeros, safe, _where(b, inside, rows, len(made) - 1), axis=0)
+    return _in_order(b, total, tuple(made.index(i) for i in out))
+
+
+def _clamped(b: Builder, found: Hot) -> tuple[Value, Value | None]:
+    """ids inside of the classes, and which of them were; None: all of them, known now."""
+    node = found.ids.node
+    if node is not None and isinstance(node.op, Constant):
+        ids = node.op.value.array
+        if np.all((0 <= ids) & (ids < found.depth)):
+            return found.ids, None
+    safe = b.minimum(b.maximum(found.ids, 0), found.depth - 1)
+    return safe, b.eq(safe, found.ids)
+
+
+def _where(b: Builder, inside: Value | None, rows: Value, behind: int) -> Value:
+    """`rows` where `inside`, else 0; `behind` axes follow those of ids."""
+    if inside is None:
+        return rows
+    return b.where(b.reshape(inside, shape=inside.type.shape + (1,) * behind), rows, b.constant(0, rows.type.dtype))
+
+
+def _in_order(b: Builder, x: Value, perm: tuple[int, ...]) -> Value:
+    return x if perm == tuple(range(len(perm))) else b.transpose(x, perm=perm)
+
+
+def _labels(node: Node) -> tuple[Labels, ...] | None:
+    """A label for each axis of the two operands and of the result of a product without broadcasting; None for anything else."""
+    rule = LABELS.get(type(node.op))
+    found = rule(node) if rule and len(node.inputs) == 2 else None
+    sizes: dict[str, int] = {}
+    if found is None or any(sizes.setdefault(i, d) != d for term, v in zip(found, node.inputs) for i, d in zip(term, v.type.shape)):
+        return None
+    return found
+
+
+def _of_matmul(node: Node) -> tuple[Labels, ...]:
+    a, b = (v.type.rank for v in node.inputs)
+    batch = tuple(f"batch{i}" for i in range(max(a, b) - 2, 0, -1))
+    left = (*batch[len(batch) - max(a - 2, 0):], *("rows",) * (a > 1))
+    right = batch[len(batch) - max(b - 2, 0):]
+    columns = ("columns",) * (b > 1)
+    return (*left, "sum"), (*right, "sum", *columns), (*batch, *("rows",) * (a > 1), *columns)
+
+
+LABELS: dict[type[Op], Callable[[Node], tuple[Labels, ...]]] = {
+    Matmul: _of_matmul,
+    Einsum: lambda node: parse_equation(node.op.equation, *(v.type.rank for v in node.inputs)),
+}
