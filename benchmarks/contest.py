@@ -1,0 +1,255 @@
+"""Engines in processes of their own, measured in turns: one runs, the others are stopped (their threads would spin)."""
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from benchmarks.engines.case import save_batches
+from benchmarks.workloads import TRAIN, Workload
+
+TURN_SECONDS = 0.2
+SETTLE_SECONDS = 0.02
+IMPORT_LIMIT, OPEN_LIMIT, TURN_LIMIT = 60.0, 150.0, 60.0        # seconds; an engine that takes longer is reported as failed
+RELATIVE, LOSS_RELATIVE = 2e-3, 1e-3                            # of the largest output; of the loss
+ENVIRONMENT = {
+    "graphc": {"GRAPHC_CACHE": "off"},
+    "torch": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)},
+}
+
+
+class EngineError(Exception):
+    """What an engine cannot do, in its words."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One engine on one workload: seconds of chunks of calls, of building and of the first call; bytes. `error` says why there are none."""
+    times: tuple[float, ...] = ()
+    build: float = 0.0
+    first: float = 0.0
+    peak: int = 0
+    growth: int = 0
+    planned: int = 0
+    error: str = ""
+
+    @property
+    def median(self) -> float:
+        return median(self.times)
+
+    @property
+    def best(self) -> float:
+        return min(self.times)
+
+
+@dataclass
+class Host:
+    """The process of one engine (`benchmarks.host`)."""
+    engine: str
+    process: subprocess.Popen
+    configuration: str = ""
+    child: int = 0
+
+    @staticmethod
+    def start(engine: str, log) -> "Host":
+        environment = {**os.environ, **ENVIRONMENT.get(engine, {})}
+        process = subprocess.Popen([sys.executable, "-m", "benchmarks.host", engine], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                                   env=environment, text=False, bufsize=0)
+        host = Host(engine, process)
+        host.configuration = host.reply(IMPORT_LIMIT)["configuration"]
+        return host
+
+    def send(self, **message) -> None:
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")
+
+    def reply(self, seconds: float) -> dict:
+        """The next line; EngineError when it reports one, when the process ended, or after so many seconds."""
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        if not ready:
+            self.kill()
+            raise EngineError(f"no answer within {seconds:.0f} s")
+        line = self.process.stdout.readline()
+        message = json.loads(line) if line else {"error": "the process ended"}
+        if "error" in message:
+            self.drain()
+            raise EngineError(message["error"])
+        if "closed" in message:
+            self.child = 0
+            raise EngineError(f"the process ended with status {message['closed']}")
+        return message
+
+    def open(self, request: dict) -> dict:
+        self.send(open=request)
+        answer = self.reply(OPEN_LIMIT)
+        self.child = answer["pid"]
+        self.signal(signal.SIGSTOP)
+        return answer
+
+    def turn(self, seconds: float) -> list[float]:
+        self.signal(signal.SIGCONT)
+        self.send(turn=seconds)
+        times = self.reply(TURN_LIMIT)["calls"]
+        self.signal(signal.SIGSTOP)
+        return times
+
+    def close(self) -> None:
+        """Ends the child of the present workload."""
+        if self.child:
+            self.signal(signal.SIGCONT)
+            self.send(close=True)
+            self.drain()
+
+    def drain(self) -> None:
+        """Waits for the host to say that its child has ended."""
+        ready, _, _ = select.select([self.process.stdout], [], [], 20)
+        if ready:
+            self.process.stdout.readline()
+        self.child = 0
+
+    def signal(self, number: int) -> None:
+        os.kill(self.child, number)
+
+    def kill(self) -> None:
+        """Ends the child by force; the host lives on."""
+        for pid in _children(self.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        self.drain()
+
+    def end(self) -> None:
+        for pid in _children(self.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in path.read_text().split()] if path.exists() else []
+
+
+@dataclass
+class Contest:
+    """Engines of one number of threads. `folder` is for files between the processes."""
+    engines: Sequence[str]
+    threads: int
+    folder: Path
+    seconds: float = 20.0               # for the turns of one workload, all engines together
+    turns: int = 7
+    hosts: dict[str, Host] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        log = open(self.folder / "engines.log", "ab")
+        for engine in dict.fromkeys(("torch", *self.engines)):       # PyTorch makes the weights
+            try:
+                self.hosts[engine] = Host.start(engine, log)
+            except EngineError as error:
+                self.absent[engine] = str(error)
+        if "torch" in self.absent:
+            raise EngineError(f"PyTorch, which makes the weights for all engines, {self.absent['torch']}")
+
+    def end(self) -> None:
+        for host in self.hosts.values():
+            host.end()
+
+    def run(self, workload: Workload) -> dict[str, Figures]:
+        """Figures by engine, agreement of numbers checked."""
+        request = {"workload": asdict(workload), "folder": str(self.folder), "threads": self.threads, "cores": _cores(self.threads)}
+        self._prepare(workload, request)
+        figures = {engine: self._open(engine, request) for engine in self.engines}
+        try:
+            figures = _checked(workload, figures, self.folder)
+            self._take_turns(figures)
+        finally:
+            for host in self.hosts.values():
+                host.close()
+        return figures
+
+    def _prepare(self, workload: Workload, request: dict) -> None:
+        host = self.hosts["torch"]
+        save_batches(workload, self.folder)
+        host.send(prepare=request)
+        host.reply(OPEN_LIMIT)
+        host.drain()
+
+    def _open(self, engine: str, request: dict) -> Figures:
+        if engine in self.absent:
+            return Figures(error=self.absent[engine])
+        results = self.folder / f"{engine}.results"
+        results.unlink(missing_ok=True)
+        try:
+            answer = self.hosts[engine].open({**request, "results": str(results)})
+        except EngineError as error:
+            return Figures(error=str(error))
+        return Figures(**{k: answer[k] for k in ("build", "first", "peak", "growth", "planned")})
+
+    def _take_turns(self, figures: dict[str, Figures]) -> None:
+        """Fills in the times, turn by turn, each turn beginning with another engine."""
+        alive = [e for e, f in figures.items() if not f.error]
+        end = time.monotonic() + self.seconds
+        for turn in range(self.turns):
+            if turn >= 3 and time.monotonic() > end:
+                break
+            for engine in alive[turn % len(alive):] + alive[:turn % len(alive)] if alive else ():
+                if not figures[engine].error:
+                    figures[engine] = self._turn(engine, figures[engine])
+
+    def _turn(self, engine: str, figures: Figures) -> Figures:
+        try:
+            times = self.hosts[engine].turn(TURN_SECONDS)
+        except EngineError as error:
+            return replace(figures, error=str(error))
+        time.sleep(SETTLE_SECONDS)
+        return replace(figures, times=figures.times + tuple(times))
+
+
+def _cores(threads: int) -> list[int]:
+    """As many cores as threads, or all: what an engine may use, whatever it thinks of its settings."""
+    mine = sorted(os.sched_getaffinity(0))
+    return mine[:threads] if threads <= len(mine) else mine
+
+
+def _checked(workload: Workload, figures: Mapping[str, Figures], folder: Path) -> dict[str, Figures]:
+    """Figures of an engine whose numbers differ from PyTorch's (graphc's where PyTorch has none) become an error."""
+    results = {e: load_file(folder / f"{e}.results") for e, f in figures.items() if not f.error}
+    if not results:
+        return dict(figures)
+    oracle = "torch" if "torch" in results else next(iter(results))
+    return {e: f if f.error else replace(f, error=_difference(workload, results[e], results[oracle], oracle)) for e, f in figures.items()}
+
+
+def _difference(workload: Workload, mine: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], oracle: str) -> str:
+    """What differs by more than rounding, in words; "" if nothing does."""
+    if mine.keys() != theirs.keys():
+        return f"gives {len(mine)} arrays where {oracle} gives {len(theirs)}"
+    tolerance = LOSS_RELATIVE if workload.mode == TRAIN else RELATIVE
+    for name, expected in theirs.items():
+        if mine[name].size != expected.size:
+            return f"result {name} has {mine[name].size} elements where that of {oracle} has {expected.size}"
+        error = np.abs(mine[name].reshape(expected.shape) - expected).max() / max(np.abs(expected).max(), 1e-30)
+        if not error <= tolerance:
+            return f"{'loss' if workload.mode == TRAIN else 'result'} {name} differs from {oracle}'s by {error:.1e}"
+    return ""
+
+
+@contextmanager
+def contest(engines: Sequence[str], threads: int, folder: Path, **options):
+    """A started Contest, ended afterwards."""
+    made = Contest(engines, threads, folder, **options)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()

@@ -1,0 +1,72 @@
+"""graphc."""
+from __future__ import annotations
+
+import numpy as np
+
+import graphc as gc
+from benchmarks.engines.case import LEARNING_RATE, WEIGHTS, Case
+from benchmarks.networks import NETWORKS
+from benchmarks.workloads import GRADIENTS, INFER, TRAIN, Array
+from graphc import nn, optim
+
+CONFIGURATION = "as it comes; a call without out= (new arrays); nothing from the disk cache"
+
+
+class Graphc:
+    """`run` is the compiled function itself."""
+
+    def __init__(self, case: Case):
+        self.batches = case.batches
+        self.run = MODES[case.workload.mode](case)
+        self.memory = self.run.memory           # compiles a training step
+
+    def planned(self, threads: int) -> int:
+        """Bytes that the plan says calls need besides parameters and inputs."""
+        m = self.memory
+        return m.arena + m.scratch * threads + m.consts + m.derived + m.outputs
+
+    def arrays(self, result) -> tuple[np.ndarray, ...]:
+        return result if isinstance(result, tuple) else (np.asarray(result),)
+
+
+def network(case: Case):
+    return NETWORKS[case.workload.network](**case.workload.options)
+
+
+def types(case: Case, names) -> dict:
+    return {name: _type(array) for name, array in zip(names, case.workload.arrays)}
+
+
+def _type(array: Array):
+    return (gc.i32 if array.below else gc.f32)[array.shape]
+
+
+def _infer(case: Case):
+    if case.workload.network == "attention":
+        return gc.compile(network(case), threads=case.threads, **types(case, "qkv"))
+    return gc.compile(network(case), x=_type(case.workload.arrays[0]), state=case.weights, threads=case.threads)
+
+
+def _train(case: Case):
+    step = gc.train_step(network(case), loss=nn.cross_entropy, optimizer=optim.SGD(LEARNING_RATE), threads=case.threads, **types(case, "xy"))
+    step.load(case.folder / WEIGHTS, partial=True)
+    return step
+
+
+def _gradients(case: Case):
+    """The output with its gradients, given that of a loss with respect to it."""
+    attend = network(case)
+    t = _type(case.workload.arrays[0])
+
+    @gc.graph
+    def product(q: t, k: t, v: t, g: t):
+        return gc.sum(attend(q, k, v) * g)
+
+    @gc.graph
+    def step(q: t, k: t, v: t, g: t):
+        return (attend(q, k, v), *gc.grad(product, wrt=("q", "k", "v"))(q, k, v, g))
+    return gc.compile(step, threads=case.threads)
+
+
+MODES = {INFER: _infer, TRAIN: _train, GRADIENTS: _gradients}
+make = Graphc

@@ -1,0 +1,86 @@
+"""PyTorch: eager, and compiled by Inductor."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from benchmarks.engines.case import LEARNING_RATE, ONNX, WEIGHTS, Case
+from benchmarks.networks_torch import build, weights
+from benchmarks.workloads import GRADIENTS, INFER, TRAIN
+
+CONFIGURATION = "images channels-last, inference_mode, fused SGD, memory kept between calls (glibc: no mmap, no trim)"
+
+
+class Eager:
+    """`wrap` is applied to the function that is measured."""
+
+    def __init__(self, case: Case, wrap=lambda f: f):
+        torch.set_num_threads(case.threads)
+        self.net = build(case.workload.network, case.workload.options)
+        self.net.train(case.workload.mode == TRAIN)
+        with torch.no_grad():
+            for name, tensor in weights(self.net).items():
+                tensor.copy_(torch.from_numpy(case.weights[name]))
+        self.net.to(memory_format=torch.channels_last)
+        self.batches = [tuple(map(_tensor, batch)) for batch in case.batches]
+        self.run = MODES[case.workload.mode](self, wrap)
+
+    def arrays(self, result) -> tuple[np.ndarray, ...]:
+        values = result if isinstance(result, tuple) else (result,)
+        return tuple(np.asarray(v.numpy() if isinstance(v, torch.Tensor) else v) for v in values)
+
+    def inference(self, wrap):
+        net = wrap(self.net)
+
+        def run(*inputs):
+            with torch.inference_mode():
+                return net(*inputs)
+        return run
+
+    def training(self, wrap):
+        optimizer = torch.optim.SGD(self.net.parameters(), LEARNING_RATE, fused=True)
+
+        @wrap
+        def loss_of(x, y):
+            scores = self.net(x)
+            return torch.nn.functional.cross_entropy(scores.reshape(-1, scores.shape[-1]), y.reshape(-1))
+
+        def run(x, y):
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(x, y)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+        return run
+
+    def gradients(self, wrap):
+        attend = wrap(self.net)
+
+        def run(q, k, v, g):
+            wrt = [x.detach().requires_grad_() for x in (q, k, v)]
+            y = attend(*wrt)
+            return (y.detach(), *torch.autograd.grad(y, wrt, g))
+        return run
+
+
+def prepare(case: Case) -> None:
+    """Writes weights and, for inference, the network as ONNX."""
+    torch.set_num_threads(case.threads)
+    net = build(case.workload.network, case.workload.options).eval()
+    save_file({name: tensor.detach().numpy() for name, tensor in weights(net).items()}, case.folder / WEIGHTS)
+    if case.workload.mode == INFER:
+        batch = tuple(map(_tensor, case.batches[0]))
+        torch.onnx.export(net, batch, str(case.folder / ONNX), dynamo=False, opset_version=20, input_names=[f"x{i}" for i in range(len(batch))])
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype == np.int32:
+        return torch.from_numpy(array).long()
+    tensor = torch.from_numpy(array)
+    is_image = array.ndim == 4 and array.shape[1] <= 4 < array.shape[2]
+    return tensor.contiguous(memory_format=torch.channels_last) if is_image else tensor
+
+
+MODES = {INFER: Eager.inference, TRAIN: Eager.training, GRADIENTS: Eager.gradients}
+make = Eager
