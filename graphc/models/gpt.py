@@ -25,13 +25,12 @@ def gpt(vocabulary: int = 40478, width: int = 768, layers: int = 12, heads: int 
     """ids [B, T], T <= context -> scores of the next token [B, T, vocabulary]; the sizes of the first GPT (117 M parameters) unless given.
 
     `pre_norm`: norms before attention and network and one at the end, as from GPT-2 on. `tied`: a token's score is x · its embedding, else
-    a linear layer's. The options `mask` and `lengths` go to every block (see nn.TransformerBlock).
+    its own weights'. The options `mask` and `lengths` go to every block (see nn.TransformerBlock).
     """
     block = nn.TransformerBlock(heads, causal=True, pre_norm=pre_norm, dropout=dropout, activation=nn.gelu(approximate="tanh"))
     embed = nn.Embedding(vocabulary, width, std=0.02)
     net = embed >> nn.LearnedPosition(context) >> nn.Dropout(dropout) >> block ** layers
-    head = embed.attend if tied else nn.Linear(vocabulary, bias=False)
-    return net >> nn.LayerNorm() >> head if pre_norm else net >> head
+    return (net >> nn.LayerNorm() if pre_norm else net) >> nn.GenerateToken(embed, tied)
 
 
 def gpt2(size: str = "small", context: int = 1024, **options) -> nn.Module:

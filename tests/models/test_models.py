@@ -52,6 +52,14 @@ def test_small_gpt_is_causal():
     assert (a[:, :6] == b[:, :6]).all() and (a[:, 6:] != b[:, 6:]).any()
 
 
+def test_generation_is_what_the_scores_say():
+    net = models.gpt(50, 16, 2, 2, 24, pre_norm=True)
+    ids = small_ids()
+    more = gc.generate(net, ids, 8, seed=0)
+    scores = gc.compile(net, ids=gc.i32[2, 16], seed=0)(np.concatenate([ids, more[:, :-1]], axis=1).astype(np.int32))
+    assert (scores[:, 8:].argmax(-1) == more).all()
+
+
 def test_tied_and_untied_heads():
     tied, untied = (gc.plan(models.gpt(50, 16, 2, 2, 12, tied=t), ids=gc.i32[2, 9]).parameters for t in (True, False))
     assert untied - tied == 50 * 16
