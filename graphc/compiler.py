@@ -207,7 +207,8 @@ class Compilation:
     @property
     def _kept(self) -> Iterator[int]:
         """Bytes of the derived arrays that stay."""
-        return (size for n, size in enumerate(self._derived) if n not in self._passing)
+        passing = self._passing
+        return (size for n, size in enumerate(self._derived) if n not in passing)
 
     @property
     def _thread_scratch(self) -> int:
