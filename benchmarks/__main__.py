@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks import attention, elementwise, examples, matmul, rows, small
-from benchmarks.peak import copy_rate, fma_peak
+from graphc.peak import copy_rate, fma_peak
 from graphc.runtime.pool import default_threads
 
 

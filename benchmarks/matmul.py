@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 import graphc as gc
-from benchmarks.peak import fma_peak
+from graphc.peak import fma_peak
 from benchmarks.peers import numpy_threads, torch_or_none
 from benchmarks.protocol import agree, compare
 

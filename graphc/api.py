@@ -98,6 +98,10 @@ class Polymorphic:
     def explain(self) -> str:
         return self._last().explain()
 
+    def profile(self, *arrays, runs: int = 5):
+        """As of the compiled function for the sizes of these arrays."""
+        return self.bound(**self._sizes(dict(zip((v.name for v in self.graph.inputs), arrays)))).profile(*arrays, runs=runs)
+
     def _last(self) -> Compiled:
         if not self._kept:
             raise GraphError(f"the sizes of {', '.join(sorted(self.graph.dim_names))} are not known before the first call; "

@@ -1,4 +1,4 @@
-"""The command line: graphc demo | run | dump | opt | doctor."""
+"""The command line: graphc demo | run | profile | dump | opt | doctor."""
 from __future__ import annotations
 
 import argparse
@@ -21,6 +21,7 @@ from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.target import TARGETS
 from graphc.passes.pipeline import Pass, apply
+from graphc.runtime.lock import StateLock
 
 PASSES: dict[str, Pass] = {p.name: p for p in (*SIMPLIFY, *FUSE)}
 SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph function"
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="graphc", description="A static-graph compiler for neural networks on the CPU.")
-    commands = parser.add_subparsers(required=True, metavar="demo | run | dump | opt | doctor")
+    commands = parser.add_subparsers(required=True, metavar="demo | run | profile | dump | opt | doctor")
     demo = commands.add_parser("demo", help="train a network on handwritten digits and save pictures")
     demo.add_argument("--epochs", type=int, default=15)
     demo.add_argument("--out", type=Path, default=Path("graphc-demo"), help="folder for the picture and the graph's text")
@@ -49,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, help="folder for the outputs as .npy; without it they are printed")
     run.add_argument("--threads", type=int, default=0)
     run.set_defaults(command=_run)
+    profile = commands.add_parser("profile", help="where the time of a graph goes: a table of its kernels on random numbers")
+    _add_source(profile)
+    profile.add_argument("inputs", nargs="*", metavar="NAME=FILE.npy", help="inputs without a file are random")
+    profile.add_argument("--threads", type=int, default=0)
+    profile.add_argument("--runs", type=int, default=5)
+    profile.add_argument("--svg", type=Path, help="file for the roofline plot")
+    profile.set_defaults(command=_profile)
     dump = commands.add_parser("dump", help="print a graph at a stage of its compilation")
     _add_source(dump)
     dump.add_argument("--stage", choices=STAGES, default="fused")
@@ -75,6 +83,8 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     graph = _bound(options)
+    if graph.state:
+        raise GraphError(f"{graph.name} has state ({graph.state[0].name}, …): run it from Python with gc.compile(…, state=…)")
     arrays = _inputs(graph, options.inputs)
     compiled = Compiled(graph, options.threads)
     start = perf_counter()
@@ -85,6 +95,16 @@ def _run(options: argparse.Namespace) -> None:
     for name, array in zip(names, outputs):
         _deliver(name, array, options.out)
     print(f"{seconds * 1e6:.1f} µs; {compiled.memory}")
+
+
+def _profile(options: argparse.Namespace) -> None:
+    graph = _bound(options)
+    arrays, rng = _inputs(graph, options.inputs), np.random.default_rng(1)
+    state = [_random(rng, v) for v in graph.state]
+    result = Compiled(graph, options.threads, state, StateLock() if state else None).profile(*arrays, runs=options.runs)
+    print(result)
+    if options.svg:
+        result.save(options.svg)
 
 
 def _dump(options: argparse.Namespace) -> None:
@@ -127,8 +147,6 @@ def load_graph(source: str) -> Graph:
 
 
 def _inputs(graph: Graph, given: Sequence[str]) -> list[np.ndarray]:
-    if graph.state:
-        raise GraphError(f"{graph.name} has state ({graph.state[0].name}, …): run it from Python with gc.compile(…, state=…)")
     if graph.dim_names:
         raise GraphError(f"give the sizes of {', '.join(sorted(graph.dim_names))}: --bind {min(graph.dim_names)}=64")
     files = dict(_pair(text, "NAME=FILE.npy") for text in given)

@@ -14,7 +14,7 @@ from graphc.codegen.host import host_target
 from graphc.codegen.llvm import emit_module, scratch_bytes
 from graphc.codegen.loop_printer import print_function
 from graphc.codegen.loop_verify import verify as verify_loops
-from graphc.codegen.program import LoopProgram, build_program
+from graphc.codegen.program import LoopProgram, Site, build_program
 from graphc.codegen.scratch_layout import callers_first
 from graphc.config import Config, config
 from graphc.dsl.context import user_loc
@@ -45,6 +45,7 @@ from graphc.passes.pipeline import Pipeline
 from graphc.passes.plan_memory import plan_memory
 from graphc.passes.storage import Constants
 from graphc.passes.turn_products import TurnProducts
+from graphc.profile import CallSite, Profile, measure
 from graphc.runtime.entry import callable_class
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.lock import StateLock
@@ -93,13 +94,14 @@ class Built:
     program: Program
     failures: tuple[Failure, ...]
     memory: Memory
+    sites: tuple[CallSite, ...] = ()
 
 
 class Compilation:
-    """One graph on its way to machine code. Each stage is computed when first asked for, and kept."""
+    """One graph on its way to machine code. Each stage is computed when first asked for, and kept. `timed`: the instrumented build."""
 
-    def __init__(self, graph: Graph, target: Target | None = None, knobs: Config | None = None):
-        self.graph, self.target, self.config = graph, target or host_target(), knobs or config()
+    def __init__(self, graph: Graph, target: Target | None = None, knobs: Config | None = None, timed: bool = False):
+        self.graph, self.target, self.config, self.timed = graph, target or host_target(), knobs or config(), timed
         self.pipeline = Pipeline(self.config)
         self.constants = Constants()
 
@@ -137,7 +139,7 @@ class Compilation:
 
     @cached_property
     def loops(self) -> LoopProgram:
-        program = self._timed("lower", build_program, self.plan, self.target, self.config.check_nan, self.prepare_plan, self.packed)
+        program = self._timed("lower", build_program, self.plan, self.target, self.config.check_nan, self.prepare_plan, self.packed, self.timed)
         if self.config.verify:
             self._timed("verify loops", lambda: [verify_loops(f) for f in (*program.kernels, program.main, program.prepare) if f])
         return program
@@ -150,7 +152,7 @@ class Compilation:
     def built(self) -> Built:
         """The program, from the disk cache if it is there."""
         store = cache.default()
-        key = cache.make_key("program", print_graph(self.graph), _lines(self.graph), self.target.triple, self.target.features, str(self.config.check_nan))
+        key = cache.make_key("program", print_graph(self.graph), _lines(self.graph), self.target.triple, self.target.features, str(self.config.check_nan), str(self.timed))
         found = store.get(key) if store else None
         if found is not None:
             return pickle.loads(found)
@@ -180,7 +182,7 @@ class Compilation:
         writes = any(new is not None for new in self.graph.updates)
         program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused),
                           self.target, self._derived, self._passing, writes)
-        return Built(program, failures, memory)
+        return Built(program, failures, memory, tuple(map(_call_site, self.loops.sites)))
 
     def _fuse(self, graph: Graph) -> Graph:
         passes = (Fuse(max_nodes=1), *FUSE[1:]) if self.config.check_nan else FUSE      # a NaN is traced to one operator
@@ -243,6 +245,16 @@ class Compiled:
     def explain(self) -> str:
         """Why neighbours in the graph were not fused."""
         return explain(self.compilation.fused)
+
+    def profile(self, *arrays, runs: int = 5) -> Profile:
+        """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented build runs, on a copy of the
+        state; this one pays nothing for it."""
+        built = Compilation(self.graph, timed=True).built
+        table = np.zeros((len(built.sites), 2), np.int64)
+        state = [a.copy() for a in self.executable.state]
+        run = Executable(built.program, self.executable.threads, state, StateLock() if state else None,
+                         lambda node, index: built.failures[node].error(index), user_loc, profile=table)
+        return measure(run, table, built.sites, arrays, runs)
 
     def renew(self) -> None:
         """See `Executable.renew`."""
@@ -309,6 +321,12 @@ _TEXTS: dict[str, Callable[[Compilation], str]] = {
     "llvm": lambda c: c.llvm,
     "asm": lambda c: jit.assembly(c.llvm, c.target),
 }
+
+
+def _call_site(site: Site) -> CallSite:
+    node = site.node
+    cost = node.op.cost(*(v.type for v in node.inputs)) if node else None
+    return CallSite(site.kernel, node.loc if node else None, node.scope if node else "", cost.flops if cost else 0, cost.bytes if cost else 0)
 
 
 def _checking_op(node: Node) -> str:

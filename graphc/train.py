@@ -150,6 +150,10 @@ class TrainStep:
         """What was fused with what, and why neighbours were not."""
         return self._only().explain()
 
+    def profile(self, *arrays, runs: int = 5):
+        """Where the time of a step on one batch goes: print it, or `save("roofline.svg")`. Runs on a copy of the state."""
+        return self._executable(arrays).profile(*self._ordered(arrays, {}), runs=runs)
+
     def _only(self) -> Executable:
         """The executable, of the last sizes used if dimensions are named."""
         if self._static:

@@ -7,7 +7,7 @@ import pytest
 from graphc.runtime.executable import Executable
 
 THREADS = (1, 2, 3, 4)
-EXEMPT = ("tests/runtime/", "tests/docs/")      # they count calls, threads and signals, or measure
+EXEMPT = ("tests/runtime/", "tests/docs/", "tests/profile/")      # they count calls, threads and signals, or measure
 
 
 @pytest.fixture(autouse=True)

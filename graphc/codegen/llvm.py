@@ -20,6 +20,8 @@ from graphc.errors import InternalError
 from graphc.ir.target import Target
 from graphc.ir.types import DType
 
+MONOTONIC = 1                       # the number of the clock on Linux
+
 
 def emit_module(functions: list, main, target: Target, prepare=None) -> str:
     """LLVM IR text of the functions, all that they call, `main` as `gc_main` and, if given, `prepare` as `gc_prepare`.
@@ -100,6 +102,11 @@ class ModuleText:
         self._tiles += 1
         return function_symbol(f"{f.name}.{label}.{self._tiles}")
 
+    def clock(self) -> str:
+        """The name of the function that gives nanoseconds of a clock that never goes back."""
+        self._extra.setdefault("@gc.clock", CLOCK)
+        return "@gc.clock"
+
     def helper_body(self) -> "Body":
         """An empty body for a function that is not from the loop IR."""
         return Body(self, None)
@@ -112,6 +119,17 @@ class ModuleText:
         return name
 
 
+CLOCK = f"""declare i32 @clock_gettime(i32, ptr)
+define internal i64 @gc.clock() noinline nounwind {{
+  %time = alloca [2 x i64]
+  %r = call i32 @clock_gettime(i32 {MONOTONIC}, ptr %time)
+  %seconds = load i64, ptr %time
+  %rest.at = getelementptr i64, ptr %time, i64 1
+  %rest = load i64, ptr %rest.at
+  %whole = mul i64 %seconds, 1000000000
+  %now = add i64 %whole, %rest
+  ret i64 %now
+}}"""
 LIBM_SUFFIX = {"f32": "f", "f64": ""}
 
 

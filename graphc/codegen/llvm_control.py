@@ -8,7 +8,7 @@ from graphc.codegen.index import Ix, Sym, as_ix, at_least
 from graphc.codegen.llvm_memory import load, prefetch, store
 from graphc.codegen.llvm_ops import compute
 from graphc.codegen.llvm_types import function_symbol, type_of
-from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Store,
+from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
                                     Val, While)
 from graphc.errors import InternalError
 
@@ -268,6 +268,21 @@ def return_if(b, s: ReturnIf) -> None:
     b.begin(after)
 
 
+def stamp(b, s: Stamp) -> None:
+    """Nanoseconds and calls of a site are neighbours in the table `profile`. Only the calling thread runs main."""
+    row = b.emit(f"getelementptr i64, ptr {b.emit(f'load ptr, ptr {b.field(PROFILE)}, align 8')}, i64 {2 * s.site}")
+    now = b.emit(f"call i64 {b.module.clock()}()")
+    spent = b.emit(f"load i64, ptr {row}, align 8")
+    b.line(f"store i64 {b.emit(f'{SPENT[s.ends]} i64 {spent}, {now}')}, ptr {row}, align 8")
+    if s.ends:
+        count = b.emit(f"getelementptr i64, ptr {row}, i64 1")
+        calls = b.emit(f"load i64, ptr {count}, align 8")
+        b.line(f"store i64 {b.emit(f'add i64 {calls}, 1')}, ptr {count}, align 8")
+
+
+PROFILE, SPENT = "profile", ("sub", "add")
+
+
 def finish_main(b) -> None:
     return_if(b, ReturnIf("failed"))
     b.line(f"ret i32 {abi.RETURN_OK}")
@@ -276,4 +291,5 @@ def finish_main(b) -> None:
 RETURNS = {"failed": ("status", abi.STATUS_OK, abi.RETURN_FAILED), "cancelled": ("cancel", 0, abi.RETURN_CANCELLED)}
 
 STATEMENTS = {Compute: run_compute, Define: define, Load: load, Store: store, Prefetch: prefetch, For: for_loop, Parallel: parallel,
-              If: branch, While: while_loop, Call: call, CheckIndex: check_index, FailUnless: fail_unless, ReturnIf: return_if}
+              If: branch, While: while_loop, Call: call, CheckIndex: check_index, FailUnless: fail_unless, ReturnIf: return_if,
+              Stamp: stamp}

@@ -249,7 +249,15 @@ class ReturnIf:
         self.reason = reason
 
 
-Statement = Compute | Define | Load | Store | Prefetch | For | Parallel | If | While | Call | CheckIndex | FailUnless | ReturnIf
+class Stamp:
+    """main of an instrumented build: the clock of call site number `site` starts, or (`ends`) stops and the call is counted."""
+    __slots__ = ("site", "ends")
+
+    def __init__(self, site: int, ends: bool):
+        self.site, self.ends = site, ends
+
+
+Statement = Compute | Define | Load | Store | Prefetch | For | Parallel | If | While | Call | CheckIndex | FailUnless | ReturnIf | Stamp
 
 
 def bodies(statement: Statement) -> tuple[list, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root,
+from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp,
                                     Store, Val, View, While, contiguous, statements)
 from graphc.errors import InternalError
 
@@ -173,5 +173,10 @@ def _return_if(s: ReturnIf, indent: str) -> Iterator[str]:
     yield f"{indent}return if {s.reason}"
 
 
+def _stamp(s: Stamp, indent: str) -> Iterator[str]:
+    yield f"{indent}{'stop' if s.ends else 'start'} clock {s.site}"
+
+
 STATEMENTS = {Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for, Parallel: _parallel,
-              If: _if, While: _while, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if}
+              If: _if, While: _while, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if,
+              Stamp: _stamp}

@@ -29,25 +29,34 @@ MAX_NODES = 1 << 20
 @dataclass(frozen=True)
 class LoopProgram:
     """The loop functions of a program. `prepare` makes what is derived from state. `checked[i]` is the graph node that reports
-    failures under number i, `nan_checks` those of them that report the NaN they made.
+    failures under number i, `nan_checks` those of them that report the NaN they made. `sites` are the calls that an instrumented main times.
     """
     kernels: tuple[Function, ...]
     main: Function
     checked: tuple[Node, ...]
     nan_checks: frozenset[int] = frozenset()
     prepare: Function | None = None
+    sites: tuple["Site", ...] = ()
 
 
-def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: Plan | None = None, packed: Packed | None = None) -> LoopProgram:
+@dataclass(frozen=True)
+class Site:
+    """A call in main: of which function, for which node (None: copies of carries, packing)."""
+    kernel: str
+    node: Node | None
+
+
+def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: Plan | None = None, packed: Packed | None = None,
+                  timed: bool = False) -> LoopProgram:
     """Lowers every node of the plans. Pure: equal plans give equal programs. `check_nan`: a kernel that makes a NaN is a failure.
 
-    `prepare` is the plan of what is derived from state; `packed` what is packed after that.
+    `prepare` is the plan of what is derived from state; `packed` what is packed after that. `timed`: an instrumented build.
     """
-    builder = _ProgramBuilder(target, check_nan)
+    builder = _ProgramBuilder(target, check_nan, timed)
     builder.block(plan, _Frame(plan))
-    main = builder.main
+    main, sites = builder.main, tuple(builder.sites)
     preparation = builder.preparation(prepare, packed) if prepare or packed and packed.buffers else None
-    return LoopProgram(tuple(builder.kernels.values()), main, tuple(builder.checked), frozenset(builder.nan_checks), preparation)
+    return LoopProgram(tuple(builder.kernels.values()), main, tuple(builder.checked), frozenset(builder.nan_checks), preparation, sites)
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,9 @@ class _Frame:
 
 
 class _ProgramBuilder:
-    def __init__(self, target: Target, check_nan: bool):
-        self.target, self.check_nan = target, check_nan
+    def __init__(self, target: Target, check_nan: bool, timed: bool = False):
+        self.target, self.check_nan, self.timed = target, check_nan, timed
+        self.sites: list[Site] = []
         self.nan_checks: list[int] = []
         self.main = Function("main")
         self.kernels: dict[tuple, Function] = {}
@@ -71,7 +81,7 @@ class _ProgramBuilder:
 
     def preparation(self, plan: Plan | None, packed: Packed | None) -> Function:
         """The function that computes and packs what is derived from state."""
-        self.main = Function("prepare")
+        self.main, self.timed = Function("prepare"), False
         if plan:
             self.block(plan, _Frame(plan))
         for (slot, offset, view, schedule), buffer in (packed.buffers.items() if packed else ()):
@@ -97,9 +107,19 @@ class _ProgramBuilder:
             views += self.scratch(plan.packed[node], kernel.views[len(views):], 0)
         views += frame.packed.get(node, [])
         self.commit(plan, node)
-        self.main.call(kernel, views + self.node_id(node, kernel))
+        self.call(kernel, views + self.node_id(node, kernel), node)
         if self.check_nan:
             self.check_for_nan(node, frame)
+
+    def call(self, kernel: Function, arguments: Sequence[View | int], node: Node | None = None) -> None:
+        """Calls a kernel; an instrumented build times it."""
+        if not self.timed:
+            return self.main.call(kernel, arguments)
+        site = len(self.sites)
+        self.sites.append(Site(kernel.name, node))
+        self.main.stamp(site, ends=False)
+        self.main.call(kernel, arguments)
+        self.main.stamp(site, ends=True)
 
     def check_for_nan(self, node: Node, frame: _Frame) -> None:
         """Reports the first element of each result that is NaN."""
@@ -166,7 +186,7 @@ class _ProgramBuilder:
         key = ("copy", source.dtype, source.shape, source.strides, target.strides)
         if key not in self.kernels:
             self.kernels[key] = _copy_function(self.unique("copy_carry"), source, target)
-        self.main.call(self.kernels[key], [source, target])
+        self.call(self.kernels[key], [source, target])
 
     # control
 
@@ -205,7 +225,7 @@ class _ProgramBuilder:
         if key not in self.kernels:
             self.kernels[key] = lower_packing(view, schedule, self.target, self.unique("pack"))
         shared = self.scratch(buffer, self.kernels[key].views[1:], base)
-        self.main.call(self.kernels[key], [operand, *shared])
+        self.call(self.kernels[key], [operand, *shared])
         return shared
 
     def cond(self, node: Node, frame: _Frame) -> None:

@@ -61,11 +61,12 @@ class Executable:
     quiet:   nobody else derives anything from the state that it writes, so that its calls make no new version.
     on_failure(node, index): gives the exception to raise when a kernel reports a bad index.
     locate(): the user's line, for errors about arguments.
+    profile: where an instrumented program keeps its clocks, i64 [call sites, 2].
     """
 
     def __init__(self, program: Program, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None,
                  on_failure: Callable[[int, int], Exception] | None = None, locate: Callable[[], Loc | None] = lambda: None,
-                 quiet: bool = False):
+                 quiet: bool = False, profile: np.ndarray | None = None):
         self.program, self.signature, self.lock = program, program.signature, lock
         self.threads = threads or default_threads()
         self._on_failure, self._locate = on_failure or _unexplained, locate
@@ -75,6 +76,7 @@ class Executable:
         if program.derived and lock is None:
             raise InternalError("what is derived from state needs the state's lock, which knows its version", "load")
         self._state, self._derived = list(state), [mapped(0 if n in program.passing else size) for n, size in enumerate(program.derived)]
+        self._profile = profile
         self._durations: list[int] = []
         self._consts = aligned_copy(np.frombuffer(program.consts, np.uint8))
         self._state_table = _table([*self._state, *self._derived])
@@ -82,6 +84,11 @@ class Executable:
                                       bool(program.derived), lock is not None and program.writes and not quiet)
         self._frames = FrameList(self._descriptor.address, self._new_frame, 1 if lock else max(MIN_FRAMES, default_threads()))
         self.call = make_entry(self._descriptor, self)
+
+    @property
+    def state(self) -> list[np.ndarray]:
+        """The arrays of the state, live."""
+        return self._state
 
     @property
     def memory_bytes(self) -> dict[str, int]:
@@ -164,7 +171,8 @@ class Executable:
 
     def _new_frame(self, threads: int = 0) -> Frame:
         workers = pool()
-        fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self._consts), state=address(self._state_table))
+        fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self._consts), state=address(self._state_table),
+                     profile=0 if self._profile is None else address(self._profile))
         return Frame(self._layout(threads or self.threads), fixed)
 
 

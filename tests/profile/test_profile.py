@@ -1,0 +1,88 @@
+"""The profile of a compiled function: what it counts, what it costs, what it draws."""
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as xml
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import cli, nn, optim
+from graphc.compiler import Compilation
+from graphc.profile import Profile, ProfileRow
+from graphc.roofline import roofline_svg
+
+N, STEPS = 64, 7
+
+
+@gc.graph
+def product(a: gc.f32[N, N], b: gc.f32[N, N]):
+    return gc.sort(gc.tanh(a @ b))
+
+
+@gc.graph
+def loop(x: gc.f32[STEPS, 4, 8], w: gc.f32[8, 8]):
+    return gc.scan(lambda carry, step: ((gc.tanh(carry[0] @ w + step),), carry[0]), (x[0],), x)[1]
+
+
+def test_a_row_for_each_kernel_with_its_line_calls_and_work(rng=np.random.default_rng(0)):
+    a, b = rng.normal(size=(2, N, N)).astype("f")
+    profile = gc.compile(product, threads=2).profile(a, b)
+    rows = {row.kernel.split("_", 1)[1]: row for row in profile.rows}
+    assert set(rows) == {"matmul_tanh", "sort"}
+    assert rows["matmul_tanh"].flops >= 2 * N ** 3 and rows["matmul_tanh"].bytes == 3 * 4 * N * N
+    assert all(row.calls == 1 and row.seconds > 0 and row.line.startswith("test_profile.py:") for row in profile.rows)
+    assert sum(row.seconds for row in profile.rows) <= profile.seconds and profile.threads == 2
+    text = str(profile)
+    assert text.splitlines()[0].split() == ["kernel", "line", "calls", "ms", "%", "GFLOP/s", "GB/s", "roofline"]
+    assert re.search(r"ms in kernels of [\d.]+ ms .* 2 threads; machine: \d+ GFLOP/s", text)
+
+
+def test_calls_in_loops_are_counted(rng=np.random.default_rng(1)):
+    run = gc.compile(loop, threads=1)
+    profile = run.profile(rng.normal(size=(STEPS, 4, 8)).astype("f"), rng.normal(size=(8, 8)).astype("f"))
+    assert max(row.calls for row in profile.rows) == STEPS
+
+
+def test_a_training_step_is_profiled_on_a_copy_of_its_state(rng=np.random.default_rng(2)):
+    step = gc.train_step(nn.Linear(8), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32["B", 4], y=gc.f32["B", 8], threads=1)
+    batch = rng.normal(size=(6, 4)).astype("f"), rng.normal(size=(6, 8)).astype("f")
+    before = step.state.copy()
+    profile = step.profile(*batch)
+    assert profile.rows and all((step.state[name] == value).all() for name, value in before.items())
+    step(*batch)
+    assert any((step.state[name] != value).any() for name, value in before.items())
+
+
+def test_the_normal_build_has_no_clock():
+    graph = product.graph
+    assert "clock" not in Compilation(graph).text("loops") and "clock_gettime" not in Compilation(graph).text("llvm")
+    timed = Compilation(graph, timed=True)
+    assert timed.text("loops").count("start clock") == len(timed.loops.sites) == 2 and "clock_gettime" in timed.text("llvm")
+
+
+def test_share_of_the_roofline():
+    row = ProfileRow("k", None, "", 1, 1e-3, 10 ** 8, 10 ** 6)
+    profile = Profile((row,), 1e-3, 1e-3, 1, peak=200.0, bandwidth=50.0)
+    assert row.gflops == pytest.approx(100) and row.gbytes == pytest.approx(1) and profile.share(row) == pytest.approx(0.5)
+    slow = ProfileRow("copy", None, "", 1, 1e-3, 0, 10 ** 7)
+    assert profile.share(slow) == pytest.approx(0.2)
+
+
+def test_the_plot_has_a_point_for_each_kernel_at_its_place():
+    points = [("<a> & b", 10.0, 50.0, 0.5), ("c", 0.1, 2.0, 0.25), ("copy", 0.0, 0.0, 0.25)]
+    root = xml.fromstring(roofline_svg(points, 100.0, 20.0))
+    circles = [e for e in root.iter() if e.tag.endswith("circle")]
+    assert len(circles) == 2
+    titles = [e.text for c in circles for e in c]
+    assert titles[0].startswith("<a> & b: 50.0 GFLOP/s, 50.0 %")
+    assert float(circles[0].get("cx")) > float(circles[1].get("cx")) and float(circles[0].get("cy")) < float(circles[1].get("cy"))
+
+
+def test_command(tmp_path, capsys):
+    path = tmp_path / "g.txt"
+    path.write_text('graph g(x: f32[64, 32]) state(w: f32[32, 16]) {\n  %0 = matmul(x, w) : f32[64, 16]\n  return %0\n}\n')
+    assert cli.main(["profile", str(path), "--threads", "1", "--svg", str(tmp_path / "p.svg")]) == 0
+    assert "matmul" in capsys.readouterr().out
+    xml.fromstring((tmp_path / "p.svg").read_text())
