@@ -19,11 +19,12 @@ from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType, as_dim, dtype_of
 from graphc.memory import Memory
 from graphc.nn.entry import Entry
-from graphc.nn.module import Module
+from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, trace_network
+from graphc.optim import Optimizer
 from graphc.report import PlanReport
 from graphc.state import State
-from graphc.train import Model
+from graphc.train import Model, Objective, training_function
 
 KEPT_BINDINGS = 16                  # of named dimensions to sizes
 
@@ -54,12 +55,18 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
 
 
 def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False, outputs: Sequence[str] | None = None,
-         **bindings: TensorType | int) -> PlanReport:
+         optimizer: Optimizer | None = None, loss: Callable | None = None, trainable=None, **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.
 
+    With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step.
     Printed, the report is a table of layers (kind, shape of the result, parameters, flops), the totals, and memory by purpose.
     """
-    function, _, sizes = _declared(f, training, None, {}, outputs, bindings)
+    if optimizer is not None:
+        function, sizes = _step(f, optimizer, loss, trainable, bindings)
+    elif loss is not None or trainable is not None:
+        raise GraphError("loss= and trainable= are those of a training step: give optimizer= too", user_loc())
+    else:
+        function, _, sizes = _declared(f, training, None, {}, outputs, bindings)
     graph = bind_graph(function.graph, sizes)
     if graph.dim_names:
         raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example {min(graph.dim_names)}=64", user_loc())
@@ -141,6 +148,13 @@ def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> tuple
     if not callable(f):
         raise GraphError(f"compile takes a graph, a network or step.model, got {type(f).__name__}", user_loc())
     function = trace_network(f, training, **{n: t for n, t in bindings.items() if isinstance(t, TensorType) or not isinstance(t, int)})
+    return function, {n: _size(function.graph, n, t) for n, t in bindings.items() if isinstance(t, int)}
+
+
+def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, bindings: Mapping) -> tuple[GraphFunction, dict[str, int]]:
+    """The whole training step of `f`, and the sizes of named dimensions."""
+    types = {n: t for n, t in bindings.items() if not isinstance(t, int)}
+    function = training_function(Objective(as_module(f), loss), types, optimizer, trainable)
     return function, {n: _size(function.graph, n, t) for n, t in bindings.items() if isinstance(t, int)}
 
 

@@ -86,7 +86,7 @@ class TrainStep:
 
     def __init__(self, objective: Objective, types: Mapping[str, TensorType], optimizer, trainable, seed: int, threads: int):
         self._objective, self._types, self._threads = objective, dict(types), threads
-        self._function = _training_function(objective, types, optimizer, trainable)
+        self._function = training_function(objective, types, optimizer, trainable)
         self.state = State.create(entries(self._function), seed)
         self._seed = seed
         self._executables: OrderedDict[tuple, Executable] = OrderedDict()
@@ -204,7 +204,7 @@ class TrainStep:
         return self._made(replace(function, graph=fixed), {})
 
 
-def _training_function(objective: Objective, types: Mapping[str, TensorType], optimizer, trainable) -> GraphFunction:
+def training_function(objective: Objective, types: Mapping[str, TensorType], optimizer, trainable) -> GraphFunction:
     """The graph of one whole step, in training mode."""
     with Trace("train_" + network_name(objective.root), training=True) as trace, rooted(objective.root):
         loss, values = objective(inputs(trace, types), {})

@@ -1,4 +1,6 @@
 """The table that gc.plan prints."""
+import pytest
+
 import graphc as gc
 from graphc import models, nn
 from graphc.report import scaled
@@ -53,3 +55,19 @@ def test_a_graph_without_layers_has_no_table():
 
 def test_scaled():
     assert [scaled(n) for n in (0, 7, 999, 1000, 1234567, 999_999, 725_355_805_814_784)] == ["0", "7", "999", "1 k", "1.23 M", "1 M", "725 T"]
+
+
+def test_plan_of_a_training_step():
+    """As much memory as the step itself says, with the state of the optimizer, before any of it exists."""
+    types = {"x": gc.f32[4, 1, 8, 8], "y": gc.i32[4]}
+    how = {"loss": nn.cross_entropy, "optimizer": gc.optim.AdamW(1e-3)}
+    plan = gc.plan(models.lenet(), **how, **types)
+    step = gc.train_step(models.lenet(), **how, **types)
+    assert plan.memory == step.memory
+    assert plan.memory.state >= 3 * 4 * plan.parameters and plan.flops > 2 * gc.plan(models.lenet(), x=types["x"]).flops
+    assert gc.plan(models.lenet(), **how, x=gc.f32["B", 1, 8, 8], y=gc.i32["B"], B=4).memory == plan.memory
+
+
+def test_mistakes():
+    with pytest.raises(gc.GraphError, match="give optimizer= too"):
+        gc.plan(models.lenet(), loss=nn.cross_entropy, x=gc.f32[4, 1, 8, 8], y=gc.i32[4])
