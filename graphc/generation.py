@@ -271,7 +271,18 @@ def _last_scores(now: Decoding, scores, ids: Array) -> Array:
     if not isinstance(scores, Array) or not scores.dtype.is_float or scores.shape[:-1] not in ((batch,), (batch, 1), (batch, steps)):
         raise GraphError(f"generation needs a network that gives scores [batch, time, tokens], [{batch}, {steps}, …] here, or [batch, tokens]; "
                          f"this one gives {scores.type if isinstance(scores, Array) else type(scores).__name__}")
-    return scores if len(scores.shape) == 2 else now.last(scores)[:, 0]
+    return scores if len(scores.shape) == 2 else _of_last(now, scores)[:, 0]
+
+
+def _of_last(now: Decoding, scores: Array) -> Array:
+    """now.last(scores), computed for the last token alone where scores are a product of each token's vector, and perhaps a bias."""
+    node = scores.value.node
+    operands = [Array(v, scores.trace) for v in node.inputs] if node else []
+    if node and node.op.name == "matmul" and operands[0].ndim == 3 and operands[1].ndim == 2:
+        return now.last(operands[0]) @ operands[1]
+    if node and node.op.name == "add" and operands[0].type == scores.type and operands[1].ndim < 2:
+        return _of_last(now, operands[0]) + operands[1]
+    return now.last(scores)
 
 
 def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[np.ndarray]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import graphc as gc
 from graphc.errors import GraphError
+from graphc.nn.decoding import decoding
 from graphc.nn.module import Module
 from graphc.nn.padding import checked_lengths, real_steps
 
@@ -12,6 +13,7 @@ class Collapse(Module):
 
     `how`: "first" step, "last" step, or "average" of all steps. `layer(x, lengths=n)`, n integers [B]: the last real step of each
     sequence, and the average of the real ones. (Of a bidirectional layer, "last" and "first" have seen the whole sequence in one direction only.)
+    `prefixes(x)`: that of the first step, of the first two, … -> as x.
     """
 
     def __init__(self, how: str = "average", batch_first: bool = False):
@@ -26,7 +28,19 @@ class Collapse(Module):
         x = x.transpose(1, 0, 2) if self.batch_first else x
         if x.shape[0] == 0:
             raise GraphError(f"Collapse of sequences without a step: {list(x.shape)}")
-        return RULES[self.how](x, lengths)
+        now = decoding()
+        if now and now.first and lengths is None:
+            lengths = now.lengths
+        y = RULES[self.how](x, lengths)
+        return now.joined(self, y, JOINED[self.how]) if now else y
+
+    def prefixes(self, x):
+        x = x if self.batch_first else x.transpose(1, 0, 2)
+        y, now = PREFIXES[self.how](x), decoding()
+        if now:
+            last = now.joined(self, now.last(y)[:, 0], JOINED[self.how])
+            y = y if now.first else gc.expand_dims(last, 1)
+        return y if self.batch_first else y.transpose(1, 0, 2)
 
 
 def _first(x, lengths):
@@ -48,3 +62,11 @@ def _average(x, lengths):
 
 
 RULES = {"first": _first, "last": _last, "average": _average}
+PREFIXES = {
+    "first": lambda x: gc.broadcast_to(x[:, :1], x.shape),
+    "last": lambda x: x,
+    "average": lambda x: gc.cumsum(x, axis=1) / (gc.expand_dims(gc.iota((x.shape[1],), dtype=x.dtype), 1) + 1)}
+JOINED = {                          # of the collapse of some steps, of one step more, and of how many those were
+    "first": lambda before, x, count: before,
+    "last": lambda before, x, count: x,
+    "average": lambda before, x, count: before + (x - before) / (count + 1)}

@@ -120,6 +120,13 @@ class Decoding:
             trace.update_state(part, x)
         return unflatten(structure, leaves)
 
+    def joined(self, layer, x: Array, rule: Callable[[Array, Array, Array], Array]) -> Array:
+        """x [B, C] of the prompts in the first call; then rule(the result before, x, how many tokens that was of, [B, 1])"""
+        kept, before = self.carried(layer, "joined", x)
+        y = x if self.first else rule(before, x, gc.expand_dims(self._place(), 1).astype(x.dtype))
+        self.keep(kept, y)
+        return y
+
     # where tokens are
 
     def learned(self, weight: Array, length: int) -> Array:

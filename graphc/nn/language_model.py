@@ -6,7 +6,6 @@ from collections.abc import Callable
 import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.collapse import Collapse
-from graphc.nn.decoding import decoding
 from graphc.nn.generate import GenerateToken
 from graphc.nn.linear import Embedding
 from graphc.nn.loss import log_likelihood, sequence_loss
@@ -18,23 +17,21 @@ class LanguageModel(Module):
     """GenerateToken ∘ Collapse ∘ SequenceModel ∘ EmbedToken: ids [B, T] -> the scores of what follows each token, [B, T, count].
 
     `sequence_model`: [B, T, E] -> [B, T, H], what it says of a step depends on earlier steps alone: recurrent layers with batch_first, causal
-    Transformer blocks, chains of them. `collapse`, "last" or "average", makes one vector of all steps up to each step, so that one call
-    predicts after every prefix. `generate`: GenerateToken with the weights of `embed` unless given; any layer [B, T, H] -> [B, T, count] will do.
+    Transformer blocks, chains of them. `collapse`, as in nn.Collapse, makes one vector of the steps up to each step: one call predicts after every
+    prefix. `generate`: GenerateToken with the weights of `embed` unless given; any layer [B, T, H] -> [B, T, count] will do.
     Training with teacher forcing: `loss`, or `train_step(model, loss=nn.cross_entropy, x=…, y=…)` with y = x moved by one.
     """
 
     def __init__(self, embed: Embedding, sequence_model: Callable, collapse: str = "last", generate: Callable | None = None):
         super().__init__()
-        if collapse not in PREFIXES:
-            raise GraphError(f"LanguageModel collapses by {' or '.join(PREFIXES)}, got {collapse!r}")
-        self.embed, self.sequence_model, self.collapse = embed, as_module(sequence_model), collapse
+        self.embed, self.sequence_model, self.collapse = embed, as_module(sequence_model), Collapse(collapse, batch_first=True)
         self.generate = GenerateToken(embed) if generate is None else as_module(generate)
 
     def forward(self, ids, lengths=None):
         check_ids(type(self).__name__, ids)
         check_batch_first(self)
         x = self.sequence_model(self.embed(ids), **chosen(self.sequence_model, {} if lengths is None else {"lengths": lengths}))
-        return self.generate(PREFIXES[self.collapse](self, x))
+        return self.generate(self.collapse.prefixes(x))
 
     def loss(self, ids, lengths=None):
         """Minus the log-likelihood of a token given those before it, the mean over the tokens ids[:, 1:]; `lengths`, integers [B], of padded ids."""
@@ -60,18 +57,3 @@ def check_batch_first(net: Module) -> None:
 def _less(lengths):
     """The number of tokens that have one before them."""
     return None if lengths is None else gc.maximum(lengths - 1, 0)
-
-
-def _averages(model: LanguageModel, x):
-    """The average of the steps up to each: sum of x over t' <= t, divided by t + 1."""
-    total, count = gc.cumsum(x, axis=1), gc.reshape(gc.iota((x.shape[1],), dtype=x.dtype) + 1, (1, x.shape[1], 1))
-    now = decoding()
-    if now:
-        zero = gc.zeros((x.shape[0], 1, x.shape[2]), x.dtype), gc.zeros((x.shape[0], 1, 1), x.dtype)
-        kept, (before, steps) = now.carried(model, "average", zero)
-        total, count = total + before, count + steps
-        now.keep(kept, (now.last(total), now.last(count)))
-    return total / count
-
-
-PREFIXES = {"last": lambda model, x: x, "average": _averages}

@@ -1,0 +1,77 @@
+"""Greedy generation is the argmax of the whole network at every position: caches, recurrent states, positions, prompts of several lengths."""
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn
+from graphc.nn.network import entries, trace_network
+
+COUNT, WIDTH, HEADS = 23, 16, 2
+RNG = np.random.default_rng(0)
+PROMPTS = RNG.integers(0, COUNT, (3, 6))
+SEVERAL = [[3], [1, 4, 1, 5, 9, 2], [6, 5, 3]]
+
+
+def embedding():
+    return nn.Embedding(COUNT, WIDTH)
+
+
+def transformer(position=None, inner=None, layers=2, **options):
+    """Weights of its own for scores: with tied ones a fresh network repeats itself."""
+    embed = embedding()
+    body = nn.TransformerBlock(HEADS, causal=True, position=inner, **options) ** layers
+    return (embed >> position >> body if position else embed >> body) >> nn.GenerateToken(embed, tied=False, bias=True)
+
+
+def recurrent(layer, **options):
+    embed = embedding()
+    return embed >> layer(WIDTH, batch_first=True, **options) >> nn.GenerateToken(embed, tied=False)
+
+
+NETWORKS = {
+    "learned position": lambda: transformer(nn.LearnedPosition(64, std=1.0)),
+    "sinusoidal position": lambda: transformer(nn.SinusoidalPosition(), pre_norm=True),
+    "rotary position": lambda: transformer(inner=nn.RotaryPosition()),
+    "rotary position, halves": lambda: transformer(inner=nn.RotaryPosition(halves=True), pre_norm=True),
+    "relative position": lambda: transformer(inner=nn.RelativePosition(8, 16, bidirectional=False, std=1.0)),
+    "relative position, both ways": lambda: transformer(nn.SinusoidalPosition(), inner=nn.RelativePosition(8, 16, std=1.0), pre_norm=True),
+    "root mean square norms": lambda: transformer(nn.LearnedPosition(64), norm="rms", pre_norm=True),
+    "one head": lambda: embedding() >> nn.SinusoidalPosition() >> nn.residual(nn.Attention(WIDTH, causal=True)) >> nn.Linear(COUNT),
+    "RNN": lambda: recurrent(nn.RNN), "LSTM": lambda: recurrent(nn.LSTM), "GRU": lambda: recurrent(nn.GRU),
+    "three LSTMs": lambda: recurrent(nn.LSTM, layers=3),
+    "GRU, then LSTM": lambda: embedding() >> nn.GRU(WIDTH, batch_first=True) >> nn.AddNorm(nn.LSTM(WIDTH, batch_first=True)) >> nn.Linear(COUNT),
+    "attention over an LSTM": lambda: embedding() >> nn.LSTM(WIDTH, batch_first=True) >> nn.TransformerBlock(HEADS, causal=True) >> nn.Linear(COUNT),
+    "one block twice": lambda: twice(nn.TransformerBlock(HEADS, causal=True)),
+    "the average so far": lambda: nn.LanguageModel(embedding(), nn.GRU(WIDTH, batch_first=True), collapse="average", generate=nn.Linear(COUNT)),
+    "language model": lambda: nn.LanguageModel(embedding(), nn.SinusoidalPosition() >> nn.TransformerBlock(HEADS, causal=True) ** 2),
+}
+
+
+def twice(block):
+    return embedding() >> nn.SinusoidalPosition() >> block >> block >> nn.Linear(COUNT)
+
+
+def restless(net):
+    """Fresh networks repeat a token for ever; with some numbers for each pair of tokens they wander."""
+    pairs = np.random.default_rng(2).normal(0, 6, (COUNT, COUNT)).astype(np.float32) - 100 * np.eye(COUNT, dtype=np.float32)
+    return lambda ids: net(ids) + gc.one_hot(ids, COUNT) @ pairs
+
+
+def wild_state(net, **types):
+    """Large random parameters, so that tokens vary."""
+    random = np.random.default_rng(1)
+    return {e.name: random.normal(0, 0.5, e.type.shape).astype(np.float32) for e in entries(trace_network(net, **types))}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_generation_is_the_argmax_of_the_whole_network(name):
+    net, ids = restless(NETWORKS[name]()), gc.i64[1, 16]
+    state = wild_state(net, ids=ids)
+    generate, full = gc.Generator(net, state=state), gc.compile(net, state=state, ids=ids)
+    made = generate(PROMPTS, 9)
+    assert made.shape == (3, 9) and len(set(made.ravel().tolist())) > 2
+    for prompts, tokens in ((PROMPTS, made), (SEVERAL, generate(SEVERAL, 9)), (PROMPTS[:1, :4], generate(PROMPTS[0, :4], 9)[None])):
+        for prompt, row in zip(prompts, tokens):
+            padded = np.zeros(ids.shape, np.int64)
+            padded[0, :len(prompt) + 9] = [*prompt, *row]
+            np.testing.assert_array_equal(full(padded)[0, len(prompt) - 1:len(prompt) + 8].argmax(-1), row)
