@@ -80,6 +80,7 @@ class _Storage:
         self.w = Rewriter(graph)
         self.stored = Stored(graph, {self.w[v]: place for v, place in arguments.items()}, {}, {})
         self.places = self.stored.places
+        self.past = _Past()
 
     def run(self, results: Sequence[Buffer | None]) -> Stored:
         for node in self.graph.nodes:
@@ -159,21 +160,38 @@ class _Storage:
 
     def may_write(self, new: Buffer, state: Buffer) -> bool:
         """Whether the node that fills `new` may write the state itself: after the last check and the last reader of the old state."""
-        nodes = self.w.nodes
-        at = next(i for i, n in enumerate(nodes) if any(self.places[v].buffer is new for v in n.outputs) and n.op.name not in VIEW_RULES)
-        node = nodes[at]
-        if any(may_fail(n) for n in nodes[at:]) or any(self.reads(n, state) for n in nodes[at + 1:]):
+        self.past.extend(self.w.nodes, self.places)
+        at, output = self.past.made[new]
+        if self.past.last_check >= at or self.past.last_read.get(state.slot, -1) > at:
             return False
-        output = next(i for i, v in enumerate(node.outputs) if self.places[v].buffer is new)
+        node = self.w.nodes[at]
         allowed = {i for o, i in self.stored.inplace(node) if o == output}
-        return all(i in allowed for i, v in enumerate(node.inputs) if self.same_state(v, state))
+        return all(i in allowed for i, v in enumerate(node.inputs) if _is_state(self.places[v].buffer, state.slot))
 
-    def reads(self, node: Node, state: Buffer) -> bool:
-        return node.op.name not in VIEW_RULES and any(self.same_state(v, state) for v in node.inputs)
 
-    def same_state(self, v: Value, state: Buffer) -> bool:
-        buffer = self.places[v].buffer
-        return buffer.space == "state" and buffer.slot == state.slot
+@dataclass
+class _Past:
+    """What the nodes of a graph did, by their numbers: which filled a buffer, with which output; the last that may fail; the last reader of
+    each state slot."""
+    made: dict[Buffer, tuple[int, int]] = field(default_factory=dict)
+    last_check: int = -1
+    last_read: dict[int, int] = field(default_factory=dict)
+    seen: int = 0
+
+    def extend(self, nodes: Sequence[Node], places: Mapping[Value, Place]) -> None:
+        """Looks at the nodes that were added since the last time."""
+        for at in range(self.seen, len(nodes)):
+            node = nodes[at]
+            self.last_check = at if may_fail(node) else self.last_check
+            if node.op.name not in VIEW_RULES:
+                self.made.update({places[v].buffer: (at, i) for i, v in enumerate(node.outputs) if places[v].buffer not in self.made})
+                self.last_read.update((places[v].buffer.slot, at) for v in node.inputs if _is_state(places[v].buffer))
+        self.seen = len(nodes)
+
+
+def _is_state(buffer: Buffer, slot: int | None = None) -> bool:
+    """Whether it is memory of the state: of this slot, if one is given."""
+    return buffer.space == "state" and slot in (None, buffer.slot)
 
 
 def _window(v: Value, buffer: Buffer, offset: int) -> Place:

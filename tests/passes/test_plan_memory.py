@@ -7,6 +7,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.plan import Buffer
 from graphc.ir.target import AVX2
 from graphc.ir.types import f32, i64
+from graphc.passes import storage
 from graphc.passes.plan_memory import assign_offsets, plan_memory
 from graphc.passes.storage import Constants
 
@@ -112,3 +113,16 @@ def test_a_slice_of_the_state_is_updated_where_it_lies():
     plan = plan_memory(b.finish([b.sum(new, axes=(0,))]), AVX2, Constants())
     node = next(n for n in plan.graph.nodes if n.op.name == "dynamic_update_slice")
     assert plan.schedules[node].aliased and not any(n.op.name == "copy" for n in plan.graph.nodes)
+
+
+def test_many_updates_look_at_each_node_once(monkeypatch):
+    """Whether state may be written in place depends on later nodes; the work must not grow with updates times nodes."""
+    looked = []
+    monkeypatch.setattr(storage, "may_fail", lambda node: looked.append(node))
+    b = Builder("g")
+    states = [b.state_input(f"w{i}", f32[8]) for i in range(50)]
+    for s in states:
+        b.update(s, b.exp(s))
+    plan = plan_memory(b.finish(()), AVX2, Constants())
+    assert len(plan.graph.nodes) == 50 and all(plan.places[v].buffer.space == "state" for n in plan.graph.nodes for v in n.outputs)
+    assert len(looked) == 50
