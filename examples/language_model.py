@@ -13,7 +13,7 @@ import graphc as gc
 from graphc import nn, optim
 from graphc.progress import Progress
 from graphc.train import TrainStep, train_step
-from text import IGNORED, Text, every_window, ngram_bits, python_topics, random_windows, sample
+from text import IGNORED, Text, every_window, ngrams, python_topics, random_windows, sample
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ def continuation(step: TrainStep, text: Text, settings: Settings, start: str = "
 
 def run(description: str, network: Callable, defaults: Settings, arguments: list[str] | None) -> dict[str, float]:
     """The whole example: trains, prints bits per character beside the 5-gram model's, and a sample."""
-    settings = _options(description, defaults, arguments)
+    settings = options(description, defaults, arguments)
     text = python_topics(settings.characters or None)
-    step = training_step(network(len(text.letters), settings), settings)
+    step = training_step(network(text.count, settings), settings)
     start = time.perf_counter()
     losses = train(step, text, settings)
     seconds = time.perf_counter() - start
     figures = {"first": losses[0], "last": float(np.mean(losses[-10:])), "held_out": held_out_bits(step, text, settings),
-               "5-gram": ngram_bits(text.train, text.held_out, len(text.letters))}
+               "5-gram": ngrams(text.train, text.held_out, text.count).interpolated}
     print(f"trained {settings.steps} steps in {seconds:.1f} s, {settings.steps * settings.batch * settings.length / seconds:.0f} characters/s")
     print(f"training: {figures['first']:.3f} -> {figures['last']:.3f} bits per character")
     print(f"held out: {figures['held_out']:.3f} bits per character; interpolated 5-gram model: {figures['5-gram']:.3f}")
@@ -92,7 +92,7 @@ def run(description: str, network: Callable, defaults: Settings, arguments: list
     return figures
 
 
-def _options(description: str, defaults: Settings, arguments: list[str] | None) -> Settings:
+def options(description: str, defaults: Settings, arguments: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for f in fields(Settings):
         parser.add_argument(f"--{f.name}", type=type(getattr(defaults, f.name)), default=getattr(defaults, f.name))

@@ -14,17 +14,26 @@ IGNORED = -1                        # a target that does not count
 
 
 @dataclass(frozen=True)
-class Text:
-    """Training text and held-out text (the last tenth) as character ids; `letters[id]` is the character."""
+class Letters:
+    """Characters and their ids: `letters[id]`."""
     letters: str
-    train: np.ndarray
-    held_out: np.ndarray
+
+    @property
+    def count(self) -> int:
+        return len(self.letters)
 
     def decode(self, ids) -> str:
         return "".join(self.letters[i] for i in ids)
 
     def encode(self, text: str) -> np.ndarray:
         return np.array([self.letters.index(c) for c in text], np.int32)
+
+
+@dataclass(frozen=True)
+class Text(Letters):
+    """Training text and held-out text (the last tenth) as character ids."""
+    train: np.ndarray
+    held_out: np.ndarray
 
 
 def python_topics(limit: int | None = None) -> Text:
@@ -62,22 +71,34 @@ def _window(padded: np.ndarray, count: int, start: int, length: int, context: in
     return padded[start:start + length], np.where(asked, padded[start + 1:start + length + 1], IGNORED).astype(padded.dtype)
 
 
-def ngram_bits(train: np.ndarray, held_out: np.ndarray, letters: int, order: int = 5) -> float:
-    """Bits per character on `held_out` of the `order`-gram model interpolated with all shorter ones (Witten and Bell 1991):
+@dataclass(frozen=True)
+class Counted:
+    """Bits per held-out character of n-gram models. `likeliest`: of maximum likelihood, count(h, c) / count(h), over the characters that ever
+    followed their history; the share `unseen` never did, so that all of them together would take infinitely many bits."""
+    interpolated: float
+    likeliest: float
+    unseen: float
+
+
+def ngrams(train: np.ndarray, held_out: np.ndarray, letters: int, order: int = 5) -> Counted:
+    """The `order`-gram model of maximum likelihood, and that interpolated with all shorter ones (Witten and Bell 1991):
     p(c | h) = (count(h, c) + kinds(h) p(c | h')) / (count(h) + kinds(h)), h' one character shorter, uniform at the end."""
     counts = [_counts(train, n) for n in range(order)]
     text = tuple(held_out.tolist())
-    bits = 0.0
+    bits, known = 0.0, []
     for i in range(1, len(text)):
-        p = 1.0 / letters
+        p, longest = 1.0 / letters, 0.0
         for n in range(min(order, i + 1)):
             after = counts[n].get(text[i - n:i])
             if after is None:
+                longest = 0.0
                 break
-            total, kinds = after[None], len(after) - 1
-            p = (after.get(text[i], 0) + kinds * p) / (total + kinds)
+            total, kinds, count = after[None], len(after) - 1, after.get(text[i], 0)
+            p, longest = (count + kinds * p) / (total + kinds), count / total
         bits -= log2(p)
-    return bits / max(len(text) - 1, 1)
+        known.append(longest)
+    seen = [p for p in known if p]
+    return Counted(bits / max(len(known), 1), -sum(map(log2, seen)) / max(len(seen), 1), 1 - len(seen) / max(len(known), 1))
 
 
 def _counts(ids: np.ndarray, n: int) -> dict[tuple, dict]:

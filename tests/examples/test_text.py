@@ -3,7 +3,7 @@ from math import log2
 
 import numpy as np
 import pytest
-from text import IGNORED, every_window, ngram_bits, python_topics, random_windows, sample
+from text import IGNORED, every_window, ngrams, python_topics, random_windows, sample
 
 
 def test_text_is_split_and_coded():
@@ -34,15 +34,15 @@ def test_every_character_counts_once_and_with_context(count, length, context):
 def test_ngram_probabilities_sum_to_one():
     train, letters = np.array([0, 1, 2, 0, 1, 1, 0, 2], np.int32), 4
     for before in ([0], [0, 1], [3], [2, 0]):
-        bits = [ngram_bits(train, np.array(before + [c]), letters, order=3) * len(before) for c in range(letters)]
-        base = ngram_bits(train, np.array(before), letters, order=3) * max(len(before) - 1, 0) if len(before) > 1 else 0.0
+        bits = [ngrams(train, np.array(before + [c]), letters, order=3).interpolated * len(before) for c in range(letters)]
+        base = ngrams(train, np.array(before), letters, order=3).interpolated * max(len(before) - 1, 0) if len(before) > 1 else 0.0
         assert sum(2 ** (base - b) for b in bits) == pytest.approx(1)
 
 
 def test_a_bigram_by_hand():
     train = np.array([0, 0, 1], np.int32)               # after 0: 0 once, 1 once
     unigram = (1 + 2 * 0.5) / (3 + 2)                   # of 1, interpolated with uniform
-    assert ngram_bits(train, np.array([0, 1]), 2, order=2) == pytest.approx(-log2((1 + 2 * unigram) / (2 + 2)))
+    assert ngrams(train, np.array([0, 1]), 2, order=2).interpolated == pytest.approx(-log2((1 + 2 * unigram) / (2 + 2)))
 
 
 def test_sampling_follows_the_scores_and_the_seed():
@@ -52,3 +52,9 @@ def test_sampling_follows_the_scores_and_the_seed():
     def flat(ids):
         return np.zeros(5)
     assert np.array_equal(sample(flat, np.array([0]), 9, seed=1), sample(flat, np.array([0]), 9, seed=1))
+
+
+def test_maximum_likelihood_by_hand():
+    train = np.array([0, 0, 1, 0], np.int32)            # after 0: 0 once, 1 once; after 1: 0
+    counted = ngrams(train, np.array([0, 1, 0, 2]), 3, order=2)
+    assert counted.likeliest == pytest.approx((1 + 0) / 2) and counted.unseen == pytest.approx(1 / 3)
