@@ -27,7 +27,8 @@ from graphc.train import Model
 
 KEPT_SESSIONS = 4                   # caches and programs for batches of different sizes
 KEPT_PROMPTS = 4                    # programs for prompts of different lengths
-SMALLEST = 16                       # prompts are padded to so many tokens, or twice, four times … as many
+SMALLEST = 16                       # prompts are padded to so many tokens, or 1.5, 2, 3, 4, 6 … times as many
+WINDOW = 512                        # a token looks at so many slots of the caches, or at twice, four times … as many
 SLOT, LONGEST, LENGTHS = (Kept(None, name) for name in ("slot", "longest", "lengths"))
 
 
@@ -110,30 +111,31 @@ class Generator:
         session = self._session(plan)
         try:
             stopped = np.zeros(len(ids), bool)
-            for token in session.tokens(ids, lengths, arrays, knobs, needed, steps, seed):
+            for token in session.tokens(ids, lengths, arrays, knobs, needed, seed):
                 yield token
-                stopped |= token == stop
-                if stopped.all():
-                    return
+                if stop is not None:
+                    stopped |= token == stop
+                    if stopped.all():
+                        return
         finally:
             self._give_back(plan, session)
 
     def dump(self, stage: str = "graph") -> str:
         """The program of one token, that used last, as text at a stage: graph, fused, loops, llvm or asm."""
-        return self._used().step.dump(stage)
+        return self._used().last.dump(stage)
 
     @property
     def memory(self):
         """Bytes of the program of one token, that used last; its caches count as state."""
-        return self._used().step.memory
+        return self._used().last.memory
 
     def _used(self) -> "Session":
-        if self._last is None:
+        if self._last is None or self._last.last is None:
             raise GraphError("the program of a token is not known before the first call", user_loc())
         return self._last
 
     def _plan(self, ids: np.ndarray, lengths: np.ndarray, needed: int, inputs: Mapping[str, np.ndarray], choice: Choice) -> Plan:
-        capacity = self._capacity or _doubled(needed)
+        capacity = self._capacity or _doubled(needed, SMALLEST)
         if needed > capacity:
             raise GraphError(f"the longest prompt has {lengths.max()} tokens, with those to generate {needed} must be kept; the caches hold {capacity}: "
                              f"give capacity={needed}", user_loc())
@@ -169,13 +171,15 @@ class Session:
         self.prompts: OrderedDict[int, Executable] = OrderedDict()
         self.structures: dict = {}
         self.places: int | None = None
-        self.step: Executable | None = None
-        self.lasting = False        # whether the program of a token derives values from what only that of the prompt writes
+        self.steps: dict[int, Executable] = {}
+        self.last: Executable | None = None
+        self.lasting = False        # whether the programs of a token derive values from what only those of the prompts write
 
-    def tokens(self, ids: np.ndarray, lengths: np.ndarray, inputs: Mapping[str, np.ndarray], knobs: Sequence[np.ndarray], needed: int, steps: int,
+    def tokens(self, ids: np.ndarray, lengths: np.ndarray, inputs: Mapping[str, np.ndarray], knobs: Sequence[np.ndarray], needed: int,
                seed: int) -> Iterator[np.ndarray]:
-        """`steps` arrays of tokens [B]."""
-        size = min(_doubled(int(lengths.max())), self.plan.batch.capacity)
+        """Arrays of tokens [B], of which all but the last fill `needed` slots together with the prompts."""
+        longest, capacity = int(lengths.max()), self.plan.batch.capacity
+        size = min(_padded_size(longest), capacity)
         first = self._first(size)
         if self.places is not None and needed > self.places:
             raise GraphError(f"the network knows {self.places} places, prompt and tokens need {needed}: give a larger length to LearnedPosition", user_loc())
@@ -183,14 +187,15 @@ class Session:
             self.own[RANDOM_KEY] = np.array([seed, 0])
         token = first(_resized(ids, size), lengths, *inputs.values(), *knobs)
         yield token
-        if steps > 1 and self.step is None:
-            function = self._stepped()
-            self.lasting = any(new is None and isinstance(key, Kept) for key, new in zip(function.keys, function.graph.updates))
-            self.step = self._executable(function)
-        if self.lasting and self.step:
-            self.step.renew()
-        for _ in range(steps - 1):
-            token = self.step(token, *knobs)
+        if self.lasting:
+            for step in self.steps.values():
+                step.renew()
+        window = 0
+        for slot in range(longest, needed):
+            if slot >= window:
+                window = min(_doubled(slot + 1, WINDOW), capacity)
+                self.last = self._step(window)
+            token = self.last(token, *knobs)
             yield token
 
     def _first(self, size: int) -> Executable:
@@ -201,6 +206,14 @@ class Session:
                 self.prompts.popitem(last=False)
         self.prompts.move_to_end(size)
         return self.prompts[size]
+
+    def _step(self, window: int) -> Executable:
+        """The program that takes a token and gives the next, looking at the first `window` slots of the caches."""
+        if window not in self.steps:
+            function = self._stepped(window)
+            self.lasting = _reads_prompt(function)
+            self.steps[window] = self._executable(function)
+        return self.steps[window]
 
     def _executable(self, function: GraphFunction) -> Executable:
         needed = entries(function)
@@ -219,18 +232,18 @@ class Session:
             longest = lengths.max() if plan.batch.ragged else lengths[0]
             inputs = {name: trace.input(name, type) for name, type in plan.inputs}
             for key, value in {SLOT: longest, LONGEST: longest, LENGTHS: lengths, **{Kept("input", n): x for n, x in inputs.items()}}.items():
-                trace.state(key, f"kept.{key.what}", value.type)
+                _kept(trace, key, value.type)
                 trace.update_state(key, value)
-            return self._chosen(trace, Decoding(plan.batch, lengths, longest, None, self.structures), ids, inputs)
+            return self._chosen(trace, Decoding(plan.batch, lengths, longest, None, 0, self.structures), ids, inputs)
 
-    def _stepped(self) -> GraphFunction:
+    def _stepped(self, window: int) -> GraphFunction:
         root, plan = self.generator.root, self.plan
         with Trace(f"token_{network_name(root)}") as trace, rooted(root):
             ids = trace.input("token", plan.ids)
-            state = lambda key, type: trace.state(key, f"kept.{key.what}", type)
-            slot, longest, lengths = state(SLOT, i64[()]), state(LONGEST, i64[()]), state(LENGTHS, i64[plan.batch.size])
-            inputs = {name: state(Kept("input", name), type) for name, type in plan.inputs}
-            function = self._chosen(trace, Decoding(plan.batch, lengths, longest, slot, self.structures), ids.reshape(-1, 1), inputs)
+            slot, longest = _kept(trace, SLOT, i64[()]), _kept(trace, LONGEST, i64[()])
+            lengths = _kept(trace, LENGTHS, i64[plan.batch.size])
+            inputs = {name: _kept(trace, Kept("input", name), type) for name, type in plan.inputs}
+            function = self._chosen(trace, Decoding(plan.batch, lengths, longest, slot, window, self.structures), ids.reshape(-1, 1), inputs)
         return function
 
     def _chosen(self, trace: Trace, now: Decoding, ids: Array, inputs: Mapping[str, Array]) -> GraphFunction:
@@ -255,6 +268,17 @@ def _generator(model: Callable | Model, state, seed: int | None, capacity: int |
     if key not in model.state.programs:
         model.state.programs[key] = Generator(model, capacity=capacity, threads=threads)
     return model.state.programs[key]
+
+
+def _reads_prompt(function: GraphFunction) -> bool:
+    """Whether it reads what is kept, but only the program of the prompts writes."""
+    graph = function.graph
+    read = {v for node in graph.nodes for v in node.inputs}
+    return any(isinstance(key, Kept) and v in read and new is None for key, v, new in zip(function.keys, graph.state, graph.updates))
+
+
+def _kept(trace: Trace, key: Kept, type: TensorType) -> Array:
+    return trace.state(key, f"kept.{key.what}", type)
 
 
 def _is_own(entry: Entry) -> bool:
@@ -295,7 +319,7 @@ def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[n
         raise GraphError(f"top_p is a probability above 0, got {top_p}", user_loc())
     if temperature == 0 and (top_k, top_p) != (None, None):
         raise GraphError("temperature is 0, so the likeliest token is taken each time; top_k and top_p need a temperature above 0, such as 1.0", user_loc())
-    return [np.float32(x) for x in ((temperature, top_p) if top_p is not None else (temperature,) if temperature else ())]
+    return [np.array(x, np.float32) for x in ((temperature, top_p) if top_p is not None else (temperature,) if temperature else ())]
 
 
 def _prompts(prompt, lengths, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -330,11 +354,15 @@ def _resized(ids: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.pad(kept, ((0, 0), (0, size - kept.shape[1]))))
 
 
-def _doubled(n: int) -> int:
-    size = SMALLEST
+def _doubled(n: int, size: int) -> int:
+    """The first of size, 2 size, 4 size … that is n or more."""
     while size < n:
         size *= 2
     return size
+
+
+def _padded_size(n: int) -> int:
+    return min(_doubled(n, SMALLEST), _doubled(n, 3 * SMALLEST // 2))
 
 
 def _dtype(name: str, array: np.ndarray):

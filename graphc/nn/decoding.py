@@ -65,13 +65,15 @@ class Decoding:
     """One of the two traces. `lengths`, i64 [B], are those of the prompts and `longest` their maximum.
 
     A token's *slot* is where a cache has it: that in the padded prompt, and from `longest` on for what is generated. Its *place* is how many
-    tokens of its own sequence precede it. They differ where prompts differ in length. `slot` is None in the first call, else that of the token.
+    tokens of its own sequence precede it. They differ where prompts differ in length. `slot` is None in the first call, else that of the token,
+    which looks at the first `window` slots: all that are filled are among them.
     `structures`: of the values that are kept whole, filled by the first trace and read by the second. `places`: how many the network knows.
     """
     batch: Batch
     lengths: Array
     longest: Array
     slot: Array | None = None
+    window: int = 0
     structures: dict[Kept, tuple[Structure, tuple[TensorType, ...]]] = field(default_factory=dict)
     places: int | None = None
     _calls: dict[tuple[int, str], int] = field(default_factory=dict)
@@ -95,14 +97,14 @@ class Decoding:
             current_trace().update_state(key, x)
 
     def appended(self, layer, what: str, x: Array) -> Array:
-        """x [B, …, T, D] behind what `layer` has seen before: [B, …, capacity, D], in slots; `visible` says which count."""
+        """x [B, …, T, D] behind what `layer` has seen before: [B, …, window, D], in slots; `visible` says which count."""
         key = self._key(layer, what)
         cache = current_trace().state(key, self._name(key), x.type.with_shape((*x.shape[:-2], self.batch.capacity, x.shape[-1])))
         at = [0] * len(x.shape)
         at[-2] = 0 if self.first else self.slot
         cache = gc.dynamic_update_slice(cache, x, at)
         self.keep([key], cache)
-        return cache
+        return cache[..., :self.window, :]
 
     def once(self, layer, what: str, make: Callable[[], object]):
         """make(), arrays in tuples and dicts, computed in the first call alone and outside of generation; kept for later ones."""
@@ -147,25 +149,26 @@ class Decoding:
         return rows.reshape(self.batch.size, *(1,) * (rank - 2), width)
 
     def visible(self, rank: int) -> Array:
-        """bool, `rank` axes, broadcasts to [B, …, 1, capacity]: the slots that a token sees: those of its sequence up to its own."""
-        slots = gc.iota((self.batch.capacity,), dtype=i64)
+        """bool, `rank` axes, broadcasts to [B, …, 1, window]: the slots that a token sees: those of its sequence up to its own."""
+        slots = gc.iota((self.window,), dtype=i64)
         seen = slots <= self.slot
         if not self.batch.ragged:
             return seen
         seen = seen & ((slots < gc.expand_dims(self.lengths, 1)) | (slots >= self.longest))
-        return seen.reshape(self.batch.size, *(1,) * (rank - 2), self.batch.capacity)
+        return seen.reshape(self.batch.size, *(1,) * (rank - 2), self.window)
 
     def by_distance(self, table: Array) -> Array:
-        """table [H, n] has a number for each distance 0 … n - 1 >= capacity - 1 back; -> that for every slot, [H, 1, capacity] or [B, H, 1, capacity]."""
-        heads, capacity = table.shape[0], self.batch.capacity
-        turned = gc.pad(gc.flip(table[:, :capacity], axis=1), ((0, 0), (0, capacity - 1)))      # slot j at place p: column capacity - 1 - p + j
-        window = lambda place: gc.dynamic_slice(turned, [0, capacity - 1 - place], (heads, capacity))
-        generated = gc.expand_dims(window(self.slot), 1)
+        """table [H, window] has a number for each distance back; -> that for every slot, [H, 1, window] or [B, H, 1, window]."""
+        heads, window = table.shape
+        turned = gc.pad(gc.flip(table, axis=1), ((0, 0), (0, window - 1)))      # seen from place p, slot j is in column window - 1 - p + j
+
+        def seen_from(place):
+            return gc.expand_dims(gc.dynamic_slice(turned, [0, window - 1 - place], (heads, window)), 1)
         if not self.batch.ragged:
-            return generated
+            return seen_from(self.slot)
         place = self._place()
-        prompt = gc.stack([gc.expand_dims(window(place[b]), 1) for b in range(self.batch.size)])
-        return gc.where(gc.iota((capacity,), dtype=i64) < self.longest, prompt, generated)
+        prompt = gc.stack([seen_from(place[b]) for b in range(self.batch.size)])
+        return gc.where(gc.iota((window,), dtype=i64) < self.longest, prompt, seen_from(self.slot))
 
     def real(self, steps: int) -> Array:
         """bool [B, T]: which tokens of this call are of the prompts, not padding."""

@@ -57,6 +57,15 @@ def restless(net):
     return lambda ids: net(ids) + gc.one_hot(ids, COUNT) @ pairs
 
 
+def check(net, state, prompts, tokens, length):
+    """Every token is the argmax of the whole network on what precedes it, padded behind to `length`."""
+    full = gc.compile(net, state=state, ids=gc.i64[1, length])
+    for prompt, row in zip(prompts, tokens):
+        padded, start = np.zeros((1, length), np.int64), len(prompt) - 1
+        padded[0, :start + 1 + len(row)] = [*prompt, *row]
+        np.testing.assert_array_equal(full(padded)[0, start:start + len(row)].argmax(-1), row)
+
+
 def wild_state(net, **types):
     """Large random parameters, so that tokens vary."""
     random = np.random.default_rng(1)
@@ -65,13 +74,23 @@ def wild_state(net, **types):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_generation_is_the_argmax_of_the_whole_network(name):
-    net, ids = restless(NETWORKS[name]()), gc.i64[1, 16]
-    state = wild_state(net, ids=ids)
-    generate, full = gc.Generator(net, state=state), gc.compile(net, state=state, ids=ids)
+    net = restless(NETWORKS[name]())
+    state = wild_state(net, ids=gc.i64[1, 16])
+    generate = gc.Generator(net, state=state)
     made = generate(PROMPTS, 9)
     assert made.shape == (3, 9) and len(set(made.ravel().tolist())) > 2
     for prompts, tokens in ((PROMPTS, made), (SEVERAL, generate(SEVERAL, 9)), (PROMPTS[:1, :4], generate(PROMPTS[0, :4], 9)[None])):
-        for prompt, row in zip(prompts, tokens):
-            padded = np.zeros(ids.shape, np.int64)
-            padded[0, :len(prompt) + 9] = [*prompt, *row]
-            np.testing.assert_array_equal(full(padded)[0, len(prompt) - 1:len(prompt) + 8].argmax(-1), row)
+        check(net, state, prompts, tokens, 16)
+
+
+@pytest.mark.parametrize("inner", [None, nn.RelativePosition(8, 16, std=1.0)], ids=["sinusoidal", "relative"])
+def test_a_token_looks_at_no_more_of_large_caches_than_is_filled(inner):
+    net = restless(transformer(None if inner else nn.SinusoidalPosition(), inner, 1))
+    state = wild_state(net, ids=gc.i64[1, 16])
+    generate = gc.Generator(net, state=state, capacity=2048)
+    prompts = [RNG.integers(0, COUNT, n).tolist() for n in (505, 498)]
+    generate(prompts, 3)
+    assert "f32[2, 2, 512, 8]" in generate.dump("fused") and "f32[2, 2, 1, 512]" in generate.dump("fused")
+    made = generate(prompts, 20)                            # slots 505 … 524
+    assert "f32[2, 2, 1, 1024]" in generate.dump("fused")
+    check(net, state, prompts, made, 526)
