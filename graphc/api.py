@@ -61,6 +61,8 @@ def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False
     With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step.
     Printed, the report is a table of layers (kind, shape of the result, parameters, flops), the totals, and memory by purpose.
     """
+    if optimizer is not None and (training or outputs is not None):
+        raise GraphError("with optimizer= the plan is that of a training step, which returns its loss: leave out training= and outputs=", user_loc())
     if optimizer is not None:
         function, sizes = _step(f, optimizer, loss, trainable, bindings)
     elif loss is not None or trainable is not None:

@@ -21,6 +21,7 @@ from graphc.nn.network import entries
 from graphc.passes.backward import backward
 from graphc.passes.widen import widened
 from graphc.report import aligned
+from graphc.train import Model
 
 SHAKE = 0.1                         # added to drawn parameters: biases of 0 and scales of 1 would hide mistakes
 
@@ -73,7 +74,7 @@ def check_gradients(f: GraphFunction | Graph | Callable, *, samples: int = 20, d
     """Compares the gradients of `f` with central differences, both computed natively in f64 whatever the dtypes of `f`.
 
     `f`: a graph, or a layer or network with the types of its inputs, `x=gc.f32[4, 8]`, or arrays. Float arrays that are not given are drawn
-    (normal); integers and bools must be given. Parameters come from `state`, else from `seed` and are shaken a little. Checked is the
+    (normal); integers and bools must be given. Parameters come from `state` (or are those of `step.model`), else from `seed`, shaken a little. Checked is the
     gradient of the sum of all float results, each times a fixed random number, towards each float argument and parameter, or `wrt`.
 
     For each argument: `samples` elements (all, if it has no more), and `directions` in which all elements move. Where these disagree, smaller
@@ -126,6 +127,7 @@ def _checked(problem: _Problem, name: str, random: np.random.Generator, samples:
 
 def _problem(f, training: bool, seed: int, state, inputs: Mapping) -> _Problem:
     function, sizes, given = _declared(f, training, inputs)
+    state = f.state if isinstance(f, Model) and state is None else state
     graph = bind_graph(function.graph, sizes)
     if graph.dim_names:
         raise GraphError(f"check_gradients needs the sizes of {', '.join(sorted(graph.dim_names))}, for example {min(graph.dim_names)}=4", user_loc())

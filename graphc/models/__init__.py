@@ -1,7 +1,7 @@
 """Known networks, each declared in a few lines of public names. `names` tells them the parameters of other programs."""
 from graphc.models.alexnet import ALEXNET_NAMES, alexnet
 from graphc.models.bert import BERT_NAMES, bert, bert_large
-from graphc.models.gpt import GPT2_NAMES, gpt, gpt2, gpt3
+from graphc.models.gpt import GPT_NAMES, gpt, gpt2, gpt3
 from graphc.models.lenet import lenet
 from graphc.models.mobilenet import mobilenet
 from graphc.models.names import in_order, renamed

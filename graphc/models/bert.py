@@ -5,15 +5,18 @@ from functools import partial
 
 from graphc import nn
 
+_NORM = (("(?:weight|gamma)", "weight"), ("(?:bias|beta)", "bias"))         # the second names are those of the first published files
 _BLOCK = r"(?:bert\.)?encoder\.layer\.(\d+)\."
 BERT_NAMES = (
     (r"(?:bert\.)?embeddings\.position_ids", ""), (r"cls\..*", ""), (r"(?:bert\.)?pooler\.(.*)", r"2.\1"),
-    *((rf"(?:bert\.)?embeddings\.{old}\.(\w+)", rf"0.{new}.\1") for old, new in (
-        ("word_embeddings", "tokens"), ("position_embeddings", "positions"), ("token_type_embeddings", "segments"), ("LayerNorm", "norm"))),
+    *((rf"(?:bert\.)?embeddings\.{old}_embeddings\.(\w+)", rf"0.{new}.\1") for old, new in (
+        ("word", "tokens"), ("position", "positions"), ("token_type", "segments"))),
+    *((rf"(?:bert\.)?embeddings\.LayerNorm\.{old}", f"0.norm.{new}") for old, new in _NORM),
     *((_BLOCK + rf"attention\.self\.{part}\.(\w+)", rf"1.\1.self_attn.in_proj_\2[{i}]") for i, part in enumerate(("query", "key", "value"))),
     *((_BLOCK + rf"{old}\.(\w+)", rf"1.\1.{new}.\2") for old, new in (
-        (r"attention\.output\.dense", "self_attn.out_proj"), (r"attention\.output\.LayerNorm", "norm1"),
-        (r"intermediate\.dense", "linear1"), (r"output\.dense", "linear2"), (r"output\.LayerNorm", "norm2"))),
+        (r"attention\.output\.dense", "self_attn.out_proj"), (r"intermediate\.dense", "linear1"), (r"output\.dense", "linear2"))),
+    *((_BLOCK + rf"{layer}\.LayerNorm\.{old}", rf"1.\1.{norm}.{new}")
+      for layer, norm in ((r"attention\.output", "norm1"), ("output", "norm2")) for old, new in _NORM),
 )
 """Rules for `renamed`: from BERT of the library transformers. Heads for masked words ("cls.…") are dropped."""
 

@@ -10,14 +10,15 @@ GPT2_SIZES = {"small": (768, 12, 12), "medium": (1024, 24, 16), "large": (1280, 
 
 _MATRICES = ((r"attn\.c_attn", "self_attn.in_proj_"), (r"attn\.c_proj", "self_attn.out_proj."), (r"mlp\.c_fc", "linear1."), (r"mlp\.c_proj", "linear2."))
 _BLOCK = r"(?:transformer\.)?h\.(\d+)\."
-GPT2_NAMES = (
-    (r"(?:transformer\.)?wte\.weight", "0.weight"), (r"(?:transformer\.)?wpe\.weight", "1.weight"), (r"(?:transformer\.)?ln_f\.(\w+)", r"4.\1"),
+GPT_NAMES = (
+    (r"(?:transformer\.)?(?:wte|tokens_embed)\.weight", "0.weight"), (r"(?:transformer\.)?(?:wpe|positions_embed)\.weight", "1.weight"),
+    (r"(?:transformer\.)?ln_f\.(\w+)", r"4.\1"), (r"(?:transformer\.)?position_ids", ""),
     (r"lm_head\.weight", ""), (_BLOCK + r"attn\.(masked_)?bias", ""),
     (_BLOCK + r"ln_(\d)\.(\w+)", r"3.\1.norm\2.\3"),
     *((_BLOCK + rf"{old}\.weight", rf"3.\1.{new}weight", np.transpose) for old, new in _MATRICES),
     *((_BLOCK + rf"{old}\.bias", rf"3.\1.{new}bias") for old, new in _MATRICES),
 )
-"""Rules for `renamed`: from GPT-2 of the library transformers, which stores matrices as [in, out]."""
+"""Rules for `renamed`: from GPT and GPT-2 of the library transformers, which stores matrices as [in, out]."""
 
 
 def gpt(vocabulary: int = 40478, width: int = 768, layers: int = 12, heads: int = 12, context: int = 512, pre_norm: bool = False,

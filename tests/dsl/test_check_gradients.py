@@ -186,6 +186,14 @@ def test_given_state():
         gc.check_gradients(net, x=gc.f32[1, 3], state={"weight": state["weight"]})
 
 
+def test_the_model_of_a_step():
+    """At the parameters that it has now."""
+    step = gc.train_step(nn.Linear(2, bias=False), loss=nn.mse, optimizer=gc.optim.SGD(0.1), x=gc.f32[4, 3], y=gc.f32[4, 2], seed=0)
+    step.state["weight"] = np.full((2, 3), 100, np.float32)
+    verdict = row(gc.check_gradients(step.model, x=gc.f32[1, 3]), "x").worst
+    assert verdict.ok and abs(verdict.analytic) > 10
+
+
 @pytest.mark.parametrize("call, text", [
     (lambda: gc.check_gradients(several), r"ids of several is i32\[2\], which is not drawn: give an array, ids="),
     (lambda: gc.check_gradients(several, ids=np.int32([0, 1]), wrt=["z"]), "several has no float argument 'z'; it has x, w"),

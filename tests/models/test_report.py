@@ -71,3 +71,5 @@ def test_plan_of_a_training_step():
 def test_mistakes():
     with pytest.raises(gc.GraphError, match="give optimizer= too"):
         gc.plan(models.lenet(), loss=nn.cross_entropy, x=gc.f32[4, 1, 8, 8], y=gc.i32[4])
+    with pytest.raises(gc.GraphError, match="leave out training= and outputs="):
+        gc.plan(models.lenet(), optimizer=gc.optim.SGD(0.1), outputs=["0"], loss=nn.cross_entropy, x=gc.f32[4, 1, 8, 8], y=gc.i32[4])

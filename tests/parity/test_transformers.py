@@ -1,4 +1,4 @@
-"""BERT and GPT-2 of the library transformers, from a config with random weights: saved as safetensors, loaded by names, same outputs.
+"""BERT, GPT and GPT-2 of the library transformers, from a config with random weights: saved as safetensors, loaded by names, same outputs.
 
 Bound: |difference| <= 2e-5 (1 + |value|) in f32. Both sides sum in other orders: 1e-6 a layer is what is seen; a wrong epsilon, a wrong form
 of GELU or one wrong mask makes 1e-4 and more.
@@ -9,6 +9,7 @@ import torch
 
 import graphc as gc
 from graphc import models
+from graphc.checkpoint import load_arrays
 from graphc.ir.types import TensorType, dtype_of
 
 transformers = pytest.importorskip("transformers")
@@ -66,6 +67,11 @@ def gpt2_of(width, layers, heads):
     return shaken(transformers.GPT2LMHeadModel(config))
 
 
+def gpt_of(width, layers, heads):
+    config = transformers.OpenAIGPTConfig(vocab_size=VOCABULARY, n_embd=width, n_layer=layers, n_head=heads, n_positions=16)
+    return shaken(transformers.OpenAIGPTLMHeadModel(config))
+
+
 def run(net, state, *arrays, **named):
     given = {f"x{i}": a for i, a in enumerate(arrays)} | named
     return gc.compile(net, state=state, **{name: TensorType(dtype_of(a), a.shape) for name, a in given.items()})(*given.values())
@@ -88,9 +94,47 @@ def test_bert(size, masked, tmp_path):
 @pytest.mark.parametrize("masked", MASKS)
 def test_gpt2(size, masked, tmp_path):
     theirs = gpt2_of(*size)
-    state = models.renamed(saved(theirs, tmp_path), models.GPT2_NAMES)
+    state = models.renamed(saved(theirs, tmp_path), models.GPT_NAMES)
     mask, options = MASKS[masked]
     want = theirs(torch.tensor(IDS), output_hidden_states=True, attention_mask=tensor(mask))
     net = models.gpt(**dict(zip(("width", "layers", "heads"), size)), vocabulary=VOCABULARY, context=16, pre_norm=True)
     close(run(net, state, IDS, **options), want.logits)
     close(run(net[:5], state, IDS, **options), want.hidden_states[-1])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_gpt(size, tmp_path):
+    """The first GPT: norms behind the sums, none at the end."""
+    theirs = gpt_of(*size)
+    state = models.renamed(saved(theirs, tmp_path), models.GPT_NAMES)
+    net = models.gpt(**dict(zip(("width", "layers", "heads"), size)), vocabulary=VOCABULARY, context=16)
+    close(run(net, state, IDS), theirs(torch.tensor(IDS)).logits)
+
+
+def test_the_names_of_older_files(tmp_path):
+    """In the first published files of BERT a norm has gamma and beta."""
+    arrays = load_arrays(saved(bert_of(16, 1, 2), tmp_path))
+    old = {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): a for n, a in arrays.items()}
+    assert old.keys() != arrays.keys()
+    assert models.renamed({f"bert.{n}": a for n, a in old.items()}, models.BERT_NAMES).keys() == models.renamed(arrays, models.BERT_NAMES).keys()
+
+
+def test_gradients_of_gpt2(tmp_path):
+    """The loss of predicting each next token, towards every parameter."""
+    theirs = gpt2_of(24, 2, 4)
+    state = models.renamed(saved(theirs, tmp_path), models.GPT_NAMES)
+    net = models.gpt(VOCABULARY, 24, 2, 4, 16, pre_norm=True)
+    gc.plan(net, ids=gc.i32[BATCH, TIME])                # so that its parameters are known
+
+    @gc.graph
+    def loss(ids: gc.i32[BATCH, TIME]):
+        return gc.nn.cross_entropy(net(ids)[:, :-1], ids[:, 1:])
+    found = gc.compile(gc.value_and_grad(loss, net), state={f"net.{n}": a for n, a in state.items()})(IDS)
+    ids = torch.tensor(IDS, dtype=torch.long)
+    want = theirs(ids, labels=ids).loss
+    want.backward()
+    close(found.pop("value"), want)
+    grads = models.renamed({n: p.grad.numpy() for n, p in theirs.named_parameters()}, models.GPT_NAMES)
+    assert found.keys() == {f"net.{n}" for n in grads}
+    for name, g in grads.items():
+        close(found[f"net.{name}"], torch.tensor(g))
