@@ -1,0 +1,54 @@
+"""Prompts as users give them, as padded arrays and lengths."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError
+
+SMALLEST = 16                       # prompts are padded to so many tokens, or 1.5, 2, 3, 4, 6 … times as many
+
+
+def padded_prompts(prompt, lengths, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids [B, T], padded behind, and lengths i64 [B]."""
+    if isinstance(prompt, (int, np.integer)):
+        batch = next((a.shape[0] for a in inputs.values() if a.ndim), 1)
+        prompt = np.full((batch, 1), prompt)
+    ids, lengths = _padded(prompt) if lengths is None else (np.asarray(prompt), np.asarray(lengths))
+    if ids.dtype not in (np.int32, np.int64) or ids.ndim != 2 or 0 in ids.shape:
+        raise GraphError(f"a prompt is integers [batch, time], [time], or lists of them, of one token or more; got {ids.dtype} {list(ids.shape)}", user_loc())
+    if lengths.shape != ids.shape[:1] or lengths.dtype.kind not in "iu" or lengths.min() < 1 or lengths.max() > ids.shape[1]:
+        raise GraphError(f"lengths are {len(ids)} integers from 1 to {ids.shape[1]}, got {lengths.tolist()}", user_loc())
+    return ids, lengths.astype(np.int64)
+
+
+def _padded(prompt) -> tuple[np.ndarray, np.ndarray]:
+    """A prompt or several as one array, and their lengths."""
+    rows = [np.asarray(row) for row in ([prompt] if len(prompt) and np.ndim(prompt[0]) == 0 else prompt)]
+    if any(row.ndim != 1 for row in rows):
+        raise GraphError("prompts are integers [time] each", user_loc())
+    lengths = np.array([len(row) for row in rows], np.int64)
+    dtype = np.result_type(*rows) if rows else np.int64
+    ids = np.zeros((len(rows), max(lengths, default=0)), dtype)
+    for row, to in zip(rows, ids):
+        to[:len(row)] = row
+    return ids, lengths
+
+
+def resized(ids: np.ndarray, size: int) -> np.ndarray:
+    """ids [B, T] with so many columns: of padding, cut or added."""
+    kept = ids[:, :size]
+    return np.ascontiguousarray(np.pad(kept, ((0, 0), (0, size - kept.shape[1]))))
+
+
+def doubled(n: int, size: int) -> int:
+    """The first of size, 2 size, 4 size … that is n or more."""
+    while size < n:
+        size *= 2
+    return size
+
+
+def padded_size(n: int) -> int:
+    return min(doubled(n, SMALLEST), doubled(n, 3 * SMALLEST // 2))

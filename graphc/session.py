@@ -1,0 +1,192 @@
+"""What generates for batches of one size: the programs of prompts and tokens, and the arrays that are kept between their calls."""
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.dsl.array import Array
+from graphc.dsl.context import user_loc
+from graphc.dsl.function import GraphFunction, finish
+from graphc.dsl.trace import RANDOM_KEY, Trace
+from graphc.errors import GraphError
+from graphc.execute import Executable, make_executable
+from graphc.ir.types import TensorType, f32, i64
+from graphc.nn.decoding import Batch, Decoding, Kept, decoding_with
+from graphc.nn.entry import Entry
+from graphc.nn.generate import sample
+from graphc.nn.module import Function, Module, argument_names
+from graphc.nn.network import call, entries, network_name
+from graphc.nn.path import rooted
+from graphc.prompts import doubled, padded_size, resized
+from graphc.state import State
+
+KEPT_PROMPTS = 4                    # programs for prompts of different lengths
+WINDOW = 512                        # a token looks at so many slots of the caches, or at twice, four times … as many
+SLOT, LONGEST, LENGTHS = (Kept(None, name) for name in ("slot", "longest", "lengths"))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How tokens are chosen, as far as programs depend on it."""
+    sampled: bool
+    top_k: int | None
+    nucleus: bool
+
+    def token(self, scores: Array, temperature: Array | None, top_p: Array | None) -> Array:
+        if not self.sampled:
+            return scores.argmax(-1)
+        return sample(scores, temperature.astype(scores.dtype), self.top_k, top_p.astype(scores.dtype) if self.nucleus else None)
+
+    @property
+    def knobs(self) -> dict[str, TensorType]:
+        """The arguments of a program that may change from call to call."""
+        return {"temperature": f32[()], "top_p": f32[()]} if self.nucleus else {"temperature": f32[()]} if self.sampled else {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pair of programs is made for."""
+    batch: Batch
+    ids: TensorType
+    inputs: tuple[tuple[str, TensorType], ...]
+    choice: Choice
+
+
+class Session:
+    """The programs of one plan, and the arrays that are kept between their calls."""
+
+    def __init__(self, root: Module, plan: Plan, owner: Callable[[Sequence[Entry]], State | None], threads: int):
+        """`owner` gives the state that has the parameters it is called with."""
+        self.root, self.plan, self.owner, self.threads, self.own = root, plan, owner, threads, State()
+        self.prompts: OrderedDict[int, Executable] = OrderedDict()
+        self.structures: dict = {}
+        self.places: int | None = None
+        self.steps: dict[int, Executable] = {}
+        self.last: Executable | None = None
+        self.lasting = False        # whether the programs of a token derive values from what only those of the prompts write
+
+    def tokens(self, ids: np.ndarray, lengths: np.ndarray, inputs: Mapping[str, np.ndarray], knobs: Sequence[np.ndarray], needed: int,
+               seed: int) -> Iterator[np.ndarray]:
+        """Arrays of tokens [B], of which all but the last fill `needed` slots together with the prompts."""
+        longest, capacity = int(lengths.max()), self.plan.batch.capacity
+        size = min(padded_size(longest), capacity)
+        first = self._first(size)
+        if self.places is not None and needed > self.places:
+            raise GraphError(f"the network knows {self.places} places, prompt and tokens need {needed}: give a larger length to LearnedPosition", user_loc())
+        if RANDOM_KEY in self.own:
+            self.own[RANDOM_KEY] = np.array([seed, 0])
+        token = first(resized(ids, size), lengths, *inputs.values(), *knobs)
+        yield token
+        if self.lasting:
+            for step in self.steps.values():
+                step.renew()
+        window = 0
+        for slot in range(longest, needed):
+            if slot >= window:
+                window = min(doubled(slot + 1, WINDOW), capacity)
+                self.last = self._step(window)
+            token = self.last(token, *knobs)
+            yield token
+
+    def _first(self, size: int) -> Executable:
+        """The program that takes prompts of `size` tokens and gives the first token."""
+        if size not in self.prompts:
+            self.prompts[size] = self._executable(self._prompted(size))
+            if len(self.prompts) > KEPT_PROMPTS:
+                self.prompts.popitem(last=False)
+        self.prompts.move_to_end(size)
+        return self.prompts[size]
+
+    def _step(self, window: int) -> Executable:
+        """The program that takes a token and gives the next, looking at the first `window` slots of the caches."""
+        if window not in self.steps:
+            function = self._stepped(window)
+            self.lasting = _reads_prompt(function)
+            self.steps[window] = self._executable(function)
+        return self.steps[window]
+
+    def _executable(self, function: GraphFunction) -> Executable:
+        needed = entries(function)
+        owner = self.owner([e for e in needed if not _is_own(e)])
+        for entry in needed:
+            if _is_own(entry) and entry.name not in self.own:
+                self.own.add(entry, entry.initial(0))
+        arrays = [(self.own if _is_own(e) else owner).array(e) for e in needed]
+        return make_executable(function.graph, arrays, (owner or self.own).lock, self.threads, quiet=True)
+
+    def _prompted(self, size: int) -> GraphFunction:
+        root, plan = self.root, self.plan
+        with Trace(f"prompt_{network_name(root)}") as trace, rooted(root):
+            ids = trace.input(_prompt_name(root), plan.ids.with_shape((plan.batch.size, size)))
+            lengths = trace.input("lengths", i64[plan.batch.size])
+            longest = lengths.max() if plan.batch.ragged else lengths[0]
+            inputs = {name: trace.input(name, type) for name, type in plan.inputs}
+            for key, value in {SLOT: longest, LONGEST: longest, LENGTHS: lengths, **{Kept("input", n): x for n, x in inputs.items()}}.items():
+                _kept(trace, key, value.type)
+                trace.update_state(key, value)
+            return self._chosen(trace, Decoding(plan.batch, lengths, longest, None, 0, self.structures), ids, inputs)
+
+    def _stepped(self, window: int) -> GraphFunction:
+        root, plan = self.root, self.plan
+        with Trace(f"token_{network_name(root)}") as trace, rooted(root):
+            ids = trace.input("token", plan.ids)
+            slot, longest = _kept(trace, SLOT, i64[()]), _kept(trace, LONGEST, i64[()])
+            lengths = _kept(trace, LENGTHS, i64[plan.batch.size])
+            inputs = {name: _kept(trace, Kept("input", name), type) for name, type in plan.inputs}
+            function = self._chosen(trace, Decoding(plan.batch, lengths, longest, slot, window, self.structures), ids.reshape(-1, 1), inputs)
+        return function
+
+    def _chosen(self, trace: Trace, now: Decoding, ids: Array, inputs: Mapping[str, Array]) -> GraphFunction:
+        """The graph from ids to the next token."""
+        root, choice = self.root, self.plan.choice
+        with decoding_with(now):
+            scores = call(root, {_prompt_name(root): ids, **inputs})
+        scores = _last_scores(now, scores, ids)
+        knobs = {name: trace.input(name, type) for name, type in choice.knobs.items()}
+        token = choice.token(scores, knobs.get("temperature"), knobs.get("top_p")).astype(ids.dtype)
+        if not now.first:
+            trace.update_state(SLOT, now.slot + 1)
+        self.places = now.places
+        return finish(trace, token, user_loc())
+
+
+def _reads_prompt(function: GraphFunction) -> bool:
+    """Whether it reads what is kept, but only the program of the prompts writes."""
+    graph = function.graph
+    read = {v for node in graph.nodes for v in node.inputs}
+    return any(isinstance(key, Kept) and v in read and new is None for key, v, new in zip(function.keys, graph.state, graph.updates))
+
+
+def _kept(trace: Trace, key: Kept, type: TensorType) -> Array:
+    return trace.state(key, f"kept.{key.what}", type)
+
+
+def _is_own(entry: Entry) -> bool:
+    return isinstance(entry.key, Kept) or entry.name == RANDOM_KEY
+
+
+def _prompt_name(root: Module) -> str:
+    return getattr(root, "generates", None) or next(argument_names(root.function if isinstance(root, Function) else root.forward))
+
+
+def _last_scores(now: Decoding, scores, ids: Array) -> Array:
+    """The scores [B, count] of what follows the last token."""
+    batch, steps = ids.shape
+    if not isinstance(scores, Array) or not scores.dtype.is_float or scores.shape[:-1] not in ((batch,), (batch, 1), (batch, steps)):
+        raise GraphError(f"generation needs a network that gives scores [batch, time, tokens], [{batch}, {steps}, …] here, or [batch, tokens]; "
+                         f"this one gives {scores.type if isinstance(scores, Array) else type(scores).__name__}")
+    return scores if len(scores.shape) == 2 else _of_last(now, scores)[:, 0]
+
+
+def _of_last(now: Decoding, scores: Array) -> Array:
+    """now.last(scores), computed for the last token alone where scores are a product of each token's vector, and perhaps a bias."""
+    node = scores.value.node
+    operands = [Array(v, scores.trace) for v in node.inputs] if node else []
+    if node and node.op.name == "matmul" and operands[0].ndim == 3 and operands[1].ndim == 2:
+        return now.last(operands[0]) @ operands[1]
+    if node and node.op.name == "add" and operands[0].type == scores.type and operands[1].ndim < 2:
+        return _of_last(now, operands[0]) + operands[1]
+    return now.last(scores)
