@@ -20,6 +20,7 @@ from graphc.session import Choice, Plan, Session
 from graphc.state import State
 from graphc.train import Model
 
+KEPT_GENERATORS = 4                 # networks that generate from one state
 KEPT_SESSIONS = 4                   # caches and programs for batches of different sizes
 
 
@@ -128,13 +129,15 @@ class Generator:
 
 
 def _generator(model: Callable | Model, state, seed: int | None, capacity: int | None, threads: int) -> Generator:
-    """For a bound model the one that was made before."""
-    if not isinstance(model, Model):
+    """For a network on a `State` the one that was made before."""
+    owner = model.state if isinstance(model, Model) else state
+    if not isinstance(owner, State):
         return Generator(model, state=state, seed=seed, capacity=capacity, threads=threads)
-    key = "generate", as_module(model.net), capacity, threads
-    if key not in model.state.programs:
-        model.state.programs[key] = Generator(model, capacity=capacity, threads=threads)
-    return model.state.programs[key]
+    programs, key = owner.programs, ("generate", model.net if isinstance(model, Model) else model, capacity, threads)
+    programs[key] = programs.pop(key, None) or Generator(model, state=owner, capacity=capacity, threads=threads)
+    if len(programs) > KEPT_GENERATORS:
+        programs.pop(next(iter(programs)))
+    return programs[key]
 
 
 def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[np.ndarray]:

@@ -91,7 +91,8 @@ def test_a_language_model_learns_and_generation_sees_later_training():
         step(ids[:, :-1].copy(), ids[:, 1:].copy())
     after = gc.generate(step.model, [3, 4, 5], 6)
     assert before.tolist() != after.tolist() == [6, 7, 8, 9, 0, 1]
-    assert len(step.state.programs) == 1
+    assert gc.generate(model, [3, 4, 5], 6, state=step.state).tolist() == after.tolist()
+    assert len(step.state.programs) == 1                    # compiled once
     step.state["embed.weight"] = step.state["embed.weight"][::-1]
     assert gc.generate(step.model, [3, 4, 5], 6).tolist() != after.tolist()
 
@@ -121,7 +122,9 @@ def test_the_lecture_s_chain_gives_the_scores_of_every_prefix(how):
     chain, model = embed >> gru >> nn.Collapse(how, batch_first=True) >> generate, nn.LanguageModel(embed, gru, how, generate)
     random = np.random.default_rng(1)
     values = {id(e.key): random.normal(0, 0.7, e.type.shape).astype(np.float32) for e in entries(trace_network(model, ids=gc.i64[2, 9]))}
-    of = lambda net, **types: {e.name: values[id(e.key)] for e in entries(trace_network(net, **types))}
+
+    def of(net, **types):
+        return {e.name: values[id(e.key)] for e in entries(trace_network(net, **types))}
     prompts = [[1, 2, 3], [4]]
     made = gc.generate(chain, prompts, 5, state=of(chain, x=gc.i64[2, 9]))
     np.testing.assert_array_equal(made, gc.generate(model, prompts, 5, state=of(model, ids=gc.i64[2, 9])))
