@@ -29,6 +29,7 @@ from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError
 from graphc.ir.parser import parse
+from graphc.ir.shown import set_renderer
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64
 
 from graphc import nn, optim                            # after the functions that layers are written with
@@ -37,7 +38,7 @@ from graphc import models
 __version__ = "0.1.0"
 
 _LATER = {"compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check", "train_step": "graphc.train",
-          "generate": "graphc.generation", "Generator": "graphc.generation"}     # these load the compiler: on first use
+          "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}     # these load the compiler: on first use
 
 
 def __getattr__(name: str):
@@ -52,3 +53,4 @@ def __dir__() -> list[str]:
 
 
 set_compiler(lambda function: __getattr__("compile")(function))
+set_renderer(lambda shown: import_module("graphc.drawing.draw").html(shown))

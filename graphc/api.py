@@ -16,6 +16,7 @@ from graphc.dsl.outputs import with_outputs
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
+from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, as_dim, dtype_of
 from graphc.memory import Memory
 from graphc.nn.entry import Entry
@@ -75,7 +76,7 @@ def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False
     return PlanReport.of(function, sizes, Compilation(graph))
 
 
-class Polymorphic:
+class Polymorphic(Shown):
     """A graph with named dimensions: compiled for the sizes that come, once for each; the last `KEPT_BINDINGS` are kept."""
 
     def __init__(self, graph: Graph, function: GraphFunction, owner: State | None, threads: int):

@@ -24,6 +24,7 @@ from graphc.ir.parser import parse
 from graphc.ir.plan import Packed, Plan
 from graphc.ir.printer import print_graph
 from graphc.ir.schedule_attention import is_whole
+from graphc.ir.shown import Shown
 from graphc.ir.target import Target
 from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, verify
 from graphc.memory import Memory
@@ -223,7 +224,7 @@ class Compilation:
         return result
 
 
-class Compiled:
+class Compiled(Shown):
     """Native code of a graph. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell what it does."""
 
     def __init__(self, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None, quiet: bool = False):

@@ -19,6 +19,7 @@ from graphc.errors import GraphError
 from graphc.execute import Executable, make_executable
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
+from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of, i64
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import call, entries, inputs, network_name
@@ -77,7 +78,7 @@ def train_step(f: Callable, *, optimizer: optim.Optimizer, loss: Callable | None
     return TrainStep(Objective(as_module(f), loss), types, optimizer, trainable, seed, threads)
 
 
-class TrainStep:
+class TrainStep(Shown):
     """Call it with one batch: it returns the loss as a float, or a dict if the function reports more values.
 
     `state[name]` reads and writes parameters, running statistics, optimizer arrays ("optim.<array>.<parameter>"), "step" and

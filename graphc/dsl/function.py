@@ -15,6 +15,7 @@ from graphc.dsl.trace import Trace
 from graphc.errors import GraphError, Loc
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
+from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType
 
 _COMPILE: list[Callable] = []
@@ -26,7 +27,7 @@ def set_compiler(compile_graph: Callable) -> None:
 
 
 @dataclass(eq=False)
-class GraphFunction:
+class GraphFunction(Shown):
     """A traced function. `str(f)` is its graph as text; `f(...)` inlines it in a trace, and compiles and runs it on numpy arrays.
 
     `keys[i]` is the object that owns the state `graph.state[i]`; `constants` are the Python arguments fixed at tracing.

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from graphc.errors import Loc
+from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Node:
 
 
 @dataclass(frozen=True, eq=False)
-class Graph:
+class Graph(Shown):
     """A function from inputs and state to outputs and new state.
 
     `nodes` are in an order in which every value is made before it is used. `output_names` is None for a single

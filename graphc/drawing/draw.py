@@ -1,0 +1,95 @@
+"""`gc.draw`, and pictures of graphs in notebooks. Graphviz lays them out, through the library that pygraphviz brings (extra `draw`)."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+
+from graphc.api import Polymorphic, traced
+from graphc.compiler import Compilation, Compiled
+from graphc.drawing.dot import dot_text
+from graphc.drawing.picture import Picture, picture_of
+from graphc.dsl.context import user_loc
+from graphc.dsl.function import GraphFunction
+from graphc.errors import GraphError, InternalError
+from graphc.ir.builder import bind_graph
+from graphc.ir.graph import Graph
+from graphc.ir.printer import print_graph
+from graphc.ir.types import TensorType
+from graphc.train import TrainStep
+
+try:
+    import pygraphviz
+except ImportError:
+    pygraphviz = None
+
+FORMATS = ("svg", "png", "pdf", "dot")
+STAGES = ("graph", "simplified", "fused")
+READABLE = 300                      # vertices; notebooks draw larger graphs with one box for each outermost layer, or as text
+
+
+def draw(f, path: str | os.PathLike | None = None, *, stage: str | None = None, depth: int | None = None, training: bool = False,
+         **bindings: TensorType | int) -> str:
+    """Draws a graph, with clusters for layers, loops and fused kernels; returns the text for Graphviz, and writes `path` in the format of its suffix.
+
+    `f`: a graph, what gc.compile or gc.train_step returned, or a network with the types of its inputs, `x=gc.f32[1, 784]`. `path`: ending in
+    .svg, .png or .pdf (these need pygraphviz: pip install 'graphc[draw]'), or .dot for the text, which needs nothing. `stage`: "graph",
+    "simplified" or "fused"; left out, "fused" for compiled functions and else "graph". `depth`: layers, loops and kernels inside of so many others are one
+    box each; 0 shows the outermost layers only. Dashed edges lead to the next step of a loop, or to the next run.
+    Raises GraphError for another suffix or stage, and where pygraphviz is missing.
+    """
+    suffix = Path(path).suffix.removeprefix(".") if path is not None else "dot"
+    if suffix not in FORMATS:
+        raise GraphError(f"draw writes files that end in .{', .'.join(FORMATS)}; got {os.fspath(path)!r}", user_loc())
+    if depth is not None and (not isinstance(depth, int) or depth < 0):
+        raise GraphError(f"depth must be an int >= 0, got {depth!r}", user_loc())
+    text = dot_text(_picture(f, stage, depth, training, bindings))
+    if path is not None:
+        Path(path).write_bytes(text.encode() if suffix == "dot" else rendered(text, suffix))
+    return text
+
+
+def rendered(dot: str, format: str) -> bytes:
+    """The picture that Graphviz makes of a text; GraphError where it is not installed."""
+    if pygraphviz is None:
+        raise GraphError(f"a picture as .{format} needs Graphviz, which comes with pygraphviz: pip install 'graphc[draw]'; "
+                         "without it, gc.draw writes .dot files", user_loc())
+    with pygraphviz.AGraph(string=dot) as graph:
+        return graph.draw(format=format, prog="dot")
+
+
+def html(f) -> str:
+    """An inline SVG picture of a graph for a notebook; its text where there is no Graphviz or too much to see. Never raises."""
+    try:
+        picture = next((p for p in (_picture(f, None, depth, False, {}) for depth in (None, 1, 0)) if len(p.vertices) <= READABLE), None)
+        if pygraphviz is not None and picture is not None:
+            svg = rendered(dot_text(picture), "svg").decode()
+            return svg[svg.index("<svg"):]
+    except Exception:               # a notebook shows what it can: anything that fails here leaves the text
+        pass
+    return f"<pre>{escape(_text(f))}</pre>"
+
+
+def _picture(f, stage: str | None, depth: int | None, training: bool, bindings: Mapping) -> Picture:
+    stage = stage or ("fused" if isinstance(f, Compiled) else "graph")
+    if stage not in STAGES:
+        raise GraphError(f"draw shows the stages {', '.join(STAGES)}; got {stage!r}", user_loc())
+    function, sizes = _function(f, training, bindings)
+    graph = bind_graph(function.graph, sizes)
+    if stage != "graph":
+        if graph.dim_names:
+            raise GraphError(f"the {stage} graph needs the sizes of {', '.join(sorted(graph.dim_names))}, for example {min(graph.dim_names)}=64", user_loc())
+        graph = getattr(Compilation(graph), stage)
+    return picture_of(graph, {call.path: call.kind for call in function.calls}, depth)
+
+
+def _function(f, training: bool, bindings: Mapping) -> tuple[GraphFunction, dict[str, int]]:
+    if isinstance(f, (Compiled, Polymorphic, TrainStep)):
+        f = f.graph
+    return traced(f, training, bindings)
+
+
+def _text(f) -> str:
+    graph = f if isinstance(f, Graph) else f.graph
+    return print_graph(graph)
