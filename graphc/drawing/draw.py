@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from graphc.drawing.dot import dot_text
 from graphc.drawing.picture import Picture, picture_of
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
-from graphc.errors import GraphError, InternalError
+from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
@@ -61,13 +62,11 @@ def rendered(dot: str, format: str) -> bytes:
 
 def html(f) -> str:
     """An inline SVG picture of a graph for a notebook; its text where there is no Graphviz or too much to see. Never raises."""
-    try:
+    with suppress(Exception):       # a notebook shows what it can: what fails here leaves the text
         picture = next((p for p in (_picture(f, None, depth, False, {}) for depth in (None, 1, 0)) if len(p.vertices) <= READABLE), None)
         if pygraphviz is not None and picture is not None:
             svg = rendered(dot_text(picture), "svg").decode()
             return svg[svg.index("<svg"):]
-    except Exception:               # a notebook shows what it can: anything that fails here leaves the text
-        pass
     return f"<pre>{escape(_text(f))}</pre>"
 
 

@@ -39,9 +39,9 @@ class Cluster:
     name: str
     kind: str
     label: str = ""
-    items: list["Vertex | Cluster"] = field(default_factory=list)
+    items: list[Vertex | Cluster] = field(default_factory=list)
 
-    def walk(self) -> Iterator["Vertex | Cluster"]:
+    def walk(self) -> Iterator[Vertex | Cluster]:
         """Everything inside, at any depth."""
         for item in self.items:
             yield item
