@@ -1,9 +1,11 @@
-"""python -m benchmarks NAME [--threads N]"""
+"""python -m benchmarks: graphc and its peers on whole networks, as Markdown table and bar chart. `python -m benchmarks NAME`: one of the others."""
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from benchmarks import attention, elementwise, examples, matmul, rows, small
+from benchmarks import attention, elementwise, examples, generation, matmul, rows, scaling, small, table
+from benchmarks.report import TITLES
 from graphc.peak import copy_rate, fma_peak
 from graphc.runtime.pool import default_threads
 
@@ -13,16 +15,30 @@ def machine(threads: int) -> None:
     print(f"{threads} threads: {fma_peak(threads):.1f} GF/s f32, copy {copy_rate(threads):.1f} GB/s")
 
 
-BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main, "attention": attention.main, "examples": examples.main,
-              "call": small.call, "import": small.import_time, "compile": small.compile_time}
+NETWORKS = "networks"
+BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main, "attention": attention.main,
+              "generation": generation.main, "examples": examples.main,
+              "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=sorted(BENCHMARKS))
-    parser.add_argument("--threads", type=int, default=default_threads())
-    args = parser.parse_args()
-    BENCHMARKS[args.name](args.threads)
+    parser.add_argument("name", nargs="?", choices=[NETWORKS, *sorted(BENCHMARKS)], default=NETWORKS)
+    parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
+    only = parser.add_argument_group("networks")
+    only.add_argument("--workload", action="append", metavar="TEXT", help="workloads whose name contains it; may be repeated")
+    only.add_argument("--engine", action="append", choices=TITLES, help="may be repeated")
+    only.add_argument("--quick", action="store_true", help="fewer turns and lengths, no drawn shapes, without torch.compile")
+    only.add_argument("--minutes", type=float, default=0.0, help="workloads that would start later are reported as not run")
+    only.add_argument("--seed", type=int, default=0, help="of the drawn shapes")
+    only.add_argument("--out", type=Path, default=Path("benchmark"), help="folder for table, chart and figures")
+    only.add_argument("--log", action="store_true", help="print what the engines print")
+    options = parser.parse_args()
+    if options.name == NETWORKS:
+        table.main(options)
+    else:
+        for threads in options.threads:
+            BENCHMARKS[options.name](threads)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ STEPS = 3                       # training losses that are compared, and calls b
 CHUNK = 1e-3                    # calls shorter than this are timed together
 WARM_SECONDS, WARM_CALLS = 0.02, 3
 MEMORY_LIMIT = 14 << 30
+REQUESTS = {"open", "prepare"}
 
 
 def main() -> None:
@@ -38,6 +39,8 @@ def main() -> None:
         return
     _reply(replies, {"configuration": engine.CONFIGURATION})
     while line := _line():
+        if not REQUESTS & json.loads(line).keys():
+            continue                            # it was meant for a child that has ended
         child = os.fork()
         if not child:
             _serve(engine, line, replies)

@@ -8,6 +8,7 @@ import numpy as np
 
 INFER, TRAIN, GRADIENTS = "infer", "train", "gradients"
 BATCHES = 4                     # different inputs, used in turn
+RATE, NORMED_RATE = 0.1, 0.001  # of SGD. Batch norm after many layers makes the second loss depend on rounding when steps are large
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Workload:
         inputs, target = ARRAYS[self.network](self.batch, **self.options)
         extra = {INFER: (), TRAIN: (target,), GRADIENTS: inputs[:1]}
         return inputs + extra[self.mode]
+
+    @property
+    def rate(self) -> float:
+        return NORMED_RATE if self.network in ("resnet", "mobilenet") else RATE
 
     def batches(self, seed: int = 0) -> list[tuple[np.ndarray, ...]]:
         rng = np.random.default_rng(seed)

@@ -18,6 +18,7 @@ CHAINS = 12                     # independent accumulators: latency 4 cycles, tw
 TRIPS = 200_000
 TILES = 64
 REPEATS = 12
+READ_TILE, CHAINS_READ = 1 << 15, 8     # elements of a tile; vectors in flight
 
 
 @cache
@@ -38,6 +39,30 @@ def copy_rate(threads: int, mbytes: int = 64) -> float:
     x, y = np.ones(n, np.float32), np.zeros(n, np.float32)
     run = _executable(_copy_program(n, host_target().lanes(4)), threads, n)
     return 2.0 * x.nbytes / min(_seconds(lambda: run.run([x], [y])) for _ in range(REPEATS)) / 1e9
+
+
+@cache
+def read_rate(threads: int, mbytes: int = 128) -> float:
+    """GB/s of reading an array from first to last, again and again: from the caches if they hold it."""
+    n, lanes = mbytes * (1 << 20) // 4, host_target().lanes(4)
+    x, sums = np.ones(n, np.float32), np.zeros(n // READ_TILE * lanes, np.float32)
+    run = _executable(_read_program(n, lanes), threads, n, sums.size)
+    return x.nbytes / min(_seconds(lambda: run.run([x], [sums])) for _ in range(REPEATS)) / 1e9
+
+
+def _read_program(n: int, lanes: int) -> Function:
+    main = Function("main")
+    x, y = main.buffer("input", 0, 0, f32, (n,)), main.buffer("output", 0, 0, f32, (n // READ_TILE * lanes,))
+    chunk = CHAINS_READ * lanes
+    with main.parallel(n // READ_TILE, "tiles") as t:
+        with main.loop(0, READ_TILE // chunk, carry=(main.const(0.0, f32, lanes),) * CHAINS_READ) as loop:
+            at = t * READ_TILE + loop.index * chunk
+            loop.next(*(a + main.load(x, [at + i * lanes], lanes) for i, a in enumerate(loop.carried)))
+        total = loop.results[0]
+        for a in loop.results[1:]:
+            total = total + a
+        main.store(y, [t * lanes], total)
+    return main
 
 
 def _fma_program(lanes: int) -> Function:
@@ -66,9 +91,9 @@ def _copy_program(n: int, lanes: int) -> Function:
     return main
 
 
-def _executable(main: Function, threads: int, inputs: int = 0) -> Executable:
+def _executable(main: Function, threads: int, inputs: int = 0, outputs: int = 0) -> Executable:
     target = host_target()
-    out = inputs or TILES * target.lanes(4)
+    out = outputs or inputs or TILES * target.lanes(4)
     spec = lambda name, n: ArraySpec(name, TensorType(f32, (n,)))
     signature = Signature((spec("x", inputs),) * bool(inputs), (spec("y", out),), "array", "peak")
     code = jit.compile_object(emit_module([], main, target), target)

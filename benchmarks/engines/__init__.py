@@ -1,1 +1,1 @@
-"""The engines that are compared, each in a process of its own. ENGINES: name -> module with `IMPORTS`, `CONFIGURATION` and `make(case)`."""
+"""The engines that are compared, each in a process of its own: `NAME_engine.py` has CONFIGURATION, a line for the report, and `make(case)`."""

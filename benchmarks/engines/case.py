@@ -12,7 +12,6 @@ from safetensors.numpy import load_file, save_file
 from benchmarks.workloads import Workload
 
 WEIGHTS, BATCHES, ONNX = "weights.safetensors", "batches.safetensors", "network.onnx"
-LEARNING_RATE = 0.01
 
 
 class Runner(Protocol):
@@ -46,3 +45,8 @@ class Case:
 
 def save_batches(workload: Workload, folder: Path) -> None:
     save_file({f"{i}.{k}": a for i, batch in enumerate(workload.batches()) for k, a in enumerate(batch)}, folder / BATCHES)
+
+
+def onnx_batches(case: Case) -> list[tuple[np.ndarray, ...]]:
+    """Ids are int64 in the exported network."""
+    return [tuple(a.astype(np.int64) if a.dtype.kind == "i" else a for a in batch) for batch in case.batches]

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 import graphc as gc
-from benchmarks.engines.case import LEARNING_RATE, WEIGHTS, Case
+from benchmarks.engines.case import WEIGHTS, Case
 from benchmarks.networks import NETWORKS
 from benchmarks.workloads import GRADIENTS, INFER, TRAIN, Array
 from graphc import nn, optim
@@ -34,21 +34,21 @@ def network(case: Case):
 
 
 def types(case: Case, names) -> dict:
-    return {name: _type(array) for name, array in zip(names, case.workload.arrays)}
+    return {name: array_type(array) for name, array in zip(names, case.workload.arrays)}
 
 
-def _type(array: Array):
+def array_type(array: Array):
     return (gc.i32 if array.below else gc.f32)[array.shape]
 
 
 def _infer(case: Case):
     if case.workload.network == "attention":
         return gc.compile(network(case), threads=case.threads, **types(case, "qkv"))
-    return gc.compile(network(case), x=_type(case.workload.arrays[0]), state=case.weights, threads=case.threads)
+    return gc.compile(network(case), x=array_type(case.workload.arrays[0]), state=case.weights, threads=case.threads)
 
 
 def _train(case: Case):
-    step = gc.train_step(network(case), loss=nn.cross_entropy, optimizer=optim.SGD(LEARNING_RATE), threads=case.threads, **types(case, "xy"))
+    step = gc.train_step(network(case), loss=nn.cross_entropy, optimizer=optim.SGD(case.workload.rate), threads=case.threads, **types(case, "xy"))
     step.load(case.folder / WEIGHTS, partial=True)
     return step
 
@@ -56,7 +56,7 @@ def _train(case: Case):
 def _gradients(case: Case):
     """The output with its gradients, given that of a loss with respect to it."""
     attend = network(case)
-    t = _type(case.workload.arrays[0])
+    t = array_type(case.workload.arrays[0])
 
     @gc.graph
     def product(q: t, k: t, v: t, g: t):

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from benchmarks.engines.case import LEARNING_RATE, ONNX, WEIGHTS, Case
+from benchmarks.engines.case import ONNX, WEIGHTS, Case
 from benchmarks.networks_torch import build, weights
 from benchmarks.workloads import GRADIENTS, INFER, TRAIN
 
@@ -24,13 +24,13 @@ class Eager:
                 tensor.copy_(torch.from_numpy(case.weights[name]))
         self.net.to(memory_format=torch.channels_last)
         self.batches = [tuple(map(_tensor, batch)) for batch in case.batches]
-        self.run = MODES[case.workload.mode](self, wrap)
+        self.run = MODES[case.workload.mode](self, case, wrap)
 
     def arrays(self, result) -> tuple[np.ndarray, ...]:
         values = result if isinstance(result, tuple) else (result,)
         return tuple(np.asarray(v.numpy() if isinstance(v, torch.Tensor) else v) for v in values)
 
-    def inference(self, wrap):
+    def inference(self, case: Case, wrap):
         net = wrap(self.net)
 
         def run(*inputs):
@@ -38,8 +38,8 @@ class Eager:
                 return net(*inputs)
         return run
 
-    def training(self, wrap):
-        optimizer = torch.optim.SGD(self.net.parameters(), LEARNING_RATE, fused=True)
+    def training(self, case: Case, wrap):
+        optimizer = torch.optim.SGD(self.net.parameters(), case.workload.rate, fused=True)
 
         @wrap
         def loss_of(x, y):
@@ -54,7 +54,7 @@ class Eager:
             return loss.item()
         return run
 
-    def gradients(self, wrap):
+    def gradients(self, case: Case, wrap):
         attend = wrap(self.net)
 
         def run(q, k, v, g):

@@ -1,0 +1,76 @@
+"""JAX, jit on the CPU."""
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.engines.case import Case
+from benchmarks.networks_jax import attention, convert, make as make_network
+from benchmarks.workloads import GRADIENTS, INFER, TRAIN
+
+CONFIGURATION = "jit, parameters donated in training, images NHWC, recurrence by lax.scan"
+RUNNING = "running_"                # state that is no parameter
+
+
+class Jax:
+    def __init__(self, case: Case):
+        jax.config.update("jax_platforms", "cpu")
+        self.batches = [tuple(jnp.array(_nhwc(a)) for a in batch) for batch in case.batches]
+        self.run = MODES[case.workload.mode](self, case)
+
+    def arrays(self, result) -> tuple[np.ndarray, ...]:
+        values = result if isinstance(result, tuple) else (result,)
+        return tuple(np.asarray(v) for v in values)
+
+    def inference(self, case: Case):
+        if case.workload.network == "attention":
+            return _blocking(jax.jit(attention).lower(*self.batches[0]).compile())
+        network, parameters = _network(case)
+        compiled = jax.jit(lambda p, x: network(p, x, False)[0]).lower(parameters, self.batches[0][0]).compile()
+        return _blocking(lambda x: compiled(parameters, x))
+
+    def training(self, case: Case):
+        (network, parameters), rate = _network(case), case.workload.rate
+        fixed = {n: a for n, a in parameters.items() if RUNNING in n}
+        free = {n: a for n, a in parameters.items() if RUNNING not in n}
+
+        def loss(free, fixed, x, y):
+            scores, stats = network(free | fixed, x, True)
+            scores = jax.nn.log_softmax(scores.reshape(-1, scores.shape[-1]))
+            return -jnp.take_along_axis(scores, y.reshape(-1, 1), 1).mean(), stats
+
+        def step(free, fixed, x, y):
+            (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(free, fixed, x, y)
+            return value, jax.tree.map(lambda a, g: a - rate * g, free, grads), stats
+        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(free, fixed, *self.batches[0]).compile()
+        state = [free, fixed]
+
+        def run(x, y):
+            value, *state[:] = compiled(*state, x, y)
+            jax.block_until_ready(state)
+            return float(value)
+        return run
+
+    def gradients(self, case: Case):
+        def step(q, k, v, g):
+            y, pull = jax.vjp(attention, q, k, v)
+            return (y, *pull(g))
+        return _blocking(jax.jit(step).lower(*self.batches[0]).compile())
+
+
+def _network(case: Case):
+    return make_network(case.workload.network, case.workload.options), convert(case.workload.network, case.weights)
+
+
+def _blocking(compiled):
+    return lambda *arrays: jax.block_until_ready(compiled(*arrays))
+
+
+def _nhwc(array: np.ndarray) -> np.ndarray:
+    is_image = array.ndim == 4 and array.shape[1] <= 4 < array.shape[2]
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if is_image else array
+
+
+MODES = {INFER: Jax.inference, TRAIN: Jax.training, GRADIENTS: Jax.gradients}
+make = Jax

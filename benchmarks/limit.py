@@ -1,0 +1,114 @@
+"""The least time that the machine could take for a workload: over its operators, the sum of max(flops / FMA peak, bytes / stream bandwidth).
+
+Operators are contractions and attention (direct algorithm), layer norm, pooling and, in training, batch norm; what is computed element by
+element belongs to their inputs or results and counts nothing. Bytes are those of operands and results, each once. The bandwidth is that
+of a stream as large as the parameters and the largest operator, from whatever cache holds it. Winograd's algorithm may go below the limit.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from benchmarks.engines.graphc_engine import array_type
+from benchmarks.networks import NETWORKS
+from benchmarks.workloads import GRADIENTS, INFER, TRAIN, Workload
+from graphc.ir.graph import Graph, Node
+from graphc.ir.op import Cost
+from graphc.nn.network import trace_network
+from graphc.peak import copy_rate, fma_peak, read_rate
+
+LARGEST_MB = 128                    # streams are not measured above
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one pass over one operator."""
+    flops: float
+    bytes: float
+
+    def __mul__(self, times: float) -> "Work":
+        return Work(self.flops * times, self.bytes * times)
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The backward pass of an operator, in multiples of the forward pass; `fixed_input`: when the first operand needs no gradient."""
+    flops: float
+    bytes: float
+    fixed_input: float
+
+
+PRODUCT, NORM = Backward(2, 2, 1), Backward(0, 1.5, 1.5)
+OPERATORS = {"matmul": PRODUCT, "einsum": PRODUCT, "conv2d": PRODUCT, "attention": Backward(2.5, 2, 2.5), "layer_norm": NORM, "batch_norm": NORM,
+             "max_pool2d": Backward(0, 1.5, 1.5)}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """`works`: of all passes over all operators; `held`: bytes that are streamed through at least."""
+    works: tuple[Work, ...]
+    held: int
+
+    @property
+    def flops(self) -> float:
+        return sum(w.flops for w in self.works)
+
+    def seconds(self, threads: int) -> float:
+        peak, rate = 1e9 * fma_peak(threads), 1e9 * bandwidth(threads, self.held)
+        return sum(max(w.flops / peak, w.bytes / rate) for w in self.works)
+
+
+@cache
+def bandwidth(threads: int, nbytes: int) -> float:
+    """GB/s of streams through `nbytes`: reading, or copying one half to the other, whichever is faster."""
+    mbytes = 2
+    while mbytes < LARGEST_MB and mbytes << 20 < nbytes:
+        mbytes *= 2
+    return _stream_rate(threads, mbytes)
+
+
+@cache
+def _stream_rate(threads: int, mbytes: int) -> float:
+    return max(read_rate(threads, mbytes), copy_rate(threads, mbytes // 2))
+
+
+def limit(workload: Workload) -> Limit:
+    graph = _graph(workload)
+    operators = list(_operators(graph, workload.mode == GRADIENTS))
+    works = [w for node, learns, times in operators for w in _passes(node, learns, times, workload.mode != INFER)]
+    parameters = sum(v.type.nbytes for v in graph.state)
+    if workload.mode == TRAIN:
+        works.append(Work(0, parameters))           # the update, in the pass that makes the gradient: a parameter is read besides
+    return Limit(tuple(works), parameters + max(_cost(node).bytes for node, _, _ in operators))
+
+
+def _graph(workload: Workload) -> Graph:
+    names = "qkv" if workload.network == "attention" else "x"
+    types = {name: array_type(a) for name, a in zip(names, workload.arrays)}
+    return trace_network(NETWORKS[workload.network](**workload.options), workload.mode == TRAIN, **types).graph
+
+
+def _operators(graph: Graph, inputs_learn: bool, times: int = 1) -> Iterator[tuple[Node, bool, int]]:
+    """Counted nodes, also in loops; whether the first operand needs a gradient; how often they run."""
+    learns = {v: True for v in graph.state} | {v: inputs_learn for v in graph.inputs}
+    for node in graph.nodes:
+        found = [learns[v] for v in node.inputs]
+        learns.update((v, any(found)) for v in node.outputs)
+        if node.op.name == "scan":
+            yield from _operators(node.op.body, True, times * node.op.length)
+        elif node.op.name in OPERATORS:
+            yield node, found[0], times
+
+
+def _passes(node: Node, learns: bool, times: int, backward: bool) -> Iterator[Work]:
+    cost = _cost(node)
+    rule = OPERATORS[node.op.name]
+    yield Work(cost.flops if rule.flops else 0, cost.bytes) * times
+    if backward:
+        flops, nbytes = (rule.flops, rule.bytes) if learns else (rule.flops and rule.fixed_input, rule.fixed_input)
+        yield Work(cost.flops * flops, cost.bytes * nbytes) * times
+
+
+def _cost(node: Node) -> Cost:
+    return node.op.cost(*(v.type for v in node.inputs))
