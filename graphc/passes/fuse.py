@@ -244,7 +244,7 @@ class Fusion:
             self._extend(space, node)
         except Misfit as error:
             return str(error)
-        why = _shape_refusal(space, node) or self._growth(c, space, node) or self._stages(c, space, node)
+        why = _shape_refusal(space, node) or _column_refusal(c, space, node) or self._growth(c, space, node) or self._stages(c, space, node)
         if not why:
             c.space = space
         return why
@@ -370,6 +370,17 @@ def _shape_refusal(space: Space, node: Node) -> str:
     if v in space.late or len(dims) == len(space.extents) or space.reduced is not None and dims == set(space.kept):
         return ""
     return "its result runs over some of the axes only"
+
+
+def _column_refusal(c: Cluster, space: Space, node: Node) -> str:
+    """A sum of sums down columns would have the columns as rows, and these read across memory."""
+    if node not in space.crossing or node.inputs[0] not in c.post:
+        return ""
+    for n in space.reductions:
+        order = [d for dims in space.maps.get(n.inputs[0]) or space.uses[n, 0] for d in dims]
+        if set(order[len(order) - len(space.reduced):]) != set(space.reduced):
+            return "the columns that it sums are sums themselves"
+    return ""
 
 
 def _flops(node: Node) -> int:

@@ -266,3 +266,13 @@ def test_a_constant_operand_of_a_product_lies_in_memory():
     after = fused(b, b.tanh(b.matmul(h, w)))
     cluster = after.nodes[-1]
     assert summary(after) == ["broadcast_to", "matmul+tanh"] and cluster.inputs[0].node.op.name == "broadcast_to"
+
+
+def test_a_sum_of_sums_down_columns_is_a_kernel_of_its_own():
+    b = Builder()
+    sums = b.sum(b.input("x", f32[512, 64]), axes=(0,))
+    graph = b.finish([sums, b.sum(b.mul(sums, sums), axes=(0,))], ("", ""))
+    assert len(Fuse().run(graph).nodes) == 2 and "the columns that it sums are sums themselves" in explain(graph)
+    b = Builder()
+    sums = b.sum(b.input("x", f32[64, 512]), axes=(1,))
+    assert len(Fuse().run(b.finish([sums, b.sum(b.mul(sums, sums), axes=(0,))], ("", ""))).nodes) == 1

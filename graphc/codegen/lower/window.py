@@ -28,6 +28,12 @@ class Window:
         self.starts = [o * stride - low for o, stride, (low, _) in zip(out, op.stride, op.padding)]
         self.size = size
 
+    def never_whole(self) -> bool:
+        """Whether some position is in the padding, wherever the window is."""
+        reach = [(k - 1) * step for k, step in zip(self.op.kernel, self.op.steps)]
+        known = [start.const if start.is_const else None for start in self.starts]
+        return any(r >= size or at is not None and not 0 <= at <= size - 1 - r for r, size, at in zip(reach, self.size, known))
+
     def is_whole(self) -> Val:
         """Whether no position is in the padding."""
         f, last = self.f, [(k - 1) * step for k, step in zip(self.op.kernel, self.op.steps)]
@@ -82,6 +88,8 @@ def _for_window(f: Function, op: window.Pooling, size: Sequence[int], out: Seque
         do(Window(f, op, size, out))
     elif not any(map(any, op.padding)):
         do(Window(f, op, size, out, whole=True))
+    elif Window(f, op, size, out).never_whole():
+        do(Window(f, op, size, out))
     else:
         with f.if_(Window(f, op, size, out).is_whole()):
             do(Window(f, op, size, out, whole=True))

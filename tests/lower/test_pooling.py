@@ -1,0 +1,41 @@
+"""Pooling windows that are inside the image, reach into the padding, or do both: all gradients against the oracle."""
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from graphc.compiler import Compilation
+from graphc.ir.builder import Builder
+from graphc.ir.interp import evaluate
+from graphc.ir.types import f32
+from graphc.runtime.executable import Executable
+
+SIZES = ((1, 1), (1, 4), (2, 3), (5, 5), (6, 9))
+WINDOWS = (((1, 1), (1, 1), 0), ((2, 2), (2, 2), 0), ((3, 3), (2, 2), 1), ((3, 2), (1, 2), 1), ((4, 4), (3, 1), 2), ((5, 5), (5, 5), 2))
+
+
+def _cases():
+    for size, (kernel, stride, pad) in product(SIZES, WINDOWS):
+        padding = ((pad, pad), (pad // 2, 0))
+        if all(n + low + high >= k for n, k, (low, high) in zip(size, kernel, padding)):
+            yield size, {"kernel": kernel, "stride": stride, "padding": padding}
+
+
+@pytest.mark.parametrize("channels", (1, 3, 19))
+def test_pools_and_their_gradients(channels, rng=np.random.default_rng(0)):
+    b = Builder()
+    outputs, arrays = [], []
+    for number, (size, options) in enumerate(_cases()):
+        x = b.exp(b.input(f"x{number}", f32[2, channels, *size]))            # computed here, so channels lie last
+        y = b.max_pool2d(x, **options)
+        dy = b.exp(b.input(f"dy{number}", y.type))
+        outputs += [y, b.max_pool2d_grad(x, dy, **options), b.avg_pool2d(x, **options),
+                    b.avg_pool2d_grad(dy, x_shape=x.type.shape, **options), b.max_pool2d_pick(x, x, **options)]
+    graph = b.finish(outputs, ("",) * len(outputs))
+    arrays = [rng.integers(-3, 4, v.type.shape).astype("f") for v in graph.inputs]
+    expected = evaluate(graph, arrays)
+    actual = Executable(Compilation(graph).built.program, 2).slow(*arrays)
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-5)
