@@ -28,10 +28,8 @@ RELATIVE = 2e-3                         # of the largest output
 LOSS_RELATIVE, DESCENT = 1e-4, 0.05     # of the first loss; of how far a loss is from the first
 INFERENCE_ENGINES = ("onnx", "openvino")
 INFERENCE_ONLY, TIME_IS_UP = "inference only", "not run: the time given by --minutes was up"
-ENVIRONMENT = {
-    "graphc": {"GRAPHC_CACHE": "off"},
-    "torch": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)},
-}
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}     # glibc keeps freed memory: no page faults in later calls
+ENVIRONMENT = {"graphc": {"GRAPHC_CACHE": "off"}}                           # of peers: KEPT
 
 
 class EngineError(Exception):
@@ -68,7 +66,7 @@ class Host:
 
     @staticmethod
     def start(engine: str, log) -> "Host":
-        environment = {**os.environ, **ENVIRONMENT.get(engine, {})}
+        environment = {**os.environ, **ENVIRONMENT.get(engine, KEPT)}
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.host", engine], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                                    env=environment, text=False, bufsize=0)
         host = Host(engine, process)

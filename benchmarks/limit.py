@@ -16,9 +16,10 @@ from benchmarks.workloads import GRADIENTS, INFER, TRAIN, Workload
 from graphc.ir.graph import Graph, Node
 from graphc.ir.op import Cost
 from graphc.nn.network import trace_network
-from graphc.peak import copy_rate, fma_peak, read_rate
+from graphc.peak import copy_rate, fma_peak, fma_rate, read_rate
 
 LARGEST_MB = 128                    # streams are not measured above
+LOOKS = 2                           # runs of the measurement between two workloads
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,25 @@ class Limit:
     def flops(self) -> float:
         return sum(w.flops for w in self.works)
 
-    def seconds(self, threads: int) -> float:
-        peak, rate = 1e9 * fma_peak(threads), 1e9 * bandwidth(threads, self.held)
-        return sum(max(w.flops / peak, w.bytes / rate) for w in self.works)
+    def seconds(self, peak: float, rate: float) -> float:
+        """`peak` in GFLOP/s, `rate` in GB/s."""
+        return sum(max(w.flops / peak, w.bytes / rate) for w in self.works) / 1e9
+
+
+class Machine:
+    """What so many threads can do at most, as far as has been seen: a shared machine must be looked at more than once."""
+
+    def __init__(self, threads: int):
+        self.threads, self.peak = threads, fma_peak(threads)
+
+    def look(self) -> None:
+        self.peak = max(self.peak, fma_rate(self.threads, LOOKS))
+
+    def seconds(self, limit: Limit) -> float:
+        return limit.seconds(self.peak, bandwidth(self.threads, limit.held))
+
+    def __str__(self) -> str:
+        return f"{self.peak:.0f} GFLOP/s (f32 FMA), {bandwidth(self.threads, 1 << 30):.0f} GB/s from memory"
 
 
 @cache

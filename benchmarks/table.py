@@ -12,10 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.contest import TIME_IS_UP, EngineError, Figures, contest
-from benchmarks.limit import bandwidth, limit
+from benchmarks.limit import Machine, limit
 from benchmarks.report import TITLES, Row, chart, markdown, seconds_text
 from benchmarks.workloads import WORKLOADS, Workload, drawn, quick
-from graphc.peak import fma_peak
 
 SLOW_ENGINES = ("inductor",)            # their compiler takes up to a minute a workload: left out by --quick
 MINUTES, QUICK_MINUTES = 25.0, 8.0
@@ -49,19 +48,19 @@ def _chosen(options: argparse.Namespace) -> tuple[Workload, ...]:
 
 def _measured(engines: Sequence[str], workloads: Sequence[Workload], threads: int, options, end: float, configurations: dict) -> list[Row]:
     """The rows of one number of threads; what does not fit before `end` is reported as not run."""
-    peak = f"{threads} threads: {fma_peak(threads):.0f} GFLOP/s (f32 FMA), {bandwidth(threads, 1 << 30):.0f} GB/s from memory"
-    print(peak, flush=True)
-    configurations[f"machine, {threads} threads"] = peak
-    rows = []
+    machine, measured = Machine(threads), []
+    print(f"{threads} threads: {machine}", flush=True)
     seconds, turns = (QUICK_BUDGET, QUICK_TURNS) if options.quick else (TURN_BUDGET, TURNS)
     with tempfile.TemporaryDirectory() as folder, contest(engines, threads, Path(folder), seconds=seconds, turns=turns) as run:
         configurations.update({TITLES[e]: h.configuration for e, h in run.hosts.items() if e in engines})
         for workload in workloads:
-            rows.append(Row(workload, threads, _figures(run, workload, engines, end), limit(workload).seconds(threads)))
-            print(_line(rows[-1]), flush=True)
+            measured.append((workload, _figures(run, workload, engines, end)))
+            machine.look()
+            print(_line(Row(workload, threads, measured[-1][1], machine.seconds(limit(workload)))), flush=True)
         if options.log:
             print((Path(folder) / "engines.log").read_text(errors="replace"))
-    return rows
+    configurations[f"machine, {threads} threads"] = str(machine)
+    return [Row(workload, threads, figures, machine.seconds(limit(workload))) for workload, figures in measured]
 
 
 def _figures(run, workload: Workload, engines: Sequence[str], end: float) -> dict[str, Figures]:
@@ -88,7 +87,7 @@ def _head(options: argparse.Namespace, configurations: dict) -> str:
     packages = ", ".join(f"{name} {_version(name)}" for name in PACKAGES.values())
     rows = [f"- {name}: {text}" for name, text in configurations.items()]
     return "\n".join([f"{_cpu()}; {packages}; drawn shapes from seed {options.seed}; {time.strftime('%Y-%m-%d')}. Each engine runs alone, in turns, with fresh "
-                      "inputs in every call and the same weights; outputs, or the first three losses, agree.", "", *rows])
+                      "inputs in every call and the same weights; outputs, or the first three losses, agree. Peers keep freed memory between calls (glibc without mmap and trim).", "", *rows])
 
 
 def _version(package: str) -> str:

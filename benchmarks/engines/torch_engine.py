@@ -9,7 +9,7 @@ from benchmarks.engines.case import ONNX, WEIGHTS, Case
 from benchmarks.networks_torch import build, weights
 from benchmarks.workloads import GRADIENTS, INFER, TRAIN
 
-CONFIGURATION = "images channels-last, inference_mode, fused SGD, memory kept between calls (glibc: no mmap, no trim)"
+CONFIGURATION = "images channels-last, inference_mode, fused SGD"
 
 
 class Eager:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import contest
 from benchmarks.contest import EngineError, Figures
-from benchmarks.limit import Limit, Work, limit
+from benchmarks.limit import Limit, Machine, Work, limit
 from benchmarks.networks import NETWORKS
 from benchmarks.report import Row, chart, markdown
 from benchmarks.workloads import BY_NAME, GRADIENTS, INFER, TRAIN, WORKLOADS, Workload, drawn, quick
@@ -53,10 +53,18 @@ def test_limit_of_convolutions_loops_and_attention():
     assert both[1] == 3.5 * both[0]
 
 
-def test_limit_is_the_slower_of_arithmetic_and_memory(monkeypatch):
+def test_limit_is_the_slower_of_arithmetic_and_memory():
+    assert Limit((Work(2e11, 1e9), Work(1e9, 3e10)), 0).seconds(100.0, 10.0) == pytest.approx(2 + 3)
+
+
+def test_the_peak_is_the_best_seen(monkeypatch):
     monkeypatch.setattr("benchmarks.limit.fma_peak", lambda threads: 100.0)
-    monkeypatch.setattr("benchmarks.limit.bandwidth", lambda threads, nbytes: 10.0)
-    assert Limit((Work(2e11, 1e9), Work(1e9, 3e10)), 0).seconds(1) == pytest.approx(2 + 3)
+    seen = iter((90.0, 110.0, 95.0))
+    monkeypatch.setattr("benchmarks.limit.fma_rate", lambda threads, repeats: next(seen))
+    machine = Machine(1)
+    for _ in range(3):
+        machine.look()
+    assert machine.peak == 110.0
 
 
 def rows(ratio: float = 0.5) -> list[Row]:
