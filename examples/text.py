@@ -1,9 +1,10 @@
 """Shared by the language models: a text that comes with Python, batches of it, and a model that counts."""
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2
 from pydoc_data.topics import topics
 
@@ -44,6 +45,25 @@ def python_topics(limit: int | None = None) -> Text:
     ids = np.array([number[c] for c in text], np.int32)
     cut = len(ids) * 9 // 10
     return Text(letters, ids[:cut], ids[cut:])
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text as numbers of words, -1 for those that are too rare: `words[id]`, the most frequent first."""
+    words: tuple[str, ...]
+    ids: np.ndarray
+
+    def encode(self, words) -> np.ndarray:
+        number = {word: i for i, word in enumerate(self.words)}
+        return np.array([number.get(word, -1) for word in words], np.int64)
+
+
+def python_words(at_least: int = 1) -> Words:
+    """The words of the help topics, in small letters."""
+    text = re.findall(r"[a-z_]+", "\n".join(topics[key] for key in sorted(topics)).lower())
+    counts = sorted(Counter(text).items(), key=lambda item: (-item[1], item[0]))
+    words = Words(tuple(word for word, n in counts if n >= at_least), np.empty(0, np.int64))
+    return replace(words, ids=words.encode(text))
 
 
 def random_windows(ids: np.ndarray, batch: int, length: int, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
