@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from graphc.api import state_for
+from graphc.api import compile, state_for
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.ir.types import BY_NUMPY, TensorType
-from graphc.nn.decoding import Batch
+from graphc.nn.decode import Batch
 from graphc.nn.entry import Entry
 from graphc.nn.module import as_module
 from graphc.nn.network import network_name
 from graphc.prompts import SMALLEST, doubled, padded_prompts
-from graphc.session import Choice, Plan, Session
+from graphc.session import Choice, Plan, Session, prompt_name
 from graphc.state import State
 from graphc.train import Model
 
 KEPT_GENERATORS = 4                 # networks that generate from one state
+ROUNDING = 1e-3                     # of the largest score: what `check` lets pass
 KEPT_SESSIONS = 4                   # caches and programs for batches of different sizes
 
 
@@ -36,6 +37,7 @@ def generate(model: Callable | Model, prompt, steps: int, *, temperature: float 
     After the token `stop` a sequence is filled with it; all having stopped, the result ends. `capacity`: tokens that the caches hold.
 
     The network looks back only by causal attention, recurrent layers and Collapse; a layer of your own keeps what it needs by `nn.decoding`.
+    `gc.Generator(model).check(prompt)` says whether all is kept.
     """
     generator = _generator(model, state, seed, capacity, threads)
     return generator(prompt, steps, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, lengths=lengths, seed=seed or 0, **inputs)
@@ -85,9 +87,24 @@ class Generator:
         finally:
             self._give_back(plan, session)
 
-    def dump(self, stage: str = "graph") -> str:
-        """The program of one token, that used last, as text at a stage: graph, fused, loops, llvm or asm."""
-        return self._used().last.dump(stage)
+    def check(self, prompt, steps: int = 8, **inputs) -> None:
+        """GraphError unless each of the likeliest tokens, made one by one, is the likeliest for the whole network on all tokens before it,
+        up to rounding. Takes a network that gives scores [B, T, count], and prompts of one length."""
+        ids = np.atleast_2d(prompt)
+        tokens = self(ids, steps, **inputs)
+        arrays = {prompt_name(self.root): np.concatenate([ids, tokens[:, :-1]], axis=1), **{n: np.asarray(a) for n, a in inputs.items()}}
+        run = compile(self.root, state=self.state or {}, **{n: TensorType(_dtype(n, a), a.shape) for n, a in arrays.items()})
+        scores = run(**arrays)[:, -steps:]
+        chosen = np.take_along_axis(scores, tokens[..., None], axis=2)[..., 0]
+        wrong = np.flatnonzero((chosen < scores.max(axis=2) - ROUNDING * np.abs(scores).max()).any(axis=0))
+        if wrong.size:
+            raise GraphError(f"token number {wrong[0] + 1} is not what the whole network says: something in it looks back at other tokens, "
+                             "but keeps nothing from call to call; see nn.decoding", user_loc())
+
+    def dump(self, stage: str = "graph", prompt: bool = False) -> str:
+        """The program of one token (`prompt`: of the prompts), that used last, as text at a stage: graph, fused, loops, llvm or asm."""
+        session = self._used()
+        return (next(reversed(session.prompts.values())) if prompt else session.last).dump(stage)
 
     @property
     def memory(self):

@@ -14,7 +14,7 @@ from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
 from graphc.execute import Executable, make_executable
 from graphc.ir.types import TensorType, f32, i64
-from graphc.nn.decoding import Batch, Decoding, Kept, decoding_with
+from graphc.nn.decode import Batch, Decoding, Kept, decoding_with
 from graphc.nn.entry import Entry
 from graphc.nn.generate import sample
 from graphc.nn.module import Function, Module, argument_names
@@ -23,7 +23,7 @@ from graphc.nn.path import rooted
 from graphc.prompts import doubled, padded_size, resized
 from graphc.state import State
 
-KEPT_PROMPTS = 4                    # programs for prompts of different lengths
+KEPT_PROMPTS = 3                    # programs for prompts of different lengths
 WINDOW = 512                        # a token looks at so many slots of the caches, or at twice, four times … as many
 SLOT, LONGEST, LENGTHS = (Kept(None, name) for name in ("slot", "longest", "lengths"))
 
@@ -120,7 +120,7 @@ class Session:
     def _prompted(self, size: int) -> GraphFunction:
         root, plan = self.root, self.plan
         with Trace(f"prompt_{network_name(root)}") as trace, rooted(root):
-            ids = trace.input(_prompt_name(root), plan.ids.with_shape((plan.batch.size, size)))
+            ids = trace.input(prompt_name(root), plan.ids.with_shape((plan.batch.size, size)))
             lengths = trace.input("lengths", i64[plan.batch.size])
             longest = lengths.max() if plan.batch.ragged else lengths[0]
             inputs = {name: trace.input(name, type) for name, type in plan.inputs}
@@ -143,7 +143,7 @@ class Session:
         """The graph from ids to the next token."""
         root, choice = self.root, self.plan.choice
         with decoding_with(now):
-            scores = call(root, {_prompt_name(root): ids, **inputs})
+            scores = call(root, {prompt_name(root): ids, **inputs})
         scores = _last_scores(now, scores, ids)
         knobs = {name: trace.input(name, type) for name, type in choice.knobs.items()}
         token = choice.token(scores, knobs.get("temperature"), knobs.get("top_p")).astype(ids.dtype)
@@ -168,7 +168,8 @@ def _is_own(entry: Entry) -> bool:
     return isinstance(entry.key, Kept) or entry.name == RANDOM_KEY
 
 
-def _prompt_name(root: Module) -> str:
+def prompt_name(root: Module) -> str:
+    """The argument of the network that takes the tokens."""
     return getattr(root, "generates", None) or next(argument_names(root.function if isinstance(root, Function) else root.forward))
 
 

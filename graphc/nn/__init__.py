@@ -3,7 +3,7 @@ from graphc.nn.activation import elu, gelu, leaky_relu, log_softmax, relu, sigmo
 from graphc.nn.attention import Attention, MultiHeadAttention
 from graphc.nn.collapse import Collapse
 from graphc.nn.conv import Conv1d, Conv2d, ConvTranspose2d
-from graphc.nn.decoding import decoding
+from graphc.nn.decode import decoding
 from graphc.nn.generate import GenerateToken, likeliest, sample
 from graphc.nn.language_model import LanguageModel
 from graphc.nn.linear import Embedding, FeedForward, Flatten, Linear

@@ -5,7 +5,7 @@ import graphc as gc
 from graphc.dsl.array import as_array
 from graphc.errors import GraphError
 from graphc.ir.ops.attention import MASKED
-from graphc.nn.decoding import attended
+from graphc.nn.decode import attended
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
 from graphc.nn.padding import real_steps

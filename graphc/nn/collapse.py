@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import graphc as gc
 from graphc.errors import GraphError
-from graphc.nn.decoding import decoding
+from graphc.nn.decode import decoding
 from graphc.nn.module import Module
 from graphc.nn.padding import checked_lengths, real_steps
 

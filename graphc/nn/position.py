@@ -8,7 +8,7 @@ import numpy as np
 import graphc as gc
 from graphc.errors import GraphError
 from graphc.ir.types import Dim, DType
-from graphc.nn.decoding import decoding, stepping
+from graphc.nn.decode import decoding, stepping
 from graphc.nn.module import Module
 from graphc.nn.parameter import Normal
 

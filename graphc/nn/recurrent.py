@@ -5,7 +5,7 @@ from math import sqrt
 
 import graphc as gc
 from graphc.errors import GraphError
-from graphc.nn.decoding import check_forward, decoding
+from graphc.nn.decode import check_forward, decoding
 from graphc.nn.module import Module
 from graphc.nn.padding import real_steps
 from graphc.nn.parameter import Uniform

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.attention import Attention
-from graphc.nn.decoding import decoding
+from graphc.nn.decode import decoding
 from graphc.nn.language_model import check_batch_first, check_ids
 from graphc.nn.linear import Linear
 from graphc.nn.loss import sequence_loss
