@@ -13,7 +13,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant, full
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
-from graphc.ir.ops.elementwise import Cast
+from graphc.ir.ops.elementwise import Cast, Elementwise
 from graphc.ir.ops.index import OneHot
 from graphc.ir.ops.shape import Reshape, Transpose
 from graphc.ir.types import TensorType
@@ -118,6 +118,8 @@ def _read(b: Builder, found: Hot, classes: str, ids: Labels, x: Value, axes: Lab
     """x at ids along the classes."""
     at = axes.index(classes)
     safe, inside = _clamped(b, found)
+    if x.node is not None and isinstance(x.node.op, Transpose) and found.ids.type.size >= found.depth:
+        x, = b.apply(Elementwise("copy"), (x,))         # as its rows are read several times, they shall lie together
     rows = _where(b, inside, b.take(x, safe, axis=at), len(axes) - at - 1)
     made = axes[:at] + ids + axes[at + 1:]
     return _in_order(b, rows, tuple(made.index(i) for i in out))

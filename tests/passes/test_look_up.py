@@ -77,6 +77,24 @@ def test_known_ids_need_no_mask():
     assert "where" in after(text.replace("49,", "50,"))
 
 
+TRANSPOSED = """\
+graph f(w: f32[8, 5], ids: i32[2, 3]) {
+  %0 = one_hot(ids) {depth=5, dtype=f32} : f32[2, 3, 5]
+  %1 = transpose(w) {perm=(1, 0)} : f32[5, 8]
+  %2 = matmul(%0, %1) : f32[2, 3, 8]
+  return %2
+}"""
+
+
+def test_rows_that_are_read_often_are_laid_together():
+    assert "copy(%0) : f32[5, 8]" in after(TRANSPOSED) and "matmul" not in after(TRANSPOSED)
+    fewer = TRANSPOSED.replace("[2, 3", "[2, 2")
+    assert "copy" not in after(fewer) and "matmul" not in after(fewer)
+    w, ids = RANDOM.normal(size=(8, 5)).astype(np.float32), np.int32([[0, 4, 4], [5, 1, 2]])
+    want = np.where((ids < 5)[..., None], w.T[np.minimum(ids, 4)], 0)
+    assert (gc.compile(parse(TRANSPOSED))(w, ids) == want).all()
+
+
 @pytest.mark.parametrize("text", [
     "graph f(x: f32[3, 4], w: f32[4, 2]) {\n  %0 = matmul(x, w) : f32[3, 2]\n  return %0\n}",                                        # no one_hot
     "graph f(ids: i32[3]) {\n  %0 = one_hot(ids) {depth=4, dtype=f32} : f32[3, 4]\n  return %0\n}",                                 # no product
