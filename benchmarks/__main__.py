@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import attention, elementwise, examples, generation, matmul, rows, scaling, small, table
+from benchmarks import attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, table
 from benchmarks.report import TITLES
 from graphc.peak import copy_rate, fma_peak
 from graphc.runtime.pool import default_threads
@@ -18,7 +18,7 @@ def machine(threads: int) -> None:
 NETWORKS = "networks"
 BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main, "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
-              "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main}
+              "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main, "compile-networks": compiling.main}
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from benchmarks.workloads import INFER, TRAIN, Workload
 
 TURN_SECONDS = 0.2
 SETTLE_SECONDS = 0.02
+MIN_TURNS = 2                           # also when the time is up
 IMPORT_LIMIT, OPEN_LIMIT, TURN_LIMIT = 60.0, 150.0, 60.0        # seconds; an engine that takes longer is reported as failed
 RELATIVE = 2e-3                         # of the largest output
 LOSS_RELATIVE, DESCENT = 1e-4, 0.05     # of the first loss; of how far a loss is from the first
@@ -207,7 +208,7 @@ class Contest:
         alive = [e for e, f in figures.items() if not f.error]
         end = time.monotonic() + self.seconds
         for turn in range(self.turns):
-            if turn >= 3 and time.monotonic() > end:
+            if turn >= MIN_TURNS and time.monotonic() > end:
                 break
             for engine in alive[turn % len(alive):] + alive[:turn % len(alive)] if alive else ():
                 if not figures[engine].error:
