@@ -259,7 +259,7 @@ def stop_gradient(x: Operand) -> Array:
 
 
 def name(x: Array, text: str) -> Array:
-    """x itself; its value is called `text` in the printed graph and may be asked for as an output."""
+    """x itself; its value is called `text` in the printed graph, and in `outputs=` of gc.compile and `wrt=` of gc.grad."""
     x = as_array(x)
     if not isinstance(text, str) or not text.isidentifier():
         raise GraphError(f"a name is an identifier such as h1, got {text!r}")
