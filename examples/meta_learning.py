@@ -62,7 +62,7 @@ def learn_to_optimise(meta_steps: int, unrolled: int, seed: int = 0) -> dict[str
     w, y = problems()
     curves = {"LSTM": gc.compile(lambda w, y: optimised(w, y, 100), state=step.state, **types)(w, y)}
     for name, rule in (("SGD", optim.SGD), ("Adam", optim.Adam)):
-        curves[name] = min((descent(rule(rate), w, y) for rate in (0.003, 0.006, 0.01, 0.02, 0.05, 0.1, 0.2)), key=lambda curve: np.nan_to_num(curve[-1], nan=np.inf))
+        curves[name] = min((descent(rule(rate), w, y) for rate in (0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.1, 0.2)), key=lambda curve: np.nan_to_num(curve[-1], nan=np.inf))
     return curves
 
 
@@ -70,13 +70,13 @@ class Unknowns(nn.Module):
     """theta as parameters, for the optimizers that graphc has."""
 
     def forward(self, w, y):
-        return quadratics(self.parameter("theta", (BATCH, SIZE), nn.Constant(0)), w, y) / BATCH
+        return quadratics(self.parameter("theta", (BATCH, SIZE), nn.Constant(0)), w, y)
 
 
 def descent(optimizer: optim.Optimizer, w: np.ndarray, y: np.ndarray) -> np.ndarray:
     """f(theta_t) / BATCH for t = 0 … 99."""
     step = gc.train_step(Unknowns(), optimizer=optimizer, w=gc.f32[w.shape], y=gc.f32[y.shape])
-    return np.array([step(w, y) for _ in range(100)])
+    return np.array([step(w, y) / BATCH for _ in range(100)])
 
 
 # --- hyper-gradients -------------------------------------------------------------------------------------------------------
