@@ -3,14 +3,17 @@ from __future__ import annotations
 
 from graphc import nn
 
+FIRST = 32                          # channels of the first convolution
 STAGES = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
 
 
-def mobilenet(classes: int = 1000) -> nn.Module:
-    """MobileNet of width 1: images [B, 3, H, W] -> scores [B, classes]. 4.2 M parameters with 1000 classes."""
-    net, inside = _normed(nn.Conv2d(32, 3, 2, 1, bias=False)), 32
+def mobilenet(classes: int = 1000, width: int = FIRST) -> nn.Module:
+    """MobileNet: images [B, 3, H, W] -> scores [B, classes]. 4.2 M parameters with 1000 classes; `width` channels come out of the first
+    convolution, and all others scale with it."""
+    net, inside = _normed(nn.Conv2d(width, 3, 2, 1, bias=False)), width
     for channels, stride in STAGES:
-        net, inside = net >> separable(inside, channels, stride), channels
+        outside = channels * width // FIRST
+        net, inside = net >> separable(inside, outside, stride), outside
     return net >> nn.GlobalAvgPool2d() >> nn.Linear(classes)
 
 

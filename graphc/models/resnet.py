@@ -41,13 +41,13 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 7×7 convolution, a pool, four stages of blocks, the mean over space, a linear layer."""
+    """A 7×7 convolution, a pool, four stages of blocks of width, 2 width, 4 width, 8 width, the mean over space, a linear layer."""
 
-    def __init__(self, block: type, blocks: Sequence[int], classes: int):
+    def __init__(self, block: type, blocks: Sequence[int], classes: int, width: int):
         super().__init__()
-        self.conv1, self.bn1, self.maxpool = nn.Conv2d(64, 7, 2, 3, bias=False), nn.BatchNorm2d(), nn.MaxPool2d(3, 2, 1)
+        self.conv1, self.bn1, self.maxpool = nn.Conv2d(width, 7, 2, 3, bias=False), nn.BatchNorm2d(), nn.MaxPool2d(3, 2, 1)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            nn.Sequential(block(64 << i, 2 if i else 1), *(block(64 << i) for _ in range(n - 1))) for i, n in enumerate(blocks))
+            nn.Sequential(block(width << i, 2 if i else 1), *(block(width << i) for _ in range(n - 1))) for i, n in enumerate(blocks))
         self.avgpool, self.fc = nn.GlobalAvgPool2d(), nn.Linear(classes)
 
     def forward(self, x):
@@ -56,9 +56,9 @@ class ResNet(nn.Module):
         return self.fc(self.avgpool(x))
 
 
-def resnet(block: type, blocks: Sequence[int], classes: int = 1000) -> nn.Module:
-    """Images [B, 3, H, W] -> scores [B, classes]; `blocks` of the kind `block` in each of the four stages."""
-    return ResNet(block, blocks, classes)
+def resnet(block: type, blocks: Sequence[int], classes: int = 1000, width: int = 64) -> nn.Module:
+    """Images [B, 3, H, W] -> scores [B, classes]; so many `blocks` of the kind BasicBlock or Bottleneck in each of the four stages."""
+    return ResNet(block, blocks, classes, width)
 
 
 def resnet18(classes: int = 1000) -> nn.Module:

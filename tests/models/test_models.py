@@ -77,6 +77,14 @@ def test_bert_segments_and_mask():
     assert (run(ids, ones, mask) != run(ids, zeros, mask)).any()
 
 
+@pytest.mark.parametrize("make, width", [
+    (lambda width: models.resnet(models.BasicBlock, (1, 1, 1, 1), 10, width), 8), (lambda width: models.mobilenet(10, width), 64)])
+def test_widths(make, width):
+    """Convolutions between two scaled layers grow with the square of the width."""
+    narrow, wide = (gc.plan(make(n), x=gc.f32[1, 3, 64, 64]).parameters for n in (width, 2 * width))
+    assert 3 * narrow < wide < 4 * narrow
+
+
 def test_one_step_of_training():
     step = gc.train_step(models.gpt(50, 16, 2, 2, 12, pre_norm=True), loss=gc.nn.cross_entropy, optimizer=gc.optim.AdamW(1e-2),
                          ids=gc.i32[2, 9], y=gc.i32[2, 9], seed=0)
