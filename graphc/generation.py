@@ -15,12 +15,13 @@ from graphc.nn.decode import Batch
 from graphc.nn.entry import Entry
 from graphc.nn.module import as_module
 from graphc.nn.network import network_name
-from graphc.prompts import SMALLEST, doubled, padded_prompts
+from graphc.prompts import grown, padded_prompts
 from graphc.session import Choice, Plan, Session, prompt_name
 from graphc.state import State
 from graphc.train import Model
 
 KEPT_GENERATORS = 4                 # networks that generate from one state
+SMALLEST_CACHE = 64                 # tokens that caches hold, or 4, 16 … times as many: so that later calls, of other lengths, find them
 ROUNDING = 1e-3                     # of the largest score: what `check` lets pass
 KEPT_SESSIONS = 4                   # caches and programs for batches of different sizes
 
@@ -117,7 +118,7 @@ class Generator:
         return self._last
 
     def _plan(self, ids: np.ndarray, lengths: np.ndarray, needed: int, inputs: Mapping[str, np.ndarray], choice: Choice) -> Plan:
-        capacity = self._capacity or doubled(needed, SMALLEST)
+        capacity = self._capacity or grown(needed, SMALLEST_CACHE, 4)
         if needed > capacity:
             raise GraphError(f"the longest prompt has {lengths.max()} tokens, with those to generate {needed} must be kept; the caches hold {capacity}: "
                              f"give capacity={needed}", user_loc())

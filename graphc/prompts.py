@@ -43,12 +43,12 @@ def resized(ids: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.pad(kept, ((0, 0), (0, size - kept.shape[1]))))
 
 
-def doubled(n: int, size: int) -> int:
-    """The first of size, 2 size, 4 size … that is n or more."""
+def grown(n: int, size: int, factor: int = 2) -> int:
+    """The first of size, factor * size, factor² * size … that is n or more."""
     while size < n:
-        size *= 2
+        size *= factor
     return size
 
 
 def padded_size(n: int) -> int:
-    return min(doubled(n, SMALLEST), doubled(n, 3 * SMALLEST // 2))
+    return min(grown(n, SMALLEST), grown(n, 3 * SMALLEST // 2))

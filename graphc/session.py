@@ -20,7 +20,7 @@ from graphc.nn.generate import sample
 from graphc.nn.module import Function, Module, argument_names
 from graphc.nn.network import call, entries, network_name
 from graphc.nn.path import rooted
-from graphc.prompts import doubled, padded_size, resized
+from graphc.prompts import grown, padded_size, resized
 from graphc.state import State
 
 KEPT_PROMPTS = 3                    # programs for prompts of different lengths
@@ -86,7 +86,7 @@ class Session:
         window = 0
         for slot in range(longest, needed):
             if slot >= window:
-                window = min(doubled(slot + 1, WINDOW), capacity)
+                window = min(grown(slot + 1, WINDOW), capacity)
                 self.last = self._step(window)
             token = self.last(token, *knobs)
             yield token

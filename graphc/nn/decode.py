@@ -195,10 +195,13 @@ class Decoding:
         return f"kept.{parameter_path(key.what)}" + (f".{key.number}" if key.number else "")
 
 
-def check_forward(layer, bidirectional: bool) -> None:
-    """GraphError for a layer that looks ahead while tokens are generated."""
-    if decoding() and bidirectional:
-        raise GraphError(f"generation: a bidirectional {type(layer).__name__} looks at later tokens; only an encoder may")
+def check_recurrent(layer, batch) -> None:
+    """GraphError for a recurrent layer that looks ahead, or takes time for the batch, while tokens are generated."""
+    now, name = decoding(), type(layer).__name__
+    if now and layer.bidirectional:
+        raise GraphError(f"generation: a bidirectional {name} looks at later tokens; only an encoder may")
+    if now and batch != now.batch.size:
+        raise GraphError(f"generation takes ids [batch, time]: make this {name} with batch_first=True")
 
 
 def attended(layer, own: bool, k: Array, v: Array, mask: Array | None, lengths: Array | None) -> tuple[Array, Array, Array | None, bool]:

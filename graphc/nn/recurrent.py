@@ -5,7 +5,7 @@ from math import sqrt
 
 import graphc as gc
 from graphc.errors import GraphError
-from graphc.nn.decode import check_forward, decoding
+from graphc.nn.decode import check_recurrent, decoding
 from graphc.nn.module import Module
 from graphc.nn.padding import real_steps
 from graphc.nn.parameter import Uniform
@@ -38,7 +38,7 @@ class Recurrent(Module):
         y = x.transpose(1, 0, 2) if self.batch_first else x
         now = decoding()
         if now:
-            check_forward(self, self.bidirectional)
+            check_recurrent(self, y.shape[1])
             lengths = now.lengths if now.first and lengths is None else lengths
         before, real = self._state(y, start if state is None else state), self._real(y, lengths)
         if now:

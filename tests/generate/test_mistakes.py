@@ -95,7 +95,7 @@ def test_mistakes_of_a_call(call, text):
     (lambda: transformer(nn.LearnedPosition(4)), "knows 4 places, prompt and tokens need 7"),
     (lambda: nn.Embedding(COUNT, 8) >> nn.TransformerBlock(2) >> nn.Linear(COUNT), "generation needs causal attention"),
     (lambda: nn.Embedding(COUNT, 8) >> nn.GRU(8, batch_first=True, bidirectional=True) >> nn.Linear(COUNT), "bidirectional GRU looks at later tokens"),
-    (lambda: nn.Embedding(COUNT, 8) >> nn.GRU(8) >> nn.Linear(COUNT), "lengths are integers"),
+    (lambda: nn.Embedding(COUNT, 8) >> nn.GRU(8) >> nn.Linear(COUNT), "make this GRU with batch_first=True"),
     (lambda: nn.Embedding(COUNT, 8) >> (lambda x: x[0]), "needs a network that gives scores"),
     (lambda: nn.LanguageModel(nn.Embedding(COUNT, 8), nn.GRU(8)), "make sequence_model, GRU, with batch_first=True"),
     (lambda: nn.LanguageModel(nn.Embedding(COUNT, 8), nn.GRU(9, batch_first=True)), r"put nn.Linear\(8\) in front, or take tied=False"),
