@@ -1,4 +1,4 @@
-"""The schedule of attention taken whole, and when it is. Its gradient is decomposed."""
+"""The schedule of attention and its gradient taken whole, and when they are."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from math import prod
 
 from graphc.ir.op import Op
-from graphc.ir.ops.attention import Attention
+from graphc.ir.ops.attention import Attention, AttentionGrad
+from graphc.ir.schedule import round_up
+from graphc.ir.schedule_nest import ALIGNMENT
 from graphc.ir.types import TensorType
 
 LARGEST_HEAD = 512                  # features of a head: a block of queries and its sums stay in L2
@@ -16,7 +18,8 @@ LARGEST_HEAD = 512                  # features of a head: a block of queries and
 class AttentionSchedule:
     """Blocks of `queries` × `keys`; scores are kept transposed, mr keys × vectors of queries in a register tile.
 
-    serial: all on the caller.
+    serial: all on the caller. Of the gradient: the queries of a head are dealt to so many `parts`, each with sums of its own for the
+    gradients of keys and values: `partials` elements in all.
     """
     queries: int
     keys: int
@@ -24,13 +27,26 @@ class AttentionSchedule:
     vectors: int
     lanes: int
     serial: bool
+    parts: int = 1
+    partials: int = 0
+    itemsize: int = 4
+
+    @property
+    def shared_scratch(self) -> int:
+        """Bytes of memory that the threads share."""
+        return round_up(self.partials * self.itemsize, ALIGNMENT)
+
+    def sum_rows(self, keys: int) -> int:
+        """Rows of the gradients of `keys` keys, with room for a last register tile."""
+        return keys + self.mr - 1
 
     @property
     def nr(self) -> int:
         return self.vectors * self.lanes
 
     def __str__(self) -> str:
-        return f"attention({self.queries} queries × {self.keys} keys, tile {self.mr}×{self.nr}{', serial' if self.serial else ''})"
+        parts = f", {self.parts} parts, partials {self.shared_scratch} B" if self.partials else ""
+        return f"attention({self.queries} queries × {self.keys} keys, tile {self.mr}×{self.nr}{parts}{', serial' if self.serial else ''})"
 
 
 def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
@@ -46,4 +62,9 @@ def _attention(types: Sequence[TensorType]) -> bool:
     return not mask and fits and all(prod(t.shape) > 0 for t in (q, k, v))
 
 
-RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {Attention: _attention}
+def _gradient(types: Sequence[TensorType]) -> bool:
+    """No mask; heads that fit the caches; no operand broadcast, whose gradient would be a sum over heads."""
+    return len(types) == 6 and _attention(types[:3]) and len({t.shape[:-2] for t in types[:3]}) == 1
+
+
+RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {Attention: _attention, AttentionGrad: _gradient}

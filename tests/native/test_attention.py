@@ -8,7 +8,7 @@ import graphc as gc
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
-from graphc.ir.ops.attention import Attention
+from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime.executable import Executable
 
@@ -22,8 +22,8 @@ def arrays_of(lead, tq, tk, d, e, dtype):
 
 def compiled(op, arrays):
     b = Builder("attention")
-    ins = [b.input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(arrays)]
-    return Compilation(b.finish(b.apply(op, ins), ("", "")))
+    outs = b.apply(op, [b.input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(arrays)])
+    return Compilation(b.finish(outs, ("",) * len(outs)))
 
 
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
@@ -37,6 +37,43 @@ def test_blocks_are_the_reference(shape, causal, dtype):
     for x, y, expected in zip(one, three, op.reference(*(a.astype(np.float64) for a in arrays))):
         assert x.tobytes() == y.tobytes()
         np.testing.assert_allclose(x, expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-13)
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("shape", (*SHAPES, ((), 700, 300, 16, 24), ((40,), 9, 20, 8, 8)), ids=str)
+def test_blocks_of_the_gradient_are_the_reference(shape, causal, dtype):
+    q, k, v = arrays_of(*shape, dtype)
+    out, lse = (x.astype(dtype) for x in Attention(causal=causal).reference(q, k, v))
+    op, arrays = AttentionGrad(causal=causal), [q, k, v, out, lse, np.random.default_rng(1).standard_normal(out.shape).astype(dtype)]
+    c = compiled(op, arrays)
+    assert [n.op.name for n in c.fused.nodes] == ["attention_grad"]
+    one, three = (Executable(c.built.program, threads).slow(*arrays) for threads in (1, 3))
+    for x, y, expected in zip(one, three, op.reference(*(a.astype(np.float64) for a in arrays))):
+        assert x.tobytes() == y.tobytes()
+        np.testing.assert_allclose(x, expected, rtol=0, atol=2e-5 if dtype == np.float32 else 1e-12)
+
+
+def test_few_heads_are_parted_and_many_are_not():
+    few, many = (compiled(AttentionGrad(), _gradient_arrays(lead, 512)).plan for lead in ((2,), (64,)))
+    assert [s.parts for s in few.schedules.values()] == [8] and [s.parts for s in many.schedules.values()] == [1]
+
+
+def test_memory_of_training_is_linear_in_the_length():
+    short, long = (compiled(AttentionGrad(causal=True), _gradient_arrays((8,), t)).memory.total for t in (1024, 4096))
+    assert long < 4.2 * short
+
+
+def test_a_gradient_with_a_mask_or_shared_keys_is_decomposed():
+    q, k, v, out, lse, g = _gradient_arrays((4,), 32)
+    mask = np.ones((32, 32), bool)
+    for arrays in ((q, k, v, mask, out, lse, g), (q, k[:1], v[:1], out, lse, g)):
+        assert "attention_grad" not in [n.op.name for n in compiled(AttentionGrad(), arrays).fused.nodes]
+
+
+def _gradient_arrays(lead, t, d=16):
+    x = np.zeros((*lead, t, d), np.float32)
+    return [x, x, x, x, np.zeros((*lead, t), np.float32), x]
 
 
 def test_heads_of_a_joint_projection_are_read_where_they_lie():

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.codegen.loops import Function
-from graphc.codegen.lower import attention, cumulative, index, movement, sort, window
+from graphc.codegen.lower import attention, attention_grad, cumulative, index, movement, sort, window
 from graphc.codegen.lower.epilogue import lower_contraction_cluster, lower_contraction_node
 from graphc.codegen.lower.nest import lower_nest
 from graphc.errors import InternalError
@@ -55,5 +55,5 @@ CONTRACTIONS = tuple(op for op in OPS.values() if hasattr(op, "contraction"))
 LOWERINGS: dict[type, Lowering] = {
     **{op: _nest for op in RULES if op not in (Constant, Reshape)}, **dict.fromkeys(CONTRACTIONS, lower_contraction_node), Fused: _fused,
     **index.ROWS, **movement.ROWS, **cumulative.ROWS, **sort.ROWS, **window.ROWS,
-    **attention.ROWS,
+    **attention.ROWS, **attention_grad.ROWS,
 }
