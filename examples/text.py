@@ -5,7 +5,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from math import log2
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import numpy as np
@@ -27,7 +29,8 @@ class Letters:
         return "".join(self.letters[i] for i in ids)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.array([self.letters.index(c) for c in text], np.int32)
+        number = {c: i for i, c in enumerate(self.letters)}
+        return np.array([number[c] for c in text], np.int32)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,57 @@ def python_words(at_least: int = 1) -> Words:
     counts = sorted(Counter(text).items(), key=lambda item: (-item[1], item[0]))
     words = Words(tuple(word for word, n in counts if n >= at_least), np.empty(0, np.int64))
     return replace(words, ids=words.encode(text))
+
+
+PIECE = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]")
+MODULES = ("argparse", "difflib", "ipaddress", "mailbox", "pickle", "tarfile", "turtle", "typing")
+PADDING, UNKNOWN = 0, 1
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines of source as ids of their pieces: x [n, length] padded with PADDING, lengths [n], and the number of the module that each is from, y [n]."""
+    x: np.ndarray
+    lengths: np.ndarray
+    y: np.ndarray
+
+    def __getitem__(self, chosen) -> Lines:
+        return Lines(self.x[chosen], self.lengths[chosen], self.y[chosen])
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batches(self, size: int, steps: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """`steps` batches of lines drawn at random."""
+        random = np.random.default_rng(seed)
+        for _ in range(steps):
+            chosen = random.integers(0, len(self), size)
+            yield self.x[chosen], self.lengths[chosen], self.y[chosen]
+
+
+def module_source(module: str) -> str:
+    """The source of a module of Python's library."""
+    return Path(find_spec(module).origin).read_text()
+
+
+def library_lines(length: int = 16, at_least: int = 3, most: int = 1000, seed: int = 0) -> tuple[tuple[str, ...], Lines, Lines]:
+    """Vocabulary, lines to train with and a fifth to judge by: at most so many lines of each of MODULES of Python's library, of five pieces or more, cut
+    after `length`; none that occurs twice. A piece that occurs less often than `at_least` in the lines to train with is UNKNOWN."""
+    random, lines = np.random.default_rng(seed), Counter()
+    for number, module in enumerate(MODULES):
+        text = {line.strip() for line in module_source(module).splitlines() if len(PIECE.findall(line)) >= 5}
+        lines.update({line: (1 << 32) + number for line in random.permutation(sorted(text))[:most]})
+    found = [(PIECE.findall(line)[:length], count & 0xffff) for line, count in lines.items() if count >> 32 == 1]
+    found = [found[i] for i in random.permutation(len(found))]
+    cut = len(found) * 4 // 5
+    counts = Counter(piece for pieces, _ in found[:cut] for piece in pieces)
+    words = ("", "?", *sorted(piece for piece, n in counts.items() if n >= at_least))
+    number = {word: i for i, word in enumerate(words)}
+    x = np.full((len(found), length), PADDING, np.int32)
+    for row, (pieces, _) in zip(x, found):
+        row[:len(pieces)] = [number.get(piece, UNKNOWN) for piece in pieces]
+    every = Lines(x, np.array([len(pieces) for pieces, _ in found], np.int32), np.array([y for _, y in found], np.int32))
+    return words, every[:cut], every[cut:]
 
 
 def random_windows(ids: np.ndarray, batch: int, length: int, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
