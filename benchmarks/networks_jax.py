@@ -52,7 +52,7 @@ def batch_norm(p, name, x, train, stats):
         stats[f"{name}.running_var"] = 0.9 * var + 0.1 * batch_var * (n / (n - 1))
         mean, var = batch_mean, batch_var
     scale = p[f"{name}.weight"] * lax.rsqrt(var + 1e-5)
-    return x * scale + (p[f"{name}.bias"] - mean * scale)
+    return (x - mean) * scale + p[f"{name}.bias"]
 
 
 def mlp(sizes, p, x, train):

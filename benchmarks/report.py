@@ -123,7 +123,7 @@ def _table(names: Sequence[str], lines: Sequence[Sequence]) -> str:
 def _time(figures: Figures) -> str:
     if figures.times:
         return f"{seconds_text(figures.median)} ({seconds_text(figures.best)})"
-    return "" if figures.error == INFERENCE_ONLY else "failed"
+    return "" if figures.error == INFERENCE_ONLY else "not run" if figures.error.startswith("not run") else "failed"
 
 
 def _cost(figures: Figures) -> str:

@@ -80,7 +80,13 @@ def _line(row: Row) -> str:
 
 def _record(row: Row) -> dict:
     return {"workload": row.workload.name, "threads": row.threads, "limit": row.limit, "ratio": row.ratio, "best_ratio": row.best_ratio,
-            "figures": {e: asdict(f) for e, f in row.figures.items()}}
+            "figures": {e: _summary(f) for e, f in row.figures.items()}}
+
+
+def _summary(figures: Figures) -> dict:
+    """The figures without the single times."""
+    summary = {k: v for k, v in asdict(figures).items() if k != "times"}
+    return {**summary, "median": figures.median, "best": figures.best, "chunks": len(figures.times)} if figures.times else summary
 
 
 def _head(options: argparse.Namespace, configurations: dict) -> str:
