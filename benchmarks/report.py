@@ -11,6 +11,7 @@ from benchmarks.contest import INFERENCE_ONLY, Figures
 from benchmarks.workloads import INFER, Workload
 
 matplotlib.use("svg")
+matplotlib.rcParams["svg.hashsalt"] = "graphc"      # equal figures give equal files
 from matplotlib import pyplot       # noqa: E402  the backend first: there may be no display
 
 TITLES = {"graphc": "graphc", "torch": "PyTorch", "inductor": "torch.compile", "jax": "JAX", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
@@ -151,18 +152,20 @@ def chart(rows: Sequence[Row], path: Path) -> None:
     names = list(dict.fromkeys(row.workload.name for row in shown))
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.3 * len(names) * max(1, len(threads))))
     for row, at in _places(shown, names, threads):
-        axes.barh(at, 1 / row.ratio, 0.8 / len(threads), color="#2ca02c" if row.ratio <= 1 else "#bbbbbb", alpha=1 if row.threads > 1 else 0.6)
+        axes.barh(at, 1 / row.ratio - 1, 0.8 / len(threads), left=1, color="#2ca02c" if row.ratio <= 1 else "#bbbbbb", alpha=1 if row.threads > 1 else 0.6)
         for engine, figures in row.figures.items():
             if engine in COLORS and figures.times:
                 axes.plot(figures.median / row.mine.median, at, "o", color=COLORS[engine], markersize=3.5)
     axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x", linewidth=0.3)
     axes.set_xscale("log")
+    axes.set_xlim(left=0.8 * min([1.0, *(1 / row.ratio for row in shown)]))
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("time of a peer / time of graphc; bars: the best peer" + (f" ({' and '.join(map(str, threads))} threads, in this order)" * (len(threads) > 1)))
     axes.legend(handles=[axes.plot([], [], "o", color=c, label=TITLES[e])[0] for e, c in COLORS.items()], fontsize=7, loc="lower right")
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
 
