@@ -170,7 +170,7 @@ class Contest:
 
     def run(self, workload: Workload, end: float = math.inf) -> dict[str, Figures]:
         """Figures by engine, agreement of numbers checked. No engine starts after `end` (monotonic clock), none compiles beyond it by much."""
-        request = {"workload": asdict(workload), "folder": str(self.folder), "threads": self.threads, "cores": _cores(self.threads)}
+        request = {"workload": asdict(workload), "folder": str(self.folder), "threads": self.threads}
         self._prepare(workload, request)
         figures = {engine: self._open(engine, request, end) for engine in self.engines}
         try:
@@ -221,12 +221,6 @@ class Contest:
             return replace(figures, error=str(error))
         time.sleep(SETTLE_SECONDS)
         return replace(figures, times=figures.times + tuple(times))
-
-
-def _cores(threads: int) -> list[int]:
-    """As many cores as threads, or all: what an engine may use, whatever it thinks of its settings."""
-    mine = sorted(os.sched_getaffinity(0))
-    return mine[:threads] if threads <= len(mine) else mine
 
 
 def _checked(workload: Workload, figures: Mapping[str, Figures], folder: Path) -> dict[str, Figures]:

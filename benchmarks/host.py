@@ -74,7 +74,6 @@ class Opened:
     """An engine with a workload, built, called and checked."""
 
     def __init__(self, engine, request: dict):
-        os.sched_setaffinity(0, request["cores"])
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
         case = _case(request)
         case.batches, case.weights

@@ -1,6 +1,8 @@
 """JAX, jit on the CPU."""
 from __future__ import annotations
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ RUNNING = "running_"                # state that is no parameter
 
 class Jax:
     def __init__(self, case: Case):
+        os.environ["NPROC"] = str(case.threads)         # XLA sizes its pools by it when the first array is made
         jax.config.update("jax_platforms", "cpu")
         self.batches = [tuple(jnp.array(_nhwc(a)) for a in batch) for batch in case.batches]
         self.run = MODES[case.workload.mode](self, case)

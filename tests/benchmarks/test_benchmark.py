@@ -126,7 +126,7 @@ def test_engines_in_turns(tmp_path):
             assert 0 < figures["graphc"].best <= figures["graphc"].median < figures["torch"].median
             json.dumps(figures["graphc"].__dict__)
         host = run.hosts["graphc"]
-        host.open({"workload": asdict(TINY), "folder": str(tmp_path), "threads": 1, "cores": [0], "results": str(tmp_path / "graphc.results")})
+        host.open({"workload": asdict(TINY), "folder": str(tmp_path), "threads": 1, "results": str(tmp_path / "graphc.results")})
         os.kill(host.child, signal.SIGKILL)
         with pytest.raises(EngineError, match="status -9"):
             host.turn(0.1)
