@@ -263,7 +263,7 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: _Machine) -> tuple[i
     """Rows and columns worth TILE_FLOPS; more where each tile packs its own columns, so that enough rows share the packing."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS, p.flops / MANY_TILES)
-    area = max(budget / (2 * k), 32 * mr * nr)
+    area = max(budget / (2 * k), (4 if machine.free[1] else 32) * mr * nr)
     tall = min(m, 256) if b == "tile" else min(96, area / min(n, 4 * nr))
     rows = _even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
