@@ -88,15 +88,18 @@ class DotSchedule:
 @dataclass(frozen=True)
 class LaneSchedule:
     """One phase with short sums and no reuse that a register tile could use (depthwise convolutions): vectors along `dim`, all
-    terms of a sum unrolled, operands that do not change along `inner` kept in registers through a loop over it.
+    terms of a sum unrolled for `columns` positions of `inner`, which share what they read. Tiles take `block` elements of `dim`
+    and `tile` positions of the other dims.
     """
     dim: int
     inner: int
     lanes: int
-    tile: int                       # positions of the other dims for each tile
+    columns: int
+    block: int
+    tile: int
 
     def __str__(self) -> str:
-        return f"lanes of {self.lanes} along d{self.dim}, inner d{self.inner}, tile {self.tile}"
+        return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, tile {self.block}@d{self.dim} × {self.tile}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 
 from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
@@ -24,6 +25,8 @@ DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they st
 PARTIALS = 4 << 20              # elements of partial results at most
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
+LANE_BLOCK = 16                 # vectors
+MOST_COLUMNS = 4
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
 
 
@@ -39,7 +42,7 @@ def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequ
     form = normal_form(c, Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides)),
                        Tensor(out_shape, tuple(out_strides)), lanes, fused, invariant)
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
-    machine = _Machine(target, dtype.itemsize, lanes, free)
+    machine = Machine(target, dtype.itemsize, lanes, free)
     return _prepacked(_placed(form, tuple(_phase_schedule(p, dtype, machine) for p in form.phases)), free)
 
 
@@ -54,7 +57,7 @@ def _prepacked(s: ContractionSchedule, free: tuple[bool, ...]) -> ContractionSch
 
 
 @dataclass(frozen=True)
-class _Machine:
+class Machine:
     target: Target
     itemsize: int
     lanes: int
@@ -64,7 +67,7 @@ class _Machine:
         return nbytes // self.itemsize
 
 
-def _phase_schedule(p: Phase, dtype: DType, machine: _Machine) -> PhaseSchedule:
+def _phase_schedule(p: Phase, dtype: DType, machine: Machine) -> PhaseSchedule:
     if not dtype.is_float or p.extent(p.k) == 0:
         return LoopSchedule(max(1, SMALL_FLOPS // max(1, 16 * p.extent(p.k))))
     lane = _lane_dim(p, machine)
@@ -82,7 +85,7 @@ def _phase_schedule(p: Phase, dtype: DType, machine: _Machine) -> PhaseSchedule:
 
 # --- lanes -----------------------------------------------------------------------------------------------------------------
 
-def _lane_dim(p: Phase, machine: _Machine) -> int | None:
+def _lane_dim(p: Phase, machine: Machine) -> int | None:
     """The dim for vectors when sums are short and rows, or columns, are single: the one along which the output is contiguous."""
     if p.extent(p.k) > MAX_TAPS or min(p.extent(p.m), p.extent(p.n)) > 1:
         return None
@@ -90,17 +93,32 @@ def _lane_dim(p: Phase, machine: _Machine) -> int | None:
     return found[0] if found and p.sizes[found[0]] >= machine.lanes // 2 and p.extent(p.batch + p.m + p.n) > p.sizes[found[0]] else None
 
 
-def _lane_schedule(p: Phase, lane: int, machine: _Machine) -> LaneSchedule:
+def _lane_schedule(p: Phase, lane: int, machine: Machine) -> LaneSchedule:
     """The inner loop is along the dim with the next smallest step in the output."""
     others = [d for d in p.batch + p.m + p.n if d != lane and p.sizes[d] > 1]
     inner = min(others, key=lambda d: (abs(p.out.strides[d]), d))
-    work = 2 * p.extent(p.k) * p.sizes[lane] * p.sizes[inner]
-    return LaneSchedule(lane, inner, machine.lanes, max(1, SMALL_FLOPS // work))
+    block = min(p.sizes[lane], LANE_BLOCK * machine.lanes)
+    work = 2 * p.extent(p.k) * block * p.sizes[inner]
+    return LaneSchedule(lane, inner, machine.lanes, _lane_columns(p, inner, machine), block, max(1, SMALL_FLOPS // 2 // work))
+
+
+def _lane_columns(p: Phase, inner: int, machine: Machine) -> int:
+    """Positions of the inner dim at a time: the fewest cycles for all of them, each vector loaded once."""
+    terms = [i for i in product(*[range(p.sizes[d]) for d in p.k])]
+
+    def cycles(columns: int) -> float:
+        loads = sum(len({sum(i * t.strides[d] for d, i in zip((*p.k, inner), (*k, j))) for k in terms for j in range(columns)}) for t in (p.a, p.b))
+        return max(loads / LOADS_PER_CYCLE, len(terms) * columns / machine.target.fma_per_cycle, len(terms) * FMA_LATENCY) + STEP_OVERHEAD
+
+    def whole(columns: int) -> float:
+        count, rest = divmod(p.sizes[inner], columns)
+        return count * cycles(columns) + (cycles(rest) if rest else 0)
+    return min(range(1, min(MOST_COLUMNS, p.sizes[inner]) + 1), key=whole)
 
 
 # --- few outputs, long sums --------------------------------------------------------------------------------------------
 
-def _narrow_dim(p: Phase, machine: _Machine) -> int | None:
+def _narrow_dim(p: Phase, machine: Machine) -> int | None:
     """The dim for vectors when a batch entry has so few outputs that they stay in registers: a batch dim along which both operands
     are contiguous, or the innermost k dim.
     """
@@ -113,7 +131,7 @@ def _narrow_dim(p: Phase, machine: _Machine) -> int | None:
     return None
 
 
-def _narrow_schedule(p: Phase, dim: int, machine: _Machine) -> NarrowSchedule:
+def _narrow_schedule(p: Phase, dim: int, machine: Machine) -> NarrowSchedule:
     along_k = dim == p.k[-1]
     one = NarrowSchedule(dim, along_k, machine.lanes, 1)
     steps = p.sizes[p.k[0]]
@@ -123,14 +141,14 @@ def _narrow_schedule(p: Phase, dim: int, machine: _Machine) -> NarrowSchedule:
 
 # --- dot products ------------------------------------------------------------------------------------------------------
 
-def _is_dots(p: Phase, machine: _Machine) -> bool:
+def _is_dots(p: Phase, machine: Machine) -> bool:
     """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
     inner = p.k[-1]
     rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
     return rows_linear and p.sizes[inner] >= 2 * machine.lanes and min(p.extent(p.m), p.extent(p.n)) <= 3
 
 
-def _dot_schedule(p: Phase, machine: _Machine) -> DotSchedule:
+def _dot_schedule(p: Phase, machine: Machine) -> DotSchedule:
     rows = min(p.extent(p.m), 2)
     columns = min(p.extent(p.n), 4 if rows == 1 else 3)
     vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * machine.lanes else 1
@@ -140,16 +158,16 @@ def _dot_schedule(p: Phase, machine: _Machine) -> DotSchedule:
 
 # --- rows streamed --------------------------------------------------------------------------------------------------------
 
-def _is_stream(p: Phase, machine: _Machine) -> bool:
+def _is_stream(p: Phase, machine: Machine) -> bool:
     """Few rows times a matrix that lies along n and is wide enough to be read in long runs."""
     straight = len(p.n) == 1 and len(p.k) == 1 and p.b.strides[p.n[0]] == 1
     return straight and p.extent(p.m) <= 3 and p.extent(p.n) >= 8 * machine.lanes and p.extent(p.k) >= 16
 
 
-def _stream_schedule(p: Phase, machine: _Machine) -> TileSchedule:
+def _stream_schedule(p: Phase, machine: Machine) -> TileSchedule:
     """Tiles of some KB of columns and of enough steps that each reads some 100 KB of b."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
-    columns = Cut(0, _even(n, min(n, STREAM_BYTES // machine.itemsize), machine.lanes))
+    columns = Cut(0, even(n, min(n, STREAM_BYTES // machine.itemsize), machine.lanes))
     sums = Cut(0, min(k, 256))
     blocks = sums.count((k,))
     share = -(-STREAM_WORK // (columns.chunk * sums.chunk))
@@ -159,9 +177,9 @@ def _stream_schedule(p: Phase, machine: _Machine) -> TileSchedule:
 
 # --- register tiles ------------------------------------------------------------------------------------------------------
 
-def _tile_schedule(p: Phase, machine: _Machine) -> TileSchedule:
+def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     m, n = p.extent(p.m), p.extent(p.n)
-    mr, vectors = _register_tile(m, n, machine)
+    mr, vectors = register_tile(m, n, machine)
     nr = vectors * machine.lanes
     deep = _is_deep(p) and not machine.free[1]          # with b packed already, narrow tiles cost nothing
     turned = _is_turned(p)
@@ -192,7 +210,7 @@ def _is_deep(p: Phase) -> bool:
     return k >= 4 * max(m, n) and p.extent(p.batch) * -(-m * n // DEEP_TILE) < TILES // 2
 
 
-def _register_tile(m: int, n: int, machine: _Machine) -> tuple[int, int]:
+def register_tile(m: int, n: int, machine: Machine) -> tuple[int, int]:
     """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output.
 
     Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared.
@@ -217,7 +235,7 @@ def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
     return position
 
 
-def _a_source(p: Phase, n: int, nr: int, by_tile: bool, machine: _Machine) -> str:
+def _a_source(p: Phase, n: int, nr: int, by_tile: bool, machine: Machine) -> str:
     """Rows are read in place, one broadcast an element, when they lie along k, or when each element is used a few times only."""
     inner = p.k[-1]
     run = prod(group_sizes(p, p.k)[_linear_from(p.a, p, p.k):])
@@ -228,7 +246,7 @@ def _a_source(p: Phase, n: int, nr: int, by_tile: bool, machine: _Machine) -> st
     return "tile" if (p.batch or by_tile) and not machine.free[0] else "shared"
 
 
-def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: _Machine) -> str:
+def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: Machine) -> str:
     """Vectors are read in place when they lie along n and there are too few rows, or too little data, for packing to pay."""
     inner, k = p.n[-1], p.extent(p.k)
     straight = len(p.n) == 1 and len(p.k) == 1
@@ -243,7 +261,7 @@ def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: _Machine) -> str:
     return "tile" if p.batch or deep or windows else "shared"
 
 
-def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: _Machine) -> Cut:
+def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:
     """Blocks of k: the columns of a register tile stream from L2 (those that each tile packs stay in L1), and operands that are
     read in place step evenly through the block.
     """
@@ -259,13 +277,13 @@ def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: _Machine) -> Cut:
     return Cut(0, k)
 
 
-def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: _Machine) -> tuple[int, Cut]:
+def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[int, Cut]:
     """Rows and columns worth TILE_FLOPS; more where each tile packs its own columns, so that enough rows share the packing."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS, p.flops / MANY_TILES)
     area = max(budget / (2 * k), (4 if machine.free[1] else 32) * mr * nr)
     tall = min(m, 256) if b == "tile" else min(96, area / min(n, 4 * nr))
-    rows = _even(m, max(mr, tall), mr)
+    rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     return rows, _column_cut(group_sizes(p, p.n), columns, nr)
 
@@ -273,7 +291,7 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: _Machine) -> tuple[i
 def _deep_tile(p: Phase, mr: int, nr: int) -> tuple[int, Cut]:
     """All rows and columns if their sums fit in L2, else fewer columns, then fewer rows."""
     m = p.extent(p.m)
-    rows = _even(m, min(m, 256), mr)
+    rows = even(m, min(m, 256), mr)
     return rows, _column_cut(group_sizes(p, p.n), DEEP_TILE / rows, nr)
 
 
@@ -282,12 +300,12 @@ def _column_cut(sizes: tuple[int, ...], columns: float, nr: int) -> Cut:
     for split in range(len(sizes)):
         inner = prod(sizes[split + 1:])
         if inner <= columns or split == len(sizes) - 1:
-            chunk = _even(sizes[split], max(1, columns / inner), nr if inner == 1 else 1)
+            chunk = even(sizes[split], max(1, columns / inner), nr if inner == 1 else 1)
             return Cut(split, chunk)
     raise AssertionError("unreachable")
 
 
-def _even(size: int, part: float, unit: int) -> int:
+def even(size: int, part: float, unit: int) -> int:
     """A multiple of `unit`, near `part`, that cuts `size` into pieces of about the same size."""
     pieces = max(1, round(size / part))
     return round_up(-(-size // pieces), unit)

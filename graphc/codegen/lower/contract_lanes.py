@@ -1,56 +1,119 @@
-"""Short sums without reuse, depthwise convolutions above all: vectors along one dim, every term unrolled."""
+"""Short sums without reuse along the rows, depthwise convolutions above all: vectors along one dim, every term unrolled for a few
+positions of another, whose windows overlap and whose factors are the same.
+"""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Val, View
+from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
+from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
 from graphc.ir.contract_form import Linear
+from graphc.ir.schedule import round_up
 
-HOISTED = 12                    # values that stay in registers
+
+@dataclass(frozen=True)
+class _Operand:
+    memory: View
+    linear: Linear
 
 
 def lower_lanes(job: Job) -> None:
-    """Tiles over all dims but two; vectors along one of these, a loop along the other."""
+    """Tiles over blocks of `dim` and ranges of the dims around; in a tile, positions of `inner` by the few, vectors along the block."""
     f, s, p = job.f, job.schedule, job.phase
     outer = tuple(d for d in p.batch + p.m + p.n if d not in (s.dim, s.inner))
-    count = p.extent(outer)
-    per_tile = min(count, s.tile)
-    lanes = s.lanes if job.epilogue is None or vector_axis(job, s.dim) is not None else 1
-    with f.parallel(-(-count // per_tile), "lanes") as t:
-        with f.loop(0, per_tile if count % per_tile == 0 else f.min_(per_tile, count - t * per_tile)) as loop:
-            index = unflatten(f, t * per_tile + loop.index, outer, p.sizes)
-            if lanes == 1:
-                with f.loop(0, p.sizes[s.dim]) as line:
-                    _line(job, index | {s.dim: line.index}, 1, None)
-            else:
-                vector_run(f, Ix(p.sizes[s.dim]), lanes, lambda j, width, mask: _line(job, index | {s.dim: j}, width, mask))
+    count, size = p.extent(outer), p.sizes[s.dim]
+    per_tile, blocks = min(count, s.tile), -(-size // s.block)
+    operands = [_beside(job, _Operand(memory, linear)) for memory, linear in ((job.a, p.a), (job.b, p.b))]
+    with f.parallel(-(-count // per_tile) * blocks, "lanes") as t:
+        part, block = f.divmod(t, blocks)
+        width = s.block if size % s.block == 0 else f.min_(s.block, size - block * s.block)
+        with f.loop(0, per_tile if count % per_tile == 0 else f.min_(per_tile, count - part * per_tile)) as loop:
+            index = unflatten(f, part * per_tile + loop.index, outer, p.sizes)
+            whole = p.sizes[s.inner] // s.columns * s.columns
+            with f.loop(0, whole, s.columns) as along:
+                _run(job, operands, index | {s.inner: along.index}, s.columns, block * s.block, width)
+            if whole < p.sizes[s.inner]:
+                _run(job, operands, index | {s.inner: Ix(whole)}, p.sizes[s.inner] - whole, block * s.block, width)
 
 
-def _line(job: Job, index: Index, lanes: int, mask: Val | None) -> None:
-    """One vector of outputs for each position of the inner dim."""
+def _beside(job: Job, operand: _Operand) -> _Operand:
+    """Factors that lie apart along the vectors are copied side by side, one line for each term of the sum, if they depend on nothing else."""
     f, s, p = job.f, job.schedule, job.phase
-    hoist_a, hoist_b = (t.strides[s.inner] == 0 and job.k <= HOISTED for t in (p.a, p.b))
-    first = list(_terms(job, p.a, job.a, index, lanes, mask)) if hoist_a else None
-    second = list(_terms(job, p.b, job.b, index, lanes, mask)) if hoist_b else None
-    with f.loop(0, p.sizes[s.inner]) as loop:
-        at = index | {s.inner: loop.index}
-        total = f.const(0, job.dtype, lanes)
-        for x, y in zip(first or _terms(job, p.a, job.a, at, lanes, mask), second or _terms(job, p.b, job.b, at, lanes, mask)):
-            total = multiply_add(f, x, y, total, job.fused)
-        finish(job, at, s.dim, total, lanes, mask)
+    linear = operand.linear
+    if linear.strides[s.dim] in (0, 1) or any(linear.strides[d] for d in p.batch + p.m + p.n if d != s.dim):
+        return operand
+    line = round_up(p.sizes[s.dim], s.lanes) + 2 * s.lanes              # at multiples of a large power of two they would share few sets of L1
+    copy = f.scratch("factors", job.dtype, (job.k * line,))
+    terms = list(product(*[range(p.sizes[d]) for d in p.k]))
+    sources = [linear.base + sum(i * linear.strides[d] for d, i in zip(p.k, k)) for k in terms]
+    if min(len(terms), p.sizes[s.dim]) >= s.lanes and sorted(sources) == list(range(min(sources), min(sources) + len(terms))):
+        _turn(job, operand, copy, [sources.index(min(sources) + i) for i in range(len(terms))], line)
+    else:
+        for term, source in enumerate(sources):
+            vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask, to=term * line, start=source: f.store(
+                copy, [to + j], load_spaced(f, operand.memory, start + j * linear.strides[s.dim], linear.strides[s.dim], lanes, mask), mask))
+    moved = {d: line * prod(p.sizes[e] for e in p.k[i + 1:]) for i, d in enumerate(p.k)} | {s.dim: 1}
+    return _Operand(copy, Linear(0, tuple(moved.get(d, 0) for d in range(len(p.sizes)))))
 
 
-def _terms(job: Job, t: Linear, memory: View, index: Index, lanes: int, mask: Val | None) -> Iterator[Val]:
-    """The operand's vector for each term of the sum."""
-    p = job.phase
-    step = t.strides[job.schedule.dim]
-    start = offset(t, index)
+def _turn(job: Job, operand: _Operand, copy: View, terms: list[int], line: int) -> None:
+    """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers. The last ones overlap those before."""
+    f, s, linear = job.f, job.schedule, operand.linear
+    step, size = linear.strides[s.dim], job.phase.sizes[s.dim]
+    start = linear.base + sum(min(0, linear.strides[d]) * (job.phase.sizes[d] - 1) for d in job.phase.k)
+    with f.loop(0, size, s.lanes) as loop:
+        place = f.min_(loop.index, size - s.lanes)
+        for first in range(0, len(terms), s.lanes):
+            first = min(first, len(terms) - s.lanes)
+            rows = [f.load(operand.memory, [(place + i) * step + (start + first)], s.lanes) for i in range(s.lanes)]
+            for i, column in enumerate(transposed(f, rows)):
+                f.store(copy, [place + terms[first + i] * line], column)
+
+
+def _run(job: Job, operands: list[_Operand], index: Index, columns: int, first: Ix, width: Ix | int) -> None:
+    """`columns` positions of the inner dim, from `index` on, for each vector of the block."""
+    f, s = job.f, job.schedule
+    lanes = s.lanes if job.epilogue is None or vector_axis(job, s.dim) is not None else 1
+
+    def body(j: Ix, count: int, mask: Val | None) -> None:
+        _outputs(job, operands, index | {s.dim: first + j}, columns, count, mask)
+    if job.phase.sizes[s.dim] % lanes:
+        return vector_run(f, Ix() + width, lanes, body)
+    with f.loop(0, width, lanes) as loop:
+        body(loop.index, lanes, None)
+
+
+def _outputs(job: Job, operands: list[_Operand], index: Index, columns: int, lanes: int, mask: Val | None) -> None:
+    f, s, p = job.f, job.schedule, job.phase
+    sources = [_Terms(f, o, offset(o.linear, index), o.linear.strides[s.dim], lanes, mask, {}) for o in operands]
+    totals = [f.const(0, job.dtype, lanes)] * columns
     for k in product(*[range(p.sizes[d]) for d in p.k]):
-        at = start + sum(i * t.strides[d] for d, i in zip(p.k, k))
-        yield load_spaced(job.f, memory, at, step, lanes, mask)
+        for j in range(columns):
+            a, b = (source.at(sum(i * source.operand.linear.strides[d] for d, i in zip((*p.k, s.inner), (*k, j)))) for source in sources)
+            totals[j] = multiply_add(f, a, b, totals[j], job.fused)
+    for j, total in enumerate(totals):
+        finish(job, index | {s.inner: index[s.inner] + j}, s.dim, total, lanes, mask)
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Vectors of an operand, each loaded once."""
+    f: Function
+    operand: _Operand
+    start: Ix
+    step: int
+    lanes: int
+    mask: Val | None
+    loaded: dict[int, Val]
+
+    def at(self, distance: int) -> Val:
+        if distance not in self.loaded:
+            self.loaded[distance] = load_spaced(self.f, self.operand.memory, self.start + distance, self.step, self.lanes, self.mask)
+        return self.loaded[distance]
