@@ -203,9 +203,12 @@ class Compilation:
 
     @property
     def _passing(self) -> frozenset[int]:
-        """Numbers of the derived values that are read by nothing but packing."""
-        first, read = len(self.graph.state), set(self.plan.read_state())
-        return frozenset(n for n in range(len(self.split.main.state) - first) if first + n not in read)
+        """Numbers of the derived values that are read by nothing but packing, which follows on them: one at a time is there."""
+        if not self.prepare_plan:
+            return frozenset()
+        first, graph = len(self.graph.state), self.prepare_plan.graph
+        slots, values = set(self.plan.read_state()), {v for node in graph.nodes for v in node.inputs}
+        return frozenset(n for n, v in enumerate(graph.updates[first:]) if first + n not in slots and v not in values and len(v.node.outputs) == 1)
 
     @property
     def _kept(self) -> Iterator[int]:

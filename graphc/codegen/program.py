@@ -80,22 +80,33 @@ class _ProgramBuilder:
         self.committed = False
 
     def preparation(self, plan: Plan | None, packed: Packed | None) -> Function:
-        """The function that computes and packs what is derived from state."""
+        """The function that computes and packs what is derived from state. A value is packed as soon as it is there."""
         self.main, self.timed = Function("prepare"), False
-        if plan:
-            self.block(plan, _Frame(plan))
-        for (slot, offset, view, schedule), buffer in (packed.buffers.items() if packed else ()):
-            operand = Place(Buffer("state", 0, slot), view.dtype, view.shape, view.strides, offset)
-            self.pack(self.view(operand, _Frame(plan)), view, schedule, buffer, 0)
+        waiting = dict(packed.buffers) if packed else {}
+        slots = {v: slot for slot, v in enumerate(plan.graph.updates)} if plan else {}
+        for node in plan.graph.nodes if plan else ():
+            self.node(node, _Frame(plan))
+            made = {slots[v] for v in node.outputs if v in slots}
+            self.pack_state({key: waiting.pop(key) for key in list(waiting) if key[0] in made})
+        self.pack_state(waiting)
         return self.main
+
+    def pack_state(self, buffers: Mapping[tuple, Buffer]) -> None:
+        """Packs arrays of the state's table; `buffers` as in `Packed`."""
+        for (slot, offset, view, schedule), buffer in buffers.items():
+            operand = Place(Buffer("state", 0, slot), view.dtype, view.shape, view.strides, offset)
+            self.pack(self.view(operand, _Frame(None)), view, schedule, buffer, 0)
 
     def block(self, plan: Plan, frame: _Frame) -> None:
         """Calls the kernels of one graph, in order."""
         for node in plan.graph.nodes:
-            if node.op.name in CONTROL:
-                CONTROL[node.op.name](self, node, frame)
-            elif node.op.name not in VIEWS and not isinstance(node.op, Constant):
-                self.kernel_call(node, frame)
+            self.node(node, frame)
+
+    def node(self, node: Node, frame: _Frame) -> None:
+        if node.op.name in CONTROL:
+            CONTROL[node.op.name](self, node, frame)
+        elif node.op.name not in VIEWS and not isinstance(node.op, Constant):
+            self.kernel_call(node, frame)
 
     def kernel_call(self, node: Node, frame: _Frame) -> None:
         plan = frame.plan

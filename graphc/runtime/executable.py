@@ -19,7 +19,7 @@ from graphc.runtime.entry_layout import BUSY
 from graphc.runtime.frame import Frame, FrameList, Layout
 from graphc.runtime.interrupt import call_interruptibly
 from graphc.runtime.lock import StateLock
-from graphc.runtime.memory import address, aligned_copy, mapped, round_up
+from graphc.runtime.memory import address, aligned_copy, mapped, mapped_parts, round_up
 from graphc.runtime.native import native
 from graphc.runtime.pool import default_threads, pool
 from graphc.runtime.signature import Signature
@@ -38,7 +38,7 @@ class Program:
     `work_ns`: estimated (for data-dependent loops: greatest) duration of one call; 0 when unknown.
     `target`: what the code was made for; when given, a machine that cannot run it refuses to load it.
     `derived`: sizes of the arrays, after those of the state in its table, that `gc_prepare` makes from them; `passing` are the numbers
-    of those that nothing else reads. `writes`: it changes state.
+    of those that nothing else reads, and which may lie in the same memory, one after the other. `writes`: it changes state.
     """
     object_code: bytes
     signature: Signature
@@ -75,7 +75,7 @@ class Executable:
         self._main = self._loaded.address(MAIN)
         if program.derived and lock is None:
             raise InternalError("what is derived from state needs the state's lock, which knows its version", "load")
-        self._state, self._derived = list(state), [mapped(0 if n in program.passing else size) for n, size in enumerate(program.derived)]
+        self._state, self._derived = list(state), mapped_parts([0 if n in program.passing else size for n, size in enumerate(program.derived)])
         self._profile = profile
         self._durations: list[int] = []
         self._consts = aligned_copy(np.frombuffer(program.consts, np.uint8))
@@ -140,9 +140,9 @@ class Executable:
     def _prepared(self, frame: Frame) -> None:
         """Makes the derived values anew if the state has changed; the state's lock is held."""
         if self.program.derived and self._descriptor.seen != self.lock.version:
-            passing = {n: mapped(self.program.derived[n]) for n in self.program.passing}
-            for n, array in passing.items():
-                self._state_table[len(self._state) + n] = address(array)
+            passing = mapped(max((self.program.derived[n] for n in self.program.passing), default=0))
+            for n in self.program.passing:
+                self._state_table[len(self._state) + n] = address(passing)
             code = native().run(self._loaded.address(PREPARE), frame.address)
             self._finish(code, frame["status"])
             self._descriptor.seen = self.lock.version

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -27,6 +29,13 @@ def mapped(nbytes: int) -> np.ndarray:
         _ask_for_huge_pages(block)
     start = -address(data) % HUGE_PAGE
     return data[start:start + nbytes]
+
+
+def mapped_parts(sizes: Sequence[int]) -> list[np.ndarray]:
+    """Zero bytes in one block of `mapped` memory, cut into parts of these sizes, each aligned to 64 bytes: a huge page may hold many of them."""
+    starts = list(accumulate(map(round_up, sizes), initial=0))
+    block = mapped(starts[-1])
+    return [block[start:start + size] for start, size in zip(starts, sizes)]
 
 
 def aligned_empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:

@@ -134,3 +134,25 @@ def test_folded_weights_that_are_packed_are_not_kept(rng=np.random.default_rng(4
     folded = 32 * 16 * 3 * 3 * 4
     assert sum(run.executable.program.derived[n] for n in run.executable.program.passing) == folded
     assert run.memory.derived == sum(run.executable.program.derived) - folded
+
+
+def test_folded_weights_pass_through_the_same_memory_one_after_the_other(rng=np.random.default_rng(5)):
+    def block(channels):
+        return nn.Conv2d(channels, 1, bias=False) >> nn.BatchNorm2d() >> nn.relu
+    net = block(48) >> block(64) >> block(40)
+    x = rng.normal(size=(2, 40, 9, 9)).astype("f")
+    step = gc.train_step(net >> nn.Flatten() >> nn.Linear(3), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[x.shape], y=gc.i32[2], seed=0)
+    step(x, np.int32([0, 1]))                           # statistics that are not those of the start
+    state = {name: step.state[name] for name in step.state}
+    run = gc.compile(step.model, x=gc.f32[x.shape], threads=1)
+    program = run.executable.program
+    assert len(program.passing) >= 2 and len({program.derived[n] for n in program.passing}) >= 2
+    expected = x.astype(np.float64)
+    for i in range(0, 9, 3):
+        w, mean, var, scale, shift = (state[n].astype(np.float64) for n in (
+            f"{i}.weight", f"{i + 1}.running_mean", f"{i + 1}.running_var", f"{i + 1}.weight", f"{i + 1}.bias"))
+        y = np.einsum("oc,nchw->nohw", w[:, :, 0, 0], expected)
+        expected = np.maximum((y - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None] * scale[:, None, None] + shift[:, None, None], 0)
+    expected = expected.reshape(2, -1) @ state["10.weight"].T.astype(np.float64) + state["10.bias"]
+    for _ in range(2):
+        np.testing.assert_allclose(run(x), expected, rtol=1e-4, atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.runtime.memory import HUGE_PAGE, LARGE, address, aligned_copy, aligned_empty, mapped, round_up
+from graphc.runtime.memory import HUGE_PAGE, LARGE, address, aligned_copy, aligned_empty, mapped, mapped_parts, round_up
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 100, 4096, 1 << 20])
@@ -46,3 +46,13 @@ def test_aligned_copy():
 
 def test_round_up():
     assert [round_up(v) for v in (0, 1, 64, 65)] == [0, 64, 64, 128] and round_up(5, 4) == 8
+
+
+def test_parts_of_one_block_are_aligned_apart_and_zero():
+    sizes = [0, 1, 64, 100, LARGE]
+    parts = mapped_parts(sizes)
+    assert [len(p) for p in parts] == sizes and all(address(p) % 64 == 0 for p in parts if len(p))
+    for i, part in enumerate(parts):
+        assert not part.any()
+        part[...] = i
+    assert all((part == i).all() for i, part in enumerate(parts))
