@@ -16,6 +16,7 @@ from graphc.ir.types import DType
 
 FMA_LATENCY = 4                 # cycles from an fma to one that needs its result
 LOADS_PER_CYCLE = 2
+L2_VECTORS_PER_CYCLE = 0.75     # that come from L2
 STEP_OVERHEAD = 0.5             # cycles of loop control for each step of k
 TILE_FLOPS = 6_500_000          # 50 to 70 µs of one core
 SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
@@ -179,7 +180,7 @@ def _stream_schedule(p: Phase, machine: Machine) -> TileSchedule:
 
 def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     m, n = p.extent(p.m), p.extent(p.n)
-    mr, vectors = register_tile(m, n, machine)
+    mr, vectors = register_tile(m, n, machine, p.extent(p.k))
     nr = vectors * machine.lanes
     deep = _is_deep(p) and not machine.free[1]          # with b packed already, narrow tiles cost nothing
     turned = _is_turned(p)
@@ -210,8 +211,9 @@ def _is_deep(p: Phase) -> bool:
     return k >= 4 * max(m, n) and p.extent(p.batch) * -(-m * n // DEEP_TILE) < TILES // 2
 
 
-def register_tile(m: int, n: int, machine: Machine) -> tuple[int, int]:
-    """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output.
+def register_tile(m: int, n: int, machine: Machine, k: int = 0) -> tuple[int, int]:
+    """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output. Columns of more steps
+    than L1 holds come from L2.
 
     Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared.
     """
@@ -221,7 +223,8 @@ def register_tile(m: int, n: int, machine: Machine) -> tuple[int, int]:
 
     def cycles(shape):
         mr, v = shape
-        step = max(mr * v / machine.target.fma_per_cycle, (mr + v) / LOADS_PER_CYCLE, FMA_LATENCY if mr * v < 2 * FMA_LATENCY else 0)
+        far = v / L2_VECTORS_PER_CYCLE if k * v * machine.lanes > machine.elements(machine.target.l1) else 0
+        step = max(mr * v / machine.target.fma_per_cycle, (mr + v) / LOADS_PER_CYCLE, FMA_LATENCY if mr * v < 2 * FMA_LATENCY else 0, far)
         rare = 1.06 if large and (mr * v < most or not 2 <= v <= 4) else 1
         return -(-m // mr) * -(-n // (v * machine.lanes)) * (step + STEP_OVERHEAD) * rare
     return min(fits, key=lambda s: (cycles(s), -s[0] * s[1], abs(s[0] - 3 * s[1])))
