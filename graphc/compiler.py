@@ -42,10 +42,11 @@ from graphc.passes.join_pads import JoinPads
 from graphc.passes.look_up import LookUp
 from graphc.passes.merge_scans import MergeScans
 from graphc.passes.order import Order, may_fail
-from graphc.passes.pipeline import Pipeline
+from graphc.passes.pipeline import Pass, Pipeline
 from graphc.passes.plan_memory import plan_memory
 from graphc.passes.storage import Constants
 from graphc.passes.turn_products import TurnProducts
+from graphc.passes.winograd import Winograd
 from graphc.profile import CallSite, Profile, measure
 from graphc.runtime.entry import callable_class
 from graphc.runtime.executable import Executable, Program
@@ -109,7 +110,12 @@ class Compilation:
     @cached_property
     def simplified(self) -> Graph:
         verify(self.graph, BOUND)
-        return self.pipeline.run(self.graph, SIMPLIFY, DECOMPOSED)
+        return self.pipeline.run(self.graph, (*SIMPLIFY, *self._winograd), DECOMPOSED)
+
+    @property
+    def _winograd(self) -> tuple[Pass, ...]:
+        """Last, because it takes the weights as they are then. Not where a NaN is traced to one operator: it makes NaN out of infinity."""
+        return (Winograd(self.target),) if self.config.winograd and not self.config.check_nan else ()
 
     @cached_property
     def split(self) -> Split:
@@ -153,7 +159,8 @@ class Compilation:
     def built(self) -> Built:
         """The program, from the disk cache if it is there."""
         store = cache.default()
-        key = cache.make_key("program", print_graph(self.graph), _lines(self.graph), self.target.triple, self.target.features, str(self.config.check_nan), str(self.timed))
+        options = (self.config.check_nan, self.config.winograd, self.timed)
+        key = cache.make_key("program", print_graph(self.graph), _lines(self.graph), self.target.triple, self.target.features, *map(str, options))
         found = store.get(key) if store else None
         if found is not None:
             return pickle.loads(found)

@@ -16,6 +16,7 @@ class Config:
     cache_mb: int = 512             # bound of that folder's size, in MB
     oracle: bool = False            # training steps run by the numpy oracle instead of native code: slow, for finding out whose fault it is
     check_nan: bool = False         # name the first node that makes a NaN
+    winograd: bool = True           # 3 × 3 convolutions in Winograd's form where that is faster; its rounding errors are greater (docs/numerics.md)
 
 
 def config() -> Config:

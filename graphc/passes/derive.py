@@ -8,11 +8,13 @@ from enum import Enum
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.ops.fused import Fused
+from graphc.ir.ops.winograd import WinogradWeights
 from graphc.ir.plan import VIEWS
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.order import may_fail
 
 GROWTH = 2                          # derived values may be so many times as large as the state that they are made from
+GROWTHS = {WinogradWeights: 8}      # 4 times, and a last panel that is not full
 FREE_BYTES = 4096                   # and always so large
 
 
@@ -60,7 +62,8 @@ def value_kinds(graph: Graph) -> Mapping[Value, Kind]:
 def _kind(node: Node, kinds: Mapping[Value, Kind], sources: Mapping[Value, int]) -> Kind:
     kind = max((kinds[v] for v in node.inputs), key=lambda k: k.value, default=Kind.NUMBER)
     if kind is Kind.LASTING and node.op.name not in VIEWS:
-        if may_fail(node) or _controls(node) or _size(node) > max(FREE_BYTES, GROWTH * sum(sources.get(v, 0) for v in node.inputs)):
+        most = GROWTHS.get(type(node.op), GROWTH) * sum(sources.get(v, 0) for v in node.inputs)
+        if may_fail(node) or _controls(node) or _size(node) > max(FREE_BYTES, most):
             return Kind.CHANGING
     return kind
 

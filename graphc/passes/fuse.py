@@ -14,6 +14,7 @@ from typing import ClassVar
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
+from graphc.ir.ops.fused import takes_epilogue
 from graphc.ir.ops.shape import BroadcastTo
 from graphc.ir.space import GENERATORS, LEAVES, REDUCTIONS, RULES, VIEWS, Misfit, Space
 from graphc.passes.fuse_emit import emit
@@ -104,7 +105,7 @@ class Fusion:
     # ---- clusters
     def _place(self, node: Node) -> None:
         sources = self._sources(node)
-        if hasattr(node.op, "contraction"):
+        if takes_epilogue(node.op):
             return self._open("contraction" if node.inputs[0] is not node.inputs[1] else "other", node, sources)
         if type(node.op) not in RULES or isinstance(node.op, LEAVES) or _is_empty(node):
             return self._open("other", node, sources)

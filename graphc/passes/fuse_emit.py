@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import Constant
-from graphc.ir.ops.fused import Fused
+from graphc.ir.ops.fused import Fused, takes_epilogue
 from graphc.ir.space import VIEWS
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class _Emitter:
         return v in self.fusion.results or any(u not in inside for u in self.fusion.users[v])
 
     def _fuse(self, c: "Cluster", members: list[Node], outs: list[Value]) -> None:
-        first = [n for n in members if hasattr(n.op, "contraction")]        # its operands come first, and lie in memory
+        first = [n for n in members if takes_epilogue(n.op)]        # its operands come first, and lie in memory
         members = self._with_copies(members, {v for n in first for v in n.inputs})
         made = {v for n in members for v in n.outputs}
         ins = list(dict.fromkeys(v for n in first + members for v in n.inputs if v not in made))

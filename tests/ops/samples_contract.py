@@ -12,8 +12,9 @@ from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad, ConvTranspose2d
 from graphc.ir.ops.custom import CustomVjp
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
 from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dGrad, MaxPool2dPick
-from graphc.ir.types import DType, TensorType, bool_, f64, i64
+from graphc.ir.types import DType, TensorType, bool_, f32, f64, i64
 
 from op_sample import FLOATS, Sample, distinct, each, floats, values
 
@@ -42,6 +43,15 @@ def convolutions() -> Iterator[Sample]:
         yield from each(Conv2dWeightGrad(**op.shared, w_shape=w), ((x, y),), tag=f"{i}", tolerance=128)
     yield from each(ConvTranspose2d(), (((1, 2, 3, 3), (2, 3, 2, 2)),), tolerance=128)
     yield from each(ConvTranspose2d((2, 2), ((1, 1), (1, 1)), (1, 0), (1, 1), 2), (((2, 4, 3, 2), (4, 1, 3, 3)),), tag="strided", tolerance=128)
+
+
+def winograd() -> Iterator[Sample]:
+    """Points of a tile and panels of features; the result's error is that of three transforms of sums over channels."""
+    for tile, padding in ((2, ((1, 1), (1, 1))), (4, ((0, 2), (1, 0)))):
+        yield from each(WinogradWeights(tile, 16), (((19, 3, 3, 3),),), (f32,), tag=f"{tile}", tolerance=128)
+        yield from each(WinogradWeights(tile, 8, True), (((5, 9, 3, 3),),), (f32,), tag=f"{tile} turned", tolerance=128)
+        u = WinogradWeights(tile, 16).infer(f32[19, 5, 3, 3]).shape
+        yield from each(WinogradConv2d(tile, 19, padding), (((2, 5, 9, 7), u),), (f32,), tag=f"{tile}", tolerance=4096)
 
 
 def pools() -> Iterator[Sample]:
@@ -100,4 +110,4 @@ def control() -> Iterator[Sample]:
         yield Sample(CustomVjp(square, rule), (floats((3,), dtype),))
 
 
-SAMPLES = (*products(), *convolutions(), *pools(), *attentions(), *control())
+SAMPLES = (*products(), *convolutions(), *winograd(), *pools(), *attentions(), *control())

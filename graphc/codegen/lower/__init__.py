@@ -7,12 +7,14 @@ from graphc.codegen.loops import Function
 from graphc.codegen.lower import attention, attention_grad, cumulative, index, movement, sort, window
 from graphc.codegen.lower.epilogue import lower_contraction_cluster, lower_contraction_node
 from graphc.codegen.lower.nest import lower_nest
+from graphc.codegen.lower.winograd_weights import lower_weights
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import OPS
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.shape import Reshape
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
 from graphc.ir.single import single
 from graphc.ir.space import RULES
 from graphc.ir.target import Target
@@ -50,10 +52,10 @@ FUSED: dict[str, Lowering] = {
     "contraction": lower_contraction_cluster,
 }
 
-CONTRACTIONS = tuple(op for op in OPS.values() if hasattr(op, "contraction"))
+CONTRACTIONS = (*(op for op in OPS.values() if hasattr(op, "contraction")), WinogradConv2d)
 
 LOWERINGS: dict[type, Lowering] = {
     **{op: _nest for op in RULES if op not in (Constant, Reshape)}, **dict.fromkeys(CONTRACTIONS, lower_contraction_node), Fused: _fused,
     **index.ROWS, **movement.ROWS, **cumulative.ROWS, **sort.ROWS, **window.ROWS,
-    **attention.ROWS, **attention_grad.ROWS,
+    **attention.ROWS, **attention_grad.ROWS, WinogradWeights: lower_weights,
 }

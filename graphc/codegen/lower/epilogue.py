@@ -7,8 +7,11 @@ from graphc.codegen.loop_ir import Val
 from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.body import Body, Env, Point
 from graphc.codegen.lower.contract import lower_contraction
+from graphc.codegen.lower.winograd import lower_winograd
 from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node
+from graphc.ir.ops.fused import takes_epilogue
+from graphc.ir.ops.winograd import WinogradConv2d
 from graphc.ir.nest import Stages, nest_of_epilogue
 from graphc.ir.schedule_nest import NestSchedule
 from graphc.ir.target import Target
@@ -17,8 +20,7 @@ from graphc.ir.view import ViewType
 
 def lower_contraction_node(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> Function:
     """A contraction alone."""
-    c = node.op.contraction(*(v.type for v in node.inputs))
-    return lower_contraction(c, ins, outs, schedule, target, None, name)
+    return _lower(node, ins, outs, schedule, target, None, name)
 
 
 def lower_contraction_cluster(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> Function:
@@ -27,13 +29,18 @@ def lower_contraction_cluster(name: str, node: Node, ins: Sequence[ViewType], ou
     inner = contraction_in(body)
     if inner.inputs != body.inputs[:2]:
         raise InternalError("the operands of a contraction come first among the inputs of its cluster", "lower", repr(node))
-    c = inner.op.contraction(*(v.type for v in inner.inputs))
-    return lower_contraction(c, ins, outs, schedule, target, Epilogue(body, inner, tuple(ins)), name)
+    return _lower(inner, ins, outs, schedule, target, Epilogue(body, inner, tuple(ins)), name)
+
+
+def _lower(inner: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target, epilogue: "Epilogue | None", name: str) -> Function:
+    if isinstance(inner.op, WinogradConv2d):
+        return lower_winograd(inner, ins, outs, schedule, target, epilogue, name)
+    return lower_contraction(inner.op.contraction(*(v.type for v in inner.inputs)), ins, outs, schedule, target, epilogue, name)
 
 
 def contraction_in(body: Graph) -> Node:
     """The contraction of a cluster."""
-    return next(n for n in body.nodes if hasattr(n.op, "contraction"))
+    return next(n for n in body.nodes if takes_epilogue(n.op))
 
 
 class Epilogue:

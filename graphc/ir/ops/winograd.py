@@ -1,0 +1,77 @@
+"""Convolutions by 3 × 3 kernels in Winograd's form (`ir.winograd`). Made by a pass after differentiation: without gradients of their own."""
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.ir.op import Cost, Op, require
+from graphc.ir.ops.conv import Pair
+from graphc.ir.types import TensorType, f32, shape_text
+from graphc.ir.winograd import TAPS, both_sides, tiles, transforms, untiled
+
+
+class WinogradWeights(Op):
+    """U = G g Gᵀ of each kernel g of w [F, C, 3, 3], as panels of `width` features: [(tile + 2)², F / width rounded up, C, width].
+
+    turned: of the kernels of the gradient towards the image: F and C exchanged, and g rotated by half a turn. Panels are filled up with
+    repetitions of the last feature.
+    """
+    name: ClassVar[str] = "winograd_weights"
+    tile: int
+    width: int
+    turned: bool = False
+
+    def infer(self, w: TensorType) -> TensorType:
+        require(w.dtype == f32 and w.rank == 4 and w.shape[2:] == (TAPS, TAPS), f"{self.name} takes f32 kernels [F, C, 3, 3], got {w}")
+        features, channels = self.roles(w.shape)
+        return w.with_shape(((self.tile + 2)**2, -(-features // self.width), channels, self.width))
+
+    def reference(self, w):
+        g = np.flip(w.swapaxes(0, 1), (2, 3)) if self.turned else w
+        u = both_sides(transforms(self.tile).g, g).reshape(*g.shape[:2], -1)
+        panels = -(-g.shape[0] // self.width)
+        u = u[np.minimum(np.arange(panels * self.width), g.shape[0] - 1)]
+        return u.reshape(panels, self.width, g.shape[1], -1).transpose(3, 0, 2, 1).copy()
+
+    def cost(self, w):
+        return Cost(0, w.nbytes + self.infer(w).nbytes)
+
+    def roles(self, shape: tuple) -> Pair:
+        """How many features the convolution makes, and of how many channels."""
+        return (shape[1], shape[0]) if self.turned else (shape[0], shape[1])
+
+
+class WinogradConv2d(Op):
+    """conv2d of x [N, C, H, W] at stride 1, by weights that `winograd_weights` has transformed: y [N, features, OH, OW]."""
+    name: ClassVar[str] = "winograd_conv2d"
+    tile: int
+    features: int
+    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+
+    def infer(self, x: TensorType, u: TensorType) -> TensorType:
+        require(x.rank == 4 and u.rank == 4 and x.dtype == u.dtype == f32, f"{self.name} takes f32 x [N, C, H, W] and transformed weights")
+        panels = -(-self.features // u.shape[3])
+        wanted = ((self.tile + 2)**2, panels, x.shape[1], u.shape[3])
+        require(u.shape == wanted, f"{self.name}: the weights are {shape_text(u.shape)}, they must be {shape_text(wanted)}")
+        return x.with_shape((x.shape[0], self.features, *(n + sum(p) - TAPS + 1 for n, p in zip(x.shape[2:], self.padding))))
+
+    def reference(self, x, u):
+        t = transforms(self.tile)
+        n, (points, panels, channels, width) = self.tile + 2, u.shape
+        shape = self.infer(*(TensorType(f32, a.shape) for a in (x, u))).shape
+        w = u.reshape(n, n, panels, channels, width).transpose(2, 4, 3, 0, 1).reshape(-1, channels, n, n)[:self.features]
+        v = both_sides(t.bt, tiles(x, self.tile, shape[2:], self.padding))
+        return untiled(both_sides(t.at, np.einsum("ncijpq,fcpq->nfijpq", v, w, optimize=True)), shape)
+
+    def cost(self, x, u):
+        y = self.infer(x, u)
+        kernel = x.shape[1] * TAPS * TAPS
+        return Cost(2 * y.size * kernel, x.nbytes + y.nbytes + self.features * kernel * x.dtype.itemsize)
+
+    def grid(self, y: tuple) -> tuple[int, int]:
+        """Rows and columns of tiles in a result of shape y."""
+        return -(-y[2] // self.tile), -(-y[3] // self.tile)
+
+
+OPS = (WinogradWeights, WinogradConv2d)

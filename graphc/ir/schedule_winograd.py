@@ -1,0 +1,66 @@
+"""The schedule of a convolution in Winograd's form."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.schedule import round_up
+
+LINE = 16                           # elements by which planes are apart more than they need: on other cache sets
+
+
+@dataclass(frozen=True)
+class WinogradSchedule:
+    """Tiles of the image are taken `rows` at a time, features `panels` panels at a time: one task is a block of tiles × a group of panels.
+
+    It transforms its tiles, multiplies them at each point by register tiles of mr rows × vectors of columns, `sums` channels at a time, and
+    transforms the products back. shared: transformed tiles lie in shared scratch, made before all tasks, because several groups read them.
+    """
+    mr: int
+    vectors: int
+    lanes: int
+    rows: int
+    panels: int
+    sums: int
+    blocks: int
+    groups: int
+    points: int
+    channels: int
+    shared: bool
+
+    @property
+    def nr(self) -> int:
+        return self.vectors * self.lanes
+
+    @property
+    def width(self) -> int:
+        """Features of a group."""
+        return self.panels * self.nr
+
+    @property
+    def row(self) -> int:
+        """Elements from one transformed tile to the next, in one plane."""
+        return round_up(self.channels, self.lanes)
+
+    @property
+    def plane(self) -> int:
+        """Elements from one point to the next: a block of transformed tiles."""
+        return self.rows * self.row + LINE
+
+    @property
+    def sum_plane(self) -> int:
+        """Likewise of the products of a task."""
+        return self.rows * self.width + LINE
+
+    @property
+    def block(self) -> int:
+        """Elements of a block of transformed tiles."""
+        return self.points * self.plane
+
+    @property
+    def shared_scratch(self) -> int:
+        """Bytes of memory that the threads share."""
+        return self.blocks * self.block * 4 if self.shared else 0
+
+    def __str__(self) -> str:
+        return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.blocks} blocks of {self.rows} tiles × "
+                f"{self.groups} groups of {self.width} features, sums of {self.sums}{f'; shared scratch {self.shared_scratch} B' if self.shared else ''}")

@@ -1,0 +1,65 @@
+"""Chooses blocks of tiles and groups of features of Winograd convolutions, and the tiles of their weights' transform."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.ir.graph import Node
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
+from graphc.ir.schedule import round_up
+from graphc.ir.schedule_plain import PlainSchedule
+from graphc.ir.schedule_winograd import WinogradSchedule
+from graphc.ir.target import Target
+from graphc.ir.types import f32
+from graphc.ir.view import ViewType
+from graphc.passes.schedule_contract import SMALL_FLOPS, TILES, Machine, even, register_tile
+
+ROWS = 24                       # tiles of a block: so often is each transformed weight used once it is in a register tile's reach
+SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2
+SERIAL_KERNELS = 4096           # fewer kernels than this are not worth waking other threads for their transform
+
+
+def panel_width(tiles: int, features: int, target: Target) -> int:
+    """Features of a panel of weights: the columns of the register tile."""
+    machine = Machine(target, f32.itemsize, target.lanes(f32.itemsize), (False, False))
+    return register_tile(tiles, features, machine)[1] * machine.lanes
+
+
+def _register_rows(tiles: int, vectors: int, target: Target) -> int:
+    """As many as registers hold, but no more than divide few tiles evenly."""
+    most = max(1, (target.vector_registers - 1) // vectors - 1)
+    tiles = min(tiles, ROWS)
+    return -(-tiles // -(-tiles // most))
+
+
+def winograd_schedule(op: WinogradConv2d, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> WinogradSchedule:
+    """A pure function of operator, shapes and target."""
+    x, u = ins[:2]
+    n, features, *_ = outs[0].shape
+    rows, columns = op.grid(outs[0].shape)
+    tiles, channels, points = n * rows * columns, x.shape[1], u.shape[0]
+    lanes = target.lanes(f32.itemsize)
+    vectors = u.shape[3] // lanes
+    mr = _register_rows(tiles, vectors, target)
+    block = even(tiles, min(tiles, ROWS), mr)
+    blocks = -(-tiles // block)
+    local = blocks >= TILES and points * block * (channels + features) * f32.itemsize <= target.l2
+    groups = 1 if local else _groups(2 * points * tiles * channels * features, blocks)
+    panels = even(u.shape[1], max(1, u.shape[1] / groups), 1)
+    sums = -(-channels // -(-channels // SUMS))
+    return WinogradSchedule(mr, vectors, lanes, block, panels, sums, blocks, -(-u.shape[1] // panels), points, channels,
+                            shared=panels < u.shape[1])
+
+
+def _groups(flops: int, blocks: int) -> int:
+    """Groups of features, so that there are tiles enough for all cores, but none too small."""
+    return max(1, min(2 * TILES, flops // SMALL_FLOPS) // blocks)
+
+
+def weights_schedule(op: WinogradWeights, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> PlainSchedule:
+    """A pure function of shapes and target."""
+    _, panels, channels, width = outs[0].shape
+    kernels = panels * channels * width
+    return PlainSchedule(max(1, round_up(SERIAL_KERNELS, width) // width), kernels < SERIAL_KERNELS, target.lanes(f32.itemsize))
+
+
+RULES = {WinogradWeights: weights_schedule}

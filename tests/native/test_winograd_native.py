@@ -1,0 +1,122 @@
+"""Native convolutions in Winograd's form: within the error bound that docs/numerics.md states, against float64."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn, optim
+from graphc.compiler import compiled
+from graphc.ir.builder import Builder
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
+from graphc.ir.types import f32
+from graphc.ir.winograd import POINTS, error_bound, growth, transforms
+
+EPS = 2.0**-24
+NONE, SAME, ODD = ((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 2), (1, 0))
+
+# batch, channels, features, height, width, padding
+SHAPES = [(1, 1, 1, 5, 5, SAME), (2, 3, 67, 6, 9, ODD), (1, 8, 16, 7, 7, SAME), (1, 17, 33, 8, 13, NONE), (3, 67, 5, 10, 11, SAME), (1, 32, 64, 14, 14, SAME),
+          (1, 31, 17, 15, 33, ODD), (2, 16, 48, 16, 16, SAME), (1, 5, 24, 19, 23, ((2, 2), (2, 2))), (1, 40, 40, 28, 28, SAME), (1, 7, 65, 33, 31, SAME),
+          (5, 64, 32, 5, 6, NONE), (1, 600, 16, 6, 6, SAME), (16, 32, 32, 32, 32, SAME)]
+
+
+def arrays(n, c, f, h, w, spread=0.0, seed=0):
+    """Normal numbers; with a spread, of very different sizes."""
+    rng = np.random.default_rng([seed, n, c, f, h, w])
+    return [(rng.normal(size=s) * np.exp(spread * rng.normal(size=s))).astype(np.float32) for s in ((n, c, h, w), (f, c, 3, 3))]
+
+
+def convolution(x, w, m, padding, turned=False):
+    """By native code; x in storage order NCHW and NHWC must give the same bits."""
+    features = w.shape[1] if turned else w.shape[0]
+    results = []
+    for order in ((0, 1, 2, 3), (0, 2, 3, 1)):
+        b = Builder()
+        image = b.input("x", f32[tuple(x.shape[i] for i in order)])
+        back = b.transpose(image, perm=tuple(int(i) for i in np.argsort(order)))
+        u = b.apply(WinogradWeights(m, 16, turned), (b.input("w", f32[w.shape]),))[0]
+        run = compiled(b.finish([b.apply(WinogradConv2d(m, features, padding), (back, u))[0]]))
+        results.append(run(np.ascontiguousarray(x.transpose(order)), w))
+    assert results[0].tobytes() == results[1].tobytes()
+    return results[0]
+
+
+@pytest.mark.parametrize("m", sorted(POINTS))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_within_the_bound(shape, m):
+    *sizes, padding = shape
+    for spread in (0.0, 3.0):
+        x, w = arrays(*sizes, spread)
+        exact = Conv2d(padding=padding).reference(x.astype(np.float64), w.astype(np.float64))
+        error = np.abs(convolution(x, w, m, padding) - exact)
+        assert (error <= error_bound(m, x, w, exact.shape, padding)).all()
+
+
+@pytest.mark.parametrize("m", sorted(POINTS))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_error_of_normal_numbers(shape, m):
+    """Far below the bound: signs differ, and so do roundings. The direct algorithm has the first row's error at best."""
+    *sizes, padding = shape
+    x, w = arrays(*sizes)
+    exact = Conv2d(padding=padding).reference(x.astype(np.float64), w.astype(np.float64))
+    error = convolution(x, w, m, padding) - exact
+    assert np.sqrt(np.mean(error**2)) <= {2: 4, 4: 12}[m] * EPS * np.sqrt(9 * sizes[1]) * max(1, np.log2(sizes[1]) / 2)
+
+
+@pytest.mark.parametrize("m", sorted(POINTS))
+def test_gradient_towards_the_image(m):
+    for n, c, f, h, w, padding in SHAPES[:10]:
+        (dy, kernel), back = arrays(n, f, f, h, w), tuple((2 - a, 2 - b) for a, b in padding)
+        kernel = arrays(n, c, f, h, w)[1]
+        shape = (n, c, h + 2 - sum(padding[0]), w + 2 - sum(padding[1]))
+        if min(shape) < 1:
+            continue
+        exact = Conv2dInputGrad(padding=padding, x_shape=shape).reference(kernel.astype(np.float64), dy.astype(np.float64))
+        turned = np.flip(kernel.swapaxes(0, 1), (2, 3))
+        assert (np.abs(convolution(dy, kernel, m, back, turned=True) - exact) <= error_bound(m, dy, turned, shape, back)).all()
+
+
+def test_the_stated_numbers():
+    """docs/numerics.md: growth of the error; products of the transforms are the filter."""
+    assert {m: round(growth(m)) for m in POINTS} == {2: 64, 4: 564}
+    for m in POINTS:
+        t = transforms(m)
+        g, d = np.random.default_rng(0).normal(size=3), np.random.default_rng(1).normal(size=m + 2)
+        y = np.array(t.at) @ ((np.array(t.g) @ g) * (np.array(t.bt) @ d))
+        np.testing.assert_allclose(y, [d[i:i + 3] @ g for i in range(m)], rtol=1e-12, atol=1e-12)
+        assert all(np.float32(v) == v for matrix in (t.at, t.bt) for row in matrix for v in row)
+
+
+def _net():
+    return nn.Conv2d(32, 3, padding=1) >> nn.relu >> nn.Conv2d(40, 3, padding=1) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48, 3) >> nn.Flatten() >> nn.Linear(10)
+
+
+def test_networks_agree_with_the_direct_algorithm(monkeypatch):
+    """Inference, with folded batch norm, and training: fused epilogues, weights made once or in every step."""
+    x = np.random.default_rng(0).normal(size=(4, 3, 20, 18)).astype(np.float32)
+    y = np.arange(4, dtype=np.int32)
+    outputs, losses = {}, {}
+    for knob in ("1", "0"):
+        monkeypatch.setenv("GRAPHC_WINOGRAD", knob)
+        run = gc.compile(_net(), x=gc.f32[4, 3, 20, 18], seed=1)
+        step = gc.train_step(_net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 3, 20, 18], y=gc.i32[4], seed=1)
+        assert ("winograd_conv2d" in run.dump("planned")) == (knob == "1") and ("turned=true" in step.dump("planned")) == (knob == "1")
+        outputs[knob] = run(x)
+        losses[knob] = [float(step(x, y)) for _ in range(3)]
+    np.testing.assert_allclose(outputs["1"], outputs["0"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(losses["1"], losses["0"], rtol=1e-4)
+
+
+def test_predictions_follow_training():
+    """Transformed weights are made anew when the state has changed."""
+    x = np.random.default_rng(0).normal(size=(4, 3, 20, 18)).astype(np.float32)
+    step = gc.train_step(_net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 3, 20, 18], y=gc.i32[4], seed=1)
+    predict = gc.compile(step.model, x=gc.f32[4, 3, 20, 18])
+    before = predict(x)
+    name = next(n for n in step.state if n.endswith("weight") and step.state[n].shape == (40, 32, 3, 3))
+    step.state[name] = step.state[name] * 2
+    after = predict(x)
+    step.state[name] = step.state[name] / 2
+    assert not np.allclose(before, after, rtol=1e-2) and (predict(x) == before).all()

@@ -1,0 +1,90 @@
+"""Which convolutions take Winograd's form, and what the graph is then."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphc.compiler import Compilation
+from graphc.config import Config
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.interp import evaluate
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad
+from graphc.ir.printer import print_graph
+from graphc.ir.target import AVX2, AVX512, NEON, SSE2
+from graphc.ir.types import f32, f64
+from graphc.passes.derive import split_derived
+from graphc.passes.winograd import Winograd
+
+SAME = ((1, 1), (1, 1))
+
+
+def _graph(image=(1, 64, 56, 56), features=64, kernel=(3, 3), dtype=f32, lasting=True, **attributes) -> Graph:
+    b = Builder()
+    groups = attributes.get("groups", 1)
+    w = dtype[features, image[1] // groups, *kernel]
+    x, w = b.input("x", dtype[image]), b.state_input("w", w) if lasting else b.input("w", w)
+    return b.finish([b.apply(Conv2d(**{"padding": SAME, **attributes}), (x, w))[0]])
+
+
+def _tile(graph: Graph, target=AVX2) -> int:
+    """The tile's size; 0: the direct algorithm."""
+    found = [n.op.tile for n in Winograd(target).run(graph).nodes if n.op.name == "winograd_conv2d"]
+    return found[0] if found else 0
+
+
+def test_text():
+    after = Winograd(AVX2).run(_graph())
+    assert print_graph(split_derived(after).main) == """\
+graph graph(x: f32[1, 64, 56, 56]) state(w: f32[64, 64, 3, 3], "derived.0": f32[36, 4, 64, 16]) {
+  %0 = winograd_conv2d(x, "derived.0") {tile=4, features=64, padding=((1, 1), (1, 1))} : f32[1, 64, 56, 56]
+  return %0
+}"""
+
+
+def test_gradient_towards_the_image():
+    b = Builder()
+    w, dy = b.input("w", f32[48, 40, 3, 3]), b.input("dy", f32[2, 48, 17, 12])
+    op = Conv2dInputGrad(padding=((0, 1), (2, 1)), x_shape=(2, 40, 18, 11))
+    graph = b.finish([b.apply(op, (w, dy))[0]])
+    after = Winograd(AVX2).run(graph)
+    assert [n.op.name for n in after.nodes] == ["winograd_weights", "winograd_conv2d"]
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=v.type.shape).astype("f") for v in graph.inputs]
+    (direct,), (ours,) = evaluate(graph, arrays), evaluate(after, arrays)
+    np.testing.assert_allclose(ours, direct, rtol=0, atol=2e-4)
+
+
+def test_weights_of_two_convolutions_are_transformed_once():
+    b = Builder()
+    x, w = b.input("x", f32[1, 64, 28, 28]), b.state_input("w", f32[64, 64, 3, 3])
+    y = b.conv2d(b.conv2d(x, w, padding=SAME), w, padding=SAME)
+    names = [n.op.name for n in Winograd(AVX2).run(b.finish([y])).nodes]
+    assert sorted(names) == ["winograd_conv2d", "winograd_conv2d", "winograd_weights"]
+
+
+@pytest.mark.parametrize("attributes", [
+    {"stride": (2, 2)}, {"dilation": (2, 2), "padding": ((2, 2), (2, 2))}, {"groups": 2}, {"kernel": (3, 5)}, {"kernel": (1, 1)}, {"dtype": f64},
+    {"image": (1, 3, 56, 56)}, {"features": 3}, {"image": (0, 64, 56, 56)}], ids=str)
+def test_others_stay(attributes):
+    graph = _graph(**attributes)
+    assert Winograd(AVX2).run(graph) is graph
+
+
+def test_gradients_with_more_padding_than_a_kernel_stay():
+    b = Builder()
+    w, dy = b.input("w", f32[64, 64, 3, 3]), b.input("dy", f32[1, 64, 60, 60])
+    graph = b.finish([b.apply(Conv2dInputGrad(padding=((3, 3), (3, 3)), x_shape=(1, 64, 56, 56)), (w, dy))[0]])
+    assert Winograd(AVX2).run(graph) is graph
+
+
+@pytest.mark.parametrize("target", [AVX2, AVX512, NEON, SSE2], ids=lambda t: t.name)
+def test_large_tiles_where_weights_are_used_often(target):
+    assert _tile(_graph((16, 128, 28, 28), 128), target) == 4
+    assert _tile(_graph((1, 512, 4, 4), 512, lasting=False), target) == 0       # one look at weights that must be transformed first
+
+
+def test_direct_when_asked_for():
+    ops = {knob: [n.op.name for n in Compilation(_graph(), AVX2, knob).simplified.nodes]
+           for knob in (Config(), Config(winograd=False), Config(check_nan=True))}
+    assert list(ops.values()) == [["winograd_weights", "winograd_conv2d"], ["conv2d"], ["conv2d"]]
