@@ -105,7 +105,7 @@ class _ProgramBuilder:
     def node(self, node: Node, frame: _Frame) -> None:
         if node.op.name in CONTROL:
             CONTROL[node.op.name](self, node, frame)
-        elif node.op.name not in VIEWS and not isinstance(node.op, Constant):
+        elif node.op.name not in VIEWS and not isinstance(node.op, Constant) and node not in frame.plan.assembled:
             self.kernel_call(node, frame)
 
     def kernel_call(self, node: Node, frame: _Frame) -> None:

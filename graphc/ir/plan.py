@@ -94,7 +94,9 @@ class Packed:
 
 @dataclass
 class Plan:
-    """A graph ready for lowering. `packed` is where operands are packed before the loop around the graph, or (in state) before all."""
+    """A graph ready for lowering. `packed` is where operands are packed before the loop around the graph, or (in state) before all.
+    `assembled`: concatenations that need no kernel, since their parts are computed where they belong.
+    """
     graph: Graph
     places: Mapping[Value, Place]
     schedules: Mapping[Node, object]
@@ -102,6 +104,7 @@ class Plan:
     packed: dict[Node, Buffer] = field(default_factory=dict)
     regions: dict[Node, Region] = field(default_factory=dict)
     arena_bytes: int = 0
+    assembled: frozenset[Node] = frozenset()
 
     def read_state(self) -> Iterator[int]:
         """The state slots whose elements kernels read, other than to pack them beforehand."""

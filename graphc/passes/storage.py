@@ -16,6 +16,7 @@ from graphc.ir.scan_layout import scan_layout
 from graphc.ir.view import ViewType, reshape_strides
 from graphc.passes.order import may_fail
 from graphc.passes.schedule import inplace_pairs
+from graphc.passes.slots import Slot, concat_slots
 
 ALIGNMENT = 64
 CONTROL = frozenset(op.name for op in control.OPS)
@@ -43,6 +44,7 @@ class Stored:
     places: dict[Value, Place]
     schedules: dict[Node, object]
     carries: dict[Node, tuple[Buffer, ...]]     # of a scan: the memory of each carry
+    assembled: set[Node] = field(default_factory=set)       # concatenations whose parts are computed in place: no kernel
 
     def residents(self) -> dict[Buffer, list[Value]]:
         """The values that lie in each buffer."""
@@ -81,6 +83,8 @@ class _Storage:
         self.stored = Stored(graph, {self.w[v]: place for v, place in arguments.items()}, {}, {})
         self.places = self.stored.places
         self.past = _Past()
+        self.slots = concat_slots(graph, self.orders.keys())
+        self.wholes: dict[Node, Buffer] = {slot.whole: Buffer("arena", slot.whole.outputs[0].type.nbytes) for slot in self.slots.values()}
 
     def run(self, results: Sequence[Buffer | None]) -> Stored:
         for node in self.graph.nodes:
@@ -104,10 +108,21 @@ class _Storage:
             self.place_view(node)
         elif isinstance(node.op, Scan):
             self.place_scan(node)
+        elif node in self.wholes:
+            v, = self.w.keep(node)
+            self.places[v] = Place.dense(v, self.wholes[node])
+            self.stored.assembled.add(self.w.nodes[-1])
         else:
             for old, v in zip(node.outputs, self.w.keep(node)):
-                self.places[v] = Place.dense(v, Buffer("arena", v.type.nbytes), self.orders.get(old))
+                self.places[v] = self.place_result(old, v)
             self.choose_schedule()
+
+    def place_result(self, old: Value, v: Value) -> Place:
+        """Memory of its own, or a slot of a concatenation."""
+        slot: Slot | None = self.slots.get(old)
+        if slot is not None:
+            return slot.place(v, self.wholes[slot.whole])
+        return Place.dense(v, Buffer("arena", v.type.nbytes), self.orders.get(old))
 
     def place_scan(self, node: Node) -> None:
         """Carries get slots; results that are carries are windows into these."""
