@@ -44,6 +44,7 @@ from graphc.passes.merge_scans import MergeScans
 from graphc.passes.order import Order, may_fail
 from graphc.passes.pipeline import Pass, Pipeline
 from graphc.passes.plan_memory import plan_memory
+from graphc.passes.recognize_attention import RecognizeAttention
 from graphc.passes.storage import Constants
 from graphc.passes.turn_products import TurnProducts
 from graphc.passes.winograd import Winograd
@@ -56,6 +57,7 @@ from graphc.runtime.signature import ArraySpec, Signature
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
     LookUp(),                           # before decompose, which takes one_hot apart
+    RecognizeAttention(),               # before decompose, which takes softmax and tril apart; no dead reader of the scores may be left
     Decompose(is_whole),                # before the rest: composites hide equal and constant parts
     Canonicalize(),                     # before folding and cse: one form of equal things
     FoldConstants(),

@@ -1,7 +1,7 @@
 """Reverse-mode differentiation: a graph from outputs' gradients to inputs' gradients, built by each operator's vjp rule."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
@@ -9,22 +9,25 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.op import as_tuple
 from graphc.passes.backward_control import CONTROL_RULES
 from graphc.passes.reach import float_dependents
+from graphc.passes.recognize_attention import Spelled, spelled_out
 
 
 def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value | None]:
     """Gradients of `wrt`: the sum over `seeds` of (gradient given to a value) times (Jacobian of that value).
 
     `nodes` compute the values, in order, and are already in `b`; new nodes carry the line of the node that they differentiate.
+    Attention that is spelled out is differentiated as the operator, which compiling will make of it as well: the scores are never stored.
     None where nothing flows. GraphError when a path to `wrt` leads through an operator without gradient.
     """
     reach = float_dependents(nodes, wrt)
+    attentions = spelled_out(nodes, seeds, wrt)
     grads: dict[Value, Value] = dict(seeds)
     for node in reversed(nodes):
         gs = tuple(grads.get(v) for v in node.outputs)
         if all(g is None for g in gs) or not any(v in reach for v in node.outputs):
             continue
         with b.at(node.loc, node.scope):
-            for v, g in zip(node.inputs, _vjp(b, node, gs, tuple(v in reach for v in node.inputs)), strict=True):
+            for v, g in zip(*_pulled(b, node, attentions.get(node), gs, reach), strict=True):
                 if g is not None and v in reach:
                     accumulate(b, grads, v, g)
     return [grads.get(v) for v in wrt]
@@ -54,25 +57,33 @@ def _size(shape: tuple):
     return size
 
 
+def _pulled(b: Builder, node: Node, attention: Spelled | None, gs, reach: set[Value]):
+    """Values that the node's results are made of, and their gradients."""
+    if attention is None:
+        return node.inputs, _vjp(b, node, gs, tuple(v in reach for v in node.inputs))
+    return attention.leaves, _through(b, attention.leaves, gs, lambda: attention.build(b, attention.leaves))
+
+
 def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...]):
     """The node's own rule; a region operator's from its table; a composite without rule is differentiated through its decomposition."""
     try:
         if type(node.op) in CONTROL_RULES:
             return CONTROL_RULES[type(node.op)](backward, b, node, gs, wanted)
         grads = node.op.vjp(b, gs, node.inputs, node.outputs)
-        return _through_decomposition(b, node, gs) if grads is NotImplemented else grads
+        return _through(b, node.inputs, gs, lambda: node.op.decompose(b, *node.inputs)) if grads is NotImplemented else grads
     except GraphError as error:
         raise error.at(node.loc) from None
 
 
-def _through_decomposition(b: Builder, node: Node, gs) -> list[Value | None]:
+def _through(b: Builder, ins: Sequence[Value], gs, build: Callable) -> list[Value | None]:
+    """The gradients of `ins` through nodes that compute the same: what `build` appends."""
     start = len(b.nodes)
-    outs = as_tuple(node.op.decompose(b, *node.inputs))
-    wrt = list(dict.fromkeys(node.inputs))
+    outs = as_tuple(build())
+    wrt = list(dict.fromkeys(ins))
     seeds: dict[Value, Value] = {}
     inner = b.nodes[start:]
     for v, g in zip(outs, gs, strict=True):
         if g is not None:
             accumulate(b, seeds, v, g)
     grads = dict(zip(wrt, backward(b, inner, seeds, wrt)))
-    return [grads.pop(v, None) for v in node.inputs]      # once for an operand that is used twice
+    return [grads.pop(v, None) for v in ins]      # once for an operand that is used twice

@@ -1,0 +1,301 @@
+"""Attention that is spelled out, softmax(q kᵀ · scale + mask) v, becomes the operator, which never holds the scores."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
+
+from graphc.errors import GraphError
+from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
+from graphc.ir.schedule_attention import is_whole
+from graphc.passes.pipeline import Pass
+from graphc.passes.softmax_form import softmax_of
+from graphc.passes.triangle import Facts, Step
+
+HIDES = -1e9            # a score as low as this, or lower, counts as hidden: beside one that is not, softmax gives it exactly 0
+DEEPEST = 8             # operators between product and softmax
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RecognizeAttention(Pass):
+    """Products, by matmul or einsum, with a softmax between them become one `attention`; a causal mask becomes its flag, so that hidden tiles are skipped.
+
+    Only where the back end takes the operator whole, and where scores and probabilities have no other use. The numbers are the same up to rounding,
+    as long as what is not hidden has scores above `HIDES`: a causal row always sees its first key, so that no row is hidden whole.
+    Masks of other kinds are left alone: there, such a row gives NaN after -inf, the mean of v after a large number, and 0 in the operator.
+
+    Needs a graph without dead nodes (a dead user forbids it). Stands before decompose, with which softmax and tril lose their names.
+    """
+    name: ClassVar[str] = "recognize_attention"
+
+    def run(self, graph: Graph) -> Graph:
+        found = spelled_out(graph.nodes, graph.results)
+        if not found:
+            return graph
+        w = Rewriter(graph)
+        gone = {node for match in found.values() for node in match.inner}
+        for node in graph.nodes:
+            if node in found:
+                with w.at(node.loc, node.scope):
+                    w.replace(node, [found[node].build(w, [w[v] for v in found[node].leaves])])
+            elif node not in gone:
+                w.keep(node)
+        return w.done()
+
+
+def spelled_out(nodes: Sequence[Node], results: Iterable[Value], fixed: Iterable[Value] = ()) -> dict[Node, "Spelled"]:
+    """The attentions among `nodes` by their last product. `results`: values that are read from outside. `fixed`: values that must stay on the way."""
+    facts, fixed, used = Facts(), set(fixed), _Users(nodes, results)
+    candidates = ((node, _match(node, facts)) for node in nodes if type(node.op) in PRODUCTS)
+    return {node: match for node, match in candidates if match and used.only(match.inner, node) and not fixed & match.passed and match.fits()}
+
+
+class _Users:
+    """Who reads which value; made when first asked for."""
+
+    def __init__(self, nodes: Sequence[Node], results: Iterable[Value]):
+        self.nodes, self.results = nodes, frozenset(results)
+
+    @cached_property
+    def table(self) -> Mapping[Value, list[Node]]:
+        table: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for v in node.inputs:
+                table.setdefault(v, []).append(node)
+        return table
+
+    def only(self, inner: frozenset[Node], last: Node) -> bool:
+        """Whether the results of `inner` are read by `inner` and `last` alone."""
+        made = [v for node in inner for v in node.outputs]
+        return not self.results.intersection(made) and all(user is last or user in inner for v in made for user in self.table.get(v, ()))
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A value with a label for each axis, and a number that it is multiplied by. `passed`: values on the way from the product's own operand."""
+    value: Value
+    labels: Labels
+    factor: float = 1.0
+    passed: tuple[Value, ...] = ()
+
+    def build(self, b: Builder, v: Value, order: Labels) -> Value:
+        """v with its axes in this order; of size 1 those that it does not have, none in front of the first that it has."""
+        kept = [i for i in order if i in self.labels]
+        perm = tuple(self.labels.index(i) for i in kept)
+        v = v if perm == tuple(range(len(perm))) else b.transpose(v, perm=perm)
+        sizes = dict(zip(kept, v.type.shape))
+        full = tuple(sizes.get(i, 1) for i in order[order.index(kept[0]):])
+        return v if v.type.shape == full else b.reshape(v, shape=full)
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """softmax(factor · q kᵀ) v. Axes in order: those of the batch, then query and key; results are labelled `out`."""
+    q: Operand
+    k: Operand
+    v: Operand
+    batch: Labels
+    feature: str
+    query: str
+    key: str
+    value: str
+    out: Labels
+    factor: float
+    causal: bool
+    inner: frozenset[Node]
+    last: Node
+
+    @property
+    def leaves(self) -> tuple[Value, ...]:
+        return tuple(x.value for x in (self.q, self.k, self.v))
+
+    @property
+    def passed(self) -> set[Value]:
+        """Values that are no longer on the way from the leaves to the result."""
+        return {*self.q.passed, *self.k.passed, *self.v.passed, *(v for node in self.inner for v in node.outputs)}
+
+    def build(self, b: Builder, leaves: Sequence[Value]) -> Value:
+        """The operator on `leaves`, in the form of the last product."""
+        ends = (self.query, self.feature), (self.key, self.feature), (self.key, self.value)
+        operands = [x.build(b, leaf, self.batch + end) for x, leaf, end in zip((self.q, self.k, self.v), leaves, ends)]
+        scale = self.factor * self.q.factor * self.k.factor
+        out, _ = b.attention(*operands, scale=scale, causal=self.causal)
+        order = self.batch + (self.query, self.value)
+        return out if order == self.out else b.transpose(out, perm=tuple(map(order.index, self.out)))
+
+    def fits(self) -> bool:
+        """Whether the operator takes these operands, is taken whole, and gives the type of the last product."""
+        b = Builder()
+        try:
+            out = self.build(b, [b.input(f"x{i}", v.type) for i, v in enumerate(self.leaves)])
+        except GraphError:
+            return False
+        attention = next(node for node in b.nodes if node.op.name == "attention")
+        types = [v.type for v in attention.inputs]
+        return out.type == self.last.outputs[0].type and (not all(t.is_static for t in types) or is_whole(attention.op, types))
+
+
+# ---- products
+
+@dataclass(frozen=True)
+class Product:
+    """Two operands summed over shared axes, with labels."""
+    operands: tuple[Operand, Operand]
+    out: Labels
+
+    def renamed(self, names: Mapping[str, str]) -> "Product":
+        def new(labels: Labels) -> Labels:
+            return tuple(names.get(i, f"{i}'") for i in labels)
+        return Product(tuple(replace(x, labels=new(x.labels)) for x in self.operands), new(self.out))
+
+
+def _matmul(node: Node) -> Product | None:
+    x, y = node.inputs
+    if min(x.type.rank, y.type.rank) < 2:
+        return None
+    lead = [f"...{i}" for i in range(node.outputs[0].type.rank - 2, 0, -1)]
+    left, right = (tuple(lead[len(lead) - v.type.rank + 2:]) for v in (x, y))
+    return Product((Operand(x, (*left, "m", "k")), Operand(y, (*right, "k", "n"))), (*lead, "m", "n"))
+
+
+def _einsum(node: Node) -> Product:
+    *operands, out = parse_equation(node.op.equation, *(v.type.rank for v in node.inputs))
+    return Product(tuple(map(Operand, node.inputs, operands)), out)
+
+
+PRODUCTS: dict[type, Callable[[Node], Product | None]] = {Matmul: _matmul, Einsum: _einsum}
+
+
+def _product(node: Node | None) -> Product | None:
+    make = PRODUCTS.get(type(node.op)) if node else None
+    return make(node) if make else None
+
+
+def _source(x: Operand) -> Operand:
+    """The operand before it was transposed."""
+    node = x.value.node
+    if node is None or node.op.name != "transpose":
+        return x
+    labels = tuple(x.labels[node.op.perm.index(i)] for i in range(len(x.labels)))
+    return _source(Operand(node.inputs[0], labels, x.factor, (*x.passed, x.value)))
+
+
+def _unscaled_source(x: Operand, facts: Facts) -> Operand:
+    """The operand before it was transposed and multiplied by numbers."""
+    x = _source(x)
+    for inner, factor in _scaled(x.value.node, facts):
+        return _unscaled_source(Operand(inner, x.labels, x.factor * factor, (*x.passed, x.value)), facts)
+    return x
+
+
+# ---- scores
+
+@dataclass(frozen=True)
+class Scores:
+    """factor · product, causal or not; `hidden` is the largest score that a hidden key has. `inner`: the nodes on the way."""
+    node: Node
+    product: Product
+    factor: float = 1.0
+    causal: bool = False
+    hidden: float = HIDES
+    inner: frozenset[Node] = frozenset()
+
+    def scaled(self, factor: float) -> "Scores | None":
+        """A negative factor would turn hidden into seen."""
+        fine = factor > 0 or not self.causal and factor
+        return replace(self, factor=self.factor * factor, hidden=self.hidden * factor if self.causal else HIDES) if fine else None
+
+
+def _scores(v: Value, facts: Facts, depth: int = 0) -> Scores | None:
+    """v as masked and scaled product."""
+    if v.node is None or depth > DEEPEST:
+        return None
+    product = _product(v.node)
+    if product is not None:
+        return Scores(v.node, product, inner=frozenset((v.node,)))
+    for inner, change in _layers(v.node, facts):
+        scores = _scores(inner, facts, depth + 1) if inner.type == v.type else None
+        changed = scores and change(scores)
+        if changed:
+            return replace(changed, inner=changed.inner | {v.node})
+    return None
+
+
+def _layers(node: Node, facts: Facts) -> Iterator[tuple[Value, Callable[[Scores], Scores | None]]]:
+    """Ways to read the node as scores that are scaled or masked: the inner scores, and what is done to them."""
+    for inner, factor in _scaled(node, facts):
+        yield inner, lambda scores: scores.scaled(factor)
+    for inner, low in _causal(node, facts):
+        yield inner, lambda scores: replace(scores, causal=True, hidden=max(low, scores.hidden) if scores.causal else low)
+
+
+def _scaled(node: Node | None, facts: Facts) -> Iterator[tuple[Value, float]]:
+    """x and c where the node is x · c, x / c or -x."""
+    if node is None or node.op.name not in ("mul", "div", "neg"):
+        return
+    if node.op.name == "neg":
+        yield node.inputs[0], -1.0
+        return
+    for x, c in (node.inputs, node.inputs[::-1])[:1 if node.op.name == "div" else 2]:
+        number = facts.number(c)
+        if number and x.type == node.outputs[0].type and abs(number) < float("inf"):
+            yield x, 1 / number if node.op.name == "div" else number
+            return
+
+
+def _causal(node: Node, facts: Facts) -> Iterator[tuple[Value, float]]:
+    """The scores, and the number that those of later keys become or get added."""
+    if node.op.name == "where":
+        condition, x, y = node.inputs
+        step = facts(condition)
+        for inner, other, seen in ((x, y, True), (y, x, False)):
+            low = facts.number(other)
+            if low is not None and _is_causal(step, node) and bool(step.lower) is seen and bool(step.upper) is not seen:
+                yield inner, low
+    if node.op.name in ("add", "sub"):
+        for inner, other in (node.inputs, node.inputs[::-1])[:1 if node.op.name == "sub" else 2]:
+            step = facts(other)
+            if _is_causal(step, node) and step.lower == 0:
+                yield inner, float(step.upper) * (-1 if node.op.name == "sub" else 1)
+
+
+def _is_causal(step, node: Node) -> bool:
+    return isinstance(step, Step) and step.diagonal == 0
+
+
+# ---- the whole
+
+def _match(last: Node, facts: Facts) -> Spelled | None:
+    outer = _product(last)
+    for which in range(2) if outer else ():
+        softmax = softmax_of(outer.operands[which].value)
+        scores = softmax and _scores(softmax.scores, facts)
+        if scores and (not scores.causal or scores.hidden <= HIDES):
+            return _assembled(last, outer, which, scores, softmax.inner | scores.inner, facts)
+    return None
+
+
+def _assembled(last: Node, outer: Product, which: int, scores: Scores, inner: frozenset[Node], facts: Facts) -> Spelled | None:
+    """Scores are [batch and query in any order, key]; each axis is summed where attention sums it, or this is something else."""
+    *rows, key = scores.product.out
+    q, k = scores.product.operands if key in scores.product.operands[1].labels else scores.product.operands[::-1]
+    own = [i for i in rows if i not in k.labels]
+    summed = [i for i in q.labels if i not in rows]
+    if not own or len(summed) != 1 or key in q.labels or set(k.labels) - {key, *rows} != set(summed):
+        return None
+    query, feature = own[-1], summed[0]
+    batch = tuple(i for i in rows if i != query)
+    outer = outer.renamed(dict(zip(outer.operands[which].labels, scores.product.out)))
+    v = outer.operands[1 - which]
+    new = [i for i in v.labels if i not in scores.product.out]
+    if len(new) != 1 or query in v.labels or key not in v.labels or set(outer.out) != {*rows, *new}:
+        return None
+    if scores.causal and rows[-1] != query:
+        return None
+    q, k, v = _unscaled_source(q, facts), _unscaled_source(k, facts), _source(v)
+    return Spelled(q, k, v, batch, feature, query, key, new[0], outer.out, scores.factor, scores.causal, inner, last)

@@ -1,0 +1,228 @@
+"""What an array made of constants and indices holds: one number, a count along axes, or a number on each side of a diagonal.
+
+A causal mask is written in many ways (tril of ones, indices compared, a numpy array); here all of them become one `Step`. Nothing is
+evaluated at full size, so it costs the same for any length and works for named dimensions.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.ir.graph import Node, Value
+from graphc.ir.op import Op
+from graphc.ir.ops.constant import Constant, Iota
+from graphc.ir.ops.elementwise import Cast, Elementwise
+from graphc.ir.ops.shape import BroadcastTo, Reshape, Slice, Transpose, Tril, Triu
+
+MOST = 1 << 22                  # elements of a constant that is looked at
+DEEPEST = 50                    # operators between a mask and what it is made of
+
+
+@dataclass(frozen=True)
+class Number:
+    """Every element is `value`, a numpy scalar."""
+    value: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """start + the sum of slope * index over axes, which are counted from the last (-1); integers, or floats that are whole."""
+    slopes: tuple[tuple[int, int], ...]
+    start: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """Of the last two axes: `lower` where column - row <= diagonal, else `upper`."""
+    diagonal: int
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+Known = Number | Ramp | Step
+
+
+class Facts:
+    """What is known of values: `facts(v)`, None where v is not made of constants and indices in a way that is understood."""
+
+    def __init__(self):
+        self._found: dict[Value, Known | None] = {}
+        self._depth = 0
+
+    def __call__(self, v: Value) -> Known | None:
+        if v not in self._found:
+            self._found[v] = self._look(v)
+        return self._found[v]
+
+    def number(self, v: Value) -> float | None:
+        """The number that v is filled with, or None."""
+        found = self(v)
+        return found.value.item() if isinstance(found, Number) else None
+
+    def _look(self, v: Value) -> Known | None:
+        rule = RULES.get(type(v.node.op)) if v.node else None
+        if rule is None or self._depth == DEEPEST:
+            return None
+        self._depth += 1
+        parts = []
+        for x in v.node.inputs:
+            parts.append(self(x))
+            if parts[-1] is None:
+                break
+        self._depth -= 1
+        return None if None in parts else rule(v.node, *parts)
+
+
+def _constant(node: Node) -> Known | None:
+    array = node.op.value.array
+    if not 0 < array.size <= MOST:
+        return None
+    if (array == array.flat[0]).all():
+        return Number(array.flat[0])
+    long = [i - array.ndim for i, d in enumerate(array.shape) if d > 1]
+    if len(long) == 1 and array.dtype.kind != "b":
+        first = array.flat[0]
+        return Ramp(((long[0], 1),), int(first)) if first == int(first) and (array.ravel() == first + np.arange(array.size)).all() else None
+    return _triangle(array.reshape(array.shape[-2:])) if long == [-2, -1] else None
+
+
+def _triangle(array: np.ndarray) -> Step | None:
+    lower, upper = array[0, 0], array[0, -1]
+    diagonal = int(np.argmin(array[0] == lower)) - 1
+    inside = np.tri(*array.shape, diagonal, dtype=bool)
+    return Step(diagonal, lower, upper) if lower != upper and (array == np.where(inside, lower, upper)).all() else None
+
+
+def _iota(node: Node) -> Known:
+    shape, axis = node.op.shape, node.op.axis % len(node.op.shape)
+    if shape[axis] == 1:
+        return Number(node.op.dtype.np.type(0))
+    return Ramp(((axis - len(shape), 1),), 0)
+
+
+def _elementwise(node: Node, *parts: Known) -> Known | None:
+    if any(isinstance(p, Ramp) for p in parts):
+        return _of_ramps(node.op.name, parts)
+    diagonals = {p.diagonal for p in parts if isinstance(p, Step)}
+    if len(diagonals) > 1:
+        return None
+    lower, upper = (node.op.reference(*(_side(p, i) for p in parts))[()] for i in range(2))
+    return Step(diagonals.pop(), lower, upper) if diagonals else Number(lower)
+
+
+def _side(part: Known, upper: int) -> np.ndarray:
+    return np.asarray(part.value if isinstance(part, Number) else part.upper if upper else part.lower)
+
+
+def _of_ramps(name: str, parts: Sequence[Known]) -> Known | None:
+    linear = [_linear(p) for p in parts]
+    if any(x is None for x in linear):
+        return None
+    if name in COMPARED:
+        return COMPARED[name](*linear)
+    return SUMS[name](*linear) if name in SUMS else None
+
+
+def _linear(part: Known) -> Ramp | None:
+    if isinstance(part, Number):
+        value = part.value.item()
+        return Ramp((), int(value)) if np.isfinite(value) and value == int(value) else None
+    return part if isinstance(part, Ramp) else None
+
+
+def _combined(a: Ramp, b: Ramp, sign: int) -> Ramp:
+    slopes = dict(a.slopes)
+    for axis, slope in b.slopes:
+        slopes[axis] = slopes.get(axis, 0) + sign * slope
+    return Ramp(tuple(sorted((axis, slope) for axis, slope in slopes.items() if slope)), a.start + sign * b.start)
+
+
+def _at_least(a: Ramp, b: Ramp, more: int) -> Step | None:
+    """Where a >= b + more."""
+    difference = _combined(a, b, -1)
+    start, (yes, no) = difference.start - more, (np.bool_(True), np.bool_(False))
+    return {((-2, -1), (-1, 1)): Step(-start - 1, no, yes), ((-2, 1), (-1, -1)): Step(start, yes, no)}.get(difference.slopes)
+
+
+COMPARED: dict[str, Callable[[Ramp, Ramp], Step | None]] = {
+    "ge": lambda a, b: _at_least(a, b, 0), "gt": lambda a, b: _at_least(a, b, 1),
+    "le": lambda a, b: _at_least(b, a, 0), "lt": lambda a, b: _at_least(b, a, 1),
+}
+SUMS: dict[str, Callable[..., Ramp]] = {
+    "add": lambda a, b: _combined(a, b, 1), "sub": lambda a, b: _combined(a, b, -1), "neg": lambda a: _combined(Ramp((), 0), a, -1), "copy": lambda a: a,
+}
+
+
+def _cast(node: Node, part: Known) -> Known | None:
+    if isinstance(part, Ramp):
+        return part if node.op.dtype.kind != "bool" else None
+    lower, upper = (node.op.reference(_side(part, i))[()] for i in range(2))
+    return Step(part.diagonal, lower, upper) if isinstance(part, Step) else Number(lower)
+
+
+def _reshaped(node: Node, part: Known) -> Known | None:
+    """Axes of size 1 may come and go."""
+    old, new = node.inputs[0].type.shape, node.outputs[0].type.shape
+    if isinstance(part, Number):
+        return part
+    places = [[i - len(shape) for i, d in enumerate(shape) if d != 1] for shape in (old, new)]
+    if [old[i] for i in places[0]] != [new[i] for i in places[1]]:
+        return None
+    return _moved(part, dict(zip(*places)))
+
+
+def _transposed(node: Node, part: Known) -> Known | None:
+    rank = len(node.op.perm)
+    return _moved(part, {p - rank: i - rank for i, p in enumerate(node.op.perm)})
+
+
+def _moved(part: Known, places: dict[int, int]) -> Known | None:
+    """The same where axis a has become axis places[a]."""
+    if isinstance(part, Ramp):
+        return Ramp(tuple(sorted((places[axis], slope) for axis, slope in part.slopes)), part.start)
+    if isinstance(part, Step):
+        to = places.get(-2), places.get(-1)
+        return {(-2, -1): part, (-1, -2): Step(-part.diagonal - 1, part.upper, part.lower)}.get(to)
+    return part
+
+
+def _broadcast(node: Node, part: Known) -> Known:
+    return part             # axes are counted from the last, and what varies along an axis is not repeated along it
+
+
+def _sliced(node: Node, part: Known) -> Known | None:
+    if isinstance(part, Number):
+        return part
+    shape, starts = node.outputs[0].type.shape, node.op.start
+    if any(step != 1 for step in node.op.step) or not all(isinstance(i, int) for i in starts):
+        return None
+    if isinstance(part, Ramp):
+        start = part.start + sum(slope * starts[axis] for axis, slope in part.slopes)
+        slopes = tuple((axis, slope) for axis, slope in part.slopes if shape[axis] != 1)
+        return Ramp(slopes, start) if slopes else Number(node.outputs[0].type.dtype.np.type(start))
+    return Step(part.diagonal + starts[-2] - starts[-1], part.lower, part.upper) if 1 not in shape[-2:] else None
+
+
+def _tril(node: Node, part: Known) -> Known | None:
+    return _cut(part, node.op.k, 1)
+
+
+def _triu(node: Node, part: Known) -> Known | None:
+    return _cut(part, node.op.k - 1, 0)
+
+
+def _cut(part: Known, diagonal: int, upper: int) -> Known | None:
+    """Zero in the upper or the lower of the two triangles."""
+    if isinstance(part, Ramp) or isinstance(part, Step) and part.diagonal != diagonal:
+        return None
+    kept = _side(part, 1 - upper)[()]
+    zero = np.zeros_like(kept)[()]
+    return Step(diagonal, kept, zero) if upper else Step(diagonal, zero, kept)
+
+
+RULES: dict[type[Op], Callable[..., Known | None]] = {
+    Constant: _constant, Iota: _iota, Elementwise: _elementwise, Cast: _cast, Reshape: _reshaped, Transpose: _transposed,
+    BroadcastTo: _broadcast, Slice: _sliced, Tril: _tril, Triu: _triu,
+}
