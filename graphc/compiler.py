@@ -45,6 +45,7 @@ from graphc.passes.order import Order, may_fail
 from graphc.passes.pipeline import Pass, Pipeline
 from graphc.passes.plan_memory import plan_memory
 from graphc.passes.recognize_attention import RecognizeAttention
+from graphc.passes.row_gradients import RowGradients
 from graphc.passes.storage import Constants
 from graphc.passes.turn_products import TurnProducts
 from graphc.passes.winograd import Winograd
@@ -67,6 +68,7 @@ SIMPLIFY = (
     Hoist(),                            # after cse: what does not depend on the carries is then one node, moved once
     Canonicalize(),                     # hoisting stacks and reshapes
     EliminateCommonSubexpressions(),
+    RowGradients(),                     # after cse, when readers can be counted
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
     FoldScales(),                       # after all that makes chains of factors simpler; before `split_derived`, which moves them out of the calls
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from graphc.ir.graph import Node
-from graphc.ir.ops import index, scan_ops, shape, sort, window
+from graphc.ir.ops import index, rows, scan_ops, shape, sort, window
 from graphc.ir.view import ViewType
 
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
@@ -83,6 +83,11 @@ def _scatter(op, ins, outs) -> Rows:
     return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, unit_stride(-1, out, updates), prod(idx.shape) + out.shape[axis])
 
 
+def _one(op, ins, outs) -> Rows:
+    """A single row: what comes later may overwrite what came before."""
+    return Rows((), 1, False, prod(ins[0].shape) + prod(outs[0].shape) // 8)
+
+
 def _along(op, ins, outs) -> Rows:
     """All positions along the axis belong to one row."""
     axis = op.axis % len(ins[0].shape)
@@ -123,7 +128,7 @@ def _pool_gradient(op, ins, outs) -> Rows:
 
 
 RULES: dict[type, Callable[..., Rows]] = {
-    index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
+    index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along, rows.RowPlaces: _one, rows.CheckRows: _one, rows.AddRows: _scatter,
     shape.Concat: _concat, shape.Pad: _copying, shape.Flip: _flip, shape.DynamicSlice: _copying, shape.DynamicUpdateSlice: _copying,
     scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,

@@ -14,7 +14,7 @@ from math import prod
 from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
-from graphc.ir.ops import constant, elementwise, random, reduce, shape
+from graphc.ir.ops import constant, elementwise, random, reduce, rows, shape
 
 Map = tuple[tuple[int, ...], ...]
 Use = tuple[Node, int]                  # operand number k of a node
@@ -158,6 +158,20 @@ class Space:
             raise Misfit("its operand is needed whole")
         self.maps[node.outputs[0]] = self.place(node.outputs[0].type.shape)
 
+    def pick(self, node: Node) -> None:
+        """Rows of an array that lies in memory: no dim runs along its first axis."""
+        x, at = node.inputs
+        if x in self.maps:
+            raise Misfit("rows are picked from an array that must be there whole")
+        axes: list[tuple[int, ...] | None] = [() if n == 1 else None for n in node.outputs[0].type.shape]
+        if at in self.maps:
+            axes[0] = self.maps[at][0]
+        done = self._complete(axes, [()] * len(axes), node.outputs[0].type.shape)
+        self.uses[node, 0] = ((), *done[1:])
+        if at not in self.maps:
+            self.uses[node, 1] = done[:1]
+        self.maps[node.outputs[0]] = done
+
     # ---- placing
     def place(self, result: Sequence[int]) -> Map:
         """Dims for the axes of an array that nothing ties to the others: fitting ones in order, else new ones."""
@@ -299,7 +313,7 @@ RULES: dict[type[Op], Callable[[Space, Node], None]] = {
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,
     **dict.fromkeys((reduce.Sum, reduce.Prod, reduce.Max, reduce.Min, reduce.ArgMax, reduce.ArgMin), Space.reduce),
     **dict.fromkeys(LEAVES, Space.leaf),
-    random.RandomBits: Space.generate,
+    random.RandomBits: Space.generate, rows.PickRows: Space.pick,
 }
 REDUCTIONS = tuple(op for op, rule in RULES.items() if rule is Space.reduce)
 GENERATORS = tuple(op for op, rule in RULES.items() if rule is Space.generate)

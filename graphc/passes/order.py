@@ -9,7 +9,7 @@ from graphc.ir.graph import Graph, Node, Value, regions, users
 from graphc.ir.plan import VIEWS
 from graphc.passes.pipeline import Pass
 
-CHECKED = frozenset({"take", "take_along_axis", "scatter_add", "scatter_add_along_axis"})
+CHECKED = frozenset({"take", "take_along_axis", "scatter_add", "scatter_add_along_axis", "row_places", "check_rows"})
 
 
 @dataclass(frozen=True)

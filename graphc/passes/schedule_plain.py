@@ -4,13 +4,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.ir.graph import Node
-from graphc.ir.ops import index, shape
+from graphc.ir.ops import index, rows, shape
 from graphc.ir.rows import rows_of
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 
-UPDATES = (index.ScatterAdd, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)     # the first operand, changed in places
+UPDATES = (index.ScatterAdd, rows.AddRows, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)     # the first operand, changed in places
 ELEMENT_NS = 0.8                    # one element of a scalar loop
 TILE_NS = 25_000                    # work in one tile
 SERIAL_NS = 15_000                  # less work than this is not worth waking other threads

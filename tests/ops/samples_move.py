@@ -10,6 +10,7 @@ from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.ir.ops.index import OneHot, ScatterAdd, ScatterAddAlongAxis, Take, TakeAlongAxis
 from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform
 from graphc.ir.ops.resize import Resize
+from graphc.ir.ops.rows import AddRows, CheckRows, PickRows, RowPlaces
 from graphc.ir.ops.shape import (
     BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Stack, Tile, Transpose, Tril, Triu)
 from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64
@@ -92,6 +93,31 @@ def indexing() -> Iterator[Sample]:
         yield from (Sample(OneHot(4, d), (ids,), f"{d}") for d in (f32, f64, i32, bool_))
 
 
+def row_lists() -> Iterator[Sample]:
+    for size, places in ((7, (5,)), (1, (3,)), (40, (2, 9)), (9, ()), (3, (0,)), (100, (33,))):
+        for dtype in (i32, i64):
+            ids = ints(places, dtype, 0, size)
+            yield Sample(RowPlaces(size), (ids,), f"of{size}", expect=first_places(size))
+            yield Sample(CheckRows(size), (ids,), f"of{size}", expect=lambda ids: ids)
+    for shape, count in (((7, 3), 5), ((1, 4), 3), ((9, 33), 40), ((5,), 6), ((4, 2, 9), 1), ((3, 1), 17), ((6, 8), 0)):
+        at = ints((count,), i32, -2, shape[0] + 2)                  # some outside: they are clamped
+        inside = np.clip(at, 0, shape[0] - 1)
+        for dtype in (f32, f64, i32):
+            yield Sample(PickRows(), (values(shape, dtype), inside), f"{count}", expect=lambda x, i: x[i])
+            yield Sample(PickRows(), (values(shape, dtype), at), f"clamped{count}", smooth=False, expect=lambda x, i: x[np.clip(i, 0, len(x) - 1)])
+            yield Sample(AddRows(), (values(shape, dtype), at, values((count, *shape[1:]), dtype, seed=1)), f"{count}", smooth=False,
+                         expect=lambda x, i, u: scattered(x, np.clip(i, 0, len(x) - 1), u, 0), tolerance=64)
+            yield Sample(AddRows(), (values(shape, dtype), inside, values((count, *shape[1:]), dtype, seed=1)), f"inside{count}",
+                         expect=lambda x, i, u: scattered(x, i, u, 0), tolerance=64)
+
+
+def first_places(size: int):
+    def expect(ids):
+        flat = ids.ravel().tolist()
+        return np.array([flat.index(row) if row in flat else len(flat) for row in range(size)], np.int32)
+    return expect
+
+
 def scattered(x, idx, updates, axis: int):
     onehot = (idx[..., None] == np.arange(x.shape[axis])).astype(x.dtype)
     added = np.tensordot(onehot, updates, (range(idx.ndim), range(axis, axis + idx.ndim)))
@@ -129,4 +155,4 @@ def random() -> Iterator[Sample]:
             yield from (Sample(Dropout(rate, 9), (values(shape, dtype), keys[1]), f"rate{rate}") for shape in ((33,), (3, 7), (), (0,)))
 
 
-SAMPLES = (*views(), *cuts(), *joins(), *dynamic(), *indexing(), *images(), *makers(), *random())
+SAMPLES = (*views(), *cuts(), *joins(), *dynamic(), *indexing(), *row_lists(), *images(), *makers(), *random())

@@ -8,9 +8,11 @@ from graphc.codegen.loop_ir import Val, View
 from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower import elementwise
 from graphc.codegen.lower.random import random_value
+from graphc.codegen.lower.rows import clamped
 from graphc.ir.graph import Node, Value
 from graphc.ir.nest import ARG, Nest, Stages, Strides, leaf_of
 from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.rows import PickRows
 from graphc.ir.schedule_nest import NestSchedule
 from graphc.ir.space import GENERATORS, LEAVES, REDUCTIONS, VIEWS
 from graphc.ir.types import DType, i64
@@ -183,4 +185,21 @@ class Env:
             return self.body.f.const(0, i64) if type(node.op) in ARG else self.operand(node, 0)
         if type(node.op) in GENERATORS:
             return random_value(self.body, node, self)
+        if isinstance(node.op, PickRows):
+            return self._picked(node)
         return elementwise.emit(self.body.f, node, [self.operand(node, k) for k in range(len(node.inputs))])
+
+    def _picked(self, node: Node) -> Val:
+        """An element, or neighbours, of the row at a position; of several rows, where the vector runs over positions."""
+        f, at = self.body.f, self.operand(node, 1)
+        if at.lanes == 1:
+            return self._in_row(node, at)
+        result = f.const(0, node.outputs[0].type.dtype, at.lanes)
+        for lane in range(at.lanes):
+            result = f.insert(result, lane, self._in_row(node, f.extract(at, lane)))
+        return result
+
+    def _in_row(self, node: Node, position: Val) -> Val:
+        f, x = self.body.f, self.body.inputs[node.inputs[0]]
+        row = clamped(f, position, x.shape[0])
+        return self.body.load(View(x.root, x.shape, x.strides, x.start + row * x.strides[0]), self.body.nest.leaves[node, 0], self.at)

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from graphc.codegen.loop_ir import View
 from graphc.codegen.loops import Function, Ix
-from graphc.codegen.lower.rows import function, nested, over_lanes, put, rows
+from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
 from graphc.ir.graph import Node
-from graphc.ir.ops import index
+from graphc.ir.ops import index, rows as row_ops
 from graphc.ir.rows import CHUNK, rows_of, without
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.target import Target
@@ -56,8 +57,8 @@ def _take_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Targ
 
 def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
     f, (base, idx, updates), (y,) = function(name, ins, outs)
-    number, rank = _node_param(f), len(y.shape)
-    axis, _positions = node.op.axis % rank, len(idx.shape)
+    number, rank = None if isinstance(node.op, row_ops.AddRows) else _node_param(f), len(y.shape)
+    axis = node.op.axis % rank
     if 0 in y.shape:
         return f
     with rows(f, rows_of(node, ins, outs).extents, s, "columns") as at:
@@ -72,7 +73,8 @@ def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target)
                        lambda i, lanes, mask: f.store(y, column(y, j, i), f.load(base, column(base, j, i), lanes, mask), mask))
 
         def add_row(n: list[Ix]) -> None:
-            j = [f.check_index(f.load(idx, n), y.shape[axis], number)]
+            position = f.load(idx, n)
+            j = [clamped(f, position, y.shape[axis]) if number is None else f.check_index(position, y.shape[axis], number)]
 
             def add(i: Ix, lanes: int, mask) -> None:
                 total = f.add(f.load(y, column(y, j, i), lanes, mask), f.load(updates, column(updates, n, i), lanes, mask))
@@ -106,4 +108,29 @@ def _scatter_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: T
     return f
 
 
-ROWS = {index.Take: _take, index.TakeAlongAxis: _take_along, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _scatter_along}
+def _row_places(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+    """Ids from the last to the first: of equal ones the first is written last."""
+    f, (ids,), (y,) = function(name, ins, outs)
+    number, count = _node_param(f), prod(ids.shape)
+    if 0 in y.shape:
+        return f
+    over_lanes(f, 0, y.shape[0], target.lanes(y.dtype.itemsize), lambda i, lanes, mask: f.store(y, [i], f.const(count, y.dtype, lanes), mask))
+    with f.loop(0, count) as loop:
+        place = loop.index * -1 + (count - 1)
+        f.store(y, [f.check_index(f.load(ids, unflattened(f, place, ids.shape)), y.shape[0], number)], f.cast(f.value(place), y.dtype))
+    return f
+
+
+def _check_rows(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+    f, (ids,), (y,) = function(name, ins, outs)
+    number = _node_param(f)
+
+    def one(at: list[Ix]) -> None:
+        row = f.load(ids, at)
+        f.check_index(row, node.op.size, number)
+        f.store(y, at, row)
+    nested(f, ids.shape, one)
+    return f
+
+
+ROWS = {row_ops.RowPlaces: _row_places, row_ops.CheckRows: _check_rows, row_ops.AddRows: _scatter, index.Take: _take, index.TakeAlongAxis: _take_along, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _scatter_along}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from graphc.codegen.loop_ir import Val, View
 from graphc.codegen.loops import Function, Ix
-from graphc.codegen.lower.rows import function, over_lanes, rows
+from graphc.codegen.lower.rows import clamped, function, over_lanes, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import shape
 from graphc.ir.schedule_plain import PlainSchedule
@@ -133,9 +133,7 @@ def _corner(f: Function, starts: Sequence[View], sizes: Sequence[int], part: Seq
     """The starts, clamped so that the part fits: they cannot fail, so they report as no node."""
     corner = []
     for start, size, n in zip(starts, sizes, part):
-        at = f.cast(f.load(start, []), i64)
-        at = f.max(f.min(at, size - n), 0)
-        corner.append(f.check_index(at, size - n + 1, 0))
+        corner.append(clamped(f, f.load(start, []), size - n + 1))
     return corner
 
 

@@ -8,6 +8,7 @@ from math import prod
 from graphc.codegen.loop_ir import Val, View
 from graphc.codegen.loops import Function, Ix
 from graphc.ir.schedule_plain import PlainSchedule
+from graphc.ir.types import i64
 from graphc.ir.view import ViewType
 
 Lanes = Callable[[Ix, int, Val | None], None]       # index of the first lane, lanes, mask
@@ -28,6 +29,11 @@ def rows(f: Function, extents: Sequence[int], schedule: PlainSchedule, label: st
     with f.parallel(-(-total // schedule.tile), label, serial=schedule.serial) as tile:
         with f.loop(tile * schedule.tile, f.min_(tile * schedule.tile + schedule.tile, total), name="row") as loop:
             yield unflattened(f, loop.index, extents)
+
+
+def clamped(f: Function, position: Val, size: int) -> Ix:
+    """The integer as an index in [0, size), whatever it is: it cannot fail, so it reports as no node."""
+    return f.check_index(f.max(f.min(f.cast(position, i64), size - 1), 0), size, 0)
 
 
 def unflattened(f: Function, flat: Ix, extents: Sequence[int]) -> list[Ix]:

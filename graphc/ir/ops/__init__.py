@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from graphc.ir.op import Op
 from graphc.ir.ops import (
-    activation, attention, constant, contract, control, conv, custom, elementwise, index, loss, norm, random, reduce, resize, scan_ops,
+    activation, attention, constant, contract, control, conv, custom, elementwise, index, loss, norm, random, reduce, resize, rows, scan_ops,
     shape, sort, trig, window, winograd)
 
-_CLASSES = (constant.OPS + activation.OPS + trig.OPS + reduce.OPS + scan_ops.OPS + sort.OPS + shape.OPS + resize.OPS + index.OPS
+_CLASSES = (constant.OPS + activation.OPS + trig.OPS + reduce.OPS + scan_ops.OPS + sort.OPS + shape.OPS + resize.OPS + index.OPS + rows.OPS
             + random.OPS + norm.OPS + loss.OPS + contract.OPS + conv.OPS + winograd.OPS + window.OPS + attention.OPS + control.OPS
             + custom.OPS)
 

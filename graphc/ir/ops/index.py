@@ -36,7 +36,7 @@ class Take(Indexing):
         return x.with_shape(x.shape[:axis] + idx.shape + x.shape[axis + 1:])
 
     def reference(self, x, idx):
-        return np.take(x, _inside(self.name, idx, x.shape[self.axis]), self.axis)
+        return np.take(x, inside(self.name, idx, x.shape[self.axis]), self.axis)
 
     def vjp(self, b, gs, ins, outs):
         x, idx = ins
@@ -55,7 +55,7 @@ class TakeAlongAxis(Indexing):
         return x.with_shape(idx.shape)
 
     def reference(self, x, idx):
-        return np.take_along_axis(x, _inside(self.name, idx, x.shape[self.axis]), self.axis)
+        return np.take_along_axis(x, inside(self.name, idx, x.shape[self.axis]), self.axis)
 
     def vjp(self, b, gs, ins, outs):
         x, idx = ins
@@ -78,7 +78,7 @@ class ScatterAdd(Indexing):
         return base
 
     def reference(self, base, idx, updates):
-        axis, idx = self.axis % base.ndim, _inside(self.name, idx, base.shape[self.axis])
+        axis, idx = self.axis % base.ndim, inside(self.name, idx, base.shape[self.axis])
         result = np.moveaxis(base, axis, 0).copy()
         rows = np.moveaxis(updates, range(axis, axis + idx.ndim), range(idx.ndim))
         np.add.at(result, idx, rows)
@@ -101,7 +101,7 @@ class ScatterAddAlongAxis(Indexing):
         return base
 
     def reference(self, base, idx, updates):
-        idx = _inside(self.name, idx, base.shape[self.axis])
+        idx = inside(self.name, idx, base.shape[self.axis])
         places = list(np.indices(idx.shape, sparse=True))
         places[self.axis] = idx
         result = base.copy()
@@ -148,7 +148,8 @@ def _check_updates(name: str, base: TensorType, updates: TensorType, shape) -> N
     require(updates == TensorType(base.dtype, tuple(shape)), f"{name}: updates must be {TensorType(base.dtype, tuple(shape))}, got {updates}")
 
 
-def _inside(name: str, idx: np.ndarray, size: int) -> np.ndarray:
+def inside(name: str, idx: np.ndarray, size: int) -> np.ndarray:
+    """The positions, if all are inside an axis of `size`; else GraphError."""
     bad = idx[(idx < 0) | (idx >= size)]
     if bad.size:
         raise GraphError(f"{name}: position {bad.flat[0]} is outside the axis, whose positions are 0..{size - 1}")

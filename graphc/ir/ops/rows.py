@@ -1,0 +1,88 @@
+"""Lists of rows of a table: what the gradient of an embedding is. Made by passes, not by users."""
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.ir.op import Cost, Op, require
+from graphc.ir.ops.constant import full
+from graphc.ir.ops.index import ScatterAdd, inside
+from graphc.ir.types import Dim, TensorType, i32
+
+
+class RowPlaces(Op):
+    """For each row of a table of `size` rows, where in ids (flattened) it stands first; ids.size for rows that do not stand there. i32[size]."""
+    name: ClassVar[str] = "row_places"
+    size: Dim
+
+    def infer(self, ids: TensorType) -> TensorType:
+        require(ids.dtype.is_int, f"row_places takes i32 or i64 row numbers, got {ids.dtype}")
+        return TensorType(i32, (self.size,))
+
+    def reference(self, ids):
+        ids = inside(self.name, ids, self.size).ravel()
+        places = np.full(self.size, ids.size, np.int32)
+        places[ids[::-1]] = np.arange(ids.size, dtype=np.int32)[::-1]       # of equal ones the first is written last
+        return places
+
+    def vjp(self, b, gs, ins, outs):
+        return (None,)
+
+    def cost(self, ids):
+        return Cost(0, ids.nbytes + 4 * self.size)
+
+
+class CheckRows(Op):
+    """The row numbers, all of them inside a table of `size` rows: what reads them may write state in place, since nothing can fail any more."""
+    name: ClassVar[str] = "check_rows"
+    size: Dim
+
+    def infer(self, ids: TensorType) -> TensorType:
+        require(ids.dtype.is_int, f"check_rows takes i32 or i64 row numbers, got {ids.dtype}")
+        return ids
+
+    def reference(self, ids):
+        return inside(self.name, ids, self.size)
+
+    def vjp(self, b, gs, ins, outs):
+        return (None,)
+
+    def cost(self, ids):
+        return Cost(0, 2 * ids.nbytes)
+
+
+class AddRows(ScatterAdd):
+    """scatter_add along axis 0 with row numbers that were checked; others are clamped."""
+    name: ClassVar[str] = "add_rows"
+    axis: int = 0
+
+    def reference(self, base, idx, updates):
+        return super().reference(base, np.clip(idx, 0, len(base) - 1), updates)
+
+    def vjp(self, b, gs, ins, outs):
+        _, ids, updates = ins
+        rows = b.pick_rows(gs[0], b.reshape(ids, shape=(ids.type.size,)))
+        return gs[0], None, b.reshape(rows, shape=updates.type.shape)
+
+
+class PickRows(Op):
+    """x[at] along axis 0, for one axis of positions, which are clamped into x: take where no position can be bad, and which may run inside other kernels."""
+    name: ClassVar[str] = "pick_rows"
+
+    def infer(self, x: TensorType, at: TensorType) -> TensorType:
+        require(at.dtype.is_int and at.rank == 1, f"pick_rows takes one axis of i32 or i64 positions, got {at}")
+        require(x.rank >= 1 and x.shape[0] != 0, f"pick_rows: {x} has no rows")
+        return x.with_shape(at.shape + x.shape[1:])
+
+    def reference(self, x, at):
+        return x[np.clip(at, 0, len(x) - 1)]
+
+    def vjp(self, b, gs, ins, outs):
+        return b.add_rows(full(b, 0, ins[0].type), ins[1], gs[0]), None
+
+    def cost(self, x, at):
+        return Cost(0, self.infer(x, at).nbytes + at.nbytes)
+
+
+OPS = (RowPlaces, CheckRows, AddRows, PickRows)

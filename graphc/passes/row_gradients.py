@@ -1,0 +1,116 @@
+"""The gradient of a large table of which few rows were read stays a list of rows."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.ops.constant import Constant, full
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.index import ScatterAdd
+from graphc.ir.ops.shape import BroadcastTo
+from graphc.passes.pipeline import Pass
+
+FEW = 2                             # rows that are read, times so many, are at most those of the table
+SMALL_BYTES = 64 << 10              # a table in L1 or nearly: nothing to gain
+
+
+@dataclass(frozen=True)
+class RowGradients(Pass):
+    """Zeros to which rows are added (the gradient of a lookup) are not made as a table.
+
+    Where state becomes state + c * table, with one number c, rows are added to the state where it lies: plain gradient descent touches the rows that
+    were read and no others. For other readers the table is pick_rows(rows, places), which fuses with them: an update with momentum or decay
+    still changes every row, as dense semantics ask, but reads no gradient for most. Rows that occur more than once are added
+    in the order of ids in both. The numbers are those of the table, but for the order of additions in state + c * (r1 + r2).
+
+    Needs no dead readers. Stands before what removes dead nodes: the tables are left behind.
+    """
+    name: ClassVar[str] = "row_gradients"
+
+    def run(self, graph: Graph) -> Graph:
+        tables = {node.outputs[0]: node for node in graph.nodes if _is_table(node)}
+        if not tables:
+            return graph
+        read, results = users(graph), set(graph.results)
+        found = {new.node: _as_sum(new.node, state, tables, read, results) for state, new in zip(graph.state, graph.updates) if new and new.node}
+        sums = {node: found for node, found in found.items() if found}
+        direct = {found.table for found in sums.values()}
+        w = Rewriter(graph)
+        for node in graph.nodes:
+            with w.at(node.loc, node.scope):
+                if node in sums:
+                    w.replace(node, [sums[node].make(w)])
+                elif tables.get(node.outputs[0]) is node and node not in direct:
+                    w.replace(node, [_picked(w, node)])
+                else:
+                    w.keep(node)
+        return w.done()
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """state + sign * factor * table"""
+    state: Value
+    table: Node
+    factor: Value | None
+    negative: bool
+
+    def make(self, w: Rewriter) -> Value:
+        _, ids, rows = (w[v] for v in self.table.inputs)
+        if self.factor is not None:
+            rows = w.mul(rows, w[self.factor])
+        checked = w.check_rows(ids, size=self.state.type.shape[0])
+        return w.add_rows(w[self.state], checked, w.neg(rows) if self.negative else rows)
+
+
+def _as_sum(node: Node, state: Value, tables: Mapping[Value, Node], read: Mapping, results: set[Value]) -> _Sum | None:
+    """How the node is a sum of the state and a multiple of a table that nothing else reads."""
+    if not isinstance(node.op, Elementwise) or node.op.name not in ("add", "sub") or state not in node.inputs:
+        return None
+    k = node.inputs.index(state)
+    if k == 1 and node.op.name == "sub":
+        return None
+    table, factor = _multiple(node.inputs[1 - k], tables, read, results)
+    return None if table is None else _Sum(state, table, factor, node.op.name == "sub")
+
+
+def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping, results: set[Value]) -> tuple[Node | None, Value | None]:
+    """v as a table times one number (None: 1), with no other reader on the way."""
+    if v in results or len(read[v]) != 1:
+        return None, None
+    if v in tables:
+        return tables[v], None
+    if v.node is None or not isinstance(v.node.op, Elementwise) or v.node.op.name != "mul":
+        return None, None
+    for table, factor in (v.node.inputs, v.node.inputs[::-1]):
+        if factor.type.size == 1 and factor.type.rank == 0 and table in tables and table not in results and len(read[table]) == 1:
+            return tables[table], factor
+    return None, None
+
+
+def _picked(w: Builder, node: Node) -> Value:
+    """The table as rows of a small one, whose last row is zero."""
+    _, ids, rows = (w[v] for v in node.inputs)
+    table = node.outputs[0].type
+    places = w.row_places(ids, size=table.shape[0])
+    few = full(w, 0, table.with_shape((ids.type.size + 1, *table.shape[1:])))
+    return w.pick_rows(w.scatter_add(few, w.take(places, ids, axis=0), rows, axis=0), places)
+
+
+def _is_table(node: Node) -> bool:
+    """Rows added to zeros, few rows for the size of the result."""
+    if not isinstance(node.op, ScatterAdd) or node.op.axis != 0:
+        return False
+    base, ids, _ = (v.type for v in node.inputs)
+    return FEW * ids.size <= base.shape[0] and base.nbytes >= SMALL_BYTES and base.dtype.is_float and _is_zero(node.inputs[0])
+
+
+def _is_zero(v: Value) -> bool:
+    while v.node is not None and isinstance(v.node.op, BroadcastTo):
+        v = v.node.inputs[0]
+    return v.node is not None and isinstance(v.node.op, Constant) and not np.any(v.node.op.value.array)
