@@ -41,7 +41,8 @@ class Indices:
         if ix.divisor() % divisor == 0:
             return quotient, Ix()
         exact = ix - quotient * divisor
-        symbol = self.symbol("r", [Ix(), exact], [Ix(divisor - 1), exact], [ix])
+        common = gcd(ix.divisor(), divisor)
+        symbol = self.symbol("r", [Ix(), exact], [Ix(divisor - common), exact], [ix], common)
         return quotient, self._define("remainder", [ix, Ix(divisor)], symbol)
 
     def product(self, a: Ix | int, b: Ix | int) -> Ix:

@@ -56,6 +56,18 @@ def test_quotient_and_remainder_address_the_same_element():
     verify(f)
 
 
+@pytest.mark.parametrize("step, fits", [(8, True), (4, False)])
+def test_vectors_stay_in_a_row_of_whole_vectors(step, fits):
+    f = Function("rows")
+    x = f.view("x", f32, (6, 40))
+    with f.loop(0, 240, step=step) as L:
+        f.load(x, [*f.divmod(L.index, 40)], lanes=8)
+    if fits:
+        return verify(f)
+    with pytest.raises(InternalError, match="index r of axis 1"):
+        verify(f)
+
+
 def test_tail_after_whole_vectors():
     f = Function("tail")
     x, n = f.view("x", f32, (100,)), f.param("n", 0, 100)

@@ -17,6 +17,13 @@ def test_linear():
     assert "bias" not in run(nn.Linear(5, bias=False), x)[1]
 
 
+@pytest.mark.parametrize("steps", [5, 16, 40])
+def test_a_linear_layer_of_one_feature_on_sequences(steps):
+    x = normal(3, steps, 9)
+    y, s = run(nn.Linear(1), x)
+    np.testing.assert_allclose(y, x @ s["weight"].T + s["bias"], rtol=1e-5, atol=1e-6)
+
+
 def test_embedding_and_flatten():
     ids = np.array([[0, 3], [2, 2]], np.int32)
     y, s = run(nn.Embedding(4, 3) >> nn.Flatten(), ids)
