@@ -1,9 +1,10 @@
-"""The schedule of a convolution in Winograd's form."""
+"""The schedules of a convolution in Winograd's form and of its weights."""
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from graphc.ir.schedule import round_up
+from graphc.ir.schedule_plain import PlainSchedule
 
 LINE = 16                           # elements by which planes are apart more than they need: on other cache sets
 
@@ -64,3 +65,12 @@ class WinogradSchedule:
     def __str__(self) -> str:
         return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.blocks} blocks of {self.rows} tiles × "
                 f"{self.groups} groups of {self.width} features, sums of {self.sums}{f'; shared scratch {self.shared_scratch} B' if self.shared else ''}")
+
+
+@dataclass(frozen=True)
+class WeightsSchedule(PlainSchedule):
+    """How weights are transformed; stream: past the caches, which they would not fit into."""
+    stream: bool = False
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}{', streamed' if self.stream else ''}"

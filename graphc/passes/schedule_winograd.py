@@ -2,12 +2,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
-from graphc.ir.graph import Node
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
-from graphc.ir.schedule import round_up
-from graphc.ir.schedule_plain import PlainSchedule
-from graphc.ir.schedule_winograd import WinogradSchedule
+from graphc.ir.schedule_winograd import WeightsSchedule, WinogradSchedule
 from graphc.ir.target import Target
 from graphc.ir.types import f32
 from graphc.ir.view import ViewType
@@ -55,11 +53,11 @@ def _groups(flops: int, blocks: int) -> int:
     return max(1, min(2 * TILES, flops // SMALL_FLOPS) // blocks)
 
 
-def weights_schedule(op: WinogradWeights, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> PlainSchedule:
+def weights_schedule(op: WinogradWeights, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> WeightsSchedule:
     """A pure function of shapes and target."""
     _, panels, channels, width = outs[0].shape
-    kernels = panels * channels * width
-    return PlainSchedule(max(1, round_up(SERIAL_KERNELS, width) // width), kernels < SERIAL_KERNELS, target.lanes(f32.itemsize))
+    serial, stream = panels * channels * width < SERIAL_KERNELS, prod(outs[0].shape) * f32.itemsize > target.l3 // 2
+    return WeightsSchedule(1, serial, target.lanes(f32.itemsize), stream=stream)
 
 
 RULES = {WinogradWeights: weights_schedule}

@@ -17,12 +17,14 @@ from graphc.passes.derive import Kind, value_kinds
 from graphc.passes.pipeline import Pass
 from graphc.passes.schedule_winograd import panel_width
 
-PEAK = 0.85                     # of the multiply-adds that a core can issue, in products
-CALL_CYCLES = 30                # of a micro-kernel, beside its products
-PASS_CYCLES = 5                 # for each point of a tile: a vector through the transform of image, results or weights
-BYTES_PER_CYCLE = 4             # that one of several cores gets from memory: weights are too many to stay in a cache
+DIRECT_PEAK = 0.85              # of the multiply-adds that a core can issue: what the direct algorithm reaches
+PEAK = 0.9                      # the same, of products inside of a micro-kernel
+CALL_CYCLES = 16                # of a micro-kernel, beside its products
+PASS_CYCLES = 4                 # for each point of a tile: a vector through the transform of image, results or weights
+MEMORY_RATE = 6                 # bytes of weights that one of several cores gets from memory in a cycle
+CACHE_RATE = 16                 # the same, if the weights of all convolutions stay in the shared cache
 GAIN = 0.85                     # of the direct algorithm's time: less is not worth the greater rounding error
-MIN_CHANNELS = 32               # fewer, of the image or of the result: transforms cost as much as products
+MIN_CHANNELS = 8                # of the image and of the result: fewer leave most lanes of a vector empty
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Winograd(Pass):
     target: Target
 
     def run(self, graph: Graph) -> Graph:
-        kinds = value_kinds(graph)
-        chosen = {node: (c, m) for node, c in _convolutions(graph) if (m := choose(c, self.target, kinds[c.weights] is Kind.LASTING))}
+        kinds, found = value_kinds(graph), list(_convolutions(graph))
+        rate = CACHE_RATE if sum(4 * c.weights.type.nbytes for _, c in found) < self.target.l3 // 2 else MEMORY_RATE
+        chosen = {node: (c, m) for node, c in found if (m := choose(c, self.target, kinds[c.weights] is Kind.LASTING, rate))}
         if not chosen:
             return graph
         w = Rewriter(graph)
@@ -101,21 +104,23 @@ FORMS: dict[type, Callable[[Node], Convolution]] = {Conv2d: _forward, Conv2dInpu
 
 # --- what it costs ---------------------------------------------------------------------------------------------------------------
 
-def choose(c: Convolution, target: Target, lasting: bool) -> int | None:
-    """The size of tiles that takes the fewest cycles; None: the direct algorithm. lasting: weights are transformed once for many calls."""
-    cycles = {m: winograd_cycles(c, m, target, lasting) for m in POINTS}
+def choose(c: Convolution, target: Target, lasting: bool, rate: float) -> int | None:
+    """The size of tiles that takes the fewest cycles; None: the direct algorithm. lasting: weights are transformed once for many calls.
+    rate: bytes of weights that a core gets in a cycle.
+    """
+    cycles = {m: winograd_cycles(c, m, target, lasting, rate) for m in POINTS}
     best = min(cycles, key=cycles.__getitem__)
-    return best if cycles[best] < GAIN * direct_cycles(c, target) else None
+    return best if cycles[best] < GAIN * direct_cycles(c, target, rate) else None
 
 
-def direct_cycles(c: Convolution, target: Target) -> float:
-    """Of one core: products and weights that come from memory."""
+def direct_cycles(c: Convolution, target: Target, rate: float) -> float:
+    """Of one core: products, and weights read."""
     weights = c.channels * c.features * TAPS * TAPS
-    return _products(c.batch * c.out[0] * c.out[1] * weights, target) + weights * f32.itemsize / BYTES_PER_CYCLE
+    return _products(c.batch * c.out[0] * c.out[1] * weights, target) / DIRECT_PEAK + weights * f32.itemsize / rate
 
 
-def winograd_cycles(c: Convolution, m: int, target: Target, lasting: bool) -> float:
-    """The same, and the transforms; that of weights, unless they last, which are then written too."""
+def winograd_cycles(c: Convolution, m: int, target: Target, lasting: bool, rate: float) -> float:
+    """The same, and the transforms: of image and result, and of weights that do not last, which are then written too."""
     lanes, points, tiles = target.lanes(f32.itemsize), (m + 2)**2, _tiles(c, m)
     width = panel_width(tiles, c.features, target)
     mr = max(1, (target.vector_registers - 1) * lanes // width - 1)
@@ -123,13 +128,13 @@ def winograd_cycles(c: Convolution, m: int, target: Target, lasting: bool) -> fl
     calls = points * -(-tiles // mr) * features // width
     vectors = -(-c.channels // lanes) + -(-c.features // lanes)
     weights = points * c.channels * features
-    made = 0 if lasting else PASS_CYCLES * weights / lanes + weights * f32.itemsize / BYTES_PER_CYCLE
-    return (_products(round_up(tiles, mr) * weights, target) + CALL_CYCLES * calls + PASS_CYCLES * points * tiles * vectors
-            + weights * f32.itemsize / BYTES_PER_CYCLE + made)
+    moved = weights * f32.itemsize / rate
+    made = 0 if lasting else PASS_CYCLES * weights / lanes + moved
+    return _products(round_up(tiles, mr) * weights, target) / PEAK + CALL_CYCLES * calls + PASS_CYCLES * points * tiles * vectors + moved + made
 
 
 def _products(count: int, target: Target) -> float:
-    return count / (target.lanes(f32.itemsize) * target.fma_per_cycle * PEAK)
+    return count / (target.lanes(f32.itemsize) * target.fma_per_cycle)
 
 
 def _tiles(c: Convolution, m: int) -> int:

@@ -66,6 +66,17 @@ def test_error_of_normal_numbers(shape, m):
 
 
 @pytest.mark.parametrize("m", sorted(POINTS))
+def test_infinity_stays_in_its_tiles(m):
+    x, w = arrays(1, 8, 16, 20, 20)
+    finite = convolution(x, w, m, SAME)
+    x[0, 3, 9, 10] = np.inf
+    got = convolution(x, w, m, SAME)
+    touched = [{i // m for i in range(20) if i // m * m - 1 <= at < i // m * m + m + 1} for at in (9, 10)]
+    clear = np.array([[i // m not in touched[0] or j // m not in touched[1] for j in range(20)] for i in range(20)])
+    assert (got[..., clear] == finite[..., clear]).all() and not np.isfinite(got[..., 9, 10]).any()
+
+
+@pytest.mark.parametrize("m", sorted(POINTS))
 def test_gradient_towards_the_image(m):
     for n, c, f, h, w, padding in SHAPES[:10]:
         (dy, kernel), back = arrays(n, f, f, h, w), tuple((2 - a, 2 - b) for a, b in padding)
@@ -90,7 +101,8 @@ def test_the_stated_numbers():
 
 
 def _net():
-    return nn.Conv2d(32, 3, padding=1) >> nn.relu >> nn.Conv2d(40, 3, padding=1) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48, 3) >> nn.Flatten() >> nn.Linear(10)
+    first, middle = nn.Conv2d(32, 3, padding=1) >> nn.relu, nn.Conv2d(40, 3, padding=1) >> nn.BatchNorm2d() >> nn.relu
+    return first >> middle >> nn.Conv2d(48, 3) >> nn.Flatten() >> nn.Linear(10)
 
 
 def test_networks_agree_with_the_direct_algorithm(monkeypatch):

@@ -84,6 +84,23 @@ def test_large_tiles_where_weights_are_used_often(target):
     assert _tile(_graph((1, 512, 4, 4), 512, lasting=False), target) == 0       # one look at weights that must be transformed first
 
 
+@pytest.mark.parametrize("target", [AVX2, AVX512, NEON, SSE2], ids=lambda t: t.name)
+@pytest.mark.parametrize("shape", [(2, 65, 14, 9), (16, 64, 30, 30)], ids=str)
+def test_every_target_lowers(target, shape):
+    """Loops are verified on the way. Vectors are whole registers, and the transforms are functions that convolutions share."""
+    text = Compilation(_graph(shape, 37), target).llvm
+    assert "winograd_input_" in text and "winograd_output_" in text and f"<{target.lanes(4)} x float>" in text
+
+
+def test_equal_convolutions_share_their_kernels():
+    b = Builder()
+    y = b.input("x", f32[1, 64, 28, 28])
+    for i in range(3):
+        y = b.conv2d(y, b.state_input(f"w{i}", f32[64, 64, 3, 3]), padding=SAME)
+    names = [f.name for f in Compilation(b.finish([y]), AVX2).loops.kernels]
+    assert len([n for n in names if "conv2d" in n]) <= 2          # the last one stores the output as NCHW
+
+
 def test_direct_when_asked_for():
     ops = {knob: [n.op.name for n in Compilation(_graph(), AVX2, knob).simplified.nodes]
            for knob in (Config(), Config(winograd=False), Config(check_nan=True))}

@@ -10,27 +10,45 @@ from graphc.codegen.lower.rows import function, rows
 from graphc.codegen.lower.winograd_transform import linear_map
 from graphc.ir.graph import Node
 from graphc.ir.ops.winograd import WinogradWeights
-from graphc.ir.schedule_plain import PlainSchedule
+from graphc.ir.schedule_winograd import WeightsSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 from graphc.ir.winograd import TAPS, transforms
 
 KERNEL = TAPS * TAPS
+CHANNELS = 8                        # of a row: the run of each point is some cache lines long
 
 
-def lower_weights(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target) -> Function:
-    """A row is one channel of one panel."""
+def lower_weights(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: WeightsSchedule, target: Target) -> Function:
+    """A row is a few channels of one panel, by way of scratch: points lie far apart, on the same cache sets."""
     f, (w,), (u,) = function(name, ins, outs)
-    op, (_, panels, channels, width) = node.op, u.shape
+    op, (points, panels, channels, width) = node.op, u.shape
     features, _ = op.roles(w.shape)
     flat = f.reinterpret(w, (1 + sum(step * (n - 1) for n, step in zip(w.shape, w.strides)),), (1,))
-    with rows(f, (panels, channels), s) as (panel, channel):
-        for v in range(0, width, s.lanes):
-            own = [f.min_(panel * width + (v + lane), features - 1) for lane in range(s.lanes)]
-            places = [feature * w.strides[op.turned] + channel * w.strides[1 - op.turned] for feature in own]
+    with rows(f, (panels, -(-channels // CHANNELS)), s) as (panel, part):
+        made = f.scratch("made", w.dtype, (points, CHANNELS * width + s.lanes))
+        first = part * CHANNELS
+        count = f.min_(CHANNELS, channels - first)
+        with f.loop(0, count) as loop, f.loop(0, width, s.lanes) as across:
+            own = [f.min_(panel * width + across.index + lane, features - 1) for lane in range(s.lanes)]
+            places = [feature * w.strides[op.turned] + (first + loop.index) * w.strides[1 - op.turned] for feature in own]
             taps = _taps(f, flat, places, w.strides[2:], s.lanes)
-            _transform(f, op, taps[::-1] if op.turned else taps, u, [panel, channel, v], target.has_fma)
+            _transform(f, op, taps[::-1] if op.turned else taps, made, loop.index * width + across.index, target.has_fma)
+        part_of_u = u.view_at([0, panel, first, 0])
+        if not s.stream:
+            _copy(f, made, part_of_u, count, s.lanes)
+        else:
+            with f.if_(f.is_aligned(u, s.lanes * u.dtype.itemsize)):
+                _copy(f, made, part_of_u, count, s.lanes, "nontemporal")
+            with f.else_():
+                _copy(f, made, part_of_u, count, s.lanes)
     return f
+
+
+def _copy(f: Function, made: View, u: View, count: Ix, lanes: int, hint: str | None = None) -> None:
+    with f.loop(0, u.shape[0]) as point, f.loop(0, count) as loop, f.loop(0, u.shape[3], lanes) as across:
+        value = f.load(made, [point.index, loop.index * u.shape[3] + across.index], lanes)
+        f.store(u, [point.index, 0, loop.index, across.index], value, hint=hint)
 
 
 def _taps(f: Function, w: View, places: Sequence[Ix], steps: Sequence[int], lanes: int) -> list[Val]:
@@ -48,9 +66,9 @@ def _taps(f: Function, w: View, places: Sequence[Ix], steps: Sequence[int], lane
     return taps
 
 
-def _transform(f: Function, op: WinogradWeights, taps: Sequence[Val], u: View, at: list, fused: bool) -> None:
+def _transform(f: Function, op: WinogradWeights, taps: Sequence[Val], made: View, at: Ix, fused: bool) -> None:
     g = transforms(op.tile).g
     columns = [linear_map(f, g, taps[j::TAPS], fused) for j in range(TAPS)]
     for i in range(len(g)):
         for j, value in enumerate(linear_map(f, g, [column[i] for column in columns], fused)):
-            f.store(u, [i * len(g) + j, *at], value)
+            f.store(made, [i * len(g) + j, at], value)

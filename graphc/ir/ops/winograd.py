@@ -58,7 +58,7 @@ class WinogradConv2d(Op):
 
     def reference(self, x, u):
         t = transforms(self.tile)
-        n, (points, panels, channels, width) = self.tile + 2, u.shape
+        n, (_, panels, channels, width) = self.tile + 2, u.shape
         shape = self.infer(*(TensorType(f32, a.shape) for a in (x, u))).shape
         w = u.reshape(n, n, panels, channels, width).transpose(2, 4, 3, 0, 1).reshape(-1, channels, n, n)[:self.features]
         v = both_sides(t.bt, tiles(x, self.tile, shape[2:], self.padding))
