@@ -13,8 +13,10 @@ from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 
 SERIAL_FLOPS = 400_000          # less work than this is not worth waking other threads
-QUERIES = 64                    # columns of a block: its transposed queries and sums stay in L1 and L2
-KEYS = 96                       # rows of a block: long enough to pay for rescaling sums, short enough for scores to stay in L1
+QUERIES = 72                    # columns of a block, at most: its transposed queries and sums stay in L1 and L2
+KEYS = 144                      # rows of a block: long enough to pay for rescaling sums, short enough for scores to stay in L1
+GRAD_QUERIES, GRAD_KEYS = 64, 96
+SUMS = 8                        # sums in registers that hide how long a multiplication takes
 FEW_REGISTERS = 16
 TASKS = 32                      # pieces of a gradient: parts of the queries of all heads
 
@@ -22,14 +24,34 @@ TASKS = 32                      # pieces of a gradient: parts of the queries of 
 def attention_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> AttentionSchedule:
     """A pure function of operator, shapes and target."""
     q, k = ins[:2]
+    gradient = isinstance(node.op, AttentionGrad)
     lanes = target.lanes(q.dtype.itemsize)
-    vectors = 2 if target.vector_bytes >= 32 or target.vector_registers <= FEW_REGISTERS else 4
-    mr = (target.vector_registers - 1 - vectors) // vectors
-    queries = min(QUERIES, round_up(q.shape[-2], vectors * lanes))
-    keys = min(round_up(KEYS, mr), round_up(k.shape[-2], mr))
+    vectors = _gradient_vectors(target) if gradient else _vectors(target, lanes, q.shape[-2], ins[2].shape[-1])
+    mr = _rows(target, vectors)
+    most, keys = (GRAD_QUERIES, GRAD_KEYS) if gradient else (QUERIES, KEYS)
+    nr = vectors * lanes
+    queries = min(max(most // nr, 1) * nr, round_up(q.shape[-2], nr))
     serial = node.op.cost(*(v.type for v in node.inputs)).flops < SERIAL_FLOPS
-    s = AttentionSchedule(queries, keys, mr, vectors, lanes, serial)
-    return _in_parts(s, ins) if isinstance(node.op, AttentionGrad) else s
+    s = AttentionSchedule(queries, min(round_up(keys, mr), round_up(k.shape[-2], mr)), mr, vectors, lanes, serial)
+    return _in_parts(s, ins) if gradient else s
+
+
+def _rows(target: Target, vectors: int) -> int:
+    """Keys in a register tile beside so many vectors of queries: the registers that are left, less one for the factor."""
+    return (target.vector_registers - 1 - vectors) // vectors
+
+
+def _gradient_vectors(target: Target) -> int:
+    """Few: columns of its tiles are features too, of which heads have few."""
+    return 2 if target.vector_bytes >= 32 or target.vector_registers <= FEW_REGISTERS else 4
+
+
+def _vectors(target: Target, lanes: int, queries: int, values: int) -> int:
+    """Vectors of queries in a register tile: least work on padding, of queries to columns and of values to rows; then fewest loads."""
+    def cost(vectors: int) -> tuple[int, float]:
+        mr = _rows(target, vectors)
+        return round_up(queries, vectors * lanes) * round_up(values, mr), 1 / vectors + 1 / mr
+    return min((v for v in (2, 3, 4) if _rows(target, v) * v > SUMS), key=cost)
 
 
 def _in_parts(s: AttentionSchedule, ins: Sequence[ViewType]) -> AttentionSchedule:

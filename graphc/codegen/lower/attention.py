@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from math import prod
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, View
-from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, larger, matrix, product, store_rows, sub_panel, turn, turn_back
+from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, in_groups, larger, matrix, product, store_rows, sub_panel, turn, turn_back
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.graph import Node
 from graphc.ir.ops.attention import MASKED, Attention
@@ -19,6 +19,8 @@ from graphc.ir.schedule_attention import AttentionSchedule
 from graphc.ir.target import Target
 from graphc.ir.types import i32
 from graphc.ir.view import ViewType
+
+TOGETHER = 6            # keys whose powers are computed together
 
 
 def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:
@@ -53,10 +55,11 @@ class _Block:
         turn(b, rows, self.features, self.queries, self.factor)
         self._start()
         limit = f.min_(b.tk, self.first + b.s.queries) if b.causal else as_ix(b.tk)
+        panels = b.panels_from(self.first)
         with f.loop(0, limit, b.s.keys) as blocks:
-            with f.loop(self._first_panel(blocks.index), b.panels) as loop:
+            with f.loop(self._first_panel(blocks.index), panels) as loop:
                 self._panel(blocks.index, loop.index)
-        with f.loop(0, b.panels) as loop:
+        with f.loop(0, panels) as loop:
             self._finish(loop.index, rows)
         store_rows(b, rows, self.first, self.out)
 
@@ -98,18 +101,29 @@ class _Block:
         with f.loop(0, count, carry=before) as loop:
             loop.next(*(larger(f, f.load(self.scores, [loop.index, u], s.lanes), c) for u, c in zip(places, loop.carried)))
         top = loop.results
-        with f.loop(0, count, carry=[f.const(0, self.b.dtype, s.lanes)] * s.vectors) as loop:
-            powers = [exp2(f, f.sub(f.load(self.scores, [loop.index, u], s.lanes), t)) for u, t in zip(places, top)]
-            for u, p in zip(places, powers):
-                f.store(self.scores, [loop.index, u], p)
-            loop.next(*(f.add(c, p) for c, p in zip(loop.carried, powers)))
-        scales = [exp2(f, f.sub(x, t)) for x, t in zip(before, top)]
-        for u, t, scale, total in zip(places, top, scales, loop.results):
+        totals = [self._powers(u, t, count) for u, t in zip(places, top)]
+        scales = exp2(f, [f.sub(x, t) for x, t in zip(before, top)])
+        for u, t, scale, total in zip(places, top, scales, totals):
             f.store(self.top, [panel, u], t)
             f.store(self.total, [panel, u], f.add(f.mul(f.load(self.total, [panel, u], s.lanes), scale), total))
         with f.loop(0, self.values) as loop:
             for u, scale in zip(places, scales):
                 f.store(self.sums, [panel, loop.index, u], f.mul(f.load(self.sums, [panel, loop.index, u], s.lanes), scale))
+
+    def _powers(self, u: int, top: Val, count: Ix) -> Val:
+        """Those of the queries from `u` on; their sum."""
+        f, lanes = self.f, self.b.s.lanes
+        total = f.const(0, self.b.dtype, lanes)
+        for start, stop, step in in_groups(f, count, TOGETHER):
+            with f.loop(start, stop, step, carry=(total,)) as loop:
+                keys = [loop.index + i for i in range(step)]
+                total = loop.carried[0]
+                for key, power in zip(keys, exp2(f, [f.sub(f.load(self.scores, [key, u], lanes), top) for key in keys])):
+                    f.store(self.scores, [key, u], power)
+                    total = f.add(total, power)
+                loop.next(total)
+            total, = loop.results
+        return total
 
     def _finish(self, panel: Ix, rows: View) -> None:
         """Sums are divided by the total and go to `rows`; the logsumexp is stored."""

@@ -21,18 +21,31 @@ from graphc.ir.types import DType, i32, i64
 
 LN2 = log(2)
 EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor: |r| <= 1/2, rest below 5e-18
-# type: bits as integers, their mantissa, the number that rounds, exponent of 1, least exponent, coefficients of (2^r - 1) / r
-FORMATS = {"f32": (i32, 23, ROUNDER, 127, -126.0, EXP2), "f64": (i64, 52, ROUNDER64, 1023, -1022.0, EXP2_F64)}
+# type: bits as integers, their mantissa, the number that rounds, exponent of 1, coefficients of (2^r - 1) / r
+FORMATS = {"f32": (i32, 23, ROUNDER, 127, EXP2), "f64": (i64, 52, ROUNDER64, 1023, EXP2_F64)}
 
 
-def exp2(f: Function, x: Val) -> Val:
-    """2^x for x that is hardly above 0, which spares the care for overflow; 0 where the result would be subnormal."""
-    bits, mantissa, rounder, one, least, coefficients = FORMATS[x.dtype.name]
-    shifted = f.add(x, rounder)
-    r = f.sub(x, f.sub(shifted, rounder))
-    fraction = f.fma(r, polynomial(f, r, f.mul(r, r), coefficients), 1.0)
-    power = f.bitcast(f.shl(f.add(f.bitcast(shifted, bits), one), mantissa), x.dtype)
-    return f.select(f.lt(x, least), f.const(0, x.dtype, x.lanes), f.mul(fraction, power))
+def exp2(f: Function, xs: Sequence[Val]) -> list[Val]:
+    """2^x of each, for x that is hardly above 0, which spares the care for overflow; 0 from -127 (f64: -1023) down.
+
+    All take each step together: an instruction then seldom waits for the one before it, and no queue of the core fills with waiting ones.
+    """
+    x = xs[0]
+    bits, mantissa, rounder, bias, coefficients = FORMATS[x.dtype.name]
+    low, rounder = f.const(-bias, x.dtype, x.lanes), rounder + bias         # the rounded number then ends in the bits of its exponent
+    xs = [f.select(f.gt(low, x), low, x) for x in xs]
+    shifted = [f.add(x, rounder) for x in xs]
+    rests = [f.sub(x, f.sub(s, rounder)) for x, s in zip(xs, shifted)]
+    fractions = [f.const(coefficients[-1], x.dtype, x.lanes)] * len(xs)
+    for c in (*coefficients[-2::-1], 1.0):
+        fractions = [f.fma(total, r, c) for total, r in zip(fractions, rests)]
+    return [f.mul(y, f.bitcast(f.shl(f.bitcast(s, bits), mantissa), x.dtype)) for y, s in zip(fractions, shifted)]
+
+
+def in_groups(f: Function, stop: Ix, size: int) -> tuple[tuple[Ix, Ix, int], ...]:
+    """(from, to, step) of two loops that cover 0 … stop - 1: whole groups, then what is left one by one."""
+    whole = f.divmod(stop, size)[0] * size
+    return (Ix(), whole, size), (whole, stop, 1)
 
 
 def larger(f: Function, a: Val, b: Val) -> Val:
@@ -55,6 +68,10 @@ class Blocks:
     def panels(self) -> int:
         """Register tiles side by side in a block."""
         return self.s.queries // self.s.nr
+
+    def panels_from(self, query: Ix) -> Ix:
+        """Register tiles of a block that starts at this query, up to the last query."""
+        return self.f.min_(self.panels, self.f.divmod(self.tq - query + (self.s.nr - 1), self.s.nr)[0])
 
     @property
     def query_blocks(self) -> int:

@@ -12,7 +12,7 @@ from math import prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
-from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, matrix, product, store_rows, sub_panel, turn, turn_back
+from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, in_groups, matrix, product, store_rows, sub_panel, turn, turn_back
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.graph import Node
@@ -24,6 +24,7 @@ from graphc.ir.types import i32
 from graphc.ir.view import ViewType
 
 KEY_ROWS = 64                       # rows of dk and dv that are added up together
+TOGETHER = 2                        # keys whose powers are computed together
 
 
 def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:
@@ -180,19 +181,21 @@ class _Block:
         lse, delta = ([f.load(x, [panel, u], s.lanes) for u in places] for x in (self.lse, self.delta))
         clear = f.min_(f.max_(query + 1 - key, 0), seen) if b.causal else seen      # keys that all queries of the panel see
 
-        def row(i: Ix, hidden: bool) -> None:
-            for u, top, less in zip(places, lse, delta):
-                power = exp2(f, f.sub(f.load(p, [i, u], s.lanes), top))
+        def rows(keys: Sequence[Ix], hidden: bool) -> None:
+            cells = [(i, u, *columns) for i in keys for u, *columns in zip(places, lse, delta)]
+            powers = exp2(f, [f.sub(f.load(p, [i, u], s.lanes), top) for i, u, top, _ in cells])
+            for (i, u, _, less), power in zip(cells, powers):
                 if hidden:
                     sees = f.ge(f.add(f.iota(s.lanes, i32), f.cast(f.value(query + u - key - i), i32)), 0)
                     power = f.select(sees, power, f.const(0, b.dtype, s.lanes))
                 f.store(ds, [i, u], f.mul(power, f.sub(f.load(ds, [i, u], s.lanes), less)))
                 f.store(p, [i, u], power)
-        with f.loop(0, clear) as loop:
-            row(loop.index, False)
+        for start, stop, step in in_groups(f, clear, TOGETHER):
+            with f.loop(start, stop, step) as loop:
+                rows([loop.index + i for i in range(step)], False)
         if b.causal:
             with f.loop(clear, seen) as loop:
-                row(loop.index, True)
+                rows([loop.index], True)
 
     def _clear(self, p: View, ds: View, seen: Ix, count: Ix) -> None:
         """Zeros for the keys that the panel does not see, up to the last whole register tile."""
