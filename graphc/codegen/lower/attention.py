@@ -113,17 +113,18 @@ class _Block:
     def _powers(self, u: int, top: Val, count: Ix) -> Val:
         """Those of the queries from `u` on; their sum."""
         f, lanes = self.f, self.b.s.lanes
-        total = f.const(0, self.b.dtype, lanes)
+        totals = [f.const(0, self.b.dtype, lanes)] * 2          # two, as an addition waits for the one before it
         for start, stop, step in in_groups(f, count, TOGETHER):
-            with f.loop(start, stop, step, carry=(total,)) as loop:
+            with f.loop(start, stop, step, carry=totals) as loop:
                 keys = [loop.index + i for i in range(step)]
-                total = loop.carried[0]
-                for key, power in zip(keys, exp2(f, [f.sub(f.load(self.scores, [key, u], lanes), top) for key in keys])):
+                powers = exp2(f, [f.sub(f.load(self.scores, [key, u], lanes), top) for key in keys])
+                totals = list(loop.carried)
+                for i, (key, power) in enumerate(zip(keys, powers)):
                     f.store(self.scores, [key, u], power)
-                    total = f.add(total, power)
-                loop.next(total)
-            total, = loop.results
-        return total
+                    totals[i % 2] = f.add(totals[i % 2], power)
+                loop.next(*totals)
+            totals = loop.results
+        return f.add(*totals)
 
     def _finish(self, panel: Ix, rows: View) -> None:
         """Sums are divided by the total and go to `rows`; the logsumexp is stored."""
