@@ -203,10 +203,37 @@ end:
   ret void
 }}
 
+; Whether an earlier result may be given again: only the list of spares refers to it, and it is as it was made.
+define internal i1 @is_spare(ptr %array, ptr %spec) nounwind {{
+entry:
+  %references = load i32, ptr %array
+  %alone = icmp eq i32 %references, 1
+  br i1 %alone, label %type, label %no
+type:
+  %fits = call i1 @fits(ptr %array, ptr %spec)
+  br i1 %fits, label %look, label %no
+look:
+  %flags.at = getelementptr i8, ptr %array, i64 {flags}
+  %flags = load i32, ptr %flags.at
+  %bits = and i32 %flags, {as_made}
+  %unchanged = icmp eq i32 %bits, {as_made}
+  %base = call i64 @field(ptr %array, i64 {base})
+  %weak = call i64 @field(ptr %array, i64 {weak})
+  %seen = or i64 %base, %weak
+  %unseen = icmp eq i64 %seen, 0
+  %spare = and i1 %unchanged, %unseen
+  ret i1 %spare
+no:
+  ret i1 false
+}}
+
+; New arrays for the results. Large ones are kept for later calls, since the system takes as long to give memory as a kernel to fill it.
 define internal i64 @make_outputs(ptr %d, ptr %outs, i64 %count) nounwind {{
 entry:
   %specs.word = call i64 @field(ptr %d, i64 {output_specs})
   %specs = inttoptr i64 %specs.word to ptr
+  %spares.word = call i64 @field(ptr %d, i64 {spares})
+  %spares = inttoptr i64 %spares.word to ptr
   br label %loop
 loop:
   %i = phi i64 [ 0, %entry ], [ %i.next, %step ]
@@ -215,16 +242,34 @@ loop:
 make:
   %offset = mul i64 %i, {spec_bytes}
   %spec = getelementptr i8, ptr %specs, i64 %offset
+  %bytes = call i64 @field(ptr %spec, i64 24)
+  %large = icmp uge i64 %bytes, {spare_bytes}
+  br i1 %large, label %reuse, label %fresh
+reuse:
+  %old = call ptr @PyList_GetItem(ptr %spares, i64 %i)
+  %spare = call i1 @is_spare(ptr %old, ptr %spec)
+  br i1 %spare, label %take, label %fresh
+take:
+  call void @Py_IncRef(ptr %old)
+  br label %step
+fresh:
   %descr = load ptr, ptr %spec
   %rank = call i64 @field(ptr %spec, i64 8)
   %rank.32 = trunc i64 %rank to i32
   %dims.word = call i64 @field(ptr %spec, i64 16)
   %dims = inttoptr i64 %dims.word to ptr
   call void @Py_IncRef(ptr %descr)
-  %array = call ptr @{new_array}(ptr @{array_type}, ptr %descr, i32 %rank.32, ptr %dims, ptr null, ptr null, i32 0, ptr null)
-  %failed = icmp eq ptr %array, null
-  br i1 %failed, label %end, label %step
+  %new = call ptr @{new_array}(ptr @{array_type}, ptr %descr, i32 %rank.32, ptr %dims, ptr null, ptr null, i32 0, ptr null)
+  %failed = icmp eq ptr %new, null
+  br i1 %failed, label %end, label %made
+made:
+  br i1 %large, label %keep, label %step
+keep:
+  call void @Py_IncRef(ptr %new)
+  %kept = call i32 @PyList_SetItem(ptr %spares, i64 %i, ptr %new)
+  br label %step
 step:
+  %array = phi ptr [ %old, %take ], [ %new, %made ], [ %new, %keep ]
   %out = getelementptr ptr, ptr %outs, i64 %i
   store ptr %array, ptr %out
   %i.next = add i64 %i, 1

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from graphc.runtime.entry_layout import (DERIVES, DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS,
-                                         OUTPUTS, RELEASE, RESULT, RESULT_KINDS, SEEN, SLOW, WRITES)
+                                         OUTPUTS, RELEASE, RESULT, RESULT_KINDS, SEEN, SLOW, SPARES, WRITES)
 from graphc.runtime.memory import address
 from graphc.runtime.native import native
 from graphc.runtime.signature import ArraySpec, Signature
@@ -28,6 +28,7 @@ class Descriptor:
         names = [spec.name for spec in signature.outputs]
         input_specs, output_specs = _specs(signature.inputs), _specs(signature.outputs)
         keys = np.array([id(name) for name in names], np.int64)
+        self.spares: list[np.ndarray | None] = [None] * len(signature.outputs)
         self._kept = (slow, failed, names, input_specs, output_specs, keys)
         self._set(SLOW, id(slow))
         self._set(FAILED, id(failed))
@@ -43,6 +44,7 @@ class Descriptor:
         self._set(DERIVES, int(derives))
         self._set(SEEN, -1)
         self._set(WRITES, int(writes))
+        self._set(SPARES, id(self.spares))
 
     def switch(self, enabled: bool, release: bool) -> None:
         """Whether native calls are made at all, and whether they let other Python threads go on."""
