@@ -108,8 +108,8 @@ def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, f
         return Form(c, swap, (None, None), ())
     split = list(_split_phases(c))
     live = [p for p in split if 0 not in p.c.sizes]
-    a_copy = _padded_copy(a, [(p.c.sizes, p.c.a) for p in live], turns[0])
-    b_copy = _padded_copy(b, [(p.c.sizes, p.c.b) for p in live], turns[1])
+    a_copy = _padded_copy(c, a, [(p.c.sizes, p.c.a) for p in live], turns[0], lanes)
+    b_copy = _padded_copy(c, b, [(p.c.sizes, p.c.b) for p in live], turns[1], lanes)
     phases = [_tidy(_linear(p, _source(a, a_copy), _source(b, b_copy), _Source(out.strides, (0,) * len(out.shape))), lanes, fused)
               for p in split]
     return Form(c, swap, (a_copy, b_copy), tuple(phases))
@@ -257,9 +257,9 @@ def _source(t: Tensor, copy: PaddedCopy | None) -> _Source:
     return _Source(t.strides, (0,) * len(t.shape)) if copy is None else _Source(copy.strides, copy.low)
 
 
-def _padded_copy(t: Tensor, uses: Sequence[tuple[tuple[int, ...], Maps]], channels: int | None) -> PaddedCopy | None:
+def _padded_copy(c: Contraction, t: Tensor, uses: Sequence[tuple[tuple[int, ...], Maps]], channels: int | None, lanes: int) -> PaddedCopy | None:
     """The copy that holds whatever the uses read, in the memory order of the source but for the `channels` axis, which comes
-    innermost; None if no use reads outside and no axis has to move.
+    innermost; None if no use reads outside and no axis has to move. Channels that are not summed are read at many positions at once.
     """
     spans = [[maps[x].span(sizes) for sizes, maps in uses] for x in range(len(t.shape))]
     low = [min([0 if not maps[x].padded else s[0] for s, (_, maps) in zip(spans[x], uses)], default=0) for x in range(len(t.shape))]
@@ -267,11 +267,19 @@ def _padded_copy(t: Tensor, uses: Sequence[tuple[tuple[int, ...], Maps]], channe
             for x, n in enumerate(t.shape)]
     if channels is None and all(lo >= 0 and hi < n for lo, hi, n in zip(low, high, t.shape)):
         return None
-    shape = tuple(hi - lo + 1 for lo, hi in zip(low, high))
+    shape = [hi - lo + 1 for lo, hi in zip(low, high)]
+    order = sorted(range(len(shape)), key=lambda x: (x != channels, abs(t.strides[x]), -x))
+    if uses and all(d in c.batch or c.sizes[d] == 1 for _, d in uses[0][1][order[0]].terms):
+        shape[order[0]] = spread(shape[order[0]], lanes)
     strides, step = [0] * len(shape), 1
-    for x in sorted(range(len(shape)), key=lambda x: (x != channels, abs(t.strides[x]), -x)):
+    for x in order:
         strides[x], step = step, step * shape[x]
-    return PaddedCopy(shape, tuple(strides), tuple(low), channels is not None)
+    return PaddedCopy(tuple(shape), tuple(strides), tuple(low), channels is not None)
+
+
+def spread(size: int, lanes: int) -> int:
+    """Elements from line to line where many lines are read side by side: a multiple of 16 vectors would put them into few sets of the L1 cache."""
+    return size + 2 * lanes if size % (16 * lanes) == 0 else size
 
 
 # --- linear form -----------------------------------------------------------------------------------------------------------

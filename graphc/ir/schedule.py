@@ -105,18 +105,24 @@ class LaneSchedule:
 @dataclass(frozen=True)
 class NarrowSchedule:
     """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all outputs of
-    an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. splits: as in `TileSchedule`,
-    by ranges of the outermost k dim.
+    an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. block: vectors of entries for each tile,
+    which are read side by side, `columns` positions of the innermost k dim at a time. splits: as in `TileSchedule`, by ranges of the outermost k dim.
     """
     dim: int
     along_k: bool
     lanes: int
     splits: int
+    block: int = 1
+    columns: int = 0
 
     def entries(self, phase: Phase) -> int:
         """Batch entries, or vectors of them."""
         batches = phase.extent(phase.batch)
-        return batches if self.along_k else batches // phase.sizes[self.dim] * -(-phase.sizes[self.dim] // self.lanes)
+        return batches if self.along_k else batches // phase.sizes[self.dim] * self.groups(phase)
+
+    def groups(self, phase: Phase) -> int:
+        """Vectors along the dim."""
+        return 1 if self.along_k else -(-phase.sizes[self.dim] // self.lanes)
 
     @property
     def width(self) -> int:
@@ -124,7 +130,7 @@ class NarrowSchedule:
         return 1 if self.along_k else self.lanes
 
     def __str__(self) -> str:
-        return f"narrow, lanes of {self.lanes} along {'k' if self.along_k else f'd{self.dim}'}" + (f" split-k {self.splits}" if self.splits > 1 else "")
+        return f"narrow, lanes of {self.lanes} along {'k' if self.along_k else f'd{self.dim}'}, {self.columns} at a time, tiles of {self.block}" + (f" split-k {self.splits}" if self.splits > 1 else "")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ PARTIALS = 4 << 20              # elements of partial results at most
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
 LANE_BLOCK = 16                 # vectors
+LINE_BYTES = 64                 # of the caches
 MOST_COLUMNS = 4
+MOST_NARROW = 7
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
 
 
@@ -133,11 +135,14 @@ def _narrow_dim(p: Phase, machine: Machine) -> int | None:
 
 
 def _narrow_schedule(p: Phase, dim: int, machine: Machine) -> NarrowSchedule:
-    along_k = dim == p.k[-1]
-    one = NarrowSchedule(dim, along_k, machine.lanes, 1)
-    steps = p.sizes[p.k[0]]
-    wanted = max(1, min(steps, 2 * TILES // one.entries(p), p.flops // SMALL_FLOPS))
-    return replace(one, splits=-(-steps // -(-steps // wanted)))
+    """Tiles of whole cache lines at least: as many as are useful, first by parts of the sum, then by vectors."""
+    one = NarrowSchedule(dim, dim == p.k[-1], machine.lanes, 1)
+    groups, steps, useful = one.groups(p), p.sizes[p.k[0]], max(1, min(2 * TILES, p.flops // (SMALL_FLOPS // 2)))
+    splits = -(-steps // -(-steps // min(steps, useful)))
+    blocks = max(1, useful // (splits * (one.entries(p) // groups)))
+    block = min(groups, max(LINE_BYTES // (machine.lanes * machine.itemsize), -(-groups // blocks)))
+    pieces = -(-p.sizes[p.k[-1]] // MOST_NARROW)
+    return replace(one, splits=splits, block=block, columns=0 if one.along_k else -(-p.sizes[p.k[-1]] // pieces))
 
 
 # --- dot products ------------------------------------------------------------------------------------------------------

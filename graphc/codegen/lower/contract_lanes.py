@@ -14,12 +14,12 @@ from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
-from graphc.ir.contract_form import Linear
+from graphc.ir.contract_form import Linear, spread
 from graphc.ir.schedule import round_up
 
 
 @dataclass(frozen=True)
-class _Operand:
+class Operand:
     memory: View
     linear: Linear
 
@@ -30,7 +30,7 @@ def lower_lanes(job: Job) -> None:
     outer = tuple(d for d in p.batch + p.m + p.n if d not in (s.dim, s.inner))
     count, size = p.extent(outer), p.sizes[s.dim]
     per_tile, blocks = min(count, s.tile), -(-size // s.block)
-    operands = [_beside(job, _Operand(memory, linear)) for memory, linear in ((job.a, p.a), (job.b, p.b))]
+    operands = [_beside(job, Operand(memory, linear)) for memory, linear in ((job.a, p.a), (job.b, p.b))]
     with f.parallel(-(-count // per_tile) * blocks, "lanes") as t:
         part, block = f.divmod(t, blocks)
         width = s.block if size % s.block == 0 else f.min_(s.block, size - block * s.block)
@@ -43,13 +43,13 @@ def lower_lanes(job: Job) -> None:
                 _run(job, operands, index | {s.inner: Ix(whole)}, p.sizes[s.inner] - whole, block * s.block, width)
 
 
-def _beside(job: Job, operand: _Operand) -> _Operand:
+def _beside(job: Job, operand: Operand) -> Operand:
     """Factors that lie apart along the vectors are copied side by side, one line for each term of the sum, if they depend on nothing else."""
     f, s, p = job.f, job.schedule, job.phase
     linear = operand.linear
     if linear.strides[s.dim] in (0, 1) or any(linear.strides[d] for d in p.batch + p.m + p.n if d != s.dim):
         return operand
-    line = round_up(p.sizes[s.dim], s.lanes) + 2 * s.lanes              # at multiples of a large power of two they would share few sets of L1
+    line = spread(round_up(p.sizes[s.dim], s.lanes), s.lanes)
     copy = f.scratch("factors", job.dtype, (job.k * line,))
     terms = list(product(*[range(p.sizes[d]) for d in p.k]))
     sources = [linear.base + sum(i * linear.strides[d] for d, i in zip(p.k, k)) for k in terms]
@@ -60,10 +60,10 @@ def _beside(job: Job, operand: _Operand) -> _Operand:
             vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask, to=term * line, start=source: f.store(
                 copy, [to + j], load_spaced(f, operand.memory, start + j * linear.strides[s.dim], linear.strides[s.dim], lanes, mask), mask))
     moved = {d: line * prod(p.sizes[e] for e in p.k[i + 1:]) for i, d in enumerate(p.k)} | {s.dim: 1}
-    return _Operand(copy, Linear(0, tuple(moved.get(d, 0) for d in range(len(p.sizes)))))
+    return Operand(copy, Linear(0, tuple(moved.get(d, 0) for d in range(len(p.sizes)))))
 
 
-def _turn(job: Job, operand: _Operand, copy: View, terms: list[int], line: int) -> None:
+def _turn(job: Job, operand: Operand, copy: View, terms: list[int], line: int) -> None:
     """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers. The last ones overlap those before."""
     f, s, linear = job.f, job.schedule, operand.linear
     step, size = linear.strides[s.dim], job.phase.sizes[s.dim]
@@ -77,7 +77,7 @@ def _turn(job: Job, operand: _Operand, copy: View, terms: list[int], line: int) 
                 f.store(copy, [place + terms[first + i] * line], column)
 
 
-def _run(job: Job, operands: list[_Operand], index: Index, columns: int, first: Ix, width: Ix | int) -> None:
+def _run(job: Job, operands: list[Operand], index: Index, columns: int, first: Ix, width: Ix | int) -> None:
     """`columns` positions of the inner dim, from `index` on, for each vector of the block."""
     f, s = job.f, job.schedule
     lanes = s.lanes if job.epilogue is None or vector_axis(job, s.dim) is not None else 1
@@ -90,9 +90,9 @@ def _run(job: Job, operands: list[_Operand], index: Index, columns: int, first: 
         body(loop.index, lanes, None)
 
 
-def _outputs(job: Job, operands: list[_Operand], index: Index, columns: int, lanes: int, mask: Val | None) -> None:
+def _outputs(job: Job, operands: list[Operand], index: Index, columns: int, lanes: int, mask: Val | None) -> None:
     f, s, p = job.f, job.schedule, job.phase
-    sources = [_Terms(f, o, offset(o.linear, index), o.linear.strides[s.dim], lanes, mask, {}) for o in operands]
+    sources = [Terms(f, o, offset(o.linear, index), o.linear.strides[s.dim], lanes, mask, {}) for o in operands]
     totals = [f.const(0, job.dtype, lanes)] * columns
     for k in product(*[range(p.sizes[d]) for d in p.k]):
         for j in range(columns):
@@ -103,10 +103,10 @@ def _outputs(job: Job, operands: list[_Operand], index: Index, columns: int, lan
 
 
 @dataclass(frozen=True)
-class _Terms:
+class Terms:
     """Vectors of an operand, each loaded once."""
     f: Function
-    operand: _Operand
+    operand: Operand
     start: Ix
     step: int
     lanes: int

@@ -1,33 +1,84 @@
 """Few outputs, long sums, in many batch entries: weight gradients of depthwise convolutions above all."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import product
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Val, View
+from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
+from graphc.codegen.lower.contract_lanes import Operand, Terms
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
-from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten
+from graphc.codegen.lower.ranges import Index, offset, unflatten
+from graphc.ir.contract_form import spread
 
 
 def lower_narrow(job: Job) -> None:
-    """Tiles of one vector of batch entries (or one entry) and one part of the sum; then the parts are added."""
-    f, s = job.f, job.schedule
-    with f.parallel(s.entries(job.phase) * s.splits, "narrow") as t:
+    """Tiles of some vectors of batch entries (or one entry) and one part of the sum; then the parts are added."""
+    f, s, p = job.f, job.schedule, job.phase
+    groups = s.groups(p)
+    blocks = -(-groups // s.block)
+    with f.parallel(s.entries(p) // groups * blocks * s.splits, "narrow") as t:
         number, part = f.divmod(t, s.splits)
-        index, mask = _entry(job, number)
-        sums = _sums(job, index, mask, part)
-        for position, total in enumerate(sums):
-            if s.splits == 1:
-                _finish(job, index, position, total, mask)
-            else:
-                place = (part * s.entries(job.phase) + number) * (job.m * job.n) + position
-                f.store(_partials(job), [place * s.width], total)
+        rest, block = f.divmod(number, blocks)
+        first = block * s.block
+        _tile(job, rest, first, s.block if groups % s.block == 0 else f.min_(s.block, groups - first), part)
     if s.splits > 1:
-        with f.parallel(s.entries(job.phase), "add") as t:
+        with f.parallel(s.entries(p), "add") as t:
             _add_parts(job, t)
+
+
+def _tile(job: Job, rest: Ix, first: Ix, count: Ix | int, part: Ix) -> None:
+    """Sums of `count` vectors, from number `first` on; `rest` counts the batch entries around."""
+    f, s, p = job.f, job.schedule, job.phase
+    outputs, zero = job.m * job.n, f.const(0, job.dtype, s.lanes)
+    sums = f.scratch("sums", job.dtype, (outputs, spread(s.block * s.lanes, s.lanes)))
+    share = -(-p.sizes[p.k[0]] // s.splits)
+    lo = part * share
+    with f.loop(0, count) as loop:
+        for position in range(outputs):
+            f.store(sums, [position, loop.index * s.lanes], zero)
+    with f.loop(lo, lo + share if p.sizes[p.k[0]] % share == 0 else f.min_(lo + share, p.sizes[p.k[0]])) as outermost, ExitStack() as stack:
+        around = {p.k[0]: outermost.index} | {d: stack.enter_context(f.loop(0, p.sizes[d])).index for d in p.k[1:-1]}
+        for at, columns in _columns(f, p.sizes[p.k[-1]], s.columns):
+            with at as start, f.loop(0, count) as loop:
+                index, mask = _entry(job, rest, first + loop.index)
+                for position, total in enumerate(_line(job, index | around, mask) if s.along_k else _terms(job, index | around | {p.k[-1]: start}, columns, mask)):
+                    where = [position, loop.index * s.lanes]
+                    f.store(sums, where, f.add(f.load(sums, where, s.lanes), total))
+    with f.loop(0, count) as loop:
+        number = rest * s.groups(p) + first + loop.index
+        index, mask = _entry(job, rest, first + loop.index)
+        for position in range(outputs):
+            total = f.load(sums, [position, loop.index * s.lanes], s.lanes)
+            _leave(job, index, number, position, f.reduce(total, "add") if s.along_k else total, mask, part)
+
+
+def _columns(f: Function, size: int, columns: int) -> Iterator[tuple[AbstractContextManager[Ix], int]]:
+    """The innermost k dim by `columns`, then the rest: the start of each run, and its length. 0: all of it at once."""
+    if not columns:
+        yield nullcontext(Ix()), size
+        return
+    yield _starts(f, size // columns * columns, columns), columns
+    if size % columns:
+        yield nullcontext(Ix(size // columns * columns)), size % columns
+
+
+@contextmanager
+def _starts(f: Function, end: int, step: int) -> Iterator[Ix]:
+    with f.loop(0, end, step) as loop:
+        yield loop.index
+
+
+def _leave(job: Job, index: Index, number: Ix, position: int, total: Val, mask: Val | None, part: Ix) -> None:
+    """A finished sum to its place, or a part of one to where parts are added."""
+    f, s = job.f, job.schedule
+    if s.splits == 1:
+        return _finish(job, index, position, total, mask)
+    place = (part * s.entries(job.phase) + number) * (job.m * job.n) + position
+    f.store(_partials(job), [place * s.width], total)
 
 
 def _partials(job: Job) -> View:
@@ -35,14 +86,12 @@ def _partials(job: Job) -> View:
     return job.packed("partials", s.splits * s.entries(job.phase) * job.m * job.n * s.width)
 
 
-def _entry(job: Job, number: Ix) -> tuple[Index, Val | None]:
-    """The batch index of a tile, and which lanes of its vector exist."""
+def _entry(job: Job, rest: Ix, group: Ix) -> tuple[Index, Val | None]:
+    """The batch index of a vector of entries, and which of its lanes exist."""
     f, s, p = job.f, job.schedule, job.phase
     if s.along_k:
-        return unflatten(f, number, p.batch, p.sizes), None
-    size = p.sizes[s.dim]
-    rest, group = f.divmod(number, -(-size // s.lanes))
-    start = group * s.lanes
+        return unflatten(f, rest, p.batch, p.sizes), None
+    size, start = p.sizes[s.dim], group * s.lanes
     mask = f.tail_mask(size - start, s.lanes) if size % s.lanes else None
     return unflatten(f, rest, tuple(d for d in p.batch if d != s.dim), p.sizes) | {s.dim: start}, mask
 
@@ -67,7 +116,7 @@ def _finish(job: Job, index: Index, position: int, total: Val, mask: Val | None)
 
 def _add_parts(job: Job, number: Ix) -> None:
     f, s = job.f, job.schedule
-    index, mask = _entry(job, number)
+    index, mask = _entry(job, *f.divmod(number, s.groups(job.phase)))
     width, step = s.width, s.entries(job.phase) * job.m * job.n * s.width
     for position in range(job.m * job.n):
         start = (number * (job.m * job.n) + position) * width
@@ -78,45 +127,29 @@ def _add_parts(job: Job, number: Ix) -> None:
 
 # --- sums -----------------------------------------------------------------------------------------------------------------
 
-def _sums(job: Job, index: Index, mask: Val | None, part: Ix) -> list[Val]:
-    """The outputs' sums over a part of the outermost k dim; each of its steps is summed by itself first."""
-    f, s, p = job.f, job.schedule, job.phase
-    outermost = p.k[0]
-    share = -(-p.sizes[outermost] // s.splits)
-    lo = part * share
-    hi = lo + share if p.sizes[outermost] % share == 0 else f.min_(lo + share, p.sizes[outermost])
-    zero = [f.const(0, job.dtype, s.lanes)] * (job.m * job.n)
-    with f.loop(lo, hi, carry=zero) as loop:
-        block = _nest(job, index | {outermost: loop.index}, p.k[1:], mask, zero)
-        loop.next(*[f.add(a, b) for a, b in zip(loop.carried, block)])
-    return [f.reduce(total, "add") for total in loop.results] if s.along_k else list(loop.results)
-
-
-def _nest(job: Job, index: Index, dims: Sequence[int], mask: Val | None, sums: Sequence[Val]) -> Sequence[Val]:
-    """Loops over the remaining k dims; the innermost by vectors if lanes run along it."""
+def _line(job: Job, index: Index, mask: Val | None) -> Sequence[Val]:
+    """The outputs' sums along the innermost k dim by vectors along it."""
     f, s = job.f, job.schedule
-    if not dims:
-        return _step(job, index, mask, sums)
-    d, size = dims[0], job.sizes[dims[0]]
-    vectors = s.along_k and len(dims) == 1
-    step = s.lanes if vectors else 1
-    with f.loop(0, size // step * step, step, carry=sums) as loop:
-        loop.next(*_nest(job, index | {d: loop.index}, dims[1:], mask, loop.carried))
-    if not size % step:
+    d, size = job.phase.k[-1], job.sizes[job.phase.k[-1]]
+    with f.loop(0, size // s.lanes * s.lanes, s.lanes, carry=[f.const(0, job.dtype, s.lanes)] * (job.m * job.n)) as loop:
+        loop.next(*_terms(job, index | {d: loop.index}, 1, mask, loop.carried))
+    if not size % s.lanes:
         return loop.results
-    return _step(job, index | {d: Ix(size // step * step)}, f.tail_mask(size % step, s.lanes), loop.results)
+    return _terms(job, index | {d: Ix(size // s.lanes * s.lanes)}, 1, f.tail_mask(size % s.lanes, s.lanes), loop.results)
 
 
-def _step(job: Job, index: Index, mask: Val | None, sums: Sequence[Val]) -> list[Val]:
-    """One vector of terms for each output; an operand that outputs share is loaded once."""
+def _terms(job: Job, index: Index, columns: int, mask: Val | None, sums: Sequence[Val] = ()) -> list[Val]:
+    """The outputs' sums over `columns` positions of the innermost k dim, added to `sums`. What outputs and positions share is loaded once, and used
+    soon after: they are taken in the order of the operand that moves with both.
+    """
     f, s, p = job.f, job.schedule, job.phase
-    lane = p.k[-1] if s.along_k else s.dim
-    loaded: dict[tuple, Val] = {}
-
-    def term(name: str, t, memory: View, own: Index) -> Val:
-        key = (name, *[own[d].const for d in own if t.strides[d]])
-        if key not in loaded:
-            loaded[key] = load_spaced(f, memory, offset(t, index | own), t.strides[lane], s.lanes, mask)
-        return loaded[key]
-    return [multiply_add(f, term("a", p.a, job.a, own), term("b", p.b, job.b, own), total, job.fused)
-            for own, total in zip(_outputs(job), sums)]
+    last, lane = p.k[-1], p.k[-1] if s.along_k else s.dim
+    operands = [Terms(f, Operand(memory, t), offset(t, index), t.strides[lane], s.lanes, mask, {}) for memory, t in ((job.a, p.a), (job.b, p.b))]
+    dims = p.m + p.n
+    steps = [{last: j} | dict(zip(dims, own)) for j in range(columns) for own in product(*[range(job.sizes[d]) for d in dims])]
+    totals = list(sums) or [f.const(0, job.dtype, s.lanes)] * (job.m * job.n)
+    moving = max((p.a, p.b), key=lambda t: sum(t.strides[d] != 0 for d in dims))
+    for number, step in sorted(enumerate(steps), key=lambda item: sum(moving.strides[d] * item[1][d] for d in (*dims[-1:], last))):
+        a, b = (o.at(sum(o.operand.linear.strides[d] * i for d, i in step.items())) for o in operands)
+        totals[number % len(totals)] = multiply_add(f, a, b, totals[number % len(totals)], job.fused)
+    return totals
