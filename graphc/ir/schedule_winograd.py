@@ -74,3 +74,53 @@ class WeightsSchedule(PlainSchedule):
 
     def __str__(self) -> str:
         return f"{super().__str__()}{', streamed' if self.stream else ''}"
+
+
+@dataclass(frozen=True)
+class WinogradGradSchedule:
+    """The gradient towards kernels: a task is a block of `channels` × a block of `features` × a part of the tiles.
+
+    It transforms `rows` tiles of image and result at a time, and adds their products at each point by register tiles of mr channels ×
+    vectors of features. splits > 1: the blocks of tiles are dealt to so many tasks, whose kernels (`kernels` numbers each) are added in order.
+    """
+    mr: int
+    vectors: int
+    lanes: int
+    rows: int
+    channels: int
+    features: int
+    blocks: int
+    splits: int
+    points: int
+    kernels: int
+
+    @property
+    def nr(self) -> int:
+        return self.vectors * self.lanes
+
+    @property
+    def channel_row(self) -> int:
+        """Elements from one transformed tile of the image to the next, with room for a last register tile."""
+        return round_up(self.channels + self.mr, self.lanes)
+
+    @property
+    def image_plane(self) -> int:
+        return self.rows * self.channel_row + LINE
+
+    @property
+    def result_plane(self) -> int:
+        return self.rows * self.features + LINE
+
+    @property
+    def sum_plane(self) -> int:
+        return round_up(self.channels, self.mr) * self.features + LINE
+
+    @property
+    def shared_scratch(self) -> int:
+        """Bytes of memory that the threads share."""
+        return self.splits * self.kernels * 4 if self.splits > 1 else 0
+
+    def __str__(self) -> str:
+        parts = f", split {self.splits}; shared scratch {self.shared_scratch} B" if self.splits > 1 else ""
+        return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.channels} channels × {self.features} "
+                f"features, {self.blocks} blocks of {self.rows} tiles{parts}")

@@ -1,6 +1,7 @@
 """Winograd's minimal filtering F(m, 3): m results of a 3-tap filter by m + 2 products (Winograd 1980; Lavin & Gray, arXiv:1509.09308).
 
-Two-dimensional: Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for a tile of m × m results, a kernel g [3, 3] and the m + 2 × m + 2 elements d under it.
+Two-dimensional: Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for a tile of m × m results, a kernel g [3, 3] and the m + 2 × m + 2 elements d under it. It is
+linear in g, so that the gradient towards g is Gᵀ [Σ (A dY Aᵀ) ⊙ (Bᵀ d B)] G, summed over tiles.
 """
 from __future__ import annotations
 
@@ -29,12 +30,16 @@ class Transforms:
     bt: Matrix
 
     @property
-    def m(self) -> int:
-        return len(self.at)
+    def a(self) -> Matrix:
+        return transposed(self.at)
 
     @property
-    def n(self) -> int:
-        return len(self.bt)
+    def gt(self) -> Matrix:
+        return transposed(self.g)
+
+
+def transposed(matrix: Matrix) -> Matrix:
+    return tuple(zip(*matrix))
 
 
 @cache
@@ -83,12 +88,25 @@ def error_bound(m: int, x: np.ndarray, w: np.ndarray, y_shape: Sequence[int], pa
 
     k · eps / (1 - k · eps) times |Aᵀ| [sum over channels of (|G| |w| |Gᵀ|) ⊙ (|Bᵀ| |d| |B|)] |A|, k the roundings (Higham 2002, section 3).
     """
-    t = transforms(m)
-    at, g, bt = (tuple(tuple(map(abs, row)) for row in matrix) for matrix in (t.at, t.g, t.bt))
+    at, g, bt = _absolute(m)
     u = both_sides(g, np.abs(w).astype(np.float64))
     v = both_sides(bt, tiles(np.abs(x).astype(np.float64), m, y_shape[2:], padding))
     k = roundings(m, x.shape[1]) * 2.0**-24
     return k / (1 - k) * untiled(both_sides(at, np.einsum("ncijpq,fcpq->nfijpq", v, u, optimize=True)), y_shape)
+
+
+def gradient_error_bound(m: int, x: np.ndarray, dy: np.ndarray, padding: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The same of the gradient towards the kernels, a sum over tiles."""
+    at, g, bt = _absolute(m)
+    v = both_sides(bt, tiles(np.abs(x).astype(np.float64), m, dy.shape[2:], padding))
+    d = both_sides(transposed(at), tiled(np.abs(dy).astype(np.float64), m))
+    k = (2 * (m + 2 * (m + 2) + 2) + d.shape[0] * d.shape[2] * d.shape[3] + 3) * 2.0**-24
+    return k / (1 - k) * both_sides(transposed(g), np.einsum("ncijpq,nfijpq->fcpq", v, d, optimize=True))
+
+
+def _absolute(m: int) -> tuple[Matrix, Matrix, Matrix]:
+    t = transforms(m)
+    return tuple(tuple(tuple(map(abs, row)) for row in matrix) for matrix in (t.at, t.g, t.bt))
 
 
 # --- tiles -----------------------------------------------------------------------------------------------------------------------
@@ -106,3 +124,11 @@ def untiled(y: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Tiles [N, F, rows, columns, m, m] side by side, cut to `shape` [N, F, H, W]."""
     n, f, rows, columns, m, _ = y.shape
     return y.transpose(0, 1, 2, 4, 3, 5).reshape(n, f, rows * m, columns * m)[:, :, :shape[2], :shape[3]]
+
+
+def tiled(y: np.ndarray, m: int) -> np.ndarray:
+    """The inverse: y [N, F, H, W] cut into tiles [N, F, rows, columns, m, m], zeros behind its end."""
+    n, f, h, w = y.shape
+    rows, columns = -(-h // m), -(-w // m)
+    padded = np.pad(y, ((0, 0), (0, 0), (0, rows * m - h), (0, columns * m - w)))
+    return padded.reshape(n, f, rows, m, columns, m).transpose(0, 1, 2, 4, 3, 5)

@@ -11,7 +11,7 @@ from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dGrad, MaxPool2dPick
-from graphc.ir.ops.winograd import WinogradConv2d
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from graphc.ir.plan import VIEWS
 from graphc.passes.pipeline import Pass
 
@@ -23,6 +23,7 @@ IMAGES: dict[type, tuple[tuple[int, ...], bool]] = {
     Conv2d: ((0,), True), Conv2dInputGrad: ((1,), True), Conv2dWeightGrad: ((0, 1), False),
     MaxPool2d: ((0,), True), MaxPool2dGrad: ((0, 1), True), MaxPool2dPick: ((0, 1), True),
     AvgPool2d: ((0,), True), AvgPool2dGrad: ((0,), True), WinogradConv2d: ((0,), True),
+    WinogradWeightGrad: ((0, 1), False),
 }
 
 

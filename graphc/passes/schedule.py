@@ -7,10 +7,9 @@ from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.fused import Fused, takes_epilogue
-from graphc.ir.ops.winograd import WinogradConv2d
 from graphc.ir.rows import RULES as PLAIN
 from graphc.ir.schedule import ContractionSchedule
-from graphc.ir.schedule_winograd import WinogradSchedule
+from graphc.ir.schedule_winograd import WinogradGradSchedule, WinogradSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 from graphc.passes.schedule_attention import RULES as ATTENTION
@@ -18,8 +17,7 @@ from graphc.passes.schedule_attention import attention_schedule
 from graphc.passes.schedule_contract import contraction_schedule
 from graphc.passes.schedule_nest import nest_schedule
 from graphc.passes.schedule_plain import plain_schedule
-from graphc.passes.schedule_winograd import RULES as WEIGHTS
-from graphc.passes.schedule_winograd import winograd_schedule
+from graphc.passes.schedule_winograd import RULES as WINOGRAD
 
 
 def contraction_of(node: Node) -> tuple[Node, tuple[int, int]] | None:
@@ -38,14 +36,14 @@ def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
         return plain_schedule(node, ins, outs, target)
     if type(node.op) in ATTENTION:
         return attention_schedule(node, ins, outs, target)
-    if type(node.op) in WEIGHTS:
-        return WEIGHTS[type(node.op)](node.op, ins, outs, target)
     found = contraction_of(node)
+    if found is None and type(node.op) in WINOGRAD:
+        return WINOGRAD[type(node.op)](node.op, ins, outs, target)
     if found is None:
         return nest_schedule(node, list(ins), list(outs), target)
     inner, (i, j) = found
-    if isinstance(inner.op, WinogradConv2d):
-        return winograd_schedule(inner.op, (ins[i], ins[j]), outs, target)
+    if type(inner.op) in WINOGRAD:
+        return WINOGRAD[type(inner.op)](inner.op, (ins[i], ins[j]), outs, target)
     c: Contraction = inner.op.contraction(*(v.type for v in inner.inputs))
     a, b = ins[i], ins[j]
     return contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, outs[0].strides, a.dtype, target, fused=inner is not node,
@@ -54,7 +52,7 @@ def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
 
 def inplace_pairs(node: Node, schedule, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> tuple[tuple[int, int], ...]:
     """Pairs (output, input): the output may lie exactly where the input lies, if that dies here."""
-    if not isinstance(schedule, (ContractionSchedule, WinogradSchedule)):
+    if not isinstance(schedule, (ContractionSchedule, WinogradSchedule, WinogradGradSchedule)):
         return getattr(schedule, "inplace", ())
     found = contraction_of(node)
     operands = found[1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
-from graphc.ir.schedule_winograd import WeightsSchedule, WinogradSchedule
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights, grid
+from graphc.ir.schedule_winograd import WeightsSchedule, WinogradGradSchedule, WinogradSchedule
 from graphc.ir.target import Target
 from graphc.ir.types import f32
 from graphc.ir.view import ViewType
@@ -13,6 +13,8 @@ from graphc.passes.schedule_contract import SMALL_FLOPS, TILES, Machine, even, r
 
 ROWS = 24                       # tiles of a block: so often is each transformed weight used once it is in a register tile's reach
 SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2
+GRADIENT_BLOCK = 64             # channels and features of a task of the gradient towards kernels: its sums stay in L2
+GRADIENT_ROWS = 48              # tiles that it transforms at a time
 SERIAL_KERNELS = 4096           # fewer kernels than this are not worth waking other threads for their transform
 
 
@@ -33,7 +35,7 @@ def winograd_schedule(op: WinogradConv2d, ins: Sequence[ViewType], outs: Sequenc
     """A pure function of operator, shapes and target."""
     x, u = ins[:2]
     n, features, *_ = outs[0].shape
-    rows, columns = op.grid(outs[0].shape)
+    rows, columns = grid(outs[0].shape, op.tile)
     tiles, channels, points = n * rows * columns, x.shape[1], u.shape[0]
     lanes = target.lanes(f32.itemsize)
     vectors = u.shape[3] // lanes
@@ -60,4 +62,25 @@ def weights_schedule(op: WinogradWeights, ins: Sequence[ViewType], outs: Sequenc
     return WeightsSchedule(1, serial, target.lanes(f32.itemsize), stream=stream)
 
 
-RULES = {WinogradWeights: weights_schedule}
+def gradient_schedule(op: WinogradWeightGrad, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> WinogradGradSchedule:
+    """A pure function of operator, shapes and target."""
+    x, dy = ins[:2]
+    lanes = target.lanes(f32.itemsize)
+    tiles, points = prod((dy.shape[0], *grid(dy.shape, op.tile))), (op.tile + 2)**2
+    mr, vectors = gradient_tile(target)
+    channels = even(x.shape[1], min(x.shape[1], GRADIENT_BLOCK), lanes)
+    features = even(dy.shape[1], min(dy.shape[1], GRADIENT_BLOCK), vectors * lanes)
+    rows = -(-tiles // -(-tiles // GRADIENT_ROWS))
+    blocks = -(-tiles // rows)
+    tasks = -(-x.shape[1] // channels) * -(-dy.shape[1] // features)
+    share = -(-blocks // max(1, min(blocks, TILES // tasks)))
+    return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, -(-blocks // share), points, prod(outs[0].shape))
+
+
+def gradient_tile(target: Target) -> tuple[int, int]:
+    """The register tile of large products."""
+    vectors = panel_width(1 << 10, 1 << 10, target) // target.lanes(f32.itemsize)
+    return (target.vector_registers - 1) // vectors - 1, vectors
+
+
+RULES = {WinogradWeights: weights_schedule, WinogradWeightGrad: gradient_schedule, WinogradConv2d: winograd_schedule}

@@ -1,21 +1,22 @@
 """Convolutions by 3 × 3 kernels in Winograd's form, where that is cheaper."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Pair
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad, Pair
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.schedule import round_up
 from graphc.ir.target import Target
 from graphc.ir.types import f32
 from graphc.ir.winograd import POINTS, TAPS
 from graphc.passes.derive import Kind, value_kinds
 from graphc.passes.pipeline import Pass
-from graphc.passes.schedule_winograd import panel_width
+from graphc.passes.schedule_contract import TILES
+from graphc.passes.schedule_winograd import GRADIENT_BLOCK, GRADIENT_ROWS, gradient_tile, panel_width
 
 DIRECT_PEAK = 0.85              # of the multiply-adds that a core can issue: what the direct algorithm reaches
 PEAK = 0.9                      # the same, of products inside of a micro-kernel
@@ -29,15 +30,18 @@ MIN_CHANNELS = 8                # of the image and of the result: fewer leave mo
 
 @dataclass(frozen=True)
 class Convolution:
-    """What must be known of a convolution, or of the gradient towards an image, which is a convolution by the turned kernel."""
+    """What must be known of a convolution; of the gradient towards an image, which is a convolution by the turned kernel; or of that towards
+    kernels. second: the weights, or the gradient of the result.
+    """
     image: Value
-    weights: Value
+    second: Value
     features: int
     channels: int
     batch: int
     out: Pair
     padding: tuple[Pair, Pair]
-    turned: bool
+    turned: bool = False
+    by_kernel: bool = False         # the gradient towards kernels
 
 
 @dataclass(frozen=True)
@@ -52,54 +56,68 @@ class Winograd(Pass):
 
     def run(self, graph: Graph) -> Graph:
         kinds, found = value_kinds(graph), list(_convolutions(graph))
-        rate = CACHE_RATE if sum(4 * c.weights.type.nbytes for _, c in found) < self.target.l3 // 2 else MEMORY_RATE
-        chosen = {node: (c, m) for node, c in found if (m := choose(c, self.target, kinds[c.weights] is Kind.LASTING, rate))}
-        if not chosen:
-            return graph
+        weights = sum(4 * c.second.type.nbytes for _, c in found if not c.by_kernel)
+        rate = CACHE_RATE if weights < self.target.l3 // 2 else MEMORY_RATE
+        chosen = {node: (c, m) for node, c in found if (m := choose(c, self.target, kinds[c.second] is Kind.LASTING, rate))}
+        return self._rewritten(graph, chosen) if chosen else graph
+
+    def _rewritten(self, graph: Graph, chosen: Mapping[Node, tuple[Convolution, int]]) -> Graph:
         w = Rewriter(graph)
         made: dict[tuple[Value, WinogradWeights], Value] = {}
         for node in graph.nodes:
             if node not in chosen:
                 w.keep(node)
                 continue
-            c, m = chosen[node]
             with w.at(node.loc, node.scope):
-                transform = WinogradWeights(m, panel_width(_tiles(c, m), c.features, self.target), c.turned)
-                key = (c.weights, transform)
-                if key not in made:
-                    made[key], = w.apply(transform, (w[c.weights],))
-                w.replace(node, w.apply(WinogradConv2d(m, c.features, c.padding), (w[c.image], made[key])))
+                w.replace(node, self._made(w, *chosen[node], made))
         return w.done()
+
+    def _made(self, w: Rewriter, c: Convolution, m: int, made: dict[tuple[Value, WinogradWeights], Value]) -> Sequence[Value]:
+        if c.by_kernel:
+            return w.apply(WinogradWeightGrad(m, c.padding), (w[c.image], w[c.second]))
+        transform = WinogradWeights(m, panel_width(_tiles(c, m), c.features, self.target), c.turned)
+        key = (c.second, transform)
+        if key not in made:
+            made[key], = w.apply(transform, (w[c.second],))
+        return w.apply(WinogradConv2d(m, c.features, c.padding), (w[c.image], made[key]))
 
 
 def _convolutions(graph: Graph) -> Iterator[tuple[Node, Convolution]]:
     for node in graph.nodes:
-        rule = FORMS.get(type(node.op))
-        if rule is not None and _fits(node):
-            c = rule(node)
+        form = FORMS.get(type(node.op))
+        if form is not None and _fits(node):
+            c = form(node)
             if min(p for pair in c.padding for p in pair) >= 0 and min(c.channels, c.features) >= MIN_CHANNELS and c.batch > 0:
                 yield node, c
 
 
 def _fits(node: Node) -> bool:
-    op, kernel = node.op, node.inputs[1 if isinstance(node.op, Conv2d) else 0].type
-    return kernel.dtype == f32 and kernel.shape[2:] == (TAPS, TAPS) and op.stride == op.dilation == (1, 1) and op.groups == 1
+    op, kernel = node.op, KERNELS[type(node.op)](node)
+    return node.inputs[0].type.dtype == f32 and kernel[2:] == (TAPS, TAPS) and op.stride == op.dilation == (1, 1) and op.groups == 1
 
 
 def _forward(node: Node) -> Convolution:
     x, w = node.inputs
     y = node.outputs[0].type.shape
-    return Convolution(x, w, y[1], x.type.shape[1], y[0], y[2:], node.op.padding, False)
+    return Convolution(x, w, y[1], x.type.shape[1], y[0], y[2:], node.op.padding)
 
 
 def _towards_image(node: Node) -> Convolution:
     w, dy = node.inputs
     x = node.outputs[0].type.shape
     padding = tuple((TAPS - 1 - before, TAPS - 1 - after) for before, after in node.op.padding)
-    return Convolution(dy, w, x[1], dy.type.shape[1], x[0], x[2:], padding, True)
+    return Convolution(dy, w, x[1], dy.type.shape[1], x[0], x[2:], padding, turned=True)
 
 
-FORMS: dict[type, Callable[[Node], Convolution]] = {Conv2d: _forward, Conv2dInputGrad: _towards_image}
+def _towards_kernels(node: Node) -> Convolution:
+    x, dy = node.inputs
+    y = dy.type.shape
+    return Convolution(x, dy, y[1], x.type.shape[1], y[0], y[2:], node.op.padding, by_kernel=True)
+
+
+KERNELS: dict[type, Callable[[Node], tuple]] = {
+    Conv2d: lambda node: node.inputs[1].type.shape, Conv2dInputGrad: lambda node: node.inputs[0].type.shape, Conv2dWeightGrad: lambda node: node.op.w_shape}
+FORMS: dict[type, Callable[[Node], Convolution]] = {Conv2d: _forward, Conv2dInputGrad: _towards_image, Conv2dWeightGrad: _towards_kernels}
 
 
 # --- what it costs ---------------------------------------------------------------------------------------------------------------
@@ -108,7 +126,7 @@ def choose(c: Convolution, target: Target, lasting: bool, rate: float) -> int | 
     """The size of tiles that takes the fewest cycles; None: the direct algorithm. lasting: weights are transformed once for many calls.
     rate: bytes of weights that a core gets in a cycle.
     """
-    cycles = {m: winograd_cycles(c, m, target, lasting, rate) for m in POINTS}
+    cycles = {m: gradient_cycles(c, m, target) if c.by_kernel else winograd_cycles(c, m, target, lasting, rate) for m in POINTS}
     best = min(cycles, key=cycles.__getitem__)
     return best if cycles[best] < GAIN * direct_cycles(c, target, rate) else None
 
@@ -131,6 +149,18 @@ def winograd_cycles(c: Convolution, m: int, target: Target, lasting: bool, rate:
     moved = weights * f32.itemsize / rate
     made = 0 if lasting else PASS_CYCLES * weights / lanes + moved
     return _products(round_up(tiles, mr) * weights, target) / PEAK + CALL_CYCLES * calls + PASS_CYCLES * points * tiles * vectors + moved + made
+
+
+def gradient_cycles(c: Convolution, m: int, target: Target) -> float:
+    """The same of the gradient towards kernels: each block of channels is transformed for each block of features, and the other way round."""
+    lanes, points, tiles = target.lanes(f32.itemsize), (m + 2)**2, _tiles(c, m)
+    mr, vectors = gradient_tile(target)
+    channels, features = round_up(c.channels, mr), round_up(c.features, vectors * lanes)
+    calls = points * -(-tiles // GRADIENT_ROWS) * channels // mr * features // (vectors * lanes)
+    transforms = sum(-(-x // lanes) * -(-y // GRADIENT_BLOCK) for x, y in ((c.channels, c.features), (c.features, c.channels)))
+    kernels = channels * features / lanes * min(TILES, -(-tiles // GRADIENT_ROWS))
+    return (_products(points * tiles * channels * features, target) / PEAK + CALL_CYCLES * calls
+            + PASS_CYCLES * points * (tiles * transforms + kernels))
 
 
 def _products(count: int, target: Target) -> float:

@@ -8,10 +8,10 @@ import graphc as gc
 from graphc import nn, optim
 from graphc.compiler import compiled
 from graphc.ir.builder import Builder
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import f32
-from graphc.ir.winograd import POINTS, error_bound, growth, transforms
+from graphc.ir.winograd import POINTS, error_bound, gradient_error_bound, growth, transforms
 
 EPS = 2.0**-24
 NONE, SAME, ODD = ((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 2), (1, 0))
@@ -89,6 +89,41 @@ def test_gradient_towards_the_image(m):
         assert (np.abs(convolution(dy, kernel, m, back, turned=True) - exact) <= error_bound(m, dy, turned, shape, back)).all()
 
 
+def kernel_gradient(x, dy, m, padding, extra=None):
+    """By native code, x stored channels last; `extra` is added in the epilogue."""
+    b = Builder()
+    ins = [b.transpose(b.input("x", f32[tuple(x.shape[i] for i in (0, 2, 3, 1))]), perm=(0, 3, 1, 2)), b.input("dy", f32[dy.shape])]
+    y = b.apply(WinogradWeightGrad(m, padding), ins)[0]
+    values = [np.ascontiguousarray(x.transpose(0, 2, 3, 1)), dy]
+    if extra is not None:
+        y = b.add(y, b.input("extra", f32[extra.shape]))
+        values.append(extra)
+    return compiled(b.finish([y]))(*values)
+
+
+def result_gradient(n, c, f, h, w, padding):
+    return np.random.default_rng(1).normal(size=(n, f, h - 2 + sum(padding[0]), w - 2 + sum(padding[1]))).astype(np.float32)
+
+
+@pytest.mark.parametrize("m", sorted(POINTS))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gradient_towards_kernels(shape, m):
+    *sizes, padding = shape
+    x, w = arrays(*sizes)
+    dy = result_gradient(*shape)
+    exact = Conv2dWeightGrad(padding=padding, w_shape=w.shape).reference(x.astype(np.float64), dy.astype(np.float64))
+    assert (np.abs(kernel_gradient(x, dy, m, padding) - exact) <= gradient_error_bound(m, x, dy, padding)).all()
+
+
+@pytest.mark.parametrize("extra", [(17, 31, 3, 3), (1, 31, 3, 3), (31, 1, 1), (17, 1, 1, 1), (3,)], ids=str)
+def test_epilogue_of_the_gradient_towards_kernels(extra):
+    """Where operands lie like the kernels, vectors run on from one kernel to the next."""
+    shape = 1, 31, 17, 15, 33, ODD
+    x, dy = arrays(*shape[:-1])[0], result_gradient(*shape)
+    added = np.random.default_rng(2).normal(size=extra).astype(np.float32)
+    assert (kernel_gradient(x, dy, 4, ODD, added) == kernel_gradient(x, dy, 4, ODD) + added).all()
+
+
 def test_the_stated_numbers():
     """docs/numerics.md: growth of the error; products of the transforms are the filter."""
     assert {m: round(growth(m)) for m in POINTS} == {2: 64, 4: 564}
@@ -105,6 +140,11 @@ def _net():
     return first >> middle >> nn.Conv2d(48, 3) >> nn.Flatten() >> nn.Linear(10)
 
 
+def _gradients(step) -> bool:
+    """Whether both gradients are in Winograd's form."""
+    return all(word in step.dump("planned") for word in ("turned=true", "winograd_weight_grad"))
+
+
 def test_networks_agree_with_the_direct_algorithm(monkeypatch):
     """Inference, with folded batch norm, and training: fused epilogues, weights made once or in every step."""
     x = np.random.default_rng(0).normal(size=(4, 3, 20, 18)).astype(np.float32)
@@ -114,7 +154,7 @@ def test_networks_agree_with_the_direct_algorithm(monkeypatch):
         monkeypatch.setenv("GRAPHC_WINOGRAD", knob)
         run = gc.compile(_net(), x=gc.f32[4, 3, 20, 18], seed=1)
         step = gc.train_step(_net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 3, 20, 18], y=gc.i32[4], seed=1)
-        assert ("winograd_conv2d" in run.dump("planned")) == (knob == "1") and ("turned=true" in step.dump("planned")) == (knob == "1")
+        assert ("winograd_conv2d" in run.dump("planned")) == (knob == "1") and _gradients(step) == (knob == "1")
         outputs[knob] = run(x)
         losses[knob] = [float(step(x, y)) for _ in range(3)]
     np.testing.assert_allclose(outputs["1"], outputs["0"], rtol=1e-4, atol=1e-5)

@@ -12,7 +12,7 @@ from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad, ConvTranspose2d
 from graphc.ir.ops.custom import CustomVjp
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dGrad, MaxPool2dPick
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i64
 
@@ -52,6 +52,8 @@ def winograd() -> Iterator[Sample]:
         yield from each(WinogradWeights(tile, 8, True), (((5, 9, 3, 3),),), (f32,), tag=f"{tile} turned", tolerance=128)
         u = WinogradWeights(tile, 16).infer(f32[19, 5, 3, 3]).shape
         yield from each(WinogradConv2d(tile, 19, padding), (((2, 5, 9, 7), u),), (f32,), tag=f"{tile}", tolerance=4096)
+        y = (2, 19, *(n + sum(p) - 2 for n, p in zip((9, 7), padding)))
+        yield from each(WinogradWeightGrad(tile, padding), (((2, 5, 9, 7), y),), (f32,), tag=f"{tile}", tolerance=4096)
 
 
 def pools() -> Iterator[Sample]:

@@ -9,7 +9,7 @@ from graphc.config import Config
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.printer import print_graph
 from graphc.ir.target import AVX2, AVX512, NEON, SSE2
 from graphc.ir.types import f32, f64
@@ -55,6 +55,18 @@ def test_gradient_towards_the_image():
     np.testing.assert_allclose(ours, direct, rtol=0, atol=2e-4)
 
 
+def test_gradient_towards_kernels():
+    b = Builder()
+    x, dy = b.input("x", f32[2, 40, 18, 11]), b.input("dy", f32[2, 48, 17, 12])
+    graph = b.finish([b.apply(Conv2dWeightGrad(padding=((0, 1), (2, 1)), w_shape=(48, 40, 3, 3)), (x, dy))[0]])
+    after = Winograd(AVX2).run(graph)
+    assert [n.op.name for n in after.nodes] == ["winograd_weight_grad"]
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=v.type.shape).astype("f") for v in graph.inputs]
+    (direct,), (ours,) = evaluate(graph, arrays), evaluate(after, arrays)
+    np.testing.assert_allclose(ours, direct, rtol=0, atol=4e-4)
+
+
 def test_weights_of_two_convolutions_are_transformed_once():
     b = Builder()
     x, w = b.input("x", f32[1, 64, 28, 28]), b.state_input("w", f32[64, 64, 3, 3])
@@ -89,7 +101,15 @@ def test_large_tiles_where_weights_are_used_often(target):
 def test_every_target_lowers(target, shape):
     """Loops are verified on the way. Vectors are whole registers, and the transforms are functions that convolutions share."""
     text = Compilation(_graph(shape, 37), target).llvm
-    assert "winograd_input_" in text and "winograd_output_" in text and f"<{target.lanes(4)} x float>" in text
+    assert "winograd_bt_" in text and "winograd_at_" in text and f"<{target.lanes(4)} x float>" in text
+
+
+@pytest.mark.parametrize("target", [AVX2, AVX512, NEON, SSE2], ids=lambda t: t.name)
+def test_every_target_lowers_the_gradient(target):
+    b = Builder()
+    x, dy = b.input("x", f32[16, 64, 30, 30]), b.input("dy", f32[16, 37, 30, 30])
+    text = Compilation(b.finish([b.apply(Conv2dWeightGrad(padding=SAME, w_shape=(37, 64, 3, 3)), (x, dy))[0]]), target).llvm
+    assert "winograd_a_" in text and "winograd_gt_" in text and f"<{target.lanes(4)} x float>" in text
 
 
 def test_equal_convolutions_share_their_kernels():

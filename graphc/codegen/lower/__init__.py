@@ -14,7 +14,7 @@ from graphc.ir.ops import OPS
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.shape import Reshape
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.single import single
 from graphc.ir.space import RULES
 from graphc.ir.target import Target
@@ -52,7 +52,7 @@ FUSED: dict[str, Lowering] = {
     "contraction": lower_contraction_cluster,
 }
 
-CONTRACTIONS = (*(op for op in OPS.values() if hasattr(op, "contraction")), WinogradConv2d)
+CONTRACTIONS = (*(op for op in OPS.values() if hasattr(op, "contraction")), WinogradConv2d, WinogradWeightGrad)
 
 LOWERINGS: dict[type, Lowering] = {
     **{op: _nest for op in RULES if op not in (Constant, Reshape)}, **dict.fromkeys(CONTRACTIONS, lower_contraction_node), Fused: _fused,

@@ -2,16 +2,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from math import prod
 
 from graphc.codegen.loop_ir import Val
 from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.body import Body, Env, Point
 from graphc.codegen.lower.contract import lower_contraction
 from graphc.codegen.lower.winograd import lower_winograd
+from graphc.codegen.lower.winograd_grad import lower_weight_grad
 from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node
 from graphc.ir.ops.fused import takes_epilogue
-from graphc.ir.ops.winograd import WinogradConv2d
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from graphc.ir.nest import Stages, nest_of_epilogue
 from graphc.ir.schedule_nest import NestSchedule
 from graphc.ir.target import Target
@@ -33,8 +37,9 @@ def lower_contraction_cluster(name: str, node: Node, ins: Sequence[ViewType], ou
 
 
 def _lower(inner: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target, epilogue: "Epilogue | None", name: str) -> Function:
-    if isinstance(inner.op, WinogradConv2d):
-        return lower_winograd(inner, ins, outs, schedule, target, epilogue, name)
+    rule = WINOGRAD.get(type(inner.op))
+    if rule is not None:
+        return rule(inner, ins, outs, schedule, target, epilogue, name)
     return lower_contraction(inner.op.contraction(*(v.type for v in inner.inputs)), ins, outs, schedule, target, epilogue, name)
 
 
@@ -50,6 +55,17 @@ class Epilogue:
         self.body, self.inner = body, inner
         self.nest = nest_of_epilogue(body, inner, ins)
 
+    def run_together(self, strides: tuple[int, ...]) -> "Epilogue | None":
+        """The same with as many last axes as there are strides taken as one; None unless they have these strides, or none, in all operands."""
+        n, last = self.nest, len(strides)
+        tables = n.leaves, n.counters
+        if any(s[-last:] not in (strides, (0,) * last) for table in tables for s in table.values()):
+            return None
+        leaves, counters = ({key: (*s[:-last], s[-1]) for key, s in table.items()} for table in tables)
+        merged = copy(self)
+        merged.nest = replace(n, extents=(*n.extents[:-last], prod(n.extents[-last:])), leaves=leaves, counters=counters)
+        return merged
+
     def __call__(self, f: Function, acc: Val, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
         at = Point(dict(enumerate(index)), lanes, mask)
         schedule = NestSchedule(vector=axis if lanes > 1 else -1, lanes=lanes)
@@ -57,3 +73,6 @@ class Epilogue:
         env = Env(body, at)
         env.values[self.inner.outputs[0]] = acc
         return [f.splat(env.value(v), lanes) for v in self.body.outputs]
+
+
+WINOGRAD = {WinogradConv2d: lower_winograd, WinogradWeightGrad: lower_weight_grad}

@@ -2,7 +2,7 @@
 
     (shared: all tiles into shared scratch)
     for each group of features, each block of tiles, in parallel:
-        its tiles, if not shared: Bᵀ d B; those at the border of the image from a copy with zeros around
+        its tiles, if not shared: Bᵀ d B                                  (winograd_tiles)
         for each point: products by the micro-kernel of contractions       (micro)
         for each tile: Aᵀ p A; epilogue and store
 """
@@ -11,20 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.codegen.index import Ix, as_ix
+from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Epilogue
 from graphc.codegen.lower.contract_sweep import along
 from graphc.codegen.lower.micro import MicroSpec, micro_kernel
 from graphc.codegen.lower.ranges import vector_run
-from graphc.codegen.lower.winograd_transform import TransformSpec, input_kernel, output_kernel
+from graphc.codegen.lower.winograd_tiles import CHANNEL, Channels, Tiles, whole_vectors
+from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
 from graphc.ir.graph import Node
-from graphc.ir.ops.winograd import WinogradConv2d
+from graphc.ir.ops.winograd import WinogradConv2d, grid
 from graphc.ir.schedule_winograd import WinogradSchedule
 from graphc.ir.target import Target
 from graphc.ir.types import f32
-
-CHANNEL = 1                         # axis of an image
 
 
 def lower_winograd(node: Node, ins: Sequence, outs: Sequence, s: WinogradSchedule, target: Target, epilogue: Epilogue | None, name: str) -> Function:
@@ -50,12 +49,9 @@ class _Winograd:
     fused: bool
 
     @property
-    def grid(self) -> tuple[int, int]:
-        return self.op.grid(self.outs[0].shape)
-
-    @property
-    def tiles(self) -> int:
-        return self.outs[0].shape[0] * self.grid[0] * self.grid[1]
+    def image(self) -> Tiles:
+        before = tuple(pair[0] for pair in self.op.padding)
+        return Tiles(self.f, self.x, grid(self.outs[0].shape, self.op.tile), before, TransformSpec(self.op.tile, "bt", self.s.lanes, fused=self.fused))
 
     def run(self) -> None:
         f, s = self.f, self.s
@@ -79,65 +75,14 @@ class _Winograd:
 
     def rows(self, block: Ix) -> Ix:
         """Tiles of a block."""
-        return self.f.min_(self.s.rows, self.tiles - block * self.s.rows)
+        return self.f.min_(self.s.rows, self.image.count - block * self.s.rows)
 
-    def position(self, tile: Ix) -> tuple[Ix, Ix, Ix]:
-        """Image, row and column of a tile."""
-        rest, j = self.f.divmod(tile, self.grid[1])
-        n, i = self.f.divmod(rest, self.grid[0])
-        return n, i, j
-
-    # ---- into the transformed image
-
-    def transform(self, first: Ix, row: Ix, image: View) -> None:
+    def transform(self, first: Ix, row: Ix, target: View) -> None:
         """mr tiles from `first + row` on; the last tile of all is repeated behind it."""
         f, s = self.f, self.s
         with f.loop(0, s.mr) as loop:
-            n, i, j = self.position(f.min_(first + row + loop.index, self.tiles - 1))
-            corner = [i * self.op.tile - self.op.padding[0][0], j * self.op.tile - self.op.padding[1][0]]
-            target = image.view_at([(row + loop.index) * s.row], (1,))
-            inside = self.inside(corner)
-            if inside is None:
-                return self.transform_border(n, corner, target)
-            with f.if_(inside):
-                _, _, row_step, column_step = self.x.strides
-                self.transform_tile(self.x.view_at([n, 0, *corner], (1,), (1,)), row_step, column_step, target, s.channels % s.lanes != 0)
-            with f.else_():
-                self.transform_border(n, corner, target)
-
-    def inside(self, corner: list[Ix]) -> Val | None:
-        """Whether a tile can be read in place; None: none can."""
-        f, n = self.f, self.op.tile + 2
-        whole = all(-(-before // self.op.tile) * self.op.tile - before + n <= size for (before, _), size in zip(self.op.padding, self.x.shape[2:]))
-        if not whole or self.x.strides[CHANNEL] != 1 or min(self.x.strides) < 0:
-            return None
-        low = [f.ge(f.value(at), 0) for at in corner]
-        high = [f.le(f.value(at), size - n) for at, size in zip(corner, self.x.shape[2:])]
-        return f.and_(f.and_(*low), f.and_(*high))
-
-    def transform_tile(self, source: View, row_step: int, column_step: int, target: View, masked: bool = False) -> None:
-        s = self.s
-        kernel = input_kernel(TransformSpec(self.op.tile, s.lanes, masked, self.fused))
-        self.f.call(kernel, [source, target, s.row, row_step, column_step, s.plane, *[s.channels] * masked])
-
-    def transform_border(self, n: Ix, corner: list[Ix], target: View) -> None:
-        """By way of a copy."""
-        f, s, side = self.f, self.s, self.op.tile + 2
-        copy = f.scratch("border", f32, (side, side, s.row))
-        with f.loop(0, side) as down, f.loop(0, side) as across:
-            at = [corner[0] + down.index, corner[1] + across.index]
-            self.copy_pixel(n, at, copy.view_at([down.index, across.index, 0], (s.row,), (1,)))
-        self.transform_tile(f.reinterpret(copy, (1,), (1,)), side * s.row, s.row, target)
-
-    def copy_pixel(self, n: Ix, at: list[Ix], target: View) -> None:
-        f, s = self.f, self.s
-        inside = [test for ix, size in zip(at, self.x.shape[2:]) for test in (f.ge(f.value(ix), 0), f.lt(f.value(ix), size))]
-        place = [f.max_(f.min_(ix, size - 1), 0) for ix, size in zip(at, self.x.shape[2:])]
-        pixel = self.x.view_at([n, 0, *place], (s.channels,), (self.x.strides[CHANNEL],))
-        with f.if_(f.and_(f.and_(*inside[:2]), f.and_(*inside[2:]))):
-            vector_run(f, as_ix(s.channels), s.lanes, lambda c, lanes, mask: f.store(target, [c], f.load(pixel, [c], lanes, mask)))
-        with f.else_(), f.loop(0, s.row, s.lanes) as loop:
-            f.store(target, [loop.index], f.const(0, f32, s.lanes))
+            tile = f.min_(first + row + loop.index, self.image.count - 1)
+            self.image.transform(tile, Channels(Ix(), Ix(s.channels), s.channels), target.view_at([(row + loop.index) * s.row], (1,)), s.plane)
 
     # ---- products at each point
 
@@ -161,11 +106,12 @@ class _Winograd:
     def results(self, block: Ix, group: Ix, features: Ix, sums: View) -> None:
         f, s, m = self.f, self.s, self.op.tile
         tile = f.scratch("tile", f32, (m, m, s.width))
-        kernel = output_kernel(TransformSpec(m, s.lanes, fused=self.fused))
-        whole, _ = f.divmod(features + (s.lanes - 1), s.lanes)
+        kernel = transform_kernel(TransformSpec(m, "at", s.lanes, fused=self.fused))
+        step = s.sum_plane
+        whole = whole_vectors(f, features, s.lanes)
         with f.loop(0, self.rows(block)) as loop:
-            f.call(kernel, [sums.view_at([loop.index * s.width], (1,)), f.reinterpret(tile, (1,), (1,)), whole * s.lanes, s.sum_plane, s.width])
-            n, i, j = self.position(block * s.rows + loop.index)
+            f.call(kernel, [sums.view_at([loop.index * s.width], (1,)), f.reinterpret(tile, (1,), (1,)), whole, (m + 2) * step, step, s.width])
+            n, i, j = self.image.position(block * s.rows + loop.index)
             height, width = (f.min_(m, size - at * m) for size, at in zip(self.outs[0].shape[2:], (i, j)))
             with f.loop(0, height) as down, f.loop(0, width) as across:
                 pixel = [n, group * s.width, i * m + down.index, j * m + across.index]

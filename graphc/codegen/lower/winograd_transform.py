@@ -4,7 +4,7 @@ One function for each (tile size, vector width); strides and sizes are arguments
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,57 +18,45 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True)
 class TransformSpec:
-    """m: results along a side of a tile. masked: the last vector of channels is not whole. fused: the target has fma."""
+    """matrix: which of `Transforms`, for tiles of m × m results. masked: the last vector of channels is not whole. fused: the target has fma."""
     m: int
+    matrix: str
     lanes: int
     masked: bool = False
     fused: bool = True
 
     @property
-    def suffix(self) -> str:
-        return f"{self.m}x3_{self.lanes}{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}"
+    def name(self) -> str:
+        return f"winograd_{self.matrix}_{self.m}x3_{self.lanes}{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}"
+
+    @property
+    def rows(self) -> Matrix:
+        return getattr(transforms(self.m), self.matrix)
 
 
 @cache
-def input_kernel(spec: TransformSpec) -> Function:
-    """v[point] = (Bᵀ d B)[point], for channels from 0 on. Views: d, v. Integers: channels in whole vectors, steps of d to the next row and
-    column, step of v to the next point, and (if masked) channels that d has; behind them v gets zeros.
+def transform_kernel(spec: TransformSpec) -> Function:
+    """y = M x Mᵀ, M the matrix, for channels from 0 on. Views: x, y. Integers: channels in whole vectors, steps of x to the next row and column,
+    step of y to the next element (row-major), and (if masked) channels that x has; behind them y gets zeros.
     """
-    f = Function(f"winograd_input_{spec.suffix}", noalias=True)
-    d, v = (f.view(name, f32, (ANY,), (1,)) for name in "dv")
+    f = Function(spec.name, noalias=True)
+    x, y = (f.view(name, f32, (ANY,), (1,)) for name in "xy")
     channels = f.param("channels", 0, 1 << 24, spec.lanes)
-    row, column, plane = (f.param(name, 0, 1 << 32) for name in ("row", "column", "plane"))
-    count = f.param("count", 1, 1 << 24) if spec.masked else channels
-    bt = transforms(spec.m).bt
+    row, column, step = (f.param(name, 0, 1 << 32) for name in ("row", "column", "step"))
+    count = f.param("count", 0, 1 << 24) if spec.masked else channels
+    width = len(spec.rows)
     with f.loop(0, channels, spec.lanes) as loop:
         mask = f.tail_mask(count - loop.index, spec.lanes) if spec.masked else None
 
         def load(i: int, j: int) -> Val:
-            return f.load(d, [row * i + column * j + loop.index], spec.lanes, mask)
-        _both_sides(f, spec, bt, load, lambda i, j, value: f.store(v, [plane * (i * len(bt) + j) + loop.index], value))
+            return f.load(x, [row * i + column * j + loop.index], spec.lanes, mask)
+        _both_sides(f, spec, load, lambda i, j, value: f.store(y, [step * (i * width + j) + loop.index], value))
     return f
 
 
-@cache
-def output_kernel(spec: TransformSpec) -> Function:
-    """y[i, j] = (Aᵀ p A)[i, j], for features from 0 on. Views: p, y. Integers: features (whole vectors), step of p to the next point,
-    step of y to the next result.
-    """
-    f = Function(f"winograd_output_{spec.suffix}", noalias=True)
-    p, y = (f.view(name, f32, (ANY,), (1,)) for name in "py")
-    features, plane, step = f.param("features", 0, 1 << 24, spec.lanes), f.param("plane", 0, 1 << 32), f.param("step", 0, 1 << 32)
-    at = transforms(spec.m).at
-    n = len(at[0])
-    with f.loop(0, features, spec.lanes) as loop:
-        def load(i: int, j: int) -> Val:
-            return f.load(p, [plane * (i * n + j) + loop.index], spec.lanes)
-        _both_sides(f, spec, at, load, lambda i, j, value: f.store(y, [step * (i * spec.m + j) + loop.index], value))
-    return f
-
-
-def _both_sides(f: Function, spec: TransformSpec, matrix: Matrix, load, store) -> None:
-    """matrix · x · matrixᵀ for square x, column by column, then row by row."""
-    n = len(matrix[0])
+def _both_sides(f: Function, spec: TransformSpec, load: Callable[[int, int], Val], store: Callable[[int, int, Val], None]) -> None:
+    """Column by column, then row by row."""
+    matrix, n = spec.rows, len(spec.rows[0])
     columns = [linear_map(f, matrix, [load(i, j) for i in range(n)], spec.fused) for j in range(n)]
     for i in range(len(matrix)):
         for j, value in enumerate(linear_map(f, matrix, [column[i] for column in columns], spec.fused)):

@@ -7,15 +7,15 @@ from graphc.errors import InternalError
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Cost, Op, require
-from graphc.ir.ops.winograd import WinogradConv2d
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from graphc.ir.types import TensorType
 
 KINDS = ("nest", "contraction")
 
 
 def takes_epilogue(op: Op) -> bool:
-    """Whether elementwise operators on the result can run while it is made: contractions, and the convolution in Winograd's form."""
-    return hasattr(op, "contraction") or isinstance(op, WinogradConv2d)
+    """Whether elementwise operators on the result can run while it is made: contractions, and convolutions in Winograd's form."""
+    return hasattr(op, "contraction") or isinstance(op, (WinogradConv2d, WinogradWeightGrad))
 
 
 class Fused(Op):

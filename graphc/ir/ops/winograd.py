@@ -8,7 +8,7 @@ import numpy as np
 from graphc.ir.op import Cost, Op, require
 from graphc.ir.ops.conv import Pair
 from graphc.ir.types import TensorType, f32, shape_text
-from graphc.ir.winograd import TAPS, both_sides, tiles, transforms, untiled
+from graphc.ir.winograd import TAPS, both_sides, tiled, tiles, transforms, untiled
 
 
 class WinogradWeights(Op):
@@ -69,9 +69,32 @@ class WinogradConv2d(Op):
         kernel = x.shape[1] * TAPS * TAPS
         return Cost(2 * y.size * kernel, x.nbytes + y.nbytes + self.features * kernel * x.dtype.itemsize)
 
-    def grid(self, y: tuple) -> tuple[int, int]:
-        """Rows and columns of tiles in a result of shape y."""
-        return -(-y[2] // self.tile), -(-y[3] // self.tile)
+
+class WinogradWeightGrad(Op):
+    """conv2d_weight_grad of x [N, C, H, W] and dy [N, F, OH, OW] at stride 1: dw [F, C, 3, 3] = Gᵀ [sum over tiles of (A dY Aᵀ) ⊙ (Bᵀ d B)] G."""
+    name: ClassVar[str] = "winograd_weight_grad"
+    tile: int
+    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+
+    def infer(self, x: TensorType, dy: TensorType) -> TensorType:
+        require(x.rank == 4 and dy.rank == 4 and x.dtype == dy.dtype == f32, f"{self.name} takes f32 x [N, C, H, W] and dy [N, F, OH, OW]")
+        wanted = (x.shape[0], dy.shape[1], *(n + sum(p) - TAPS + 1 for n, p in zip(x.shape[2:], self.padding)))
+        require(dy.shape == wanted, f"{self.name}: dy is {shape_text(dy.shape)}, it must be {shape_text(wanted)}")
+        return x.with_shape((dy.shape[1], x.shape[1], TAPS, TAPS))
+
+    def reference(self, x, dy):
+        t = transforms(self.tile)
+        v, d = both_sides(t.bt, tiles(x, self.tile, dy.shape[2:], self.padding)), both_sides(t.a, tiled(dy, self.tile))
+        return both_sides(t.gt, np.einsum("ncijpq,nfijpq->fcpq", v, d, optimize=True))
+
+    def cost(self, x, dy):
+        w = self.infer(x, dy)
+        return Cost(2 * dy.size * x.shape[1] * TAPS * TAPS, x.nbytes + dy.nbytes + w.nbytes)
 
 
-OPS = (WinogradWeights, WinogradConv2d)
+def grid(y: tuple, tile: int) -> tuple[int, int]:
+    """Rows and columns of tiles in a result of shape y."""
+    return -(-y[2] // tile), -(-y[3] // tile)
+
+
+OPS = (WinogradWeights, WinogradConv2d, WinogradWeightGrad)

@@ -1,0 +1,178 @@
+"""The gradient towards the kernels of a convolution, in Winograd's form.
+
+    for each block of channels, block of features, part of the tiles, in parallel:
+        for each block of tiles: Bᵀ d B and A dY Aᵀ                        (winograd_tiles)
+            for each point: the sum over tiles of their products, by the micro-kernel of contractions
+        Gᵀ S G of each kernel, turned so that those of a feature lie side by side; epilogue and store
+    (parts of the tiles: kernels go to shared scratch; they are added in order; epilogue and store)
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graphc.codegen.index import Ix
+from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.lower.contract_pack import transposed
+from graphc.codegen.lower.micro import MicroSpec, micro_kernel
+from graphc.codegen.lower.ranges import vector_run
+from graphc.codegen.lower.winograd_tiles import Channels, Tiles, whole_vectors
+from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
+from graphc.ir.graph import Node
+from graphc.ir.ops.winograd import WinogradWeightGrad, grid
+from graphc.ir.schedule import round_up
+from graphc.ir.schedule_winograd import WinogradGradSchedule
+from graphc.ir.target import Target
+from graphc.ir.types import f32
+from graphc.ir.winograd import TAPS
+
+if TYPE_CHECKING:
+    from graphc.codegen.lower.epilogue import Epilogue
+
+KERNEL = TAPS * TAPS
+DENSE = (KERNEL, TAPS, 1)           # strides of the kernels of a feature
+
+
+def lower_weight_grad(node: Node, ins: Sequence, outs: Sequence, s: WinogradGradSchedule, target: Target, epilogue: "Epilogue | None", name: str) -> Function:
+    """A function of the views ins = [x, dy, *extra], outs, and (if the tiles are split) one 1-D view of shared scratch."""
+    f = Function(name)
+    x, dy, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
+    outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs))
+    partials = f.view("shared", f32, (s.splits * s.kernels,)) if s.splits > 1 else None
+    _WeightGrad(f, node.op, s, x, dy, outputs, partials, epilogue, target.has_fma).run()
+    return f
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a task makes: its channels, its features, its part of the tiles."""
+    channels: Channels
+    features: Channels
+    part: Ix
+
+
+@dataclass(frozen=True)
+class _WeightGrad:
+    f: Function
+    op: WinogradWeightGrad
+    s: WinogradGradSchedule
+    x: View
+    dy: View
+    outs: tuple[View, ...]
+    partials: View | None
+    epilogue: "Epilogue | None"
+    fused: bool
+
+    def spec(self, matrix: str) -> TransformSpec:
+        return TransformSpec(self.op.tile, matrix, self.s.lanes, fused=self.fused)
+
+    @property
+    def image(self) -> Tiles:
+        return Tiles(self.f, self.x, grid(self.dy.shape, self.op.tile), tuple(pair[0] for pair in self.op.padding), self.spec("bt"))
+
+    @property
+    def result(self) -> Tiles:
+        return Tiles(self.f, self.dy, grid(self.dy.shape, self.op.tile), (0, 0), self.spec("a"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.outs[0].shape
+
+    def run(self) -> None:
+        f, s = self.f, self.s
+        features, channels = self.shape[:2]
+        down, across = -(-channels // s.channels), -(-features // s.features)
+        with f.parallel(down * across * s.splits, "kernels") as t:
+            rest, part = f.divmod(t, s.splits)
+            i, j = f.divmod(rest, across)
+            task = _Task(self._block(i, s.channels, channels), self._block(j, s.features, features), part)
+            self.finish(task, self.kernels(task, self.sums(task)))
+        if self.partials is not None:
+            with f.parallel(features, "add") as feature:
+                self.store(feature, Ix(), Ix(channels), lambda at, lanes, mask: self.added(feature * (channels * KERNEL) + at, lanes, mask))
+
+    def _block(self, number: Ix, size: int, total: int) -> Channels:
+        first = number * size
+        return Channels(first, self.f.min_(size, total - first), size)
+
+    # ---- sums over tiles, at each point
+
+    def sums(self, task: _Task) -> View:
+        f, s = self.f, self.s
+        image, result = f.scratch("image", f32, (s.points * s.image_plane,)), f.scratch("result", f32, (s.points * s.result_plane,))
+        sums = f.scratch("sums", f32, (s.points * s.sum_plane,))
+        share = -(-s.blocks // s.splits)
+        first = task.part * share
+        with f.loop(first, f.min_(first + share, s.blocks)) as loop:
+            start = loop.index * s.rows
+            count = f.min_(s.rows, self.image.count - start)
+            with f.loop(0, count) as tile:
+                self.image.transform(start + tile.index, task.channels, image.view_at([tile.index * s.channel_row], (1,)), s.image_plane)
+                self.result.transform(start + tile.index, task.features, result.view_at([tile.index * s.features], (1,)), s.result_plane)
+            self.products(task, image, result, sums, count, f.min_(loop.index - first, 1))
+        return sums
+
+    def products(self, task: _Task, image: View, result: View, sums: View, tiles: Ix, add: Ix) -> None:
+        f, s = self.f, self.s
+        kernel = micro_kernel(MicroSpec(f32, s.mr, s.vectors, s.lanes, s.channel_row, False, s.features, fused=self.fused))
+        with f.loop(0, s.points) as point, f.loop(0, task.features.count, s.nr) as across, f.loop(0, task.channels.count, s.mr) as down:
+            a = image.view_at([point.index * s.image_plane + down.index], (1,))
+            b = result.view_at([point.index * s.result_plane + across.index], (1,))
+            c = sums.view_at([point.index * s.sum_plane + down.index * s.features + across.index], (1,))
+            f.call(kernel, [a, b, c, tiles, Ix(s.features), add])
+
+    # ---- kernels
+
+    def kernels(self, task: _Task, sums: View) -> View:
+        """[feature, channel × tap]: the numbers of a feature side by side."""
+        f, s = self.f, self.s
+        taps = f.scratch("taps", f32, (round_up(s.channels * KERNEL, s.lanes), s.features))
+        turned = f.scratch("turned", f32, taps.shape[::-1])
+        whole = whole_vectors(f, task.features.count, s.lanes)
+        with f.loop(0, task.channels.count) as loop:
+            f.call(transform_kernel(self.spec("gt")), [sums.view_at([loop.index * s.features], (1,)), taps.view_at([loop.index * KERNEL, 0], (1,), (1,)),
+                                                       whole, (self.op.tile + 2) * s.sum_plane, s.sum_plane, s.features])
+        with f.loop(0, task.channels.count * KERNEL, s.lanes) as down, f.loop(0, whole, s.lanes) as across:
+            block = [f.load(taps, [down.index + i, across.index], s.lanes) for i in range(s.lanes)]
+            for j, column in enumerate(transposed(f, block)):
+                f.store(turned, [across.index + j, down.index], column)
+        return turned
+
+    def finish(self, task: _Task, turned: View) -> None:
+        f, channels, features = self.f, task.channels, task.features
+        with f.loop(0, features.count) as loop:
+            feature = features.first + loop.index
+            if self.partials is None:
+                self.store(feature, channels.first, channels.count, lambda at, lanes, mask: f.load(turned, [loop.index, at], lanes, mask))
+            else:
+                start = task.part * self.s.kernels + (feature * self.shape[1] + channels.first) * KERNEL
+                vector_run(f, channels.count * KERNEL, self.s.lanes, lambda at, lanes, mask: f.store(
+                    self.partials, [start + at], f.load(turned, [loop.index, at], lanes, mask), mask))
+
+    def added(self, at: Ix, lanes: int, mask: Val | None) -> Val:
+        """The parts of some numbers, added in order."""
+        f = self.f
+        total = f.load(self.partials, [at], lanes, mask)
+        with f.loop(1, self.s.splits, carry=[total]) as loop:
+            loop.next(f.add(loop.carried[0], f.load(self.partials, [at + loop.index * self.s.kernels], lanes, mask)))
+        return loop.results[0]
+
+    def store(self, feature: Ix, channel: Ix, count: Ix, source) -> None:
+        """The numbers of a feature, from a channel on. Vectors run on from kernel to kernel where all operands lie like the kernels."""
+        f = self.f
+        merged = self.epilogue.run_together(DENSE) if self.epilogue else None
+        if all(out.strides[1:] == DENSE for out in self.outs) and (merged or not self.epilogue):
+            outs = [f.reinterpret(out, (out.shape[0], out.shape[1] * KERNEL), (out.strides[0], 1)) for out in self.outs]
+            return vector_run(f, count * KERNEL, self.s.lanes, lambda at, lanes, mask: _apply(
+                f, merged, outs, [feature, channel * KERNEL + at], source(at, lanes, mask), mask))
+        with f.loop(0, count) as loop, f.loop(0, TAPS) as p, f.loop(0, TAPS) as q:
+            at = [feature, channel + loop.index, p.index, q.index]
+            _apply(f, self.epilogue, self.outs, at, source(loop.index * KERNEL + p.index * TAPS + q.index, 1, None), None)
+
+
+def _apply(f: Function, epilogue: "Epilogue | None", outs: Sequence[View], at: list[Ix], value: Val, mask: Val | None) -> None:
+    """Lanes run along the last axis."""
+    values = [value] if epilogue is None else epilogue(f, value, at, value.lanes, mask, len(at) - 1)
+    for out, v in zip(outs, values, strict=True):
+        f.store(out, at, v, mask)

@@ -1,0 +1,98 @@
+"""Tiles of an image, transformed a few channels at a time: in place inside of the image, by way of a copy with zeros around at its border."""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from graphc.codegen.index import Ix, as_ix
+from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.lower.ranges import vector_run
+from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
+from graphc.ir.schedule import round_up
+from graphc.ir.types import f32
+
+CHANNEL = 1                         # axis of an image
+
+
+@dataclass(frozen=True)
+class Channels:
+    """`count` channels from `first` on, `most` at most."""
+    first: Ix
+    count: Ix
+    most: int
+
+
+def whole_vectors(f: Function, count: Ix, lanes: int) -> Ix:
+    """The least multiple of `lanes` that is not below the count."""
+    return count if count.divisor() % lanes == 0 else f.divmod(count + (lanes - 1), lanes)[0] * lanes
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of image [N, C, H, W], `spec.m` apart, that begin `before` the image's corner. spec: the transform, without mask."""
+    f: Function
+    image: View
+    grid: tuple[int, int]
+    before: tuple[int, int]
+    spec: TransformSpec
+
+    @property
+    def count(self) -> int:
+        return self.image.shape[0] * self.grid[0] * self.grid[1]
+
+    @property
+    def side(self) -> int:
+        """Elements along a side of a tile."""
+        return len(self.spec.rows[0])
+
+    def position(self, tile: Ix) -> tuple[Ix, Ix, Ix]:
+        """Image, row and column of a tile."""
+        rest, j = self.f.divmod(tile, self.grid[1])
+        n, i = self.f.divmod(rest, self.grid[0])
+        return n, i, j
+
+    def transform(self, tile: Ix, channels: Channels, target: View, plane: int) -> None:
+        """Whole vectors of channels to `target`, points `plane` apart."""
+        f, m = self.f, self.spec.m
+        n, i, j = self.position(tile)
+        corner = [i * m - self.before[0], j * m - self.before[1]]
+        inside = self._inside(corner)
+        if inside is None:
+            return self._transform_copy(n, corner, channels, target, plane)
+        with f.if_(inside):
+            ragged = self.image.shape[CHANNEL] % self.spec.lanes != 0
+            steps = self.image.strides[2:]
+            self._call(self.image.view_at([n, channels.first, *corner], (1,), (1,)), steps, channels, target, plane, ragged)
+        with f.else_():
+            self._transform_copy(n, corner, channels, target, plane)
+
+    def _inside(self, corner: list[Ix]) -> Val | None:
+        """Whether a tile can be read in place; None: none can."""
+        f, m, sizes = self.f, self.spec.m, self.image.shape[2:]
+        some = all(-(-before // m) * m - before + self.side <= size for before, size in zip(self.before, sizes))
+        if not some or self.image.strides[CHANNEL] != 1 or min(self.image.strides) < 0:
+            return None
+        low = [f.ge(f.value(at), 0) for at in corner]
+        high = [f.le(f.value(at), size - self.side) for at, size in zip(corner, sizes)]
+        return f.and_(f.and_(*low), f.and_(*high))
+
+    def _call(self, source: View, steps: tuple[int, int], channels: Channels, target: View, plane: int, masked: bool = False) -> None:
+        whole = whole_vectors(self.f, channels.count, self.spec.lanes)
+        self.f.call(transform_kernel(replace(self.spec, masked=masked)), [source, target, whole, *steps, plane, *[channels.count] * masked])
+
+    def _transform_copy(self, n: Ix, corner: list[Ix], channels: Channels, target: View, plane: int) -> None:
+        f, row = self.f, round_up(channels.most, self.spec.lanes)
+        copy = f.scratch("border", f32, (self.side, self.side, row))
+        with f.loop(0, self.side) as down, f.loop(0, self.side) as across:
+            at = [corner[0] + down.index, corner[1] + across.index]
+            self._copy_pixel(n, at, channels, copy.view_at([down.index, across.index, 0], (row,), (1,)))
+        self._call(f.reinterpret(copy, (1,), (1,)), (self.side * row, row), channels, target, plane)
+
+    def _copy_pixel(self, n: Ix, at: list[Ix], channels: Channels, target: View) -> None:
+        f, lanes, sizes = self.f, self.spec.lanes, self.image.shape[2:]
+        inside = [test for ix, size in zip(at, sizes) for test in (f.ge(f.value(ix), 0), f.lt(f.value(ix), size))]
+        place = [f.max_(f.min_(ix, size - 1), 0) for ix, size in zip(at, sizes)]
+        pixel = self.image.view_at([n, channels.first, *place], (channels.most,), (self.image.strides[CHANNEL],))
+        with f.if_(f.and_(f.and_(*inside[:2]), f.and_(*inside[2:]))):
+            vector_run(f, as_ix(channels.count), lanes, lambda c, lanes, mask: f.store(target, [c], f.load(pixel, [c], lanes, mask)))
+        with f.else_(), f.loop(0, target.shape[0], lanes) as loop:
+            f.store(target, [loop.index], f.const(0, f32, lanes))
