@@ -259,17 +259,27 @@ fresh:
   %dims.word = call i64 @field(ptr %spec, i64 16)
   %dims = inttoptr i64 %dims.word to ptr
   call void @Py_IncRef(ptr %descr)
+  br i1 %large, label %aligned, label %plain
+plain:
+  %small = call ptr @{new_array}(ptr @{array_type}, ptr %descr, i32 %rank.32, ptr %dims, ptr null, ptr null, i32 0, ptr null)
+  %small.failed = icmp eq ptr %small, null
+  br i1 %small.failed, label %end, label %step
+aligned:
+  %handler.word = call i64 @field(ptr %d, i64 {handler})
+  %handler = inttoptr i64 %handler.word to ptr
+  %before = call ptr @{set_handler}(ptr %handler)
   %new = call ptr @{new_array}(ptr @{array_type}, ptr %descr, i32 %rank.32, ptr %dims, ptr null, ptr null, i32 0, ptr null)
+  %ours = call ptr @{set_handler}(ptr %before)
+  call void @Py_DecRef(ptr %ours)
+  call void @Py_DecRef(ptr %before)
   %failed = icmp eq ptr %new, null
-  br i1 %failed, label %end, label %made
-made:
-  br i1 %large, label %keep, label %step
+  br i1 %failed, label %end, label %keep
 keep:
   call void @Py_IncRef(ptr %new)
   %kept = call i32 @PyList_SetItem(ptr %spares, i64 %i, ptr %new)
   br label %step
 step:
-  %array = phi ptr [ %old, %take ], [ %new, %made ], [ %new, %keep ]
+  %array = phi ptr [ %old, %take ], [ %small, %plain ], [ %new, %keep ]
   %out = getelementptr ptr, ptr %outs, i64 %i
   store ptr %array, ptr %out
   %i.next = add i64 %i, 1

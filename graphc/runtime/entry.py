@@ -9,10 +9,11 @@ from functools import cache
 
 import numpy as np
 
-from graphc.runtime.entry_layout import (DERIVES, DESCRIPTOR_BYTES, ENABLED, FAILED, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS,
+from graphc.runtime.entry_layout import (DERIVES, DESCRIPTOR_BYTES, ENABLED, FAILED, HANDLER, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS,
                                          OUTPUTS, RELEASE, RESULT, RESULT_KINDS, SEEN, SLOW, SPARES, WRITES)
 from graphc.runtime.memory import address
 from graphc.runtime.native import native
+from graphc.runtime.result_memory import handler
 from graphc.runtime.signature import ArraySpec, Signature
 
 OUT = sys.intern("out")         # keyword names are interned: native code compares objects
@@ -45,6 +46,7 @@ class Descriptor:
         self._set(SEEN, -1)
         self._set(WRITES, int(writes))
         self._set(SPARES, id(self.spares))
+        self._set(HANDLER, id(handler()))
 
     def switch(self, enabled: bool, release: bool) -> None:
         """Whether native calls are made at all, and whether they let other Python threads go on."""

@@ -68,6 +68,7 @@ TEXT = """
 @failure.format = private constant [3 x i8] c"Li\\00"
 declare i64 @PyTuple_Size(ptr)
 declare ptr @{new_array}(ptr, ptr, i32, ptr, ptr, ptr, i32, ptr)
+declare ptr @{set_handler}(ptr)
 declare ptr @PyTuple_GetItem(ptr, i64)
 declare ptr @PyTuple_New(i64)
 declare i32 @PyTuple_SetItem(ptr, i64, ptr)

@@ -4,8 +4,8 @@ from __future__ import annotations
 from graphc.codegen.abi import CONTEXT_BYTES, OFFSETS, STATUS_OK
 
 # Offsets in a descriptor.
-SLOW, FAILED, INPUTS, OUTPUTS, RESULT, ENABLED, RELEASE, MAIN, FRAMES, INPUT_SPECS, OUTPUT_SPECS, KEYS, LOCK, OUT_WORD, DERIVES, SEEN, WRITES, SPARES = range(0, 144, 8)
-DESCRIPTOR_BYTES = 144
+SLOW, FAILED, INPUTS, OUTPUTS, RESULT, ENABLED, RELEASE, MAIN, FRAMES, INPUT_SPECS, OUTPUT_SPECS, KEYS, LOCK, OUT_WORD, DERIVES, SEEN, WRITES, SPARES, HANDLER = range(0, 152, 8)
+DESCRIPTOR_BYTES = 152
 VERSION_AT = 8                  # after the lock's word: the version of the state, an i64
 RESULT_KINDS = {"array": 0, "tuple": 1, "dict": 2}
 BUSY = -1                       # of gc_call: the lock or the last frame is in use, or derived values are out of date
@@ -19,13 +19,13 @@ SPARE_BYTES = 1 << 20           # results from here on are kept for the next cal
 PYTHON_SYMBOLS = (
     "PyTuple_Type", "PyTuple_Size", "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyLong_AsVoidPtr", "PyDict_New", "PyDict_SetItem",
     "PyList_GetItem", "PyList_SetItem", "Py_IncRef", "Py_DecRef", "PyEval_SaveThread", "PyEval_RestoreThread", "PyObject_Vectorcall", "PyObject_CallFunction")
-ARRAY_TYPE, NEW_ARRAY = "graphc_array_type", "graphc_new_array"     # of numpy's C API table
+ARRAY_TYPE, NEW_ARRAY, SET_HANDLER = "graphc_array_type", "graphc_new_array", "graphc_set_handler"       # of numpy's C API table
 
 # Every number that the LLVM texts of the entry name.
 NUMBERS = dict(
     slow=SLOW, failed=FAILED, n_inputs=INPUTS, n_outputs=OUTPUTS, result=RESULT, enabled=ENABLED, release=RELEASE, main=MAIN, frames=FRAMES,
-    input_specs=INPUT_SPECS, output_specs=OUTPUT_SPECS, keys=KEYS, lock=LOCK, derives=DERIVES, seen=SEEN, writes=WRITES, spares=SPARES, spare_bytes=SPARE_BYTES, version_at=VERSION_AT, spec_bytes=SPEC_BYTES, next=FRAME_NEXT,
+    input_specs=INPUT_SPECS, output_specs=OUTPUT_SPECS, keys=KEYS, lock=LOCK, derives=DERIVES, seen=SEEN, writes=WRITES, spares=SPARES, handler=HANDLER, spare_bytes=SPARE_BYTES, version_at=VERSION_AT, spec_bytes=SPEC_BYTES, next=FRAME_NEXT,
     data=ARRAY_DATA, rank=ARRAY_RANK, dims=ARRAY_DIMS, descr=ARRAY_DESCR, flags=ARRAY_FLAGS, good=CONTIGUOUS_AND_ALIGNED,
     writeable=WRITEABLE, as_made=OWNED | WRITEABLE, base=ARRAY_BASE, weak=ARRAY_WEAK, out_word=OUT_WORD,
     ctx_inputs=OFFSETS["inputs"], ctx_outputs=OFFSETS["outputs"], ctx_status=OFFSETS["status"], ctx_cancel=OFFSETS["cancel"],
-    ok=STATUS_OK, busy=BUSY, array_type=ARRAY_TYPE, new_array=NEW_ARRAY)
+    ok=STATUS_OK, busy=BUSY, array_type=ARRAY_TYPE, new_array=NEW_ARRAY, set_handler=SET_HANDLER)

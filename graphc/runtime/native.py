@@ -13,12 +13,14 @@ from graphc.codegen.jit import Loaded, compile_cached, load_object
 from graphc.errors import InternalError
 from graphc.ir.target import NEON, SSE2, Target
 from graphc.runtime.entry_ir import entry_text
-from graphc.runtime.entry_layout import ARRAY_TYPE, NEW_ARRAY, PYTHON_SYMBOLS
+from graphc.runtime.entry_layout import ARRAY_TYPE, NEW_ARRAY, PYTHON_SYMBOLS, SET_HANDLER
 from graphc.runtime.lock_ir import lock_text
 from graphc.runtime.pool_ir import pool_text
+from graphc.runtime.result_memory_ir import result_memory_text
 
-API_ARRAY_TYPE, API_NEW_FROM_DESCR = 2, 94      # rows of numpy's C API table, fixed since numpy 1.0
-EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_run", "gc_entry", "gc_call_arrays", "gc_pop_frame", "gc_push_frame", "gc_wrote")
+API_ARRAY_TYPE, API_NEW_FROM_DESCR, API_SET_HANDLER = 2, 94, 304        # rows of numpy's C API table, fixed since numpy 1.0 and 1.22
+EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_run", "gc_entry", "gc_call_arrays", "gc_pop_frame", "gc_push_frame", "gc_wrote",
+           "gc_mem_malloc", "gc_mem_calloc", "gc_mem_realloc", "gc_mem_free")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def native() -> Native:
 def runtime_text(target: Target) -> str:
     """LLVM text of the whole runtime for the machine of `target`."""
     machine = target.triple.split("-")[0]
-    return pool_text(machine) + lock_text(machine) + entry_text(machine)
+    return pool_text(machine) + lock_text(machine) + entry_text(machine) + result_memory_text()
 
 
 def runtime_target() -> Target:
@@ -75,7 +77,7 @@ def runtime_target() -> Target:
 def _imports() -> dict[str, int]:
     table = _numpy_api()
     symbols = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value for name in PYTHON_SYMBOLS}
-    return symbols | {ARRAY_TYPE: table[API_ARRAY_TYPE], NEW_ARRAY: table[API_NEW_FROM_DESCR]}
+    return symbols | {ARRAY_TYPE: table[API_ARRAY_TYPE], NEW_ARRAY: table[API_NEW_FROM_DESCR], SET_HANDLER: table[API_SET_HANDLER]}
 
 
 def _numpy_api() -> ctypes.Array:

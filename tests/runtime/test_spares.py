@@ -51,6 +51,14 @@ def test_results_in_use_are_left_alone(run, x):
         np.testing.assert_array_equal(y, (x + i) * 2)
 
 
+def test_large_results_start_at_a_cache_line_and_are_ordinary_arrays(run, x):
+    results = [run(x + i) for i in range(3)]
+    assert all(place(y) % 64 == 0 and y.flags.owndata and y.flags.writeable for y in results)
+    results[0].resize((SIZE + 1000,), refcheck=False)
+    assert results[0][-1] == 0
+    np.testing.assert_array_equal(results[0][:SIZE], x * 2)
+
+
 HOLDERS = {"a view": lambda y: y[5:], "its memory": memoryview, "a container": lambda y: {"y": y}}
 
 
