@@ -18,7 +18,8 @@ class NestSchedule:
     of which `vector` is vectorised. With reductions and a chunk, tiles leave their results in `partials`,
     which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
     `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal, one output for each input.
-    `crosswise`: the reductions run over the rows, into a row of sums per tile, which lies in `partials`.
+    `crosswise`: the reductions run over the rows, into a row of sums per tile, which lies in `partials`. `ahead`: the stage that fetches the
+    next row of the inputs into the caches; -1: none.
     """
     outer: tuple[int, ...] = ()
     inner: tuple[int, ...] = ()
@@ -34,6 +35,7 @@ class NestSchedule:
     stream: tuple[int, ...] = ()
     inplace: tuple[tuple[int, int], ...] = ()
     crosswise: bool = False
+    ahead: int = -1
 
     @property
     def shared_scratch(self) -> int:
@@ -47,6 +49,7 @@ class NestSchedule:
         parts += [f"partials {self.shared_scratch} B"] if self.partials else []
         parts += ["crosswise"] if self.crosswise else []
         parts += ["streams"] if self.stream else []
+        parts += ["fetches ahead"] if self.ahead >= 0 else []
         return "nest(" + ", ".join(parts) + ")"
 
 

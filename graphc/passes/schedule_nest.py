@@ -60,8 +60,9 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     lanes = facts.lanes(vector, len(inner) > 1 and inner[0] == vector, stages)
     row_ns = facts.element_ns * nest.size(inner) * (lanes if vector not in inner and vector >= 0 else 1)
     grid = _grid(facts, stages, outer, inner, vector, lanes, row_ns)
-    return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=facts.streamed(vector, lanes), crosswise=across,
-                        inplace=_inplace(nest, stages, body, ins, outs))
+    stream = facts.streamed(vector, lanes)
+    return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=stream, crosswise=across,
+                        inplace=_inplace(nest, stages, body, ins, outs), ahead=_ahead(facts, stages, outer, inner, vector) if stream else -1)
 
 
 @dataclass
@@ -154,6 +155,17 @@ class Facts:
         return tuple(k for k, (s, t) in enumerate(zip(self.nest.outputs, self.outs))
                      if vector >= 0 and s[vector] == 1 and 4 * _bytes(t) > self.target.l3 and lanes * t.dtype.itemsize % width == 0
                      and all(step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector))
+
+
+def _ahead(facts: Facts, stages: Stages, outer, inner, vector: int) -> int:
+    """The stage with the most arithmetic, where rows come from memory in the first and stay in the caches of a core for the others."""
+    if stages.count < 2 or not outer or inner != (vector,):
+        return -1
+    work = [0] * stages.count
+    for node in facts.nest.body.nodes:
+        if node.outputs[0] in stages.inner:
+            work[stages.home[node.outputs[0]]] += flops_of(node)
+    return work.index(max(work))
 
 
 def _vectors(work: list[Node]) -> int:

@@ -8,6 +8,7 @@ from native import compile_node, node_of, run_op, view_of
 
 from graphc.codegen import jit
 from graphc.codegen.llvm import emit_module
+from graphc.codegen.loop_printer import print_function
 from graphc.codegen.lower import lower
 from graphc.ir.builder import Builder
 from graphc.ir.ops.elementwise import Elementwise
@@ -89,6 +90,15 @@ def test_inputs_read_across_are_read_in_blocks():
 def test_huge_outputs_stream():
     assert schedule(node(lambda b, x: b.neg(x), (8192, 8192))).stream == (0,)
     assert schedule(node(lambda b, x: b.neg(x), (64, 64))).stream == ()
+
+
+def test_rows_that_stream_are_fetched_ahead():
+    large, small = node(softmax, (16384, 1024)), node(softmax, (64, 1024))
+    assert schedule(large).stream and schedule(large).ahead == 1        # the stage of exp
+    assert schedule(small).ahead == -1
+    f = lower(large, [dense(16384, 1024)], [dense(16384, 1024)], schedule(large), AVX2)
+    text = print_function(f)
+    assert text.count("prefetch") == 1 and "prefetch x0[" in text
 
 
 def test_in_place_only_while_nobody_reads_again():

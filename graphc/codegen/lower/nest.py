@@ -12,12 +12,13 @@ from graphc.codegen.lower.body import Body, Point
 from graphc.codegen.lower.across import AFTER, COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, CrossSums
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.nest import Nest, crosswise, nest_of, stages_of
+from graphc.ir.nest import Nest, crosswise, leaf_of, nest_of, stages_of
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.schedule_nest import NestSchedule
 from graphc.ir.types import i32, i64
 from graphc.ir.view import ViewType
 
+LINE = 64                       # bytes of a cache line
 BLOCK = 128                     # additions into one lane before the sum so far is added to that of all blocks
 
 
@@ -192,6 +193,8 @@ class NestLowering:
         body.hoist(plan, point)
 
         def work(at: Point, carried: Accumulator) -> Accumulator:
+            if stage == self.s.ahead and self.streams and at.mask is None:
+                self._fetch_ahead(at)
             env = body.evaluate(plan, at)
             ends = [(k, env.value(self.nest.body.outputs[k])) for k in outs]
             carried = self._steps(nodes, env, at, carried)
@@ -204,6 +207,15 @@ class NestLowering:
         flat = self.sweep(self.s.inner, point, tuple(a for n in nodes for a in self._start(n)), work)
         self.summing = []
         return {n: self._fold(n, acc) for n, acc in zip(nodes, regroup(flat, nodes))}
+
+    def _fetch_ahead(self, at: Point) -> None:
+        """Asks for what the next row reads here."""
+        row, vector = self.s.outer[-1], self.s.vector
+        for v, strides in {(leaf_of(use), strides): None for use, strides in self.nest.leaves.items()}:
+            if v in self.body.inputs and strides[row] and strides[vector] == 1:
+                view, index = self.body.address(self.body.inputs[v], strides, at.at(row, at.index[row] + 1))
+                for first in range(0, at.lanes, LINE // v.type.dtype.itemsize):
+                    self.f.prefetch(view, [*index[:-1], index[-1] + first])
 
     def written_in(self, k: int, v: Value) -> int:
         """The stage that writes an output; -1 for the row's end, AFTER for after all rows."""
