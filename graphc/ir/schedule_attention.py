@@ -13,6 +13,8 @@ from graphc.ir.types import TensorType
 
 LARGEST_HEAD = 512                  # features of a head: a block of queries and its sums stay in L2
 
+MASKED_QUERIES = 4                  # fewer fill too little of a vector
+
 
 @dataclass(frozen=True)
 class AttentionSchedule:
@@ -56,15 +58,15 @@ def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
 
 
 def _attention(types: Sequence[TensorType]) -> bool:
-    """No mask; heads that fit the caches."""
+    """Heads that fit the caches. With a mask, enough queries to fill a good part of a vector: single tokens are generated under one."""
     q, k, v, *mask = types
     fits = max(q.shape[-1], v.shape[-1]) <= LARGEST_HEAD
-    return not mask and fits and all(prod(t.shape) > 0 for t in (q, k, v))
+    return fits and all(m.rank >= 2 and q.shape[-2] >= MASKED_QUERIES for m in mask) and all(prod(t.shape) > 0 for t in types)
 
 
 def _gradient(types: Sequence[TensorType]) -> bool:
-    """No mask; heads that fit the caches; no operand broadcast, whose gradient would be a sum over heads."""
-    return len(types) == 6 and _attention(types[:3]) and len({t.shape[:-2] for t in types[:3]}) == 1
+    """As attention; no operand but the mask broadcast, whose gradient would be a sum over heads."""
+    return _attention(types[:-3]) and len({t.shape[:-2] for t in types[:3]}) == 1 and types[0].shape[:-2] == types[-1].shape[:-2]
 
 
 RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {Attention: _attention, AttentionGrad: _gradient}

@@ -64,11 +64,84 @@ def test_memory_of_training_is_linear_in_the_length():
     assert long < 4.2 * short
 
 
-def test_a_gradient_with_a_mask_or_shared_keys_is_decomposed():
+def test_a_gradient_with_shared_keys_is_decomposed():
     q, k, v, out, lse, g = _gradient_arrays((4,), 32)
-    mask = np.ones((32, 32), bool)
-    for arrays in ((q, k, v, mask, out, lse, g), (q, k[:1], v[:1], out, lse, g)):
-        assert "attention_grad" not in [n.op.name for n in compiled(AttentionGrad(), arrays).fused.nodes]
+    assert "attention_grad" not in [n.op.name for n in compiled(AttentionGrad(), (q, k[:1], v[:1], out, lse, g)).fused.nodes]
+
+
+MASKS = {"keys": (2, 1, 1, 131), "pairs": (131, 131), "heads": (1, 3, 131, 131), "queries": (2, 3, 131, 1), "one": (1, 1)}
+
+
+def masks_of(shape, dtype):
+    """Most may be looked at; some rows see nothing."""
+    mask = np.random.default_rng(2).random(shape) < 0.7
+    if shape[-2] > 1:
+        mask[..., 5, :] = False
+    return mask if dtype == bool else np.where(mask, np.random.default_rng(3).standard_normal(shape), -np.inf).astype(dtype)
+
+
+@pytest.mark.parametrize("kind", (bool, float))
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("shape", MASKS.values(), ids=MASKS)
+def test_masks(shape, causal, kind):
+    q, k, v = arrays_of((2, 3), 131, 131, 16, 24, np.float32)
+    mask = masks_of(shape, bool if kind is bool else np.float32)
+    op = Attention(causal=causal)
+    c = compiled(op, (q, k, v, mask))
+    assert [n.op.name for n in c.fused.nodes] == ["attention"]
+    one, three = (Executable(c.built.program, threads).slow(q, k, v, mask) for threads in (1, 3))
+    wide = [a.astype(np.float64) for a in (q, k, v)]
+    for x, y, expected in zip(one, three, op.reference(*wide, mask if kind is bool else mask.astype(np.float64))):
+        assert x.tobytes() == y.tobytes()
+        np.testing.assert_allclose(x, expected, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("shape", MASKS.values(), ids=MASKS)
+def test_gradients_under_masks(shape, causal):
+    q, k, v = arrays_of((2, 3), 131, 131, 16, 24, np.float32)
+    mask = masks_of(shape, bool)
+    out, lse = (x.astype(np.float32) for x in Attention(causal=causal).reference(q, k, v, mask))
+    op, g = AttentionGrad(causal=causal), np.random.default_rng(1).standard_normal(out.shape).astype(np.float32)
+    c = compiled(op, (q, k, v, mask, out, lse, g))
+    assert [n.op.name for n in c.fused.nodes] == ["attention_grad"]
+    one, three = (Executable(c.built.program, threads).slow(q, k, v, mask, out, lse, g) for threads in (1, 3))
+    for x, y, expected in zip(one, three, op.reference(*(a if a.dtype == bool else a.astype(np.float64) for a in (q, k, v, mask, out, lse, g)))):
+        assert x.tobytes() == y.tobytes()
+        np.testing.assert_allclose(x, expected, rtol=0, atol=2e-5)
+
+
+def test_a_row_of_the_least_number_is_the_mean_of_the_values():
+    """Added to every score it leaves nothing of them, whatever they are; -inf leaves NaN."""
+    q, k, v = arrays_of((), 9, 50, 8, 8, np.float32)
+    mask = np.zeros((9, 50), np.float32)
+    mask[2], mask[4], mask[6, :49] = np.finfo(np.float32).min, -np.inf, np.finfo(np.float32).min
+    out, _ = Executable(compiled(Attention(), (q, k, v, mask)).built.program, 1).slow(q, k, v, mask)
+    np.testing.assert_allclose(out[2], v.mean(0), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(out[6], v[49])
+    assert np.isnan(out[4]).all() and np.isfinite(np.delete(out, 4, 0)).all()
+
+
+def test_blocks_of_whole_vectors_under_a_mask():
+    """Lengths that are a multiple of a block, and tails of one key."""
+    for keys in (144, 288, 289):
+        q, k, v = arrays_of((), 40, keys, 8, 8, np.float32)
+        mask = masks_of((40, keys), bool)
+        out, _ = Executable(compiled(Attention(), (q, k, v, mask)).built.program, 1).slow(q, k, v, mask)
+        np.testing.assert_allclose(out, Attention().reference(q, k, v, mask)[0], rtol=0, atol=1e-5)
+
+
+def test_a_turned_mask():
+    @gc.graph
+    def f(q: gc.f32[20, 8], m: gc.bool_[20, 20]):
+        return gc.attention(q, q, q, mask=m.T)
+    q, m = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32), np.tri(20, dtype=bool).T
+    np.testing.assert_allclose(gc.compile(f)(q, m), Attention(causal=True).reference(q, q, q)[0], rtol=0, atol=1e-5)
+
+
+def test_single_queries_under_a_mask_are_decomposed():
+    q, k, v = arrays_of((2,), 1, 40, 8, 8, np.float32)
+    assert "attention" not in [n.op.name for n in compiled(Attention(), (q, k, v, np.ones((1, 40), bool))).fused.nodes]
 
 
 def _gradient_arrays(lead, t, d=16):

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, in_groups, larger, matrix, product, store_rows, sub_panel, turn, turn_back
+from graphc.codegen.lower.attention_mask import Mask, lowest
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.graph import Node
 from graphc.ir.ops.attention import MASKED, Attention
@@ -24,28 +25,31 @@ TOGETHER = 6            # keys whose powers are computed together
 
 
 def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:
-    f, (q, k, v), (out, lse) = function(name, ins, outs)
+    f, (q, k, v, *masks), (out, lse) = function(name, ins, outs)
     b = Blocks(f, s, target.has_fma, q.dtype, q.shape[-2], k.shape[-2], node.op.causal)
     lead = out.shape[:-2]
     with f.parallel(prod(lead) * b.query_blocks, "queries", serial=s.serial) as t:
         number, block = f.divmod(t, b.query_blocks)
         block = block * -1 + (b.query_blocks - 1)           # the last queries see most keys: they begin
         _Block(b, node.op.factor(q.shape) / LN2, *(matrix(f, x, number, lead) for x in (q, k, v, out)),
-               lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:]), block * s.queries).run()
+               lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:]), block * s.queries,
+               next((Mask(b, matrix(f, x, number, lead), MASKED) for x in masks), None)).run()
     return f
 
 
 class _Block:
     """One block of queries. Scores are in units of ln 2: powers of 2 are cheaper than powers of e."""
 
-    def __init__(self, b: Blocks, factor: float, q: View, k: View, v: View, out: View, lse: View, first: Ix):
-        self.b, self.f, self.factor, self.first = b, b.f, factor, first
+    def __init__(self, b: Blocks, factor: float, q: View, k: View, v: View, out: View, lse: View, first: Ix, mask: Mask | None):
+        self.b, self.f, self.factor, self.first, self.mask = b, b.f, factor, first, mask
+        added = mask is not None and not mask.is_bool
+        self.least, self.unseen = (lowest(b.dtype), -inf) if added else (MASKED, MASKED)    # the first maximum; the score of a later key
         self.q, self.k, self.out, self.lse = q, k, out, lse
         self.v_turned = b.f.reinterpret(v, v.shape[::-1], v.strides[::-1])
         self.features, self.values = q.shape[1], v.shape[1]
         self.queries = b.panel_scratch("queries", self.features)
         self.sums = b.panel_scratch("sums", self.values)
-        self.scores = b.f.scratch("scores", b.dtype, (b.s.keys, b.s.nr))
+        self.scores = b.f.scratch("scores", b.dtype, (b.key_rows, b.s.nr))
         self.top, self.total = (b.f.scratch(n, b.dtype, (b.panels, b.s.nr)) for n in ("top", "total"))
 
     def run(self) -> None:
@@ -67,7 +71,7 @@ class _Block:
         f, s = self.f, self.b.s
         with f.loop(0, self.b.panels) as panel:
             for u in range(0, s.nr, s.lanes):
-                f.store(self.top, [panel.index, u], f.const(MASKED, self.b.dtype, s.lanes))
+                f.store(self.top, [panel.index, u], f.const(self.least, self.b.dtype, s.lanes))
                 f.store(self.total, [panel.index, u], f.const(0, self.b.dtype, s.lanes))
             with f.loop(0, self.sums.shape[1]) as row:
                 for u in range(0, s.nr, s.lanes):
@@ -85,8 +89,10 @@ class _Block:
         query = self.first + panel * b.s.nr
         count = f.min_(b.s.keys, b.tk - key, query + b.s.nr - key) if b.causal else f.min_(b.s.keys, b.tk - key)
         product(b, self.k, key, count, sub_panel(self.queries, panel), self.features, self.scores, 0)
+        if self.mask is not None:
+            self.mask.apply(self.scores, query, key, count)
         if b.causal:
-            hide(b, self.scores, query, key, count)
+            hide(b, self.scores, query, key, count, self.unseen)
         self._probabilities(panel, count)
         product(b, self.v_turned_from(key), Ix(), as_ix(self.values), self.scores, count, sub_panel(self.sums, panel), 1)
 
@@ -127,24 +133,29 @@ class _Block:
         return f.add(*totals)
 
     def _finish(self, panel: Ix, rows: View) -> None:
-        """Sums are divided by the total and go to `rows`; the logsumexp is stored."""
+        """Sums are divided by the total and go to `rows`; the logsumexp is stored. A query from which a bool mask hides all gets 0."""
         f, s = self.f, self.b.s
-        totals = [f.load(self.total, [panel, u], s.lanes) for u in range(0, s.nr, s.lanes)]
-        turn_back(self.b, self.sums, panel, self.values, rows, [f.div(1.0, t) for t in totals])
-        for i, total in enumerate(totals):
-            query = self.first + panel * s.nr + i * s.lanes
-            value = f.fma(f.load(self.top, [panel, i * s.lanes], s.lanes), LN2, f.log(total))
+        places = range(0, s.nr, s.lanes)
+        tops, totals = ([f.load(x, [panel, u], s.lanes) for u in places] for x in (self.top, self.total))
+        shares, logs = [f.div(1.0, t) for t in totals], [f.fma(top, LN2, f.log(t)) for top, t in zip(tops, totals)]
+        if self.mask is not None and self.mask.is_bool:
+            sees = [f.gt(top, MASKED) for top in tops]
+            shares = [f.select(seen, x, f.const(0, self.b.dtype, s.lanes)) for seen, x in zip(sees, shares)]
+            logs = [f.select(seen, x, f.const(MASKED, self.b.dtype, s.lanes)) for seen, x in zip(sees, logs)]
+        turn_back(self.b, self.sums, panel, self.values, rows, shares)
+        for u, value in zip(places, logs):
+            query = self.first + panel * s.nr + u
             f.store(self.lse, [query], value, f.tail_mask(self.b.tq - query, s.lanes))
 
 
-def hide(b: Blocks, scores: View, query: Ix, key: Ix, count: Ix) -> None:
-    """Scores of keys that are later than the query get the masked value. Keys up to the panel's first query are seen by all of it."""
+def hide(b: Blocks, scores: View, query: Ix, key: Ix, count: Ix, hidden: float) -> None:
+    """Scores of keys that are later than the query become `hidden`. Keys up to the panel's first query are seen by all of it."""
     f, s = b.f, b.s
     clear = f.max_(query + 1 - key, 0)
     with f.loop(clear, count) as loop:
         for u in range(0, s.nr, s.lanes):
             seen = f.ge(f.add(f.iota(s.lanes, i32), f.cast(f.value(query + u - key - loop.index), i32)), 0)
-            f.store(scores, [loop.index, u], f.select(seen, f.load(scores, [loop.index, u], s.lanes), f.const(MASKED, b.dtype, s.lanes)))
+            f.store(scores, [loop.index, u], f.select(seen, f.load(scores, [loop.index, u], s.lanes), f.const(hidden, b.dtype, s.lanes)))
 
 
 ROWS = {Attention: lower_attention}

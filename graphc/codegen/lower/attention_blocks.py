@@ -74,6 +74,11 @@ class Blocks:
         return self.f.min_(self.panels, self.f.divmod(self.tq - query + (self.s.nr - 1), self.s.nr)[0])
 
     @property
+    def key_rows(self) -> int:
+        """Rows of a block of scores, with room for whole register tiles and whole vectors."""
+        return round_up(self.s.keys, self.s.lanes)
+
+    @property
     def query_blocks(self) -> int:
         return -(-self.tq // self.s.queries)
 

@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, in_groups, matrix, product, store_rows, sub_panel, turn, turn_back
+from graphc.codegen.lower.attention_mask import Mask
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.graph import Node
@@ -36,7 +37,7 @@ def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: S
     with f.parallel(prod(lead) * s.parts, "queries", serial=s.serial) as t:
         number, part = f.divmod(t, s.parts)
         part = part * -1 + (s.parts - 1)                    # the last queries see most keys: they begin
-        of = _Head(f, number, lead, (*inputs, dq))
+        of = _Head(b, number, lead, (*inputs[:3], *inputs[-3:], dq), inputs[3:-3])
         dk_sums, dv_sums = sums.of(number * s.parts + part)
         sums.clear(dk_sums, dv_sums)
         with f.loop(part * share, f.min_(part * share + share, b.query_blocks)) as blocks:
@@ -48,10 +49,11 @@ def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: S
 class _Head:
     """The matrices of one batch entry."""
 
-    def __init__(self, f: Function, number: Ix, lead: Sequence[int], views: Sequence[View]):
-        q, k, v, out, lse, dout, dq = views
+    def __init__(self, b: Blocks, number: Ix, lead: Sequence[int], views: Sequence[View], masks: Sequence[View]):
+        f, (q, k, v, out, lse, dout, dq) = b.f, views
         self.q, self.k, self.v, self.out, self.dout, self.dq = (matrix(f, x, number, lead) for x in (q, k, v, out, dout, dq))
         self.lse = lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:])
+        self.mask = next((Mask(b, matrix(f, x, number, lead), -inf) for x in masks), None)
 
 
 class _Sums:
@@ -107,7 +109,7 @@ class _Block:
         self.queries, self.grads = b.panel_scratch("queries", self.features), b.panel_scratch("douts", self.values)
         self.dq = b.panel_scratch("dq", self.features)
         self.lse, self.delta = (f.scratch(n, b.dtype, (b.panels, s.nr)) for n in ("lse", "delta"))
-        self.p, self.ds = (f.scratch(n, b.dtype, (s.keys, s.queries)) for n in ("p", "ds"))
+        self.p, self.ds = (f.scratch(n, b.dtype, (b.key_rows, s.queries)) for n in ("p", "ds"))
         self.k_turned = f.reinterpret(of.k, of.k.shape[::-1], of.k.strides[::-1])
 
     def run(self) -> None:
@@ -149,13 +151,14 @@ class _Block:
         first = f.max_(f.divmod(key - self.first, b.s.nr)[0], 0) if b.causal else Ix()       # the first panel of which a query sees the key
         with f.loop(0, first) as loop:
             self._clear(*self._of_panel(loop.index), Ix(), count)
-        with f.loop(first, b.panels) as loop:
+        panels = b.panels_from(self.first)
+        with f.loop(first, panels) as loop:
             self._panel(key, count, loop.index)
         for rows, weights, sums in ((self.g_rows, self.p, self.dv), (self.q_rows, self.ds, self.dk)):
             with f.loop(0, sums.shape[1], b.s.nr) as across:
                 panel = rows.view_at([0, across.index], (b.s.queries, b.s.nr), rows.strides)
                 target = sums.view_at([key, across.index], (sums.shape[0], b.s.nr), sums.strides)
-                product(b, weights, Ix(), count, panel, b.s.queries, target, 1)
+                product(b, weights, Ix(), count, panel, panels * b.s.nr, target, 1)
 
     def _panel(self, key: Ix, count: Ix, panel: Ix) -> None:
         """p and ds of one panel of queries; its dq."""
@@ -164,6 +167,8 @@ class _Block:
         query = self.first + panel * b.s.nr
         seen = f.min_(count, query + b.s.nr - key) if b.causal else count
         product(b, self.of.k, key, seen, sub_panel(self.queries, panel), self.features, p, 0)
+        if self.of.mask is not None:
+            self.of.mask.apply(p, query, key, seen)
         product(b, self.of.v, key, seen, sub_panel(self.grads, panel), self.values, ds, 0)
         self._gradients(p, ds, panel, query, key, seen)
         self._clear(p, ds, seen, count)
@@ -172,7 +177,7 @@ class _Block:
 
     def _of_panel(self, panel: Ix) -> list[View]:
         """p and ds of one panel of queries: [key][query]."""
-        return [x.view_at([0, panel * self.b.s.nr], (self.b.s.keys, self.b.s.nr), x.strides) for x in (self.p, self.ds)]
+        return [x.view_at([0, panel * self.b.s.nr], (self.b.key_rows, self.b.s.nr), x.strides) for x in (self.p, self.ds)]
 
     def _gradients(self, p: View, ds: View, panel: Ix, query: Ix, key: Ix, seen: Ix) -> None:
         """p = 2^(score - lse), ds = p (ds - delta) for the first `seen` keys, where p holds scores and ds holds dout · v."""

@@ -1,0 +1,79 @@
+"""Masks of attention on a block of transposed scores (keys × queries, in units of ln 2)."""
+from __future__ import annotations
+
+import numpy as np
+
+from graphc.codegen.index import Ix
+from graphc.codegen.loops import Val, View
+from graphc.codegen.lower.attention_blocks import LN2, Blocks
+from graphc.codegen.lower.contract_pack import transposed
+from graphc.codegen.lower.ranges import vector_run
+from graphc.ir.schedule import round_up
+from graphc.ir.types import DType, bool_
+
+
+def lowest(dtype: DType) -> float:
+    """The least finite number."""
+    return float(np.finfo(dtype.np).min)
+
+
+class Mask:
+    """What one batch entry's mask, [Tq or 1, Tk or 1], does to scores: a bool one sets what it hides to `hidden`, a float one is added."""
+
+    def __init__(self, b: Blocks, view: View, hidden: float):
+        self.b, self.f, self.view, self.hidden = b, b.f, view, hidden
+        self.is_bool = view.dtype is bool_
+
+    def apply(self, scores: View, query: Ix, key: Ix, count: Ix) -> None:
+        """To the first `count` rows of a panel's scores, of keys from `key` and queries from `query` on."""
+        if self.view.shape[0] == 1:
+            self._same_for_queries(scores, key, count)
+        else:
+            self._own_of_queries(scores, query, key, count)
+
+    def _same_for_queries(self, scores: View, key: Ix, count: Ix) -> None:
+        f, s = self.f, self.b.s
+        with f.loop(0, count) as loop:
+            place = Ix() if self.view.shape[1] == 1 else key + loop.index
+            number = f.splat(self._number(f.load(self.view, [0, place])), s.lanes)
+            for u in range(0, s.nr, s.lanes):
+                self._change(scores, loop.index, u, number)
+
+    def _own_of_queries(self, scores: View, query: Ix, key: Ix, count: Ix) -> None:
+        """Rows of the mask as floats, zero for queries past the last; turned, they stand as the scores do."""
+        f, s = self.f, self.b.s
+        rows = f.scratch("mask_rows", self.b.dtype, (s.nr, round_up(s.keys, s.lanes) + s.lanes))      # the tail of whole vectors lies behind them
+        here = f.min_(s.nr, self.b.tq - query)
+        with f.loop(0, here) as loop:
+            self._copy_row(rows, loop.index, query, key, count)
+        with f.loop(here, s.nr) as loop, f.loop(0, rows.shape[1], s.lanes) as across:
+            f.store(rows, [loop.index, across.index], f.const(0, self.b.dtype, s.lanes))
+        with f.loop(0, count, s.lanes) as loop:
+            for u in range(0, s.nr, s.lanes):
+                block = [f.load(rows, [u + i, loop.index], s.lanes) for i in range(s.lanes)]
+                for i, number in enumerate(transposed(f, block)):
+                    self._change(scores, loop.index + i, u, number)
+
+    def _copy_row(self, rows: View, row: Ix, query: Ix, key: Ix, count: Ix) -> None:
+        f, lanes = self.f, self.b.s.lanes
+        if self.view.shape[1] == 1:
+            number = f.splat(self._number(f.load(self.view, [query + row, 0])), lanes)
+            with f.loop(0, rows.shape[1], lanes) as across:
+                f.store(rows, [row, across.index], number)
+            return
+        vector_run(f, count, lanes, lambda j, n, mask: f.store(rows, [row, j], self._number(f.load(self.view, [query + row, key + j], n, mask))))
+
+    def _number(self, x: Val) -> Val:
+        """bool as 0 or 1; floats in units of ln 2, where what is finite stays so."""
+        f, dtype = self.f, self.b.dtype
+        if self.is_bool:
+            return f.cast(x, dtype)
+        low = f.const(lowest(dtype), dtype, x.lanes)
+        scaled = f.mul(x, 1 / LN2)
+        return f.select(f.lt(x, low), x, f.select(f.lt(scaled, low), low, scaled))
+
+    def _change(self, scores: View, row: Ix, u: int, number: Val) -> None:
+        f, lanes = self.f, self.b.s.lanes
+        score = f.load(scores, [row, u], lanes)
+        hidden = f.const(self.hidden, self.b.dtype, lanes)
+        f.store(scores, [row, u], f.select(f.gt(number, 0.5), score, hidden) if self.is_bool else f.add(score, number))
