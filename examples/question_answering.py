@@ -3,7 +3,7 @@
 Too few texts for BERT's pretraining, so two hints take its place: keys start as multiples of queries, so that equal words find each other, and after the first
 block the network also tells which words of the paragraph the question repeats (Chen et al. 2017 give this to the network; here it has to see it).
 
-    python examples/question_answering.py [--steps 1200] [--judged 1000]
+    python examples/question_answering.py [--steps 2000] [--judged 1000]
 """
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def judged(found: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Trains; prints and returns the share of new questions that are answered with exactly the right words, and F1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("steps", 1200), ("batch", 32), ("judged", 1000), ("seed", 0)):
+    for name, default in (("steps", 2000), ("batch", 32), ("judged", 1000), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args(arguments)
     net, random, start, seen = SpanSelection(), Random(options.seed), time.perf_counter(), set()

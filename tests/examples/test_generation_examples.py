@@ -124,5 +124,5 @@ def test_table_of_language_models(capsys):
     said = capsys.readouterr().out
     assert set(bits) == {"n-gram", *language_models.NETWORKS}
     for name in language_models.NETWORKS:
-        assert re.search(rf"^{name} +{bits[name]:.3f} bits per character; [\d,]+ parameters, [\d,]+ characters/s\n    'The ...'$", said, re.M | re.S)
+        assert re.search(rf"^{name} +{bits[name]:.3f} bits per character; [\d,]+ parameters, [\d,]+ characters/s\n    'The ...'$", said, re.MULTILINE | re.DOTALL)
     assert f"{bits['n-gram']:.3f} bits per character" in said and "never followed" in said

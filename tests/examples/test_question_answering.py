@@ -74,7 +74,7 @@ def test_figures_by_hand():
 
 
 @pytest.mark.slow
-def test_answers_are_right_after_a_short_training(monkeypatch, capsys):
+def test_most_answers_are_right_after_some_training(monkeypatch, capsys):
     monkeypatch.setattr(qa, "FACTS", 2)
     monkeypatch.setattr(qa, "LENGTH", 32)
     figures = qa.main(["--steps", "450", "--batch", "16", "--judged", "200"])
