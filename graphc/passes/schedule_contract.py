@@ -23,6 +23,8 @@ SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over t
 MANY_TILES = 512                # more would only make worse use of the caches
 TILES = 32                      # tiles worth having, whatever the thread count
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
+WIDE = 512                      # columns of a tile at most that packs its own rows
+WIDE_AREA = 3072                # sums of such a tile, at least
 PARTIALS = 4 << 20              # elements of partial results at most
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
@@ -190,9 +192,11 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     deep = _is_deep(p) and not machine.free[1]          # with b packed already, narrow tiles cost nothing
     turned = _is_turned(p)
     a = _a_source(p, n, nr, deep or turned, machine)
+    wide = a == "shared" and _is_wide(p, mr, machine)
+    a = "tile" if wide else a
     b = _b_source(p, m, mr, deep, machine)
     sums = _sum_blocks(p, a, b, nr, machine)
-    rows, columns = _deep_tile(p, mr, nr) if deep else _tile_size(p, mr, nr, b, machine)
+    rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr) if wide else _tile_size(p, mr, nr, b, machine)
     down = _column_cut(group_sizes(p, p.m), rows, mr) if turned else Cut(0, rows)
     rows = down.length(group_sizes(p, p.m)) if turned else rows
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
@@ -214,6 +218,13 @@ def _is_deep(p: Phase) -> bool:
     """Sums much longer than the output is wide (gradients of weights): tiles take all or much of the output and a part of the sum."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     return k >= 4 * max(m, n) and p.extent(p.batch) * -(-m * n // DEEP_TILE) < TILES // 2
+
+
+def _is_wide(p: Phase, mr: int, machine: Machine) -> bool:
+    """Whether all columns fit in a tile, which then alone reads its rows: it packs them just before, as all of a would leave L2 meanwhile."""
+    m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
+    copied = len(p.m) == 1 and p.a.strides[p.m[0]] == 1
+    return copied and not machine.free[0] and 4 * mr < n <= WIDE and m >= TILES * mr and m * k > 2 * machine.elements(machine.target.l2)
 
 
 def register_tile(m: int, n: int, machine: Machine, k: int = 0) -> tuple[int, int]:
@@ -270,12 +281,12 @@ def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: Machine) -> str:
 
 
 def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:
-    """Blocks of k: the columns of a register tile stream from L2 (those that each tile packs stay in L1), and operands that are
+    """Blocks of k: the columns of a register tile stream from L2 (where each tile packs, they stay in L1), and operands that are
     read in place step evenly through the block.
     """
     sizes = group_sizes(p, p.k)
     k = prod(sizes)
-    limit = machine.elements(machine.target.l1 if b == "tile" else machine.target.l2 // 4) // nr
+    limit = machine.elements(machine.target.l1 if "tile" in (a, b) else machine.target.l2 // 4) // nr
     first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
     for split in range(first, len(sizes)):
         inner = prod(sizes[split + 1:])
@@ -294,6 +305,13 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[in
     rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     return rows, _column_cut(group_sizes(p, p.n), columns, nr)
+
+
+def _wide_tile(p: Phase, mr: int) -> tuple[int, Cut]:
+    """All columns, and rows for twice TILES tiles, where these have work enough."""
+    m, n = p.extent(p.m), p.extent(p.n)
+    rows = max(WIDE_AREA / n, min(4 * mr, m / (2 * TILES)))
+    return even(m, max(mr, rows), mr), Cut(0, group_sizes(p, p.n)[0])
 
 
 def _deep_tile(p: Phase, mr: int, nr: int) -> tuple[int, Cut]:

@@ -95,6 +95,14 @@ def test_long_sums_are_split_and_keep_their_bits():
     assert kernel.schedule.phases[0].splits > 1
 
 
+@pytest.mark.parametrize("m, n, k", [(512, 97, 700), (333, 320, 1111), (401, 113, 1030)])
+def test_transposed_rows_that_a_tile_packs(m, n, k):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((k, m), np.float32).T, rng.standard_normal((k, n), np.float32)
+    kernel = check(C.matmul((m, k), (k, n)), a, b, np.empty((m, n), np.float32), threads=(1, 3))
+    assert kernel.schedule.phases[0].a == "tile"
+
+
 def test_scaling_by_a_scalar_across_merged_dims():
     rng = np.random.default_rng(0)
     c = C.Contraction((9, 4, 9), (), (), (0, 1, 2), (), (), (C.axis(1), C.axis(2), C.axis(0)), (C.axis(0), C.axis(1), C.axis(2)))

@@ -58,6 +58,21 @@ def test_weight_gradients_split_the_sum():
     assert phase.splits == 1
 
 
+def test_rows_that_one_tile_reads_are_packed_by_it():
+    phase, = matmul_schedule(2048, 320, 2048, a=(1, 2048)).phases
+    assert (phase.a, phase.columns.chunk, phase.splits) == ("tile", 320, 1)
+    assert -(-2048 // phase.rows) >= 32                                     # tiles for many cores
+    for m, n, k in ((2048, 2048, 2048), (512, 128, 300)):                   # several tiles read each row; little to pack
+        assert matmul_schedule(m, n, k, a=(1, m)).phases[0].a == "shared"
+
+
+def test_columns_from_l2_are_narrow():
+    """Where columns do not stay in L1, the register tile with the fewest cycles is not the one with the most columns."""
+    tall, = matmul_schedule(32, 320, 1280).phases
+    short, = matmul_schedule(32, 320, 16).phases
+    assert tall.vectors <= 3 < short.vectors
+
+
 def test_transposed_output_swaps_the_operands():
     schedule = contraction_schedule(C.matmul((40, 30), (30, 20)), (40, 30), (30, 1), (30, 20), (20, 1), (1, 40), f32, AVX2)
     assert schedule.form.swap and str(schedule).startswith("transposed ")
