@@ -9,7 +9,7 @@ from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.schedule import round_up
 from graphc.ir.schedule_nest import ALIGNMENT
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, bool_
 
 LARGEST_HEAD = 512                  # features of a head: a block of queries and its sums stay in L2
 
@@ -65,8 +65,8 @@ def _attention(types: Sequence[TensorType]) -> bool:
 
 
 def _gradient(types: Sequence[TensorType]) -> bool:
-    """As attention; no operand but the mask broadcast, whose gradient would be a sum over heads."""
-    return _attention(types[:-3]) and len({t.shape[:-2] for t in types[:3]}) == 1 and types[0].shape[:-2] == types[-1].shape[:-2]
+    """As attention, under bool masks; no operand but the mask broadcast, whose gradient would be a sum over heads."""
+    return all(m.dtype is bool_ for m in types[3:-3]) and _attention(types[:-3]) and len({t.shape[:-2] for t in types[:3]}) == 1 and types[0].shape[:-2] == types[-1].shape[:-2]
 
 
 RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {Attention: _attention, AttentionGrad: _gradient}

@@ -20,7 +20,7 @@ def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wr
     None where nothing flows. GraphError when a path to `wrt` leads through an operator without gradient.
     """
     reach = float_dependents(nodes, wrt)
-    attentions = spelled_out(nodes, seeds, wrt)
+    attentions = {node: found for node, found in spelled_out(nodes, seeds, wrt).items() if not found.biased}
     grads: dict[Value, Value] = dict(seeds)
     for node in reversed(nodes):
         gs = tuple(grads.get(v) for v in node.outputs)

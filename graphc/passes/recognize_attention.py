@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from math import inf, nan
 from typing import ClassVar
 
 from graphc.errors import GraphError
@@ -11,6 +12,7 @@ from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
 from graphc.ir.schedule_attention import is_whole
+from graphc.ir.types import i32
 from graphc.passes.pipeline import Pass
 from graphc.passes.softmax_form import softmax_of
 from graphc.passes.triangle import Facts, Step
@@ -26,8 +28,8 @@ class RecognizeAttention(Pass):
     """Products, by matmul or einsum, with a softmax between them become one `attention`; a causal mask becomes its flag, so that hidden tiles are skipped.
 
     Only where the back end takes the operator whole, and where scores and probabilities have no other use. The numbers are the same up to rounding,
-    as long as what is not hidden has scores above `HIDES`: a causal row always sees its first key, so that no row is hidden whole.
-    Masks of other kinds are left alone: there, such a row gives NaN after -inf, the mean of v after a large number, and 0 in the operator.
+    as long as what is not hidden has scores above `HIDES`. A row that is hidden whole gives 0 in the operator, but NaN where scores became -inf, and
+    the mean of v where they became a large negative number: that is mended behind it (a causal mask alone shows every row its first key).
 
     Needs a graph without dead nodes (a dead user forbids it). Stands before decompose, with which softmax and tril lose their names.
     """
@@ -105,14 +107,19 @@ class Spelled:
     key: str
     value: str
     out: Labels
-    factor: float
-    causal: bool
+    scores: "Scores"
     inner: frozenset[Node]
     last: Node
 
     @property
     def leaves(self) -> tuple[Value, ...]:
-        return tuple(x.value for x in (self.q, self.k, self.v))
+        return (*(x.value for x in (self.q, self.k, self.v)), *(m.value for m in self.scores.masks))
+
+    @property
+    def biased(self) -> bool:
+        """Whether numbers are added to the scores. The gradient then needs the probabilities: where they are as low as -1e9 in all of a row, the
+        logsumexp has no digits left to tell them from."""
+        return any(not m.hides for m in self.scores.masks)
 
     @property
     def passed(self) -> set[Value]:
@@ -122,11 +129,28 @@ class Spelled:
     def build(self, b: Builder, leaves: Sequence[Value]) -> Value:
         """The operator on `leaves`, in the form of the last product."""
         ends = (self.query, self.feature), (self.key, self.feature), (self.key, self.value)
-        operands = [x.build(b, leaf, self.batch + end) for x, leaf, end in zip((self.q, self.k, self.v), leaves, ends)]
-        scale = self.factor * self.q.factor * self.k.factor
-        out, _ = b.attention(*operands, scale=scale, causal=self.causal)
+        q, k, v = (x.build(b, leaf, self.batch + end) for x, leaf, end in zip((self.q, self.k, self.v), leaves, ends))
+        masks = [m.build(b, leaf, self.scores.product.out, (*self.batch, self.query, self.key)) for m, leaf in zip(self.scores.masks, leaves[3:])]
+        mask = reduce(b.bitand, masks) if masks else None
+        scale = self.scores.factor * self.q.factor * self.k.factor
+        out, _ = b.attention(q, k, v, *masks and [mask], scale=scale, causal=self.scores.causal)
+        if masks and not self.biased:
+            out = self._mended(b, out, v, mask)
         order = self.batch + (self.query, self.value)
         return out if order == self.out else b.transpose(out, perm=tuple(map(order.index, self.out)))
+
+    def _mended(self, b: Builder, out: Value, v: Value, mask: Value) -> Value:
+        """What softmax gives where a row is hidden whole: equal probabilities, or NaN for each, from which a gradient goes to v alone."""
+        if self.scores.causal:
+            shape = self.scores.node.outputs[0].type.shape
+            rows, columns = (b.iota(shape=(shape[-2], shape[-1]), axis=axis, dtype=i32) for axis in (0, 1))
+            mask = b.bitand(mask, b.ge(rows, columns))
+        sees = b.max(mask, axes=(mask.type.rank - 1,), keepdims=True)
+        blind = b.mean(v, axes=(v.type.rank - 2,), keepdims=True)
+        if self.scores.lows == {-inf}:
+            one, none = (b.constant(x, out.type.dtype) for x in (1, nan))
+            blind = b.mul(blind, b.where(sees, one, none))
+        return b.where(sees, out, blind)
 
     def fits(self) -> bool:
         """Whether the operator takes these operands, is taken whole, and gives the type of the last product."""
@@ -196,19 +220,48 @@ def _unscaled_source(x: Operand, facts: Facts) -> Operand:
 # ---- scores
 
 @dataclass(frozen=True)
+class MaskOperand:
+    """A bool array that is `seen` where a key may be looked at, or numbers that, times `factor`, are added to the scores."""
+    value: Value
+    hides: bool
+    seen: bool = True
+    factor: float = 1.0
+
+    def build(self, b: Builder, v: Value, layout: Labels, order: Labels) -> Value:
+        """The operator's mask, from v, which broadcasts to scores with axes as in `layout`."""
+        shape = v.type.shape
+        v = v if len(shape) > 1 else b.reshape(v, shape=(1,) * (2 - len(shape)) + shape)
+        v = Operand(v, layout[len(layout) - v.type.rank:]).build(b, v, order)
+        if self.hides:
+            return v if self.seen else b.bitnot(v)
+        return v if self.factor == 1 else b.mul(v, self.factor)
+
+
+@dataclass(frozen=True)
 class Scores:
-    """factor · product, causal or not; `hidden` is the largest score that a hidden key has. `inner`: the nodes on the way."""
+    """factor · product, causal or not, masked. `lows`: scores that hidden keys have. `inner`: the nodes on the way."""
     node: Node
     product: Product
     factor: float = 1.0
     causal: bool = False
-    hidden: float = HIDES
+    masks: tuple[MaskOperand, ...] = ()
+    lows: frozenset[float] = frozenset()
     inner: frozenset[Node] = frozenset()
 
     def scaled(self, factor: float) -> "Scores | None":
         """A negative factor would turn hidden into seen."""
-        fine = factor > 0 or not self.causal and factor
-        return replace(self, factor=self.factor * factor, hidden=self.hidden * factor if self.causal else HIDES) if fine else None
+        if factor < 0 and self.lows:
+            return None
+        masks = tuple(replace(m, factor=m.factor * factor) for m in self.masks)
+        return replace(self, factor=self.factor * factor, masks=masks, lows=frozenset(low * factor for low in self.lows))
+
+    @property
+    def exact(self) -> bool:
+        """Whether the operator gives the same also where a row is hidden whole. A number is added under one mask at most, which then hides by -inf."""
+        hiding = {m.hides for m in self.masks}
+        if hiding == {False}:
+            return len(self.masks) == 1 and self.lows <= {-inf}
+        return len(hiding) < 2 and all(low <= HIDES for low in self.lows) and (not self.masks or len(self.lows) == 1)
 
 
 def _scores(v: Value, facts: Facts, depth: int = 0) -> Scores | None:
@@ -231,7 +284,11 @@ def _layers(node: Node, facts: Facts) -> Iterator[tuple[Value, Callable[[Scores]
     for inner, factor in _scaled(node, facts):
         yield inner, lambda scores: scores.scaled(factor)
     for inner, low in _causal(node, facts):
-        yield inner, lambda scores: replace(scores, causal=True, hidden=max(low, scores.hidden) if scores.causal else low)
+        yield inner, lambda scores: replace(scores, causal=True, lows=scores.lows | {low})
+    for inner, mask, low in _hidden(node, facts):
+        yield inner, lambda scores: replace(scores, masks=(*scores.masks, mask), lows=scores.lows | {low})
+    for inner, mask in _added(node):
+        yield inner, lambda scores: replace(scores, masks=(*scores.masks, mask))
 
 
 def _scaled(node: Node | None, facts: Facts) -> Iterator[tuple[Value, float]]:
@@ -243,7 +300,7 @@ def _scaled(node: Node | None, facts: Facts) -> Iterator[tuple[Value, float]]:
         return
     for x, c in (node.inputs, node.inputs[::-1])[:1 if node.op.name == "div" else 2]:
         number = facts.number(c)
-        if number and x.type == node.outputs[0].type and abs(number) < float("inf"):
+        if number and x.type == node.outputs[0].type and abs(number) < inf:
             yield x, 1 / number if node.op.name == "div" else number
             return
 
@@ -264,6 +321,24 @@ def _causal(node: Node, facts: Facts) -> Iterator[tuple[Value, float]]:
                 yield inner, float(step.upper) * (-1 if node.op.name == "sub" else 1)
 
 
+def _hidden(node: Node, facts: Facts) -> Iterator[tuple[Value, MaskOperand, float]]:
+    """The scores, where they are seen, and what they are elsewhere."""
+    if node.op.name == "where":
+        condition, x, y = node.inputs
+        for inner, other, seen in ((x, y, True), (y, x, False)):
+            low = facts.number(other)
+            if low is not None:
+                yield inner, MaskOperand(condition, True, seen), low
+
+
+def _added(node: Node) -> Iterator[tuple[Value, MaskOperand]]:
+    """The scores, and what is added to them: a matrix at least, as one row of numbers is the bias of a layer."""
+    if node.op.name in ("add", "sub"):
+        for inner, other in (node.inputs, node.inputs[::-1])[:1 if node.op.name == "sub" else 2]:
+            if other.type.rank >= 2:
+                yield inner, MaskOperand(other, False, factor=-1.0 if node.op.name == "sub" else 1.0)
+
+
 def _is_causal(step, node: Node) -> bool:
     return isinstance(step, Step) and step.diagonal == 0
 
@@ -275,7 +350,7 @@ def _match(last: Node, facts: Facts) -> Spelled | None:
     for which in range(2) if outer else ():
         softmax = softmax_of(outer.operands[which].value)
         scores = softmax and _scores(softmax.scores, facts)
-        if scores and (not scores.causal or scores.hidden <= HIDES):
+        if scores and scores.exact:
             return _assembled(last, outer, which, scores, softmax.inner | scores.inner, facts)
     return None
 
@@ -298,4 +373,4 @@ def _assembled(last: Node, outer: Product, which: int, scores: Scores, inner: fr
     if scores.causal and rows[-1] != query:
         return None
     q, k, v = _unscaled_source(q, facts), _unscaled_source(k, facts), _source(v)
-    return Spelled(q, k, v, batch, feature, query, key, new[0], outer.out, scores.factor, scores.causal, inner, last)
+    return Spelled(q, k, v, batch, feature, query, key, new[0], outer.out, scores, inner, last)

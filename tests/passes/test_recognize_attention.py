@@ -282,6 +282,90 @@ def _whole_loss():
     return loss
 
 
+# ---- other masks
+
+def seen_keys(batch, keys):
+    """bool [B, 1, 1, S]: nothing of the first sequence, all of the last."""
+    return gc.arange(keys).reshape(1, 1, 1, keys) < gc.arange(batch).reshape(batch, 1, 1, 1) * keys
+
+
+MASKS = {
+    "padding": (lambda s: gc.where(seen_keys(B, S), s, -np.inf), False),
+    "padding by a large number": (lambda s: gc.where(seen_keys(B, S), s, -1e9), False),
+    "hidden keys": (lambda s: gc.where(gc.arange(S) >= 40, -np.inf, s), False),
+    "window": (lambda s: gc.where(gc.abs(gc.arange(T)[:, None] - gc.arange(S)) < 4, s, FILL), False),
+    "earlier keys only": (lambda s: gc.where(gc.arange(T)[:, None] > gc.arange(S), s, -np.inf), False),
+    "earlier keys, by a large number": (lambda s: gc.where(gc.arange(T)[:, None] > gc.arange(S), s, -1e9), False),
+    "one key more": (lambda s: gc.where(gc.tril(gc.ones((T, S)), 1) != 0, s, -1e9), False),
+    "by head": (lambda s: gc.where(gc.arange(H).reshape(H, 1, 1) >= gc.arange(S), s, -1e9), False),
+    "padding and causal": (lambda s: gc.where(index_compared(T, S), gc.where(seen_keys(B, S), s, -np.inf), -np.inf), True),
+    "causal and left padding": (lambda s: gc.where(gc.arange(S) > 4, gc.where(index_compared(T, S), s, -1e9), -1e9), True),
+    "two masks": (lambda s: gc.where(gc.arange(T)[:, None] > 4, gc.where(seen_keys(B, S), s, -1e9), -1e9), False),
+    "added": (lambda s: s + gc.where(seen_keys(B, S), 0.0, FILL), False),
+    "added infinity": (lambda s: s + gc.where(seen_keys(B, S), 0.0, -np.inf), False),
+    "distance": (lambda s: s - gc.abs(gc.arange(T)[:, None] - gc.arange(S)).astype(s.dtype) * 0.1, False),
+    "distance and causal": (lambda s: gc.where(index_compared(T, S), s - 0.1 * (gc.arange(T)[:, None] - gc.arange(S)).astype(s.dtype), -np.inf), True),
+}
+
+
+def masked(name, types, scale):
+    return traced(lambda q, k, v: gc.softmax(MASKS[name][0](q @ swapped(k) / 4.0) * scale) @ v, *types)
+
+
+@pytest.mark.parametrize("scale", (1.0, 2.0), ids=("", "scaled after"))
+@pytest.mark.parametrize("name", MASKS)
+def test_masks(name, scale):
+    """Rows that are hidden whole included: NaN after -inf, the mean of the values after a large number."""
+    f = masked(name, (Q, K, V), scale)
+    assert attention_of(f).causal is MASKS[name][1]
+    args = arrays(Q, K, V)
+    np.testing.assert_allclose(gc.compile(f)(*args), evaluate(f.graph, args)[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_gradients_under_masks(name):
+    """Under a mask that hides, no scores are kept; where numbers are added, they are."""
+    added = "added" in name or "distance" in name
+    types = gc.f32[B, H, T, D], gc.f32[B, H, S, D], gc.f32[B, H, S, E]
+    f = gc.grad(traced(lambda q, k, v: gc.sum(gc.softmax(MASKS[name][0](q @ swapped(k) / 4.0)) @ v * gc.cos(gc.iota((T, E), 0, gc.f32))), *types), wrt=("q", "k", "v"))
+    assert ({"attention", "attention_grad"} <= set(operators(f))) is not added and ("exp" in operators(f)) is added
+    args = arrays(*types)
+    for mine, reference in zip(gc.compile(f)(*args), by_softmax(name, args, added)):
+        np.testing.assert_allclose(mine, reference, rtol=0, atol=1e-4)
+
+
+def by_softmax(name, args, added):
+    """The gradients as numpy has them, from the masked scores that the graph makes."""
+    q, k, v = (a.astype(np.float64) for a in args)
+    scores = traced(lambda q, k: MASKS[name][0](q @ swapped(k) / 4.0), Q, K)
+    s = evaluate(scores.graph, args[:2])[0].astype(np.float64)
+    g = np.cos(np.arange(T))[:, None] * np.ones((B, H, T, E))
+    with np.errstate(all="ignore"):
+        p = np.exp(s - s.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        ds = p * (g @ np.swapaxes(v, -1, -2) - np.sum(g * (p @ v), -1, keepdims=True)) / 4
+    ds = ds if added else np.where(s > -1e8, ds, 0)
+    return ds @ k, np.swapaxes(ds, -1, -2) @ q, np.swapaxes(p, -1, -2) @ g
+
+
+def test_a_bias_that_is_trained_gets_its_gradient():
+    """The scores are kept then."""
+    @gc.graph
+    def loss(q: gc.f32[9, 4], k: gc.f32[9, 4], v: gc.f32[9, 3], bias: gc.f32[9, 9]):
+        y = gc.softmax(q @ k.T + bias) @ v
+        return gc.sum(y * y)
+    args = arrays(*(x.type for x in loss.graph.inputs))
+    assert "attention" in operators(loss)
+    f = gc.grad(loss, wrt=("q", "bias"))
+    q, k, v, bias = (a.astype(np.float64) for a in args)
+    s = q @ k.T + bias
+    p = np.exp(s - s.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    ds = p * (2 * p @ v @ v.T - np.sum(2 * (p @ v) * (p @ v), -1, keepdims=True))
+    for mine, reference in zip(gc.compile(f)(*args), (ds @ k, ds)):
+        np.testing.assert_allclose(mine, reference, rtol=0, atol=1e-5)
+
+
 # ---- what is something else
 
 def scores_returned(q, k, v):
@@ -319,21 +403,19 @@ def turned_upside_down(q, k, v):
     return gc.softmax(gc.where(index_compared(T, S), q @ swapped(k), -1e9) * -1.0) @ v
 
 
-def earlier_keys_hidden(q, k, v):
-    return gc.softmax(gc.where(gc.arange(T)[:, None] <= gc.arange(S), q @ swapped(k), -1e9)) @ v
+def two_fills(q, k, v):
+    """A row of which all is hidden would look where the larger number is."""
+    s = gc.where(gc.arange(S) < 3, q @ swapped(k), -1e10)
+    return gc.softmax(gc.where(gc.arange(S) > 5, s, -1e9)) @ v
 
 
-def itself_hidden(q, k, v):
-    """The first query sees nothing."""
-    return gc.softmax(gc.where(gc.arange(T)[:, None] > gc.arange(S), q @ swapped(k), -1e9)) @ v
+def bias_on_a_finite_fill(q, k, v):
+    s = gc.where(gc.arange(S) < 3, q @ swapped(k), -1e10)
+    return gc.softmax(s + gc.iota((T, S), 1, gc.f32)) @ v
 
 
-def one_key_more(q, k, v):
-    return gc.softmax(gc.where(gc.tril(gc.ones((T, S)), 1) != 0, q @ swapped(k), -1e9)) @ v
-
-
-def causal_by_heads(q, k, v):
-    return gc.softmax(gc.where(gc.reshape(gc.arange(H), (H, 1, 1)) >= gc.arange(S), q @ swapped(k), -1e9)) @ v
+def bias_of_a_layer(q, k, v):
+    return gc.softmax(q @ swapped(k) + gc.arange(S).astype(gc.f32)) @ v
 
 
 def without_maximum(q, k, v):
@@ -370,7 +452,7 @@ def values_of_each_query(q, k, v):
 
 
 OTHERS = (scores_returned, probabilities_returned, over_queries, with_dropout, masked_after_softmax, small_fill, fill_made_small, turned_upside_down,
-          earlier_keys_hidden, itself_hidden, one_key_more, causal_by_heads, without_maximum, other_total, scaled_by_zero, scaled_by_key,
+          without_maximum, two_fills, bias_on_a_finite_fill, bias_of_a_layer, other_total, scaled_by_zero, scaled_by_key,
           two_axes_summed, summed_over_heads, values_of_each_query)
 
 

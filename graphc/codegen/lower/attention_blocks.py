@@ -14,7 +14,7 @@ from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.micro import MicroSpec, micro_kernel
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import unflattened
-from graphc.codegen.vecmath import EXP2, ROUNDER, ROUNDER64, polynomial
+from graphc.codegen.vecmath import EXP2, ROUNDER, ROUNDER64
 from graphc.ir.schedule import round_up
 from graphc.ir.schedule_attention import AttentionSchedule
 from graphc.ir.types import DType, i32, i64
