@@ -5,10 +5,11 @@ import numpy as np
 
 import graphc as gc
 from benchmarks.peers import torch_or_none
-from benchmarks.protocol import agree, compare
+from benchmarks.protocol import TURNS, agree, compare
 
 HEADS, SIZE = 8, 64
-LENGTHS = (256, 512, 1024, 2048)
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
+LONG, LONG_TURNS = 2048, 3          # beyond it a turn takes seconds
 
 
 def main(threads: int) -> None:
@@ -73,5 +74,5 @@ def case(name: str, graph, arguments, threads: int, peer, torch, flops: float) -
         mine = run(*arguments[0])
         for x, y in zip(mine if isinstance(mine, tuple) else (mine,), peer(*tensors[0])):
             agree(name, {"graphc": x, "torch": y.numpy()}, rtol=1e-3, atol=1e-4)
-    result = compare(name, engines, flops)
+    result = compare(name, engines, flops, turns=LONG_TURNS if arguments[0][0].shape[-2] > LONG else TURNS)
     print(result, *(f"{engine} {result.rate(engine, best=True):.0f} GF/s" for engine in engines), sep="; ")
