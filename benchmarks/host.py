@@ -1,7 +1,8 @@
 """One engine's process: `python -m benchmarks.host ENGINE`. It imports the engine once and forks for each workload.
 
 Line by line: a request as JSON on stdin, a reply as JSON on stdout. {"open": …} forks; the child then answers {"turn": seconds} until
-anything else comes. {"prepare": …} makes the files that all engines read. So a child starts with the library imported and nothing else, and its memory is that of one workload.
+anything else comes. {"prepare": …} makes the files that all engines read. So a child starts with the library imported and nothing else, and its
+memory is that of one workload.
 """
 from __future__ import annotations
 

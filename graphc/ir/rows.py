@@ -128,7 +128,8 @@ def _pool_gradient(op, ins, outs) -> Rows:
 
 
 RULES: dict[type, Callable[..., Rows]] = {
-    index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along, rows.RowPlaces: _one, rows.CheckRows: _one, rows.AddRows: _scatter,
+    index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
+    rows.RowPlaces: _one, rows.CheckRows: _one, rows.AddRows: _scatter,
     shape.Concat: _concat, shape.Pad: _copying, shape.Flip: _flip, shape.DynamicSlice: _copying, shape.DynamicUpdateSlice: _copying,
     scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,

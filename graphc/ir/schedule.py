@@ -130,7 +130,9 @@ class NarrowSchedule:
         return 1 if self.along_k else self.lanes
 
     def __str__(self) -> str:
-        return f"narrow, lanes of {self.lanes} along {'k' if self.along_k else f'd{self.dim}'}, {self.columns} at a time, tiles of {self.block}" + (f" split-k {self.splits}" if self.splits > 1 else "")
+        along = "k" if self.along_k else f"d{self.dim}"
+        shape = f"narrow, lanes of {self.lanes} along {along}, {self.columns} at a time, tiles of {self.block}"
+        return shape + (f" split-k {self.splits}" if self.splits > 1 else "")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from math import prod, sqrt
 
 from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
 from graphc.ir.contraction import Contraction
-from graphc.ir.schedule import ContractionSchedule, Cut, DotSchedule, LaneSchedule, LoopSchedule, MAX_TAPS, NarrowSchedule, PhaseSchedule, TileSchedule, column_packing, group_sizes, round_up
+from graphc.ir.schedule import (
+    ContractionSchedule, Cut, DotSchedule, LaneSchedule, LoopSchedule, MAX_TAPS, NarrowSchedule, PhaseSchedule, TileSchedule, column_packing,
+    group_sizes, round_up)
 from graphc.ir.target import Target
 from graphc.ir.types import DType
 

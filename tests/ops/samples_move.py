@@ -15,7 +15,7 @@ from graphc.ir.ops.shape import (
     BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Stack, Tile, Transpose, Tril, Triu)
 from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64
 
-from op_sample import FLOATS, Sample, each, floats, ints, values
+from op_sample import FLOATS, Sample, each, ints, values
 
 SOME = (f32, f64, i64, bool_)
 

@@ -133,4 +133,5 @@ def _check_rows(name: str, node: Node, ins, outs, s: PlainSchedule, target: Targ
     return f
 
 
-ROWS = {row_ops.RowPlaces: _row_places, row_ops.CheckRows: _check_rows, row_ops.AddRows: _scatter, index.Take: _take, index.TakeAlongAxis: _take_along, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _scatter_along}
+ROWS = {row_ops.RowPlaces: _row_places, row_ops.CheckRows: _check_rows, row_ops.AddRows: _scatter,
+        index.Take: _take, index.TakeAlongAxis: _take_along, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _scatter_along}

@@ -9,7 +9,6 @@ from graphc.codegen.lower.rows import clamped, function, over_lanes, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import shape
 from graphc.ir.schedule_plain import PlainSchedule
-from graphc.ir.types import i64
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 
