@@ -4,7 +4,8 @@ from __future__ import annotations
 from graphc.codegen.abi import CONTEXT_BYTES, OFFSETS, STATUS_OK
 
 # Offsets in a descriptor.
-SLOW, FAILED, INPUTS, OUTPUTS, RESULT, ENABLED, RELEASE, MAIN, FRAMES, INPUT_SPECS, OUTPUT_SPECS, KEYS, LOCK, OUT_WORD, DERIVES, SEEN, WRITES, SPARES, HANDLER = range(0, 152, 8)
+(SLOW, FAILED, INPUTS, OUTPUTS, RESULT, ENABLED, RELEASE, MAIN, FRAMES, INPUT_SPECS, OUTPUT_SPECS, KEYS, LOCK, OUT_WORD, DERIVES, SEEN, WRITES,
+ SPARES, HANDLER) = range(0, 152, 8)
 DESCRIPTOR_BYTES = 152
 VERSION_AT = 8                  # after the lock's word: the version of the state, an i64
 RESULT_KINDS = {"array": 0, "tuple": 1, "dict": 2}
@@ -24,7 +25,8 @@ ARRAY_TYPE, NEW_ARRAY, SET_HANDLER = "graphc_array_type", "graphc_new_array", "g
 # Every number that the LLVM texts of the entry name.
 NUMBERS = dict(
     slow=SLOW, failed=FAILED, n_inputs=INPUTS, n_outputs=OUTPUTS, result=RESULT, enabled=ENABLED, release=RELEASE, main=MAIN, frames=FRAMES,
-    input_specs=INPUT_SPECS, output_specs=OUTPUT_SPECS, keys=KEYS, lock=LOCK, derives=DERIVES, seen=SEEN, writes=WRITES, spares=SPARES, handler=HANDLER, spare_bytes=SPARE_BYTES, version_at=VERSION_AT, spec_bytes=SPEC_BYTES, next=FRAME_NEXT,
+    input_specs=INPUT_SPECS, output_specs=OUTPUT_SPECS, keys=KEYS, lock=LOCK, derives=DERIVES, seen=SEEN, writes=WRITES,
+    spares=SPARES, handler=HANDLER, spare_bytes=SPARE_BYTES, version_at=VERSION_AT, spec_bytes=SPEC_BYTES, next=FRAME_NEXT,
     data=ARRAY_DATA, rank=ARRAY_RANK, dims=ARRAY_DIMS, descr=ARRAY_DESCR, flags=ARRAY_FLAGS, good=CONTIGUOUS_AND_ALIGNED,
     writeable=WRITEABLE, as_made=OWNED | WRITEABLE, base=ARRAY_BASE, weak=ARRAY_WEAK, out_word=OUT_WORD,
     ctx_inputs=OFFSETS["inputs"], ctx_outputs=OFFSETS["outputs"], ctx_status=OFFSETS["status"], ctx_cancel=OFFSETS["cancel"],
