@@ -62,7 +62,7 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     grid = _grid(facts, stages, outer, inner, vector, lanes, row_ns)
     stream = facts.streamed(vector, lanes)
     return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=stream, crosswise=across,
-                        inplace=_inplace(nest, stages, body, ins, outs), ahead=_ahead(facts, stages, outer, inner, vector) if stream else -1)
+                        inplace=_inplace(nest, stages, ins, outs), ahead=_ahead(facts, stages, outer, inner, vector) if stream else -1)
 
 
 @dataclass
@@ -340,12 +340,12 @@ def _used_later(nest: Nest, stages: Stages) -> set[Value]:
     return found
 
 
-def _inplace(nest: Nest, stages: Stages, body: Graph, ins, outs) -> tuple[tuple[int, int], ...]:
+def _inplace(nest: Nest, stages: Stages, ins, outs) -> tuple[tuple[int, int], ...]:
     """All pairs (output, input) with equal strides over all dims, the input not read in a stage after the one that writes the output."""
     last = _last_reads(nest, stages)
     pairs = []
-    for o, (v, strides) in enumerate(zip(body.outputs, nest.outputs)):
-        for i, x in enumerate(body.inputs):
+    for o, (v, strides) in enumerate(zip(nest.body.outputs, nest.outputs)):
+        for i, x in enumerate(nest.body.inputs):
             rows = [s for use, s in nest.leaves.items() if leaf_of(use) is x]
             same = rows and all(s == strides for s in rows) and ins[i] == outs[o]
             if same and last.get(x, 0) <= _written(nest, stages, v, o):

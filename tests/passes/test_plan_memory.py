@@ -7,10 +7,13 @@ from graphc.ir.builder import Builder
 from graphc.ir.plan import Buffer
 from graphc.ir.target import AVX2
 from graphc.ir.types import f32, i64
-from graphc.passes import storage
+from graphc.ir.view import ViewType
+from graphc.passes import schedule_nest, storage
 from graphc.passes.plan_memory import assign_offsets, plan_memory
+from graphc.passes.schedule_nest import nest_schedule
 from graphc.passes.storage import Constants
 
+VIEW = ViewType(f32, (12,), (1,))
 INTERVALS = st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 30), st.integers(0, 10)), max_size=40)
 
 
@@ -126,3 +129,13 @@ def test_many_updates_look_at_each_node_once(monkeypatch):
     plan = plan_memory(b.finish(()), AVX2, Constants())
     assert len(plan.graph.nodes) == 50 and all(plan.places[v].buffer.space == "state" for n in plan.graph.nodes for v in n.outputs)
     assert len(looked) == 50
+
+
+def test_a_nest_remembered_from_an_equal_node_gives_the_same_schedule():
+    """Nests and schedules are remembered apart; a nest may belong to another node's body, which is equal and not the same."""
+    def in_place() -> tuple:
+        b = Builder("g")
+        return nest_schedule(b.exp(b.input("x", f32[12])).node, [VIEW], [VIEW], AVX2).inplace
+    first = in_place()
+    schedule_nest._schedule.cache_clear()
+    assert first == in_place() == ((0, 0),)
