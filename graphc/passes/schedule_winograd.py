@@ -40,19 +40,16 @@ def winograd_schedule(op: WinogradConv2d, ins: Sequence[ViewType], outs: Sequenc
     lanes = target.lanes(f32.itemsize)
     vectors = u.shape[3] // lanes
     mr = _register_rows(tiles, vectors, target)
-    block = even(tiles, min(tiles, ROWS), mr)
+    flops = 2 * points * tiles * channels * features
+    tasks = max(1, min(TILES, flops // SMALL_FLOPS))
+    block = even(tiles, min(tiles, ROWS, max(mr, tiles * u.shape[1] / tasks)), mr)
     blocks = -(-tiles // block)
     local = blocks >= TILES and points * block * (channels + features) * f32.itemsize <= target.l2
-    groups = 1 if local else _groups(2 * points * tiles * channels * features, blocks)
+    groups = 1 if local else max(1, min(2 * TILES, flops // SMALL_FLOPS) // blocks)
     panels = even(u.shape[1], max(1, u.shape[1] / groups), 1)
     sums = -(-channels // -(-channels // SUMS))
     return WinogradSchedule(mr, vectors, lanes, block, panels, sums, blocks, -(-u.shape[1] // panels), points, channels,
                             shared=panels < u.shape[1])
-
-
-def _groups(flops: int, blocks: int) -> int:
-    """Groups of features, so that there are tiles enough for all cores, but none too small."""
-    return max(1, min(2 * TILES, flops // SMALL_FLOPS) // blocks)
 
 
 def weights_schedule(op: WinogradWeights, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> WeightsSchedule:
@@ -68,13 +65,19 @@ def gradient_schedule(op: WinogradWeightGrad, ins: Sequence[ViewType], outs: Seq
     lanes = target.lanes(f32.itemsize)
     tiles, points = prod((dy.shape[0], *grid(dy.shape, op.tile))), (op.tile + 2)**2
     mr, vectors = gradient_tile(target)
-    channels = even(x.shape[1], min(x.shape[1], GRADIENT_BLOCK), lanes)
-    features = even(dy.shape[1], min(dy.shape[1], GRADIENT_BLOCK), vectors * lanes)
     rows = -(-tiles // -(-tiles // GRADIENT_ROWS))
     blocks = -(-tiles // rows)
+    worth = min(TILES // 4, 2 * points * tiles * x.shape[1] * dy.shape[1] // SMALL_FLOPS)
+    most = next((size for size in (GRADIENT_BLOCK, GRADIENT_BLOCK // 2) if blocks * _squares(x.shape[1], dy.shape[1], size) >= worth), GRADIENT_BLOCK // 2)
+    channels = even(x.shape[1], min(x.shape[1], most), lanes)
+    features = even(dy.shape[1], min(dy.shape[1], most), vectors * lanes)
     tasks = -(-x.shape[1] // channels) * -(-dy.shape[1] // features)
     share = -(-blocks // max(1, min(blocks, TILES // tasks)))
     return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, -(-blocks // share), points, prod(outs[0].shape))
+
+
+def _squares(channels: int, features: int, size: int) -> int:
+    return -(-channels // size) * -(-features // size)
 
 
 def gradient_tile(target: Target) -> tuple[int, int]:
