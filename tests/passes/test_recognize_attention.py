@@ -351,7 +351,7 @@ def by_softmax(name, args, added):
 def test_a_bias_that_is_trained_gets_its_gradient():
     """The scores are kept then."""
     @gc.graph
-    def loss(q: gc.f32[9, 4], k: gc.f32[9, 4], v: gc.f32[9, 3], bias: gc.f32[9, 9]):
+    def loss(q: gc.f32[19, 4], k: gc.f32[19, 4], v: gc.f32[19, 3], bias: gc.f32[19, 19]):
         y = gc.softmax(q @ k.T + bias) @ v
         return gc.sum(y * y)
     args = arrays(*(x.type for x in loss.graph.inputs))
@@ -471,14 +471,14 @@ def _tuple(x):
 
 def test_a_matrix_against_another_sum_is_no_attention():
     """The probabilities are summed over queries, or stand on the wrong side."""
-    square = gc.f32[6, 6]
+    square = gc.f32[16, 16]
     for body in (lambda q, k, v: swapped(gc.softmax(q @ k)) @ v, lambda q, k, v: v @ gc.softmax(q @ k), lambda q, k, v: v @ swapped(gc.softmax(q @ k)) @ q):
         f = traced(body, square, square, square)
         assert "attention" not in operators(f)
 
 
 def test_a_product_without_a_transpose_is_attention_with_other_keys():
-    square = gc.f32[6, 6]
+    square = gc.f32[16, 16]
     f = traced(lambda q, k, v: gc.softmax(q @ k) @ v, square, square, square)
     attention_of(f)
     q, k, v = arrays(square, square, square)
@@ -493,7 +493,7 @@ def test_probabilities_in_the_loss_too():
         p = gc.softmax(gc.einsum("qd,kd->qk", q, k))
         y = p @ v
         return gc.sum(y * y) + gc.sum(p * gc.log(p))
-    types = gc.f32[9, 4], gc.f32[11, 4], gc.f32[11, 5]
+    types = gc.f32[19, 4], gc.f32[21, 4], gc.f32[21, 5]
     f = gc.grad(traced(body, *types), wrt=("q", "k", "v"))
     wide = gc.grad(traced(body, *(gc.f64[t.shape] for t in types)), wrt=("q", "k", "v"))
     args = arrays(*types)
@@ -502,14 +502,14 @@ def test_probabilities_in_the_loss_too():
 
 
 def test_the_gradient_of_a_gradient():
-    q, k, v = (a * 0.5 for a in arrays(gc.f64[7, 4], gc.f64[7, 4], gc.f64[7, 3]))
+    q, k, v = (a * 0.5 for a in arrays(gc.f64[17, 4], gc.f64[17, 4], gc.f64[17, 3]))
 
     def second(attend):
         def loss(q, k, v):
             y = attend(q, k, v)
             return gc.sum(y * y * y)
-        return gc.hvp(traced(loss, gc.f64[7, 4], gc.f64[7, 4], gc.f64[7, 3]), wrt=("q", "k"))
-    spelled = second(lambda q, k, v: gc.softmax(gc.where(gc.tril(gc.ones((7, 7))) != 0, q @ k.T, -np.inf)) @ v)
+        return gc.hvp(traced(loss, gc.f64[17, 4], gc.f64[17, 4], gc.f64[17, 3]), wrt=("q", "k"))
+    spelled = second(lambda q, k, v: gc.softmax(gc.where(gc.tril(gc.ones((17, 17))) != 0, q @ k.T, -np.inf)) @ v)
     whole = second(lambda q, k, v: gc.attention(q, k, v, causal=True, scale=1.0))
     args = [x.astype(np.float64) for x in (q, k, v, k, q)]
     for mine, reference in zip(gc.compile(spelled)(*args), evaluate(whole.graph, args)):
@@ -519,7 +519,7 @@ def test_the_gradient_of_a_gradient():
 def test_a_gradient_towards_the_scores_is_not_cut():
     """wrt names a value between the products."""
     @gc.graph
-    def loss(q: gc.f32[5, 4], k: gc.f32[6, 4], v: gc.f32[6, 3]):
+    def loss(q: gc.f32[15, 4], k: gc.f32[16, 4], v: gc.f32[16, 3]):
         kt = gc.name(k.T, "kt")
         y = gc.softmax(q @ kt) @ v
         return gc.sum(y * y)
