@@ -227,7 +227,8 @@ no:
   ret i1 false
 }}
 
-; New arrays for the results. Large ones are kept for later calls, since the system takes as long to give memory as a kernel to fill it.
+; New arrays for the results. The last two of each large one are kept for later calls, since the system takes as long to give memory as a kernel
+; to fill it; two, because a caller mostly holds one result until it has the next.
 define internal i64 @make_outputs(ptr %d, ptr %outs, i64 %count) nounwind {{
 entry:
   %specs.word = call i64 @field(ptr %d, i64 {output_specs})
@@ -246,10 +247,16 @@ make:
   %large = icmp uge i64 %bytes, {spare_bytes}
   br i1 %large, label %reuse, label %fresh
 reuse:
-  %old = call ptr @PyList_GetItem(ptr %spares, i64 %i)
-  %spare = call i1 @is_spare(ptr %old, ptr %spec)
-  br i1 %spare, label %take, label %fresh
+  %last = call ptr @PyList_GetItem(ptr %spares, i64 %i)
+  %last.spare = call i1 @is_spare(ptr %last, ptr %spec)
+  br i1 %last.spare, label %take, label %older
+older:
+  %second = add i64 %i, %count
+  %before.last = call ptr @PyList_GetItem(ptr %spares, i64 %second)
+  %before.spare = call i1 @is_spare(ptr %before.last, ptr %spec)
+  br i1 %before.spare, label %take, label %fresh
 take:
+  %old = phi ptr [ %last, %reuse ], [ %before.last, %older ]
   call void @Py_IncRef(ptr %old)
   br label %step
 fresh:
@@ -275,6 +282,10 @@ aligned:
   %failed = icmp eq ptr %new, null
   br i1 %failed, label %end, label %keep
 keep:
+  %held = call ptr @PyList_GetItem(ptr %spares, i64 %i)
+  call void @Py_IncRef(ptr %held)
+  %place = add i64 %i, %count
+  %moved = call i32 @PyList_SetItem(ptr %spares, i64 %place, ptr %held)
   call void @Py_IncRef(ptr %new)
   %kept = call i32 @PyList_SetItem(ptr %spares, i64 %i, ptr %new)
   br label %step

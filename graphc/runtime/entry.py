@@ -29,7 +29,7 @@ class Descriptor:
         names = [spec.name for spec in signature.outputs]
         input_specs, output_specs = _specs(signature.inputs), _specs(signature.outputs)
         keys = np.array([id(name) for name in names], np.int64)
-        self.spares: list[np.ndarray | None] = [None] * len(signature.outputs)
+        self.spares: list[np.ndarray | None] = [None] * (2 * len(signature.outputs))
         self._kept = (slow, failed, names, input_specs, output_specs, keys)
         self._set(SLOW, id(slow))
         self._set(FAILED, id(failed))

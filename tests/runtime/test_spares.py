@@ -44,6 +44,15 @@ def test_a_dropped_result_is_given_again(run, x):
     assert all(place(run(x)) == first for _ in range(3))
 
 
+def test_two_take_turns_where_a_result_is_held_until_the_next_one(run, x):
+    y, places = run(x), set()
+    for i in range(8):
+        y = run(x + i)
+        np.testing.assert_array_equal(y, (x + i) * 2)
+        places.add(place(y))
+    assert len(places) == 2
+
+
 def test_results_in_use_are_left_alone(run, x):
     results = [run(x + i) for i in range(4)]
     assert len({place(y) for y in results}) == 4
@@ -87,8 +96,8 @@ def test_a_weak_reference_names_one_result(run, x):
     y = run(x)
     first, known = place(y), weakref.ref(y)
     del y
-    z = run(x)
-    assert place(z) != first and known() is None
+    later = [run(x) for _ in range(3)]
+    assert first not in map(place, later) and known() is None
 
 
 def test_the_function_takes_its_spares_with_it(x):
