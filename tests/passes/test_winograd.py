@@ -1,6 +1,8 @@
 """Which convolutions take Winograd's form, and what the graph is then."""
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 
@@ -10,10 +12,12 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.printer import print_graph
 from graphc.ir.target import AVX2, AVX512, NEON, SSE2
 from graphc.ir.types import f32, f64
 from graphc.passes.derive import split_derived
+from graphc.passes.schedule_winograd import panel_width
 from graphc.passes.winograd import Winograd
 
 SAME = ((1, 1), (1, 1))
@@ -125,3 +129,20 @@ def test_direct_when_asked_for():
     ops = {knob: [n.op.name for n in Compilation(_graph(), AVX2, knob).simplified.nodes]
            for knob in (Config(), Config(winograd=False), Config(check_nan=True))}
     assert list(ops.values()) == [["winograd_weights", "winograd_conv2d"], ["conv2d"], ["conv2d"]]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_loops_of_any_shape_verify(seed):
+    """Every access is proved to be inside, on every target: blocks, groups and vectors that are not whole."""
+    r = Random(seed)
+    target, m = r.choice([AVX2, AVX512, NEON, SSE2]), r.choice([2, 4])
+    n, c, f = r.choice((1, 2, 16)), r.choice((1, 7, 31, 64, 67, 129, 600)), r.choice((1, 17, 48, 65, 70, 130, 257))
+    size = r.randint(5, 33), r.randint(5, 33)
+    padding = tuple((r.randint(0, 2), r.randint(0, 2)) for _ in size)
+    out = tuple(s + sum(p) - 2 for s, p in zip(size, padding))
+    tiles = n * -(-out[0] // m) * -(-out[1] // m)
+    b = Builder()
+    x, dy, w = b.input("x", f32[n, c, *size]), b.input("dy", f32[n, f, *out]), b.input("w", f32[f, c, 3, 3])
+    u, = b.apply(WinogradWeights(m, panel_width(tiles, f, target)), (w,))
+    results = [*b.apply(WinogradConv2d(m, f, padding), (x, u)), *b.apply(WinogradWeightGrad(m, padding), (x, dy))]
+    assert len(Compilation(b.finish(results, ("", "")), target).loops.kernels) >= 3

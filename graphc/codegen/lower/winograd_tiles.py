@@ -80,7 +80,7 @@ class Tiles:
         self.f.call(transform_kernel(replace(self.spec, masked=masked)), [source, target, whole, *steps, plane, *[channels.count] * masked])
 
     def _transform_copy(self, n: Ix, corner: list[Ix], channels: Channels, target: View, plane: int) -> None:
-        f, row = self.f, round_up(channels.most, self.spec.lanes)
+        f, row = self.f, round_up(channels.most + 1, self.spec.lanes)        # with room for a masked vector behind the last whole one
         copy = f.scratch("border", f32, (self.side, self.side, row))
         with f.loop(0, self.side) as down, f.loop(0, self.side) as across:
             at = [corner[0] + down.index, corner[1] + across.index]
