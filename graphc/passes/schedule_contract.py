@@ -303,7 +303,7 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[in
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS, p.flops / MANY_TILES)
     area = max(budget / (2 * k), (4 if machine.free[1] else 32) * mr * nr)
-    tall = min(m, 256) if b == "tile" else min(96, max(area / min(n, 4 * nr), sqrt(area)))      # square tiles read least
+    tall = min(m, 256) if b == "tile" else min(96, sqrt(area) if machine.free[1] else area / min(n, 8 * nr))
     rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     return rows, _column_cut(group_sizes(p, p.n), columns, nr)
