@@ -44,12 +44,17 @@ def winograd_schedule(op: WinogradConv2d, ins: Sequence[ViewType], outs: Sequenc
     tasks = max(1, min(TILES, flops // SMALL_FLOPS))
     block = even(tiles, min(tiles, ROWS, max(mr, tiles * u.shape[1] / tasks)), mr)
     blocks = -(-tiles // block)
-    local = blocks >= TILES and points * block * (channels + features) * f32.itemsize <= target.l2
+    local = blocks >= TILES and (_bytes(points, block, channels + features) <= target.l2 or _bytes(points, tiles, channels) > target.l3)
     groups = 1 if local else max(1, min(2 * TILES, flops // SMALL_FLOPS) // blocks)
     panels = even(u.shape[1], max(1, u.shape[1] / groups), 1)
     sums = -(-channels // -(-channels // SUMS))
     return WinogradSchedule(mr, vectors, lanes, block, panels, sums, blocks, -(-u.shape[1] // panels), points, channels,
                             shared=panels < u.shape[1])
+
+
+def _bytes(points: int, tiles: int, channels: int) -> int:
+    """Of transformed tiles. They stay in L2 while a block is worked on; tiles of all the image are not kept where even L3 would not hold them."""
+    return points * tiles * channels * f32.itemsize
 
 
 def weights_schedule(op: WinogradWeights, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> WeightsSchedule:

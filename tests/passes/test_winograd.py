@@ -131,6 +131,12 @@ def test_direct_when_asked_for():
     assert list(ops.values()) == [["winograd_weights", "winograd_conv2d"], ["conv2d"], ["conv2d"]]
 
 
+def test_large_batches_need_no_large_scratch():
+    """Transformed tiles of a whole batch are kept only while the shared cache can hold them."""
+    few, many = (Compilation(_graph((n, 256, 28, 28), 256), AVX2).memory for n in (1, 64))
+    assert few.arena > few.outputs and many.arena <= many.outputs        # both: a result stored channels last
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_loops_of_any_shape_verify(seed):
     """Every access is proved to be inside, on every target: blocks, groups and vectors that are not whole."""
