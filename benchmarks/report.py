@@ -70,6 +70,19 @@ def markdown(rows: Sequence[Row], engines: Sequence[str], head: str) -> str:
     return "\n\n".join(filter(None, [*parts, _errors(rows)])) + "\n"
 
 
+def summary(rows: Sequence[Row]) -> str:
+    """The short table: medians of graphc and of the best peer."""
+    yes = {True: "yes", False: "**no**"}
+    lines = []
+    for row in rows:
+        if row.ratio is not None:
+            peer = f"{seconds_text(row.figures[row.best_peer].median)} {TITLES[row.best_peer]}"
+            wanted = ("–", "–") if row.workload.drawn else (row.workload.reach, yes[row.is_reached])
+            lines.append([row.workload.name, row.threads, seconds_text(row.mine.median), peer, f"{_ratio(row.ratio)} ({_ratio(row.best_ratio)})",
+                          f"{100 * row.share:.0f} %", *wanted])
+    return _table(["workload", "threads", "graphc", "best peer", "ratio (of best times)", "share of the limit", "reach", "reached"], lines)
+
+
 def _times(rows: Sequence[Row], engines: Sequence[str]) -> str:
     """Medians (bests), ratios, limits."""
     yes = {True: "yes", False: "**no**"}

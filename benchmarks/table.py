@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.contest import TIME_IS_UP, EngineError, Figures, contest
 from benchmarks.limit import Machine, limit
-from benchmarks.report import TITLES, Row, chart, markdown, seconds_text
+from benchmarks.report import TITLES, Row, chart, markdown, seconds_text, summary
 from benchmarks.workloads import WORKLOADS, Workload, drawn, quick
 
 SLOW_ENGINES = ("inductor",)            # their compiler takes up to a minute a workload: left out by --quick
@@ -33,9 +33,10 @@ def main(options: argparse.Namespace) -> None:
         rows += _measured(engines, workloads, threads, options, end, configurations)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "benchmark.md").write_text(markdown(rows, engines, _head(options, configurations)))
+    (options.out / "summary.md").write_text(summary(rows) + "\n")
     (options.out / "benchmark.json").write_text(json.dumps([_record(row) for row in rows], indent=1))
     chart(rows, options.out / "benchmark.svg")
-    print(f"written: {options.out}/benchmark.md, .svg, .json")
+    print(f"written: {options.out}/benchmark.md, .svg, .json and summary.md")
 
 
 def _chosen(options: argparse.Namespace) -> tuple[Workload, ...]:
