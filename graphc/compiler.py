@@ -23,10 +23,10 @@ from graphc.ir.graph import Graph, Node
 from graphc.ir.parser import parse
 from graphc.ir.plan import Packed, Plan
 from graphc.ir.printer import print_graph
-from graphc.ir.schedule_attention import is_whole
 from graphc.ir.shown import Shown
 from graphc.ir.target import Target
 from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, verify
+from graphc.ir.whole_attention import is_whole
 from graphc.memory import Memory
 from graphc.passes.canonicalize import Canonicalize
 from graphc.passes.cse import EliminateCommonSubexpressions

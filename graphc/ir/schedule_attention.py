@@ -1,19 +1,10 @@
-"""The schedule of attention and its gradient taken whole, and when they are."""
+"""The schedule of attention and its gradient taken whole."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 
-from graphc.ir.op import Op
-from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.schedule import round_up
 from graphc.ir.schedule_nest import ALIGNMENT
-from graphc.ir.types import TensorType, bool_
-
-LARGEST_HEAD = 512                  # features of a head: a block of queries and its sums stay in L2
-
-LEAST_QUERIES = 12                  # fewer fill too little of a register tile: products in parts are faster, and their scores few
 
 
 @dataclass(frozen=True)
@@ -49,24 +40,3 @@ class AttentionSchedule:
     def __str__(self) -> str:
         parts = f", {self.parts} parts, partials {self.shared_scratch} B" if self.partials else ""
         return f"attention({self.queries} queries × {self.keys} keys, tile {self.mr}×{self.nr}{parts}{', serial' if self.serial else ''})"
-
-
-def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
-    """Whether the operator on operands of these types has a lowering of its own; if not, it is decomposed."""
-    rule = RULES.get(type(op))
-    return rule is not None and rule(types)
-
-
-def _attention(types: Sequence[TensorType]) -> bool:
-    """Heads that fit the caches, enough queries."""
-    q, k, v, *mask = types
-    fits = max(q.shape[-1], v.shape[-1]) <= LARGEST_HEAD and q.shape[-2] >= LEAST_QUERIES
-    return fits and all(m.rank >= 2 for m in mask) and all(prod(t.shape) > 0 for t in types)
-
-
-def _gradient(types: Sequence[TensorType]) -> bool:
-    """As attention, under bool masks; no operand but the mask broadcast, whose gradient would be a sum over heads."""
-    return all(m.dtype is bool_ for m in types[3:-3]) and _attention(types[:-3]) and len({t.shape[:-2] for t in types[:3]}) == 1 and types[0].shape[:-2] == types[-1].shape[:-2]
-
-
-RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {Attention: _attention, AttentionGrad: _gradient}

@@ -8,7 +8,7 @@ from graphc.errors import GraphError, InternalError
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.op import Composite, Op, as_tuple
 from graphc.ir.ops.fused import Fused
-from graphc.ir.schedule_attention import RULES as WHOLE
+from graphc.ir.whole_attention import RULES as WHOLE
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from graphc.errors import GraphError
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
-from graphc.ir.schedule_attention import is_whole
 from graphc.ir.types import i32
+from graphc.ir.whole_attention import is_whole
 from graphc.passes.pipeline import Pass
 from graphc.passes.softmax_form import softmax_of
 from graphc.passes.triangle import Facts, Step

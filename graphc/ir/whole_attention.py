@@ -1,0 +1,33 @@
+"""When attention and its gradient are taken whole."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from graphc.ir.op import Op
+from graphc.ir.ops.attention import Attention, AttentionGrad
+from graphc.ir.types import TensorType, bool_
+
+LARGEST_HEAD = 512                  # features of a head: a block of queries and its sums stay in L2
+LEAST_QUERIES = 12                  # fewer fill too little of a register tile: products in parts are faster, and their scores few
+
+
+def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
+    """Whether the operator on operands of these types has a lowering of its own; if not, it is decomposed."""
+    rule = RULES.get(type(op))
+    return rule is not None and rule(types)
+
+
+def _attention(types: Sequence[TensorType]) -> bool:
+    """Heads that fit the caches, enough queries."""
+    q, k, v, *mask = types
+    fits = max(q.shape[-1], v.shape[-1]) <= LARGEST_HEAD and q.shape[-2] >= LEAST_QUERIES
+    return fits and all(m.rank >= 2 for m in mask) and all(prod(t.shape) > 0 for t in types)
+
+
+def _gradient(types: Sequence[TensorType]) -> bool:
+    """As attention, under bool masks; no operand but the mask broadcast, whose gradient would be a sum over heads."""
+    return all(m.dtype is bool_ for m in types[3:-3]) and _attention(types[:-3]) and len({t.shape[:-2] for t in types[:3]}) == 1 and types[0].shape[:-2] == types[-1].shape[:-2]
+
+
+RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {Attention: _attention, AttentionGrad: _gradient}
