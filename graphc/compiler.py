@@ -19,7 +19,8 @@ from graphc.codegen.scratch_layout import callers_first
 from graphc.config import Config, config
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
-from graphc.ir.graph import Graph, Node
+from graphc.ir.graph import Graph, Node, regions
+from graphc.ir.ops.control import Cond, WhileLoop
 from graphc.ir.parser import parse
 from graphc.ir.plan import Packed, Plan
 from graphc.ir.printer import print_graph
@@ -193,7 +194,7 @@ class Compilation:
         memory = self.memory
         writes = any(new is not None for new in self.graph.updates)
         program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused),
-                          self.target, self._derived, self._passing, writes)
+                          self.target, self._derived, self._passing, writes, _varies(self.fused))
         return Built(program, failures, memory, tuple(map(_call_site, self.loops.sites)))
 
     def _fuse(self, graph: Graph) -> Graph:
@@ -356,3 +357,8 @@ def _work_ns(graph: Graph) -> int:
     """A rough duration on one core: 20 Gflop/s and 10 GB/s."""
     costs = [n.op.cost(*(v.type for v in n.inputs)) for n in graph.nodes]
     return int(sum(max(c.flops / 20, c.bytes / 10) for c in costs))
+
+
+def _varies(graph: Graph) -> bool:
+    """Whether data decide what a call does: which branch, how many steps."""
+    return any(isinstance(n.op, Cond | WhileLoop) or any(_varies(body) for _, body in regions(n.op)) for n in graph.nodes)

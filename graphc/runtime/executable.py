@@ -25,7 +25,7 @@ from graphc.runtime.pool import default_threads, pool
 from graphc.runtime.signature import Signature
 
 RELEASE_NS = 5_000              # calls shorter than this keep the GIL
-LONG_NS = 50_000_000            # calls longer than this are made so that Ctrl-C reaches them; far below a second, as it is an estimate
+LONG_NS = 200_000_000           # calls longer than this are made so that Ctrl-C reaches them; below the second that is promised, as machines get busy
 COLD = 4                        # how much slower than later ones a first call may be
 TRIALS = 2                      # calls that are timed before the native entry takes over
 MIN_FRAMES = 4                  # calls in flight at once that one executable allows at least
@@ -35,7 +35,7 @@ MIN_FRAMES = 4                  # calls in flight at once that one executable al
 class Program:
     """What the compiler makes and a cache may keep (it pickles): code, signature and sizes in bytes.
 
-    `work_ns`: estimated (for data-dependent loops: greatest) duration of one call; 0 when unknown.
+    `work_ns`: estimated duration of one call; 0 when unknown. `varies`: it depends on data, and `work_ns` is about the greatest.
     `target`: what the code was made for; when given, a machine that cannot run it refuses to load it.
     `derived`: sizes of the arrays, after those of the state in its table, that `gc_prepare` makes from them; `passing` are the numbers
     of those that nothing else reads, and which may lie in the same memory, one after the other. `writes`: it changes state.
@@ -50,6 +50,7 @@ class Program:
     derived: tuple[int, ...] = ()
     passing: frozenset[int] = frozenset()
     writes: bool = False
+    varies: bool = False
 
 
 class Executable:
@@ -128,8 +129,9 @@ class Executable:
         call_interruptibly(call.run, call.cancel)
 
     @property
-    def _expected_ns(self) -> int:
-        return max(min(self._durations, default=0), self.program.work_ns)
+    def _may_be_long(self) -> bool:
+        measured = min(self._durations)
+        return max(measured, self.program.work_ns if self.program.varies else 0) >= LONG_NS
 
     @property
     def _releases(self) -> bool:
@@ -154,7 +156,7 @@ class Executable:
         else:
             self._durations[0] = nanoseconds
         if len(self._durations) == TRIALS:
-            self._descriptor.switch(enabled=self._expected_ns < LONG_NS, release=self._releases)
+            self._descriptor.switch(enabled=not self._may_be_long, release=self._releases)
 
     def _finish(self, code: int, status: int) -> None:
         if code != RETURN_OK:

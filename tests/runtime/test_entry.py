@@ -296,17 +296,18 @@ define i32 @gc_main(i32 %word) nounwind {
     assert y[0] > 0 and slow[0] > 0
 
 
-@pytest.mark.parametrize("work_ns, measured, enabled, releases", [
-    (0, (3000, 2000), True, False),             # nothing estimated: the measured time decides
-    (0, (9000, 8000), True, True),
-    (100, (19000, 9000), True, False),          # first calls run cold
-    (100, (60000, 30000), True, True),
-    (9000, (3000, 2000), True, True),
-    (0, (60_000_000, 70_000_000), False, True),
-    (60_000_000, (1000, 1000), False, True),    # a loop that may run long
+@pytest.mark.parametrize("work_ns, varies, measured, enabled, releases", [
+    (0, False, (3000, 2000), True, False),              # nothing estimated: the measured time decides
+    (0, False, (9000, 8000), True, True),
+    (100, False, (19000, 9000), True, False),           # first calls run cold
+    (100, False, (60000, 30000), True, True),
+    (9000, False, (3000, 2000), True, True),
+    (0, False, (300_000_000, 250_000_000), False, True),
+    (300_000_000, False, (1000, 1000), True, True),      # estimated too high
+    (300_000_000, True, (1000, 1000), False, True),      # a loop that may run long
 ])
-def test_what_the_native_entry_learns(work_ns, measured, enabled, releases):
-    exe = add_one(work_ns=work_ns)
+def test_what_the_native_entry_learns(work_ns, varies, measured, enabled, releases):
+    exe = add_one(work_ns=work_ns, varies=varies)
     for nanoseconds in measured:
         assert not exe._descriptor.enabled
         exe._timed(nanoseconds)
@@ -314,7 +315,7 @@ def test_what_the_native_entry_learns(work_ns, measured, enabled, releases):
 
 
 def test_long_calls_work_without_the_native_entry(x):
-    exe = add_one(work_ns=1 << 40)
+    exe = add_one(work_ns=1 << 40, varies=True)
     for _ in range(4):
         assert exe.call(x)[0] == 2.5
     assert not exe._descriptor.enabled
