@@ -6,6 +6,9 @@ and then waits only for those who joined. So a worker that wakes late delays nob
 
 Waking a sleeping thread costs the waker 2 us on bare metal and 60 us in some virtual machines. So nobody is woken before a first tile has
 shown that the work left is worth it, each participant wakes one other at a time, and workers spin as long as a few wakes cost.
+
+The tiles are cut into *ranges*, about one for each participant, who begins with the same range in every job: what a kernel left in the
+caches of a core is mostly what the next one reads there. Who has finished a range helps with the next.
 """
 from __future__ import annotations
 
@@ -16,11 +19,12 @@ from graphc.runtime.share_ir import MASK_WORDS, share_text
 # Offsets in the pool's memory; what is written by different threads lies on different cache lines.
 LOCK, WORKERS, SPIN, WAKE_NS, BORN = 0, 8, 16, 24, 32
 TICKET, SEQUENCE, SLEEPERS = 64, 68, 72
-FUNCTION, FRAME, CONTEXT, TILES = 128, 136, 144, 152
-CALLER_CPU = 160
-NEXT = 192
-LEFT, WAITING = 256, 260
-POOL_BYTES = 320
+FUNCTION, FRAME, CONTEXT, TILES, RANGES = 128, 136, 144, 152, 160
+CALLER_CPU = 168
+LEFT, WAITING = 192, 196
+NEXT, NEXT_BYTES = 256, 64      # the next tile of each range
+MAX_RANGES = 32
+POOL_BYTES = NEXT + MAX_RANGES * NEXT_BYTES
 MAX_WORKERS = (1 << 15) - 1
 SPIN_WAKES = 4                  # spin as long as so many wakes cost
 LEAST_SPIN_NS, MOST_SPIN_NS = 50_000, 400_000
@@ -46,7 +50,7 @@ _OFFSETS = dict(
     least_wake_ns=LEAST_WAKE_NS, most_wake_ns=MOST_WAKE_NS,
     ticket=TICKET, sequence=SEQUENCE, sleepers=SLEEPERS, function=FUNCTION, frame=FRAME, context=CONTEXT,
     born=BORN, caller_cpu=CALLER_CPU, mask_words=MASK_WORDS,
-    tiles=TILES, next=NEXT, left=LEFT, waiting=WAITING, max_workers=MAX_WORKERS, wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE,
+    tiles=TILES, ranges=RANGES, next=NEXT, next_bytes=NEXT_BYTES, max_ranges=MAX_RANGES, left=LEFT, waiting=WAITING, max_workers=MAX_WORKERS, wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE,
     ctx_pool=OFFSETS["pool"], ctx_threads=OFFSETS["threads"], ctx_scratch=OFFSETS["scratch"],
     ctx_scratch_bytes=OFFSETS["scratch_bytes"], ctx_cancel=OFFSETS["cancel"])
 
@@ -131,8 +135,20 @@ entry:
   store ptr %ctx, ptr %ctx.at
   %tiles.at = getelementptr i8, ptr %pool, i64 {tiles}
   store i64 %tiles, ptr %tiles.at
-  %next.at = getelementptr i8, ptr %pool, i64 {next}
-  store atomic i64 0, ptr %next.at monotonic, align 8
+  %participants = add i64 %want, 1
+  %ranges = call i64 @llvm.smin.i64(i64 %participants, i64 {max_ranges})
+  %ranges.at = getelementptr i8, ptr %pool, i64 {ranges}
+  store i64 %ranges, ptr %ranges.at
+  br label %range
+range:
+  %r = phi i64 [ 0, %entry ], [ %r.next, %range ]
+  %first = call i64 @range_start(i64 %r, i64 %ranges, i64 %tiles)
+  %next.at = call ptr @range_next(ptr %pool, i64 %r)
+  store atomic i64 %first, ptr %next.at monotonic, align 8
+  %r.next = add i64 %r, 1
+  %more = icmp slt i64 %r.next, %ranges
+  br i1 %more, label %range, label %publish
+publish:
   %left.at = getelementptr i8, ptr %pool, i64 {left}
   %left.before = load atomic i32, ptr %left.at monotonic, align 4
   %ticket.at = getelementptr i8, ptr %pool, i64 {ticket}
@@ -147,7 +163,7 @@ entry:
   %was = atomicrmw xchg ptr %ticket.at, i64 %ticket seq_cst
   %scratch.at = getelementptr i8, ptr %ctx, i64 {ctx_scratch}
   %scratch = load ptr, ptr %scratch.at
-  call void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch)
+  call void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch, i64 0)
   %closed = atomicrmw and ptr %ticket.at, i64 -4294901761 acq_rel
   %joined = and i64 %closed, 65535
   %joined.32 = trunc i64 %joined to i32
@@ -191,10 +207,44 @@ end:
   ret void
 }}
 
-; Claims and runs tiles until none is left. While places are free and workers sleep, tiles are timed to see whether help would pay.
-define internal void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch) nounwind {{
+; The first tile of range r, and where its next tile is counted.
+define internal i64 @range_start(i64 %r, i64 %ranges, i64 %tiles) nounwind {{
+  %part = mul i64 %r, %tiles
+  %start = udiv i64 %part, %ranges
+  ret i64 %start
+}}
+
+define internal ptr @range_next(ptr %pool, i64 %r) nounwind {{
+  %line = mul i64 %r, {next_bytes}
+  %offset = add i64 %line, {next}
+  %at = getelementptr i8, ptr %pool, i64 %offset
+  ret ptr %at
+}}
+
+; Claims and runs tiles, from range `home` on, until none is left.
+define internal void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch, i64 %home) nounwind {{
 entry:
-  %next.at = getelementptr i8, ptr %pool, i64 {next}
+  %ranges.at = getelementptr i8, ptr %pool, i64 {ranges}
+  %ranges = load i64, ptr %ranges.at
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %loop ]
+  %after = add i64 %home, %i
+  %r = urem i64 %after, %ranges
+  call void @claim_range(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch, i64 %r, i64 %ranges)
+  %i.next = add i64 %i, 1
+  %more = icmp slt i64 %i.next, %ranges
+  br i1 %more, label %loop, label %end
+end:
+  ret void
+}}
+
+; Claims and runs tiles of one range. While places are free and workers sleep, tiles are timed to see whether help would pay.
+define internal void @claim_range(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch, i64 %r, i64 %ranges) nounwind {{
+entry:
+  %next.at = call ptr @range_next(ptr %pool, i64 %r)
+  %r.next = add i64 %r, 1
+  %last = call i64 @range_start(i64 %r.next, i64 %ranges, i64 %tiles)
   %ticket.at = getelementptr i8, ptr %pool, i64 {ticket}
   %sleepers.at = getelementptr i8, ptr %pool, i64 {sleepers}
   %cancel.at = getelementptr i8, ptr %ctx, i64 {ctx_cancel}
@@ -202,10 +252,14 @@ entry:
 loop:
   %cancel = load atomic i64, ptr %cancel.at monotonic, align 8
   %stop = icmp ne i64 %cancel, 0
-  br i1 %stop, label %end, label %claim
+  br i1 %stop, label %end, label %see
+see:
+  %seen = load atomic i64, ptr %next.at monotonic, align 8
+  %any = icmp slt i64 %seen, %last
+  br i1 %any, label %claim, label %end
 claim:
   %t = atomicrmw add ptr %next.at, i64 1 monotonic
-  %mine = icmp slt i64 %t, %tiles
+  %mine = icmp slt i64 %t, %last
   br i1 %mine, label %run, label %end
 run:
   %sleepers = load atomic i32, ptr %sleepers.at monotonic, align 4
@@ -223,8 +277,7 @@ timed:
   call void %fn(ptr %ctx, ptr %frame, i64 %t, ptr %scratch)
   %stopped = call i64 @now()
   %cost = sub i64 %stopped, %start
-  %claimed = load atomic i64, ptr %next.at monotonic, align 8
-  %rest = sub i64 %tiles, %claimed
+  %rest = call i64 @unclaimed(ptr %pool, i64 %tiles, i64 %ranges)
   %work = mul i64 %rest, %cost
   %wake.at = getelementptr i8, ptr %pool, i64 {wake_ns}
   %wake = load atomic i64, ptr %wake.at monotonic, align 8
@@ -236,6 +289,26 @@ wake.one:
   br label %loop
 end:
   ret void
+}}
+
+; Tiles of all ranges that nobody has claimed yet.
+define internal i64 @unclaimed(ptr %pool, i64 %tiles, i64 %ranges) nounwind {{
+entry:
+  br label %loop
+loop:
+  %r = phi i64 [ 0, %entry ], [ %r.next, %loop ]
+  %sum = phi i64 [ 0, %entry ], [ %sum.next, %loop ]
+  %next.at = call ptr @range_next(ptr %pool, i64 %r)
+  %next = load atomic i64, ptr %next.at monotonic, align 8
+  %r.next = add i64 %r, 1
+  %last = call i64 @range_start(i64 %r.next, i64 %ranges, i64 %tiles)
+  %rest = sub i64 %last, %next
+  %rest.some = call i64 @llvm.smax.i64(i64 %rest, i64 0)
+  %sum.next = add i64 %sum, %rest.some
+  %more = icmp slt i64 %r.next, %ranges
+  br i1 %more, label %loop, label %end
+end:
+  ret i64 %sum.next
 }}
 
 ; Wakes one sleeping worker and moves the estimate of what that costs a step up or down: it settles at the median, whatever preemption adds.
@@ -378,7 +451,12 @@ work:
   %bytes = load i64, ptr %bytes.at
   %offset = mul i64 %k, %bytes
   %scratch = getelementptr i8, ptr %base, i64 %offset
-  call void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch)
+  %ranges.at = getelementptr i8, ptr %pool, i64 {ranges}
+  %ranges = load i64, ptr %ranges.at
+  %others = sub i64 %ranges, 1
+  %turn = urem i64 %k.self, %others
+  %home = add i64 %turn, 1
+  call void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch, i64 %home)
   br label %leave
 leave:
   %left.at = getelementptr i8, ptr %pool, i64 {left}
