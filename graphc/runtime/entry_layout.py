@@ -15,7 +15,7 @@ FRAME_NEXT = CONTEXT_BYTES      # a frame starts with its context; the link of t
 
 ARRAY_DATA, ARRAY_RANK, ARRAY_DIMS, ARRAY_BASE, ARRAY_DESCR, ARRAY_FLAGS, ARRAY_WEAK = 16, 24, 32, 48, 56, 64, 72
 CONTIGUOUS_AND_ALIGNED, OWNED, WRITEABLE = 0x101, 0x4, 0x400
-SPARE_BYTES = 1 << 20           # results from here on are kept for the next call, if nobody else has kept them
+SPARE_BYTES = 1 << 16           # results from here on are kept for the next call, if nobody else has kept them
 
 PYTHON_SYMBOLS = (
     "PyTuple_Type", "PyTuple_Size", "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyLong_AsVoidPtr", "PyDict_New", "PyDict_SetItem",
