@@ -25,6 +25,7 @@ SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over t
 MANY_TILES = 512                # more would only make worse use of the caches
 TILES = 32                      # tiles worth having, whatever the thread count
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
+TALL = 256                      # rows at most of a tile that packs its own columns
 WIDE = 512                      # columns of a tile at most that packs its own rows
 WIDE_AREA = 3072                # sums of such a tile, at least
 PARTIALS = 4 << 20              # elements of partial results at most
@@ -196,7 +197,7 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     a = _a_source(p, n, nr, deep or turned, machine)
     wide = a == "shared" and _is_wide(p, mr, machine)
     a = "tile" if wide else a
-    b = _b_source(p, m, mr, deep, machine)
+    b = _b_source(p, m, mr, nr, deep, machine)
     sums = _sum_blocks(p, a, b, nr, machine)
     rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr) if wide else _tile_size(p, mr, nr, b, machine)
     down = _column_cut(group_sizes(p, p.m), rows, mr) if turned else Cut(0, rows)
@@ -267,9 +268,9 @@ def _a_source(p: Phase, n: int, nr: int, by_tile: bool, machine: Machine) -> str
     return "tile" if (p.batch or by_tile) and not machine.free[0] else "shared"
 
 
-def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: Machine) -> str:
+def _b_source(p: Phase, m: int, mr: int, nr: int, deep: bool, machine: Machine) -> str:
     """Vectors are read in place when they lie along n and there are too few rows, or too little data, for packing to pay."""
-    inner, k = p.n[-1], p.extent(p.k)
+    inner, n, k = p.n[-1], p.extent(p.n), p.extent(p.k)
     straight = len(p.n) == 1 and len(p.k) == 1
     if straight and p.b.strides[inner] == 1:
         span = k * abs(p.b.strides[p.k[0]])
@@ -277,9 +278,10 @@ def _b_source(p: Phase, m: int, mr: int, deep: bool, machine: Machine) -> str:
             return "place"
     if machine.free[1] or column_packing(p, machine.lanes) == "taps":
         return "shared"
-    low, high = Linear(0, p.b.strides).span([n if d in p.n + p.k else 1 for d, n in enumerate(p.sizes)])
-    windows = len(p.n) > 1 and p.extent(p.n) * k > 2 * (high - low + 1)     # packed whole, an image would be many images
-    return "tile" if p.batch or deep or windows else "shared"
+    low, high = Linear(0, p.b.strides).span([size if d in p.n + p.k else 1 for d, size in enumerate(p.sizes)])
+    windows = len(p.n) > 1 and n * k > 2 * (high - low + 1)     # packed whole, an image would be many images
+    alone = m <= TALL and m * k <= machine.elements(machine.target.l2 // 4) and n >= TILES // 2 * nr    # tiles take all rows: none shares its columns
+    return "tile" if p.batch or deep or windows or alone else "shared"
 
 
 def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:
@@ -303,7 +305,7 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[in
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS, p.flops / MANY_TILES)
     area = max(budget / (2 * k), (4 if machine.free[1] else 32) * mr * nr)
-    tall = min(m, 256) if b == "tile" else min(96, sqrt(area) if machine.free[1] else area / min(n, 8 * nr))
+    tall = min(m, TALL) if b == "tile" else min(96, sqrt(area) if machine.free[1] else area / min(n, 8 * nr))
     rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     return rows, _column_cut(group_sizes(p, p.n), columns, nr)
