@@ -258,13 +258,17 @@ def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
 
 
 def _a_source(p: Phase, n: int, nr: int, by_tile: bool, machine: Machine) -> str:
-    """Rows are read in place, one broadcast an element, when they lie along k, or when each element is used a few times only."""
+    """Rows are read in place, one broadcast an element, when they lie along k, when sums are short, or when each element is used a
+    few times only.
+    """
     inner = p.k[-1]
     run = prod(group_sizes(p, p.k)[_linear_from(p.a, p, p.k):])
     in_place = run >= 32 or len(p.k) == 1
     step = abs(p.a.strides[inner])
     if in_place and (step <= 1 or n <= 2 * nr or run * 64 <= machine.target.l1 // 2):
         return "place"
+    if p.extent(p.k) <= MAX_TAPS and not machine.free[0]:
+        return "taps"
     return "tile" if (p.batch or by_tile) and not machine.free[0] else "shared"
 
 
@@ -290,6 +294,8 @@ def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:
     """
     sizes = group_sizes(p, p.k)
     k = prod(sizes)
+    if a == "taps":
+        return Cut(0, sizes[0])
     limit = machine.elements(machine.target.l1 if "tile" in (a, b) else machine.target.l2 // 4) // nr
     first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
     for split in range(first, len(sizes)):

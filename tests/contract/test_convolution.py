@@ -84,3 +84,14 @@ def test_combinations_of_layouts():
     for first, second in product((False, True), repeat=2):
         check(C.conv(2, 6, 10, windows), image(rng, (2, 6, 9, 9), first), rng.normal(size=(10, 6, 3, 3)).astype(np.float32),
               image(rng, (2, 10, 5, 5), second))
+
+
+@pytest.mark.parametrize("channels, kernel, rows", [(3, 3, "taps"), (1, 5, "taps"), (3, 7, "shared")])
+def test_rows_of_short_sums_stay_where_they_are(channels, kernel, rows):
+    """A first layer: the micro-kernel knows where the few terms of a sum lie."""
+    windows = [C.Window(size, kernel, 2, 1, (1, 1)) for size in (21, 30)]
+    rng = np.random.default_rng(0)
+    out = image(rng, (2, 32, *(w.out for w in windows)), True)
+    x, weights = image(rng, (2, channels, 21, 30), False), rng.normal(size=(32, channels, kernel, kernel)).astype(np.float32)
+    kernel = check(C.conv(2, channels, 32, windows), x, weights, out, (1, 3))
+    assert [phase.a for phase in kernel.schedule.phases] == [rows]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 
 from graphc.codegen.index import Ix, as_ix
@@ -290,9 +291,10 @@ def _call(job: Job, tile: Tile, r: RegisterTile, target: View, row_step: int, ad
 
 def micro_spec(job: Job) -> MicroSpec:
     s, p = job.schedule, job.phase
-    in_place = s.a == "place"
+    in_place = s.a in ("place", "taps")
+    taps = tuple(sum(i * p.a.strides[d] for i, d in zip(index, p.k)) for index in product(*map(range, job.k_sizes))) if s.a == "taps" else ()
     return MicroSpec(job.dtype, s.mr, s.vectors, s.lanes, p.a.strides[p.k[-1]] if in_place else s.mr, in_place,
-                     p.b.strides[p.k[-1]] if s.b == "place" else b_step(job), fused=job.fused)
+                     p.b.strides[p.k[-1]] if s.b == "place" else b_step(job), fused=job.fused, taps=taps)
 
 
 # where a register tile reads its rows: (job, tile, block, packed) -> (row in tile -> (memory, row offsets))
@@ -319,7 +321,7 @@ def _a_packed(job: Job, tile: Tile, block: Range, packed: View):
     return lambda row: (packed.view_at([row * longest], (1,)), [])
 
 
-A_SOURCES = {"place": _a_in_place, "shared": _a_shared, "tile": _a_packed}
+A_SOURCES = {"place": _a_in_place, "taps": _a_in_place, "shared": _a_shared, "tile": _a_packed}
 
 
 # where it reads its columns: (job, tile, block, packed) -> (column in tile -> memory)

@@ -5,6 +5,7 @@ for all shapes. Equal specs give the same object.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,7 +20,7 @@ ANY = 1 << 36                   # extent of a view whose size only the caller kn
 @dataclass(frozen=True)
 class MicroSpec:
     """`a_step`: distance of two steps of k in a; a_rows: each row of a has its own offset (else row i is at i). `b_step`: likewise in b.
-    `masked`: only some of the columns of b may be read. fused: the target multiplies and adds in one instruction.
+    `taps`: where the steps of k lie in a if they are not even; these are then all of the sum. `masked`: only some of the columns of b may be read. fused: the target multiplies and adds in one instruction.
     """
     dtype: DType
     mr: int
@@ -30,10 +31,11 @@ class MicroSpec:
     b_step: int
     masked: bool = False
     fused: bool = True
+    taps: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
-        a = "rows" if self.a_rows else "panel"
+        a = f"taps{'_'.join(map(str, self.taps))}x" if self.taps else "rows" if self.a_rows else "panel"
         return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}"
 
 
@@ -49,9 +51,15 @@ def micro_kernel(spec: MicroSpec) -> Function:
     rows = [f.param(f"row{i}", 0, 1 << 34) for i in range(spec.mr)] if spec.a_rows else [Ix(i) for i in range(spec.mr)]
     masks = _column_masks(f, spec)
     zero = f.const(0, spec.dtype, spec.lanes)
-    with f.loop(0, steps, carry=[zero] * (spec.mr * spec.vectors), unroll=1) as loop:
-        loop.next(*_step(f, spec, a, b, rows, masks, loop.index, loop.carried))
-    _accumulate(f, spec, c, row_step, add, loop.results)
+    sums = (zero,) * (spec.mr * spec.vectors)
+    if spec.taps:
+        for k, tap in enumerate(spec.taps):
+            sums = _step(f, spec, a, b, [row + tap for row in rows], masks, Ix(k), sums)
+    else:
+        with f.loop(0, steps, carry=sums, unroll=1) as loop:
+            loop.next(*_step(f, spec, a, b, [row + loop.index * spec.a_step for row in rows], masks, loop.index, loop.carried))
+        sums = loop.results
+    _accumulate(f, spec, c, row_step, add, sums)
     return f
 
 
@@ -62,11 +70,12 @@ def _column_masks(f: Function, spec: MicroSpec) -> list[Val | None]:
     return [f.tail_mask(columns - v * spec.lanes, spec.lanes) for v in range(spec.vectors)]
 
 
-def _step(f: Function, spec: MicroSpec, a, b, rows: list[Ix], masks: list[Val | None], k: Ix, sums: tuple[Val, ...]) -> list[Val]:
+def _step(f: Function, spec: MicroSpec, a, b, rows: list[Ix], masks: list[Val | None], k: Ix, sums: Sequence[Val]) -> list[Val]:
+    """Step k of the sums; `rows`: where it finds the rows of a."""
     columns = [f.load(b, [k * spec.b_step + v * spec.lanes], spec.lanes, mask) for v, mask in enumerate(masks)]
     following = []
     for i, row in enumerate(rows):
-        factor = f.splat(f.load(a, [row + k * spec.a_step]), spec.lanes)
+        factor = f.splat(f.load(a, [row]), spec.lanes)
         following += [multiply_add(f, factor, column, sums[i * spec.vectors + v], spec.fused) for v, column in enumerate(columns)]
     return following
 
@@ -76,7 +85,7 @@ def multiply_add(f: Function, a: Val, b: Val, c: Val, fused: bool) -> Val:
     return f.fma(a, b, c) if fused else f.add(f.mul(a, b), c)
 
 
-def _accumulate(f: Function, spec: MicroSpec, c, row_step: Ix, add: Ix, sums: tuple[Val, ...]) -> None:
+def _accumulate(f: Function, spec: MicroSpec, c, row_step: Ix, add: Ix, sums: Sequence[Val]) -> None:
     """The partial sum so far is added at the end, not at the start: sums are blocked."""
     keep = f.cast(f.value(add), bool_)
     zero = f.const(0, spec.dtype, spec.lanes)
