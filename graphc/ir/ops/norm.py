@@ -221,10 +221,10 @@ class BatchNorm(Composite):
         return Cost(8 * x.size, 3 * x.nbytes)
 
     def _from_y(self, b, g, gamma, far, scale, n):
-        """Gradients of x, gamma and beta from that of the first output; far scale is standardized x."""
+        """Gradients of x, gamma and beta from that of the first output; far scale is standardized x, which need not be kept."""
         rank, axes = g.type.rank, _not_channels(g.type.rank)
         dbeta = b.sum(g, axes=axes, keepdims=True)
-        dgamma = b.sum(b.mul(g, b.mul(far, scale)), axes=axes, keepdims=True)
+        dgamma = b.mul(b.sum(b.mul(g, far), axes=axes, keepdims=True), scale)
         inner = b.sub(b.sub(g, b.div(dbeta, n)), b.mul(far, b.mul(scale, b.div(dgamma, n))))
         dx = b.mul(b.mul(per_channel(b, gamma, rank), scale), inner)
         return dx, b.reshape(dgamma, shape=gamma.type.shape), b.reshape(dbeta, shape=gamma.type.shape)
