@@ -18,11 +18,11 @@ from graphc.ir.ops.fused import takes_epilogue
 from graphc.ir.ops.shape import BroadcastTo
 from graphc.ir.space import GENERATORS, LEAVES, REDUCTIONS, RULES, VIEWS, Misfit, Space
 from graphc.passes.fuse_emit import emit
+from graphc.passes.fuse_repeat import CHEAP, repeated
 from graphc.passes.pipeline import Pass
 
 POINTWISE = (Elementwise, Cast, StopGradient, BroadcastTo)
 WINDOW = 256                    # clusters further back are not joined: it bounds the search, and keeps lifetimes short
-CHEAP = 4                       # flops per element that are repeated rather than stored
 ROW_LIMIT = 1 << 16             # elements of a row that several stages walk over
 COLUMN_LIMIT = 1 << 11          # the same when the row is not contiguous
 WHOLE_LIMIT = 1 << 14           # elements of a nest with few rows and several stages
@@ -71,13 +71,14 @@ class Cluster:
 
 
 class Fusion:
-    """One run of the pass. Afterwards `of` tells each node's cluster; nodes in `copied` go into every cluster that reads them."""
+    """One run of the pass. Afterwards `of` tells each node's cluster; nodes in `copied` and `repeated` go into every cluster that reads them."""
 
     def __init__(self, graph: Graph, max_nodes: int):
         self.graph, self.max_nodes = graph, max_nodes
         self.of: dict[Node, Cluster] = {}
         self.clusters: list[Cluster] = []
         self.copied: dict[Node, int] = {}       # node -> flops per element of the chain that ends there
+        self.repeated: set[Node] = set()
         self.refused: list[tuple[Node, Node, str]] = []
         self.users = users(graph)
         self.results = set(graph.results)
@@ -86,6 +87,8 @@ class Fusion:
         for node in self.graph.nodes:
             if not self._copy(node):
                 self._place(node)
+        if self.max_nodes > 1:
+            self.repeated = repeated(self)
         return self
 
     # ---- what is copied into its readers
@@ -132,7 +135,7 @@ class Fusion:
             s.is_read = True
         if kind == "nest":
             cluster.space = Space()
-            self._extend(cluster.space, node)
+            self.extend(cluster.space, node)
             cluster.flops = _flops(node)
             self._note_post(cluster, node)
         elif kind == "contraction":
@@ -217,7 +220,7 @@ class Fusion:
         members = [n for s in feeders for n in s.nodes] + [node]
         try:
             for n in members:
-                self._extend(space, n)
+                self.extend(space, n)
         except Misfit as error:
             return str(error)
         if any(space.maps[n.outputs[0]] != space.maps[product] for n in members) or len(space.extents) != len(c.space.extents):
@@ -242,7 +245,7 @@ class Fusion:
             return why
         space = c.space.copy()
         try:
-            self._extend(space, node)
+            self.extend(space, node)
         except Misfit as error:
             return str(error)
         why = _shape_refusal(space, node) or _column_refusal(c, space, node) or self._growth(c, space, node) or self._stages(c, space, node)
@@ -260,11 +263,11 @@ class Fusion:
         try:
             for n in merged.nodes:
                 before = merged.space.copy()
-                self._extend(merged.space, n)
+                self.extend(merged.space, n)
                 why = why or self._stages(merged, merged.space, n, before)
                 self._note_post(merged, n)
             full = merged.space.copy()
-            self._extend(full, node)
+            self.extend(full, node)
         except Misfit as error:
             return str(error)
         why = why or _shape_refusal(full, node)
@@ -319,11 +322,11 @@ class Fusion:
         return ""
 
     # ---- bookkeeping
-    def _extend(self, space: Space, node: Node) -> None:
+    def extend(self, space: Space, node: Node) -> None:
         """Adds the node, and first the copied chains that it reads."""
         for v in node.inputs:
             if v.node in self.copied and v not in space.maps and not isinstance(v.node.op, LEAVES):
-                self._extend(space, v.node)
+                self.extend(space, v.node)
         space.add(node)
 
     def _add(self, c: Cluster, node: Node, sources: list[Cluster]) -> None:

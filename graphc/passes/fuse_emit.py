@@ -9,6 +9,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.fused import Fused, takes_epilogue
 from graphc.ir.space import VIEWS
+from graphc.passes.fuse_repeat import with_repeated
 
 if TYPE_CHECKING:
     from graphc.passes.fuse import Cluster, Fusion
@@ -81,7 +82,12 @@ class _Emitter:
                    for u in self.fusion.users[v])
 
     def _escapes(self, v: Value, inside: set[Node]) -> bool:
-        return v in self.fusion.results or any(u not in inside for u in self.fusion.users[v])
+        return v in self.fusion.results or v.node not in self.fusion.repeated and self._read_outside(v, inside)
+
+    def _read_outside(self, v: Value, inside: set[Node]) -> bool:
+        """Whether another cluster reads the value, or makes again what is made from it."""
+        repeated = self.fusion.repeated
+        return any(u not in inside or u in repeated and self._read_outside(u.outputs[0], inside) for u in self.fusion.users[v])
 
     def _fuse(self, c: "Cluster", members: list[Node], outs: list[Value]) -> None:
         first = [n for n in members if takes_epilogue(n.op)]        # its operands come first, and lie in memory
@@ -98,17 +104,9 @@ class _Emitter:
             self.w.map[old] = v
 
     def _with_copies(self, members: list[Node], given: Collection[Value] = ()) -> list[Node]:
-        """The members, each preceded by the copied nodes that it is the first to read; `given` values are not copied."""
-        result: dict[Node, None] = {}
-
-        def add(n: Node) -> None:
-            for v in n.inputs:
-                if v.node in self.fusion.copied and v.node not in result and v not in given:
-                    add(v.node)
-            result[n] = None
-        for n in members:
-            add(n)
-        return list(result)
+        """The members, each preceded by the copied and repeated nodes that it is the first to read; `given` values are not copied."""
+        copied, repeated = self.fusion.copied, self.fusion.repeated
+        return with_repeated(members, lambda v: (v.node in copied or v.node in repeated) and v not in given)
 
     def _keep(self, node: Node) -> None:
         for v in node.inputs:

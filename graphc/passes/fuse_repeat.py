@@ -1,0 +1,115 @@
+"""Cheap values of what lies in memory anyway are made again by the clusters that read them, so that nobody stores them.
+
+A batch norm's x - mean is read by its backward pass, which can subtract as well; the derivative of a sigmoid is a function of its result.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from graphc.ir.graph import Node, Value
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.shape import BroadcastTo
+from graphc.ir.space import VIEWS, Misfit, Space
+
+if TYPE_CHECKING:
+    from graphc.passes.fuse import Cluster, Fusion
+
+CHEAP = 4                       # flops per element that are repeated rather than stored
+SMALL = 8                       # an operand with so many times fewer elements costs nothing to store and to read
+
+
+def repeated(fusion: "Fusion") -> set[Node]:
+    """The nodes that every cluster which reads their results from outside makes again."""
+    return _Repeat(fusion).run()
+
+
+class _Repeat:
+    def __init__(self, fusion: "Fusion"):
+        self.fusion, self.of, self.users = fusion, fusion.of, fusion.users
+        self.found: set[Node] = set()
+
+    def run(self) -> set[Node]:
+        for node in self.fusion.graph.nodes:        # in order: what an operand's fate is has been decided
+            if node in self.of and isinstance(node.op, Elementwise):
+                self._decide(node)
+        return self.found
+
+    def _decide(self, node: Node) -> None:
+        v, home = node.outputs[0], self.of[node]
+        outside = [u for u in self.users[v] if self.of.get(u) is not home]
+        if home.kind not in ("nest", "contraction") or v in self.fusion.results or not outside or not all(map(self._may_repeat, outside)):
+            return
+        chain = _Chain(self, v)
+        if chain.is_cheap and all(self._fits(c, chain.nodes) for c in dict.fromkeys(self.of[u] for u in outside)):
+            self.found.update(chain.nodes)
+
+    def _may_repeat(self, reader: Node) -> bool:
+        """Whether the reader's cluster can make its operands: it is a nest, or an epilogue."""
+        c = self.of.get(reader)
+        return c is not None and (c.kind == "nest" or c.kind == "contraction" and reader is not c.nodes[0])
+
+    def _fits(self, c: "Cluster", chain: list[Node]) -> bool:
+        """Whether the cluster, with what it would make again, still runs over the same axes."""
+        space, first = Space(), c.nodes[:1] if c.kind == "contraction" else []
+        for n in first:
+            space.maps[n.outputs[0]] = space.place(n.outputs[0].type.shape)
+        members = with_repeated(c.nodes[len(first):], lambda v: v.node in self.found or v.node in chain)
+        try:
+            for n in members:
+                self.fusion.extend(space, n)
+        except Misfit:
+            return False
+        if any(space.maps[n.outputs[0]] != space.maps[head.outputs[0]] for head in first for n in members):
+            return False
+        return len(members) < self.fusion.max_nodes and list(space.extents.values()) == list(c.space.extents.values())
+
+    def in_memory(self, v: Value, home: "Cluster") -> bool:
+        """Whether the value is stored, for other reasons than a reader of what is being repeated."""
+        if v.node not in self.of or v in self.fusion.results:
+            return True
+        return v.node not in self.found and (self.of[v.node] is not home or any(self.of.get(u) is not home for u in self.users[v]))
+
+
+class _Chain:
+    """The nodes that make `v` from one array in memory and small ones, operands first."""
+
+    def __init__(self, repeat: _Repeat, v: Value):
+        self.repeat, self.v, self.home = repeat, v, repeat.of[v.node]
+        self.nodes: list[Node] = []
+        self.bases: set[Value] = set()
+        self.flops = 0
+        self.is_cheap = self._make(v) and len(self.bases) == 1
+
+    def _make(self, v: Value) -> bool:
+        node = v.node
+        if node in self.nodes:
+            return True
+        self.flops += node.op.row.flops if isinstance(node.op, Elementwise) else 0
+        if self.flops > CHEAP or not all(map(self._take, node.inputs)):
+            return False
+        self.nodes.append(node)
+        return True
+
+    def _take(self, v: Value) -> bool:
+        """Whether the operand is small, in memory, or made by a node that can be repeated too."""
+        if v.node in self.repeat.fusion.copied or v.type.size * SMALL <= self.v.type.size:
+            return v.node not in self.repeat.found
+        if self.repeat.in_memory(v, self.home):
+            self.bases.add(v)
+            return v.type.nbytes <= self.v.type.nbytes and (v.node is None or not isinstance(v.node.op, VIEWS))
+        return self.repeat.of[v.node] is self.home and isinstance(v.node.op, (Elementwise, BroadcastTo)) and self._make(v)
+
+
+def with_repeated(members: Iterable[Node], again: Callable[[Value], bool]) -> list[Node]:
+    """The members, each after the nodes that it is the first to read whose results are made `again`."""
+    result: dict[Node, None] = {}
+
+    def add(n: Node) -> None:
+        for v in n.inputs:
+            if v.node not in result and again(v):
+                add(v.node)
+        result[n] = None
+    for n in members:
+        add(n)
+    return list(result)
