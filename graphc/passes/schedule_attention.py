@@ -15,7 +15,7 @@ from graphc.ir.view import ViewType
 SERIAL_FLOPS = 400_000          # less work than this is not worth waking other threads
 QUERIES = 72                    # columns of a block, at most: its transposed queries and sums stay in L1 and L2
 KEYS = 144                      # rows of a block: long enough to pay for rescaling sums, short enough for scores to stay in L1
-GRAD_QUERIES, GRAD_KEYS = 64, 96
+GRAD_QUERIES, GRAD_KEYS = (128, 64), 96                 # the first that gives enough tasks: each block of queries passes over all sums
 SUMS = 8                        # sums in registers that hide how long a multiplication takes
 FEW_REGISTERS = 16
 TASKS = 32                      # pieces of a gradient: parts of the queries of all heads
@@ -28,12 +28,17 @@ def attention_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewT
     lanes = target.lanes(q.dtype.itemsize)
     vectors = _gradient_vectors(target) if gradient else _vectors(target, lanes, q.shape[-2], ins[2].shape[-1])
     mr = _rows(target, vectors)
-    most, keys = (GRAD_QUERIES, GRAD_KEYS) if gradient else (QUERIES, KEYS)
+    most, keys = (_gradient_queries(q.shape), GRAD_KEYS) if gradient else (QUERIES, KEYS)
     nr = vectors * lanes
     queries = min(max(most // nr, 1) * nr, round_up(q.shape[-2], nr))
     serial = node.op.cost(*(v.type for v in node.inputs)).flops < SERIAL_FLOPS
     s = AttentionSchedule(queries, min(round_up(keys, mr), round_up(k.shape[-2], mr)), mr, vectors, lanes, serial)
     return _in_parts(s, ins) if gradient else s
+
+
+def _gradient_queries(shape: Sequence[int]) -> int:
+    *heads, queries, _ = shape
+    return next((n for n in GRAD_QUERIES if prod(heads) * -(-queries // n) >= TASKS), GRAD_QUERIES[-1])
 
 
 def _rows(target: Target, vectors: int) -> int:
