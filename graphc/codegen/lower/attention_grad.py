@@ -33,9 +33,10 @@ def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: S
     b = Blocks(f, s, target.has_fma, dq.dtype, dq.shape[-2], dk.shape[-2], node.op.causal)
     sums = _Sums(b, dk.shape[-1], dv.shape[-1], f.view("sums", dq.dtype, (s.partials,)))
     factor, lead = node.op.factor(dq.shape), dq.shape[:-2]
-    share = -(-b.query_blocks // s.parts)
-    with f.parallel(prod(lead) * s.parts, "queries", serial=s.serial) as t:
-        number, part = f.divmod(t, s.parts)
+    share, heads = -(-b.query_blocks // s.parts), prod(dq.shape[:-2])
+    large = sum(sums.widths) * sums.rows * dq.dtype.itemsize > target.l2
+    with f.parallel(heads * s.parts, "queries", serial=s.serial) as t:
+        number, part = f.divmod(t, heads)[::-1] if large else f.divmod(t, s.parts)      # large heads one by one: threads share their keys in L3
         part = part * -1 + (s.parts - 1)                    # the last queries see most keys: they begin
         of = _Head(b, number, lead, (*inputs[:3], *inputs[-3:], dq), inputs[3:-3])
         dk_sums, dv_sums = sums.of(number * s.parts + part)
