@@ -55,6 +55,7 @@ from graphc.runtime.entry import callable_class
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.lock import StateLock
 from graphc.runtime.signature import ArraySpec, Signature
+from graphc.uncollected import uncollected
 
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
@@ -163,6 +164,10 @@ class Compilation:
     @cached_property
     def built(self) -> Built:
         """The program, from the disk cache if it is there."""
+        with uncollected():
+            return self._find_or_build()
+
+    def _find_or_build(self) -> Built:
         store = cache.default()
         options = (self.config.check_nan, self.config.winograd, self.timed)
         key = cache.make_key("program", print_graph(self.graph), _lines(self.graph), self.target.triple, self.target.features, *map(str, options))
