@@ -24,7 +24,7 @@ from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, trace_network
 from graphc.optim import Optimizer
 from graphc.report import PlanReport
-from graphc.state import State
+from graphc.state import State, initial_values
 from graphc.train import Model, Objective, training_function
 
 KEPT_BINDINGS = 16                  # of named dimensions to sizes
@@ -48,11 +48,13 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
     """
     if not isinstance(threads, int) or threads < 0:
         raise GraphError(f"threads must be an int >= 0 (0: as many as the process may use), got {threads!r}", user_loc())
-    function, owner, sizes = _declared(f, training, seed, state, outputs, bindings)
+    function, sizes = _declared(f, training, outputs, bindings)
     graph = bind_graph(function.graph, sizes)
-    if graph.dim_names:
-        return Polymorphic(graph, function, owner, threads)
-    return _compiled(graph, function, owner, threads)
+    needed, given = entries(function), f.state if isinstance(f, Model) else state
+    if not graph.dim_names and not graph.writes and not isinstance(given, State):
+        return compiled(graph, threads, initial_values(needed, *_source(function.name, needed, seed, given)))
+    owner = state_for(function.name, needed, seed, given)
+    return Polymorphic(graph, function, owner, threads) if graph.dim_names else _compiled(graph, function, owner, threads)
 
 
 def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False, outputs: Sequence[str] | None = None,
@@ -69,7 +71,7 @@ def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False
     elif loss is not None or trainable is not None:
         raise GraphError("loss= and trainable= are those of a training step: give optimizer= too", user_loc())
     else:
-        function, _, sizes = _declared(f, training, None, {}, outputs, bindings)
+        function, sizes = _declared(f, training, outputs, bindings)
     graph = bind_graph(function.graph, sizes)
     if graph.dim_names:
         raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example {min(graph.dim_names)}=64", user_loc())
@@ -129,12 +131,11 @@ class Polymorphic(Shown):
             raise error.at(user_loc()) from None
 
 
-def _declared(f, training: bool, seed, state, outputs, bindings: Mapping) -> tuple[GraphFunction, State | None, dict[str, int]]:
-    """The graph of `f` with these outputs besides its own, the state that it runs on, and the sizes of named dimensions."""
+def _declared(f, training: bool, outputs, bindings: Mapping) -> tuple[GraphFunction, dict[str, int]]:
+    """The graph of `f` with these outputs besides its own, and the sizes of named dimensions."""
     function, sizes = traced(f, training, bindings)
-    owner = f.state if isinstance(f, Model) else _state(function, seed, state)
     try:
-        return function if outputs is None else with_outputs(function, outputs), owner, sizes
+        return function if outputs is None else with_outputs(function, outputs), sizes
     except GraphError as error:
         raise error.at(user_loc()) from None
 
@@ -168,23 +169,20 @@ def _size(graph: Graph, name: str, value) -> int:
     return as_dim(value)
 
 
-def _state(function: GraphFunction, seed: int | None, state) -> State | None:
-    return state_for(function.name, entries(function), seed, state)
-
-
 def state_for(name: str, needed: Sequence[Entry], seed: int | None, state) -> State | None:
-    """The arrays for what the graph `name` needs, from a file, a mapping or a seed; None if that is nothing."""
+    """The arrays for what the graph `name` needs: a state, or from a file, a mapping or a seed; None if that is nothing."""
     if not needed:
         return None
-    if isinstance(state, State):
-        return state
-    if state is None and seed is None:
-        raise GraphError(f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0", user_loc())
-    made = State.create(needed, seed or 0) if state != {} else State()
-    if state:
-        where = "state" if isinstance(state, Mapping) else str(state)
-        made.load(state if isinstance(state, Mapping) else load_arrays(state), where)
-    return made
+    return state if isinstance(state, State) else State.create(needed, *_source(name, needed, seed, state))
+
+
+def _source(name: str, needed: Sequence[Entry], seed: int | None, state) -> tuple[int | None, Mapping[str, np.ndarray] | None, str]:
+    """A seed, or arrays and where they came from."""
+    if state is None:
+        if needed and seed is None:
+            raise GraphError(f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0", user_loc())
+        return seed, None, "seed"
+    return (None, state, "state") if isinstance(state, Mapping) else (None, load_arrays(state), str(state))
 
 
 def _compiled(graph: Graph, function: GraphFunction, owner: State | None, threads: int) -> Compiled:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
 
@@ -197,9 +197,8 @@ class Compilation:
         code = self._timed("llvm", jit.compile_object, text, self.target)
         failures = tuple(Failure(_checking_op(n), n.loc, i in self.loops.nan_checks) for i, n in enumerate(self.loops.checked))
         memory = self.memory
-        writes = any(new is not None for new in self.graph.updates)
         program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused),
-                          self.target, self._derived, self._passing, writes, _varies(self.fused))
+                          self.target, self._derived, self._passing, self._idle, self.graph.writes, _varies(self.fused))
         return Built(program, failures, memory, tuple(map(_call_site, self.loops.sites)))
 
     def _fuse(self, graph: Graph) -> Graph:
@@ -224,8 +223,18 @@ class Compilation:
         if not self.prepare_plan:
             return frozenset()
         first, graph = len(self.graph.state), self.prepare_plan.graph
-        slots, values = set(self.plan.read_state()), {v for node in graph.nodes for v in node.inputs}
-        return frozenset(n for n, v in enumerate(graph.updates[first:]) if first + n not in slots and v not in values and len(v.node.outputs) == 1)
+        values = {v for node in graph.nodes for v in node.inputs}
+        return frozenset(n for n, v in enumerate(graph.updates[first:]) if first + n not in self._read and v not in values and len(v.node.outputs) == 1)
+
+    @property
+    def _idle(self) -> frozenset[int]:
+        """Numbers of the state's arrays that calls do not touch."""
+        return frozenset(n for n, new in enumerate(self.graph.updates) if n not in self._read and new is None)
+
+    @cached_property
+    def _read(self) -> frozenset[int]:
+        """Numbers of the state table's arrays that calls read."""
+        return frozenset(self.plan.read_state())
 
     @property
     def _kept(self) -> Iterator[int]:
@@ -251,9 +260,9 @@ class Compiled(Shown):
         self.graph = graph
         self.compilation = Compilation(graph)
         built = self.compilation.built
-        self.memory = built.memory
         self.executable = Executable(built.program, threads or self.compilation.config.threads, state, lock,
                                      lambda node, index: built.failures[node].error(index), user_loc, quiet)
+        self.memory = replace(built.memory, state=sum(a.nbytes for a in self.executable.state.arrays))
         self.run = self.executable.call
 
     def __call__(self, *args, **kwargs):
@@ -272,8 +281,9 @@ class Compiled(Shown):
         state; this one pays nothing for it."""
         built = Compilation(self.graph, timed=True).built
         table = np.zeros((len(built.sites), 2), np.int64)
-        state = [a.copy() for a in self.executable.state]
-        run = Executable(built.program, self.executable.threads, state, StateLock() if state else None,
+        mine = self.executable
+        state, lock = (mine.state, None) if mine.settled else ([a.copy() for a in mine.state.arrays], StateLock())
+        run = Executable(built.program, mine.threads, state, lock,
                          lambda node, index: built.failures[node].error(index), user_loc, profile=table)
         return measure(run, table, built.sites, arrays, runs)
 

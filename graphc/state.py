@@ -1,6 +1,7 @@
 """State: the arrays that a network and its training own (parameters, running statistics, optimizer slots, step, random key)."""
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -27,11 +28,12 @@ class State(Mapping):
         self.programs: dict[Hashable, object] = {}
 
     @staticmethod
-    def create(entries: Sequence[Entry], seed: int) -> "State":
-        """Fresh values for `entries`: a value depends on the seed and the entry's name only, not on the order."""
+    def create(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None = None, where: str = "state") -> "State":
+        """With values of `arrays`, which came from `where`, or fresh ones: such a value depends on the seed and the entry's name only, not
+        on the order."""
         state = State()
-        for entry in entries:
-            state.add(entry, entry.initial(seed))
+        for entry, value in zip(entries, initial_values(entries, seed, arrays, where)):
+            state.add(entry, value)
         return state
 
     def add(self, entry: Entry, value: np.ndarray) -> None:
@@ -91,11 +93,10 @@ class State(Mapping):
         names = [name for name in self._arrays if name in arrays or not partial]
         if not names:
             raise GraphError(f"{where} has none of the arrays of the state; it holds {_some(arrays)}")
-        for name in names:
-            check_same(where, name, _present(where, arrays, name, self._arrays[name]), self._arrays[name])
+        values = [_fitting(where, arrays, name, self._arrays[name].shape, self._arrays[name].dtype) for name in names]
         with self.lock:
-            for name in names:
-                self._arrays[name][...] = arrays[name]
+            for name, value in zip(names, values):
+                self._arrays[name][...] = value
             self.lock.written()
 
     def _find(self, name: str) -> np.ndarray:
@@ -111,16 +112,24 @@ def check_array(name: str, array: np.ndarray, type: TensorType) -> None:
         raise GraphError(f"{name} is {array.dtype}{list(array.shape)} in the state, the network wants {type}")
 
 
-def check_same(where: str, name: str, found: np.ndarray, wanted: np.ndarray) -> None:
-    """GraphError unless the array that a file holds fits the network's."""
-    if found.shape != wanted.shape or found.dtype != wanted.dtype:
-        raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {wanted.dtype}{list(wanted.shape)}")
+def initial_values(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None, where: str) -> list[np.ndarray]:
+    """What the entries start with, C-contiguous: values of `arrays`, which came from `where`, or fresh ones. GraphError names what does not fit."""
+    names = Counter(entry.name for entry in entries)
+    if twice := next((name for name, count in names.items() if count > 1), None):
+        raise GraphError(f"two state arrays are called {twice}; give the layers different names")
+    if arrays is None:
+        return [entry.initial(seed) for entry in entries]
+    return [np.ascontiguousarray(_fitting(where, arrays, e.name, e.type.shape, e.type.dtype.np)).reshape(e.type.shape) for e in entries]
 
 
-def _present(where: str, arrays: Mapping[str, np.ndarray], name: str, wanted: np.ndarray) -> np.ndarray:
+def _fitting(where: str, arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The array that a file or a mapping holds, if the network can take it."""
     if name not in arrays:
-        raise GraphError(f"{where} has no {name} ({wanted.dtype}{list(wanted.shape)}); it holds {_some(arrays)}")
-    return arrays[name]
+        raise GraphError(f"{where} has no {name} ({dtype}{list(shape)}); it holds {_some(arrays)}")
+    found = np.asarray(arrays[name])
+    if found.shape != shape or found.dtype != dtype:
+        raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {dtype}{list(shape)}")
+    return found
 
 
 def aligned(value: np.ndarray) -> np.ndarray:

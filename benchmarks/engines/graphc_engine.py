@@ -16,14 +16,14 @@ class Graphc:
     """`run` is the compiled function itself."""
 
     def __init__(self, case: Case):
-        self.batches = case.batches
+        self.batches, self._mode = case.batches, case.workload.mode
         self.run = MODES[case.workload.mode](case)
         self.memory = self.run.memory           # compiles a training step
 
     def planned(self, threads: int) -> int:
-        """Bytes that the plan says calls need besides parameters and inputs."""
+        """Bytes that the plan says calls need besides parameters and inputs. For inference the parameters are packed when compiling ends."""
         m = self.memory
-        return m.arena + m.scratch * threads + m.consts + m.derived + m.outputs
+        return m.arena + m.scratch * threads + m.consts + m.outputs + (m.derived if self._mode == TRAIN else 0)
 
     def arrays(self, result) -> tuple[np.ndarray, ...]:
         return result if isinstance(result, tuple) else (np.asarray(result),)

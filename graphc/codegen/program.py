@@ -112,11 +112,10 @@ class _ProgramBuilder:
         plan = frame.plan
         kernel = self.kernel(node, plan)
         views = [self.view(plan.places[v], frame) for v in (*node.inputs, *node.outputs)]
+        if node in plan.packed:
+            views += frame.packed.get(node) or self.scratch(plan.packed[node], kernel.views[len(views):][:1], 0)
         if node in plan.scratch:
             views += self.scratch(plan.scratch[node], kernel.views[len(views):], frame.base)
-        elif node in plan.packed and plan.packed[node].space == "state":
-            views += self.scratch(plan.packed[node], kernel.views[len(views):], 0)
-        views += frame.packed.get(node, [])
         self.commit(plan, node)
         self.call(kernel, views + self.node_id(node, kernel), node)
         if self.check_nan:
@@ -180,7 +179,7 @@ class _ProgramBuilder:
         return self.main.buffer(buffer.space, buffer.slot, offset, place.dtype, place.shape, place.strides)
 
     def scratch(self, buffer: Buffer, wanted: Sequence[View], base: int) -> list[View]:
-        """Shared scratch: one view after the other, each aligned."""
+        """A buffer as views one after the other, each aligned."""
         views, at = [], base + buffer.offset
         for w in wanted:
             views.append(self.main.buffer(buffer.space, buffer.slot, at, w.dtype, w.shape))
@@ -223,7 +222,7 @@ class _ProgramBuilder:
             self.block(body, _Frame(body, frame.base + region.arena.offset, arguments, results, packed))
 
     def pack_before(self, node: Node, buffer: Buffer, body: Plan, ins: Sequence[View], frame: _Frame) -> list[View]:
-        """Packs the operand of a kernel of a loop's body that does not change in the loop; the scratch that holds it."""
+        """Packs the operand of a kernel of a loop's body that does not change in the loop; the memory that holds it."""
         schedule = body.schedules[node]
         place = body.places[node.inputs[schedule.prepacked]]
         outer = ins[place.buffer.slot]
@@ -231,13 +230,13 @@ class _ProgramBuilder:
         return self.pack(operand, place.view, schedule, buffer, frame.base)
 
     def pack(self, operand: View, view: ViewType, schedule, buffer: Buffer, base: int) -> list[View]:
-        """Packs an operand for kernels of a schedule; the scratch that holds it."""
+        """Packs an operand for kernels of a schedule; the memory that holds it."""
         key = ("pack", view, schedule)
         if key not in self.kernels:
             self.kernels[key] = lower_packing(view, schedule, self.target, self.unique("pack"))
-        shared = self.scratch(buffer, self.kernels[key].views[1:], base)
-        self.call(self.kernels[key], [operand, *shared])
-        return shared
+        packed = self.scratch(buffer, self.kernels[key].views[1:], base)
+        self.call(self.kernels[key], [operand, *packed])
+        return packed
 
     def cond(self, node: Node, frame: _Frame) -> None:
         plan, region = frame.plan, frame.plan.regions[node]

@@ -69,6 +69,11 @@ class Graph(Shown):
     def dim_names(self) -> frozenset[str]:
         return frozenset().union(*(v.type.names for v in self.arguments))
 
+    @property
+    def writes(self) -> bool:
+        """Whether it changes its state."""
+        return any(new is not None for new in self.updates)
+
     @cached_property
     def key(self) -> tuple:
         """A hashable tuple, equal for equal graphs."""

@@ -154,7 +154,8 @@ class ContractionSchedule:
 
     copies[i]: offset of the padded copy of operand i (after the swap), or None. packed_a, packed_b, partials: offsets for each phase,
     or None. All phases use the same memory after the copies, one after the other. prepacked: the operand (0: a, 1: b, before the
-    swap) whose packed form is in the shared scratch already when the kernel runs, because it does not change in a loop around it.
+    swap) that is packed already when the kernel runs, because it does not change in a loop around it, or between calls: into memory of
+    its own, `packed_size` elements.
     """
     form: Form
     phases: tuple[PhaseSchedule, ...]
@@ -164,6 +165,7 @@ class ContractionSchedule:
     partials: tuple[int | None, ...]
     shared_scratch: int
     prepacked: int | None = None
+    packed_size: int = 0
 
     @property
     def ready(self) -> str:

@@ -11,7 +11,7 @@ from graphc.ir.plan import Buffer, Packed, Place, Plan, Region
 from graphc.ir.scan_layout import scan_layout
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.target import Target
-from graphc.passes.schedule import schedule_node, scratch_bytes
+from graphc.passes.schedule import packed_bytes, schedule_node, scratch_bytes
 from graphc.passes.storage import ALIGNMENT, Constants, Order, Stored, assign_storage
 
 Interval = tuple[int, int]          # first and last position at which a buffer is in use
@@ -45,19 +45,18 @@ class Planner:
         for node in plan.graph.nodes:
             if node.op.name in REGION_PLANNERS:
                 plan.regions[node] = REGION_PLANNERS[node.op.name](self, node, stored)
-            elif scratch_bytes(node, stored.schedules.get(node)):
+            elif node in stored.schedules:
                 self._scratch(plan, node, stored.schedules[node])
         plan.arena_bytes = assign_offsets(_intervals(plan, stored))
         stored.schedules.update(_aliased(stored))
         return plan
 
     def _scratch(self, plan: Plan, node: Node, schedule) -> None:
-        """Memory that the threads of a kernel share: used while it runs, or packed before it."""
-        size, prepacked = scratch_bytes(node, schedule), getattr(schedule, "prepacked", None)
-        if prepacked is None:
+        """Memory that the threads of a kernel share while it runs, and memory of the operand that is packed before it."""
+        if size := scratch_bytes(node, schedule):
             plan.scratch[node] = Buffer("arena", size)
-        else:
-            operand = plan.places[node.inputs[prepacked]]
+        if size := packed_bytes(node, schedule):
+            operand = plan.places[node.inputs[schedule.prepacked]]
             plan.packed[node] = self.packed.buffer(operand, schedule, size) if operand.lasts else Buffer("arena", size)
 
     def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Buffer | None], fixed_from: int | None = None) -> Plan:

@@ -65,6 +65,11 @@ def scratch_bytes(node: Node, schedule) -> int:
     return size * node.inputs[0].type.dtype.itemsize if isinstance(schedule, ContractionSchedule) else size
 
 
+def packed_bytes(node: Node, schedule) -> int:
+    """Memory of the operand that is packed before the kernel runs."""
+    return schedule.packed_size * node.inputs[0].type.dtype.itemsize if isinstance(schedule, ContractionSchedule) else 0
+
+
 def _position(op: Fused, operand: Value) -> int:
     if operand not in op.body.inputs:
         raise InternalError(f"operand {operand} of a fused contraction is computed inside the cluster", "schedule")

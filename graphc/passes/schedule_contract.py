@@ -51,17 +51,16 @@ def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequ
                        Tensor(out_shape, tuple(out_strides)), lanes, fused, invariant)
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
     machine = Machine(target, dtype.itemsize, lanes, free)
-    return _prepacked(_placed(form, tuple(_phase_schedule(p, dtype, machine) for p in form.phases)), free)
+    phases = tuple(_phase_schedule(p, dtype, machine) for p in form.phases)
+    return _placed(form, phases, _prepacked(phases, free))
 
 
-def _prepacked(s: ContractionSchedule, free: tuple[bool, ...]) -> ContractionSchedule:
-    """Marks the operand that is packed for nothing (b, if both are)."""
-    phase = s.phases[0] if s.phases else None
+def _prepacked(phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:
+    """The operand, after the swap, that is packed for nothing (b, if both are)."""
+    phase = phases[0] if phases else None
     if isinstance(phase, TileSchedule):
-        for i, source in ((1, phase.b), (0, phase.a)):
-            if free[i] and source == "shared":
-                return replace(s, prepacked=i ^ s.form.swap)
-    return s
+        return next((i for i, source in ((1, phase.b), (0, phase.a)) if free[i] and source == "shared"), None)
+    return None
 
 
 @dataclass(frozen=True)
@@ -359,30 +358,33 @@ def _splits(p: Phase, tiles: int, sums: Cut) -> int:
 
 # --- where the shared scratch lies -----------------------------------------------------------------------------------------
 
-def _placed(form: Form, phases: tuple[PhaseSchedule, ...]) -> ContractionSchedule:
-    copies, end = [], 0
+def _placed(form: Form, phases: tuple[PhaseSchedule, ...], ready: int | None) -> ContractionSchedule:
+    copies, end, packed_size = [], 0, 0
     for copy in form.copies:
         copies.append(None if copy is None else end)
         end += 0 if copy is None else round_up(copy.size + ALIGN, ALIGN)
     top, packed_a, packed_b, partials = end, [], [], []
     for p, s in zip(form.phases, phases):
         sizes = _shared_sizes(p, s)
+        if ready is not None:
+            packed_size, sizes[ready] = sizes[ready], 0
         offsets = [end + sum(sizes[:i]) for i in range(3)]
         for target, offset, size in zip((packed_a, packed_b, partials), offsets, sizes):
             target.append(offset if size else None)
         top = max(top, end + sum(sizes))
-    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top)
+    prepacked = None if ready is None else ready ^ form.swap
+    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, prepacked, packed_size)
 
 
-def _shared_sizes(p: Phase, s: PhaseSchedule) -> tuple[int, int, int]:
+def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:
     """Elements of packed a, packed b and partial results."""
     if isinstance(s, NarrowSchedule) and s.splits > 1:
-        return 0, 0, round_up(s.splits * s.entries(p) * p.extent(p.m + p.n) * s.width, ALIGN)
+        return [0, 0, round_up(s.splits * s.entries(p) * p.extent(p.m + p.n) * s.width, ALIGN)]
     if not isinstance(s, TileSchedule):
-        return 0, 0, 0
+        return [0, 0, 0]
     batches, k = p.extent(p.batch), p.extent(p.k)
     a = batches * round_up(p.extent(p.m), s.mr) * k if s.a == "shared" else 0
     b = batches * s.columns.count(group_sizes(p, p.n)) * s.width(p) * k if s.b == "shared" else 0
     partial = s.splits * batches * p.extent(p.m) * p.extent(p.n) if s.splits > 1 else 0
-    return tuple(round_up(size, ALIGN) for size in (a, b, partial))
+    return [round_up(size, ALIGN) for size in (a, b, partial)]
 

@@ -19,10 +19,11 @@ from graphc.runtime.entry_layout import BUSY
 from graphc.runtime.frame import Frame, FrameList, Layout
 from graphc.runtime.interrupt import call_interruptibly
 from graphc.runtime.lock import StateLock
-from graphc.runtime.memory import address, aligned_copy, mapped, mapped_parts, round_up
+from graphc.runtime.memory import address, aligned_copy, round_up
 from graphc.runtime.native import native
 from graphc.runtime.pool import default_threads, pool
 from graphc.runtime.signature import Signature
+from graphc.runtime.state_table import StateTable
 
 RELEASE_NS = 5_000              # calls shorter than this keep the GIL
 LONG_NS = 200_000_000           # calls longer than this are made so that Ctrl-C reaches them; below the second that is promised, as machines get busy
@@ -38,7 +39,8 @@ class Program:
     `work_ns`: estimated duration of one call; 0 when unknown. `varies`: it depends on data, and `work_ns` is about the greatest.
     `target`: what the code was made for; when given, a machine that cannot run it refuses to load it.
     `derived`: sizes of the arrays, after those of the state in its table, that `gc_prepare` makes from them; `passing` are the numbers
-    of those that nothing else reads, and which may lie in the same memory, one after the other. `writes`: it changes state.
+    of those that nothing else reads, and which may lie in the same memory, one after the other; `idle` those of the state's arrays that
+    only `gc_prepare` reads. `writes`: it changes state.
     """
     object_code: bytes
     signature: Signature
@@ -49,6 +51,7 @@ class Program:
     target: Target | None = None
     derived: tuple[int, ...] = ()
     passing: frozenset[int] = frozenset()
+    idle: frozenset[int] = frozenset()
     writes: bool = False
     varies: bool = False
 
@@ -57,15 +60,16 @@ class Executable:
     """`Program` loaded. `call(*arrays)` is the callable for users; several Python threads may call at once.
 
     threads: how many take part in a call, the caller included (0: `default_threads()`); honoured exactly, also beyond the cores.
-    state:   C-contiguous arrays whose data are the state table; kept alive, read and written in place.
-    lock:    held during each call when given; share it between all executables of one state. A program with derived values needs it.
+    state:   C-contiguous arrays. With a lock, or when the program writes, they are kept alive, read and written in place. Otherwise the
+             executable keeps what its calls need: copies, or what it derives from them now. A `StateTable` is one of such an executable.
+    lock:    held during each call when given; share it between all executables of one state. A program that derives and writes needs it.
     quiet:   nobody else derives anything from the state that it writes, so that its calls make no new version.
     on_failure(node, index): gives the exception to raise when a kernel reports a bad index.
     locate(): the user's line, for errors about arguments.
     profile: where an instrumented program keeps its clocks, i64 [call sites, 2].
     """
 
-    def __init__(self, program: Program, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None,
+    def __init__(self, program: Program, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (), lock: StateLock | None = None,
                  on_failure: Callable[[int, int], Exception] | None = None, locate: Callable[[], Loc | None] = lambda: None,
                  quiet: bool = False, profile: np.ndarray | None = None):
         self.program, self.signature, self.lock = program, program.signature, lock
@@ -74,22 +78,23 @@ class Executable:
         _check_target(program.target)
         self._loaded = load_object(program.object_code, (MAIN, PREPARE) if program.derived else (MAIN,))
         self._main = self._loaded.address(MAIN)
-        if program.derived and lock is None:
-            raise InternalError("what is derived from state needs the state's lock, which knows its version", "load")
-        self._state, self._derived = list(state), mapped_parts([0 if n in program.passing else size for n, size in enumerate(program.derived)])
+        if program.derived and program.writes and lock is None:
+            raise InternalError("what is derived from state that changes needs the state's lock, which knows its version", "load")
+        self.state = state if isinstance(state, StateTable) else StateTable(state, program.derived, program.passing)
         self._profile = profile
         self._durations: list[int] = []
         self._consts = aligned_copy(np.frombuffer(program.consts, np.uint8))
-        self._state_table = _table([*self._state, *self._derived])
         self._descriptor = Descriptor(self.signature, self._main, lock.address if lock else 0, self.slow, self._raise,
-                                      bool(program.derived), lock is not None and program.writes and not quiet)
+                                      bool(program.derived) and lock is not None, lock is not None and program.writes and not quiet)
         self._frames = FrameList(self._descriptor.address, self._new_frame, 1 if lock else max(MIN_FRAMES, default_threads()))
         self.call = make_entry(self._descriptor, self)
+        if self.settled and self.state is not state:
+            self._settle()
 
     @property
-    def state(self) -> list[np.ndarray]:
-        """The arrays of the state, live."""
-        return self._state
+    def settled(self) -> bool:
+        """Whether nobody ever writes the state."""
+        return self.lock is None and not self.program.writes
 
     @property
     def memory_bytes(self) -> dict[str, int]:
@@ -139,14 +144,24 @@ class Executable:
         measured = min(self._durations)
         return (self.program.work_ns or measured) > RELEASE_NS or measured > COLD * RELEASE_NS
 
+    def _settle(self) -> None:
+        """Derives what is derived, and lets go what only that needs."""
+        if self.program.derived:
+            frame = self._frames.take()
+            frame.prepare(0, 0)
+            call_interruptibly(lambda: self._derive(frame), lambda: frame.__setitem__("cancel", 1))
+            self._frames.give(frame)
+        self.state.settle(self.program.idle)
+
+    def _derive(self, frame: Frame) -> None:
+        passing = self.state.passing_memory()       # noqa: F841  lives until the code is back
+        code = native().run(self._loaded.address(PREPARE), frame.address)
+        self._finish(code, frame["status"])
+
     def _prepared(self, frame: Frame) -> None:
         """Makes the derived values anew if the state has changed; the state's lock is held."""
-        if self.program.derived and self._descriptor.seen != self.lock.version:
-            passing = mapped(max((self.program.derived[n] for n in self.program.passing), default=0))
-            for n in self.program.passing:
-                self._state_table[len(self._state) + n] = address(passing)
-            code = native().run(self._loaded.address(PREPARE), frame.address)
-            self._finish(code, frame["status"])
+        if self.program.derived and self.lock and self._descriptor.seen != self.lock.version:
+            self._derive(frame)
             self._descriptor.seen = self.lock.version
 
     def _timed(self, nanoseconds: int) -> None:
@@ -173,7 +188,7 @@ class Executable:
 
     def _new_frame(self, threads: int = 0) -> Frame:
         workers = pool()
-        fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self._consts), state=address(self._state_table),
+        fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self._consts), state=address(self.state.words),
                      profile=0 if self._profile is None else address(self._profile))
         return Frame(self._layout(threads or self.threads), fixed)
 

@@ -71,11 +71,13 @@ def test_a_result_may_be_derived():
     np.testing.assert_allclose(run(), np.exp(state), rtol=1e-6)
 
 
-def test_a_program_with_derived_values_needs_the_lock_that_knows_the_version():
+def test_a_program_that_derives_and_writes_needs_the_lock_that_knows_the_version():
     b = Builder()
-    built = Compilation(b.finish([b.exp(b.state_input("w", T))])).built
+    w, count = b.state_input("w", T), b.state_input("count", f32[2])
+    b.update(count, b.exp(count))
+    built = Compilation(b.finish([b.exp(w)])).built
     with pytest.raises(InternalError, match="lock"):
-        Executable(built.program, 1, [np.zeros((8, 16), np.float32)])
+        Executable(built.program, 1, [np.zeros((8, 16), np.float32), np.zeros(2, np.float32)])
 
 
 X, Y = gc.f32[4, 16, 10, 10], gc.i32[4]

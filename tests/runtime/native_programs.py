@@ -194,10 +194,10 @@ entry:
 
 
 def executable(text: str, inputs: dict, outputs: dict, result: str = "tuple", threads: int = 1, arena_bytes: int = 0,
-               scratch_bytes: int = 0, consts: bytes = b"", work_ns: int = 0, varies: bool = False, **options) -> Executable:
+               scratch_bytes: int = 0, consts: bytes = b"", work_ns: int = 0, varies: bool = False, writes: bool = False, **options) -> Executable:
     """`text` compiled and loaded; inputs and outputs: name -> static tensor type."""
     signature = Signature(_specs(inputs), _specs(outputs), result, "f")
-    program = Program(compile_cached(text, runtime_target()), signature, arena_bytes, scratch_bytes, consts, work_ns, varies=varies)
+    program = Program(compile_cached(text, runtime_target()), signature, arena_bytes, scratch_bytes, consts, work_ns, varies=varies, writes=writes)
     return Executable(program, threads=threads, **options)
 
 

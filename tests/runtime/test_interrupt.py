@@ -27,7 +27,7 @@ def interrupt_after(seconds: float, number: int = signal.SIGINT) -> threading.Ti
 
 def endless(**options):
     count = np.zeros(1, np.int64)
-    return executable(ENDLESS, {}, {}, state=[count], **options), count
+    return executable(ENDLESS, {}, {}, state=[count], writes=True, **options), count
 
 
 def test_interrupt_of_an_endless_call():

@@ -28,7 +28,8 @@ LOWERINGS: dict[type, Callable[[Job], None]] = {TileSchedule: lower_tiles, DotSc
 
 def lower_contraction(c: Contraction, ins: Sequence, outs: Sequence, schedule: ContractionSchedule, target: Target,
                       epilogue: Epilogue | None = None, name: str = "contract") -> Function:
-    """A function of the views ins = [a, b, *extra], outs, and (if the schedule has shared scratch) one 1-D view for it.
+    """A function of the views ins = [a, b, *extra], outs, and (if the schedule has these) 1-D views for the prepacked operand and for
+    shared scratch.
 
     ins and outs have dtype, shape, strides. The epilogue gets each finished vector of sums and gives what is stored, one value for
     each out; without one the only out is the sum. An out may lie exactly where an extra input lies, never where a or b lie.
@@ -36,20 +37,21 @@ def lower_contraction(c: Contraction, ins: Sequence, outs: Sequence, schedule: C
     f = Function(name)
     inputs = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
     outputs = [f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)]
+    ready = f.view("packed", ins[0].dtype, (schedule.packed_size,)) if schedule.packed_size else None
     shared = f.view("shared", ins[0].dtype, (schedule.shared_scratch,)) if schedule.shared_scratch else None
     operands = _operands(f, inputs, schedule, shared, target)
     for number, (phase, part) in enumerate(zip(schedule.form.phases, schedule.phases)):
-        LOWERINGS[type(part)](Job(f, schedule, number, phase, part, operands[0], operands[1], tuple(outputs), shared, epilogue, target.has_fma))
+        LOWERINGS[type(part)](Job(f, schedule, number, phase, part, operands[0], operands[1], tuple(outputs), shared, ready, epilogue, target.has_fma))
     return f
 
 
 def lower_packing(operand, schedule: ContractionSchedule, target: Target, name: str) -> Function:
-    """A function of two views: the operand `schedule.prepacked`, and the shared scratch where it is packed for kernels of that schedule."""
+    """A function of two views: the operand `schedule.prepacked`, and where it is packed for kernels of that schedule."""
     f = Function(name)
     source = f.view("operand", operand.dtype, operand.shape, operand.strides)
-    shared = f.view("shared", operand.dtype, (schedule.shared_scratch,))
+    ready = f.view("packed", operand.dtype, (schedule.packed_size,))
     flat = f.reinterpret(source, (_extent(source),), (1,))
-    job = Job(f, schedule, 0, schedule.form.phases[0], schedule.phases[0], flat, flat, (), shared, None, target.has_fma)
+    job = Job(f, schedule, 0, schedule.form.phases[0], schedule.phases[0], flat, flat, (), None, ready, None, target.has_fma)
     pack_shared(job, schedule.ready)
     return f
 

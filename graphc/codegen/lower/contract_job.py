@@ -25,6 +25,7 @@ class Job:
     b: View
     outs: tuple[View, ...]
     shared: View | None
+    ready: View | None          # the operand that is packed already
     epilogue: Epilogue | None
     fused: bool                 # the target has fma
 
@@ -72,5 +73,7 @@ class Job:
 
     def packed(self, which: str, size: int) -> View:
         """The shared memory of packed "a", packed "b" or "partials" of this phase."""
+        if which == self.whole.ready:
+            return self.ready.view_at([Ix()], (size,))
         offsets = {"a": self.whole.packed_a, "b": self.whole.packed_b, "partials": self.whole.partials}[which]
         return self.shared.view_at([offsets[self.number]], (size,))
