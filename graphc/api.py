@@ -26,6 +26,7 @@ from graphc.optim import Optimizer
 from graphc.report import PlanReport
 from graphc.state import State, initial_values
 from graphc.train import Model, Objective, training_function
+from graphc.uncollected import uncollected
 
 KEPT_BINDINGS = 16                  # of named dimensions to sizes
 
@@ -48,6 +49,11 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
     """
     if not isinstance(threads, int) or threads < 0:
         raise GraphError(f"threads must be an int >= 0 (0: as many as the process may use), got {threads!r}", user_loc())
+    with uncollected():
+        return _bound(f, threads, training, seed, state, outputs, bindings)
+
+
+def _bound(f, threads: int, training: bool, seed, state, outputs, bindings: Mapping) -> "Compiled | Polymorphic":
     function, sizes = _declared(f, training, outputs, bindings)
     graph = bind_graph(function.graph, sizes)
     needed, given = entries(function), f.state if isinstance(f, Model) else state

@@ -12,7 +12,7 @@ from graphc.dsl.indexing import plan
 from graphc.dsl.sizes import known_shape, unpacked
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
-from graphc.ir.op import as_tuple
+from graphc.ir.ops import OPS
 from graphc.ir.types import (
     BY_NAME, BY_NUMPY, Dim, DType, TensorType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes, normalize_axis)
 
@@ -32,7 +32,7 @@ def emit(name: str, *operands, **attributes) -> "Array | tuple[Array, ...]":
     builder.loc = user_loc()
     dtype = common_dtype(operands)
     values = [trace.value(x if isinstance(x, Array) else as_array(x, dtype)) for x in operands]
-    outs = as_tuple(getattr(builder, name)(*values, **attributes))
+    outs = builder.apply(OPS[name](**attributes), values)
     return Array(outs[0], trace) if len(outs) == 1 else tuple(Array(v, trace) for v in outs)
 
 

@@ -13,6 +13,7 @@ from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType, i64
+from graphc.uncollected import uncollected
 
 RANDOM_KEY = "random.key"
 RANDOM_KEY_TYPE = i64[2]
@@ -44,16 +45,20 @@ class Trace:
         self.calls: list[LayerCall | None] = []         # of layers, in the order in which they began; None: has not returned yet
         self._state_names: set[str] = set()
         self._streams: Counter[str] = Counter()
-        self._tokens: list = []
+        self._entered: list[tuple] = []                 # what to undo at the exits
         if parent:
             self.builder.scope = parent.builder.scope
 
     def __enter__(self) -> "Trace":
-        self._tokens.append(STACK.set(STACK.get() + (self,)))
+        pause = uncollected()
+        pause.__enter__()
+        self._entered.append((STACK.set(STACK.get() + (self,)), pause))
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        STACK.reset(self._tokens.pop())
+        token, pause = self._entered.pop()
+        STACK.reset(token)
+        pause.__exit__(None, None, None)
         if isinstance(error, GraphError) and error.loc is None:
             raise error.at(error_loc(traceback)) from None
 

@@ -129,7 +129,7 @@ class Rewriter(Builder):
 
     def keep(self, node: Node, op: Op | None = None) -> tuple[Value, ...]:
         """Copies the node (or `op` in its place) with its types as they were (no inference: cheap) and records its outputs."""
-        new = Node(op or node.op, tuple(self.map[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc, node.scope)
+        new = Node(op or node.op, tuple([self.map[v] for v in node.inputs]), [v.type for v in node.outputs], node.loc, node.scope)
         self.nodes.append(new)
         self.replace(node, new.outputs)
         return new.outputs

@@ -1,7 +1,7 @@
 """The graph: typed values, nodes that make them, and the graph that owns both. Never changed once built: a pass builds a new one."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -29,9 +29,9 @@ class Node:
     """One operator applied to values. `loc` is the user's line, `scope` the path of the layer it belongs to. Compared by identity."""
     __slots__ = ("op", "inputs", "outputs", "loc", "scope")
 
-    def __init__(self, op: "Op", inputs: tuple[Value, ...], types: tuple[TensorType, ...], loc: Loc | None = None, scope: str = ""):
+    def __init__(self, op: "Op", inputs: tuple[Value, ...], types: Iterable[TensorType], loc: Loc | None = None, scope: str = ""):
         self.op, self.inputs, self.loc, self.scope = op, inputs, loc, scope
-        self.outputs = tuple(Value(t, "", self, i) for i, t in enumerate(types))
+        self.outputs = tuple([Value(t, "", self, i) for i, t in enumerate(types)])
 
     def __repr__(self) -> str:
         return f"<{self.op.name}({', '.join(str(v.type) for v in self.inputs)})>"
@@ -108,8 +108,6 @@ def users(graph: Graph) -> Mapping[Value, list[Node]]:
     return table
 
 
-def regions(op: "Op") -> Iterator[tuple[str, Graph]]:
+def regions(op: "Op") -> list[tuple[str, Graph]]:
     """The graphs among an operator's attributes, by attribute name."""
-    for name, value in vars(op).items():
-        if isinstance(value, Graph):
-            yield name, value
+    return [(name, getattr(op, name)) for name in op.REGIONS]

@@ -25,26 +25,31 @@ class Cost:
 
 
 class Op:
-    """Base of all operators. The annotated names of a subclass are its attributes: they print, parse, hash and compare.
+    """Base of all operators. The annotated names of a subclass are its attributes: they print, parse, hash and compare. Those annotated as
+    Graph are its regions.
 
     As a frozen dataclass, whose methods are made here once and not for each class: making 130 dataclasses costs 0.1 s of every import.
     """
     name: ClassVar[str] = ""
     FIELDS: ClassVar[tuple[str, ...]] = ()
     DEFAULTS: ClassVar[Mapping[str, object]] = {}
+    REGIONS: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
-        own = [n for n, t in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(t)]
+        own = {n: str(t) for n, t in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(t)}
+        cls.REGIONS = tuple(dict.fromkeys((*cls.REGIONS, *(n for n, t in own.items() if t == "Graph"))))
         cls.FIELDS = tuple(dict.fromkeys((*cls.FIELDS, *own)))
         cls.DEFAULTS = {**cls.DEFAULTS, **{n: vars(cls)[n] for n in own if n in vars(cls)}}
 
     def __init__(self, *values, **named):
         given = {**self.DEFAULTS, **dict(zip(self.FIELDS, values)), **named}
-        wrong = [f"got an unexpected keyword argument {n!r}" for n in given if n not in self.FIELDS]
-        wrong += [f"missing required argument: {n!r}" for n in self.FIELDS if n not in given]
-        if wrong or len(values) > len(self.FIELDS):
+        if len(given) != len(self.FIELDS) or len(values) > len(self.FIELDS) or not all(n in given for n in self.FIELDS):
+            wrong = [f"got an unexpected keyword argument {n!r}" for n in given if n not in self.FIELDS]
+            wrong += [f"missing required argument: {n!r}" for n in self.FIELDS if n not in given]
             raise TypeError(f"{type(self).__name__}.__init__() {(wrong or [f'takes {len(self.FIELDS)} values'])[0]}")
-        vars(self).update((n, given[n]) for n in self.FIELDS)
+        own = vars(self)
+        for n in self.FIELDS:
+            own[n] = given[n]
 
     def __setattr__(self, name: str, value) -> None:
         raise InternalError(f"operator {self.name} does not change: {name} cannot be set; make another with replace")

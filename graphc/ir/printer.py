@@ -66,7 +66,7 @@ def literal_text(value: Literal) -> str:
     if array.size > INLINE_ELEMENTS:
         return f"{value.type}<0x{value.data.hex()}>"
     text = _float_text if value.dtype.is_float else lambda v: str(v).lower()
-    return f"{value.type}<{', '.join(text(v) for v in array.ravel().tolist())}>"
+    return f"{value.type}<{', '.join([text(v) for v in array.ravel().tolist()])}>"
 
 
 def _float_text(value: float) -> str:
@@ -82,9 +82,9 @@ def _state(graph: Graph) -> str:
 
 
 def _node_line(node: Node, names: Mapping[Value, str], indent: str, note: Note | None) -> str:
-    left = ", ".join(names[v] for v in node.outputs)
-    right = f"{node.op.name}({', '.join(names[v] for v in node.inputs)}){_attributes(node, indent)}"
-    comment = "; ".join(filter(None, (note(node) if note else "", node.scope, _place(node))))
+    left = ", ".join([names[v] for v in node.outputs])
+    right = f"{node.op.name}({', '.join([names[v] for v in node.inputs])}){_attributes(node, indent)}"
+    comment = "; ".join([text for text in (note(node) if note else "", node.scope, _place(node)) if text])
     line = f"{indent}{left} = {right} : {_types(node)}"
     return f"{line}  # {comment}" if comment else line
 
@@ -96,11 +96,11 @@ def _place(node: Node) -> str:
 
 def _attributes(node: Node, indent: str) -> str:
     pairs = node.op.attributes.items()
-    return f" {{{', '.join(f'{k}={attribute_text(v, indent)}' for k, v in pairs)}}}" if pairs else ""
+    return f" {{{', '.join([f'{k}={attribute_text(v, indent)}' for k, v in pairs])}}}" if pairs else ""
 
 
 def _types(node: Node) -> str:
-    return ", ".join(str(v.type) for v in node.outputs)
+    return ", ".join([str(v.type) for v in node.outputs])
 
 
 def _returned(graph: Graph, names: Mapping[Value, str]) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 from graphc.errors import GraphError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DType:
-    """An element type. `f32[2, "B"]` makes a `TensorType`; `f32[()]` is a scalar."""
+    """An element type, one of `DTYPES`. `f32[2, "B"]` makes a `TensorType`; `f32[()]` is a scalar."""
     name: str
     np: np.dtype
     kind: str                       # "float", "int" or "bool"
@@ -202,6 +202,8 @@ class TensorType:
 
 def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
     """The numpy broadcast of the shapes; GraphError if they do not fit."""
+    if shapes and all(shape == shapes[0] for shape in shapes):
+        return shapes[0]
     rank = max(map(len, shapes), default=0)
     result = []
     for axis in range(-rank, 0):

@@ -31,8 +31,10 @@ def verify(graph: Graph, stage: Stage) -> None:
     defined = set(graph.arguments)
     for node in graph.nodes:
         for v in node.inputs:
-            _check(v in defined, node, stage, f"input {v} is not defined before it is used")
-        _check(stage.allows(node.op), node, stage, f"operator {node.op.name} is not legal here")
+            if v not in defined:
+                raise InternalError(f"input {v} is not defined before it is used", stage.name, repr(node))
+        if not stage.allows(node.op):
+            raise InternalError(f"operator {node.op.name} is not legal here", stage.name, repr(node))
         _check_types(node, stage)
         defined.update(node.outputs)
         for _, region in regions(node.op):
@@ -51,10 +53,7 @@ def _check_types(node: Node, stage: Stage) -> None:
     except GraphError as error:
         raise InternalError(error.text, stage.name, repr(node)) from error
     actual = tuple(v.type for v in node.outputs)
-    _check(types == actual, node, stage, f"has types {actual}, its operator says {types}")
-    _check(stage.symbolic or all(t.is_static for t in types), node, stage, f"a dimension of {types} is not bound")
-
-
-def _check(condition: bool, node: Node, stage: Stage, text: str) -> None:
-    if not condition:
-        raise InternalError(text, stage.name, repr(node))
+    if types != actual:
+        raise InternalError(f"has types {actual}, its operator says {types}", stage.name, repr(node))
+    if not stage.symbolic and not all(t.is_static for t in types):
+        raise InternalError(f"a dimension of {types} is not bound", stage.name, repr(node))

@@ -36,15 +36,15 @@ class Canonicalize(Pass):
 
     def _simplify(self, w: Rewriter, node: Node) -> Value | None:
         ins = tuple(w[v] for v in node.inputs)
-        with w.at(node.loc, node.scope):
-            if isinstance(node.op, Elementwise):
-                dropped = _drop_broadcasts(ins, node.outputs[0].type.shape)
-                if dropped != ins:
-                    return w.apply(node.op, dropped)[0]
-            for rule in RULES.get(node.op.name, ()):
-                value = rule(w, node, ins)
-                if value is not None:
-                    return value
+        w.loc, w.scope = node.loc, node.scope
+        if isinstance(node.op, Elementwise):
+            dropped = _drop_broadcasts(ins, node.outputs[0].type.shape)
+            if dropped != ins:
+                return w.apply(node.op, dropped)[0]
+        for rule in RULES.get(node.op.name, ()):
+            value = rule(w, node, ins)
+            if value is not None:
+                return value
         return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from graphc.ir.builder import Rewriter
-from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.winograd import WinogradWeights
 from graphc.ir.plan import VIEWS
@@ -69,7 +69,7 @@ def _kind(node: Node, kinds: Mapping[Value, Kind], sources: Mapping[Value, int])
 
 
 def _controls(node: Node) -> bool:
-    return not isinstance(node.op, Fused) and any(True for _ in regions(node.op))
+    return not isinstance(node.op, Fused) and bool(node.op.REGIONS)
 
 
 def _size(node: Node) -> int:

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Cost, Op, require
+from graphc.errors import GraphError
+from graphc.ir.op import Cost, Op
 from graphc.ir.ops.constant import number
 from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes
 
@@ -45,14 +46,18 @@ class Elementwise(Op):
 
     def infer(self, *ins: TensorType) -> TensorType:
         row = self.row
-        require(len(ins) == row.arity, f"{self.fn} takes {row.arity} operand{'s' * (row.arity > 1)}, got {len(ins)}")
+        if len(ins) != row.arity:
+            raise GraphError(f"{self.fn} takes {row.arity} operand{'s' * (row.arity > 1)}, got {len(ins)}")
         data = ins[1:] if self.fn == "where" else ins
         dtype = data[0].dtype
-        require(all(t.dtype == dtype for t in data), f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: "
-                                                     f"convert one side, for example with .astype({dtype})")
-        require(dtype.kind in row.kinds, f"{self.fn} takes {' or '.join(row.kinds)} arrays, got {dtype}" + _hint(row, dtype))
-        require(self.fn != "where" or ins[0].dtype == bool_, f"the condition of where must be bool, got {ins[0].dtype}; compare it, for example x != 0")
-        return TensorType(row.result or dtype, broadcast_shapes(*(t.shape for t in ins)))
+        if any(t.dtype != dtype for t in data):
+            raise GraphError(f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: convert one side, for example with .astype({dtype})")
+        if dtype.kind not in row.kinds:
+            raise GraphError(f"{self.fn} takes {' or '.join(row.kinds)} arrays, got {dtype}" + _hint(row, dtype))
+        if self.fn == "where" and ins[0].dtype != bool_:
+            raise GraphError(f"the condition of where must be bool, got {ins[0].dtype}; compare it, for example x != 0")
+        shape, result = broadcast_shapes(*[t.shape for t in ins]), row.result or dtype
+        return data[0] if data[0].shape is shape and dtype is result else TensorType(result, shape)
 
     def reference(self, *arrays):
         with np.errstate(all="ignore"):
@@ -203,4 +208,4 @@ ROWS: dict[str, Row] = {row.name: row for row in (
     Row("where", 3, ANY, np.where, _where_vjp),
 )}
 
-OPS = {name: (lambda fn=name: Elementwise(fn)) for name in ROWS} | {"cast": Cast, "stop_gradient": StopGradient}
+OPS = {name: (lambda op=Elementwise(name): op) for name in ROWS} | {"cast": Cast, "stop_gradient": StopGradient}
