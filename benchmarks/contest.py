@@ -45,6 +45,7 @@ class Figures:
     first: float = 0.0
     peak: int = 0
     growth: int = 0
+    plan: int = 0
     planned: int = 0
     error: str = ""
 
@@ -201,7 +202,7 @@ class Contest:
             answer = self.hosts[engine].open({**request, "results": str(results)})
         except EngineError as error:
             return Figures(error=str(error))
-        return Figures(**{k: answer[k] for k in ("build", "first", "peak", "growth", "planned")})
+        return Figures(**{k: answer[k] for k in ("build", "first", "peak", "growth", "plan", "planned")})
 
     def _take_turns(self, figures: dict[str, Figures]) -> None:
         """Fills in the times, turn by turn, each turn beginning with another engine."""

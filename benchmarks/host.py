@@ -100,7 +100,7 @@ class Opened:
                   request["results"])
         planned = getattr(self.runner, "planned", None)
         self.reply = {"pid": os.getpid(), "build": built - start, "first": first - built, "peak": max(peak, built_peak) - before,
-                      "growth": peak - base, "planned": planned(case.threads) if planned else 0}
+                      "growth": peak - base, **(planned(case.threads) if planned else {"plan": 0, "planned": 0})}
         garbage.collect()
         garbage.freeze()
         garbage.disable()

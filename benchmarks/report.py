@@ -113,13 +113,13 @@ def _costs(rows: Sequence[Row], engines: Sequence[str]) -> str:
 
 def _memory(rows: Sequence[Row]) -> str:
     """Growth of the process between the end of compiling and the third step, where the plan is large."""
-    large = [row for row in rows if row.mine and row.mine.planned > LARGE_PLAN]
+    large = [row for row in rows if row.mine and row.mine.plan > LARGE_PLAN]
     lines = []
     for row in large:
         mine, torch = row.mine, row.figures.get("torch", Figures())
-        lines.append([row.workload.name, _mb(mine.planned), _mb(mine.growth), f"{mine.growth / mine.planned:.2f}",
+        lines.append([row.workload.name, _mb(mine.plan), _mb(mine.planned), _mb(mine.growth), f"{100 * abs(mine.growth - mine.planned) / mine.plan:.1f} %",
                       _mb(torch.growth) if torch.times else "–", f"{mine.growth / torch.growth:.2f}" if torch.times and torch.growth else "–"])
-    names = ["workload", "graphc's plan, MB", "growth, MB", "growth / plan", "PyTorch's growth, MB", "graphc / PyTorch"]
+    names = ["workload", "graphc's plan, MB", "of it after compiling", "growth, MB", "difference, of the plan", "PyTorch's growth, MB", "graphc / PyTorch"]
     return "Memory between the end of compiling and the third call, of plans over 100 MB:\n\n" + _table(names, lines) if lines else ""
 
 

@@ -20,10 +20,11 @@ class Graphc:
         self.run = MODES[case.workload.mode](case)
         self.memory = self.run.memory           # compiles a training step
 
-    def planned(self, threads: int) -> int:
-        """Bytes that the plan says calls need besides parameters and inputs. For inference the parameters are packed when compiling ends."""
+    def planned(self, threads: int) -> dict[str, int]:
+        """Bytes of the whole plan, and of what comes after compiling: all but parameters (for inference, packed ones too) and inputs."""
         m = self.memory
-        return m.arena + m.scratch * threads + m.consts + m.outputs + (m.derived if self._mode == TRAIN else 0)
+        calls = m.arena + m.scratch * threads + m.consts + m.outputs + (m.derived if self._mode == TRAIN else 0)
+        return {"plan": m.total + m.scratch * (threads - 1), "planned": calls}
 
     def arrays(self, result) -> tuple[np.ndarray, ...]:
         return result if isinstance(result, tuple) else (np.asarray(result),)
