@@ -147,10 +147,9 @@ class Executable:
     def _settle(self) -> None:
         """Derives what is derived, and lets go what only that needs."""
         if self.program.derived:
-            frame = self._frames.take()
+            frame = self._new_frame()
             frame.prepare(0, 0)
             call_interruptibly(lambda: self._derive(frame), lambda: frame.__setitem__("cancel", 1))
-            self._frames.give(frame)
         self.state.settle(self.program.idle)
 
     def _derive(self, frame: Frame) -> None:
