@@ -203,8 +203,9 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     rows = down.length(group_sizes(p, p.m)) if turned else rows
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
     splits = _splits(p, tiles, sums)
+    if a == "shared" and not machine.free[0] and columns.count(group_sizes(p, p.n)) == 1 and _are_windows(p, p.a, p.m):
+        a = "tile"                                      # which alone reads its rows
     if tiles * splits == 1:
-        a = "tile" if a == "shared" and not machine.free[0] else a
         b = "tile" if b == "shared" and not machine.free[1] and column_packing(p, machine.lanes) != "taps" else b
     return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None)
 
@@ -281,10 +282,14 @@ def _b_source(p: Phase, m: int, mr: int, nr: int, deep: bool, machine: Machine) 
             return "place"
     if machine.free[1] or column_packing(p, machine.lanes) == "taps":
         return "shared"
-    low, high = Linear(0, p.b.strides).span([size if d in p.n + p.k else 1 for d, size in enumerate(p.sizes)])
-    windows = len(p.n) > 1 and n * k > 2 * (high - low + 1)     # packed whole, an image would be many images
     alone = m <= TALL and m * k <= machine.elements(machine.target.l2 // 4) and n >= TILES // 2 * nr    # tiles take all rows: none shares its columns
-    return "tile" if p.batch or deep or windows or alone else "shared"
+    return "tile" if p.batch or deep or alone or _are_windows(p, p.b, p.n) else "shared"
+
+
+def _are_windows(p: Phase, operand: Linear, dims: Sequence[int]) -> bool:
+    """Whether rows or columns (`dims`) overlap in memory: an image, which packed whole would be many images."""
+    low, high = Linear(0, operand.strides).span([size if d in (*dims, *p.k) else 1 for d, size in enumerate(p.sizes)])
+    return len(dims) > 1 and p.extent(dims) * p.extent(p.k) > 2 * (high - low + 1)
 
 
 def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:

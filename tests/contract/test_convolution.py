@@ -86,9 +86,9 @@ def test_combinations_of_layouts():
               image(rng, (2, 10, 5, 5), second))
 
 
-@pytest.mark.parametrize("channels, kernel, rows", [(3, 3, "taps"), (1, 5, "taps"), (3, 7, "shared")])
+@pytest.mark.parametrize("channels, kernel, rows", [(3, 3, "taps"), (1, 5, "taps"), (3, 7, "tile")])
 def test_rows_of_short_sums_stay_where_they_are(channels, kernel, rows):
-    """A first layer: the micro-kernel knows where the few terms of a sum lie."""
+    """A first layer: the micro-kernel knows where the few terms of a sum lie; of longer sums each tile packs its own rows."""
     windows = [C.Window(size, kernel, 2, 1, (1, 1)) for size in (21, 30)]
     rng = np.random.default_rng(0)
     out = image(rng, (2, 32, *(w.out for w in windows)), True)
