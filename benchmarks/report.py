@@ -12,6 +12,7 @@ from benchmarks.workloads import INFER, Workload
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "graphc"      # equal figures give equal files
+matplotlib.rcParams["svg.fonttype"] = "none"        # text stays text
 from matplotlib import pyplot       # noqa: E402  the backend first: there may be no display
 
 TITLES = {"graphc": "graphc", "torch": "PyTorch", "inductor": "torch.compile", "jax": "JAX", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}

@@ -203,8 +203,8 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     rows = down.length(group_sizes(p, p.m)) if turned else rows
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
     splits = _splits(p, tiles, sums)
-    if a == "shared" and not machine.free[0] and columns.count(group_sizes(p, p.n)) == 1 and _are_windows(p, p.a, p.m):
-        a = "tile"                                      # which alone reads its rows
+    alone = tiles * splits == 1 or columns.count(group_sizes(p, p.n)) == 1 and _are_windows(p, p.a, p.m)
+    a = "tile" if a == "shared" and not machine.free[0] and alone else a        # nobody else reads the rows of a tile
     if tiles * splits == 1:
         b = "tile" if b == "shared" and not machine.free[1] and column_packing(p, machine.lanes) != "taps" else b
     return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None)

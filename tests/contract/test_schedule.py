@@ -62,6 +62,7 @@ def test_rows_that_one_tile_reads_are_packed_by_it():
     phase, = matmul_schedule(2048, 320, 2048, a=(1, 2048)).phases
     assert (phase.a, phase.columns.chunk, phase.splits) == ("tile", 320, 1)
     assert -(-2048 // phase.rows) >= 32                                     # tiles for many cores
+    assert matmul_schedule(48, 48, 300, a=(1, 48)).phases[0].a == "tile"     # the only tile
     for m, n, k in ((2048, 2048, 2048), (512, 128, 300)):                   # several tiles read each row; little to pack
         assert matmul_schedule(m, n, k, a=(1, m)).phases[0].a == "shared"
 

@@ -20,7 +20,8 @@ ANY = 1 << 36                   # extent of a view whose size only the caller kn
 @dataclass(frozen=True)
 class MicroSpec:
     """`a_step`: distance of two steps of k in a; a_rows: each row of a has its own offset (else row i is at i). `b_step`: likewise in b.
-    `taps`: where the steps of k lie in a if they are not even; these are then all of the sum. `masked`: only some of the columns of b may be read. fused: the target multiplies and adds in one instruction.
+    `taps`: where the steps of k lie in a if they are not even; these are then all of the sum. `masked`: only some of the columns of b may
+    be read. fused: the target multiplies and adds in one instruction.
     """
     dtype: DType
     mr: int
