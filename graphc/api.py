@@ -38,6 +38,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
     `f`: a graph, with sizes for its named dimensions (`B=64`; those left out are taken from each call's arrays, and every
     combination is compiled once); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its parameters: `state=`
     a safetensors file, a mapping from names to arrays, or a training step's state; `seed=` for fresh ones; `step.model` brings its own.
+    Calls follow what a step's state becomes. All others are taken as they are now, and what calls do not read is not kept.
     `training`: trace a network in training mode. `threads`: exactly so many take part in a call; 0: as many as the process may use.
 
     `outputs`: names of intermediate values to return too: what `gc.name` named, and results of layers by path ("2", "features.3"). A call

@@ -107,8 +107,10 @@ class Builder:
         return Graph(self.name, tuple(self.inputs), tuple(self.nodes), tuple(outputs), names, tuple(self.state), updates)
 
     def _values(self, operands: Sequence[Operand]) -> tuple[Value, ...]:
-        first = next((v for v in operands if isinstance(v, Value)), None)
-        dtype = first.type.dtype if first else None
+        values = [v for v in operands if isinstance(v, Value)]
+        if len(values) == len(operands):
+            return tuple(values)
+        dtype = values[0].type.dtype if values else None
         return tuple(v if isinstance(v, Value) else self.constant(v, dtype) for v in operands)
 
 

@@ -113,7 +113,7 @@ class Literal:
 
     @staticmethod
     def of(array: np.ndarray) -> "Literal":
-        dense = np.ascontiguousarray(array).reshape(np.shape(array))
+        dense = np.asarray(array, order="C")
         return Literal(BY_NUMPY[dense.dtype], dense.shape, dense.tobytes())
 
     @property

@@ -202,7 +202,7 @@ class TensorType:
 
 def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
     """The numpy broadcast of the shapes; GraphError if they do not fit."""
-    if shapes and all(shape == shapes[0] for shape in shapes):
+    if shapes and shapes.count(shapes[0]) == len(shapes):
         return shapes[0]
     rank = max(map(len, shapes), default=0)
     result = []

@@ -50,8 +50,9 @@ class Elementwise(Op):
             raise GraphError(f"{self.fn} takes {row.arity} operand{'s' * (row.arity > 1)}, got {len(ins)}")
         data = ins[1:] if self.fn == "where" else ins
         dtype = data[0].dtype
-        if any(t.dtype != dtype for t in data):
-            raise GraphError(f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: convert one side, for example with .astype({dtype})")
+        for t in data:
+            if t.dtype is not dtype:
+                raise GraphError(f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: convert one side, for example with .astype({dtype})")
         if dtype.kind not in row.kinds:
             raise GraphError(f"{self.fn} takes {' or '.join(row.kinds)} arrays, got {dtype}" + _hint(row, dtype))
         if self.fn == "where" and ins[0].dtype != bool_:
