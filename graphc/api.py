@@ -189,7 +189,11 @@ def _source(name: str, needed: Sequence[Entry], seed: int | None, state) -> tupl
         if needed and seed is None:
             raise GraphError(f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0", user_loc())
         return seed, None, "seed"
-    return (None, state, "state") if isinstance(state, Mapping) else (None, load_arrays(state), str(state))
+    if isinstance(state, Mapping):
+        return None, state, "state"
+    if not isinstance(state, str | os.PathLike):
+        raise GraphError(f"state= takes a safetensors file, a mapping from names to arrays, or a training step's state, got {type(state).__name__}", user_loc())
+    return None, load_arrays(state), str(state)
 
 
 def _compiled(graph: Graph, function: GraphFunction, owner: State | None, threads: int) -> Compiled:

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 
 
@@ -40,12 +41,12 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
             sums = json.loads((file.metadata() or {}).get("crc32", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:
-        raise GraphError(f"there is no checkpoint {path}") from None
+        raise GraphError(f"there is no checkpoint {path}", user_loc()) from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise GraphError(f"{path} is not a whole safetensors file ({error}); load an older checkpoint") from None
+        raise GraphError(f"{path} is not a whole safetensors file ({error}); load an older checkpoint", user_loc()) from None
     for name, array in arrays.items():
         if name in sums and sums[name] != _crc(array):
-            raise GraphError(f"{path} is damaged: the bytes of {name} do not match their checksum; load an older checkpoint")
+            raise GraphError(f"{path} is damaged: the bytes of {name} do not match their checksum; load an older checkpoint", user_loc())
     return arrays
 
 

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, shape_text
 from graphc.nn.entry import Entry
@@ -38,7 +39,7 @@ class State(Mapping):
 
     def add(self, entry: Entry, value: np.ndarray) -> None:
         if entry.name in self._arrays:
-            raise GraphError(f"two state arrays are called {entry.name}; give the layers different names")
+            raise GraphError(f"two state arrays are called {entry.name}; give the layers different names", user_loc())
         self._arrays[entry.name] = aligned(value)
         self._names[entry.key] = entry.name
 
@@ -46,7 +47,7 @@ class State(Mapping):
         """The live array of an entry: found by its owner, else by its name. GraphError when absent or of another type."""
         name = self._names.get(entry.key, entry.name)
         if name not in self._arrays:
-            raise GraphError(f"the state has no {entry.name}: {entry.type}; it holds {_some(self._arrays)}")
+            raise GraphError(f"the state has no {entry.name}: {entry.type}; it holds {_some(self._arrays)}", user_loc())
         check_array(name, self._arrays[name], entry.type)
         return self._arrays[name]
 
@@ -66,9 +67,9 @@ class State(Mapping):
     def __setitem__(self, name: str, value) -> None:
         array, value = self._find(name), np.asarray(value)
         if value.shape != array.shape:
-            raise GraphError(f"{name} is {shape_text(array.shape)}, cannot take a value of shape {shape_text(value.shape)}")
+            raise GraphError(f"{name} is {shape_text(array.shape)}, cannot take a value of shape {shape_text(value.shape)}", user_loc())
         if not np.can_cast(value.dtype, array.dtype, "same_kind"):
-            raise GraphError(f"{name} is {array.dtype}, cannot take {value.dtype}; convert it with .astype")
+            raise GraphError(f"{name} is {array.dtype}, cannot take {value.dtype}; convert it with .astype", user_loc())
         with self.lock:
             array[...] = value
             self.lock.written()
@@ -92,7 +93,7 @@ class State(Mapping):
         GraphError names the first that does not."""
         names = [name for name in self._arrays if name in arrays or not partial]
         if not names:
-            raise GraphError(f"{where} has none of the arrays of the state; it holds {_some(arrays)}")
+            raise GraphError(f"{where} has none of the arrays of the state; it holds {_some(arrays)}", user_loc())
         values = [_fitting(where, arrays, name, self._arrays[name].shape, self._arrays[name].dtype) for name in names]
         with self.lock:
             for name, value in zip(names, values):
@@ -103,20 +104,20 @@ class State(Mapping):
         try:
             return self._arrays[name]
         except KeyError:
-            raise GraphError(f"the state has no {name!r}; it holds {_some(self._arrays)}") from None
+            raise GraphError(f"the state has no {name!r}; it holds {_some(self._arrays)}", user_loc()) from None
 
 
 def check_array(name: str, array: np.ndarray, type: TensorType) -> None:
     """GraphError unless `array` has `type`."""
     if array.shape != type.shape or array.dtype != type.dtype.np:
-        raise GraphError(f"{name} is {array.dtype}{list(array.shape)} in the state, the network wants {type}")
+        raise GraphError(f"{name} is {array.dtype}{list(array.shape)} in the state, the network wants {type}", user_loc())
 
 
 def initial_values(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None, where: str) -> list[np.ndarray]:
     """What the entries start with, C-contiguous: values of `arrays`, which came from `where`, or fresh ones. GraphError names what does not fit."""
     names = Counter(entry.name for entry in entries)
     if twice := next((name for name, count in names.items() if count > 1), None):
-        raise GraphError(f"two state arrays are called {twice}; give the layers different names")
+        raise GraphError(f"two state arrays are called {twice}; give the layers different names", user_loc())
     if arrays is None:
         return [entry.initial(seed) for entry in entries]
     return [np.ascontiguousarray(_fitting(where, arrays, e.name, e.type.shape, e.type.dtype.np)).reshape(e.type.shape) for e in entries]
@@ -125,10 +126,10 @@ def initial_values(entries: Sequence[Entry], seed: int | None, arrays: Mapping[s
 def _fitting(where: str, arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """The array that a file or a mapping holds, if the network can take it."""
     if name not in arrays:
-        raise GraphError(f"{where} has no {name} ({dtype}{list(shape)}); it holds {_some(arrays)}")
+        raise GraphError(f"{where} has no {name} ({dtype}{list(shape)}); it holds {_some(arrays)}", user_loc())
     found = np.asarray(arrays[name])
     if found.shape != shape or found.dtype != dtype:
-        raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {dtype}{list(shape)}")
+        raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {dtype}{list(shape)}", user_loc())
     return found
 
 

@@ -88,6 +88,13 @@ def test_its_profile_runs_on_the_same_arrays(x):
     np.testing.assert_array_equal(run(x), expected)
 
 
-def test_a_state_without_an_array_that_is_needed_is_refused():
-    with pytest.raises(gc.GraphError, match=r"state has no 1\.weight \(float32\[3, 4\]\); it holds 0\.weight"):
-        gc.compile(nn.Linear(4, bias=False) >> nn.Linear(3), x=gc.f32[2, 5], state={"0.weight": np.zeros((4, 5), "f")})
+@pytest.mark.parametrize("state, words", [
+    ({"0.weight": np.zeros((4, 5), "f")}, "state has no 1.weight (float32[3, 4]); it holds 0.weight"),
+    ({"0.weight": np.zeros((4, 6), "f")}, "state: 0.weight is float32[4, 6], the network wants float32[4, 5]"),
+    ("gone.safetensors", "there is no checkpoint gone.safetensors"),
+    ([1, 2], "state= takes a safetensors file, a mapping from names to arrays, or a training step's state, got list"),
+])
+def test_parameters_that_do_not_fit_are_refused_at_the_users_line(state, words):
+    with pytest.raises(gc.GraphError) as caught:
+        gc.compile(nn.Linear(4, bias=False) >> nn.Linear(3), x=gc.f32[2, 5], state=state)
+    assert str(caught.value).startswith(words) and "test_settled.py" in str(caught.value)
