@@ -14,6 +14,7 @@ from graphc.codegen.loops import Function, Val
 from graphc.codegen.lower.ranges import vector_run
 from graphc.ir.types import DType, bool_
 
+UNROLL = 4                      # steps at a time: fewer instructions for control, which count where another program runs on the same core
 ANY = 1 << 36                   # extent of a view whose size only the caller knows
 
 
@@ -57,7 +58,7 @@ def micro_kernel(spec: MicroSpec) -> Function:
         for k, tap in enumerate(spec.taps):
             sums = _step(f, spec, a, b, [row + tap for row in rows], masks, Ix(k), sums)
     else:
-        with f.loop(0, steps, carry=sums, unroll=1) as loop:
+        with f.loop(0, steps, carry=sums, unroll=UNROLL) as loop:
             loop.next(*_step(f, spec, a, b, [row + loop.index * spec.a_step for row in rows], masks, loop.index, loop.carried))
         sums = loop.results
     _accumulate(f, spec, c, row_step, add, sums)
@@ -89,12 +90,10 @@ def multiply_add(f: Function, a: Val, b: Val, c: Val, fused: bool) -> Val:
 def _accumulate(f: Function, spec: MicroSpec, c, row_step: Ix, add: Ix, sums: Sequence[Val]) -> None:
     """The partial sum so far is added at the end, not at the start: sums are blocked."""
     keep = f.cast(f.value(add), bool_)
-    zero = f.const(0, spec.dtype, spec.lanes)
     for i in range(spec.mr):
         for v in range(spec.vectors):
-            at = [row_step * i + v * spec.lanes]
-            before = f.select(keep, f.load(c, at, spec.lanes), zero)
-            f.store(c, at, f.add(before, sums[i * spec.vectors + v]))
+            at, new = [row_step * i + v * spec.lanes], sums[i * spec.vectors + v]
+            f.store(c, at, f.select(keep, f.add(f.load(c, at, spec.lanes), new), new))
 
 
 @dataclass(frozen=True)
