@@ -55,6 +55,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
 
 
 def _bound(f, threads: int, training: bool, seed, state, outputs, bindings: Mapping) -> "Compiled | Polymorphic":
+    """What `compile` gives."""
     function, sizes = _declared(f, training, outputs, bindings)
     graph = bind_graph(function.graph, sizes)
     needed, given = entries(function), f.state if isinstance(f, Model) else state
