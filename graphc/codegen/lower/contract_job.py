@@ -72,7 +72,7 @@ class Job:
         return self.m % s.mr != 0 or s.turned is not None and s.rows % s.mr != 0
 
     def packed(self, which: str, size: int) -> View:
-        """The shared memory of packed "a", packed "b" or "partials" of this phase."""
+        """The memory of packed "a", packed "b" or "partials" of this phase: shared scratch, or what was packed beforehand."""
         if which == self.whole.ready:
             return self.ready.view_at([Ix()], (size,))
         offsets = {"a": self.whole.packed_a, "b": self.whole.packed_b, "partials": self.whole.partials}[which]

@@ -14,7 +14,7 @@ from graphc.codegen.loops import Function, Val
 from graphc.codegen.lower.ranges import vector_run
 from graphc.ir.types import DType, bool_
 
-UNROLL = 4                      # steps at a time: fewer instructions for control, which count where another program runs on the same core
+UNROLL = 4                      # steps at a time: fewer instructions for control
 ANY = 1 << 36                   # extent of a view whose size only the caller knows
 
 
