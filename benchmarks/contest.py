@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +22,8 @@ from safetensors.numpy import load_file
 from benchmarks.engines.case import save_batches
 from benchmarks.workloads import INFER, TRAIN, Workload
 
-TURN_SECONDS = 0.2
+TURN_SECONDS, LIMIT_SECONDS = 0.2, 0.1
+LIMIT = "limit"                         # among the figures: the machine itself
 SETTLE_SECONDS = 0.02
 MIN_TURNS = 2                           # also when the time is up
 IMPORT_LIMIT, OPEN_LIMIT, TURN_LIMIT = 60.0, 150.0, 60.0        # seconds; an engine that takes longer is reported as failed
@@ -169,14 +171,17 @@ class Contest:
         for host in self.hosts.values():
             host.end()
 
-    def run(self, workload: Workload, end: float = math.inf) -> dict[str, Figures]:
-        """Figures by engine, agreement of numbers checked. No engine starts after `end` (monotonic clock), none compiles beyond it by much."""
+    def run(self, workload: Workload, end: float = math.inf, limit: Callable[[float], Sequence[float]] | None = None) -> dict[str, Figures]:
+        """Figures by engine, agreement of numbers checked. No engine starts after `end` (monotonic clock), none compiles beyond it by much.
+
+        `limit` measures, for about so many seconds, the times that the machine would take: it has turns as the engines have, under LIMIT.
+        """
         request = {"workload": asdict(workload), "folder": str(self.folder), "threads": self.threads}
         self._prepare(workload, request)
         figures = {engine: self._open(engine, request, end) for engine in self.engines}
         try:
             figures = _checked(workload, figures, self.folder)
-            self._take_turns(figures)
+            self._take_turns(figures, limit)
         finally:
             for host in self.hosts.values():
                 host.close()
@@ -204,24 +209,27 @@ class Contest:
             return Figures(error=str(error))
         return Figures(**{k: answer[k] for k in ("build", "first", "peak", "growth", "plan", "planned")})
 
-    def _take_turns(self, figures: dict[str, Figures]) -> None:
+    def _take_turns(self, figures: dict[str, Figures], limit: Callable[[float], Sequence[float]] | None) -> None:
         """Fills in the times, turn by turn, each turn beginning with another engine."""
-        alive = [e for e, f in figures.items() if not f.error]
-        end = time.monotonic() + self.seconds
+        turns = {e: partial(self.hosts[e].turn, TURN_SECONDS) for e, f in figures.items() if not f.error}
+        if limit and turns:
+            figures[LIMIT], turns[LIMIT] = Figures(), partial(limit, LIMIT_SECONDS)
+        order, end = list(turns), time.monotonic() + self.seconds
         for turn in range(self.turns):
             if turn >= MIN_TURNS and time.monotonic() > end:
                 break
-            for engine in alive[turn % len(alive):] + alive[:turn % len(alive)] if alive else ():
+            for engine in order[turn % len(order):] + order[:turn % len(order)] if order else ():
                 if not figures[engine].error:
-                    figures[engine] = self._turn(engine, figures[engine])
+                    figures[engine] = _turn(turns[engine], figures[engine])
 
-    def _turn(self, engine: str, figures: Figures) -> Figures:
-        try:
-            times = self.hosts[engine].turn(TURN_SECONDS)
-        except EngineError as error:
-            return replace(figures, error=str(error))
-        time.sleep(SETTLE_SECONDS)
-        return replace(figures, times=figures.times + tuple(times))
+
+def _turn(measure: Callable[[], Sequence[float]], figures: Figures) -> Figures:
+    try:
+        times = measure()
+    except EngineError as error:
+        return replace(figures, error=str(error))
+    time.sleep(SETTLE_SECONDS)
+    return replace(figures, times=figures.times + tuple(times))
 
 
 def _checked(workload: Workload, figures: Mapping[str, Figures], folder: Path) -> dict[str, Figures]:

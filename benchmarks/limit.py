@@ -6,6 +6,7 @@ of a stream as large as the parameters and the largest operator, from whatever c
 """
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -16,10 +17,10 @@ from benchmarks.workloads import GRADIENTS, INFER, TRAIN, Workload
 from graphc.ir.graph import Graph, Node
 from graphc.ir.op import Cost
 from graphc.nn.network import trace_network
-from graphc.peak import copy_rate, fma_peak, fma_rate, read_rate
+from graphc.peak import Probe, copy_probe, fma_peak, fma_probe, read_probe
 
 LARGEST_MB = 128                    # streams are not measured above
-LOOKS = 2                           # runs of the measurement between two workloads
+SAMPLE_SECONDS = 2e-3               # of streams, which may be short
 
 
 @dataclass(frozen=True)
@@ -61,33 +62,36 @@ class Limit:
 
 
 class Machine:
-    """What so many threads can do at most, as far as has been seen: a shared machine must be looked at more than once."""
+    """So many threads that do nothing but multiply and add, or stream: what they take for a workload's limit, whenever they are asked. A shared
+    machine gives more in one minute than in the next, so that its limit is measured beside what is compared with it."""
 
     def __init__(self, threads: int):
-        self.threads, self.peak = threads, fma_peak(threads)
+        self.threads = threads
 
-    def look(self) -> None:
-        self.peak = max(self.peak, fma_rate(self.threads, LOOKS))
-
-    def seconds(self, limit: Limit) -> float:
-        return limit.seconds(self.peak, bandwidth(self.threads, limit.held))
+    def times(self, work: Limit, seconds: float) -> list[float]:
+        """Seconds for the limit, from now on for about so long."""
+        fma, stream = fma_probe(self.threads), _stream(self.threads, _held_mb(work.held))
+        found, end = [], time.perf_counter() + seconds
+        while not found or time.perf_counter() < end:
+            found.append(work.seconds(fma.rate(), stream.rate(SAMPLE_SECONDS)))
+        return found
 
     def __str__(self) -> str:
-        return f"{self.peak:.0f} GFLOP/s (f32 FMA), {bandwidth(self.threads, 1 << 30):.0f} GB/s from memory"
+        return f"{fma_peak(self.threads):.0f} GFLOP/s (f32 FMA), {_stream(self.threads, LARGEST_MB).best():.0f} GB/s from memory at the start"
 
 
-@cache
-def bandwidth(threads: int, nbytes: int) -> float:
-    """GB/s of streams through `nbytes`: reading, or copying one half to the other, whichever is faster."""
+def _held_mb(nbytes: int) -> int:
+    """The power of 2 from that many bytes on: not every size is measured."""
     mbytes = 2
     while mbytes < LARGEST_MB and mbytes << 20 < nbytes:
         mbytes *= 2
-    return _stream_rate(threads, mbytes)
+    return mbytes
 
 
 @cache
-def _stream_rate(threads: int, mbytes: int) -> float:
-    return max(read_rate(threads, mbytes), copy_rate(threads, mbytes // 2))
+def _stream(threads: int, mbytes: int) -> Probe:
+    """Streams through so much memory: reading, or copying one half to the other, whichever is faster."""
+    return max((read_probe(threads, mbytes), copy_probe(threads, mbytes // 2)), key=Probe.best)
 
 
 def limit(workload: Workload) -> Limit:

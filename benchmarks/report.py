@@ -24,11 +24,11 @@ LARGE_PLAN = 100e6
 
 @dataclass(frozen=True)
 class Row:
-    """One workload at one number of threads; `limit` in seconds."""
+    """One workload at one number of threads; `limit`: the machine's own figures, measured in turns with the engines'."""
     workload: Workload
     threads: int
     figures: Mapping[str, Figures]
-    limit: float
+    limit: Figures
 
     @property
     def mine(self) -> Figures | None:
@@ -54,13 +54,19 @@ class Row:
 
     @property
     def share(self) -> float | None:
-        return self.limit / self.mine.median if self.mine else None
+        """Of the limit, of medians."""
+        return self.limit.median / self.mine.median if self.mine and self.limit.times else None
+
+    @property
+    def best_share(self) -> float | None:
+        """The same of the best times."""
+        return self.limit.best / self.mine.best if self.mine and self.limit.times else None
 
     @property
     def is_reached(self) -> bool:
         """At the wanted ratio, or near enough to the limit."""
         enough = SHARES[self.workload.mode == INFER, self.threads == 1]
-        return self.ratio is not None and (self.ratio <= self.workload.reach or self.share >= enough)
+        return self.ratio is not None and (self.ratio <= self.workload.reach or (self.share or 0) >= enough)
 
 
 def markdown(rows: Sequence[Row], engines: Sequence[str], head: str) -> str:
@@ -80,20 +86,20 @@ def summary(rows: Sequence[Row]) -> str:
             peer = f"{seconds_text(row.figures[row.best_peer].median)} {TITLES[row.best_peer]}"
             wanted = ("–", "–") if row.workload.drawn else (row.workload.reach, yes[row.is_reached])
             lines.append([row.workload.name, row.threads, seconds_text(row.mine.median), peer, f"{_ratio(row.ratio)} ({_ratio(row.best_ratio)})",
-                          f"{100 * row.share:.0f} %", *wanted])
-    return _table(["workload", "threads", "graphc", "best peer", "ratio (of best times)", "share of the limit", "reach", "reached"], lines)
+                          share_text(row), *wanted])
+    return _table(["workload", "threads", "graphc", "best peer", "ratio (of best times)", "share of the limit (of best times)", "reach", "reached"], lines)
 
 
 def _times(rows: Sequence[Row], engines: Sequence[str]) -> str:
     """Medians (bests), ratios, limits."""
     yes = {True: "yes", False: "**no**"}
-    names = ["workload", *(TITLES[e] for e in engines), "graphc / best peer (bests)", "reach", "share of the limit", "reached"]
+    names = ["workload", *(TITLES[e] for e in engines), "limit", "graphc / best peer (bests)", "reach", "share of the limit (bests)", "reached"]
     lines = []
     for row in rows:
-        cells = [_time(row.figures[e]) for e in engines]
+        cells = [_time(f) for f in (*(row.figures[e] for e in engines), row.limit)]
         finding = _finding(row, rows)
         lines.append([row.workload.name, *cells, f"{_ratio(row.ratio)} ({_ratio(row.best_ratio)}){finding}", "–" if row.workload.drawn else row.workload.reach,
-                      f"{100 * row.share:.0f} %" if row.share else "–", "–" if row.workload.drawn else yes[row.is_reached]])
+                      share_text(row), "–" if row.workload.drawn else yes[row.is_reached]])
     return "Median time of a call (best):\n\n" + _table(names, lines)
 
 
@@ -138,7 +144,7 @@ def _table(names: Sequence[str], lines: Sequence[Sequence]) -> str:
 def _time(figures: Figures) -> str:
     if figures.times:
         return f"{seconds_text(figures.median)} ({seconds_text(figures.best)})"
-    return "" if figures.error == INFERENCE_ONLY else "not run" if figures.error.startswith("not run") else "failed"
+    return "" if figures.error in ("", INFERENCE_ONLY) else "not run" if figures.error.startswith("not run") else "failed"
 
 
 def _cost(figures: Figures) -> str:
@@ -147,6 +153,11 @@ def _cost(figures: Figures) -> str:
 
 def _ratio(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def share_text(row: Row) -> str:
+    """Of the limit, of medians and of best times: "71 % (75 %)"."""
+    return "–" if row.share is None else f"{100 * row.share:.0f} % ({100 * row.best_share:.0f} %)"
 
 
 def _mb(nbytes: float) -> str:

@@ -6,14 +6,15 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.contest import TIME_IS_UP, EngineError, Figures, contest
+from benchmarks.contest import LIMIT, TIME_IS_UP, EngineError, Figures, contest
 from benchmarks.limit import Machine, limit
-from benchmarks.report import TITLES, Row, chart, markdown, seconds_text, summary
+from benchmarks.report import TITLES, Row, chart, markdown, seconds_text, share_text, summary
 from benchmarks.workloads import WORKLOADS, Workload, drawn, quick
 
 SLOW_ENGINES = ("inductor",)            # their compiler takes up to a minute a workload: left out by --quick
@@ -55,32 +56,32 @@ def _measured(engines: Sequence[str], workloads: Sequence[Workload], threads: in
     with tempfile.TemporaryDirectory() as folder, contest(engines, threads, Path(folder), seconds=seconds, turns=turns) as run:
         configurations.update({TITLES[e]: h.configuration for e, h in run.hosts.items() if e in engines})
         for workload in workloads:
-            measured.append((workload, _figures(run, workload, engines, end)))
-            machine.look()
-            print(_line(Row(workload, threads, measured[-1][1], machine.seconds(limit(workload)))), flush=True)
+            figures = _figures(run, workload, engines, end, partial(machine.times, limit(workload)))
+            measured.append(Row(workload, threads, figures, figures.pop(LIMIT, Figures())))
+            print(_line(measured[-1]), flush=True)
         if options.log:
             print((Path(folder) / "engines.log").read_text(errors="replace"))
     configurations[f"machine, {threads} threads"] = str(machine)
-    return [Row(workload, threads, figures, machine.seconds(limit(workload))) for workload, figures in measured]
+    return measured
 
 
-def _figures(run, workload: Workload, engines: Sequence[str], end: float) -> dict[str, Figures]:
+def _figures(run, workload: Workload, engines: Sequence[str], end: float, least: Callable[[float], Sequence[float]]) -> dict[str, Figures]:
     if time.monotonic() > end:
         return {e: Figures(error=TIME_IS_UP) for e in engines}
     try:
-        return run.run(workload, end)
+        return run.run(workload, end, least)
     except EngineError as error:
         return {e: Figures(error=f"not run: {error}") for e in engines}
 
 
 def _line(row: Row) -> str:
     cells = [f"{TITLES[e]} {seconds_text(f.median)}" if f.times else f"{TITLES[e]}: {f.error}" for e, f in row.figures.items()]
-    ratio = "" if row.ratio is None else f" = {row.ratio:.2f} of the best peer (bests {row.best_ratio:.2f}), {100 * row.share:.0f} % of the limit"
+    ratio = "" if row.ratio is None else f" = {row.ratio:.2f} of the best peer (bests {row.best_ratio:.2f}), {share_text(row)} of the limit"
     return f"{row.workload.name}, {row.threads} threads{ratio}: {', '.join(cells)}"
 
 
 def _record(row: Row) -> dict:
-    return {"workload": row.workload.name, "threads": row.threads, "limit": row.limit, "ratio": row.ratio, "best_ratio": row.best_ratio,
+    return {"workload": row.workload.name, "threads": row.threads, "limit": _summary(row.limit), "ratio": row.ratio, "best_ratio": row.best_ratio,
             "figures": {e: _summary(f) for e, f in row.figures.items()}}
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -21,41 +22,60 @@ REPEATS = 12
 READ_TILE, CHAINS_READ = 1 << 15, 8     # elements of a tile; vectors in flight
 
 
+@dataclass(frozen=True)
+class Probe:
+    """A generated loop that does nothing but arithmetic or traffic; `work`: floating-point operations or bytes of one run."""
+    executable: Executable
+    inputs: tuple[np.ndarray, ...]
+    output: np.ndarray
+    work: float
+
+    def rate(self, seconds: float = 0.0) -> float:
+        """10^9 operations or bytes a second, of runs from now on for at least so long."""
+        runs, start = 0, time.perf_counter()
+        while not runs or time.perf_counter() - start < seconds:
+            self.executable.run(self.inputs, [self.output])
+            runs += 1
+        return runs * self.work / (time.perf_counter() - start) / 1e9
+
+    def best(self) -> float:
+        """The best of several runs: on a shared machine, what it gives at its quietest."""
+        return max(self.rate() for _ in range(REPEATS))
+
+
 @cache
 def fma_peak(threads: int) -> float:
-    """GF/s of f32 fused multiply-adds on all threads together: the best of several runs."""
-    return fma_rate(threads, REPEATS)
-
-
-def fma_rate(threads: int, repeats: int) -> float:
-    """The best of so many runs from now on: on a shared machine the peak is what it gives at its quietest."""
-    lanes = host_target().lanes(4)
-    run, out = _fma_run(threads), np.zeros(TILES * lanes, np.float32)
-    flops = 2.0 * lanes * CHAINS * TRIPS * TILES
-    return flops / min(_seconds(lambda: run.run([], [out])) for _ in range(repeats)) / 1e9
-
-
-@cache
-def _fma_run(threads: int) -> Executable:
-    return _executable(_fma_program(host_target().lanes(4)), threads)
+    """GF/s of f32 fused multiply-adds on all threads together."""
+    return fma_probe(threads).best()
 
 
 @cache
 def copy_rate(threads: int, mbytes: int = 64) -> float:
     """GB/s (read and written) of copying a large array into an existing one."""
-    n = mbytes * (1 << 20) // 4
-    x, y = np.ones(n, np.float32), np.zeros(n, np.float32)
-    run = _executable(_copy_program(n, host_target().lanes(4)), threads, n)
-    return 2.0 * x.nbytes / min(_seconds(lambda: run.run([x], [y])) for _ in range(REPEATS)) / 1e9
+    return copy_probe(threads, mbytes).best()
 
 
 @cache
-def read_rate(threads: int, mbytes: int = 128) -> float:
-    """GB/s of reading an array from first to last, again and again: from the caches if they hold it."""
+def fma_probe(threads: int) -> Probe:
+    """f32 fused multiply-adds."""
+    lanes = host_target().lanes(4)
+    return Probe(_executable(_fma_program(lanes), threads), (), np.zeros(TILES * lanes, np.float32), 2.0 * lanes * CHAINS * TRIPS * TILES)
+
+
+@cache
+def copy_probe(threads: int, mbytes: int) -> Probe:
+    """Copying an array into an existing one: bytes read and written."""
+    n = mbytes * (1 << 20) // 4
+    x, y = np.ones(n, np.float32), np.zeros(n, np.float32)
+    return Probe(_executable(_copy_program(n, host_target().lanes(4)), threads, n), (x,), y, 2.0 * x.nbytes)
+
+
+@cache
+def read_probe(threads: int, mbytes: int) -> Probe:
+    """Reading an array from first to last, again and again: from the caches if they hold it."""
     n, lanes = mbytes * (1 << 20) // 4, host_target().lanes(4)
     x, sums = np.ones(n, np.float32), np.zeros(n // READ_TILE * lanes, np.float32)
-    run = _executable(_read_program(n, lanes), threads, n, sums.size)
-    return x.nbytes / min(_seconds(lambda: run.run([x], [sums])) for _ in range(REPEATS)) / 1e9
+    return Probe(_executable(_read_program(n, lanes), threads, n, sums.size), (x,), sums, float(x.nbytes))
 
 
 def _read_program(n: int, lanes: int) -> Function:
@@ -107,8 +127,3 @@ def _executable(main: Function, threads: int, inputs: int = 0, outputs: int = 0)
     code = jit.compile_object(emit_module([], main, target), target)
     return Executable(Program(code, signature, 0, scratch_bytes([], main)), threads)
 
-
-def _seconds(call) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start

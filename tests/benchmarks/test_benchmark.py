@@ -57,33 +57,28 @@ def test_limit_is_the_slower_of_arithmetic_and_memory():
     assert Limit((Work(2e11, 1e9), Work(1e9, 3e10)), 0).seconds(100.0, 10.0) == pytest.approx(2 + 3)
 
 
-def test_the_peak_is_the_best_seen(monkeypatch):
-    monkeypatch.setattr("benchmarks.limit.fma_peak", lambda threads: 100.0)
-    seen = iter((90.0, 110.0, 95.0))
-    monkeypatch.setattr("benchmarks.limit.fma_rate", lambda threads, repeats: next(seen))
-    machine = Machine(1)
-    for _ in range(3):
-        machine.look()
-    assert machine.peak == 110.0
+def test_the_limit_is_measured_again_and_again():
+    found = Machine(1).times(Limit((Work(1e9, 1e6), Work(1e6, 1e9)), 1 << 20), 0.1)
+    assert len(found) > 1 and all(1e-3 < seconds < 10 for seconds in found)
 
 
 def rows(ratio: float = 0.5) -> list[Row]:
     figures = {"graphc": Figures((ratio, ratio, 9.0)), "torch": Figures((1.0, 1.5, 1.0)), "jax": Figures((2.0,)), "onnx": Figures(error="no such operator")}
-    base = Row(BY_NAME["resnet18 b16 train"], 4, figures, 0.1)
+    base = Row(BY_NAME["resnet18 b16 train"], 4, figures, Figures((0.1,)))
     strange = next(w for w in drawn(0) if w.neighbour == base.workload.name)
-    return [base, Row(strange, 4, {**figures, "graphc": Figures((0.9,))}, 0.1)]
+    return [base, Row(strange, 4, {**figures, "graphc": Figures((0.9,))}, Figures((0.1,)))]
 
 
 def test_ratio_is_that_to_the_fastest_peer():
     row = rows(0.5)[0]
     assert (row.best_peer, row.ratio, row.best_ratio, row.share) == ("torch", 0.5, 0.5, pytest.approx(0.2))
     assert row.is_reached and not rows(0.7)[0].is_reached
-    assert Row(row.workload, 4, rows(0.7)[0].figures, 0.5).is_reached       # 71 % of the limit
+    assert Row(row.workload, 4, rows(0.7)[0].figures, Figures((0.5,))).is_reached       # 71 % of the limit
 
 
 def test_report_names_failures_and_findings(tmp_path):
     text = markdown(rows(), ["graphc", "torch", "jax", "onnx"], "head")
-    assert "| resnet18 b16 train | 500 ms (500 ms) |" in text and "0.50 (0.50) | 0.6 | 20 % | yes |" in text
+    assert "| resnet18 b16 train | 500 ms (500 ms) |" in text and "0.50 (0.50) | 0.6 | 20 % (20 %) | yes |" in text
     assert "1.80 of its neighbour's **!**" in text
     assert "- resnet18 b16 train, 4 threads, ONNX Runtime: no such operator" in text
     chart(rows(), tmp_path / "chart.svg")
@@ -91,7 +86,7 @@ def test_report_names_failures_and_findings(tmp_path):
 
 
 def test_a_row_without_graphc_is_not_reached():
-    row = Row(BY_NAME["alexnet b1 infer"], 1, {"graphc": Figures(error="died"), "torch": Figures((1.0,))}, 1.0)
+    row = Row(BY_NAME["alexnet b1 infer"], 1, {"graphc": Figures(error="died"), "torch": Figures((1.0,))}, Figures((1.0,)))
     assert row.ratio is None and not row.is_reached
     assert "alexnet b1 infer, 1 threads, graphc: died" in markdown([row], ["graphc", "torch"], "")
 
@@ -120,7 +115,8 @@ def test_engines_in_turns(tmp_path):
     pytest.importorskip("torch")
     with contest.contest(["graphc", "torch", "no_such"], 1, tmp_path, seconds=0.5, turns=3) as run:
         for mode in (INFER, TRAIN):
-            figures = run.run(replace(TINY, mode=mode))
+            figures = run.run(replace(TINY, mode=mode), limit=lambda seconds: [seconds])
+            assert set(figures.pop(contest.LIMIT).times) == {contest.LIMIT_SECONDS}
             assert not figures["graphc"].error and not figures["torch"].error
             assert "cannot be imported" in figures["no_such"].error
             assert 0 < figures["graphc"].best <= figures["graphc"].median < figures["torch"].median
