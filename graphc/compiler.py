@@ -37,6 +37,7 @@ from graphc.passes.derive import Split, split_derived
 from graphc.passes.fold_constants import FoldConstants
 from graphc.passes.fold_scales import FoldScales
 from graphc.passes.fuse import Fuse, explain
+from graphc.passes.frame_images import FrameImages
 from graphc.passes.hoist import Hoist
 from graphc.passes.layout import ArrangeImages, storage_orders
 from graphc.passes.join_pads import JoinPads
@@ -77,6 +78,7 @@ SIMPLIFY = (
 FUSE = (
     TurnProducts(),                     # before fusion: what follows a product may become its epilogue, what follows a view of it not
     EliminateDeadCode(),                # transposes of operands that were turned back
+    FrameImages(),                      # before fusion: it changes what convolutions read
     Fuse(),
     ArrangeImages(),                    # after fusion, which would take its copies for work to be fused
     Order(),                            # after fusion: an optimizer's update of one parameter is one node then

@@ -38,6 +38,15 @@ def unit_stride(axis: int, *views: ViewType) -> bool:
     return all(v.strides[axis] == 1 or v.shape[axis] == 1 for v in views)
 
 
+def memory_order(view: ViewType) -> tuple[int, ...]:
+    """The axes from the largest step to the smallest."""
+    return tuple(sorted(range(len(view.shape)), key=lambda axis: -abs(view.strides[axis])))
+
+
+def permuted(view: ViewType, order: Sequence[int]) -> ViewType:
+    return ViewType(view.dtype, tuple(view.shape[axis] for axis in order), tuple(view.strides[axis] for axis in order))
+
+
 def without(axes: Sequence[int], *left_out: int) -> tuple[int, ...]:
     return tuple(n for i, n in enumerate(axes) if i not in left_out)
 
@@ -61,6 +70,11 @@ def _elementwise(op, ins, outs) -> Rows:
 
 def _copying(op, ins, outs) -> Rows:
     return _last_axis(outs[0], bool(outs[0].shape) and all(unit_stride(-1, v) for v in (*ins, *outs) if v.shape))
+
+
+def _pad(op, ins, outs) -> Rows:
+    order = memory_order(outs[0])
+    return _copying(op, *([permuted(v, order) for v in views] for views in (ins, outs)))
 
 
 def _concat(op, ins, outs) -> Rows:
@@ -130,7 +144,7 @@ def _pool_gradient(op, ins, outs) -> Rows:
 RULES: dict[type, Callable[..., Rows]] = {
     index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
     rows.RowPlaces: _one, rows.CheckRows: _one, rows.AddRows: _scatter,
-    shape.Concat: _concat, shape.Pad: _copying, shape.Flip: _flip, shape.DynamicSlice: _copying, shape.DynamicUpdateSlice: _copying,
+    shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying, shape.DynamicUpdateSlice: _copying,
     scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,
     window.MaxPool2d: _pool, window.MaxPool2dPick: _pool, window.AvgPool2d: _pool,

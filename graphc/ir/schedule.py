@@ -99,6 +99,10 @@ class LaneSchedule:
     block: int
     tile: int
 
+    def outer(self, phase: Phase) -> tuple[int, ...]:
+        """The dims around, from the outermost loop to the innermost."""
+        return tuple(d for d in phase.batch + phase.m + phase.n if d not in (self.dim, self.inner))
+
     def __str__(self) -> str:
         return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, tile {self.block}@d{self.dim} × {self.tile}"
 
@@ -107,7 +111,7 @@ class LaneSchedule:
 class NarrowSchedule:
     """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all outputs of
     an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. block: vectors of entries for each tile,
-    which are read side by side, `columns` positions of the innermost k dim at a time. splits: as in `TileSchedule`, by ranges of the outermost k dim.
+    which are read side by side, `columns` positions of the innermost k dim at a time. splits: as in `TileSchedule`, by ranges of all k dims but the innermost.
     """
     dim: int
     along_k: bool

@@ -9,7 +9,8 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.ops.elementwise import Elementwise
-from graphc.ir.ops.fused import Fused
+from graphc.ir.ops.fused import Fused, members
+from graphc.ir.ops.shape import Pad
 from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dGrad, MaxPool2dPick
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from graphc.ir.plan import VIEWS
@@ -84,7 +85,7 @@ def _collect(graph: Graph, orders: dict[Value, Order]) -> None:
 
 def _images(node: Node) -> Iterator[Value]:
     """The images that an image operator, alone or in a cluster, reads and writes."""
-    for inner, outer in _members(node):
+    for inner, outer in members(node):
         if type(inner.op) in IMAGES:
             operands, result = IMAGES[type(inner.op)]
             for i in operands:
@@ -94,23 +95,13 @@ def _images(node: Node) -> Iterator[Value]:
                 yield from node.outputs
 
 
-def _members(node: Node) -> Iterator[tuple[Node, Mapping[Value, Value]]]:
-    """The operators of a node, and what their operands are called outside of it."""
-    if not isinstance(node.op, Fused):
-        yield node, {v: v for v in node.inputs}
-        return
-    outer = dict(zip(node.op.body.inputs, node.inputs))
-    for inner in node.op.body.nodes:
-        yield inner, outer
-
-
 def _neighbours(graph: Graph) -> dict[Value, list[Value]]:
-    """Values of rank 4 and equal shape that one cluster reads or writes."""
+    """Values of rank 4 and equal shape that one cluster reads or writes; an image and the padded one."""
     table: dict[Value, list[Value]] = {}
     for node in graph.nodes:
-        if not isinstance(node.op, Fused):
+        if not isinstance(node.op, (Fused, Pad)):
             continue
         values = [v for v in (*node.inputs, *node.outputs) if v.type.rank == 4]
         for v in values:
-            table.setdefault(v, []).extend(u for u in values if u is not v and u.type.shape == v.type.shape)
+            table.setdefault(v, []).extend(u for u in values if u is not v and (isinstance(node.op, Pad) or u.type.shape == v.type.shape))
     return table

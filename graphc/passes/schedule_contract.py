@@ -32,7 +32,6 @@ PARTIALS = 4 << 20              # elements of partial results at most
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
 LANE_BLOCK = 16                 # vectors
-LINE_BYTES = 64                 # of the caches
 MOST_COLUMNS = 4
 MOST_NARROW = 7
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
@@ -139,12 +138,13 @@ def _narrow_dim(p: Phase, machine: Machine) -> int | None:
 
 
 def _narrow_schedule(p: Phase, dim: int, machine: Machine) -> NarrowSchedule:
-    """Tiles of whole cache lines at least: as many as are useful, first by parts of the sum, then by vectors."""
+    """Tiles of runs of vectors, long enough to be read as streams, and as many parts of the sum as are useful then."""
     one = NarrowSchedule(dim, dim == p.k[-1], machine.lanes, 1)
-    groups, steps, useful = one.groups(p), p.sizes[p.k[0]], max(1, min(2 * TILES, p.flops // (SMALL_FLOPS // 2)))
-    splits = -(-steps // -(-steps // min(steps, useful)))
-    blocks = max(1, useful // (splits * (one.entries(p) // groups)))
-    block = min(groups, max(LINE_BYTES // (machine.lanes * machine.itemsize), -(-groups // blocks)))
+    groups, steps = one.groups(p), p.extent(p.k[:-1])
+    block = even(groups, min(groups, LANE_BLOCK), 1)
+    tiles = one.entries(p) // groups * -(-groups // block)
+    splits = max(1, min(2 * TILES, p.flops // (SMALL_FLOPS // 2)) // tiles)
+    splits = -(-steps // -(-steps // min(steps, splits)))
     pieces = -(-p.sizes[p.k[-1]] // MOST_NARROW)
     return replace(one, splits=splits, block=block, columns=0 if one.along_k else -(-p.sizes[p.k[-1]] // pieces))
 
@@ -218,16 +218,16 @@ def _is_turned(p: Phase) -> bool:
 
 
 def _is_deep(p: Phase) -> bool:
-    """Sums much longer than the output is wide (gradients of weights): tiles take all or much of the output and a part of the sum."""
+    """Sums much longer than a small output is wide (gradients of weights): tiles take all or half of the output and a part of the sum."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
-    return k >= 4 * max(m, n) and p.extent(p.batch) * -(-m * n // DEEP_TILE) < TILES // 2
+    return k >= 4 * max(m, n) and m * n <= 2 * DEEP_TILE and p.extent(p.batch) * -(-m * n // DEEP_TILE) < TILES // 2
 
 
 def _is_wide(p: Phase, mr: int, machine: Machine) -> bool:
     """Whether all columns fit in a tile, which then alone reads its rows: it packs them just before, as all of a would leave L2 meanwhile."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     copied = len(p.m) == 1 and p.a.strides[p.m[0]] == 1
-    return copied and not machine.free[0] and 4 * mr < n <= WIDE and m >= TILES * mr and m * k > 2 * machine.elements(machine.target.l2)
+    return copied and not machine.free[0] and 4 * mr < n <= WIDE and m >= 8 * TILES * mr and m * k > 2 * machine.elements(machine.target.l2)
 
 
 def register_tile(m: int, n: int, machine: Machine, k: int = 0) -> tuple[int, int]:

@@ -1,48 +1,92 @@
-"""Which parts of a concatenation are computed where they belong in it, so that nothing is copied."""
+"""Which parts of a concatenation, and which insides of a pad, are computed where they belong in it, so that nothing is copied."""
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.ops.elementwise import Elementwise
-from graphc.ir.ops.fused import Fused
-from graphc.ir.ops.shape import Concat
+from graphc.ir.ops.fused import Fused, members
+from graphc.ir.ops.shape import Concat, Pad
 from graphc.ir.plan import Buffer, Place
 from graphc.ir.types import normalize_axis
+
+Order = tuple[int, ...]
+CONVOLUTIONS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad)
+
+
+LINE_BYTES = 64                     # of the caches
+FAR_BYTES = 8 * LINE_BYTES          # lines whose distance is a multiple of this share few sets of the L1 cache
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Part of the result of `whole`, from index `start` along its axis."""
+    """Part of the result of `whole`, which lies in memory by `strides`, from index `start` on, on each axis."""
     whole: Node
-    start: int
+    start: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Of the memory of the whole."""
+        v, = self.whole.outputs
+        return max(n * step for n, step in zip(v.type.shape, self.strides)) * v.type.dtype.itemsize
 
     def place(self, part: Value, buffer: Buffer) -> Place:
         """Where the part lies in the memory of the whole."""
-        whole = Place.dense(self.whole.outputs[0], buffer)
-        axis = normalize_axis(self.whole.op.axis, len(whole.shape))
-        return Place(buffer, whole.dtype, part.type.shape, whole.strides, self.start * whole.strides[axis])
+        return Place(buffer, part.type.dtype, part.type.shape, self.strides, sum(i * step for i, step in zip(self.start, self.strides)))
+
+    def place_whole(self, v: Value, buffer: Buffer) -> Place:
+        return Place(buffer, v.type.dtype, v.type.shape, self.strides)
 
 
-def concat_slots(graph: Graph, fixed: Collection[Value]) -> dict[Value, Slot]:
-    """The slots of all parts of those concatenations that need no kernel: each part is made in this graph, by a kernel that may write
-    anywhere, and is neither a result of the graph nor part of another one. `fixed`: values that are stored in another order.
+def find_slots(graph: Graph, orders: Mapping[Value, Order]) -> dict[Value, Slot]:
+    """The slots of all parts of those concatenations and pads that need no copy: each part is made in this graph, by a kernel that may write
+    anywhere, lies in the order of the whole, and is neither a result of the graph nor part of another one.
     """
     slots: dict[Value, Slot] = {}
-    taken = {*graph.results, *fixed}
+    taken, side_by_side = set(graph.results), _read_side_by_side(graph)
     for node in graph.nodes:
-        if isinstance(node.op, Concat) and node.outputs[0] not in fixed and _may_assemble(node, taken | slots.keys()):
-            axis = normalize_axis(node.op.axis, node.outputs[0].type.rank)
-            starts = accumulate((v.type.shape[axis] for v in node.inputs), initial=0)
-            slots.update((v, Slot(node, start)) for v, start in zip(node.inputs, starts))
+        if isinstance(node.op, (Concat, Pad)) and _may_assemble(node, orders, taken | slots.keys()):
+            v, = node.outputs
+            strides = _strides(v, orders.get(v), v in side_by_side and v not in taken)
+            slots.update((part, Slot(node, start, strides)) for part, start in zip(node.inputs, _starts(node)))
     return slots
 
 
-def _may_assemble(node: Node, taken: Collection[Value]) -> bool:
-    parts = node.inputs
-    return len(set(parts)) == len(parts) and all(v not in taken and v.type.size and v.node is not None and _writes_anywhere(v.node) for v in parts)
+def _read_side_by_side(graph: Graph) -> set[Value]:
+    """Images of depthwise convolutions: a kernel reads some channels of many pixels at once."""
+    return {v for node in graph.nodes for inner, outer in members(node) if isinstance(inner.op, CONVOLUTIONS)
+            for v in (outer.get(u) for u in inner.inputs) if v is not None and v.type.shape[1] == inner.op.groups > 1}
+
+
+def _strides(v: Value, order: Order | None, spread: bool) -> tuple[int, ...]:
+    """Dense, in the given order of axes; `spread`: a line more along the innermost axis, if its neighbours would share few sets of the L1 cache."""
+    order, strides, step = order or tuple(range(v.type.rank)), [0] * v.type.rank, 1
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= v.type.shape[axis]
+        if axis == order[-1] and spread and step * v.type.dtype.itemsize % FAR_BYTES == 0:
+            step += LINE_BYTES // v.type.dtype.itemsize
+    return tuple(strides)
+
+
+def _starts(node: Node) -> list[tuple[int, ...]]:
+    """Where each part begins in the whole."""
+    if isinstance(node.op, Pad):
+        return [node.op.low]
+    rank = node.outputs[0].type.rank
+    axis = normalize_axis(node.op.axis, rank)
+    ends = accumulate((v.type.shape[axis] for v in node.inputs), initial=0)
+    return [(0,) * axis + (start,) + (0,) * (rank - axis - 1) for start, _ in zip(ends, node.inputs)]
+
+
+def _may_assemble(node: Node, orders: Mapping[Value, Order], taken: Collection[Value]) -> bool:
+    parts, order = node.inputs, orders.get(node.outputs[0])
+    return len(set(parts)) == len(parts) and all(
+        v not in taken and orders.get(v) == order and v.type.size and v.node is not None and _writes_anywhere(v.node) for v in parts)
 
 
 def _writes_anywhere(node: Node) -> bool:

@@ -11,16 +11,16 @@ from graphc.ir.ops import control
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.shape import Pad
 from graphc.ir.plan import Buffer, Place
 from graphc.ir.scan_layout import scan_layout
 from graphc.ir.view import ViewType, reshape_strides
 from graphc.passes.order import may_fail
 from graphc.passes.schedule import inplace_pairs
-from graphc.passes.slots import Slot, concat_slots
+from graphc.passes.slots import Order, Slot, find_slots
 
 ALIGNMENT = 64
 CONTROL = frozenset(op.name for op in control.OPS)
-Order = tuple[int, ...]
 Schedule = Callable[[Node, Sequence[Place], Sequence[Place]], object]
 
 
@@ -83,8 +83,8 @@ class _Storage:
         self.stored = Stored(graph, {self.w[v]: place for v, place in arguments.items()}, {}, {})
         self.places = self.stored.places
         self.past = _Past()
-        self.slots = concat_slots(graph, self.orders.keys())
-        self.wholes: dict[Node, Buffer] = {slot.whole: Buffer("arena", slot.whole.outputs[0].type.nbytes) for slot in self.slots.values()}
+        self.slots = find_slots(graph, self.orders)
+        self.wholes = {node: (slot, Buffer("arena", slot.nbytes)) for node, slot in {slot.whole: slot for slot in self.slots.values()}.items()}
 
     def run(self, results: Sequence[Buffer | None]) -> Stored:
         for node in self.graph.nodes:
@@ -109,19 +109,29 @@ class _Storage:
         elif isinstance(node.op, Scan):
             self.place_scan(node)
         elif node in self.wholes:
-            v, = self.w.keep(node)
-            self.places[v] = Place.dense(v, self.wholes[node])
-            self.stored.assembled.add(self.w.nodes[-1])
+            self.place_whole(node)
         else:
             for old, v in zip(node.outputs, self.w.keep(node)):
                 self.places[v] = self.place_result(old, v)
             self.choose_schedule()
 
+    def place_whole(self, node: Node) -> None:
+        """A concatenation whose parts are there already, or a pad whose inside is: what is left are the elements around it."""
+        v, = self.w.keep(node)
+        slot, buffer = self.wholes[node]
+        self.places[v] = slot.place_whole(v, buffer)
+        if isinstance(node.op, Pad):
+            self.choose_schedule()
+            new = self.w.nodes[-1]
+            self.stored.schedules[new] = replace(self.stored.schedules[new], aliased=True)
+        else:
+            self.stored.assembled.add(self.w.nodes[-1])
+
     def place_result(self, old: Value, v: Value) -> Place:
-        """Memory of its own, or a slot of a concatenation."""
+        """Memory of its own, or a slot of a concatenation or pad."""
         slot: Slot | None = self.slots.get(old)
         if slot is not None:
-            return slot.place(v, self.wholes[slot.whole])
+            return slot.place(v, self.wholes[slot.whole][1])
         return Place.dense(v, Buffer("arena", v.type.nbytes), self.orders.get(old))
 
     def place_scan(self, node: Node) -> None:

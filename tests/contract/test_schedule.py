@@ -8,7 +8,7 @@ from graphc.codegen import jit
 from graphc.codegen.llvm import emit_module
 from graphc.codegen.lower.micro import UNROLL
 from graphc.ir import contraction as C
-from graphc.ir.schedule import TileSchedule
+from graphc.ir.schedule import NarrowSchedule, TileSchedule
 from graphc.ir.target import AVX2, AVX512, NEON, SSE2
 from graphc.ir.types import f32, f64
 from graphc.passes.schedule_contract import contraction_schedule
@@ -64,8 +64,26 @@ def test_rows_that_one_tile_reads_are_packed_by_it():
     assert (phase.a, phase.columns.chunk, phase.splits) == ("tile", 320, 1)
     assert -(-2048 // phase.rows) >= 32                                     # tiles for many cores
     assert matmul_schedule(48, 48, 300, a=(1, 48)).phases[0].a == "tile"     # the only tile
-    for m, n, k in ((2048, 2048, 2048), (512, 128, 300)):                   # several tiles read each row; little to pack
+    for m, n, k in ((2048, 2048, 2048), (512, 128, 300), (512, 512, 1568)):     # several tiles read each row; little to pack; few rows for a tile
         assert matmul_schedule(m, n, k, a=(1, m)).phases[0].a == "shared"
+
+
+def test_tiles_of_small_outputs_take_parts_of_long_sums():
+    small, = matmul_schedule(128, 128, 25088, a=(1, 128)).phases
+    assert (small.a, small.b) == ("tile", "tile") and small.splits >= 16
+    large, = matmul_schedule(512, 512, 4096, a=(1, 512)).phases             # tiles enough: operands are packed once for all of them
+    assert (large.a, large.b, large.splits) == ("shared", "shared", 1)
+
+
+def test_weight_gradients_of_depthwise_convolutions_read_runs_of_channels():
+    windows = [C.Window(56, 3, 1, 1, (1, 1))] * 2
+    for channels, blocks in ((32, 1), (128, 1), (512, 4)):
+        image = (2, channels, 56, 56)
+        strides = (56 * 56 * channels, 1, 56 * channels, channels)
+        s, = contraction_schedule(C.conv_weight_gradient(2, channels, channels, windows, channels), image, strides, image, strides,
+                                  (9, 9, 3, 1), f32, AVX2).phases
+        assert isinstance(s, NarrowSchedule) and s.block * blocks * s.lanes == channels
+        assert s.splits * blocks >= 16
 
 
 def test_columns_from_l2_are_narrow():

@@ -27,7 +27,7 @@ class Operand:
 def lower_lanes(job: Job) -> None:
     """Tiles over blocks of `dim` and ranges of the dims around; in a tile, positions of `inner` by the few, vectors along the block."""
     f, s, p = job.f, job.schedule, job.phase
-    outer = tuple(d for d in p.batch + p.m + p.n if d not in (s.dim, s.inner))
+    outer = s.outer(p)
     count, size = p.extent(outer), p.sizes[s.dim]
     per_tile, blocks = min(count, s.tile), -(-size // s.block)
     operands = [_beside(job, Operand(memory, linear)) for memory, linear in ((job.a, p.a), (job.b, p.b))]
@@ -98,6 +98,9 @@ def _outputs(job: Job, operands: list[Operand], index: Index, columns: int, lane
         for j in range(columns):
             a, b = (source.at(sum(i * source.operand.linear.strides[d] for d, i in zip((*p.k, s.inner), (*k, j)))) for source in sources)
             totals[j] = multiply_add(f, a, b, totals[j], job.fused)
+    for dim in s.outer(p)[-1:]:
+        for source in sources:
+            source.fetch_ahead(dim)
     for j, total in enumerate(totals):
         finish(job, index | {s.inner: index[s.inner] + j}, s.dim, total, lanes, mask)
 
@@ -117,3 +120,10 @@ class Terms:
         if distance not in self.loaded:
             self.loaded[distance] = load_spaced(self.f, self.operand.memory, self.start + distance, self.step, self.lanes, self.mask)
         return self.loaded[distance]
+
+    def fetch_ahead(self, dim: int) -> None:
+        """Asks for what was not loaded here but will be at the next position of a dim, a line of memory further on, say: vectors of many positions
+        are read side by side, which the processor does not take for streams."""
+        ahead = {distance + self.operand.linear.strides[dim] for distance in self.loaded}
+        for distance in sorted(ahead - self.loaded.keys() if self.step == 1 else ()):
+            self.f.prefetch(self.operand.memory, [self.start + distance])

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
 
 from graphc.codegen.index import Ix
@@ -35,13 +35,14 @@ def _tile(job: Job, rest: Ix, first: Ix, count: Ix | int, part: Ix) -> None:
     f, s, p = job.f, job.schedule, job.phase
     outputs, zero = job.m * job.n, f.const(0, job.dtype, s.lanes)
     sums = f.scratch("sums", job.dtype, (outputs, spread(s.block * s.lanes, s.lanes)))
-    share = -(-p.sizes[p.k[0]] // s.splits)
+    steps = p.extent(p.k[:-1])
+    share = -(-steps // s.splits)
     lo = part * share
     with f.loop(0, count) as loop:
         for position in range(outputs):
             f.store(sums, [position, loop.index * s.lanes], zero)
-    with f.loop(lo, lo + share if p.sizes[p.k[0]] % share == 0 else f.min_(lo + share, p.sizes[p.k[0]])) as outermost, ExitStack() as stack:
-        around = {p.k[0]: outermost.index} | {d: stack.enter_context(f.loop(0, p.sizes[d])).index for d in p.k[1:-1]}
+    with f.loop(lo, lo + share if steps % share == 0 else f.min_(lo + share, steps)) as step:
+        around = unflatten(f, step.index, p.k[:-1], p.sizes)
         for at, columns in _columns(f, p.sizes[p.k[-1]], s.columns):
             with at as start, f.loop(0, count) as loop:
                 index, mask = _entry(job, rest, first + loop.index)
@@ -152,4 +153,7 @@ def _terms(job: Job, index: Index, columns: int, mask: Val | None, sums: Sequenc
     for number, step in sorted(enumerate(steps), key=lambda item: sum(moving.strides[d] * item[1][d] for d in (*dims[-1:], last))):
         a, b = (o.at(sum(o.operand.linear.strides[d] * i for d, i in step.items())) for o in operands)
         totals[number % len(totals)] = multiply_add(f, a, b, totals[number % len(totals)], job.fused)
+    if not s.along_k:
+        for operand in operands:
+            operand.fetch_ahead(p.k[-2])
     return totals

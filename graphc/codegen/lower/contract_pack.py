@@ -13,7 +13,7 @@ from math import prod
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.ranges import Index, Range, load_spaced, offset, unflatten, vector_run, walk, walk_runs
+from graphc.codegen.lower.ranges import Index, Range, load_spaced, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
 from graphc.ir.schedule import column_packing, group_sizes, taps
 
 
@@ -227,4 +227,6 @@ def row_offset(job: Job, flat: Ix) -> Ix:
     """Distance in a from row 0 to a row; rows past the end repeat the last one."""
     p = job.phase
     clamped = job.f.min_(flat, job.m - 1) if job.has_row_tail else flat
+    if steps_evenly(p.a, p.m, p.sizes):             # though the output may not
+        return clamped * p.a.strides[p.m[-1]]
     return offset(p.a, unflatten(job.f, clamped, p.m, p.sizes)) - p.a.base

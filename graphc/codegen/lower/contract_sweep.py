@@ -7,7 +7,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import transposed
-from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, vector_run, walk, walk_runs
+from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
 from graphc.ir.contract_form import Phase
 
 Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column in tile, lanes, mask) -> sums
@@ -38,15 +38,10 @@ Line = Callable[[Ix, int, Val | None], Val]             # (position in the line,
 
 def _sweep_line(job: Job, index: Index, line: Range, source: Line) -> None:
     """Sums along a range of row or column dims; `index` has the others."""
-    if job.epilogue is None and steps_evenly(job.phase, line.dims[line.split:]):
+    if job.epilogue is None and steps_evenly(job.phase.out, line.dims[line.split:], job.sizes):
         return _store_run(job, index | line.first, line.dims[-1], line.length, Ix(), source)
     with walk_runs(job.f, line) as (outer, at, first, count):
         _sweep_run(job, index | outer, line.dims[-1], first, count, at, source)
-
-
-def steps_evenly(p: Phase, dims: Sequence[int]) -> bool:
-    """Whether the output's elements along the dims are one run."""
-    return all(p.out.strides[x] == p.out.strides[y] * p.sizes[y] for x, y in zip(dims, dims[1:]))
 
 
 def _sweep_run(job: Job, index: Index, last: int, first: Ix, count: Ix, at: Ix, source: Line) -> None:

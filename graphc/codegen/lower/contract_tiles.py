@@ -9,9 +9,9 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset
-from graphc.codegen.lower.contract_sweep import add_partials, flat, steps_evenly, sweep, sweep_turned
+from graphc.codegen.lower.contract_sweep import add_partials, flat, sweep, sweep_turned
 from graphc.codegen.lower.micro import MicroSpec, StreamSpec, micro_kernel, stream_kernel
-from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten, vector_run
+from graphc.codegen.lower.ranges import Index, Range, offset, open_range, steps_evenly, unflatten, vector_run
 from graphc.ir.schedule import Cut, round_up
 
 PACK_STEPS = 16                 # steps of k that are packed together: their source lines stay in cache while panel after panel is cut from them
@@ -64,7 +64,7 @@ def _is_direct(job: Job) -> bool:
     """Whether register tiles go straight to the output, which lies like a matrix: sums of one block and no epilogue."""
     s, p = job.schedule, job.phase
     plain = job.epilogue is None and not s.turned and not s.streamed and s.sums.count(job.k_sizes) == 1
-    return plain and p.out.strides[p.n[-1]] == 1 and steps_evenly(p, p.m) and steps_evenly(p, p.n[s.columns.split:])
+    return plain and p.out.strides[p.n[-1]] == 1 and steps_evenly(p.out, p.m, p.sizes) and steps_evenly(p.out, p.n[s.columns.split:], p.sizes)
 
 
 def _sums(job: Job) -> View:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from graphc.codegen.loop_ir import Val, View
 from graphc.codegen.loops import Function, Ix
-from graphc.codegen.lower.rows import clamped, function, over_lanes, rows
+from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import shape
+from graphc.ir.rows import memory_order
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
@@ -30,16 +31,28 @@ def _copy(f: Function, x: View, y: View, s: PlainSchedule) -> None:
 
 
 def _pad(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
-    """Each row of the result is filling, or filling, a row of x, and filling."""
+    """Each row of the result is filling, or filling, a row of x, and filling. Rows lie along the axis of the smallest step."""
     f, (x,), (y,) = function(name, ins, outs)
-    low = node.op.low
-    value = f.const(node.op.value, y.dtype)
     if not y.shape:
         f.store(y, [], f.load(x, []))
         return f
     if 0 in y.shape:
         return f
+    order = memory_order(outs[0])
+    x, y = _permuted(f, x, order), _permuted(f, y, order)
+    low, value = [node.op.low[axis] for axis in order], f.const(node.op.value, y.dtype)
+    if s.aliased:
+        _fill_around(f, y, low, x.shape, value, s)
+    else:
+        _pad_rows(f, x, y, low, value, s)
+    return f
 
+
+def _permuted(f: Function, view: View, order: Sequence[int]) -> View:
+    return f.reinterpret(view, [view.shape[axis] for axis in order], [view.strides[axis] for axis in order])
+
+
+def _pad_rows(f: Function, x: View, y: View, low: Sequence[int], value: Val, s: PlainSchedule) -> None:
     def fill(at: list[Ix], lo: int, hi: int) -> None:
         over_lanes(f, lo, hi, s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.splat(value, lanes), mask))
 
@@ -49,19 +62,48 @@ def _pad(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> 
 
     with rows(f, y.shape[:-1], s) as at:
         if 0 in x.shape:
-            fill(at, 0, y.shape[-1])
-            return f
+            return fill(at, 0, y.shape[-1])
         inside = _inside(f, at, low, x.shape)
         fill(at, 0, low[-1])
         fill(at, low[-1] + x.shape[-1], y.shape[-1])
         if inside is None:
-            copy(at, at)
-            return f
+            return copy(at, at)
         with f.if_(inside):
             copy(at, [_within(f, i - a, n) for i, a, n in zip(at, low, x.shape)])
         with f.else_():
             fill(at, low[-1], low[-1] + x.shape[-1])
-    return f
+
+
+def _fill_around(f: Function, y: View, low: Sequence[int], inside: Sequence[int], value: Val, s: PlainSchedule) -> None:
+    """Fills what is not inside; images side by side."""
+    if len(low) == 1 or y.shape[0] != inside[0]:
+        return _fill_slabs(f, y, low, inside, value, s.lanes)
+    with f.parallel(y.shape[0], "images", serial=s.serial) as n:
+        image = y.view_at([n] + [0] * (len(low) - 1))
+        _fill_slabs(f, f.reinterpret(image, y.shape[1:], y.strides[1:]), low[1:], inside[1:], value, s.lanes)
+
+
+def _fill_slabs(f: Function, y: View, low: Sequence[int], inside: Sequence[int], value: Val, lanes: int) -> None:
+    """Along each axis the slabs before and after the inside, on the axes around it the inside only."""
+    for axis, (first, size) in enumerate(zip(low, inside)):
+        for start, count in ((0, first), (first + size, y.shape[axis] - first - size)):
+            if count:
+                corner = [*low[:axis], start, *[0] * (len(low) - axis - 1)]
+                _fill(f, _runs(f, y.view_at(corner, (*inside[:axis], count, *y.shape[axis + 1:]), y.strides)), value, lanes)
+
+
+def _fill(f: Function, y: View, value: Val, lanes: int) -> None:
+    lanes = lanes if y.strides[-1] == 1 else 1
+    nested(f, y.shape[:-1], lambda at: over_lanes(
+        f, 0, y.shape[-1], lanes, lambda i, count, mask: f.store(y, [*at, i], f.splat(value, count), mask)))
+
+
+def _runs(f: Function, view: View) -> View:
+    """The view with the inner axes that step evenly as one."""
+    shape, strides = list(view.shape), list(view.strides)
+    while len(shape) > 1 and strides[-2] == strides[-1] * shape[-1]:
+        shape[-2:], strides[-2:] = [shape[-2] * shape[-1]], strides[-1:]
+    return f.reinterpret(view, shape, strides)
 
 
 def _inside(f: Function, at: Sequence[Ix], low: Sequence[int], sizes: Sequence[int]) -> Val | None:

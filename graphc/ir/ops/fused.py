@@ -1,10 +1,11 @@
 """A cluster of operators that runs as one loop nest, or as one contraction with its epilogue."""
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from graphc.errors import InternalError
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Cost, Op, require
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
@@ -42,6 +43,16 @@ class Fused(Op):
     def cost(self, *ins: TensorType) -> Cost:
         flops = sum(node.op.cost(*(v.type for v in node.inputs)).flops for node in self.body.nodes)
         return Cost(flops, sum(v.type.nbytes for v in (*self.body.inputs, *self.body.outputs)))
+
+
+def members(node: Node) -> Iterator[tuple[Node, Mapping[Value, Value]]]:
+    """The operators of a node, itself or those of its cluster, and what their operands are called outside of it."""
+    if not isinstance(node.op, Fused):
+        yield node, {v: v for v in node.inputs}
+        return
+    outer = dict(zip(node.op.body.inputs, node.inputs))
+    for inner in node.op.body.nodes:
+        yield inner, outer
 
 
 OPS = (Fused,)

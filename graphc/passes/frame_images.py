@@ -1,0 +1,86 @@
+"""The zeros around the image of a convolution become part of the image in memory."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.passes.pipeline import Pass
+
+Pairs = tuple[tuple[int, int], tuple[int, int]]         # ((top, bottom), (left, right))
+NONE: Pairs = ((0, 0), (0, 0))
+
+
+@dataclass(frozen=True)
+class FrameImages(Pass):
+    """conv2d(x, padding) -> conv2d(pad(x)), and likewise for both gradients, where x is computed element by element in this graph.
+
+    Such a value can be written into the middle of the padded image (`slots.py`), so that the pad costs no more than zeros around it, where a
+    convolution would copy the whole image (`contract_form.PaddedCopy`), and its gradient again. An image gets one frame; convolutions that want
+    another copy as before. Needs bound dimensions; stands before fusion, since a convolution's operand changes.
+    """
+    name: ClassVar[str] = "frame_images"
+
+    def run(self, graph: Graph) -> Graph:
+        results = set(graph.results)
+        w = Rewriter(graph)
+        framed: dict[Value, tuple[Pairs, Value]] = {}
+        for node in graph.nodes:
+            wanted = _frame(node)
+            if not wanted or not _may_be_framed(node.inputs[wanted[0]], results):
+                w.keep(node)
+                continue
+            operand, frame = wanted
+            x = node.inputs[operand]
+            with w.at(node.loc, node.scope):
+                if x not in framed:
+                    framed[x] = frame, w.pad(w[x], low=_ends(frame, 0), high=_ends(frame, 1))
+                if framed[x][0] != frame:
+                    w.keep(node)
+                    continue
+                operands = [framed[x][1] if i == operand else w[v] for i, v in enumerate(node.inputs)]
+                w.replace(node, w.apply(node.op.replace(padding=_padding_left(node, frame)), operands))
+        return w.done() if framed else graph
+
+
+def _frame(node: Node) -> tuple[int, Pairs] | None:
+    """Which operand of a convolution is read outside of its image, and how far."""
+    if isinstance(node.op, (Conv2d, Conv2dWeightGrad)) and node.op.padding != NONE:
+        return 0, node.op.padding
+    if isinstance(node.op, Conv2dInputGrad):
+        frame = tuple(_reach(*along) for along in _axes(node))
+        return (1, frame) if frame != NONE else None
+    return None
+
+
+def _axes(node: Node) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Of an input gradient, for each axis: sizes of x, w and dy, stride, dilation, padding before."""
+    op, (w, dy) = node.op, (v.type.shape for v in node.inputs)
+    for i in range(2):
+        yield op.x_shape[2 + i], w[2 + i], dy[2 + i], op.stride[i], op.dilation[i], op.padding[i][0]
+
+
+def _reach(x: int, kernel: int, dy: int, stride: int, dilation: int, before: int) -> tuple[int, int]:
+    """How far dx[i] = sum over k of dy[(i + before - k * dilation) / stride] * w[k] reads outside of dy, at either end."""
+    first, last = -((dilation * (kernel - 1) - before) // stride), (x - 1 + before) // stride
+    return max(0, -first), max(0, last - (dy - 1))
+
+
+def _padding_left(node: Node, frame: Pairs) -> Pairs:
+    """The padding of the operator whose image has its frame already: of an input gradient, that of the larger dy."""
+    if not isinstance(node.op, Conv2dInputGrad):
+        return NONE
+    return tuple((low + s * f[0], high + s * f[1]) for (low, high), s, f in zip(node.op.padding, node.op.stride, frame))
+
+
+def _may_be_framed(x: Value, results: set[Value]) -> bool:
+    """Whether the image is computed element by element, and nobody else says where it lies."""
+    return x.node is not None and isinstance(x.node.op, Elementwise) and x not in results and bool(x.type.size)
+
+
+def _ends(frame: Pairs, end: int) -> tuple[int, ...]:
+    return (0, 0, frame[0][end], frame[1][end])
