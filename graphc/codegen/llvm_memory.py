@@ -30,7 +30,7 @@ def store(b, s: Store) -> None:
 
 def prefetch(b, s: Prefetch) -> None:
     pointer = b.address(s.view, s.index, MEMORY[s.view.dtype.name])
-    b.line(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 3, i32 1)")
+    b.line(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 {4 - s.level}, i32 1)")
 
 
 # ---- loads

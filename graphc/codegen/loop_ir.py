@@ -162,11 +162,11 @@ class Store:
 
 
 class Prefetch:
-    """Asks for the cache line of one element; never faults, so its index is not checked."""
-    __slots__ = ("view", "index")
+    """Asks for the cache line of one element, into the cache of that level; never faults, so its index is not checked."""
+    __slots__ = ("view", "index", "level")
 
-    def __init__(self, view: View, index: tuple[Ix, ...]):
-        self.view, self.index = view, index
+    def __init__(self, view: View, index: tuple[Ix, ...], level: int):
+        self.view, self.index, self.level = view, index, level
 
 
 class For:

@@ -115,7 +115,7 @@ def _strided(view: View, value: Val) -> str:
 
 
 def _prefetch(s: Prefetch, indent: str) -> Iterator[str]:
-    yield f"{indent}prefetch {_element(s.view, s.index)}"
+    yield f"{indent}prefetch {_element(s.view, s.index)}{f' to L{s.level}' if s.level > 1 else ''}"
 
 
 def _for(s: For, indent: str) -> Iterator[str]:

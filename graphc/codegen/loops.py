@@ -144,9 +144,9 @@ class Function(Arithmetic, Indices):
         """Whether the address of the view's first element is a multiple of `nbytes`, a power of two."""
         return self._emit("is_aligned", bool_, 1, (), Alignment(view, nbytes))
 
-    def prefetch(self, view: View, index: Sequence[Ix | int]) -> None:
-        """Asks for the cache line of an element; any index is allowed."""
-        self.block.append(Prefetch(view, tuple([as_ix(i) for i in index])))
+    def prefetch(self, view: View, index: Sequence[Ix | int], level: int = 1) -> None:
+        """Asks for the cache line of an element, into the cache of that level; any index is allowed."""
+        self.block.append(Prefetch(view, tuple([as_ix(i) for i in index]), level))
 
     # ---- checks
     def fail_unless(self, condition: Val, node_id: Ix | int, value: Val) -> None:

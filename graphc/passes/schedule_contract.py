@@ -293,14 +293,15 @@ def _are_windows(p: Phase, operand: Linear, dims: Sequence[int]) -> bool:
 
 
 def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:
-    """Blocks of k: the columns of a register tile stream from L2 (where each tile packs, they stay in L1), and operands that are
-    read in place step evenly through the block.
+    """Blocks of k: the columns of a register tile stream from L2 (where each tile packs them, they stay in L1; where it packs both operands,
+    L2 also has room for what it packs next), and operands that are read in place step evenly through the block.
     """
     sizes = group_sizes(p, p.k)
     k = prod(sizes)
     if a == "taps":
         return Cut(0, sizes[0])
-    limit = machine.elements(machine.target.l1 if "tile" in (a, b) else machine.target.l2 // 4) // nr
+    own = (a, b).count("tile")
+    limit = machine.elements((machine.target.l2 // 4, machine.target.l1, machine.target.l1 // 2)[own]) // nr
     first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
     for split in range(first, len(sizes)):
         inner = prod(sizes[split + 1:])
@@ -352,10 +353,10 @@ def even(size: int, part: float, unit: int) -> int:
 
 
 def _splits(p: Phase, tiles: int, sums: Cut) -> int:
-    """Parts of the sum: as many as the tiles fall short of keeping the cores busy, each worth its own tile."""
+    """Parts of the sum: as many as the tiles fall short of keeping the cores busy, each worth its own tile: every part is written and read once more."""
     blocks = sums.count(group_sizes(p, p.k))
     outputs = p.extent(p.batch + p.m + p.n)
-    useful = min(2 * TILES // max(1, tiles), p.flops // (2 * SMALL_FLOPS * tiles), blocks, p.extent(p.k) // 128, PARTIALS // outputs)
+    useful = min(TILES // max(1, tiles), p.flops // (2 * SMALL_FLOPS * tiles), blocks, p.extent(p.k) // 128, PARTIALS // outputs)
     if tiles >= TILES // 2 or useful < 2:
         return 1
     return -(-blocks // -(-blocks // useful))

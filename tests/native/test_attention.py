@@ -12,7 +12,7 @@ from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime.executable import Executable
 
-SHAPES = (((2,), 131, 70, 33, 65), ((2,), 70, 131, 40, 17), ((), 12, 200, 8, 8), ((3, 1), 97, 1, 200, 256), ((2, 2), 13, 6, 3, 1), ((1, 2), 200, 200, 64, 64))
+SHAPES = (((2,), 131, 70, 33, 65), ((2,), 70, 131, 40, 17), ((), 12, 200, 8, 8), ((3, 1), 97, 1, 200, 256), ((2, 2), 13, 6, 3, 1), ((1, 2), 200, 200, 64, 64), ((), 40, 2100, 64, 64))
 
 
 def arrays_of(lead, tq, tk, d, e, dtype):

@@ -11,7 +11,7 @@ from math import factorial, log
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_pack import transposed
-from graphc.codegen.lower.micro import MicroSpec, micro_kernel
+from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import unflattened
 from graphc.codegen.vecmath import EXP2, ROUNDER, ROUNDER64
@@ -20,6 +20,7 @@ from graphc.ir.schedule_attention import AttentionSchedule
 from graphc.ir.types import DType, i32, i64
 
 LN2 = log(2)
+LINE_BYTES = 64                     # of the caches
 EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor: |r| <= 1/2, rest below 5e-18
 # type: bits as integers, their mantissa, the number that rounds, exponent of 1, coefficients of (2^r - 1) / r
 FORMATS = {"f32": (i32, 23, ROUNDER, 127, EXP2), "f64": (i64, 52, ROUNDER64, 1023, EXP2_F64)}
@@ -135,6 +136,17 @@ def turn_back(b: Blocks, panels: View, panel: Ix, features: int, rows: View, fac
                 f.store(rows, [panel * b.s.nr + (u * lanes + i), across.index], row)
 
 
+def fetch_ahead(b: Blocks, views: Sequence[View], key: Ix, panel: Ix) -> None:
+    """Asks for one panel's share of the rows that the block of keys after `key` reads: products, which do much with each row, look too
+    little ahead to hide how far these are."""
+    f, share = b.f, -(-b.s.keys // b.panels)
+    first = key + b.s.keys + panel * share
+    with f.loop(0, share) as loop:
+        for view in views:
+            for column in range(0, view.shape[1] if view.strides[1] == 1 else 0, LINE_BYTES // b.dtype.itemsize):
+                f.prefetch(view, [first + loop.index, column], level=2)
+
+
 def store_rows(b: Blocks, rows: View, first: Ix, target: View) -> None:
     """Rows to [T, D], from row `first` on, without the padding."""
     f = b.f
@@ -156,7 +168,7 @@ def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | in
     with f.loop(0, rows, mr) as down:
         offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)]
         sums = target.view_at([down.index, 0], (1,), (1,))
-        f.call(micro_kernel(spec), [memory, columns, sums, steps, target.strides[0], add, *offsets])
+        call_micro_kernel(f, spec, memory, columns, sums, steps, target.strides[0], add, offsets)
 
 
 def sub_panel(panels: View, number: Ix) -> View:

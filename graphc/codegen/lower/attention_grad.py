@@ -12,7 +12,7 @@ from math import inf, prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
-from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, in_groups, matrix, product, store_rows, sub_panel, turn, turn_back
+from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, fetch_ahead, in_groups, matrix, product, store_rows, sub_panel, turn, turn_back
 from graphc.codegen.lower.attention_mask import Mask
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import function, unflattened
@@ -42,7 +42,7 @@ def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: S
         dk_sums, dv_sums = sums.of(number * s.parts + part)
         sums.clear(dk_sums, dv_sums)
         with f.loop(part * share, f.min_(part * share + share, b.query_blocks)) as blocks:
-            _Block(b, factor, of, dk_sums, dv_sums, blocks.index * s.queries).run()
+            _Block(b, factor, of, dk_sums, dv_sums, blocks.index * s.queries, large).run()
     sums.store(dk, dv, factor, lead)
     return f
 
@@ -100,10 +100,10 @@ class _Sums:
 
 
 class _Block:
-    """One block of queries of one head. Scores are in units of ln 2, transposed: a row for each key."""
+    """One block of queries of one head. Scores are in units of ln 2, transposed: a row for each key. `far`: keys and sums do not stay in L2."""
 
-    def __init__(self, b: Blocks, factor: float, of: _Head, dk: View, dv: View, first: Ix):
-        self.b, self.f, self.factor, self.of, self.dk, self.dv, self.first = b, b.f, factor, of, dk, dv, first
+    def __init__(self, b: Blocks, factor: float, of: _Head, dk: View, dv: View, first: Ix, far: bool):
+        self.b, self.f, self.factor, self.of, self.dk, self.dv, self.first, self.far = b, b.f, factor, of, dk, dv, first, far
         f, s = b.f, b.s
         self.features, self.values = of.q.shape[1], of.v.shape[1]
         self.q_rows, self.g_rows = b.row_scratch("q_rows", self.features), b.row_scratch("dout_rows", self.values)
@@ -154,6 +154,8 @@ class _Block:
             self._clear(*self._of_panel(loop.index), Ix(), count)
         panels = b.panels_from(self.first)
         with f.loop(first, panels) as loop:
+            if self.far:
+                fetch_ahead(b, (self.of.k, self.of.v, self.dk, self.dv), key, loop.index)
             self._panel(key, count, loop.index)
         for rows, weights, sums in ((self.g_rows, self.p, self.dv), (self.q_rows, self.ds, self.dk)):
             with f.loop(0, sums.shape[1], b.s.nr) as across:

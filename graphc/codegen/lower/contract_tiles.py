@@ -1,7 +1,7 @@
 """Contractions by register tiles: packing, tiles of the output in parallel, blocks of the sum, the micro-kernel over each block."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 
@@ -10,10 +10,12 @@ from graphc.codegen.loops import View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset
 from graphc.codegen.lower.contract_sweep import add_partials, flat, sweep, sweep_turned
-from graphc.codegen.lower.micro import MicroSpec, StreamSpec, micro_kernel, stream_kernel
+from graphc.codegen.lower.micro import MicroSpec, StreamSpec, call_micro_kernel, stream_kernel
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, steps_evenly, unflatten, vector_run
+from graphc.ir.contract_form import Linear
 from graphc.ir.schedule import Cut, round_up
 
+LINE_BYTES = 64                 # of the caches
 PACK_STEPS = 16                 # steps of k that are packed together: their source lines stay in cache while panel after panel is cut from them
 
 
@@ -212,16 +214,47 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, pac
         return _stream(job, tile, block, sums, add)
     b_at = B_SOURCES[s.b](job, tile, block, packed_b)
     a_at = A_SOURCES[s.a](job, tile, block, packed_a)
-    direct = _is_direct(job)
+    direct, ahead = _is_direct(job), _sources_ahead(job, tile)
     with f.loop(0, tile.columns.length, s.nr) as across:
         b = b_at(across.index)
         with f.loop(0, tile.rows, s.mr) as down:
+            _fetch_ahead(job, block, ahead, across.index, down.index)
             register_tile = RegisterTile(down.index, across.index, *a_at(down.index), b, block.length)
             if direct:
                 _to_output(job, tile, register_tile, sums)
             else:
                 target = sums.view_at([down.index, across.index], (1,), (1,))
                 _call(job, tile, register_tile, target, s.width(job.phase), add)
+
+
+def _sources_ahead(job: Job, tile: Tile) -> list[tuple[View, Linear, Index, Ix, int]]:
+    """Operands that the tile packs block by block from runs of memory, one for each step of k: where they lie, where the tile's runs begin
+    and how long they are."""
+    s, p = job.schedule, job.phase
+    if len(p.k) > 1 or s.sums.count(job.k_sizes) <= s.splits:
+        return []
+    found = []
+    if s.a == "tile" and a_is_copied(job):
+        found.append((job.a, p.a, tile.batch, tile.row, min(s.rows, job.m)))
+    if s.b == "tile" and b_packing(job) == "panels":
+        found.append((job.b, p.b, tile.batch, tile.columns.start, min(s.columns.chunk, job.n)))
+    return found
+
+
+def _fetch_ahead(job: Job, block: Range, sources: list[tuple[View, Linear, Index, Ix, int]], across: Ix, down: Ix) -> None:
+    """Asks, before each register tile, for some of what the next block of k packs: packing alone would wait for memory."""
+    f, s, p = job.f, job.schedule, job.phase
+    downs = -(-min(s.rows, job.m) // s.mr)
+    share = -(-s.sums.length(job.k_sizes) // (downs * (s.width(p) // s.nr)))
+    if not sources:
+        return
+    number = f.divmod(across, s.nr)[0] * downs + f.divmod(down, s.mr)[0]
+    with f.loop(0, share) as loop:
+        step = f.min_(block.start + block.count + number * share + loop.index, job.k - 1)
+        for memory, linear, batch, start, length in sources:
+            at = offset(linear, batch | {p.k[0]: step}) + start
+            for line in range(0, length, LINE_BYTES // job.dtype.itemsize):
+                f.prefetch(memory, [at + line], level=2)
 
 
 @dataclass(frozen=True)
@@ -271,8 +304,7 @@ def _stream(job: Job, tile: Tile, block: Range, sums: View, add: Ix) -> None:
 
 
 def _call_whole(job: Job, r: RegisterTile, target: View, row_step: int, add: Ix, masked: tuple[Ix, ...] = ()) -> None:
-    kernel = micro_kernel(replace(micro_spec(job), masked=bool(masked)))
-    job.f.call(kernel, [r.a, r.b, target, r.steps, Ix(row_step), add, *r.rows, *masked])
+    call_micro_kernel(job.f, micro_spec(job), r.a, r.b, target, r.steps, row_step, add, r.rows, masked)
 
 
 def _call(job: Job, tile: Tile, r: RegisterTile, target: View, row_step: int, add: Ix) -> None:

@@ -15,7 +15,7 @@ from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Epilogue
 from graphc.codegen.lower.contract_sweep import along
-from graphc.codegen.lower.micro import MicroSpec, micro_kernel
+from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.winograd_tiles import CHANNEL, Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
@@ -88,18 +88,18 @@ class _Winograd:
 
     def products(self, block: Ix, group: Ix, features: Ix, image: View, sums: View) -> None:
         f, s = self.f, self.s
-        kernel = micro_kernel(MicroSpec(f32, s.mr, s.vectors, s.lanes, 1, True, s.nr, fused=self.fused))
+        spec = MicroSpec(f32, s.mr, s.vectors, s.lanes, 1, True, s.nr, fused=self.fused)
         rows = [Ix(i * s.row) for i in range(s.mr)]
         with f.loop(0, s.points) as point, f.loop(0, s.channels, s.sums) as part:
             steps = f.min_(s.sums, s.channels - part.index)
-            add = f.min_(part.index, 1)
+            add = f.min_(part.index, 1) if s.sums < s.channels else Ix()
             with f.loop(0, features, s.nr) as across:
                 panel, _ = f.divmod(group * s.width + across.index, s.nr)
                 columns = self.u.view_at([point.index, panel, part.index, 0], (1,), (1,))
                 with f.loop(0, self.rows(block), s.mr) as down:
                     source = image.view_at([point.index * s.plane + down.index * s.row + part.index], (1,))
                     target = sums.view_at([point.index * s.sum_plane + down.index * s.width + across.index], (1,))
-                    f.call(kernel, [source, columns, target, steps, Ix(s.width), add, *rows])
+                    call_micro_kernel(f, spec, source, columns, target, steps, s.width, add, rows)
 
     # ---- and back
 

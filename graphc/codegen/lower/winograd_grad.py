@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_pack import transposed
-from graphc.codegen.lower.micro import MicroSpec, micro_kernel
+from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.winograd_tiles import Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
@@ -115,12 +115,12 @@ class _WeightGrad:
 
     def products(self, task: _Task, image: View, result: View, sums: View, tiles: Ix, add: Ix) -> None:
         f, s = self.f, self.s
-        kernel = micro_kernel(MicroSpec(f32, s.mr, s.vectors, s.lanes, s.channel_row, False, s.features, fused=self.fused))
+        spec = MicroSpec(f32, s.mr, s.vectors, s.lanes, s.channel_row, False, s.features, fused=self.fused)
         with f.loop(0, s.points) as point, f.loop(0, task.features.count, s.nr) as across, f.loop(0, task.channels.count, s.mr) as down:
             a = image.view_at([point.index * s.image_plane + down.index], (1,))
             b = result.view_at([point.index * s.result_plane + across.index], (1,))
             c = sums.view_at([point.index * s.sum_plane + down.index * s.features + across.index], (1,))
-            f.call(kernel, [a, b, c, tiles, Ix(s.features), add])
+            call_micro_kernel(f, spec, a, b, c, tiles, s.features, add)
 
     # ---- kernels
 

@@ -1,0 +1,47 @@
+"""Kernels ask for memory ahead where they would wait for it, and only there."""
+from __future__ import annotations
+
+import pytest
+
+from graphc.codegen.lower import lower
+from graphc.codegen.loop_printer import print_function
+from graphc.ir.builder import Builder
+from graphc.ir.target import AVX2
+from graphc.ir.types import f32
+from graphc.ir.view import ViewType, contiguous_strides
+from graphc.passes.schedule import schedule_node
+
+
+def lowered(node, orders=None) -> str:
+    """The loops of a node, whose operands and results lie row-major but for the given orders of axes."""
+    def views(values):
+        return [ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape, (orders or {}).get(v.type.rank))) for v in values]
+    ins, outs = views(node.inputs), views(node.outputs)
+    return print_function(lower(node, ins, outs, schedule_node(node, ins, outs, AVX2), AVX2))
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("length, far", [(256, False), (4096, True)])
+def test_attention_asks_for_keys_that_do_not_stay_in_l2(length, far, gradient):
+    b = Builder()
+    q, k, v = (b.input(n, f32[8, length, 64]) for n in "qkv")
+    out, lse = b.attention(q, k, v)
+    if gradient:
+        b.attention_grad(q, k, v, out, lse, b.input("g", out.type))
+    assert ("to L2" in lowered(b.nodes[-1])) == far
+
+
+@pytest.mark.parametrize("k, asks", [(25088, True), (600, False)])
+def test_tiles_that_pack_ask_for_the_next_block(k, asks):
+    b = Builder()
+    product = b.matmul(b.transpose(b.input("a", f32[k, 128]), perm=(1, 0)), b.input("b", f32[k, 128]))
+    views = [ViewType(f32, (128, k), (1, 128)), ViewType(f32, (k, 128), (128, 1))]
+    outs = [ViewType(f32, (128, 128), (128, 1))]
+    text = print_function(lower(product.node, views, outs, schedule_node(product.node, views, outs, AVX2), AVX2))
+    assert ("to L2" in text) == asks
+
+
+def test_depthwise_convolutions_ask_for_the_next_row():
+    b = Builder()
+    b.conv2d(b.input("x", f32[2, 64, 30, 30]), b.input("w", f32[64, 1, 3, 3]), groups=64)
+    assert "prefetch" in lowered(b.nodes[-1], {4: (0, 2, 3, 1)})
