@@ -204,7 +204,8 @@ class Compilation:
         return Built(program, failures, memory, tuple(map(_call_site, self.loops.sites)))
 
     def _fuse(self, graph: Graph) -> Graph:
-        passes = (Fuse(max_nodes=1), *FUSE[1:]) if self.config.check_nan else FUSE      # a NaN is traced to one operator
+        alone = Fuse(max_nodes=1) if self.config.check_nan else Fuse()      # a NaN is traced to one operator
+        passes = tuple(alone if isinstance(each, Fuse) else each for each in FUSE)
         fused = self.pipeline.run(graph, passes, FUSED)
         if self.config.verify:
             self._timed("verify", verify, fused, FUSED)

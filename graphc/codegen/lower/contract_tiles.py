@@ -214,11 +214,11 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, pac
         return _stream(job, tile, block, sums, add)
     b_at = B_SOURCES[s.b](job, tile, block, packed_b)
     a_at = A_SOURCES[s.a](job, tile, block, packed_a)
-    direct, ahead = _is_direct(job), _sources_ahead(job, tile)
+    direct, runs = _is_direct(job), _packed_runs(job, tile)
     with f.loop(0, tile.columns.length, s.nr) as across:
         b = b_at(across.index)
         with f.loop(0, tile.rows, s.mr) as down:
-            _fetch_ahead(job, block, ahead, across.index, down.index)
+            _fetch_ahead(job, block, runs, across.index, down.index)
             register_tile = RegisterTile(down.index, across.index, *a_at(down.index), b, block.length)
             if direct:
                 _to_output(job, tile, register_tile, sums)
@@ -227,34 +227,43 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, pac
                 _call(job, tile, register_tile, target, s.width(job.phase), add)
 
 
-def _sources_ahead(job: Job, tile: Tile) -> list[tuple[View, Linear, Index, Ix, int]]:
-    """Operands that the tile packs block by block from runs of memory, one for each step of k: where they lie, where the tile's runs begin
-    and how long they are."""
+@dataclass(frozen=True)
+class Runs:
+    """What a tile packs of an operand: for each step of k `length` elements of memory, from `start` on."""
+    memory: View
+    linear: Linear
+    batch: Index
+    start: Ix
+    length: int
+
+
+def _packed_runs(job: Job, tile: Tile) -> list[Runs]:
+    """Of the operands that the tile packs block after block, where these are runs."""
     s, p = job.schedule, job.phase
     if len(p.k) > 1 or s.sums.count(job.k_sizes) <= s.splits:
         return []
     found = []
     if s.a == "tile" and a_is_copied(job):
-        found.append((job.a, p.a, tile.batch, tile.row, min(s.rows, job.m)))
+        found.append(Runs(job.a, p.a, tile.batch, tile.row, min(s.rows, job.m)))
     if s.b == "tile" and b_packing(job) == "panels":
-        found.append((job.b, p.b, tile.batch, tile.columns.start, min(s.columns.chunk, job.n)))
+        found.append(Runs(job.b, p.b, tile.batch, tile.columns.start, min(s.columns.chunk, job.n)))
     return found
 
 
-def _fetch_ahead(job: Job, block: Range, sources: list[tuple[View, Linear, Index, Ix, int]], across: Ix, down: Ix) -> None:
+def _fetch_ahead(job: Job, block: Range, runs: list[Runs], across: Ix, down: Ix) -> None:
     """Asks, before each register tile, for some of what the next block of k packs: packing alone would wait for memory."""
+    if not runs:
+        return
     f, s, p = job.f, job.schedule, job.phase
     downs = -(-min(s.rows, job.m) // s.mr)
     share = -(-s.sums.length(job.k_sizes) // (downs * (s.width(p) // s.nr)))
-    if not sources:
-        return
     number = f.divmod(across, s.nr)[0] * downs + f.divmod(down, s.mr)[0]
     with f.loop(0, share) as loop:
         step = f.min_(block.start + block.count + number * share + loop.index, job.k - 1)
-        for memory, linear, batch, start, length in sources:
-            at = offset(linear, batch | {p.k[0]: step}) + start
-            for line in range(0, length, LINE_BYTES // job.dtype.itemsize):
-                f.prefetch(memory, [at + line], level=2)
+        for run in runs:
+            at = offset(run.linear, run.batch | {p.k[0]: step}) + run.start
+            for line in range(0, run.length, LINE_BYTES // job.dtype.itemsize):
+                f.prefetch(run.memory, [at + line], level=2)
 
 
 @dataclass(frozen=True)
