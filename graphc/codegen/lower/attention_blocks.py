@@ -4,7 +4,7 @@ Then a row maximum is a maximum of vectors, a last block of keys needs no mask, 
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import factorial, log
 
@@ -157,18 +157,21 @@ def store_rows(b: Blocks, rows: View, first: Ix, target: View) -> None:
 
 # ---- products
 
-def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int, target: View, add: int) -> None:
+def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int, target: View, add: int,
+            zeros: Callable[[Ix], Ix] | None = None) -> None:
     """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of a[first + i, k] * panel[k, x], for `rows` rows.
 
-    Rows are computed in whole register tiles; rows past the last of `a` repeat it.
+    Rows are computed in whole register tiles; rows past the last of `a` repeat it. zeros(i): so many of the steps, at the start, are 0 in all rows
+    from i on until the register tile's end.
     """
     f, mr, limit = b.f, b.s.mr, a.shape[0]
     spec = MicroSpec(b.dtype, mr, b.s.vectors, b.s.lanes, a.strides[1], True, panel.strides[0], fused=b.fused)
-    memory, columns = a.view_at([0, 0], (1,), (1,)), panel.view_at([0, 0], (1,), (1,))
+    memory = a.view_at([0, 0], (1,), (1,))
     with f.loop(0, rows, mr) as down:
-        offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)]
-        sums = target.view_at([down.index, 0], (1,), (1,))
-        call_micro_kernel(f, spec, memory, columns, sums, steps, target.strides[0], add, offsets)
+        skipped = zeros(down.index) if zeros else Ix()
+        offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] + skipped * a.strides[1] for i in range(mr)]
+        columns, sums = panel.view_at([skipped, 0], (1,), (1,)), target.view_at([down.index, 0], (1,), (1,))
+        call_micro_kernel(f, spec, memory, columns, sums, steps - skipped, target.strides[0], add, offsets)
 
 
 def sub_panel(panels: View, number: Ix) -> View:

@@ -149,10 +149,8 @@ class _Block:
     def _keys(self, key: Ix, count: Ix) -> None:
         """The block of `count` keys from `key` on."""
         b, f = self.b, self.f
-        first = f.max_(f.divmod(key - self.first, b.s.nr)[0], 0) if b.causal else Ix()       # the first panel of which a query sees the key
-        with f.loop(0, first) as loop:
-            self._clear(*self._of_panel(loop.index), Ix(), count)
-        panels = b.panels_from(self.first)
+        first, panels = self._first_panel(key), b.panels_from(self.first)
+        zeros = (lambda row: f.min_(self._first_panel(key + row), panels) * b.s.nr) if b.causal else None
         with f.loop(first, panels) as loop:
             if self.far:
                 fetch_ahead(b, (self.of.k, self.of.v, self.dk, self.dv), key, loop.index)
@@ -161,7 +159,12 @@ class _Block:
             with f.loop(0, sums.shape[1], b.s.nr) as across:
                 panel = rows.view_at([0, across.index], (b.s.queries, b.s.nr), rows.strides)
                 target = sums.view_at([key, across.index], (sums.shape[0], b.s.nr), sums.strides)
-                product(b, weights, Ix(), count, panel, panels * b.s.nr, target, 1)
+                product(b, weights, Ix(), count, panel, panels * b.s.nr, target, 1, zeros)
+
+    def _first_panel(self, key: Ix) -> Ix:
+        """The first panel of which a query sees the key: queries before it have no part in the gradients of this key and those after it."""
+        b, f = self.b, self.f
+        return f.max_(f.divmod(key - self.first, b.s.nr)[0], 0) if b.causal else Ix()
 
     def _panel(self, key: Ix, count: Ix, panel: Ix) -> None:
         """p and ds of one panel of queries; its dq."""
