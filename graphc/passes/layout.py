@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
-from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.graph import Graph, Node, Value, regions, users
+from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused, members
@@ -28,6 +29,7 @@ IMAGES: dict[type, tuple[tuple[int, ...], bool]] = {
 }
 
 
+ATTENTION = (Attention, AttentionGrad)           # read and write any order
 POOLING = (MaxPool2d, MaxPool2dGrad, MaxPool2dPick, AvgPool2d, AvgPool2dGrad)
 
 
@@ -60,7 +62,7 @@ class ArrangeImages(Pass):
 def storage_orders(graph: Graph) -> dict[Value, Order]:
     """The storage order of every value that is not stored row-major. Needs fused nodes; looks into loop bodies too.
 
-    An image is whatever an image operator reads or writes, and every value of the same shape that a nest computes from an image or
+    Results of attention lie as the transpose that reads them does. An image is whatever an image operator reads or writes, and every value of the same shape that a nest computes from an image or
     along with one: then no nest mixes orders, and no transposes are needed inside a network. Arguments and results of the graph
     keep the order that their owner gives them.
     """
@@ -69,7 +71,21 @@ def storage_orders(graph: Graph) -> dict[Value, Order]:
     return orders
 
 
+def _turned_results(graph: Graph) -> dict[Value, Order]:
+    """Results of attention that are read transposed (heads side by side again), and by its gradient, lie in the order of the transpose, which may
+    then be reshaped without a copy."""
+    readers, results = users(graph), set(graph.results)
+    found = {}
+    for v in (v for node in graph.nodes if isinstance(node.op, ATTENTION) for v in node.outputs):
+        perms = {getattr(node.op, "perm", None) for node in readers[v] if not isinstance(node.op, ATTENTION)}
+        perm = perms.pop() if len(perms) == 1 else None
+        if perm and perm[-1] == v.type.rank - 1 and v not in results:
+            found[v] = perm
+    return found
+
+
 def _collect(graph: Graph, orders: dict[Value, Order]) -> None:
+    orders.update(_turned_results(graph))
     neighbours = _neighbours(graph)
     todo = [v for node in graph.nodes for v in _images(node)]
     while todo:

@@ -39,3 +39,24 @@ def test_convolutions_read_any_order():
     b = Builder()
     graph = b.finish([b.conv2d(b.input("x", f32[2, 8, 4, 4]), b.input("w", f32[4, 8, 3, 3]))])
     assert ArrangeImages().run(graph) is graph
+
+
+def attended(build):
+    """The storage order of what attention gives to `build`."""
+    b = Builder()
+    out, lse = b.attention(*(b.input(n, f32[2, 6, 16, 8]) for n in "qkv"))
+    outputs = build(b, out, lse)
+    return storage_orders(b.finish(outputs, ("",) * len(outputs))).get(out)
+
+
+def side_by_side(b, out):
+    return b.reshape(b.transpose(out, perm=(0, 2, 1, 3)), shape=(2, 16, 48))
+
+
+def test_heads_are_stored_side_by_side_where_they_are_read_so():
+    assert attended(lambda b, out, lse: [side_by_side(b, out)]) == (0, 2, 1, 3)
+    gradient = lambda b, out, lse: b.attention_grad(*(b.input(n, out.type) for n in "abc"), out, lse, b.input("g", out.type))
+    assert attended(lambda b, out, lse: [side_by_side(b, out), *gradient(b, out, lse)]) == (0, 2, 1, 3)
+    for other in (lambda b, out: b.exp(out), lambda b, out: out, lambda b, out: b.transpose(out, perm=(0, 1, 3, 2))):
+        assert attended(lambda b, out, lse: [side_by_side(b, out), other(b, out)]) is None
+    assert attended(lambda b, out, lse: [b.transpose(out, perm=(0, 1, 3, 2))]) is None
