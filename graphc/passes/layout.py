@@ -27,8 +27,6 @@ IMAGES: dict[type, tuple[tuple[int, ...], bool]] = {
     AvgPool2d: ((0,), True), AvgPool2dGrad: ((0,), True), WinogradConv2d: ((0,), True),
     WinogradWeightGrad: ((0, 1), False),
 }
-
-
 ATTENTION = (Attention, AttentionGrad)           # read and write any order
 POOLING = (MaxPool2d, MaxPool2dGrad, MaxPool2dPick, AvgPool2d, AvgPool2dGrad)
 
@@ -62,9 +60,9 @@ class ArrangeImages(Pass):
 def storage_orders(graph: Graph) -> dict[Value, Order]:
     """The storage order of every value that is not stored row-major. Needs fused nodes; looks into loop bodies too.
 
-    Results of attention lie as the transpose that reads them does. An image is whatever an image operator reads or writes, and every value of the same shape that a nest computes from an image or
-    along with one: then no nest mixes orders, and no transposes are needed inside a network. Arguments and results of the graph
-    keep the order that their owner gives them.
+    Results of attention lie as the transpose that reads them does. An image is whatever an image operator reads or writes, and every value
+    of the same shape that a nest computes from an image or along with one: then no nest mixes orders, and no transposes are needed inside a
+    network. Arguments and results of the graph keep the order that their owner gives them.
     """
     orders: dict[Value, Order] = {}
     _collect(graph, orders)

@@ -15,8 +15,6 @@ from graphc.ir.types import normalize_axis
 
 Order = tuple[int, ...]
 CONVOLUTIONS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad)
-
-
 LINE_BYTES = 64                     # of the caches
 FAR_BYTES = 8 * LINE_BYTES          # lines whose distance is a multiple of this share few sets of the L1 cache
 
