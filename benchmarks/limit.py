@@ -67,6 +67,7 @@ class Machine:
 
     def __init__(self, threads: int):
         self.threads = threads
+        self.at_start = fma_peak(threads), _stream(threads, LARGEST_MB).best()
 
     def times(self, work: Limit, seconds: float) -> list[float]:
         """Seconds for the limit, from now on for about so long."""
@@ -77,7 +78,7 @@ class Machine:
         return found
 
     def __str__(self) -> str:
-        return f"{fma_peak(self.threads):.0f} GFLOP/s (f32 FMA), {_stream(self.threads, LARGEST_MB).best():.0f} GB/s from memory at the start"
+        return "{:.0f} GFLOP/s (f32 FMA), {:.0f} GB/s from memory at the start".format(*self.at_start)
 
 
 def _held_mb(nbytes: int) -> int:

@@ -126,4 +126,3 @@ def _executable(main: Function, threads: int, inputs: int = 0, outputs: int = 0)
     signature = Signature((spec("x", inputs),) * bool(inputs), (spec("y", out),), "array", "peak")
     code = jit.compile_object(emit_module([], main, target), target)
     return Executable(Program(code, signature, 0, scratch_bytes([], main)), threads)
-

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LINE_BYTES = 64                     # of the caches of all targets
+
 
 @dataclass(frozen=True)
 class Target:

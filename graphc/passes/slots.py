@@ -5,18 +5,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
+from graphc.ir.contract_form import spread
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused, members
 from graphc.ir.ops.shape import Concat, Pad
 from graphc.ir.plan import Buffer, Place
+from graphc.ir.target import LINE_BYTES
 from graphc.ir.types import normalize_axis
+from graphc.ir.view import contiguous_strides
 
 Order = tuple[int, ...]
 CONVOLUTIONS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad)
-LINE_BYTES = 64                     # of the caches
-FAR_BYTES = 8 * LINE_BYTES          # lines whose distance is a multiple of this share few sets of the L1 cache
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,12 @@ def _read_side_by_side(graph: Graph) -> set[Value]:
             for v in (outer.get(u) for u in inner.inputs) if v is not None and v.type.shape[1] == inner.op.groups > 1}
 
 
-def _strides(v: Value, order: Order | None, spread: bool) -> tuple[int, ...]:
-    """Dense, in the given order of axes; `spread`: a line more along the innermost axis, if its neighbours would share few sets of the L1 cache."""
-    order, strides, step = order or tuple(range(v.type.rank)), [0] * v.type.rank, 1
-    for axis in reversed(order):
-        strides[axis] = step
-        step *= v.type.shape[axis]
-        if axis == order[-1] and spread and step * v.type.dtype.itemsize % FAR_BYTES == 0:
-            step += LINE_BYTES // v.type.dtype.itemsize
-    return tuple(strides)
+def _strides(v: Value, order: Order | None, apart: bool) -> tuple[int, ...]:
+    """Dense, in the given order of axes; `apart`: lines that are read side by side do not share few sets of the L1 cache."""
+    shape, inner = list(v.type.shape), (order or range(v.type.rank))[-1] if v.type.rank else 0
+    if apart:
+        shape[inner] = spread(shape[inner], LINE_BYTES // (2 * v.type.dtype.itemsize))
+    return contiguous_strides(tuple(shape), order)
 
 
 def _starts(node: Node) -> list[tuple[int, ...]]:

@@ -17,10 +17,10 @@ from graphc.codegen.lower.rows import unflattened
 from graphc.codegen.vecmath import EXP2, ROUNDER, ROUNDER64
 from graphc.ir.schedule import round_up
 from graphc.ir.schedule_attention import AttentionSchedule
+from graphc.ir.target import LINE_BYTES
 from graphc.ir.types import DType, i32, i64
 
 LN2 = log(2)
-LINE_BYTES = 64                     # of the caches
 EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor: |r| <= 1/2, rest below 5e-18
 # type: bits as integers, their mantissa, the number that rounds, exponent of 1, coefficients of (2^r - 1) / r
 FORMATS = {"f32": (i32, 23, ROUNDER, 127, EXP2), "f64": (i64, 52, ROUNDER64, 1023, EXP2_F64)}

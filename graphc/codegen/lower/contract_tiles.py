@@ -14,8 +14,8 @@ from graphc.codegen.lower.micro import MicroSpec, StreamSpec, call_micro_kernel,
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, steps_evenly, unflatten, vector_run
 from graphc.ir.contract_form import Linear
 from graphc.ir.schedule import Cut, round_up
+from graphc.ir.target import LINE_BYTES
 
-LINE_BYTES = 64                 # of the caches
 PACK_STEPS = 16                 # steps of k that are packed together: their source lines stay in cache while panel after panel is cut from them
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from graphc.codegen.loop_ir import Val, View
 from graphc.codegen.loops import Function, Ix
-from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, rows
+from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, permuted, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import shape
 from graphc.ir.rows import memory_order
@@ -39,17 +39,13 @@ def _pad(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> 
     if 0 in y.shape:
         return f
     order = memory_order(outs[0])
-    x, y = _permuted(f, x, order), _permuted(f, y, order)
+    x, y = permuted(f, x, order), permuted(f, y, order)
     low, value = [node.op.low[axis] for axis in order], f.const(node.op.value, y.dtype)
     if s.aliased:
         _fill_around(f, y, low, x.shape, value, s)
     else:
         _pad_rows(f, x, y, low, value, s)
     return f
-
-
-def _permuted(f: Function, view: View, order: Sequence[int]) -> View:
-    return f.reinterpret(view, [view.shape[axis] for axis in order], [view.strides[axis] for axis in order])
 
 
 def _pad_rows(f: Function, x: View, y: View, low: Sequence[int], value: Val, s: PlainSchedule) -> None:

@@ -15,10 +15,10 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.nest import Nest, crosswise, leaf_of, nest_of, stages_of
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.schedule_nest import NestSchedule
+from graphc.ir.target import LINE_BYTES
 from graphc.ir.types import i32, i64
 from graphc.ir.view import ViewType
 
-LINE = 64                       # bytes of a cache line
 BLOCK = 128                     # additions into one lane before the sum so far is added to that of all blocks
 
 
@@ -214,7 +214,7 @@ class NestLowering:
         for v, strides in {(leaf_of(use), strides): None for use, strides in self.nest.leaves.items()}:
             if v in self.body.inputs and strides[row] and strides[vector] == 1:
                 view, index = self.body.address(self.body.inputs[v], strides, at.at(row, at.index[row] + 1))
-                for first in range(0, at.lanes, LINE // v.type.dtype.itemsize):
+                for first in range(0, at.lanes, LINE_BYTES // v.type.dtype.itemsize):
                     self.f.prefetch(view, [*index[:-1], index[-1] + first])
 
     def written_in(self, k: int, v: Value) -> int:

@@ -75,7 +75,6 @@ def put(index: Sequence[Ix], axis: int, value: Ix | int) -> list[Ix | int]:
     return [*index[:axis], value, *index[axis:]]
 
 
-def axis_last(f: Function, view: View, axis: int) -> View:
-    """The view with `axis` moved to the end, where lanes run."""
-    order = [i for i in range(len(view.shape)) if i != axis] + [axis]
-    return f.reinterpret(view, [view.shape[i] for i in order], [view.strides[i] for i in order])
+def permuted(f: Function, view: View, order: Sequence[int]) -> View:
+    """The view with its axes in another order."""
+    return f.reinterpret(view, [view.shape[axis] for axis in order], [view.strides[axis] for axis in order])
