@@ -359,8 +359,11 @@ _TEXTS: dict[str, Callable[[Compilation], str]] = {
 
 def _call_site(site: Site) -> CallSite:
     node = site.node
-    cost = node.op.cost(*(v.type for v in node.inputs)) if node else None
-    return CallSite(site.kernel, node.loc if node else None, node.scope if node else "", cost.flops if cost else 0, cost.bytes if cost else 0)
+    if node is None:
+        return CallSite(site.kernel, None, "", 0, 0)
+    cost = node.op.cost(*(v.type for v in node.inputs))
+    stays = 2 * node.inputs[0].type.nbytes if site.aliased else 0           # neither read nor written
+    return CallSite(site.kernel, node.loc, node.scope, cost.flops, cost.bytes - stays)
 
 
 def _checking_op(node: Node) -> str:

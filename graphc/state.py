@@ -39,7 +39,7 @@ class State(Mapping):
 
     def add(self, entry: Entry, value: np.ndarray) -> None:
         if entry.name in self._arrays:
-            raise GraphError(f"two state arrays are called {entry.name}; give the layers different names", user_loc())
+            raise _called_twice(entry.name)
         self._arrays[entry.name] = aligned(value)
         self._names[entry.key] = entry.name
 
@@ -113,11 +113,15 @@ def check_array(name: str, array: np.ndarray, type: TensorType) -> None:
         raise GraphError(f"{name} is {array.dtype}{list(array.shape)} in the state, the network wants {type}", user_loc())
 
 
+def _called_twice(name: str) -> GraphError:
+    return GraphError(f"two state arrays are called {name}; give the layers different names", user_loc())
+
+
 def initial_values(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None, where: str) -> list[np.ndarray]:
     """What the entries start with, C-contiguous: values of `arrays`, which came from `where`, or fresh ones. GraphError names what does not fit."""
     names = Counter(entry.name for entry in entries)
     if twice := next((name for name, count in names.items() if count > 1), None):
-        raise GraphError(f"two state arrays are called {twice}; give the layers different names", user_loc())
+        raise _called_twice(twice)
     if arrays is None:
         return [entry.initial(seed) for entry in entries]
     return [np.ascontiguousarray(_fitting(where, arrays, e.name, e.type.shape, e.type.dtype.np)).reshape(e.type.shape) for e in entries]

@@ -41,9 +41,10 @@ class LoopProgram:
 
 @dataclass(frozen=True)
 class Site:
-    """A call in main: of which function, for which node (None: copies of carries, packing)."""
+    """A call in main: of which function, for which node (None: copies of carries, packing). aliased: its result lies in its first operand."""
     kernel: str
     node: Node | None
+    aliased: bool = False
 
 
 def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: Plan | None = None, packed: Packed | None = None,
@@ -117,16 +118,16 @@ class _ProgramBuilder:
         if node in plan.scratch:
             views += self.scratch(plan.scratch[node], kernel.views[len(views):], frame.base)
         self.commit(plan, node)
-        self.call(kernel, views + self.node_id(node, kernel), node)
+        self.call(kernel, views + self.node_id(node, kernel), node, getattr(plan.schedules[node], "aliased", False))
         if self.check_nan:
             self.check_for_nan(node, frame)
 
-    def call(self, kernel: Function, arguments: Sequence[View | int], node: Node | None = None) -> None:
+    def call(self, kernel: Function, arguments: Sequence[View | int], node: Node | None = None, aliased: bool = False) -> None:
         """Calls a kernel; an instrumented build times it."""
         if not self.timed:
             return self.main.call(kernel, arguments)
         site = len(self.sites)
-        self.sites.append(Site(kernel.name, node))
+        self.sites.append(Site(kernel.name, node, aliased))
         self.main.stamp(site, ends=False)
         self.main.call(kernel, arguments)
         self.main.stamp(site, ends=True)

@@ -11,7 +11,7 @@ from graphc.ir.schedule_nest import ALIGNMENT
 class AttentionSchedule:
     """Blocks of `queries` × `keys`; scores are kept transposed, mr keys × vectors of queries in a register tile.
 
-    serial: all on the caller. Of the gradient: the queries of a head are dealt to so many `parts`, each with sums of its own for the
+    serial: all on the caller. far: keys and values of a head (of the gradient: their sums) do not stay in L2. Of the gradient: the queries of a head are dealt to so many `parts`, each with sums of its own for the
     gradients of keys and values: `partials` elements in all.
     """
     queries: int
@@ -20,6 +20,7 @@ class AttentionSchedule:
     vectors: int
     lanes: int
     serial: bool
+    far: bool = False
     parts: int = 1
     partials: int = 0
     itemsize: int = 4
@@ -39,4 +40,4 @@ class AttentionSchedule:
 
     def __str__(self) -> str:
         parts = f", {self.parts} parts, partials {self.shared_scratch} B" if self.partials else ""
-        return f"attention({self.queries} queries × {self.keys} keys, tile {self.mr}×{self.nr}{parts}{', serial' if self.serial else ''})"
+        return f"attention({self.queries} queries × {self.keys} keys, tile {self.mr}×{self.nr}{parts}{', serial' if self.serial else ''}{', far' if self.far else ''})"

@@ -32,8 +32,10 @@ def attention_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewT
     nr = vectors * lanes
     queries = min(max(most // nr, 1) * nr, round_up(q.shape[-2], nr))
     serial = node.op.cost(*(v.type for v in node.inputs)).flops < SERIAL_FLOPS
-    s = AttentionSchedule(queries, min(round_up(keys, mr), round_up(k.shape[-2], mr)), mr, vectors, lanes, serial)
-    return _in_parts(s, ins) if gradient else s
+    s = AttentionSchedule(queries, min(round_up(keys, mr), round_up(k.shape[-2], mr)), mr, vectors, lanes, serial, itemsize=q.dtype.itemsize)
+    if gradient:
+        return _in_parts(s, ins, target)
+    return replace(s, far=k.shape[-2] * (k.shape[-1] + ins[2].shape[-1]) * s.itemsize > target.l2)
 
 
 def _gradient_queries(shape: Sequence[int]) -> int:
@@ -59,14 +61,14 @@ def _vectors(target: Target, lanes: int, queries: int, values: int) -> int:
     return min((v for v in (2, 3, 4) if _rows(target, v) * v > SUMS), key=cost)
 
 
-def _in_parts(s: AttentionSchedule, ins: Sequence[ViewType]) -> AttentionSchedule:
+def _in_parts(s: AttentionSchedule, ins: Sequence[ViewType], target: Target) -> AttentionSchedule:
     """Few heads are divided: each part of the queries has gradients of all keys and values, which are added up afterwards."""
     q, k, v = ins[:3]
     heads, blocks = prod(q.shape[:-2]), -(-q.shape[-2] // s.queries)
     share = -(-blocks // max(1, min(blocks, TASKS // heads)))
     parts = -(-blocks // share)
-    width = round_up(k.shape[-1], s.nr) + round_up(v.shape[-1], s.nr)
-    return replace(s, parts=parts, partials=heads * parts * s.sum_rows(k.shape[-2]) * width, itemsize=q.dtype.itemsize)
+    sums = s.sum_rows(k.shape[-2]) * (round_up(k.shape[-1], s.nr) + round_up(v.shape[-1], s.nr))
+    return replace(s, parts=parts, partials=heads * parts * sums, far=sums * s.itemsize > target.l2)
 
 
 RULES = (Attention, AttentionGrad)

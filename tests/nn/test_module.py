@@ -105,6 +105,7 @@ def test_scopes_are_paths():
 @pytest.mark.parametrize("make, text", [
     (lambda: nn.Linear(2) >> 3, ">> takes layers and functions of arrays, got 3"),
     (lambda: nn.Linear(2) ** -1, "takes an int n >= 0, got -1"),
+    (lambda: nn.Linear(2, 3), r"Linear\(2, 3\): the second argument, bias, is True or False"),
     (lambda: nn.Dropout(1.0), r"rate must be in \[0, 1\), got 1.0"),
     (lambda: nn.RNN(2, activation="sin"), '"tanh" or "relu"'),
     (lambda: nn.TransformerBlock(2, activation="sin"), "activation is one of relu"),

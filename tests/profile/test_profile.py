@@ -45,6 +45,13 @@ def test_calls_in_loops_are_counted(rng=np.random.default_rng(1)):
     assert max(row.calls for row in profile.rows) == STEPS
 
 
+def test_zeros_around_an_image_computed_in_place_cost_no_more_than_they_are(rng=np.random.default_rng(5)):
+    net = nn.Conv2d(8, 1) >> nn.relu >> nn.Conv2d(8, 3, padding=1)
+    profile = gc.compile(net, x=gc.f32[2, 8, 10, 10], seed=0, threads=1).profile(rng.normal(size=(2, 8, 10, 10)).astype("f"))
+    border, = [row for row in profile.rows if "pad" in row.kernel]
+    assert border.bytes == 4 * 2 * 8 * (12 * 12 - 10 * 10)
+
+
 def test_a_training_step_is_profiled_on_a_copy_of_its_state(rng=np.random.default_rng(2)):
     step = gc.train_step(nn.Linear(8), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32["B", 4], y=gc.f32["B", 8], threads=1)
     batch = rng.normal(size=(6, 4)).astype("f"), rng.normal(size=(6, 8)).astype("f")

@@ -28,21 +28,20 @@ def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequen
     f, (q, k, v, *masks), (out, lse) = function(name, ins, outs)
     b = Blocks(f, s, target.has_fma, q.dtype, q.shape[-2], k.shape[-2], node.op.causal)
     lead = out.shape[:-2]
-    far = b.tk * (k.shape[-1] + v.shape[-1]) * b.dtype.itemsize > target.l2
     with f.parallel(prod(lead) * b.query_blocks, "queries", serial=s.serial) as t:
         number, block = f.divmod(t, b.query_blocks)
         block = block * -1 + (b.query_blocks - 1)           # the last queries see most keys: they begin
         _Block(b, node.op.factor(q.shape) / LN2, *(matrix(f, x, number, lead) for x in (q, k, v, out)),
                lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:]), block * s.queries,
-               next((Mask(b, matrix(f, x, number, lead), MASKED) for x in masks), None), far).run()
+               next((Mask(b, matrix(f, x, number, lead), MASKED) for x in masks), None)).run()
     return f
 
 
 class _Block:
-    """One block of queries. Scores are in units of ln 2: powers of 2 are cheaper than powers of e. `far`: the keys do not stay in L2."""
+    """One block of queries. Scores are in units of ln 2: powers of 2 are cheaper than powers of e."""
 
-    def __init__(self, b: Blocks, factor: float, q: View, k: View, v: View, out: View, lse: View, first: Ix, mask: Mask | None, far: bool):
-        self.b, self.f, self.factor, self.first, self.mask, self.far = b, b.f, factor, first, mask, far
+    def __init__(self, b: Blocks, factor: float, q: View, k: View, v: View, out: View, lse: View, first: Ix, mask: Mask | None):
+        self.b, self.f, self.factor, self.first, self.mask = b, b.f, factor, first, mask
         added = mask is not None and not mask.is_bool
         self.least, self.unseen = (lowest(b.dtype), -inf) if added else (MASKED, MASKED)    # the first maximum; the score of a later key
         self.q, self.k, self.v, self.out, self.lse = q, k, v, out, lse
@@ -63,7 +62,7 @@ class _Block:
         panels = b.panels_from(self.first)
         with f.loop(0, limit, b.s.keys) as blocks:
             with f.loop(self._first_panel(blocks.index), panels) as loop:
-                if self.far:
+                if b.s.far:
                     fetch_ahead(b, (self.k, self.v), blocks.index, loop.index)
                 self._panel(blocks.index, loop.index)
         with f.loop(0, panels) as loop:

@@ -34,15 +34,14 @@ def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: S
     sums = _Sums(b, dk.shape[-1], dv.shape[-1], f.view("sums", dq.dtype, (s.partials,)))
     factor, lead = node.op.factor(dq.shape), dq.shape[:-2]
     share, heads = -(-b.query_blocks // s.parts), prod(dq.shape[:-2])
-    large = sum(sums.widths) * sums.rows * dq.dtype.itemsize > target.l2
     with f.parallel(heads * s.parts, "queries", serial=s.serial) as t:
-        number, part = f.divmod(t, heads)[::-1] if large else f.divmod(t, s.parts)      # large heads one by one: threads share their keys in L3
+        number, part = f.divmod(t, heads)[::-1] if s.far else f.divmod(t, s.parts)      # large heads one by one: threads share their keys in L3
         part = part * -1 + (s.parts - 1)                    # the last queries see most keys: they begin
         of = _Head(b, number, lead, (*inputs[:3], *inputs[-3:], dq), inputs[3:-3])
         dk_sums, dv_sums = sums.of(number * s.parts + part)
         sums.clear(dk_sums, dv_sums)
         with f.loop(part * share, f.min_(part * share + share, b.query_blocks)) as blocks:
-            _Block(b, factor, of, dk_sums, dv_sums, blocks.index * s.queries, large).run()
+            _Block(b, factor, of, dk_sums, dv_sums, blocks.index * s.queries).run()
     sums.store(dk, dv, factor, lead)
     return f
 
@@ -100,10 +99,10 @@ class _Sums:
 
 
 class _Block:
-    """One block of queries of one head. Scores are in units of ln 2, transposed: a row for each key. `far`: keys and sums do not stay in L2."""
+    """One block of queries of one head. Scores are in units of ln 2, transposed: a row for each key."""
 
-    def __init__(self, b: Blocks, factor: float, of: _Head, dk: View, dv: View, first: Ix, far: bool):
-        self.b, self.f, self.factor, self.of, self.dk, self.dv, self.first, self.far = b, b.f, factor, of, dk, dv, first, far
+    def __init__(self, b: Blocks, factor: float, of: _Head, dk: View, dv: View, first: Ix):
+        self.b, self.f, self.factor, self.of, self.dk, self.dv, self.first = b, b.f, factor, of, dk, dv, first
         f, s = b.f, b.s
         self.features, self.values = of.q.shape[1], of.v.shape[1]
         self.q_rows, self.g_rows = b.row_scratch("q_rows", self.features), b.row_scratch("dout_rows", self.values)
@@ -152,7 +151,7 @@ class _Block:
         first, panels = self._first_panel(key), b.panels_from(self.first)
         zeros = (lambda row: f.min_(self._first_panel(key + row), panels) * b.s.nr) if b.causal else None
         with f.loop(first, panels) as loop:
-            if self.far:
+            if b.s.far:
                 fetch_ahead(b, (self.of.k, self.of.v, self.dk, self.dv), key, loop.index)
             self._panel(key, count, loop.index)
         for rows, weights, sums in ((self.g_rows, self.p, self.dv), (self.q_rows, self.ds, self.dk)):

@@ -22,7 +22,7 @@ ANY = 1 << 36                   # extent of a view whose size only the caller kn
 class MicroSpec:
     """`a_step`: distance of two steps of k in a; a_rows: each row of a has its own offset (else row i is at i). `b_step`: likewise in b.
     `taps`: where the steps of k lie in a if they are not even; these are then all of the sum. `masked`: only some of the columns of b may
-    be read. fused: the target multiplies and adds in one instruction. `add`: whether the sums are added to c; None: the caller says so each time.
+    be read. fused: the target multiplies and adds in one instruction.
     """
     dtype: DType
     mr: int
@@ -34,25 +34,22 @@ class MicroSpec:
     masked: bool = False
     fused: bool = True
     taps: tuple[int, ...] = ()
-    add: bool | None = None
 
     @property
     def name(self) -> str:
-        add = {None: "", False: "_set", True: "_add"}[self.add]
         a = f"taps{'_'.join(map(str, self.taps))}x" if self.taps else "rows" if self.a_rows else "panel"
-        return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{add}{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}"
+        return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}"
 
 
 @cache
 def micro_kernel(spec: MicroSpec) -> Function:
     """c[i, j] = (add ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j].
 
-    Views: a, b, c. Integers: k, row step of c, add (0 or 1, if the spec does not say), the row offsets of a (if a_rows), the columns (if masked).
+    Views: a, b, c. Integers: k, row step of c, add (0 or 1), the row offsets of a (if a_rows), the columns (if masked).
     """
     f = Function(spec.name, noalias=True)
     a, b, c = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "abc")
-    steps, row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20)
-    add = f.param("add", 0, 1) if spec.add is None else Ix(spec.add)
+    steps, row_step, add = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20), f.param("add", 0, 1)
     rows = [f.param(f"row{i}", 0, 1 << 34) for i in range(spec.mr)] if spec.a_rows else [Ix(i) for i in range(spec.mr)]
     masks = _column_masks(f, spec)
     zero = f.const(0, spec.dtype, spec.lanes)
@@ -70,10 +67,9 @@ def micro_kernel(spec: MicroSpec) -> Function:
 
 def call_micro_kernel(f: Function, spec: MicroSpec, a: View, b: View, c: View, steps: Ix | int, row_step: Ix | int, add: Ix | int,
                       rows: Sequence[Ix] = (), columns: Sequence[Ix] = ()) -> None:
-    """Where it is known here whether to add, the kernel does nothing else."""
-    add = as_ix(add)
-    spec = replace(spec, masked=bool(columns), add=bool(add.const) if add.is_const else None)
-    f.call(micro_kernel(spec), [a, b, c, as_ix(steps), as_ix(row_step), *[add] * (spec.add is None), *rows, *columns])
+    """`columns`: how many of b may be read, if not all."""
+    spec = replace(spec, masked=bool(columns))
+    f.call(micro_kernel(spec), [a, b, c, as_ix(steps), as_ix(row_step), as_ix(add), *rows, *columns])
 
 
 def _column_masks(f: Function, spec: MicroSpec) -> list[Val | None]:
@@ -100,14 +96,11 @@ def multiply_add(f: Function, a: Val, b: Val, c: Val, fused: bool) -> Val:
 
 def _accumulate(f: Function, spec: MicroSpec, c, row_step: Ix, add: Ix, sums: Sequence[Val]) -> None:
     """The partial sum so far is added at the end, not at the start: sums are blocked."""
-    keep = f.cast(f.value(add), bool_) if spec.add is None else None
+    keep = f.cast(f.value(add), bool_)
     for i in range(spec.mr):
         for v in range(spec.vectors):
             at, new = [row_step * i + v * spec.lanes], sums[i * spec.vectors + v]
-            if spec.add is not False:
-                total = f.add(f.load(c, at, spec.lanes), new)
-                new = total if spec.add else f.select(keep, total, new)
-            f.store(c, at, new)
+            f.store(c, at, f.select(keep, f.add(f.load(c, at, spec.lanes), new), new))
 
 
 @dataclass(frozen=True)

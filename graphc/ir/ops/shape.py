@@ -140,6 +140,9 @@ class Pad(Movement):
         require(all(_known_le(0, n) for n in self.low + self.high), f"pad by {self.low} and {self.high}: amounts must be >= 0; slice to remove elements")
         return x.with_shape(low + n + high for low, n, high in zip(self.low, x.shape, self.high))
 
+    def cost(self, x):
+        return Cost(0, x.nbytes + self.infer(x).nbytes)
+
     def reference(self, x):
         return np.pad(x, tuple(zip(self.low, self.high)), constant_values=x.dtype.type(self.value))
 
