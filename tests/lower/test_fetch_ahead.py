@@ -45,3 +45,10 @@ def test_depthwise_convolutions_ask_for_the_next_row():
     b = Builder()
     b.conv2d(b.input("x", f32[2, 64, 30, 30]), b.input("w", f32[64, 1, 3, 3]), groups=64)
     assert "prefetch" in lowered(b.nodes[-1], {4: (0, 2, 3, 1)})
+
+
+def test_weight_gradients_of_depthwise_convolutions_ask_for_the_next_row():
+    b = Builder()
+    x, w = b.input("x", f32[2, 64, 30, 30]), b.input("w", f32[64, 1, 3, 3])
+    b.conv2d_weight_grad(x, b.input("g", b.conv2d(x, w, groups=64).type), w_shape=w.type.shape, groups=64)
+    assert "prefetch" in lowered(b.nodes[-1], {4: (0, 2, 3, 1)})
