@@ -19,7 +19,8 @@ class NestSchedule:
     which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
     `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal, one output for each input.
     `crosswise`: the reductions run over the rows, into a row of sums per tile, which lies in `partials`. `ahead`: the stage that fetches the
-    next row of the inputs into the caches; -1: none.
+    next row of the inputs into the caches; -1: none. `down`: how many indices of the last inner dim ahead every stage fetches its inputs, columns
+    whose elements lie far apart; 0: it does not.
     """
     outer: tuple[int, ...] = ()
     inner: tuple[int, ...] = ()
@@ -36,6 +37,7 @@ class NestSchedule:
     inplace: tuple[tuple[int, int], ...] = ()
     crosswise: bool = False
     ahead: int = -1
+    down: int = 0
 
     @property
     def shared_scratch(self) -> int:
@@ -49,7 +51,7 @@ class NestSchedule:
         parts += [f"partials {self.shared_scratch} B"] if self.partials else []
         parts += ["crosswise"] if self.crosswise else []
         parts += ["streams"] if self.stream else []
-        parts += ["fetches ahead"] if self.ahead >= 0 else []
+        parts += ["fetches ahead"] if self.ahead >= 0 or self.down else []
         return "nest(" + ", ".join(parts) + ")"
 
 

@@ -282,8 +282,16 @@ def _b_source(p: Phase, m: int, mr: int, nr: int, deep: bool, machine: Machine) 
             return "place"
     if machine.free[1] or column_packing(p, machine.lanes) == "taps":
         return "shared"
-    alone = m <= TALL and m * k <= machine.elements(machine.target.l2 // 4) and n >= TILES // 2 * nr    # tiles take all rows: none shares its columns
-    return "tile" if p.batch or deep or alone or _are_windows(p, p.b, p.n) else "shared"
+    return "tile" if p.batch or deep or _shares_little(m, n, k, nr, machine) or _are_windows(p, p.b, p.n) else "shared"
+
+
+def _shares_little(m: int, n: int, k: int, nr: int, machine: Machine) -> bool:
+    """Whether tall tiles, enough of them, leave nobody else to read their columns, or so few others that packing these again costs less than a
+    loop over all of b before.
+    """
+    times = max(1, round(m / TALL))
+    again = times == 1 or n * k * times <= machine.elements(machine.target.l2 // 2)
+    return again and m * k <= times * machine.elements(machine.target.l2 // 4) and n * times >= TILES // 2 * nr
 
 
 def _are_windows(p: Phase, operand: Linear, dims: Sequence[int]) -> bool:

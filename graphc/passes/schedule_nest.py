@@ -33,6 +33,8 @@ INNER_ELEMENTS = 1024           # a row of a map has at least so many, where the
 MAX_CHUNKS = 192                # of a reduction that is cut
 MAX_TILES = 128                 # of a nest with sums across rows: each has a row of accumulators
 MIN_ACROSS = 32                 # elements of a row, and rows, from which sums across rows are taken row by row
+FAR_BYTES = 1024                # from one row of a column to the next: too far for the hardware to foresee
+ROWS_AHEAD = 32                 # of a column, to hide how far L3 is
 LANE_SUMS = 1024                # additions into one lane of an f32 sum before it is cut
 
 
@@ -62,7 +64,8 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     grid = _grid(facts, stages, outer, inner, vector, lanes, row_ns)
     stream = facts.streamed(vector, lanes)
     return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=stream, crosswise=across,
-                        inplace=_inplace(nest, stages, ins, outs), ahead=_ahead(facts, stages, outer, inner, vector) if stream else -1)
+                        inplace=_inplace(nest, stages, ins, outs), ahead=_ahead(facts, stages, outer, inner, vector) if stream else -1,
+                        down=ROWS_AHEAD if _far_columns(facts, inner, vector) else 0)
 
 
 @dataclass
@@ -166,6 +169,15 @@ def _ahead(facts: Facts, stages: Stages, outer, inner, vector: int) -> int:
         if node.outputs[0] in stages.inner:
             work[stages.home[node.outputs[0]]] += flops_of(node)
     return work.index(max(work))
+
+
+def _far_columns(facts: Facts, inner, vector: int) -> bool:
+    """Whether loops over inner dims read columns, of inputs too large for L2, whose elements lie far apart."""
+    if not inner or vector in inner or vector < 0:
+        return False
+    views = dict(zip(facts.nest.body.inputs, facts.ins))
+    found = [(s, views[leaf_of(u)]) for u, s in facts.nest.leaves.items() if leaf_of(u) in views]
+    return any(s[vector] == 1 and s[inner[-1]] * t.dtype.itemsize >= FAR_BYTES and _bytes(t) > facts.target.l2 // 2 for s, t in found)
 
 
 def _vectors(work: list[Node]) -> int:

@@ -36,6 +36,12 @@ def test_pure_and_printable():
     assert re.fullmatch(r"\S+×\S+ \(lanes 8\) tile .* a:place b:shared; shared scratch \d+", str(first)), str(first)
 
 
+def test_columns_that_few_tiles_share_are_packed_by_each():
+    for m, n, k, source in ((512, 512, 48, "tile"), (512, 512, 512, "shared"), (4096, 512, 48, "shared"), (300, 200, 100, "shared")):
+        phase, = matmul_schedule(m, n, k).phases
+        assert phase.b == source, (m, n, k)
+
+
 def test_small_products_are_one_tile_and_pack_nothing():
     for size in (4, 16, 33):
         schedule = matmul_schedule(size, size, size)

@@ -101,6 +101,15 @@ def test_rows_that_stream_are_fetched_ahead():
     assert text.count("prefetch") == 1 and "prefetch x0[" in text
 
 
+def test_columns_of_rows_far_apart_are_fetched_ahead():
+    def normed(b, x):
+        return b.sub(x, b.sum(x, axes=(0,), keepdims=True))
+    large, narrow, small = (node(normed, shape) for shape in ((1600, 512), (16384, 16), (128, 512)))
+    assert schedule(large).down and not schedule(narrow).down and not schedule(small).down
+    text = print_function(lower(large, [dense(1600, 512)], [dense(1600, 512)], schedule(large), AVX2))
+    assert re.search(r"prefetch x0\[.* \+ 32, .*\] to L2", text)
+
+
 def test_in_place_only_while_nobody_reads_again():
     def late(b, x):
         return b.neg(x), b.sub(x, b.sum(x, axes=(1,), keepdims=True))

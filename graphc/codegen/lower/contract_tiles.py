@@ -16,6 +16,7 @@ from graphc.ir.contract_form import Linear
 from graphc.ir.schedule import Cut, round_up
 from graphc.ir.target import LINE_BYTES
 
+PACK_PIECES, PACK_WORK = 8, 4096        # into so many pieces packing is divided, of so many elements at least
 PACK_STEPS = 16                 # steps of k that are packed together: their source lines stay in cache while panel after panel is cut from them
 
 
@@ -154,9 +155,9 @@ def fine_cut(sizes: tuple[int, ...], length: int) -> Cut:
 
 
 def _pack_shared_b(job: Job) -> None:
-    """All of b, tile after tile; one block of k (or, by taps, all of it) for the columns of one tile at a time."""
+    """All of b, tile after tile; some steps of k for the columns of one tile at a time."""
     f, s = job.f, job.schedule
-    cut = Cut(0, job.k_sizes[0]) if b_packing(job) == "taps" else s.sums
+    cut = _packing_steps(job)
     tiles, blocks = s.columns.count(job.n_sizes), cut.count(job.k_sizes)
     memory = _shared_b(job)
     with f.parallel(job.batches * tiles * blocks, "pack_b") as t:
@@ -166,6 +167,16 @@ def _pack_shared_b(job: Job) -> None:
         columns = open_range(f, job.phase.n, job.n_sizes, s.columns, across)
         sums = open_range(f, job.phase.k, job.k_sizes, cut, block)
         pack_b(job, batch, columns, sums, _shared_panels(job, memory, number, sums))
+
+
+def _packing_steps(job: Job) -> Cut:
+    """A block of k; fewer steps where these would be too few pieces for the threads; by taps, all of k."""
+    s = job.schedule
+    if b_packing(job) == "taps":
+        return Cut(0, job.k_sizes[0])
+    tiles = job.batches * s.columns.count(job.n_sizes)
+    pieces = -(-min(PACK_PIECES, job.batches * job.n * job.k // PACK_WORK) // tiles)
+    return s.sums if pieces <= s.sums.count(job.k_sizes) else fine_cut(job.k_sizes, round_up(-(-job.k // pieces), PACK_STEPS))
 
 
 def _shared_b(job: Job) -> View:

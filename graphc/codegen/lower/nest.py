@@ -194,7 +194,9 @@ class NestLowering:
 
         def work(at: Point, carried: Accumulator) -> Accumulator:
             if stage == self.s.ahead and self.streams and at.mask is None:
-                self._fetch_ahead(at)
+                self._fetch_ahead(at, self.s.outer[-1], 1)
+            if self.s.down and at.mask is None:
+                self._fetch_ahead(at, self.s.inner[-1], self.s.down, level=2)
             env = body.evaluate(plan, at)
             ends = [(k, env.value(self.nest.body.outputs[k])) for k in outs]
             carried = self._steps(nodes, env, at, carried)
@@ -208,14 +210,13 @@ class NestLowering:
         self.summing = []
         return {n: self._fold(n, acc) for n, acc in zip(nodes, regroup(flat, nodes))}
 
-    def _fetch_ahead(self, at: Point) -> None:
-        """Asks for what the next row reads here."""
-        row, vector = self.s.outer[-1], self.s.vector
+    def _fetch_ahead(self, at: Point, dim: int, distance: int, level: int = 1) -> None:
+        """Asks for what is read here so many indices of a dim later."""
         for v, strides in {(leaf_of(use), strides): None for use, strides in self.nest.leaves.items()}:
-            if v in self.body.inputs and strides[row] and strides[vector] == 1:
-                view, index = self.body.address(self.body.inputs[v], strides, at.at(row, at.index[row] + 1))
+            if v in self.body.inputs and strides[dim] and strides[self.s.vector] == 1:
+                view, index = self.body.address(self.body.inputs[v], strides, at.at(dim, at.index[dim] + distance))
                 for first in range(0, at.lanes, LINE_BYTES // v.type.dtype.itemsize):
-                    self.f.prefetch(view, [*index[:-1], index[-1] + first])
+                    self.f.prefetch(view, [*index[:-1], index[-1] + first], level)
 
     def written_in(self, k: int, v: Value) -> int:
         """The stage that writes an output; -1 for the row's end, AFTER for after all rows."""
