@@ -43,6 +43,7 @@ class TileSchedule:
     turned: when the output is contiguous along m, how m is cut into tiles instead; their sums are transposed before they are stored.
     streamed: few rows, b in place: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
     splits > 1: the blocks of the sum are dealt to so many tiles, whose partial results are added in order.
+    by_rows: tiles that read the same rows follow each other; else those that read the same columns.
     """
     mr: int
     vectors: int
@@ -55,6 +56,7 @@ class TileSchedule:
     splits: int = 1
     streamed: bool = False
     turned: Cut | None = None
+    by_rows: bool = False
 
     @property
     def nr(self) -> int:
@@ -65,7 +67,7 @@ class TileSchedule:
         return round_up(self.columns.length(group_sizes(phase, phase.n)), self.nr)
 
     def __str__(self) -> str:
-        split = (f" split-k {self.splits}" if self.splits > 1 else "") + (" turned" if self.turned else "")
+        split = (f" split-k {self.splits}" if self.splits > 1 else "") + (" turned" if self.turned else "") + (" by rows" if self.by_rows else "")
         shape = f"{self.mr} rows streamed" if self.streamed else f"{self.mr}×{self.nr}"
         return (f"{shape} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
                 f"block {self.sums.chunk}@k{self.sums.split} a:{self.a} b:{self.b}{split}")

@@ -11,8 +11,8 @@ from graphc.ir.schedule_nest import ALIGNMENT
 class AttentionSchedule:
     """Blocks of `queries` × `keys`; scores are kept transposed, mr keys × vectors of queries in a register tile.
 
-    serial: all on the caller. far: keys and values of a head (of the gradient: their sums) do not stay in L2. Of the gradient: the queries of a head are dealt to so many `parts`, each with sums of its own for the
-    gradients of keys and values: `partials` elements in all.
+    serial: all on the caller. far: keys and values of a head (of the gradient: their sums) do not stay in L2. Of the gradient: the queries
+    of a head are dealt to so many `parts`, each with sums of its own for the gradients of keys and values: `partials` elements in all.
     """
     queries: int
     keys: int

@@ -207,7 +207,14 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     a = "tile" if a == "shared" and not machine.free[0] and alone else a        # nobody else reads the rows of a tile
     if tiles * splits == 1:
         b = "tile" if b == "shared" and not machine.free[1] and column_packing(p, machine.lanes) != "taps" else b
-    return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None)
+    by_rows = _memory(p, p.a, p.m + p.k) > _memory(p, p.b, p.n + p.k)       # the smaller operand is read again and again: a cache may hold it
+    return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows)
+
+
+def _memory(p: Phase, operand: Linear, dims: Sequence[int]) -> int:
+    """Elements of memory that an operand spans along some dims."""
+    low, high = Linear(0, operand.strides).span([size if d in dims else 1 for d, size in enumerate(p.sizes)])
+    return high - low + 1
 
 
 def _is_turned(p: Phase) -> bool:
@@ -296,8 +303,7 @@ def _shares_little(m: int, n: int, k: int, nr: int, machine: Machine) -> bool:
 
 def _are_windows(p: Phase, operand: Linear, dims: Sequence[int]) -> bool:
     """Whether rows or columns (`dims`) overlap in memory: an image, which packed whole would be many images."""
-    low, high = Linear(0, operand.strides).span([size if d in (*dims, *p.k) else 1 for d, size in enumerate(p.sizes)])
-    return len(dims) > 1 and p.extent(dims) * p.extent(p.k) > 2 * (high - low + 1)
+    return len(dims) > 1 and p.extent(dims) * p.extent(p.k) > 2 * _memory(p, operand, (*dims, *p.k))
 
 
 def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:

@@ -172,7 +172,7 @@ def _ahead(facts: Facts, stages: Stages, outer, inner, vector: int) -> int:
 
 
 def _far_columns(facts: Facts, inner, vector: int) -> bool:
-    """Whether loops over inner dims read columns, of inputs too large for L2, whose elements lie far apart."""
+    """Whether loops over inner dims read columns, of inputs larger than half of L2, whose elements lie far apart."""
     if not inner or vector in inner or vector < 0:
         return False
     views = dict(zip(facts.nest.body.inputs, facts.ins))

@@ -33,13 +33,22 @@ def test_register_tiles_fill_the_registers(target, tiles):
 def test_pure_and_printable():
     first, second = matmul_schedule(300, 200, 100), matmul_schedule(300, 200, 100)
     assert first == second and hash(first) == hash(second)
-    assert re.fullmatch(r"\S+×\S+ \(lanes 8\) tile .* a:place b:shared; shared scratch \d+", str(first)), str(first)
+    assert re.fullmatch(r"\S+×\S+ \(lanes 8\) tile .* a:place b:shared by rows; shared scratch \d+", str(first)), str(first)
 
 
 def test_columns_that_few_tiles_share_are_packed_by_each():
     for m, n, k, source in ((512, 512, 48, "tile"), (512, 512, 512, "shared"), (4096, 512, 48, "shared"), (300, 200, 100, "shared")):
         phase, = matmul_schedule(m, n, k).phases
         assert phase.b == source, (m, n, k)
+
+
+def test_tiles_follow_each_other_along_the_larger_operand():
+    """So that the smaller one is what is read again and again."""
+    for m, n, by_rows in ((3072, 1536, True), (1024, 3072, False)):
+        phase, = matmul_schedule(m, n, 384).phases
+        assert phase.by_rows == by_rows
+    text = str(matmul_schedule(3072, 1536, 384))
+    assert "by rows" in text
 
 
 def test_small_products_are_one_tile_and_pack_nothing():

@@ -105,10 +105,12 @@ def tile_count(job: Job) -> int:
 
 
 def open_tile(job: Job, number: Ix, part: Ix) -> Tile:
-    """Tiles that share columns of b follow each other."""
+    """Tiles that share rows of a, or columns of b, follow each other."""
     f, s, p = job.f, job.schedule, job.phase
-    number, down = f.divmod(number, row_tiles(job))
-    batch_number, across = f.divmod(number, s.columns.count(job.n_sizes))
+    column_tiles = s.columns.count(job.n_sizes)
+    number, inner = f.divmod(number, column_tiles if s.by_rows else row_tiles(job))
+    batch_number, outer = f.divmod(number, row_tiles(job) if s.by_rows else column_tiles)
+    down, across = (outer, inner) if s.by_rows else (inner, outer)
     batch = unflatten(f, batch_number, p.batch, job.sizes)
     columns = open_range(f, p.n, job.n_sizes, s.columns, across)
     if s.turned:
