@@ -6,6 +6,7 @@ import pytest
 
 from graphc.codegen import jit
 from graphc.codegen.llvm import emit_module
+from graphc.codegen.loop_printer import print_function
 from graphc.codegen.lower.micro import UNROLL
 from graphc.ir import contraction as C
 from graphc.ir.schedule import NarrowSchedule, TileSchedule
@@ -140,6 +141,15 @@ def test_the_inner_loop_has_no_spills():
     loops = [body for body in re.findall(r"^\.LBB\d+_\d+:(.*?)^\s+j\w+\s", text, re.S | re.M) if body.count("vfmadd") in (12, 12 * UNROLL)]
     assert any(body.count("vfmadd") == 12 * UNROLL for body in loops)
     assert not any(re.search(r"v?mov\w+\s+%[xy]mm\d+, .*\(%rsp\)", body) for body in loops)
+
+
+def test_what_is_packed_for_all_tiles_is_divided_among_threads():
+    def pieces(m, n, k):
+        f, _, schedule = lowered(C.matmul((m, k), (k, n)), [np.empty((m, k), np.float32), np.empty((k, n), np.float32)], [np.empty((m, n), np.float32)])
+        assert schedule.phases[0].b == "shared"
+        return int(re.search(r"parallel t\d* < (\d+) \"pack_b\"", print_function(f)).group(1))
+    assert pieces(512, 64, 512) == 8            # of 4096 elements, the columns of one tile
+    assert pieces(512, 48, 352) == 4
 
 
 def test_equal_kernels_are_one_function():

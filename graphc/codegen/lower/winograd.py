@@ -92,7 +92,7 @@ class _Winograd:
         rows = [Ix(i * s.row) for i in range(s.mr)]
         with f.loop(0, s.points) as point, f.loop(0, s.channels, s.sums) as part:
             steps = f.min_(s.sums, s.channels - part.index)
-            add = f.min_(part.index, 1) if s.sums < s.channels else Ix()
+            add = f.min_(part.index, 1)
             with f.loop(0, features, s.nr) as across:
                 panel, _ = f.divmod(group * s.width + across.index, s.nr)
                 columns = self.u.view_at([point.index, panel, part.index, 0], (1,), (1,))
