@@ -34,7 +34,7 @@ def gpt(torch, threads: int) -> None:
 
 
 def recurrent(torch, threads: int, layer: str, hidden: int, layers: int) -> None:
-    net = nn.Embedding(VOCABULARY, hidden) >> getattr(nn, layer)(hidden, layers, batch_first=True) >> nn.Linear(VOCABULARY)
+    net = nn.Embedding(VOCABULARY, hidden) >> getattr(nn, layer)(hidden, layers=layers, batch_first=True) >> nn.Linear(VOCABULARY)
     generate, prompts, steps = gc.Generator(net, seed=0, threads=threads), prompts_of(1, PROMPT), 200
     engines = {"graphc": lambda i: generate(prompts[i % 4], steps)}
     engines["graphc"](0)

@@ -10,6 +10,15 @@ Partial = tuple[DType, int]             # element type and number of elements of
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """The loop of `stage` (-1: of each) asks for what it reads of the inputs `distance` indices of `dim` later: into cache `level`."""
+    dim: int
+    distance: int
+    level: int
+    stage: int = -1
+
+
+@dataclass(frozen=True)
 class NestSchedule:
     """How the dims of an `ir.nest.Nest` are looped over.
 
@@ -18,9 +27,7 @@ class NestSchedule:
     of which `vector` is vectorised. With reductions and a chunk, tiles leave their results in `partials`,
     which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
     `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal, one output for each input.
-    `crosswise`: the reductions run over the rows, into a row of sums per tile, which lies in `partials`. `ahead`: the stage that fetches the
-    next row of the inputs into the caches; -1: none. `down`: how many indices of the last inner dim ahead every stage fetches its inputs, columns
-    whose elements lie far apart; 0: it does not.
+    `crosswise`: the reductions run over the rows, into a row of sums per tile, which lies in `partials`.
     """
     outer: tuple[int, ...] = ()
     inner: tuple[int, ...] = ()
@@ -36,8 +43,7 @@ class NestSchedule:
     stream: tuple[int, ...] = ()
     inplace: tuple[tuple[int, int], ...] = ()
     crosswise: bool = False
-    ahead: int = -1
-    down: int = 0
+    fetch: Fetch | None = None
 
     @property
     def shared_scratch(self) -> int:
@@ -51,7 +57,7 @@ class NestSchedule:
         parts += [f"partials {self.shared_scratch} B"] if self.partials else []
         parts += ["crosswise"] if self.crosswise else []
         parts += ["streams"] if self.stream else []
-        parts += ["fetches ahead"] if self.ahead >= 0 or self.down else []
+        parts += [f"fetches {self.fetch.distance} of d{self.fetch.dim} ahead"] if self.fetch else []
         return "nest(" + ", ".join(parts) + ")"
 
 

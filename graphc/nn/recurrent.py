@@ -25,9 +25,12 @@ class Recurrent(Module):
     gates = 1
     carries = 1
 
-    def __init__(self, hidden: int, layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
+    def __init__(self, hidden: int, *more: int, layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
                  dropout: float = 0.0, bias: bool = True):
         super().__init__()
+        if more:
+            raise GraphError(f"{type(self).__name__}({', '.join(map(repr, (hidden, *more)))}): a layer is given the size of its state alone and finds "
+                             "that of its inputs in x; how many layers: layers=")
         self.hidden, self.layers, self.bidirectional = hidden, layers, bidirectional
         self.batch_first, self.dropout, self.bias = batch_first, dropout, bias
 
@@ -114,8 +117,8 @@ class Recurrent(Module):
 class RNN(Recurrent):
     """Elman: h' = activation(W_ih x + b_ih + W_hh h + b_hh); activation "tanh" or "relu"."""
 
-    def __init__(self, hidden: int, layers: int = 1, activation: str = "tanh", **options):
-        super().__init__(hidden, layers, **options)
+    def __init__(self, hidden: int, *more: int, activation: str = "tanh", **options):
+        super().__init__(hidden, *more, **options)
         if activation not in ("tanh", "relu"):
             raise GraphError(f'the activation of RNN is "tanh" or "relu", got {activation!r}')
         self.activation = activation

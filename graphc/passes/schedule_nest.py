@@ -10,7 +10,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.nest import ARG, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
-from graphc.ir.schedule_nest import NestSchedule, Partial
+from graphc.ir.schedule_nest import Fetch, NestSchedule, Partial
 from graphc.ir.single import single
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.space import CROSS_LIMIT, GENERATORS, REDUCTIONS, RULES, VIEWS
@@ -64,8 +64,7 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     grid = _grid(facts, stages, outer, inner, vector, lanes, row_ns)
     stream = facts.streamed(vector, lanes)
     return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=stream, crosswise=across,
-                        inplace=_inplace(nest, stages, ins, outs), ahead=_ahead(facts, stages, outer, inner, vector) if stream else -1,
-                        down=ROWS_AHEAD if _far_columns(facts, inner, vector) else 0)
+                        inplace=_inplace(nest, stages, ins, outs), fetch=_fetch(facts, stages, outer, inner, vector, bool(stream)))
 
 
 @dataclass
@@ -160,15 +159,19 @@ class Facts:
                      and all(step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector))
 
 
-def _ahead(facts: Facts, stages: Stages, outer, inner, vector: int) -> int:
-    """The stage with the most arithmetic, where rows come from memory in the first and stay in the caches of a core for the others."""
-    if stages.count < 2 or not outer or inner != (vector,):
-        return -1
+def _fetch(facts: Facts, stages: Stages, outer, inner, vector: int, stream: bool) -> Fetch | None:
+    """Rows that come from memory in the first stage and stay in the caches of a core for the others: the next one, in the stage with the most
+    arithmetic. Columns that lie far apart: some rows down, in every stage.
+    """
+    if _far_columns(facts, inner, vector):
+        return Fetch(inner[-1], ROWS_AHEAD, level=2)
+    if not stream or stages.count < 2 or not outer or inner != (vector,):
+        return None
     work = [0] * stages.count
     for node in facts.nest.body.nodes:
         if node.outputs[0] in stages.inner:
             work[stages.home[node.outputs[0]]] += flops_of(node)
-    return work.index(max(work))
+    return Fetch(outer[-1], 1, level=1, stage=work.index(max(work)))
 
 
 def _far_columns(facts: Facts, inner, vector: int) -> bool:

@@ -108,6 +108,8 @@ def test_scopes_are_paths():
     (lambda: nn.Linear(2, 3), r"Linear\(2, 3\): the second argument, bias, is True or False"),
     (lambda: nn.Dropout(1.0), r"rate must be in \[0, 1\), got 1.0"),
     (lambda: nn.RNN(2, activation="sin"), '"tanh" or "relu"'),
+    (lambda: nn.LSTM(10, 20), r"LSTM\(10, 20\): a layer is given the size of its state alone .* layers="),
+    (lambda: nn.MultiHeadAttention(512, 8), r"MultiHeadAttention\(512, 8\): .* causal, is True or False; .* number of heads alone"),
     (lambda: nn.TransformerBlock(2, activation="sin"), "activation is one of relu"),
     (lambda: nn.Conv2d(3, (1, 2, 3)), "give one number or 2"),
     (lambda: run(nn.Conv2d(3, 3), X), r"Conv2d takes \[batch, channels, height, width\], got 2 axes: \[3, 4\]"),

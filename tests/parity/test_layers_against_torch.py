@@ -59,11 +59,11 @@ CASES = {
     "activations": lambda: Case(nn.gelu >> nn.silu >> nn.elu >> nn.softplus >> nn.tanh >> nn.sigmoid >> nn.leaky_relu >> nn.softmax >> nn.log_softmax,
                                 T.Sequential(T.GELU(), T.SiLU(), T.ELU(), T.Softplus(), T.Tanh(), T.Sigmoid(), T.LeakyReLU(), T.Softmax(-1), T.LogSoftmax(-1)),
                                 [normal(3, 5)]),
-    "rnn": lambda: Case(nn.RNN(6, 2, bidirectional=True), T.RNN(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
+    "rnn": lambda: Case(nn.RNN(6, layers=2, bidirectional=True), T.RNN(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
     "rnn relu": lambda: Case(nn.RNN(6, activation="relu"), T.RNN(4, 6, nonlinearity="relu"), [normal(5, 3, 4)], first),
-    "gru": lambda: Case(nn.GRU(6, 2, bidirectional=True), T.GRU(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
+    "gru": lambda: Case(nn.GRU(6, layers=2, bidirectional=True), T.GRU(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
     "gru batch first": lambda: Case(nn.GRU(6, batch_first=True, bias=False), T.GRU(4, 6, batch_first=True, bias=False), [normal(5, 3, 4)], first),
-    "lstm": lambda: Case(nn.LSTM(6, 2, bidirectional=True), T.LSTM(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
+    "lstm": lambda: Case(nn.LSTM(6, layers=2, bidirectional=True), T.LSTM(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
     "lstm batch first": lambda: Case(nn.LSTM(6, batch_first=True), T.LSTM(4, 6, batch_first=True), [normal(5, 3, 4)], first),
 }
 

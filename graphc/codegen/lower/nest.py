@@ -14,7 +14,7 @@ from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.nest import Nest, crosswise, leaf_of, nest_of, stages_of
 from graphc.ir.ops.reduce import Sum
-from graphc.ir.schedule_nest import NestSchedule
+from graphc.ir.schedule_nest import Fetch, NestSchedule
 from graphc.ir.target import LINE_BYTES
 from graphc.ir.types import i32, i64
 from graphc.ir.view import ViewType
@@ -191,12 +191,11 @@ class NestLowering:
         targets = [n.inputs[0] for n in nodes + crossing] + [self.nest.body.outputs[k] for k in outs]
         plan = body.plan(stage, targets)
         body.hoist(plan, point)
+        fetch = self.s.fetch if self.s.fetch and self.s.fetch.stage in (stage, -1) else None
 
         def work(at: Point, carried: Accumulator) -> Accumulator:
-            if stage == self.s.ahead and self.streams and at.mask is None:
-                self._fetch_ahead(at, self.s.outer[-1], 1)
-            if self.s.down and at.mask is None:
-                self._fetch_ahead(at, self.s.inner[-1], self.s.down, level=2)
+            if fetch and at.mask is None:
+                self._ask_ahead(at, fetch)
             env = body.evaluate(plan, at)
             ends = [(k, env.value(self.nest.body.outputs[k])) for k in outs]
             carried = self._steps(nodes, env, at, carried)
@@ -210,13 +209,12 @@ class NestLowering:
         self.summing = []
         return {n: self._fold(n, acc) for n, acc in zip(nodes, regroup(flat, nodes))}
 
-    def _fetch_ahead(self, at: Point, dim: int, distance: int, level: int = 1) -> None:
-        """Asks for what is read here so many indices of a dim later."""
+    def _ask_ahead(self, at: Point, fetch: Fetch) -> None:
         for v, strides in {(leaf_of(use), strides): None for use, strides in self.nest.leaves.items()}:
-            if v in self.body.inputs and strides[dim] and strides[self.s.vector] == 1:
-                view, index = self.body.address(self.body.inputs[v], strides, at.at(dim, at.index[dim] + distance))
+            if v in self.body.inputs and strides[fetch.dim] and strides[self.s.vector] == 1:
+                view, index = self.body.address(self.body.inputs[v], strides, at.at(fetch.dim, at.index[fetch.dim] + fetch.distance))
                 for first in range(0, at.lanes, LINE_BYTES // v.type.dtype.itemsize):
-                    self.f.prefetch(view, [*index[:-1], index[-1] + first], level)
+                    self.f.prefetch(view, [*index[:-1], index[-1] + first], fetch.level)
 
     def written_in(self, k: int, v: Value) -> int:
         """The stage that writes an output; -1 for the row's end, AFTER for after all rows."""
