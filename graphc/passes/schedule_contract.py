@@ -326,10 +326,13 @@ def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:
 
 
 def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[int, Cut]:
-    """Rows and columns worth TILE_FLOPS; more where each tile packs its own columns, so that enough rows share the packing."""
+    """Rows and columns worth TILE_FLOPS; at least so many that one packed column serves many rows, while that leaves TILES tiles; all or TALL rows
+    where each tile packs its own columns.
+    """
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS, p.flops / MANY_TILES)
-    area = max(budget / (2 * k), (4 if machine.free[1] else 32) * mr * nr)
+    least = 0 if machine.free[1] else min(32 * mr * nr, p.extent(p.batch) * m * n / TILES)
+    area = max(budget / (2 * k), least, 4 * mr * nr)
     tall = min(m, TALL) if b == "tile" else min(96, sqrt(area) if machine.free[1] else area / min(n, 8 * nr))
     rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))

@@ -68,6 +68,12 @@ def test_large_products_have_tiles_for_many_cores():
         assert 2 * phase.rows * phase.columns.chunk * k <= max(16e6, 2 * m * n * k / 400)
 
 
+def test_products_with_few_rows_or_columns_have_tiles_for_many_cores():
+    for m, n, k in ((512, 64, 784), (64, 512, 512), (48, 512, 700)):
+        phase, = matmul_schedule(m, n, k).phases
+        assert -(-m // phase.rows) * phase.columns.count((n,)) >= 16, (m, n, k)
+
+
 def test_weight_gradients_split_the_sum():
     phase, = matmul_schedule(64, 64, 50000, a=(1, 64)).phases
     assert phase.splits >= 16

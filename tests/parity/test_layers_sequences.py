@@ -35,7 +35,7 @@ def recurrent(kind, layers, bidirectional, batch_first, with_state):
     options = {"bidirectional": bidirectional, "batch_first": batch_first}
     x = normal(4, 7, 3) if batch_first else normal(7, 4, 3)
     state = [normal(layers * (1 + bidirectional), 4, 5) for _ in range(2 if kind == "lstm" else 1)] if with_state else []
-    return Case(net(5, layers, **options), peer(3, 5, layers, **options), [x, *state, LENGTHS], packed, ours)
+    return Case(net(5, layers=layers, **options), peer(3, 5, layers, **options), [x, *state, LENGTHS], packed, ours)
 
 
 @pytest.mark.parametrize("kind", PEERS)
@@ -52,7 +52,7 @@ def test_states_are_taken_and_given(kind, engine):
     count = 2 if kind == "lstm" else 1
 
     def case():
-        return Case(net(5, 2), peer(3, 5, 2), [normal(6, 4, 3), *(normal(2, 4, 5) for _ in range(count))],
+        return Case(net(5, layers=2), peer(3, 5, 2), [normal(6, 4, 3), *(normal(2, 4, 5) for _ in range(count))],
                     lambda m, x, *s: m(x, s if count == 2 else s[0]), lambda net, x, *s: net(x, s))
     check_first(case())
     check_second(case())
