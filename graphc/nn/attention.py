@@ -51,8 +51,8 @@ class MultiHeadAttention(Module):
     def __init__(self, heads: int, causal: bool = False, bias: bool = True, position: InnerPosition | None = None):
         super().__init__()
         if not isinstance(causal, bool):
-            raise GraphError(f"MultiHeadAttention({heads}, {causal!r}): the second argument, causal, is True or False; a layer is given its number of heads "
-                             "alone and finds the features in x")
+            raise GraphError(f"MultiHeadAttention({heads}, {causal!r}): the second argument, causal, is True or False; a layer is given its number of "
+                             "heads alone and finds the features in x")
         if position is not None and not isinstance(position, InnerPosition):
             raise GraphError(f"position= takes nn.RotaryPosition() or nn.RelativePosition(), got {position!r}; "
                              "other position embeddings stand in front of the first block")

@@ -14,7 +14,8 @@ from graphc.nn.parameter import Uniform
 class Recurrent(Module):
     """What RNN, LSTM and GRU share: layers, directions, batch order, state.
 
-    x [T, B, C] ([B, T, C] with `batch_first`) -> y [T, B, hidden * directions].
+    x [T, B, C] ([B, T, C] with `batch_first`) -> y [T, B, hidden * directions]. All but `hidden` is given by name: torch's `LSTM(10, 20)`, inputs
+    and hidden, is `LSTM(20)`.
     `layer(x)` gives y; `layer(x, state)` and `layer(x, return_state=True)` give (y, new state). A state array is
     [layers * directions, B, hidden]; zeros when not given. `dropout` acts between layers.
     `lengths`, integers [B]: y is zero after the end of each sequence, its new state is that of its last real step, and the reverse
@@ -29,8 +30,8 @@ class Recurrent(Module):
                  dropout: float = 0.0, bias: bool = True):
         super().__init__()
         if more:
-            raise GraphError(f"{type(self).__name__}({', '.join(map(repr, (hidden, *more)))}): a layer is given the size of its state alone and finds "
-                             "that of its inputs in x; how many layers: layers=")
+            raise GraphError(f"{type(self).__name__}({', '.join(map(repr, (hidden, *more)))}): a layer is given the size of its state alone and "
+                             "finds that of its inputs in x; how many layers: layers=")
         self.hidden, self.layers, self.bidirectional = hidden, layers, bidirectional
         self.batch_first, self.dropout, self.bias = batch_first, dropout, bias
 

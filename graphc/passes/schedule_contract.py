@@ -326,7 +326,7 @@ def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:
 
 
 def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[int, Cut]:
-    """Rows and columns worth TILE_FLOPS; at least so many that one packed column serves many rows, while that leaves TILES tiles; all or TALL rows
+    """Rows and columns worth TILE_FLOPS; more while that leaves TILES tiles, so that enough rows share what is packed. All rows, or about TALL,
     where each tile packs its own columns.
     """
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
