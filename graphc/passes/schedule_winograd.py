@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import gcd, prod
 
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights, grid
 from graphc.ir.schedule_winograd import WeightsSchedule, WinogradGradSchedule, WinogradSchedule
@@ -24,6 +24,11 @@ def panel_width(tiles: int, features: int, target: Target) -> int:
     return register_tile(tiles, features, machine)[1] * machine.lanes
 
 
+def _lanes(width: int, target: Target) -> int:
+    """Of vectors that panels of `width` features are made of: those that `panel_width` chose have the target's."""
+    return gcd(width, target.lanes(f32.itemsize))
+
+
 def _register_rows(tiles: int, vectors: int, target: Target) -> int:
     """As many as registers hold, but no more than divide few tiles evenly."""
     most = max(1, (target.vector_registers - 1) // vectors - 1)
@@ -37,7 +42,7 @@ def winograd_schedule(op: WinogradConv2d, ins: Sequence[ViewType], outs: Sequenc
     n, features, *_ = outs[0].shape
     rows, columns = grid(outs[0].shape, op.tile)
     tiles, channels, points = n * rows * columns, x.shape[1], u.shape[0]
-    lanes = target.lanes(f32.itemsize)
+    lanes = _lanes(u.shape[3], target)
     vectors = u.shape[3] // lanes
     mr = _register_rows(tiles, vectors, target)
     flops = 2 * points * tiles * channels * features
@@ -61,7 +66,7 @@ def weights_schedule(op: WinogradWeights, ins: Sequence[ViewType], outs: Sequenc
     """A pure function of shapes and target."""
     _, panels, channels, width = outs[0].shape
     serial, stream = panels * channels * width < SERIAL_KERNELS, prod(outs[0].shape) * f32.itemsize > target.l3 // 2
-    return WeightsSchedule(1, serial, target.lanes(f32.itemsize), stream=stream)
+    return WeightsSchedule(1, serial, _lanes(width, target), stream=stream)
 
 
 def gradient_schedule(op: WinogradWeightGrad, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> WinogradGradSchedule:

@@ -93,7 +93,7 @@ def test_a_language_model_learns_and_generation_sees_later_training():
     assert before.tolist() != after.tolist() == [6, 7, 8, 9, 0, 1]
     assert gc.generate(model, [3, 4, 5], 6, state=step.state).tolist() == after.tolist()
     assert len(step.state.programs) == 1                    # compiled once
-    version = step.state.lock.version                       # by now, calls are native and not repeated by conftest
+    version = step.state.lock.version
     gc.generate(step.model, [3, 4, 5], 6)
     assert step.state.lock.version == version               # caches are no news for other programs on this state
     step.state["embed.weight"] = step.state["embed.weight"][::-1]

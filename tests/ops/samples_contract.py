@@ -52,6 +52,8 @@ def winograd() -> Iterator[Sample]:
         yield from each(WinogradWeights(tile, 8, True), (((5, 9, 3, 3),),), (f32,), tag=f"{tile} turned", tolerance=128)
         u = WinogradWeights(tile, 16).infer(f32[19, 5, 3, 3]).shape
         yield from each(WinogradConv2d(tile, 19, padding), (((2, 5, 9, 7), u),), (f32,), tag=f"{tile}", tolerance=4096)
+        narrow = WinogradWeights(tile, 8).infer(f32[19, 5, 3, 3]).shape
+        yield from each(WinogradConv2d(tile, 19, padding), (((2, 5, 9, 7), narrow),), (f32,), tag=f"{tile} narrow panels", tolerance=4096)
         y = (2, 19, *(n + sum(p) - 2 for n, p in zip((9, 7), padding)))
         yield from each(WinogradWeightGrad(tile, padding), (((2, 5, 9, 7), y),), (f32,), tag=f"{tile}", tolerance=4096)
 

@@ -17,6 +17,7 @@ from graphc.runtime.lock import StateLock
 from native_programs import COUNTER, ENDLESS, add_one, executable, tiles
 
 SECONDS = 1.0                   # the promise
+LONG = 100_000                  # work of a tile: 15 us on a fast core
 
 
 def interrupt_after(seconds: float, number: int = signal.SIGINT) -> threading.Timer:
@@ -47,7 +48,7 @@ def test_interrupt_of_an_endless_call():
 
 
 def test_interrupt_between_tiles():
-    exe = tiles(200_000, 4, 20_000)
+    exe = tiles(200_000, 4, LONG)
     x = np.zeros(200_000, np.float32)
     y, z = np.empty(200_000, np.float32), np.zeros(200_000, np.int64)
     interrupt_after(0.2)
@@ -80,7 +81,7 @@ def test_other_handlers_run_during_a_call():
 
 
 def test_handler_without_exception_lets_the_call_go_on():
-    exe = tiles(3000, 1, 20_000)
+    exe = tiles(3000, 1, LONG)
     ran = []
     before = signal.signal(signal.SIGALRM, lambda number, frame: ran.append(number))
     y, z = np.empty(3000, np.float32), np.zeros(3000, np.int64)
@@ -94,10 +95,10 @@ def test_handler_without_exception_lets_the_call_go_on():
 
 def test_interrupt_of_a_whole_process():
     """A real Ctrl-C: SIGINT to a fresh interpreter, in a call whose executable has been measured as long before."""
-    script = """
+    script = f"""
 import sys, numpy as np
 from native_programs import tiles
-exe = tiles(400_000, 2, 20_000)
+exe = tiles(400_000, 2, {LONG})
 x = np.zeros(400_000, np.float32)
 print("ready", flush=True)
 try:
