@@ -30,6 +30,7 @@ from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, verify
 from graphc.ir.whole_attention import is_whole
 from graphc.memory import Memory
 from graphc.passes.canonicalize import Canonicalize
+from graphc.passes.check_once import CheckOnce
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
@@ -78,6 +79,7 @@ SIMPLIFY = (
 FUSE = (
     TurnProducts(),                     # before fusion: what follows a product may become its epilogue, what follows a view of it not
     EliminateDeadCode(),                # transposes of operands that were turned back
+    CheckOnce(),                        # after that: a lookup that nobody reads checks nothing
     FrameImages(),                      # before fusion: it changes what convolutions read
     Fuse(),
     ArrangeImages(),                    # after fusion, which would take its copies for work to be fused

@@ -1,4 +1,4 @@
-"""Chooses the order of execution: state is written after the last check, and as soon after it as the operands allow."""
+"""Chooses the order of execution: state is written after the last check, and as soon after it as the operands allow; single numbers come early."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ class Order(Pass):
     """Needs fused nodes (an optimizer's update of one parameter is one node).
 
     Gives the same nodes: those that only make new state stand behind the last node that may fail (a failed step leaves
-    the state as it was) and otherwise as early as possible, so that gradients die young.
+    the state as it was) and otherwise as early as possible, so that gradients die young. What they need may be an optimizer's numbers,
+    which are traced after all gradients: nodes that make nothing else but single numbers follow their operands.
     """
     name: ClassVar[str] = "order"
 
@@ -25,7 +26,7 @@ class Order(Pass):
         writers = _writers(graph)
         if not writers:
             return graph
-        others = [n for n in graph.nodes if n not in writers]
+        others = _numbers_first([n for n in graph.nodes if n not in writers])
         barrier = max((i for i, n in enumerate(others) if may_fail(n)), default=-1)
         ready = _ready_positions(graph, writers, others)
         due: dict[int, list[Node]] = {}
@@ -40,7 +41,9 @@ class Order(Pass):
 
 def may_fail(node: Node) -> bool:
     """Whether the node, or one inside it, checks indices at run time."""
-    return node.op.name in CHECKED or any(may_fail(n) for _, region in regions(node.op) for n in region.nodes)
+    if node.op.name in CHECKED:
+        return not getattr(node.op, "checked", False)
+    return any(may_fail(n) for _, region in regions(node.op) for n in region.nodes)
 
 
 def storage_root(v: Value) -> Value:
@@ -48,6 +51,15 @@ def storage_root(v: Value) -> Value:
     while v.node is not None and v.node.op.name in VIEWS:
         v = v.node.inputs[0]
     return v
+
+
+def _numbers_first(nodes: list[Node]) -> list[Node]:
+    """Each node that makes single numbers directly after its last operand, the others as they are."""
+    place: dict[Node, int] = {}
+    for i, node in enumerate(nodes):
+        single = all(v.type.size == 1 for v in node.outputs)
+        place[node] = max((place[v.node] for v in node.inputs if v.node in place), default=-1) if single else i
+    return sorted(nodes, key=place.__getitem__)
 
 
 def _writers(graph: Graph) -> dict[Node, None]:

@@ -94,12 +94,13 @@ def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping, results: se
 
 
 def _picked(w: Builder, node: Node) -> Value:
-    """The table as rows of a small one, whose last row is zero."""
+    """The table as rows of a small one, whose last row is zero. Where rows stand first is checked: nothing after it can fail."""
     _, ids, rows = (w[v] for v in node.inputs)
-    table = node.outputs[0].type
+    table, count = node.outputs[0].type, ids.type.size
     places = w.row_places(ids, size=table.shape[0])
-    few = full(w, 0, table.with_shape((ids.type.size + 1, *table.shape[1:])))
-    return w.pick_rows(w.scatter_add(few, w.take(places, ids, axis=0), rows, axis=0), places)
+    few = full(w, 0, table.with_shape((count + 1, *table.shape[1:])))
+    own = w.pick_rows(places, w.reshape(ids, shape=(count,)))
+    return w.pick_rows(w.add_rows(few, own, w.reshape(rows, shape=(count, *table.shape[1:]))), places)
 
 
 def _is_table(node: Node) -> bool:

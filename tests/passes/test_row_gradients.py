@@ -53,7 +53,7 @@ def test_other_readers_pick_rows_with_the_same_bits():
     b.update(w, b.sub(b.mul(w, b.constant(np.float32(0.5))), table))
     dense = b.finish([b.sum(b.mul(table, table), axes=(0, 1))])
     listed = RowGradients().run(dense)
-    assert "pick_rows" in ops(listed) and "add_rows" not in ops(listed)
+    assert "pick_rows" in ops(listed) and "check_rows" not in ops(listed)
     ids, rows, start = arrays(9)
     ids[3] = ids[7] = ids[0]
     for found, expected in zip(*(evaluate(g, [ids, rows, start]) for g in (listed, dense)), strict=True):
@@ -98,7 +98,7 @@ def batches():
 def test_training_is_that_of_dense_gradients(name, monkeypatch):
     step, losses = trained(OPTIMIZERS[name], batches())
     text = step.dump("simplified")
-    assert ("add_rows" in text) == (name == "SGD") and ("pick_rows" in text) == (name != "SGD")
+    assert ("check_rows" in text) == (name == "SGD") and ("pick_rows" in text) == (name != "SGD")
     monkeypatch.setattr(compiler, "SIMPLIFY", tuple(p for p in compiler.SIMPLIFY if not isinstance(p, RowGradients)))
     dense, expected = trained(OPTIMIZERS[name], batches())
     assert "_rows" not in dense.dump("simplified")

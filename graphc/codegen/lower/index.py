@@ -73,8 +73,7 @@ def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target)
                        lambda i, lanes, mask: f.store(y, column(y, j, i), f.load(base, column(base, j, i), lanes, mask), mask))
 
         def add_row(n: list[Ix]) -> None:
-            position = f.load(idx, n)
-            j = [clamped(f, position, y.shape[axis]) if number is None else f.check_index(position, y.shape[axis], number)]
+            j = [_row(f, f.load(idx, n), y.shape[axis], number)]
 
             def add(i: Ix, lanes: int, mask) -> None:
                 total = f.add(f.load(y, column(y, j, i), lanes, mask), f.load(updates, column(updates, n, i), lanes, mask))
@@ -85,6 +84,11 @@ def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target)
             nested(f, (y.shape[axis],), copy_row)
         nested(f, idx.shape, add_row)
     return f
+
+
+def _row(f: Function, position, size: int, number: Ix | None) -> Ix:
+    """A position as an index: checked on behalf of node `number`; where there is none it was checked before, and is only kept inside."""
+    return clamped(f, position, size) if number is None else f.check_index(position, size, number)
 
 
 def _unit(view: View) -> bool:
@@ -111,13 +115,14 @@ def _scatter_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: T
 def _row_places(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
     """Ids from the last to the first: of equal ones the first is written last."""
     f, (ids,), (y,) = function(name, ins, outs)
-    number, count = _node_param(f), prod(ids.shape)
+    number, count = None if node.op.checked else _node_param(f), prod(ids.shape)
     if 0 in y.shape:
         return f
     over_lanes(f, 0, y.shape[0], target.lanes(y.dtype.itemsize), lambda i, lanes, mask: f.store(y, [i], f.const(count, y.dtype, lanes), mask))
     with f.loop(0, count) as loop:
         place = loop.index * -1 + (count - 1)
-        f.store(y, [f.check_index(f.load(ids, unflattened(f, place, ids.shape)), y.shape[0], number)], f.cast(f.value(place), y.dtype))
+        row = _row(f, f.load(ids, unflattened(f, place, ids.shape)), y.shape[0], number)
+        f.store(y, [row], f.cast(f.value(place), y.dtype))
     return f
 
 

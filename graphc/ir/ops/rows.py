@@ -12,16 +12,19 @@ from graphc.ir.types import Dim, TensorType, i32
 
 
 class RowPlaces(Op):
-    """For each row of a table of `size` rows, where in ids (flattened) it stands first; ids.size for rows that do not stand there. i32[size]."""
+    """For each row of a table of `size` rows, where in ids (flattened) it stands first; ids.size for rows that do not stand there. i32[size].
+
+    checked: the ids are known to be rows; others are clamped."""
     name: ClassVar[str] = "row_places"
     size: Dim
+    checked: bool = False
 
     def infer(self, ids: TensorType) -> TensorType:
         require(ids.dtype.is_int, f"row_places takes i32 or i64 row numbers, got {ids.dtype}")
         return TensorType(i32, (self.size,))
 
     def reference(self, ids):
-        ids = inside(self.name, ids, self.size).ravel()
+        ids = np.clip(ids, 0, self.size - 1).ravel() if self.checked else inside(self.name, ids, self.size).ravel()
         places = np.full(self.size, ids.size, np.int32)
         places[ids[::-1]] = np.arange(ids.size, dtype=np.int32)[::-1]       # of equal ones the first is written last
         return places
