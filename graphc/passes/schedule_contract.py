@@ -26,9 +26,12 @@ MANY_TILES = 512                # more would only make worse use of the caches
 TILES = 32                      # tiles worth having, whatever the thread count
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
 TALL = 256                      # rows at most of a tile that packs its own columns
+BROAD = 128                     # columns that a tile of fewer than 96 rows has
 WIDE = 512                      # columns of a tile at most that packs its own rows
 WIDE_AREA = 3072                # sums of such a tile, at least
 PARTIALS = 4 << 20              # elements of partial results at most
+MOST_ROWS = 10                  # of a register tile: each has an address, and there are 16 registers for these
+FEW_ROWS = 8                    # whose addresses leave room for all else
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
 LANE_BLOCK = 16                 # vectors
@@ -243,17 +246,17 @@ def register_tile(m: int, n: int, machine: Machine, k: int = 0) -> tuple[int, in
 
     Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared.
     """
-    fits = [(mr, v) for v in range(1, 9) for mr in range(1, 17) if mr * v + v + 1 <= machine.target.vector_registers]
-    most = max(mr * v for mr, v in fits if v > 1)
+    fits = [(mr, v) for v in range(1, 9) for mr in range(1, MOST_ROWS + 1) if mr * v + v + 1 <= machine.target.vector_registers]
+    most = max(mr * v for mr, v in fits if 2 <= v <= 4 and mr <= FEW_ROWS)
     large = min(m, n) >= 48
 
     def cycles(shape):
         mr, v = shape
         far = v / L2_VECTORS_PER_CYCLE if k * v * machine.lanes > machine.elements(machine.target.l1) else 0
         step = max(mr * v / machine.target.fma_per_cycle, (mr + v) / LOADS_PER_CYCLE, FMA_LATENCY if mr * v < 2 * FMA_LATENCY else 0, far)
-        rare = 1.06 if large and (mr * v < most or not 2 <= v <= 4) else 1
+        rare = 1.06 if large and (mr * v < most or not 2 <= v <= 4 or mr > FEW_ROWS) else 1
         return -(-m // mr) * -(-n // (v * machine.lanes)) * (step + STEP_OVERHEAD) * rare
-    return min(fits, key=lambda s: (cycles(s), -s[0] * s[1], abs(s[0] - 3 * s[1])))
+    return min(fits, key=lambda s: (cycles(s), -s[0] * s[1], abs(s[0] - 6)))
 
 
 def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
@@ -333,7 +336,7 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[in
     budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS, p.flops / MANY_TILES)
     least = 0 if machine.free[1] else min(32 * mr * nr, p.extent(p.batch) * m * n / TILES)
     area = max(budget / (2 * k), least, 4 * mr * nr)
-    tall = min(m, TALL) if b == "tile" else min(96, sqrt(area) if machine.free[1] else area / min(n, 8 * nr))
+    tall = min(m, TALL) if b == "tile" else min(96, sqrt(area) if machine.free[1] else area / min(n, BROAD))
     rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     return rows, _column_cut(group_sizes(p, p.n), columns, nr)

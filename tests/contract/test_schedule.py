@@ -20,8 +20,8 @@ def matmul_schedule(m, n, k, target=AVX2, a=None, b=None, dtype=f32):
     return contraction_schedule(C.matmul((m, k), (k, n)), (m, k), a or (k, 1), (k, n), b or (n, 1), (n, 1), dtype, target)
 
 
-@pytest.mark.parametrize("target, tiles", [(AVX2, {(6, 16), (4, 24)}), (SSE2, {(6, 8), (4, 12)}), (AVX512, {(14, 32), (9, 48), (13, 32), (8, 48)}),
-                                           (NEON, {(8, 12), (14, 8), (7, 16), (9, 12)})], ids=lambda t: getattr(t, "name", ""))
+@pytest.mark.parametrize("target, tiles", [(AVX2, {(6, 16), (4, 24)}), (SSE2, {(6, 8), (4, 12)}), (AVX512, {(6, 64), (8, 48)}),
+                                           (NEON, {(6, 16), (8, 12)})], ids=lambda t: getattr(t, "name", ""))
 def test_register_tiles_fill_the_registers(target, tiles):
     phase, = matmul_schedule(1024, 1024, 1024, target).phases
     assert (phase.mr, phase.nr) in tiles
