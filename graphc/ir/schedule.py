@@ -8,6 +8,7 @@ from graphc.ir.contract_form import Form, Phase
 
 
 MAX_TAPS = 49
+STEPS = 4                       # of a sum that the micro-kernel takes at a time: fewer instructions for control
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class TileSchedule:
     streamed: few rows, b in place: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
     splits > 1: the blocks of the sum are dealt to so many tiles, whose partial results are added in order.
     by_rows: tiles that read the same rows follow each other; else those that read the same columns.
+    ahead: cache lines of the next panel of packed b that a register tile asks for every STEPS steps.
     """
     mr: int
     vectors: int
@@ -57,6 +59,7 @@ class TileSchedule:
     streamed: bool = False
     turned: Cut | None = None
     by_rows: bool = False
+    ahead: int = 0
 
     @property
     def nr(self) -> int:
@@ -68,6 +71,7 @@ class TileSchedule:
 
     def __str__(self) -> str:
         split = (f" split-k {self.splits}" if self.splits > 1 else "") + (" turned" if self.turned else "") + (" by rows" if self.by_rows else "")
+        split += f" ahead {self.ahead}" if self.ahead else ""
         shape = f"{self.mr} rows streamed" if self.streamed else f"{self.mr}×{self.nr}"
         return (f"{shape} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
                 f"block {self.sums.chunk}@k{self.sums.split} a:{self.a} b:{self.b}{split}")

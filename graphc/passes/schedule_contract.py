@@ -11,9 +11,9 @@ from math import prod, sqrt
 from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
 from graphc.ir.contraction import Contraction
 from graphc.ir.schedule import (
-    ContractionSchedule, Cut, DotSchedule, LaneSchedule, LoopSchedule, MAX_TAPS, NarrowSchedule, PhaseSchedule, TileSchedule, column_packing,
+    ContractionSchedule, Cut, DotSchedule, LaneSchedule, LoopSchedule, MAX_TAPS, NarrowSchedule, PhaseSchedule, STEPS, TileSchedule, column_packing,
     group_sizes, round_up)
-from graphc.ir.target import Target
+from graphc.ir.target import LINE_BYTES, Target
 from graphc.ir.types import DType
 
 FMA_LATENCY = 4                 # cycles from an fma to one that needs its result
@@ -32,6 +32,7 @@ WIDE_AREA = 3072                # sums of such a tile, at least
 PARTIALS = 4 << 20              # elements of partial results at most
 MOST_ROWS = 10                  # of a register tile: each has an address, and there are 16 registers for these
 FEW_ROWS = 8                    # whose addresses leave room for all else
+MOST_AHEAD = 4                  # cache lines of packed columns that are asked for every STEPS steps
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
 LANE_BLOCK = 16                 # vectors
@@ -211,7 +212,15 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     if tiles * splits == 1:
         b = "tile" if b == "shared" and not machine.free[1] and column_packing(p, machine.lanes) != "taps" else b
     by_rows = _memory(p, p.a, p.m + p.k) > _memory(p, p.b, p.n + p.k)       # the smaller operand is read again and again: a cache may hold it
-    return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows)
+    far = b == "shared" and column_packing(p, machine.lanes) != "runs" and n * p.extent(p.k) > machine.elements(machine.target.l2 // 2)
+    ahead = _lines_ahead(-(-min(rows, m) // mr), nr, machine) if far and a != "taps" else 0
+    return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows, ahead=ahead)
+
+
+def _lines_ahead(downs: int, nr: int, machine: Machine) -> int:
+    """All register tiles of a panel together ask for the next panel, where that is little beside what they compute."""
+    lines = -(-nr * STEPS // (downs * machine.elements(LINE_BYTES)))
+    return lines if lines <= MOST_AHEAD else 0
 
 
 def _memory(p: Phase, operand: Linear, dims: Sequence[int]) -> int:

@@ -7,7 +7,7 @@ import pytest
 from graphc.codegen import jit
 from graphc.codegen.llvm import emit_module
 from graphc.codegen.loop_printer import print_function
-from graphc.codegen.lower.micro import UNROLL
+from graphc.ir.schedule import STEPS
 from graphc.ir import contraction as C
 from graphc.ir.schedule import NarrowSchedule, TileSchedule
 from graphc.ir.target import AVX2, AVX512, NEON, SSE2
@@ -144,8 +144,8 @@ def test_neon_code_multiplies_and_adds_vectors():
 def test_the_inner_loop_has_no_spills():
     """Between the label and the jump of the micro-kernel's loop: fma, loads, counters; no store."""
     text = instructions(AVX2)
-    loops = [body for body in re.findall(r"^\.LBB\d+_\d+:(.*?)^\s+j\w+\s", text, re.S | re.M) if body.count("vfmadd") in (12, 12 * UNROLL)]
-    assert any(body.count("vfmadd") == 12 * UNROLL for body in loops)
+    loops = [body for body in re.findall(r"^\.LBB\d+_\d+:(.*?)^\s+j\w+\s", text, re.S | re.M) if body.count("vfmadd") in (12, 12 * STEPS)]
+    assert any(body.count("vfmadd") == 12 * STEPS for body in loops)
     assert not any(re.search(r"v?mov\w+\s+%[xy]mm\d+, .*\(%rsp\)", body) for body in loops)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 import pytest
 
 from graphc.codegen.lower import lower
+from graphc.codegen.lower.micro import MicroSpec, micro_kernel
 from graphc.codegen.loop_printer import print_function
 from graphc.ir.builder import Builder
+from graphc.ir.schedule import STEPS
 from graphc.ir.target import AVX2
 from graphc.ir.types import f32
 from graphc.ir.view import ViewType, contiguous_strides
@@ -52,3 +54,24 @@ def test_weight_gradients_of_depthwise_convolutions_ask_for_the_next_row():
     x, w = b.input("x", f32[2, 64, 30, 30]), b.input("w", f32[64, 1, 3, 3])
     b.conv2d_weight_grad(x, b.input("g", b.conv2d(x, w, groups=64).type), w_shape=w.type.shape, groups=64)
     assert "prefetch" in lowered(b.nodes[-1], {4: (0, 2, 3, 1)})
+
+
+@pytest.mark.parametrize("rows, columns, asks", [(128, 3072, True), (128, 64, False), (6, 3072, False)])
+def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_leave_l2(rows, columns, asks):
+    """Not if all of them stay there, nor if each is used but once; all of a panel by all register tiles of the one before it."""
+    b = Builder()
+    b.matmul(b.input("x", f32[rows, 768]), b.input("w", f32[768, columns]))
+    ins, outs = ([ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values] for values in (b.nodes[0].inputs, b.nodes[0].outputs))
+    schedule = schedule_node(b.nodes[0], ins, outs, AVX2, (False, True))
+    tiles, = schedule.phases
+    downs, lines = -(-min(tiles.rows, rows) // tiles.mr), tiles.nr * 768 // 16
+    assert bool(tiles.ahead) == asks
+    each = downs * (768 // STEPS)
+    assert not asks or each * (tiles.ahead - 1) < lines <= each * tiles.ahead
+    text = print_function(lower(b.nodes[0], ins, outs, schedule, AVX2))
+    assert ("_ahead" in text) == asks
+
+
+def test_the_micro_kernel_asks_line_after_line():
+    text = print_function(micro_kernel(MicroSpec(f32, 6, 2, 8, 1, True, 16, ahead=3)))
+    assert text.count("to L2") == 3 and text.count("fma") == 12 * (STEPS + 1)

@@ -326,7 +326,12 @@ def _stream(job: Job, tile: Tile, block: Range, sums: View, add: Ix) -> None:
 
 
 def _call_whole(job: Job, r: RegisterTile, target: View, row_step: int, add: Ix, masked: tuple[Ix, ...] = ()) -> None:
-    call_micro_kernel(job.f, micro_spec(job), r.a, r.b, target, r.steps, row_step, add, r.rows, masked)
+    f, s = job.f, job.schedule
+    ahead = None
+    if s.ahead:
+        share = -(-s.nr * s.sums.length(job.k_sizes) // -(-min(s.rows, job.m) // s.mr))
+        ahead = f.divmod(r.row, s.mr)[0] * share + s.nr * job.k
+    call_micro_kernel(f, micro_spec(job), r.a, r.b, target, r.steps, row_step, add, r.rows, masked, ahead)
 
 
 def _call(job: Job, tile: Tile, r: RegisterTile, target: View, row_step: int, add: Ix) -> None:
@@ -348,7 +353,7 @@ def micro_spec(job: Job) -> MicroSpec:
     in_place = s.a in ("place", "taps")
     taps = tuple(sum(i * p.a.strides[d] for i, d in zip(index, p.k)) for index in product(*map(range, job.k_sizes))) if s.a == "taps" else ()
     return MicroSpec(job.dtype, s.mr, s.vectors, s.lanes, p.a.strides[p.k[-1]] if in_place else s.mr, in_place,
-                     p.b.strides[p.k[-1]] if s.b == "place" else b_step(job), fused=job.fused, taps=taps)
+                     p.b.strides[p.k[-1]] if s.b == "place" else b_step(job), fused=job.fused, taps=taps, ahead=s.ahead)
 
 
 # where a register tile reads its rows: (job, tile, block, packed) -> (row in tile -> (memory, row offsets))

@@ -12,9 +12,10 @@ from functools import cache
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.ranges import vector_run
+from graphc.ir.schedule import STEPS
+from graphc.ir.target import LINE_BYTES
 from graphc.ir.types import DType, bool_
 
-UNROLL = 4                      # steps at a time: fewer instructions for control
 ANY = 1 << 36                   # extent of a view whose size only the caller knows
 
 
@@ -22,7 +23,7 @@ ANY = 1 << 36                   # extent of a view whose size only the caller kn
 class MicroSpec:
     """`a_step`: distance of two steps of k in a; a_rows: each row of a has its own offset (else row i is at i). `b_step`: likewise in b.
     `taps`: where the steps of k lie in a if they are not even; these are then all of the sum. `masked`: only some of the columns of b may
-    be read. fused: the target multiplies and adds in one instruction.
+    be read. fused: the target multiplies and adds in one instruction. ahead: so many cache lines of b are asked for every STEPS steps.
     """
     dtype: DType
     mr: int
@@ -34,18 +35,21 @@ class MicroSpec:
     masked: bool = False
     fused: bool = True
     taps: tuple[int, ...] = ()
+    ahead: int = 0
 
     @property
     def name(self) -> str:
         a = f"taps{'_'.join(map(str, self.taps))}x" if self.taps else "rows" if self.a_rows else "panel"
-        return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}"
+        forms = f"{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}{f'_ahead{self.ahead}' if self.ahead else ''}"
+        return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{forms}"
 
 
 @cache
 def micro_kernel(spec: MicroSpec) -> Function:
     """c[i, j] = (add ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j].
 
-    Views: a, b, c. Integers: k, row step of c, add (0 or 1), the row offsets of a (if a_rows), the columns (if masked).
+    Views: a, b, c. Integers: k, row step of c, add (0 or 1), the row offsets of a (if a_rows), the columns (if masked), where in b lies what
+    is asked for (if ahead).
     """
     f = Function(spec.name, noalias=True)
     a, b, c = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "abc")
@@ -58,7 +62,11 @@ def micro_kernel(spec: MicroSpec) -> Function:
         for k, tap in enumerate(spec.taps):
             sums = _step(f, spec, a, b, [row + tap for row in rows], masks, Ix(k), sums)
     else:
-        with f.loop(0, steps, carry=sums, unroll=UNROLL) as loop:
+        whole = Ix()
+        if spec.ahead:
+            whole = f.divmod(steps, STEPS)[0] * STEPS
+            sums = _asking_steps(f, spec, a, b, rows, masks, whole, f.param("ahead", 0, 1 << 34), sums)
+        with f.loop(whole, steps, carry=sums, unroll=None if spec.ahead else STEPS) as loop:
             loop.next(*_step(f, spec, a, b, [row + loop.index * spec.a_step for row in rows], masks, loop.index, loop.carried))
         sums = loop.results
     _accumulate(f, spec, c, row_step, add, sums)
@@ -66,10 +74,26 @@ def micro_kernel(spec: MicroSpec) -> Function:
 
 
 def call_micro_kernel(f: Function, spec: MicroSpec, a: View, b: View, c: View, steps: Ix | int, row_step: Ix | int, add: Ix | int,
-                      rows: Sequence[Ix] = (), columns: Sequence[Ix] = ()) -> None:
-    """`columns`: how many of b may be read, if not all."""
+                      rows: Sequence[Ix] = (), columns: Sequence[Ix] = (), ahead: Ix | None = None) -> None:
+    """`columns`: how many of b may be read, if not all. `ahead`: where in b lies what `spec.ahead` asks for."""
     spec = replace(spec, masked=bool(columns))
-    f.call(micro_kernel(spec), [a, b, c, as_ix(steps), as_ix(row_step), as_ix(add), *rows, *columns])
+    f.call(micro_kernel(spec), [a, b, c, as_ix(steps), as_ix(row_step), as_ix(add), *rows, *columns, *([ahead] if spec.ahead else [])])
+
+
+def _asking_steps(f: Function, spec: MicroSpec, a: View, b: View, rows: list[Ix], masks: list[Val | None], steps: Ix, ahead: Ix,
+                  sums: Sequence[Val]) -> tuple[Val, ...]:
+    """STEPS at a time, and with them, one after the other, the lines of b from `ahead` on: a burst of requests would keep loads waiting."""
+    line = LINE_BYTES // spec.dtype.itemsize
+    with f.loop(0, steps, STEPS, carry=sums) as loop:
+        group, _ = f.divmod(loop.index, STEPS)
+        for i in range(spec.ahead):
+            f.prefetch(b, [ahead + (group * spec.ahead + i) * line], level=2)
+        sums = loop.carried
+        for step in range(STEPS):
+            k = loop.index + step
+            sums = _step(f, spec, a, b, [row + k * spec.a_step for row in rows], masks, k, sums)
+        loop.next(*sums)
+    return loop.results
 
 
 def _column_masks(f: Function, spec: MicroSpec) -> list[Val | None]:
