@@ -9,13 +9,14 @@ from graphc.ir.schedule_nest import ALIGNMENT
 
 @dataclass(frozen=True)
 class AttentionSchedule:
-    """Blocks of `queries` × `keys`; scores are kept transposed, mr keys × vectors of queries in a register tile.
+    """Scores exist a block of `rows` × `columns` at a time, mr rows × vectors of columns in a register tile. Of attention a column is a query,
+    a row a key; of its gradient a column is a key, a row a query.
 
-    serial: all on the caller. far: keys and values of a head (of the gradient: their sums) do not stay in L2. Of the gradient: the queries
-    of a head are dealt to so many `parts`, each with sums of its own for the gradients of keys and values: `partials` elements in all.
+    serial: all on the caller. far: what the rows of a head read (and, of the gradient, add to) does not stay in L2. Of the gradient: the keys of a
+    head are dealt to so many `parts`, each with sums of its own for the gradient of the queries: `partials` elements in all.
     """
-    queries: int
-    keys: int
+    columns: int
+    rows: int
     mr: int
     vectors: int
     lanes: int
@@ -30,9 +31,9 @@ class AttentionSchedule:
         """Bytes of memory that the threads share."""
         return round_up(self.partials * self.itemsize, ALIGNMENT)
 
-    def sum_rows(self, keys: int) -> int:
-        """Rows of the gradients of `keys` keys, with room for a last register tile."""
-        return keys + self.mr - 1
+    def sum_rows(self, queries: int) -> int:
+        """Rows of the gradient of `queries` queries, with room for a last register tile."""
+        return queries + self.mr - 1
 
     @property
     def nr(self) -> int:
@@ -40,4 +41,4 @@ class AttentionSchedule:
 
     def __str__(self) -> str:
         parts = f", {self.parts} parts, partials {self.shared_scratch} B" if self.partials else ""
-        return f"attention({self.queries} queries × {self.keys} keys, tile {self.mr}×{self.nr}{parts}{', serial' if self.serial else ''}{', far' if self.far else ''})"
+        return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{', serial' if self.serial else ''}{', far' if self.far else ''})"

@@ -1,7 +1,7 @@
 """Chooses the blocks of attention."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -11,64 +11,61 @@ from graphc.ir.schedule import round_up
 from graphc.ir.schedule_attention import AttentionSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
+from graphc.passes.schedule_contract import MOST_ROWS
 
 SERIAL_FLOPS = 400_000          # less work than this is not worth waking other threads
 QUERIES = 72                    # columns of a block, at most: its transposed queries and sums stay in L1 and L2
-KEYS = 144                      # rows of a block: long enough to pay for rescaling sums, short enough for scores to stay in L1
-GRAD_QUERIES, GRAD_KEYS = (128, 64), 96                 # the first that gives enough tasks: each block of queries passes over all sums
+KEYS = 144                      # its rows: long enough to pay for rescaling sums, short enough for scores to stay in L1
+GRAD_KEYS, GRAD_QUERIES = (128, 64), 96                 # columns and rows: the first that gives enough tasks, as each block of keys passes over all sums
+LOAD = 0.25                     # what a load costs, beside a multiplication
 SUMS = 8                        # sums in registers that hide how long a multiplication takes
-FEW_REGISTERS = 16
-TASKS = 32                      # pieces of a gradient: parts of the queries of all heads
+TASKS = 32                      # pieces of a gradient: parts of the keys of all heads
 
 
 def attention_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> AttentionSchedule:
     """A pure function of operator, shapes and target."""
-    q, k = ins[:2]
-    gradient = isinstance(node.op, AttentionGrad)
-    lanes = target.lanes(q.dtype.itemsize)
-    vectors = _gradient_vectors(target) if gradient else _vectors(target, lanes, q.shape[-2], ins[2].shape[-1])
-    mr = _rows(target, vectors)
-    most, keys = (_gradient_queries(q.shape), GRAD_KEYS) if gradient else (QUERIES, KEYS)
-    nr = vectors * lanes
-    queries = min(max(most // nr, 1) * nr, round_up(q.shape[-2], nr))
     serial = node.op.cost(*(v.type for v in node.inputs)).flops < SERIAL_FLOPS
-    s = AttentionSchedule(queries, min(round_up(keys, mr), round_up(k.shape[-2], mr)), mr, vectors, lanes, serial, itemsize=q.dtype.itemsize)
-    if gradient:
-        return _in_parts(s, ins, target)
-    return replace(s, far=k.shape[-2] * (k.shape[-1] + ins[2].shape[-1]) * s.itemsize > target.l2)
+    return (_gradient if isinstance(node.op, AttentionGrad) else _forward)(*ins[:3], serial, target)
 
 
-def _gradient_queries(shape: Sequence[int]) -> int:
-    *heads, queries, _ = shape
-    return next((n for n in GRAD_QUERIES if prod(heads) * -(-queries // n) >= TASKS), GRAD_QUERIES[-1])
+def _forward(q: ViewType, k: ViewType, v: ViewType, serial: bool, target: Target) -> AttentionSchedule:
+    """Columns are queries; values are rows of a product, too."""
+    lanes, values = target.lanes(q.dtype.itemsize), v.shape[-1]
+    mr, vectors = _register_tile(target, lambda mr, nr: round_up(q.shape[-2], nr) * round_up(values, mr), lanes)
+    far = k.shape[-2] * (k.shape[-1] + values) * q.dtype.itemsize > target.l2
+    return AttentionSchedule(*_block(q.shape[-2], QUERIES, k.shape[-2], KEYS, mr, vectors * lanes), mr, vectors, lanes, serial, far, itemsize=q.dtype.itemsize)
 
 
-def _rows(target: Target, vectors: int) -> int:
-    """Keys in a register tile beside so many vectors of queries: the registers that are left, less one for the factor."""
-    return (target.vector_registers - 1 - vectors) // vectors
+def _gradient(q: ViewType, k: ViewType, v: ViewType, serial: bool, target: Target) -> AttentionSchedule:
+    """Columns are keys; features and values are rows of products, features columns of one, too. Few heads are divided: each part of the keys has a
+    gradient of all queries, which are added up afterwards."""
+    lanes, itemsize, (*lead, queries, features), (keys, values) = target.lanes(q.dtype.itemsize), q.dtype.itemsize, q.shape, v.shape[-2:]
+    heads = prod(lead)
+    mr, vectors = _register_tile(target, lambda mr, nr: round_up(keys, nr) * (
+        features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr)), lanes)
+    nr = vectors * lanes
+    most = next((n for n in GRAD_KEYS if heads * -(-keys // n) >= TASKS), GRAD_KEYS[-1])
+    s = AttentionSchedule(*_block(keys, most, queries, GRAD_QUERIES, mr, nr), mr, vectors, lanes, serial, itemsize=itemsize)
+    blocks = -(-keys // s.columns)
+    parts = -(-blocks // -(-blocks // max(1, min(blocks, TASKS // heads))))
+    far = queries * (features + values + round_up(features, nr)) * itemsize > target.l2
+    return replace(s, parts=parts, partials=heads * parts * s.sum_rows(queries) * round_up(features, nr), far=far)
 
 
-def _gradient_vectors(target: Target) -> int:
-    """Few: columns of its tiles are features too, of which heads have few."""
-    return 2 if target.vector_bytes >= 32 or target.vector_registers <= FEW_REGISTERS else 4
+def _block(columns: int, most_columns: int, rows: int, most_rows: int, mr: int, nr: int) -> tuple[int, int]:
+    """Columns and rows of a block, in whole register tiles."""
+    return min(max(most_columns // nr, 1) * nr, round_up(columns, nr)), min(round_up(most_rows, mr), round_up(rows, mr))
 
 
-def _vectors(target: Target, lanes: int, queries: int, values: int) -> int:
-    """Vectors of queries in a register tile: least work on padding, of queries to columns and of values to rows; then fewest loads."""
-    def cost(vectors: int) -> tuple[int, float]:
-        mr = _rows(target, vectors)
-        return round_up(queries, vectors * lanes) * round_up(values, mr), 1 / vectors + 1 / mr
-    return min((v for v in (2, 3, 4) if _rows(target, v) * v > SUMS), key=cost)
-
-
-def _in_parts(s: AttentionSchedule, ins: Sequence[ViewType], target: Target) -> AttentionSchedule:
-    """Few heads are divided: each part of the queries has gradients of all keys and values, which are added up afterwards."""
-    q, k, v = ins[:3]
-    heads, blocks = prod(q.shape[:-2]), -(-q.shape[-2] // s.queries)
-    share = -(-blocks // max(1, min(blocks, TASKS // heads)))
-    parts = -(-blocks // share)
-    sums = s.sum_rows(k.shape[-2]) * (round_up(k.shape[-1], s.nr) + round_up(v.shape[-1], s.nr))
-    return replace(s, parts=parts, partials=heads * parts * sums, far=sums * s.itemsize > target.l2)
+def _register_tile(target: Target, work: Callable[[int, int], int], lanes: int) -> tuple[int, int]:
+    """Rows and vectors with the least work, padding and loads included. As many rows as registers beside a row of columns hold, less one for the factor,
+    and as there are for their addresses."""
+    def shapes() -> Iterator[tuple[int, int]]:
+        for vectors in (2, 3, 4):
+            mr = min((target.vector_registers - 1 - vectors) // vectors, MOST_ROWS)
+            if mr * vectors > SUMS:
+                yield mr, vectors
+    return min(shapes(), key=lambda s: work(s[0], s[1] * lanes) * (1 + LOAD * (1 / s[0] + 1 / s[1])))
 
 
 RULES = (Attention, AttentionGrad)

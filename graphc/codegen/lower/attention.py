@@ -28,17 +28,17 @@ def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequen
     f, (q, k, v, *masks), (out, lse) = function(name, ins, outs)
     b = Blocks(f, s, target.has_fma, q.dtype, q.shape[-2], k.shape[-2], node.op.causal)
     lead = out.shape[:-2]
-    with f.parallel(prod(lead) * b.query_blocks, "queries", serial=s.serial) as t:
-        number, block = f.divmod(t, b.query_blocks)
-        block = block * -1 + (b.query_blocks - 1)           # the last queries see most keys: they begin
+    with f.parallel(prod(lead) * b.column_blocks, "queries", serial=s.serial) as t:
+        number, block = f.divmod(t, b.column_blocks)
+        block = block * -1 + (b.column_blocks - 1)           # the last queries see most keys: they begin
         _Block(b, node.op.factor(q.shape) / LN2, *(matrix(f, x, number, lead) for x in (q, k, v, out)),
-               lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:]), block * s.queries,
+               lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:]), block * s.columns,
                next((Mask(b, matrix(f, x, number, lead), MASKED) for x in masks), None)).run()
     return f
 
 
 class _Block:
-    """One block of queries. Scores are in units of ln 2: powers of 2 are cheaper than powers of e."""
+    """One block of queries. Scores are in units of ln 2: powers of 2 are cheaper than powers of e. A row maximum is one of vectors: rows are keys."""
 
     def __init__(self, b: Blocks, factor: float, q: View, k: View, v: View, out: View, lse: View, first: Ix, mask: Mask | None):
         self.b, self.f, self.factor, self.first, self.mask = b, b.f, factor, first, mask
@@ -49,18 +49,18 @@ class _Block:
         self.features, self.values = q.shape[1], v.shape[1]
         self.queries = b.panel_scratch("queries", self.features)
         self.sums = b.panel_scratch("sums", self.values)
-        self.scores = b.f.scratch("scores", b.dtype, (b.key_rows, b.s.nr))
+        self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.s.nr))
         self.top, self.total = (b.f.scratch(n, b.dtype, (b.panels, b.s.nr)) for n in ("top", "total"))
 
     def run(self) -> None:
         b, f = self.b, self.f
-        rows = b.row_scratch("rows", max(self.features, self.values))
+        rows = b.matrix_scratch("rows", max(self.features, self.values))
         copy_rows(b, self.q, self.first, rows)
         turn(b, rows, self.features, self.queries, self.factor)
         self._start()
-        limit = f.min_(b.tk, self.first + b.s.queries) if b.causal else as_ix(b.tk)
+        limit = f.min_(b.rows, self.first + b.s.columns) if b.causal else as_ix(b.rows)
         panels = b.panels_from(self.first)
-        with f.loop(0, limit, b.s.keys) as blocks:
+        with f.loop(0, limit, b.s.rows) as blocks:
             with f.loop(self._first_panel(blocks.index), panels) as loop:
                 if b.s.far:
                     fetch_ahead(b, (self.k, self.v), blocks.index, loop.index)
@@ -89,7 +89,7 @@ class _Block:
         """Keys from `key` on, for one panel of queries."""
         b, f = self.b, self.f
         query = self.first + panel * b.s.nr
-        count = f.min_(b.s.keys, b.tk - key, query + b.s.nr - key) if b.causal else f.min_(b.s.keys, b.tk - key)
+        count = f.min_(b.s.rows, b.rows - key, query + b.s.nr - key) if b.causal else f.min_(b.s.rows, b.rows - key)
         product(b, self.k, key, count, sub_panel(self.queries, panel), self.features, self.scores, 0)
         if self.mask is not None:
             self.mask.apply(self.scores, query, key, count)
@@ -122,7 +122,7 @@ class _Block:
         """Those of the queries from `u` on; their sum."""
         f, lanes = self.f, self.b.s.lanes
         totals = [f.const(0, self.b.dtype, lanes)] * 2          # two, as an addition waits for the one before it
-        for start, stop, step in in_groups(f, count, TOGETHER):
+        for start, stop, step in in_groups(f, Ix(), count, TOGETHER):
             with f.loop(start, stop, step, carry=totals) as loop:
                 keys = [loop.index + i for i in range(step)]
                 powers = exp2(f, [f.sub(f.load(self.scores, [key, u], lanes), top) for key in keys])
@@ -147,7 +147,7 @@ class _Block:
         turn_back(self.b, self.sums, panel, self.values, rows, shares)
         for u, value in zip(places, logs):
             query = self.first + panel * s.nr + u
-            f.store(self.lse, [query], value, f.tail_mask(self.b.tq - query, s.lanes))
+            f.store(self.lse, [query], value, f.tail_mask(self.b.columns - query, s.lanes))
 
 
 def hide(b: Blocks, scores: View, query: Ix, key: Ix, count: Ix, hidden: float) -> None:

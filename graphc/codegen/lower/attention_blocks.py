@@ -1,6 +1,7 @@
-"""Blocks of attention: scores, transposed (keys × queries), so that lanes run along queries.
+"""Blocks of attention and of its gradient: scores as rows × columns, lanes along columns.
 
-Then a row maximum is a maximum of vectors, a last block of keys needs no mask, and k and v are read where they lie, whatever their strides.
+The matrices that have the columns are turned, block by block, into panels; those that have the rows are read where they lie, whatever their strides,
+and a last block of rows needs no mask.
 """
 from __future__ import annotations
 
@@ -43,10 +44,10 @@ def exp2(f: Function, xs: Sequence[Val]) -> list[Val]:
     return [f.mul(y, f.bitcast(f.shl(f.bitcast(s, bits), mantissa), x.dtype)) for y, s in zip(fractions, shifted)]
 
 
-def in_groups(f: Function, stop: Ix, size: int) -> tuple[tuple[Ix, Ix, int], ...]:
-    """(from, to, step) of two loops that cover 0 … stop - 1: whole groups, then what is left one by one."""
-    whole = f.divmod(stop, size)[0] * size
-    return (Ix(), whole, size), (whole, stop, 1)
+def in_groups(f: Function, start: Ix, stop: Ix, size: int) -> tuple[tuple[Ix, Ix, int], ...]:
+    """(from, to, step) of two loops that cover start … stop - 1: whole groups, then what is left one by one."""
+    whole = start + f.divmod(stop - start, size)[0] * size
+    return (start, whole, size), (whole, stop, 1)
 
 
 def larger(f: Function, a: Val, b: Val) -> Val:
@@ -56,41 +57,41 @@ def larger(f: Function, a: Val, b: Val) -> Val:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The function, its schedule, whether the target has fma, and the sizes: queries, keys."""
+    """The function, its schedule, whether the target has fma, and how many columns and rows the scores have."""
     f: Function
     s: AttentionSchedule
     fused: bool
     dtype: DType
-    tq: int
-    tk: int
+    columns: int
+    rows: int
     causal: bool
 
     @property
     def panels(self) -> int:
         """Register tiles side by side in a block."""
-        return self.s.queries // self.s.nr
+        return self.s.columns // self.s.nr
 
-    def panels_from(self, query: Ix) -> Ix:
-        """Register tiles of a block that starts at this query, up to the last query."""
-        return self.f.min_(self.panels, self.f.divmod(self.tq - query + (self.s.nr - 1), self.s.nr)[0])
-
-    @property
-    def key_rows(self) -> int:
-        """Rows of a block of scores, with room for whole register tiles and whole vectors."""
-        return round_up(self.s.keys, self.s.lanes)
+    def panels_from(self, column: Ix) -> Ix:
+        """Register tiles of a block that starts at this column, up to the last column."""
+        return self.f.min_(self.panels, self.f.divmod(self.columns - column + (self.s.nr - 1), self.s.nr)[0])
 
     @property
-    def query_blocks(self) -> int:
-        return -(-self.tq // self.s.queries)
+    def block_rows(self) -> int:
+        """Rows of a block of scores, with room for a register tile from any of them on and for whole vectors."""
+        return round_up(self.s.rows + self.s.mr - 1, self.s.lanes)
+
+    @property
+    def column_blocks(self) -> int:
+        return -(-self.columns // self.s.columns)
 
     def panel_scratch(self, name: str, features: int) -> View:
-        """[panel][feature][query in the panel], with room for whole register tiles and whole vectors."""
+        """[panel][feature][column in the panel], with room for whole register tiles and whole vectors."""
         rows = max(round_up(features, self.s.mr), round_up(features, self.s.lanes))
         return self.f.scratch(name, self.dtype, (self.panels, rows, self.s.nr))
 
-    def row_scratch(self, name: str, features: int) -> View:
-        """[query][feature], with room for whole register tiles."""
-        return self.f.scratch(name, self.dtype, (self.s.queries, round_up(features, self.s.nr)))
+    def matrix_scratch(self, name: str, features: int) -> View:
+        """[column of the block][feature], with room for whole register tiles."""
+        return self.f.scratch(name, self.dtype, (self.s.columns, round_up(features, self.s.nr)))
 
 
 def matrix(f: Function, view: View, number: Ix, lead: Sequence[int]) -> View:
@@ -107,11 +108,11 @@ def copy_rows(b: Blocks, source: View, first: Ix, target: View) -> None:
     """Rows of [T, D] from `first` on; rows past the last are 0."""
     f, lanes, (count, features) = b.f, b.s.lanes, source.shape
     zero = f.const(0, b.dtype, lanes)
-    here = f.min_(b.s.queries, count - first)
+    here = f.min_(b.s.columns, count - first)
     with f.loop(0, here) as loop:
         i = loop.index
         vector_run(f, Ix(features), lanes, lambda j, n, mask: f.store(target, [i, j], f.load(source, [first + i, j], n, mask)))
-    with f.loop(here, b.s.queries) as loop, f.loop(0, target.shape[1], lanes) as across:
+    with f.loop(here, b.s.columns) as loop, f.loop(0, target.shape[1], lanes) as across:
         f.store(target, [loop.index, across.index], zero)
 
 
@@ -120,14 +121,14 @@ def turn(b: Blocks, rows: View, features: int, panels: View, factor: float) -> N
     f, lanes = b.f, b.s.lanes
     with f.loop(0, b.panels) as panel, f.loop(0, round_up(features, lanes), lanes) as across:
         for u in range(b.s.vectors):
-            query = panel.index * b.s.nr + u * lanes
-            block = [f.load(rows, [query + i, across.index], lanes) for i in range(lanes)]
+            first = panel.index * b.s.nr + u * lanes
+            block = [f.load(rows, [first + i, across.index], lanes) for i in range(lanes)]
             for i, column in enumerate(transposed(f, block)):
                 f.store(panels, [panel.index, across.index + i, u * lanes], f.mul(column, factor))
 
 
 def turn_back(b: Blocks, panels: View, panel: Ix, features: int, rows: View, factors: Sequence[Val]) -> None:
-    """One panel, times one factor for each of its queries, as rows."""
+    """One panel, times one factor for each of its columns, as rows."""
     f, lanes = b.f, b.s.lanes
     with f.loop(0, round_up(features, lanes), lanes) as across:
         for u, factor in enumerate(factors):
@@ -136,11 +137,11 @@ def turn_back(b: Blocks, panels: View, panel: Ix, features: int, rows: View, fac
                 f.store(rows, [panel * b.s.nr + (u * lanes + i), across.index], row)
 
 
-def fetch_ahead(b: Blocks, views: Sequence[View], key: Ix, panel: Ix) -> None:
-    """Asks for one panel's share of the rows that the block of keys after `key` reads: products, which do much with each row, look too
+def fetch_ahead(b: Blocks, views: Sequence[View], row: Ix, panel: Ix) -> None:
+    """Asks for one panel's share of what the block of rows after the one from `row` on reads: products, which do much with each row, look too
     little ahead to hide how far these are."""
-    f, share = b.f, -(-b.s.keys // b.panels)
-    first = key + b.s.keys + panel * share
+    f, share = b.f, -(-b.s.rows // b.panels)
+    first = row + b.s.rows + panel * share
     with f.loop(0, share) as loop:
         for view in views:
             for column in range(0, view.shape[1] if view.strides[1] == 1 else 0, LINE_BYTES // b.dtype.itemsize):
@@ -150,30 +151,28 @@ def fetch_ahead(b: Blocks, views: Sequence[View], key: Ix, panel: Ix) -> None:
 def store_rows(b: Blocks, rows: View, first: Ix, target: View) -> None:
     """Rows to [T, D], from row `first` on, without the padding."""
     f = b.f
-    with f.loop(0, f.min_(b.s.queries, target.shape[0] - first)) as loop:
+    with f.loop(0, f.min_(b.s.columns, target.shape[0] - first)) as loop:
         i = loop.index
         vector_run(f, Ix(target.shape[1]), b.s.lanes, lambda j, n, mask: f.store(target, [first + i, j], f.load(rows, [i, j], n, mask), mask))
 
 
 # ---- products
 
-def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int, target: View, add: int,
-            zeros: Callable[[Ix], Ix] | None = None) -> None:
-    """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of a[first + i, k] * panel[k, x], for `rows` rows.
+def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int | Callable[[Ix], Ix], target: View, add: int, start: Ix | None = None) -> None:
+    """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of a[first + i, k] * panel[k, x], for the rows i from `start` (0) up to `rows`.
 
-    Rows are computed in whole register tiles; rows past the last of `a` repeat it. zeros(i): so many of the steps, at the start, are 0 in all rows
-    from i on until the register tile's end.
+    Rows are computed in whole register tiles; rows past the last of `a` repeat it. `steps` may depend on the first row of a register tile.
     """
     f, mr, limit = b.f, b.s.mr, a.shape[0]
     spec = MicroSpec(b.dtype, mr, b.s.vectors, b.s.lanes, a.strides[1], True, panel.strides[0], fused=b.fused)
-    memory = a.view_at([0, 0], (1,), (1,))
-    with f.loop(0, rows, mr) as down:
-        skipped = zeros(down.index) if zeros else Ix()
-        offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] + skipped * a.strides[1] for i in range(mr)]
-        columns, sums = panel.view_at([skipped, 0], (1,), (1,)), target.view_at([down.index, 0], (1,), (1,))
-        call_micro_kernel(f, spec, memory, columns, sums, steps - skipped, target.strides[0], add, offsets)
+    memory, columns = a.view_at([0, 0], (1,), (1,)), panel.view_at([0, 0], (1,), (1,))
+    with f.loop(start or Ix(), rows, mr) as down:
+        offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)]
+        sums = target.view_at([down.index, 0], (1,), (1,))
+        count = steps(down.index) if callable(steps) else steps
+        call_micro_kernel(f, spec, memory, columns, sums, count, target.strides[0], add, offsets)
 
 
 def sub_panel(panels: View, number: Ix) -> View:
-    """One panel: [feature][query]."""
+    """One panel: [feature][column]."""
     return panels.view_at([number, 0, 0], panels.shape[1:], panels.strides[1:])

@@ -42,8 +42,8 @@ class Mask:
     def _own_of_queries(self, scores: View, query: Ix, key: Ix, count: Ix) -> None:
         """Rows of the mask as floats, zero for queries past the last; turned, they stand as the scores do."""
         f, s = self.f, self.b.s
-        rows = f.scratch("mask_rows", self.b.dtype, (s.nr, round_up(s.keys, s.lanes) + s.lanes))      # the tail of whole vectors lies behind them
-        here = f.min_(s.nr, self.b.tq - query)
+        rows = f.scratch("mask_rows", self.b.dtype, (s.nr, round_up(s.rows, s.lanes) + s.lanes))      # the tail of whole vectors lies behind them
+        here = f.min_(s.nr, self.b.columns - query)
         with f.loop(0, here) as loop:
             self._copy_row(rows, loop.index, query, key, count)
         with f.loop(here, s.nr) as loop, f.loop(0, rows.shape[1], s.lanes) as across:
