@@ -211,7 +211,7 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     a = "tile" if a == "shared" and not machine.free[0] and alone else a        # nobody else reads the rows of a tile
     if tiles * splits == 1:
         b = "tile" if b == "shared" and not machine.free[1] and column_packing(p, machine.lanes) != "taps" else b
-    by_rows = _memory(p, p.a, p.m + p.k) > _memory(p, p.b, p.n + p.k)       # the smaller operand is read again and again: a cache may hold it
+    by_rows = _by_rows(p, turned, machine)
     far = b == "shared" and column_packing(p, machine.lanes) != "runs" and n * p.extent(p.k) > machine.elements(machine.target.l2 // 2)
     ahead = _lines_ahead(-(-min(rows, m) // mr), nr, machine) if far and a != "taps" else 0
     return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows, ahead=ahead)
@@ -221,6 +221,13 @@ def _lines_ahead(downs: int, nr: int, machine: Machine) -> int:
     """All register tiles of a panel together ask for the next panel, where that is little beside what they compute."""
     lines = -(-nr * STEPS // (downs * machine.elements(LINE_BYTES)))
     return lines if lines <= MOST_AHEAD else 0
+
+
+def _by_rows(p: Phase, turned: bool, machine: Machine) -> bool:
+    """The smaller operand is read again and again: a cache may hold it. Where L2 holds both, the output (a weight that is updated) is cut into runs of
+    its memory, of which each thread has one, as in the products that read it."""
+    a, b = _memory(p, p.a, p.m + p.k), _memory(p, p.b, p.n + p.k)
+    return a > b or not turned and a + b <= machine.elements(machine.target.l2) and p.extent(p.m) * p.extent(p.n) > b
 
 
 def _memory(p: Phase, operand: Linear, dims: Sequence[int]) -> int:
@@ -348,7 +355,10 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[in
     tall = min(m, TALL) if b == "tile" else min(96, sqrt(area) if machine.free[1] else area / min(n, BROAD))
     rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
-    return rows, _column_cut(group_sizes(p, p.n), columns, nr)
+    sizes = group_sizes(p, p.n)
+    cut = _column_cut(sizes, columns, nr)
+    few = machine.free[1] and p.extent(p.batch) * -(-m // rows) * cut.count(sizes) < TILES     # `even` has rounded up
+    return rows, replace(cut, chunk=cut.chunk - nr) if few and cut.split == len(sizes) - 1 and cut.chunk > nr else cut
 
 
 def _wide_tile(p: Phase, mr: int) -> tuple[int, Cut]:

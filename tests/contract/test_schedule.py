@@ -52,6 +52,11 @@ def test_tiles_follow_each_other_along_the_larger_operand():
     assert "by rows" in text
 
 
+def test_tiles_of_an_output_larger_than_operands_that_l2_holds_follow_its_memory():
+    phase, = matmul_schedule(512, 784, 64).phases
+    assert phase.by_rows
+
+
 def test_small_products_are_one_tile_and_pack_nothing():
     for size in (4, 16, 33):
         schedule = matmul_schedule(size, size, size)
