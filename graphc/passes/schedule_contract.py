@@ -212,7 +212,8 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     if tiles * splits == 1:
         b = "tile" if b == "shared" and not machine.free[1] and column_packing(p, machine.lanes) != "taps" else b
     by_rows = _by_rows(p, turned, machine)
-    far = b == "shared" and column_packing(p, machine.lanes) != "runs" and n * p.extent(p.k) > machine.elements(machine.target.l2 // 2)
+    cold = machine.free[1] or n * p.extent(p.k) > machine.elements(machine.target.l2 // 2)      # weights: other layers' have passed since
+    far = b == "shared" and cold and column_packing(p, machine.lanes) != "runs"
     ahead = _lines_ahead(-(-min(rows, m) // mr), nr, machine) if far and a != "taps" else 0
     return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows, ahead=ahead)
 

@@ -56,13 +56,14 @@ def test_weight_gradients_of_depthwise_convolutions_ask_for_the_next_row():
     assert "prefetch" in lowered(b.nodes[-1], {4: (0, 2, 3, 1)})
 
 
-@pytest.mark.parametrize("rows, columns, asks", [(128, 3072, True), (128, 64, False), (6, 3072, False)])
-def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_leave_l2(rows, columns, asks):
-    """Not if all of them stay there, nor if each is used but once; all of a panel by all register tiles of the one before it."""
+@pytest.mark.parametrize("rows, columns, packed, asks", [(128, 3072, True, True), (128, 96, True, True), (2000, 72, False, False), (2000, 768, False, True),
+                                                          (6, 3072, True, False)])
+def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_are_not_in_l2(rows, columns, packed, asks):
+    """Not if they were just packed and stay there, nor if each is used but once; all of a panel by all register tiles of the one before it."""
     b = Builder()
     b.matmul(b.input("x", f32[rows, 768]), b.input("w", f32[768, columns]))
     ins, outs = ([ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values] for values in (b.nodes[0].inputs, b.nodes[0].outputs))
-    schedule = schedule_node(b.nodes[0], ins, outs, AVX2, (False, True))
+    schedule = schedule_node(b.nodes[0], ins, outs, AVX2, (False, packed))
     tiles, = schedule.phases
     downs, lines = -(-min(tiles.rows, rows) // tiles.mr), tiles.nr * 768 // 16
     assert bool(tiles.ahead) == asks
