@@ -201,7 +201,7 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     wide = a == "shared" and _is_wide(p, mr, machine)
     a = "tile" if wide else a
     b = _b_source(p, m, mr, nr, deep, machine)
-    sums = _sum_blocks(p, a, b, nr, machine)
+    sums = _sum_blocks(p, a, b, mr, nr, machine)
     rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr) if wide else _tile_size(p, mr, nr, b, machine)
     down = _column_cut(group_sizes(p, p.m), rows, mr) if turned else Cut(0, rows)
     rows = down.length(group_sizes(p, p.m)) if turned else rows
@@ -326,9 +326,10 @@ def _are_windows(p: Phase, operand: Linear, dims: Sequence[int]) -> bool:
     return len(dims) > 1 and p.extent(dims) * p.extent(p.k) > 2 * _memory(p, operand, (*dims, *p.k))
 
 
-def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:
+def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) -> Cut:
     """Blocks of k: the columns of a register tile stream from L2 (where each tile packs them, they stay in L1; where it packs both operands,
-    L2 also has room for what it packs next), and operands that are read in place step evenly through the block.
+    L2 also has room for what it packs next), rows that were packed for all stay in L1 beside that stream, and operands that are read in place step
+    evenly through the block.
     """
     sizes = group_sizes(p, p.k)
     k = prod(sizes)
@@ -336,6 +337,7 @@ def _sum_blocks(p: Phase, a: str, b: str, nr: int, machine: Machine) -> Cut:
         return Cut(0, sizes[0])
     own = (a, b).count("tile")
     limit = machine.elements((machine.target.l2 // 4, machine.target.l1, machine.target.l1 // 2)[own]) // nr
+    limit = min(limit, machine.elements(machine.target.l1 // 4) // mr) if a == "shared" else limit
     first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
     for split in range(first, len(sizes)):
         inner = prod(sizes[split + 1:])
