@@ -32,6 +32,7 @@ WIDE_AREA = 3072                # sums of such a tile, at least
 PARTIALS = 4 << 20              # elements of partial results at most
 MOST_ROWS = 10                  # of a register tile: each has an address, and there are 16 registers for these
 FEW_ROWS = 8                    # whose addresses leave room for all else
+LIKELY_ROWS = 6                 # 6×16 with AVX2, 6×64 with AVX-512: more rows take more addresses, fewer more loads of columns
 MOST_AHEAD = 4                  # cache lines of packed columns that are asked for every STEPS steps
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
@@ -261,7 +262,8 @@ def register_tile(m: int, n: int, machine: Machine, k: int = 0) -> tuple[int, in
     """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output. Columns of more steps
     than L1 holds come from L2.
 
-    Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared.
+    Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of equals it is the one nearest to
+    LIKELY_ROWS.
     """
     fits = [(mr, v) for v in range(1, 9) for mr in range(1, MOST_ROWS + 1) if mr * v + v + 1 <= machine.target.vector_registers]
     most = max(mr * v for mr, v in fits if 2 <= v <= 4 and mr <= FEW_ROWS)
@@ -273,7 +275,7 @@ def register_tile(m: int, n: int, machine: Machine, k: int = 0) -> tuple[int, in
         step = max(mr * v / machine.target.fma_per_cycle, (mr + v) / LOADS_PER_CYCLE, FMA_LATENCY if mr * v < 2 * FMA_LATENCY else 0, far)
         rare = 1.06 if large and (mr * v < most or not 2 <= v <= 4 or mr > FEW_ROWS) else 1
         return -(-m // mr) * -(-n // (v * machine.lanes)) * (step + STEP_OVERHEAD) * rare
-    return min(fits, key=lambda s: (cycles(s), -s[0] * s[1], abs(s[0] - 6)))
+    return min(fits, key=lambda s: (cycles(s), -s[0] * s[1], abs(s[0] - LIKELY_ROWS)))
 
 
 def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
