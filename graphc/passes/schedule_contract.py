@@ -362,8 +362,9 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[in
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     sizes = group_sizes(p, p.n)
     cut = _column_cut(sizes, columns, nr)
-    few = machine.free[1] and p.extent(p.batch) * -(-m // rows) * cut.count(sizes) < TILES     # `even` has rounded up
-    return rows, replace(cut, chunk=cut.chunk - nr) if few and cut.split == len(sizes) - 1 and cut.chunk > nr else cut
+    few = machine.free[1] and p.extent(p.batch) * -(-m // rows) * cut.count(sizes) < TILES
+    rounded = cut.split == len(sizes) - 1 and cut.chunk > max(nr, columns)
+    return rows, replace(cut, chunk=cut.chunk - nr) if few and rounded else cut
 
 
 def _wide_tile(p: Phase, mr: int) -> tuple[int, Cut]:
