@@ -22,6 +22,10 @@ class Target:
     def lanes(self, itemsize: int) -> int:
         return self.vector_bytes // itemsize
 
+    def tile_rows(self, vectors: int) -> int:
+        """Rows of a register tile so many vectors wide: its sums, a row of columns and a factor fill the registers."""
+        return (self.vector_registers - 1) // vectors - 1
+
     @property
     def has_fma(self) -> bool:
         """Whether a fused multiplication and addition is an instruction (else it is a slow call)."""

@@ -8,9 +8,10 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.index import ScatterAdd, Take
 from graphc.ir.ops.rows import AddRows, CheckRows, RowPlaces
+from graphc.ir.types import Dim
 from graphc.passes.pipeline import Pass
 
-Rows = tuple[Value, object]         # ids, and how many rows the table has that they point into
+Rows = tuple[Value, Dim]         # ids, and how many rows the table has that they point into
 
 
 @dataclass(frozen=True)

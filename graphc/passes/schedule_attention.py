@@ -62,7 +62,7 @@ def _register_tile(target: Target, work: Callable[[int, int], int], lanes: int) 
     and as there are for their addresses."""
     def shapes() -> Iterator[tuple[int, int]]:
         for vectors in (2, 3, 4):
-            mr = min((target.vector_registers - 1 - vectors) // vectors, MOST_ROWS)
+            mr = min(target.tile_rows(vectors), MOST_ROWS)
             if mr * vectors > SUMS:
                 yield mr, vectors
     return min(shapes(), key=lambda s: work(s[0], s[1] * lanes) * (1 + LOAD * (1 / s[0] + 1 / s[1])))

@@ -265,7 +265,7 @@ def register_tile(m: int, n: int, machine: Machine, k: int = 0) -> tuple[int, in
     Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of equals it is the one nearest to
     LIKELY_ROWS.
     """
-    fits = [(mr, v) for v in range(1, 9) for mr in range(1, MOST_ROWS + 1) if mr * v + v + 1 <= machine.target.vector_registers]
+    fits = [(mr, v) for v in range(1, 9) for mr in range(1, min(machine.target.tile_rows(v), MOST_ROWS) + 1)]
     most = max(mr * v for mr, v in fits if 2 <= v <= 4 and mr <= FEW_ROWS)
     large = min(m, n) >= 48
 

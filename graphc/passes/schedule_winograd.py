@@ -31,7 +31,7 @@ def _lanes(width: int, target: Target) -> int:
 
 def _register_rows(tiles: int, vectors: int, target: Target) -> int:
     """As many as registers hold, but no more than divide few tiles evenly."""
-    most = max(1, (target.vector_registers - 1) // vectors - 1)
+    most = max(1, target.tile_rows(vectors))
     tiles = min(tiles, ROWS)
     return -(-tiles // -(-tiles // most))
 
@@ -93,7 +93,7 @@ def _squares(channels: int, features: int, size: int) -> int:
 def gradient_tile(target: Target) -> tuple[int, int]:
     """The register tile of large products."""
     vectors = panel_width(1 << 10, 1 << 10, target) // target.lanes(f32.itemsize)
-    return (target.vector_registers - 1) // vectors - 1, vectors
+    return target.tile_rows(vectors), vectors
 
 
 RULES = {WinogradWeights: weights_schedule, WinogradWeightGrad: gradient_schedule, WinogradConv2d: winograd_schedule}

@@ -141,7 +141,7 @@ def winograd_cycles(c: Convolution, m: int, target: Target, lasting: bool, rate:
     """The same, and the transforms: of image and result, and of weights that do not last, which are then written too."""
     lanes, points, tiles = target.lanes(f32.itemsize), (m + 2)**2, _tiles(c, m)
     width = panel_width(tiles, c.features, target)
-    mr = max(1, (target.vector_registers - 1) * lanes // width - 1)
+    mr = max(1, target.tile_rows(width // lanes))
     features = round_up(c.features, width)
     calls = points * -(-tiles // mr) * features // width
     vectors = -(-c.channels // lanes) + -(-c.features // lanes)

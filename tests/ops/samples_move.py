@@ -98,6 +98,8 @@ def row_lists() -> Iterator[Sample]:
         for dtype in (i32, i64):
             ids = ints(places, dtype, 0, size)
             yield Sample(RowPlaces(size), (ids,), f"of{size}", expect=first_places(size))
+            stray = ints(places, dtype, -2, size + 2)               # some outside: they are clamped
+            yield Sample(RowPlaces(size, True), (stray,), f"of{size} checked", expect=lambda ids, size=size: first_places(size)(np.clip(ids, 0, size - 1)))
             yield Sample(CheckRows(size), (ids,), f"of{size}", expect=lambda ids: ids)
     for shape, count in (((7, 3), 5), ((1, 4), 3), ((9, 33), 40), ((5,), 6), ((4, 2, 9), 1), ((3, 1), 17), ((6, 8), 0)):
         at = ints((count,), i32, -2, shape[0] + 2)                  # some outside: they are clamped

@@ -158,7 +158,8 @@ def store_rows(b: Blocks, rows: View, first: Ix, target: View) -> None:
 
 # ---- products
 
-def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int | Callable[[Ix], Ix], target: View, add: int, start: Ix | None = None) -> None:
+def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int | Callable[[Ix], Ix], target: View, add: int,
+            start: Ix = Ix()) -> None:
     """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of a[first + i, k] * panel[k, x], for the rows i from `start` (0) up to `rows`.
 
     Rows are computed in whole register tiles; rows past the last of `a` repeat it. `steps` may depend on the first row of a register tile.
@@ -166,7 +167,7 @@ def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | in
     f, mr, limit = b.f, b.s.mr, a.shape[0]
     spec = MicroSpec(b.dtype, mr, b.s.vectors, b.s.lanes, a.strides[1], True, panel.strides[0], fused=b.fused)
     memory, columns = a.view_at([0, 0], (1,), (1,)), panel.view_at([0, 0], (1,), (1,))
-    with f.loop(start or Ix(), rows, mr) as down:
+    with f.loop(start, rows, mr) as down:
         offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)]
         sums = target.view_at([down.index, 0], (1,), (1,))
         count = steps(down.index) if callable(steps) else steps
