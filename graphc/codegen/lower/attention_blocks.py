@@ -164,14 +164,24 @@ def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | in
 
     Rows are computed in whole register tiles; rows past the last of `a` repeat it. `steps` may depend on the first row of a register tile.
     """
-    f, mr, limit = b.f, b.s.mr, a.shape[0]
-    spec = MicroSpec(b.dtype, mr, b.s.vectors, b.s.lanes, a.strides[1], True, panel.strides[0], fused=b.fused)
+    f, limit = b.f, a.shape[0]
     memory, columns = a.view_at([0, 0], (1,), (1,)), panel.view_at([0, 0], (1,), (1,))
-    with f.loop(start, rows, mr) as down:
-        offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)]
-        sums = target.view_at([down.index, 0], (1,), (1,))
-        count = steps(down.index) if callable(steps) else steps
-        call_micro_kernel(f, spec, memory, columns, sums, count, target.strides[0], add, offsets)
+    for begin, end, mr in _row_tiles(b, start, rows):
+        spec = MicroSpec(b.dtype, mr, b.s.vectors, b.s.lanes, a.strides[1], True, panel.strides[0], fused=b.fused)
+        with f.loop(begin, end, mr) as down:
+            offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)]
+            sums = target.view_at([down.index, 0], (1,), (1,))
+            count = steps(down.index) if callable(steps) else steps
+            call_micro_kernel(f, spec, memory, columns, sums, count, target.strides[0], add, offsets)
+
+
+def _row_tiles(b: Blocks, start: Ix, stop: Ix) -> list[tuple[Ix, Ix, int]]:
+    """(from, to, rows of a register tile): where it is known how many rows are left, the last tile has no more."""
+    length = stop - start
+    if not length.is_const or length.const % b.s.mr == 0:
+        return [(start, stop, b.s.mr)]
+    rest = length.const % b.s.mr
+    return [(start, stop - rest, b.s.mr), (stop - rest, stop, rest)]
 
 
 def sub_panel(panels: View, number: Ix) -> View:
