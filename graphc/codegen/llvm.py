@@ -87,7 +87,7 @@ class ModuleText:
         name = f"@gc.{op}.{mangled(dtype, lanes)}"
         if name not in self._extra:
             self._extra[name] = ""                          # keeps its place: the text may need others
-            self._extra[name] = math_text(self.helper_body, name, op, dtype, lanes)
+            self._extra[name] = math_text(self.helper_body, name, op, dtype, lanes, self.target)
         return name
 
     def libm_repair(self, function: str, dtype: DType, lanes: int, arity: int) -> str:

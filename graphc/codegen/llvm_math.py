@@ -8,6 +8,7 @@ from graphc.codegen.loop_arith import Arithmetic
 from graphc.codegen.loop_ir import Val
 from graphc.codegen.vecmath import F32, F64
 from graphc.errors import InternalError
+from graphc.ir.target import Target
 from graphc.ir.types import DType, f32
 
 ARITY = {"pow": 2}
@@ -16,18 +17,19 @@ ARITY = {"pow": 2}
 class Fragment(Arithmetic):
     """A straight-line piece of loop IR: operand values, statements, result."""
 
-    def __init__(self, dtype: DType, lanes: int, arity: int):
+    def __init__(self, dtype: DType, lanes: int, arity: int, target: Target):
         self.block: list = []
         self._values = arity
+        self.has_scaling = target.has_scaling
         self.operands = [Val(self, dtype, lanes, k) for k in range(arity)]
 
 
-def math_text(body_of, name: str, op: str, dtype: DType, lanes: int) -> str:
+def math_text(body_of, name: str, op: str, dtype: DType, lanes: int, target: Target) -> str:
     """The definition of `name`. `body_of()` makes an empty LLVM body to write into."""
     rule = (F32 if dtype is f32 else F64).get(op)
     if rule is None:
         raise InternalError(f"no {dtype} version of {op!r}", "llvm")
-    fragment = Fragment(dtype, lanes, ARITY.get(op, 1))
+    fragment = Fragment(dtype, lanes, ARITY.get(op, 1), target)
     result = rule(fragment, *fragment.operands)
     body, ty = body_of(), vector(REGISTER[dtype.name], lanes)
     for operand in fragment.operands:

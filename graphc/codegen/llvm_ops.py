@@ -9,6 +9,7 @@ from graphc.codegen.llvm_types import (BITS, KIND, MEMORY, REGISTER, constant, l
 from graphc.codegen.loop_ir import Compute, Val
 from graphc.codegen.loop_ops import MATH
 from graphc.errors import InternalError
+from graphc.ir.types import f32
 
 # (operation, kind of the operands) -> instruction: all operands have one type
 INSTRUCTIONS = {
@@ -95,6 +96,44 @@ def isfinite(e, s: Compute, args: list[str]) -> str:
 def rsqrt(e, s: Compute, args: list[str]) -> str:
     root = intrinsic(e, "llvm.sqrt", s, args)
     return e.emit(f"fdiv {type_of(s.dst)} {constant(1.0, s.dst.dtype, s.dst.lanes)}, {root}")
+
+
+def scale(e, s: Compute, args: list[str]) -> str:
+    return _by_registers(e, s, "scalef", args, "")
+
+
+def fraction(e, s: Compute, args: list[str]) -> str:
+    return _by_registers(e, s, "reduce", args, ", i32 0")
+
+
+def _by_registers(e, s: Compute, name: str, args: list[str], option: str) -> str:
+    """An instruction of AVX-512, for each register of its operands: a scalar or a short vector in a longer one."""
+    if s.dst.dtype is not f32 or not e.module.target.has_scaling:
+        raise InternalError(f"{s.op} of {s.dst.dtype} is no instruction of {e.module.target.name}", "llvm")
+    ty, lanes = type_of(s.dst), s.dst.lanes
+    width = min(max(lanes, 4), 16)
+    register, result = f"<{width} x float>", "poison"
+    for at in range(0, lanes, width):
+        parts = [f"{register} {_register(e, a, ty, lanes, register, at)}" for a in args]
+        rounding = ", i32 4" if width == 16 else ""         # as the others round
+        found = e.emit(f"call {register} @llvm.x86.avx512.mask.{name}.ps.{width * 32}({', '.join(parts)}{option}, {register} zeroinitializer, "
+                       f"i{max(width, 8)} -1{rounding})")
+        if lanes == 1:
+            return e.emit(f"extractelement {register} {found}, i64 0")
+        if lanes < width:
+            return e.emit(f"call {ty} @llvm.vector.extract.{mangled(f32, lanes)}.{mangled(f32, width)}({register} {found}, i64 0)")
+        result = e.emit(f"call {ty} @llvm.vector.insert.{mangled(f32, lanes)}.{mangled(f32, width)}({ty} {result}, {register} {found}, i64 {at})")
+    return result
+
+
+def _register(e, value: str, ty: str, lanes: int, register: str, at: int) -> str:
+    """The part of a value from lane `at` on."""
+    width = min(max(lanes, 4), 16)
+    if lanes == 1:
+        return e.emit(f"insertelement {register} poison, float {value}, i64 0")
+    if lanes < width:
+        return e.emit(f"call {register} @llvm.vector.insert.{mangled(f32, width)}.{mangled(f32, lanes)}({register} poison, {ty} {value}, i64 0)")
+    return e.emit(f"call {register} @llvm.vector.extract.{mangled(f32, width)}.{mangled(f32, lanes)}({ty} {value}, i64 {at})")
 
 
 def math_call(e, s: Compute, args: list[str]) -> str:
@@ -336,7 +375,7 @@ IRREGULAR = {
     ("min", "f"): float_extremum, ("max", "f"): float_extremum, ("rem", "f"): float_rem,
     ("div", "i"): int_div, ("rem", "i"): int_rem, ("neg", "i"): int_neg, ("abs", "i"): int_abs,
     "isnan": isnan, "isfinite": isfinite, "not": int_not, "mulhi_u": mulhi_u,
-    **dict.fromkeys(MATH, math_call), "pow": math_call, "rsqrt": rsqrt, "repair": repair, "libm": libm_call,
+    **dict.fromkeys(MATH, math_call), "pow": math_call, "rsqrt": rsqrt, "scale": scale, "fraction": fraction, "repair": repair, "libm": libm_call,
     "select": select, "cast": cast, "bitcast": bitcast,
     "splat": splat, "iota": iota, "shuffle": shuffle, "extract": extract, "insert": insert, "reduce": reduce,
     "tail_mask": tail_mask, "value": index_value, "is_aligned": is_aligned,

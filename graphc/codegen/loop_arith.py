@@ -20,6 +20,7 @@ class Arithmetic:
 
     block: list
     _values: int
+    has_scaling = False             # whether `scale` and `fraction` may be used: Target.has_scaling
 
     # ---- values out of nothing
     def const(self, value: int | float | bool, dtype: DType, lanes: int = 1) -> Val:
@@ -86,6 +87,14 @@ class Arithmetic:
     def fma(self, a: Operand, b: Operand, c: Operand) -> Val:
         """a * b + c, rounded once."""
         return self._regular("fma", a, b, c)
+
+    def scale(self, a: Operand, n: Operand) -> Val:
+        """a · 2^n for integral n, infinite ones too, rounded once. Of f32, where the target has_scaling."""
+        return self._regular("scale", a, n)
+
+    def fraction(self, a: Val) -> Val:
+        """a less the nearest integer, of two the even one; 0 for infinities. Of f32, where the target has_scaling."""
+        return self._regular("fraction", a)
 
     def sqrt(self, a: Val) -> Val:
         return self._regular("sqrt", a)

@@ -45,6 +45,8 @@ REGULAR: dict[str, Signature] = {
     "pow": Signature(2, is_float),
     "copysign": Signature(2, is_float),
     "fma": Signature(3, is_float),
+    "scale": Signature(2, is_float),
+    "fraction": Signature(1, is_float),
     **dict.fromkeys(("and", "or", "xor"), Signature(2, is_bits)),
     "not": Signature(1, is_bits),
     **dict.fromkeys(("shl", "lshr", "ashr", "mulhi_u"), Signature(2, is_int)),

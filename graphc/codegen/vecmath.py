@@ -41,13 +41,12 @@ POW_EXP2 = (0.6931471807045603, 0.24022651066603945, 0.05550410365913169, 0.0096
 
 ROUNDER = 1.5 * 2.0 ** 23           # x + ROUNDER rounds x to an integer, for |x| < 2^22
 ROUNDER64 = 1.5 * 2.0 ** 52
-ONE_BITS = 127 << 23                # 1.0f
 SIGN_BIT = -(1 << 31)
 INFINITY_BITS = 0x7F800000
 HALF_SQRT_BITS = 0x3F3504F3         # sqrt(1/2)
 SHIFT = 25                          # 2^(n + SHIFT) is normal for all n >= -151
 TANH_BIAS = 0.3
-SMALL, SMALL_BITS = 2.0 ** -30, 127 - 30 << 23
+SMALL = 2.0 ** -30
 TINY = 2.0 ** -30                   # below it expm1(x) and log1p(x) round to x (also -0 to -0)
 ERF_SPLIT, ERF_END = 0.921875, 4.0
 TRIG_LIMIT = 1e5                    # where the three parts of pi/2 stop being enough
@@ -105,14 +104,18 @@ def _reduce_ln2(f: Arithmetic, x: Val) -> Reduced:
     return Reduced(f.fma(n, -LN2_LO, f.fma(n, -LN2_HI, x)), n, bits)
 
 
-def _power_of_two(f: Arithmetic, bits: Val) -> Val:
-    """2^n for the n in the low bits, -126 <= n <= 127."""
-    return f.bitcast(f.add(f.shl(bits, 23), ONE_BITS), f32)
+def _power_of_two(f: Arithmetic, n: Val, bits: Val, factor: float = 1.0) -> Val:
+    """factor * 2^n, a normal float, for a factor that is a power of two and the n that is in the low bits, too."""
+    if f.has_scaling:
+        return f.scale(f.const(factor, f32, n.lanes), n)
+    return f.bitcast(f.add(f.shl(bits, 23), np.float32(factor).view(np.int32).item()), f32)
 
 
-def _scale(f: Arithmetic, value: Val, bits: Val, argument: Val) -> Val:
-    """value * 2^n, -151 <= n <= 129, n of the sign of `argument`: times 2^(n+25) 2^-25 or 2^(n-1) 2^1, whose first factors are
-    normal; so a subnormal result is rounded once, and one too large becomes infinity."""
+def _scale(f: Arithmetic, value: Val, n: Val, bits: Val, argument: Val) -> Val:
+    """value * 2^n, -151 <= n <= 129, n of the sign of `argument`. Without an instruction: times 2^(n+25) 2^-25 or 2^(n-1) 2^1, whose first factors
+    are normal; so a subnormal result is rounded once, and one too large becomes infinity."""
+    if f.has_scaling:
+        return f.scale(value, n)
     negative = f.lt(f.bitcast(argument, i32), 0)
     bias = f.select(negative, f.const(127 + SHIFT << 23, i32, value.lanes), 126 << 23)
     rest = f.select(negative, f.const(2.0 ** -SHIFT, f32, value.lanes), 2.0)
@@ -122,16 +125,17 @@ def _scale(f: Arithmetic, value: Val, bits: Val, argument: Val) -> Val:
 def exp(f: Arithmetic, x: Val) -> Val:
     """x = n ln 2 + r; 2^n e^r. Clamped where the result has long been 0 or infinity."""
     x = f.max(f.min(x, 89.0), -104.5)
-    r, _, bits = _reduce_ln2(f, x)
-    return _scale(f, f.add(_series(f, r, EXP), 1.0), bits, x)
+    r, n, bits = _reduce_ln2(f, x)
+    return _scale(f, f.add(_series(f, r, EXP), 1.0), n, bits, x)
 
 
 def exp2(f: Arithmetic, x: Val) -> Val:
     """2^n 2^r with n the nearest integer."""
     x = f.max(f.min(x, 129.0), -151.0)
     shifted = f.add(x, ROUNDER)
-    r = f.sub(x, f.sub(shifted, ROUNDER))
-    return _scale(f, f.fma(r, polynomial(f, r, f.mul(r, r), EXP2), 1.0), f.bitcast(shifted, i32), x)
+    n = f.sub(shifted, ROUNDER)
+    r = f.sub(x, n)
+    return _scale(f, f.fma(r, polynomial(f, r, f.mul(r, r), EXP2), 1.0), n, f.bitcast(shifted, i32), x)
 
 
 def _series(f: Arithmetic, r: Val, coefficients: Sequence[float]) -> Val:
@@ -142,8 +146,8 @@ def _series(f: Arithmetic, r: Val, coefficients: Sequence[float]) -> Val:
 
 def expm1(f: Arithmetic, x: Val) -> Val:
     """e^x - 1 = 2 (2^(n-1) (e^r - 1) + (2^(n-1) - 1/2)); halved because 2^128 is no float."""
-    r, _, bits = _reduce_ln2(f, f.max(f.min(x, 89.0), -30.0))
-    half_power = _power_of_two(f, f.sub(bits, 1))
+    r, n, bits = _reduce_ln2(f, f.max(f.min(x, 89.0), -30.0))
+    half_power = _power_of_two(f, n, bits, 0.5)
     half_result = f.fma(half_power, _series(f, r, EXPM1), f.sub(half_power, 0.5))
     return f.select(f.lt(f.abs(x), TINY), x, f.add(half_result, half_result))
 
@@ -151,9 +155,9 @@ def expm1(f: Arithmetic, x: Val) -> Val:
 def sigmoid(f: Arithmetic, x: Val) -> Val:
     """g = 1 / (1 + e^|x|) for negative x, else 1 - g. With e^|x| = 2^n (1 + s) the sum is (1 + 2^n) + 2^n s; what rounding takes from
     the bracket goes to the other term. All is scaled by a small power of two, so that 2^n does not overflow."""
-    r, _, bits = _reduce_ln2(f, f.min(f.abs(x), 105.0))
+    r, n, bits = _reduce_ln2(f, f.min(f.abs(x), 105.0))
     s = _series(f, r, EXP)
-    power = f.bitcast(f.add(f.shl(bits, 23), SMALL_BITS), f32)
+    power = _power_of_two(f, n, bits, SMALL)
     bracket = f.add(power, SMALL)
     lost = f.add(f.sub(power, bracket), SMALL)
     g = f.div(f.const(SMALL, f32, x.lanes), f.add(f.fma(power, s, lost), bracket))
@@ -170,7 +174,7 @@ def tanh(f: Arithmetic, x: Val) -> Val:
     r = f.fma(n, -LN2_LO / 2, f.fma(n, -LN2_HI / 2, t))
     square = f.mul(r, r)
     tanh_r = f.fma(f.mul(r, square), horner(f, square, TANH), r)
-    power = _power_of_two(f, f.bitcast(shifted, i32))
+    power = _power_of_two(f, n, f.bitcast(shifted, i32))
     top = f.fma(f.add(power, 1.0), tanh_r, f.sub(power, 1.0))
     return _with_sign_of(f, f.div(top, f.add(top, f.fma(tanh_r, -2.0, 2.0))), x)
 
@@ -247,8 +251,8 @@ def erf(f: Arithmetic, x: Val) -> Val:
     square = f.mul(t, t)
     small = f.fma(t, polynomial(f, square, f.mul(square, square), ERF_SMALL), t)
     exponent = f.fma(t, polynomial(f, t, square, ERF_LARGE), t)
-    r, _, bits = _reduce_ln2(f, f.neg(exponent))
-    large = f.sub(1.0, f.mul(f.add(_series(f, r, EXPM1), 1.0), _power_of_two(f, bits)))
+    r, n, bits = _reduce_ln2(f, f.neg(exponent))
+    large = f.sub(1.0, f.mul(f.add(_series(f, r, EXPM1), 1.0), _power_of_two(f, n, bits)))
     return _with_sign_of(f, f.select(f.lt(t, ERF_SPLIT), small, large), x)
 
 

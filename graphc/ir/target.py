@@ -31,6 +31,11 @@ class Target:
         """Whether a fused multiplication and addition is an instruction (else it is a slow call)."""
         return "+fma" in self.features or self.triple.startswith("aarch64")
 
+    @property
+    def has_scaling(self) -> bool:
+        """Whether a · 2^n and the fraction of a, of floats, are instructions."""
+        return "+avx512vl" in self.features and "+avx512dq" in self.features
+
 
 X86 = "x86_64-unknown-linux-gnu"
 ARM = "aarch64-unknown-linux-gnu"

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import pytest
+
 from graphc.codegen import abi, jit
+from graphc.codegen.host import can_run
 from graphc.codegen.llvm import emit_module, scratch_bytes
 from graphc.codegen.loop_verify import verify
 from graphc.codegen.loops import Function
-from graphc.ir.target import AVX2, Target
+from graphc.ir.target import AVX2, AVX512, Target
 from graphc.ir.types import dtype_of
+
+RUNS = tuple(pytest.param(t, id=t.name, marks=pytest.mark.skipif(not can_run(t), reason=f"this CPU has no {t.name}")) for t in (AVX2, AVX512))
+"""Targets for tests that run code, those that this CPU lacks skipped."""
 
 PARALLEL = """
 define void @test.parallel(ptr %ctx, ptr %fn, ptr %frame, i64 %n) {
@@ -41,8 +47,8 @@ def assembly(functions: Sequence[Function], target: Target = AVX2, main: Functio
 class Compiled:
     """A compiled main; `run(*inputs)` fills the outputs that it was made with."""
 
-    def __init__(self, text: str, scratch: int):
-        self.loaded = jit.load_object(jit.compile_object(text + PARALLEL, AVX2), (abi.MAIN, "test.parallel"))
+    def __init__(self, text: str, scratch: int, target: Target = AVX2):
+        self.loaded = jit.load_object(jit.compile_object(text + PARALLEL, target), (abi.MAIN, "test.parallel"))
         self.main = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(self.loaded.address(abi.MAIN))
         self.scratch = np.zeros(scratch + 64, np.uint8)
         self.arena = np.zeros(1 << 16, np.uint8)
@@ -64,7 +70,7 @@ def _aligned(array: np.ndarray) -> int:
     return (array.ctypes.data + 63) // 64 * 64
 
 
-def compiled(function: Function, n_inputs: int, ints: Sequence[int] = ()) -> Compiled:
+def compiled(function: Function, n_inputs: int, ints: Sequence[int] = (), target: Target = AVX2) -> Compiled:
     """main calls `function`: its first views are the inputs, the others the outputs."""
     main = Function("main")
     views = []
@@ -74,11 +80,11 @@ def compiled(function: Function, n_inputs: int, ints: Sequence[int] = ()) -> Com
     main.call(function, [*views, *ints])
     verify(function)
     verify(main)
-    return Compiled(emit_module([function], main, AVX2), scratch_bytes([function], main))
+    return Compiled(emit_module([function], main, target), scratch_bytes([function], main), target)
 
 
-def run(function: Function, inputs: Sequence[np.ndarray], *outputs: np.ndarray, ints: Sequence[int] = ()) -> int:
+def run(function: Function, inputs: Sequence[np.ndarray], *outputs: np.ndarray, ints: Sequence[int] = (), target: Target = AVX2) -> int:
     """Compiles and calls `function` on arrays."""
     for array, view in zip([*inputs, *outputs], function.views, strict=True):
         assert dtype_of(array).name == view.dtype.name
-    return compiled(function, len(inputs), ints).run(inputs, outputs)
+    return compiled(function, len(inputs), ints, target).run(inputs, outputs)

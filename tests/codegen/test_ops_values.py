@@ -6,13 +6,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from loop_run import run
+from loop_run import RUNS, run
 
 from graphc.codegen.llvm_ops import INSTRUCTIONS, INTRINSICS, IRREGULAR
 from graphc.codegen.loop_ir import Val
 from graphc.codegen.loop_ops import IRREGULAR as IRREGULAR_NAMES
 from graphc.codegen.loop_ops import MATH, REGULAR
 from graphc.codegen.loops import Function
+from graphc.errors import InternalError
+from graphc.ir.target import AVX2, Target
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64
 
 COUNT = 96
@@ -31,14 +33,14 @@ def values(dtype: DType, seed: int) -> np.ndarray:
     return np.concatenate([rng.standard_normal(COUNT - 40) * 5, rng.choice(special, 40)]).astype(dtype.np)
 
 
-def apply(build: Callable[..., Val], ins: Sequence[np.ndarray], dtypes: Sequence[DType], out: DType, lanes: int) -> np.ndarray:
+def apply(build: Callable[..., Val], ins: Sequence[np.ndarray], dtypes: Sequence[DType], out: DType, lanes: int, target: Target = AVX2) -> np.ndarray:
     f = Function("apply")
     xs = [f.view(f"x{k}", d, (COUNT,)) for k, d in enumerate(dtypes)]
     y = f.view("y", out, (COUNT,))
     with f.loop(0, COUNT, step=lanes) as L:
         f.store(y, [L.index], build(f, *[f.load(x, [L.index], lanes=lanes) for x in xs]))
     result = np.zeros(COUNT, out.np)
-    assert run(f, ins, result) == 0
+    assert run(f, ins, result, target=target) == 0
     return result
 
 
@@ -184,6 +186,25 @@ def test_lane_operations():
     np.testing.assert_array_equal(got.reshape(-1, 8), expected + np.arange(8, dtype=np.int32))
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("target", RUNS)
+def test_scale_and_fraction(target, lanes):
+    """2^n for every n that gives zero, a subnormal, a number, infinity; halves go to even integers."""
+    if not target.has_scaling:
+        with pytest.raises(InternalError, match="scale of f32 is no instruction of avx2"):
+            apply(lambda f, a, n: f.scale(a, n), [np.ones(COUNT, np.float32)] * 2, [f32, f32], f32, lanes, target)
+        return
+    x = np.resize(np.concatenate([values(f32, 0), np.float32([0.5, 1.5, -2.5, 0.49999997, 1e9, 1 + 2 ** -23])]), COUNT)
+    for n in (-300, -151, -149, -127, -1, 0, 5, 128, 300, -np.inf):
+        got = apply(lambda f, a, n: f.scale(a, n), [x, np.full(COUNT, n, np.float32)], [f32, f32], f32, lanes, target)
+        finite = np.isfinite(x)
+        with np.errstate(all="ignore"):
+            expected = np.ldexp(x.astype(np.float64), int(max(n, -2000))).astype(np.float32)
+        np.testing.assert_array_equal(got[finite], expected[finite])
+    got = apply(lambda f, a: f.fraction(a), [x], [f32], f32, lanes, target)
+    np.testing.assert_array_equal(got, np.where(np.isinf(x), 0, x - np.round(np.where(np.isinf(x), 0, x))))
+
+
 def test_integer_constants_wrap():
     x = np.zeros(COUNT, np.int32)
     got = apply(lambda f, v: v + 0xD2511F53, [x], [i32], i32, 8)
@@ -193,5 +214,5 @@ def test_integer_constants_wrap():
 def test_every_operation_has_a_translation_and_a_test():
     translated = {key[0] if isinstance(key, tuple) else key for table in (INSTRUCTIONS, INTRINSICS, IRREGULAR) for key in table}
     assert translated >= set(REGULAR) | set(IRREGULAR_NAMES)
-    elsewhere = {"div", "fma", "shl", "lshr", "ashr", "mulhi_u", "pow", *MATH}
+    elsewhere = {"div", "fma", "scale", "fraction", "shl", "lshr", "ashr", "mulhi_u", "pow", *MATH}
     assert set(REGULAR) == {op.rstrip("_") for op in ORACLES} | elsewhere

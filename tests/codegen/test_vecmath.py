@@ -9,12 +9,13 @@ from functools import cache
 
 import numpy as np
 import pytest
-from loop_run import Compiled, compiled
+from loop_run import RUNS, Compiled, compiled
 from minimax import FITS, coefficients
 
 from graphc.codegen import vecmath
 from graphc.codegen.loop_ops import MATH
 from graphc.codegen.loops import Function
+from graphc.ir.target import AVX2, Target
 from graphc.ir.types import DType, f32, f64
 
 UNARY = tuple(op for op in MATH if op != "rsqrt")
@@ -40,22 +41,22 @@ MEASURED_F32 = {"exp": 1.02, "exp2": 1.17, "expm1": 1.64, "log": 0.85, "log1p": 
 
 
 @cache
-def native(op: str, dtype: DType, lanes: int, count: int = COUNT) -> Compiled:
+def native(op: str, dtype: DType, lanes: int, target: Target) -> Compiled:
     f = Function(f"map_{op}")
     arity = 2 if op == "pow" else 1
-    ins = [f.view(f"x{k}", dtype, (count,)) for k in range(arity)]
-    y = f.view("y", dtype, (count,))
-    with f.loop(0, count, step=lanes) as loop:
+    ins = [f.view(f"x{k}", dtype, (COUNT,)) for k in range(arity)]
+    y = f.view("y", dtype, (COUNT,))
+    with f.loop(0, COUNT, step=lanes) as loop:
         f.store(y, [loop.index], getattr(f, op)(*[f.load(x, [loop.index], lanes=lanes) for x in ins]))
-    return compiled(f, arity)
+    return compiled(f, arity, target=target)
 
 
-def apply(op: str, *args: np.ndarray, lanes: int = 8) -> np.ndarray:
+def apply(op: str, *args: np.ndarray, lanes: int = 8, target: Target = AVX2) -> np.ndarray:
     dtype = f32 if args[0].dtype == np.float32 else f64
     out = np.empty(len(args[0]), args[0].dtype)
     padded = [np.resize(a, COUNT) for a in args]
     result = np.empty(COUNT, out.dtype)
-    assert native(op, dtype, lanes).run(padded, [result]) == 0
+    assert native(op, dtype, lanes, target).run(padded, [result]) == 0
     return result[:len(out)]
 
 
@@ -83,11 +84,11 @@ def samples(op: str, seed: int) -> list[np.ndarray]:
     return [np.where(np.isfinite(x), x, 1), y]
 
 
-def worst(op: str, seed: int) -> float:
+def worst(op: str, seed: int, target: Target) -> float:
     args = samples(op, seed)
     with np.errstate(all="ignore"):
         exact = REFERENCE[op](*[a.astype(L) for a in args])
-        got = apply(op, *args)
+        got = apply(op, *args, target=target)
         defined = ~np.isnan(exact)
         assert np.isnan(got[~defined]).all(), f"{op} of {args[0][~defined][~np.isnan(got[~defined])][:4]} should be NaN"
         error = ulps(got[defined], exact[defined])
@@ -95,8 +96,9 @@ def worst(op: str, seed: int) -> float:
 
 
 @pytest.mark.parametrize("op", [*UNARY, "pow"])
-def test_f32_error(op):
-    assert worst(op, 0) <= MEASURED_F32[op] <= LIMIT_F32
+@pytest.mark.parametrize("target", RUNS)
+def test_f32_error(op, target):
+    assert worst(op, 0, target) <= MEASURED_F32[op] <= LIMIT_F32
 
 
 @pytest.mark.parametrize("op", [*UNARY, "pow"])
@@ -117,10 +119,11 @@ SPECIAL = np.float32([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 1e-45, -1e-
 
 
 @pytest.mark.parametrize("op", UNARY)
-def test_special_values_are_numpys(op):
+@pytest.mark.parametrize("target", RUNS)
+def test_special_values_are_numpys(op, target):
     with np.errstate(all="ignore"):
         expected = REFERENCE[op](SPECIAL.astype(L)).astype(np.float32)
-    got = apply(op, SPECIAL)
+    got = apply(op, SPECIAL, target=target)
     for x, a, b in zip(SPECIAL, got, expected):
         assert np.isnan(a) == np.isnan(b) and (np.isinf(b) or np.isinf(a)) == (a == b if np.isinf(b) else False), (op, x, a, b)
         assert b != 0 or a == 0 and np.signbit(a) == np.signbit(b), (op, x, a, b)
@@ -137,10 +140,11 @@ def test_special_values_of_pow():
 
 
 @pytest.mark.parametrize("op", [*UNARY, "pow"])
-@pytest.mark.parametrize("lanes", [1, 16])
-def test_bits_do_not_depend_on_lanes(op, lanes):
+@pytest.mark.parametrize("lanes", [1, 2, 16, 32])
+@pytest.mark.parametrize("target", RUNS)
+def test_bits_do_not_depend_on_lanes_or_target(op, lanes, target):
     args = [np.concatenate([a, SPECIAL]) for a in samples(op, 2)]
-    np.testing.assert_array_equal(apply(op, *args).view(np.int32), apply(op, *args, lanes=lanes).view(np.int32))
+    np.testing.assert_array_equal(apply(op, *args).view(np.int32), apply(op, *args, lanes=lanes, target=target).view(np.int32))
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -153,7 +157,7 @@ def test_coefficients_are_the_fits(name):
 
 def main() -> None:
     for op in [*UNARY, "pow"]:
-        print(f"{op:8} {max(worst(op, seed) for seed in range(60)):.3f} ulp")
+        print(f"{op:8} {max(worst(op, seed, AVX2) for seed in range(60)):.3f} ulp")
 
 
 if __name__ == "__main__":

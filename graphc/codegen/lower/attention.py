@@ -26,7 +26,7 @@ TOGETHER = 6            # keys whose powers are computed together
 
 def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:
     f, (q, k, v, *masks), (out, lse) = function(name, ins, outs)
-    b = Blocks(f, s, target.has_fma, q.dtype, q.shape[-2], k.shape[-2], node.op.causal)
+    b = Blocks(f, s, target, q.dtype, q.shape[-2], k.shape[-2], node.op.causal)
     lead = out.shape[:-2]
     with f.parallel(prod(lead) * b.column_blocks, "queries", serial=s.serial) as t:
         number, block = f.divmod(t, b.column_blocks)
@@ -110,7 +110,7 @@ class _Block:
             loop.next(*(larger(f, f.load(self.scores, [loop.index, u], s.lanes), c) for u, c in zip(places, loop.carried)))
         top = loop.results
         totals = [self._powers(u, t, count) for u, t in zip(places, top)]
-        scales = exp2(f, [f.sub(x, t) for x, t in zip(before, top)])
+        scales = exp2(self.b, [f.sub(x, t) for x, t in zip(before, top)])
         for u, t, scale, total in zip(places, top, scales, totals):
             f.store(self.top, [panel, u], t)
             f.store(self.total, [panel, u], f.add(f.mul(f.load(self.total, [panel, u], s.lanes), scale), total))
@@ -125,7 +125,7 @@ class _Block:
         for start, stop, step in in_groups(f, Ix(), count, TOGETHER):
             with f.loop(start, stop, step, carry=totals) as loop:
                 keys = [loop.index + i for i in range(step)]
-                powers = exp2(f, [f.sub(f.load(self.scores, [key, u], lanes), top) for key in keys])
+                powers = exp2(self.b, [f.sub(f.load(self.scores, [key, u], lanes), top) for key in keys])
                 totals = list(loop.carried)
                 for i, (key, power) in enumerate(zip(keys, powers)):
                     f.store(self.scores, [key, u], power)

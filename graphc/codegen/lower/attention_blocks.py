@@ -18,30 +18,13 @@ from graphc.codegen.lower.rows import unflattened
 from graphc.codegen.vecmath import EXP2, ROUNDER, ROUNDER64
 from graphc.ir.schedule import round_up
 from graphc.ir.schedule_attention import AttentionSchedule
-from graphc.ir.target import LINE_BYTES
-from graphc.ir.types import DType, i32, i64
+from graphc.ir.target import LINE_BYTES, Target
+from graphc.ir.types import DType, f32, i32, i64
 
 LN2 = log(2)
 EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor: |r| <= 1/2, rest below 5e-18
 # type: bits as integers, their mantissa, the number that rounds, exponent of 1, coefficients of (2^r - 1) / r
 FORMATS = {"f32": (i32, 23, ROUNDER, 127, EXP2), "f64": (i64, 52, ROUNDER64, 1023, EXP2_F64)}
-
-
-def exp2(f: Function, xs: Sequence[Val]) -> list[Val]:
-    """2^x of each, for x that is hardly above 0, which spares the care for overflow; 0 from -127 (f64: -1023) down.
-
-    All take each step together: an instruction then seldom waits for the one before it, and no queue of the core fills with waiting ones.
-    """
-    x = xs[0]
-    bits, mantissa, rounder, bias, coefficients = FORMATS[x.dtype.name]
-    low, rounder = f.const(-bias, x.dtype, x.lanes), rounder + bias         # the rounded number then ends in the bits of its exponent
-    xs = [f.select(f.gt(low, x), low, x) for x in xs]
-    shifted = [f.add(x, rounder) for x in xs]
-    rests = [f.sub(x, f.sub(s, rounder)) for x, s in zip(xs, shifted)]
-    fractions = [f.const(coefficients[-1], x.dtype, x.lanes)] * len(xs)
-    for c in (*coefficients[-2::-1], 1.0):
-        fractions = [f.fma(total, r, c) for total, r in zip(fractions, rests)]
-    return [f.mul(y, f.bitcast(f.shl(f.bitcast(s, bits), mantissa), x.dtype)) for y, s in zip(fractions, shifted)]
 
 
 def in_groups(f: Function, start: Ix, stop: Ix, size: int) -> tuple[tuple[Ix, Ix, int], ...]:
@@ -57,10 +40,10 @@ def larger(f: Function, a: Val, b: Val) -> Val:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The function, its schedule, whether the target has fma, and how many columns and rows the scores have."""
+    """The function, its schedule, and how many columns and rows the scores have."""
     f: Function
     s: AttentionSchedule
-    fused: bool
+    target: Target
     dtype: DType
     columns: int
     rows: int
@@ -100,6 +83,33 @@ def matrix(f: Function, view: View, number: Ix, lead: Sequence[int]) -> View:
     own = view.shape[:-2]
     index = [Ix() if n == 1 else i for n, i in zip(own, index[len(lead) - len(own):])]
     return view.view_at([*index, 0, 0], view.shape[-2:], view.strides[-2:])
+
+
+# ---- powers
+
+def exp2(b: Blocks, xs: Sequence[Val]) -> list[Val]:
+    """2^x of each, for x that is hardly above 0, which spares the care for overflow; subnormal results may be 0.
+
+    All take each step together: an instruction then seldom waits for the one before it, and no queue of the core fills with waiting ones.
+    """
+    f = b.f
+    bits, mantissa, rounder, bias, coefficients = FORMATS[b.dtype.name]
+    if b.target.has_scaling and b.dtype is f32:
+        rests = [f.fraction(x) for x in xs]
+        return [f.scale(y, f.sub(x, r)) for x, r, y in zip(xs, rests, _fractions(f, rests, coefficients))]
+    low, rounder = f.const(-bias, b.dtype, xs[0].lanes), rounder + bias     # the rounded number then ends in the bits of its exponent
+    xs = [f.select(f.gt(low, x), low, x) for x in xs]
+    shifted = [f.add(x, rounder) for x in xs]
+    rests = [f.sub(x, f.sub(s, rounder)) for x, s in zip(xs, shifted)]
+    return [f.mul(y, f.bitcast(f.shl(f.bitcast(s, bits), mantissa), b.dtype)) for y, s in zip(_fractions(f, rests, coefficients), shifted)]
+
+
+def _fractions(f: Function, rests: Sequence[Val], coefficients: Sequence[float]) -> list[Val]:
+    """2^r of each, by Horner's rule."""
+    totals = [f.const(coefficients[-1], r.dtype, r.lanes) for r in rests]
+    for c in (*coefficients[-2::-1], 1.0):
+        totals = [f.fma(total, r, c) for total, r in zip(totals, rests)]
+    return totals
 
 
 # ---- rows and panels
@@ -167,7 +177,7 @@ def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | in
     f, limit = b.f, a.shape[0]
     memory, columns = a.view_at([0, 0], (1,), (1,)), panel.view_at([0, 0], (1,), (1,))
     for begin, end, mr in _row_tiles(b, start, rows):
-        spec = MicroSpec(b.dtype, mr, b.s.vectors, b.s.lanes, a.strides[1], True, panel.strides[0], fused=b.fused)
+        spec = MicroSpec(b.dtype, mr, b.s.vectors, b.s.lanes, a.strides[1], True, panel.strides[0], fused=b.target.has_fma)
         with f.loop(begin, end, mr) as down:
             offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)]
             sums = target.view_at([down.index, 0], (1,), (1,))

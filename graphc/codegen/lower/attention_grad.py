@@ -29,7 +29,7 @@ TOGETHER = 4                        # vectors whose powers are computed together
 
 def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:
     f, inputs, (dq, dk, dv) = function(name, ins, outs)
-    b = Blocks(f, s, target.has_fma, dq.dtype, dk.shape[-2], dq.shape[-2], node.op.causal)
+    b = Blocks(f, s, target, dq.dtype, dk.shape[-2], dq.shape[-2], node.op.causal)
     sums = _Sums(b, dq.shape[-1], f.view("sums", dq.dtype, (s.partials,)))
     factor, lead = node.op.factor(dq.shape), dq.shape[:-2]
     share, heads = -(-b.column_blocks // s.parts), prod(lead)
@@ -175,7 +175,7 @@ class _Block:
         def rows(numbers: Sequence[Ix], hidden: bool) -> None:
             tops = [f.mul(f.load(self.of.lse, [query + i]), 1 / LN2) for i in numbers]
             cells = [(i, u, top) for i, top in zip(numbers, tops) for u in range(0, s.nr, s.lanes)]
-            powers = exp2(f, [f.sub(f.load(p, [i, u], s.lanes), top) for i, u, top in cells])
+            powers = exp2(b, [f.sub(f.load(p, [i, u], s.lanes), top) for i, u, top in cells])
             for (i, u, _), power in zip(cells, powers):
                 power = self._seen(power, query + i, key + u)
                 if hidden:
