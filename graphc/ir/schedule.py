@@ -46,6 +46,7 @@ class TileSchedule:
     splits > 1: the blocks of the sum are dealt to so many tiles, whose partial results are added in order.
     by_rows: tiles that read the same rows follow each other; else those that read the same columns.
     ahead: cache lines of the next panel of packed b that a register tile asks for every STEPS steps.
+    rest: rows of the last register tile; 0 where it has as many as the others, rows past the last padded.
     """
     mr: int
     vectors: int
@@ -60,6 +61,7 @@ class TileSchedule:
     turned: Cut | None = None
     by_rows: bool = False
     ahead: int = 0
+    rest: int = 0
 
     @property
     def nr(self) -> int:
@@ -72,7 +74,7 @@ class TileSchedule:
     def __str__(self) -> str:
         split = (f" split-k {self.splits}" if self.splits > 1 else "") + (" turned" if self.turned else "") + (" by rows" if self.by_rows else "")
         split += f" ahead {self.ahead}" if self.ahead else ""
-        shape = f"{self.mr} rows streamed" if self.streamed else f"{self.mr}×{self.nr}"
+        shape = f"{self.mr} rows streamed" if self.streamed else f"{self.mr}×{self.nr}" + (f" and {self.rest}×{self.nr}" if self.rest else "")
         return (f"{shape} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
                 f"block {self.sums.chunk}@k{self.sums.split} a:{self.a} b:{self.b}{split}")
 

@@ -194,10 +194,10 @@ def _stream_schedule(p: Phase, machine: Machine) -> TileSchedule:
 
 def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     m, n = p.extent(p.m), p.extent(p.n)
-    mr, vectors = register_tile(m, n, machine, p.extent(p.k))
+    turned = _is_turned(p)
+    mr, vectors = register_tile(m, n, machine, p.extent(p.k), turned)
     nr = vectors * machine.lanes
     deep = _is_deep(p) and not machine.free[1]          # with b packed already, narrow tiles cost nothing
-    turned = _is_turned(p)
     a = _a_source(p, n, nr, deep or turned, machine)
     wide = a == "shared" and _is_wide(p, mr, machine)
     a = "tile" if wide else a
@@ -216,7 +216,8 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     cold = machine.free[1] or n * p.extent(p.k) > machine.elements(machine.target.l2 // 2)      # weights: other layers' have passed since
     far = b == "shared" and cold and column_packing(p, machine.lanes) != "runs"
     ahead = _lines_ahead(-(-min(rows, m) // mr), nr, machine) if far and a != "taps" else 0
-    return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows, ahead=ahead)
+    return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows, ahead=ahead,
+                        rest=0 if turned else m % mr)
 
 
 def _lines_ahead(downs: int, nr: int, machine: Machine) -> int:
@@ -258,24 +259,28 @@ def _is_wide(p: Phase, mr: int, machine: Machine) -> bool:
     return copied and not machine.free[0] and 4 * mr < n <= WIDE and m >= 8 * TILES * mr and m * k > 2 * machine.elements(machine.target.l2)
 
 
-def register_tile(m: int, n: int, machine: Machine, k: int = 0) -> tuple[int, int]:
+def register_tile(m: int, n: int, machine: Machine, k: int = 0, padded: bool = False) -> tuple[int, int]:
     """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output. Columns of more steps
-    than L1 holds come from L2.
+    than L1 holds come from L2. padded: the last rows take a whole register tile.
 
-    Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of equals it is the one nearest to
-    LIKELY_ROWS.
+    Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of equals it is one without a rest of rows, or
+    the one nearest to LIKELY_ROWS.
     """
     fits = [(mr, v) for v in range(1, 9) for mr in range(1, min(machine.target.tile_rows(v), MOST_ROWS) + 1)]
     most = max(mr * v for mr, v in fits if 2 <= v <= 4 and mr <= FEW_ROWS)
     large = min(m, n) >= 48
 
-    def cycles(shape):
-        mr, v = shape
+    def step(rows: int, v: int) -> float:
         far = v / L2_VECTORS_PER_CYCLE if k * v * machine.lanes > machine.elements(machine.target.l1) else 0
-        step = max(mr * v / machine.target.fma_per_cycle, (mr + v) / LOADS_PER_CYCLE, FMA_LATENCY if mr * v < 2 * FMA_LATENCY else 0, far)
+        return max(rows * v / machine.target.fma_per_cycle, (rows + v) / LOADS_PER_CYCLE, FMA_LATENCY if rows * v < 2 * FMA_LATENCY else 0, far) + STEP_OVERHEAD
+
+    def cycles(shape: tuple[int, int]) -> float:
+        mr, v = shape
+        whole, rest = divmod(m, mr)
+        down = whole * step(mr, v) + (step(mr if padded else rest, v) if rest else 0)
         rare = 1.06 if large and (mr * v < most or not 2 <= v <= 4 or mr > FEW_ROWS) else 1
-        return -(-m // mr) * -(-n // (v * machine.lanes)) * (step + STEP_OVERHEAD) * rare
-    return min(fits, key=lambda s: (cycles(s), -s[0] * s[1], abs(s[0] - LIKELY_ROWS)))
+        return down * -(-n // (v * machine.lanes)) * rare
+    return min(fits, key=lambda s: (cycles(s), not padded and m % s[0] > 0, -s[0] * s[1], abs(s[0] - LIKELY_ROWS)))
 
 
 def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:

@@ -21,7 +21,7 @@ SERIAL_KERNELS = 4096           # fewer kernels than this are not worth waking o
 def panel_width(tiles: int, features: int, target: Target) -> int:
     """Features of a panel of weights: the columns of the register tile."""
     machine = Machine(target, f32.itemsize, target.lanes(f32.itemsize), (False, False))
-    return register_tile(tiles, features, machine)[1] * machine.lanes
+    return register_tile(tiles, features, machine, padded=True)[1] * machine.lanes
 
 
 def _lanes(width: int, target: Target) -> int:

@@ -163,6 +163,16 @@ def test_what_is_packed_for_all_tiles_is_divided_among_threads():
     assert pieces(512, 48, 352) == 4
 
 
+@pytest.mark.parametrize("m", [49, 50, 127, 128, 196])
+def test_no_register_tile_reaches_past_the_last_row(m):
+    """Rows that are read where they lie need no clamping then."""
+    f, _, schedule = lowered(C.matmul((m, 640), (640, 512)), [np.empty((m, 640), np.float32), np.empty((640, 512), np.float32)], [np.empty((m, 512), np.float32)])
+    s = schedule.phases[0]
+    assert s.a == "place" and not s.turned and s.rows % s.mr == 0 and s.rest == m % s.mr
+    rows = {int(n) for n in re.findall(r"call tile_f32_(\d+)x", print_function(f))}
+    assert rows == {s.mr} | ({s.rest} if s.rest else set())
+
+
 def test_equal_kernels_are_one_function():
     from graphc.codegen.loop_ir import Call
 
@@ -176,7 +186,7 @@ def test_equal_kernels_are_one_function():
             found |= {s.callee} if isinstance(s, Call) else set()
             todo += [x for name in ("body", "then", "otherwise") for x in getattr(s, name, [])]
         return found
-    assert callees((512, 512, 512)) == callees((768, 1024, 600))
+    assert callees((516, 512, 512)) == callees((768, 1024, 600))
 
 
 def test_a_target_without_fma_calls_nothing():

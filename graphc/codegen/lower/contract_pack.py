@@ -216,17 +216,17 @@ def _powers_of_two(count: int, limit: int) -> list[tuple[int, int]]:
 
 def _gather_rows(job: Job, batch: Index, row: Ix, sums: Range, memory: View, start: Ix) -> None:
     f, p, mr = job.f, job.phase, job.schedule.mr
-    rows = [row_offset(job, row + i) for i in range(mr)]
+    rows = [row_offset(job, row + i, job.has_row_tail) for i in range(mr)]
     with walk(f, sums) as (k, step):
         base = offset(p.a, batch | k)
         for i, place in enumerate(rows):
             f.store(memory, [start + step * mr + i], f.load(job.a, [base + place]))
 
 
-def row_offset(job: Job, flat: Ix) -> Ix:
-    """Distance in a from row 0 to a row; rows past the end repeat the last one."""
+def row_offset(job: Job, flat: Ix, clamped: bool) -> Ix:
+    """Distance in a from row 0 to a row; if clamped, rows past the end repeat the last one."""
     p = job.phase
-    clamped = job.f.min_(flat, job.m - 1) if job.has_row_tail else flat
+    row = job.f.min_(flat, job.m - 1) if clamped else flat
     if steps_evenly(p.a, p.m, p.sizes):             # though the output may not
-        return clamped * p.a.strides[p.m[-1]]
-    return offset(p.a, unflatten(job.f, clamped, p.m, p.sizes)) - p.a.base
+        return row * p.a.strides[p.m[-1]]
+    return offset(p.a, unflatten(job.f, row, p.m, p.sizes)) - p.a.base

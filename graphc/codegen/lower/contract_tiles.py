@@ -228,16 +228,22 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, pac
     b_at = B_SOURCES[s.b](job, tile, block, packed_b)
     a_at = A_SOURCES[s.a](job, tile, block, packed_a)
     direct, runs = _is_direct(job), _packed_runs(job, tile)
+
+    def register_tile(column: Ix, b: View, row: Ix, number: Ix, rows: int) -> None:
+        r = RegisterTile(row, column, number, *a_at(row, number, rows), b, block.length, rows)
+        if direct:
+            return _to_output(job, tile, r, sums)
+        _call(job, tile, r, sums.view_at([row, column], (1,), (1,)), s.width(job.phase), add)
+    whole, rest = f.divmod(tile.rows, s.mr)
     with f.loop(0, tile.columns.length, s.nr) as across:
         b = b_at(across.index)
-        with f.loop(0, tile.rows, s.mr) as down:
+        with f.loop(0, whole * s.mr if s.rest else tile.rows, s.mr) as down:
             _fetch_ahead(job, block, runs, across.index, down.index)
-            register_tile = RegisterTile(down.index, across.index, *a_at(down.index), b, block.length)
-            if direct:
-                _to_output(job, tile, register_tile, sums)
-            else:
-                target = sums.view_at([down.index, across.index], (1,), (1,))
-                _call(job, tile, register_tile, target, s.width(job.phase), add)
+            register_tile(across.index, b, down.index, tile.row + down.index, s.mr)
+        if s.rest:
+            with f.if_(f.gt(f.value(rest), 0)):
+                row = f.min_(whole, s.rows // s.mr - 1) * s.mr
+                register_tile(across.index, b, row, f.min_(tile.row + row, job.m - s.rest), s.rest)
 
 
 @dataclass(frozen=True)
@@ -281,13 +287,16 @@ def _fetch_ahead(job: Job, block: Range, runs: list[Runs], across: Ix, down: Ix)
 
 @dataclass(frozen=True)
 class RegisterTile:
-    """Rows from `row`, columns from `column` of a tile: memory and row offsets of a, memory of b, steps of k."""
+    """Rows from `row`, columns from `column` of a tile; `number`: the row counted over all tiles. Memory and row offsets of a, memory of b, steps
+    of k, how many rows."""
     row: Ix
     column: Ix
+    number: Ix
     a: View
-    rows: list[Ix]
+    offsets: list[Ix]
     b: View
     steps: Ix
+    rows: int
 
 
 def _to_output(job: Job, tile: Tile, r: RegisterTile, sums: View) -> None:
@@ -296,15 +305,15 @@ def _to_output(job: Job, tile: Tile, r: RegisterTile, sums: View) -> None:
     rows, columns = tile.rows - r.row, tile.columns.length - r.column
     row_step = p.out.strides[p.m[-1]]
     out = flat(f, job.outs[0])
-    target = out.view_at([offset(p.out, tile.batch | tile.columns.first) + (tile.row + r.row) * row_step + r.column], (1,))
-    edges = [f.ge(f.value(left), size) for left, size, ragged in ((rows, s.mr, job.m % s.mr), (columns, s.nr, _has_column_tail(job))) if ragged]
+    target = out.view_at([offset(p.out, tile.batch | tile.columns.first) + r.number * row_step + r.column], (1,))
+    edges = [f.ge(f.value(left), size) for left, size, ragged in ((rows, s.mr, job.m % s.mr and not s.rest), (columns, s.nr, _has_column_tail(job))) if ragged]
     if not edges:
         return _call_whole(job, r, target, row_step, Ix())
     with f.if_(edges[0] if len(edges) == 1 else f.and_(*edges)):
         _call_whole(job, r, target, row_step, Ix())
     with f.else_():
         _call(job, tile, r, f.reinterpret(sums, (1,), (1,)), s.nr, Ix())
-        with f.loop(0, f.min_(rows, s.mr)) as loop:
+        with f.loop(0, r.rows if s.rest else f.min_(rows, r.rows)) as loop:
             line = out.view_at([target.start - out.start + loop.index * row_step], (s.nr,))
             vector_run(f, f.min_(columns, s.nr), s.lanes, lambda j, lanes, mask: f.store(line, [j], f.load(sums, [loop.index, j], lanes, mask), mask))
 
@@ -320,7 +329,7 @@ def _stream(job: Job, tile: Tile, block: Range, sums: View, add: Ix) -> None:
     """All rows and columns of the tile at once."""
     f, s, p = job.f, job.schedule, job.phase
     spec = StreamSpec(job.dtype, s.mr, s.lanes, p.a.strides[p.k[-1]], p.b.strides[p.k[-1]], s.width(p), job.fused)
-    memory, rows = _a_in_place(job, tile, block, None)(Ix())
+    memory, rows = _a_in_place(job, tile, block, None)(Ix(), tile.row, s.mr)
     b = _b_in_place(job, tile, block, None)(Ix())
     f.call(stream_kernel(spec), [memory, b, f.reinterpret(sums, (1,), (1,)), block.length, tile.columns.length, add, *rows])
 
@@ -331,7 +340,7 @@ def _call_whole(job: Job, r: RegisterTile, target: View, row_step: int, add: Ix,
     if s.ahead:
         share = -(-s.nr * s.sums.length(job.k_sizes) // -(-min(s.rows, job.m) // s.mr))
         ahead = f.divmod(r.row, s.mr)[0] * share + s.nr * job.k
-    call_micro_kernel(f, micro_spec(job), r.a, r.b, target, r.steps, row_step, add, r.rows, masked, ahead)
+    call_micro_kernel(f, micro_spec(job, r.rows), r.a, r.b, target, r.steps, row_step, add, r.offsets, masked, ahead)
 
 
 def _call(job: Job, tile: Tile, r: RegisterTile, target: View, row_step: int, add: Ix) -> None:
@@ -348,19 +357,20 @@ def _call(job: Job, tile: Tile, r: RegisterTile, target: View, row_step: int, ad
         _call_whole(job, r, target, row_step, add, (f.min_(left, s.nr),))
 
 
-def micro_spec(job: Job) -> MicroSpec:
+def micro_spec(job: Job, rows: int) -> MicroSpec:
     s, p = job.schedule, job.phase
     in_place = s.a in ("place", "taps")
     taps = tuple(sum(i * p.a.strides[d] for i, d in zip(index, p.k)) for index in product(*map(range, job.k_sizes))) if s.a == "taps" else ()
-    return MicroSpec(job.dtype, s.mr, s.vectors, s.lanes, p.a.strides[p.k[-1]] if in_place else s.mr, in_place,
+    return MicroSpec(job.dtype, rows, s.vectors, s.lanes, p.a.strides[p.k[-1]] if in_place else s.mr, in_place,
                      p.b.strides[p.k[-1]] if s.b == "place" else b_step(job), fused=job.fused, taps=taps, ahead=s.ahead)
 
 
-# where a register tile reads its rows: (job, tile, block, packed) -> (row in tile -> (memory, row offsets))
+# where a register tile reads its rows: (job, tile, block, packed) -> (row in tile, in all, rows -> (memory, row offsets))
 
 def _a_in_place(job: Job, tile: Tile, block: Range, packed: View | None):
     base = offset(job.phase.a, tile.batch | block.first)
-    return lambda row: (job.a, [row_offset(job, tile.row + row + i) + base for i in range(job.schedule.mr)])
+    clamped = job.has_row_tail and not job.schedule.rest
+    return lambda row, number, rows: (job.a, [row_offset(job, number + i, clamped) + base for i in range(rows)])
 
 
 def _a_shared(job: Job, tile: Tile, block: Range, packed: View | None):
@@ -369,15 +379,15 @@ def _a_shared(job: Job, tile: Tile, block: Range, packed: View | None):
     memory = job.packed("a", job.batches * panels * mr * job.k)
     start = tile.batch_number * (panels * mr * job.k) + block.flat * mr
 
-    def at(row: Ix):
-        panel, _ = f.divmod(tile.row + row, mr)
+    def at(row: Ix, number: Ix, rows: int):
+        panel, _ = f.divmod(number, mr)
         return memory.view_at([start + panel * (mr * job.k)], (1,)), []
     return at
 
 
 def _a_packed(job: Job, tile: Tile, block: Range, packed: View):
     _mr, longest = job.schedule.mr, job.schedule.sums.length(job.k_sizes)
-    return lambda row: (packed.view_at([row * longest], (1,)), [])
+    return lambda row, number, rows: (packed.view_at([row * longest], (1,)), [])
 
 
 A_SOURCES = {"place": _a_in_place, "taps": _a_in_place, "shared": _a_shared, "tile": _a_packed}
