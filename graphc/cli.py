@@ -11,7 +11,8 @@ from time import perf_counter
 
 import numpy as np
 
-from graphc.compiler import FUSE, SIMPLIFY, STAGES, Compilation, Compiled
+from graphc.codegen.host import host_target
+from graphc.compiler import SIMPLIFY, STAGES, Compilation, Compiled, fusion
 from graphc.doctor import report
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError, InternalError
@@ -19,11 +20,10 @@ from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph, Value
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
-from graphc.ir.target import TARGETS
+from graphc.ir.target import AVX2, TARGETS, Target
 from graphc.passes.pipeline import Pass, apply
 from graphc.runtime.lock import StateLock
 
-PASSES: dict[str, Pass] = {p.name: p for p in (*SIMPLIFY, *FUSE)}
 SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph function"
 
 
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     dump.set_defaults(command=_dump)
     opt = commands.add_parser("opt", help="apply passes to a graph and print it")
     _add_source(opt)
-    opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(PASSES))
+    opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(_passes(AVX2)))
     opt.set_defaults(command=_opt)
     doctor = commands.add_parser("doctor", help="check this installation and say what is untested here")
     doctor.set_defaults(command=lambda options: report())
@@ -113,11 +113,16 @@ def _dump(options: argparse.Namespace) -> None:
 
 def _opt(options: argparse.Namespace) -> None:
     graph = _bound(options)
+    passes = _passes(host_target())
     for name in filter(None, options.passes.split(",")):
-        if name not in PASSES:
-            raise GraphError(f"there is no pass {name!r}; known: {', '.join(PASSES)}")
-        graph = apply(PASSES[name], graph)
+        if name not in passes:
+            raise GraphError(f"there is no pass {name!r}; known: {', '.join(passes)}")
+        graph = apply(passes[name], graph)
     print(print_graph(graph))
+
+
+def _passes(target: Target) -> dict[str, Pass]:
+    return {p.name: p for p in (*SIMPLIFY, *fusion(target))}
 
 
 def _bound(options: argparse.Namespace) -> Graph:

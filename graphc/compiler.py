@@ -38,6 +38,7 @@ from graphc.passes.derive import Split, split_derived
 from graphc.passes.fold_constants import FoldConstants
 from graphc.passes.fold_scales import FoldScales
 from graphc.passes.fuse import Fuse, explain
+from graphc.passes.fuse_gates import FuseGates
 from graphc.passes.frame_images import FrameImages
 from graphc.passes.hoist import Hoist
 from graphc.passes.layout import ArrangeImages, storage_orders
@@ -76,16 +77,22 @@ SIMPLIFY = (
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
     FoldScales(),                       # after all that makes chains of factors simpler; before `split_derived`, which moves them out of the calls
 )
-FUSE = (
-    TurnProducts(),                     # before fusion: what follows a product may become its epilogue, what follows a view of it not
-    EliminateDeadCode(),                # transposes of operands that were turned back
-    CheckOnce(),                        # after that: a lookup that nobody reads checks nothing
-    FrameImages(),                      # before fusion: it changes what convolutions read
-    Fuse(),
-    ArrangeImages(),                    # after fusion, which would take its copies for work to be fused
-    Order(),                            # after fusion: an optimizer's update of one parameter is one node then
-)
 STAGES = ("graph", "simplified", "fused", "planned", "loops", "llvm", "asm")
+
+
+def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
+    """The passes that make kernels of operators."""
+    return (
+        TurnProducts(),                 # before fusion: what follows a product may become its epilogue, what follows a view of it not
+        EliminateDeadCode(),            # transposes of operands that were turned back
+        CheckOnce(),                    # after that: a lookup that nobody reads checks nothing
+        FrameImages(),                  # before fusion: it changes what convolutions read
+        *((Fuse(max_nodes=1),) if check_nan else (      # a NaN is traced to one operator
+            Fuse(),
+            FuseGates(target))),        # right after fusion, which makes the clusters that it merges
+        ArrangeImages(),                # after fusion, which would take its copies for work to be fused
+        Order(),                        # after fusion: an optimizer's update of one parameter is one node then
+    )
 
 
 @dataclass(frozen=True)
@@ -206,9 +213,7 @@ class Compilation:
         return Built(program, failures, memory, tuple(map(_call_site, self.loops.sites)))
 
     def _fuse(self, graph: Graph) -> Graph:
-        alone = Fuse(max_nodes=1) if self.config.check_nan else Fuse()      # a NaN is traced to one operator
-        passes = tuple(alone if isinstance(each, Fuse) else each for each in FUSE)
-        fused = self.pipeline.run(graph, passes, FUSED)
+        fused = self.pipeline.run(graph, fusion(self.target, self.config.check_nan), FUSED)
         if self.config.verify:
             self._timed("verify", verify, fused, FUSED)
         return fused

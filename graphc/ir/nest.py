@@ -61,19 +61,18 @@ def nest_of(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]) 
 
 
 @lru_cache(maxsize=4096)
-def nest_of_epilogue(body: Graph, inner: Node, ins: tuple[ViewType, ...]) -> Nest:
-    """The cluster of the contraction `inner` and its epilogue, over the axes of the result: dim k is axis k, nothing merged."""
-    result = inner.outputs[0]
-    space = Space()
-    space.maps[result] = tuple((space.new(n),) for n in result.type.shape)
+def nest_of_epilogue(body: Graph, given: tuple[Value, ...], nodes: tuple[Node, ...], ins: tuple[ViewType, ...]) -> Nest:
+    """Those `nodes` of the cluster `body` that make values, of one shape, from the `given` ones of that shape: dim k is axis k, nothing merged."""
+    space, shape = Space(), given[0].type.shape
+    place = tuple((space.new(n),) for n in shape)
+    space.maps |= dict.fromkeys(given, place)
     dims = tuple(space.extents)
-    for node in body.nodes:
-        if node is not inner:
-            space.add(node)
+    for node in nodes:
+        space.add(node)
     views = dict(zip(body.inputs, ins, strict=True))
     leaves = {use: _strides(m, _leaf_strides(leaf_of(use), views), space, dims) for use, m in space.uses.items()}
-    counters = {node: _counter(node, space, dims) for node in body.nodes if type(node.op) in GENERATORS}
-    return Nest(body, result.type.shape, frozenset(), frozenset(), frozenset(), frozenset(), frozenset(), leaves, counters, (), (), {})
+    counters = {node: _counter(node, space, dims) for node in nodes if type(node.op) in GENERATORS}
+    return Nest(body, shape, frozenset(), frozenset(), frozenset(), frozenset(), frozenset(), leaves, counters, (), (), {})
 
 
 ARG = tuple(op for op in REDUCTIONS if op.name in ("argmax", "argmin"))

@@ -167,7 +167,7 @@ class ContractionSchedule:
     copies[i]: offset of the padded copy of operand i (after the swap), or None. packed_a, packed_b, partials: offsets for each phase,
     or None. All phases use the same memory after the copies, one after the other. prepacked: the operand (0: a, 1: b, before the
     swap) that is packed already when the kernel runs, because it does not change in a loop around it, or between calls: into memory of
-    its own, `packed_size` elements.
+    its own, `packed_size` elements. gates: the epilogue reads the columns in so many parts; n is (vectors of units, gates, lanes).
     """
     form: Form
     phases: tuple[PhaseSchedule, ...]
@@ -178,6 +178,7 @@ class ContractionSchedule:
     shared_scratch: int
     prepacked: int | None = None
     packed_size: int = 0
+    gates: int = 0
 
     @property
     def ready(self) -> str:
@@ -185,7 +186,7 @@ class ContractionSchedule:
         return "" if self.prepacked is None else "ab"[self.prepacked ^ self.form.swap]
 
     def __str__(self) -> str:
-        head = ("transposed " if self.form.swap else "") + "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
+        head = ("transposed " if self.form.swap else "") + (f"{self.gates} gates; " if self.gates else "") + "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
         scratch = f"; shared scratch {self.shared_scratch}" if self.shared_scratch else ""
         scratch += f"; {'ab'[self.prepacked]} packed before the loop" if self.prepacked is not None else ""
         return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"

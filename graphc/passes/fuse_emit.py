@@ -96,7 +96,7 @@ class _Emitter:
         ins = list(dict.fromkeys(v for n in first + members for v in n.inputs if v not in made))
         for v in ins:
             self._need(v)
-        body = _body(members, ins, outs)
+        body = body_of(members, ins, outs)
         new = Node(Fused(body, c.kind), tuple(self.w.map[v] for v in ins), tuple(v.type for v in outs), c.nodes[-1].loc, c.nodes[-1].scope)
         self.w.nodes.append(new)
         for old, v in zip(outs, new.outputs):
@@ -121,7 +121,7 @@ class _Emitter:
                 self._keep(v.node)
             else:
                 chain = self._with_copies([v.node])
-                body = _body(chain, [], [v])
+                body = body_of(chain, [], [v])
                 node = Node(Fused(body), (), (v.type,), v.node.loc, v.node.scope)
                 self.w.nodes.append(node)
                 self.w.map[v] = node.outputs[0]
@@ -144,7 +144,7 @@ def _live(nodes: Sequence[Node], outs: Iterable[Value]) -> list[Node]:
     return kept[::-1]
 
 
-def _body(members: Sequence[Node], ins: Sequence[Value], outs: Sequence[Value]) -> Graph:
+def body_of(members: Sequence[Node], ins: Sequence[Value], outs: Sequence[Value]) -> Graph:
     """A body of its own: inputs x0, x1, …, so that equal clusters are equal."""
     mapping = {v: Value(v.type, f"x{k}") for k, v in enumerate(ins)}
     nodes = []

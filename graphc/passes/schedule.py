@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
 from graphc.ir.graph import Node, Value
-from graphc.ir.ops.fused import Fused, takes_epilogue
+from graphc.ir.ops.fused import Fused, contraction_in, slices_in, takes_epilogue
 from graphc.ir.rows import RULES as PLAIN
 from graphc.ir.schedule import ContractionSchedule
 from graphc.ir.schedule_winograd import WinogradGradSchedule, WinogradSchedule
 from graphc.ir.target import Target
-from graphc.ir.view import ViewType
+from graphc.ir.view import ViewType, contiguous_strides
 from graphc.passes.schedule_attention import RULES as ATTENTION
 from graphc.passes.schedule_attention import attention_schedule
 from graphc.passes.schedule_contract import contraction_schedule
@@ -25,7 +25,7 @@ def contraction_of(node: Node) -> tuple[Node, tuple[int, int]] | None:
     if isinstance(node.op, Fused):
         if node.op.kind != "contraction":
             return None
-        inner = next(n for n in node.op.body.nodes if takes_epilogue(n.op))
+        inner = contraction_in(node.op.body)
         return inner, (_position(node.op, inner.inputs[0]), _position(node.op, inner.inputs[1]))
     return (node, (0, 1)) if takes_epilogue(node.op) else None
 
@@ -46,8 +46,10 @@ def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
         return WINOGRAD[type(inner.op)](inner.op, (ins[i], ins[j]), outs, target)
     c: Contraction = inner.op.contraction(*(v.type for v in inner.inputs))
     a, b = ins[i], ins[j]
-    return contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, outs[0].strides, a.dtype, target, fused=inner is not node,
-                                invariant=(invariant[i], invariant[j]) if invariant else (False, False))
+    gates = len(slices_in(node.op.body)) if inner is not node else 0
+    strides = contiguous_strides(inner.outputs[0].type.shape) if gates else outs[0].strides         # with gates, the result lies nowhere
+    return contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, strides, a.dtype, target, fused=inner is not node,
+                                invariant=(invariant[i], invariant[j]) if invariant else (False, False), gates=gates)
 
 
 def inplace_pairs(node: Node, schedule, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> tuple[tuple[int, int], ...]:

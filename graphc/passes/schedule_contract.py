@@ -44,19 +44,22 @@ ALIGN = 16                      # elements: parts of the shared scratch start on
 
 def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequence[int], b_shape: Sequence[int], b_strides: Sequence[int],
                          out_strides: Sequence[int], dtype: DType, target: Target, fused: bool = False,
-                         invariant: tuple[bool, bool] = (False, False)) -> ContractionSchedule:
+                         invariant: tuple[bool, bool] = (False, False), gates: int = 0) -> ContractionSchedule:
     """The schedule for operands that lie as given (strides in elements). fused: the sums go through an epilogue.
 
-    invariant: operands that do not change in the loop around the kernel, so that packing them, once before it, costs nothing.
+    invariant: operands that do not change in the loop around the kernel, so that packing them, once before it, costs nothing. gates: in how many
+    parts the epilogue reads the columns (0: as they are), each some whole vectors wide.
     """
     lanes = target.lanes(dtype.itemsize)
     out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
     form = normal_form(c, Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides)),
-                       Tensor(out_shape, tuple(out_strides)), lanes, fused, invariant)
+                       Tensor(out_shape, tuple(out_strides)), lanes, fused, (True, True) if gates else invariant)
+    if gates:
+        form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
     machine = Machine(target, dtype.itemsize, lanes, free)
-    phases = tuple(_phase_schedule(p, dtype, machine) for p in form.phases)
-    return _placed(form, phases, _prepacked(phases, free))
+    phases = tuple(_gate_schedule(p, machine) if gates else _phase_schedule(p, dtype, machine) for p in form.phases)
+    return replace(_placed(form, phases, _prepacked(phases, free)), gates=gates)
 
 
 def _prepacked(phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:
@@ -92,6 +95,24 @@ def _phase_schedule(p: Phase, dtype: DType, machine: Machine) -> PhaseSchedule:
     if _is_stream(p, machine):
         return _stream_schedule(p, machine)
     return _tile_schedule(p, machine)
+
+
+# --- gates ---------------------------------------------------------------------------------------------------------------
+
+def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
+    """The columns as vectors of units × gates × lanes: what an epilogue needs of all gates for some units is side by side."""
+    (n,), first = p.n, len(p.sizes)
+    width = p.sizes[n] // gates
+    steps = (lanes, width, 1)
+
+    def linear(t: Linear) -> Linear:
+        return Linear(t.base, t.strides + tuple(t.strides[n] * step for step in steps))
+    sizes = tuple(1 if d == n else size for d, size in enumerate(p.sizes)) + (width // lanes, gates, lanes)
+    return replace(p, sizes=sizes, n=(first, first + 1, first + 2), a=linear(p.a), b=linear(p.b), out=linear(p.out), parts=p.parts + ((),) * 3)
+
+
+def _gate_schedule(p: Phase, machine: Machine) -> PhaseSchedule:
+    return _dot_schedule(p, machine) if _is_dots(p, machine) else _tile_schedule(p, machine, p.sizes[p.n[1]])
 
 
 # --- lanes -----------------------------------------------------------------------------------------------------------------
@@ -192,22 +213,23 @@ def _stream_schedule(p: Phase, machine: Machine) -> TileSchedule:
 
 # --- register tiles ------------------------------------------------------------------------------------------------------
 
-def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
+def _tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
+    """gates: columns are interleaved, and those of the same units stay in one tile."""
     m, n = p.extent(p.m), p.extent(p.n)
     turned = _is_turned(p)
-    mr, vectors = register_tile(m, n, machine, p.extent(p.k), turned)
+    mr, vectors = register_tile(m, n, machine, p.extent(p.k), turned, gates)
     nr = vectors * machine.lanes
-    deep = _is_deep(p) and not machine.free[1]          # with b packed already, narrow tiles cost nothing
+    deep = _is_deep(p) and not machine.free[1] and not gates            # with b packed already, narrow tiles cost nothing
     a = _a_source(p, n, nr, deep or turned, machine)
-    wide = a == "shared" and _is_wide(p, mr, machine)
+    wide = a == "shared" and _is_wide(p, mr, machine) and not gates
     a = "tile" if wide else a
     b = _b_source(p, m, mr, nr, deep, machine)
     sums = _sum_blocks(p, a, b, mr, nr, machine)
-    rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr) if wide else _tile_size(p, mr, nr, b, machine)
+    rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr) if wide else _tile_size(p, mr, nr, b, machine, gates)
     down = _column_cut(group_sizes(p, p.m), rows, mr) if turned else Cut(0, rows)
     rows = down.length(group_sizes(p, p.m)) if turned else rows
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
-    splits = _splits(p, tiles, sums)
+    splits = 1 if gates else _splits(p, tiles, sums)
     alone = tiles * splits == 1 or columns.count(group_sizes(p, p.n)) == 1 and _are_windows(p, p.a, p.m)
     a = "tile" if a == "shared" and not machine.free[0] and alone else a        # nobody else reads the rows of a tile
     if tiles * splits == 1:
@@ -217,7 +239,12 @@ def _tile_schedule(p: Phase, machine: Machine) -> TileSchedule:
     far = b == "shared" and cold and column_packing(p, machine.lanes) != "runs"
     ahead = _lines_ahead(-(-min(rows, m) // mr), nr, machine) if far and a != "taps" else 0
     return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows, ahead=ahead,
-                        rest=0 if turned else m % mr)
+                        rest=0 if turned else _rest(p, m, mr))
+
+
+def _rest(p: Phase, m: int, mr: int) -> int:
+    """Rows of a smaller last register tile: where padding costs so much that another kernel pays."""
+    return m % mr if p.flops >= SMALL_FLOPS and (mr - m % mr) * 100 >= m else 0
 
 
 def _lines_ahead(downs: int, nr: int, machine: Machine) -> int:
@@ -259,28 +286,44 @@ def _is_wide(p: Phase, mr: int, machine: Machine) -> bool:
     return copied and not machine.free[0] and 4 * mr < n <= WIDE and m >= 8 * TILES * mr and m * k > 2 * machine.elements(machine.target.l2)
 
 
-def register_tile(m: int, n: int, machine: Machine, k: int = 0, padded: bool = False) -> tuple[int, int]:
+def register_tile(m: int, n: int, machine: Machine, k: int = 0, padded: bool = False, gates: int = 0) -> tuple[int, int]:
     """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output. Columns of more steps
-    than L1 holds come from L2. padded: the last rows take a whole register tile.
+    than L1 holds come from L2. padded: the last rows take a whole register tile. gates: as wide as those of the same units, or a part of that.
 
-    Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of equals it is one without a rest of rows, or
-    the one nearest to LIKELY_ROWS.
+    Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of equals it is one without a
+    rest of rows or columns, with more sums, nearest to LIKELY_ROWS.
     """
-    fits = [(mr, v) for v in range(1, 9) for mr in range(1, min(machine.target.tile_rows(v), MOST_ROWS) + 1)]
-    most = max(mr * v for mr, v in fits if 2 <= v <= 4 and mr <= FEW_ROWS)
-    large = min(m, n) >= 48
-
-    def step(rows: int, v: int) -> float:
-        far = v / L2_VECTORS_PER_CYCLE if k * v * machine.lanes > machine.elements(machine.target.l1) else 0
-        return max(rows * v / machine.target.fma_per_cycle, (rows + v) / LOADS_PER_CYCLE, FMA_LATENCY if rows * v < 2 * FMA_LATENCY else 0, far) + STEP_OVERHEAD
-
-    def cycles(shape: tuple[int, int]) -> float:
+    def rank(shape: tuple[int, int]):
         mr, v = shape
-        whole, rest = divmod(m, mr)
-        down = whole * step(mr, v) + (step(mr if padded else rest, v) if rest else 0)
-        rare = 1.06 if large and (mr * v < most or not 2 <= v <= 4 or mr > FEW_ROWS) else 1
-        return down * -(-n // (v * machine.lanes)) * rare
-    return min(fits, key=lambda s: (cycles(s), not padded and m % s[0] > 0, -s[0] * s[1], abs(s[0] - LIKELY_ROWS)))
+        left = not padded and m % mr > 0, -n % (v * machine.lanes)
+        return _tile_cycles(m, n, machine, k, padded, shape), *left, -mr * v, abs(mr - LIKELY_ROWS)
+    return min(_tile_shapes(machine.target, gates), key=rank)
+
+
+def gates_cost(m: int, n: int, k: int, gates: int, target: Target, itemsize: int) -> float:
+    """How many times as long as others the register tiles take whose width suits the gates."""
+    machine = Machine(target, itemsize, target.lanes(itemsize), (False, False))
+    suited, best = (min(_tile_cycles(m, n, machine, k, False, shape) for shape in _tile_shapes(target, parts)) for parts in (gates, 0))
+    return suited / best
+
+
+def _tile_shapes(target: Target, gates: int) -> list[tuple[int, int]]:
+    return [(mr, v) for v in range(1, 9) if gates % v == 0 for mr in range(1, min(target.tile_rows(v), MOST_ROWS) + 1)]
+
+
+def _tile_cycles(m: int, n: int, machine: Machine, k: int, padded: bool, shape: tuple[int, int]) -> float:
+    mr, v = shape
+    target = machine.target
+    far = v / L2_VECTORS_PER_CYCLE if k * v * machine.lanes > machine.elements(target.l1) else 0
+
+    def step(rows: int) -> float:
+        late = FMA_LATENCY + 1 if rows * v <= 2 * FMA_LATENCY else 0            # so few sums never keep both units busy
+        return max(rows * v / target.fma_per_cycle, (rows + v) / LOADS_PER_CYCLE, late, far) + STEP_OVERHEAD
+    whole, rest = divmod(m, mr)
+    down = whole * step(mr) + (step(mr if padded else rest) if rest else 0)
+    most = max(rows * vectors for rows, vectors in _tile_shapes(target, 0) if 2 <= vectors <= 4 and rows <= FEW_ROWS)
+    rare = min(m, n) >= 48 and (mr * v < most or not 2 <= v <= 4 or mr > FEW_ROWS)
+    return down * -(-n // (v * machine.lanes)) * (1.06 if rare else 1)
 
 
 def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
@@ -354,7 +397,7 @@ def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) ->
     return Cut(0, k)
 
 
-def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[int, Cut]:
+def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine, gates: int) -> tuple[int, Cut]:
     """Rows and columns worth TILE_FLOPS; more while that leaves TILES tiles, so that enough rows share what is packed. All rows, or about TALL,
     where each tile packs its own columns.
     """
@@ -366,7 +409,8 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine) -> tuple[in
     rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     sizes = group_sizes(p, p.n)
-    cut = _column_cut(sizes, columns, nr)
+    line = -(-machine.elements(LINE_BYTES) // machine.lanes)           # vectors of units whose results fill cache lines: no two threads share one
+    cut = _column_cut(sizes, columns, nr, line if gates else 0)
     few = machine.free[1] and p.extent(p.batch) * -(-m // rows) * cut.count(sizes) < TILES
     rounded = cut.split == len(sizes) - 1 and cut.chunk > max(nr, columns)
     return rows, replace(cut, chunk=cut.chunk - nr) if few and rounded else cut
@@ -386,13 +430,12 @@ def _deep_tile(p: Phase, mr: int, nr: int) -> tuple[int, Cut]:
     return rows, _column_cut(group_sizes(p, p.n), DEEP_TILE / rows, nr)
 
 
-def _column_cut(sizes: tuple[int, ...], columns: float, nr: int) -> Cut:
-    """Tiles of about so many columns: a part of one dim, all of the dims inside it."""
+def _column_cut(sizes: tuple[int, ...], columns: float, nr: int, unit: int = 0) -> Cut:
+    """Tiles of about so many columns: a part of one dim, all of the dims inside it. unit: of the outermost dim, a multiple of this."""
     for split in range(len(sizes)):
         inner = prod(sizes[split + 1:])
-        if inner <= columns or split == len(sizes) - 1:
-            chunk = even(sizes[split], max(1, columns / inner), nr if inner == 1 else 1)
-            return Cut(split, chunk)
+        if inner <= columns or split == len(sizes) - 1 or unit > 0:
+            return Cut(split, even(sizes[split], max(1, columns / inner), nr if inner == 1 else max(1, unit)))
     raise AssertionError("unreachable")
 
 

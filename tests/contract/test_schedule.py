@@ -163,7 +163,7 @@ def test_what_is_packed_for_all_tiles_is_divided_among_threads():
     assert pieces(512, 48, 352) == 4
 
 
-@pytest.mark.parametrize("m", [49, 50, 127, 128, 196])
+@pytest.mark.parametrize("m", [49, 50, 128, 196])
 def test_no_register_tile_reaches_past_the_last_row(m):
     """Rows that are read where they lie need no clamping then."""
     f, _, schedule = lowered(C.matmul((m, 640), (640, 512)), [np.empty((m, 640), np.float32), np.empty((640, 512), np.float32)], [np.empty((m, 512), np.float32)])

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Val, View
@@ -23,16 +24,24 @@ class DotTile:
 def lower_dots(job: Job) -> None:
     """Tiles of all rows × some columns of one batch entry."""
     f, s = job.f, job.schedule
-    axis = len(job.phase.n) - 1
-    cut = Cut(axis, _even_tile(job.n_sizes[axis], s.tile, s.columns))
+    cut = _column_cut(job)
     tiles = cut.count(job.n_sizes)
     with f.parallel(job.batches * tiles, "dots") as t:
         batch_number, across = f.divmod(t, tiles)
         batch = unflatten(f, batch_number, job.phase.batch, job.sizes)
         tile = DotTile(batch, Ix(), Ix(job.m), open_range(f, job.phase.n, job.n_sizes, cut, across))
-        sums = f.scratch("sums", job.dtype, (round_up(job.m, s.rows), round_up(cut.chunk, max(s.columns, s.lanes))))
-        _dot_tile(job, tile, cut.chunk // s.columns, sums)
+        apart = -(-cut.chunk * cut.inner(job.n_sizes) // s.columns)
+        sums = f.scratch("sums", job.dtype, (round_up(job.m, s.rows), round_up(apart * s.columns, s.lanes)))
+        _dot_tile(job, tile, apart, sums)
         sweep(job, tile, lambda i, j, lanes, mask: f.load(sums, [i, j], lanes, mask))
+
+
+def _column_cut(job: Job) -> Cut:
+    """About as many columns as the schedule says; with gates, all that belong to the same units."""
+    sizes, s = job.n_sizes, job.schedule
+    split = 0 if job.gates else len(sizes) - 1
+    inner = prod(sizes[split + 1:])
+    return Cut(split, _even_tile(sizes[split], max(1, s.tile // inner), 1 if job.gates else s.columns))
 
 
 def _even_tile(size: int, largest: int, columns: int) -> int:

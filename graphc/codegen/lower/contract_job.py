@@ -10,7 +10,8 @@ from graphc.ir.contract_form import Phase
 from graphc.ir.schedule import ContractionSchedule, PhaseSchedule, group_sizes
 from graphc.ir.types import DType
 
-Epilogue = Callable[[Function, Val, list[Ix], int, Val | None, int], list[Val]]
+Epilogue = Callable[[Function, Val | list[Val], list[Ix], int, Val | None, int], list[Val]]
+"""(function, sums or those of all gates, index in the outputs, lanes, mask, axis of the lanes) -> what is stored"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Job:
     @property
     def k_sizes(self) -> tuple[int, ...]:
         return group_sizes(self.phase, self.phase.k)
+
+    @property
+    def gates(self) -> int:
+        return self.whole.gates
 
     @property
     def has_row_tail(self) -> bool:

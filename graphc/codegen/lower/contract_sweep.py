@@ -16,9 +16,24 @@ Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column i
 def sweep(job: Job, tile, source: Source) -> None:
     """All sums of a tile. Vectors run along the innermost column dim."""
     f, p = job.f, job.phase
+    if job.gates:
+        return _sweep_gates(job, tile, source)
     with f.loop(0, tile.rows) as loop:
         rows = tile.batch | unflatten(f, tile.row + loop.index, p.m, p.sizes)
         _sweep_line(job, rows, tile.columns, lambda j, lanes, mask: source(loop.index, j, lanes, mask))
+
+
+def _sweep_gates(job: Job, tile, source: Source) -> None:
+    """A vector of units at a time, with the sums of all gates."""
+    f, p, lanes = job.f, job.phase, job.schedule.lanes
+    axis = len(job.outs[0].shape) - 1
+    with f.loop(0, tile.rows) as loop:
+        at = output_index(job, tile.batch | unflatten(f, tile.row + loop.index, p.m, p.sizes))
+        with f.loop(0, tile.columns.count) as units:
+            sums = [source(loop.index, (units.index * job.gates + gate) * lanes, lanes, None) for gate in range(job.gates)]
+            at[axis] = (tile.columns.start + units.index) * lanes
+            for out, value in zip(job.outs, job.epilogue(f, sums, at, lanes, None, axis), strict=True):
+                f.store(out, at, value)
 
 
 def sweep_turned(job: Job, tile, sums: View) -> None:

@@ -13,10 +13,10 @@ from graphc.codegen.lower.contract import lower_contraction
 from graphc.codegen.lower.winograd import lower_winograd
 from graphc.codegen.lower.winograd_grad import lower_weight_grad
 from graphc.errors import InternalError
-from graphc.ir.graph import Graph, Node
-from graphc.ir.ops.fused import takes_epilogue
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.fused import contraction_in, slices_in
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
-from graphc.ir.nest import Stages, nest_of_epilogue
+from graphc.ir.nest import Nest, Stages, nest_of_epilogue
 from graphc.ir.schedule_nest import NestSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
@@ -33,7 +33,8 @@ def lower_contraction_cluster(name: str, node: Node, ins: Sequence[ViewType], ou
     inner = contraction_in(body)
     if inner.inputs != body.inputs[:2]:
         raise InternalError("the operands of a contraction come first among the inputs of its cluster", "lower", repr(node))
-    return _lower(inner, ins, outs, schedule, target, Epilogue(body, inner, tuple(ins)), name)
+    epilogue = GateEpilogue if slices_in(body) else Epilogue
+    return _lower(inner, ins, outs, schedule, target, epilogue(body, inner, tuple(ins)), name)
 
 
 def _lower(inner: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target, epilogue: "Epilogue | None", name: str) -> Function:
@@ -43,17 +44,12 @@ def _lower(inner: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], sched
     return lower_contraction(inner.op.contraction(*(v.type for v in inner.inputs)), ins, outs, schedule, target, epilogue, name)
 
 
-def contraction_in(body: Graph) -> Node:
-    """The contraction of a cluster."""
-    return next(n for n in body.nodes if takes_epilogue(n.op))
-
-
 class Epilogue:
     """Called by the contraction engine with finished sums: evaluates the body at the element `index`, lanes along output axis `axis`."""
 
     def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
         self.body, self.inner = body, inner
-        self.nest = nest_of_epilogue(body, inner, ins)
+        self.nest = nest_of_epilogue(body, inner.outputs, tuple(n for n in body.nodes if n is not inner), ins)
 
     def run_together(self, strides: tuple[int, ...]) -> "Epilogue | None":
         """The same with as many last axes as there are strides taken as one; None unless they have these strides, or none, in all operands."""
@@ -67,12 +63,48 @@ class Epilogue:
         return merged
 
     def __call__(self, f: Function, acc: Val, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
-        at = Point(dict(enumerate(index)), lanes, mask)
-        schedule = NestSchedule(vector=axis if lanes > 1 else -1, lanes=lanes)
-        body = Body(f, self.nest, Stages(frozenset(), {}, 0), schedule, f.views)
-        env = Env(body, at)
+        env = _environment(f, self.nest, index, lanes, mask, axis)
         env.values[self.inner.outputs[0]] = acc
         return [f.splat(env.value(v), lanes) for v in self.body.outputs]
+
+
+def _environment(f: Function, nest: Nest, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> Env:
+    schedule = NestSchedule(vector=axis if lanes > 1 else -1, lanes=lanes)
+    return Env(Body(f, nest, Stages(frozenset(), {}, 0), schedule, f.views), Point(dict(enumerate(index)), lanes, mask))
+
+
+class GateEpilogue:
+    """The same for an epilogue that slices the sums: called with those of all gates and the `index` of a unit, lanes along the last axis."""
+
+    def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
+        self.body, self.inner, self.slices = body, inner, slices_in(body)
+        parts = tuple(s.outputs[0] for s in self.slices)
+        self.whole = nest_of_epilogue(body, inner.outputs, _between(inner.outputs, [s.inputs[0] for s in self.slices]), ins)
+        self.part = nest_of_epilogue(body, parts, _between(parts, body.outputs), ins)
+
+    def __call__(self, f: Function, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
+        env = _environment(f, self.part, index, lanes, mask, axis)
+        for s in self.slices:
+            start = s.op.start[axis]
+            at = [ix + start if k == axis else ix for k, ix in enumerate(index)]
+            of_gate = _environment(f, self.whole, at, lanes, mask, axis)
+            of_gate.values[self.inner.outputs[0]] = sums[start // self.part.extents[axis]]
+            env.values[s.outputs[0]] = of_gate.value(s.inputs[0])
+        return [f.splat(env.value(v), lanes) for v in self.body.outputs]
+
+
+def _between(given: Sequence[Value], wanted: Sequence[Value]) -> tuple[Node, ...]:
+    """The nodes that make the `wanted` values from the `given` ones, in order of their making."""
+    found: dict[Node, None] = {}
+
+    def add(v: Value) -> None:
+        if v.node is not None and v not in given and v.node not in found:
+            for x in v.node.inputs:
+                add(x)
+            found[v.node] = None
+    for v in wanted:
+        add(v)
+    return tuple(found)
 
 
 WINOGRAD = {WinogradConv2d: lower_winograd, WinogradWeightGrad: lower_weight_grad}

@@ -8,6 +8,7 @@ from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Cost, Op, require
+from graphc.ir.ops.shape import Slice
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from graphc.ir.types import TensorType
 
@@ -19,11 +20,22 @@ def takes_epilogue(op: Op) -> bool:
     return hasattr(op, "contraction") or isinstance(op, (WinogradConv2d, WinogradWeightGrad))
 
 
+def contraction_in(body: Graph) -> Node:
+    """The contraction of a cluster."""
+    return next(n for n in body.nodes if takes_epilogue(n.op))
+
+
+def slices_in(body: Graph) -> tuple[Node, ...]:
+    """The gates of a contraction: the slices by which its epilogue reads the columns, all equally wide."""
+    return tuple(n for n in body.nodes if isinstance(n.op, Slice))
+
+
 class Fused(Op):
     """The outputs of `body` for its inputs. Made by the fuse pass, after differentiation: it has no gradient of its own.
 
     kind "nest": elementwise operators and reductions over one iteration space (`ir.space`). kind "contraction": one contraction
-    and elementwise operators on its result, every output of the contraction's shape.
+    and elementwise operators on its result, every output of the contraction's shape; or, with gates, of the shape of the slices that the body
+    takes of the result, side by side along its last axis.
     """
     name: ClassVar[str] = "fused"
     body: Graph

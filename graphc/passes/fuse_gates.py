@@ -1,0 +1,172 @@
+"""Gates: where all that is read of a product are equal slices of its columns, the elementwise operators on these become its epilogue."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.contract import Matmul
+from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
+from graphc.ir.ops.fused import Fused, contraction_in
+from graphc.ir.ops.shape import BroadcastTo, Slice
+from graphc.ir.space import Misfit, Space
+from graphc.ir.target import Target
+from graphc.passes.fuse_emit import body_of
+from graphc.passes.pipeline import Pass
+from graphc.passes.schedule_contract import gates_cost
+
+LOSS = 1.02                     # times as long as the product may take
+MEMBERS = (Elementwise, Cast, StopGradient, BroadcastTo, Constant)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """A product (alone or with its epilogue), the slices that part its columns, the cluster that reads them all, and those of their results that
+    others read too.
+    """
+    product: Node
+    slices: tuple[Node, ...]
+    reader: Node
+    shared: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class FuseGates(Pass):
+    """Merges a product of matrices, slices of its result and the elementwise cluster that reads them: the gates of an LSTM or GRU, a gated linear unit.
+
+    Needs: clusters, so that each step of a recurrence is a product, its slices and one nest. Gives: one contraction, whose body slices its result;
+    each slice is some whole vectors wide. Slices that others read too are outputs of it.
+    Stands right after fuse. Where more is stored than the product has columns (the steps of a recurrence in training, which keep every gate) nothing
+    is merged: a tile would store few neighbours in each of many rows, which costs more than the product's way through the caches.
+    """
+    target: Target
+    name: ClassVar[str] = "fuse_gates"
+
+    def run(self, graph: Graph) -> Graph:
+        readers, places = users(graph), {node: i for i, node in enumerate(graph.nodes)}
+        results = set(graph.results)
+        found = [g for node in graph.nodes if (g := self._gates(node, readers, places, results))]
+        if not found:
+            return graph
+        gone = {n for g in found for n in (g.product, *g.slices)}
+        merged = {g.reader: g for g in found}
+        w = Rewriter(graph)
+        for node in graph.nodes:
+            if node in merged:
+                _merge(w, merged[node])
+            elif node not in gone:
+                w.keep(node)
+        return w.done()
+
+    def _gates(self, product: Node, readers, places, results) -> Gates | None:
+        if not _is_product(product) or product.outputs[0] in results:
+            return None
+        v = product.outputs[0]
+        slices = tuple(readers[v])
+        if len(slices) < 2 or not all(_is_part(s, v) for s in slices):
+            return None
+        width = slices[0].outputs[0].type.shape[-1]
+        lanes = self.target.lanes(v.type.dtype.itemsize)
+        starts = sorted(s.op.start[-1] for s in slices)
+        if width % lanes or starts != list(range(0, v.type.shape[-1], width)) or any(s.outputs[0].type.shape[-1] != width for s in slices):
+            return None
+        parts = [s.outputs[0] for s in slices]
+        reader = next((n for n in readers[parts[0]] if all(n in readers[p] for p in parts) and _is_elementwise(n, parts[0])), None)
+        if reader is None or any(places[n] < places[reader] for p in parts for n in readers[p]):
+            return None
+        shared = tuple(p for p in parts if p in results or any(n is not reader for n in readers[p]))
+        gates = Gates(product, slices, reader, shared)
+        too_many = len(reader.outputs) + len(shared) > len(slices)
+        return None if too_many or self._is_slower(gates) or _passes_by(gates, places) else gates
+
+    def _is_slower(self, gates: Gates) -> bool:
+        """Whether whole gates do not suit the rows of the product: what is saved is little beside it."""
+        v = gates.product.outputs[0].type
+        rows, columns, steps = v.size // v.shape[-1], v.shape[-1], gates.product.inputs[0].type.shape[-1]
+        return rows > 3 and gates_cost(rows, columns, steps, len(gates.slices), self.target, v.dtype.itemsize) > LOSS
+
+
+def _is_product(node: Node) -> bool:
+    """A product of matrices of floats, alone or with an epilogue of one result."""
+    inner = contraction_in(node.op.body) if isinstance(node.op, Fused) and node.op.kind == "contraction" else node
+    sizes = [n for v in (*inner.inputs, *inner.outputs) for n in v.type.shape]
+    return isinstance(inner.op, Matmul) and len(node.outputs) == 1 and inner.outputs[0].type.dtype.is_float and inner.inputs[1].type.rank > 1 and 0 not in sizes
+
+
+def _is_part(node: Node, v: Value) -> bool:
+    """Whether the node is a range of the columns of `v`."""
+    op = node.op
+    return isinstance(op, Slice) and not any(op.start[:-1]) and op.stop[:-1] == v.type.shape[:-1] and set(op.step) == {1}
+
+
+def _is_elementwise(node: Node, part: Value) -> bool:
+    """Whether the node computes element by element of arrays of the shape of `part`."""
+    op, shape = node.op, part.type.shape
+    if not isinstance(op, Fused) or op.kind != "nest" or any(v.type.shape != shape for v in node.outputs):
+        return False
+    space = Space()
+    place = space.maps[part] = space.place(shape)
+    try:
+        for n in op.body.nodes:
+            if not isinstance(n.op, MEMBERS):
+                return False
+            space.add(n)
+    except Misfit:
+        return False
+    computed = [v for n in op.body.nodes if not isinstance(n.op, Constant) for v in n.outputs]
+    return all(space.maps[v] == place for v in computed)
+
+
+def _passes_by(gates: Gates, places: dict[Node, int]) -> bool:
+    """Whether the reader depends on the product by another way than the slices."""
+    first, parts = places[gates.product], {s.outputs[0] for s in gates.slices}
+    todo = [v.node for v in gates.reader.inputs if v not in parts]
+    seen: set[Node] = set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen or places[node] < first:
+            continue
+        if node is gates.product or node in gates.slices:
+            return True
+        seen.add(node)
+        todo += [v.node for v in node.inputs]
+    return False
+
+
+def _merge(w: Rewriter, g: Gates) -> None:
+    """Puts the merged cluster where its reader stands."""
+    product, reader = g.product, g.reader
+    inside = {v: v for v in (*product.inputs, *reader.inputs)}
+    members = _inlined(product, inside)
+    for s in g.slices:
+        members.append(Node(s.op, (inside[product.outputs[0]],), tuple(v.type for v in s.outputs), s.loc, s.scope))
+        inside[s.outputs[0]] = members[-1].outputs[0]
+    members += _inlined(reader, inside)
+    outs = [*reader.outputs, *g.shared]
+    parts = {s.outputs[0] for s in g.slices}
+    ins = list(dict.fromkeys((*product.inputs, *(v for v in reader.inputs if v not in parts))))
+    body = body_of(members, ins, [inside[v] for v in outs])
+    new = Node(Fused(body, "contraction"), tuple(w[v] for v in ins), tuple(v.type for v in outs), reader.loc, reader.scope)
+    w.nodes.append(new)
+    for old, v in zip(outs, new.outputs):
+        v.name = old.name
+        w.map[old] = v
+
+
+def _inlined(node: Node, inside: dict[Value, Value]) -> list[Node]:
+    """The node, or those of its cluster, on the values of `inside`, to which theirs are added."""
+    if not isinstance(node.op, Fused):
+        copies: Sequence[Node] = [Node(node.op, tuple(inside[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc, node.scope)]
+        inside.update(zip(node.outputs, copies[0].outputs))
+        return list(copies)
+    body, known = node.op.body, {}
+    known.update(zip(node.op.body.inputs, (inside[v] for v in node.inputs)))
+    nodes = []
+    for n in body.nodes:
+        nodes.append(Node(n.op, tuple(known[v] for v in n.inputs), tuple(v.type for v in n.outputs), n.loc, n.scope))
+        known.update(zip(n.outputs, nodes[-1].outputs))
+    inside.update(zip(node.outputs, (known[v] for v in body.outputs)))
+    return nodes
