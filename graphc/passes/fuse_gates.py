@@ -1,7 +1,7 @@
 """Gates: where all that is read of a product are equal slices of its columns, the elementwise operators on these become its epilogue."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,7 +61,7 @@ class FuseGates(Pass):
                 w.keep(node)
         return w.done()
 
-    def _gates(self, product: Node, readers, places, results) -> Gates | None:
+    def _gates(self, product: Node, readers: Mapping[Value, list[Node]], places: Mapping[Node, int], results: set[Value]) -> Gates | None:
         if not _is_product(product) or product.outputs[0] in results:
             return None
         v = product.outputs[0]
@@ -86,7 +86,7 @@ class FuseGates(Pass):
         """Whether whole gates do not suit the rows of the product: what is saved is little beside it."""
         v = gates.product.outputs[0].type
         rows, columns, steps = v.size // v.shape[-1], v.shape[-1], gates.product.inputs[0].type.shape[-1]
-        return rows > 3 and gates_cost(rows, columns, steps, len(gates.slices), self.target, v.dtype.itemsize) > LOSS
+        return gates_cost(rows, columns, steps, len(gates.slices), self.target, v.dtype.itemsize) > LOSS
 
 
 def _is_product(node: Node) -> bool:
@@ -120,7 +120,7 @@ def _is_elementwise(node: Node, part: Value) -> bool:
     return all(space.maps[v] == place for v in computed)
 
 
-def _passes_by(gates: Gates, places: dict[Node, int]) -> bool:
+def _passes_by(gates: Gates, places: Mapping[Node, int]) -> bool:
     """Whether the reader depends on the product by another way than the slices."""
     first, parts = places[gates.product], {s.outputs[0] for s in gates.slices}
     todo = [v.node for v in gates.reader.inputs if v not in parts]
@@ -138,16 +138,11 @@ def _passes_by(gates: Gates, places: dict[Node, int]) -> bool:
 
 def _merge(w: Rewriter, g: Gates) -> None:
     """Puts the merged cluster where its reader stands."""
-    product, reader = g.product, g.reader
-    inside = {v: v for v in (*product.inputs, *reader.inputs)}
-    members = _inlined(product, inside)
-    for s in g.slices:
-        members.append(Node(s.op, (inside[product.outputs[0]],), tuple(v.type for v in s.outputs), s.loc, s.scope))
-        inside[s.outputs[0]] = members[-1].outputs[0]
-    members += _inlined(reader, inside)
+    reader, parts = g.reader, {s.outputs[0] for s in g.slices}
+    ins = list(dict.fromkeys((*g.product.inputs, *(v for v in reader.inputs if v not in parts))))
+    inside = {v: v for v in ins}
+    members = [*_inlined(g.product, inside), *(_copied(s, inside) for s in g.slices), *_inlined(reader, inside)]
     outs = [*reader.outputs, *g.shared]
-    parts = {s.outputs[0] for s in g.slices}
-    ins = list(dict.fromkeys((*product.inputs, *(v for v in reader.inputs if v not in parts))))
     body = body_of(members, ins, [inside[v] for v in outs])
     new = Node(Fused(body, "contraction"), tuple(w[v] for v in ins), tuple(v.type for v in outs), reader.loc, reader.scope)
     w.nodes.append(new)
@@ -157,16 +152,17 @@ def _merge(w: Rewriter, g: Gates) -> None:
 
 
 def _inlined(node: Node, inside: dict[Value, Value]) -> list[Node]:
-    """The node, or those of its cluster, on the values of `inside`, to which theirs are added."""
+    """The node, or those of its cluster, on the values of `inside`, to which its results are added."""
     if not isinstance(node.op, Fused):
-        copies: Sequence[Node] = [Node(node.op, tuple(inside[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc, node.scope)]
-        inside.update(zip(node.outputs, copies[0].outputs))
-        return list(copies)
-    body, known = node.op.body, {}
-    known.update(zip(node.op.body.inputs, (inside[v] for v in node.inputs)))
-    nodes = []
-    for n in body.nodes:
-        nodes.append(Node(n.op, tuple(known[v] for v in n.inputs), tuple(v.type for v in n.outputs), n.loc, n.scope))
-        known.update(zip(n.outputs, nodes[-1].outputs))
+        return [_copied(node, inside)]
+    body = node.op.body
+    known = dict(zip(body.inputs, (inside[v] for v in node.inputs)))
+    nodes = [_copied(n, known) for n in body.nodes]
     inside.update(zip(node.outputs, (known[v] for v in body.outputs)))
     return nodes
+
+
+def _copied(node: Node, inside: dict[Value, Value]) -> Node:
+    new = Node(node.op, tuple(inside[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc, node.scope)
+    inside.update(zip(node.outputs, new.outputs))
+    return new

@@ -36,6 +36,7 @@ LIKELY_ROWS = 6                 # 6×16 with AVX2, 6×64 with AVX-512: more rows
 MOST_AHEAD = 4                  # cache lines of packed columns that are asked for every STEPS steps
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
+DOT_ROWS = 3                    # rows at most of products whose operands are read once, as they lie
 LANE_BLOCK = 16                 # vectors
 MOST_COLUMNS = 4
 MOST_NARROW = 7
@@ -181,7 +182,7 @@ def _is_dots(p: Phase, machine: Machine) -> bool:
     """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
     inner = p.k[-1]
     rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
-    return rows_linear and p.sizes[inner] >= 2 * machine.lanes and min(p.extent(p.m), p.extent(p.n)) <= 3
+    return rows_linear and p.sizes[inner] >= 2 * machine.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
 
 
 def _dot_schedule(p: Phase, machine: Machine) -> DotSchedule:
@@ -197,7 +198,7 @@ def _dot_schedule(p: Phase, machine: Machine) -> DotSchedule:
 def _is_stream(p: Phase, machine: Machine) -> bool:
     """Few rows times a matrix that lies along n and is wide enough to be read in long runs."""
     straight = len(p.n) == 1 and len(p.k) == 1 and p.b.strides[p.n[0]] == 1
-    return straight and p.extent(p.m) <= 3 and p.extent(p.n) >= 8 * machine.lanes and p.extent(p.k) >= 16
+    return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= 8 * machine.lanes and p.extent(p.k) >= 16
 
 
 def _stream_schedule(p: Phase, machine: Machine) -> TileSchedule:
@@ -301,7 +302,9 @@ def register_tile(m: int, n: int, machine: Machine, k: int = 0, padded: bool = F
 
 
 def gates_cost(m: int, n: int, k: int, gates: int, target: Target, itemsize: int) -> float:
-    """How many times as long as others the register tiles take whose width suits the gates."""
+    """How many times as long as others the register tiles take whose width suits the gates; few rows need none."""
+    if m <= DOT_ROWS:
+        return 1
     machine = Machine(target, itemsize, target.lanes(itemsize), (False, False))
     suited, best = (min(_tile_cycles(m, n, machine, k, False, shape) for shape in _tile_shapes(target, parts)) for parts in (gates, 0))
     return suited / best

@@ -135,3 +135,9 @@ def test_integer_mulhi_uses_the_vector_multiplier():
     with f.loop(0, 1024, step=8) as L:
         f.store(y, [L.index], f.mulhi_u(f.load(x, [L.index], lanes=8), 0xD2511F53))
     assert any("vpmuludq" in line for line in only_loop(assembly([f], AVX2)))
+
+
+def test_powers_of_two_are_one_instruction_with_avx512():
+    loop = only_loop(assembly([elementwise("exp", 16)], AVX512))
+    assert sum("vscalefps" in line for line in loop) == 1 and not any("vpslld" in line or "vblendm" in line for line in loop)
+    assert not any("vscalef" in line for line in only_loop(assembly([elementwise("exp", 8)], AVX2)))

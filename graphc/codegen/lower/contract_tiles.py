@@ -234,7 +234,7 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, pac
         if direct:
             return _to_output(job, tile, r, sums)
         _call(job, tile, r, sums.view_at([row, column], (1,), (1,)), s.width(job.phase), add)
-    whole, rest = f.divmod(tile.rows, s.mr)
+    whole, rest = f.divmod(tile.rows, s.mr) if s.rest else (Ix(), Ix())
     with f.loop(0, tile.columns.length, s.nr) as across:
         b = b_at(across.index)
         with f.loop(0, whole * s.mr if s.rest else tile.rows, s.mr) as down:
@@ -242,7 +242,7 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, pac
             register_tile(across.index, b, down.index, tile.row + down.index, s.mr)
         if s.rest:
             with f.if_(f.gt(f.value(rest), 0)):
-                row = f.min_(whole, s.rows // s.mr - 1) * s.mr
+                row = f.min_(whole, s.rows // s.mr - 1) * s.mr          # both minima are for the verifier: only the last tile has a rest
                 register_tile(across.index, b, row, f.min_(tile.row + row, job.m - s.rest), s.rest)
 
 
