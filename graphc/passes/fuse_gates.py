@@ -48,11 +48,14 @@ class FuseGates(Pass):
     def run(self, graph: Graph) -> Graph:
         readers, places = users(graph), {node: i for i, node in enumerate(graph.nodes)}
         results = set(graph.results)
-        found = [g for node in graph.nodes if (g := self._gates(node, readers, places, results))]
-        if not found:
+        merged: dict[Node, Gates] = {}
+        for node in graph.nodes:
+            gates = self._gates(node, readers, places, results)
+            if gates is not None:
+                merged.setdefault(gates.reader, gates)          # the parts of two products: those of the first
+        if not merged:
             return graph
-        gone = {n for g in found for n in (g.product, *g.slices)}
-        merged = {g.reader: g for g in found}
+        gone = {n for g in merged.values() for n in (g.product, *g.slices)}
         w = Rewriter(graph)
         for node in graph.nodes:
             if node in merged:
@@ -90,10 +93,12 @@ class FuseGates(Pass):
 
 
 def _is_product(node: Node) -> bool:
-    """A product of matrices of floats, alone or with an epilogue of one result."""
+    """A product of two matrices of floats, alone or with an epilogue of one result."""
     inner = contraction_in(node.op.body) if isinstance(node.op, Fused) and node.op.kind == "contraction" else node
-    sizes = [n for v in (*inner.inputs, *inner.outputs) for n in v.type.shape]
-    return isinstance(inner.op, Matmul) and len(node.outputs) == 1 and inner.outputs[0].type.dtype.is_float and inner.inputs[1].type.rank > 1 and 0 not in sizes
+    if not isinstance(inner.op, Matmul) or len(node.outputs) != 1:
+        return False
+    a, b = inner.inputs
+    return a is not b and b.type.rank > 1 and a.type.dtype.is_float and 0 not in (*a.type.shape, *b.type.shape)
 
 
 def _is_part(node: Node, v: Value) -> bool:
