@@ -133,7 +133,7 @@ def _register(e, value: str, ty: str, lanes: int, register: str, at: int) -> str
         return e.emit(f"insertelement {register} poison, float {value}, i64 0")
     if lanes < width:
         return e.emit(f"call {register} @llvm.vector.insert.{mangled(f32, width)}.{mangled(f32, lanes)}({register} poison, {ty} {value}, i64 0)")
-    return e.emit(f"call {register} @llvm.vector.extract.{mangled(f32, width)}.{mangled(f32, lanes)}({ty} {value}, i64 {at})")
+    return _half(e, ty, "float", value, at, width)
 
 
 def math_call(e, s: Compute, args: list[str]) -> str:

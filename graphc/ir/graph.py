@@ -1,7 +1,7 @@
 """The graph: typed values, nodes that make them, and the graph that owns both. Never changed once built: a pass builds a new one."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -106,6 +106,17 @@ def users(graph: Graph) -> Mapping[Value, list[Node]]:
         for v in node.outputs:
             table[v] = []
     return table
+
+
+def leading_to(values: Iterable[Value], nodes: Sequence[Node]) -> list[Node]:
+    """Those of the nodes, which are in order, that the values depend on through nodes of the list."""
+    wanted = set(values)
+    kept: list[Node] = []
+    for n in reversed(nodes):
+        if any(v in wanted for v in n.outputs):
+            kept.append(n)
+            wanted.update(n.inputs)
+    return kept[::-1]
 
 
 def regions(op: "Op") -> list[tuple[str, Graph]]:

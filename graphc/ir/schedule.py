@@ -186,7 +186,8 @@ class ContractionSchedule:
         return "" if self.prepacked is None else "ab"[self.prepacked ^ self.form.swap]
 
     def __str__(self) -> str:
-        head = ("transposed " if self.form.swap else "") + (f"{self.gates} gates; " if self.gates else "") + "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
+        head = ("transposed " if self.form.swap else "") + (f"{self.gates} gates; " if self.gates else "")
+        head += "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
         scratch = f"; shared scratch {self.shared_scratch}" if self.shared_scratch else ""
         scratch += f"; {'ab'[self.prepacked]} packed before the loop" if self.prepacked is not None else ""
         return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"

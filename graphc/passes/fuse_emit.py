@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from graphc.ir.builder import Rewriter
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, Value, leading_to
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.fused import Fused, takes_epilogue
 from graphc.ir.space import VIEWS
@@ -69,7 +69,7 @@ class _Emitter:
         inside = set(c.nodes)
         outs = list(dict.fromkeys(_viewed(v, inside) for n in c.nodes for v in n.outputs if self._escapes(v, inside)))
         outs = [v for v in outs if v.node in inside]
-        members = _live(c.nodes, outs)
+        members = leading_to(outs, c.nodes)
         if members:
             self._fuse(c, members, outs)
         for n in c.nodes:
@@ -131,17 +131,6 @@ def _viewed(v: Value, inside: set[Node]) -> Value:
     while v.node in inside and isinstance(v.node.op, VIEWS):
         v = v.node.inputs[0]
     return v
-
-
-def _live(nodes: Sequence[Node], outs: Iterable[Value]) -> list[Node]:
-    """The nodes that lead to `outs`."""
-    wanted = set(outs)
-    kept: list[Node] = []
-    for n in reversed(nodes):
-        if any(v in wanted for v in n.outputs):
-            kept.append(n)
-            wanted.update(n.inputs)
-    return kept[::-1]
 
 
 def body_of(members: Sequence[Node], ins: Sequence[Value], outs: Sequence[Value]) -> Graph:

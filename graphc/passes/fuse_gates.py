@@ -78,12 +78,12 @@ class FuseGates(Pass):
             return None
         parts = [s.outputs[0] for s in slices]
         reader = next((n for n in readers[parts[0]] if all(n in readers[p] for p in parts) and _is_elementwise(n, parts[0])), None)
-        if reader is None or any(places[n] < places[reader] for p in parts for n in readers[p]):
+        if reader is None or any(places[n] < places[reader] for p in parts for n in readers[p]):        # others may lead to the reader
             return None
         shared = tuple(p for p in parts if p in results or any(n is not reader for n in readers[p]))
         gates = Gates(product, slices, reader, shared)
         too_many = len(reader.outputs) + len(shared) > len(slices)
-        return None if too_many or self._is_slower(gates) or _passes_by(gates, places) else gates
+        return None if too_many or self._is_slower(gates) else gates
 
     def _is_slower(self, gates: Gates) -> bool:
         """Whether whole gates do not suit the rows of the product: what is saved is little beside it."""
@@ -123,22 +123,6 @@ def _is_elementwise(node: Node, part: Value) -> bool:
         return False
     computed = [v for n in op.body.nodes if not isinstance(n.op, Constant) for v in n.outputs]
     return all(space.maps[v] == place for v in computed)
-
-
-def _passes_by(gates: Gates, places: Mapping[Node, int]) -> bool:
-    """Whether the reader depends on the product by another way than the slices."""
-    first, parts = places[gates.product], {s.outputs[0] for s in gates.slices}
-    todo = [v.node for v in gates.reader.inputs if v not in parts]
-    seen: set[Node] = set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen or places[node] < first:
-            continue
-        if node is gates.product or node in gates.slices:
-            return True
-        seen.add(node)
-        todo += [v.node for v in node.inputs]
-    return False
 
 
 def _merge(w: Rewriter, g: Gates) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from math import prod, sqrt
 
@@ -310,8 +311,15 @@ def gates_cost(m: int, n: int, k: int, gates: int, target: Target, itemsize: int
     return suited / best
 
 
-def _tile_shapes(target: Target, gates: int) -> list[tuple[int, int]]:
-    return [(mr, v) for v in range(1, 9) if gates % v == 0 for mr in range(1, min(target.tile_rows(v), MOST_ROWS) + 1)]
+@cache
+def _tile_shapes(target: Target, gates: int) -> tuple[tuple[int, int], ...]:
+    return tuple((mr, v) for v in range(1, 9) if gates % v == 0 for mr in range(1, min(target.tile_rows(v), MOST_ROWS) + 1))
+
+
+@cache
+def _most_sums(target: Target) -> int:
+    """Vectors of sums in the register tiles of large products."""
+    return max(mr * v for mr, v in _tile_shapes(target, 0) if 2 <= v <= 4 and mr <= FEW_ROWS)
 
 
 def _tile_cycles(m: int, n: int, machine: Machine, k: int, padded: bool, shape: tuple[int, int]) -> float:
@@ -324,8 +332,7 @@ def _tile_cycles(m: int, n: int, machine: Machine, k: int, padded: bool, shape: 
         return max(rows * v / target.fma_per_cycle, (rows + v) / LOADS_PER_CYCLE, late, far) + STEP_OVERHEAD
     whole, rest = divmod(m, mr)
     down = whole * step(mr) + (step(mr if padded else rest) if rest else 0)
-    most = max(rows * vectors for rows, vectors in _tile_shapes(target, 0) if 2 <= vectors <= 4 and rows <= FEW_ROWS)
-    rare = min(m, n) >= 48 and (mr * v < most or not 2 <= v <= 4 or mr > FEW_ROWS)
+    rare = min(m, n) >= 48 and (mr * v < _most_sums(target) or not 2 <= v <= 4 or mr > FEW_ROWS)
     return down * -(-n // (v * machine.lanes)) * (1.06 if rare else 1)
 
 

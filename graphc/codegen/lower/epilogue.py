@@ -13,7 +13,7 @@ from graphc.codegen.lower.contract import lower_contraction
 from graphc.codegen.lower.winograd import lower_winograd
 from graphc.codegen.lower.winograd_grad import lower_weight_grad
 from graphc.errors import InternalError
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, leading_to
 from graphc.ir.ops.fused import contraction_in, slices_in
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from graphc.ir.nest import Nest, Stages, nest_of_epilogue
@@ -78,9 +78,10 @@ class GateEpilogue:
 
     def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
         self.body, self.inner, self.slices = body, inner, slices_in(body)
-        parts = tuple(s.outputs[0] for s in self.slices)
-        self.whole = nest_of_epilogue(body, inner.outputs, _between(inner.outputs, [s.inputs[0] for s in self.slices]), ins)
-        self.part = nest_of_epilogue(body, parts, _between(parts, body.outputs), ins)
+        before = leading_to([s.inputs[0] for s in self.slices], [n for n in body.nodes if n is not inner])
+        after = leading_to(body.outputs, [n for n in body.nodes if n not in self.slices])
+        self.whole = nest_of_epilogue(body, inner.outputs, tuple(before), ins)
+        self.part = nest_of_epilogue(body, tuple(s.outputs[0] for s in self.slices), tuple(after), ins)
 
     def __call__(self, f: Function, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
         env = _environment(f, self.part, index, lanes, mask, axis)
@@ -91,20 +92,6 @@ class GateEpilogue:
             of_gate.values[self.inner.outputs[0]] = sums[start // self.part.extents[axis]]
             env.values[s.outputs[0]] = of_gate.value(s.inputs[0])
         return [f.splat(env.value(v), lanes) for v in self.body.outputs]
-
-
-def _between(given: Sequence[Value], wanted: Sequence[Value]) -> tuple[Node, ...]:
-    """The nodes that make the `wanted` values from the `given` ones, in order of their making."""
-    found: dict[Node, None] = {}
-
-    def add(v: Value) -> None:
-        if v.node is not None and v not in given and v.node not in found:
-            for x in v.node.inputs:
-                add(x)
-            found[v.node] = None
-    for v in wanted:
-        add(v)
-    return tuple(found)
 
 
 WINOGRAD = {WinogradConv2d: lower_winograd, WinogradWeightGrad: lower_weight_grad}
