@@ -103,7 +103,7 @@ def scale(e, s: Compute, args: list[str]) -> str:
 
 
 def fraction(e, s: Compute, args: list[str]) -> str:
-    return _by_registers(e, s, "reduce", args, ", i32 0")
+    return _by_registers(e, s, "reduce", args, ", i32 1")               # rounds down
 
 
 def _by_registers(e, s: Compute, name: str, args: list[str], option: str) -> str:

@@ -89,11 +89,11 @@ class Arithmetic:
         return self._regular("fma", a, b, c)
 
     def scale(self, a: Operand, n: Operand) -> Val:
-        """a · 2^n for integral n, infinite ones too, rounded once. Of f32, where the target has_scaling."""
+        """a · 2^⌊n⌋, for infinite n too, rounded once. Of f32, where the target has_scaling."""
         return self._regular("scale", a, n)
 
     def fraction(self, a: Val) -> Val:
-        """a less the nearest integer, of two the even one; 0 for infinities. Of f32, where the target has_scaling."""
+        """a − ⌊a⌋; 0 for infinities. Of f32, where the target has_scaling."""
         return self._regular("fraction", a)
 
     def sqrt(self, a: Val) -> Val:

@@ -15,7 +15,7 @@ from graphc.passes.schedule_contract import MOST_ROWS
 
 SERIAL_FLOPS = 400_000          # less work than this is not worth waking other threads
 QUERIES = 72                    # columns of a block, at most: its transposed queries and sums stay in L1 and L2
-KEYS = 144                      # its rows: long enough to pay for rescaling sums, short enough for scores to stay in L1
+KEYS = 72               # its rows: as few as keep scores in L1 beside queries, enough to pay for the sums, which each block adds to
 GRAD_KEYS, GRAD_QUERIES = (128, 64), 96                 # columns and rows: the first that gives enough tasks, as each block of keys passes over all sums
 LOAD = 0.25                     # what a load costs, beside a multiplication
 SUMS = 8                        # sums in registers that hide how long a multiplication takes

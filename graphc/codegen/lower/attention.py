@@ -11,7 +11,7 @@ from math import inf, prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
-from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, fetch_ahead, in_groups, larger, matrix, product, store_rows, sub_panel, turn, turn_back
+from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, fetch_ahead, in_groups, larger, matrix, product, store_rows, sub_panel, turn, turn_back, whole_rows
 from graphc.codegen.lower.attention_mask import Mask, lowest
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.graph import Node
@@ -51,12 +51,15 @@ class _Block:
         self.sums = b.panel_scratch("sums", self.values)
         self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.s.nr))
         self.top, self.total = (b.f.scratch(n, b.dtype, (b.panels, b.s.nr)) for n in ("top", "total"))
+        self.scales = b.f.scratch("scales", b.dtype, (b.s.nr,))
 
     def run(self) -> None:
         b, f = self.b, self.f
-        rows = b.matrix_scratch("rows", max(self.features, self.values))
-        copy_rows(b, self.q, self.first, rows)
-        turn(b, rows, self.features, self.queries, self.factor)
+        in_place = whole_rows(b, self.q), whole_rows(b, self.out)
+        rows = b.matrix_scratch("rows", max(self.features, self.values)) if not all(in_place) else None
+        if not in_place[0]:
+            copy_rows(b, self.q, self.first, rows)
+        turn(b, *((self.q, self.first) if in_place[0] else (rows, Ix())), self.features, self.queries, self.factor)
         self._start()
         limit = f.min_(b.rows, self.first + b.s.columns) if b.causal else as_ix(b.rows)
         panels = b.panels_from(self.first)
@@ -66,8 +69,9 @@ class _Block:
                     fetch_ahead(b, (self.k, self.v), blocks.index, loop.index)
                 self._panel(blocks.index, loop.index)
         with f.loop(0, panels) as loop:
-            self._finish(loop.index, rows)
-        store_rows(b, rows, self.first, self.out)
+            self._finish(loop.index, *((self.out, self.first) if in_place[1] else (rows, Ix())))
+        if not in_place[1]:
+            store_rows(b, rows, self.first, self.out)
 
     def _start(self) -> None:
         f, s = self.f, self.b.s
@@ -96,13 +100,13 @@ class _Block:
         if b.causal:
             hide(b, self.scores, query, key, count, self.unseen)
         self._probabilities(panel, count)
-        product(b, self.v_turned_from(key), Ix(), as_ix(self.values), self.scores, count, sub_panel(self.sums, panel), 1)
+        product(b, self.v_turned_from(key), Ix(), as_ix(self.values), self.scores, count, sub_panel(self.sums, panel), 1, factors=self.scales)
 
     def v_turned_from(self, key: Ix) -> View:
         return self.v_turned.view_at([0, key])
 
     def _probabilities(self, panel: Ix, count: Ix) -> None:
-        """Scores become 2^(score - maximum); sums so far are rescaled to the new maximum."""
+        """Scores become 2^(score - maximum); `scales` rescale sums so far to the new maximum."""
         f, s = self.f, self.b.s
         places = range(0, s.nr, s.lanes)
         before = [f.load(self.top, [panel, u], s.lanes) for u in places]
@@ -114,9 +118,7 @@ class _Block:
         for u, t, scale, total in zip(places, top, scales, totals):
             f.store(self.top, [panel, u], t)
             f.store(self.total, [panel, u], f.add(f.mul(f.load(self.total, [panel, u], s.lanes), scale), total))
-        with f.loop(0, self.values) as loop:
-            for u, scale in zip(places, scales):
-                f.store(self.sums, [panel, loop.index, u], f.mul(f.load(self.sums, [panel, loop.index, u], s.lanes), scale))
+            f.store(self.scales, [u], scale)
 
     def _powers(self, u: int, top: Val, count: Ix) -> Val:
         """Those of the queries from `u` on; their sum."""
@@ -134,8 +136,8 @@ class _Block:
             totals = loop.results
         return f.add(*totals)
 
-    def _finish(self, panel: Ix, rows: View) -> None:
-        """Sums are divided by the total and go to `rows`; the logsumexp is stored. A query from which a bool mask hides all gets 0."""
+    def _finish(self, panel: Ix, target: View, first: Ix) -> None:
+        """Sums are divided by the total and go to the rows of `target` from `first` on; the logsumexp is stored. A query from which a bool mask hides all gets 0."""
         f, s = self.f, self.b.s
         places = range(0, s.nr, s.lanes)
         tops, totals = ([f.load(x, [panel, u], s.lanes) for u in places] for x in (self.top, self.total))
@@ -144,7 +146,9 @@ class _Block:
             sees = [f.gt(top, MASKED) for top in tops]
             shares = [f.select(seen, x, f.const(0, self.b.dtype, s.lanes)) for seen, x in zip(sees, shares)]
             logs = [f.select(seen, x, f.const(MASKED, self.b.dtype, s.lanes)) for seen, x in zip(sees, logs)]
-        turn_back(self.b, self.sums, panel, self.values, rows, shares)
+        for u, share in zip(places, shares):
+            f.store(self.scales, [u], share)
+        turn_back(self.b, self.sums, panel, self.values, target, first, lambda i: f.splat(f.load(self.scales, [i]), s.lanes))
         for u, value in zip(places, logs):
             query = self.first + panel * s.nr + u
             f.store(self.lse, [query], value, f.tail_mask(self.b.columns - query, s.lanes))

@@ -11,10 +11,10 @@ from math import factorial, log
 
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
-from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import unflattened
+from graphc.codegen.lower.transpose import transposed
 from graphc.codegen.vecmath import EXP2, ROUNDER, ROUNDER64
 from graphc.ir.schedule import round_up
 from graphc.ir.schedule_attention import AttentionSchedule
@@ -22,6 +22,7 @@ from graphc.ir.target import LINE_BYTES, Target
 from graphc.ir.types import DType, f32, i32, i64
 
 LN2 = log(2)
+EXP2_UP = (0.6931470632553101, 0.24022908508777618, 0.05548618361353874, 0.009673775173723698, 0.0012482289457693696, 0.000215659718378447)
 EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor: |r| <= 1/2, rest below 5e-18
 # type: bits as integers, their mantissa, the number that rounds, exponent of 1, coefficients of (2^r - 1) / r
 FORMATS = {"f32": (i32, 23, ROUNDER, 127, EXP2), "f64": (i64, 52, ROUNDER64, 1023, EXP2_F64)}
@@ -95,16 +96,15 @@ def exp2(b: Blocks, xs: Sequence[Val]) -> list[Val]:
     f = b.f
     bits, mantissa, rounder, bias, coefficients = FORMATS[b.dtype.name]
     if b.target.has_scaling and b.dtype is f32:
-        rests = [f.fraction(x) for x in xs]
-        return [f.scale(y, f.sub(x, r)) for x, r, y in zip(xs, rests, _fractions(f, rests, coefficients))]
+        return [f.scale(y, x) for x, y in zip(xs, _powers(f, [f.fraction(x) for x in xs], EXP2_UP))]
     low, rounder = f.const(-bias, b.dtype, xs[0].lanes), rounder + bias     # the rounded number then ends in the bits of its exponent
     xs = [f.select(f.gt(low, x), low, x) for x in xs]
     shifted = [f.add(x, rounder) for x in xs]
     rests = [f.sub(x, f.sub(s, rounder)) for x, s in zip(xs, shifted)]
-    return [f.mul(y, f.bitcast(f.shl(f.bitcast(s, bits), mantissa), b.dtype)) for y, s in zip(_fractions(f, rests, coefficients), shifted)]
+    return [f.mul(y, f.bitcast(f.shl(f.bitcast(s, bits), mantissa), b.dtype)) for y, s in zip(_powers(f, rests, coefficients), shifted)]
 
 
-def _fractions(f: Function, rests: Sequence[Val], coefficients: Sequence[float]) -> list[Val]:
+def _powers(f: Function, rests: Sequence[Val], coefficients: Sequence[float]) -> list[Val]:
     """2^r of each, by Horner's rule."""
     totals = [f.const(coefficients[-1], r.dtype, r.lanes) for r in rests]
     for c in (*coefficients[-2::-1], 1.0):
@@ -113,6 +113,11 @@ def _fractions(f: Function, rests: Sequence[Val], coefficients: Sequence[float])
 
 
 # ---- rows and panels
+
+def whole_rows(b: Blocks, view: View) -> bool:
+    """Whether every block of rows is of vectors in memory."""
+    return view.shape[0] % b.s.columns == 0 and view.shape[1] % b.s.lanes == 0 and view.strides[1] == 1
+
 
 def copy_rows(b: Blocks, source: View, first: Ix, target: View) -> None:
     """Rows of [T, D] from `first` on; rows past the last are 0."""
@@ -126,25 +131,23 @@ def copy_rows(b: Blocks, source: View, first: Ix, target: View) -> None:
         f.store(target, [loop.index, across.index], zero)
 
 
-def turn(b: Blocks, rows: View, features: int, panels: View, factor: float) -> None:
-    """Rows times `factor` as panels."""
+def turn(b: Blocks, source: View, first: Ix, features: int, panels: View, factor: float) -> None:
+    """The block of rows from `first` on, times `factor`, as panels; `source` has whole vectors of features."""
     f, lanes = b.f, b.s.lanes
     with f.loop(0, b.panels) as panel, f.loop(0, round_up(features, lanes), lanes) as across:
-        for u in range(b.s.vectors):
-            first = panel.index * b.s.nr + u * lanes
-            block = [f.load(rows, [first + i, across.index], lanes) for i in range(lanes)]
-            for i, column in enumerate(transposed(f, block)):
-                f.store(panels, [panel.index, across.index + i, u * lanes], f.mul(column, factor))
+        for u in range(0, b.s.nr, lanes):
+            row = first + panel.index * b.s.nr + u
+            for i, column in enumerate(transposed(f, source, row, across.index, lanes)):
+                f.store(panels, [panel.index, across.index + i, u], f.mul(column, factor))
 
 
-def turn_back(b: Blocks, panels: View, panel: Ix, features: int, rows: View, factors: Sequence[Val]) -> None:
-    """One panel, times one factor for each of its columns, as rows."""
+def turn_back(b: Blocks, panels: View, panel: Ix, features: int, target: View, first: Ix, factor: Callable[[int], Val]) -> None:
+    """One panel, times one factor for each of its columns, as rows from `first` on, of whole vectors."""
     f, lanes = b.f, b.s.lanes
     with f.loop(0, round_up(features, lanes), lanes) as across:
-        for u, factor in enumerate(factors):
-            block = [f.mul(f.load(panels, [panel, across.index + i, u * lanes], lanes), factor) for i in range(lanes)]
-            for i, row in enumerate(transposed(f, block)):
-                f.store(rows, [panel * b.s.nr + (u * lanes + i), across.index], row)
+        for u in range(0, b.s.nr, lanes):
+            for i, row in enumerate(transposed(f, sub_panel(panels, panel), across.index, u, lanes), u):
+                f.store(target, [first + panel * b.s.nr + i, across.index], f.mul(row, factor(i)))
 
 
 def fetch_ahead(b: Blocks, views: Sequence[View], row: Ix, panel: Ix) -> None:
@@ -169,8 +172,9 @@ def store_rows(b: Blocks, rows: View, first: Ix, target: View) -> None:
 # ---- products
 
 def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int | Callable[[Ix], Ix], target: View, add: int,
-            start: Ix = Ix()) -> None:
+            start: Ix = Ix(), factors: View | None = None) -> None:
     """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of a[first + i, k] * panel[k, x], for the rows i from `start` (0) up to `rows`.
+    With `factors`, target[i, x] * factors[x] + the sum.
 
     Rows are computed in whole register tiles; rows past the last of `a` repeat it. `steps` may depend on the first row of a register tile.
     """
@@ -182,7 +186,7 @@ def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | in
             offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)]
             sums = target.view_at([down.index, 0], (1,), (1,))
             count = steps(down.index) if callable(steps) else steps
-            call_micro_kernel(f, spec, memory, columns, sums, count, target.strides[0], add, offsets)
+            call_micro_kernel(f, spec, memory, columns, sums, count, target.strides[0], add, offsets, factors=factors)
 
 
 def _row_tiles(b: Blocks, start: Ix, stop: Ix) -> list[tuple[Ix, Ix, int]]:

@@ -121,14 +121,14 @@ class _Block:
         b, f, of = self.b, self.f, self.of
         for source, rows, panels, factor in ((of.k, self.k_rows, self.keys, self.factor / LN2), (of.v, self.rows, self.values, 1.0)):
             copy_rows(b, source, self.first, rows)
-            turn(b, rows, source.shape[1], panels, factor)
+            turn(b, rows, Ix(), source.shape[1], panels, factor)
         self._clear(self.dk)
         self._clear(self.dv)
         with f.loop(self.first if b.causal else 0, b.rows, b.s.rows) as blocks:
             self._queries(blocks.index, f.min_(b.s.rows, b.rows - blocks.index))
         for panels, factor, target in ((self.dk, self.factor, of.dk), (self.dv, 1.0, of.dv)):
             with f.loop(0, b.panels) as loop:
-                turn_back(b, panels, loop.index, target.shape[1], self.rows, [f.const(factor, b.dtype, b.s.lanes)] * b.s.vectors)
+                turn_back(b, panels, loop.index, target.shape[1], self.rows, Ix(), lambda _: f.const(factor, b.dtype, b.s.lanes))
             store_rows(b, self.rows, self.first, target)
 
     def _clear(self, panels: View) -> None:

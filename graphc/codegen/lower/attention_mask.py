@@ -6,8 +6,8 @@ import numpy as np
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Val, View
 from graphc.codegen.lower.attention_blocks import LN2, Blocks
-from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.ranges import vector_run
+from graphc.codegen.lower.transpose import transposed
 from graphc.ir.schedule import round_up
 from graphc.ir.types import DType, bool_
 
@@ -50,8 +50,7 @@ class Mask:
             f.store(rows, [loop.index, across.index], f.const(0, self.b.dtype, s.lanes))
         with f.loop(0, count, s.lanes) as loop:
             for u in range(0, s.nr, s.lanes):
-                block = [f.load(rows, [u + i, loop.index], s.lanes) for i in range(s.lanes)]
-                for i, number in enumerate(transposed(f, block)):
+                for i, number in enumerate(transposed(f, rows, u, loop.index, s.lanes)):
                     self._change(scores, loop.index + i, u, number)
 
     def _copy_row(self, rows: View, row: Ix, query: Ix, key: Ix, count: Ix) -> None:

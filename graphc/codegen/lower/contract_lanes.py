@@ -10,10 +10,10 @@ from math import prod
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
+from graphc.codegen.lower.transpose import transposed_runs
 from graphc.ir.contract_form import Linear, spread
 from graphc.ir.schedule import round_up
 
@@ -72,8 +72,8 @@ def _turn(job: Job, operand: Operand, copy: View, terms: list[int], line: int) -
         place = f.min_(loop.index, size - s.lanes)
         for first in range(0, len(terms), s.lanes):
             first = min(first, len(terms) - s.lanes)
-            rows = [f.load(operand.memory, [(place + i) * step + (start + first)], s.lanes) for i in range(s.lanes)]
-            for i, column in enumerate(transposed(f, rows)):
+            starts = [(place + i) * step + (start + first) for i in range(s.lanes)]
+            for i, column in enumerate(transposed_runs(f, operand.memory, starts)):
                 f.store(copy, [place + terms[first + i] * line], column)
 
 

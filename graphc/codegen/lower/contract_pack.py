@@ -5,7 +5,6 @@ k; element by element otherwise.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -14,6 +13,7 @@ from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.ranges import Index, Range, load_spaced, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
+from graphc.codegen.lower.transpose import gathered, transposed_runs
 from graphc.ir.schedule import column_packing, group_sizes, taps
 
 
@@ -82,14 +82,13 @@ def _transpose_columns(job: Job, batch: Index, columns: Range, sums: Range, targ
             base = offset(p.b, batch | k | {last: first}) - p.b.base
             whole, rest = f.divmod(count, lanes)
 
-            def block(i: Ix, steps: int, mask: Val | None = None) -> None:
-                rows = [f.load(job.b, [s + base + i], lanes, mask) for s in starts]
-                for step, row in enumerate(transposed(f, rows)[:steps]):
+            def block(i: Ix, steps: int) -> None:
+                for step, row in enumerate(transposed_runs(f, job.b, [s + base + i for s in starts], steps)):
                     f.store(target.memory, [place + (at + i + step) * target.step], row)
             with f.loop(0, whole * lanes, lanes) as inner:
                 block(inner.index, lanes)
             if rest.is_const and rest.const >= 3:
-                return block(whole * lanes, rest.const, f.tail_mask(rest, lanes))
+                return block(whole * lanes, rest.const)
             with f.loop(whole * lanes, count) as inner:
                 row = gathered(f, job.b, [s + base + inner.index for s in starts])
                 f.store(target.memory, [place + (at + inner.index) * target.step], row)
@@ -117,8 +116,7 @@ def _transpose_taps(job: Job, batch: Index, columns: Range, sums: Range, target:
                 if width == 1:
                     rows = [gathered(f, job.b, [s + base + first for s in starts])]
                 else:
-                    mask = f.tail_mask(width, lanes) if width < lanes else None
-                    rows = transposed(f, [f.load(job.b, [s + base + first], lanes, mask) for s in starts])
+                    rows = transposed_runs(f, job.b, [s + base + first for s in starts], width)
                 for i in range(width):
                     f.store(target.memory, [place + (at + places[first + i]) * target.step], rows[i])
 
@@ -127,46 +125,6 @@ def _column_start(job: Job, flat: Ix) -> Ix:
     """Offset in b of a column; columns past the end repeat the last one."""
     p = job.phase
     return offset(p.b, unflatten(job.f, job.f.min_(flat, job.n - 1), p.n, p.sizes))
-
-
-def gathered(f: Function, memory: View, places: Sequence[Ix]) -> Val:
-    """A vector of elements from anywhere."""
-    result = f.splat(f.load(memory, [places[0]]), len(places))
-    for lane, place in enumerate(places[1:], 1):
-        result = f.insert(result, lane, f.load(memory, [place]))
-    return result
-
-
-def transposed(f: Function, rows: Sequence[Val]) -> list[Val]:
-    """Square transpose of vectors: first inside blocks of 16 bytes, where shuffles are cheap, then of the blocks."""
-    lanes = len(rows)
-    block = min(lanes, 16 // rows[0].dtype.itemsize)
-    rows = [row for start in range(0, lanes, block) for row in _transposed_blocks(f, rows[start:start + block], lanes, block)]
-    step = block
-    while step < lanes:
-        low = [i if i & step == 0 else lanes + i - step for i in range(lanes)]
-        high = [i + step if i & step == 0 else lanes + i for i in range(lanes)]
-        rows = [f.shuffle(rows[i & ~step], rows[i | step], high if i & step else low) for i in range(lanes)]
-        step *= 2
-    return rows
-
-
-def _transposed_blocks(f: Function, rows: Sequence[Val], lanes: int, block: int) -> list[Val]:
-    """`block` rows (2 or 4): in each block of lanes, their square transpose. Both steps are one machine shuffle a vector."""
-    if block == 2:
-        return [f.shuffle(rows[0], rows[1], _unpack(lanes, block, 1, half)) for half in (0, 1)]
-    upper, lower = ([f.shuffle(x, y, _unpack(lanes, block, 1, half)) for half in (0, 1)] for x, y in (rows[:2], rows[2:]))
-    return [f.shuffle(upper[i // 2], lower[i // 2], _unpack(lanes, block, 2, i % 2)) for i in range(4)]
-
-
-def _unpack(lanes: int, block: int, width: int, half: int) -> list[int]:
-    """Lane indices that interleave, in each block, one half of both vectors in groups of `width` lanes."""
-    indices = []
-    for start in range(0, lanes, block):
-        for at in range(half * block // 2, (half + 1) * block // 2, width):
-            own = [start + at + w for w in range(width)]
-            indices += own + [lanes + i for i in own]
-    return indices
 
 
 PACKERS = {"panels": _copy_panels, "runs": _copy_runs, "turn": _transpose_columns, "taps": _transpose_taps}

@@ -5,8 +5,8 @@ from math import prod
 
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
-from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.ranges import unflatten
+from graphc.codegen.lower.transpose import transposed
 from graphc.ir.contract_form import PaddedCopy
 
 ROWS_BYTES = 64 << 10           # copied by one tile
@@ -99,13 +99,13 @@ def _turn(f: Function, source: View, target: View, start: Ix, lanes: int) -> Non
     with f.loop(0, -(-rows // lanes)) as loop:
         i = f.min_(loop.index * lanes, rows - lanes)
 
-        def block(j: Ix | int, count: int, mask: Val | None) -> None:
-            for step, column in enumerate(transposed(f, [f.load(source, [i + r, j], lanes, mask) for r in range(lanes)])[:count]):
+        def block(j: Ix | int, count: int) -> None:
+            for step, column in enumerate(transposed(f, source, i, j, lanes, count)):
                 f.store(target, [start + (j + step) * rows + i], column)
         with f.loop(0, columns // lanes * lanes, lanes) as inner:
-            block(inner.index, lanes, None)
+            block(inner.index, lanes)
         if columns % lanes:
-            block(columns // lanes * lanes, columns % lanes, f.tail_mask(columns % lanes, lanes))
+            block(columns // lanes * lanes, columns % lanes)
 
 
 def copy_run(f: Function, source: View, target: View, start: Ix, count: int, lanes: int) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
+from graphc.codegen.lower.transpose import transposed
 from graphc.ir.contract_form import Phase
 
 Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column in tile, lanes, mask) -> sums
@@ -41,8 +41,7 @@ def sweep_turned(job: Job, tile, sums: View) -> None:
     f, _p, lanes = job.f, job.phase, job.schedule.lanes
     turned = f.scratch("turned", job.dtype, sums.shape[::-1])
     with f.loop(0, tile.rows, lanes) as down, f.loop(0, tile.columns.length, lanes) as across:
-        block = [f.load(sums, [down.index + i, across.index], lanes) for i in range(lanes)]
-        for j, column in enumerate(transposed(f, block)):
+        for j, column in enumerate(transposed(f, sums, down.index, across.index, lanes)):
             f.store(turned, [across.index + j, down.index], column)
     with walk(f, tile.columns) as (columns, at):
         _sweep_line(job, tile.batch | columns, tile.row_range, lambda i, lanes, mask: f.load(turned, [at, i], lanes, mask))

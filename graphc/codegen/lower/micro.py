@@ -23,7 +23,8 @@ ANY = 1 << 36                   # extent of a view whose size only the caller kn
 class MicroSpec:
     """`a_step`: distance of two steps of k in a; a_rows: each row of a has its own offset (else row i is at i). `b_step`: likewise in b.
     `taps`: where the steps of k lie in a if they are not even; these are then all of the sum. `masked`: only some of the columns of b may
-    be read. fused: the target multiplies and adds in one instruction. ahead: so many cache lines of b are asked for every STEPS steps.
+    be read. fused: the target multiplies and adds in one instruction. ahead: so many cache lines of b are asked for every STEPS steps. scaled: what is in c
+    is multiplied by a factor for each column before the sums are added.
     """
     dtype: DType
     mr: int
@@ -36,23 +37,25 @@ class MicroSpec:
     fused: bool = True
     taps: tuple[int, ...] = ()
     ahead: int = 0
+    scaled: bool = False
 
     @property
     def name(self) -> str:
         a = f"taps{'_'.join(map(str, self.taps))}x" if self.taps else "rows" if self.a_rows else "panel"
-        forms = f"{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}{f'_ahead{self.ahead}' if self.ahead else ''}"
+        forms = f"{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}{f'_ahead{self.ahead}' if self.ahead else ''}{'_scaled' if self.scaled else ''}"
         return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{forms}"
 
 
 @cache
 def micro_kernel(spec: MicroSpec) -> Function:
-    """c[i, j] = (add ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j].
+    """c[i, j] = (add ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j]; if scaled, c[i, j] * factors[j] + the sum.
 
-    Views: a, b, c. Integers: k, row step of c, add (0 or 1), the row offsets of a (if a_rows), the columns (if masked), where in b lies what
+    Views: a, b, c, factors (if scaled). Integers: k, row step of c, add (0 or 1), the row offsets of a (if a_rows), the columns (if masked), where in b lies what
     is asked for (if ahead).
     """
     f = Function(spec.name, noalias=True)
     a, b, c = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "abc")
+    factors = f.view("factors", spec.dtype, (ANY,), (1,)) if spec.scaled else None
     steps, row_step, add = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20), f.param("add", 0, 1)
     rows = [f.param(f"row{i}", 0, 1 << 34) for i in range(spec.mr)] if spec.a_rows else [Ix(i) for i in range(spec.mr)]
     masks = _column_masks(f, spec)
@@ -69,15 +72,15 @@ def micro_kernel(spec: MicroSpec) -> Function:
         with f.loop(whole, steps, carry=sums, unroll=None if spec.ahead else STEPS) as loop:
             loop.next(*_step(f, spec, a, b, [row + loop.index * spec.a_step for row in rows], masks, loop.index, loop.carried))
         sums = loop.results
-    _accumulate(f, spec, c, row_step, add, sums)
+    _accumulate(f, spec, c, row_step, add, factors, sums)
     return f
 
 
 def call_micro_kernel(f: Function, spec: MicroSpec, a: View, b: View, c: View, steps: Ix | int, row_step: Ix | int, add: Ix | int,
-                      rows: Sequence[Ix] = (), columns: Sequence[Ix] = (), ahead: Ix | None = None) -> None:
+                      rows: Sequence[Ix] = (), columns: Sequence[Ix] = (), ahead: Ix | None = None, factors: View | None = None) -> None:
     """`columns`: how many of b may be read, if not all. `ahead`: where in b lies what `spec.ahead` asks for."""
-    spec = replace(spec, masked=bool(columns))
-    f.call(micro_kernel(spec), [a, b, c, as_ix(steps), as_ix(row_step), as_ix(add), *rows, *columns, *([ahead] if spec.ahead else [])])
+    spec = replace(spec, masked=bool(columns), scaled=factors is not None)
+    f.call(micro_kernel(spec), [a, b, c, *([factors] if factors else []), as_ix(steps), as_ix(row_step), as_ix(add), *rows, *columns, *([ahead] if spec.ahead else [])])
 
 
 def _asking_steps(f: Function, spec: MicroSpec, a: View, b: View, rows: list[Ix], masks: list[Val | None], steps: Ix, ahead: Ix,
@@ -118,13 +121,15 @@ def multiply_add(f: Function, a: Val, b: Val, c: Val, fused: bool) -> Val:
     return f.fma(a, b, c) if fused else f.add(f.mul(a, b), c)
 
 
-def _accumulate(f: Function, spec: MicroSpec, c, row_step: Ix, add: Ix, sums: Sequence[Val]) -> None:
+def _accumulate(f: Function, spec: MicroSpec, c, row_step: Ix, add: Ix, factors, sums: Sequence[Val]) -> None:
     """The partial sum so far is added at the end, not at the start: sums are blocked."""
     keep = f.cast(f.value(add), bool_)
+    scales = [f.load(factors, [v * spec.lanes], spec.lanes) for v in range(spec.vectors)] if spec.scaled else []
     for i in range(spec.mr):
         for v in range(spec.vectors):
             at, new = [row_step * i + v * spec.lanes], sums[i * spec.vectors + v]
-            f.store(c, at, f.select(keep, f.add(f.load(c, at, spec.lanes), new), new))
+            before = f.load(c, at, spec.lanes)
+            f.store(c, at, multiply_add(f, before, scales[v], new, spec.fused) if scales else f.select(keep, f.add(before, new), new))
 
 
 @dataclass(frozen=True)

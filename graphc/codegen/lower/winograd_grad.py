@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
-from graphc.codegen.lower.contract_pack import transposed
 from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
 from graphc.codegen.lower.ranges import vector_run
+from graphc.codegen.lower.transpose import transposed
 from graphc.codegen.lower.winograd_tiles import Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
 from graphc.ir.graph import Node
@@ -134,8 +134,7 @@ class _WeightGrad:
             f.call(transform_kernel(self.spec("gt")), [sums.view_at([loop.index * s.features], (1,)), taps.view_at([loop.index * KERNEL, 0], (1,), (1,)),
                                                        whole, (self.op.tile + 2) * s.sum_plane, s.sum_plane, s.features])
         with f.loop(0, task.channels.count * KERNEL, s.lanes) as down, f.loop(0, whole, s.lanes) as across:
-            block = [f.load(taps, [down.index + i, across.index], s.lanes) for i in range(s.lanes)]
-            for j, column in enumerate(transposed(f, block)):
+            for j, column in enumerate(transposed(f, taps, down.index, across.index, s.lanes)):
                 f.store(turned, [across.index + j, down.index], column)
         return turned
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from graphc.codegen.index import Ix
 from graphc.codegen.loops import Function, Val, View
-from graphc.codegen.lower.contract_pack import gathered, transposed
 from graphc.codegen.lower.rows import function, rows
+from graphc.codegen.lower.transpose import gathered, transposed_runs
 from graphc.codegen.lower.winograd_transform import linear_map
 from graphc.ir.graph import Node
 from graphc.ir.ops.winograd import WinogradWeights
@@ -61,8 +61,7 @@ def _taps(f: Function, w: View, places: Sequence[Ix], steps: Sequence[int], lane
         if count == 1:
             taps.append(gathered(f, w, [at + first for at in places]))
         else:
-            mask = f.tail_mask(count, lanes) if count < lanes else None
-            taps += transposed(f, [f.load(w, [at + first], lanes, mask) for at in places])[:count]
+            taps += transposed_runs(f, w, [at + first for at in places], count)
     return taps
 
 
