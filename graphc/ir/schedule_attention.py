@@ -13,7 +13,8 @@ class AttentionSchedule:
     a row a key; of its gradient a column is a key, a row a query.
 
     serial: all on the caller. far: what the rows of a head read (and, of the gradient, add to) does not stay in L2. Of the gradient: the keys of a
-    head are dealt to so many `parts`, each with sums of its own for the gradient of the queries: `partials` elements in all.
+    head are dealt to so many `parts`, each with sums of its own for the gradient of the queries: `partials` elements in all, behind `deltas` elements,
+    a number for each query and what aligns the sums.
     """
     columns: int
     rows: int
@@ -23,13 +24,14 @@ class AttentionSchedule:
     serial: bool
     far: bool = False
     parts: int = 1
+    deltas: int = 0
     partials: int = 0
     itemsize: int = 4
 
     @property
     def shared_scratch(self) -> int:
         """Bytes of memory that the threads share."""
-        return round_up(self.partials * self.itemsize, ALIGNMENT)
+        return round_up((self.deltas + self.partials) * self.itemsize, ALIGNMENT)
 
     def sum_rows(self, queries: int) -> int:
         """Rows of the gradient of `queries` queries, with room for a last register tile."""
@@ -40,5 +42,5 @@ class AttentionSchedule:
         return self.vectors * self.lanes
 
     def __str__(self) -> str:
-        parts = f", {self.parts} parts, partials {self.shared_scratch} B" if self.partials else ""
+        parts = f", {self.parts} parts, shared scratch {self.shared_scratch} B" if self.partials else ""
         return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{', serial' if self.serial else ''}{', far' if self.far else ''})"

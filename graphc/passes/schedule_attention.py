@@ -9,6 +9,7 @@ from graphc.ir.graph import Node
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.schedule import round_up
 from graphc.ir.schedule_attention import AttentionSchedule
+from graphc.ir.schedule_nest import ALIGNMENT
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 from graphc.passes.schedule_contract import MOST_ROWS
@@ -49,7 +50,8 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, serial: bool, target: Targe
     blocks = -(-keys // s.columns)
     parts = -(-blocks // -(-blocks // max(1, min(blocks, TASKS // heads))))
     far = queries * (features + values + round_up(features, nr)) * itemsize > target.l2
-    return replace(s, parts=parts, partials=heads * parts * s.sum_rows(queries) * round_up(features, nr), far=far)
+    deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
+    return replace(s, parts=parts, deltas=deltas, partials=heads * parts * s.sum_rows(queries) * round_up(features, nr), far=far)
 
 
 def _block(columns: int, most_columns: int, rows: int, most_rows: int, mr: int, nr: int) -> tuple[int, int]:

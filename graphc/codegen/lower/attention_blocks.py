@@ -171,7 +171,7 @@ def store_rows(b: Blocks, rows: View, first: Ix, target: View) -> None:
 
 # ---- products
 
-def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int | Callable[[Ix], Ix], target: View, add: int,
+def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int | Callable[[Ix], Ix], target: View, add: Ix | int,
             start: Ix = Ix(), factors: View | None = None) -> None:
     """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of a[first + i, k] * panel[k, x], for the rows i from `start` (0) up to `rows`.
     With `factors`, target[i, x] * factors[x] + the sum.

@@ -1,13 +1,15 @@
 """The gradient of attention in blocks (Dao 2023, FlashAttention-2): scores, probabilities and their gradients exist one block at a time.
 
+    for each query, in parallel: delta = dout · out
     for each part of the keys of each head, in parallel: for each block of its keys:
-        for each block of queries: probabilities p again, from scores and logsumexp; ds = p (dout · v - delta), delta = dout · out;
+        for each block of queries: probabilities p again, from scores and logsumexp; ds = p (dout · v - delta);
             dv += p^T dout, dk += ds^T q; and into sums of the part's own: dq += ds k
     for each block of queries, in parallel: the parts' dq, added in order
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 
 from graphc.codegen.index import Ix, as_ix
@@ -23,52 +25,66 @@ from graphc.ir.target import Target
 from graphc.ir.types import i32
 from graphc.ir.view import ViewType
 
-QUERY_ROWS = 64                     # rows of dq that are added up together
+QUERY_ROWS = 64                     # rows whose deltas, or parts of dq, one thread adds up
 TOGETHER = 4                        # vectors whose powers are computed together
 
 
 def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:
     f, inputs, (dq, dk, dv) = function(name, ins, outs)
     b = Blocks(f, s, target, dq.dtype, dk.shape[-2], dq.shape[-2], node.op.causal)
-    sums = _Sums(b, dq.shape[-1], f.view("sums", dq.dtype, (s.partials,)))
     factor, lead = node.op.factor(dq.shape), dq.shape[:-2]
     share, heads = -(-b.column_blocks // s.parts), prod(lead)
+    shared = f.view("shared", dq.dtype, (s.deltas + s.partials,))
+    deltas, sums = shared.view_at([0], (heads, b.rows), (b.rows, 1)), _Sums(b, dq.shape[-1], shared.view_at([s.deltas], (s.partials,), (1,)))
+    _compute_deltas(b, inputs[-3], inputs[-1], lead, deltas)
     with f.parallel(heads * s.parts, "keys", serial=s.serial) as t:
         number, part = f.divmod(t, heads)[::-1] if s.far else f.divmod(t, s.parts)      # large heads one by one: threads share their queries in L3
-        of = _Head(b, number, lead, (*inputs[:3], *inputs[-3:], dk, dv), inputs[3:-3])
-        own = sums.of(number * s.parts + part)
-        sums.clear(own)
-        of.compute_deltas(part * (share * s.columns))
-        with f.loop(part * share, f.min_(part * share + share, b.column_blocks)) as blocks:
-            _Block(b, factor, of, own, blocks.index * s.columns).run()
+        of = _Head(b, number, lead, (*inputs[:3], *inputs[-2:], dk, dv), inputs[3:-3], deltas)
+        own, first = sums.of(number * s.parts + part), part * share
+        if b.causal:
+            sums.clear(own, f.min_(first * s.columns, b.rows))
+        with f.loop(first, f.min_(first + share, b.column_blocks)) as blocks:
+            _Block(b, factor, of, own, blocks.index * s.columns, f.min_(blocks.index - first, 1)).run()
     sums.store(dq, factor, lead)
     return f
+
+
+def _compute_deltas(b: Blocks, out: View, dout: View, lead: Sequence[int], deltas: View) -> None:
+    """dout · out of each query."""
+    f, lanes, width = b.f, b.s.lanes, out.shape[-1]
+    with _query_rows(b, lead, "deltas") as (number, row):
+        a, g = matrix(f, out, number, lead), matrix(f, dout, number, lead)
+
+        def term(j: Ix, total: Val, mask: Val | None) -> Val:
+            return f.fma(f.load(a, [row, j], lanes, mask), f.load(g, [row, j], lanes, mask), total)
+        with f.loop(0, width // lanes * lanes, lanes, carry=(f.const(0, b.dtype, lanes),)) as loop:
+            loop.next(term(loop.index, loop.carried[0], None))
+        total, = loop.results
+        if width % lanes:
+            total = term(Ix(width // lanes * lanes), total, f.tail_mask(width % lanes, lanes))
+        f.store(deltas, [number, row], f.reduce(total, "add"))
+
+
+@contextmanager
+def _query_rows(b: Blocks, lead: Sequence[int], name: str) -> Iterator[tuple[Ix, Ix]]:
+    """(head, query), in parallel."""
+    f, blocks = b.f, -(-b.rows // QUERY_ROWS)
+    with f.parallel(prod(lead) * blocks, name, serial=b.s.serial) as t:
+        number, block = f.divmod(t, blocks)
+        with f.loop(block * QUERY_ROWS, f.min_(block * QUERY_ROWS + QUERY_ROWS, b.rows)) as loop:
+            yield number, loop.index
 
 
 class _Head:
     """The matrices of one batch entry."""
 
-    def __init__(self, b: Blocks, number: Ix, lead: Sequence[int], views: Sequence[View], masks: Sequence[View]):
-        self.b, f = b, b.f
-        q, k, v, out, lse, dout, dk, dv = views
-        self.q, self.k, self.v, self.out, self.dout, self.dk, self.dv = (matrix(f, x, number, lead) for x in (q, k, v, out, dout, dk, dv))
+    def __init__(self, b: Blocks, number: Ix, lead: Sequence[int], views: Sequence[View], masks: Sequence[View], deltas: View):
+        f = b.f
+        q, k, v, lse, dout, dk, dv = views
+        self.q, self.k, self.v, self.dout, self.dk, self.dv = (matrix(f, x, number, lead) for x in (q, k, v, dout, dk, dv))
         self.lse = lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:])
+        self.deltas = deltas.view_at([number, 0], (b.rows,), (1,))
         self.mask = next((matrix(f, x, number, lead) for x in masks), None)
-        self.deltas = f.scratch("deltas", b.dtype, (b.rows,))
-
-    def compute_deltas(self, key: Ix) -> None:
-        """dout · out of each query that may see a key from `key` on."""
-        b, f, lanes = self.b, self.b.f, self.b.s.lanes
-        width = self.out.shape[1]
-        with f.loop(f.min_(key, b.rows) if b.causal else 0, b.rows) as row:
-            def term(j: Ix, total: Val, mask: Val | None) -> Val:
-                return f.fma(f.load(self.out, [row.index, j], lanes, mask), f.load(self.dout, [row.index, j], lanes, mask), total)
-            with f.loop(0, width // lanes * lanes, lanes, carry=(f.const(0, b.dtype, lanes),)) as loop:
-                loop.next(term(loop.index, loop.carried[0], None))
-            total, = loop.results
-            if width % lanes:
-                total = term(Ix(width // lanes * lanes), total, f.tail_mask(width % lanes, lanes))
-            f.store(self.deltas, [row.index], f.reduce(total, "add"))
 
 
 class _Sums:
@@ -82,21 +98,19 @@ class _Sums:
         """Those of part `number`, counted over heads."""
         return self.memory.view_at([number * prod(self.shape)], self.shape, (self.shape[1], 1))
 
-    def clear(self, sums: View) -> None:
+    def clear(self, sums: View, rows: Ix) -> None:
+        """The first rows, of queries that see no key of a causal part."""
         f, lanes = self.b.f, self.b.s.lanes
-        with f.loop(0, sums.shape[0]) as loop, f.loop(0, sums.shape[1], lanes) as across:
+        with f.loop(0, rows) as loop, f.loop(0, sums.shape[1], lanes) as across:
             f.store(sums, [loop.index, across.index], f.const(0, self.b.dtype, lanes))
 
     def store(self, dq: View, factor: float, lead: Sequence[int]) -> None:
         """The sums of all parts, in order, times `factor`."""
         b, f = self.b, self.b.f
-        blocks = -(-b.rows // QUERY_ROWS)
-        with f.parallel(prod(lead) * blocks, "queries", serial=b.s.serial) as t:
-            number, block = f.divmod(t, blocks)
-            target, first = matrix(f, dq, number, lead), block * QUERY_ROWS
-            with f.loop(first, f.min_(first + QUERY_ROWS, b.rows)) as loop:
-                vector_run(f, as_ix(target.shape[1]), b.s.lanes, lambda j, n, mask: f.store(
-                    target, [loop.index, j], f.mul(self._total(number, loop.index, j, n, mask), factor), mask))
+        with _query_rows(b, lead, "queries") as (number, row):
+            target = matrix(f, dq, number, lead)
+            vector_run(f, as_ix(target.shape[1]), b.s.lanes, lambda j, n, mask: f.store(
+                target, [row, j], f.mul(self._total(number, row, j, n, mask), factor), mask))
 
     def _total(self, number: Ix, row: Ix, j: Ix, lanes: int, mask: Val | None) -> Val:
         f, parts = self.b.f, self.b.s.parts
@@ -107,15 +121,15 @@ class _Sums:
 
 
 class _Block:
-    """One block of keys of one head. Scores are in units of ln 2: a row for each query."""
+    """One block of keys of one head. Scores are in units of ln 2: a row for each query. `add`: whether dq has sums already (0 or 1)."""
 
-    def __init__(self, b: Blocks, factor: float, of: _Head, dq: View, first: Ix):
-        self.b, self.f, self.factor, self.of, self.dq, self.first = b, b.f, factor, of, dq, first
+    def __init__(self, b: Blocks, factor: float, of: _Head, dq: View, first: Ix, add: Ix):
+        self.b, self.f, self.factor, self.of, self.dq, self.first, self.add = b, b.f, factor, of, dq, first, add
         self.features, self.width = of.k.shape[1], of.v.shape[1]
         self.k_rows, self.rows = b.matrix_scratch("k_rows", self.features), b.matrix_scratch("rows", max(self.features, self.width))
         self.keys, self.values = b.panel_scratch("keys", self.features), b.panel_scratch("values", self.width)
         self.dk, self.dv = b.panel_scratch("dk", self.features), b.panel_scratch("dv", self.width)
-        self.p, self.ds = (b.f.scratch(n, b.dtype, (b.block_rows, b.s.columns)) for n in ("p", "ds"))
+        self.p, self.ds = (b.f.scratch(n, b.dtype, (b.block_rows, columns)) for n, columns in (("p", b.s.nr), ("ds", b.s.columns)))
 
     def run(self) -> None:
         b, f, of = self.b, self.f, self.of
@@ -152,14 +166,14 @@ class _Block:
         with f.loop(0, self.dq.shape[1], s.nr) as across:
             panel = self.k_rows.view_at([0, across.index], (s.columns, s.nr), self.k_rows.strides)
             target = self.dq.view_at([query, across.index], (self.dq.shape[0], s.nr), self.dq.strides)
-            product(b, self.ds, Ix(), count, panel, steps, target, 1)
+            product(b, self.ds, Ix(), count, panel, steps, target, self.add)
 
     def _panel(self, query: Ix, count: Ix, panel: Ix) -> None:
         """p and ds of one panel of keys, from the register tile on whose queries see one of them; their part in dk and dv."""
         b, f, of, s = self.b, self.f, self.of, self.b.s
         key = self.first + panel * s.nr
         start = f.min_(f.divmod(f.max_(key - query, 0), s.mr)[0] * s.mr, count) if b.causal else Ix()
-        p, ds = (x.view_at([0, panel * s.nr], (b.block_rows, s.nr), x.strides) for x in (self.p, self.ds))
+        p, ds = self.p, self.ds.view_at([0, panel * s.nr], (b.block_rows, s.nr), self.ds.strides)
         product(b, of.q, query, count, sub_panel(self.keys, panel), self.features, p, 0, start)
         product(b, of.dout, query, count, sub_panel(self.values, panel), self.width, ds, 0, start)
         self._gradients(p, ds, query, key, start, count)
