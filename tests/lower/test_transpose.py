@@ -23,3 +23,4 @@ def test_transposed(dtype, lanes):
         else:
             values[s.dst.id] = np.concatenate([values[a.id] for a in s.args])[list(s.attr)]
     np.testing.assert_array_equal([values[c.id] for c in columns], matrix.T)
+    assert len([s for s in f.body if not isinstance(s, Load)]) == lanes * (lanes.bit_length() - 1)

@@ -1,7 +1,7 @@
 """Rows and columns change places, in registers."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
@@ -17,33 +17,32 @@ def gathered(f: Function, memory: View, places: Sequence[Ix]) -> Val:
 
 def transposed(f: Function, view: View, row: Ix | int, column: Ix | int, lanes: int, width: int | None = None) -> list[Val]:
     """The first `width` (all) columns of the square of lanes × lanes at this row and column: vectors across its rows. No other columns are read."""
-    row, column = as_ix(row), as_ix(column)
-    return _columns(f, lambda i, j, n, mask: f.load(view, [row + i, column + j], n, mask), view.dtype.itemsize, lanes, width or lanes)
+    mask = _mask(f, lanes, width)
+    return _transposed(f, [f.load(view, [as_ix(row) + i, column], lanes, mask) for i in range(lanes)])[:width]
 
 
 def transposed_runs(f: Function, memory: View, starts: Sequence[Ix], width: int | None = None) -> list[Val]:
     """The same of the rows that begin at `starts` in memory."""
-    lanes = len(starts)
-    return _columns(f, lambda i, j, n, mask: f.load(memory, [starts[i] + j], n, mask), memory.dtype.itemsize, lanes, width or lanes)
+    mask = _mask(f, len(starts), width)
+    return _transposed(f, [f.load(memory, [start], len(starts), mask) for start in starts])[:width]
 
 
-def _columns(f: Function, load: Callable[[int, int, int, Val | None], Val], itemsize: int, lanes: int, width: int) -> list[Val]:
-    """load(row, column, n, mask): n elements of a row. Blocks of 16 bytes come from memory to their places; what is left are transposes inside
-    blocks, where shuffles are cheap."""
-    block = min(lanes, 16 // itemsize)
-    columns = []
-    for column in range(0, width, block):
-        mask = f.tail_mask(width - column, block) if width - column < block else None
-        rows = [_joined(f, [load(row, column, block, mask) for row in range(first, lanes, block)]) for first in range(block)]
-        columns += _transposed_blocks(f, rows, lanes, block)
-    return columns[:width]
+def _mask(f: Function, lanes: int, width: int | None) -> Val | None:
+    return f.tail_mask(width, lanes) if width is not None and width < lanes else None
 
 
-def _joined(f: Function, parts: Sequence[Val]) -> Val:
-    """Vectors one after the other."""
-    while len(parts) > 1:
-        parts = [f.shuffle(a, b, range(2 * a.lanes)) for a, b in zip(parts[::2], parts[1::2])]
-    return parts[0]
+def _transposed(f: Function, rows: Sequence[Val]) -> list[Val]:
+    """Square transpose of vectors: first inside blocks of 16 bytes, where shuffles are cheap, then of the blocks."""
+    lanes = len(rows)
+    block = min(lanes, 16 // rows[0].dtype.itemsize)
+    rows = [row for start in range(0, lanes, block) for row in _transposed_blocks(f, rows[start:start + block], lanes, block)]
+    step = block
+    while step < lanes:
+        low = [i if i & step == 0 else lanes + i - step for i in range(lanes)]
+        high = [i + step if i & step == 0 else lanes + i for i in range(lanes)]
+        rows = [f.shuffle(rows[i & ~step], rows[i | step], high if i & step else low) for i in range(lanes)]
+        step *= 2
+    return rows
 
 
 def _transposed_blocks(f: Function, rows: Sequence[Val], lanes: int, block: int) -> list[Val]:
