@@ -408,14 +408,16 @@ def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) ->
 
 
 def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine, gates: int) -> tuple[int, Cut]:
-    """Rows and columns worth TILE_FLOPS; more while that leaves TILES tiles, so that enough rows share what is packed. All rows, or about TALL,
-    where each tile packs its own columns.
+    """Rows and columns worth TILE_FLOPS; more while that leaves TILES tiles, so that enough rows share what is packed. All rows, or about TALL, where
+    each tile packs its own columns; half of that where it leaves few tiles and columns are near, which costs little to pack again.
     """
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     budget = max(min(p.flops / TILES, TILE_FLOPS), SMALL_FLOPS, p.flops / MANY_TILES)
     least = 0 if machine.free[1] else min(32 * mr * nr, p.extent(p.batch) * m * n / TILES)
     area = max(budget / (2 * k), least, 4 * mr * nr)
-    tall = min(m, TALL) if b == "tile" else min(96, sqrt(area) if machine.free[1] else area / min(n, BROAD))
+    near = n * k <= machine.elements(machine.target.l2 // 4)
+    tall = TALL // 2 if near and p.extent(p.batch) * round(m / TALL) * n < 2 * TILES * nr else TALL
+    tall = min(m, tall) if b == "tile" else min(96, sqrt(area) if machine.free[1] else area / min(n, BROAD))
     rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     sizes = group_sizes(p, p.n)
