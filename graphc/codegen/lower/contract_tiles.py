@@ -335,11 +335,12 @@ def _stream(job: Job, tile: Tile, block: Range, sums: View, add: Ix) -> None:
 
 
 def _call_whole(job: Job, r: RegisterTile, target: View, row_step: int, add: Ix, masked: tuple[Ix, ...] = ()) -> None:
+    """The columns that are asked for: of the next panel of the tile; of a single panel the next block of the sum, or of all the first of the next."""
     f, s = job.f, job.schedule
     ahead = None
     if s.ahead:
         share = -(-s.nr * s.sums.length(job.k_sizes) // -(-min(s.rows, job.m) // s.mr))
-        ahead = f.divmod(r.row, s.mr)[0] * share + s.nr * job.k
+        ahead = f.divmod(r.row, s.mr)[0] * share + (r.steps if s.width(job.phase) == s.nr else job.k) * s.nr
     call_micro_kernel(f, micro_spec(job, r.rows), r.a, r.b, target, r.steps, row_step, add, r.offsets, masked, ahead)
 
 
