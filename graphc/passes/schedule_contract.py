@@ -389,14 +389,16 @@ def _are_windows(p: Phase, operand: Linear, dims: Sequence[int]) -> bool:
 def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) -> Cut:
     """Blocks of k: the columns of a register tile stream from L2 (where each tile packs them, they stay in L1; where it packs both operands,
     L2 also has room for what it packs next), rows that were packed for all stay in L1 beside that stream, and operands that are read in place step
-    evenly through the block.
+    evenly through the block. Few rows use columns few times: of these a block is short, as its first register tile waits for memory, and those after
+    it ask for the next block.
     """
     sizes = group_sizes(p, p.k)
     k = prod(sizes)
     if a == "taps":
         return Cut(0, sizes[0])
     own = (a, b).count("tile")
-    limit = machine.elements((machine.target.l2 // 4, machine.target.l1, machine.target.l1 // 2)[own]) // nr
+    stream = machine.target.l2 // (16 if b == "shared" and p.extent(p.m) <= TALL else 4)
+    limit = machine.elements((stream, machine.target.l1, machine.target.l1 // 2)[own]) // nr
     limit = min(limit, machine.elements(machine.target.l1 // 4) // mr) if a == "shared" else limit
     first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
     for split in range(first, len(sizes)):
