@@ -1,13 +1,29 @@
-"""What holds for the whole suite: every native call of a test gives the same bits with 1, 2, 3 and 4 threads, state included."""
+"""What holds for the whole suite: every native call of a test gives the same bits with 1, 2, 3 and 4 threads, state included; and no kernel counts on
+what memory held before."""
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from graphc.runtime import frame
 from graphc.runtime.executable import Executable
 
 THREADS = (1, 2, 3, 4)
 EXEMPT = ("tests/runtime/", "tests/docs/", "tests/profile/")      # they count calls, threads and signals, or measure
+
+
+@pytest.fixture(autouse=True, scope="session")
+def memory_that_nobody_wrote_is_nan():
+    """Arenas and scratch begin as NaN instead of 0: what a kernel reads before it is written shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        mapped = frame.mapped
+
+        def poisoned(nbytes):
+            memory = mapped(nbytes)
+            memory[:] = 0xFF
+            return memory
+        patch.setattr(frame, "mapped", poisoned)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -44,6 +44,8 @@ FITS = {
                  lambda r: abs(r ** 2 / mp.expm1(r)) if r else mp.mpf(0)),
     # 2^r = 1 + r EXP2(r)
     "EXP2": Fit(_ratio(lambda r: mp.mpf(2) ** r - 1, 1, float(mp.log(2))), range(6), -0.50001, 0.50001, lambda r: abs(r) / mp.mpf(2) ** r),
+    # the same for r = x - floor(x)
+    "EXP2_UP": Fit(_ratio(lambda r: mp.mpf(2) ** r - 1, 1, float(mp.log(2))), range(6), 0.0, 1.0, lambda r: abs(r) / mp.mpf(2) ** r),
     # log(1 + f) = f - f^2 / 2 + f^3 LOG(f)
     "LOG": Fit(_ratio(lambda f: mp.log1p(f) - f + f * f / 2, 3, 1 / 3), range(8), LOG_LO, LOG_HI,
                lambda f: abs(f ** 3 / mp.log1p(f)) if f else mp.mpf(0)),

@@ -79,6 +79,19 @@ def test_products_with_few_rows_or_columns_have_tiles_for_many_cores():
         assert -(-m // phase.rows) * phase.columns.count((n,)) >= 16, (m, n, k)
 
 
+def test_tiles_that_pack_near_columns_are_shorter_where_they_are_few():
+    for n, tall in ((784, False), (2048, True)):
+        phase, = matmul_schedule(512, n, 64, AVX512, a=(1, 512)).phases
+        assert phase.b == "tile" and (phase.rows > 160) == tall, (n, phase)
+
+
+def test_few_rows_sum_short_blocks():
+    """Whose columns from memory only the first register tile waits for; many rows keep long blocks."""
+    few, many = (matmul_schedule(m, 768, 3072, AVX512).phases[0] for m in (128, 1024))
+    lengths = [p.sums.length((3072,)) for p in (few, many)]
+    assert lengths[0] * few.nr * 4 <= AVX512.l2 // 16 and lengths[1] > 2 * lengths[0]
+
+
 def test_weight_gradients_split_the_sum():
     phase, = matmul_schedule(64, 64, 50000, a=(1, 64)).phases
     assert phase.splits >= 16

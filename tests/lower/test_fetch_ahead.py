@@ -8,7 +8,7 @@ from graphc.codegen.lower.micro import MicroSpec, micro_kernel
 from graphc.codegen.loop_printer import print_function
 from graphc.ir.builder import Builder
 from graphc.ir.schedule import STEPS
-from graphc.ir.target import AVX2
+from graphc.ir.target import AVX2, AVX512
 from graphc.ir.types import f32
 from graphc.ir.view import ViewType, contiguous_strides
 from graphc.passes.schedule import schedule_node
@@ -71,6 +71,18 @@ def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_are_not_in
     assert not asks or each * (tiles.ahead - 1) < lines <= each * tiles.ahead
     text = print_function(lower(b.nodes[0], ins, outs, schedule, AVX2))
     assert ("_ahead" in text) == asks
+
+
+def test_parts_of_a_sum_ask_for_the_next_part_of_their_panel():
+    """Which the same thread reads next, and which lies behind it in memory."""
+    b = Builder()
+    b.matmul(b.input("x", f32[48, 4608]), b.input("w", f32[4608, 512]))
+    ins, outs = ([ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values] for values in (b.nodes[0].inputs, b.nodes[0].outputs))
+    schedule = schedule_node(b.nodes[0], ins, outs, AVX512, (False, True))
+    tiles, = schedule.phases
+    assert tiles.splits > 1 and tiles.width(schedule.form.phases[0]) == tiles.nr
+    calls = [line for line in print_function(lower(b.nodes[0], ins, outs, schedule, AVX512)).splitlines() if "call" in line]
+    assert calls and all(line.endswith(f" + {tiles.sums.length((4608,)) * tiles.nr})") for line in calls), calls
 
 
 def test_the_micro_kernel_asks_line_after_line():

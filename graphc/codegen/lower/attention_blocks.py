@@ -15,14 +15,13 @@ from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import unflattened
 from graphc.codegen.lower.transpose import transposed
-from graphc.codegen.vecmath import EXP2, ROUNDER, ROUNDER64
+from graphc.codegen.vecmath import EXP2, EXP2_UP, ROUNDER, ROUNDER64
 from graphc.ir.schedule import round_up
 from graphc.ir.schedule_attention import AttentionSchedule
 from graphc.ir.target import LINE_BYTES, Target
 from graphc.ir.types import DType, f32, i32, i64
 
 LN2 = log(2)
-EXP2_UP = (0.6931470632553101, 0.24022908508777618, 0.05548618361353874, 0.009673775173723698, 0.0012482289457693696, 0.000215659718378447)
 EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor: |r| <= 1/2, rest below 5e-18
 # type: bits as integers, their mantissa, the number that rounds, exponent of 1, coefficients of (2^r - 1) / r
 FORMATS = {"f32": (i32, 23, ROUNDER, 127, EXP2), "f64": (i64, 52, ROUNDER64, 1023, EXP2_F64)}

@@ -5,7 +5,7 @@ for all shapes. Equal specs give the same object.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -23,8 +23,8 @@ ANY = 1 << 36                   # extent of a view whose size only the caller kn
 class MicroSpec:
     """`a_step`: distance of two steps of k in a; a_rows: each row of a has its own offset (else row i is at i). `b_step`: likewise in b.
     `taps`: where the steps of k lie in a if they are not even; these are then all of the sum. `masked`: only some of the columns of b may
-    be read. fused: the target multiplies and adds in one instruction. ahead: so many cache lines of b are asked for every STEPS steps. scaled: what is in c
-    is multiplied by a factor for each column before the sums are added.
+    be read. fused: the target multiplies and adds in one instruction. ahead: so many cache lines of b are asked for every STEPS steps. scaled:
+    what is in c is multiplied by a factor for each column before the sums are added.
     """
     dtype: DType
     mr: int
@@ -42,21 +42,22 @@ class MicroSpec:
     @property
     def name(self) -> str:
         a = f"taps{'_'.join(map(str, self.taps))}x" if self.taps else "rows" if self.a_rows else "panel"
-        forms = f"{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}{f'_ahead{self.ahead}' if self.ahead else ''}{'_scaled' if self.scaled else ''}"
-        return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{forms}"
+        forms = {"masked": self.masked, "unfused": not self.fused, f"ahead{self.ahead}": self.ahead, "scaled": self.scaled}
+        suffix = "".join(f"_{form}" for form, holds in forms.items() if holds)
+        return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{suffix}"
 
 
 @cache
 def micro_kernel(spec: MicroSpec) -> Function:
     """c[i, j] = (add ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j]; if scaled, c[i, j] * factors[j] + the sum.
 
-    Views: a, b, c, factors (if scaled). Integers: k, row step of c, add (0 or 1), the row offsets of a (if a_rows), the columns (if masked), where in b lies what
-    is asked for (if ahead).
+    Views: a, b, c, factors (if scaled). Integers: k, row step of c, add (0 or 1; not if scaled), the row offsets of a (if a_rows), the columns (if
+    masked), where in b lies what is asked for (if ahead).
     """
     f = Function(spec.name, noalias=True)
     a, b, c = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "abc")
-    factors = f.view("factors", spec.dtype, (ANY,), (1,)) if spec.scaled else None
-    steps, row_step, add = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20), f.param("add", 0, 1)
+    steps, row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20)
+    merged = _scaled(f, spec) if spec.scaled else _added(f)
     rows = [f.param(f"row{i}", 0, 1 << 34) for i in range(spec.mr)] if spec.a_rows else [Ix(i) for i in range(spec.mr)]
     masks = _column_masks(f, spec)
     zero = f.const(0, spec.dtype, spec.lanes)
@@ -72,15 +73,31 @@ def micro_kernel(spec: MicroSpec) -> Function:
         with f.loop(whole, steps, carry=sums, unroll=None if spec.ahead else STEPS) as loop:
             loop.next(*_step(f, spec, a, b, [row + loop.index * spec.a_step for row in rows], masks, loop.index, loop.carried))
         sums = loop.results
-    _accumulate(f, spec, c, row_step, add, factors, sums)
+    for i in range(spec.mr):                                # what c holds is added at the end, not at the start: sums are blocked
+        for v in range(spec.vectors):
+            at = [row_step * i + v * spec.lanes]
+            f.store(c, at, merged(v, f.load(c, at, spec.lanes), sums[i * spec.vectors + v]))
     return f
 
 
 def call_micro_kernel(f: Function, spec: MicroSpec, a: View, b: View, c: View, steps: Ix | int, row_step: Ix | int, add: Ix | int,
                       rows: Sequence[Ix] = (), columns: Sequence[Ix] = (), ahead: Ix | None = None, factors: View | None = None) -> None:
-    """`columns`: how many of b may be read, if not all. `ahead`: where in b lies what `spec.ahead` asks for."""
+    """`columns`: how many of b may be read, if not all. `ahead`: where in b lies what `spec.ahead` asks for. `factors`: of what is in c, whatever `add`."""
     spec = replace(spec, masked=bool(columns), scaled=factors is not None)
-    f.call(micro_kernel(spec), [a, b, c, *([factors] if factors else []), as_ix(steps), as_ix(row_step), as_ix(add), *rows, *columns, *([ahead] if spec.ahead else [])])
+    views, integers = ([a, b, c, factors], []) if spec.scaled else ([a, b, c], [as_ix(add)])
+    f.call(micro_kernel(spec), [*views, as_ix(steps), as_ix(row_step), *integers, *rows, *columns, *([ahead] if spec.ahead else [])])
+
+
+def _added(f: Function) -> Callable[[int, Val, Val], Val]:
+    """(vector of the row, what c holds, the sum) -> what c will hold."""
+    add = f.cast(f.value(f.param("add", 0, 1)), bool_)
+    return lambda v, before, new: f.select(add, f.add(before, new), new)
+
+
+def _scaled(f: Function, spec: MicroSpec) -> Callable[[int, Val, Val], Val]:
+    """The same with c times a factor for each column."""
+    factors = f.view("factors", spec.dtype, (ANY,), (1,))
+    return lambda v, before, new: multiply_add(f, before, f.load(factors, [v * spec.lanes], spec.lanes), new, spec.fused)
 
 
 def _asking_steps(f: Function, spec: MicroSpec, a: View, b: View, rows: list[Ix], masks: list[Val | None], steps: Ix, ahead: Ix,
@@ -119,17 +136,6 @@ def _step(f: Function, spec: MicroSpec, a, b, rows: list[Ix], masks: list[Val | 
 def multiply_add(f: Function, a: Val, b: Val, c: Val, fused: bool) -> Val:
     """a * b + c in one rounding where the target can, else in two."""
     return f.fma(a, b, c) if fused else f.add(f.mul(a, b), c)
-
-
-def _accumulate(f: Function, spec: MicroSpec, c, row_step: Ix, add: Ix, factors, sums: Sequence[Val]) -> None:
-    """The partial sum so far is added at the end, not at the start: sums are blocked."""
-    keep = f.cast(f.value(add), bool_)
-    scales = [f.load(factors, [v * spec.lanes], spec.lanes) for v in range(spec.vectors)] if spec.scaled else []
-    for i in range(spec.mr):
-        for v in range(spec.vectors):
-            at, new = [row_step * i + v * spec.lanes], sums[i * spec.vectors + v]
-            before = f.load(c, at, spec.lanes)
-            f.store(c, at, multiply_add(f, before, scales[v], new, spec.fused) if scales else f.select(keep, f.add(before, new), new))
 
 
 @dataclass(frozen=True)
