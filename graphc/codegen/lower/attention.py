@@ -11,7 +11,8 @@ from math import inf, prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
-from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, fetch_ahead, in_groups, larger, matrix, product, store_rows, sub_panel, turn, turn_back, whole_rows
+from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, fetch_ahead, in_groups, larger, matrix, product, store_rows
+from graphc.codegen.lower.attention_blocks import sub_panel, turn, turn_back, whole_rows
 from graphc.codegen.lower.attention_mask import Mask, lowest
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.graph import Node
@@ -137,7 +138,8 @@ class _Block:
         return f.add(*totals)
 
     def _finish(self, panel: Ix, target: View, first: Ix) -> None:
-        """Sums are divided by the total and go to the rows of `target` from `first` on; the logsumexp is stored. A query from which a bool mask hides all gets 0."""
+        """Sums are divided by the total and go to the rows of `target` from `first` on; the logsumexp is stored. A query from which a bool mask
+        hides all gets 0."""
         f, s = self.f, self.b.s
         places = range(0, s.nr, s.lanes)
         tops, totals = ([f.load(x, [panel, u], s.lanes) for u in places] for x in (self.top, self.total))

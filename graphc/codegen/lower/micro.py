@@ -82,7 +82,8 @@ def micro_kernel(spec: MicroSpec) -> Function:
 
 def call_micro_kernel(f: Function, spec: MicroSpec, a: View, b: View, c: View, steps: Ix | int, row_step: Ix | int, add: Ix | int,
                       rows: Sequence[Ix] = (), columns: Sequence[Ix] = (), ahead: Ix | None = None, factors: View | None = None) -> None:
-    """`columns`: how many of b may be read, if not all. `ahead`: where in b lies what `spec.ahead` asks for. `factors`: of what is in c, whatever `add`."""
+    """`columns`: how many of b may be read, if not all. `ahead`: where in b lies what `spec.ahead` asks for. `factors`: of what is in c, which is then
+    added to, whatever `add`."""
     spec = replace(spec, masked=bool(columns), scaled=factors is not None)
     views, integers = ([a, b, c, factors], []) if spec.scaled else ([a, b, c], [as_ix(add)])
     f.call(micro_kernel(spec), [*views, as_ix(steps), as_ix(row_step), *integers, *rows, *columns, *([ahead] if spec.ahead else [])])
