@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from math import sqrt
+from numbers import Integral
 
 import graphc as gc
 from graphc.errors import GraphError
@@ -32,6 +33,9 @@ class Recurrent(Module):
         if more:
             raise GraphError(f"{type(self).__name__}({', '.join(map(repr, (hidden, *more)))}): a layer is given the size of its state alone and "
                              "finds that of its inputs in x; how many layers: layers=")
+        for name, size in (("hidden", hidden), ("layers", layers)):
+            if not isinstance(size, Integral) or size < 1:
+                raise GraphError(f"{name} of {type(self).__name__} is a whole number from 1 on, got {size!r}")
         self.hidden, self.layers, self.bidirectional = hidden, layers, bidirectional
         self.batch_first, self.dropout, self.bias = batch_first, dropout, bias
 

@@ -109,6 +109,8 @@ def test_scopes_are_paths():
     (lambda: nn.Dropout(1.0), r"rate must be in \[0, 1\), got 1.0"),
     (lambda: nn.RNN(2, activation="sin"), '"tanh" or "relu"'),
     (lambda: nn.LSTM(10, 20), r"LSTM\(10, 20\): a layer is given the size of its state alone .* layers="),
+    (lambda: nn.GRU(64, layers=0), "layers of GRU is a whole number from 1 on, got 0"),
+    (lambda: nn.LSTM(2.5), "hidden of LSTM is a whole number from 1 on, got 2.5"),
     (lambda: nn.MultiHeadAttention(512, 8), r"MultiHeadAttention\(512, 8\): .* causal, is True or False; .* number of heads alone"),
     (lambda: nn.TransformerBlock(2, activation="sin"), "activation is one of relu"),
     (lambda: nn.Conv2d(3, (1, 2, 3)), "give one number or 2"),
