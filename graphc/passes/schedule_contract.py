@@ -27,6 +27,7 @@ MANY_TILES = 512                # more would only make worse use of the caches
 TILES = 32                      # tiles worth having, whatever the thread count
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
 TALL = 256                      # rows at most of a tile that packs its own columns
+SCARCE = 256                    # rows at most that use columns so few times that these come from memory more than from L2
 BROAD = 128                     # columns that a tile of fewer than 96 rows has
 WIDE = 512                      # columns of a tile at most that packs its own rows
 WIDE_AREA = 3072                # sums of such a tile, at least
@@ -397,7 +398,7 @@ def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) ->
     if a == "taps":
         return Cut(0, sizes[0])
     own = (a, b).count("tile")
-    stream = machine.target.l2 // (16 if b == "shared" and p.extent(p.m) <= TALL else 4)
+    stream = machine.target.l2 // (16 if b == "shared" and p.extent(p.m) <= SCARCE else 4)
     limit = machine.elements((stream, machine.target.l1, machine.target.l1 // 2)[own]) // nr
     limit = min(limit, machine.elements(machine.target.l1 // 4) // mr) if a == "shared" else limit
     first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
