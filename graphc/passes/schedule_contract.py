@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
-from math import prod, sqrt
+from math import lcm, prod, sqrt
 
 from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
 from graphc.ir.contraction import Contraction
@@ -228,7 +228,7 @@ def _tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
     a = "tile" if wide else a
     b = _b_source(p, m, mr, nr, deep, machine)
     sums = _sum_blocks(p, a, b, mr, nr, machine)
-    rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr) if wide else _tile_size(p, mr, nr, b, machine, gates)
+    rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr, machine) if wide else _tile_size(p, mr, nr, b, machine, gates)
     down = _column_cut(group_sizes(p, p.m), rows, mr) if turned else Cut(0, rows)
     rows = down.length(group_sizes(p, p.m)) if turned else rows
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
@@ -431,11 +431,11 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine, gates: int)
     return rows, replace(cut, chunk=cut.chunk - nr) if few and rounded else cut
 
 
-def _wide_tile(p: Phase, mr: int) -> tuple[int, Cut]:
-    """All columns, and rows for twice TILES tiles, where these have work enough."""
+def _wide_tile(p: Phase, mr: int, machine: Machine) -> tuple[int, Cut]:
+    """All columns, and rows for twice TILES tiles, where these have work enough: whole register tiles, and whole cache lines of what is packed."""
     m, n = p.extent(p.m), p.extent(p.n)
     rows = max(WIDE_AREA / n, min(4 * mr, m / (2 * TILES)))
-    return even(m, max(mr, rows), mr), Cut(0, group_sizes(p, p.n)[0])
+    return even(m, rows, lcm(mr, machine.elements(LINE_BYTES))), Cut(0, group_sizes(p, p.n)[0])
 
 
 def _deep_tile(p: Phase, mr: int, nr: int) -> tuple[int, Cut]:

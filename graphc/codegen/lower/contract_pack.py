@@ -14,7 +14,7 @@ from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.ranges import Index, Range, load_spaced, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
 from graphc.codegen.lower.transpose import gathered, transposed_runs
-from graphc.ir.schedule import column_packing, group_sizes, taps
+from graphc.ir.schedule import STEPS, column_packing, group_sizes, taps
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,8 @@ PACKERS = {"panels": _copy_panels, "runs": _copy_runs, "turn": _transpose_column
 
 def pack_a(job: Job, batch: Index, first_row: Ix, rows: Ix, sums: Range, memory: View, start: Ix, panel: int) -> None:
     """Panels of mr rows: row i of a panel, step k: start + number * panel + k * mr + i."""
-    f, _p, mr = job.f, job.phase, job.schedule.mr
     pack = _copy_rows if a_is_copied(job) else _gather_rows
-    with f.loop(0, rows, mr) as loop:
-        number, _ = f.divmod(loop.index, mr)
-        pack(job, batch, first_row + loop.index, sums, memory, start + number * panel)
+    pack(job, batch, first_row, rows, sums, memory, start, panel)
 
 
 def a_is_copied(job: Job) -> bool:
@@ -147,17 +144,27 @@ def a_is_copied(job: Job) -> bool:
     return len(p.m) == 1 and p.a.strides[p.m[0]] == 1
 
 
-def _copy_rows(job: Job, batch: Index, row: Ix, sums: Range, memory: View, start: Ix) -> None:
-    """a is contiguous along its rows: mr elements by vectors of falling width."""
+def _copy_rows(job: Job, batch: Index, first_row: Ix, rows: Ix, sums: Range, memory: View, start: Ix, panel: int) -> None:
+    """a is contiguous along its rows: mr elements by vectors of falling width. A few steps of k for all panels, then the next: a line of a has rows
+    of several panels, and lines at such distances share few sets of a cache."""
     f, p, mr = job.f, job.phase, job.schedule.mr
-    pieces = _powers_of_two(mr, job.schedule.lanes)
-    ragged = job.has_row_tail
-    masks = {at: f.tail_mask(job.m - (row + at), n) if ragged and n > 1 else None for at, n in pieces}
-    with walk(f, sums) as (k, step):
-        source = offset(p.a, batch | k)
-        for at, n in pieces:
-            place = f.min_(row + at, job.m - 1) if ragged and n == 1 else row + at
-            f.store(memory, [start + step * mr + at], f.load(job.a, [source + place], n, masks[at]))
+    pieces, ragged, across = _powers_of_two(mr, job.schedule.lanes), job.has_row_tail, p.a.strides[p.k[-1]]
+
+    def copy(source: Ix, step: Ix, steps: int) -> None:
+        with f.loop(0, rows, mr) as loop:
+            row, place = first_row + loop.index, start + f.divmod(loop.index, mr)[0] * panel + step * mr
+            for at, n in pieces:
+                mask = f.tail_mask(job.m - (row + at), n) if ragged and n > 1 else None
+                column = f.min_(row + at, job.m - 1) if ragged and n == 1 else row + at
+                for i in range(steps):
+                    f.store(memory, [place + (i * mr + at)], f.load(job.a, [source + i * across + column], n, mask))
+    with walk_runs(f, sums) as (k, at, first, count):
+        source = offset(p.a, batch | k | {p.k[-1]: first})
+        whole = f.divmod(count, STEPS)[0] * STEPS
+        with f.loop(0, whole, STEPS) as loop:
+            copy(source + loop.index * across, at + loop.index, STEPS)
+        with f.loop(whole, count) as loop:
+            copy(source + loop.index * across, at + loop.index, 1)
 
 
 def _powers_of_two(count: int, limit: int) -> list[tuple[int, int]]:
@@ -172,13 +179,15 @@ def _powers_of_two(count: int, limit: int) -> list[tuple[int, int]]:
     return pieces
 
 
-def _gather_rows(job: Job, batch: Index, row: Ix, sums: Range, memory: View, start: Ix) -> None:
+def _gather_rows(job: Job, batch: Index, first_row: Ix, rows: Ix, sums: Range, memory: View, start: Ix, panel: int) -> None:
     f, p, mr = job.f, job.phase, job.schedule.mr
-    rows = [row_offset(job, row + i, job.has_row_tail) for i in range(mr)]
-    with walk(f, sums) as (k, step):
-        base = offset(p.a, batch | k)
-        for i, place in enumerate(rows):
-            f.store(memory, [start + step * mr + i], f.load(job.a, [base + place]))
+    with f.loop(0, rows, mr) as loop:
+        place = start + f.divmod(loop.index, mr)[0] * panel
+        offsets = [row_offset(job, first_row + loop.index + i, job.has_row_tail) for i in range(mr)]
+        with walk(f, sums) as (k, step):
+            base = offset(p.a, batch | k)
+            for i, row in enumerate(offsets):
+                f.store(memory, [place + step * mr + i], f.load(job.a, [base + row]))
 
 
 def row_offset(job: Job, flat: Ix, clamped: bool) -> Ix:

@@ -281,8 +281,8 @@ def _fetch_ahead(job: Job, block: Range, runs: list[Runs], across: Ix, down: Ix)
         step = f.min_(block.start + block.count + number * share + loop.index, job.k - 1)
         for run in runs:
             at = offset(run.linear, run.batch | {p.k[0]: step}) + run.start
-            for line in range(0, run.length, LINE_BYTES // job.dtype.itemsize):
-                f.prefetch(run.memory, [at + line], level=2)
+            for element in (*range(0, run.length - 1, LINE_BYTES // job.dtype.itemsize), run.length - 1):         # runs start anywhere in a line
+                f.prefetch(run.memory, [at + element], level=2)
 
 
 @dataclass(frozen=True)
