@@ -25,6 +25,8 @@ TILE_FLOPS = 6_500_000          # 50 to 70 µs of one core
 SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
 MANY_TILES = 512                # more would only make worse use of the caches
 TILES = 32                      # tiles worth having, whatever the thread count
+CORES = 4                       # threads that get even shares of the tiles
+LITTLE = 1.03                   # how uneven these may be
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
 TALL = 256                      # rows at most of a tile that packs its own columns
 SCARCE = 256                    # rows at most that use columns so few times that these come from memory more than from L2
@@ -233,16 +235,38 @@ def _tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
     rows = down.length(group_sizes(p, p.m)) if turned else rows
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
     splits = 1 if gates else _splits(p, tiles, sums)
+    by_rows = _by_rows(p, turned, machine)
+    if splits == 1 and (not turned or len(p.m) == 1):
+        rows = _even_rows(p, rows, lcm(mr, machine.elements(LINE_BYTES)) if wide else mr, mr, columns.count(group_sizes(p, p.n)), by_rows)
+        down = Cut(0, rows)
     alone = tiles * splits == 1 or columns.count(group_sizes(p, p.n)) == 1 and _are_windows(p, p.a, p.m)
     a = "tile" if a == "shared" and not machine.free[0] and alone else a        # nobody else reads the rows of a tile
     if tiles * splits == 1:
         b = "tile" if b == "shared" and not machine.free[1] and column_packing(p, machine.lanes) != "taps" else b
-    by_rows = _by_rows(p, turned, machine)
     cold = machine.free[1] or n * p.extent(p.k) > machine.elements(machine.target.l2 // 2)      # weights: other layers' have passed since
     far = b == "shared" and cold and column_packing(p, machine.lanes) != "runs"
     ahead = _lines_ahead(-(-min(rows, m) // mr), nr, machine) if far and a != "taps" else 0
     return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows, ahead=ahead,
                         rest=0 if turned else _rest(p, m, mr))
+
+
+def _even_rows(p: Phase, rows: int, unit: int, mr: int, across: int, by_rows: bool) -> int:
+    """Rows of a tile, near so many, of which CORES threads get even shares; `across`: tiles side by side. What would gain little stays."""
+    m, batch = p.extent(p.m), p.extent(p.batch)
+    tiles = batch * across * -(-m // rows)
+    if not 1 < tiles <= MANY_TILES // 4 or p.flops < tiles * SMALL_FLOPS:
+        return rows
+
+    def longest(chunk: int) -> int:
+        down = [round_up(min(chunk, m - row), mr) for row in range(0, m, chunk)]
+        sizes = ([size for size in down for _ in range(across)] if by_rows else down * across) * batch
+        ends = [len(sizes) * part // CORES for part in range(CORES + 1)]
+        return max(sum(sizes[start:end]) for start, end in zip(ends, ends[1:]))
+    shares = {chunk: longest(chunk) for chunk in (rows, *range(max(unit, round_up(rows / 2, unit)), 2 * rows + 1, unit))}
+    least = min(shares.values())
+    if shares[rows] <= LITTLE * least:
+        return rows
+    return min(shares, key=lambda chunk: (shares[chunk] > (1 + LITTLE) / 2 * least, abs(chunk - rows)))
 
 
 def _rest(p: Phase, m: int, mr: int) -> int:

@@ -85,6 +85,15 @@ def test_tiles_that_pack_near_columns_are_shorter_where_they_are_few():
         assert phase.b == "tile" and (phase.rows > 160) == tall, (n, phase)
 
 
+@pytest.mark.parametrize("m, n, k", [(784, 256, 128), (3136, 128, 64), (784, 128, 512)])
+def test_four_threads_get_even_shares(m, n, k):
+    """Of rows: 40 tiles of 84 of 784 rows would give three threads ten whole ones, and the last six and the four that are left."""
+    phase, = matmul_schedule(m, n, k, AVX512).phases
+    tiles = [min(phase.rows, m - row) for row in range(0, m, phase.rows) for _ in range(phase.columns.count((n,)))]
+    ends = [len(tiles) * part // 4 for part in range(5)]
+    assert phase.by_rows and max(sum(tiles[a:b]) for a, b in zip(ends, ends[1:])) <= 1.04 * sum(tiles) / 4
+
+
 def test_few_rows_sum_short_blocks():
     """Whose columns from memory only the first register tile waits for; many rows keep long blocks."""
     few, many = (matmul_schedule(m, 768, 3072, AVX512).phases[0] for m in (128, 1024))
