@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
@@ -13,27 +14,39 @@ from graphc.ir.contract_form import Phase
 Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column in tile, lanes, mask) -> sums
 
 
-def sweep(job: Job, tile, source: Source) -> None:
-    """All sums of a tile. Vectors run along the innermost column dim."""
+@dataclass(frozen=True)
+class Block:
+    """A part of a tile: `rows` rows from `row` of the tile on, and a range of columns, from `column` of the tile on."""
+    row: Ix
+    rows: Ix
+    column: Ix
+    columns: Range
+
+
+def whole_tile(tile) -> Block:
+    return Block(Ix(), tile.rows, Ix(), tile.columns)
+
+
+def sweep(job: Job, tile, block: Block, source: Source) -> None:
+    """The sums of a block of a tile. Vectors run along the innermost column dim."""
     f, p = job.f, job.phase
-    if job.gates:
-        return _sweep_gates(job, tile, source)
-    with f.loop(0, tile.rows) as loop:
-        rows = tile.batch | unflatten(f, tile.row + loop.index, p.m, p.sizes)
-        _sweep_line(job, rows, tile.columns, lambda j, lanes, mask: source(loop.index, j, lanes, mask))
+    line = _sweep_gates if job.gates else _sweep_line
+    with f.loop(0, block.rows) as loop:
+        row = block.row + loop.index
+        index = tile.batch | unflatten(f, tile.row + row, p.m, p.sizes)
+        line(job, index, block.columns, lambda j, lanes, mask: source(row, block.column + j, lanes, mask))
 
 
-def _sweep_gates(job: Job, tile, source: Source) -> None:
+def _sweep_gates(job: Job, index: Index, columns: Range, source: "Line") -> None:
     """A vector of units at a time, with the sums of all gates."""
-    f, p, lanes = job.f, job.phase, job.schedule.lanes
+    f, lanes = job.f, job.schedule.lanes
     axis = len(job.outs[0].shape) - 1
-    with f.loop(0, tile.rows) as loop:
-        at = output_index(job, tile.batch | unflatten(f, tile.row + loop.index, p.m, p.sizes))
-        with f.loop(0, tile.columns.count) as units:
-            sums = [source(loop.index, (units.index * job.gates + gate) * lanes, lanes, None) for gate in range(job.gates)]
-            at[axis] = (tile.columns.start + units.index) * lanes
-            for out, value in zip(job.outs, job.epilogue(f, sums, at, lanes, None, axis), strict=True):
-                f.store(out, at, value)
+    at = output_index(job, index)
+    with f.loop(0, columns.count) as units:
+        sums = [source((units.index * job.gates + gate) * lanes, lanes, None) for gate in range(job.gates)]
+        at[axis] = (columns.start + units.index) * lanes
+        for out, value in zip(job.outs, job.epilogue(f, sums, at, lanes, None, axis), strict=True):
+            f.store(out, at, value)
 
 
 def sweep_turned(job: Job, tile, sums: View) -> None:

@@ -1,17 +1,18 @@
 """Contractions by register tiles: packing, tiles of the output in parallel, blocks of the sum, the micro-kernel over each block."""
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import lcm, prod
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import View
+from graphc.codegen.loops import Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset
-from graphc.codegen.lower.contract_sweep import add_partials, flat, sweep, sweep_turned
+from graphc.codegen.lower.contract_sweep import Block, Source, add_partials, flat, sweep, sweep_turned, whole_tile
 from graphc.codegen.lower.micro import MicroSpec, StreamSpec, call_micro_kernel, stream_kernel
-from graphc.codegen.lower.ranges import Index, Range, offset, open_range, steps_evenly, unflatten, vector_run
+from graphc.codegen.lower.ranges import Index, Range, offset, open_range, part_of, steps_evenly, unflatten, vector_run
 from graphc.ir.contract_form import Linear
 from graphc.ir.schedule import Cut, round_up
 from graphc.ir.target import LINE_BYTES
@@ -49,15 +50,14 @@ def lower_tiles(job: Job) -> None:
     with f.parallel(tile_count(job) * s.splits, "tiles") as t:
         number, part = f.divmod(t, s.splits)
         tile = open_tile(job, number, part)
-        if _is_direct(job):
-            _sum_tile(job, tile, f.scratch("sums", job.dtype, (s.mr, s.nr)))
-            return
         sums = _sums(job)
         _sum_tile(job, tile, sums)
-        if s.splits == 1:
-            _finish_tile(job, tile, sums)
-        else:
+        if s.splits > 1:
             _store_partial(job, tile, sums)
+        elif s.turned:
+            sweep_turned(job, tile, sums)
+        elif s.streamed:
+            sweep(job, tile, whole_tile(tile), _from(job, sums))
     if s.splits > 1:
         with f.parallel(tile_count(job), "add") as t:
             _add_parts(job, open_tile(job, t, Ix()))
@@ -70,24 +70,43 @@ def _is_direct(job: Job) -> bool:
     return plain and p.out.strides[p.n[-1]] == 1 and steps_evenly(p.out, p.m, p.sizes) and steps_evenly(p.out, p.n[s.columns.split:], p.sizes)
 
 
-def _sums(job: Job) -> View:
-    """A tile's sums, in thread scratch, with room for whole register tiles (and, to transpose them, whole vectors of rows)."""
+def _sweeps_by_blocks(job: Job) -> bool:
+    """Whether sums are swept as soon as they are there, so that what the sweep waits for, and what its stores wait for, passes while the next register
+    tile is computed; else all those of a tile at its end."""
     s = job.schedule
+    return not (s.splits > 1 or s.turned or s.streamed)
+
+
+def _columns_swept(job: Job) -> int:
+    """Columns that are swept together: whole register tiles, and all that is inside the dim along which the columns are cut."""
+    s = job.schedule
+    return lcm(s.nr, s.columns.inner(job.n_sizes))
+
+
+def _keeps_tile(job: Job) -> bool:
+    """Whether there is room for the sums of all of a tile, or only for those of the register tile that is computed."""
+    return not _sweeps_by_blocks(job) or job.schedule.sums.count(job.k_sizes) > 1 or _columns_swept(job) > job.schedule.nr
+
+
+def _sums(job: Job) -> View:
+    """Sums in thread scratch, with room for whole register tiles (and, to transpose them, whole vectors of rows)."""
+    s = job.schedule
+    if _is_direct(job) or not _keeps_tile(job):
+        return job.f.scratch("sums", job.dtype, (s.mr, s.nr))
     rows = round_up(min(s.rows, job.m), s.mr)
     return job.f.scratch("sums", job.dtype, (round_up(rows, s.lanes) if s.turned else rows, s.width(job.phase)))
 
 
-def _finish_tile(job: Job, tile: Tile, sums: View) -> None:
-    if job.schedule.turned:
-        return sweep_turned(job, tile, sums)
-    sweep(job, tile, lambda i, j, lanes, mask: job.f.load(sums, [i, j], lanes, mask))
+def _from(job: Job, sums: View, row: Ix = Ix(), column: Ix = Ix()) -> Source:
+    """Sums of which the first is that of a row and a column of the tile."""
+    return lambda i, j, lanes, mask: job.f.load(sums, [i - row, j - column], lanes, mask)
 
 
 def _add_parts(job: Job, tile: Tile) -> None:
     """The partial results of a tile, added in order, are its sums."""
     f = job.f
     if not job.schedule.turned:
-        return sweep(job, tile, lambda i, j, lanes, mask: add_partials(job, tile, i, j, lanes, mask))
+        return sweep(job, tile, whole_tile(tile), lambda i, j, lanes, mask: add_partials(job, tile, i, j, lanes, mask))
     sums = _sums(job)
     with f.loop(0, tile.rows) as loop:
         vector_run(f, tile.columns.length, job.schedule.lanes, lambda j, lanes, mask: f.store(
@@ -218,22 +237,27 @@ def _sum_tile(job: Job, tile: Tile, sums: View) -> None:
             step = b_step(job)
             pack_b(job, tile.batch, tile.columns, block, Panels(packed_b, Ix(), step, step * longest, step))
         add = f.min_(loop.index - first, 1) if share > 1 else Ix()
-        _register_tiles(job, tile, block, sums, add, packed_a, packed_b)
+        last = f.eq(f.value(loop.index), blocks - 1) if blocks > 1 else None
+        _register_tiles(job, tile, block, sums, add, last, packed_a, packed_b)
 
 
-def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, packed_a: View | None, packed_b: View | None) -> None:
+def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, last: Val | None, packed_a: View | None, packed_b: View | None) -> None:
+    """last: whether this is the last block of the sum, if there are several."""
     f, s = job.f, job.schedule
     if s.streamed:
         return _stream(job, tile, block, sums, add)
     b_at = B_SOURCES[s.b](job, tile, block, packed_b)
     a_at = A_SOURCES[s.a](job, tile, block, packed_a)
-    direct, runs = _is_direct(job), _packed_runs(job, tile)
+    direct, keeps, runs = _is_direct(job), _keeps_tile(job), _packed_runs(job, tile)
 
     def register_tile(column: Ix, b: View, row: Ix, number: Ix, rows: int) -> None:
         r = RegisterTile(row, column, number, *a_at(row, number, rows), b, block.length, rows)
         if direct:
             return _to_output(job, tile, r, sums)
-        _call(job, tile, r, sums.view_at([row, column], (1,), (1,)), s.width(job.phase), add)
+        _call(job, tile, r, sums.view_at([row, column] if keeps else [0, 0], (1,), (1,)), sums.shape[1], add)
+        if _sweeps_by_blocks(job):
+            with f.if_(last) if last is not None else nullcontext():
+                _sweep_block(job, tile, r, _from(job, sums) if keeps else _from(job, sums, row, column))
     whole, rest = f.divmod(tile.rows, s.mr) if s.rest else (Ix(), Ix())
     with f.loop(0, tile.columns.length, s.nr) as across:
         b = b_at(across.index)
@@ -244,6 +268,18 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, pac
             with f.if_(f.gt(f.value(rest), 0)):
                 row = f.min_(whole, s.rows // s.mr - 1) * s.mr          # both minima are for the verifier: only the last tile has a rest
                 register_tile(across.index, b, row, f.min_(tile.row + row, job.m - s.rest), s.rest)
+
+
+def _sweep_block(job: Job, tile: Tile, r: RegisterTile, source: Source) -> None:
+    """The sums of a register tile, with those to the left of it that are swept together."""
+    f, nr, together = job.f, job.schedule.nr, _columns_swept(job)
+    rows = f.min_(r.rows, tile.rows - r.row)
+    if together == nr:
+        return sweep(job, tile, Block(r.row, rows, r.column, part_of(f, tile.columns, r.column, nr)), source)
+    start = f.divmod(r.column, together)[0] * together
+    end = f.min_(start + together, tile.columns.length)
+    with f.if_(f.ge(f.value(r.column + nr), f.value(end))):
+        sweep(job, tile, Block(r.row, rows, start, part_of(f, tile.columns, start, together)), source)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Function, Val, View
@@ -67,6 +67,20 @@ def open_range(f: Function, dims: tuple[int, ...], sizes: tuple[int, ...], cut: 
     inner = cut.inner(sizes)
     flat = outer * (sizes[cut.split] * inner) + start * inner
     return Range(dims, sizes, cut.split, unflatten(f, outer, dims[:cut.split], by_dim), start, count, flat, inner)
+
+
+def part_of(f: Function, r: Range, at: Ix, length: int) -> Range:
+    """A part of a range that is cut into pieces of `length` elements, the last maybe shorter; `at` is where it starts. Both are whole elements of the
+    split dim."""
+    start, _ = f.divmod(at, r.inner)
+    return replace(r, start=r.start + start, count=_count_of_part(f, r.count, start, length // r.inner), flat=r.flat + at)
+
+
+def _count_of_part(f: Function, count: Ix, start: Ix, most: int) -> Ix:
+    """A number where it is the same for all parts."""
+    if count.is_const and (count.const <= most or count.const % most == 0):
+        return Ix(min(count.const, most))
+    return f.min_(most, count - start)
 
 
 @contextmanager
