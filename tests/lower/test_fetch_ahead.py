@@ -1,11 +1,16 @@
 """Kernels ask for memory ahead where they would wait for it, and only there."""
 from __future__ import annotations
 
+import re
+
 import pytest
 
+import graphc as gc
+from graphc import nn
 from graphc.codegen.lower import lower
 from graphc.codegen.lower.micro import MicroSpec, micro_kernel
 from graphc.codegen.loop_printer import print_function
+from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.schedule import STEPS
 from graphc.ir.target import AVX2, AVX512
@@ -71,6 +76,15 @@ def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_are_not_in
     assert not asks or each * (tiles.ahead - 1) < lines <= each * tiles.ahead
     text = print_function(lower(b.nodes[0], ins, outs, schedule, AVX2))
     assert ("_ahead" in text) == asks
+
+
+def test_gates_ask_for_what_is_added_to_their_sums():
+    """For each row of a register tile, before its sums, a line of each vector of columns; nobody else in the kernel asks for anything."""
+    loops = Compilation(gc.compile(nn.LSTM(512), x=gc.f32[8, 32, 512], seed=0).graph, target=AVX512).text("loops")
+    kernel = next(k for k in loops.split("\n\n") if "sigmoid" in k and "call tile_f32_8x32" in k)
+    asked = re.findall(r"prefetch (\w+)\[(.*)\] to L2", kernel[:kernel.index("call tile")])
+    assert [view for view, _ in asked] == ["in2"] * 2 and kernel.count("prefetch") == 2
+    assert "load in2" in kernel[kernel.index("call tile"):] and all("*512" in index for _, index in asked)
 
 
 def test_parts_of_a_sum_ask_for_the_next_part_of_their_panel():

@@ -49,6 +49,19 @@ def _sweep_gates(job: Job, index: Index, columns: Range, source: "Line") -> None
             f.store(out, at, value)
 
 
+def ask_for_gates(job: Job, tile, row: Ix, rows: Ix, column: Ix) -> None:
+    """Asks for what the sweep will read with the sums of a register tile. The gates of a unit lie far apart: one line here and one there, which no
+    prefetcher of the hardware sees coming."""
+    f, p, s = job.f, job.phase, job.schedule
+    axis, units = len(job.outs[0].shape) - 1, p.sizes[p.n[0]] * s.lanes
+    with f.loop(0, rows) as loop:
+        at = output_index(job, tile.batch | unflatten(f, tile.row + row + loop.index, p.m, p.sizes))
+        for v in range(s.vectors):
+            unit, gate = f.divmod(f.divmod(column, s.lanes)[0] + v, job.gates)
+            at[axis] = gate * units + (tile.columns.start + unit) * s.lanes
+            job.epilogue.ask(f, at, axis)
+
+
 def sweep_turned(job: Job, tile, sums: View) -> None:
     """The same with vectors along the innermost row dim: the tile's sums are transposed first."""
     f, _p, lanes = job.f, job.phase, job.schedule.lanes

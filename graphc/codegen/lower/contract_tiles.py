@@ -10,7 +10,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset
-from graphc.codegen.lower.contract_sweep import Block, Source, add_partials, flat, sweep, sweep_turned, whole_tile
+from graphc.codegen.lower.contract_sweep import Block, Source, add_partials, ask_for_gates, flat, sweep, sweep_turned, whole_tile
 from graphc.codegen.lower.micro import MicroSpec, StreamSpec, call_micro_kernel, stream_kernel
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, part_of, steps_evenly, unflatten, vector_run
 from graphc.ir.contract_form import Linear
@@ -254,6 +254,8 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, las
         r = RegisterTile(row, column, number, *a_at(row, number, rows), b, block.length, rows)
         if direct:
             return _to_output(job, tile, r, sums)
+        if job.gates:
+            ask_for_gates(job, tile, row, f.min_(rows, tile.rows - row), column)
         _call(job, tile, r, sums.view_at([row, column] if keeps else [0, 0], (1,), (1,)), sums.shape[1], add)
         if _sweeps_by_blocks(job):
             with f.if_(last) if last is not None else nullcontext():

@@ -16,7 +16,7 @@ from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node, leading_to
 from graphc.ir.ops.fused import contraction_in, slices_in
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
-from graphc.ir.nest import Nest, Stages, nest_of_epilogue
+from graphc.ir.nest import Nest, Stages, leaf_of, nest_of_epilogue
 from graphc.ir.schedule_nest import NestSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
@@ -74,7 +74,8 @@ def _environment(f: Function, nest: Nest, index: Sequence[Ix], lanes: int, mask:
 
 
 class GateEpilogue:
-    """The same for an epilogue that slices the sums: called with those of all gates and the `index` of a unit, lanes along the last axis."""
+    """The same for an epilogue that slices the sums: called with those of all gates and the `index` of a unit, lanes along the last axis. `ask` asks for
+    the lines that it reads beside the sums of one gate, whose columns `index` counts, where these are other lines for each row."""
 
     def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
         self.body, self.inner, self.slices = body, inner, slices_in(body)
@@ -82,6 +83,14 @@ class GateEpilogue:
         after = leading_to(body.outputs, [n for n in body.nodes if n not in self.slices])
         self.whole = nest_of_epilogue(body, inner.outputs, tuple(before), ins)
         self.part = nest_of_epilogue(body, tuple(s.outputs[0] for s in self.slices), tuple(after), ins)
+
+    def ask(self, f: Function, index: Sequence[Ix], axis: int) -> None:
+        env, asked = _environment(f, self.whole, index, 1, None, axis), set()
+        for (node, k), strides in self.whole.leaves.items():
+            v = leaf_of((node, k))
+            if v in env.body.inputs and (v, strides) not in asked and any(step for d, step in enumerate(strides) if d != axis):
+                asked.add((v, strides))
+                f.prefetch(*env.body.address(env.body.inputs[v], strides, env.at), level=2)
 
     def __call__(self, f: Function, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
         env = _environment(f, self.part, index, lanes, mask, axis)
