@@ -52,12 +52,10 @@ def lower_tiles(job: Job) -> None:
         tile = open_tile(job, number, part)
         sums = _sums(job)
         _sum_tile(job, tile, sums)
-        if s.splits > 1:
-            _store_partial(job, tile, sums)
-        elif s.turned:
+        if s.turned and s.splits == 1:
             sweep_turned(job, tile, sums)
-        elif s.streamed:
-            sweep(job, tile, whole_tile(tile), _from(job, sums))
+        elif not _finishes_by_blocks(job):
+            _finish(job, tile, whole_tile(tile), _from(job, sums))
     if s.splits > 1:
         with f.parallel(tile_count(job), "add") as t:
             _add_parts(job, open_tile(job, t, Ix()))
@@ -70,22 +68,27 @@ def _is_direct(job: Job) -> bool:
     return plain and p.out.strides[p.n[-1]] == 1 and steps_evenly(p.out, p.m, p.sizes) and steps_evenly(p.out, p.n[s.columns.split:], p.sizes)
 
 
-def _sweeps_by_blocks(job: Job) -> bool:
+def _finishes_by_blocks(job: Job) -> bool:
     """Whether sums are swept as soon as they are there, so that what the sweep waits for, and what its stores wait for, passes while the next register
     tile is computed; else all those of a tile at its end."""
-    s = job.schedule
-    return not (s.splits > 1 or s.turned or s.streamed)
+    return not (job.schedule.turned or job.schedule.streamed)
 
 
-def _columns_swept(job: Job) -> int:
-    """Columns that are swept together: whole register tiles, and all that is inside the dim along which the columns are cut."""
+def _finish(job: Job, tile: Tile, block: Block, source: Source) -> None:
+    """What becomes of sums of all of k, or of the tile's part of it."""
+    (sweep if job.schedule.splits == 1 else _store_partial)(job, tile, block, source)
+
+
+def _columns_together(job: Job) -> int:
+    """Columns that are finished together: whole register tiles, and all that is inside the dim along which the columns are cut."""
     s = job.schedule
     return lcm(s.nr, s.columns.inner(job.n_sizes))
 
 
 def _keeps_tile(job: Job) -> bool:
     """Whether there is room for the sums of all of a tile, or only for those of the register tile that is computed."""
-    return not _sweeps_by_blocks(job) or job.schedule.sums.count(job.k_sizes) > 1 or _columns_swept(job) > job.schedule.nr
+    s = job.schedule
+    return not _finishes_by_blocks(job) or s.sums.count(job.k_sizes) > s.splits or _columns_together(job) > s.nr
 
 
 def _sums(job: Job) -> View:
@@ -229,7 +232,8 @@ def _sum_tile(job: Job, tile: Tile, sums: View) -> None:
     longest = s.sums.length(job.k_sizes)
     packed_a = f.scratch("packed_a", job.dtype, (_padded_rows(job) * longest,)) if s.a == "tile" else None
     packed_b = f.scratch("packed_b", job.dtype, (s.width(job.phase) * longest + s.lanes,)) if s.b == "tile" else None
-    with f.loop(first, first + share if blocks % share == 0 else f.min_(first + share, blocks)) as loop:
+    end = first + share if blocks % share == 0 else f.min_(first + share, blocks)
+    with f.loop(first, end) as loop:
         block = open_range(f, job.phase.k, job.k_sizes, s.sums, loop.index)
         if s.a == "tile":
             pack_a(job, tile.batch, tile.row, tile.rows, block, packed_a, Ix(), s.mr * longest)
@@ -237,12 +241,12 @@ def _sum_tile(job: Job, tile: Tile, sums: View) -> None:
             step = b_step(job)
             pack_b(job, tile.batch, tile.columns, block, Panels(packed_b, Ix(), step, step * longest, step))
         add = f.min_(loop.index - first, 1) if share > 1 else Ix()
-        last = f.eq(f.value(loop.index), blocks - 1) if blocks > 1 else None
+        last = f.eq(f.value(loop.index + 1), f.value(end)) if share > 1 else None
         _register_tiles(job, tile, block, sums, add, last, packed_a, packed_b)
 
 
 def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, last: Val | None, packed_a: View | None, packed_b: View | None) -> None:
-    """last: whether this is the last block of the sum, if there are several."""
+    """last: whether this is the last block of the tile's part of the sum, if there are several."""
     f, s = job.f, job.schedule
     if s.streamed:
         return _stream(job, tile, block, sums, add)
@@ -257,9 +261,9 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, las
         if job.gates:
             ask_for_gates(job, tile, row, f.min_(rows, tile.rows - row), column)
         _call(job, tile, r, sums.view_at([row, column] if keeps else [0, 0], (1,), (1,)), sums.shape[1], add)
-        if _sweeps_by_blocks(job):
+        if _finishes_by_blocks(job):
             with f.if_(last) if last is not None else nullcontext():
-                _sweep_block(job, tile, r, _from(job, sums) if keeps else _from(job, sums, row, column))
+                _finish_register_tile(job, tile, r, _from(job, sums) if keeps else _from(job, sums, row, column))
     whole, rest = f.divmod(tile.rows, s.mr) if s.rest else (Ix(), Ix())
     with f.loop(0, tile.columns.length, s.nr) as across:
         b = b_at(across.index)
@@ -272,16 +276,16 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, las
                 register_tile(across.index, b, row, f.min_(tile.row + row, job.m - s.rest), s.rest)
 
 
-def _sweep_block(job: Job, tile: Tile, r: RegisterTile, source: Source) -> None:
-    """The sums of a register tile, with those to the left of it that are swept together."""
-    f, nr, together = job.f, job.schedule.nr, _columns_swept(job)
+def _finish_register_tile(job: Job, tile: Tile, r: RegisterTile, source: Source) -> None:
+    """The sums of a register tile, with those to the left of it that are finished together."""
+    f, nr, together = job.f, job.schedule.nr, _columns_together(job)
     rows = f.min_(r.rows, tile.rows - r.row)
     if together == nr:
-        return sweep(job, tile, Block(r.row, rows, r.column, part_of(f, tile.columns, r.column, nr)), source)
+        return _finish(job, tile, Block(r.row, rows, r.column, part_of(f, tile.columns, r.column, nr)), source)
     start = f.divmod(r.column, together)[0] * together
     end = f.min_(start + together, tile.columns.length)
     with f.if_(f.ge(f.value(r.column + nr), f.value(end))):
-        sweep(job, tile, Block(r.row, rows, start, part_of(f, tile.columns, start, together)), source)
+        _finish(job, tile, Block(r.row, rows, start, part_of(f, tile.columns, start, together)), source)
 
 
 @dataclass(frozen=True)
@@ -456,10 +460,11 @@ B_SOURCES = {"place": _b_in_place, "shared": _b_shared, "tile": _b_packed}
 
 # --- split sums --------------------------------------------------------------------------------------------------------------
 
-def _store_partial(job: Job, tile: Tile, sums: View) -> None:
+def _store_partial(job: Job, tile: Tile, block: Block, source: Source) -> None:
     """A tile's part of the sum, where the last loop finds it: [part][batch][row][column]."""
     f, lanes = job.f, job.schedule.lanes
     memory = job.packed("partials", job.schedule.splits * job.batches * job.m * job.n)
-    with f.loop(0, tile.rows) as loop:
-        start = ((tile.part * job.batches + tile.batch_number) * job.m + tile.row + loop.index) * job.n + tile.columns.flat
-        vector_run(f, tile.columns.length, lanes, lambda j, n, mask: f.store(memory, [start + j], f.load(sums, [loop.index, j], n, mask), mask))
+    with f.loop(0, block.rows) as loop:
+        row = block.row + loop.index
+        start = ((tile.part * job.batches + tile.batch_number) * job.m + tile.row + row) * job.n + block.columns.flat
+        vector_run(f, block.columns.length, lanes, lambda j, n, mask: f.store(memory, [start + j], source(row, block.column + j, n, mask), mask))
