@@ -31,11 +31,18 @@ def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequen
     lead = out.shape[:-2]
     with f.parallel(prod(lead) * b.column_blocks, "queries", serial=s.serial) as t:
         number, block = f.divmod(t, b.column_blocks)
-        block = block * -1 + (b.column_blocks - 1)           # the last queries see most keys: they begin
+        block = _alternating(f, block, b.column_blocks) if b.causal else block
         _Block(b, node.op.factor(q.shape) / LN2, *(matrix(f, x, number, lead) for x in (q, k, v, out)),
                lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:]), block * s.columns,
                next((Mask(b, matrix(f, x, number, lead), MASKED) for x in masks), None)).run()
     return f
+
+
+def _alternating(f: Function, number: Ix, count: int) -> Ix:
+    """Last, first, last but one, second, …: the last queries see most keys, the first few, and two that follow each other as many as any other two, so
+    that threads have even shares."""
+    half, odd = f.divmod(number, 2)
+    return f.min_(f.max_(half - (1 - odd) * count, (count - 1) - half - odd * count, 0), count - 1)         # 0 and count - 1: for the verifier
 
 
 class _Block:
