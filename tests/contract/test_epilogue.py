@@ -2,8 +2,10 @@
 import numpy as np
 import pytest
 
+from graphc.codegen.loop_printer import print_function
 from graphc.codegen.lower.contract import load_along
 from graphc.ir import contraction as C
+from graphc.ir.schedule import round_up
 from tests.contract.harness import compiled
 
 
@@ -28,6 +30,7 @@ def check(c, a, b, out, bias):
         assert np.all(np.abs(second - (sums * 2 + residual)) <= 2 * limit)
     kernel.run_once([a, b, bias, residual], [out, residual])
     np.testing.assert_array_equal(residual, second)
+    return kernel
 
 
 def laid_out(rng, shape, order):
@@ -41,6 +44,18 @@ def test_matmul(m, n, k, order):
     a, b = rng.normal(size=(m, k)).astype(np.float32), rng.normal(size=(k, n)).astype(np.float32)
     check(C.matmul(a.shape, b.shape), a, b, laid_out(rng, (m, n), order), rng.normal(size=(1, n)).astype(np.float32))
     check(C.matmul(a.shape, b.shape), a, b.T.copy().T, laid_out(rng, (m, n), order), rng.normal(size=(m, 1)).astype(np.float32))
+
+
+@pytest.mark.parametrize("m, n, k, blocks, parts", [(200, 300, 200, 1, 1), (530, 600, 2500, 2, 1), (130, 500, 9000, 27, 14)])
+def test_sums_of_blocks_and_parts(m, n, k, blocks, parts):
+    """All of a sum in one register tile, which is swept at once; blocks of it, the last of which is swept; parts of several blocks."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(m, k)).astype(np.float32), rng.normal(size=(k, n)).astype(np.float32)
+    kernel = check(C.matmul(a.shape, b.shape), a, b, np.empty((m, n), np.float32), rng.normal(size=(1, n)).astype(np.float32))
+    tiles, = kernel.schedule.phases
+    assert (tiles.sums.count((k,)), tiles.splits) == (blocks, parts) and tiles.columns.count((n,)) > 1, str(kernel.schedule)
+    held = tiles.mr * tiles.nr if blocks == 1 else round_up(min(tiles.rows, m), tiles.mr) * tiles.width(kernel.schedule.form.phases[0])
+    assert f"scratch sums: {held} f32" in print_function(kernel.function)
 
 
 def test_batched():

@@ -2,7 +2,7 @@
 
     padded copies of operands, where indices reach outside          (contract_pad)
     for each phase: pack what is packed once, then tiles             (contract_pack, contract_tiles, micro)
-    each tile: its sums into scratch, then a sweep over them: epilogue and store    (contract_sweep)
+    each register tile: its sums into scratch, then a sweep over them: epilogue and store    (contract_sweep)
 """
 from __future__ import annotations
 
