@@ -26,6 +26,7 @@ SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over t
 MANY_TILES = 512                # more would only make worse use of the caches
 TILES = 32                      # tiles worth having, whatever the thread count
 CORES = 4                       # threads that get even shares of the tiles
+AWAITED = 8                     # what reading a row that another thread has computed costs, in columns that are asked for ahead
 LITTLE = 1.03                   # how uneven these may be
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
 TALL = 256                      # rows at most of a tile that packs its own columns
@@ -235,7 +236,7 @@ def _tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
     rows = down.length(group_sizes(p, p.m)) if turned else rows
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
     splits = 1 if gates else _splits(p, tiles, sums)
-    by_rows = _by_rows(p, turned, machine)
+    by_rows = _by_rows(p, turned, rows, machine)
     if splits == 1 and (not turned or len(p.m) == 1):
         rows = _even_rows(p, rows, lcm(mr, machine.elements(LINE_BYTES)) if wide else mr, mr, columns.count(group_sizes(p, p.n)), by_rows)
         down = Cut(0, rows)
@@ -280,11 +281,13 @@ def _lines_ahead(downs: int, nr: int, machine: Machine) -> int:
     return lines if lines <= MOST_AHEAD else 0
 
 
-def _by_rows(p: Phase, turned: bool, machine: Machine) -> bool:
-    """The smaller operand is read again and again: a cache may hold it. Where L2 holds both, the output (a weight that is updated) is cut into runs of
-    its memory, of which each thread has one, as in the products that read it."""
+def _by_rows(p: Phase, turned: bool, rows: int, machine: Machine) -> bool:
+    """The smaller operand is read again and again: a cache may hold it. Columns packed before all calls are asked for ahead, rows that other threads
+    have just computed are not: where threads can have rows of their own in all of a network's products, these count more. Where L2 holds both, the
+    output (a weight that is updated) is cut into runs of its memory, of which each thread has one, as in the products that read it."""
     a, b = _memory(p, p.a, p.m + p.k), _memory(p, p.b, p.n + p.k)
-    return a > b or not turned and a + b <= machine.elements(machine.target.l2) and p.extent(p.m) * p.extent(p.n) > b
+    own = machine.free[1] and not turned and p.extent(p.m) > (CORES - 2) * rows
+    return a * (AWAITED if own else 1) > b or not turned and a + b <= machine.elements(machine.target.l2) and p.extent(p.m) * p.extent(p.n) > b
 
 
 def _memory(p: Phase, operand: Linear, dims: Sequence[int]) -> int:

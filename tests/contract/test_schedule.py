@@ -57,6 +57,15 @@ def test_tiles_of_an_output_larger_than_operands_that_l2_holds_follow_its_memory
     assert phase.by_rows
 
 
+@pytest.mark.parametrize("m, n, k, by_rows", [(256, 1152, 384, True), (256, 384, 1536, True), (196, 512, 512, True), (128, 2304, 768, False), (49, 1024, 512, False)])
+def test_threads_keep_their_rows_of_products_by_packed_weights(m, n, k, by_rows):
+    """Where each can have some: what one thread computes, the same thread reads in the next product."""
+    schedule = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512, invariant=(False, True))
+    phase, = schedule.phases
+    assert schedule.prepacked == 1 and phase.by_rows == by_rows
+    assert not by_rows or -(-m // phase.rows) >= 3
+
+
 def test_small_products_are_one_tile_and_pack_nothing():
     for size in (4, 16, 33):
         schedule = matmul_schedule(size, size, size)
