@@ -7,7 +7,7 @@ from math import prod
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Val, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.contract_sweep import finish, sweep, whole_tile
+from graphc.codegen.lower.contract_sweep import finish, sums_in, sweep, whole_tile
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten, walk
 from graphc.ir.schedule import Cut, round_up
@@ -33,7 +33,7 @@ def lower_dots(job: Job) -> None:
         apart = -(-cut.chunk * cut.inner(job.n_sizes) // s.columns)
         sums = f.scratch("sums", job.dtype, (round_up(job.m, s.rows), round_up(apart * s.columns, s.lanes)))
         _dot_tile(job, tile, apart, sums)
-        sweep(job, tile, whole_tile(tile), lambda i, j, lanes, mask: f.load(sums, [i, j], lanes, mask))
+        sweep(job, tile, whole_tile(tile), sums_in(job, sums))
 
 
 def _column_cut(job: Job) -> Cut:

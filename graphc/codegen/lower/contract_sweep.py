@@ -27,6 +27,11 @@ def whole_tile(tile) -> Block:
     return Block(Ix(), tile.rows, Ix(), tile.columns)
 
 
+def sums_in(job: Job, scratch: View, row: Ix = Ix(), column: Ix = Ix()) -> Source:
+    """Sums in scratch, of which the first is that of a row and a column of the tile."""
+    return lambda i, j, lanes, mask: job.f.load(scratch, [i - row, j - column], lanes, mask)
+
+
 def sweep(job: Job, tile, block: Block, source: Source) -> None:
     """The sums of a block of a tile. Vectors run along the innermost column dim."""
     f, p = job.f, job.phase

@@ -10,7 +10,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loops import Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b, row_offset
-from graphc.codegen.lower.contract_sweep import Block, Source, add_partials, ask_for_gates, flat, sweep, sweep_turned, whole_tile
+from graphc.codegen.lower.contract_sweep import Block, Source, add_partials, ask_for_gates, flat, sums_in, sweep, sweep_turned, whole_tile
 from graphc.codegen.lower.micro import MicroSpec, StreamSpec, call_micro_kernel, stream_kernel
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, part_of, steps_evenly, unflatten, vector_run
 from graphc.ir.contract_form import Linear
@@ -55,7 +55,7 @@ def lower_tiles(job: Job) -> None:
         if s.turned and s.splits == 1:
             sweep_turned(job, tile, sums)
         elif not _finishes_by_blocks(job):
-            _finish(job, tile, whole_tile(tile), _from(job, sums))
+            _finish(job, tile, whole_tile(tile), sums_in(job, sums))
     if s.splits > 1:
         with f.parallel(tile_count(job), "add") as t:
             _add_parts(job, open_tile(job, t, Ix()))
@@ -98,11 +98,6 @@ def _sums(job: Job) -> View:
         return job.f.scratch("sums", job.dtype, (s.mr, s.nr))
     rows = round_up(min(s.rows, job.m), s.mr)
     return job.f.scratch("sums", job.dtype, (round_up(rows, s.lanes) if s.turned else rows, s.width(job.phase)))
-
-
-def _from(job: Job, sums: View, row: Ix = Ix(), column: Ix = Ix()) -> Source:
-    """Sums of which the first is that of a row and a column of the tile."""
-    return lambda i, j, lanes, mask: job.f.load(sums, [i - row, j - column], lanes, mask)
 
 
 def _add_parts(job: Job, tile: Tile) -> None:
@@ -263,7 +258,7 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, las
         _call(job, tile, r, sums.view_at([row, column] if keeps else [0, 0], (1,), (1,)), sums.shape[1], add)
         if _finishes_by_blocks(job):
             with f.if_(last) if last is not None else nullcontext():
-                _finish_register_tile(job, tile, r, _from(job, sums) if keeps else _from(job, sums, row, column))
+                _finish_register_tile(job, tile, r, sums_in(job, sums) if keeps else sums_in(job, sums, row, column))
     whole, rest = f.divmod(tile.rows, s.mr) if s.rest else (Ix(), Ix())
     with f.loop(0, tile.columns.length, s.nr) as across:
         b = b_at(across.index)
