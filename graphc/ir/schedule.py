@@ -39,8 +39,9 @@ class TileSchedule:
     """One phase of a contraction by register tiles of mr rows × vectors of columns.
 
     rows: rows (flattened m) of a tile; columns, sums: how n is cut into tiles and k into blocks. a, b: where the micro-kernel reads
-    the operand: "place" (as it lies), "shared" (packed once, before all tiles) or "tile" (packed by each tile, block by block); a also
-    "taps" (as it lies, the terms of a short sum at distances that the micro-kernel knows).
+    the operand: "place" (as it lies), "shared" (packed once, before all tiles) or "tile" (packed by each tile, block by block); a also "first" (likewise,
+    by the register tiles of its first columns, which read it as it lies) and "taps" (as it lies, the terms of a short sum at distances that the
+    micro-kernel knows).
     turned: when the output is contiguous along m, how m is cut into tiles instead; their sums are transposed before they are stored.
     streamed: few rows, b in place: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
     splits > 1: the blocks of the sum are dealt to so many tiles, whose partial results are added in order.

@@ -32,8 +32,9 @@ DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they st
 TALL = 256                      # rows at most of a tile that packs its own columns
 SCARCE = 256                    # rows at most that use columns so few times that these come from memory more than from L2
 BROAD = 128                     # columns that a tile of fewer than 96 rows has
-WIDE = 512                      # columns of a tile at most that packs its own rows
-WIDE_AREA = 3072                # sums of such a tile, at least
+WIDE = 512                      # columns of a tile that packs its own rows on the way
+LONG = 2048                     # steps of a sum of which tiles pack rows on the way
+SHARING = 16                    # register tiles below each other in such a tile
 PARTIALS = 4 << 20              # elements of partial results at most
 MOST_ROWS = 10                  # of a register tile: each has an address, and there are 16 registers for these
 FEW_ROWS = 8                    # whose addresses leave room for all else
@@ -227,18 +228,17 @@ def _tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
     nr = vectors * machine.lanes
     deep = _is_deep(p) and not machine.free[1] and not gates            # with b packed already, narrow tiles cost nothing
     a = _a_source(p, n, nr, deep or turned, machine)
-    wide = a == "shared" and _is_wide(p, mr, machine) and not gates
-    a = "tile" if wide else a
+    a = "first" if a in ("tile", "shared") and _packs_on_the_way(p, machine) and not (turned or gates or deep) else a
     b = _b_source(p, m, mr, nr, deep, machine)
     sums = _sum_blocks(p, a, b, mr, nr, machine)
-    rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr, machine) if wide else _tile_size(p, mr, nr, b, machine, gates)
+    rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr, nr) if a == "first" else _tile_size(p, mr, nr, b, machine, gates)
     down = _column_cut(group_sizes(p, p.m), rows, mr) if turned else Cut(0, rows)
     rows = down.length(group_sizes(p, p.m)) if turned else rows
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
     splits = 1 if gates else _splits(p, tiles, sums)
     by_rows = _by_rows(p, turned, rows, machine)
     if splits == 1 and (not turned or len(p.m) == 1):
-        rows = _even_rows(p, rows, lcm(mr, machine.elements(LINE_BYTES)) if wide else mr, mr, columns.count(group_sizes(p, p.n)), by_rows)
+        rows = _even_rows(p, rows, mr, columns.count(group_sizes(p, p.n)), by_rows)
         down = Cut(0, rows)
     alone = tiles * splits == 1 or columns.count(group_sizes(p, p.n)) == 1 and _are_windows(p, p.a, p.m)
     a = "tile" if a == "shared" and not machine.free[0] and alone else a        # nobody else reads the rows of a tile
@@ -251,7 +251,7 @@ def _tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
                         rest=0 if turned else _rest(p, m, mr))
 
 
-def _even_rows(p: Phase, rows: int, unit: int, mr: int, across: int, by_rows: bool) -> int:
+def _even_rows(p: Phase, rows: int, mr: int, across: int, by_rows: bool) -> int:
     """Rows of a tile, near so many, of which CORES threads get even shares; `across`: tiles side by side. What would gain little stays."""
     m, batch = p.extent(p.m), p.extent(p.batch)
     tiles = batch * across * -(-m // rows)
@@ -263,7 +263,7 @@ def _even_rows(p: Phase, rows: int, unit: int, mr: int, across: int, by_rows: bo
         sizes = ([size for size in down for _ in range(across)] if by_rows else down * across) * batch
         ends = [len(sizes) * part // CORES for part in range(CORES + 1)]
         return max(sum(sizes[start:end]) for start, end in zip(ends, ends[1:]))
-    shares = {chunk: longest(chunk) for chunk in (rows, *range(max(unit, round_up(rows / 2, unit)), 2 * rows + 1, unit))}
+    shares = {chunk: longest(chunk) for chunk in (rows, *range(max(mr, round_up(rows / 2, mr)), 2 * rows + 1, mr))}
     least = min(shares.values())
     if shares[rows] <= LITTLE * least:
         return rows
@@ -309,11 +309,10 @@ def _is_deep(p: Phase) -> bool:
     return k >= 4 * max(m, n) and m * n <= 2 * DEEP_TILE and p.extent(p.batch) * -(-m * n // DEEP_TILE) < TILES // 2
 
 
-def _is_wide(p: Phase, mr: int, machine: Machine) -> bool:
-    """Whether all columns fit in a tile, which then alone reads its rows: it packs them just before, as all of a would leave L2 meanwhile."""
-    m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
-    copied = len(p.m) == 1 and p.a.strides[p.m[0]] == 1
-    return copied and not machine.free[0] and 4 * mr < n <= WIDE and m >= 8 * TILES * mr and m * k > 2 * machine.elements(machine.target.l2)
+def _packs_on_the_way(p: Phase, machine: Machine) -> bool:
+    """Whether register tiles that read rows as they lie pack these for others: where rows lie side by side, of sums so long that it counts little what
+    the first block of each tile waits for."""
+    return not machine.free[0] and len(p.m) == 1 and len(p.k) == 1 and p.a.strides[p.m[0]] == 1 and p.extent(p.k) >= LONG
 
 
 def register_tile(m: int, n: int, machine: Machine, k: int = 0, padded: bool = False, gates: int = 0) -> tuple[int, int]:
@@ -424,9 +423,9 @@ def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) ->
     k = prod(sizes)
     if a == "taps":
         return Cut(0, sizes[0])
-    own = (a, b).count("tile")
+    own = (a in ("tile", "first")) + (b == "tile")
     stream = machine.target.l2 // (16 if b == "shared" and p.extent(p.m) <= SCARCE else 4)
-    limit = machine.elements((stream, machine.target.l1, machine.target.l1 // 2)[own]) // nr
+    limit = machine.elements((stream, machine.target.l1 * 2 // 3, machine.target.l1 // 2)[own]) // nr
     limit = min(limit, machine.elements(machine.target.l1 // 4) // mr) if a == "shared" else limit
     first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
     for split in range(first, len(sizes)):
@@ -458,11 +457,9 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine, gates: int)
     return rows, replace(cut, chunk=cut.chunk - nr) if few and rounded else cut
 
 
-def _wide_tile(p: Phase, mr: int, machine: Machine) -> tuple[int, Cut]:
-    """All columns, and rows for twice TILES tiles, where these have work enough: whole register tiles, and whole cache lines of what is packed."""
-    m, n = p.extent(p.m), p.extent(p.n)
-    rows = max(WIDE_AREA / n, min(4 * mr, m / (2 * TILES)))
-    return even(m, rows, lcm(mr, machine.elements(LINE_BYTES))), Cut(0, group_sizes(p, p.n)[0])
+def _wide_tile(p: Phase, mr: int, nr: int) -> tuple[int, Cut]:
+    """So many columns that few of the register tiles read rows that are not packed yet, and rows that share columns while these are in L1."""
+    return even(p.extent(p.m), min(p.extent(p.m), SHARING * mr), mr), _column_cut(group_sizes(p, p.n), min(p.extent(p.n), WIDE), nr)
 
 
 def _deep_tile(p: Phase, mr: int, nr: int) -> tuple[int, Cut]:

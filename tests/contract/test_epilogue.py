@@ -46,7 +46,7 @@ def test_matmul(m, n, k, order):
     check(C.matmul(a.shape, b.shape), a, b.T.copy().T, laid_out(rng, (m, n), order), rng.normal(size=(m, 1)).astype(np.float32))
 
 
-@pytest.mark.parametrize("m, n, k, blocks, parts", [(200, 300, 200, 1, 1), (530, 600, 2500, 2, 1), (130, 500, 9000, 27, 14)])
+@pytest.mark.parametrize("m, n, k, blocks, parts", [(200, 300, 200, 1, 1), (530, 600, 2500, 2, 1), (130, 500, 9000, 40, 14)])
 def test_sums_of_blocks_and_parts(m, n, k, blocks, parts):
     """All of a sum in one register tile, which is swept at once; blocks of it, the last of which is swept; parts of several blocks."""
     rng = np.random.default_rng(0)

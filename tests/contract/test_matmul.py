@@ -95,11 +95,19 @@ def test_long_sums_are_split_and_keep_their_bits():
     assert kernel.schedule.phases[0].splits > 1
 
 
-@pytest.mark.parametrize("m, n, k", [(1601, 97, 350), (1543, 320, 411), (1999, 113, 330)])
-def test_transposed_rows_that_a_tile_packs(m, n, k):
+@pytest.mark.parametrize("m, n, k", [(301, 597, 2100), (1, 1100, 2049), (997, 320, 2051), (600, 513, 2048), (12, 2000, 4097)])
+def test_transposed_rows_that_are_packed_on_the_way(m, n, k):
+    """By the register tiles of each tile's first columns; the last ones have fewer rows or columns."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((k, m), np.float32).T, rng.standard_normal((k, n), np.float32)
     kernel = check(C.matmul((m, k), (k, n)), a, b, np.empty((m, n), np.float32), threads=(1, 3))
+    assert m < 12 or kernel.schedule.phases[0].a == "first", str(kernel.schedule)
+
+
+def test_transposed_rows_that_a_tile_packs():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((3, 350, 160), np.float32).transpose(0, 2, 1), rng.standard_normal((3, 350, 97), np.float32)
+    kernel = check(C.matmul(a.shape, b.shape), a, b, np.empty((3, 160, 97), np.float32), threads=(1, 3))
     assert kernel.schedule.phases[0].a == "tile"
 
 

@@ -38,14 +38,13 @@ def test_attention_asks_for_keys_that_do_not_stay_in_l2(length, far, gradient):
     assert ("to L2" in lowered(b.nodes[-1])) == far
 
 
-@pytest.mark.parametrize("k, asks", [(25088, True), (600, False)])
-def test_tiles_that_pack_ask_for_the_next_block(k, asks):
+@pytest.mark.parametrize("m, n, k, asks", [(128, 128, 25088, True), (128, 128, 600, False), (600, 600, 2048, True)])
+def test_tiles_that_pack_ask_for_the_next_block(m, n, k, asks):
     b = Builder()
-    product = b.matmul(b.transpose(b.input("a", f32[k, 128]), perm=(1, 0)), b.input("b", f32[k, 128]))
-    views = [ViewType(f32, (128, k), (1, 128)), ViewType(f32, (k, 128), (128, 1))]
-    outs = [ViewType(f32, (128, 128), (128, 1))]
+    product = b.matmul(b.transpose(b.input("a", f32[k, m]), perm=(1, 0)), b.input("b", f32[k, n]))
+    views, outs = [ViewType(f32, (m, k), (1, m)), ViewType(f32, (k, n), (n, 1))], [ViewType(f32, (m, n), (n, 1))]
     text = print_function(lower(product.node, views, outs, schedule_node(product.node, views, outs, AVX2), AVX2))
-    assert ("to L2" in text) == asks
+    assert ("prefetch in0" in text) == asks
 
 
 def test_depthwise_convolutions_ask_for_the_next_row():
@@ -102,3 +101,11 @@ def test_parts_of_a_sum_ask_for_the_next_part_of_their_panel():
 def test_the_micro_kernel_asks_line_after_line():
     text = print_function(micro_kernel(MicroSpec(f32, 6, 2, 8, 1, True, 16, ahead=3)))
     assert text.count("to L2") == 3 and text.count("fma") == 12 * (STEPS + 1)
+
+
+def test_the_micro_kernel_packs_what_it_reads():
+    """Row i of step k, which lies where the row begins, at k * 6 + i."""
+    text = print_function(micro_kernel(MicroSpec(f32, 6, 2, 8, 100, True, 16, keeps=6)))
+    pairs = re.findall(r"(v\d+): f32 = load a\[row(\d) \+ (\w)\*100\]\s+store kept\[(\w)\*6(?: \+ (\d))?\] = (v\d+)", text)
+    assert [(int(row), int(at or 0)) for _, row, _, _, at, _ in pairs] == [(i, i) for i in range(6)]
+    assert all(loaded == stored and k == place for loaded, _, k, place, _, stored in pairs)

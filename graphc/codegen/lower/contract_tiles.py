@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import lcm, prod
 
@@ -225,7 +225,7 @@ def _sum_tile(job: Job, tile: Tile, sums: View) -> None:
     share = -(-blocks // s.splits)
     first = tile.part * share
     longest = s.sums.length(job.k_sizes)
-    packed_a = f.scratch("packed_a", job.dtype, (_padded_rows(job) * longest,)) if s.a == "tile" else None
+    packed_a = f.scratch("packed_a", job.dtype, (_padded_rows(job) * longest,)) if s.a in ("tile", "first") else None
     packed_b = f.scratch("packed_b", job.dtype, (s.width(job.phase) * longest + s.lanes,)) if s.b == "tile" else None
     end = first + share if blocks % share == 0 else f.min_(first + share, blocks)
     with f.loop(first, end) as loop:
@@ -247,10 +247,11 @@ def _register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, las
         return _stream(job, tile, block, sums, add)
     b_at = B_SOURCES[s.b](job, tile, block, packed_b)
     a_at = A_SOURCES[s.a](job, tile, block, packed_a)
+    first_at = _a_in_place(job, tile, block, None) if s.a == "first" else lambda *_: None
     direct, keeps, runs = _is_direct(job), _keeps_tile(job), _packed_runs(job, tile)
 
     def register_tile(column: Ix, b: View, row: Ix, number: Ix, rows: int) -> None:
-        r = RegisterTile(row, column, number, *a_at(row, number, rows), b, block.length, rows)
+        r = RegisterTile(row, column, number, *a_at(row, number, rows), b, block.length, rows, first_at(row, number, rows))
         if direct:
             return _to_output(job, tile, r, sums)
         if job.gates:
@@ -285,29 +286,32 @@ def _finish_register_tile(job: Job, tile: Tile, r: RegisterTile, source: Source)
 
 @dataclass(frozen=True)
 class Runs:
-    """What a tile packs of an operand: for each step of k `length` elements of memory, from `start` on."""
+    """What a tile packs of an operand: for each step of k `length` elements of memory, from `start` on; the next tile's are `advance` after these."""
     memory: View
     linear: Linear
     batch: Index
     start: Ix
     length: int
+    advance: int
 
 
 def _packed_runs(job: Job, tile: Tile) -> list[Runs]:
     """Of the operands that the tile packs block after block, where these are runs."""
     s, p = job.schedule, job.phase
-    if len(p.k) > 1 or s.sums.count(job.k_sizes) <= s.splits:
+    across = s.columns.count(job.n_sizes)
+    if len(p.k) > 1 or s.sums.count(job.k_sizes) <= s.splits and row_tiles(job) * across == 1:
         return []
     found = []
-    if s.a == "tile" and a_is_copied(job):
-        found.append(Runs(job.a, p.a, tile.batch, tile.row, min(s.rows, job.m)))
+    if s.a == "first" or s.a == "tile" and a_is_copied(job):
+        found.append(Runs(job.a, p.a, tile.batch, tile.row, min(s.rows, job.m), 0 if s.by_rows and across > 1 else s.rows))
     if s.b == "tile" and b_packing(job) == "panels":
-        found.append(Runs(job.b, p.b, tile.batch, tile.columns.start, min(s.columns.chunk, job.n)))
+        chunk = s.columns.chunk
+        found.append(Runs(job.b, p.b, tile.batch, tile.columns.start, min(chunk, job.n), chunk if s.by_rows or row_tiles(job) == 1 else 0))
     return found
 
 
 def _fetch_ahead(job: Job, block: Range, runs: list[Runs], across: Ix, down: Ix) -> None:
-    """Asks, before each register tile, for some of what the next block of k packs: packing alone would wait for memory."""
+    """Asks, before each register tile, for some of what the next block of k packs, or the next tile: packing alone would wait for memory."""
     if not runs:
         return
     f, s, p = job.f, job.schedule, job.phase
@@ -315,9 +319,9 @@ def _fetch_ahead(job: Job, block: Range, runs: list[Runs], across: Ix, down: Ix)
     share = -(-s.sums.length(job.k_sizes) // (downs * (s.width(p) // s.nr)))
     number = f.divmod(across, s.nr)[0] * downs + f.divmod(down, s.mr)[0]
     with f.loop(0, share) as loop:
-        step = f.min_(block.start + block.count + number * share + loop.index, job.k - 1)
+        later, step = f.divmod(block.start + block.count + number * share + loop.index, job.k)
         for run in runs:
-            at = offset(run.linear, run.batch | {p.k[0]: step}) + run.start
+            at = offset(run.linear, run.batch | {p.k[0]: step}) + run.start + later * run.advance
             for element in (*range(0, run.length - 1, LINE_BYTES // job.dtype.itemsize), run.length - 1):         # runs start anywhere in a line
                 f.prefetch(run.memory, [at + element], level=2)
 
@@ -325,7 +329,7 @@ def _fetch_ahead(job: Job, block: Range, runs: list[Runs], across: Ix, down: Ix)
 @dataclass(frozen=True)
 class RegisterTile:
     """Rows from `row`, columns from `column` of a tile; `number`: the row counted over all tiles. Memory and row offsets of a, memory of b, steps
-    of k, how many rows."""
+    of k, how many rows; what the first columns' read as it lies, and pack."""
     row: Ix
     column: Ix
     number: Ix
@@ -334,6 +338,7 @@ class RegisterTile:
     b: View
     steps: Ix
     rows: int
+    first: tuple[View, list[Ix]] | None
 
 
 def _to_output(job: Job, tile: Tile, r: RegisterTile, sums: View) -> None:
@@ -378,7 +383,15 @@ def _call_whole(job: Job, r: RegisterTile, target: View, row_step: int, add: Ix,
     if s.ahead:
         share = -(-s.nr * s.sums.length(job.k_sizes) // -(-min(s.rows, job.m) // s.mr))
         ahead = f.divmod(r.row, s.mr)[0] * share + (r.steps if s.width(job.phase) == s.nr else job.k) * s.nr
-    call_micro_kernel(f, micro_spec(job, r.rows), r.a, r.b, target, r.steps, row_step, add, r.offsets, masked, ahead)
+    spec = micro_spec(job, r.rows)
+    if r.first is None:
+        return call_micro_kernel(f, spec, r.a, r.b, target, r.steps, row_step, add, r.offsets, masked, ahead)
+    memory, offsets = r.first
+    packing = replace(spec, a_step=job.phase.a.strides[job.phase.k[-1]], a_rows=True, keeps=s.mr)
+    with f.if_(f.eq(f.value(r.column), 0)):
+        call_micro_kernel(f, packing, memory, r.b, target, r.steps, row_step, add, offsets, masked, ahead, kept=r.a)
+    with f.else_():
+        call_micro_kernel(f, spec, r.a, r.b, target, r.steps, row_step, add, r.offsets, masked, ahead)
 
 
 def _call(job: Job, tile: Tile, r: RegisterTile, target: View, row_step: int, add: Ix) -> None:
@@ -428,7 +441,7 @@ def _a_packed(job: Job, tile: Tile, block: Range, packed: View):
     return lambda row, number, rows: (packed.view_at([row * longest], (1,)), [])
 
 
-A_SOURCES = {"place": _a_in_place, "taps": _a_in_place, "shared": _a_shared, "tile": _a_packed}
+A_SOURCES = {"place": _a_in_place, "taps": _a_in_place, "shared": _a_shared, "tile": _a_packed, "first": _a_packed}
 
 
 # where it reads its columns: (job, tile, block, packed) -> (column in tile -> memory)

@@ -24,7 +24,8 @@ class MicroSpec:
     """`a_step`: distance of two steps of k in a; a_rows: each row of a has its own offset (else row i is at i). `b_step`: likewise in b.
     `taps`: where the steps of k lie in a if they are not even; these are then all of the sum. `masked`: only some of the columns of b may
     be read. fused: the target multiplies and adds in one instruction. ahead: so many cache lines of b are asked for every STEPS steps. scaled:
-    what is in c is multiplied by a factor for each column before the sums are added.
+    what is in c is multiplied by a factor for each column before the sums are added. keeps: the rows that are read are also packed, row i of step k at
+    k * keeps + i, for the other register tiles that need them.
     """
     dtype: DType
     mr: int
@@ -38,11 +39,12 @@ class MicroSpec:
     taps: tuple[int, ...] = ()
     ahead: int = 0
     scaled: bool = False
+    keeps: int = 0
 
     @property
     def name(self) -> str:
         a = f"taps{'_'.join(map(str, self.taps))}x" if self.taps else "rows" if self.a_rows else "panel"
-        forms = {"masked": self.masked, "unfused": not self.fused, f"ahead{self.ahead}": self.ahead, "scaled": self.scaled}
+        forms = {"masked": self.masked, "unfused": not self.fused, f"ahead{self.ahead}": self.ahead, "scaled": self.scaled, f"keeps{self.keeps}": self.keeps}
         suffix = "".join(f"_{form}" for form, holds in forms.items() if holds)
         return f"tile_{self.dtype}_{self.mr}x{self.vectors * self.lanes}_{a}{self.a_step}_b{self.b_step}{suffix}"
 
@@ -51,8 +53,8 @@ class MicroSpec:
 def micro_kernel(spec: MicroSpec) -> Function:
     """c[i, j] = (add ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j]; if scaled, c[i, j] * factors[j] + the sum.
 
-    Views: a, b, c, factors (if scaled). Integers: k, row step of c, add (0 or 1; not if scaled), the row offsets of a (if a_rows), the columns (if
-    masked), where in b lies what is asked for (if ahead).
+    Views: a, b, c, factors (if scaled), where rows are packed (if keeps). Integers: k, row step of c, add (0 or 1; not if scaled), the row offsets
+    of a (if a_rows), the columns (if masked), where in b lies what is asked for (if ahead).
     """
     f = Function(spec.name, noalias=True)
     a, b, c = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "abc")
@@ -60,18 +62,19 @@ def micro_kernel(spec: MicroSpec) -> Function:
     merged = _scaled(f, spec) if spec.scaled else _added(f)
     rows = [f.param(f"row{i}", 0, 1 << 34) for i in range(spec.mr)] if spec.a_rows else [Ix(i) for i in range(spec.mr)]
     masks = _column_masks(f, spec)
+    kept = f.view("kept", spec.dtype, (ANY,), (1,)) if spec.keeps else None
     zero = f.const(0, spec.dtype, spec.lanes)
     sums = (zero,) * (spec.mr * spec.vectors)
     if spec.taps:
         for k, tap in enumerate(spec.taps):
-            sums = _step(f, spec, a, b, [row + tap for row in rows], masks, Ix(k), sums)
+            sums = _step(f, spec, a, b, [row + tap for row in rows], masks, kept, Ix(k), sums)
     else:
         whole = Ix()
         if spec.ahead:
             whole = f.divmod(steps, STEPS)[0] * STEPS
-            sums = _asking_steps(f, spec, a, b, rows, masks, whole, f.param("ahead", 0, 1 << 34), sums)
+            sums = _asking_steps(f, spec, a, b, rows, masks, kept, whole, f.param("ahead", 0, 1 << 34), sums)
         with f.loop(whole, steps, carry=sums, unroll=None if spec.ahead else STEPS) as loop:
-            loop.next(*_step(f, spec, a, b, [row + loop.index * spec.a_step for row in rows], masks, loop.index, loop.carried))
+            loop.next(*_step(f, spec, a, b, [row + loop.index * spec.a_step for row in rows], masks, kept, loop.index, loop.carried))
         sums = loop.results
     for i in range(spec.mr):                                # what c holds is added at the end, not at the start: sums are blocked
         for v in range(spec.vectors):
@@ -81,12 +84,13 @@ def micro_kernel(spec: MicroSpec) -> Function:
 
 
 def call_micro_kernel(f: Function, spec: MicroSpec, a: View, b: View, c: View, steps: Ix | int, row_step: Ix | int, add: Ix | int,
-                      rows: Sequence[Ix] = (), columns: Sequence[Ix] = (), ahead: Ix | None = None, factors: View | None = None) -> None:
+                      rows: Sequence[Ix] = (), columns: Sequence[Ix] = (), ahead: Ix | None = None, factors: View | None = None,
+                      kept: View | None = None) -> None:
     """`columns`: how many of b may be read, if not all. `ahead`: where in b lies what `spec.ahead` asks for. `factors`: of what is in c, which is then
-    added to, whatever `add`."""
+    added to, whatever `add`. `kept`: where `spec.keeps` packs rows."""
     spec = replace(spec, masked=bool(columns), scaled=factors is not None)
     views, integers = ([a, b, c, factors], []) if spec.scaled else ([a, b, c], [as_ix(add)])
-    f.call(micro_kernel(spec), [*views, as_ix(steps), as_ix(row_step), *integers, *rows, *columns, *([ahead] if spec.ahead else [])])
+    f.call(micro_kernel(spec), [*views, *([kept] if spec.keeps else []), as_ix(steps), as_ix(row_step), *integers, *rows, *columns, *([ahead] if spec.ahead else [])])
 
 
 def _added(f: Function) -> Callable[[int, Val, Val], Val]:
@@ -101,8 +105,8 @@ def _scaled(f: Function, spec: MicroSpec) -> Callable[[int, Val, Val], Val]:
     return lambda v, before, new: multiply_add(f, before, f.load(factors, [v * spec.lanes], spec.lanes), new, spec.fused)
 
 
-def _asking_steps(f: Function, spec: MicroSpec, a: View, b: View, rows: list[Ix], masks: list[Val | None], steps: Ix, ahead: Ix,
-                  sums: Sequence[Val]) -> tuple[Val, ...]:
+def _asking_steps(f: Function, spec: MicroSpec, a: View, b: View, rows: list[Ix], masks: list[Val | None], kept: View | None, steps: Ix,
+                  ahead: Ix, sums: Sequence[Val]) -> tuple[Val, ...]:
     """STEPS at a time, and with them, one after the other, the lines of b from `ahead` on: a burst of requests would keep loads waiting."""
     line = LINE_BYTES // spec.dtype.itemsize
     with f.loop(0, steps, STEPS, carry=sums) as loop:
@@ -112,7 +116,7 @@ def _asking_steps(f: Function, spec: MicroSpec, a: View, b: View, rows: list[Ix]
         sums = loop.carried
         for step in range(STEPS):
             k = loop.index + step
-            sums = _step(f, spec, a, b, [row + k * spec.a_step for row in rows], masks, k, sums)
+            sums = _step(f, spec, a, b, [row + k * spec.a_step for row in rows], masks, kept, k, sums)
         loop.next(*sums)
     return loop.results
 
@@ -124,12 +128,16 @@ def _column_masks(f: Function, spec: MicroSpec) -> list[Val | None]:
     return [f.tail_mask(columns - v * spec.lanes, spec.lanes) for v in range(spec.vectors)]
 
 
-def _step(f: Function, spec: MicroSpec, a, b, rows: list[Ix], masks: list[Val | None], k: Ix, sums: Sequence[Val]) -> list[Val]:
-    """Step k of the sums; `rows`: where it finds the rows of a."""
+def _step(f: Function, spec: MicroSpec, a, b, rows: list[Ix], masks: list[Val | None], kept: View | None, k: Ix,
+          sums: Sequence[Val]) -> list[Val]:
+    """Step k of the sums; `rows`: where it finds the rows of a; `kept`: where it packs them."""
     columns = [f.load(b, [k * spec.b_step + v * spec.lanes], spec.lanes, mask) for v, mask in enumerate(masks)]
     following = []
     for i, row in enumerate(rows):
-        factor = f.splat(f.load(a, [row]), spec.lanes)
+        value = f.load(a, [row])
+        if kept is not None:
+            f.store(kept, [k * spec.keeps + i], value)
+        factor = f.splat(value, spec.lanes)
         following += [multiply_add(f, factor, column, sums[i * spec.vectors + v], spec.fused) for v, column in enumerate(columns)]
     return following
 
