@@ -118,15 +118,24 @@ class _Block:
         f, s = self.f, self.b.s
         places = range(0, s.nr, s.lanes)
         before = [f.load(self.top, [panel, u], s.lanes) for u in places]
-        with f.loop(0, count, carry=before) as loop:
-            loop.next(*(larger(f, f.load(self.scores, [loop.index, u], s.lanes), c) for u, c in zip(places, loop.carried)))
-        top = loop.results
+        top = self._maxima(before, count)
         totals = [self._powers(u, t, count) for u, t in zip(places, top)]
         scales = exp2(self.b, [f.sub(x, t) for x, t in zip(before, top)])
         for u, t, scale, total in zip(places, top, scales, totals):
             f.store(self.top, [panel, u], t)
             f.store(self.total, [panel, u], f.add(f.mul(f.load(self.total, [panel, u], s.lanes), scale), total))
             f.store(self.scales, [u], scale)
+
+    def _maxima(self, before: Sequence[Val], count: Ix) -> Sequence[Val]:
+        """Of the scores and those before. Two for each vector of queries, as a comparison waits for the one before it."""
+        f, s = self.f, self.b.s
+        tops = [*before, *before]
+        for start, stop, step in in_groups(f, Ix(), count, 2):
+            with f.loop(start, stop, step, carry=tops) as loop:
+                scores = [f.load(self.scores, [loop.index + i, u], s.lanes) for i in range(step) for u in range(0, s.nr, s.lanes)]
+                loop.next(*(larger(f, x, top) for x, top in zip(scores, loop.carried)), *loop.carried[len(scores):])
+            tops = loop.results
+        return [larger(f, x, y) for x, y in zip(tops, tops[len(before):])]
 
     def _powers(self, u: int, top: Val, count: Ix) -> Val:
         """Those of the queries from `u` on; their sum."""
