@@ -16,7 +16,7 @@ from graphc.ir.space import Misfit, Space
 from graphc.ir.target import Target
 from graphc.passes.fuse_emit import body_of
 from graphc.passes.pipeline import Pass
-from graphc.passes.schedule_contract import gates_cost
+from graphc.passes.schedule_register import gates_cost
 
 LOSS = 1.02                     # times as long as the product may take
 MEMBERS = (Elementwise, Cast, StopGradient, BroadcastTo, Constant)

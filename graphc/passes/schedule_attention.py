@@ -12,7 +12,7 @@ from graphc.ir.schedule_attention import AttentionSchedule
 from graphc.ir.schedule_nest import ALIGNMENT
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
-from graphc.passes.schedule_contract import MOST_ROWS
+from graphc.passes.schedule_register import MOST_ROWS
 
 SERIAL_FLOPS = 400_000          # less work than this is not worth waking other threads
 QUERIES = 72                    # columns of a block, at most: its transposed queries and sums stay in L1 and L2

@@ -9,7 +9,8 @@ from graphc.ir.schedule_winograd import WeightsSchedule, WinogradGradSchedule, W
 from graphc.ir.target import Target
 from graphc.ir.types import f32
 from graphc.ir.view import ViewType
-from graphc.passes.schedule_contract import SMALL_FLOPS, TILES, Machine, even, register_tile
+from graphc.passes.schedule_machine import Machine, SMALL_FLOPS, TILES, even
+from graphc.passes.schedule_register import register_tile
 
 ROWS = 24                       # tiles of a block: so often is each transformed weight used once it is in a register tile's reach
 SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2

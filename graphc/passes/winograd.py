@@ -15,7 +15,7 @@ from graphc.ir.types import f32
 from graphc.ir.winograd import POINTS, TAPS
 from graphc.passes.derive import Kind, value_kinds
 from graphc.passes.pipeline import Pass
-from graphc.passes.schedule_contract import TILES
+from graphc.passes.schedule_machine import TILES
 from graphc.passes.schedule_winograd import GRADIENT_BLOCK, GRADIENT_ROWS, gradient_tile, panel_width
 
 DIRECT_PEAK = 0.85              # of the multiply-adds that a core can issue: what the direct algorithm reaches

@@ -1,8 +1,10 @@
 """Contractions to loops: matrix products, einsums, convolutions and both of their gradients, by one set of loops.
 
     padded copies of operands, where indices reach outside          (contract_pad)
-    for each phase: pack what is packed once, then tiles             (contract_pack, contract_tiles, micro)
-    each register tile: its sums into scratch, then a sweep over them: epilogue and store    (contract_sweep)
+    for each phase: pack what is packed once                        (contract_shared, contract_pack)
+    tiles of the output, in parallel; in each, blocks of the sum    (contract_tile, contract_tiles)
+    each register tile: its sums into scratch                       (contract_register, contract_source, contract_ahead, micro)
+    then a sweep over them: epilogue and store                      (contract_finish, contract_sweep)
 """
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from graphc.codegen.lower.contract_job import Epilogue, Job
 from graphc.codegen.lower.contract_lanes import lower_lanes
 from graphc.codegen.lower.contract_narrow import lower_narrow
 from graphc.codegen.lower.contract_pad import pad_copy
+from graphc.codegen.lower.contract_shared import pack_shared
 from graphc.codegen.lower.contract_sweep import load_along
-from graphc.codegen.lower.contract_tiles import lower_tiles, pack_shared
+from graphc.codegen.lower.contract_tiles import lower_tiles
 from graphc.ir.contraction import Contraction
 from graphc.ir.schedule import ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, TileSchedule
 from graphc.ir.target import Target

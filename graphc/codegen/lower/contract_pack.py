@@ -10,7 +10,7 @@ from itertools import product
 from math import prod
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import Function, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.ranges import Index, Range, load_spaced, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
 from graphc.codegen.lower.transpose import gathered, transposed_runs

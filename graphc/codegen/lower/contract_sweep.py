@@ -9,7 +9,6 @@ from graphc.codegen.loops import Function, Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
 from graphc.codegen.lower.transpose import transposed
-from graphc.ir.contract_form import Phase
 
 Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column in tile, lanes, mask) -> sums
 

@@ -90,7 +90,8 @@ def call_micro_kernel(f: Function, spec: MicroSpec, a: View, b: View, c: View, s
     added to, whatever `add`. `kept`: where `spec.keeps` packs rows."""
     spec = replace(spec, masked=bool(columns), scaled=factors is not None)
     views, integers = ([a, b, c, factors], []) if spec.scaled else ([a, b, c], [as_ix(add)])
-    f.call(micro_kernel(spec), [*views, *([kept] if spec.keeps else []), as_ix(steps), as_ix(row_step), *integers, *rows, *columns, *([ahead] if spec.ahead else [])])
+    views += [kept] if spec.keeps else []
+    f.call(micro_kernel(spec), [*views, as_ix(steps), as_ix(row_step), *integers, *rows, *columns, *([ahead] if spec.ahead else [])])
 
 
 def _added(f: Function) -> Callable[[int, Val, Val], Val]:

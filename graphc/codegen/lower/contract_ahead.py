@@ -1,0 +1,55 @@
+"""What a tile asks for, before each register tile: what it will pack next."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.codegen.index import Ix
+from graphc.codegen.loops import View
+from graphc.codegen.lower.contract_job import Job
+from graphc.codegen.lower.contract_pack import a_is_copied, b_packing
+from graphc.codegen.lower.contract_tile import Tile, row_tiles
+from graphc.codegen.lower.ranges import Index, Range, offset
+from graphc.ir.contract_form import Linear
+from graphc.ir.target import LINE_BYTES
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What a tile packs of an operand: for each step of k `length` elements of memory, from `start` on; the next tile's are `advance` after these."""
+    memory: View
+    linear: Linear
+    batch: Index
+    start: Ix
+    length: int
+    advance: int
+
+
+def packed_runs(job: Job, tile: Tile) -> list[Runs]:
+    """Of the operands that the tile packs block after block, where these are runs."""
+    s, p = job.schedule, job.phase
+    across = s.columns.count(job.n_sizes)
+    if len(p.k) > 1 or s.sums.count(job.k_sizes) <= s.splits and row_tiles(job) * across == 1:
+        return []
+    found = []
+    if s.a == "first" or s.a == "tile" and a_is_copied(job):
+        found.append(Runs(job.a, p.a, tile.batch, tile.row, min(s.rows, job.m), 0 if s.by_rows and across > 1 else s.rows))
+    if s.b == "tile" and b_packing(job) == "panels":
+        chunk = s.columns.chunk
+        found.append(Runs(job.b, p.b, tile.batch, tile.columns.start, min(chunk, job.n), chunk if s.by_rows or row_tiles(job) == 1 else 0))
+    return found
+
+
+def fetch_ahead(job: Job, block: Range, runs: list[Runs], across: Ix, down: Ix) -> None:
+    """Asks, before each register tile, for some of what the next block of k packs, or the next tile: packing alone would wait for memory."""
+    if not runs:
+        return
+    f, s, p = job.f, job.schedule, job.phase
+    downs = -(-min(s.rows, job.m) // s.mr)
+    share = -(-s.sums.length(job.k_sizes) // (downs * (s.width(p) // s.nr)))
+    number = f.divmod(across, s.nr)[0] * downs + f.divmod(down, s.mr)[0]
+    with f.loop(0, share) as loop:
+        later, step = f.divmod(block.start + block.count + number * share + loop.index, job.k)
+        for run in runs:
+            at = offset(run.linear, run.batch | {p.k[0]: step}) + run.start + later * run.advance
+            for element in (*range(0, run.length - 1, LINE_BYTES // job.dtype.itemsize), run.length - 1):         # runs start anywhere in a line
+                f.prefetch(run.memory, [at + element], level=2)

@@ -1,0 +1,91 @@
+"""Operands that are packed once, by a parallel loop before all tiles."""
+from __future__ import annotations
+
+from math import prod
+
+from graphc.codegen.index import Ix, as_ix
+from graphc.codegen.loops import View
+from graphc.codegen.lower.contract_job import Job
+from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b
+from graphc.codegen.lower.ranges import Range, open_range, unflatten
+from graphc.ir.schedule import Cut, round_up
+
+PACK_PIECES, PACK_WORK = 8, 4096        # into so many pieces packing is divided, of so many elements at least
+PACK_STEPS = 16                 # steps of k that are packed together: their source lines stay in cache while panel after panel is cut from them
+
+
+def pack_shared(job: Job, operand: str) -> None:
+    """Packs all of an operand, "a" or "b", into the shared scratch."""
+    {"a": _pack_shared_a, "b": _pack_shared_b}[operand](job)
+
+
+def _pack_shared_a(job: Job) -> None:
+    """All of a, one panel after the other; a tile packs a few steps of k of all panels, or all steps of some panels."""
+    f, s = job.f, job.schedule
+    panels = -(-job.m // s.mr)
+    memory = job.packed("a", job.batches * panels * s.mr * job.k)
+    steps = fine_cut(job.k_sizes, PACK_STEPS) if a_is_copied(job) else Cut(0, job.k_sizes[0])
+    blocks = steps.count(job.k_sizes)
+    group = panels if blocks >= 8 else -(-panels // 8)
+    groups = -(-panels // group)
+    with f.parallel(job.batches * groups * blocks, "pack_a") as t:
+        rest, block = f.divmod(t, blocks)
+        batch_number, number = f.divmod(rest, groups)
+        batch = unflatten(f, batch_number, job.phase.batch, job.sizes)
+        row = number * (group * s.mr)
+        rows = group * s.mr if panels % group == 0 else f.min_(group * s.mr, panels * s.mr - row)
+        sums = open_range(f, job.phase.k, job.k_sizes, steps, block)
+        start = (batch_number * panels + number * group) * (s.mr * job.k) + sums.flat * s.mr
+        pack_a(job, batch, row, as_ix(rows), sums, memory, start, s.mr * job.k)
+
+
+def fine_cut(sizes: tuple[int, ...], length: int) -> Cut:
+    """Ranges of at most about `length` elements."""
+    for split in range(len(sizes)):
+        inner = prod(sizes[split + 1:])
+        if inner <= length:
+            return Cut(split, max(1, min(sizes[split], length // inner)))
+    return Cut(len(sizes) - 1, length)
+
+
+def _pack_shared_b(job: Job) -> None:
+    """All of b, tile after tile; some steps of k for the columns of one tile at a time."""
+    f, s = job.f, job.schedule
+    cut = _packing_steps(job)
+    tiles, blocks = s.columns.count(job.n_sizes), cut.count(job.k_sizes)
+    memory = shared_b(job)
+    with f.parallel(job.batches * tiles * blocks, "pack_b") as t:
+        number, block = f.divmod(t, blocks)
+        batch_number, across = f.divmod(number, tiles)
+        batch = unflatten(f, batch_number, job.phase.batch, job.sizes)
+        columns = open_range(f, job.phase.n, job.n_sizes, s.columns, across)
+        sums = open_range(f, job.phase.k, job.k_sizes, cut, block)
+        pack_b(job, batch, columns, sums, shared_panels(job, memory, number, sums))
+
+
+def _packing_steps(job: Job) -> Cut:
+    """A block of k; fewer steps where these would be too few pieces for the threads; by taps, all of k."""
+    s = job.schedule
+    if b_packing(job) == "taps":
+        return Cut(0, job.k_sizes[0])
+    tiles = job.batches * s.columns.count(job.n_sizes)
+    pieces = -(-min(PACK_PIECES, job.batches * job.n * job.k // PACK_WORK) // tiles)
+    return s.sums if pieces <= s.sums.count(job.k_sizes) else fine_cut(job.k_sizes, round_up(-(-job.k // pieces), PACK_STEPS))
+
+
+def shared_b(job: Job) -> View:
+    s = job.schedule
+    return job.packed("b", job.batches * s.columns.count(job.n_sizes) * s.width(job.phase) * job.k)
+
+
+def shared_panels(job: Job, memory: View, number: Ix, sums: Range) -> Panels:
+    """Where a tile (number: counted over batches) has its columns, from step `sums.flat` of k on."""
+    width = job.schedule.width(job.phase)
+    step = b_step(job)
+    start = number * (width * job.k) + sums.flat * step
+    return Panels(memory, start, step, step * job.k, step)
+
+
+def b_step(job: Job) -> int:
+    """Distance in packed b of two steps of k."""
+    return job.schedule.width(job.phase) if b_packing(job) == "runs" else job.schedule.nr
