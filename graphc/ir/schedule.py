@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from graphc.ir.contract_form import Form, Phase
+from graphc.ir.contract_form import Form, Linear, Phase, spread
 
 
 MAX_TAPS = 49
@@ -111,6 +111,15 @@ class LaneSchedule:
     def outer(self, phase: Phase) -> tuple[int, ...]:
         """The dims around, from the outermost loop to the innermost."""
         return tuple(d for d in phase.batch + phase.m + phase.n if d not in (self.dim, self.inner))
+
+    def packs(self, phase: Phase, operand: Linear) -> bool:
+        """Whether factors that lie apart along the vectors are copied side by side: if they depend on nothing else."""
+        others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
+        return operand.strides[self.dim] not in (0, 1) and not any(operand.strides[d] for d in others)
+
+    def line(self, phase: Phase) -> int:
+        """Distance of the copied factors of two terms of a sum."""
+        return spread(round_up(phase.sizes[self.dim], self.lanes), self.lanes)
 
     def __str__(self) -> str:
         return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, tile {self.block}@d{self.dim} × {self.tile}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
 from graphc.ir.contraction import Contraction
-from graphc.ir.schedule import ContractionSchedule, DotSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule, group_sizes, round_up
+from graphc.ir.schedule import ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule, group_sizes, round_up
 from graphc.ir.target import Target
 from graphc.ir.types import DType
 from graphc.passes.schedule_lanes import lane_dim, lane_schedule, narrow_dim, narrow_schedule
@@ -35,15 +35,13 @@ def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequ
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
     machine = Machine(target, dtype.itemsize, lanes, free)
     phases = tuple(_gate_schedule(p, machine) if gates else _phase_schedule(p, dtype, machine) for p in form.phases)
-    return replace(_placed(form, phases, _prepacked(phases, free)), gates=gates)
+    return replace(_placed(form, phases, _prepacked(form, phases, free)), gates=gates)
 
 
-def _prepacked(phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:
+def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:
     """The operand, after the swap, that is packed for nothing (b, if both are)."""
-    phase = phases[0] if phases else None
-    if isinstance(phase, TileSchedule):
-        return next((i for i, source in ((1, phase.b), (0, phase.a)) if free[i] and source == "shared"), None)
-    return None
+    sizes = _shared_sizes(form.phases[0], phases[0]) if phases else ()
+    return next((i for i in (1, 0) if phases and free[i] and sizes[i]), None)
 
 
 def _phase_schedule(p: Phase, dtype: DType, machine: Machine) -> PhaseSchedule:
@@ -121,9 +119,11 @@ def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:
     """Elements of packed a, packed b and partial results."""
     if isinstance(s, NarrowSchedule) and s.splits > 1:
         return [0, 0, round_up(s.splits * s.entries(p) * p.extent(p.m + p.n) * s.width, ALIGN)]
+    batches, k = p.extent(p.batch), p.extent(p.k)
+    if isinstance(s, LaneSchedule):
+        return [round_up(k * s.line(p), ALIGN) if s.packs(p, operand) else 0 for operand in (p.a, p.b)] + [0]
     if not isinstance(s, TileSchedule):
         return [0, 0, 0]
-    batches, k = p.extent(p.batch), p.extent(p.k)
     a = batches * round_up(p.extent(p.m), s.mr) * k if s.a == "shared" else 0
     b = batches * s.columns.count(group_sizes(p, p.n)) * s.width(p) * k if s.b == "shared" else 0
     partial = s.splits * batches * p.extent(p.m) * p.extent(p.n) if s.splits > 1 else 0

@@ -158,3 +158,22 @@ def test_folded_weights_pass_through_the_same_memory_one_after_the_other(rng=np.
     expected = expected.reshape(2, -1) @ state["10.weight"].T.astype(np.float64) + state["10.bias"]
     for _ in range(2):
         np.testing.assert_allclose(run(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [24, 40, 67])
+def test_depthwise_weights_are_packed_when_they_have_changed(channels, rng=np.random.default_rng(6)):
+    """Not in every call: weights lie position by position, vectors run along the channels."""
+    x = rng.normal(size=(2, channels, 9, 9)).astype("f")
+    net = nn.Conv2d(channels, 3, 1, 1, groups=channels) >> nn.relu
+    step = gc.train_step(net >> nn.Flatten() >> nn.Linear(3), loss=nn.cross_entropy, optimizer=optim.SGD(0.5), x=gc.f32[x.shape], y=gc.i32[2], seed=0, threads=1)
+    run = gc.compile(step.model, x=gc.f32[x.shape], threads=1)
+    assert "packed before the loop" in next(line for line in run.dump("planned").splitlines() if "lanes of" in line)
+    results = []
+    for _ in range(2):
+        weight, bias, last = (step.state[n].astype(np.float64) for n in ("0.weight", "0.bias", "3.weight"))
+        padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        y = sum(weight[:, 0, i, j, None, None] * padded[:, :, i:i + 9, j:j + 9] for i in range(3) for j in range(3)) + bias[:, None, None]
+        results.append(run(x))
+        np.testing.assert_allclose(results[-1], np.maximum(y, 0).reshape(2, -1) @ last.T + step.state["3.bias"], rtol=1e-4, atol=1e-4)
+        step(x, np.int32([0, 1]))
+    assert np.abs(results[0] - results[1]).max() > 1e-3

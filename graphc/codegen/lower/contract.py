@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from graphc.codegen.loops import Function, View
 from graphc.codegen.lower.contract_dots import lower_dots, lower_plain
 from graphc.codegen.lower.contract_job import Epilogue, Job
-from graphc.codegen.lower.contract_lanes import lower_lanes
+from graphc.codegen.lower.contract_lanes import lower_lanes, pack_factors
 from graphc.codegen.lower.contract_narrow import lower_narrow
 from graphc.codegen.lower.contract_pad import pad_copy
 from graphc.codegen.lower.contract_shared import pack_shared
@@ -27,6 +27,7 @@ __all__ = ["lower_contraction", "lower_packing", "load_along", "Epilogue"]
 
 LOWERINGS: dict[type, Callable[[Job], None]] = {TileSchedule: lower_tiles, DotSchedule: lower_dots, LaneSchedule: lower_lanes,
                                                 NarrowSchedule: lower_narrow, LoopSchedule: lower_plain}
+PACKINGS: dict[type, Callable[[Job, str], None]] = {TileSchedule: pack_shared, LaneSchedule: pack_factors}
 
 
 def lower_contraction(c: Contraction, ins: Sequence, outs: Sequence, schedule: ContractionSchedule, target: Target,
@@ -55,7 +56,7 @@ def lower_packing(operand, schedule: ContractionSchedule, target: Target, name: 
     ready = f.view("packed", operand.dtype, (schedule.packed_size,))
     flat = f.reinterpret(source, (_extent(source),), (1,))
     job = Job(f, schedule, 0, schedule.form.phases[0], schedule.phases[0], flat, flat, (), None, ready, None, target.has_fma)
-    pack_shared(job, schedule.ready)
+    PACKINGS[type(job.schedule)](job, schedule.ready)
     return f
 
 

@@ -14,8 +14,7 @@ from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed_runs
-from graphc.ir.contract_form import Linear, spread
-from graphc.ir.schedule import round_up
+from graphc.ir.contract_form import Linear
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ def lower_lanes(job: Job) -> None:
     outer = s.outer(p)
     count, size = p.extent(outer), p.sizes[s.dim]
     per_tile, blocks = min(count, s.tile), -(-size // s.block)
-    operands = [_beside(job, Operand(memory, linear)) for memory, linear in ((job.a, p.a), (job.b, p.b))]
+    operands = [_operand(job, which) for which in "ab"]
     with f.parallel(-(-count // per_tile) * blocks, "lanes") as t:
         part, block = f.divmod(t, blocks)
         width = s.block if size % s.block == 0 else f.min_(s.block, size - block * s.block)
@@ -43,24 +42,34 @@ def lower_lanes(job: Job) -> None:
                 _run(job, operands, index | {s.inner: Ix(whole)}, p.sizes[s.inner] - whole, block * s.block, width)
 
 
-def _beside(job: Job, operand: Operand) -> Operand:
-    """Factors that lie apart along the vectors are copied side by side, one line for each term of the sum, if they depend on nothing else."""
+def _operand(job: Job, which: str) -> Operand:
+    """An operand as it lies, or its packed factors."""
+    s, p = job.schedule, job.phase
+    memory, linear = {"a": (job.a, p.a), "b": (job.b, p.b)}[which]
+    if not s.packs(p, linear):
+        return Operand(memory, linear)
+    if job.whole.ready != which:
+        pack_factors(job, which)
+    steps = {d: s.line(p) * prod(p.sizes[e] for e in p.k[i + 1:]) for i, d in enumerate(p.k)} | {s.dim: 1}
+    return Operand(_packed(job, which), Linear(0, tuple(steps.get(d, 0) for d in range(len(p.sizes)))))
+
+
+def _packed(job: Job, which: str) -> View:
+    return job.packed(which, job.k * job.schedule.line(job.phase))
+
+
+def pack_factors(job: Job, which: str) -> None:
+    """Factors that lie apart along the vectors are copied side by side, one line for each term of the sum."""
     f, s, p = job.f, job.schedule, job.phase
-    linear = operand.linear
-    if linear.strides[s.dim] in (0, 1) or any(linear.strides[d] for d in p.batch + p.m + p.n if d != s.dim):
-        return operand
-    line = spread(round_up(p.sizes[s.dim], s.lanes), s.lanes)
-    copy = f.scratch("factors", job.dtype, (job.k * line,))
+    memory, linear = {"a": (job.a, p.a), "b": (job.b, p.b)}[which]
+    copy, line = _packed(job, which), s.line(p)
     terms = list(product(*[range(p.sizes[d]) for d in p.k]))
     sources = [linear.base + sum(i * linear.strides[d] for d, i in zip(p.k, k)) for k in terms]
     if min(len(terms), p.sizes[s.dim]) >= s.lanes and sorted(sources) == list(range(min(sources), min(sources) + len(terms))):
-        _turn(job, operand, copy, [sources.index(min(sources) + i) for i in range(len(terms))], line)
-    else:
-        for term, source in enumerate(sources):
-            vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask, to=term * line, start=source: f.store(
-                copy, [to + j], load_spaced(f, operand.memory, start + j * linear.strides[s.dim], linear.strides[s.dim], lanes, mask), mask))
-    moved = {d: line * prod(p.sizes[e] for e in p.k[i + 1:]) for i, d in enumerate(p.k)} | {s.dim: 1}
-    return Operand(copy, Linear(0, tuple(moved.get(d, 0) for d in range(len(p.sizes)))))
+        return _turn(job, Operand(memory, linear), copy, [sources.index(min(sources) + i) for i in range(len(terms))], line)
+    for term, source in enumerate(sources):
+        vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask, to=term * line, start=source: f.store(
+            copy, [to + j], load_spaced(f, memory, start + j * linear.strides[s.dim], linear.strides[s.dim], lanes, mask), mask))
 
 
 def _turn(job: Job, operand: Operand, copy: View, terms: list[int], line: int) -> None:
