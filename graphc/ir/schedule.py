@@ -48,6 +48,7 @@ class TileSchedule:
     by_rows: tiles that read the same rows follow each other; else those that read the same columns.
     ahead: cache lines of the next panel of packed b that a register tile asks for every STEPS steps.
     rest: rows of the last register tile; 0 where it has as many as the others, rows past the last padded.
+    in_runs: shared columns are packed a few steps of k for all tiles at a time, as they lie in memory, instead of tile after tile.
     """
     mr: int
     vectors: int
@@ -63,6 +64,7 @@ class TileSchedule:
     by_rows: bool = False
     ahead: int = 0
     rest: int = 0
+    in_runs: bool = False
 
     @property
     def nr(self) -> int:
@@ -74,7 +76,7 @@ class TileSchedule:
 
     def __str__(self) -> str:
         split = (f" split-k {self.splits}" if self.splits > 1 else "") + (" turned" if self.turned else "") + (" by rows" if self.by_rows else "")
-        split += f" ahead {self.ahead}" if self.ahead else ""
+        split += (f" ahead {self.ahead}" if self.ahead else "") + (" packed in runs" if self.in_runs else "")
         shape = f"{self.mr} rows streamed" if self.streamed else f"{self.mr}×{self.nr}" + (f" and {self.rest}×{self.nr}" if self.rest else "")
         return (f"{shape} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
                 f"block {self.sums.chunk}@k{self.sums.split} a:{self.a} b:{self.b}{split}")

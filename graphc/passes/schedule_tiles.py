@@ -55,7 +55,7 @@ def tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
         b = "tile" if b == "shared" and not machine.free[1] and column_packing(p, machine.lanes) != "taps" else b
     ahead = _lines_ahead(-(-min(rows, m) // mr), nr, machine) if b == "shared" and a != "taps" and _are_far(p, machine) else 0
     return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows, ahead=ahead,
-                        rest=0 if turned else _rest(p, m, mr))
+                        rest=0 if turned else _rest(p, m, mr), in_runs=b == "shared" and _are_near(p, machine))
 
 
 def _even_rows(p: Phase, rows: int, mr: int, across: int, by_rows: bool) -> int:
@@ -80,6 +80,12 @@ def _even_rows(p: Phase, rows: int, mr: int, across: int, by_rows: bool) -> int:
 def _rest(p: Phase, m: int, mr: int) -> int:
     """Rows of a smaller last register tile: where padding costs so much that another kernel pays."""
     return m % mr if p.flops >= SMALL_FLOPS and (mr - m % mr) * 100 >= m else 0
+
+
+def _are_near(p: Phase, machine: Machine) -> bool:
+    """Whether columns that lie in runs may be in the L2 of other cores, which have just computed them: line by line these take long, but long runs are
+    seen coming."""
+    return column_packing(p, machine.lanes) == "panels" and p.extent(p.n) * p.extent(p.k) <= machine.elements(machine.target.l2 // 2)
 
 
 def _are_far(p: Phase, machine: Machine) -> bool:

@@ -34,7 +34,7 @@ def test_register_tiles_fill_the_registers(target, tiles):
 def test_pure_and_printable():
     first, second = matmul_schedule(300, 200, 100), matmul_schedule(300, 200, 100)
     assert first == second and hash(first) == hash(second)
-    assert re.fullmatch(r"\S+×\S+ \(lanes 8\) tile .* a:place b:shared by rows; shared scratch \d+", str(first)), str(first)
+    assert re.fullmatch(r"\S+×\S+ \(lanes 8\) tile .* a:place b:shared by rows packed in runs; shared scratch \d+", str(first)), str(first)
 
 
 def test_columns_that_few_tiles_share_are_packed_by_each():
@@ -190,8 +190,16 @@ def test_what_is_packed_for_all_tiles_is_divided_among_threads():
         f, _, schedule = lowered(C.matmul((m, k), (k, n)), [np.empty((m, k), np.float32), np.empty((k, n), np.float32)], [np.empty((m, n), np.float32)])
         assert schedule.phases[0].b == "shared"
         return int(re.search(r"parallel t\d* < (\d+) \"pack_b\"", print_function(f)).group(1))
-    assert pieces(512, 64, 512) == 8            # of 4096 elements, the columns of one tile
+    assert pieces(512, 64, 512) == 8            # of 4096 elements
     assert pieces(512, 48, 352) == 4
+    assert pieces(300, 128, 512) == 16          # of 32 steps, the columns of all tiles
+
+
+def test_columns_that_other_cores_may_hold_are_packed_in_runs():
+    for n, k, in_runs in ((256, 200, True), (1024, 1024, False)):           # in half of an L2, or not
+        phase, = matmul_schedule(300, n, k).phases
+        assert (phase.b, phase.in_runs) == ("shared", in_runs)
+        assert ("packed in runs" in str(phase)) == in_runs
 
 
 @pytest.mark.parametrize("m", [49, 50, 128, 196])

@@ -49,25 +49,27 @@ def fine_cut(sizes: tuple[int, ...], length: int) -> Cut:
 
 
 def _pack_shared_b(job: Job) -> None:
-    """All of b, tile after tile; some steps of k for the columns of one tile at a time."""
+    """All of b: some steps of k for the columns of one tile after the other, or (in_runs) a few steps for those of all tiles."""
     f, s = job.f, job.schedule
     cut = _packing_steps(job)
-    tiles, blocks = s.columns.count(job.n_sizes), cut.count(job.k_sizes)
+    tiles, blocks = 1 if s.in_runs else s.columns.count(job.n_sizes), cut.count(job.k_sizes)
     memory = shared_b(job)
     with f.parallel(job.batches * tiles * blocks, "pack_b") as t:
         number, block = f.divmod(t, blocks)
         batch_number, across = f.divmod(number, tiles)
         batch = unflatten(f, batch_number, job.phase.batch, job.sizes)
-        columns = open_range(f, job.phase.n, job.n_sizes, s.columns, across)
+        columns = open_range(f, job.phase.n, job.n_sizes, Cut(0, job.n) if s.in_runs else s.columns, across)
         sums = open_range(f, job.phase.k, job.k_sizes, cut, block)
-        pack_b(job, batch, columns, sums, shared_panels(job, memory, number, sums))
+        pack_b(job, batch, columns, sums, shared_panels(job, memory, batch_number * s.columns.count(job.n_sizes) + across, sums))
 
 
 def _packing_steps(job: Job) -> Cut:
-    """A block of k; fewer steps where these would be too few pieces for the threads; by taps, all of k."""
+    """A block of k; fewer steps in runs, or where blocks would be too few pieces for the threads; by taps, all of k."""
     s = job.schedule
     if b_packing(job) == "taps":
         return Cut(0, job.k_sizes[0])
+    if s.in_runs:
+        return fine_cut(job.k_sizes, round_up(-(-PACK_WORK // job.n), PACK_STEPS))
     tiles = job.batches * s.columns.count(job.n_sizes)
     pieces = -(-min(PACK_PIECES, job.batches * job.n * job.k // PACK_WORK) // tiles)
     return s.sums if pieces <= s.sums.count(job.k_sizes) else fine_cut(job.k_sizes, round_up(-(-job.k // pieces), PACK_STEPS))
