@@ -21,12 +21,15 @@ def lane_dim(p: Phase, machine: Machine) -> int | None:
 
 
 def lane_schedule(p: Phase, lane: int, machine: Machine) -> LaneSchedule:
-    """The inner loop is along the dim with the next smallest step in the output."""
+    """The inner loop is along the dim with the next smallest step in the output. Tiles are small: what waits for the caches of other cores
+    takes several times as long as its operations.
+    """
     others = [d for d in p.batch + p.m + p.n if d != lane and p.sizes[d] > 1]
     inner = min(others, key=lambda d: (abs(p.out.strides[d]), d))
     block = min(p.sizes[lane], LANE_BLOCK * machine.lanes)
     work = 2 * p.extent(p.k) * block * p.sizes[inner]
-    return LaneSchedule(lane, inner, machine.lanes, _lane_columns(p, inner, machine), block, max(1, SMALL_FLOPS // 2 // work))
+    around = p.extent([d for d in others if d != inner])
+    return LaneSchedule(lane, inner, machine.lanes, _lane_columns(p, inner, machine), block, even(around, max(1, SMALL_FLOPS // 8 // work), 1))
 
 
 def _lane_columns(p: Phase, inner: int, machine: Machine) -> int:
