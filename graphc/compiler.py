@@ -370,7 +370,7 @@ def _call_site(site: Site) -> CallSite:
         return CallSite(site.kernel, None, "", 0, 0)
     cost = node.op.cost(*(v.type for v in node.inputs))
     stays = 2 * node.inputs[0].type.nbytes if site.aliased else 0           # neither read nor written
-    return CallSite(site.kernel, node.loc, node.scope, cost.flops, cost.bytes - stays)
+    return CallSite(site.kernel, node.loc, node.scope, cost.flops, cost.bytes - stays + site.around)
 
 
 def _checking_op(node: Node) -> str:

@@ -210,6 +210,23 @@ class Function(Arithmetic, Indices):
             self._parallel = None
 
     @contextmanager
+    def first_in_tiles(self) -> Iterator[tuple[Ix, int]]:
+        """Of a finished function: what each tile of its last parallel loop does first; tile and number of tiles. Once, at its end, where
+        it has no such loop (or one of a number of tiles that depends on parameters).
+        """
+        statement = next((s for s in reversed(self.body) if type(s) is Parallel and not s.serial and s.count.is_const), None)
+        added: list = []
+        self.block, self._parallel = added, statement
+        try:
+            yield (Ix(), 1) if statement is None else (Ix(0, ((statement.symbol, 1),)), statement.count.const)
+        finally:
+            self.block, self._parallel = self.body, None
+        if statement is None:
+            self.body += added
+        else:
+            statement.body[:0] = added
+
+    @contextmanager
     def if_(self, condition: Val) -> Iterator[None]:
         """The body runs when the scalar bool holds."""
         if condition.dtype is not bool_ or condition.lanes != 1:

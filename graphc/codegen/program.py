@@ -12,6 +12,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loop_ir import View
 from graphc.codegen.loops import Function
 from graphc.codegen.lower import function_needs_node_id, lower
+from graphc.codegen.lower.border import fill_border
 from graphc.codegen.lower.contract import lower_packing
 from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node, Value
@@ -41,10 +42,13 @@ class LoopProgram:
 
 @dataclass(frozen=True)
 class Site:
-    """A call in main: of which function, for which node (None: copies of carries, packing). aliased: its result lies in its first operand."""
+    """A call in main: of which function, for which node (None: copies of carries, packing). aliased: its result lies in its first operand;
+    `around`: bytes that it fills around its results.
+    """
     kernel: str
     node: Node | None
     aliased: bool = False
+    around: int = 0
 
 
 def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: Plan | None = None, packed: Packed | None = None,
@@ -111,26 +115,28 @@ class _ProgramBuilder:
 
     def kernel_call(self, node: Node, frame: _Frame) -> None:
         plan = frame.plan
-        kernel = self.kernel(node, plan)
+        kernel, borders = self.kernel(node, plan), _borders(node, plan)
         views = [self.view(plan.places[v], frame) for v in (*node.inputs, *node.outputs)]
         if node in plan.packed:
             views += frame.packed.get(node) or self.scratch(plan.packed[node], kernel.views[len(views):][:1], 0)
         if node in plan.scratch:
-            views += self.scratch(plan.scratch[node], kernel.views[len(views):], frame.base)
+            views += self.scratch(plan.scratch[node], kernel.views[len(views):len(kernel.views) - len(borders)], frame.base)
+        views += [self.view(place, frame) for _, place in borders]
         self.commit(plan, node)
-        self.call(kernel, views + self.node_id(node, kernel), node, getattr(plan.schedules[node], "aliased", False))
+        around = sum(pad.outputs[0].type.nbytes - pad.inputs[0].type.nbytes for pad, _ in borders)
+        self.call(kernel, views + self.node_id(node, kernel), Site(kernel.name, node, getattr(plan.schedules[node], "aliased", False), around))
         if self.check_nan:
             self.check_for_nan(node, frame)
 
-    def call(self, kernel: Function, arguments: Sequence[View | int], node: Node | None = None, aliased: bool = False) -> None:
+    def call(self, kernel: Function, arguments: Sequence[View | int], site: Site | None = None) -> None:
         """Calls a kernel; an instrumented build times it."""
         if not self.timed:
             return self.main.call(kernel, arguments)
-        site = len(self.sites)
-        self.sites.append(Site(kernel.name, node, aliased))
-        self.main.stamp(site, ends=False)
+        number = len(self.sites)
+        self.sites.append(site or Site(kernel.name, None))
+        self.main.stamp(number, ends=False)
         self.main.call(kernel, arguments)
-        self.main.stamp(site, ends=True)
+        self.main.stamp(number, ends=True)
 
     def check_for_nan(self, node: Node, frame: _Frame) -> None:
         """Reports the first element of each result that is NaN."""
@@ -147,9 +153,12 @@ class _ProgramBuilder:
     def kernel(self, node: Node, plan: Plan) -> Function:
         """The function for this operator, these views and this schedule: lowered once."""
         ins, outs, schedule = plan.views(node.inputs), plan.views(node.outputs), plan.schedules[node]
-        key = (node.op, tuple(ins), tuple(outs), schedule)
+        borders = tuple((pad.op, pad.inputs[0].type.shape, place.view) for pad, place in _borders(node, plan))
+        key = (node.op, tuple(ins), tuple(outs), schedule, borders)
         if key not in self.kernels:
             self.kernels[key] = lower(node, ins, outs, schedule, self.target, name=self.unique(_kernel_name(node)))
+            for border in borders:
+                fill_border(self.kernels[key], *border, self.target)
         return self.kernels[key]
 
     def unique(self, name: str) -> str:
@@ -272,6 +281,12 @@ class _ProgramBuilder:
 
 CONTROL: dict[str, Callable[[_ProgramBuilder, Node, _Frame], None]] = {
     "scan": _ProgramBuilder.scan, "cond": _ProgramBuilder.cond, "while_loop": _ProgramBuilder.while_loop}
+
+
+def _borders(node: Node, plan: Plan) -> list[tuple[Node, Place]]:
+    """The pads whose insides a node makes, and where they lie."""
+    pads = [plan.borders[v] for v in node.outputs if v in plan.borders]
+    return [(pad, plan.places[pad.outputs[0]]) for pad in pads]
 
 
 def _step(view: View, at: Ix | int) -> View:

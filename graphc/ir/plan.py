@@ -95,7 +95,8 @@ class Packed:
 @dataclass
 class Plan:
     """A graph ready for lowering. `packed` is where operands are packed before the loop around the graph, or (in state) before all.
-    `assembled`: concatenations that need no kernel, since their parts are computed where they belong.
+    `assembled`: concatenations and pads that need no kernel, since their parts are computed where they belong. `borders`: of these the pads,
+    by their insides; the kernel that makes the inside fills what is around it.
     """
     graph: Graph
     places: Mapping[Value, Place]
@@ -105,6 +106,7 @@ class Plan:
     regions: dict[Node, Region] = field(default_factory=dict)
     arena_bytes: int = 0
     assembled: frozenset[Node] = frozenset()
+    borders: Mapping[Value, Node] = field(default_factory=dict)
 
     def read_state(self) -> Iterator[int]:
         """The state slots whose elements kernels read, other than to pack them beforehand."""

@@ -19,7 +19,7 @@ NONE: Pairs = ((0, 0), (0, 0))
 class FrameImages(Pass):
     """conv2d(x, padding) -> conv2d(pad(x)), and likewise for both gradients, where x is computed element by element in this graph.
 
-    Such a value can be written into the middle of the padded image (`slots.py`), so that the pad costs no more than zeros around it, where a
+    Such a value can be written into the middle of the padded image (`slots.py`), zeros around it by the same kernel, where a
     convolution would copy the whole image (`contract_form.PaddedCopy`), and its gradient again. An image gets one frame; convolutions that want
     another copy as before. Needs bound dimensions; stands before fusion, since a convolution's operand changes.
     """

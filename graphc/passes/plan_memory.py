@@ -41,7 +41,7 @@ class Planner:
 
     def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Buffer | None]) -> Plan:
         stored = assign_storage(graph, arguments, results, self.constants, self._schedule, self.orders)
-        plan = Plan(stored.graph, stored.places, stored.schedules, assembled=frozenset(stored.assembled))
+        plan = Plan(stored.graph, stored.places, stored.schedules, assembled=frozenset(stored.assembled), borders=stored.borders)
         for node in plan.graph.nodes:
             if node.op.name in REGION_PLANNERS:
                 plan.regions[node] = REGION_PLANNERS[node.op.name](self, node, stored)

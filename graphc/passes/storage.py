@@ -44,7 +44,8 @@ class Stored:
     places: dict[Value, Place]
     schedules: dict[Node, object]
     carries: dict[Node, tuple[Buffer, ...]]     # of a scan: the memory of each carry
-    assembled: set[Node] = field(default_factory=set)       # concatenations whose parts are computed in place: no kernel
+    assembled: set[Node] = field(default_factory=set)       # concatenations and pads whose parts are computed in place: no kernel
+    borders: dict[Value, Node] = field(default_factory=dict)        # of these the pads, by their insides
 
     def residents(self) -> dict[Buffer, list[Value]]:
         """The values that lie in each buffer."""
@@ -116,16 +117,13 @@ class _Storage:
             self.choose_schedule()
 
     def place_whole(self, node: Node) -> None:
-        """A concatenation whose parts are there already, or a pad whose inside is: what is left are the elements around it."""
+        """A concatenation whose parts are there already, or a pad: what makes its inside fills the elements around it, too."""
         v, = self.w.keep(node)
         slot, buffer = self.wholes[node]
         self.places[v] = slot.place_whole(v, buffer)
+        self.stored.assembled.add(v.node)
         if isinstance(node.op, Pad):
-            self.choose_schedule()
-            new = self.w.nodes[-1]
-            self.stored.schedules[new] = replace(self.stored.schedules[new], aliased=True)
-        else:
-            self.stored.assembled.add(self.w.nodes[-1])
+            self.stored.borders[v.node.inputs[0]] = v.node
 
     def place_result(self, old: Value, v: Value) -> Place:
         """Memory of its own, or a slot of a concatenation or pad."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from graphc.codegen.loop_ir import Val, View
 from graphc.codegen.loops import Function, Ix
-from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, permuted, rows
+from graphc.codegen.lower.rows import clamped, function, over_lanes, permuted, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import shape
 from graphc.ir.rows import memory_order
@@ -41,10 +41,7 @@ def _pad(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> 
     order = memory_order(outs[0])
     x, y = permuted(f, x, order), permuted(f, y, order)
     low, value = [node.op.low[axis] for axis in order], f.const(node.op.value, y.dtype)
-    if s.aliased:
-        _fill_around(f, y, low, x.shape, value, s)
-    else:
-        _pad_rows(f, x, y, low, value, s)
+    _pad_rows(f, x, y, low, value, s)
     return f
 
 
@@ -68,38 +65,6 @@ def _pad_rows(f: Function, x: View, y: View, low: Sequence[int], value: Val, s: 
             copy(at, [_within(f, i - a, n) for i, a, n in zip(at, low, x.shape)])
         with f.else_():
             fill(at, low[-1], low[-1] + x.shape[-1])
-
-
-def _fill_around(f: Function, y: View, low: Sequence[int], inside: Sequence[int], value: Val, s: PlainSchedule) -> None:
-    """Fills what is not inside; images side by side."""
-    if len(low) == 1 or y.shape[0] != inside[0]:
-        return _fill_slabs(f, y, low, inside, value, s.lanes)
-    with f.parallel(y.shape[0], "images", serial=s.serial) as n:
-        image = y.view_at([n] + [0] * (len(low) - 1))
-        _fill_slabs(f, f.reinterpret(image, y.shape[1:], y.strides[1:]), low[1:], inside[1:], value, s.lanes)
-
-
-def _fill_slabs(f: Function, y: View, low: Sequence[int], inside: Sequence[int], value: Val, lanes: int) -> None:
-    """Along each axis the slabs before and after the inside, on the axes around it the inside only."""
-    for axis, (first, size) in enumerate(zip(low, inside)):
-        for start, count in ((0, first), (first + size, y.shape[axis] - first - size)):
-            if count:
-                corner = [*low[:axis], start, *[0] * (len(low) - axis - 1)]
-                _fill(f, _runs(f, y.view_at(corner, (*inside[:axis], count, *y.shape[axis + 1:]), y.strides)), value, lanes)
-
-
-def _fill(f: Function, y: View, value: Val, lanes: int) -> None:
-    lanes = lanes if y.strides[-1] == 1 else 1
-    nested(f, y.shape[:-1], lambda at: over_lanes(
-        f, 0, y.shape[-1], lanes, lambda i, count, mask: f.store(y, [*at, i], f.splat(value, count), mask)))
-
-
-def _runs(f: Function, view: View) -> View:
-    """The view with the inner axes that step evenly as one."""
-    shape, strides = list(view.shape), list(view.strides)
-    while len(shape) > 1 and strides[-2] == strides[-1] * shape[-1]:
-        shape[-2:], strides[-2:] = [shape[-2] * shape[-1]], strides[-1:]
-    return f.reinterpret(view, shape, strides)
 
 
 def _inside(f: Function, at: Sequence[Ix], low: Sequence[int], sizes: Sequence[int]) -> Val | None:

@@ -1,0 +1,59 @@
+"""What lies around the inside of a pad, filled by the kernel that computes the inside: each of its tiles fills a share of it first."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+
+from graphc.codegen.loop_ir import Val, View
+from graphc.codegen.loops import Function, Ix
+from graphc.codegen.lower.ranges import vector_run
+from graphc.codegen.lower.rows import permuted, unflattened
+from graphc.ir.ops.shape import Pad
+from graphc.ir.rows import memory_order
+from graphc.ir.target import Target
+from graphc.ir.view import ViewType
+
+PIECE = 128         # elements that one tile fills at least: the border of an image is cut into many pieces, so that every thread has some
+
+
+def fill_border(f: Function, op: Pad, inside: Sequence[int], outside: ViewType, target: Target) -> None:
+    """Adds to a finished function, whose result is the inside of `outside`, a view of the outside, and the filling of what is around."""
+    whole = f.view(f.unused("around"), outside.dtype, outside.shape, outside.strides)
+    order = memory_order(outside)
+    slabs = [_runs(f, slab) for slab in _slabs(permuted(f, whole, order), [op.low[i] for i in order], [inside[i] for i in order])]
+    lanes = target.lanes(outside.dtype.itemsize) if whole.strides[order[-1]] == 1 else 1
+    with f.first_in_tiles() as (tile, tiles):
+        value = f.const(op.value, outside.dtype)
+        for slab in slabs:
+            _fill_share(f, slab, tile, tiles, value, lanes)
+
+
+def _slabs(y: View, low: Sequence[int], inside: Sequence[int]) -> Iterator[View]:
+    """Along each axis the slabs before and after the inside, on the axes around it the inside only."""
+    for axis, (first, size) in enumerate(zip(low, inside)):
+        for start, count in ((0, first), (first + size, y.shape[axis] - first - size)):
+            shape = (*inside[:axis], count, *y.shape[axis + 1:])
+            if 0 not in shape:
+                yield y.view_at([*low[:axis], start, *[0] * (len(low) - axis - 1)], shape, y.strides)
+
+
+def _runs(f: Function, view: View) -> View:
+    """The view with the inner axes that step evenly as one."""
+    shape, strides = list(view.shape), list(view.strides)
+    while len(shape) > 1 and strides[-2] == strides[-1] * shape[-1]:
+        shape[-2:], strides[-2:] = [shape[-2] * shape[-1]], strides[-1:]
+    return f.reinterpret(view, shape, strides)
+
+
+def _fill_share(f: Function, slab: View, tile: Ix, tiles: int, value: Val, lanes: int) -> None:
+    """Pieces of the slab's runs, as many for each tile."""
+    *rows, run = slab.shape
+    in_run = -(-run // PIECE)
+    pieces = prod(rows) * in_run
+    share = -(-pieces // tiles)
+    first = tile * share
+    with f.loop(first, f.min_(first + share, pieces)) as loop:
+        row, piece = f.divmod(loop.index, in_run) if rows else (Ix(), loop.index)
+        at, start = unflattened(f, row, rows), piece * PIECE
+        width = Ix(min(run, PIECE)) if run <= PIECE or run % PIECE == 0 else f.min_(PIECE, run - start)
+        vector_run(f, width, lanes, lambda i, count, mask: f.store(slab, [*at, start + i], f.splat(value, count), mask))
