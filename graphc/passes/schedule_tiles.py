@@ -19,6 +19,7 @@ LITTLE = 1.03                   # how uneven these may be
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
 TALL = 256                      # rows at most of a tile that packs its own columns
 SCARCE = 256                    # rows at most that use columns so few times that these come from memory more than from L2
+REREAD = 64                     # rows of a tile: with less, reading far weights for it takes longer than its sums
 BROAD = 128                     # columns that a tile of fewer than 96 rows has
 WIDE = 512                      # columns of a tile that packs its own rows on the way
 LONG = 2048                     # steps of a sum of which tiles pack rows on the way
@@ -222,7 +223,7 @@ def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) ->
 
 
 def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine, gates: int) -> tuple[int, Cut]:
-    """Rows and columns worth TILE_FLOPS; more while that leaves TILES tiles, so that enough rows share what is packed. All rows, or about TALL, where
+    """Rows and columns worth TILE_FLOPS; more while that leaves TILES tiles, so that enough rows share what is packed, or weights. All rows, or about TALL, where
     each tile packs its own columns; half of that where it leaves few tiles and columns are near, which costs little to pack again.
     """
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
@@ -231,7 +232,7 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine, gates: int)
     area = max(budget / (2 * k), least, 4 * mr * nr)
     near = n * k <= machine.elements(machine.target.l2 // 4)
     tall = TALL // 2 if near and p.extent(p.batch) * round(m / TALL) * n < 2 * TILES * nr else TALL
-    tall = min(m, tall) if b == "tile" else min(96, sqrt(area) if machine.free[1] else area / min(n, BROAD))
+    tall = min(m, tall) if b == "tile" else min(96, max(sqrt(area), _rows_of_weights(p, nr, machine)) if machine.free[1] else area / min(n, BROAD))
     rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     sizes = group_sizes(p, p.n)
@@ -240,6 +241,13 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine, gates: int)
     few = machine.free[1] and p.extent(p.batch) * -(-m // rows) * cut.count(sizes) < TILES
     rounded = cut.split == len(sizes) - 1 and cut.chunk > max(nr, columns)
     return rows, replace(cut, chunk=cut.chunk - nr) if few and rounded else cut
+
+
+def _rows_of_weights(p: Phase, nr: int, machine: Machine) -> int:
+    """Rows at least of a tile that uses weights few times, and so many of them that other tiles read them from beyond L2 again."""
+    m, n = p.extent(p.m), p.extent(p.n)
+    again = m <= SCARCE and n * p.extent(p.k) > machine.elements(2 * machine.target.l2)
+    return REREAD if again and p.extent(p.batch) * (m // REREAD) * n >= TILES * nr else 0
 
 
 def _wide_tile(p: Phase, mr: int, nr: int) -> tuple[int, Cut]:

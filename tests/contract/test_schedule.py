@@ -103,6 +103,13 @@ def test_four_threads_get_even_shares(m, n, k):
     assert phase.by_rows and max(sum(tiles[a:b]) for a, b in zip(ends, ends[1:])) <= 1.04 * sum(tiles) / 4
 
 
+@pytest.mark.parametrize("m, k, n, again", [(128, 3072, 768, True), (256, 2048, 192, False), (1024, 3072, 768, False)])
+def test_few_rows_share_weights_that_tiles_would_read_from_beyond_l2_again(m, k, n, again):
+    phase, = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512, invariant=(False, True)).phases
+    assert (phase.rows >= 64) == again
+    assert -(-m // phase.rows) * phase.columns.count((n,)) >= 16
+
+
 def test_few_rows_sum_short_blocks():
     """Whose columns from memory only the first register tile waits for; many rows keep long blocks."""
     few, many = (matmul_schedule(m, 768, 3072, AVX512).phases[0] for m in (128, 1024))
