@@ -26,23 +26,23 @@ TASKS = 32                      # pieces of a gradient: parts of the keys of all
 def attention_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> AttentionSchedule:
     """A pure function of operator, shapes and target."""
     serial = node.op.cost(*(v.type for v in node.inputs)).flops < SERIAL_FLOPS
-    return (_gradient if isinstance(node.op, AttentionGrad) else _forward)(*ins[:3], serial, target)
+    return (_gradient if isinstance(node.op, AttentionGrad) else _forward)(*ins[:3], node.op.causal, serial, target)
 
 
-def _forward(q: ViewType, k: ViewType, v: ViewType, serial: bool, target: Target) -> AttentionSchedule:
+def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, serial: bool, target: Target) -> AttentionSchedule:
     """Columns are queries; values are rows of a product, too."""
     lanes, values = target.lanes(q.dtype.itemsize), v.shape[-1]
-    mr, vectors = _register_tile(target, lambda mr, nr: round_up(q.shape[-2], nr) * round_up(values, mr), lanes)
+    mr, vectors = _register_tile(target, lambda mr, nr: _columns(q.shape[-2], nr, causal) * round_up(values, mr), lanes)
     far = k.shape[-2] * (k.shape[-1] + values) * q.dtype.itemsize > target.l2
     return AttentionSchedule(*_block(q.shape[-2], QUERIES, k.shape[-2], KEYS, mr, vectors * lanes), mr, vectors, lanes, serial, far, itemsize=q.dtype.itemsize)
 
 
-def _gradient(q: ViewType, k: ViewType, v: ViewType, serial: bool, target: Target) -> AttentionSchedule:
+def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, serial: bool, target: Target) -> AttentionSchedule:
     """Columns are keys; features and values are rows of products, features columns of one, too. Few heads are divided: each part of the keys has a
     gradient of all queries, which are added up afterwards."""
     lanes, itemsize, (*lead, queries, features), (keys, values) = target.lanes(q.dtype.itemsize), q.dtype.itemsize, q.shape, v.shape[-2:]
     heads = prod(lead)
-    mr, vectors = _register_tile(target, lambda mr, nr: round_up(keys, nr) * (
+    mr, vectors = _register_tile(target, lambda mr, nr: _columns(keys, nr, causal) * (
         features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr)), lanes)
     nr = vectors * lanes
     most = next((n for n in GRAD_KEYS if heads * -(-keys // n) >= TASKS), GRAD_KEYS[-1])
@@ -52,6 +52,11 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, serial: bool, target: Targe
     far = queries * (features + values + round_up(features, nr)) * itemsize > target.l2
     deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
     return replace(s, parts=parts, deltas=deltas, partials=heads * parts * s.sum_rows(queries) * round_up(features, nr), far=far)
+
+
+def _columns(count: int, nr: int, causal: bool) -> int:
+    """Columns that are computed, in whole register tiles; of a triangle twice as many as on average, and one tile that crosses its edge."""
+    return round_up(count, nr) + nr * causal
 
 
 def _block(columns: int, most_columns: int, rows: int, most_rows: int, mr: int, nr: int) -> tuple[int, int]:

@@ -9,7 +9,9 @@ from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.attention import Attention, AttentionGrad
-from graphc.ir.types import TensorType, dtype_of
+from graphc.ir.schedule_attention import AttentionSchedule
+from graphc.ir.target import AVX512
+from graphc.ir.types import TensorType, dtype_of, f32
 from graphc.runtime.executable import Executable
 
 SHAPES = (((2,), 131, 70, 33, 65), ((2,), 70, 131, 40, 17), ((), 12, 200, 8, 8), ((3, 1), 97, 1, 200, 256), ((2, 2), 13, 6, 3, 1), ((1, 2), 200, 200, 64, 64), ((), 40, 2100, 64, 64))
@@ -57,6 +59,17 @@ def test_blocks_of_the_gradient_are_the_reference(shape, causal, dtype):
 def test_few_heads_are_parted_and_many_are_not():
     few, many = (compiled(AttentionGrad(), _gradient_arrays(lead, 512)).plan for lead in ((2,), (64,)))
     assert [s.parts for s in few.schedules.values()] == [8] and [s.parts for s in many.schedules.values()] == [1]
+
+
+@pytest.mark.parametrize("length, narrower", [(256, True), (2048, False)])
+def test_tiles_that_cross_the_edge_of_short_triangles_are_narrow(length, narrower):
+    def columns(causal):
+        b = Builder()
+        out, _ = b.attention(*(b.input(name, f32[8, length, 64]) for name in "qkv"), causal=causal)
+        plan = Compilation(b.finish([out], ("",)), AVX512).plan
+        s, = (s for s in plan.schedules.values() if isinstance(s, AttentionSchedule))
+        return s.nr
+    assert (columns(True) < columns(False)) == narrower
 
 
 def test_memory_of_training_is_linear_in_the_length():
