@@ -37,8 +37,7 @@ def tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
     mr, vectors = register_tile(m, n, machine, p.extent(p.k), turned, gates)
     nr = vectors * machine.lanes
     deep = _is_deep(p) and not machine.free[1] and not gates            # with b packed already, narrow tiles cost nothing
-    a = _a_source(p, n, nr, deep or turned, machine)
-    a = "first" if a in ("tile", "shared") and _packs_on_the_way(p, machine) and not (turned or gates or deep) else a
+    a = _a_source(p, n, nr, deep or turned, gates, machine)
     b = _b_source(p, m, mr, nr, deep, machine)
     sums = _sum_blocks(p, a, b, mr, nr, machine)
     rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr, nr) if a == "first" else _tile_size(p, mr, nr, b, machine, gates)
@@ -86,13 +85,17 @@ def _rest(p: Phase, m: int, mr: int) -> int:
 def _are_near(p: Phase, machine: Machine) -> bool:
     """Whether columns that lie in runs may be in the L2 of other cores, which have just computed them: line by line these take long, but long runs are
     seen coming."""
-    return column_packing(p, machine.lanes) == "panels" and p.extent(p.n) * p.extent(p.k) <= machine.elements(machine.target.l2 // 2)
+    return column_packing(p, machine.lanes) == "panels" and _stay_in_l2(p, machine)
 
 
 def _are_far(p: Phase, machine: Machine) -> bool:
     """Whether columns that are packed for all tiles come from beyond L2: many, or weights, since which those of other layers have passed."""
-    cold = machine.free[1] or p.extent(p.n) * p.extent(p.k) > machine.elements(machine.target.l2 // 2)
-    return cold and column_packing(p, machine.lanes) != "runs"
+    return (machine.free[1] or not _stay_in_l2(p, machine)) and column_packing(p, machine.lanes) != "runs"
+
+
+def _stay_in_l2(p: Phase, machine: Machine) -> bool:
+    """Whether all columns take at most half of it."""
+    return p.extent(p.n) * p.extent(p.k) <= machine.elements(machine.target.l2 // 2)
 
 
 def _lines_ahead(downs: int, nr: int, machine: Machine) -> int:
@@ -129,12 +132,6 @@ def _is_deep(p: Phase) -> bool:
     return k >= 4 * max(m, n) and m * n <= 2 * DEEP_TILE and p.extent(p.batch) * -(-m * n // DEEP_TILE) < TILES // 2
 
 
-def _packs_on_the_way(p: Phase, machine: Machine) -> bool:
-    """Whether register tiles that read rows as they lie pack these for others: where rows lie side by side, of sums so long that it counts little what
-    the first block of each tile waits for."""
-    return not machine.free[0] and len(p.m) == 1 and len(p.k) == 1 and p.a.strides[p.m[0]] == 1 and p.extent(p.k) >= LONG
-
-
 def _splits(p: Phase, tiles: int, sums: Cut) -> int:
     """Parts of the sum: as many as the tiles fall short of keeping the cores busy, each worth its own tile: every part is written and read once more."""
     blocks = sums.count(group_sizes(p, p.k))
@@ -147,9 +144,9 @@ def _splits(p: Phase, tiles: int, sums: Cut) -> int:
 
 # --- where operands are read -----------------------------------------------------------------------------------------------
 
-def _a_source(p: Phase, n: int, nr: int, by_tile: bool, machine: Machine) -> str:
+def _a_source(p: Phase, n: int, nr: int, by_tile: bool, gates: int, machine: Machine) -> str:
     """Rows are read in place, one broadcast an element, when they lie along k, when sums are short, or when each element is used a
-    few times only.
+    few times only. Others are packed: before all calls, by the first register tiles that read them, by each tile, or for all tiles.
     """
     inner = p.k[-1]
     run = prod(group_sizes(p, p.k)[_linear_from(p.a, p, p.k):])
@@ -157,9 +154,18 @@ def _a_source(p: Phase, n: int, nr: int, by_tile: bool, machine: Machine) -> str
     step = abs(p.a.strides[inner])
     if in_place and (step <= 1 or n <= 2 * nr or run * 64 <= machine.target.l1 // 2):
         return "place"
-    if p.extent(p.k) <= MAX_TAPS and not machine.free[0]:
+    if machine.free[0]:
+        return "shared"
+    if p.extent(p.k) <= MAX_TAPS:
         return "taps"
-    return "tile" if (p.batch or by_tile) and not machine.free[0] else "shared"
+    if not (by_tile or gates) and _may_pack_on_the_way(p):
+        return "first"
+    return "tile" if p.batch or by_tile else "shared"
+
+
+def _may_pack_on_the_way(p: Phase) -> bool:
+    """Whether rows lie side by side, of sums so long that it counts little what the first block of each tile waits for."""
+    return len(p.m) == 1 and len(p.k) == 1 and p.a.strides[p.m[0]] == 1 and p.extent(p.k) >= LONG
 
 
 def _b_source(p: Phase, m: int, mr: int, nr: int, deep: bool, machine: Machine) -> str:

@@ -42,12 +42,15 @@ def lower_lanes(job: Job) -> None:
                 _run(job, operands, index | {s.inner: Ix(whole)}, p.sizes[s.inner] - whole, block * s.block, width)
 
 
+def _as_it_lies(job: Job, which: str) -> Operand:
+    return {"a": Operand(job.a, job.phase.a), "b": Operand(job.b, job.phase.b)}[which]
+
+
 def _operand(job: Job, which: str) -> Operand:
     """An operand as it lies, or its packed factors."""
-    s, p = job.schedule, job.phase
-    memory, linear = {"a": (job.a, p.a), "b": (job.b, p.b)}[which]
-    if not s.packs(p, linear):
-        return Operand(memory, linear)
+    s, p, source = job.schedule, job.phase, _as_it_lies(job, which)
+    if not s.packs(p, source.linear):
+        return source
     if job.whole.ready != which:
         pack_factors(job, which)
     steps = {d: s.line(p) * prod(p.sizes[e] for e in p.k[i + 1:]) for i, d in enumerate(p.k)} | {s.dim: 1}
@@ -60,16 +63,15 @@ def _packed(job: Job, which: str) -> View:
 
 def pack_factors(job: Job, which: str) -> None:
     """Factors that lie apart along the vectors are copied side by side, one line for each term of the sum."""
-    f, s, p = job.f, job.schedule, job.phase
-    memory, linear = {"a": (job.a, p.a), "b": (job.b, p.b)}[which]
-    copy, line = _packed(job, which), s.line(p)
+    f, s, p, operand = job.f, job.schedule, job.phase, _as_it_lies(job, which)
+    linear, copy, line = operand.linear, _packed(job, which), s.line(p)
     terms = list(product(*[range(p.sizes[d]) for d in p.k]))
     sources = [linear.base + sum(i * linear.strides[d] for d, i in zip(p.k, k)) for k in terms]
     if min(len(terms), p.sizes[s.dim]) >= s.lanes and sorted(sources) == list(range(min(sources), min(sources) + len(terms))):
-        return _turn(job, Operand(memory, linear), copy, [sources.index(min(sources) + i) for i in range(len(terms))], line)
+        return _turn(job, operand, copy, [sources.index(min(sources) + i) for i in range(len(terms))], line)
     for term, source in enumerate(sources):
         vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask, to=term * line, start=source: f.store(
-            copy, [to + j], load_spaced(f, memory, start + j * linear.strides[s.dim], linear.strides[s.dim], lanes, mask), mask))
+            copy, [to + j], load_spaced(f, operand.memory, start + j * linear.strides[s.dim], linear.strides[s.dim], lanes, mask), mask))
 
 
 def _turn(job: Job, operand: Operand, copy: View, terms: list[int], line: int) -> None:
