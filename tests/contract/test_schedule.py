@@ -9,7 +9,7 @@ from graphc.codegen.llvm import emit_module
 from graphc.codegen.loop_printer import print_function
 from graphc.ir.schedule import STEPS
 from graphc.ir import contraction as C
-from graphc.ir.schedule import NarrowSchedule, TileSchedule
+from graphc.ir.schedule import LaneSchedule, NarrowSchedule, TileSchedule
 from graphc.ir.target import AVX2, AVX512, NEON, SSE2
 from graphc.ir.types import f32, f64
 from graphc.passes.schedule_contract import contraction_schedule
@@ -149,6 +149,18 @@ def test_weight_gradients_of_depthwise_convolutions_read_runs_of_channels():
                                   (9, 9, 3, 1), f32, AVX2).phases
         assert isinstance(s, NarrowSchedule) and s.block * blocks * s.lanes == channels
         assert s.splits * blocks >= 16
+
+
+@pytest.mark.parametrize("size, channels", [(7, 1024), (14, 512), (28, 256)])
+def test_threads_get_even_shares_of_depthwise_convolutions(size, channels):
+    """Two tiles of 6 rows and 1 row, say, for each block of channels would give two of four threads 12 of 28 parts each."""
+    windows, image = [C.Window(size + 2, 3, 1, 1, (0, 0))] * 2, (1, channels, size + 2, size + 2)
+    strides, out = [(channels * n * n, 1, channels * n, channels) for n in (size + 2, size)]
+    s, = contraction_schedule(C.conv(1, channels, channels, windows, channels), image, strides, (channels, 1, 3, 3), (9, 9, 3, 1), out, f32, AVX512).phases
+    assert isinstance(s, LaneSchedule)
+    tiles = [min(s.tile, size - row) for row in range(0, size, s.tile) for _ in range(channels // s.block)]
+    ends = [len(tiles) * part // 4 for part in range(5)]
+    assert max(sum(tiles[a:b]) for a, b in zip(ends, ends[1:])) <= 1.1 * sum(tiles) / 4
 
 
 def test_columns_from_l2_are_narrow():
