@@ -47,7 +47,8 @@ def call_interruptibly(call: Callable[[], object], cancel: Callable[[], None]) -
     job = _Job(call)
     try:
         _helper().put(job)
-        job.done.acquire()
+        while not job.done.acquire(timeout=POLL_SECONDS):
+            pass                            # a signal that another thread took, or that came just before this one waited, does not end a wait
     except BaseException:
         if not job.claim.acquire(blocking=False):
             cancel()

@@ -47,6 +47,17 @@ def test_interrupt_of_an_endless_call():
         exe.call()
 
 
+def test_interrupt_that_another_thread_takes():
+    """The system may give a signal to any thread: nothing then wakes the main thread, which alone runs handlers."""
+    exe, _ = endless()
+    timer = threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        exe.call()
+    assert time.monotonic() - start < 0.1 + SECONDS
+
+
 def test_interrupt_between_tiles():
     exe = tiles(200_000, 4, LONG)
     x = np.zeros(200_000, np.float32)
