@@ -14,7 +14,7 @@ from graphc.config import config
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, mapped
 from graphc.runtime.native import Native, native
-from graphc.runtime.pool_ir import POOL_BYTES, SPIN, WAKE_NS, WORKERS
+from graphc.runtime.pool_ir import POOL_BYTES, RELIEVED, SPIN, WAKE_NS, WORKERS
 
 FIRST_WAKE_NS = 20_000          # what waking a thread is taken to cost before it has been measured
 CGROUP = Path("/sys/fs/cgroup")
@@ -37,6 +37,11 @@ class Pool:
     def workers(self) -> int:
         """Threads started so far, callers not counted."""
         return int(self._words[WORKERS // 8])
+
+    @property
+    def relieved(self) -> int:
+        """How often a thread that had been taken off its CPU in the middle of a tile was brought to another."""
+        return int(self._words[RELIEVED // 8])
 
     def after_fork(self) -> None:
         """The child has no workers, and nobody holds the pool."""

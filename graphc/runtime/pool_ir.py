@@ -7,6 +7,8 @@ and then waits only for those who joined. So a worker that wakes late delays nob
 Waking a sleeping thread costs the waker 2 us on bare metal and 60 us in some virtual machines. So nobody is woken before a first tile has
 shown that the work left is worth it, each participant wakes one other at a time, and workers spin as long as a few wakes cost.
 
+Who is taken off its CPU in the middle of a tile is relieved by one who waits for it (`relief_ir`).
+
 The tiles are cut into *ranges*, about one for each participant, who begins with the same range in every job: what a kernel left in the
 caches of a core is mostly what the next one reads there. Who has finished a range helps with the next.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from graphc.codegen.abi import OFFSETS
 from graphc.errors import InternalError
+from graphc.runtime.relief_ir import CHECK_NS, MAX_POSTS, POST_BYTES, SHARE, relief_text
 from graphc.runtime.share_ir import MASK_WORDS, share_text
 
 # Offsets in the pool's memory; what is written by different threads lies on different cache lines.
@@ -21,18 +24,21 @@ LOCK, WORKERS, SPIN, WAKE_NS, BORN = 0, 8, 16, 24, 32
 TICKET, SEQUENCE, SLEEPERS = 64, 68, 72
 FUNCTION, FRAME, CONTEXT, TILES, RANGES = 128, 136, 144, 152, 160
 CALLER_CPU = 168
-LEFT, WAITING = 192, 196
+LEFT, WAITING, RELIEVED = 192, 196, 200
 NEXT, NEXT_BYTES = 256, 64      # the next tile of each range
 MAX_RANGES = 32
-POOL_BYTES = NEXT + MAX_RANGES * NEXT_BYTES
+POSTS = NEXT + MAX_RANGES * NEXT_BYTES
+POOL_BYTES = POSTS + (MAX_POSTS + 1) * POST_BYTES
 MAX_WORKERS = (1 << 15) - 1
 SPIN_WAKES = 4                  # spin as long as so many wakes cost
 LEAST_SPIN_NS, MOST_SPIN_NS = 50_000, 400_000
+LOOK_NS = 100_000               # how long a caller sleeps before it looks after those it waits for
 LEAST_WAKE_NS, MOST_WAKE_NS = 1_000, 100_000
 
 PAUSE = {"x86_64": "llvm.x86.sse2.pause()", "aarch64": "llvm.aarch64.hint(i32 1)"}
 PAUSE_TYPE = {"x86_64": "llvm.x86.sse2.pause()", "aarch64": "llvm.aarch64.hint(i32)"}
 FUTEX = {"x86_64": 202, "aarch64": 98}
+GETTID = {"x86_64": 186, "aarch64": 178}
 SIGPROCMASK = {"x86_64": 14, "aarch64": 135}
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
 
@@ -41,8 +47,8 @@ def pool_text(machine: str) -> str:
     """LLVM text of gc_parallel, gc_spin and what they call; `machine`: "x86_64" or "aarch64"."""
     if machine not in PAUSE:
         raise InternalError(f"no thread pool for {machine}", "runtime")
-    names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], sigprocmask=SIGPROCMASK[machine])
-    return TEXT.format(**names) + share_text(machine, CALLER_CPU, WORKERS)
+    names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], gettid=GETTID[machine], sigprocmask=SIGPROCMASK[machine])
+    return TEXT.format(**names) + share_text(machine, CALLER_CPU, WORKERS) + relief_text(machine, POSTS, WORKERS, RELIEVED)
 
 
 _OFFSETS = dict(
@@ -50,6 +56,7 @@ _OFFSETS = dict(
     least_wake_ns=LEAST_WAKE_NS, most_wake_ns=MOST_WAKE_NS,
     ticket=TICKET, sequence=SEQUENCE, sleepers=SLEEPERS, function=FUNCTION, frame=FRAME, context=CONTEXT,
     born=BORN, caller_cpu=CALLER_CPU, mask_words=MASK_WORDS,
+    share=SHARE, check_ns=CHECK_NS, look_ns=LOOK_NS,
     tiles=TILES, ranges=RANGES, next=NEXT, next_bytes=NEXT_BYTES, max_ranges=MAX_RANGES, left=LEFT, waiting=WAITING, max_workers=MAX_WORKERS, wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE,
     ctx_pool=OFFSETS["pool"], ctx_threads=OFFSETS["threads"], ctx_scratch=OFFSETS["scratch"],
     ctx_scratch_bytes=OFFSETS["scratch_bytes"], ctx_cancel=OFFSETS["cancel"])
@@ -61,6 +68,7 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
 declare i32 @sched_getcpu()
 declare i32 @clock_gettime(i32, ptr)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.smax.i64(i64, i64)
 
@@ -160,6 +168,10 @@ publish:
   %cpu = call i32 @sched_getcpu()
   %cpu.at = getelementptr i8, ptr %pool, i64 {caller_cpu}
   store atomic i32 %cpu, ptr %cpu.at monotonic, align 4
+  %post = call ptr @post(ptr %pool, i64 0)
+  %thread = call i64 (i64, ...) @syscall(i64 {gettid})
+  %job = lshr i64 %ticket, 32
+  call void @take_post(ptr %post, i64 %thread, i64 %job)
   %was = atomicrmw xchg ptr %ticket.at, i64 %ticket seq_cst
   %scratch.at = getelementptr i8, ptr %ctx, i64 {ctx_scratch}
   %scratch = load ptr, ptr %scratch.at
@@ -168,13 +180,16 @@ publish:
   %joined = and i64 %closed, 65535
   %joined.32 = trunc i64 %joined to i32
   %goal = add i32 %left.before, %joined.32
-  call void @await(ptr %pool, i32 %goal)
+  call void @await(ptr %pool, ptr %post, i32 %goal)
+  call void @leave_post(ptr %post)
+  call void @await_post(ptr %post)
   ret void
 }}
 
-; Until `left` reaches `goal`: spin for a while, then sleep.
-define internal void @await(ptr %pool, i32 %goal) nounwind {{
+; Until `left` reaches `goal`: spin for a while, then sleep, looking after those who are still at their posts.
+define internal void @await(ptr %pool, ptr %post, i32 %goal) nounwind {{
 entry:
+  %limit = alloca [2 x i64]
   %left.at = getelementptr i8, ptr %pool, i64 {left}
   %spin = call i64 @patience(ptr %pool)
   br label %loop
@@ -189,6 +204,10 @@ again:
   %more = icmp sgt i64 %rest, 0
   br i1 %more, label %loop, label %sleep
 sleep:
+  call void @leave_post(ptr %post)
+  %limit.ns = getelementptr i64, ptr %limit, i64 1
+  store i64 0, ptr %limit
+  store i64 {look_ns}, ptr %limit.ns
   %waiting.at = getelementptr i8, ptr %pool, i64 {waiting}
   store atomic i32 1, ptr %waiting.at seq_cst, align 4
   br label %look
@@ -197,8 +216,9 @@ look:
   %done = icmp eq i32 %now, %goal
   br i1 %done, label %clear, label %wait
 wait:
+  call void @relieve(ptr %pool, i64 0)
   %now.64 = zext i32 %now to i64
-  %r = call i64 (i64, ...) @syscall(i64 {futex}, ptr %left.at, i64 {wait}, i64 %now.64, ptr null, ptr null, i64 0)
+  %r = call i64 (i64, ...) @syscall(i64 {futex}, ptr %left.at, i64 {wait}, i64 %now.64, ptr %limit, ptr null, i64 0)
   br label %look
 clear:
   store atomic i32 0, ptr %waiting.at seq_cst, align 4
@@ -344,6 +364,15 @@ define internal i64 @patience(ptr %pool) nounwind {{
   ret i64 %rounds
 }}
 
+; Rounds between two looks at the others.
+define internal i64 @check_rounds(ptr %pool) nounwind {{
+  %spin.at = getelementptr i8, ptr %pool, i64 {spin}
+  %rate = load i64, ptr %spin.at
+  %scaled = mul i64 %rate, {check_ns}
+  %rounds = sdiv i64 %scaled, 1000
+  ret i64 %rounds
+}}
+
 ; Nanoseconds of the monotonic clock.
 define internal i64 @now() nounwind {{
   %time = alloca [2 x i64]
@@ -394,6 +423,12 @@ entry:
   %mask = alloca [{mask_words} x i64]
   %born.at = getelementptr i8, ptr %pool, i64 {born}
   %k.self = atomicrmw add ptr %born.at, i64 1 monotonic
+  %k.post = add i64 %k.self, 1
+  %post = call ptr @post(ptr %pool, i64 %k.post)
+  %share.at = getelementptr i8, ptr %post, i64 {share}
+  store atomic i64 %k.self, ptr %share.at monotonic, align 8
+  %thread = call i64 (i64, ...) @syscall(i64 {gettid})
+  %check = call i64 @check_rounds(ptr %pool)
   %ticket.at = getelementptr i8, ptr %pool, i64 {ticket}
   %sleepers.at = getelementptr i8, ptr %pool, i64 {sleepers}
   %sequence.at = getelementptr i8, ptr %pool, i64 {sequence}
@@ -402,12 +437,12 @@ entry:
   %none = xor i64 %first.high, 4294967295
   br label %rest
 rest:
-  %seen.rest = phi i64 [ %none, %entry ], [ %seen, %sleep ], [ %sequence, %leave ], [ %sequence, %wake ]
+  %seen.rest = phi i64 [ %none, %entry ], [ %seen, %awake ], [ %sequence, %home ]
   %spin = call i64 @patience(ptr %pool)
   br label %look
 look:
-  %seen = phi i64 [ %seen.rest, %rest ], [ %seen, %pause ], [ %seen, %join ], [ %sequence, %fresh ]
-  %i = phi i64 [ %spin, %rest ], [ %less, %pause ], [ %i, %join ], [ %i, %fresh ]
+  %seen = phi i64 [ %seen.rest, %rest ], [ %seen, %pause ], [ %seen, %relieve ], [ %seen, %join ], [ %sequence, %fresh ]
+  %i = phi i64 [ %spin, %rest ], [ %less, %pause ], [ %less, %relieve ], [ %i, %join ], [ %i, %fresh ]
   %ticket = load atomic i64, ptr %ticket.at acquire, align 8
   %sequence = lshr i64 %ticket, 32
   %same = icmp eq i64 %sequence, %seen
@@ -415,13 +450,30 @@ look:
 pause:
   call void @{pause}
   %less = sub i64 %i, 1
+  %phase = urem i64 %less, %check
+  %due = icmp eq i64 %phase, 0
+  br i1 %due, label %relieve, label %look
+relieve:
+  call void @relieve(ptr %pool, i64 %k.post)
   %patient = icmp sgt i64 %less, 0
   br i1 %patient, label %look, label %sleep
 sleep:
   %s = atomicrmw add ptr %sleepers.at, i32 1 seq_cst
-  %mask.bytes = call i64 @take_share(ptr %pool, ptr %mask, i64 %k.self)
+  %share = load atomic i64, ptr %share.at monotonic, align 8
+  %held = call i1 @try_post(ptr %post)
+  br i1 %held, label %bind, label %doze
+bind:
+  %mask.bytes = call i64 @take_share(ptr %pool, ptr %mask, i64 %share)
+  br label %doze
+doze:
+  %bound = phi i64 [ 0, %sleep ], [ %mask.bytes, %bind ]
   %f = call i64 (i64, ...) @syscall(i64 {futex}, ptr %sequence.at, i64 {wait}, i64 %seen, ptr null, ptr null, i64 0)
-  call void @leave_share(ptr %mask, i64 %mask.bytes)
+  call void @leave_share(ptr %mask, i64 %bound)
+  br i1 %held, label %unbind, label %awake
+unbind:
+  call void @free_post(ptr %post)
+  br label %awake
+awake:
   %a = atomicrmw sub ptr %sleepers.at, i32 1 seq_cst
   br label %rest
 fresh:
@@ -455,8 +507,10 @@ work:
   %ranges = load i64, ptr %ranges.at
   %others = sub i64 %ranges, 1
   %turn = urem i64 %k.self, %others
-  %home = add i64 %turn, 1
-  call void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch, i64 %home)
+  %range = add i64 %turn, 1
+  call void @take_post(ptr %post, i64 %thread, i64 %sequence)
+  call void @claim_tiles(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, ptr %scratch, i64 %range)
+  call void @leave_post(ptr %post)
   br label %leave
 leave:
   %left.at = getelementptr i8, ptr %pool, i64 {left}
@@ -464,9 +518,12 @@ leave:
   %waiting.at = getelementptr i8, ptr %pool, i64 {waiting}
   %waiting = load atomic i32, ptr %waiting.at seq_cst, align 4
   %awaited = icmp ne i32 %waiting, 0
-  br i1 %awaited, label %wake, label %rest
+  br i1 %awaited, label %wake, label %home
 wake:
   %w = call i64 (i64, ...) @syscall(i64 {futex}, ptr %left.at, i64 {wake}, i64 1, ptr null, ptr null, i64 0)
+  br label %home
+home:
+  call void @go_home(ptr %post)
   br label %rest
 }}
 """

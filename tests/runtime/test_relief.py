@@ -1,0 +1,84 @@
+"""A thread that the system takes off its CPU in the middle of a tile goes on elsewhere, and runs where it may afterwards."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SECONDS = 20
+CPUS = sorted(os.sched_getaffinity(0))
+
+LOADED = """
+import json, os, subprocess, sys, time
+import numpy as np
+import graphc as gc
+from graphc.runtime.pool import pool
+
+threads, seconds, wanted = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+allowed = sorted(os.sched_getaffinity(0))
+loops = [subprocess.Popen([sys.executable, "-c", f"import os\\nos.sched_setaffinity(0, {{{cpu}}})\\nwhile True: pass"]) for cpu in allowed[:int(sys.argv[4])]]
+try:
+    a, b = (np.random.default_rng(k).standard_normal((512, 512), dtype=np.float32) for k in (0, 1))
+    product = gc.compile(lambda a, b: a @ b, a=gc.f32[512, 512], b=gc.f32[512, 512], threads=threads)
+    alone = gc.compile(lambda a, b: a @ b, a=gc.f32[512, 512], b=gc.f32[512, 512], threads=1)(a, b)
+    end, same = time.monotonic() + seconds, True
+    while pool().relieved < wanted and time.monotonic() < end:
+        same &= bool((product(a, b) == alone).all())
+finally:
+    for loop in loops:
+        loop.kill()
+        loop.wait()
+caller = sorted(os.sched_getaffinity(0)) == allowed
+
+def free():
+    "Whether nobody is bound: workers are while they sleep, not right after a call."
+    masks = [sorted(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task")]
+    return len(masks) >= threads and all(mask == allowed for mask in masks)
+
+end, everywhere = time.monotonic() + seconds, False
+while not everywhere and time.monotonic() < end:
+    for _ in range(50):
+        product(a, b)
+    everywhere = free()
+print(json.dumps(dict(relieved=pool().relieved, same=same, caller=caller, everywhere=everywhere)))
+"""
+
+
+def loaded(cpus: int, threads: int, wanted: int, busy: int = 1) -> dict:
+    """Products on the first `cpus` CPUs, `busy` of which another program never leaves, until `wanted` threads have been relieved."""
+    program = [sys.executable, "-c", LOADED, str(threads), str(SECONDS), str(wanted), str(busy)]
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(CPUS[:cpus]))
+    try:
+        env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}           # so that all threads are ours
+        done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=6 * SECONDS)
+    finally:
+        os.sched_setaffinity(0, before)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="one CPU")
+@pytest.mark.parametrize("threads", [2, 3])
+def test_whoever_loses_its_cpu_is_relieved(threads):
+    """Two CPUs and a loop on one of them: callers and workers lose it, the caller helps or a worker does. Same bits, own affinities."""
+    seen = loaded(2, threads, 20)
+    assert seen["relieved"] >= 20
+    assert seen["same"] and seen["caller"] and seen["everywhere"]
+
+
+@pytest.mark.skipif(len(CPUS) < 3, reason="fewer than three CPUs")
+def test_workers_change_places():
+    seen = loaded(len(CPUS), len(CPUS), 20)
+    assert seen["relieved"] >= 20
+    assert seen["same"] and seen["caller"] and seen["everywhere"]
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="one CPU")
+def test_no_cpu_is_free():
+    """All CPUs are wanted by others: nothing hangs, nothing is lost."""
+    seen = loaded(2, 4, 5, busy=2)
+    assert seen["same"] and seen["caller"] and seen["everywhere"]
