@@ -169,12 +169,14 @@ def _may_pack_on_the_way(p: Phase) -> bool:
 
 
 def _b_source(p: Phase, m: int, mr: int, nr: int, deep: bool, machine: Machine) -> str:
-    """Vectors are read in place when they lie along n and there are too few rows, or too little data, for packing to pay."""
+    """Vectors are read in place when they lie along n and there are too few rows, or too little data, for packing to pay; but not where that costs
+    nothing and they lie across cache lines."""
     inner, n, k = p.n[-1], p.extent(p.n), p.extent(p.k)
     straight = len(p.n) == 1 and len(p.k) == 1
     if straight and p.b.strides[inner] == 1:
-        span = k * abs(p.b.strides[p.k[0]])
-        if m <= 3 * mr or span <= machine.elements(machine.target.l1) * 2:
+        step = abs(p.b.strides[p.k[0]])
+        few = m <= 3 * mr or k * step <= machine.elements(machine.target.l1) * 2
+        if few and not (machine.free[1] and step % machine.elements(LINE_BYTES)):
             return "place"
     if machine.free[1] or column_packing(p, machine.lanes) == "taps":
         return "shared"

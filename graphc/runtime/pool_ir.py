@@ -47,7 +47,8 @@ def pool_text(machine: str) -> str:
     """LLVM text of gc_parallel, gc_spin and what they call; `machine`: "x86_64" or "aarch64"."""
     if machine not in PAUSE:
         raise InternalError(f"no thread pool for {machine}", "runtime")
-    names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], gettid=GETTID[machine], sigprocmask=SIGPROCMASK[machine])
+    names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], gettid=GETTID[machine],
+                 sigprocmask=SIGPROCMASK[machine])
     return TEXT.format(**names) + share_text(machine, CALLER_CPU, WORKERS) + relief_text(machine, POSTS, WORKERS, RELIEVED)
 
 

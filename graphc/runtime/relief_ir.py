@@ -25,10 +25,10 @@ YIELD = {"x86_64": 24, "aarch64": 124}
 
 
 def relief_text(machine: str, posts: int, workers: int, relieved: int) -> str:
-    """LLVM text of take_post, leave_post, relieve, lend, go_home and the lock of a post; the numbers are offsets in the pool's memory."""
+    """LLVM text of take_post, leave_post, await_post, relieve, go_home and a post's lock; the numbers are offsets in the pool's memory."""
     return TEXT.format(
-        posts=posts, workers=workers, relieved=relieved, post_bytes=POST_BYTES, max_posts=MAX_POSTS, thread=THREAD, cpu=CPU, job=JOB, share=SHARE, home=HOME, lock=LOCK,
-        watcher=WATCHER, seen_job=SEEN_JOB, seen_run=SEEN_RUN, seen_at=SEEN_AT, check_ns=CHECK_NS, move_ns=MOVE_NS, running=RUNNING,
+        posts=posts, workers=workers, relieved=relieved, post_bytes=POST_BYTES, max_posts=MAX_POSTS,
+        thread=THREAD, cpu=CPU, job=JOB, share=SHARE, home=HOME, lock=LOCK, watcher=WATCHER, seen_job=SEEN_JOB, seen_run=SEEN_RUN, seen_at=SEEN_AT, check_ns=CHECK_NS, move_ns=MOVE_NS, running=RUNNING,
         setaffinity=SETAFFINITY[machine], getaffinity=GETAFFINITY[machine], mask_words=MASK_WORDS, mask_bytes=8 * MASK_WORDS,
         yield_cpu=YIELD[machine])
 

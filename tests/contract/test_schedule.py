@@ -94,6 +94,13 @@ def test_tiles_that_pack_near_columns_are_shorter_where_they_are_few():
         assert phase.b == "tile" and (phase.rows > 160) == tall, (n, phase)
 
 
+@pytest.mark.parametrize("n, free, source", [(419, True, "shared"), (416, True, "place"), (419, False, "place")])
+def test_few_rows_read_columns_as_they_lie_unless_that_is_across_cache_lines_and_packing_costs_nothing(n, free, source):
+    m, k = 17, 4 * n
+    phase, = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512, invariant=(False, free)).phases
+    assert phase.b == source
+
+
 @pytest.mark.parametrize("m, n, k", [(784, 256, 128), (3136, 128, 64), (784, 128, 512)])
 def test_four_threads_get_even_shares(m, n, k):
     """Of rows: 40 tiles of 84 of 784 rows would give three threads ten whole ones, and the last six and the four that are left."""
