@@ -40,13 +40,22 @@ def main() -> None:
         return
     _reply(replies, {"configuration": engine.CONFIGURATION})
     while line := _line():
-        if not REQUESTS & json.loads(line).keys():
+        if not _is_request(line):
             continue                            # it was meant for a child that has ended
         child = os.fork()
         if not child:
             _serve(engine, line, replies)
         _, status = os.waitpid(child, 0)
         _reply(replies, {"closed": os.waitstatus_to_exitcode(status)})
+
+
+def _is_request(line: str) -> bool:
+    """Whether the line is for this process. A child that is killed may have read the beginning of one that was for it."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(message, dict) and bool(REQUESTS & message.keys())
 
 
 def _serve(engine, line: str, replies) -> None:

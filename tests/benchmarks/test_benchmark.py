@@ -126,4 +126,5 @@ def test_engines_in_turns(tmp_path):
         os.kill(host.child, signal.SIGKILL)
         with pytest.raises(EngineError, match="status -9"):
             host.turn(0.1)
+        host.process.stdin.write(b'turn": 0.1}\n')        # what a child leaves that is killed while it reads
         assert run.run(TINY)["graphc"].times        # the next workload has a process of its own
