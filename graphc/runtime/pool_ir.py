@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from graphc.codegen.abi import OFFSETS
 from graphc.errors import InternalError
-from graphc.runtime.relief_ir import CHECK_NS, MAX_POSTS, POST_BYTES, SHARE, relief_text
+from graphc.runtime.relief_ir import CHECK_NS, MAX_POSTS, POST_BYTES, SHARE, STALL_BYTES, relief_text
 from graphc.runtime.share_ir import MASK_WORDS, share_text
 
 # Offsets in the pool's memory; what is written by different threads lies on different cache lines.
@@ -28,7 +28,8 @@ LEFT, WAITING, RELIEVED = 192, 196, 200
 NEXT, NEXT_BYTES = 256, 64      # the next tile of each range
 MAX_RANGES = 32
 POSTS = NEXT + MAX_RANGES * NEXT_BYTES
-POOL_BYTES = POSTS + (MAX_POSTS + 1) * POST_BYTES
+STALLS = POSTS + (MAX_POSTS + 1) * POST_BYTES
+POOL_BYTES = STALLS + STALL_BYTES
 MAX_WORKERS = (1 << 15) - 1
 SPIN_WAKES = 4                  # spin as long as so many wakes cost
 LEAST_SPIN_NS, MOST_SPIN_NS = 50_000, 400_000
@@ -49,7 +50,7 @@ def pool_text(machine: str) -> str:
         raise InternalError(f"no thread pool for {machine}", "runtime")
     names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], gettid=GETTID[machine],
                  sigprocmask=SIGPROCMASK[machine])
-    return TEXT.format(**names) + share_text(machine, CALLER_CPU, WORKERS) + relief_text(machine, POSTS, WORKERS, RELIEVED)
+    return TEXT.format(**names) + share_text(machine, CALLER_CPU, WORKERS) + relief_text(machine, POSTS, STALLS, WORKERS, RELIEVED)
 
 
 _OFFSETS = dict(

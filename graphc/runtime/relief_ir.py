@@ -1,9 +1,10 @@
 """Relief of a thread that the system has taken off its CPU in the middle of a tile, as LLVM text.
 
 A core that another process wants too runs one of the two at a time, for milliseconds, and no kernel is done before its last tile is. So whoever has
-nothing left to do and finds another still at its post reads how long that thread has been running, twice. Where that stands still, a worker
-changes CPUs with it: the tile goes on at once, and it is the helper that waits, where nobody misses it. A caller, who will be missed, lends its
-CPU while it sleeps, and the worker goes back where it was as soon as the tile is done.
+nothing left to do and finds another still at its post reads how long that thread has been running, twice. Where that stands still, a worker changes
+CPUs with it: the tile goes on at once, and it is the helper that waits, where nobody misses it. A caller, who will be missed, lends its CPU while it
+sleeps, and the worker goes back where it was as soon as the tile is done. Where threads stand still on more than half of the CPUs, nobody moves:
+programs that want all of them get on best when each runs, waits and sleeps as a whole.
 
 Threads move by having their affinity narrowed to one CPU and widened again. Each post's lock is held meanwhile, and by a worker whose affinity is
 bound for sleep, so that nobody takes a narrowed affinity for a thread's own. The caller waits for that lock before it goes back to the user.
@@ -19,16 +20,21 @@ POST_BYTES = 128
 MAX_POSTS = 256                 # the caller's and those of the first workers
 CHECK_NS = 20_000               # between two looks at a thread
 MOVE_NS = 50_000                # what a move may take
+STALL_SLOTS = 64                # when a thread stood still on a CPU last, CPUs counted modulo this
+STALL_BYTES = 8 * STALL_SLOTS
+LATELY_NS = 20_000_000
 RUNNING = 4                     # a thread that has run less than this part of the time stands still
 
 YIELD = {"x86_64": 24, "aarch64": 124}
 
 
-def relief_text(machine: str, posts: int, workers: int, relieved: int) -> str:
+def relief_text(machine: str, posts: int, stalls: int, workers: int, relieved: int) -> str:
     """LLVM text of take_post, leave_post, await_post, relieve, go_home and a post's lock; the numbers are offsets in the pool's memory."""
     return TEXT.format(
-        posts=posts, workers=workers, relieved=relieved, post_bytes=POST_BYTES, max_posts=MAX_POSTS,
-        thread=THREAD, cpu=CPU, job=JOB, share=SHARE, home=HOME, lock=LOCK, watcher=WATCHER, seen_job=SEEN_JOB, seen_run=SEEN_RUN, seen_at=SEEN_AT, check_ns=CHECK_NS, move_ns=MOVE_NS, running=RUNNING,
+        posts=posts, stalls=stalls, workers=workers, relieved=relieved, post_bytes=POST_BYTES, max_posts=MAX_POSTS,
+        thread=THREAD, cpu=CPU, job=JOB, share=SHARE, home=HOME, lock=LOCK, watcher=WATCHER, seen_job=SEEN_JOB,
+        seen_run=SEEN_RUN, seen_at=SEEN_AT, check_ns=CHECK_NS, move_ns=MOVE_NS, running=RUNNING,
+        stall_slots=STALL_SLOTS, last_slot=STALL_SLOTS - 1, lately_ns=LATELY_NS,
         setaffinity=SETAFFINITY[machine], getaffinity=GETAFFINITY[machine], mask_words=MASK_WORDS, mask_bytes=8 * MASK_WORDS,
         yield_cpu=YIELD[machine])
 
@@ -187,7 +193,10 @@ loop:
   br i1 %self, label %next, label %look
 look:
   %still = call i1 @stands_still(ptr %post)
-  br i1 %still, label %help, label %next
+  br i1 %still, label %judge, label %next
+judge:
+  %few = call i1 @few_stand_still(ptr %pool, ptr %post, i64 %all)
+  br i1 %few, label %help, label %end
 next:
   %p.next = add i64 %p, 1
   %more = icmp slt i64 %p.next, %posts
@@ -208,6 +217,35 @@ go:
   br label %end
 end:
   ret void
+}}
+
+; Notes that the thread at this post stands still on its CPU. Whether threads have lately stood still on at most half as many CPUs as take part.
+define internal i1 @few_stand_still(ptr %pool, ptr %post, i64 %participants) nounwind {{
+entry:
+  %stalls = getelementptr i8, ptr %pool, i64 {stalls}
+  %cpu.at = getelementptr i8, ptr %post, i64 {cpu}
+  %cpu = load atomic i64, ptr %cpu.at monotonic, align 8
+  %slot = and i64 %cpu, {last_slot}
+  %own = getelementptr i64, ptr %stalls, i64 %slot
+  %now = call i64 @now()
+  store atomic i64 %now, ptr %own monotonic, align 8
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %loop ]
+  %sum = phi i64 [ 0, %entry ], [ %sum.next, %loop ]
+  %at = getelementptr i64, ptr %stalls, i64 %i
+  %then = load atomic i64, ptr %at monotonic, align 8
+  %passed = sub i64 %now, %then
+  %lately = icmp slt i64 %passed, {lately_ns}
+  %one = zext i1 %lately to i64
+  %sum.next = add i64 %sum, %one
+  %i.next = add i64 %i, 1
+  %more = icmp slt i64 %i.next, {stall_slots}
+  br i1 %more, label %loop, label %end
+end:
+  %double = shl i64 %sum.next, 1
+  %few = icmp sle i64 %double, %participants
+  ret i1 %few
 }}
 
 ; Where two workers sleep, exchanged.
