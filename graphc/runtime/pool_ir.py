@@ -354,37 +354,46 @@ define internal void @wake_one(ptr %pool, i64 %start) nounwind {{
 
 ; Rounds to spin before sleeping: as long as it costs to be woken several times over, within bounds.
 define internal i64 @patience(ptr %pool) nounwind {{
-  %spin.at = getelementptr i8, ptr %pool, i64 {spin}
-  %rate = load i64, ptr %spin.at
   %wake.at = getelementptr i8, ptr %pool, i64 {wake_ns}
   %wake = load atomic i64, ptr %wake.at monotonic, align 8
   %several = mul i64 %wake, {wakes}
   %least = call i64 @llvm.smax.i64(i64 %several, i64 {least_ns})
   %bounded = call i64 @llvm.smin.i64(i64 %least, i64 {most_ns})
-  %scaled = mul i64 %bounded, %rate
-  %rounds = sdiv i64 %scaled, 1000
+  %rounds = call i64 @rounds(ptr %pool, i64 %bounded)
   ret i64 %rounds
 }}
 
-; Rounds between two looks at the others.
-define internal i64 @check_rounds(ptr %pool) nounwind {{
+; How often a waiting loop goes round in so many nanoseconds.
+define internal i64 @rounds(ptr %pool, i64 %ns) nounwind {{
   %spin.at = getelementptr i8, ptr %pool, i64 {spin}
   %rate = load i64, ptr %spin.at
-  %scaled = mul i64 %rate, {check_ns}
+  %scaled = mul i64 %rate, %ns
   %rounds = sdiv i64 %scaled, 1000
   ret i64 %rounds
 }}
 
 ; Nanoseconds of the monotonic clock.
 define internal i64 @now() nounwind {{
+  %ns = call i64 @clock(i32 1)
+  ret i64 %ns
+}}
+
+; Nanoseconds of a clock; -1 when the system does not tell.
+define internal i64 @clock(i32 %which) nounwind {{
+entry:
   %time = alloca [2 x i64]
-  %r = call i32 @clock_gettime(i32 1, ptr %time)
+  %r = call i32 @clock_gettime(i32 %which, ptr %time)
+  %ok = icmp eq i32 %r, 0
+  br i1 %ok, label %read, label %unknown
+read:
   %seconds = load i64, ptr %time
   %fraction.at = getelementptr i64, ptr %time, i64 1
   %fraction = load i64, ptr %fraction.at
   %whole = mul i64 %seconds, 1000000000
   %ns = add i64 %whole, %fraction
   ret i64 %ns
+unknown:
+  ret i64 -1
 }}
 
 ; Starts workers up to `want`, with all signals blocked in them; keeps what it has when the system gives no more.
@@ -430,7 +439,7 @@ entry:
   %share.at = getelementptr i8, ptr %post, i64 {share}
   store atomic i64 %k.self, ptr %share.at monotonic, align 8
   %thread = call i64 (i64, ...) @syscall(i64 {gettid})
-  %check = call i64 @check_rounds(ptr %pool)
+  %check = call i64 @rounds(ptr %pool, i64 {check_ns})
   %ticket.at = getelementptr i8, ptr %pool, i64 {ticket}
   %sleepers.at = getelementptr i8, ptr %pool, i64 {sleepers}
   %sequence.at = getelementptr i8, ptr %pool, i64 {sequence}
