@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import torch_networks
+from benchmarks import examples_torch
 from benchmarks.peers import torch_or_none
 from benchmarks.protocol import compare
 
@@ -45,9 +45,9 @@ CASES = {"digits_cnn": digits, "char_lstm": lambda threads: characters(char_lstm
 
 
 TORCH_NETWORKS = {
-    "digits_cnn": torch_networks.digits,
-    "char_lstm": lambda torch: torch_networks.lstm(torch, LETTERS, char_lstm.DEFAULTS),
-    "char_transformer": lambda torch: torch_networks.transformer(torch, LETTERS, char_transformer.DEFAULTS, char_transformer.LAYERS, char_transformer.HEADS),
+    "digits_cnn": examples_torch.digits,
+    "char_lstm": lambda torch: examples_torch.lstm(torch, LETTERS, char_lstm.DEFAULTS),
+    "char_transformer": lambda torch: examples_torch.transformer(torch, LETTERS, char_transformer.DEFAULTS, char_transformer.LAYERS, char_transformer.HEADS),
 }
 
 
