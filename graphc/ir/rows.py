@@ -132,13 +132,12 @@ def _pool(op, ins, outs) -> Rows:
 
 
 def _pool_gradient(op, ins, outs) -> Rows:
-    """Windows overlap, so the windows of one image and channel belong to one row."""
-    n, c = outs[0].shape[:2]
-    windows = prod(ins[-1].shape[2:])
-    repeat = 2 * windows * op.kernel[0] * op.kernel[1]
-    if unit_stride(1, *ins, *outs):
-        return Rows((n, -(-c // CHUNK)), CHUNK, True, repeat)
-    return Rows((n, c), 1, False, repeat)
+    """A line of windows side by side; where they overlap, or channels are not neighbours, all windows of one image and some channels."""
+    (n, c, *size), (h, w) = outs[0].shape, ins[-1].shape[2:]
+    line = 2 * w * op.kernel[0] * op.kernel[1]
+    if not unit_stride(1, *ins, *outs):
+        return Rows((n, c), 1, False, h * line)
+    return Rows((n, h), c, True, line) if op.covers_once(size) else Rows((n, -(-c // CHUNK)), CHUNK, True, h * line)
 
 
 RULES: dict[type, Callable[..., Rows]] = {

@@ -17,11 +17,8 @@ from graphc.ir.space import CROSS_LIMIT, GENERATORS, REDUCTIONS, RULES, VIEWS
 from graphc.ir.target import Target
 from graphc.ir.types import i32, i64
 from graphc.ir.view import ViewType
-from graphc.passes.schedule_plain import plain_schedule
+from graphc.passes.schedule_plain import TILE_NS, plain_schedule, tile_ns
 
-TILE_NS = 25_000                # work in one tile
-SHORT_TILE_NS = 3_000           # the least of a short nest, which has about TILES of them: threads that wait for each other wait for a tile
-TILES = 16
 SERIAL_NS = 12_000              # less work than this is not worth waking other threads
 FLOP_NS = 0.045                 # of one element in vector code of 8 lanes
 BYTE_NS = 0.05                  # of memory traffic of one thread
@@ -246,12 +243,8 @@ def _grid(facts: Facts, stages: Stages, outer, inner, vector: int, lanes: int, r
         return {"tile": 1, "chunk": chunk, "cut": inner[0], "serial": serial, "partials": partials, "columns": _columns(columns_total, lanes, row_ns / chunks)}
     if line_ns > 2 * TILE_NS and columns_total > 1:
         return {"tile": 1, "columns": _columns(columns_total, lanes, row_ns), "serial": serial}
-    tile = max(1, min(round(_tile_ns(total_ns) / line_ns), ceil(rows / 8)))
+    tile = max(1, min(round(tile_ns(total_ns) / line_ns), ceil(rows / 8)))
     return {"tile": tile, "serial": serial}
-
-
-def _tile_ns(total_ns: float) -> float:
-    return min(TILE_NS, max(SHORT_TILE_NS, total_ns / TILES))
 
 
 def _crossing_grid(nest: Nest, outer, inner, row_ns: float) -> dict:
@@ -291,7 +284,7 @@ def _chunk(facts: Facts, stages: Stages, inner, vector: int, lanes: int, row_ns:
     if not inner or stages.count > 1:
         return 0, 1
     others = total_ns / row_ns                          # rows and column blocks
-    part_ns = TILE_NS if nest.reduced else _tile_ns(total_ns)
+    part_ns = TILE_NS if nest.reduced else tile_ns(total_ns)
     wanted = ceil(row_ns / part_ns) if row_ns > 2 * part_ns and (others < 64 or not nest.reduced) else 1
     if nest.reduced and others * TILE_NS > total_ns / 4:
         wanted = max(wanted, ceil(total_ns / TILE_NS / max(others / 4, 1)) if others < 16 else 1)

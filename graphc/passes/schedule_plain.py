@@ -13,6 +13,8 @@ from graphc.ir.view import ViewType
 UPDATES = (index.ScatterAdd, rows.AddRows, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)     # the first operand, changed in places
 ELEMENT_NS = 0.8                    # one element of a scalar loop
 TILE_NS = 25_000                    # work in one tile
+SHORT_TILE_NS = 3_000               # the least where there is little, which has about TILES of them: threads that wait for each other wait for a tile
+TILES = 16
 SERIAL_NS = 15_000                  # less work than this is not worth waking other threads
 
 
@@ -24,4 +26,9 @@ def plain_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]
     row_ns = max(ELEMENT_NS * rows.repeat * -(-rows.lane // lanes), 1.0)
     serial = row_ns * rows.count < SERIAL_NS
     inplace = ((0, 0),) if type(node.op) in UPDATES and ins[0] == outs[0] else ()
-    return PlainSchedule(max(1, int(TILE_NS / row_ns)), serial, lanes, inplace)
+    return PlainSchedule(max(1, int(tile_ns(row_ns * rows.count) / row_ns)), serial, lanes, inplace)
+
+
+def tile_ns(total_ns: float) -> float:
+    """Work of one tile, of so much in all."""
+    return min(TILE_NS, max(SHORT_TILE_NS, total_ns / TILES))

@@ -6,13 +6,17 @@ from itertools import product
 import numpy as np
 import pytest
 
+from graphc.codegen.host import host_target
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
+from graphc.ir.rows import rows_of
 from graphc.ir.types import f32
+from graphc.ir.view import ViewType, contiguous_strides
+from graphc.passes.schedule_plain import plain_schedule
 from graphc.runtime.executable import Executable
 
-SIZES = ((1, 1), (1, 4), (2, 3), (5, 5), (6, 9))
+SIZES = ((1, 1), (1, 4), (2, 3), (5, 5), (6, 9), (4, 6))
 WINDOWS = (((1, 1), (1, 1), 0), ((2, 2), (2, 2), 0), ((3, 3), (2, 2), 1), ((3, 2), (1, 2), 1), ((4, 4), (3, 1), 2), ((5, 5), (5, 5), 2))
 
 
@@ -39,3 +43,17 @@ def test_pools_and_their_gradients(channels, rng=np.random.default_rng(0)):
     actual = Executable(Compilation(graph).built.program, 2).slow(*arrays)
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, e, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", (2, 3))
+def test_few_images_are_parted(kernel, images=2, channels=77, size=66):
+    """Channels last, windows that do not overlap: four threads get shares of which the largest is a third at most."""
+    b, out = Builder(), size // kernel
+    x, dy = b.input("x", f32[images, channels, size, size]), b.input("dy", f32[images, channels, out, out])
+    pooled, dx = (v.node for v in (b.max_pool2d(x, kernel=(kernel, kernel), stride=(kernel, kernel)),
+                                   b.max_pool2d_grad(x, dy, kernel=(kernel, kernel), stride=(kernel, kernel))))
+    for node in (pooled, dx):
+        ins, outs = ([ViewType(f32, v.type.shape, contiguous_strides(v.type.shape, (0, 2, 3, 1))) for v in values] for values in (node.inputs, node.outputs))
+        schedule, rows = plain_schedule(node, ins, outs, host_target()), rows_of(node, ins, outs)
+        tiles = -(-rows.count // schedule.tile)
+        assert not schedule.serial and -(-tiles // 4) * schedule.tile <= rows.count / 3

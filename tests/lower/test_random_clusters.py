@@ -7,7 +7,7 @@ from random_clusters import RandomGraph
 from graphc.ir.interp import evaluate
 from graphc.ir.op import as_tuple
 from graphc.ir.ops.fused import Fused
-from graphc.passes import schedule_nest
+from graphc.passes import schedule_nest, schedule_plain
 from graphc.passes.fuse import Fuse
 
 TINY = {"TILE_NS": 60, "SERIAL_NS": 0, "LANE_SUMS": 4, "INNER_ELEMENTS": 16, "MIN_ACROSS": 4}
@@ -15,8 +15,10 @@ TINY = {"TILE_NS": 60, "SERIAL_NS": 0, "LANE_SUMS": 4, "INNER_ELEMENTS": 16, "MI
 
 @pytest.fixture(params=["usual", "tiny"])
 def tiles(request, monkeypatch):
-    for name, value in TINY.items() if request.param == "tiny" else ():
-        monkeypatch.setattr(schedule_nest, name, value)
+    if request.param == "tiny":
+        for name, value in TINY.items():
+            monkeypatch.setattr(schedule_nest, name, value)
+        monkeypatch.setattr(schedule_plain, "TILE_NS", TINY["TILE_NS"])
     schedule_nest._schedule.cache_clear()
     yield request.param
     schedule_nest._schedule.cache_clear()

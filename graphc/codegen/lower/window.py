@@ -163,7 +163,7 @@ def _divisor(f: Function, op: window.AvgPooling, w: Window, dtype) -> Val:
 
 def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> Function:
     """Gradients: `send(f, xs, Window, n, c, place, lanes, mask, add)` adds to dx what one window sends there. Channels are the inner loop,
-    so that the rows of the image that a window meets stay in the cache.
+    so that the rows of the image that a window meets stay in the cache. Windows that do not overlap are taken line by line.
     """
     f, xs, (y,) = function(name, ins, outs)
     if 0 in y.shape:
@@ -171,13 +171,14 @@ def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> Functio
     row = rows_of(node, ins, outs)
     size, out = outs[0].shape[2:], ins[-1].shape[2:]
     xs, dx = [_channels_last(f, x) for x in xs], _channels_last(f, y)
-    tiled = _tiles(node.op, size)
+    once = node.op.covers_once(size)
+    by_lines = once and row.vector
     with rows(f, row.extents, s) as at:
-        n, lo = at[0], at[1] * CHUNK
+        n, first = at[0], Ix() if by_lines else at[1] * CHUNK
 
         def channels(body) -> None:
             if row.vector:
-                over_lanes(f, lo, f.min_(lo + CHUNK, outs[0].shape[1]), s.lanes, body)
+                over_lanes(f, first, f.min_(first + row.lane, outs[0].shape[1]), s.lanes, body)
             else:
                 body(at[1], 1, None)
 
@@ -187,19 +188,20 @@ def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> Functio
         def window_at(place: list[Ix], w: Window) -> None:
             def body(c: Ix, lanes: int, mask: Val | None) -> None:
                 def add(i: Ix, j: Ix, v: Val) -> None:
-                    f.store(dx, [n, i, j, c], v if tiled else f.add(f.load(dx, [n, i, j, c], lanes, mask), v), mask)
+                    f.store(dx, [n, i, j, c], v if once else f.add(f.load(dx, [n, i, j, c], lanes, mask), v), mask)
                 send(f, xs, w, n, c, place, lanes, mask, add)
             channels(body)
 
-        if not tiled:
+        def send_from(place: list[Ix]) -> None:
+            _for_window(f, node.op, size, place, lambda w: window_at(place, w))
+
+        if not once:
             nested(f, size, clear)
-        nested(f, out, lambda place: _for_window(f, node.op, size, place, lambda w: window_at(place, w)))
+        if by_lines:
+            nested(f, out[1:], lambda place: send_from([at[1], *place]))
+        else:
+            nested(f, out, send_from)
     return f
-
-
-def _tiles(op: window.Pooling, size: Sequence[int]) -> bool:
-    """Whether every element of the image belongs to one window."""
-    return op.kernel == op.stride and op.steps == (1, 1) and not any(map(any, op.padding)) and all(n % k == 0 for n, k in zip(size, op.kernel))
 
 
 def _max_pool_grad(name, node, ins, outs, s, target):

@@ -35,6 +35,10 @@ class Pooling(Op):
     def padded(self, x: np.ndarray, value) -> np.ndarray:
         return np.pad(x, ((0, 0), (0, 0), *self.padding), constant_values=value)
 
+    def covers_once(self, size: tuple[int, ...]) -> bool:
+        """Whether every element of an image [.., H, W] of this size belongs to one window."""
+        return self.kernel == self.stride and self.steps == (1, 1) and not any(map(any, self.padding)) and all(n % k == 0 for n, k in zip(size, self.kernel))
+
     def regions(self, out: tuple[int, ...]):
         """For each position in the window, the part of the padded image that it meets."""
         return [region for _, region in offsets(self.kernel, out[2:], self.stride, self.steps)]
