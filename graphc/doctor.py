@@ -41,7 +41,7 @@ def untested(target: Target) -> list[str]:
     lines = [] if (platform.system(), platform.machine()) == ("Linux", "x86_64") else [f"{platform.system()} on {platform.machine()}: only Linux on x86-64 is supported"]
     for other in (AVX2, AVX512, NEON):
         if other.name != target.name:
-            lines.append(f"{other.name} code is generated and its assembly checked, but this CPU does not run it")
+            lines.append(f"{other.name} code is generated and its assembly checked, but not run where the target is {target.name}")
     return lines
 
 
