@@ -3,7 +3,7 @@
 A core that another process wants too runs one of the two at a time, for milliseconds, and no kernel is done before its last tile is. So whoever has
 nothing left to do and finds another still at its post reads how long that thread has been running, twice. Where that stands still, a worker changes
 CPUs with it: the tile goes on at once, and it is the helper that waits, where nobody misses it. A caller, who will be missed, lends its CPU while it
-sleeps, and the worker goes back where it was as soon as the tile is done. Where threads stand still on more than half of the CPUs, nobody moves:
+sleeps, and the worker goes back where it was as soon as the tile is done. Where threads have lately stood still on more than half of the CPUs, nobody moves:
 programs that want all of them get on best when each runs, waits and sleeps as a whole.
 
 Threads move by having their affinity narrowed to one CPU and widened again. Each post's lock is held meanwhile, and by a worker whose affinity is
