@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, table
+from benchmarks import attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, table, trees
 from benchmarks.report import TITLES
 from graphc.peak import copy_rate, fma_peak
 from graphc.runtime.pool import default_threads
@@ -15,7 +15,7 @@ def machine(threads: int) -> None:
     print(f"{threads} threads: {fma_peak(threads):.1f} GF/s f32, copy {copy_rate(threads):.1f} GB/s")
 
 
-NETWORKS = "networks"
+NETWORKS, TREES = "networks", "trees"
 BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main, "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
               "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main, "compile-networks": compiling.main}
@@ -23,7 +23,8 @@ BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementw
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="?", choices=[NETWORKS, *sorted(BENCHMARKS)], default=NETWORKS)
+    parser.add_argument("name", nargs="?", choices=[NETWORKS, TREES, *sorted(BENCHMARKS)], default=NETWORKS)
+    parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
     only.add_argument("--workload", action="append", metavar="TEXT", help="workloads whose name contains it; may be repeated")
@@ -34,7 +35,11 @@ def main() -> None:
     only.add_argument("--out", type=Path, default=Path("benchmark"), help="folder for table, chart and figures")
     only.add_argument("--log", action="store_true", help="print what the engines print")
     options = parser.parse_args()
-    if options.name == NETWORKS:
+    if (options.name == TREES) is not bool(options.old):
+        parser.error("trees compares this checkout with another: python -m benchmarks trees FOLDER-OR-REVISION")
+    if options.name == TREES:
+        trees.main(options)
+    elif options.name == NETWORKS:
         table.main(options)
     else:
         for threads in options.threads:

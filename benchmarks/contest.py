@@ -60,6 +60,13 @@ class Figures:
         return min(self.times)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an engine comes from: its module in benchmarks/engines, and the checkout whose benchmarks and graphc it runs."""
+    module: str
+    folder: Path | None = None
+
+
 @dataclass
 class Host:
     """The process of one engine (`benchmarks.host`)."""
@@ -69,10 +76,11 @@ class Host:
     child: int = 0
 
     @staticmethod
-    def start(engine: str, log) -> "Host":
-        environment = {**os.environ, **ENVIRONMENT.get(engine, KEPT)}
-        process = subprocess.Popen([sys.executable, "-m", "benchmarks.host", engine], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                                   env=environment, text=False, bufsize=0)
+    def start(engine: str, log, place: Place | None = None) -> "Host":
+        place = place or Place(engine)
+        environment = {**os.environ, **ENVIRONMENT.get(place.module, KEPT)}
+        process = subprocess.Popen([sys.executable, "-m", "benchmarks.host", place.module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                                   cwd=place.folder, env=environment, text=False, bufsize=0)
         host = Host(engine, process)
         host.configuration = host.reply(IMPORT_LIMIT)["configuration"]
         return host
@@ -148,24 +156,27 @@ def _children(pid: int) -> list[int]:
 
 @dataclass
 class Contest:
-    """Engines of one number of threads. `folder` is for files between the processes."""
+    """Engines of one number of threads. `folder` is for files between the processes, whose weights the `maker` writes; `places` says where engines
+    come from that are not modules of this checkout by their own name."""
     engines: Sequence[str]
     threads: int
     folder: Path
     seconds: float = 20.0               # for the turns of one workload, all engines together
     turns: int = 7
+    places: Mapping[str, Place] = field(default_factory=dict)
+    maker: str = "torch"
     hosts: dict[str, Host] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
         log = open(self.folder / "engines.log", "ab")
-        for engine in dict.fromkeys(("torch", *self.engines)):       # PyTorch makes the weights
+        for engine in dict.fromkeys((self.maker, *self.engines)):
             try:
-                self.hosts[engine] = Host.start(engine, log)
+                self.hosts[engine] = Host.start(engine, log, self.places.get(engine))
             except EngineError as error:
                 self.absent[engine] = str(error)
-        if "torch" in self.absent:
-            raise EngineError(f"PyTorch, which makes the weights for all engines, {self.absent['torch']}")
+        if self.maker in self.absent:
+            raise EngineError(f"{self.maker}, which makes the weights for all engines, {self.absent[self.maker]}")
 
     def end(self) -> None:
         for host in self.hosts.values():
@@ -188,7 +199,7 @@ class Contest:
         return figures
 
     def _prepare(self, workload: Workload, request: dict) -> None:
-        host = self.hosts["torch"]
+        host = self.hosts[self.maker]
         save_batches(workload, self.folder)
         host.send(prepare=request)
         host.reply(OPEN_LIMIT)

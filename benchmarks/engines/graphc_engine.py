@@ -1,7 +1,10 @@
 """graphc."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from safetensors.numpy import save_file
 
 import graphc as gc
 from benchmarks.engines.case import WEIGHTS, Case
@@ -28,6 +31,18 @@ class Graphc:
 
     def arrays(self, result) -> tuple[np.ndarray, ...]:
         return result if isinstance(result, tuple) else (np.asarray(result),)
+
+
+def prepare(case: Case) -> None:
+    """Writes initial weights, where nobody but graphc takes part."""
+    (case.folder / WEIGHTS).unlink(missing_ok=True)
+    if case.workload.network == "attention":
+        save_file({}, case.folder / WEIGHTS)
+        return
+    trained = replace(case.workload, mode=TRAIN)
+    step = gc.train_step(network(case), loss=nn.cross_entropy, optimizer=optim.SGD(0.0), seed=0,
+                         **{name: array_type(array) for name, array in zip("xy", trained.arrays)})
+    save_file({name: np.asarray(step.state[name]) for name in step.state}, case.folder / WEIGHTS)
 
 
 def network(case: Case):
