@@ -1,6 +1,7 @@
 """One program against the oracle: native code must compute what the graph says, for every way to call it."""
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ STEPS = (1e-4, 1e-5)                # of differences, which must agree with each
 @dataclass(frozen=True)
 class Outcome:
     """What became of a program. `kind`: "ok", "wrong" (other numbers), "crashed" (an exception that is no GraphError, a signal), "refused"
-    (a GraphError) or "unbounded" (ran, but its numbers leave the range of f32). `where` tells findings of one cause from others."""
+    (a GraphError) or "unbounded" (ran alike in every way, but its numbers leave
+    the range of f32, or nothing is promised of them). `where` tells findings of one cause from others."""
     kind: str
     text: str = ""
     where: str = ""
@@ -64,6 +66,7 @@ def judged(work) -> Outcome:
 
 def check(p: Program) -> str:
     """"ok" or "unbounded"; raises what `judged` names."""
+    os.environ["GRAPHC_WINOGRAD"] = "01"[not p.special]             # Winograd's form makes NaN of infinity
     run = gc.compile(gc.GraphFunction(p.graph), threads=1)
     if p.named is not None:
         polymorphic = gc.compile(gc.GraphFunction(p.named), threads=1)

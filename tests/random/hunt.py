@@ -1,6 +1,7 @@
 """Many random programs, and what is said of those that fail."""
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 
@@ -15,8 +16,12 @@ from tests.random.workers import run_all
 def hunt(seed: int, jobs: int, seconds: float, first: int = 0, shrinking: float = 30) -> int:
     """Runs programs for so many seconds; prints findings and counts."""
     start, counts, seen, texts = time.monotonic(), Counter(), Counter(), Counter()
+    told = start
     for index, found in run_all(seed, jobs, lambda: time.monotonic() - start > seconds, first):
         counts[found.kind] += 1
+        if time.monotonic() - told > 60:
+            told = time.monotonic()
+            print(f"{(told - start) / 60:.0f} min: {dict(counts)}", file=sys.stderr, flush=True)
         if found.kind == "refused":
             texts[found.where[:100]] += 1
         if found.kind in ("wrong", "crashed"):
