@@ -11,7 +11,7 @@ from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.op import Literal, Op, as_tuple
 from graphc.ir.ops import OPS
 from graphc.ir.ops.constant import Constant
-from graphc.ir.types import DType, TensorType
+from graphc.ir.types import DType, TensorType, shape_text
 
 Operand = Value | int | float | bool
 
@@ -57,6 +57,10 @@ class Builder:
             types = as_tuple(op.infer(*(v.type for v in ins)))
         except GraphError as error:
             raise error.at(self.loc) from None
+        below = next((t for t in types if any(isinstance(d, int) and d < 0 for d in t.shape)), None)
+        if below is not None:
+            raise GraphError(f"{op.name} of {', '.join(str(v.type) for v in ins)} would have the shape {shape_text(below.shape)}: "
+                             "less is there than it leaves out", self.loc)
         node = Node(op, ins, types, self.loc, self.scope)
         self.nodes.append(node)
         return node.outputs

@@ -105,6 +105,7 @@ CASES = [
     (lambda x: np.linalg.norm(x), ("numpy's norm", "graphc's functions")),      # here
     (lambda x: np.asarray(x), ("no numbers",)),                 # here
     (set_item, ("dynamic_update_slice",)),
+    (lambda x: gc.conv_transpose2d(x.reshape(1, 1, 12, 1), np.ones((1, 1, 1, 1), np.float32), padding=1), ("would have the shape [1, 1, 10, -1]",)),     # here
     (lambda x: x.exp(), ("no attribute 'exp'", "gc.exp(x")),    # here
     (lambda x: x.unsqueeze(0), ("gc.expand_dims(x",)),          # here
     (lambda x: x.backward(), ("no attribute 'backward'",)),     # here

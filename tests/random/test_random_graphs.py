@@ -1,4 +1,8 @@
 """Random graphs: native code = oracle, 1 thread = many threads bit for bit, gradients = differences, text parses back."""
+import os
+import signal
+import time
+
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -8,8 +12,16 @@ import graphc as gc
 from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
 from graphc.ir.interp import evaluate
+from graphc.ir.printer import print_graph
 from graphc.ir.verify import DECLARED, DIFFERENTIATED, verify
+from tests.random import shrink
+from tests.random.check import Outcome
+from tests.random.generator import program
+from tests.random.hunt import hunt
+from tests.random.oracle import Expected
+from tests.random.workers import in_child
 
+SEED, SECONDS = 0, 15               # of the share of programs that every run of the tests takes
 SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 
@@ -63,3 +75,44 @@ def test_native_code_is_the_oracle(program, seed):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
     for a, b in zip(gc.compile(g, threads=3)(*xs), one, strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+def test_programs_of_a_seed(monkeypatch, capsys):
+    """A share of what `python -m tests.random` runs: regions, images, views and derivatives, in processes of their own."""
+    monkeypatch.setenv("GRAPHC_CACHE", "off")
+    assert hunt(SEED, 1, SECONDS, shrinking=10) == 0, capsys.readouterr().out
+
+
+def test_the_oracle_finds_what_is_wrong():
+    """A result that is off by more than rounding explains is wrong; one off by less is not, however much the program magnifies it."""
+    graph = gc.parse("""
+graph f(x: f32[4]) {
+  %0 = constant() {value=f32[]<1000.0>} : f32[]
+  %1 = add(x, %0) : f32[4]
+  %2 = sub(%1, %0) : f32[4]
+  %3 = lt(%2, x) : bool[4]
+  return (%2, %3)
+}
+""")
+    x = np.array([0.1, 0.2, 0.3, np.nan], np.float32)
+    native = (x + np.float32(1000)) - np.float32(1000)
+    expected = Expected(graph, [x], 0)
+    assert not expected.wrong([native, native < x])
+    for i, off in ((0, 1e-2), (3, 0)):
+        other = native.copy()
+        other[i] = 0.1 + off
+        assert "output 0" in expected.wrong([other, native < x])
+    assert "output 1" in expected.wrong([native, np.array([True, True, True, True])])
+
+
+def test_a_crash_is_a_finding():
+    assert in_child(lambda: os.kill(os.getpid(), signal.SIGSEGV)).where == "SIGSEGV"
+    assert in_child(lambda: time.sleep(60), seconds=0.2).where == "does not end"
+
+
+def test_findings_are_made_smaller(monkeypatch):
+    """Of a graph that fails by one of its nodes little more than that node is left."""
+    graph = next(g for g in (program(SEED, i).graph for i in range(1000)) if "tanh(" in print_graph(g) and len(g.nodes) > 30)
+    monkeypatch.setattr(shrink, "failing", lambda g, *_: Outcome("wrong" if "tanh(" in print_graph(g) else "ok"))
+    smaller, _ = shrink.shrunk(graph, Outcome("wrong"), False)
+    assert len(smaller.nodes) < 4

@@ -69,16 +69,15 @@ class MaxPooling(Pooling):
     def choice(self, x: np.ndarray) -> np.ndarray:
         """The number of the chosen position in each window; never one in the padding."""
         regions = self.regions(self.output_shape(x.shape))
-        low = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-        values = np.stack([self.padded(x, low)[(..., *r)] for r in regions])
+        values = np.stack([self.padded(x, lowest(x.dtype))[(..., *r)] for r in regions])
         inside = np.stack([self.padded(np.ones_like(x, bool), False)[(..., *r)] for r in regions])
         first = np.argmax(values, axis=0)
         real = np.take_along_axis(inside, first[None], 0)[0]
         return np.where(real, first, np.argmax(inside, axis=0))
 
-    def picked(self, choice: np.ndarray, source: np.ndarray) -> np.ndarray:
+    def picked(self, choice: np.ndarray, source: np.ndarray, outside: float = 0) -> np.ndarray:
         regions = self.regions(choice.shape)
-        return np.take_along_axis(np.stack([self.padded(source, 0)[(..., *r)] for r in regions]), choice[None], 0)[0]
+        return np.take_along_axis(np.stack([self.padded(source, outside)[(..., *r)] for r in regions]), choice[None], 0)[0]
 
 
 class MaxPool2d(MaxPooling):
@@ -90,7 +89,7 @@ class MaxPool2d(MaxPooling):
         return x.with_shape(self.output_shape(x.shape))
 
     def reference(self, x):
-        return self.picked(self.choice(x), x)
+        return self.picked(self.choice(x), x, lowest(x.dtype))
 
     def vjp(self, b, gs, ins, outs):
         return (b.max_pool2d_grad(ins[0], gs[0], **self.shared),)
@@ -192,6 +191,11 @@ class AvgPool2dGrad(AvgPooling):
 
     def cost(self, dy):
         return self.pooling_cost(dy.with_shape(self.x_shape))
+
+
+def lowest(dtype: np.dtype) -> float:
+    """What every number of the dtype wins against."""
+    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
 
 
 OPS = (MaxPool2d, MaxPool2dGrad, MaxPool2dPick, AvgPool2d, AvgPool2dGrad)

@@ -1,0 +1,225 @@
+"""What a graph computes, node by node in numpy, and how far rounding may move each element of it.
+
+The graph is the one that the user declared (or differentiated), before any pass: fusion, layout, memory plan and code have no part in this. Floats are
+computed in f64, whatever their type says; a value of type f32 that leaves the range of f32 becomes infinite as it would there.
+
+The error that is allowed follows from the program itself: the graph runs again and again with every result moved at random by a few units in the
+last place of *its own type* and rounded to it (and, before sums and what contains them, every operand, which is where cancellation comes from; inside of composites every step). What those runs differ by
+is how far rounding moves a result: through divisions by small numbers, cancellation, comparisons, trip counts and sorts alike.
+"""
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph, Value
+from graphc.ir.op import Composite, as_tuple
+from graphc.ir.ops.control import Cond, Scan, WhileLoop
+from graphc.ir.types import TensorType, f32, f64
+
+ULPS = 4                            # by which a result may be off, in units in the last place: docs/numerics.md promises 2 in f32, 5 for composites
+LARGE = {f32: 1e12, f64: 1e100}     # beyond, squares inside of operators leave the range of the type: nothing is said of such programs
+EXACT = frozenset({                 # operators that choose, move or compare: no rounding
+    "reshape", "transpose", "broadcast_to", "concat", "slice", "pad", "flip", "dynamic_slice", "dynamic_update_slice", "tile", "tril", "triu", "stack",
+    "constant", "iota", "dimension", "copy", "neg", "abs", "sign", "floor", "ceil", "round", "minimum", "maximum", "where", "max", "min", "sort", "topk",
+    "take", "take_along_axis", "one_hot", "max_pool2d", "max_pool2d_pick", "relu", "clip", "stop_gradient", "eq", "ne", "lt", "le", "gt", "ge"})
+ROUNDED_ONCE = frozenset({           # the result alone
+    "add", "sub", "mul", "div", "sqrt", "cast", "mod", "floordiv", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "rsqrt",
+    "leaky_relu"})
+
+
+CONVOLUTIONS = {                    # operands which, multiplied by the zeros of a padding or left out there, make NaN or not: nothing is promised
+    "conv2d": slice(1, 2), "conv_transpose2d": slice(1, 2), "conv2d_input_grad": slice(0, 1), "conv2d_weight_grad": slice(None)}
+
+
+@dataclass
+class Oracle:
+    """Evaluates graphs. `noise` moves results by rounding; None computes as exactly as f64 can. `apart`: composites are what their decompositions
+    give, which differs from their references where infinities meet.
+
+    `largest`: of the ratio of finite intermediate values to `LARGE`; above 1 the range of a type may have been left inside of an operator.
+    `finite`: no value was NaN or infinite. `unsaid`: a convolution met infinite weights.
+    """
+    noise: np.random.Generator | None = None
+    apart: bool = False
+    largest: float = field(default=0.0)
+    finite: bool = True
+    unsaid: bool = False
+
+    def run(self, graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs for the inputs of the graph; floats as f64."""
+        env: dict[Value, np.ndarray] = dict(zip(graph.arguments, arguments, strict=True))
+        for node in graph.nodes:
+            results = self._node(node.op, [env[v] for v in node.inputs], [v.type for v in node.inputs], [v.type for v in node.outputs])
+            for v, array in zip(node.outputs, results, strict=True):
+                env[v] = self._stored(array, v.type, node.op.name)
+        return [env[v] for v in graph.outputs]
+
+    def _node(self, op, ins, in_types, out_types) -> Sequence[np.ndarray]:
+        if isinstance(op, (Scan, Cond, WhileLoop)):
+            return _CONTROL[type(op)](self, op, ins)
+        if op.name in CONVOLUTIONS and not all(np.isfinite(x).all() for x in ins[CONVOLUTIONS[op.name]]):
+            self.unsaid = True
+        if self.apart and isinstance(op, Composite):
+            return self.run(_decomposed(op, tuple(in_types)), ins)
+        if self.noise is None or op.name in EXACT:
+            return as_tuple(op.reference(*ins))
+        errors = self._inside(op, ins, in_types)
+        if op.name not in ROUNDED_ONCE:
+            ins = [self._moved(x, t) for x, t in zip(ins, in_types)]
+        results = as_tuple(op.reference(*ins))
+        return [self._moved(np.asarray(y), t) + e if t.dtype.is_float else y for y, t, e in zip(results, out_types, errors)]
+
+    def _inside(self, op, ins, in_types) -> Sequence:
+        """What rounding inside of a composite does to its results: its decomposition with noise, less that without."""
+        if not isinstance(op, Composite) or op.name in ROUNDED_ONCE or op.REGIONS:
+            return itertools.repeat(0)
+        inner = _decomposed(op, tuple(in_types))
+        pairs = zip(Oracle(self.noise).run(inner, ins), Oracle().run(inner, ins))
+        return [np.where(np.isfinite(y - exact), y - exact, 0) for y, exact in pairs]
+
+    def _moved(self, x: np.ndarray, t: TensorType) -> np.ndarray:
+        """x with each element off by a few units in the last place."""
+        if not t.dtype.is_float or not x.size:
+            return x
+        info = np.finfo(t.dtype.np)
+        unit = np.abs(x) * info.eps + info.smallest_subnormal
+        return x + np.where(np.isfinite(unit), unit, 0) * self.noise.uniform(-ULPS, ULPS, x.shape)
+
+    def _stored(self, array, t: TensorType, what: str) -> np.ndarray:
+        array = np.asarray(array)
+        if array.shape != t.shape or array.dtype.kind != t.dtype.np.kind or array.dtype.kind != "f" and array.dtype != t.dtype.np:
+            raise AssertionError(f"reference of {what} made {array.dtype}{list(array.shape)}, its type says {t}")
+        if array.dtype.kind != "f" or not array.size:
+            return array
+        array = array.astype(np.float64)
+        size = np.abs(array)
+        if t.dtype is f32:
+            rounded = array.astype(np.float32).astype(np.float64)
+            array = np.where(np.isinf(rounded), rounded, array) if self.noise is None else rounded
+        finite = size[np.isfinite(size)]
+        self.finite = self.finite and finite.size == size.size
+        if finite.size:
+            self.largest = max(self.largest, float(finite.max()) / LARGE[t.dtype])
+        return array
+
+    def _scan(self, op: Scan, ins):
+        n, last = op.carries, op.carries + op.xs
+        carries, xs, captured = ins[:n], ins[n:last], ins[last:]
+        ys = [np.zeros((op.length, *v.type.shape), np.float64 if v.type.dtype.is_float else v.type.dtype.np) for v in op.body.outputs[n:]]
+        for t in reversed(range(op.length)) if op.reverse else range(op.length):
+            results = self.run(op.body, (*carries, *(x[t] for x in xs), *captured))
+            carries = results[:n]
+            for y, step in zip(ys, results[n:]):
+                y[t] = step
+        return (*carries, *ys)
+
+    def _cond(self, op: Cond, ins):
+        return self.run(op.then_body if ins[0] else op.else_body, ins[1:])
+
+    def _while(self, op: WhileLoop, ins):
+        carries, captured, count = ins[:op.carries], ins[op.carries:], 0
+        while count < op.max_trips and self.run(op.cond_body, (*carries, *captured))[0]:
+            carries = self.run(op.body, (*carries, *captured))
+            count += 1
+        return (np.asarray(count, np.int64), *carries)
+
+
+@lru_cache(maxsize=512)
+def _decomposed(op: Composite, types: tuple[TensorType, ...]) -> Graph:
+    b = Builder("inside")
+    results = op.decompose(b, *(b.input(f"x{i}", t) for i, t in enumerate(types)))
+    return b.finish(as_tuple(results))
+
+
+_CONTROL = {Scan: Oracle._scan, Cond: Oracle._cond, WhileLoop: Oracle._while}
+
+FIRST, MORE = 2, 40                 # runs with noise: always, and where the first make a result look wrong
+FACTOR = 4                          # an element is wrong when it is this many times further away than noise ever moved it
+
+
+class Expected:
+    """The outputs of a graph for some inputs, and what else rounding may make of them."""
+
+    def __init__(self, graph: Graph, inputs: Sequence[np.ndarray], seed: int):
+        self.graph = graph
+        self.inputs = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in inputs]
+        self._rng = np.random.default_rng(seed)
+        exact = Oracle()
+        with np.errstate(all="ignore"):
+            self.outputs = exact.run(graph, self.inputs)
+        self.unbounded, self._finite = exact.largest > 1 or exact.unsaid, exact.finite
+        self._spread = [_Spread(y) for y in self.outputs]
+        self._runs = 0
+
+    def wrong(self, actual: Sequence[np.ndarray]) -> str:
+        """Why `actual` cannot be the outputs, or "" if rounding explains what is different."""
+        for runs in (FIRST, MORE):
+            while self._runs < runs:
+                self._run_with_noise()
+            found = self._compared(actual)
+            if not found:
+                return ""
+        return found
+
+    def _run_with_noise(self) -> None:
+        apart = not self._finite and self._runs % 2 == 0
+        with np.errstate(all="ignore"):
+            for spread, y in zip(self._spread, Oracle(self._rng, apart).run(self.graph, self.inputs)):
+                spread.add(y)
+        self._runs += 1
+
+    def _compared(self, actual) -> str:
+        for i, (y, v, spread) in enumerate(zip(actual, self.graph.outputs, self._spread, strict=True)):
+            bad = spread.outside(y, v.type)
+            if bad.any():
+                where = tuple(int(n) for n in np.argwhere(bad)[0])
+                wanted = np.asarray(self.outputs[i])
+                return (f"output {i}, {v.type}: {int(bad.sum())} of {bad.size} elements are wrong, first {list(where)}: {y[where]!r}, "
+                        f"the oracle says {wanted[where]!r} ± {spread.allowed(v.type)[where]:.1e}\n"
+                        f"    native {_short(y)}\n    oracle {_short(wanted)}")
+        return ""
+
+
+class _Spread:
+    """What runs with noise made of one output."""
+
+    def __init__(self, exact: np.ndarray):
+        self.exact, self.distance = exact, np.zeros(exact.shape)
+        self.low, self.high = exact, exact
+        self.nan, self.inf, self.neg_inf = np.isnan(exact), exact == np.inf, exact == -np.inf       # where any run had one
+        self.finite = np.isfinite(exact)
+
+    def add(self, y: np.ndarray) -> None:
+        with np.errstate(all="ignore"):
+            apart = np.abs(y.astype(np.float64) - self.exact)
+        self.distance = np.maximum(self.distance, np.where(np.isfinite(apart), apart, 0))
+        self.low, self.high = np.fmin(self.low, y), np.fmax(self.high, y)
+        self.nan, self.inf, self.neg_inf = self.nan | np.isnan(y), self.inf | (y == np.inf), self.neg_inf | (y == -np.inf)
+        self.finite = self.finite | np.isfinite(y)
+
+    def allowed(self, t: TensorType) -> np.ndarray:
+        if not t.dtype.is_float:
+            return np.zeros(self.exact.shape)
+        info = np.finfo(t.dtype.np)
+        size = np.where(np.isfinite(self.exact), np.abs(self.exact), 0)
+        return FACTOR * self.distance + 2 * info.eps * size + float(info.smallest_normal)
+
+    def outside(self, y: np.ndarray, t: TensorType) -> np.ndarray:
+        """bool, where `y` is none of what rounding explains."""
+        if not t.dtype.is_float:
+            return (y < self.low) | (y > self.high)
+        y = y.astype(np.float64)
+        with np.errstate(all="ignore"):
+            near = (np.abs(y - self.exact) <= self.allowed(t)) | (y >= self.low) & (y <= self.high)
+        right = np.isnan(y) & self.nan | (y == np.inf) & self.inf | (y == -np.inf) & self.neg_inf | np.isfinite(y) & self.finite & near
+        return ~right
+
+
+def _short(array: np.ndarray) -> str:
+    return np.array2string(np.asarray(array), precision=5, threshold=24, separator=", ").replace("\n", "")
