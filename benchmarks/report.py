@@ -9,6 +9,7 @@ import matplotlib
 
 from benchmarks.contest import INFERENCE_ONLY, TIME_IS_UP, Figures
 from benchmarks.workloads import INFER, Workload
+from graphc.replacing import replacing
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "graphc"      # equal figures give equal files
@@ -190,7 +191,8 @@ def chart(rows: Sequence[Row], path: Path) -> None:
     axes.set_xlabel("time of a peer / time of graphc; bars: the best peer" + (f" ({' and '.join(map(str, threads))} threads, in this order)" * (len(threads) > 1)))
     axes.legend(handles=[axes.plot([], [], "o", color=c, label=TITLES[e])[0] for e, c in COLORS.items()], fontsize=7, loc="lower right")
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
 

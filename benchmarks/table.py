@@ -16,6 +16,7 @@ from benchmarks.contest import LIMIT, TIME_IS_UP, EngineError, Figures, contest
 from benchmarks.limit import Machine, limit
 from benchmarks.report import TITLES, Row, chart, markdown, seconds_text, share_text, summary
 from benchmarks.workloads import WORKLOADS, Workload, drawn, quick
+from graphc.replacing import write_file
 
 SLOW_ENGINES = ("inductor",)            # their compiler takes up to a minute a workload: left out by --quick
 MINUTES, QUICK_MINUTES = 25.0, 8.0
@@ -33,9 +34,9 @@ def main(options: argparse.Namespace) -> None:
         end = time.monotonic() + (deadline - time.monotonic()) / (len(options.threads) - number)
         rows += _measured(engines, workloads, threads, options, end, configurations)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "benchmark.md").write_text(markdown(rows, engines, _head(options, configurations)))
-    (options.out / "summary.md").write_text(summary(rows) + "\n")
-    (options.out / "benchmark.json").write_text(json.dumps([_record(row) for row in rows], indent=1))
+    write_file(options.out / "benchmark.md", markdown(rows, engines, _head(options, configurations)))
+    write_file(options.out / "summary.md", summary(rows) + "\n")
+    write_file(options.out / "benchmark.json", json.dumps([_record(row) for row in rows], indent=1))
     chart(rows, options.out / "benchmark.svg")
     print(f"written: {options.out}/benchmark.md, .svg, .json and summary.md")
 

@@ -1,63 +1,132 @@
-"""Checkpoints in safetensors. A crash while saving never leaves half a file; a damaged file is refused, naming the tensor."""
+"""Checkpoints in safetensors. A crash while saving never leaves half a file; a damaged file is refused, naming the tensor.
+
+The header of a file of ours begins with `MARK` and the SHA-256 of the header (its length included) with that sum left blank; its metadata hold
+the SHA-256 of each array. The format lets no byte lie outside the header and the arrays, so that every bit of a file is covered. What begins
+nearly as `MARK`, or names a sum, is ours and damaged: no damage of a few bytes makes it a file of another program, which has no sums. Nor is what
+another program made of a file of ours, metadata included, taken for whole: the sums are of something else.
+"""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import tempfile
+import stat
 import zlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
+from graphc.replacing import replacing
+
+METADATA, SUM, SUMS = "__metadata__", "graphc.sha256", "graphc.sums"
+MARK = f'{{"{METADATA}":{{"format":"graphc","{SUM}":"'.encode()
+DIGITS = 64
+BLANK = b"0" * DIGITS
+NEAR = 8                        # bytes of MARK that may be wrong: far more than accidents change, and far fewer than other files differ in
+DTYPES = {np.dtype(name): code for name, code in dict(
+    f8="F64", f4="F32", f2="F16", i8="I64", i4="I32", i2="I16", i1="I8", u8="U64", u4="U32", u2="U16", u1="U8", c8="C64", bool="BOOL").items()}
 
 
 def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes to a temporary file beside `path`, syncs it, and renames it over `path`."""
-    dense = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
-    data = save(dense, {"format": "graphc", "crc32": json.dumps({name: _crc(a) for name, a in dense.items()})})
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    """Replaces the file `path` (see `replacing`) by one that holds `arrays`, of any shapes and of numpy's numbers of up to 64 bits.
+
+    Raises GraphError for another dtype, or the name that the format keeps for itself; OSError when the file cannot be written.
+    """
+    dense = {name: _dense(name, a) for name, a in sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))}    # all stay aligned
+    with replacing(path) as file:
+        file.write(_header(dense))
+        for array in dense.values():
+            file.write(_bytes(array))
 
 
 def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """All arrays of a safetensors file, graphc's or another program's. GraphError when it is missing or damaged."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("it is no file")
         with safe_open(os.fspath(path), framework="numpy") as file:
-            sums = json.loads((file.metadata() or {}).get("crc32", "{}"))
+            check = _checked_header(path, file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:
         raise GraphError(f"there is no checkpoint {path}", user_loc()) from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise GraphError(f"{path} is not a whole safetensors file ({error}); load an older checkpoint", user_loc()) from None
     for name, array in arrays.items():
-        if name in sums and sums[name] != _crc(array):
-            raise GraphError(f"{path} is damaged: the bytes of {name} do not match their checksum; load an older checkpoint", user_loc())
+        if not check(name, array):
+            raise _damaged(path, f"the bytes of {name} do not match their checksum")
     return arrays
 
 
-def _crc(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+def _header(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Length and header, its own sum included."""
+    table, start = {}, 0
+    for name, a in arrays.items():
+        table[name] = dict(dtype=DTYPES[a.dtype], shape=a.shape, data_offsets=(start, start + a.nbytes))
+        start += a.nbytes
+    sums = json.dumps({name: _sha256(a) for name, a in arrays.items()})
+    text = json.dumps({METADATA: {"format": "graphc", SUM: BLANK.decode(), SUMS: sums}, **table}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    blank = len(text).to_bytes(8, "little") + text
+    return _with_sum(blank, hashlib.sha256(blank).hexdigest().encode())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes the rename itself survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _with_sum(header: bytes, digest: bytes) -> bytes:
+    start = 8 + len(MARK)
+    return header[:start] + digest + header[start + DIGITS:]
+
+
+def _checked_header(path: str | os.PathLike, metadata: Mapping[str, str]) -> Callable[[str, np.ndarray], bool]:
+    """check(name, array) -> whether the array is the one that was saved. GraphError or ValueError when the header itself is damaged."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+        header = start + file.read(int.from_bytes(start, "little"))
+    json.loads(header[8:], object_pairs_hook=_unique)
+    if sum(a == b for a, b in zip(MARK, header[8:])) >= len(MARK) - NEAR or any(f'"{key}"'.encode() in header for key in (SUM, SUMS)):
+        found = header[8 + len(MARK):8 + len(MARK) + DIGITS]
+        if not header[8:].startswith(MARK) or hashlib.sha256(_with_sum(header, BLANK)).hexdigest().encode() != found:
+            raise _damaged(path, "its header does not match its checksum")
+        sums = _table(metadata.get(SUMS, ""))
+        return lambda name, array: sums.get(name) == _sha256(array)
+    sums = _table(metadata.get("crc32", "{}")) if metadata.get("format") == "graphc" else {}        # of graphc's older files
+    return lambda name, array: name not in sums or sums[name] == zlib.crc32(_bytes(array))
+
+
+def _table(text: str) -> dict[str, object]:
+    table = json.loads(text)
+    if not isinstance(table, dict):
+        raise ValueError("its checksums are no table")
+    return table
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of the header. ValueError when a name comes twice: readers would differ in which they take."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name comes twice in its header")
+    return table
+
+
+def _dense(name: str, array: np.ndarray) -> np.ndarray:
+    """`array` as the format stores it: row-major, little-endian."""
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
+    if name == METADATA:
+        raise GraphError(f"no array can be saved under the name {METADATA}, which safetensors keeps for itself", user_loc())
+    if little.dtype not in DTYPES:
+        raise GraphError(f"{name} is {array.dtype}, which cannot be saved; convert it with .astype to one of {', '.join(map(str, DTYPES))}", user_loc())
+    return little
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array, not copied where it is row-major."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(_bytes(array)).hexdigest()
+
+
+def _damaged(path: str | os.PathLike, how: str) -> GraphError:
+    return GraphError(f"{path} is damaged: {how}; load an older checkpoint", user_loc())

@@ -22,6 +22,7 @@ from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.target import AVX2, TARGETS, Target
 from graphc.passes.pipeline import Pass, apply
+from graphc.replacing import replacing
 from graphc.runtime.lock import StateLock
 
 SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph function"
@@ -172,8 +173,11 @@ def _deliver(name: str, array: np.ndarray, folder: Path | None) -> None:
     if folder is None:
         print(f"{name} {array.dtype}{list(array.shape)}\n{array}")
         return
+    if "/" in name:
+        raise GraphError(f"the output {name!r} cannot be saved: its name would lead out of {folder}; give it another")
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / f"{name}.npy", array)
+    with replacing(folder / f"{name}.npy") as file:
+        np.save(file, array)
 
 
 def _pair(text: str, form: str) -> tuple[str, str]:

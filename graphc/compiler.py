@@ -1,10 +1,9 @@
 """The pipeline from a graph to native code, and the object that a compile gives back."""
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 
 import numpy as np
@@ -14,11 +13,13 @@ from graphc.codegen.host import host_target
 from graphc.codegen.llvm import emit_module, scratch_bytes
 from graphc.codegen.loop_printer import print_function
 from graphc.codegen.loop_verify import verify as verify_loops
+from graphc.codegen.packing import pack, unpack
 from graphc.codegen.program import LoopProgram, Site, build_program
 from graphc.codegen.scratch_layout import callers_first
 from graphc.config import Config, config
 from graphc.dsl.context import user_loc
-from graphc.errors import GraphError, Loc
+from graphc.errors import GraphError, InternalError, Loc
+from graphc.ir.digest import digest
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.ops.control import Cond, WhileLoop
 from graphc.ir.parser import parse
@@ -57,6 +58,7 @@ from graphc.profile import CallSite, Profile, measure
 from graphc.runtime.entry import callable_class
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.lock import StateLock
+from graphc.runtime.memory import aligned_empty
 from graphc.runtime.signature import ArraySpec, Signature
 from graphc.uncollected import uncollected
 
@@ -114,6 +116,10 @@ class Built:
     failures: tuple[Failure, ...]
     memory: Memory
     sites: tuple[CallSite, ...] = ()
+
+    def error(self, node: int, index: int) -> GraphError:
+        """What to raise when the checking node of this number reports this index."""
+        return self.failures[node].error(index)
 
 
 class Compilation:
@@ -175,27 +181,40 @@ class Compilation:
     @cached_property
     def built(self) -> Built:
         """The program, from the disk cache if it is there."""
-        with uncollected():
-            return self._find_or_build()
-
-    def _find_or_build(self) -> Built:
         store = cache.default()
-        options = (self.config.check_nan, self.config.winograd, self.timed)
-        key = cache.make_key("program", print_graph(self.graph), _lines(self.graph), self.target.triple, self.target.features, *map(str, options))
-        found = store.get(key) if store else None
-        if found is not None:
-            return pickle.loads(found)
-        built = self._build()
-        if store:
-            store.put(key, pickle.dumps(built))
+        with uncollected():
+            found = store.get(self._key, partial(unpack, Built), _memory) if store else None
+        self.found = found is not None
+        return found or self._built_anew()
+
+    def load(self, start: Callable[[Built], Executable]) -> Executable:
+        """`start(self.built)`; what comes from the disk cache and does not load counts as missing."""
+        try:
+            return start(self.built)
+        except InternalError as error:
+            if error.stage != "load" or not self.found:
+                raise
+            self.built = self._built_anew()
+            return start(self.built)
+
+    def _built_anew(self) -> Built:
+        with uncollected():
+            built = self._build()
+            if store := cache.default():
+                store.put(self._key, *pack(built))
         if self.config.time:
             print(self.pipeline.timings)
         return built
 
+    @cached_property
+    def _key(self) -> str:
+        options = (self.config.check_nan, self.config.winograd, self.timed)
+        return cache.make_key("program", digest(self.graph), repr(self.target), repr(options))
+
     @property
     def memory(self) -> Memory:
         """Bytes by purpose, known before a run."""
-        return Memory.of(self.plan, len(self.constants.data), self._thread_scratch, self.prepare_plan, sum(self._kept), self.graph.state)
+        return Memory.of(self.plan, self.constants.nbytes, self._thread_scratch, self.prepare_plan, sum(self._kept), self.graph.state)
 
     def text(self, stage: str) -> str:
         """The program at a stage: one of STAGES."""
@@ -208,7 +227,7 @@ class Compilation:
         code = self._timed("llvm", jit.compile_object, text, self.target)
         failures = tuple(Failure(_checking_op(n), n.loc, i in self.loops.nan_checks) for i, n in enumerate(self.loops.checked))
         memory = self.memory
-        program = Program(code, signature(self.graph), memory.arena, memory.scratch, bytes(self.constants.data), _work_ns(self.fused),
+        program = Program(code, signature(self.graph), memory.arena, memory.scratch, _joined(self.constants), _work_ns(self.fused),
                           self.target, self._derived, self._passing, self._idle, self.graph.writes, _varies(self.fused))
         return Built(program, failures, memory, tuple(map(_call_site, self.loops.sites)))
 
@@ -269,10 +288,9 @@ class Compiled(Shown):
     def __init__(self, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None, quiet: bool = False):
         self.graph = graph
         self.compilation = Compilation(graph)
-        built = self.compilation.built
-        self.executable = Executable(built.program, threads or self.compilation.config.threads, state, lock,
-                                     lambda node, index: built.failures[node].error(index), user_loc, quiet)
-        self.memory = replace(built.memory, state=sum(a.nbytes for a in self.executable.state.arrays))
+        self.executable = self.compilation.load(lambda built: Executable(
+            built.program, threads or self.compilation.config.threads, state, lock, built.error, user_loc, quiet))
+        self.memory = replace(self.compilation.built.memory, state=sum(a.nbytes for a in self.executable.state.arrays))
         self.run = self.executable.call
 
     def __call__(self, *args, **kwargs):
@@ -289,13 +307,12 @@ class Compiled(Shown):
     def profile(self, *arrays, runs: int = 5) -> Profile:
         """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented build runs, on a copy of the
         state; this one pays nothing for it."""
-        built = Compilation(self.graph, timed=True).built
-        table = np.zeros((len(built.sites), 2), np.int64)
+        timed = Compilation(self.graph, timed=True)
+        table = np.zeros((len(timed.built.sites), 2), np.int64)
         mine = self.executable
         state, lock = (mine.state, None) if mine.settled else ([a.copy() for a in mine.state.arrays], StateLock())
-        run = Executable(built.program, mine.threads, state, lock,
-                         lambda node, index: built.failures[node].error(index), user_loc, profile=table)
-        return measure(run, table, built.sites, arrays, runs)
+        run = timed.load(lambda built: Executable(built.program, mine.threads, state, lock, built.error, user_loc, profile=table))
+        return measure(run, table, timed.built.sites, arrays, runs)
 
     def renew(self) -> None:
         """See `Executable.renew`."""
@@ -322,9 +339,17 @@ def signature(graph: Graph) -> Signature:
     return Signature(tuple(ArraySpec(v.name, v.type) for v in graph.inputs), outputs, result, graph.name)
 
 
-def _lines(graph: Graph) -> str:
-    """The user's lines, which a cached program reports failures with: the text of the graph shows only the names of their files."""
-    return "\n".join(dict.fromkeys(f"{node.loc} {node.loc.code}" for node in graph.nodes if node.loc))
+def _memory(nbytes: int) -> memoryview:
+    """Where constants may lie."""
+    return memoryview(aligned_empty(nbytes, np.uint8))
+
+
+def _joined(constants: Constants) -> memoryview:
+    whole, at = _memory(constants.nbytes), 0
+    for part in constants.parts:
+        whole[at:at + len(part)] = part
+        at += len(part)
+    return whole
 
 
 def _planned_text(c: Compilation) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import graphc as gc
 from graphc import nn, optim
 from graphc.progress import Progress
+from graphc.replacing import replacing, write_file
 from graphc.train import TrainStep, train_step
 
 try:
@@ -87,7 +88,7 @@ def accuracy(step: TrainStep, data: Digits) -> float:
     return step.evaluate([(data.x_held_out, data.y_held_out)], accuracy=nn.accuracy)["accuracy"]
 
 
-def picture(result: Result, predicted: np.ndarray, data: Digits, path: str) -> None:
+def picture(result: Result, predicted: np.ndarray, data: Digits, path: Path) -> None:
     """Saves the learning curve above the first 24 held-out digits with their predictions (wrong ones in red)."""
     figure = Figure(figsize=(9, 7), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[3, 2])
@@ -96,7 +97,8 @@ def picture(result: Result, predicted: np.ndarray, data: Digits, path: str) -> N
         axis.imshow(image[0], cmap="gray_r")
         axis.set_title(str(guess), color="black" if guess == truth else "red", fontsize=10)
         axis.axis("off")
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix[1:], dpi=120)
 
 
 def _draw_curve(axis, result: Result) -> None:
@@ -116,7 +118,7 @@ def main(epochs: int, folder: Path) -> None:
     result = train(epochs, 0, data)
     folder.mkdir(parents=True, exist_ok=True)
     predict = gc.compile(result.step.model, x=gc.f32[len(data.x_held_out), 1, 8, 8])
-    picture(result, predict(data.x_held_out).argmax(axis=1), data, str(folder / "digits.png"))
-    (folder / "fused.txt").write_text(result.step.dump("fused") + "\n")
+    picture(result, predict(data.x_held_out).argmax(axis=1), data, folder / "digits.png")
+    write_file(folder / "fused.txt", result.step.dump("fused") + "\n")
     print(f"held-out accuracy {100 * result.accuracies[-1]:.2f} %; {result.step.memory}")
     print(f"saved {folder / 'digits.png'} (learning curve, predictions) and {folder / 'fused.txt'} (the fused graph)")

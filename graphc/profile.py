@@ -12,6 +12,7 @@ import numpy as np
 
 from graphc.errors import Loc
 from graphc.peak import copy_rate, fma_peak
+from graphc.replacing import write_file
 from graphc.roofline import roofline_svg
 from graphc.runtime.executable import Executable
 
@@ -81,7 +82,7 @@ class Profile:
     def save(self, path: str | os.PathLike) -> None:
         """The roofline plot as an SVG file."""
         points = [(f"{row.kernel} {row.line}", row.intensity, row.gflops, row.seconds) for row in self.rows]
-        Path(path).write_text(roofline_svg(points, self.peak, self.bandwidth))
+        write_file(path, roofline_svg(points, self.peak, self.bandwidth))
 
     def __str__(self) -> str:
         width = max([len(row.kernel) for row in self.rows[:SHOWN]] + [6])

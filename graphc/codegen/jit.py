@@ -28,6 +28,7 @@ PASSES = (
     "simplify_cfg",
     "instruction_combine",
 )
+ELF = b"\x7fELF"                # how object code begins
 OPT = 2                         # of the back end, where addressing modes and the order of instructions are chosen
 
 
@@ -53,11 +54,19 @@ def compile_cached(text: str, target: Target, opt: int = OPT) -> bytes:
     if store is None:
         return compile_object(text, target, opt)
     key = cache.code_key(text, target, f"{PASSES} {opt}")
-    found = store.get(key)
+    found = store.get(key, _object_code)
     if found is None:
         found = compile_object(text, target, opt)
         store.put(key, found)
     return found
+
+
+def load_cached(text: str, target: Target, names: tuple[str, ...], imports: Mapping[str, int] = MappingProxyType({})) -> Loaded:
+    """`load_object` of `compile_cached`; what does not load counts as missing."""
+    try:
+        return load_object(compile_cached(text, target), names, imports)
+    except InternalError:
+        return load_object(compile_object(text, target), names, imports)
 
 
 def optimised(text: str, target: Target, opt: int = OPT) -> str:
@@ -83,6 +92,13 @@ def load_object(code: bytes, names: tuple[str, ...] = (MAIN,), imports: Mapping[
     except RuntimeError as error:
         raise InternalError(str(error), "load") from error
     return Loaded(tracker, {name: tracker[name] for name in names})
+
+
+def _object_code(entry: memoryview) -> bytes:
+    """Of an entry of the cache. ValueError when it is something else."""
+    if entry[:len(ELF)] != ELF:
+        raise ValueError("no object code")
+    return bytes(entry)
 
 
 _NUMBERS = count()

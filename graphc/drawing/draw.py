@@ -18,6 +18,7 @@ from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.ir.types import TensorType
+from graphc.replacing import write_file
 from graphc.train import TrainStep
 
 try:
@@ -47,7 +48,7 @@ def draw(f, path: str | os.PathLike | None = None, *, stage: str | None = None, 
         raise GraphError(f"depth must be an int >= 0, got {depth!r}", user_loc())
     text = dot_text(_picture(f, stage, depth, training, bindings))
     if path is not None:
-        Path(path).write_bytes(text.encode() if suffix == "dot" else rendered(text, suffix))
+        write_file(path, text if suffix == "dot" else rendered(text, suffix))
     return text
 
 

@@ -26,14 +26,17 @@ Schedule = Callable[[Node, Sequence[Place], Sequence[Place]], object]
 
 @dataclass
 class Constants:
-    """The constants of a whole program: one blob, equal arrays once."""
-    data: bytearray = field(default_factory=bytearray)
+    """The constants of a whole program, one after the other; equal arrays once. Not copied: they may be large."""
+    parts: list[bytes] = field(default_factory=list)
+    nbytes: int = 0
     known: dict[Literal, Buffer] = field(default_factory=dict)
 
     def buffer(self, literal: Literal) -> Buffer:
         if literal not in self.known:
-            self.known[literal] = Buffer("const", len(literal.data), offset=len(self.data))
-            self.data += literal.data + b"\0" * (-len(literal.data) % ALIGNMENT)
+            self.known[literal] = Buffer("const", len(literal.data), offset=self.nbytes)
+            padding = bytes(-len(literal.data) % ALIGNMENT)
+            self.parts += literal.data, padding
+            self.nbytes += len(literal.data) + len(padding)
         return self.known[literal]
 
 

@@ -19,7 +19,7 @@ from graphc.runtime.entry_layout import BUSY
 from graphc.runtime.frame import Frame, FrameList, Layout
 from graphc.runtime.interrupt import call_interruptibly
 from graphc.runtime.lock import StateLock
-from graphc.runtime.memory import address, aligned_copy, round_up
+from graphc.runtime.memory import address, aligned, round_up
 from graphc.runtime.native import native
 from graphc.runtime.pool import default_threads, pool
 from graphc.runtime.signature import Signature
@@ -34,7 +34,7 @@ MIN_FRAMES = 4                  # calls in flight at once that one executable al
 
 @dataclass(frozen=True)
 class Program:
-    """What the compiler makes and a cache may keep (it pickles): code, signature and sizes in bytes.
+    """What the compiler makes and a cache may keep: code, signature and sizes in bytes.
 
     `work_ns`: estimated duration of one call; 0 when unknown. `varies`: it depends on data, and `work_ns` is about the greatest.
     `target`: what the code was made for; when given, a machine that cannot run it refuses to load it.
@@ -46,7 +46,7 @@ class Program:
     signature: Signature
     arena_bytes: int = 0
     scratch_bytes: int = 0      # per thread
-    consts: bytes = b""
+    consts: memoryview = memoryview(b"")        # used where it lies if that is aligned
     work_ns: int = 0
     target: Target | None = None
     derived: tuple[int, ...] = ()
@@ -83,7 +83,7 @@ class Executable:
         self.state = state if isinstance(state, StateTable) else StateTable(state, program.derived, program.passing)
         self._profile = profile
         self._durations: list[int] = []
-        self._consts = aligned_copy(np.frombuffer(program.consts, np.uint8))
+        self._consts = aligned(np.frombuffer(program.consts, np.uint8))
         self._descriptor = Descriptor(self.signature, self._main, lock.address if lock else 0, self.slow, self._raise,
                                       bool(program.derived) and lock is not None, lock is not None and program.writes and not quiet)
         self._frames = FrameList(self._descriptor.address, self._new_frame, 1 if lock else max(MIN_FRAMES, default_threads()))

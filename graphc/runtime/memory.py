@@ -54,6 +54,11 @@ def aligned_copy(source: np.ndarray) -> np.ndarray:
     return copy
 
 
+def aligned(source: np.ndarray) -> np.ndarray:
+    """`source`, which is C-contiguous, or a copy, if it starts elsewhere than at a multiple of 64 bytes."""
+    return aligned_copy(source) if address(source) % ALIGNMENT else source
+
+
 def address(array: np.ndarray) -> int:
     """Where the data of `array` starts."""
     return array.__array_interface__["data"][0]

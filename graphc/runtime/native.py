@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from graphc.codegen.host import can_run
-from graphc.codegen.jit import Loaded, compile_cached, load_object
+from graphc.codegen.jit import Loaded, load_cached
 from graphc.errors import InternalError
 from graphc.ir.target import NEON, SSE2, Target
 from graphc.runtime.entry_ir import entry_text
@@ -44,7 +44,7 @@ class Native:
 def native() -> Native:
     """The runtime, loaded at the first use."""
     target = runtime_target()
-    loaded = load_object(compile_cached(runtime_text(target), target), EXPORTS, _imports())
+    loaded = load_cached(runtime_text(target), target, EXPORTS, _imports())
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(loaded))        # never unmapped: pool threads run it until the process ends
     pointer, word = ctypes.c_void_p, ctypes.c_int64
     free, held = ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE

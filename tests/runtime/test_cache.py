@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen import cache, jit
-from graphc.codegen.cache import Cache, code_key, make_key
+from graphc.codegen.cache import FOLDER, HEAD, Cache, code_key, make_key
 from graphc.ir.target import AVX2, SSE2
 from graphc.runtime.native import runtime_target
 from native_programs import add_one
@@ -20,10 +20,17 @@ TEXT = "define i32 @gc_main(ptr %ctx) nounwind {\n  ret i32 5\n}\n"
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def given(tmp_path, monkeypatch):
+    """What the user names."""
     path = tmp_path / "deep" / "cache"
     monkeypatch.setenv("GRAPHC_CACHE", str(path))
     return path
+
+
+@pytest.fixture
+def folder(given):
+    """The cache's own."""
+    return given / FOLDER
 
 
 @pytest.fixture
@@ -40,11 +47,16 @@ def test_folder_is_private(folder):
     assert all(stat.S_IMODE(f.stat().st_mode) == 0o600 for f in folder.iterdir())
 
 
-def test_an_open_folder_is_closed_first(folder):
-    folder.mkdir(parents=True)
-    folder.chmod(0o777)
-    assert cache.default() is not None
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+def test_the_users_own_folder(monkeypatch, tmp_path):
+    """Without GRAPHC_CACHE; nowhere where there is no home."""
+    monkeypatch.delenv("GRAPHC_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache.default().folder == tmp_path / "xdg" / "graphc"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache.default().folder == tmp_path / "home" / ".cache" / "graphc"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert cache.default() is None
 
 
 def test_second_compile_is_read(folder, codegen_calls):
@@ -119,6 +131,8 @@ def test_off_and_unusable_folders(monkeypatch, tmp_path):
     monkeypatch.setenv("GRAPHC_CACHE", "off")
     assert cache.default() is None
     (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GRAPHC_CACHE", str(tmp_path / "file"))
+    assert cache.default() is None
     monkeypatch.setenv("GRAPHC_CACHE", str(tmp_path / "file" / "below"))
     assert cache.default() is None
     assert add_one().call(np.array([1], np.float32))[0] == 2
@@ -131,12 +145,34 @@ def test_folder_removed_meanwhile(folder):
     assert store.get(make_key("a")) is None
 
 
-def test_leftovers_of_a_crash_are_trimmed(tmp_path):
+def test_leftovers_of_a_crash_are_removed(tmp_path):
+    """Also while there is room; not what somebody may still be writing."""
+    store = Cache(tmp_path, 100_000)
+    for name in ("new.abcdefgh", "new.12345678"):
+        (tmp_path / name).write_bytes(bytes(50))
+    os.utime(tmp_path / "new.abcdefgh", (1000, 1000))
+    store.put(make_key("a"), b"x")
+    assert sorted(os.listdir(tmp_path)) == sorted([make_key("a"), "new.12345678"])
+
+
+def test_a_failed_store_leaves_nothing(tmp_path, monkeypatch):
     store = Cache(tmp_path, 1000)
-    (tmp_path / "new.abc").write_bytes(bytes(5000))
-    os.utime(tmp_path / "new.abc", (1000, 1000))
-    store.trim()
-    assert store.size == 0
+    for error in (OSError(28, "disk full"), KeyboardInterrupt()):
+        monkeypatch.setattr(os, "replace", lambda *args, **kwargs: (_ for _ in ()).throw(error))
+        try:
+            store.put(make_key("a"), b"x")
+        except KeyboardInterrupt:
+            pass
+        assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [0, HEAD - 1, 1001, 1 << 40])
+def test_what_is_too_small_or_too_large_is_not_read(tmp_path, size):
+    """Nor does it take memory."""
+    store = Cache(tmp_path, 1000)
+    with open(tmp_path / make_key("a"), "wb") as file:
+        file.truncate(size)
+    assert store.get(make_key("a"), memory=lambda n: pytest.fail("is read")) is None and os.listdir(tmp_path) == []
 
 
 def test_many_writers(tmp_path):
