@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, as_dtype, as_float, common_dtype, divide, emit, power
 from graphc.errors import GraphError
-from graphc.ir.types import bool_
+from graphc.ir.convert import shown
+from graphc.ir.types import bool_, f32, i64
 
 Operand = Array | float | int | bool
 
@@ -238,9 +239,17 @@ def where(condition: Operand, x: Operand, y: Operand) -> Array:
     dtype = common_dtype((x, y))
     if isinstance(condition, Array) and condition.dtype != bool_:
         raise GraphError(f"the condition of where must be bool, got {condition.dtype}: compare first, for example x > 0")
-    if dtype is None:                       # two Python numbers: the first that is a float decides
-        x, y = as_float(x) if isinstance(y, float) else as_array(x), as_float(y) if isinstance(x, float) else as_array(y)
-    return emit("where", as_array(condition, bool_), as_array(x, dtype), as_array(y, dtype))
+    condition = as_array(condition, bool_)
+
+    def made(dtype):
+        return emit("where", condition, as_array(x, dtype), as_array(y, dtype))
+    if dtype is not None:
+        return made(dtype)
+    kinds = {as_array(x).dtype, as_array(y).dtype}          # two Python numbers: a float decides
+    if not any(d.is_float for d in kinds):
+        return made(i64 if len(kinds) > 1 else kinds.pop())
+    result = made(f32)
+    return Array(result.value, result.trace, made)
 
 
 def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) -> Array:
@@ -262,7 +271,7 @@ def name(x: Array, text: str) -> Array:
     """x itself; its value is called `text` in the printed graph, and in `outputs=` of gc.compile and `wrt=` of gc.grad."""
     x = as_array(x)
     if not isinstance(text, str) or not text.isidentifier():
-        raise GraphError(f"a name is an identifier such as h1, got {text!r}")
+        raise GraphError(f"a name is an identifier such as h1, got {shown(text)}")
     if x.value.node is None:
         raise GraphError(f"{x.value.name!r} is an argument and has its name already")
     x.value.name = text
