@@ -30,7 +30,7 @@ def emit(name: str, *operands, **attributes) -> "Array | tuple[Array, ...]":
 
     Operands that are not arrays become constants of the first array operand's dtype.
     """
-    if any([isinstance(x, Array) and x.weak is not None for x in operands]):
+    if any([is_weak(x) for x in operands]):
         return _emit_weak(name, operands, attributes)
     trace = current_trace()
     builder = trace.builder
@@ -42,14 +42,19 @@ def emit(name: str, *operands, **attributes) -> "Array | tuple[Array, ...]":
 
 
 # what keeps an array weak: moving its elements, and arithmetic with Python numbers
-KEEP_WEAK = frozenset(("reshape", "transpose", "broadcast_to", "slice", "flip", "concat", "stack", "pad", "tile", "take", "where",
-                       "neg", "add", "sub", "mul", "div", "minimum", "maximum"))
+KEEP_WEAK = frozenset(("reshape", "transpose", "broadcast_to", "slice", "flip", "concat", "stack", "pad", "tile", "take", "neg",
+                       "add", "sub", "mul", "div", "minimum", "maximum"))
+
+
+def is_weak(x) -> bool:
+    """Whether `x` is an array made of Python floats alone, which takes the dtype of an array beside it."""
+    return isinstance(x, Array) and x.weak is not None
 
 
 def _emit_weak(name: str, operands, attributes: Mapping) -> "Array | tuple[Array, ...]":
     """As `emit`, for operands of which some are weak: beside a float array they take its dtype, else the result may be weak again."""
     def made(dtype: DType | None):
-        return emit(name, *[x.settled(dtype or x.dtype) if isinstance(x, Array) and x.weak is not None else x for x in operands], **attributes)
+        return emit(name, *[x.settled(dtype or x.dtype) if is_weak(x) else x for x in operands], **attributes)
     strong = (common_dtype([x]) for x in operands if isinstance(x, np.ndarray) or (isinstance(x, Array) and x.weak is None))
     dtype = next((d for d in strong if d.is_float), None)
     result = made(dtype)
@@ -60,7 +65,7 @@ def common_dtype(operands) -> DType | None:
     """The dtype that Python numbers take next to these operands: that of the first array, of a weak one only without others; None without one."""
     weak = None
     for x in operands:
-        if isinstance(x, Array) and x.weak is not None:
+        if is_weak(x):
             weak = x.dtype
         elif isinstance(x, (Array, np.ndarray)):
             return x.dtype if isinstance(x, Array) else dtype_of(x)

@@ -1,10 +1,11 @@
 """Elementwise functions. All broadcast as numpy does; a Python number takes the dtype of the array beside it."""
 from __future__ import annotations
 
-from graphc.dsl.array import Array, as_array, as_dtype, as_float, common_dtype, divide, emit, power
+from graphc.dsl.array import Array, as_array, as_dtype, as_float, common_dtype, divide, emit, is_weak, power
+from graphc.dsl.literal import numbers
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
-from graphc.ir.types import bool_, f32, i64
+from graphc.ir.types import bool_, dtype_of, f32, i64
 
 Operand = Array | float | int | bool
 
@@ -236,16 +237,16 @@ def right_shift(x: Operand, y: Operand) -> Array:
 
 def where(condition: Operand, x: Operand, y: Operand) -> Array:
     """x where `condition` (bool) holds, else y; all three broadcast. The branch not taken gets gradient 0, even if it is NaN."""
-    dtype = common_dtype((x, y))
     if isinstance(condition, Array) and condition.dtype != bool_:
         raise GraphError(f"the condition of where must be bool, got {condition.dtype}: compare first, for example x > 0")
     condition = as_array(condition, bool_)
 
     def made(dtype):
-        return emit("where", condition, as_array(x, dtype), as_array(y, dtype))
+        return emit("where", condition, *(v.settled(dtype) if is_weak(v) else as_array(v, dtype) for v in (x, y)))
+    dtype = common_dtype([v for v in (x, y) if not is_weak(v)])
     if dtype is not None:
         return made(dtype)
-    kinds = {as_array(x).dtype, as_array(y).dtype}          # two Python numbers: a float decides
+    kinds = {v.dtype if is_weak(v) else dtype_of(numbers(v, None)) for v in (x, y)}         # of two numbers a float decides
     if not any(d.is_float for d in kinds):
         return made(i64 if len(kinds) > 1 else kinds.pop())
     result = made(f32)
