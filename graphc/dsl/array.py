@@ -194,7 +194,7 @@ class Array:
     def transpose(self, *axes) -> "Array":
         """Axes in the given order, reversed without arguments (numpy's transpose, torch's permute)."""
         order = unpacked(axes)
-        if not order or order == (None,):
+        if not order or (len(order) == 1 and order[0] is None):
             order = tuple(reversed(range(self.ndim)))
         return emit("transpose", self, perm=tuple([normalize_axis(a, self.ndim) for a in order]))
 

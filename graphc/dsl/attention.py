@@ -10,5 +10,5 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None, causal: b
 
     mask broadcasts to [..., Tq, Tk]: bool (True = may look) or float (added to the scores). causal: query i sees keys j <= i, as in torch.
     """
-    operands = [as_array(a) for a in (q, k, v, mask) if a is not None]
+    operands = [as_array(a) for a in ((q, k, v) if mask is None else (q, k, v, mask))]
     return emit("attention", *operands, scale=None if scale is None else real(scale, "attention: the scale"), causal=flag(causal, "attention: causal"))[0]

@@ -68,7 +68,8 @@ def avg_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padd
 def max_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Padding = 0, dilation: int = 1) -> Array:
     """The maximum of each window of x [N, C, L]."""
     x = as_array(x)
-    return _flat(emit("max_pool2d", _image(x), **_raised(_pool("max_pool1d", x, 1, kernel, stride, padding, dilation))))
+    options = _raised(_pool("max_pool1d", x, 1, kernel, stride, padding, dilation))
+    return _flat(emit("max_pool2d", _image(x), **options))
 
 
 def avg_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Padding = 0, count_include_pad: bool = True) -> Array:

@@ -41,8 +41,8 @@ def fitting(value, dtype: DType, what: str) -> int | float | bool:
 
 def clip_bound(bound, dtype: DType) -> int | float | None:
     """A bound of clip; those of integers may be whole floats."""
-    if bound is None:
-        return None
+    if bound is None or dtype.is_float:
+        return bound if bound is None else fitting(bound, dtype, "clip: a bound")
     value = number(bound, "clip: a bound")
     if dtype.is_int and isinstance(value, float):
         if not value.is_integer():
@@ -59,7 +59,8 @@ def _fits(array: np.ndarray, dtype: DType) -> bool:
     if dtype.kind == "bool" or (dtype.is_int and kind == "f"):
         return False
     low, high = LIMITS[dtype]
-    inside = (array >= low) & (array <= high)
+    with np.errstate(over="ignore"):                        # of limits in the array's own dtype, such as f16
+        inside = (array >= low) & (array <= high)
     return bool((inside | ~np.isfinite(array) if kind == "f" else inside).all())
 
 

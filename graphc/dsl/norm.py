@@ -47,4 +47,4 @@ def batch_norm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: 
 def _affine(name: str, x: Array, gamma: Array | None, beta: Array | None) -> list[Array]:
     if gamma is None and beta is not None:
         raise GraphError(f"{name} with beta needs gamma too: pass gc.ones for it")
-    return [as_array(a) for a in (x, gamma, beta) if a is not None]
+    return [as_array(x), *(as_array(a) for a in (gamma, beta) if a is not None)]

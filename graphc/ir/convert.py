@@ -51,7 +51,7 @@ def real(value, what: str) -> float:
 
 def number(value, what: str) -> int | float:
     """`value` as an int if it is a whole number by its type, else as a float."""
-    return int(value) if is_integer(value) or _is_whole(value) else real(value, what)
+    return integer(value, what) if is_integer(value) or _is_whole(value) else real(value, what)
 
 
 def flag(value, what: str) -> bool:
