@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, as_float, emit
+from graphc.ir.convert import choice, real
 
 
 def relu(x: Array) -> Array:
@@ -11,17 +12,17 @@ def relu(x: Array) -> Array:
 
 def leaky_relu(x: Array, slope: float = 0.01) -> Array:
     """x where x > 0, else slope * x."""
-    return emit("leaky_relu", as_float(x), slope=float(slope))
+    return emit("leaky_relu", as_float(x), slope=real(slope, "leaky_relu: the slope"))
 
 
 def elu(x: Array, alpha: float = 1.0) -> Array:
     """x where x > 0, else alpha * (exp(x) - 1)."""
-    return emit("elu", as_float(x), alpha=float(alpha))
+    return emit("elu", as_float(x), alpha=real(alpha, "elu: alpha"))
 
 
 def gelu(x: Array, approximate: str = "none") -> Array:
     """x times the normal distribution function of x. approximate: "none" (exact, with erf) or "tanh", as in torch."""
-    return emit("gelu", as_float(x), approximate=approximate)
+    return emit("gelu", as_float(x), approximate=choice(approximate, "gelu: approximate", ("none", "tanh")))
 
 
 def silu(x: Array) -> Array:
@@ -31,5 +32,5 @@ def silu(x: Array) -> Array:
 
 def softplus(x: Array, beta: float = 1.0) -> Array:
     """log(1 + exp(beta x)) / beta, without overflow."""
-    x = as_float(x)
+    x, beta = as_float(x), real(beta, "softplus: beta")
     return emit("softplus", x) if beta == 1 else emit("softplus", x * beta) / beta

@@ -1,7 +1,7 @@
 """The symbolic array that a traced function computes with: numpy's operators and methods, building graph nodes."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +9,11 @@ import numpy as np
 from graphc.dsl.context import current_trace, user_loc
 from graphc.dsl.foreign import no_method, refuse
 from graphc.dsl.indexing import plan
+from graphc.dsl.literal import clip_bound, numbers
+from graphc.dsl.positions import constant_positions, never_negative
 from graphc.dsl.sizes import known_shape, unpacked
 from graphc.errors import GraphError
+from graphc.ir.convert import flag, integer, is_integer, is_number, shown
 from graphc.ir.graph import Value
 from graphc.ir.ops import OPS
 from graphc.ir.types import (
@@ -27,6 +30,8 @@ def emit(name: str, *operands, **attributes) -> "Array | tuple[Array, ...]":
 
     Operands that are not arrays become constants of the first array operand's dtype.
     """
+    if any([is_weak(x) for x in operands]):
+        return _emit_weak(name, operands, attributes)
     trace = current_trace()
     builder = trace.builder
     builder.loc = user_loc()
@@ -36,12 +41,35 @@ def emit(name: str, *operands, **attributes) -> "Array | tuple[Array, ...]":
     return Array(outs[0], trace) if len(outs) == 1 else tuple(Array(v, trace) for v in outs)
 
 
+# what keeps an array weak: moving its elements, and arithmetic with Python numbers
+KEEP_WEAK = frozenset(("reshape", "transpose", "broadcast_to", "slice", "flip", "concat", "stack", "pad", "tile", "take", "neg",
+                       "add", "sub", "mul", "div", "minimum", "maximum"))
+
+
+def is_weak(x) -> bool:
+    """Whether `x` is an array made of Python floats alone, which takes the dtype of an array beside it."""
+    return isinstance(x, Array) and x.weak is not None
+
+
+def _emit_weak(name: str, operands, attributes: Mapping) -> "Array | tuple[Array, ...]":
+    """As `emit`, for operands of which some are weak: beside a float array they take its dtype, else the result may be weak again."""
+    def made(dtype: DType | None):
+        return emit(name, *[x.settled(dtype or x.dtype) if is_weak(x) else x for x in operands], **attributes)
+    strong = (common_dtype([x]) for x in operands if isinstance(x, np.ndarray) or (isinstance(x, Array) and x.weak is None))
+    dtype = next((d for d in strong if d.is_float), None)
+    result = made(dtype)
+    return Array(result.value, result.trace, made) if dtype is None and name in KEEP_WEAK else result
+
+
 def common_dtype(operands) -> DType | None:
-    """The dtype that Python numbers take next to these operands: that of the first array; None without one."""
+    """The dtype that Python numbers take next to these operands: that of the first array, of a weak one only without others; None without one."""
+    weak = None
     for x in operands:
-        if isinstance(x, (Array, np.ndarray)):
+        if is_weak(x):
+            weak = x.dtype
+        elif isinstance(x, (Array, np.ndarray)):
             return x.dtype if isinstance(x, Array) else dtype_of(x)
-    return None
+    return weak
 
 
 def as_array(x, dtype: DType | None = None) -> "Array":
@@ -52,9 +80,11 @@ def as_array(x, dtype: DType | None = None) -> "Array":
     if isinstance(x, Array):
         return x
     if isinstance(x, np.ndarray):
+        if hasattr(x, "mask"):
+            raise GraphError("a masked array's mask would be lost: give its numbers and its mask as two arrays, and choose with gc.where")
         dtype_of(x)
         return _constant(x)
-    return _constant(_numbers(x, dtype))
+    return _constant(numbers(x, dtype))
 
 
 def as_dtype(dtype) -> DType:
@@ -64,9 +94,11 @@ def as_dtype(dtype) -> DType:
     if isinstance(dtype, str) and dtype in BY_NAME:
         return BY_NAME[dtype]
     try:
+        if dtype is None or isinstance(dtype, (Array, np.ndarray)):         # numpy takes None for f64
+            raise TypeError
         return BY_NUMPY[np.dtype(dtype)]
-    except (TypeError, KeyError):
-        raise GraphError(f"{dtype!r} is not a dtype of graphc; there are {', '.join(BY_NAME)}") from None
+    except Exception:               # numpy asks whatever it is given for a dtype, and that may raise anything
+        raise GraphError(f"{shown(dtype)} is not a dtype of graphc; there are {', '.join(BY_NAME)}") from None
 
 
 def as_float(x) -> "Array":
@@ -78,12 +110,12 @@ def as_float(x) -> "Array":
 def divide(a, b) -> "Array":
     """True division; two integers give f32."""
     dtype = common_dtype((a, b))
-    a, b = as_array(a, dtype if _weak_fits(a, dtype) else None), as_array(b, dtype if _weak_fits(b, dtype) else None)
-    return emit("div", as_float(a), as_float(b))
+    dtype = dtype if dtype is not None and dtype.is_float else f32
+    return emit("div", as_float(as_array(a, dtype)), as_float(as_array(b, dtype)))
 
 
 def power(a, b) -> "Array":
-    return emit("mul", a, a) if type(b) is int and b == 2 and isinstance(a, Array) else emit("pow", a, b)
+    return emit("mul", a, a) if is_integer(b) and b == 2 and isinstance(a, Array) else emit("pow", a, b)
 
 
 class NoSuchMethod(GraphError, AttributeError):
@@ -96,11 +128,12 @@ class Array:
     Behaves as a numpy array of that dtype and shape, except that Python numbers take its dtype, two arrays of
     different dtype must be converted with `astype`, and whatever needs the numbers (`if x`, `float(x)`) is an error.
     """
-    __slots__ = ("value", "trace")
+    __slots__ = ("value", "trace", "weak")
     __array_priority__ = 1000
 
-    def __init__(self, value: Value, trace: "Trace"):
-        self.value, self.trace = value, trace
+    def __init__(self, value: Value, trace: "Trace", weak: "Callable[[DType], Array] | None" = None):
+        """`weak`: the array is made of Python floats alone, which like themselves take the dtype of an array beside them: makes it in another."""
+        self.value, self.trace, self.weak = value, trace, weak
 
     @property
     def type(self) -> TensorType:
@@ -139,7 +172,13 @@ class Array:
     def astype(self, dtype) -> "Array":
         """Converted to `dtype`. Float to int truncates and saturates, NaN gives 0 (numpy: undefined)."""
         dtype = as_dtype(dtype)
+        if self.weak is not None and dtype.is_float:
+            return self.settled(dtype)
         return self if dtype == self.dtype else emit("cast", self, dtype=dtype)
+
+    def settled(self, dtype: DType) -> "Array":
+        """A weak array as one of `dtype`, made anew from its numbers rather than converted."""
+        return Array(self.value, self.trace) if dtype == self.dtype else self.weak(dtype)
 
     # shape
 
@@ -155,9 +194,9 @@ class Array:
     def transpose(self, *axes) -> "Array":
         """Axes in the given order, reversed without arguments (numpy's transpose, torch's permute)."""
         order = unpacked(axes)
-        if not order or order == (None,):
+        if not order or (len(order) == 1 and order[0] is None):
             order = tuple(reversed(range(self.ndim)))
-        return emit("transpose", self, perm=tuple(normalize_axis(a, self.ndim) for a in order))
+        return emit("transpose", self, perm=tuple([normalize_axis(a, self.ndim) for a in order]))
 
     def swapaxes(self, axis1: int, axis2: int) -> "Array":
         order = list(range(self.ndim))
@@ -167,7 +206,7 @@ class Array:
 
     def squeeze(self, axis: Axes = None) -> "Array":
         """Without axes of size 1: those given, or all."""
-        axes = normalize_axes(axis, self.ndim) if axis is not None else tuple(i for i, d in enumerate(self.shape) if d == 1)
+        axes = tuple(i for i, d in enumerate(self.shape) if d == 1) if axis is None else normalize_axes(axis, self.ndim)
         wrong = [a for a in axes if self.shape[a] != 1]
         if wrong:
             raise GraphError(f"squeeze: axis {wrong[0]} has size {self.shape[wrong[0]]}, only axes of size 1 can go")
@@ -192,7 +231,7 @@ class Array:
         return reduce_axes("min", self, axis, keepdims)
 
     def var(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> "Array":
-        return reduce_axes("var", as_float(self), axis, keepdims, ddof=ddof)
+        return reduce_axes("var", as_float(self), axis, keepdims, ddof=integer(ddof, "ddof"))
 
     def std(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> "Array":
         return emit("sqrt", self.var(axis, ddof, keepdims))
@@ -210,17 +249,15 @@ class Array:
         return reduce_one("argmin", self, axis, keepdims)
 
     def cumsum(self, axis: int | None = None) -> "Array":
-        x = self.flatten() if axis is None else self
-        return emit("cumsum", x, axis=normalize_axis(axis or 0, x.ndim))
+        return cumulative("cumsum", self, axis)
 
     def cumprod(self, axis: int | None = None) -> "Array":
-        x = self.flatten() if axis is None else self
-        return emit("cumprod", x, axis=normalize_axis(axis or 0, x.ndim))
+        return cumulative("cumprod", self, axis)
 
     def clip(self, min=None, max=None) -> "Array":
         """Limited to [min, max]; a bound is a Python number, an array or None."""
-        if all(bound is None or isinstance(bound, (int, float)) for bound in (min, max)):
-            return emit("clip", self, low=min, high=max)
+        if all(bound is None or is_number(bound) for bound in (min, max)):
+            return emit("clip", self, low=clip_bound(min, self.dtype), high=clip_bound(max, self.dtype))
         x = self if min is None else emit("maximum", self, min)
         return x if max is None else emit("minimum", x, max)
 
@@ -345,11 +382,29 @@ UFUNC_OPERATORS: dict[str, Callable] = {
         "not_equal": "ne"}.items()},
 }
 
+def from_front(indices, size: Dim, axis: int) -> Array:
+    """Positions along the axis number `axis`, of `size`, counted from its front, where -size … -1 count from its end, as in numpy.
+
+    Others stay as they are, so that whoever reads there reports the number that was given.
+    """
+    if not isinstance(indices, Array):
+        indices, negative = constant_positions(indices, size, axis)
+        if not negative:
+            return as_array(indices)
+    at = as_array(indices)
+    if not at.dtype.is_int or never_negative(at.value):     # other dtypes: the operator says what it takes
+        return at
+    at = at if not isinstance(size, int) or size <= np.iinfo(at.dtype.np).max else at.astype(i64)
+    count = size if isinstance(size, int) else emit("dimension", size=size, dtype=at.dtype)
+    behind = emit("bitand", at < 0, at >= (-size if isinstance(size, int) else -count))
+    return emit("where", behind, at + count, at)
+
+
 def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
     """x[..., i, j, ...] for index arrays at neighbouring axes: a take along the first, then along each next axis at the same time."""
     if not gathers:
         return x
-    indices = [as_array(i, i64) for _, i in gathers]
+    indices = [from_front(i, x.shape[axis], axis) for axis, i in gathers]
     shape = broadcast_shapes(*(i.shape for i in indices))
     first = gathers[0][0]
     if len(indices) == 1:
@@ -366,62 +421,28 @@ def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
 
 
 def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes) -> Array:
-    return emit(name, x, axes=normalize_axes(axis, x.ndim), keepdims=bool(keepdims), **attributes)
+    return emit(name, x, axes=normalize_axes(axis, x.ndim), keepdims=flag(keepdims, "keepdims"), **attributes)
 
 
 def reduce_one(name: str, x: Array, axis: int | None, keepdims: bool) -> Array:
     """argmax and argmin: along one axis, or over all elements in row-major order."""
+    keepdims = flag(keepdims, "keepdims")
     if axis is None:
         flat = emit(name, x.flatten(), axis=0, keepdims=False)
         return flat.reshape((1,) * x.ndim) if keepdims else flat
-    return emit(name, x, axis=normalize_axis(axis, x.ndim), keepdims=bool(keepdims))
+    return emit(name, x, axis=normalize_axis(axis, x.ndim), keepdims=keepdims)
+
+
+def cumulative(name: str, x: Array, axis: int | None, reverse: bool = False, exclusive: bool = False) -> Array:
+    """cumsum and cumprod: along one axis, or of all elements in row-major order."""
+    x, axis = (x.flatten(), 0) if axis is None else (x, axis)
+    return emit(name, x, axis=normalize_axis(axis, x.ndim), reverse=flag(reverse, "reverse"), exclusive=flag(exclusive, "exclusive"))
 
 
 def _constant(array: np.ndarray) -> Array:
     trace = current_trace()
     trace.builder.loc = user_loc()
     return Array(trace.builder.constant(array), trace)
-
-
-def _numbers(x, dtype: DType | None) -> np.ndarray:
-    """Python numbers (or nested lists of them) as a numpy array of `dtype`."""
-    if isinstance(x, (list, tuple)) and _holds_arrays(x):
-        raise GraphError("a list of symbolic arrays is not an array: use gc.stack or gc.concat")
-    try:
-        array = np.asarray(x)
-    except ValueError as error:
-        raise GraphError(f"{x!r} is not an array: {error}") from None
-    if array.dtype.kind not in "biuf":
-        raise GraphError(f"expected an array or a number, got {type(x).__name__} {_short(x)}")
-    if dtype is None:
-        return array.astype({"b": bool_, "f": f32}.get(array.dtype.kind, i64).np)
-    if not _fits(array, dtype):
-        raise GraphError(f"{_short(x)} does not fit the {dtype} array beside it: convert the array first, for example "
-                         f"x.astype(gc.{'f32' if array.dtype.kind == 'f' else 'i32'})")
-    return array.astype(dtype.np)
-
-
-def _fits(array: np.ndarray, dtype: DType) -> bool:
-    """Whether numbers of a Python kind may take `dtype`: floats no integer's, numbers no bool's."""
-    if dtype.kind == "bool":
-        return array.dtype.kind == "b"
-    if not dtype.is_int:
-        return True
-    limits = np.iinfo(dtype.np)
-    return array.dtype.kind != "f" and (array.size == 0 or (array.min() >= limits.min and array.max() <= limits.max))
-
-
-def _weak_fits(x, dtype: DType | None) -> bool:
-    return dtype is None or isinstance(x, (Array, np.ndarray)) or _fits(np.asarray(x), dtype)
-
-
-def _holds_arrays(x) -> bool:
-    return any(isinstance(e, Array) or (isinstance(e, (list, tuple)) and _holds_arrays(e)) for e in x)
-
-
-def _short(x) -> str:
-    text = repr(x)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _no_number(what: str) -> str:

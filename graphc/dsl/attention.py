@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, emit
+from graphc.ir.convert import flag, real
 
 
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool = False, scale: float | None = None) -> Array:
@@ -9,5 +10,5 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None, causal: b
 
     mask broadcasts to [..., Tq, Tk]: bool (True = may look) or float (added to the scores). causal: query i sees keys j <= i, as in torch.
     """
-    operands = [as_array(a) for a in (q, k, v, mask) if a is not None]
-    return emit("attention", *operands, scale=None if scale is None else float(scale), causal=bool(causal))[0]
+    operands = [as_array(a) for a in ((q, k, v) if mask is None else (q, k, v, mask))]
+    return emit("attention", *operands, scale=None if scale is None else real(scale, "attention: the scale"), causal=flag(causal, "attention: causal"))[0]

@@ -14,9 +14,10 @@ from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
 from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
 from graphc.errors import GraphError
+from graphc.ir.convert import flag, function, integer
 from graphc.ir.graph import Graph
 from graphc.ir.op import as_tuple
-from graphc.ir.types import Dim, TensorType, i64
+from graphc.ir.types import Dim, TensorType, as_dim, i64
 
 
 def scan(f: Callable, init, xs=None, length: Dim | None = None, reverse: bool = False):
@@ -25,6 +26,8 @@ def scan(f: Callable, init, xs=None, length: Dim | None = None, reverse: bool = 
     Returns (last carry, the ys stacked along axis 0). `y` may be None; without `xs` x is None and `length` counts. `reverse`: from the last x
     to the first, ys in the places of their xs. The carry keeps its structure, shapes and dtypes. As jax.lax.scan.
     """
+    function(f, "the body of scan")
+    reverse = flag(reverse, "scan: reverse")
     carries, carry_tree = flatten(tree_map(as_array, init))
     stacked, x_tree = flatten(tree_map(as_array, xs))
     length = _length(stacked, length)
@@ -42,7 +45,7 @@ def scan(f: Callable, init, xs=None, length: Dim | None = None, reverse: bool = 
         raise GraphError("scan with no carry and no y computes nothing")
     region = _region(body, cs + elements, body.outer, new + ys)
     outs = as_tuple(emit("scan", *carries, *stacked, *body.outer, body=region, carries=len(carries), xs=len(stacked), length=length,
-                         reverse=bool(reverse)))
+                         reverse=reverse))
     return unflatten(carry_tree, outs[:len(new)]), unflatten(y_tree, outs[len(new):])
 
 
@@ -51,6 +54,7 @@ def cond(pred: Array, then: Callable, otherwise: Callable, *args):
 
     To choose element by element use `where`.
     """
+    function(then, "the branch of cond for True"), function(otherwise, "the branch of cond for False")
     if isinstance(pred, (bool, np.bool_)):
         return then(*args) if pred else otherwise(*args)
     args = tuple(tree_map(as_array, a) for a in args)
@@ -68,6 +72,8 @@ def while_loop(condition: Callable, body: Callable, init, max_trips: int):
 
     Returns (count, carry): the number of rounds, i64, and the last carry.
     """
+    function(condition, "the condition of while_loop"), function(body, "the body of while_loop")
+    max_trips = integer(max_trips, "while_loop: max_trips", 0)
     carries, tree = flatten(tree_map(as_array, init))
     if not carries:
         raise GraphError("while_loop needs a carry: without one its condition cannot change")
@@ -85,7 +91,7 @@ def while_loop(condition: Callable, body: Callable, init, max_trips: int):
         inputs, test_inputs = [*inputs, step.round()], [*test_inputs, test.round()]
     captured = list({a.value: a for a in test.outer + step.outer}.values())
     count, *outs = emit("while_loop", *carries, *captured, cond_body=_region(test, test_inputs, captured, [go]),
-                        body=_region(step, inputs, captured, new), carries=len(carries), max_trips=int(max_trips))
+                        body=_region(step, inputs, captured, new), carries=len(carries), max_trips=max_trips)
     return count, unflatten(tree, outs)
 
 
@@ -125,7 +131,7 @@ def _length(stacked: Sequence[Array], length: Dim | None) -> Dim:
     for x in stacked:
         if not x.ndim:
             raise GraphError("scan goes along axis 0 of its xs, a scalar has none")
-    sizes = [x.shape[0] for x in stacked] + ([] if length is None else [length])
+    sizes = [x.shape[0] for x in stacked] + ([] if length is None else [as_dim(length)])
     if not sizes:
         raise GraphError("scan needs xs, or length= without them")
     if any(s != sizes[0] for s in sizes):

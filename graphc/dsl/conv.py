@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, emit
 from graphc.errors import GraphError
+from graphc.ir.convert import flag, integer, integers, is_sequence, items, shown
 from graphc.ir.types import Dim
 
 Size = int | tuple[int, ...]
@@ -31,11 +32,11 @@ def conv1d(x: Array, w: Array, stride: int = 1, padding: Padding = 0, dilation: 
 def conv_transpose2d(x: Array, w: Array, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0, dilation: Size = 1,
                      groups: int = 1) -> Array:
     """The gradient of conv2d as a layer (torch's conv_transpose2d): x [N, C, H, W], w [C, F / groups, KH, KW] -> [N, F, OH, OW],
-    OH = (H - 1) stride - 2 padding + dilation (KH - 1) + 1 + output_padding."""
+    OH = (H - 1) stride - 2 padding + dilation (KH - 1) + 1 + output_padding, which is smaller than stride or dilation."""
     x, w = as_array(x), as_array(w)
     _rank("conv_transpose2d", x, w, 4)
     options = _window("conv_transpose2d", x, w.shape[2:], stride, _explicit("conv_transpose2d", padding), dilation)
-    return emit("conv_transpose2d", x, w, **options, output_padding=_sizes(output_padding, 2, "output_padding"),
+    return emit("conv_transpose2d", x, w, **options, output_padding=integers(output_padding, "conv_transpose2d: output_padding", 2, 0),
                 groups=_groups("conv_transpose2d", groups))
 
 
@@ -45,7 +46,8 @@ def conv_transpose1d(x: Array, w: Array, stride: int = 1, padding: Padding = 0, 
     x, w = as_array(x), as_array(w)
     _rank("conv_transpose1d", x, w, 3)
     options = _raised(_window("conv_transpose1d", x, w.shape[2:], stride, _explicit("conv_transpose1d", padding), dilation))
-    return _flat(emit("conv_transpose2d", _image(x), _image(w), **options, output_padding=(0, *_sizes(output_padding, 1, "output_padding")),
+    more = integers(output_padding, "conv_transpose1d: output_padding", 1, 0)
+    return _flat(emit("conv_transpose2d", _image(x), _image(w), **options, output_padding=(0, *more),
                       groups=_groups("conv_transpose1d", groups)))
 
 
@@ -60,13 +62,14 @@ def avg_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padd
     x = as_array(x)
     options = _pool("avg_pool2d", x, 2, kernel, stride, padding, 1)
     del options["dilation"]
-    return emit("avg_pool2d", x, **options, count_include_pad=bool(count_include_pad))
+    return emit("avg_pool2d", x, **options, count_include_pad=flag(count_include_pad, "avg_pool2d: count_include_pad"))
 
 
 def max_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Padding = 0, dilation: int = 1) -> Array:
     """The maximum of each window of x [N, C, L]."""
     x = as_array(x)
-    return _flat(emit("max_pool2d", _image(x), **_raised(_pool("max_pool1d", x, 1, kernel, stride, padding, dilation))))
+    options = _raised(_pool("max_pool1d", x, 1, kernel, stride, padding, dilation))
+    return _flat(emit("max_pool2d", _image(x), **options))
 
 
 def avg_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Padding = 0, count_include_pad: bool = True) -> Array:
@@ -74,7 +77,7 @@ def avg_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Paddin
     x = as_array(x)
     options = _raised(_pool("avg_pool1d", x, 1, kernel, stride, padding, 1))
     del options["dilation"]
-    return _flat(emit("avg_pool2d", _image(x), **options, count_include_pad=bool(count_include_pad)))
+    return _flat(emit("avg_pool2d", _image(x), **options, count_include_pad=flag(count_include_pad, "avg_pool1d: count_include_pad")))
 
 
 def global_avg_pool(x: Array) -> Array:
@@ -92,32 +95,28 @@ def global_max_pool(x: Array) -> Array:
 def _pool(name: str, x: Array, axes: int, kernel: Size, stride: Size | None, padding: Padding, dilation: Size) -> dict:
     if x.ndim != axes + 2:
         raise GraphError(f"{name} takes [N, C, {'H, W' if axes == 2 else 'L'}], got {x.type}")
-    sizes = _sizes(kernel, axes, "kernel")
-    return {"kernel": sizes, **_window(name, x, sizes, kernel if stride is None else stride, padding, dilation)}
+    sizes = integers(kernel, f"{name}: kernel", axes, 1)
+    return {"kernel": sizes, **_window(name, x, sizes, sizes if stride is None else stride, padding, dilation)}
 
 
 def _window(name: str, x: Array, kernel: tuple[Dim, ...], stride: Size, padding: Padding, dilation: Size) -> dict:
     """stride, dilation and padding as the operators take them: one entry per spatial axis."""
     axes = len(kernel)
-    strides, dilations = _sizes(stride, axes, "stride"), _sizes(dilation, axes, "dilation")
-    if min(strides) < 1 or min(dilations) < 1:
-        raise GraphError(f"{name}: stride and dilation must be >= 1, got {stride} and {dilation}")
+    strides, dilations = integers(stride, f"{name}: stride", axes, 1), integers(dilation, f"{name}: dilation", axes, 1)
     spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel)]
     return {"stride": strides, "padding": _padding(name, padding, x.shape[2:], spans, strides), "dilation": dilations}
 
 
 def _padding(name: str, padding: Padding, sizes, spans, strides) -> tuple[tuple[int, int], ...]:
-    if padding == "valid":
-        return ((0, 0),) * len(spans)
-    if padding == "same":
-        return tuple(_same(name, *axis) for axis in zip(sizes, spans, strides))
-    if isinstance(padding, int):
-        return ((padding, padding),) * len(spans)
-    if isinstance(padding, (tuple, list)) and len(padding) == len(spans):
-        return tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
-    if isinstance(padding, (tuple, list)) and len(spans) == 1 and len(padding) == 2:
-        return (tuple(padding),)
-    raise GraphError(f'{name}: padding is an int, one per axis, a pair (before, after) per axis, "same" or "valid", got {padding!r}')
+    what = f"{name}: padding"
+    if isinstance(padding, str) and padding in ("valid", "same"):
+        return tuple((0, 0) if padding == "valid" else _same(name, *axis) for axis in zip(sizes, spans, strides))
+    pads = items(padding, what) if is_sequence(padding) else [padding] * len(spans)
+    if len(pads) == 2 and len(spans) == 1:
+        pads = [pads]
+    if len(pads) != len(spans) or isinstance(padding, str):
+        raise GraphError(f'{what} is an int, one per axis, a pair (before, after) per axis, "same" or "valid", got {shown(padding)}')
+    return tuple(integers(p, what, 2, 0) for p in pads)
 
 
 def _same(name: str, size: Dim, span: int, stride: int) -> tuple[int, int]:
@@ -133,15 +132,8 @@ def _same(name: str, size: Dim, span: int, stride: int) -> tuple[int, int]:
 
 def _explicit(name: str, padding: Padding) -> Padding:
     if isinstance(padding, str):
-        raise GraphError(f"{name}: padding is given as numbers, got {padding!r}")
+        raise GraphError(f"{name}: padding is given as numbers, got {shown(padding)}")
     return padding
-
-
-def _sizes(value: Size, axes: int, what: str) -> tuple[int, ...]:
-    sizes = (value,) * axes if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(sizes) != axes or not all(isinstance(s, int) for s in sizes):
-        raise GraphError(f"{what} is an int{' or a pair of ints' if axes == 2 else ''}, got {value!r}")
-    return sizes
 
 
 def _rank(name: str, x: Array, w: Array, rank: int) -> None:
@@ -150,9 +142,7 @@ def _rank(name: str, x: Array, w: Array, rank: int) -> None:
 
 
 def _groups(name: str, groups: int) -> int:
-    if not isinstance(groups, int) or groups < 1:
-        raise GraphError(f"{name}: groups is an int >= 1, got {groups!r}")
-    return groups
+    return integer(groups, f"{name}: groups", 1)
 
 
 def _image(x: Array) -> Array:

@@ -1,9 +1,11 @@
 """Elementwise functions. All broadcast as numpy does; a Python number takes the dtype of the array beside it."""
 from __future__ import annotations
 
-from graphc.dsl.array import Array, as_array, as_dtype, as_float, common_dtype, divide, emit, power
+from graphc.dsl.array import Array, as_array, as_dtype, as_float, common_dtype, divide, emit, is_weak, power
+from graphc.dsl.literal import numbers
 from graphc.errors import GraphError
-from graphc.ir.types import bool_
+from graphc.ir.convert import shown
+from graphc.ir.types import bool_, dtype_of, f32, i64
 
 Operand = Array | float | int | bool
 
@@ -235,12 +237,20 @@ def right_shift(x: Operand, y: Operand) -> Array:
 
 def where(condition: Operand, x: Operand, y: Operand) -> Array:
     """x where `condition` (bool) holds, else y; all three broadcast. The branch not taken gets gradient 0, even if it is NaN."""
-    dtype = common_dtype((x, y))
     if isinstance(condition, Array) and condition.dtype != bool_:
         raise GraphError(f"the condition of where must be bool, got {condition.dtype}: compare first, for example x > 0")
-    if dtype is None:                       # two Python numbers: the first that is a float decides
-        x, y = as_float(x) if isinstance(y, float) else as_array(x), as_float(y) if isinstance(x, float) else as_array(y)
-    return emit("where", as_array(condition, bool_), as_array(x, dtype), as_array(y, dtype))
+    condition = as_array(condition, bool_)
+
+    def made(dtype):
+        return emit("where", condition, *(v.settled(dtype) if is_weak(v) else as_array(v, dtype) for v in (x, y)))
+    dtype = common_dtype([v for v in (x, y) if not is_weak(v)])
+    if dtype is not None:
+        return made(dtype)
+    kinds = {v.dtype if is_weak(v) else dtype_of(numbers(v, None)) for v in (x, y)}         # of two numbers a float decides
+    if not any(d.is_float for d in kinds):
+        return made(i64 if len(kinds) > 1 else kinds.pop())
+    result = made(f32)
+    return Array(result.value, result.trace, made)
 
 
 def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) -> Array:
@@ -262,7 +272,7 @@ def name(x: Array, text: str) -> Array:
     """x itself; its value is called `text` in the printed graph, and in `outputs=` of gc.compile and `wrt=` of gc.grad."""
     x = as_array(x)
     if not isinstance(text, str) or not text.isidentifier():
-        raise GraphError(f"a name is an identifier such as h1, got {text!r}")
+        raise GraphError(f"a name is an identifier such as h1, got {shown(text)}")
     if x.value.node is None:
         raise GraphError(f"{x.value.name!r} is an argument and has its name already")
     x.value.name = text

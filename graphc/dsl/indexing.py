@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.dsl.positions import constant_positions
 from graphc.errors import GraphError
+from graphc.ir.convert import integer, is_integer, shown
 from graphc.ir.types import Dim, Poly, shape_text
 
 
@@ -64,17 +66,12 @@ def _axis(key, axis: int, size: Dim) -> Axis:
         return _slice(key, axis, size)
     if isinstance(key, (bool, np.bool_)):
         raise GraphError("True and False are not indices: use None for a new axis, gc.where to choose elements")
-    if isinstance(key, (int, np.integer)):
-        return _drop(int(key), axis, size)
+    if is_integer(key):
+        return _drop(integer(key, "an index"), axis, size)
     if isinstance(key, (list, np.ndarray)):
-        key = np.asarray(key)
-        key = key.astype(np.int64) if key.size == 0 else key
-        if key.dtype.kind in "iu" and isinstance(size, int) and ((key < -size) | (key >= size)).any():
-            raise GraphError(f"index {key[(key < -size) | (key >= size)].flat[0]} is out of range for axis {axis} of size {size}")
-        if key.dtype.kind in "iu" and isinstance(size, int):
-            key = np.where(key < 0, key + size, key).astype(np.int64)
-    if not hasattr(key, "dtype"):
-        raise GraphError(f"{key!r} is not an index: use ints, slices, None, ... or integer arrays")
+        key = constant_positions(key, size, axis)[0]
+    if not hasattr(key, "dtype") or not hasattr(key, "shape"):
+        raise GraphError(f"{shown(key)} is not an index: use ints, slices, None, ... or integer arrays")
     name = str(key.dtype)
     if name == "bool":
         raise GraphError("a boolean mask as index would give a size that depends on numbers: use gc.where(mask, x, 0), "
@@ -92,13 +89,10 @@ def _drop(i: int, axis: int, size: Dim) -> Axis:
 
 
 def _slice(key: slice, axis: int, size: Dim) -> Axis:
-    for bound in (key.start, key.stop, key.step):
-        if hasattr(bound, "dtype") and not isinstance(bound, np.integer):
-            raise GraphError("the bounds of a slice must be Python ints, they decide the shape: "
-                             "use gc.dynamic_slice(x, starts, sizes) for a start that is computed")
-    step = 1 if key.step is None else int(key.step)
-    if step == 0:
-        raise GraphError("the step of a slice cannot be 0")
+    key = slice(*(_slice_bound(bound) for bound in (key.start, key.stop, key.step)))
+    step = 1 if key.step is None else key.step
+    if isinstance(step, Poly) or step == 0:
+        raise GraphError(f"the step of a slice is an int other than 0, got {step}")
     if not isinstance(size, int) or isinstance(key.start, Poly) or isinstance(key.stop, Poly):
         return _symbolic_slice(key, step, axis, size)
     start, stop, step = key.indices(size)
@@ -107,6 +101,16 @@ def _slice(key: slice, axis: int, size: Dim) -> Axis:
         return Axis("keep", count, start, max(start, stop) if count else start, step)
     first = start + (count - 1) * step          # the same elements from the front, then flipped
     return Axis("keep", count, first, start + 1, -step, flip=True) if count else Axis("keep", 0, 0, 0, 1)
+
+
+def _slice_bound(bound) -> Dim | None:
+    """A bound or step; those far outside are held to 64 bits, as slices of Python take them."""
+    if bound is None or isinstance(bound, Poly):
+        return bound
+    if hasattr(bound, "shape") and bound.shape != () or hasattr(bound, "trace"):
+        raise GraphError("the bounds of a slice must be Python ints, they decide the shape: "
+                         "use gc.dynamic_slice(x, starts, sizes) for a start that is computed")
+    return integer(bound, "a bound of a slice")
 
 
 def _symbolic_slice(key: slice, step: int, axis: int, size: Dim) -> Axis:

@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, common_dtype, emit
+from graphc.dsl.shape import iota
 from graphc.errors import GraphError
+from graphc.ir.convert import shown
+from graphc.ir.ops.contract import Labels, parse_equation
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -20,6 +23,8 @@ def dot(x: Array, y: Array) -> Array:
         return x * y
     if y.ndim <= 2:
         return emit("matmul", x, y)
+    if x.ndim + y.ndim > len(LETTERS):
+        raise GraphError(f"dot of arrays with {x.ndim} and {y.ndim} axes: einsum has {len(LETTERS)} letters for them")
     left, right = LETTERS[:x.ndim - 1], LETTERS[x.ndim:x.ndim + y.ndim - 1]
     return einsum(f"{left}z,{right[:-1]}z{right[-1]}->{left}{right}", x, y)
 
@@ -30,23 +35,60 @@ def outer(x: Array, y: Array) -> Array:
 
 
 def einsum(equation: str, x: Array, y: Array | None = None) -> Array:
-    """Einstein summation of two operands: "bik,bkj->bij"; "..." stands for axes that broadcast. One operand: axes reordered and summed."""
+    """Einstein summation of one or two operands, as numpy's: "bik,bkj->bij". "..." stands for axes that broadcast, a label that an operand has
+    twice for its diagonal; an axis of size 1 broadcasts. Without "->" the result has the labels that occur once, sorted."""
     if not isinstance(equation, str):
         raise GraphError('einsum takes the equation first: gc.einsum("ij,jk->ik", x, y)')
     equation = equation.replace(" ", "")
     count = equation.split("->")[0].count(",") + 1
     if count != (1 if y is None else 2):
-        raise GraphError(f"einsum {equation!r} names {count} operands, got {1 if y is None else 2}; einsum takes one or two, chain them for more")
-    return _single(equation, as_array(x)) if y is None else emit("einsum", x, y, equation=equation)
+        raise GraphError(f"einsum {shown(equation)} names {count} operands, got {1 if y is None else 2}; einsum takes one or two, chain them for more")
+    dtype = common_dtype((x, y))
+    arrays = [as_array(a, dtype) for a in (x, y) if a is not None]
+    *labels, out = parse_equation(equation, *(a.ndim for a in arrays), diagonals=True)
+    apart = [_diagonal(equation, a, own) for a, own in zip(arrays, labels)]
+    if y is None:
+        return _single(*apart[0], out)
+    apart = [_narrowed(*own, *other) for own, other in (apart, reversed(apart))]
+    if [own for _, own in apart] != labels:
+        equation = _written([own for _, own in apart], out)
+    return emit("einsum", *(a for a, _ in apart), equation=equation)
 
 
-def _single(equation: str, x: Array) -> Array:
-    """Transpose and sum: what an equation with one operand can ask for, without a diagonal."""
-    labels, _, out = equation.partition("->")
-    out = out if "->" in equation else "".join(sorted(c for c in labels if labels.count(c) == 1))
-    if len(set(labels)) != len(labels) or len(labels) != x.ndim or "." in labels or not set(out) <= set(labels) or len(set(out)) != len(out):
-        raise GraphError(f"einsum {equation!r} of one array with {x.ndim} axes: name each axis once, and in the result each at most once")
-    gone = tuple(i for i, c in enumerate(labels) if c not in out)
-    kept = [c for c in labels if c in out]
+def _narrowed(x: Array, labels: Labels, other: Array, others: Labels) -> tuple[Array, Labels]:
+    """`x` without the axes of size 1 that the other operand has longer."""
+    sizes = dict(zip(others, other.shape))
+    gone = [i for i, label in enumerate(labels) if x.shape[i] == 1 != sizes.get(label, 1) and not label.startswith("...")]
+    return (x.squeeze(gone) if gone else x), tuple(label for i, label in enumerate(labels) if i not in gone)
+
+
+def _diagonal(equation: str, x: Array, labels: Labels) -> tuple[Array, Labels]:
+    """`x` and its labels, each once: of axes that share one the diagonal, which becomes the last axis."""
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is None:
+        return x, labels
+    i, j = [at for at, label in enumerate(labels) if label == twice][:2]
+    rest, n = [at for at in range(x.ndim) if at not in (i, j)], x.shape[i]
+    if x.shape[j] != n:
+        raise GraphError(f'einsum "{equation}": the axes "{twice}" of one array must agree, got {x.shape[i]} and {x.shape[j]}')
+    around = tuple(x.shape[at] for at in rest)
+    x, labels = x.transpose(*rest, i, j), tuple(labels[at] for at in rest)
+    if isinstance(n, int):                                  # element i of the diagonal is number i (n + 1) of the rows
+        x = x.reshape(*around, n * n)[..., ::n + 1]
+    else:
+        x = emit("where", iota((n, n), 0) == iota((n, n), 1), x, as_array(0, x.dtype)).sum(-1)
+    return _diagonal(equation, x, (*labels, twice))
+
+
+def _single(x: Array, labels: Labels, out: Labels) -> Array:
+    """One operand: axes summed and reordered."""
+    gone = tuple(i for i, label in enumerate(labels) if label not in out)
+    kept = [label for label in labels if label in out]
     x = x.sum(gone) if gone else x
-    return x if kept == list(out) else x.transpose([kept.index(c) for c in out])
+    return x if kept == list(out) else x.transpose([kept.index(label) for label in out])
+
+
+def _written(labels: list[Labels], out: Labels) -> str:
+    """An equation with a letter for every label."""
+    letter = dict(zip(dict.fromkeys(label for own in labels for label in own), LETTERS + LETTERS.upper()))
+    return ",".join("".join(letter[label] for label in own) for own in labels) + "->" + "".join(letter[label] for label in out)

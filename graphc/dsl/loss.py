@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, common_dtype, emit
 from graphc.errors import GraphError
+from graphc.ir.convert import choice, integer, real
 from graphc.ir.types import normalize_axis
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -17,8 +18,10 @@ def cross_entropy(logits: Array, targets: Array, axis: int = -1, reduction: str 
     """
     logits, targets = as_array(logits), as_array(targets)
     options = {"axis": normalize_axis(axis, logits.ndim), "reduction": _reduction("cross_entropy", reduction)}
+    label_smoothing = real(label_smoothing, "cross_entropy: label_smoothing")
+    ignore_index = None if ignore_index is None else integer(ignore_index, "cross_entropy: ignore_index")
     if targets.dtype.is_int:
-        return emit("cross_entropy", logits, targets, **options, label_smoothing=float(label_smoothing), ignore_index=ignore_index)
+        return emit("cross_entropy", logits, targets, **options, label_smoothing=label_smoothing, ignore_index=ignore_index)
     if ignore_index is not None or label_smoothing:
         raise GraphError("cross_entropy of probabilities takes no ignore_index and no label_smoothing: put them into the probabilities")
     return emit("cross_entropy_soft", logits, targets, **options)
@@ -43,6 +46,4 @@ def _spread(x: Array, like: Array) -> Array:
 
 
 def _reduction(name: str, reduction: str) -> str:
-    if reduction not in REDUCTIONS:
-        raise GraphError(f'{name}: reduction is one of {", ".join(REDUCTIONS)}, got {reduction!r}')
-    return reduction
+    return choice(reduction, f"{name}: reduction", REDUCTIONS)

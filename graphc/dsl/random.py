@@ -9,7 +9,8 @@ from graphc.dsl.context import current_trace
 from graphc.dsl.shape import Shape, broadcast_to
 from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
-from graphc.ir.types import Dim, DType, f32, i64
+from graphc.ir.convert import is_integer, is_number, real
+from graphc.ir.types import Dim, DType, as_dim, f32, i64
 
 Key = Array | int | tuple[int, int] | None
 
@@ -17,7 +18,8 @@ Key = Array | int | tuple[int, int] | None
 def uniform(shape: Shape, low: float | Array = 0.0, high: float | Array = 1.0, dtype: DType = f32, key: Key = None) -> Array:
     """Uniform in [low, high)."""
     x = _draw("random_uniform", key, shape=as_shape(shape), dtype=_float(dtype))
-    if isinstance(low, (int, float)) and isinstance(high, (int, float)):
+    if is_number(low) and is_number(high):
+        low, high = real(low, "uniform: low"), real(high, "uniform: high")
         return x if (low, high) == (0, 1) else x * (high - low) + low
     return x * (as_array(high, x.dtype) - low) + low
 
@@ -25,16 +27,17 @@ def uniform(shape: Shape, low: float | Array = 0.0, high: float | Array = 1.0, d
 def normal(shape: Shape, mean: float | Array = 0.0, std: float | Array = 1.0, dtype: DType = f32, key: Key = None) -> Array:
     """Normally distributed."""
     x = _draw("random_normal", key, shape=as_shape(shape), dtype=_float(dtype))
-    x = x if isinstance(std, (int, float)) and std == 1 else x * std
-    return x if isinstance(mean, (int, float)) and mean == 0 else x + mean
+    x = x if is_number(std) and std == 1 else x * std
+    return x if is_number(mean) and mean == 0 else x + mean
 
 
 def bernoulli(p: float | Array, shape: Shape | None = None, key: Key = None) -> Array:
     """bool: True with probability p, a number or an array that broadcasts to `shape` (default: the shape of p)."""
-    if isinstance(p, (int, float)):
+    if is_number(p):
+        p = real(p, "bernoulli: p")
         if not 0 <= p <= 1:
             raise GraphError(f"bernoulli: p is a probability, got {p}")
-        return _draw("random_bernoulli", key, shape=as_shape(() if shape is None else shape), p=float(p))
+        return _draw("random_bernoulli", key, shape=as_shape(() if shape is None else shape), p=p)
     p = as_float(p)
     dims = p.shape if shape is None else as_shape(shape)
     return _draw("random_uniform", key, shape=dims, dtype=p.dtype) < (p if p.shape == dims else broadcast_to(p, dims))
@@ -42,18 +45,18 @@ def bernoulli(p: float | Array, shape: Shape | None = None, key: Key = None) -> 
 
 def permutation(n: Dim, key: Key = None) -> Array:
     """i64 [n]: the numbers 0 … n - 1 in random order. Shuffle rows with gc.take(x, gc.permutation(n))."""
-    return _draw("random_permutation", key, n=as_shape(n)[0])
+    return _draw("random_permutation", key, n=as_dim(n))
 
 
 def dropout(x: Array, rate: float, key: Key = None) -> Array:
     """x with each element 0 with probability `rate`, the others divided by 1 - rate. Always drops: layers ask whether they train."""
-    x = as_float(x)
+    x, rate = as_float(x), real(rate, "dropout: the rate")
     if not 0 <= rate < 1:
         raise GraphError(f"dropout: the rate must be in [0, 1), got {rate}")
     if rate == 0:
         return x
     key, stream = _source("dropout", key)
-    return emit("dropout", x, key, rate=float(rate), stream=stream)
+    return emit("dropout", x, key, rate=rate, stream=stream)
 
 
 def _draw(name: str, key: Key, **attributes) -> Array:
@@ -66,7 +69,7 @@ def _source(name: str, key: Key) -> tuple[Array, int]:
     if key is None:
         trace = current_trace()
         return trace.random_key(), trace.next_stream(name)
-    array = as_array((key, 0) if isinstance(key, int) else key, i64)
+    array = as_array((key, 0) if is_integer(key) else key, i64)
     if array.dtype != i64 or array.shape != (2,):
         raise GraphError(f"a random key is an i64[2] array (seed, step) or an int, got {array.type}")
     return array, 0

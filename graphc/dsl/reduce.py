@@ -1,7 +1,8 @@
 """Reductions and cumulative functions. `axis`: an int, a tuple, or None for all axes, as in numpy."""
 from __future__ import annotations
 
-from graphc.dsl.array import Array, Axes, as_array, as_float, emit, reduce_axes
+from graphc.dsl.array import Array, Axes, as_array, as_float, cumulative, emit, reduce_axes
+from graphc.ir.convert import flag, integer
 from graphc.ir.types import normalize_axis
 
 
@@ -68,12 +69,12 @@ def logsumexp(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
 def cumsum(x: Array, axis: int | None = None, reverse: bool = False, exclusive: bool = False) -> Array:
     """Sums of the first 1, 2, … elements along `axis` (None: of the flattened array); `exclusive`: of the first 0, 1, …;
     `reverse`: from the end."""
-    return _cumulative("cumsum", x, axis, reverse, exclusive)
+    return cumulative("cumsum", as_array(x), axis, reverse, exclusive)
 
 
 def cumprod(x: Array, axis: int | None = None, reverse: bool = False, exclusive: bool = False) -> Array:
     """As `cumsum`, with products."""
-    return _cumulative("cumprod", x, axis, reverse, exclusive)
+    return cumulative("cumprod", as_array(x), axis, reverse, exclusive)
 
 
 def linear_scan(a: Array | float, x: Array, axis: int = 0, reverse: bool = False) -> Array:
@@ -83,28 +84,22 @@ def linear_scan(a: Array | float, x: Array, axis: int = 0, reverse: bool = False
     """
     x = as_array(x)
     a = emit("broadcast_to", as_array(a, x.dtype), shape=x.shape)
-    return emit("linear_scan", a, x, axis=normalize_axis(axis, x.ndim), reverse=bool(reverse))
+    return emit("linear_scan", a, x, axis=normalize_axis(axis, x.ndim), reverse=flag(reverse, "linear_scan: reverse"))
 
 
 def sort(x: Array, axis: int = -1, descending: bool = False) -> Array:
     """Sorted along `axis`; NaN counts as the largest: last, or first if descending."""
     x = as_array(x)
-    return emit("sort", x, axis=normalize_axis(axis, x.ndim), descending=bool(descending))
+    return emit("sort", x, axis=normalize_axis(axis, x.ndim), descending=flag(descending, "sort: descending"))
 
 
 def argsort(x: Array, axis: int = -1, descending: bool = False) -> Array:
     """i64 indices that sort along `axis`; stable."""
     x = as_array(x)
-    return emit("argsort", x, axis=normalize_axis(axis, x.ndim), descending=bool(descending))
+    return emit("argsort", x, axis=normalize_axis(axis, x.ndim), descending=flag(descending, "argsort: descending"))
 
 
 def topk(x: Array, k: int, axis: int = -1) -> tuple[Array, Array]:
     """The k largest elements along `axis`, largest first, and their i64 indices."""
     x = as_array(x)
-    return emit("topk", x, k=k, axis=normalize_axis(axis, x.ndim))
-
-
-def _cumulative(name: str, x: Array, axis: int | None, reverse: bool, exclusive: bool) -> Array:
-    x = as_array(x)
-    x, axis = (x.flatten(), 0) if axis is None else (x, axis)
-    return emit(name, x, axis=normalize_axis(axis, x.ndim), reverse=bool(reverse), exclusive=bool(exclusive))
+    return emit("topk", x, k=integer(k, "topk: k", 0), axis=normalize_axis(axis, x.ndim))

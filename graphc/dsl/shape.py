@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from math import isfinite
 
 from graphc.dsl.array import Array, Axes, as_array, as_dtype, common_dtype, emit
+from graphc.dsl.literal import fitting
 from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
-from graphc.ir.types import Dim, DType, bool_, f32, i64, normalize_axes, normalize_axis
+from graphc.ir.convert import choice, integer, integers, is_sequence, items, number, shown
+from graphc.ir.types import Dim, DType, Poly, as_dim, bool_, f32, i64, normalize_axes, normalize_axis
 
 Shape = Dim | str | Sequence[Dim | str]
 
@@ -18,7 +22,7 @@ def reshape(x: Array, shape: Shape) -> Array:
 
 def transpose(x: Array, axes: Sequence[int] | None = None) -> Array:
     """Axis i of the result is axis axes[i] of x; reversed when None (torch's permute)."""
-    return as_array(x).transpose(*(axes or ()))
+    return as_array(x).transpose(*(() if axes is None else (axes,)))
 
 
 def swapaxes(x: Array, axis1: int, axis2: int) -> Array:
@@ -33,6 +37,8 @@ def moveaxis(x: Array, source: int | Sequence[int], destination: int | Sequence[
     targets = [normalize_axis(a, x.ndim) for a in _sequence(destination)]
     if len(sources) != len(targets):
         raise GraphError(f"moveaxis: {len(sources)} axes to {len(targets)} positions")
+    if len(set(sources)) != len(sources) or len(set(targets)) != len(targets):
+        raise GraphError(f"moveaxis: each axis moves once, to a position of its own; got {shown(source)} to {shown(destination)}")
     order = [a for a in range(x.ndim) if a not in sources]
     for target, axis in sorted(zip(targets, sources)):
         order.insert(target, axis)
@@ -69,18 +75,19 @@ def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
     return emit("stack", *xs, axis=normalize_axis(axis, xs[0].ndim + 1))
 
 
-def split(x: Array, parts: int | Sequence[int], axis: int = 0) -> tuple[Array, ...]:
-    """Cut along `axis`: into `parts` equal parts, or at the given indices, as numpy's split (torch's takes sizes)."""
+def split(x: Array, parts: int | Sequence[Dim] | None = None, axis: int = 0, *, sizes: Sequence[Dim] | None = None,
+          points: Sequence[Dim] | None = None) -> tuple[Array, ...]:
+    """Cut along `axis` into `parts` equal parts, into parts of the given `sizes` (torch's split), or at the indices `points` (numpy's).
+
+    A list in the place of `parts` holds points, as in numpy: increasing ones inside the axis, so that no part is empty. GraphError for a
+    list that could as well be meant as sizes, because it sums to the size of the axis.
+    """
     x = as_array(x)
     axis = normalize_axis(axis, x.ndim)
     size = x.shape[axis]
-    if isinstance(parts, int):
-        if parts < 1 or size % parts:
-            raise GraphError(f"split: axis {axis} of size {size} does not divide into {parts} equal parts; give the indices of the cuts")
-        parts = [size // parts * i for i in range(1, parts)]
-    cuts = [0, *parts, size]
+    cuts = [0, *_cuts(axis, size, parts, sizes, points), size]
     before = (slice(None),) * axis
-    return tuple(x[(*before, slice(a, b))] for a, b in zip(cuts, cuts[1:]))
+    return tuple([x[(*before, slice(a, b))] for a, b in zip(cuts, cuts[1:])])
 
 
 def dynamic_slice(x: Array, starts: Sequence[Array | int] | Array, sizes: Sequence[int]) -> Array:
@@ -100,7 +107,7 @@ def pad(x: Array, widths: int | Sequence, value: float = 0) -> Array:
     (torch lists the last axis first)."""
     x = as_array(x)
     pairs = _pairs(widths, x.ndim)
-    return emit("pad", x, low=tuple(a for a, _ in pairs), high=tuple(b for _, b in pairs), value=_number(value, x.dtype))
+    return emit("pad", x, low=tuple(a for a, _ in pairs), high=tuple(b for _, b in pairs), value=fitting(value, x.dtype, "pad: the value"))
 
 
 def flip(x: Array, axis: Axes = None) -> Array:
@@ -112,7 +119,7 @@ def flip(x: Array, axis: Axes = None) -> Array:
 def roll(x: Array, shift: int, axis: int) -> Array:
     """Moved by `shift` along `axis`; what leaves at one end enters at the other."""
     x = as_array(x)
-    axis = normalize_axis(axis, x.ndim)
+    axis, shift = normalize_axis(axis, x.ndim), integer(shift, "roll: the shift")
     size = x.shape[axis]
     cut = -shift % size if isinstance(size, int) and size else -shift if shift <= 0 else size - shift
     before = (slice(None),) * axis
@@ -122,7 +129,7 @@ def roll(x: Array, shift: int, axis: int) -> Array:
 def repeat(x: Array, times: int, axis: int) -> Array:
     """Each element `times` times in a row along `axis` (torch's repeat_interleave)."""
     x = as_array(x)
-    axis = normalize_axis(axis, x.ndim)
+    axis, times = normalize_axis(axis, x.ndim), as_dim(times)
     head, size, tail = x.shape[:axis], x.shape[axis], x.shape[axis + 1:]
     wide = broadcast_to(expand_dims(x, axis + 1), (*head, size, times, *tail))
     return wide.reshape((*head, size * times, *tail))
@@ -131,23 +138,23 @@ def repeat(x: Array, times: int, axis: int) -> Array:
 def tile(x: Array, reps: int | Sequence[int]) -> Array:
     """The whole array repeated along each axis, as numpy's tile (torch's repeat)."""
     x = as_array(x)
-    counts = tuple(_sequence(reps))
+    counts = tuple([integer(n, "tile: a number of repetitions", 0) for n in _sequence(reps)])
     return emit("tile", x, reps=(1,) * (x.ndim - len(counts)) + counts)
 
 
 def resize(x: Array, shape: tuple[int, int], mode: str = "nearest") -> Array:
     """Images [N, C, H, W] scaled to [N, C, *shape]: "nearest" or "bilinear", as torch's interpolate with align_corners=False."""
-    return emit("resize", as_array(x), shape=as_shape(shape), mode=mode)
+    return emit("resize", as_array(x), shape=integers(shape, "resize: the shape", 2, 0), mode=choice(mode, "resize: mode", ("nearest", "bilinear")))
 
 
 def tril(x: Array, k: int = 0) -> Array:
     """The lower triangle of the last two axes: x[…, i, j] where j <= i + k, else 0."""
-    return emit("tril", as_array(x), k=k)
+    return emit("tril", as_array(x), k=integer(k, "tril: k"))
 
 
 def triu(x: Array, k: int = 0) -> Array:
     """The upper triangle of the last two axes: x[…, i, j] where j >= i + k, else 0."""
-    return emit("triu", as_array(x), k=k)
+    return emit("triu", as_array(x), k=integer(k, "triu: k"))
 
 
 def iota(shape: Shape, axis: int = 0, dtype: DType = i64) -> Array:
@@ -157,15 +164,20 @@ def iota(shape: Shape, axis: int = 0, dtype: DType = i64) -> Array:
 
 
 def arange(start: Dim | float, stop: Dim | float | None = None, step: int | float = 1, dtype: DType | None = None) -> Array:
-    """start, start + step, … below stop; arange(n) counts 0 … n - 1. i64 for ints, f32 if a float is among the arguments.
-    A named dimension may be the stop of a count by 1."""
+    """start, start + step, … below stop; arange(n) counts 0 … n - 1. i64 for ints, f32 if a float is among the arguments; floats of an integer
+    `dtype` must be whole. A named dimension may be the stop of a count by 1."""
     start, stop = (0, start) if stop is None else (start, stop)
-    dtype = as_dtype(dtype or (f32 if any(isinstance(v, float) for v in (start, stop, step)) else i64))
-    if not isinstance(start, (int, float)) or not isinstance(step, (int, float)) or isinstance(stop, Array):
+    if any(isinstance(v, Array) for v in (start, stop, step)):
         raise GraphError("arange takes Python numbers, they decide the shape: build gc.arange(n) and compute with it")
-    if step == 0:
-        raise GraphError("arange: the step cannot be 0")
+    stop = as_dim(stop) if isinstance(stop, (str, Poly)) else number(stop, "arange: the stop")
+    start, step = number(start, "arange: the start"), number(step, "arange: the step")
+    floats = any(isinstance(v, float) for v in (start, stop, step))
+    dtype = (f32 if floats else i64) if dtype is None else as_dtype(dtype)
+    if dtype.is_int and floats:
+        start, stop, step = (_whole(v, dtype) for v in (start, stop, step))
     count = _count(start, stop, step)
+    if dtype.is_int and count:
+        fitting(start + (count - 1) * step, dtype, "arange: the last element")
     x = iota(count, 0, dtype)
     x = x if step == 1 else x * step
     return x if start == 0 else x + start
@@ -173,8 +185,9 @@ def arange(start: Dim | float, stop: Dim | float | None = None, step: int | floa
 
 def full(shape: Shape, value: float | Array, dtype: DType | None = None) -> Array:
     """An array with every element `value`, a Python number or a scalar array. dtype: that of the value (floats f32, ints i64)."""
-    x = as_array(value, as_dtype(dtype) if dtype else None)
-    return emit("broadcast_to", x.astype(dtype) if dtype else x, shape=as_shape(shape))
+    dtype = None if dtype is None else as_dtype(dtype)
+    x = as_array(value, dtype)
+    return emit("broadcast_to", x if dtype is None else x.astype(dtype), shape=as_shape(shape))
 
 
 def zeros(shape: Shape, dtype: DType = f32) -> Array:
@@ -189,17 +202,20 @@ def ones(shape: Shape, dtype: DType = f32) -> Array:
 
 def full_like(x: Array, value: float | Array, dtype: DType | None = None) -> Array:
     """`full` with the shape and, unless given, the dtype of x."""
-    return full(x.shape, value, dtype or x.dtype)
+    x = as_array(x)
+    return full(x.shape, value, x.dtype if dtype is None else dtype)
 
 
 def zeros_like(x: Array, dtype: DType | None = None) -> Array:
     """`zeros` with the shape and, unless given, the dtype of x."""
-    return zeros(x.shape, dtype or x.dtype)
+    x = as_array(x)
+    return zeros(x.shape, x.dtype if dtype is None else dtype)
 
 
 def ones_like(x: Array, dtype: DType | None = None) -> Array:
     """`ones` with the shape and, unless given, the dtype of x."""
-    return ones(x.shape, dtype or x.dtype)
+    x = as_array(x)
+    return ones(x.shape, x.dtype if dtype is None else dtype)
 
 
 def eye(n: Dim, dtype: DType = f32) -> Array:
@@ -210,14 +226,14 @@ def eye(n: Dim, dtype: DType = f32) -> Array:
 def _several(name: str, arrays: Sequence[Array]) -> list[Array]:
     if isinstance(arrays, Array) or not isinstance(arrays, (tuple, list)):
         raise GraphError(f"{name} takes a list of arrays: gc.{name}([a, b])")
-    if not arrays:
+    if not len(arrays):
         raise GraphError(f"{name} of an empty list has no shape")
     dtype = common_dtype(arrays)
     return [as_array(a, dtype) for a in arrays]
 
 
 def _sequence(value) -> Sequence:
-    return value if isinstance(value, (tuple, list)) else (value,)
+    return value if is_sequence(value) else (value,)
 
 
 def _starts(name: str, x: Array, starts) -> list[Array]:
@@ -228,24 +244,72 @@ def _starts(name: str, x: Array, starts) -> list[Array]:
 
 
 def _pairs(widths, rank: int) -> list[tuple[int, int]]:
-    if isinstance(widths, int):
-        return [(widths, widths)] * rank
-    items = list(widths)
-    if len(items) == 2 and all(isinstance(w, int) for w in items):
-        return [(items[0], items[1])] * rank
-    pairs = [(w, w) if isinstance(w, int) else tuple(w) for w in items]
+    if not is_sequence(widths):
+        return [(_width(widths),) * 2] * rank
+    given = items(widths, "pad: the widths")
+    if len(given) == 2 and not any(is_sequence(w) for w in given):
+        return [(_width(given[0]), _width(given[1]))] * rank
+    pairs = [tuple(map(_width, w)) if is_sequence(w) else (_width(w),) * 2 for w in given]
     if len(pairs) != rank or any(len(p) != 2 for p in pairs):
-        raise GraphError(f"pad: an array with {rank} axes needs {rank} pairs (before, after), got {widths}")
+        raise GraphError(f"pad: an array with {rank} axes needs {rank} pairs (before, after), got {shown(widths)}")
     return pairs
 
 
-def _number(value, dtype: DType):
-    return bool(value) if dtype.kind == "bool" else float(value) if dtype.is_float else int(value)
+def _width(value) -> Dim:
+    return value if isinstance(value, Poly) else integer(value, "pad: a width")
 
 
-def _count(start, stop, step) -> Dim:
-    if not isinstance(stop, (int, float)):
+def _cuts(axis: int, size: Dim, parts, sizes, points) -> list[Dim]:
+    """Where `split` cuts an axis of `size`."""
+    if sum(given is not None for given in (parts, sizes, points)) != 1:
+        raise GraphError("split takes one of: a number of equal parts, sizes=[…], points=[…]")
+    if sizes is not None:
+        return _ends(axis, size, [as_dim(n) for n in items(sizes, "split: sizes")])
+    if points is not None or is_sequence(parts):
+        listed = parts if points is None else points
+        cuts = [p if isinstance(p, Poly) else integer(p, "split: a point") for p in items(listed, "split: points")]
+        return _checked_points(axis, size, cuts, doubtful=points is None)
+    parts = integer(parts, "split: the number of parts", 1)
+    if size % parts:
+        raise GraphError(f"split: axis {axis} of size {size} does not divide into {parts} equal parts; give sizes=[…] or points=[…]")
+    return [size // parts * i for i in range(1, parts)]
+
+
+def _ends(axis: int, size: Dim, sizes: list[Dim]) -> list[Dim]:
+    ends = list(accumulate(sizes))
+    if not ends or ends[-1] != size:
+        raise GraphError(f"split: sizes={sizes} sum to {ends[-1] if ends else 0}, axis {axis} has {size}")
+    return ends[:-1]
+
+
+def _checked_points(axis: int, size: Dim, cuts: list[Dim], doubtful: bool) -> list[Dim]:
+    """The points in order and inside; `doubtful`: nobody has said that they are points, so they are not read as such where sizes may be meant."""
+    steps = [b - a for a, b in zip([0, *cuts], [*cuts, size])]
+    if any(isinstance(step, int) and step < doubtful for step in steps):
+        raise GraphError(f"split: {cuts} are no increasing points inside axis {axis} of size {size}: points=[…] says where to cut, as in numpy, "
+                         "sizes=[…] how long the parts are, as in torch")
+    if doubtful and len(cuts) > 1 and sum(cuts) == size:
+        raise GraphError(f"split: {cuts} may be where to cut (numpy) or how long the parts are (torch), since they sum to the size of axis {axis}: "
+                         f"write points={cuts} or sizes={cuts}")
+    return cuts
+
+
+def _whole(value: Dim | float, dtype: DType) -> Dim:
+    """A float that is a whole number as an int."""
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise GraphError(f"arange of {dtype} counts in whole numbers, got {value}; count in f32 and convert the result with astype")
+        return int(value)
+    return value
+
+
+def _count(start: int | float, stop: Dim | float, step: int | float) -> Dim:
+    if step == 0:
+        raise GraphError("arange: the step cannot be 0")
+    if isinstance(stop, Poly):
         if step != 1 or not isinstance(start, int):
             raise GraphError(f"arange up to the named dimension {stop} counts by 1 from an int; multiply the result for other steps")
         return stop - start
+    if not all(map(isfinite, (start, stop, step))):
+        raise GraphError(f"arange from {start} to {stop} by {step} has no end")
     return int(-((start - stop) // step)) if stop != start and (stop > start) == (step > 0) else 0

@@ -209,7 +209,7 @@ class _Parser:
         if token.text not in BY_NAME:
             self.fail(f"expected a type such as f32[2, 3], found {token.text!r}", token)
         self.expect("[")
-        return TensorType(BY_NAME[token.text], tuple(self.separated(self.dim, "]")))
+        return BY_NAME[token.text][tuple(self.separated(self.dim, "]"))]
 
     def dim(self) -> Dim:
         words = []

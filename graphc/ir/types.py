@@ -1,6 +1,7 @@
 """Element types, symbolic dimensions and tensor types."""
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -8,6 +9,7 @@ from math import prod
 import numpy as np
 
 from graphc.errors import GraphError
+from graphc.ir.convert import integer, is_integer, is_sequence, items, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,8 @@ def dtype_of(array: np.ndarray) -> DType:
                          + ", ".join(str(d.np) for d in DTYPES)) from None
 
 
+SIGN = re.compile("([+-])")
+DIGITS = 19                         # of a number of 64 bits
 Monomial = tuple[str, ...]          # sorted names, with repetition: B*B*T -> ("B", "B", "T")
 
 
@@ -100,6 +104,12 @@ class Poly:
             raise GraphError(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as an int")
         return quotient
 
+    def __rfloordiv__(self, other: int) -> "Dim":
+        raise GraphError(f"cannot divide {other} by the symbolic dimension {self}; bind it first, or give it as an int")
+
+    def __rmod__(self, other: int) -> "Dim":
+        raise GraphError(f"cannot tell {other} modulo {self} while it is symbolic; bind it first, or give it as an int")
+
     def __mod__(self, other: "Dim") -> "Dim":
         if _exact_quotient(self, other) is None:
             raise GraphError(f"cannot tell {self} modulo {other} while it is symbolic; bind it first, or give it as an int")
@@ -120,30 +130,35 @@ Dim = int | Poly
 
 
 def as_dim(value) -> Dim:
-    """An int, a name or polynomial text such as "2*T + 1", or a Poly, as a Dim. GraphError otherwise."""
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        if value < 0:
-            raise GraphError(f"a dimension must be >= 0, got {value}")
-        return int(value)
+    """An int >= 0, a name or polynomial text such as "2*T + 1", or a Poly, as a Dim. GraphError otherwise."""
     if isinstance(value, Poly):
         return value
     if isinstance(value, str):
-        return parse_dim(value)
-    raise GraphError(f"a dimension is an int, a name or a polynomial over names, got {value!r}")
+        value = parse_dim(value)
+        return value if isinstance(value, Poly) else as_dim(value)
+    if is_integer(value) or hasattr(value, "__index__"):
+        size = integer(value, "a dimension")
+        if size < 0:
+            raise GraphError(f"a dimension must be >= 0, got {size}")
+        return size
+    raise GraphError(f"a dimension is an int >= 0, a name or a polynomial over names, got {shown(value)}")
 
 
 def parse_dim(text: str) -> Dim:
-    """Reads what `str(dim)` writes: sums and differences of products of names and ints."""
-    total: Dim = 0
-    for term in text.replace(" ", "").replace("-", "+-").split("+"):
-        if not term:
-            continue
-        sign, term = (-1, term[1:]) if term.startswith("-") else (1, term)
-        product: Dim = sign
+    """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be negative: attributes hold such."""
+    terms = []
+    for sign, term in _signed_terms(text):
+        names, coefficient = [], sign
         for factor in term.split("*"):
-            product = product * _factor(factor, text)
-        total = total + product
-    return total
+            factor = factor.strip()
+            if factor.isascii() and factor.isdigit() and len(factor) <= DIGITS:
+                coefficient *= int(factor)
+            elif factor.isidentifier():
+                names.append(factor)
+            else:
+                raise _no_dim(text)
+        terms.append((tuple(sorted(names)), coefficient))
+    return _poly(terms)
 
 
 def bind(dim: Dim, values: Mapping[str, int]) -> Dim:
@@ -192,12 +207,19 @@ class TensorType:
         return TensorType(dtype, self.shape)
 
     def bind(self, values: Mapping[str, int]) -> "TensorType":
-        return self.with_shape(bind(d, values) for d in self.shape)
+        return self.with_shape(_bound(self, d, values) for d in self.shape)
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
     __repr__ = __str__
+
+
+def _bound(type: TensorType, dim: Dim, values: Mapping[str, int]) -> Dim:
+    size = bind(dim, values)
+    if isinstance(size, int) and size < 0:
+        raise GraphError(f"{type} would have a dimension of {size} with {', '.join(f'{n} = {values[n]}' for n in sorted(dim.names & values.keys()))}")
+    return size
 
 
 def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -217,19 +239,20 @@ def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
 
 def normalize_axis(axis: int, rank: int, what: str = "axis") -> int:
     """`axis` counted from the front; GraphError if it is outside [-rank, rank)."""
-    if not isinstance(axis, (int, np.integer)) or not -rank <= axis < rank:
+    axis = integer(axis, what)
+    if not -rank <= axis < rank:
         allowed = f"-{rank}..{rank - 1}" if rank else "none (the array is a scalar)"
         raise GraphError(f"{what} {axis} is out of range for an array with {rank} axes; allowed: {allowed}")
-    return int(axis) % rank
+    return axis % rank
 
 
 def normalize_axes(axes: int | tuple[int, ...] | None, rank: int) -> tuple[int, ...]:
     """Sorted axes counted from the front; None means all; GraphError if one is repeated or out of range."""
     if axes is None:
         return tuple(range(rank))
-    result = sorted(normalize_axis(a, rank) for a in (axes if isinstance(axes, (tuple, list)) else (axes,)))
+    result = sorted(normalize_axis(a, rank) for a in (items(axes, "axis") if is_sequence(axes) else (axes,)))
     if len(set(result)) != len(result):
-        raise GraphError(f"axes {axes} name an axis twice")
+        raise GraphError(f"axes {shown(axes)} name an axis twice")
     return tuple(result)
 
 
@@ -277,9 +300,15 @@ def _term_text(monomial: Monomial, coefficient: int) -> str:
     return "*".join(factors)
 
 
-def _factor(text: str, whole: str) -> Dim:
-    if text.isdigit():
-        return int(text)
-    if text.isidentifier():
-        return Poly((((text,), 1),))
-    raise GraphError(f"{whole!r} is not a dimension: write an int, a name, or a polynomial such as \"2*T + 1\"")
+def _signed_terms(text: str) -> list[tuple[int, str]]:
+    """The terms of a sum, each with its sign: one between two terms, at most one before the first."""
+    pieces = SIGN.split(text)                       # term, sign, term, sign, …, term
+    if len(pieces) > 1 and not pieces[0].strip():
+        pieces = pieces[1:]
+    else:
+        pieces = ["+", *pieces]
+    return [(-1 if sign == "-" else 1, term) for sign, term in zip(pieces[::2], pieces[1::2], strict=True)]
+
+
+def _no_dim(text: str) -> GraphError:
+    return GraphError(f"{shown(text)} is not a dimension: write an int, a name, or a polynomial such as \"2*T + 1\"")

@@ -145,7 +145,7 @@ class Decoding:
         width = table.shape[1]
         if not self.batch.ragged:
             return gc.dynamic_slice(table, [self.slot, 0], (1, width))
-        rows = gc.take(table, gc.minimum(self._place(), table.shape[0] - 1), axis=0)
+        rows = gc.embedding(table, gc.minimum(self._place(), table.shape[0] - 1))
         return rows.reshape(self.batch.size, *(1,) * (rank - 2), width)
 
     def visible(self, rank: int) -> Array:

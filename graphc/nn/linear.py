@@ -68,7 +68,7 @@ class Embedding(Module):
     def forward(self, ids):
         if not ids.dtype.is_int:
             raise GraphError(f"Embedding takes integer ids, got {ids.dtype}; convert with ids.astype(gc.i32)")
-        return gc.take(self.table(), ids, axis=0)
+        return gc.embedding(self.table(), ids)
 
     def attend(self, x):
         return self.within(lambda: x @ self.table().T)

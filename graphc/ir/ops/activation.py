@@ -165,7 +165,7 @@ class Clip(Activation):
 
     def infer(self, x):
         require(x.dtype.kind != "bool", "clip takes float or int arrays, got bool")
-        whole = all(bound is None or bound == int(bound) for bound in (self.low, self.high) if x.dtype.is_int)
+        whole = all(bound is None or float(bound).is_integer() for bound in (self.low, self.high) if x.dtype.is_int)
         require(whole, f"clip of {x.dtype} needs whole bounds, got {self.low} and {self.high}")
         return x
 

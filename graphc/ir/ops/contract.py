@@ -80,7 +80,7 @@ def _dropped(b, g, at: int, type: TensorType):
 class Einsum(Op):
     """Einstein summation of two operands, as numpy's: "bik,bkj->bij". Without "->" the output has the labels that occur once, sorted.
 
-    "..." stands for axes that broadcast. A label may not occur twice in one operand.
+    "..." stands for axes that broadcast. A label may not occur twice in one operand (the DSL takes diagonals and drops axes of size 1 before).
     """
     name: ClassVar[str] = "einsum"
     equation: str
@@ -143,12 +143,15 @@ Labels = tuple[str, ...]
 
 
 @lru_cache(maxsize=1024)
-def parse_equation(equation: str, *ranks: int) -> tuple[Labels, ...]:
-    """One label per axis for each operand, then for the output; axes under "..." become "...1" (the last), "...2", …"""
+def parse_equation(equation: str, *ranks: int, diagonals: bool = False) -> tuple[Labels, ...]:
+    """One label per axis for each operand, then for the output; axes under "..." become "...1" (the last), "...2", …
+
+    diagonals: an operand may name a label twice.
+    """
     terms, arrow, out = equation.replace(" ", "").partition("->")
     operands = terms.split(",")
     require(len(operands) == len(ranks), f'einsum "{equation}" names {len(operands)} operands, got {len(ranks)}')
-    labels = tuple(_operand_labels(equation, term, rank) for term, rank in zip(operands, ranks))
+    labels = tuple(_operand_labels(equation, term, rank, diagonals) for term, rank in zip(operands, ranks))
     together = [i for term in labels for i in term]
     hidden = sorted({i for i in together if _is_ellipsis(i)}, key=lambda i: -int(i[3:]))
     if not arrow:
@@ -161,11 +164,11 @@ def parse_equation(equation: str, *ranks: int) -> tuple[Labels, ...]:
     return *labels, result
 
 
-def _operand_labels(equation: str, term: str, rank: int) -> Labels:
+def _operand_labels(equation: str, term: str, rank: int, diagonals: bool) -> Labels:
     head, dots, tail = term.partition("...")
     letters = head + tail
     require(all(c.isalpha() for c in letters), f'einsum "{equation}": labels are letters, got "{term}"')
-    require(len(set(letters)) == len(letters), f'einsum "{equation}": "{term}" names a label twice; a diagonal must be taken before')
+    require(diagonals or len(set(letters)) == len(letters), f'einsum "{equation}": "{term}" names a label twice; a diagonal must be taken before')
     hidden = rank - len(letters)
     require(hidden == 0 or (dots and hidden > 0), f'einsum "{equation}": "{term}" names {len(letters)} axes, the operand has {rank}')
     return tuple(head) + tuple(f"...{i}" for i in range(hidden, 0, -1)) + tuple(tail)

@@ -142,7 +142,7 @@ class Conv2dWeightGrad(ConvOp):
 
 class ConvTranspose2d(Composite):
     """torch.nn.ConvTranspose2d: x [N, C, H, W], w [C, F / groups, KH, KW] -> [N, F, OH, OW];
-    OH = (H - 1) * stride - padding + dilation * (KH - 1) + output_padding + 1."""
+    OH = (H - 1) * stride - padding + dilation * (KH - 1) + output_padding + 1. An output_padding is smaller than the stride or the dilation."""
     name: ClassVar[str] = "conv_transpose2d"
     stride: Pair = (1, 1)
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
@@ -157,26 +157,45 @@ class ConvTranspose2d(Composite):
         require(x.shape[1] == w.shape[0], f"{self.name}: the image has {x.shape[1]} channels, the kernel takes {w.shape[0]}")
         for p, s, d in zip(self.output_padding, self.stride, self.dilation):
             require(0 <= p < max(s, d), f"{self.name}: output_padding {p} must be smaller than stride {s} or dilation {d}")
-        y = self._output_shape(x.shape, w.shape)
-        self._gradient(y).infer(w, x)
-        return x.with_shape(y)
+        self._gradient(x.shape, w.shape).infer(w, x)
+        return x.with_shape(self._output_shape(x.shape, w.shape, self.padding, self.output_padding))
 
     def reference(self, x, w):
-        return self._gradient(self._output_shape(x.shape, w.shape)).reference(w, x)
+        return np.pad(self._gradient(x.shape, w.shape).reference(w, x), [(0, n) for n in self._beyond])
 
     def decompose(self, b, x, w):
-        return b.apply(self._gradient(self._output_shape(x.type.shape, w.type.shape)), (w, x))[0]
+        y = b.apply(self._gradient(x.type.shape, w.type.shape), (w, x))[0]
+        return b.pad(y, low=(0,) * 4, high=self._beyond, value=0) if any(self._beyond) else y
 
     def cost(self, x, w):
-        return self._gradient(self._output_shape(x.shape, w.shape)).cost(w, x)
+        return self._gradient(x.shape, w.shape).cost(w, x)
 
-    def _output_shape(self, x: tuple, w: tuple) -> tuple[Dim, ...]:
+    def _output_shape(self, x: tuple, w: tuple, padding, more: Pair) -> tuple[Dim, ...]:
         return (x[0], w[1] * self.groups, *(
-            (x[2 + i] - 1) * self.stride[i] - sum(self.padding[i]) + self.dilation[i] * (w[2 + i] - 1) + self.output_padding[i] + 1
-            for i in range(2)))
+            (x[2 + i] - 1) * self.stride[i] - sum(padding[i]) + self.dilation[i] * (w[2 + i] - 1) + more[i] + 1 for i in range(2)))
 
-    def _gradient(self, y_shape: tuple[Dim, ...]) -> Conv2dInputGrad:
-        return Conv2dInputGrad(self.stride, self.padding, self.dilation, self.groups, y_shape)
+    def _gradient(self, x: tuple, w: tuple) -> Conv2dInputGrad:
+        """The convolution's gradient that makes all of the result but rows and columns of zeros at its end."""
+        split = [_less_cropped(*axis) for axis in zip(self.padding, self.output_padding, self.stride)]
+        padding, more = tuple(p for p, _, _ in split), tuple(m for _, m, _ in split)
+        return Conv2dInputGrad(self.stride, padding, self.dilation, self.groups, self._output_shape(x, w, padding, more))
+
+    @property
+    def _beyond(self) -> tuple[int, ...]:
+        """How many zeros follow along each axis."""
+        return (0, 0, *(_less_cropped(*axis)[2] for axis in zip(self.padding, self.output_padding, self.stride)))
+
+
+def _less_cropped(padding: Pair, more: int, stride: int) -> tuple[Pair, int, int]:
+    """An output padding as a smaller padding, an output padding below the stride, which a convolution's gradient can have, and zeros after it.
+
+    One that is below the stride stays as it is.
+    """
+    if more < stride:
+        return padding, more, 0
+    less = min(more, padding[1])
+    rest = more - less
+    return (padding[0], padding[1] - less), min(rest, stride - 1), max(rest - (stride - 1), 0)
 
 
 def window_extents(size: tuple, kernel: tuple, stride: Pair, padding, dilation: Pair, name: str) -> tuple[Dim, ...]:

@@ -1,0 +1,72 @@
+"""Python's and numpy's numbers as constants of a graph's dtype. A number that would be another one there is an error; rounding is none."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from graphc.errors import GraphError
+from graphc.ir.convert import is_number, number, shown
+from graphc.ir.types import DTYPES, DType, bool_, f32, i64
+
+LIMITS: Mapping[DType, tuple] = {
+    d: (int(np.iinfo(d.np).min), int(np.iinfo(d.np).max)) if d.is_int else (float(np.finfo(d.np).min), float(np.finfo(d.np).max))
+    for d in DTYPES if d != bool_}
+
+
+def numbers(x, dtype: DType | None) -> np.ndarray:
+    """Python numbers (or nested lists of them) as a numpy array of `dtype`; GraphError for a number that is another one in it."""
+    try:
+        array = np.asarray(x)
+    except GraphError:              # of a symbolic array in a list
+        raise GraphError("a list of symbolic arrays is not an array: use gc.stack or gc.concat") from None
+    except Exception as error:      # numpy asks whatever it is given for an array or its items, and that may raise anything
+        raise GraphError(f"{shown(x)} is not an array: {error}") from None
+    whole = array.dtype.kind == "O" and all(type(v) is int for v in array.flat)         # ints of more than 64 bits
+    if array.dtype.kind not in "biuf" and not whole:
+        raise GraphError(f"expected an array or a number, got {type(x).__name__} {shown(x)}")
+    wanted = dtype or {"b": bool_, "f": f32}.get(array.dtype.kind, i64)
+    if not _fits(array, wanted):
+        raise GraphError(f"{shown(x)} does not fit {f'the {dtype} array beside it' if dtype else wanted}: " + _remedy(array, wanted))
+    return array.astype(wanted.np)
+
+
+def fitting(value, dtype: DType, what: str) -> int | float | bool:
+    """One number as an attribute beside an array of `dtype`: held to what a Python number in the place of an operand is held to."""
+    if not is_number(value) and not (isinstance(value, np.ndarray) and value.ndim == 0):
+        raise GraphError(f"{what} is a number, got {shown(value)}")
+    array = numbers(value, dtype)
+    return float(value) if dtype.is_float else array.item()
+
+
+def clip_bound(bound, dtype: DType) -> int | float | None:
+    """A bound of clip; those of integers may be whole floats."""
+    if bound is None or dtype.is_float:
+        return bound if bound is None else fitting(bound, dtype, "clip: a bound")
+    value = number(bound, "clip: a bound")
+    if dtype.is_int and isinstance(value, float):
+        if not value.is_integer():
+            raise GraphError(f"clip of {dtype} needs whole bounds, got {shown(bound)}")
+        value = int(value)
+    return value if dtype.kind == "bool" else fitting(value, dtype, "clip: a bound")
+
+
+def _fits(array: np.ndarray, dtype: DType) -> bool:
+    """Whether numbers of a Python kind may take `dtype`: floats no integer's, numbers no bool's, none that would overflow."""
+    kind = array.dtype.kind
+    if kind == "b" or array.size == 0 or (dtype.is_float and kind in "iu"):
+        return True
+    if dtype.kind == "bool" or (dtype.is_int and kind == "f"):
+        return False
+    low, high = LIMITS[dtype]
+    with np.errstate(over="ignore"):                        # of limits in the array's own dtype, such as f16
+        inside = (array >= low) & (array <= high)
+    return bool((inside | ~np.isfinite(array) if kind == "f" else inside).all())
+
+
+def _remedy(array: np.ndarray, dtype: DType) -> str:
+    """What to write for numbers that do not fit."""
+    if dtype.is_float:
+        return f"the largest {dtype} is {LIMITS[dtype][1]:.8g}; use f64, or float('inf')"
+    wider = "f32" if array.dtype.kind == "f" else "i32" if dtype.kind == "bool" else "i64" if array.dtype.kind in "iu" and dtype != i64 else "f64"
+    return f"convert the array first, for example x.astype(gc.{wider})"

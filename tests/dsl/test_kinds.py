@@ -1,0 +1,181 @@
+"""Every public function that works on arrays of a graph, with everything in the place of every argument: a result, or a GraphError with the user's line.
+
+The functions are those of the package and the methods of arrays; each has a call that is right, of which one argument at a time is replaced.
+"""
+import inspect
+import operator
+import types
+
+import numpy as np
+import pytest
+from kinds import EVERYTHING, shown, wrong
+
+import graphc as gc
+from graphc.dsl.array import Array
+
+IMAGE, ROW = (1, 2, 6, 6), (1, 2, 6)
+UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu erf exp expm1 floor gelu isfinite isnan leaky_relu log log1p log_softmax
+    logical_not neg ones_like relu round rsqrt sigmoid sign silu sin sinh softmax softplus sqrt square stop_gradient tan tanh zeros_like
+    all any argmax argmin argsort cumprod cumsum flip layer_norm logsumexp max mean min prod rms_norm sort squeeze std sum transpose tril triu var
+    clip""".split()
+BINARY = """add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv greater greater_equal left_shift less less_equal logical_and logical_or logical_xor
+    maximum minimum mod mul not_equal pow right_shift sub mse bce_with_logits""".split()
+
+CALLS = {                                                   # what is needed of each function, by name; `x` is f32[3, 4], `i` i64[], `b` bool[3, 4]
+    **{name: lambda x, i, b: {"x": x} for name in UNARY},
+    **{name: lambda x, i, b: {"x": x, "y": x} for name in BINARY},
+    "arange": lambda x, i, b: {"start": 0, "stop": 6},
+    "atan2": lambda x, i, b: {"y": x, "x": x},
+    "attention": lambda x, i, b: {"q": x, "k": x, "v": x},
+    "avg_pool1d": lambda x, i, b: {"x": gc.ones(ROW), "kernel": 2},
+    "avg_pool2d": lambda x, i, b: {"x": gc.ones(IMAGE), "kernel": 2},
+    "batch_norm": lambda x, i, b: {"x": x, "gamma": x[0], "beta": x[0]},
+    "batch_norm_inference": lambda x, i, b: {"x": x, "gamma": x[0], "beta": x[0], "mean": x[0], "var": x[0]},
+    "bce_with_logits": lambda x, i, b: {"logits": x, "targets": x},
+    "bernoulli": lambda x, i, b: {"p": 0.5},
+    "broadcast_to": lambda x, i, b: {"x": x, "shape": (2, 3, 4)},
+    "cast": lambda x, i, b: {"x": x, "dtype": gc.f64},
+    "concat": lambda x, i, b: {"arrays": [x, x]},
+    "cond": lambda x, i, b: {"pred": b[0, 0], "then": lambda: x, "otherwise": lambda: x * 2},
+    "conv1d": lambda x, i, b: {"x": gc.ones(ROW), "w": gc.ones((2, 2, 3))},
+    "conv2d": lambda x, i, b: {"x": gc.ones(IMAGE), "w": gc.ones((2, 2, 3, 3))},
+    "conv_transpose1d": lambda x, i, b: {"x": gc.ones(ROW), "w": gc.ones((2, 2, 3))},
+    "conv_transpose2d": lambda x, i, b: {"x": gc.ones(IMAGE), "w": gc.ones((2, 2, 3, 3))},
+    "cross_entropy": lambda x, i, b: {"logits": x, "targets": gc.iota((3,))},
+    "custom_vjp": lambda x, i, b: {"f": lambda y: y * 2, "vjp": lambda ins, outs, gs: gs * 2},
+    "dot": lambda x, i, b: {"x": x, "y": x.T},
+    "dropout": lambda x, i, b: {"x": x, "rate": 0.5},
+    "dynamic_slice": lambda x, i, b: {"x": x, "starts": [i, 0], "sizes": (2, 2)},
+    "dynamic_update_slice": lambda x, i, b: {"x": x, "update": x[:2, :2], "starts": [i, 0]},
+    "einsum": lambda x, i, b: {"equation": "ij,kj->ik", "x": x, "y": x},
+    "embedding": lambda x, i, b: {"table": x, "ids": gc.iota((2,))},
+    "expand_dims": lambda x, i, b: {"x": x, "axis": 0},
+    "eye": lambda x, i, b: {"n": 3},
+    "full": lambda x, i, b: {"shape": (2, 3), "value": 1.0},
+    "full_like": lambda x, i, b: {"x": x, "value": 1.0},
+    "gather": lambda x, i, b: {"x": x, "indices": gc.iota((3, 4)), "axis": 0},
+    "global_avg_pool": lambda x, i, b: {"x": gc.ones(IMAGE)},
+    "global_max_pool": lambda x, i, b: {"x": gc.ones(IMAGE)},
+    "group_norm": lambda x, i, b: {"x": x},
+    "iota": lambda x, i, b: {"shape": (2, 3)},
+    "linear_scan": lambda x, i, b: {"a": 0.5, "x": x},
+    "matmul": lambda x, i, b: {"x": x, "y": x.T},
+    "max_pool1d": lambda x, i, b: {"x": gc.ones(ROW), "kernel": 2},
+    "max_pool2d": lambda x, i, b: {"x": gc.ones(IMAGE), "kernel": 2},
+    "moveaxis": lambda x, i, b: {"x": x, "source": 0, "destination": 1},
+    "name": lambda x, i, b: {"x": x * 2, "text": "h"},
+    "normal": lambda x, i, b: {"shape": (2, 3)},
+    "one_hot": lambda x, i, b: {"ids": gc.iota((3,)), "depth": 4},
+    "ones": lambda x, i, b: {"shape": (2, 3)},
+    "outer": lambda x, i, b: {"x": x[0], "y": x[1]},
+    "pad": lambda x, i, b: {"x": x, "widths": 1},
+    "permutation": lambda x, i, b: {"n": 4},
+    "repeat": lambda x, i, b: {"x": x, "times": 2, "axis": 0},
+    "reshape": lambda x, i, b: {"x": x, "shape": (4, 3)},
+    "resize": lambda x, i, b: {"x": gc.ones(IMAGE), "shape": (3, 9)},
+    "roll": lambda x, i, b: {"x": x, "shift": 1, "axis": 0},
+    "scan": lambda x, i, b: {"f": lambda c, y: (c, None), "init": x[0], "xs": x},
+    "scatter_add": lambda x, i, b: {"x": x, "indices": gc.iota((2,)), "updates": x[:2]},
+    "scatter_add_along_axis": lambda x, i, b: {"x": x, "indices": gc.iota((3, 4)), "updates": x, "axis": 0},
+    "split": lambda x, i, b: {"x": x, "parts": 3},
+    "stack": lambda x, i, b: {"arrays": [x, x]},
+    "swapaxes": lambda x, i, b: {"x": x, "axis1": 0, "axis2": 1},
+    "take": lambda x, i, b: {"x": x, "indices": gc.iota((2,))},
+    "take_along_axis": lambda x, i, b: {"x": x, "indices": gc.iota((3, 4)), "axis": 0},
+    "tile": lambda x, i, b: {"x": x, "reps": 2},
+    "topk": lambda x, i, b: {"x": x, "k": 2},
+    "uniform": lambda x, i, b: {"shape": (2, 3)},
+    "where": lambda x, i, b: {"condition": b, "x": x, "y": 0.0},
+    "while_loop": lambda x, i, b: {"condition": lambda c: b[0, 0], "body": lambda c: c, "init": x, "max_trips": 3},
+    "zeros": lambda x, i, b: {"shape": (2, 3)},
+    "bitwise_and": lambda x, i, b: {"x": b, "y": b}, "bitwise_or": lambda x, i, b: {"x": b, "y": b}, "bitwise_xor": lambda x, i, b: {"x": b, "y": b},
+    "bitwise_not": lambda x, i, b: {"x": b}, "left_shift": lambda x, i, b: {"x": i, "y": i}, "right_shift": lambda x, i, b: {"x": i, "y": i},
+    "squeeze": lambda x, i, b: {"x": x[:1]},
+}
+METHODS = {                                                 # of arrays: arguments by position
+    "astype": [gc.f64], "reshape": [(4, 3)], "transpose": [(1, 0)], "swapaxes": [0, 1], "squeeze": [None], "clip": [0, 1],
+    **{name: [None] for name in ("sum", "mean", "prod", "max", "min", "var", "std", "all", "any", "argmax", "argmin", "cumsum", "cumprod")},
+}
+NOT_CALLED = {                                              # what else is public, and where it is tested
+    "Array", "DType", "GraphFunction", "TensorType",        # made by others; types below
+    "GraphError", "InternalError",
+    "import_module", "set_compiler", "set_renderer",        # wiring inside the package
+    "check_gradients", "compile", "draw", "generate", "Generator", "grad", "graph", "hvp", "jacobian", "jvp", "parse", "plan", "train_step",
+    "value_and_grad", "vjp",                                # on whole graphs: test_kinds_graphs.py
+}
+
+
+def public():
+    return {n for n in dir(gc) if not n.startswith("_") and callable(getattr(gc, n)) and not isinstance(getattr(gc, n), types.ModuleType)}
+
+
+def test_no_function_is_left_out():
+    assert public() == CALLS.keys() | NOT_CALLED and not CALLS.keys() & NOT_CALLED
+    methods = {n for n, v in vars(Array).items() if not n.startswith("_") and inspect.isfunction(v)}
+    assert methods - METHODS.keys() == {"flatten", "ravel", "item", "round", "settled"}
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_the_call_itself_is_right(name):
+    assert wrong(lambda value, x, i, b: getattr(gc, name)(**CALLS[name](x, i, b)), None) is None
+    with pytest.raises(ZeroDivisionError):                  # and the calls below are made
+        gc.graph(lambda x=0: (getattr(gc, name)(**CALLS[name](gc.zeros((3, 4)), gc.full((), 0), gc.zeros((3, 4), gc.bool_))), 1 / 0))
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_functions(name):
+    function, bad = getattr(gc, name), []
+    for argument, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            continue
+        called = "Callable" in str(parameter.annotation)    # what a function of the user's raises is the user's
+        for value in EVERYTHING:
+            if called and callable(value):
+                continue
+            found = wrong(lambda value, x, i, b, argument=argument: function(**CALLS[name](x, i, b) | {argument: value}), value)
+            bad += [f"{argument}={shown(value)}: {found}"] if found else []
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_methods(name):
+    bad = []
+    for place in range(len(METHODS[name])):
+        for value in EVERYTHING:
+            def call(value, x, i, b, place=place):
+                arguments = [*METHODS[name][:place], value, *METHODS[name][place + 1:]]
+                getattr(x[:1] if name == "squeeze" else x, name)(*arguments)
+            found = wrong(call, value)
+            bad += [f"{place}: {shown(value)}: {found}"] if found else []
+    assert not bad, "\n".join(bad)
+
+
+OPERATORS = {name: getattr(operator, name) for name in (
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift", "lt", "le", "gt", "ge", "eq", "ne")}
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_operators(op):
+    bad = [f"{shown(value)}: {found}" for value in EVERYTHING if (found := wrong(lambda value, x, i, b: OPERATORS[op](x, value), value))]
+    bad += [f"{shown(value)}: {found}" for value in EVERYTHING if (found := wrong(lambda value, x, i, b: OPERATORS[op](b if op in ("and_", "or_", "xor") else i, value), value))]
+    assert not bad, "\n".join(bad)
+
+
+def test_indices():
+    bad = []
+    for value in EVERYTHING:
+        for index in (lambda v: v, lambda v: (0, v), lambda v: (v, v), lambda v: (..., v), lambda v: slice(v, None), lambda v: slice(None, v),
+                      lambda v: slice(None, None, v), lambda v: [v], lambda v: (slice(None), v, None)):
+            found = wrong(lambda value, x, i, b, index=index: x[index(value)], value)
+            bad += [f"{shown(index(value))}: {found}"] if found else []
+    assert not bad, "\n".join(bad)
+
+
+def test_types():
+    for value in EVERYTHING:
+        for make in (lambda v: gc.f32[v], lambda v: gc.f32[2, v]):
+            try:
+                type_ = make(value)
+            except gc.GraphError:
+                continue
+            assert all(isinstance(d, int) and 0 <= d < 2 ** 63 or str(d) for d in type_.shape), shown(value)
