@@ -43,7 +43,10 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        return self.excess <= 1
+        return bool(self.excess <= 1)
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     @property
     def error(self) -> float:

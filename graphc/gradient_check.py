@@ -38,6 +38,9 @@ class ArgumentCheck:
     def ok(self) -> bool:
         return all(v.ok for v in self.verdicts)
 
+    def __bool__(self) -> bool:
+        return self.ok
+
     @property
     def kinks(self) -> int:
         """How many derivatives were taken where the function has a kink, and lie between its one-sided slopes or not."""
@@ -51,7 +54,7 @@ class ArgumentCheck:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `gc.check_gradients` found. `ok`: every derivative agrees with differences. Printed, a line for each argument."""
+    """What `gc.check_gradients` found. `ok`, also its truth: every derivative agrees with differences. Printed, a line for each argument."""
     name: str
     arguments: tuple[ArgumentCheck, ...]
     tolerance: Tolerance
@@ -59,6 +62,9 @@ class GradientReport:
     @property
     def ok(self) -> bool:
         return all(a.ok for a in self.arguments)
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def __str__(self) -> str:
         good, kinks = sum(a.ok for a in self.arguments), sum(a.kinks for a in self.arguments)
@@ -79,7 +85,8 @@ def check_gradients(f: GraphFunction | Graph | Callable, *, samples: int = 20, d
 
     For each argument: `samples` elements (all, if it has no more), and `directions` in which all elements move. Where these disagree, smaller
     steps are tried. A point at which the slopes on both sides differ is a kink; there every slope between them is right, and the report
-    counts it; a gradient outside of them is wrong. `raises`: GraphError with the report unless all agree. Raises GraphError for a result that is not finite.
+    counts it; a gradient outside of them is wrong. The report is true if all agree; `raises`: GraphError with the report unless they do.
+    Raises GraphError for a result that is not finite, and where there is nothing to check.
     """
     problem = _problem(f, training, seed, state, inputs)
     tolerance, random = Tolerance(step, rtol, atol), np.random.default_rng(seed)
@@ -104,7 +111,10 @@ class _Problem:
         unknown = [n for n in wrt or () if n not in self.gradients]
         if unknown:
             raise GraphError(f"{self.name} has no float argument {unknown[0]!r}; it has {', '.join(self.gradients)}", user_loc())
-        return list(self.gradients) if wrt is None else list(wrt)
+        chosen = list(self.gradients) if wrt is None else list(wrt)
+        if not chosen:
+            raise GraphError(f"{self.name}: there is no argument to check the gradient of; float arguments: {', '.join(self.gradients) or 'none'}", user_loc())
+        return chosen
 
     def of(self, name: str) -> Callable[[np.ndarray], tuple[float, float]]:
         """The value, and how large what it is summed from is, as a function of one argument."""

@@ -10,7 +10,8 @@ from time import perf_counter
 
 import numpy as np
 
-from graphc.errors import Loc
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError, Loc
 from graphc.peak import copy_rate, fma_peak
 from graphc.replacing import write_file
 from graphc.roofline import roofline_svg
@@ -80,7 +81,9 @@ class Profile:
         return self.limit(row) / row.seconds if row.seconds else 0.0
 
     def save(self, path: str | os.PathLike) -> None:
-        """The roofline plot as an SVG file."""
+        """The roofline plot as an SVG file; GraphError for a name that says another format."""
+        if Path(path).suffix.lower() != ".svg":
+            raise GraphError(f"the roofline plot is saved as SVG: give a name that ends in .svg, got {os.fspath(path)!r}", user_loc())
         points = [(f"{row.kernel} {row.line}", row.intensity, row.gflops, row.seconds) for row in self.rows]
         write_file(path, roofline_svg(points, self.peak, self.bandwidth))
 

@@ -1,4 +1,7 @@
 """gc.check_gradients: right gradients pass, wrong ones are found and located, kinks are told."""
+import importlib
+import pkgutil
+
 import numpy as np
 import pytest
 
@@ -159,6 +162,23 @@ def test_raises():
         checked_exponential(lambda x, y, g: 2 * g * y, raises=True)
     assert error.value.loc.file == __file__
     assert checked_exponential(lambda x, y, g: g * y, raises=True).ok
+
+
+def test_a_report_is_true_if_all_agree():
+    """`assert gc.check_gradients(f)` proves something."""
+    wrong, right = checked_exponential(lambda x, y, g: 2 * g * y), checked_exponential(lambda x, y, g: g * y)
+    assert right and not wrong
+    assert row(wrong, "y") and not row(wrong, "x") and not row(wrong, "x").worst
+    with pytest.raises(gc.GraphError, match="several: there is no argument to check"):
+        gc.check_gradients(several, ids=np.int32([3, 1]), wrt=[])
+
+
+def test_every_object_with_a_verdict_has_its_truth():
+    """No class of the package says `ok` and is true all the same when it is not."""
+    modules = [importlib.import_module(m.name) for m in pkgutil.walk_packages(gc.__path__, "graphc.") if "demo" not in m.name]
+    judging = {c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__.startswith("graphc.") and hasattr(c, "ok")}
+    assert {c.__name__ for c in judging} >= {"GradientReport", "ArgumentCheck", "Verdict"}
+    assert not [c for c in judging if not hasattr(c, "__bool__")]
 
 
 def test_only_some_arguments():

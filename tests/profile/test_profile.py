@@ -94,3 +94,12 @@ def test_command(tmp_path, capsys):
     assert cli.main(["profile", str(path), "--threads", "1", "--svg", str(tmp_path / "p.svg")]) == 0
     assert "matmul" in capsys.readouterr().out
     xml.fromstring((tmp_path / "p.svg").read_text())
+
+
+def test_the_plot_has_the_format_that_its_name_says(tmp_path):
+    step = gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=gc.optim.SGD(0.1), x=gc.f32[4, 3], y=gc.f32[4, 2], threads=1)
+    profile = step.profile(np.zeros((4, 3), np.float32), np.zeros((4, 2), np.float32), runs=1)
+    with pytest.raises(gc.GraphError, match="saved as SVG: give a name that ends in .svg, got '.*roofline.png'"):
+        profile.save(tmp_path / "roofline.png")
+    profile.save(tmp_path / "roofline.SVG")
+    xml.fromstring((tmp_path / "roofline.SVG").read_text())
