@@ -293,7 +293,7 @@ class Compiled(Shown):
         built = Compilation(self.graph, timed=True).built
         table = np.zeros((len(built.sites), 2), np.int64)
         mine = self.executable
-        state, lock = (mine.state, None) if mine.settled else ([a.copy() for a in mine.state.arrays], StateLock())
+        state, lock = (mine.state, None) if mine.settled else ((mine.lock or StateLock()).read(mine.state.arrays), StateLock())
         run = Executable(built.program, mine.threads, state, lock,
                          lambda node, index: built.failures[node].error(index), user_loc, profile=table)
         return measure(run, table, built.sites, arrays, runs)
