@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.checkpoint import load_arrays
 from graphc.compiler import Compilation, Compiled, compiled
+from graphc.config import MOST_I64, thread_count, whole
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
@@ -31,7 +32,7 @@ from graphc.uncollected import uncollected
 KEPT_BINDINGS = 16                  # of named dimensions to sizes
 
 
-def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: int = 0, training: bool = False, seed: int | None = None,
+def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: int | str = 0, training: bool = False, seed: int | None = None,
             state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, outputs: Sequence[str] | None = None, **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
@@ -39,7 +40,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
     combination is compiled once); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its parameters: `state=`
     a safetensors file, a mapping from names to arrays, or a training step's state; `seed=` for fresh ones; `step.model` brings its own.
     Calls follow what a step's state becomes. All others are taken as they are now, and what calls do not read is not kept.
-    `training`: trace a network in training mode. `threads`: exactly so many take part in a call; 0: as many as the process may use.
+    `training`: trace a network in training mode. `threads`: exactly so many take part in a call; 0 or "all": as many as the process may use.
 
     `outputs`: names of intermediate values to return too: what `gc.name` named, and results of layers by path ("2", "features.3"). A call
     then returns a flat dict: the function's own results first ("result"; "result0", "result1", … of a tuple; a dict's own keys), then
@@ -48,8 +49,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
 
     Raises GraphError for what does not fit, with the user's line.
     """
-    if not isinstance(threads, int) or threads < 0:
-        raise GraphError(f"threads must be an int >= 0 (0: as many as the process may use), got {threads!r}", user_loc())
+    threads = thread_count(threads, loc=user_loc())
     with uncollected():
         return _bound(f, threads, training, seed, state, outputs, bindings)
 
@@ -186,6 +186,8 @@ def state_for(name: str, needed: Sequence[Entry], seed: int | None, state) -> St
 
 def _source(name: str, needed: Sequence[Entry], seed: int | None, state) -> tuple[int | None, Mapping[str, np.ndarray] | None, str]:
     """A seed, or arrays and where they came from."""
+    if seed is not None:
+        seed = whole(seed, "seed", 0, MOST_I64, user_loc())
     if state is None:
         if needed and seed is None:
             raise GraphError(f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0", user_loc())

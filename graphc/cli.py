@@ -13,6 +13,7 @@ import numpy as np
 
 from graphc.codegen.host import host_target
 from graphc.compiler import SIMPLIFY, STAGES, Compilation, Compiled, fusion
+from graphc.config import thread_text, whole_text
 from graphc.doctor import report
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError, InternalError
@@ -22,6 +23,7 @@ from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.target import AVX2, TARGETS, Target
 from graphc.passes.pipeline import Pass, apply
+from graphc.profile import MOST_RUNS
 from graphc.replacing import replacing
 from graphc.runtime.lock import StateLock
 
@@ -49,13 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(run)
     run.add_argument("inputs", nargs="*", metavar="NAME=FILE.npy", help="inputs without a file are random")
     run.add_argument("--out", type=Path, help="folder for the outputs as .npy; without it they are printed")
-    run.add_argument("--threads", type=int, default=0)
+    run.add_argument("--threads", default="0")
     run.set_defaults(command=_run)
     profile = commands.add_parser("profile", help="where the time of a graph goes: a table of its kernels on random numbers")
     _add_source(profile)
     profile.add_argument("inputs", nargs="*", metavar="NAME=FILE.npy", help="inputs without a file are random")
-    profile.add_argument("--threads", type=int, default=0)
-    profile.add_argument("--runs", type=int, default=5)
+    profile.add_argument("--threads", default="0")
+    profile.add_argument("--runs", default="5")
     profile.add_argument("--svg", type=Path, help="file for the roofline plot")
     profile.set_defaults(command=_profile)
     dump = commands.add_parser("dump", help="print a graph at a stage of its compilation")
@@ -87,7 +89,7 @@ def _run(options: argparse.Namespace) -> None:
     if graph.state:
         raise GraphError(f"{graph.name} has state ({graph.state[0].name}, …): run it from Python with gc.compile(…, state=…)")
     arrays = _inputs(graph, options.inputs)
-    compiled = Compiled(graph, options.threads)
+    compiled = Compiled(graph, thread_text(options.threads, "--threads"))
     start = perf_counter()
     results = compiled(*arrays)
     seconds = perf_counter() - start
@@ -102,7 +104,8 @@ def _profile(options: argparse.Namespace) -> None:
     graph = _bound(options)
     arrays, rng = _inputs(graph, options.inputs), np.random.default_rng(1)
     state = [_random(rng, v) for v in graph.state]
-    result = Compiled(graph, options.threads, state, StateLock() if state else None).profile(*arrays, runs=options.runs)
+    threads, runs = thread_text(options.threads, "--threads"), whole_text(options.runs, "--runs", 1, MOST_RUNS)
+    result = Compiled(graph, threads, state, StateLock() if state else None).profile(*arrays, runs=runs)
     print(result)
     if options.svg:
         result.save(options.svg)

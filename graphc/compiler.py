@@ -16,7 +16,7 @@ from graphc.codegen.loop_verify import verify as verify_loops
 from graphc.codegen.packing import pack, unpack
 from graphc.codegen.program import LoopProgram, Site, build_program
 from graphc.codegen.scratch_layout import callers_first
-from graphc.config import Config, config
+from graphc.config import Config, config, whole
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.digest import digest
@@ -54,7 +54,7 @@ from graphc.passes.row_gradients import RowGradients
 from graphc.passes.storage import Constants
 from graphc.passes.turn_products import TurnProducts
 from graphc.passes.winograd import Winograd
-from graphc.profile import CallSite, Profile, measure
+from graphc.profile import MOST_RUNS, CallSite, Profile, measure
 from graphc.runtime.entry import callable_class
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.lock import StateLock
@@ -307,10 +307,11 @@ class Compiled(Shown):
     def profile(self, *arrays, runs: int = 5) -> Profile:
         """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented build runs, on a copy of the
         state; this one pays nothing for it."""
+        runs = whole(runs, "runs", 1, MOST_RUNS, user_loc())
         timed = Compilation(self.graph, timed=True)
         table = np.zeros((len(timed.built.sites), 2), np.int64)
         mine = self.executable
-        state, lock = (mine.state, None) if mine.settled else ([a.copy() for a in mine.state.arrays], StateLock())
+        state, lock = (mine.state, None) if mine.settled else ((mine.lock or StateLock()).read(mine.state.arrays), StateLock())
         run = timed.load(lambda built: Executable(built.program, mine.threads, state, lock, built.error, user_loc, profile=table))
         return measure(run, table, timed.built.sites, arrays, runs)
 

@@ -1,8 +1,21 @@
-"""Every knob of graphc, once: its name, type, default and one line. Each can be set by the environment variable GRAPHC_<NAME>."""
+"""Every knob of graphc, once: its name, type, default and one line. Each can be set by the environment variable GRAPHC_<NAME>; empty is unset.
+
+Numbers from outside, of whatever door, are checked here where they enter: native code believes them.
+"""
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, fields
+from operator import index
+
+from graphc.errors import GraphError, Loc
+
+MOST_THREADS = 4096
+MOST = {"verify": 2, "cache_mb": 1 << 30}                   # of knobs that are integers
+MOST_I64 = (1 << 63) - 1
+DIGITS = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+BOOLS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
@@ -10,7 +23,7 @@ class Config:
     dump: str = ""                  # folder: a numbered file of the program after every pass
     time: bool = False              # print a table of compile times
     verify: int = 1                 # 0: never, 1: before lowering and every loop function, 2: after every pass
-    threads: int = 0                # default number of threads; 0: from CPU affinity and cgroup quota
+    threads: int = 0                # default number of threads; 0 or "all": from CPU affinity and cgroup quota
     target: str = ""                # name of a Target; empty: the CPU we run on
     cache: str = ""                 # folder of compiled code; empty: ~/.cache/graphc; "off": no cache
     cache_mb: int = 512             # bound of that folder's size, in MB
@@ -20,13 +33,59 @@ class Config:
 
 
 def config() -> Config:
-    """The knobs as the environment sets them now."""
-    values = {f.name: _read(f.name, f.type) for f in fields(Config) if f"GRAPHC_{f.name.upper()}" in os.environ}
-    return Config(**values)
+    """The knobs as the environment sets them now. GraphError names a variable that makes no sense."""
+    given = {f.name: (f, os.environ.get(f"GRAPHC_{f.name.upper()}", "").strip()) for f in fields(Config)}
+    return Config(**{name: _read(f, text) for name, (f, text) in given.items() if text})
 
 
-def _read(name: str, kind: str):
-    text = os.environ[f"GRAPHC_{name.upper()}"]
-    if kind == "bool":
-        return text not in ("", "0", "false", "no")
-    return int(text) if kind == "int" else text
+def whole(value, name: str, least: int, most: int, loc: Loc | None = None) -> int:
+    """`value`, which a caller gave as `name`, as an int in [least, most]. GraphError for anything else: numpy's integers are integers, bools are not."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = None
+    if number is None or type(value).__name__ in ("bool", "bool_") or not least <= number <= most:
+        raise GraphError(f"{name} must be an integer from {least} to {most}, got {_shown(value)}", loc)
+    return number
+
+
+def whole_text(text: str, name: str, least: int, most: int) -> int:
+    """The same of a text: decimal digits."""
+    return whole(_digits(text), name, least, most)
+
+
+def thread_count(value, name: str = "threads", loc: Loc | None = None) -> int:
+    """A number of threads; 0 or "all": as many as the process may use."""
+    if isinstance(value, str) and value == "all":
+        return 0
+    try:
+        return whole(value, name, 0, MOST_THREADS)
+    except GraphError as error:
+        raise GraphError(f"{error.text} (0 or \"all\": as many as the process may use)", loc) from None
+
+
+def thread_text(text: str, name: str) -> int:
+    """The same of a text."""
+    return thread_count(_digits(text), name)
+
+
+def _digits(text: str) -> int | str:
+    return int(text) if DIGITS.fullmatch(text) else text
+
+
+def _shown(value) -> str:
+    """Of whatever it is: Python refuses to write integers of thousands of digits, and others may be long."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _read(f, text: str):
+    name = f"GRAPHC_{f.name.upper()}"
+    if f.type == "int":
+        return thread_text(text, name) if f.name == "threads" else whole_text(text, name, 0, MOST[f.name])
+    if f.type == "bool" and text.lower() not in BOOLS:
+        raise GraphError(f"{name} must be 1 or 0, got {text!r}")
+    return BOOLS[text.lower()] if f.type == "bool" else text

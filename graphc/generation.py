@@ -4,10 +4,12 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 
 from graphc.api import compile, state_for
+from graphc.config import MOST_I64, thread_count, whole
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.ir.types import BY_NUMPY, TensorType
@@ -21,6 +23,7 @@ from graphc.state import State
 from graphc.train import Model
 
 KEPT_GENERATORS = 4                 # networks that generate from one state
+MOST_TOKENS = 1 << 31
 SMALLEST_CACHE = 64                 # tokens that caches hold, or 4, 16 … times as many: so that later calls, of other lengths, find them
 ROUNDING = 1e-3                     # of the largest score: what `check` lets pass
 KEPT_SESSIONS = 4                   # caches and programs for batches of different sizes
@@ -28,7 +31,7 @@ KEPT_SESSIONS = 4                   # caches and programs for batches of differe
 
 def generate(model: Callable | Model, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None,
              stop: int | None = None, lengths=None, capacity: int | None = None, seed: int | None = None,
-             state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, threads: int = 0, **inputs) -> np.ndarray:
+             state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, threads: int | str = 0, **inputs) -> np.ndarray:
     """The tokens that follow `prompt`, up to `steps` of them: integers [B, n], or [n] for one prompt.
 
     `model`: a network, ids [B, T] -> scores of the next token [B, T, count] (or [B, count], of the last step), with its parameters as in
@@ -47,11 +50,13 @@ def generate(model: Callable | Model, prompt, steps: int, *, temperature: float 
 class Generator:
     """A network that generates, as `gc.generate`, with its programs and caches: for many calls. `state`: what it runs on."""
 
-    def __init__(self, model: Callable | Model, *, state=None, seed: int | None = None, capacity: int | None = None, threads: int = 0):
-        bound = isinstance(model, Model)
+    def __init__(self, model: Callable | Model, *, state=None, seed: int | None = None, capacity: int | None = None, threads: int | str = 0):
+        bound, loc = isinstance(model, Model), user_loc()
+        seed = None if seed is None else whole(seed, "seed", 0, MOST_I64, loc)
+        capacity = None if capacity is None else whole(capacity, "capacity", 1, MOST_TOKENS, loc)
         self.root = as_module(model.net if bound else model)
         self.state: State | None = model.state if bound else None
-        self._source, self._capacity, self._threads = (state, seed), capacity, threads
+        self._source, self._capacity, self._threads = (state, seed), capacity, thread_count(threads, loc=loc)
         self._sessions: OrderedDict[Plan, list[Session]] = OrderedDict()
         self._last: Session | None = None
 
@@ -69,11 +74,13 @@ class Generator:
     def stream(self, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None, stop: int | None = None,
                lengths=None, seed: int = 0, **inputs) -> Iterator[np.ndarray]:
         """The tokens [B] one after the other, as they are made; it ends when every sequence has had `stop`."""
-        knobs = _knobs(temperature, top_k, top_p)
         arrays = {name: np.asarray(a) for name, a in inputs.items()}
         ids, lengths = padded_prompts(prompt, lengths, arrays)
-        if not isinstance(steps, int) or steps < 1:
-            raise GraphError(f"generate makes 1 or more tokens, got steps={steps!r}", user_loc())
+        loc = user_loc()
+        steps, seed = whole(steps, "steps", 1, MOST_TOKENS, loc), whole(seed, "seed", 0, MOST_I64, loc)
+        stop = None if stop is None else whole(stop, "stop", 0, MOST_I64, loc)
+        top_k = None if top_k is None else whole(top_k, "top_k", 1, MOST_TOKENS, loc)
+        knobs = _knobs(temperature, top_k, top_p)
         needed = int(lengths.max()) + steps - 1         # the last token is not looked back at
         plan = self._plan(ids, lengths, needed, arrays, Choice(temperature > 0, top_k, top_p is not None))
         session = self._session(plan)
@@ -160,10 +167,11 @@ def _generator(model: Callable | Model, state, seed: int | None, capacity: int |
 
 def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[np.ndarray]:
     """Numbers for `Choice.knobs`; GraphError unless they make sense."""
-    if not temperature >= 0:
+    for name, value in (("temperature", temperature), ("top_p", 1.0 if top_p is None else top_p)):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise GraphError(f"{name} must be a number, got {value!r}", user_loc())
+    if not 0 <= temperature < np.inf:
         raise GraphError(f"temperature must be 0 (the likeliest token) or more, got {temperature}", user_loc())
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-        raise GraphError(f"top_k is an int of 1 or more, got {top_k!r}", user_loc())
     if top_p is not None and not 0 < top_p <= 1:
         raise GraphError(f"top_p is a probability above 0, got {top_p}", user_loc())
     if temperature == 0 and (top_k, top_p) != (None, None):

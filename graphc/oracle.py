@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -11,34 +10,39 @@ from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
 from graphc.ir.printer import print_graph
 from graphc.ir.types import shape_text
+from graphc.runtime.lock import StateLock
 
 
 class OracleExecutable:
-    """Callable like compiled code: takes the inputs, writes new state into `state` in place, returns the outputs as the graph declares them."""
+    """Callable like compiled code: takes the inputs, writes new state into `state` in place, returns the outputs as the graph declares them.
+
+    It computes on a copy of the state, and again if that has changed meanwhile."""
     memory = None
 
-    def __init__(self, graph: Graph, state: Sequence[np.ndarray] = (), lock: AbstractContextManager | None = None):
-        self.graph, self.state, self.lock = graph, tuple(state), lock or nullcontext()
+    def __init__(self, graph: Graph, state: Sequence[np.ndarray] = (), lock: StateLock | None = None):
+        self.graph, self.state, self.lock = graph, tuple(state), lock or StateLock()
 
     def __call__(self, *arrays: np.ndarray):
-        with self.lock:
+        outputs = None
+        while outputs is None:
             outputs = self._run(arrays)
         names = self.graph.output_names
         if names is None:
             return outputs[0]
         return dict(zip(names, outputs)) if any(names) else outputs
 
-    def _run(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    def _run(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...] | None:
+        """The outputs; None, and nothing written, if somebody else has written the state."""
         arrays = [np.asarray(a) for a in arrays]
         for v, a in zip(self.graph.inputs, arrays, strict=True):
             if a.shape != v.type.shape or a.dtype != v.type.dtype.np:
                 raise GraphError(f"argument {v.name!r} is {v.type}, got {a.dtype}{shape_text(a.shape)}")
-        results = evaluate(self.graph, (*arrays, *self.state))
+        version = self.lock.version
+        results = evaluate(self.graph, (*arrays, *self.lock.read(self.state)))
         count = len(self.graph.outputs)
         kept = [s for s, new in zip(self.state, self.graph.updates) if new is not None]
-        for target, new in zip(kept, results[count:], strict=True):
-            target[...] = new
-        return tuple(results[:count])
+        new = [np.ascontiguousarray(value, array.dtype) for array, value in zip(kept, results[count:], strict=True)]
+        return tuple(results[:count]) if not kept or self.lock.write(kept, new, version) else None
 
     def renew(self) -> None:
         """Nothing is derived."""

@@ -17,6 +17,7 @@ from graphc.replacing import write_file
 from graphc.roofline import roofline_svg
 from graphc.runtime.executable import Executable
 
+MOST_RUNS = 1_000_000
 SHOWN = 30                          # rows of the printed table
 
 
@@ -108,7 +109,7 @@ def measure(run: Executable, table: np.ndarray, sites: Sequence[CallSite], array
     """Profile of an instrumented program whose clocks are in `table` [sites, 2]: `runs` runs after one to warm up."""
     run.slow(*arrays)
     times, tables = [], []
-    for _ in range(max(runs, 1)):
+    for _ in range(runs):
         table[...] = 0
         start = perf_counter()
         run.slow(*arrays)

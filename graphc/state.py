@@ -18,8 +18,9 @@ ALIGNMENT = 64                      # bytes: one cache line, one AVX-512 vector
 class State(Mapping):
     """Named arrays. `state[name]` gives a copy, `state[name] = array` writes in place; dtype and shape never change.
 
-    `lock` is held while native code runs on the state and while Python reads or writes it; it is not reentrant. Its `version` grows with
-    every write, so that whatever was derived from the values can be made anew. `programs`: what was compiled for it and is worth keeping.
+    `lock` is held while native code runs on the state and while it is read or written here: signal handlers, finalizers and other threads, which may
+    do so at any moment, meet the values of before or after a write or a step. Its `version` grows with every write, so that whatever was derived from
+    the values can be made anew. `programs`: what was compiled for it and is worth keeping.
     """
 
     def __init__(self):
@@ -40,8 +41,8 @@ class State(Mapping):
     def add(self, entry: Entry, value: np.ndarray) -> None:
         if entry.name in self._arrays:
             raise _called_twice(entry.name)
-        self._arrays[entry.name] = aligned(value)
         self._names[entry.key] = entry.name
+        self._arrays[entry.name] = aligned(value)
 
     def array(self, entry: Entry) -> np.ndarray:
         """The live array of an entry: found by its owner, else by its name. GraphError when absent or of another type."""
@@ -53,13 +54,11 @@ class State(Mapping):
 
     def copy(self) -> dict[str, np.ndarray]:
         """Copies of all arrays, taken between two steps."""
-        with self.lock:
-            return {name: array.copy() for name, array in self._arrays.items()}
+        arrays = dict(self._arrays)
+        return dict(zip(arrays, self.lock.read(list(arrays.values()))))
 
     def __getitem__(self, name: str) -> np.ndarray:
-        array = self._find(name)
-        with self.lock:
-            return array.copy()
+        return self.lock.read([self._find(name)])[0]
 
     def __contains__(self, name: object) -> bool:
         return name in self._arrays
@@ -70,9 +69,7 @@ class State(Mapping):
             raise GraphError(f"{name} is {shape_text(array.shape)}, cannot take a value of shape {shape_text(value.shape)}", user_loc())
         if not np.can_cast(value.dtype, array.dtype, "same_kind"):
             raise GraphError(f"{name} is {array.dtype}, cannot take {value.dtype}; convert it with .astype", user_loc())
-        with self.lock:
-            array[...] = value
-            self.lock.written()
+        self.lock.write([array], [np.ascontiguousarray(value, array.dtype)])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -89,16 +86,13 @@ class State(Mapping):
         return sum(a.nbytes for a in self._arrays.values())
 
     def load(self, arrays: Mapping[str, np.ndarray], where: str, partial: bool = False) -> None:
-        """Takes every value from `arrays` (`partial`: those that it has); nothing is written unless all of them fit.
+        """Takes every value from `arrays` (`partial`: those that it has), in one step; nothing is written unless all of them fit.
         GraphError names the first that does not."""
         names = [name for name in self._arrays if name in arrays or not partial]
         if not names:
             raise GraphError(f"{where} has none of the arrays of the state; it holds {_some(arrays)}", user_loc())
         values = [_fitting(where, arrays, name, self._arrays[name].shape, self._arrays[name].dtype) for name in names]
-        with self.lock:
-            for name, value in zip(names, values):
-                self._arrays[name][...] = value
-            self.lock.written()
+        self.lock.write([self._arrays[name] for name in names], [np.ascontiguousarray(v) for v in values])
 
     def _find(self, name: str) -> np.ndarray:
         try:

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc import optim
 from graphc.checkpoint import load_arrays, save_arrays
+from graphc.config import MOST_I64, thread_count, whole
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
@@ -63,18 +64,19 @@ class SlotKey:
 
 
 def train_step(f: Callable, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None, seed: int = 0,
-               threads: int = 0, **types: TensorType) -> "TrainStep":
+               threads: int | str = 0, **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
 
     Short form: `train_step(net, loss=nn.cross_entropy, optimizer=optim.AdamW(1e-3), x=gc.f32[64, 784], y=gc.i32[64])`; the last
     input goes to the loss, the others to the network. General form, without `loss`: `f` takes all inputs by name and returns a
     scalar loss, or (loss, {name: array}). `trainable`: a network, a list of networks, or a predicate on parameter names; what it
-    leaves out keeps its value. `seed` decides the first parameters and all random numbers.
+    leaves out keeps its value. `seed` decides the first parameters and all random numbers. `threads`: as of `gc.compile`.
     """
     if not isinstance(optimizer, optim.Optimizer):
         raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}", user_loc())
     if loss is not None and len(types) < 2:
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], y=gc.i32[…]", user_loc())
+    seed, threads = whole(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
     return TrainStep(Objective(as_module(f), loss), types, optimizer, trainable, seed, threads)
 
 

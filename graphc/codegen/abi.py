@@ -23,7 +23,7 @@ FIELDS = {
     "scratch": "thread k's scratch is at scratch + k * scratch_bytes; the caller is thread 0",
     "scratch_bytes": "i64",
     "status": "i64: STATUS_OK, or the least `failure_code` of all failed checks",
-    "cancel": "i64: non-zero asks gc_main to return early",
+    "cancel": "i64: above 0 asks gc_main to return early; COMMITTED: it has begun to write state, and returns when it is done",
     "profile": "of an instrumented program: pairs of i64, nanoseconds and calls of each call site",
 }
 FIELD_BYTES = 8
@@ -35,6 +35,7 @@ INDEX_BITS = 40
 INDEX_BIAS = 1 << (INDEX_BITS - 1)
 INDEX_MASK = (1 << INDEX_BITS) - 1
 
+COMMITTED = -1
 RETURN_OK, RETURN_FAILED, RETURN_CANCELLED = 0, 1, 2
 
 

@@ -15,6 +15,7 @@ from graphc.codegen.llvm_control import STATEMENTS, finish_main
 from graphc.codegen.llvm_math import libm_repair_text, math_text
 from graphc.codegen.llvm_types import MEMORY, REGISTER, constant, frame_bytes, function_symbol, mangled, type_of
 from graphc.codegen.loop_ir import Root, Val, View
+from graphc.codegen.patience import Looks
 from graphc.codegen.scratch_layout import callers_first, scratch_layout
 from graphc.errors import InternalError
 from graphc.ir.target import Target
@@ -47,6 +48,7 @@ class ModuleText:
         self.entries, self.target = entries, target
         self.functions = callers_first([*entries, *functions])
         self.offsets, self.scratch_bytes = scratch_layout(self.functions)
+        self.looks = Looks(self.functions)
         self.texts: list[str] = []
         self.metadata = ["!0 = !{!\"llvm.loop.unroll.disable\"}", "!1 = !{!\"llvm.loop.vectorize.enable\", i1 false}",
                          "!2 = !{!\"branch_weights\", i32 1048575, i32 1}", "!3 = !{i32 1}", "!4 = !{}"]
@@ -156,6 +158,7 @@ class Body:
         self._roots: dict[Root, str] = {}
         self.captured: list[tuple[str, str, int]] = []  # (type, text in the parent, offset in the frame)
         self.frame_size = 0
+        self.is_entry = parent is None and f in module.entries
         self._names = 0
 
     # ---- text

@@ -8,7 +8,7 @@ from graphc.codegen.index import Ix, Sym, as_ix, at_least
 from graphc.codegen.llvm_memory import load, prefetch, store
 from graphc.codegen.llvm_ops import compute
 from graphc.codegen.llvm_types import function_symbol, type_of
-from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
+from graphc.codegen.loop_ir import (Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
                                     Val, While)
 from graphc.errors import InternalError
 
@@ -116,6 +116,8 @@ def _rolled(b, s: For, lo: Ix, hi: Ix, copies: int, values: list[str]) -> list[s
     first, last, certain = b.value(lo), b.value(hi), at_least(hi - lo, 1)
     header, leave, index, carried = b.label(), b.label(), b.name(), [b.name() for _ in values]
     before, b.block = b.block, header
+    every = b.module.looks.every.get(id(s), 0)
+    chunk = _Chunk(b, values) if every // copies > 1 else None
     with b.scope() as scope:
         b.define(symbol, index)
         start = Ix(0, ((symbol, 1),))
@@ -124,22 +126,63 @@ def _rolled(b, s: For, lo: Ix, hi: Ix, copies: int, values: list[str]) -> list[s
         else:
             nexts = _copies(b, s, [start + k * s.step for k in range(copies)], carried)
         following = b.emit(f"add nsw i64 {index}, {copies * s.step}")
-        again = b.emit(f"icmp slt i64 {following}, {last}")
-        b.line(f"br i1 {again}, label %{header}, label %{leave}, {b.module.loop_metadata()}")
+        if every and not chunk:
+            leave_if_cancelled(b)
+        again = b.emit(f"icmp slt i64 {following}, {chunk.end if chunk else last}")
+        b.line(f"br i1 {again}, label %{header}, label %{chunk.look if chunk else leave}, {b.module.loop_metadata()}")
     end, b.block = b.block, before
+    entry = chunk.header if chunk else header
     if certain:
-        b.line(f"br label %{header}")
+        b.line(f"br label %{entry}")
     else:
-        b.line(f"br i1 {b.emit(f'icmp slt i64 {first}, {last}')}, label %{header}, label %{leave}")
+        b.line(f"br i1 {b.emit(f'icmp slt i64 {first}, {last}')}, label %{entry}, label %{leave}")
+    starts = (before, first, values)
+    if chunk:
+        starts = chunk.begin(b, s, starts, (following, nexts), last, every // copies * copies * s.step, header)
     b.begin(header)
-    b.line(f"{index} = phi i64 [ {first}, %{before} ], [ {following}, %{end} ]")
-    for value, name, text, after in zip(s.inits, carried, values, nexts):
-        b.line(f"{name} = phi {type_of(value)} [ {text}, %{before} ], [ {after}, %{end} ]")
+    b.line(f"{index} = phi i64 [ {starts[1]}, %{starts[0]} ], [ {following}, %{end} ]")
+    for value, name, text, after in zip(s.inits, carried, starts[2], nexts):
+        b.line(f"{name} = phi {type_of(value)} [ {text}, %{starts[0]} ], [ {after}, %{end} ]")
     b.append(scope)
+    left = chunk.finish(b, following, last, leave) if chunk else end
     b.begin(leave)
     if certain:
         return nexts
-    return [b.emit(f"phi {type_of(v)} [ {text}, %{before} ], [ {after}, %{end} ]") for v, text, after in zip(s.inits, values, nexts)]
+    return [b.emit(f"phi {type_of(v)} [ {text}, %{before} ], [ {after}, %{left} ]") for v, text, after in zip(s.inits, values, nexts)]
+
+
+class _Chunk:
+    """A loop around a long loop of short trips: so many at a time, then a look at the cancel word."""
+
+    def __init__(self, b, values: list[str]):
+        self.header, self.look, self.more, self.after = [b.label() for _ in range(4)]
+        self.index, self.end, self.values = b.name(), b.name(), [b.name() for _ in values]
+
+    def begin(self, b, s: For, starts: tuple, following: tuple, last: str, extent: int, inner: str) -> tuple:
+        """The outer loop's header; gives what the inner loop starts from: block, index, carried values."""
+        before, first, values = starts
+        b.begin(self.header)
+        b.line(f"{self.index} = phi i64 [ {first}, %{before} ], [ {following[0]}, %{self.after} ]")
+        for value, name, text, then in zip(s.inits, self.values, values, following[1]):
+            b.line(f"{name} = phi {type_of(value)} [ {text}, %{before} ], [ {then}, %{self.after} ]")
+        far = b.emit(f"add nsw i64 {self.index}, {extent}")
+        b.line(f"{self.end} = call i64 @llvm.smin.i64(i64 {far}, i64 {last})")
+        b.line(f"br label %{inner}")
+        return self.header, self.index, self.values
+
+    def finish(self, b, following: str, last: str, leave: str) -> str:
+        """The look after a chunk; the block that leaves the loop."""
+        b.begin(self.look)
+        b.line(f"br i1 {b.emit(f'icmp slt i64 {following}, {last}')}, label %{self.more}, label %{leave}")
+        b.begin(self.more)
+        leave_if_cancelled(b, self.after)
+        b.line(f"br label %{self.header}")
+        return self.look
+
+
+def leave_if_cancelled(b, after: str | None = None) -> None:
+    """The function returns early if the call was cancelled; goes on in the block `after`."""
+    return_if(b, ReturnIf("cancelled"), after)
 
 
 def _one_trip(b, s: For, carried: list[str]) -> list[str]:
@@ -155,7 +198,10 @@ def parallel(b, s: Parallel) -> None:
     if s.serial or count == 1:
         loop = For(s.symbol, Ix(), s.count, 1, (), (), None)
         loop.body = s.body
-        return for_loop(b, loop)
+        b.module.looks.every[id(loop)] = b.module.looks.every.get(id(s), 0)
+        for_loop(b, loop)
+        del b.module.looks.every[id(loop)]
+        return
     name, tile = b.outline(s.label, s.symbol, s.body)
     frame = b.alloca(max(8, tile.frame_size))
     for ty, text, offset in tile.captured:
@@ -163,6 +209,7 @@ def parallel(b, s: Parallel) -> None:
         b.line(f"store {ty} {text}, ptr {at}, align 8")
     run = b.emit(f"load ptr, ptr {b.field('parallel')}, align 8")
     b.line(f"call void {run}(ptr %ctx, ptr {name}, ptr {frame}, i64 {b.value(count)})")
+    look_after(b, s)
 
 
 # ---- branches
@@ -189,6 +236,7 @@ def while_loop(b, s: While) -> None:
     limit, values = b.value(b.resolve(s.limit)), [b.val(v) for v in s.inits]
     header, head, body, leave = [b.label() for _ in range(4)]
     index, carried = b.name(), [b.name() for _ in values]
+    every = b.module.looks.every.get(id(s), 0)
     before, b.block = b.block, head
     with b.scope() as scope:
         b.define(s.symbol, index)
@@ -199,6 +247,16 @@ def while_loop(b, s: While) -> None:
         b.begin(body)
         b.run(s.body)
         nexts = [b.val(v) for v in s.nexts]
+        if every > 1:
+            trips = b.emit(f"and i64 {index}, {(1 << every.bit_length() - 1) - 1}")
+            due, on = b.label(), b.label()
+            b.line(f"br i1 {b.emit(f'icmp eq i64 {trips}, 0')}, label %{due}, label %{on}, !prof !2")
+            b.begin(due)
+            leave_if_cancelled(b)
+            b.line(f"br label %{on}")
+            b.begin(on)
+        elif every:
+            leave_if_cancelled(b)
         following = b.emit(f"add nsw i64 {index}, 1")
         b.line(f"br label %{header}, {b.module.loop_metadata()}")
     end, b.block = b.block, before
@@ -223,6 +281,13 @@ def call(b, s: Call) -> None:
         parts.append(f"ptr {b.address(view, (Ix(),) * len(view.shape), b.memory_type(view))}")
     parts += [f"i64 {b.value(b.resolve(ix))}" for ix in s.ints]
     b.line(f"call void {function_symbol(s.callee.name)}({', '.join(parts)}, ptr %scratch)")
+    look_after(b, s)
+
+
+def look_after(b, s: Call | Parallel) -> None:
+    """What may have been left early is not read."""
+    if id(s) in b.module.looks.after:
+        leave_if_cancelled(b)
 
 
 def check_index(b, s: CheckIndex) -> None:
@@ -258,13 +323,24 @@ def _as_i64(b, value: Val) -> str:
     return text if value.dtype.itemsize == 8 else b.emit(f"sext {type_of(value)} {text} to i64")
 
 
-def return_if(b, s: ReturnIf) -> None:
-    leave, after = b.label(), b.label()
-    field, ok, code = RETURNS[s.reason]
+def return_if(b, s: ReturnIf, after: str | None = None) -> None:
+    leave, after = b.label(), after or b.label()
+    field, good, code = RETURNS[s.reason]
     word = b.emit(f"load atomic i64, ptr {b.field(field)} monotonic, align 8")
-    b.line(f"br i1 {b.emit(f'icmp eq i64 {word}, {ok}')}, label %{after}, label %{leave}, !prof !2")
+    b.line(f"br i1 {b.emit(f'icmp {good} i64 {word}, {abi.STATUS_OK if field == STATUS else 0}')}, label %{after}, label %{leave}, !prof !2")
     b.begin(leave)
-    b.line(f"ret i32 {code}")
+    b.line(f"ret i32 {code}" if b.is_entry else "ret void")
+    b.begin(after)
+
+
+def commit(b, s: Commit) -> None:
+    """From here on the call is not cancelled any more; it returns if it has been before."""
+    pair = b.emit(f"cmpxchg ptr {b.field('cancel')}, i64 0, i64 {abi.COMMITTED} monotonic monotonic, align 8")
+    was = b.emit(f"extractvalue {{ i64, i1 }} {pair}, 0")
+    leave, after = b.label(), b.label()
+    b.line(f"br i1 {b.emit(f'icmp sle i64 {was}, 0')}, label %{after}, label %{leave}, !prof !2")
+    b.begin(leave)
+    b.line(f"ret i32 {abi.RETURN_CANCELLED}")
     b.begin(after)
 
 
@@ -288,8 +364,9 @@ def finish_main(b) -> None:
     b.line(f"ret i32 {abi.RETURN_OK}")
 
 
-RETURNS = {"failed": ("status", abi.STATUS_OK, abi.RETURN_FAILED), "cancelled": ("cancel", 0, abi.RETURN_CANCELLED)}
+STATUS = "status"
+RETURNS = {"failed": (STATUS, "eq", abi.RETURN_FAILED), "cancelled": ("cancel", "sle", abi.RETURN_CANCELLED)}
 
 STATEMENTS = {Compute: run_compute, Define: define, Load: load, Store: store, Prefetch: prefetch, For: for_loop, Parallel: parallel,
               If: branch, While: while_loop, Call: call, CheckIndex: check_index, FailUnless: fail_unless, ReturnIf: return_if,
-              Stamp: stamp}
+              Commit: commit, Stamp: stamp}

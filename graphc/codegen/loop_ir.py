@@ -249,6 +249,11 @@ class ReturnIf:
         self.reason = reason
 
 
+class Commit:
+    """main is about to write state: it leaves if it was cancelled, and cannot be from here on, so that state is written as a whole or not at all."""
+    __slots__ = ()
+
+
 class Stamp:
     """main of an instrumented build: the clock of call site number `site` starts, or (`ends`) stops and the call is counted."""
     __slots__ = ("site", "ends")
@@ -257,7 +262,7 @@ class Stamp:
         self.site, self.ends = site, ends
 
 
-Statement = Compute | Define | Load | Store | Prefetch | For | Parallel | If | While | Call | CheckIndex | FailUnless | ReturnIf | Stamp
+Statement = Compute | Define | Load | Store | Prefetch | For | Parallel | If | While | Call | CheckIndex | FailUnless | ReturnIf | Commit | Stamp
 
 
 def bodies(statement: Statement) -> tuple[list, ...]:

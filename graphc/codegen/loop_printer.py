@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp,
+from graphc.codegen.loop_ir import (Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp,
                                     Store, Val, View, While, contiguous, statements)
 from graphc.errors import InternalError
 
@@ -173,10 +173,14 @@ def _return_if(s: ReturnIf, indent: str) -> Iterator[str]:
     yield f"{indent}return if {s.reason}"
 
 
+def _commit(s: Commit, indent: str) -> Iterator[str]:
+    yield f"{indent}commit"
+
+
 def _stamp(s: Stamp, indent: str) -> Iterator[str]:
     yield f"{indent}{'stop' if s.ends else 'start'} clock {s.site}"
 
 
 STATEMENTS = {Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for, Parallel: _parallel,
               If: _if, While: _while, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if,
-              Stamp: _stamp}
+              Commit: _commit, Stamp: _stamp}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from graphc.codegen.index import NO_FACTS, Facts, Ix, Sym, at_least, at_most, depends_on
 from graphc.codegen.loop_access import Access, Range, accesses_of, parameter_accesses
 from graphc.codegen.loop_conditions import facts_of
-from graphc.codegen.loop_ir import (Call, CheckIndex, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
+from graphc.codegen.loop_ir import (Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
                                     Val, View, While, bodies)
 from graphc.codegen.loop_ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loop_printer import print_function
@@ -257,7 +257,7 @@ def _fail_unless(c: Checker, s: FailUnless) -> None:
     c.use(s.condition, s.value)
 
 
-def _return_if(c: Checker, s: ReturnIf) -> None:
+def _return_if(c: Checker, s: ReturnIf | Commit) -> None:
     if c.f.views or c.f.params:
         raise InternalError("only main returns early")
 
@@ -269,5 +269,6 @@ def _stamp(c: Checker, s: Stamp) -> None:
 
 RULES: dict[type, Callable] = {
     Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for, While: _while, If: _if,
-    Parallel: _parallel, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if, Stamp: _stamp,
+    Parallel: _parallel, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if,
+    Commit: _return_if, Stamp: _stamp,
 }

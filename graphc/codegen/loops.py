@@ -18,7 +18,7 @@ from math import gcd, prod
 from graphc.codegen.index import Ix, Sym, as_ix, upper
 from graphc.codegen.loop_arith import Arithmetic
 from graphc.codegen.loop_index import Indices
-from graphc.codegen.loop_ir import (Alignment, Call, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp, Store, Val, View,
+from graphc.codegen.loop_ir import (Alignment, Call, Commit, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp, Store, Val, View,
                                     While, contiguous, span)
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType, bool_
@@ -164,6 +164,10 @@ class Function(Arithmetic, Indices):
     def return_if_cancelled(self) -> None:
         """main only: returns when the caller has asked for it."""
         self.block.append(ReturnIf("cancelled"))
+
+    def commit(self) -> None:
+        """main only: state is written from here on."""
+        self.block.append(Commit())
 
     # ---- control
     @contextmanager

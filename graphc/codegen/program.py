@@ -172,10 +172,10 @@ class _ProgramBuilder:
         return [len(self.checked) - 1]
 
     def commit(self, plan: Plan, node: Node) -> None:
-        """Before the first kernel that writes state: leave if something failed, so that state is not half updated."""
+        """Before the first kernel that writes state: leave if something failed or Ctrl-C came, so that state is not half updated."""
         if not self.committed and any(plan.places[v].buffer.space == "state" for v in node.outputs):
-            self.main.return_if_cancelled()
             self.main.return_if_failed()
+            self.main.commit()
             self.committed = True
 
     # memory

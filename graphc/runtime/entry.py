@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from graphc.runtime.entry_layout import (DERIVES, DESCRIPTOR_BYTES, ENABLED, FAILED, HANDLER, INPUT_SPECS, INPUTS, KEYS, LOCK, MAIN, OUT_WORD, OUTPUT_SPECS,
-                                         OUTPUTS, RELEASE, RESULT, RESULT_KINDS, SEEN, SLOW, SPARES, WRITES)
+from graphc.runtime.entry_layout import (DERIVES, DESCRIPTOR_BYTES, ENABLED, FAILED, HANDLER, INPUT_SPECS, INPUTS, KEYS, LOCK, MADE, MAIN, OUT_WORD, OUTPUT_SPECS,
+                                         OUTPUTS, PASSING, PASSING_BYTES, PREPARE, RELEASE, RESULT, RESULT_KINDS, SEEN, SLOW, SPARES, WRITES)
 from graphc.runtime.memory import address
 from graphc.runtime.native import native
 from graphc.runtime.result_memory import handler
@@ -23,7 +23,7 @@ METH_FASTCALL, METH_KEYWORDS = 0x80, 0x02
 class Descriptor:
     """The record that native code reads, and everything it points to. `words` holds 8-byte fields at the offsets of `entry_layout`."""
 
-    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable, derives: bool = False, writes: bool = False):
+    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable, writes: bool = False):
         self.words = np.zeros(DESCRIPTOR_BYTES // 8, np.int64)
         self.address = address(self.words)
         names = [spec.name for spec in signature.outputs]
@@ -42,7 +42,6 @@ class Descriptor:
         self._set(KEYS, address(keys))
         self._set(LOCK, lock)
         self._set(OUT_WORD, id(OUT))
-        self._set(DERIVES, int(derives))
         self._set(SEEN, -1)
         self._set(WRITES, int(writes))
         self._set(SPARES, id(self.spares))
@@ -61,6 +60,23 @@ class Descriptor:
     @seen.setter
     def seen(self, version: int) -> None:
         self._set(SEEN, version)
+
+    def derive(self, prepare: int, passing: np.ndarray) -> None:
+        """Calls make the values that are derived from the state anew when it has changed, by `prepare`, which needs the memory `passing` meanwhile."""
+        self.passing = passing
+        self._set(PREPARE, prepare)
+        self._set(PASSING, address(passing))
+        self._set(PASSING_BYTES, passing.nbytes)
+        self._set(DERIVES, 1)
+
+    @property
+    def made(self) -> int:
+        """How many frames there are, free or in flight."""
+        return int(self.words[MADE // 8])
+
+    @made.setter
+    def made(self, count: int) -> None:
+        self._set(MADE, count)
 
     @property
     def enabled(self) -> bool:

@@ -180,14 +180,8 @@ unlock:
 busy:
   ret i32 {busy}
 fill:
-  %inputs.at = getelementptr i8, ptr %ctx, i64 {ctx_inputs}
-  store ptr %inputs, ptr %inputs.at
-  %outputs.at = getelementptr i8, ptr %ctx, i64 {ctx_outputs}
-  store ptr %outputs, ptr %outputs.at
+  call void @fill_context(ptr %ctx, ptr %inputs, ptr %outputs)
   %status.at = getelementptr i8, ptr %ctx, i64 {ctx_status}
-  store i64 {ok}, ptr %status.at
-  %cancel.at = getelementptr i8, ptr %ctx, i64 {ctx_cancel}
-  store i64 0, ptr %cancel.at
   %main.word = call i64 @field(ptr %d, i64 {main})
   %main = inttoptr i64 %main.word to ptr
   %release = call i64 @field(ptr %d, i64 {release})
@@ -209,6 +203,19 @@ after:
   call void @gc_wrote(ptr %d, ptr %lock)
   call void @try_unlock(ptr %lock)
   ret i32 %code
+}}
+
+; What a call leaves in its context.
+define internal void @fill_context(ptr %ctx, ptr %inputs, ptr %outputs) nounwind alwaysinline {{
+  %inputs.at = getelementptr i8, ptr %ctx, i64 {ctx_inputs}
+  store ptr %inputs, ptr %inputs.at
+  %outputs.at = getelementptr i8, ptr %ctx, i64 {ctx_outputs}
+  store ptr %outputs, ptr %outputs.at
+  %status.at = getelementptr i8, ptr %ctx, i64 {ctx_status}
+  store i64 {ok}, ptr %status.at
+  %cancel.at = getelementptr i8, ptr %ctx, i64 {ctx_cancel}
+  store i64 0, ptr %cancel.at
+  ret void
 }}
 
 ; Whether what the program derives from the state, if anything, was derived from its present version.

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +14,10 @@ from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.target import Target
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
-from graphc.runtime.entry_layout import BUSY
+from graphc.runtime.entry_layout import BUSY, CANCELLED, DURATION, JOB_BYTES, NO_FRAME, OWN, STATUS
 from graphc.runtime.frame import Frame, FrameList, Layout
 from graphc.runtime.interrupt import call_interruptibly
-from graphc.runtime.lock import StateLock
+from graphc.runtime.lock import StateLock, attempts
 from graphc.runtime.memory import address, aligned, round_up
 from graphc.runtime.native import native
 from graphc.runtime.pool import default_threads, pool
@@ -85,8 +84,10 @@ class Executable:
         self._durations: list[int] = []
         self._consts = aligned(np.frombuffer(program.consts, np.uint8))
         self._descriptor = Descriptor(self.signature, self._main, lock.address if lock else 0, self.slow, self._raise,
-                                      bool(program.derived) and lock is not None, lock is not None and program.writes and not quiet)
-        self._frames = FrameList(self._descriptor.address, self._new_frame, 1 if lock else max(MIN_FRAMES, default_threads()))
+                                      lock is not None and program.writes and not quiet)
+        if program.derived and lock is not None:
+            self._descriptor.derive(self._loaded.address(PREPARE), self.state.passing_memory())
+        self._frames = FrameList(self._descriptor, self._new_frame, 1 if lock else max(MIN_FRAMES, default_threads()))
         self.call = make_entry(self._descriptor, self)
         if self.settled and self.state is not state:
             self._settle()
@@ -130,7 +131,7 @@ class Executable:
             code = native().call(self._descriptor.address, _objects(inputs), _objects(outputs), ctypes.byref(status))
             if code != BUSY:
                 return self._finish(code, status.value)
-        call = _Call(self, _table(inputs), _table(outputs), threads or self.threads)
+        call = _Call(self, inputs, outputs, threads or self.threads)
         call_interruptibly(call.run, call.cancel)
 
     @property
@@ -156,12 +157,6 @@ class Executable:
         passing = self.state.passing_memory()       # noqa: F841  lives until the code is back
         code = native().run(self._loaded.address(PREPARE), frame.address)
         self._finish(code, frame["status"])
-
-    def _prepared(self, frame: Frame) -> None:
-        """Makes the derived values anew if the state has changed; the state's lock is held."""
-        if self.program.derived and self.lock and self._descriptor.seen != self.lock.version:
-            self._derive(frame)
-            self._descriptor.seen = self.lock.version
 
     def _timed(self, nanoseconds: int) -> None:
         """Learn from a call's duration; after TRIALS calls the native entry takes over, unless calls are long."""
@@ -193,54 +188,27 @@ class Executable:
 
 
 class _Call:
-    """One call in Python: may wait for the lock and a frame, and be cancelled from another thread at any moment.
+    """One call that may wait for the lock and a frame, and be cancelled from another thread at any moment. It keeps what native code reads and writes;
+    whatever the call takes, native code gives back (`waiting_ir`)."""
 
-    It never runs where a signal handler can raise between two of its lines (see `interrupt`).
-    """
-
-    def __init__(self, owner: Executable, inputs: np.ndarray, outputs: np.ndarray, threads: int):
-        self.owner, self.inputs, self.outputs, self.threads = owner, inputs, outputs, threads
-        self.frame: Frame | None = None
-        self.cancelled = False
+    def __init__(self, owner: Executable, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int):
+        self.owner, self._arrays, self._tables = owner, (inputs, outputs), (_table(inputs), _table(outputs))
+        self._frame = owner._new_frame(threads) if threads != owner.threads else None
+        self._job = np.zeros(JOB_BYTES // 8, np.int64)
+        self._job[OWN // 8] = self._frame.address if self._frame else 0
 
     def run(self) -> None:
-        if self.owner.lock is None:
-            self._framed()
-        elif self.owner.lock.acquire(lambda: self.cancelled):
-            try:
-                self._framed()
-            finally:
-                self.owner.lock.release()
+        owner, words = self.owner, self._job
+        for _ in attempts(lambda: bool(words[CANCELLED // 8])):
+            code = native().call_waiting(owner._descriptor.address, *map(address, self._tables), address(words))
+            if code == NO_FRAME:
+                owner._frames.grow()
+            elif code != BUSY:
+                owner._timed(int(words[DURATION // 8]))
+                return owner._finish(code, int(words[STATUS // 8]))
 
     def cancel(self) -> None:
-        self.cancelled = True
-        if self.frame is not None:
-            self.frame["cancel"] = 1
-
-    def _framed(self) -> None:
-        owner = self.owner
-        if self.threads != owner.threads:
-            self._execute(owner._new_frame(self.threads))
-            return
-        frame = owner._frames.take()
-        try:
-            self._execute(frame)
-        finally:
-            owner._frames.give(frame)
-
-    def _execute(self, frame: Frame) -> None:
-        frame.prepare(address(self.inputs), address(self.outputs))
-        self.frame = frame
-        if self.cancelled:
-            return
-        owner = self.owner
-        owner._prepared(frame)
-        start = time.perf_counter_ns()
-        code = native().run(owner._main, frame.address)
-        owner._timed(time.perf_counter_ns() - start)
-        if owner.lock:
-            native().wrote(owner._descriptor.address, owner.lock.address)
-        owner._finish(code, frame["status"])
+        native().cancel(address(self._job))
 
 
 def _check_target(target: Target | None) -> None:

@@ -1,7 +1,7 @@
 """Frames: what one call in flight needs besides its arguments, namely context, arena and scratch."""
 from __future__ import annotations
 
-import threading
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.codegen.abi import OFFSETS, STATUS_OK
+from graphc.runtime.entry import Descriptor
 from graphc.runtime.entry_layout import FRAME_NEXT
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, aligned_empty, mapped, round_up
@@ -53,40 +54,31 @@ class Frame:
 
 
 class FrameList:
-    """At most `bound` frames, made when needed. The free ones form the list at `head` in a descriptor, which native code uses too."""
+    """At most `bound` frames, made when needed. The free ones form the list at `head` in a descriptor; native code takes them and gives them back."""
 
-    def __init__(self, descriptor: int, make: Callable[[], Frame], bound: int):
+    def __init__(self, descriptor: Descriptor, make: Callable[[], Frame], bound: int):
         self._descriptor, self._make, self._bound = descriptor, make, bound
-        self._frames: dict[int, Frame] = {}
-        self._lost = 0
-        self._growing = threading.Lock()
+        self._frames: list[Frame] = []
         renew_after_fork(self)
 
-    def take(self) -> Frame:
-        """A free frame; waits while `bound` calls are in flight."""
-        while True:
-            found = native().pop_frame(self._descriptor)
-            if found is not None:
-                return self._frames[found]
-            with self._growing:
-                if len(self) < self._bound:
-                    frame = self._make()
-                    self._frames[frame.address] = frame
-                    return frame
+    def grow(self) -> None:
+        """One more free frame; where `bound` are in flight, only waits a moment."""
+        if len(self) >= self._bound and not sys.is_finalizing():        # what daemon threads have then does not come back
             time.sleep(POLL_SECONDS)
-
-    def give(self, frame: Frame) -> None:
-        native().push_frame(self._descriptor, frame.address)
+            return
+        frame = self._make()
+        self._frames.append(frame)          # first: native code may have it from here on
+        if not native().add_frame(self._descriptor.address, frame.address, max(self._bound, len(self) + sys.is_finalizing())):
+            self._frames.remove(frame)
 
     def __len__(self) -> int:
-        return len(self._frames) - self._lost
+        return self._descriptor.made
 
     def after_fork(self) -> None:
-        """Frames in use by the parent's other threads do not come back: the free ones count, the bound starts anew beyond them."""
-        self._growing = threading.Lock()
+        """Frames in use by the parent's other threads do not come back: the free ones count."""
         free = []
-        while (found := native().pop_frame(self._descriptor)) is not None:
-            free.append(self._frames[found])
-        self._lost = len(self._frames) - len(free)
+        while (found := native().pop_frame(self._descriptor.address)) is not None:
+            free.append(found)
         for frame in free:
-            self.give(frame)
+            native().push_frame(self._descriptor.address, frame)
+        self._descriptor.made = len(free)

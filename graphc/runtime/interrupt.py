@@ -6,10 +6,13 @@ call's cancel word, which native code reads between tiles and kernels, and is ra
 """
 from __future__ import annotations
 
+import sys
 import threading
+from _thread import start_new_thread
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from graphc.errors import GraphError
 from graphc.runtime.fork import call_after_fork
 
 POLL_SECONDS = 0.05
@@ -18,7 +21,8 @@ _jobs: SimpleQueue | None = None
 
 
 class _Job:
-    """A call on its way to the helper. Whoever acquires `claim` first, helper or interrupted caller, decides whether it runs."""
+    """A call on its way to the helper, which keeps alive what the call needs. Whoever acquires `claim` first, helper or interrupted caller, decides
+    whether it runs; nobody gives that back."""
 
     def __init__(self, call: Callable[[], object]):
         self.call = call
@@ -36,21 +40,27 @@ class _Job:
             self.value = self.call()
         except BaseException as error:      # handed to the caller, whatever it is
             self.error = error
-        self.finished = True
-        self.done.release()
+        finally:
+            self.finished = True
+            self.done.release()
 
 
 def call_interruptibly(call: Callable[[], object], cancel: Callable[[], None]) -> object:
-    """`call()`, made by the helper when this is the main thread; an exception of a signal handler calls `cancel` and is raised afterwards."""
-    if threading.current_thread() is not threading.main_thread():
+    """`call()`, made by the helper when this is the main thread; an exception of a signal handler calls `cancel` and is raised afterwards.
+
+    Where no helper can be had (the interpreter exits, or the system gives no thread) the call is made here, and Ctrl-C waits for it.
+    """
+    jobs = _helper() if threading.current_thread() is threading.main_thread() and not sys.is_finalizing() else None
+    if jobs is None:
         return call()
     job = _Job(call)
     try:
-        _helper().put(job)
-        while not job.done.acquire(timeout=POLL_SECONDS):
-            pass                            # a signal that another thread took, or that came just before this one waited, does not end a wait
+        jobs.put(job)
+        while not job.done.acquire(timeout=POLL_SECONDS):     # a signal that another thread took, or that came just before, does not end a wait
+            if jobs is not _jobs:
+                raise GraphError("a signal handler forked in the middle of a call, which this process, the child, cannot go on with")
     except BaseException:
-        if not job.claim.acquire(blocking=False):
+        if jobs is _jobs and not job.claim.acquire(blocking=False):
             cancel()
             _wait(job)
         raise
@@ -60,7 +70,7 @@ def call_interruptibly(call: Callable[[], object], cancel: Callable[[], None]) -
 
 
 def _wait(job: _Job) -> None:
-    """Until the cancelled call is back, whatever signals still come: its memory must stay."""
+    """Until the cancelled call is back, whatever signals still come: its results are being written."""
     while not job.finished:
         try:
             job.done.acquire(timeout=POLL_SECONDS)
@@ -68,11 +78,16 @@ def _wait(job: _Job) -> None:
             continue
 
 
-def _helper() -> SimpleQueue:
+def _helper() -> SimpleQueue | None:
+    """The queue of the helper thread, started at the first use and known only when it runs. None when the system gives no thread."""
     global _jobs
     if _jobs is None:
-        _jobs = SimpleQueue()
-        threading.Thread(target=_serve, args=(_jobs,), name="graphc-call", daemon=True).start()
+        jobs: SimpleQueue = SimpleQueue()
+        try:
+            start_new_thread(_serve, (jobs,))       # one step: `Thread.start` waits in Python, where an exception may part us from the thread
+        except RuntimeError:
+            return None
+        _jobs = jobs
     return _jobs
 
 

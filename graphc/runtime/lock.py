@@ -1,20 +1,28 @@
-"""The lock and version of a state (parameters, moments, step number): native calls take the lock themselves, Python takes it with `with`."""
+"""The lock and version of a state (parameters, moments, step number)."""
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 
+import numpy as np
+
+from graphc.errors import GraphError
 from graphc.runtime.entry_layout import VERSION_AT
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, aligned_empty
 from graphc.runtime.native import native
+from graphc.runtime.waiting_ir import WAIT_MS
 
-WAIT_MS = 100                   # between two waits Python looks at its signals
+EXIT_SECONDS = 5                # how long an interpreter that exits waits for a thread which it has perhaps stopped
+TAKEN = 1                       # of gc_transfer; 0: not in that time, 2: another version
 
 
 class StateLock:
-    """Mutual exclusion of everything that reads or writes one state. Not reentrant. Waiting can be interrupted by Ctrl-C.
+    """Mutual exclusion of everything that reads or writes one state. Who takes it gives it back within one native call, so that Python code, and with
+    it signal handlers, finalizers and forks, never runs while its own thread holds it. Waiting can be interrupted by Ctrl-C.
 
-    `version` grows with every write, by whoever holds the lock, so that whatever was derived from the state can be made anew.
+    `version` grows with every write, so that whatever was derived from the state can be made anew.
     """
 
     def __init__(self):
@@ -24,30 +32,37 @@ class StateLock:
         self.address = address(self._word)
         renew_after_fork(self)
 
-    def acquire(self, given_up: Callable[[], bool] = lambda: False) -> bool:
-        """Wait for the lock; False when `given_up()` became true meanwhile."""
-        while not native().lock(self.address, WAIT_MS):
-            if given_up():
-                return False
-        return True
+    def read(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Copies of C-contiguous `arrays`, all of one version."""
+        copies = [np.empty(a.shape, a.dtype) for a in arrays]
+        self._transfer(copies, arrays, 0)
+        return copies
 
-    def release(self) -> None:
-        native().unlock(self.address)
+    def write(self, arrays: Sequence[np.ndarray], values: Sequence[np.ndarray], expected: int = -1) -> bool:
+        """Copies `values` to `arrays`: all or none of them, whatever signals come. Both are C-contiguous and of the same dtypes and shapes.
+        `expected`: False, and nothing written, if the version is another."""
+        return self._transfer(arrays, values, 1, expected)
 
     @property
     def version(self) -> int:
         return int(self._version[0])
 
-    def written(self) -> None:
-        """Says that the state has changed."""
-        self._version[0] += 1
-
-    def __enter__(self) -> "StateLock":
-        self.acquire()
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.release()
+    def _transfer(self, targets: Sequence[np.ndarray], sources: Sequence[np.ndarray], writes: int, expected: int = -1) -> bool:
+        rows = np.array([(address(t), address(s), t.nbytes) for t, s in zip(targets, sources, strict=True)], np.int64)
+        for _ in attempts():
+            done = native().transfer(self.address, address(rows), len(rows), writes, expected, WAIT_MS)
+            if done:
+                return done == TAKEN
+        return False
 
     def after_fork(self) -> None:
         self._word[0] = 0
+
+
+def attempts(given_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """One after the other until `given_up()`. GraphError when the interpreter is exiting and waits in vain: its daemon threads give nothing back."""
+    start = monotonic()
+    while not given_up():
+        yield
+        if sys.is_finalizing() and monotonic() - start > EXIT_SECONDS:
+            raise GraphError("the interpreter exits while a daemon thread is in a call on the same state or function; join the thread first")

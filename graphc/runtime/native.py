@@ -17,24 +17,29 @@ from graphc.runtime.entry_layout import ARRAY_TYPE, NEW_ARRAY, PYTHON_SYMBOLS, S
 from graphc.runtime.lock_ir import lock_text
 from graphc.runtime.pool_ir import pool_text
 from graphc.runtime.result_memory_ir import result_memory_text
+from graphc.runtime.waiting_ir import waiting_text
 
 API_ARRAY_TYPE, API_NEW_FROM_DESCR, API_SET_HANDLER = 2, 94, 304        # rows of numpy's C API table, fixed since numpy 1.0 and 1.22
-EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_run", "gc_entry", "gc_call_arrays", "gc_pop_frame", "gc_push_frame", "gc_wrote",
+EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_transfer", "gc_run", "gc_entry", "gc_call_arrays", "gc_call_waiting", "gc_cancel",
+           "gc_pop_frame", "gc_push_frame", "gc_add_frame",
            "gc_mem_malloc", "gc_mem_calloc", "gc_mem_realloc", "gc_mem_free")
 
 
 @dataclass(frozen=True)
 class Native:
-    """Python's view of the runtime's functions. `run` and `lock` let other Python threads go on, the others do not."""
+    """Python's view of the runtime's functions. `run`, `lock`, `transfer` and `call_waiting` let other Python threads go on, the others do not."""
     loaded: Loaded
     spin: ctypes._CFuncPtr          # (rounds)
     run: ctypes._CFuncPtr           # (address of gc_main, context) -> return code
     lock: ctypes._CFuncPtr          # (address of a lock word, milliseconds) -> 1 when taken
     unlock: ctypes._CFuncPtr        # (address of a lock word)
+    transfer: ctypes._CFuncPtr      # (address of a lock word, rows, how many, how many versions more, expected version, milliseconds) -> whether
     call: ctypes._CFuncPtr          # (descriptor, table of input arrays, table of output arrays, where the status goes) -> code or BUSY
+    call_waiting: ctypes._CFuncPtr  # (descriptor, table of input addresses, of output addresses, job) -> code, BUSY or NO_FRAME
+    cancel: ctypes._CFuncPtr        # (job)
     pop_frame: ctypes._CFuncPtr     # (descriptor) -> context or None
     push_frame: ctypes._CFuncPtr    # (descriptor, context)
-    wrote: ctypes._CFuncPtr         # (descriptor, address of a lock word)
+    add_frame: ctypes._CFuncPtr     # (descriptor, context, bound) -> whether there was room
 
     def address(self, name: str) -> int:
         return self.loaded.address(name)
@@ -54,16 +59,19 @@ def native() -> Native:
         run=free(ctypes.c_int, pointer, pointer)(loaded.address("gc_run")),
         lock=free(ctypes.c_int, pointer, word)(loaded.address("gc_lock")),
         unlock=held(None, pointer)(loaded.address("gc_unlock")),
+        transfer=free(ctypes.c_int, pointer, pointer, word, word, word, word)(loaded.address("gc_transfer")),
         call=held(ctypes.c_int, pointer, pointer, pointer, pointer)(loaded.address("gc_call_arrays")),
+        call_waiting=held(ctypes.c_int, pointer, pointer, pointer, pointer)(loaded.address("gc_call_waiting")),
+        cancel=held(None, pointer)(loaded.address("gc_cancel")),
         pop_frame=held(pointer, pointer)(loaded.address("gc_pop_frame")),
         push_frame=held(None, pointer, pointer)(loaded.address("gc_push_frame")),
-        wrote=held(None, pointer, pointer)(loaded.address("gc_wrote")))
+        add_frame=held(ctypes.c_int, pointer, pointer, word)(loaded.address("gc_add_frame")))
 
 
 def runtime_text(target: Target) -> str:
     """LLVM text of the whole runtime for the machine of `target`."""
     machine = target.triple.split("-")[0]
-    return pool_text(machine) + lock_text(machine) + entry_text(machine) + result_memory_text()
+    return pool_text(machine) + lock_text(machine) + entry_text(machine) + result_memory_text() + waiting_text()
 
 
 def runtime_target() -> Target:

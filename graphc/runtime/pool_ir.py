@@ -123,7 +123,7 @@ entry:
 loop:
   %t = phi i64 [ 0, %entry ], [ %next, %step ]
   %cancel = load atomic i64, ptr %cancel.at monotonic, align 8
-  %stop = icmp ne i64 %cancel, 0
+  %stop = icmp sgt i64 %cancel, 0
   br i1 %stop, label %end, label %step
 step:
   call void %fn(ptr %ctx, ptr %frame, i64 %t, ptr %scratch)
@@ -273,7 +273,7 @@ entry:
   br label %loop
 loop:
   %cancel = load atomic i64, ptr %cancel.at monotonic, align 8
-  %stop = icmp ne i64 %cancel, 0
+  %stop = icmp sgt i64 %cancel, 0
   br i1 %stop, label %end, label %see
 see:
   %seen = load atomic i64, ptr %next.at monotonic, align 8

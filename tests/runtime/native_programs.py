@@ -1,11 +1,15 @@
 """Small hand-written programs for the runtime's tests: what the compiler would emit, without the compiler."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from graphc.codegen.abi import OFFSETS
 from graphc.codegen.jit import compile_cached
 from graphc.ir.types import f32, i64
 from graphc.runtime.executable import Executable, Program
-from graphc.runtime.native import runtime_target
+from graphc.runtime.lock import StateLock
+from graphc.runtime.native import native, runtime_target
 from graphc.runtime.signature import ArraySpec, Signature
 
 
@@ -199,6 +203,16 @@ def executable(text: str, inputs: dict, outputs: dict, result: str = "tuple", th
     signature = Signature(_specs(inputs), _specs(outputs), result, "f")
     program = Program(compile_cached(text, runtime_target()), signature, arena_bytes, scratch_bytes, consts, work_ns, varies=varies, writes=writes)
     return Executable(program, threads=threads, **options)
+
+
+@contextmanager
+def held(lock: StateLock) -> Iterator[None]:
+    """The lock taken, as by a native call that takes long."""
+    assert native().lock(lock.address, 10_000)
+    try:
+        yield
+    finally:
+        native().unlock(lock.address)
 
 
 def add_one(**options) -> Executable:

@@ -14,7 +14,7 @@ import pytest
 
 from graphc.ir.types import i64
 from graphc.runtime.lock import StateLock
-from native_programs import COUNTER, ENDLESS, add_one, executable, tiles
+from native_programs import COUNTER, ENDLESS, add_one, executable, held, tiles
 
 SECONDS = 1.0                   # the promise
 LONG = 100_000                  # work of a tile: 15 us on a fast core
@@ -148,8 +148,8 @@ def test_interrupts_in_a_storm_of_short_calls():
     finally:
         signal.signal(signal.SIGALRM, before)
     assert hits == 300 and calls > 0
-    assert lock.acquire(lambda: True)
-    lock.release()
+    with held(lock):
+        pass
     assert exe.call(x)[0] == 2 and len(exe._frames) == 1
 
 
@@ -201,7 +201,7 @@ def test_python_holds_the_lock_against_native_calls():
     for _ in range(3):
         exe.call()
     done = []
-    with lock:
+    with held(lock):
         caller = threading.Thread(target=lambda: done.append(exe.call()))
         caller.start()
         time.sleep(0.05)
@@ -215,29 +215,28 @@ def test_waiting_for_the_lock_can_be_interrupted():
     exe = executable(COUNTER, {}, {"y": i64[1]}, "array", state=[count], lock=lock)
     for _ in range(3):
         exe.call()
-    lock.acquire()
-    interrupt_after(0.1)
-    start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        exe.call()
-    assert time.monotonic() - start < 0.1 + SECONDS
-    lock.release()
+    with held(lock):
+        interrupt_after(0.1)
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            exe.call()
+        assert time.monotonic() - start < 0.1 + SECONDS
     assert exe.call()[0] == 4
 
 
 def test_a_locked_state_is_free_in_a_forked_child():
     lock = StateLock()
     exe = executable(COUNTER, {}, {"y": i64[1]}, "array", state=[np.zeros(1, np.int64)], lock=lock)
-    held, release = threading.Event(), threading.Event()
+    taken, release = threading.Event(), threading.Event()
 
     def holder():
-        with lock:
-            held.set()
+        with held(lock):
+            taken.set()
             release.wait(20)
 
     thread = threading.Thread(target=holder)
     thread.start()
-    held.wait(10)
+    taken.wait(10)
     child = os.fork()
     if child == 0:
         os._exit(0 if exe.call()[0] == 1 else 1)
