@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from struct import pack
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -34,10 +35,12 @@ class Op:
     FIELDS: ClassVar[tuple[str, ...]] = ()
     DEFAULTS: ClassVar[Mapping[str, object]] = {}
     REGIONS: ClassVar[tuple[str, ...]] = ()
+    FLOATS: ClassVar[bool] = False      # whether an attribute may be a float
 
     def __init_subclass__(cls) -> None:
         own = {n: str(t) for n, t in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(t)}
         cls.REGIONS = tuple(dict.fromkeys((*cls.REGIONS, *(n for n, t in own.items() if t == "Graph"))))
+        cls.FLOATS = cls.FLOATS or any("float" in t for t in own.values())
         cls.FIELDS = tuple(dict.fromkeys((*cls.FIELDS, *own)))
         cls.DEFAULTS = {**cls.DEFAULTS, **{n: vars(cls)[n] for n in own if n in vars(cls)}}
 
@@ -55,10 +58,10 @@ class Op:
         raise InternalError(f"operator {self.name} does not change: {name} cannot be set; make another with replace")
 
     def __eq__(self, other) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        return type(self) is type(other) and self._bits == other._bits
 
     def __hash__(self) -> int:
-        return hash((type(self), *vars(self).values()))
+        return hash((type(self), *self._bits))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in vars(self).items())})"
@@ -68,9 +71,15 @@ class Op:
         return type(self)(**{**vars(self), **changes})
 
     @property
+    def _bits(self) -> tuple:
+        """The attributes, floats as their bits: 0.0 is not -0.0, and a NaN is itself."""
+        values = tuple(vars(self).values())
+        return tuple([pack("d", v) if isinstance(v, float) else v for v in values]) if self.FLOATS else values
+
+    @property
     def attributes(self) -> dict[str, object]:
         """What prints between braces: every attribute that differs from its default."""
-        return {n: v for n, v in vars(self).items() if n not in self.DEFAULTS or v != self.DEFAULTS[n]}
+        return {n: v for n, v in vars(self).items() if n not in self.DEFAULTS or not _same(v, self.DEFAULTS[n])}
 
     def infer(self, *ins: TensorType) -> TensorType | tuple[TensorType, ...]:
         """Output type(s); raises GraphError(text), to which the builder adds the user's line."""
@@ -125,8 +134,21 @@ class Literal:
         return TensorType(self.dtype, self.shape)
 
 
+def _same(value, default) -> bool:
+    """Equal and written alike: -0.0, 0 and false are three texts."""
+    return value == default and str(value) == str(default)
+
+
 def as_tuple(value) -> tuple:
     return value if isinstance(value, tuple) else (value,)
+
+
+def holds(dtype: DType, number: int | float | bool) -> bool:
+    """Whether an array of `dtype` may have this element: integers are not rounded and do not wrap around, bools are 0 or 1; floats round."""
+    if dtype.is_float:
+        return True
+    low, high = (0, 1) if dtype.kind == "bool" else (np.iinfo(dtype.np).min, np.iinfo(dtype.np).max)
+    return low <= number <= high and number == int(number)
 
 
 def require(condition: bool, text: str) -> None:

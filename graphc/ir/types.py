@@ -1,6 +1,7 @@
 """Element types, symbolic dimensions and tensor types."""
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -67,6 +68,9 @@ def dtype_of(array: np.ndarray) -> DType:
                          + ", ".join(str(d.np) for d in DTYPES)) from None
 
 
+SIGN = re.compile("([+-])")
+DIGITS = 19                         # of a number of 64 bits
+TERMS, DEGREE = 128, 64             # at most, of a dimension: products of shapes multiply the terms, and a name of 2 to the 64th fits nowhere
 Monomial = tuple[str, ...]          # sorted names, with repetition: B*B*T -> ("B", "B", "T")
 
 
@@ -128,35 +132,39 @@ def as_dim(value) -> Dim:
     if isinstance(value, Poly):
         return value
     if isinstance(value, str):
-        return parse_dim(value)
+        value = parse_dim(value)
+        return value if isinstance(value, Poly) else as_dim(value)
     raise GraphError(f"a dimension is an int, a name or a polynomial over names, got {value!r}")
 
 
 def parse_dim(text: str) -> Dim:
-    """Reads what `str(dim)` writes: sums and differences of products of names and ints."""
-    total: Dim = 0
-    for term in text.replace(" ", "").replace("-", "+-").split("+"):
-        if not term:
-            continue
-        sign, term = (-1, term[1:]) if term.startswith("-") else (1, term)
-        product: Dim = sign
-        for factor in term.split("*"):
-            product = product * _factor(factor, text)
-        total = total + product
-    return total
+    """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be negative: attributes hold such."""
+    terms = []
+    for sign, term in _signed_terms(text):
+        names, coefficient, factors = [], sign, term.split("*")
+        if len(factors) > DEGREE:
+            raise _no_dim(text)
+        for factor in map(str.strip, factors):
+            if factor.isascii() and factor.isdigit() and len(factor) <= DIGITS:
+                coefficient *= int(factor)
+            elif factor.isidentifier():
+                names.append(factor)
+            else:
+                raise _no_dim(text)
+        terms.append((tuple(sorted(names)), coefficient))
+    return _poly(terms)
 
 
 def bind(dim: Dim, values: Mapping[str, int]) -> Dim:
     """`dim` with the named dimensions that `values` has replaced by ints."""
     if isinstance(dim, int):
         return dim
-    total: Dim = 0
+    terms = []
     for monomial, coefficient in dim.terms:
-        product: Dim = coefficient
         for name in monomial:
-            product = product * (values[name] if name in values else Poly((((name,), 1),)))
-        total = total + product
-    return total
+            coefficient *= values.get(name, 1)
+        terms.append((tuple([name for name in monomial if name not in values]), coefficient))
+    return _poly(terms)
 
 
 @dataclass(frozen=True)
@@ -246,6 +254,8 @@ def _poly(terms: list[tuple[Monomial, int]]) -> Dim:
     for monomial, coefficient in terms:
         merged[monomial] = merged.get(monomial, 0) + coefficient
     kept = {m: c for m, c in merged.items() if c}
+    if len(kept) > TERMS or any(len(m) > DEGREE for m in kept):
+        raise GraphError(f"a symbolic dimension has at most {TERMS} terms of at most {DEGREE} factors; give some of its names as ints")
     if not kept.keys() - {()}:
         return kept.get((), 0)
     return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))
@@ -277,9 +287,15 @@ def _term_text(monomial: Monomial, coefficient: int) -> str:
     return "*".join(factors)
 
 
-def _factor(text: str, whole: str) -> Dim:
-    if text.isdigit():
-        return int(text)
-    if text.isidentifier():
-        return Poly((((text,), 1),))
-    raise GraphError(f"{whole!r} is not a dimension: write an int, a name, or a polynomial such as \"2*T + 1\"")
+def _signed_terms(text: str) -> list[tuple[int, str]]:
+    """The terms of a sum, each with its sign: one between two terms, at most one before the first."""
+    pieces = SIGN.split(text)                       # term, sign, term, sign, …, term
+    if len(pieces) > 1 and not pieces[0].strip():
+        pieces = pieces[1:]
+    else:
+        pieces = ["+", *pieces]
+    return [(-1 if sign == "-" else 1, term) for sign, term in zip(pieces[::2], pieces[1::2], strict=True)]
+
+
+def _no_dim(text: str) -> GraphError:
+    return GraphError(f"{text!r} is not a dimension: write an int, a name, or a polynomial such as \"2*T + 1\"")
