@@ -1,11 +1,17 @@
-"""Damaged texts of graphs: each gives a GraphError that says where, or a graph that prints, parses back and holds what a graph must."""
+"""Damaged texts of graphs: each gives a GraphError that says where, or a graph that prints, parses back and holds what a graph must.
+
+A share of the graphs is compiled up to loops, with 2 for every size that is a name: that works, or is a GraphError too.
+"""
 from __future__ import annotations
 
 import time
+import warnings
 
 import numpy as np
 
+from graphc.compiler import Compilation
 from graphc.errors import GraphError
+from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
@@ -14,15 +20,20 @@ from tests.fuzz.damage import damaged
 from tests.fuzz.texts import sound_texts
 
 SECONDS = 2.0                       # for one text; most take a millisecond
+COMPILED = 8                        # one graph of so many is compiled
 READ = Stage("read from a text", lambda op: True, symbolic=True)
 
 
 def run(rng: np.random.Generator, deadline: float) -> int:
     """Until the deadline; returns how many texts were tried. AssertionError with the text at the first that is answered wrongly."""
-    texts, count = sound_texts(), 0
+    texts, count, graphs = sound_texts(), 0, 0
     while not count or time.monotonic() < deadline:
-        check(damaged(texts[int(rng.integers(len(texts)))], rng))
+        text = damaged(texts[int(rng.integers(len(texts)))], rng)
+        graph = check(text)
         count += 1
+        graphs += graph is not None
+        if graph is not None and graphs % COMPILED == 0:
+            check_compile(graph, text)
     return count
 
 
@@ -40,6 +51,18 @@ def check(text: str) -> Graph | None:
     seconds = time.perf_counter() - start
     assert seconds < SECONDS, f"{seconds:.1f} s for\n{text}"
     return graph
+
+
+def check_compile(graph: Graph, text: str) -> None:
+    """AssertionError unless the graph can be compiled, or what is wrong with it is said."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)         # constants overflow as the text says
+            Compilation(bind_graph(graph, dict.fromkeys(graph.dim_names, 2))).loops
+    except GraphError:
+        pass
+    except Exception as error:
+        raise AssertionError(f"{_said(error)} when compiling\n{text}") from error
 
 
 def _answer(text: str) -> Graph | None:

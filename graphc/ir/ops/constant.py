@@ -39,7 +39,7 @@ class Iota(Op):
     dtype: DType
 
     def infer(self) -> TensorType:
-        normalize_axis(self.axis, len(self.shape))
+        require(self.axis == normalize_axis(self.axis, len(self.shape)), f"iota: axis {self.axis} must be counted from the front")
         require(self.dtype.kind != "bool", "iota counts in integers or floats, not in bool")
         return TensorType(self.dtype, self.shape)
 

@@ -251,9 +251,13 @@ class Triangle(Composite):
         require(x.rank >= 2, f"{self.name} takes arrays with at least 2 axes, got {x}")
         return x
 
+    @property
+    def diagonal(self) -> int:
+        return max(min(self.k, FAR), -FAR)
+
     def decompose(self, b, x):
         rows, columns = (b.iota(shape=x.type.shape[-2:], axis=axis, dtype=i32) for axis in (0, 1))
-        inside = getattr(b, self.compare)(columns, b.add(rows, max(min(self.k, FAR), -FAR)))
+        inside = getattr(b, self.compare)(columns, b.add(rows, self.diagonal))
         return b.where(inside, x, number(b, 0, x))
 
     def vjp(self, b, gs, ins, outs):
@@ -266,7 +270,7 @@ class Tril(Triangle):
     compare: ClassVar[str] = "le"
 
     def reference(self, x):
-        return np.tril(x, self.k)
+        return np.tril(x, self.diagonal)
 
 
 class Triu(Triangle):
@@ -275,7 +279,7 @@ class Triu(Triangle):
     compare: ClassVar[str] = "ge"
 
     def reference(self, x):
-        return np.triu(x, self.k)
+        return np.triu(x, self.diagonal)
 
 
 class Stack(Composite):

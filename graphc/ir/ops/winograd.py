@@ -53,7 +53,7 @@ class WinogradConv2d(Op):
     def infer(self, x: TensorType, u: TensorType) -> TensorType:
         _check_form(self, self.features)
         require(x.rank == 4 and u.rank == 4 and x.dtype == u.dtype == f32, f"{self.name} takes f32 x [N, C, H, W] and transformed weights")
-        require(u.shape[3] != 0, f"{self.name}: the weights {u} have panels of no width")
+        require(isinstance(u.shape[3], int) and u.shape[3] > 0, f"{self.name}: the weights {u} have panels of no known width")
         panels = -(-self.features // u.shape[3])
         wanted = ((self.tile + 2)**2, panels, x.shape[1], u.shape[3])
         require(u.shape == wanted, f"{self.name}: the weights are {shape_text(u.shape)}, they must be {shape_text(wanted)}")
