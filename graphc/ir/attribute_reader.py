@@ -13,7 +13,7 @@ import numpy as np
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.op import Literal, Op
-from graphc.ir.tokens import Reader, Token
+from graphc.ir.tokens import Reader, Token, short
 from graphc.ir.types import BY_NAME, DIGITS, Dim, DType, Poly, TensorType, parse_dim
 
 BITS = 63                           # of a whole number, besides its sign
@@ -118,7 +118,7 @@ class AttributeReader(Reader):
         try:
             dim = parse_dim(" ".join(words))
         except GraphError as error:
-            raise error.at(self.loc(first)) from None
+            self.fail(short(error.text, 200), first)
         for name in dim.names if isinstance(dim, Poly) else ():
             self.named.setdefault(name, first)
         return dim

@@ -27,7 +27,12 @@ class Token(NamedTuple):
     column: int
 
     def __str__(self) -> str:
-        return repr(self.text if len(self.text) <= SHOWN else self.text[:SHOWN] + "…")
+        return repr(short(self.text))
+
+
+def short(text: str, most: int = SHOWN) -> str:
+    """The beginning of a text that is too long for an error."""
+    return text if len(text) <= most else text[:most] + "…"
 
 
 class Reader:
