@@ -14,9 +14,10 @@ from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.op import Literal, Op
 from graphc.ir.tokens import Reader, Token, short
-from graphc.ir.types import BY_NAME, DIGITS, Dim, DType, Poly, TensorType, parse_dim
+from graphc.ir.types import BY_NAME, DIGITS, TERMS, Dim, DType, Poly, TensorType, parse_dim
 
 BITS = 63                           # of a whole number, besides its sign
+WORDS_OF_DIM = 8 * TERMS            # names, numbers and signs
 WORDS = {"true": True, "false": False, "none": None}
 SAID = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
 
@@ -113,8 +114,12 @@ class AttributeReader(Reader):
             if len(self.peek().text.lstrip("-")) > DIGITS and self.peek().kind == "number":
                 self.fail(f"{self.peek()} is too large for a dimension")
             words.append(self.next().text)
+        if len(words) > WORDS_OF_DIM:
+            self.fail(f"a dimension of {len(words)} words is too long; at most {WORDS_OF_DIM}", first)
         if not words:
             self.fail(f"expected a dimension, found {first}")
+        if len(words) == 1 and words[0].isdigit():
+            return int(words[0])
         try:
             dim = parse_dim(" ".join(words))
         except GraphError as error:

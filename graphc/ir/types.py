@@ -70,7 +70,6 @@ def dtype_of(array: np.ndarray) -> DType:
 
 SIGN = re.compile("([+-])")
 DIGITS = 19                         # of a number of 64 bits
-TERMS, DEGREE = 128, 64             # at most, of a dimension: products of shapes multiply the terms, and a name of 2 to the 64th fits nowhere
 Monomial = tuple[str, ...]          # sorted names, with repetition: B*B*T -> ("B", "B", "T")
 
 
@@ -141,10 +140,9 @@ def parse_dim(text: str) -> Dim:
     """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be negative: attributes hold such."""
     terms = []
     for sign, term in _signed_terms(text):
-        names, coefficient, factors = [], sign, term.split("*")
-        if len(factors) > DEGREE:
-            raise _no_dim(text)
-        for factor in map(str.strip, factors):
+        names, coefficient = [], sign
+        for factor in term.split("*"):
+            factor = factor.strip()
             if factor.isascii() and factor.isdigit() and len(factor) <= DIGITS:
                 coefficient *= int(factor)
             elif factor.isidentifier():
@@ -159,12 +157,13 @@ def bind(dim: Dim, values: Mapping[str, int]) -> Dim:
     """`dim` with the named dimensions that `values` has replaced by ints."""
     if isinstance(dim, int):
         return dim
-    terms = []
+    total: Dim = 0
     for monomial, coefficient in dim.terms:
+        product: Dim = coefficient
         for name in monomial:
-            coefficient *= values.get(name, 1)
-        terms.append((tuple([name for name in monomial if name not in values]), coefficient))
-    return _poly(terms)
+            product = product * (values[name] if name in values else Poly((((name,), 1),)))
+        total = total + product
+    return total
 
 
 @dataclass(frozen=True)
@@ -249,13 +248,16 @@ def _terms(dim: Dim) -> list[tuple[Monomial, int]]:
     return [((), int(dim))] if isinstance(dim, (int, np.integer)) else list(dim.terms)
 
 
+TERMS = 128                         # of a dimension: products of shapes multiply the numbers of terms
+
+
 def _poly(terms: list[tuple[Monomial, int]]) -> Dim:
     merged: dict[Monomial, int] = {}
     for monomial, coefficient in terms:
         merged[monomial] = merged.get(monomial, 0) + coefficient
     kept = {m: c for m, c in merged.items() if c}
-    if len(kept) > TERMS or any(len(m) > DEGREE for m in kept):
-        raise GraphError(f"a symbolic dimension has at most {TERMS} terms of at most {DEGREE} factors; give some of its names as ints")
+    if len(kept) > TERMS:
+        raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its names as ints")
     if not kept.keys() - {()}:
         return kept.get((), 0)
     return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))

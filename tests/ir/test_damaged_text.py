@@ -75,8 +75,8 @@ def test_an_attribute_is_what_the_operator_takes(text, message):
     ("graph g(x: f32[B T]) { return x }", "is not a dimension"),
     ("graph g(x: f32[٣]) { return x }", "unexpected character '٣'"),
     (f"graph g(x: f32[{'1' * 5000}]) {{ return x }}", "is too large for a dimension"),
-    ("graph g(x: f32[" + " + ".join(f"d{i}" for i in range(100_000)) + "]) { return x }", "a symbolic dimension has at most"),
-    ("graph g(x: f32[" + "*".join("B" * 100_000) + "]) { return x }", "'B * B * "),
+    ("graph g(x: f32[" + " + ".join(f"d{i}" for i in range(100_000)) + "]) { return x }", "a dimension of 199999 words is too long"),
+    ("graph g(x: f32[" + "*".join("B" * 100_000) + "]) { return x }", "a dimension of 199999 words is too long"),
     ("graph g(x: f32[2], x: f32[3]) { return x }", "x is defined twice"),
     ("graph g(x: f32[2]) { update x = x return x }", "x is not state"),
     ("graph g() state(s: f32[2], t: f32[2]) { update s = t update s = s return }", "s is updated twice"),
@@ -189,7 +189,7 @@ def test_numbers_keep_their_bits(value):
     assert np.float64(found).tobytes() == np.float64(value).tobytes()
     assert print_graph(again) == text
     for other in (0, 0.0, -0.0, False, np.nan, -np.nan):
-        if str(other) != str(value) or np.signbit(other) != np.signbit(value):
+        if np.float64(other).tobytes() != np.float64(value).tobytes():
             c = Builder("numbers")
             assert print_graph(c.finish(c.apply(Pad((1,), (1,), other), [c.input("x", f32[3])]))) != text
     assert (Pad((1,), (1,), -0.0) == Pad((1,), (1,), 0.0)) is False and Pad((1,), (1,), float("nan")) == Pad((1,), (1,), float("nan"))
