@@ -27,7 +27,7 @@ from graphc.ir.plan import Packed, Plan
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.ir.target import Target
-from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, verify
+from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, check_compilable, verify
 from graphc.ir.whole_attention import is_whole
 from graphc.memory import Memory
 from graphc.passes.canonicalize import Canonicalize
@@ -132,6 +132,7 @@ class Compilation:
 
     @cached_property
     def simplified(self) -> Graph:
+        check_compilable(self.graph)
         verify(self.graph, BOUND)
         return self.pipeline.run(self.graph, (*SIMPLIFY, *self._winograd), DECOMPOSED)
 

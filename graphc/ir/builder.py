@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import Parameter, signature
 
 import numpy as np
 
@@ -57,6 +58,9 @@ class Builder:
             types = as_tuple(op.infer(*(v.type for v in ins)))
         except GraphError as error:
             raise error.at(self.loc) from None
+        except TypeError:
+            check_count(op, len(ins), self.loc)
+            raise
         below = next((t for t in types if any(isinstance(d, int) and d < 0 for d in t.shape)), None)
         if below is not None:
             raise GraphError(f"{op.name} of {', '.join(str(v.type) for v in ins)} would have the shape {shape_text(below.shape)}: "
@@ -116,6 +120,14 @@ class Builder:
             return tuple(values)
         dtype = values[0].type.dtype if values else None
         return tuple(v if isinstance(v, Value) else self.constant(v, dtype) for v in operands)
+
+
+def check_count(op: Op, given: int, loc: Loc | None) -> None:
+    """GraphError unless the operator's shape rule takes so many operands. Asked only after it has failed: the signature is slow to read."""
+    kinds = [p.kind for p in signature(op.infer).parameters.values()]
+    least, any_more = sum(k is Parameter.POSITIONAL_OR_KEYWORD for k in kinds), Parameter.VAR_POSITIONAL in kinds
+    if given < least or (given > least and not any_more):
+        raise GraphError(f"{op.name} takes {'at least ' * any_more}{least} operand{'s' * (least != 1)}, got {given}", loc)
 
 
 class Rewriter(Builder):

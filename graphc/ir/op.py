@@ -135,6 +135,14 @@ def as_tuple(value) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
+def holds(dtype: DType, number: int | float | bool) -> bool:
+    """Whether an array of `dtype` may have this element: integers are not rounded and do not wrap around, bools are 0 or 1; floats round."""
+    if dtype.is_float:
+        return True
+    low, high = (0, 1) if dtype.kind == "bool" else (np.iinfo(dtype.np).min, np.iinfo(dtype.np).max)
+    return low <= number <= high and number == int(number)
+
+
 def require(condition: bool, text: str) -> None:
     """Guard of shape rules: the user's mistake, worded."""
     if not condition:

@@ -1,14 +1,19 @@
 """A graph as text. `parser.parse` reads it back to an equal graph; source lines are comments."""
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
-from math import isfinite
+from math import isnan
+from struct import pack
+
+import numpy as np
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Literal
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\Z")
+PLAIN_NAN = pack(">d", float("nan"))
 INLINE_ELEMENTS = 16                # longer constants are written as hexadecimal bytes
 Note = Callable[[Node], str]        # what to say behind a node, besides its source line
 
@@ -42,7 +47,12 @@ def value_names(graph: Graph) -> Mapping[Value, str]:
 
 def quoted(name: str) -> str:
     """An identifier as it is, any other name as a string."""
-    return name if IDENTIFIER.match(name) else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return name if IDENTIFIER.match(name) else string_text(name)
+
+
+def string_text(text: str) -> str:
+    """In quotes, with JSON's escapes; what does not print is escaped too, so that every file can hold it."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def attribute_text(value, indent: str = "") -> str:
@@ -54,23 +64,32 @@ def attribute_text(value, indent: str = "") -> str:
         return f"({', '.join(items)}{',' * (len(items) == 1)})"
     if isinstance(value, Literal):
         return literal_text(value)
-    if isinstance(value, bool) or value is None:
+    if isinstance(value, bool | np.bool_) or value is None:
         return {True: "true", False: "false", None: "none"}[value]
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return _float_text(value) if isinstance(value, float) else str(value)
+        return string_text(value)
+    return _float_text(float(value)) if isinstance(value, float | np.floating) else str(value)
 
 
 def literal_text(value: Literal) -> str:
     array = value.array
-    if array.size > INLINE_ELEMENTS:
+    if array.size > INLINE_ELEMENTS or not _has_plain_nans(array):
         return f"{value.type}<0x{value.data.hex()}>"
     text = _float_text if value.dtype.is_float else lambda v: str(v).lower()
     return f"{value.type}<{', '.join([text(v) for v in array.ravel().tolist()])}>"
 
 
+def _has_plain_nans(array: np.ndarray) -> bool:
+    """Whether every NaN has the bits that the word nan is read as: sign and payload of others are written as bytes."""
+    if array.dtype.kind != "f" or not np.isnan(array).any():
+        return True
+    return np.where(np.isnan(array), array.dtype.type(np.nan), array).tobytes() == array.tobytes()
+
+
 def _float_text(value: float) -> str:
-    return repr(value) if isfinite(value) else {"inf": "inf", "-inf": "-inf", "nan": "nan"}[str(value)]
+    """The shortest decimal number that is read as these bits; of a NaN with sign or payload, the bits."""
+    bits = pack(">d", value)
+    return "0x" + bits.hex() if isnan(value) and bits != PLAIN_NAN else repr(value)
 
 
 def _arguments(values: tuple[Value, ...]) -> str:
@@ -105,9 +124,9 @@ def _types(node: Node) -> str:
 
 def _returned(graph: Graph, names: Mapping[Value, str]) -> str:
     values = [names[v] for v in graph.outputs]
-    if graph.output_names is None:
+    if graph.output_names is None and len(values) < 2:
         return " " + values[0] if values else ""
-    if not any(graph.output_names):
+    if not any(graph.output_names or ()):
         return f" ({', '.join(values)}{',' * (len(values) == 1)})"
     return " {" + ", ".join(f"{quoted(n)}: {v}" for n, v in zip(graph.output_names, values)) + "}"
 

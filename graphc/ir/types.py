@@ -264,11 +264,16 @@ def _terms(dim: Dim) -> list[tuple[Monomial, int]]:
     return [((), int(dim))] if isinstance(dim, (int, np.integer)) else list(dim.terms)
 
 
+TERMS = 128                         # of a dimension: products of shapes multiply the numbers of terms
+
+
 def _poly(terms: list[tuple[Monomial, int]]) -> Dim:
     merged: dict[Monomial, int] = {}
     for monomial, coefficient in terms:
         merged[monomial] = merged.get(monomial, 0) + coefficient
     kept = {m: c for m, c in merged.items() if c}
+    if len(kept) > TERMS:
+        raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its names as ints")
     if not kept.keys() - {()}:
         return kept.get((), 0)
     return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))

@@ -4,11 +4,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphc.errors import GraphError, InternalError
+from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.op import Composite, Op, as_tuple
 from graphc.ir.ops.fused import Fused
+from graphc.ir.types import TensorType
 from graphc.ir.whole_attention import RULES as WHOLE
+
+ROOM = 1 << 56                      # bytes: more than a machine has, and what is computed from it fits into 64 bits
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,31 @@ DIFFERENTIATED = Stage("differentiated", DECLARED.allows, symbolic=True)
 BOUND = Stage("bound", DECLARED.allows)
 DECOMPOSED = Stage("decomposed", lambda op: not isinstance(op, Fused) and FUSED.allows(op))
 FUSED = Stage("fused", lambda op: not isinstance(op, Composite) or type(op) in WHOLE)
+
+
+def check_compilable(graph: Graph) -> None:
+    """GraphError, with the user's line, for a graph that is right but that no machine could run as it is."""
+    for v in graph.arguments:
+        _check_size(v.type, None, f"{v.name}: ")
+    for node in graph.nodes:
+        if isinstance(node.op, Fused):
+            raise GraphError("the operator fused is made when compiling: compile the graph as it was before", node.loc)
+        for v in node.outputs:
+            _check_size(v.type, node.loc, f"{node.op.name} makes ")
+        for _, region in regions(node.op):
+            check_compilable(region)
+    values = (*graph.arguments, *(v for node in graph.nodes for v in node.outputs))
+    if sum([v.type.nbytes for v in values]) > ROOM:
+        raise GraphError(f"{graph.name} needs more memory than there is")
+
+
+def _check_size(t: TensorType, loc: Loc | None, what: str) -> None:
+    if not t.is_static:
+        raise GraphError(f"{what}{t}, but the sizes of {', '.join(sorted(t.names))} are not given, for example {min(t.names)}=64", loc)
+    if any(d < 0 for d in t.shape):
+        raise GraphError(f"{what}{t}, which has a negative dimension: a size that was given for a name is too small", loc)
+    if t.nbytes > ROOM:
+        raise GraphError(f"{what}{t}, which is larger than any memory", loc)
 
 
 def verify(graph: Graph, stage: Stage) -> None:

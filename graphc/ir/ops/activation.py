@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, require
+from graphc.ir.op import Composite, Cost, holds, require
 from graphc.ir.ops.constant import number
 from graphc.ir.ops.elementwise import ROWS
 from graphc.ir.types import TensorType
@@ -165,8 +165,8 @@ class Clip(Activation):
 
     def infer(self, x):
         require(x.dtype.kind != "bool", "clip takes float or int arrays, got bool")
-        whole = all(bound is None or float(bound).is_integer() for bound in (self.low, self.high) if x.dtype.is_int)
-        require(whole, f"clip of {x.dtype} needs whole bounds, got {self.low} and {self.high}")
+        whole = all(bound is None or holds(x.dtype, bound) for bound in (self.low, self.high))
+        require(whole, f"clip of {x.dtype} needs whole bounds that {x.dtype} has, got {self.low} and {self.high}")
         return x
 
     def formula(self, x):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from graphc.ir.graph import Value
-from graphc.ir.op import Cost, Literal, Op, require
+from graphc.ir.op import Cost, Literal, Op, holds, require
 from graphc.ir.types import Dim, DType, TensorType, normalize_axis
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Iota(Op):
     dtype: DType
 
     def infer(self) -> TensorType:
-        normalize_axis(self.axis, len(self.shape))
+        require(self.axis == normalize_axis(self.axis, len(self.shape)), f"iota: axis {self.axis} must be counted from the front")
         require(self.dtype.kind != "bool", "iota counts in integers or floats, not in bool")
         return TensorType(self.dtype, self.shape)
 
@@ -62,6 +62,8 @@ class Dimension(Op):
     dtype: DType
 
     def infer(self) -> TensorType:
+        require(self.dtype.kind != "bool", "dimension counts in integers or floats, not in bool")
+        require(not isinstance(self.size, int) or holds(self.dtype, max(self.size, 0)), f"dimension: {self.size} is not an {self.dtype}")
         return TensorType(self.dtype, ())
 
     def reference(self):

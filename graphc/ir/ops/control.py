@@ -29,6 +29,7 @@ class Scan(Op):
     reverse: bool = False
 
     def infer(self, *ins: TensorType) -> tuple[TensorType, ...]:
+        _check_counts("scan", carries=self.carries, xs=self.xs, length=self.length)
         self._check_stacked(ins)
         n, last = self.carries, self.carries + self.xs
         steps = ins[:n] + tuple(t.with_shape(t.shape[1:]) for t in ins[n:last]) + ins[last:]
@@ -93,7 +94,7 @@ class WhileLoop(Op):
     max_trips: int
 
     def infer(self, *ins: TensorType) -> tuple[TensorType, ...]:
-        require(self.max_trips >= 0, f"while_loop: max_trips must not be negative, got {self.max_trips}")
+        _check_counts("while_loop", carries=self.carries, max_trips=self.max_trips)
         _check_inputs("the condition of while_loop", self.cond_body, ins)
         _check_inputs("while_loop", self.body, ins)
         _check_carries("while_loop", self.body, self.carries)
@@ -125,6 +126,11 @@ def graph_flops(graph: Graph) -> Dim:
 
 def output_types(graph: Graph) -> tuple[TensorType, ...]:
     return tuple(v.type for v in graph.outputs)
+
+
+def _check_counts(what: str, **counts: Dim) -> None:
+    for name, n in counts.items():
+        require(not isinstance(n, int) or n >= 0, f"{what}: {name} must not be negative, got {n}")
 
 
 def _check_inputs(what: str, body: Graph, given: tuple[TensorType, ...]) -> None:

@@ -21,6 +21,7 @@ class CustomVjp(Composite):
     def infer(self, *ins: TensorType) -> tuple[TensorType, ...]:
         outs = tuple(v.type for v in self.forward.outputs)
         floats = tuple(t for t in outs if t.dtype.is_float)
+        require(not self.forward.state and not self.backward.state, "custom_vjp: its function and its rule must not own state")
         require(_types(self.forward) == ins, f"custom_vjp of {', '.join(map(str, ins))}: its function takes {', '.join(map(str, _types(self.forward)))}")
         require(_types(self.backward) == ins + outs + floats, "custom_vjp: the rule must take inputs, outputs and gradients of float outputs")
         require(tuple(v.type for v in self.backward.outputs) == tuple(t for t in ins if t.dtype.is_float),

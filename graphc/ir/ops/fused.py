@@ -43,6 +43,7 @@ class Fused(Op):
 
     def infer(self, *ins: TensorType) -> tuple[TensorType, ...]:
         wanted = tuple(v.type for v in self.body.inputs)
+        require(not self.body.state and self.kind in KINDS, f"a fused body owns no state and its kind is one of {', '.join(KINDS)}, not {self.kind!r}")
         require(ins == wanted, f"fused body takes {wanted}, got {ins}")
         return tuple(v.type for v in self.body.outputs)
 

@@ -38,6 +38,7 @@ class RandomBits(Op):
 
     def infer(self, key: TensorType) -> TensorType:
         check_draw(self, key)
+        require(0 <= self.lane <= MASK32, f"{self.name}: the lane must be in 0..2^32-1, got {self.lane}")
         return TensorType(i32, self.shape)
 
     def reference(self, key):

@@ -104,6 +104,7 @@ class ArgExtremum(Op):
 
     def infer(self, x: TensorType) -> TensorType:
         axis = normalize_axis(self.axis, x.rank)
+        require(axis == self.axis, f"{self.name}: axis {self.axis} must be counted from the front")
         require(x.shape[axis] != 0, f"{self.name} of {x} over an axis of size 0 has no value")
         require(x.dtype.kind != "bool", f"{self.name} takes float or int arrays, got bool; convert it with .astype(i32)")
         return TensorType(i64, reduced_shape(x.shape, (axis,), self.keepdims))

@@ -20,7 +20,7 @@ class RowPlaces(Op):
     checked: bool = False
 
     def infer(self, ids: TensorType) -> TensorType:
-        require(ids.dtype.is_int, f"row_places takes i32 or i64 row numbers, got {ids.dtype}")
+        _check_ids(self, ids)
         return TensorType(i32, (self.size,))
 
     def reference(self, ids):
@@ -42,7 +42,7 @@ class CheckRows(Op):
     size: Dim
 
     def infer(self, ids: TensorType) -> TensorType:
-        require(ids.dtype.is_int, f"check_rows takes i32 or i64 row numbers, got {ids.dtype}")
+        _check_ids(self, ids)
         return ids
 
     def reference(self, ids):
@@ -86,6 +86,11 @@ class PickRows(Op):
 
     def cost(self, x, at):
         return Cost(0, self.infer(x, at).nbytes + at.nbytes)
+
+
+def _check_ids(op: RowPlaces | CheckRows, ids: TensorType) -> None:
+    require(ids.dtype.is_int, f"{op.name} takes i32 or i64 row numbers, got {ids.dtype}")
+    require(not isinstance(op.size, int) or op.size > 0 or (op.size == ids.size == 0), f"{op.name}: a table of {op.size} rows has none of {ids}")
 
 
 OPS = (RowPlaces, CheckRows, AddRows, PickRows)

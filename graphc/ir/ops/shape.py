@@ -7,9 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, Op, require
+from graphc.ir.op import Composite, Cost, Op, holds, require
 from graphc.ir.ops.constant import full, number
 from graphc.ir.types import Dim, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text
+
+
+FAR = 1 << 30                       # a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
 
 
 class Movement(Op):
@@ -138,6 +141,7 @@ class Pad(Movement):
     def infer(self, x: TensorType) -> TensorType:
         require(len(self.low) == len(self.high) == x.rank, f"pad of {x} needs {x.rank} pairs, got {len(self.low)} and {len(self.high)}")
         require(all(_known_le(0, n) for n in self.low + self.high), f"pad by {self.low} and {self.high}: amounts must be >= 0; slice to remove elements")
+        require(holds(x.dtype, self.value), f"pad of {x.dtype} with {self.value}, which is not a number of {x.dtype}")
         return x.with_shape(low + n + high for low, n, high in zip(self.low, x.shape, self.high))
 
     def cost(self, x):
@@ -247,9 +251,13 @@ class Triangle(Composite):
         require(x.rank >= 2, f"{self.name} takes arrays with at least 2 axes, got {x}")
         return x
 
+    @property
+    def diagonal(self) -> int:
+        return max(min(self.k, FAR), -FAR)
+
     def decompose(self, b, x):
         rows, columns = (b.iota(shape=x.type.shape[-2:], axis=axis, dtype=i32) for axis in (0, 1))
-        inside = getattr(b, self.compare)(columns, b.add(rows, self.k))
+        inside = getattr(b, self.compare)(columns, b.add(rows, self.diagonal))
         return b.where(inside, x, number(b, 0, x))
 
     def vjp(self, b, gs, ins, outs):
@@ -262,7 +270,7 @@ class Tril(Triangle):
     compare: ClassVar[str] = "le"
 
     def reference(self, x):
-        return np.tril(x, self.k)
+        return np.tril(x, self.diagonal)
 
 
 class Triu(Triangle):
@@ -271,7 +279,7 @@ class Triu(Triangle):
     compare: ClassVar[str] = "ge"
 
     def reference(self, x):
-        return np.triu(x, self.k)
+        return np.triu(x, self.diagonal)
 
 
 class Stack(Composite):

@@ -104,6 +104,7 @@ class MaxPool2dGrad(MaxPooling):
 
     def infer(self, x: TensorType, dy: TensorType) -> TensorType:
         expected = self.output_shape(x.shape)
+        require("bool" not in (x.dtype.kind, dy.dtype.kind), f"max_pool2d_grad takes numbers, not {x.dtype} and {dy.dtype}")
         require(dy.shape == expected, f"max_pool2d_grad: the gradient of the output is {shape_text(dy.shape)}, it must be {shape_text(expected)}")
         return dy.with_shape(x.shape)
 
@@ -124,6 +125,7 @@ class MaxPool2dPick(MaxPooling):
     name: ClassVar[str] = "max_pool2d_pick"
 
     def infer(self, x: TensorType, v: TensorType) -> TensorType:
+        require(x.dtype.kind != "bool", "max_pool2d_pick chooses among numbers, not bool")
         require(x.shape == v.shape, f"max_pool2d_pick of {shape_text(x.shape)} and {shape_text(v.shape)}: the shapes must agree")
         return v.with_shape(self.output_shape(x.shape))
 
@@ -179,6 +181,7 @@ class AvgPool2dGrad(AvgPooling):
 
     def infer(self, dy: TensorType) -> TensorType:
         expected = self.output_shape(self.x_shape)
+        require(dy.dtype.is_float, f"avg_pool2d_grad takes floats, got {dy.dtype}")
         require(dy.shape == expected, f"avg_pool2d_grad: the gradient of the output is {shape_text(dy.shape)}, it must be {shape_text(expected)}")
         return dy.with_shape(self.x_shape)
 

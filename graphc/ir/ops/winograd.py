@@ -8,7 +8,7 @@ import numpy as np
 from graphc.ir.op import Cost, Op, require
 from graphc.ir.ops.conv import Pair
 from graphc.ir.types import TensorType, f32, shape_text
-from graphc.ir.winograd import TAPS, both_sides, tiled, tiles, transforms, untiled
+from graphc.ir.winograd import POINTS, TAPS, both_sides, tiled, tiles, transforms, untiled
 
 
 class WinogradWeights(Op):
@@ -23,6 +23,7 @@ class WinogradWeights(Op):
     turned: bool = False
 
     def infer(self, w: TensorType) -> TensorType:
+        _check_form(self, self.width)
         require(w.dtype == f32 and w.rank == 4 and w.shape[2:] == (TAPS, TAPS), f"{self.name} takes f32 kernels [F, C, 3, 3], got {w}")
         features, channels = self.roles(w.shape)
         return w.with_shape(((self.tile + 2)**2, -(-features // self.width), channels, self.width))
@@ -50,7 +51,9 @@ class WinogradConv2d(Op):
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
     def infer(self, x: TensorType, u: TensorType) -> TensorType:
+        _check_form(self, self.features)
         require(x.rank == 4 and u.rank == 4 and x.dtype == u.dtype == f32, f"{self.name} takes f32 x [N, C, H, W] and transformed weights")
+        require(isinstance(u.shape[3], int) and u.shape[3] > 0, f"{self.name}: the weights {u} have panels of no known width")
         panels = -(-self.features // u.shape[3])
         wanted = ((self.tile + 2)**2, panels, x.shape[1], u.shape[3])
         require(u.shape == wanted, f"{self.name}: the weights are {shape_text(u.shape)}, they must be {shape_text(wanted)}")
@@ -77,6 +80,7 @@ class WinogradWeightGrad(Op):
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
     def infer(self, x: TensorType, dy: TensorType) -> TensorType:
+        _check_form(self)
         require(x.rank == 4 and dy.rank == 4 and x.dtype == dy.dtype == f32, f"{self.name} takes f32 x [N, C, H, W] and dy [N, F, OH, OW]")
         wanted = (x.shape[0], dy.shape[1], *(n + sum(p) - TAPS + 1 for n, p in zip(x.shape[2:], self.padding)))
         require(dy.shape == wanted, f"{self.name}: dy is {shape_text(dy.shape)}, it must be {shape_text(wanted)}")
@@ -90,6 +94,12 @@ class WinogradWeightGrad(Op):
     def cost(self, x, dy):
         w = self.infer(x, dy)
         return Cost(2 * dy.size * x.shape[1] * TAPS * TAPS, x.nbytes + dy.nbytes + w.nbytes)
+
+
+def _check_form(op: Op, *counts: int) -> None:
+    """Tiles are of a known size; counts are of something."""
+    require(op.tile in POINTS and all(n > 0 for n in counts), f"{op.name}: tiles of {op.tile} for {counts}; a tile is one of {', '.join(map(str, POINTS))}")
+    require(min(map(min, getattr(op, "padding", ((0, 0),)))) >= 0, f"{op.name}: padding must not be negative")
 
 
 def grid(y: tuple, tile: int) -> tuple[int, int]:
