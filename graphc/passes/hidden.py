@@ -29,7 +29,7 @@ from graphc.ir.ops.sort import Sort
 from graphc.ir.ops.trig import Atan2
 from graphc.ir.types import normalize_axis
 
-CONSTANT_SLOPES = frozenset(("add", "sub", "neg", "copy", "where", "cast", "minimum", "maximum", "relu", "leaky_relu", "clip"))    # times 0 they are 0
+CONSTANT_SLOPES = frozenset(("add", "sub", "neg", "copy", "where", "cast", "minimum", "maximum", "relu", "leaky_relu", "clip"))
 MOVES = (Reshape, Transpose, Slice, Pad, Flip, Concat, Stack)       # their vjp only moves elements: it moves conditions, too
 
 

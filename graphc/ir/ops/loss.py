@@ -126,7 +126,8 @@ class CrossEntropy(Composite):
         off = b.where(self._hit(b, x, self._safe(b, ids, kept)), at_id, b.exp(b.sub(x, lse)))
         if self.label_smoothing:
             off = b.sub(off, b.div(number(b, self.label_smoothing, x), count(b, x.type.shape[self._axes(x)[0]], x.type.dtype)))
-        return b.mul(self._expanded(b, self._masked(b, g, kept), x), off), None
+        dx = b.mul(self._expanded(b, g, x), off)
+        return dx if kept is None else b.where(self._expanded(b, kept, x), dx, number(b, 0, dx)), None
 
     def cost(self, x, ids):
         return Cost(12 * x.size, x.nbytes + ids.nbytes + self.infer(x, ids).nbytes)

@@ -196,8 +196,9 @@ class LogSumExp(Reduction, Composite):
         return b.reshape(result, shape=reduced_shape(x.type.shape, self.axes, self.keepdims))
 
     def vjp(self, b, gs, ins, outs):
-        x = ins[0]
-        weights = b.exp(b.sub(x, finite_or_zero(b, self.expanded(b, outs[0], x))))
+        """softmax(x) g; 0 where all elements are -inf. NaN and +inf stay in the sum: what they have no share in has none."""
+        x, y = ins[0], self.expanded(b, outs[0], ins[0])
+        weights = b.exp(b.sub(x, b.where(b.eq(y, -np.inf), number(b, 0, y), y)))
         return (b.mul(self.expanded(b, gs[0], x), weights),)
 
     def cost(self, x):
