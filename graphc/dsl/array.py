@@ -234,7 +234,8 @@ class Array:
         return reduce_axes("var", as_float(self), axis, keepdims, ddof=integer(ddof, "ddof"))
 
     def std(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> "Array":
-        return emit("sqrt", self.var(axis, ddof, keepdims))
+        var = self.var(axis, ddof, keepdims)
+        return emit("where", emit("eq", var, 0), as_array(0, var.dtype), emit("sqrt", var))     # of equal numbers 0, and so is the gradient
 
     def all(self, axis: Axes = None, keepdims: bool = False) -> "Array":
         return reduce_axes("min", self.astype(bool_), axis, keepdims)
@@ -255,11 +256,11 @@ class Array:
         return cumulative("cumprod", self, axis)
 
     def clip(self, min=None, max=None) -> "Array":
-        """Limited to [min, max]; a bound is a Python number, an array or None."""
+        """Limited to [min, max]; a bound is a number, an array or None. At a bound the gradient goes to the array alone."""
         if all(bound is None or is_number(bound) for bound in (min, max)):
             return emit("clip", self, low=clip_bound(min, self.dtype), high=clip_bound(max, self.dtype))
-        x = self if min is None else emit("maximum", self, min)
-        return x if max is None else emit("minimum", x, max)
+        x = self if min is None else emit("where", emit("ge", self, min), self, emit("maximum", self, min))
+        return x if max is None else emit("where", emit("le", x, max), x, emit("minimum", x, max))
 
     def round(self) -> "Array":
         return emit("round", self)
