@@ -176,6 +176,16 @@ def test_native(dtype, chunk):
     called.check(gc.compile(function)(*views(called.arrays())))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("dtype", (np.float32, np.int32, bool), ids=lambda d: np.dtype(d).name)
+def test_native_all_sizes(dtype, chunk):
+    """Each free size as 0 and 1, scalars and special numbers, given as views."""
+    called = Called()
+    found = [case for case in cases(of(dtype)[chunk::CHUNKS], dtype, sizes, special) if not refused(*case[1:]) and case[1].name != "scan"]
+    called.check(gc.compile(called.build(found))(*views(called.arrays())))
+
+
 def empty(row: Row, dtype):
     for case in sizes(row, dtype):
         if case[0].endswith("= 0") and not refused(row, case[2]) and row.name != "scan":
