@@ -28,6 +28,7 @@ from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, 
 from graphc.ir.ops.sort import Sort
 from graphc.ir.ops.trig import Atan2
 from graphc.ir.types import normalize_axis
+from graphc.ir.walk import resolve
 
 CONSTANT_SLOPES = frozenset(("add", "sub", "neg", "copy", "where", "cast", "minimum", "maximum", "relu", "leaky_relu", "clip"))
 MOVES = (Reshape, Transpose, Slice, Pad, Flip, Concat, Stack)       # their vjp only moves elements: it moves conditions, too
@@ -53,9 +54,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Later:
-    """A choice that is worked out when an operator needs it; `scalar`: it is one bool."""
+    """A choice that is worked out when an operator needs it, from what is known of the gradients `needs`; `scalar`: it is one bool."""
     scalar: bool
-    make: Callable[[], Choice | None]
+    needs: tuple[Value, ...]
+    make: Callable[..., Choice | None]
 
 
 class Choices:
@@ -63,17 +65,26 @@ class Choices:
 
     def __init__(self, b: Builder):
         self.b = b
-        self._known: dict[Value, Later | Choice | None] = {}
+        self._later: dict[Value, Later] = {}
+        self._known: dict[Value, Choice | None] = {}         # those of `_later` that were worked out
 
     def of(self, g: Value) -> tuple[Choice, Value] | None:
         """The choice by which `g` is zero and what it is elsewhere."""
         found = _selected(g)
         if found is not None:
             return found
-        choice = self._known.get(g)
-        if isinstance(choice, Later):
-            choice = self._known[g] = choice.make()
+        choice = resolve(g, self._known, self._open, self._made) if g in self._later else None
         return choice and (choice, g)
+
+    def _open(self, g: Value) -> list[Value]:
+        return [v for v in self._later[g].needs if v in self._later and _selected(v) is None]
+
+    def _made(self, g: Value) -> Choice | None:
+        return self._later[g].make(*map(self.of, self._later[g].needs))
+
+    def _note(self, g: Value, scalar: bool, needs: tuple[Value, ...], make: Callable[..., Choice | None]) -> None:
+        self._later[g] = Later(scalar, needs, make)
+        self._known.pop(g, None)
 
     def of_operands(self, node: Node, g: Value) -> tuple[Choice, Value] | None:
         """The choice by which the gradients of the operands of `node` are zero, given that of its result, and what `g` is elsewhere. None where
@@ -94,28 +105,27 @@ class Choices:
             return
         for i, r in enumerate(results):
             if r is not None and r is not g and not self._may_be(r):
-                self._known[r] = Later(self._scalar(g), lambda i=i: self._moved(node, g, rule, i))
+                self._note(r, self._scalar(g), (g,), lambda found, i=i: self._moved(node, g, rule, i, found))
 
     def summed(self, g: Value, total: Value, axes: tuple[int, ...]) -> None:
         """Notes that `total`, `g` summed over `axes` and without leading axes, is zero where `g` is, if a whole sum is hidden or not."""
         if self._may_be(g):
-            self._known[total] = Later(self._scalar(g), lambda: self._of_sum(g, total, axes))
+            self._note(total, self._scalar(g), (g,), lambda found: self._of_sum(g, total, axes, found))
 
     def added(self, g1: Value, g2: Value, total: Value) -> None:
         """Notes that a sum is zero where both its terms are."""
         if self._may_be(g1) and self._may_be(g2):
-            self._known[total] = Later(self._scalar(g1) and self._scalar(g2), lambda: self._both(g1, g2))
+            self._note(total, self._scalar(g1) and self._scalar(g2), (g1, g2), self._both)
 
     def _may_be(self, g: Value) -> bool:
-        return bool(self._known.get(g)) or _selected(g) is not None
+        return _selected(g) is not None or g in self._later and self._known.get(g, True) is not None
 
     def _scalar(self, g: Value) -> bool:
         found = _selected(g)
-        choice = found[0] if found else self._known.get(g)
+        choice = found[0] if found else self._known.get(g, self._later.get(g))
         return choice is not None and choice.scalar
 
-    def _moved(self, node: Node, g: Value, rule: Callable, i: int) -> Choice | None:
-        found = self.of(g)
+    def _moved(self, node: Node, g: Value, rule: Callable, i: int, found: tuple[Choice, Value] | None) -> Choice | None:
         if found is None or not isinstance(node.op, MOVES) or found[0].scalar:
             return found and (found[0] if found[0].scalar else rule(self.b, found[0]))
         choice = found[0]
@@ -123,15 +133,13 @@ class Choices:
         full = full if choice.kept else self.b.bitnot(full)             # what a vjp fills up with zeros is hidden
         return Choice(node.op.vjp(self.b, (full,), node.inputs, node.outputs)[i])
 
-    def _of_sum(self, g: Value, total: Value, axes: tuple[int, ...]) -> Choice | None:
-        found = self.of(g)
+    def _of_sum(self, g: Value, total: Value, axes: tuple[int, ...], found: tuple[Choice, Value] | None) -> Choice | None:
         if found is None or not _whole(found[0], g.type.rank, axes):
             return None
         shape = _aligned(found[0].condition.type.shape, g.type.rank)
         return found[0].shaped(self.b, shape[g.type.rank - total.type.rank:])
 
-    def _both(self, g1: Value, g2: Value) -> Choice | None:
-        first, second = self.of(g1), self.of(g2)
+    def _both(self, first: tuple[Choice, Value] | None, second: tuple[Choice, Value] | None) -> Choice | None:
         if first is None or second is None:
             return None
         if first[0] == second[0]:

@@ -140,3 +140,16 @@ def test_numbers_of_what_is_deep():
     arrays = [rng.uniform(-1, 1, shape).astype(np.float32) for shape in ((4,), (4,), (3, 4))]
     for native, oracle in zip(gc.compile(f)(*arrays), evaluate(f.graph, arrays)):
         np.testing.assert_allclose(native, oracle, rtol=2e-4, atol=2e-5 * np.abs(oracle).max())
+
+
+def test_a_long_way_to_what_a_condition_hides():
+    """The gradient remembers for all of the way that it is zero by choice."""
+    @gc.graph
+    def f(x: gc.f32[4], u: gc.f32[4]):
+        h = gc.sqrt(x)
+        for i in range(1000):
+            h = (h + u) * 0.5 if i % 2 else h.reshape(2, 2).T.reshape(4)
+        return gc.sum(gc.where(u > 0, h, 0.0))
+    with deadline(SECONDS):
+        gradient = gc.compile(gc.grad(f, wrt="x"))
+    np.testing.assert_array_equal(gradient(np.zeros(4, np.float32), np.zeros(4, np.float32)), 0.0)
