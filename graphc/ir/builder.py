@@ -15,6 +15,7 @@ from graphc.ir.ops.constant import Constant
 from graphc.ir.types import DType, TensorType, shape_text
 
 Operand = Value | int | float | bool
+SHARED = 64 << 10                   # bytes from which equal arrays of one graph are one object: a captured array may be used many times
 
 
 class Builder:
@@ -29,6 +30,7 @@ class Builder:
         self.state: list[Value] = []
         self.updates: dict[Value, Value] = {}
         self.nodes: list[Node] = []
+        self.literals: dict[Literal, Literal] = {}
         self.loc: Loc | None = None
         self.scope = ""
 
@@ -49,7 +51,10 @@ class Builder:
     def constant(self, value, dtype: DType | None = None) -> Value:
         """A constant array. `value` is a number, list or numpy array; float64 input needs `dtype` to become f32."""
         array = np.asarray(value, dtype.np if dtype else None)
-        return self.apply(Constant(Literal.of(array)), ())[0]
+        literal = Literal.of(array)
+        if array.nbytes >= SHARED:
+            literal = self.literals.setdefault(literal, literal)
+        return self.apply(Constant(literal), ())[0]
 
     def apply(self, op: Op, operands: Sequence[Operand]) -> tuple[Value, ...]:
         """Appends `op` and returns its outputs. GraphError, with the current line, when the types do not fit."""

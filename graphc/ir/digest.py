@@ -17,10 +17,12 @@ def digest(graph: Graph) -> bytes:
     errors and profiles name. Numbers count by their bits: 0 and -0, and two kinds of NaN, are different, as are 1, 1.0 and True."""
     return _Walk().digest(graph)
 
+LARGE = 64                      # bytes of an array whose own digest takes its place
+
 
 class _Walk:
     def __init__(self):
-        self.done: dict[int, str] = {}              # by identity: lines, and regions, as one may be the body of many nodes
+        self.done: dict[int, str] = {}              # by identity: lines, arrays and regions, as many nodes may have one
 
     def digest(self, graph: Graph) -> bytes:
         number: dict[Value | None, int] = {None: -1}
@@ -57,6 +59,10 @@ class _Walk:
         return f"({','.join(map(self.attribute, values))})"
 
 
+def _array(value: Literal) -> str:
+    return f"array {value.type} {value.data.hex() if len(value.data) < LARGE else hashlib.sha256(value.data).hexdigest()}"
+
+
 def _number(walk: _Walk, value: np.generic | float) -> str:
     array = np.asarray(value)
     return f"{array.dtype} {array.tobytes().hex()}"
@@ -66,7 +72,7 @@ _TEXTS: dict[type, Callable[[_Walk, object], str]] = {
     **dict.fromkeys((int, bool, str, type(None)), lambda walk, value: repr(value)),
     **dict.fromkeys((DType, TensorType, Poly), lambda walk, value: f"type {value}"),
     **dict.fromkeys((float, np.float32, np.float64, np.int32, np.int64, np.bool_), _number),
-    Literal: lambda walk, value: f"array {value.type} {value.data.hex() if len(value.data) <= 32 else hashlib.sha256(value.data).hexdigest()}",
+    Literal: lambda walk, value: _array(value) if len(value.data) < LARGE else walk.known(value, _array),
     Graph: _Walk.graph,
     tuple: _Walk.items,
 }
