@@ -31,6 +31,7 @@ from graphc.errors import GraphError, InternalError
 from graphc.ir.parser import parse
 from graphc.ir.shown import set_renderer
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64
+from graphc.once import LOADING
 
 from graphc import nn, optim                            # after the functions that layers are written with
 from graphc import models
@@ -44,7 +45,8 @@ _LATER = {"compile": "graphc.api", "plan": "graphc.api", "check_gradients": "gra
 def __getattr__(name: str):
     if name not in _LATER:
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
-    globals()[name] = getattr(import_module(_LATER[name]), name)
+    with LOADING:
+        globals()[name] = getattr(import_module(_LATER[name]), name)
     return globals()[name]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from graphc.checkpoint import load_arrays
 from graphc.compiler import Compilation, Compiled, compiled
 from graphc.config import MOST_I64, thread_count, whole
+from graphc.contained import contained
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
@@ -27,7 +28,6 @@ from graphc.optim import Optimizer
 from graphc.report import PlanReport
 from graphc.state import State, initial_values
 from graphc.train import Model, Objective, training_function
-from graphc.uncollected import uncollected
 
 KEPT_BINDINGS = 16                  # of named dimensions to sizes
 
@@ -50,10 +50,10 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
     Raises GraphError for what does not fit, with the user's line.
     """
     threads = thread_count(threads, loc=user_loc())
-    with uncollected():
-        return _bound(f, threads, training, seed, state, outputs, bindings)
+    return _bound(f, threads, training, seed, state, outputs, bindings)
 
 
+@contained
 def _bound(f, threads: int, training: bool, seed, state, outputs, bindings: Mapping) -> "Compiled | Polymorphic":
     """What `compile` gives."""
     function, sizes = _declared(f, training, outputs, bindings)

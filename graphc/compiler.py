@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -17,6 +17,7 @@ from graphc.codegen.packing import pack, unpack
 from graphc.codegen.program import LoopProgram, Site, build_program
 from graphc.codegen.scratch_layout import callers_first
 from graphc.config import Config, config, whole
+from graphc.contained import contained
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.digest import digest
@@ -30,6 +31,7 @@ from graphc.ir.target import Target
 from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, check_compilable, verify
 from graphc.ir.whole_attention import is_whole
 from graphc.memory import Memory
+from graphc.once import once_property
 from graphc.passes.canonicalize import Canonicalize
 from graphc.passes.check_once import CheckOnce
 from graphc.passes.cse import EliminateCommonSubexpressions
@@ -61,7 +63,6 @@ from graphc.runtime.executable import Executable, Program
 from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.signature import ArraySpec, Signature
-from graphc.uncollected import uncollected
 
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
@@ -123,15 +124,24 @@ class Built:
         return self.failures[node].error(index)
 
 
+@dataclass(frozen=True)
+class Plans:
+    """The plans of what every call computes and of what is derived from state, their constants, and the operands that are packed when the state has
+    changed: made together, since the second adds to what the first has made."""
+    main: Plan
+    prepare: Plan | None
+    constants: Constants
+    packed: Packed
+
+
 class Compilation:
     """One graph on its way to machine code. Each stage is computed when first asked for, and kept. `timed`: the instrumented build."""
 
     def __init__(self, graph: Graph, target: Target | None = None, knobs: Config | None = None, timed: bool = False):
         self.graph, self.target, self.config, self.timed = graph, target or host_target(), knobs or config(), timed
         self.pipeline = Pipeline(self.config)
-        self.constants = Constants()
 
-    @cached_property
+    @once_property
     def simplified(self) -> Graph:
         check_compilable(self.graph)
         verify(self.graph, BOUND)
@@ -142,45 +152,47 @@ class Compilation:
         """Last, because it takes the weights as they are then. Not where a NaN is traced to one operator: it makes NaN out of infinity."""
         return (Winograd(self.target),) if self.config.winograd and not self.config.check_nan else ()
 
-    @cached_property
+    @once_property
     def split(self) -> Split:
         """What every call computes, and what is computed when the state has changed."""
         return self._timed("derive", split_derived, self.simplified)
 
-    @cached_property
+    @once_property
     def fused(self) -> Graph:
         return self._fuse(self.split.main)
 
-    @cached_property
+    @once_property
     def prepare(self) -> Graph | None:
         """The fused graph of what is derived from state."""
         return self._fuse(self.split.prepare) if self.split.prepare else None
 
-    @cached_property
-    def packed(self) -> Packed:
-        """The operands that are packed when the state has changed; complete when `plan` is."""
-        return Packed(len(self.split.main.state))
+    @once_property
+    def plans(self) -> "Plans":
+        constants, packed = Constants(), Packed(len(self.split.main.state))
+        plan = self._plan(self.fused, constants, packed)
+        return Plans(plan, self._plan(self.prepare, constants, None) if self.prepare else None, constants, packed)
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
-        return self._plan(self.fused, self.packed)
+        return self.plans.main
 
-    @cached_property
+    @property
     def prepare_plan(self) -> Plan | None:
-        return self._plan(self.prepare, None) if self.prepare else None
+        return self.plans.prepare
 
-    @cached_property
+    @once_property
     def loops(self) -> LoopProgram:
-        program = self._timed("lower", build_program, self.plan, self.target, self.config.check_nan, self.prepare_plan, self.packed, self.timed)
+        program = self._timed("lower", build_program, self.plan, self.target, self.config.check_nan, self.prepare_plan, self.plans.packed, self.timed)
         if self.config.verify:
             self._timed("verify loops", lambda: [verify_loops(f) for f in (*program.kernels, program.main, program.prepare) if f])
         return program
 
-    @cached_property
+    @once_property
     def llvm(self) -> str:
         return self._timed("llvm text", emit_module, list(self.loops.kernels), self.loops.main, self.target, self.loops.prepare)
 
-    @cached_property
+    @once_property
+    @contained
     def built(self) -> Built:
         """The program, from the disk cache if it is there."""
         store = cache.default()
@@ -208,7 +220,7 @@ class Compilation:
             print(self.pipeline.timings)
         return built
 
-    @cached_property
+    @once_property
     def _key(self) -> str:
         options = (self.config.check_nan, self.config.winograd, self.timed)
         return cache.make_key("program", digest(self.graph), repr(self.target), repr(options))
@@ -216,7 +228,7 @@ class Compilation:
     @property
     def memory(self) -> Memory:
         """Bytes by purpose, known before a run."""
-        return Memory.of(self.plan, self.constants.nbytes, self._thread_scratch, self.prepare_plan, sum(self._kept), self.graph.state)
+        return Memory.of(self.plan, self.plans.constants.nbytes, self._thread_scratch, self.prepare_plan, sum(self._kept), self.graph.state)
 
     def text(self, stage: str) -> str:
         """The program at a stage: one of STAGES."""
@@ -229,7 +241,7 @@ class Compilation:
         code = self._timed("llvm", jit.compile_object, text, self.target)
         failures = tuple(Failure(_checking_op(n), n.loc, i in self.loops.nan_checks) for i, n in enumerate(self.loops.checked))
         memory = self.memory
-        program = Program(code, signature(self.graph), memory.arena, memory.scratch, _joined(self.constants), _work_ns(self.fused),
+        program = Program(code, signature(self.graph), memory.arena, memory.scratch, _joined(self.plans.constants), _work_ns(self.fused),
                           self.target, self._derived, self._passing, self._idle, self.graph.writes, _varies(self.fused))
         return Built(program, failures, memory, tuple(map(_call_site, self.loops.sites)))
 
@@ -239,8 +251,8 @@ class Compilation:
             self._timed("verify", verify, fused, FUSED)
         return fused
 
-    def _plan(self, graph: Graph, packed: Packed | None) -> Plan:
-        plan = self._timed("plan_memory", plan_memory, graph, self.target, self.constants, storage_orders(graph), packed)
+    def _plan(self, graph: Graph, constants: Constants, packed: Packed | None) -> Plan:
+        plan = self._timed("plan_memory", plan_memory, graph, self.target, constants, storage_orders(graph), packed)
         if self.config.verify:
             self._timed("verify plan", verify_plan, plan)
         return plan
@@ -249,7 +261,7 @@ class Compilation:
     def _derived(self) -> tuple[int, ...]:
         """Bytes of the arrays that are made from the state: derived values, then packed operands."""
         values = (v.type.nbytes for v in self.split.main.state[len(self.graph.state):])
-        return (*values, *(b.nbytes for b in self.plan and self.packed.buffers.values()))
+        return (*values, *(b.nbytes for b in self.plans.packed.buffers.values()))
 
     @property
     def _passing(self) -> frozenset[int]:
@@ -265,7 +277,7 @@ class Compilation:
         """Numbers of the state's arrays that calls do not touch."""
         return frozenset(n for n, new in enumerate(self.graph.updates) if n not in self._read and new is None)
 
-    @cached_property
+    @once_property
     def _read(self) -> frozenset[int]:
         """Numbers of the state table's arrays that calls read."""
         return frozenset(self.plan.read_state())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.contained import contained
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
@@ -117,6 +118,7 @@ class Session:
         arrays = [(self.own if _is_own(e) else owner).array(e) for e in needed]
         return make_executable(function.graph, arrays, (owner or self.own).lock, self.threads, quiet=True)
 
+    @contained
     def _prompted(self, size: int) -> GraphFunction:
         root, plan = self.root, self.plan
         with Trace(f"prompt_{network_name(root)}") as trace, rooted(root):
@@ -129,6 +131,7 @@ class Session:
                 trace.update_state(key, value)
             return self._chosen(trace, Decoding(plan.batch, lengths, longest, None, 0, self.structures), ids, inputs)
 
+    @contained
     def _stepped(self, window: int) -> GraphFunction:
         root, plan = self.root, self.plan
         with Trace(f"token_{network_name(root)}") as trace, rooted(root):

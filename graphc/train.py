@@ -11,6 +11,7 @@ import numpy as np
 from graphc import optim
 from graphc.checkpoint import load_arrays, save_arrays
 from graphc.config import MOST_I64, thread_count, whole
+from graphc.contained import contained
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
@@ -196,6 +197,7 @@ class TrainStep(Shown):
         run = _kept(self._evaluations, key, lambda: self._inference(types, metrics))
         return {name: float(np.mean(value)) for name, value in run(*arrays).items()}
 
+    @contained
     def _inference(self, types: Mapping[str, TensorType], metrics: Mapping[str, Callable]) -> Executable:
         with Trace("evaluate_" + network_name(self._objective.root)) as trace, rooted(self._objective.root):
             loss, values = self._objective(inputs(trace, types), metrics)
@@ -207,6 +209,7 @@ class TrainStep(Shown):
         return self._made(replace(function, graph=fixed), {})
 
 
+@contained
 def training_function(objective: Objective, types: Mapping[str, TensorType], optimizer, trainable) -> GraphFunction:
     """The graph of one whole step, in training mode."""
     with Trace("train_" + network_name(objective.root), training=True) as trace, rooted(objective.root):

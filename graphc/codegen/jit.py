@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from graphc.codegen import cache
 from graphc.codegen.abi import ENTRIES, MAIN
-from graphc.codegen.lazy import llvm, llvm_all_targets
+from graphc.codegen.lazy import gives_back, llvm, llvm_all_targets
 from graphc.errors import InternalError
 from graphc.ir.target import Target
 
@@ -42,6 +42,7 @@ class Loaded:
         return self.addresses[name]
 
 
+@gives_back
 def compile_object(text: str, target: Target, opt: int = OPT) -> bytes:
     """Relocatable ELF object code for `target`, which need not be this machine. InternalError if LLVM rejects the text."""
     machine = _machine(target.triple, target.features, opt)
@@ -69,17 +70,20 @@ def load_cached(text: str, target: Target, names: tuple[str, ...], imports: Mapp
         return load_object(compile_object(text, target), names, imports)
 
 
+@gives_back
 def optimised(text: str, target: Target, opt: int = OPT) -> str:
     """The LLVM text after the passes."""
     return str(_optimise(text, target, _machine(target.triple, target.features, opt)))
 
 
+@gives_back
 def assembly(text: str, target: Target, opt: int = OPT) -> str:
     """Assembly of `target`."""
     machine = _machine(target.triple, target.features, opt)
     return machine.emit_assembly(_optimise(text, target, machine))
 
 
+@gives_back
 def load_object(code: bytes, names: tuple[str, ...] = (MAIN,), imports: Mapping[str, int] = MappingProxyType({})) -> Loaded:
     """Link object code into this process; `imports` are addresses of symbols, all others are libc's and libm's. No code is generated here."""
     builder = llvm().JITLibraryBuilder().add_object_img(code).add_current_process()

@@ -1,18 +1,29 @@
 """llvmlite is loaded at the first compile, through this one accessor."""
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from importlib import import_module
+from threading import RLock
 from types import ModuleType
+
+from graphc.once import LOADING, held_by_forks
+
+_ready: list[ModuleType] = []
 
 
 @cache
 def llvm() -> ModuleType:
     """`llvmlite.binding`, with the native target initialised."""
-    binding = import_module("llvmlite.binding")
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    return binding
+    with LOADING:
+        if not _ready:
+            binding = import_module("llvmlite.binding")
+            binding.initialize_native_target()
+            binding.initialize_native_asmprinter()
+            if lock := _lock(binding):
+                held_by_forks(lock)
+            _ready.append(binding)
+    return _ready[0]
 
 
 @cache
@@ -22,3 +33,23 @@ def llvm_all_targets() -> ModuleType:
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     return binding
+
+
+def gives_back(function: Callable) -> Callable:
+    """Decorator of what calls LLVM. llvmlite takes and gives back its lock in Python, where Ctrl-C can part it from one of the two; afterwards this thread
+    has it no more."""
+    @wraps(function)
+    def call(*arguments, **named):
+        try:
+            return function(*arguments, **named)
+        except BaseException:
+            lock = _lock(_ready[0]) if _ready else None
+            while lock is not None and lock._is_owned():
+                lock.release()
+            raise
+    return call
+
+
+def _lock(binding: ModuleType) -> RLock | None:
+    """The lock that llvmlite holds during every call of LLVM."""
+    return getattr(getattr(binding.ffi.lib, "_lock", None), "_lock", None)

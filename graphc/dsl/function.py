@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.contained import contained
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import current_trace, tracing, user_frame, user_loc
 from graphc.dsl.inline import inline
@@ -140,6 +141,7 @@ def trace_types(f: Callable, types: Mapping[str, TensorType], name: str = "", tr
     return trace_function(f, typed(f, types), name, training)
 
 
+@contained
 def trace_function(f: Callable, args: Sequence[Argument], name: str = "", training: bool | None = None) -> GraphFunction:
     """Runs `f` on symbolic arrays and returns the graph of what it did; `training` None: inference, until a caller trains."""
     name = name or getattr(f, "__name__", type(f).__name__).replace("<lambda>", "graph")

@@ -1,6 +1,7 @@
 """The whole Jacobian, row by row in a loop over one vjp."""
 from __future__ import annotations
 
+from graphc.contained import contained
 from graphc.dsl.context import user_loc
 from graphc.dsl.control import scan
 from graphc.dsl.function import GraphFunction, finish
@@ -11,6 +12,7 @@ from graphc.dsl.tree import tree_map
 from graphc.errors import GraphError
 
 
+@contained
 def jacobian(f: GraphFunction, wrt=None) -> GraphFunction:
     """The derivative of every element of the one float output y of `f` with respect to every element of `wrt` (as for `grad`):
     arrays of shape y.shape + x.shape. Costs one vjp per element of y; what does not depend on the row is computed once."""

@@ -5,6 +5,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import Token
 
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import STACK, error_loc, user_loc
@@ -13,7 +14,6 @@ from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType, i64
-from graphc.uncollected import uncollected
 
 RANDOM_KEY = "random.key"
 RANDOM_KEY_TYPE = i64[2]
@@ -23,7 +23,7 @@ ROUNDS = 0x9E3779B9                 # 2^32 over the golden ratio: multiples by s
 class Trace:
     """Owns the builder of one graph and the state that the graph reads and writes.
 
-    Entering it makes it the running trace of the thread. A trace with a `parent` is the body of a loop or branch: arrays of
+    Entering it makes it the running trace of the thread; who enters one without a parent is `contained`. A trace with a `parent` is the body of a loop or branch: arrays of
     the outer traces that it uses become extra inputs: `captured` finds the input of an outer value, `outer` lists the outer
     arrays in the order of those inputs. In the body of a loop, `iteration` is the number of the round, an input that exists
     once something asks for it (random numbers do: each round draws its own).
@@ -46,20 +46,16 @@ class Trace:
         self.calls: list[LayerCall | None] = []         # of layers, in the order in which they began; None: has not returned yet
         self._state_names: set[str] = set()
         self._streams: Counter[str] = Counter()
-        self._entered: list[tuple] = []                 # what to undo at the exits
+        self._entered: list[Token] = []                 # what to undo at the exits
         if parent:
             self.builder.scope = parent.builder.scope
 
     def __enter__(self) -> "Trace":
-        pause = uncollected()
-        pause.__enter__()
-        self._entered.append((STACK.set(STACK.get() + (self,)), pause))
+        self._entered.append(STACK.set(STACK.get() + (self,)))
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        token, pause = self._entered.pop()
-        STACK.reset(token)
-        pause.__exit__(None, None, None)
+        STACK.reset(self._entered.pop())
         if isinstance(error, GraphError) and error.loc is None:
             raise error.at(error_loc(traceback)) from None
 

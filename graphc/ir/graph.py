@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from graphc.errors import Loc
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType
+from graphc.once import once_property
 
 if TYPE_CHECKING:
     from graphc.ir.op import Op
@@ -74,7 +74,7 @@ class Graph(Shown):
         """Whether it changes its state."""
         return any(new is not None for new in self.updates)
 
-    @cached_property
+    @once_property
     def key(self) -> tuple:
         """A hashable tuple, equal for equal graphs."""
         number: dict[Value, int] = {v: i for i, v in enumerate(self.arguments)}
@@ -86,7 +86,7 @@ class Graph(Shown):
         ends = tuple(None if v is None else number[v] for v in self.outputs + self.updates)
         return (self.name, tuple((v.name, v.type) for v in self.arguments), len(self.inputs), tuple(rows), ends, self.output_names)
 
-    @cached_property
+    @once_property
     def _hash(self) -> int:
         return hash(self.key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 
+from graphc.contained import contained
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.signature import typed
@@ -15,6 +16,7 @@ from graphc.nn.module import Function, Module, argument_names, as_module
 from graphc.nn.path import rooted
 
 
+@contained
 def trace_network(net: Callable, training: bool = False, **types: TensorType) -> GraphFunction:
     """The graph of `net` on inputs of these types; its state inputs are the parameters, named by path. See `entries`."""
     root = as_module(net)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from math import inf, nan
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
 from graphc.ir.types import i32
 from graphc.ir.whole_attention import is_whole
+from graphc.once import once_property
 from graphc.passes.pipeline import Pass
 from graphc.passes.softmax_form import softmax_of
 from graphc.passes.triangle import Facts, Step
@@ -63,7 +64,7 @@ class _Users:
     def __init__(self, nodes: Sequence[Node], results: Iterable[Value]):
         self.nodes, self.results = nodes, frozenset(results)
 
-    @cached_property
+    @once_property
     def table(self) -> Mapping[Value, list[Node]]:
         table: dict[Value, list[Node]] = {}
         for node in self.nodes:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
-BASE = ("errors", "config", "uncollected")
+BASE = ("errors", "config", "contained", "once")
 MAY = {                                         # folder or file: what it may import beside itself; what is not listed sees all
-    "errors": (), "config": ("errors",), "uncollected": (),
+    "errors": (), "config": ("errors",), "contained": (), "once": (),
     "ir": BASE,
     "passes": (*BASE, "ir"),
     "codegen": (*BASE, "ir"),

@@ -1,0 +1,31 @@
+"""What is computed or loaded when first asked for, and kept."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from threading import RLock
+
+LOADING = RLock()               # held while modules are imported at their first use; a fork waits for it, since a half imported one never gets whole in the child
+
+
+def held_by_forks(lock: RLock) -> None:
+    """A fork takes the lock first, so that no other thread is inside what it guards, and both processes go on with it free."""
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock._at_fork_reinit)
+
+
+held_by_forks(LOADING)
+
+
+class once_property:
+    """As `functools.cached_property`, without the lock that it has in Python 3.11: one for all objects, held while the value is computed, and in the child
+    of a fork for ever if another thread held it. Threads that ask at the same time each compute the value; all get the one that was there first.
+    """
+
+    def __init__(self, compute: Callable):
+        self.compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance, owner: type | None = None):
+        return self if instance is None else instance.__dict__.setdefault(self.name, self.compute(instance))
