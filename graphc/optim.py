@@ -11,7 +11,11 @@ from math import log, pi
 from typing import Protocol
 
 import graphc as gc
+from graphc.dsl.arguments import Converted, converted
+from graphc.dsl.array import as_array
+from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
+from graphc.ir.convert import callable_, is_number, is_sequence, shown
 
 Schedule = Callable                 # of the number of updates done so far, an f64 scalar array -> learning rate, an f64 scalar array
 Where = Callable[[str, tuple], bool]
@@ -25,11 +29,13 @@ class Group:
     changes: tuple[tuple[str, object], ...]
 
 
+@converted
 def group(where: Where, **changes) -> Group:
     """For `groups=[…]` of an optimizer: `group(lambda name, shape: name.startswith("head."), lr=1e-4)`. The first that fits counts."""
-    return Group(where, tuple(changes.items()))
+    return Group(callable_(where, "group: where"), tuple(changes.items()))
 
 
+@converted
 def no_decay(where: Where = lambda name, shape: len(shape) < 2) -> Group:
     """No weight decay on biases and on the scales of norms: on arrays with fewer than two axes, unless `where` says otherwise."""
     return group(where, weight_decay=0.0)
@@ -51,7 +57,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Converted):
     """What all optimizers share. `lr` is a number, or a schedule: a function of the number of updates done so far.
 
     `groups`: other options for some parameters, see `group`. `clip_norm`: gradients are scaled so that their joint 2-norm is
@@ -64,17 +70,20 @@ class Optimizer:
     accumulate: int = field(default=1, kw_only=True)
 
     def __post_init__(self):
+        super().__post_init__()
+        if not is_sequence(self.groups) or not all(isinstance(g, Group) for g in self.groups):
+            raise GraphError(f"groups is a list of optim.group(…), got {shown(self.groups)}", user_loc())
         names = {f.name for f in fields(self)} - {"groups", "clip_norm", "accumulate"}
         for g in self.groups:
             for name, _ in g.changes:
                 if name not in names:
-                    raise GraphError(f"{type(self).__name__} has no option {name!r} for a group; it has {', '.join(sorted(names))}")
+                    raise GraphError(f"{type(self).__name__} has no option {name!r} for a group; it has {', '.join(sorted(names))}", user_loc())
         if self.accumulate < 1:
-            raise GraphError(f"accumulate is a number of calls >= 1, got {self.accumulate}")
+            raise GraphError(f"accumulate is a number of calls >= 1, got {self.accumulate}", user_loc())
 
     def scalars(self, step) -> Scalars:
         """What the update needs from the number of updates done so far (f64 scalar array). Computed once per group."""
-        return {"lr": self.lr(step) if callable(self.lr) else self.lr}
+        return {"lr": _checked_rate(self.lr(step)) if callable(self.lr) else self.lr}
 
     def slots(self) -> tuple[str, ...]:
         """Names of the arrays kept per parameter."""
@@ -213,32 +222,46 @@ def global_norm(arrays: Sequence):
 
 # schedules: functions of the number of updates done so far
 
+@converted
 def constant(lr: float) -> Schedule:
     """Always lr."""
     return lambda step: step * 0.0 + lr
 
 
+@converted
 def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
     """From lr to `final` along half a cosine in `steps` updates, `final` afterwards (Loshchilov and Hutter 2017)."""
+    _positive("cosine", steps)
     return lambda step: (1.0 + gc.cos(gc.minimum(step / steps, 1.0) * pi)) * ((lr - final) / 2) + final
 
 
+@converted
 def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
     """lr times `factor` once every `every` updates (torch's StepLR)."""
+    _positive("step_decay", every)
     return lambda step: _power(factor, gc.floor(step / every)) * lr
 
 
+@converted
 def exponential(lr: float, factor: float) -> Schedule:
     """lr times factor^step (torch's ExponentialLR)."""
     return lambda step: _power(factor, step) * lr
 
 
+@converted
 def warmup(schedule: float | Schedule, steps: int) -> Schedule:
     """The first `steps` updates rise linearly to lr; then `schedule` (a number or a schedule), counted from their end."""
+    _positive("warmup", steps)
+
     def rate(step):
         after = schedule(gc.maximum(step - steps, 0.0)) if callable(schedule) else schedule
         return gc.minimum((step + 1.0) / steps, 1.0) * after
     return rate
+
+
+def _positive(name: str, steps: int) -> None:
+    if steps < 1:
+        raise GraphError(f"{name} takes a number of updates >= 1, got {steps}")
 
 
 def _decayed(g, p, weight_decay: float):
@@ -247,7 +270,15 @@ def _decayed(g, p, weight_decay: float):
 
 def _as(scalar, p):
     """A scalar in the dtype of `p`; numbers adapt by themselves."""
-    return scalar if isinstance(scalar, (int, float)) else scalar.astype(p.dtype)
+    return scalar if is_number(scalar) else scalar.astype(p.dtype)
+
+
+def _checked_rate(rate):
+    """What a schedule gave: a number or a scalar array."""
+    array = as_array(rate)
+    if array.shape:
+        raise GraphError(f"a schedule gives one learning rate, got {array.type}")
+    return rate if is_number(rate) else array
 
 
 def _power(base: float, exponent):

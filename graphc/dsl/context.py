@@ -1,6 +1,7 @@
 """Which trace is running, and which line of the user's code is asking."""
 from __future__ import annotations
 
+import dataclasses
 import linecache
 import sys
 from contextvars import ContextVar
@@ -37,7 +38,7 @@ def current_trace() -> "Trace":
 def user_frame() -> FrameType | None:
     """The innermost frame outside graphc."""
     frame = sys._getframe(1)
-    while frame is not None and _inside(frame.f_code.co_filename):
+    while frame is not None and _ours(frame):
         frame = frame.f_back
     return frame
 
@@ -67,16 +68,20 @@ def error_loc(traceback: TracebackType | None) -> Loc | None:
     """The innermost line of the user's code that an exception passed through."""
     found = None
     while traceback is not None:
-        name = traceback.tb_frame.f_code.co_filename
-        found = found if _inside(name) else _loc(name, traceback.tb_lineno)
+        found = found if _ours(traceback.tb_frame) else _loc(traceback.tb_frame.f_code.co_filename, traceback.tb_lineno)
         traceback = traceback.tb_next
     return found
 
 
+def _ours(frame: FrameType) -> bool:
+    """Frames of graphc itself, and of code that `dataclass` and its like generate."""
+    name = frame.f_code.co_filename
+    return _inside(name) or (name == "<string>" and frame.f_globals.get("__name__", "").startswith("graphc."))
+
+
 @lru_cache(maxsize=None)
 def _inside(filename: str) -> bool:
-    """Frames of graphc itself, and of code that `dataclass` and its like generate."""
-    return filename.startswith(PACKAGE) or filename.startswith("<frozen")
+    return filename.startswith((PACKAGE, "<frozen")) or filename == dataclasses.__file__
 
 
 @lru_cache(maxsize=65536)

@@ -14,7 +14,7 @@ from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
 from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
 from graphc.errors import GraphError
-from graphc.ir.convert import flag, function, integer
+from graphc.ir.convert import callable_, flag, integer
 from graphc.ir.graph import Graph, Value
 from graphc.ir.op import as_tuple
 from graphc.ir.types import Dim, TensorType, as_dim, i64
@@ -26,7 +26,7 @@ def scan(f: Callable, init, xs=None, length: Dim | None = None, reverse: bool = 
     Returns (last carry, the ys stacked along axis 0). `y` may be None; without `xs` x is None and `length` counts. `reverse`: from the last x
     to the first, ys in the places of their xs. The carry keeps its structure, shapes and dtypes. As jax.lax.scan.
     """
-    function(f, "the body of scan")
+    callable_(f, "the body of scan")
     reverse = flag(reverse, "scan: reverse")
     carries, carry_tree = flatten(tree_map(as_array, init))
     stacked, x_tree = flatten(tree_map(as_array, xs))
@@ -54,7 +54,7 @@ def cond(pred: Array, then: Callable, otherwise: Callable, *args):
 
     To choose element by element use `where`.
     """
-    function(then, "the branch of cond for True"), function(otherwise, "the branch of cond for False")
+    callable_(then, "the branch of cond for True"), callable_(otherwise, "the branch of cond for False")
     if isinstance(pred, (bool, np.bool_)):
         return then(*args) if pred else otherwise(*args)
     args = tuple(tree_map(as_array, a) for a in args)
@@ -71,7 +71,7 @@ def while_loop(condition: Callable, body: Callable, init, max_trips: int):
 
     Returns (count, carry): the number of rounds, i64, and the last carry.
     """
-    function(condition, "the condition of while_loop"), function(body, "the body of while_loop")
+    callable_(condition, "the condition of while_loop"), callable_(body, "the body of while_loop")
     max_trips = integer(max_trips, "while_loop: max_trips", 0)
     carries, tree = flatten(tree_map(as_array, init))
     if not carries:

@@ -9,7 +9,7 @@ from graphc.dsl.shape import zeros_like
 from graphc.dsl.trace import Trace
 from graphc.dsl.tree import flatten, tree_map, unflatten
 from graphc.errors import GraphError
-from graphc.ir.convert import function
+from graphc.ir.convert import callable_
 from graphc.ir.graph import Graph
 from graphc.ir.op import as_tuple
 
@@ -22,7 +22,7 @@ def custom_vjp(f: Callable, vjp: Callable) -> Callable:
     Both are traced at each call and stay one node, so the gradient's gradient comes from `vjp` itself. What they use from
     outside must be passed as an argument.
     """
-    function(f, "what custom_vjp wraps"), function(vjp, "the rule of custom_vjp")
+    callable_(f, "what custom_vjp wraps"), callable_(vjp, "the rule of custom_vjp")
 
     def call(*args) -> Array | tuple:
         arrays = [as_array(a) for a in args]

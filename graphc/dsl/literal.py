@@ -16,19 +16,24 @@ LIMITS: Mapping[DType, tuple] = {
 
 def numbers(x, dtype: DType | None) -> np.ndarray:
     """Python numbers (or nested lists of them) as a numpy array of `dtype`; GraphError for a number that is another one in it."""
+    array = array_of(x)
+    wanted = dtype or {"b": bool_, "f": f32}.get(array.dtype.kind, i64)
+    if not _fits(array, wanted):
+        raise GraphError(f"{shown(x)} does not fit {f'the {dtype} array beside it' if dtype else wanted}: " + _remedy(array, wanted))
+    return array.astype(wanted.np)
+
+
+def array_of(x) -> np.ndarray:
+    """Numbers as numpy takes them; GraphError for what holds none. Ints of more than 64 bits are objects."""
     try:
         array = np.asarray(x)
     except GraphError:              # of a symbolic array in a list
         raise GraphError("a list of symbolic arrays is not an array: use gc.stack or gc.concat") from None
     except Exception as error:      # numpy asks whatever it is given for an array or its items, and that may raise anything
         raise GraphError(f"{shown(x)} is not an array: {error}") from None
-    whole = array.dtype.kind == "O" and all(type(v) is int for v in array.flat)         # ints of more than 64 bits
-    if array.dtype.kind not in "biuf" and not whole:
-        raise GraphError(f"expected an array or a number, got {type(x).__name__} {shown(x)}")
-    wanted = dtype or {"b": bool_, "f": f32}.get(array.dtype.kind, i64)
-    if not _fits(array, wanted):
-        raise GraphError(f"{shown(x)} does not fit {f'the {dtype} array beside it' if dtype else wanted}: " + _remedy(array, wanted))
-    return array.astype(wanted.np)
+    if array.dtype.kind in "biuf" or (array.dtype.kind == "O" and all(type(v) is int for v in array.flat)):
+        return array
+    raise GraphError(f"expected an array or a number, got {type(x).__name__} {shown(x)}")
 
 
 def fitting(value, dtype: DType, what: str) -> int | float | bool:

@@ -5,7 +5,7 @@ is a GraphError that says what was wanted: the objects given may be anything, so
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import index
 
 import numpy as np
@@ -89,7 +89,7 @@ def integers(value, what: str, count: int, low: int | None = None) -> tuple[int,
     return tuple(integer(v, what, low) for v in value)
 
 
-def function(value, what: str) -> Callable:
+def callable_(value, what: str) -> Callable:
     """`value`, which can be called."""
     if not callable(value):
         raise GraphError(f"{what} is a function, got {shown(value)}")
@@ -103,18 +103,6 @@ def shown(value) -> str:
     except Exception:               # a repr of the user's own, or an int of more digits than Python prints
         return f"a {type(value).__name__}"
     return text if len(text) <= SHOWN else f"{text[:SHOWN - 3]}..."
-
-
-def by_annotation(annotation: str, value, what: str):
-    """`value` as the annotation of the argument says, for those of numbers and switches; all else as it is. "| None" lets None through."""
-    kinds = [kind.strip() for kind in annotation.split("|")]
-    if value is None and "None" in kinds:
-        return None
-    convert = CONVERSIONS.get(kinds[0]) if not set(kinds[1:]) - {"None"} else None
-    return value if convert is None else convert(value, what)
-
-
-CONVERSIONS: Mapping[str, Callable] = {"int": integer, "float": real, "bool": flag}
 
 
 def _index(value, what: str, low: int | None) -> int:

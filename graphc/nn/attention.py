@@ -5,6 +5,7 @@ import graphc as gc
 from graphc.dsl.array import as_array
 from graphc.dsl.attention import attend, seen_keys
 from graphc.errors import GraphError
+from graphc.ir.convert import integer
 from graphc.ir.ops.attention import MASKED
 from graphc.nn.decode import attended
 from graphc.nn.linear import Linear
@@ -52,13 +53,10 @@ class MultiHeadAttention(Module):
 
     def __init__(self, heads: int, causal: bool = False, bias: bool = True, position: InnerPosition | None = None):
         super().__init__()
-        if not isinstance(causal, bool):
-            raise GraphError(f"MultiHeadAttention({heads}, {causal!r}): the second argument, causal, is True or False; a layer is given its number of "
-                             "heads alone and finds the features in x")
         if position is not None and not isinstance(position, InnerPosition):
             raise GraphError(f"position= takes nn.RotaryPosition() or nn.RelativePosition(), got {position!r}; "
                              "other position embeddings stand in front of the first block")
-        self.heads, self.causal, self.bias, self.position = heads, causal, bias, position
+        self.heads, self.causal, self.bias, self.position = integer(heads, "heads", 1), causal, bias, position
         self.out_proj = Linear(None, bias, bias_init=ZEROS)
 
     def forward(self, q, k=None, v=None, mask=None, lengths=None):

@@ -5,6 +5,7 @@ from math import prod
 
 import graphc as gc
 from graphc.errors import GraphError
+from graphc.ir.convert import integer, integers, is_sequence
 from graphc.nn.module import Module
 from graphc.nn.parameter import fan_in_uniform
 
@@ -22,9 +23,9 @@ class Convolution(Module):
     def __init__(self, channels: int, kernel: Size, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
                  groups: int = 1, bias: bool = True, flip: bool = False):
         super().__init__()
-        self.channels, self.groups, self.bias, self.flip = channels, groups, bias, flip
+        self.channels, self.groups, self.bias, self.flip = integer(channels, "channels", 1), integer(groups, "groups", 1), bias, flip
         self.kernel, self.stride, self.dilation = (per_axis(v, self.axes) for v in (kernel, stride, dilation))
-        self.padding = padding if isinstance(padding, str) else per_axis(padding, self.axes)
+        self.padding = padding if isinstance(padding, str) or is_sequence(padding) else per_axis(padding, self.axes)
 
     def forward(self, x):
         inside = channels_of(x, self.axes, type(self).__name__)
@@ -71,11 +72,7 @@ class ConvTranspose2d(Convolution):
 
 def per_axis(value: Size, axes: int) -> tuple:
     """One value per axis."""
-    if isinstance(value, int):
-        return (value,) * axes
-    if len(value) != axes:
-        raise GraphError(f"give one number or {axes}, got {value}")
-    return tuple(value)
+    return integers(value, "a size", axes, 0)
 
 
 def channels_of(x, axes: int, layer: str) -> int:

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import graphc as gc
-from graphc.dsl.array import Array
+from graphc.dsl.array import Array, as_array
 from graphc.errors import GraphError
+from graphc.ir.convert import integer, is_number
 from graphc.ir.ops.attention import MASKED
 from graphc.nn.linear import Embedding
 from graphc.nn.module import Module
@@ -24,6 +25,8 @@ class GenerateToken(Module):
         self.embedding, self.tied, self.bias = embedding, tied, bias
 
     def forward(self, x):
+        if not x.shape:
+            raise GraphError("GenerateToken takes vectors [..., features], got a scalar")
         scores = self._tied(x) if self.tied else x @ self._own_weight(x).T
         return scores + self.parameter("bias", (self.embedding.count,), ZEROS, x.dtype) if self.bias else scores
 
@@ -49,7 +52,8 @@ def sample(scores: Array, temperature: float | Array = 1.0, top_k: int | None = 
     `top_k`: from the k most likely alone. `top_p`: from the nucleus alone, the fewest tokens whose probabilities sum to p or more (Holtzman et al.
     2020); with both, of what top_k leaves. Equal scores are kept or left out together. temperature 0 is argmax. `key` as in `gc.uniform`.
     """
-    if isinstance(temperature, (int, float)) and temperature <= 0:
+    scores = as_array(scores)
+    if is_number(temperature) and temperature <= 0:
         if temperature < 0:
             raise GraphError(f"sample: temperature must be 0 or more, got {temperature}")
         return gc.argmax(scores, axis=-1)
@@ -62,6 +66,7 @@ def sample(scores: Array, temperature: float | Array = 1.0, top_k: int | None = 
 
 def likeliest(scores: Array, top_k: int | None = None, top_p: float | Array | None = None) -> Array:
     """scores [..., count] with a very low number for tokens that are not among the `top_k` or not in the nucleus `top_p` (see `sample`)."""
+    scores = as_array(scores)
     if top_k is not None:
         ranked, _ = gc.topk(scores, _checked_k(top_k, scores.shape[-1]))
     elif top_p is not None:
@@ -74,13 +79,12 @@ def likeliest(scores: Array, top_k: int | None = None, top_p: float | Array | No
 
 def _nucleus_edge(ranked: Array, p: float | Array) -> Array:
     """The lowest score of the nucleus, [..., 1], of scores [..., k] that fall."""
-    if isinstance(p, (int, float)) and not 0 < p <= 1:
+    if is_number(p) and not 0 < p <= 1:
         raise GraphError(f"sample: top_p is a probability above 0, got {p}")
     before = gc.cumsum(gc.softmax(ranked, axis=-1), axis=-1, exclusive=True)
     return gc.min(gc.where(before < p, ranked, ranked[..., :1]), axis=-1, keepdims=True)
 
 
 def _checked_k(k: int, count) -> int:
-    if not isinstance(k, int) or k < 1:
-        raise GraphError(f"sample: top_k is an int of 1 or more, got {k!r}")
+    k = integer(k, "sample: top_k", 1)
     return min(k, count) if isinstance(count, int) else k

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import graphc as gc
 from graphc.dsl.array import as_array
 from graphc.errors import GraphError
+from graphc.ir.convert import callable_, choice, flag
 from graphc.nn.padding import real_steps
 
 
@@ -37,9 +38,9 @@ def sequence_loss(y, target, loss: Callable = cross_entropy, lengths=None, mask=
     false, and where the target is `ignore_index`; ids there may be anything.
     reduction: "mean" over the sequences, "sum" of them, "none" (-> [B]), or "step": the mean over all steps that count.
     """
-    target = as_array(target)
-    if reduction not in REDUCTIONS:
-        raise GraphError(f"sequence_loss: reduction is one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    y, target = as_array(y), as_array(target)
+    callable_(loss, "sequence_loss: loss"), choice(reduction, "sequence_loss: reduction", tuple(REDUCTIONS))
+    batch_first = flag(batch_first, "sequence_loss: batch_first")
     if len(y.shape) < 2 or target.shape[:2] != y.shape[:2]:
         raise GraphError(f"sequence_loss takes a prediction and a target that agree in time and batch, got {list(y.shape)} and {list(target.shape)}")
     counted = _counted(target, lengths, mask, ignore_index, batch_first)
@@ -64,6 +65,8 @@ REDUCTIONS = {"mean": gc.mean, "sum": gc.sum, "none": lambda losses: losses, "st
 def _counted(target, lengths, mask, ignore_index: int | None, batch_first: bool):
     """bool [T, B] or [B, T]: which steps count; None when all do."""
     parts = [] if mask is None else [as_array(mask)]
+    if lengths is not None and target.ndim < 2:
+        raise GraphError(f"lengths are those of sequences, [time, batch, …] or [batch, time, …], the targets are {target.type}")
     if lengths is not None:
         batch, time = target.shape[:2] if batch_first else target.shape[1::-1]
         parts.append(real_steps("lengths of targets", lengths, batch, time, time_first=not batch_first))
@@ -80,6 +83,7 @@ def _counted(target, lengths, mask, ignore_index: int | None, batch_first: bool)
 def accuracy(logits, target, lengths=None, mask=None, ignore_index: int | None = None, batch_first: bool = False):
     """The share of targets whose logit is the largest on the last axis; an f32 scalar. The options leave steps of sequences out, as in
     `sequence_loss`."""
+    logits, target = as_array(logits), as_array(target)
     hits = gc.equal(gc.argmax(logits, axis=-1), target.astype(gc.i64)).astype(gc.f32)
     if lengths is None and mask is None and ignore_index is None:
         return gc.mean(hits)

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from types import FunctionType
 
+from graphc.dsl.arguments import converted, of_array
 from graphc.dsl.context import current_trace, declared_at, error_loc, user_loc
 from graphc.dsl.inline import join
 from graphc.errors import GraphError
@@ -20,6 +21,18 @@ class Module:
     Parameters are made at the first call, when the sizes are known: `self.parameter("weight", shape, init)` inside `forward`
     gives the array. A layer called twice uses the same parameters. Names are paths of attribute names and positions, as in torch.
     """
+
+    hands_on = False                    # to others whatever it is called with, arrays or not
+
+    def __init_subclass__(cls, **options):
+        """The arguments of graphc's own layers are what their annotations say, and what they are called with is an array."""
+        super().__init_subclass__(**options)
+        if not cls.__module__.startswith(f"{__package__}."):
+            return
+        if "__init__" in vars(cls):
+            cls.__init__ = converted(cls.__init__)
+        if "forward" in vars(cls) and not cls.hands_on:
+            cls.forward = of_array(cls.forward)
 
     def __init__(self):
         self._parameters: dict[str, Parameter] = {}
@@ -47,9 +60,7 @@ class Module:
 
     def __pow__(self, times: int) -> "Sequential":
         """`times` fresh copies, one after the other. Copies share nothing with each other or with the original."""
-        if not isinstance(times, int) or times < 0:
-            raise GraphError(f"layer ** n takes an int n >= 0, got {times!r}")
-        return Sequential(*(copy.deepcopy(self) for _ in range(times)))
+        return repeated(self, times)
 
     def takes(self) -> frozenset[str]:
         """Names of the options of `forward`: its arguments after the first. A layer around layers takes what its inner ones take."""
@@ -67,7 +78,7 @@ class Module:
 
     def parameter(self, name: str, shape: tuple, init: Initializer, dtype=f32, trainable: bool = True):
         """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since."""
-        made = self._own(name, TensorType(dtype if dtype.is_float else f32, tuple(shape)), init, trainable)
+        made = self._own(name, (dtype if dtype.is_float else f32)[tuple(shape)], init, trainable)
         return current_trace().state(made, parameter_path(name), made.type)
 
     def buffer(self, name: str, shape: tuple, init: Initializer, dtype=f32):
@@ -118,6 +129,7 @@ class Sequential(Module):
     An option, `net(x, lengths=n)`, goes to every item that has an argument of this name; GraphError if none has.
     More arrays by position, `net(x, y)`, go to the first item alone.
     """
+    hands_on = True
 
     def __init__(self, *items: Callable):
         super().__init__()
@@ -151,6 +163,7 @@ class Sequential(Module):
 
 class Function(Module):
     """A plain Python function of arrays as a layer. Layers that it mentions are named by the variables that hold them."""
+    hands_on = True
 
     def __init__(self, function: Callable):
         super().__init__()
@@ -178,6 +191,14 @@ def chain(before: Callable, after: Callable) -> Sequential:
     result = Sequential(*_links(before), *_links(after))
     result._open = True
     return result
+
+
+@converted
+def repeated(layer: Module, times: int) -> Sequential:
+    """`times` fresh copies of the layer, one after the other."""
+    if times < 0:
+        raise GraphError(f"layer ** n takes an int n >= 0, got {times}")
+    return Sequential(*(copy.deepcopy(layer) for _ in range(times)))
 
 
 def as_module(item: Callable) -> Module:

@@ -84,6 +84,8 @@ class GroupNorm(Module):
         self.groups, self.eps = groups, eps
 
     def forward(self, x):
+        if x.ndim < 2:
+            raise GraphError(f"GroupNorm takes [batch, channels, …], got {list(x.shape)}")
         shape = (x.shape[1],)
         gamma, beta = self.parameter("weight", shape, ONES, x.dtype), self.parameter("bias", shape, ZEROS, x.dtype)
         return gc.group_norm(x, gamma, beta, groups=self.groups, eps=self.eps)

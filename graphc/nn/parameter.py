@@ -3,12 +3,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import inf, prod, sqrt
 from zlib import crc32
 
 import numpy as np
 
-from graphc.ir.types import TensorType
+from graphc.dsl.arguments import Converted
+from graphc.dsl.context import user_loc
+from graphc.dsl.literal import array_of
+from graphc.errors import GraphError
+from graphc.ir.types import TensorType, shape_text
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -36,8 +40,18 @@ def generator(seed: int, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, crc32(name.encode())])))
 
 
+class Spread(Converted):
+    """Base of random ones, of which the one number says how far they spread."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        name, width = next(iter(vars(self).items()))
+        if not 0 <= width < inf:
+            raise GraphError(f"{type(self).__name__}: {name} is a number >= 0, got {width}", user_loc())
+
+
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Spread):
     """Uniform in [-bound, bound)."""
     bound: float
 
@@ -46,7 +60,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class Normal:
+class Normal(Spread):
     """Normal with mean 0 and standard deviation `std`."""
     std: float = 1.0
 
@@ -55,7 +69,7 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Converted):
     """Every element is `value`."""
     value: float
 
@@ -64,7 +78,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class XavierUniform:
+class XavierUniform(Spread):
     """Uniform with bound gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010). Shape [out, in, …]."""
     gain: float = 1.0
 
@@ -74,12 +88,16 @@ class XavierUniform:
 
 
 @dataclass(frozen=True)
-class Value:
+class Value(Converted):
     """A given array."""
     array: tuple | np.ndarray
 
     def __call__(self, random, shape):
-        return np.broadcast_to(np.asarray(self.array), shape)
+        array = array_of(self.array)
+        try:
+            return np.broadcast_to(array.astype(np.float64) if array.dtype.kind == "O" else array, shape)
+        except (ValueError, OverflowError):
+            raise GraphError(f"nn.Value of shape {shape_text(array.shape)} for a parameter of shape {shape_text(shape)}") from None
 
 
 ZEROS, ONES = Constant(0.0), Constant(1.0)

@@ -69,7 +69,7 @@ class RotaryPosition(InnerPosition):
         self.base, self.halves = base, halves
 
     def forward(self, x):
-        length, width = x.shape[-2:]
+        length, width = x.shape[-2:] if x.ndim > 1 else (None, None)
         if not isinstance(width, int) or width % 2:
             raise GraphError(f"RotaryPosition takes [..., time, features] with an even number of features, got {list(x.shape)}")
         step = stepping()

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from math import sqrt
-from numbers import Integral
 
 import graphc as gc
 from graphc.errors import GraphError
@@ -10,6 +9,8 @@ from graphc.nn.decode import check_recurrent, decoding
 from graphc.nn.module import Module
 from graphc.nn.padding import real_steps, shown
 from graphc.nn.parameter import Uniform
+
+MOST_LAYERS = 1000
 
 
 class Recurrent(Module):
@@ -34,8 +35,8 @@ class Recurrent(Module):
             raise GraphError(f"{type(self).__name__}({', '.join(map(repr, (hidden, *more)))}): a layer is given the size of its state alone and "
                              "finds that of its inputs in x; how many layers: layers=")
         for name, size in (("hidden", hidden), ("layers", layers)):
-            if not isinstance(size, Integral) or size < 1:
-                raise GraphError(f"{name} of {type(self).__name__} is a whole number from 1 on, got {size!r}")
+            if size < 1 or layers > MOST_LAYERS:
+                raise GraphError(f"{name} of {type(self).__name__} is a whole number from 1 on, got {size!r}; layers, of which each is traced, at most {MOST_LAYERS}")
         self.hidden, self.layers, self.bidirectional = hidden, layers, bidirectional
         self.batch_first, self.dropout, self.bias = batch_first, dropout, bias
 

@@ -1,0 +1,76 @@
+"""Arguments of what is called outside of a trace, such as constructors: converted as their annotations say, with the user's line in the error."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import wraps
+
+from graphc.dsl.array import Array, as_array, as_dtype
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError
+from graphc.ir.convert import callable_, flag, integer, items, real, shown
+
+
+def converted(function: Callable) -> Callable:
+    """`function`, whose arguments that are annotated as int, float, bool, str or DType become that or a GraphError."""
+    code, kinds = function.__code__, function.__annotations__
+    names = code.co_varnames[:code.co_argcount]
+
+    @wraps(function)
+    def call(*args, **named):
+        try:
+            given = [by_annotation(kinds.get(name), value, name) for name, value in zip(names, args)]
+            return function(*given, *args[len(names):], **{name: by_annotation(kinds.get(name), value, name) for name, value in named.items()})
+        except GraphError as error:
+            raise error.at(user_loc())
+    return call
+
+
+def of_array(forward: Callable) -> Callable:
+    """The method `forward`, whose first argument, if given by position, becomes an array of the graph."""
+    @wraps(forward)
+    def call(self, *arrays, **options):
+        return forward(self, *(as_array(a) if i == 0 else a for i, a in enumerate(arrays)), **options)
+    return call
+
+
+class Converted:
+    """Base of dataclasses whose fields become what they are annotated as, in the same way."""
+
+    def __post_init__(self):
+        try:
+            for f in fields(self):
+                object.__setattr__(self, f.name, by_annotation(f.type, getattr(self, f.name), f"{type(self).__name__}: {f.name}"))
+        except GraphError as error:
+            raise error.at(user_loc())
+
+
+def by_annotation(annotation: str | None, value, what: str):
+    """`value` as the text of an annotation says, if that is one of CONVERSIONS, "… | None" or not; else as it is."""
+    kind = (annotation or "").removesuffix(" | None")
+    if kind not in CONVERSIONS or (value is None and kind != annotation):
+        return value
+    return CONVERSIONS[kind](value, what)
+
+
+def _text(value, what: str) -> str:
+    if not isinstance(value, str):
+        raise GraphError(f"{what} is a str, got {shown(value)}")
+    return value
+
+
+def _rate(value, what: str):
+    """A number, or what gives one."""
+    return value if isinstance(value, Array) or callable(value) else real(value, what)
+
+
+def _pair(value, what: str) -> tuple[float, float]:
+    pair = items(value, what)
+    if len(pair) != 2:
+        raise GraphError(f"{what} are two numbers, got {shown(value)}")
+    return real(pair[0], what), real(pair[1], what)
+
+
+CONVERSIONS: Mapping[str, Callable] = {
+    "float | Schedule": _rate, "tuple[float, float]": _pair,
+    "int": integer, "float": real, "bool": flag, "str": _text, "DType": lambda value, what: as_dtype(value), "Initializer": callable_}
