@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,40 +10,43 @@ from time import perf_counter
 
 import numpy as np
 
+from graphc import __version__
+from graphc.cli_answers import answered
+from graphc.cli_sources import load_graph, read_array
 from graphc.codegen.host import host_target
 from graphc.compiler import SIMPLIFY, STAGES, Compilation, Compiled, fusion
 from graphc.config import thread_text, whole_text
 from graphc.doctor import report
-from graphc.dsl.function import GraphFunction
-from graphc.errors import GraphError, InternalError
+from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph, Value
-from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.target import AVX2, TARGETS, Target
+from graphc.ir.verify import check_compilable
 from graphc.passes.pipeline import Pass, apply
 from graphc.profile import MOST_RUNS
 from graphc.replacing import replacing
 from graphc.runtime.lock import StateLock
 
+DIGITS = 18                         # of a number on the command line: it fits into 64 bits
 SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph function"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0 done, 1 the user's mistake (on stderr), 2 wrong usage."""
-    options = _parser().parse_args(arguments)
-    try:
-        return options.command(options) or 0
-    except (GraphError, InternalError, OSError) as error:
-        print(f"graphc: {error}", file=sys.stderr)
-        return 1
+    """Runs one command; returns the exit status: 0 done, 1 something given is wrong (said on stderr), 130 interrupted, 141 nobody reads the output.
+    SystemExit with 2 for wrong usage, with 0 after --help and --version."""
+    def command() -> int | None:
+        options = _parser().parse_args(arguments)
+        return options.command(options)
+    return answered(command)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="graphc", description="A static-graph compiler for neural networks on the CPU.")
+    parser.add_argument("--version", action="version", version=f"graphc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="demo | run | profile | dump | opt | doctor")
     demo = commands.add_parser("demo", help="train a network on handwritten digits and save pictures")
-    demo.add_argument("--epochs", type=int, default=15)
+    demo.add_argument("--epochs", type=_positive, default=15)
     demo.add_argument("--out", type=Path, default=Path("graphc-demo"), help="folder for the picture and the graph's text")
     demo.set_defaults(command=_demo)
     run = commands.add_parser("run", help="compile a graph and run it on .npy files, or on random numbers")
@@ -81,10 +83,13 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     demo = importlib.import_module("graphc.demo")       # needs the extra `demo`, which other commands do without
+    options.out.mkdir(parents=True, exist_ok=True)      # before the training, after which it would be a pity
     demo.main(options.epochs, options.out)
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     graph = _bound(options)
     if graph.state:
         raise GraphError(f"{graph.name} has state ({graph.state[0].name}, …): run it from Python with gc.compile(…, state=…)")
@@ -101,6 +106,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _profile(options: argparse.Namespace) -> None:
+    if options.svg and (options.svg.is_dir() or not options.svg.parent.is_dir()):
+        raise GraphError(f"--svg {options.svg}: " + ("that is a folder" if options.svg.is_dir() else f"there is no folder {options.svg.parent}"))
     graph = _bound(options)
     arrays, rng = _inputs(graph, options.inputs), np.random.default_rng(1)
     state = [_random(rng, v) for v in graph.state]
@@ -112,7 +119,10 @@ def _profile(options: argparse.Namespace) -> None:
 
 
 def _dump(options: argparse.Namespace) -> None:
-    print(Compilation(_bound(options), TARGETS.get(options.target)).text(options.stage))
+    graph = _bound(options)
+    if options.stage != "graph":
+        _check_sizes(graph)
+    print(Compilation(graph, TARGETS.get(options.target)).text(options.stage))
 
 
 def _opt(options: argparse.Namespace) -> None:
@@ -121,8 +131,18 @@ def _opt(options: argparse.Namespace) -> None:
     for name in filter(None, options.passes.split(",")):
         if name not in passes:
             raise GraphError(f"there is no pass {name!r}; known: {', '.join(passes)}")
-        graph = apply(passes[name], graph)
+        graph = _after(passes[name], graph)
     print(print_graph(graph))
+
+
+def _after(each: Pass, graph: Graph) -> Graph:
+    """The graph after the pass. The order is the user's here, so that what a pass fails on is what it was given."""
+    try:
+        return apply(each, graph)
+    except GraphError:
+        raise
+    except Exception as error:
+        raise GraphError(f"the pass {each.name} cannot take this graph ({type(error).__name__}: {error}); it says of itself:\n{each.__doc__}") from error
 
 
 def _passes(target: Target) -> dict[str, Pass]:
@@ -131,39 +151,28 @@ def _passes(target: Target) -> dict[str, Pass]:
 
 def _bound(options: argparse.Namespace) -> Graph:
     graph = load_graph(options.graph)
-    sizes = dict(_pair(text, "--bind NAME=SIZE") for text in options.bind)
+    sizes = _pairs(options.bind, "--bind NAME=SIZE")
     unknown = sizes.keys() - graph.dim_names
     if unknown:
         raise GraphError(f"{graph.name} has no named dimension {min(unknown)!r}; its names: {', '.join(sorted(graph.dim_names)) or 'none'}")
     return bind_graph(graph, {name: _whole(size, "--bind") for name, size in sizes.items()})
 
 
-def load_graph(source: str) -> Graph:
-    """The graph of a text file, or of `module.py:name`. GraphError when there is none."""
-    path, _, name = source.partition(":")
-    if not name:
-        return parse(Path(path).read_text(), path)
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or not Path(path).is_file():
-        raise GraphError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, name, None)
-    if not isinstance(found, GraphFunction):
-        graphs = [n for n, v in vars(module).items() if isinstance(v, GraphFunction)]
-        raise GraphError(f"{path} has no graph {name!r}; it has {', '.join(graphs) or 'none'}")
-    return found.graph
-
-
 def _inputs(graph: Graph, given: Sequence[str]) -> list[np.ndarray]:
-    if graph.dim_names:
-        raise GraphError(f"give the sizes of {', '.join(sorted(graph.dim_names))}: --bind {min(graph.dim_names)}=64")
-    files = dict(_pair(text, "NAME=FILE.npy") for text in given)
+    _check_sizes(graph)
+    files = _pairs(given, "NAME=FILE.npy")
     unknown = files.keys() - {v.name for v in graph.inputs}
     if unknown:
         raise GraphError(f"{graph.name} has no input {min(unknown)!r}; its inputs: {', '.join(v.name for v in graph.inputs)}")
     rng = np.random.default_rng(0)
-    return [np.load(files[v.name]) if v.name in files else _random(rng, v) for v in graph.inputs]
+    return [read_array(v, files[v.name]) if v.name in files else _random(rng, v) for v in graph.inputs]
+
+
+def _check_sizes(graph: Graph) -> None:
+    """GraphError where a size is left open or cannot be."""
+    if graph.dim_names:
+        raise GraphError(f"give the sizes of {', '.join(sorted(graph.dim_names))}: --bind {min(graph.dim_names)}=64")
+    check_compilable(graph)
 
 
 def _random(rng: np.random.Generator, v: Value) -> np.ndarray:
@@ -183,17 +192,34 @@ def _deliver(name: str, array: np.ndarray, folder: Path | None) -> None:
         np.save(file, array)
 
 
-def _pair(text: str, form: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise GraphError(f"{text!r} is not of the form {form}")
-    return name, value
+def _pairs(texts: Sequence[str], form: str) -> dict[str, str]:
+    """What NAME=VALUE says of each name; one that is said twice is a mistake."""
+    values: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise GraphError(f"{text!r} is not of the form {form}")
+        if name in values:
+            raise GraphError(f"{form.split()[0]}: {name} is given twice, as {values[name]} and as {value}")
+        values[name] = value
+    return values
 
 
 def _whole(text: str, what: str) -> int:
-    if not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > DIGITS:
         raise GraphError(f"{what} takes a whole number, got {text!r}")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    """For argparse, which names the option."""
+    try:
+        number = _whole(text, "it")
+    except GraphError as error:
+        raise argparse.ArgumentTypeError(error.text) from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"it takes a number from 1 on, got {number}")
+    return number
 
 
 if __name__ == "__main__":

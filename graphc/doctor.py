@@ -4,7 +4,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
@@ -24,7 +24,7 @@ PACKAGES = ("graphc", "numpy", "llvmlite", "networkx", "safetensors")
 def report() -> int:
     """Prints the findings; returns 1 when a check failed."""
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}; "
-          + ", ".join(f"{p} {version(p)}" for p in PACKAGES))
+          + ", ".join(f"{p} {_version(p)}" for p in PACKAGES))
     target = host_target()
     print(f"CPU target {target.name}: {target.vector_bytes * 8}-bit vectors, {target.vector_registers} registers, "
           f"L1 {target.l1 >> 10} KB, L2 {target.l2 >> 10} KB, L3 {target.l3 >> 10} KB; {default_threads()} threads")
@@ -43,6 +43,14 @@ def untested(target: Target) -> list[str]:
         if other.name != target.name:
             lines.append(f"{other.name} code is generated and its assembly checked, but not run where the target is {target.name}")
     return lines
+
+
+def _version(package: str) -> str:
+    """As installed; graphc itself may run from its source."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def _passes(name: str, check: Callable[[], None]) -> bool:

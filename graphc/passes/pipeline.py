@@ -77,7 +77,7 @@ class Pipeline:
         if self.config.dump:
             folder = Path(self.config.dump)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{self.dumped:02}-{name}.txt").write_text(text + "\n")
+            (folder / f"{self.dumped:02}-{name}.txt").write_text(text + "\n", encoding="utf-8")
             self.dumped += 1
 
     def _run_one(self, graph: Graph, each: Pass) -> Graph:
