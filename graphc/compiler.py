@@ -52,6 +52,7 @@ from graphc.passes.recognize_attention import RecognizeAttention
 from graphc.passes.row_gradients import RowGradients
 from graphc.passes.storage import Constants
 from graphc.passes.turn_products import TurnProducts
+from graphc.passes.verify_plan import verify_plan
 from graphc.passes.winograd import Winograd
 from graphc.profile import CallSite, Profile, measure
 from graphc.runtime.entry import callable_class
@@ -219,7 +220,10 @@ class Compilation:
         return fused
 
     def _plan(self, graph: Graph, packed: Packed | None) -> Plan:
-        return self._timed("plan_memory", plan_memory, graph, self.target, self.constants, storage_orders(graph), packed)
+        plan = self._timed("plan_memory", plan_memory, graph, self.target, self.constants, storage_orders(graph), packed)
+        if self.config.verify:
+            self._timed("verify plan", verify_plan, plan)
+        return plan
 
     @property
     def _derived(self) -> tuple[int, ...]:

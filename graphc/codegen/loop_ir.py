@@ -8,6 +8,7 @@ from typing import NamedTuple
 from graphc.codegen.index import Ix, Sym
 from graphc.errors import InternalError
 from graphc.ir.types import DType
+from graphc.ir.view import span
 
 
 class Val:
@@ -101,14 +102,6 @@ class View:
     def span(self) -> tuple[int, int]:
         """Least and greatest element offset from `start` that the shape reaches; (0, -1) when the view is empty."""
         return span(self.shape, self.strides)
-
-
-def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
-    """Least and greatest element offset that an array reaches; (0, -1) when it is empty."""
-    if 0 in shape:
-        return 0, -1
-    steps = [(n - 1) * s for n, s in zip(shape, strides)]
-    return sum(s for s in steps if s < 0), sum(s for s in steps if s > 0)
 
 
 def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -196,11 +196,6 @@ class _ProgramBuilder:
             at += shared_bytes(((w.dtype, prod(w.shape)),))
         return views
 
-    def loop_view(self, buffer: Buffer, value: Value, slots: int, frame: _Frame) -> View:
-        """The slots of a carry, stacked along a new first axis. They may have become an output of the program."""
-        shape = (slots, *value.type.shape)
-        return self.view(Place(buffer, value.type.dtype, shape, contiguous_strides(shape)), frame)
-
     def copy(self, source: View, target: View) -> None:
         """Copies a value inside main: initial carries, results of a while loop."""
         key = ("copy", source.dtype, source.shape, source.strides, target.strides)
@@ -215,8 +210,7 @@ class _ProgramBuilder:
         layout, body = scan_layout(op), region.plans["body"]
         ins = [self.view(plan.places[v], frame) for v in node.inputs]
         ys = [self.view(plan.places[v], frame) for v in node.outputs[op.carries:]]
-        carries = [self.loop_view(b, v, layout.slots[c], frame)
-                   for c, (b, v) in enumerate(zip(region.loop, op.body.inputs))]
+        carries = [self.view(p, frame) for p in region.loop]
         for c, slots in enumerate(carries):
             self.copy(ins[c], _step(slots, layout.first(c)))
         packed = {inner: self.pack_before(inner, buffer, body, ins, frame) for inner, buffer in region.packed.items()}
@@ -263,8 +257,7 @@ class _ProgramBuilder:
         op, plan, region = node.op, frame.plan, frame.plan.regions[node]
         ins = [self.view(plan.places[v], frame) for v in node.inputs]
         count, *carries = [self.view(plan.places[v], frame) for v in node.outputs]
-        types = (*op.cond_body.outputs, *op.body.outputs)
-        pred, *new = [self.view(Place.dense(v, b), frame) for v, b in zip(types, region.loop)]
+        pred, *new = [self.view(p, frame) for p in region.loop]
         base, arguments = frame.base + region.arena.offset, carries + ins[op.carries:]
         test, body = region.plans["cond_body"], region.plans["body"]
         for source, target in zip(ins, carries):

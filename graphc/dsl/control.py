@@ -14,7 +14,7 @@ from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
 from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
 from graphc.errors import GraphError
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Value
 from graphc.ir.op import as_tuple
 from graphc.ir.types import Dim, TensorType, i64
 
@@ -40,8 +40,8 @@ def scan(f: Callable, init, xs=None, length: Dim | None = None, reverse: bool = 
         elements, stacked = [*elements, body.iteration], [*stacked, iota(length, dtype=i64)]
     if not new and not ys:
         raise GraphError("scan with no carry and no y computes nothing")
-    region = _region(body, cs + elements, body.outer, new + ys)
-    outs = as_tuple(emit("scan", *carries, *stacked, *body.outer, body=region, carries=len(carries), xs=len(stacked), length=length,
+    captured, (region,) = _regions((body, cs + elements, new + ys))
+    outs = as_tuple(emit("scan", *carries, *stacked, *captured, body=region, carries=len(carries), xs=len(stacked), length=length,
                          reverse=bool(reverse)))
     return unflatten(carry_tree, outs[:len(new)]), unflatten(y_tree, outs[len(new):])
 
@@ -58,8 +58,7 @@ def cond(pred: Array, then: Callable, otherwise: Callable, *args):
     no, no_results, other = _branch("otherwise", otherwise, args)
     if tree != other:
         raise GraphError(f"the branches of cond return different structures: {_text(tree)} and {_text(other)}")
-    captured = list({a.value: a for a in yes.outer + no.outer}.values())
-    bodies = [_region(trace, [], captured, results) for trace, results in ((yes, yes_results), (no, no_results))]
+    captured, bodies = _regions((yes, [], yes_results), (no, [], no_results))
     return unflatten(tree, as_tuple(emit("cond", pred, *captured, then_body=bodies[0], else_body=bodies[1])))
 
 
@@ -83,9 +82,8 @@ def while_loop(condition: Callable, body: Callable, init, max_trips: int):
     if len(new) > len(carries):
         carries = [*carries, as_array(0)]
         inputs, test_inputs = [*inputs, step.round()], [*test_inputs, test.round()]
-    captured = list({a.value: a for a in test.outer + step.outer}.values())
-    count, *outs = emit("while_loop", *carries, *captured, cond_body=_region(test, test_inputs, captured, [go]),
-                        body=_region(step, inputs, captured, new), carries=len(carries), max_trips=int(max_trips))
+    captured, (goes_on, region) = _regions((test, test_inputs, [go]), (step, inputs, new))
+    count, *outs = emit("while_loop", *carries, *captured, cond_body=goes_on, body=region, carries=len(carries), max_trips=int(max_trips))
     return count, unflatten(tree, outs)
 
 
@@ -113,12 +111,21 @@ def _carried(what: str, result, tree: Structure, before: Sequence[Array]) -> lis
     return new
 
 
-def _region(trace: Trace, own: Sequence[Array], captured: Sequence[Array], outputs: Sequence[Array]) -> Graph:
-    """The graph of a finished body: its own inputs, then the captured ones in the given order."""
+def _regions(*bodies: tuple[Trace, Sequence[Array], Sequence[Array]]) -> tuple[list[Array], list[Graph]]:
+    """The graphs of finished bodies, given by (trace, inputs of its own, outputs), and the outer arrays that all of them take after their own inputs.
+
+    Outputs become values of their body before it is asked what it captured: an outer array that a body returns as it is is captured only then.
+    """
+    outputs = [[trace.value(a) for a in arrays] for trace, _, arrays in bodies]
+    captured = list({a.value: a for trace, _, _ in bodies for a in trace.outer}.values())
+    return captured, [_region(trace, own, captured, values) for (trace, own, _), values in zip(bodies, outputs)]
+
+
+def _region(trace: Trace, own: Sequence[Array], captured: Sequence[Array], outputs: Sequence[Value]) -> Graph:
+    """The graph of a body: its own inputs, then the captured ones in the given order."""
     taken = [trace.value(a) for a in captured]
-    values = [trace.value(a) for a in outputs]
     trace.builder.inputs = [a.value for a in own] + taken
-    return trace.builder.finish(values, ("",) * len(values))
+    return trace.builder.finish(outputs, ("",) * len(outputs))
 
 
 def _length(stacked: Sequence[Array], length: Dim | None) -> Dim:

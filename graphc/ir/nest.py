@@ -13,6 +13,7 @@ from graphc.ir.space import GENERATORS, LEAVES, REDUCTIONS, VIEWS, Map, Space, U
 from graphc.ir.view import ViewType, contiguous_strides
 
 Strides = tuple[int, ...]               # elements per step of each dim of the nest
+ROW_END, AFTER = 1 << 30, 1 << 31       # when outputs are stored that no stage stores: later than any stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +194,14 @@ def stages_of(nest: Nest, inner_dims: Iterable[int]) -> Stages:
     full = [home[v] + 1 for v, span in zip(nest.body.outputs, nest.spans) if span & dims and v in home]
     loops = [home[n.outputs[0]] for n in nest.reductions]
     return Stages(inner, home, max(full + loops, default=0))
+
+
+def written_in(nest: Nest, stages: Stages, inner: Iterable[int], k: int) -> int:
+    """The stage whose loop stores output k; ROW_END: at the end of each row, AFTER: when all rows are done."""
+    span = nest.spans[k]
+    if nest.crossing and not span & nest.crossed:
+        return AFTER
+    return stages.home.get(nest.body.outputs[k], 0) if span & set(inner) else ROW_END
 
 
 def producer(v: Value) -> Node | None:

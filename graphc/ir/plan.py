@@ -3,10 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.types import DType
-from graphc.ir.view import ViewType, contiguous_strides
+from graphc.ir.view import ViewType, contiguous_strides, same_strides
 
 SPACES = ("arena", "const", "input", "state", "output", "argument", "result")
 VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})     # operators that only show memory in another way: no kernel
@@ -50,6 +51,27 @@ class Place:
         """A dense row-major array that starts its buffer."""
         return self.offset == 0 and self.view.is_contiguous
 
+    @property
+    def is_all(self) -> bool:
+        """Whether the buffer holds these elements, each once, and nothing else."""
+        return self.offset == 0 and self.buffer.nbytes == prod(self.shape) * self.dtype.itemsize
+
+    def has_layout(self, other: "Place") -> bool:
+        """Whether the elements lie relative to the first as those of the other place do."""
+        return self.shape == other.shape and (0 in self.shape or same_strides(self.shape, self.strides, other.strides))
+
+    def element(self, i: int = 0) -> "Place":
+        """Of arrays stacked along the first axis, number i."""
+        return Place(self.buffer, self.dtype, self.shape[1:], self.strides[1:], self.offset + i * self.strides[0])
+
+    def elements(self, first: int, count: int) -> "Place":
+        """Some of the arrays stacked along the first axis."""
+        return Place(self.buffer, self.dtype, (count, *self.shape[1:]), self.strides, self.offset + first * self.strides[0])
+
+    def given_as(self, space: str, slot: int, fixed: bool = False) -> "Place":
+        """What a region sees of the place: an argument or a result of its body, of this layout."""
+        return Place(Buffer(space, prod(self.shape) * self.dtype.itemsize, slot, fixed=fixed), self.dtype, self.shape, self.strides)
+
     def same_memory(self, other: "Place") -> bool:
         """Whether both are the same elements; two buffers with one slot of state, say, are one piece of memory."""
         mine, theirs = self.buffer, other.buffer
@@ -70,10 +92,12 @@ class Place:
 class Region:
     """The planned bodies of a control node; `arena` holds their arenas, `loop` what they carry from trip to trip, `packed` operands
     that are packed before the loop for kernels of the body.
+
+    `loop` of a scan: for each carry its slots, stacked along a first axis; of a while_loop: the condition, then the new carries.
     """
     plans: dict[str, "Plan"]
     arena: Buffer
-    loop: tuple[Buffer, ...] = ()
+    loop: tuple[Place, ...] = ()
     packed: Mapping[Node, Buffer] = field(default_factory=dict)
 
 

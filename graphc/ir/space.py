@@ -79,6 +79,13 @@ class Space:
         """The dims that the axes of `v` run over."""
         return frozenset(d for dims in self.maps[v] for d in dims)
 
+    def stores_once(self, v: Value) -> bool:
+        """Whether no loop that stores `v` leaves its elements where they are: it runs over all dims, or over those that are not reduced, or is made
+        after all rows.
+        """
+        dims = self.dims_of(v)
+        return v in self.late or len(dims) == len(self.extents) or self.reduced is not None and dims == set(self.kept)
+
     # ---- rules
     def broadcast(self, node: Node) -> None:
         """Elementwise operators and broadcast_to: numpy alignment of the operands with the result."""

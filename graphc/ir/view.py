@@ -31,6 +31,14 @@ def contiguous_strides(shape: tuple[int, ...], order: tuple[int, ...] | None = N
     return tuple(strides)
 
 
+def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
+    """Least and greatest element offset that an array reaches; (0, -1) when it is empty."""
+    if 0 in shape:
+        return 0, -1
+    steps = [(n - 1) * s for n, s in zip(shape, strides)]
+    return sum(s for s in steps if s < 0), sum(s for s in steps if s > 0)
+
+
 def same_strides(shape: tuple[int, ...], a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     """Whether both address the same elements; strides of axes of size 1 do not matter."""
     return all(x == y or n <= 1 for n, x, y in zip(shape, a, b))

@@ -368,12 +368,8 @@ class Fusion:
 
 
 def _shape_refusal(space: Space, node: Node) -> str:
-    """A value that can leave a cluster runs over all dims, or over those that are not reduced, or is made after all rows."""
-    v = node.outputs[0]
-    dims = space.dims_of(v)
-    if v in space.late or len(dims) == len(space.extents) or space.reduced is not None and dims == set(space.kept):
-        return ""
-    return "its result runs over some of the axes only"
+    """A value that can leave a cluster is stored once."""
+    return "" if space.stores_once(node.outputs[0]) else "its result runs over some of the axes only"
 
 
 def _column_refusal(c: Cluster, space: Space, node: Node) -> str:

@@ -8,7 +8,8 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, leading_to
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.fused import Fused, takes_epilogue
-from graphc.ir.space import VIEWS
+from graphc.ir.ops.shape import BroadcastTo
+from graphc.ir.space import VIEWS, Space
 from graphc.passes.fuse_repeat import with_repeated
 
 if TYPE_CHECKING:
@@ -67,19 +68,40 @@ class _Emitter:
             self._keep(c.nodes[0])
             return
         inside = set(c.nodes)
-        outs = list(dict.fromkeys(_viewed(v, inside) for n in c.nodes for v in n.outputs if self._escapes(v, inside)))
-        outs = [v for v in outs if v.node in inside]
+        outs = self._stored(c, inside)
         members = leading_to(outs, c.nodes)
         if members:
             self._fuse(c, members, outs)
         for n in c.nodes:
-            if isinstance(n.op, VIEWS) and any(self._escapes(v, inside) or self._viewed_later(v, inside) for v in n.outputs):
+            if isinstance(n.op, VIEWS) and self._made_outside(n.outputs[0], inside):
                 self._keep(n)
 
-    def _viewed_later(self, v: Value, inside: set[Node]) -> bool:
-        """Whether a view that leaves the cluster is made from the view `v`."""
-        return any(isinstance(u.op, VIEWS) and u in inside and (self._escapes(u.outputs[0], inside) or self._viewed_later(u.outputs[0], inside))
-                   for u in self.fusion.users[v])
+    def _stored(self, c: "Cluster", inside: set[Node]) -> list[Value]:
+        """The values that the cluster stores: those that others read, and in place of a view what it shows.
+
+        That may be smaller than the loops of the cluster, which broadcast it: each trip along a dim that it does not have would store it again,
+        over what others may read there. Then the broadcast value is stored, once.
+        """
+        escaping = [v for n in c.nodes for v in n.outputs if self._escapes(v, inside)]
+        shown = [v for v in dict.fromkeys(_viewed(v, inside) for v in escaping) if v.node in inside]
+        if c.kind != "nest" or shown == escaping:
+            return shown
+        small = self._smaller(shown, self._with_copies(leading_to(shown, c.nodes)))
+        return [v for v in dict.fromkeys(_viewed(v, inside, small) for v in escaping) if v.node in inside] if small else shown
+
+    def _smaller(self, outs: Sequence[Value], members: Sequence[Node]) -> set[Value]:
+        """Those of the values that do not run over all loops around where the members would store them."""
+        space = Space()
+        for n in members:
+            space.add(n)
+        return {v for v in outs if v in space.maps and not space.stores_once(v)}
+
+    def _made_outside(self, v: Value, inside: set[Node]) -> bool:
+        """Whether the view `v`, which the cluster does not store, leaves it, or a view that does is made from it."""
+        if v in self.w.map:
+            return False
+        return self._escapes(v, inside) or any(
+            isinstance(u.op, VIEWS) and u in inside and self._made_outside(u.outputs[0], inside) for u in self.fusion.users[v])
 
     def _escapes(self, v: Value, inside: set[Node]) -> bool:
         return v in self.fusion.results or v.node not in self.fusion.repeated and self._read_outside(v, inside)
@@ -127,8 +149,9 @@ class _Emitter:
                 self.w.map[v] = node.outputs[0]
 
 
-def _viewed(v: Value, inside: set[Node]) -> Value:
-    while v.node in inside and isinstance(v.node.op, VIEWS):
+def _viewed(v: Value, inside: set[Node], but: Collection[Value] = ()) -> Value:
+    """What v, a chain of views in the cluster, shows; of the values `but`, their broadcast."""
+    while v.node in inside and isinstance(v.node.op, VIEWS) and not (but and isinstance(v.node.op, BroadcastTo) and _viewed(v, inside) in but):
         v = v.node.inputs[0]
     return v
 

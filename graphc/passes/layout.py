@@ -1,13 +1,14 @@
 """Chooses the storage order of images: channels last for what convolutions and pooling read and write, and for what is computed with it."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, regions, users
 from graphc.ir.ops.attention import Attention, AttentionGrad
+from graphc.ir.ops.control import Cond, WhileLoop
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused, members
@@ -28,6 +29,8 @@ IMAGES: dict[type, tuple[tuple[int, ...], bool]] = {
     WinogradWeightGrad: ((0, 1), False),
 }
 ATTENTION = (Attention, AttentionGrad)           # read and write any order
+# Bodies whose results lie as results of the node do: from which result of the node on. Slots of a scan are row-major.
+GIVEN_ON: dict[tuple[type, str], int] = {(Cond, "then_body"): 0, (Cond, "else_body"): 0, (WhileLoop, "body"): 1}
 POOLING = (MaxPool2d, MaxPool2dGrad, MaxPool2dPick, AvgPool2d, AvgPool2dGrad)
 
 
@@ -82,10 +85,11 @@ def _turned_results(graph: Graph) -> dict[Value, Order]:
     return found
 
 
-def _collect(graph: Graph, orders: dict[Value, Order]) -> None:
+def _collect(graph: Graph, orders: dict[Value, Order], images: Sequence[Value] = ()) -> None:
+    """Adds the orders of the graph's values; `images` are those that lie channels last because the graph around says so."""
     orders.update(_turned_results(graph))
     neighbours = _neighbours(graph)
-    todo = [v for node in graph.nodes for v in _images(node)]
+    todo = [*images, *(v for node in graph.nodes for v in _images(node))]
     while todo:
         v = todo.pop()
         if v not in orders:
@@ -93,8 +97,9 @@ def _collect(graph: Graph, orders: dict[Value, Order]) -> None:
             todo += neighbours.get(v, ())
     for node in graph.nodes:
         if not isinstance(node.op, Fused):
-            for _, region in regions(node.op):
-                _collect(region, orders)
+            for name, region in regions(node.op):
+                first = GIVEN_ON.get((type(node.op), name), len(node.outputs))
+                _collect(region, orders, [v for v, outer in zip(region.outputs, node.outputs[first:]) if orders.get(outer) == CHANNELS_LAST])
 
 
 def _images(node: Node) -> Iterator[Value]:

@@ -26,8 +26,8 @@ def plan_memory(graph: Graph, target: Target, constants: Constants, orders: Mapp
     places = {v: Place.dense(v, Buffer("input", v.type.nbytes, slot)) for slot, v in enumerate(graph.inputs)}
     places |= {v: Place.dense(v, Buffer("state", v.type.nbytes, slot, fixed=packed is not None and new is None))
                for slot, (v, new) in enumerate(zip(graph.state, graph.updates))}
-    results = [Buffer("output", v.type.nbytes, slot) for slot, v in enumerate(graph.outputs)]
-    results += [Buffer("state", v.type.nbytes, slot) for slot, v in enumerate(graph.updates) if v is not None]
+    results = [Place.dense(v, Buffer("output", v.type.nbytes, slot)) for slot, v in enumerate(graph.outputs)]
+    results += [Place.dense(v, Buffer("state", v.type.nbytes, slot)) for slot, v in enumerate(graph.updates) if v is not None]
     return Planner(target, constants, orders or {}, packed).plan(graph, places, results)
 
 
@@ -39,7 +39,7 @@ class Planner:
     packed: Packed | None = None
     schedules: dict[tuple, object] = field(default_factory=dict)        # of equal nodes, computed once
 
-    def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Buffer | None]) -> Plan:
+    def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None]) -> Plan:
         stored = assign_storage(graph, arguments, results, self.constants, self._schedule, self.orders)
         plan = Plan(stored.graph, stored.places, stored.schedules, assembled=frozenset(stored.assembled), borders=stored.borders)
         for node in plan.graph.nodes:
@@ -59,13 +59,14 @@ class Planner:
             operand = plan.places[node.inputs[schedule.prepacked]]
             plan.packed[node] = self.packed.buffer(operand, schedule, size) if operand.lasts else Buffer("arena", size)
 
-    def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Buffer | None], fixed_from: int | None = None) -> Plan:
-        """The plan of a region whose inputs lie at `places` of the surrounding graph; those from number `fixed_from` on never change."""
+    def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Place | None], fixed_from: int | None = None) -> Plan:
+        """The plan of a region whose inputs and results lie at these places of the surrounding graph, which alone decides about their layout;
+        inputs from number `fixed_from` on never change.
+        """
         fixed = len(places) if fixed_from is None else fixed_from
-        arguments = {v: p if slot >= fixed and p.lasts else
-                     Place(Buffer("argument", v.type.nbytes, slot, fixed=slot >= fixed), p.dtype, p.shape, p.strides)
+        arguments = {v: p if slot >= fixed and p.lasts else p.given_as("argument", slot, fixed=slot >= fixed)
                      for slot, (v, p) in enumerate(zip(graph.inputs, places, strict=True))}
-        return self.plan(graph, arguments, results)
+        return self.plan(graph, arguments, [p and p.given_as("result", slot) for slot, p in enumerate(results)])
 
     def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]):
         views, results, fixed = tuple(p.view for p in ins), tuple(p.view for p in outs), tuple(p.buffer.fixed for p in ins)
@@ -77,38 +78,37 @@ class Planner:
 
 def _plan_scan(planner: Planner, node: Node, stored: Stored) -> Region:
     op = node.op
+    slots, captured = stored.carries[node], op.carries + op.xs
     places = [stored.places[v] for v in node.inputs]
-    carries = [Place.dense(v, places[i].buffer) for i, v in enumerate(op.body.inputs[:op.carries])]
-    steps = [Place(p.buffer, p.dtype, p.shape[1:], p.strides[1:]) for p in places[op.carries:op.carries + op.xs]]
+    steps = [p.element() for p in (*slots, *places[op.carries:captured])]
     windows = (None,) * op.carries + scan_layout(op).windows
-    results = [None if window else Buffer("result", v.type.nbytes, j) for j, (v, window) in enumerate(zip(op.body.outputs, windows))]
-    plan = planner.body(op.body, carries + steps + places[op.carries + op.xs:], results, op.carries + op.xs)
+    stacks = (*slots, *(stored.places[v] for v in node.outputs[op.carries:]))
+    results = [None if window else p.element() for p, window in zip(stacks, windows, strict=True)]
+    plan = planner.body(op.body, steps + places[captured:], results, captured)
     before = {inner: buffer for inner, buffer in plan.packed.items() if buffer.space == "arena"}
-    return Region({"body": plan}, Buffer("arena", plan.arena_bytes), stored.carries[node], before)
+    return Region({"body": plan}, Buffer("arena", plan.arena_bytes), slots, before)
 
 
 def _plan_cond(planner: Planner, node: Node, stored: Stored) -> Region:
     captured = [stored.places[v] for v in node.inputs[1:]]
-    plans = {name: planner.body(graph, captured, _result_buffers(graph))
+    results = [stored.places[v] for v in node.outputs]
+    plans = {name: planner.body(graph, captured, results)
              for name, graph in (("then_body", node.op.then_body), ("else_body", node.op.else_body))}
     return Region(plans, Buffer("arena", max(p.arena_bytes for p in plans.values())))
 
 
 def _plan_while(planner: Planner, node: Node, stored: Stored) -> Region:
     op = node.op
-    places = [stored.places[v] for v in node.outputs[1:]] + [stored.places[v] for v in node.inputs[op.carries:]]
-    plans = {name: planner.body(graph, places, _result_buffers(graph))
-             for name, graph in (("cond_body", op.cond_body), ("body", op.body))}
-    loop = tuple(Buffer("arena", v.type.nbytes) for v in (*op.cond_body.outputs, *op.body.outputs))
-    return Region(plans, Buffer("arena", max(p.arena_bytes for p in plans.values())), loop)
+    carries = [stored.places[v] for v in node.outputs[1:]]
+    places = carries + [stored.places[v] for v in node.inputs[op.carries:]]
+    go = Place.dense(op.cond_body.outputs[0], Buffer("arena", op.cond_body.outputs[0].type.nbytes))
+    new = [replace(p, buffer=Buffer("arena", v.type.nbytes), offset=0) for v, p in zip(op.body.outputs, carries)]
+    plans = {"cond_body": planner.body(op.cond_body, places, [go]), "body": planner.body(op.body, places, new)}
+    return Region(plans, Buffer("arena", max(p.arena_bytes for p in plans.values())), (go, *new))
 
 
 REGION_PLANNERS: dict[str, Callable[[Planner, Node, Stored], Region]] = {
     "scan": _plan_scan, "cond": _plan_cond, "while_loop": _plan_while}
-
-
-def _result_buffers(graph: Graph) -> list[Buffer]:
-    return [Buffer("result", v.type.nbytes, j) for j, v in enumerate(graph.outputs)]
 
 
 def _intervals(plan: Plan, stored: Stored) -> dict[Buffer, Interval]:
@@ -141,8 +141,9 @@ def _last_uses(plan: Plan) -> dict[Buffer, int]:
 def _temporaries(plan: Plan, node: Node) -> list[Buffer]:
     """Memory that a node needs while it runs."""
     region = plan.regions.get(node)
-    own = [region.arena, *region.loop, *region.packed.values()] if region else []
-    return own + [plan.scratch[node]] if node in plan.scratch else own
+    own = [region.arena, *(p.buffer for p in region.loop), *region.packed.values()] if region else []
+    own += [plan.scratch[node]] if node in plan.scratch else []
+    return [b for b in own if b.space == "arena"]           # a carry of one slot may have become a result of the graph
 
 
 def _aliased(stored: Stored) -> dict[Node, PlainSchedule]:

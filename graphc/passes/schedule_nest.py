@@ -1,13 +1,13 @@
 """Chooses the schedule of a loop nest: a pure function of its shape, the strides of its operands and the target."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.nest import ARG, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of
+from graphc.ir.nest import AFTER, ARG, ROW_END, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of, written_in
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
 from graphc.ir.schedule_nest import Fetch, NestSchedule, Partial
@@ -61,7 +61,7 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     grid = _grid(facts, stages, outer, inner, vector, lanes, row_ns)
     stream = facts.streamed(vector, lanes)
     return NestSchedule(outer, inner, vector, lanes, **grid, stored=_stored(nest, stages, facts), stream=stream, crosswise=across,
-                        inplace=_inplace(nest, stages, ins, outs), fetch=_fetch(facts, stages, outer, inner, vector, bool(stream)))
+                        inplace=_inplace(nest, stages, inner, ins, outs), fetch=_fetch(facts, stages, outer, inner, vector, bool(stream)))
 
 
 @dataclass
@@ -348,21 +348,36 @@ def _used_later(nest: Nest, stages: Stages) -> set[Value]:
     return found
 
 
-def _inplace(nest: Nest, stages: Stages, ins, outs) -> tuple[tuple[int, int], ...]:
-    """All pairs (output, input) with equal strides over all dims, the input not read in a stage after the one that writes the output."""
+def _inplace(nest: Nest, stages: Stages, inner, ins, outs) -> tuple[tuple[int, int], ...]:
+    """All pairs (output, input) with equal strides over all dims, where no element of the input is read once the output is stored in its place:
+    neither in a stage after that, nor in another trip of a loop around the store.
+    """
     last = _last_reads(nest, stages)
     pairs = []
-    for o, (v, strides) in enumerate(zip(nest.body.outputs, nest.outputs)):
+    for o, strides in enumerate(nest.outputs):
+        stage = written_in(nest, stages, inner, o)
+        around = _loops_around(nest, inner, stage, o)
+        if any(nest.extents[d] > 1 and not strides[d] for d in around) or _read_after(nest, stages, inner, o):
+            continue
         for i, x in enumerate(nest.body.inputs):
             rows = [s for use, s in nest.leaves.items() if leaf_of(use) is x]
             same = rows and all(s == strides for s in rows) and ins[i] == outs[o]
-            if same and last.get(x, 0) <= _written(nest, stages, v, o):
+            if same and last.get(x, 0) <= stage:
                 pairs.append((o, i))
     return tuple(pairs)
 
 
-def _written(nest: Nest, stages: Stages, v: Value, o: int) -> int:
-    return stages.home[v] if v in stages.inner or nest.spans[o] & nest.reduced else stages.count
+def _loops_around(nest: Nest, inner, stage: int, o: int) -> Iterable[int]:
+    """The dims of the loops in which output `o` is stored."""
+    if stage == AFTER:
+        return nest.spans[o]
+    return set(range(len(nest.extents))) - set(inner) if stage == ROW_END else range(len(nest.extents))
+
+
+def _read_after(nest: Nest, stages: Stages, inner, o: int) -> bool:
+    """Whether a number that is stored after all rows is followed by rows of sums, which may read what lay in its place."""
+    ends = [nest.spans[k] for k in range(len(nest.outputs)) if written_in(nest, stages, inner, k) == AFTER]
+    return not nest.spans[o] and any(ends)
 
 
 def _last_reads(nest: Nest, stages: Stages) -> dict[Value, int]:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
@@ -14,7 +14,7 @@ from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.shape import Pad
 from graphc.ir.plan import Buffer, Place
 from graphc.ir.scan_layout import scan_layout
-from graphc.ir.view import ViewType, reshape_strides
+from graphc.ir.view import ViewType, contiguous_strides, reshape_strides
 from graphc.passes.order import may_fail
 from graphc.passes.schedule import inplace_pairs
 from graphc.passes.slots import Order, Slot, find_slots
@@ -43,7 +43,7 @@ class Stored:
     graph: Graph
     places: dict[Value, Place]
     schedules: dict[Node, object]
-    carries: dict[Node, tuple[Buffer, ...]]     # of a scan: the memory of each carry
+    carries: dict[Node, tuple[Place, ...]]      # of a scan: the slots of each carry, stacked
     assembled: set[Node] = field(default_factory=set)       # concatenations and pads whose parts are computed in place: no kernel
     borders: dict[Value, Node] = field(default_factory=dict)        # of these the pads, by their insides
 
@@ -67,12 +67,12 @@ class Stored:
         return all(j == i or self.places[v].buffer is not mine.buffer for j, v in enumerate(node.inputs))
 
 
-def assign_storage(graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Buffer | None], constants: Constants,
+def assign_storage(graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None], constants: Constants,
                    schedule: Schedule, orders: Mapping[Value, Order] | None = None) -> Stored:
     """The graph with the copies it needs, a place for each of its values, a schedule for each kernel.
 
-    `arguments` are the places of inputs and state; `results[i]` is where result number i (outputs, then updates) must lie,
-    None if it lies there anyway. `orders` gives the storage order of axes where it is not row-major.
+    `arguments` are the places of inputs and state; `results[i]` is where, and in which layout, result number i (outputs, then updates) must
+    lie, None if it lies there anyway: whoever owns that memory decides. `orders` gives the storage order of axes where it is not row-major.
     """
     return _Storage(graph, arguments, constants, schedule, orders or {}).run(results)
 
@@ -84,16 +84,17 @@ class _Storage:
         self.stored = Stored(graph, {self.w[v]: place for v, place in arguments.items()}, {}, {})
         self.places = self.stored.places
         self.past = _Past()
+        self.settled: dict[Value, Value] = {}           # results, and what lies where the first of each is wanted
         self.slots = find_slots(graph, self.orders)
         self.wholes = {node: (slot, Buffer("arena", slot.nbytes)) for node, slot in {slot.whole: slot for slot in self.slots.values()}.items()}
 
-    def run(self, results: Sequence[Buffer | None]) -> Stored:
+    def run(self, results: Sequence[Place | None]) -> Stored:
         for node in self.graph.nodes:
             with self.w.at(node.loc, node.scope):
                 self.place(node)
         outputs, updates = self.graph.outputs, [u for u in self.graph.updates if u is not None]
-        ends = [self.w[v] for v in (*outputs, *updates)]
-        fixed = [self.settle(v, buffer) for v, buffer in zip(ends, results, strict=True)]
+        ends = [self.w[v] for v in outputs] + self.rescued([self.w[v] for v in updates])
+        fixed = [self.settle(v, wanted) for v, wanted in zip(ends, results, strict=True)]
         new_outputs, new_updates = fixed[:len(outputs)], iter(fixed[len(outputs):])
         for state, old in zip(self.graph.state, self.graph.updates):
             if old is not None:
@@ -138,14 +139,11 @@ class _Storage:
         outs = self.w.keep(node)
         new = self.w.nodes[-1]
         carries, stacked = outs[:node.op.carries], outs[node.op.carries:]
-        buffers = tuple(Buffer("arena", n * v.type.nbytes) for n, v in zip(layout.slots, carries))
-        self.stored.carries[new] = buffers
+        slots = self.stored.carries[new] = tuple(_stack(v, n) for n, v in zip(layout.slots, carries))
         for c, v in enumerate(carries):
-            self.places[v] = _window(v, buffers[c], layout.last(c) * v.type.size)
+            self.places[v] = slots[c].element(layout.last(c))
         for v, window in zip(stacked, layout.windows):
-            own = window is None
-            self.places[v] = Place.dense(v, Buffer("arena", v.type.nbytes)) if own else _window(
-                v, buffers[window[0]], window[1] * carries[window[0]].type.size)
+            self.places[v] = slots[window[0]].elements(window[1], node.op.length) if window else Place.dense(v, Buffer("arena", v.type.nbytes))
 
     def choose_schedule(self) -> None:
         """Schedules the node that was added last, unless it is a control operator, which has none."""
@@ -162,24 +160,33 @@ class _Storage:
         v, = self.w.keep(node)
         self.places[v] = place
 
-    def copied(self, v: Value) -> Value:
-        """A dense row-major copy of v, in the arena."""
+    def copied(self, v: Value, place: Place | None = None) -> Value:
+        """A copy of v at `place`, else dense and row-major in the arena."""
         new, = self.w.apply(Elementwise("copy"), (v,))
-        self.places[new] = Place.dense(new, Buffer("arena", new.type.nbytes))
+        self.places[new] = place or Place.dense(new, Buffer("arena", new.type.nbytes))
         self.choose_schedule()
         return new
 
-    def settle(self, v: Value, buffer: Buffer | None) -> Value:
-        """v, or a copy of it, in `buffer`."""
-        if buffer is None:
-            return v
-        place = self.places[v]
-        if not (place.buffer.space == "arena" and place.is_whole and place.buffer.nbytes == v.type.nbytes
+    def rescued(self, updates: Sequence[Value]) -> list[Value]:
+        """The new values of state; those that are old values of state (two states change places, one keeps what another was) as copies, since
+        that state may be written before it is read for them.
+        """
+        old = dict.fromkeys(v for v in updates if _is_state(self.places[v].buffer))
+        copies = {v: self.copied(v) for v in old}
+        return [copies.get(v, v) for v in updates]
+
+    def settle(self, v: Value, wanted: Place | None) -> Value:
+        """v, or a copy of it, at the place that is wanted. The memory of v becomes that of the place where v alone is in it, in the same layout."""
+        if wanted is None:
+            return self.settled.get(v, v)
+        place, buffer, new = self.places[v], wanted.buffer, v
+        if (place.buffer.space == "arena" and place.is_all and place.has_layout(wanted)
                 and (buffer.space != "state" or self.may_write(place.buffer, buffer))):
-            v = self.copied(v)
-            place = self.places[v]
-        place.buffer.space, place.buffer.slot = buffer.space, buffer.slot
-        return v
+            place.buffer.space, place.buffer.slot = buffer.space, buffer.slot
+        else:
+            new = self.copied(v, wanted)
+        self.settled.setdefault(v, new)
+        return new
 
     def may_write(self, new: Buffer, state: Buffer) -> bool:
         """Whether the node that fills `new` may write the state itself: after the last check and the last reader of the old state."""
@@ -217,8 +224,10 @@ def _is_state(buffer: Buffer, slot: int | None = None) -> bool:
     return buffer.space == "state" and slot in (None, buffer.slot)
 
 
-def _window(v: Value, buffer: Buffer, offset: int) -> Place:
-    return replace(Place.dense(v, buffer), offset=offset)
+def _stack(v: Value, slots: int) -> Place:
+    """Memory for so many arrays like v, dense and row-major."""
+    shape = (slots, *v.type.shape)
+    return Place(Buffer("arena", slots * v.type.nbytes), v.type.dtype, shape, contiguous_strides(shape))
 
 
 def _transpose(place: Place, op) -> Place:

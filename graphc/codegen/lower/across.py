@@ -9,11 +9,11 @@ from graphc.codegen.loops import Ix
 from graphc.codegen.lower.body import Env, Point
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Node
+from graphc.ir.nest import AFTER
 
 if TYPE_CHECKING:
     from graphc.codegen.lower.nest import NestLowering
 
-AFTER = -2                      # outputs that are written after all rows
 COMBINE_COLUMNS = 512           # elements of a tile that combines partial results
 COMBINE_ROWS = 64
 COMBINE_SERIAL = 1 << 15        # partial results that one thread combines alone
@@ -105,7 +105,7 @@ class CrossSums:
         self.n.ranges = {}
 
     def _outputs(self) -> list[int]:
-        return [k for k, v in enumerate(self.n.nest.body.outputs) if self.n.written_in(k, v) == AFTER]
+        return [k for k in range(len(self.n.nest.outputs)) if self.n.written_in(k) == AFTER]
 
     def _merge(self, nodes: list[Node], env: Env) -> None:
         """Sets the results of the reductions in `env`."""

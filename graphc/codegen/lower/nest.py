@@ -9,10 +9,10 @@ from math import ceil
 from graphc.codegen.loop_ir import Val, View
 from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.body import Body, Point
-from graphc.codegen.lower.across import AFTER, COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, CrossSums
+from graphc.codegen.lower.across import COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, CrossSums
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.nest import Nest, crosswise, leaf_of, nest_of, stages_of
+from graphc.ir.nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.schedule_nest import Fetch, NestSchedule
 from graphc.ir.target import LINE_BYTES
@@ -186,7 +186,7 @@ class NestLowering:
         """The loop of one stage: outputs and scratch rows written; the stage's reductions, lanes folded."""
         body, _f = self.body, self.f
         nodes = [n for n in self.reductions if self.stages.home[n.outputs[0]] == stage + 1]
-        outs = [k for k, v in enumerate(self.nest.body.outputs) if self.written_in(k, v) == stage]
+        outs = [k for k in range(len(self.nest.outputs)) if self.written_in(k) == stage]
         crossing = self.sums.in_stage(stage) if self.sums else []
         targets = [n.inputs[0] for n in nodes + crossing] + [self.nest.body.outputs[k] for k in outs]
         plan = body.plan(stage, targets)
@@ -216,11 +216,9 @@ class NestLowering:
                 for first in range(0, at.lanes, LINE_BYTES // v.type.dtype.itemsize):
                     self.f.prefetch(view, [*index[:-1], index[-1] + first], fetch.level)
 
-    def written_in(self, k: int, v: Value) -> int:
-        """The stage that writes an output; -1 for the row's end, AFTER for after all rows."""
-        if self.nest.crossing and not self.nest.spans[k] & self.nest.crossed:
-            return AFTER
-        return self.stages.home.get(v, 0) if self.nest.spans[k] & set(self.s.inner) else -1
+    def written_in(self, k: int) -> int:
+        """See `nest.written_in`."""
+        return written_in(self.nest, self.stages, self.s.inner, k)
 
     def _start(self, node: Node) -> Accumulator:
         r, element = reducer(node), node.inputs[0].type.dtype
@@ -244,7 +242,7 @@ class NestLowering:
         return acc if self.by_column else reducer(node).fold(self.f, acc)
 
     def _row_outputs(self, point: Point) -> None:
-        ends = [(k, self.body.row_value(v)) for k, v in enumerate(self.nest.body.outputs) if self.written_in(k, v) == -1]
+        ends = [(k, self.body.row_value(v)) for k, v in enumerate(self.nest.body.outputs) if self.written_in(k) == ROW_END]
         for k, value in ends:                   # all values first: an output may lie where another one's operand does
             self.store(k, value, point)
 
