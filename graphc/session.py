@@ -184,10 +184,16 @@ def _last_scores(now: Decoding, scores, ids: Array) -> Array:
 
 def _of_last(now: Decoding, scores: Array) -> Array:
     """now.last(scores), computed for the last token alone where scores are a product of each token's vector, and perhaps a bias."""
-    node = scores.value.node
-    operands = [Array(v, scores.trace) for v in node.inputs] if node else []
-    if node and node.op.name == "matmul" and operands[0].ndim == 3 and operands[1].ndim == 2:
-        return now.last(operands[0]) @ operands[1]
-    if node and node.op.name == "add" and operands[0].type == scores.type and operands[1].ndim < 2:
-        return _of_last(now, operands[0]) + operands[1]
-    return now.last(scores)
+    biases: list[Array] = []
+    while True:
+        node = scores.value.node
+        operands = [Array(v, scores.trace) for v in node.inputs] if node else []
+        if not (node and node.op.name == "add" and operands[0].type == scores.type and operands[1].ndim < 2):
+            break
+        scores, bias = operands
+        biases.append(bias)
+    product = node and node.op.name == "matmul" and operands[0].ndim == 3 and operands[1].ndim == 2
+    last = now.last(operands[0]) @ operands[1] if product else now.last(scores)
+    for bias in reversed(biases):
+        last = last + bias
+    return last

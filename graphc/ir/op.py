@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from graphc.errors import GraphError, InternalError
+from graphc.ir.bits import number_key
 from graphc.ir.graph import Value
 from graphc.ir.types import BY_NUMPY, DType, Poly, TensorType, bind
 
@@ -34,10 +35,12 @@ class Op:
     FIELDS: ClassVar[tuple[str, ...]] = ()
     DEFAULTS: ClassVar[Mapping[str, object]] = {}
     REGIONS: ClassVar[tuple[str, ...]] = ()
+    FLOATS: ClassVar[tuple[str, ...]] = ()          # attributes that may be floats: compared as `number_key` tells them apart
 
     def __init_subclass__(cls) -> None:
         own = {n: str(t) for n, t in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(t)}
         cls.REGIONS = tuple(dict.fromkeys((*cls.REGIONS, *(n for n, t in own.items() if t == "Graph"))))
+        cls.FLOATS = tuple(dict.fromkeys((*cls.FLOATS, *(n for n, t in own.items() if "float" in t))))
         cls.FIELDS = tuple(dict.fromkeys((*cls.FIELDS, *own)))
         cls.DEFAULTS = {**cls.DEFAULTS, **{n: vars(cls)[n] for n in own if n in vars(cls)}}
 
@@ -55,10 +58,13 @@ class Op:
         raise InternalError(f"operator {self.name} does not change: {name} cannot be set; make another with replace")
 
     def __eq__(self, other) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        return type(self) is type(other) and (self._key() == other._key() if self.FLOATS else vars(self) == vars(other))
 
     def __hash__(self) -> int:
-        return hash((type(self), *vars(self).values()))
+        return hash((type(self), *(self._key() if self.FLOATS else vars(self).values())))
+
+    def _key(self) -> tuple:
+        return tuple([number_key(v) if n in self.FLOATS else v for n, v in vars(self).items()])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in vars(self).items())})"
@@ -70,7 +76,7 @@ class Op:
     @property
     def attributes(self) -> dict[str, object]:
         """What prints between braces: every attribute that differs from its default."""
-        return {n: v for n, v in vars(self).items() if n not in self.DEFAULTS or v != self.DEFAULTS[n]}
+        return {n: v for n, v in vars(self).items() if n not in self.DEFAULTS or number_key(v) != number_key(self.DEFAULTS[n])}
 
     def infer(self, *ins: TensorType) -> TensorType | tuple[TensorType, ...]:
         """Output type(s); raises GraphError(text), to which the builder adds the user's line."""

@@ -16,6 +16,7 @@ from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
 from graphc.ir.ops.reduce import Max, Min, Prod, Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Transpose
 from graphc.ir.types import Dim
+from graphc.ir.walk import resolve
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,16 @@ class Batcher:
 
     def of(self, v: Value) -> Operand:
         """v outside the loop; everything it needs must be known or have a rule (see `can_batch`)."""
-        if v not in self.known:
-            node = self.made[v]
-            operands = [self.of(i) for i in node.inputs]
-            with self.b.at(node.loc, node.scope):
-                if any(o.stacked for o in operands):
-                    self.known[v] = Operand(RULES[type(node.op)](self.b, node, operands, self.steps), True)
-                else:
-                    outs = self.b.apply(node.op, [o.value for o in operands])
-                    self.known.update(zip(node.outputs, (Operand(o, False) for o in outs)))
+        return resolve(v, self.known, lambda v: self.made[v].inputs, self._made)
+
+    def _made(self, v: Value) -> Operand:
+        node = self.made[v]
+        operands = [self.known[i] for i in node.inputs]
+        with self.b.at(node.loc, node.scope):
+            if any(o.stacked for o in operands):
+                return Operand(RULES[type(node.op)](self.b, node, operands, self.steps), True)
+            outs = self.b.apply(node.op, [o.value for o in operands])
+        self.known.update(zip(node.outputs, (Operand(o, False) for o in outs)))
         return self.known[v]
 
     def stacked(self, v: Value) -> Value:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graphc.ir.bits import is_uniform, number_key
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import Constant
@@ -49,13 +50,13 @@ class Canonicalize(Pass):
 
 
 def splat(v: Value) -> float | int | bool | None:
-    """The number that fills v, when v is a constant of one number (also seen through broadcast and reshape), else None."""
+    """The number that fills v, when v is a constant of one number, bit for bit (also seen through broadcast and reshape), else None."""
     while v.node is not None and v.node.op.name in ("broadcast_to", "reshape"):
         v = v.node.inputs[0]
     if v.node is None or not isinstance(v.node.op, Constant):
         return None
     array = v.node.op.value.array
-    return array.flat[0].item() if array.size and (array.size == 1 or (array == array.flat[0]).all()) else None
+    return array.flat[0].item() if is_uniform(array) else None
 
 
 def _drop_broadcasts(ins: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:
@@ -71,7 +72,7 @@ def _drop_broadcasts(ins: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:
 def _neutral(position: int, number: float) -> Rule:
     def rule(w, node, ins):
         other = ins[1 - position]
-        return other if splat(ins[position]) == number and other.type == node.outputs[0].type else None
+        return other if number_key(splat(ins[position])) == number and other.type == node.outputs[0].type else None
     return rule
 
 

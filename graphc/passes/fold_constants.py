@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.ir.bits import is_uniform
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import as_tuple
@@ -47,6 +48,6 @@ class FoldConstants(Pass):
 def _constant(w: Rewriter, array: np.ndarray, type: TensorType) -> Value:
     """A constant; one that repeats a number is that number, broadcast: loops take it as it is."""
     array = np.asarray(array, type.dtype.np)
-    if array.size > 1 and (array == array.flat[0]).all():
+    if array.size > 1 and is_uniform(array):
         return w.broadcast_to(w.constant(array.flat[0], type.dtype), shape=type.shape)
     return w.constant(array, type.dtype)

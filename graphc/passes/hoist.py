@@ -13,13 +13,14 @@ from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.walk import resolve
 from graphc.passes.batching import Batcher, Operand, can_batch
 from graphc.passes.canonicalize import splat
 from graphc.passes.gain import batching_gains
 from graphc.passes.loop import Carry, Loop, Read, Stacked, emit_in_place, values_read
 from graphc.passes.pipeline import Pass
 from graphc.passes.reach import dependents
-from graphc.passes.totals import VIEWS, Plan, Totals
+from graphc.passes.totals import VIEWS, Totals
 
 PRODUCTS: frozenset[type[Op]] = frozenset((Matmul, Einsum))
 FREE: frozenset[type[Op]] = VIEWS | {Constant, Iota}
@@ -116,11 +117,13 @@ class _After:
     def __init__(self, loop: Loop):
         self.loop, self.made, self.operands = loop, loop.made, _operands(loop)
         self.varying = dependents(loop.nodes, [r.inner for r in loop.xs] + [c.inner for c in loop.carries])
+        self._sources: dict[Value, frozenset[Value]] = {}
         self.sums = {c: terms for c in loop.carries if (terms := _terms(loop, c))}
         kept = [c.next for c in loop.carries if c not in self.sums]
         self.core = {v for node in loop.needed(kept)[0] for v in node.outputs} | {c.inner for c in loop.carries}
         self.products = self._products()
-        self.totals: dict[Carry, dict[Value, Plan]] = {}
+        self.planner = Totals(self.made, self.varying, self.sources)
+        self.totals: dict[Carry, list[Value]] = {}
         self.outputs: list[Stacked] = []
         self.stacked: frozenset[Value] = frozenset()
 
@@ -136,12 +139,19 @@ class _After:
 
     def sources(self, v: Value) -> frozenset[Value]:
         """The values of a step that must be stacked to make v after the loop."""
+        return resolve(v, self._sources, self._made_from, self._source)
+
+    def _made_from(self, v: Value) -> tuple[Value, ...]:
+        """What v is made from after the loop; nothing if v itself is stacked, or known there."""
         node = self.made.get(v)
-        if v not in self.varying:
-            return frozenset()
-        if node is None or not (v in self.products or type(node.op) in VIEWS):
-            return frozenset((v,))
-        return frozenset().union(*(self.sources(i) for i in node.inputs))
+        again = v in self.varying and node is not None and (v in self.products or type(node.op) in VIEWS)
+        return node.inputs if again else ()
+
+    def _source(self, v: Value) -> frozenset[Value]:
+        parts = self._made_from(v)
+        if parts:
+            return frozenset().union(*(self._sources[i] for i in parts))
+        return frozenset((v,)) if v in self.varying else frozenset()
 
     def take(self) -> None:
         """Removes from the loop what is done after it, and stacks what that needs."""
@@ -149,17 +159,17 @@ class _After:
         self.outputs = [y for y in loop.ys if y.inner in self.products]
         loop.ys = [y for y in loop.ys if y not in self.outputs]
         self.stacked = frozenset().union(*(self.sources(y.inner) for y in self.outputs))
-        totals = Totals(self.made, self.varying, self.sources)
-        plans = [(c, v, p) for c, terms in self.sums.items() for v in terms if (p := totals.plan(v))]
+        plans = [(c, v, p) for c, terms in self.sums.items() for v in terms if (p := self.planner.plan(v))]
         for c, v, plan in sorted(plans, key=lambda entry: not entry[2].products):
             free = self.stacked.union(r.inner for r in loop.xs).union(y.inner for y in loop.ys + self.outputs)
             if plan.pays(free):
-                self.totals.setdefault(c, {})[v] = plan
+                self.totals.setdefault(c, []).append(v)
                 self.stacked = self.stacked.union(*map(self.sources, plan.stacked))
         for c, taken in self.totals.items():
             self._shorten(c, [v for v in self.sums[c] if v not in taken])
         given = {r.inner for r in loop.xs}
-        for v in sorted(self.stacked - given, key=self._order):
+        order = {v: i for i, v in enumerate([*(c.inner for c in loop.carries), *self.made])}
+        for v in sorted(self.stacked - given, key=order.__getitem__):
             loop.stack(v)
 
     def _shorten(self, c: Carry, rest: list[Value]) -> None:
@@ -173,10 +183,6 @@ class _After:
             loop.nodes.append(node)
             c.next = node.outputs[0]
 
-    def _order(self, v: Value) -> int:
-        order = {v: i for i, v in enumerate([*(c.inner for c in self.loop.carries), *self.made])}
-        return order[v]
-
     def build(self, w: Rewriter, made: dict[Value, Value]) -> None:
         loop = self.loop
         known = self.operands | {v: Operand(made[v], True) for v in self.stacked if v in made}
@@ -185,9 +191,10 @@ class _After:
             for y in self.outputs:
                 stack = batcher.stacked(y.inner)
                 w.map.update((old, stack) for old in y.results)
-            for c, plans in self.totals.items():
+            built: dict[Value, Value] = {}
+            for c, terms in self.totals.items():
                 carried = made[c.results[0]] if c in loop.carries else None if splat(c.start) == 0 else c.start
-                total = _sum(w, carried, [plan.build(batcher) for plan in plans.values()], c.inner.type.shape)
+                total = _sum(w, carried, [self.planner.build(v, batcher, built) for v in terms], c.inner.type.shape)
                 w.map.update((old, total) for old in c.results)
 
 

@@ -56,22 +56,24 @@ class Hot:
 
 def hot(b: Builder, v: Value) -> Hot | None:
     """How v is a one_hot, seen through casts, transposes and reshapes that leave the classes together; nodes for ids are appended to `b`."""
-    rule = SEEN.get(type(v.node.op)) if v.node else None
-    return rule(b, v.node) if rule else None
-
-
-def _transposed(b: Builder, node: Node) -> Hot | None:
-    inner = hot(b, node.inputs[0])
-    if inner is None:
+    passed: list[Node] = []
+    while v.node is not None and type(v.node.op) in THROUGH:
+        passed.append(v.node)
+        v = v.node.inputs[0]
+    if v.node is None or not isinstance(v.node.op, OneHot):
         return None
+    found: Hot | None = Hot(v.node.inputs[0], v.node.inputs[0].type.rank, v.node.op.depth)
+    for node in reversed(passed):
+        found = THROUGH[type(node.op)](b, node, found) if found else None
+    return found
+
+
+def _transposed(b: Builder, node: Node, inner: Hot) -> Hot:
     kept = tuple(p - (p > inner.axis) for p in node.op.perm if p != inner.axis)
     return Hot(_in_order(b, inner.ids, kept), node.op.perm.index(inner.axis), inner.depth)
 
 
-def _reshaped(b: Builder, node: Node) -> Hot | None:
-    inner = hot(b, node.inputs[0])
-    if inner is None:
-        return None
+def _reshaped(b: Builder, node: Node, inner: Hot) -> Hot | None:
     old, new = node.inputs[0].type.shape, node.outputs[0].type.shape
     before, after = prod(old[:inner.axis]), prod(old[inner.axis + 1:])
     for axis, size in enumerate(new):
@@ -80,9 +82,8 @@ def _reshaped(b: Builder, node: Node) -> Hot | None:
     return None
 
 
-SEEN: dict[type[Op], Callable[[Builder, Node], Hot | None]] = {
-    OneHot: lambda b, node: Hot(node.inputs[0], node.inputs[0].type.rank, node.op.depth),
-    Cast: lambda b, node: hot(b, node.inputs[0]),
+THROUGH: dict[type[Op], Callable[[Builder, Node, Hot], Hot | None]] = {
+    Cast: lambda b, node, inner: inner,
     Transpose: _transposed,
     Reshape: _reshaped,
 }

@@ -18,7 +18,7 @@ from graphc.passes.softmax_form import softmax_of
 from graphc.passes.triangle import Facts, Step
 
 HIDES = -1e9            # a score as low as this, or lower, counts as hidden: beside one that is not, softmax gives it exactly 0
-DEEPEST = 8             # operators between product and softmax
+DEEPEST = 8             # operators between product and softmax, factors of an operand
 
 Labels = tuple[str, ...]
 
@@ -202,18 +202,21 @@ def _product(node: Node | None) -> Product | None:
 
 def _source(x: Operand) -> Operand:
     """The operand before it was transposed."""
-    node = x.value.node
-    if node is None or node.op.name != "transpose":
-        return x
-    labels = tuple(x.labels[node.op.perm.index(i)] for i in range(len(x.labels)))
-    return _source(Operand(node.inputs[0], labels, x.factor, (*x.passed, x.value)))
+    while x.value.node is not None and x.value.node.op.name == "transpose":
+        node = x.value.node
+        labels = tuple(x.labels[node.op.perm.index(i)] for i in range(len(x.labels)))
+        x = Operand(node.inputs[0], labels, x.factor, (*x.passed, x.value))
+    return x
 
 
 def _unscaled_source(x: Operand, facts: Facts) -> Operand:
-    """The operand before it was transposed and multiplied by numbers."""
+    """The operand before it was transposed and multiplied by numbers, as far as `DEEPEST` products lead."""
     x = _source(x)
-    for inner, factor in _scaled(x.value.node, facts):
-        return _unscaled_source(Operand(inner, x.labels, x.factor * factor, (*x.passed, x.value)), facts)
+    for _ in range(DEEPEST):
+        inner, factor = next(_scaled(x.value.node, facts), (None, 1.0))
+        if inner is None:
+            break
+        x = _source(Operand(inner, x.labels, x.factor * factor, (*x.passed, x.value)))
     return x
 
 

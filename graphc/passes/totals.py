@@ -13,22 +13,26 @@ from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.index import ScatterAdd
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
+from graphc.ir.walk import resolve
 from graphc.passes.batching import Batcher
 from graphc.passes.canonicalize import splat
 from graphc.passes.gain import summing_gains
 
 VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
+MOST_STACKED = 256          # values to stack for one sum: beyond it, it is less to stack what they make
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to make the sum: values of a step whose stacking pays, values that must be stacked for other reasons, and the maker.
+    """How to make the sum of a value: values of a step whose stacking pays, values that must be stacked for other reasons, and the maker.
 
-    Stacking pays for the factors of small products. What is only summed may be as large as the carried sum itself.
+    `terms` are the values whose own sums the maker starts from. Stacking pays for the factors of small products. What is only summed
+    may be as large as the carried sum itself.
     """
     products: frozenset[Value]
     summed: frozenset[Value]
-    build: Callable[[Batcher], Value]
+    build: Callable[..., Value]         # of the batcher and the sum of each of `terms`
+    terms: tuple[Value, ...] = ()
 
     @property
     def stacked(self) -> frozenset[Value]:
@@ -44,23 +48,45 @@ class Totals:
 
     def __init__(self, made: dict[Value, Node], varying: set[Value], sources: Callable[[Value], frozenset[Value]]):
         self.made, self.varying, self.sources = made, varying, sources
+        self._plans: dict[Value, Plan | None] = {}
+        self._origins: dict[Value, frozenset[Value]] = {}
 
     def plan(self, v: Value) -> Plan | None:
         """None: v is the same in every step, or part of it is; not worth a rule."""
+        return resolve(v, self._plans, self._operands, self._planned)
+
+    def build(self, v: Value, batcher: Batcher, built: dict[Value, Value]) -> Value:
+        """Appends the sum of v as planned; `built` remembers the sums of its terms, which other values may share."""
+        return resolve(v, built, lambda v: self._plans[v].terms,
+                       lambda v: self._plans[v].build(batcher, *(built[t] for t in self._plans[v].terms)))
+
+    def _operands(self, v: Value) -> tuple[Value, ...]:
+        node = self.made.get(v)
+        return node.inputs if v in self.varying and node is not None and type(node.op) in LINEAR else ()
+
+    def _planned(self, v: Value) -> Plan | None:
         if v not in self.varying:
             return None
         node = self.made.get(v)
         rule = LINEAR.get(type(node.op)) if node else None
-        return (rule(self, node) if rule else None) or self._leaf(v)
+        plan = rule(self, node) if rule else None
+        return plan if plan is not None and len(plan.stacked) <= MOST_STACKED else self._leaf(v)
 
     def _leaf(self, v: Value) -> Plan:
         return Plan(frozenset(), self.origin(v), lambda t: t.b.sum(t.stacked(v), axes=(0,)))
 
     def origin(self, v: Value) -> frozenset[Value]:
         """What v is a view of, when that varies: it has to be stacked whole to be summed."""
+        return resolve(v, self._origins, self._viewed, self._origin)
+
+    def _viewed(self, v: Value) -> tuple[Value, ...]:
         node = self.made.get(v)
-        if node is not None and type(node.op) in VIEWS:
-            return frozenset().union(*(self.origin(i) for i in node.inputs))
+        return node.inputs if node is not None and type(node.op) in VIEWS else ()
+
+    def _origin(self, v: Value) -> frozenset[Value]:
+        viewed = self._viewed(v)
+        if viewed:
+            return frozenset().union(*(self._origins[i] for i in viewed))
         return frozenset((v,)) if v in self.varying else frozenset()
 
     def both(self, node: Node, build: Callable[[Batcher, Value, Value], Value | None]) -> Plan | None:
@@ -84,7 +110,7 @@ def _termwise(totals: Totals, node: Node) -> Plan | None:
     if any(p is None for p in plans):
         return None
     return Plan(frozenset().union(*(p.products for p in plans)), frozenset().union(*(p.summed for p in plans)),
-                lambda t: t.b.apply(node.op, [p.build(t) for p in plans])[0])
+                lambda t, *sums: t.b.apply(node.op, sums)[0], node.inputs)
 
 
 def _scaled(totals: Totals, node: Node) -> Plan | None:
@@ -94,7 +120,7 @@ def _scaled(totals: Totals, node: Node) -> Plan | None:
     inner = totals.plan(x)
     if c in totals.varying or inner is None or (node.op.fn == "div" and order == -1):
         return None
-    return Plan(inner.products, inner.summed, lambda t: t.b.apply(node.op, [inner.build(t), t.of(c).value][::order])[0])
+    return Plan(inner.products, inner.summed, lambda t, total: t.b.apply(node.op, [total, t.of(c).value][::order])[0], (x,))
 
 
 def _sum(totals: Totals, node: Node) -> Plan | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.ir.bits import is_uniform, same_bits
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant, Iota
@@ -18,6 +19,7 @@ from graphc.ir.ops.shape import BroadcastTo, Reshape, Slice, Transpose, Tril, Tr
 
 MOST = 1 << 22                  # elements of a constant that is looked at
 DEEPEST = 50                    # operators between a mask and what it is made of
+FARTHEST, STEEPEST = 1 << 20, 2     # start and slopes of counts that neither wrap as i32 nor round as f32, along axes of up to millions
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _constant(node: Node) -> Known | None:
     array = node.op.value.array
     if not 0 < array.size <= MOST:
         return None
-    if (array == array.flat[0]).all():
+    if is_uniform(array):
         return Number(array.flat[0])
     long = [i - array.ndim for i, d in enumerate(array.shape) if d > 1]
     if len(long) == 1 and array.dtype.kind != "b":
@@ -92,7 +94,7 @@ def _triangle(array: np.ndarray) -> Step | None:
     lower, upper = array[0, 0], array[0, -1]
     diagonal = int(np.argmin(array[0] == lower)) - 1
     inside = np.tri(*array.shape, diagonal, dtype=bool)
-    return Step(diagonal, lower, upper) if lower != upper and (array == np.where(inside, lower, upper)).all() else None
+    return Step(diagonal, lower, upper) if lower != upper and same_bits(array, np.where(inside, lower, upper)) else None
 
 
 def _iota(node: Node) -> Known:
@@ -122,7 +124,8 @@ def _of_ramps(name: str, parts: Sequence[Known]) -> Known | None:
         return None
     if name in COMPARED:
         return COMPARED[name](*linear)
-    return SUMS[name](*linear) if name in SUMS else None
+    total = SUMS[name](*linear) if name in SUMS else None
+    return total if total and abs(total.start) <= FARTHEST and all(abs(slope) <= STEEPEST for _, slope in total.slopes) else None
 
 
 def _linear(part: Known) -> Ramp | None:

@@ -32,7 +32,7 @@ class TurnProducts(Pass):
             if _turns(node) and node.inputs[0].node in turned:
                 product = node.inputs[0].node
                 with w.at(product.loc, product.scope):
-                    w.replace(node, w.apply(Matmul(), [_transposed(w, v) for v in reversed(product.inputs)]))
+                    w.replace(node, w.apply(Matmul(), [_transposed(w, v, turned) for v in reversed(product.inputs)]))
             else:
                 w.keep(node)
         return w.done()
@@ -45,9 +45,10 @@ def _turns(node: Node) -> bool:
     return node.op.perm == _swap(node.inputs[0].type.rank) and all(v.type.rank >= 2 for v in node.inputs[0].node.inputs)
 
 
-def _transposed(w: Rewriter, v: Value) -> Value:
+def _transposed(w: Rewriter, v: Value, turned: set[Node]) -> Value:
+    """v the other way round. What v itself is the transpose of, unless that is a product which was turned and exists no more."""
     perm = _swap(v.type.rank)
-    if v.node is not None and v.node.op == Transpose(perm):
+    if v.node is not None and v.node.op == Transpose(perm) and v.node.inputs[0].node not in turned:
         return w[v.node.inputs[0]]
     return w.apply(Transpose(perm), (w[v],))[0]
 

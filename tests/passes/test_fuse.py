@@ -242,6 +242,23 @@ def test_transposed_products_turn_round():
     np.testing.assert_allclose(evaluate(after, arrays)[0], evaluate(graph, arrays)[0], rtol=1e-5, atol=1e-5)
 
 
+def test_transposed_products_of_transposed_products():
+    """((a b)^T c)^T ...: each product that is turned is an operand of the next one."""
+    b = Builder()
+    a, *others = inputs(b, (M, 32), (32, M), (M, M), (M, M), (M, M))
+    x = b.transpose(b.matmul(a, others[0]), perm=(1, 0))
+    turned = [x]
+    for y in others[1:]:
+        x = b.transpose(b.matmul(x, y), perm=(1, 0))
+        turned.append(x)
+    graph = b.finish([x, b.tanh(turned[1])])            # one of them is read elsewhere too
+    after = apply(EliminateDeadCode(), TurnProducts().run(graph))
+    assert len([n for n in after.nodes if n.op.name == "matmul"]) == len(others)
+    arrays = [np.random.default_rng(0).standard_normal(v.type.shape) for v in graph.inputs]
+    for new, old in zip(evaluate(after, [x.astype(np.float32) for x in arrays]), evaluate(graph, [x.astype(np.float32) for x in arrays])):
+        np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-2)
+
+
 def test_a_product_with_another_reader_stays():
     b = Builder()
     x, w = inputs(b, (M, 32), (32, M))

@@ -302,3 +302,13 @@ def test_inner_loops_are_hoisted_too():
 def test_graph_without_loops_is_returned_as_it_is():
     graph = graph_of({"x": f64[2]}, lambda b, x: b.exp(x))
     assert Hoist().run(graph) is graph and evaluate(graph, [np.zeros(2)])[0].tolist() == [1, 1]
+
+
+def test_a_term_that_is_added_twice_counts_twice():
+    types = {"s": f64[HIDDEN], "x": f64[STEPS, IN], "w": f64[IN, HIDDEN]}
+
+    def step(b, s, x, w):
+        p = b.matmul(x, w)
+        return b.add(b.add(s, p), p)
+    graph = hoisted(scanned(types, step, carries=1, xs=1, length=STEPS))
+    assert not scans(graph)
