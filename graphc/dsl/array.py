@@ -195,7 +195,8 @@ class Array:
         return reduce_axes("var", as_float(self), axis, keepdims, ddof=ddof)
 
     def std(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> "Array":
-        return emit("sqrt", self.var(axis, ddof, keepdims))
+        var = self.var(axis, ddof, keepdims)
+        return emit("where", emit("eq", var, 0), as_array(0, var.dtype), emit("sqrt", var))     # of equal numbers 0, and so is the gradient
 
     def all(self, axis: Axes = None, keepdims: bool = False) -> "Array":
         return reduce_axes("min", self.astype(bool_), axis, keepdims)
@@ -218,11 +219,12 @@ class Array:
         return emit("cumprod", x, axis=normalize_axis(axis or 0, x.ndim))
 
     def clip(self, min=None, max=None) -> "Array":
-        """Limited to [min, max]; a bound is a Python number, an array or None."""
-        if all(bound is None or isinstance(bound, (int, float)) for bound in (min, max)):
-            return emit("clip", self, low=min, high=max)
-        x = self if min is None else emit("maximum", self, min)
-        return x if max is None else emit("minimum", x, max)
+        """Limited to [min, max]; a bound is a number, an array or None. At a bound the gradient goes to the array alone."""
+        bounds = [bound.item() if isinstance(bound, np.generic) else bound for bound in (min, max)]
+        if all(bound is None or isinstance(bound, (int, float)) for bound in bounds):
+            return emit("clip", self, low=bounds[0], high=bounds[1])
+        x = self if min is None else emit("where", emit("ge", self, min), self, emit("maximum", self, min))
+        return x if max is None else emit("where", emit("le", x, max), x, emit("minimum", x, max))
 
     def round(self) -> "Array":
         return emit("round", self)

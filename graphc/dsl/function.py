@@ -32,7 +32,7 @@ class GraphFunction(Shown):
 
     `keys[i]` is the object that owns the state `graph.state[i]`; `constants` are the Python arguments fixed at tracing.
     `retrace(training)`, if something in it depends on the mode and nobody fixed that, gives the function of the other mode.
-    `calls` are those of layers.
+    `calls` are those of layers. `derived`: there are derivatives in it, so that it may choose by integers that no user wrote.
     """
     graph: Graph
     keys: tuple[Hashable, ...] = ()
@@ -41,6 +41,7 @@ class GraphFunction(Shown):
     training: bool = False
     retrace: Callable[[bool], "GraphFunction"] | None = None
     calls: tuple[LayerCall, ...] = ()
+    derived: bool = False
     _other: "GraphFunction | None" = None
     _compiled: Callable | None = None
 
@@ -117,6 +118,7 @@ class GraphFunction(Shown):
     def _inlined(self, values: Sequence):
         if self.retrace and current_trace().training != self.training:
             return self.in_mode(not self.training)._inlined(values)
+        current_trace().root.derived |= self.derived
         arrays = [as_array(x, v.type.dtype) for x, v in zip(values, self.graph.inputs)]
         return self.pack(inline(current_trace(), self.graph, self.keys, arrays, self.calls))
 
@@ -166,7 +168,7 @@ def finish(trace: Trace, result, loc: Loc | None = None, constants: tuple[str, .
     outputs, names = results(trace.builder.name, result, loc)
     graph = trace.builder.finish([trace.value(as_array(x)) for x in outputs], names)
     calls = tuple(call for call in trace.calls if call)
-    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training, calls=calls)
+    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training, calls=calls, derived=trace.derived)
 
 
 def results(name: str, result, loc: Loc | None) -> tuple[list, tuple[str, ...] | None]:

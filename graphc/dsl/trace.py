@@ -35,6 +35,7 @@ class Trace:
         self.loop = loop
         self.iteration: Array | None = None
         self.mode_matters = False
+        self.derived = False                            # whether a derivative was inlined
         self.in_training = training
         self.captured: dict[Value, Value] = {}
         self.outer: list[Array] = []

@@ -21,7 +21,8 @@ def grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     `wrt`: an argument's name (gives one array), a tuple of names (a tuple), a network or list of its parameters (a dict by
     parameter name), the name of an intermediate value or the path of a layer (as `outputs=` of gc.compile), or None if there is just one
     float argument. An argument on which the result does not depend, or only through `stop_gradient`
-    or piecewise constant functions, has gradient 0; one that reaches the result only through integers or bools is an error.
+    or piecewise constant functions, has gradient 0; one that reaches the result only through integers or bools is an error,
+    unless `f` is or calls a derivative: a second derivative of max, sort or topk is 0.
     """
     d = _Derivation(f, "grad", lambda other: grad(other, wrt))
     targets = d.targets(wrt)
@@ -98,7 +99,7 @@ class _Derivation:
         self.loc, self.again = user_loc(), again
         if not isinstance(f, GraphFunction):
             raise GraphError(f"gc.{what} takes a graph, got {type(f).__name__}: put @gc.graph above the function", self.loc)
-        self.f, self.what = f, what
+        self.f, self.what, self.derived = f, what, f.derived
         self.b = Rewriter(f.graph)
         self.b.loc = self.loc
         for node in f.graph.nodes:
@@ -167,8 +168,9 @@ class _Derivation:
         except GraphError as error:
             raise error.at(self.loc) from None
         for v, g in zip(wrt, found):
-            if g is None:
+            if g is None and not self.derived:
                 self._check_cut(v, nodes, merged)
+        self.derived = True                     # from here on integers may be the choices of a derivative, which has none itself
         return [_zeros(self.b, v) if g is None else g for v, g in zip(wrt, found)]
 
     def _check_cut(self, v: Value, nodes: Sequence[Node], seeds: Iterable[Value]) -> None:
@@ -195,7 +197,7 @@ class _Derivation:
         self.b.name = f"{prefix}_{old.name}"
         calls = tuple(call.moved(self.b.map) for call in self.f.calls)
         graph = _pruned(self.b.finish(outputs, names), [v for call in calls for v in call.values])
-        return follow(GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training, calls=calls), self.f, self.again)
+        return follow(GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training, calls=calls, derived=True), self.f, self.again)
 
 
 def _pruned(graph: Graph, layers: Iterable[Value]) -> Graph:

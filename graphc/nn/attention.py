@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import graphc as gc
 from graphc.dsl.array import as_array
+from graphc.dsl.attention import attend, seen_keys
 from graphc.errors import GraphError
 from graphc.ir.ops.attention import MASKED
 from graphc.nn.decode import attended
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
-from graphc.nn.padding import real_steps
+from graphc.nn.padding import real_keys, shown_steps
 from graphc.nn.parameter import ZEROS, XavierUniform
 from graphc.nn.position import InnerPosition
 
@@ -30,11 +31,12 @@ class Attention(Module):
     def forward(self, q, k=None, v=None, mask=None, lengths=None):
         own, single = k is None, k is not None and len(q.shape) == len(k.shape) - 1
         q = gc.expand_dims(q, -2) if single else q
+        q, k, v = _shown("Attention", q, k, v, lengths)
         k = q if k is None else k
         v = k if v is None else v
         q, k, v = (p(a) if p else a for p, a in zip((self.q_proj, self.k_proj, self.v_proj), (q, k, v)))
-        k, v, mask, causal = attended(self, own, k, v, mask, lengths)
-        z = gc.attention(q, k, v, mask=_seen("Attention", mask, lengths, k), causal=causal, scale=None if self.scaled else 1.0)
+        k, v, mask, causal = attended(self, own, *seen_keys(mask, k, v), mask, lengths)
+        z = attend(q, k, v, _seen("Attention", mask, lengths, k), causal, None if self.scaled else 1.0)
         return gc.squeeze(z, -2) if single else z
 
 
@@ -44,7 +46,7 @@ class MultiHeadAttention(Module):
     x [B, T, E] -> [B, T, E] attends to itself; `layer(q, k, v)` with k [B, S, K] and v [B, S, V] attends across (v: k unless given).
     E must divide by heads. Where K or V is not E, the weights are q_proj_weight, k_proj_weight and v_proj_weight, else in_proj_weight.
     `mask` broadcasts to [B, heads, T, S]: bool (True = may look; torch's layer has it the other way round) or float (added to the scores).
-    `lengths`, integers [B]: nobody looks at keys from there on. `causal`: nobody looks at later keys.
+    `lengths`, integers [B]: nobody looks at keys from there on, and x there counts as 0. `causal`: nobody looks at later keys.
     `position`: `nn.RotaryPosition()` or `nn.RelativePosition()`, for attention of a sequence to itself.
     """
 
@@ -67,13 +69,13 @@ class MultiHeadAttention(Module):
         if not isinstance(width, int) or width % self.heads:
             raise GraphError(f"MultiHeadAttention({self.heads}) takes [batch, time, features] with features divisible by {self.heads}, "
                              f"got {list(q.shape)}")
-        q, k, v = (self._heads(x) for x in self._project(q, k, v))
+        q, k, v = (self._heads(x) for x in self._project(*_shown("MultiHeadAttention", q, k, v, lengths)))
         if self.position is not None:
             q, k = self.position.turn(q), self.position.turn(k)
-        k, v, mask, causal = attended(self, own, k, v, mask, lengths)
+        k, v, mask, causal = attended(self, own, *seen_keys(mask, k, v), mask, lengths)
         bias = None if self.position is None else self.position.bias(q, k)
         mask = _masked(_seen("MultiHeadAttention", mask, lengths, k), bias)
-        y = gc.attention(q, k, v, mask=mask, causal=causal)
+        y = attend(q, k, v, mask, causal)
         return self.out_proj(y.transpose(0, 2, 1, 3).reshape(*q.shape[:1], q.shape[2], width))
 
     def _heads(self, x):
@@ -111,16 +113,20 @@ def _parts(x, width: int) -> list:
     return [x[..., i * width:(i + 1) * width] for i in range(x.shape[-1] // width)]
 
 
+def _shown(layer: str, q, k, v, lengths) -> tuple:
+    """q, k and v, None where they are not given, with 0 for padding in what is attended to: their weights' gradients are products with it."""
+    if k is None:
+        return shown_steps(layer, q, lengths), None, None
+    keys = shown_steps(layer, k, lengths)
+    return q, keys, keys if v is None or v is k else shown_steps(layer, v, lengths)
+
+
 def _seen(layer: str, mask, lengths, k):
     """The mask that also hides keys from `lengths` on; it broadcasts to the scores of keys [B, …, S, D]."""
     mask = None if mask is None else as_array(mask)
     if lengths is None:
         return mask
-    if len(k.shape) < 3:
-        raise GraphError(f"{layer}: lengths belong to a batch of sequences [batch, time, features], got keys {list(k.shape)}")
-    batch, keys = k.shape[0], k.shape[-2]
-    real = real_steps(layer, lengths, batch, keys)
-    real = real.reshape(batch, *(1,) * (len(k.shape) - 2), keys)
+    real = gc.expand_dims(real_keys(layer, lengths, k), -2)
     if mask is None:
         return real
     return mask & real if mask.dtype == gc.bool_ else gc.where(real, mask, MASKED)

@@ -5,14 +5,15 @@ import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.decode import decoding
 from graphc.nn.module import Module
-from graphc.nn.padding import checked_lengths, real_steps
+from graphc.nn.padding import checked_lengths, real_steps, shown
 
 
 class Collapse(Module):
     """One vector for each sequence: x [T, B, C] ([B, T, C] with `batch_first`) -> [B, C].
 
     `how`: "first" step, "last" step, or "average" of all steps. `layer(x, lengths=n)`, n integers [B]: the last real step of each
-    sequence, and the average of the real ones. (Of a bidirectional layer, "last" and "first" have seen the whole sequence in one direction only.)
+    sequence, and the average of the real ones; 0 if there is none. (Of a bidirectional layer, "last" and "first" have seen the whole sequence in
+    one direction only.)
     `prefixes(x)`: that of the first step, of the first two, … -> as x.
     """
 
@@ -44,14 +45,15 @@ class Collapse(Module):
 
 
 def _first(x, lengths):
-    return x[0]
+    return x[0] if lengths is None else _of_real(x[0], checked_lengths("Collapse", lengths, x.shape[1]))
 
 
 def _last(x, lengths):
     if lengths is None:
         return x[-1]
-    at = gc.maximum(checked_lengths("Collapse", lengths, x.shape[1]) - 1, 0)
-    return gc.take_along_axis(x, at.reshape(1, -1, 1), axis=0)[0]
+    lengths = checked_lengths("Collapse", lengths, x.shape[1])
+    at = gc.maximum(lengths - 1, 0)
+    return _of_real(gc.take_along_axis(x, at.reshape(1, -1, 1), axis=0)[0], lengths)
 
 
 def _average(x, lengths):
@@ -59,6 +61,11 @@ def _average(x, lengths):
         return gc.mean(x, axis=0)
     real = gc.expand_dims(real_steps("Collapse", lengths, x.shape[1], x.shape[0], time_first=True), 2)
     return gc.sum(gc.where(real, x, 0.0), axis=0) / gc.maximum(gc.sum(real.astype(x.dtype), axis=0), 1)
+
+
+def _of_real(step, lengths):
+    """A step [B, C] of sequences that have one; 0 for those that are padding alone."""
+    return shown(step, lengths > 0)
 
 
 RULES = {"first": _first, "last": _last, "average": _average}

@@ -13,6 +13,24 @@ def real_steps(layer: str, lengths, batch, time, time_first: bool = False):
     return gc.expand_dims(steps, 1) < lengths if time_first else steps < gc.expand_dims(lengths, 1)
 
 
+def shown(x, real):
+    """x with 0 for what is padding: what stands there, NaN too, must reach no product, forward or backward. `real`: bool, the first axes of x."""
+    return gc.where(real.reshape(*real.shape, *(1,) * (len(x.shape) - len(real.shape))), x, 0.0)
+
+
+def shown_steps(layer: str, x, lengths):
+    """x [B, …, T, E] with 0 for padding; x itself where there are no lengths."""
+    return x if lengths is None else gc.where(gc.expand_dims(real_keys(layer, lengths, x), -1), x, 0.0)
+
+
+def real_keys(layer: str, lengths, x):
+    """bool [B, …, T] of x [B, …, T, E], 1 for axes between: which steps are real."""
+    if len(x.shape) < 3:
+        raise GraphError(f"{layer}: lengths belong to a batch of sequences [batch, time, features], got keys {list(x.shape)}")
+    batch, time = x.shape[0], x.shape[-2]
+    return real_steps(layer, lengths, batch, time).reshape(batch, *(1,) * (len(x.shape) - 3), time)
+
+
 def checked_lengths(layer: str, lengths, batch):
     """lengths as an integer array [batch]."""
     lengths = as_array(lengths)

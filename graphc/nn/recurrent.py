@@ -8,7 +8,7 @@ import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.decode import check_recurrent, decoding
 from graphc.nn.module import Module
-from graphc.nn.padding import real_steps
+from graphc.nn.padding import real_steps, shown
 from graphc.nn.parameter import Uniform
 
 
@@ -48,7 +48,9 @@ class Recurrent(Module):
         if now:
             check_recurrent(self, y.shape[1])
             lengths = now.lengths if now.first and lengths is None else lengths
-        before, real = self._state(y, start if state is None else state), self._real(y, lengths)
+        real = self._real(y, lengths)
+        y = y if real is None else shown(y, real)
+        before = self._state(y, start if state is None else state)
         if now:
             kept, before = now.carried(self, "state", before)
         after: list = []

@@ -9,6 +9,7 @@ from graphc.nn.attention import MultiHeadAttention
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
 from graphc.nn.norm import Dropout
+from graphc.nn.padding import shown_steps
 from graphc.nn.position import InnerPosition
 from graphc.nn.residual import add_norm, norm_named
 
@@ -30,6 +31,7 @@ class TransformerBlock(Module):
         self.norm1, self.norm2, self.dropout = norm_named(norm), norm_named(norm), Dropout(dropout)
 
     def forward(self, x, mask=None, lengths=None):
+        x = shown_steps("TransformerBlock", x, lengths)
         x = self._add(self.norm1, x, lambda h: self.self_attn(h, mask=mask, lengths=lengths))
         return self._add(self.norm2, x, self._feed_forward)
 
@@ -56,6 +58,7 @@ class DecoderBlock(TransformerBlock):
     def forward(self, x, memory=None, mask=None, lengths=None, memory_mask=None, memory_lengths=None):
         if memory is None:
             raise GraphError("DecoderBlock attends to what an encoder made: give memory=, [batch, time, features]")
+        x = shown_steps("DecoderBlock", x, lengths)
         x = self._add(self.norm1, x, lambda h: self.self_attn(h, mask=mask, lengths=lengths))
         x = self._add(self.norm2, x, lambda h: self.multihead_attn(h, memory, mask=memory_mask, lengths=memory_lengths))
         return self._add(self.norm3, x, self._feed_forward)

@@ -8,17 +8,21 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import as_tuple
 from graphc.passes.backward_control import CONTROL_RULES
+from graphc.passes.hidden import Choices
 from graphc.passes.reach import float_dependents
 from graphc.passes.recognize_attention import Spelled, spelled_out
 
 
-def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value | None]:
+def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value],
+             choices: Choices | None = None) -> list[Value | None]:
     """Gradients of `wrt`: the sum over `seeds` of (gradient given to a value) times (Jacobian of that value).
 
     `nodes` compute the values, in order, and are already in `b`; new nodes carry the line of the node that they differentiate.
     Attention that is spelled out is differentiated as the operator, which compiling will make of it as well: the scores are never stored.
+    Where a condition hides a value, its gradient is exactly zero (see `hidden`; `choices`: what is known of the seeds).
     None where nothing flows. GraphError when a path to `wrt` leads through an operator without gradient.
     """
+    choices = choices or Choices(b)
     reach = float_dependents(nodes, wrt)
     attentions = {node: found for node, found in spelled_out(nodes, seeds, wrt).items() if not found.biased}
     grads: dict[Value, Value] = dict(seeds)
@@ -27,27 +31,35 @@ def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wr
         if all(g is None for g in gs) or not any(v in reach for v in node.outputs):
             continue
         with b.at(node.loc, node.scope):
-            for v, g in zip(*_pulled(b, node, attentions.get(node), gs, reach), strict=True):
+            for v, g in zip(*_pulled(b, node, attentions.get(node), gs, reach, choices), strict=True):
                 if g is not None and v in reach:
-                    accumulate(b, grads, v, g)
+                    accumulate(b, grads, v, g, choices)
     return [grads.get(v) for v in wrt]
 
 
-def accumulate(b: Builder, grads: dict[Value, Value], v: Value, g: Value) -> None:
+def accumulate(b: Builder, grads: dict[Value, Value], v: Value, g: Value, choices: Choices | None = None) -> None:
     """Adds `g`, summed over what broadcasting repeated, to the gradient of `v`."""
-    g = unbroadcast(b, g, v.type.shape)
-    grads[v] = b.add(grads[v], g) if v in grads else g
+    g = unbroadcast(b, g, v.type.shape, choices)
+    if v in grads:
+        total = b.add(grads[v], g)
+        if choices:
+            choices.added(grads[v], g, total)
+        g = total
+    grads[v] = g
 
 
-def unbroadcast(b: Builder, g: Value, shape: tuple) -> Value:
+def unbroadcast(b: Builder, g: Value, shape: tuple, choices: Choices | None = None) -> Value:
     """Sums `g` down to `shape`, the reverse of numpy broadcasting."""
     if g.type.shape == shape:
         return g
     extra = g.type.rank - len(shape)
     axes = tuple(i for i, d in enumerate(g.type.shape) if i < extra or (shape[i - extra] == 1 and d != 1))
-    if axes:
-        g = b.sum(g, axes=axes, keepdims=True)
-    return g if g.type.shape == shape else b.reshape(g, shape=shape) if g.type.size == _size(shape) else b.broadcast_to(g, shape=shape)
+    total = b.sum(g, axes=axes, keepdims=True) if axes else g
+    if total.type.shape != shape:
+        total = b.reshape(total, shape=shape) if total.type.size == _size(shape) else b.broadcast_to(total, shape=shape)
+    if choices:
+        choices.summed(g, total, axes)
+    return total
 
 
 def _size(shape: tuple):
@@ -57,25 +69,40 @@ def _size(shape: tuple):
     return size
 
 
-def _pulled(b: Builder, node: Node, attention: Spelled | None, gs, reach: set[Value]):
+def _pulled(b: Builder, node: Node, attention: Spelled | None, gs, reach: set[Value], choices: Choices):
     """Values that the node's results are made of, and their gradients."""
     if attention is None:
-        return node.inputs, _vjp(b, node, gs, tuple(v in reach for v in node.inputs))
-    return attention.leaves, _through(b, attention.leaves, gs, lambda: attention.build(b, attention.leaves))
+        return node.inputs, _shown(b, node, gs, tuple(v in reach for v in node.inputs), choices)
+    return attention.leaves, _through(b, attention.leaves, gs, lambda: attention.build(b, attention.leaves), choices)
 
 
-def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...]):
+def _shown(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choices) -> Sequence[Value | None]:
+    """The gradients of the operands, chosen after the node's rule where that of the result was chosen before it."""
+    given = [g for g in gs if g is not None]
+    found = choices.of_operands(node, given[0]) if len(given) == 1 else None
+    if found is None:
+        grads = _vjp(b, node, gs, wanted, choices)
+        if len(given) == 1:
+            choices.passed(node, given[0], grads)
+        return grads
+    choice, g = found
+    shown = tuple(None if old is None else g for old in gs)
+    grads = _vjp(b, node, shown, wanted, choices) if g is given[0] else _shown(b, node, shown, wanted, choices)
+    return [choice.over(b, g) if g is not None and w else None for g, w in zip(grads, wanted, strict=True)]
+
+
+def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choices) -> Sequence[Value | None]:
     """The node's own rule; a region operator's from its table; a composite without rule is differentiated through its decomposition."""
     try:
         if type(node.op) in CONTROL_RULES:
             return CONTROL_RULES[type(node.op)](backward, b, node, gs, wanted)
         grads = node.op.vjp(b, gs, node.inputs, node.outputs)
-        return _through(b, node.inputs, gs, lambda: node.op.decompose(b, *node.inputs)) if grads is NotImplemented else grads
+        return _through(b, node.inputs, gs, lambda: node.op.decompose(b, *node.inputs), choices) if grads is NotImplemented else grads
     except GraphError as error:
         raise error.at(node.loc) from None
 
 
-def _through(b: Builder, ins: Sequence[Value], gs, build: Callable) -> list[Value | None]:
+def _through(b: Builder, ins: Sequence[Value], gs, build: Callable, choices: Choices) -> list[Value | None]:
     """The gradients of `ins` through nodes that compute the same: what `build` appends."""
     start = len(b.nodes)
     outs = as_tuple(build())
@@ -84,6 +111,6 @@ def _through(b: Builder, ins: Sequence[Value], gs, build: Callable) -> list[Valu
     inner = b.nodes[start:]
     for v, g in zip(outs, gs, strict=True):
         if g is not None:
-            accumulate(b, seeds, v, g)
-    grads = dict(zip(wrt, backward(b, inner, seeds, wrt)))
+            accumulate(b, seeds, v, g, choices)
+    grads = dict(zip(wrt, backward(b, inner, seeds, wrt, choices)))
     return [grads.pop(v, None) for v in ins]      # once for an operand that is used twice

@@ -145,7 +145,7 @@ def _extremum_vjp(loses: str) -> Callable:
         tie, half, zero = b.eq(x1, x2), b.mul(g, 0.5), number(b, 0, g)
 
         def share(mine, other):
-            return b.where(tie, half, b.where(getattr(b, loses)(mine, other), zero, g))
+            return b.where(getattr(b, loses)(mine, other), zero, b.where(tie, half, g))
         return share(x1, x2), share(x2, x1)
     return vjp
 

@@ -89,7 +89,7 @@ class CrossEntropy(Composite):
         require(x.dtype.is_float, f"cross_entropy takes float logits, got {x.dtype}")
         require(ids.dtype.is_int, f"cross_entropy takes class ids in i32 or i64, got {ids.dtype}; for probabilities use cross_entropy_soft")
         require(ids.shape == rows, f"cross_entropy of logits {shape_text(x.shape)} with classes on axis {axis} needs ids {shape_text(rows)}, got {shape_text(ids.shape)}")
-        require(x.shape[axis] != 0, f"cross_entropy of {x} with no classes has no value")
+        require(x.shape[axis] != 0 or ids.size == 0, f"cross_entropy of {x} with no classes has no value")
         require(0 <= self.label_smoothing <= 1, f"cross_entropy: label_smoothing must be in 0..1, got {self.label_smoothing}")
         return x.with_shape(rows if self.reduction == "none" else ())
 
@@ -97,7 +97,7 @@ class CrossEntropy(Composite):
         x, kept = np.moveaxis(x, self.axis, -1), self._kept_array(ids)
         _check_ids(ids[kept], x.shape[-1])
         with np.errstate(all="ignore"):
-            z = x - np.max(x, -1, keepdims=True)
+            z = x - np.max(x, -1, keepdims=True, initial=-np.inf)
             logp = z - np.log(np.sum(np.exp(z), -1, keepdims=True))
             picked = np.take_along_axis(logp, np.where(kept, ids, 0)[..., None], -1)[..., 0]
             smooth = x.dtype.type(self.label_smoothing)
@@ -126,7 +126,8 @@ class CrossEntropy(Composite):
         off = b.where(self._hit(b, x, self._safe(b, ids, kept)), at_id, b.exp(b.sub(x, lse)))
         if self.label_smoothing:
             off = b.sub(off, b.div(number(b, self.label_smoothing, x), count(b, x.type.shape[self._axes(x)[0]], x.type.dtype)))
-        return b.mul(self._expanded(b, self._masked(b, g, kept), x), off), None
+        dx = b.mul(self._expanded(b, g, x), off)
+        return dx if kept is None else b.where(self._expanded(b, kept, x), dx, number(b, 0, dx)), None
 
     def cost(self, x, ids):
         return Cost(12 * x.size, x.nbytes + ids.nbytes + self.infer(x, ids).nbytes)
@@ -179,12 +180,11 @@ class CrossEntropySoft(Composite):
         axis = normalize_axis(self.axis, x.rank)
         check_reduction(self)
         require(x.dtype.is_float and x == target, f"cross_entropy_soft takes logits and probabilities of one float type, got {x} and {target}")
-        require(x.shape[axis] != 0, f"cross_entropy_soft of {x} with no classes has no value")
         return x.with_shape(x.shape[:axis] + x.shape[axis + 1:] if self.reduction == "none" else ())
 
     def reference(self, x, target):
         with np.errstate(all="ignore"):
-            z = x - np.max(x, self.axis, keepdims=True)
+            z = x - np.max(x, self.axis, keepdims=True, initial=-np.inf)
             logp = z - np.log(np.sum(np.exp(z), self.axis, keepdims=True))
             return _reduced_array(-np.sum(target * logp, self.axis), self.reduction)
 

@@ -1,13 +1,14 @@
 """Reductions over axes."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import ClassVar
 
 import numpy as np
 
 from graphc.ir.op import Composite, Cost, Op, require
-from graphc.ir.ops.constant import count, number
+from graphc.ir.ops.constant import count, full, number
 from graphc.ir.types import Dim, TensorType, i64, normalize_axes, normalize_axis
 
 
@@ -66,13 +67,22 @@ class Prod(Reduction):
 
 
 class Extremum(Reduction):
-    """Base of max and min: NaN if any element is; an axis of size 0 is an error. The gradient is shared evenly among equals, as in torch.amax."""
+    """Base of max and min: NaN if any element is; of no numbers an error. The gradient is shared evenly among equals, as in torch.amax."""
     kinds: ClassVar[tuple[str, ...]] = ("float", "int", "bool")
+    of_bools: ClassVar[np.ufunc]
+    of_numbers: ClassVar[np.ufunc]
 
     def infer(self, x):
         out = super().infer(x)
-        require(all(x.shape[a] != 0 for a in self.axes), f"{self.name} of {x} over an axis of size 0 has no value")
+        require(x.dtype.kind == "bool" or out.size == 0 or all(x.shape[a] != 0 for a in self.axes),
+                f"{self.name} of {x} over an axis of size 0 has no value")
         return out
+
+    def reference(self, x):
+        rule = self.of_bools if x.dtype == bool else self.of_numbers
+        if x.size == 0 and x.dtype != bool:
+            return np.empty(reduced_shape(x.shape, self.axes, self.keepdims), x.dtype)
+        return np.asarray(rule.reduce(x, axis=self.axes, keepdims=self.keepdims))
 
     def vjp(self, b, gs, ins, outs):
         x = ins[0]
@@ -82,31 +92,34 @@ class Extremum(Reduction):
 
 
 class Max(Extremum):
-    """The largest element over axes (of bool: any)."""
+    """The largest element over axes (of bool: any, False of nothing)."""
     name: ClassVar[str] = "max"
-
-    def reference(self, x):
-        return np.max(x, axis=self.axes, keepdims=self.keepdims)
+    of_bools, of_numbers = np.logical_or, np.maximum
 
 
 class Min(Extremum):
-    """The smallest element over axes (of bool: all)."""
+    """The smallest element over axes (of bool: all, True of nothing)."""
     name: ClassVar[str] = "min"
-
-    def reference(self, x):
-        return np.min(x, axis=self.axes, keepdims=self.keepdims)
+    of_bools, of_numbers = np.logical_and, np.minimum
 
 
 class ArgExtremum(Op):
     """Base of argmax and argmin: i64 index along `axis` of the first extreme element; the first NaN if there is one. No gradient."""
     axis: int
     keepdims: bool = False
+    of_numbers: ClassVar[Callable]
 
     def infer(self, x: TensorType) -> TensorType:
         axis = normalize_axis(self.axis, x.rank)
-        require(x.shape[axis] != 0, f"{self.name} of {x} over an axis of size 0 has no value")
+        out = TensorType(i64, reduced_shape(x.shape, (axis,), self.keepdims))
+        require(x.shape[axis] != 0 or out.size == 0, f"{self.name} of {x} over an axis of size 0 has no value")
         require(x.dtype.kind != "bool", f"{self.name} takes float or int arrays, got bool; convert it with .astype(i32)")
-        return TensorType(i64, reduced_shape(x.shape, (axis,), self.keepdims))
+        return out
+
+    def reference(self, x):
+        if x.size == 0:
+            return np.empty(reduced_shape(x.shape, (normalize_axis(self.axis, x.ndim),), self.keepdims), np.int64)
+        return np.asarray(self.of_numbers(x, axis=self.axis, keepdims=self.keepdims), np.int64)
 
     def cost(self, x):
         return Cost(x.size, x.nbytes + self.infer(x).nbytes)
@@ -118,17 +131,13 @@ class ArgExtremum(Op):
 class ArgMax(ArgExtremum):
     """Index of the first largest element along `axis`."""
     name: ClassVar[str] = "argmax"
-
-    def reference(self, x):
-        return np.asarray(np.argmax(x, axis=self.axis, keepdims=self.keepdims), np.int64)
+    of_numbers = staticmethod(np.argmax)
 
 
 class ArgMin(ArgExtremum):
     """Index of the first smallest element along `axis`."""
     name: ClassVar[str] = "argmin"
-
-    def reference(self, x):
-        return np.asarray(np.argmin(x, axis=self.axis, keepdims=self.keepdims), np.int64)
+    of_numbers = staticmethod(np.argmin)
 
 
 class Mean(Reduction, Composite):
@@ -174,30 +183,28 @@ class Var(Reduction, Composite):
 
 
 class LogSumExp(Reduction, Composite):
-    """log(sum(exp(x))) over axes, shifted by the largest element so that nothing overflows; -inf where all are -inf."""
+    """log(sum(exp(x))) over axes, shifted by the largest element so that nothing overflows; -inf where all are -inf, and of nothing."""
     name: ClassVar[str] = "logsumexp"
     kinds: ClassVar[tuple[str, ...]] = ("float",)
 
-    def infer(self, x):
-        out = super().infer(x)
-        require(all(x.shape[a] != 0 for a in self.axes), f"logsumexp of {x} over an axis of size 0 has no value")
-        return out
-
     def reference(self, x):
         with np.errstate(all="ignore"):
-            top = np.max(x, axis=self.axes, keepdims=True)
+            top = np.max(x, axis=self.axes, keepdims=True, initial=-np.inf)
             top = np.where(np.isfinite(top), top, x.dtype.type(0))
             result = np.log(np.sum(np.exp(x - top), axis=self.axes, keepdims=True)) + top
             return result.reshape(reduced_shape(x.shape, self.axes, self.keepdims))
 
     def decompose(self, b, x):
+        if any(x.type.shape[a] == 0 for a in self.axes):
+            return full(b, -np.inf, self.infer(x.type))
         top = finite_or_zero(b, b.max(x, axes=self.axes, keepdims=True))
         result = b.add(b.log(b.sum(b.exp(b.sub(x, top)), axes=self.axes, keepdims=True)), top)
         return b.reshape(result, shape=reduced_shape(x.type.shape, self.axes, self.keepdims))
 
     def vjp(self, b, gs, ins, outs):
-        x = ins[0]
-        weights = b.exp(b.sub(x, finite_or_zero(b, self.expanded(b, outs[0], x))))
+        """softmax(x) g; 0 where all elements are -inf. NaN and +inf stay in the sum: what they have no share in has none."""
+        x, y = ins[0], self.expanded(b, outs[0], ins[0])
+        weights = b.exp(b.sub(x, b.where(b.eq(y, -np.inf), number(b, 0, y), y)))
         return (b.mul(self.expanded(b, gs[0], x), weights),)
 
     def cost(self, x):
