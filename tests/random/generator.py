@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,10 +13,10 @@ from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
-from tests.random import steps_control, steps_images, steps_move, steps_rows
+from tests.random import steps_control, steps_images, steps_motifs, steps_move, steps_rows
 from tests.random.scope import MANY, MOST, Scope, Skip
 
-STEPS = {**steps_move.STEPS, **steps_rows.STEPS, **steps_images.STEPS, **steps_control.STEPS}
+STEPS = {**steps_move.STEPS, **steps_rows.STEPS, **steps_images.STEPS, **steps_control.STEPS, **steps_motifs.STEPS}
 NAMES, WEIGHTS = list(STEPS), np.array(list(STEPS.values()), float)
 MODES = {"forward": 0.42, "value_and_grad": 0.2, "vjp": 0.12, "hvp": 0.1, "grad_grad": 0.08, "jvp": 0.04, "grad": 0.04}
 NODES = 900                         # of the graph that is compiled, bodies included: what takes longer is left out
@@ -78,8 +79,11 @@ class Growing(Scope):
 
     def grow(self, steps: int) -> None:
         weights = WEIGHTS / WEIGHTS.sum()
-        for _ in range(steps):
-            step = NAMES[int(self.rng.choice(len(NAMES), p=weights))]
+        self.follow([NAMES[int(self.rng.choice(len(NAMES), p=weights))] for _ in range(steps)])
+
+    def follow(self, steps: Sequence[Callable]) -> None:
+        """These steps, one after another."""
+        for step in steps:
             try:
                 self.add(step(self))
             except Skip:

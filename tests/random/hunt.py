@@ -1,7 +1,6 @@
 """Many random programs, and what is said of those that fail."""
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 
@@ -16,21 +15,20 @@ from tests.random.workers import run_all
 def hunt(seed: int, jobs: int, seconds: float, first: int = 0, shrinking: float = 30) -> int:
     """Runs programs for so many seconds; prints findings and counts."""
     start, counts, seen, texts = time.monotonic(), Counter(), Counter(), Counter()
-    told = start
-    for index, found in run_all(seed, jobs, lambda: time.monotonic() - start > seconds, first):
-        counts[found.kind] += 1
-        if time.monotonic() - told > 60:
-            told = time.monotonic()
-            print(f"{(told - start) / 60:.0f} min: {dict(counts)}", file=sys.stderr, flush=True)
-        if found.kind == "refused":
-            texts[found.where[:100]] += 1
-        if found.kind in ("wrong", "crashed"):
-            name = known(found, text_of(seed, index))
-            counts["known"] += bool(name)
-            what = name or f"{found.kind}: {found.where}"
-            seen[what] += 1
-            if not name and (seen[what] == 1 or found.kind == "wrong"):
-                print(report(seed, index, found, shrinking), flush=True)
+    try:
+        for index, found in run_all(seed, jobs, lambda: time.monotonic() - start > seconds, first):
+            counts[found.kind] += 1
+            if found.kind == "refused":
+                texts[found.where[:100]] += 1
+            if found.kind in ("wrong", "crashed"):
+                name = known(found, text_of(seed, index))
+                counts["known"] += bool(name)
+                what = name or f"{found.kind}: {found.where}"
+                seen[what] += 1
+                if not name and (seen[what] == 1 or found.kind == "wrong"):
+                    print(report(seed, index, found, shrinking), flush=True)
+    except KeyboardInterrupt:           # enough: the counts so far
+        pass
     minutes, total = (time.monotonic() - start) / 60, sum(n for kind, n in counts.items() if kind != "known")
     for what, n in [*seen.most_common(), *((f"refused: {t}", n) for t, n in texts.most_common(10))]:
         print(f"{n:6} {what}")

@@ -36,6 +36,12 @@ class Scope:
         scope.arrays = [*self.arrays, *arrays]
         return scope
 
+    def alone(self, arrays: Sequence[Array]) -> "Scope":
+        """A scope in the same region that sees these arrays alone."""
+        scope = copy(self)
+        scope.arrays, scope.outer = list(arrays), 0
+        return scope
+
     @property
     def own(self) -> list[Array]:
         """What was made here."""
