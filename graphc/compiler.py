@@ -196,8 +196,7 @@ class Compilation:
     def built(self) -> Built:
         """The program, from the disk cache if it is there."""
         store = cache.default()
-        with uncollected():
-            found = store.get(self._key, partial(unpack, Built), _memory) if store else None
+        found = store.get(self._key, partial(unpack, Built), _memory) if store else None
         self.found = found is not None
         return found or self._built_anew()
 
@@ -211,11 +210,11 @@ class Compilation:
             self.built = self._built_anew()
             return start(self.built)
 
+    @contained
     def _built_anew(self) -> Built:
-        with uncollected():
-            built = self._build()
-            if store := cache.default():
-                store.put(self._key, *pack(built))
+        built = self._build()
+        if store := cache.default():
+            store.put(self._key, *pack(built))
         if self.config.time:
             print(self.pipeline.timings)
         return built
