@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen import cache, jit
-from graphc.codegen.cache import FOLDER, HEAD, Cache, code_key, make_key
+from graphc.codegen.cache import FOLDER, Cache, code_key, make_key
 from graphc.codegen.packing import pack, unpack
 from graphc.compiler import Built, Compilation, Compiled
 from graphc.errors import InternalError
@@ -184,7 +184,7 @@ def test_programs_survive_packing(folder):
 
 def test_a_large_captured_array_is_not_copied(folder):
     """Compiling from the cache takes the array's own copy in the graph, and that of the program; its text alone would be twice as large."""
-    script = f"""
+    script = """
 import resource
 import numpy as np, graphc as gc
 w = np.random.default_rng(0).standard_normal((2000, 4000)).astype(np.float32)
