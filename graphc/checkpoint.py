@@ -13,13 +13,14 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Mapping
+from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
-from graphc.replacing import replacing
+from graphc.replacing import OPEN_FILES, replacing
 
 METADATA, SUM, SUMS = "__metadata__", "graphc.sha256", "graphc.sums"
 MARK = f'{{"{METADATA}":{{"format":"graphc","{SUM}":"'.encode()
@@ -45,10 +46,10 @@ def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> No
 def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """All arrays of a safetensors file, graphc's or another program's. GraphError when it is missing or damaged."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):             # before it is opened, which waits for who writes into a pipe
             raise ValueError("it is no file")
-        with safe_open(os.fspath(path), framework="numpy") as file:
-            check = _checked_header(path, file.metadata() or {})
+        with open(path, "rb") as opened, safe_open(_again(opened, path), framework="numpy") as file:
+            check = _checked_header(path, opened, file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:
         raise GraphError(f"there is no checkpoint {path}", user_loc()) from None
@@ -78,11 +79,16 @@ def _with_sum(header: bytes, digest: bytes) -> bytes:
     return header[:start] + digest + header[start + DIGITS:]
 
 
-def _checked_header(path: str | os.PathLike, metadata: Mapping[str, str]) -> Callable[[str, np.ndarray], bool]:
+def _again(opened: BinaryIO, path: str | os.PathLike) -> str:
+    """A path of the very file that is open: another may take the place of `path` meanwhile."""
+    same = f"{OPEN_FILES}/{opened.fileno()}"
+    return same if os.path.exists(same) else os.fspath(path)
+
+
+def _checked_header(path: str | os.PathLike, file: BinaryIO, metadata: Mapping[str, str]) -> Callable[[str, np.ndarray], bool]:
     """check(name, array) -> whether the array is the one that was saved. GraphError or ValueError when the header itself is damaged."""
-    with open(path, "rb") as file:
-        start = file.read(8)
-        header = start + file.read(int.from_bytes(start, "little"))
+    start = file.read(8)
+    header = start + file.read(int.from_bytes(start, "little"))
     json.loads(header[8:], object_pairs_hook=_unique)
     if sum(a == b for a, b in zip(MARK, header[8:])) >= len(MARK) - NEAR or any(f'"{key}"'.encode() in header for key in (SUM, SUMS)):
         found = header[8 + len(MARK):8 + len(MARK) + DIGITS]
@@ -115,7 +121,8 @@ def _dense(name: str, array: np.ndarray) -> np.ndarray:
     if name == METADATA:
         raise GraphError(f"no array can be saved under the name {METADATA}, which safetensors keeps for itself", user_loc())
     if little.dtype not in DTYPES:
-        raise GraphError(f"{name} is {array.dtype}, which cannot be saved; convert it with .astype to one of {', '.join(map(str, DTYPES))}", user_loc())
+        known = ", ".join(map(str, DTYPES))
+        raise GraphError(f"{name} is {array.dtype}, which cannot be saved; convert it with .astype to one of {known}", user_loc())
     return little
 
 

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -58,15 +59,18 @@ class _Replacement:
         if self.old is not None and not os.access(self.target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.target))     # as any other way of writing to it
         _clean(self.target)
-        self.file = os.fdopen(self._opened(), "wb")
+        self.file = self._unnamed() or self._created()
         return self.file
 
-    def _opened(self) -> int:
+    def _unnamed(self) -> BinaryIO | None:
         if UNNAMED and os.path.isdir(OPEN_FILES):
-            with suppress(OSError):                             # a file system without them, or no such folder, which the rest reports
-                return os.open(self.target.parent, UNNAMED | os.O_WRONLY | os.O_CLOEXEC, NEW_MODE)
+            with suppress(OSError):                             # a file system without them, or no such folder, which `_created` reports
+                return os.fdopen(os.open(self.target.parent, UNNAMED | os.O_RDWR | os.O_CLOEXEC, NEW_MODE), "w+b")
+        return None
+
+    def _created(self) -> BinaryIO:
         try:
-            return os.open(self.named, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_MODE)
+            return os.fdopen(os.open(self.named, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_MODE), "wb")
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.target)) from None          # by the name that the user knows
 
@@ -76,29 +80,37 @@ class _Replacement:
                 if kind is not None:
                     return
                 self.file.flush()
-                self._take_after()
-                os.fsync(self.file.fileno())
                 self._name()
+                self._finish(self.file)
             os.replace(self.named, self.target)
         finally:
             with suppress(FileNotFoundError):
                 self.named.unlink()
         _sync_folder(self.target.parent)
 
-    def _take_after(self) -> None:
-        """Owner, group and mode of the old file, as far as that is allowed; the owner first, as a change of it may take bits of the mode."""
+    def _finish(self, file: BinaryIO) -> None:
+        """Takes owner, group and mode of the old file, as far as that is allowed (the owner first: a change of it may take bits of the mode), and waits
+        for the disk."""
         if self.old is not None:
             with suppress(OSError):
-                os.fchown(self.file.fileno(), self.old.st_uid, self.old.st_gid)
+                os.fchown(file.fileno(), self.old.st_uid, self.old.st_gid)
             with suppress(OSError):
-                os.fchmod(self.file.fileno(), stat.S_IMODE(self.old.st_mode))
+                os.fchmod(file.fileno(), stat.S_IMODE(self.old.st_mode))
+        os.fsync(file.fileno())
 
     def _name(self) -> None:
+        """Gives the file its name; where files without one cannot get one, a copy."""
         if os.fstat(self.file.fileno()).st_nlink:
             return
         folder = os.open(self.target.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:                                                    # given a folder, os.link follows the link to the open file
             os.link(f"{OPEN_FILES}/{self.file.fileno()}", self.named.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            self.file.seek(0)
+            with self._created() as copy:
+                shutil.copyfileobj(self.file, copy)
+                copy.flush()
+                self._finish(copy)
         finally:
             os.close(folder)
 

@@ -32,8 +32,10 @@ def other(x: gc.f32[5]):
     return gc.exp(x) * np.arange(5, dtype=np.float32)
 
 
-def run(rng: np.random.Generator, deadline: float) -> None:
-    """Damages entries until `deadline` (time.monotonic), once at least. AssertionError names the damage that had an effect."""
+def run(rng: np.random.Generator, deadline: float) -> int:
+    """Damages entries in every way until `deadline` (time.monotonic), once at least; returns how many. AssertionError shows the one that had an
+    effect."""
+    cases = 0
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAPHC_CACHE", folder)
         built, other_built = (Compiled(f.graph).compilation.built for f in (looked_up, other))
@@ -42,12 +44,14 @@ def run(rng: np.random.Generator, deadline: float) -> None:
         while True:
             for name, damage in DAMAGES.items():
                 damage(rng, store, entry, whole, other_built)
-                assert Compilation(looked_up.graph).built == built, name
-                assert entry.is_file() and not entry.is_symlink() and entry.read_bytes() == whole, f"{name} stays"
-                assert not PLANTED, "code of an entry ran"
+                case = f"{name}: {entry.read_bytes() if entry.is_file() else None!r}"
+                assert Compilation(looked_up.graph).built == built, case
+                assert entry.is_file() and not entry.is_symlink() and entry.read_bytes() == whole, f"stays, {case}"
+                assert not PLANTED, f"its code ran, {case}"
                 _read_damaged(rng, b"".join(pack(built)))
-                if time.monotonic() >= deadline and name == list(DAMAGES)[-1]:
-                    return
+            cases += (1 + ROUNDS) * len(DAMAGES)
+            if time.monotonic() >= deadline:
+                return cases
 
 
 def _read_damaged(rng: np.random.Generator, payload: bytes) -> None:
@@ -55,9 +59,12 @@ def _read_damaged(rng: np.random.Generator, payload: bytes) -> None:
     for _ in range(ROUNDS):
         data = PAYLOADS[rng.integers(len(PAYLOADS))](rng, payload)
         try:
-            assert isinstance(unpack(Built, memoryview(data)), Built)
+            found = unpack(Built, memoryview(data))
         except ValueError:
-            pass
+            continue
+        except Exception as error:
+            raise AssertionError(f"{error!r} for the payload {data!r}") from error
+        assert isinstance(found, Built), data
 
 
 def _header_as(change: Callable[[np.random.Generator, object], object]):
@@ -85,7 +92,7 @@ PAYLOADS: tuple[Callable[[np.random.Generator, bytes], bytes], ...] = (
     lambda rng, payload: flipped(payload, [rng.integers(8 * len(payload))]),
     lambda rng, payload: payload[:rng.integers(len(payload))],
     lambda rng, payload: rng.bytes(int(rng.integers(300))),
-    lambda rng, payload: (n := int(rng.integers(1 << 40))).to_bytes(8, "little") + payload[8:],
+    lambda rng, payload: int(rng.integers(1 << 40)).to_bytes(8, "little") + payload[8:],
     lambda rng, payload: (100_000).to_bytes(8, "little") + b"[" * 100_000,
 )
 
@@ -135,7 +142,8 @@ DAMAGES: dict[str, Callable] = {
     "truncated": _write(lambda rng, whole: whole[:rng.integers(len(whole))]), "extended": _write(lambda rng, whole: whole + rng.bytes(3)),
     "random": _write(lambda rng, whole: rng.bytes(len(whole))), "empty": _write(lambda rng, whole: b""), "swapped": _swap,
     "random, right sum": _store(lambda rng, payload, other: rng.bytes(200)), "empty, right sum": _store(lambda rng, payload, other: b""),
-    "pickle, right sum": _store(lambda rng, payload, other: pickle.dumps(Planted())), "object code, right sum": _store(lambda rng, payload, other: bytes(other.program.object_code)),
+    "pickle, right sum": _store(lambda rng, payload, other: pickle.dumps(Planted())),
+    "object code, right sum": _store(lambda rng, payload, other: bytes(other.program.object_code)),
     "a part, right sum": _store(lambda rng, payload, other: b"".join(pack(other.memory))),
     "truncated, right sum": _store(lambda rng, payload, other: payload[:64 * rng.integers(len(payload) // 64)]),
     "link": _in_place(lambda entry: entry.symlink_to("/dev/zero")), "link to nothing": _in_place(lambda entry: entry.symlink_to("nothing")),

@@ -17,8 +17,10 @@ DTYPES = (np.float32, np.float64, np.int32, np.int64, np.bool_)
 Arrays = dict[str, np.ndarray]
 
 
-def run(rng: np.random.Generator, deadline: float) -> None:
-    """Damages checkpoints until `deadline` (time.monotonic), once at least. AssertionError names the damage that was not found."""
+def run(rng: np.random.Generator, deadline: float) -> int:
+    """Damages checkpoints in every way until `deadline` (time.monotonic), once at least; returns how many. AssertionError shows the file that was
+    taken for whole."""
+    cases = 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.safetensors"
         while True:
@@ -28,8 +30,9 @@ def run(rng: np.random.Generator, deadline: float) -> None:
             for name, damage in DAMAGES.items():
                 _found(path, arrays, whole, damage(rng, whole), name)
                 _harmless(path, damage(rng, _foreign(rng, arrays)))
+            cases += 2 * len(DAMAGES)
             if time.monotonic() >= deadline:
-                return
+                return cases
 
 
 def specimen(rng: np.random.Generator) -> Arrays:
@@ -165,7 +168,8 @@ DAMAGES: dict[str, Callable[[np.random.Generator, bytes], bytes]] = {
 
 def _foreign(rng: np.random.Generator, arrays: Arrays) -> bytes:
     """The same arrays as another program saves them, or as graphc's older versions did."""
-    return save(arrays, ({}, {"format": "pt"}, {"format": "graphc", "crc32": json.dumps({"a": 5})}, {"format": "graphc", "crc32": "[]"})[rng.integers(4)])
+    older = {"format": "graphc", "crc32": json.dumps({"a": 5})}
+    return save(arrays, ({}, {"format": "pt"}, older, {"format": "graphc", "crc32": "[]"})[rng.integers(4)])
 
 
 def _found(path: Path, arrays: Arrays, whole: bytes, damaged: bytes, name: str) -> None:
@@ -174,6 +178,8 @@ def _found(path: Path, arrays: Arrays, whole: bytes, damaged: bytes, name: str) 
         loaded = load_arrays(path)
     except gc.GraphError:
         return
+    except Exception as error:
+        raise AssertionError(f"{error!r} for {name}: {damaged!r}") from error
     same = loaded.keys() == arrays.keys() and all(loaded[n].tobytes() == a.tobytes() for n, a in arrays.items())
     assert damaged == whole and same, f"loads in spite of {name}: {damaged!r} instead of {whole!r}"
 
@@ -185,3 +191,5 @@ def _harmless(path: Path, data: bytes) -> None:
         load_arrays(path)
     except gc.GraphError:
         pass
+    except Exception as error:
+        raise AssertionError(f"{error!r} for {data!r}") from error

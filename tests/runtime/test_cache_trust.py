@@ -1,6 +1,7 @@
 """Whose files the disk cache reads, which it touches, and what becomes of damaged ones."""
 from __future__ import annotations
 
+import ast
 import os
 import stat
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen import cache, jit
-from graphc.codegen.cache import FOLDER, HEAD, Cache, code_key, make_key
+from graphc.codegen.cache import FOLDER, Cache, code_key, make_key
 from graphc.codegen.packing import pack, unpack
 from graphc.compiler import Built, Compilation, Compiled
 from graphc.errors import InternalError
@@ -19,6 +20,7 @@ from graphc.ir.types import f32
 from graphc.runtime.native import runtime_target
 from tests.fuzz import cache as fuzz
 
+PACKAGE = Path(cache.__file__).parents[1]
 TEXT = "define i32 @gc_main(ptr %ctx) nounwind {\n  ret i32 5\n}\n"
 
 
@@ -184,7 +186,7 @@ def test_programs_survive_packing(folder):
 
 def test_a_large_captured_array_is_not_copied(folder):
     """Compiling from the cache takes the array's own copy in the graph, and that of the program; its text alone would be twice as large."""
-    script = f"""
+    script = """
 import resource
 import numpy as np, graphc as gc
 w = np.random.default_rng(0).standard_normal((2000, 4000)).astype(np.float32)
@@ -203,3 +205,20 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / w.n
     runs = [subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120) for _ in range(2)]
     (cold, a), (cached, b) = (map(float, run.stdout.split()) for run in runs)
     assert a == b and cold < 2.5 and cached < 2, (cold, cached)
+
+
+EVALUATES = {"dsl/signature.py: eval", "cli.py: exec_module"}      # annotations of the user's function; the module that a command names
+
+
+def test_nothing_else_runs_what_a_file_holds():
+    """No module of graphc unpickles, and only these evaluate, what is the user's own code."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        name, tree = path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text())
+        imported = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+        imported += [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+        found |= {f"{name}: {m}" for m in imported if m.split(".")[0] in ("pickle", "marshal", "shelve", "dill", "joblib", "runpy")}
+        calls = [ast.unparse(n.func).split(".")[-1] for n in ast.walk(tree) if isinstance(n, ast.Call)]
+        found |= {f"{name}: {c}" for c in calls if c in ("eval", "exec", "exec_module")}
+        found |= {f"{name}: {n.arg}" for n in ast.walk(tree) if isinstance(n, ast.keyword) and n.arg == "allow_pickle"}
+    assert found == EVALUATES

@@ -64,9 +64,8 @@ def test_pairs_of_flips(saved):
     assert not undetected(path, whole, pairs)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_share_of_all_damages(seed):
-    fuzz.run(np.random.default_rng(seed), time.monotonic() + 1)
+def test_a_share_of_all_damages():
+    assert fuzz.run(np.random.default_rng(0), time.monotonic() + 1) >= len(fuzz.DAMAGES)
 
 
 def test_other_programs_read_it(saved, tmp_path):
