@@ -6,10 +6,12 @@ call's cancel word, which native code reads between tiles and kernels, and is ra
 """
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from _thread import start_new_thread
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 
 from graphc.errors import GraphError
@@ -26,6 +28,7 @@ class _Job:
 
     def __init__(self, call: Callable[[], object]):
         self.call = call
+        self.cpus = os.sched_getaffinity(0)
         self.claim = threading.Lock()
         self.done = threading.Lock()        # released when the call is back; `finished` says the same, whoever took the lock since
         self.done.acquire()
@@ -92,8 +95,14 @@ def _helper() -> SimpleQueue | None:
 
 
 def _serve(jobs: SimpleQueue) -> None:
+    """Runs where the thread it works for may run, also after that has changed."""
     while True:
-        jobs.get().run()
+        job = jobs.get()
+        if job.cpus != os.sched_getaffinity(0):
+            with suppress(OSError):         # the CPUs may be gone by now
+                os.sched_setaffinity(0, job.cpus)
+        job.run()
+        del job                             # and with it the arrays of the call
 
 
 @call_after_fork

@@ -20,16 +20,17 @@ from graphc.runtime.relief_ir import CHECK_NS, MAX_POSTS, POST_BYTES, SHARE, STA
 from graphc.runtime.share_ir import MASK_WORDS, share_text
 
 # Offsets in the pool's memory; what is written by different threads lies on different cache lines.
-LOCK, WORKERS, SPIN, WAKE_NS, BORN = 0, 8, 16, 24, 32
+LOCK, WORKERS, SPIN, WAKE_NS, BORN, MASK_AT = 0, 8, 16, 24, 32, 40
 TICKET, SEQUENCE, SLEEPERS = 64, 68, 72
 FUNCTION, FRAME, CONTEXT, TILES, RANGES = 128, 136, 144, 152, 160
-CALLER_CPU = 168
+CALLER_CPU, MASK_VERSION, MASK_BYTES = 168, 176, 184
 LEFT, WAITING, RELIEVED = 192, 196, 200
 NEXT, NEXT_BYTES = 256, 64      # the next tile of each range
 MAX_RANGES = 32
 POSTS = NEXT + MAX_RANGES * NEXT_BYTES
 STALLS = POSTS + (MAX_POSTS + 1) * POST_BYTES
-POOL_BYTES = STALLS + STALL_BYTES
+MASK = STALLS + STALL_BYTES     # the CPUs where the caller, and so all participants, may run
+POOL_BYTES = MASK + 8 * MASK_WORDS
 MAX_WORKERS = (1 << 15) - 1
 SPIN_WAKES = 4                  # spin as long as so many wakes cost
 LEAST_SPIN_NS, MOST_SPIN_NS = 50_000, 400_000
@@ -50,14 +51,14 @@ def pool_text(machine: str) -> str:
         raise InternalError(f"no thread pool for {machine}", "runtime")
     names = dict(_OFFSETS, pause=PAUSE[machine], pause_type=PAUSE_TYPE[machine], futex=FUTEX[machine], gettid=GETTID[machine],
                  sigprocmask=SIGPROCMASK[machine])
-    return TEXT.format(**names) + share_text(machine, CALLER_CPU, WORKERS) + relief_text(machine, POSTS, STALLS, WORKERS, RELIEVED)
+    return TEXT.format(**names) + share_text(machine, CALLER_CPU, WORKERS, MASK, MASK_BYTES, MASK_VERSION, MASK_AT) + relief_text(machine, POSTS, STALLS, WORKERS, RELIEVED)
 
 
 _OFFSETS = dict(
     workers=WORKERS, spin=SPIN, wake_ns=WAKE_NS, wakes=SPIN_WAKES, least_ns=LEAST_SPIN_NS, most_ns=MOST_SPIN_NS,
     least_wake_ns=LEAST_WAKE_NS, most_wake_ns=MOST_WAKE_NS,
     ticket=TICKET, sequence=SEQUENCE, sleepers=SLEEPERS, function=FUNCTION, frame=FRAME, context=CONTEXT,
-    born=BORN, caller_cpu=CALLER_CPU, mask_words=MASK_WORDS,
+    born=BORN, mask_version=MASK_VERSION, caller_cpu=CALLER_CPU, mask_words=MASK_WORDS,
     share=SHARE, check_ns=CHECK_NS, look_ns=LOOK_NS,
     tiles=TILES, ranges=RANGES, next=NEXT, next_bytes=NEXT_BYTES, max_ranges=MAX_RANGES, left=LEFT, waiting=WAITING, max_workers=MAX_WORKERS, wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE,
     ctx_pool=OFFSETS["pool"], ctx_threads=OFFSETS["threads"], ctx_scratch=OFFSETS["scratch"],
@@ -136,6 +137,7 @@ end:
 
 define internal void @run_job(ptr %pool, ptr %ctx, ptr %fn, ptr %frame, i64 %tiles, i64 %want) nounwind {{
 entry:
+  call void @follow(ptr %pool)
   call void @grow(ptr %pool, i64 %want)
   %fn.at = getelementptr i8, ptr %pool, i64 {function}
   store ptr %fn, ptr %fn.at
@@ -432,6 +434,9 @@ end:
 define internal ptr @worker(ptr %pool) nounwind {{
 entry:
   %mask = alloca [{mask_words} x i64]
+  %worn.at = alloca i64
+  %worn.first = call i64 @wear(ptr %pool, ptr %mask)
+  store i64 %worn.first, ptr %worn.at
   %born.at = getelementptr i8, ptr %pool, i64 {born}
   %k.self = atomicrmw add ptr %born.at, i64 1 monotonic
   %k.post = add i64 %k.self, 1
@@ -479,9 +484,9 @@ bind:
 doze:
   %bound = phi i64 [ 0, %sleep ], [ %mask.bytes, %bind ]
   %f = call i64 (i64, ...) @syscall(i64 {futex}, ptr %sequence.at, i64 {wait}, i64 %seen, ptr null, ptr null, i64 0)
-  call void @leave_share(ptr %mask, i64 %bound)
   br i1 %held, label %unbind, label %awake
 unbind:
+  call void @leave_share(ptr %pool, ptr %mask, i64 %bound, ptr %worn.at)
   call void @free_post(ptr %post)
   br label %awake
 awake:
@@ -498,6 +503,20 @@ join:
   %in = extractvalue {{ i64, i1 }} %swap, 1
   br i1 %in, label %work, label %look
 work:
+  %version.at = getelementptr i8, ptr %pool, i64 {mask_version}
+  %version = load atomic i64, ptr %version.at monotonic, align 8
+  %worn = load i64, ptr %worn.at
+  %as.worn = icmp eq i64 %version, %worn
+  br i1 %as.worn, label %begin, label %change
+change:
+  %changing = call i1 @try_post(ptr %post)
+  br i1 %changing, label %wear, label %begin
+wear:
+  %wears = call i64 @wear(ptr %pool, ptr %mask)
+  store i64 %wears, ptr %worn.at
+  call void @free_post(ptr %post)
+  br label %begin
+begin:
   %before = and i64 %ticket, 65535
   %k = add i64 %before, 1
   %fn.at = getelementptr i8, ptr %pool, i64 {function}

@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,3 +212,50 @@ def test_awake_workers_may_run_everywhere(x):
     time.sleep(0.01)
     run_tiles(tiles(COUNT, 4, 5000), x)
     assert os.sched_getaffinity(0) == before
+
+
+FOLLOWS = """
+import os, sys, time
+import numpy as np
+from native_programs import tiles
+from graphc.runtime.interrupt import call_interruptibly
+
+allowed = os.sched_getaffinity(0)
+one = {min(allowed)}
+exe, x = tiles(64, 3, 20_000), np.zeros(64, np.float32)
+
+def masks():
+    "Of the pool's threads after some work, and while nobody sleeps."
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        for _ in range(5):
+            exe._descriptor.switch(enabled=not long, release=True)
+            exe.call(x)
+        found = {t: os.sched_getaffinity(int(t)) for t in os.listdir("/proc/self/task") if int(t) not in others}
+        if len(found) >= 2 and all(mask == wanted for mask in found.values()):
+            return True
+        time.sleep(0.01 if slow else 0)
+    return found
+
+call_interruptibly(lambda: None, lambda: None)
+helper = {int(t) for t in os.listdir("/proc/self/task")} - {os.getpid()}
+for long in (False, True):                      # calls that the helper thread makes are long ones
+    others = {os.getpid()} | (set() if long else helper)
+    for whom in ("caller", "all"):
+        for wanted in (one, allowed):
+            for slow in (False, True):          # workers that spin meanwhile, and that sleep
+                time.sleep(0.05 * slow)
+                for t in os.listdir("/proc/self/task") if whom == "all" else [0]:
+                    os.sched_setaffinity(int(t), wanted)
+                found = masks()
+                assert found is True, (whom, wanted, slow, long, found)
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
+def test_workers_follow_the_affinity_of_their_caller():
+    """`taskset -ap` and sched_setaffinity of a running process reach workers, those too that sleep on a CPU of their own just then."""
+    here = Path(__file__).parent
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(here), str(here.parents[1])]), OPENBLAS_NUM_THREADS="1")
+    done = subprocess.run([sys.executable, "-c", FOLLOWS], env=env, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
