@@ -131,8 +131,7 @@ def as_dim(value) -> Dim:
     if isinstance(value, Poly):
         return value
     if isinstance(value, str):
-        value = parse_dim(value)
-        return value if isinstance(value, Poly) else as_dim(value)
+        return parse_dim(value)
     raise GraphError(f"a dimension is an int, a name or a polynomial over names, got {value!r}")
 
 
