@@ -117,6 +117,6 @@ def main(epochs: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     predict = gc.compile(result.step.model, x=gc.f32[len(data.x_held_out), 1, 8, 8])
     picture(result, predict(data.x_held_out).argmax(axis=1), data, str(folder / "digits.png"))
-    (folder / "fused.txt").write_text(result.step.dump("fused") + "\n")
+    (folder / "fused.txt").write_text(result.step.dump("fused") + "\n", encoding="utf-8")
     print(f"held-out accuracy {100 * result.accuracies[-1]:.2f} %; {result.step.memory}")
     print(f"saved {folder / 'digits.png'} (learning curve, predictions) and {folder / 'fused.txt'} (the fused graph)")

@@ -81,7 +81,7 @@ class Profile:
     def save(self, path: str | os.PathLike) -> None:
         """The roofline plot as an SVG file."""
         points = [(f"{row.kernel} {row.line}", row.intensity, row.gflops, row.seconds) for row in self.rows]
-        Path(path).write_text(roofline_svg(points, self.peak, self.bandwidth))
+        Path(path).write_text(roofline_svg(points, self.peak, self.bandwidth), encoding="utf-8")
 
     def __str__(self) -> str:
         width = max([len(row.kernel) for row in self.rows[:SHOWN]] + [6])

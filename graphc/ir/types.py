@@ -131,7 +131,8 @@ def as_dim(value) -> Dim:
     if isinstance(value, Poly):
         return value
     if isinstance(value, str):
-        return parse_dim(value)
+        value = parse_dim(value)
+        return value if isinstance(value, Poly) else as_dim(value)
     raise GraphError(f"a dimension is an int, a name or a polynomial over names, got {value!r}")
 
 

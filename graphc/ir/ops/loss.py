@@ -90,8 +90,8 @@ class CrossEntropy(Composite):
         require(ids.dtype.is_int, f"cross_entropy takes class ids in i32 or i64, got {ids.dtype}; for probabilities use cross_entropy_soft")
         require(ids.shape == rows, f"cross_entropy of logits {shape_text(x.shape)} with classes on axis {axis} needs ids {shape_text(rows)}, got {shape_text(ids.shape)}")
         require(x.shape[axis] != 0, f"cross_entropy of {x} with no classes has no value")
-        require(0 <= self.label_smoothing <= 1, f"cross_entropy: label_smoothing must be in 0..1, got {self.label_smoothing}")
         require(self.ignore_index is None or holds(ids.dtype, self.ignore_index), f"cross_entropy: ignore_index {self.ignore_index} is not an {ids.dtype}")
+        require(0 <= self.label_smoothing <= 1, f"cross_entropy: label_smoothing must be in 0..1, got {self.label_smoothing}")
         return x.with_shape(rows if self.reduction == "none" else ())
 
     def reference(self, x, ids):
