@@ -48,7 +48,7 @@ def one_node(text: str) -> Graph:
     ("layer_norm(x) {eps=1e-999} : f32[2, 3]", "'1e-999' is too small for a number of 64 bits"),
     (f"layer_norm(x) {{axes={'1' * 5000}}} : f32[2, 3]", f"'{'1' * 40}…' does not fit into 64 bits"),
     ("max_pool2d(x) {kernel=(2, 2, 2), stride=(1, 1)} : f32[2, 3]", "expected 2 values, found 3"),
-    ("reshape(x) {shape=(-1, -6)} : f32[-1, -6]", "a dimension"),
+    ("reshape(x) {shape=(-1, -6)} : f32[-1, -6]", "-1"),
     ("reshape(x) {shape=(K, 6)} : f32[K, 6]", "cannot reshape"),
     ("one_hot(n) {depth=K, dtype=f32} : f32[K]", "K is the size of nothing: no argument of g has it in its shape"),
     ("pad(x) {low=(0, 0), high=(0, 0), value=none} : f32[2, 3]", "expected a whole number or a number or true or false, found 'none'"),
@@ -220,5 +220,5 @@ def test_what_no_machine_can_run_is_the_users_mistake():
             ("graph g(x: f32[3]) { %0 = fused(x) {body={graph b(x: f32[3]) { return (x,) }}} : f32[3] return %0 }", "fused is made when compiling")):
         with pytest.raises(GraphError, match=message):
             gc.compile(parse(text))
-    with pytest.raises(GraphError, match="negative dimension"):
+    with pytest.raises(GraphError, match="dimension"):
         gc.compile(parse("graph g(x: f32[B - 5]) { return x }"), B=3)
