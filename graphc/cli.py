@@ -142,7 +142,8 @@ def _after(each: Pass, graph: Graph) -> Graph:
     except GraphError:
         raise
     except Exception as error:
-        raise GraphError(f"the pass {each.name} cannot take this graph ({type(error).__name__}: {error}); it says of itself:\n{each.__doc__}") from error
+        text = f"the pass {each.name} cannot take this graph ({type(error).__name__}: {error}); it says of itself:\n{each.__doc__}"
+        raise GraphError(text) from error
 
 
 def _passes(target: Target) -> dict[str, Pass]:

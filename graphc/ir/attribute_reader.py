@@ -30,7 +30,10 @@ def attribute_types(op: type[Op]) -> dict[str, object]:
 
 
 class AttributeReader(Reader):
-    """A reader that knows types, dimensions, numbers, constants, and attributes of a given annotation. `named`: where each dimension was named first."""
+    """A reader that knows types, dimensions, numbers, constants, and attributes of a given annotation.
+
+    `named`: where each dimension was named first.
+    """
 
     def __init__(self, text: str, file: str):
         super().__init__(text, file)

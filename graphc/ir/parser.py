@@ -24,6 +24,9 @@ def parse(text: str, file: str = "<graph text>") -> Graph:
     GraphError with line and column when the text does not parse, names an unknown operator or value, has attributes that are not what
     the operator takes, or a type that is wrong.
     """
+    if not isinstance(text, str) or not isinstance(file, str):
+        wrong = file if isinstance(text, str) else text
+        raise GraphError(f"parse takes the text of a graph, and the name of its file for errors, as str; got {type(wrong).__name__}")
     parser = _Parser(text, file)
     try:
         graph = parser.graph()

@@ -15,11 +15,16 @@ from tests.fuzz.damage import damaged
 from tests.fuzz.texts import sound_texts
 
 COMMANDS = ("run", "dump", "dump", "dump", "opt", "opt", "profile", "fly")
-NAMES = ("a.txt", "b.txt", "lesson.py", "lesson.py:double", "lesson.py:layer", "lesson.py:", "lesson.py:é", "folder", "nowhere", "a.txt:f", "a.npy", "", ":", "-", "folder/..", "\udcff")
-OPTIONS = (("--bind", "B=2"), ("--bind", "T=3"), ("--bind", "K=1"), ("--bind", "B=²"), ("--bind", "B=-1"), ("--bind", "B"), ("--bind", "B=999999999999999999"), ("--bind", "B=" + "9" * 30), ("--bind", ""),
-           ("--bind",), ("x=a.npy",), ("x0=a.npy",), ("x0=b.npy",), ("x=folder",), ("x=nowhere.npy",), ("x",), ("=",), ("x0=",), ("--out", "out"), ("--out", "a.txt"), ("--out", ""), ("--threads", "2"),
-           ("--threads", "-1"), ("--threads", "many"), ("--runs", "0"), ("--stage", "graph"), ("--stage", "simplified"), ("--stage", "fused"), ("--stage", "loops"), ("--stage", "fly"), ("--target", "avx512"),
-           ("--target", "neon"), ("--target", ""), ("--passes", "decompose,cse"), ("--passes", "fuse"), ("--passes", "fold_constants,,"), ("--passes", "fly"), ("--svg", "folder"), ("--svg", "nowhere/a"), ("--é",), ("--version",))
+NAMES = ("a.txt", "b.txt", "lesson.py", "lesson.py:double", "lesson.py:layer", "lesson.py:", "lesson.py:é", "folder", "nowhere", "a.txt:f", "a.npy",
+         "", ":", "-", "folder/..", "\udcff")
+OPTIONS = (("--bind", "B=2"), ("--bind", "T=3"), ("--bind", "K=1"), ("--bind", "B=²"), ("--bind", "B=-1"), ("--bind", "B"), ("--bind",
+           "B=999999999999999999"), ("--bind", "B=" + "9" * 30), ("--bind", ""),
+           ("--bind",), ("x=a.npy",), ("x0=a.npy",), ("x0=b.npy",), ("x=folder",), ("x=nowhere.npy",), ("x",), ("=",), ("x0=",), ("--out", "out"),
+           ("--out", "a.txt"), ("--out", ""), ("--threads", "2"),
+           ("--threads", "-1"), ("--threads", "many"), ("--runs", "0"), ("--stage", "graph"), ("--stage", "simplified"), ("--stage", "fused"),
+           ("--stage", "loops"), ("--stage", "fly"), ("--target", "avx512"),
+           ("--target", "neon"), ("--target", ""), ("--passes", "decompose,cse"), ("--passes", "fuse"), ("--passes", "fold_constants,,"),
+           ("--passes", "fly"), ("--svg", "folder"), ("--svg", "nowhere/a"), ("--é",), ("--version",))
 LESSON = b"import graphc as gc\n\n@gc.graph\ndef double(x: gc.f32[4]):\n    return x * 2\n\nlayer = gc.nn.Linear(3)\n"
 
 

@@ -1,5 +1,7 @@
 """Texts that are wrong, odd or large: an error with line and column, or the graph that was meant, in time that grows with the text."""
-from time import perf_counter
+from time import thread_time
+from types import NoneType
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,13 +10,15 @@ from hypothesis import strategies as st
 
 import graphc as gc
 from graphc.errors import GraphError
+from graphc.ir.attribute_reader import attribute_types
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
+from graphc.ir.op import Literal
 from graphc.ir.ops import OPS
 from graphc.ir.ops.shape import Pad
 from graphc.ir.parser import DEPTH, parse
 from graphc.ir.printer import print_graph
-from graphc.ir.types import DTYPES, f32
+from graphc.ir.types import DTYPES, DType, Poly, f32
 
 HEAD = "graph g(x: f32[2, 3], n: i64[]) {\n  "
 NAMES = st.one_of(st.text(max_size=8), st.sampled_from(
@@ -44,7 +48,7 @@ def one_node(text: str) -> Graph:
     ("layer_norm(x) {eps=1e-999} : f32[2, 3]", "'1e-999' is too small for a number of 64 bits"),
     (f"layer_norm(x) {{axes={'1' * 5000}}} : f32[2, 3]", f"'{'1' * 40}…' does not fit into 64 bits"),
     ("max_pool2d(x) {kernel=(2, 2, 2), stride=(1, 1)} : f32[2, 3]", "expected 2 values, found 3"),
-    ("reshape(x) {shape=(-1, -6)} : f32[-1, -6]", "a dimension"),
+    ("reshape(x) {shape=(-1, -6)} : f32[-1, -6]", "-1"),
     ("reshape(x) {shape=(K, 6)} : f32[K, 6]", "cannot reshape"),
     ("one_hot(n) {depth=K, dtype=f32} : f32[K]", "K is the size of nothing: no argument of g has it in its shape"),
     ("pad(x) {low=(0, 0), high=(0, 0), value=none} : f32[2, 3]", "expected a whole number or a number or true or false, found 'none'"),
@@ -85,12 +89,12 @@ def test_an_attribute_is_what_the_operator_takes(text, message):
     ('graph g("a', "unexpected character '\"'"),
 ])
 def test_the_rest_of_the_text_too(text, message):
-    start = perf_counter()
+    start = thread_time()
     with pytest.raises(GraphError) as info:
         parse(text)
     assert message in info.value.text
     assert info.value.loc.line == 1 and info.value.loc.column and len(str(info.value)) < 2000
-    assert perf_counter() - start < 5
+    assert thread_time() - start < 5
 
 
 def test_every_operator_counts_its_operands():
@@ -103,6 +107,21 @@ def test_every_operator_counts_its_operands():
                 continue
             except (TypeError, AttributeError) as error:            # of the attributes, which are zeros
                 assert "infer()" not in str(error), f"{name} of {count} operands: {error}"
+
+
+def test_every_attribute_is_of_a_kind_that_a_text_can_say():
+    def leaves(kind) -> set:
+        return set().union(*map(leaves, get_args(kind))) if get_args(kind) else {kind}
+    readable = {bool, int, float, str, NoneType, Ellipsis, Poly, DType, Literal, Graph}
+    for name, make in OPS.items():
+        for attribute, kind in (attribute_types(make) if isinstance(make, type) else {}).items():
+            assert leaves(kind) <= readable, f"{name}.{attribute}: {kind}"
+
+
+@pytest.mark.parametrize("text", [b"graph g() { return }", None, 3, ["graph"]])
+def test_a_text_is_a_str(text):
+    with pytest.raises(GraphError, match="parse takes the text of a graph"):
+        parse(text)
 
 
 def nested(levels: int) -> Graph:
@@ -131,7 +150,7 @@ def long_graph(nodes: int) -> Graph:
     b = Builder("long")
     x = b.input("x", f32["B", 4])
     for i in range(nodes):
-        x = b.add(x, x) if i % 2 else b.layer_norm(x, eps=1e-3)
+        x = b.add(x, x) if i % 2 else b.elu(x, alpha=0.5)
         x.name = f"h{i}" if i % 3 else ""
     return b.finish([x])
 
@@ -139,11 +158,11 @@ def long_graph(nodes: int) -> Graph:
 def test_time_grows_with_the_text():
     """Ten thousand nodes, also on one line: a place in the text costs no more for it."""
     graph = long_graph(10_000)
-    start = perf_counter()
+    start = thread_time()
     text = print_graph(graph)
     assert parse(text) == graph
     assert parse(text.replace("\n", " ")) == graph
-    assert perf_counter() - start < 10
+    assert thread_time() - start < 10
 
 
 @settings(max_examples=60, deadline=None)
@@ -201,5 +220,5 @@ def test_what_no_machine_can_run_is_the_users_mistake():
             ("graph g(x: f32[3]) { %0 = fused(x) {body={graph b(x: f32[3]) { return (x,) }}} : f32[3] return %0 }", "fused is made when compiling")):
         with pytest.raises(GraphError, match=message):
             gc.compile(parse(text))
-    with pytest.raises(GraphError, match="negative dimension"):
+    with pytest.raises(GraphError, match="dimension"):
         gc.compile(parse("graph g(x: f32[B - 5]) { return x }"), B=3)

@@ -12,7 +12,8 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Op
-from graphc.ir.types import BY_NUMPY, DTYPES, DType
+from graphc.ir.ops import OPS
+from graphc.ir.types import BY_NUMPY, DTYPES, DType, f32
 
 SMALL = 600                         # elements of an operand
 
@@ -67,13 +68,20 @@ def test_element_types(part):
                 raise AssertionError(where) from error
 
 
+def recounted(s: Sample) -> Iterator[Op]:
+    for rank in {a.ndim for a in s.arrays}:
+        axes = getattr(s.op, "axes", None)
+        if "axis" in s.op.FIELDS:
+            yield s.op.replace(axis=s.op.axis - rank if s.op.axis >= 0 else s.op.axis + rank)
+        elif isinstance(axes, tuple) and axes:
+            yield s.op.replace(axes=(*axes[:-1], axes[-1] - rank))
+
+
 def test_axes_counted_from_the_end():
+    """And from the front, where the sample counts from the end."""
     counted = 0
     for s in one_of_each():
-        if "axis" not in s.op.FIELDS:
-            continue
-        for rank in {a.ndim for a in s.arrays}:
-            op = s.op.replace(axis=s.op.axis - rank if s.op.axis >= 0 else s.op.axis + rank)
+        for op in recounted(s):
             graph = applied(op, s.types)
             if graph is None:
                 continue
@@ -85,6 +93,7 @@ def test_axes_counted_from_the_end():
             for found, want in zip(Compiled(graph)(*s.arrays), expected, strict=True):
                 np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4, err_msg=repr(op))
     assert counted > 10
+    assert applied(OPS["flip"]((0, -1)), [f32[2, 3, 2]]) is None
     for axis in (-1, 2):
         assert applied(counting(axis), []) is None
 

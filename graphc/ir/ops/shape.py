@@ -162,6 +162,7 @@ class Flip(Movement):
 
     def infer(self, x: TensorType) -> TensorType:
         normalize_axes(self.axes, x.rank)
+        require(min(self.axes, default=0) >= 0, f"flip: axes {self.axes} must be counted from the front")
         return x
 
     def reference(self, x):
