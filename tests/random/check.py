@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -179,5 +180,5 @@ def _slopes(p: Program) -> None:
 def _origin(error: Exception) -> str:
     """The type, place and beginning of an exception."""
     tb = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())[:60]
+    text = re.sub(r"\[[^]]*\]|\d+", "#", " ".join(str(error).split()))[:70]
     return f"{type(error).__name__} in {tb.filename.rsplit('/', 1)[-1]}:{tb.name}: {text}"
