@@ -52,13 +52,13 @@ class Oracle:
     unsaid: bool = False
 
     def run(self, graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The outputs for the inputs of the graph; floats as f64."""
+        """The outputs, then the new state, for the inputs of the graph, then its state; floats as f64."""
         env: dict[Value, np.ndarray] = dict(zip(graph.arguments, arguments, strict=True))
         for node in graph.nodes:
             results = self._node(node.op, [env[v] for v in node.inputs], [v.type for v in node.inputs], [v.type for v in node.outputs])
             for v, array in zip(node.outputs, results, strict=True):
                 env[v] = self._stored(array, v.type, node.op.name)
-        return [env[v] for v in graph.outputs]
+        return [env[v] for v in graph.results]
 
     def _node(self, op, ins, in_types, out_types) -> Sequence[np.ndarray]:
         if isinstance(op, (Scan, Cond, WhileLoop)):
@@ -175,7 +175,7 @@ class Expected:
         self._runs += 1
 
     def _compared(self, actual) -> str:
-        for i, (y, v, spread) in enumerate(zip(actual, self.graph.outputs, self._spread, strict=True)):
+        for i, (y, v, spread) in enumerate(zip(actual, self.graph.results, self._spread, strict=True)):
             bad = spread.outside(y, v.type)
             if bad.any():
                 where = tuple(int(n) for n in np.argwhere(bad)[0])
