@@ -5,9 +5,9 @@ views are made of the tags by numpy.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count, product
+from itertools import product
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def run_plan(plan: Plan, trips: int = 2, branch: Callable[[Node], bool] = lambda
 class _Run:
     def __init__(self, plan: Plan, trips: int, branch: Callable[[Node], bool]):
         self.plan, self.trips, self.branch = plan, trips, branch
-        self.numbers = count(1)
+        self.used = 1                   # tags given so far, and number 0, which is in the frames of pads
         self.arena = np.zeros(plan.arena_bytes + 2 * SPARE, np.int64)
         self.arrays: dict[tuple[str, int], np.ndarray] = {}
         self.constants: dict[Buffer, np.ndarray] = {}
@@ -79,7 +79,8 @@ class _Run:
     # ---- memory
     def fresh(self, v: Value) -> np.ndarray:
         """Tags that nothing else has, one for each element."""
-        return np.fromiter((next(self.numbers) for _ in range(v.type.size)), np.int64, v.type.size).reshape(v.type.shape) << 4
+        self.used += v.type.size
+        return np.arange(self.used - v.type.size, self.used).reshape(v.type.shape) << 4
 
     def home(self, frame: Frame, buffer: Buffer) -> tuple[np.ndarray, int]:
         """The memory of a buffer, and its first byte there."""
@@ -125,7 +126,8 @@ class _Run:
         memory, start = self.home(frame, buffer)
         if start < SPARE or start + buffer.nbytes > len(memory) - SPARE:
             raise Wrong(f"{buffer} of {buffer.nbytes} bytes leaves its memory")
-        memory[start:start + buffer.nbytes] = -next(self.numbers)
+        self.used += 1
+        memory[start:start + buffer.nbytes] = -self.used
 
     # ---- nodes
     def block(self, frame: Frame) -> None:
@@ -285,5 +287,13 @@ CONTROL = {"scan": _Run.scan, "cond": _Run.cond, "while_loop": _Run.while_loop}
 
 def run_all(plan: Plan) -> None:
     """With loops of 0, 1 and 2 trips where data decide, and either branch."""
-    for trips, yes in product((0, 1, 2), (True, False)):
+    names = set(_control(plan))
+    for trips, yes in product((0, 1, 2) if "while_loop" in names else (0,), (True, False) if "cond" in names else (True,)):
         run_plan(plan, trips, lambda node, yes=yes: yes)
+
+
+def _control(plan: Plan) -> Iterator[str]:
+    for node, region in plan.regions.items():
+        yield node.op.name
+        for inner in region.plans.values():
+            yield from _control(inner)

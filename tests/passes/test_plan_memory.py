@@ -2,8 +2,11 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from plan_tags import run_all
 
+from graphc.compiler import compiled
 from graphc.ir.builder import Builder
+from graphc.ir.interp import evaluate
 from graphc.ir.plan import Buffer
 from graphc.ir.target import AVX2
 from graphc.ir.types import f32, i64
@@ -92,6 +95,44 @@ def test_state_is_updated_in_place_when_nothing_comes_after(reader_after, checke
     copies = [n for n in plan.graph.nodes if n.op.name == "copy"]
     assert len(copies) == (reader_after or checked_after)
     assert str(plan.places[plan.graph.updates[0]].buffer) == "state[0]"
+
+
+def exchanged(b, a, c, x):
+    return {a: c, c: a}, [x]
+
+
+def turned_round(b, a, c, x):
+    return {a: b.reshape(b.reshape(c, shape=(2, 4)), shape=(8,)), c: b.add(a, x)}, [a]
+
+
+def kept(b, a, c, x):
+    return {c: a, a: b.sub(a, x)}, [x]
+
+
+def kept_and_returned(b, a, c, x):
+    return {a: b.sub(a, x), c: a}, [a, c]
+
+
+def both_of_one(b, a, c, x):
+    return {a: c, c: c}, [c]
+
+
+@pytest.mark.parametrize("case", [exchanged, turned_round, kept, kept_and_returned, both_of_one])
+def test_state_that_becomes_what_other_state_was(case):
+    """Each is read before it is written, whoever writes it."""
+    builder = Builder("g")
+    x, a, c = builder.input("x", f32[8]), builder.state_input("a", f32[8]), builder.state_input("c", f32[8])
+    updates, outputs = case(builder, a, c, x)
+    for state, new in updates.items():
+        builder.update(state, new)
+    graph = builder.finish(outputs, ("",) * len(outputs))
+    arrays = [np.arange(8, dtype=np.float32) * k for k in (1, 10, 100)]
+    want = evaluate(graph, arrays)
+    run_all(plan_memory(graph, AVX2, Constants()))
+    run = compiled(graph, state=[v.copy() for v in arrays[1:]])
+    got = run(arrays[0])
+    for given, wanted in zip((*got, *run.executable.state.arrays), want, strict=True):
+        np.testing.assert_array_equal(given, wanted)
 
 
 @pytest.mark.parametrize("read_later", [False, True])

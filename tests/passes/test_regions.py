@@ -10,7 +10,7 @@ import pytest
 from plan_tags import run_all
 
 import graphc as gc
-from graphc.compiler import Compilation
+from graphc.compiler import Compilation, compiled
 from graphc.dsl.array import as_array
 from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
@@ -153,3 +153,31 @@ def test_regions(kind, result):
                 for got, value in zip(evaluate(graph, [np.array(yes), *xs]), expected, strict=True):
                     np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9)
             run_all(stages.plan)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_native_code(kind):
+    """One program of many results, read by image operators: 0, 1 and 2 steps, either branch."""
+    for steps, yes in ((0, True), (2, False)):
+        many = [graphs(kind, result, steps, yes, 0) for result in ("its own", "a transpose", "an image", "exchanged")]
+        arguments = [Argument("p", gc.bool_[()])] + [Argument(name, gc.f64[SHAPE]) for name in NAMES]
+        every = trace_function(lambda _all=many, **given: tuple(v for f, _ in _all for v in f(**given)), arguments, "every").graph
+        want = [v for _, f in many for v in evaluate(f.graph, arrays())]
+        for got, value in zip(compiled(every)(np.array(yes), *arrays()), want, strict=True):
+            np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9)
+
+
+def test_a_branch_that_pooling_reads_stores_channels_last():
+    """What is decided once: the branches compute in the order that the reader of their result wants, and copy nothing."""
+    @gc.graph
+    def f(p: gc.bool_[()], x: gc.f32[2, 8, 6, 6]):
+        return gc.max_pool2d(gc.cond(p, lambda: x * 2.0, lambda: x * 3.0), 2)
+    plan = Compilation(f.graph, AVX2).plan
+    node = next(n for n in plan.graph.nodes if n.op.name == "cond")
+    assert plan.places[node.outputs[0]].strides == (288, 1, 48, 8)
+    for inner in plan.regions[node].plans.values():
+        assert [n.op.name for n in inner.graph.nodes if n.op.name == "copy"] == []
+    x = np.arange(576, dtype=np.float32).reshape(2, 8, 6, 6)
+    for yes, factor in ((True, 2), (False, 3)):
+        want = factor * x.reshape(2, 8, 3, 2, 3, 2).max((3, 5))
+        np.testing.assert_array_equal(gc.compile(f)(np.array(yes), x), want)
