@@ -186,10 +186,10 @@ class Array:
         return reduce_axes("prod", self, axis, keepdims)
 
     def max(self, axis: Axes = None, keepdims: bool = False) -> "Array":
-        return reduce_axes("max", self, axis, keepdims)
+        return reduce_axes("max", _of_some(self, "max", axis), axis, keepdims)
 
     def min(self, axis: Axes = None, keepdims: bool = False) -> "Array":
-        return reduce_axes("min", self, axis, keepdims)
+        return reduce_axes("min", _of_some(self, "min", axis), axis, keepdims)
 
     def var(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> "Array":
         return reduce_axes("var", as_float(self), axis, keepdims, ddof=ddof)
@@ -369,6 +369,14 @@ def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
 
 def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes) -> Array:
     return emit(name, x, axes=normalize_axes(axis, x.ndim), keepdims=bool(keepdims), **attributes)
+
+
+def _of_some(x: Array, name: str, axis: Axes) -> Array:
+    """`x`, GraphError where a largest of no bools is asked for: the operator, which is `any` and `all` too, has a value there."""
+    empty = {a for a, size in enumerate(x.shape) if size == 0}
+    if x.dtype == bool_ and empty and empty <= set(normalize_axes(axis, x.ndim)):
+        raise GraphError(f"{name} of {x.type} over an axis of size 0 has no value; gc.any and gc.all have")
+    return x
 
 
 def reduce_one(name: str, x: Array, axis: int | None, keepdims: bool) -> Array:

@@ -234,7 +234,8 @@ def right_shift(x: Operand, y: Operand) -> Array:
 
 
 def where(condition: Operand, x: Operand, y: Operand) -> Array:
-    """x where `condition` (bool) holds, else y; all three broadcast. The branch not taken gets gradient 0, even if it is NaN."""
+    """x where `condition` (bool) holds, else y; all three broadcast. The side not taken gets gradient 0, even if it or its slope is NaN
+    or infinite: where(x > 0, sqrt(x), x) has gradient 1 at 0 and below. How far back it is followed: docs/numerics.md."""
     dtype = common_dtype((x, y))
     if isinstance(condition, Array) and condition.dtype != bool_:
         raise GraphError(f"the condition of where must be bool, got {condition.dtype}: compare first, for example x > 0")

@@ -15,8 +15,9 @@ from graphc.ir.view import ViewType
 Step = Callable[[Function, Val, list[Val]], Val]    # running value, operands at the position -> new running value
 
 
-def _running(step: Step, neutral: int, exclusive: bool, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
+def _running(step: Step, neutral: int | None, exclusive: bool, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
              s: PlainSchedule, name: str) -> Function:
+    """`neutral`: the value before the first element; None: the first value is the first element of the last operand."""
     f, xs, (y,) = function(name, ins, outs)
     rank = len(y.shape)
     axis, n = node.op.axis % rank, y.shape[node.op.axis]
@@ -24,9 +25,15 @@ def _running(step: Step, neutral: int, exclusive: bool, node: Node, ins: Sequenc
         return f
     row = rows_of(node, ins, outs)
 
-    def along(place: Callable[[Ix], list[Ix]], lanes: int, mask: Val | None) -> None:
+    def along(place: Callable[[Ix | int], list[Ix]], lanes: int, mask: Val | None) -> None:
         """One pass over the axis for some lanes; `place` gives the full index of a position."""
-        with f.loop(0, n, carry=(f.const(neutral, y.dtype, lanes),)) as loop:
+        if neutral is None:
+            index = place(n - 1 if node.op.reverse else 0)
+            start = f.load(xs[-1], index, lanes, mask)
+            f.store(y, index, start, mask)
+        else:
+            start = f.const(neutral, y.dtype, lanes)
+        with f.loop(int(neutral is None), n, carry=(start,)) as loop:
             index = place(loop.index * -1 + (n - 1) if node.op.reverse else loop.index)
             before, = loop.carried
             after = step(f, before, [f.load(x, index, lanes, mask) for x in xs])
@@ -52,7 +59,7 @@ def _product(name, node, ins, outs, s, target):
 
 
 def _linear(name, node, ins, outs, s, target):
-    return _running(lambda f, y, xs: f.add(f.mul(xs[0], y), xs[1]), 0, False, node, ins, outs, s, name)
+    return _running(lambda f, y, xs: f.add(f.mul(xs[0], y), xs[1]), None, False, node, ins, outs, s, name)
 
 
 ROWS = {scan_ops.CumSum: _sum, scan_ops.CumProd: _product, scan_ops.LinearScan: _linear}

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.op import Composite, Cost, require
+from graphc.ir.ops.constant import full
 from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes, dtype_of, i32, shape_text
 
 MASKED = -1e30      # a score that softmax turns into exactly 0, yet finite: a row that is masked whole stays free of NaN
@@ -90,6 +91,8 @@ class Attention(AttentionOp):
         return s, ~seen.any(axis=-1, keepdims=True)
 
     def decompose(self, b, q, k, v, mask=None):
+        if k.type.shape[-2] == 0:           # who may look at nothing sees 0
+            return tuple(full(b, value, t) for value, t in zip((0, -np.inf), self.infer(*(x.type for x in (q, k, v, mask) if x is not None))))
         seen = self.seen(b, q, k, mask)
         s = self.scores(b, q, k, mask, seen)
         last = (s.type.rank - 1,)

@@ -31,6 +31,9 @@ class Resize(Composite):
 
     def reference(self, x):
         for axis, size in zip((2, 3), self.shape):
+            if self.mode == "nearest":
+                x = np.take(x, sources(x.shape[axis], size, self.mode)[0], axis)
+                continue
             x = np.moveaxis(np.tensordot(x, self._matrix(x.shape[axis], size).astype(x.dtype), (axis, 1)), -1, axis)
         return x
 
