@@ -1,7 +1,8 @@
 """`python -m tests.random --minutes M [--seed N] [--jobs J]`: as many random programs as that time allows, against the oracle.
 
-Findings are printed as they come, each kind of them once with its seed, its graph made smaller, and what was wrong; the last line counts. The exit status is 1 if
-anything was wrong or crashed. `--only I` runs one program of a seed and prints it; `--text FILE` a graph that was printed.
+Findings are printed as they come: the number of the program, what was wrong, and its graph made smaller; of several that end in the same place
+the first. The last line counts. The exit status is 1 if anything was wrong or crashed. `--only I` runs one program of a seed and prints it;
+`--text FILE` a graph that was printed.
 """
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from pathlib import Path
 
 os.environ.setdefault("GRAPHC_CACHE", "off")        # before graphc is imported: every program is another one
 
-import graphc as gc                                 # noqa: E402
-from tests.random.check import outcome              # noqa: E402
-from tests.random.hunt import hunt, report          # noqa: E402
-from tests.random.shrink import failing             # noqa: E402
-from tests.random.workers import in_child           # noqa: E402
+import graphc as gc
+from tests.random.check import outcome
+from tests.random.hunt import hunt, report
+from tests.random.shrink import failing
+from tests.random.workers import in_child
 
 
 def main() -> int:

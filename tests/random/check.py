@@ -23,9 +23,10 @@ STEPS = (1e-4, 1e-5)                # of differences, which must agree with each
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a program. `kind`: "ok", "wrong" (other numbers), "crashed" (an exception that is no GraphError, a signal), "refused" (a GraphError)
-    or "unbounded" (ran alike in every way, but its numbers leave the range of f32, or nothing is promised of them). `where` tells findings of one
-    cause from others."""
+    """What became of a program. `kind`: "ok", "wrong" (other numbers), "crashed" (an exception that is no GraphError, a signal), "refused"
+    (a GraphError) or "unbounded" (ran alike in every way, but its numbers leave the range of f32, or nothing is promised of them). `where` tells
+    findings of one cause from others.
+    """
     kind: str
     text: str = ""
     where: str = ""

@@ -77,7 +77,7 @@ def _declared(rng, mode: str, refusals: Counter) -> tuple[Graph, dict[str, int],
 
 class Growing(Scope):
     """A scope that grows by random steps. What graphc refuses is counted in `refusals` by its text."""
-    refusals: Counter = Counter()
+    refusals: Counter
 
     def grow(self, steps: int) -> None:
         weights = WEIGHTS / WEIGHTS.sum()

@@ -32,8 +32,8 @@ def hunt(seed: int, jobs: int, seconds: float, first: int = 0, shrinking: float 
     minutes, total = (time.monotonic() - start) / 60, sum(n for kind, n in counts.items() if kind != "known")
     for what, n in [*seen.most_common(), *((f"refused: {t}", n) for t, n in texts.most_common(10))]:
         print(f"{n:6} {what}")
-    print(f"seed {seed}: {total} programs in {minutes:.1f} minutes, {counts['wrong']} wrong, {counts['crashed']} crashed (of these {counts['known']} known), "
-          f"{counts['refused']} refused, {counts['unbounded']} unbounded")
+    print(f"seed {seed}: {total} programs in {minutes:.1f} minutes, {counts['wrong']} wrong, {counts['crashed']} crashed "
+          f"(of these {counts['known']} known), {counts['refused']} refused, {counts['unbounded']} unbounded")
     return int(counts["wrong"] + counts["crashed"] > counts["known"])
 
 

@@ -29,14 +29,14 @@ class Scope:
         self.rng, self.arrays, self.dtype, self.sizes, self.most = rng, list(arrays), dtype, sizes, most
         self.depth, self.outer = 0, len(self.arrays)
 
-    def inner(self, arrays: Sequence[Array] = ()) -> "Scope":
+    def inner(self, arrays: Sequence[Array] = ()) -> Scope:
         """The scope of a region in this one, which may read what is here and `arrays` of its own."""
         scope = copy(self)
         scope.depth, scope.outer = self.depth + 1, len(self.arrays)
         scope.arrays = [*self.arrays, *arrays]
         return scope
 
-    def alone(self, arrays: Sequence[Array]) -> "Scope":
+    def alone(self, arrays: Sequence[Array]) -> Scope:
         """A scope in the same region that sees these arrays alone."""
         scope = copy(self)
         scope.arrays, scope.outer = list(arrays), 0

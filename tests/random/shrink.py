@@ -126,7 +126,8 @@ def _fewer_operands(graph: Graph) -> Iterator[Callable[[], Graph | None]]:
         for i in range(first, len(node.inputs) - before):
             if not any(body.inputs[i] in _read(body) for body in bodies):
                 smaller = {name: _without_input(getattr(node.op, name), i) for name in node.op.REGIONS}
-                yield lambda node=node, i=i, smaller=smaller: rebuilt(graph, ops={node: node.op.replace(**smaller)}, unread={node: i + before})
+                yield lambda node=node, operand=i + before, smaller=smaller: rebuilt(
+                    graph, ops={node: node.op.replace(**smaller)}, unread={node: operand})
 
 
 def _read(body: Graph) -> set[Value]:
@@ -160,8 +161,9 @@ def _simpler_bodies(body: Graph) -> Iterator[Callable[[], Graph]]:
 
 def rebuilt(graph: Graph, outputs: Sequence[Value] | None = None, inputs=frozenset(), instead=None, ops=None, gone=None, unread=None,
             region: bool = False) -> Graph:
-    """The graph with other `outputs`, with values that become `inputs`, values used `instead` of others, and other `ops` of nodes, which have one result
-    (`gone`) or operand (`unread`) less; only what the outputs need. Of a `region` all inputs stay, and constants take the place of new ones."""
+    """The graph with other `outputs`, with values that become `inputs`, values used `instead` of others, and other `ops` of nodes, which have one
+    result (`gone`) or operand (`unread`) less; only what the outputs need. Of a `region` all inputs stay, and constants take the place of new ones.
+    """
     outputs, instead, ops, gone, unread = list(outputs or graph.outputs), instead or {}, ops or {}, gone or {}, unread or {}
 
     def use(v: Value) -> Value:

@@ -21,7 +21,8 @@ def shared(s: Scope):
 
 def _computed(s: Scope):
     x = s.floats()
-    return s.one([lambda x: x * 0.5, gc.tanh, lambda x: x + x, lambda x: gc.cumsum(x) * 0.5, lambda x: gc.sum(x, -1 if x.ndim else None, keepdims=True),
+    return s.one([lambda x: x * 0.5, gc.tanh, lambda x: x + x, lambda x: gc.cumsum(x) * 0.5,
+                  lambda x: gc.sum(x, -1 if x.ndim else None, keepdims=True),
                   lambda x: gc.einsum("a,b->ab", x.reshape(-1)[:4], x.reshape(-1)[:3])])(x)
 
 
