@@ -79,6 +79,19 @@ class Calls:
         self._given(mine, outputs)
         return outputs + self._new_state()
 
+    def overlapping(self, inputs, like) -> list[np.ndarray]:
+        """With out=: the first output begins in the middle of an argument of its dtype and ends behind it."""
+        self._reset()
+        mine, outputs = list(inputs), [np.empty_like(y) for y in like[:len(self.graph.outputs)]]
+        i = next((i for i, x in enumerate(mine) if x.dtype == outputs[0].dtype and x.size), None)
+        if i is not None:
+            memory = np.empty(mine[i].size + outputs[0].size, outputs[0].dtype)
+            x, y = memory[:mine[i].size], memory[mine[i].size // 2:][:outputs[0].size]
+            x[:] = mine[i].ravel()
+            mine[i], outputs[0] = x.reshape(mine[i].shape), y.reshape(outputs[0].shape)
+        self._given(mine, outputs)
+        return outputs + self._new_state()
+
     def _given(self, inputs, outputs) -> None:
         self.run(*inputs, out=outputs[0] if self.graph.output_names is None else tuple(outputs))
 

@@ -92,6 +92,7 @@ def check_calls(graph: Graph, draws: Sequence[Sequence[np.ndarray]], seed: int) 
         same(calls.by_threads(inputs, first, threads), first, f"with {threads} threads")
     same(calls.fenced(inputs, first), first, "with out=")
     same(calls.over_arguments(inputs, first), first, "with arguments as out=")
+    same(calls.overlapping(inputs, first), first, "with out= that overlaps an argument")
     return "unbounded" if any(e.unbounded for e in expected) else "ok"
 
 

@@ -105,8 +105,8 @@ class Scope:
     def numbers(self, shape: Sequence[int], dtype: DType) -> np.ndarray:
         """Fresh numbers for a constant of the program."""
         if dtype.is_float:
-            return (self.rng.standard_normal(shape) * 0.7).round(2).astype(dtype.np)
-        return self.rng.integers(0, 2 if dtype.kind == "bool" else 5, shape).astype(dtype.np)
+            return np.asarray(np.round(self.rng.standard_normal(shape) * 0.7, 2), dtype.np)
+        return np.asarray(self.rng.integers(0, 2 if dtype.kind == "bool" else 5, shape), dtype.np)
 
     def like(self, shape: Sequence[int], dtype: DType, reuse: float = 0.8) -> Array | np.ndarray:
         """An array of this type: one that is there, views of one that is there, an input, or a constant."""
