@@ -86,17 +86,18 @@ def _shown(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choice
             choices.passed(node, given[0], grads)
         return grads
     choice, g = found
-    shown = tuple(None if old is None else g for old in gs)
-    grads = _vjp(b, node, shown, wanted, choices) if g is given[0] else _shown(b, node, shown, wanted, choices)
-    return [choice.over(b, g) if g is not None and w else None for g, w in zip(grads, wanted, strict=True)]
+    ins, over = choices.shown_operands(node, choice)
+    grads = _vjp(b, node, tuple(old and g for old in gs), wanted, choices, ins)
+    return [choice.over(b, g) if g is not None and w and o else g for g, w, o in zip(grads, wanted, over, strict=True)]
 
 
-def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choices) -> Sequence[Value | None]:
-    """The node's own rule; a region operator's from its table; a composite without rule is differentiated through its decomposition."""
+def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choices, ins: Sequence[Value] = ()) -> Sequence[Value | None]:
+    """The node's own rule; a region operator's from its table; a composite without rule is differentiated through its decomposition. `ins`: what the
+    node's own rule reads in place of its operands."""
     try:
         if type(node.op) in CONTROL_RULES:
             return CONTROL_RULES[type(node.op)](backward, b, node, gs, wanted)
-        grads = node.op.vjp(b, gs, node.inputs, node.outputs)
+        grads = node.op.vjp(b, gs, ins or node.inputs, node.outputs)
         return _through(b, node.inputs, gs, lambda: node.op.decompose(b, *node.inputs), choices) if grads is NotImplemented else grads
     except GraphError as error:
         raise error.at(node.loc) from None

@@ -4,14 +4,15 @@ The gradient of where(c, sqrt(x), x) towards the root is where(c, g, 0). Were th
 0 * inf and 0 * NaN would bring back what the condition hides. So the choice is made last: where(c, g * slope, 0), as often as before.
 
 An operator whose slopes are constants passes zeros on as they are; then only the condition is remembered, for operators further on.
-It is followed as long as it stands for whole elements of what the operator reads: through elementwise functions, reductions and norms of rows that
-are hidden whole, and movements; a condition that is one bool through everything. At other products of two arrays it ends: there a zero meets
-the other operand.
+It is followed as long as it stands for whole elements of what the operator reads: through elementwise functions, reductions, norms and products of
+rows that are hidden whole, and movements; a condition that is one bool through everything. At other products of two arrays it ends: there a zero
+meets the other operand.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import isfinite
 
 from graphc.ir.builder import Builder
@@ -19,6 +20,7 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.activation import Activation
 from graphc.ir.ops.constant import Constant, number
+from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.elementwise import Cast, Elementwise
 from graphc.ir.ops.loss import CrossEntropy, CrossEntropySoft, ElementLoss
 from graphc.ir.ops.norm import LayerNorm, RMSNorm, SoftmaxLike, last_axes
@@ -30,6 +32,7 @@ from graphc.ir.ops.trig import Atan2
 from graphc.ir.types import normalize_axis
 
 CONSTANT_SLOPES = frozenset(("add", "sub", "neg", "copy", "where", "cast", "minimum", "maximum", "relu", "leaky_relu", "clip"))
+MOST_LATER, MOST_PARTS = 64, 16
 MOVES = (Reshape, Transpose, Slice, Pad, Flip, Concat, Stack)       # their vjp only moves elements: it moves conditions, too
 
 
@@ -53,8 +56,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Later:
-    """A choice that is worked out when an operator needs it; `scalar`: it is one bool."""
+    """A choice that is worked out when an operator needs it; `scalar`: it is one bool; `depth`: of how many others it is made, one after another."""
     scalar: bool
+    depth: int
     make: Callable[[], Choice | None]
 
 
@@ -63,29 +67,42 @@ class Choices:
 
     def __init__(self, b: Builder):
         self.b = b
-        self._known: dict[Value, Later | Choice | None] = {}
+        self._known: dict[Value, Later | Choice | None] = {}            # of gradients that are no `where` themselves
+        self._found: dict[Value, tuple[Choice, Value]] = {}             # of those that are: all choices in one, and what is chosen from
 
     def of(self, g: Value) -> tuple[Choice, Value] | None:
         """The choice by which `g` is zero and what it is elsewhere."""
-        found = _selected(g)
-        if found is not None:
-            return found
-        choice = self._known.get(g)
-        if isinstance(choice, Later):
-            choice = self._known[g] = choice.make()
-        return choice and (choice, g)
+        nest, inner = [], g
+        while inner not in self._found and (found := _selected(inner)):
+            nest.append((inner, found[0]))
+            inner = found[1]
+        choice, shown = self._found.get(inner) or (self._resolved(inner), inner)
+        for value, outer in reversed(nest):
+            choice = self._all([outer, choice] if choice else [outer])
+            self._found[value] = choice, shown
+        return choice and (choice, shown)
 
     def of_operands(self, node: Node, g: Value) -> tuple[Choice, Value] | None:
-        """The choice by which the gradients of the operands of `node` are zero, given that of its result, and what `g` is elsewhere. None where
-        there is none, or zeros pass the operator anyway."""
+        """The choice by which the gradients of the operands of `node` are zero, given that of its result, and a gradient to work them out from.
+        None where there is none, or zeros pass the operator anyway."""
         rule = _follow(node)
-        if rule and _constant_slopes(node) or not (rule or self._scalar(g)):
+        if rule and _constant_slopes(node) or not self._may_be(g):
             return None
-        found = self.of(g)
-        if found is None:
-            return None
-        choice = found[0].shaped(self.b, ()) if found[0].scalar else rule and rule(self.b, found[0])
-        return choice and (choice, found[1])
+        if rule and not isinstance(node.op, Matmul):
+            choice, shown = self.of(g) or (None, g)
+            followed = choice and (choice.shaped(self.b, ()) if choice.scalar else rule(self.b, choice))
+            if followed:
+                return followed, shown
+        choice = self._of_parts(g, lambda c: c.shaped(self.b, ()), scalar=True) or rule and self._of_parts(g, lambda c: rule(self.b, c))
+        return choice and (choice, g)
+
+    def shown_operands(self, node: Node, choice: Choice) -> tuple[tuple[Value, ...], tuple[bool, ...]]:
+        """What the gradients of the operands of `node` are worked out from, and which of them `choice` is over. In a product whole rows are hidden:
+        they are 0 in what the right operand's gradient is a product of, both the left operand and the gradient of the result."""
+        if not isinstance(node.op, Matmul) or choice.scalar:
+            return node.inputs, (True,) * len(node.inputs)
+        x, y = node.inputs
+        return (choice.over(self.b, x), y), (True, False)
 
     def passed(self, node: Node, g: Value, results: Sequence[Value | None]) -> None:
         """Notes that `results`, made of `g` by constant slopes, are zero where `g` is."""
@@ -94,49 +111,79 @@ class Choices:
             return
         for i, r in enumerate(results):
             if r is not None and r is not g and not self._may_be(r):
-                self._known[r] = Later(self._scalar(g), lambda i=i: self._moved(node, g, rule, i))
+                self._note(r, (g,), lambda i=i: self._moved(node, g, rule, i))
 
     def summed(self, g: Value, total: Value, axes: tuple[int, ...]) -> None:
         """Notes that `total`, `g` summed over `axes` and without leading axes, is zero where `g` is, if a whole sum is hidden or not."""
         if self._may_be(g):
-            self._known[total] = Later(self._scalar(g), lambda: self._of_sum(g, total, axes))
+            self._note(total, (g,), lambda: self._of_sum(g, total, axes))
 
     def added(self, g1: Value, g2: Value, total: Value) -> None:
         """Notes that a sum is zero where both its terms are."""
         if self._may_be(g1) and self._may_be(g2):
-            self._known[total] = Later(self._scalar(g1) and self._scalar(g2), lambda: self._both(g1, g2))
+            self._note(total, (g1, g2), lambda: self._both(g1, g2))
+
+    def _note(self, r: Value, sources: Sequence[Value], make: Callable[[], Choice | None]) -> None:
+        """What is made of too many others, one after another, is worked out at once: nothing here walks a long chain by recursion."""
+        depth = 1 + max(c.depth for parts in map(self._parts, sources) for c in parts)
+        scalar = all(any(c.scalar for c in self._parts(g)) for g in sources)
+        self._known[r] = make() if depth > MOST_LATER else Later(scalar, depth, make)
 
     def _may_be(self, g: Value) -> bool:
-        return bool(self._known.get(g)) or _selected(g) is not None
+        return self._known.get(g) is not None or _selected(g) is not None
 
-    def _scalar(self, g: Value) -> bool:
-        found = _selected(g)
-        choice = found[0] if found else self._known.get(g)
-        return choice is not None and choice.scalar
+    def _resolved(self, g: Value) -> Choice | None:
+        known = self._known.get(g)
+        if isinstance(known, Later):
+            known = self._known[g] = known.make()
+        return known
+
+    def _parts(self, g: Value) -> list[Later]:
+        """The choices of a `where` of a `where` …, the outermost first, and of what they choose from."""
+        parts: list[Later] = []
+        while (found := _selected(g)) and len(parts) < MOST_PARTS:
+            parts.append(Later(found[0].scalar, 0, lambda choice=found[0]: choice))
+            g = found[1]
+        known = self._known.get(g)
+        if known is not None:
+            parts.append(Later(known.scalar, known.depth if isinstance(known, Later) else 0, lambda: self._resolved(g)))
+        return parts
+
+    def _of_parts(self, g: Value, rule: Callable[[Choice], Choice | None], scalar: bool = False) -> Choice | None:
+        """Those choices of a nest that the rule follows, as one."""
+        made = [part.make() for part in self._parts(g) if part.scalar or not scalar]
+        return self._all([c for choice in made if choice and (c := rule(choice))])
 
     def _moved(self, node: Node, g: Value, rule: Callable, i: int) -> Choice | None:
         found = self.of(g)
         if found is None or not isinstance(node.op, MOVES) or found[0].scalar:
             return found and (found[0] if found[0].scalar else rule(self.b, found[0]))
-        choice = found[0]
-        full = choice.condition if choice.condition.type.shape == g.type.shape else self.b.broadcast_to(choice.condition, shape=g.type.shape)
-        full = full if choice.kept else self.b.bitnot(full)             # what a vjp fills up with zeros is hidden
+        condition = self._condition(found[0])                           # what a vjp fills up with zeros is hidden
+        full = condition if condition.type.shape == g.type.shape else self.b.broadcast_to(condition, shape=g.type.shape)
         return Choice(node.op.vjp(self.b, (full,), node.inputs, node.outputs)[i])
 
     def _of_sum(self, g: Value, total: Value, axes: tuple[int, ...]) -> Choice | None:
-        found = self.of(g)
-        if found is None or not _whole(found[0], g.type.rank, axes):
-            return None
-        shape = _aligned(found[0].condition.type.shape, g.type.rank)
-        return found[0].shaped(self.b, shape[g.type.rank - total.type.rank:])
+        rank = g.type.rank
+
+        def rule(choice: Choice) -> Choice | None:
+            return choice.shaped(self.b, _aligned(choice, rank)[rank - total.type.rank:]) if _whole(choice, rank, axes) else None
+        return self._of_parts(g, rule)
 
     def _both(self, g1: Value, g2: Value) -> Choice | None:
         first, second = self.of(g1), self.of(g2)
         if first is None or second is None:
             return None
-        if first[0] == second[0]:
-            return first[0]
-        return Choice(self.b.bitor(*(c.condition if c.kept else self.b.bitnot(c.condition) for c, _ in (first, second))))
+        return first[0] if first[0] == second[0] else Choice(self.b.bitor(*(self._condition(c) for c, _ in (first, second))))
+
+    def _all(self, choices: Sequence[Choice]) -> Choice | None:
+        """Zero wherever one of them says so."""
+        distinct = list(dict.fromkeys(choices))
+        if len(distinct) < 2:
+            return distinct[0] if distinct else None
+        return Choice(reduce(self.b.bitand, map(self._condition, distinct)))
+
+    def _condition(self, choice: Choice) -> Value:
+        return choice.condition if choice.kept else self.b.bitnot(choice.condition)
 
 
 def _selected(g: Value) -> tuple[Choice, Value] | None:
@@ -195,7 +242,7 @@ def _reduction(node: Node) -> Callable:
 def _over_rows(node: Node, axes: tuple[int, ...], keepdims: bool = False) -> Callable:
     """A choice over what rows along `axes` give is one over the rows."""
     def rule(b: Builder, choice: Choice) -> Choice:
-        shape = _aligned(choice.condition.type.shape, node.outputs[0].type.rank)
+        shape = _aligned(choice, node.outputs[0].type.rank)
         rest = iter(shape)
         full = shape if keepdims else tuple(1 if i in axes else next(rest) for i in range(node.inputs[0].type.rank))
         return choice.shaped(b, full)
@@ -210,13 +257,26 @@ def _rows(axes_of: Callable[[Node], tuple[int, ...]]) -> Callable:
     return of
 
 
+def _product(node: Node) -> Callable | None:
+    """Of a product of matrices the rows of the result are those of the left operand; the right one is shared by all."""
+    (x, y), out = (v.type for v in node.inputs), node.outputs[0].type
+    column = () if y.rank > 1 else (1,)
+
+    def rule(b: Builder, choice: Choice) -> Choice | None:
+        shape = (*_aligned(choice, out.rank), *column)
+        return choice.shaped(b, shape) if shape[-1] == 1 else None
+    return rule if x.rank > 1 and x.shape[:-1] == (out.shape if column else out.shape[:-1]) else None
+
+
 def _whole(choice: Choice, rank: int, axes: tuple[int, ...]) -> bool:
     """Whether the choice, over an array of `rank` axes, is the same all along `axes`."""
-    shape = _aligned(choice.condition.type.shape, rank)
+    shape = _aligned(choice, rank)
     return all(shape[a] == 1 for a in axes)
 
 
-def _aligned(shape: tuple, rank: int) -> tuple:
+def _aligned(choice: Choice, rank: int) -> tuple:
+    """The shape of the condition with as many axes as the array of `rank` axes that it is over."""
+    shape = choice.condition.type.shape
     return (1,) * (rank - len(shape)) + shape
 
 
@@ -225,5 +285,6 @@ FOLLOW: dict[tuple[type[Op], ...], Callable] = {
     (ElementLoss,): _element_loss,
     (CrossEntropy, CrossEntropySoft): _row_loss,
     (Reduction,): _reduction,
+    (Matmul,): _product,
     (SoftmaxLike, CumSum, CumProd, LinearScan, Sort): _rows(lambda node: (normalize_axis(node.op.axis, node.outputs[0].type.rank),)),
     (LayerNorm, RMSNorm): _rows(lambda node: last_axes(node.outputs[0], node.op.axes))}

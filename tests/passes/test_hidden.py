@@ -19,17 +19,18 @@ from samples import CHECKED_ELSEWHERE, NON_DIFFERENTIABLE, SAMPLES  # noqa: E402
 
 NAN = np.nan
 DIFFERENTIABLE = {s.op.name: s for s in reversed(SAMPLES) if s.differentiable and s.op.name not in NON_DIFFERENTIABLE}
+DIFFERENTIABLE["matmul"] = next(s for s in SAMPLES if s.op.name == "matmul" and s.differentiable and [t.rank for t in s.types] == [3, 2])
 
 # Operators behind which a condition over elements (or whole rows) of the result is followed no further; one bool is, through everything.
 PRODUCTS = frozenset((
-    "matmul", "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "attention", "scan", "while_loop", "cond", "custom_vjp",
+    "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "attention", "scan", "while_loop", "cond", "custom_vjp",
     "batch_norm", "batch_norm_inference", "group_norm"))
 # Zeros pass them as they are: no slope of theirs is other than 0, 1 or a constant.
 MOVES = frozenset((
     "tile", "take", "take_along_axis", "scatter_add", "scatter_add_along_axis", "add_rows", "pick_rows", "dynamic_slice", "dynamic_update_slice", "topk",
     "resize", "avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "dropout", "tril", "triu", "mse", "bce_with_logits",
     "cross_entropy", "cross_entropy_soft"))
-ROWS = {"softmax": -1, "log_softmax": -1, "layer_norm": -1, "rms_norm": -1, "cumsum": None, "cumprod": None, "linear_scan": None, "sort": None}
+ROWS = {"softmax": -1, "log_softmax": -1, "layer_norm": -1, "rms_norm": -1, "cumsum": None, "cumprod": None, "linear_scan": None, "sort": None, "matmul": -1}
 
 
 def hidden_gradients(op, arrays, condition: np.ndarray):
@@ -173,8 +174,42 @@ def test_what_is_not_run_has_no_gradient():
 
 
 @gc.graph
+def network(w: gc.f32[4, 4], v: gc.f32[4], x: gc.f32[3, 2, 4], real: gc.bool_[3, 2]):
+    y = gc.softmax(gc.layer_norm(gc.tanh(x @ w) @ w)) @ v
+    return gc.sum(gc.relu(gc.where(real, y, 0)) ** 2)
+
+
+def test_rows_of_products_are_hidden():
+    """Examples that do not count reach no weight of a network of products and functions of rows."""
+    rng, real = np.random.default_rng(0), np.array([[1, 0], [0, 1], [1, 1]], bool)
+    w, v, x = (rng.normal(size=s).astype(np.float32) for s in ((4, 4), (4,), (3, 2, 4)))
+    towards = gc.compile(gc.grad(network, wrt=("w", "v", "x")))
+    clean = towards(w, v, np.where(real[..., None], x, 0), real)
+    for bad in (NAN, np.inf):
+        for a, b in zip(clean, towards(w, v, np.where(real[..., None], x, bad).astype(np.float32), real)):
+            np.testing.assert_array_equal(a, b)
+
+
+@gc.graph
 def ordinary(x: gc.f32[8, 4], w: gc.f32[4, 4], v: gc.f32[4]):
     return gc.sum(gc.relu(x @ w + v) * 2.0)
+
+
+def test_a_long_chain_of_choices_is_walked_without_recursion():
+    """Nor does the number of nodes grow with the square of its length."""
+    def nodes(n: int) -> int:
+        @gc.graph
+        def chain(x: gc.f32[4]):
+            y = z = gc.log(x)
+            for i in range(n):
+                y = gc.where(x > i, gc.exp(y.reshape(2, 2).reshape(4) + z), gc.where(x < -i, y, 1))
+                z = gc.where(x > -i, z, y)
+            for i in range(n):
+                y = gc.where(x > i, y, 0) - y.reshape(2, 2).reshape(4)
+            return gc.sum(y)
+        return len(gc.grad(chain).graph.nodes)
+    small, large = nodes(20), nodes(200)
+    assert large < 20 * small
 
 
 def test_ordinary_gradients_choose_once():
