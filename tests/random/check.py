@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 import graphc as gc
+from graphc.codegen.host import can_run
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
+from graphc.ir.target import TARGETS
 from graphc.runtime import frame
 from tests.random.calls import Calls, Wrong, as_list, same, strided
 from tests.random.generator import Program, Refused, program
@@ -64,7 +66,7 @@ def judged(work) -> Outcome:
 
 def check(p: Program) -> str:
     """"ok" or "unbounded"; raises what `judged` names."""
-    os.environ["GRAPHC_WINOGRAD"] = "01"[not p.special]             # Winograd's form makes NaN of infinity
+    choose(p.special, p.target)
     kind = check_calls(p.graph, [p.inputs(0), p.inputs(1)], p.seed[1])
     if p.named is not None:
         fixed, free = (gc.compile(gc.GraphFunction(g), threads=1) for g in (p.graph, p.named))
@@ -72,6 +74,12 @@ def check(p: Program) -> str:
     if p.mode in ("value_and_grad", "grad") and kind == "ok" and not p.special and not p.graph.state:
         _slopes(p)
     return kind
+
+
+def choose(special: bool, target: str) -> None:
+    """Sets how programs are compiled from here on. Winograd's form makes NaN of infinity."""
+    os.environ["GRAPHC_WINOGRAD"] = "01"[not special]
+    os.environ["GRAPHC_TARGET"] = target if target and can_run(TARGETS[target]) else ""
 
 
 def check_calls(graph: Graph, draws: Sequence[Sequence[np.ndarray]], seed: int) -> str:

@@ -19,6 +19,7 @@ from tests.random.scope import MANY, MOST, Scope, Skip
 STEPS = {**steps_move.STEPS, **steps_rows.STEPS, **steps_images.STEPS, **steps_control.STEPS, **steps_motifs.STEPS}
 NAMES, WEIGHTS = list(STEPS), np.array(list(STEPS.values()), float)
 MODES = {"forward": 0.42, "value_and_grad": 0.2, "vjp": 0.12, "hvp": 0.1, "grad_grad": 0.08, "jvp": 0.04, "grad": 0.04}
+OTHER_TARGETS = {0: "sse2", 1: "avx2", 2: "avx2"}      # of eight programs, where this CPU can run them
 NODES = 900                         # of the graph that is compiled, bodies included: what takes longer is left out
 
 
@@ -33,6 +34,11 @@ class Program:
     sizes: dict[str, int] = field(default_factory=dict)
     special: bool = False           # whether inputs hold NaN and infinity
     wrt: tuple[str, ...] = ()       # the inputs that it is differentiated by, in order
+
+    @property
+    def target(self) -> str:
+        """What it is compiled for; "": this CPU."""
+        return OTHER_TARGETS.get(self.seed[1] % 8, "")
 
     def inputs(self, draw: int) -> list[np.ndarray]:
         """Numbers for a call, and for the state; other ones for each `draw`."""

@@ -9,24 +9,25 @@ import numpy as np
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
-from tests.random.check import Outcome, check_calls, judged, poison_memory
+from tests.random.check import Outcome, check_calls, choose, judged, poison_memory
 from tests.random.generator import numbers
 from tests.random.workers import in_child
 
 
-def failing(graph: Graph, seed: int = 0, special: bool = False) -> Outcome:
+def failing(graph: Graph, seed: int = 0, special: bool = False, target: str = "") -> Outcome:
     """The outcome of a graph alone, on numbers drawn for its inputs, in a process of its own."""
     def work() -> str:
         poison_memory()
+        choose(special, target)
         rng = np.random.default_rng(seed)
         draws = [[numbers(rng, v.type, special) for v in graph.arguments] for _ in range(2)]
         return check_calls(graph, draws, seed)
     return in_child(lambda: judged(work), 20)
 
 
-def shrunk(graph: Graph, found: Outcome, special: bool, seconds: float = 30) -> tuple[Graph, Outcome]:
+def shrunk(graph: Graph, found: Outcome, special: bool = False, target: str = "", seconds: float = 30) -> tuple[Graph, Outcome]:
     """The smallest graph found in that time which ends as `found` does, and its outcome; the graph itself if no draw fails without its program."""
-    best, last = graph, failing(graph, 0, special)
+    best, last = graph, failing(graph, 0, special, target)
     if not _alike(last, found) or graph.state:
         return graph, found
     deadline = time.monotonic() + seconds
@@ -36,7 +37,7 @@ def shrunk(graph: Graph, found: Outcome, special: bool, seconds: float = 30) -> 
         for smaller in candidates(best):
             if time.monotonic() > deadline:
                 break
-            result = failing(smaller, 0, special)
+            result = failing(smaller, 0, special, target)
             if _alike(result, found):
                 best, last, progress = smaller, result, True
                 break
