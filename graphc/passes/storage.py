@@ -88,6 +88,7 @@ class _Storage:
         self.places = self.stored.places
         self.past = _Past()
         self.settled: dict[Value, Value] = {}           # results, and what lies where the first of each is wanted
+        self.dense: dict[Value, Value] = {}             # copies of what views cannot show where it lies
         self.slots = find_slots(graph, self.orders)
         self.wholes = {node: (slot, Buffer("arena", slot.nbytes)) for node, slot in {slot.whole: slot for slot in self.slots.values()}.items()}
 
@@ -155,13 +156,16 @@ class _Storage:
             self.stored.schedules[node] = self.schedule(node, [self.places[v] for v in node.inputs], [self.places[v] for v in node.outputs])
 
     def place_view(self, node: Node) -> None:
-        source = self.w[node.inputs[0]]
+        old = node.inputs[0]
+        source = part = self.w[old]
         place = VIEW_RULES[node.op.name](self.places[source], node.op)
         if place is None:
-            source = self.w.map[node.inputs[0]] = self.copied(source)
+            source = self.w.map[old] = self.dense[old] = self.dense.get(old) or self.copied(source)
             place = VIEW_RULES[node.op.name](self.places[source], node.op)
         v, = self.w.keep(node)
         self.places[v] = place
+        if old in self.slots:       # the whole is put together of the part, not of its copy
+            self.w.map[old] = part
 
     def copied(self, v: Value, place: Place | None = None) -> Value:
         """A copy of v at `place`, else dense and row-major in the arena."""

@@ -8,6 +8,7 @@ from graphc.ir.target import AVX2
 from graphc.ir.types import f32
 from graphc.passes.plan_memory import plan_memory
 from graphc.passes.storage import Constants
+from graphc.passes.verify_plan import verify_plan
 
 
 def planned(build):
@@ -74,3 +75,17 @@ def test_values(axis):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(total, (want * want).sum(axis), rtol=1e-5, atol=1e-5)
     assert gc.compile(both).dump("planned").count("concat") == 1
+
+
+def test_a_copy_for_a_view_does_not_take_the_place_of_a_part():
+    """Where a part in its slot has to be shown as no view can, there is a copy; the whole is put together of the part all the same."""
+    def build(b):
+        y = b.exp(b.input("x", f32[4, 5]))
+        flat = b.slice(b.reshape(y, shape=(20,)), start=(3,), stop=(17,), step=(1,))
+        again = b.neg(b.reshape(y, shape=(20,)))
+        return [b.sin(flat), again, b.exp(b.concat(y, b.neg(y), axis=1))]
+    plan = planned(build)
+    verify_plan(plan)
+    first, second = (plan.places[v] for v in whole(plan).inputs)
+    assert first.buffer is second.buffer is plan.places[whole(plan).outputs[0]].buffer
+    assert [n.op.name for n in plan.graph.nodes].count("copy") == 1

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,29 +10,28 @@ from dataclasses import dataclass
 import numpy as np
 
 import graphc as gc
+from graphc.codegen.host import can_run
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
+from graphc.ir.target import TARGETS
 from graphc.runtime import frame
+from tests.random.calls import Calls, Wrong, as_list, same, strided
 from tests.random.generator import Program, Refused, program
 from tests.random.oracle import Expected, Oracle
 
-FENCE = 64                          # bytes on each side of an output that must stay as they were
 STEPS = (1e-4, 1e-5)                # of differences, which must agree with each other before they judge a gradient
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a program. `kind`: "ok", "wrong" (other numbers), "crashed" (an exception that is no GraphError, a signal), "refused"
-    (a GraphError) or "unbounded" (ran alike in every way, but its numbers leave
-    the range of f32, or nothing is promised of them). `where` tells findings of one cause from others."""
+    (a GraphError) or "unbounded" (ran alike in every way, but its numbers leave the range of f32, or nothing is promised of them). `where` tells
+    findings of one cause from others.
+    """
     kind: str
     text: str = ""
     where: str = ""
-
-
-class Wrong(Exception):
-    """Native code does not compute what the graph says."""
 
 
 def poison_memory() -> None:
@@ -66,91 +66,42 @@ def judged(work) -> Outcome:
 
 def check(p: Program) -> str:
     """"ok" or "unbounded"; raises what `judged` names."""
-    os.environ["GRAPHC_WINOGRAD"] = "01"[not p.special]             # Winograd's form makes NaN of infinity
-    run = gc.compile(gc.GraphFunction(p.graph), threads=1)
+    choose(p.special, p.target)
+    kind = check_calls(p.graph, [p.inputs(0), p.inputs(1)], p.seed[1])
     if p.named is not None:
-        polymorphic = gc.compile(gc.GraphFunction(p.named), threads=1)
-        _same(_list(polymorphic(*p.inputs(0))), _list(run(*p.inputs(0))), "with named dimensions")
-    kind = check_calls(run, p.graph, [p.inputs(0), p.inputs(1)], p.seed[1])
-    if p.mode in ("value_and_grad", "grad") and kind == "ok" and not p.special:
+        fixed, free = (gc.compile(gc.GraphFunction(g), threads=1) for g in (p.graph, p.named))
+        same(as_list(free(*p.inputs(0))), as_list(fixed(*p.inputs(0))), "with named dimensions")
+    if p.mode in ("value_and_grad", "grad") and kind == "ok" and not p.special and not p.graph.state:
         _slopes(p)
     return kind
 
 
-def check_calls(run, graph: Graph, draws: Sequence[Sequence[np.ndarray]], seed: int) -> str:
-    """All ways to call `run`, the code of `graph`, with two sets of arguments."""
-    expected = [Expected(graph, xs, seed + i) for i, xs in enumerate(draws)]
-    first = _called(run, draws[0])
-    second = _called(run, [_strided(x) for x in draws[1]])
+def choose(special: bool, target: str) -> None:
+    """Sets how programs are compiled from here on. Winograd's form makes NaN of infinity."""
+    os.environ["GRAPHC_WINOGRAD"] = "01"[not special]
+    os.environ["GRAPHC_TARGET"] = target if target and can_run(TARGETS[target]) else ""
+
+
+def check_calls(graph: Graph, draws: Sequence[Sequence[np.ndarray]], seed: int) -> str:
+    """Compiles the graph and calls it in all ways, with two sets of arguments (inputs, then state)."""
+    calls, n = Calls(graph, draws[0][len(graph.inputs):]), len(graph.inputs)
+    inputs, others = draws[0][:n], draws[1][:n]
+    expected = [Expected(graph, draws[0], seed)]
+    first = calls.plain(inputs)
+    expected.append(Expected(graph, [*others, *calls.state], seed + 1))
+    second = calls.plain([strided(x) for x in others])
     if not any(e.unbounded for e in expected):
         for i, (e, ys) in enumerate(zip(expected, (first, second))):
             found = e.wrong(ys)
             if found:
                 raise Wrong(f"{found}\n    in call {i + 1}")
-    _same(_called(run, draws[0]), first, "when called again")
+    same(calls.plain(inputs, again=True), first, "when called again")
     for threads in (2, 3):
-        outputs = [np.full_like(y, 77) for y in first]
-        run.executable.run(list(draws[0]), outputs, threads=threads)
-        _same(outputs, first, f"with {threads} threads")
-    _out(run, graph, draws[0], first)
+        same(calls.by_threads(inputs, first, threads), first, f"with {threads} threads")
+    same(calls.fenced(inputs, first), first, "with out=")
+    same(calls.over_arguments(inputs, first), first, "with arguments as out=")
+    same(calls.overlapping(inputs, first), first, "with out= that overlaps an argument")
     return "unbounded" if any(e.unbounded for e in expected) else "ok"
-
-
-def _called(run, inputs) -> list[np.ndarray]:
-    """The outputs of a call, which must leave its arguments alone and give memory of its own."""
-    before = [x.copy() for x in inputs]
-    outputs = _list(run(*inputs))
-    _same(inputs, before, "as an argument, which the call has changed:")
-    for i, y in enumerate(outputs):
-        if any(np.shares_memory(y, other) for other in [*inputs, *outputs[:i]]):
-            raise Wrong(f"output {i} shares memory with an argument or another output")
-    return outputs
-
-
-def _out(run, graph: Graph, inputs, wanted) -> None:
-    """`out=`: arrays of the caller's with a fence around, then arguments themselves where the types are equal."""
-    fenced = [_fenced(y) for y in wanted]
-    _given(run, graph, inputs, [y for _, y in fenced])
-    _same([y for _, y in fenced], wanted, "with out=")
-    for i, (memory, y) in enumerate(fenced):
-        if (memory[:FENCE] != 0xA5).any() or (memory[FENCE + y.nbytes:] != 0xA5).any():
-            raise Wrong(f"output {i} is written outside of its array")
-    mine = [x.copy() for x in inputs]
-    free = list(mine)
-    outputs = []
-    for y in wanted:
-        same = next((x for x in free if x.dtype == y.dtype and x.shape == y.shape), None)
-        free = [x for x in free if x is not same]
-        outputs.append(np.empty_like(y) if same is None else same)
-    if len(free) < len(mine):
-        _given(run, graph, mine, outputs)
-        _same(outputs, wanted, "with arguments as out=")
-
-
-def _given(run, graph: Graph, inputs, outputs) -> None:
-    run(*inputs, out=outputs[0] if graph.output_names is None else tuple(outputs))
-
-
-def _fenced(like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    memory = np.full(like.nbytes + 2 * FENCE, 0xA5, np.uint8)
-    return memory, memory[FENCE:FENCE + like.nbytes].view(like.dtype).reshape(like.shape)
-
-
-def _strided(x: np.ndarray) -> np.ndarray:
-    """The same numbers in memory that is not contiguous."""
-    wide = np.zeros((*x.shape, 2), x.dtype)
-    wide[..., 0] = x
-    return wide[..., 0]
-
-
-def _same(actual, wanted, when: str) -> None:
-    for i, (a, b) in enumerate(zip(actual, wanted, strict=True)):
-        if a.shape != b.shape or a.tobytes() != b.tobytes():
-            raise Wrong(f"array {i} has other bits {when}\n    {a.ravel()[:12]}\n    {b.ravel()[:12]}")
-
-
-def _list(result) -> list[np.ndarray]:
-    return list(result.values()) if isinstance(result, dict) else list(result) if isinstance(result, tuple) else [result]
 
 
 def _slopes(p: Program) -> None:
@@ -179,5 +130,5 @@ def _slopes(p: Program) -> None:
 def _origin(error: Exception) -> str:
     """The type, place and beginning of an exception."""
     tb = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())[:60]
+    text = re.sub(r"\[[^]]*\]|\d+", "#", " ".join(str(error).split()))[:70]
     return f"{type(error).__name__} in {tb.filename.rsplit('/', 1)[-1]}:{tb.name}: {text}"

@@ -11,7 +11,7 @@ import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
-from graphc.ir.builder import bind_graph
+from graphc.ir.builder import Rewriter, bind_graph
 from graphc.ir.graph import Graph
 from tests.random import steps_control, steps_images, steps_motifs, steps_move, steps_rows
 from tests.random.scope import MANY, MOST, Scope, Skip
@@ -19,6 +19,7 @@ from tests.random.scope import MANY, MOST, Scope, Skip
 STEPS = {**steps_move.STEPS, **steps_rows.STEPS, **steps_images.STEPS, **steps_control.STEPS, **steps_motifs.STEPS}
 NAMES, WEIGHTS = list(STEPS), np.array(list(STEPS.values()), float)
 MODES = {"forward": 0.42, "value_and_grad": 0.2, "vjp": 0.12, "hvp": 0.1, "grad_grad": 0.08, "jvp": 0.04, "grad": 0.04}
+OTHER_TARGETS = {0: "sse2", 1: "avx2", 2: "avx2"}      # of eight programs, where this CPU can run them
 NODES = 900                         # of the graph that is compiled, bodies included: what takes longer is left out
 
 
@@ -34,10 +35,15 @@ class Program:
     special: bool = False           # whether inputs hold NaN and infinity
     wrt: tuple[str, ...] = ()       # the inputs that it is differentiated by, in order
 
+    @property
+    def target(self) -> str:
+        """What it is compiled for; "": this CPU."""
+        return OTHER_TARGETS.get(self.seed[1] % 8, "")
+
     def inputs(self, draw: int) -> list[np.ndarray]:
-        """Numbers for a call; other ones for each `draw`."""
+        """Numbers for a call, and for the state; other ones for each `draw`."""
         rng = np.random.default_rng([*self.seed, draw])
-        return [numbers(rng, v.type, self.special) for v in self.graph.inputs]
+        return [numbers(rng, v.type, self.special) for v in self.graph.arguments]
 
 
 class Refused(Exception):
@@ -54,6 +60,8 @@ def program(seed: int, index: int, refusals: Counter | None = None) -> Program:
     except GraphError as error:
         raise Refused(f"{mode}: {error}") from None
     graph = bind_graph(made, sizes)
+    if not sizes and rng.random() < 0.12:
+        graph = _with_state(rng, graph, mode, wrt)
     if _size(graph) > NODES:
         raise Refused("large: more nodes than are compiled here")
     return Program((seed, index), mode, graph, bind_graph(declared, sizes), made if sizes else None, sizes, special, wrt)
@@ -75,7 +83,7 @@ def _declared(rng, mode: str, refusals: Counter) -> tuple[Graph, dict[str, int],
 
 class Growing(Scope):
     """A scope that grows by random steps. What graphc refuses is counted in `refusals` by its text."""
-    refusals: Counter = Counter()
+    refusals: Counter
 
     def grow(self, steps: int) -> None:
         weights = WEIGHTS / WEIGHTS.sum()
@@ -164,6 +172,25 @@ def _derived(rng, f: gc.GraphFunction, mode: str) -> tuple[Graph, tuple[str, ...
             total = gc.sum(gc.sin(g) if i % 2 else g * g).astype(gc.f64) + total
         graph = trace.builder.finish([trace.value(total)])
     return gc.value_and_grad(gc.GraphFunction(graph), wrt).graph, (wrt,)
+
+
+def _with_state(rng, graph: Graph, mode: str, wrt: tuple[str, ...]) -> Graph:
+    """Some of the inputs as state: what a network is served with, or what a call changes, as by a step of training."""
+    moved = {v for v in graph.inputs if rng.random() < 0.5}
+    kept = tuple(v for v in graph.inputs if v not in moved)
+    state = tuple(v for v in graph.inputs if v in moved)
+    w = Rewriter(Graph(graph.name, kept, graph.nodes, graph.outputs, graph.output_names, state, (None,) * len(state)))
+    for node in graph.nodes:
+        w.keep(node)
+    if rng.random() < 0.5:
+        made = [v for node in graph.nodes for v in node.outputs]
+        for v in state:
+            fits = [u for u in [*made, *state] if u.type == v.type and u is not v]
+            if mode == "value_and_grad" and v.name in wrt:
+                w.update(w[v], w.sub(w[v], w.mul(w[graph.outputs[1 + wrt.index(v.name)]], 0.1)))
+            elif fits and rng.random() < 0.6:
+                w.update(w[v], w[fits[int(rng.integers(len(fits)))]])
+    return w.done() if not w.updates else w.finish([w[v] for v in graph.outputs], graph.output_names)
 
 
 def _pruned(graph: Graph) -> Graph:

@@ -32,8 +32,8 @@ def hunt(seed: int, jobs: int, seconds: float, first: int = 0, shrinking: float 
     minutes, total = (time.monotonic() - start) / 60, sum(n for kind, n in counts.items() if kind != "known")
     for what, n in [*seen.most_common(), *((f"refused: {t}", n) for t, n in texts.most_common(10))]:
         print(f"{n:6} {what}")
-    print(f"seed {seed}: {total} programs in {minutes:.1f} minutes, {counts['wrong']} wrong, {counts['crashed']} crashed (of these {counts['known']} known), "
-          f"{counts['refused']} refused, {counts['unbounded']} unbounded")
+    print(f"seed {seed}: {total} programs in {minutes:.1f} minutes, {counts['wrong']} wrong, {counts['crashed']} crashed "
+          f"(of these {counts['known']} known), {counts['refused']} refused, {counts['unbounded']} unbounded")
     return int(counts["wrong"] + counts["crashed"] > counts["known"])
 
 
@@ -51,5 +51,6 @@ def report(seed: int, index: int, found: Outcome, seconds: float) -> str:
     if found.kind not in ("wrong", "crashed") or not seconds or text.startswith("no graph"):
         return f"{head}\n{text}"
     p = program(seed, index)
-    graph, last = shrunk(p.graph, found, p.special, seconds)
-    return f"{head}\nsmaller ({p.mode}{', NaN and infinity in inputs' if p.special else ''}): {last.text}\n{print_graph(graph)}"
+    graph, last = shrunk(p.graph, found, p.special, p.target, seconds)
+    how = ", ".join([p.mode, *["NaN and infinity in inputs"] * p.special, *[f"GRAPHC_TARGET={p.target}"] * bool(p.target)])
+    return f"{head}\nsmaller ({how}): {last.text}\n{print_graph(graph)}"

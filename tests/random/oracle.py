@@ -1,11 +1,12 @@
 """What a graph computes, node by node in numpy, and how far rounding may move each element of it.
 
-The graph is the one that the user declared (or differentiated), before any pass: fusion, layout, memory plan and code have no part in this. Floats are
-computed in f64, whatever their type says; a value of type f32 that leaves the range of f32 becomes infinite as it would there.
+The graph is the one that the user declared (or differentiated), before any pass: fusion, layout, memory plan and code have no part in this.
+Floats are computed in f64, whatever their type says; a value of type f32 that leaves the range of f32 becomes infinite as it would there.
 
-The error that is allowed follows from the program itself: the graph runs again and again with every result moved at random by a few units in the
-last place of *its own type* and rounded to it (and, before sums and what contains them, every operand, which is where cancellation comes from; inside of composites every step). What those runs differ by
-is how far rounding moves a result: through divisions by small numbers, cancellation, comparisons, trip counts and sorts alike.
+The error that is allowed follows from the program itself: the graph runs again and again with every result moved at random by a few units in
+the last place of *its own type*, and rounded to it. (Before sums, and what contains them, every operand is moved, since cancellation comes from
+there; inside of composites every step.) What those runs differ by is how far rounding moves a result: through divisions by small numbers,
+cancellation, comparisons, trip counts and sorts alike.
 """
 from __future__ import annotations
 
@@ -25,12 +26,13 @@ from graphc.ir.types import TensorType, f32, f64
 ULPS = 4                            # by which a result may be off, in units in the last place: docs/numerics.md promises 2 in f32, 5 for composites
 LARGE = {f32: 1e12, f64: 1e100}     # beyond, squares inside of operators leave the range of the type: nothing is said of such programs
 EXACT = frozenset({                 # operators that choose, move or compare: no rounding
-    "reshape", "transpose", "broadcast_to", "concat", "slice", "pad", "flip", "dynamic_slice", "dynamic_update_slice", "tile", "tril", "triu", "stack",
-    "constant", "iota", "dimension", "copy", "neg", "abs", "sign", "floor", "ceil", "round", "minimum", "maximum", "where", "max", "min", "sort", "topk",
-    "take", "take_along_axis", "one_hot", "max_pool2d", "max_pool2d_pick", "relu", "clip", "stop_gradient", "eq", "ne", "lt", "le", "gt", "ge"})
+    "reshape", "transpose", "broadcast_to", "concat", "slice", "pad", "flip", "dynamic_slice", "dynamic_update_slice", "tile", "tril", "triu",
+    "stack", "constant", "iota", "dimension", "copy", "neg", "abs", "sign", "floor", "ceil", "round", "minimum", "maximum", "where", "max", "min",
+    "sort", "topk", "take", "take_along_axis", "one_hot", "max_pool2d", "max_pool2d_pick", "relu", "clip", "stop_gradient", "eq",
+    "ne", "lt", "le", "gt", "ge"})
 ROUNDED_ONCE = frozenset({           # the result alone
-    "add", "sub", "mul", "div", "sqrt", "cast", "mod", "floordiv", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "rsqrt",
-    "leaky_relu"})
+    "add", "sub", "mul", "div", "sqrt", "cast", "mod", "floordiv", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow",
+    "rsqrt", "leaky_relu"})
 
 
 CONVOLUTIONS = {                    # operands which, multiplied by the zeros of a padding or left out there, make NaN or not: nothing is promised
@@ -52,13 +54,13 @@ class Oracle:
     unsaid: bool = False
 
     def run(self, graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The outputs for the inputs of the graph; floats as f64."""
+        """The outputs, then the new state, for the inputs of the graph, then its state; floats as f64."""
         env: dict[Value, np.ndarray] = dict(zip(graph.arguments, arguments, strict=True))
         for node in graph.nodes:
             results = self._node(node.op, [env[v] for v in node.inputs], [v.type for v in node.inputs], [v.type for v in node.outputs])
             for v, array in zip(node.outputs, results, strict=True):
                 env[v] = self._stored(array, v.type, node.op.name)
-        return [env[v] for v in graph.outputs]
+        return [env[v] for v in graph.results]
 
     def _node(self, op, ins, in_types, out_types) -> Sequence[np.ndarray]:
         if isinstance(op, (Scan, Cond, WhileLoop)):
@@ -81,7 +83,7 @@ class Oracle:
             return itertools.repeat(0)
         inner = _decomposed(op, tuple(in_types))
         pairs = zip(Oracle(self.noise).run(inner, ins), Oracle().run(inner, ins))
-        return [np.where(np.isfinite(y - exact), y - exact, 0) for y, exact in pairs]
+        return [np.nan_to_num(y - exact, nan=0, posinf=0, neginf=0) if exact.dtype.kind == "f" else 0 for y, exact in pairs]
 
     def _moved(self, x: np.ndarray, t: TensorType) -> np.ndarray:
         """x with each element off by a few units in the last place."""
@@ -175,7 +177,7 @@ class Expected:
         self._runs += 1
 
     def _compared(self, actual) -> str:
-        for i, (y, v, spread) in enumerate(zip(actual, self.graph.outputs, self._spread, strict=True)):
+        for i, (y, v, spread) in enumerate(zip(actual, self.graph.results, self._spread, strict=True)):
             bad = spread.outside(y, v.type)
             if bad.any():
                 where = tuple(int(n) for n in np.argwhere(bad)[0])

@@ -29,14 +29,14 @@ class Scope:
         self.rng, self.arrays, self.dtype, self.sizes, self.most = rng, list(arrays), dtype, sizes, most
         self.depth, self.outer = 0, len(self.arrays)
 
-    def inner(self, arrays: Sequence[Array] = ()) -> "Scope":
+    def inner(self, arrays: Sequence[Array] = ()) -> Scope:
         """The scope of a region in this one, which may read what is here and `arrays` of its own."""
         scope = copy(self)
         scope.depth, scope.outer = self.depth + 1, len(self.arrays)
         scope.arrays = [*self.arrays, *arrays]
         return scope
 
-    def alone(self, arrays: Sequence[Array]) -> "Scope":
+    def alone(self, arrays: Sequence[Array]) -> Scope:
         """A scope in the same region that sees these arrays alone."""
         scope = copy(self)
         scope.arrays, scope.outer = list(arrays), 0
@@ -105,8 +105,8 @@ class Scope:
     def numbers(self, shape: Sequence[int], dtype: DType) -> np.ndarray:
         """Fresh numbers for a constant of the program."""
         if dtype.is_float:
-            return (self.rng.standard_normal(shape) * 0.7).round(2).astype(dtype.np)
-        return self.rng.integers(0, 2 if dtype.kind == "bool" else 5, shape).astype(dtype.np)
+            return np.asarray(np.round(self.rng.standard_normal(shape) * 0.7, 2), dtype.np)
+        return np.asarray(self.rng.integers(0, 2 if dtype.kind == "bool" else 5, shape), dtype.np)
 
     def like(self, shape: Sequence[int], dtype: DType, reuse: float = 0.8) -> Array | np.ndarray:
         """An array of this type: one that is there, views of one that is there, an input, or a constant."""

@@ -6,29 +6,29 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-import graphc as gc
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
-from tests.random.check import Outcome, check_calls, judged, poison_memory
+from tests.random.check import Outcome, check_calls, choose, judged, poison_memory
 from tests.random.generator import numbers
 from tests.random.workers import in_child
 
 
-def failing(graph: Graph, seed: int = 0, special: bool = False) -> Outcome:
+def failing(graph: Graph, seed: int = 0, special: bool = False, target: str = "") -> Outcome:
     """The outcome of a graph alone, on numbers drawn for its inputs, in a process of its own."""
     def work() -> str:
         poison_memory()
+        choose(special, target)
         rng = np.random.default_rng(seed)
-        draws = [[numbers(rng, v.type, special) for v in graph.inputs] for _ in range(2)]
-        return check_calls(gc.compile(gc.GraphFunction(graph), threads=1), graph, draws, seed)
+        draws = [[numbers(rng, v.type, special) for v in graph.arguments] for _ in range(2)]
+        return check_calls(graph, draws, seed)
     return in_child(lambda: judged(work), 20)
 
 
-def shrunk(graph: Graph, found: Outcome, special: bool, seconds: float = 30) -> tuple[Graph, Outcome]:
+def shrunk(graph: Graph, found: Outcome, special: bool = False, target: str = "", seconds: float = 30) -> tuple[Graph, Outcome]:
     """The smallest graph found in that time which ends as `found` does, and its outcome; the graph itself if no draw fails without its program."""
-    best, last = graph, failing(graph, 0, special)
-    if not _alike(last, found):
+    best, last = graph, failing(graph, 0, special, target)
+    if not _alike(last, found) or graph.state:
         return graph, found
     deadline = time.monotonic() + seconds
     progress = True
@@ -37,7 +37,7 @@ def shrunk(graph: Graph, found: Outcome, special: bool, seconds: float = 30) -> 
         for smaller in candidates(best):
             if time.monotonic() > deadline:
                 break
-            result = failing(smaller, 0, special)
+            result = failing(smaller, 0, special, target)
             if _alike(result, found):
                 best, last, progress = smaller, result, True
                 break
@@ -127,7 +127,8 @@ def _fewer_operands(graph: Graph) -> Iterator[Callable[[], Graph | None]]:
         for i in range(first, len(node.inputs) - before):
             if not any(body.inputs[i] in _read(body) for body in bodies):
                 smaller = {name: _without_input(getattr(node.op, name), i) for name in node.op.REGIONS}
-                yield lambda node=node, i=i, smaller=smaller: rebuilt(graph, ops={node: node.op.replace(**smaller)}, unread={node: i + before})
+                yield lambda node=node, operand=i + before, smaller=smaller: rebuilt(
+                    graph, ops={node: node.op.replace(**smaller)}, unread={node: operand})
 
 
 def _read(body: Graph) -> set[Value]:
@@ -161,8 +162,9 @@ def _simpler_bodies(body: Graph) -> Iterator[Callable[[], Graph]]:
 
 def rebuilt(graph: Graph, outputs: Sequence[Value] | None = None, inputs=frozenset(), instead=None, ops=None, gone=None, unread=None,
             region: bool = False) -> Graph:
-    """The graph with other `outputs`, with values that become `inputs`, values used `instead` of others, and other `ops` of nodes, which have one result
-    (`gone`) or operand (`unread`) less; only what the outputs need. Of a `region` all inputs stay, and constants take the place of new ones."""
+    """The graph with other `outputs`, with values that become `inputs`, values used `instead` of others, and other `ops` of nodes, which have one
+    result (`gone`) or operand (`unread`) less; only what the outputs need. Of a `region` all inputs stay, and constants take the place of new ones.
+    """
     outputs, instead, ops, gone, unread = list(outputs or graph.outputs), instead or {}, ops or {}, gone or {}, unread or {}
 
     def use(v: Value) -> Value:

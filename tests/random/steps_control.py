@@ -1,4 +1,4 @@
-"""Steps of random programs that are loops and branches. Results of regions are values computed there, captured ones, inputs, constants, or one twice."""
+"""Steps of random programs that are loops and branches. Results of regions: values computed there, captured ones, inputs, constants, one twice."""
 from __future__ import annotations
 
 import graphc as gc

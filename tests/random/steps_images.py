@@ -28,14 +28,16 @@ def conv2d(s: Scope):
     c = x.shape[1]
     groups = s.one([g for g in (1, 1, 1, 2, 3, 4, c) if g and c % g == 0] or [1])
     w = s.like((groups * s.whole(1, 3), c // groups, *((3, 3) if s.chance(0.3) else (s.whole(1, 3), s.whole(1, 3)))), x.dtype, 0.5)
-    y = gc.conv2d(x, w, stride=_size(s, 2), padding=s.one([0, 1, 1, "same", ((1, 0), (0, 2))]) if s.chance(0.8) else 2, dilation=_size(s, 2), groups=groups)
+    padding = s.one([0, 1, 1, "same", ((1, 0), (0, 2))]) if s.chance(0.8) else 2
+    y = gc.conv2d(x, w, stride=_size(s, 2), padding=padding, dilation=_size(s, 2), groups=groups)
     return y * 0.5 if s.chance(0.3) else gc.relu(y) if s.chance(0.3) else y + s.like((y.shape[1], 1, 1), y.dtype) if s.chance(0.3) else y
 
 
 def conv1d(s: Scope):
     x = s.pick(lambda x: x.dtype.is_float and x.ndim == 3 and x.type.is_static) if s.chance(0.6) else image(s)[0]
     c = x.shape[1]
-    return gc.conv1d(x, s.like((s.whole(1, 3), c, s.whole(1, 3)), x.dtype, 0.5), stride=s.whole(1, 2), padding=s.whole(0, 1), dilation=s.whole(1, 2)) * 0.5
+    w = s.like((s.whole(1, 3), c, s.whole(1, 3)), x.dtype, 0.5)
+    return gc.conv1d(x, w, stride=s.whole(1, 2), padding=s.whole(0, 1), dilation=s.whole(1, 2)) * 0.5
 
 
 def conv_transpose(s: Scope):

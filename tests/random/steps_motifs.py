@@ -21,7 +21,8 @@ def shared(s: Scope):
 
 def _computed(s: Scope):
     x = s.floats()
-    return s.one([lambda x: x * 0.5, gc.tanh, lambda x: x + x, lambda x: gc.cumsum(x) * 0.5, lambda x: gc.sum(x, -1 if x.ndim else None, keepdims=True),
+    return s.one([lambda x: x * 0.5, gc.tanh, lambda x: x + x, lambda x: gc.cumsum(x) * 0.5,
+                  lambda x: gc.sum(x, -1 if x.ndim else None, keepdims=True),
                   lambda x: gc.einsum("a,b->ab", x.reshape(-1)[:4], x.reshape(-1)[:3])])(x)
 
 
@@ -48,4 +49,55 @@ def norms(s: Scope):
     return part.own
 
 
-STEPS = {shared: 14, overwritten: 4, norms: 5}
+def spelled_attention(s: Scope):
+    """Products with a softmax between them, masked in one of the ways in which people write that."""
+    x = s.pick(lambda x: x.dtype.is_float and 2 <= x.ndim <= 3 and s.count(x.shape) <= 200)
+    t, d = s.concrete(x)[-2:]
+    q, k, v = (x @ w if s.chance(0.5) else x * 0.5 for w in (s.like((d, d), x.dtype) for _ in range(3)))
+    scores = q @ k.mT * s.one([0.5, 1.0])
+    seen = gc.tril(gc.ones((t, t), x.dtype)) if s.chance(0.5) else (gc.iota((t, t), 0) >= gc.iota((t, t), 1)).astype(x.dtype)
+    hidden = s.whole(0, 3)
+    if hidden == 1:
+        scores = gc.where(seen > 0, scores, -1e9)
+    elif hidden == 2:
+        scores = scores + (1 - seen) * -1e9
+    elif hidden == 3:
+        scores = scores + s.like((t, t), x.dtype)
+    return gc.softmax(scores) @ v
+
+
+def recurrent(s: Scope):
+    """An LSTM or a simple recurrence over the rows of an array: products of what comes in and of the carry, gates cut out of them."""
+    x = s.pick(lambda x: x.dtype.is_float and x.ndim == 2 and x.type.is_static and x.shape[0] <= 8)
+    n, gates = s.whole(1, 4), s.one([1, 3, 4])
+    w, u, b = s.like((x.shape[1], gates * n), x.dtype), s.like((n, gates * n), x.dtype), s.like((gates * n,), x.dtype)
+    h0 = s.like((n,), x.dtype)
+
+    def step(carry, row):
+        h, c = carry
+        parts = gc.split(row @ w + h @ u * 0.5 + b, gates)
+        if gates == 1:
+            return (gc.tanh(parts[0]), c), parts[0]
+        c = gc.sigmoid(parts[0]) * c + gc.sigmoid(parts[1]) * gc.tanh(parts[2])
+        h = gc.sigmoid(parts[3]) * gc.tanh(c) if gates == 4 else gc.tanh(c)
+        return (h, c), h
+    (h, c), ys = gc.scan(step, (h0, gc.zeros((n,), x.dtype) if s.chance(0.5) else s.like((n,), x.dtype)), x, reverse=s.chance(0.4))
+    return [h, c, ys]
+
+
+def lookup(s: Scope):
+    """Rows of a table by ids, as take or as a product with one_hot; the table may be used otherwise too."""
+    table = s.pick(lambda x: x.dtype.is_float and x.ndim == 2 and x.type.is_static and x.shape[0] > 0)
+    ids = s.like((s.whole(0, 5),), gc.i64) % table.shape[0]
+    rows = gc.one_hot(ids, table.shape[0], table.dtype) @ table if s.chance(0.5) else gc.take(table, ids)
+    return [rows, table * 0.5] if s.chance(0.3) else rows
+
+
+def draw(s: Scope):
+    """Random numbers from a key that is given."""
+    key = s.like((2,), gc.i64)
+    shape = tuple(s.whole(1, 5) for _ in range(s.whole(0, 3)))
+    return gc.uniform(shape, -1, 1, dtype=s.dtype, key=key) if s.chance(0.5) else gc.bernoulli(0.5, shape, key=key)
+
+
+STEPS = {shared: 14, overwritten: 4, norms: 5, spelled_attention: 3, recurrent: 4, lookup: 2, draw: 1}

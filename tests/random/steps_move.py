@@ -184,5 +184,5 @@ def captured(s: Scope):
     return gc.Array.__add__(gc.zeros(shape, s.dtype), s.numbers(shape, s.dtype)) if s.chance(0.5) else gc.full(shape, s.whole(-1, 2), s.dtype)
 
 
-STEPS = {transpose: 5, reshape: 5, slices: 6, broadcast: 5, new_axis: 2, squeeze: 2, tile: 4, repeat: 3, flip: 3, roll: 3, pad: 3, split: 3, concat: 5, stack: 3,
-         triangle: 2, take: 3, take_along: 2, scatter: 3, one_hot: 2, dynamic: 3, captured: 2}
+STEPS = {transpose: 5, reshape: 5, slices: 6, broadcast: 5, new_axis: 2, squeeze: 2, tile: 4, repeat: 3, flip: 3, roll: 3, pad: 3, split: 3,
+         concat: 5, stack: 3, triangle: 2, take: 3, take_along: 2, scatter: 3, one_hot: 2, dynamic: 3, captured: 2}

@@ -8,8 +8,9 @@ from tests.random.scope import Scope, Skip
 
 SMOOTH = (gc.tanh, gc.sigmoid, gc.sin, gc.cos, gc.erf, gc.gelu, gc.silu, gc.softplus, gc.elu, lambda x: gc.exp(-gc.abs(x)), lambda x: gc.log1p(x * x),
           lambda x: gc.sqrt(x * x + 1), lambda x: -x, lambda x: x * 0.5, lambda x: x * 2.0, lambda x: x + 1, lambda x: gc.square(x) * 0.25,
-          lambda x: x / (1 + gc.abs(x)), lambda x: gc.rsqrt(x * x + 0.5), lambda x: gc.expm1(gc.tanh(x)), lambda x: x ** 2, lambda x: gc.atan2(x, x + 3),
-          lambda x: gc.atan(x), lambda x: gc.asinh(x), lambda x: 1 - x, lambda x: 2 / (x * x + 1), lambda x: (x * x + 0.1) ** 0.5)
+          lambda x: x / (1 + gc.abs(x)), lambda x: gc.rsqrt(x * x + 0.5), lambda x: gc.expm1(gc.tanh(x)), lambda x: x ** 2,
+          lambda x: gc.atan2(x, x + 3), lambda x: gc.atan(x), lambda x: gc.asinh(x), lambda x: 1 - x,
+          lambda x: 2 / (x * x + 1), lambda x: (x * x + 0.1) ** 0.5)
 BENT = (gc.relu, gc.leaky_relu, gc.abs, gc.sign, gc.floor, gc.ceil, gc.round, lambda x: gc.clip(x, -0.5, 0.75), lambda x: gc.maximum(x, 0.1),
         lambda x: gc.minimum(x, 1), lambda x: gc.stop_gradient(x), lambda x: gc.sqrt(gc.abs(x)), lambda x: x % 0.7, lambda x: x // 0.7,
         lambda x: gc.where(gc.isfinite(x), x, 0), lambda x: gc.where(gc.isnan(x), 1.0, x), lambda x: gc.log(gc.abs(x) + 1e-3))
@@ -17,8 +18,9 @@ INTEGER = (lambda x: -x, lambda x: x + 1, lambda x: x * 3, lambda x: x // 2, lam
            lambda x: x & 6, lambda x: x ^ 5, lambda x: ~x, lambda x: 7 // x, lambda x: 7 % x)
 PAIRS = (lambda x, y: x + y, lambda x, y: x - y, lambda x, y: gc.tanh(x) * y, lambda x, y: x * gc.sigmoid(y), lambda x, y: gc.maximum(x, y),
          lambda x, y: gc.minimum(x, y), lambda x, y: x / (y * y + 1), lambda x, y: gc.where(x > y, x * 0.5, y), lambda x, y: gc.tanh(x * y))
-WHOLE_PAIRS = (lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, lambda x, y: x // y, lambda x, y: x % y, lambda x, y: x & y, lambda x, y: x | y,
-               lambda x, y: x ^ y, lambda x, y: gc.maximum(x, y), lambda x, y: gc.minimum(x, y), lambda x, y: x << (y & 3), lambda x, y: x >> (y & 3))
+WHOLE_PAIRS = (lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, lambda x, y: x // y, lambda x, y: x % y, lambda x, y: x & y,
+               lambda x, y: x | y, lambda x, y: x ^ y, lambda x, y: gc.maximum(x, y), lambda x, y: gc.minimum(x, y),
+               lambda x, y: x << (y & 3), lambda x, y: x >> (y & 3))
 COMPARISONS = (lambda x, y: x < y, lambda x, y: x <= y, lambda x, y: x > y, lambda x, y: x >= y, lambda x, y: x == y, lambda x, y: x != y)
 
 
@@ -212,5 +214,5 @@ def attention(s: Scope):
     return gc.attention(x, k, k * 0.5 if s.chance(0.3) else s.like(k.shape, x.dtype), causal=s.chance(0.4))
 
 
-STEPS = {smooth: 12, bent: 7, integer: 4, pair: 14, whole_pair: 4, compare: 4, logic: 2, where: 4, cast: 5, reduce: 9, reduce_whole: 3, best: 2, cumulative: 4, sort: 4,
-         rows: 5, loss: 2, product: 7, chain: 2, einsum: 4, attention: 2}
+STEPS = {smooth: 12, bent: 7, integer: 4, pair: 14, whole_pair: 4, compare: 4, logic: 2, where: 4, cast: 5, reduce: 9, reduce_whole: 3, best: 2,
+         cumulative: 4, sort: 4,rows: 5, loss: 2, product: 7, chain: 2, einsum: 4, attention: 2}

@@ -114,5 +114,5 @@ def test_findings_are_made_smaller(monkeypatch):
     """Of a graph that fails by one of its nodes little more than that node is left."""
     graph = next(g for g in (program(SEED, i).graph for i in range(1000)) if "tanh(" in print_graph(g) and len(g.nodes) > 30)
     monkeypatch.setattr(shrink, "failing", lambda g, *_: Outcome("wrong" if "tanh(" in print_graph(g) else "ok"))
-    smaller, _ = shrink.shrunk(graph, Outcome("wrong"), False)
+    smaller, _ = shrink.shrunk(graph, Outcome("wrong"))
     assert len(smaller.nodes) < 4
