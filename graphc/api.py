@@ -24,6 +24,7 @@ from graphc.memory import Memory
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, trace_network
+from graphc.once import recent
 from graphc.optim import Optimizer
 from graphc.report import PlanReport
 from graphc.state import State, initial_values
@@ -100,12 +101,7 @@ class Polymorphic(Shown):
     def bound(self, **sizes: int) -> Compiled:
         """The native code for these sizes of the named dimensions."""
         key = tuple(sorted(sizes.items()))
-        if key not in self._kept:
-            self._kept[key] = _compiled(bind_graph(self.graph, sizes), self._function, self._owner, self._threads)
-            if len(self._kept) > KEPT_BINDINGS:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        return recent(self._kept, key, lambda: _compiled(bind_graph(self.graph, sizes), self._function, self._owner, self._threads), KEPT_BINDINGS)
 
     @property
     def memory(self) -> Memory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from numbers import Real
 
 import numpy as np
@@ -17,6 +18,7 @@ from graphc.nn.decode import Batch
 from graphc.nn.entry import Entry
 from graphc.nn.module import as_module
 from graphc.nn.network import network_name
+from graphc.once import recent
 from graphc.prompts import grown, padded_prompts
 from graphc.session import Choice, Plan, Session, prompt_name
 from graphc.state import State
@@ -135,15 +137,14 @@ class Generator:
 
     def _session(self, plan: Plan) -> Session:
         """A session that nobody uses."""
-        free = self._sessions.get(plan)
-        self._last = free.pop() if free else Session(self.root, plan, self._owner, self._threads)
-        return self._last
+        session = None
+        with suppress(IndexError):          # another thread may take the last one at any moment
+            session = self._sessions.get(plan, []).pop()
+        self._last = session = session or Session(self.root, plan, self._owner, self._threads)
+        return session
 
     def _give_back(self, plan: Plan, session: Session) -> None:
-        self._sessions.setdefault(plan, []).append(session)
-        self._sessions.move_to_end(plan)
-        if len(self._sessions) > KEPT_SESSIONS:
-            self._sessions.popitem(last=False)
+        recent(self._sessions, plan, list, KEPT_SESSIONS).append(session)
 
     def _owner(self, needed: Sequence[Entry]) -> State | None:
         """The state that has the parameters `needed`; made when they are first known."""
@@ -159,10 +160,7 @@ def _generator(model: Callable | Model, state, seed: int | None, capacity: int |
     if not isinstance(owner, State):
         return Generator(model, state=state, seed=seed, capacity=capacity, threads=threads)
     programs, key = owner.programs, ("generate", model.net if isinstance(model, Model) else model, capacity, threads)
-    programs[key] = programs.pop(key, None) or Generator(model, state=owner, capacity=capacity, threads=threads)
-    if len(programs) > KEPT_GENERATORS:
-        programs.pop(next(iter(programs)))
-    return programs[key]
+    return recent(programs, key, lambda: Generator(model, state=owner, capacity=capacity, threads=threads), KEPT_GENERATORS)
 
 
 def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[np.ndarray]:

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 from threading import RLock
 
 LOADING = RLock()               # held while modules are imported at their first use; a fork waits for it, since a half imported one never gets whole in the child
@@ -29,3 +31,16 @@ class once_property:
 
     def __get__(self, instance, owner: type | None = None):
         return self if instance is None else instance.__dict__.setdefault(self.name, self.compute(instance))
+
+
+def recent(table: OrderedDict, key: Hashable, make: Callable, most: int):
+    """table[key], made when missing; the table keeps the `most` that were used last. Threads may share it, and exceptions come at any moment: what two make
+    at once is that of the first, and no step counts on what the one before it has seen."""
+    value = table.get(key)
+    if value is None:
+        value = table.setdefault(key, make())
+    with suppress(KeyError):
+        table.move_to_end(key)
+        while len(table) > most:
+            table.popitem(last=False)
+    return value

@@ -21,6 +21,7 @@ from graphc.nn.generate import sample
 from graphc.nn.module import Function, Module, argument_names
 from graphc.nn.network import call, entries, network_name
 from graphc.nn.path import rooted
+from graphc.once import recent
 from graphc.prompts import grown, padded_size, resized
 from graphc.state import State
 
@@ -94,12 +95,7 @@ class Session:
 
     def _first(self, size: int) -> Executable:
         """The program that takes prompts of `size` tokens and gives the first token."""
-        if size not in self.prompts:
-            self.prompts[size] = self._executable(self._prompted(size))
-            if len(self.prompts) > KEPT_PROMPTS:
-                self.prompts.popitem(last=False)
-        self.prompts.move_to_end(size)
-        return self.prompts[size]
+        return recent(self.prompts, size, lambda: self._executable(self._prompted(size)), KEPT_PROMPTS)
 
     def _step(self, window: int) -> Executable:
         """The program that takes a token and gives the next, looking at the first `window` slots of the caches."""

@@ -1,7 +1,7 @@
 """State: the arrays that a network and its training own (parameters, running statistics, optimizer slots, step, random key)."""
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -27,7 +27,7 @@ class State(Mapping):
         self._arrays: dict[str, np.ndarray] = {}
         self._names: dict[Hashable, str] = {}
         self.lock = StateLock()
-        self.programs: dict[Hashable, object] = {}
+        self.programs: OrderedDict[Hashable, object] = OrderedDict()
 
     @staticmethod
     def create(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None = None, where: str = "state") -> "State":

@@ -27,6 +27,7 @@ from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import call, entries, inputs, network_name
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
+from graphc.once import recent
 from graphc.passes.backward import backward
 from graphc.state import State
 
@@ -181,7 +182,7 @@ class TrainStep(Shown):
             return self._fixed
         sizes = self._sizes(arrays)
         key = tuple(sorted(sizes.items()))
-        return _kept(self._executables, key, lambda: self._made(self._function, sizes))
+        return recent(self._executables, key, lambda: self._made(self._function, sizes), KEPT_BINDINGS)
 
     def _made(self, function: GraphFunction, sizes: Mapping[str, int]) -> Executable:
         arrays = [self.state.array(entry) for entry in entries(function)]
@@ -194,7 +195,7 @@ class TrainStep(Shown):
         types = {name: TensorType(dtype_of(a), a.shape) for name, a in zip(self._types, arrays)}
         _check_free_axes(self._types, types)
         key = (tuple(types.items()), tuple(metrics.items()))
-        run = _kept(self._evaluations, key, lambda: self._inference(types, metrics))
+        run = recent(self._evaluations, key, lambda: self._inference(types, metrics), KEPT_BINDINGS)
         return {name: float(np.mean(value)) for name, value in run(*arrays).items()}
 
     @contained
@@ -279,16 +280,6 @@ def _check_free_axes(declared: Mapping[str, TensorType], given: Mapping[str, Ten
     for name, type in declared.items():
         if type.dtype != given[name].dtype or type.rank != given[name].rank:
             raise GraphError(f"argument {name!r} is {type}, got {given[name]}", user_loc())
-
-
-def _kept(table: OrderedDict, key: tuple, make: Callable):
-    """table[key], made when missing; the table keeps the most recently used."""
-    if key not in table:
-        table[key] = make()
-        if len(table) > KEPT_BINDINGS:
-            table.popitem(last=False)
-    table.move_to_end(key)
-    return table[key]
 
 
 def _number(result: np.ndarray) -> float | np.ndarray:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 
@@ -15,6 +16,7 @@ from graphc.runtime.native import native
 from graphc.runtime.waiting_ir import WAIT_MS
 
 EXIT_SECONDS = 5                # how long an interpreter that exits waits for a thread which it has perhaps stopped
+SMALL = 1 << 16                 # bytes that are copied without letting other Python threads go on, if nobody has the lock
 TAKEN = 1                       # of gc_transfer; 0: not in that time, 2: another version
 
 
@@ -48,12 +50,19 @@ class StateLock:
         return int(self._version[0])
 
     def _transfer(self, targets: Sequence[np.ndarray], sources: Sequence[np.ndarray], writes: int, expected: int = -1) -> bool:
-        rows = np.array([(address(t), address(s), t.nbytes) for t, s in zip(targets, sources, strict=True)], np.int64)
+        cells = [cell for t, s in zip(targets, sources, strict=True) for cell in (id(t), id(s), t.nbytes)]
+        rows = array("q", cells)
+        what = self.address, rows.buffer_info()[0], len(targets), writes, expected
+        done = native().transfer_now(*what, 0) if sum(cells[2::3]) <= SMALL else 0
+        return (done or self._transfer_in_time(what)) == TAKEN
+
+    def _transfer_in_time(self, what: tuple) -> int:
+        done = 0
         for _ in attempts():
-            done = native().transfer(self.address, address(rows), len(rows), writes, expected, WAIT_MS)
+            done = native().transfer(*what, WAIT_MS)
             if done:
-                return done == TAKEN
-        return False
+                break
+        return done
 
     def after_fork(self) -> None:
         self._word[0] = 0

@@ -4,13 +4,13 @@ Python never holds it: what it does under the lock is one native call, which no 
 """
 from __future__ import annotations
 
-from graphc.runtime.entry_layout import VERSION_AT
+from graphc.runtime.entry_layout import ARRAY_DATA, VERSION_AT
 from graphc.runtime.pool_ir import FUTEX, FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
 
 
 def lock_text(machine: str) -> str:
     """LLVM text of gc_lock(word, milliseconds) -> 1 when it was taken, gc_unlock(word) and gc_transfer."""
-    return TEXT.format(futex=FUTEX[machine], wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE, version_at=VERSION_AT)
+    return TEXT.format(futex=FUTEX[machine], wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE, version_at=VERSION_AT, data=ARRAY_DATA)
 
 
 TEXT = """
@@ -68,7 +68,7 @@ end:
   ret void
 }}
 
-; Copies, the lock held, `count` pieces of memory, rows (target, source, bytes), and advances the version by `writes`; nothing if the version is no
+; Copies, the lock held, the data of `count` numpy arrays, rows (target, source, bytes), and advances the version by `writes`; nothing if the version is no
 ; longer `expected` (-1: any). 1: copied; 0: the lock could not be had in that time; 2: another version.
 define i32 @gc_transfer(ptr %word, ptr %rows, i64 %count, i64 %writes, i64 %expected, i64 %milliseconds) nounwind {{
 entry:
@@ -92,8 +92,12 @@ loop:
   %target.at = getelementptr i64, ptr %rows, i64 %row
   %source.at = getelementptr i64, ptr %target.at, i64 1
   %bytes.at = getelementptr i64, ptr %target.at, i64 2
-  %target = load ptr, ptr %target.at
-  %source = load ptr, ptr %source.at
+  %target.array = load ptr, ptr %target.at
+  %source.array = load ptr, ptr %source.at
+  %target.data = getelementptr i8, ptr %target.array, i64 {data}
+  %source.data = getelementptr i8, ptr %source.array, i64 {data}
+  %target = load ptr, ptr %target.data
+  %source = load ptr, ptr %source.data
   %bytes = load i64, ptr %bytes.at
   call void @llvm.memmove.p0.p0.i64(ptr %target, ptr %source, i64 %bytes, i1 false)
   %next = add i64 %i, 1

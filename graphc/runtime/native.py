@@ -34,6 +34,7 @@ class Native:
     lock: ctypes._CFuncPtr          # (address of a lock word, milliseconds) -> 1 when taken
     unlock: ctypes._CFuncPtr        # (address of a lock word)
     transfer: ctypes._CFuncPtr      # (address of a lock word, rows, how many, how many versions more, expected version, milliseconds) -> whether
+    transfer_now: ctypes._CFuncPtr  # as `transfer`
     call: ctypes._CFuncPtr          # (descriptor, table of input arrays, table of output arrays, where the status goes) -> code or BUSY
     call_waiting: ctypes._CFuncPtr  # (descriptor, table of input addresses, of output addresses, job) -> code, BUSY or NO_FRAME
     cancel: ctypes._CFuncPtr        # (job)
@@ -60,6 +61,7 @@ def native() -> Native:
         lock=free(ctypes.c_int, pointer, word)(loaded.address("gc_lock")),
         unlock=held(None, pointer)(loaded.address("gc_unlock")),
         transfer=free(ctypes.c_int, pointer, pointer, word, word, word, word)(loaded.address("gc_transfer")),
+        transfer_now=held(ctypes.c_int, pointer, pointer, word, word, word, word)(loaded.address("gc_transfer")),
         call=held(ctypes.c_int, pointer, pointer, pointer, pointer)(loaded.address("gc_call_arrays")),
         call_waiting=held(ctypes.c_int, pointer, pointer, pointer, pointer)(loaded.address("gc_call_waiting")),
         cancel=held(None, pointer)(loaded.address("gc_cancel")),

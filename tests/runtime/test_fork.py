@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.once import once_property
+from graphc.once import once_property, recent
 
 ROOT = Path(__file__).parents[2]
 X = np.arange(4, dtype=np.float32)
@@ -148,3 +149,26 @@ def test_a_value_is_computed_without_a_lock():
     assert Slow.value.__doc__ == "What it is."
     with pytest.raises(AttributeError):
         Slow().other
+
+
+def test_threads_that_share_a_table_of_recent_things():
+    table, wrong = OrderedDict(), []
+
+    def using(start: int) -> None:
+        for k in range(start, start + 3000):
+            key = k * 7 % 13
+            if recent(table, key, lambda: [key], 4) != [key]:
+                wrong.append(key)
+
+    threads = [threading.Thread(target=using, args=(n,)) for n in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong and len(table) <= 4 + len(threads)
+    assert [recent(table, k, lambda: k, 3) for k in "abcd"] == list("abcd") and list(table) == ["b", "c", "d"]
