@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from graphc.api import compile, state_for
+from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
+from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
+from graphc.ir.convert import is_sequence
 from graphc.ir.types import BY_NUMPY, TensorType
 from graphc.nn.decode import Batch
 from graphc.nn.entry import Entry
@@ -26,6 +29,7 @@ ROUNDING = 1e-3                     # of the largest score: what `check` lets pa
 KEPT_SESSIONS = 4                   # caches and programs for batches of different sizes
 
 
+@converted
 def generate(model: Callable | Model, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None,
              stop: int | None = None, lengths=None, capacity: int | None = None, seed: int | None = None,
              state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, threads: int = 0, **inputs) -> np.ndarray:
@@ -47,6 +51,7 @@ def generate(model: Callable | Model, prompt, steps: int, *, temperature: float 
 class Generator:
     """A network that generates, as `gc.generate`, with its programs and caches: for many calls. `state`: what it runs on."""
 
+    @converted
     def __init__(self, model: Callable | Model, *, state=None, seed: int | None = None, capacity: int | None = None, threads: int = 0):
         bound = isinstance(model, Model)
         self.root = as_module(model.net if bound else model)
@@ -57,7 +62,7 @@ class Generator:
 
     def __call__(self, prompt, steps: int, **options) -> np.ndarray:
         """As `gc.generate`."""
-        single = not isinstance(prompt, int) and len(prompt) > 0 and np.ndim(prompt[0]) == 0
+        single = is_sequence(prompt) and len(prompt) > 0 and not is_sequence(prompt[0])
         stop = options.get("stop")
         tokens = []
         for token in self.stream(prompt, steps, **options):
@@ -66,13 +71,14 @@ class Generator:
         made = np.stack(tokens, axis=1)
         return made[0] if single else made
 
+    @converted
     def stream(self, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None, stop: int | None = None,
                lengths=None, seed: int = 0, **inputs) -> Iterator[np.ndarray]:
         """The tokens [B] one after the other, as they are made; it ends when every sequence has had `stop`."""
         knobs = _knobs(temperature, top_k, top_p)
-        arrays = {name: np.asarray(a) for name, a in inputs.items()}
+        arrays = {name: array_of(a) for name, a in inputs.items()}
         ids, lengths = padded_prompts(prompt, lengths, arrays)
-        if not isinstance(steps, int) or steps < 1:
+        if steps < 1:
             raise GraphError(f"generate makes 1 or more tokens, got steps={steps!r}", user_loc())
         needed = int(lengths.max()) + steps - 1         # the last token is not looked back at
         plan = self._plan(ids, lengths, needed, arrays, Choice(temperature > 0, top_k, top_p is not None))
@@ -162,7 +168,7 @@ def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[n
     """Numbers for `Choice.knobs`; GraphError unless they make sense."""
     if not temperature >= 0:
         raise GraphError(f"temperature must be 0 (the likeliest token) or more, got {temperature}", user_loc())
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+    if top_k is not None and top_k < 1:
         raise GraphError(f"top_k is an int of 1 or more, got {top_k!r}", user_loc())
     if top_p is not None and not 0 < top_p <= 1:
         raise GraphError(f"top_p is a probability above 0, got {top_p}", user_loc())

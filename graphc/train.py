@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc import optim
 from graphc.checkpoint import load_arrays, save_arrays
+from graphc.dsl.arguments import converted
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
@@ -18,6 +19,7 @@ from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.execute import Executable, make_executable
 from graphc.ir.builder import bind_graph
+from graphc.ir.convert import callable_
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of, i64
@@ -62,6 +64,7 @@ class SlotKey:
     parameter: Parameter
 
 
+@converted
 def train_step(f: Callable, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None, seed: int = 0,
                threads: int = 0, **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
@@ -73,6 +76,8 @@ def train_step(f: Callable, *, optimizer: optim.Optimizer, loss: Callable | None
     """
     if not isinstance(optimizer, optim.Optimizer):
         raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}", user_loc())
+    if loss is not None:
+        callable_(loss, "loss")
     if loss is not None and len(types) < 2:
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], y=gc.i32[…]", user_loc())
     return TrainStep(Objective(as_module(f), loss), types, optimizer, trainable, seed, threads)
