@@ -158,7 +158,7 @@ def _problem(f, training: bool, seed: int, state, inputs: Mapping) -> _Problem:
 
 def _declared(f, training: bool, inputs: Mapping) -> tuple[GraphFunction, dict[str, int], dict[str, np.ndarray]]:
     """The traced function, the sizes of named dimensions, and the arrays among `inputs`."""
-    given = {n: np.asarray(a) for n, a in inputs.items() if not isinstance(a, (TensorType, int))}
+    given = {n: array_of(a) for n, a in inputs.items() if not isinstance(a, (TensorType, int))}
     if isinstance(f, (GraphFunction, Graph)):
         function, sizes = traced(f, training, {n: v for n, v in inputs.items() if n not in given})
     else:

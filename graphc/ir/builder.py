@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from graphc.errors import GraphError, Loc
+from graphc.ir.convert import LARGEST
 from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.op import Literal, Op, as_tuple
 from graphc.ir.ops import OPS
@@ -32,6 +33,7 @@ class Builder:
         self.scope = ""
 
     def input(self, name: str, type: TensorType) -> Value:
+        _check_size(name, type)
         self.inputs.append(Value(type, name))
         return self.inputs[-1]
 
@@ -55,6 +57,8 @@ class Builder:
         ins = self._values(operands)
         try:
             types = as_tuple(op.infer(*(v.type for v in ins)))
+            for t in types:
+                _check_size(op.name, t)
         except GraphError as error:
             raise error.at(self.loc) from None
         node = Node(op, ins, types, self.loc, self.scope)
@@ -112,6 +116,16 @@ class Builder:
             return tuple(values)
         dtype = values[0].type.dtype if values else None
         return tuple(v if isinstance(v, Value) else self.constant(v, dtype) for v in operands)
+
+
+def _check_size(what: str, type: TensorType) -> None:
+    """Offsets into an array are numbers of 64 bits."""
+    nbytes = type.dtype.itemsize
+    for d in type.shape:
+        if d.__class__ is int:          # of named ones nothing is known yet
+            nbytes *= d
+    if nbytes > LARGEST:
+        raise GraphError(f"{what} is {type}, which has more bytes than a computer has addresses")
 
 
 class Rewriter(Builder):

@@ -86,6 +86,7 @@ def test_what_does_not_fit(what):
 
 def test_what_fits():
     close(run(lambda x: gc.arange(0.0, 8.0, 4.0, dtype=gc.i64) + gc.sum(x).astype(gc.i64) * 0, X), np.array([0, 4]))
+    assert str(trace_types(lambda x: gc.arange(x.shape[0]) + gc.arange(1, "T - 3"), {"x": gc.f32["T - 4"]})).count("i64[T - 4]") >= 3
     close(run(lambda x: gc.clip(x, np.float32(2), np.float64(5)), X), np.clip(X, 2, 5))
     close(run(lambda x: gc.where(x > 2, x, 10 ** 30), X), np.where(X > 2, X, np.float32(1e30)))
     close(run(lambda x: x + True + np.int8(1) + np.array(1, np.float32), X), X + 3)
