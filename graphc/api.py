@@ -11,6 +11,7 @@ from graphc.checkpoint import load_arrays
 from graphc.compiler import Compilation, Compiled, compiled
 from graphc.config import MOST_I64, thread_count, whole
 from graphc.contained import contained
+from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
@@ -19,6 +20,7 @@ from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
+from graphc.ir.convert import is_integer
 from graphc.ir.types import TensorType, as_dim, dtype_of
 from graphc.memory import Memory
 from graphc.nn.entry import Entry
@@ -33,6 +35,7 @@ from graphc.train import Model, Objective, training_function
 KEPT_BINDINGS = 16                  # of named dimensions to sizes
 
 
+@converted
 def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: int | str = 0, training: bool = False, seed: int | None = None,
             state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, outputs: Sequence[str] | None = None, **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
@@ -66,6 +69,7 @@ def _bound(f, threads: int, training: bool, seed, state, outputs, bindings: Mapp
     return Polymorphic(graph, function, owner, threads) if graph.dim_names else _compiled(graph, function, owner, threads)
 
 
+@converted
 def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False, outputs: Sequence[str] | None = None,
          optimizer: Optimizer | None = None, loss: Callable | None = None, trainable=None, **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.
@@ -155,15 +159,15 @@ def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> tuple
         return trace_network(f.net, training, **bindings), {}
     if not callable(f):
         raise GraphError(f"compile takes a graph, a network or step.model, got {type(f).__name__}", user_loc())
-    function = trace_network(f, training, **{n: t for n, t in bindings.items() if isinstance(t, TensorType) or not isinstance(t, int)})
-    return function, {n: _size(function.graph, n, t) for n, t in bindings.items() if isinstance(t, int)}
+    function = trace_network(f, training, **{n: t for n, t in bindings.items() if not is_integer(t)})
+    return function, {n: _size(function.graph, n, t) for n, t in bindings.items() if is_integer(t)}
 
 
 def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, bindings: Mapping) -> tuple[GraphFunction, dict[str, int]]:
     """The whole training step of `f`, and the sizes of named dimensions."""
-    types = {n: t for n, t in bindings.items() if not isinstance(t, int)}
+    types = {n: t for n, t in bindings.items() if not is_integer(t)}
     function = training_function(Objective(as_module(f), loss), types, optimizer, trainable)
-    return function, {n: _size(function.graph, n, t) for n, t in bindings.items() if isinstance(t, int)}
+    return function, {n: _size(function.graph, n, t) for n, t in bindings.items() if is_integer(t)}
 
 
 def _size(graph: Graph, name: str, value) -> int:

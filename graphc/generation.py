@@ -11,8 +11,11 @@ import numpy as np
 
 from graphc.api import compile, state_for
 from graphc.config import MOST_I64, thread_count, whole
+from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
+from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
+from graphc.ir.convert import is_sequence
 from graphc.ir.types import BY_NUMPY, TensorType
 from graphc.nn.decode import Batch
 from graphc.nn.entry import Entry
@@ -31,6 +34,7 @@ ROUNDING = 1e-3                     # of the largest score: what `check` lets pa
 KEPT_SESSIONS = 4                   # caches and programs for batches of different sizes
 
 
+@converted
 def generate(model: Callable | Model, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None,
              stop: int | None = None, lengths=None, capacity: int | None = None, seed: int | None = None,
              state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, threads: int | str = 0, **inputs) -> np.ndarray:
@@ -52,6 +56,7 @@ def generate(model: Callable | Model, prompt, steps: int, *, temperature: float 
 class Generator:
     """A network that generates, as `gc.generate`, with its programs and caches: for many calls. `state`: what it runs on."""
 
+    @converted
     def __init__(self, model: Callable | Model, *, state=None, seed: int | None = None, capacity: int | None = None, threads: int | str = 0):
         bound, loc = isinstance(model, Model), user_loc()
         seed = None if seed is None else whole(seed, "seed", 0, MOST_I64, loc)
@@ -64,7 +69,7 @@ class Generator:
 
     def __call__(self, prompt, steps: int, **options) -> np.ndarray:
         """As `gc.generate`."""
-        single = not isinstance(prompt, int) and len(prompt) > 0 and np.ndim(prompt[0]) == 0
+        single = is_sequence(prompt) and len(prompt) > 0 and not is_sequence(prompt[0])
         stop = options.get("stop")
         tokens = []
         for token in self.stream(prompt, steps, **options):
@@ -73,10 +78,11 @@ class Generator:
         made = np.stack(tokens, axis=1)
         return made[0] if single else made
 
+    @converted
     def stream(self, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None, stop: int | None = None,
                lengths=None, seed: int = 0, **inputs) -> Iterator[np.ndarray]:
         """The tokens [B] one after the other, as they are made; it ends when every sequence has had `stop`."""
-        arrays = {name: np.asarray(a) for name, a in inputs.items()}
+        arrays = {name: array_of(a) for name, a in inputs.items()}
         ids, lengths = padded_prompts(prompt, lengths, arrays)
         loc = user_loc()
         steps, seed = whole(steps, "steps", 1, MOST_TOKENS, loc), whole(seed, "seed", 0, MOST_I64, loc)

@@ -3,16 +3,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
 from graphc.api import compile, traced
 from graphc.differences import Tolerance, Verdict, direction, elements
+from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
+from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder, bind_graph
+from graphc.ir.convert import items, shown
 from graphc.ir.graph import Graph, Value
 from graphc.ir.ops.constant import full
 from graphc.ir.types import TensorType, dtype_of
@@ -74,6 +78,7 @@ class GradientReport:
         return f"{head}\n{aligned(lines, left=6)}{tail}"
 
 
+@converted
 def check_gradients(f: GraphFunction | Graph | Callable, *, samples: int = 20, directions: int = 3, step: float = 1e-5, rtol: float = 1e-5,
                     atol: float = 1e-8, wrt: Sequence[str] | None = None, training: bool = False, seed: int = 0,
                     state: Mapping[str, np.ndarray] | None = None, raises: bool = False, **inputs) -> GradientReport:
@@ -88,6 +93,11 @@ def check_gradients(f: GraphFunction | Graph | Callable, *, samples: int = 20, d
     counts it; a gradient outside of them is wrong. The report is true if all agree; `raises`: GraphError with the report unless they do.
     Raises GraphError for a result that is not finite, and where there is nothing to check.
     """
+    if min(samples, directions, seed) < 0 or not 0 < step < inf:
+        raise GraphError(f"check_gradients takes samples, directions and a seed >= 0 and a step > 0, got {samples}, {directions}, {seed} and {step}")
+    wrt = None if wrt is None else items(wrt, "wrt")
+    if not all(isinstance(n, str) for n in wrt or ()):
+        raise GraphError(f"wrt= takes a list of names, got {shown(wrt)}")
     problem = _problem(f, training, seed, state, inputs)
     tolerance, random = Tolerance(step, rtol, atol), np.random.default_rng(seed)
     rows = tuple(_checked(problem, name, random, samples, directions, tolerance) for name in problem.chosen(wrt))
@@ -158,7 +168,7 @@ def _problem(f, training: bool, seed: int, state, inputs: Mapping) -> _Problem:
 
 def _declared(f, training: bool, inputs: Mapping) -> tuple[GraphFunction, dict[str, int], dict[str, np.ndarray]]:
     """The traced function, the sizes of named dimensions, and the arrays among `inputs`."""
-    given = {n: np.asarray(a) for n, a in inputs.items() if not isinstance(a, (TensorType, int))}
+    given = {n: array_of(a) for n, a in inputs.items() if not isinstance(a, (TensorType, int))}
     if isinstance(f, (GraphFunction, Graph)):
         function, sizes = traced(f, training, {n: v for n, v in inputs.items() if n not in given})
     else:

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from graphc.dsl.context import user_loc
+from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
+from graphc.ir.convert import is_integer, is_sequence, items
 
 SMALLEST = 16                       # prompts are padded to so many tokens, or 1.5, 2, 3, 4, 6 … times as many
 
 
 def padded_prompts(prompt, lengths, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Ids [B, T], padded behind, and lengths i64 [B]."""
-    if isinstance(prompt, (int, np.integer)):
+    if is_integer(prompt) or (isinstance(prompt, np.ndarray) and prompt.ndim == 0):
         batch = next((a.shape[0] for a in inputs.values() if a.ndim), 1)
         prompt = np.full((batch, 1), prompt)
-    ids, lengths = _padded(prompt) if lengths is None else (np.asarray(prompt), np.asarray(lengths))
+    ids, lengths = _padded(items(prompt, "a prompt")) if lengths is None else (array_of(prompt), array_of(lengths))
     if ids.dtype not in (np.int32, np.int64) or ids.ndim != 2 or 0 in ids.shape:
         raise GraphError(f"a prompt is integers [batch, time], [time], or lists of them, of one token or more; got {ids.dtype} {list(ids.shape)}", user_loc())
     if lengths.shape != ids.shape[:1] or lengths.dtype.kind not in "iu" or lengths.min() < 1 or lengths.max() > ids.shape[1]:
@@ -24,9 +26,10 @@ def padded_prompts(prompt, lengths, inputs: Mapping[str, np.ndarray]) -> tuple[n
     return ids, lengths.astype(np.int64)
 
 
-def _padded(prompt) -> tuple[np.ndarray, np.ndarray]:
+def _padded(prompt: list) -> tuple[np.ndarray, np.ndarray]:
     """A prompt or several as one array, and their lengths."""
-    rows = [np.asarray(row) for row in ([prompt] if len(prompt) and np.ndim(prompt[0]) == 0 else prompt)]
+    single = bool(prompt) and not is_sequence(prompt[0])
+    rows = [array_of(row) for row in ([prompt] if single else prompt)]
     if any(row.ndim != 1 for row in rows):
         raise GraphError("prompts are integers [time] each", user_loc())
     lengths = np.array([len(row) for row in rows], np.int64)

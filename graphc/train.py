@@ -12,6 +12,7 @@ from graphc import optim
 from graphc.checkpoint import load_arrays, save_arrays
 from graphc.config import MOST_I64, thread_count, whole
 from graphc.contained import contained
+from graphc.dsl.arguments import converted
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
@@ -20,6 +21,7 @@ from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.execute import Executable, make_executable
 from graphc.ir.builder import bind_graph
+from graphc.ir.convert import callable_
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of, i64
@@ -65,6 +67,7 @@ class SlotKey:
     parameter: Parameter
 
 
+@converted
 def train_step(f: Callable, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None, seed: int = 0,
                threads: int | str = 0, **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
@@ -76,6 +79,8 @@ def train_step(f: Callable, *, optimizer: optim.Optimizer, loss: Callable | None
     """
     if not isinstance(optimizer, optim.Optimizer):
         raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}", user_loc())
+    if loss is not None:
+        callable_(loss, "loss")
     if loss is not None and len(types) < 2:
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], y=gc.i32[…]", user_loc())
     seed, threads = whole(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())

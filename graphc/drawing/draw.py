@@ -11,6 +11,7 @@ from graphc.api import Polymorphic, traced
 from graphc.compiler import Compilation, Compiled
 from graphc.drawing.dot import dot_text
 from graphc.drawing.picture import Picture, picture_of
+from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
@@ -31,6 +32,7 @@ STAGES = ("graph", "simplified", "fused")
 READABLE = 300                      # vertices; notebooks draw larger graphs with one box for each outermost layer, or as text
 
 
+@converted
 def draw(f, path: str | os.PathLike | None = None, *, stage: str | None = None, depth: int | None = None, training: bool = False,
          **bindings: TensorType | int) -> str:
     """Draws a graph, with clusters for layers, loops and fused kernels; returns the text for Graphviz, and writes `path` in the format of its suffix.

@@ -9,7 +9,7 @@ import numpy as np
 from graphc.dsl.context import current_trace, user_loc
 from graphc.dsl.foreign import no_method, refuse
 from graphc.dsl.indexing import plan
-from graphc.dsl.literal import clip_bound, numbers
+from graphc.dsl.literal import clip_bound, not_masked, numbers
 from graphc.dsl.positions import constant_positions, never_negative
 from graphc.dsl.sizes import known_shape, unpacked
 from graphc.errors import GraphError
@@ -80,8 +80,7 @@ def as_array(x, dtype: DType | None = None) -> "Array":
     if isinstance(x, Array):
         return x
     if isinstance(x, np.ndarray):
-        if hasattr(x, "mask"):
-            raise GraphError("a masked array's mask would be lost: give its numbers and its mask as two arrays, and choose with gc.where")
+        not_masked(x)
         dtype_of(x)
         return _constant(x)
     return _constant(numbers(x, dtype))

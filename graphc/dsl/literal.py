@@ -23,8 +23,14 @@ def numbers(x, dtype: DType | None) -> np.ndarray:
     return array.astype(wanted.np)
 
 
+def not_masked(x) -> None:
+    if isinstance(x, np.ndarray) and hasattr(x, "mask"):
+        raise GraphError("a masked array's mask would be lost: give its numbers and its mask as two arrays, and choose with gc.where")
+
+
 def array_of(x) -> np.ndarray:
     """Numbers as numpy takes them; GraphError for what holds none. Ints of more than 64 bits are objects."""
+    not_masked(x)
     try:
         array = np.asarray(x)
     except GraphError:              # of a symbolic array in a list

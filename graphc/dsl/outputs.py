@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from graphc.errors import GraphError
+from graphc.ir.convert import is_sequence, shown
 from graphc.ir.graph import Graph, Node, Value, regions
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class LayerCall:
 def with_outputs(f: "GraphFunction", names: Sequence[str]) -> "GraphFunction":
     """`f`, returning a flat dict: its own results first ("result"; "result0", "result1", … of a tuple; a dict's own keys), then the values
     `names`. GraphError for a name that it has not, with those that it may be meant for."""
-    if isinstance(names, str) or not all(isinstance(n, str) for n in names):
-        raise GraphError(f'outputs= takes a list of names, for example outputs=["h1", "features.3"], got {names!r}')
+    if not is_sequence(names) or not all(isinstance(n, str) for n in names):
+        raise GraphError(f'outputs= takes a list of names, for example outputs=["h1", "features.3"], got {shown(names)}')
     outputs = dict(zip(_own_names(f.graph), f.graph.outputs))
     for name in names:
         value = named_value(f, name)

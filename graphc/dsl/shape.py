@@ -176,7 +176,7 @@ def arange(start: Dim | float, stop: Dim | float | None = None, step: int | floa
     if dtype.is_int and floats:
         start, stop, step = (_whole(v, dtype) for v in (start, stop, step))
     count = _count(start, stop, step)
-    if dtype.is_int and count:
+    if dtype.is_int and isinstance(count, int) and count:
         fitting(start + (count - 1) * step, dtype, "arange: the last element")
     x = iota(count, 0, dtype)
     x = x if step == 1 else x * step

@@ -40,7 +40,7 @@ def real(value, what: str) -> float:
     if type(value) is float:
         return value
     try:
-        if isinstance(value, (str, bytes, bool, np.bool_)) or (isinstance(value, (np.generic, np.ndarray)) and not _is_real(value)):
+        if isinstance(value, (str, bytes, bool, np.bool_)) or (isinstance(value, (np.generic, np.ndarray)) and not _is_real(value)) or hasattr(value, "mask"):
             raise TypeError
         return float(value)
     except GraphError:

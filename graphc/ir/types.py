@@ -35,6 +35,8 @@ class DType:
         dims = shape if isinstance(shape, tuple) else (shape,)
         return TensorType(self, tuple(as_dim(d) for d in dims))
 
+    __iter__ = None                 # else Python would go through f32[0], f32[1], … without end
+
     def __str__(self) -> str:
         return self.name
 

@@ -37,6 +37,8 @@ class Parameter:
 
 def generator(seed: int, name: str) -> np.random.Generator:
     """Random numbers for one named array; other names and the order of creation do not change them."""
+    if seed < 0:
+        raise GraphError(f"a seed is an int >= 0, got {seed}")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, crc32(name.encode())])))
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isinf
 from numbers import Number
 
 import numpy as np
@@ -76,7 +77,11 @@ def _number(spec: ArraySpec, value: Number, function: str) -> np.ndarray:
     if not isinstance(value, kinds) or (isinstance(value, bool) and spec.type.dtype.kind != "bool"):
         raise GraphError(f"argument {spec.name!r} of {function} must be {spec.type.dtype}, got {value!r} of type {type(value).__name__}")
     try:
-        return np.array(value, spec.type.dtype.np)
+        with np.errstate(over="ignore"):
+            array = np.array(value, spec.type.dtype.np)
+        if spec.type.dtype.is_float and np.isinf(array) and not isinf(value):
+            raise OverflowError
+        return array
     except OverflowError:
         raise GraphError(f"argument {spec.name!r} of {function}: {value} does not fit into {spec.type.dtype}") from None
 
