@@ -27,10 +27,13 @@ PRODUCTS = frozenset((
     "batch_norm", "batch_norm_inference", "group_norm"))
 # Zeros pass them as they are: no slope of theirs is other than 0, 1 or a constant.
 MOVES = frozenset((
-    "tile", "take", "take_along_axis", "scatter_add", "scatter_add_along_axis", "add_rows", "pick_rows", "dynamic_slice", "dynamic_update_slice", "topk",
-    "resize", "avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "dropout", "tril", "triu", "mse", "bce_with_logits",
+    "tile", "take", "take_along_axis", "scatter_add", "scatter_add_along_axis", "add_rows", "pick_rows", "dynamic_slice", "dynamic_update_slice",
+    "topk",
+    "resize", "avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "dropout", "tril", "triu", "mse",
+    "bce_with_logits",
     "cross_entropy", "cross_entropy_soft"))
-ROWS = {"softmax": -1, "log_softmax": -1, "layer_norm": -1, "rms_norm": -1, "cumsum": None, "cumprod": None, "linear_scan": None, "sort": None, "matmul": -1}
+ROWS = {"softmax": -1, "log_softmax": -1, "layer_norm": -1, "rms_norm": -1, "cumsum": None, "cumprod": None, "linear_scan": None, "sort": None,
+    "matmul": -1}
 
 
 def hidden_gradients(op, arrays, condition: np.ndarray):
