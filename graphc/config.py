@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 class Config:
     dump: str = ""                  # folder: a numbered file of the program after every pass
     time: bool = False              # print a table of compile times
-    verify: int = 1                 # 0: never, 1: before lowering and every loop function, 2: after every pass
+    verify: int = 1                 # 0: never, 1: before lowering, the memory plan and every loop function, 2: after every pass
     threads: int = 0                # default number of threads; 0: from CPU affinity and cgroup quota
     target: str = ""                # name of a Target; empty: the CPU we run on
     cache: str = ""                 # folder of compiled code; empty: ~/.cache/graphc; "off": no cache
