@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.bits import is_uniform, number_key
+import numpy as np
+
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.elementwise import Elementwise
+from graphc.passes.order import may_fail
 from graphc.passes.pipeline import Pass
 
 Rule = Callable[[Rewriter, Node, tuple[Value, ...]], Value | None]
@@ -27,9 +30,9 @@ class Canonicalize(Pass):
         w = Rewriter(graph)
         changed = False
         for node in graph.nodes:
-            simpler = self._simplify(w, node)
+            simpler = _nothing(w, node) or self._simplify(w, node)
             if simpler is not None:
-                w.replace(node, (simpler,))
+                w.replace(node, simpler if isinstance(simpler, tuple) else (simpler,))
             else:
                 w.keep(node)
             changed |= simpler is not None
@@ -57,6 +60,14 @@ def splat(v: Value) -> float | int | bool | None:
         return None
     array = v.node.op.value.array
     return array.flat[0].item() if is_uniform(array) else None
+
+
+def _nothing(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
+    """Constants for results that have no elements: no kernel has to know how to compute nothing. What checks indices stays."""
+    if any(v.type.size for v in node.outputs) or isinstance(node.op, Constant) or may_fail(node):
+        return None
+    with w.at(node.loc, node.scope):
+        return tuple(w.constant(np.zeros(v.type.shape), v.type.dtype) for v in node.outputs)
 
 
 def _drop_broadcasts(ins: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:

@@ -102,9 +102,9 @@ def _is_product(node: Node) -> bool:
 
 
 def _is_part(node: Node, v: Value) -> bool:
-    """Whether the node is a range of the columns of `v`."""
+    """Whether the node is a range of the columns of `v`, one at least."""
     op = node.op
-    return isinstance(op, Slice) and not any(op.start[:-1]) and op.stop[:-1] == v.type.shape[:-1] and set(op.step) == {1}
+    return isinstance(op, Slice) and op.start[-1] < op.stop[-1] and not any(op.start[:-1]) and op.stop[:-1] == v.type.shape[:-1] and set(op.step) == {1}
 
 
 def _is_elementwise(node: Node, part: Value) -> bool:

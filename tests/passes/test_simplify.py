@@ -5,6 +5,7 @@ import pytest
 from graphc.ir.interp import evaluate
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
+from graphc.ir.types import f32, i64
 from graphc.passes.canonicalize import Canonicalize
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
@@ -50,6 +51,22 @@ def test_canonicalize_keeps_what_could_change_bits():
     for op in ("add", "mul"):
         before = graph(zero, f"%z = {op}(x, %o) : f32[2, 3]")
         assert apply(Canonicalize(), before) == before
+
+
+def test_canonicalize_computes_nothing_where_there_is_nothing():
+    """Results without elements are constants, but for what checks indices; windows over images without elements see zeros."""
+    after = apply(Canonicalize(), parse("""
+graph f(x: f32[2, 0], i: i64[3], w: f32[4, 2, 2, 2], image: f32[1, 2, 0, 3]) {
+  %0 = exp(x) : f32[2, 0]
+  %1 = sort(%0) {axis=1} : f32[2, 0]
+  %2 = take(x, i) {axis=0} : f32[3, 0]
+  %3, %4 = topk(x) {k=0, axis=1} : f32[2, 0], i64[2, 0]
+  %5 = sum(x) {axes=(1,)} : f32[2]
+  %6 = conv2d(image, w) {padding=((1, 1), (0, 0))} : f32[1, 4, 1, 2]
+  return (%1, %2, %3, %4, %5, %6)
+}"""))
+    assert [n.op.name for n in after.nodes if n.op.name not in ("constant", "broadcast_to")] == ["take", "sum"]
+    assert [v.type for v in after.outputs] == [f32[2, 0], f32[3, 0], f32[2, 0], i64[2, 0], f32[2], f32[1, 4, 1, 2]]
 
 
 def test_cse_joins_equal_nodes():

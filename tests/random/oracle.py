@@ -4,8 +4,8 @@ The graph is the one that the user declared (or differentiated), before any pass
 Floats are computed in f64, whatever their type says; a value of type f32 that leaves the range of f32 becomes infinite as it would there.
 
 The error that is allowed follows from the program itself: the graph runs again and again with every result moved at random by a few units in
-the last place of *its own type*, and rounded to it. (Before sums, and what contains them, every operand is moved, since cancellation comes from
-there; inside of composites every step.) What those runs differ by is how far rounding moves a result: through divisions by small numbers,
+the last place of *its own type*, and rounded to it. (Sums are moved by units of what their terms have without their signs, whatever order they
+are added in; operands of what contains sums, and inside of composites every step, since cancellation comes from there.) What those runs differ by is how far rounding moves a result: through divisions by small numbers,
 cancellation, comparisons, trip counts and sorts alike.
 """
 from __future__ import annotations
@@ -35,6 +35,10 @@ ROUNDED_ONCE = frozenset({           # the result alone
     "rsqrt", "leaky_relu"})
 
 
+SUMS = frozenset({                  # of products of their operands: those of the magnitudes are what partial sums can reach
+    "sum", "mean", "matmul", "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "cumsum", "linear_scan", "scatter_add",
+    "scatter_add_along_axis", "avg_pool2d", "avg_pool2d_grad", "max_pool2d_grad"})
+CHOOSES = frozenset({"max_pool2d_grad"})        # whose first operand says which terms
 CONVOLUTIONS = {                    # operands which, multiplied by the zeros of a padding or left out there, make NaN or not: nothing is promised
     "conv2d": slice(1, 2), "conv_transpose2d": slice(1, 2), "conv2d_input_grad": slice(0, 1), "conv2d_weight_grad": slice(None)}
 
@@ -71,11 +75,13 @@ class Oracle:
             return self.run(_decomposed(op, tuple(in_types)), ins)
         if self.noise is None or op.name in EXACT:
             return as_tuple(op.reference(*ins))
-        errors = self._inside(op, ins, in_types)
-        if op.name not in ROUNDED_ONCE:
+        errors, sizes = self._inside(op, ins, in_types), itertools.repeat(None)
+        if op.name in SUMS:
+            sizes = as_tuple(op.reference(*(x if op.name in CHOOSES and i == 0 else np.abs(x) for i, x in enumerate(ins))))
+        elif op.name not in ROUNDED_ONCE:
             ins = [self._moved(x, t) for x, t in zip(ins, in_types)]
         results = as_tuple(op.reference(*ins))
-        return [self._moved(np.asarray(y), t) + e if t.dtype.is_float else y for y, t, e in zip(results, out_types, errors)]
+        return [self._moved(np.asarray(y), t, size) + e if t.dtype.is_float else y for y, t, size, e in zip(results, out_types, sizes, errors)]
 
     def _inside(self, op, ins, in_types) -> Sequence:
         """What rounding inside of a composite does to its results: its decomposition with noise, less that without."""
@@ -85,12 +91,12 @@ class Oracle:
         pairs = zip(Oracle(self.noise).run(inner, ins), Oracle().run(inner, ins))
         return [np.nan_to_num(y - exact, nan=0, posinf=0, neginf=0) if exact.dtype.kind == "f" else 0 for y, exact in pairs]
 
-    def _moved(self, x: np.ndarray, t: TensorType) -> np.ndarray:
-        """x with each element off by a few units in the last place."""
+    def _moved(self, x: np.ndarray, t: TensorType, size: np.ndarray | None = None) -> np.ndarray:
+        """x with each element off by a few units in the last place, of its own or of `size`."""
         if not t.dtype.is_float or not x.size:
             return x
         info = np.finfo(t.dtype.np)
-        unit = np.abs(x) * info.eps + info.smallest_subnormal
+        unit = np.abs(x if size is None else size) * info.eps + info.smallest_subnormal
         return x + np.where(np.isfinite(unit), unit, 0) * self.noise.uniform(-ULPS, ULPS, x.shape)
 
     def _stored(self, array, t: TensorType, what: str) -> np.ndarray:

@@ -35,6 +35,8 @@ def scan(s: Scope):
     xs = []
     if s.chance(0.8):
         first = s.pick(lambda x: x.ndim >= 1 and (not isinstance(x.shape[0], int) or x.shape[0] <= 6 or s.chance(0.1)))
+        if s.chance(0.25) and isinstance(first.shape[0], int):
+            first = first[:s.one([0, 1, 2])]
         length = first.shape[0]
         xs = [first] + [as_array(s.like((length, *shape), s.dtype)) for shape in [_small(s)] * s.whole(0, 1)]
     else:
