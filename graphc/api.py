@@ -166,7 +166,7 @@ def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> tuple
 def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, bindings: Mapping) -> tuple[GraphFunction, dict[str, int]]:
     """The whole training step of `f`, and the sizes of named dimensions."""
     types = {n: t for n, t in bindings.items() if not isinstance(t, int)}
-    function = training_function(Objective(as_module(f), loss), types, optimizer, trainable)
+    function, _ = training_function(Objective(as_module(f), loss), types, optimizer, trainable)
     return function, {n: _size(function.graph, n, t) for n, t in bindings.items() if isinstance(t, int)}
 
 

@@ -15,11 +15,8 @@ class Linear(Module):
     """x [..., in] -> x @ weight.T + bias [..., features]. weight [features, in] and bias [features] start as torch's,
     unless initializers are given."""
 
-    def __init__(self, features: int, bias: bool = True, init: Initializer | None = None, bias_init: Initializer | None = None):
+    def __init__(self, features: int, *, bias: bool = True, init: Initializer | None = None, bias_init: Initializer | None = None):
         super().__init__()
-        if not isinstance(bias, bool):
-            raise GraphError(f"{type(self).__name__}({features}, {bias!r}): the second argument, bias, is True or False; a layer is given its number "
-                             "of outputs alone and finds that of its inputs in x")
         self.features, self.bias, self.init, self.bias_init = features, bias, init, bias_init
 
     def forward(self, x):
@@ -58,7 +55,7 @@ class Embedding(Module):
     `attend(x)` gives the scores of x [..., features] against every row, [..., count]: an output layer with tied weights.
     """
 
-    def __init__(self, count: int, features: int, std: float = 1.0, dtype: DType | None = None):
+    def __init__(self, count: int, features: int, *, std: float = 1.0, dtype: DType | None = None):
         super().__init__()
         self.count, self.features, self.std, self.dtype = count, features, std, dtype or gc.f32
 

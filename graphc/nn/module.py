@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from types import FunctionType
 
 from graphc.dsl.context import current_trace, declared_at, error_loc, user_loc
+from graphc.dsl.form import formed
 from graphc.dsl.inline import join
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, f32
@@ -23,7 +24,13 @@ class Module:
 
     def __init__(self):
         self._parameters: dict[str, Parameter] = {}
+        self._original: Module | None = None        # the layer that this one is a copy of
         self._declared = user_loc()
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if cls.__module__.startswith("graphc.") and "__init__" in vars(cls):
+            formed(cls)
 
     def forward(self, *arrays, **options):
         raise GraphError(f"{type(self).__name__} defines no forward(self, x)")
@@ -49,7 +56,25 @@ class Module:
         """`times` fresh copies, one after the other. Copies share nothing with each other or with the original."""
         if not isinstance(times, int) or times < 0:
             raise GraphError(f"layer ** n takes an int n >= 0, got {times!r}")
-        return Sequential(*(copy.deepcopy(self) for _ in range(times)))
+        return Sequential(*(self._fresh_copy() for _ in range(times)))
+
+    def __deepcopy__(self, memo: dict) -> Module:
+        """A copy with parameters of its own, which start with the values of this layer's where a state has both (`layer ** 2`: other values)."""
+        made = memo[id(self)] = type(self).__new__(type(self))
+        vars(made).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items() if name != "_original"})
+        made._original = self
+        for name, parameter in made._parameters.items():
+            parameter.like = (self, name)
+        return made
+
+    def _fresh_copy(self) -> Module:
+        memo: dict[int, object] = {}
+        made = copy.deepcopy(self, memo)
+        for module in (m for m in memo.values() if isinstance(m, Module)):
+            module._original = None
+            for parameter in module._parameters.values():
+                parameter.like = None
+        return made
 
     def takes(self) -> frozenset[str]:
         """Names of the options of `forward`: its arguments after the first. A layer around layers takes what its inner ones take."""
@@ -64,6 +89,12 @@ class Module:
     def training(self) -> bool:
         """Whether the running trace is for training (dropout on, batch statistics) or for inference."""
         return current_trace().training
+
+    @property
+    def frozen(self) -> bool:
+        """Whether `trainable=` of the training step that is traced leaves out all that this layer has (so far): its statistics are to stay, too."""
+        trains = current_trace().root.trains
+        return trains is not None and not trains(self, [parameter_path(name) for name in self._parameters])
 
     def parameter(self, name: str, shape: tuple, init: Initializer, dtype=f32, trainable: bool = True):
         """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since."""
@@ -105,11 +136,15 @@ class Module:
         if not type.is_static:
             raise GraphError(f"{name} of {self.__class__.__name__} would be {type}: the sizes of parameters must be ints, "
                              "only other dimensions of the input may be names")
-        made = self._parameters.setdefault(name, Parameter(type, init, trainable))
+        like = None if self._original is None else (self._original, name)
+        made = self._parameters.setdefault(name, Parameter(type, init, trainable, like))
         if made.type != type:
             raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need {type}. "
                              "A layer used twice shares its parameters; make a second layer for another size")
         return made
+
+
+formed(Module)
 
 
 class Sequential(Module):

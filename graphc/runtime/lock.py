@@ -49,5 +49,9 @@ class StateLock:
     def __exit__(self, *exception) -> None:
         self.release()
 
+    def __reduce__(self):
+        """A copy is another lock: the address of this one means nothing to it."""
+        return StateLock, ()
+
     def after_fork(self) -> None:
         self._word[0] = 0
