@@ -21,7 +21,7 @@ from graphc.ir.types import TensorType, as_dim, dtype_of
 from graphc.memory import Memory
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
-from graphc.nn.network import entries, trace_network
+from graphc.nn.network import entries, sorted_out, trace_network
 from graphc.optim import Optimizer
 from graphc.report import PlanReport
 from graphc.state import State, initial_values
@@ -31,7 +31,7 @@ from graphc.uncollected import uncollected
 KEPT_BINDINGS = 16                  # of named dimensions to sizes
 
 
-def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: int = 0, training: bool = False, seed: int | None = None,
+def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int = 0, training: bool = False, seed: int | None = None,
             state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, outputs: Sequence[str] | None = None, **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
@@ -39,6 +39,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
     combination is compiled once); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its parameters: `state=`
     a safetensors file, a mapping from names to arrays, or a training step's state; `seed=` for fresh ones; `step.model` brings its own.
     Calls follow what a step's state becomes. All others are taken as they are now, and what calls do not read is not kept.
+    An input may be called like an option (`state=gc.f32[1, 64]`); then that option cannot be given.
     `training`: trace a network in training mode. `threads`: exactly so many take part in a call; 0: as many as the process may use.
 
     `outputs`: names of intermediate values to return too: what `gc.name` named, and results of layers by path ("2", "features.3"). A call
@@ -48,6 +49,8 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
 
     Raises GraphError for what does not fit, with the user's line.
     """
+    options, bindings = sorted_out(f, compile, {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs}, bindings)
+    threads, training, seed, state, outputs = options.values()
     if not isinstance(threads, int) or threads < 0:
         raise GraphError(f"threads must be an int >= 0 (0: as many as the process may use), got {threads!r}", user_loc())
     with uncollected():
@@ -65,13 +68,15 @@ def _bound(f, threads: int, training: bool, seed, state, outputs, bindings: Mapp
     return Polymorphic(graph, function, owner, threads) if graph.dim_names else _compiled(graph, function, owner, threads)
 
 
-def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False, outputs: Sequence[str] | None = None,
+def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False, outputs: Sequence[str] | None = None,
          optimizer: Optimizer | None = None, loss: Callable | None = None, trainable=None, **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.
 
     With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step.
     Printed, the report is a table of layers (kind, shape of the result, parameters, flops), the totals, and memory by purpose.
     """
+    options, bindings = sorted_out(f, plan, {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable}, bindings)
+    training, outputs, optimizer, loss, trainable = options.values()
     if optimizer is not None and (training or outputs is not None):
         raise GraphError("with optimizer= the plan is that of a training step, which returns its loss: leave out training= and outputs=", user_loc())
     if optimizer is not None:

@@ -15,9 +15,9 @@ from graphc.errors import GraphError
 from graphc.ir.builder import Builder, bind_graph
 from graphc.ir.graph import Graph, Value
 from graphc.ir.ops.constant import full
-from graphc.ir.types import TensorType, dtype_of
+from graphc.ir.types import DType, TensorType, dtype_of
 from graphc.nn.entry import RANDOM_KEY
-from graphc.nn.network import entries
+from graphc.nn.network import entries, sorted_out
 from graphc.passes.backward import backward
 from graphc.passes.widen import widened
 from graphc.report import aligned
@@ -74,7 +74,7 @@ class GradientReport:
         return f"{head}\n{aligned(lines, left=6)}{tail}"
 
 
-def check_gradients(f: GraphFunction | Graph | Callable, *, samples: int = 20, directions: int = 3, step: float = 1e-5, rtol: float = 1e-5,
+def check_gradients(f: GraphFunction | Graph | Callable, /, *, samples: int = 20, directions: int = 3, step: float = 1e-5, rtol: float = 1e-5,
                     atol: float = 1e-8, wrt: Sequence[str] | None = None, training: bool = False, seed: int = 0,
                     state: Mapping[str, np.ndarray] | None = None, raises: bool = False, **inputs) -> GradientReport:
     """Compares the gradients of `f` with central differences, both computed natively in f64 whatever the dtypes of `f`.
@@ -88,6 +88,10 @@ def check_gradients(f: GraphFunction | Graph | Callable, *, samples: int = 20, d
     counts it; a gradient outside of them is wrong. The report is true if all agree; `raises`: GraphError with the report unless they do.
     Raises GraphError for a result that is not finite, and where there is nothing to check.
     """
+    options = {"samples": samples, "directions": directions, "step": step, "rtol": rtol, "atol": atol, "wrt": wrt, "training": training, "seed": seed,
+               "state": state, "raises": raises}
+    options, inputs = sorted_out(f, check_gradients, options, inputs, (TensorType, DType, np.ndarray))
+    samples, directions, step, rtol, atol, wrt, training, seed, state, raises = options.values()
     problem = _problem(f, training, seed, state, inputs)
     tolerance, random = Tolerance(step, rtol, atol), np.random.default_rng(seed)
     rows = tuple(_checked(problem, name, random, samples, directions, tolerance) for name in problem.chosen(wrt))

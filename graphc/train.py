@@ -24,7 +24,7 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of, i64
 from graphc.nn.module import Function, Module, as_module
-from graphc.nn.network import call, entries, inputs, network_name
+from graphc.nn.network import call, entries, inputs, network_name, sorted_out
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
 from graphc.passes.backward import backward
@@ -57,7 +57,7 @@ class Model:
     state: State
 
 
-def train_step(f: Callable, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None, seed: int = 0,
+def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None, seed: int = 0,
                threads: int = 0, state: State | str | None = None, **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
 
@@ -72,6 +72,8 @@ def train_step(f: Callable, *, optimizer: optim.Optimizer, loss: Callable | None
     values were loaded or written before, or the step is that one made again by the same line, or state="own" says that it is meant.
     An input may be called like an option (`state=gc.f32[3]`); then that option cannot be given.
     """
+    options, types = sorted_out(f, train_step, {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state}, types)
+    loss, trainable, seed, threads, state = options.values()
     if not isinstance(optimizer, optim.Optimizer):
         raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}", user_loc())
     if loss is not None and not callable(loss):

@@ -91,4 +91,4 @@ def _text(call: Call) -> str:
 
 def _shown(value) -> str:
     text = repr(value)
-    return text if len(text) <= SHOWN and "\n" not in text else f"<{type(value).__name__}>"
+    return text if len(text) <= SHOWN and "\n" not in text and not hasattr(value, "shape") else f"<{type(value).__name__}>"

@@ -27,14 +27,15 @@ class Activation(Module):
     def __call__(self, *arrays, **options):
         form = _form(self.name)
         named = [p.replace(kind=p.KEYWORD_ONLY) for p in list(form.parameters.values())[1:]]
-        if named and len(arrays) == 1 and isinstance(arrays[0], (int, float, str)):
+        if named and arrays and isinstance(arrays[0], (int, float, str)):
             raise GraphError(f"{self.name}({arrays[0]!r}): options are given by name: nn.{self.name}({named[0].name}={arrays[0]!r})", user_loc())
         error = refused(self.name, form if arrays else Signature(named), arrays, options)
         if error is not None:
             raise error
         if not arrays:
             return Activation(self.name, self.options | options)
-        return super().__call__(*arrays, **options) if is_part(self) else self.forward(*arrays, **options)
+        options |= {p.name: value for p, value in zip(named, arrays[1:])}
+        return super().__call__(arrays[0], **options) if is_part(self) else self.forward(arrays[0], **options)
 
     @property
     def kind(self) -> str:

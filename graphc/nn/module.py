@@ -35,10 +35,10 @@ class Module:
     def forward(self, *arrays, **options):
         raise GraphError(f"{type(self).__name__} defines no forward(self, x)")
 
-    def __call__(self, *arrays, **options):
+    def __call__(self, /, *arrays, **options):
         return self.within(noted(self.kind, self.forward), *arrays, **options)
 
-    def within(self, function: Callable, *arrays, **options):
+    def within(self, function: Callable, /, *arrays, **options):
         """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its path."""
         with entered(self, _mentioned):
             try:
@@ -195,7 +195,7 @@ class Function(Module):
     def kind(self) -> str:
         return getattr(self.function, "__name__", "function")
 
-    def forward(self, *arrays, **options):
+    def forward(self, /, *arrays, **options):
         return self.function(*arrays, **options)
 
     def takes(self):
