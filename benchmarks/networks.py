@@ -30,7 +30,7 @@ def alexnet(size=224, classes=1000):
 
 def resnet(blocks, bottleneck=False, width=64, size=224, classes=1000):
     block = Bottleneck if bottleneck else BasicBlock
-    net = nn.Conv2d(width, 7, 2, 3, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.MaxPool2d(3, 2, 1)
+    net = nn.Conv2d(width, 7, stride=2, padding=3, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.MaxPool2d(3, 2, 1)
     for i, count in enumerate(blocks):
         for j in range(count):
             net = net >> block(width << i, 2 if i and not j else 1)
@@ -38,10 +38,10 @@ def resnet(blocks, bottleneck=False, width=64, size=224, classes=1000):
 
 
 def mobilenet(width=FIRST, size=224, classes=1000):
-    net, inside = _normed(nn.Conv2d(width, 3, 2, 1, bias=False)), width
+    net, inside = _normed(nn.Conv2d(width, 3, stride=2, padding=1, bias=False)), width
     for channels, stride in STAGES:
         channels = channels * width // FIRST
-        net = net >> _normed(nn.Conv2d(inside, 3, stride, 1, groups=inside, bias=False)) >> _normed(nn.Conv2d(channels, 1, bias=False))
+        net = net >> _normed(nn.Conv2d(inside, 3, stride=stride, padding=1, groups=inside, bias=False)) >> _normed(nn.Conv2d(channels, 1, bias=False))
         inside = channels
     return net >> nn.GlobalAvgPool2d() >> nn.Linear(classes)
 

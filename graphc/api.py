@@ -11,7 +11,6 @@ from graphc.checkpoint import load_arrays
 from graphc.compiler import Compilation, Compiled, compiled
 from graphc.config import MOST_I64, thread_count, whole
 from graphc.contained import contained
-from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
@@ -25,7 +24,7 @@ from graphc.ir.types import TensorType, as_dim, dtype_of
 from graphc.memory import Memory
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
-from graphc.nn.network import entries, trace_network
+from graphc.nn.network import entries, sorted_out, trace_network
 from graphc.once import recent
 from graphc.optim import Optimizer
 from graphc.report import PlanReport
@@ -35,8 +34,7 @@ from graphc.train import Model, Objective, training_function
 KEPT_BINDINGS = 16                  # of named dimensions to sizes
 
 
-@converted
-def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: int | str = 0, training: bool = False, seed: int | None = None,
+def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False, seed: int | None = None,
             state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, outputs: Sequence[str] | None = None, **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
@@ -44,6 +42,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
     combination is compiled once); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its parameters: `state=`
     a safetensors file, a mapping from names to arrays, or a training step's state; `seed=` for fresh ones; `step.model` brings its own.
     Calls follow what a step's state becomes. All others are taken as they are now, and what calls do not read is not kept.
+    An input may be called like an option (`state=gc.f32[1, 64]`); then that option cannot be given.
     `training`: trace a network in training mode. `threads`: exactly so many take part in a call; 0 or "all": as many as the process may use.
 
     `outputs`: names of intermediate values to return too: what `gc.name` named, and results of layers by path ("2", "features.3"). A call
@@ -53,8 +52,9 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, *, threads: in
 
     Raises GraphError for what does not fit, with the user's line.
     """
-    threads = thread_count(threads, loc=user_loc())
-    return _bound(f, threads, training, seed, state, outputs, bindings)
+    options, bindings = sorted_out(f, compile, {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs}, bindings)
+    threads, training, seed, state, outputs = options.values()
+    return _bound(f, thread_count(threads, loc=user_loc()), training, seed, state, outputs, bindings)
 
 
 @contained
@@ -69,14 +69,15 @@ def _bound(f, threads: int, training: bool, seed, state, outputs, bindings: Mapp
     return Polymorphic(graph, function, owner, threads) if graph.dim_names else _compiled(graph, function, owner, threads)
 
 
-@converted
-def plan(f: GraphFunction | Module | Graph | Callable, *, training: bool = False, outputs: Sequence[str] | None = None,
+def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False, outputs: Sequence[str] | None = None,
          optimizer: Optimizer | None = None, loss: Callable | None = None, trainable=None, **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.
 
     With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step.
     Printed, the report is a table of layers (kind, shape of the result, parameters, flops), the totals, and memory by purpose.
     """
+    options, bindings = sorted_out(f, plan, {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable}, bindings)
+    training, outputs, optimizer, loss, trainable = options.values()
     if optimizer is not None and (training or outputs is not None):
         raise GraphError("with optimizer= the plan is that of a training step, which returns its loss: leave out training= and outputs=", user_loc())
     if optimizer is not None:
@@ -166,7 +167,7 @@ def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> tuple
 def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, bindings: Mapping) -> tuple[GraphFunction, dict[str, int]]:
     """The whole training step of `f`, and the sizes of named dimensions."""
     types = {n: t for n, t in bindings.items() if not is_integer(t)}
-    function = training_function(Objective(as_module(f), loss), types, optimizer, trainable)
+    function, _ = training_function(Objective(as_module(f), loss), types, optimizer, trainable)
     return function, {n: _size(function.graph, n, t) for n, t in bindings.items() if is_integer(t)}
 
 

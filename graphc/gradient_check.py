@@ -9,7 +9,6 @@ import numpy as np
 
 from graphc.api import compile, traced
 from graphc.differences import Tolerance, Verdict, direction, elements
-from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
@@ -19,9 +18,9 @@ from graphc.ir.builder import Builder, bind_graph
 from graphc.ir.convert import items, shown
 from graphc.ir.graph import Graph, Value
 from graphc.ir.ops.constant import full
-from graphc.ir.types import TensorType, dtype_of
+from graphc.ir.types import DType, TensorType, dtype_of
 from graphc.nn.entry import RANDOM_KEY
-from graphc.nn.network import entries
+from graphc.nn.network import entries, sorted_out
 from graphc.passes.backward import backward
 from graphc.passes.widen import widened
 from graphc.report import aligned
@@ -78,8 +77,7 @@ class GradientReport:
         return f"{head}\n{aligned(lines, left=6)}{tail}"
 
 
-@converted
-def check_gradients(f: GraphFunction | Graph | Callable, *, samples: int = 20, directions: int = 3, step: float = 1e-5, rtol: float = 1e-5,
+def check_gradients(f: GraphFunction | Graph | Callable, /, *, samples: int = 20, directions: int = 3, step: float = 1e-5, rtol: float = 1e-5,
                     atol: float = 1e-8, wrt: Sequence[str] | None = None, training: bool = False, seed: int = 0,
                     state: Mapping[str, np.ndarray] | None = None, raises: bool = False, **inputs) -> GradientReport:
     """Compares the gradients of `f` with central differences, both computed natively in f64 whatever the dtypes of `f`.
@@ -93,6 +91,10 @@ def check_gradients(f: GraphFunction | Graph | Callable, *, samples: int = 20, d
     counts it; a gradient outside of them is wrong. The report is true if all agree; `raises`: GraphError with the report unless they do.
     Raises GraphError for a result that is not finite, and where there is nothing to check.
     """
+    options = {"samples": samples, "directions": directions, "step": step, "rtol": rtol, "atol": atol, "wrt": wrt, "training": training, "seed": seed,
+               "state": state, "raises": raises}
+    options, inputs = sorted_out(f, check_gradients, options, inputs, (TensorType, DType, np.ndarray))
+    samples, directions, step, rtol, atol, wrt, training, seed, state, raises = options.values()
     if min(samples, directions, seed) < 0 or not 0 < step < inf:
         raise GraphError(f"check_gradients takes samples, directions and a seed >= 0 and a step > 0, got {samples}, {directions}, {seed} and {step}")
     wrt = None if wrt is None else items(wrt, "wrt")

@@ -6,14 +6,17 @@ computed in f64 scalars, then converted to the parameter's dtype.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from math import log, pi
 from typing import Protocol
+
+import numpy as np
 
 import graphc as gc
 from graphc.dsl.arguments import Converted, converted
 from graphc.dsl.array import as_array
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, is_number, is_sequence, shown
 
@@ -56,6 +59,7 @@ class Item:
     slots: Slots
 
 
+@formed
 @dataclass(frozen=True)
 class Optimizer(Converted):
     """What all optimizers share. `lr` is a number, or a schedule: a function of the number of updates done so far.
@@ -64,12 +68,17 @@ class Optimizer(Converted):
     at most this. `accumulate`: the mean gradient of so many calls is applied at the last of them.
     """
     lr: float | Schedule
-    weight_decay: float = field(default=0.0, kw_only=True)
-    groups: Sequence[Group] = field(default=(), kw_only=True)
-    clip_norm: float | None = field(default=None, kw_only=True)
-    accumulate: int = field(default=1, kw_only=True)
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    groups: Sequence[Group] = ()
+    clip_norm: float | None = None
+    accumulate: int = 1
 
     def __post_init__(self):
+        if not _is_rate(self.lr):
+            name = type(self).__name__
+            raise GraphError(f"{name}({_called(self.lr)}): lr is a number or a schedule, a function of the number of updates; an optimizer is not "
+                             f"given the parameters, the training step finds them: optim.{name}(1e-3)", user_loc())
         super().__post_init__()
         if not is_sequence(self.groups) or not all(isinstance(g, Group) for g in self.groups):
             raise GraphError(f"groups is a list of optim.group(…), got {shown(self.groups)}", user_loc())
@@ -99,9 +108,11 @@ class Optimizer(Converted):
         return replace(self, groups=(), **dict(found.changes)) if found else replace(self, groups=())
 
 
+@formed
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """p -= lr v with v = momentum v + g; nesterov: p -= lr (g + momentum v). Weight decay adds weight_decay p to g."""
+    _: KW_ONLY
     momentum: float = 0.0
     nesterov: bool = False
 
@@ -117,10 +128,12 @@ class SGD(Optimizer):
         return p - _as(s["lr"], p) * direction, {"momentum": v}
 
 
+@formed
 @dataclass(frozen=True)
 class Adam(Optimizer):
     """p -= lr m̂ / (sqrt(v̂) + eps) (Kingma and Ba 2015). Weight decay adds weight_decay p to the gradient."""
     lr: float | Schedule = 1e-3
+    _: KW_ONLY
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
 
@@ -143,10 +156,12 @@ class Adam(Optimizer):
         return p, {"exp_avg": m, "exp_avg_sq": v}
 
 
+@formed
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay: first p *= 1 - lr weight_decay (Loshchilov and Hutter 2019)."""
-    weight_decay: float = field(default=1e-2, kw_only=True)
+    _: KW_ONLY
+    weight_decay: float = 1e-2
 
     def update(self, p, g, slots, s):
         if self.weight_decay:
@@ -154,10 +169,12 @@ class AdamW(Adam):
         return self.moved(p, g, slots, s)
 
 
+@formed
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
     """p -= lr g / (sqrt(v) + eps) with v = alpha v + (1 - alpha) g²; with momentum, a running sum of these steps (Hinton 2012)."""
     lr: float | Schedule = 1e-2
+    _: KW_ONLY
     alpha: float = 0.99
     eps: float = 1e-8
     momentum: float = 0.0
@@ -262,6 +279,15 @@ def warmup(schedule: float | Schedule, steps: int) -> Schedule:
 def _positive(name: str, steps: int) -> None:
     if steps < 1:
         raise GraphError(f"{name} takes a number of updates >= 1, got {steps}")
+
+
+def _is_rate(lr) -> bool:
+    """Whether this is a number or a function: what is callable among torch's habits is a network or a generator of its parameters."""
+    return isinstance(lr, (int, float, np.number, gc.Array)) and not isinstance(lr, bool) or callable(lr) and not isinstance(lr, gc.nn.Module)
+
+
+def _called(value) -> str:
+    return repr(value) if isinstance(value, (str, bool, type(None))) else f"<{type(value).__name__}>"
 
 
 def _decayed(g, p, weight_decay: float):

@@ -3,6 +3,9 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from weakref import ref
 
 import numpy as np
 
@@ -13,6 +16,19 @@ from graphc.nn.entry import Entry
 from graphc.runtime.lock import StateLock
 
 ALIGNMENT = 64                      # bytes: one cache line, one AVX-512 vector
+
+
+@dataclass(frozen=True)
+class Own:
+    """Owner of an array that belongs to one training step alone: its number of steps, an optimizer's array for a parameter."""
+    step: object
+    what: str
+    parameter: Hashable = None
+
+    def numbered(self, name: str, number: int) -> str:
+        """`name` of the second, third … step of one state: "step.2", "optim.2.exp_avg.0.weight"."""
+        first, dot, rest = name.partition(".")
+        return name if number == 1 else f"{first}.{number}{dot}{rest}"
 
 
 class State(Mapping):
@@ -26,6 +42,7 @@ class State(Mapping):
     def __init__(self):
         self._arrays: dict[str, np.ndarray] = {}
         self._names: dict[Hashable, str] = {}
+        self._joined: list[tuple[ref, list[Hashable]]] = []     # steps that came later, each with what is its own
         self.lock = StateLock()
         self.programs: OrderedDict[Hashable, object] = OrderedDict()
 
@@ -43,6 +60,40 @@ class State(Mapping):
             raise _called_twice(entry.name)
         self._names[entry.key] = entry.name
         self._arrays[entry.name] = aligned(value)
+
+    def join(self, entries: Sequence[Entry], seed: int, step: object) -> None:
+        """Adds what `step` needs and the state has not, fresh; arrays whose owners it knows are shared. What belongs to the step alone goes when a
+        further one joins after it has died. GraphError for a name that another layer has."""
+        self._forget_dead()
+        new = [entry for entry in entries if entry.key not in self._names]
+        own = [entry for entry in new if isinstance(entry.key, Own)]
+        number = next(n for n in count(1) if not any(e.key.numbered(e.name, n) in self._arrays for e in own))
+        renamed = [replace(e, name=e.key.numbered(e.name, number)) if isinstance(e.key, Own) else e for e in new]
+        if twice := next((e.name for e in renamed if e.name in self._arrays), None):
+            raise GraphError(f"the state has {twice} of another layer: layers of steps that share a state need names of their own; name them by the "
+                             "variables of a function that uses them, or, to start with the values of the other layer, make a state of its own and "
+                             "load them: step.state.load(other.copy(), partial=True)", user_loc())
+        values = [self._first_value(entry, entries, seed) for entry in new]
+        with self.lock:
+            for entry, value in zip(renamed, values):
+                self.add(entry, value)
+        self._joined.append((ref(step), [e.key for e in own]))
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether it has the array of the entry, by its owner or by its name."""
+        return self._names.get(entry.key, entry.name) in self._arrays
+
+    def _first_value(self, entry: Entry, entries: Sequence[Entry], seed: int) -> np.ndarray:
+        """Of a copy of a layer that the state has, the layer's value now; else fresh."""
+        like = next((k for k in entry.originals() if k in self._names), None)
+        return entry.initial(seed, {e.key: e.name for e in entries}) if like is None else self._arrays[self._names[like]].copy()
+
+    def _forget_dead(self) -> None:
+        dead = [keys for step, keys in self._joined if step() is None]
+        self._joined = [(step, keys) for step, keys in self._joined if step() is not None]
+        with self.lock:
+            for key in (key for keys in dead for key in keys):
+                del self._arrays[self._names.pop(key)]
 
     def array(self, entry: Entry) -> np.ndarray:
         """The live array of an entry: found by its owner, else by its name. GraphError when absent or of another type."""
@@ -85,20 +136,34 @@ class State(Mapping):
     def nbytes(self) -> int:
         return sum(a.nbytes for a in self._arrays.values())
 
-    def load(self, arrays: Mapping[str, np.ndarray], where: str, partial: bool = False) -> None:
-        """Takes every value from `arrays` (`partial`: those that it has), in one step; nothing is written unless all of them fit.
-        GraphError names the first that does not."""
+    def load(self, arrays: Mapping[str, np.ndarray], where: str = "the mapping", *, partial: bool = False) -> None:
+        """Takes every value from `arrays`, by name, such as a `copy` (`partial`: those that it has), in one step; nothing is written unless all of them
+        fit. GraphError names the first that does not, of `where` the arrays came from."""
+        if not isinstance(arrays, Mapping):
+            raise GraphError(f"state.load takes a mapping from names to arrays, such as state.copy(), got {type(arrays).__name__}; a file: step.load(path)",
+                             user_loc())
         names = [name for name in self._arrays if name in arrays or not partial]
         if not names:
             raise GraphError(f"{where} has none of the arrays of the state; it holds {_some(arrays)}", user_loc())
         values = [_fitting(where, arrays, name, self._arrays[name].shape, self._arrays[name].dtype) for name in names]
         self.lock.write([self._arrays[name] for name in names], [np.ascontiguousarray(v) for v in values])
 
+    def __reduce__(self):
+        """A copy, also by pickle, has a lock and arrays of its own."""
+        return _restored, (self.copy(), dict(self._names))
+
     def _find(self, name: str) -> np.ndarray:
         try:
             return self._arrays[name]
         except KeyError:
             raise GraphError(f"the state has no {name!r}; it holds {_some(self._arrays)}", user_loc()) from None
+
+
+def _restored(arrays: Mapping[str, np.ndarray], names: Mapping[Hashable, str]) -> State:
+    state = State()
+    state._arrays.update({name: aligned(value) for name, value in arrays.items()})
+    state._names.update(names)
+    return state
 
 
 def check_array(name: str, array: np.ndarray, type: TensorType) -> None:
@@ -114,10 +179,11 @@ def _called_twice(name: str) -> GraphError:
 def initial_values(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None, where: str) -> list[np.ndarray]:
     """What the entries start with, C-contiguous: values of `arrays`, which came from `where`, or fresh ones. GraphError names what does not fit."""
     names = Counter(entry.name for entry in entries)
-    if twice := next((name for name, count in names.items() if count > 1), None):
+    if twice := next((name for name, times in names.items() if times > 1), None):
         raise _called_twice(twice)
     if arrays is None:
-        return [entry.initial(seed) for entry in entries]
+        known = {entry.key: entry.name for entry in entries}
+        return [entry.initial(seed, known) for entry in entries]
     return [np.ascontiguousarray(_fitting(where, arrays, e.name, e.type.shape, e.type.dtype.np)).reshape(e.type.shape) for e in entries]
 
 

@@ -26,6 +26,14 @@ def converted(function: Callable) -> Callable:
     return call
 
 
+def converted_options(function: Callable, options: Mapping) -> dict:
+    """The options, by name, as the annotations of `function` say."""
+    try:
+        return {name: by_annotation(function.__annotations__.get(name), value, name) for name, value in options.items()}
+    except GraphError as error:
+        raise error.at(user_loc())
+
+
 def of_array(forward: Callable) -> Callable:
     """The method `forward`, whose first argument, if given by position, becomes an array of the graph."""
     @wraps(forward)

@@ -31,7 +31,7 @@ def gpt(vocabulary: int = 40478, width: int = 768, layers: int = 12, heads: int 
     block = nn.TransformerBlock(heads, causal=True, pre_norm=pre_norm, dropout=dropout, activation=nn.gelu(approximate="tanh"))
     embed = nn.Embedding(vocabulary, width, std=0.02)
     net = embed >> nn.LearnedPosition(context) >> nn.Dropout(dropout) >> block ** layers
-    return (net >> nn.LayerNorm() if pre_norm else net) >> nn.GenerateToken(embed, tied)
+    return (net >> nn.LayerNorm() if pre_norm else net) >> nn.GenerateToken(embed, tied=tied)
 
 
 def gpt2(size: str = "small", context: int = 1024, **options) -> nn.Module:

@@ -12,9 +12,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels: int, stride: int = 1):
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(channels, 3, stride, 1, bias=False), nn.BatchNorm2d()
-        self.conv2, self.bn2 = nn.Conv2d(channels, 3, 1, 1, bias=False), nn.BatchNorm2d()
-        self.downsample = nn.Conv2d(channels, 1, stride, bias=False) >> nn.BatchNorm2d()
+        self.conv1, self.bn1 = nn.Conv2d(channels, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d()
+        self.conv2, self.bn2 = nn.Conv2d(channels, 3, padding=1, bias=False), nn.BatchNorm2d()
+        self.downsample = nn.Conv2d(channels, 1, stride=stride, bias=False) >> nn.BatchNorm2d()
 
     def forward(self, x):
         y = nn.relu(self.bn1(self.conv1(x)))
@@ -29,9 +29,9 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int, stride: int = 1):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(channels, 1, bias=False), nn.BatchNorm2d()
-        self.conv2, self.bn2 = nn.Conv2d(channels, 3, stride, 1, bias=False), nn.BatchNorm2d()
+        self.conv2, self.bn2 = nn.Conv2d(channels, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d()
         self.conv3, self.bn3 = nn.Conv2d(4 * channels, 1, bias=False), nn.BatchNorm2d()
-        self.downsample = nn.Conv2d(4 * channels, 1, stride, bias=False) >> nn.BatchNorm2d()
+        self.downsample = nn.Conv2d(4 * channels, 1, stride=stride, bias=False) >> nn.BatchNorm2d()
 
     def forward(self, x):
         y = nn.relu(self.bn1(self.conv1(x)))
@@ -45,7 +45,7 @@ class ResNet(nn.Module):
 
     def __init__(self, block: type, blocks: Sequence[int], classes: int, width: int):
         super().__init__()
-        self.conv1, self.bn1, self.maxpool = nn.Conv2d(width, 7, 2, 3, bias=False), nn.BatchNorm2d(), nn.MaxPool2d(3, 2, 1)
+        self.conv1, self.bn1, self.maxpool = nn.Conv2d(width, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(), nn.MaxPool2d(3, 2, 1)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             nn.Sequential(block(width << i, 2 if i else 1), *(block(width << i) for _ in range(n - 1))) for i, n in enumerate(blocks))
         self.avgpool, self.fc = nn.GlobalAvgPool2d(), nn.Linear(classes)

@@ -2,8 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from inspect import Signature
 
 import graphc as gc
+from graphc.dsl.context import user_loc
+from graphc.dsl.form import plain_signature, refused
 from graphc.errors import GraphError
 from graphc.nn.module import Module, as_module
 from graphc.nn.path import is_part
@@ -21,9 +25,17 @@ class Activation(Module):
         self._declared = None       # these exist before any line of the user's
 
     def __call__(self, *arrays, **options):
+        form = _form(self.name)
+        named = [p.replace(kind=p.KEYWORD_ONLY) for p in list(form.parameters.values())[1:]]
+        if named and arrays and isinstance(arrays[0], (int, float, str)):
+            raise GraphError(f"{self.name}({arrays[0]!r}): options are given by name: nn.{self.name}({named[0].name}={arrays[0]!r})", user_loc())
+        error = refused(self.name, form if arrays else Signature(named), arrays, options)
+        if error is not None:
+            raise error
         if not arrays:
             return Activation(self.name, self.options | options)
-        return super().__call__(*arrays, **options) if is_part(self) else self.forward(*arrays, **options)
+        options |= {p.name: value for p, value in zip(named, arrays[1:])}
+        return super().__call__(arrays[0], **options) if is_part(self) else self.forward(arrays[0], **options)
 
     @property
     def kind(self) -> str:
@@ -50,6 +62,12 @@ log_softmax = Activation("log_softmax")
 
 NAMED: dict[str, Callable] = {a.name: a for a in (relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh)}
 """Activations that a layer may be told by name."""
+
+
+@cache
+def _form(name: str) -> Signature:
+    """The arguments of the function of this name."""
+    return plain_signature(getattr(gc, name))
 
 
 def activation_named(activation: Callable | str) -> Module:

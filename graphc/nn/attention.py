@@ -10,6 +10,7 @@ from graphc.ir.ops.attention import MASKED
 from graphc.nn.decode import attended
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
+from graphc.nn.order import batch_comes_first, said
 from graphc.nn.padding import real_keys, shown_steps
 from graphc.nn.parameter import ZEROS, XavierUniform
 from graphc.nn.position import InnerPosition
@@ -24,7 +25,7 @@ class Attention(Module):
     `scaled=False` leaves / sqrt(D) out. `mask` and `lengths` as in `MultiHeadAttention`; mask broadcasts to [B, T, n].
     """
 
-    def __init__(self, features: int | None = None, scaled: bool = True, causal: bool = False):
+    def __init__(self, features: int | None = None, *, scaled: bool = True, causal: bool = False):
         super().__init__()
         self.features, self.scaled, self.causal = features, scaled, causal
         self.q_proj, self.k_proj, self.v_proj = (Linear(features, bias=False) if features else None for _ in range(3))
@@ -35,6 +36,9 @@ class Attention(Module):
         q, k, v = _shown("Attention", q, k, v, lengths)
         k = q if k is None else k
         v = k if v is None else v
+        for x in (q, k, v):
+            if len(x.shape) == 3:
+                batch_comes_first("Attention", x, told=True)
         q, k, v = (p(a) if p else a for p, a in zip((self.q_proj, self.k_proj, self.v_proj), (q, k, v)))
         k, v, mask, causal = attended(self, own, *seen_keys(mask, k, v), mask, lengths)
         z = attend(q, k, v, _seen("Attention", mask, lengths, k), causal, None if self.scaled else 1.0)
@@ -51,13 +55,13 @@ class MultiHeadAttention(Module):
     `position`: `nn.RotaryPosition()` or `nn.RelativePosition()`, for attention of a sequence to itself.
     """
 
-    def __init__(self, heads: int, causal: bool = False, bias: bool = True, position: InnerPosition | None = None):
+    def __init__(self, heads: int, *, causal: bool = False, bias: bool = True, position: InnerPosition | None = None):
         super().__init__()
         if position is not None and not isinstance(position, InnerPosition):
             raise GraphError(f"position= takes nn.RotaryPosition() or nn.RelativePosition(), got {position!r}; "
                              "other position embeddings stand in front of the first block")
         self.heads, self.causal, self.bias, self.position = integer(heads, "heads", 1), causal, bias, position
-        self.out_proj = Linear(None, bias, bias_init=ZEROS)
+        self.out_proj = Linear(None, bias=bias, bias_init=ZEROS)
 
     def forward(self, q, k=None, v=None, mask=None, lengths=None):
         v = k if v is None else v
@@ -74,7 +78,7 @@ class MultiHeadAttention(Module):
         bias = None if self.position is None else self.position.bias(q, k)
         mask = _masked(_seen("MultiHeadAttention", mask, lengths, k), bias)
         y = attend(q, k, v, mask, causal)
-        return self.out_proj(y.transpose(0, 2, 1, 3).reshape(*q.shape[:1], q.shape[2], width))
+        return said(self.out_proj(y.transpose(0, 2, 1, 3).reshape(*q.shape[:1], q.shape[2], width)), True)
 
     def _heads(self, x):
         """[B, T, E] as [B, heads, T, E / heads]."""
@@ -142,5 +146,7 @@ def _check_sequences(*arrays) -> None:
         if len(x.shape) != 3:
             raise GraphError(f"MultiHeadAttention takes [batch, time, features], got {list(x.shape)}")
     if len({x.shape[0] for x in arrays}) > 1 or len({x.shape[1] for x in arrays[1:]}) > 1:
-        raise GraphError(f"MultiHeadAttention: queries, keys and values must agree in the batch, keys and values also in time, got "
+        raise GraphError("MultiHeadAttention: queries, keys and values must agree in the batch, keys and values also in time, got "
                          + ", ".join(str(list(x.shape)) for x in arrays))
+    for x in arrays:
+        said(x, batch_comes_first("MultiHeadAttention", x, told=True))

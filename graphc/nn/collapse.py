@@ -5,11 +5,12 @@ import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.decode import decoding
 from graphc.nn.module import Module
+from graphc.nn.order import batch_comes_first, said
 from graphc.nn.padding import checked_lengths, real_steps, shown
 
 
 class Collapse(Module):
-    """One vector for each sequence: x [T, B, C] ([B, T, C] with `batch_first`) -> [B, C].
+    """One vector for each sequence: x [T, B, C] ([B, T, C] with `batch_first`, and behind layers that have the batch first) -> [B, C].
 
     `how`: "first" step, "last" step, or "average" of all steps. `layer(x, lengths=n)`, n integers [B]: the last real step of each
     sequence, and the average of the real ones; 0 if there is none. (Of a bidirectional layer, "last" and "first" have seen the whole sequence in
@@ -17,7 +18,7 @@ class Collapse(Module):
     `prefixes(x)`: that of the first step, of the first two, … -> as x.
     """
 
-    def __init__(self, how: str = "average", batch_first: bool = False):
+    def __init__(self, how: str = "average", *, batch_first: bool | None = None):
         super().__init__()
         if how not in RULES:
             raise GraphError(f"Collapse takes {', '.join(RULES)}, got {how!r}")
@@ -26,7 +27,7 @@ class Collapse(Module):
     def forward(self, x, lengths=None):
         if len(x.shape) != 3:
             raise GraphError(f"Collapse takes [time, batch, features] ([batch, time, features] with batch_first), got {list(x.shape)}")
-        x = x.transpose(1, 0, 2) if self.batch_first else x
+        x = x.transpose(1, 0, 2) if batch_comes_first("Collapse", x, self.batch_first) else x
         if x.shape[0] == 0:
             raise GraphError(f"Collapse of sequences without a step: {list(x.shape)}")
         now = decoding()
@@ -36,12 +37,13 @@ class Collapse(Module):
         return now.joined(self, y, JOINED[self.how]) if now else y
 
     def prefixes(self, x):
-        x = x if self.batch_first else x.transpose(1, 0, 2)
+        batch_first = batch_comes_first("Collapse", x, self.batch_first)
+        x = x if batch_first else x.transpose(1, 0, 2)
         y, now = PREFIXES[self.how](x), decoding()
         if now:
             last = now.joined(self, now.last(y)[:, 0], JOINED[self.how])
             y = y if now.first else gc.expand_dims(last, 1)
-        return y if self.batch_first else y.transpose(1, 0, 2)
+        return said(y if batch_first else y.transpose(1, 0, 2), batch_first)
 
 
 def _first(x, lengths):

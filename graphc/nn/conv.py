@@ -20,7 +20,7 @@ class Convolution(Module):
     """
     axes = 2
 
-    def __init__(self, channels: int, kernel: Size, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
+    def __init__(self, channels: int, kernel: Size, *, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
                  groups: int = 1, bias: bool = True, flip: bool = False):
         super().__init__()
         self.channels, self.groups, self.bias, self.flip = integer(channels, "channels", 1), integer(groups, "groups", 1), bias, flip

@@ -1,7 +1,7 @@
 """What the state inputs of a graph are: who owns them and how they start."""
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,10 +24,16 @@ class Entry:
     type: TensorType
     key: Hashable
 
-    def initial(self, seed: int) -> np.ndarray:
-        """The first value: by the owner's initializer, (seed, 0) for the random key, zeros otherwise."""
+    def originals(self) -> Iterator[Hashable]:
+        """Parameters that this one is a copy of, the nearest first."""
+        return getattr(self.key, "originals", tuple)()
+
+    def initial(self, seed: int, known: Mapping[Hashable, str] | None = None) -> np.ndarray:
+        """The first value: by the owner's initializer, (seed, 0) for the random key, zeros otherwise. A copy of a parameter starts with the
+        value of the one that it is a copy of, if that is among those `known` by name."""
         if self.name == RANDOM_KEY:
             return np.array([seed, 0], np.int64)
         make = getattr(self.key, "initial", None)
-        value = make(self.type, seed, self.name) if make else np.zeros(self.type.shape)
+        name = next((known[p] for p in self.originals() if p in known), self.name) if known else self.name
+        value = make(self.type, seed, name) if make else np.zeros(self.type.shape)
         return np.asarray(value, self.type.dtype.np)

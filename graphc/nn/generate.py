@@ -18,7 +18,7 @@ class GenerateToken(Module):
     `bias` adds bias [count]. `probabilities(x)` is the softmax of the scores; `choose(x)` samples tokens, as `nn.sample`.
     """
 
-    def __init__(self, embedding: Embedding, tied: bool = True, bias: bool = False):
+    def __init__(self, embedding: Embedding, *, tied: bool = True, bias: bool = False):
         super().__init__()
         if not isinstance(embedding, Embedding):
             raise GraphError(f"GenerateToken takes the nn.Embedding of the tokens, got {embedding!r}")

@@ -15,7 +15,7 @@ class Linear(Module):
     """x [..., in] -> x @ weight.T + bias [..., features]. weight [features, in] and bias [features] start as torch's,
     unless initializers are given."""
 
-    def __init__(self, features: int | None, bias: bool = True, init: Initializer | None = None, bias_init: Initializer | None = None):
+    def __init__(self, features: int | None, *, bias: bool = True, init: Initializer | None = None, bias_init: Initializer | None = None):
         super().__init__()
         self.features, self.bias, self.init, self.bias_init = features, bias, init, bias_init
 
@@ -55,7 +55,7 @@ class Embedding(Module):
     `attend(x)` gives the scores of x [..., features] against every row, [..., count]: an output layer with tied weights.
     """
 
-    def __init__(self, count: int, features: int, std: float = 1.0, dtype: DType | None = None):
+    def __init__(self, count: int, features: int, *, std: float = 1.0, dtype: DType | None = None):
         super().__init__()
         self.count, self.features, self.std, self.dtype = count, features, std, dtype or gc.f32
 

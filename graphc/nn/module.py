@@ -8,6 +8,7 @@ from types import FunctionType
 
 from graphc.dsl.arguments import converted, of_array
 from graphc.dsl.context import current_trace, declared_at, error_loc, user_loc
+from graphc.dsl.form import formed
 from graphc.dsl.inline import join
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, f32
@@ -31,20 +32,22 @@ class Module:
             return
         if "__init__" in vars(cls):
             cls.__init__ = converted(cls.__init__)
+            formed(cls)
         if "forward" in vars(cls) and not cls.hands_on:
             cls.forward = of_array(cls.forward)
 
     def __init__(self):
         self._parameters: dict[str, Parameter] = {}
+        self._original: Module | None = None        # the layer that this one is a copy of
         self._declared = user_loc()
 
     def forward(self, *arrays, **options):
         raise GraphError(f"{type(self).__name__} defines no forward(self, x)")
 
-    def __call__(self, *arrays, **options):
+    def __call__(self, /, *arrays, **options):
         return self.within(noted(self.kind, self.forward), *arrays, **options)
 
-    def within(self, function: Callable, *arrays, **options):
+    def within(self, function: Callable, /, *arrays, **options):
         """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its path."""
         with entered(self, _mentioned):
             try:
@@ -62,6 +65,25 @@ class Module:
         """`times` fresh copies, one after the other. Copies share nothing with each other or with the original."""
         return repeated(self, times)
 
+    def __deepcopy__(self, memo: dict) -> Module:
+        """A copy with parameters of its own, which start with the values of this layer's where a state has both (`layer ** 2`: other values)."""
+        made = memo[id(self)] = type(self).__new__(type(self))
+        vars(made).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items() if name != "_original"})
+        made._original = self
+        for name, parameter in made._parameters.items():
+            parameter.like = (self, name)
+        return made
+
+    def fresh_copy(self) -> Module:
+        """A copy whose parameters start with values of their own."""
+        memo: dict[int, object] = {}
+        made = copy.deepcopy(self, memo)
+        for module in (m for m in memo.values() if isinstance(m, Module)):
+            module._original = None
+            for parameter in module._parameters.values():
+                parameter.like = None
+        return made
+
     def takes(self) -> frozenset[str]:
         """Names of the options of `forward`: its arguments after the first. A layer around layers takes what its inner ones take."""
         return frozenset(list(argument_names(self.forward))[1:])
@@ -75,6 +97,12 @@ class Module:
     def training(self) -> bool:
         """Whether the running trace is for training (dropout on, batch statistics) or for inference."""
         return current_trace().training
+
+    @property
+    def frozen(self) -> bool:
+        """Whether `trainable=` of the training step that is traced leaves out all that this layer has (so far): its statistics are to stay, too."""
+        trains = current_trace().root.trains
+        return trains is not None and not trains(self, [parameter_path(name) for name in self._parameters])
 
     def parameter(self, name: str, shape: tuple, init: Initializer, dtype=f32, trainable: bool = True):
         """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since."""
@@ -116,11 +144,15 @@ class Module:
         if not type.is_static:
             raise GraphError(f"{name} of {self.__class__.__name__} would be {type}: the sizes of parameters must be ints, "
                              "only other dimensions of the input may be names")
-        made = self._parameters.setdefault(name, Parameter(type, init, trainable))
+        like = None if self._original is None else (self._original, name)
+        made = self._parameters.setdefault(name, Parameter(type, init, trainable, like))
         if made.type != type:
             raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need {type}. "
                              "A layer used twice shares its parameters; make a second layer for another size")
         return made
+
+
+formed(Module)
 
 
 class Sequential(Module):
@@ -173,7 +205,7 @@ class Function(Module):
     def kind(self) -> str:
         return getattr(self.function, "__name__", "function")
 
-    def forward(self, *arrays, **options):
+    def forward(self, /, *arrays, **options):
         return self.function(*arrays, **options)
 
     def takes(self):
@@ -198,7 +230,7 @@ def repeated(layer: Module, times: int) -> Sequential:
     """`times` fresh copies of the layer, one after the other."""
     if times < 0:
         raise GraphError(f"layer ** n takes an int n >= 0, got {times}")
-    return Sequential(*(copy.deepcopy(layer) for _ in range(times)))
+    return Sequential(*(layer.fresh_copy() for _ in range(times)))
 
 
 def as_module(item: Callable) -> Module:

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from graphc.contained import contained
+from graphc.dsl.arguments import converted_options
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.signature import typed
@@ -17,7 +18,7 @@ from graphc.nn.path import rooted
 
 
 @contained
-def trace_network(net: Callable, training: bool = False, **types: TensorType) -> GraphFunction:
+def trace_network(net: Callable, training: bool = False, /, **types: TensorType) -> GraphFunction:
     """The graph of `net` on inputs of these types; its state inputs are the parameters, named by path. See `entries`."""
     root = as_module(net)
     with Trace(network_name(net), training) as trace, rooted(root):
@@ -40,6 +41,22 @@ def inputs(trace: Trace, types: Mapping[str, TensorType]) -> dict:
     if not types:
         raise GraphError("give the type of each input, for example x=gc.f32[64, 784]", user_loc())
     return {name: trace.input(name, type) for name, type in types.items()}
+
+
+def sorted_out(f: Callable, function: Callable, options: Mapping, inputs: Mapping, kinds: tuple[type, ...] = (TensorType, DType)) -> tuple[Mapping, dict]:
+    """(options, inputs) of a call of `function`, an entry such as gc.compile, for `f`: an option whose value is an array type, or another of the
+    kinds that only inputs have, is an input of that name. Then inputs stand in the order of f's arguments, those that it does not name last.
+    Options become what the function's annotations say."""
+    given = {name: value for name, value in options.items() if isinstance(value, kinds)}
+    options = converted_options(function, {name: function.__kwdefaults__[name] if name in given else value for name, value in options.items()})
+    if not given:
+        return options, dict(inputs)
+    net = getattr(f, "net", f)          # of step.model
+    root = as_module(net) if callable(net) else None
+    order = () if root is None else argument_names(root.function if isinstance(root, Function) else root.forward)
+    places = {name: i for i, name in enumerate(order)}
+    ordered = sorted((given | dict(inputs)).items(), key=lambda item: places.get(item[0], len(places)))
+    return options, dict(ordered)
 
 
 def call(root: Module, arrays: Mapping):

@@ -12,11 +12,12 @@ from graphc.nn.parameter import ONES, ZEROS
 class BatchNorm(Module):
     """Normalises each channel (axis 1) over batch and space; in inference with the running mean and variance.
 
+    A layer that `trainable=` of a training step leaves out stays as it is: it normalises as in inference.
     Training: running = (1 - momentum) * running + momentum * batch, the variance unbiased, as in torch.
     State: weight, bias, running_mean, running_var [C].
     """
 
-    def __init__(self, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True):
+    def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True):
         super().__init__()
         self.eps, self.momentum, self.affine = eps, momentum, affine
 
@@ -26,7 +27,7 @@ class BatchNorm(Module):
         shape = (x.shape[1],)
         gamma, beta = self._scale(x, shape)
         mean, var = self.buffer("running_mean", shape, ZEROS, x.dtype), self.buffer("running_var", shape, ONES, x.dtype)
-        if not self.training:
+        if not self.training or self.frozen:
             return gc.batch_norm_inference(x, gamma, beta, mean, var, eps=self.eps)
         y, batch_mean, batch_var = gc.batch_norm(x, gamma, beta, eps=self.eps)
         self._track("running_mean", mean, batch_mean)
@@ -53,7 +54,7 @@ class BatchNorm2d(BatchNorm):
 class LayerNorm(Module):
     """Normalises over the last `axes` axes; weight and bias have their shape. As torch.nn.LayerNorm."""
 
-    def __init__(self, axes: int = 1, eps: float = 1e-5, affine: bool = True):
+    def __init__(self, *, axes: int = 1, eps: float = 1e-5, affine: bool = True):
         super().__init__()
         self.axes, self.eps, self.affine = axes, eps, affine
 
@@ -68,7 +69,7 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """x / sqrt(mean(x²) + eps) * weight over the last axis (Zhang and Sennrich 2019)."""
 
-    def __init__(self, eps: float = 1e-6):
+    def __init__(self, *, eps: float = 1e-6):
         super().__init__()
         self.eps = eps
 
@@ -79,7 +80,7 @@ class RMSNorm(Module):
 class GroupNorm(Module):
     """Normalises each of `groups` groups of channels over their channels and space: x [B, C, …]."""
 
-    def __init__(self, groups: int, eps: float = 1e-5):
+    def __init__(self, groups: int, *, eps: float = 1e-5):
         super().__init__()
         self.groups, self.eps = groups, eps
 

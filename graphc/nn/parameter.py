@@ -1,18 +1,24 @@
 """Parameters and the initializers that give them their first values."""
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf, prod, sqrt
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
 
 from graphc.dsl.arguments import Converted
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
 from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, shape_text
+
+if TYPE_CHECKING:
+    from graphc.nn.module import Module
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -22,10 +28,22 @@ class Parameter:
 
     `trainable` is False for running statistics. The value lives in a `State`, not here.
     """
-    __slots__ = ("type", "init", "trainable")
+    __slots__ = ("type", "init", "trainable", "like")
 
-    def __init__(self, type: TensorType, init: Initializer, trainable: bool = True):
-        self.type, self.init, self.trainable = type, init, trainable
+    def __init__(self, type: TensorType, init: Initializer, trainable: bool = True, like: tuple[Module, str] | None = None):
+        """`like`: the layer that this one's layer is a copy of, and the parameter's name in both."""
+        self.type, self.init, self.trainable, self.like = type, init, trainable, like
+
+    def originals(self) -> Iterator[Parameter]:
+        """The parameter that this one is a copy of, that which that is a copy of, and so on, as far as they have been made."""
+        layer, name = self.like or (None, "")
+        while layer is not None:
+            if name in layer._parameters:
+                yield layer._parameters[name]
+            layer = layer._original
+
+    def __deepcopy__(self, memo: dict) -> Parameter:
+        return Parameter(self.type, copy.deepcopy(self.init, memo), self.trainable)
 
     def initial(self, type: TensorType, seed: int, name: str) -> np.ndarray:
         """The first value: a function of the seed and the name alone."""
@@ -52,6 +70,7 @@ class Spread(Converted):
             raise GraphError(f"{type(self).__name__}: {name} is a number >= 0, got {width}", user_loc())
 
 
+@formed
 @dataclass(frozen=True)
 class Uniform(Spread):
     """Uniform in [-bound, bound)."""
@@ -61,6 +80,7 @@ class Uniform(Spread):
         return random.uniform(-self.bound, self.bound, shape)
 
 
+@formed
 @dataclass(frozen=True)
 class Normal(Spread):
     """Normal with mean 0 and standard deviation `std`."""
@@ -70,6 +90,7 @@ class Normal(Spread):
         return random.normal(0.0, self.std, shape)
 
 
+@formed
 @dataclass(frozen=True)
 class Constant(Converted):
     """Every element is `value`."""
@@ -79,6 +100,7 @@ class Constant(Converted):
         return np.full(shape, self.value)
 
 
+@formed
 @dataclass(frozen=True)
 class XavierUniform(Spread):
     """Uniform with bound gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010). Shape [out, in, …]."""
@@ -89,6 +111,7 @@ class XavierUniform(Spread):
         return Uniform(self.gain * sqrt(6.0 / ((shape[0] + shape[1]) * receptive)))(random, shape)
 
 
+@formed
 @dataclass(frozen=True)
 class Value(Converted):
     """A given array."""

@@ -10,6 +10,7 @@ from graphc.errors import GraphError
 from graphc.ir.types import Dim, DType
 from graphc.nn.decode import decoding, stepping
 from graphc.nn.module import Module
+from graphc.nn.order import batch_comes_first, said
 from graphc.nn.parameter import Normal
 
 
@@ -17,7 +18,7 @@ class SinusoidalPosition(Module):
     """x[b, t, 2i] + sin(t / 10000^(2i / E)), x[b, t, 2i + 1] + cos(the same) (Vaswani et al. 2017). No parameters."""
 
     def forward(self, x):
-        _check("SinusoidalPosition", x)
+        x = _checked("SinusoidalPosition", x)
         length, width = x.shape[1:]
         step = stepping()
         length = step.batch.capacity if step else length
@@ -28,12 +29,12 @@ class SinusoidalPosition(Module):
 class LearnedPosition(Module):
     """x [B, T, E] + weight[:T]; weight [length, E] starts normal(0, std). `length`: that of the first input unless given."""
 
-    def __init__(self, length: int | None = None, std: float = 0.02):
+    def __init__(self, length: int | None = None, *, std: float = 0.02):
         super().__init__()
         self.length, self.std = length, std
 
     def forward(self, x):
-        _check("LearnedPosition", x)
+        x = _checked("LearnedPosition", x)
         self.length = self.length or (x.shape[1] if isinstance(x.shape[1], int) else None)
         if self.length is None:
             raise GraphError(f"LearnedPosition: the input has {x.shape[1]} places; give the largest number to LearnedPosition")
@@ -64,7 +65,7 @@ class RotaryPosition(InnerPosition):
     As a function: x [..., T, D] -> [..., T, D]. `halves`: the pairs are (x[i], x[i + D / 2]), as in LLaMA and GPT-NeoX. No parameters.
     """
 
-    def __init__(self, base: float = 10000.0, halves: bool = False):
+    def __init__(self, *, base: float = 10000.0, halves: bool = False):
         super().__init__()
         self.base, self.halves = base, halves
 
@@ -98,7 +99,7 @@ class RelativePosition(InnerPosition):
     As a function: (q [B, heads, T, D], k [B, heads, S, D]) -> [heads, T, S].
     """
 
-    def __init__(self, buckets: int = 32, max_distance: int = 128, bidirectional: bool = True, std: float = 0.02):
+    def __init__(self, buckets: int = 32, *, max_distance: int = 128, bidirectional: bool = True, std: float = 0.02):
         super().__init__()
         if buckets < 4 or max_distance <= buckets // (4 if bidirectional else 2):
             raise GraphError(f"RelativePosition needs 4 or more buckets and a max_distance above those of one distance each, got {buckets} and {max_distance}")
@@ -140,6 +141,8 @@ def sines(length: Dim, slow: np.ndarray, phase: np.ndarray | float, dtype: DType
     return gc.sin(gc.expand_dims(gc.arange(length, dtype=gc.f64), 1) * slow + phase).astype(dtype)
 
 
-def _check(layer: str, x) -> None:
+def _checked(layer: str, x):
+    """x, a batch of sequences [B, T, E]."""
     if len(x.shape) != 3 or not isinstance(x.shape[2], int):
         raise GraphError(f"{layer} takes [batch, time, features] with the number of features as an int, got {list(x.shape)}")
+    return said(x, batch_comes_first(layer, x, told=True))

@@ -7,6 +7,7 @@ import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.decode import check_recurrent, decoding
 from graphc.nn.module import Module
+from graphc.nn.order import batch_comes_first, said
 from graphc.nn.padding import real_steps, shown
 from graphc.nn.parameter import Uniform
 
@@ -16,8 +17,8 @@ MOST_LAYERS = 1000
 class Recurrent(Module):
     """What RNN, LSTM and GRU share: layers, directions, batch order, state.
 
-    x [T, B, C] ([B, T, C] with `batch_first`) -> y [T, B, hidden * directions]. All but `hidden` is given by name: torch's `LSTM(10, 20)`, inputs
-    and hidden, is `LSTM(20)`.
+    x [T, B, C] ([B, T, C] with `batch_first`) -> y [T, B, hidden * directions]. Behind a layer that was told, or that always has the batch first,
+    `batch_first` is as there. All but `hidden` is given by name: torch's `LSTM(10, 20)`, inputs and hidden, is `LSTM(20)`.
     `layer(x)` gives y; `layer(x, state)` and `layer(x, return_state=True)` give (y, new state). A state array is
     [layers * directions, B, hidden]; zeros when not given. `dropout` acts between layers.
     `lengths`, integers [B]: y is zero after the end of each sequence, its new state is that of its last real step, and the reverse
@@ -28,12 +29,9 @@ class Recurrent(Module):
     gates = 1
     carries = 1
 
-    def __init__(self, hidden: int, *more: int, layers: int = 1, bidirectional: bool = False, batch_first: bool = False,
+    def __init__(self, hidden: int, *, layers: int = 1, bidirectional: bool = False, batch_first: bool | None = None,
                  dropout: float = 0.0, bias: bool = True):
         super().__init__()
-        if more:
-            raise GraphError(f"{type(self).__name__}({', '.join(map(repr, (hidden, *more)))}): a layer is given the size of its state alone and "
-                             "finds that of its inputs in x; how many layers: layers=")
         for name, size in (("hidden", hidden), ("layers", layers)):
             if size < 1 or layers > MOST_LAYERS:
                 raise GraphError(f"{name} of {type(self).__name__} is a whole number from 1 on, got {size!r}; layers, of which each is traced, at most {MOST_LAYERS}")
@@ -44,7 +42,8 @@ class Recurrent(Module):
         if len(x.shape) != 3:
             raise GraphError(f"{type(self).__name__} takes [time, batch, features] ([batch, time, features] with batch_first), "
                              f"got {len(x.shape)} axes: {list(x.shape)}")
-        y = x.transpose(1, 0, 2) if self.batch_first else x
+        batch_first = batch_comes_first(type(self).__name__, x, self.batch_first)
+        y = x.transpose(1, 0, 2) if batch_first else x
         now = decoding()
         if now:
             check_recurrent(self, y.shape[1])
@@ -61,7 +60,7 @@ class Recurrent(Module):
             y = self._layer(y, layer, before, after, real)
         if now:
             now.keep(kept, after)
-        y = y.transpose(1, 0, 2) if self.batch_first else y
+        y = said(y.transpose(1, 0, 2) if batch_first else y, batch_first)
         return (y, self._join(after)) if return_state or state is not None else y
 
     def _real(self, x, lengths):
@@ -125,8 +124,8 @@ class Recurrent(Module):
 class RNN(Recurrent):
     """Elman: h' = activation(W_ih x + b_ih + W_hh h + b_hh); activation "tanh" or "relu"."""
 
-    def __init__(self, hidden: int, *more: int, activation: str = "tanh", **options):
-        super().__init__(hidden, *more, **options)
+    def __init__(self, hidden: int, *, activation: str = "tanh", **options):
+        super().__init__(hidden, **options)
         if activation not in ("tanh", "relu"):
             raise GraphError(f'the activation of RNN is "tanh" or "relu", got {activation!r}')
         self.activation = activation

@@ -35,7 +35,7 @@ class AddNorm(Module):
     The lecture's AddNorm(f, x) is `nn.AddNorm(f)(x)`. `norm`: "layer", "rms", or a function that makes a norm layer. body keeps the shape of x.
     """
 
-    def __init__(self, body: Callable, pre_norm: bool = False, norm: Callable | str = "layer", dropout: float = 0.0):
+    def __init__(self, body: Callable, *, pre_norm: bool = False, norm: Callable | str = "layer", dropout: float = 0.0):
         super().__init__()
         self.body, self.norm, self.dropout, self.pre_norm = as_module(body), norm_named(norm), Dropout(dropout), pre_norm
 

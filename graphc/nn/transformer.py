@@ -22,11 +22,11 @@ class TransformerBlock(Module):
     GELU, hidden = 4 E and dropout 0 are the defaults, and dropout spares the attention weights.
     """
 
-    def __init__(self, heads: int, hidden: int | None = None, causal: bool = False, pre_norm: bool = False, dropout: float = 0.0,
+    def __init__(self, heads: int, *, hidden: int | None = None, causal: bool = False, pre_norm: bool = False, dropout: float = 0.0,
                  activation: Callable | str = "gelu", norm: Callable | str = "layer", position: InnerPosition | None = None):
         super().__init__()
         self.heads, self.hidden, self.pre_norm, self.activation = heads, hidden, pre_norm, activation_named(activation)
-        self.self_attn = MultiHeadAttention(heads, causal, position=position)
+        self.self_attn = MultiHeadAttention(heads, causal=causal, position=position)
         self.linear1, self.linear2 = Linear(hidden), Linear(None)         # None: follows the input
         self.norm1, self.norm2, self.dropout = norm_named(norm), norm_named(norm), Dropout(dropout)
 
@@ -51,8 +51,8 @@ class DecoderBlock(TransformerBlock):
     `TransformerBlock`, and causal.
     """
 
-    def __init__(self, heads: int, hidden: int | None = None, causal: bool = True, norm: Callable | str = "layer", **options):
-        super().__init__(heads, hidden, causal, norm=norm, **options)
+    def __init__(self, heads: int, *, causal: bool = True, norm: Callable | str = "layer", **options):
+        super().__init__(heads, causal=causal, norm=norm, **options)
         self.multihead_attn, self.norm3 = MultiHeadAttention(heads), norm_named(norm)
 
     def forward(self, x, memory=None, mask=None, lengths=None, memory_mask=None, memory_lengths=None):

@@ -29,7 +29,8 @@ def bind_arguments(signature: Signature, args: Sequence, named: Mapping) -> list
     given.update(named)
     missing = [name for name in names if name not in given]
     if missing:
-        raise GraphError(f"{signature.name} lacks the argument {', '.join(map(repr, missing))}; it takes {', '.join(names)}")
+        hint = "; an argument called 'out' is given by position, as out= says where results go" if "out" in missing else ""
+        raise GraphError(f"{signature.name} lacks the argument {', '.join(map(repr, missing))}; it takes {', '.join(names)}{hint}")
     return [bind_argument(spec, given[spec.name], signature.name) for spec in signature.inputs]
 
 

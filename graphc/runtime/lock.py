@@ -64,6 +64,10 @@ class StateLock:
                 break
         return done
 
+    def __reduce__(self):
+        """A copy is another lock: the address of this one means nothing to it."""
+        return StateLock, ()
+
     def after_fork(self) -> None:
         self._word[0] = 0
 

@@ -33,8 +33,8 @@ NETWORKS = {
     "sinusoidal position": lambda: transformer(nn.SinusoidalPosition(), pre_norm=True),
     "rotary position": lambda: transformer(inner=nn.RotaryPosition()),
     "rotary position, halves": lambda: transformer(inner=nn.RotaryPosition(halves=True), pre_norm=True),
-    "relative position": lambda: transformer(inner=nn.RelativePosition(8, 16, bidirectional=False, std=1.0)),
-    "relative position, both ways": lambda: transformer(nn.SinusoidalPosition(), inner=nn.RelativePosition(8, 16, std=1.0), pre_norm=True),
+    "relative position": lambda: transformer(inner=nn.RelativePosition(8, max_distance=16, bidirectional=False, std=1.0)),
+    "relative position, both ways": lambda: transformer(nn.SinusoidalPosition(), inner=nn.RelativePosition(8, max_distance=16, std=1.0), pre_norm=True),
     "root mean square norms": lambda: transformer(nn.LearnedPosition(64), norm="rms", pre_norm=True),
     "one head": lambda: embedding() >> nn.SinusoidalPosition() >> nn.residual(nn.Attention(WIDTH, causal=True)) >> nn.Linear(COUNT),
     "RNN": lambda: recurrent(nn.RNN), "LSTM": lambda: recurrent(nn.LSTM), "GRU": lambda: recurrent(nn.GRU),
@@ -83,7 +83,7 @@ def test_generation_is_the_argmax_of_the_whole_network(name):
         check(net, state, prompts, tokens, 16)
 
 
-@pytest.mark.parametrize("inner", [None, nn.RelativePosition(8, 16, std=1.0)], ids=["sinusoidal", "relative"])
+@pytest.mark.parametrize("inner", [None, nn.RelativePosition(8, max_distance=16, std=1.0)], ids=["sinusoidal", "relative"])
 def test_a_token_looks_at_no_more_of_large_caches_than_is_filled(inner):
     net = restless(transformer(None if inner else nn.SinusoidalPosition(), inner, 1))
     state = wild_state(net, ids=gc.i64[1, 16])

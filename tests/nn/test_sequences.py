@@ -70,7 +70,7 @@ def test_options_go_to_the_layers_that_take_them():
     (lambda: run(lambda y, t: nn.sequence_loss(y, t), X, np.zeros((4, 5), np.int32)), r"agree in time and batch, got \[5, 4, 3\] and \[4, 5\]"),
     (lambda: nn.FeedForward(2, "sin"), "activation is one of relu, .* or a function of one array, got 'sin'"),
     (lambda: nn.AddNorm(nn.Linear(2), norm="batch"), "norm is one of layer, rms, or a function that makes a norm layer, got 'batch'"),
-    (lambda: nn.RelativePosition(32, 8), "a max_distance above those of one distance each, got 32 and 8"),
+    (lambda: nn.RelativePosition(32, max_distance=8), "a max_distance above those of one distance each, got 32 and 8"),
     (lambda: run(nn.RotaryPosition(), X), r"even number of features, got \[5, 4, 3\]"),
     (lambda: run(nn.MultiHeadAttention(1), normal(4, 2, 3), normal(3, 2, 3)), r"must agree in the batch, .* got \[4, 2, 3\], \[3, 2, 3\], \[3, 2, 3\]"),
     (lambda: run(nn.MultiHeadAttention(1), X[0]), r"MultiHeadAttention takes \[batch, time, features\], got \[4, 3\]"),
@@ -115,7 +115,7 @@ def test_rotated_scores_depend_on_distances_alone():
 
 def test_relative_positions_add_one_number_for_each_distance():
     q = np.zeros((1, 2, 7, 3), np.float32)
-    bias, s = run(nn.RelativePosition(4, 3), q, q)
+    bias, s = run(nn.RelativePosition(4, max_distance=3), q, q)
     assert s["weight"].shape == (4, 2) and bias.shape == (2, 7, 7)
     for d in range(-6, 7):
         assert len(np.unique(np.diagonal(bias[0], d))) == 1
@@ -133,7 +133,7 @@ def test_accuracy_of_real_steps():
 
 def test_a_position_may_be_shared_by_blocks():
     """As in T5; `**` makes one for each block."""
-    position = nn.RelativePosition(8, 20)
+    position = nn.RelativePosition(8, max_distance=20)
     shared = nn.Sequential(*(nn.TransformerBlock(2, position=position) for _ in range(3)))
     for net, count in ((shared, 1), (nn.TransformerBlock(2, position=position) ** 3, 3)):
         names = run(net, normal(2, 5, 4))[1]

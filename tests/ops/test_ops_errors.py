@@ -74,6 +74,7 @@ KEY = i64[2]
     ("rms_norm", {}, (f32[2, 3], f32[3], f32[3]), "at most 2 operands"),
     ("group_norm", {"groups": 2}, (f32[2, 3],), "3 channels do not split into 2 groups"),
     ("batch_norm", {}, (f32[2, 3], f32[3]), "takes x and 2 arrays per channel, got 1"),
+    ("batch_norm", {}, (f32[1, 3, 1], f32[3], f32[3]), "has one number for each channel"),
     ("batch_norm", {}, (f32[2], f32[3], f32[3]), r"takes arrays \[N, C, …\]"),
     ("mse", {}, (f32[2], f32[3]), "two float arrays of one type"),
     ("mse", {"reduction": "max"}, (f32[2], f32[2]), 'reduction is "none", "mean" or "sum"'),

@@ -191,10 +191,10 @@ INSIDE = {n: f"attention.{n}" for n in ("in_proj_weight", "in_proj_bias", "out_p
 ATTENTION |= {
     "rotary": lambda: Case(nn.MultiHeadAttention(2, position=nn.RotaryPosition()), Positioned(), [normal(4, 6, 8)], names=INSIDE),
     "rotary halves": lambda: Case(nn.MultiHeadAttention(2, position=nn.RotaryPosition(halves=True)), Positioned(True), [normal(4, 6, 8)], names=INSIDE),
-    "relative": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, 20)), Positioned(bias=True), [normal(4, 6, 8)], names=INSIDE),
-    "relative, lengths": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, 20)), Positioned(bias=True), [normal(4, 6, 8), LENGTHS],
+    "relative": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, max_distance=20)), Positioned(bias=True), [normal(4, 6, 8)], names=INSIDE),
+    "relative, lengths": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, max_distance=20)), Positioned(bias=True), [normal(4, 6, 8), LENGTHS],
                                       call=lambda net, x, n: net(x, lengths=n), names=INSIDE),
-    "relative causal": lambda: Case(nn.MultiHeadAttention(2, causal=True, position=nn.RelativePosition(8, 20, bidirectional=False)),
+    "relative causal": lambda: Case(nn.MultiHeadAttention(2, causal=True, position=nn.RelativePosition(8, max_distance=20, bidirectional=False)),
                                     Positioned(bias=True, bidirectional=False), [normal(4, 6, 8)], names=INSIDE),
 }
 
@@ -272,7 +272,7 @@ def test_buckets_are_those_of_t5(buckets, furthest, bidirectional):
     t5 = pytest.importorskip("transformers.models.t5.modeling_t5").T5Attention
     distances = np.arange(-3000, 3000)
     wanted = t5._relative_position_bucket(torch.tensor(distances), bidirectional, buckets, furthest)
-    np.testing.assert_array_equal(nn.RelativePosition(buckets, furthest, bidirectional).bucket(distances), wanted.numpy())
+    np.testing.assert_array_equal(nn.RelativePosition(buckets, max_distance=furthest, bidirectional=bidirectional).bucket(distances), wanted.numpy())
 
 
 def test_rotation_is_that_of_llama():

@@ -84,7 +84,7 @@ X, Y = gc.f32[4, 16, 10, 10], gc.i32[4]
 
 
 def _trained(stride: int = 1):
-    net = nn.Conv2d(32, 3, stride, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48, 3) >> nn.GlobalAvgPool2d() >> nn.Flatten() >> nn.Linear(40)
+    net = nn.Conv2d(32, 3, stride=stride, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48, 3) >> nn.GlobalAvgPool2d() >> nn.Flatten() >> nn.Linear(40)
     return gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=X, y=Y, seed=0, threads=2)
 
 
@@ -164,7 +164,7 @@ def test_folded_weights_pass_through_the_same_memory_one_after_the_other(rng=np.
 def test_depthwise_weights_are_packed_when_they_have_changed(channels, rng=np.random.default_rng(6)):
     """Not in every call: weights lie position by position, vectors run along the channels."""
     x = rng.normal(size=(2, channels, 9, 9)).astype("f")
-    net = nn.Conv2d(channels, 3, 1, 1, groups=channels) >> nn.relu
+    net = nn.Conv2d(channels, 3, padding=1, groups=channels) >> nn.relu
     step = gc.train_step(net >> nn.Flatten() >> nn.Linear(3), loss=nn.cross_entropy, optimizer=optim.SGD(0.5), x=gc.f32[x.shape], y=gc.i32[2], seed=0, threads=1)
     run = gc.compile(step.model, x=gc.f32[x.shape], threads=1)
     assert "packed before the loop" in next(line for line in run.dump("planned").splitlines() if "lanes of" in line)

@@ -14,7 +14,7 @@ X = gc.f32[4, 24, 9, 9]
 
 def _network():
     """A convolution in Winograd's form, a strided one, a batch norm that is folded, and products."""
-    return (nn.Conv2d(32, 3, padding=1, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48, 3, 2) >> nn.relu >> nn.Flatten()
+    return (nn.Conv2d(32, 3, padding=1, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48, 3, stride=2) >> nn.relu >> nn.Flatten()
             >> nn.Linear(40) >> nn.tanh >> nn.Linear(7))
 
 

@@ -229,3 +229,15 @@ def test_a_failed_step_leaves_the_state_as_it_was():
             step(*bad)
         assert all(np.array_equal(before[n], step.state[n]) for n in before)
     assert np.isfinite(step(x, y))
+
+
+@pytest.mark.parametrize("x", [gc.f32[1, 4], gc.f32["B", 4]])
+def test_batch_norm_of_one_example_is_refused(x):
+    """It has no variance: its result would not depend on the example. In inference it is as good as any."""
+    net = nn.BatchNorm1d() >> nn.Linear(2)              # the line
+    with pytest.raises(gc.GraphError, match=r"batch_norm of f32\[1, 4\] has one number for each channel, whose variance is 0") as caught:
+        step = supervised(net, x=x, y=gc.i32[x.shape[:1]])
+        step(X, Y)                                      # sizes that are known at the call
+        step(X[:1], Y[:1])
+    assert "# the line" in caught.value.loc.code
+    gc.compile(net, x=gc.f32[1, 4], seed=0)(X[:1])

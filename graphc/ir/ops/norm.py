@@ -182,12 +182,15 @@ class BatchNorm(Composite):
     """Training form (Ioffe and Szegedy 2015): y = gamma (x - mean) / sqrt(var + eps) + beta over all axes but the channels, axis 1.
 
     x [N, C, …], gamma [C], beta [C] -> y, mean [C], var [C]. var divides by n (PyTorch's running average takes var n / (n - 1)).
+    One number per channel is refused, as in PyTorch: it has no variance, and y would be beta whatever x is.
     """
     name: ClassVar[str] = "batch_norm"
     eps: float = 1e-5
 
     def infer(self, x: TensorType, *scales: TensorType):
         _check_channels(self.name, x, scales, (2,))
+        require(any(x.shape[axis] != 1 for axis in _not_channels(x.rank)), f"{self.name} of {x} has one number for each channel, whose variance is 0: "
+                "give a batch of 2 or more, or take layer_norm or group_norm")
         return x, scales[0], scales[0]
 
     def reference(self, x, gamma, beta):

@@ -1,0 +1,94 @@
+"""How layers, optimizers and functions are called: where Python would raise a TypeError about arguments, a GraphError says the right form."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import wraps
+from inspect import Parameter, Signature, signature
+
+from graphc.dsl.context import user_loc
+from graphc.dsl.foreign import Call, translated
+from graphc.errors import GraphError
+
+SHOWN = 40                          # letters of a value in a message; of a longer one its type
+
+
+def formed(made: Callable) -> Callable:
+    """`made`, a class or a function, whose wrong calls are GraphErrors that say the right one. A class is changed in place."""
+    if not isinstance(made, type):
+        return _checked(made, lambda args: (made.__name__, plain_signature(made), args))
+    own = made.__init__
+    made.__init__ = _checked(own, lambda args: _construction(own, args))
+    return made
+
+
+def plain_signature(function: Callable) -> Signature:
+    """The arguments of a function, as a message shows them: without annotations."""
+    return Signature([p.replace(annotation=p.empty) for p in signature(function).parameters.values()])
+
+
+def constructor(cls: type) -> Signature:
+    """The arguments of the class, also those that its constructor hands on to those of its bases by **options."""
+    found: dict[str, Parameter] = {}
+    for i, base in enumerate(c for c in cls.__mro__ if "__init__" in vars(c)):
+        own = list(signature(base.__init__).parameters.values())[1:]
+        for p in own:
+            if p.kind is not p.VAR_KEYWORD:
+                found.setdefault(p.name, p.replace(kind=Parameter.KEYWORD_ONLY if i else p.kind, annotation=p.empty))
+        if not any(p.kind is p.VAR_KEYWORD for p in own):
+            break
+    return Signature(sorted(found.values(), key=lambda p: p.kind))
+
+
+def refused(name: str, form: Signature, args: Sequence, options: Mapping) -> GraphError | None:
+    """The error for such a call; None if it fits the form."""
+    try:
+        form.bind(*args, **options)
+    except TypeError as error:
+        call = Call(name, tuple(args), dict(options))
+        return GraphError(f"{_text(call)}: {_advice(call, form) or error}; the form is {name}{form}", user_loc())
+
+
+def _checked(function: Callable, describe: Callable) -> Callable:
+    """`describe(args)`: name, form and arguments as the user gave them; None for a call that graphc itself makes inside of another."""
+    @wraps(function)
+    def call(*args, **options):
+        try:
+            return function(*args, **options)
+        except TypeError:
+            described = describe(args)
+            error = described and refused(*described, options)
+            if error is None:               # a mistake in what was called, not in how
+                raise
+            raise error from None
+    call.formed = True
+    return call
+
+
+def _construction(function: Callable, args: tuple) -> tuple[str, Signature, tuple] | None:
+    """Of the first constructor that is graphc's: a class of the user's may have its own, which calls it."""
+    cls = type(args[0])
+    while not hasattr(cls.__init__, "formed"):
+        cls = cls.__mro__[1]
+    return (cls.__name__, constructor(cls), args[1:]) if cls.__init__.__wrapped__ is function else None
+
+
+def _advice(call: Call, form: Signature) -> str:
+    """What the user's call is here, if it is one of torch's; else "" ."""
+    for ours, without in translated(call):
+        try:
+            bound = form.bind(*ours.args, **ours.options)
+        except TypeError:
+            continue
+        left = f" without {', '.join(without)}, which it does not have" if without else ""
+        return f"here it is {_text(replace(ours, args=bound.args, options=bound.kwargs))}{left}"
+    return ""
+
+
+def _text(call: Call) -> str:
+    return f"{call.name}({', '.join([*map(_shown, call.args), *(f'{k}={_shown(v)}' for k, v in call.options.items())])})"
+
+
+def _shown(value) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN and "\n" not in text and not hasattr(value, "shape") else f"<{type(value).__name__}>"

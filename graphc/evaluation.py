@@ -1,0 +1,74 @@
+"""Losses and metrics over several batches: means are averaged, everything else is computed of all predictions at once."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from graphc.dsl.context import user_loc
+from graphc.dsl.function import GraphFunction, finish
+from graphc.dsl.trace import Trace
+from graphc.errors import GraphError
+from graphc.ir.types import TensorType, dtype_of
+from graphc.nn.loss import accuracy, bce, cross_entropy, mse
+from graphc.nn.network import inputs
+
+MEANS = (accuracy, bce, cross_entropy, mse)         # over all targets: those of batches, weighted by their targets, give that of all
+PREDICTION = "prediction of the network"            # no metric has this name
+
+
+def prediction(y, target):
+    """What the network says, as a metric: for those that need all of it at once."""
+    return y
+
+
+class Totals:
+    """What batches gave so far: sums of numbers with their weights, and arrays that are to be joined."""
+
+    def __init__(self):
+        self._sums: dict[str, tuple[float, float]] = {}
+        self._arrays: dict[str, list[np.ndarray]] = {}
+
+    def add(self, name: str, value: np.ndarray, weight: float) -> None:
+        if np.ndim(value):
+            self._arrays.setdefault(name, []).append(np.array(value))
+        elif weight:
+            total, weights = self._sums.get(name, (0.0, 0.0))
+            self._sums[name] = total + weight * float(value), weights + weight
+
+    def results(self) -> dict[str, float | np.ndarray]:
+        """The weighted means, and the arrays joined along their first axis."""
+        return {name: total / weights for name, (total, weights) in self._sums.items()} | {n: joined(n, a) for n, a in self._arrays.items()}
+
+
+def weight(function: Callable | None, arrays: Sequence[np.ndarray]) -> int:
+    """How much a batch counts in the mean: by its targets for functions that are means over these, else by its length."""
+    if function in MEANS:
+        return arrays[-1].size
+    return arrays[0].shape[0] if arrays[0].ndim else 1
+
+
+def joined(name: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The arrays of all batches as one, along the first axis."""
+    if len({a.shape[1:] for a in arrays}) > 1:
+        raise GraphError(f"evaluate: {name} of the batches cannot be joined along the first axis: {', '.join(str(list(a.shape)) for a in arrays[:3])} …; "
+                         "give batches that differ in their first axis alone", user_loc())
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def metrics_graph(metrics: Mapping[str, Callable], y: np.ndarray, target: np.ndarray) -> GraphFunction:
+    """The metrics as one graph, of the predictions and targets of all batches."""
+    with Trace("metrics") as trace:
+        arrays = inputs(trace, {n: TensorType(dtype_of(a), a.shape) for n, a in (("prediction", y), ("target", target))})
+        return finish(trace, {name: _applied(name, metric, arrays.values()) for name, metric in metrics.items()}, user_loc())
+
+
+def _applied(name: str, metric: Callable, arrays):
+    try:
+        return metric(*arrays)
+    except GraphError:
+        raise
+    except Exception as error:
+        raise GraphError(f"metric {name} cannot work on symbolic arrays ({type(error).__name__}: {error}): metrics are functions of prediction and target, "
+                         "written with gc's operators; those of numpy arrays, as scikit-learn's, are called with what gc.compile(step.model, …) gives",
+                         user_loc()) from error

@@ -1,0 +1,60 @@
+"""Which of the first two axes of a sequence is time. Layers that know say it of what they return; whoever is not told finds it there, also behind
+other layers and functions."""
+from __future__ import annotations
+
+from graphc.dsl.array import Array
+from graphc.errors import GraphError
+from graphc.ir.graph import Node, Value
+from graphc.ir.ops.activation import Activation
+from graphc.ir.ops.elementwise import Elementwise
+
+KEEPING = frozenset((                # operators whose results have the axes of their inputs of the same rank
+    "cast", "stop_gradient", "softmax", "log_softmax", "layer_norm", "rms_norm", "dropout", "concat", "slice", "pad", "flip", "broadcast_to",
+    "cumsum", "dynamic_slice", "dynamic_update_slice", "custom_vjp", "clip"))
+
+
+def said(x: Array, batch_first: bool) -> Array:
+    """x, which is [batch, time, …] or [time, batch, …]."""
+    x.trace.batch_first[x.value] = batch_first
+    return x
+
+
+def batch_comes_first(what: str, x: Array, told: bool | None = None) -> bool:
+    """Whether x is [batch, time, …]: as `what`, a layer or function, is told, else as x is known to be, else not. GraphError where x is known to be
+    other than told."""
+    known = known_order(x)
+    if None not in (told, known) and told != known:
+        wanted, got = (("batch, time", "time, batch") if told else ("time, batch", "batch, time"))
+        raise GraphError(f"{what} takes [{wanted}, …], and what it gets is [{got}, …]: the layer before it was made "
+                         f"{'without' if told else 'with'} batch_first=True; give both the same order, or transpose(1, 0, 2) in between")
+    return bool(known if told is None else told)
+
+
+def known_order(x: Array) -> bool | None:
+    """What layers said of x, or of the values that it has its first two axes from; None if nobody did, or not all the same."""
+    known, seen, todo, found = x.trace.batch_first, {}, [(x.value, False)], set()
+    while todo:
+        value, turned = todo.pop()
+        if value in known:
+            found.add(known[value] != turned)
+        elif value not in seen:
+            seen[value] = turned
+            todo += [(v, turned != swaps) for v, swaps in _sources(value.node, value)] if value.node else []
+    if len(found) != 1:
+        return None
+    order, = found
+    known.update({value: order != turned for value, turned in seen.items()})        # so that each value is looked at once
+    return order
+
+
+def _sources(node: Node, value: Value) -> list[tuple[Value, bool]]:
+    """Inputs of the node whose first two axes are those of `value`, its output, each with whether they are swapped."""
+    op, rank = node.op, value.type.rank
+    same = [v for v in node.inputs if v.type.rank == rank >= 2]
+    if op.name == "matmul":
+        return [(v, False) for v in same[:1] if v is node.inputs[0] and rank >= 3]
+    if op.name == "transpose":
+        return [(node.inputs[0], op.perm[:2] == (1, 0))] if sorted(op.perm[:2]) == [0, 1] else []
+    if op.name == "reshape":
+        return [(v, False) for v in node.inputs if v.type.rank >= 2 and v.type.shape[:2] == value.type.shape[:2]]
+    return [(v, False) for v in same] if op.name in KEEPING or isinstance(op, (Elementwise, Activation)) else []
