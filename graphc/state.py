@@ -65,7 +65,7 @@ class State(Mapping):
         """Adds what `step` needs and the state has not, fresh; arrays whose owners it knows are shared. What belongs to the step alone goes when a
         further one joins after it has died. GraphError for a name that another layer has."""
         self._forget_dead()
-        new = [entry for entry in entries if entry.key not in self._names]
+        new = [entry for entry in entries if self._names.get(entry.key) not in self._arrays]
         own = [entry for entry in new if isinstance(entry.key, Own)]
         number = next(n for n in count(1) if not any(e.key.numbered(e.name, n) in self._arrays for e in own))
         renamed = [replace(e, name=e.key.numbered(e.name, number)) if isinstance(e.key, Own) else e for e in new]
@@ -73,10 +73,9 @@ class State(Mapping):
             raise GraphError(f"the state has {twice} of another layer: layers of steps that share a state need names of their own; name them by the "
                              "variables of a function that uses them, or, to start with the values of the other layer, make a state of its own and "
                              "load them: step.state.load(other.copy(), partial=True)", user_loc())
-        values = [self._first_value(entry, entries, seed) for entry in new]
-        with self.lock:
-            for entry, value in zip(renamed, values):
-                self.add(entry, value)
+        arrays = {e.name: aligned(self._first_value(entry, entries, seed)) for e, entry in zip(renamed, new)}
+        self._names |= {entry.key: entry.name for entry in renamed}         # first: a name without its array counts as new, should Ctrl-C come here
+        self._arrays |= arrays
         self._joined.append((ref(step), [e.key for e in own]))
 
     def holds(self, entry: Entry) -> bool:
@@ -89,11 +88,11 @@ class State(Mapping):
         return entry.initial(seed, {e.key: e.name for e in entries}) if like is None else self._arrays[self._names[like]].copy()
 
     def _forget_dead(self) -> None:
-        dead = [keys for step, keys in self._joined if step() is None]
+        dead = {key for step, keys in self._joined if step() is None for key in keys}
+        gone = {self._names[key] for key in dead if key in self._names}
+        self._arrays = {name: array for name, array in self._arrays.items() if name not in gone}
+        self._names = {key: name for key, name in self._names.items() if key not in dead}
         self._joined = [(step, keys) for step, keys in self._joined if step() is not None]
-        with self.lock:
-            for key in (key for keys in dead for key in keys):
-                del self._arrays[self._names.pop(key)]
 
     def array(self, entry: Entry) -> np.ndarray:
         """The live array of an entry: found by its owner, else by its name. GraphError when absent or of another type."""
