@@ -70,7 +70,8 @@ def wrong(f, value):
     return None
 
 
-SYMBOLIC = {"x": lambda x, i, b: x, "x[0]": lambda x, i, b: x[0], "i": lambda x, i, b: i, "b": lambda x, i, b: b, "[x]": lambda x, i, b: [x], "(i, i)": lambda x, i, b: (i, i),
+SYMBOLIC = {"x": lambda x, i, b: x, "x[0]": lambda x, i, b: x[0], "i": lambda x, i, b: i, "b": lambda x, i, b: b,
+            "[x]": lambda x, i, b: [x], "(i, i)": lambda x, i, b: (i, i),
             "[x, i]": lambda x, i, b: [x, i], "x.shape": lambda x, i, b: x.shape, "{x}": lambda x, i, b: {"x": x}, "int8 ids": lambda x, i, b: b.astype(gc.i32)}
 
 

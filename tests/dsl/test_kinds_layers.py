@@ -21,7 +21,8 @@ LAYERS = {                                                  # arguments that are
     "LanguageModel": ({"embed": nn.Embedding(5, 4), "sequence_model": nn.LSTM(4, batch_first=True)}, IDS), "LayerNorm": ({}, WIDE),
     "LearnedPosition": ({}, WIDE), "Linear": ({"features": 3}, WIDE), "MaxPool1d": ({"kernel": 2}, LONG), "MaxPool2d": ({"kernel": 2}, IMAGE),
     "MultiHeadAttention": ({"heads": 2}, WIDE), "RMSNorm": ({}, WIDE), "RNN": ({"hidden": 3}, WIDE), "RelativePosition": ({}, None),
-    "Residual": ({"body": nn.relu}, WIDE), "RotaryPosition": ({}, lambda: gc.ones((1, 2, 3, 4))), "Seq2Seq": ({"encoder": nn.Embedding(5, 4) >> nn.LSTM(4, batch_first=True), "decoder": nn.LSTM(4)}, None),
+    "Residual": ({"body": nn.relu}, WIDE), "RotaryPosition": ({}, lambda: gc.ones((1, 2, 3, 4))),
+    "Seq2Seq": ({"encoder": nn.Embedding(5, 4) >> nn.LSTM(4, batch_first=True), "decoder": nn.LSTM(4)}, None),
     "Sequential": ({}, WIDE), "SinusoidalPosition": ({}, WIDE), "TransformerBlock": ({"heads": 2}, WIDE), "Module": ({}, WIDE),
 }
 INITIALIZERS = {"Constant": {"value": 1.0}, "Normal": {}, "Uniform": {"bound": 1.0}, "Value": {"array": 1.0}, "XavierUniform": {}}

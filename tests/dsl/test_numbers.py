@@ -165,7 +165,8 @@ def test_positions_that_cannot_be_negative_cost_nothing():
     @gc.graph
     def f(x: gc.f32[4, 3], ids: gc.i32[2]):
         places = gc.argsort(x, 0)
-        return gc.take_along_axis(x, places, 0), gc.take(x, gc.maximum(ids, 0)), gc.take(x, gc.iota((2,)).reshape(2, 1)), gc.embedding(x, ids), x[np.array([1, -1])]
+        return gc.take_along_axis(x, places, 0), gc.take(x, gc.maximum(ids, 0)), gc.take(x, gc.iota((2,)).reshape(2, 1)), \
+            gc.embedding(x, ids), x[np.array([1, -1])]
     assert not {"lt", "where", "bitand"} & {n.op.name for n in f.graph.nodes}
 
 
@@ -228,7 +229,8 @@ def scattered(x, w, stride, padding, dilation, more):
 
 
 @pytest.mark.parametrize("stride, padding, dilation, more", [
-    ((1, 1), (0, 0), (2, 2), (1, 1)), ((1, 2), (1, 0), (3, 1), (2, 1)), ((2, 1), (1, 2), (4, 3), (3, 2)), ((2, 2), (0, 1), (5, 1), (4, 1)), ((3, 2), (1, 1), (1, 2), (2, 1))])
+    ((1, 1), (0, 0), (2, 2), (1, 1)), ((1, 2), (1, 0), (3, 1), (2, 1)), ((2, 1), (1, 2), (4, 3), (3, 2)), ((2, 2), (0, 1), (5, 1), (4, 1)),
+    ((3, 2), (1, 1), (1, 2), (2, 1))])
 def test_output_padding_up_to_the_dilation(stride, padding, dilation, more):
     random = np.random.default_rng(0)
     x, w = random.standard_normal((2, 2, 4, 3)), random.standard_normal((2, 3, 3, 2))
