@@ -204,7 +204,8 @@ class _Call:
             if code == NO_FRAME:
                 owner._frames.grow()
             elif code != BUSY:
-                owner._timed(int(words[DURATION // 8]))
+                if code == RETURN_OK:           # what left early says nothing of how long calls are
+                    owner._timed(int(words[DURATION // 8]))
                 return owner._finish(code, int(words[STATUS // 8]))
 
     def cancel(self) -> None:
