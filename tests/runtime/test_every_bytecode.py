@@ -1,5 +1,5 @@
-"""An exception before any bytecode of graphc, as Ctrl-C may raise one: whatever it interrupts, the next call works, at once, in every thread, with the right
-result, and a state is the old or the new one.
+"""An exception before any bytecode of graphc, as Ctrl-C may raise one: whatever it interrupts, the next call works, at once, in every thread, with
+the right result, and a state is the old or the new one.
 """
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ def deadline():
 
 
 def sweep(operation, prepare, check, points: int = POINTS, seed: int = 0, files: str = PACKAGE) -> None:
-    """`prepare()`, then `operation()` with an exception at a bytecode, then `check()` here and in another thread; for bytecodes spread over all of them."""
+    """`prepare()`, then `operation()` with an exception at a bytecode, then `check()` here and in another thread; for bytecodes spread over all of
+    them."""
     prepare()
     operation()                     # what only the first call does is another operation
     prepare()
