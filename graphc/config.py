@@ -39,7 +39,8 @@ def config() -> Config:
 
 
 def whole(value, name: str, least: int, most: int, loc: Loc | None = None) -> int:
-    """`value`, which a caller gave as `name`, as an int in [least, most]. GraphError for anything else: numpy's integers are integers, bools are not."""
+    """`value`, which a caller gave as `name`, as an int in [least, most]. GraphError for anything else: numpy's integers are integers, bools are
+    not."""
     try:
         number = index(value)
     except TypeError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from threading import RLock
 
-LOADING = RLock()               # held while modules are imported at their first use; a fork waits for it, since a half imported one never gets whole in the child
+LOADING = RLock()               # held while modules are imported at their first use; a fork waits for it: half a module never becomes whole in the child
 
 
 def held_by_forks(lock: RLock) -> None:
@@ -19,8 +19,9 @@ held_by_forks(LOADING)
 
 
 class once_property:
-    """As `functools.cached_property`, without the lock that it has in Python 3.11: one for all objects, held while the value is computed, and in the child
-    of a fork for ever if another thread held it. Threads that ask at the same time each compute the value; all get the one that was there first.
+    """As `functools.cached_property`, without the lock that it has in Python 3.11: one for all objects, held while the value is computed, and in
+    the child of a fork for ever if another thread held it. Threads that ask at the same time each compute the value; all get the one that was there
+    first.
     """
 
     def __init__(self, compute: Callable):
@@ -34,8 +35,8 @@ class once_property:
 
 
 def recent(table: OrderedDict, key: Hashable, make: Callable, most: int):
-    """table[key], made when missing; the table keeps the `most` that were used last. Threads may share it, and exceptions come at any moment: what two make
-    at once is that of the first, and no step counts on what the one before it has seen."""
+    """table[key], made when missing; the table keeps the `most` that were used last. Threads may share it, and exceptions come at any moment: what
+    two make at once is that of the first, and no step counts on what the one before it has seen."""
     value = table.get(key)
     if value is None:
         value = table.setdefault(key, make())

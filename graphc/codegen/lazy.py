@@ -36,17 +36,16 @@ def llvm_all_targets() -> ModuleType:
 
 
 def gives_back(function: Callable) -> Callable:
-    """Decorator of what calls LLVM. llvmlite takes and gives back its lock in Python, where Ctrl-C can part it from one of the two; afterwards this thread
-    has it no more."""
+    """Decorator of what calls LLVM. llvmlite takes its lock and gives it back in Python, where Ctrl-C may come between; afterwards this thread has it
+    no more."""
     @wraps(function)
     def call(*arguments, **named):
         try:
             return function(*arguments, **named)
-        except BaseException:
+        finally:
             lock = _lock(_ready[0]) if _ready else None
             while lock is not None and lock._is_owned():
                 lock.release()
-            raise
     return call
 
 

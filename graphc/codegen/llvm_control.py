@@ -250,7 +250,7 @@ def while_loop(b, s: While) -> None:
         if every > 1:
             trips = b.emit(f"and i64 {index}, {(1 << every.bit_length() - 1) - 1}")
             due, on = b.label(), b.label()
-            b.line(f"br i1 {b.emit(f'icmp eq i64 {trips}, 0')}, label %{due}, label %{on}, !prof !2")
+            b.line(f"br i1 {b.emit(f'icmp ne i64 {trips}, 0')}, label %{on}, label %{due}, !prof !2")
             b.begin(due)
             leave_if_cancelled(b)
             b.line(f"br label %{on}")

@@ -1,9 +1,10 @@
 """Where a kernel looks at the cancel word: in loops of one thread that may run long, at steps far enough apart to cost nothing.
 
-The runtime looks between tiles, and main between the steps of its loops. A loop inside one tile, or in a kernel without tiles, may still take seconds where
-data are large: a sort of one row, a running sum. So durations are estimated from trip counts, generously, and where a loop is long, it leaves its function
-when the call is cancelled: after each trip where a trip takes a while, else after every so many. Whatever may have been left early is followed by such a look,
-so nothing reads what was not made. Once main has begun to write state a call is cancelled no more. Short kernels contain nothing of this.
+The runtime looks between tiles, and main between the steps of its loops. A loop inside one tile, or in a kernel without tiles, may still take
+seconds where data are large: a sort of one row, a running sum. So durations are estimated from trip counts, generously, and where a loop is long,
+it leaves its function when the call is cancelled: after each trip where a trip takes a while, else after every so many. Whatever may have been left
+early is followed by such a look, so nothing reads what was not made. Once main has begun to write state a call is cancelled no more. Short kernels
+contain nothing of this.
 """
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ MATH_NS = 20.0
 
 
 class Looks:
-    """What the emission of `functions`, callers first, asks for. `every`: loops that look, and after how many trips; `after`: calls and parallel loops that
-    may have been left early. Keys are the ids of statements."""
+    """What the emission of `functions`, callers first, asks for. `every`: loops that look, and after how many trips; `after`: calls and parallel
+    loops that may have been left early. Keys are the ids of statements."""
 
     def __init__(self, functions: Sequence):
         self.every: dict[int, int] = {}

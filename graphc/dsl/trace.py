@@ -23,10 +23,10 @@ ROUNDS = 0x9E3779B9                 # 2^32 over the golden ratio: multiples by s
 class Trace:
     """Owns the builder of one graph and the state that the graph reads and writes.
 
-    Entering it makes it the running trace of the thread; who enters one without a parent is `contained`. A trace with a `parent` is the body of a loop or branch: arrays of
-    the outer traces that it uses become extra inputs: `captured` finds the input of an outer value, `outer` lists the outer
-    arrays in the order of those inputs. In the body of a loop, `iteration` is the number of the round, an input that exists
-    once something asks for it (random numbers do: each round draws its own).
+    Entering it makes it the running trace of the thread; who enters one without a parent is `contained`. A trace with a `parent`
+    is the body of a loop or branch: arrays of the outer traces that it uses become extra inputs: `captured` finds the input of an
+    outer value, `outer` lists the outer arrays in the order of those inputs. In the body of a loop, `iteration` is the number of
+    the round, an input that exists once something asks for it (random numbers do: each round draws its own).
     """
 
     def __init__(self, name: str, training: bool = False, parent: "Trace | None" = None, loop: bool = False):

@@ -188,8 +188,8 @@ class Executable:
 
 
 class _Call:
-    """One call that may wait for the lock and a frame, and be cancelled from another thread at any moment. It keeps what native code reads and writes;
-    whatever the call takes, native code gives back (`waiting_ir`)."""
+    """One call that may wait for the lock and a frame, and be cancelled from another thread at any moment. It keeps what native code reads and
+    writes; whatever the call takes, native code gives back (`waiting_ir`)."""
 
     def __init__(self, owner: Executable, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int):
         self.owner, self._arrays, self._tables = owner, (inputs, outputs), (_table(inputs), _table(outputs))
@@ -204,7 +204,8 @@ class _Call:
             if code == NO_FRAME:
                 owner._frames.grow()
             elif code != BUSY:
-                owner._timed(int(words[DURATION // 8]))
+                if code == RETURN_OK:           # what left early says nothing of how long calls are
+                    owner._timed(int(words[DURATION // 8]))
                 return owner._finish(code, int(words[STATUS // 8]))
 
     def cancel(self) -> None:

@@ -1,11 +1,11 @@
 """CPUs of sleeping pool workers, as LLVM text.
 
-A scheduler that packs threads wakes a worker where its caller or another worker runs, to no use. So each is bound, while it sleeps, to a share
-of the CPUs of its own, the caller's CPU left out, and is free again when it is awake. Nobody waits for a worker that has not joined a job:
-a share that other processes keep busy costs a helper, not time.
+A scheduler that packs threads wakes a worker where its caller or another worker runs, to no use. So each is bound, while it sleeps, to a share of
+the CPUs of its own, the caller's CPU left out, and is free again when it is awake. Nobody waits for a worker that has not joined a job: a share
+that other processes keep busy costs a helper, not time.
 
-Workers may run where their caller may, also after that has changed (taskset, sched_setaffinity, a cpuset): the caller looks, now and then, at its own mask when
-it begins a job, and workers put on the new one when they wake or join.
+Workers may run where their caller may, also after that has changed (taskset, sched_setaffinity, a cpuset): the caller looks, now and then, at its
+own mask when it begins a job, and workers put on the new one when they wake or join.
 """
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Calls that may wait, as LLVM text: what Python does where the fast entry gives up.
 
-All that such a call takes, the state's lock and a frame, is taken and given back by one native function, so that nothing is left taken when an exception
-arrives between two steps of Python. It lets other Python threads go on while it waits and while the program runs; frames and the record of the call change
-hands while the GIL is held.
+All that such a call takes, the state's lock and a frame, is taken and given back by one native function, so that nothing is left taken when an
+exception arrives between two steps of Python. It lets other Python threads go on while it waits and while the program runs; frames and the record
+of the call change hands while the GIL is held.
 """
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""An exception before any bytecode of graphc, as Ctrl-C may raise one: whatever it interrupts, the next call works, at once, in every thread, with the right
-result, and a state is the old or the new one.
+"""An exception before any bytecode of graphc, as Ctrl-C may raise one: whatever it interrupts, the next call works, at once, in every thread, with
+the right result, and a state is the old or the new one.
 """
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from graphc.dsl.context import DECLARED, STACK
 from graphc.nn.decode import DECODING
 from graphc.nn.path import FRAMES
 
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")      # finalizers were interrupted, too
 PACKAGE = str(Path(gc.__file__).parent)
 POINTS = 120                    # of an operation at most, evenly spread with a random start
 SECONDS = 30                    # more than any operation here takes on a busy machine; a call that waits for ever is far beyond
@@ -33,11 +34,11 @@ class Interrupted(KeyboardInterrupt):
 class Interrupter:
     """A trace function that counts the bytecodes in graphc's frames of one thread, and raises before number `at` (0: never)."""
 
-    def __init__(self, at: int = 0):
-        self.at, self.count = at, 0
+    def __init__(self, at: int = 0, files: str = PACKAGE):
+        self.at, self.files, self.count = at, files, 0
 
     def __call__(self, frame, event, argument):
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if not frame.f_code.co_filename.startswith(self.files):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         return self.local
@@ -75,19 +76,20 @@ def deadline():
         signal.signal(signal.SIGALRM, before)
 
 
-def sweep(operation, prepare, check, points: int = POINTS, seed: int = 0) -> None:
-    """`prepare()`, then `operation()` with an exception at a bytecode, then `check()` here and in another thread; for bytecodes spread over all of them."""
+def sweep(operation, prepare, check, points: int = POINTS, seed: int = 0, files: str = PACKAGE) -> None:
+    """`prepare()`, then `operation()` with an exception at a bytecode, then `check()` here and in another thread; for bytecodes spread over all of
+    them."""
     prepare()
     operation()                     # what only the first call does is another operation
     prepare()
-    counter = Interrupter()
+    counter = Interrupter(files=files)
     counter.run(operation)
     step = max(1, counter.count // points)
     hits = 0
     for at in range(1 + random.Random(seed).randrange(step), counter.count + 1, step):
         with deadline():
             prepare()
-            hits += Interrupter(at).run(operation)
+            hits += Interrupter(at, files).run(operation)
             assert collector.isenabled() and not any(variable.get() for variable in VARIABLES), at
             check()
             failed = []
@@ -254,3 +256,12 @@ def test_what_is_made_afresh(name):
     def check():
         np.testing.assert_array_equal(FRESH[name](), expected) if name != "plan" else FRESH[name]()
     sweep(FRESH[name], nothing, check, 16, seed=len(name))
+
+
+def test_inside_llvmlite(monkeypatch):
+    """Its lock, which it takes in Python: a compile that was interrupted there stops no other thread's."""
+    monkeypatch.setenv("GRAPHC_CACHE", "off")
+    compiled = FRESH["graph"]
+    expected = compiled()
+    files = sys.modules["llvmlite.binding.ffi"].__file__
+    sweep(compiled, nothing, lambda: np.testing.assert_array_equal(compiled(), expected), 40, files=files)

@@ -42,9 +42,10 @@ def test_interrupt_of_an_endless_call():
     assert stopped > 0
     time.sleep(0.02)
     assert count[0] == stopped
-    with pytest.raises(KeyboardInterrupt):      # again: nothing was left behind
-        interrupt_after(0.05)
-        exe.call()
+    for _ in range(4):                          # again: nothing was left behind, and a call that was left early does not count as short
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_after(0.05)
+            exe.call()
 
 
 def test_interrupt_that_another_thread_takes():

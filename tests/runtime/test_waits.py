@@ -1,4 +1,5 @@
-"""Nobody waits for ever: not where a thread cannot start, not at the exit of the interpreter, not in signal handlers and finalizers that use a state."""
+"""Nobody waits for ever: not where a thread cannot start, not at the exit of the interpreter, not in signal handlers and finalizers that use a
+state."""
 from __future__ import annotations
 
 import _thread
