@@ -15,7 +15,7 @@ from graphc.codegen.lower import function_needs_node_id, lower
 from graphc.codegen.lower.border import fill_border
 from graphc.codegen.lower.contract import lower_packing
 from graphc.codegen.lower.rows import nested
-from graphc.ir.graph import Node, Value
+from graphc.ir.graph import Node
 from graphc.ir.ops.constant import Constant
 from graphc.ir.plan import VIEWS, Buffer, Packed, Place, Plan
 from graphc.ir.scan_layout import scan_layout

@@ -1,7 +1,7 @@
 """Writes the graph in which each cluster of the fuse pass is one node."""
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from graphc.ir.builder import Rewriter

@@ -1,7 +1,7 @@
 """Chooses the storage order of images: channels last for what convolutions and pooling read and write, and for what is computed with it."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 

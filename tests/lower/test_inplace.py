@@ -136,7 +136,8 @@ def test_out_that_lies_over_inputs(calls):
     run = gc.compile(f)
     rng = np.random.default_rng(2)
     whole = np.empty(3000, np.float32)
-    for x_at, y_at, p_at, q_at in [(0, 600, 0, 1200), (0, 600, 600, 1200), (0, 600, 300, 1200), (600, 0, 1300, 100), (0, 0, 700, 1500), (100, 400, 1300, 90)]:
+    starts = [(0, 600, 0, 1200), (0, 600, 600, 1200), (0, 600, 300, 1200), (600, 0, 1300, 100), (0, 0, 700, 1500), (100, 400, 1300, 90)]
+    for x_at, y_at, p_at, q_at in starts:
         for _ in range(calls):
             whole[:] = rng.standard_normal(3000)
             x, y = whole[x_at:x_at + 600].reshape(30, 20), whole[y_at:y_at + 600].reshape(20, 30)

@@ -130,7 +130,8 @@ def graphs(kind: str, result: str, steps: int, yes: bool, order: int):
     """The program with regions, and without."""
     with_regions = program(kind, result, Regions, order)
     without = program(kind, result, Unrolled, order)
-    return (traced(lambda p, *given: with_regions(p, steps, *given), True, order), traced(lambda p, *given: without(yes, steps, *given), False, order))
+    return (traced(lambda p, *given: with_regions(p, steps, *given), True, order),
+            traced(lambda p, *given: without(yes, steps, *given), False, order))
 
 
 def arrays():

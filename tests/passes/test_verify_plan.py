@@ -148,8 +148,9 @@ def in_place_unasked(plan):
 FAULTS = {
     chain: {in_place_unasked: "is still read"},
     straight: {a_view_too_far: "leaves the bytes", a_view_before_the_start: "leaves the bytes", an_output_elsewhere: "has it in output",
-               an_output_in_another_layout: "has it in output", two_buffers_in_one_place: "overlaps another", an_arena_that_is_too_small: "leaves the arena",
-               a_part_elsewhere: "not where it belongs", a_value_over_one_that_is_read_later: "is still read", a_store_into_an_input: "only read"},
+               an_output_in_another_layout: "has it in output", two_buffers_in_one_place: "overlaps another",
+               an_arena_that_is_too_small: "leaves the arena", a_part_elsewhere: "not where it belongs",
+               a_value_over_one_that_is_read_later: "is still read", a_store_into_an_input: "only read"},
     loop(3): {a_slot_too_few: "carry 0 is in slots", a_body_argument_that_grows: "has it in argument", a_body_larger_than_its_region: "its region"},
     branch: {a_body_result_in_another_layout: "has it in result"},
 }

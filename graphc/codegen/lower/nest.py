@@ -11,7 +11,7 @@ from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.body import Body, Point
 from graphc.codegen.lower.across import COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, CrossSums
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node
 from graphc.ir.nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.schedule_nest import Fetch, NestSchedule
