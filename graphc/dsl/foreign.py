@@ -25,7 +25,8 @@ METHODS: dict[str, str] = {
 # the arguments of torch's layers, optimizers and functions in their order, by the names of their counterparts here
 _CONV = "in_channels out_channels kernel_size stride padding dilation groups bias padding_mode"
 _BATCH_NORM = "num_features eps momentum affine track_running_stats"
-_MAX_POOL, _AVG_POOL = ("kernel_size stride padding " + more for more in ("dilation return_indices ceil_mode", "ceil_mode count_include_pad divisor_override"))
+_MAX_POOL = "kernel_size stride padding dilation return_indices ceil_mode"
+_AVG_POOL = "kernel_size stride padding ceil_mode count_include_pad"
 _RECURRENT = "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size"
 _BLOCK = "d_model nhead dim_feedforward dropout activation layer_norm_eps batch_first norm_first bias"
 _ADAM = "params lr betas eps weight_decay amsgrad"
@@ -33,7 +34,7 @@ ORDERS: dict[str, str] = {
     "Linear": "in_features out_features bias", "Embedding": "num_embeddings embedding_dim padding_idx max_norm norm_type scale_grad_by_freq sparse",
     "Flatten": "start_dim end_dim", "Conv1d": _CONV, "Conv2d": _CONV,
     "ConvTranspose2d": "in_channels out_channels kernel_size stride padding output_padding groups bias dilation padding_mode",
-    "MaxPool1d": _MAX_POOL, "MaxPool2d": _MAX_POOL, "AvgPool1d": _AVG_POOL, "AvgPool2d": _AVG_POOL,
+    "MaxPool1d": _MAX_POOL, "MaxPool2d": _MAX_POOL, "AvgPool1d": _AVG_POOL, "AvgPool2d": f"{_AVG_POOL} divisor_override",
     "BatchNorm1d": _BATCH_NORM, "BatchNorm2d": _BATCH_NORM, "LayerNorm": "normalized_shape eps elementwise_affine bias",
     "RMSNorm": "normalized_shape eps elementwise_affine", "GroupNorm": "num_groups num_channels eps affine", "Dropout": "p inplace",
     "RNN": "input_size hidden_size num_layers nonlinearity bias batch_first dropout bidirectional", "LSTM": _RECURRENT, "GRU": _RECURRENT,
