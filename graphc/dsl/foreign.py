@@ -45,7 +45,9 @@ ORDERS: dict[str, str] = {
     "cross_entropy": "logits target weight size_average ignore_index reduce reduction label_smoothing",
     "mse": "y target size_average reduce reduction weight", "bce": "logits target weight size_average reduce reduction pos_weight",
     "relu": "x inplace", "leaky_relu": "x negative_slope inplace", "elu": "x alpha inplace", "silu": "x inplace", "gelu": "x approximate",
-    "softplus": "x beta threshold", "softmax": "x dim", "log_softmax": "x dim"}
+    "softplus": "x beta threshold", "dropout": "x p training inplace", "attention": "q k v mask dropout_p causal scale",
+    "avg_pool1d": f"x {_AVG_POOL}", "avg_pool2d": f"x {_AVG_POOL} divisor_override", "layer_norm": "x normalized_shape gamma beta eps",
+    "rms_norm": "x normalized_shape gamma eps", "group_norm": "x num_groups gamma beta eps", "softmax": "x dim", "log_softmax": "x dim"}
 
 # torch's names of arguments that have another here; "": there is none, as it is found in x, or means nothing here
 WORDS: dict[str, str] = {
@@ -58,11 +60,11 @@ WORDS: dict[str, str] = {
 
 # arguments of torch's that have no counterpart, of all or of one ("Name.argument"), and the value that they have here
 ONLY: dict[str, object] = {
-    "end_dim": -1, "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False, "count_include_pad": True,
+    "end_dim": -1, "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False, "AvgPool1d.count_include_pad": True, "AvgPool2d.count_include_pad": True,
     "divisor_override": None, "track_running_stats": True, "proj_size": 0, "padding_idx": None, "max_norm": None, "norm_type": 2.0,
     "scale_grad_by_freq": False, "sparse": False, "weight": None, "pos_weight": None, "size_average": None, "reduce": None, "dampening": 0,
     "amsgrad": False, "centered": False, "threshold": 20, "layer_norm_eps": 1e-5, "add_bias_kv": False, "add_zero_attn": False,
-    "MaxPool1d.dilation": 1, "MaxPool2d.dilation": 1, "LayerNorm.bias": True, "RMSNorm.elementwise_affine": True, "GroupNorm.affine": True,
+    "training": True, "dropout_p": 0.0, "MaxPool1d.dilation": 1, "MaxPool2d.dilation": 1, "LayerNorm.bias": True, "RMSNorm.elementwise_affine": True, "GroupNorm.affine": True,
     "MultiHeadAttention.dropout": 0.0, "MultiHeadAttention.batch_first": True, "TransformerBlock.batch_first": True,
     "DecoderBlock.batch_first": True, "TransformerBlock.bias": True, "DecoderBlock.bias": True}
 
