@@ -60,11 +60,13 @@ WORDS: dict[str, str] = {
 
 # arguments of torch's that have no counterpart, of all or of one ("Name.argument"), and the value that they have here
 ONLY: dict[str, object] = {
-    "end_dim": -1, "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False, "AvgPool1d.count_include_pad": True, "AvgPool2d.count_include_pad": True,
+    "end_dim": -1, "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False,
+    "AvgPool1d.count_include_pad": True, "AvgPool2d.count_include_pad": True,
     "divisor_override": None, "track_running_stats": True, "proj_size": 0, "padding_idx": None, "max_norm": None, "norm_type": 2.0,
     "scale_grad_by_freq": False, "sparse": False, "weight": None, "pos_weight": None, "size_average": None, "reduce": None, "dampening": 0,
     "amsgrad": False, "centered": False, "threshold": 20, "layer_norm_eps": 1e-5, "add_bias_kv": False, "add_zero_attn": False,
-    "training": True, "dropout_p": 0.0, "MaxPool1d.dilation": 1, "MaxPool2d.dilation": 1, "LayerNorm.bias": True, "RMSNorm.elementwise_affine": True, "GroupNorm.affine": True,
+    "training": True, "dropout_p": 0.0, "MaxPool1d.dilation": 1, "MaxPool2d.dilation": 1, "LayerNorm.bias": True,
+    "RMSNorm.elementwise_affine": True, "GroupNorm.affine": True,
     "MultiHeadAttention.dropout": 0.0, "MultiHeadAttention.batch_first": True, "TransformerBlock.batch_first": True,
     "DecoderBlock.batch_first": True, "TransformerBlock.bias": True, "DecoderBlock.bias": True}
 
@@ -78,7 +80,7 @@ class Call:
 
 
 def translated(call: Call) -> Iterator[tuple[Call, list[str]]]:
-    """What a call with torch's arguments may be here, each with the names of those that have no counterpart: with torch's order, then with this one's."""
+    """What a call with torch's arguments may be here, with torch's order, then with this one's; each with the names of those without a counterpart."""
     order = ORDERS.get(call.name, "").split()
     if order[:1] == ["params"] and call.args and isinstance(call.args[0], (int, float)):
         order = order[1:]
