@@ -63,9 +63,10 @@ def check_apart(step: Step) -> None:
     for other in list(STARTED):
         common = None if other.state is step.state or other.own or _again(step, other) else step.share.common(other.share)
         if common is not None:
-            raise GraphError(f"{step.share.named(common)} is part of two training steps, each with parameters of its own, so that neither sees what the "
-                             f"other trains: of this one, made at {step.made}, and of that made at {other.made}. To train one set of parameters, give "
-                             'this one the state of the other: state=step.state; to train a fresh one, state="own", or a copy.deepcopy of the network',
+            raise GraphError(f"{step.share.named(common)} is part of two training steps, each with parameters of its own, so that neither "
+                             f"sees what the other trains: of this one, made at {step.made}, and of that made at {other.made}. To train one set of "
+                             'parameters, give this one the state of the other: state=step.state; to train a fresh one, state="own", or a '
+                             "copy.deepcopy of the network",
                              user_loc())
 
 

@@ -76,7 +76,8 @@ def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = Fa
     With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step.
     Printed, the report is a table of layers (kind, shape of the result, parameters, flops), the totals, and memory by purpose.
     """
-    options, bindings = sorted_out(f, plan, {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable}, bindings)
+    options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable}
+    options, bindings = sorted_out(f, plan, options, bindings)
     training, outputs, optimizer, loss, trainable = options.values()
     if optimizer is not None and (training or outputs is not None):
         raise GraphError("with optimizer= the plan is that of a training step, which returns its loss: leave out training= and outputs=", user_loc())

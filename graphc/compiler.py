@@ -337,8 +337,8 @@ class Compiled(Shown):
 
     def __reduce__(self):
         if self.graph.state:
-            raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep the network and its parameters (the file, "
-                             "the seed, or step.save(path)) and compile it again, from the disk cache", user_loc())
+            raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep the network and its parameters "
+                             "(the file, the seed, or step.save(path)) and compile it again, from the disk cache", user_loc())
         return compiled, (print_graph(self.graph), self.executable.threads)
 
 

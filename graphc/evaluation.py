@@ -51,7 +51,8 @@ def weight(function: Callable | None, arrays: Sequence[np.ndarray]) -> int:
 def joined(name: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
     """The arrays of all batches as one, along the first axis."""
     if len({a.shape[1:] for a in arrays}) > 1:
-        raise GraphError(f"evaluate: {name} of the batches cannot be joined along the first axis: {', '.join(str(list(a.shape)) for a in arrays[:3])} …; "
+        shapes = ", ".join(str(list(a.shape)) for a in arrays[:3])
+        raise GraphError(f"evaluate: {name} of the batches cannot be joined along the first axis: {shapes} …; "
                          "give batches that differ in their first axis alone", user_loc())
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
@@ -69,6 +70,6 @@ def _applied(name: str, metric: Callable, arrays):
     except GraphError:
         raise
     except Exception as error:
-        raise GraphError(f"metric {name} cannot work on symbolic arrays ({type(error).__name__}: {error}): metrics are functions of prediction and target, "
-                         "written with gc's operators; those of numpy arrays, as scikit-learn's, are called with what gc.compile(step.model, …) gives",
-                         user_loc()) from error
+        raise GraphError(f"metric {name} cannot work on symbolic arrays ({type(error).__name__}: {error}): metrics are functions of prediction and "
+                         "target, written with gc's operators; those of numpy arrays, as scikit-learn's, are called with what "
+                         "gc.compile(step.model, …) gives", user_loc()) from error

@@ -125,7 +125,8 @@ class _Problem:
             raise GraphError(f"{self.name} has no float argument {unknown[0]!r}; it has {', '.join(self.gradients)}", user_loc())
         chosen = list(self.gradients) if wrt is None else list(wrt)
         if not chosen:
-            raise GraphError(f"{self.name}: there is no argument to check the gradient of; float arguments: {', '.join(self.gradients) or 'none'}", user_loc())
+            known = ", ".join(self.gradients) or "none"
+            raise GraphError(f"{self.name}: there is no argument to check the gradient of; float arguments: {known}", user_loc())
         return chosen
 
     def of(self, name: str) -> Callable[[np.ndarray], tuple[float, float]]:

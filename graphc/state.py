@@ -139,8 +139,8 @@ class State(Mapping):
         """Takes every value from `arrays`, by name, such as a `copy` (`partial`: those that it has), in one step; nothing is written unless all of them
         fit. GraphError names the first that does not, of `where` the arrays came from."""
         if not isinstance(arrays, Mapping):
-            raise GraphError(f"state.load takes a mapping from names to arrays, such as state.copy(), got {type(arrays).__name__}; a file: step.load(path)",
-                             user_loc())
+            raise GraphError(f"state.load takes a mapping from names to arrays, such as state.copy(), got {type(arrays).__name__}; "
+                             "a file: step.load(path)", user_loc())
         names = [name for name in self._arrays if name in arrays or not partial]
         if not names:
             raise GraphError(f"{where} has none of the arrays of the state; it holds {_some(arrays)}", user_loc())

@@ -219,7 +219,8 @@ class TrainStep(Shown):
         if isinstance(batch, Mapping):
             return self._ordered((), batch)
         if not isinstance(batch, (tuple, list)):
-            raise GraphError(f"evaluate takes batches, each a tuple of arrays: [({', '.join(self._types)})]; got {type(batch).__name__} as a batch", user_loc())
+            raise GraphError(f"evaluate takes batches, each a tuple of arrays: [({', '.join(self._types)})]; got {type(batch).__name__} as a batch",
+                             user_loc())
         return self._ordered(tuple(batch), {})
 
     def _ordered(self, arrays: Sequence, named: Mapping) -> tuple[np.ndarray, ...]:

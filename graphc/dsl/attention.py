@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, emit
+from graphc.dsl.form import formed
 from graphc.ir.convert import flag, real
 from graphc.ir.types import bool_, broadcast_shapes
 
 
-def attention(q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool = False, scale: float | None = None) -> Array:
+@formed
+def attention(q: Array, k: Array, v: Array, mask: Array | None = None, *, causal: bool = False, scale: float | None = None) -> Array:
     """softmax(q k^T * scale + mask) v for q [..., Tq, D], k [..., Tk, D], v [..., Tk, E] -> [..., Tq, E]; scale = 1 / sqrt(D) unless given.
 
     mask broadcasts to [..., Tq, Tk]: bool (True = may look) or float (added to the scores). causal: query i sees keys j <= i, as in torch.

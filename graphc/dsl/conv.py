@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, emit
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import flag, integer, integers, is_sequence, items, shown
 from graphc.ir.types import Dim
@@ -57,7 +58,8 @@ def max_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padd
     return emit("max_pool2d", x, **_pool("max_pool2d", x, 2, kernel, stride, padding, dilation))
 
 
-def avg_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padding = 0, count_include_pad: bool = True) -> Array:
+@formed
+def avg_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padding = 0, *, count_include_pad: bool = True) -> Array:
     """The mean of each window of x [N, C, H, W]; stride = kernel unless given. count_include_pad: zeros of the padding count, as in torch."""
     x = as_array(x)
     options = _pool("avg_pool2d", x, 2, kernel, stride, padding, 1)
@@ -72,7 +74,8 @@ def max_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Paddin
     return _flat(emit("max_pool2d", _image(x), **options))
 
 
-def avg_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Padding = 0, count_include_pad: bool = True) -> Array:
+@formed
+def avg_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Padding = 0, *, count_include_pad: bool = True) -> Array:
     """The mean of each window of x [N, C, L]."""
     x = as_array(x)
     options = _raised(_pool("avg_pool1d", x, 1, kernel, stride, padding, 1))

@@ -25,7 +25,8 @@ METHODS: dict[str, str] = {
 # the arguments of torch's layers, optimizers and functions in their order, by the names of their counterparts here
 _CONV = "in_channels out_channels kernel_size stride padding dilation groups bias padding_mode"
 _BATCH_NORM = "num_features eps momentum affine track_running_stats"
-_MAX_POOL, _AVG_POOL = ("kernel_size stride padding " + more for more in ("dilation return_indices ceil_mode", "ceil_mode count_include_pad divisor_override"))
+_MAX_POOL = "kernel_size stride padding dilation return_indices ceil_mode"
+_AVG_POOL = "kernel_size stride padding ceil_mode count_include_pad"
 _RECURRENT = "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size"
 _BLOCK = "d_model nhead dim_feedforward dropout activation layer_norm_eps batch_first norm_first bias"
 _ADAM = "params lr betas eps weight_decay amsgrad"
@@ -33,7 +34,7 @@ ORDERS: dict[str, str] = {
     "Linear": "in_features out_features bias", "Embedding": "num_embeddings embedding_dim padding_idx max_norm norm_type scale_grad_by_freq sparse",
     "Flatten": "start_dim end_dim", "Conv1d": _CONV, "Conv2d": _CONV,
     "ConvTranspose2d": "in_channels out_channels kernel_size stride padding output_padding groups bias dilation padding_mode",
-    "MaxPool1d": _MAX_POOL, "MaxPool2d": _MAX_POOL, "AvgPool1d": _AVG_POOL, "AvgPool2d": _AVG_POOL,
+    "MaxPool1d": _MAX_POOL, "MaxPool2d": _MAX_POOL, "AvgPool1d": _AVG_POOL, "AvgPool2d": f"{_AVG_POOL} divisor_override",
     "BatchNorm1d": _BATCH_NORM, "BatchNorm2d": _BATCH_NORM, "LayerNorm": "normalized_shape eps elementwise_affine bias",
     "RMSNorm": "normalized_shape eps elementwise_affine", "GroupNorm": "num_groups num_channels eps affine", "Dropout": "p inplace",
     "RNN": "input_size hidden_size num_layers nonlinearity bias batch_first dropout bidirectional", "LSTM": _RECURRENT, "GRU": _RECURRENT,
@@ -44,7 +45,9 @@ ORDERS: dict[str, str] = {
     "cross_entropy": "logits target weight size_average ignore_index reduce reduction label_smoothing",
     "mse": "y target size_average reduce reduction weight", "bce": "logits target weight size_average reduce reduction pos_weight",
     "relu": "x inplace", "leaky_relu": "x negative_slope inplace", "elu": "x alpha inplace", "silu": "x inplace", "gelu": "x approximate",
-    "softplus": "x beta threshold", "softmax": "x dim", "log_softmax": "x dim"}
+    "softplus": "x beta threshold", "dropout": "x p training inplace", "attention": "q k v mask dropout_p causal scale",
+    "avg_pool1d": f"x {_AVG_POOL}", "avg_pool2d": f"x {_AVG_POOL} divisor_override", "layer_norm": "x normalized_shape gamma beta eps",
+    "rms_norm": "x normalized_shape gamma eps", "group_norm": "x num_groups gamma beta eps", "softmax": "x dim", "log_softmax": "x dim"}
 
 # torch's names of arguments that have another here; "": there is none, as it is found in x, or means nothing here
 WORDS: dict[str, str] = {
@@ -57,11 +60,13 @@ WORDS: dict[str, str] = {
 
 # arguments of torch's that have no counterpart, of all or of one ("Name.argument"), and the value that they have here
 ONLY: dict[str, object] = {
-    "end_dim": -1, "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False, "count_include_pad": True,
+    "end_dim": -1, "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False,
+    "AvgPool1d.count_include_pad": True, "AvgPool2d.count_include_pad": True,
     "divisor_override": None, "track_running_stats": True, "proj_size": 0, "padding_idx": None, "max_norm": None, "norm_type": 2.0,
     "scale_grad_by_freq": False, "sparse": False, "weight": None, "pos_weight": None, "size_average": None, "reduce": None, "dampening": 0,
     "amsgrad": False, "centered": False, "threshold": 20, "layer_norm_eps": 1e-5, "add_bias_kv": False, "add_zero_attn": False,
-    "MaxPool1d.dilation": 1, "MaxPool2d.dilation": 1, "LayerNorm.bias": True, "RMSNorm.elementwise_affine": True, "GroupNorm.affine": True,
+    "training": True, "dropout_p": 0.0, "MaxPool1d.dilation": 1, "MaxPool2d.dilation": 1, "LayerNorm.bias": True,
+    "RMSNorm.elementwise_affine": True, "GroupNorm.affine": True,
     "MultiHeadAttention.dropout": 0.0, "MultiHeadAttention.batch_first": True, "TransformerBlock.batch_first": True,
     "DecoderBlock.batch_first": True, "TransformerBlock.bias": True, "DecoderBlock.bias": True}
 
@@ -75,7 +80,7 @@ class Call:
 
 
 def translated(call: Call) -> Iterator[tuple[Call, list[str]]]:
-    """What a call with torch's arguments may be here, each with the names of those that have no counterpart: with torch's order, then with this one's."""
+    """What a call with torch's arguments may be here, with torch's order, then with this one's; each with the names of those without a counterpart."""
     order = ORDERS.get(call.name, "").split()
     if order[:1] == ["params"] and call.args and isinstance(call.args[0], (int, float)):
         order = order[1:]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, as_dtype, as_float, emit
 from graphc.dsl.context import current_trace
+from graphc.dsl.form import formed
 from graphc.dsl.shape import Shape, broadcast_to
 from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
@@ -48,7 +49,8 @@ def permutation(n: Dim, key: Key = None) -> Array:
     return _draw("random_permutation", key, n=as_dim(n))
 
 
-def dropout(x: Array, rate: float, key: Key = None) -> Array:
+@formed
+def dropout(x: Array, rate: float, *, key: Key = None) -> Array:
     """x with each element 0 with probability `rate`, the others divided by 1 - rate. Always drops: layers ask whether they train."""
     x, rate = as_float(x), real(rate, "dropout: the rate")
     if not 0 <= rate < 1:

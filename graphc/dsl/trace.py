@@ -45,7 +45,7 @@ class Trace:
         self.layers: object | None = None               # the names that layers called by it have (see nn.path)
         self.calls: list[LayerCall | None] = []         # of layers, in the order in which they began; None: has not returned yet
         self.batch_first: dict[Value, bool] = {}        # which of the first two axes of a sequence is time, where layers said so (see nn.order)
-        self.trains: Callable[[object, list[str]], bool] | None = None      # of a step: whether of a layer, and of these names in it, anything is trained
+        self.trains: Callable[[object, list[str]], bool] | None = None      # of a step: whether anything of a layer, which has these names, is trained
         self._state_names: set[str] = set()
         self._streams: Counter[str] = Counter()
         self._entered: list[Token] = []                 # what to undo at the exits

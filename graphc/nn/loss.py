@@ -16,12 +16,13 @@ from graphc.nn.padding import real_steps
 def cross_entropy(logits, target, *, axis: int | None = None, label_smoothing: float = 0.0, ignore_index: int | None = None, reduction: str = "mean"):
     """-log softmax(logits)[target], the mean over all targets that are not `ignore_index`.
 
-    logits [..., classes, ...] with the classes on `axis`, the last unless given (torch: always axis 1; where both would fit, it must be given); target: class ids of the shape without that axis,
-    or probabilities of the shape of logits. reduction: "mean", "sum" or "none".
+    logits [..., classes, ...] with the classes on `axis`, the last unless given (torch: always axis 1; where both would fit, it must be
+    given); target: class ids of the shape without that axis, or probabilities of the shape of logits. reduction: "mean", "sum" or "none".
     """
     if axis is None:
         _check_classes_last(logits, as_array(target))
-    return gc.cross_entropy(logits, target, axis=-1 if axis is None else axis, label_smoothing=label_smoothing, ignore_index=ignore_index, reduction=reduction)
+        axis = -1
+    return gc.cross_entropy(logits, target, axis=axis, label_smoothing=label_smoothing, ignore_index=ignore_index, reduction=reduction)
 
 
 def _check_classes_last(logits, target) -> None:
@@ -50,9 +51,9 @@ def sequence_loss(y, target, loss: Callable = cross_entropy, *, lengths=None, ma
                   batch_first: bool | None = None, reduction: str = "mean", **options):
     """The loss of every step, summed over the steps of each sequence: sum over t of loss(y[t], target[t]).
 
-    y [T, B, …] and target [T, B] (ids) or [T, B, …] ([B, T, …] with `batch_first`, and of layers that have the batch first). `loss` is a function like those of this file, called with
-    reduction="none" and `options`. Steps do not count from `lengths` (integers [B]) on, where `mask` (bool, [T, B] or [B, T] as y) is
-    false, and where the target is `ignore_index`; ids there may be anything.
+    y [T, B, …] and target [T, B] (ids) or [T, B, …] ([B, T, …] with `batch_first`, and of layers that have the batch first). `loss` is a
+    function like those of this file, called with reduction="none" and `options`. Steps do not count from `lengths` (integers [B]) on, where
+    `mask` (bool, [T, B] or [B, T] as y) is false, and where the target is `ignore_index`; ids there may be anything.
     reduction: "mean" over the sequences, "sum" of them, "none" (-> [B]), or "step": the mean over all steps that count.
     """
     y, target = as_array(y), as_array(target)
@@ -127,9 +128,9 @@ def _hits(logits, target):
         if not single:
             return gc.equal(gc.argmax(logits, axis=-1), target.astype(gc.i64)), target
     else:
-        raise GraphError(f"accuracy takes logits [..., classes] and class ids without that axis, or one logit, [B, 1] or [B], and targets of 0 and 1; got "
-                         f"{logits.type} and {target.type}. Of one-hot targets or probabilities give gc.argmax(target, axis=-1); of several questions "
-                         "of yes and no take gc.mean(gc.equal(logits > 0, target > 0.5).astype(gc.f32))")
+        raise GraphError("accuracy takes logits [..., classes] and class ids without that axis, or one logit, [B, 1] or [B], and targets of 0 and "
+                         f"1; got {logits.type} and {target.type}. Of one-hot targets or probabilities give gc.argmax(target, axis=-1); of several "
+                         "questions of yes and no take gc.mean(gc.equal(logits > 0, target > 0.5).astype(gc.f32))")
     logits, target = _no_probabilities("accuracy of one logit", logits).reshape(*shape), target.reshape(*shape)
     return gc.equal(logits > 0, target if target.dtype == gc.bool_ else target.astype(gc.f32) > 0.5), target
 

@@ -43,7 +43,8 @@ def inputs(trace: Trace, types: Mapping[str, TensorType]) -> dict:
     return {name: trace.input(name, type) for name, type in types.items()}
 
 
-def sorted_out(f: Callable, function: Callable, options: Mapping, inputs: Mapping, kinds: tuple[type, ...] = (TensorType, DType)) -> tuple[Mapping, dict]:
+def sorted_out(f: Callable, function: Callable, options: Mapping, inputs: Mapping,
+               kinds: tuple[type, ...] = (TensorType, DType)) -> tuple[Mapping, dict]:
     """(options, inputs) of a call of `function`, an entry such as gc.compile, for `f`: an option whose value is an array type, or another of the
     kinds that only inputs have, is an input of that name. Then inputs stand in the order of f's arguments, those that it does not name last.
     Options become what the function's annotations say."""

@@ -28,7 +28,7 @@ class BatchNorm(Module):
         gamma, beta = self._scale(x, shape)
         mean, var = self.buffer("running_mean", shape, ZEROS, x.dtype), self.buffer("running_var", shape, ONES, x.dtype)
         if not self.training or self.frozen:
-            return gc.batch_norm_inference(x, gamma, beta, mean, var, eps=self.eps)
+            return gc.batch_norm_inference(x, gamma, beta, mean=mean, var=var, eps=self.eps)
         y, batch_mean, batch_var = gc.batch_norm(x, gamma, beta, eps=self.eps)
         self._track("running_mean", mean, batch_mean)
         self._track("running_var", var, batch_var * _unbiased(x))

@@ -178,7 +178,7 @@ def test_batch_norm_gives_statistics():
     close(mean, IMAGE.mean((0, 2, 3)))
     close(var, IMAGE.var((0, 2, 3)))
     close(y, (IMAGE - mean[:, None, None]) / np.sqrt(var[:, None, None] + 1e-5))
-    close(run(lambda x: gc.batch_norm_inference(x, gc.ones(4), gc.zeros(4), mean, var), IMAGE), y)
+    close(run(lambda x: gc.batch_norm_inference(x, gc.ones(4), gc.zeros(4), mean=mean, var=var), IMAGE), y)
 
 
 def test_resize():

@@ -112,6 +112,23 @@ def test_what_both_call_alike_means_the_same():
         assert {n: getattr(ours, n) for n in wanted} == wanted
 
 
+@pytest.mark.parametrize("call, here", [
+    ("dropout(x, 0.5, True)", r"dropout\(<Array>, 0.5\);"), ("dropout(x, 0.5, False)", "dropout.* without training"),
+    ("dropout(x, p=0.5)", r"dropout\(<Array>, 0.5\);"),
+    ("attention(x, x, x, None, 0.0, True)", r"attention\(<Array>, <Array>, <Array>, None, causal=True\);"),
+    ("attention(x, x, x, None, 0.1, True)", r".*causal=True\) without dropout_p"),
+    ("avg_pool2d(x, 2, 2, 0, True)", r"avg_pool2d\(<Array>, 2, 2, 0\) without ceil_mode"),
+    ("avg_pool1d(x, 2, 2, 0, False)", r"avg_pool1d\(<Array>, 2, 2, 0\);"),
+    ("layer_norm(x, (8, 8), w, w, 1e-6)", r"layer_norm\(<Array>, <Array>, <Array>, axes=2, eps=1e-06\);"),
+    ("rms_norm(x, (8,), w, 1e-6)", r"rms_norm\(<Array>, <Array>, eps=1e-06\);"),
+    ("group_norm(x, 4, w, w)", r"group_norm\(<Array>, <Array>, <Array>, groups=4\);"),
+    ("batch_norm_inference(x, w, w, w, w)", ""), ("softmax(x, dim=1)", r"softmax\(<Array>, 1\);")])
+def test_functions_of_arrays_do_not_take_one_argument_for_another(call, here):
+    """Where torch has another argument at the place of one that would take its value."""
+    with pytest.raises(gc.GraphError, match=rf"here it is {here}.* the form is|too many positional arguments; the form is"):
+        gc.compile(lambda x, w: eval(f"gc.{call}", {"gc": gc, "x": x, "w": w}), x=gc.f32[2, 8, 8, 8], w=gc.f32[8])
+
+
 def test_options_of_activations_by_position():
     """Behind the array, as in torch.nn.functional."""
     x = normal(2, 3)

@@ -301,3 +301,15 @@ def test_frozen_batch_norms_stay_as_they_are(engine):
         before = step.state.copy()
         step(Z, REAL)
         assert not np.array_equal(before["0.1.running_mean"], step.state["0.1.running_mean"])
+
+
+def test_what_is_kept_in_python_is_loaded_again():
+    step = gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=optim.Adam(0.1), x=gc.f32[8, 3], y=gc.f32[8, 2])
+    kept = step.state.copy()
+    losses = [step(Z, REAL) for _ in range(3)]
+    step.state.load(kept)
+    assert [step(Z, REAL) for _ in range(3)] == losses
+    with pytest.raises(gc.GraphError, match="the mapping has no weight"):
+        step.state.load({})
+    with pytest.raises(gc.GraphError, match=r"state.load takes a mapping from names to arrays, such as state.copy\(\), got str; a file: step.load"):
+        step.state.load("file.safetensors")

@@ -189,8 +189,8 @@ class BatchNorm(Composite):
 
     def infer(self, x: TensorType, *scales: TensorType):
         _check_channels(self.name, x, scales, (2,))
-        require(any(x.shape[axis] != 1 for axis in _not_channels(x.rank)), f"{self.name} of {x} has one number for each channel, whose variance is 0: "
-                "give a batch of 2 or more, or take layer_norm or group_norm")
+        require(any(x.shape[axis] != 1 for axis in _not_channels(x.rank)), f"{self.name} of {x} has one number for each channel, whose variance "
+                "is 0: give a batch of 2 or more, or take layer_norm or group_norm")
         return x, scales[0], scales[0]
 
     def reference(self, x, gamma, beta):
