@@ -117,9 +117,10 @@ class TrainStep(Shown):
         self._evaluations: OrderedDict[tuple, Executable] = OrderedDict()
         self._only_one: Executable | None = None
         self._fixed: Executable | None = None
+        self._called = False
 
     def __getstate__(self) -> dict:
-        made = ("_executables", "_evaluations", "_only_one", "_fixed")
+        made = ("_executables", "_evaluations", "_only_one", "_fixed", "_called")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, values: dict) -> None:
@@ -234,7 +235,9 @@ class TrainStep(Shown):
 
     def _first(self, arrays: Sequence[np.ndarray]) -> Executable:
         """The executable for these arrays. It is `_fixed` from now on if it is that for all, so that later calls do not come here."""
-        started(self)
+        if not self._called:
+            started(self)
+            self._called = True
         run = self._executable(arrays)
         if self._static:
             self._fixed = run

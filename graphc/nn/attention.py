@@ -42,7 +42,9 @@ class Attention(Module):
         q, k, v = (p(a) if p else a for p, a in zip((self.q_proj, self.k_proj, self.v_proj), (q, k, v)))
         k, v, mask, causal = attended(self, own, *seen_keys(mask, k, v), mask, lengths)
         z = attend(q, k, v, _seen("Attention", mask, lengths, k), causal, None if self.scaled else 1.0)
-        return gc.squeeze(z, -2) if single else z
+        if single:
+            return gc.squeeze(z, -2)
+        return said(z, True) if len(z.shape) == 3 else z
 
 
 class MultiHeadAttention(Module):

@@ -173,6 +173,7 @@ X = normal(T, T, 3)
     lambda **o: nn.SinusoidalPosition() >> nn.TransformerBlock(3) ** 2 >> nn.Collapse("average", **o),
     lambda **o: nn.LearnedPosition() >> nn.Residual(nn.Linear(3)) >> nn.GRU(5, **o),
     lambda **o: nn.Sequential(nn.Sequential(nn.MultiHeadAttention(1)), nn.AddNorm(nn.Linear(3))) >> nn.Collapse("last", **o),
+    lambda **o: nn.Attention(3) >> nn.Collapse("last", **o),
     lambda **o: nn.GRU(5) >> (lambda y: y.transpose(1, 0, 2)) >> nn.Collapse("last", **o)])
 def test_batch_first_travels_along_a_chain(make):
     """Where batch and time are of one size nothing else would tell."""
