@@ -43,7 +43,7 @@ class Place:
 
     @property
     def lasts(self) -> bool:
-        """Whether the elements change only between calls, by another hand."""
+        """Whether the elements change only between calls: state that this program reads and another one writes."""
         return self.buffer.space == "state" and self.buffer.fixed
 
     @property

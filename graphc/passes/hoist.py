@@ -34,7 +34,7 @@ class Hoist(Pass):
     need and with what elementwise work follows them. After the loop: carried sums of products, as one product of stacks; other carried
     sums of values that are stacked anyway; products that only per-step outputs need. Large products stay where they are (`gain`).
 
-    Needs a decomposed graph without equal nodes (equal nodes hide that a sum is all that reads a term).
+    Needs a decomposed graph after cse: with duplicates, "used only by this sum" cannot be detected.
     Gives new nodes around the loops, which cse and canonicalize may simplify; dead results and carries of scans are gone.
     Stands before layout and fusion, which must see the products where they run.
     """

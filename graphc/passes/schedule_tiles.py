@@ -13,12 +13,12 @@ from graphc.passes.schedule_register import register_tile
 
 TILE_FLOPS = 6_500_000          # 50 to 70 µs of one core
 MANY_TILES = 512                # more would only make worse use of the caches
-AWAITED = 8                     # what reading a row that another thread has computed costs, in columns that are asked for ahead
+AWAITED = 8                     # cost of reading a row that another thread has computed, in columns that are prefetched
 CORES = 4                       # threads that get even shares of the tiles
 LITTLE = 1.03                   # how uneven these may be
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
 TALL = 256                      # rows at most of a tile that packs its own columns
-SCARCE = 256                    # rows at most that use columns so few times that these come from memory more than from L2
+SCARCE = 256                    # below this many rows, b is streamed from memory rather than reused from L2
 REREAD = 64                     # rows of a tile: with less, reading far weights for it takes longer than its sums
 BROAD = 128                     # columns that a tile of fewer than 96 rows has
 WIDE = 512                      # columns of a tile that packs its own rows on the way
@@ -105,9 +105,10 @@ def _lines_ahead(downs: int, nr: int, machine: Machine) -> int:
 
 
 def _by_rows(p: Phase, turned: bool, rows: int, machine: Machine) -> bool:
-    """The smaller operand is read again and again: a cache may hold it. Columns packed before all calls are asked for ahead, rows that other threads
-    have just computed are not: where threads can have rows of their own in all of a network's products, these count more. Where L2 holds both, the
-    output (a weight that is updated) is cut into runs of its memory, of which each thread has one, as in the products that read it."""
+    """Whether consecutive tiles share their rows, so that the columns are read again and again: best for the smaller operand, which a cache may hold.
+    Prepacked columns are prefetched; rows were just written by other cores and are not. So if each thread can keep its own rows across layers, reusing
+    rows matters more (by the factor AWAITED). If L2 holds both operands, the output (a weight that is updated) is cut into runs of its memory, one for
+    each thread, as in the products that read it."""
     a, b = _memory(p, p.a, p.m + p.k), _memory(p, p.b, p.n + p.k)
     own = machine.free[1] and not turned and p.extent(p.m) > (CORES - 2) * rows
     return a * (AWAITED if own else 1) > b or not turned and a + b <= machine.elements(machine.target.l2) and p.extent(p.m) * p.extent(p.n) > b

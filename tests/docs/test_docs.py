@@ -37,7 +37,7 @@ def test_table_of_operators_is_current():
     assert make_operators.PAGE.read_text() == make_operators.text(), "run python docs/make_operators.py"
 
 
-@pytest.mark.parametrize("path", [p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]])
+@pytest.mark.parametrize("path", [p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]])
 def test_links_lead_somewhere(path):
     page = ROOT / path
     for target in pages.links(page.read_text()):
