@@ -1,4 +1,4 @@
-"""The pipeline from a graph to native code, and the object that a compile gives back."""
+"""The pipeline from a graph to native code, and the object that a compile returns."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """Compiled code on disk: checksummed entries in a folder of the cache's own, bounded in size, oldest use thrown away first.
 
-An entry that is broken, foreign or unreadable counts as missing; a folder that cannot be used switches the cache off. Nothing here raises. What
-belongs to another user, or what others may write, is not read: it could be code of theirs. Nothing is touched but names that the cache made.
+An entry that is broken, foreign or unreadable counts as missing; a folder that cannot be used switches the cache off. Nothing here raises. Files that
+belong to another user, or that others may write, are not read: they could be code of an attacker. Only files with names that the cache made are touched.
 """
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where every value of a planned graph lies: buffers, places in them, the arena."""
+"""Where every value of a planned graph is in memory: buffers, places in them, the arena."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,7 +103,7 @@ class Region:
 
 @dataclass
 class Packed:
-    """Operands that are packed when the state has changed, and kept: what to pack (where the operand lies, for which schedule), and
+    """Operands that are packed when the state has changed, and kept: what to pack (the place of the operand, for which schedule), and
     the state slot that holds it, `first` and up.
     """
     first: int

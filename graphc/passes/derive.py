@@ -1,4 +1,4 @@
-"""What depends on nothing but state that the program never writes is computed once and kept while that state does not change."""
+"""Values that depend only on state which the program never writes are computed once and kept while that state does not change."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ class Split:
 def split_derived(graph: Graph) -> Split:
     """The graph in two, if anything in it can be derived from state alone.
 
-    Needs a simplified graph; stands before fusion, which would put what is computed once into kernels that run in every call.
+    Needs a simplified graph; stands before fusion, which would put values that are computed once into kernels that run in every call.
     """
     kinds = value_kinds(graph)
     roots = {_root(v): None for v in _crossings(graph, kinds)}

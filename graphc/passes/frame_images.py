@@ -78,7 +78,7 @@ def _padding_left(node: Node, frame: Pairs) -> Pairs:
 
 
 def _may_be_framed(x: Value, results: set[Value]) -> bool:
-    """Whether the image is computed element by element, and nobody else says where it lies."""
+    """Whether the image is computed element by element, and its memory is not decided elsewhere."""
     return x.node is not None and isinstance(x.node.op, Elementwise) and x not in results and bool(x.type.size)
 
 

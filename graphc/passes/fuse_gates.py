@@ -1,4 +1,4 @@
-"""Gates: where all that is read of a product are equal slices of its columns, the elementwise operators on these become its epilogue."""
+"""Gates: if a product is only read through equal slices of its columns, the elementwise operators on these become its epilogue."""
 from __future__ import annotations
 
 from collections.abc import Mapping

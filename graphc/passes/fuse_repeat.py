@@ -1,4 +1,4 @@
-"""Cheap values of what lies in memory anyway are made again by the clusters that read them, so that nobody stores them.
+"""Rematerialization: cheap values are computed again by each cluster that reads them, if their inputs are in memory, instead of being stored.
 
 A batch norm's x - mean is read by its backward pass, which can subtract as well; the derivative of a sigmoid is a function of its result.
 """

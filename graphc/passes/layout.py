@@ -1,4 +1,4 @@
-"""Chooses the storage order of images: channels last for what convolutions and pooling read and write, and for what is computed with it."""
+"""Chooses the storage order of images: channels last for the images of convolutions and pooling, and for values computed with these elementwise."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence

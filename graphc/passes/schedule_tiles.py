@@ -59,7 +59,7 @@ def tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
 
 
 def _even_rows(p: Phase, rows: int, mr: int, across: int, by_rows: bool) -> int:
-    """Rows of a tile, near so many, of which CORES threads get even shares; `across`: tiles side by side. What would gain little stays."""
+    """Rows of a tile, near `rows`, so that CORES threads get even shares; `across`: tiles side by side. `rows` itself if the gain is small."""
     m, batch = p.extent(p.m), p.extent(p.batch)
     tiles = batch * across * -(-m // rows)
     if not 1 < tiles <= MANY_TILES // 4 or p.flops < tiles * SMALL_FLOPS:
@@ -99,7 +99,7 @@ def _stay_in_l2(p: Phase, machine: Machine) -> bool:
 
 
 def _lines_ahead(downs: int, nr: int, machine: Machine) -> int:
-    """All register tiles of a panel together ask for the next panel, where that is little beside what they compute."""
+    """Lines to prefetch for each register tile: all those of a panel together prefetch the next panel, if that is little beside their arithmetic."""
     lines = -(-nr * STEPS // (downs * machine.elements(LINE_BYTES)))
     return lines if lines <= MOST_AHEAD else 0
 
@@ -165,13 +165,13 @@ def _a_source(p: Phase, n: int, nr: int, by_tile: bool, gates: int, machine: Mac
 
 
 def _may_pack_on_the_way(p: Phase) -> bool:
-    """Whether rows lie side by side, of sums so long that it counts little what the first block of each tile waits for."""
+    """Whether rows are contiguous, and sums so long that the wait for the first block of each tile counts little."""
     return len(p.m) == 1 and len(p.k) == 1 and p.a.strides[p.m[0]] == 1 and p.extent(p.k) >= LONG
 
 
 def _b_source(p: Phase, m: int, mr: int, nr: int, deep: bool, machine: Machine) -> str:
-    """Vectors are read in place when they lie along n and there are too few rows, or too little data, for packing to pay; but not where that costs
-    nothing and they lie across cache lines."""
+    """Columns are read unpacked if they are contiguous along n and there are too few rows, or too little data, for packing to pay; but not if
+    packing costs nothing and their vectors cross cache lines."""
     inner, n, k = p.n[-1], p.extent(p.n), p.extent(p.k)
     straight = len(p.n) == 1 and len(p.k) == 1
     if straight and p.b.strides[inner] == 1:
@@ -211,8 +211,8 @@ def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
 def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) -> Cut:
     """Blocks of k: the columns of a register tile stream from L2 (where each tile packs them, they stay in L1; where it packs both operands,
     L2 also has room for what it packs next), rows that were packed for all stay in L1 beside that stream, and operands that are read in place step
-    evenly through the block. Few rows use columns few times: of these a block is short, as its first register tile waits for memory, and those after
-    it ask for the next block.
+    evenly through the block. With few rows, columns are used few times: blocks are then short, as the first register tile of each waits for memory,
+    and those after it prefetch the next block.
     """
     sizes = group_sizes(p, p.k)
     k = prod(sizes)

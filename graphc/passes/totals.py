@@ -1,4 +1,4 @@
-"""Sums of a value over all steps of a loop, made after the loop from stacked values: sum over t of a_t @ b_t is one product of two stacks."""
+"""Sums of a value over all steps of a loop, computed after the loop from stacked values: sum over t of a_t @ b_t is one product of two stacks."""
 from __future__ import annotations
 
 from collections.abc import Callable, Set

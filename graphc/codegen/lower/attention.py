@@ -1,7 +1,7 @@
 """Attention with an online softmax (Milakov & Gimelshein 2018; Dao et al. 2022): the scores exist one block at a time.
 
     for each block of queries, in parallel: transpose it
-        for each block of keys, each panel of queries: scores; new maxima; powers; sums of the values, rescaled
+        for each block of keys, each panel of queries: scores; new maxima; exponentials; sums of the values, rescaled
         divide, store the output and the logsumexp
 """
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, whole, so that a back end may stream over keys without ever holding the scores."""
+"""Scaled dot-product attention as one operator, so that a back end may stream over keys without ever storing the scores."""
 from __future__ import annotations
 
 from math import prod, sqrt
