@@ -33,7 +33,7 @@ TEMPORARY = re.compile(r"new\.[a-z0-9_]{8}\Z")
 ABANDONED = 3600                # seconds after which a file that is still being written is one of a process that died
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 KEPT_SHARE = 0.75               # how much of the bound is left after a clean-up, so that not every store cleans
-SCAN_EVERY = 16                 # stores of a process between two looks at the folder's size, the first store included
+SCAN_EVERY = 16                 # stores of a process between two checks of the folder's size, the first store included
 T = TypeVar("T")
 
 

@@ -13,8 +13,8 @@ from graphc.codegen.index import UNBOUNDED, Facts, Ix, not_less
 from graphc.codegen.loop_ir import Call, CheckIndex, Compute, For, If, Load, Parallel, ReturnIf, Store, While, bodies, statements
 from graphc.codegen.loop_ops import MATH
 
-LONG_NS = 4e6                   # loops that are estimated shorter do not look
-STEP_NS = 2e5                   # about so much lies between two looks
+LONG_NS = 4e6                   # loops that are estimated shorter do not poll
+STEP_NS = 2e5                   # about the time between two polls
 COST_NS = {Load: 2.0, Store: 2.0, CheckIndex: 2.0, Compute: 1.0}
 CHECKED_NS = 20.0               # of an access that data decide: the cache may not have it
 MATH_NS = 20.0

@@ -150,7 +150,7 @@ def _wants_swap(c: Contraction, out: Tensor) -> bool:
 
 
 PACK_CYCLES = 0.7               # for each element of b that is transposed into panels
-TURN_CYCLES = 1.5               # for each output that is transposed on its way out
+TURN_CYCLES = 1.5               # for each output that is transposed before it is stored
 
 
 def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int) -> bool:

@@ -10,7 +10,7 @@ from graphc.ir.types import DType
 from graphc.ir.view import ViewType, contiguous_strides, same_strides
 
 SPACES = ("arena", "const", "input", "state", "output", "argument", "result")
-VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})     # operators that only show memory in another way: no kernel
+VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})     # operators that are views of memory: no kernel
 
 
 class Buffer:

@@ -13,9 +13,9 @@ from graphc.ir.plan import VIEWS
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.order import may_fail
 
-GROWTH = 2                          # derived values may be so many times as large as the state that they are made from
+GROWTH = 2                          # derived values may be at most this many times as large as the state from which they are computed
 GROWTHS = {WinogradWeights: 8}      # 4 times, and a last panel that is not full
-FREE_BYTES = 4096                   # and always so large
+FREE_BYTES = 4096                   # and may always have this size
 
 
 class Kind(Enum):

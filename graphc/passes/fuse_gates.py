@@ -18,7 +18,7 @@ from graphc.passes.fuse_emit import body_of
 from graphc.passes.pipeline import Pass
 from graphc.passes.schedule_register import gates_cost
 
-LOSS = 1.02                     # times as long as the product may take
+LOSS = 1.02                     # limit of the time of the fused product, relative to that of the product alone
 MEMBERS = (Elementwise, Cast, StopGradient, BroadcastTo, Constant)
 
 

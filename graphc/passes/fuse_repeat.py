@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graphc.passes.fuse import Cluster, Fusion
 
 CHEAP = 4                       # flops per element that are repeated rather than stored
-SMALL = 8                       # an operand with so many times fewer elements costs nothing to store and to read
+SMALL = 8                       # an operand with this many times fewer elements costs nothing to store and to read
 
 
 def repeated(fusion: "Fusion") -> set[Node]:

@@ -19,7 +19,7 @@ from graphc.passes.canonicalize import splat
 from graphc.passes.gain import summing_gains
 
 VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
-MOST_STACKED = 256          # values to stack for one sum: beyond it, it is less to stack what they make
+MOST_STACKED = 256          # values to stack for one sum: for more, the values computed from them are stacked instead
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from graphc.ir.target import Target
 from graphc.ir.types import i32
 from graphc.ir.view import ViewType
 
-TOGETHER = 6            # keys whose powers are computed together
+TOGETHER = 6            # keys whose exponentials are computed together
 
 
 def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:
