@@ -1,9 +1,9 @@
 """Checkpoints in safetensors. A crash while saving never leaves half a file; a damaged file is refused, naming the tensor.
 
-The header of a file of ours begins with `MARK` and the SHA-256 of the header (its length included) with that sum left blank; its metadata hold
-the SHA-256 of each array. The format lets no byte lie outside the header and the arrays, so that every bit of a file is covered. What begins
-nearly as `MARK`, or names a sum, is ours and damaged: no damage of a few bytes makes it a file of another program, which has no sums. Nor is what
-another program made of a file of ours, metadata included, taken for whole: the sums are of something else.
+The header of a file written by graphc begins with `MARK` and the SHA-256 of the header (its length included) with that sum left blank; its metadata
+hold the SHA-256 of each array. The format has no byte outside the header and the arrays, so every bit of a file is covered. A file that begins almost
+as `MARK`, or that names a sum, was written by graphc and is damaged: damage of a few bytes cannot turn it into a file of another program, which has no
+sums. A file that another program made from one of graphc's, metadata included, is refused too, because its sums do not fit its content.
 """
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command ends: what it was given wrong is said in a few lines on stderr, whatever kind of error it became, and is an exit status."""
+"""How a command ends: every mistake in its arguments or files becomes a few lines on stderr and an exit status, whatever exception it raised."""
 from __future__ import annotations
 
 import os

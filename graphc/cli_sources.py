@@ -1,4 +1,4 @@
-"""What the command line reads: graphs from texts and Python files, arrays from .npy files. Whatever is in them, what is wrong is a GraphError."""
+"""What the command line reads: graphs from texts and Python files, arrays from .npy files. Any mistake in them is a GraphError."""
 from __future__ import annotations
 
 import importlib.util

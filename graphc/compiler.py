@@ -1,4 +1,4 @@
-"""The pipeline from a graph to native code, and the object that a compile gives back."""
+"""The pipeline from a graph to native code, and the object that a compile returns."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -264,7 +264,7 @@ class Compilation:
 
     @property
     def _passing(self) -> frozenset[int]:
-        """Numbers of the derived values that are read by nothing but packing, which follows on them: one at a time is there."""
+        """Indices of derived values used only as input to packing; they can share one buffer, because each is packed before the next is computed."""
         if not self.prepare_plan:
             return frozenset()
         first, graph = len(self.graph.state), self.prepare_plan.graph

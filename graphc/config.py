@@ -1,6 +1,6 @@
 """Every knob of graphc, once: its name, type, default and one line. Each can be set by the environment variable GRAPHC_<NAME>; empty is unset.
 
-Numbers from outside, of whatever door, are checked here where they enter: native code believes them.
+All numbers from outside (options, environment, command line) are checked by functions of this file, because native code trusts them.
 """
 from __future__ import annotations
 

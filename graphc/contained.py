@@ -1,8 +1,8 @@
-"""What a trace or a compile changes around it ends with it, also where an exception arrives between two steps of Python (Ctrl-C may, anywhere).
+"""Whatever a trace or a compile changes outside itself is restored when it ends, also if an exception arrives between two steps of Python (Ctrl-C may).
 
-Two things are changed. Context variables say which trace is running, which layer is called: an operation has a context of its own. And Python's
-search for cycles of dead objects pauses: while a graph is made, many objects appear that all live, and it would look at each of them again and
-again (a fifth of the compile time of 10,000 nodes).
+It changes two things. Context variables say which trace is running and which layer is called, so each operation gets a context of its own. And Python's
+garbage collector is paused: a graph under construction is many objects that all stay alive, and the collector would visit them again and again (a fifth
+of the compile time of 10,000 nodes).
 """
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from functools import wraps
 
 
 def contained(function: Callable) -> Callable:
-    """Decorator: the search for cycles pauses during a call, and goes on afterwards if it was on before; context variables are afterwards as
-    before."""
+    """Decorator: pauses the garbage collector during a call, if it was on, and restores context variables afterwards."""
     @wraps(function)
     def call(*arguments, **named):
         was_on = gc.isenabled()

@@ -1,4 +1,4 @@
-"""`gc.generate`: sequences, one native call a token. What layers look back at lies in native buffers between the calls."""
+"""`gc.generate`: sequences, one native call a token. The values of earlier tokens that layers need stay in native buffers between the calls."""
 from __future__ import annotations
 
 import os

@@ -1,4 +1,4 @@
-"""What is computed or loaded when first asked for, and kept."""
+"""Values that are computed or loaded at their first use, and kept."""
 from __future__ import annotations
 
 import os

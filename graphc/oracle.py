@@ -1,4 +1,4 @@
-"""Runs a graph with state by the numpy oracle: what native code is checked against, and a fallback to find out whose fault it is."""
+"""Runs a graph with state by the numpy oracle: the reference for native code, and a fallback to find out which of the two is wrong."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the machine can do: fused multiply-adds and memory traffic, measured by generated loops with nothing else in them."""
+"""The peak of the machine in fused multiply-adds and in memory traffic, measured by generated loops that contain nothing else."""
 from __future__ import annotations
 
 import time

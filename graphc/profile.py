@@ -1,4 +1,4 @@
-"""Where the time of a compiled function goes: a row for each kernel, against what the machine can do at most."""
+"""The time of each kernel of a compiled function, beside the peak of the machine."""
 from __future__ import annotations
 
 import os

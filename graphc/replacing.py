@@ -1,4 +1,4 @@
-"""Writing a user's file: afterwards it is whole and new, or what it was. Nothing half is ever seen, and nothing is left beside it."""
+"""Atomic writing of a user's file: afterwards it has the complete new content or the old one, and no temporary file is left beside it."""
 from __future__ import annotations
 
 import errno

@@ -1,4 +1,4 @@
-"""What `gc.plan` tells: a row for each layer, parameters, arithmetic and memory."""
+"""What `gc.plan` prints: a row for each layer, parameters, arithmetic and memory."""
 from __future__ import annotations
 
 from collections import Counter

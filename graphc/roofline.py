@@ -1,4 +1,4 @@
-"""The roofline plot: what kernels reach over how much they compute for each byte that they move, both axes logarithmic."""
+"""The roofline plot: GFLOP/s of kernels over their flops for each byte moved, both axes logarithmic."""
 from __future__ import annotations
 
 from collections.abc import Sequence

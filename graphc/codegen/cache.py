@@ -1,7 +1,7 @@
 """Compiled code on disk: checksummed entries in a folder of the cache's own, bounded in size, oldest use thrown away first.
 
-An entry that is broken, foreign or unreadable counts as missing; a folder that cannot be used switches the cache off. Nothing here raises. What
-belongs to another user, or what others may write, is not read: it could be code of theirs. Nothing is touched but names that the cache made.
+An entry that is broken, foreign or unreadable counts as missing; a folder that cannot be used switches the cache off. Nothing here raises. Files that
+belong to another user, or that others may write, are not read: they could be code of an attacker. Only files with names that the cache made are touched.
 """
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEMPORARY = re.compile(r"new\.[a-z0-9_]{8}\Z")
 ABANDONED = 3600                # seconds after which a file that is still being written is one of a process that died
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 KEPT_SHARE = 0.75               # how much of the bound is left after a clean-up, so that not every store cleans
-SCAN_EVERY = 16                 # stores of a process between two looks at the folder's size, the first store included
+SCAN_EVERY = 16                 # stores of a process between two checks of the folder's size, the first store included
 T = TypeVar("T")
 
 

@@ -1,8 +1,8 @@
 """LLVM text to object code, and object code into this process.
 
-The text is already explicit SIMD with explicit fma, so a few passes clean up what the writer left; LLVM's own O1 takes ten times as long for
-the same speed of the code. What O1 gave beyond these passes was the inlining of micro-kernels that are called in one place only; that is
-done here by name. No fast-math and no contraction: a product and a sum are fused only where the text says `llvm.fma`.
+The text is already explicit SIMD with explicit fma, so a few passes are enough to clean it up; LLVM's own O1 takes ten times as long for code of
+the same speed. The only gain of O1 over these passes was the inlining of micro-kernels that are called in one place; that is done here by name. No
+fast-math and no contraction: a product and a sum are fused only where the text says `llvm.fma`.
 """
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from graphc.errors import InternalError
 
 
 class Indices:
-    """Each method defines a new symbol, and tells what is known of it."""
+    """Each method defines a new symbol and records the bounds that are known of it."""
 
     block: list
     _symbols: int

@@ -29,7 +29,7 @@ def verify(f) -> None:
 
 
 class Checker:
-    """Walks a function with what is known at each place."""
+    """Walks a function; at each statement it has the symbols, types and bounds that are known there."""
 
     def __init__(self, f):
         self.f = f

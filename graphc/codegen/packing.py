@@ -1,6 +1,6 @@
-"""Dataclasses as bytes, for the disk cache. What is read is of the very types that the fields declare, or refused, and no code runs but theirs.
+"""Dataclasses as bytes, for the disk cache. Reading checks every value against the type that its field declares, and runs no code but these classes' own.
 
-JSON holds the structure; behind it come the blocks of bytes, each at a multiple of `ALIGNMENT`, so that they can be used where they lie.
+JSON holds the structure; after it follow the blocks of bytes, each at a multiple of `ALIGNMENT`, so that they can be used without a copy.
 """
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""Where a kernel looks at the cancel word: in loops of one thread that may run long, at steps far enough apart to cost nothing.
+"""Where a kernel polls the cancel word: in loops of one thread that may run long, so rarely that it costs nothing.
 
-The runtime looks between tiles, and main between the steps of its loops. A loop inside one tile, or in a kernel without tiles, may still take
-seconds where data are large: a sort of one row, a running sum. So durations are estimated from trip counts, generously, and where a loop is long,
-it leaves its function when the call is cancelled: after each trip where a trip takes a while, else after every so many. Whatever may have been left
-early is followed by such a look, so nothing reads what was not made. Once main has begun to write state a call is cancelled no more. Short kernels
-contain nothing of this.
+The runtime polls between tiles, and main between the steps of its loops. A loop inside one tile, or in a kernel without tiles, may still take seconds for
+large data: a sort of one row, a running sum. Durations are therefore estimated from trip counts, generously, and a long loop leaves its function when the
+call is cancelled: it polls after each trip if trips are long, otherwise after a number of trips. Any code after a loop that may have been left early polls
+first, so it never reads a value that was not computed. A call cannot be cancelled once main has begun to write state. Short kernels contain no polling.
 """
 from __future__ import annotations
 
@@ -14,8 +13,8 @@ from graphc.codegen.index import UNBOUNDED, Facts, Ix, not_less
 from graphc.codegen.loop_ir import Call, CheckIndex, Compute, For, If, Load, Parallel, ReturnIf, Store, While, bodies, statements
 from graphc.codegen.loop_ops import MATH
 
-LONG_NS = 4e6                   # loops that are estimated shorter do not look
-STEP_NS = 2e5                   # about so much lies between two looks
+LONG_NS = 4e6                   # loops that are estimated shorter do not poll
+STEP_NS = 2e5                   # about the time between two polls
 COST_NS = {Load: 2.0, Store: 2.0, CheckIndex: 2.0, Compute: 1.0}
 CHECKED_NS = 20.0               # of an access that data decide: the cache may not have it
 MATH_NS = 20.0

@@ -1,4 +1,4 @@
-"""Where every scratch of every function lies in its thread's region: offsets fixed at compile time, like a stack of the call graph."""
+"""The offset of every function's scratch in its thread's region, fixed at compile time, like a stack of the call graph."""
 from __future__ import annotations
 
 from graphc.codegen.loop_ir import Call, Root, statements
@@ -9,7 +9,7 @@ ALIGNMENT = 64
 def scratch_layout(functions: list) -> tuple[dict[Root, int], int]:
     """Byte offset of each scratch in the thread's region, and the bytes that a thread needs.
 
-    A function's scratch lies above that of all its callers, so live ones never overlap; a tile's lies above its function's
+    A function's scratch is above that of all its callers, so live ones never overlap; the scratch of a tile is above its function's
     own, because the calling thread runs tiles too. `functions` is ordered callers first.
     """
     base = {f: 0 for f in functions}

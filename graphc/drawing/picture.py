@@ -1,4 +1,4 @@
-"""What a drawing of a graph shows: vertices, clusters for layers, loops and fused kernels, and edges. How it is laid out is not its business."""
+"""What a drawing of a graph shows: vertices, clusters for layers, loops and fused kernels, and edges. Its layout is decided elsewhere."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Reads attributes of operators from a text, each as what the operator's class declares it to be: nothing else is ever stored in an operator."""
+"""Reads attributes of operators from a text. Each has the type that the operator's class declares; no other type is ever stored in an operator."""
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Numbers told apart as a program can: 0.0 and -0.0 are equal, but 1 / x is not, and arrays that compare equal may hold both."""
+"""Equality of numbers by their bits: 0.0 and -0.0 compare equal, but 1 / x tells them apart, and arrays that compare equal may hold both."""
 from __future__ import annotations
 
 from math import copysign

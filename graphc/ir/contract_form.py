@@ -4,7 +4,7 @@
     padded indices                                        ->  a padded copy of the operand, made once, read without tests
     size-1 dims, adjacent dims that step evenly           ->  gone, merged
 
-What is left is  out[o(d)] = sum over k of a[x(d)] * b[y(d)]  with o, x, y linear: schedules and kernels see nothing else.
+The result is  out[o(d)] = sum over k of a[x(d)] * b[y(d)]  with o, x, y linear: schedules and kernels see nothing else.
 """
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tensor:
 class PaddedCopy:
     """A copy of an operand from which every index reads: element i of axis x is source element i + low[x], or 0 outside.
 
-    turned: the channels, which lie apart in the source, are side by side in the copy.
+    turned: the channels, which are not contiguous in the source, are contiguous in the copy.
     """
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -93,8 +93,8 @@ def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, f
                 invariant: tuple[bool, bool] = (False, False)) -> Form:
     """The normal form in which the output's contiguous dim is among n, so that vectors run along it.
 
-    An image whose channels lie apart (NCHW) is copied with its channels side by side: windows are then read in place as if the
-    image were stored so, which costs one copy of the image instead of one for each kernel position.
+    An image whose channels are not contiguous (NCHW) is copied with contiguous channels: windows are then read from the copy directly,
+    which costs one copy of the image instead of one for each kernel position.
     fused: an epilogue needs the output's own index, so dims along which vectors may run merge only in whole vectors.
     invariant: operands that cost nothing to pack.
     """
@@ -150,7 +150,7 @@ def _wants_swap(c: Contraction, out: Tensor) -> bool:
 
 
 PACK_CYCLES = 0.7               # for each element of b that is transposed into panels
-TURN_CYCLES = 1.5               # for each output that is transposed on its way out
+TURN_CYCLES = 1.5               # for each output that is transposed before it is stored
 
 
 def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int) -> bool:

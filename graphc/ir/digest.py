@@ -1,4 +1,4 @@
-"""What a graph is, in 32 bytes: for keys of what is made from it. Arrays are hashed where they lie, not printed: they may be large."""
+"""A 32-byte digest of a graph, for cache keys. Arrays are hashed without being printed or copied: they may be large."""
 from __future__ import annotations
 
 import hashlib

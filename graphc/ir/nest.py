@@ -1,4 +1,4 @@
-"""A cluster laid over memory: loop dims merged where every operand lies together, strides of every operand, stages of reductions."""
+"""The loop nest of a cluster in memory: loop dims merged where every operand is contiguous, strides of every operand, stages of reductions."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence

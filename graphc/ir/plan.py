@@ -1,4 +1,4 @@
-"""Where every value of a planned graph lies: buffers, places in them, the arena."""
+"""Where every value of a planned graph is in memory: buffers, places in them, the arena."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from graphc.ir.types import DType
 from graphc.ir.view import ViewType, contiguous_strides, same_strides
 
 SPACES = ("arena", "const", "input", "state", "output", "argument", "result")
-VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})     # operators that only show memory in another way: no kernel
+VIEWS = frozenset({"transpose", "reshape", "broadcast_to", "slice"})     # operators that are views of memory: no kernel
 
 
 class Buffer:
@@ -43,7 +43,7 @@ class Place:
 
     @property
     def lasts(self) -> bool:
-        """Whether the elements change only between calls, by another hand."""
+        """Whether the elements change only between calls: state that this program reads and another one writes."""
         return self.buffer.space == "state" and self.buffer.fixed
 
     @property
@@ -103,7 +103,7 @@ class Region:
 
 @dataclass
 class Packed:
-    """Operands that are packed when the state has changed, and kept: what to pack (where the operand lies, for which schedule), and
+    """Operands that are packed when the state has changed, and kept: what to pack (the place of the operand, for which schedule), and
     the state slot that holds it, `first` and up.
     """
     first: int

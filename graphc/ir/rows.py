@@ -1,7 +1,7 @@
-"""How operators with a loop structure of their own part their work: rows that may run in any order, and what happens in a row.
+"""How structured operators (those with a loop structure of their own) divide their work into rows that may run in any order, and the loop inside a row.
 
-What schedule and lowering must agree on. A row is one index of `extents`; inside it runs a loop over `lane` elements that are neighbours
-in memory (`vector`) or any others, `repeat` times.
+Schedule and lowering both use it, so that they agree. A row is one index of `extents`; inside it runs a loop over `lane` elements, which are neighbours
+in memory (`vector`) or not, `repeat` times.
 """
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from graphc.ir.ops.control import Scan
 
 @dataclass(frozen=True)
 class ScanLayout:
-    """Carry c lies in `slots[c]` slots, one of which is read and another written in each trip.
+    """Carry c has `slots[c]` slots in memory, one of which is read and another written in each trip.
 
     Two slots alternate. Where a per-step output is the carry itself, before or after the step, there are length + 1 slots and
     the stacked output is a window of them: `windows[j] = (carry, first slot)`; None for an output with memory of its own.

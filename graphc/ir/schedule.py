@@ -38,17 +38,20 @@ class Cut:
 class TileSchedule:
     """One phase of a contraction by register tiles of mr rows × vectors of columns.
 
-    rows: rows (flattened m) of a tile; columns, sums: how n is cut into tiles and k into blocks. a, b: where the micro-kernel reads
-    the operand: "place" (as it lies), "shared" (packed once, before all tiles) or "tile" (packed by each tile, block by block); a also "first" (likewise,
-    by the register tiles of its first columns, which read it as it lies) and "taps" (as it lies, the terms of a short sum at distances that the
-    micro-kernel knows).
-    turned: when the output is contiguous along m, how m is cut into tiles instead; their sums are transposed before they are stored.
-    streamed: few rows, b in place: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
-    splits > 1: the blocks of the sum are dealt to so many tiles, whose partial results are added in order.
-    by_rows: tiles that read the same rows follow each other; else those that read the same columns.
-    ahead: cache lines of the next panel of packed b that a register tile asks for every STEPS steps.
-    rest: rows of the last register tile; 0 where it has as many as the others, rows past the last padded.
-    in_runs: shared columns are packed a few steps of k for all tiles at a time, as they lie in memory, instead of tile after tile.
+    rows: rows (flattened m) of a tile (MC). columns, sums: how n is cut into tiles (NC) and k into blocks (KC).
+    a, b: where the micro-kernel reads the operand:
+        "place":  unpacked;
+        "shared": packed once, before all tiles;
+        "tile":   packed by each tile, block by block;
+        "first":  (a) packed by each tile, by the register tiles of its first columns, which read it unpacked;
+        "taps":   (a) unpacked, the terms of a short sum at offsets that are constants of the micro-kernel.
+    splits: > 1: the blocks of the sum are divided among this number of tiles, whose partial results are added in order (split-K).
+    streamed: few rows, b unpacked: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
+    turned: if the output is contiguous along m: how m is cut into tiles instead; their sums are transposed before they are stored.
+    by_rows: consecutive tiles share their rows; otherwise they share their columns.
+    ahead: cache lines of the next panel of packed b that a register tile prefetches every STEPS steps.
+    rest: rows of the last register tile; 0 if it has as many as the others (rows past the last one are padded).
+    in_runs: shared columns are packed a few steps of k for all tiles at a time, in the order of memory, instead of tile after tile.
     """
     mr: int
     vectors: int
@@ -115,7 +118,7 @@ class LaneSchedule:
         return tuple(d for d in phase.batch + phase.m + phase.n if d not in (self.dim, self.inner))
 
     def packs(self, phase: Phase, operand: Linear) -> bool:
-        """Whether factors that lie apart along the vectors are copied side by side: if they depend on nothing else."""
+        """Whether factors that are not contiguous along the vectors are copied together: if they depend on no other dim."""
         others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
         return operand.strides[self.dim] not in (0, 1) and not any(operand.strides[d] for d in others)
 
@@ -174,12 +177,13 @@ PhaseSchedule = TileSchedule | DotSchedule | LaneSchedule | NarrowSchedule | Loo
 
 @dataclass(frozen=True)
 class ContractionSchedule:
-    """How a contraction runs: its normal form, a schedule for each phase, and where its shared scratch lies (in elements).
+    """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in elements).
 
-    copies[i]: offset of the padded copy of operand i (after the swap), or None. packed_a, packed_b, partials: offsets for each phase,
-    or None. All phases use the same memory after the copies, one after the other. prepacked: the operand (0: a, 1: b, before the
-    swap) that is packed already when the kernel runs, because it does not change in a loop around it, or between calls: into memory of
-    its own, `packed_size` elements. gates: the epilogue reads the columns in so many parts; n is (vectors of units, gates, lanes).
+    copies[i]: offset of the padded copy of operand i (after the swap), or None.
+    packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one after the other.
+    prepacked: the operand (0: a, 1: b, before the swap) that is packed before the kernel runs, because it does not change in a loop around
+        the kernel, or between calls. It has memory of its own, `packed_size` elements.
+    gates: number of equal slices in which the epilogue reads the columns; n is (vectors of units, gates, lanes).
     """
     form: Form
     phases: tuple[PhaseSchedule, ...]

@@ -1,4 +1,4 @@
-"""The schedule of attention and its gradient taken whole."""
+"""The schedules of attention and of its gradient, each as one kernel."""
 from __future__ import annotations
 
 from dataclasses import dataclass

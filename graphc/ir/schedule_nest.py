@@ -11,7 +11,7 @@ Partial = tuple[DType, int]             # element type and number of elements of
 
 @dataclass(frozen=True)
 class Fetch:
-    """The loop of `stage` (-1: of each) asks for what it reads of the inputs `distance` indices of `dim` later: into cache `level`."""
+    """Software prefetch: the loop of `stage` (-1: of each) brings the inputs `distance` indices of `dim` later into cache `level`."""
     dim: int
     distance: int
     level: int
@@ -27,7 +27,7 @@ class NestSchedule:
     of which `vector` is vectorised. With reductions and a chunk, tiles leave their results in `partials`,
     which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
     `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal, one output for each input.
-    `crosswise`: the reductions run over the rows, into a row of sums per tile, which lies in `partials`.
+    `crosswise`: the reductions run over the rows, into a row of sums per tile, in `partials`.
     """
     outer: tuple[int, ...] = ()
     inner: tuple[int, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class PlainSchedule:
     """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row.
 
-    aliased: the result lies where the first operand lies, so that only what differs is written.
+    aliased: the result is the first operand's memory, so that only the elements that differ are written.
     """
     tile: int = 1
     serial: bool = True

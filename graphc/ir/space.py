@@ -2,9 +2,9 @@
 
 A cluster is one loop nest over the dims of its `Space`. A value of the cluster maps each of its axes to a row-major tuple of dims
 (the empty tuple for an axis of size 1). A reshape that cuts an axis splits a dim everywhere; nothing is ever merged here (`ir.nest`
-merges what lies together in memory). Reductions of a cluster reduce the same dims; besides, reductions over exactly the other dims may
-end in it ("crossing": column sums next to row sums, or the total of a row's results). What is computed from those ("late") waits until
-all rows are done, so that nothing else in the cluster may read it.
+merges dims that are contiguous in memory). Reductions of a cluster reduce the same dims; besides, reductions over exactly the other dims may
+end in it ("crossing": column sums next to row sums, or the total of a row's results). Values computed from those ("late") are computed
+when all rows are done, so that nothing else in the cluster may read them.
 """
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a tensor lies in memory: what schedules and lowerings see of an operand."""
+"""The layout of a tensor in memory, shape and strides: all that schedules and lowerings know of an operand."""
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Walks over graphs that are as deep as a program is long: no recursion, and each value looked at once however many ways lead to it."""
+"""Walks over deep graphs: without recursion, and each value is visited once, however many paths lead to it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable

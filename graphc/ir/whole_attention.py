@@ -1,4 +1,4 @@
-"""When attention and its gradient are taken whole."""
+"""When attention and its gradient are one kernel each, instead of being decomposed."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

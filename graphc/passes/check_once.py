@@ -1,4 +1,4 @@
-"""Row numbers that a lookup checks are not checked again: what comes after the lookup can no longer fail."""
+"""Row numbers that a lookup has checked are not checked again, so that later nodes cannot fail on them."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class CheckOnce(Pass):
     """The gradient of an embedding adds rows by the ids that the embedding has looked up: scatter_add -> add_rows, check_rows -> its ids.
 
     An optimizer writes state only after the last node that may fail (`Order`): if that were the gradient of the first layer, the gradients
-    of all others, and what they are made from, would have to be kept until then. Needs a graph without dead nodes: a lookup that nobody reads
+    of all others, and the values that they are computed from, would have to be kept until then. Needs a graph without dead nodes: a lookup that nobody reads
     checks nothing.
     """
     name: ClassVar[str] = "check_once"

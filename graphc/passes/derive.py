@@ -1,4 +1,4 @@
-"""What depends on nothing but state that the program never writes is computed once and kept while that state does not change."""
+"""Values that depend only on state which the program never writes are computed once and kept while that state does not change."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +13,9 @@ from graphc.ir.plan import VIEWS
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.order import may_fail
 
-GROWTH = 2                          # derived values may be so many times as large as the state that they are made from
+GROWTH = 2                          # derived values may be at most this many times as large as the state from which they are computed
 GROWTHS = {WinogradWeights: 8}      # 4 times, and a last panel that is not full
-FREE_BYTES = 4096                   # and always so large
+FREE_BYTES = 4096                   # and may always have this size
 
 
 class Kind(Enum):
@@ -37,7 +37,7 @@ class Split:
 def split_derived(graph: Graph) -> Split:
     """The graph in two, if anything in it can be derived from state alone.
 
-    Needs a simplified graph; stands before fusion, which would put what is computed once into kernels that run in every call.
+    Needs a simplified graph; stands before fusion, which would put values that are computed once into kernels that run in every call.
     """
     kinds = value_kinds(graph)
     roots = {_root(v): None for v in _crossings(graph, kinds)}

@@ -20,8 +20,8 @@ class FrameImages(Pass):
     """conv2d(x, padding) -> conv2d(pad(x)), and likewise for both gradients, where x is computed element by element in this graph.
 
     Such a value can be written into the middle of the padded image (`slots.py`), zeros around it by the same kernel, where a
-    convolution would copy the whole image (`contract_form.PaddedCopy`), and its gradient again. An image gets one frame; convolutions that want
-    another copy as before. Needs bound dimensions; stands before fusion, since a convolution's operand changes.
+    convolution would copy the whole image (`contract_form.PaddedCopy`), and its gradient again. Each image is padded once; convolutions that
+    need different padding still copy. Needs bound dimensions; stands before fusion, since a convolution's operand changes.
     """
     name: ClassVar[str] = "frame_images"
 
@@ -78,7 +78,7 @@ def _padding_left(node: Node, frame: Pairs) -> Pairs:
 
 
 def _may_be_framed(x: Value, results: set[Value]) -> bool:
-    """Whether the image is computed element by element, and nobody else says where it lies."""
+    """Whether the image is computed element by element, and its memory is not decided elsewhere."""
     return x.node is not None and isinstance(x.node.op, Elementwise) and x not in results and bool(x.type.size)
 
 

@@ -22,7 +22,7 @@ from graphc.passes.fuse_repeat import CHEAP, repeated
 from graphc.passes.pipeline import Pass
 
 POINTWISE = (Elementwise, Cast, StopGradient, BroadcastTo)
-WINDOW = 256                    # clusters further back are not joined: it bounds the search, and keeps lifetimes short
+WINDOW = 256                    # an operator joins no cluster further back in the order: bounds the search and keeps lifetimes short
 ROW_LIMIT = 1 << 16             # elements of a row that several stages walk over
 COLUMN_LIMIT = 1 << 11          # the same when the row is not contiguous
 WHOLE_LIMIT = 1 << 14           # elements of a nest with few rows and several stages

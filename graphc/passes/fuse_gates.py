@@ -1,4 +1,4 @@
-"""Gates: where all that is read of a product are equal slices of its columns, the elementwise operators on these become its epilogue."""
+"""Gates: if a product is only read through equal slices of its columns, the elementwise operators on these become its epilogue."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from graphc.passes.fuse_emit import body_of
 from graphc.passes.pipeline import Pass
 from graphc.passes.schedule_register import gates_cost
 
-LOSS = 1.02                     # times as long as the product may take
+LOSS = 1.02                     # limit of the time of the fused product, relative to that of the product alone
 MEMBERS = (Elementwise, Cast, StopGradient, BroadcastTo, Constant)
 
 
 @dataclass(frozen=True)
 class Gates:
-    """A product (alone or with its epilogue), the slices that part its columns, the cluster that reads them all, and those of their results that
-    others read too.
+    """A product (alone or with its epilogue), the slices into which its columns are cut, the cluster that reads them all, and those slices that
+    other nodes read too.
     """
     product: Node
     slices: tuple[Node, ...]
@@ -39,8 +39,8 @@ class FuseGates(Pass):
 
     Needs: clusters, so that each step of a recurrence is a product, its slices and one nest. Gives: one contraction, whose body slices its result;
     each slice is some whole vectors wide. Slices that others read too are outputs of it.
-    Stands right after fuse. Where more is stored than the product has columns (the steps of a recurrence in training, which keep every gate) nothing
-    is merged: a tile would store few neighbours in each of many rows, which costs more than the product's way through the caches.
+    Stands right after fuse. Not applied when the fused kernel would write more values than the product has columns (training keeps every gate of a
+    recurrence): narrow scattered stores cost more than writing the product once.
     """
     target: Target
     name: ClassVar[str] = "fuse_gates"

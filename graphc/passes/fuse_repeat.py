@@ -1,4 +1,4 @@
-"""Cheap values of what lies in memory anyway are made again by the clusters that read them, so that nobody stores them.
+"""Rematerialization: cheap values are computed again by each cluster that reads them, if their inputs are in memory, instead of being stored.
 
 A batch norm's x - mean is read by its backward pass, which can subtract as well; the derivative of a sigmoid is a function of its result.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graphc.passes.fuse import Cluster, Fusion
 
 CHEAP = 4                       # flops per element that are repeated rather than stored
-SMALL = 8                       # an operand with so many times fewer elements costs nothing to store and to read
+SMALL = 8                       # an operand with this many times fewer elements costs nothing to store and to read
 
 
 def repeated(fusion: "Fusion") -> set[Node]:

@@ -1,7 +1,7 @@
 """Whether a product runs better once, for all steps of a loop, than once in each step: only while it is small.
 
 Moving costs memory: stacks of operands or results. It pays where one step's product is bound by the memory it touches (a weight, a
-carried sum) or by the cost of a call; a product that computes long with what it has loaded stays where it is, as in a scan over layers.
+carried sum) or by the cost of a call; a product that uses each loaded element often stays in the loop, as in a scan over layers.
 """
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moves out of loops what need not be in them: products of inputs before, weight gradients and products of results after."""
+"""Loop-invariant code motion and more: products of inputs are moved before a loop, weight gradients and products of results behind it."""
 from __future__ import annotations
 
 from collections import Counter
@@ -30,11 +30,11 @@ FREE: frozenset[type[Op]] = VIEWS | {Constant, Iota}
 class Hoist(Pass):
     """Shortens the bodies of scans; results stay the same but for the order of sums.
 
-    Before the loop: what is the same in every step; products that depend on stacked inputs alone, batched over the steps, with what they
-    need and with what elementwise work follows them. After the loop: carried sums of products, as one product of stacks; other carried
+    Before the loop: values that are the same in every step; products that depend on stacked inputs alone, batched over the steps, with their
+    operands and the elementwise work that follows them. After the loop: carried sums of products, as one product of stacks; other carried
     sums of values that are stacked anyway; products that only per-step outputs need. Large products stay where they are (`gain`).
 
-    Needs a decomposed graph without equal nodes (equal nodes hide that a sum is all that reads a term).
+    Needs a decomposed graph after cse: with duplicates, "used only by this sum" cannot be detected.
     Gives new nodes around the loops, which cse and canonicalize may simplify; dead results and carries of scans are gone.
     Stands before layout and fusion, which must see the products where they run.
     """

@@ -1,4 +1,4 @@
-"""Chooses the storage order of images: channels last for what convolutions and pooling read and write, and for what is computed with it."""
+"""Chooses the storage order of images: channels last for the images of convolutions and pooling, and for values computed with these elementwise."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -29,15 +29,15 @@ IMAGES: dict[type, tuple[tuple[int, ...], bool]] = {
     WinogradWeightGrad: ((0, 1), False),
 }
 ATTENTION = (Attention, AttentionGrad)           # read and write any order
-# Bodies whose results lie as results of the node do: from which result of the node on. Slots of a scan are row-major.
+# Bodies whose results have the layout of the node's results, and the first such result of the node. Slots of a scan are row-major.
 GIVEN_ON: dict[tuple[type, str], int] = {(Cond, "then_body"): 0, (Cond, "else_body"): 0, (WhileLoop, "body"): 1}
 POOLING = (MaxPool2d, MaxPool2dGrad, MaxPool2dPick, AvgPool2d, AvgPool2dGrad)
 
 
 @dataclass(frozen=True)
 class ArrangeImages(Pass):
-    """Needs fused nodes. Gives pooling its images channels last where another hand stores them (arguments, views of other shapes): a copy
-    there costs less than windows that are computed element by element. Contractions read any order as it is.
+    """Needs fused nodes. Copies the images of a pooling to channels last where this program does not choose their order (arguments, views of other
+    shapes): the copy costs less than windows that are computed element by element. Contractions read any order as it is.
     """
     name: ClassVar[str] = "arrange_images"
 

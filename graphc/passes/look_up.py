@@ -28,7 +28,7 @@ class LookUp(Pass):
 
     Needs composites as they are: stands before they are decomposed. An id outside of the classes gives zeros, as the product does.
     Where every number is finite the lookup gives the same bits, but for the sign of a zero, and the gradient the same terms in the order of ids.
-    Not so elsewhere: 0 * inf in rows that nobody asked for makes NaN in the product and none here.
+    Otherwise they differ: 0 * inf in rows that were not looked up makes NaN in the product and none here.
     """
     name: ClassVar[str] = "look_up"
 

@@ -1,4 +1,4 @@
-"""Makes one loop of two that take the same steps: a scan and the copy of it that its gradient asks to save more."""
+"""Loop fusion: two scans over the same steps become one, such as a scan and the copy of it that saves more values for its gradient."""
 from __future__ import annotations
 
 from dataclasses import dataclass

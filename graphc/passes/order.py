@@ -16,9 +16,9 @@ CHECKED = frozenset({"take", "take_along_axis", "scatter_add", "scatter_add_alon
 class Order(Pass):
     """Needs fused nodes (an optimizer's update of one parameter is one node).
 
-    Gives the same nodes: those that only make new state stand behind the last node that may fail (a failed step leaves
-    the state as it was) and otherwise as early as possible, so that gradients die young. What they need may be an optimizer's numbers,
-    which are traced after all gradients: nodes that make nothing else but single numbers follow their operands.
+    Gives the same nodes in another order. Updates of state run after the last node that may fail, so that a failed step leaves the state as it was,
+    and otherwise as early as possible, so that gradients are freed early. An update may need scalars of the optimizer, which are traced after all
+    gradients; nodes that compute only scalars therefore run right after their operands.
     """
     name: ClassVar[str] = "order"
 

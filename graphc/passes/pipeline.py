@@ -1,4 +1,4 @@
-"""Runs passes: times, dumps and verifies around each, so that the passes themselves hold nothing but their idea."""
+"""Runs passes, and times, dumps and verifies around each, so that a pass contains its rewrite and nothing else."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -15,18 +15,18 @@ from graphc.ir.ops.index import ScatterAdd
 from graphc.ir.ops.shape import BroadcastTo
 from graphc.passes.pipeline import Pass
 
-FEW = 2                             # rows that are read, times so many, are at most those of the table
+FEW = 2                             # the table has at least this many times the rows that are read
 SMALL_BYTES = 64 << 10              # a table in L1 or nearly: nothing to gain
 
 
 @dataclass(frozen=True)
 class RowGradients(Pass):
-    """Zeros to which rows are added (the gradient of a lookup) are not made as a table.
+    """The gradient of a lookup, rows added to a table of zeros, is kept as a list of rows instead of the table.
 
-    Where state becomes state + c * table, with one number c, rows are added to the state where it lies: plain gradient descent touches the rows that
-    were read and no others. For other readers the table is pick_rows(rows, places), which fuses with them: an update with momentum or decay
-    still changes every row, as dense semantics ask, but reads no gradient for most. Rows that occur more than once are added
-    in the order of ids in both. The numbers are those of the table, but for the order of additions in state + c * (r1 + r2).
+    An update state + c * table, with a scalar c, adds the rows to the state in place: plain gradient descent touches the rows that were read and no
+    others. For other readers the table is pick_rows(rows, places), which fuses with them: an update with momentum or decay still changes every row, as
+    dense semantics ask, but reads no gradient for most. In both, rows that occur more than once are added in the order of ids. The result equals that
+    of the table, except for the order of additions in state + c * (r1 + r2).
 
     Needs no dead readers. Stands before what removes dead nodes: the tables are left behind.
     """

@@ -18,8 +18,8 @@ SERIAL_FLOPS = 400_000          # less work than this is not worth waking other 
 QUERIES = 72                    # columns of a block, at most: its transposed queries and sums stay in L1 and L2
 KEYS = 72               # its rows: as few as keep scores in L1 beside queries, enough to pay for the sums, which each block adds to
 GRAD_KEYS, GRAD_QUERIES = (128, 64), 96                 # columns and rows: the first that gives enough tasks, as each block of keys passes over all sums
-LOAD = 0.25                     # what a load costs, beside a multiplication
-SUMS = 8                        # sums in registers that hide how long a multiplication takes
+LOAD = 0.25                     # cost of a load, relative to a multiply-add
+SUMS = 8                        # sums in registers that hide the latency of a multiply-add
 TASKS = 32                      # pieces of a gradient: parts of the keys of all heads
 
 

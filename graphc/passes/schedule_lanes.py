@@ -1,4 +1,4 @@
-"""Contractions without reuse for register tiles: short sums (depthwise convolutions), and few outputs of long ones (their weight gradients)."""
+"""Schedules of contractions without reuse for micro-tiles: short sums (depthwise convolutions), and few outputs with long sums (their weight gradients)."""
 from __future__ import annotations
 
 from dataclasses import replace

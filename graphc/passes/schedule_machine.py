@@ -12,7 +12,7 @@ L2_VECTORS_PER_CYCLE = 0.75     # that come from L2
 STEP_OVERHEAD = 0.5             # cycles of loop control for each step of k
 SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
 TILES = 32                      # tiles worth having, whatever the thread count
-DOT_ROWS = 3                    # rows at most of products whose operands are read once, as they lie
+DOT_ROWS = 3                    # most rows of products whose operands are read once, unpacked
 LANE_BLOCK = 16                 # vectors
 
 

@@ -25,13 +25,13 @@ BYTE_NS = 0.05                  # of memory traffic of one thread
 MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
 MATH_FLOPS = 8                  # from which an operator is a mathematical function
 CHEAP = 5                       # flops and loads that are repeated rather than kept in a scratch row
-TURN = 32                       # indices of the contiguous dim of an input that is read across
-INNER_ELEMENTS = 1024           # a row of a map has at least so many, where the dims allow
+TURN = 32                       # indices of the contiguous dim of an input that is read in another order (blocked transpose)
+INNER_ELEMENTS = 1024           # the least of a row without reductions, where the dims allow
 MAX_CHUNKS = 192                # of a reduction that is cut
 MAX_TILES = 128                 # of a nest with sums across rows: each has a row of accumulators
 MIN_ACROSS = 32                 # elements of a row, and rows, from which sums across rows are taken row by row
-FAR_BYTES = 1024                # from one row of a column to the next: too far for the hardware to foresee
-ROWS_AHEAD = 32                 # of a column, to hide how far L3 is
+FAR_BYTES = 1024                # distance between two rows of a column beyond which the hardware does not prefetch
+ROWS_AHEAD = 32                 # of a column that are prefetched, to hide the latency of L3
 LANE_SUMS = 1024                # additions into one lane of an f32 sum before it is cut
 
 

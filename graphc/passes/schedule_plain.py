@@ -13,7 +13,7 @@ from graphc.ir.view import ViewType
 UPDATES = (index.ScatterAdd, rows.AddRows, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)     # the first operand, changed in places
 ELEMENT_NS = 0.8                    # one element of a scalar loop
 TILE_NS = 25_000                    # work in one tile
-SHORT_TILE_NS = 3_000               # the least where there is little, which has about TILES of them: threads that wait for each other wait for a tile
+SHORT_TILE_NS = 3_000               # least work in a tile of a small kernel, which has about TILES tiles: a thread waits for others as long as a tile takes
 TILES = 16
 SERIAL_NS = 15_000                  # less work than this is not worth waking other threads
 

@@ -6,8 +6,8 @@ from functools import cache
 from graphc.ir.target import Target
 from graphc.passes.schedule_machine import DOT_ROWS, FMA_LATENCY, L2_VECTORS_PER_CYCLE, LOADS_PER_CYCLE, STEP_OVERHEAD, Machine
 
-MOST_ROWS = 10                  # of a register tile: each has an address, and there are 16 registers for these
-FEW_ROWS = 8                    # whose addresses leave room for all else
+MOST_ROWS = 10                  # of a micro-tile: each has an address, and there are 16 registers for addresses
+FEW_ROWS = 8                    # of which the addresses leave registers for everything else
 LIKELY_ROWS = 6                 # 6×16 with AVX2, 6×64 with AVX-512: more rows take more addresses, fewer more loads of columns
 
 

@@ -13,19 +13,19 @@ from graphc.passes.schedule_register import register_tile
 
 TILE_FLOPS = 6_500_000          # 50 to 70 µs of one core
 MANY_TILES = 512                # more would only make worse use of the caches
-AWAITED = 8                     # what reading a row that another thread has computed costs, in columns that are asked for ahead
+AWAITED = 8                     # cost of reading a row that another thread has computed, in columns that are prefetched
 CORES = 4                       # threads that get even shares of the tiles
-LITTLE = 1.03                   # how uneven these may be
+LITTLE = 1.03                   # by which factor the longest share may exceed that of the best choice
 DEEP_TILE = 32 << 10            # sums of a tile when the sums are long: they stay in L2
-TALL = 256                      # rows at most of a tile that packs its own columns
-SCARCE = 256                    # rows at most that use columns so few times that these come from memory more than from L2
-REREAD = 64                     # rows of a tile: with less, reading far weights for it takes longer than its sums
+TALL = 256                      # most rows of a tile that packs its own columns
+SCARCE = 256                    # below this many rows, b is streamed from memory rather than reused from L2
+REREAD = 64                     # rows of a tile: with fewer, reading its weights from memory takes longer than its sums
 BROAD = 128                     # columns that a tile of fewer than 96 rows has
-WIDE = 512                      # columns of a tile that packs its own rows on the way
-LONG = 2048                     # steps of a sum of which tiles pack rows on the way
+WIDE = 512                      # columns of a tile that packs its rows by first use
+LONG = 2048                     # least steps of a sum of which tiles pack rows by first use
 SHARING = 16                    # register tiles below each other in such a tile
 PARTIALS = 4 << 20              # elements of partial results at most
-MOST_AHEAD = 4                  # cache lines of packed columns that are asked for every STEPS steps
+MOST_AHEAD = 4                  # cache lines of packed columns that are prefetched every STEPS steps, at most
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
 
@@ -59,7 +59,7 @@ def tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
 
 
 def _even_rows(p: Phase, rows: int, mr: int, across: int, by_rows: bool) -> int:
-    """Rows of a tile, near so many, of which CORES threads get even shares; `across`: tiles side by side. What would gain little stays."""
+    """Rows of a tile, near `rows`, so that CORES threads get even shares; `across`: tiles side by side. `rows` itself if the gain is small."""
     m, batch = p.extent(p.m), p.extent(p.batch)
     tiles = batch * across * -(-m // rows)
     if not 1 < tiles <= MANY_TILES // 4 or p.flops < tiles * SMALL_FLOPS:
@@ -99,15 +99,16 @@ def _stay_in_l2(p: Phase, machine: Machine) -> bool:
 
 
 def _lines_ahead(downs: int, nr: int, machine: Machine) -> int:
-    """All register tiles of a panel together ask for the next panel, where that is little beside what they compute."""
+    """Lines to prefetch for each register tile: all those of a panel together prefetch the next panel, if that is little beside their arithmetic."""
     lines = -(-nr * STEPS // (downs * machine.elements(LINE_BYTES)))
     return lines if lines <= MOST_AHEAD else 0
 
 
 def _by_rows(p: Phase, turned: bool, rows: int, machine: Machine) -> bool:
-    """The smaller operand is read again and again: a cache may hold it. Columns packed before all calls are asked for ahead, rows that other threads
-    have just computed are not: where threads can have rows of their own in all of a network's products, these count more. Where L2 holds both, the
-    output (a weight that is updated) is cut into runs of its memory, of which each thread has one, as in the products that read it."""
+    """Whether consecutive tiles share their rows, so that the columns are read again and again: best for the smaller operand, which a cache may hold.
+    Prepacked columns are prefetched; rows were just written by other cores and are not. So if each thread can keep its own rows across layers, reusing
+    rows matters more (by the factor AWAITED). If L2 holds both operands, the output (a weight that is updated) is cut into runs of its memory, one for
+    each thread, as in the products that read it."""
     a, b = _memory(p, p.a, p.m + p.k), _memory(p, p.b, p.n + p.k)
     own = machine.free[1] and not turned and p.extent(p.m) > (CORES - 2) * rows
     return a * (AWAITED if own else 1) > b or not turned and a + b <= machine.elements(machine.target.l2) and p.extent(p.m) * p.extent(p.n) > b
@@ -164,13 +165,13 @@ def _a_source(p: Phase, n: int, nr: int, by_tile: bool, gates: int, machine: Mac
 
 
 def _may_pack_on_the_way(p: Phase) -> bool:
-    """Whether rows lie side by side, of sums so long that it counts little what the first block of each tile waits for."""
+    """Whether rows are contiguous, and sums so long that the wait for the first block of each tile counts little."""
     return len(p.m) == 1 and len(p.k) == 1 and p.a.strides[p.m[0]] == 1 and p.extent(p.k) >= LONG
 
 
 def _b_source(p: Phase, m: int, mr: int, nr: int, deep: bool, machine: Machine) -> str:
-    """Vectors are read in place when they lie along n and there are too few rows, or too little data, for packing to pay; but not where that costs
-    nothing and they lie across cache lines."""
+    """Columns are read unpacked if they are contiguous along n and there are too few rows, or too little data, for packing to pay; but not if
+    packing costs nothing and their vectors cross cache lines."""
     inner, n, k = p.n[-1], p.extent(p.n), p.extent(p.k)
     straight = len(p.n) == 1 and len(p.k) == 1
     if straight and p.b.strides[inner] == 1:
@@ -210,8 +211,8 @@ def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
 def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) -> Cut:
     """Blocks of k: the columns of a register tile stream from L2 (where each tile packs them, they stay in L1; where it packs both operands,
     L2 also has room for what it packs next), rows that were packed for all stay in L1 beside that stream, and operands that are read in place step
-    evenly through the block. Few rows use columns few times: of these a block is short, as its first register tile waits for memory, and those after
-    it ask for the next block.
+    evenly through the block. With few rows, columns are used few times: blocks are then short, as the first register tile of each waits for memory,
+    and those after it prefetch the next block.
     """
     sizes = group_sizes(p, p.k)
     k = prod(sizes)

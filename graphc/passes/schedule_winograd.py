@@ -12,7 +12,7 @@ from graphc.ir.view import ViewType
 from graphc.passes.schedule_machine import Machine, SMALL_FLOPS, TILES, even
 from graphc.passes.schedule_register import register_tile
 
-ROWS = 24                       # tiles of a block: so often is each transformed weight used once it is in a register tile's reach
+ROWS = 24                       # tiles per block: the reuse count of each transformed weight once it is in registers
 SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2
 GRADIENT_BLOCK = 64             # channels and features of a task of the gradient towards kernels: its sums stay in L2
 GRADIENT_ROWS = 48              # tiles that it transforms at a time

@@ -1,4 +1,4 @@
-"""Which parts of a concatenation, and which insides of a pad, are computed where they belong in it, so that nothing is copied."""
+"""Which parts of a concatenation, and which insides of a pad, are computed directly in its memory, so that nothing is copied."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
@@ -22,7 +22,7 @@ CONVOLUTIONS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad)
 
 @dataclass(frozen=True)
 class Slot:
-    """Part of the result of `whole`, which lies in memory by `strides`, from index `start` on, on each axis."""
+    """A part of the result of `whole`, which has `strides` in memory: from index `start` on, on each axis."""
     whole: Node
     start: tuple[int, ...]
     strides: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Gives every value a place: views share memory, results go where the caller wants them, copies are added only where neither works."""
+"""Gives every value a place: views share memory, results are written to the caller's arrays, copies are added only where neither is possible."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -74,8 +74,8 @@ def assign_storage(graph: Graph, arguments: Mapping[Value, Place], results: Sequ
                    schedule: Schedule, orders: Mapping[Value, Order] | None = None) -> Stored:
     """The graph with the copies it needs, a place for each of its values, a schedule for each kernel.
 
-    `arguments` are the places of inputs and state; `results[i]` is where, and in which layout, result number i (outputs, then updates) must
-    lie, None if it lies there anyway: whoever owns that memory decides. `orders` gives the storage order of axes where it is not row-major.
+    `arguments` are the places of inputs and state; `results[i]` is the place, with its layout, in which result number i (outputs, then updates)
+    must be, decided by the owner of that memory; None if it is there anyway. `orders` gives the storage order of axes where it is not row-major.
     """
     return _Storage(graph, arguments, constants, schedule, orders or {}).run(results)
 

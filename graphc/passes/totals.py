@@ -1,4 +1,4 @@
-"""Sums of a value over all steps of a loop, made after the loop from stacked values: sum over t of a_t @ b_t is one product of two stacks."""
+"""Sums of a value over all steps of a loop, computed after the loop from stacked values: sum over t of a_t @ b_t is one product of two stacks."""
 from __future__ import annotations
 
 from collections.abc import Callable, Set
@@ -19,7 +19,7 @@ from graphc.passes.canonicalize import splat
 from graphc.passes.gain import summing_gains
 
 VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
-MOST_STACKED = 256          # values to stack for one sum: beyond it, it is less to stack what they make
+MOST_STACKED = 256          # values to stack for one sum: for more, the values computed from them are stacked instead
 
 
 @dataclass(frozen=True)

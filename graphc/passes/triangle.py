@@ -17,8 +17,8 @@ from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.elementwise import Cast, Elementwise
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Slice, Transpose, Tril, Triu
 
-MOST = 1 << 22                  # elements of a constant that is looked at
-DEEPEST = 50                    # operators between a mask and what it is made of
+MOST = 1 << 22                  # elements of a constant that is examined, at most
+DEEPEST = 50                    # operators between a mask and the arrays from which it is computed, at most
 FARTHEST, STEEPEST = 1 << 20, 2     # start and slopes of counts that neither wrap as i32 nor round as f32, along axes of up to millions
 
 

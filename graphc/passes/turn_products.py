@@ -1,4 +1,4 @@
-"""(x y)^T = y^T x^T: a transposed product becomes a product that is already the right way round."""
+"""Transpose folding, (x y)^T = y^T x^T: the transpose of a product becomes a product of transposed views."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from graphc.passes.pipeline import Pass
 
 @dataclass(frozen=True)
 class TurnProducts(Pass):
-    """Rewrites the transpose of a product that nobody else reads (the gradient of a weight stored transposed, usually).
+    """Rewrites the transpose of a product that has no other reader (the gradient of a weight stored transposed, usually).
 
     Needs: no dead nodes (a dead reader would keep the product). Gives: the same values, in products whose operands are transposed views.
-    Stands before fuse, because what follows a product directly can become its epilogue, and what follows a view of it cannot.
+    Stands before fuse, because operators that follow a product directly can become its epilogue, and those that follow a view of it cannot.
     """
     name: ClassVar[str] = "turn_products"
 

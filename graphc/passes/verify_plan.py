@@ -1,8 +1,8 @@
-"""Proves that a memory plan is sound, or raises InternalError: what a plan promises, written down a second time and without the planner.
+"""Proves that a memory plan is sound, or raises InternalError. The conditions are written here a second time, independently of the planner.
 
-Checked: every view stays inside its buffer, and the slots of a loop inside theirs for its first trips and its last; a body takes and gives values
-where the graph around it has them, in the same layout; buffers that are in use at once lie apart; nothing is stored over memory that something
-still reads, but by a kernel that may work in place; every result ends where it must.
+Checked: every view stays inside its buffer, and the slots of a loop inside theirs for its first trips and its last; the arguments and results of a
+body have the places and layouts that the graph around it gives them; buffers in use at the same time do not overlap; no kernel writes over memory that is
+still read, except a kernel that may work in place; every result is at the end in its place.
 """
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class _Checker:
             yield from (region.arena, *(p.buffer for p in region.loop), *region.packed.values())
 
     def buffers_apart(self) -> None:
-        """A sweep over the nodes: what is in use lies apart from its neighbours in the arena."""
+        """A sweep over the nodes: buffers in use do not overlap their neighbours in the arena."""
         nodes = self.plan.graph.nodes
         used: dict[Buffer, tuple[int, int]] = {}
         for at, node in enumerate(nodes):

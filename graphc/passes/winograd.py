@@ -48,8 +48,8 @@ class Convolution:
 class Winograd(Pass):
     """Needs a simplified graph. Gives one in which the transform of weights is a node of its own.
 
-    Stands after all that changes the weights of a convolution (fold_scales), and before `split_derived`, which moves what is made of
-    weights that do not change out of the calls.
+    Stands after all passes that change the weights of a convolution (fold_scales), and before `split_derived`, which moves values computed
+    from constant weights out of the calls.
     """
     name: ClassVar[str] = "winograd"
     target: Target

@@ -62,7 +62,7 @@ class Executable:
     state:   C-contiguous arrays. With a lock, or when the program writes, they are kept alive, read and written in place. Otherwise the
              executable keeps what its calls need: copies, or what it derives from them now. A `StateTable` is one of such an executable.
     lock:    held during each call when given; share it between all executables of one state. A program that derives and writes needs it.
-    quiet:   nobody else derives anything from the state that it writes, so that its calls make no new version.
+    quiet:   no other executable caches values derived from this state, so calls need not bump its version.
     on_failure(node, index): gives the exception to raise when a kernel reports a bad index.
     locate(): the user's line, for errors about arguments.
     profile: where an instrumented program keeps its clocks, i64 [call sites, 2].

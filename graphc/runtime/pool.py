@@ -40,7 +40,7 @@ class Pool:
 
     @property
     def relieved(self) -> int:
-        """How often a thread that had been taken off its CPU in the middle of a tile was brought to another."""
+        """Number of preempted workers that were moved to another CPU."""
         return int(self._words[RELIEVED // 8])
 
     def after_fork(self) -> None:

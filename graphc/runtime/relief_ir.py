@@ -1,10 +1,10 @@
 """Relief of a thread that the system has taken off its CPU in the middle of a tile, as LLVM text.
 
-A core that another process wants too runs one of the two at a time, for milliseconds, and no kernel is done before its last tile is. So whoever has
-nothing left to do and finds another still at its post reads how long that thread has been running, twice. Where that stands still, a worker changes
-CPUs with it: the tile goes on at once, and it is the helper that waits, where nobody misses it. A caller, who will be missed, lends its CPU while it
-sleeps, and the worker goes back where it was as soon as the tile is done. Where threads have lately stood still on more than half of the CPUs, nobody moves:
-programs that want all of them get on best when each runs, waits and sleeps as a whole.
+A core that another process uses too runs one of the two at a time, for milliseconds, and a kernel ends with its slowest tile. An idle worker therefore
+samples the CPU time of each busy worker twice; if it has not advanced, that worker is preempted. The idle worker then changes CPUs with it: the tile goes
+on at once, and the idle worker waits for the loaded core instead. A caller, which the user's program needs back, only lends its CPU while it sleeps: the
+worker returns to its own CPU as soon as the tile is done. If workers were lately preempted on more than half of the CPUs, nobody moves: programs that want
+all CPUs share them best when each runs, waits and sleeps as a whole.
 
 Threads move by having their affinity narrowed to one CPU and widened again. Each post's lock is held meanwhile, and by a worker whose affinity is
 bound for sleep, so that nobody takes a narrowed affinity for a thread's own. The caller waits for that lock before it goes back to the user.

@@ -37,7 +37,7 @@ def test_table_of_operators_is_current():
     assert make_operators.PAGE.read_text() == make_operators.text(), "run python docs/make_operators.py"
 
 
-@pytest.mark.parametrize("path", [p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]])
+@pytest.mark.parametrize("path", [p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]])
 def test_links_lead_somewhere(path):
     page = ROOT / path
     for target in pages.links(page.read_text()):
@@ -63,3 +63,19 @@ def test_the_table_of_knobs_names_every_knob():
 def test_the_table_of_errors_is_the_measured_one():
     page = (ROOT / "docs" / "numerics.md").read_text()
     assert "| exp | " in page and page == pages.with_errors(page), "run python docs/pages.py"
+
+
+def test_cells_of_the_measured_table_are_short():
+    page = (ROOT / "README.md").read_text()
+    table = page[page.index("## Measured"):page.index("### Whole networks")]
+    cells = [cell.strip() for line in table.splitlines() if line.startswith("| ") for cell in line.strip("|").split("|")]
+    assert len(cells) > 40 and [cell for cell in cells if len(cell.split()) > 15] == []
+
+
+def test_the_list_of_notes_has_every_note():
+    folder = ROOT / "docs" / "notes"
+    notes = {p.name for p in folder.glob("*.md")} - {"README.md"}
+    assert notes and notes == {t for t in pages.links((folder / "README.md").read_text()) if "/" not in t}
+    for name in notes:
+        first = (folder / name).read_text().split("\n\n")[1]
+        assert first.startswith("This note "), f"{name} begins with a sentence that says what it is"

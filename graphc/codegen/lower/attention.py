@@ -1,7 +1,7 @@
 """Attention with an online softmax (Milakov & Gimelshein 2018; Dao et al. 2022): the scores exist one block at a time.
 
     for each block of queries, in parallel: transpose it
-        for each block of keys, each panel of queries: scores; new maxima; powers; sums of the values, rescaled
+        for each block of keys, each panel of queries: scores; new maxima; exponentials; sums of the values, rescaled
         divide, store the output and the logsumexp
 """
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphc.ir.target import Target
 from graphc.ir.types import i32
 from graphc.ir.view import ViewType
 
-TOGETHER = 6            # keys whose powers are computed together
+TOGETHER = 6            # keys whose exponentials are computed together
 
 
 def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:

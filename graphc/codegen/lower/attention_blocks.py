@@ -1,7 +1,7 @@
 """Blocks of attention and of its gradient: scores as rows × columns, lanes along columns.
 
-The matrices that have the columns are turned, block by block, into panels; those that have the rows are read where they lie, whatever their strides,
-and a last block of rows needs no mask.
+The matrices that have the columns are transposed into panels, block by block; those that have the rows are read unpacked, with any strides, and the last
+block of rows needs no mask.
 """
 from __future__ import annotations
 
@@ -150,8 +150,8 @@ def turn_back(b: Blocks, panels: View, panel: Ix, features: int, target: View, f
 
 
 def fetch_ahead(b: Blocks, views: Sequence[View], row: Ix, panel: Ix) -> None:
-    """Asks for one panel's share of what the block of rows after the one from `row` on reads: products, which do much with each row, look too
-    little ahead to hide how far these are."""
+    """Prefetches one panel's share of the rows that the block after the one at `row` reads: the micro-kernel, which computes long with each row,
+    prefetches too late to hide the latency of these."""
     f, share = b.f, -(-b.s.rows // b.panels)
     first = row + b.s.rows + panel * share
     with f.loop(0, share) as loop:

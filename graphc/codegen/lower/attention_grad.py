@@ -26,7 +26,7 @@ from graphc.ir.types import i32
 from graphc.ir.view import ViewType
 
 QUERY_ROWS = 64                     # rows whose deltas, or parts of dq, one thread adds up
-TOGETHER = 4                        # vectors whose powers are computed together
+TOGETHER = 4                        # vectors whose exponentials are computed together
 
 
 def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:

@@ -1,4 +1,4 @@
-"""What lies around the inside of a pad, filled by the kernel that computes the inside: each of its tiles fills a share of it first."""
+"""The zeros around the inside of a pad, filled by the kernel that computes the inside: each of its tiles first fills a share of them."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ PIECE = 128         # elements that one tile fills at least: the border of an im
 
 
 def fill_border(f: Function, op: Pad, inside: Sequence[int], outside: ViewType, target: Target) -> None:
-    """Adds to a finished function, whose result is the inside of `outside`, a view of the outside, and the filling of what is around."""
+    """Adds to a finished function, whose result is the inside of `outside`: a view of `outside`, and code that fills everything around the inside."""
     whole = f.view(f.unused("around"), outside.dtype, outside.shape, outside.strides)
     order = memory_order(outside)
     slabs = [_runs(f, slab) for slab in _slabs(permuted(f, whole, order), [op.low[i] for i in order], [inside[i] for i in order])]

@@ -36,7 +36,7 @@ def lower_contraction(c: Contraction, ins: Sequence, outs: Sequence, schedule: C
     shared scratch.
 
     ins and outs have dtype, shape, strides. The epilogue gets each finished vector of sums and gives what is stored, one value for
-    each out; without one the only out is the sum. An out may lie exactly where an extra input lies, never where a or b lie.
+    each out; without one the only out is the sum. An out may have exactly the memory of an extra input, never that of a or b.
     """
     f = Function(name)
     inputs = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]

@@ -1,4 +1,4 @@
-"""What a tile asks for, before each register tile: what it will pack next."""
+"""Software prefetch in a tile: before each micro-tile, of the part of the operands that the tile packs next."""
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""When sums are finished, and where those lie that are not yet: swept by register tiles or by whole tiles, or stored as parts that are added later."""
+"""Where sums are accumulated until they are finished, and when they are swept: after each micro-tile, after each tile, or as partial results added later."""
 from __future__ import annotations
 
 from math import lcm

@@ -20,8 +20,8 @@ from graphc.codegen.lower.ranges import Range, offset, vector_run
 
 @dataclass(frozen=True)
 class RegisterTile:
-    """Rows from `row`, columns from `column` of a tile; `number`: the row counted over all tiles. Memory and row offsets of a, memory of b, steps
-    of k, how many rows; memory and row offsets of what the first columns' read and pack, where a tile packs its rows on the way."""
+    """Rows from `row`, columns from `column` of a tile; `number`: the row counted over all tiles. Then memory and row offsets of a, memory of b, steps
+    of k, number of rows; and, in a tile that packs its rows by first use, memory and row offsets of the unpacked rows."""
     row: Ix
     column: Ix
     number: Ix

@@ -10,7 +10,7 @@ from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, p
 from graphc.codegen.lower.ranges import Range, open_range, unflatten
 from graphc.ir.schedule import Cut, round_up
 
-PACK_PIECES, PACK_WORK = 8, 4096        # into so many pieces packing is divided, of so many elements at least
+PACK_PIECES, PACK_WORK = 8, 4096        # most pieces into which packing is divided, and the least elements of one
 PACK_STEPS = 16                 # steps of k that are packed together: their source lines stay in cache while panel after panel is cut from them
 
 

@@ -1,4 +1,4 @@
-"""Where a register tile reads its rows and its columns, by `TileSchedule.a` and `TileSchedule.b`."""
+"""Where a micro-tile reads its rows and its columns, as `TileSchedule.a` and `TileSchedule.b` say."""
 from __future__ import annotations
 
 from graphc.codegen.index import Ix

@@ -54,8 +54,8 @@ def _sweep_gates(job: Job, index: Index, columns: Range, source: "Line") -> None
 
 
 def ask_for_gates(job: Job, tile, row: Ix, rows: Ix, column: Ix) -> None:
-    """Asks for what the sweep will read with the sums of a register tile. The gates of a unit lie far apart: one line here and one there, which no
-    prefetcher of the hardware sees coming."""
+    """Prefetches the values that the sweep reads beside the sums of a micro-tile. The gates of a unit are far apart in memory, single lines that the
+    hardware's prefetchers do not predict."""
     f, p, s = job.f, job.phase, job.schedule
     axis, units = len(job.outs[0].shape) - 1, p.sizes[p.n[0]] * s.lanes
     with f.loop(0, rows) as loop:

@@ -1,4 +1,4 @@
-"""Lookups and their transposes. Positions are checked: a bad one is reported with its node, and nothing is read or written astray."""
+"""Lookups and their transposes. Positions are checked: a bad one is reported with its node, and no memory out of bounds is read or written."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -21,11 +21,18 @@ ANY = 1 << 36                   # extent of a view whose size only the caller kn
 
 @dataclass(frozen=True)
 class MicroSpec:
-    """`a_step`: distance of two steps of k in a; a_rows: each row of a has its own offset (else row i is at i). `b_step`: likewise in b.
-    `taps`: where the steps of k lie in a if they are not even; these are then all of the sum. `masked`: only some of the columns of b may
-    be read. fused: the target multiplies and adds in one instruction. ahead: so many cache lines of b are asked for every STEPS steps. scaled:
-    what is in c is multiplied by a factor for each column before the sums are added. keeps: the rows that are read are also packed, row i of step k at
-    k * keeps + i, for the other register tiles that need them.
+    """Which micro-kernel: types, micro-tile and layout of the operands, in elements.
+
+    mr, vectors, lanes: the micro-tile has mr rows and vectors * lanes columns.
+    a_step: distance between two steps of k in a.
+    a_rows: each row of a has its own offset; otherwise row i is at i (a is packed).
+    b_step: distance between two steps of k in b.
+    masked: only some of the columns of b may be read.
+    fused:  the target multiplies and adds in one instruction.
+    taps:   offsets of the steps of k in a where they are not evenly spaced; the sum has these steps and no others.
+    ahead:  cache lines of b that are prefetched every STEPS steps.
+    scaled: c is multiplied by a factor for each column before the sums are added.
+    keeps:  the rows that are read are also packed, row i of step k at k * keeps + i, for the other micro-tiles that need them; 0: they are not.
     """
     dtype: DType
     mr: int

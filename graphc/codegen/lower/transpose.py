@@ -1,4 +1,4 @@
-"""Rows and columns change places, in registers."""
+"""Transposes of blocks of vectors, in registers."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Tiles of an image, transformed a few channels at a time: in place inside of the image, by way of a copy with zeros around at its border."""
+"""Tiles of an image, transformed a few channels at a time: read directly inside the image, through a copy padded with zeros at its border."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace

@@ -20,7 +20,7 @@ CHANNELS = 8                        # of a row: the run of each point is some ca
 
 
 def lower_weights(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: WeightsSchedule, target: Target) -> Function:
-    """A row is a few channels of one panel, by way of scratch: points lie far apart, on the same cache sets."""
+    """A row is a few channels of one panel, collected in scratch first: the points are far apart in memory, on the same cache sets."""
     f, (w,), (u,) = function(name, ins, outs)
     op, (points, panels, channels, width) = node.op, u.shape
     features, _ = op.roles(w.shape)

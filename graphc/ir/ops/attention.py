@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, whole, so that a back end may stream over keys without ever holding the scores."""
+"""Scaled dot-product attention as one operator, so that a back end may stream over keys without ever storing the scores."""
 from __future__ import annotations
 
 from math import prod, sqrt
@@ -10,7 +10,7 @@ from graphc.ir.op import Composite, Cost, require
 from graphc.ir.ops.constant import full
 from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes, dtype_of, i32, shape_text
 
-MASKED = -1e30      # a score that softmax turns into exactly 0, yet finite: a row that is masked whole stays free of NaN
+MASKED = -1e30      # a score that softmax turns into exactly 0, yet finite: a row of which all scores are masked stays free of NaN
 
 
 class AttentionOp(Composite):

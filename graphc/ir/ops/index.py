@@ -1,7 +1,7 @@
 """Reading and writing at integer positions held in arrays.
 
 Positions count from 0 and must be inside the axis: no negative ones (numpy's meaning of them is the DSL's work), no clamping.
-A bad one is a GraphError in the reference; a kernel reports it, with its node, through the status word, and touches nothing.
+A bad one is a GraphError in the reference; a kernel reports it, with its node, through the status word, and reads and writes nothing.
 """
 from __future__ import annotations
 
