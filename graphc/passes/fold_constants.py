@@ -1,6 +1,7 @@
 """Evaluates nodes whose inputs are all constant, with the operators' numpy references."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,16 +9,23 @@ import numpy as np
 
 from graphc.ir.bits import is_uniform
 from graphc.ir.builder import Rewriter
-from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.op import as_tuple
+from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.op import Op, as_tuple
 from graphc.ir.ops.constant import Constant, Iota
+from graphc.ir.ops.control import Scan, WhileLoop
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 
 
+MAX_EVALUATIONS = 1000      # of nodes in a loop, some microseconds each
+MAX_FLOPS = 1 << 24         # of any other operator
+TRIPS: dict[type[Op], Callable[[Op], int]] = {Scan: lambda op: op.length, WhileLoop: lambda op: op.max_trips}
+
+
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Needs bound dimensions. Counting arrays stay (a loop makes them for nothing); results above `max_bytes` stay computed, they would only fill the constants."""
+    """Needs bound dimensions. Counting arrays stay (a loop makes them for nothing); results above `max_bytes` stay computed, they would only fill the
+    constants; and so does what numpy would work on for longer than the program."""
     name: ClassVar[str] = "fold_constants"
     max_bytes: int = 4096
 
@@ -41,8 +49,15 @@ class FoldConstants(Pass):
         return w.done() if folded else graph
 
     def _foldable(self, node: Node, known: dict[Value, np.ndarray]) -> bool:
-        return (not isinstance(node.op, Iota) and all(v in known for v in node.inputs)
-                and sum(v.type.nbytes for v in node.outputs) <= self.max_bytes)
+        if isinstance(node.op, Iota) or not all(v in known for v in node.inputs) or sum(v.type.nbytes for v in node.outputs) > self.max_bytes:
+            return False
+        return _evaluations(node.op) <= MAX_EVALUATIONS if regions(node.op) else node.op.cost(*(v.type for v in node.inputs)).flops <= MAX_FLOPS
+
+
+def _evaluations(op: Op) -> int:
+    """How many nodes the interpreter evaluates for a loop or branch, of which it may take all steps."""
+    inner = sum(_evaluations(node.op) if regions(node.op) else 1 for _, body in regions(op) for node in body.nodes)
+    return inner * (TRIPS[type(op)](op) if type(op) in TRIPS else 1)
 
 
 def _constant(w: Rewriter, array: np.ndarray, type: TensorType) -> Value:

@@ -2,6 +2,8 @@
 import numpy as np
 import pytest
 
+from graphc.ir.builder import Builder
+from graphc.ir.graph import regions
 from graphc.ir.interp import evaluate
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
@@ -89,6 +91,25 @@ def test_fold_leaves_large_results_alone():
     before = graph("%a = iota() {shape=(2, 3), axis=0, dtype=f32} : f32[2, 3]", "%c = constant() {value=f32[]<1.0>} : f32[]",
                    "%b = broadcast_to(%c) {shape=(100, 100)} : f32[100, 100]", "%z = add(x, %a) : f32[2, 3]", result="(%z, %b)")
     assert apply(FoldConstants(), before) == before
+
+
+@pytest.mark.parametrize("trips, folded", [(5, True), (1_000_000, False)])
+@pytest.mark.parametrize("kind", ("while", "scan"))
+def test_fold_takes_no_longer_than_the_program(kind, trips, folded):
+    """A loop of constants is worked out while compiling only if it is short: numpy steps through it node by node."""
+    b = Builder("f")
+    x, start = b.input("x", f32[()]), b.constant(1.0, f32)
+    if kind == "scan":
+        step = Builder("step")
+        body = step.finish([step.mul(step.input("s", f32[()]), 0.5)], ("",))
+        last = b.scan(start, body=body, carries=1, xs=0, length=trips)
+    else:
+        test, step = Builder("test"), Builder("step")
+        goes_on = test.finish([test.lt(test.input("s", f32[()]), 1e30)], ("",))
+        body = step.finish([step.mul(step.input("s", f32[()]), 0.5)], ("",))
+        last = b.while_loop(start, cond_body=goes_on, body=body, carries=1, max_trips=trips)[1]
+    after = apply(EliminateDeadCode(), apply(FoldConstants(), b.finish([b.add(x, last)])))
+    assert any(regions(n.op) for n in after.nodes) is not folded
 
 
 def test_decompose_leaves_no_composite_and_the_same_values():
