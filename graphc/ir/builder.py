@@ -146,7 +146,7 @@ def _check_size(what: str, type: TensorType) -> None:
         if d.__class__ is int:          # of named ones nothing is known yet
             nbytes *= d
     if nbytes > LARGEST:
-        raise GraphError(f"{what} is {type}, which has more bytes than a computer has addresses")
+        raise GraphError(f"{what} is {type}, which is larger than any memory")
 
 
 class Rewriter(Builder):
