@@ -4,13 +4,14 @@ The graph is the one that the user declared (or differentiated), before any pass
 Floats are computed in f64, whatever their type says; a value of type f32 that leaves the range of f32 becomes infinite as it would there.
 
 The error that is allowed follows from the program itself: the graph runs again and again with every result moved at random by a few units in
-the last place of *its own type*, and rounded to it. (Sums are moved by units of what their terms have without their signs, whatever order they
-are added in; operands of what contains sums, and inside of composites every step, since cancellation comes from there.) What those runs differ by is how far rounding moves a result: through divisions by small numbers,
-cancellation, comparisons, trip counts and sorts alike.
+the last place of *its own type*, and rounded to it. (Sums are moved by units of what their terms have without their signs, whatever order they are
+added in; operands of what contains sums, and inside of composites every step, since cancellation comes from there.) What those runs differ by is
+how far rounding moves a result: through divisions by small numbers, cancellation, comparisons, trip counts and sorts alike.
 """
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -36,8 +37,8 @@ ROUNDED_ONCE = frozenset({           # the result alone
 
 
 SUMS = frozenset({                  # of products of their operands: those of the magnitudes are what partial sums can reach
-    "sum", "mean", "matmul", "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "cumsum", "linear_scan", "scatter_add",
-    "scatter_add_along_axis", "avg_pool2d", "avg_pool2d_grad", "max_pool2d_grad"})
+    "sum", "mean", "matmul", "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "cumsum", "linear_scan",
+    "scatter_add", "scatter_add_along_axis", "avg_pool2d", "avg_pool2d_grad", "max_pool2d_grad"})
 CHOOSES = frozenset({"max_pool2d_grad"})        # whose first operand says which terms
 CONVOLUTIONS = {                    # operands which, multiplied by the zeros of a padding or left out there, make NaN or not: nothing is promised
     "conv2d": slice(1, 2), "conv_transpose2d": slice(1, 2), "conv2d_input_grad": slice(0, 1), "conv2d_weight_grad": slice(None)}
@@ -49,13 +50,15 @@ class Oracle:
     give, which differs from their references where infinities meet.
 
     `largest`: of the ratio of finite intermediate values to `LARGE`; above 1 the range of a type may have been left inside of an operator.
-    `finite`: no value was NaN or infinite. `unsaid`: a convolution met infinite weights.
+    `finite`: no value was NaN or infinite. `unsaid`: a product met infinities of which docs/numerics.md promises
+    nothing; `looks_up`: there is a one_hot, products with which need not look at rows that are not asked for.
     """
     noise: np.random.Generator | None = None
     apart: bool = False
     largest: float = field(default=0.0)
     finite: bool = True
     unsaid: bool = False
+    looks_up: bool = False
 
     def run(self, graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs, then the new state, for the inputs of the graph, then its state; floats as f64."""
@@ -69,8 +72,8 @@ class Oracle:
     def _node(self, op, ins, in_types, out_types) -> Sequence[np.ndarray]:
         if isinstance(op, (Scan, Cond, WhileLoop)):
             return _CONTROL[type(op)](self, op, ins)
-        if op.name in CONVOLUTIONS and not all(np.isfinite(x).all() for x in ins[CONVOLUTIONS[op.name]]):
-            self.unsaid = True
+        self.looks_up = self.looks_up or op.name == "one_hot"
+        self.unsaid = self.unsaid or _nothing_is_said(op, ins)
         if self.apart and isinstance(op, Composite):
             return self.run(_decomposed(op, tuple(in_types)), ins)
         if self.noise is None or op.name in EXACT:
@@ -96,7 +99,8 @@ class Oracle:
         if not t.dtype.is_float or not x.size:
             return x
         info = np.finfo(t.dtype.np)
-        unit = np.abs(x if size is None else size) * info.eps + info.smallest_subnormal
+        size = np.abs(x if size is None else size)
+        unit = size * info.eps + np.where(size > 0, info.smallest_subnormal, 0)         # what is 0 whatever the order stays 0
         return x + np.where(np.isfinite(unit), unit, 0) * self.noise.uniform(-ULPS, ULPS, x.shape)
 
     def _stored(self, array, t: TensorType, what: str) -> np.ndarray:
@@ -138,6 +142,14 @@ class Oracle:
         return (np.asarray(count, np.int64), *carries)
 
 
+def _nothing_is_said(op, ins) -> bool:
+    """Whether infinities or NaN meet zeros of a padding, or are added up along an axis of one operand of a product, before it or after."""
+    if op.name == "einsum":
+        left, right, out = re.split(",|->", op.equation)
+        return bool((set(left) ^ set(right)) - set(out)) and not all(np.isfinite(x).all() for x in ins)
+    return op.name in CONVOLUTIONS and not all(np.isfinite(x).all() for x in ins[CONVOLUTIONS[op.name]])
+
+
 @lru_cache(maxsize=512)
 def _decomposed(op: Composite, types: tuple[TensorType, ...]) -> Graph:
     b = Builder("inside")
@@ -161,7 +173,8 @@ class Expected:
         exact = Oracle()
         with np.errstate(all="ignore"):
             self.outputs = exact.run(graph, self.inputs)
-        self.unbounded, self._finite = exact.largest > 1 or exact.unsaid, exact.finite
+        self.unbounded = exact.largest > 1 or exact.unsaid or exact.looks_up and not exact.finite
+        self._finite = exact.finite
         self._spread = [_Spread(y) for y in self.outputs]
         self._runs = 0
 
