@@ -29,32 +29,32 @@ from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.ir.target import Target
 from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, check_compilable, verify
-from graphc.ir.whole_attention import is_whole
+from graphc.ir.attention_support import is_whole
 from graphc.memory import Memory
 from graphc.once import once_property
 from graphc.passes.canonicalize import Canonicalize
-from graphc.passes.check_once import CheckOnce
+from graphc.passes.eliminate_bounds_checks import EliminateBoundsChecks
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
-from graphc.passes.derive import Split, split_derived
+from graphc.passes.precompute import Split, split_derived
 from graphc.passes.fold_constants import FoldConstants
-from graphc.passes.fold_scales import FoldScales
+from graphc.passes.fold_batch_norm import FoldBatchNorm
 from graphc.passes.fuse import Fuse, explain
 from graphc.passes.fuse_gates import FuseGates
-from graphc.passes.frame_images import FrameImages
-from graphc.passes.hoist import Hoist
+from graphc.passes.materialize_padding import MaterializePadding
+from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.layout import ArrangeImages, storage_orders
-from graphc.passes.join_pads import JoinPads
-from graphc.passes.look_up import LookUp
-from graphc.passes.merge_scans import MergeScans
+from graphc.passes.pads_to_concat import PadsToConcat
+from graphc.passes.gather_one_hot import GatherOneHot
+from graphc.passes.fuse_loops import FuseLoops
 from graphc.passes.order import Order, may_fail
 from graphc.passes.pipeline import Pass, Pipeline
 from graphc.passes.plan_memory import plan_memory
 from graphc.passes.recognize_attention import RecognizeAttention
-from graphc.passes.row_gradients import RowGradients
+from graphc.passes.sparse_gradients import SparseGradients
 from graphc.passes.storage import Constants
-from graphc.passes.turn_products import TurnProducts
+from graphc.passes.fold_transposes import FoldTransposes
 from graphc.passes.verify_plan import verify_plan
 from graphc.passes.winograd import Winograd
 from graphc.profile import MOST_RUNS, CallSite, Profile, measure
@@ -66,20 +66,20 @@ from graphc.runtime.signature import ArraySpec, Signature
 
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
-    LookUp(),                           # before decompose, which takes one_hot apart
+    GatherOneHot(),                     # before decompose, which takes one_hot apart
     RecognizeAttention(),               # before decompose, which takes softmax and tril apart; no dead reader of the scores may be left
     Decompose(is_whole),                # before the rest: composites hide equal and constant parts
     Canonicalize(),                     # before folding and cse: one form of equal things
     FoldConstants(),
     EliminateCommonSubexpressions(),    # after canonicalize: forward and backward meet in the same form
-    JoinPads(),                         # before hoist and fusion: the gradient of a split is then one node
-    MergeScans(),                       # after cse: equal operands are one value then; before hoist, which hides that bodies are equal
-    Hoist(),                            # after cse: what does not depend on the carries is then one node, moved once
+    PadsToConcat(),                     # before licm and fusion: the gradient of a split is then one node
+    FuseLoops(),                        # after cse: equal operands are one value then; before licm, which hides that bodies are equal
+    LoopInvariantCodeMotion(),          # after cse: what does not depend on the carries is then one node, moved once
     Canonicalize(),                     # hoisting stacks and reshapes
     EliminateCommonSubexpressions(),
-    RowGradients(),                     # after cse, when readers can be counted
+    SparseGradients(),                  # after cse, when readers can be counted
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
-    FoldScales(),                       # after all that makes chains of factors simpler; before `split_derived`, which moves them out of the calls
+    FoldBatchNorm(),                    # after all that makes chains of factors simpler; before `split_derived`, which moves them out of the calls
 )
 STAGES = ("graph", "simplified", "fused", "planned", "loops", "llvm", "asm")
 
@@ -87,10 +87,10 @@ STAGES = ("graph", "simplified", "fused", "planned", "loops", "llvm", "asm")
 def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
     """The passes that make kernels of operators."""
     return (
-        TurnProducts(),                 # before fusion: what follows a product may become its epilogue, what follows a view of it not
+        FoldTransposes(),               # before fusion: what follows a product may become its epilogue, what follows a view of it not
         EliminateDeadCode(),            # transposes of operands that were turned back
-        CheckOnce(),                    # after that: a lookup that nobody reads checks nothing
-        FrameImages(),                  # before fusion: it changes what convolutions read
+        EliminateBoundsChecks(),        # after that: a lookup that nobody reads checks nothing
+        MaterializePadding(),           # before fusion: it changes what convolutions read
         *((Fuse(max_nodes=1),) if check_nan else (      # a NaN is traced to one operator
             Fuse(),
             FuseGates(target))),        # right after fusion, which makes the clusters that it merges

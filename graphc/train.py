@@ -19,7 +19,7 @@ from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.inline import solve_dims
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
-from graphc.evaluation import MEANS, PREDICTION, Totals, joined, metrics_graph, prediction, weight
+from graphc.evaluation import MEANS, PREDICTION, LoopReductions, joined, metrics_graph, prediction, weight
 from graphc.execute import Executable, make_executable
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph, Value
@@ -167,7 +167,7 @@ class TrainStep(Shown):
         if whole and self._objective.loss is None:
             raise GraphError("metrics of a general training step are what its function returns: return loss, {name: value}", user_loc())
         wanted = {name: metric for name, metric in metrics.items() if name not in whole} | ({PREDICTION: prediction} if whole else {})
-        totals, targets = Totals(), []
+        totals, targets = LoopReductions(), []
         for batch in batches:
             arrays = self._batch(batch)
             for name, value in self._evaluated(arrays, wanted).items():

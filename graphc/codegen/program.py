@@ -12,7 +12,7 @@ from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loop_ir import View
 from graphc.codegen.loops import Function
 from graphc.codegen.lower import function_needs_node_id, lower
-from graphc.codegen.lower.border import fill_border
+from graphc.codegen.lower.padding_fill import fill_border
 from graphc.codegen.lower.contract import lower_packing
 from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node

@@ -9,7 +9,7 @@ from math import prod
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import Constant, Iota
-from graphc.ir.space import GENERATORS, LEAVES, REDUCTIONS, VIEWS, Map, Space, Use, space_of
+from graphc.ir.iteration_space import GENERATORS, LEAVES, REDUCTIONS, VIEWS, Map, Space, Use, space_of
 from graphc.ir.view import ViewType, contiguous_strides
 
 Strides = tuple[int, ...]               # elements per step of each dim of the nest

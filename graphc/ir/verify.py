@@ -9,7 +9,7 @@ from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.op import Composite, Op, as_tuple
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import TensorType
-from graphc.ir.whole_attention import RULES as WHOLE
+from graphc.ir.attention_support import RULES as WHOLE
 
 ROOM = 1 << 56                      # bytes: more than a machine has, and what is computed from it fits into 64 bits
 

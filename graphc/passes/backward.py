@@ -9,7 +9,7 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.op import as_tuple
 from graphc.passes.backward_control import CONTROL_RULES
 from graphc.passes.hidden import Choices
-from graphc.passes.reach import float_dependents
+from graphc.passes.dependence import float_dependents
 from graphc.passes.recognize_attention import Spelled, spelled_out
 
 

@@ -10,7 +10,7 @@ from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
 from graphc.ir.types import TensorType
-from graphc.passes.reach import dependents, float_dependents, live_nodes
+from graphc.passes.dependence import dependents, float_dependents, live_nodes
 
 Grads = list[Value | None]
 Backward = Callable[..., Grads]
@@ -36,9 +36,9 @@ class Step:
 def scan_vjp(backward: Backward, b: Builder, node: Node, gs: Sequence[Value | None], wanted: Sequence[bool]) -> Grads:
     """Gradients of a scan's operands, by a scan in the other direction.
 
-    Its carries are the gradients of the carries and, added up, those of the captured values (the pass `hoist` takes them out of the loop).
+    Its carries are the gradients of the carries and, added up, those of the captured values (the pass `licm` takes them out of the loop).
     What the gradient of a step needs of the step itself is stacked by the forward scan, run once more with these as further outputs
-    (`merge_scans` makes one of the two); what depends on no carry is computed again instead.
+    (`fuse_loops` makes one of the two); what depends on no carry is computed again instead.
     """
     op: Scan = node.op
     step = _differentiate_step(backward, op, gs, _active_inputs(op.body, op.carries, wanted))

@@ -16,9 +16,9 @@ from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
 from graphc.ir.ops.fused import takes_epilogue
 from graphc.ir.ops.shape import BroadcastTo
-from graphc.ir.space import GENERATORS, LEAVES, REDUCTIONS, RULES, VIEWS, Misfit, Space
+from graphc.ir.iteration_space import GENERATORS, LEAVES, REDUCTIONS, RULES, VIEWS, Misfit, Space
 from graphc.passes.fuse_emit import emit
-from graphc.passes.fuse_repeat import CHEAP, repeated
+from graphc.passes.rematerialize import CHEAP, repeated
 from graphc.passes.pipeline import Pass
 
 POINTWISE = (Elementwise, Cast, StopGradient, BroadcastTo)

@@ -12,7 +12,7 @@ from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
 from graphc.ir.ops.fused import Fused, contraction_in
 from graphc.ir.ops.shape import BroadcastTo, Slice
-from graphc.ir.space import Misfit, Space
+from graphc.ir.iteration_space import Misfit, Space
 from graphc.ir.target import Target
 from graphc.passes.fuse_emit import body_of
 from graphc.passes.pipeline import Pass

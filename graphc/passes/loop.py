@@ -8,7 +8,7 @@ from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.control import Scan
 from graphc.passes.backward_control import Names
-from graphc.passes.reach import dependents
+from graphc.passes.dependence import dependents
 
 
 @dataclass(eq=False)

@@ -12,11 +12,11 @@ from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
 from graphc.ir.types import i32
-from graphc.ir.whole_attention import is_whole
+from graphc.ir.attention_support import is_whole
 from graphc.once import once_property
 from graphc.passes.pipeline import Pass
 from graphc.passes.softmax_form import softmax_of
-from graphc.passes.triangle import Facts, Step
+from graphc.passes.mask_analysis import Facts, Step
 
 HIDES = -1e9            # a score as low as this, or lower, counts as hidden: beside one that is not, softmax gives it exactly 0
 DEEPEST = 8             # operators between product and softmax, factors of an operand

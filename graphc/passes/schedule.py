@@ -7,7 +7,7 @@ from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.fused import Fused, contraction_in, slices_in, takes_epilogue
-from graphc.ir.rows import RULES as PLAIN
+from graphc.ir.parallel_rows import RULES as PLAIN
 from graphc.ir.schedule import ContractionSchedule
 from graphc.ir.schedule_winograd import WinogradGradSchedule, WinogradSchedule
 from graphc.ir.target import Target

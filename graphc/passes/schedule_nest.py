@@ -13,7 +13,7 @@ from graphc.ir.ops.fused import Fused
 from graphc.ir.schedule_nest import Fetch, NestSchedule, Partial
 from graphc.ir.single import single
 from graphc.ir.schedule_plain import PlainSchedule
-from graphc.ir.space import CROSS_LIMIT, GENERATORS, REDUCTIONS, RULES, VIEWS
+from graphc.ir.iteration_space import CROSS_LIMIT, GENERATORS, REDUCTIONS, RULES, VIEWS
 from graphc.ir.target import Target
 from graphc.ir.types import i32, i64
 from graphc.ir.view import ViewType

@@ -4,13 +4,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.ir.graph import Node
-from graphc.ir.ops import index, rows, shape
-from graphc.ir.rows import rows_of
+from graphc.ir.ops import embedding_gradients, index, shape
+from graphc.ir.parallel_rows import rows_of
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 
-UPDATES = (index.ScatterAdd, rows.AddRows, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)     # the first operand, changed in places
+UPDATES = (index.ScatterAdd, embedding_gradients.AddRows, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)     # the first operand, changed in places
 ELEMENT_NS = 0.8                    # one element of a scalar loop
 TILE_NS = 25_000                    # work in one tile
 SHORT_TILE_NS = 3_000               # least work in a tile of a small kernel, which has about TILES tiles: a thread waits for others as long as a tile takes

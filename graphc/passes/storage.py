@@ -17,7 +17,7 @@ from graphc.ir.scan_layout import scan_layout
 from graphc.ir.view import ViewType, contiguous_strides, reshape_strides
 from graphc.passes.order import may_fail
 from graphc.passes.schedule import inplace_pairs
-from graphc.passes.slots import Order, Slot, find_slots
+from graphc.passes.buffer_aliasing import Order, Slot, find_slots
 
 ALIGNMENT = 64
 CONTROL = frozenset(op.name for op in control.OPS)

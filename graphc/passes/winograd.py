@@ -13,7 +13,7 @@ from graphc.ir.schedule import round_up
 from graphc.ir.target import Target
 from graphc.ir.types import f32
 from graphc.ir.winograd import POINTS, TAPS
-from graphc.passes.derive import Kind, value_kinds
+from graphc.passes.precompute import Kind, value_kinds
 from graphc.passes.pipeline import Pass
 from graphc.passes.schedule_machine import TILES
 from graphc.passes.schedule_winograd import GRADIENT_BLOCK, GRADIENT_ROWS, gradient_tile, panel_width
@@ -48,7 +48,7 @@ class Convolution:
 class Winograd(Pass):
     """Needs a simplified graph. Gives one in which the transform of weights is a node of its own.
 
-    Stands after all passes that change the weights of a convolution (fold_scales), and before `split_derived`, which moves values computed
+    Stands after all passes that change the weights of a convolution (fold_batch_norm), and before `split_derived`, which moves values computed
     from constant weights out of the calls.
     """
     name: ClassVar[str] = "winograd"

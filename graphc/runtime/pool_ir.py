@@ -7,7 +7,7 @@ and then waits only for those who joined. So a worker that wakes late delays nob
 Waking a sleeping thread costs the waker 2 us on bare metal and 60 us in some virtual machines. So nobody is woken before a first tile has
 shown that the work left is worth it, each participant wakes one other at a time, and workers spin as long as a few wakes cost.
 
-Who is taken off its CPU in the middle of a tile is relieved by one who waits for it (`relief_ir`).
+Who is taken off its CPU in the middle of a tile is relieved by one who waits for it (`preemption_ir`).
 
 The tiles are cut into *ranges*, about one for each participant, who begins with the same range in every job: what a kernel left in the
 caches of a core is mostly what the next one reads there. Who has finished a range helps with the next.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from graphc.codegen.abi import OFFSETS
 from graphc.errors import InternalError
-from graphc.runtime.relief_ir import CHECK_NS, MAX_POSTS, POST_BYTES, SHARE, STALL_BYTES, relief_text
+from graphc.runtime.preemption_ir import CHECK_NS, MAX_POSTS, POST_BYTES, SHARE, STALL_BYTES, relief_text
 from graphc.runtime.share_ir import MASK_WORDS, share_text
 
 # Offsets in the pool's memory; what is written by different threads lies on different cache lines.

@@ -10,7 +10,7 @@ from graphc.codegen.host import host_target
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
-from graphc.ir.rows import rows_of
+from graphc.ir.parallel_rows import rows_of
 from graphc.ir.types import f32
 from graphc.ir.view import ViewType, contiguous_strides
 from graphc.passes.schedule_plain import plain_schedule

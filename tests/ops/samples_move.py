@@ -10,7 +10,7 @@ from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.ir.ops.index import OneHot, ScatterAdd, ScatterAddAlongAxis, Take, TakeAlongAxis
 from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform
 from graphc.ir.ops.resize import Resize
-from graphc.ir.ops.rows import AddRows, CheckRows, PickRows, RowPlaces
+from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, PickRows, RowPlaces
 from graphc.ir.ops.shape import (
     BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Stack, Tile, Transpose, Tril, Triu)
 from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64

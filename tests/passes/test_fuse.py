@@ -15,7 +15,7 @@ from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
 from graphc.passes.fuse import Fuse, explain
 from graphc.passes.pipeline import apply
-from graphc.passes.turn_products import TurnProducts
+from graphc.passes.fold_transposes import FoldTransposes
 
 M, N = 64, 48
 
@@ -236,7 +236,7 @@ def test_transposed_products_turn_round():
     x, w = inputs(b, (M, 32), (N, 32))
     product = b.matmul(x, b.transpose(w, perm=(1, 0)))
     graph = b.finish([b.mul(b.transpose(product, perm=(1, 0)), 2.0)])
-    after = apply(EliminateDeadCode(), TurnProducts().run(graph))
+    after = apply(EliminateDeadCode(), FoldTransposes().run(graph))
     assert [n.op.name for n in after.nodes if n.op.name != "constant"] == ["transpose", "matmul", "mul"]
     arrays = [np.random.default_rng(0).standard_normal(v.type.shape).astype(np.float32) for v in graph.inputs]
     np.testing.assert_allclose(evaluate(after, arrays)[0], evaluate(graph, arrays)[0], rtol=1e-5, atol=1e-5)
@@ -252,7 +252,7 @@ def test_transposed_products_of_transposed_products():
         x = b.transpose(b.matmul(x, y), perm=(1, 0))
         turned.append(x)
     graph = b.finish([x, b.tanh(turned[1])])            # one of them is read elsewhere too
-    after = apply(EliminateDeadCode(), TurnProducts().run(graph))
+    after = apply(EliminateDeadCode(), FoldTransposes().run(graph))
     assert len([n for n in after.nodes if n.op.name == "matmul"]) == len(others)
     arrays = [np.random.default_rng(0).standard_normal(v.type.shape) for v in graph.inputs]
     for new, old in zip(evaluate(after, [x.astype(np.float32) for x in arrays]), evaluate(graph, [x.astype(np.float32) for x in arrays])):
@@ -264,7 +264,7 @@ def test_a_product_with_another_reader_stays():
     x, w = inputs(b, (M, 32), (32, M))
     product = b.matmul(x, w)
     graph = b.finish([b.add(b.transpose(product, perm=(1, 0)), product)])
-    assert TurnProducts().run(graph) is graph
+    assert FoldTransposes().run(graph) is graph
 
 
 def test_what_only_feeds_an_epilogue_goes_along():

@@ -16,7 +16,7 @@ from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradW
 from graphc.ir.printer import print_graph
 from graphc.ir.target import AVX2, AVX512, NEON, SSE2
 from graphc.ir.types import f32, f64
-from graphc.passes.derive import split_derived
+from graphc.passes.precompute import split_derived
 from graphc.passes.schedule_winograd import panel_width
 from graphc.passes.winograd import Winograd
 

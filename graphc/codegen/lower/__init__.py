@@ -16,7 +16,7 @@ from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.shape import Reshape
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.single import single
-from graphc.ir.space import RULES
+from graphc.ir.iteration_space import RULES
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 

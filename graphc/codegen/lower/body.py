@@ -12,9 +12,9 @@ from graphc.codegen.lower.rows import clamped
 from graphc.ir.graph import Node, Value
 from graphc.ir.nest import ARG, Nest, Stages, Strides, leaf_of
 from graphc.ir.ops.constant import Constant
-from graphc.ir.ops.rows import PickRows
+from graphc.ir.ops.embedding_gradients import PickRows
 from graphc.ir.schedule_nest import NestSchedule
-from graphc.ir.space import GENERATORS, LEAVES, REDUCTIONS, VIEWS
+from graphc.ir.iteration_space import GENERATORS, LEAVES, REDUCTIONS, VIEWS
 from graphc.ir.types import DType, i64
 
 

@@ -14,7 +14,7 @@ from graphc.codegen.loops import Function, View
 from graphc.codegen.lower.contract_dots import lower_dots, lower_plain
 from graphc.codegen.lower.contract_job import Epilogue, Job
 from graphc.codegen.lower.contract_lanes import lower_lanes, pack_factors
-from graphc.codegen.lower.contract_narrow import lower_narrow
+from graphc.codegen.lower.contract_small import lower_narrow
 from graphc.codegen.lower.contract_pad import pad_copy
 from graphc.codegen.lower.contract_shared import pack_shared
 from graphc.codegen.lower.contract_sweep import load_along

@@ -8,7 +8,7 @@ from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.rows import function, over_lanes, put, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import scan_ops
-from graphc.ir.rows import CHUNK, rows_of
+from graphc.ir.parallel_rows import CHUNK, rows_of
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.view import ViewType
 

@@ -8,8 +8,8 @@ from graphc.codegen.loop_ir import View
 from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
 from graphc.ir.graph import Node
-from graphc.ir.ops import index, rows as row_ops
-from graphc.ir.rows import CHUNK, rows_of, without
+from graphc.ir.ops import embedding_gradients as row_ops, index
+from graphc.ir.parallel_rows import CHUNK, rows_of, without
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
@@ -27,17 +27,17 @@ def _take(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewTyp
         return f
     row = rows_of(node, ins, outs)
     with rows(f, row.extents, s) as at:
-        def look_up(full: list[Ix]) -> list[Ix]:
+        def gather_one_hot(full: list[Ix]) -> list[Ix]:
             position = f.check_index(f.load(idx, full[axis:axis + positions]), max(size, 1), number)
             return full[:axis] + [position] + full[axis + positions:]
 
         if axis < len(x.shape) - 1:
-            before = look_up([*at, Ix()])[:-1]
+            before = gather_one_hot([*at, Ix()])[:-1]
             over_lanes(f, 0, row.lane, s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*before, i], lanes, mask), mask))
         elif y.shape:
-            over_lanes(f, 0, row.lane, 1, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, look_up([*at, i]))))
+            over_lanes(f, 0, row.lane, 1, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, gather_one_hot([*at, i]))))
         else:
-            f.store(y, [], f.load(x, look_up([])))
+            f.store(y, [], f.load(x, gather_one_hot([])))
     return f
 
 

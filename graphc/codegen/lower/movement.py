@@ -8,7 +8,7 @@ from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.rows import clamped, function, over_lanes, permuted, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import shape
-from graphc.ir.rows import memory_order
+from graphc.ir.parallel_rows import memory_order
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType

@@ -9,7 +9,7 @@ from math import ceil
 from graphc.codegen.loop_ir import Val, View
 from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.body import Body, Point
-from graphc.codegen.lower.across import COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, CrossSums
+from graphc.codegen.lower.column_reduction import COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, ColumnReduction
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Graph, Node
 from graphc.ir.nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
@@ -50,7 +50,7 @@ class NestLowering:
         self.summing: list[Node] = []           # the reductions of the loops being written, if a float sum is among them
         self.ranges: dict[int, tuple[Ix | int, Ix | int]] = {}
         self.reductions = [n for n in nest.body.nodes if n in nest.reductions]
-        self.sums = CrossSums(self) if nest.crossing else None
+        self.sums = ColumnReduction(self) if nest.crossing else None
 
     # ---- tiles
     def run(self) -> None:

@@ -8,7 +8,7 @@ from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.rows import function, put, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import sort
-from graphc.ir.rows import rows_of
+from graphc.ir.parallel_rows import rows_of
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.types import i64
 from graphc.ir.view import ViewType

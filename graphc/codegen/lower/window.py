@@ -11,7 +11,7 @@ from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.rows import function, nested, over_lanes, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import window
-from graphc.ir.rows import CHUNK, rows_of
+from graphc.ir.parallel_rows import CHUNK, rows_of
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.types import i32
 from graphc.ir.view import ViewType

@@ -4,7 +4,7 @@ import pytest
 from graphc.ir.graph import Graph
 from graphc.ir.types import f64
 from graphc.passes.dce import EliminateDeadCode
-from graphc.passes.join_pads import JoinPads
+from graphc.passes.pads_to_concat import PadsToConcat
 
 from loop_samples import assert_same, graph_of, samples, square_sum, with_gradients
 
@@ -16,7 +16,7 @@ def at(b, x, start, size=5):
 
 
 def joined(graph: Graph) -> list[str]:
-    after = EliminateDeadCode().run(JoinPads().run(graph))
+    after = EliminateDeadCode().run(PadsToConcat().run(graph))
     assert_same(graph, after, samples(graph))
     return [n.op.name for n in after.nodes]
 

@@ -16,14 +16,14 @@ NONE: Pairs = ((0, 0), (0, 0))
 
 
 @dataclass(frozen=True)
-class FrameImages(Pass):
+class MaterializePadding(Pass):
     """conv2d(x, padding) -> conv2d(pad(x)), and likewise for both gradients, where x is computed element by element in this graph.
 
-    Such a value can be written into the middle of the padded image (`slots.py`), zeros around it by the same kernel, where a
+    Such a value can be written into the middle of the padded image (`buffer_aliasing.py`), zeros around it by the same kernel, where a
     convolution would copy the whole image (`contract_form.PaddedCopy`), and its gradient again. Each image is padded once; convolutions that
     need different padding still copy. Needs bound dimensions; stands before fusion, since a convolution's operand changes.
     """
-    name: ClassVar[str] = "frame_images"
+    name: ClassVar[str] = "materialize_padding"
 
     def run(self, graph: Graph) -> Graph:
         results = set(graph.results)

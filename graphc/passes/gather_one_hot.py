@@ -23,14 +23,14 @@ Labels = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class LookUp(Pass):
+class GatherOneHot(Pass):
     """one_hot(ids) @ W is take(W, ids), and one_hot(ids)ᵀ @ g, its gradient towards W, is scatter_add(0, ids, g); einsums likewise.
 
     Needs composites as they are: stands before they are decomposed. An id outside of the classes gives zeros, as the product does.
     Where every number is finite the lookup gives the same bits, but for the sign of a zero, and the gradient the same terms in the order of ids.
     Otherwise they differ: 0 * inf in rows that were not looked up makes NaN in the product and none here.
     """
-    name: ClassVar[str] = "look_up"
+    name: ClassVar[str] = "gather_one_hot"
 
     def run(self, graph: Graph) -> Graph:
         if not any(isinstance(node.op, OneHot) for node in graph.nodes):

@@ -14,20 +14,20 @@ from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.walk import resolve
-from graphc.passes.batching import Batcher, Operand, can_batch
+from graphc.passes.batching_rules import Batcher, Operand, can_batch
 from graphc.passes.canonicalize import splat
-from graphc.passes.gain import batching_gains
+from graphc.passes.profitability import batching_gains
 from graphc.passes.loop import Carry, Loop, Read, Stacked, emit_in_place, values_read
 from graphc.passes.pipeline import Pass
-from graphc.passes.reach import dependents
-from graphc.passes.totals import VIEWS, Totals
+from graphc.passes.dependence import dependents
+from graphc.passes.loop_reductions import VIEWS, LoopReductions
 
 PRODUCTS: frozenset[type[Op]] = frozenset((Matmul, Einsum))
 FREE: frozenset[type[Op]] = VIEWS | {Constant, Iota}
 
 
 @dataclass(frozen=True)
-class Hoist(Pass):
+class LoopInvariantCodeMotion(Pass):
     """Shortens the bodies of scans; results stay the same but for the order of sums.
 
     Before the loop: values that are the same in every step; products that depend on stacked inputs alone, batched over the steps, with their
@@ -38,7 +38,7 @@ class Hoist(Pass):
     Gives new nodes around the loops, which cse and canonicalize may simplify; dead results and carries of scans are gone.
     Stands before layout and fusion, which must see the products where they run.
     """
-    name: ClassVar[str] = "hoist"
+    name: ClassVar[str] = "licm"
 
     def run(self, graph: Graph) -> Graph:
         if not any(isinstance(n.op, Scan) for n in graph.nodes):
@@ -122,7 +122,7 @@ class _After:
         kept = [c.next for c in loop.carries if c not in self.sums]
         self.core = {v for node in loop.needed(kept)[0] for v in node.outputs} | {c.inner for c in loop.carries}
         self.products = self._products()
-        self.planner = Totals(self.made, self.varying, self.sources)
+        self.planner = LoopReductions(self.made, self.varying, self.sources)
         self.totals: dict[Carry, list[Value]] = {}
         self.outputs: list[Stacked] = []
         self.stacked: frozenset[Value] = frozenset()

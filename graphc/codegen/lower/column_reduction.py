@@ -19,7 +19,7 @@ COMBINE_ROWS = 64
 COMBINE_SERIAL = 1 << 15        # partial results that one thread combines alone
 
 
-class CrossSums:
+class ColumnReduction:
     """The crossing reductions of a nest. Wide ones reduce rows to a row; narrow ones a value of each row, to a scalar."""
 
     def __init__(self, nest: "NestLowering"):

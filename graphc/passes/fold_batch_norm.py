@@ -7,20 +7,20 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
-from graphc.passes.derive import Kind, value_kinds
+from graphc.passes.precompute import Kind, value_kinds
 from graphc.passes.pipeline import Pass
 
 STEPS = frozenset({"add", "sub", "mul"})
 
 
 @dataclass(frozen=True)
-class FoldScales(Pass):
+class FoldBatchNorm(Pass):
     """Needs a simplified graph. Gives one whose convolutions by lasting weights have their factors per channel in the weights; the
     products of weights and factors depend on state alone, so that `split_derived` moves them out of the calls.
 
     Changes rounding: w * scale is rounded once for each weight, where the sum was rounded once for each result.
     """
-    name: ClassVar[str] = "fold_scales"
+    name: ClassVar[str] = "fold_batch_norm"
 
     def run(self, graph: Graph) -> Graph:
         kinds, readers = value_kinds(graph), users(graph)

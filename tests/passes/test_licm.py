@@ -1,4 +1,4 @@
-"""Hoist and merge_scans: same values before and after, and the products where they belong."""
+"""LoopInvariantCodeMotion and fuse_loops: same values before and after, and the products where they belong."""
 import numpy as np
 import pytest
 
@@ -11,8 +11,8 @@ from graphc.passes.canonicalize import Canonicalize
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
-from graphc.passes.hoist import Hoist
-from graphc.passes.merge_scans import MergeScans
+from graphc.passes.licm import LoopInvariantCodeMotion
+from graphc.passes.fuse_loops import FuseLoops
 from graphc.passes.pipeline import apply
 
 from loop_samples import (BATCH, HIDDEN, IN, LSTM_TYPES, STEPS, assert_same, graph_of, lstm_loss, lstm_scan, samples, square_sum,
@@ -29,8 +29,8 @@ def applied(graph: Graph, *passes) -> Graph:
 
 
 def hoisted(graph: Graph) -> Graph:
-    """After the passes around hoist, checked to compute what it did."""
-    after = applied(graph, *SIMPLIFY, MergeScans(), Hoist(), EliminateCommonSubexpressions(), EliminateDeadCode())
+    """After the passes around licm, checked to compute what it did."""
+    after = applied(graph, *SIMPLIFY, FuseLoops(), LoopInvariantCodeMotion(), EliminateCommonSubexpressions(), EliminateDeadCode())
     assert_same(graph, after, samples(graph))
     return after
 
@@ -74,7 +74,7 @@ def test_lstm_gradient_has_one_product_of_stacks_per_weight():
 
 def test_forward_scan_runs_once():
     graph = applied(with_gradients(LSTM_TYPES, lstm_loss(lstm_scan)), *SIMPLIFY)
-    merged = MergeScans().run(graph)
+    merged = FuseLoops().run(graph)
     assert len(scans(graph)) == 3 and len(scans(merged)) == 2
     assert_same(graph, merged, samples(graph))
 
@@ -94,7 +94,7 @@ def test_scans_that_differ_stay_apart():
     def build(b, h, x):
         return [v for body in (one, other) for v in b.scan(h, x, body=body, carries=1, xs=1, length=3)]
     graph = graph_of(types, build)
-    assert MergeScans().run(graph) is graph
+    assert FuseLoops().run(graph) is graph
 
 
 def test_scans_that_share_carries_become_one():
@@ -105,7 +105,7 @@ def test_scans_that_share_carries_become_one():
     def build(b, h, x, z):
         return [*b.scan(h, x, body=one, carries=1, xs=1, length=3), *b.scan(h, x, z, body=other, carries=1, xs=2, length=3)]
     graph = graph_of(types, build)
-    merged = MergeScans().run(graph)
+    merged = FuseLoops().run(graph)
     loop, = scans(merged)
     assert (loop.op.carries, loop.op.xs, len(loop.outputs)) == (1, 2, 3)
     assert names(loop.op.body) == ["add", "sin", "mul"]
@@ -207,7 +207,7 @@ def test_sum_of_rows_added_to_a_table():
         return b.add(total, b.scatter_add(zeros, i, h, axis=0)), h
     types = {"total": f64[7, 3], "h": f64[2, 3], "i": i64[6, 2], "x": f64[6, 2, 3]}
     graph = scanned(types, body, 2, 2, 6)
-    after = applied(graph, *SIMPLIFY, Hoist())
+    after = applied(graph, *SIMPLIFY, LoopInvariantCodeMotion())
     arguments = samples(graph)
     arguments[2] = np.random.default_rng(0).integers(0, 7, (6, 2))
     assert_same(graph, after, arguments)
@@ -301,7 +301,7 @@ def test_inner_loops_are_hoisted_too():
 
 def test_graph_without_loops_is_returned_as_it_is():
     graph = graph_of({"x": f64[2]}, lambda b, x: b.exp(x))
-    assert Hoist().run(graph) is graph and evaluate(graph, [np.zeros(2)])[0].tolist() == [1, 1]
+    assert LoopInvariantCodeMotion().run(graph) is graph and evaluate(graph, [np.zeros(2)])[0].tolist() == [1, 1]
 
 
 def test_a_term_that_is_added_twice_counts_twice():

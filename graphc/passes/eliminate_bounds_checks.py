@@ -7,7 +7,7 @@ from typing import ClassVar
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.index import ScatterAdd, Take
-from graphc.ir.ops.rows import AddRows, CheckRows, RowPlaces
+from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, RowPlaces
 from graphc.ir.types import Dim
 from graphc.passes.pipeline import Pass
 
@@ -15,14 +15,14 @@ Rows = tuple[Value, Dim]         # ids, and how many rows the table has that the
 
 
 @dataclass(frozen=True)
-class CheckOnce(Pass):
+class EliminateBoundsChecks(Pass):
     """The gradient of an embedding adds rows by the ids that the embedding has looked up: scatter_add -> add_rows, check_rows -> its ids.
 
     An optimizer writes state only after the last node that may fail (`Order`): if that were the gradient of the first layer, the gradients
     of all others, and the values that they are computed from, would have to be kept until then. Needs a graph without dead nodes: a lookup that nobody reads
     checks nothing.
     """
-    name: ClassVar[str] = "check_once"
+    name: ClassVar[str] = "eliminate_bounds_checks"
 
     def run(self, graph: Graph) -> Graph:
         checked = {rows for node in graph.nodes if (rows := _looked_up(node))}

@@ -12,13 +12,13 @@ from graphc.passes.pipeline import Pass
 
 
 @dataclass(frozen=True)
-class MergeScans(Pass):
+class FuseLoops(Pass):
     """A later scan joins an earlier one when, step by step, its carries are carries of the earlier one; its per-step outputs are added there.
 
     Needs equal operands to be one value (cse). Gives fewer scans, whose bodies hold no two equal nodes.
-    Stands before hoist, which moves what a body computes to operands and so hides that two bodies are equal.
+    Stands before licm, which moves what a body computes to operands and so hides that two bodies are equal.
     """
-    name: ClassVar[str] = "merge_scans"
+    name: ClassVar[str] = "fuse_loops"
 
     def run(self, graph: Graph) -> Graph:
         scans = [node for node in graph.nodes if isinstance(node.op, Scan)]

@@ -9,7 +9,7 @@ from graphc.codegen.loops import Function, Ix
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import permuted, unflattened
 from graphc.ir.ops.shape import Pad
-from graphc.ir.rows import memory_order
+from graphc.ir.parallel_rows import memory_order
 from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 

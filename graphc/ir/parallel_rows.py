@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from graphc.ir.graph import Node
-from graphc.ir.ops import index, rows, scan_ops, shape, sort, window
+from graphc.ir.ops import embedding_gradients, index, scan_ops, shape, sort, window
 from graphc.ir.view import ViewType
 
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
@@ -142,7 +142,7 @@ def _pool_gradient(op, ins, outs) -> Rows:
 
 RULES: dict[type, Callable[..., Rows]] = {
     index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
-    rows.RowPlaces: _one, rows.CheckRows: _one, rows.AddRows: _scatter,
+    embedding_gradients.RowPlaces: _one, embedding_gradients.CheckRows: _one, embedding_gradients.AddRows: _scatter,
     shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying, shape.DynamicUpdateSlice: _copying,
     scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,

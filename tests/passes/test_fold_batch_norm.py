@@ -8,8 +8,8 @@ from graphc.ir.interp import evaluate
 from graphc.ir.printer import print_graph
 from graphc.ir.types import f32
 from graphc.passes.dce import EliminateDeadCode
-from graphc.passes.derive import split_derived
-from graphc.passes.fold_scales import FoldScales
+from graphc.passes.precompute import split_derived
+from graphc.passes.fold_batch_norm import FoldBatchNorm
 
 X, W, C = f32[2, 3, 6, 6], f32[4, 3, 3, 3], f32[4, 1, 1]
 
@@ -25,7 +25,7 @@ def _network(b, *steps, scale=C):
 def _folded(*steps, **options):
     b = Builder()
     graph = b.finish([_network(b, *steps, **options)])
-    return graph, EliminateDeadCode().run(FoldScales().run(graph))
+    return graph, EliminateDeadCode().run(FoldBatchNorm().run(graph))
 
 
 def test_text():
@@ -49,8 +49,8 @@ def test_values_are_those_of_the_chain():
 
 
 def test_what_cannot_be_folded_stays():
-    assert FoldScales().run(before := _folded("add")[0]) is before                             # nothing to fold
-    assert FoldScales().run(before := _folded("mul", scale=f32[4, 4, 4])[0]) is before          # not per channel
+    assert FoldBatchNorm().run(before := _folded("add")[0]) is before                             # nothing to fold
+    assert FoldBatchNorm().run(before := _folded("mul", scale=f32[4, 4, 4])[0]) is before          # not per channel
     b = Builder()
     y = _network(b, "mul")
     _stays(b.finish([y, y.node.inputs[0]], ("", "")))                   # the convolution itself is a result
@@ -62,4 +62,4 @@ def test_what_cannot_be_folded_stays():
 
 
 def _stays(graph) -> None:
-    assert FoldScales().run(graph) is graph
+    assert FoldBatchNorm().run(graph) is graph

@@ -12,7 +12,7 @@ from graphc.ir.interp import evaluate
 from graphc.ir.ops.constant import full
 from graphc.ir.parser import parse
 from graphc.ir.types import f32, i32
-from graphc.passes.check_once import CheckOnce
+from graphc.passes.eliminate_bounds_checks import EliminateBoundsChecks
 from graphc.passes.order import may_fail
 
 ROWS, WIDTH, COUNT = 6, 5, 9
@@ -35,7 +35,7 @@ def graph_of(rows: int = ROWS, axis: int = 0, same_ids: bool = True, looks_up: b
 
 def test_what_a_lookup_checks_is_not_checked_again():
     graph = graph_of()
-    found = CheckOnce().run(graph)
+    found = EliminateBoundsChecks().run(graph)
     assert "add_rows" in ops(found) and "scatter_add" not in ops(found) and "check_rows" not in ops(found)
     assert [n.op.name for n in found.nodes if may_fail(n)] == ["take"]
     rng = np.random.default_rng(0)
@@ -48,12 +48,12 @@ def test_what_a_lookup_checks_is_not_checked_again():
 @pytest.mark.parametrize("other", [{"rows": ROWS + 1}, {"rows": ROWS - 1}, {"same_ids": False}, {"looks_up": False}])
 def test_other_tables_other_ids_and_no_lookup_are_checked(other):
     graph = graph_of(**other)
-    assert ops(CheckOnce().run(graph)) == ops(graph)
-    assert sum(map(may_fail, CheckOnce().run(graph).nodes)) == sum(map(may_fail, graph.nodes))
+    assert ops(EliminateBoundsChecks().run(graph)) == ops(graph)
+    assert sum(map(may_fail, EliminateBoundsChecks().run(graph).nodes)) == sum(map(may_fail, graph.nodes))
 
 
 def test_columns_are_checked():
-    assert "scatter_add" in ops(CheckOnce().run(graph_of(axis=1)))
+    assert "scatter_add" in ops(EliminateBoundsChecks().run(graph_of(axis=1)))
 
 
 @pytest.mark.parametrize("rows", [30, 600])         # a table; a list of few rows

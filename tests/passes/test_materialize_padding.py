@@ -12,7 +12,7 @@ from graphc.ir.printer import print_graph
 from graphc.ir.target import AVX2
 from graphc.ir.types import f32
 from graphc.passes.cse import EliminateCommonSubexpressions
-from graphc.passes.frame_images import FrameImages
+from graphc.passes.materialize_padding import MaterializePadding
 from graphc.passes.layout import storage_orders
 from graphc.passes.plan_memory import plan_memory
 from graphc.passes.storage import Constants
@@ -36,7 +36,7 @@ def pads(graph):
 
 
 def test_text():
-    assert print_graph(FrameImages().run(step(1, 8, 8, 9, 9, (3, 3), stride=(2, 2), groups=8, **SAME))) == """\
+    assert print_graph(MaterializePadding().run(step(1, 8, 8, 9, 9, (3, 3), stride=(2, 2), groups=8, **SAME))) == """\
 graph graph(x: f32[1, 8, 9, 9], w: f32[8, 1, 3, 3], g: f32[1, 8, 5, 5]) {
   %0 = tanh(x) : f32[1, 8, 9, 9]
   %1 = pad(%0) {low=(0, 0, 1, 1), high=(0, 0, 1, 1)} : f32[1, 8, 11, 11]
@@ -66,12 +66,12 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_images_that_lie_elsewhere_are_left_alone(case):
     graph = image_and(REFUSED[case])
-    assert FrameImages().run(graph) is graph
+    assert MaterializePadding().run(graph) is graph
 
 
 def test_an_image_has_one_frame():
     wider = {"padding": ((2, 2), (2, 2)), "dilation": (2, 2)}
-    after = FrameImages().run(image_and(lambda b, x, w: [b.conv2d(x, w, **SAME), b.conv2d(x, w, **wider)]))
+    after = MaterializePadding().run(image_and(lambda b, x, w: [b.conv2d(x, w, **SAME), b.conv2d(x, w, **wider)]))
     assert len(pads(after)) == 1 and after.nodes[-1].op.padding == wider["padding"]
 
 
@@ -94,7 +94,7 @@ def test_values(case):
     graph = step(*sizes, **shared)
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(v.type.shape, np.float32) for v in graph.inputs]
-    wanted, framed = evaluate(graph, arrays), evaluate(FrameImages().run(graph), arrays)
+    wanted, framed = evaluate(graph, arrays), evaluate(MaterializePadding().run(graph), arrays)
     for a, b in zip(wanted, framed):
         np.testing.assert_array_equal(a, b)
     run = compiled(graph)
@@ -109,7 +109,7 @@ def test_images_read_side_by_side_lie_a_line_further_apart(channels, step):
     b = Builder()
     x, w = b.exp(b.input("x", f32[2, channels, 9, 9])), b.input("w", f32[channels, 1, 3, 3])
     y = b.exp(b.conv2d(x, w, groups=channels, **SAME))
-    graph = EliminateCommonSubexpressions().run(FrameImages().run(b.finish([b.sum(y, axes=(0, 2, 3))])))
+    graph = EliminateCommonSubexpressions().run(MaterializePadding().run(b.finish([b.sum(y, axes=(0, 2, 3))])))
     plan = plan_memory(graph, AVX2, Constants(), storage_orders(graph))
     pad, = pads(plan.graph)
     inside, whole = plan.places[pad.inputs[0]], plan.places[pad.outputs[0]]

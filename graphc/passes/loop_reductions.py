@@ -14,9 +14,9 @@ from graphc.ir.ops.index import ScatterAdd
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
 from graphc.ir.walk import resolve
-from graphc.passes.batching import Batcher
+from graphc.passes.batching_rules import Batcher
 from graphc.passes.canonicalize import splat
-from graphc.passes.gain import summing_gains
+from graphc.passes.profitability import summing_gains
 
 VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
 MOST_STACKED = 256          # values to stack for one sum: for more, the values computed from them are stacked instead
@@ -43,7 +43,7 @@ class Plan:
         return self.summed <= free | self.products
 
 
-class Totals:
+class LoopReductions:
     """Plans sums over the steps of a loop. `sources(v)` are the values that must be stacked to have v outside; `varying` differ from step to step."""
 
     def __init__(self, made: dict[Value, Node], varying: set[Value], sources: Callable[[Value], frozenset[Value]]):
@@ -98,13 +98,13 @@ class Totals:
         return Plan(*((stacks, none) if summing_gains(node) else (none, stacks)), lambda t: build(t, x, y))
 
 
-def _elementwise(totals: Totals, node: Node) -> Plan | None:
+def _elementwise(totals: LoopReductions, node: Node) -> Plan | None:
     """Linear functions; operands broadcast after the sum as before it."""
     rule = {"add": _termwise, "sub": _termwise, "neg": _termwise, "mul": _scaled, "div": _scaled}.get(node.op.fn)
     return rule(totals, node) if rule else None
 
 
-def _termwise(totals: Totals, node: Node) -> Plan | None:
+def _termwise(totals: LoopReductions, node: Node) -> Plan | None:
     """f(sum of x, sum of y) for a linear f of operands that all vary."""
     plans = [totals.plan(v) for v in node.inputs]
     if any(p is None for p in plans):
@@ -113,7 +113,7 @@ def _termwise(totals: Totals, node: Node) -> Plan | None:
                 lambda t, *sums: t.b.apply(node.op, sums)[0], node.inputs)
 
 
-def _scaled(totals: Totals, node: Node) -> Plan | None:
+def _scaled(totals: LoopReductions, node: Node) -> Plan | None:
     """x * c or x / c, c the same in every step."""
     x, y = node.inputs
     x, c, order = (x, y, 1) if y not in totals.varying else (y, x, -1)
@@ -123,7 +123,7 @@ def _scaled(totals: Totals, node: Node) -> Plan | None:
     return Plan(inner.products, inner.summed, lambda t, total: t.b.apply(node.op, [total, t.of(c).value][::order])[0], (x,))
 
 
-def _sum(totals: Totals, node: Node) -> Plan | None:
+def _sum(totals: LoopReductions, node: Node) -> Plan | None:
     """Over axes and steps at once."""
     x, = node.inputs
     inner = totals.plan(x)
@@ -136,11 +136,11 @@ def _sum(totals: Totals, node: Node) -> Plan | None:
     return Plan(frozenset(), totals.origin(x), build)
 
 
-def _pad(totals: Totals, node: Node) -> Plan | None:
+def _pad(totals: LoopReductions, node: Node) -> Plan | None:
     return _termwise(totals, node) if node.op.value == 0 else None
 
 
-def _matmul(totals: Totals, node: Node) -> Plan | None:
+def _matmul(totals: LoopReductions, node: Node) -> Plan | None:
     x, y = (v.type for v in node.inputs)
     if x.rank < 2 or x.rank != y.rank or x.shape[:-2] != y.shape[:-2]:
         return None
@@ -161,7 +161,7 @@ def _product_of_batches(t: Batcher, x: Value, y: Value) -> Value:
     return t.b.einsum(t.stacked(x), t.stacked(y), equation=f"t{lead}mk,t{lead}kn->{lead}mn")
 
 
-def _einsum(totals: Totals, node: Node) -> Plan | None:
+def _einsum(totals: LoopReductions, node: Node) -> Plan | None:
     if "..." in node.op.equation:
         return None
     terms = parse_equation(node.op.equation, *(v.type.rank for v in node.inputs))
@@ -170,7 +170,7 @@ def _einsum(totals: Totals, node: Node) -> Plan | None:
     return totals.both(node, lambda t, x, y: t.b.einsum(t.stacked(x), t.stacked(y), equation=f"{step}{a},{step}{c}->{out}"))
 
 
-def _scatter_add(totals: Totals, node: Node) -> Plan | None:
+def _scatter_add(totals: LoopReductions, node: Node) -> Plan | None:
     """Gradient of a table: all steps' rows are added at once."""
     base, index, updates = node.inputs
     if node.op.axis != 0 or base in totals.varying or splat(base) != 0 or updates not in totals.varying:
@@ -179,7 +179,7 @@ def _scatter_add(totals: Totals, node: Node) -> Plan | None:
                 lambda t: t.b.apply(node.op, [t.of(base).value, t.stacked(index), t.stacked(updates)])[0])
 
 
-def _conv2d_weight_grad(totals: Totals, node: Node) -> Plan | None:
+def _conv2d_weight_grad(totals: LoopReductions, node: Node) -> Plan | None:
     """The steps count as further images of the batch."""
     def build(t: Batcher, x: Value, y: Value) -> Value:
         images = [t.b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:])) for v in (t.stacked(x), t.stacked(y))]
@@ -191,7 +191,7 @@ def _shaped(b: Builder, v: Value, shape: tuple) -> Value:
     return v if v.type.shape == shape else b.reshape(v, shape=shape)
 
 
-LINEAR: dict[type[Op], Callable[[Totals, Node], Plan | None]] = {
+LINEAR: dict[type[Op], Callable[[LoopReductions, Node], Plan | None]] = {
     Elementwise: _elementwise, Sum: _sum, Pad: _pad,
     Reshape: _termwise, Transpose: _termwise, Slice: _termwise, BroadcastTo: _termwise, Concat: _termwise,
     Matmul: _matmul, Einsum: _einsum, ScatterAdd: _scatter_add, Conv2dWeightGrad: _conv2d_weight_grad,

@@ -14,7 +14,7 @@ from math import prod
 from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
-from graphc.ir.ops import constant, elementwise, random, reduce, rows, shape
+from graphc.ir.ops import constant, elementwise, embedding_gradients, random, reduce, shape
 
 Map = tuple[tuple[int, ...], ...]
 Use = tuple[Node, int]                  # operand number k of a node
@@ -320,7 +320,7 @@ RULES: dict[type[Op], Callable[[Space, Node], None]] = {
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,
     **dict.fromkeys((reduce.Sum, reduce.Prod, reduce.Max, reduce.Min, reduce.ArgMax, reduce.ArgMin), Space.reduce),
     **dict.fromkeys(LEAVES, Space.leaf),
-    random.RandomBits: Space.generate, rows.PickRows: Space.pick,
+    random.RandomBits: Space.generate, embedding_gradients.PickRows: Space.pick,
 }
 REDUCTIONS = tuple(op for op, rule in RULES.items() if rule is Space.reduce)
 GENERATORS = tuple(op for op, rule in RULES.items() if rule is Space.generate)

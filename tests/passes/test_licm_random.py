@@ -8,14 +8,14 @@ from graphc.passes.canonicalize import Canonicalize
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
-from graphc.passes.hoist import Hoist
-from graphc.passes.join_pads import JoinPads
-from graphc.passes.merge_scans import MergeScans
+from graphc.passes.licm import LoopInvariantCodeMotion
+from graphc.passes.pads_to_concat import PadsToConcat
+from graphc.passes.fuse_loops import FuseLoops
 from graphc.passes.pipeline import apply
 
 from loop_samples import assert_same, graph_of, samples, square_sum, with_gradients
 
-PASSES = (EliminateDeadCode(), Decompose(), Canonicalize(), EliminateCommonSubexpressions(), JoinPads(), MergeScans(), Hoist(),
+PASSES = (EliminateDeadCode(), Decompose(), Canonicalize(), EliminateCommonSubexpressions(), PadsToConcat(), FuseLoops(), LoopInvariantCodeMotion(),
           Canonicalize(), EliminateCommonSubexpressions(), EliminateDeadCode())
 N = 3                                                               # every value is [N, N], so that all operators fit
 CHOICES = {

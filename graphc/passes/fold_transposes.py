@@ -12,13 +12,13 @@ from graphc.passes.pipeline import Pass
 
 
 @dataclass(frozen=True)
-class TurnProducts(Pass):
+class FoldTransposes(Pass):
     """Rewrites the transpose of a product that has no other reader (the gradient of a weight stored transposed, usually).
 
     Needs: no dead nodes (a dead reader would keep the product). Gives: the same values, in products whose operands are transposed views.
     Stands before fuse, because operators that follow a product directly can become its epilogue, and those that follow a view of it cannot.
     """
-    name: ClassVar[str] = "turn_products"
+    name: ClassVar[str] = "fold_transposes"
 
     def run(self, graph: Graph) -> Graph:
         readers = users(graph)

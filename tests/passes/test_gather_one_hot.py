@@ -8,14 +8,14 @@ from graphc.ir.interp import evaluate
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.passes.dce import EliminateDeadCode
-from graphc.passes.look_up import LookUp
+from graphc.passes.gather_one_hot import GatherOneHot
 from graphc.passes.pipeline import apply
 
 RANDOM = np.random.default_rng(0)
 
 
 def after(text):
-    return print_graph(apply(EliminateDeadCode(), apply(LookUp(), parse(text))))
+    return print_graph(apply(EliminateDeadCode(), apply(GatherOneHot(), parse(text))))
 
 
 LOOKUP = """\

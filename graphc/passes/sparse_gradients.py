@@ -20,7 +20,7 @@ SMALL_BYTES = 64 << 10              # a table in L1 or nearly: nothing to gain
 
 
 @dataclass(frozen=True)
-class RowGradients(Pass):
+class SparseGradients(Pass):
     """The gradient of a lookup, rows added to a table of zeros, is kept as a list of rows instead of the table.
 
     An update state + c * table, with a scalar c, adds the rows to the state in place: plain gradient descent touches the rows that were read and no
@@ -30,7 +30,7 @@ class RowGradients(Pass):
 
     Needs no dead readers. Stands before what removes dead nodes: the tables are left behind.
     """
-    name: ClassVar[str] = "row_gradients"
+    name: ClassVar[str] = "sparse_gradients"
 
     def run(self, graph: Graph) -> Graph:
         tables = {node.outputs[0]: node for node in graph.nodes if _is_table(node)}

@@ -11,7 +11,7 @@ from graphc.errors import InternalError
 from graphc.ir.builder import Builder
 from graphc.ir.printer import print_graph
 from graphc.ir.types import f32
-from graphc.passes.derive import split_derived
+from graphc.passes.precompute import split_derived
 from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
 

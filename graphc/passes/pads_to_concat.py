@@ -21,13 +21,13 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class JoinPads(Pass):
+class PadsToConcat(Pass):
     """pad(a) + pad(b) + … -> concat(a, b, …), gaps filled with zeros; other terms are added to it.
 
     Needs bound dimensions, and equal nodes to be one. Gives the same numbers but for the order in which the other terms are added and the
-    sign of zeros. Leaves the pads dead: dce comes after it. Stands before hoist and fusion, which find one node instead of a tree.
+    sign of zeros. Leaves the pads dead: dce comes after it. Stands before licm and fusion, which find one node instead of a tree.
     """
-    name: ClassVar[str] = "join_pads"
+    name: ClassVar[str] = "pads_to_concat"
 
     def run(self, graph: Graph) -> Graph:
         readers = users(graph)

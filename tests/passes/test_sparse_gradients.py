@@ -12,7 +12,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.constant import full
 from graphc.ir.types import f32, i32
-from graphc.passes.row_gradients import RowGradients
+from graphc.passes.sparse_gradients import SparseGradients
 
 ROWS, WIDTH = 600, 32
 
@@ -39,7 +39,7 @@ def test_state_that_a_multiple_is_added_to_takes_the_rows(form):
            "factor first": lambda: b.add(w, b.mul(rate, table))}[form]()
     b.update(w, new)
     dense = b.finish(())
-    listed = RowGradients().run(dense)
+    listed = SparseGradients().run(dense)
     assert "add_rows" in ops(listed) and "pick_rows" not in ops(listed)
     ids, rows, start = arrays(9)
     ids[3] = ids[7] = ids[0]
@@ -52,7 +52,7 @@ def test_other_readers_pick_rows_with_the_same_bits():
     w, table = b.state_input("w", f32[ROWS, WIDTH]), table_of(b, 9)
     b.update(w, b.sub(b.mul(w, b.constant(np.float32(0.5))), table))
     dense = b.finish([b.sum(b.mul(table, table), axes=(0, 1))])
-    listed = RowGradients().run(dense)
+    listed = SparseGradients().run(dense)
     assert "pick_rows" in ops(listed) and "check_rows" not in ops(listed)
     ids, rows, start = arrays(9)
     ids[3] = ids[7] = ids[0]
@@ -64,14 +64,14 @@ def test_other_readers_pick_rows_with_the_same_bits():
 def test_many_rows_and_small_tables_stay(count, rows):
     b = Builder()
     graph = b.finish([table_of(b, count, rows)])
-    assert RowGradients().run(graph) is graph or ops(RowGradients().run(graph)) == ops(graph)
+    assert SparseGradients().run(graph) is graph or ops(SparseGradients().run(graph)) == ops(graph)
 
 
 def test_a_state_that_another_array_updates_is_no_sum():
     b = Builder()
     v, w = b.state_input("v", f32[ROWS, WIDTH]), b.state_input("w", f32[ROWS, WIDTH])
     b.update(w, b.add(v, table_of(b, 9)))
-    assert "pick_rows" in ops(RowGradients().run(b.finish(())))
+    assert "pick_rows" in ops(SparseGradients().run(b.finish(())))
 
 
 OPTIMIZERS = {
@@ -99,7 +99,7 @@ def test_training_is_that_of_dense_gradients(name, monkeypatch):
     step, losses = trained(OPTIMIZERS[name], batches())
     text = step.dump("simplified")
     assert ("check_rows" in text) == (name == "SGD") and ("pick_rows" in text) == (name != "SGD")
-    monkeypatch.setattr(compiler, "SIMPLIFY", tuple(p for p in compiler.SIMPLIFY if not isinstance(p, RowGradients)))
+    monkeypatch.setattr(compiler, "SIMPLIFY", tuple(p for p in compiler.SIMPLIFY if not isinstance(p, SparseGradients)))
     dense, expected = trained(OPTIMIZERS[name], batches())
     assert "_rows" not in dense.dump("simplified")
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
