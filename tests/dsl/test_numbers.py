@@ -141,8 +141,8 @@ def test_negative_positions_count_from_the_end():
     np.add.at(added, i, 1.0)
     np.add.at(along, (j, np.arange(3)), 2.0)
     wanted = X[i], X[i], X[i, -1], np.take_along_axis(X, j, 0), added, along, X[[-1, 0]], X[[-1]], X[:, -1], X[:, [-1, 2]]
-    for run in (gc.compile(f), gc.compile(f, N=4, K=3)):
-        for got, want in zip(run(X, i, j), wanted, strict=True):
+    for call in (gc.compile(f), gc.compile(f, N=4, K=3)):
+        for got, want in zip(call(X, i, j), wanted, strict=True):
             np.testing.assert_array_equal(got, want)
         with pytest.raises(gc.GraphError, match="-5"):
             run(X, np.array([0, -5, 0], np.int32), j)

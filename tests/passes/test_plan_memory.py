@@ -131,8 +131,8 @@ def test_state_that_becomes_what_other_state_was(case):
     run_all(plan_memory(graph, AVX2, Constants()))
     run = compiled(graph, state=[v.copy() for v in arrays[1:]])
     got = run(arrays[0])
-    for given, wanted in zip((*got, *run.executable.state.arrays), want, strict=True):
-        np.testing.assert_array_equal(given, wanted)
+    for got_one, wanted in zip((*got, *run.executable.state.arrays), want, strict=True):
+        np.testing.assert_array_equal(got_one, wanted)
 
 
 @pytest.mark.parametrize("read_later", [False, True])
