@@ -61,7 +61,7 @@ class Row:
             shape = tuple(sizes[c] for c in labels)
             if i in below:
                 out.append(rng.integers(0, below[i], shape))
-            elif dtype is bool:
+            elif dtype == bool:
                 out.append(rng.random(shape) < 0.5)
             elif np.dtype(dtype).kind == "f":
                 out.append(rng.uniform(self.low, self.high, shape).astype(dtype))

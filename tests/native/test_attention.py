@@ -90,7 +90,7 @@ def masks_of(shape, dtype):
     mask = np.random.default_rng(2).random(shape) < 0.7
     if shape[-2] > 1:
         mask[..., 5, :] = False
-    return mask if dtype is bool else np.where(mask, np.random.default_rng(3).standard_normal(shape), -np.inf).astype(dtype)
+    return mask if dtype == bool else np.where(mask, np.random.default_rng(3).standard_normal(shape), -np.inf).astype(dtype)
 
 
 @pytest.mark.parametrize("kind", (bool, float))
