@@ -12,6 +12,7 @@ from graphc.compiler import Compilation, Compiled, compiled
 from graphc.config import MOST_I64, thread_count, whole
 from graphc.contained import contained
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
 from graphc.dsl.outputs import with_outputs
@@ -34,6 +35,7 @@ from graphc.train import Model, Objective, training_function
 KEPT_BINDINGS = 16                  # of named dimensions to sizes
 
 
+@formed
 def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False, seed: int | None = None,
             state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, outputs: Sequence[str] | None = None, **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
@@ -69,6 +71,7 @@ def _bound(f, threads: int, training: bool, seed, state, outputs, bindings: Mapp
     return Polymorphic(graph, function, owner, threads) if graph.dim_names else _compiled(graph, function, owner, threads)
 
 
+@formed
 def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False, outputs: Sequence[str] | None = None,
          optimizer: Optimizer | None = None, loss: Callable | None = None, trainable=None, **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.

@@ -88,7 +88,7 @@ def accuracy(step: TrainStep, data: Digits) -> float:
     return step.evaluate([(data.x_held_out, data.y_held_out)], accuracy=nn.accuracy)["accuracy"]
 
 
-def picture(result: Result, predicted: np.ndarray, data: Digits, path: Path) -> None:
+def picture(result: Result, predicted: np.ndarray, data: Digits, path: str | Path) -> None:
     """Saves the learning curve above the first 24 held-out digits with their predictions (wrong ones in red)."""
     figure = Figure(figsize=(9, 7), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[3, 2])
@@ -98,7 +98,7 @@ def picture(result: Result, predicted: np.ndarray, data: Digits, path: Path) -> 
         axis.set_title(str(guess), color="black" if guess == truth else "red", fontsize=10)
         axis.axis("off")
     with replacing(path) as file:
-        figure.savefig(file, format=path.suffix[1:], dpi=120)
+        figure.savefig(file, format=Path(path).suffix[1:], dpi=120)
 
 
 def _draw_curve(axis, result: Result) -> None:

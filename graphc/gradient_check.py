@@ -10,6 +10,7 @@ import numpy as np
 from graphc.api import compile, traced
 from graphc.differences import Tolerance, Verdict, direction, elements
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
 from graphc.dsl.literal import array_of
@@ -77,6 +78,7 @@ class GradientReport:
         return f"{head}\n{aligned(lines, left=6)}{tail}"
 
 
+@formed
 def check_gradients(f: GraphFunction | Graph | Callable, /, *, samples: int = 20, directions: int = 3, step: float = 1e-5, rtol: float = 1e-5,
                     atol: float = 1e-8, wrt: Sequence[str] | None = None, training: bool = False, seed: int = 0,
                     state: Mapping[str, np.ndarray] | None = None, raises: bool = False, **inputs) -> GradientReport:

@@ -15,6 +15,7 @@ from graphc.config import MOST_I64, thread_count, whole
 from graphc.contained import contained
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.inline import solve_dims
 from graphc.dsl.trace import Trace
@@ -60,6 +61,7 @@ class Model:
     state: State
 
 
+@formed
 def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None, seed: int = 0,
                threads: int | str = 0, state: State | str | None = None, **types: TensorType) -> "TrainStep":
     """A training step that is one native call.

@@ -70,7 +70,12 @@ class _Parser(AttributeReader):
         token = self.peek()
         name = self.name()
         self.expect(":")
-        self.define(values, (False, name), add(name, self.type()), token)
+        written = self.type()
+        try:
+            value = add(name, written)
+        except GraphError as error:
+            raise error.at(self.loc(token)) from None
+        self.define(values, (False, name), value, token)
 
     def node(self, b: Builder, values: Values) -> None:
         targets = []

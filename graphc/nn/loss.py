@@ -19,8 +19,9 @@ def cross_entropy(logits, target, *, axis: int | None = None, label_smoothing: f
     logits [..., classes, ...] with the classes on `axis`, the last unless given (torch: always axis 1; where both would fit, it must be
     given); target: class ids of the shape without that axis, or probabilities of the shape of logits. reduction: "mean", "sum" or "none".
     """
+    logits, target = as_array(logits), as_array(target)
     if axis is None:
-        _check_classes_last(logits, as_array(target))
+        _check_classes_last(logits, target)
         axis = -1
     return gc.cross_entropy(logits, target, axis=axis, label_smoothing=label_smoothing, ignore_index=ignore_index, reduction=reduction)
 

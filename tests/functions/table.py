@@ -104,6 +104,13 @@ def standard(x, axes, eps):
     return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
 
 
+def batch_norm(x, gamma, beta):
+    """As torch, it refuses one number for each channel, whose variance is 0."""
+    if x.shape[0] * x.shape[2] == 1:
+        raise ValueError("one number for each channel")
+    return standard(x, (0, 2), 1e-2) * gamma[:, None] + beta[:, None], x.mean((0, 2)), x.var((0, 2))
+
+
 def largest(rule, x, axis):
     """Of nothing numpy's max has no value even where none is asked for; here then there is none to give."""
     shape = np.empty(x.shape).sum(axis).shape
@@ -209,7 +216,8 @@ SHAPE = [
     row("concat", "ab,ac", lambda *xs: np.concatenate(xs, -1), call=lambda *xs: gc.concat(xs, -1), kinds=ANY, tag="last"),
     row("stack", "ab,ab", lambda *xs: np.stack(xs, -1), call=lambda *xs: gc.stack(xs, -1), kinds=ANY),
     row("split", "aE", lambda x: tuple(np.split(x, 2, -1)), 2, axis=-1, kinds=ANY),
-    row("split", "aE", lambda x: tuple(np.split(x, [1, 1], 1)), [1, 1], 1, kinds=ANY),
+    row("split", "aE", lambda x: tuple(np.split(x, [1, 2], 1)), points=[1, 2], axis=1, kinds=ANY),
+    row("split", "aE", lambda x: tuple(np.split(x, [1, 1], 1)), sizes=[1, 0, 3], axis=1, kinds=ANY),
     row("dynamic_slice", "Tab", lambda x: x[1:3], call=lambda x: gc.dynamic_slice(x, [7, 0, 0], (2, *x.shape[1:])), kinds=ANY),
     row("dynamic_update_slice", "Ta,Pa", lambda x, u: np.concatenate([x[:1], u]), call=lambda x, u: gc.dynamic_update_slice(x, u, [7, 0]), kinds=ANY),
     row("pad", "ab", lambda x: np.pad(x, ((1, 0), (0, 2)), constant_values=x.dtype.type(1)), ((1, 0), (0, 2)), 1, kinds=NUMBER),
@@ -253,10 +261,10 @@ ROWS = [
     row("rms_norm", "ab,b", lambda x, g: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-2) * g, eps=1e-2, special=False),
     row("group_norm", "aCb", lambda x: standard(x.reshape(len(x), 2, -1), -1, 1e-2).reshape(x.shape) if x.size else x, groups=2, eps=1e-2,
         special=False),
-    row("batch_norm", "aCb,C,C", lambda x, g, b: (standard(x, (0, 2), 1e-2) * g[:, None] + b[:, None], x.mean((0, 2)), x.var((0, 2))), eps=1e-2,
-        special=False),
+    row("batch_norm", "aCb,C,C", batch_norm, eps=1e-2, special=False),
     row("batch_norm_inference", "aCb,C,C,C,C",
-        lambda x, g, b, m, v: (x - m[:, None]) / np.sqrt(v[:, None] + 1e-5) * g[:, None] + b[:, None], low=0.5, special=False),
+        lambda x, g, b, m, v: (x - m[:, None]) / np.sqrt(v[:, None] + 1e-5) * g[:, None] + b[:, None],
+        call=lambda x, g, b, m, v: gc.batch_norm_inference(x, g, b, mean=m, var=v), low=0.5, special=False),
     row("cross_entropy", "aT,a", cross_entropy, integers=((1, 3),), special=False),
     row("cross_entropy", "aT,a", partial(cross_entropy, ignore=1), ignore_index=1, integers=((1, 3),), special=False),
     row("cross_entropy", "ab,ab", lambda x, t: np.mean(-(t * (x - logsumexp(x, -1, True))).sum(-1)) if x.size else np.mean(np.zeros(len(x), x.dtype)),

@@ -59,7 +59,7 @@ def _parameters(value) -> set[str]:
 def test_integers_of_doors(door, name):
     extra = {"temperature": 1.0} if name == "top_k" else {}
     for value in (INTEGERS[door][name], 2.5, "2", "", True, np.float32(2), 10**30, 10**5000, [2], float("nan"), *(() if name in OPTIONAL else (None,))):
-        with pytest.raises(gc.GraphError, match=f"^{name} (must be an integer from|is an int).*\n  at .*test_numbers.py"):
+        with pytest.raises(gc.GraphError, match=f"^{name} (must be an integer from|is an int).*\n  at .*test_numbers_of_doors.py"):
             DOORS[door](**{name: value}, **extra)
 
 
