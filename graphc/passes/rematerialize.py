@@ -50,14 +50,16 @@ class _Repeat:
         return c is not None and (c.kind == "nest" or c.kind == "contraction" and reader is not c.nodes[0])
 
     def _fits(self, c: "Cluster", chain: list[Node]) -> bool:
-        """Whether the cluster, with what it would make again, still runs over the same axes."""
+        """Whether the cluster, with what it would make again, still runs over the same axes: its nodes in the order in which they are emitted."""
         space, first = Space(), c.nodes[:1] if c.kind == "contraction" else []
         for n in first:
             space.maps[n.outputs[0]] = space.place(n.outputs[0].type.shape)
-        members = with_repeated(c.nodes[len(first):], lambda v: v.node in self.found or v.node in chain)
+        copied = self.fusion.copied
+        nodes = with_repeated(c.nodes[len(first):], lambda v: v.node in copied or v.node in self.found or v.node in chain)
+        members = [n for n in nodes if n not in copied]
         try:
-            for n in members:
-                self.fusion.extend(space, n)
+            for n in nodes:
+                space.add(n)
         except Misfit:
             return False
         if any(space.maps[n.outputs[0]] != space.maps[head.outputs[0]] for head in first for n in members):

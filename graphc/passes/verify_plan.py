@@ -42,7 +42,7 @@ class _Checker:
     plan: Plan
     given: Sequence[Place]
     wanted: Sequence[Place]
-    rooms: dict[object, tuple[int, int]] = field(default_factory=dict)      # arrays of the surroundings: the first byte, and that behind the last
+    rooms: dict[object, list[tuple[int, int]]] = field(default_factory=dict)    # arrays of the surroundings: first bytes, and those behind the last
 
     def check(self) -> None:
         self.handed_over()
@@ -65,14 +65,15 @@ class _Checker:
                 fail(f"{v} lies in {places[v]}, the graph around {graph.name} has it in {place}")
             low, high = span(place.shape, place.strides)
             size = place.dtype.itemsize
-            self.rooms[memory(place.buffer)] = (place.offset + low) * size, (place.offset + high + 1) * size
+            self.rooms.setdefault(memory(place.buffer), []).append(((place.offset + low) * size, (place.offset + high + 1) * size))
 
     def inside(self, place: Place, what: object) -> None:
         size = place.dtype.itemsize
         low, high = span(place.shape, place.strides)
-        first, last = self.rooms.get(memory(place.buffer), (0, place.buffer.nbytes))
-        if low <= high and not first <= (place.offset + low) * size <= (place.offset + high + 1) * size <= last:
-            fail(f"{what} in {place} leaves the bytes [{first}, {last}) of its memory")
+        rooms = self.rooms.get(memory(place.buffer), [(0, place.buffer.nbytes)])
+        mine = (place.offset + low) * size, (place.offset + high + 1) * size
+        if low <= high and not any(first <= mine[0] <= mine[1] <= last for first, last in rooms):
+            fail(f"{what} in {place} leaves the bytes {', '.join(f'[{first}, {last})' for first, last in rooms)} of its memory")
 
     def put_together(self, node: Node) -> None:
         """The parts of a concatenation, and the inside of a pad, lie where they belong in the whole."""

@@ -1,5 +1,8 @@
 """Cheap values of what lies in memory anyway are made again where they are read (`fused` compares the values)."""
+from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
+from graphc.ir.parser import parse
+from graphc.ir.target import AVX2
 from tests.passes.test_fuse import fused, inputs, summary
 
 M, N = 64, 128
@@ -49,3 +52,15 @@ def test_an_operand_of_a_product_is_stored_anyway():
     half = b.mul(b.matmul(x, w), 0.5)
     assert summary(fused(b, b.add(b.matmul(half, w), half))) == ["matmul+mul", "matmul+add"]
 
+
+
+def test_the_order_that_is_checked_is_the_order_that_is_emitted():
+    """A mask by counting arrays, which every reader copies, stands in the cluster before what is made again: then 4 rows may be its 2 × 2."""
+    graph = parse("""
+graph g(x: f32[4, 4, 2, 2], gamma: f32[4], beta: f32[4]) {
+  %0, %1, %2 = batch_norm(x, gamma, beta) {eps=0.1} : f32[4, 4, 2, 2], f32[4], f32[4]
+  %3 = tril(%0) {k=-2} : f32[4, 4, 2, 2]
+  %4 = sum(%3) {axes=(0, 1, 2, 3)} : f32[]
+  return %4
+}""")
+    assert Compilation(graph, AVX2).plan.schedules

@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphc.compiler import Compilation
 from graphc.errors import InternalError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node
+from graphc.ir.parser import parse
 from graphc.ir.plan import Buffer, Place, Plan
 from graphc.ir.target import AVX2
 from graphc.ir.types import bool_, f32
@@ -177,3 +179,22 @@ def test_state_is_written_after_the_last_check():
     plan.graph = replace(plan.graph, nodes=(*others[:at], copy, *others[at:]))
     with pytest.raises(InternalError, match="before the last check"):
         verify_plan(plan)
+
+
+def test_a_body_may_take_two_views_of_one_derived_array():
+    graph = parse("""
+graph f(c: f32[3], x: f32[5, 3]) state(s: f32[20]) {
+  %0 = exp(s) : f32[20]
+  %1 = slice(%0) {start=(2,), stop=(5,), step=(1,)} : f32[3]
+  %2 = slice(%0) {start=(11,), stop=(14,), step=(1,)} : f32[3]
+  %3, %4 = scan(c, x, %1, %2) {body={
+    graph step(c: f32[3], x: f32[3], v: f32[3], w: f32[3]) {
+      %0 = mul(c, v) : f32[3]
+      %1 = add(%0, w) : f32[3]
+      %2 = add(x, v) : f32[3]
+      return (%1, %2)
+    }
+  }, carries=1, xs=1, length=5} : f32[3], f32[5, 3]
+  return (%3, %4)
+}""")
+    verify_plan(Compilation(graph, AVX2).plan)
