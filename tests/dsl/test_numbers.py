@@ -145,9 +145,9 @@ def test_negative_positions_count_from_the_end():
         for got, want in zip(call(X, i, j), wanted, strict=True):
             np.testing.assert_array_equal(got, want)
         with pytest.raises(gc.GraphError, match="-5"):
-            run(X, np.array([0, -5, 0], np.int32), j)
+            call(X, np.array([0, -5, 0], np.int32), j)
         with pytest.raises(gc.GraphError, match="4"):
-            run(X, np.array([0, 4, 0], np.int32), j)
+            call(X, np.array([0, 4, 0], np.int32), j)
 
 
 def test_ids_of_an_embedding_are_no_positions():
