@@ -20,7 +20,7 @@ from graphc.nn.module import Function, Module
 from graphc.nn.parameter import Parameter
 from graphc.state import State
 
-STARTED: "WeakSet[Step]" = WeakSet()       # those that have been called
+STARTED: "WeakSet[LiveStep]" = WeakSet()       # those that have been called
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Share:
         return f"{name} of a {kind}" if kind else name
 
 
-class Step(Protocol):
+class LiveStep(Protocol):
     """What is asked of a training step. `made`: the user's line; `version`: that of the state when the step was made; `own`: apart on purpose."""
     share: Share
     state: State
@@ -50,13 +50,13 @@ class Step(Protocol):
     function: tuple[Module, Callable | None]
 
 
-def started(step: Step) -> None:
+def started(step: LiveStep) -> None:
     """The step is called for the first time. GraphError where it would train apart what another one trains."""
     check_apart(step)
     STARTED.add(step)
 
 
-def check_apart(step: Step) -> None:
+def check_apart(step: LiveStep) -> None:
     """GraphError for a step with fresh parameters of layers that another one has trained, or that another one has and this one trains."""
     if step in STARTED or step.own or step.state.lock.version != step.version:
         return
@@ -70,7 +70,7 @@ def check_apart(step: Step) -> None:
                              user_loc())
 
 
-def _again(step: Step, other: Step) -> bool:
+def _again(step: LiveStep, other: LiveStep) -> bool:
     return step.made == other.made and all(map(_same, step.function, other.function))
 
 

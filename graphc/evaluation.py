@@ -22,7 +22,7 @@ def prediction(y, target):
     return y
 
 
-class LoopReductions:
+class MetricTotals:
     """What batches gave so far: sums of numbers with their weights, and arrays that are to be joined."""
 
     def __init__(self):

@@ -13,7 +13,7 @@ from graphc.oracle import OracleExecutable
 from graphc.runtime.lock import StateLock
 
 
-class Executable(Protocol):
+class Runnable(Protocol):
     """Takes the inputs, writes new state in place, returns the outputs as the graph declares them: an array, a tuple or a dict."""
     memory: object
 
@@ -24,7 +24,7 @@ class Executable(Protocol):
     def renew(self) -> None: ...
 
 
-def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, threads: int = 0, quiet: bool = False) -> Executable:
+def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, threads: int = 0, quiet: bool = False) -> Runnable:
     """`graph` (without named dimensions), ready to run on the live arrays of its state, in the order of `graph.state`. `quiet`: see `runtime.executable`."""
     if config().oracle:
         return OracleExecutable(graph, state, lock)

@@ -23,7 +23,7 @@ from graphc.nn.module import as_module
 from graphc.nn.network import network_name
 from graphc.once import recent
 from graphc.prompts import grown, padded_prompts
-from graphc.session import Choice, Plan, Session, prompt_name
+from graphc.session import Sampling, SessionPlan, Session, prompt_name
 from graphc.state import State
 from graphc.train import Model
 
@@ -64,7 +64,7 @@ class Generator:
         self.root = as_module(model.net if bound else model)
         self.state: State | None = model.state if bound else None
         self._source, self._capacity, self._threads = (state, seed), capacity, thread_count(threads, loc=loc)
-        self._sessions: OrderedDict[Plan, list[Session]] = OrderedDict()
+        self._sessions: OrderedDict[SessionPlan, list[Session]] = OrderedDict()
         self._last: Session | None = None
 
     def __call__(self, prompt, steps: int, **options) -> np.ndarray:
@@ -90,7 +90,7 @@ class Generator:
         top_k = None if top_k is None else whole(top_k, "top_k", 1, MOST_TOKENS, loc)
         knobs = _knobs(temperature, top_k, top_p)
         needed = int(lengths.max()) + steps - 1         # the last token is not looked back at
-        plan = self._plan(ids, lengths, needed, arrays, Choice(temperature > 0, top_k, top_p is not None))
+        plan = self._plan(ids, lengths, needed, arrays, Sampling(temperature > 0, top_k, top_p is not None))
         session = self._session(plan)
         try:
             stopped = np.zeros(len(ids), bool)
@@ -132,16 +132,16 @@ class Generator:
             raise GraphError("the program of a token is not known before the first call", user_loc())
         return self._last
 
-    def _plan(self, ids: np.ndarray, lengths: np.ndarray, needed: int, inputs: Mapping[str, np.ndarray], choice: Choice) -> Plan:
+    def _plan(self, ids: np.ndarray, lengths: np.ndarray, needed: int, inputs: Mapping[str, np.ndarray], choice: Sampling) -> SessionPlan:
         capacity = self._capacity or grown(needed, SMALLEST_CACHE, 4)
         if needed > capacity:
             raise GraphError(f"the longest prompt has {lengths.max()} tokens, with those to generate {needed} must be kept; the caches hold {capacity}: "
                              f"give capacity={needed}", user_loc())
         batch = Batch(len(ids), capacity, bool(lengths.min() < lengths.max()))
         types = tuple((name, TensorType(_dtype(name, a), a.shape)) for name, a in inputs.items())
-        return Plan(batch, TensorType(BY_NUMPY[ids.dtype], (len(ids),)), types, choice)
+        return SessionPlan(batch, TensorType(BY_NUMPY[ids.dtype], (len(ids),)), types, choice)
 
-    def _session(self, plan: Plan) -> Session:
+    def _session(self, plan: SessionPlan) -> Session:
         """A session that nobody uses."""
         session = None
         with suppress(IndexError):          # another thread may take the last one at any moment
@@ -149,7 +149,7 @@ class Generator:
         self._last = session = session or Session(self.root, plan, self._owner, self._threads)
         return session
 
-    def _give_back(self, plan: Plan, session: Session) -> None:
+    def _give_back(self, plan: SessionPlan, session: Session) -> None:
         recent(self._sessions, plan, list, KEPT_SESSIONS).append(session)
 
     def _owner(self, needed: Sequence[Entry]) -> State | None:

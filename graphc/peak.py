@@ -10,7 +10,7 @@ import numpy as np
 from graphc.codegen import jit
 from graphc.codegen.host import host_target
 from graphc.codegen.llvm import emit_module, scratch_bytes
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.ir.types import TensorType, f32
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.signature import ArraySpec, Signature
@@ -78,8 +78,8 @@ def read_probe(threads: int, mbytes: int) -> Probe:
     return Probe(_executable(_read_program(n, lanes), threads, n, sums.size), (x,), sums, float(x.nbytes))
 
 
-def _read_program(n: int, lanes: int) -> Function:
-    main = Function("main")
+def _read_program(n: int, lanes: int) -> LoopFunction:
+    main = LoopFunction("main")
     x, y = main.buffer("input", 0, 0, f32, (n,)), main.buffer("output", 0, 0, f32, (n // READ_TILE * lanes,))
     chunk = CHAINS_READ * lanes
     with main.parallel(n // READ_TILE, "tiles") as t:
@@ -93,8 +93,8 @@ def _read_program(n: int, lanes: int) -> Function:
     return main
 
 
-def _fma_program(lanes: int) -> Function:
-    main = Function("main")
+def _fma_program(lanes: int) -> LoopFunction:
+    main = LoopFunction("main")
     out = main.buffer("output", 0, 0, f32, (TILES * lanes,))
     with main.parallel(TILES, "tiles") as t:
         one = main.const(1.0 + 2.0 ** -20, f32, lanes)
@@ -108,8 +108,8 @@ def _fma_program(lanes: int) -> Function:
     return main
 
 
-def _copy_program(n: int, lanes: int) -> Function:
-    main = Function("main")
+def _copy_program(n: int, lanes: int) -> LoopFunction:
+    main = LoopFunction("main")
     x, y = main.buffer("input", 0, 0, f32, (n,)), main.buffer("output", 0, 0, f32, (n,))
     tile = 1 << 16
     with main.parallel(n // tile, "tiles") as t:
@@ -119,7 +119,7 @@ def _copy_program(n: int, lanes: int) -> Function:
     return main
 
 
-def _executable(main: Function, threads: int, inputs: int = 0, outputs: int = 0) -> Executable:
+def _executable(main: LoopFunction, threads: int, inputs: int = 0, outputs: int = 0) -> Executable:
     target = host_target()
     out = outputs or inputs or TILES * target.lanes(4)
     spec = lambda name, n: ArraySpec(name, TensorType(f32, (n,)))

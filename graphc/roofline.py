@@ -14,7 +14,7 @@ STYLE = "text{font:11px sans-serif;fill:#333} .roof{stroke:#b33;stroke-width:2;f
 
 
 @dataclass(frozen=True)
-class Axis:
+class PlotAxis:
     """Powers of ten from `low` to `high`, from pixel `start` to `end`."""
     low: int
     high: int
@@ -22,9 +22,9 @@ class Axis:
     end: float
 
     @staticmethod
-    def of(values: Sequence[float], start: float, end: float) -> "Axis":
+    def of(values: Sequence[float], start: float, end: float) -> "PlotAxis":
         low, high = floor(log10(min(values))), floor(log10(max(values))) + 1
-        return Axis(low, high, start, end)
+        return PlotAxis(low, high, start, end)
 
     def at(self, value: float) -> float:
         share = (log10(value) - self.low) / (self.high - self.low)
@@ -39,8 +39,8 @@ def roofline_svg(points: Sequence[Point], peak: float, bandwidth: float) -> str:
     """An SVG picture; `peak` GFLOP/s, `bandwidth` GB/s. The area of a point is its share of the time; kernels without arithmetic are left out."""
     drawn = sorted((p for p in points if p[1] > 0 and p[2] > 0), key=lambda p: -p[3])
     ridge = peak / bandwidth
-    x = Axis.of([ridge / 10, ridge * 10, *(p[1] for p in drawn)], LEFT, WIDTH)
-    y = Axis.of([peak / 100, peak, *(p[2] for p in drawn)], HEIGHT, TOP)
+    x = PlotAxis.of([ridge / 10, ridge * 10, *(p[1] for p in drawn)], LEFT, WIDTH)
+    y = PlotAxis.of([peak / 100, peak, *(p[2] for p in drawn)], HEIGHT, TOP)
     total = sum(p[3] for p in points) or 1.0
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + LEGEND} {HEIGHT + 48}"><style>{STYLE}</style>', *_grid(x, y),
              _roof(x, y, peak, bandwidth, ridge)]
@@ -49,7 +49,7 @@ def roofline_svg(points: Sequence[Point], peak: float, bandwidth: float) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def _grid(x: Axis, y: Axis) -> list[str]:
+def _grid(x: PlotAxis, y: PlotAxis) -> list[str]:
     lines = [f'<path class="grid" d="M{x.at(10.0 ** t)} {y.start}V{y.end}"/><text x="{x.at(10.0 ** t)}" y="{y.start + 16}" text-anchor="middle">{10.0 ** t:g}</text>'
              for t in x.ticks]
     lines += [f'<path class="grid" d="M{x.start} {y.at(10.0 ** t)}H{x.end}"/><text x="{x.start - 6}" y="{y.at(10.0 ** t) + 4}" text-anchor="end">{10.0 ** t:g}</text>'
@@ -58,14 +58,14 @@ def _grid(x: Axis, y: Axis) -> list[str]:
             f'<text x="{x.start}" y="{y.end - 12}" text-anchor="middle">GFLOP/s</text>']
 
 
-def _roof(x: Axis, y: Axis, peak: float, bandwidth: float, ridge: float) -> str:
+def _roof(x: PlotAxis, y: PlotAxis, peak: float, bandwidth: float, ridge: float) -> str:
     """The slope of the bandwidth up to the ridge, then the peak."""
     left = max(10.0 ** x.low, 10.0 ** y.low / bandwidth)
     return (f'<path class="roof" d="M{x.at(left)} {y.at(left * bandwidth)}L{x.at(ridge)} {y.at(peak)}H{x.end}"/>'
             f'<text x="{x.end}" y="{y.at(peak) - 5}" text-anchor="end">{peak:.0f} GFLOP/s, {bandwidth:.0f} GB/s</text>')
 
 
-def _point(number: int, point: Point, x: Axis, y: Axis, share: float) -> list[str]:
+def _point(number: int, point: Point, x: PlotAxis, y: PlotAxis, share: float) -> list[str]:
     name, intensity, gflops, _ = point
     cx, cy, title = x.at(intensity), y.at(gflops), escape(f"{name}: {gflops:.1f} GFLOP/s, {100 * share:.1f} %")
     circle = f'<circle class="point" cx="{cx}" cy="{cy}" r="{3 + 30 * sqrt(share):.1f}"><title>{title}</title></circle>'

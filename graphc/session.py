@@ -13,7 +13,7 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
-from graphc.execute import Executable, make_executable
+from graphc.execute import Runnable, make_executable
 from graphc.ir.types import TensorType, f32, i64
 from graphc.nn.decode import Batch, Decoding, Kept, decoding_with
 from graphc.nn.entry import Entry
@@ -31,7 +31,7 @@ SLOT, LONGEST, LENGTHS = (Kept(None, name) for name in ("slot", "longest", "leng
 
 
 @dataclass(frozen=True)
-class Choice:
+class Sampling:
     """How tokens are chosen, as far as programs depend on it."""
     sampled: bool
     top_k: int | None
@@ -49,25 +49,25 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SessionPlan:
     """What a pair of programs is made for."""
     batch: Batch
     ids: TensorType
     inputs: tuple[tuple[str, TensorType], ...]
-    choice: Choice
+    choice: Sampling
 
 
 class Session:
     """The programs of one plan, and the arrays that are kept between their calls."""
 
-    def __init__(self, root: Module, plan: Plan, owner: Callable[[Sequence[Entry]], State | None], threads: int):
+    def __init__(self, root: Module, plan: SessionPlan, owner: Callable[[Sequence[Entry]], State | None], threads: int):
         """`owner` gives the state that has the parameters it is called with."""
         self.root, self.plan, self.owner, self.threads, self.own = root, plan, owner, threads, State()
-        self.prompts: OrderedDict[int, Executable] = OrderedDict()
+        self.prompts: OrderedDict[int, Runnable] = OrderedDict()
         self.structures: dict = {}
         self.places: int | None = None
-        self.steps: dict[int, Executable] = {}
-        self.last: Executable | None = None
+        self.steps: dict[int, Runnable] = {}
+        self.last: Runnable | None = None
         self.lasting = False        # whether the programs of a token derive values from what only those of the prompts write
 
     def tokens(self, ids: np.ndarray, lengths: np.ndarray, inputs: Mapping[str, np.ndarray], knobs: Sequence[np.ndarray], needed: int,
@@ -93,11 +93,11 @@ class Session:
             token = self.last(token, *knobs)
             yield token
 
-    def _first(self, size: int) -> Executable:
+    def _first(self, size: int) -> Runnable:
         """The program that takes prompts of `size` tokens and gives the first token."""
         return recent(self.prompts, size, lambda: self._executable(self._prompted(size)), KEPT_PROMPTS)
 
-    def _step(self, window: int) -> Executable:
+    def _step(self, window: int) -> Runnable:
         """The program that takes a token and gives the next, looking at the first `window` slots of the caches."""
         if window not in self.steps:
             function = self._stepped(window)
@@ -105,7 +105,7 @@ class Session:
             self.steps[window] = self._executable(function)
         return self.steps[window]
 
-    def _executable(self, function: GraphFunction) -> Executable:
+    def _executable(self, function: GraphFunction) -> Runnable:
         needed = entries(function)
         owner = self.owner([e for e in needed if not _is_own(e)])
         for entry in needed:

@@ -20,8 +20,8 @@ from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.inline import solve_dims
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
-from graphc.evaluation import MEANS, PREDICTION, LoopReductions, joined, metrics_graph, prediction, weight
-from graphc.execute import Executable, make_executable
+from graphc.evaluation import MEANS, PREDICTION, MetricTotals, joined, metrics_graph, prediction, weight
+from graphc.execute import Runnable, make_executable
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph, Value
 from graphc.ir.shown import Shown
@@ -115,10 +115,10 @@ class TrainStep(Shown):
 
     def _forget(self) -> None:
         """Without native code: as made, and as copied or pickled."""
-        self._executables: OrderedDict[tuple, Executable] = OrderedDict()
-        self._evaluations: OrderedDict[tuple, Executable] = OrderedDict()
-        self._only_one: Executable | None = None
-        self._fixed: Executable | None = None
+        self._executables: OrderedDict[tuple, Runnable] = OrderedDict()
+        self._evaluations: OrderedDict[tuple, Runnable] = OrderedDict()
+        self._only_one: Runnable | None = None
+        self._fixed: Runnable | None = None
         self._called = False
 
     def __getstate__(self) -> dict:
@@ -169,7 +169,7 @@ class TrainStep(Shown):
         if whole and self._objective.loss is None:
             raise GraphError("metrics of a general training step are what its function returns: return loss, {name: value}", user_loc())
         wanted = {name: metric for name, metric in metrics.items() if name not in whole} | ({PREDICTION: prediction} if whole else {})
-        totals, targets = LoopReductions(), []
+        totals, targets = MetricTotals(), []
         for batch in batches:
             arrays = self._batch(batch)
             for name, value in self._evaluated(arrays, wanted).items():
@@ -210,7 +210,7 @@ class TrainStep(Shown):
         """Where the time of a step on one batch goes: print it, or `save("roofline.svg")`. Runs on a copy of the state."""
         return self._executable(arrays).profile(*self._ordered(arrays, {}), runs=runs)
 
-    def _only(self) -> Executable:
+    def _only(self) -> Runnable:
         """The executable, of the last sizes used if dimensions are named."""
         if self._static:
             return self._executable(())
@@ -235,7 +235,7 @@ class TrainStep(Shown):
                              + (f" and {', '.join(named)}" if named else ""), user_loc())
         return tuple(np.asarray(given[n]) for n in names)
 
-    def _first(self, arrays: Sequence[np.ndarray]) -> Executable:
+    def _first(self, arrays: Sequence[np.ndarray]) -> Runnable:
         """The executable for these arrays. It is `_fixed` from now on if it is that for all, so that later calls do not come here."""
         if not self._called:
             started(self)
@@ -245,7 +245,7 @@ class TrainStep(Shown):
             self._fixed = run
         return run
 
-    def _executable(self, arrays: Sequence[np.ndarray]) -> Executable:
+    def _executable(self, arrays: Sequence[np.ndarray]) -> Runnable:
         if self._static:
             self._only_one = self._only_one or self._made(self._function, {})
             return self._only_one
@@ -253,7 +253,7 @@ class TrainStep(Shown):
         key = tuple(sorted(sizes.items()))
         return recent(self._executables, key, lambda: self._made(self._function, sizes), KEPT_BINDINGS)
 
-    def _made(self, function: GraphFunction, sizes: Mapping[str, int]) -> Executable:
+    def _made(self, function: GraphFunction, sizes: Mapping[str, int]) -> Runnable:
         arrays = [self.state.array(entry) for entry in entries(function)]
         return make_executable(bind_graph(function.graph, sizes), arrays, self.state.lock, self._threads)
 
@@ -268,7 +268,7 @@ class TrainStep(Shown):
         return run(*arrays)
 
     @contained
-    def _inference(self, types: Mapping[str, TensorType], metrics: Mapping[str, Callable]) -> Executable:
+    def _inference(self, types: Mapping[str, TensorType], metrics: Mapping[str, Callable]) -> Runnable:
         with Trace("evaluate_" + network_name(self._objective.root)) as trace, rooted(self._objective.root):
             loss, values = self._objective(inputs(trace, types), metrics)
             function = finish(trace, {"loss": loss, **values}, user_loc())

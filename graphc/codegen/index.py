@@ -108,39 +108,39 @@ def linear(index: Iterable[Ix], strides: Iterable[int]) -> Ix:
     return total
 
 
-class Facts:
+class IndexFacts:
     """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`."""
     __slots__ = ("uppers", "lowers")
 
     def __init__(self, uppers: "dict[Sym, tuple[Bound, ...]] | None" = None, lowers: "dict[Sym, tuple[Bound, ...]] | None" = None):
         self.uppers, self.lowers = uppers or {}, lowers or {}
 
-    def and_not_positive(self, ix: Ix) -> "Facts":
+    def and_not_positive(self, ix: Ix) -> "IndexFacts":
         """These facts, and ix <= 0."""
         if not ix.terms:
             return self
         symbol, coefficient = ix.terms[-1]
         rest = Ix(ix.const, ix.terms[:-1])
         if coefficient > 0:
-            return Facts(_with(self.uppers, symbol, (-rest, coefficient)), self.lowers)
-        return Facts(self.uppers, _with(self.lowers, symbol, (rest, -coefficient)))
+            return IndexFacts(_with(self.uppers, symbol, (-rest, coefficient)), self.lowers)
+        return IndexFacts(self.uppers, _with(self.lowers, symbol, (rest, -coefficient)))
 
 
 def _with(bounds: "dict[Sym, tuple[Bound, ...]]", symbol: Sym, bound: "Bound") -> "dict[Sym, tuple[Bound, ...]]":
     return {**bounds, symbol: (*bounds.get(symbol, ()), bound)}
 
 
-NO_FACTS = Facts()
+NO_FACTS = IndexFacts()
 
 
-def at_most(ix: Ix, limit: int, facts: Facts = NO_FACTS) -> bool:
+def at_most(ix: Ix, limit: int, facts: IndexFacts = NO_FACTS) -> bool:
     """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by substitution)."""
     if not ix.terms:
         return ix.const <= limit
     return any(at_most(simpler, limit, facts) for simpler in not_less(ix, facts))
 
 
-def at_least(ix: Ix, limit: int, facts: Facts = NO_FACTS) -> bool:
+def at_least(ix: Ix, limit: int, facts: IndexFacts = NO_FACTS) -> bool:
     """Whether ix >= limit can be proved."""
     return at_most(-ix, -limit, facts)
 
@@ -157,7 +157,7 @@ def lower(ix: Ix) -> int:
     return -upper(-ix)
 
 
-def not_less(ix: Ix, facts: Facts = NO_FACTS) -> list[Ix]:
+def not_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Ix]:
     """Expressions without the newest symbol of `ix` that are never less than it."""
     symbol, coefficient = ix.terms[-1]
     rest = Ix(ix.const, ix.terms[:-1])

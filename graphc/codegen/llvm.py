@@ -66,7 +66,7 @@ class ModuleText:
                           "attributes #1 = { nounwind alwaysinline }", "attributes #2 = { nounwind noinline cold }", *self.metadata, ""])
 
     def _function(self, f) -> None:
-        body = Body(self, f)
+        body = BodyEmitter(self, f)
         if f in self.entries:
             body.start_main()
             body.run(f.body)
@@ -109,9 +109,9 @@ class ModuleText:
         self._extra.setdefault("@gc.clock", CLOCK)
         return "@gc.clock"
 
-    def helper_body(self) -> "Body":
+    def helper_body(self) -> "BodyEmitter":
         """An empty body for a function that is not from the loop IR."""
-        return Body(self, None)
+        return BodyEmitter(self, None)
 
     def libm(self, function: str, dtype: DType, arity: int) -> str:
         """The libm symbol for a type, declared in the module: expf for exp of f32."""
@@ -144,10 +144,10 @@ class Scope:
         self.cache: dict[tuple, str] = {}
 
 
-class Body:
+class BodyEmitter:
     """Writes one LLVM function: `f` itself or, with a parent, the outlined body of a parallel loop in it."""
 
-    def __init__(self, module: ModuleText, f, parent: "Body | None" = None):
+    def __init__(self, module: ModuleText, f, parent: "BodyEmitter | None" = None):
         self.module, self.f, self.parent = module, f, parent
         self.entry: list[str] = []                      # allocas and captured values
         self.scopes = [Scope()]
@@ -223,9 +223,9 @@ class Body:
     def append(self, scope: Scope) -> None:
         self.scopes[-1].lines += scope.lines
 
-    def outline(self, label: str, symbol: Sym, statements: list) -> "tuple[str, Body]":
+    def outline(self, label: str, symbol: Sym, statements: list) -> "tuple[str, BodyEmitter]":
         """Makes a function of a parallel body: its name, and the body, which knows what its frame must hold."""
-        tile = Body(self.module, self.f, self)
+        tile = BodyEmitter(self.module, self.f, self)
         tile.define(symbol, "%tile")
         tile.run(statements)
         tile.line("ret void")

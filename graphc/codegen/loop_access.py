@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from graphc.codegen.index import NO_FACTS, Facts, Ix, Sym, not_less
+from graphc.codegen.index import NO_FACTS, IndexFacts, Ix, Sym, not_less
 from graphc.codegen.loop_conditions import facts_of
 from graphc.codegen.loop_ir import Call, Compute, For, If, Load, Parallel, Root, Store, Val, View, While, bodies
 
@@ -39,7 +39,7 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Range:
+class AccessRange:
     """Element offsets of a root that a callee touches, in terms of its caller: an Access by its ends only."""
     view: View
     least: list[Ix]
@@ -51,10 +51,10 @@ class Range:
     def highs(self) -> list[Ix]:
         return self.greatest
 
-    def moved(self, root: Root, start: Ix) -> "Range":
+    def moved(self, root: Root, start: Ix) -> "AccessRange":
         """The same seen from memory `root`, where the callee's root begins at `start`."""
         view = View(root, (0,), (1,), start + 1)        # a start that is not 0: the ends decide
-        return Range(view, [start + ix for ix in self.least], [start + ix for ix in self.greatest])
+        return AccessRange(view, [start + ix for ix in self.least], [start + ix for ix in self.greatest])
 
     def __str__(self) -> str:
         return f"{self.view.name}[{self.least[0]} … {self.greatest[0]}]" if self.least and self.greatest else self.view.name
@@ -80,13 +80,13 @@ def _counts(mask: Val, definitions: dict[int, Compute]) -> Iterator[Ix]:
             yield from _counts(part, definitions)
 
 
-def parameter_accesses(f, root: Root, integers: dict[Sym, Ix]) -> list[Range]:
+def parameter_accesses(f, root: Root, integers: dict[Sym, Ix]) -> list[AccessRange]:
     """Ranges of the parameter `root` that `f` touches when its integer parameters are `integers`."""
-    return [Range(view, [_substituted(ix, integers) for ix in least], [_substituted(ix, integers) for ix in greatest])
+    return [AccessRange(view, [_substituted(ix, integers) for ix in least], [_substituted(ix, integers) for ix in greatest])
             for view, least, greatest in _ranges(f, root, f.body, {}, NO_FACTS)]
 
 
-def _ranges(f, root: Root, statements: list, definitions: dict[int, Compute], facts: Facts) -> Iterator[tuple[View, list[Ix], list[Ix]]]:
+def _ranges(f, root: Root, statements: list, definitions: dict[int, Compute], facts: IndexFacts) -> Iterator[tuple[View, list[Ix], list[Ix]]]:
     keep = set(f.params)
     for s in statements:
         if type(s) is Compute:
@@ -104,7 +104,7 @@ def _ranges(f, root: Root, statements: list, definitions: dict[int, Compute], fa
                 yield from _ranges(f, root, inner, definitions, facts)
 
 
-def _inner_ranges(s: Call, root: Root, keep: set[Sym], facts: Facts) -> Iterator[tuple[View, list[Ix], list[Ix]]]:
+def _inner_ranges(s: Call, root: Root, keep: set[Sym], facts: IndexFacts) -> Iterator[tuple[View, list[Ix], list[Ix]]]:
     for given, wanted in zip(s.views, s.callee.views):
         if given.root is root:
             for r in parameter_accesses(s.callee, wanted.root, dict(zip(s.callee.params, s.ints))):
@@ -112,16 +112,16 @@ def _inner_ranges(s: Call, root: Root, keep: set[Sym], facts: Facts) -> Iterator
                 yield given, _least(r.lows(), keep, facts), _greatest(r.highs(), keep, facts)
 
 
-def _greatest(candidates: list[Ix], keep: set[Sym], facts: Facts) -> list[Ix]:
+def _greatest(candidates: list[Ix], keep: set[Sym], facts: IndexFacts) -> list[Ix]:
     """Expressions in the symbols `keep` only, each not less than the offsets."""
     return list(dict.fromkeys(done for ix in candidates for done in _eliminated(ix, keep, facts)))
 
 
-def _least(candidates: list[Ix], keep: set[Sym], facts: Facts) -> list[Ix]:
+def _least(candidates: list[Ix], keep: set[Sym], facts: IndexFacts) -> list[Ix]:
     return [-ix for ix in _greatest([-ix for ix in candidates], keep, facts)]
 
 
-def _eliminated(ix: Ix, keep: set[Sym], facts: Facts) -> Iterator[Ix]:
+def _eliminated(ix: Ix, keep: set[Sym], facts: IndexFacts) -> Iterator[Ix]:
     if not ix.terms or ix.terms[-1][0] in keep:
         yield ix
         return

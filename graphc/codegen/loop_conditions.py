@@ -1,7 +1,7 @@
 """What the condition of a branch says about indices."""
 from __future__ import annotations
 
-from graphc.codegen.index import Facts, Ix
+from graphc.codegen.index import IndexFacts, Ix
 from graphc.codegen.loop_ir import Compute, Val
 
 # comparison -> (a, b) -> index that is <= 0 exactly when it holds
@@ -9,7 +9,7 @@ HOLDS = {"lt": lambda a, b: a - b + 1, "le": lambda a, b: a - b, "gt": lambda a,
 OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
 
 
-def facts_of(condition: Val, holds: bool, definitions: dict[int, Compute], facts: Facts) -> Facts:
+def facts_of(condition: Val, holds: bool, definitions: dict[int, Compute], facts: IndexFacts) -> IndexFacts:
     """`facts`, and what follows from the condition (or from its negation)."""
     s = definitions.get(condition.id)
     if s is None:
@@ -23,7 +23,7 @@ def facts_of(condition: Val, holds: bool, definitions: dict[int, Compute], facts
     return _comparison(s, holds, definitions, facts)
 
 
-def _comparison(s: Compute, holds: bool, definitions: dict[int, Compute], facts: Facts) -> Facts:
+def _comparison(s: Compute, holds: bool, definitions: dict[int, Compute], facts: IndexFacts) -> IndexFacts:
     sides = [affine_value(a, definitions) for a in s.args]
     if None in sides:
         return facts

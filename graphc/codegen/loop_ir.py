@@ -1,4 +1,4 @@
-"""The loop IR as data: values, views and statements. `loops.Function` builds it, `llvm` translates it."""
+"""The loop IR as data: values, views and statements. `loops.LoopFunction` builds it, `llvm` translates it."""
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ from graphc.errors import InternalError
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64
 
 
-class Signature(NamedTuple):
+class OpSignature(NamedTuple):
     """How many operands an operation takes, which element types it accepts, and whether it gives bools."""
     arity: int
     accepts: Callable[[DType], bool]
@@ -38,20 +38,20 @@ def is_any(dtype: DType) -> bool:
 
 MATH = ("exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "rsqrt")
 
-REGULAR: dict[str, Signature] = {
-    **dict.fromkeys(("add", "sub", "mul", "div", "rem", "min", "max"), Signature(2, is_number)),
-    **dict.fromkeys(("neg", "abs"), Signature(1, is_number)),
-    **dict.fromkeys(("sqrt", "floor", "ceil", "round", "trunc") + MATH, Signature(1, is_float)),
-    "pow": Signature(2, is_float),
-    "copysign": Signature(2, is_float),
-    "fma": Signature(3, is_float),
-    "scale": Signature(2, is_float),
-    "fraction": Signature(1, is_float),
-    **dict.fromkeys(("and", "or", "xor"), Signature(2, is_bits)),
-    "not": Signature(1, is_bits),
-    **dict.fromkeys(("shl", "lshr", "ashr", "mulhi_u"), Signature(2, is_int)),
-    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), Signature(2, is_any, gives_bool=True)),
-    **dict.fromkeys(("isnan", "isfinite"), Signature(1, is_float, gives_bool=True)),
+REGULAR: dict[str, OpSignature] = {
+    **dict.fromkeys(("add", "sub", "mul", "div", "rem", "min", "max"), OpSignature(2, is_number)),
+    **dict.fromkeys(("neg", "abs"), OpSignature(1, is_number)),
+    **dict.fromkeys(("sqrt", "floor", "ceil", "round", "trunc") + MATH, OpSignature(1, is_float)),
+    "pow": OpSignature(2, is_float),
+    "copysign": OpSignature(2, is_float),
+    "fma": OpSignature(3, is_float),
+    "scale": OpSignature(2, is_float),
+    "fraction": OpSignature(1, is_float),
+    **dict.fromkeys(("and", "or", "xor"), OpSignature(2, is_bits)),
+    "not": OpSignature(1, is_bits),
+    **dict.fromkeys(("shl", "lshr", "ashr", "mulhi_u"), OpSignature(2, is_int)),
+    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), OpSignature(2, is_any, gives_bool=True)),
+    **dict.fromkeys(("isnan", "isfinite"), OpSignature(1, is_float, gives_bool=True)),
 }
 
 # operations with a rule of their own, made by one builder method each

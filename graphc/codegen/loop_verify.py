@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from graphc.codegen.index import NO_FACTS, Facts, Ix, Sym, at_least, at_most, depends_on
-from graphc.codegen.loop_access import Access, Range, accesses_of, parameter_accesses
+from graphc.codegen.index import NO_FACTS, IndexFacts, Ix, Sym, at_least, at_most, depends_on
+from graphc.codegen.loop_access import Access, AccessRange, accesses_of, parameter_accesses
 from graphc.codegen.loop_conditions import facts_of
 from graphc.codegen.loop_ir import (Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
                                     Val, View, While, bodies)
@@ -36,7 +36,7 @@ class Checker:
         self.vals: dict[int, Val] = {}
         self.syms: set[Sym] = set(f.params)
         self.definitions: dict[int, Compute] = {}
-        self.facts: Facts = NO_FACTS
+        self.facts: IndexFacts = NO_FACTS
         self.tiles: list[Parallel] = []
 
     def body(self, statements: list) -> None:
@@ -47,7 +47,7 @@ class Checker:
             rule(self, s)
 
     @contextmanager
-    def scope(self, facts: Facts | None = None) -> Iterator[None]:
+    def scope(self, facts: IndexFacts | None = None) -> Iterator[None]:
         """What is defined inside is unknown outside."""
         saved = set(self.vals), set(self.syms), self.facts
         self.facts = self.facts if facts is None else facts
@@ -86,7 +86,7 @@ class Checker:
                 raise InternalError(f"cannot prove that index {ix} of axis {axis} of {a} is in [0, {size})")
         self.inside_root(a)
 
-    def inside_root(self, a: Access | Range, where: str = "") -> None:
+    def inside_root(self, a: Access | AccessRange, where: str = "") -> None:
         root = a.view.root
         low, high = root.low, root.low + root.size - 1
         if a.view.start == 0 and _covered(a.view, low, high):

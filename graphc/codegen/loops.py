@@ -23,17 +23,17 @@ from graphc.codegen.loop_ir import (Alignment, Call, Commit, FailUnless, For, If
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType, bool_
 
-__all__ = ["Function", "Ix", "Val", "View"]
+__all__ = ["LoopFunction", "Ix", "Val", "View"]
 
 INDEX_LIMIT = 1 << 40
 SPACES = ("arena", "const", "input", "output", "state")
 HINTS = (None, "nontemporal")
 
 
-class Loop:
+class ForLoop:
     """An open counted loop: `index`, the values `carried` into a trip, `next` for the following one; afterwards `results`."""
 
-    def __init__(self, function: "Function", statement: For | While):
+    def __init__(self, function: "LoopFunction", statement: For | While):
         self._function, self._statement = function, statement
         self.index = Ix(0, ((statement.symbol, 1),))
         self.carried = statement.carried
@@ -51,7 +51,7 @@ class Loop:
         return self._statement.results
 
 
-class WhileLoop(Loop):
+class WhileBlock(ForLoop):
     """An open bounded while loop: like `Loop`; `condition` first, then the rest of the trip."""
 
     def condition(self, holds: Val) -> None:
@@ -67,7 +67,7 @@ class WhileLoop(Loop):
         return Ix(0, ((self._statement.count, 1),))
 
 
-class Function(Arithmetic, Indices):
+class LoopFunction(Arithmetic, Indices):
     """A loop function under construction, and the finished IR: parameters, `body`.
 
     `noalias=True` promises that no two view parameters overlap.
@@ -172,7 +172,7 @@ class Function(Arithmetic, Indices):
     # ---- control
     @contextmanager
     def loop(self, lo: Ix | int, hi: Ix | int, step: int = 1, carry: Sequence[Val] = (), unroll: bool | int | None = None,
-             name: str = "i") -> Iterator[Loop]:
+             name: str = "i") -> Iterator[ForLoop]:
         """lo, lo + step, … < hi. unroll=True: no loop remains (the trip count must be constant); unroll=k: k trips at a time."""
         lo, hi = as_ix(lo), as_ix(hi)
         last = hi - (step if (hi - lo).divisor() % step == 0 else 1)
@@ -182,18 +182,18 @@ class Function(Arithmetic, Indices):
         if step <= 0 or unroll is True and statement.trips() is None:
             raise InternalError(f"loop over [{lo}, {hi}) by {step} cannot be built (unroll={unroll})", "loops")
         with self._nested(statement, statement.body):
-            yield Loop(self, statement)
+            yield ForLoop(self, statement)
         self._close(statement)
 
     @contextmanager
-    def while_(self, limit: Ix | int, carry: Sequence[Val] = (), name: str = "w") -> Iterator[WhileLoop]:
+    def while_(self, limit: Ix | int, carry: Sequence[Val] = (), name: str = "w") -> Iterator[WhileBlock]:
         """At most `limit` trips; see `WhileLoop`."""
         limit = as_ix(limit)
         symbol = self.symbol(name, [Ix()], [limit - 1], [limit])
         count = self.symbol(f"{name}_count", [Ix()], [limit], [limit])
         statement = While(symbol, count, limit, tuple(carry), self._fresh(carry))
         with self._nested(statement, statement.head):
-            yield WhileLoop(self, statement)
+            yield WhileBlock(self, statement)
         if statement.condition is None:
             raise InternalError("a while loop needs its condition", "loops")
         self._close(statement)
@@ -249,7 +249,7 @@ class Function(Arithmetic, Indices):
         yield
         self.block = outer
 
-    def call(self, callee: "Function", arguments: Sequence[View | Ix | int]) -> None:
+    def call(self, callee: "LoopFunction", arguments: Sequence[View | Ix | int]) -> None:
         """Runs another function: views for its view parameters, indices for its integer parameters, each kind in order."""
         views = tuple(a for a in arguments if isinstance(a, View))
         ints = tuple(as_ix(a) for a in arguments if not isinstance(a, View))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.index import UNBOUNDED, Facts, Ix, not_less
+from graphc.codegen.index import UNBOUNDED, IndexFacts, Ix, not_less
 from graphc.codegen.loop_ir import Call, CheckIndex, Compute, For, If, Load, Parallel, ReturnIf, Store, While, bodies, statements
 from graphc.codegen.loop_ops import MATH
 
@@ -87,10 +87,10 @@ class Looks:
         return COST_NS.get(kind, 1.0)
 
 
-def _arguments(functions: Sequence) -> Facts:
+def _arguments(functions: Sequence) -> IndexFacts:
     """The greatest integers that functions are called with: their own bounds are for all programs."""
     sites: dict = {}
-    facts = Facts()
+    facts = IndexFacts()
     for f in functions:
         for symbol in f.params:
             if symbol in sites:
@@ -102,7 +102,7 @@ def _arguments(functions: Sequence) -> Facts:
     return facts
 
 
-def _most(ix: Ix, facts: Facts) -> int:
+def _most(ix: Ix, facts: IndexFacts) -> int:
     if not ix.terms:
         return ix.const
     return min((_most(simpler, facts) for simpler in not_less(ix, facts)), default=UNBOUNDED)

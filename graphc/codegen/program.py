@@ -10,7 +10,7 @@ from math import prod
 
 from graphc.codegen.index import Ix, as_ix
 from graphc.codegen.loop_ir import View
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.codegen.lower import function_needs_node_id, lower
 from graphc.codegen.lower.padding_fill import fill_border
 from graphc.codegen.lower.contract import lower_packing
@@ -32,11 +32,11 @@ class LoopProgram:
     """The loop functions of a program. `prepare` makes what is derived from state. `checked[i]` is the graph node that reports
     failures under number i, `nan_checks` those of them that report the NaN they made. `sites` are the calls that an instrumented main times.
     """
-    kernels: tuple[Function, ...]
-    main: Function
+    kernels: tuple[LoopFunction, ...]
+    main: LoopFunction
     checked: tuple[Node, ...]
     nan_checks: frozenset[int] = frozenset()
-    prepare: Function | None = None
+    prepare: LoopFunction | None = None
     sites: tuple["Site", ...] = ()
 
 
@@ -79,14 +79,14 @@ class _ProgramBuilder:
         self.target, self.check_nan, self.timed = target, check_nan, timed
         self.sites: list[Site] = []
         self.nan_checks: list[int] = []
-        self.main = Function("main")
-        self.kernels: dict[tuple, Function] = {}
+        self.main = LoopFunction("main")
+        self.kernels: dict[tuple, LoopFunction] = {}
         self.checked: list[Node] = []
         self.committed = False
 
-    def preparation(self, plan: Plan | None, packed: Packed | None) -> Function:
+    def preparation(self, plan: Plan | None, packed: Packed | None) -> LoopFunction:
         """The function that computes and packs what is derived from state. A value is packed as soon as it is there."""
-        self.main, self.timed = Function("prepare"), False
+        self.main, self.timed = LoopFunction("prepare"), False
         waiting = dict(packed.buffers) if packed else {}
         slots = {v: slot for slot, v in enumerate(plan.graph.updates)} if plan else {}
         for node in plan.graph.nodes if plan else ():
@@ -128,7 +128,7 @@ class _ProgramBuilder:
         if self.check_nan:
             self.check_for_nan(node, frame)
 
-    def call(self, kernel: Function, arguments: Sequence[View | int], site: Site | None = None) -> None:
+    def call(self, kernel: LoopFunction, arguments: Sequence[View | int], site: Site | None = None) -> None:
         """Calls a kernel; an instrumented build times it."""
         if not self.timed:
             return self.main.call(kernel, arguments)
@@ -150,7 +150,7 @@ class _ProgramBuilder:
                 self.checked.append(node)
                 self.main.call(self.kernels[key], [self.view(place, frame), len(self.checked) - 1])
 
-    def kernel(self, node: Node, plan: Plan) -> Function:
+    def kernel(self, node: Node, plan: Plan) -> LoopFunction:
         """The function for this operator, these views and this schedule: lowered once."""
         ins, outs, schedule = plan.views(node.inputs), plan.views(node.outputs), plan.schedules[node]
         borders = tuple((pad.op, pad.inputs[0].type.shape, place.view) for pad, place in _borders(node, plan))
@@ -165,7 +165,7 @@ class _ProgramBuilder:
         """A numbered name: no libm symbol, and kernels are told apart."""
         return f"k{len(self.kernels)}_{name}"
 
-    def node_id(self, node: Node, kernel: Function) -> list[int]:
+    def node_id(self, node: Node, kernel: LoopFunction) -> list[int]:
         if not function_needs_node_id(kernel):
             return []
         self.checked.append(node)
@@ -287,16 +287,16 @@ def _step(view: View, at: Ix | int) -> View:
     return View(view.root, view.shape[1:], view.strides[1:], view.start + as_ix(at) * view.strides[0])
 
 
-def _copy_function(name: str, source: View, target: View) -> Function:
-    f = Function(name)
+def _copy_function(name: str, source: View, target: View) -> LoopFunction:
+    f = LoopFunction(name)
     x = f.view("x", source.dtype, source.shape, source.strides)
     y = f.view("y", target.dtype, target.shape, target.strides)
     nested(f, x.shape, lambda index: f.store(y, index, f.load(x, index)))
     return f
 
 
-def _nan_function(name: str, view: ViewType) -> Function:
-    f = Function(name)
+def _nan_function(name: str, view: ViewType) -> LoopFunction:
+    f = LoopFunction(name)
     x, number = f.view("x", view.dtype, view.shape, view.strides), f.param("node", 0, MAX_NODES)
     order = contiguous_strides(view.shape)
 

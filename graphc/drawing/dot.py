@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from graphc.drawing.picture import Cluster, Picture, Vertex
+from graphc.drawing.picture import PictureCluster, Picture, Vertex
 
 UNPRINTABLE = re.compile("[^\t -\U0010ffff]|[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")     # what XML must not contain, and line ends
 VERTICES = {
@@ -32,7 +32,7 @@ def dot_text(picture: Picture) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _items(cluster: Cluster, indent: str) -> Iterator[str]:
+def _items(cluster: PictureCluster, indent: str) -> Iterator[str]:
     for item in cluster.items:
         if isinstance(item, Vertex):
             yield f"{indent}{item.name} [{_label(item)}, {VERTICES[item.kind]}];"

@@ -34,18 +34,18 @@ class Vertex:
 
 
 @dataclass
-class Cluster:
+class PictureCluster:
     """kind: "graph", "layer", "kernel" or "loop"."""
     name: str
     kind: str
     label: str = ""
-    items: list[Vertex | Cluster] = field(default_factory=list)
+    items: list[Vertex | PictureCluster] = field(default_factory=list)
 
-    def walk(self) -> Iterator[Vertex | Cluster]:
+    def walk(self) -> Iterator[Vertex | PictureCluster]:
         """Everything inside, at any depth."""
         for item in self.items:
             yield item
-            if isinstance(item, Cluster):
+            if isinstance(item, PictureCluster):
                 yield from item.walk()
 
 
@@ -60,7 +60,7 @@ class Edge:
 @dataclass(frozen=True)
 class Picture:
     title: str
-    root: Cluster
+    root: PictureCluster
     edges: tuple[Edge, ...]
 
     @property
@@ -68,8 +68,8 @@ class Picture:
         return [item for item in self.root.walk() if isinstance(item, Vertex)]
 
     @property
-    def clusters(self) -> list[Cluster]:
-        return [item for item in self.root.walk() if isinstance(item, Cluster)]
+    def clusters(self) -> list[PictureCluster]:
+        return [item for item in self.root.walk() if isinstance(item, PictureCluster)]
 
 
 def picture_of(graph: Graph, kinds: Mapping[str, str] | None = None, depth: int | None = None) -> Picture:
@@ -87,7 +87,7 @@ class _Drawing:
         self.count = 0
 
     def whole(self, graph: Graph) -> Picture:
-        root = Cluster("graph", "graph", graph.name)
+        root = PictureCluster("graph", "graph", graph.name)
         for v in graph.inputs:
             self.argument(root, v)
         self.groups(root, graph.nodes, (), 0)
@@ -99,7 +99,7 @@ class _Drawing:
                 self.edge(self.sources(root, new), self.sources(root, s)[0], "carry")
         return Picture(graph.name, root, tuple(self.edges))
 
-    def groups(self, into: Cluster, nodes: Sequence[Node], path: tuple[str, ...], level: int) -> None:
+    def groups(self, into: PictureCluster, nodes: Sequence[Node], path: tuple[str, ...], level: int) -> None:
         """A cluster for each run of nodes in one layer. (A run, not all nodes of the layer: what depends on it in between stays outside.)"""
         for part, run in groupby(nodes, lambda node: _part(node, path)):
             run = list(run)
@@ -109,14 +109,14 @@ class _Drawing:
             elif not all(map(_is_small, run)):
                 self.layer(into, run, (*path, part), level)
 
-    def layer(self, into: Cluster, run: list[Node], path: tuple[str, ...], level: int) -> None:
+    def layer(self, into: PictureCluster, run: list[Node], path: tuple[str, ...], level: int) -> None:
         label = " ".join(filter(None, (path[-1], self.kinds.get(".".join(path), ""))))
         if level == self.depth:
             self.box(into, run, "layer", label)
         else:
             self.groups(self.cluster(into, "layer", label), run, path, level + 1)
 
-    def node(self, into: Cluster, node: Node, path: tuple[str, ...], level: int) -> None:
+    def node(self, into: PictureCluster, node: Node, path: tuple[str, ...], level: int) -> None:
         if _is_small(node):
             return
         if type(node.op) not in DRAWN:
@@ -126,7 +126,7 @@ class _Drawing:
         else:
             self.region(into, node, path, level)
 
-    def operator(self, into: Cluster, node: Node) -> None:
+    def operator(self, into: PictureCluster, node: Node) -> None:
         lines = (_operator_text(node), ", ".join(str(v.type) for v in node.outputs))
         name = self.vertex(into, "constant" if isinstance(node.op, Constant) else "op", lines, _place(node))
         for v in node.inputs:
@@ -134,7 +134,7 @@ class _Drawing:
                 self.edge(self.sources(into, v), name)
         self.at.update((v, (name,)) for v in node.outputs)
 
-    def box(self, into: Cluster, run: list[Node], kind: str, label: str) -> None:
+    def box(self, into: PictureCluster, run: list[Node], kind: str, label: str) -> None:
         """Several nodes as one vertex, which takes in the parameters that it is the first to read."""
         read = {v for node in run for v in node.inputs}
         inside = {v for node in run for v in node.outputs} | {v for v in read if v.node is None and v not in self.at}
@@ -143,7 +143,7 @@ class _Drawing:
         self.edge(tuple(dict.fromkeys(source for v in outside for source in self.sources(into, v))), name)
         self.at.update((v, (name,)) for v in inside)
 
-    def region(self, into: Cluster, node: Node, path: tuple[str, ...], level: int) -> None:
+    def region(self, into: PictureCluster, node: Node, path: tuple[str, ...], level: int) -> None:
         """A loop, branch or kernel as a cluster of its bodies."""
         inner = self.cluster(into, "kernel" if isinstance(node.op, Fused) else "loop", _title(node))
         ends = [self.body(inner, node, getattr(node.op, name), path, level + 1) for name in DRAWN[type(node.op)]]
@@ -152,7 +152,7 @@ class _Drawing:
         flat = [sources for body in ends for sources in body]
         self.at.update(zip(node.outputs, flat))
 
-    def body(self, into: Cluster, node: Node, body: Graph, path: tuple[str, ...], level: int) -> list[tuple[str, ...]]:
+    def body(self, into: PictureCluster, node: Node, body: Graph, path: tuple[str, ...], level: int) -> list[tuple[str, ...]]:
         """Draws a body; the vertices that its outputs come from."""
         operands = node.inputs[len(node.inputs) - len(body.inputs):]
         own = OWN.get(type(node.op), lambda op: 0)(node.op)
@@ -166,14 +166,14 @@ class _Drawing:
                 self.edge(self.sources(into, new), self.at[v][0], "carry")
         return [self.sources(into, v) for v in body.outputs]
 
-    def choice(self, into: Cluster, node: Node, branches: list[list[tuple[str, ...]]]) -> list[tuple[str, ...]]:
+    def choice(self, into: PictureCluster, node: Node, branches: list[list[tuple[str, ...]]]) -> list[tuple[str, ...]]:
         """The vertex that takes the results of one branch."""
         name = self.vertex(into, "op", ("choose", ", ".join(str(v.type) for v in node.outputs)), _place(node))
         for sources in (self.sources(into, node.inputs[0]), *(s for branch in branches for s in branch)):
             self.edge(sources, name)
         return [(name,)] * len(node.outputs)
 
-    def sources(self, into: Cluster, v: Value) -> tuple[str, ...]:
+    def sources(self, into: PictureCluster, v: Value) -> tuple[str, ...]:
         """Where edges of the value start; drawn here if it is a parameter or a small constant that was not needed before."""
         if v not in self.at and v.node is not None:
             self.operator(into, v.node)
@@ -181,20 +181,20 @@ class _Drawing:
             self.argument(into, v, "state")
         return self.at[v]
 
-    def argument(self, into: Cluster, v: Value, kind: str = "input") -> None:
+    def argument(self, into: PictureCluster, v: Value, kind: str = "input") -> None:
         self.at[v] = (self.vertex(into, kind, (v.name, str(v.type))),)
 
-    def _step(self, into: Cluster, v: Value, sources: tuple[str, ...], what: str) -> str:
+    def _step(self, into: PictureCluster, v: Value, sources: tuple[str, ...], what: str) -> str:
         name = self.vertex(into, "input", (v.name if v.name.startswith(what) else f"{what} {v.name}", str(v.type)))
         self.edge(sources, name)
         return name
 
-    def vertex(self, into: Cluster, kind: str, lines: tuple[str, ...], tooltip: str = "") -> str:
+    def vertex(self, into: PictureCluster, kind: str, lines: tuple[str, ...], tooltip: str = "") -> str:
         into.items.append(Vertex(self._name("v"), kind, lines, tooltip))
         return into.items[-1].name
 
-    def cluster(self, into: Cluster, kind: str, label: str) -> Cluster:
-        into.items.append(Cluster(self._name("c"), kind, label))
+    def cluster(self, into: PictureCluster, kind: str, label: str) -> PictureCluster:
+        into.items.append(PictureCluster(self._name("c"), kind, label))
         return into.items[-1]
 
     def edge(self, tails: tuple[str, ...], head: str, kind: str = "data") -> None:

@@ -72,14 +72,14 @@ ONLY: dict[str, object] = {
 
 
 @dataclass(frozen=True)
-class Call:
+class ForeignCall:
     """A call by the user: of what, with which arguments by position and by name."""
     name: str
     args: tuple
     options: Mapping[str, object]
 
 
-def translated(call: Call) -> Iterator[tuple[Call, list[str]]]:
+def translated(call: ForeignCall) -> Iterator[tuple[ForeignCall, list[str]]]:
     """What a call with torch's arguments may be here, with torch's order, then with this one's; each with the names of those without a counterpart."""
     order = ORDERS.get(call.name, "").split()
     if order[:1] == ["params"] and call.args and isinstance(call.args[0], (int, float)):
@@ -89,7 +89,7 @@ def translated(call: Call) -> Iterator[tuple[Call, list[str]]]:
     yield _renamed(call, call.args, call.options)
 
 
-def _renamed(call: Call, args: tuple, named: Mapping[str, object]) -> tuple[Call, list[str]]:
+def _renamed(call: ForeignCall, args: tuple, named: Mapping[str, object]) -> tuple[ForeignCall, list[str]]:
     options, without = {}, []
     for word, value in named.items():
         alone = next((key for key in (f"{call.name}.{word}", word) if key in ONLY), None)
@@ -99,7 +99,7 @@ def _renamed(call: Call, args: tuple, named: Mapping[str, object]) -> tuple[Call
             without += [] if repr(value) == repr(ONLY[alone]) else [word]
         elif WORDS.get(word, word):
             options[WORDS.get(word, word)] = value
-    return Call(call.name, args, options), without
+    return ForeignCall(call.name, args, options), without
 
 
 def refuse(function: str) -> NoReturn:

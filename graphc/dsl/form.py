@@ -7,7 +7,7 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 
 from graphc.dsl.context import user_loc
-from graphc.dsl.foreign import Call, translated
+from graphc.dsl.foreign import ForeignCall, translated
 from graphc.errors import GraphError
 
 SHOWN = 40                          # letters of a value in a message; of a longer one its type
@@ -45,7 +45,7 @@ def refused(name: str, form: Signature, args: Sequence, options: Mapping) -> Gra
     try:
         form.bind(*args, **options)
     except TypeError as error:
-        call = Call(name, tuple(args), dict(options))
+        call = ForeignCall(name, tuple(args), dict(options))
         return GraphError(f"{_text(call)}: {_advice(call, form) or error}; the form is {name}{form}", user_loc())
 
 
@@ -73,7 +73,7 @@ def _construction(function: Callable, args: tuple) -> tuple[str, Signature, tupl
     return (cls.__name__, constructor(cls), args[1:]) if cls.__init__.__wrapped__ is function else None
 
 
-def _advice(call: Call, form: Signature) -> str:
+def _advice(call: ForeignCall, form: Signature) -> str:
     """What the user's call is here, if it is one of torch's; else "" ."""
     for ours, without in translated(call):
         try:
@@ -85,7 +85,7 @@ def _advice(call: Call, form: Signature) -> str:
     return ""
 
 
-def _text(call: Call) -> str:
+def _text(call: ForeignCall) -> str:
     return f"{call.name}({', '.join([*map(_shown, call.args), *(f'{k}={_shown(v)}' for k, v in call.options.items())])})"
 
 

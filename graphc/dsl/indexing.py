@@ -12,7 +12,7 @@ from graphc.ir.types import Dim, Poly, shape_text
 
 
 @dataclass(frozen=True)
-class Axis:
+class IndexAxis:
     """What a key does to one axis of the array: elements start, start+step, … before stop, of which `kind` is made.
 
     kind: "keep" (a slice), "drop" (an int), "new" (None: an axis of size 1), "gather" (`index`, an integer array).
@@ -27,7 +27,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Plan:
+class IndexPlan:
     """slice(start, stop, step), then flip `flips`, then reshape to `shape`, then gather along `gathers` (axis, index)."""
     start: tuple[Dim, ...]
     stop: tuple[Dim, ...]
@@ -37,18 +37,18 @@ class Plan:
     gathers: tuple[tuple[int, object], ...]
 
 
-def plan(key, shape: tuple[Dim, ...]) -> Plan:
+def plan(key, shape: tuple[Dim, ...]) -> IndexPlan:
     """The plan of x[key] for x of `shape`; GraphError for keys that graphc does not take."""
     axes = _axes(key if isinstance(key, tuple) else (key,), shape)
     source = [a for a in axes if a.kind != "new"]
     kept = [a for a in axes if a.kind != "drop"]
     gathers = tuple((i, a.index) for i, a in enumerate(kept) if a.kind == "gather")
     _check_adjacent(axes)
-    return Plan(tuple(a.start for a in source), tuple(a.stop for a in source), tuple(a.step for a in source),
+    return IndexPlan(tuple(a.start for a in source), tuple(a.stop for a in source), tuple(a.step for a in source),
                 tuple(i for i, a in enumerate(source) if a.flip), tuple(a.size for a in kept), gathers)
 
 
-def _axes(key: tuple, shape: tuple[Dim, ...]) -> list[Axis]:
+def _axes(key: tuple, shape: tuple[Dim, ...]) -> list[IndexAxis]:
     given = sum(k is not None and k is not Ellipsis for k in key)
     if given > len(shape):
         raise GraphError(f"too many indices: {given} for an array of shape {shape_text(shape)}")
@@ -58,10 +58,10 @@ def _axes(key: tuple, shape: tuple[Dim, ...]) -> list[Axis]:
     at = dots[0] if dots else len(key)
     fill = (slice(None),) * (len(shape) - given)
     sizes = iter(enumerate(shape))
-    return [Axis("new") if k is None else _axis(k, *next(sizes)) for k in key[:at] + fill + key[at + 1:]]
+    return [IndexAxis("new") if k is None else _axis(k, *next(sizes)) for k in key[:at] + fill + key[at + 1:]]
 
 
-def _axis(key, axis: int, size: Dim) -> Axis:
+def _axis(key, axis: int, size: Dim) -> IndexAxis:
     if isinstance(key, slice):
         return _slice(key, axis, size)
     if isinstance(key, (bool, np.bool_)):
@@ -78,17 +78,17 @@ def _axis(key, axis: int, size: Dim) -> Axis:
                          "or sum with a mask")
     if not name.startswith(("int", "uint", "i32", "i64")):
         raise GraphError(f"an index must be an integer array, got {name}: use astype(gc.i32)")
-    return Axis("gather", size, 0, size, index=key)
+    return IndexAxis("gather", size, 0, size, index=key)
 
 
-def _drop(i: int, axis: int, size: Dim) -> Axis:
+def _drop(i: int, axis: int, size: Dim) -> IndexAxis:
     if isinstance(size, int) and not -size <= i < size:
         raise GraphError(f"index {i} is out of range for axis {axis} of size {size}")
     start = i if i >= 0 else size + i
-    return Axis("drop", 1, start, start + 1)
+    return IndexAxis("drop", 1, start, start + 1)
 
 
-def _slice(key: slice, axis: int, size: Dim) -> Axis:
+def _slice(key: slice, axis: int, size: Dim) -> IndexAxis:
     key = slice(*(_slice_bound(bound) for bound in (key.start, key.stop, key.step)))
     step = 1 if key.step is None else key.step
     if isinstance(step, Poly) or step == 0:
@@ -98,9 +98,9 @@ def _slice(key: slice, axis: int, size: Dim) -> Axis:
     start, stop, step = key.indices(size)
     count = len(range(start, stop, step))
     if step > 0:
-        return Axis("keep", count, start, max(start, stop) if count else start, step)
+        return IndexAxis("keep", count, start, max(start, stop) if count else start, step)
     first = start + (count - 1) * step          # the same elements from the front, then flipped
-    return Axis("keep", count, first, start + 1, -step, flip=True) if count else Axis("keep", 0, 0, 0, 1)
+    return IndexAxis("keep", count, first, start + 1, -step, flip=True) if count else IndexAxis("keep", 0, 0, 0, 1)
 
 
 def _slice_bound(bound) -> Dim | None:
@@ -113,15 +113,15 @@ def _slice_bound(bound) -> Dim | None:
     return integer(bound, "a bound of a slice")
 
 
-def _symbolic_slice(key: slice, step: int, axis: int, size: Dim) -> Axis:
+def _symbolic_slice(key: slice, step: int, axis: int, size: Dim) -> IndexAxis:
     """Bounds that depend on a named size; they are taken as given (numpy would clip them) and checked when it is bound."""
     if step == -1 and key.start is None and key.stop is None:
-        return Axis("keep", size, 0, size, 1, flip=True)
+        return IndexAxis("keep", size, 0, size, 1, flip=True)
     if step < 0:
         raise GraphError(f"axis {axis} of size {size} can be reversed as a whole (x[::-1]) only; bind the size for other negative steps")
     start = _from_front(key.start, 0, size)
     stop = _from_front(key.stop, size, size)
-    return Axis("keep", (stop - start + (step - 1)) // step if step > 1 else stop - start, start, stop, step)
+    return IndexAxis("keep", (stop - start + (step - 1)) // step if step > 1 else stop - start, start, stop, step)
 
 
 def _from_front(bound, default: Dim, size: Dim) -> Dim:
@@ -130,7 +130,7 @@ def _from_front(bound, default: Dim, size: Dim) -> Dim:
     return size + bound if isinstance(bound, int) and bound < 0 else bound
 
 
-def _check_adjacent(axes: list[Axis]) -> None:
+def _check_adjacent(axes: list[IndexAxis]) -> None:
     """numpy moves the axes of index arrays to the front when a slice stands between them: refused, it surprises everybody."""
     places = [i for i, a in enumerate(axes) if a.kind in ("gather", "drop")]
     if any(a.kind == "gather" for a in axes) and places != list(range(places[0], places[-1] + 1)):

@@ -41,7 +41,7 @@ class PaddedCopy:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearMap:
     """Element offset of an operand: base + sum of strides[d] * dim d."""
     base: int
     strides: tuple[int, ...]
@@ -67,9 +67,9 @@ class Phase:
     m: tuple[int, ...]
     n: tuple[int, ...]
     k: tuple[int, ...]
-    a: Linear
-    b: Linear
-    out: Linear
+    a: LinearMap
+    b: LinearMap
+    out: LinearMap
     parts: tuple[tuple[Part, ...], ...]
 
     def extent(self, dims: Sequence[int]) -> int:
@@ -287,14 +287,14 @@ def spread(size: int, lanes: int) -> int:
 def _linear(part: _Split, a: _Source, b: _Source, out: _Source) -> Phase:
     c = part.c
 
-    def operand(maps: Maps, source: _Source) -> Linear:
+    def operand(maps: Maps, source: _Source) -> LinearMap:
         strides = [0] * len(c.sizes)
         base = 0
         for m, stride, low in zip(maps, source.strides, source.low):
             base += stride * (m.offset - low)
             for coefficient, d in m.terms:
                 strides[d] += stride * coefficient
-        return Linear(base, tuple(strides))
+        return LinearMap(base, tuple(strides))
     parts = tuple(((n, d, step, start),) for d, (n, step, start) in enumerate(zip(c.sizes, part.steps, part.starts)))
     return Phase(c.sizes, c.batch, c.m, c.n, c.k, operand(c.a, a), operand(c.b, b), operand(c.out, out), parts)
 
@@ -318,9 +318,9 @@ def _forward_sums(p: Phase) -> Phase:
     return replace(p, a=a, b=b)
 
 
-def _reverse(t: Linear, d: int, size: int) -> Linear:
+def _reverse(t: LinearMap, d: int, size: int) -> LinearMap:
     strides = tuple(-s if e == d else s for e, s in enumerate(t.strides))
-    return Linear(t.base + t.strides[d] * (size - 1), strides)
+    return LinearMap(t.base + t.strides[d] * (size - 1), strides)
 
 
 def _shared_batch_to_m(p: Phase) -> Phase:
@@ -336,14 +336,14 @@ def _drop_units(p: Phase) -> Phase:
     for group in ("m", "n", "k"):
         if not keep(getattr(p, group)):
             unit = len(p.sizes)
-            still = [Linear(t.base, t.strides + (0,)) for t in (p.a, p.b, p.out)]
+            still = [LinearMap(t.base, t.strides + (0,)) for t in (p.a, p.b, p.out)]
             p = replace(p, sizes=p.sizes + (1,), parts=p.parts + ((),), a=still[0], b=still[1], out=still[2], **{group: (unit,)})
         else:
             p = replace(p, **{group: keep(getattr(p, group))})
     return replace(p, batch=keep(p.batch))
 
 
-def _ordered(p: Phase, dims: Sequence[int], first: Linear, second: Linear) -> tuple[int, ...]:
+def _ordered(p: Phase, dims: Sequence[int], first: LinearMap, second: LinearMap) -> tuple[int, ...]:
     """Large steps outside; equal steps in the first operand: by the second."""
     return tuple(sorted(dims, key=lambda d: (-abs(first.strides[d]), -abs(second.strides[d]), d)))
 
@@ -356,7 +356,7 @@ def _ordered_n(p: Phase) -> tuple[int, ...]:
     return _ordered(p, p.n, p.b, p.out)
 
 
-def _merge(p: Phase, group: str, operands: Sequence[Linear], whole: int) -> Phase:
+def _merge(p: Phase, group: str, operands: Sequence[LinearMap], whole: int) -> Phase:
     """Adjacent dims of the group that step evenly in all the operands become one (where the inner size is a multiple of `whole`)."""
     dims = list(getattr(p, group))
     position = len(dims) - 2

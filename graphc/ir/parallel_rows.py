@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import embedding_gradients, index, scan_ops, shape, sort, window
 from graphc.ir.view import ViewType
@@ -30,7 +31,10 @@ class Rows:
 
 def rows_of(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> Rows:
     """The rows of a structured operator."""
-    return RULES[type(node.op)](node.op, ins, outs)
+    rule = RULES.get(type(node.op))
+    if rule is None:
+        raise InternalError(f"no rule says which parts of {node.op.name} are independent; it needs a row in graphc/ir/parallel_rows.py", "schedule")
+    return rule(node.op, ins, outs)
 
 
 def unit_stride(axis: int, *views: ViewType) -> bool:

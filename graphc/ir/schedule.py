@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from graphc.ir.contract_form import Form, Linear, Phase, spread
+from graphc.ir.contract_form import Form, LinearMap, Phase, spread
 
 
 MAX_TAPS = 49
@@ -117,7 +117,7 @@ class LaneSchedule:
         """The dims around, from the outermost loop to the innermost."""
         return tuple(d for d in phase.batch + phase.m + phase.n if d not in (self.dim, self.inner))
 
-    def packs(self, phase: Phase, operand: Linear) -> bool:
+    def packs(self, phase: Phase, operand: LinearMap) -> bool:
         """Whether factors that are not contiguous along the vectors are copied together: if they depend on no other dim."""
         others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
         return operand.strides[self.dim] not in (0, 1) and not any(operand.strides[d] for d in others)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graphc.nn.module import Module
 
 
-class Frame:
+class LayerFrame:
     """One layer being called: its path, and the names that its inner layers have or are given.
 
     `direct` gives its own inner layers with their names, `known` also those inside of them.
@@ -50,7 +50,7 @@ class Frame:
         return base if base not in taken else next(n for i in range(2, 1 << 30) if (n := f"{base}_{i}") not in taken)
 
 
-FRAMES: ContextVar[tuple[Frame, ...]] = ContextVar("graphc layers", default=())
+FRAMES: ContextVar[tuple[LayerFrame, ...]] = ContextVar("graphc layers", default=())
 
 
 def parameter_path(name: str) -> str:
@@ -64,7 +64,7 @@ def entered(module: "Module", mentioned: "Callable[[Callable], Iterable[tuple[st
     trace = current_trace()
     frames = FRAMES.get() or (_root(trace.root, mentioned),)
     name = frames[-1].child(module)
-    token = FRAMES.set(frames + (Frame(join(frames[-1].path, name), module.named_modules, module.children),))
+    token = FRAMES.set(frames + (LayerFrame(join(frames[-1].path, name), module.named_modules, module.children),))
     try:
         with trace.scope(name) if name else nullcontext():
             yield
@@ -99,7 +99,7 @@ def placed(module: "Module", name: str) -> None:
 @contextmanager
 def rooted(module: "Module") -> Iterator[None]:
     """`module` is the whole network: its own path is empty."""
-    frame = Frame("")
+    frame = LayerFrame("")
     frame.names[id(module)] = ""
     token = FRAMES.set((frame,))
     try:
@@ -108,9 +108,9 @@ def rooted(module: "Module") -> Iterator[None]:
         FRAMES.reset(token)
 
 
-def _root(trace, mentioned: Callable) -> Frame:
+def _root(trace, mentioned: Callable) -> LayerFrame:
     """The frame of a traced function that is no layer: one per trace, so that a layer called twice keeps its name.
     Layers that the function mentions are named by its variables, as in a training step of that function."""
     if trace.layers is None:
-        trace.layers = Frame("", lambda: mentioned(trace.function) if trace.function else ())
+        trace.layers = LayerFrame("", lambda: mentioned(trace.function) if trace.function else ())
     return trace.layers

@@ -19,7 +19,7 @@ FREE_VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))  
 
 
 @dataclass(frozen=True)
-class Step:
+class DifferentiatedStep:
     """One differentiated step of a loop: the nodes of its body, then those of its gradient.
 
     `inputs` are the body's, copied; `seeds` maps the number of a body output to the gradient that comes in for it;
@@ -56,7 +56,7 @@ def _active_inputs(body: Graph, carries: int, wanted: Sequence[bool]) -> tuple[b
         active = new
 
 
-def _differentiate_step(backward: Backward, op: Scan, gs: Sequence[Value | None], active: Sequence[bool]) -> Step:
+def _differentiate_step(backward: Backward, op: Scan, gs: Sequence[Value | None], active: Sequence[bool]) -> DifferentiatedStep:
     """The step's gradient, with one for every carry to which a gradient comes from outside or from a later step."""
     seeded = {i for i, g in enumerate(gs) if g is not None and (i >= op.carries or active[i])}
     while True:
@@ -67,7 +67,7 @@ def _differentiate_step(backward: Backward, op: Scan, gs: Sequence[Value | None]
         seeded |= more
 
 
-def _gradient_step(backward: Backward, body: Graph, seeded: set[int], active: Sequence[bool]) -> Step:
+def _gradient_step(backward: Backward, body: Graph, seeded: set[int], active: Sequence[bool]) -> DifferentiatedStep:
     b = Builder(body.name)
     copied = {v: b.input(v.name, v.type) for v in body.inputs}
     inputs = tuple(copied.values())
@@ -77,7 +77,7 @@ def _gradient_step(backward: Backward, body: Graph, seeded: set[int], active: Se
     seeds = {i: b.input(f"d{i}", body.outputs[i].type) for i in sorted(seeded)}
     grads = _gradients(backward, b, [copied[v] for v in body.outputs], seeds, [v for v, a in zip(inputs, active) if a])
     by_input = tuple(grads.get(v) for v in inputs)
-    return Step(inputs, forward, tuple(b.nodes[len(forward):]), seeds, by_input, {new: old for old, new in copied.items()})
+    return DifferentiatedStep(inputs, forward, tuple(b.nodes[len(forward):]), seeds, by_input, {new: old for old, new in copied.items()})
 
 
 def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: dict[int, Value], wrt: Sequence[Value]) -> dict[Value, Value | None]:
@@ -93,7 +93,7 @@ def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: 
 class _ReverseScan:
     """Assembles the two scans of a scan's gradient from one differentiated step."""
 
-    def __init__(self, b: Builder, node: Node, step: Step, gs, wanted):
+    def __init__(self, b: Builder, node: Node, step: DifferentiatedStep, gs, wanted):
         self.b, self.node, self.op, self.step, self.gs = b, node, node.op, step, gs
         n, last = self.op.carries, self.op.carries + self.op.xs
         self.carries = [i for i in step.seeds if i < n]

@@ -20,7 +20,7 @@ from graphc.ir.walk import resolve
 
 
 @dataclass(frozen=True)
-class Operand:
+class OuterOperand:
     """A value outside the loop: `stacked` over the steps, or the same in each."""
     value: Value
     stacked: bool
@@ -29,27 +29,27 @@ class Operand:
         return self.value.type.shape[1:] if self.stacked else self.value.type.shape
 
 
-Rule = Callable[[Builder, Node, Sequence[Operand], Dim], Value | None]
+Rule = Callable[[Builder, Node, Sequence[OuterOperand], Dim], Value | None]
 
 
 class Batcher:
     """Builds values of a loop's body outside of it, from operands known outside."""
 
-    def __init__(self, b: Builder, made: Mapping[Value, Node], known: Mapping[Value, Operand], steps: Dim):
+    def __init__(self, b: Builder, made: Mapping[Value, Node], known: Mapping[Value, OuterOperand], steps: Dim):
         self.b, self.made, self.known, self.steps = b, made, dict(known), steps
 
-    def of(self, v: Value) -> Operand:
+    def of(self, v: Value) -> OuterOperand:
         """v outside the loop; everything it needs must be known or have a rule (see `can_batch`)."""
         return resolve(v, self.known, lambda v: self.made[v].inputs, self._made)
 
-    def _made(self, v: Value) -> Operand:
+    def _made(self, v: Value) -> OuterOperand:
         node = self.made[v]
         operands = [self.known[i] for i in node.inputs]
         with self.b.at(node.loc, node.scope):
             if any(o.stacked for o in operands):
-                return Operand(RULES[type(node.op)](self.b, node, operands, self.steps), True)
+                return OuterOperand(RULES[type(node.op)](self.b, node, operands, self.steps), True)
             outs = self.b.apply(node.op, [o.value for o in operands])
-        self.known.update(zip(node.outputs, (Operand(o, False) for o in outs)))
+        self.known.update(zip(node.outputs, (OuterOperand(o, False) for o in outs)))
         return self.known[v]
 
     def stacked(self, v: Value) -> Value:
@@ -72,7 +72,7 @@ def _elementwise(b, node, ins, steps):
     return b.apply(node.op, [_ranked(b, o, rank) for o in ins])[0]
 
 
-def _ranked(b: Builder, o: Operand, rank: int) -> Value:
+def _ranked(b: Builder, o: OuterOperand, rank: int) -> Value:
     """A stacked operand with ones after the axis of the steps, so that numpy aligns the axes of a step."""
     shape = o.step_shape()
     if not o.stacked or len(shape) == rank:
@@ -93,12 +93,12 @@ def _matmul(b, node, ins, steps):
     return out if out.type.shape == shape else b.reshape(out, shape=shape)
 
 
-def _as_matrix(b: Builder, o: Operand, column: bool) -> Operand:
+def _as_matrix(b: Builder, o: OuterOperand, column: bool) -> OuterOperand:
     shape = o.step_shape()
     if len(shape) > 1:
         return o
     matrix = (*shape, 1) if column else (1, *shape)
-    return Operand(b.reshape(o.value, shape=(*o.value.type.shape[:1], *matrix) if o.stacked else matrix), o.stacked)
+    return OuterOperand(b.reshape(o.value, shape=(*o.value.type.shape[:1], *matrix) if o.stacked else matrix), o.stacked)
 
 
 def _einsum(b, node, ins, steps):

@@ -7,7 +7,7 @@ from typing import ClassVar
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.control import Scan
-from graphc.passes.loop import Loop, Stacked, emit_in_place
+from graphc.passes.loop import ScanLoop, Stacked, emit_in_place
 from graphc.passes.pipeline import Pass
 
 
@@ -36,7 +36,7 @@ class FuseLoops(Pass):
         return _rewritten(graph, {g.loop.node: g.loop for g in groups if g.grown}, joined) if joined else graph
 
 
-def _rewritten(graph: Graph, loops: dict[Node, Loop], joined: dict[Node, "_Merged"]) -> Graph:
+def _rewritten(graph: Graph, loops: dict[Node, ScanLoop], joined: dict[Node, "_Merged"]) -> Graph:
     w = Rewriter(graph)
     for node in graph.nodes:
         if node in loops:
@@ -56,7 +56,7 @@ class _Merged:
 
     def __init__(self, node: Node):
         self.node, self.grown = node, False
-        self.loop = Loop.of(node, node.inputs)
+        self.loop = ScanLoop.of(node, node.inputs)
         self.known: dict[tuple, tuple[Value, ...]] = {}
         loop, same, nodes = self.loop, {}, []
         for inner in loop.nodes:
@@ -69,7 +69,7 @@ class _Merged:
 
     def join(self, node: Node, position: dict[Value, int]) -> bool:
         """Takes in the scan's steps if its carries turn out to be carries of this loop, and its operands are made before this loop."""
-        here, other = self.loop, Loop.of(node, node.inputs)
+        here, other = self.loop, ScanLoop.of(node, node.inputs)
         if (other.op.length, other.op.reverse) != (here.op.length, here.op.reverse):
             return False
         if set(node.inputs).isdisjoint(self.node.inputs) or any(position.get(v, 0) >= position[self.node.outputs[0]] for v in node.inputs):
@@ -87,7 +87,7 @@ class _Merged:
         self._take(other, same, pairs, added)
         return True
 
-    def _operands(self, other: Loop):
+    def _operands(self, other: ScanLoop):
         """Body inputs of the other loop as this loop's, by equal operands; and the carries paired in order. None where a carry has no partner."""
         same, free, pairs = {}, list(self.loop.carries), []
         for c in other.carries:
@@ -102,7 +102,7 @@ class _Merged:
             same.update((r.inner, inner.get(r.outer, r.inner)) for r in theirs)
         return same, pairs
 
-    def _take(self, other: Loop, same: dict[Value, Value], pairs, added: list[Node]) -> None:
+    def _take(self, other: ScanLoop, same: dict[Value, Value], pairs, added: list[Node]) -> None:
         here = self.loop
         self.grown = True
         here.nodes += added

@@ -14,10 +14,10 @@ from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.walk import resolve
-from graphc.passes.batching_rules import Batcher, Operand, can_batch
+from graphc.passes.batching_rules import Batcher, OuterOperand, can_batch
 from graphc.passes.canonicalize import splat
 from graphc.passes.profitability import batching_gains
-from graphc.passes.loop import Carry, Loop, Read, Stacked, emit_in_place, values_read
+from graphc.passes.loop import Carry, ScanLoop, Read, Stacked, emit_in_place, values_read
 from graphc.passes.pipeline import Pass
 from graphc.passes.dependence import dependents
 from graphc.passes.loop_reductions import VIEWS, LoopReductions
@@ -46,13 +46,13 @@ class LoopInvariantCodeMotion(Pass):
         w, read = Rewriter(graph), values_read(graph)
         for node in graph.nodes:
             if isinstance(node.op, Scan):
-                _hoist(w, Loop.of(node, [w[v] for v in node.inputs]), read)
+                _hoist(w, ScanLoop.of(node, [w[v] for v in node.inputs]), read)
             else:
                 w.keep(node)
         return w.done()
 
 
-def _hoist(w: Rewriter, loop: Loop, read: set[Value]) -> None:
+def _hoist(w: Rewriter, loop: ScanLoop, read: set[Value]) -> None:
     loop.prune(read)
     _free_constant_carries(w, loop)
     _take_out_before(w, loop)
@@ -62,7 +62,7 @@ def _hoist(w: Rewriter, loop: Loop, read: set[Value]) -> None:
     after.build(w, made)
 
 
-def _free_constant_carries(w: Rewriter, loop: Loop) -> None:
+def _free_constant_carries(w: Rewriter, loop: ScanLoop) -> None:
     """A carry that every step hands on unchanged is a captured value."""
     for c in [c for c in loop.carries if c.next is c.inner]:
         loop.carries.remove(c)
@@ -70,11 +70,11 @@ def _free_constant_carries(w: Rewriter, loop: Loop) -> None:
         w.map.update((old, c.start) for old in c.results)
 
 
-def _operands(loop: Loop) -> dict[Value, Operand]:
-    return {r.inner: Operand(r.outer, True) for r in loop.xs} | {r.inner: Operand(r.outer, False) for r in loop.captured}
+def _operands(loop: ScanLoop) -> dict[Value, OuterOperand]:
+    return {r.inner: OuterOperand(r.outer, True) for r in loop.xs} | {r.inner: OuterOperand(r.outer, False) for r in loop.captured}
 
 
-def _take_out_before(w: Rewriter, loop: Loop) -> None:
+def _take_out_before(w: Rewriter, loop: ScanLoop) -> None:
     """Values that no carry enters and that are worth it become operands of the loop."""
     batcher = Batcher(w, loop.made, _operands(loop), loop.op.length)
     moved = _movable(loop)
@@ -90,7 +90,7 @@ def _take_out_before(w: Rewriter, loop: Loop) -> None:
         (loop.xs if operand.stacked else loop.captured).append(Read(v, operand.value))
 
 
-def _movable(loop: Loop) -> set[Value]:
+def _movable(loop: ScanLoop) -> set[Value]:
     """Values to compute before the loop: those that are the same in every step, and those with a product in what they are made of."""
     on_carries = loop.on_carries()
     varying = dependents(loop.nodes, [r.inner for r in loop.xs])
@@ -114,7 +114,7 @@ def _movable(loop: Loop) -> set[Value]:
 class _After:
     """What one loop leaves to be done after it."""
 
-    def __init__(self, loop: Loop):
+    def __init__(self, loop: ScanLoop):
         self.loop, self.made, self.operands = loop, loop.made, _operands(loop)
         self.varying = dependents(loop.nodes, [r.inner for r in loop.xs] + [c.inner for c in loop.carries])
         self._sources: dict[Value, frozenset[Value]] = {}
@@ -185,7 +185,7 @@ class _After:
 
     def build(self, w: Rewriter, made: dict[Value, Value]) -> None:
         loop = self.loop
-        known = self.operands | {v: Operand(made[v], True) for v in self.stacked if v in made}
+        known = self.operands | {v: OuterOperand(made[v], True) for v in self.stacked if v in made}
         batcher = Batcher(w, self.made, known, loop.op.length)
         with w.at(loop.node.loc, loop.node.scope):
             for y in self.outputs:
@@ -205,7 +205,7 @@ def _sum(w: Rewriter, start: Value | None, terms: list[Value], shape: tuple) -> 
     return total if total.type.shape == shape else w.broadcast_to(total, shape=shape)
 
 
-def _terms(loop: Loop, c: Carry) -> list[Value] | None:
+def _terms(loop: ScanLoop, c: Carry) -> list[Value] | None:
     """The values that each step adds to the carry, when adding is all that is done with it; else None."""
     made, on_it = loop.made, dependents(loop.nodes, [c.inner])
     uses = Counter(v for node in loop.nodes for v in node.inputs)

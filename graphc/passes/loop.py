@@ -35,7 +35,7 @@ class Stacked:
 
 
 @dataclass(eq=False)
-class Loop:
+class ScanLoop:
     """The parts of one scan node. `outer`, `start` are values of the graph under construction, `results` of the old one."""
     op: Scan
     node: Node
@@ -46,13 +46,13 @@ class Loop:
     ys: list[Stacked]
 
     @staticmethod
-    def of(node: Node, operands: Sequence[Value]) -> "Loop":
+    def of(node: Node, operands: Sequence[Value]) -> "ScanLoop":
         op: Scan = node.op
         n, last = op.carries, op.carries + op.xs
         reads = [Read(v, o) for v, o in zip(op.body.inputs, operands, strict=True)]
         carries = [Carry(r.inner, r.outer, new, [out]) for r, new, out in zip(reads, op.body.outputs, node.outputs[:n])]
         ys = [Stacked(v, [out]) for v, out in zip(op.body.outputs[n:], node.outputs[n:], strict=True)]
-        return Loop(op, node, list(op.body.nodes), carries, reads[n:last], reads[last:], ys)
+        return ScanLoop(op, node, list(op.body.nodes), carries, reads[n:last], reads[last:], ys)
 
     @property
     def made(self) -> dict[Value, Node]:
@@ -128,7 +128,7 @@ def values_read(graph: Graph) -> set[Value]:
     return {v for node in graph.nodes for v in node.inputs} | set(graph.results)
 
 
-def emit_in_place(w: Rewriter, loop: Loop) -> dict[Value, Value]:
+def emit_in_place(w: Rewriter, loop: ScanLoop) -> dict[Value, Value]:
     """Emits the loop, with its names, and records what its results became."""
     made = loop.emit(w)
     for old in (v for part in loop.carries + loop.ys for v in part.results):

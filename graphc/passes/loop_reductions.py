@@ -23,7 +23,7 @@ MOST_STACKED = 256          # values to stack for one sum: for more, the values 
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReductionPlan:
     """How to make the sum of a value: values of a step whose stacking pays, values that must be stacked for other reasons, and the maker.
 
     `terms` are the values whose own sums the maker starts from. Stacking pays for the factors of small products. What is only summed
@@ -48,10 +48,10 @@ class LoopReductions:
 
     def __init__(self, made: dict[Value, Node], varying: set[Value], sources: Callable[[Value], frozenset[Value]]):
         self.made, self.varying, self.sources = made, varying, sources
-        self._plans: dict[Value, Plan | None] = {}
+        self._plans: dict[Value, ReductionPlan | None] = {}
         self._origins: dict[Value, frozenset[Value]] = {}
 
-    def plan(self, v: Value) -> Plan | None:
+    def plan(self, v: Value) -> ReductionPlan | None:
         """None: v is the same in every step, or part of it is; not worth a rule."""
         return resolve(v, self._plans, self._operands, self._planned)
 
@@ -64,7 +64,7 @@ class LoopReductions:
         node = self.made.get(v)
         return node.inputs if v in self.varying and node is not None and type(node.op) in LINEAR else ()
 
-    def _planned(self, v: Value) -> Plan | None:
+    def _planned(self, v: Value) -> ReductionPlan | None:
         if v not in self.varying:
             return None
         node = self.made.get(v)
@@ -72,8 +72,8 @@ class LoopReductions:
         plan = rule(self, node) if rule else None
         return plan if plan is not None and len(plan.stacked) <= MOST_STACKED else self._leaf(v)
 
-    def _leaf(self, v: Value) -> Plan:
-        return Plan(frozenset(), self.origin(v), lambda t: t.b.sum(t.stacked(v), axes=(0,)))
+    def _leaf(self, v: Value) -> ReductionPlan:
+        return ReductionPlan(frozenset(), self.origin(v), lambda t: t.b.sum(t.stacked(v), axes=(0,)))
 
     def origin(self, v: Value) -> frozenset[Value]:
         """What v is a view of, when that varies: it has to be stacked whole to be summed."""
@@ -89,41 +89,41 @@ class LoopReductions:
             return frozenset().union(*(self._origins[i] for i in viewed))
         return frozenset((v,)) if v in self.varying else frozenset()
 
-    def both(self, node: Node, build: Callable[[Batcher, Value, Value], Value | None]) -> Plan | None:
+    def both(self, node: Node, build: Callable[[Batcher, Value, Value], Value | None]) -> ReductionPlan | None:
         """A product of two operands that both vary; a large one only of values that are stacked anyway."""
         x, y = node.inputs
         if x not in self.varying or y not in self.varying:
             return None
         stacks, none = self.sources(x) | self.sources(y), frozenset()
-        return Plan(*((stacks, none) if summing_gains(node) else (none, stacks)), lambda t: build(t, x, y))
+        return ReductionPlan(*((stacks, none) if summing_gains(node) else (none, stacks)), lambda t: build(t, x, y))
 
 
-def _elementwise(totals: LoopReductions, node: Node) -> Plan | None:
+def _elementwise(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """Linear functions; operands broadcast after the sum as before it."""
     rule = {"add": _termwise, "sub": _termwise, "neg": _termwise, "mul": _scaled, "div": _scaled}.get(node.op.fn)
     return rule(totals, node) if rule else None
 
 
-def _termwise(totals: LoopReductions, node: Node) -> Plan | None:
+def _termwise(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """f(sum of x, sum of y) for a linear f of operands that all vary."""
     plans = [totals.plan(v) for v in node.inputs]
     if any(p is None for p in plans):
         return None
-    return Plan(frozenset().union(*(p.products for p in plans)), frozenset().union(*(p.summed for p in plans)),
+    return ReductionPlan(frozenset().union(*(p.products for p in plans)), frozenset().union(*(p.summed for p in plans)),
                 lambda t, *sums: t.b.apply(node.op, sums)[0], node.inputs)
 
 
-def _scaled(totals: LoopReductions, node: Node) -> Plan | None:
+def _scaled(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """x * c or x / c, c the same in every step."""
     x, y = node.inputs
     x, c, order = (x, y, 1) if y not in totals.varying else (y, x, -1)
     inner = totals.plan(x)
     if c in totals.varying or inner is None or (node.op.fn == "div" and order == -1):
         return None
-    return Plan(inner.products, inner.summed, lambda t, total: t.b.apply(node.op, [total, t.of(c).value][::order])[0], (x,))
+    return ReductionPlan(inner.products, inner.summed, lambda t, total: t.b.apply(node.op, [total, t.of(c).value][::order])[0], (x,))
 
 
-def _sum(totals: LoopReductions, node: Node) -> Plan | None:
+def _sum(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """Over axes and steps at once."""
     x, = node.inputs
     inner = totals.plan(x)
@@ -133,14 +133,14 @@ def _sum(totals: LoopReductions, node: Node) -> Plan | None:
     def build(t: Batcher) -> Value:
         total = t.b.sum(t.stacked(x), axes=(0, *(a + 1 for a in node.op.axes)))
         return _shaped(t.b, total, node.outputs[0].type.shape)
-    return Plan(frozenset(), totals.origin(x), build)
+    return ReductionPlan(frozenset(), totals.origin(x), build)
 
 
-def _pad(totals: LoopReductions, node: Node) -> Plan | None:
+def _pad(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     return _termwise(totals, node) if node.op.value == 0 else None
 
 
-def _matmul(totals: LoopReductions, node: Node) -> Plan | None:
+def _matmul(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     x, y = (v.type for v in node.inputs)
     if x.rank < 2 or x.rank != y.rank or x.shape[:-2] != y.shape[:-2]:
         return None
@@ -161,7 +161,7 @@ def _product_of_batches(t: Batcher, x: Value, y: Value) -> Value:
     return t.b.einsum(t.stacked(x), t.stacked(y), equation=f"t{lead}mk,t{lead}kn->{lead}mn")
 
 
-def _einsum(totals: LoopReductions, node: Node) -> Plan | None:
+def _einsum(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     if "..." in node.op.equation:
         return None
     terms = parse_equation(node.op.equation, *(v.type.rank for v in node.inputs))
@@ -170,16 +170,16 @@ def _einsum(totals: LoopReductions, node: Node) -> Plan | None:
     return totals.both(node, lambda t, x, y: t.b.einsum(t.stacked(x), t.stacked(y), equation=f"{step}{a},{step}{c}->{out}"))
 
 
-def _scatter_add(totals: LoopReductions, node: Node) -> Plan | None:
+def _scatter_add(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """Gradient of a table: all steps' rows are added at once."""
     base, index, updates = node.inputs
     if node.op.axis != 0 or base in totals.varying or splat(base) != 0 or updates not in totals.varying:
         return None
-    return Plan(totals.sources(index) | totals.sources(updates), frozenset(),
+    return ReductionPlan(totals.sources(index) | totals.sources(updates), frozenset(),
                 lambda t: t.b.apply(node.op, [t.of(base).value, t.stacked(index), t.stacked(updates)])[0])
 
 
-def _conv2d_weight_grad(totals: LoopReductions, node: Node) -> Plan | None:
+def _conv2d_weight_grad(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """The steps count as further images of the batch."""
     def build(t: Batcher, x: Value, y: Value) -> Value:
         images = [t.b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:])) for v in (t.stacked(x), t.stacked(y))]
@@ -191,7 +191,7 @@ def _shaped(b: Builder, v: Value, shape: tuple) -> Value:
     return v if v.type.shape == shape else b.reshape(v, shape=shape)
 
 
-LINEAR: dict[type[Op], Callable[[LoopReductions, Node], Plan | None]] = {
+LINEAR: dict[type[Op], Callable[[LoopReductions, Node], ReductionPlan | None]] = {
     Elementwise: _elementwise, Sum: _sum, Pad: _pad,
     Reshape: _termwise, Transpose: _termwise, Slice: _termwise, BroadcastTo: _termwise, Concat: _termwise,
     Matmul: _matmul, Einsum: _einsum, ScatterAdd: _scatter_add, Conv2dWeightGrad: _conv2d_weight_grad,

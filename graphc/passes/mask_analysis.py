@@ -36,17 +36,17 @@ class Ramp:
 
 
 @dataclass(frozen=True)
-class Step:
+class TriangleStep:
     """Of the last two axes: `lower` where column - row <= diagonal, else `upper`."""
     diagonal: int
     lower: np.ndarray
     upper: np.ndarray
 
 
-Known = Number | Ramp | Step
+Known = Number | Ramp | TriangleStep
 
 
-class Facts:
+class MaskFacts:
     """What is known of values: `facts(v)`, None where v is not made of constants and indices in a way that is understood."""
 
     def __init__(self):
@@ -90,11 +90,11 @@ def _constant(node: Node) -> Known | None:
     return _triangle(array.reshape(array.shape[-2:])) if long == [-2, -1] else None
 
 
-def _triangle(array: np.ndarray) -> Step | None:
+def _triangle(array: np.ndarray) -> TriangleStep | None:
     lower, upper = array[0, 0], array[0, -1]
     diagonal = int(np.argmin(array[0] == lower)) - 1
     inside = np.tri(*array.shape, diagonal, dtype=bool)
-    return Step(diagonal, lower, upper) if lower != upper and same_bits(array, np.where(inside, lower, upper)) else None
+    return TriangleStep(diagonal, lower, upper) if lower != upper and same_bits(array, np.where(inside, lower, upper)) else None
 
 
 def _iota(node: Node) -> Known:
@@ -107,11 +107,11 @@ def _iota(node: Node) -> Known:
 def _elementwise(node: Node, *parts: Known) -> Known | None:
     if any(isinstance(p, Ramp) for p in parts):
         return _of_ramps(node.op.name, parts)
-    diagonals = {p.diagonal for p in parts if isinstance(p, Step)}
+    diagonals = {p.diagonal for p in parts if isinstance(p, TriangleStep)}
     if len(diagonals) > 1:
         return None
     lower, upper = (node.op.reference(*(_side(p, i) for p in parts))[()] for i in range(2))
-    return Step(diagonals.pop(), lower, upper) if diagonals else Number(lower)
+    return TriangleStep(diagonals.pop(), lower, upper) if diagonals else Number(lower)
 
 
 def _side(part: Known, upper: int) -> np.ndarray:
@@ -142,14 +142,14 @@ def _combined(a: Ramp, b: Ramp, sign: int) -> Ramp:
     return Ramp(tuple(sorted((axis, slope) for axis, slope in slopes.items() if slope)), a.start + sign * b.start)
 
 
-def _at_least(a: Ramp, b: Ramp, more: int) -> Step | None:
+def _at_least(a: Ramp, b: Ramp, more: int) -> TriangleStep | None:
     """Where a >= b + more."""
     difference = _combined(a, b, -1)
     start, (yes, no) = difference.start - more, (np.bool_(True), np.bool_(False))
-    return {((-2, -1), (-1, 1)): Step(-start - 1, no, yes), ((-2, 1), (-1, -1)): Step(start, yes, no)}.get(difference.slopes)
+    return {((-2, -1), (-1, 1)): TriangleStep(-start - 1, no, yes), ((-2, 1), (-1, -1)): TriangleStep(start, yes, no)}.get(difference.slopes)
 
 
-COMPARED: dict[str, Callable[[Ramp, Ramp], Step | None]] = {
+COMPARED: dict[str, Callable[[Ramp, Ramp], TriangleStep | None]] = {
     "ge": lambda a, b: _at_least(a, b, 0), "gt": lambda a, b: _at_least(a, b, 1),
     "le": lambda a, b: _at_least(b, a, 0), "lt": lambda a, b: _at_least(b, a, 1),
 }
@@ -162,7 +162,7 @@ def _cast(node: Node, part: Known) -> Known | None:
     if isinstance(part, Ramp):
         return part if node.op.dtype.kind != "bool" else None
     lower, upper = (node.op.reference(_side(part, i))[()] for i in range(2))
-    return Step(part.diagonal, lower, upper) if isinstance(part, Step) else Number(lower)
+    return TriangleStep(part.diagonal, lower, upper) if isinstance(part, TriangleStep) else Number(lower)
 
 
 def _reshaped(node: Node, part: Known) -> Known | None:
@@ -185,9 +185,9 @@ def _moved(part: Known, places: dict[int, int]) -> Known | None:
     """The same where axis a has become axis places[a]."""
     if isinstance(part, Ramp):
         return Ramp(tuple(sorted((places[axis], slope) for axis, slope in part.slopes)), part.start)
-    if isinstance(part, Step):
+    if isinstance(part, TriangleStep):
         to = places.get(-2), places.get(-1)
-        return {(-2, -1): part, (-1, -2): Step(-part.diagonal - 1, part.upper, part.lower)}.get(to)
+        return {(-2, -1): part, (-1, -2): TriangleStep(-part.diagonal - 1, part.upper, part.lower)}.get(to)
     return part
 
 
@@ -205,7 +205,7 @@ def _sliced(node: Node, part: Known) -> Known | None:
         start = part.start + sum(slope * starts[axis] for axis, slope in part.slopes)
         slopes = tuple((axis, slope) for axis, slope in part.slopes if shape[axis] != 1)
         return Ramp(slopes, start) if slopes else Number(node.outputs[0].type.dtype.np.type(start))
-    return Step(part.diagonal + starts[-2] - starts[-1], part.lower, part.upper) if 1 not in shape[-2:] else None
+    return TriangleStep(part.diagonal + starts[-2] - starts[-1], part.lower, part.upper) if 1 not in shape[-2:] else None
 
 
 def _tril(node: Node, part: Known) -> Known | None:
@@ -218,11 +218,11 @@ def _triu(node: Node, part: Known) -> Known | None:
 
 def _cut(part: Known, diagonal: int, upper: int) -> Known | None:
     """Zero in the upper or the lower of the two triangles."""
-    if isinstance(part, Ramp) or isinstance(part, Step) and part.diagonal != diagonal:
+    if isinstance(part, Ramp) or isinstance(part, TriangleStep) and part.diagonal != diagonal:
         return None
     kept = _side(part, 1 - upper)[()]
     zero = np.zeros_like(kept)[()]
-    return Step(diagonal, kept, zero) if upper else Step(diagonal, zero, kept)
+    return TriangleStep(diagonal, kept, zero) if upper else TriangleStep(diagonal, zero, kept)
 
 
 RULES: dict[type[Op], Callable[..., Known | None]] = {

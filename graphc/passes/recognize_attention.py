@@ -16,7 +16,7 @@ from graphc.ir.attention_support import is_whole
 from graphc.once import once_property
 from graphc.passes.pipeline import Pass
 from graphc.passes.softmax_form import softmax_of
-from graphc.passes.mask_analysis import Facts, Step
+from graphc.passes.mask_analysis import MaskFacts, TriangleStep
 
 HIDES = -1e9            # a score as low as this, or lower, counts as hidden: beside one that is not, softmax gives it exactly 0
 DEEPEST = 8             # operators between product and softmax, factors of an operand
@@ -53,7 +53,7 @@ class RecognizeAttention(Pass):
 
 def spelled_out(nodes: Sequence[Node], results: Iterable[Value], fixed: Iterable[Value] = ()) -> dict[Node, "Spelled"]:
     """The attentions among `nodes` by their last product. `results`: values that are read from outside. `fixed`: values that must stay on the way."""
-    facts, fixed, used = Facts(), set(fixed), _Users(nodes, results)
+    facts, fixed, used = MaskFacts(), set(fixed), _Users(nodes, results)
     candidates = ((node, _match(node, facts)) for node in nodes if type(node.op) in PRODUCTS)
     return {node: match for node, match in candidates if match and used.only(match.inner, node) and not fixed & match.passed and match.fits()}
 
@@ -79,7 +79,7 @@ class _Users:
 
 
 @dataclass(frozen=True)
-class Operand:
+class LabelledOperand:
     """A value with a label for each axis, and a number that it is multiplied by. `passed`: values on the way from the product's own operand."""
     value: Value
     labels: Labels
@@ -99,9 +99,9 @@ class Operand:
 @dataclass(frozen=True)
 class Spelled:
     """softmax(factor · q kᵀ) v. Axes in order: those of the batch, then query and key; results are labelled `out`."""
-    q: Operand
-    k: Operand
-    v: Operand
+    q: LabelledOperand
+    k: LabelledOperand
+    v: LabelledOperand
     batch: Labels
     feature: str
     query: str
@@ -170,7 +170,7 @@ class Spelled:
 @dataclass(frozen=True)
 class Product:
     """Two operands summed over shared axes, with labels."""
-    operands: tuple[Operand, Operand]
+    operands: tuple[LabelledOperand, LabelledOperand]
     out: Labels
 
     def renamed(self, names: Mapping[str, str]) -> "Product":
@@ -185,12 +185,12 @@ def _matmul(node: Node) -> Product | None:
         return None
     lead = [f"...{i}" for i in range(node.outputs[0].type.rank - 2, 0, -1)]
     left, right = (tuple(lead[len(lead) - v.type.rank + 2:]) for v in (x, y))
-    return Product((Operand(x, (*left, "m", "k")), Operand(y, (*right, "k", "n"))), (*lead, "m", "n"))
+    return Product((LabelledOperand(x, (*left, "m", "k")), LabelledOperand(y, (*right, "k", "n"))), (*lead, "m", "n"))
 
 
 def _einsum(node: Node) -> Product:
     *operands, out = parse_equation(node.op.equation, *(v.type.rank for v in node.inputs))
-    return Product(tuple(map(Operand, node.inputs, operands)), out)
+    return Product(tuple(map(LabelledOperand, node.inputs, operands)), out)
 
 
 PRODUCTS: dict[type, Callable[[Node], Product | None]] = {Matmul: _matmul, Einsum: _einsum}
@@ -201,23 +201,23 @@ def _product(node: Node | None) -> Product | None:
     return make(node) if make else None
 
 
-def _source(x: Operand) -> Operand:
+def _source(x: LabelledOperand) -> LabelledOperand:
     """The operand before it was transposed."""
     while x.value.node is not None and x.value.node.op.name == "transpose":
         node = x.value.node
         labels = tuple(x.labels[node.op.perm.index(i)] for i in range(len(x.labels)))
-        x = Operand(node.inputs[0], labels, x.factor, (*x.passed, x.value))
+        x = LabelledOperand(node.inputs[0], labels, x.factor, (*x.passed, x.value))
     return x
 
 
-def _unscaled_source(x: Operand, facts: Facts) -> Operand:
+def _unscaled_source(x: LabelledOperand, facts: MaskFacts) -> LabelledOperand:
     """The operand before it was transposed and multiplied by numbers, as far as `DEEPEST` products lead."""
     x = _source(x)
     for _ in range(DEEPEST):
         inner, factor = next(_scaled(x.value.node, facts), (None, 1.0))
         if inner is None:
             break
-        x = _source(Operand(inner, x.labels, x.factor * factor, (*x.passed, x.value)))
+        x = _source(LabelledOperand(inner, x.labels, x.factor * factor, (*x.passed, x.value)))
     return x
 
 
@@ -235,7 +235,7 @@ class MaskOperand:
         """The operator's mask, from v, which broadcasts to scores with axes as in `layout`."""
         shape = v.type.shape
         v = v if len(shape) > 1 else b.reshape(v, shape=(1,) * (2 - len(shape)) + shape)
-        v = Operand(v, layout[len(layout) - v.type.rank:]).build(b, v, order)
+        v = LabelledOperand(v, layout[len(layout) - v.type.rank:]).build(b, v, order)
         if self.hides:
             return v if self.seen else b.bitnot(v)
         return v if self.factor == 1 else b.mul(v, self.factor)
@@ -268,7 +268,7 @@ class Scores:
         return len(hiding) < 2 and all(low <= HIDES for low in self.lows) and (not self.masks or len(self.lows) == 1)
 
 
-def _scores(v: Value, facts: Facts, depth: int = 0) -> Scores | None:
+def _scores(v: Value, facts: MaskFacts, depth: int = 0) -> Scores | None:
     """v as masked and scaled product."""
     if v.node is None or depth > DEEPEST:
         return None
@@ -283,7 +283,7 @@ def _scores(v: Value, facts: Facts, depth: int = 0) -> Scores | None:
     return None
 
 
-def _layers(node: Node, facts: Facts) -> Iterator[tuple[Value, Callable[[Scores], Scores | None]]]:
+def _layers(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, Callable[[Scores], Scores | None]]]:
     """Ways to read the node as scores that are scaled or masked: the inner scores, and what is done to them."""
     for inner, factor in _scaled(node, facts):
         yield inner, lambda scores: scores.scaled(factor)
@@ -295,7 +295,7 @@ def _layers(node: Node, facts: Facts) -> Iterator[tuple[Value, Callable[[Scores]
         yield inner, lambda scores: replace(scores, masks=(*scores.masks, mask))
 
 
-def _scaled(node: Node | None, facts: Facts) -> Iterator[tuple[Value, float]]:
+def _scaled(node: Node | None, facts: MaskFacts) -> Iterator[tuple[Value, float]]:
     """x and c where the node is x · c, x / c or -x."""
     if node is None or node.op.name not in ("mul", "div", "neg"):
         return
@@ -309,7 +309,7 @@ def _scaled(node: Node | None, facts: Facts) -> Iterator[tuple[Value, float]]:
             return
 
 
-def _causal(node: Node, facts: Facts) -> Iterator[tuple[Value, float]]:
+def _causal(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, float]]:
     """The scores, and the number that those of later keys become or get added."""
     if node.op.name == "where":
         condition, x, y = node.inputs
@@ -325,7 +325,7 @@ def _causal(node: Node, facts: Facts) -> Iterator[tuple[Value, float]]:
                 yield inner, float(step.upper) * (-1 if node.op.name == "sub" else 1)
 
 
-def _hidden(node: Node, facts: Facts) -> Iterator[tuple[Value, MaskOperand, float]]:
+def _hidden(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, MaskOperand, float]]:
     """The scores, where they are seen, and what they are elsewhere."""
     if node.op.name == "where":
         condition, x, y = node.inputs
@@ -344,12 +344,12 @@ def _added(node: Node) -> Iterator[tuple[Value, MaskOperand]]:
 
 
 def _is_causal(step, node: Node) -> bool:
-    return isinstance(step, Step) and step.diagonal == 0
+    return isinstance(step, TriangleStep) and step.diagonal == 0
 
 
 # ---- the whole
 
-def _match(last: Node, facts: Facts) -> Spelled | None:
+def _match(last: Node, facts: MaskFacts) -> Spelled | None:
     outer = _product(last)
     for which in range(2) if outer else ():
         softmax = softmax_of(outer.operands[which].value)
@@ -359,7 +359,7 @@ def _match(last: Node, facts: Facts) -> Spelled | None:
     return None
 
 
-def _assembled(last: Node, outer: Product, which: int, scores: Scores, inner: frozenset[Node], facts: Facts) -> Spelled | None:
+def _assembled(last: Node, outer: Product, which: int, scores: Scores, inner: frozenset[Node], facts: MaskFacts) -> Spelled | None:
     """Scores are [batch and query in any order, key]; each axis is summed where attention sums it, or this is something else."""
     *rows, key = scores.product.out
     q, k = scores.product.operands if key in scores.product.operands[1].labels else scores.product.operands[::-1]

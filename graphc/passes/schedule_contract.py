@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.ir.contract_form import Form, Linear, Phase, Tensor, normal_form
+from graphc.ir.contract_form import Form, LinearMap, Phase, Tensor, normal_form
 from graphc.ir.contraction import Contraction
 from graphc.ir.schedule import ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule, group_sizes, round_up
 from graphc.ir.target import Target
@@ -68,8 +68,8 @@ def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
     width = p.sizes[n] // gates
     steps = (lanes, width, 1)
 
-    def linear(t: Linear) -> Linear:
-        return Linear(t.base, t.strides + tuple(t.strides[n] * step for step in steps))
+    def linear(t: LinearMap) -> LinearMap:
+        return LinearMap(t.base, t.strides + tuple(t.strides[n] * step for step in steps))
     sizes = tuple(1 if d == n else size for d, size in enumerate(p.sizes)) + (width // lanes, gates, lanes)
     return replace(p, sizes=sizes, n=(first, first + 1, first + 2), a=linear(p.a), b=linear(p.b), out=linear(p.out), parts=p.parts + ((),) * 3)
 

@@ -48,12 +48,12 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     nest = nest_of(body, ins, outs)
     if not nest.extents or 0 in nest.extents:
         return NestSchedule(outer=nest.kept, inner=tuple(sorted(nest.reduced)))
-    facts = Facts(nest, ins, outs, target)
+    facts = NestFacts(nest, ins, outs, target)
     vector = facts.best_vector()
     across = _runs_across(facts, vector)
     if across:
         nest = crosswise(nest)
-        facts = Facts(nest, ins, outs, target)
+        facts = NestFacts(nest, ins, outs, target)
     outer, inner = facts.loops(vector)
     stages = stages_of(nest, inner)
     lanes = facts.lanes(vector, len(inner) > 1 and inner[0] == vector, stages)
@@ -65,7 +65,7 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
 
 
 @dataclass
-class Facts:
+class NestFacts:
     """Figures about a nest that the choices rest on."""
     nest: Nest
     ins: tuple[ViewType, ...]
@@ -156,7 +156,7 @@ class Facts:
                      and all(step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector))
 
 
-def _fetch(facts: Facts, stages: Stages, outer, inner, vector: int, stream: bool) -> Fetch | None:
+def _fetch(facts: NestFacts, stages: Stages, outer, inner, vector: int, stream: bool) -> Fetch | None:
     """Rows that come from memory in the first stage and stay in the caches of a core for the others: the next one, in the stage with the most
     arithmetic. Columns that lie far apart: some rows down, in every stage.
     """
@@ -171,7 +171,7 @@ def _fetch(facts: Facts, stages: Stages, outer, inner, vector: int, stream: bool
     return Fetch(outer[-1], 1, level=1, stage=work.index(max(work)))
 
 
-def _far_columns(facts: Facts, inner, vector: int) -> bool:
+def _far_columns(facts: NestFacts, inner, vector: int) -> bool:
     """Whether loops over inner dims read columns, of inputs larger than half of L2, whose elements lie far apart."""
     if not inner or vector in inner or vector < 0:
         return False
@@ -221,7 +221,7 @@ def flops_of(node: Node) -> int:
     return 1 if type(node.op) in REDUCTIONS else 0
 
 
-def _grid(facts: Facts, stages: Stages, outer, inner, vector: int, lanes: int, row_ns: float) -> dict:
+def _grid(facts: NestFacts, stages: Stages, outer, inner, vector: int, lanes: int, row_ns: float) -> dict:
     """tile, columns, chunk, serial, partials."""
     nest = facts.nest
     if nest.crossing:
@@ -258,7 +258,7 @@ def _crossing_grid(nest: Nest, outer, inner, row_ns: float) -> dict:
     return {"tile": tile, "serial": serial, "partials": partials}
 
 
-def _runs_across(facts: "Facts", vector: int) -> bool:
+def _runs_across(facts: "NestFacts", vector: int) -> bool:
     """Whether reductions whose results no inner value reads are best taken row by row, along contiguous kept dims."""
     nest, kept = facts.nest, facts.nest.kept
     if not nest.reductions or nest.crossing or vector not in kept or stages_of(nest, nest.reduced).count > 1:
@@ -278,7 +278,7 @@ def _long_sums(nest: Nest, inner, vector: int, lanes: int) -> bool:
     return bool(nest.reduced) and nest.size(inner) // (lanes if vector in inner else 1) > 64 * LANE_SUMS
 
 
-def _chunk(facts: Facts, stages: Stages, inner, vector: int, lanes: int, row_ns: float, total_ns: float) -> tuple[int, int]:
+def _chunk(facts: NestFacts, stages: Stages, inner, vector: int, lanes: int, row_ns: float, total_ns: float) -> tuple[int, int]:
     """(indices of inner[0] per tile, number of chunks), (0, 1) when rows stay whole."""
     nest = facts.nest
     if not inner or stages.count > 1:
@@ -313,7 +313,7 @@ def _accumulators(nest: Nest, reductions, dims, size: Callable[[Node], int]) -> 
     return tuple(result)
 
 
-def _stored(nest: Nest, stages: Stages, facts: Facts) -> tuple[int, ...]:
+def _stored(nest: Nest, stages: Stages, facts: NestFacts) -> tuple[int, ...]:
     """Numbers of the body nodes whose values are kept from the stage that makes them to later ones: those dear to repeat."""
     if stages.count < 2:
         return ()

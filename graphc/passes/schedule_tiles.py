@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod, sqrt
 
-from graphc.ir.contract_form import Linear, Phase
+from graphc.ir.contract_form import LinearMap, Phase
 from graphc.ir.schedule import Cut, MAX_TAPS, STEPS, TileSchedule, column_packing, group_sizes, round_up
 from graphc.ir.target import LINE_BYTES
 from graphc.passes.schedule_machine import DOT_ROWS, Machine, SMALL_FLOPS, TILES, even
@@ -114,9 +114,9 @@ def _by_rows(p: Phase, turned: bool, rows: int, machine: Machine) -> bool:
     return a * (AWAITED if own else 1) > b or not turned and a + b <= machine.elements(machine.target.l2) and p.extent(p.m) * p.extent(p.n) > b
 
 
-def _memory(p: Phase, operand: Linear, dims: Sequence[int]) -> int:
+def _memory(p: Phase, operand: LinearMap, dims: Sequence[int]) -> int:
     """Elements of memory that an operand spans along some dims."""
-    low, high = Linear(0, operand.strides).span([size if d in dims else 1 for d, size in enumerate(p.sizes)])
+    low, high = LinearMap(0, operand.strides).span([size if d in dims else 1 for d, size in enumerate(p.sizes)])
     return high - low + 1
 
 
@@ -193,12 +193,12 @@ def _shares_little(m: int, n: int, k: int, nr: int, machine: Machine) -> bool:
     return again and m * k <= times * machine.elements(machine.target.l2 // 4) and n * times >= TILES // 2 * nr
 
 
-def _are_windows(p: Phase, operand: Linear, dims: Sequence[int]) -> bool:
+def _are_windows(p: Phase, operand: LinearMap, dims: Sequence[int]) -> bool:
     """Whether rows or columns (`dims`) overlap in memory: an image, which packed whole would be many images."""
     return len(dims) > 1 and p.extent(dims) * p.extent(p.k) > 2 * _memory(p, operand, (*dims, *p.k))
 
 
-def _linear_from(t: Linear, p: Phase, dims: Sequence[int]) -> int:
+def _linear_from(t: LinearMap, p: Phase, dims: Sequence[int]) -> int:
     """The first of the dims such that the operand steps evenly through it and all that are inside it."""
     position = len(dims) - 1
     while position > 0 and t.strides[dims[position - 1]] == t.strides[dims[position]] * p.sizes[dims[position]]:

@@ -29,7 +29,7 @@ MIN_CHANNELS = 8                # of the image and of the result: fewer leave mo
 
 
 @dataclass(frozen=True)
-class Convolution:
+class WinogradConvolution:
     """What must be known of a convolution; of the gradient towards an image, which is a convolution by the turned kernel; or of that towards
     kernels. second: the weights, or the gradient of the result.
     """
@@ -61,7 +61,7 @@ class Winograd(Pass):
         chosen = {node: (c, m) for node, c in found if (m := choose(c, self.target, kinds[c.second] is Kind.LASTING, rate))}
         return self._rewritten(graph, chosen) if chosen else graph
 
-    def _rewritten(self, graph: Graph, chosen: Mapping[Node, tuple[Convolution, int]]) -> Graph:
+    def _rewritten(self, graph: Graph, chosen: Mapping[Node, tuple[WinogradConvolution, int]]) -> Graph:
         w = Rewriter(graph)
         made: dict[tuple[Value, WinogradWeights], Value] = {}
         for node in graph.nodes:
@@ -72,7 +72,7 @@ class Winograd(Pass):
                 w.replace(node, self._made(w, *chosen[node], made))
         return w.done()
 
-    def _made(self, w: Rewriter, c: Convolution, m: int, made: dict[tuple[Value, WinogradWeights], Value]) -> Sequence[Value]:
+    def _made(self, w: Rewriter, c: WinogradConvolution, m: int, made: dict[tuple[Value, WinogradWeights], Value]) -> Sequence[Value]:
         if c.by_kernel:
             return w.apply(WinogradWeightGrad(m, c.padding), (w[c.image], w[c.second]))
         transform = WinogradWeights(m, panel_width(_tiles(c, m), c.features, self.target), c.turned)
@@ -82,7 +82,7 @@ class Winograd(Pass):
         return w.apply(WinogradConv2d(m, c.features, c.padding), (w[c.image], made[key]))
 
 
-def _convolutions(graph: Graph) -> Iterator[tuple[Node, Convolution]]:
+def _convolutions(graph: Graph) -> Iterator[tuple[Node, WinogradConvolution]]:
     for node in graph.nodes:
         form = FORMS.get(type(node.op))
         if form is not None and _fits(node):
@@ -96,33 +96,33 @@ def _fits(node: Node) -> bool:
     return node.inputs[0].type.dtype == f32 and kernel[2:] == (TAPS, TAPS) and op.stride == op.dilation == (1, 1) and op.groups == 1
 
 
-def _forward(node: Node) -> Convolution:
+def _forward(node: Node) -> WinogradConvolution:
     x, w = node.inputs
     y = node.outputs[0].type.shape
-    return Convolution(x, w, y[1], x.type.shape[1], y[0], y[2:], node.op.padding)
+    return WinogradConvolution(x, w, y[1], x.type.shape[1], y[0], y[2:], node.op.padding)
 
 
-def _towards_image(node: Node) -> Convolution:
+def _towards_image(node: Node) -> WinogradConvolution:
     w, dy = node.inputs
     x = node.outputs[0].type.shape
     padding = tuple((TAPS - 1 - before, TAPS - 1 - after) for before, after in node.op.padding)
-    return Convolution(dy, w, x[1], dy.type.shape[1], x[0], x[2:], padding, turned=True)
+    return WinogradConvolution(dy, w, x[1], dy.type.shape[1], x[0], x[2:], padding, turned=True)
 
 
-def _towards_kernels(node: Node) -> Convolution:
+def _towards_kernels(node: Node) -> WinogradConvolution:
     x, dy = node.inputs
     y = dy.type.shape
-    return Convolution(x, dy, y[1], x.type.shape[1], y[0], y[2:], node.op.padding, by_kernel=True)
+    return WinogradConvolution(x, dy, y[1], x.type.shape[1], y[0], y[2:], node.op.padding, by_kernel=True)
 
 
 KERNELS: dict[type, Callable[[Node], tuple]] = {
     Conv2d: lambda node: node.inputs[1].type.shape, Conv2dInputGrad: lambda node: node.inputs[0].type.shape, Conv2dWeightGrad: lambda node: node.op.w_shape}
-FORMS: dict[type, Callable[[Node], Convolution]] = {Conv2d: _forward, Conv2dInputGrad: _towards_image, Conv2dWeightGrad: _towards_kernels}
+FORMS: dict[type, Callable[[Node], WinogradConvolution]] = {Conv2d: _forward, Conv2dInputGrad: _towards_image, Conv2dWeightGrad: _towards_kernels}
 
 
 # --- what it costs ---------------------------------------------------------------------------------------------------------------
 
-def choose(c: Convolution, target: Target, lasting: bool, rate: float) -> int | None:
+def choose(c: WinogradConvolution, target: Target, lasting: bool, rate: float) -> int | None:
     """The size of tiles that takes the fewest cycles; None: the direct algorithm. lasting: weights are transformed once for many calls.
     rate: bytes of weights that a core gets in a cycle.
     """
@@ -131,13 +131,13 @@ def choose(c: Convolution, target: Target, lasting: bool, rate: float) -> int | 
     return best if cycles[best] < GAIN * direct_cycles(c, target, rate) else None
 
 
-def direct_cycles(c: Convolution, target: Target, rate: float) -> float:
+def direct_cycles(c: WinogradConvolution, target: Target, rate: float) -> float:
     """Of one core: products, and weights read."""
     weights = c.channels * c.features * TAPS * TAPS
     return _products(c.batch * c.out[0] * c.out[1] * weights, target) / DIRECT_PEAK + weights * f32.itemsize / rate
 
 
-def winograd_cycles(c: Convolution, m: int, target: Target, lasting: bool, rate: float) -> float:
+def winograd_cycles(c: WinogradConvolution, m: int, target: Target, lasting: bool, rate: float) -> float:
     """The same, and the transforms: of image and result, and of weights that do not last, which are then written too."""
     lanes, points, tiles = target.lanes(f32.itemsize), (m + 2)**2, _tiles(c, m)
     width = panel_width(tiles, c.features, target)
@@ -151,7 +151,7 @@ def winograd_cycles(c: Convolution, m: int, target: Target, lasting: bool, rate:
     return _products(round_up(tiles, mr) * weights, target) / PEAK + CALL_CYCLES * calls + PASS_CYCLES * points * tiles * vectors + moved + made
 
 
-def gradient_cycles(c: Convolution, m: int, target: Target) -> float:
+def gradient_cycles(c: WinogradConvolution, m: int, target: Target) -> float:
     """The same of the gradient towards kernels: each block of channels is transformed for each block of features, and the other way round."""
     lanes, points, tiles = target.lanes(f32.itemsize), (m + 2)**2, _tiles(c, m)
     mr, vectors = gradient_tile(target)
@@ -167,5 +167,5 @@ def _products(count: int, target: Target) -> float:
     return count / (target.lanes(f32.itemsize) * target.fma_per_cycle)
 
 
-def _tiles(c: Convolution, m: int) -> int:
+def _tiles(c: WinogradConvolution, m: int) -> int:
     return c.batch * -(-c.out[0] // m) * -(-c.out[1] // m)

@@ -32,6 +32,7 @@ no:
   ret i1 false
 }}
 
+; Whether `arg` is a plain ndarray of the spec's dtype object and shape, C-contiguous and aligned.
 define internal i1 @fits(ptr %arg, ptr %spec) nounwind {{
 entry:
   %type.at = getelementptr i8, ptr %arg, i64 8
@@ -79,6 +80,7 @@ no:
   ret i1 false
 }}
 
+; Whether the only keyword is out= with arrays that can be written as they are; then they are put into `outs`.
 define internal i1 @given_outputs(ptr %d, ptr %args, i64 %nargs, ptr %names, ptr %out, ptr %outs, i64 %count) nounwind {{
 entry:
   %size = call i64 @PyTuple_Size(ptr %names)
@@ -154,6 +156,7 @@ no:
   ret i1 false
 }}
 
+; Whether the memory of `array` meets that of none of the `count` arrays.
 define internal i1 @apart_from(ptr %array, ptr %spec, ptr %arrays, ptr %specs, i64 %count) nounwind {{
 entry:
   %start = call i64 @field(ptr %array, i64 {data})
@@ -229,6 +232,7 @@ no:
 
 ; New arrays for the results. The last two of each large one are kept for later calls, since the system takes as long to give memory as a kernel
 ; to fill it; two, because a caller mostly holds one result until it has the next.
+; Makes the output arrays; gives how many could be made (fewer than `count`: a Python exception is set).
 define internal i64 @make_outputs(ptr %d, ptr %outs, i64 %count) nounwind {{
 entry:
   %specs.word = call i64 @field(ptr %d, i64 {output_specs})
@@ -316,6 +320,7 @@ end:
   ret void
 }}
 
+; The outputs as the signature says: 0 the array itself, 1 a tuple, 2 a dict. Takes over the references.
 define internal ptr @result(ptr %d, ptr %outs, i64 %count) nounwind {{
 entry:
   %kind = call i64 @field(ptr %d, i64 {result})

@@ -300,12 +300,6 @@ end:
   ret void
 }}
 
-; Whether `arg` is a plain ndarray of the spec's dtype object and shape, C-contiguous and aligned.
-
-; Whether the only keyword is out= with arrays that can be written as they are; then they are put into `outs`.
-
-; Whether the memory of `array` meets that of none of the `count` arrays.
-
 define ptr @gc_pop_frame(ptr %d) nounwind {{
 entry:
   %head.at = getelementptr i8, ptr %d, i64 {frames}
@@ -329,8 +323,4 @@ define void @gc_push_frame(ptr %d, ptr %ctx) nounwind {{
   store ptr %ctx, ptr %head.at
   ret void
 }}
-
-; Makes the output arrays; gives how many could be made (fewer than `count`: a Python exception is set).
-
-; The outputs as the signature says: 0 the array itself, 1 a tuple, 2 a dict. Takes over the references.
 """

@@ -21,7 +21,7 @@ CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
 
-class Pool:
+class ThreadPool:
     """The memory that native workers share. Threads start when a job wants them; they are never stopped."""
 
     def __init__(self, code: Native):
@@ -51,9 +51,9 @@ class Pool:
 
 
 @cache
-def pool() -> Pool:
+def pool() -> ThreadPool:
     """The pool, made at the first use."""
-    return Pool(native())
+    return ThreadPool(native())
 
 
 def default_threads() -> int:

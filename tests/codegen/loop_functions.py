@@ -1,13 +1,13 @@
 """Loop functions that several tests of this folder look at."""
 from __future__ import annotations
 
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.ir.types import f32, i32
 
 
-def micro_kernel(rows: int = 6, vectors: int = 2, lanes: int = 8, depth: int = 256) -> Function:
+def micro_kernel(rows: int = 6, vectors: int = 2, lanes: int = 8, depth: int = 256) -> LoopFunction:
     """c = a^T b on packed panels a[depth, rows], b[depth, vectors * lanes]: the inner loop of matrix products."""
-    f = Function("micro")
+    f = LoopFunction("micro")
     a, b = f.view("a", f32, (depth, rows)), f.view("b", f32, (depth, vectors * lanes))
     c = f.view("c", f32, (rows, vectors * lanes))
     with f.loop(0, depth, carry=[f.const(0.0, f32, lanes)] * (rows * vectors), name="k") as L:
@@ -23,9 +23,9 @@ def micro_kernel(rows: int = 6, vectors: int = 2, lanes: int = 8, depth: int = 2
     return f
 
 
-def softmax(rows: int = 16, columns: int = 100, lanes: int = 8) -> Function:
+def softmax(rows: int = 16, columns: int = 100, lanes: int = 8) -> LoopFunction:
     """Rows in parallel, whole vectors, a masked tail."""
-    f = Function("softmax")
+    f = LoopFunction("softmax")
     x, y = f.view("x", f32, (rows, columns)), f.view("y", f32, (rows, columns))
     whole = columns // lanes * lanes
     mask = f.tail_mask(columns - whole, lanes)
@@ -47,12 +47,12 @@ def softmax(rows: int = 16, columns: int = 100, lanes: int = 8) -> Function:
     return f
 
 
-def gather(n: int = 4) -> Function:
+def gather(n: int = 4) -> LoopFunction:
     """A checked index, a branch, a bounded while loop, a strided load, a call."""
-    inner = Function("double")
+    inner = LoopFunction("double")
     block = inner.view("block", f32, (8,))
     inner.store(block, [0], inner.load(block, [0], lanes=8) * 2.0)
-    f = Function("gather")
+    f = LoopFunction("gather")
     index, x, y = f.view("index", i32, (n,)), f.view("x", f32, (10, 8), (1, 10)), f.view("y", f32, (n, 8))
     count = f.param("count", 0, n)
     with f.loop(0, count) as L:

@@ -12,7 +12,7 @@ from graphc.codegen import abi, jit
 from graphc.codegen.host import can_run
 from graphc.codegen.llvm import emit_module, scratch_bytes
 from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.ir.target import AVX2, AVX512, Target
 from graphc.ir.types import dtype_of
 
@@ -39,7 +39,7 @@ done:
 """.replace("SCRATCH", str(abi.OFFSETS["scratch"]))
 
 
-def assembly(functions: Sequence[Function], target: Target = AVX2, main: Function | None = None) -> str:
+def assembly(functions: Sequence[LoopFunction], target: Target = AVX2, main: LoopFunction | None = None) -> str:
     """The machine code, as text, of functions for any target."""
     return jit.assembly(emit_module(list(functions), main, target), target)
 
@@ -70,9 +70,9 @@ def _aligned(array: np.ndarray) -> int:
     return (array.ctypes.data + 63) // 64 * 64
 
 
-def compiled(function: Function, n_inputs: int, ints: Sequence[int] = (), target: Target = AVX2) -> Compiled:
+def compiled(function: LoopFunction, n_inputs: int, ints: Sequence[int] = (), target: Target = AVX2) -> Compiled:
     """main calls `function`: its first views are the inputs, the others the outputs."""
-    main = Function("main")
+    main = LoopFunction("main")
     views = []
     for k, view in enumerate(function.views):
         space, slot = ("input", k) if k < n_inputs else ("output", k - n_inputs)
@@ -83,7 +83,7 @@ def compiled(function: Function, n_inputs: int, ints: Sequence[int] = (), target
     return Compiled(emit_module([function], main, target), scratch_bytes([function], main), target)
 
 
-def run(function: Function, inputs: Sequence[np.ndarray], *outputs: np.ndarray, ints: Sequence[int] = (), target: Target = AVX2) -> int:
+def run(function: LoopFunction, inputs: Sequence[np.ndarray], *outputs: np.ndarray, ints: Sequence[int] = (), target: Target = AVX2) -> int:
     """Compiles and calls `function` on arrays."""
     for array, view in zip([*inputs, *outputs], function.views, strict=True):
         assert dtype_of(array).name == view.dtype.name

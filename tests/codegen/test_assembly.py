@@ -8,7 +8,7 @@ from loop_run import assembly
 from loop_functions import micro_kernel, softmax
 
 from graphc.codegen.loop_ops import MATH
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.ir.target import AVX2, AVX512, NEON, SSE2, Target
 from graphc.ir.types import DType, f32, f64, i32, i64
 
@@ -47,8 +47,8 @@ def test_micro_kernel(target, rows, vectors, lanes, fma, load):
     assert len(overhead) <= 6, overhead
 
 
-def elementwise(op: str, lanes: int) -> Function:
-    f = Function("map")
+def elementwise(op: str, lanes: int) -> LoopFunction:
+    f = LoopFunction("map")
     x, y = f.view("x", f32, (1024,)), f.view("y", f32, (1024,))
     with f.loop(0, 1024, step=lanes) as L:
         args = [f.load(x, [L.index], lanes=lanes)] * (2 if op == "pow" else 1)
@@ -71,8 +71,8 @@ def test_mathematical_functions(target, register, op):
         assert not any(CALL.search(line) and op in line for line in main.splitlines() if "repair" not in line)
 
 
-def masked_copy(dtype: DType, lanes: int) -> Function:
-    f = Function("tail")
+def masked_copy(dtype: DType, lanes: int) -> LoopFunction:
+    f = LoopFunction("tail")
     x, y, n = f.view("x", dtype, (lanes,)), f.view("y", dtype, (lanes,)), f.param("n", 0, lanes)
     mask = f.tail_mask(n, lanes)
     f.store(y, [0], f.load(x, [0], lanes=lanes, mask=mask), mask=mask)
@@ -98,14 +98,14 @@ def test_a_whole_kernel_compiles_without_calls_in_its_loops(target: Target):
 
 @pytest.mark.parametrize("stride, width", [(0, "vbroadcastss"), (-1, "vperm|vshuf")])
 def test_loads_by_stride(stride, width):
-    f = Function("load")
+    f = LoopFunction("load")
     x, y = f.view("x", f32, (8,), (stride,)), f.view("y", f32, (8,))
     f.store(y, [0], f.load(x, [0], lanes=8))
     assert re.search(width, assembly([f], AVX2))
 
 
 def test_extrema_with_constants_are_one_instruction():
-    f = Function("relu")
+    f = LoopFunction("relu")
     x, y = f.view("x", f32, (1024,)), f.view("y", f32, (1024,))
     with f.loop(0, 1024, step=8) as L:
         f.store(y, [L.index], f.max(f.load(x, [L.index], lanes=8), 0.0))
@@ -115,7 +115,7 @@ def test_extrema_with_constants_are_one_instruction():
 
 def test_subscripts_are_hoisted():
     """Only the innermost index moves in the inner loop: no multiplication there, however many strides there are."""
-    f = Function("nest")
+    f = LoopFunction("nest")
     x, y = f.view("x", f32, (7, 5, 64), (1000, 77, 1)), f.view("y", f32, (7, 5, 64))
     with f.loop(0, 7) as i, f.loop(0, 5) as j, f.loop(0, 64, step=8) as k:
         at = [i.index, j.index, k.index]
@@ -130,7 +130,7 @@ def test_wide_lanes_split_into_registers():
 
 
 def test_integer_mulhi_uses_the_vector_multiplier():
-    f = Function("philox")
+    f = LoopFunction("philox")
     x, y = f.view("x", i32, (1024,)), f.view("y", i32, (1024,))
     with f.loop(0, 1024, step=8) as L:
         f.store(y, [L.index], f.mulhi_u(f.load(x, [L.index], lanes=8), 0xD2511F53))

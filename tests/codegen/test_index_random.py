@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from graphc.codegen.index import Ix, Sym, at_least, at_most, lower, upper
 from graphc.codegen.llvm_control import FOLDS
 from graphc.codegen.loop_ir import Define, For
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 
 SMALL = st.integers(-6, 6)
 
@@ -22,9 +22,9 @@ def affine(draw, known: list[Ix]) -> Ix:
 
 
 @st.composite
-def nests(draw) -> tuple[Function, Ix]:
+def nests(draw) -> tuple[LoopFunction, Ix]:
     """A function of nested loops and index definitions, and an expression in its innermost place."""
-    f = Function("nest")
+    f = LoopFunction("nest")
     known: list[Ix] = []
 
     def grow(depth: int) -> Ix:

@@ -8,19 +8,19 @@ from loop_run import Compiled
 from graphc.codegen import abi
 from graphc.codegen.llvm import emit_module, scratch_bytes
 from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.errors import InternalError
 from graphc.ir.target import AVX2
 from graphc.ir.types import f32, i64
 
 
-def module(main: Function, *functions: Function) -> Compiled:
+def module(main: LoopFunction, *functions: LoopFunction) -> Compiled:
     verify(main)
     return Compiled(emit_module(list(functions), main, AVX2), scratch_bytes(list(functions), main))
 
 
-def copy_function(n: int) -> Function:
-    f = Function("copy")
+def copy_function(n: int) -> LoopFunction:
+    f = LoopFunction("copy")
     x, y = f.view("x", f32, (n,)), f.view("y", f32, (n,))
     with f.loop(0, n) as L:
         f.store(y, [L.index], f.load(x, [L.index]))
@@ -28,7 +28,7 @@ def copy_function(n: int) -> Function:
 
 
 def test_arena_offsets_are_bytes():
-    main, copy = Function("main"), copy_function(4)
+    main, copy = LoopFunction("main"), copy_function(4)
     half = main.buffer("arena", 0, 128, f32, (4,))
     main.call(copy, [main.buffer("input", 0, 8, f32, (4,)), half])
     main.call(copy, [half, main.buffer("output", 1, 0, f32, (4,))])
@@ -40,7 +40,7 @@ def test_arena_offsets_are_bytes():
 
 
 def test_slots_that_move_with_a_loop():
-    main, copy = Function("main"), copy_function(4)
+    main, copy = LoopFunction("main"), copy_function(4)
     rows, out = main.buffer("input", 0, 0, f32, (3, 4)), main.buffer("output", 0, 0, f32, (3, 4))
     with main.loop(0, 3) as L:
         main.call(copy, [rows.view_at([L.index, 0], (4,), (1,)), out.view_at([2 - L.index, 0], (4,), (1,))])
@@ -50,7 +50,7 @@ def test_slots_that_move_with_a_loop():
 
 
 def test_a_failed_check_ends_main_before_state_is_written():
-    main = Function("main")
+    main = LoopFunction("main")
     index, out = main.buffer("input", 0, 0, i64, (1,)), main.buffer("output", 0, 0, f32, (2,))
     main.check_index(main.load(index, [0]), 10, 3)
     main.return_if_failed()
@@ -61,7 +61,7 @@ def test_a_failed_check_ends_main_before_state_is_written():
 
 
 def test_cancelled():
-    main = Function("main")
+    main = LoopFunction("main")
     with main.loop(0, 10):
         main.return_if_cancelled()
     text = emit_module([], main, AVX2)
@@ -81,10 +81,10 @@ def test_functions_of_one_name_are_refused():
 
 
 def test_a_function_may_be_called_like_a_libm_function():
-    f = Function("expf")
+    f = LoopFunction("expf")
     x = f.view("x", f32, (1,))
     f.store(x, [0], f.sin(f.load(x, [0])))
-    main = Function("sinf")
+    main = LoopFunction("sinf")
     main.call(f, [main.buffer("output", 0, 0, f32, (1,))])
     y = np.float32([1e6])
     assert module(main, f).run([], [y]) == 0
@@ -92,12 +92,12 @@ def test_a_function_may_be_called_like_a_libm_function():
 
 
 def test_scratch_is_stacked_along_calls_and_shared_by_siblings():
-    def leaf(name: str, size: int) -> Function:
-        f = Function(name)
+    def leaf(name: str, size: int) -> LoopFunction:
+        f = LoopFunction(name)
         f.scratch("s", f32, (size,))
         return f
     small, large = leaf("small", 16), leaf("large", 160)
-    main = Function("main")
+    main = LoopFunction("main")
     main.scratch("own", f32, (1,))
     main.call(small, [])
     main.call(large, [])
@@ -109,7 +109,7 @@ def test_scratch_is_stacked_along_calls_and_shared_by_siblings():
 
 
 def test_equal_captures_share_a_slot_and_constants_none():
-    f = Function("capture")
+    f = LoopFunction("capture")
     x, y = f.view("x", f32, (8,)), f.view("y", f32, (8,))
     factor, mask = f.load(x, [0]), f.tail_mask(3, 8)
     with f.parallel(2, "tiles") as t:

@@ -10,7 +10,7 @@ from loop_functions import gather, micro_kernel, softmax
 from graphc.codegen.llvm import emit_module
 from graphc.codegen.loop_printer import function_key, print_function
 from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.ir.target import AVX2
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -43,6 +43,6 @@ def test_equal_functions_have_equal_keys():
 
 
 def test_symbols_of_one_name_are_told_apart():
-    f = Function("nest")
+    f = LoopFunction("nest")
     with f.loop(0, 2) as outer, f.loop(0, 3) as inner:
         assert repr(outer.index * 3 + inner.index - 1) == "i*3 + i2 - 1"

@@ -5,14 +5,14 @@ import pytest
 
 from graphc.codegen.index import Ix, at_least, at_most, lower, upper
 from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.errors import InternalError
 from graphc.ir.types import f32, i32, i64
 
 
-def copier(n: int, size: int, lanes: int = 1, masked: bool = False, tile: int = 64) -> Function:
+def copier(n: int, size: int, lanes: int = 1, masked: bool = False, tile: int = 64) -> LoopFunction:
     """Copies `n` elements of views of `size`, in tiles."""
-    f = Function("copy")
+    f = LoopFunction("copy")
     x, y = f.view("x", f32, (size,)), f.view("y", f32, (size,))
     with f.parallel(-(-n // tile), "tiles") as t:
         with f.loop(0, f.min_(n - t * tile, tile), step=lanes) as L:
@@ -39,7 +39,7 @@ def test_the_error_shows_the_function():
 
 
 def test_negative_index():
-    f = Function("shift")
+    f = LoopFunction("shift")
     x = f.view("x", f32, (10,))
     with f.loop(0, 9) as L:
         f.load(x, [L.index - 1])
@@ -48,7 +48,7 @@ def test_negative_index():
 
 
 def test_quotient_and_remainder_address_the_same_element():
-    f = Function("unflatten")
+    f = LoopFunction("unflatten")
     x, flat = f.view("x", f32, (6, 7)), f.view("flat", f32, (42,))
     with f.loop(0, 42) as L:
         q, r = f.divmod(L.index, 7)
@@ -58,7 +58,7 @@ def test_quotient_and_remainder_address_the_same_element():
 
 @pytest.mark.parametrize("step, fits", [(8, True), (4, False)])
 def test_vectors_stay_in_a_row_of_whole_vectors(step, fits):
-    f = Function("rows")
+    f = LoopFunction("rows")
     x = f.view("x", f32, (6, 40))
     with f.loop(0, 240, step=step) as L:
         f.load(x, [*f.divmod(L.index, 40)], lanes=8)
@@ -69,7 +69,7 @@ def test_vectors_stay_in_a_row_of_whole_vectors(step, fits):
 
 
 def test_tail_after_whole_vectors():
-    f = Function("tail")
+    f = LoopFunction("tail")
     x, n = f.view("x", f32, (100,)), f.param("n", 0, 100)
     whole, rest = f.divmod(n, 8)
     with f.loop(0, whole) as L:
@@ -80,8 +80,8 @@ def test_tail_after_whole_vectors():
 
 
 def test_shifted_views_reach_their_root_only():
-    def build(rows: int) -> Function:
-        f = Function("rows")
+    def build(rows: int) -> LoopFunction:
+        f = LoopFunction("rows")
         x = f.view("x", f32, (10, 4))
         with f.loop(0, 3) as L:
             block = x.view_at([L.index * 4, 0], shape=(4, 4))
@@ -94,8 +94,8 @@ def test_shifted_views_reach_their_root_only():
 
 
 def test_a_branch_narrows_indices():
-    def build(limit: int) -> Function:
-        f = Function("padded")
+    def build(limit: int) -> LoopFunction:
+        f = LoopFunction("padded")
         x = f.view("x", f32, (10,))
         with f.loop(0, 14) as L:
             at = L.index - 2
@@ -109,12 +109,12 @@ def test_a_branch_narrows_indices():
 
 
 def test_calls_with_fewer_rows_than_declared():
-    def build(rows: int) -> Function:
-        kernel = Function("kernel")
+    def build(rows: int) -> LoopFunction:
+        kernel = LoopFunction("kernel")
         block, n = kernel.view("block", f32, (6, 8), (8, 1)), kernel.param("n", 0, 6)
         with kernel.loop(0, n) as L:
             kernel.store(block, [L.index, 0], kernel.load(block, [L.index, 0], lanes=8))
-        f = Function("blocks")
+        f = LoopFunction("blocks")
         x = f.view("x", f32, (10, 8))
         with f.parallel(2, "blocks") as t:
             f.call(kernel, [x.view_at([t * 6, 0], shape=(6, 8)), f.min_(6, rows - t * 6)])
@@ -125,9 +125,9 @@ def test_calls_with_fewer_rows_than_declared():
 
 
 def test_integer_arguments_are_in_range():
-    kernel = Function("kernel")
+    kernel = LoopFunction("kernel")
     kernel.param("n", 0, 4)
-    f = Function("caller")
+    f = LoopFunction("caller")
     with f.loop(0, 6) as L:
         f.call(kernel, [L.index])
     with pytest.raises(InternalError, match="cannot prove 0 <= i <= 4"):
@@ -135,8 +135,8 @@ def test_integer_arguments_are_in_range():
 
 
 def test_tiles_that_write_the_same_place():
-    def build(serial: bool) -> Function:
-        f = Function("sum")
+    def build(serial: bool) -> LoopFunction:
+        f = LoopFunction("sum")
         x, y = f.view("x", f32, (8,)), f.view("y", f32, (1,))
         with f.parallel(8, "all", serial=serial) as t:
             f.store(y, [0], f.load(x, [t]))
@@ -147,7 +147,7 @@ def test_tiles_that_write_the_same_place():
 
 
 def test_tiles_may_write_their_own_scratch():
-    f = Function("own")
+    f = LoopFunction("own")
     x, y = f.view("x", f32, (8,)), f.view("y", f32, (8,))
     with f.parallel(8, "all") as t:
         s = f.scratch("s", f32, (1,))
@@ -157,7 +157,7 @@ def test_tiles_may_write_their_own_scratch():
 
 
 def test_shared_scratch_is_seen_by_all_tiles():
-    f = Function("shared")
+    f = LoopFunction("shared")
     x = f.view("x", f32, (8,))
     s = f.scratch("s", f32, (1,))
     with f.parallel(8, "all") as t:
@@ -167,10 +167,10 @@ def test_shared_scratch_is_seen_by_all_tiles():
 
 
 def test_parallel_through_a_call():
-    inner = Function("inner")
+    inner = LoopFunction("inner")
     with inner.parallel(4, "inside"):
         pass
-    f = Function("outer")
+    f = LoopFunction("outer")
     with f.parallel(4, "outside"):
         f.call(inner, [])
     with pytest.raises(InternalError, match="inner has parallel loops"):
@@ -178,7 +178,7 @@ def test_parallel_through_a_call():
 
 
 def test_values_do_not_leave_their_loop():
-    f = Function("leak")
+    f = LoopFunction("leak")
     x = f.view("x", f32, (8,))
     with f.loop(0, 8) as L:
         value = f.load(x, [L.index])
@@ -188,7 +188,7 @@ def test_values_do_not_leave_their_loop():
 
 
 def test_indices_do_not_leave_their_loop():
-    f = Function("leak")
+    f = LoopFunction("leak")
     x = f.view("x", f32, (8,))
     with f.loop(0, 8) as L:
         pass
@@ -198,16 +198,16 @@ def test_indices_do_not_leave_their_loop():
 
 
 def test_values_of_another_function():
-    other = Function("other")
+    other = LoopFunction("other")
     value = other.load(other.view("x", f32, (1,)), [0])
-    f = Function("thief")
+    f = LoopFunction("thief")
     f.store(f.view("y", f32, (1,)), [0], value)
     with pytest.raises(InternalError, match="not defined"):
         verify(f)
 
 
 def test_checked_indices_are_in_bounds_and_may_collide():
-    f = Function("scatter")
+    f = LoopFunction("scatter")
     index, y = f.view("index", i32, (8,)), f.view("y", f32, (10,))
     with f.parallel(8, "all") as t:
         f.store(y, [f.check_index(f.load(index, [t]), 10, 0)], f.const(1.0, f32))
@@ -215,7 +215,7 @@ def test_checked_indices_are_in_bounds_and_may_collide():
 
 
 def test_a_loop_that_never_runs_proves_nothing_and_needs_nothing():
-    f = Function("empty")
+    f = LoopFunction("empty")
     x = f.view("x", f32, (0,))
     with f.loop(0, 0) as L:
         f.load(x, [L.index])
@@ -223,7 +223,7 @@ def test_a_loop_that_never_runs_proves_nothing_and_needs_nothing():
 
 
 def test_return_belongs_to_main():
-    f = Function("early")
+    f = LoopFunction("early")
     f.view("x", f32, (1,))
     f.return_if_failed()
     with pytest.raises(InternalError, match="only main returns early"):
@@ -231,7 +231,7 @@ def test_return_belongs_to_main():
 
 
 def test_bounds_of_affine_expressions():
-    f = Function("bounds")
+    f = LoopFunction("bounds")
     n = f.param("n", 3, 9)
     with f.loop(n, n * 2 + 1, step=2) as L:
         i = L.index
@@ -242,6 +242,6 @@ def test_bounds_of_affine_expressions():
 
 
 def test_types_of_memory():
-    f = Function("types")
+    f = LoopFunction("types")
     with pytest.raises(InternalError, match="store of i64 into x of f32"):
         f.store(f.view("x", f32, (1,)), [0], f.const(1, i64))

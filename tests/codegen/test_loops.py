@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from loop_run import compiled, run
 
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.errors import InternalError
 from graphc.ir.types import bool_, f32, f64, i32, i64
 
 
 def test_parallel_blocks(rng):
-    f = Function("scale")
+    f = LoopFunction("scale")
     x, y = f.view("x", f32, (1024,)), f.view("y", f32, (1024,))
     with f.parallel(16, "blocks") as t:
         with f.loop(0, 64, step=8) as L:
@@ -24,7 +24,7 @@ def test_parallel_blocks(rng):
 
 def test_tail_mask_and_bounded_tiles(rng):
     n, tile = 1003, 96
-    f = Function("add_one")
+    f = LoopFunction("add_one")
     x, y = f.view("x", f32, (n,)), f.view("y", f32, (n,))
     with f.parallel(-(-n // tile), "blocks") as t:
         end = f.min_(t * tile + tile, n)
@@ -40,7 +40,7 @@ def test_tail_mask_and_bounded_tiles(rng):
 @pytest.mark.parametrize("unroll", [None, True, 2, 4, 16])
 @pytest.mark.parametrize("n", [0, 1, 2, 7, 12])
 def test_carried_sum(rng, n, unroll):
-    f = Function("total")
+    f = LoopFunction("total")
     x, y = f.view("x", f64, (max(n, 1),)), f.view("y", f64, (1,))
     with f.loop(0, n, carry=[f.const(1.5, f64)], unroll=unroll) as L:
         L.next(L.carried[0] + f.load(x, [L.index]))
@@ -53,7 +53,7 @@ def test_carried_sum(rng, n, unroll):
 @pytest.mark.parametrize("unroll", [None, 3])
 @pytest.mark.parametrize("n", [0, 2, 3, 11])
 def test_bounds_from_parameters(n, unroll):
-    f = Function("count")
+    f = LoopFunction("count")
     y = f.view("y", i64, (20,))
     count = f.param("n", 0, 20)
     with f.loop(0, count, step=2, unroll=unroll) as L:
@@ -64,7 +64,7 @@ def test_bounds_from_parameters(n, unroll):
 
 
 def test_two_carries_in_nested_loops(rng):
-    f = Function("stats")
+    f = LoopFunction("stats")
     x, y = f.view("x", f32, (5, 16)), f.view("y", f32, (5, 2))
     with f.loop(0, 5) as rows:
         zero = f.const(0.0, f32, 8)
@@ -83,7 +83,7 @@ def test_two_carries_in_nested_loops(rng):
 @pytest.mark.parametrize("stride", [1, 0, -1, 3])
 @pytest.mark.parametrize("masked", [False, True])
 def test_vector_loads_by_stride(dtype, stride, masked):
-    f = Function("gather")
+    f = LoopFunction("gather")
     x = f.view("x", dtype, (2, 8), (30, stride))
     y = f.view("y", dtype, (2, 8))
     mask = f.tail_mask(5, 8) if masked else None
@@ -103,7 +103,7 @@ def test_vector_loads_by_stride(dtype, stride, masked):
 @pytest.mark.parametrize("stride", [1, -1, 3])
 @pytest.mark.parametrize("masked", [False, True])
 def test_vector_stores_by_stride(dtype, stride, masked):
-    f = Function("scatter")
+    f = LoopFunction("scatter")
     x = f.view("x", dtype, (8,))
     y = f.view("y", dtype, (8,), (stride,))
     f.store(y, [0], f.load(x, [0], lanes=8), mask=f.tail_mask(5, 8) if masked else None)
@@ -117,7 +117,7 @@ def test_vector_stores_by_stride(dtype, stride, masked):
 
 
 def test_divmod_unflattens():
-    f = Function("unflatten")
+    f = LoopFunction("unflatten")
     y = f.view("y", i64, (6, 5))
     with f.parallel(30, "all") as t:
         q, r = f.divmod(t, 5)
@@ -129,7 +129,7 @@ def test_divmod_unflattens():
 
 @pytest.mark.parametrize("n", [-7, -5, -1, 0, 4, 13])
 def test_divmod_rounds_down(n):
-    f = Function("floor")
+    f = LoopFunction("floor")
     y = f.view("y", i64, (2,))
     q, r = f.divmod(f.param("n", -100, 100), 5)
     f.store(y, [0], f.value(q))
@@ -140,7 +140,7 @@ def test_divmod_rounds_down(n):
 
 
 def test_if_and_else():
-    f = Function("signs")
+    f = LoopFunction("signs")
     x, y = f.view("x", f32, (6,)), f.view("y", i32, (6,))
     with f.loop(0, 6) as L:
         with f.if_(f.lt(f.load(x, [L.index]), 0.0)):
@@ -154,7 +154,7 @@ def test_if_and_else():
 
 @pytest.mark.parametrize("start, count, value", [(6, 8, 1), (1, 0, 1), (27, 20, None)])
 def test_while_is_bounded(start, count, value):
-    f = Function("collatz")
+    f = LoopFunction("collatz")
     y = f.view("y", i64, (2,))
     with f.while_(20, carry=[f.value(f.param("n", 1, 1000))]) as W:
         n = W.carried[0]
@@ -169,7 +169,7 @@ def test_while_is_bounded(start, count, value):
 
 
 def test_checked_index_reports_the_least_failure():
-    f = Function("take")
+    f = LoopFunction("take")
     x, index, y = f.view("x", f32, (10,)), f.view("index", i32, (4,)), f.view("y", f32, (4,))
     with f.parallel(4, "all") as t:
         f.store(y, [t], f.load(x, [f.check_index(f.load(index, [t]), 10, node_id=7)]))
@@ -182,7 +182,7 @@ def test_checked_index_reports_the_least_failure():
 
 
 def test_fail_unless():
-    f = Function("positive")
+    f = LoopFunction("positive")
     x = f.view("x", i64, (3,))
     with f.loop(0, 3) as L:
         v = f.load(x, [L.index])
@@ -193,7 +193,7 @@ def test_fail_unless():
 
 
 def test_node_of_a_check_may_be_computed():
-    f = Function("checks")
+    f = LoopFunction("checks")
     x, node = f.view("x", i64, (1,)), f.param("node", 0, 100)
     for _ in range(2):
         f.fail_unless(f.lt(f.load(x, [0]), 5), node * 2 + 1, f.load(x, [0]))
@@ -203,14 +203,14 @@ def test_node_of_a_check_may_be_computed():
 
 
 def test_scratch_of_callers_and_callees_is_apart(rng):
-    inner = Function("inner")
+    inner = LoopFunction("inner")
     a = inner.view("a", f32, (16,))
     mine = inner.scratch("mine", f32, (16,))
     with inner.loop(0, 16) as L:
         inner.store(mine, [L.index], inner.load(a, [L.index]) + 1.0)
     with inner.loop(0, 16) as L:
         inner.store(a, [L.index], inner.load(mine, [15 - L.index]))
-    f = Function("outer")
+    f = LoopFunction("outer")
     x, y = f.view("x", f32, (4, 16)), f.view("y", f32, (4, 16))
     shared = f.scratch("shared", f32, (16,))
     with f.loop(0, 16) as L:
@@ -228,7 +228,7 @@ def test_scratch_of_callers_and_callees_is_apart(rng):
 
 
 def test_tiles_see_values_and_views_of_their_function(rng):
-    f = Function("captured")
+    f = LoopFunction("captured")
     x, y = f.view("x", f32, (3, 8)), f.view("y", f32, (3, 8))
     n = f.param("n", 0, 3)
     bias = f.splat(f.load(x, [0, 0]), 8)
@@ -244,7 +244,7 @@ def test_tiles_see_values_and_views_of_their_function(rng):
 
 
 def test_parallel_inside_an_unrolled_loop():
-    f = Function("unrolled")
+    f = LoopFunction("unrolled")
     y = f.view("y", i64, (3, 4))
     with f.loop(0, 3, unroll=True) as outer:
         with f.parallel(4, "columns") as t:
@@ -255,7 +255,7 @@ def test_parallel_inside_an_unrolled_loop():
 
 
 def test_nontemporal_and_prefetch():
-    f = Function("copy")
+    f = LoopFunction("copy")
     x, y = f.view("x", f32, (64,)), f.view("y", f32, (64,))
     s = f.scratch("s", f32, (64,))
     with f.loop(0, 64, step=8) as L:
@@ -269,7 +269,7 @@ def test_nontemporal_and_prefetch():
 
 
 def test_misuse_of_the_builder_is_an_internal_error():
-    f = Function("wrong")
+    f = LoopFunction("wrong")
     x = f.view("x", f32, (4,))
     with pytest.raises(InternalError, match="add does not take"):
         f.add(f.load(x, [0]), f.const(1, i32))
@@ -285,7 +285,7 @@ def test_misuse_of_the_builder_is_an_internal_error():
         x.view_at([0], shape=(2, 2))
     with pytest.raises(InternalError, match="1 indices for x|2 indices for x of 1"):
         f.load(x, [0, 0])
-    g = Function("callee")
+    g = LoopFunction("callee")
     g.view("block", f32, (4,), (2,))
     with pytest.raises(InternalError, match="call of callee: x f32"):
         f.call(g, [x])

@@ -12,7 +12,7 @@ from graphc.codegen.llvm_ops import INSTRUCTIONS, INTRINSICS, IRREGULAR
 from graphc.codegen.loop_ir import Val
 from graphc.codegen.loop_ops import IRREGULAR as IRREGULAR_NAMES
 from graphc.codegen.loop_ops import MATH, REGULAR
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.errors import InternalError
 from graphc.ir.target import AVX2, Target
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64
@@ -34,7 +34,7 @@ def values(dtype: DType, seed: int) -> np.ndarray:
 
 
 def apply(build: Callable[..., Val], ins: Sequence[np.ndarray], dtypes: Sequence[DType], out: DType, lanes: int, target: Target = AVX2) -> np.ndarray:
-    f = Function("apply")
+    f = LoopFunction("apply")
     xs = [f.view(f"x{k}", d, (COUNT,)) for k, d in enumerate(dtypes)]
     y = f.view("y", out, (COUNT,))
     with f.loop(0, COUNT, step=lanes) as L:

@@ -14,7 +14,7 @@ from minimax import FITS, coefficients
 
 from graphc.codegen import vecmath
 from graphc.codegen.loop_ops import MATH
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.ir.target import AVX2, Target
 from graphc.ir.types import DType, f32, f64
 
@@ -42,7 +42,7 @@ MEASURED_F32 = {"exp": 1.02, "exp2": 1.17, "expm1": 1.64, "log": 0.85, "log1p": 
 
 @cache
 def native(op: str, dtype: DType, lanes: int, target: Target) -> Compiled:
-    f = Function(f"map_{op}")
+    f = LoopFunction(f"map_{op}")
     arity = 2 if op == "pow" else 1
     ins = [f.view(f"x{k}", dtype, (COUNT,)) for k in range(arity)]
     y = f.view("y", dtype, (COUNT,))

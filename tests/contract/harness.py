@@ -9,7 +9,7 @@ import numpy as np
 from graphc.codegen import jit
 from graphc.codegen.llvm import emit_module, scratch_bytes
 from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.codegen.lower.contract import lower_contraction
 from graphc.ir.contraction import Contraction
 from graphc.ir.schedule import ContractionSchedule
@@ -29,7 +29,7 @@ def view_of(x: np.ndarray) -> ViewType:
 @dataclass
 class Kernel:
     """A compiled contraction of arrays that lie like the ones it was made for."""
-    function: Function
+    function: LoopFunction
     schedule: ContractionSchedule
     text: str
     executable: Executable
@@ -49,7 +49,7 @@ def lowered(c: Contraction, ins: Sequence[np.ndarray], outs: Sequence[np.ndarray
     a, b, out = view_of(ins[0]), view_of(ins[1]), view_of(outs[0])
     schedule = contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, out.strides, a.dtype, target, fused=epilogue is not None)
     f = lower_contraction(c, [view_of(x) for x in ins], [view_of(x) for x in outs], schedule, target, epilogue)
-    main = Function("main")
+    main = LoopFunction("main")
     views = [main.buffer("input", i, 0, v.dtype, v.shape, v.strides) for i, v in enumerate(map(view_of, ins))]
     views += [main.buffer("output", i, 0, v.dtype, v.shape, v.strides) for i, v in enumerate(map(view_of, outs))]
     if schedule.shared_scratch:

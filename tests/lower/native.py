@@ -9,7 +9,7 @@ import numpy as np
 from graphc.codegen import abi, jit
 from graphc.codegen.llvm import emit_module, scratch_bytes
 from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.codegen.lower import function_needs_node_id, lower
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node
@@ -44,8 +44,8 @@ done:
 class Native:
     """A compiled loop function; its first `n_inputs` views are inputs, then outputs, then shared scratch of `partials`."""
 
-    def __init__(self, function: Function, n_inputs: int, n_outputs: int, partials: Sequence = (), target: Target = AVX2):
-        main = Function("main")
+    def __init__(self, function: LoopFunction, n_inputs: int, n_outputs: int, partials: Sequence = (), target: Target = AVX2):
+        main = LoopFunction("main")
         offsets, views = shared_offsets(tuple(partials)), []
         for k, view in enumerate(function.views):
             space, slot, offset = ("input", k, 0) if k < n_inputs else ("output", k - n_inputs, 0)

@@ -3,14 +3,14 @@ import numpy as np
 import pytest
 
 from graphc.codegen.loop_ir import Load
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.codegen.lower.transpose import transposed
 from graphc.ir.types import f32, f64
 
 
 @pytest.mark.parametrize("dtype, lanes", [(f32, 2), (f32, 4), (f32, 8), (f32, 16), (f64, 2), (f64, 4), (f64, 8)], ids=str)
 def test_transposed(dtype, lanes):
-    f = Function("turn")
+    f = LoopFunction("turn")
     x = f.view("x", dtype, (lanes, lanes))
     matrix = np.arange(lanes * lanes).reshape(lanes, lanes)
     values = {}

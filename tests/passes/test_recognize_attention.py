@@ -11,7 +11,7 @@ from graphc import nn, optim
 from graphc.compiler import Compilation
 from graphc.dsl.array import as_array
 from graphc.ir.interp import evaluate
-from graphc.passes.mask_analysis import Facts, Number, Ramp, Step
+from graphc.passes.mask_analysis import MaskFacts, Number, Ramp, TriangleStep
 
 B, H, T, S, D, E = 2, 3, 37, 50, 16, 8
 Q, K, V = gc.f32[B, H, T, D], gc.f32[B, H, S, D], gc.f32[B, H, S, E]
@@ -594,10 +594,10 @@ def test_facts():
         return (gc.tril(gc.ones((t, t)), -1), (1 - gc.tril(gc.ones((t, t)))) * -1e9, gc.iota((t, t), 0) + 2 > gc.iota((t, t), 1), (i[:, None] >= i).T,
                 (gc.iota((9, 9), 0) >= gc.iota((9, 9), 1))[2:9, 1:8], gc.triu(gc.ones((t, t), gc.bool_), 2), gc.arange(3, 3 + t), gc.full((t,), 2.5) * 2,
                 as_array(np.full((2, 3), True)), as_array(np.tri(t, t, 2)), i % 2, x, as_array(np.eye(t, dtype=np.float32)), i[:, None] >= 2 * i)
-    facts = Facts()
+    facts = MaskFacts()
     found = [facts(v) for v in f.graph.outputs]
-    kinds = [Step] * 6 + [Ramp, Number, Number, Step] + [type(None)] * 4
+    kinds = [TriangleStep] * 6 + [Ramp, Number, Number, TriangleStep] + [type(None)] * 4
     assert [type(x) for x in found] == kinds
     for known, array in zip(found, evaluate(f.graph, [np.zeros(t, np.float32)])):
-        if isinstance(known, Step):
+        if isinstance(known, TriangleStep):
             np.testing.assert_array_equal(np.where(np.tri(t, t, known.diagonal, dtype=bool), known.lower, known.upper), array)

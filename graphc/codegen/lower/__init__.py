@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.codegen.lower import attention, attention_grad, cumulative, index, movement, sort, window
 from graphc.codegen.lower.epilogue import lower_contraction_cluster, lower_contraction_node
 from graphc.codegen.lower.nest import lower_nest
@@ -21,10 +21,10 @@ from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 
 Views = Sequence[ViewType]
-Lowering = Callable[[str, Node, Views, Views, object, Target], Function]
+Lowering = Callable[[str, Node, Views, Views, object, Target], LoopFunction]
 
 
-def lower(node: Node, ins: Views, outs: Views, schedule, target: Target, name: str = "") -> Function:
+def lower(node: Node, ins: Views, outs: Views, schedule, target: Target, name: str = "") -> LoopFunction:
     """The loop function of a node: view parameters are its inputs, its outputs, its shared scratch; an i64 parameter "node" comes
     last if it checks indices. Depends on nothing but its arguments, and not on the node's identity.
     """
@@ -34,16 +34,16 @@ def lower(node: Node, ins: Views, outs: Views, schedule, target: Target, name: s
     return rule(name or node.op.name, node, ins, outs, schedule, target)
 
 
-def function_needs_node_id(f: Function) -> bool:
+def function_needs_node_id(f: LoopFunction) -> bool:
     """Whether the caller passes the number under which the function reports bad indices."""
     return any(p.name == "node" for p in f.params)
 
 
-def _nest(name: str, node: Node, ins: Views, outs: Views, schedule, target: Target) -> Function:
+def _nest(name: str, node: Node, ins: Views, outs: Views, schedule, target: Target) -> LoopFunction:
     return lower_nest(name, single(node), ins, outs, schedule)
 
 
-def _fused(name: str, node: Node, ins: Views, outs: Views, schedule, target: Target) -> Function:
+def _fused(name: str, node: Node, ins: Views, outs: Views, schedule, target: Target) -> LoopFunction:
     return FUSED[node.op.kind](name, node, ins, outs, schedule, target)
 
 

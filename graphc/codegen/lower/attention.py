@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import inf, prod
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, fetch_ahead, in_groups, larger, matrix, product, store_rows
 from graphc.codegen.lower.attention_blocks import sub_panel, turn, turn_back, whole_rows
 from graphc.codegen.lower.attention_mask import Mask, lowest
@@ -25,27 +25,27 @@ from graphc.ir.view import ViewType
 TOGETHER = 6            # keys whose exponentials are computed together
 
 
-def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:
+def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> LoopFunction:
     f, (q, k, v, *masks), (out, lse) = function(name, ins, outs)
     b = Blocks(f, s, target, q.dtype, q.shape[-2], k.shape[-2], node.op.causal)
     lead = out.shape[:-2]
     with f.parallel(prod(lead) * b.column_blocks, "queries", serial=s.serial) as t:
         number, block = f.divmod(t, b.column_blocks)
         block = _alternating(f, block, b.column_blocks) if b.causal else block
-        _Block(b, node.op.factor(q.shape) / LN2, *(matrix(f, x, number, lead) for x in (q, k, v, out)),
+        _ForwardBlock(b, node.op.factor(q.shape) / LN2, *(matrix(f, x, number, lead) for x in (q, k, v, out)),
                lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:]), block * s.columns,
                next((Mask(b, matrix(f, x, number, lead), MASKED) for x in masks), None)).run()
     return f
 
 
-def _alternating(f: Function, number: Ix, count: int) -> Ix:
+def _alternating(f: LoopFunction, number: Ix, count: int) -> Ix:
     """Last, first, last but one, second, …: the last queries see most keys, the first few, and two that follow each other as many as any other two, so
     that threads have even shares."""
     half, odd = f.divmod(number, 2)
     return f.min_(f.max_(half - (1 - odd) * count, (count - 1) - half - odd * count, 0), count - 1)         # 0 and count - 1: for the verifier
 
 
-class _Block:
+class _ForwardBlock:
     """One block of queries. Scores are in units of ln 2: powers of 2 are cheaper than powers of e. A row maximum is one of vectors: rows are keys."""
 
     def __init__(self, b: Blocks, factor: float, q: View, k: View, v: View, out: View, lse: View, first: Ix, mask: Mask | None):

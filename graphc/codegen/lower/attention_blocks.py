@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import factorial, log
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import unflattened
@@ -27,13 +27,13 @@ EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor
 FORMATS = {"f32": (i32, 23, ROUNDER, 127, EXP2), "f64": (i64, 52, ROUNDER64, 1023, EXP2_F64)}
 
 
-def in_groups(f: Function, start: Ix, stop: Ix, size: int) -> tuple[tuple[Ix, Ix, int], ...]:
+def in_groups(f: LoopFunction, start: Ix, stop: Ix, size: int) -> tuple[tuple[Ix, Ix, int], ...]:
     """(from, to, step) of two loops that cover start … stop - 1: whole groups, then what is left one by one."""
     whole = start + f.divmod(stop - start, size)[0] * size
     return (start, whole, size), (whole, stop, 1)
 
 
-def larger(f: Function, a: Val, b: Val) -> Val:
+def larger(f: LoopFunction, a: Val, b: Val) -> Val:
     """The maximum, b if one is NaN: one instruction."""
     return f.select(f.gt(a, b), a, b)
 
@@ -41,7 +41,7 @@ def larger(f: Function, a: Val, b: Val) -> Val:
 @dataclass(frozen=True)
 class Blocks:
     """The function, its schedule, and how many columns and rows the scores have."""
-    f: Function
+    f: LoopFunction
     s: AttentionSchedule
     target: Target
     dtype: DType
@@ -77,7 +77,7 @@ class Blocks:
         return self.f.scratch(name, self.dtype, (self.s.columns, round_up(features, self.s.nr)))
 
 
-def matrix(f: Function, view: View, number: Ix, lead: Sequence[int]) -> View:
+def matrix(f: LoopFunction, view: View, number: Ix, lead: Sequence[int]) -> View:
     """The [T, D] matrix of batch entry `number` of the leading dims `lead`, to which the view's own broadcast."""
     index = unflattened(f, number, lead)
     own = view.shape[:-2]
@@ -103,7 +103,7 @@ def exp2(b: Blocks, xs: Sequence[Val]) -> list[Val]:
     return [f.mul(y, f.bitcast(f.shl(f.bitcast(s, bits), mantissa), b.dtype)) for y, s in zip(_powers(f, rests, coefficients), shifted)]
 
 
-def _powers(f: Function, rests: Sequence[Val], coefficients: Sequence[float]) -> list[Val]:
+def _powers(f: LoopFunction, rests: Sequence[Val], coefficients: Sequence[float]) -> list[Val]:
     """2^r of each, by Horner's rule."""
     totals = [f.const(coefficients[-1], r.dtype, r.lanes) for r in rests]
     for c in (*coefficients[-2::-1], 1.0):

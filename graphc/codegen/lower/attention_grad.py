@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from math import prod
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, fetch_ahead, in_groups, matrix, product, store_rows, sub_panel, turn, turn_back
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import function, unflattened
@@ -29,7 +29,7 @@ QUERY_ROWS = 64                     # rows whose deltas, or parts of dq, one thr
 TOGETHER = 4                        # vectors whose exponentials are computed together
 
 
-def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> Function:
+def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> LoopFunction:
     f, inputs, (dq, dk, dv) = function(name, ins, outs)
     b = Blocks(f, s, target, dq.dtype, dk.shape[-2], dq.shape[-2], node.op.causal)
     factor, lead = node.op.factor(dq.shape), dq.shape[:-2]
@@ -44,7 +44,7 @@ def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: S
         if b.causal:
             sums.clear(own, f.min_(first * s.columns, b.rows))
         with f.loop(first, f.min_(first + share, b.column_blocks)) as blocks:
-            _Block(b, factor, of, own, blocks.index * s.columns, f.min_(blocks.index - first, 1)).run()
+            _GradientBlock(b, factor, of, own, blocks.index * s.columns, f.min_(blocks.index - first, 1)).run()
     sums.store(dq, factor, lead)
     return f
 
@@ -120,7 +120,7 @@ class _Sums:
         return total
 
 
-class _Block:
+class _GradientBlock:
     """One block of keys of one head. Scores are in units of ln 2: a row for each query. `add`: whether dq has sums already (0 or 1)."""
 
     def __init__(self, b: Blocks, factor: float, of: _Head, dq: View, first: Ix, add: Ix):

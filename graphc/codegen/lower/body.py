@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import Function, Ix
+from graphc.codegen.loops import LoopFunction, Ix
 from graphc.codegen.lower import elementwise
 from graphc.codegen.lower.random import random_value
 from graphc.codegen.lower.rows import clamped
@@ -38,10 +38,10 @@ class StagePlan:
     writes: tuple[Value, ...]
 
 
-class Body:
+class NestBody:
     """The cluster's operators as code. Values that do not change inside a row are made once, before the loops that need them."""
 
-    def __init__(self, f: Function, nest: Nest, stages: Stages, schedule: NestSchedule, xs: Sequence[View]):
+    def __init__(self, f: LoopFunction, nest: Nest, stages: Stages, schedule: NestSchedule, xs: Sequence[View]):
         self.f, self.nest, self.stages, self.s = f, nest, stages, schedule
         self.inputs = dict(zip(nest.body.inputs, xs))
         self.kept = {nest.body.nodes[k].outputs[0] for k in schedule.stored}
@@ -139,7 +139,7 @@ class Body:
 class Env:
     """Values at one point; what is not found there and does not change within the row is looked up in `outer`."""
 
-    def __init__(self, body: Body, at: Point, outer: "Env | None" = None):
+    def __init__(self, body: NestBody, at: Point, outer: "Env | None" = None):
         self.body, self.at, self.outer = body, at, outer
         self.values: dict[object, Val] = {}
 

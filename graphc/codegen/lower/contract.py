@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.codegen.loops import Function, View
+from graphc.codegen.loops import LoopFunction, View
 from graphc.codegen.lower.contract_dots import lower_dots, lower_plain
 from graphc.codegen.lower.contract_job import Epilogue, Job
 from graphc.codegen.lower.contract_lanes import lower_lanes, pack_factors
@@ -31,14 +31,14 @@ PACKINGS: dict[type, Callable[[Job, str], None]] = {TileSchedule: pack_shared, L
 
 
 def lower_contraction(c: Contraction, ins: Sequence, outs: Sequence, schedule: ContractionSchedule, target: Target,
-                      epilogue: Epilogue | None = None, name: str = "contract") -> Function:
+                      epilogue: Epilogue | None = None, name: str = "contract") -> LoopFunction:
     """A function of the views ins = [a, b, *extra], outs, and (if the schedule has these) 1-D views for the prepacked operand and for
     shared scratch.
 
     ins and outs have dtype, shape, strides. The epilogue gets each finished vector of sums and gives what is stored, one value for
     each out; without one the only out is the sum. An out may have exactly the memory of an extra input, never that of a or b.
     """
-    f = Function(name)
+    f = LoopFunction(name)
     inputs = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
     outputs = [f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)]
     ready = f.view("packed", ins[0].dtype, (schedule.packed_size,)) if schedule.packed_size else None
@@ -49,9 +49,9 @@ def lower_contraction(c: Contraction, ins: Sequence, outs: Sequence, schedule: C
     return f
 
 
-def lower_packing(operand, schedule: ContractionSchedule, target: Target, name: str) -> Function:
+def lower_packing(operand, schedule: ContractionSchedule, target: Target, name: str) -> LoopFunction:
     """A function of two views: the operand `schedule.prepacked`, and where it is packed for kernels of that schedule."""
-    f = Function(name)
+    f = LoopFunction(name)
     source = f.view("operand", operand.dtype, operand.shape, operand.strides)
     ready = f.view("packed", operand.dtype, (schedule.packed_size,))
     flat = f.reinterpret(source, (_extent(source),), (1,))
@@ -60,7 +60,7 @@ def lower_packing(operand, schedule: ContractionSchedule, target: Target, name: 
     return f
 
 
-def _operands(f: Function, inputs: Sequence[View], schedule: ContractionSchedule, shared: View | None, target: Target) -> list[View]:
+def _operands(f: LoopFunction, inputs: Sequence[View], schedule: ContractionSchedule, shared: View | None, target: Target) -> list[View]:
     """The memory that the phases read as flat views: the operands themselves, or padded copies made here."""
     form = schedule.form
     operands = [inputs[1], inputs[0]] if form.swap else list(inputs[:2])

@@ -7,9 +7,9 @@ from graphc.codegen.index import Ix
 from graphc.codegen.loops import View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import a_is_copied, b_packing
-from graphc.codegen.lower.contract_tile import Tile, row_tiles
+from graphc.codegen.lower.contract_tile import ContractionTile, row_tiles
 from graphc.codegen.lower.ranges import Index, Range, offset
-from graphc.ir.contract_form import Linear
+from graphc.ir.contract_form import LinearMap
 from graphc.ir.target import LINE_BYTES
 
 
@@ -17,14 +17,14 @@ from graphc.ir.target import LINE_BYTES
 class Runs:
     """What a tile packs of an operand: for each step of k `length` elements of memory, from `start` on; the next tile's are `advance` after these."""
     memory: View
-    linear: Linear
+    linear: LinearMap
     batch: Index
     start: Ix
     length: int
     advance: int
 
 
-def packed_runs(job: Job, tile: Tile) -> list[Runs]:
+def packed_runs(job: Job, tile: ContractionTile) -> list[Runs]:
     """Of the operands that the tile packs block after block, where these are runs."""
     s, p = job.schedule, job.phase
     across = s.columns.count(job.n_sizes)

@@ -7,7 +7,7 @@ from graphc.codegen.index import Ix
 from graphc.codegen.loops import View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_sweep import Block, Source, add_partials, sweep, sweep_turned, whole_tile
-from graphc.codegen.lower.contract_tile import Tile
+from graphc.codegen.lower.contract_tile import ContractionTile
 from graphc.codegen.lower.ranges import part_of, steps_evenly, vector_run
 from graphc.ir.schedule import round_up
 
@@ -46,12 +46,12 @@ def sums_scratch(job: Job) -> View:
     return job.f.scratch("sums", job.dtype, (round_up(rows, s.lanes) if s.turned else rows, s.width(job.phase)))
 
 
-def finish_block(job: Job, tile: Tile, block: Block, source: Source) -> None:
+def finish_block(job: Job, tile: ContractionTile, block: Block, source: Source) -> None:
     """What becomes of sums of all of k, or of the tile's part of it."""
     (sweep if job.schedule.splits == 1 else _store_partial)(job, tile, block, source)
 
 
-def finish_register_tile(job: Job, tile: Tile, row: Ix, rows: int, column: Ix, source: Source) -> None:
+def finish_register_tile(job: Job, tile: ContractionTile, row: Ix, rows: int, column: Ix, source: Source) -> None:
     """The sums of a register tile of so many rows, with those to the left of it that are finished together."""
     f, nr, together = job.f, job.schedule.nr, _columns_together(job)
     left = f.min_(rows, tile.rows - row)
@@ -63,7 +63,7 @@ def finish_register_tile(job: Job, tile: Tile, row: Ix, rows: int, column: Ix, s
         finish_block(job, tile, Block(row, left, start, part_of(f, tile.columns, start, together)), source)
 
 
-def _store_partial(job: Job, tile: Tile, block: Block, source: Source) -> None:
+def _store_partial(job: Job, tile: ContractionTile, block: Block, source: Source) -> None:
     """A tile's part of the sum, where the last loop finds it: [part][batch][row][column]."""
     f, lanes = job.f, job.schedule.lanes
     memory = job.packed("partials", job.schedule.splits * job.batches * job.m * job.n)
@@ -73,7 +73,7 @@ def _store_partial(job: Job, tile: Tile, block: Block, source: Source) -> None:
         vector_run(f, block.columns.length, lanes, lambda j, n, mask: f.store(memory, [start + j], source(row, block.column + j, n, mask), mask))
 
 
-def add_parts(job: Job, tile: Tile) -> None:
+def add_parts(job: Job, tile: ContractionTile) -> None:
     """The partial results of a tile, added in order, are its sums."""
     f = job.f
     if not job.schedule.turned:

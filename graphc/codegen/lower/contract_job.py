@@ -5,19 +5,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.ir.contract_form import Phase
 from graphc.ir.schedule import ContractionSchedule, PhaseSchedule, group_sizes
 from graphc.ir.types import DType
 
-Epilogue = Callable[[Function, Val | list[Val], list[Ix], int, Val | None, int], list[Val]]
+Epilogue = Callable[[LoopFunction, Val | list[Val], list[Ix], int, Val | None, int], list[Val]]
 """(function, sums or those of all gates, index in the outputs, lanes, mask, axis of the lanes) -> what is stored"""
 
 
 @dataclass(frozen=True)
 class Job:
     """One phase to lower. a, b: flat views that the phase's linear maps index."""
-    f: Function
+    f: LoopFunction
     whole: ContractionSchedule
     number: int
     phase: Phase

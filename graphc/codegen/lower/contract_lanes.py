@@ -8,19 +8,19 @@ from itertools import product
 from math import prod
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed_runs
-from graphc.ir.contract_form import Linear
+from graphc.ir.contract_form import LinearMap
 
 
 @dataclass(frozen=True)
-class Operand:
+class LaneOperand:
     memory: View
-    linear: Linear
+    linear: LinearMap
 
 
 def lower_lanes(job: Job) -> None:
@@ -42,11 +42,11 @@ def lower_lanes(job: Job) -> None:
                 _run(job, operands, index | {s.inner: Ix(whole)}, p.sizes[s.inner] - whole, block * s.block, width)
 
 
-def _as_it_lies(job: Job, which: str) -> Operand:
-    return {"a": Operand(job.a, job.phase.a), "b": Operand(job.b, job.phase.b)}[which]
+def _as_it_lies(job: Job, which: str) -> LaneOperand:
+    return {"a": LaneOperand(job.a, job.phase.a), "b": LaneOperand(job.b, job.phase.b)}[which]
 
 
-def _operand(job: Job, which: str) -> Operand:
+def _operand(job: Job, which: str) -> LaneOperand:
     """An operand as it lies, or its packed factors."""
     s, p, source = job.schedule, job.phase, _as_it_lies(job, which)
     if not s.packs(p, source.linear):
@@ -54,7 +54,7 @@ def _operand(job: Job, which: str) -> Operand:
     if job.whole.ready != which:
         pack_factors(job, which)
     steps = {d: s.line(p) * prod(p.sizes[e] for e in p.k[i + 1:]) for i, d in enumerate(p.k)} | {s.dim: 1}
-    return Operand(_packed(job, which), Linear(0, tuple(steps.get(d, 0) for d in range(len(p.sizes)))))
+    return LaneOperand(_packed(job, which), LinearMap(0, tuple(steps.get(d, 0) for d in range(len(p.sizes)))))
 
 
 def _packed(job: Job, which: str) -> View:
@@ -74,7 +74,7 @@ def pack_factors(job: Job, which: str) -> None:
             copy, [to + j], load_spaced(f, operand.memory, start + j * linear.strides[s.dim], linear.strides[s.dim], lanes, mask), mask))
 
 
-def _turn(job: Job, operand: Operand, copy: View, terms: list[int], line: int) -> None:
+def _turn(job: Job, operand: LaneOperand, copy: View, terms: list[int], line: int) -> None:
     """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers. The last ones overlap those before."""
     f, s, linear = job.f, job.schedule, operand.linear
     step, size = linear.strides[s.dim], job.phase.sizes[s.dim]
@@ -88,7 +88,7 @@ def _turn(job: Job, operand: Operand, copy: View, terms: list[int], line: int) -
                 f.store(copy, [place + terms[first + i] * line], column)
 
 
-def _run(job: Job, operands: list[Operand], index: Index, columns: int, first: Ix, width: Ix | int) -> None:
+def _run(job: Job, operands: list[LaneOperand], index: Index, columns: int, first: Ix, width: Ix | int) -> None:
     """`columns` positions of the inner dim, from `index` on, for each vector of the block."""
     f, s = job.f, job.schedule
     lanes = s.lanes if job.epilogue is None or vector_axis(job, s.dim) is not None else 1
@@ -101,7 +101,7 @@ def _run(job: Job, operands: list[Operand], index: Index, columns: int, first: I
         body(loop.index, lanes, None)
 
 
-def _outputs(job: Job, operands: list[Operand], index: Index, columns: int, lanes: int, mask: Val | None) -> None:
+def _outputs(job: Job, operands: list[LaneOperand], index: Index, columns: int, lanes: int, mask: Val | None) -> None:
     f, s, p = job.f, job.schedule, job.phase
     sources = [Terms(f, o, offset(o.linear, index), o.linear.strides[s.dim], lanes, mask, {}) for o in operands]
     totals = [f.const(0, job.dtype, lanes)] * columns
@@ -119,8 +119,8 @@ def _outputs(job: Job, operands: list[Operand], index: Index, columns: int, lane
 @dataclass(frozen=True)
 class Terms:
     """Vectors of an operand, each loaded once."""
-    f: Function
-    operand: Operand
+    f: LoopFunction
+    operand: LaneOperand
     start: Ix
     step: int
     lanes: int

@@ -10,7 +10,7 @@ from itertools import product
 from math import prod
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, View
+from graphc.codegen.loops import LoopFunction, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.ranges import Index, Range, load_spaced, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
 from graphc.codegen.lower.transpose import gathered, transposed_runs
@@ -26,7 +26,7 @@ class Panels:
     panel: int
     step: int
 
-    def at(self, f: Function, column: Ix) -> Ix:
+    def at(self, f: LoopFunction, column: Ix) -> Ix:
         """Where a column (of a tile; a whole vector starts there) begins."""
         panel, lane = f.divmod(column, self.width)
         return self.start + panel * self.panel + lane

@@ -4,7 +4,7 @@ from __future__ import annotations
 from math import prod
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.ranges import unflatten
 from graphc.codegen.lower.transpose import transposed
 from graphc.ir.contract_form import PaddedCopy
@@ -12,7 +12,7 @@ from graphc.ir.contract_form import PaddedCopy
 ROWS_BYTES = 64 << 10           # copied by one tile
 
 
-def pad_copy(f: Function, source: View, copy: PaddedCopy, target: View, lanes: int) -> View:
+def pad_copy(f: LoopFunction, source: View, copy: PaddedCopy, target: View, lanes: int) -> View:
     """Fills `target` (flat): zeros outside the source. A row is the innermost padded axis (of a turned copy at least the axis
     around the channels) with all that lies inside it.
     """
@@ -29,7 +29,7 @@ def pad_copy(f: Function, source: View, copy: PaddedCopy, target: View, lanes: i
     return target
 
 
-def _row(f: Function, source: View, copy: PaddedCopy, target: View, rows: tuple[int, ...], row: tuple[int, ...], number: Ix, lanes: int) -> None:
+def _row(f: LoopFunction, source: View, copy: PaddedCopy, target: View, rows: tuple[int, ...], row: tuple[int, ...], number: Ix, lanes: int) -> None:
     """One row: the source's row between zeros when the row lies inside the source, else all zeros."""
     index = unflatten(f, number, rows, dict(enumerate(copy.shape)))
     size = prod(copy.shape[x] for x in row)
@@ -43,7 +43,7 @@ def _row(f: Function, source: View, copy: PaddedCopy, target: View, rows: tuple[
         _fill(f, target, start, size, lanes)
 
 
-def _source_position(f: Function, source: View, copy: PaddedCopy, index: dict[int, Ix]) -> tuple[Val | None, list[Ix]]:
+def _source_position(f: LoopFunction, source: View, copy: PaddedCopy, index: dict[int, Ix]) -> tuple[Val | None, list[Ix]]:
     """Whether the row is inside the source (None: always), and its place there (clamped, so that it always is one)."""
     inside, origin = None, [Ix()] * len(copy.shape)
     for x, ix in index.items():
@@ -58,11 +58,11 @@ def _source_position(f: Function, source: View, copy: PaddedCopy, index: dict[in
     return inside, origin
 
 
-def _both(f: Function, a: Val | None, b: Val) -> Val:
+def _both(f: LoopFunction, a: Val | None, b: Val) -> Val:
     return b if a is None else f.and_(a, b)
 
 
-def _copy_row(f: Function, source: View, copy: PaddedCopy, target: View, row: tuple[int, ...], origin: list[Ix], start: Ix, lanes: int) -> None:
+def _copy_row(f: LoopFunction, source: View, copy: PaddedCopy, target: View, row: tuple[int, ...], origin: list[Ix], start: Ix, lanes: int) -> None:
     """Zeros before, the source's elements, zeros after."""
     x = row[0]
     inner = prod(copy.shape[y] for y in row[1:])
@@ -78,7 +78,7 @@ def _copy_row(f: Function, source: View, copy: PaddedCopy, target: View, row: tu
     _fill(f, target, start + (copy.shape[x] - after) * inner, after * inner, lanes)
 
 
-def _copy_axes(f: Function, source: View, axes: tuple[int, ...], counts: list[int], target: View, start: Ix, lanes: int) -> None:
+def _copy_axes(f: LoopFunction, source: View, axes: tuple[int, ...], counts: list[int], target: View, start: Ix, lanes: int) -> None:
     """Copies a block of the source, whose axes `axes` have `counts` elements from its start, to contiguous memory."""
     if len(axes) > 1 and source.strides[axes[-2]] == source.strides[axes[-1]] * counts[-1]:
         return _copy_axes(f, source, axes[:-2] + axes[-1:], counts[:-2] + [counts[-2] * counts[-1]], target, start, lanes)
@@ -93,7 +93,7 @@ def _copy_axes(f: Function, source: View, axes: tuple[int, ...], counts: list[in
         _copy_axes(f, shifted, axes[1:], counts[1:], target, start + loop.index * prod(counts[1:]), lanes)
 
 
-def _turn(f: Function, source: View, target: View, start: Ix, lanes: int) -> None:
+def _turn(f: LoopFunction, source: View, target: View, start: Ix, lanes: int) -> None:
     """target[start + j * rows + i] = source[i, j], by square blocks; the last rows overlap those before them."""
     rows, columns = source.shape
     with f.loop(0, -(-rows // lanes)) as loop:
@@ -108,7 +108,7 @@ def _turn(f: Function, source: View, target: View, start: Ix, lanes: int) -> Non
             block(columns // lanes * lanes, columns % lanes)
 
 
-def copy_run(f: Function, source: View, target: View, start: Ix, count: int, lanes: int) -> None:
+def copy_run(f: LoopFunction, source: View, target: View, start: Ix, count: int, lanes: int) -> None:
     """target[start + i] = source[i]"""
     with f.loop(0, count // lanes * lanes, lanes) as loop:
         f.store(target, [start + loop.index], f.load(source, [loop.index], lanes))
@@ -117,7 +117,7 @@ def copy_run(f: Function, source: View, target: View, start: Ix, count: int, lan
         _pieces(f, source, target, start, count - rest, rest, lanes // 2)
 
 
-def _pieces(f: Function, source: View, target: View, start: Ix, at: int, rest: int, lanes: int) -> None:
+def _pieces(f: LoopFunction, source: View, target: View, start: Ix, at: int, rest: int, lanes: int) -> None:
     """The tail by halves: 7 elements are 4, 2 and 1."""
     while rest:
         if lanes <= rest:
@@ -126,7 +126,7 @@ def _pieces(f: Function, source: View, target: View, start: Ix, at: int, rest: i
         lanes //= 2
 
 
-def _fill(f: Function, target: View, start: Ix, count: int, lanes: int) -> None:
+def _fill(f: LoopFunction, target: View, start: Ix, count: int, lanes: int) -> None:
     zero = f.const(0, target.dtype, lanes)
     with f.loop(0, count // lanes * lanes, lanes) as loop:
         f.store(target, [start + loop.index], zero)

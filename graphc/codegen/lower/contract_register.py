@@ -13,7 +13,7 @@ from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_shared import b_step
 from graphc.codegen.lower.contract_source import A_SOURCES, B_SOURCES, columns_in_place, rows_in_place
 from graphc.codegen.lower.contract_sweep import ask_for_gates, flat, sums_in
-from graphc.codegen.lower.contract_tile import Tile
+from graphc.codegen.lower.contract_tile import ContractionTile
 from graphc.codegen.lower.micro import MicroSpec, StreamSpec, call_micro_kernel, stream_kernel
 from graphc.codegen.lower.ranges import Range, offset, vector_run
 
@@ -33,7 +33,7 @@ class RegisterTile:
     first: tuple[View, list[Ix]] | None
 
 
-def register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, last: Val | None, packed_a: View | None, packed_b: View | None) -> None:
+def register_tiles(job: Job, tile: ContractionTile, block: Range, sums: View, add: Ix, last: Val | None, packed_a: View | None, packed_b: View | None) -> None:
     """last: whether this is the last block of the tile's part of the sum, if there are several."""
     f, s = job.f, job.schedule
     if s.streamed:
@@ -65,7 +65,7 @@ def register_tiles(job: Job, tile: Tile, block: Range, sums: View, add: Ix, last
                 register_tile(across.index, b, row, f.min_(tile.row + row, job.m - s.rest), s.rest)
 
 
-def _to_output(job: Job, tile: Tile, r: RegisterTile, sums: View) -> None:
+def _to_output(job: Job, tile: ContractionTile, r: RegisterTile, sums: View) -> None:
     """A whole register tile is stored by the micro-kernel, one at the edge goes through scratch."""
     f, s, p = job.f, job.schedule, job.phase
     rows, columns = tile.rows - r.row, tile.columns.length - r.column
@@ -91,7 +91,7 @@ def _has_column_tail(job: Job) -> bool:
     return sizes[cut.split] * inner % nr != 0 or cut.chunk * inner % nr != 0
 
 
-def _stream(job: Job, tile: Tile, block: Range, sums: View, add: Ix) -> None:
+def _stream(job: Job, tile: ContractionTile, block: Range, sums: View, add: Ix) -> None:
     """All rows and columns of the tile at once."""
     f, s, p = job.f, job.schedule, job.phase
     spec = StreamSpec(job.dtype, s.mr, s.lanes, p.a.strides[p.k[-1]], p.b.strides[p.k[-1]], s.width(p), job.fused)
@@ -123,7 +123,7 @@ def _ahead(job: Job, r: RegisterTile) -> Ix | None:
     return f.divmod(r.row, s.mr)[0] * share + (r.steps if s.width(job.phase) == s.nr else job.k) * s.nr
 
 
-def _call(job: Job, tile: Tile, r: RegisterTile, target: View, row_step: int, add: Ix) -> None:
+def _call(job: Job, tile: ContractionTile, r: RegisterTile, target: View, row_step: int, add: Ix) -> None:
     """The micro-kernel on one register tile; where b is read in place, the last columns by its masked form."""
     f, s = job.f, job.schedule
     if s.b != "place" or job.n % s.nr == 0:

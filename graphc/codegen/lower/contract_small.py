@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.contract_lanes import Operand, Terms
+from graphc.codegen.lower.contract_lanes import LaneOperand, Terms
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, offset, unflatten
@@ -57,7 +57,7 @@ def _tile(job: Job, rest: Ix, first: Ix, count: Ix | int, part: Ix) -> None:
             _leave(job, index, number, position, f.reduce(total, "add") if s.along_k else total, mask, part)
 
 
-def _columns(f: Function, size: int, columns: int) -> Iterator[tuple[AbstractContextManager[Ix], int]]:
+def _columns(f: LoopFunction, size: int, columns: int) -> Iterator[tuple[AbstractContextManager[Ix], int]]:
     """The innermost k dim by `columns`, then the rest: the start of each run, and its length. 0: all of it at once."""
     if not columns:
         yield nullcontext(Ix()), size
@@ -68,7 +68,7 @@ def _columns(f: Function, size: int, columns: int) -> Iterator[tuple[AbstractCon
 
 
 @contextmanager
-def _starts(f: Function, end: int, step: int) -> Iterator[Ix]:
+def _starts(f: LoopFunction, end: int, step: int) -> Iterator[Ix]:
     with f.loop(0, end, step) as loop:
         yield loop.index
 
@@ -145,7 +145,7 @@ def _terms(job: Job, index: Index, columns: int, mask: Val | None, sums: Sequenc
     """
     f, s, p = job.f, job.schedule, job.phase
     last, lane = p.k[-1], p.k[-1] if s.along_k else s.dim
-    operands = [Terms(f, Operand(memory, t), offset(t, index), t.strides[lane], s.lanes, mask, {}) for memory, t in ((job.a, p.a), (job.b, p.b))]
+    operands = [Terms(f, LaneOperand(memory, t), offset(t, index), t.strides[lane], s.lanes, mask, {}) for memory, t in ((job.a, p.a), (job.b, p.b))]
     dims = p.m + p.n
     steps = [{last: j} | dict(zip(dims, own)) for j in range(columns) for own in product(*[range(job.sizes[d]) for d in dims])]
     totals = list(sums) or [f.const(0, job.dtype, s.lanes)] * (job.m * job.n)

@@ -6,18 +6,18 @@ from graphc.codegen.loops import View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, row_offset
 from graphc.codegen.lower.contract_shared import b_step, shared_b, shared_panels
-from graphc.codegen.lower.contract_tile import Tile
+from graphc.codegen.lower.contract_tile import ContractionTile
 from graphc.codegen.lower.ranges import Range, offset
 
 # rows: (job, tile, block, packed) -> (row in tile, in all, rows -> (memory, row offsets))
 
-def rows_in_place(job: Job, tile: Tile, block: Range, packed: View | None):
+def rows_in_place(job: Job, tile: ContractionTile, block: Range, packed: View | None):
     base = offset(job.phase.a, tile.batch | block.first)
     clamped = job.has_row_tail and not job.schedule.rest
     return lambda row, number, rows: (job.a, [row_offset(job, number + i, clamped) + base for i in range(rows)])
 
 
-def _a_shared(job: Job, tile: Tile, block: Range, packed: View | None):
+def _a_shared(job: Job, tile: ContractionTile, block: Range, packed: View | None):
     f, mr = job.f, job.schedule.mr
     panels = -(-job.m // mr)
     memory = job.packed("a", job.batches * panels * mr * job.k)
@@ -29,7 +29,7 @@ def _a_shared(job: Job, tile: Tile, block: Range, packed: View | None):
     return at
 
 
-def _a_packed(job: Job, tile: Tile, block: Range, packed: View):
+def _a_packed(job: Job, tile: ContractionTile, block: Range, packed: View):
     _mr, longest = job.schedule.mr, job.schedule.sums.length(job.k_sizes)
     return lambda row, number, rows: (packed.view_at([row * longest], (1,)), [])
 
@@ -39,18 +39,18 @@ A_SOURCES = {"place": rows_in_place, "taps": rows_in_place, "shared": _a_shared,
 
 # columns: (job, tile, block, packed) -> (column in tile -> memory)
 
-def columns_in_place(job: Job, tile: Tile, block: Range, packed: View | None):
+def columns_in_place(job: Job, tile: ContractionTile, block: Range, packed: View | None):
     start = offset(job.phase.b, tile.batch | tile.columns.first | block.first)
     return lambda column: job.b.view_at([start + column], (1,))
 
 
-def _b_shared(job: Job, tile: Tile, block: Range, packed: View | None):
+def _b_shared(job: Job, tile: ContractionTile, block: Range, packed: View | None):
     number = tile.batch_number * job.schedule.columns.count(job.n_sizes) + tile.column_number
     panels = shared_panels(job, shared_b(job), number, block)
     return lambda column: panels.memory.view_at([panels.at(job.f, column)], (1,))
 
 
-def _b_packed(job: Job, tile: Tile, block: Range, packed: View):
+def _b_packed(job: Job, tile: ContractionTile, block: Range, packed: View):
     step = b_step(job)
     panels = Panels(packed, Ix(), step, step * job.schedule.sums.length(job.k_sizes), step)
     return lambda column: packed.view_at([panels.at(job.f, column)], (1,))

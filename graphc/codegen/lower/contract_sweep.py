@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
 from graphc.codegen.lower.transpose import transposed
@@ -111,7 +111,7 @@ def _store_run(job: Job, index: Index, last: int, count: Ix, at: Ix, source: Lin
         View(out.root, (lanes,), (stride,), out.start + start + j * stride), [0], source(at + j, lanes, mask), mask))
 
 
-def flat(f: Function, view: View) -> View:
+def flat(f: LoopFunction, view: View) -> View:
     size = 1 + sum(s * (n - 1) for n, s in zip(view.shape, view.strides))
     return f.reinterpret(view, (size,), (1,))
 
@@ -182,7 +182,7 @@ def along(view: View, index: Sequence[Ix], axis: int) -> tuple[View, list[Ix]]:
     return moved, [index[x] for x in order]
 
 
-def load_along(f: Function, view: View, index: Sequence[Ix], axis: int, lanes: int, mask: Val | None) -> Val:
+def load_along(f: LoopFunction, view: View, index: Sequence[Ix], axis: int, lanes: int, mask: Val | None) -> Val:
     """Loads lanes along output axis `axis` from a view of the output's rank; axes of size 1 broadcast."""
     if not index:
         return f.load(view, [])

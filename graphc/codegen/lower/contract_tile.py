@@ -10,7 +10,7 @@ from graphc.ir.schedule import round_up
 
 
 @dataclass(frozen=True)
-class Tile:
+class ContractionTile:
     """A part of the output: `rows` rows from `row` on, a range of columns, in one batch entry; `part` of the sum.
 
     row_range: the rows as a range of the dims of m, if the schedule is turned.
@@ -34,7 +34,7 @@ def tile_count(job: Job) -> int:
     return job.batches * row_tiles(job) * job.schedule.columns.count(job.n_sizes)
 
 
-def open_tile(job: Job, number: Ix, part: Ix) -> Tile:
+def open_tile(job: Job, number: Ix, part: Ix) -> ContractionTile:
     """Tiles that share rows of a, or columns of b, follow each other."""
     f, s, p = job.f, job.schedule, job.phase
     column_tiles = s.columns.count(job.n_sizes)
@@ -45,10 +45,10 @@ def open_tile(job: Job, number: Ix, part: Ix) -> Tile:
     columns = open_range(f, p.n, job.n_sizes, s.columns, across)
     if s.turned:
         rows = open_range(f, p.m, job.m_sizes, s.turned, down)
-        return Tile(batch, batch_number, rows.flat, rows.length, columns, across, part, rows)
+        return ContractionTile(batch, batch_number, rows.flat, rows.length, columns, across, part, rows)
     row = down * s.rows
     count = as_ix(s.rows if job.m % s.rows == 0 else f.min_(s.rows, job.m - row))
-    return Tile(batch, batch_number, row, count, columns, across, part)
+    return ContractionTile(batch, batch_number, row, count, columns, across, part)
 
 
 def padded_rows(job: Job) -> int:

@@ -9,7 +9,7 @@ from graphc.codegen.lower.contract_pack import Panels, pack_a, pack_b
 from graphc.codegen.lower.contract_register import register_tiles
 from graphc.codegen.lower.contract_shared import b_step, pack_shared
 from graphc.codegen.lower.contract_sweep import sums_in, sweep_turned, whole_tile
-from graphc.codegen.lower.contract_tile import Tile, open_tile, padded_rows, tile_count
+from graphc.codegen.lower.contract_tile import ContractionTile, open_tile, padded_rows, tile_count
 from graphc.codegen.lower.ranges import open_range
 
 
@@ -32,7 +32,7 @@ def lower_tiles(job: Job) -> None:
             add_parts(job, open_tile(job, t, Ix()))
 
 
-def _sum_tile(job: Job, tile: Tile, sums: View) -> None:
+def _sum_tile(job: Job, tile: ContractionTile, sums: View) -> None:
     """Blocks of k one after the other; each is packed where need be and added to `sums`."""
     f, s = job.f, job.schedule
     blocks = s.sums.count(job.k_sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import Function, Ix
+from graphc.codegen.loops import LoopFunction, Ix
 from graphc.codegen.lower.rows import function, over_lanes, put, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import scan_ops
@@ -12,11 +12,11 @@ from graphc.ir.parallel_rows import CHUNK, rows_of
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.view import ViewType
 
-Step = Callable[[Function, Val, list[Val]], Val]    # running value, operands at the position -> new running value
+Step = Callable[[LoopFunction, Val, list[Val]], Val]    # running value, operands at the position -> new running value
 
 
 def _running(step: Step, neutral: int | None, exclusive: bool, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
-             s: PlainSchedule, name: str) -> Function:
+             s: PlainSchedule, name: str) -> LoopFunction:
     """`neutral`: the value before the first element; None: the first value is the first element of the last operand."""
     f, xs, (y,) = function(name, ins, outs)
     rank = len(y.shape)

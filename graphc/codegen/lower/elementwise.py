@@ -5,14 +5,14 @@ import math
 from collections.abc import Callable
 
 from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import elementwise
 from graphc.ir.types import bool_, i32
 
 
-def emit(f: Function, node: Node, args: list[Val]) -> Val:
+def emit(f: LoopFunction, node: Node, args: list[Val]) -> Val:
     """The value of an elementwise node for these operands (scalars mix with vectors)."""
     rule = RULES.get(type(node.op))
     if rule is None:
@@ -20,19 +20,19 @@ def emit(f: Function, node: Node, args: list[Val]) -> Val:
     return rule(f, node.op, args)
 
 
-def _row(f: Function, op: elementwise.Elementwise, args: list[Val]) -> Val:
+def _row(f: LoopFunction, op: elementwise.Elementwise, args: list[Val]) -> Val:
     code = ROWS.get(op.fn)
     if code is None:
         raise InternalError(f"no elementwise code for operator {op.fn}", "lower")
     return code(f, *args)
 
 
-def _sign(f: Function, x: Val) -> Val:
+def _sign(f: LoopFunction, x: Val) -> Val:
     zero, one = f.const(0, x.dtype), f.const(1, x.dtype)
     return f.select(f.gt(x, zero), one, f.select(f.lt(x, zero), f.neg(one) if not x.dtype.is_float else f.const(-1, x.dtype), x))
 
 
-def _floordiv(f: Function, a: Val, b: Val) -> Val:
+def _floordiv(f: LoopFunction, a: Val, b: Val) -> Val:
     """Floats as numpy: (a - a mod b) / b, a whole number up to rounding, rounded to it; -1 or 0 when only b is infinite."""
     if not a.dtype.is_float:
         return f.div(a, b)
@@ -45,13 +45,13 @@ def _floordiv(f: Function, a: Val, b: Val) -> Val:
     return f.select(f.eq(b, 0.0), f.div(a, b), whole)
 
 
-def _shift_left(f: Function, a: Val, n: Val) -> Val:
+def _shift_left(f: LoopFunction, a: Val, n: Val) -> Val:
     bits = 8 * a.dtype.itemsize
     outside = f.or_(f.lt(n, 0), f.ge(n, bits))
     return f.select(outside, f.const(0, a.dtype), f.shl(a, f.and_(n, bits - 1)))
 
 
-def _shift_right(f: Function, a: Val, n: Val) -> Val:
+def _shift_right(f: LoopFunction, a: Val, n: Val) -> Val:
     bits = 8 * a.dtype.itemsize
     outside = f.or_(f.lt(n, 0), f.ge(n, bits))
     return f.ashr(a, f.select(outside, f.const(bits - 1, a.dtype), n))
@@ -59,7 +59,7 @@ def _shift_right(f: Function, a: Val, n: Val) -> Val:
 
 def _ordered(name: str) -> Callable[..., Val]:
     """A comparison; bools are compared as 0 and 1."""
-    def code(f: Function, a: Val, b: Val) -> Val:
+    def code(f: LoopFunction, a: Val, b: Val) -> Val:
         if a.dtype is bool_:
             a, b = f.cast(a, i32), f.cast(b, i32)
         return getattr(f, name)(a, b)
@@ -67,7 +67,7 @@ def _ordered(name: str) -> Callable[..., Val]:
 
 
 def _method(name: str) -> Callable[..., Val]:
-    def code(f: Function, *args: Val) -> Val:
+    def code(f: LoopFunction, *args: Val) -> Val:
         return getattr(f, name)(*args)
     return code
 
@@ -81,7 +81,7 @@ ROWS: dict[str, Callable[..., Val]] = {
     "where": _method("select"), "sign": _sign, "floordiv": _floordiv, "shift_left": _shift_left, "shift_right": _shift_right,
 }
 
-RULES: dict[type, Callable[[Function, object, list[Val]], Val]] = {
+RULES: dict[type, Callable[[LoopFunction, object, list[Val]], Val]] = {
     elementwise.Elementwise: _row,
     elementwise.Cast: lambda f, op, args: f.cast(args[0], op.dtype),
     elementwise.StopGradient: lambda f, op, args: args[0],

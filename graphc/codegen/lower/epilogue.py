@@ -7,8 +7,8 @@ from dataclasses import replace
 from math import prod
 
 from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import Function, Ix
-from graphc.codegen.lower.body import Body, Env, Point
+from graphc.codegen.loops import LoopFunction, Ix
+from graphc.codegen.lower.body import NestBody, Env, Point
 from graphc.codegen.lower.contract import lower_contraction
 from graphc.codegen.lower.winograd import lower_winograd
 from graphc.codegen.lower.winograd_grad import lower_weight_grad
@@ -22,12 +22,12 @@ from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 
 
-def lower_contraction_node(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> Function:
+def lower_contraction_node(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> LoopFunction:
     """A contraction alone."""
     return _lower(node, ins, outs, schedule, target, None, name)
 
 
-def lower_contraction_cluster(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> Function:
+def lower_contraction_cluster(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> LoopFunction:
     """A contraction with its epilogue. The first two inputs of the body are the contraction's operands."""
     body = node.op.body
     inner = contraction_in(body)
@@ -37,7 +37,7 @@ def lower_contraction_cluster(name: str, node: Node, ins: Sequence[ViewType], ou
     return _lower(inner, ins, outs, schedule, target, epilogue(body, inner, tuple(ins)), name)
 
 
-def _lower(inner: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target, epilogue: "Epilogue | None", name: str) -> Function:
+def _lower(inner: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target, epilogue: "Epilogue | None", name: str) -> LoopFunction:
     rule = WINOGRAD.get(type(inner.op))
     if rule is not None:
         return rule(inner, ins, outs, schedule, target, epilogue, name)
@@ -62,15 +62,15 @@ class Epilogue:
         merged.nest = replace(n, extents=(*n.extents[:-last], prod(n.extents[-last:])), leaves=leaves, counters=counters)
         return merged
 
-    def __call__(self, f: Function, acc: Val, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
+    def __call__(self, f: LoopFunction, acc: Val, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
         env = _environment(f, self.nest, index, lanes, mask, axis)
         env.values[self.inner.outputs[0]] = acc
         return [f.splat(env.value(v), lanes) for v in self.body.outputs]
 
 
-def _environment(f: Function, nest: Nest, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> Env:
+def _environment(f: LoopFunction, nest: Nest, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> Env:
     schedule = NestSchedule(vector=axis if lanes > 1 else -1, lanes=lanes)
-    return Env(Body(f, nest, Stages(frozenset(), {}, 0), schedule, f.views), Point(dict(enumerate(index)), lanes, mask))
+    return Env(NestBody(f, nest, Stages(frozenset(), {}, 0), schedule, f.views), Point(dict(enumerate(index)), lanes, mask))
 
 
 class GateEpilogue:
@@ -84,7 +84,7 @@ class GateEpilogue:
         self.whole = nest_of_epilogue(body, inner.outputs, tuple(before), ins)
         self.part = nest_of_epilogue(body, tuple(s.outputs[0] for s in self.slices), tuple(after), ins)
 
-    def ask(self, f: Function, index: Sequence[Ix], axis: int) -> None:
+    def ask(self, f: LoopFunction, index: Sequence[Ix], axis: int) -> None:
         env, asked = _environment(f, self.whole, index, 1, None, axis), set()
         for (node, k), strides in self.whole.leaves.items():
             v = leaf_of((node, k))
@@ -92,7 +92,7 @@ class GateEpilogue:
                 asked.add((v, strides))
                 f.prefetch(*env.body.address(env.body.inputs[v], strides, env.at), level=2)
 
-    def __call__(self, f: Function, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
+    def __call__(self, f: LoopFunction, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
         env = _environment(f, self.part, index, lanes, mask, axis)
         for s in self.slices:
             start = s.op.start[axis]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from math import prod
 
 from graphc.codegen.loop_ir import View
-from graphc.codegen.loops import Function, Ix
+from graphc.codegen.loops import LoopFunction, Ix
 from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
 from graphc.ir.graph import Node
 from graphc.ir.ops import embedding_gradients as row_ops, index
@@ -15,11 +15,11 @@ from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 
 
-def _node_param(f: Function) -> Ix:
+def _node_param(f: LoopFunction) -> Ix:
     return f.param("node", 0, 1 << 20)
 
 
-def _take(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target) -> Function:
+def _take(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target) -> LoopFunction:
     f, (x, idx), (y,) = function(name, ins, outs)
     number, axis, positions = _node_param(f), node.op.axis % len(x.shape), len(idx.shape)
     size = x.shape[axis]
@@ -41,7 +41,7 @@ def _take(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewTyp
     return f
 
 
-def _take_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+def _take_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
     f, (x, idx), (y,) = function(name, ins, outs)
     number, axis = _node_param(f), node.op.axis % len(x.shape)
     if 0 in y.shape:
@@ -55,7 +55,7 @@ def _take_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Targ
     return f
 
 
-def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
     f, (base, idx, updates), (y,) = function(name, ins, outs)
     number, rank = None if isinstance(node.op, row_ops.AddRows) else _node_param(f), len(y.shape)
     axis = node.op.axis % rank
@@ -86,7 +86,7 @@ def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target)
     return f
 
 
-def _row(f: Function, position, size: int, number: Ix | None) -> Ix:
+def _row(f: LoopFunction, position, size: int, number: Ix | None) -> Ix:
     """A position as an index: checked on behalf of node `number`; where there is none it was checked before, and is only kept inside."""
     return clamped(f, position, size) if number is None else f.check_index(position, size, number)
 
@@ -95,7 +95,7 @@ def _unit(view: View) -> bool:
     return view.strides[-1] in (0, 1)
 
 
-def _scatter_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+def _scatter_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
     f, (base, idx, updates), (y,) = function(name, ins, outs)
     number, axis = _node_param(f), node.op.axis % len(y.shape)
     if 0 in y.shape:
@@ -112,7 +112,7 @@ def _scatter_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: T
     return f
 
 
-def _row_places(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+def _row_places(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
     """Ids from the last to the first: of equal ones the first is written last."""
     f, (ids,), (y,) = function(name, ins, outs)
     number, count = None if node.op.checked else _node_param(f), prod(ids.shape)
@@ -126,7 +126,7 @@ def _row_places(name: str, node: Node, ins, outs, s: PlainSchedule, target: Targ
     return f
 
 
-def _check_rows(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+def _check_rows(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
     f, (ids,), (y,) = function(name, ins, outs)
     number = _node_param(f)
 

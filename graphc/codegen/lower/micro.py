@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.ranges import vector_run
 from graphc.ir.schedule import STEPS
 from graphc.ir.target import LINE_BYTES
@@ -57,13 +57,13 @@ class MicroSpec:
 
 
 @cache
-def micro_kernel(spec: MicroSpec) -> Function:
+def micro_kernel(spec: MicroSpec) -> LoopFunction:
     """c[i, j] = (add ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j]; if scaled, c[i, j] * factors[j] + the sum.
 
     Views: a, b, c, factors (if scaled), where rows are packed (if keeps). Integers: k, row step of c, add (0 or 1; not if scaled), the row offsets
     of a (if a_rows), the columns (if masked), where in b lies what is asked for (if ahead).
     """
-    f = Function(spec.name, noalias=True)
+    f = LoopFunction(spec.name, noalias=True)
     a, b, c = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "abc")
     steps, row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20)
     merged = _scaled(f, spec) if spec.scaled else _added(f)
@@ -90,7 +90,7 @@ def micro_kernel(spec: MicroSpec) -> Function:
     return f
 
 
-def call_micro_kernel(f: Function, spec: MicroSpec, a: View, b: View, c: View, steps: Ix | int, row_step: Ix | int, add: Ix | int,
+def call_micro_kernel(f: LoopFunction, spec: MicroSpec, a: View, b: View, c: View, steps: Ix | int, row_step: Ix | int, add: Ix | int,
                       rows: Sequence[Ix] = (), columns: Sequence[Ix] = (), ahead: Ix | None = None, factors: View | None = None,
                       kept: View | None = None) -> None:
     """`columns`: how many of b may be read, if not all. `ahead`: where in b lies what `spec.ahead` asks for. `factors`: of what is in c, which is then
@@ -101,19 +101,19 @@ def call_micro_kernel(f: Function, spec: MicroSpec, a: View, b: View, c: View, s
     f.call(micro_kernel(spec), [*views, as_ix(steps), as_ix(row_step), *integers, *rows, *columns, *([ahead] if spec.ahead else [])])
 
 
-def _added(f: Function) -> Callable[[int, Val, Val], Val]:
+def _added(f: LoopFunction) -> Callable[[int, Val, Val], Val]:
     """(vector of the row, what c holds, the sum) -> what c will hold."""
     add = f.cast(f.value(f.param("add", 0, 1)), bool_)
     return lambda v, before, new: f.select(add, f.add(before, new), new)
 
 
-def _scaled(f: Function, spec: MicroSpec) -> Callable[[int, Val, Val], Val]:
+def _scaled(f: LoopFunction, spec: MicroSpec) -> Callable[[int, Val, Val], Val]:
     """The same with c times a factor for each column."""
     factors = f.view("factors", spec.dtype, (ANY,), (1,))
     return lambda v, before, new: multiply_add(f, before, f.load(factors, [v * spec.lanes], spec.lanes), new, spec.fused)
 
 
-def _asking_steps(f: Function, spec: MicroSpec, a: View, b: View, rows: list[Ix], masks: list[Val | None], kept: View | None, steps: Ix,
+def _asking_steps(f: LoopFunction, spec: MicroSpec, a: View, b: View, rows: list[Ix], masks: list[Val | None], kept: View | None, steps: Ix,
                   ahead: Ix, sums: Sequence[Val]) -> tuple[Val, ...]:
     """STEPS at a time, and with them, one after the other, the lines of b from `ahead` on: a burst of requests would keep loads waiting."""
     line = LINE_BYTES // spec.dtype.itemsize
@@ -129,14 +129,14 @@ def _asking_steps(f: Function, spec: MicroSpec, a: View, b: View, rows: list[Ix]
     return loop.results
 
 
-def _column_masks(f: Function, spec: MicroSpec) -> list[Val | None]:
+def _column_masks(f: LoopFunction, spec: MicroSpec) -> list[Val | None]:
     if not spec.masked:
         return [None] * spec.vectors
     columns = f.param("columns", 0, spec.vectors * spec.lanes)
     return [f.tail_mask(columns - v * spec.lanes, spec.lanes) for v in range(spec.vectors)]
 
 
-def _step(f: Function, spec: MicroSpec, a, b, rows: list[Ix], masks: list[Val | None], kept: View | None, k: Ix,
+def _step(f: LoopFunction, spec: MicroSpec, a, b, rows: list[Ix], masks: list[Val | None], kept: View | None, k: Ix,
           sums: Sequence[Val]) -> list[Val]:
     """Step k of the sums; `rows`: where it finds the rows of a; `kept`: where it packs them."""
     columns = [f.load(b, [k * spec.b_step + v * spec.lanes], spec.lanes, mask) for v, mask in enumerate(masks)]
@@ -150,7 +150,7 @@ def _step(f: Function, spec: MicroSpec, a, b, rows: list[Ix], masks: list[Val | 
     return following
 
 
-def multiply_add(f: Function, a: Val, b: Val, c: Val, fused: bool) -> Val:
+def multiply_add(f: LoopFunction, a: Val, b: Val, c: Val, fused: bool) -> Val:
     """a * b + c in one rounding where the target can, else in two."""
     return f.fma(a, b, c) if fused else f.add(f.mul(a, b), c)
 
@@ -177,12 +177,12 @@ class StreamSpec:
 
 
 @cache
-def stream_kernel(spec: StreamSpec) -> Function:
+def stream_kernel(spec: StreamSpec) -> LoopFunction:
     """The same sums as `micro_kernel`, for few rows and all columns of a tile.
 
     Views: a, b, c (rows `width` apart). Integers: k, columns, add, then the row offsets of a.
     """
-    f = Function(spec.name, noalias=True)
+    f = LoopFunction(spec.name, noalias=True)
     a, b = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "ab")
     c = f.view("c", spec.dtype, (ANY,), (1,))
     k, columns, add = f.param("k", 0, 1 << 32), f.param("columns", 0, spec.width), f.param("add", 0, 1)
@@ -203,7 +203,7 @@ def stream_kernel(spec: StreamSpec) -> Function:
     return f
 
 
-def _add_rows(f: Function, spec: StreamSpec, a, b, part, rows: list[Ix], columns: Ix, k: Ix, steps: int) -> None:
+def _add_rows(f: LoopFunction, spec: StreamSpec, a, b, part, rows: list[Ix], columns: Ix, k: Ix, steps: int) -> None:
     """part[i, j] += sum over some steps of a[i, k + step] * b[k + step, j]"""
     factors = [[f.splat(f.load(a, [row + (k + u) * spec.a_step]), spec.lanes) for u in range(steps)] for row in rows]
 

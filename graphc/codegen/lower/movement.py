@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import Function, Ix
+from graphc.codegen.loops import LoopFunction, Ix
 from graphc.codegen.lower.rows import clamped, function, over_lanes, permuted, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import shape
@@ -14,7 +14,7 @@ from graphc.ir.target import Target
 from graphc.ir.view import ViewType
 
 
-def _concat(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target) -> Function:
+def _concat(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target) -> LoopFunction:
     f, xs, (y,) = function(name, ins, outs)
     axis, start = node.op.axis % len(y.shape), 0
     for x in xs:
@@ -25,12 +25,12 @@ def _concat(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewT
     return f
 
 
-def _copy(f: Function, x: View, y: View, s: PlainSchedule) -> None:
+def _copy(f: LoopFunction, x: View, y: View, s: PlainSchedule) -> None:
     with rows(f, x.shape[:-1], s) as at:
         over_lanes(f, 0, x.shape[-1], s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*at, i], lanes, mask), mask))
 
 
-def _pad(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+def _pad(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
     """Each row of the result is filling, or filling, a row of x, and filling. Rows lie along the axis of the smallest step."""
     f, (x,), (y,) = function(name, ins, outs)
     if not y.shape:
@@ -45,7 +45,7 @@ def _pad(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> 
     return f
 
 
-def _pad_rows(f: Function, x: View, y: View, low: Sequence[int], value: Val, s: PlainSchedule) -> None:
+def _pad_rows(f: LoopFunction, x: View, y: View, low: Sequence[int], value: Val, s: PlainSchedule) -> None:
     def fill(at: list[Ix], lo: int, hi: int) -> None:
         over_lanes(f, lo, hi, s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.splat(value, lanes), mask))
 
@@ -67,7 +67,7 @@ def _pad_rows(f: Function, x: View, y: View, low: Sequence[int], value: Val, s: 
             fill(at, low[-1], low[-1] + x.shape[-1])
 
 
-def _inside(f: Function, at: Sequence[Ix], low: Sequence[int], sizes: Sequence[int]) -> Val | None:
+def _inside(f: LoopFunction, at: Sequence[Ix], low: Sequence[int], sizes: Sequence[int]) -> Val | None:
     """Whether the row lies inside x; None when every row does."""
     inside = None
     for i, a, n, whole in zip(at, low, sizes, at):
@@ -82,12 +82,12 @@ def _bounded(i: Ix, size: int) -> bool:
     return i.is_const and i.const < size
 
 
-def _within(f: Function, i: Ix, size: int) -> Ix:
+def _within(f: LoopFunction, i: Ix, size: int) -> Ix:
     """The index, which is known to be inside at run time, in a form that the verifier believes."""
     return f.max_(f.min_(i, size - 1), 0)
 
 
-def _flip(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+def _flip(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
     f, (x,), (y,) = function(name, ins, outs)
     if not y.shape:
         f.store(y, [], f.load(x, []))
@@ -104,7 +104,7 @@ def _flip(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) ->
     return f
 
 
-def _dynamic_slice(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+def _dynamic_slice(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
     f, (x, *starts), (y,) = function(name, ins, outs)
     if not y.shape:
         f.store(y, [], f.load(x, []))
@@ -116,7 +116,7 @@ def _dynamic_slice(name: str, node: Node, ins, outs, s: PlainSchedule, target: T
     return f
 
 
-def _dynamic_update_slice(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> Function:
+def _dynamic_update_slice(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
     f, (x, update, *starts), (y,) = function(name, ins, outs)
     if not y.shape:
         f.store(y, [], f.load(update, []))
@@ -131,7 +131,7 @@ def _dynamic_update_slice(name: str, node: Node, ins, outs, s: PlainSchedule, ta
     return f
 
 
-def _corner(f: Function, starts: Sequence[View], sizes: Sequence[int], part: Sequence[int]) -> list[Ix]:
+def _corner(f: LoopFunction, starts: Sequence[View], sizes: Sequence[int], part: Sequence[int]) -> list[Ix]:
     """The starts, clamped so that the part fits: they cannot fail, so they report as no node."""
     corner = []
     for start, size, n in zip(starts, sizes, part):

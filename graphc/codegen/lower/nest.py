@@ -7,8 +7,8 @@ from functools import reduce
 from math import ceil
 
 from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import Function, Ix
-from graphc.codegen.lower.body import Body, Point
+from graphc.codegen.loops import LoopFunction, Ix
+from graphc.codegen.lower.body import NestBody, Point
 from graphc.codegen.lower.column_reduction import COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, ColumnReduction
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Graph, Node
@@ -22,9 +22,9 @@ from graphc.ir.view import ViewType
 BLOCK = 128                     # additions into one lane before the sum so far is added to that of all blocks
 
 
-def lower_nest(name: str, body: Graph, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: NestSchedule) -> Function:
+def lower_nest(name: str, body: Graph, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: NestSchedule) -> LoopFunction:
     """The loop function of a cluster: parameters are the inputs, the outputs, and the schedule's partial buffers."""
-    f = Function(name)
+    f = LoopFunction(name)
     nest = nest_of(body, tuple(ins), tuple(outs))
     nest = crosswise(nest) if schedule.crosswise else nest
     xs = [f.view(f"x{k}", t.dtype, t.shape, t.strides) for k, t in enumerate(ins)]
@@ -38,10 +38,10 @@ def lower_nest(name: str, body: Graph, ins: Sequence[ViewType], outs: Sequence[V
 class NestLowering:
     """Writes the loops of one nest."""
 
-    def __init__(self, f: Function, nest: Nest, schedule: NestSchedule, xs: list[View], ys: list[View], partials: list[View]):
+    def __init__(self, f: LoopFunction, nest: Nest, schedule: NestSchedule, xs: list[View], ys: list[View], partials: list[View]):
         self.f, self.nest, self.s, self.ys = f, nest, schedule, ys
         self.stages = stages_of(nest, schedule.inner)
-        self.body = Body(f, nest, self.stages, schedule, xs)
+        self.body = NestBody(f, nest, self.stages, schedule, xs)
         self.counter = i32 if nest.size(nest.reduced) < 1 << 31 else i64
         self.by_column = schedule.vector >= 0 and schedule.vector not in schedule.inner
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())

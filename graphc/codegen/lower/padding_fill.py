@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 
 from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import Function, Ix
+from graphc.codegen.loops import LoopFunction, Ix
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import permuted, unflattened
 from graphc.ir.ops.shape import Pad
@@ -16,7 +16,7 @@ from graphc.ir.view import ViewType
 PIECE = 128         # elements that one tile fills at least: the border of an image is cut into many pieces, so that every thread has some
 
 
-def fill_border(f: Function, op: Pad, inside: Sequence[int], outside: ViewType, target: Target) -> None:
+def fill_border(f: LoopFunction, op: Pad, inside: Sequence[int], outside: ViewType, target: Target) -> None:
     """Adds to a finished function, whose result is the inside of `outside`: a view of `outside`, and code that fills everything around the inside."""
     whole = f.view(f.unused("around"), outside.dtype, outside.shape, outside.strides)
     order = memory_order(outside)
@@ -37,7 +37,7 @@ def _slabs(y: View, low: Sequence[int], inside: Sequence[int]) -> Iterator[View]
                 yield y.view_at([*low[:axis], start, *[0] * (len(low) - axis - 1)], shape, y.strides)
 
 
-def _runs(f: Function, view: View) -> View:
+def _runs(f: LoopFunction, view: View) -> View:
     """The view with the inner axes that step evenly as one."""
     shape, strides = list(view.shape), list(view.strides)
     while len(shape) > 1 and strides[-2] == strides[-1] * shape[-1]:
@@ -45,7 +45,7 @@ def _runs(f: Function, view: View) -> View:
     return f.reinterpret(view, shape, strides)
 
 
-def _fill_share(f: Function, slab: View, tile: Ix, tiles: int, value: Val, lanes: int) -> None:
+def _fill_share(f: LoopFunction, slab: View, tile: Ix, tiles: int, value: Val, lanes: int) -> None:
     """Pieces of the slab's runs, as many for each tile."""
     *rows, run = slab.shape
     in_run = -(-run // PIECE)

@@ -4,18 +4,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.ir.graph import Node
 from graphc.ir.ops.random import MULTIPLIERS, ROUNDS, WEYL
 from graphc.ir.types import i32, i64
 
 if TYPE_CHECKING:
-    from graphc.codegen.lower.body import Body, Env
+    from graphc.codegen.lower.body import NestBody, Env
 
 WORDS = 4                       # of one Philox block, for four neighbouring elements
 
 
-def random_value(body: "Body", node: Node, env: "Env") -> Val:
+def random_value(body: "NestBody", node: Node, env: "Env") -> Val:
     """The i32 word of each element. Where lanes are neighbours and start at a block, each block is computed once."""
     f, at, strides = body.f, env.at, body.nest.counters[node]
     vector = body.s.vector
@@ -37,7 +37,7 @@ def random_value(body: "Body", node: Node, env: "Env") -> Val:
     return f.select(f.lt(which, 2), low, f.select(f.eq(which, 2), words[2], words[3]))
 
 
-def _philox(f: Function, counter: tuple[Val, ...], keys: tuple[Val, Val]) -> tuple[Val, ...]:
+def _philox(f: LoopFunction, counter: tuple[Val, ...], keys: tuple[Val, Val]) -> tuple[Val, ...]:
     """Four words; the counter's first word may be a vector."""
     lanes = counter[0].lanes
     c0, c1, c2, c3 = [f.splat(c, lanes) for c in counter]
@@ -50,7 +50,7 @@ def _philox(f: Function, counter: tuple[Val, ...], keys: tuple[Val, Val]) -> tup
     return c0, c1, c2, c3
 
 
-def _interleaved(f: Function, words: tuple[Val, ...]) -> Val:
+def _interleaved(f: LoopFunction, words: tuple[Val, ...]) -> Val:
     """Word 0 of all blocks, word 1, … brought into the order of elements."""
     n = words[0].lanes
     if n == 1:

@@ -6,14 +6,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, Val, View
-from graphc.ir.contract_form import Linear
+from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.ir.contract_form import LinearMap
 from graphc.ir.schedule import Cut
 
 Index = dict[int, Ix]
 
 
-def unflatten(f: Function, flat: Ix | int, dims: Sequence[int], sizes: Sequence[int]) -> Index:
+def unflatten(f: LoopFunction, flat: Ix | int, dims: Sequence[int], sizes: Sequence[int]) -> Index:
     """The index of each dim at a position of the flattened group; `sizes` by dim id."""
     index: Index = {}
     rest = as_ix(flat)
@@ -22,7 +22,7 @@ def unflatten(f: Function, flat: Ix | int, dims: Sequence[int], sizes: Sequence[
     return {dims[0]: rest} | index if dims else {}
 
 
-def offset(t: Linear, index: Index) -> Ix:
+def offset(t: LinearMap, index: Index) -> Ix:
     """Where the operand has the element at `index`; dims that are missing are at 0."""
     total = Ix(t.base)
     for d, ix in index.items():
@@ -30,7 +30,7 @@ def offset(t: Linear, index: Index) -> Ix:
     return total
 
 
-def steps_evenly(t: Linear, dims: Sequence[int], sizes: Sequence[int]) -> bool:
+def steps_evenly(t: LinearMap, dims: Sequence[int], sizes: Sequence[int]) -> bool:
     """Whether the operand's elements along the dims, flattened, lie at equal distances."""
     return all(t.strides[x] == t.strides[y] * sizes[y] for x, y in zip(dims, dims[1:]))
 
@@ -57,7 +57,7 @@ class Range:
         return self.outer | {self.dims[self.split]: self.start}
 
 
-def open_range(f: Function, dims: tuple[int, ...], sizes: tuple[int, ...], cut: Cut, number: Ix) -> Range:
+def open_range(f: LoopFunction, dims: tuple[int, ...], sizes: tuple[int, ...], cut: Cut, number: Ix) -> Range:
     """Range `number` of those into which `cut` parts the group."""
     by_dim = dict(zip(dims, sizes))
     outer, part = f.divmod(number, cut.per_dim(sizes))
@@ -69,14 +69,14 @@ def open_range(f: Function, dims: tuple[int, ...], sizes: tuple[int, ...], cut: 
     return Range(dims, sizes, cut.split, unflatten(f, outer, dims[:cut.split], by_dim), start, count, flat, inner)
 
 
-def part_of(f: Function, r: Range, at: Ix, length: int) -> Range:
+def part_of(f: LoopFunction, r: Range, at: Ix, length: int) -> Range:
     """A part of a range that is cut into pieces of `length` elements, the last maybe shorter; `at` is where it starts. Both are whole elements of the
     split dim."""
     start, _ = f.divmod(at, r.inner)
     return replace(r, start=r.start + start, count=_count_of_part(f, r.count, start, length // r.inner), flat=r.flat + at)
 
 
-def _count_of_part(f: Function, count: Ix, start: Ix, most: int) -> Ix:
+def _count_of_part(f: LoopFunction, count: Ix, start: Ix, most: int) -> Ix:
     """A number where it is the same for all parts."""
     if count.is_const and (count.const <= most or count.const % most == 0):
         return Ix(min(count.const, most))
@@ -84,7 +84,7 @@ def _count_of_part(f: Function, count: Ix, start: Ix, most: int) -> Ix:
 
 
 @contextmanager
-def walk(f: Function, r: Range, upto: int | None = None) -> Iterator[tuple[Index, Ix]]:
+def walk(f: LoopFunction, r: Range, upto: int | None = None) -> Iterator[tuple[Index, Ix]]:
     """Loops over a range, outer to inner, over its dims before number `upto` (default: all): the index, and the position in the range."""
     upto = len(r.dims) if upto is None else upto
     index, at = dict(r.outer), Ix()
@@ -105,7 +105,7 @@ def _inside(r: Range, position: int) -> int:
 
 
 @contextmanager
-def walk_runs(f: Function, r: Range) -> Iterator[tuple[Index, Ix, Ix, Ix]]:
+def walk_runs(f: LoopFunction, r: Range) -> Iterator[tuple[Index, Ix, Ix, Ix]]:
     """Loops over all but the innermost dim: the index without it, the position in the range, where the run starts in the
     innermost dim, and its length."""
     last = len(r.dims) - 1
@@ -116,7 +116,7 @@ def walk_runs(f: Function, r: Range) -> Iterator[tuple[Index, Ix, Ix, Ix]]:
             yield index, at, Ix(), Ix(r.sizes[last])
 
 
-def vector_run(f: Function, count: Ix, lanes: int, body: Callable[[Ix, int, Val | None], None]) -> None:
+def vector_run(f: LoopFunction, count: Ix, lanes: int, body: Callable[[Ix, int, Val | None], None]) -> None:
     """body(i, lanes, mask) for i = 0, lanes, … < count, the last vector masked if it is not whole."""
     whole, rest = f.divmod(count, lanes)
     with f.loop(0, whole * lanes, lanes) as loop:
@@ -129,7 +129,7 @@ def vector_run(f: Function, count: Ix, lanes: int, body: Callable[[Ix, int, Val 
         body(whole * lanes, lanes, f.tail_mask(rest, lanes))
 
 
-def load_spaced(f: Function, memory: View, start: Ix, step: int, lanes: int, mask: Val | None) -> Val:
+def load_spaced(f: LoopFunction, memory: View, start: Ix, step: int, lanes: int, mask: Val | None) -> Val:
     """Elements start, start + step, … of a flat view. Every other element: two vectors (the second ends at the last one), one shuffle."""
     if lanes == 1 or step == 0:
         return f.splat(f.load(memory, [start]), lanes)

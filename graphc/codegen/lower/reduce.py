@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import Function
+from graphc.codegen.loops import LoopFunction
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import reduce
@@ -24,10 +24,10 @@ class Reducer:
     """
     dtypes: Callable[[DType, DType], tuple[DType, ...]]
     start: Callable[[DType], tuple[float | int | bool, ...]]
-    step: Callable[[Function, Accumulator, Val, Val | None], Accumulator]
-    merge: Callable[[Function, Accumulator, Accumulator], Accumulator]
-    fold: Callable[[Function, Accumulator], Accumulator]
-    finish: Callable[[Function, Accumulator], Val]
+    step: Callable[[LoopFunction, Accumulator, Val, Val | None], Accumulator]
+    merge: Callable[[LoopFunction, Accumulator, Accumulator], Accumulator]
+    fold: Callable[[LoopFunction, Accumulator], Accumulator]
+    finish: Callable[[LoopFunction, Accumulator], Val]
     counts: bool = False
 
 
@@ -48,7 +48,7 @@ def regroup(flat: Sequence[Val], nodes: Sequence[Node]) -> list[Accumulator]:
     return result
 
 
-def merged(f: Function, nodes: Sequence[Node], a: Sequence[Val], b: Sequence[Val]) -> list[Val]:
+def merged(f: LoopFunction, nodes: Sequence[Node], a: Sequence[Val], b: Sequence[Val]) -> list[Val]:
     """Two flat sequences of accumulators of the same reductions, merged."""
     pairs = zip(nodes, regroup(a, nodes), regroup(b, nodes))
     return [v for node, x, y in pairs for v in reducer(node).merge(f, x, y)]
@@ -56,7 +56,7 @@ def merged(f: Function, nodes: Sequence[Node], a: Sequence[Val], b: Sequence[Val
 
 def _plain(method: str, kind: str, start: Callable[[DType], float | int | bool]) -> Reducer:
     """A reduction by one associative operation of the loop IR."""
-    def combine(f: Function, a: Val, b: Val) -> Val:
+    def combine(f: LoopFunction, a: Val, b: Val) -> Val:
         return getattr(f, method)(a, b)
     return Reducer(
         dtypes=lambda element, counter: (element,),
@@ -77,19 +77,19 @@ def _highest(dtype: DType) -> float | int:
 
 def _arg(beats: str, extreme: str, start: Callable[[DType], float | int]) -> Reducer:
     """(best value, its number): the first of equals, the first NaN before all."""
-    def better(f: Function, value: Val, best: Val) -> Val:
+    def better(f: LoopFunction, value: Val, best: Val) -> Val:
         wins = getattr(f, beats)(value, best)
         return wins if not value.dtype.is_float else f.or_(wins, f.and_(f.isnan(value), f.not_(f.isnan(best))))
 
-    def step(f: Function, acc: Accumulator, value: Val, number: Val | None) -> Accumulator:
+    def step(f: LoopFunction, acc: Accumulator, value: Val, number: Val | None) -> Accumulator:
         take = better(f, value, acc[0])
         return f.select(take, value, acc[0]), f.select(take, number, acc[1])
 
-    def merge(f: Function, a: Accumulator, b: Accumulator) -> Accumulator:
+    def merge(f: LoopFunction, a: Accumulator, b: Accumulator) -> Accumulator:
         take = f.or_(better(f, b[0], a[0]), f.and_(_same(f, a[0], b[0]), f.lt(b[1], a[1])))
         return f.select(take, b[0], a[0]), f.select(take, b[1], a[1])
 
-    def fold(f: Function, acc: Accumulator) -> Accumulator:
+    def fold(f: LoopFunction, acc: Accumulator) -> Accumulator:
         best = f.reduce(acc[0], extreme)
         last = f.const(np.iinfo(acc[1].dtype.np).max, acc[1].dtype)
         return best, f.reduce(f.select(_same(f, acc[0], best), acc[1], last), "min")
@@ -97,7 +97,7 @@ def _arg(beats: str, extreme: str, start: Callable[[DType], float | int]) -> Red
                    lambda f, acc: f.cast(acc[1], i64), counts=True)
 
 
-def _same(f: Function, a: Val, b: Val) -> Val:
+def _same(f: LoopFunction, a: Val, b: Val) -> Val:
     equal = f.eq(a, b)
     return equal if not a.dtype.is_float else f.or_(equal, f.and_(f.isnan(a), f.isnan(b)))
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from math import prod
 
 from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import Function, Ix
+from graphc.codegen.loops import LoopFunction, Ix
 from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.types import i64
 from graphc.ir.view import ViewType
@@ -14,16 +14,16 @@ from graphc.ir.view import ViewType
 Lanes = Callable[[Ix, int, Val | None], None]       # index of the first lane, lanes, mask
 
 
-def function(name: str, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> tuple[Function, list[View], list[View]]:
+def function(name: str, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> tuple[LoopFunction, list[View], list[View]]:
     """A function with one view per operand and result."""
-    f = Function(name)
+    f = LoopFunction(name)
     xs = [f.view(f"x{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
     ys = [f.view(f"y{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)]
     return f, xs, ys
 
 
 @contextmanager
-def rows(f: Function, extents: Sequence[int], schedule: PlainSchedule, label: str = "rows") -> Iterator[list[Ix]]:
+def rows(f: LoopFunction, extents: Sequence[int], schedule: PlainSchedule, label: str = "rows") -> Iterator[list[Ix]]:
     """Runs what is inside for every index of `extents`, in tiles."""
     total = prod(extents)
     with f.parallel(-(-total // schedule.tile), label, serial=schedule.serial) as tile:
@@ -31,12 +31,12 @@ def rows(f: Function, extents: Sequence[int], schedule: PlainSchedule, label: st
             yield unflattened(f, loop.index, extents)
 
 
-def clamped(f: Function, position: Val, size: int) -> Ix:
+def clamped(f: LoopFunction, position: Val, size: int) -> Ix:
     """The integer as an index in [0, size), whatever it is: it cannot fail, so it reports as no node."""
     return f.check_index(f.max(f.min(f.cast(position, i64), size - 1), 0), size, 0)
 
 
-def unflattened(f: Function, flat: Ix, extents: Sequence[int]) -> list[Ix]:
+def unflattened(f: LoopFunction, flat: Ix, extents: Sequence[int]) -> list[Ix]:
     """The index of each axis in a row-major count."""
     index: list[Ix] = []
     for n in reversed(extents[1:]):
@@ -45,7 +45,7 @@ def unflattened(f: Function, flat: Ix, extents: Sequence[int]) -> list[Ix]:
     return [flat, *reversed(index)] if extents else []
 
 
-def over_lanes(f: Function, lo: Ix | int, hi: Ix | int, lanes: int, body: Lanes) -> None:
+def over_lanes(f: LoopFunction, lo: Ix | int, hi: Ix | int, lanes: int, body: Lanes) -> None:
     """The body for lo … hi - 1: whole vectors, then one masked vector."""
     if lanes == 1:
         with f.loop(lo, hi) as loop:
@@ -61,7 +61,7 @@ def over_lanes(f: Function, lo: Ix | int, hi: Ix | int, lanes: int, body: Lanes)
         body(whole * lanes + lo, lanes, f.tail_mask(rest, lanes))
 
 
-def nested(f: Function, extents: Sequence[int], body: Callable[[list[Ix]], None], index: tuple[Ix, ...] = ()) -> None:
+def nested(f: LoopFunction, extents: Sequence[int], body: Callable[[list[Ix]], None], index: tuple[Ix, ...] = ()) -> None:
     """Loops over every index of `extents`, in order."""
     if len(index) == len(extents):
         body(list(index))
@@ -75,6 +75,6 @@ def put(index: Sequence[Ix], axis: int, value: Ix | int) -> list[Ix | int]:
     return [*index[:axis], value, *index[axis:]]
 
 
-def permuted(f: Function, view: View, order: Sequence[int]) -> View:
+def permuted(f: LoopFunction, view: View, order: Sequence[int]) -> View:
     """The view with its axes in another order."""
     return f.reinterpret(view, [view.shape[axis] for axis in order], [view.strides[axis] for axis in order])

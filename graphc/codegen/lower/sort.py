@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import Function, Ix
+from graphc.codegen.loops import LoopFunction, Ix
 from graphc.codegen.lower.rows import function, put, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import sort
@@ -17,7 +17,7 @@ Pair = tuple[View, View]            # keys and their positions
 
 
 def _sorted(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, name: str, descending: bool,
-            kinds: Sequence[int]) -> Function:
+            kinds: Sequence[int]) -> LoopFunction:
     """Results of one kind each: 0 the keys, 1 their positions; as many of each as the result's axis has."""
     f, (x,), ys = function(name, ins, outs)
     axis = node.op.axis % len(x.shape)
@@ -36,7 +36,7 @@ def _sorted(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: Pl
     return f
 
 
-def _merge_sort(f: Function, pairs: list[Pair], n: int, descending: bool) -> Pair:
+def _merge_sort(f: LoopFunction, pairs: list[Pair], n: int, descending: bool) -> Pair:
     """Sorts pairs[0], using pairs[1]; returns the one that holds the result."""
     source, other = pairs
     width = 1
@@ -48,7 +48,7 @@ def _merge_sort(f: Function, pairs: list[Pair], n: int, descending: bool) -> Pai
     return source
 
 
-def _merge(f: Function, source: Pair, target: Pair, lo: Ix, middle: Ix, hi: Ix, n: int, descending: bool) -> None:
+def _merge(f: LoopFunction, source: Pair, target: Pair, lo: Ix, middle: Ix, hi: Ix, n: int, descending: bool) -> None:
     """Merges the runs lo … middle and middle … hi; of equals the left one first."""
     keys, positions = source
     end_left, end_right = f.value(middle), f.value(hi)
@@ -62,11 +62,11 @@ def _merge(f: Function, source: Pair, target: Pair, lo: Ix, middle: Ix, hi: Ix, 
         loop.next(f.select(right_first, i, f.add(i, 1)), f.select(right_first, f.add(j, 1), j))
 
 
-def _clamped(f: Function, at: Val, n: int) -> Ix:
+def _clamped(f: LoopFunction, at: Val, n: int) -> Ix:
     return f.check_index(f.min(at, n - 1), n, 0)
 
 
-def _before(f: Function, b: Val, a: Val, descending: bool) -> Val:
+def _before(f: LoopFunction, b: Val, a: Val, descending: bool) -> Val:
     """Whether b must stand before a; NaN is larger than everything."""
     if not a.dtype.is_float:
         return f.gt(b, a) if descending else f.lt(b, a)

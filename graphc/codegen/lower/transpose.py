@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 
 
-def gathered(f: Function, memory: View, places: Sequence[Ix]) -> Val:
+def gathered(f: LoopFunction, memory: View, places: Sequence[Ix]) -> Val:
     """A vector of elements from anywhere."""
     result = f.splat(f.load(memory, [places[0]]), len(places))
     for lane, place in enumerate(places[1:], 1):
@@ -15,23 +15,23 @@ def gathered(f: Function, memory: View, places: Sequence[Ix]) -> Val:
     return result
 
 
-def transposed(f: Function, view: View, row: Ix | int, column: Ix | int, lanes: int, width: int | None = None) -> list[Val]:
+def transposed(f: LoopFunction, view: View, row: Ix | int, column: Ix | int, lanes: int, width: int | None = None) -> list[Val]:
     """The first `width` (all) columns of the square of lanes × lanes at this row and column: vectors across its rows. No other columns are read."""
     mask = _mask(f, lanes, width)
     return _transposed(f, [f.load(view, [as_ix(row) + i, column], lanes, mask) for i in range(lanes)])[:width]
 
 
-def transposed_runs(f: Function, memory: View, starts: Sequence[Ix], width: int | None = None) -> list[Val]:
+def transposed_runs(f: LoopFunction, memory: View, starts: Sequence[Ix], width: int | None = None) -> list[Val]:
     """The same of the rows that begin at `starts` in memory."""
     mask = _mask(f, len(starts), width)
     return _transposed(f, [f.load(memory, [start], len(starts), mask) for start in starts])[:width]
 
 
-def _mask(f: Function, lanes: int, width: int | None) -> Val | None:
+def _mask(f: LoopFunction, lanes: int, width: int | None) -> Val | None:
     return f.tail_mask(width, lanes) if width is not None and width < lanes else None
 
 
-def _transposed(f: Function, rows: Sequence[Val]) -> list[Val]:
+def _transposed(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:
     """Square transpose of vectors: first inside blocks of 16 bytes, where shuffles are cheap, then of the blocks."""
     lanes = len(rows)
     block = min(lanes, 16 // rows[0].dtype.itemsize)
@@ -45,7 +45,7 @@ def _transposed(f: Function, rows: Sequence[Val]) -> list[Val]:
     return rows
 
 
-def _transposed_blocks(f: Function, rows: Sequence[Val], lanes: int, block: int) -> list[Val]:
+def _transposed_blocks(f: LoopFunction, rows: Sequence[Val], lanes: int, block: int) -> list[Val]:
     """`block` rows (2 or 4): in each block of lanes, their square transpose. Both steps are one machine shuffle a vector."""
     if block == 2:
         return [f.shuffle(rows[0], rows[1], _unpack(lanes, block, 1, half)) for half in (0, 1)]

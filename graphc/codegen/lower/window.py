@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import Function, Ix
+from graphc.codegen.loops import LoopFunction, Ix
 from graphc.codegen.lower.rows import function, nested, over_lanes, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import window
@@ -20,10 +20,10 @@ UNROLLED = 16                       # positions of a window, at most
 Visit = Callable[[Ix, Ix, Val, tuple[Val, ...]], Sequence[Val]]     # row, column, number of the position, carried -> carried
 
 
-class Window:
+class PoolWindow:
     """The positions of one pooling window inside the image. `whole`: it is known that all of them are."""
 
-    def __init__(self, f: Function, op: window.Pooling, size: Sequence[int], out: Sequence[Ix], whole: bool = False):
+    def __init__(self, f: LoopFunction, op: window.Pooling, size: Sequence[int], out: Sequence[Ix], whole: bool = False):
         self.f, self.op, self.whole = f, op, whole
         self.starts = [o * stride - low for o, stride, (low, _) in zip(out, op.stride, op.padding)]
         self.size = size
@@ -82,22 +82,22 @@ class Window:
         return self.f.max_(self.f.min_(at, size - 1), 0)
 
 
-def _for_window(f: Function, op: window.Pooling, size: Sequence[int], out: Sequence[Ix], do: Callable[[Window], None]) -> None:
+def _for_window(f: LoopFunction, op: window.Pooling, size: Sequence[int], out: Sequence[Ix], do: Callable[[PoolWindow], None]) -> None:
     """`do` for the window of one output: in a form for windows inside the image, where there are such, and in one for others."""
     if op.kernel[0] * op.kernel[1] > UNROLLED:
-        do(Window(f, op, size, out))
+        do(PoolWindow(f, op, size, out))
     elif not any(map(any, op.padding)):
-        do(Window(f, op, size, out, whole=True))
-    elif Window(f, op, size, out).never_whole():
-        do(Window(f, op, size, out))
+        do(PoolWindow(f, op, size, out, whole=True))
+    elif PoolWindow(f, op, size, out).never_whole():
+        do(PoolWindow(f, op, size, out))
     else:
-        with f.if_(Window(f, op, size, out).is_whole()):
-            do(Window(f, op, size, out, whole=True))
+        with f.if_(PoolWindow(f, op, size, out).is_whole()):
+            do(PoolWindow(f, op, size, out, whole=True))
         with f.else_():
-            do(Window(f, op, size, out))
+            do(PoolWindow(f, op, size, out))
 
 
-def _over_windows(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, name: str, element) -> Function:
+def _over_windows(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, name: str, element) -> LoopFunction:
     """`element(f, xs, Window, n, c, lanes, mask)` gives the value of each window."""
     f, xs, (y,) = function(name, ins, outs)
     if 0 in y.shape:
@@ -114,12 +114,12 @@ def _over_windows(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
     return f
 
 
-def _channels_last(f: Function, view):
+def _channels_last(f: LoopFunction, view):
     order = (0, 2, 3, 1)
     return f.reinterpret(view, [view.shape[i] for i in order], [view.strides[i] for i in order])
 
 
-def _chosen(f: Function, x, w: Window, n: Ix, c: Ix, lanes: int, mask, extra=None) -> tuple[Val, ...]:
+def _chosen(f: LoopFunction, x, w: PoolWindow, n: Ix, c: Ix, lanes: int, mask, extra=None) -> tuple[Val, ...]:
     """Maximum of the window, the number of its position (the first; NaN wins), and there the element of `extra`."""
     lowest = float("-inf") if x.dtype.is_float else -(1 << (8 * x.dtype.itemsize - 1))
     start = (f.const(lowest, x.dtype, lanes), f.const(-1, i32, lanes)) + ((f.const(0, extra.dtype, lanes),) if extra is not None else ())
@@ -157,11 +157,11 @@ def _avg_pool(name, node, ins, outs, s, target):
     return _over_windows(node, ins, outs, s, name, element)
 
 
-def _divisor(f: Function, op: window.AvgPooling, w: Window, dtype) -> Val:
+def _divisor(f: LoopFunction, op: window.AvgPooling, w: PoolWindow, dtype) -> Val:
     return f.const(op.kernel[0] * op.kernel[1], dtype) if op.count_include_pad else f.cast(w.count(), dtype)
 
 
-def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> Function:
+def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> LoopFunction:
     """Gradients: `send(f, xs, Window, n, c, place, lanes, mask, add)` adds to dx what one window sends there. Channels are the inner loop,
     so that the rows of the image that a window meets stay in the cache. Windows that do not overlap are taken line by line.
     """
@@ -185,7 +185,7 @@ def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> Functio
         def clear(place: list[Ix]) -> None:
             channels(lambda c, lanes, mask: f.store(dx, [n, *place, c], f.const(0, dx.dtype, lanes), mask))
 
-        def window_at(place: list[Ix], w: Window) -> None:
+        def window_at(place: list[Ix], w: PoolWindow) -> None:
             def body(c: Ix, lanes: int, mask: Val | None) -> None:
                 def add(i: Ix, j: Ix, v: Val) -> None:
                     f.store(dx, [n, i, j, c], v if once else f.add(f.load(dx, [n, i, j, c], lanes, mask), v), mask)

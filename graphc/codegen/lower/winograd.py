@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.contract_job import Epilogue
 from graphc.codegen.lower.contract_sweep import along
 from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
@@ -26,9 +26,9 @@ from graphc.ir.target import Target
 from graphc.ir.types import f32
 
 
-def lower_winograd(node: Node, ins: Sequence, outs: Sequence, s: WinogradSchedule, target: Target, epilogue: Epilogue | None, name: str) -> Function:
+def lower_winograd(node: Node, ins: Sequence, outs: Sequence, s: WinogradSchedule, target: Target, epilogue: Epilogue | None, name: str) -> LoopFunction:
     """A function of the views ins = [x, transformed weights, *extra], outs, and (if shared) one 1-D view of shared scratch."""
-    f = Function(name)
+    f = LoopFunction(name)
     x, u, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
     outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs))
     shared = f.view("shared", f32, (s.shared_scratch // f32.itemsize,)) if s.shared else None
@@ -38,7 +38,7 @@ def lower_winograd(node: Node, ins: Sequence, outs: Sequence, s: WinogradSchedul
 
 @dataclass(frozen=True)
 class _Winograd:
-    f: Function
+    f: LoopFunction
     op: WinogradConv2d
     s: WinogradSchedule
     x: View

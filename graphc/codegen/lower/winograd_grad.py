@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.transpose import transposed
@@ -34,9 +34,9 @@ KERNEL = TAPS * TAPS
 DENSE = (KERNEL, TAPS, 1)           # strides of the kernels of a feature
 
 
-def lower_weight_grad(node: Node, ins: Sequence, outs: Sequence, s: WinogradGradSchedule, target: Target, epilogue: "Epilogue | None", name: str) -> Function:
+def lower_weight_grad(node: Node, ins: Sequence, outs: Sequence, s: WinogradGradSchedule, target: Target, epilogue: "Epilogue | None", name: str) -> LoopFunction:
     """A function of the views ins = [x, dy, *extra], outs, and (if the tiles are split) one 1-D view of shared scratch."""
-    f = Function(name)
+    f = LoopFunction(name)
     x, dy, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
     outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs))
     partials = f.view("shared", f32, (s.splits * s.kernels,)) if s.splits > 1 else None
@@ -54,7 +54,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class _WeightGrad:
-    f: Function
+    f: LoopFunction
     op: WinogradWeightGrad
     s: WinogradGradSchedule
     x: View
@@ -170,7 +170,7 @@ class _WeightGrad:
             _apply(f, self.epilogue, self.outs, at, source(loop.index * KERNEL + p.index * TAPS + q.index, 1, None), None)
 
 
-def _apply(f: Function, epilogue: "Epilogue | None", outs: Sequence[View], at: list[Ix], value: Val, mask: Val | None) -> None:
+def _apply(f: LoopFunction, epilogue: "Epilogue | None", outs: Sequence[View], at: list[Ix], value: Val, mask: Val | None) -> None:
     """Lanes run along the last axis."""
     values = [value] if epilogue is None else epilogue(f, value, at, value.lanes, mask, len(at) - 1)
     for out, v in zip(outs, values, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
 from graphc.ir.schedule import round_up
@@ -21,7 +21,7 @@ class Channels:
     most: int
 
 
-def whole_vectors(f: Function, count: Ix, lanes: int) -> Ix:
+def whole_vectors(f: LoopFunction, count: Ix, lanes: int) -> Ix:
     """The least multiple of `lanes` that is not below the count."""
     return count if count.divisor() % lanes == 0 else f.divmod(count + (lanes - 1), lanes)[0] * lanes
 
@@ -29,7 +29,7 @@ def whole_vectors(f: Function, count: Ix, lanes: int) -> Ix:
 @dataclass(frozen=True)
 class Tiles:
     """The tiles of image [N, C, H, W], `spec.m` apart, that begin `before` the image's corner. spec: the transform, without mask."""
-    f: Function
+    f: LoopFunction
     image: View
     grid: tuple[int, int]
     before: tuple[int, int]

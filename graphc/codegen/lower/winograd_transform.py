@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from graphc.codegen.loops import Function, Val
+from graphc.codegen.loops import LoopFunction, Val
 from graphc.codegen.lower.micro import ANY, multiply_add
 from graphc.ir.types import f32
 from graphc.ir.winograd import Matrix, transforms
@@ -35,11 +35,11 @@ class TransformSpec:
 
 
 @cache
-def transform_kernel(spec: TransformSpec) -> Function:
+def transform_kernel(spec: TransformSpec) -> LoopFunction:
     """y = M x Mᵀ, M the matrix, for channels from 0 on. Views: x, y. Integers: channels in whole vectors, steps of x to the next row and column,
     step of y to the next element (row-major), and (if masked) channels that x has; behind them y gets zeros.
     """
-    f = Function(spec.name, noalias=True)
+    f = LoopFunction(spec.name, noalias=True)
     x, y = (f.view(name, f32, (ANY,), (1,)) for name in "xy")
     channels = f.param("channels", 0, 1 << 24, spec.lanes)
     row, column, step = (f.param(name, 0, 1 << 32) for name in ("row", "column", "step"))
@@ -54,7 +54,7 @@ def transform_kernel(spec: TransformSpec) -> Function:
     return f
 
 
-def _both_sides(f: Function, spec: TransformSpec, load: Callable[[int, int], Val], store: Callable[[int, int, Val], None]) -> None:
+def _both_sides(f: LoopFunction, spec: TransformSpec, load: Callable[[int, int], Val], store: Callable[[int, int, Val], None]) -> None:
     """Column by column, then row by row."""
     matrix, n = spec.rows, len(spec.rows[0])
     columns = [linear_map(f, matrix, [load(i, j) for i in range(n)], spec.fused) for j in range(n)]
@@ -63,7 +63,7 @@ def _both_sides(f: Function, spec: TransformSpec, load: Callable[[int, int], Val
             store(i, j, value)
 
 
-def linear_map(f: Function, matrix: Matrix, x: Sequence[Val], fused: bool) -> list[Val]:
+def linear_map(f: LoopFunction, matrix: Matrix, x: Sequence[Val], fused: bool) -> list[Val]:
     """matrix @ x. The points lie in pairs ±p: what both need is computed once, as sums and differences of operands where two columns differ in
     signs only, and of results where two rows do.
     """
@@ -93,7 +93,7 @@ def _pairs(rows: Sequence[Row]) -> list[tuple[int, int]]:
     return found
 
 
-def _dot(f: Function, row: Sequence[float], x: Sequence[Val], fused: bool) -> Val:
+def _dot(f: LoopFunction, row: Sequence[float], x: Sequence[Val], fused: bool) -> Val:
     """The terms with factor 1 first, which need no product."""
     terms = sorted(((c, v) for c, v in zip(row, x) if c), key=lambda term: (term[0] != 1, abs(term[0]) != 1))
     total = terms[0][1] if terms[0][0] == 1 else f.mul(terms[0][1], terms[0][0])

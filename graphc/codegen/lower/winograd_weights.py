@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.index import Ix
-from graphc.codegen.loops import Function, Val, View
+from graphc.codegen.loops import LoopFunction, Val, View
 from graphc.codegen.lower.rows import function, rows
 from graphc.codegen.lower.transpose import gathered, transposed_runs
 from graphc.codegen.lower.winograd_transform import linear_map
@@ -19,7 +19,7 @@ KERNEL = TAPS * TAPS
 CHANNELS = 8                        # of a row: the run of each point is some cache lines long
 
 
-def lower_weights(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: WeightsSchedule, target: Target) -> Function:
+def lower_weights(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: WeightsSchedule, target: Target) -> LoopFunction:
     """A row is a few channels of one panel, collected in scratch first: the points are far apart in memory, on the same cache sets."""
     f, (w,), (u,) = function(name, ins, outs)
     op, (points, panels, channels, width) = node.op, u.shape
@@ -45,13 +45,13 @@ def lower_weights(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence
     return f
 
 
-def _copy(f: Function, made: View, u: View, count: Ix, lanes: int, hint: str | None = None) -> None:
+def _copy(f: LoopFunction, made: View, u: View, count: Ix, lanes: int, hint: str | None = None) -> None:
     with f.loop(0, u.shape[0]) as point, f.loop(0, count) as loop, f.loop(0, u.shape[3], lanes) as across:
         value = f.load(made, [point.index, loop.index * u.shape[3] + across.index], lanes)
         f.store(u, [point.index, 0, loop.index, across.index], value, hint=hint)
 
 
-def _taps(f: Function, w: View, places: Sequence[Ix], steps: Sequence[int], lanes: int) -> list[Val]:
+def _taps(f: LoopFunction, w: View, places: Sequence[Ix], steps: Sequence[int], lanes: int) -> list[Val]:
     """The nine taps of a kernel for each lane; those that lie side by side are transposed in registers."""
     if tuple(steps) != (TAPS, 1):
         return [gathered(f, w, [at + (i * steps[0] + j * steps[1]) for at in places]) for i in range(TAPS) for j in range(TAPS)]
@@ -65,7 +65,7 @@ def _taps(f: Function, w: View, places: Sequence[Ix], steps: Sequence[int], lane
     return taps
 
 
-def _transform(f: Function, op: WinogradWeights, taps: Sequence[Val], made: View, at: Ix, fused: bool) -> None:
+def _transform(f: LoopFunction, op: WinogradWeights, taps: Sequence[Val], made: View, at: Ix, fused: bool) -> None:
     g = transforms(op.tile).g
     columns = [linear_map(f, g, taps[j::TAPS], fused) for j in range(TAPS)]
     for i in range(len(g)):
