@@ -81,10 +81,12 @@ class Space:
 
     def stores_once(self, v: Value) -> bool:
         """Whether no loop that stores `v` leaves its elements where they are: it runs over all dims, or over those that are not reduced, or is made
-        after all rows.
+        after all rows, as a number or over those that are.
         """
         dims = self.dims_of(v)
-        return v in self.late or len(dims) == len(self.extents) or self.reduced is not None and dims == set(self.kept)
+        if v in self.late:
+            return not dims or dims == set(self.reduced)
+        return len(dims) == len(self.extents) or self.reduced is not None and dims == set(self.kept)
 
     # ---- rules
     def broadcast(self, node: Node) -> None:

@@ -370,7 +370,7 @@ def _inplace(nest: Nest, stages: Stages, inner, ins, outs) -> tuple[tuple[int, i
 def _loops_around(nest: Nest, inner, stage: int, o: int) -> Iterable[int]:
     """The dims of the loops in which output `o` is stored."""
     if stage == AFTER:
-        return nest.spans[o]
+        return inner if nest.spans[o] else ()
     return set(range(len(nest.extents))) - set(inner) if stage == ROW_END else range(len(nest.extents))
 
 

@@ -209,13 +209,24 @@ class _Lives:
                 here.append(v)
 
     def _may_share(self, u: Value, v: Value, node: Node, at: int) -> bool:
-        """Parts of one whole; the carries and stacked results of one loop; an operand that the node reads element by element where it stores `v`."""
+        """Parts of one whole; the carries and stacked results of one loop; an operand that the node reads element by element where it stores `v`, or
+        of which it reads what lies elsewhere.
+        """
         if u in self.wholes and self.wholes[u] is self.wholes.get(v) or u.node is node and node.op.name == "scan":
             return True
-        plan, reads = self.plan, [i for i, w in enumerate(node.inputs) if u in self.roots[w]]
+        plan, mine = self.plan, self.plan.places[v]
+        met = [i for i, w in enumerate(node.inputs) if u in self.roots[w] and not _apart(plan.places[w], mine)]
         pairs = inplace_pairs(node, plan.schedules.get(node), plan.views(node.inputs), plan.views(node.outputs))
-        return (self.last[u] == at and len(reads) == 1 and (v.index, reads[0]) in pairs
-                and plan.places[node.inputs[reads[0]]].same_memory(plan.places[v]))
+        return self.last[u] == at and (not met or len(met) == 1 and (v.index, met[0]) in pairs and plan.places[node.inputs[met[0]]].same_memory(mine))
+
+
+def _apart(a: Place, b: Place) -> bool:
+    """Whether two places in one buffer have no byte in common, by their first and last ones."""
+    ends = []
+    for p in (a, b):
+        low, high = span(p.shape, p.strides)
+        ends.append(((p.offset + low) * p.dtype.itemsize, (p.offset + high + 1) * p.dtype.itemsize))
+    return ends[0][1] <= ends[1][0] or ends[1][1] <= ends[0][0]
 
 
 def memory(buffer: Buffer) -> object:

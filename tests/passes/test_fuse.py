@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 
+import graphc as gc
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
@@ -293,3 +294,24 @@ def test_a_sum_of_sums_down_columns_is_a_kernel_of_its_own():
     b = Builder()
     sums = b.sum(b.input("x", f32[64, 512]), axes=(1,))
     assert len(Fuse().run(b.finish([sums, b.sum(b.mul(sums, sums), axes=(0,))], ("", ""))).nodes) == 1
+
+
+def test_what_waits_for_all_rows_is_stored_by_a_loop_over_its_own_dims():
+    """The total times an array over one of the two dims that rows run over: stored in that loop, in place, it would be multiplied again and again."""
+    graph = parse("""
+graph g(x: f32[3], c: f32[9, 5, 1]) {
+  %0 = sigmoid(x) : f32[3]
+  %1 = mul(c, %0) : f32[9, 5, 3]
+  %2 = cos(%1) : f32[9, 5, 3]
+  %3 = sum(%2) {axes=(1, 2)} : f32[9]
+  %4 = sum(%3) {axes=(0,)} : f32[]
+  %5 = sum(%2) {axes=(0, 1)} : f32[3]
+  %6 = mul(%5, %0) : f32[3]
+  %7 = log_softmax(x) {axis=0} : f32[3]
+  %8 = mul(%4, %7) : f32[3]
+  %9 = add(%6, %8) : f32[3]
+  return %9
+}""")
+    rng = np.random.default_rng(0)
+    arrays = [rng.uniform(-1, 1, v.type.shape).astype(v.type.dtype.np) for v in graph.inputs]
+    np.testing.assert_allclose(gc.compile(graph)(*arrays), evaluate(graph, arrays)[0], rtol=1e-5)

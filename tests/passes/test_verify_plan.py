@@ -198,3 +198,20 @@ graph f(c: f32[3], x: f32[5, 3]) state(s: f32[20]) {
   return (%3, %4)
 }""")
     verify_plan(Compilation(graph, AVX2).plan)
+
+
+def test_a_part_may_lie_where_the_rest_of_a_dying_operand_was():
+    graph = parse("""
+graph f(d: f32[40], c: bool[40], x: f32[80]) {
+  %0 = add(x, x) : f32[80]
+  %1 = slice(%0) {start=(0,), stop=(40,), step=(1,)} : f32[40]
+  %2 = neg(d) : f32[40]
+  %3 = mul(%2, %1) : f32[40]
+  %4 = where(c, %2, d) : f32[40]
+  %5 = concat(%2, %4) {axis=0} : f32[80]
+  %6 = slice(%5) {start=(0,), stop=(40,), step=(1,)} : f32[40]
+  %7 = add(%3, %6) : f32[40]
+  %8 = sin(%5) : f32[80]
+  return (%7, %8)
+}""")
+    verify_plan(Compilation(graph, AVX2).plan)
