@@ -1,4 +1,8 @@
-"""Ctrl-C at any moment of a long training step, between kernels and inside them: the state is that of before or after it."""
+"""Ctrl-C at any moment of a long training step, between kernels and inside them: the state is that of before or after it.
+
+It stands among the tests of the runtime because the suite repeats the native calls of all others and restores the state in between, which Ctrl-C would
+meet too.
+"""
 from __future__ import annotations
 
 import os
