@@ -101,7 +101,7 @@ class Fusion:
             self.copied[node] = 0
         elif isinstance(node.op, POINTWISE) and node.inputs and all(v.node in self.copied for v in node.inputs):
             flops = _flops(node) + sum(self.copied[v.node] for v in node.inputs)
-            if flops <= CHEAP:
+            if flops <= CHEAP and self._alone(node) is not None:
                 self.copied[node] = flops
         return node in self.copied
 
@@ -134,10 +134,12 @@ class Fusion:
             cluster.before |= s.before | s.mask
             s.is_read = True
         if kind == "nest":
-            cluster.space = Space()
-            self.extend(cluster.space, node)
-            cluster.flops = _flops(node)
-            self._note_post(cluster, node)
+            cluster.space = self._alone(node)
+            if cluster.space is None:       # what it copies runs over other dims: then that is made in kernels of its own
+                cluster.kind = "other"
+            else:
+                cluster.flops = _flops(node)
+                self._note_post(cluster, node)
         elif kind == "contraction":
             cluster.space = Space()
             cluster.space.maps[node.outputs[0]] = cluster.space.place(node.outputs[0].type.shape)
@@ -328,6 +330,15 @@ class Fusion:
             if v.node in self.copied and v not in space.maps and not isinstance(v.node.op, LEAVES):
                 self.extend(space, v.node)
         space.add(node)
+
+    def _alone(self, node: Node) -> Space | None:
+        """The space of the node with the copied chains that it reads; None if they do not fit together."""
+        space = Space()
+        try:
+            self.extend(space, node)
+        except Misfit:
+            return None
+        return space
 
     def _add(self, c: Cluster, node: Node, sources: list[Cluster]) -> None:
         c.nodes.append(node)

@@ -315,3 +315,15 @@ graph g(x: f32[3], c: f32[9, 5, 1]) {
     rng = np.random.default_rng(0)
     arrays = [rng.uniform(-1, 1, v.type.shape).astype(v.type.dtype.np) for v in graph.inputs]
     np.testing.assert_allclose(gc.compile(graph)(*arrays), evaluate(graph, arrays)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4, 5, 4), (4, 2, 2), (2, 2, 4), (3, 3, 3), (6, 2, 3), (2, 3, 6)])
+def test_masks_of_constants_whose_sizes_coincide(shape):
+    """Nothing but numbers and counting arrays: which dim an axis runs over is a guess, and a wrong one has to leave kernels apart."""
+    @gc.graph
+    def masks(x: gc.f32[shape[-1]]):
+        seen = gc.iota(shape[-2:], 1) <= gc.iota(shape[-2:], 0)
+        return gc.tril(gc.ones(shape)), gc.where(seen, gc.zeros(shape), 1.0), gc.where(seen, gc.full(shape, 2.0), x)
+    x = np.arange(shape[-1], dtype=np.float32)
+    for got, want in zip(gc.compile(masks)(x), evaluate(masks.graph, [x]), strict=True):
+        np.testing.assert_array_equal(got, want)

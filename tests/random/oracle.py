@@ -39,6 +39,7 @@ ROUNDED_ONCE = frozenset({           # the result alone
 SUMS = frozenset({                  # of products of their operands: those of the magnitudes are what partial sums can reach
     "sum", "mean", "matmul", "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "cumsum", "linear_scan",
     "scatter_add", "scatter_add_along_axis", "avg_pool2d", "avg_pool2d_grad", "max_pool2d_grad"})
+RUNNING = frozenset({"cumsum", "linear_scan"})  # added up from left to right: a rounding error of the whole at each step
 CHOOSES = frozenset({"max_pool2d_grad"})        # whose first operand says which terms
 CONVOLUTIONS = {                    # operands which, multiplied by the zeros of a padding or left out there, make NaN or not: nothing is promised
     "conv2d": slice(1, 2), "conv_transpose2d": slice(1, 2), "conv2d_input_grad": slice(0, 1), "conv2d_weight_grad": slice(None)}
@@ -81,6 +82,8 @@ class Oracle:
         errors, sizes = self._inside(op, ins, in_types), itertools.repeat(None)
         if op.name in SUMS:
             sizes = as_tuple(op.reference(*(x if op.name in CHOOSES and i == 0 else np.abs(x) for i, x in enumerate(ins))))
+            if op.name in RUNNING:
+                sizes = [size * np.sqrt(size.shape[op.axis]) for size in sizes]
         elif op.name not in ROUNDED_ONCE:
             ins = [self._moved(x, t) for x, t in zip(ins, in_types)]
         results = as_tuple(op.reference(*ins))
