@@ -28,7 +28,6 @@ from graphc.dsl.shape import (
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError
-from graphc.ir.parser import parse
 from graphc.ir.shown import set_renderer
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64
 from graphc.once import LOADING
@@ -38,8 +37,9 @@ from graphc import models
 
 __version__ = "0.1.0"
 
-_LATER = {"compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check", "train_step": "graphc.train",
-          "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}     # these load the compiler: on first use
+_LATER = {                                              # loaded at the first use, most of them with the compiler
+    "compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check", "train_step": "graphc.train", "parse": "graphc.ir.parser",
+    "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
 
 
 def __getattr__(name: str):

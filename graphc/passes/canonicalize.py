@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphc.ir.bits import is_uniform, number_key
 import numpy as np
 
+from graphc.ir.bits import number_key
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.constant import Constant, splat
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.passes.order import may_fail
 from graphc.passes.pipeline import Pass
@@ -50,16 +50,6 @@ class Canonicalize(Pass):
             if value is not None:
                 return value
         return None
-
-
-def splat(v: Value) -> float | int | bool | None:
-    """The number that fills v, when v is a constant of one number, bit for bit (also seen through broadcast and reshape), else None."""
-    while v.node is not None and v.node.op.name in ("broadcast_to", "reshape"):
-        v = v.node.inputs[0]
-    if v.node is None or not isinstance(v.node.op, Constant):
-        return None
-    array = v.node.op.value.array
-    return array.flat[0].item() if is_uniform(array) else None
 
 
 def _nothing(w: Rewriter, node: Node) -> tuple[Value, ...] | None:

@@ -9,13 +9,12 @@ from typing import ClassVar
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
-from graphc.ir.ops.constant import Constant, Iota
+from graphc.ir.ops.constant import Constant, Iota, splat
 from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher, OuterOperand, can_batch
-from graphc.passes.canonicalize import splat
 from graphc.passes.profitability import batching_gains
 from graphc.passes.loop import Carry, ScanLoop, Read, Stacked, emit_in_place, values_read
 from graphc.passes.pipeline import Pass

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
+from graphc.ir.ops.constant import splat
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
 from graphc.ir.ops.conv import Conv2dWeightGrad
 from graphc.ir.ops.elementwise import Elementwise
@@ -15,7 +16,6 @@ from graphc.ir.ops.reduce import Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher
-from graphc.passes.canonicalize import splat
 from graphc.passes.profitability import summing_gains
 
 VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphc.ir.graph import Node, Value
-from graphc.passes.canonicalize import splat
+from graphc.ir.ops.constant import splat
 
 SEEN_THROUGH = ("reshape", "broadcast_to", "stop_gradient")
 

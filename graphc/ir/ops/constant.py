@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from graphc.ir.bits import is_uniform
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Literal, Op, holds, require
 from graphc.ir.types import Dim, DType, TensorType, normalize_axis
@@ -86,6 +87,16 @@ def full(b: "Builder", value: int | float | bool, type: TensorType) -> Value:
 def count(b: "Builder", size: Dim, dtype: DType) -> Value:
     """The scalar max(size, 0); a constant when `size` is an int."""
     return number(b, max(size, 0), dtype) if isinstance(size, int) else b.dimension(size=size, dtype=dtype)
+
+
+def splat(v: Value) -> float | int | bool | None:
+    """The number that fills v, when v is a constant of one number, bit for bit (also seen through broadcast and reshape), else None."""
+    while v.node is not None and v.node.op.name in ("broadcast_to", "reshape"):
+        v = v.node.inputs[0]
+    if v.node is None or not isinstance(v.node.op, Constant):
+        return None
+    array = v.node.op.value.array
+    return array.flat[0].item() if is_uniform(array) else None
 
 
 OPS = (Constant, Iota, Dimension)
