@@ -62,8 +62,13 @@ class ModuleText:
         for f in self.functions:
             self._function(f)
         head = f'target triple = "{self.target.triple}"\n'
-        return "\n".join([head, *self._extra.values(), *self.texts, "attributes #0 = { nounwind }",
-                          "attributes #1 = { nounwind alwaysinline }", "attributes #2 = { nounwind noinline cold }", *self.metadata, ""])
+        return "\n".join([head, *self._extra.values(), *self.texts, "attributes #0 = { nounwind }", "attributes #1 = { nounwind alwaysinline }",
+                          f"attributes #2 = {{ nounwind noinline cold{self._whole_registers} }}", *self.metadata, ""])
+
+    @property
+    def _whole_registers(self) -> str:
+        """What functions that preserve all registers need where these have upper halves: LLVM clears those before it returns, restored or not."""
+        return f' "target-features"="{self.target.features},-vzeroupper"' if "+avx" in self.target.features else ""
 
     def _function(self, f) -> None:
         body = BodyEmitter(self, f)

@@ -71,6 +71,16 @@ def test_mathematical_functions(target, register, op):
         assert not any(CALL.search(line) and op in line for line in main.splitlines() if "repair" not in line)
 
 
+@pytest.mark.parametrize("target", [AVX2, AVX512], ids=lambda t: t.name)
+@pytest.mark.parametrize("lanes", [1, 4, 8])
+@pytest.mark.parametrize("op", ["sin", "cos"])
+def test_repairs_preserve_whole_registers(target, lanes, op):
+    """Their convention says that no register changes; what clears upper halves on the way out would change sixteen of them."""
+    text = assembly([elementwise(op, lanes)], target)
+    repair = re.search(r"^gc\.repair\.[\w.]+:\n(.*?)^\.Lfunc_end", text, re.MULTILINE | re.DOTALL).group(1)
+    assert "call" in repair and "ret" in repair and "vzeroupper" not in repair
+
+
 def masked_copy(dtype: DType, lanes: int) -> LoopFunction:
     f = LoopFunction("tail")
     x, y, n = f.view("x", dtype, (lanes,)), f.view("y", dtype, (lanes,)), f.param("n", 0, lanes)

@@ -12,9 +12,11 @@ import pytest
 from loop_run import RUNS, Compiled, compiled
 from minimax import FITS, coefficients
 
+import graphc as gc
 from graphc.codegen import vecmath
 from graphc.codegen.loop_ops import MATH
 from graphc.codegen.loops import LoopFunction
+from graphc.ir.parser import parse
 from graphc.ir.target import AVX2, Target
 from graphc.ir.types import DType, f32, f64
 
@@ -162,3 +164,23 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+@pytest.mark.parametrize("function", ["sin", "cos"])
+def test_a_number_beyond_the_limit_changes_no_other_register(function):
+    """Four lanes, stored three elements apart: the places of the lanes wait in a register of four i64 while libm is asked."""
+    run = gc.compile(parse(f"""
+graph f(x: f32[3, 1, 3, 1], y: f32[1, 1]) {{
+  %0 = add(x, y) : f32[3, 1, 3, 1]
+  %1 = transpose(%0) {{perm=(1, 2, 0, 3)}} : f32[1, 3, 3, 1]
+  %2 = {function}(%1) : f32[1, 3, 3, 1]
+  return (%0, %2)
+}}"""), threads=1)
+    for at in np.ndindex(3, 3):
+        for large in (np.inf, 1e6, -3e5):
+            x = np.linspace(0, 1, 9, dtype=np.float32).reshape(3, 3)
+            x[at] = large
+            with np.errstate(invalid="ignore"):
+                want = getattr(np, function)(x.astype(float)).T
+            got = run(x.reshape(3, 1, 3, 1), np.zeros((1, 1), np.float32))[1]
+            np.testing.assert_allclose(got.reshape(3, 3), want, rtol=1e-5, atol=1e-6)

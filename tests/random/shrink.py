@@ -34,9 +34,7 @@ def shrunk(graph: Graph, found: Outcome, special: bool = False, target: str = ""
     progress = True
     while progress and time.monotonic() < deadline:
         progress = False
-        for smaller in candidates(best):
-            if time.monotonic() > deadline:
-                break
+        for smaller in candidates(best, deadline):
             result = failing(smaller, 0, special, target)
             if _alike(result, found):
                 best, last, progress = smaller, result, True
@@ -48,15 +46,18 @@ def _alike(a: Outcome, b: Outcome) -> bool:
     return a.kind == b.kind and a.where.split(":")[:2] == b.where.split(":")[:2] or a.kind == b.kind == "wrong"
 
 
-def candidates(graph: Graph) -> Iterator[Graph]:
-    """Graphs with a little less in them, the boldest first."""
+def candidates(graph: Graph, deadline: float = float("inf")) -> Iterator[Graph]:
+    """Graphs with a little less in them, the boldest first; none after the deadline."""
+    weight = _weight(graph)
     for makes in (_fewer_outputs, _halves, _cut, _fewer_results, _fewer_operands, _bypassed, _in_regions):
         for make in makes(graph):
+            if time.monotonic() > deadline:
+                return
             try:
                 smaller = make()
             except (GraphError, KeyError):
                 continue
-            if smaller is not None and _weight(smaller) < _weight(graph):
+            if smaller is not None and _weight(smaller) < weight:
                 yield smaller
 
 

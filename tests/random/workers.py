@@ -73,9 +73,11 @@ def run_all(seed: int, jobs: int, until: Callable[[], bool], first: int = 0) -> 
                 for i, w in enumerate(workers):
                     ready.register(w.pipe, selectors.EVENT_READ, i)
                 events = ready.select(timeout=1.0)
+            start = time.monotonic()
             for key, _ in events:
                 yield from workers[key.data].read()
             for i, w in enumerate(workers):
+                w.begun += time.monotonic() - start     # whoever was told of an outcome may have taken long, and workers wait to be read
                 if w.ended:
                     workers[i] = Worker(seed, w.index, jobs)
                 else:

@@ -23,7 +23,7 @@ b2:
 
 attributes #0 = { nounwind }
 attributes #1 = { nounwind alwaysinline }
-attributes #2 = { nounwind noinline cold }
+attributes #2 = { nounwind noinline cold "target-features"="+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt,-vzeroupper" }
 !0 = !{!"llvm.loop.unroll.disable"}
 !1 = !{!"llvm.loop.vectorize.enable", i1 false}
 !2 = !{!"branch_weights", i32 1048575, i32 1}
