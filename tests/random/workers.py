@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from tests.random.check import Outcome, outcome, poison_memory
 
-HANGS = 60.0                        # seconds after which a program counts as one that never ends
+HANGS, TICK = 60.0, 1.0             # seconds after which a program counts as one that never ends, and in which it is looked at
 RECYCLED = 400                      # programs that one process runs: code that was loaded stays in memory
 
 
@@ -19,7 +19,7 @@ class Worker:
     """A child process that runs programs first, first + step, … of a seed and sends an outcome for each."""
 
     def __init__(self, seed: int, first: int, step: int):
-        self.step, self.index, self.begun = step, first, time.monotonic()
+        self.step, self.index, self.waited = step, first, 0.0
         self._buffer = b""
         self.pipe, theirs = os.pipe()
         self.pid = os.fork()
@@ -35,7 +35,7 @@ class Worker:
         while len(self._buffer) >= 8 and len(self._buffer) >= 8 + (size := int.from_bytes(self._buffer[:8], "little")):
             index, result = pickle.loads(self._buffer[8:8 + size])
             self._buffer = self._buffer[8 + size:]
-            self.index, self.begun = index + self.step, time.monotonic()
+            self.index, self.waited = index + self.step, 0.0
             yield index, result
         if not data:
             yield from self._ended()
@@ -52,8 +52,10 @@ class Worker:
     def ended(self) -> bool:
         return not self.pid
 
-    def stop_if_hanging(self) -> None:
-        if time.monotonic() - self.begun > HANGS:
+    def wait(self, seconds: float) -> None:
+        """So long was waited for it, again; it is stopped when its program has had its time. A machine that stood still counts as a moment."""
+        self.waited += min(seconds, 2 * TICK)
+        if self.waited > HANGS:
             os.kill(self.pid, signal.SIGKILL)
 
     def stop(self) -> None:
@@ -72,16 +74,16 @@ def run_all(seed: int, jobs: int, until: Callable[[], bool], first: int = 0) -> 
             with selectors.DefaultSelector() as ready:
                 for i, w in enumerate(workers):
                     ready.register(w.pipe, selectors.EVENT_READ, i)
-                events = ready.select(timeout=1.0)
-            start = time.monotonic()
+                start = time.monotonic()
+                events = ready.select(timeout=TICK)
+                waited = time.monotonic() - start
+            for w in workers:
+                w.wait(waited)
             for key, _ in events:
                 yield from workers[key.data].read()
             for i, w in enumerate(workers):
-                w.begun += time.monotonic() - start     # whoever was told of an outcome may have taken long, and workers wait to be read
                 if w.ended:
                     workers[i] = Worker(seed, w.index, jobs)
-                else:
-                    w.stop_if_hanging()
     finally:
         for w in workers:
             w.stop()
