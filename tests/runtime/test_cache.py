@@ -11,26 +11,12 @@ import numpy as np
 import pytest
 
 from graphc.codegen import cache, jit
-from graphc.codegen.cache import FOLDER, HEAD, Cache, code_key, make_key
+from graphc.codegen.cache import HEAD, Cache, code_key, make_key
 from graphc.ir.target import AVX2, SSE2
 from graphc.runtime.native import runtime_target
 from native_programs import add_one
 
 TEXT = "define i32 @gc_main(ptr %ctx) nounwind {\n  ret i32 5\n}\n"
-
-
-@pytest.fixture
-def given(tmp_path, monkeypatch):
-    """What the user names."""
-    path = tmp_path / "deep" / "cache"
-    monkeypatch.setenv("GRAPHC_CACHE", str(path))
-    return path
-
-
-@pytest.fixture
-def folder(given):
-    """The cache's own."""
-    return given / FOLDER
 
 
 @pytest.fixture

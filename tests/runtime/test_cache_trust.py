@@ -24,20 +24,6 @@ PACKAGE = Path(cache.__file__).parents[1]
 TEXT = "define i32 @gc_main(ptr %ctx) nounwind {\n  ret i32 5\n}\n"
 
 
-@pytest.fixture
-def given(tmp_path, monkeypatch):
-    """What the user names."""
-    path = tmp_path / "deep" / "cache"
-    monkeypatch.setenv("GRAPHC_CACHE", str(path))
-    return path
-
-
-@pytest.fixture
-def folder(given):
-    """The cache's own."""
-    return given / FOLDER
-
-
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
