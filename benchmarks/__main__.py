@@ -4,7 +4,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, table, trees
+from benchmarks import (
+    attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, table, trees)
 from benchmarks.report import TITLES
 from graphc.peak import copy_rate, fma_peak
 from graphc.runtime.pool import default_threads

@@ -9,8 +9,8 @@ import tempfile
 import time
 from dataclasses import replace
 
-import llvmlite.binding     # noqa: F401  loaded by graphc at the first compile; imports do not count
-import networkx             # noqa: F401
+import llvmlite.binding  # noqa: F401  loaded by graphc at the first compile; imports do not count
+import networkx  # noqa: F401
 
 import graphc as gc
 from benchmarks.engines.graphc_engine import array_type

@@ -15,12 +15,12 @@ from benchmarks.protocol import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
-import char_lstm            # noqa: E402
-import char_transformer     # noqa: E402
-from language_model import training_step        # noqa: E402
+import char_lstm  # noqa: E402
+import char_transformer  # noqa: E402
+from language_model import training_step  # noqa: E402
 
-import graphc as gc         # noqa: E402
-from graphc import demo, nn, optim              # noqa: E402
+import graphc as gc  # noqa: E402
+from graphc import demo, nn, optim  # noqa: E402
 
 LETTERS = 96
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 import numpy as np
 
 import graphc as gc
-from graphc.peak import fma_peak
 from benchmarks.peers import numpy_threads, torch_or_none
 from benchmarks.protocol import agree, compare
+from graphc.peak import fma_peak
 
 LARGE = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048))
 SMALL = ((16, 16, 16), (32, 32, 32), (64, 64, 64), (128, 128, 128), (17, 31, 65), (100, 37, 53), (5, 250, 7))

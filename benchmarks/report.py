@@ -14,7 +14,7 @@ from graphc.replacing import replacing
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "graphc"      # equal figures give equal files
 matplotlib.rcParams["svg.fonttype"] = "none"        # text stays text
-from matplotlib import pyplot       # noqa: E402  the backend first: there may be no display
+from matplotlib import pyplot  # noqa: E402  the backend first: there may be no display
 
 TITLES = {"graphc": "graphc", "torch": "PyTorch", "inductor": "torch.compile", "jax": "JAX", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 COLORS = {"torch": "#d62728", "inductor": "#ff7f0e", "jax": "#1f77b4", "onnx": "#7f7f7f", "openvino": "#9467bd"}

@@ -12,7 +12,7 @@ sys.path += [str(ROOT), str(ROOT / "tests" / "ops")]
 from samples import NON_DIFFERENTIABLE  # noqa: E402  the explicit list; a test holds that every other operator has a gradient
 
 from graphc.ir.op import Composite, Op  # noqa: E402
-from graphc.ir.ops import OPS# noqa: E402
+from graphc.ir.ops import OPS  # noqa: E402
 from graphc.ir.ops.elementwise import ROWS, Elementwise  # noqa: E402
 
 PAGE = ROOT / "docs" / "operators.md"

@@ -4,8 +4,9 @@
 """
 from __future__ import annotations
 
-from graphc import nn
 from language_model import Settings, run
+
+from graphc import nn
 
 DEFAULTS = Settings(steps=1200, hidden=320, batch=32, length=64, lr=3e-3, decay=0.01, dropout=0.3)
 

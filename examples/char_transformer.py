@@ -4,8 +4,9 @@
 """
 from __future__ import annotations
 
-from graphc import nn
 from language_model import Settings, run
+
+from graphc import nn
 
 DEFAULTS = Settings(steps=1000, hidden=128, batch=16, length=128, lr=4e-3, decay=0.1, dropout=0.05)
 LAYERS, HEADS = 3, 4

@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, replace
 from math import log
 
 import numpy as np
+from text import IGNORED, Text, every_window, ngrams, python_topics, random_windows, sample
 
 import graphc as gc
 from graphc import nn, optim
 from graphc.progress import Progress
 from graphc.train import TrainStep, train_step
-from text import IGNORED, Text, every_window, ngrams, python_topics, random_windows, sample
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import time
 from dataclasses import replace
 
 import numpy as np
+from language_model import Settings, continuation, held_out_bits, options, train, training_step
+from text import ngrams, python_topics
 
 import graphc as gc
 from graphc import nn
-from language_model import Settings, continuation, held_out_bits, options, train, training_step
-from text import ngrams, python_topics
 
 DEFAULTS = Settings(steps=400, hidden=192, batch=32, length=64, lr=4e-3, decay=0.01, dropout=0.1, sample=80)
 ORDER = 5                                   # of the n-grams, and characters that Bengio's network sees

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+from sklearn.datasets import load_digits
 
 import graphc as gc
 from graphc import nn, optim
 from graphc.progress import Progress
-from sklearn.datasets import load_digits
 
 SIZE, BATCH = 10, 64                # unknowns of a quadratic; how many are optimised at once
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+from text import MODULES, Lines, library_lines
 
 import graphc as gc
 from graphc import nn, optim
 from graphc.progress import Progress
 from graphc.train import TrainStep
-from text import MODULES, Lines, library_lines
 
 BATCH, SIZE, LAYERS, HEADS = 64, 64, 3, 4
 

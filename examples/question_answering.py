@@ -12,11 +12,11 @@ import time
 from random import Random
 
 import numpy as np
+from text import IGNORED
 
 import graphc as gc
 from graphc import nn, optim
 from graphc.progress import Progress
-from text import IGNORED
 
 NAMES = "anna ben carla david emma frank greta henry ida john karin leo mary nora otto paula quinn rosa sam tina".split()
 THINGS = "apple book camera drum engine flute guitar hammer island jacket kettle lamp mirror needle orange piano quilt radio shovel table".split()

@@ -7,11 +7,11 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import graphc as gc
 from graphc import demo
 from graphc.train import Model
-from matplotlib.figure import Figure
 
 SHOWN, MAPS = 8, 8                  # digits, and feature maps of the first of them
 STEP = 0.1                          # of pixels between 0 and 1

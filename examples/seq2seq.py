@@ -10,11 +10,11 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 import numpy as np
+from text import Letters
 
 import graphc as gc
 from graphc import nn, optim
 from graphc.progress import Progress
-from text import Letters
 
 FORMS = ("{d} {month} {y}", "{month} {d}, {y}", "{weekday}, {d} {mon} {y}", "{d}.{m}.{y}", "{y}/{m:02}/{d:02}", "{mon} {d:02} {y}", "the {d}{th} of {month}, {y}",
          "{weekday} {month} {d}{th} {y}", "{d:02}-{mon}-{y}", "{y} {month} {d}")

@@ -12,10 +12,10 @@ import tokenize
 from io import StringIO
 
 import numpy as np
+from text import IGNORED, MODULES, Letters, module_source
 
 import graphc as gc
 from graphc import nn, optim
-from text import IGNORED, MODULES, Letters, module_source
 
 KINDS = ("space", "name", "keyword", "number", "string", "comment", "operator")
 NUMBERS = {tokenize.NAME: 1, tokenize.NUMBER: 3, tokenize.STRING: 4, tokenize.COMMENT: 5, tokenize.OP: 6}

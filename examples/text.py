@@ -12,7 +12,6 @@ from pydoc_data.topics import topics
 
 import numpy as np
 
-
 IGNORED = -1                        # a target that does not count
 
 

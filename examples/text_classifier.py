@@ -9,11 +9,11 @@ import argparse
 import time
 
 import numpy as np
+from text import MODULES, Lines, library_lines
 
 import graphc as gc
 from graphc import nn, optim
 from graphc.train import TrainStep
-from text import MODULES, Lines, library_lines
 
 BATCH, SIZE = 64, 48
 RECURRENT = {"hidden": SIZE // 2, "bidirectional": True, "batch_first": True}

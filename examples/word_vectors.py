@@ -8,12 +8,12 @@ import argparse
 from itertools import permutations
 
 import numpy as np
+from matplotlib.figure import Figure
+from text import Words, python_words
 
 import graphc as gc
 from graphc import nn, optim
 from graphc.progress import Progress
-from matplotlib.figure import Figure
-from text import Words, python_words
 
 X_MAX, ALPHA = 10.0, 0.75           # the paper's 0.75; its maximum of 100 is for billions of words
 PAIRS = """object objects class classes function functions module modules value values argument arguments method methods name names statement statements

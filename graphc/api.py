@@ -18,11 +18,11 @@ from graphc.dsl.inline import solve_dims
 from graphc.dsl.outputs import with_outputs
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
+from graphc.ir.convert import is_integer
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
-from graphc.ir.convert import is_integer
 from graphc.ir.types import TensorType, as_dim, dtype_of
-from graphc.memory import Memory
+from graphc.memory.usage import Memory
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, sorted_out, trace_network

@@ -13,7 +13,7 @@ import numpy as np
 from graphc import __version__
 from graphc.cli_answers import answered
 from graphc.cli_sources import load_graph, read_array
-from graphc.codegen.host import host_target
+from graphc.codegen.llvm.host import host_target
 from graphc.compiler import SIMPLIFY, STAGES, Compilation, Compiled, fusion
 from graphc.config import thread_text, whole_text
 from graphc.doctor import report
@@ -21,12 +21,12 @@ from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph, Value
 from graphc.ir.printer import print_graph
-from graphc.ir.target import AVX2, TARGETS, Target
 from graphc.ir.verify import check_compilable
 from graphc.passes.pipeline import Pass, apply
 from graphc.profile import MOST_RUNS
 from graphc.replacing import replacing
 from graphc.runtime.lock import StateLock
+from graphc.schedule.target import AVX2, TARGETS, Target
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
 SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph function"

@@ -8,12 +8,12 @@ from time import perf_counter
 
 import numpy as np
 
-from graphc.codegen import cache, jit
-from graphc.codegen.host import host_target
-from graphc.codegen.llvm import emit_module, scratch_bytes
-from graphc.codegen.loop_printer import print_function
-from graphc.codegen.loop_verify import verify as verify_loops
-from graphc.codegen.packing import pack, unpack
+from graphc.codegen.llvm import cache, jit
+from graphc.codegen.llvm.emit import emit_module, scratch_bytes
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.llvm.packing import pack, unpack
+from graphc.codegen.loops.printer import print_function
+from graphc.codegen.loops.verify import verify as verify_loops
 from graphc.codegen.program import LoopProgram, Site, build_program
 from graphc.codegen.scratch_layout import callers_first
 from graphc.config import Config, config, whole
@@ -24,38 +24,37 @@ from graphc.ir.digest import digest
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.ops.control import Cond, WhileLoop
 from graphc.ir.parser import parse
-from graphc.ir.plan import Packed, Plan
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
-from graphc.ir.target import Target
+from graphc.ir.traits import may_fail
 from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, check_compilable, verify
-from graphc.ir.attention_support import is_whole
-from graphc.memory import Memory
+from graphc.memory.plan import Packed, Plan
+from graphc.memory.planner import plan_memory
+from graphc.memory.storage import Constants
+from graphc.memory.usage import Memory
+from graphc.memory.verify_plan import verify_plan
 from graphc.once import once_property
 from graphc.passes.canonicalize import Canonicalize
-from graphc.passes.eliminate_bounds_checks import EliminateBoundsChecks
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
-from graphc.passes.precompute import Split, split_derived
-from graphc.passes.fold_constants import FoldConstants
+from graphc.passes.eliminate_bounds_checks import EliminateBoundsChecks
 from graphc.passes.fold_batch_norm import FoldBatchNorm
+from graphc.passes.fold_constants import FoldConstants
+from graphc.passes.fold_transposes import FoldTransposes
 from graphc.passes.fuse import Fuse, explain
 from graphc.passes.fuse_gates import FuseGates
-from graphc.passes.materialize_padding import MaterializePadding
-from graphc.passes.licm import LoopInvariantCodeMotion
-from graphc.passes.layout import ArrangeImages, storage_orders
-from graphc.passes.pads_to_concat import PadsToConcat
-from graphc.passes.gather_one_hot import GatherOneHot
 from graphc.passes.fuse_loops import FuseLoops
-from graphc.passes.order import Order, may_fail
+from graphc.passes.gather_one_hot import GatherOneHot
+from graphc.passes.layout import ArrangeImages, storage_orders
+from graphc.passes.licm import LoopInvariantCodeMotion
+from graphc.passes.materialize_padding import MaterializePadding
+from graphc.passes.order import Order
+from graphc.passes.pads_to_concat import PadsToConcat
 from graphc.passes.pipeline import Pass, Pipeline
-from graphc.passes.plan_memory import plan_memory
+from graphc.passes.precompute import Split, split_derived
 from graphc.passes.recognize_attention import RecognizeAttention
 from graphc.passes.sparse_gradients import SparseGradients
-from graphc.passes.storage import Constants
-from graphc.passes.fold_transposes import FoldTransposes
-from graphc.passes.verify_plan import verify_plan
 from graphc.passes.winograd import Winograd
 from graphc.profile import MOST_RUNS, CallSite, Profile, measure
 from graphc.runtime.entry import callable_class
@@ -63,6 +62,8 @@ from graphc.runtime.executable import Executable, Program
 from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.signature import ArraySpec, Signature
+from graphc.schedule.attention_support import is_whole
+from graphc.schedule.target import Target
 
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads

@@ -8,15 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from graphc.codegen import cache
-from graphc.codegen.host import host_target
+from graphc.codegen.llvm import cache
+from graphc.codegen.llvm.host import host_target
 from graphc.compiler import Compilation, Compiled
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
-from graphc.ir.target import AVX2, AVX512, NEON, Target
 from graphc.ir.types import f32
 from graphc.runtime.pool import default_threads
+from graphc.schedule.target import AVX2, AVX512, NEON, Target
 
 PACKAGES = ("graphc", "numpy", "llvmlite", "networkx", "safetensors")
 

@@ -23,7 +23,7 @@ from graphc.nn.module import as_module
 from graphc.nn.network import network_name
 from graphc.once import recent
 from graphc.prompts import grown, padded_prompts
-from graphc.session import Sampling, SessionPlan, Session, prompt_name
+from graphc.session import Sampling, Session, SessionPlan, prompt_name
 from graphc.state import State
 from graphc.train import Model
 

@@ -8,6 +8,7 @@ from math import inf
 import numpy as np
 
 from graphc.api import compile, traced
+from graphc.autodiff.backward import backward
 from graphc.differences import Tolerance, Verdict, direction, elements
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
@@ -22,7 +23,6 @@ from graphc.ir.ops.constant import full
 from graphc.ir.types import DType, TensorType, dtype_of
 from graphc.nn.entry import RANDOM_KEY
 from graphc.nn.network import entries, sorted_out
-from graphc.passes.backward import backward
 from graphc.passes.widen import widened
 from graphc.report import aligned
 from graphc.train import Model

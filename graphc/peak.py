@@ -7,10 +7,10 @@ from functools import cache
 
 import numpy as np
 
-from graphc.codegen import jit
-from graphc.codegen.host import host_target
-from graphc.codegen.llvm import emit_module, scratch_bytes
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.llvm import jit
+from graphc.codegen.llvm.emit import emit_module, scratch_bytes
+from graphc.codegen.llvm.host import host_target
+from graphc.codegen.loops.builder import LoopFunction
 from graphc.ir.types import TensorType, f32
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.signature import ArraySpec, Signature

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from graphc.compiler import Compilation
 from graphc.dsl.function import GraphFunction
-from graphc.memory import Memory, human
+from graphc.memory.usage import Memory, human
 from graphc.nn.network import entries
 
 DEPTH = 2                           # levels of layers that a report prints

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc import optim
 from graphc.apart import Share, check_apart, started
+from graphc.autodiff.backward import backward
 from graphc.checkpoint import load_arrays, save_arrays
 from graphc.config import MOST_I64, thread_count, whole
 from graphc.contained import contained
@@ -31,7 +32,6 @@ from graphc.nn.network import call, entries, inputs, network_name, sorted_out
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
 from graphc.once import recent
-from graphc.passes.backward import backward
 from graphc.state import Own, State
 
 KEPT_BINDINGS = 16                  # executables for different sizes of named dimensions, and for evaluation

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.engines.case import Case
-from benchmarks.networks_jax import attention, convert, make as make_network
+from benchmarks.networks_jax import attention, convert
+from benchmarks.networks_jax import make as make_network
 from benchmarks.workloads import GRADIENTS, INFER, TRAIN
 
 CONFIGURATION = "jit, parameters donated in training, images NHWC, recurrence by lax.scan"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.index import UNBOUNDED, IndexFacts, Ix, not_less
-from graphc.codegen.loop_ir import Call, CheckIndex, Compute, For, If, Load, Parallel, ReturnIf, Store, While, bodies, statements
-from graphc.codegen.loop_ops import MATH
+from graphc.codegen.loops.index import UNBOUNDED, IndexFacts, Ix, not_less
+from graphc.codegen.loops.loop_ir import (
+    Call, CheckIndex, Compute, For, If, Load, Parallel, ReturnIf, Store, While, bodies, statements)
+from graphc.codegen.loops.ops import MATH
 
 LONG_NS = 4e6                   # loops that are estimated shorter do not poll
 STEP_NS = 2e5                   # about the time between two polls

@@ -8,21 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loop_ir import View
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower import function_needs_node_id, lower
-from graphc.codegen.lower.padding_fill import fill_border
 from graphc.codegen.lower.contract import lower_packing
+from graphc.codegen.lower.padding_fill import fill_border
 from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node
 from graphc.ir.ops.constant import Constant
-from graphc.ir.plan import VIEWS, Buffer, Packed, Place, Plan
-from graphc.ir.scan_layout import scan_layout
-from graphc.ir.schedule_nest import shared_bytes
-from graphc.ir.target import Target
+from graphc.ir.traits import VIEWS
 from graphc.ir.types import i64
-from graphc.ir.view import ViewType, contiguous_strides
+from graphc.memory.plan import Buffer, Packed, Place, Plan
+from graphc.memory.scan_layout import scan_layout
+from graphc.schedule.nest_schedule import shared_bytes
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType, contiguous_strides
 
 MAX_NODES = 1 << 20
 

@@ -1,7 +1,7 @@
 """The offset of every function's scratch in its thread's region, fixed at compile time, like a stack of the call graph."""
 from __future__ import annotations
 
-from graphc.codegen.loop_ir import Call, Root, statements
+from graphc.codegen.loops.loop_ir import Call, Root, statements
 
 ALIGNMENT = 64
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from graphc.drawing.picture import PictureCluster, Picture, Vertex
+from graphc.drawing.picture import Picture, PictureCluster, Vertex
 
 UNPRINTABLE = re.compile("[^\t -\U0010ffff]|[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")     # what XML must not contain, and line ends
 VERTICES = {

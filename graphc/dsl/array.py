@@ -17,7 +17,8 @@ from graphc.ir.convert import flag, integer, is_integer, is_number, shown
 from graphc.ir.graph import Value
 from graphc.ir.ops import OPS
 from graphc.ir.types import (
-    BY_NAME, BY_NUMPY, Dim, DType, TensorType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes, normalize_axis)
+    BY_NAME, BY_NUMPY, Dim, DType, TensorType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes,
+    normalize_axis)
 
 if TYPE_CHECKING:
     from graphc.dsl.trace import Trace

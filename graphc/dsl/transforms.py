@@ -4,13 +4,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from graphc.autodiff.backward import accumulate, backward
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.outputs import named_values
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.passes.backward import accumulate, backward
 
 Wrt = object        # a name, a tuple of names, a network, or None
 

@@ -100,7 +100,11 @@ class Op:
 
 
 class Composite(Op):
-    """An operator defined by others. It keeps its name in the graph until a pass replaces it by its decomposition."""
+    """An operator defined by others. It keeps its name in the graph until a pass replaces it by its decomposition.
+
+    `has_kernel`: for some operands it has a lowering of its own, and is kept for it.
+    """
+    has_kernel: ClassVar[bool] = False
 
     def decompose(self, b: "Builder", *ins: Value) -> Value | tuple[Value, ...]:
         raise InternalError(f"composite {self.name} has no decomposition")

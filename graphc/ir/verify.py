@@ -9,7 +9,6 @@ from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.op import Composite, Op, as_tuple
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import TensorType
-from graphc.ir.attention_support import RULES as WHOLE
 
 ROOM = 1 << 56                      # bytes: more than a machine has, and what is computed from it fits into 64 bits
 
@@ -26,7 +25,7 @@ DECLARED = Stage("declared", lambda op: not isinstance(op, Fused), symbolic=True
 DIFFERENTIATED = Stage("differentiated", DECLARED.allows, symbolic=True)
 BOUND = Stage("bound", DECLARED.allows)
 DECOMPOSED = Stage("decomposed", lambda op: not isinstance(op, Fused) and FUSED.allows(op))
-FUSED = Stage("fused", lambda op: not isinstance(op, Composite) or type(op) in WHOLE)
+FUSED = Stage("fused", lambda op: not isinstance(op, Composite) or op.has_kernel)
 
 
 def check_compilable(graph: Graph) -> None:

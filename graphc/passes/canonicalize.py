@@ -12,7 +12,7 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import Constant, splat
 from graphc.ir.ops.elementwise import Elementwise
-from graphc.passes.order import may_fail
+from graphc.ir.traits import may_fail
 from graphc.passes.pipeline import Pass
 
 Rule = Callable[[Rewriter, Node, tuple[Value, ...]], Value | None]

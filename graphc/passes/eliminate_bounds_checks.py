@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.ops.index import ScatterAdd, Take
 from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, RowPlaces
+from graphc.ir.ops.index import ScatterAdd, Take
 from graphc.ir.types import Dim
 from graphc.passes.pipeline import Pass
 

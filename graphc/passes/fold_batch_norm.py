@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
-from graphc.passes.precompute import Kind, value_kinds
 from graphc.passes.pipeline import Pass
+from graphc.passes.precompute import Kind, value_kinds
 
 STEPS = frozenset({"add", "sub", "mul"})
 

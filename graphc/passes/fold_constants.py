@@ -16,7 +16,6 @@ from graphc.ir.ops.control import Scan, WhileLoop
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 
-
 MAX_EVALUATIONS = 1000      # of nodes in a loop, some microseconds each
 MAX_FLOPS = 1 << 24         # of any other operator
 TRIPS: dict[type[Op], Callable[[Op], int]] = {Scan: lambda op: op.length, WhileLoop: lambda op: op.max_trips}

@@ -16,10 +16,10 @@ from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
 from graphc.ir.ops.fused import takes_epilogue
 from graphc.ir.ops.shape import BroadcastTo
-from graphc.ir.iteration_space import GENERATORS, LEAVES, REDUCTIONS, RULES, VIEWS, Misfit, Space
 from graphc.passes.fuse_emit import emit
-from graphc.passes.rematerialize import CHEAP, repeated
 from graphc.passes.pipeline import Pass
+from graphc.passes.rematerialize import CHEAP, repeated
+from graphc.schedule.iteration_space import GENERATORS, LEAVES, REDUCTIONS, RULES, VIEWS, Misfit, Space
 
 POINTWISE = (Elementwise, Cast, StopGradient, BroadcastTo)
 WINDOW = 256                    # an operator joins no cluster further back in the order: bounds the search and keeps lifetimes short

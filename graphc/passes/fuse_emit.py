@@ -9,8 +9,8 @@ from graphc.ir.graph import Graph, Node, Value, leading_to
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.fused import Fused, takes_epilogue
 from graphc.ir.ops.shape import BroadcastTo
-from graphc.ir.iteration_space import VIEWS, Space
 from graphc.passes.rematerialize import with_repeated
+from graphc.schedule.iteration_space import VIEWS, Space
 
 if TYPE_CHECKING:
     from graphc.passes.fuse import Cluster, Fusion

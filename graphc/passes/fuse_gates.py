@@ -12,11 +12,11 @@ from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
 from graphc.ir.ops.fused import Fused, contraction_in
 from graphc.ir.ops.shape import BroadcastTo, Slice
-from graphc.ir.iteration_space import Misfit, Space
-from graphc.ir.target import Target
 from graphc.passes.fuse_emit import body_of
 from graphc.passes.pipeline import Pass
-from graphc.passes.schedule_register import gates_cost
+from graphc.schedule.iteration_space import Misfit, Space
+from graphc.schedule.register_tiles import gates_cost
+from graphc.schedule.target import Target
 
 LOSS = 1.02                     # limit of the time of the fused product, relative to that of the product alone
 MEMBERS = (Elementwise, Cast, StopGradient, BroadcastTo, Constant)

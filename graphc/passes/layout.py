@@ -15,7 +15,7 @@ from graphc.ir.ops.fused import Fused, members
 from graphc.ir.ops.shape import Pad
 from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dGrad, MaxPool2dPick
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
-from graphc.ir.plan import VIEWS
+from graphc.ir.traits import VIEWS
 from graphc.passes.pipeline import Pass
 
 Order = tuple[int, ...]

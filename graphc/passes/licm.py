@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graphc.analysis.dependence import dependents
+from graphc.analysis.profitability import batching_gains
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
@@ -15,11 +17,9 @@ from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher, OuterOperand, can_batch
-from graphc.passes.profitability import batching_gains
-from graphc.passes.loop import Carry, ScanLoop, Read, Stacked, emit_in_place, values_read
-from graphc.passes.pipeline import Pass
-from graphc.passes.dependence import dependents
+from graphc.passes.loop import Carry, Read, ScanLoop, Stacked, emit_in_place, values_read
 from graphc.passes.loop_reductions import VIEWS, LoopReductions
+from graphc.passes.pipeline import Pass
 
 PRODUCTS: frozenset[type[Op]] = frozenset((Matmul, Einsum))
 FREE: frozenset[type[Op]] = VIEWS | {Constant, Iota}

@@ -4,11 +4,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from graphc.analysis.dependence import dependents
+from graphc.autodiff.backward_control import Names
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.control import Scan
-from graphc.passes.backward_control import Names
-from graphc.passes.dependence import dependents
 
 
 @dataclass(eq=False)

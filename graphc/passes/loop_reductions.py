@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
+from graphc.analysis.profitability import summing_gains
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
@@ -16,7 +17,6 @@ from graphc.ir.ops.reduce import Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher
-from graphc.passes.profitability import summing_gains
 
 VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
 MOST_STACKED = 256          # values to stack for one sum: for more, the values computed from them are stacked instead

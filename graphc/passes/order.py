@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from graphc.ir.graph import Graph, Node, Value, regions, users
-from graphc.ir.plan import VIEWS
+from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.traits import VIEWS, may_fail
 from graphc.passes.pipeline import Pass
-
-CHECKED = frozenset({"take", "take_along_axis", "scatter_add", "scatter_add_along_axis", "row_places", "check_rows"})
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,6 @@ class Order(Pass):
             ordered.append(node)
             ordered.extend(due.get(i, ()))
         return replace(graph, nodes=tuple(ordered))
-
-
-def may_fail(node: Node) -> bool:
-    """Whether the node, or one inside it, checks indices at run time."""
-    if node.op.name in CHECKED:
-        return not getattr(node.op, "checked", False)
-    return any(may_fail(n) for _, region in regions(node.op) for n in region.nodes)
 
 
 def storage_root(v: Value) -> Value:

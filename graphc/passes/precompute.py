@@ -9,9 +9,8 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.winograd import WinogradWeights
-from graphc.ir.plan import VIEWS
+from graphc.ir.traits import VIEWS, may_fail
 from graphc.passes.dce import EliminateDeadCode
-from graphc.passes.order import may_fail
 
 GROWTH = 2                          # derived values may be at most this many times as large as the state from which they are computed
 GROWTHS = {WinogradWeights: 8}      # 4 times, and a last panel that is not full

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.shape import BroadcastTo
-from graphc.ir.iteration_space import VIEWS, Misfit, Space
+from graphc.schedule.iteration_space import VIEWS, Misfit, Space
 
 if TYPE_CHECKING:
     from graphc.passes.fuse import Cluster, Fusion

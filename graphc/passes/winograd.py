@@ -9,14 +9,14 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad, Pair
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
-from graphc.ir.schedule import round_up
-from graphc.ir.target import Target
 from graphc.ir.types import f32
 from graphc.ir.winograd import POINTS, TAPS
-from graphc.passes.precompute import Kind, value_kinds
 from graphc.passes.pipeline import Pass
-from graphc.passes.schedule_machine import TILES
-from graphc.passes.schedule_winograd import GRADIENT_BLOCK, GRADIENT_ROWS, gradient_tile, panel_width
+from graphc.passes.precompute import Kind, value_kinds
+from graphc.schedule.choose_winograd import GRADIENT_BLOCK, GRADIENT_ROWS, gradient_tile, panel_width
+from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.machine import TILES
+from graphc.schedule.target import Target
 
 DIRECT_PEAK = 0.85              # of the multiply-adds that a core can issue: what the direct algorithm reaches
 PEAK = 0.9                      # the same, of products inside of a micro-kernel

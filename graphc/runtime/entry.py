@@ -9,8 +9,32 @@ from functools import cache
 
 import numpy as np
 
-from graphc.runtime.entry_layout import (DERIVES, DESCRIPTOR_BYTES, ENABLED, FAILED, HANDLER, INPUT_SPECS, INPUTS, KEYS, LOCK, MADE, MAIN, OUT_WORD, OUTPUT_SPECS,
-                                         OUTPUTS, PASSING, PASSING_BYTES, PREPARE, RELEASE, RESULT, RESULT_KINDS, SEEN, SLOW, SPARES, WRITES)
+from graphc.runtime.entry_layout import (
+    DERIVES,
+    DESCRIPTOR_BYTES,
+    ENABLED,
+    FAILED,
+    HANDLER,
+    INPUT_SPECS,
+    INPUTS,
+    KEYS,
+    LOCK,
+    MADE,
+    MAIN,
+    OUT_WORD,
+    OUTPUT_SPECS,
+    OUTPUTS,
+    PASSING,
+    PASSING_BYTES,
+    PREPARE,
+    RELEASE,
+    RESULT,
+    RESULT_KINDS,
+    SEEN,
+    SLOW,
+    SPARES,
+    WRITES,
+)
 from graphc.runtime.memory import address
 from graphc.runtime.native import native
 from graphc.runtime.result_memory import handler

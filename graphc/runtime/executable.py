@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.codegen.abi import MAIN, PREPARE, RETURN_CANCELLED, RETURN_OK, read_failure
-from graphc.codegen.host import lacking
-from graphc.codegen.jit import load_object
+from graphc.codegen.llvm.host import lacking
+from graphc.codegen.llvm.jit import load_object
 from graphc.errors import GraphError, InternalError, Loc
-from graphc.ir.target import Target
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
 from graphc.runtime.entry_layout import BUSY, CANCELLED, DURATION, JOB_BYTES, NO_FRAME, OWN, STATUS
@@ -23,6 +22,7 @@ from graphc.runtime.native import native
 from graphc.runtime.pool import default_threads, pool
 from graphc.runtime.signature import Signature
 from graphc.runtime.state_table import StateTable
+from graphc.schedule.target import Target
 
 RELEASE_NS = 5_000              # calls shorter than this keep the GIL
 LONG_NS = 200_000_000           # calls longer than this are made so that Ctrl-C reaches them; below the second that is promised, as machines get busy

@@ -8,16 +8,16 @@ from functools import cache
 
 import numpy as np
 
-from graphc.codegen.host import can_run
-from graphc.codegen.jit import Loaded, load_cached
+from graphc.codegen.llvm.host import can_run
+from graphc.codegen.llvm.jit import Loaded, load_cached
 from graphc.errors import InternalError
-from graphc.ir.target import NEON, SSE2, Target
 from graphc.runtime.entry_ir import entry_text
 from graphc.runtime.entry_layout import ARRAY_TYPE, NEW_ARRAY, PYTHON_SYMBOLS, SET_HANDLER
 from graphc.runtime.lock_ir import lock_text
 from graphc.runtime.pool_ir import pool_text
 from graphc.runtime.result_memory_ir import result_memory_text
 from graphc.runtime.waiting_ir import waiting_text
+from graphc.schedule.target import NEON, SSE2, Target
 
 API_ARRAY_TYPE, API_NEW_FROM_DESCR, API_SET_HANDLER = 2, 94, 304        # rows of numpy's C API table, fixed since numpy 1.0 and 1.22
 EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_transfer", "gc_run", "gc_entry", "gc_call_arrays", "gc_call_waiting", "gc_cancel",

@@ -1,7 +1,7 @@
 """Loop functions that several tests of this folder look at."""
 from __future__ import annotations
 
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.loops.builder import LoopFunction
 from graphc.ir.types import f32, i32
 
 

@@ -5,16 +5,16 @@ import ctypes
 from collections.abc import Sequence
 
 import numpy as np
-
 import pytest
 
-from graphc.codegen import abi, jit
-from graphc.codegen.host import can_run
-from graphc.codegen.llvm import emit_module, scratch_bytes
-from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import LoopFunction
-from graphc.ir.target import AVX2, AVX512, Target
+from graphc.codegen import abi
+from graphc.codegen.llvm import jit
+from graphc.codegen.llvm.emit import emit_module, scratch_bytes
+from graphc.codegen.llvm.host import can_run
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.verify import verify
 from graphc.ir.types import dtype_of
+from graphc.schedule.target import AVX2, AVX512, Target
 
 RUNS = tuple(pytest.param(t, id=t.name, marks=pytest.mark.skipif(not can_run(t), reason=f"this CPU has no {t.name}")) for t in (AVX2, AVX512))
 """Targets for tests that run code, those that this CPU lacks skipped."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from loop_run import assembly
 from loop_functions import micro_kernel, softmax
+from loop_run import assembly
 
-from graphc.codegen.loop_ops import MATH
-from graphc.codegen.loops import LoopFunction
-from graphc.ir.target import AVX2, AVX512, NEON, SSE2, Target
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.ops import MATH
 from graphc.ir.types import DType, f32, f64, i32, i64
+from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, Target
 
 CALL = re.compile(r"\b(callq?|bl)\b")
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphc.codegen.index import Ix, Sym, at_least, at_most, lower, upper
-from graphc.codegen.llvm_control import FOLDS
-from graphc.codegen.loop_ir import Define, For
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.llvm.control import FOLDS
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.index import Ix, Sym, at_least, at_most, lower, upper
+from graphc.codegen.loops.loop_ir import Define, For
 
 SMALL = st.integers(-6, 6)
 

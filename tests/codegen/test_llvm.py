@@ -6,12 +6,12 @@ import pytest
 from loop_run import Compiled
 
 from graphc.codegen import abi
-from graphc.codegen.llvm import emit_module, scratch_bytes
-from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.llvm.emit import emit_module, scratch_bytes
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.verify import verify
 from graphc.errors import InternalError
-from graphc.ir.target import AVX2
 from graphc.ir.types import f32, i64
+from graphc.schedule.target import AVX2
 
 
 def module(main: LoopFunction, *functions: LoopFunction) -> Compiled:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from loop_functions import gather, micro_kernel, softmax
 
-from graphc.codegen.llvm import emit_module
-from graphc.codegen.loop_printer import function_key, print_function
-from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import LoopFunction
-from graphc.ir.target import AVX2
+from graphc.codegen.llvm.emit import emit_module
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.printer import function_key, print_function
+from graphc.codegen.loops.verify import verify
+from graphc.schedule.target import AVX2
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES = {"softmax": softmax, "gather": gather, "micro": lambda: micro_kernel(rows=2, depth=8)}

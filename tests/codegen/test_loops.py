@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from loop_run import compiled, run
 
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.loops.builder import LoopFunction
 from graphc.errors import InternalError
 from graphc.ir.types import bool_, f32, f64, i32, i64
 

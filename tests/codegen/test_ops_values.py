@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from loop_run import RUNS, run
 
-from graphc.codegen.llvm_ops import INSTRUCTIONS, INTRINSICS, IRREGULAR
-from graphc.codegen.loop_ir import Val
-from graphc.codegen.loop_ops import IRREGULAR as IRREGULAR_NAMES
-from graphc.codegen.loop_ops import MATH, REGULAR
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.llvm.ops import INSTRUCTIONS, INTRINSICS, IRREGULAR
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.loop_ir import Val
+from graphc.codegen.loops.ops import IRREGULAR as IRREGULAR_NAMES
+from graphc.codegen.loops.ops import MATH, REGULAR
 from graphc.errors import InternalError
-from graphc.ir.target import AVX2, Target
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64
+from graphc.schedule.target import AVX2, Target
 
 COUNT = 96
 

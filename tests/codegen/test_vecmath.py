@@ -13,12 +13,12 @@ from loop_run import RUNS, Compiled, compiled
 from minimax import FITS, coefficients
 
 import graphc as gc
-from graphc.codegen import vecmath
-from graphc.codegen.loop_ops import MATH
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.llvm import vector_math as vecmath
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.ops import MATH
 from graphc.ir.parser import parse
-from graphc.ir.target import AVX2, Target
 from graphc.ir.types import DType, f32, f64
+from graphc.schedule.target import AVX2, Target
 
 UNARY = tuple(op for op in MATH if op != "rsqrt")
 LIMIT_F32, LIMIT_F64 = 2.0, 4.0

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.codegen import jit
-from graphc.codegen.llvm import emit_module, scratch_bytes
-from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.llvm import jit
+from graphc.codegen.llvm.emit import emit_module, scratch_bytes
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower.contract import lower_contraction
 from graphc.ir.contraction import Contraction
-from graphc.ir.schedule import ContractionSchedule
-from graphc.ir.target import AVX2, Target
 from graphc.ir.types import TensorType, dtype_of
-from graphc.ir.view import ViewType
-from graphc.passes.schedule_contract import contraction_schedule
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.native import native
 from graphc.runtime.signature import ArraySpec, Signature
+from graphc.schedule.choose_contraction import contraction_schedule
+from graphc.schedule.contraction_schedule import ContractionSchedule
+from graphc.schedule.target import AVX2, Target
+from graphc.schedule.view import ViewType
 
 
 def view_of(x: np.ndarray) -> ViewType:

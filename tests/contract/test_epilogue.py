@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from graphc.codegen.loop_printer import print_function
+from graphc.codegen.loops.printer import print_function
 from graphc.codegen.lower.contract import load_along
 from graphc.ir import contraction as C
-from graphc.ir.schedule import round_up
+from graphc.schedule.contraction_schedule import round_up
 from tests.contract.harness import compiled
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from graphc.ir import contraction as C
-from graphc.ir.contract_form import Form, PaddedCopy, Tensor, normal_form
+from graphc.schedule.contraction_form import Form, PaddedCopy, Tensor, normal_form
 
 
 def strides_of(x: np.ndarray) -> Tensor:

@@ -4,15 +4,14 @@ import re
 import numpy as np
 import pytest
 
-from graphc.codegen import jit
-from graphc.codegen.llvm import emit_module
-from graphc.codegen.loop_printer import print_function
-from graphc.ir.schedule import STEPS
+from graphc.codegen.llvm import jit
+from graphc.codegen.llvm.emit import emit_module
+from graphc.codegen.loops.printer import print_function
 from graphc.ir import contraction as C
-from graphc.ir.schedule import LaneSchedule, NarrowSchedule, TileSchedule
-from graphc.ir.target import AVX2, AVX512, NEON, SSE2
 from graphc.ir.types import f32, f64
-from graphc.passes.schedule_contract import contraction_schedule
+from graphc.schedule.choose_contraction import contraction_schedule
+from graphc.schedule.contraction_schedule import STEPS, LaneSchedule, NarrowSchedule, TileSchedule
+from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
 from tests.contract.harness import lowered
 
 
@@ -239,7 +238,7 @@ def test_no_register_tile_reaches_past_the_last_row(m):
 
 
 def test_equal_kernels_are_one_function():
-    from graphc.codegen.loop_ir import Call
+    from graphc.codegen.loops.loop_ir import Call
 
     def callees(shape):
         m, n, k = shape

@@ -15,9 +15,9 @@ import make_operators  # noqa: E402
 import pages  # noqa: E402
 
 from graphc import cli  # noqa: E402
-from graphc.codegen.host import can_run  # noqa: E402
+from graphc.codegen.llvm.host import can_run  # noqa: E402
 from graphc.config import Config  # noqa: E402
-from graphc.ir.target import TARGETS  # noqa: E402
+from graphc.schedule.target import TARGETS  # noqa: E402
 
 
 @pytest.mark.parametrize("path", pages.PAGES)

@@ -10,15 +10,19 @@ BASE = ("errors", "config", "contained", "once")
 MAY = {                                         # folder or file: what it may import beside itself; what is not listed sees all
     "errors": (), "config": ("errors",), "contained": (), "once": (),
     "ir": BASE,
-    "passes": (*BASE, "ir"),
-    "codegen": (*BASE, "ir"),
-    "runtime": (*BASE, "ir", "codegen"),
-    "dsl": (*BASE, "ir", "passes.backward"),
-    "nn": (*BASE, "ir", "passes.backward", "dsl", ""),      # "": the public names, `import graphc as gc`
-    "optim": (*BASE, "ir", "passes.backward", "dsl", ""),
+    "schedule": (*BASE, "ir"),
+    "analysis": (*BASE, "ir", "schedule.attention_support"),
+    "autodiff": (*BASE, "ir", "analysis"),
+    "passes": (*BASE, "ir", "schedule", "analysis", "autodiff"),
+    "memory": (*BASE, "ir", "schedule", "passes.order"),
+    "codegen": (*BASE, "ir", "schedule", "memory.plan", "memory.scan_layout"),
+    "runtime": (*BASE, "ir", "schedule.target", "codegen"),
+    "dsl": (*BASE, "ir", "autodiff"),
+    "nn": (*BASE, "ir", "autodiff", "dsl", ""),             # "": the public names, `import graphc as gc`
+    "optim": (*BASE, "ir", "autodiff", "dsl", ""),
 }
-HEAVY = ("llvmlite", "networkx")                # loaded by codegen/lazy.py at the first compile
-LOADS_LATER = ("codegen/lazy.py", "__init__.py", "cli.py")  # import_module: LLVM, the compiler behind public names, the extra `demo`
+HEAVY = ("llvmlite", "networkx")                # loaded by codegen/llvm/lazy.py at the first compile
+LOADS_LATER = ("codegen/llvm/lazy.py", "__init__.py", "cli.py")  # import_module: LLVM, the compiler behind public names, the extra `demo`
 
 FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 
@@ -62,6 +66,6 @@ def test_imports_stand_at_the_top():
 def test_llvm_and_networkx_come_through_lazy():
     for file in FILES:
         named = [n for n in imports(tree(file)) if n.split(".")[0] in HEAVY]
-        assert not named, f"{file} imports {named}; codegen/lazy.py loads it"
-        uses = any(n.startswith("graphc.codegen.lazy") for n in imports(tree(file)))
+        assert not named, f"{file} imports {named}; codegen/llvm/lazy.py loads it"
+        uses = any(n.startswith("graphc.codegen.llvm.lazy") for n in imports(tree(file)))
         assert not uses or part(file) in ("codegen", "runtime"), f"{file} uses LLVM; only codegen and runtime do"

@@ -3,13 +3,13 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 
 import pytest
+
+import graphc as gc
+from graphc import nn, optim
 from graphc.api import traced
 from graphc.drawing import draw as drawing
 from graphc.drawing.dot import dot_text
 from graphc.drawing.picture import PictureCluster, Vertex, picture_of
-
-import graphc as gc
-from graphc import nn, optim
 
 SVG = "{http://www.w3.org/2000/svg}"
 

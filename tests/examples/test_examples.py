@@ -1,10 +1,10 @@
 """Every example in its short form: the loss falls, the figures are printed."""
-import numpy as np
-import pytest
-
 import char_lstm
 import char_transformer
 import digits_cnn
+import numpy as np
+import pytest
+
 from graphc import demo
 
 SHORT = ["--steps", "60", "--hidden", "48", "--batch", "16", "--length", "32", "--characters", "40000", "--sample", "20", "--lr", "0.01"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import windows as w
 
 import graphc as gc
-import windows as w
 
 SIZES = {"a": 3, "b": 4, "c": 2, "d": 5, "K": 2, "H": 4, "W": 4, "C": 2, "F": 2, "N": 2, "T": 3, "P": 2, "E": 4}
 FLOAT, INT, BOOL = "f", "i", "b"

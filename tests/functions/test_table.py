@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+from table import ELEMENTWISE, NOT_OF_ARRAYS, TABLE, Row
 
 import graphc as gc
 from graphc.dsl.function import GraphFunction, finish
@@ -18,8 +19,6 @@ from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
 from graphc.ir.op import as_tuple
 from graphc.ir.types import TensorType, dtype_of
-
-from table import ELEMENTWISE, NOT_OF_ARRAYS, TABLE, Row
 
 DTYPES = (np.float32, np.float64, np.int32, np.int64, bool)
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen import cache
-from graphc.codegen.cache import FOLDER, HEAD, Cache
-from graphc.codegen.packing import pack, unpack
-from graphc.compiler import Built, Compiled, Compilation
+from graphc.codegen.llvm import cache
+from graphc.codegen.llvm.cache import FOLDER, HEAD, Cache
+from graphc.codegen.llvm.packing import pack, unpack
+from graphc.compiler import Built, Compilation, Compiled
 from tests.fuzz.checkpoint import flipped
 
 ROUNDS = 200                    # payloads that are read for each entry that is compiled again

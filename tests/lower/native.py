@@ -6,20 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.codegen import abi, jit
-from graphc.codegen.llvm import emit_module, scratch_bytes
-from graphc.codegen.loop_verify import verify
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen import abi
+from graphc.codegen.llvm import jit
+from graphc.codegen.llvm.emit import emit_module, scratch_bytes
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower import function_needs_node_id, lower
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node
 from graphc.ir.op import Op
 from graphc.ir.ops.fused import Fused
-from graphc.ir.schedule_nest import shared_offsets
-from graphc.ir.target import AVX2, Target
 from graphc.ir.types import TensorType, dtype_of
-from graphc.ir.view import ViewType
-from graphc.passes.schedule_nest import nest_schedule
+from graphc.schedule.choose_nest import nest_schedule
+from graphc.schedule.nest_schedule import shared_offsets
+from graphc.schedule.target import AVX2, Target
+from graphc.schedule.view import ViewType
 
 PARALLEL = """
 define void @test.parallel(ptr %ctx, ptr %fn, ptr %frame, i64 %n) {

@@ -7,16 +7,16 @@ import pytest
 
 import graphc as gc
 from graphc import nn
+from graphc.codegen.loops.printer import print_function
 from graphc.codegen.lower import lower
 from graphc.codegen.lower.micro import MicroSpec, micro_kernel
-from graphc.codegen.loop_printer import print_function
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
-from graphc.ir.schedule import STEPS
-from graphc.ir.target import AVX2, AVX512
 from graphc.ir.types import f32
-from graphc.ir.view import ViewType, contiguous_strides
-from graphc.passes.schedule import schedule_node
+from graphc.schedule.choose import schedule_node
+from graphc.schedule.contraction_schedule import STEPS
+from graphc.schedule.target import AVX2, AVX512
+from graphc.schedule.view import ViewType, contiguous_strides
 
 
 def lowered(node, orders=None) -> str:

@@ -1,8 +1,6 @@
 """Kernels that store where they, or others, read: values that views show again and again, at sizes of one tile and of many; arrays of `out=`."""
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,7 @@ from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
 from graphc.ir.interp import evaluate
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "passes"))
-from plan_tags import run_all  # noqa: E402  beside the tests of the memory plan
+from plan_tags import run_all
 
 VIEWS = {
     "broadcast in front": lambda x, n: gc.broadcast_to(x, (n, *x.shape)),

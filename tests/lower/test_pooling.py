@@ -6,15 +6,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from graphc.codegen.host import host_target
+from graphc.codegen.llvm.host import host_target
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
-from graphc.ir.parallel_rows import rows_of
 from graphc.ir.types import f32
-from graphc.ir.view import ViewType, contiguous_strides
-from graphc.passes.schedule_plain import plain_schedule
 from graphc.runtime.executable import Executable
+from graphc.schedule.choose_plain import plain_schedule
+from graphc.schedule.parallel_rows import rows_of
+from graphc.schedule.view import ViewType, contiguous_strides
 
 SIZES = ((1, 1), (1, 4), (2, 3), (5, 5), (6, 9), (4, 6))
 WINDOWS = (((1, 1), (1, 1), 0), ((2, 2), (2, 2), 0), ((3, 3), (2, 2), 1), ((3, 2), (1, 2), 1), ((4, 4), (3, 1), 2), ((5, 5), (5, 5), 2))

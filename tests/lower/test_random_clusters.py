@@ -7,8 +7,9 @@ from random_clusters import RandomGraph
 from graphc.ir.interp import evaluate
 from graphc.ir.op import as_tuple
 from graphc.ir.ops.fused import Fused
-from graphc.passes import schedule_nest, schedule_plain
 from graphc.passes.fuse import Fuse
+from graphc.schedule import choose_nest as schedule_nest
+from graphc.schedule import choose_plain as schedule_plain
 
 TINY = {"TILE_NS": 60, "SERIAL_NS": 0, "LANE_SUMS": 4, "INNER_ELEMENTS": 16, "MIN_ACROSS": 4}
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from native import compile_node, node_of, run_op, view_of
 
-from graphc.codegen import jit
-from graphc.codegen.llvm import emit_module
-from graphc.codegen.loop_printer import print_function
+from graphc.codegen.llvm import jit
+from graphc.codegen.llvm.emit import emit_module
+from graphc.codegen.loops.printer import print_function
 from graphc.codegen.lower import lower
 from graphc.ir.builder import Builder
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.reduce import Sum
-from graphc.ir.target import AVX2, AVX512, NEON, TARGETS
 from graphc.ir.types import f32
-from graphc.ir.view import ViewType, contiguous_strides
-from graphc.passes.schedule_nest import nest_schedule
+from graphc.schedule.choose_nest import nest_schedule
+from graphc.schedule.target import AVX2, AVX512, NEON, TARGETS
+from graphc.schedule.view import ViewType, contiguous_strides
 
 WIDTHS = {"sse2": 4, "avx2": 8, "avx512": 16, "neon": 4}
 

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from graphc.codegen.loop_ir import Load
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.loop_ir import Load
 from graphc.codegen.lower.transpose import transposed
 from graphc.ir.types import f32, f64
 

@@ -9,10 +9,10 @@ from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.attention import Attention, AttentionGrad
-from graphc.ir.schedule_attention import AttentionSchedule
-from graphc.ir.target import AVX512
 from graphc.ir.types import TensorType, dtype_of, f32
 from graphc.runtime.executable import Executable
+from graphc.schedule.attention_schedule import AttentionSchedule
+from graphc.schedule.target import AVX512
 
 SHAPES = (((2,), 131, 70, 33, 65), ((2,), 70, 131, 40, 17), ((), 12, 200, 8, 8), ((3, 1), 97, 1, 200, 256), ((2, 2), 13, 6, 3, 1), ((1, 2), 200, 200, 64, 64), ((), 40, 2100, 64, 64))
 

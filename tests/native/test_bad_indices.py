@@ -6,12 +6,12 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.autodiff.backward import backward
 from graphc.compiler import Compiled
 from graphc.errors import GraphError, Loc
 from graphc.ir.builder import Builder
 from graphc.ir.ops.control import Scan
 from graphc.ir.types import f32, i32, i64
-from graphc.passes.backward import backward
 
 LINE = Loc("model.py", 17, "y = x[i]")
 BAD = (-1, 5, 2 ** 31 - 1, -2 ** 31)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphc.autodiff.backward import backward
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.types import f32
-from graphc.passes.backward import backward
 from graphc.runtime.executable import Executable
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "ops"))

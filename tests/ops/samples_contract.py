@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from op_sample import FLOATS, Sample, distinct, each, floats, values
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
@@ -12,11 +13,9 @@ from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad, ConvTranspose2d
 from graphc.ir.ops.custom import CustomVjp
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dGrad, MaxPool2dPick
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i64
-
-from op_sample import FLOATS, Sample, distinct, each, floats, values
 
 MATMULS = (((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((7, 17), (17, 33)), ((33, 8), (8, 100)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 2, 3), (5, 3, 4)),
            ((2, 1, 2, 3), (3, 3, 2)), ((1, 1), (1, 1)), ((0, 3), (3, 2)), ((2, 0), (0, 3)), ((1, 100), (100, 1)))

@@ -5,14 +5,13 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from op_sample import FLOATS, Sample, each, floats, ints, special, values
 
 from graphc.ir.op import Op
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
 from graphc.ir.ops.elementwise import ROWS, Cast, Elementwise, StopGradient
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
 from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64
-
-from op_sample import FLOATS, Sample, each, floats, ints, special, values
 
 UNARY_SHAPES = {f32: ((), (1,), (3,), (7,), (8,), (17,), (33,), (100,), (0,), (2, 0, 3), (5, 7)), f64: ((3,), (7,), (33,), (3, 5)),
                 i32: ((8,), (33,)), i64: ((7,), (17,)), bool_: ((3,), (33,))}

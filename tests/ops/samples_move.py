@@ -4,18 +4,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from op_sample import FLOATS, Sample, each, ints, values
 
 from graphc.ir.op import Literal
 from graphc.ir.ops.constant import Constant, Dimension, Iota
+from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, PickRows, RowPlaces
 from graphc.ir.ops.index import OneHot, ScatterAdd, ScatterAddAlongAxis, Take, TakeAlongAxis
 from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform
 from graphc.ir.ops.resize import Resize
-from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, PickRows, RowPlaces
 from graphc.ir.ops.shape import (
     BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Stack, Tile, Transpose, Tril, Triu)
 from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64
-
-from op_sample import FLOATS, Sample, each, ints, values
 
 SOME = (f32, f64, i64, bool_)
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from op_sample import FLOATS, Sample, distinct, each, floats, ints, values
 
 from graphc.ir.ops.loss import MSE, BCEWithLogits, CrossEntropy, CrossEntropySoft
 from graphc.ir.ops.norm import BatchNorm, BatchNormInference, GroupNorm, LayerNorm, LogSoftmax, RMSNorm, Softmax
@@ -12,8 +13,6 @@ from graphc.ir.ops.reduce import ArgMax, ArgMin, LogSumExp, Max, Mean, Min, Prod
 from graphc.ir.ops.scan_ops import CumProd, CumSum, LinearScan
 from graphc.ir.ops.sort import ArgSort, Sort, TopK
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64
-
-from op_sample import FLOATS, Sample, distinct, each, floats, ints, values
 
 INF, NAN = np.inf, np.nan
 REDUCED = (((33,), (0,)), ((100,), (0,)), ((1,), (0,)), ((3, 17), (1,)), ((17, 3), (0,)), ((2, 3, 7), (0, 2)), ((2, 3, 7), (1,)), ((8, 8), (0, 1)), ((5, 1), (1,)),

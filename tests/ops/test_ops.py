@@ -3,7 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from op_sample import Sample, rng_for
+from samples import CHECKED_ELSEWHERE, NON_DIFFERENTIABLE, SAMPLES
 
+from graphc.autodiff.backward import backward
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Composite, Op, as_tuple
@@ -11,10 +14,6 @@ from graphc.ir.ops import OPS
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.types import f64
-from graphc.passes.backward import backward
-
-from op_sample import Sample, rng_for
-from samples import CHECKED_ELSEWHERE, NON_DIFFERENTIABLE, SAMPLES
 
 STEP = 1e-6
 COMPOSITE = [s for s in SAMPLES if isinstance(s.op, Composite)]

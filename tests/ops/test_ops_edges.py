@@ -3,16 +3,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from edges import EDGES, LINEAR, NAN, PRODUCTS, REGIONS, Edge
+from op_sample import Sample, rng_for
+from samples import CHECKED_ELSEWHERE, NON_DIFFERENTIABLE, SAMPLES
 
+from graphc.autodiff.backward import backward
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.ops import OPS
 from graphc.ir.types import TensorType, dtype_of, f64
-from graphc.passes.backward import backward
-
-from edges import EDGES, LINEAR, NAN, PRODUCTS, REGIONS, Edge
-from op_sample import Sample, rng_for
-from samples import CHECKED_ELSEWHERE, NON_DIFFERENTIABLE, SAMPLES
 
 
 def gradients(op, arrays, seed=None):

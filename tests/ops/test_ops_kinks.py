@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphc.autodiff.backward import backward
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
@@ -16,7 +17,6 @@ from graphc.ir.ops.reduce import LogSumExp, Max, Min, Prod
 from graphc.ir.ops.scan_ops import CumProd
 from graphc.ir.ops.sort import Sort, TopK
 from graphc.ir.types import TensorType, f64, i64
-from graphc.passes.backward import backward
 from graphc.passes.dce import EliminateDeadCode
 
 INF, NAN = np.inf, np.nan

@@ -4,11 +4,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphc.autodiff.backward import backward
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
-from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform, philox
+from graphc.ir.ops.random import (
+    Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform, philox)
 from graphc.ir.types import f32, f64, i64
-from graphc.passes.backward import backward
 
 KEY = np.array([12345, 6])
 ONES = 0xFFFFFFFF

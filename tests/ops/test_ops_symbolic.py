@@ -3,15 +3,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from op_sample import floats, ints, values
 
+from graphc.autodiff.backward import backward
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder, bind_graph
 from graphc.ir.interp import evaluate
 from graphc.ir.ops import OPS
 from graphc.ir.types import bool_, f32, f64, i64, parse_dim
-from graphc.passes.backward import backward
-
-from op_sample import floats, ints, values
 
 SIZES = {"B": 4, "T": 3, "C": 6}
 B, T, C = map(parse_dim, "BTC")

@@ -3,15 +3,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from op_sample import distinct, floats, ints, rng_for
 
+from graphc.autodiff.backward import backward
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.op import as_tuple
 from graphc.ir.ops import OPS
 from graphc.ir.types import BY_NUMPY, TensorType, f64
-from graphc.passes.backward import backward
-
-from op_sample import distinct, floats, ints, rng_for
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -11,9 +11,9 @@ from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.constant import full
 from graphc.ir.parser import parse
+from graphc.ir.traits import may_fail
 from graphc.ir.types import f32, i32
 from graphc.passes.eliminate_bounds_checks import EliminateBoundsChecks
-from graphc.passes.order import may_fail
 
 ROWS, WIDTH, COUNT = 6, 5, 9
 

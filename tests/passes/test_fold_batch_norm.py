@@ -8,8 +8,8 @@ from graphc.ir.interp import evaluate
 from graphc.ir.printer import print_graph
 from graphc.ir.types import f32
 from graphc.passes.dce import EliminateDeadCode
-from graphc.passes.precompute import split_derived
 from graphc.passes.fold_batch_norm import FoldBatchNorm
+from graphc.passes.precompute import split_derived
 
 X, W, C = f32[2, 3, 6, 6], f32[4, 3, 3, 3], f32[4, 1, 1]
 

@@ -14,9 +14,9 @@ from graphc.ir.types import TensorType, f32, i32, i64
 from graphc.ir.verify import FUSED, verify
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
+from graphc.passes.fold_transposes import FoldTransposes
 from graphc.passes.fuse import Fuse, explain
 from graphc.passes.pipeline import apply
-from graphc.passes.fold_transposes import FoldTransposes
 
 M, N = 64, 48
 

@@ -12,10 +12,10 @@ from graphc.ir.interp import evaluate
 from graphc.ir.ops.fused import slices_in
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
-from graphc.ir.target import AVX2, AVX512, TARGETS
 from graphc.passes.fuse import Fuse
 from graphc.passes.fuse_gates import FuseGates
 from graphc.passes.pipeline import apply
+from graphc.schedule.target import AVX2, AVX512, TARGETS
 
 RNG = np.random.default_rng(5)
 

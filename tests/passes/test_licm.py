@@ -1,6 +1,9 @@
 """LoopInvariantCodeMotion and fuse_loops: same values before and after, and the products where they belong."""
 import numpy as np
 import pytest
+from loop_samples import (
+    BATCH, HIDDEN, IN, LSTM_TYPES, STEPS, assert_same, graph_of, lstm_loss, lstm_scan, samples, square_sum,
+    with_gradients)
 
 from graphc.ir.graph import Graph, Node
 from graphc.ir.interp import evaluate
@@ -11,12 +14,9 @@ from graphc.passes.canonicalize import Canonicalize
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
-from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.fuse_loops import FuseLoops
+from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.pipeline import apply
-
-from loop_samples import (BATCH, HIDDEN, IN, LSTM_TYPES, STEPS, assert_same, graph_of, lstm_loss, lstm_scan, samples, square_sum,
-                          with_gradients)
 
 SIMPLIFY = (EliminateDeadCode(), Decompose(), Canonicalize(), EliminateCommonSubexpressions())
 

@@ -1,6 +1,7 @@
 """Random loops, with first and second gradients: as without a loop, and the same after simplifying, merging and hoisting."""
 import numpy as np
 import pytest
+from loop_samples import assert_same, graph_of, samples, square_sum, with_gradients
 
 from graphc.ir.ops.control import Scan
 from graphc.ir.types import f64
@@ -8,12 +9,10 @@ from graphc.passes.canonicalize import Canonicalize
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
+from graphc.passes.fuse_loops import FuseLoops
 from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.pads_to_concat import PadsToConcat
-from graphc.passes.fuse_loops import FuseLoops
 from graphc.passes.pipeline import apply
-
-from loop_samples import assert_same, graph_of, samples, square_sum, with_gradients
 
 PASSES = (EliminateDeadCode(), Decompose(), Canonicalize(), EliminateCommonSubexpressions(), PadsToConcat(), FuseLoops(), LoopInvariantCodeMotion(),
           Canonicalize(), EliminateCommonSubexpressions(), EliminateDeadCode())

@@ -11,7 +11,7 @@ from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
-from graphc.ir.target import AVX2
+from graphc.schedule.target import AVX2
 
 GUARD = 4096                    # elements around each array; larger than any of them
 BODIES = {

@@ -9,13 +9,13 @@ from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.shape import Pad
 from graphc.ir.printer import print_graph
-from graphc.ir.target import AVX2
 from graphc.ir.types import f32
+from graphc.memory.planner import plan_memory
+from graphc.memory.storage import Constants
 from graphc.passes.cse import EliminateCommonSubexpressions
-from graphc.passes.materialize_padding import MaterializePadding
 from graphc.passes.layout import storage_orders
-from graphc.passes.plan_memory import plan_memory
-from graphc.passes.storage import Constants
+from graphc.passes.materialize_padding import MaterializePadding
+from graphc.schedule.target import AVX2
 
 SAME = {"padding": ((1, 1), (1, 1))}
 

@@ -1,12 +1,11 @@
 """Gradients of slicing: sums of pads become concatenations."""
 import pytest
+from loop_samples import assert_same, graph_of, samples, square_sum, with_gradients
 
 from graphc.ir.graph import Graph
 from graphc.ir.types import f64
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.pads_to_concat import PadsToConcat
-
-from loop_samples import assert_same, graph_of, samples, square_sum, with_gradients
 
 X = {"a": f64[2, 2], "b": f64[2, 3], "c": f64[2, 5]}
 

@@ -8,10 +8,10 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.analysis.mask_analysis import MaskFacts, Number, Ramp, TriangleStep
 from graphc.compiler import Compilation
 from graphc.dsl.array import as_array
 from graphc.ir.interp import evaluate
-from graphc.passes.mask_analysis import MaskFacts, Number, Ramp, TriangleStep
 
 B, H, T, S, D, E = 2, 3, 37, 50, 16, 8
 Q, K, V = gc.f32[B, H, T, D], gc.f32[B, H, S, D], gc.f32[B, H, S, E]

@@ -15,7 +15,7 @@ from graphc.dsl.array import as_array
 from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
 from graphc.ir.interp import evaluate
-from graphc.ir.target import AVX2
+from graphc.schedule.target import AVX2
 
 SHAPE = (2, 3, 2, 2)
 CONSTANT = np.linspace(-1, 1, 24).reshape(SHAPE)

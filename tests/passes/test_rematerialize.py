@@ -2,7 +2,7 @@
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.parser import parse
-from graphc.ir.target import AVX2
+from graphc.schedule.target import AVX2
 from tests.passes.test_fuse import fused, inputs, summary
 
 M, N = 64, 128

@@ -14,11 +14,11 @@ from graphc.ir.interp import evaluate
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.printer import print_graph
-from graphc.ir.target import AVX2, AVX512, NEON, SSE2
 from graphc.ir.types import f32, f64
 from graphc.passes.precompute import split_derived
-from graphc.passes.schedule_winograd import panel_width
 from graphc.passes.winograd import Winograd
+from graphc.schedule.choose_winograd import panel_width
+from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
 
 SAME = ((1, 1), (1, 1))
 

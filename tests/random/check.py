@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 import graphc as gc
-from graphc.codegen.host import can_run
+from graphc.codegen.llvm.host import can_run
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
-from graphc.ir.target import TARGETS
 from graphc.runtime import frame
+from graphc.schedule.target import TARGETS
 from tests.random.calls import Calls, Wrong, as_list, same, strided
 from tests.random.generator import Program, Refused, program
 from tests.random.oracle import Expected, Oracle

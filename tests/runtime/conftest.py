@@ -1,7 +1,7 @@
 """A disk cache of each test's own."""
 import pytest
 
-from graphc.codegen.cache import FOLDER
+from graphc.codegen.llvm.cache import FOLDER
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from graphc.codegen.abi import OFFSETS
-from graphc.codegen.jit import compile_cached
+from graphc.codegen.llvm.jit import compile_cached
 from graphc.ir.types import f32, i64
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.lock import StateLock

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from graphc.codegen import cache, jit
-from graphc.codegen.cache import HEAD, Cache, code_key, make_key
-from graphc.ir.target import AVX2, SSE2
-from graphc.runtime.native import runtime_target
 from native_programs import add_one
+
+from graphc.codegen.llvm import cache, jit
+from graphc.codegen.llvm.cache import HEAD, Cache, code_key, make_key
+from graphc.runtime.native import runtime_target
+from graphc.schedule.target import AVX2, SSE2
 
 TEXT = "define i32 @gc_main(ptr %ctx) nounwind {\n  ret i32 5\n}\n"
 
@@ -54,7 +54,7 @@ def test_second_compile_is_read(folder, codegen_calls):
 def test_another_process_reads_it(folder):
     """The whole start of a program, runtime included, makes no code the second time."""
     script = """
-from graphc.codegen import jit
+from graphc.codegen.llvm import jit
 import numpy as np
 from native_programs import add_one
 calls = []
@@ -166,7 +166,7 @@ def test_many_writers(tmp_path):
     script = f"""
 import sys
 from pathlib import Path
-from graphc.codegen.cache import Cache, make_key
+from graphc.codegen.llvm.cache import Cache, make_key
 store = Cache(Path({str(tmp_path)!r}), 1 << 20)
 for k in range(300):
     key = make_key(str(k % 7))

@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphc.codegen import cache, jit
-from graphc.codegen.cache import FOLDER, Cache, code_key, make_key
-from graphc.codegen.packing import pack, unpack
+import graphc as gc
+from graphc.codegen.llvm import cache, jit
+from graphc.codegen.llvm.cache import FOLDER, Cache, code_key, make_key
+from graphc.codegen.llvm.packing import pack, unpack
 from graphc.compiler import Built, Compilation, Compiled
 from graphc.errors import InternalError
 from graphc.ir.types import f32
 from graphc.runtime.native import runtime_target
 from tests.fuzz import cache as fuzz
 
-PACKAGE = Path(cache.__file__).parents[1]
+PACKAGE = Path(gc.__file__).parent
 TEXT = "define i32 @gc_main(ptr %ctx) nounwind {\n  ret i32 5\n}\n"
 
 
@@ -194,6 +195,12 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / w.n
 
 
 EVALUATES = {"dsl/signature.py: eval", "cli_sources.py: exec_module"}      # annotations of the user's function; the module that a command names
+
+
+def test_the_stamp_is_of_all_sources():
+    """An edited file of any folder makes another key."""
+    stamped = {line.split(" ")[0] for line in cache._source_stamp().splitlines()}
+    assert stamped == {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py")}
 
 
 def test_nothing_else_runs_what_a_file_holds():

@@ -11,14 +11,14 @@ import weakref
 
 import numpy as np
 import pytest
+from native_programs import ADD_ONE, CHECKED, MEMORY, MULTIPLY, TWO, add_one, executable
 
 from graphc.codegen.abi import failure_code, read_failure
-from graphc.codegen.jit import compile_object, load_object
+from graphc.codegen.llvm.jit import compile_object, load_object
 from graphc.errors import GraphError, InternalError
 from graphc.ir.types import f32, i64
 from graphc.runtime.entry import callable_class
 from graphc.runtime.native import runtime_target
-from native_programs import ADD_ONE, CHECKED, MEMORY, MULTIPLY, TWO, add_one, executable
 
 
 def warm(exe, *args):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from native_programs import COUNTER, ENDLESS, add_one, executable, held, tiles
 
 from graphc.ir.types import i64
 from graphc.runtime.lock import StateLock
-from native_programs import COUNTER, ENDLESS, add_one, executable, held, tiles
 
 SECONDS = 1.0                   # the promise
 LONG = 100_000                  # work of a tile: 15 us on a fast core

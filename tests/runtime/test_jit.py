@@ -8,12 +8,12 @@ import re
 import numpy as np
 import pytest
 
-from graphc.codegen import host, jit
+from graphc.codegen.llvm import host, jit
 from graphc.errors import GraphError, InternalError
-from graphc.ir.target import AVX2, AVX512, NEON, SSE2, TARGETS
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.native import runtime_target, runtime_text
 from graphc.runtime.signature import Signature
+from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, TARGETS
 
 MULTIPLY_ADD = """
 define void @gc_main(ptr %p) nounwind {

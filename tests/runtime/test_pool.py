@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from native_programs import DISPATCH, executable, load_field, load_pointer, tiles
 
 from graphc.ir.types import i32
 from graphc.runtime.pool import cgroup_cpus, default_threads, pool
-from native_programs import DISPATCH, executable, load_field, load_pointer, tiles
 
 COUNT = 97
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from native_programs import COUNTER, add_one, executable, held
 
 import graphc as gc
+from graphc.ir.types import i64
 from graphc.runtime import interrupt
 from graphc.runtime.lock import StateLock
-from native_programs import COUNTER, add_one, executable, held
-from graphc.ir.types import i64
 
 SETUP = """
 import atexit, os, signal, sys, threading, time

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.lower import attention, attention_grad, cumulative, index, movement, sort, window
 from graphc.codegen.lower.epilogue import lower_contraction_cluster, lower_contraction_node
 from graphc.codegen.lower.nest import lower_nest
@@ -15,10 +15,10 @@ from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.shape import Reshape
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
-from graphc.ir.single import single
-from graphc.ir.iteration_space import RULES
-from graphc.ir.target import Target
-from graphc.ir.view import ViewType
+from graphc.schedule.iteration_space import RULES
+from graphc.schedule.single_op import single
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
 
 Views = Sequence[ViewType]
 Lowering = Callable[[str, Node, Views, Views, object, Target], LoopFunction]

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf, prod
 
-from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import LoopFunction, Val, View
-from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, fetch_ahead, in_groups, larger, matrix, product, store_rows
-from graphc.codegen.lower.attention_blocks import sub_panel, turn, turn_back, whole_rows
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.lower.attention_blocks import (
+    LN2, Blocks, copy_rows, exp2, fetch_ahead, in_groups, larger, matrix, product, store_rows, sub_panel, turn,
+    turn_back, whole_rows)
 from graphc.codegen.lower.attention_mask import Mask, lowest
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.graph import Node
 from graphc.ir.ops.attention import MASKED, Attention
-from graphc.ir.schedule_attention import AttentionSchedule
-from graphc.ir.target import Target
 from graphc.ir.types import i32
-from graphc.ir.view import ViewType
+from graphc.schedule.attention_schedule import AttentionSchedule
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
 
 TOGETHER = 6            # keys whose exponentials are computed together
 

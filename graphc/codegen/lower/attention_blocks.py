@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import factorial, log
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.codegen.llvm.vector_math import EXP2, EXP2_UP, ROUNDER, ROUNDER64
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import unflattened
 from graphc.codegen.lower.transpose import transposed
-from graphc.codegen.vecmath import EXP2, EXP2_UP, ROUNDER, ROUNDER64
-from graphc.ir.schedule import round_up
-from graphc.ir.schedule_attention import AttentionSchedule
-from graphc.ir.target import LINE_BYTES, Target
 from graphc.ir.types import DType, f32, i32, i64
+from graphc.schedule.attention_schedule import AttentionSchedule
+from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.target import LINE_BYTES, Target
 
 LN2 = log(2)
 EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor: |r| <= 1/2, rest below 5e-18

@@ -12,18 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 
-from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import LoopFunction, Val, View
-from graphc.codegen.lower.attention_blocks import Blocks, LN2, copy_rows, exp2, fetch_ahead, in_groups, matrix, product, store_rows, sub_panel, turn, turn_back
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.lower.attention_blocks import (
+    LN2, Blocks, copy_rows, exp2, fetch_ahead, in_groups, matrix, product, store_rows, sub_panel, turn, turn_back)
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.graph import Node
 from graphc.ir.ops.attention import AttentionGrad
-from graphc.ir.schedule import round_up
-from graphc.ir.schedule_attention import AttentionSchedule
-from graphc.ir.target import Target
 from graphc.ir.types import i32
-from graphc.ir.view import ViewType
+from graphc.schedule.attention_schedule import AttentionSchedule
+from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
 
 QUERY_ROWS = 64                     # rows whose deltas, or parts of dq, one thread adds up
 TOGETHER = 4                        # vectors whose exponentials are computed together

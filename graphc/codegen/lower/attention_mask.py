@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import Val, View
+from graphc.codegen.loops.builder import Val, View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.attention_blocks import LN2, Blocks
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.transpose import transposed
-from graphc.ir.schedule import round_up
 from graphc.ir.types import DType, bool_
+from graphc.schedule.contraction_schedule import round_up
 
 
 def lowest(dtype: DType) -> float:

@@ -4,18 +4,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import LoopFunction, Ix
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower import elementwise
 from graphc.codegen.lower.random import random_value
 from graphc.codegen.lower.rows import clamped
 from graphc.ir.graph import Node, Value
-from graphc.ir.nest import ARG, Nest, Stages, Strides, leaf_of
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.embedding_gradients import PickRows
-from graphc.ir.schedule_nest import NestSchedule
-from graphc.ir.iteration_space import GENERATORS, LEAVES, REDUCTIONS, VIEWS
 from graphc.ir.types import DType, i64
+from graphc.schedule.iteration_space import GENERATORS, LEAVES, REDUCTIONS, VIEWS
+from graphc.schedule.loop_nest import ARG, Nest, Stages, Strides, leaf_of
+from graphc.schedule.nest_schedule import NestSchedule
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
-from graphc.codegen.loop_ir import View
-from graphc.codegen.loops import Ix
+from graphc.codegen.loops.builder import Ix
+from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower.body import Env, Point
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Node
-from graphc.ir.nest import AFTER
+from graphc.schedule.loop_nest import AFTER
 
 if TYPE_CHECKING:
     from graphc.codegen.lower.nest import NestLowering

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.codegen.loops import LoopFunction, View
+from graphc.codegen.loops.builder import LoopFunction, View
 from graphc.codegen.lower.contract_dots import lower_dots, lower_plain
 from graphc.codegen.lower.contract_job import Epilogue, Job
 from graphc.codegen.lower.contract_lanes import lower_lanes, pack_factors
-from graphc.codegen.lower.contract_small import lower_narrow
 from graphc.codegen.lower.contract_pad import pad_copy
 from graphc.codegen.lower.contract_shared import pack_shared
+from graphc.codegen.lower.contract_small import lower_narrow
 from graphc.codegen.lower.contract_sweep import load_along
 from graphc.codegen.lower.contract_tiles import lower_tiles
 from graphc.ir.contraction import Contraction
-from graphc.ir.schedule import ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, TileSchedule
-from graphc.ir.target import Target
+from graphc.schedule.contraction_schedule import (
+    ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, TileSchedule)
+from graphc.schedule.target import Target
 
 __all__ = ["lower_contraction", "lower_packing", "load_along", "Epilogue"]
 

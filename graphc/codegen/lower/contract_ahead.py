@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import View
+from graphc.codegen.loops.builder import View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import a_is_copied, b_packing
 from graphc.codegen.lower.contract_tile import ContractionTile, row_tiles
 from graphc.codegen.lower.ranges import Index, Range, offset
-from graphc.ir.contract_form import LinearMap
-from graphc.ir.target import LINE_BYTES
+from graphc.schedule.contraction_form import LinearMap
+from graphc.schedule.target import LINE_BYTES
 
 
 @dataclass(frozen=True)

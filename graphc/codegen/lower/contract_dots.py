@@ -4,13 +4,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import Val, View
+from graphc.codegen.loops.builder import Val, View
+from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_sweep import finish, sums_in, sweep, whole_tile
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten, walk
-from graphc.ir.schedule import Cut, round_up
+from graphc.schedule.contraction_schedule import Cut, round_up
 
 
 @dataclass(frozen=True)

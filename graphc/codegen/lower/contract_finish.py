@@ -3,13 +3,13 @@ from __future__ import annotations
 
 from math import lcm
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import View
+from graphc.codegen.loops.builder import View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_sweep import Block, Source, add_partials, sweep, sweep_turned, whole_tile
 from graphc.codegen.lower.contract_tile import ContractionTile
 from graphc.codegen.lower.ranges import part_of, steps_evenly, vector_run
-from graphc.ir.schedule import round_up
+from graphc.schedule.contraction_schedule import round_up
 
 
 def is_direct(job: Job) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import LoopFunction, Val, View
-from graphc.ir.contract_form import Phase
-from graphc.ir.schedule import ContractionSchedule, PhaseSchedule, group_sizes
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix
 from graphc.ir.types import DType
+from graphc.schedule.contraction_form import Phase
+from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, group_sizes
 
 Epilogue = Callable[[LoopFunction, Val | list[Val], list[Ix], int, Val | None, int], list[Val]]
 """(function, sums or those of all gates, index in the outputs, lanes, mask, axis of the lanes) -> what is stored"""

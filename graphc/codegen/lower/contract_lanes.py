@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed_runs
-from graphc.ir.contract_form import LinearMap
+from graphc.schedule.contraction_form import LinearMap
 
 
 @dataclass(frozen=True)

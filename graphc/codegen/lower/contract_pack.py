@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import LoopFunction, View
+from graphc.codegen.loops.builder import LoopFunction, View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contract_job import Job
-from graphc.codegen.lower.ranges import Index, Range, load_spaced, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
+from graphc.codegen.lower.ranges import (
+    Index, Range, load_spaced, offset, steps_evenly, unflatten, vector_run, walk, walk_runs)
 from graphc.codegen.lower.transpose import gathered, transposed_runs
-from graphc.ir.schedule import STEPS, column_packing, group_sizes, taps
+from graphc.schedule.contraction_schedule import STEPS, column_packing, group_sizes, taps
 
 
 @dataclass(frozen=True)

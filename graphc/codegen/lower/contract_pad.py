@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from math import prod
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.ranges import unflatten
 from graphc.codegen.lower.transpose import transposed
-from graphc.ir.contract_form import PaddedCopy
+from graphc.schedule.contraction_form import PaddedCopy
 
 ROWS_BYTES = 64 << 10           # copied by one tile
 

@@ -5,8 +5,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import Val, View
+from graphc.codegen.loops.builder import Val, View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contract_ahead import fetch_ahead, packed_runs
 from graphc.codegen.lower.contract_finish import finish_register_tile, finishes_by_blocks, is_direct, keeps_tile
 from graphc.codegen.lower.contract_job import Job

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from math import prod
 
-from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import View
+from graphc.codegen.loops.builder import View
+from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, a_is_copied, b_packing, pack_a, pack_b
 from graphc.codegen.lower.ranges import Range, open_range, unflatten
-from graphc.ir.schedule import Cut, round_up
+from graphc.schedule.contraction_schedule import Cut, round_up
 
 PACK_PIECES, PACK_WORK = 8, 4096        # most pieces into which packing is divided, and the least elements of one
 PACK_STEPS = 16                 # steps of k that are packed together: their source lines stay in cache while panel after panel is cut from them

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_lanes import LaneOperand, Terms
 from graphc.codegen.lower.contract_sweep import finish, vector_axis
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, offset, unflatten
-from graphc.ir.contract_form import spread
+from graphc.schedule.contraction_form import spread
 
 
 def lower_narrow(job: Job) -> None:

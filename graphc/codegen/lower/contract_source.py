@@ -1,8 +1,8 @@
 """Where a micro-tile reads its rows and its columns, as `TileSchedule.a` and `TileSchedule.b` say."""
 from __future__ import annotations
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import View
+from graphc.codegen.loops.builder import View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, row_offset
 from graphc.codegen.lower.contract_shared import b_step, shared_b, shared_panels

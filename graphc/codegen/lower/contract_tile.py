@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.codegen.index import Ix, as_ix
+from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.ranges import Index, Range, open_range, unflatten
-from graphc.ir.schedule import round_up
+from graphc.schedule.contraction_schedule import round_up
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Contractions by register tiles: packing, tiles of the output in parallel, blocks of the sum, the micro-kernel over each block."""
 from __future__ import annotations
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import View
+from graphc.codegen.loops.builder import View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contract_finish import add_parts, finish_block, finishes_by_blocks, sums_scratch
 from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_pack import Panels, pack_a, pack_b

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import LoopFunction, Ix
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.lower.rows import function, over_lanes, put, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import scan_ops
-from graphc.ir.parallel_rows import CHUNK, rows_of
-from graphc.ir.schedule_plain import PlainSchedule
-from graphc.ir.view import ViewType
+from graphc.schedule.parallel_rows import CHUNK, rows_of
+from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.view import ViewType
 
 Step = Callable[[LoopFunction, Val, list[Val]], Val]    # running value, operands at the position -> new running value
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.loop_ir import Val
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import elementwise

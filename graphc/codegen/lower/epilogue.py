@@ -6,9 +6,9 @@ from copy import copy
 from dataclasses import replace
 from math import prod
 
-from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import LoopFunction, Ix
-from graphc.codegen.lower.body import NestBody, Env, Point
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import Val
+from graphc.codegen.lower.body import Env, NestBody, Point
 from graphc.codegen.lower.contract import lower_contraction
 from graphc.codegen.lower.winograd import lower_winograd
 from graphc.codegen.lower.winograd_grad import lower_weight_grad
@@ -16,10 +16,10 @@ from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node, leading_to
 from graphc.ir.ops.fused import contraction_in, slices_in
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
-from graphc.ir.nest import Nest, Stages, leaf_of, nest_of_epilogue
-from graphc.ir.schedule_nest import NestSchedule
-from graphc.ir.target import Target
-from graphc.ir.view import ViewType
+from graphc.schedule.loop_nest import Nest, Stages, leaf_of, nest_of_epilogue
+from graphc.schedule.nest_schedule import NestSchedule
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
 
 
 def lower_contraction_node(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> LoopFunction:

@@ -4,15 +4,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from graphc.codegen.loop_ir import View
-from graphc.codegen.loops import LoopFunction, Ix
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
 from graphc.ir.graph import Node
-from graphc.ir.ops import embedding_gradients as row_ops, index
-from graphc.ir.parallel_rows import CHUNK, rows_of, without
-from graphc.ir.schedule_plain import PlainSchedule
-from graphc.ir.target import Target
-from graphc.ir.view import ViewType
+from graphc.ir.ops import embedding_gradients as row_ops
+from graphc.ir.ops import index
+from graphc.schedule.parallel_rows import CHUNK, rows_of, without
+from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
 
 
 def _node_param(f: LoopFunction) -> Ix:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.ranges import vector_run
-from graphc.ir.schedule import STEPS
-from graphc.ir.target import LINE_BYTES
 from graphc.ir.types import DType, bool_
+from graphc.schedule.contraction_schedule import STEPS
+from graphc.schedule.target import LINE_BYTES
 
 ANY = 1 << 36                   # extent of a view whose size only the caller knows
 

@@ -3,15 +3,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import LoopFunction, Ix
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.rows import clamped, function, over_lanes, permuted, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import shape
-from graphc.ir.parallel_rows import memory_order
-from graphc.ir.schedule_plain import PlainSchedule
-from graphc.ir.target import Target
-from graphc.ir.view import ViewType
+from graphc.schedule.parallel_rows import memory_order
+from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
 
 
 def _concat(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target) -> LoopFunction:

@@ -6,18 +6,18 @@ from contextlib import contextmanager
 from functools import reduce
 from math import ceil
 
-from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import LoopFunction, Ix
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.body import NestBody, Point
 from graphc.codegen.lower.column_reduction import COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, ColumnReduction
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.ir.graph import Graph, Node
-from graphc.ir.nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
 from graphc.ir.ops.reduce import Sum
-from graphc.ir.schedule_nest import Fetch, NestSchedule
-from graphc.ir.target import LINE_BYTES
 from graphc.ir.types import i32, i64
-from graphc.ir.view import ViewType
+from graphc.schedule.loop_nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
+from graphc.schedule.nest_schedule import Fetch, NestSchedule
+from graphc.schedule.target import LINE_BYTES
+from graphc.schedule.view import ViewType
 
 BLOCK = 128                     # additions into one lane before the sum so far is added to that of all blocks
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 
-from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import LoopFunction, Ix
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import permuted, unflattened
 from graphc.ir.ops.shape import Pad
-from graphc.ir.parallel_rows import memory_order
-from graphc.ir.target import Target
-from graphc.ir.view import ViewType
+from graphc.schedule.parallel_rows import memory_order
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
 
 PIECE = 128         # elements that one tile fills at least: the border of an image is cut into many pieces, so that every thread has some
 

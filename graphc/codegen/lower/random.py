@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.loop_ir import Val
 from graphc.ir.graph import Node
 from graphc.ir.ops.random import MULTIPLIERS, ROUNDS, WEYL
 from graphc.ir.types import i32, i64
 
 if TYPE_CHECKING:
-    from graphc.codegen.lower.body import NestBody, Env
+    from graphc.codegen.lower.body import Env, NestBody
 
 WORDS = 4                       # of one Philox block, for four neighbouring elements
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import LoopFunction, Val, View
-from graphc.ir.contract_form import LinearMap
-from graphc.ir.schedule import Cut
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix, as_ix
+from graphc.schedule.contraction_form import LinearMap
+from graphc.schedule.contraction_schedule import Cut
 
 Index = dict[int, Ix]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import LoopFunction
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.loop_ir import Val
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import reduce

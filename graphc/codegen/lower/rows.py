@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 
-from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import LoopFunction, Ix
-from graphc.ir.schedule_plain import PlainSchedule
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import Val, View
 from graphc.ir.types import i64
-from graphc.ir.view import ViewType
+from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.view import ViewType
 
 Lanes = Callable[[Ix, int, Val | None], None]       # index of the first lane, lanes, mask
 

@@ -3,15 +3,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.loop_ir import Val, View
-from graphc.codegen.loops import LoopFunction, Ix
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.rows import function, put, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import sort
-from graphc.ir.parallel_rows import rows_of
-from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.types import i64
-from graphc.ir.view import ViewType
+from graphc.schedule.parallel_rows import rows_of
+from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.view import ViewType
 
 Pair = tuple[View, View]            # keys and their positions
 

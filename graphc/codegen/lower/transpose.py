@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix, as_ix
 
 
 def gathered(f: LoopFunction, memory: View, places: Sequence[Ix]) -> Val:

@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import product
 
-from graphc.codegen.loop_ir import Val
-from graphc.codegen.loops import LoopFunction, Ix
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.lower.rows import function, nested, over_lanes, rows
 from graphc.ir.graph import Node
 from graphc.ir.ops import window
-from graphc.ir.parallel_rows import CHUNK, rows_of
-from graphc.ir.schedule_plain import PlainSchedule
 from graphc.ir.types import i32
-from graphc.ir.view import ViewType
+from graphc.schedule.parallel_rows import CHUNK, rows_of
+from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.view import ViewType
 
 UNROLLED = 16                       # positions of a window, at most
 Visit = Callable[[Ix, Ix, Val, tuple[Val, ...]], Sequence[Val]]     # row, column, number of the position, carried -> carried

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contract_job import Epilogue
 from graphc.codegen.lower.contract_sweep import along
 from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
@@ -21,9 +21,9 @@ from graphc.codegen.lower.winograd_tiles import CHANNEL, Channels, Tiles, whole_
 from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
 from graphc.ir.graph import Node
 from graphc.ir.ops.winograd import WinogradConv2d, grid
-from graphc.ir.schedule_winograd import WinogradSchedule
-from graphc.ir.target import Target
 from graphc.ir.types import f32
+from graphc.schedule.target import Target
+from graphc.schedule.winograd_schedule import WinogradSchedule
 
 
 def lower_winograd(node: Node, ins: Sequence, outs: Sequence, s: WinogradSchedule, target: Target, epilogue: Epilogue | None, name: str) -> LoopFunction:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.transpose import transposed
@@ -21,11 +21,11 @@ from graphc.codegen.lower.winograd_tiles import Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
 from graphc.ir.graph import Node
 from graphc.ir.ops.winograd import WinogradWeightGrad, grid
-from graphc.ir.schedule import round_up
-from graphc.ir.schedule_winograd import WinogradGradSchedule
-from graphc.ir.target import Target
 from graphc.ir.types import f32
 from graphc.ir.winograd import TAPS
+from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.target import Target
+from graphc.schedule.winograd_schedule import WinogradGradSchedule
 
 if TYPE_CHECKING:
     from graphc.codegen.lower.epilogue import Epilogue

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from graphc.codegen.index import Ix, as_ix
-from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
-from graphc.ir.schedule import round_up
 from graphc.ir.types import f32
+from graphc.schedule.contraction_schedule import round_up
 
 CHANNEL = 1                         # axis of an image
 

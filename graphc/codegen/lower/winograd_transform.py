@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from graphc.codegen.loops import LoopFunction, Val
+from graphc.codegen.loops.builder import LoopFunction, Val
 from graphc.codegen.lower.micro import ANY, multiply_add
 from graphc.ir.types import f32
 from graphc.ir.winograd import Matrix, transforms

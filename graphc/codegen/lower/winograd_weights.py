@@ -3,17 +3,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.index import Ix
-from graphc.codegen.loops import LoopFunction, Val, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.rows import function, rows
 from graphc.codegen.lower.transpose import gathered, transposed_runs
 from graphc.codegen.lower.winograd_transform import linear_map
 from graphc.ir.graph import Node
 from graphc.ir.ops.winograd import WinogradWeights
-from graphc.ir.schedule_winograd import WeightsSchedule
-from graphc.ir.target import Target
-from graphc.ir.view import ViewType
 from graphc.ir.winograd import TAPS, transforms
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
+from graphc.schedule.winograd_schedule import WeightsSchedule
 
 KERNEL = TAPS * TAPS
 CHANNELS = 8                        # of a row: the run of each point is some cache lines long

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from graphc.ir.op import Op
 from graphc.ir.ops import (
-    activation, attention, constant, contract, control, conv, custom, elementwise, embedding_gradients, index, loss, norm, random, reduce,
-    resize, scan_ops, shape, sort, trig, window, winograd)
+    activation, attention, constant, contract, control, conv, custom, elementwise, embedding_gradients, index, loss,
+    norm, random, reduce, resize, scan_ops, shape, sort, trig, window, winograd)
 
 _CLASSES = (constant.OPS + activation.OPS + trig.OPS + reduce.OPS + scan_ops.OPS + sort.OPS + shape.OPS + resize.OPS + index.OPS 
             + embedding_gradients.OPS + random.OPS + norm.OPS + loss.OPS + contract.OPS + conv.OPS + winograd.OPS + window.OPS + attention.OPS + control.OPS

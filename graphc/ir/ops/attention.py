@@ -15,6 +15,7 @@ MASKED = -1e30      # a score that softmax turns into exactly 0, yet finite: a r
 
 class AttentionOp(Composite):
     """Attributes shared by attention and its gradient. `scale` None: 1 / sqrt(D). `causal`: query i sees keys j <= i (as torch, also for Tq != Tk)."""
+    has_kernel: ClassVar[bool] = True
     scale: float | None = None
     causal: bool = False
 

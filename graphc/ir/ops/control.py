@@ -1,6 +1,6 @@
 """Loops and branches. Their bodies are graphs held as attributes; what a body reads from outside is passed to it as an operand (captured).
 
-Their gradients build new regions by reverse mode, so they are in `passes/backward_control.py`.
+Their gradients build new regions by reverse mode, so they are in `autodiff/backward_control.py`.
 """
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from graphc.ir.op import Composite, Cost, Op, holds, require
 from graphc.ir.ops.constant import full, number
 from graphc.ir.types import Dim, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text
 
-
 FAR = 1 << 30                       # a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
 
 

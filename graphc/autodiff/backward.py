@@ -1,0 +1,117 @@
+"""Reverse-mode differentiation: a graph from outputs' gradients to inputs' gradients, built by each operator's vjp rule."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from graphc.analysis.attention import Spelled, spelled_out
+from graphc.analysis.dependence import float_dependents
+from graphc.autodiff.backward_control import CONTROL_RULES
+from graphc.autodiff.hidden import Choices
+from graphc.errors import GraphError
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Node, Value
+from graphc.ir.op import as_tuple
+
+
+def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value],
+             choices: Choices | None = None) -> list[Value | None]:
+    """Gradients of `wrt`: the sum over `seeds` of (gradient given to a value) times (Jacobian of that value).
+
+    `nodes` compute the values, in order, and are already in `b`; new nodes carry the line of the node that they differentiate.
+    Attention that is spelled out is differentiated as the operator, which compiling will make of it as well: the scores are never stored.
+    Where a condition hides a value, its gradient is exactly zero (see `hidden`; `choices`: what is known of the seeds).
+    None where nothing flows. GraphError when a path to `wrt` leads through an operator without gradient.
+    """
+    choices = choices or Choices(b)
+    reach = float_dependents(nodes, wrt)
+    attentions = {node: found for node, found in spelled_out(nodes, seeds, wrt).items() if not found.biased}
+    grads: dict[Value, Value] = dict(seeds)
+    for node in reversed(nodes):
+        gs = tuple(grads.get(v) for v in node.outputs)
+        if all(g is None for g in gs) or not any(v in reach for v in node.outputs):
+            continue
+        with b.at(node.loc, node.scope):
+            for v, g in zip(*_pulled(b, node, attentions.get(node), gs, reach, choices), strict=True):
+                if g is not None and v in reach:
+                    accumulate(b, grads, v, g, choices)
+    return [grads.get(v) for v in wrt]
+
+
+def accumulate(b: Builder, grads: dict[Value, Value], v: Value, g: Value, choices: Choices | None = None) -> None:
+    """Adds `g`, summed over what broadcasting repeated, to the gradient of `v`."""
+    g = unbroadcast(b, g, v.type.shape, choices)
+    if v in grads:
+        total = b.add(grads[v], g)
+        if choices:
+            choices.added(grads[v], g, total)
+        g = total
+    grads[v] = g
+
+
+def unbroadcast(b: Builder, g: Value, shape: tuple, choices: Choices | None = None) -> Value:
+    """Sums `g` down to `shape`, the reverse of numpy broadcasting."""
+    if g.type.shape == shape:
+        return g
+    extra = g.type.rank - len(shape)
+    axes = tuple(i for i, d in enumerate(g.type.shape) if i < extra or (shape[i - extra] == 1 and d != 1))
+    total = b.sum(g, axes=axes, keepdims=True) if axes else g
+    if total.type.shape != shape:
+        total = b.reshape(total, shape=shape) if total.type.size == _size(shape) else b.broadcast_to(total, shape=shape)
+    if choices:
+        choices.summed(g, total, axes)
+    return total
+
+
+def _size(shape: tuple):
+    size = 1
+    for d in shape:
+        size = size * d
+    return size
+
+
+def _pulled(b: Builder, node: Node, attention: Spelled | None, gs, reach: set[Value], choices: Choices):
+    """Values that the node's results are made of, and their gradients."""
+    if attention is None:
+        return node.inputs, _shown(b, node, gs, tuple(v in reach for v in node.inputs), choices)
+    return attention.leaves, _through(b, attention.leaves, gs, lambda: attention.build(b, attention.leaves), choices)
+
+
+def _shown(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choices) -> Sequence[Value | None]:
+    """The gradients of the operands, chosen after the node's rule where that of the result was chosen before it."""
+    given = [g for g in gs if g is not None]
+    found = choices.of_operands(node, given[0]) if len(given) == 1 else None
+    if found is None:
+        grads = _vjp(b, node, gs, wanted, choices)
+        if len(given) == 1:
+            choices.passed(node, given[0], grads)
+        return grads
+    choice, g = found
+    ins, over = choices.shown_operands(node, choice)
+    grads = _vjp(b, node, tuple(old and g for old in gs), wanted, choices, ins)
+    return [choice.over(b, g) if g is not None and w and o else g for g, w, o in zip(grads, wanted, over, strict=True)]
+
+
+def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choices, ins: Sequence[Value] = ()) -> Sequence[Value | None]:
+    """The node's own rule; a region operator's from its table; a composite without rule is differentiated through its decomposition. `ins`: what the
+    node's own rule reads in place of its operands."""
+    try:
+        if type(node.op) in CONTROL_RULES:
+            return CONTROL_RULES[type(node.op)](backward, b, node, gs, wanted)
+        grads = node.op.vjp(b, gs, ins or node.inputs, node.outputs)
+        return _through(b, node.inputs, gs, lambda: node.op.decompose(b, *node.inputs), choices) if grads is NotImplemented else grads
+    except GraphError as error:
+        raise error.at(node.loc) from None
+
+
+def _through(b: Builder, ins: Sequence[Value], gs, build: Callable, choices: Choices) -> list[Value | None]:
+    """The gradients of `ins` through nodes that compute the same: what `build` appends."""
+    start = len(b.nodes)
+    outs = as_tuple(build())
+    wrt = list(dict.fromkeys(ins))
+    seeds: dict[Value, Value] = {}
+    inner = b.nodes[start:]
+    for v, g in zip(outs, gs, strict=True):
+        if g is not None:
+            accumulate(b, seeds, v, g, choices)
+    grads = dict(zip(wrt, backward(b, inner, seeds, wrt, choices)))
+    return [grads.pop(v, None) for v in ins]      # once for an operand that is used twice

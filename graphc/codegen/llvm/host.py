@@ -1,0 +1,77 @@
+"""The CPU we run on, as a `Target`."""
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from graphc.codegen.llvm.lazy import llvm
+from graphc.config import config
+from graphc.errors import GraphError
+from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, TARGETS, Target
+
+CPU0 = Path("/sys/devices/system/cpu/cpu0/cache")
+BY_PREFERENCE = {"x86_64": (AVX512, AVX2, SSE2), "aarch64": (NEON,)}
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def host_target() -> Target:
+    """The best known Target whose features this CPU has, with this CPU's cache sizes; or the one GRAPHC_TARGET names."""
+    name = config().target
+    if not name:
+        return detected_target()
+    if name not in TARGETS:
+        raise GraphError(f"GRAPHC_TARGET={name} is not a target; known: {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+@cache
+def detected_target() -> Target:
+    """What this CPU is, whatever the environment says."""
+    machine = llvm().get_process_triple().split("-")[0]
+    candidates = BY_PREFERENCE.get(machine)
+    if candidates is None:
+        raise GraphError(f"graphc runs on {' and '.join(BY_PREFERENCE)}, not on {machine}")
+    best = next((t for t in candidates if can_run(t)), candidates[-1])
+    return replace(best, **cache_sizes())
+
+
+@cache
+def host_features() -> dict[str, bool]:
+    """LLVM feature name -> whether this CPU has it (and the operating system saves its registers)."""
+    return dict(llvm().get_host_cpu_features())
+
+
+def can_run(target: Target) -> bool:
+    """Whether code for `target` runs here."""
+    return not lacking(target)
+
+
+def lacking(target: Target) -> tuple[str, ...]:
+    """What `target` needs and this machine lacks: LLVM feature names, or the architecture."""
+    machine = target.triple.split("-")[0]
+    if machine != llvm().get_process_triple().split("-")[0]:
+        return (machine,)
+    has = host_features()
+    return tuple(f for f in _names(target.features) if not has.get(f, False))
+
+
+def cache_sizes(folder: Path = CPU0) -> dict[str, int]:
+    """{"l1": bytes, "l2": bytes, "l3": bytes} of the data caches the kernel reports; missing ones are left out."""
+    found = {}
+    for index in sorted(folder.glob("index*")):
+        try:
+            kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
+            if kind in ("Data", "Unified"):
+                found[f"l{int(level)}"] = _bytes(size)
+        except (OSError, ValueError):
+            continue
+    return {name: size for name, size in found.items() if name in ("l1", "l2", "l3") and size > 0}
+
+
+def _names(features: str) -> list[str]:
+    return [f.lstrip("+") for f in features.split(",") if f.startswith("+")]
+
+
+def _bytes(text: str) -> int:
+    return int(text[:-1]) * UNITS[text[-1]] if text[-1] in UNITS else int(text)

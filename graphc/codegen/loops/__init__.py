@@ -1,0 +1,1 @@
+"""The loop IR: builder, printer, verifier."""

@@ -1,0 +1,275 @@
+"""Proves that a finished loop function is sound, or raises InternalError and prints it.
+
+Checked: every operand is defined where it is used; types; every affine access stays inside its view and inside the memory behind
+it; parallel loops do not nest; tiles do not all write one place. Bounds come from loop ranges, minima, remainders,
+masks' counts and the conditions of enclosing branches.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from graphc.codegen.loops.access import Access, AccessRange, accesses_of, parameter_accesses
+from graphc.codegen.loops.conditions import facts_of
+from graphc.codegen.loops.index import NO_FACTS, IndexFacts, Ix, Sym, at_least, at_most, depends_on
+from graphc.codegen.loops.loop_ir import (
+    Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
+    Val, View, While, bodies)
+from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
+from graphc.codegen.loops.printer import print_function
+from graphc.errors import InternalError
+
+
+def verify(f) -> None:
+    """InternalError naming the statement if anything about the loop function cannot be proved."""
+    checker = Checker(f)
+    try:
+        checker.body(f.body)
+    except InternalError as error:
+        raise InternalError(f"{f.name}: {error.text}", "loop verifier", print_function(f)) from None
+
+
+class Checker:
+    """Walks a function; at each statement it has the symbols, types and bounds that are known there."""
+
+    def __init__(self, f):
+        self.f = f
+        self.vals: dict[int, Val] = {}
+        self.syms: set[Sym] = set(f.params)
+        self.definitions: dict[int, Compute] = {}
+        self.facts: IndexFacts = NO_FACTS
+        self.tiles: list[Parallel] = []
+
+    def body(self, statements: list) -> None:
+        for s in statements:
+            rule = RULES.get(type(s))
+            if rule is None:
+                raise InternalError(f"unknown statement {type(s).__name__}")
+            rule(self, s)
+
+    @contextmanager
+    def scope(self, facts: IndexFacts | None = None) -> Iterator[None]:
+        """What is defined inside is unknown outside."""
+        saved = set(self.vals), set(self.syms), self.facts
+        self.facts = self.facts if facts is None else facts
+        yield
+        self.vals = {k: v for k, v in self.vals.items() if k in saved[0]}
+        self.syms, self.facts = saved[1], saved[2]
+
+    # ---- definitions and uses
+    def define(self, *values: Val) -> None:
+        for v in values:
+            if v.id in self.vals:
+                raise InternalError(f"{v} is defined twice")
+            self.vals[v.id] = v
+
+    def use(self, *values: Val) -> None:
+        for v in values:
+            if v.const is None and self.vals.get(v.id) is not v:
+                raise InternalError(f"{v} is used where it is not defined")
+
+    def define_symbol(self, symbol: Sym) -> None:
+        self.syms.add(symbol)
+
+    def use_index(self, *indices: Ix) -> None:
+        for ix in indices:
+            for symbol, _ in ix.terms:
+                if symbol not in self.syms:
+                    raise InternalError(f"index {symbol} is used where it is not defined")
+
+    # ---- bounds
+    def access(self, a: Access) -> None:
+        """The index stays in the view, and the address in the memory behind it."""
+        self.use_index(*a.index, a.view.start)
+        for axis, (ix, size, stride) in enumerate(zip(a.index, a.view.shape, a.view.strides)):
+            last = axis == len(a.index) - 1
+            if stride and not (at_least(ix, 0, self.facts) and self._reaches_at_most(ix, a.reach if last else (Ix(),), size - 1)):
+                raise InternalError(f"cannot prove that index {ix} of axis {axis} of {a} is in [0, {size})")
+        self.inside_root(a)
+
+    def inside_root(self, a: Access | AccessRange, where: str = "") -> None:
+        root = a.view.root
+        low, high = root.low, root.low + root.size - 1
+        if a.view.start == 0 and _covered(a.view, low, high):
+            return
+        if not (self._any_least(a.lows(), low) and self._any_most(a.highs(), high)):
+            raise InternalError(f"{where}cannot prove that {a} stays in the elements [{low}, {high}] of {root.name}")
+
+    def _reaches_at_most(self, ix: Ix, reach: tuple[Ix, ...], limit: int) -> bool:
+        return self._any_most([ix + r for r in reach], limit)
+
+    def _any_most(self, candidates: list[Ix], limit: int) -> bool:
+        return any(at_most(ix, limit, self.facts) for ix in candidates)
+
+    def _any_least(self, candidates: list[Ix], limit: int) -> bool:
+        return any(at_least(ix, limit, self.facts) for ix in candidates)
+
+    # ---- tiles
+    def written(self, view: View, offset: Ix) -> None:
+        """A tile writes memory that other tiles see: where must depend on the tile."""
+        tile = self.tiles[-1] if self.tiles else None
+        if tile is None or view.root.owner is tile or _runs_once(tile):
+            return
+        if not depends_on(offset, tile.symbol) and not self._data_dependent(offset):
+            raise InternalError(f"every tile of {tile.label!r} writes {view.name} at the same place {offset}")
+
+    def _data_dependent(self, offset: Ix) -> bool:
+        return any(s.name.startswith("checked") for s, _ in offset.terms)
+
+
+def _covered(view: View, low: int, high: int) -> bool:
+    """Whether all of the view's shape, which is not empty, lies in the elements [low, high] of its root."""
+    least, greatest = view.span()
+    return low <= least <= greatest <= high
+
+
+def _runs_once(tile: Parallel) -> bool:
+    return tile.serial or at_most(tile.count, 1)
+
+
+# ---- statements
+def _compute(c: Checker, s: Compute) -> None:
+    c.use(*s.args)
+    if isinstance(s.attr, Ix):
+        c.use_index(s.attr)
+    if s.op in REGULAR:
+        if result_dtype(s.op, s.args) is not s.dst.dtype or s.dst.lanes != s.args[0].lanes:
+            raise InternalError(f"{s.op} gives {s.dst.type_text}")
+    elif s.op not in IRREGULAR:
+        raise InternalError(f"unknown operation {s.op!r}")
+    c.define(s.dst)
+    c.definitions[s.dst.id] = s
+
+
+def _define(c: Checker, s: Define) -> None:
+    c.use_index(*s.args)
+    c.define_symbol(s.symbol)
+
+
+def _load(c: Checker, s: Load) -> None:
+    c.use(*([s.mask] if s.mask is not None else []))
+    if s.dst.dtype is not s.view.dtype:
+        raise InternalError(f"load of {s.dst.type_text} from {s.view.name} of {s.view.dtype}")
+    c.access(accesses_of(s, c.definitions))
+    c.define(s.dst)
+
+
+def _store(c: Checker, s: Store) -> None:
+    c.use(s.value, *([s.mask] if s.mask is not None else []))
+    if s.value.dtype is not s.view.dtype:
+        raise InternalError(f"store of {s.value.type_text} into {s.view.name} of {s.view.dtype}")
+    a = accesses_of(s, c.definitions)
+    c.access(a)
+    c.written(s.view, a.offset())
+
+
+def _prefetch(c: Checker, s: Prefetch) -> None:
+    c.use_index(*s.index, s.view.start)
+
+
+def _for(c: Checker, s: For) -> None:
+    c.use_index(s.lo, s.hi)
+    c.use(*s.inits)
+    if s.trips() != 0:
+        with c.scope():
+            c.define_symbol(s.symbol)
+            c.define(*s.carried)
+            c.body(s.body)
+            c.use(*s.nexts)
+    c.define(*s.results)
+
+
+def _while(c: Checker, s: While) -> None:
+    c.use_index(s.limit)
+    c.use(*s.inits)
+    with c.scope():
+        c.define_symbol(s.symbol)
+        c.define(*s.carried)
+        c.body(s.head)
+        c.use(s.condition)
+        with c.scope(facts_of(s.condition, True, c.definitions, c.facts)):
+            c.body(s.body)
+            c.use(*s.nexts)
+    c.define_symbol(s.count)
+    c.define(*s.results)
+
+
+def _if(c: Checker, s: If) -> None:
+    c.use(s.condition)
+    for statements, holds in ((s.then, True), (s.otherwise, False)):
+        with c.scope(facts_of(s.condition, holds, c.definitions, c.facts)):
+            c.body(statements)
+
+
+def _parallel(c: Checker, s: Parallel) -> None:
+    c.use_index(s.count)
+    if c.tiles:
+        raise InternalError(f"parallel {s.label!r} inside parallel {c.tiles[-1].label!r}")
+    c.tiles.append(s)
+    if s.count != 0:
+        with c.scope():
+            c.define_symbol(s.symbol)
+            c.body(s.body)
+    c.tiles.pop()
+
+
+def _call(c: Checker, s: Call) -> None:
+    c.use_index(*s.ints, *[v.start for v in s.views])
+    if c.tiles and not _runs_once(c.tiles[-1]) and _has_parallel(s.callee.body):
+        raise InternalError(f"{s.callee.name} has parallel loops and is called from the parallel loop {c.tiles[-1].label!r}")
+    for symbol, ix in zip(s.callee.params, s.ints):
+        _argument(c, s, symbol, ix)
+    for given, wanted in zip(s.views, s.callee.views):
+        _view_argument(c, s, given, wanted)
+
+
+def _argument(c: Checker, s: Call, symbol: Sym, ix: Ix) -> None:
+    (low, _), (high, _) = symbol.lowers[0], symbol.uppers[0]
+    if not (at_least(ix, low.const, c.facts) and at_most(ix, high.const, c.facts) and ix.divisor() % symbol.multiple == 0):
+        raise InternalError(f"call of {s.callee.name}: cannot prove {low} <= {ix} <= {high}, a multiple of {symbol.multiple}, for {symbol}")
+
+
+def _view_argument(c: Checker, s: Call, given: View, wanted: View) -> None:
+    """All that the callee declares lies in the memory given; or, at ragged edges, all that it accesses for these integers does."""
+    root, (low, high) = given.root, wanted.span()
+    fits = high < low or at_least(given.start + low, root.low, c.facts) and at_most(given.start + high, root.low + root.size - 1, c.facts)
+    if not fits:
+        integers = dict(zip(s.callee.params, s.ints))
+        for a in parameter_accesses(s.callee, wanted.root, integers):
+            c.inside_root(a.moved(root, given.start), f"call of {s.callee.name}: ")
+    if wanted.root in s.callee.written and not any(depends_on(ix, c.tiles[-1].symbol) for ix in s.ints if c.tiles):
+        c.written(given, given.start)
+
+
+def _has_parallel(statements: list) -> bool:
+    return any(type(s) is Parallel and not _runs_once(s) or type(s) is Call and _has_parallel(s.callee.body)
+               or any(_has_parallel(inner) for inner in bodies(s)) for s in statements)
+
+
+def _check_index(c: Checker, s: CheckIndex) -> None:
+    c.use(s.value)
+    c.use_index(s.size)
+    if not at_least(s.size, 1, c.facts):
+        raise InternalError(f"check_index needs a size of at least 1, got {s.size}")
+    c.define_symbol(s.symbol)
+
+
+def _fail_unless(c: Checker, s: FailUnless) -> None:
+    c.use(s.condition, s.value)
+
+
+def _return_if(c: Checker, s: ReturnIf | Commit) -> None:
+    if c.f.views or c.f.params:
+        raise InternalError("only main returns early")
+
+
+def _stamp(c: Checker, s: Stamp) -> None:
+    if c.f.views or c.f.params:
+        raise InternalError("only main is instrumented")
+
+
+RULES: dict[type, Callable] = {
+    Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for, While: _while, If: _if,
+    Parallel: _parallel, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if,
+    Commit: _return_if, Stamp: _stamp,
+}

@@ -1,0 +1,1 @@
+"""Where every value of a graph is: storage orders, aliases, the plan."""

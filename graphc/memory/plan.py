@@ -1,0 +1,146 @@
+"""Where every value of a planned graph is in memory: buffers, places in them, the arena."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.traits import VIEWS
+from graphc.ir.types import DType
+from graphc.schedule.view import ViewType, contiguous_strides, same_strides
+
+SPACES = ("arena", "const", "input", "state", "output", "argument", "result")
+
+
+class Buffer:
+    """A piece of memory. `slot` is the number of the array in its space, `offset` its first byte in arena or const.
+
+    "argument" and "result" are memory of the graph around a region: its body's inputs and outputs. `fixed`: of an argument, the
+    same in every trip of the loop; of state, never written by the program.
+    """
+    __slots__ = ("space", "slot", "nbytes", "offset", "fixed")
+
+    def __init__(self, space: str, nbytes: int, slot: int = 0, offset: int = 0, fixed: bool = False):
+        self.space, self.nbytes, self.slot, self.offset, self.fixed = space, nbytes, slot, offset, fixed
+
+    def __str__(self) -> str:
+        return f"{self.space}+{self.offset}" if self.space in ("arena", "const") else f"{self.space}[{self.slot}]"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value's elements: element [0, 0, …] is `offset` elements into the buffer."""
+    buffer: Buffer
+    dtype: DType
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def view(self) -> ViewType:
+        return ViewType(self.dtype, self.shape, self.strides)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the elements change only between calls: state that this program reads and another one writes."""
+        return self.buffer.space == "state" and self.buffer.fixed
+
+    @property
+    def is_whole(self) -> bool:
+        """A dense row-major array that starts its buffer."""
+        return self.offset == 0 and self.view.is_contiguous
+
+    @property
+    def is_all(self) -> bool:
+        """Whether the buffer holds these elements, each once, and nothing else."""
+        return self.offset == 0 and self.buffer.nbytes == prod(self.shape) * self.dtype.itemsize
+
+    def has_layout(self, other: "Place") -> bool:
+        """Whether the elements lie relative to the first as those of the other place do."""
+        return self.shape == other.shape and (0 in self.shape or same_strides(self.shape, self.strides, other.strides))
+
+    def element(self, i: int = 0) -> "Place":
+        """Of arrays stacked along the first axis, number i."""
+        return Place(self.buffer, self.dtype, self.shape[1:], self.strides[1:], self.offset + i * self.strides[0])
+
+    def elements(self, first: int, count: int) -> "Place":
+        """Some of the arrays stacked along the first axis."""
+        return Place(self.buffer, self.dtype, (count, *self.shape[1:]), self.strides, self.offset + first * self.strides[0])
+
+    def given_as(self, space: str, slot: int, fixed: bool = False) -> "Place":
+        """What a region sees of the place: an argument or a result of its body, of this layout."""
+        return Place(Buffer(space, prod(self.shape) * self.dtype.itemsize, slot, fixed=fixed), self.dtype, self.shape, self.strides)
+
+    def same_memory(self, other: "Place") -> bool:
+        """Whether both are the same elements; two buffers with one slot of state, say, are one piece of memory."""
+        mine, theirs = self.buffer, other.buffer
+        one = mine is theirs or mine.space == theirs.space in ("input", "state", "output", "argument", "result") and mine.slot == theirs.slot
+        return one and self.offset == other.offset and self.view == other.view
+
+    @staticmethod
+    def dense(value: Value, buffer: Buffer, order: tuple[int, ...] | None = None) -> "Place":
+        t = value.type
+        return Place(buffer, t.dtype, t.shape, contiguous_strides(t.shape, order))
+
+    def __str__(self) -> str:
+        tail = "" if self.is_whole else f" {self.view}" + (f" from element {self.offset}" if self.offset else "")
+        return f"{self.buffer}{tail}"
+
+
+@dataclass
+class Region:
+    """The planned bodies of a control node; `arena` holds their arenas, `loop` what they carry from trip to trip, `packed` operands
+    that are packed before the loop for kernels of the body.
+
+    `loop` of a scan: for each carry its slots, stacked along a first axis; of a while_loop: the condition, then the new carries.
+    """
+    plans: dict[str, "Plan"]
+    arena: Buffer
+    loop: tuple[Place, ...] = ()
+    packed: Mapping[Node, Buffer] = field(default_factory=dict)
+
+
+@dataclass
+class Packed:
+    """Operands that are packed when the state has changed, and kept: what to pack (the place of the operand, for which schedule), and
+    the state slot that holds it, `first` and up.
+    """
+    first: int
+    buffers: dict[tuple[int, int, ViewType, object], Buffer] = field(default_factory=dict)
+
+    def buffer(self, operand: Place, schedule: object, nbytes: int) -> Buffer:
+        key = (operand.buffer.slot, operand.offset, operand.view, schedule)
+        if key not in self.buffers:
+            self.buffers[key] = Buffer("state", nbytes, self.first + len(self.buffers), fixed=True)
+        return self.buffers[key]
+
+
+@dataclass
+class Plan:
+    """A graph ready for lowering. `packed` is where operands are packed before the loop around the graph, or (in state) before all.
+    `assembled`: concatenations and pads that need no kernel, since their parts are computed where they belong. `borders`: of these the pads,
+    by their insides; the kernel that makes the inside fills what is around it.
+    """
+    graph: Graph
+    places: Mapping[Value, Place]
+    schedules: Mapping[Node, object]
+    scratch: dict[Node, Buffer] = field(default_factory=dict)
+    packed: dict[Node, Buffer] = field(default_factory=dict)
+    regions: dict[Node, Region] = field(default_factory=dict)
+    arena_bytes: int = 0
+    assembled: frozenset[Node] = frozenset()
+    borders: Mapping[Value, Node] = field(default_factory=dict)
+
+    def read_state(self) -> Iterator[int]:
+        """The state slots whose elements kernels read, other than to pack them beforehand."""
+        for node in self.graph.nodes:
+            packed = self.schedules[node].prepacked if node in self.packed else None
+            reads = (self.places[v].buffer for i, v in enumerate(node.inputs) if i != packed and node.op.name not in VIEWS)
+            yield from (b.slot for b in reads if b.space == "state")
+        for region in self.regions.values():
+            for inner in region.plans.values():
+                yield from inner.read_state()
+
+    def views(self, values: Sequence[Value]) -> list[ViewType]:
+        return [self.places[v].view for v in values]

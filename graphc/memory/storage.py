@@ -1,0 +1,262 @@
+"""Gives every value a place: views share memory, results are written to the caller's arrays, copies are added only where neither is possible."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Literal
+from graphc.ir.ops import control
+from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.control import Scan
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.shape import Pad
+from graphc.ir.traits import may_fail
+from graphc.memory.buffer_aliasing import Order, Slot, find_slots
+from graphc.memory.plan import Buffer, Place
+from graphc.memory.scan_layout import scan_layout
+from graphc.schedule.choose import inplace_pairs
+from graphc.schedule.view import ViewType, contiguous_strides, reshape_strides
+
+ALIGNMENT = 64
+CONTROL = frozenset(op.name for op in control.OPS)
+Schedule = Callable[[Node, Sequence[Place], Sequence[Place]], object]
+
+
+@dataclass
+class Constants:
+    """The constants of a whole program, one after the other; equal arrays once. Not copied: they may be large."""
+    parts: list[bytes] = field(default_factory=list)
+    nbytes: int = 0
+    known: dict[Literal, Buffer] = field(default_factory=dict)
+
+    def buffer(self, literal: Literal) -> Buffer:
+        if literal not in self.known:
+            self.known[literal] = Buffer("const", len(literal.data), offset=self.nbytes)
+            padding = bytes(-len(literal.data) % ALIGNMENT)
+            self.parts += literal.data, padding
+            self.nbytes += len(literal.data) + len(padding)
+        return self.known[literal]
+
+
+@dataclass
+class Stored:
+    """A graph whose values have places (arena buffers without offsets yet) and whose kernels have schedules."""
+    graph: Graph
+    places: dict[Value, Place]
+    schedules: dict[Node, object]
+    carries: dict[Node, tuple[Place, ...]]      # of a scan: the slots of each carry, stacked
+    assembled: set[Node] = field(default_factory=set)       # concatenations and pads whose parts are computed in place: no kernel
+    borders: dict[Value, Node] = field(default_factory=dict)        # of these the pads, by their insides
+
+    def residents(self) -> dict[Buffer, list[Value]]:
+        """The values that lie in each buffer."""
+        table: dict[Buffer, list[Value]] = {}
+        for v, place in self.places.items():
+            table.setdefault(place.buffer, []).append(v)
+        return table
+
+    def views(self, values: Sequence[Value]) -> list[ViewType]:
+        return [self.places[v].view for v in values]
+
+    def inplace(self, node: Node) -> tuple[tuple[int, int], ...]:
+        """Pairs (output, input) of `node` that may share memory: no other operand shows that memory in another way."""
+        pairs = inplace_pairs(node, self.schedules.get(node), self.views(node.inputs), self.views(node.outputs))
+        return tuple((o, i) for o, i in pairs if self._alone(node, i))
+
+    def _alone(self, node: Node, i: int) -> bool:
+        mine = self.places[node.inputs[i]]
+        return all(j == i or self.places[v].buffer is not mine.buffer for j, v in enumerate(node.inputs))
+
+
+def assign_storage(graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None], constants: Constants,
+                   schedule: Schedule, orders: Mapping[Value, Order] | None = None) -> Stored:
+    """The graph with the copies it needs, a place for each of its values, a schedule for each kernel.
+
+    `arguments` are the places of inputs and state; `results[i]` is the place, with its layout, in which result number i (outputs, then updates)
+    must be, decided by the owner of that memory; None if it is there anyway. `orders` gives the storage order of axes where it is not row-major.
+    """
+    return _Storage(graph, arguments, constants, schedule, orders or {}).run(results)
+
+
+class _Storage:
+    def __init__(self, graph: Graph, arguments: Mapping[Value, Place], constants: Constants, schedule: Schedule, orders: Mapping[Value, Order]):
+        self.graph, self.constants, self.schedule, self.orders = graph, constants, schedule, orders
+        self.w = Rewriter(graph)
+        self.stored = Stored(graph, {self.w[v]: place for v, place in arguments.items()}, {}, {})
+        self.places = self.stored.places
+        self.past = _Past()
+        self.settled: dict[Value, Value] = {}           # results, and what lies where the first of each is wanted
+        self.dense: dict[Value, Value] = {}             # copies of what views cannot show where it lies
+        self.slots = find_slots(graph, self.orders)
+        self.wholes = {node: (slot, Buffer("arena", slot.nbytes)) for node, slot in {slot.whole: slot for slot in self.slots.values()}.items()}
+
+    def run(self, results: Sequence[Place | None]) -> Stored:
+        for node in self.graph.nodes:
+            with self.w.at(node.loc, node.scope):
+                self.place(node)
+        outputs, updates = self.graph.outputs, [u for u in self.graph.updates if u is not None]
+        ends = [self.w[v] for v in outputs] + self.rescued([self.w[v] for v in updates])
+        fixed = [self.settle(v, wanted) for v, wanted in zip(ends, results, strict=True)]
+        new_outputs, new_updates = fixed[:len(outputs)], iter(fixed[len(outputs):])
+        for state, old in zip(self.graph.state, self.graph.updates):
+            if old is not None:
+                self.w.update(self.w[state], next(new_updates))
+        self.stored.graph = self.w.finish(new_outputs, self.graph.output_names)
+        return self.stored
+
+    def place(self, node: Node) -> None:
+        if isinstance(node.op, Constant):
+            v, = self.w.keep(node)
+            self.places[v] = Place.dense(v, self.constants.buffer(node.op.value))
+        elif node.op.name in VIEW_RULES:
+            self.place_view(node)
+        elif isinstance(node.op, Scan):
+            self.place_scan(node)
+        elif node in self.wholes:
+            self.place_whole(node)
+        else:
+            for old, v in zip(node.outputs, self.w.keep(node)):
+                self.places[v] = self.place_result(old, v)
+            self.choose_schedule()
+
+    def place_whole(self, node: Node) -> None:
+        """A concatenation whose parts are there already, or a pad: what makes its inside fills the elements around it, too."""
+        v, = self.w.keep(node)
+        slot, buffer = self.wholes[node]
+        self.places[v] = slot.place_whole(v, buffer)
+        self.stored.assembled.add(v.node)
+        if isinstance(node.op, Pad):
+            self.stored.borders[v.node.inputs[0]] = v.node
+
+    def place_result(self, old: Value, v: Value) -> Place:
+        """Memory of its own, or a slot of a concatenation or pad."""
+        slot: Slot | None = self.slots.get(old)
+        if slot is not None:
+            return slot.place(v, self.wholes[slot.whole][1])
+        return Place.dense(v, Buffer("arena", v.type.nbytes), self.orders.get(old))
+
+    def place_scan(self, node: Node) -> None:
+        """Carries get slots; results that are carries are windows into these."""
+        layout = scan_layout(node.op)
+        outs = self.w.keep(node)
+        new = self.w.nodes[-1]
+        carries, stacked = outs[:node.op.carries], outs[node.op.carries:]
+        slots = self.stored.carries[new] = tuple(_stack(v, n) for n, v in zip(layout.slots, carries))
+        for c, v in enumerate(carries):
+            self.places[v] = slots[c].element(layout.last(c))
+        for v, window in zip(stacked, layout.windows):
+            self.places[v] = slots[window[0]].elements(window[1], node.op.length) if window else Place.dense(v, Buffer("arena", v.type.nbytes))
+
+    def choose_schedule(self) -> None:
+        """Schedules the node that was added last, unless it is a control operator, which has none."""
+        node = self.w.nodes[-1]
+        if node.op.name not in CONTROL:
+            self.stored.schedules[node] = self.schedule(node, [self.places[v] for v in node.inputs], [self.places[v] for v in node.outputs])
+
+    def place_view(self, node: Node) -> None:
+        old = node.inputs[0]
+        source = part = self.w[old]
+        place = VIEW_RULES[node.op.name](self.places[source], node.op)
+        if place is None:
+            source = self.w.map[old] = self.dense[old] = self.dense.get(old) or self.copied(source)
+            place = VIEW_RULES[node.op.name](self.places[source], node.op)
+        v, = self.w.keep(node)
+        self.places[v] = place
+        if old in self.slots:       # the whole is put together of the part, not of its copy
+            self.w.map[old] = part
+
+    def copied(self, v: Value, place: Place | None = None) -> Value:
+        """A copy of v at `place`, else dense and row-major in the arena."""
+        new, = self.w.apply(Elementwise("copy"), (v,))
+        self.places[new] = place or Place.dense(new, Buffer("arena", new.type.nbytes))
+        self.choose_schedule()
+        return new
+
+    def rescued(self, updates: Sequence[Value]) -> list[Value]:
+        """The new values of state; those that are old values of state (two states change places, one keeps what another was) as copies, since
+        that state may be written before it is read for them.
+        """
+        old = dict.fromkeys(v for v in updates if _is_state(self.places[v].buffer))
+        copies = {v: self.copied(v) for v in old}
+        return [copies.get(v, v) for v in updates]
+
+    def settle(self, v: Value, wanted: Place | None) -> Value:
+        """v, or a copy of it, at the place that is wanted. The memory of v becomes that of the place where v alone is in it, in the same layout."""
+        if wanted is None:
+            return self.settled.get(v, v)
+        place, buffer, new = self.places[v], wanted.buffer, v
+        if (place.buffer.space == "arena" and place.is_all and place.has_layout(wanted)
+                and (buffer.space != "state" or self.may_write(place.buffer, buffer))):
+            place.buffer.space, place.buffer.slot = buffer.space, buffer.slot
+        else:
+            new = self.copied(v, wanted)
+        self.settled.setdefault(v, new)
+        return new
+
+    def may_write(self, new: Buffer, state: Buffer) -> bool:
+        """Whether the node that fills `new` may write the state itself: after the last check and the last reader of the old state."""
+        self.past.extend(self.w.nodes, self.places)
+        at, output = self.past.made[new]
+        if self.past.last_check >= at or self.past.last_read.get(state.slot, -1) > at:
+            return False
+        node = self.w.nodes[at]
+        allowed = {i for o, i in self.stored.inplace(node) if o == output}
+        return all(i in allowed for i, v in enumerate(node.inputs) if _is_state(self.places[v].buffer, state.slot))
+
+
+@dataclass
+class _Past:
+    """What the nodes of a graph did, by their numbers: which filled a buffer, with which output; the last that may fail; the last reader of
+    each state slot."""
+    made: dict[Buffer, tuple[int, int]] = field(default_factory=dict)
+    last_check: int = -1
+    last_read: dict[int, int] = field(default_factory=dict)
+    seen: int = 0
+
+    def extend(self, nodes: Sequence[Node], places: Mapping[Value, Place]) -> None:
+        """Looks at the nodes that were added since the last time."""
+        for at in range(self.seen, len(nodes)):
+            node = nodes[at]
+            self.last_check = at if may_fail(node) else self.last_check
+            if node.op.name not in VIEW_RULES:
+                self.made.update({places[v].buffer: (at, i) for i, v in enumerate(node.outputs) if places[v].buffer not in self.made})
+                self.last_read.update((places[v].buffer.slot, at) for v in node.inputs if _is_state(places[v].buffer))
+        self.seen = len(nodes)
+
+
+def _is_state(buffer: Buffer, slot: int | None = None) -> bool:
+    """Whether it is memory of the state: of this slot, if one is given."""
+    return buffer.space == "state" and slot in (None, buffer.slot)
+
+
+def _stack(v: Value, slots: int) -> Place:
+    """Memory for so many arrays like v, dense and row-major."""
+    shape = (slots, *v.type.shape)
+    return Place(Buffer("arena", slots * v.type.nbytes), v.type.dtype, shape, contiguous_strides(shape))
+
+
+def _transpose(place: Place, op) -> Place:
+    shape = tuple(place.shape[p] for p in op.perm)
+    return Place(place.buffer, place.dtype, shape, tuple(place.strides[p] for p in op.perm), place.offset)
+
+
+def _reshape(place: Place, op) -> Place | None:
+    strides = reshape_strides(place.shape, place.strides, op.shape)
+    return None if strides is None else Place(place.buffer, place.dtype, op.shape, strides, place.offset)
+
+
+def _broadcast(place: Place, op) -> Place:
+    extra = len(op.shape) - len(place.shape)
+    kept = (s if n == m else 0 for n, m, s in zip(place.shape, op.shape[extra:], place.strides))
+    return Place(place.buffer, place.dtype, op.shape, (0,) * extra + tuple(kept), place.offset)
+
+
+def _slice(place: Place, op) -> Place:
+    offset = place.offset + sum(a * s for a, s in zip(op.start, place.strides))
+    shape = tuple(max(0, -((a - b) // c)) for a, b, c in zip(op.start, op.stop, op.step))
+    return Place(place.buffer, place.dtype, shape, tuple(c * s for c, s in zip(op.step, place.strides)), offset)
+
+
+VIEW_RULES = {"transpose": _transpose, "reshape": _reshape, "broadcast_to": _broadcast, "slice": _slice}

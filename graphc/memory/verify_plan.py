@@ -1,0 +1,241 @@
+"""Proves that a memory plan is sound, or raises InternalError. The conditions are written here a second time, independently of the planner.
+
+Checked: every view stays inside its buffer, and the slots of a loop inside theirs for its first trips and its last; the arguments and results of a
+body have the places and layouts that the graph around it gives them; buffers in use at the same time do not overlap; no kernel writes over memory that is
+still read, except a kernel that may work in place; every result is at the end in its place.
+"""
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from graphc.errors import InternalError
+from graphc.ir.graph import Node, Value
+from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.shape import Pad
+from graphc.ir.traits import VIEWS, may_fail
+from graphc.ir.types import normalize_axis
+from graphc.memory.plan import Buffer, Place, Plan
+from graphc.memory.scan_layout import scan_layout
+from graphc.schedule.choose import inplace_pairs
+from graphc.schedule.view import span
+
+NEVER = 1 << 62                         # the position behind all nodes, at which results are read
+READ_ONLY = ("const", "input", "argument")
+
+
+def verify_plan(plan: Plan) -> None:
+    """InternalError, naming the value and the node, when the plan of a program, or of a body in it, is not sound."""
+    graph = plan.graph
+
+    def arrays(values: Sequence[Value | None], space: str) -> list[Place]:
+        return [Place.dense(v, Buffer(space, v.type.nbytes, slot)) for slot, v in enumerate(values) if v is not None]
+    _Checker(plan, arrays(graph.inputs, "input") + arrays(graph.state, "state"),
+             arrays(graph.outputs, "output") + arrays(graph.updates, "state")).check()
+
+
+@dataclass
+class _Checker:
+    """Of one graph: `given` are the places of its arguments and `wanted` those of its results, as it should see them."""
+    plan: Plan
+    given: Sequence[Place]
+    wanted: Sequence[Place]
+    rooms: dict[object, list[tuple[int, int]]] = field(default_factory=dict)    # arrays of the surroundings: first bytes, and those behind the last
+
+    def check(self) -> None:
+        self.handed_over()
+        for v, place in self.plan.places.items():
+            self.inside(place, v)
+        for node in self.plan.assembled:
+            self.put_together(node)
+        for node, region in self.plan.regions.items():
+            for p in region.loop:
+                self.inside(p, node)
+            REGIONS[node.op.name](self, node)
+        self.buffers_apart()
+        _Lives(self.plan).check()
+
+    # ---- places
+    def handed_over(self) -> None:
+        graph, places = self.plan.graph, self.plan.places
+        for v, place in (*zip(graph.arguments, self.given, strict=True), *zip(graph.results, self.wanted, strict=True)):
+            if not (places[v].offset == place.offset and places[v].has_layout(place) and memory(places[v].buffer) == memory(place.buffer)):
+                fail(f"{v} lies in {places[v]}, the graph around {graph.name} has it in {place}")
+            low, high = span(place.shape, place.strides)
+            size = place.dtype.itemsize
+            self.rooms.setdefault(memory(place.buffer), []).append(((place.offset + low) * size, (place.offset + high + 1) * size))
+
+    def inside(self, place: Place, what: object) -> None:
+        size = place.dtype.itemsize
+        low, high = span(place.shape, place.strides)
+        rooms = self.rooms.get(memory(place.buffer), [(0, place.buffer.nbytes)])
+        mine = (place.offset + low) * size, (place.offset + high + 1) * size
+        if low <= high and not any(first <= mine[0] <= mine[1] <= last for first, last in rooms):
+            fail(f"{what} in {place} leaves the bytes {', '.join(f'[{first}, {last})' for first, last in rooms)} of its memory")
+
+    def put_together(self, node: Node) -> None:
+        """The parts of a concatenation, and the inside of a pad, lie where they belong in the whole."""
+        whole, places, at = self.plan.places[node.outputs[0]], self.plan.places, 0
+        for v in node.inputs:
+            start = [0] * v.type.rank
+            if isinstance(node.op, Pad):
+                start = list(node.op.low)
+            else:
+                axis = normalize_axis(node.op.axis, v.type.rank)
+                start[axis], at = at, at + v.type.shape[axis]
+            offset = whole.offset + sum(i * step for i, step in zip(start, whole.strides))
+            if places[v] != Place(whole.buffer, whole.dtype, v.type.shape, whole.strides, offset):
+                fail(f"{v} in {places[v]} is not where it belongs in {whole}", node)
+
+    # ---- bodies
+    def body(self, node: Node, name: str, given: Sequence[Place], wanted: Sequence[Place]) -> None:
+        """The plan of a body whose arguments and results lie at these places of this graph."""
+        region = self.plan.regions[node]
+        inner = region.plans[name]
+        if inner.arena_bytes > region.arena.nbytes:
+            fail(f"the arena of {name} has {inner.arena_bytes} bytes, its region {region.arena.nbytes}", node)
+        taken = [p if p.lasts and inner.places[v] == p else p.given_as("argument", i) for i, (v, p) in enumerate(zip(inner.graph.inputs, given))]
+        _Checker(inner, taken, wanted).check()
+
+    def places(self, values: Sequence[Value]) -> list[Place]:
+        return [self.plan.places[v] for v in values]
+
+    def scan(self, node: Node) -> None:
+        op, layout, slots = node.op, scan_layout(node.op), self.plan.regions[node].loop
+        stacks = self.places(node.inputs)[op.carries:op.carries + op.xs] + self.places(node.outputs)[op.carries:]
+        trips = sorted({0, 1, 2, op.length - 1} & set(range(op.length)))
+        for c, place in enumerate(slots):
+            used = [(layout.slot(c, t, t % 2, after=False), layout.slot(c, t, t % 2, after=True)) for t in trips]
+            if any(before == after for before, after in used) or not {layout.first(c), layout.last(c), *sum(used, ())} <= set(range(place.shape[0])):
+                fail(f"carry {c} is in slots {used} of {place.shape[0]}", node)
+        if any(p.shape[0] != op.length for p in stacks):
+            fail(f"stacked arrays of another length than {op.length}", node)
+        given = [p.element() for p in (*slots, *stacks[:op.xs])] + self.places(node.inputs)[op.carries + op.xs:]
+        wanted = [p.element().given_as("result", j) for j, p in enumerate((*slots, *stacks[op.xs:]))]
+        for j, window in enumerate(layout.windows, op.carries):
+            if window:          # the carry itself: after the step, or before it
+                wanted[j] = wanted[window[0]] if (window[1] == 0) == op.reverse else slots[window[0]].element().given_as("argument", window[0])
+        self.body(node, "body", given, wanted)
+
+    def cond(self, node: Node) -> None:
+        for name in ("then_body", "else_body"):
+            self.body(node, name, self.places(node.inputs)[1:], [p.given_as("result", j) for j, p in enumerate(self.places(node.outputs))])
+
+    def while_loop(self, node: Node) -> None:
+        go, *new = self.plan.regions[node].loop
+        given = self.places(node.outputs)[1:] + self.places(node.inputs)[node.op.carries:]
+        self.body(node, "cond_body", given, [go.given_as("result", 0)])
+        self.body(node, "body", given, [p.given_as("result", j) for j, p in enumerate(new)])
+
+    # ---- buffers
+    def temporaries(self, node: Node) -> Iterator[Buffer]:
+        """Memory that is in use while a node runs, besides its operands and results."""
+        if node in self.plan.scratch:
+            yield self.plan.scratch[node]
+        if node in self.plan.regions:
+            region = self.plan.regions[node]
+            yield from (region.arena, *(p.buffer for p in region.loop), *region.packed.values())
+
+    def buffers_apart(self) -> None:
+        """A sweep over the nodes: buffers in use do not overlap their neighbours in the arena."""
+        nodes = self.plan.graph.nodes
+        used: dict[Buffer, tuple[int, int]] = {}
+        for at, node in enumerate(nodes):
+            operands = [self.plan.places[v].buffer for v in (*node.inputs, *node.outputs)] if node.op.name not in VIEWS else ()
+            for b in (*operands, *self.temporaries(node)):
+                if b.space == "arena" and b.nbytes:
+                    used[b] = used.get(b, (at, at))[0], at
+        active: list[tuple[int, int]] = []              # first byte, and that behind the last
+        ends: list[tuple[int, tuple[int, int]]] = []
+        for b, (first, last) in sorted(used.items(), key=lambda item: item[1]):
+            while ends and ends[0][0] < first:
+                active.remove(heappop(ends)[1])
+            mine = b.offset, b.offset + b.nbytes
+            i = bisect_left(active, mine)
+            if i and active[i - 1][1] > mine[0] or i < len(active) and active[i][0] < mine[1]:
+                fail(f"{b} of {b.nbytes} bytes overlaps another buffer that is in use", nodes[first])
+            if mine[0] < 0 or mine[1] > self.plan.arena_bytes:
+                fail(f"{b} of {b.nbytes} bytes leaves the arena of {self.plan.arena_bytes} bytes", nodes[first])
+            active.insert(i, mine)
+            heappush(ends, (last, mine))
+
+
+class _Lives:
+    """Every value stays as it is until its last reader is done."""
+
+    def __init__(self, plan: Plan):
+        self.plan, self.graph = plan, plan.graph
+        self.wholes: dict[Value, Node] = {v: node for node in plan.assembled for v in node.inputs}
+        self.roots: dict[Value, tuple[Value, ...]] = {v: (v,) for v in plan.graph.arguments}        # whose memory a value shows
+        self.last: dict[Value, int] = dict.fromkeys(plan.graph.arguments, -1)
+        for at, node in enumerate(self.graph.nodes):
+            self._read(at, node)
+        self.last.update((r, NEVER) for v in self.graph.results for r in self.roots[v])
+        self.checked = max((at for at, node in enumerate(self.graph.nodes) if may_fail(node)), default=-1)
+
+    def _read(self, at: int, node: Node) -> None:
+        if self._makes_nothing(node):
+            shown = tuple(dict.fromkeys(r for v in node.inputs for r in self.roots[v]))
+            self.roots.update(dict.fromkeys(node.outputs, shown))
+            return
+        self.last.update((r, at) for v in node.inputs for r in self.roots[v])
+        self.last.update(dict.fromkeys(node.outputs, at))
+        self.roots.update((v, (v,)) for v in node.outputs)
+
+    def _makes_nothing(self, node: Node) -> bool:
+        """Whether it only shows memory in another way."""
+        return node.op.name in VIEWS or node in self.plan.assembled
+
+    def check(self) -> None:
+        alive: dict[object, list[Value]] = {}
+        for v in self.graph.arguments:
+            alive.setdefault(memory(self.plan.places[v].buffer), []).append(v)
+        for at, node in enumerate(self.graph.nodes):
+            if self._makes_nothing(node) or isinstance(node.op, Constant):
+                continue
+            for v in node.outputs:
+                buffer = self.plan.places[v].buffer
+                if buffer.space in READ_ONLY or buffer.fixed:
+                    fail(f"{v} is stored in {buffer}, which is only read", node)
+                if buffer.space == "state" and at <= self.checked:
+                    fail(f"{v} is stored in {buffer} before the last check of indices", node)
+                here = alive.setdefault(memory(buffer), [])
+                here[:] = [u for u in here if self.last[u] >= at]
+                for u in here:
+                    if not self._may_share(u, v, node, at):
+                        fail(f"{v} is stored in {self.plan.places[v]}, where {u} is still read", node)
+                here.append(v)
+
+    def _may_share(self, u: Value, v: Value, node: Node, at: int) -> bool:
+        """Parts of one whole; the carries and stacked results of one loop; an operand that the node reads element by element where it stores `v`, or
+        of which it reads what lies elsewhere.
+        """
+        if u in self.wholes and self.wholes[u] is self.wholes.get(v) or u.node is node and node.op.name == "scan":
+            return True
+        plan, mine = self.plan, self.plan.places[v]
+        met = [i for i, w in enumerate(node.inputs) if u in self.roots[w] and not _apart(plan.places[w], mine)]
+        pairs = inplace_pairs(node, plan.schedules.get(node), plan.views(node.inputs), plan.views(node.outputs))
+        return self.last[u] == at and (not met or len(met) == 1 and (v.index, met[0]) in pairs and plan.places[node.inputs[met[0]]].same_memory(mine))
+
+
+def _apart(a: Place, b: Place) -> bool:
+    """Whether two places in one buffer have no byte in common, by their first and last ones."""
+    ends = []
+    for p in (a, b):
+        low, high = span(p.shape, p.strides)
+        ends.append(((p.offset + low) * p.dtype.itemsize, (p.offset + high + 1) * p.dtype.itemsize))
+    return ends[0][1] <= ends[1][0] or ends[1][1] <= ends[0][0]
+
+
+def memory(buffer: Buffer) -> object:
+    """Equal for two buffers that are one piece of memory."""
+    return buffer if buffer.space in ("arena", "const") else (buffer.space, buffer.slot)
+
+
+def fail(text: str, node: Node | None = None) -> None:
+    raise InternalError(text, "plan verifier", "" if node is None else repr(node))
+
+
+REGIONS: dict[str, Callable[[_Checker, Node], None]] = {"scan": _Checker.scan, "cond": _Checker.cond, "while_loop": _Checker.while_loop}

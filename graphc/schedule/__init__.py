@@ -1,0 +1,1 @@
+"""How kernels run: iteration spaces, forms, schedules as plain data, their choosers, the machine."""

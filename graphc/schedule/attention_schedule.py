@@ -1,0 +1,46 @@
+"""The schedules of attention and of its gradient, each as one kernel."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.nest_schedule import ALIGNMENT
+
+
+@dataclass(frozen=True)
+class AttentionSchedule:
+    """Scores exist a block of `rows` × `columns` at a time, mr rows × vectors of columns in a register tile. Of attention a column is a query,
+    a row a key; of its gradient a column is a key, a row a query.
+
+    serial: all on the caller. far: what the rows of a head read (and, of the gradient, add to) does not stay in L2. Of the gradient: the keys of a
+    head are dealt to so many `parts`, each with sums of its own for the gradient of the queries: `partials` elements in all, behind `deltas` elements,
+    a number for each query and what aligns the sums.
+    """
+    columns: int
+    rows: int
+    mr: int
+    vectors: int
+    lanes: int
+    serial: bool
+    far: bool = False
+    parts: int = 1
+    deltas: int = 0
+    partials: int = 0
+    itemsize: int = 4
+
+    @property
+    def shared_scratch(self) -> int:
+        """Bytes of memory that the threads share."""
+        return round_up((self.deltas + self.partials) * self.itemsize, ALIGNMENT)
+
+    def sum_rows(self, queries: int) -> int:
+        """Rows of the gradient of `queries` queries, with room for a last register tile."""
+        return queries + self.mr - 1
+
+    @property
+    def nr(self) -> int:
+        return self.vectors * self.lanes
+
+    def __str__(self) -> str:
+        parts = f", {self.parts} parts, shared scratch {self.shared_scratch} B" if self.partials else ""
+        return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{', serial' if self.serial else ''}{', far' if self.far else ''})"

@@ -1,0 +1,132 @@
+"""Chooses how a contraction runs: a pure function of shapes, strides and target (no thread count: how a sum is split must not
+depend on it). An analytical model in cycles of the register tile and bytes of the caches; nothing is measured.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graphc.ir.contraction import Contraction
+from graphc.ir.types import DType
+from graphc.schedule.choose_lanes import lane_dim, lane_schedule, narrow_dim, narrow_schedule
+from graphc.schedule.choose_tiles import is_stream, stream_schedule, tile_schedule
+from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
+from graphc.schedule.contraction_schedule import (
+    ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule,
+    group_sizes, round_up)
+from graphc.schedule.machine import DOT_ROWS, SMALL_FLOPS, Machine
+from graphc.schedule.target import Target
+
+ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
+
+
+def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequence[int], b_shape: Sequence[int], b_strides: Sequence[int],
+                         out_strides: Sequence[int], dtype: DType, target: Target, fused: bool = False,
+                         invariant: tuple[bool, bool] = (False, False), gates: int = 0) -> ContractionSchedule:
+    """The schedule for operands that lie as given (strides in elements). fused: the sums go through an epilogue.
+
+    invariant: operands that do not change in the loop around the kernel, so that packing them, once before it, costs nothing. gates: in how many
+    parts the epilogue reads the columns (0: as they are), each some whole vectors wide.
+    """
+    lanes = target.lanes(dtype.itemsize)
+    out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
+    form = normal_form(c, Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides)),
+                       Tensor(out_shape, tuple(out_strides)), lanes, fused, (True, True) if gates else invariant)
+    if gates:
+        form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
+    free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
+    machine = Machine(target, dtype.itemsize, lanes, free)
+    phases = tuple(_gate_schedule(p, machine) if gates else _phase_schedule(p, dtype, machine) for p in form.phases)
+    return replace(_placed(form, phases, _prepacked(form, phases, free)), gates=gates)
+
+
+def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:
+    """The operand, after the swap, that is packed for nothing (b, if both are)."""
+    sizes = _shared_sizes(form.phases[0], phases[0]) if phases else ()
+    return next((i for i in (1, 0) if phases and free[i] and sizes[i]), None)
+
+
+def _phase_schedule(p: Phase, dtype: DType, machine: Machine) -> PhaseSchedule:
+    if not dtype.is_float or p.extent(p.k) == 0:
+        return LoopSchedule(max(1, SMALL_FLOPS // max(1, 16 * p.extent(p.k))))
+    lane = lane_dim(p, machine)
+    if lane is not None:
+        return lane_schedule(p, lane, machine)
+    narrow = narrow_dim(p, machine)
+    if narrow is not None:
+        return narrow_schedule(p, narrow, machine)
+    if _is_dots(p, machine):
+        return _dot_schedule(p, machine)
+    if is_stream(p, machine):
+        return stream_schedule(p, machine)
+    return tile_schedule(p, machine)
+
+
+# --- gates ---------------------------------------------------------------------------------------------------------------
+
+def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
+    """The columns as vectors of units × gates × lanes: what an epilogue needs of all gates for some units is side by side."""
+    (n,), first = p.n, len(p.sizes)
+    width = p.sizes[n] // gates
+    steps = (lanes, width, 1)
+
+    def linear(t: LinearMap) -> LinearMap:
+        return LinearMap(t.base, t.strides + tuple(t.strides[n] * step for step in steps))
+    sizes = tuple(1 if d == n else size for d, size in enumerate(p.sizes)) + (width // lanes, gates, lanes)
+    return replace(p, sizes=sizes, n=(first, first + 1, first + 2), a=linear(p.a), b=linear(p.b), out=linear(p.out), parts=p.parts + ((),) * 3)
+
+
+def _gate_schedule(p: Phase, machine: Machine) -> PhaseSchedule:
+    return _dot_schedule(p, machine) if _is_dots(p, machine) else tile_schedule(p, machine, p.sizes[p.n[1]])
+
+
+# --- dot products ------------------------------------------------------------------------------------------------------
+
+def _is_dots(p: Phase, machine: Machine) -> bool:
+    """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
+    inner = p.k[-1]
+    rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
+    return rows_linear and p.sizes[inner] >= 2 * machine.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
+
+
+def _dot_schedule(p: Phase, machine: Machine) -> DotSchedule:
+    rows = min(p.extent(p.m), 2)
+    columns = min(p.extent(p.n), 4 if rows == 1 else 3)
+    vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * machine.lanes else 1
+    cost = 2 * p.sizes[p.k[-1]] * p.extent(p.m)
+    return DotSchedule(rows, columns, vectors, machine.lanes, max(columns, round_up(SMALL_FLOPS // 2 // cost, columns)))
+
+
+# --- where the shared scratch lies -----------------------------------------------------------------------------------------
+
+def _placed(form: Form, phases: tuple[PhaseSchedule, ...], ready: int | None) -> ContractionSchedule:
+    copies, end, packed_size = [], 0, 0
+    for copy in form.copies:
+        copies.append(None if copy is None else end)
+        end += 0 if copy is None else round_up(copy.size + ALIGN, ALIGN)
+    top, packed_a, packed_b, partials = end, [], [], []
+    for p, s in zip(form.phases, phases):
+        sizes = _shared_sizes(p, s)
+        if ready is not None:
+            packed_size, sizes[ready] = sizes[ready], 0
+        offsets = [end + sum(sizes[:i]) for i in range(3)]
+        for target, offset, size in zip((packed_a, packed_b, partials), offsets, sizes):
+            target.append(offset if size else None)
+        top = max(top, end + sum(sizes))
+    prepacked = None if ready is None else ready ^ form.swap
+    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, prepacked, packed_size)
+
+
+def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:
+    """Elements of packed a, packed b and partial results."""
+    if isinstance(s, NarrowSchedule) and s.splits > 1:
+        return [0, 0, round_up(s.splits * s.entries(p) * p.extent(p.m + p.n) * s.width, ALIGN)]
+    batches, k = p.extent(p.batch), p.extent(p.k)
+    if isinstance(s, LaneSchedule):
+        return [round_up(k * s.line(p), ALIGN) if s.packs(p, operand) else 0 for operand in (p.a, p.b)] + [0]
+    if not isinstance(s, TileSchedule):
+        return [0, 0, 0]
+    a = batches * round_up(p.extent(p.m), s.mr) * k if s.a == "shared" else 0
+    b = batches * s.columns.count(group_sizes(p, p.n)) * s.width(p) * k if s.b == "shared" else 0
+    partial = s.splits * batches * p.extent(p.m) * p.extent(p.n) if s.splits > 1 else 0
+    return [round_up(size, ALIGN) for size in (a, b, partial)]

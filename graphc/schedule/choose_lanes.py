@@ -1,0 +1,74 @@
+"""Schedules of contractions without reuse for micro-tiles: short sums (depthwise convolutions), and few outputs with long sums (their weight gradients)."""
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+from graphc.schedule.contraction_form import Phase
+from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule, NarrowSchedule
+from graphc.schedule.machine import (
+    FMA_LATENCY, LANE_BLOCK, LOADS_PER_CYCLE, SMALL_FLOPS, STEP_OVERHEAD, TILES, Machine, even)
+
+MOST_COLUMNS = 4
+MOST_NARROW = 7
+
+
+def lane_dim(p: Phase, machine: Machine) -> int | None:
+    """The dim for vectors when sums are short and rows, or columns, are single: the one along which the output is contiguous."""
+    if p.extent(p.k) > MAX_TAPS or min(p.extent(p.m), p.extent(p.n)) > 1:
+        return None
+    found = [d for d in p.batch + p.m + p.n if p.out.strides[d] == 1 and p.sizes[d] > 1]
+    return found[0] if found and p.sizes[found[0]] >= machine.lanes // 2 and p.extent(p.batch + p.m + p.n) > p.sizes[found[0]] else None
+
+
+def lane_schedule(p: Phase, lane: int, machine: Machine) -> LaneSchedule:
+    """The inner loop is along the dim with the next smallest step in the output. Tiles are small: what waits for the caches of other cores
+    takes several times as long as its operations.
+    """
+    others = [d for d in p.batch + p.m + p.n if d != lane and p.sizes[d] > 1]
+    inner = min(others, key=lambda d: (abs(p.out.strides[d]), d))
+    block = min(p.sizes[lane], LANE_BLOCK * machine.lanes)
+    work = 2 * p.extent(p.k) * block * p.sizes[inner]
+    around = p.extent([d for d in others if d != inner])
+    return LaneSchedule(lane, inner, machine.lanes, _lane_columns(p, inner, machine), block, even(around, max(1, SMALL_FLOPS // 8 // work), 1))
+
+
+def _lane_columns(p: Phase, inner: int, machine: Machine) -> int:
+    """Positions of the inner dim at a time: the fewest cycles for all of them, each vector loaded once."""
+    terms = [i for i in product(*[range(p.sizes[d]) for d in p.k])]
+
+    def cycles(columns: int) -> float:
+        loads = sum(len({sum(i * t.strides[d] for d, i in zip((*p.k, inner), (*k, j))) for k in terms for j in range(columns)}) for t in (p.a, p.b))
+        return max(loads / LOADS_PER_CYCLE, len(terms) * columns / machine.target.fma_per_cycle, len(terms) * FMA_LATENCY) + STEP_OVERHEAD
+
+    def whole(columns: int) -> float:
+        count, rest = divmod(p.sizes[inner], columns)
+        return count * cycles(columns) + (cycles(rest) if rest else 0)
+    return min(range(1, min(MOST_COLUMNS, p.sizes[inner]) + 1), key=whole)
+
+
+# --- few outputs, long sums --------------------------------------------------------------------------------------------
+
+def narrow_dim(p: Phase, machine: Machine) -> int | None:
+    """The dim for vectors when a batch entry has so few outputs that they stay in registers: a batch dim along which both operands
+    are contiguous, or the innermost k dim.
+    """
+    outputs = p.extent(p.m) * p.extent(p.n)
+    if min(p.extent(p.m), p.extent(p.n)) > 1 or outputs > machine.target.vector_registers - 4 or p.extent(p.batch) < 2 or len(p.k) < 2:
+        return None
+    for d in (*p.batch, p.k[-1]):
+        if p.a.strides[d] == 1 and (p.b.strides[d] == 1 or d == p.k[-1]) and p.sizes[d] >= machine.lanes // 2:
+            return d
+    return None
+
+
+def narrow_schedule(p: Phase, dim: int, machine: Machine) -> NarrowSchedule:
+    """Tiles of runs of vectors, long enough to be read as streams, and as many parts of the sum as are useful then."""
+    one = NarrowSchedule(dim, dim == p.k[-1], machine.lanes, 1)
+    groups, steps = one.groups(p), p.extent(p.k[:-1])
+    block = even(groups, min(groups, LANE_BLOCK), 1)
+    tiles = one.entries(p) // groups * -(-groups // block)
+    splits = max(1, min(2 * TILES, p.flops // (SMALL_FLOPS // 2)) // tiles)
+    splits = -(-steps // -(-steps // min(steps, splits)))
+    pieces = -(-p.sizes[p.k[-1]] // MOST_NARROW)
+    return replace(one, splits=splits, block=block, columns=0 if one.along_k else -(-p.sizes[p.k[-1]] // pieces))

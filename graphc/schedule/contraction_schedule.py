@@ -1,0 +1,242 @@
+"""Schedules: how a kernel runs, as plain data. Chosen by pure functions in passes/, read by the lowerings, printed with the graph."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
+
+MAX_TAPS = 49
+STEPS = 4                       # of a sum that the micro-kernel takes at a time: fewer instructions for control
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A group of dims cut into contiguous ranges of its flattened order: `chunk` of dim number `split`, all that is inside it,
+    one of what is outside.
+    """
+    split: int
+    chunk: int
+
+    def inner(self, sizes: tuple[int, ...]) -> int:
+        return prod(sizes[self.split + 1:])
+
+    def per_dim(self, sizes: tuple[int, ...]) -> int:
+        """Ranges along the split dim."""
+        return -(-sizes[self.split] // self.chunk)
+
+    def count(self, sizes: tuple[int, ...]) -> int:
+        return prod(sizes[:self.split]) * self.per_dim(sizes)
+
+    def length(self, sizes: tuple[int, ...]) -> int:
+        """Of the longest range."""
+        return min(self.chunk, sizes[self.split]) * self.inner(sizes)
+
+
+@dataclass(frozen=True)
+class TileSchedule:
+    """One phase of a contraction by register tiles of mr rows × vectors of columns.
+
+    rows: rows (flattened m) of a tile (MC). columns, sums: how n is cut into tiles (NC) and k into blocks (KC).
+    a, b: where the micro-kernel reads the operand:
+        "place":  unpacked;
+        "shared": packed once, before all tiles;
+        "tile":   packed by each tile, block by block;
+        "first":  (a) packed by each tile, by the register tiles of its first columns, which read it unpacked;
+        "taps":   (a) unpacked, the terms of a short sum at offsets that are constants of the micro-kernel.
+    splits: > 1: the blocks of the sum are divided among this number of tiles, whose partial results are added in order (split-K).
+    streamed: few rows, b unpacked: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
+    turned: if the output is contiguous along m: how m is cut into tiles instead; their sums are transposed before they are stored.
+    by_rows: consecutive tiles share their rows; otherwise they share their columns.
+    ahead: cache lines of the next panel of packed b that a register tile prefetches every STEPS steps.
+    rest: rows of the last register tile; 0 if it has as many as the others (rows past the last one are padded).
+    in_runs: shared columns are packed a few steps of k for all tiles at a time, in the order of memory, instead of tile after tile.
+    """
+    mr: int
+    vectors: int
+    lanes: int
+    rows: int
+    columns: Cut
+    sums: Cut
+    a: str
+    b: str
+    splits: int = 1
+    streamed: bool = False
+    turned: Cut | None = None
+    by_rows: bool = False
+    ahead: int = 0
+    rest: int = 0
+    in_runs: bool = False
+
+    @property
+    def nr(self) -> int:
+        return self.vectors * self.lanes
+
+    def width(self, phase: Phase) -> int:
+        """Columns of the widest tile, in whole register tiles."""
+        return round_up(self.columns.length(group_sizes(phase, phase.n)), self.nr)
+
+    def __str__(self) -> str:
+        split = (f" split-k {self.splits}" if self.splits > 1 else "") + (" turned" if self.turned else "") + (" by rows" if self.by_rows else "")
+        split += (f" ahead {self.ahead}" if self.ahead else "") + (" packed in runs" if self.in_runs else "")
+        shape = f"{self.mr} rows streamed" if self.streamed else f"{self.mr}×{self.nr}" + (f" and {self.rest}×{self.nr}" if self.rest else "")
+        return (f"{shape} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
+                f"block {self.sums.chunk}@k{self.sums.split} a:{self.a} b:{self.b}{split}")
+
+
+@dataclass(frozen=True)
+class DotSchedule:
+    """One phase with few rows whose operands are both contiguous along k: dot products, `rows` × `columns` at a time, with
+    `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed.
+    """
+    rows: int
+    columns: int
+    vectors: int
+    lanes: int
+    tile: int
+
+    def __str__(self) -> str:
+        return f"dots {self.rows}×{self.columns} ({self.vectors} vectors of {self.lanes}) tile {self.tile}"
+
+
+@dataclass(frozen=True)
+class LaneSchedule:
+    """One phase with short sums and no reuse that a register tile could use (depthwise convolutions): vectors along `dim`, all
+    terms of a sum unrolled for `columns` positions of `inner`, which share what they read. Tiles take `block` elements of `dim`
+    and `tile` positions of the other dims.
+    """
+    dim: int
+    inner: int
+    lanes: int
+    columns: int
+    block: int
+    tile: int
+
+    def outer(self, phase: Phase) -> tuple[int, ...]:
+        """The dims around, from the outermost loop to the innermost."""
+        return tuple(d for d in phase.batch + phase.m + phase.n if d not in (self.dim, self.inner))
+
+    def packs(self, phase: Phase, operand: LinearMap) -> bool:
+        """Whether factors that are not contiguous along the vectors are copied together: if they depend on no other dim."""
+        others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
+        return operand.strides[self.dim] not in (0, 1) and not any(operand.strides[d] for d in others)
+
+    def line(self, phase: Phase) -> int:
+        """Distance of the copied factors of two terms of a sum."""
+        return spread(round_up(phase.sizes[self.dim], self.lanes), self.lanes)
+
+    def __str__(self) -> str:
+        return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, tile {self.block}@d{self.dim} × {self.tile}"
+
+
+@dataclass(frozen=True)
+class NarrowSchedule:
+    """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all outputs of
+    an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. block: vectors of entries for each tile,
+    which are read side by side, `columns` positions of the innermost k dim at a time. splits: as in `TileSchedule`, by ranges of all k dims but the innermost.
+    """
+    dim: int
+    along_k: bool
+    lanes: int
+    splits: int
+    block: int = 1
+    columns: int = 0
+
+    def entries(self, phase: Phase) -> int:
+        """Batch entries, or vectors of them."""
+        batches = phase.extent(phase.batch)
+        return batches if self.along_k else batches // phase.sizes[self.dim] * self.groups(phase)
+
+    def groups(self, phase: Phase) -> int:
+        """Vectors along the dim."""
+        return 1 if self.along_k else -(-phase.sizes[self.dim] // self.lanes)
+
+    @property
+    def width(self) -> int:
+        """Lanes of a finished sum."""
+        return 1 if self.along_k else self.lanes
+
+    def __str__(self) -> str:
+        along = "k" if self.along_k else f"d{self.dim}"
+        shape = f"narrow, lanes of {self.lanes} along {along}, {self.columns} at a time, tiles of {self.block}"
+        return shape + (f" split-k {self.splits}" if self.splits > 1 else "")
+
+
+@dataclass(frozen=True)
+class LoopSchedule:
+    """One phase as plain loops, one output at a time: integers, and sums of nothing. `tile` outputs for each tile."""
+    tile: int
+
+    def __str__(self) -> str:
+        return f"loops tile {self.tile}"
+
+
+PhaseSchedule = TileSchedule | DotSchedule | LaneSchedule | NarrowSchedule | LoopSchedule
+
+
+@dataclass(frozen=True)
+class ContractionSchedule:
+    """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in elements).
+
+    copies[i]: offset of the padded copy of operand i (after the swap), or None.
+    packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one after the other.
+    prepacked: the operand (0: a, 1: b, before the swap) that is packed before the kernel runs, because it does not change in a loop around
+        the kernel, or between calls. It has memory of its own, `packed_size` elements.
+    gates: number of equal slices in which the epilogue reads the columns; n is (vectors of units, gates, lanes).
+    """
+    form: Form
+    phases: tuple[PhaseSchedule, ...]
+    copies: tuple[int | None, int | None]
+    packed_a: tuple[int | None, ...]
+    packed_b: tuple[int | None, ...]
+    partials: tuple[int | None, ...]
+    shared_scratch: int
+    prepacked: int | None = None
+    packed_size: int = 0
+    gates: int = 0
+
+    @property
+    def ready(self) -> str:
+        """The prepacked operand after the swap: "a", "b" or ""."""
+        return "" if self.prepacked is None else "ab"[self.prepacked ^ self.form.swap]
+
+    def __str__(self) -> str:
+        head = ("transposed " if self.form.swap else "") + (f"{self.gates} gates; " if self.gates else "")
+        head += "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
+        scratch = f"; shared scratch {self.shared_scratch}" if self.shared_scratch else ""
+        scratch += f"; {'ab'[self.prepacked]} packed before the loop" if self.prepacked is not None else ""
+        return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"
+
+
+def column_packing(p: Phase, lanes: int) -> str:
+    """How columns of b are packed: "panels": vectors along the only column dim; "turn": vectors along the innermost k dim,
+    transposed; "taps": likewise along kernel positions; "runs": runs along the innermost column dim, side by side.
+    """
+    straight = p.b.strides[p.n[-1]] == 1
+    if straight and len(p.n) == 1:
+        return "panels"
+    run = p.sizes[p.n[-1]]
+    if p.b.strides[p.k[-1]] == 1 and (not straight or run < lanes // 2 and p.sizes[p.k[-1]] > run):
+        return "turn"
+    return "taps" if not straight and taps(p) else "runs"
+
+
+def taps(p: Phase) -> tuple[int, ...]:
+    """The k dims, outer to inner, that lie side by side in b (forwards or backwards), a few elements in all: the kernel positions
+    of stored weights.
+    """
+    found, size = [], 1
+    for d in sorted(p.k[:-1], key=lambda d: abs(p.b.strides[d])):
+        if abs(p.b.strides[d]) == size and size * p.sizes[d] <= MAX_TAPS:
+            found.insert(0, d)
+            size *= p.sizes[d]
+    return tuple(found) if size >= 3 else ()
+
+
+def group_sizes(phase: Phase, dims: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(phase.sizes[d] for d in dims)
+
+
+def round_up(value: float, unit: int) -> int:
+    """The least multiple of `unit` that is not below `value` (rounded down to an integer)."""
+    return -(-int(value) // unit) * unit

@@ -1,0 +1,84 @@
+"""Schedules of loop nests: plain data, the same for any number of threads."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.types import DType
+
+ALIGNMENT = 64
+Partial = tuple[DType, int]             # element type and number of elements of a shared buffer
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Software prefetch: the loop of `stage` (-1: of each) brings the inputs `distance` indices of `dim` later into cache `level`."""
+    dim: int
+    distance: int
+    level: int
+    stage: int = -1
+
+
+@dataclass(frozen=True)
+class NestSchedule:
+    """How the dims of an `schedule.loop_nest.Nest` are looped over.
+
+    A tile is a block of `tile` rows (the dims `outer`, flattened), of `columns` elements of `vector` when that is a kept dim
+    outside of `inner` (0: all), and of `chunk` indices of the dim `cut` of `inner` (0: all). In a row the stages of the nest each loop over `inner`,
+    of which `vector` is vectorised. With reductions and a chunk, tiles leave their results in `partials`,
+    which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
+    `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal, one output for each input.
+    `crosswise`: the reductions run over the rows, into a row of sums per tile, in `partials`.
+    """
+    outer: tuple[int, ...] = ()
+    inner: tuple[int, ...] = ()
+    vector: int = -1
+    lanes: int = 1
+    tile: int = 1
+    columns: int = 0
+    chunk: int = 0
+    cut: int = -1
+    serial: bool = True
+    stored: tuple[int, ...] = ()
+    partials: tuple[Partial, ...] = ()
+    stream: tuple[int, ...] = ()
+    inplace: tuple[tuple[int, int], ...] = ()
+    crosswise: bool = False
+    fetch: Fetch | None = None
+
+    @property
+    def shared_scratch(self) -> int:
+        return shared_bytes(self.partials)
+
+    def __str__(self) -> str:
+        parts = [f"rows {_dims(self.outer)} by {self.tile}", f"inner {_dims(self.inner)}" + (f", d{self.cut} by {self.chunk}" if self.chunk else ""),
+                 f"vector d{self.vector} x{self.lanes}" + (f" by {self.columns}" if self.columns else "") if self.vector >= 0 else "scalar"]
+        parts += ["serial"] if self.serial else []
+        parts += [f"keeps {len(self.stored)}"] if self.stored else []
+        parts += [f"partials {self.shared_scratch} B"] if self.partials else []
+        parts += ["crosswise"] if self.crosswise else []
+        parts += ["streams"] if self.stream else []
+        parts += [f"fetches {self.fetch.distance} of d{self.fetch.dim} ahead"] if self.fetch else []
+        return "nest(" + ", ".join(parts) + ")"
+
+
+def shared_bytes(partials: tuple[Partial, ...]) -> int:
+    """Bytes of the shared buffers, laid one after the other, each aligned."""
+    return sum(map(_rounded, partials))
+
+
+def shared_offsets(partials: tuple[Partial, ...]) -> tuple[int, ...]:
+    """The byte offset of each shared buffer."""
+    offsets, at = [], 0
+    for p in partials:
+        offsets.append(at)
+        at += _rounded(p)
+    return tuple(offsets)
+
+
+def _rounded(partial: Partial) -> int:
+    dtype, elements = partial
+    return -(-dtype.itemsize * elements // ALIGNMENT) * ALIGNMENT
+
+
+def _dims(dims: tuple[int, ...]) -> str:
+    return "(" + " ".join(f"d{d}" for d in dims) + ")"

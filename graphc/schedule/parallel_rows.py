@@ -1,0 +1,155 @@
+"""How structured operators (those with a loop structure of their own) divide their work into rows that may run in any order, and the loop inside a row.
+
+Schedule and lowering both use it, so that they agree. A row is one index of `extents`; inside it runs a loop over `lane` elements, which are neighbours
+in memory (`vector`) or not, `repeat` times.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from graphc.errors import InternalError
+from graphc.ir.graph import Node
+from graphc.ir.ops import embedding_gradients, index, scan_ops, shape, sort, window
+from graphc.schedule.view import ViewType
+
+CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
+
+
+@dataclass(frozen=True)
+class Rows:
+    extents: tuple[int, ...]
+    lane: int = 1
+    vector: bool = False
+    repeat: int = 1
+
+    @property
+    def count(self) -> int:
+        return prod(self.extents)
+
+
+def rows_of(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> Rows:
+    """The rows of a structured operator."""
+    rule = RULES.get(type(node.op))
+    if rule is None:
+        raise InternalError(f"no rule says which parts of {node.op.name} are independent; it needs a row in graphc/schedule/parallel_rows.py", "schedule")
+    return rule(node.op, ins, outs)
+
+
+def unit_stride(axis: int, *views: ViewType) -> bool:
+    """Whether neighbours along the axis are neighbours in memory in every view."""
+    return all(v.strides[axis] == 1 or v.shape[axis] == 1 for v in views)
+
+
+def memory_order(view: ViewType) -> tuple[int, ...]:
+    """The axes from the largest step to the smallest."""
+    return tuple(sorted(range(len(view.shape)), key=lambda axis: -abs(view.strides[axis])))
+
+
+def permuted(view: ViewType, order: Sequence[int]) -> ViewType:
+    return ViewType(view.dtype, tuple(view.shape[axis] for axis in order), tuple(view.strides[axis] for axis in order))
+
+
+def without(axes: Sequence[int], *left_out: int) -> tuple[int, ...]:
+    return tuple(n for i, n in enumerate(axes) if i not in left_out)
+
+
+def _last_axis(out: ViewType, vector: bool, repeat: int = 1) -> Rows:
+    """One row per index of all axes but the last, which is the lane."""
+    if not out.shape:
+        return Rows((), 1, False, repeat)
+    return Rows(out.shape[:-1], out.shape[-1], vector, repeat)
+
+
+def _take(op, ins, outs) -> Rows:
+    x, idx = ins
+    has_tail = op.axis % len(x.shape) < len(x.shape) - 1
+    return _last_axis(outs[0], has_tail and unit_stride(-1, x, outs[0]))
+
+
+def _elementwise(op, ins, outs) -> Rows:
+    return _last_axis(outs[0], False)
+
+
+def _copying(op, ins, outs) -> Rows:
+    return _last_axis(outs[0], bool(outs[0].shape) and all(unit_stride(-1, v) for v in (*ins, *outs) if v.shape))
+
+
+def _pad(op, ins, outs) -> Rows:
+    order = memory_order(outs[0])
+    return _copying(op, *([permuted(v, order) for v in views] for views in (ins, outs)))
+
+
+def _concat(op, ins, outs) -> Rows:
+    largest = max(ins, key=lambda v: prod(v.shape))
+    return _last_axis(largest, unit_stride(-1, *ins, *outs))
+
+
+def _flip(op, ins, outs) -> Rows:
+    last = len(outs[0].shape) - 1
+    return _last_axis(outs[0], last not in op.axes and last >= 0 and unit_stride(-1, ins[0], outs[0]))
+
+
+def _scatter(op, ins, outs) -> Rows:
+    """Rows own disjoint columns of the result, so repeated positions add up in order."""
+    out, idx, updates = outs[0], ins[1], ins[2]
+    rank, axis = len(out.shape), op.axis % len(out.shape)
+    if axis == rank - 1:
+        return Rows(out.shape[:-1], 1, False, prod(idx.shape) + out.shape[-1])
+    chunks = -(-out.shape[-1] // CHUNK)
+    return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, unit_stride(-1, out, updates), prod(idx.shape) + out.shape[axis])
+
+
+def _one(op, ins, outs) -> Rows:
+    """A single row: what comes later may overwrite what came before."""
+    return Rows((), 1, False, prod(ins[0].shape) + prod(outs[0].shape) // 8)
+
+
+def _along(op, ins, outs) -> Rows:
+    """All positions along the axis belong to one row."""
+    axis = op.axis % len(ins[0].shape)
+    return Rows(without(outs[0].shape, axis), 1, False, ins[0].shape[axis] + ins[-1].shape[axis])
+
+
+def _running(op, ins, outs) -> Rows:
+    out = outs[0]
+    rank, axis = len(out.shape), op.axis % len(out.shape)
+    if axis == rank - 1 or not unit_stride(-1, *ins, out):
+        return Rows(without(out.shape, axis), 1, False, out.shape[axis])
+    chunks = -(-out.shape[-1] // CHUNK)
+    return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, True, out.shape[axis])
+
+
+def _sort(op, ins, outs) -> Rows:
+    axis = op.axis % len(ins[0].shape)
+    n = ins[0].shape[axis]
+    return Rows(without(ins[0].shape, axis), 1, False, 6 * n * max(n.bit_length(), 1))
+
+
+def _pool(op, ins, outs) -> Rows:
+    n, c, h, w = outs[0].shape
+    area = op.kernel[0] * op.kernel[1]
+    if unit_stride(1, *ins, *outs):
+        return Rows((n, h, w), c, True, area)
+    return Rows((n, c, h), w, False, area)
+
+
+def _pool_gradient(op, ins, outs) -> Rows:
+    """A line of windows side by side; where they overlap, or channels are not neighbours, all windows of one image and some channels."""
+    (n, c, *size), (h, w) = outs[0].shape, ins[-1].shape[2:]
+    line = 2 * w * op.kernel[0] * op.kernel[1]
+    if not unit_stride(1, *ins, *outs):
+        return Rows((n, c), 1, False, h * line)
+    return Rows((n, h), c, True, line) if op.covers_once(size) else Rows((n, -(-c // CHUNK)), CHUNK, True, h * line)
+
+
+RULES: dict[type, Callable[..., Rows]] = {
+    index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
+    embedding_gradients.RowPlaces: _one, embedding_gradients.CheckRows: _one, embedding_gradients.AddRows: _scatter,
+    shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying, shape.DynamicUpdateSlice: _copying,
+    scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
+    sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,
+    window.MaxPool2d: _pool, window.MaxPool2dPick: _pool, window.AvgPool2d: _pool,
+    window.MaxPool2dGrad: _pool_gradient, window.AvgPool2dGrad: _pool_gradient,
+}

@@ -1,0 +1,126 @@
+"""The schedules of a convolution in Winograd's form and of its weights."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.plain_schedule import PlainSchedule
+
+LINE = 16                           # elements by which planes are apart more than they need: on other cache sets
+
+
+@dataclass(frozen=True)
+class WinogradSchedule:
+    """Tiles of the image are taken `rows` at a time, features `panels` panels at a time: one task is a block of tiles × a group of panels.
+
+    It transforms its tiles, multiplies them at each point by register tiles of mr rows × vectors of columns, `sums` channels at a time, and
+    transforms the products back. shared: transformed tiles lie in shared scratch, made before all tasks, because several groups read them.
+    """
+    mr: int
+    vectors: int
+    lanes: int
+    rows: int
+    panels: int
+    sums: int
+    blocks: int
+    groups: int
+    points: int
+    channels: int
+    shared: bool
+
+    @property
+    def nr(self) -> int:
+        return self.vectors * self.lanes
+
+    @property
+    def width(self) -> int:
+        """Features of a group."""
+        return self.panels * self.nr
+
+    @property
+    def row(self) -> int:
+        """Elements from one transformed tile to the next, in one plane."""
+        return round_up(self.channels, self.lanes)
+
+    @property
+    def plane(self) -> int:
+        """Elements from one point to the next: a block of transformed tiles."""
+        return self.rows * self.row + LINE
+
+    @property
+    def sum_plane(self) -> int:
+        """Likewise of the products of a task."""
+        return self.rows * self.width + LINE
+
+    @property
+    def block(self) -> int:
+        """Elements of a block of transformed tiles."""
+        return self.points * self.plane
+
+    @property
+    def shared_scratch(self) -> int:
+        """Bytes of memory that the threads share."""
+        return self.blocks * self.block * 4 if self.shared else 0
+
+    def __str__(self) -> str:
+        return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.blocks} blocks of {self.rows} tiles × "
+                f"{self.groups} groups of {self.width} features, sums of {self.sums}{f'; shared scratch {self.shared_scratch} B' if self.shared else ''}")
+
+
+@dataclass(frozen=True)
+class WeightsSchedule(PlainSchedule):
+    """How weights are transformed; stream: past the caches, which they would not fit into."""
+    stream: bool = False
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}{', streamed' if self.stream else ''}"
+
+
+@dataclass(frozen=True)
+class WinogradGradSchedule:
+    """The gradient towards kernels: a task is a block of `channels` × a block of `features` × a part of the tiles.
+
+    It transforms `rows` tiles of image and result at a time, and adds their products at each point by register tiles of mr channels ×
+    vectors of features. splits > 1: the blocks of tiles are dealt to so many tasks, whose kernels (`kernels` numbers each) are added in order.
+    """
+    mr: int
+    vectors: int
+    lanes: int
+    rows: int
+    channels: int
+    features: int
+    blocks: int
+    splits: int
+    points: int
+    kernels: int
+
+    @property
+    def nr(self) -> int:
+        return self.vectors * self.lanes
+
+    @property
+    def channel_row(self) -> int:
+        """Elements from one transformed tile of the image to the next, with room for a last register tile."""
+        return round_up(self.channels + self.mr, self.lanes)
+
+    @property
+    def image_plane(self) -> int:
+        return self.rows * self.channel_row + LINE
+
+    @property
+    def result_plane(self) -> int:
+        return self.rows * self.features + LINE
+
+    @property
+    def sum_plane(self) -> int:
+        return round_up(self.channels, self.mr) * self.features + LINE
+
+    @property
+    def shared_scratch(self) -> int:
+        """Bytes of memory that the threads share."""
+        return self.splits * self.kernels * 4 if self.splits > 1 else 0
+
+    def __str__(self) -> str:
+        parts = f", split {self.splits}; shared scratch {self.shared_scratch} B" if self.splits > 1 else ""
+        return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.channels} channels × {self.features} "
+                f"features, {self.blocks} blocks of {self.rows} tiles{parts}")
