@@ -11,7 +11,10 @@ from graphc.analysis.softmax_form import softmax_of
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
-from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
+from graphc.ir.ops.attention import Attention
+from graphc.ir.ops.contract import LabelledProduct
+from graphc.ir.ops.elementwise import ADD, DIV, MUL, NEG, SUB, WHERE
+from graphc.ir.ops.shape import Transpose
 from graphc.ir.types import i32
 from graphc.once import once_property
 from graphc.schedule.attention_support import is_whole
@@ -25,7 +28,7 @@ Labels = tuple[str, ...]
 def spelled_out(nodes: Sequence[Node], results: Iterable[Value], fixed: Iterable[Value] = ()) -> dict[Node, "Spelled"]:
     """The attentions among `nodes` by their last product. `results`: values that are read from outside. `fixed`: values that must stay on the way."""
     facts, fixed, used = MaskFacts(), set(fixed), _Users(nodes, results)
-    candidates = ((node, _match(node, facts)) for node in nodes if type(node.op) in PRODUCTS)
+    candidates = ((node, _match(node, facts)) for node in nodes if isinstance(node.op, LabelledProduct))
     return {node: match for node, match in candidates if match and used.only(match.inner, node) and not fixed & match.passed and match.fits()}
 
 
@@ -131,7 +134,7 @@ class Spelled:
             out = self.build(b, [b.input(f"x{i}", v.type) for i, v in enumerate(self.leaves)])
         except GraphError:
             return False
-        attention = next(node for node in b.nodes if node.op.name == "attention")
+        attention = next(node for node in b.nodes if node.op.opcode is Attention)
         types = [v.type for v in attention.inputs]
         return out.type == self.last.outputs[0].type and (not all(t.is_static for t in types) or is_whole(attention.op, types))
 
@@ -150,31 +153,16 @@ class Product:
         return Product(tuple(replace(x, labels=new(x.labels)) for x in self.operands), new(self.out))
 
 
-def _matmul(node: Node) -> Product | None:
-    x, y = node.inputs
-    if min(x.type.rank, y.type.rank) < 2:
-        return None
-    lead = [f"...{i}" for i in range(node.outputs[0].type.rank - 2, 0, -1)]
-    left, right = (tuple(lead[len(lead) - v.type.rank + 2:]) for v in (x, y))
-    return Product((LabelledOperand(x, (*left, "m", "k")), LabelledOperand(y, (*right, "k", "n"))), (*lead, "m", "n"))
-
-
-def _einsum(node: Node) -> Product:
-    *operands, out = parse_equation(node.op.equation, *(v.type.rank for v in node.inputs))
-    return Product(tuple(map(LabelledOperand, node.inputs, operands)), out)
-
-
-PRODUCTS: dict[type, Callable[[Node], Product | None]] = {Matmul: _matmul, Einsum: _einsum}
-
-
 def _product(node: Node | None) -> Product | None:
-    make = PRODUCTS.get(type(node.op)) if node else None
-    return make(node) if make else None
+    if node is None or not isinstance(node.op, LabelledProduct):
+        return None
+    *operands, out = node.op.labels(*(v.type.rank for v in node.inputs))
+    return Product(tuple(map(LabelledOperand, node.inputs, operands)), out)
 
 
 def _source(x: LabelledOperand) -> LabelledOperand:
     """The operand before it was transposed."""
-    while x.value.node is not None and x.value.node.op.name == "transpose":
+    while x.value.node is not None and x.value.node.op.opcode is Transpose:
         node = x.value.node
         labels = tuple(x.labels[node.op.perm.index(i)] for i in range(len(x.labels)))
         x = LabelledOperand(node.inputs[0], labels, x.factor, (*x.passed, x.value))
@@ -268,37 +256,35 @@ def _layers(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, Callable[[Sco
 
 def _scaled(node: Node | None, facts: MaskFacts) -> Iterator[tuple[Value, float]]:
     """x and c where the node is x · c, x / c or -x."""
-    if node is None or node.op.name not in ("mul", "div", "neg"):
-        return
-    if node.op.name == "neg":
+    if node is not None and node.op is NEG:
         yield node.inputs[0], -1.0
+    if node is None or node.op not in (MUL, DIV):
         return
-    for x, c in (node.inputs, node.inputs[::-1])[:1 if node.op.name == "div" else 2]:
+    for x, c in (node.inputs, node.inputs[::-1])[:2 if node.op is MUL else 1]:
         number = facts.number(c)
         if number and x.type == node.outputs[0].type and abs(number) < inf:
-            yield x, 1 / number if node.op.name == "div" else number
+            yield x, number if node.op is MUL else 1 / number
             return
 
 
 def _causal(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, float]]:
     """The scores, and the number that those of later keys become or get added."""
-    if node.op.name == "where":
+    if node.op is WHERE:
         condition, x, y = node.inputs
         step = facts(condition)
         for inner, other, seen in ((x, y, True), (y, x, False)):
             low = facts.number(other)
             if low is not None and _is_causal(step, node) and bool(step.lower) is seen and bool(step.upper) is not seen:
                 yield inner, low
-    if node.op.name in ("add", "sub"):
-        for inner, other in (node.inputs, node.inputs[::-1])[:1 if node.op.name == "sub" else 2]:
-            step = facts(other)
-            if _is_causal(step, node) and step.lower == 0:
-                yield inner, float(step.upper) * (-1 if node.op.name == "sub" else 1)
+    for inner, other, sign in _terms(node):
+        step = facts(other)
+        if _is_causal(step, node) and step.lower == 0:
+            yield inner, float(step.upper) * sign
 
 
 def _hidden(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, MaskOperand, float]]:
     """The scores, where they are seen, and what they are elsewhere."""
-    if node.op.name == "where":
+    if node.op is WHERE:
         condition, x, y = node.inputs
         for inner, other, seen in ((x, y, True), (y, x, False)):
             low = facts.number(other)
@@ -308,10 +294,18 @@ def _hidden(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, MaskOperand, 
 
 def _added(node: Node) -> Iterator[tuple[Value, MaskOperand]]:
     """The scores, and what is added to them: a matrix at least, as one row of numbers is the bias of a layer."""
-    if node.op.name in ("add", "sub"):
-        for inner, other in (node.inputs, node.inputs[::-1])[:1 if node.op.name == "sub" else 2]:
-            if other.type.rank >= 2:
-                yield inner, MaskOperand(other, False, factor=-1.0 if node.op.name == "sub" else 1.0)
+    for inner, other, sign in _terms(node):
+        if other.type.rank >= 2:
+            yield inner, MaskOperand(other, False, factor=sign)
+
+
+def _terms(node: Node) -> Iterator[tuple[Value, Value, float]]:
+    """x, y and a sign where the node is x + y or x - y."""
+    if node.op in (ADD, SUB):
+        x, y = node.inputs
+        yield x, y, 1.0 if node.op is ADD else -1.0
+        if node.op is ADD:
+            yield y, x, 1.0
 
 
 def _is_causal(step, node: Node) -> bool:

@@ -12,9 +12,9 @@ import numpy as np
 
 from graphc.ir.bits import is_uniform, same_bits
 from graphc.ir.graph import Node, Value
-from graphc.ir.op import Op
+from graphc.ir.op import Op, Opcode
 from graphc.ir.ops.constant import Constant, Iota
-from graphc.ir.ops.elementwise import Cast, Elementwise
+from graphc.ir.ops.elementwise import ADD, COPY, GE, GT, LE, LT, NEG, SUB, Cast, Elementwise
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Slice, Transpose, Tril, Triu
 
 MOST = 1 << 22                  # elements of a constant that is examined, at most
@@ -106,7 +106,7 @@ def _iota(node: Node) -> Known:
 
 def _elementwise(node: Node, *parts: Known) -> Known | None:
     if any(isinstance(p, Ramp) for p in parts):
-        return _of_ramps(node.op.name, parts)
+        return _of_ramps(node.op.opcode, parts)
     diagonals = {p.diagonal for p in parts if isinstance(p, TriangleStep)}
     if len(diagonals) > 1:
         return None
@@ -118,13 +118,13 @@ def _side(part: Known, upper: int) -> np.ndarray:
     return np.asarray(part.value if isinstance(part, Number) else part.upper if upper else part.lower)
 
 
-def _of_ramps(name: str, parts: Sequence[Known]) -> Known | None:
+def _of_ramps(function: Opcode, parts: Sequence[Known]) -> Known | None:
     linear = [_linear(p) for p in parts]
     if any(x is None for x in linear):
         return None
-    if name in COMPARED:
-        return COMPARED[name](*linear)
-    total = SUMS[name](*linear) if name in SUMS else None
+    if function in COMPARED:
+        return COMPARED[function](*linear)
+    total = SUMS[function](*linear) if function in SUMS else None
     return total if total and abs(total.start) <= FARTHEST and all(abs(slope) <= STEEPEST for _, slope in total.slopes) else None
 
 
@@ -149,12 +149,13 @@ def _at_least(a: Ramp, b: Ramp, more: int) -> TriangleStep | None:
     return {((-2, -1), (-1, 1)): TriangleStep(-start - 1, no, yes), ((-2, 1), (-1, -1)): TriangleStep(start, yes, no)}.get(difference.slopes)
 
 
-COMPARED: dict[str, Callable[[Ramp, Ramp], TriangleStep | None]] = {
-    "ge": lambda a, b: _at_least(a, b, 0), "gt": lambda a, b: _at_least(a, b, 1),
-    "le": lambda a, b: _at_least(b, a, 0), "lt": lambda a, b: _at_least(b, a, 1),
+COMPARED: dict[Opcode, Callable[[Ramp, Ramp], TriangleStep | None]] = {
+    GE: lambda a, b: _at_least(a, b, 0), GT: lambda a, b: _at_least(a, b, 1),
+    LE: lambda a, b: _at_least(b, a, 0), LT: lambda a, b: _at_least(b, a, 1),
 }
-SUMS: dict[str, Callable[..., Ramp]] = {
-    "add": lambda a, b: _combined(a, b, 1), "sub": lambda a, b: _combined(a, b, -1), "neg": lambda a: _combined(Ramp((), 0), a, -1), "copy": lambda a: a,
+SUMS: dict[Opcode, Callable[..., Ramp]] = {
+    ADD: lambda a, b: _combined(a, b, 1), SUB: lambda a, b: _combined(a, b, -1),
+    NEG: lambda a: _combined(Ramp((), 0), a, -1), COPY: lambda a: a,
 }
 
 

@@ -9,13 +9,11 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
-from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
 from graphc.ir.types import TensorType
 
 Grads = list[Value | None]
 Backward = Callable[..., Grads]
 
-FREE_VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))     # never worth saving: their source is
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class _ReverseScan:
                 continue
             seen.add(v)
             node = made.get(v)
-            if node is not None and (v not in on_carries or type(node.op) in FREE_VIEWS):
+            if node is not None and (v not in on_carries or node.op.is_whole_view):
                 self.again.add(node)
                 wanted += node.inputs
             elif node is None and v not in on_carries:

@@ -18,20 +18,19 @@ from math import isfinite
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
-from graphc.ir.ops.activation import Activation
+from graphc.ir.ops.activation import Clip, LeakyRelu, Relu
 from graphc.ir.ops.constant import Constant, number
 from graphc.ir.ops.contract import Matmul
-from graphc.ir.ops.elementwise import Cast, Elementwise
+from graphc.ir.ops.elementwise import DIV, MAXIMUM, MINIMUM, MUL, WHERE, Cast
 from graphc.ir.ops.loss import CrossEntropy, CrossEntropySoft, ElementLoss
 from graphc.ir.ops.norm import LayerNorm, RMSNorm, SoftmaxLike, last_axes
-from graphc.ir.ops.reduce import Mean, Reduction, Sum
+from graphc.ir.ops.reduce import Reduction
 from graphc.ir.ops.scan_ops import CumProd, CumSum, LinearScan
 from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Stack, Transpose
 from graphc.ir.ops.sort import Sort
-from graphc.ir.ops.trig import Atan2
 from graphc.ir.types import normalize_axis
 
-CONSTANT_SLOPES = frozenset(("add", "sub", "neg", "copy", "where", "cast", "minimum", "maximum", "relu", "leaky_relu", "clip"))
+CONSTANT_SLOPES = frozenset((WHERE, MINIMUM, MAXIMUM, Cast, Relu, LeakyRelu, Clip, Sort, Pad))      # of parts, beside what is linear
 MOST_LATER, MOST_PARTS = 64, 16
 MOVES = (Reshape, Transpose, Slice, Pad, Flip, Concat, Stack)       # their vjp only moves elements: it moves conditions, too
 
@@ -188,7 +187,7 @@ class Choices:
 
 def _selected(g: Value) -> tuple[Choice, Value] | None:
     """The choice of a `where` one side of which is 0."""
-    if g.node is None or g.node.op.name != "where":
+    if g.node is None or g.node.op is not WHERE:
         return None
     condition, yes, no = g.node.inputs
     if _is_zero(no) and yes.type == g.type:
@@ -212,14 +211,16 @@ def _is_zero(v: Value) -> bool:
 def _constant_slopes(node: Node) -> bool:
     """Whether the gradients of the operands are that of the result times finite numbers."""
     op = node.op
-    if op.name in ("mul", "div"):
+    if op in (MUL, DIV):
         numbers = [n for n in map(_number, node.inputs) if n is not None and isfinite(n)]
-        return bool(numbers) and (op.name == "mul" or _number(node.inputs[1]) not in (None, 0))
-    return op.name in CONSTANT_SLOPES or isinstance(op, (Sum, Mean, CumSum, Sort, BroadcastTo, *MOVES))
+        return bool(numbers) and (op is MUL or _number(node.inputs[1]) not in (None, 0))
+    return op.is_linear or op.opcode in CONSTANT_SLOPES
 
 
 def _follow(node: Node) -> Callable[[Builder, Choice], Choice | None] | None:
     """How a choice over the result of `node` is one over the gradients of its operands, before these are summed; None where it is not."""
+    if node.op.is_elementwise or isinstance(node.op, MOVES):
+        return _elementwise(node)
     return next((rule(node) for kinds, rule in FOLLOW.items() if isinstance(node.op, kinds)), None)
 
 
@@ -281,7 +282,6 @@ def _aligned(choice: Choice, rank: int) -> tuple:
 
 
 FOLLOW: dict[tuple[type[Op], ...], Callable] = {
-    (Elementwise, Cast, Activation, Atan2, BroadcastTo, *MOVES): _elementwise,
     (ElementLoss,): _element_loss,
     (CrossEntropy, CrossEntropySoft): _row_loss,
     (Reduction,): _reduction,

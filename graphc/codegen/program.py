@@ -16,8 +16,10 @@ from graphc.codegen.lower.contract import lower_packing
 from graphc.codegen.lower.padding_fill import fill_border
 from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node
+from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
-from graphc.ir.traits import VIEWS
+from graphc.ir.ops.control import Cond, Scan, WhileLoop
+from graphc.ir.ops.fused import members
 from graphc.ir.types import i64
 from graphc.memory.plan import Buffer, Packed, Place, Plan
 from graphc.memory.scan_layout import scan_layout
@@ -109,9 +111,9 @@ class _ProgramBuilder:
             self.node(node, frame)
 
     def node(self, node: Node, frame: _Frame) -> None:
-        if node.op.name in CONTROL:
-            CONTROL[node.op.name](self, node, frame)
-        elif node.op.name not in VIEWS and not isinstance(node.op, Constant) and node not in frame.plan.assembled:
+        if node.op.is_control:
+            CONTROL[type(node.op)](self, node, frame)
+        elif not node.op.is_view and not isinstance(node.op, Constant) and node not in frame.plan.assembled:
             self.kernel_call(node, frame)
 
     def kernel_call(self, node: Node, frame: _Frame) -> None:
@@ -273,8 +275,8 @@ class _ProgramBuilder:
         self.main.store(count, [], self.main.cast(self.main.value(loop.count), i64))
 
 
-CONTROL: dict[str, Callable[[_ProgramBuilder, Node, _Frame], None]] = {
-    "scan": _ProgramBuilder.scan, "cond": _ProgramBuilder.cond, "while_loop": _ProgramBuilder.while_loop}
+CONTROL: dict[type[Op], Callable[[_ProgramBuilder, Node, _Frame], None]] = {
+    Scan: _ProgramBuilder.scan, Cond: _ProgramBuilder.cond, WhileLoop: _ProgramBuilder.while_loop}
 
 
 def _borders(node: Node, plan: Plan) -> list[tuple[Node, Place]]:
@@ -312,6 +314,5 @@ def _nan_function(name: str, view: ViewType) -> LoopFunction:
 
 def _kernel_name(node: Node) -> str:
     """What the profile and the assembly call this kernel."""
-    body = getattr(node.op, "body", None)
-    parts = [n.op.name for n in body.nodes if not isinstance(n.op, Constant)] if body else [node.op.name]
+    parts = [n.op.name for n, _ in members(node) if not isinstance(n.op, Constant)]
     return "_".join(parts[:4] + ["etc"] * (len(parts) > 4)) or node.op.name

@@ -13,6 +13,7 @@ from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.op import Op, as_tuple
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.control import Scan, WhileLoop
+from graphc.ir.ops.shape import BroadcastTo
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 
@@ -35,7 +36,7 @@ class FoldConstants(Pass):
         for node in graph.nodes:
             if isinstance(node.op, Constant):
                 known[node.outputs[0]] = node.op.value.array
-            elif node.op.name == "broadcast_to" and node.inputs[0] in known:
+            elif node.op.opcode is BroadcastTo and node.inputs[0] in known:
                 known[node.outputs[0]] = node.op.reference(known[node.inputs[0]])
             elif self._foldable(node, known):
                 arrays = as_tuple(node.op.reference(*(known[v] for v in node.inputs)))

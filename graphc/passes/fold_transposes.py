@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.match import Is, match
 from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.shape import Transpose
 from graphc.passes.pipeline import Pass
@@ -22,15 +23,16 @@ class FoldTransposes(Pass):
 
     def run(self, graph: Graph) -> Graph:
         readers = users(graph)
-        turned = {n.inputs[0].node for n in graph.nodes if _turns(n) and len(readers[n.inputs[0]]) == 1} - {v.node for v in graph.results}
+        found = {n: product for n in graph.nodes if (product := _transposed_product(n)) and len(readers[n.inputs[0]]) == 1}
+        turned = set(found.values()) - {v.node for v in graph.results}
         if not turned:
             return graph
         w = Rewriter(graph)
         for node in graph.nodes:
             if node in turned:
                 continue
-            if _turns(node) and node.inputs[0].node in turned:
-                product = node.inputs[0].node
+            product = found.get(node)
+            if product in turned:
                 with w.at(product.loc, product.scope):
                     w.replace(node, w.apply(Matmul(), [_transposed(w, v, turned) for v in reversed(product.inputs)]))
             else:
@@ -38,11 +40,12 @@ class FoldTransposes(Pass):
         return w.done()
 
 
-def _turns(node: Node) -> bool:
-    """Whether it is a transpose of the last two axes of a product of matrices."""
-    if not isinstance(node.op, Transpose) or node.inputs[0].node is None or not isinstance(node.inputs[0].node.op, Matmul):
-        return False
-    return node.op.perm == _swap(node.inputs[0].type.rank) and all(v.type.rank >= 2 for v in node.inputs[0].node.inputs)
+def _transposed_product(node: Node) -> Node | None:
+    """The product of matrices of which the node is the transpose."""
+    found = match(node.outputs[0], Is(Transpose, Is(Matmul, "x", "y")))
+    if found is None or node.op.perm != _swap(len(node.op.perm)) or min(found["x"].type.rank, found["y"].type.rank) < 2:
+        return None
+    return found.nodes[1]
 
 
 def _transposed(w: Rewriter, v: Value, turned: set[Node]) -> Value:

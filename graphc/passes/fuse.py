@@ -13,15 +13,11 @@ from typing import ClassVar
 
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.constant import Constant, Iota
-from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
-from graphc.ir.ops.fused import takes_epilogue
-from graphc.ir.ops.shape import BroadcastTo
 from graphc.passes.fuse_emit import emit
 from graphc.passes.pipeline import Pass
 from graphc.passes.rematerialize import CHEAP, repeated
-from graphc.schedule.iteration_space import GENERATORS, LEAVES, REDUCTIONS, RULES, VIEWS, Misfit, Space
+from graphc.schedule.iteration_space import RULES, Misfit, Space
 
-POINTWISE = (Elementwise, Cast, StopGradient, BroadcastTo)
 WINDOW = 256                    # an operator joins no cluster further back in the order: bounds the search and keeps lifetimes short
 ROW_LIMIT = 1 << 16             # elements of a row that several stages walk over
 COLUMN_LIMIT = 1 << 11          # the same when the row is not contiguous
@@ -99,8 +95,8 @@ class Fusion:
                 self.copied[node] = 0
         elif isinstance(node.op, Iota):
             self.copied[node] = 0
-        elif isinstance(node.op, POINTWISE) and node.inputs and all(v.node in self.copied for v in node.inputs):
-            flops = _flops(node) + sum(self.copied[v.node] for v in node.inputs)
+        elif node.op.is_elementwise and node.inputs and all(v.node in self.copied for v in node.inputs):
+            flops = node.op.element_flops + sum(self.copied[v.node] for v in node.inputs)
             if flops <= CHEAP and self._alone(node) is not None:
                 self.copied[node] = flops
         return node in self.copied
@@ -108,12 +104,12 @@ class Fusion:
     # ---- clusters
     def _place(self, node: Node) -> None:
         sources = self._sources(node)
-        if takes_epilogue(node.op):
+        if node.op.takes_epilogue:
             return self._open("contraction" if node.inputs[0] is not node.inputs[1] else "other", node, sources)
-        if type(node.op) not in RULES or isinstance(node.op, LEAVES) or _is_empty(node):
+        if type(node.op) not in RULES or node.op.is_leaf or _is_empty(node):
             return self._open("other", node, sources)
         home = self._join_contraction(node, sources) or self._join_nest(node, sources) or self._join_reader(node, sources)
-        if home is None and isinstance(node.op, VIEWS):
+        if home is None and node.op.is_whole_view:
             return self._open("view", node, sources)
         if home is None:
             self._open("nest", node, sources)
@@ -138,7 +134,7 @@ class Fusion:
             if cluster.space is None:       # what it copies runs over other dims: then that is made in kernels of its own
                 cluster.kind = "other"
             else:
-                cluster.flops = _flops(node)
+                cluster.flops = node.op.element_flops
                 self._note_post(cluster, node)
         elif kind == "contraction":
             cluster.space = Space()
@@ -157,7 +153,7 @@ class Fusion:
                 home = s
         if home is None:
             return None
-        for c in self._siblings(home, node) if type(node.op) in REDUCTIONS else ():
+        for c in self._siblings(home, node) if node.op.is_reduction else ():
             self._merge_refusal(home, c, node, sources)
         self._add(home, node, sources)
         return home
@@ -166,12 +162,12 @@ class Fusion:
         """Nests that also reduce something that `home` reads: merged, they read it once."""
         size, inside = node.inputs[0].type.size, set(home.nodes)
         read = dict.fromkeys(v for n in home.nodes for v in n.inputs if v.node not in inside and v.node not in self.copied and v.type.size == size)
-        found = [self.of[u] for v in read for u in self.users[v] if u in self.of and type(u.op) in REDUCTIONS]
+        found = [self.of[u] for v in read for u in self.users[v] if u in self.of and u.op.is_reduction]
         return [c for c in dict.fromkeys(found) if c is not home and c.kind == "nest"]
 
     def _join_reader(self, node: Node, sources: list[Cluster]) -> Cluster | None:
         """A reduction of a value that another cluster reads joins it, so that the value is read once."""
-        if type(node.op) not in REDUCTIONS:
+        if not node.op.is_reduction:
             return None
         readers = [self.of[u] for u in self.users[node.inputs[0]] if u in self.of]
         for c in dict.fromkeys(c for c in readers if c.kind == "nest"):
@@ -183,7 +179,7 @@ class Fusion:
         return None
 
     def _join_contraction(self, node: Node, sources: list[Cluster]) -> Cluster | None:
-        if not isinstance(node.op, POINTWISE):
+        if not node.op.is_elementwise:
             return None
         for c in [s for s in sources if s.kind == "contraction"]:
             feeders = [s for s in sources if self._feeds_only(s, c, node)]
@@ -202,14 +198,14 @@ class Fusion:
         """Whether the nest `s` is elementwise, of the shape of the contraction `c`, and made for the node alone: then it goes along."""
         inside, shape = {*s.nodes, node}, c.nodes[0].outputs[0].type.shape
         return (s.kind == "nest" and not s.before & c.mask and not c.before & s.mask and len(s.nodes) + len(c.nodes) < self.max_nodes
-                and all(isinstance(n.op, POINTWISE) and n.outputs[0].type.shape == shape and n.outputs[0] not in self.results
+                and all(n.op.is_elementwise and n.outputs[0].type.shape == shape and n.outputs[0] not in self.results
                         and all(u in inside for u in self.users[n.outputs[0]]) for n in s.nodes))
 
     def _nest_is_better(self, c: Cluster, node: Node) -> str:
         """An operand stays in memory for the reduction of a nest anyway, and only nests read the result: they can make it themselves."""
         inside, out = set(c.nodes), node.outputs[0]
         readers = [u for v in node.inputs if v.node in inside for u in self.users[v]]
-        kept = any(type(u.op) in RULES and not isinstance(u.op, POINTWISE) for u in readers)
+        kept = any(type(u.op) in RULES and not u.op.is_elementwise for u in readers)
         if kept and out not in self.results and all(type(u.op) in RULES for u in self.users[out]):
             return "nests that read the operand can compute it themselves"
         return ""
@@ -298,7 +294,7 @@ class Fusion:
         if space.reduced is not None and all(space.dims_of(v) == set(space.kept) for n in c.nodes for v in n.outputs if v in space.maps):
             return ""
         inside = {n for part in (both or (c,)) for n in part.nodes} | {node}
-        if c.flops > CHEAP or any(type(n.op) in GENERATORS + REDUCTIONS for n in c.nodes):
+        if c.flops > CHEAP or any(n.op.is_generator or n.op.is_reduction for n in c.nodes):
             return "its values would be computed again and again along a new axis"
         if any(v in self.results or any(u not in inside for u in self.users[v]) for n in c.nodes for v in n.outputs):
             return "its smaller values are read elsewhere too"
@@ -310,7 +306,7 @@ class Fusion:
         reduced = space.reduced
         if reduced is None or old.reduced is None and not c.post:
             return ""
-        source = node.inputs[0] if type(node.op) in REDUCTIONS else node.outputs[0]
+        source = node.inputs[0] if node.op.is_reduction else node.outputs[0]
         dims = space.dims_of(source) if source in space.maps else frozenset()
         if not dims & set(reduced) or not any(v in c.post for v in node.inputs):
             return ""
@@ -327,7 +323,7 @@ class Fusion:
     def extend(self, space: Space, node: Node) -> None:
         """Adds the node, and first the copied chains that it reads."""
         for v in node.inputs:
-            if v.node in self.copied and v not in space.maps and not isinstance(v.node.op, LEAVES):
+            if v.node in self.copied and v not in space.maps and not v.node.op.is_leaf:
                 self.extend(space, v.node)
         space.add(node)
 
@@ -342,7 +338,7 @@ class Fusion:
 
     def _add(self, c: Cluster, node: Node, sources: list[Cluster]) -> None:
         c.nodes.append(node)
-        c.flops += _flops(node)
+        c.flops += node.op.element_flops
         self.of[node] = c
         self._note_post(c, node)
         self._depend(c, sources)
@@ -370,7 +366,7 @@ class Fusion:
                 d.before |= c.before | c.mask
 
     def _note_post(self, c: Cluster, node: Node) -> None:
-        if type(node.op) in REDUCTIONS or any(v in c.post for v in node.inputs):
+        if node.op.is_reduction or any(v in c.post for v in node.inputs):
             c.post.update(node.outputs)
 
     def _refuse(self, c: Cluster, node: Node, why: str) -> None:
@@ -392,12 +388,6 @@ def _column_refusal(c: Cluster, space: Space, node: Node) -> str:
         if set(order[len(order) - len(space.reduced):]) != set(space.reduced):
             return "the columns that it sums are sums themselves"
     return ""
-
-
-def _flops(node: Node) -> int:
-    if isinstance(node.op, Elementwise):
-        return node.op.row.flops
-    return 0 if isinstance(node.op, VIEWS) else 30 if type(node.op) in GENERATORS else 1
 
 
 def _is_empty(node: Node) -> bool:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, leading_to
 from graphc.ir.ops.constant import Constant
-from graphc.ir.ops.fused import Fused, takes_epilogue
+from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.shape import BroadcastTo
+from graphc.once import once_property
 from graphc.passes.rematerialize import with_repeated
-from graphc.schedule.iteration_space import VIEWS, Space
+from graphc.schedule.iteration_space import Space
 
 if TYPE_CHECKING:
     from graphc.passes.fuse import Cluster, Fusion
@@ -37,11 +38,9 @@ class _Emitter:
     def _last(self, c: "Cluster") -> int:
         return self._positions[c.nodes[-1]]
 
-    @property
+    @once_property
     def _positions(self) -> dict[Node, int]:
-        if not hasattr(self, "_position_table"):
-            self._position_table = {n: i for i, n in enumerate(self.graph.nodes)}
-        return self._position_table
+        return {n: i for i, n in enumerate(self.graph.nodes)}
 
     def _emit_after_sources(self, cluster: "Cluster") -> None:
         """Depth first, without recursion: a cluster once all that it reads has been emitted."""
@@ -73,7 +72,7 @@ class _Emitter:
         if members:
             self._fuse(c, members, outs)
         for n in c.nodes:
-            if isinstance(n.op, VIEWS) and self._made_outside(n.outputs[0], inside):
+            if n.op.is_whole_view and self._made_outside(n.outputs[0], inside):
                 self._keep(n)
 
     def _stored(self, c: "Cluster", inside: set[Node]) -> list[Value]:
@@ -101,7 +100,7 @@ class _Emitter:
         if v in self.w.map:
             return False
         return self._escapes(v, inside) or any(
-            isinstance(u.op, VIEWS) and u in inside and self._made_outside(u.outputs[0], inside) for u in self.fusion.users[v])
+            u.op.is_whole_view and u in inside and self._made_outside(u.outputs[0], inside) for u in self.fusion.users[v])
 
     def _escapes(self, v: Value, inside: set[Node]) -> bool:
         return v in self.fusion.results or v.node not in self.fusion.repeated and self._read_outside(v, inside)
@@ -112,7 +111,7 @@ class _Emitter:
         return any(u not in inside or u in repeated and self._read_outside(u.outputs[0], inside) for u in self.fusion.users[v])
 
     def _fuse(self, c: "Cluster", members: list[Node], outs: list[Value]) -> None:
-        first = [n for n in members if takes_epilogue(n.op)]        # its operands come first, and lie in memory
+        first = [n for n in members if n.op.takes_epilogue]        # its operands come first, and lie in memory
         members = self._with_copies(members, {v for n in first for v in n.inputs})
         made = {v for n in members for v in n.outputs}
         ins = list(dict.fromkeys(v for n in first + members for v in n.inputs if v not in made))
@@ -139,7 +138,7 @@ class _Emitter:
     def _need(self, v: Value) -> None:
         """Emits a copied node for a reader that is no cluster."""
         if v.node in self.fusion.copied and v not in self.w.map:
-            if isinstance(v.node.op, (Constant, *VIEWS)):
+            if isinstance(v.node.op, Constant) or v.node.op.is_whole_view:
                 self._keep(v.node)
             else:
                 chain = self._with_copies([v.node])
@@ -151,7 +150,7 @@ class _Emitter:
 
 def _viewed(v: Value, inside: set[Node], but: Collection[Value] = ()) -> Value:
     """What v, a chain of views in the cluster, shows; of the values `but`, their broadcast."""
-    while v.node in inside and isinstance(v.node.op, VIEWS) and not (but and isinstance(v.node.op, BroadcastTo) and _viewed(v, inside) in but):
+    while v.node in inside and v.node.op.is_whole_view and not (but and isinstance(v.node.op, BroadcastTo) and _viewed(v, inside) in but):
         v = v.node.inputs[0]
     return v
 

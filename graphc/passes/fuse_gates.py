@@ -9,9 +9,8 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.contract import Matmul
-from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
 from graphc.ir.ops.fused import Fused, contraction_in
-from graphc.ir.ops.shape import BroadcastTo, Slice
+from graphc.ir.ops.shape import Slice
 from graphc.passes.fuse_emit import body_of
 from graphc.passes.pipeline import Pass
 from graphc.schedule.iteration_space import Misfit, Space
@@ -19,7 +18,6 @@ from graphc.schedule.register_tiles import gates_cost
 from graphc.schedule.target import Target
 
 LOSS = 1.02                     # limit of the time of the fused product, relative to that of the product alone
-MEMBERS = (Elementwise, Cast, StopGradient, BroadcastTo, Constant)
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def _is_elementwise(node: Node, part: Value) -> bool:
     place = space.maps[part] = space.place(shape)
     try:
         for n in op.body.nodes:
-            if not isinstance(n.op, MEMBERS):
+            if not (n.op.is_elementwise or isinstance(n.op, Constant)):
                 return False
             space.add(n)
     except Misfit:

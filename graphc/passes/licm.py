@@ -10,19 +10,15 @@ from graphc.analysis.dependence import dependents
 from graphc.analysis.profitability import batching_gains
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.op import Op
-from graphc.ir.ops.constant import Constant, Iota, splat
-from graphc.ir.ops.contract import Einsum, Matmul
+from graphc.ir.ops.constant import splat
 from graphc.ir.ops.control import Scan
-from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.elementwise import ADD
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher, OuterOperand, can_batch
 from graphc.passes.loop import Carry, Read, ScanLoop, Stacked, emit_in_place, values_read
-from graphc.passes.loop_reductions import VIEWS, LoopReductions
+from graphc.passes.loop_reductions import LoopReductions
 from graphc.passes.pipeline import Pass
 
-PRODUCTS: frozenset[type[Op]] = frozenset((Matmul, Einsum))
-FREE: frozenset[type[Op]] = VIEWS | {Constant, Iota}
 
 
 @dataclass(frozen=True)
@@ -99,11 +95,10 @@ def _movable(loop: ScanLoop) -> set[Value]:
         if any(v in on_carries for v in node.inputs):
             continue
         if not any(v in varying for v in node.inputs):
-            worth = type(node.op) not in FREE
+            worth = not (node.op.is_whole_view or node.op.is_leaf)
         elif can_batch(node) and all(v in possible for v in node.inputs if v in varying):
             possible.update(node.outputs)
-            product = type(node.op) in PRODUCTS
-            worth = batching_gains(node, varying) if product else any(v in moved and v in varying for v in node.inputs)
+            worth = batching_gains(node, varying) if node.op.is_contraction else any(v in moved and v in varying for v in node.inputs)
         else:
             worth = False
         moved.update(node.outputs if worth else ())
@@ -132,7 +127,7 @@ class _After:
         for node in self.loop.nodes:
             if node.outputs[0] in self.core or not can_batch(node) or not any(v in self.varying for v in node.inputs):
                 continue
-            if batching_gains(node, self.varying) if type(node.op) in PRODUCTS else any(v in found for v in node.inputs):
+            if batching_gains(node, self.varying) if node.op.is_contraction else any(v in found for v in node.inputs):
                 found.update(node.outputs)
         return found
 
@@ -143,7 +138,7 @@ class _After:
     def _made_from(self, v: Value) -> tuple[Value, ...]:
         """What v is made from after the loop; nothing if v itself is stacked, or known there."""
         node = self.made.get(v)
-        again = v in self.varying and node is not None and (v in self.products or type(node.op) in VIEWS)
+        again = v in self.varying and node is not None and (v in self.products or node.op.is_whole_view)
         return node.inputs if again else ()
 
     def _source(self, v: Value) -> frozenset[Value]:
@@ -178,7 +173,7 @@ class _After:
             loop.carries.remove(c)
         c.next = c.inner
         for v in rest:
-            node = Node(Elementwise("add"), (c.next, v), (c.inner.type,), loop.node.loc, loop.node.scope)
+            node = Node(ADD, (c.next, v), (c.inner.type,), loop.node.loc, loop.node.scope)
             loop.nodes.append(node)
             c.next = node.outputs[0]
 
@@ -212,7 +207,7 @@ def _terms(loop: ScanLoop, c: Carry) -> list[Value] | None:
     v, terms = c.next, []
     while v is not c.inner:
         node = made.get(v)
-        if node is None or node.op != Elementwise("add") or uses[v] != 1:
+        if node is None or node.op is not ADD or uses[v] != 1:
             return None
         x, y = node.inputs
         if (x in on_it) == (y in on_it):
@@ -229,7 +224,7 @@ def _flat(made: Mapping[Value, Node], uses: Mapping[Value, int], terms: list[Val
     flat, waiting = [], list(reversed(terms))
     while waiting:
         v = waiting.pop()
-        if v in made and made[v].op == Elementwise("add") and uses[v] == 1:
+        if v in made and made[v].op is ADD and uses[v] == 1:
             waiting += reversed(made[v].inputs)
         else:
             flat.append(v)

@@ -18,7 +18,6 @@ from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transp
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher
 
-VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
 MOST_STACKED = 256          # values to stack for one sum: for more, the values computed from them are stacked instead
 
 
@@ -81,7 +80,7 @@ class LoopReductions:
 
     def _viewed(self, v: Value) -> tuple[Value, ...]:
         node = self.made.get(v)
-        return node.inputs if node is not None and type(node.op) in VIEWS else ()
+        return node.inputs if node is not None and node.op.is_whole_view else ()
 
     def _origin(self, v: Value) -> frozenset[Value]:
         viewed = self._viewed(v)
@@ -100,8 +99,9 @@ class LoopReductions:
 
 def _elementwise(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """Linear functions; operands broadcast after the sum as before it."""
-    rule = {"add": _termwise, "sub": _termwise, "neg": _termwise, "mul": _scaled, "div": _scaled}.get(node.op.fn)
-    return rule(totals, node) if rule else None
+    if node.op.is_linear:
+        return _termwise(totals, node)
+    return _scaled(totals, node) if len(node.inputs) == 2 and (0,) in node.op.linear_in else None
 
 
 def _termwise(totals: LoopReductions, node: Node) -> ReductionPlan | None:
@@ -118,7 +118,7 @@ def _scaled(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     x, y = node.inputs
     x, c, order = (x, y, 1) if y not in totals.varying else (y, x, -1)
     inner = totals.plan(x)
-    if c in totals.varying or inner is None or (node.op.fn == "div" and order == -1):
+    if c in totals.varying or inner is None or (node.inputs.index(x),) not in node.op.linear_in:
         return None
     return ReductionPlan(inner.products, inner.summed, lambda t, total: t.b.apply(node.op, [total, t.of(c).value][::order])[0], (x,))
 

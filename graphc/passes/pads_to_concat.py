@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.ops.elementwise import ADD
 from graphc.ir.ops.shape import Pad
 from graphc.passes.pipeline import Pass
 
@@ -59,7 +60,7 @@ class PadsToConcat(Pass):
 
 
 def _is_sum(node: Node) -> bool:
-    return node.op.name == "add" and all(v.type == node.outputs[0].type for v in node.inputs)
+    return node.op is ADD and all(v.type == node.outputs[0].type for v in node.inputs)
 
 
 def _is_term(node: Node, readers: Mapping[Value, list[Node]], kept: set[Value]) -> bool:

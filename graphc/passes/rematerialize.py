@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.shape import BroadcastTo
-from graphc.schedule.iteration_space import VIEWS, Misfit, Space
+from graphc.schedule.iteration_space import Misfit, Space
 
 if TYPE_CHECKING:
     from graphc.passes.fuse import Cluster, Fusion
@@ -87,7 +87,7 @@ class _Chain:
         node = v.node
         if node in self.nodes:
             return True
-        self.flops += node.op.row.flops if isinstance(node.op, Elementwise) else 0
+        self.flops += node.op.element_flops
         if self.flops > CHEAP or not all(map(self._take, node.inputs)):
             return False
         self.nodes.append(node)
@@ -99,7 +99,7 @@ class _Chain:
             return v.node not in self.repeat.found
         if self.repeat.in_memory(v, self.home):
             self.bases.add(v)
-            return v.type.nbytes <= self.v.type.nbytes and (v.node is None or not isinstance(v.node.op, VIEWS))
+            return v.type.nbytes <= self.v.type.nbytes and (v.node is None or not v.node.op.is_whole_view)
         return self.repeat.of[v.node] is self.home and isinstance(v.node.op, (Elementwise, BroadcastTo)) and self._make(v)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.match import Is, matches
 from graphc.ir.ops.constant import Constant, full
-from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.elementwise import ADD, MUL, SUB
 from graphc.ir.ops.index import ScatterAdd
 from graphc.ir.ops.shape import BroadcastTo
 from graphc.passes.pipeline import Pass
@@ -70,13 +71,9 @@ class _Sum:
 
 def _as_sum(node: Node, state: Value, tables: Mapping[Value, Node], read: Mapping, results: set[Value]) -> _Sum | None:
     """How the node is a sum of the state and a multiple of a table that nothing else reads."""
-    if not isinstance(node.op, Elementwise) or node.op.name not in ("add", "sub") or state not in node.inputs:
-        return None
-    k = node.inputs.index(state)
-    if k == 1 and node.op.name == "sub":
-        return None
-    table, factor = _multiple(node.inputs[1 - k], tables, read, results)
-    return None if table is None else _Sum(state, table, factor, node.op.name == "sub")
+    found = next((m for m in matches(node.outputs[0], Is(ADD, "state", "change"), Is(SUB, "state", "change")) if m["state"] is state), None)
+    table, factor = _multiple(found["change"], tables, read, results) if found else (None, None)
+    return None if table is None else _Sum(state, table, factor, node.op is SUB)
 
 
 def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping, results: set[Value]) -> tuple[Node | None, Value | None]:
@@ -85,10 +82,9 @@ def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping, results: se
         return None, None
     if v in tables:
         return tables[v], None
-    if v.node is None or not isinstance(v.node.op, Elementwise) or v.node.op.name != "mul":
-        return None, None
-    for table, factor in (v.node.inputs, v.node.inputs[::-1]):
-        if factor.type.size == 1 and factor.type.rank == 0 and table in tables and table not in results and len(read[table]) == 1:
+    for found in matches(v, Is(MUL, "table", "factor")):
+        table, factor = found["table"], found["factor"]
+        if factor.type.rank == 0 and table in tables and table not in results and len(read[table]) == 1:
             return tables[table], factor
     return None, None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
 from graphc.ir.graph import Node, Value
-from graphc.ir.ops.fused import Fused, contraction_in, slices_in, takes_epilogue
+from graphc.ir.ops.fused import Fused, contraction_in, slices_in
 from graphc.schedule.choose_attention import RULES as ATTENTION
 from graphc.schedule.choose_attention import attention_schedule
 from graphc.schedule.choose_contraction import contraction_schedule
@@ -27,7 +27,7 @@ def contraction_of(node: Node) -> tuple[Node, tuple[int, int]] | None:
             return None
         inner = contraction_in(node.op.body)
         return inner, (_position(node.op, inner.inputs[0]), _position(node.op, inner.inputs[1]))
-    return (node, (0, 1)) if takes_epilogue(node.op) else None
+    return (node, (0, 1)) if node.op.takes_epilogue else None
 
 
 def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target, invariant: Sequence[bool] = ()):

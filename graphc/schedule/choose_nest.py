@@ -9,11 +9,12 @@ from math import ceil, prod
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
+from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.types import i32, i64
 from graphc.schedule.choose_plain import TILE_NS, plain_schedule, tile_ns
-from graphc.schedule.iteration_space import CROSS_LIMIT, GENERATORS, REDUCTIONS, RULES, VIEWS
+from graphc.schedule.iteration_space import CROSS_LIMIT, RULES
 from graphc.schedule.loop_nest import (
-    AFTER, ARG, ROW_END, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of, written_in)
+    AFTER, ROW_END, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of, written_in)
 from graphc.schedule.nest_schedule import Fetch, NestSchedule, Partial
 from graphc.schedule.plain_schedule import PlainSchedule
 from graphc.schedule.single_op import single
@@ -135,10 +136,10 @@ class NestFacts:
         if vector < 0:
             return 1
         body = self.nest.body
-        size = max([v.type.dtype.itemsize for n in body.nodes for v in n.outputs if type(n.op) not in ARG]
+        size = max([v.type.dtype.itemsize for n in body.nodes for v in n.outputs if not isinstance(n.op, ArgExtremum)]
                    + [t.dtype.itemsize for t in self.ins if t.dtype.is_float], default=4)
         width = self.target.lanes(size)
-        draws = any(type(n.op) in GENERATORS for n in body.nodes)
+        draws = any(n.op.is_generator for n in body.nodes)
         vectors = 4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)
         wide = width * vectors
         extent = self.nest.extents[vector]
@@ -207,7 +208,7 @@ def _leading(todo: list[Value], stages: Stages) -> list[Node]:
     while todo:
         v = todo.pop()
         if v in stages.inner and v.node is not None and v.node not in found:
-            if type(v.node.op) not in VIEWS:
+            if not v.node.op.is_whole_view:
                 found[v.node] = None
             todo += v.node.inputs
     return list(found)
@@ -215,11 +216,8 @@ def _leading(todo: list[Value], stages: Stages) -> list[Node]:
 
 def flops_of(node: Node) -> int:
     """Arithmetic of one element of a body node."""
-    if isinstance(node.op, Elementwise):
-        return node.op.row.flops
-    if type(node.op) in GENERATORS:
-        return 30
-    return 1 if type(node.op) in REDUCTIONS else 0
+    counts = isinstance(node.op, Elementwise) or node.op.is_generator or node.op.is_reduction
+    return node.op.element_flops if counts else 0
 
 
 def _grid(facts: NestFacts, stages: Stages, outer, inner, vector: int, lanes: int, row_ns: float) -> dict:
@@ -309,7 +307,7 @@ def _accumulators(nest: Nest, reductions, dims, size: Callable[[Node], int]) -> 
     for node in nest.body.nodes:
         if node in reductions:
             counter = i32 if nest.size(dims) < 1 << 31 else i64
-            dtypes = (node.inputs[0].type.dtype, counter) if type(node.op) in ARG else (node.outputs[0].type.dtype,)
+            dtypes = (node.inputs[0].type.dtype, counter) if isinstance(node.op, ArgExtremum) else (node.outputs[0].type.dtype,)
             result += [(d, size(node)) for d in dtypes]
     return tuple(result)
 
@@ -329,7 +327,7 @@ def _stored(nest: Nest, stages: Stages, facts: NestFacts) -> tuple[int, ...]:
             continue
         sources = [producer(v) for v in node.inputs]
         work[node] = flops_of(node) + sum(work.get(s, 0) if s else 1 for s in sources)
-        dear = work[node] > CHEAP and node.outputs[0] in later and type(node.op) not in VIEWS
+        dear = work[node] > CHEAP and node.outputs[0] in later and not node.op.is_whole_view
         if dear and (len(kept) + 1) * row <= limit:
             kept.append(number)
             work[node] = 1
@@ -342,7 +340,7 @@ def _used_later(nest: Nest, stages: Stages) -> set[Value]:
     for node in nest.body.nodes:
         stage = stages.home[node.outputs[0]] - (node in nest.reductions)
         for v in node.inputs:
-            while v.node is not None and type(v.node.op) in VIEWS:
+            while v.node is not None and v.node.op.is_whole_view:
                 v = v.node.inputs[0]
             if v in stages.inner and stages.home[v] < stage:
                 found.add(v)

@@ -10,11 +10,11 @@ from graphc.codegen.lower.nest import lower_nest
 from graphc.codegen.lower.winograd_weights import lower_weights
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
-from graphc.ir.ops import OPS
+from graphc.ir.ops import CLASSES
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.shape import Reshape
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
+from graphc.ir.ops.winograd import WinogradWeights
 from graphc.schedule.iteration_space import RULES
 from graphc.schedule.single_op import single
 from graphc.schedule.target import Target
@@ -52,7 +52,7 @@ FUSED: dict[str, Lowering] = {
     "contraction": lower_contraction_cluster,
 }
 
-CONTRACTIONS = (*(op for op in OPS.values() if hasattr(op, "contraction")), WinogradConv2d, WinogradWeightGrad)
+CONTRACTIONS = tuple(op for op in CLASSES if op.takes_epilogue)
 
 LOWERINGS: dict[type, Lowering] = {
     **{op: _nest for op in RULES if op not in (Constant, Reshape)}, **dict.fromkeys(CONTRACTIONS, lower_contraction_node), Fused: _fused,
