@@ -260,7 +260,7 @@ def _scaled(node: Node | None, facts: MaskFacts) -> Iterator[tuple[Value, float]
         yield node.inputs[0], -1.0
     if node is None or node.op not in (MUL, DIV):
         return
-    for x, c in (node.inputs, node.inputs[::-1])[:2 if node.op is MUL else 1]:
+    for x, c in (node.inputs, node.inputs[::-1])[:2 if node.op.is_commutative else 1]:
         number = facts.number(c)
         if number and x.type == node.outputs[0].type and abs(number) < inf:
             yield x, number if node.op is MUL else 1 / number
@@ -304,7 +304,7 @@ def _terms(node: Node) -> Iterator[tuple[Value, Value, float]]:
     if node.op in (ADD, SUB):
         x, y = node.inputs
         yield x, y, 1.0 if node.op is ADD else -1.0
-        if node.op is ADD:
+        if node.op.is_commutative:
             yield y, x, 1.0
 
 

@@ -5,15 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.match import Is, matches
-from graphc.ir.ops.constant import Constant, full
+from graphc.ir.ops.constant import full, splat
 from graphc.ir.ops.elementwise import ADD, MUL, SUB
 from graphc.ir.ops.index import ScatterAdd
-from graphc.ir.ops.shape import BroadcastTo
 from graphc.passes.pipeline import Pass
 
 FEW = 2                             # the table has at least this many times the rows that are read
@@ -104,10 +101,4 @@ def _is_table(node: Node) -> bool:
     if not isinstance(node.op, ScatterAdd) or node.op.axis != 0:
         return False
     base, ids, _ = (v.type for v in node.inputs)
-    return FEW * ids.size <= base.shape[0] and base.nbytes >= SMALL_BYTES and base.dtype.is_float and _is_zero(node.inputs[0])
-
-
-def _is_zero(v: Value) -> bool:
-    while v.node is not None and isinstance(v.node.op, BroadcastTo):
-        v = v.node.inputs[0]
-    return v.node is not None and isinstance(v.node.op, Constant) and not np.any(v.node.op.value.array)
+    return FEW * ids.size <= base.shape[0] and base.nbytes >= SMALL_BYTES and base.dtype.is_float and splat(node.inputs[0]) == 0

@@ -1,17 +1,19 @@
 """Gradients of every operator where there is no derivative, or no number: the truth that docs/numerics.md states, as a table.
 
 A row of `EDGES` is an operator at a point with the gradient of the sum of its first result. Operators whose gradient does not depend on their
-operand are named in LINEAR, products in PRODUCTS; what has no gradient at all in samples.NON_DIFFERENTIABLE.
+operand are LINEAR, as they say themselves (`linear_in`), products are in PRODUCTS; what has no gradient at all in
+samples.NON_DIFFERENTIABLE.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import log, pi, sqrt
 
 import numpy as np
+from samples import NON_DIFFERENTIABLE, SAMPLES
 
-from graphc.ir.op import Op
+from graphc.ir.op import ALL, Op
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
 from graphc.ir.ops.attention import Attention
 from graphc.ir.ops.elementwise import Elementwise
@@ -194,14 +196,22 @@ def attention() -> Iterator[Edge]:
 
 EDGES: tuple[Edge, ...] = (*unary(), *binary(), *reductions(), *rows(), *losses(), *choices(), *attention())
 
+
+def _named(reads_nothing: Callable[[set[tuple[int, ...]], set[int]], bool]) -> frozenset[str]:
+    """Operators of which a sample has float operands as asked: given the groups in which it is linear, and the operands."""
+    found = set()
+    for s in (s for s in SAMPLES if s.differentiable and s.op.name not in NON_DIFFERENTIABLE):
+        floats = {i for i, a in enumerate(s.arrays) if a.dtype.kind == "f"}
+        groups = {tuple(floats) if group == ALL else group for group in s.op.linear_in}
+        found |= {s.op.name} if reads_nothing(groups, floats) else set()
+    return frozenset(found)
+
+
 # The gradient does not depend on the operands: NaN and infinity there do not enter it.
-LINEAR = frozenset((
-    "add", "sub", "neg", "copy", "cast", "where", "sum", "mean", "cumsum", "reshape", "transpose", "broadcast_to", "concat", "slice", "pad", "flip",
-    "dynamic_slice", "dynamic_update_slice", "tile", "tril", "triu", "stack", "take", "take_along_axis", "scatter_add", "scatter_add_along_axis",
-    "add_rows", "pick_rows", "resize", "dropout", "avg_pool2d", "avg_pool2d_grad"))
+LINEAR = _named(lambda groups, floats: any(floats <= set(group) for group in groups)) | {"cast"}
 
 # The gradient towards an operand depends on the others alone.
-PRODUCTS = frozenset(("mul", "matmul", "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d"))
+PRODUCTS = _named(lambda groups, floats: len(floats) > 1 and {(i,) for i in floats} <= groups)
 
 # Their gradients are those of the operators in their bodies; tests/autodiff/test_hidden.py has them with NaN in what is not run.
 REGIONS = frozenset(("scan", "cond", "while_loop", "custom_vjp"))

@@ -10,6 +10,7 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.lower.rows import function, nested, over_lanes, rows
 from graphc.ir.graph import Node
+from graphc.ir.image import channels_last
 from graphc.ir.ops import window
 from graphc.ir.types import i32
 from graphc.schedule.parallel_rows import CHUNK, rows_of
@@ -115,7 +116,7 @@ def _over_windows(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
 
 
 def _channels_last(f: LoopFunction, view):
-    order = (0, 2, 3, 1)
+    order = channels_last(len(view.shape))
     return f.reinterpret(view, [view.shape[i] for i in order], [view.strides[i] for i in order])
 
 

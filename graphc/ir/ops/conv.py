@@ -9,7 +9,7 @@ import numpy as np
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction
 from graphc.ir.graph import Node, Value
-from graphc.ir.image import ImageRoles
+from graphc.ir.image import ImageRoles, spatial_axes
 from graphc.ir.op import Composite, Cost, Op, require
 from graphc.ir.types import Dim, TensorType, shape_text
 
@@ -61,7 +61,9 @@ class ConvOp(Op):
         return 2 * n * f * oh * ow * w[1] * w[2] * w[3]
 
     def windows(self, x: tuple, w: tuple) -> tuple[contraction.Window, ...]:
-        return tuple(contraction.Window(x[2 + i], w[2 + i], self.stride[i], self.dilation[i], self.padding[i]) for i in range(2))
+        """How the convolution walks each spatial axis."""
+        along = zip(spatial_axes(len(x)), self.stride, self.dilation, self.padding, strict=True)
+        return tuple(contraction.Window(x[axis], w[axis], stride, dilation, pad) for axis, stride, dilation, pad in along)
 
 
 class Conv2d(ConvOp):

@@ -79,14 +79,14 @@ class Elementwise(Op):
         row = self.row
         if len(ins) != row.arity:
             raise GraphError(f"{self.fn} takes {row.arity} operand{'s' * (row.arity > 1)}, got {len(ins)}")
-        data = ins[1:] if self.fn == "where" else ins
+        data = ins[1:] if self is WHERE else ins
         dtype = data[0].dtype
         for t in data:
             if t.dtype is not dtype:
                 raise GraphError(f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: convert one side, for example with .astype({dtype})")
         if dtype.kind not in row.kinds:
             raise GraphError(f"{self.fn} takes {' or '.join(row.kinds)} arrays, got {dtype}" + _hint(row, dtype))
-        if self.fn == "where" and ins[0].dtype != bool_:
+        if self is WHERE and ins[0].dtype != bool_:
             raise GraphError(f"the condition of where must be bool, got {ins[0].dtype}; compare it, for example x != 0")
         shape, result = broadcast_shapes(*[t.shape for t in ins]), row.result or dtype
         return data[0] if data[0].shape is shape and dtype is result else TensorType(result, shape)
