@@ -9,7 +9,8 @@ FIRST_SPATIAL_AXIS = 2
 
 @dataclass(frozen=True)
 class ImageRoles:
-    """The operands that are images, and whether the results are. Other operands, and results, are kernels of a convolution."""
+    """The operands that are images, and whether the results are. Other operands, and results, are kernels of a
+    convolution."""
     operands: tuple[int, ...]
     result: bool
 

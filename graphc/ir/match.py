@@ -1,4 +1,5 @@
-"""Patterns of operators, as declarations: `match(v, Is(EXP, Is(SUB, "s", "shift")))` finds exp(s - shift) and names its parts."""
+"""Patterns of operators, as declarations: `match(v, Is(EXP, Is(SUB, "s", "shift")))` finds exp(s - shift) and names its
+parts."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +11,9 @@ from graphc.ir.ops.constant import splat
 
 
 class Is:
-    """What an operator of this opcode makes of operands that match: a name is any value, the same one wherever it stands;
-    a number, a constant filled with it; another `Is` is looked into. Commutative operators are tried both ways round."""
+    """What an operator of this opcode makes of operands that match: a name is any value, the same one wherever it
+    stands; a number, a constant filled with it; another `Is` is looked into. Commutative operators are tried both ways
+    round."""
 
     def __init__(self, opcode: Opcode, *operands: "Pattern"):
         self.opcode, self.operands = opcode, operands

@@ -33,21 +33,23 @@ class Op:
     Those annotated as Graph are its regions.
 
     Facts that several parts of the compiler ask (traits) follow the name: a class says which of them differ from the
-    default. tests/ops/test_traits.py holds each against what the operator does. What one pass alone does with an operator
-    is a table in that pass, keyed by `opcode`.
+    default. tests/ops/test_traits.py holds each against what the operator does. What one pass alone does with an
+    operator is a table in that pass, keyed by `opcode`.
 
-    As a frozen dataclass, whose methods are made here once and not for each class: making 130 dataclasses costs 0.1 s of every import.
+    As a frozen dataclass, whose methods are made here once and not for each class: making 130 dataclasses costs 0.1 s
+    of every import.
     """
     name: ClassVar[str] = ""
     FIELDS: ClassVar[tuple[str, ...]] = ()
     DEFAULTS: ClassVar[Mapping[str, object]] = {}
     REGIONS: ClassVar[tuple[str, ...]] = ()
-    FLOATS: ClassVar[tuple[str, ...]] = ()          # attributes that may be floats: compared as `number_key` tells them apart
+    # attributes that may be floats: compared as `number_key` tells them apart
+    FLOATS: ClassVar[tuple[str, ...]] = ()
 
     # The result is the memory of the operand seen in another way: it has a place and no kernel.
     is_view: ClassVar[bool] = False
-    # A view with every element of its operand: loops read the operand itself by mapping axes, and to keep the view is to
-    # keep the operand. A slice is none: it may be far smaller than what it shows.
+    # A view with every element of its operand: loops read the operand itself by mapping axes, and to keep the view is
+    # to keep the operand. A slice is none: it may be far smaller than what it shows.
     is_whole_view: ClassVar[bool] = False
     # Without operands, and made by any loop that reads it at no cost: a known array or a count.
     is_leaf: ClassVar[bool] = False
@@ -131,7 +133,8 @@ class Op:
     @property
     def attributes(self) -> dict[str, object]:
         """What prints between braces: every attribute that differs from its default."""
-        return {n: v for n, v in vars(self).items() if n not in self.DEFAULTS or number_key(v) != number_key(self.DEFAULTS[n])}
+        return {n: v for n, v in vars(self).items()
+                if n not in self.DEFAULTS or number_key(v) != number_key(self.DEFAULTS[n])}
 
     def infer(self, *ins: TensorType) -> TensorType | tuple[TensorType, ...]:
         """Output type(s); raises GraphError(text), to which the builder adds the user's line."""
@@ -142,7 +145,8 @@ class Op:
         raise InternalError(f"operator {self.name} has no numpy reference")
 
     def vjp(self, b: "Builder", gs: Gradients, ins: tuple[Value, ...], outs: tuple[Value, ...]) -> Gradients:
-        """The gradient with respect to each input, given that to each output (None: zero). Built with the same builder."""
+        """The gradient with respect to each input, given that to each output (None: zero). Built with the same builder.
+        """
         raise GraphError(f"{self.name} has no gradient; wrap its argument in stop_gradient if none should flow")
 
     def cost(self, *ins: TensorType) -> Cost:
@@ -150,7 +154,8 @@ class Op:
         return Cost(sum(t.size for t in outs), sum(t.nbytes for t in ins + outs))
 
     def bind(self, values: Mapping[str, int]) -> "Op":
-        """The same operator with named dimensions in its attributes replaced (regions are bound by `rewrite.bind_graph`)."""
+        """The same operator with named dimensions in its attributes replaced (regions are bound by
+        `rewrite.bind_graph`)."""
         return self.replace(**{n: _bind_attribute(v, values) for n, v in vars(self).items()})
 
 
@@ -198,7 +203,8 @@ def as_tuple(value) -> tuple:
 
 
 def holds(dtype: DType, number: int | float | bool) -> bool:
-    """Whether an array of `dtype` may have this element: integers are not rounded and do not wrap around, bools are 0 or 1; floats round."""
+    """Whether an array of `dtype` may have this element: integers are not rounded and do not wrap around, bools are 0
+    or 1; floats round."""
     if dtype.is_float:
         return True
     low, high = (0, 1) if dtype.kind == "bool" else (np.iinfo(dtype.np).min, np.iinfo(dtype.np).max)

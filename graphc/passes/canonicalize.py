@@ -57,7 +57,8 @@ class Canonicalize(Pass):
 
 
 def _nothing(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
-    """Constants for results that have no elements: no kernel has to know how to compute nothing. What checks indices stays."""
+    """Constants for results that have no elements: no kernel has to know how to compute nothing. What checks indices
+    stays."""
     if any(v.type.size for v in node.outputs) or isinstance(node.op, Constant) or node.op.may_fail:
         return None
     with w.at(node.loc, node.scope):
@@ -65,7 +66,8 @@ def _nothing(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
 
 
 def _drop_broadcasts(ins: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:
-    """Operands without a broadcast_to that numpy broadcasting does anyway, as long as one operand keeps the full shape."""
+    """Operands without a broadcast_to that numpy broadcasting does anyway, as long as one operand keeps the full shape.
+    """
     result = list(ins)
     for i, v in enumerate(ins):
         others = (u for j, u in enumerate(result) if j != i)

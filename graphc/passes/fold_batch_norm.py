@@ -1,4 +1,5 @@
-"""y = conv(x, w) * scale + shift, all but x lasting, becomes conv(x, w * scale) + shift: inference batch norm costs nothing."""
+"""y = conv(x, w) * scale + shift, all but x lasting, becomes conv(x, w * scale) + shift: inference batch norm costs
+nothing."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ STEPS = (ADD, SUB, MUL)
 
 @dataclass(frozen=True)
 class FoldBatchNorm(Pass):
-    """Needs a simplified graph. Gives one whose convolutions by lasting weights have their factors per channel in the weights; the
-    products of weights and factors depend on state alone, so that `split_derived` moves them out of the calls.
+    """Needs a simplified graph. Gives one whose convolutions by lasting weights have their factors per channel in the
+    weights; the products of weights and factors depend on state alone, so that `split_derived` moves them out of the
+    calls.
 
     Changes rounding: w * scale is rounded once for each weight, where the sum was rounded once for each result.
     """
@@ -46,8 +48,10 @@ class FoldBatchNorm(Pass):
         return w.done()
 
 
-def _chain(conv: Node, kinds: Mapping[Value, Kind], readers: Mapping[Value, list[Node]], results: set[Value]) -> list[Node]:
-    """The additions and products, by lasting values per channel, that follow `conv` and nobody else sees the inside of."""
+def _chain(conv: Node, kinds: Mapping[Value, Kind], readers: Mapping[Value, list[Node]],
+           results: set[Value]) -> list[Node]:
+    """The additions and products, by lasting values per channel, that follow `conv` and nobody else sees the inside of.
+    """
     chain: list[Node] = []
     y = conv.outputs[0]
     while len(readers[y]) == 1 and y not in results:

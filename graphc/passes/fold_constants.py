@@ -24,8 +24,8 @@ TRIPS: dict[type[Op], Callable[[Op], int]] = {Scan: lambda op: op.length, WhileL
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Needs bound dimensions. Counting arrays stay (a loop makes them for nothing); results above `max_bytes` stay computed, they would only fill the
-    constants; and so does what numpy would work on for longer than the program."""
+    """Needs bound dimensions. Counting arrays stay (a loop makes them for nothing); results above `max_bytes` stay
+    computed, they would only fill the constants; and so does what numpy would work on for longer than the program."""
     name: ClassVar[str] = "fold_constants"
     max_bytes: int = 4096
 
@@ -49,9 +49,11 @@ class FoldConstants(Pass):
         return w.done() if folded else graph
 
     def _foldable(self, node: Node, known: dict[Value, np.ndarray]) -> bool:
-        if isinstance(node.op, Iota) or not all(v in known for v in node.inputs) or sum(v.type.nbytes for v in node.outputs) > self.max_bytes:
+        if (isinstance(node.op, Iota) or not all(v in known for v in node.inputs)
+                or sum(v.type.nbytes for v in node.outputs) > self.max_bytes):
             return False
-        return _evaluations(node.op) <= MAX_EVALUATIONS if regions(node.op) else node.op.cost(*(v.type for v in node.inputs)).flops <= MAX_FLOPS
+        return (_evaluations(node.op) <= MAX_EVALUATIONS if regions(node.op)
+                else node.op.cost(*(v.type for v in node.inputs)).flops <= MAX_FLOPS)
 
 
 def _evaluations(op: Op) -> int:

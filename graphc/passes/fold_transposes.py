@@ -14,16 +14,20 @@ from graphc.passes.pipeline import Pass
 
 @dataclass(frozen=True)
 class FoldTransposes(Pass):
-    """Rewrites the transpose of a product that has no other reader (the gradient of a weight stored transposed, usually).
+    """Rewrites the transpose of a product that has no other reader (the gradient of a weight stored transposed,
+    usually).
 
-    Needs: no dead nodes (a dead reader would keep the product). Gives: the same values, in products whose operands are transposed views.
-    Stands before fuse, because operators that follow a product directly can become its epilogue, and those that follow a view of it cannot.
+    Needs: no dead nodes (a dead reader would keep the product).
+    Gives: the same values, in products whose operands are transposed views.
+    Stands before fuse, because operators that follow a product directly can become its epilogue, and those that follow
+    a view of it cannot.
     """
     name: ClassVar[str] = "fold_transposes"
 
     def run(self, graph: Graph) -> Graph:
         readers = users(graph)
-        found = {n: product for n in graph.nodes if (product := _transposed_product(n)) and len(readers[n.inputs[0]]) == 1}
+        found = {n: product for n in graph.nodes
+                 if (product := _transposed_product(n)) and len(readers[n.inputs[0]]) == 1}
         turned = set(found.values()) - {v.node for v in graph.results}
         if not turned:
             return graph
@@ -49,7 +53,8 @@ def _transposed_product(node: Node) -> Node | None:
 
 
 def _transposed(w: Rewriter, v: Value, turned: set[Node]) -> Value:
-    """v the other way round. What v itself is the transpose of, unless that is a product which was turned and exists no more."""
+    """v the other way round. What v itself is the transpose of, unless that is a product which was turned and exists no
+    more."""
     perm = _swap(v.type.rank)
     if v.node is not None and v.node.op == Transpose(perm) and v.node.inputs[0].node not in turned:
         return w[v.node.inputs[0]]

@@ -22,11 +22,13 @@ from graphc.passes.pipeline import Pass
 
 @dataclass(frozen=True)
 class GatherOneHot(Pass):
-    """one_hot(ids) @ W is take(W, ids), and one_hot(ids)ᵀ @ g, its gradient towards W, is scatter_add(0, ids, g); einsums likewise.
+    """one_hot(ids) @ W is take(W, ids), and one_hot(ids)ᵀ @ g, its gradient towards W, is scatter_add(0, ids, g);
+    einsums likewise.
 
-    Needs composites as they are: stands before they are decomposed. An id outside of the classes gives zeros, as the product does.
-    Where every number is finite the lookup gives the same bits, but for the sign of a zero, and the gradient the same terms in the order of ids.
-    Otherwise they differ: 0 * inf in rows that were not looked up makes NaN in the product and none here.
+    Needs composites as they are: stands before they are decomposed. An id outside of the classes gives zeros, as the
+    product does. Where every number is finite the lookup gives the same bits, but for the sign of a zero, and the
+    gradient the same terms in the order of ids. Otherwise they differ: 0 * inf in rows that were not looked up makes
+    NaN in the product and none here.
     """
     name: ClassVar[str] = "gather_one_hot"
 
@@ -53,7 +55,8 @@ class Hot:
 
 
 def hot(b: Builder, v: Value) -> Hot | None:
-    """How v is a one_hot, seen through casts, transposes and reshapes that leave the classes together; nodes for ids are appended to `b`."""
+    """How v is a one_hot, seen through casts, transposes and reshapes that leave the classes together; nodes for ids
+    are appended to `b`."""
     passed: list[Node] = []
     while v.node is not None and type(v.node.op) in THROUGH:
         passed.append(v.node)
@@ -156,7 +159,8 @@ def _in_order(b: Builder, x: Value, perm: tuple[int, ...]) -> Value:
 
 
 def _labels(node: Node) -> tuple[Labels, ...] | None:
-    """A label for each axis of the two operands and of the result of a product without broadcasting; None for anything else."""
+    """A label for each axis of the two operands and of the result of a product without broadcasting; None for anything
+    else."""
     if not isinstance(node.op, LabelledProduct):
         return None
     found = node.op.labels(*(v.type.rank for v in node.inputs))

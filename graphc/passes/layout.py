@@ -1,4 +1,5 @@
-"""Chooses the storage order of images: channels last for the images of convolutions and pooling, and for values computed with these elementwise."""
+"""Chooses the storage order of images: channels last for the images of convolutions and pooling, and for values
+computed with these elementwise."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
@@ -24,8 +25,9 @@ GIVEN_ON: dict[tuple[type, str], int] = {(Cond, "then_body"): 0, (Cond, "else_bo
 
 @dataclass(frozen=True)
 class ArrangeImages(Pass):
-    """Needs fused nodes. Copies the images of a pooling to channels last where this program does not choose their order (arguments, views of other
-    shapes): the copy costs less than windows that are computed element by element. Contractions read any order as it is.
+    """Needs fused nodes. Copies the images of a pooling to channels last where this program does not choose their order
+    (arguments, views of other shapes): the copy costs less than windows that are computed element by element.
+    Contractions read any order as it is.
     """
     name: ClassVar[str] = "arrange_images"
 
@@ -51,9 +53,10 @@ class ArrangeImages(Pass):
 def storage_orders(graph: Graph) -> dict[Value, Order]:
     """The storage order of every value that is not stored row-major. Needs fused nodes; looks into loop bodies too.
 
-    Results of attention lie as the transpose that reads them does. An image is whatever an image operator reads or writes, and every value
-    of the same shape that a nest computes from an image or along with one: then no nest mixes orders, and no transposes are needed inside a
-    network. Arguments and results of the graph keep the order that their owner gives them.
+    Results of attention lie as the transpose that reads them does. An image is whatever an image operator reads or
+    writes, and every value of the same shape that a nest computes from an image or along with one: then no nest mixes
+    orders, and no transposes are needed inside a network. Arguments and results of the graph keep the order that their
+    owner gives them.
     """
     orders: dict[Value, Order] = {}
     _collect(graph, orders)
@@ -61,11 +64,12 @@ def storage_orders(graph: Graph) -> dict[Value, Order]:
 
 
 def _turned_results(graph: Graph) -> dict[Value, Order]:
-    """Results of attention that are read transposed (heads side by side again), and by its gradient, lie in the order of the transpose, which may
-    then be reshaped without a copy."""
+    """Results of attention that are read transposed (heads side by side again), and by its gradient, lie in the order
+    of the transpose, which may then be reshaped without a copy."""
     readers, results = users(graph), set(graph.results)
     found = {}
-    for v in (v for node in graph.nodes if isinstance(node.op, AttentionOp) for v in node.outputs):     # of any order, as operands are
+    # of any order, as operands are
+    for v in (v for node in graph.nodes if isinstance(node.op, AttentionOp) for v in node.outputs):
         others = [node.op for node in readers[v] if not isinstance(node.op, AttentionOp)]
         perms = {op.perm if isinstance(op, Transpose) else None for op in others}
         perm = perms.pop() if len(perms) == 1 else None
@@ -75,7 +79,8 @@ def _turned_results(graph: Graph) -> dict[Value, Order]:
 
 
 def _collect(graph: Graph, orders: dict[Value, Order], images: Sequence[Value] = ()) -> None:
-    """Adds the orders of the graph's values; `images` are those that lie channels last because the graph around says so."""
+    """Adds the orders of the graph's values; `images` are those that lie channels last because the graph around says
+    so."""
     orders.update(_turned_results(graph))
     todo = [*images, *(v for node in graph.nodes for v in _images(node))]
     neighbours = _neighbours(graph, {v.type.rank for v in todo})
@@ -89,7 +94,8 @@ def _collect(graph: Graph, orders: dict[Value, Order], images: Sequence[Value] =
             for name, region in regions(node.op):
                 first = GIVEN_ON.get((type(node.op), name), len(node.outputs))
                 given = zip(region.outputs, node.outputs[first:])
-                _collect(region, orders, [v for v, outer in given if orders.get(outer) == channels_last(outer.type.rank)])
+                _collect(region, orders,
+                         [v for v, outer in given if orders.get(outer) == channels_last(outer.type.rank)])
 
 
 def _images(node: Node) -> Iterator[Value]:
@@ -110,5 +116,6 @@ def _neighbours(graph: Graph, ranks: Collection[int]) -> dict[Value, list[Value]
             continue
         values = [v for v in (*node.inputs, *node.outputs) if v.type.rank in ranks]
         for v in values:
-            table.setdefault(v, []).extend(u for u in values if u is not v and (isinstance(node.op, Pad) or u.type.shape == v.type.shape))
+            table.setdefault(v, []).extend(u for u in values if u is not v
+                                           and (isinstance(node.op, Pad) or u.type.shape == v.type.shape))
     return table

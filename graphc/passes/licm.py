@@ -1,4 +1,5 @@
-"""Loop-invariant code motion and more: products of inputs are moved before a loop, weight gradients and products of results behind it."""
+"""Loop-invariant code motion and more: products of inputs are moved before a loop, weight gradients and products of
+results behind it."""
 from __future__ import annotations
 
 from collections import Counter
@@ -25,13 +26,14 @@ from graphc.passes.pipeline import Pass
 class LoopInvariantCodeMotion(Pass):
     """Shortens the bodies of scans; results stay the same but for the order of sums.
 
-    Before the loop: values that are the same in every step; products that depend on stacked inputs alone, batched over the steps, with their
-    operands and the elementwise work that follows them. After the loop: carried sums of products, as one product of stacks; other carried
-    sums of values that are stacked anyway; products that only per-step outputs need. Large products stay where they are (`gain`).
+    Before the loop: values that are the same in every step; products that depend on stacked inputs alone, batched over
+    the steps, with their operands and the elementwise work that follows them. After the loop: carried sums of products,
+    as one product of stacks; other carried sums of values that are stacked anyway; products that only per-step outputs
+    need. Large products stay where they are (`gain`).
 
     Needs a decomposed graph after cse: with duplicates, "used only by this sum" cannot be detected.
-    Gives new nodes around the loops, which cse and canonicalize may simplify; dead results and carries of scans are gone.
-    Stands before layout and fusion, which must see the products where they run.
+    Gives new nodes around the loops, which cse and canonicalize may simplify; dead results and carries of scans are
+    gone. Stands before layout and fusion, which must see the products where they run.
     """
     name: ClassVar[str] = "licm"
 
@@ -66,7 +68,8 @@ def _free_constant_carries(w: Rewriter, loop: ScanLoop) -> None:
 
 
 def _operands(loop: ScanLoop) -> dict[Value, OuterOperand]:
-    return {r.inner: OuterOperand(r.outer, True) for r in loop.xs} | {r.inner: OuterOperand(r.outer, False) for r in loop.captured}
+    return ({r.inner: OuterOperand(r.outer, True) for r in loop.xs}
+            | {r.inner: OuterOperand(r.outer, False) for r in loop.captured})
 
 
 def _take_out_before(w: Rewriter, loop: ScanLoop) -> None:
@@ -86,7 +89,8 @@ def _take_out_before(w: Rewriter, loop: ScanLoop) -> None:
 
 
 def _movable(loop: ScanLoop) -> set[Value]:
-    """Values to compute before the loop: those that are the same in every step, and those with a product in what they are made of."""
+    """Values to compute before the loop: those that are the same in every step, and those with a product in what they
+    are made of."""
     on_carries = loop.on_carries()
     varying = dependents(loop.nodes, [r.inner for r in loop.xs])
     possible = {r.inner for r in loop.xs}
@@ -98,7 +102,8 @@ def _movable(loop: ScanLoop) -> set[Value]:
             worth = not (node.op.is_whole_view or node.op.is_leaf)
         elif can_batch(node) and all(v in possible for v in node.inputs if v in varying):
             possible.update(node.outputs)
-            worth = batching_gains(node, varying) if node.op.is_contraction else any(v in moved and v in varying for v in node.inputs)
+            worth = (batching_gains(node, varying) if node.op.is_contraction
+                     else any(v in moved and v in varying for v in node.inputs))
         else:
             worth = False
         moved.update(node.outputs if worth else ())
@@ -122,7 +127,8 @@ class _After:
         self.stacked: frozenset[Value] = frozenset()
 
     def _products(self) -> set[Value]:
-        """Values outside the core with a product in what they are made of, as far as it is outside the core and can be batched."""
+        """Values outside the core with a product in what they are made of, as far as it is outside the core and can be
+        batched."""
         found: set[Value] = set()
         for node in self.loop.nodes:
             if node.outputs[0] in self.core or not can_batch(node) or not any(v in self.varying for v in node.inputs):

@@ -17,11 +17,13 @@ Pairs = tuple[tuple[int, int], ...]         # of each spatial axis: before, afte
 
 @dataclass(frozen=True)
 class MaterializePadding(Pass):
-    """conv2d(x, padding) -> conv2d(pad(x)), and likewise for both gradients, where x is computed element by element in this graph.
+    """conv2d(x, padding) -> conv2d(pad(x)), and likewise for both gradients, where x is computed element by element in
+    this graph.
 
-    Such a value can be written into the middle of the padded image (`buffer_aliasing.py`), zeros around it by the same kernel, where a
-    convolution would copy the whole image (`contract_form.PaddedCopy`), and its gradient again. Each image is padded once; convolutions that
-    need different padding still copy. Needs bound dimensions; stands before fusion, since a convolution's operand changes.
+    Such a value can be written into the middle of the padded image (`buffer_aliasing.py`), zeros around it by the same
+    kernel, where a convolution would copy the whole image (`contract_form.PaddedCopy`), and its gradient again. Each
+    image is padded once; convolutions that need different padding still copy. Needs bound dimensions; stands before
+    fusion, since a convolution's operand changes.
     """
     name: ClassVar[str] = "materialize_padding"
 
@@ -64,7 +66,8 @@ def _axes(node: Node) -> Iterator[tuple[int, int, int, int, int, int]]:
 
 
 def _reach(x: int, kernel: int, dy: int, stride: int, dilation: int, before: int) -> tuple[int, int]:
-    """How far dx[i] = sum over k of dy[(i + before - k * dilation) / stride] * w[k] reads outside of dy, at either end."""
+    """How far dx[i] = sum over k of dy[(i + before - k * dilation) / stride] * w[k] reads outside of dy, at either end.
+    """
     first, last = -((dilation * (kernel - 1) - before) // stride), (x - 1 + before) // stride
     return max(0, -first), max(0, last - (dy - 1))
 

@@ -1,4 +1,5 @@
-"""Chooses the order of execution: state is written after the last check, and as soon after it as the operands allow; single numbers come early."""
+"""Chooses the order of execution: state is written after the last check, and as soon after it as the operands allow;
+single numbers come early."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -13,9 +14,10 @@ from graphc.passes.pipeline import Pass
 class Order(Pass):
     """Needs fused nodes (an optimizer's update of one parameter is one node).
 
-    Gives the same nodes in another order. Updates of state run after the last node that may fail, so that a failed step leaves the state as it was,
-    and otherwise as early as possible, so that gradients are freed early. An update may need scalars of the optimizer, which are traced after all
-    gradients; nodes that compute only scalars therefore run right after their operands.
+    Gives the same nodes in another order. Updates of state run after the last node that may fail, so that a failed step
+    leaves the state as it was, and otherwise as early as possible, so that gradients are freed early. An update may
+    need scalars of the optimizer, which are traced after all gradients; nodes that compute only scalars therefore run
+    right after their operands.
     """
     name: ClassVar[str] = "order"
 
@@ -61,7 +63,8 @@ def _writers(graph: Graph) -> dict[Node, None]:
 
 
 def _ready_positions(graph: Graph, writers: Mapping[Node, None], others: list[Node]) -> dict[Node, int]:
-    """For each writer the position in `others` of the last node it must follow: producers, and readers of the state it replaces."""
+    """For each writer the position in `others` of the last node it must follow: producers, and readers of the state it
+    replaces."""
     made: dict[Value, int] = {}
     last_read: dict[Value, int] = {}
     for i, node in enumerate(others):

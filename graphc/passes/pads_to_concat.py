@@ -1,4 +1,5 @@
-"""Sums of padded pieces that do not overlap are one concatenation: what the gradient of slicing an array into parts leaves."""
+"""Sums of padded pieces that do not overlap are one concatenation: what the gradient of slicing an array into parts
+leaves."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,9 @@ class Piece:
 class PadsToConcat(Pass):
     """pad(a) + pad(b) + … -> concat(a, b, …), gaps filled with zeros; other terms are added to it.
 
-    Needs bound dimensions, and equal nodes to be one. Gives the same numbers but for the order in which the other terms are added and the
-    sign of zeros. Leaves the pads dead: dce comes after it. Stands before licm and fusion, which find one node instead of a tree.
+    Needs bound dimensions, and equal nodes to be one. Gives the same numbers but for the order in which the other terms
+    are added and the sign of zeros. Leaves the pads dead: dce comes after it. Stands before licm and fusion, which find
+    one node instead of a tree.
     """
     name: ClassVar[str] = "pads_to_concat"
 

@@ -1,4 +1,5 @@
-"""Values that depend only on state which the program never writes are computed once and kept while that state does not change."""
+"""Values that depend only on state which the program never writes are computed once and kept while that state does not
+change."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -10,13 +11,15 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.winograd import WinogradWeights
 from graphc.passes.dce import EliminateDeadCode
 
-GROWTH = 2                          # derived values may be at most this many times as large as the state from which they are computed
+# derived values may be at most this many times as large as the state from which they are computed
+GROWTH = 2
 GROWTHS = {WinogradWeights: 8}      # 4 times, and a last panel that is not full
 FREE_BYTES = 4096                   # and may always have this size
 
 
 class Kind(Enum):
-    """What a value depends on: nothing (numbers, counts), lasting state and perhaps numbers, or anything that may change."""
+    """What a value depends on: nothing (numbers, counts), lasting state and perhaps numbers, or anything that may
+    change."""
     NUMBER = 0
     LASTING = 1
     CHANGING = 2
@@ -24,8 +27,8 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Split:
-    """`main` runs in every call and `prepare`, which has no inputs, when the state has changed. Both have the same state: that of the
-    program, then the derived values, which `prepare` updates.
+    """`main` runs in every call and `prepare`, which has no inputs, when the state has changed. Both have the same
+    state: that of the program, then the derived values, which `prepare` updates.
     """
     main: Graph
     prepare: Graph | None = None
@@ -34,7 +37,8 @@ class Split:
 def split_derived(graph: Graph) -> Split:
     """The graph in two, if anything in it can be derived from state alone.
 
-    Needs a simplified graph; stands before fusion, which would put values that are computed once into kernels that run in every call.
+    Needs a simplified graph; stands before fusion, which would put values that are computed once into kernels that run
+    in every call.
     """
     kinds = value_kinds(graph)
     roots = {_root(v): None for v in _crossings(graph, kinds)}
@@ -95,7 +99,8 @@ def _main(graph: Graph, kinds: Mapping[Value, Kind], derived: list[Value]) -> Gr
 
 
 def _prepare(graph: Graph, kinds: Mapping[Value, Kind], derived: list[Value]) -> Graph:
-    nothing = replace(graph, name=f"prepare {graph.name}", inputs=(), outputs=(), output_names=(), updates=(None,) * len(graph.state))
+    nothing = replace(graph, name=f"prepare {graph.name}", inputs=(), outputs=(), output_names=(),
+                      updates=(None,) * len(graph.state))
     w = Rewriter(nothing)
     made = {}
     for node in graph.nodes:

@@ -15,16 +15,18 @@ from graphc.passes.pipeline import Pass
 
 FEW = 2                             # the table has at least this many times the rows that are read
 SMALL_BYTES = 64 << 10              # a table in L1 or nearly: nothing to gain
+CHANGED = Is(ADD, "state", "change"), Is(SUB, "state", "change")
 
 
 @dataclass(frozen=True)
 class SparseGradients(Pass):
     """The gradient of a lookup, rows added to a table of zeros, is kept as a list of rows instead of the table.
 
-    An update state + c * table, with a scalar c, adds the rows to the state in place: plain gradient descent touches the rows that were read and no
-    others. For other readers the table is pick_rows(rows, places), which fuses with them: an update with momentum or decay still changes every row, as
-    dense semantics ask, but reads no gradient for most. In both, rows that occur more than once are added in the order of ids. The result equals that
-    of the table, except for the order of additions in state + c * (r1 + r2).
+    An update state + c * table, with a scalar c, adds the rows to the state in place: plain gradient descent touches
+    the rows that were read and no others. For other readers the table is pick_rows(rows, places), which fuses with
+    them: an update with momentum or decay still changes every row, as dense semantics ask, but reads no gradient for
+    most. In both, rows that occur more than once are added in the order of ids. The result equals that of the table,
+    except for the order of additions in state + c * (r1 + r2).
 
     Needs no dead readers. Stands before what removes dead nodes: the tables are left behind.
     """
@@ -35,7 +37,8 @@ class SparseGradients(Pass):
         if not tables:
             return graph
         read, results = users(graph), set(graph.results)
-        found = {new.node: _as_sum(new.node, state, tables, read, results) for state, new in zip(graph.state, graph.updates) if new and new.node}
+        found = {new.node: _as_sum(new.node, state, tables, read, results)
+                 for state, new in zip(graph.state, graph.updates) if new and new.node}
         sums = {node: found for node, found in found.items() if found}
         direct = {found.table for found in sums.values()}
         w = Rewriter(graph)
@@ -68,12 +71,13 @@ class _Sum:
 
 def _as_sum(node: Node, state: Value, tables: Mapping[Value, Node], read: Mapping, results: set[Value]) -> _Sum | None:
     """How the node is a sum of the state and a multiple of a table that nothing else reads."""
-    found = next((m for m in matches(node.outputs[0], Is(ADD, "state", "change"), Is(SUB, "state", "change")) if m["state"] is state), None)
+    found = next((m for m in matches(node.outputs[0], *CHANGED) if m["state"] is state), None)
     table, factor = _multiple(found["change"], tables, read, results) if found else (None, None)
     return None if table is None else _Sum(state, table, factor, node.op is SUB)
 
 
-def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping, results: set[Value]) -> tuple[Node | None, Value | None]:
+def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping,
+              results: set[Value]) -> tuple[Node | None, Value | None]:
     """v as a table times one number (None: 1), with no other reader on the way."""
     if v in results or len(read[v]) != 1:
         return None, None
@@ -87,7 +91,8 @@ def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping, results: se
 
 
 def _picked(w: Builder, node: Node) -> Value:
-    """The table as rows of a small one, whose last row is zero. Where rows stand first is checked: nothing after it can fail."""
+    """The table as rows of a small one, whose last row is zero. Where rows stand first is checked: nothing after it can
+    fail."""
     _, ids, rows = (w[v] for v in node.inputs)
     table, count = node.outputs[0].type, ids.type.size
     places = w.row_places(ids, size=table.shape[0])
@@ -101,4 +106,5 @@ def _is_table(node: Node) -> bool:
     if not isinstance(node.op, ScatterAdd) or node.op.axis != 0:
         return False
     base, ids, _ = (v.type for v in node.inputs)
-    return FEW * ids.size <= base.shape[0] and base.nbytes >= SMALL_BYTES and base.dtype.is_float and splat(node.inputs[0]) == 0
+    return (FEW * ids.size <= base.shape[0] and base.nbytes >= SMALL_BYTES and base.dtype.is_float
+            and splat(node.inputs[0]) == 0)
