@@ -12,6 +12,7 @@ from graphc.errors import GraphError
 from graphc.ir.builder import Rewriter, bind_graph
 from graphc.ir.graph import Graph, regions
 from graphc.ir.op import Op
+from graphc.ir.ops.random import OPS as RANDOM
 from graphc.ir.types import Dim, Poly, TensorType
 
 
@@ -69,7 +70,7 @@ def _redrawn(op: Op, streams: dict[int, int], trace: Trace) -> Op:
     """The operator with its hidden random streams replaced by new ones, the same for the same old stream."""
     changes: Mapping[str, object] = {
         name: _regions_redrawn(region, streams, trace) for name, region in regions(op) if _draws(region)}
-    if op.stream:
+    if isinstance(op, RANDOM) and op.stream:
         if op.stream not in streams:
             streams[op.stream] = trace.next_stream(op.name)
         changes = {**changes, "stream": streams[op.stream]}
@@ -85,4 +86,4 @@ def _regions_redrawn(graph: Graph, streams: dict[int, int], trace: Trace) -> Gra
 
 
 def _draws(graph: Graph) -> bool:
-    return any(n.op.stream or any(_draws(r) for _, r in regions(n.op)) for n in graph.nodes)
+    return any(isinstance(n.op, RANDOM) and n.op.stream or any(_draws(r) for _, r in regions(n.op)) for n in graph.nodes)

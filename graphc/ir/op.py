@@ -71,8 +71,6 @@ class Op:
     images: ClassVar[ImageRoles | None] = None
     # At run time the operator looks whether its indices are inside an axis, and fails if one is not.
     checks_indices: ClassVar[bool] = False
-    # Which stream of random numbers the operator draws from; 0: a stream that nobody else numbers, or none.
-    stream: int = 0
     # A loop or branch: its regions run as programs of their own, each with kernels and memory.
     is_control: ClassVar[bool] = False
     # Arithmetic for one element of a loop nest: of the result, or of what is reduced.

@@ -18,7 +18,7 @@ from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.image import BATCH_AXIS, ImageRoles, channels_last, spatial_axes
 from graphc.ir.op import ALL, Composite, Op, as_tuple
-from graphc.ir.ops import CLASSES, OPS
+from graphc.ir.ops import CLASSES, OPS, random
 from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.ops.elementwise import ADD, Cast, Elementwise
 from graphc.ir.ops.fused import Fused
@@ -33,7 +33,7 @@ from graphc.passes.fuse import Fuse
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
 TRAITS = ("is_view", "is_whole_view", "is_leaf", "is_elementwise", "is_reduction", "is_generator", "is_commutative",
           "linear_in", "is_contraction", "takes_epilogue", "images", "checks_indices", "is_control",
-          "element_flops", "stream")
+          "element_flops")
 
 
 def of(op_has: Callable[[Op], object], per_class: int = 3) -> pytest.MarkDecorator:
@@ -58,7 +58,7 @@ def test_every_operator_states_it(trait):
     """Its own value or the default of `Op`, of the same kind, and some operators differ from the default."""
     default = getattr(Op, trait)
     kinds = (type(None), ImageRoles) if trait == "images" else type(default)
-    stated = {s.op.opcode: getattr(s.op, trait) for s in SAMPLES if trait != "stream" or "stream" in s.op.FIELDS}
+    stated = {s.op.opcode: getattr(s.op, trait) for s in SAMPLES}
     assert all(isinstance(value, kinds) for value in stated.values())
     assert any(value != default for value in stated.values())
 
@@ -168,11 +168,12 @@ def test_a_generator_makes_an_element_from_its_number(sample: Sample):
     np.testing.assert_array_equal(shorter, evaluated(sample.op, sample.arrays)[0].ravel()[:total // 2])
 
 
-def test_streams_are_other_numbers():
+def test_random_operators_are_those_with_a_stream():
+    """`dsl/inline.py` gives every copy of one a stream of its own, which is other numbers."""
     drawing = [s for s in SAMPLES if "stream" in s.op.FIELDS]
     other = {type(s.op) for s in drawing
              if not np.array_equal(*(evaluated(s.op.replace(stream=n), s.arrays)[0] for n in (5, 6)))}
-    assert other == {type(s.op) for s in drawing} and all(s.op.stream == 0 for s in SAMPLES if s not in drawing)
+    assert other == {type(s.op) for s in drawing} == set(random.OPS)
 
 
 # ---- commutative, linear
