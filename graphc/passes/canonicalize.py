@@ -12,8 +12,8 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.match import Is, match
 from graphc.ir.op import Opcode
+from graphc.ir.ops import conv
 from graphc.ir.ops.constant import Constant, splat
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.ops.elementwise import BITNOT, DIV, MUL, NEG, POW, SUB, Cast, Elementwise, StopGradient
 from graphc.ir.ops.reduce import Max, Min, Prod, Sum
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
@@ -150,6 +150,6 @@ RULES: dict[Opcode, tuple[Rule, ...]] = {
     BroadcastTo: (_same_type,),
     Transpose: (_transpose_identity, _transpose_transpose),
     StopGradient: (_stop_gradient,),
-    **dict.fromkeys((Conv2d, Conv2dInputGrad, Conv2dWeightGrad), (_of_nothing,)),
+    **dict.fromkeys((op for op in conv.OPS if op.is_contraction), (_of_nothing,)),
     **dict.fromkeys((Sum, Max, Min, Prod), (_sum_of_one,)),
 }

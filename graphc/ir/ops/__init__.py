@@ -9,8 +9,8 @@ from graphc.ir.ops import (
     norm, random, reduce, resize, scan_ops, shape, sort, trig, window, winograd)
 
 CLASSES: tuple[type[Op], ...] = (
-    elementwise.CLASSES + constant.OPS + activation.OPS + trig.OPS + reduce.OPS + scan_ops.OPS + sort.OPS + shape.OPS + resize.OPS + index.OPS
-    + embedding_gradients.OPS + random.OPS + norm.OPS + loss.OPS + contract.OPS + conv.OPS + winograd.OPS
-    + window.OPS + attention.OPS + control.OPS + custom.OPS)
+    elementwise.CLASSES + constant.OPS + activation.OPS + trig.OPS + reduce.OPS + scan_ops.OPS + sort.OPS + shape.OPS
+    + resize.OPS + index.OPS + embedding_gradients.OPS + random.OPS + norm.OPS + loss.OPS + contract.OPS + conv.OPS
+    + winograd.OPS + window.OPS + attention.OPS + control.OPS + custom.OPS)
 
 OPS: dict[str, Callable[..., Op]] = elementwise.OPS | {c.name: c for c in CLASSES if c is not elementwise.Elementwise}
