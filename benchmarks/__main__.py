@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, table, trees)
+    attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, sweep, table, trees)
 from benchmarks.report import TITLES
 from graphc.peak import copy_rate, fma_peak
 from graphc.runtime.pool import default_threads
@@ -16,7 +16,7 @@ def machine(threads: int) -> None:
     print(f"{threads} threads: {fma_peak(threads):.1f} GF/s f32, copy {copy_rate(threads):.1f} GB/s")
 
 
-NETWORKS, TREES = "networks", "trees"
+NETWORKS, TREES, SWEEP = "networks", "trees", "sweep"
 BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main, "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
               "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main, "compile-networks": compiling.main}
@@ -24,7 +24,7 @@ BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementw
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="?", choices=[NETWORKS, TREES, *sorted(BENCHMARKS)], default=NETWORKS)
+    parser.add_argument("name", nargs="?", choices=[NETWORKS, TREES, SWEEP, *sorted(BENCHMARKS)], default=NETWORKS)
     parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
@@ -35,11 +35,18 @@ def main() -> None:
     only.add_argument("--seed", type=int, default=0, help="of the drawn shapes")
     only.add_argument("--out", type=Path, default=Path("benchmark"), help="folder for table, chart and figures")
     only.add_argument("--log", action="store_true", help="print what the engines print")
+    drawn = parser.add_argument_group("sweep")
+    drawn.add_argument("--family", action="append", metavar="TEXT", help="families whose name contains it; may be repeated")
+    drawn.add_argument("--problems", type=int, default=25, help="of each family and mode")
+    drawn.add_argument("--neighbours", action="store_true", help="each problem also with one size larger by one")
+    drawn.add_argument("--against", type=Path, help="sweep.jsonl of an earlier run")
     options = parser.parse_args()
     if (options.name == TREES) is not bool(options.old):
         parser.error("trees compares this checkout with another: python -m benchmarks trees FOLDER-OR-REVISION")
     if options.name == TREES:
         trees.main(options)
+    elif options.name == SWEEP:
+        sweep.main(options)
     elif options.name == NETWORKS:
         table.main(options)
     else:

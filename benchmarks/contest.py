@@ -163,6 +163,7 @@ class Contest:
     folder: Path
     seconds: float = 20.0               # for the turns of one workload, all engines together
     turns: int = 7
+    turn_seconds: float = TURN_SECONDS
     places: Mapping[str, Place] = field(default_factory=dict)
     maker: str = "torch"
     hosts: dict[str, Host] = field(default_factory=dict)
@@ -222,7 +223,7 @@ class Contest:
 
     def _take_turns(self, figures: dict[str, Figures], limit: Callable[[float], Sequence[float]] | None) -> None:
         """Fills in the times, turn by turn, each turn beginning with another engine."""
-        turns = {e: partial(self.hosts[e].turn, TURN_SECONDS) for e, f in figures.items() if not f.error}
+        turns = {e: partial(self.hosts[e].turn, self.turn_seconds) for e, f in figures.items() if not f.error}
         if limit and turns:
             figures[LIMIT], turns[LIMIT] = Figures(), partial(limit, LIMIT_SECONDS)
         order, end = list(turns), time.monotonic() + self.seconds

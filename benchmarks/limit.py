@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from benchmarks.engines.graphc_engine import array_type
+from benchmarks.engines.graphc_engine import array_type, operator
 from benchmarks.networks import NETWORKS
 from benchmarks.workloads import GRADIENTS, INFER, TRAIN, Workload
 from graphc.ir.graph import Graph, Node
@@ -121,6 +121,21 @@ def _operators(graph: Graph, inputs_learn: bool, times: int = 1) -> Iterator[tup
             yield from _operators(node.op.body, True, times * node.op.length)
         elif node.op.name in OPERATORS:
             yield node, found[0], times
+
+
+def operator_work(workload: Workload) -> Work:
+    """What a single operator takes at least: the products in its graph, gradients included, and its inputs and results, each once."""
+    graph = operator(workload).graph
+    flops = sum(_cost(node).flops * times for node, times in _products(graph))
+    return Work(flops, float(sum(v.type.nbytes for v in (*graph.inputs, *graph.outputs))))
+
+
+def _products(graph: Graph, times: int = 1) -> Iterator[tuple[Node, int]]:
+    for node in graph.nodes:
+        if node.op.name == "scan":
+            yield from _products(node.op.body, times * node.op.length)
+        elif node.op.name in OPERATORS and OPERATORS[node.op.name].flops:
+            yield node, times
 
 
 def _passes(node: Node, learns: bool, times: int, backward: bool) -> Iterator[Work]:

@@ -6,19 +6,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from benchmarks.arrays import Array
+from benchmarks.operators import FAMILIES
+
 INFER, TRAIN, GRADIENTS = "infer", "train", "gradients"
 BATCHES = 4                     # different inputs, used in turn
 RATE, NORMED_RATE = 0.1, 0.00001  # of SGD. Batch norm after many layers makes the second loss depend on rounding when steps are large
-
-
-@dataclass(frozen=True)
-class Array:
-    """Normal numbers, or ids below `below`."""
-    shape: tuple[int, ...]
-    below: int = 0
-
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.integers(0, self.below, self.shape).astype(np.int32) if self.below else rng.standard_normal(self.shape, np.float32)
 
 
 @dataclass(frozen=True)
@@ -44,8 +37,13 @@ class Workload:
     def arrays(self) -> tuple[Array, ...]:
         """One batch: the network's inputs and, for training, the target."""
         inputs, target = ARRAYS[self.network](self.batch, **self.options)
-        extra = {INFER: (), TRAIN: (target,), GRADIENTS: inputs[:1]}
+        extra = {INFER: (), TRAIN: (target,), GRADIENTS: (target,)}
         return inputs + extra[self.mode]
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it is a function of arrays without parameters of its own."""
+        return self.network == "attention" or self.network in FAMILIES
 
     @property
     def rate(self) -> float:
@@ -82,7 +80,8 @@ def _heads(batch, heads, size, length, causal=False):
 
 
 ARRAYS = {"mlp": _rows, "lenet": _digits, "alexnet": _images, "resnet": _images, "mobilenet": _images, "rnn": _steps, "lstm": _steps, "gru": _steps,
-          "bert": _tokens, "gpt": _tokens, "attention": _heads}
+          "bert": _tokens, "gpt": _tokens, "attention": _heads,
+          **{name: family.workload_arrays for name, family in FAMILIES.items()}}
 
 TINY, MIDDLE = {"sizes": (8, 10, 7, 3)}, {"sizes": (784, 512, 512, 10)}
 RESNET18, RESNET50 = {"blocks": (2, 2, 2, 2)}, {"blocks": (3, 4, 6, 3), "bottleneck": True}
