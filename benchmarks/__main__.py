@@ -1,4 +1,6 @@
-"""python -m benchmarks: graphc and its peers on whole networks, as Markdown table and bar chart. `python -m benchmarks NAME`: one of the others."""
+"""python -m benchmarks: graphc and its peers on whole networks, as Markdown table and bar chart. `python -m benchmarks
+NAME`: one of the others.
+"""
 from __future__ import annotations
 
 import argparse
@@ -17,9 +19,11 @@ def machine(threads: int) -> None:
 
 
 NETWORKS, TREES, SWEEP = "networks", "trees", "sweep"
-BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main, "attention": attention.main,
+BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
+              "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
-              "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main, "compile-networks": compiling.main}
+              "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main,
+              "compile-networks": compiling.main}
 
 
 def main() -> None:
@@ -28,15 +32,19 @@ def main() -> None:
     parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
-    only.add_argument("--workload", action="append", metavar="TEXT", help="workloads whose name contains it; may be repeated")
+    only.add_argument("--workload", action="append", metavar="TEXT",
+                      help="workloads whose name contains it; may be repeated")
     only.add_argument("--engine", action="append", choices=TITLES, help="may be repeated")
-    only.add_argument("--quick", action="store_true", help="fewer turns and lengths, no drawn shapes, without torch.compile")
-    only.add_argument("--minutes", type=float, default=0.0, help="workloads that would start later are reported as not run")
+    only.add_argument("--quick", action="store_true",
+                      help="fewer turns and lengths, no drawn shapes, without torch.compile")
+    only.add_argument("--minutes", type=float, default=0.0,
+                      help="workloads that would start later are reported as not run")
     only.add_argument("--seed", type=int, default=0, help="of the drawn shapes")
     only.add_argument("--out", type=Path, default=Path("benchmark"), help="folder for table, chart and figures")
     only.add_argument("--log", action="store_true", help="print what the engines print")
     drawn = parser.add_argument_group("sweep")
-    drawn.add_argument("--family", action="append", metavar="TEXT", help="families whose name contains it; may be repeated")
+    drawn.add_argument("--family", action="append", metavar="TEXT",
+                       help="families whose name contains it; may be repeated")
     drawn.add_argument("--problems", type=int, default=25, help="of each family and mode")
     drawn.add_argument("--neighbours", action="store_true", help="each problem also with one size larger by one")
     drawn.add_argument("--against", type=Path, help="sweep.jsonl of an earlier run")

@@ -13,4 +13,5 @@ class Array:
     below: int = 0
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.integers(0, self.below, self.shape).astype(np.int32) if self.below else rng.standard_normal(self.shape, np.float32)
+        return rng.integers(0, self.below,
+                            self.shape).astype(np.int32) if self.below else rng.standard_normal(self.shape, np.float32)

@@ -1,5 +1,6 @@
-"""Single operators as workloads: families of shapes drawn from a seed, and the arrays that each takes. What they compute stands in `operators_graphc.py`,
-`operators_torch.py` and `operators_jax.py` under the same names."""
+"""Single operators as workloads: families of shapes drawn from a seed, and the arrays that each takes. What they
+compute stands in `operators_graphc.py`, `operators_torch.py` and `operators_jax.py` under the same names.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -14,7 +15,8 @@ LARGEST_BYTES, LARGEST_FLOPS = 48 << 20, 2e9        # of one call: milliseconds,
 Options = dict[str, object]
 UNARY = ("exp", "tanh", "sigmoid", "gelu", "silu", "relu", "abs", "square", "neg")
 BINARY = ("add", "sub", "mul", "maximum", "where")
-EQUATIONS = ("bij,bjk->bik", "bij,bkj->bik", "bji,bjk->bik", "bqhd,bkhd->bhqk", "bhqk,bkhd->bqhd", "nct,oc->not", "ij,ij->i", "bi,bj->bij",
+EQUATIONS = ("bij,bjk->bik", "bij,bkj->bik", "bji,bjk->bik", "bqhd,bkhd->bhqk", "bhqk,bkhd->bqhd", "nct,oc->not",
+             "ij,ij->i", "bi,bj->bij",
              "abc,cd->abd", "ij,j->i", "bij,bij->b", "abcd,bd->ac")
 
 
@@ -45,7 +47,9 @@ class Draw:
 
 @dataclass(frozen=True)
 class Family:
-    """`draw` gives the options of one problem, `arrays` its inputs and the shape of its (first) result. `modes`: what is measured."""
+    """`draw` gives the options of one problem, `arrays` its inputs and the shape of its (first) result. `modes`: what
+    is measured.
+    """
     draw: Callable[[Draw], Options]
     arrays: Callable[..., tuple[tuple[Array, ...], tuple[int, ...]]]
     modes: tuple[str, ...] = ("infer", "gradients")
@@ -79,8 +83,10 @@ def _draw_conv(d: Draw) -> Options:
     while True:
         reach = dilation * (kernel - 1) + 1
         size = max(size, reach)
-        options = {"batch": batch, "channels": channels, "out": out, "size": (size,) * rank, "kernel": (kernel,) * rank, "stride": stride,
-                   "padding": d.one(0, kernel // 2), "dilation": dilation, "groups": count, "then": d.one("", "bias", "relu", "silu", "group_norm", "layer_norm")}
+        options = {"batch": batch, "channels": channels, "out": out, "size": (size,) * rank, "kernel": (kernel,) * rank,
+                   "stride": stride,
+                   "padding": d.one(0, kernel // 2), "dilation": dilation, "groups": count,
+                   "then": d.one("", "bias", "relu", "silu", "group_norm", "layer_norm")}
         result = conv_arrays(**options)[1]
         flops = 2.0 * prod(result) * channels // count * kernel ** rank
         if flops <= LARGEST_FLOPS and 4 * max(prod(result), batch * channels * size ** rank) <= LARGEST_BYTES:
@@ -105,7 +111,8 @@ def _draw_pool(d: Draw) -> Options:
     shape = (d.size(1, 32), d.size(3, 256), *(d.size(max(8, kernel), 128 if rank == 2 else 2048),) * rank)
     while 4 * prod(shape) > LARGEST_BYTES:
         shape = (max(1, shape[0] // 2), max(1, shape[1] // 2), *shape[2:])
-    return {"shape": shape, "kind": d.one("max", "avg"), "kernel": kernel, "stride": stride, "padding": d.one(0, kernel // 2)}
+    return {"shape": shape, "kind": d.one("max", "avg"), "kernel": kernel, "stride": stride,
+            "padding": d.one(0, kernel // 2)}
 
 
 def pool_arrays(shape, kind, kernel, stride, padding):
@@ -114,14 +121,17 @@ def pool_arrays(shape, kind, kernel, stride, padding):
 
 def _draw_matmul(d: Draw) -> Options:
     kind = d.one("any", "any", "row", "small", "tall", "wide", "batched", "batched")
-    m, n, k = {"any": lambda: (d.size(8, 2048), d.size(8, 2048), d.size(8, 2048)), "row": lambda: (1, d.size(16, 8192), d.size(16, 8192)),
-               "small": lambda: (d.size(1, 16), d.size(1, 16), d.size(1, 16)), "tall": lambda: (d.size(1000, 50000), d.size(1, 64), d.size(1, 64)),
+    m, n, k = {"any": lambda: (d.size(8, 2048), d.size(8, 2048), d.size(8, 2048)),
+               "row": lambda: (1, d.size(16, 8192), d.size(16, 8192)),
+               "small": lambda: (d.size(1, 16), d.size(1, 16), d.size(1, 16)),
+               "tall": lambda: (d.size(1000, 50000), d.size(1, 64), d.size(1, 64)),
                "wide": lambda: (d.size(1, 64), d.size(1000, 50000), d.size(1, 64)),
                "batched": lambda: (d.size(1, 256), d.size(1, 256), d.size(1, 256))}[kind]()
     batch = (d.size(2, 256),) if kind == "batched" or kind == "small" and d.chance() else ()
     while 2.0 * prod(batch) * m * n * k > LARGEST_FLOPS or 4 * prod(batch) * max(m * n, m * k, k * n) > LARGEST_BYTES:
         m, n, k, batch = (m + 1) // 2, (n + 1) // 2, (k + 1) // 2, tuple((b + 1) // 2 for b in batch)
-    return {"batch_shape": batch, "m": m, "n": n, "k": k, "turned": d.one("", "", "a", "b"), "then": d.one("", "", "bias", "relu", "gelu")}
+    return {"batch_shape": batch, "m": m, "n": n, "k": k, "turned": d.one("", "", "a", "b"),
+            "then": d.one("", "", "bias", "relu", "gelu")}
 
 
 def matmul_arrays(batch_shape, m, n, k, turned, then):
@@ -133,7 +143,9 @@ def _draw_einsum(d: Draw) -> Options:
     equation = d.one(*EQUATIONS)
     labels = sorted(set(equation) - set(",->"))
     sizes = {i: d.size(1, 512 if len(labels) < 4 else 128) for i in labels}
-    while prod(sizes.values()) > LARGEST_FLOPS / 2 or max(prod(sizes[i] for i in part) for part in equation.replace("->", ",").split(",")) * 4 > LARGEST_BYTES:
+    arrays = equation.replace("->", ",").split(",")
+    elements = lambda: max(prod(sizes[i] for i in part) for part in arrays)
+    while prod(sizes.values()) > LARGEST_FLOPS / 2 or 4 * elements() > LARGEST_BYTES:
         largest = max(sizes, key=sizes.get)
         sizes[largest] = (sizes[largest] + 1) // 2
     return {"equation": equation, "sizes": tuple(sizes.items())}
@@ -186,8 +198,10 @@ def norm_arrays(shape, op, groups):
 
 def _draw_elementwise(d: Draw) -> Options:
     shape = d.shape(d.one(1, 2, 3, 4), LARGEST_BYTES // 8)
-    operands = tuple(tuple(n if d.chance(0.7) else 1 for n in shape)[int(d.rng.integers(0, len(shape))) if d.chance(0.2) else 0:] for _ in range(d.one(1, 2, 3)))
-    chain = tuple(d.one(*UNARY) if d.chance(0.5) else (d.one(*BINARY), d.one(*range(len(operands)))) for _ in range(d.size(1, 10)))
+    axes = lambda: int(d.rng.integers(0, len(shape))) if d.chance(0.2) else 0          # how many in front are missing
+    operands = tuple(tuple(n if d.chance(0.7) else 1 for n in shape)[axes():] for _ in range(d.one(1, 2, 3)))
+    chain = tuple(d.one(*UNARY) if d.chance(0.5) else (d.one(*BINARY), d.one(*range(len(operands))))
+                  for _ in range(d.size(1, 10)))
     return {"shape": shape, "operands": operands, "chain": chain}
 
 
@@ -205,7 +219,8 @@ def _draw_move(d: Draw) -> Options:
 
 
 def move_arrays(shape, op, perm, axis, amount):
-    along = {"concat": lambda n: 2 * n, "strided": lambda n: -(-n // (amount + 1)), "pad": lambda n: n + 2 * amount, "repeat": lambda n: n * (amount + 1)}
+    along = {"concat": lambda n: 2 * n, "strided": lambda n: -(-n // (amount + 1)), "pad": lambda n: n + 2 * amount,
+             "repeat": lambda n: n * (amount + 1)}
     result = [shape[p] for p in perm]
     if op in along:
         result[axis] = along[op](result[axis])
@@ -224,7 +239,8 @@ def _draw_index(d: Draw) -> Options:
 
 def index_arrays(op, rows, width, count):
     table, one, many = Array((rows, width)), Array((count,), rows), Array((count, width), rows)
-    return {"take": ((table, one), (count, width)), "embedding": ((table, one), (count, width)), "take_along_axis": ((table, many), (count, width)),
+    return {"take": ((table, one), (count, width)), "embedding": ((table, one), (count, width)),
+            "take_along_axis": ((table, many), (count, width)),
             "scatter_add": ((table, one, Array((count, width))), (rows, width))}[op]
 
 
@@ -245,8 +261,10 @@ def _draw_scan(d: Draw) -> Options:
     batch, width = d.size(1, 64), d.size(1, 512)
     kind = d.one("chain", "chain", "product", "linear", "linear", "update", "scatter")
     length = d.size(2, 256)
-    chain = tuple(d.one(*UNARY[1:]) if d.chance(0.5) else (d.one("add", "mul", "maximum"), d.one(0, 1)) for _ in range(d.size(1, 30)))
-    return {"kind": kind, "length": length, "batch_rows": batch, "width": width, "chain": chain if kind == "chain" else (), "rows": d.size(16, 2048)}
+    chain = tuple(d.one(*UNARY[1:]) if d.chance(0.5) else (d.one("add", "mul", "maximum"), d.one(0, 1))
+                  for _ in range(d.size(1, 30)))
+    return {"kind": kind, "length": length, "batch_rows": batch, "width": width,
+            "chain": chain if kind == "chain" else (), "rows": d.size(16, 2048)}
 
 
 def scan_arrays(kind, length, batch_rows, width, chain, rows):
@@ -264,14 +282,18 @@ def _draw_attention(d: Draw) -> Options:
     size, heads, batch = d.one(8, 16, 32, 40, 64, 80, 96, 128, 256), d.size(1, 16), d.size(1, 8)
     keys = d.size(8, 8192)
     queries = d.one(keys, keys, d.size(1, 64), d.size(1, keys))
-    while 4.0 * batch * heads * queries * keys * size > LARGEST_FLOPS or 4 * batch * heads * keys * size > LARGEST_BYTES:
-        batch, heads, keys, queries = (batch + 1) // 2, (heads + 1) // 2, max(1, keys * 2 // 3), max(1, queries * 2 // 3)
-    return {"batch_size": batch, "heads": heads, "size": size, "queries": min(queries, keys), "keys": keys, "mask": d.one("", "", "causal", "keys")}
+    while (4.0 * batch * heads * queries * keys * size > LARGEST_FLOPS
+           or 4 * batch * heads * keys * size > LARGEST_BYTES):
+        batch, heads = (batch + 1) // 2, (heads + 1) // 2
+        keys, queries = max(1, keys * 2 // 3), max(1, queries * 2 // 3)
+    return {"batch_size": batch, "heads": heads, "size": size, "queries": min(queries, keys), "keys": keys,
+            "mask": d.one("", "", "causal", "keys")}
 
 
 def attention_arrays(batch_size, heads, size, queries, keys, mask):
     q, kv = Array((batch_size, heads, queries, size)), Array((batch_size, heads, keys, size))
-    return (q, kv, kv, *((Array((batch_size, 1, 1, keys), 8),) if mask == "keys" else ())), (batch_size, heads, queries, size)
+    return (q, kv, kv,
+            *((Array((batch_size, 1, 1, keys), 8),) if mask == "keys" else ())), (batch_size, heads, queries, size)
 
 
 def _draw_loss(d: Draw) -> Options:

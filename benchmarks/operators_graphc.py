@@ -6,7 +6,8 @@ import graphc as gc
 UNARY = {name: getattr(gc, name) for name in ("exp", "tanh", "sigmoid", "gelu", "silu", "relu", "abs", "square", "neg")}
 BINARY = {"add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: x * y, "maximum": gc.maximum,
           "where": lambda x, y: gc.where(x > y, x * 0.5, y)}
-THEN = {"": lambda y, b: y, "bias": lambda y, b: y + b, "relu": lambda y, b: gc.relu(y + b), "silu": lambda y, b: gc.silu(y + b),
+THEN = {"": lambda y, b: y, "bias": lambda y, b: y + b, "relu": lambda y, b: gc.relu(y + b),
+        "silu": lambda y, b: gc.silu(y + b),
         "gelu": lambda y, b: gc.gelu(y + b)}
 
 
@@ -26,7 +27,8 @@ def conv(batch, channels, out, size, kernel, stride, padding, dilation, groups, 
 
 def pool(shape, kind, kernel, stride, padding):
     rank = len(shape) - 2
-    apply = {("max", 1): gc.max_pool1d, ("max", 2): gc.max_pool2d, ("avg", 1): gc.avg_pool1d, ("avg", 2): gc.avg_pool2d}[kind, rank]
+    apply = {("max", 1): gc.max_pool1d, ("max", 2): gc.max_pool2d, ("avg", 1): gc.avg_pool1d,
+             ("avg", 2): gc.avg_pool2d}[kind, rank]
     return lambda x: apply(x, kernel, stride, padding)
 
 
@@ -68,15 +70,20 @@ def elementwise(shape, operands, chain):
 
 def move(shape, op, perm, axis, amount):
     at = (slice(None),) * axis
-    moves = {"transpose": lambda x, y: gc.transpose(x, perm), "flip": lambda x, y: gc.flip(x, axis), "strided": lambda x, y: x[(*at, slice(None, None, amount + 1))],
-             "concat": lambda x, y: gc.concat([x, y], axis), "roll": lambda x, y: gc.roll(x, amount, axis), "repeat": lambda x, y: gc.repeat(x, amount + 1, axis),
+    moves = {"transpose": lambda x, y: gc.transpose(x, perm), "flip": lambda x, y: gc.flip(x, axis),
+             "strided": lambda x, y: x[(*at, slice(None, None, amount + 1))],
+             "concat": lambda x, y: gc.concat([x, y], axis), "roll": lambda x, y: gc.roll(x, amount, axis),
+             "repeat": lambda x, y: gc.repeat(x, amount + 1, axis),
              "pad": lambda x, y: gc.pad(x, [(amount, amount) if i == axis else (0, 0) for i in range(len(shape))]),
              "broadcast": lambda x, y: gc.broadcast_to(x, (amount + 1, *shape))}
-    return lambda x, y: moves[op](x, y) * 1.0 if op == "transpose" and perm == tuple(range(len(perm))) else moves[op](x, y)
+    if op == "transpose" and perm == tuple(range(len(perm))):
+        return lambda x, y: x * 1.0                 # no move: a copy that is not folded away
+    return moves[op]
 
 
 def index(op, rows, width, count):
-    return {"take": lambda t, i: gc.take(t, i, 0), "embedding": gc.embedding, "take_along_axis": lambda t, i: gc.take_along_axis(t, i, 0),
+    return {"take": lambda t, i: gc.take(t, i, 0), "embedding": gc.embedding,
+            "take_along_axis": lambda t, i: gc.take_along_axis(t, i, 0),
             "scatter_add": lambda t, i, u: gc.scatter_add(t, i, u, 0)}[op]
 
 
@@ -109,7 +116,8 @@ def scan(kind, length, batch_rows, width, chain, rows):
 
     def scatter(rows_in, buffer, at):
         return gc.scan(lambda state, x: (gc.scatter_add(state, x[1][None], x[0][None]), x[0]), buffer, (rows_in, at))[0]
-    return {"chain": chained, "product": product, "linear": lambda a, x: gc.linear_scan(gc.sigmoid(a), x), "update": update, "scatter": scatter}[kind]
+    return {"chain": chained, "product": product, "linear": lambda a, x: gc.linear_scan(gc.sigmoid(a), x),
+            "update": update, "scatter": scatter}[kind]
 
 
 def attention(batch_size, heads, size, queries, keys, mask):
@@ -119,7 +127,8 @@ def attention(batch_size, heads, size, queries, keys, mask):
 
 
 def loss(op, rows, classes):
-    return {"cross_entropy": gc.cross_entropy, "mse": gc.mse, "bce": lambda x, t: gc.bce_with_logits(x, gc.sigmoid(t))}[op]
+    return {"cross_entropy": gc.cross_entropy, "mse": gc.mse,
+            "bce": lambda x, t: gc.bce_with_logits(x, gc.sigmoid(t))}[op]
 
 
 def update(op, sizes):
@@ -137,10 +146,13 @@ def update(op, sizes):
 
 def random(op, shape):
     """Draws add too little to be seen in the result, which every engine shares."""
-    draws = {"normal": lambda x: gc.normal(shape), "uniform": lambda x: gc.uniform(shape), "dropout": lambda x: gc.dropout(x, 0.1)}
+    draws = {"normal": lambda x: gc.normal(shape), "uniform": lambda x: gc.uniform(shape),
+             "dropout": lambda x: gc.dropout(x, 0.1)}
     return lambda x: x + 1e-6 * draws[op](x)
 
 
-OPERATORS = {"op.conv": conv, "op.pool": pool, "op.matmul": matmul, "op.einsum": einsum, "op.reduce": rows, "op.softmax": rows, "op.norm": norm,
-             "op.elementwise": elementwise, "op.move": move, "op.index": index, "op.sort": sort, "op.scan": scan, "op.attention": attention, "op.loss": loss,
+OPERATORS = {"op.conv": conv, "op.pool": pool, "op.matmul": matmul, "op.einsum": einsum, "op.reduce": rows,
+             "op.softmax": rows, "op.norm": norm,
+             "op.elementwise": elementwise, "op.move": move, "op.index": index, "op.sort": sort, "op.scan": scan,
+             "op.attention": attention, "op.loss": loss,
              "op.update": update, "op.random": random}

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-UNARY = {"exp": jnp.exp, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "gelu": lambda x: jax.nn.gelu(x, approximate=False), "silu": jax.nn.silu,
+UNARY = {"exp": jnp.exp, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid,
+         "gelu": lambda x: jax.nn.gelu(x, approximate=False), "silu": jax.nn.silu,
          "relu": jax.nn.relu, "abs": jnp.abs, "square": jnp.square, "neg": jnp.negative}
 BINARY = {"add": jnp.add, "mul": jnp.multiply, "maximum": jnp.maximum}
 
@@ -29,7 +30,8 @@ def scan(kind, length, batch_rows, width, chain, rows):
         return lax.scan(body, jnp.zeros_like(xs[0]), (jax.nn.sigmoid(a), xs))[1]
 
     def update(rows_in, buffer, at):
-        return lax.scan(lambda b, x: (lax.dynamic_update_slice(b, x[0][None], (x[1], 0)), None), buffer, (rows_in, at))[0]
+        return lax.scan(lambda b, x: (lax.dynamic_update_slice(b, x[0][None], (x[1], 0)), None), buffer,
+                        (rows_in, at))[0]
 
     def scatter(rows_in, buffer, at):
         return lax.scan(lambda b, x: (b.at[x[1]].add(x[0]), None), buffer, (rows_in, at))[0]

@@ -4,9 +4,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-UNARY = {"exp": torch.exp, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "gelu": F.gelu, "silu": F.silu, "relu": torch.relu, "abs": torch.abs,
+UNARY = {"exp": torch.exp, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "gelu": F.gelu, "silu": F.silu,
+         "relu": torch.relu, "abs": torch.abs,
          "square": torch.square, "neg": torch.neg}
-BINARY = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "maximum": torch.maximum, "where": lambda x, y: torch.where(x > y, x * 0.5, y)}
+BINARY = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "maximum": torch.maximum,
+          "where": lambda x, y: torch.where(x > y, x * 0.5, y)}
 ACTIVATIONS = {"bias": lambda y: y, "relu": torch.relu, "silu": F.silu, "gelu": F.gelu}
 
 
@@ -26,7 +28,8 @@ def conv(batch, channels, out, size, kernel, stride, padding, dilation, groups, 
 
 def pool(shape, kind, kernel, stride, padding):
     rank = len(shape) - 2
-    apply = {("max", 1): F.max_pool1d, ("max", 2): F.max_pool2d, ("avg", 1): F.avg_pool1d, ("avg", 2): F.avg_pool2d}[kind, rank]
+    apply = {("max", 1): F.max_pool1d, ("max", 2): F.max_pool2d, ("avg", 1): F.avg_pool1d,
+             ("avg", 2): F.avg_pool2d}[kind, rank]
     return lambda x: apply(x, kernel, stride, padding)
 
 
@@ -44,14 +47,17 @@ def einsum(equation, sizes):
 
 
 def rows(shape, perm, axes, op):
-    calls = {"sum": torch.sum, "mean": torch.mean, "max": torch.amax, "var": lambda x, a: torch.var(x, a, correction=0), "logsumexp": torch.logsumexp,
+    calls = {"sum": torch.sum, "mean": torch.mean, "max": torch.amax, "var": lambda x, a: torch.var(x, a, correction=0),
+             "logsumexp": torch.logsumexp,
              "softmax": lambda x, a: torch.softmax(x, a[0]), "log_softmax": lambda x, a: torch.log_softmax(x, a[0])}
     return lambda x: calls[op](x.permute(perm), axes)
 
 
 def norm(shape, op, groups):
-    calls = {"group_norm": lambda x, g, b: F.group_norm(x, groups, g, b), "rms_norm": lambda x, g, b: F.rms_norm(x, (shape[-1],), g, 1e-6),
-             "batch_norm": lambda x, g, b: F.batch_norm(x, None, None, g, b, training=True), "layer_norm": lambda x, g, b: F.layer_norm(x, (shape[-1],), g, b)}
+    calls = {"group_norm": lambda x, g, b: F.group_norm(x, groups, g, b),
+             "rms_norm": lambda x, g, b: F.rms_norm(x, (shape[-1],), g, 1e-6),
+             "batch_norm": lambda x, g, b: F.batch_norm(x, None, None, g, b, training=True),
+             "layer_norm": lambda x, g, b: F.layer_norm(x, (shape[-1],), g, b)}
     return calls[op]
 
 
@@ -66,21 +72,26 @@ def elementwise(shape, operands, chain):
 def move(shape, op, perm, axis, amount):
     at = (slice(None),) * axis
     padding = [n for i in reversed(range(len(shape))) for n in ((amount, amount) if i == axis else (0, 0))]
-    moves = {"transpose": lambda x, y: x.permute(perm).contiguous() if perm != tuple(range(len(perm))) else x * 1.0, "flip": lambda x, y: torch.flip(x, (axis,)),
-             "strided": lambda x, y: x[(*at, slice(None, None, amount + 1))].contiguous(), "concat": lambda x, y: torch.cat([x, y], axis),
-             "roll": lambda x, y: torch.roll(x, amount, axis), "repeat": lambda x, y: torch.repeat_interleave(x, amount + 1, axis),
+    moves = {"transpose": lambda x, y: x.permute(perm).contiguous() if perm != tuple(range(len(perm))) else x * 1.0,
+             "flip": lambda x, y: torch.flip(x, (axis,)),
+             "strided": lambda x, y: x[(*at, slice(None, None, amount + 1))].contiguous(),
+             "concat": lambda x, y: torch.cat([x, y], axis),
+             "roll": lambda x, y: torch.roll(x, amount, axis),
+             "repeat": lambda x, y: torch.repeat_interleave(x, amount + 1, axis),
              "pad": lambda x, y: F.pad(x, padding), "broadcast": lambda x, y: x.expand(amount + 1, *shape).contiguous()}
     return moves[op]
 
 
 def index(op, rows, width, count):
-    return {"take": lambda t, i: torch.index_select(t, 0, i), "embedding": lambda t, i: F.embedding(i, t), "take_along_axis": lambda t, i: torch.gather(t, 0, i),
+    return {"take": lambda t, i: torch.index_select(t, 0, i), "embedding": lambda t, i: F.embedding(i, t),
+            "take_along_axis": lambda t, i: torch.gather(t, 0, i),
             "scatter_add": lambda t, i, u: t.index_add(0, i, u)}[op]
 
 
 def sort(op, shape, axis, k):
     return {"topk": lambda x: torch.topk(x, k).values, "sort": lambda x: torch.sort(x, dim=axis, stable=True).values,
-            "argsort": lambda x: torch.gather(x, -1, torch.argsort(x, stable=True)), "cumsum": lambda x: torch.cumsum(x * 1e-3, axis),
+            "argsort": lambda x: torch.gather(x, -1, torch.argsort(x, stable=True)),
+            "cumsum": lambda x: torch.cumsum(x * 1e-3, axis),
             "cumprod": lambda x: torch.cumprod(x * 1e-3, axis)}[op]
 
 
@@ -131,7 +142,8 @@ def attention(batch_size, heads, size, queries, keys, mask):
 
 
 def loss(op, rows, classes):
-    return {"cross_entropy": F.cross_entropy, "mse": F.mse_loss, "bce": lambda x, t: F.binary_cross_entropy_with_logits(x, torch.sigmoid(t))}[op]
+    return {"cross_entropy": F.cross_entropy, "mse": F.mse_loss,
+            "bce": lambda x, t: F.binary_cross_entropy_with_logits(x, torch.sigmoid(t))}[op]
 
 
 def update(op, sizes):
@@ -151,10 +163,13 @@ def update(op, sizes):
 
 
 def random(op, shape):
-    draws = {"normal": lambda x: torch.randn(shape), "uniform": lambda x: torch.rand(shape), "dropout": lambda x: F.dropout(x, 0.1)}
+    draws = {"normal": lambda x: torch.randn(shape), "uniform": lambda x: torch.rand(shape),
+             "dropout": lambda x: F.dropout(x, 0.1)}
     return lambda x: x + 1e-6 * draws[op](x)
 
 
-OPERATORS = {"op.conv": conv, "op.pool": pool, "op.matmul": matmul, "op.einsum": einsum, "op.reduce": rows, "op.softmax": rows, "op.norm": norm,
-             "op.elementwise": elementwise, "op.move": move, "op.index": index, "op.sort": sort, "op.scan": scan, "op.attention": attention, "op.loss": loss,
+OPERATORS = {"op.conv": conv, "op.pool": pool, "op.matmul": matmul, "op.einsum": einsum, "op.reduce": rows,
+             "op.softmax": rows, "op.norm": norm,
+             "op.elementwise": elementwise, "op.move": move, "op.index": index, "op.sort": sort, "op.scan": scan,
+             "op.attention": attention, "op.loss": loss,
              "op.update": update, "op.random": random}

@@ -1,8 +1,8 @@
-"""`python -m benchmarks sweep`: single operators at sizes that nobody chose, graphc beside PyTorch (eager and torch.compile, the best) and, for loops,
-jitted JAX, in alternating turns. Finds the shapes at which graphc falls off.
+"""`python -m benchmarks sweep`: single operators at sizes that nobody chose, graphc beside PyTorch (eager and
+torch.compile, the best) and, for loops, jitted JAX, in alternating turns. Finds the shapes at which graphc falls off.
 
-Prints each problem with time of graphc / time of the best peer and the share of what the machine could do; then the distribution by family, the worst, and
-what changed against a file that an earlier run kept.
+Prints each problem with time of graphc / time of the best peer and the share of what the machine could do; then the
+distribution by family, the worst, and what changed against a file that an earlier run kept.
 """
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ NEIGHBOUR_LIMIT, LIMIT, MOST = 2.0, 1.0, 1.3    # wanted: between neighbours, of
 
 @dataclass(frozen=True)
 class Row:
-    """One problem. `ratio`: time of graphc / time of the best peer (medians), `best` that of the best turns; `share` of the machine's limit;
-    `step`: how much longer its neighbour takes for a unit of work, or a unit of its own against the neighbour's."""
+    """One problem. `ratio`: time of graphc / time of the best peer (medians), `best` that of the best turns; `share`
+    of the machine's limit; `step`: how much longer its neighbour takes for a unit of work, or a unit of its own
+    against the neighbour's.
+    """
     family: str
     mode: str
     options: str
@@ -58,7 +60,8 @@ class Row:
 
 def main(options: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * options.minutes if options.minutes else math.inf
-    families = {name: FAMILIES[name] for name in FAMILIES if not options.family or any(f in name for f in options.family)}
+    families = {name: FAMILIES[name] for name in FAMILIES if not options.family
+                or any(f in name for f in options.family)}
     engines = options.engine or ["graphc", "torch", *([] if options.quick else ["inductor"]), "jax"]
     print(f"seed {options.seed}, {options.problems} problems a family and mode")
     rows = []
@@ -73,7 +76,8 @@ def main(options: argparse.Namespace) -> None:
     print(report(rows, load(options.against) if options.against else {}))
 
 
-def swept(families: Mapping, engines: Sequence[str], threads: int, options: argparse.Namespace, folder: Path, end: float) -> Iterator[Row]:
+def swept(families: Mapping, engines: Sequence[str], threads: int, options: argparse.Namespace, folder: Path,
+          end: float) -> Iterator[Row]:
     """Problems in turn from every family, so that a run that is cut short has seen all of them."""
     machine = Machine(threads)
     contest = Contest(engines, threads, folder, seconds=SECONDS, turns=TURNS, turn_seconds=TURN_SECONDS, maker="graphc")
@@ -86,15 +90,17 @@ def swept(families: Mapping, engines: Sequence[str], threads: int, options: argp
             row = measured(contest, problem, machine, threads)
             if options.neighbours and stepped and not row.error:
                 contest.engines = ["graphc"]
-                row = replace(row, step=stepped_ratio(row, problem, measured(contest, stepped, machine, threads), stepped))
+                row = replace(row,
+                              step=stepped_ratio(row, problem, measured(contest, stepped, machine, threads), stepped))
             yield row
     finally:
         contest.end()
 
 
 def problems(families: Mapping, seed: int, count: int) -> Iterator[tuple[Workload, int, Workload | None]]:
-    """Each with its number and a neighbour: the same with one size larger by one, where there is one. A problem depends on its family, the seed and its
-    number alone."""
+    """Each with its number and a neighbour: the same with one size larger by one, where there is one. A problem
+    depends on its family, the seed and its number alone.
+    """
     for number in range(count):
         for name, family in families.items():
             for mode in family.modes:
@@ -112,9 +118,12 @@ def words(options: Options) -> str:
 
 
 def neighbour(name: str, mode: str, options: Options, rng: np.random.Generator) -> Workload | None:
-    """One size larger by one; None where nothing but names and small numbers is left to change, or where nothing valid results."""
+    """One size larger by one; None where nothing but names and small numbers is left to change, or where nothing valid
+    results.
+    """
     sizes = [k for k, v in options.items() if isinstance(v, int) and v > 4 and k not in ("groups", "axis")]
-    sizes += [(k, i) for k, v in options.items() if k in ("shape", "size") and isinstance(v, tuple) for i, n in enumerate(v) if n > 4]
+    sizes += [(k, i) for k, v in options.items() if k in ("shape", "size") and isinstance(v, tuple)
+              for i, n in enumerate(v) if n > 4]
     if not sizes or name in ("op.conv",) and options["groups"] > 1 and not sizes:
         return None
     at = sizes[int(rng.integers(len(sizes)))]
@@ -127,13 +136,15 @@ def neighbour(name: str, mode: str, options: Options, rng: np.random.Generator) 
 
 
 def is_valid(name: str, options: Options) -> bool:
-    """Whether the sizes fit together: channels are multiples of groups, operands of a chain broadcast, k is within its row."""
+    """Whether the sizes fit together: channels are multiples of groups, operands of a chain broadcast, k is within its
+    row.
+    """
     if name == "op.conv":
         return options["channels"] % options["groups"] == 0 == options["out"] % options["groups"]
     if name == "op.norm":
         return options["op"] != "group_norm" or options["shape"][1] % options["groups"] == 0
     if name == "op.sort":
-        return options["k"] <= options["shape"][-1]
+        return options["op"] != "topk" or options["k"] <= options["shape"][-1]
     if name == "op.attention":
         return options["queries"] <= options["keys"]
     return name != "op.elementwise"
@@ -185,13 +196,16 @@ def load(path: Path) -> dict[str, Row]:
 
 
 def report(rows: Sequence[Row], before: Mapping[str, Row]) -> str:
-    """The distribution by family, the worst, errors, and rows that an earlier run had otherwise by more than a tenth."""
+    """The distribution by family, the worst, errors, and rows that an earlier run had otherwise by more than a tenth.
+    """
     compared = [r for r in rows if r.peer]
-    lines = ["", "| family | problems | geometric mean | half | 90 % | 95 % | worst | above 1 |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["", "| family | problems | geometric mean | half | 90 % | 95 % | worst | above 1 |",
+             "|---|---|---|---|---|---|---|---|"]
     groups = {f"{r.family} {r.mode}": [] for r in compared}
     for row in compared:
         groups[f"{row.family} {row.mode}"].append(row.ratio)
-    lines += [distribution(name, ratios) for name, ratios in [*groups.items(), ("all", [r.ratio for r in compared])] if ratios]
+    lines += [distribution(name, ratios) for name, ratios in [*groups.items(), ("all", [r.ratio for r in compared])]
+              if ratios]
     lines += ["", f"The {WORST} worst:", *(str(r) for r in sorted(compared, key=lambda r: -r.ratio)[:WORST])]
     jumps = [r for r in rows if r.step > NEIGHBOUR_LIMIT]
     lines += ["", f"{len(jumps)} with a neighbour that takes more than {NEIGHBOUR_LIMIT:.0f} times for a unit of work:",
@@ -200,7 +214,8 @@ def report(rows: Sequence[Row], before: Mapping[str, Row]) -> str:
     lines += ["", f"{len(errors)} without figures:", *map(str, errors)] if errors else []
     changed = [(r, before[r.key]) for r in compared if r.key in before and before[r.key].peer]
     lines += ["", "Changed against the kept file (ratio before -> now):"] if changed else []
-    lines += [f"{old.ratio:.2f} -> {r.ratio:.2f}  {r.key}" for r, old in sorted(changed, key=lambda p: p[0].ratio / p[1].ratio)
+    lines += [f"{old.ratio:.2f} -> {r.ratio:.2f}  {r.key}"
+              for r, old in sorted(changed, key=lambda p: p[0].ratio / p[1].ratio)
               if not 0.9 < r.ratio / old.ratio < 1.1]
     return "\n".join(lines)
 
@@ -208,5 +223,6 @@ def report(rows: Sequence[Row], before: Mapping[str, Row]) -> str:
 def distribution(name: str, ratios: Sequence[float]) -> str:
     at = lambda share: sorted(ratios)[min(len(ratios) - 1, int(share * len(ratios)))]
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-    above = sum(r > LIMIT for r in ratios)
-    return f"| {name} | {len(ratios)} | {mean:.2f} | {at(0.5):.2f} | {at(0.9):.2f} | {at(0.95):.2f} | {max(ratios):.2f} | {above} ({sum(r > MOST for r in ratios)} above {MOST}) |"
+    figures = " | ".join(f"{r:.2f}" for r in (mean, at(0.5), at(0.9), at(0.95), max(ratios)))
+    above = f"{sum(r > LIMIT for r in ratios)} ({sum(r > MOST for r in ratios)} above {MOST})"
+    return f"| {name} | {len(ratios)} | {figures} | {above} |"

@@ -28,7 +28,9 @@ class Graphc:
         self.memory = self.run.memory           # compiles a training step
 
     def planned(self, threads: int) -> dict[str, int]:
-        """Bytes of the whole plan, and of what comes after compiling: all but parameters (for inference, packed ones too) and inputs."""
+        """Bytes of the whole plan, and of what comes after compiling: all but parameters (for inference, packed ones
+        too) and inputs.
+        """
         m = self.memory
         calls = m.arena + m.scratch * threads + m.consts + m.outputs + (m.derived if self._mode == TRAIN else 0)
         return {"plan": m.total + m.scratch * (threads - 1), "planned": calls}
@@ -66,7 +68,8 @@ def _infer(case: Case):
 
 
 def _train(case: Case):
-    step = gc.train_step(network(case), loss=nn.cross_entropy, optimizer=optim.SGD(case.workload.rate), threads=case.threads, **types(case, "xy"))
+    step = gc.train_step(network(case), loss=nn.cross_entropy, optimizer=optim.SGD(case.workload.rate),
+                         threads=case.threads, **types(case, "xy"))
     step.load(case.folder / WEIGHTS, partial=True)
     return step
 
@@ -76,8 +79,9 @@ def _operator(case: Case):
 
 
 def operator(workload: Workload) -> gc.GraphFunction:
-    """An operator as a graph of arrays x0, x1, …: its result; with gradients, the last array is that of a loss with respect to the result, and those
-    with respect to all that is no index follow."""
+    """An operator as a graph of arrays x0, x1, …: its result; with gradients, the last array is that of a loss with
+    respect to the result, and those with respect to all that is no index follow.
+    """
     f, arrays = (OPERATORS | NETWORKS)[workload.network](**workload.options), workload.arrays
     if workload.mode == INFER:
         return gc.graph(_declared(f, arrays))
@@ -94,7 +98,8 @@ def operator(workload: Workload) -> gc.GraphFunction:
 def _declared(f: Callable, arrays: Sequence[Array]) -> Callable:
     """f as a function of arrays x0, x1, … of these types."""
     declared = lambda *xs, **named: f(*xs, *named.values())
-    declared.__signature__ = Signature([Parameter(f"x{i}", Parameter.POSITIONAL_OR_KEYWORD, annotation=array_type(a)) for i, a in enumerate(arrays)])
+    declared.__signature__ = Signature([Parameter(f"x{i}", Parameter.POSITIONAL_OR_KEYWORD, annotation=array_type(a))
+                                        for i, a in enumerate(arrays)])
     return declared
 
 

@@ -21,7 +21,8 @@ class Jax:
     def __init__(self, case: Case):
         os.environ["NPROC"] = str(case.threads)         # XLA sizes its pools by it when the first array is made
         jax.config.update("jax_platforms", "cpu")
-        self.batches = [tuple(jnp.array(a if case.workload.network in OPERATORS else _nhwc(a)) for a in batch) for batch in case.batches]
+        self.batches = [tuple(jnp.array(a if case.workload.network in OPERATORS else _nhwc(a)) for a in batch)
+                        for batch in case.batches]
         self.run = MODES[case.workload.mode](self, case)
 
     def arrays(self, result) -> tuple[np.ndarray, ...]:
@@ -68,7 +69,8 @@ class Jax:
 
 
 def _function(case: Case):
-    return OPERATORS[case.workload.network](**case.workload.options) if case.workload.network in OPERATORS else attention
+    return (OPERATORS[case.workload.network](**case.workload.options) if case.workload.network in OPERATORS
+            else attention)
 
 
 def _network(case: Case):

@@ -20,7 +20,8 @@ class Eager:
         torch.set_num_threads(case.threads)
         if case.workload.network in OPERATORS:
             self.net = OPERATORS[case.workload.network](**case.workload.options)
-            self.batches = [tuple(torch.from_numpy(a.astype(np.int64) if a.dtype == np.int32 else a) for a in batch) for batch in case.batches]
+            self.batches = [tuple(torch.from_numpy(a.astype(np.int64) if a.dtype == np.int32 else a) for a in batch)
+                            for batch in case.batches]
         else:
             self.net = _module(case)
             self.batches = [tuple(map(_tensor, batch)) for batch in case.batches]
@@ -84,7 +85,8 @@ def prepare(case: Case) -> None:
     save_file({name: tensor.detach().numpy() for name, tensor in weights(net).items()}, case.folder / WEIGHTS)
     if case.workload.mode == INFER:
         batch = tuple(map(_tensor, case.batches[0]))
-        torch.onnx.export(net, batch, str(case.folder / ONNX), dynamo=False, opset_version=20, input_names=[f"x{i}" for i in range(len(batch))])
+        torch.onnx.export(net, batch, str(case.folder / ONNX), dynamo=False, opset_version=20,
+                          input_names=[f"x{i}" for i in range(len(batch))])
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
