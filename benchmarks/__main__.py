@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import (
     attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, sweep, table, trees)
+from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.peak import copy_rate, fma_peak
 from graphc.runtime.pool import default_threads
@@ -26,6 +27,13 @@ BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementw
               "compile-networks": compiling.main}
 
 
+def _elsewhere(text: str) -> tuple[str, Place]:
+    engine, _, python = text.partition("=")
+    if engine not in TITLES or not python:
+        raise argparse.ArgumentTypeError(f"{text} is not ENGINE=PATH with an engine of {', '.join(TITLES)}")
+    return engine, Place(engine, python=python)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", nargs="?", choices=[NETWORKS, TREES, SWEEP, *sorted(BENCHMARKS)], default=NETWORKS)
@@ -35,6 +43,8 @@ def main() -> None:
     only.add_argument("--workload", action="append", metavar="TEXT",
                       help="workloads whose name contains it; may be repeated")
     only.add_argument("--engine", action="append", choices=TITLES, help="may be repeated")
+    only.add_argument("--python", action="append", metavar="ENGINE=PATH", type=_elsewhere, default=[],
+                      help="an engine that another environment's Python runs; may be repeated")
     only.add_argument("--quick", action="store_true",
                       help="fewer turns and lengths, no drawn shapes, without torch.compile")
     only.add_argument("--minutes", type=float, default=0.0,

@@ -66,11 +66,12 @@ class Figures:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an engine comes from: its module in benchmarks/engines, and the checkout whose benchmarks and graphc it
-    runs.
+    """Where an engine comes from: its module in benchmarks/engines, the checkout whose benchmarks and graphc it runs,
+    and the Python that runs it (packages that need different versions of a third live in environments of their own).
     """
     module: str
     folder: Path | None = None
+    python: str = sys.executable
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Host:
     def start(engine: str, log, place: Place | None = None) -> "Host":
         place = place or Place(engine)
         environment = {**os.environ, **ENVIRONMENT.get(place.module, KEPT)}
-        process = subprocess.Popen([sys.executable, "-m", "benchmarks.host", place.module], stdin=subprocess.PIPE,
+        process = subprocess.Popen([place.python, "-m", "benchmarks.host", place.module], stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=log,
                                    cwd=place.folder, env=environment, text=False, bufsize=0)
         host = Host(engine, process)

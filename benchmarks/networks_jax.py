@@ -14,15 +14,6 @@ from jax import lax
 from graphc.models.mobilenet import STAGES
 
 FIRST = 32
-EMBEDDINGS = {"rnn": ("0.weight",), "lstm": ("0.weight",), "gru": ("0.weight",), "gpt": ("0.weight", "1.weight"),
-              "bert": ("0.tokens.weight", "0.positions.weight", "0.segments.weight")}
-
-
-def convert(network: str, weights) -> dict:
-    """PyTorch's arrays in JAX's order of axes."""
-    embedding = EMBEDDINGS.get(network, ())
-    turn = lambda n, w: (w.transpose(2, 3, 1, 0) if w.ndim == 4 else w.T if w.ndim == 2 and n not in embedding else w)
-    return {n: jnp.array(turn(n, w)) for n, w in weights.items()}
 
 
 def linear(p, name, x):
@@ -177,14 +168,6 @@ def attention(q, k, v, causal=False):
     """[B, heads, T, D]; JAX's own takes [B, T, heads, D]."""
     turned = [x.transpose(0, 2, 1, 3) for x in (q, k, v)]
     return jax.nn.dot_product_attention(*turned, is_causal=causal).transpose(0, 2, 1, 3)
-
-
-def make(network: str, options):
-    """f(p, x, train) of a network of the table."""
-    options = dict(options)
-    if network in ("mlp", "resnet"):
-        return partial(NETWORKS[network], options.pop("sizes" if network == "mlp" else "blocks"), **options)
-    return partial(NETWORKS[network], **options)
 
 
 NETWORKS = {"mlp": mlp, "lenet": lenet, "alexnet": alexnet, "resnet": resnet, "mobilenet": mobilenet,

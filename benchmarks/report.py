@@ -17,8 +17,9 @@ matplotlib.rcParams["svg.fonttype"] = "none"        # text stays text
 from matplotlib import pyplot  # noqa: E402  the backend first: there may be no display
 
 TITLES = {"graphc": "graphc", "torch": "PyTorch", "inductor": "torch.compile", "jax": "JAX", "onnx": "ONNX Runtime",
-          "openvino": "OpenVINO"}
-COLORS = {"torch": "#d62728", "inductor": "#ff7f0e", "jax": "#1f77b4", "onnx": "#7f7f7f", "openvino": "#9467bd"}
+          "openvino": "OpenVINO", "tensorflow": "TensorFlow", "pytensor": "PyTensor"}
+COLORS = {"torch": "#d62728", "inductor": "#ff7f0e", "jax": "#1f77b4", "onnx": "#7f7f7f", "openvino": "#9467bd",
+          "tensorflow": "#bcbd22", "pytensor": "#8c564b"}
 # (inference, one thread): share of the limit that is enough
 SHARES = {(True, False): 0.75, (False, False): 0.70, (True, True): 0.85, (False, True): 0.80}
 FINDING = 1.2                       # a drawn shape whose ratio is this many times its neighbour's is to be explained

@@ -22,7 +22,8 @@ SLOW_ENGINES = ("inductor",)            # their compiler takes up to a minute a 
 MINUTES, QUICK_MINUTES = 25.0, 8.0
 TURNS, QUICK_TURNS = 7, 4
 TURN_BUDGET, QUICK_BUDGET = 8.0, 4.0    # seconds of turns of one workload
-PACKAGES = {"torch": "torch", "jax": "jax", "onnx": "onnxruntime", "openvino": "openvino"}
+PACKAGES = {"torch": "torch", "jax": "jax", "onnx": "onnxruntime", "openvino": "openvino",
+            "tensorflow": "tensorflow-cpu", "pytensor": "pytensor"}
 
 
 def main(options: argparse.Namespace) -> None:
@@ -56,8 +57,8 @@ def _measured(engines: Sequence[str], workloads: Sequence[Workload], threads: in
     machine, measured = Machine(threads), []
     print(f"{threads} threads: {machine}", flush=True)
     seconds, turns = (QUICK_BUDGET, QUICK_TURNS) if options.quick else (TURN_BUDGET, TURNS)
-    with tempfile.TemporaryDirectory() as folder, contest(engines, threads, Path(folder), seconds=seconds,
-                                                          turns=turns) as run:
+    with tempfile.TemporaryDirectory() as folder, contest(engines, threads, Path(folder), seconds=seconds, turns=turns,
+                                                          places=dict(options.python)) as run:
         configurations.update({TITLES[e]: h.configuration for e, h in run.hosts.items() if e in engines})
         for workload in workloads:
             figures = _figures(run, workload, engines, end, partial(machine.times, limit(workload)))
