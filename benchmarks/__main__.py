@@ -1,11 +1,14 @@
-"""python -m benchmarks: graphc and its peers on whole networks, as Markdown table and bar chart. `python -m benchmarks NAME`: one of the others."""
+"""python -m benchmarks: graphc and its peers on whole networks, as Markdown table and bar chart. `python -m benchmarks
+NAME`: one of the others.
+"""
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, table, trees)
+    attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, sweep, table, trees)
+from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.peak import copy_rate, fma_peak
 from graphc.runtime.pool import default_threads
@@ -16,30 +19,52 @@ def machine(threads: int) -> None:
     print(f"{threads} threads: {fma_peak(threads):.1f} GF/s f32, copy {copy_rate(threads):.1f} GB/s")
 
 
-NETWORKS, TREES = "networks", "trees"
-BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main, "attention": attention.main,
+NETWORKS, TREES, SWEEP = "networks", "trees", "sweep"
+BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
+              "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
-              "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main, "compile-networks": compiling.main}
+              "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main,
+              "compile-networks": compiling.main}
+
+
+def _elsewhere(text: str) -> tuple[str, Place]:
+    engine, _, python = text.partition("=")
+    if engine not in TITLES or not python:
+        raise argparse.ArgumentTypeError(f"{text} is not ENGINE=PATH with an engine of {', '.join(TITLES)}")
+    return engine, Place(engine, python=python)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="?", choices=[NETWORKS, TREES, *sorted(BENCHMARKS)], default=NETWORKS)
+    parser.add_argument("name", nargs="?", choices=[NETWORKS, TREES, SWEEP, *sorted(BENCHMARKS)], default=NETWORKS)
     parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
-    only.add_argument("--workload", action="append", metavar="TEXT", help="workloads whose name contains it; may be repeated")
+    only.add_argument("--workload", action="append", metavar="TEXT",
+                      help="workloads whose name contains it; may be repeated")
     only.add_argument("--engine", action="append", choices=TITLES, help="may be repeated")
-    only.add_argument("--quick", action="store_true", help="fewer turns and lengths, no drawn shapes, without torch.compile")
-    only.add_argument("--minutes", type=float, default=0.0, help="workloads that would start later are reported as not run")
+    only.add_argument("--python", action="append", metavar="ENGINE=PATH", type=_elsewhere, default=[],
+                      help="an engine that another environment's Python runs; may be repeated")
+    only.add_argument("--quick", action="store_true",
+                      help="fewer turns and lengths, no drawn shapes, without torch.compile")
+    only.add_argument("--minutes", type=float, default=0.0,
+                      help="workloads that would start later are reported as not run")
     only.add_argument("--seed", type=int, default=0, help="of the drawn shapes")
     only.add_argument("--out", type=Path, default=Path("benchmark"), help="folder for table, chart and figures")
     only.add_argument("--log", action="store_true", help="print what the engines print")
+    drawn = parser.add_argument_group("sweep")
+    drawn.add_argument("--family", action="append", metavar="TEXT",
+                       help="families whose name contains it; may be repeated")
+    drawn.add_argument("--problems", type=int, default=25, help="of each family and mode")
+    drawn.add_argument("--neighbours", action="store_true", help="each problem also with one size larger by one")
+    drawn.add_argument("--against", type=Path, help="sweep.jsonl of an earlier run")
     options = parser.parse_args()
     if (options.name == TREES) is not bool(options.old):
         parser.error("trees compares this checkout with another: python -m benchmarks trees FOLDER-OR-REVISION")
     if options.name == TREES:
         trees.main(options)
+    elif options.name == SWEEP:
+        sweep.main(options)
     elif options.name == NETWORKS:
         table.main(options)
     else:

@@ -1,4 +1,6 @@
-"""From `gc.compile` or `gc.train_step` to ready, in a new process: cold, and from the disk cache. Imports do not count, nor does making and packing weights."""
+"""From `gc.compile` or `gc.train_step` to ready, in a new process: cold, and from the disk cache. Imports do not count,
+nor does making and packing weights.
+"""
 from __future__ import annotations
 
 import json
@@ -20,7 +22,8 @@ from graphc import api, nn, optim
 from graphc.runtime.executable import Executable
 from graphc.state import State
 
-LIMITS = {"resnet50 b1 infer": 3.0, "resnet50 b8 train": 8.0, "lstm 2x512 T64 b32 train": 1.5, "lstm T512": 1.5, "bert-base T128 b1 infer": 2.0, "chain": 2.0}
+LIMITS = {"resnet50 b1 infer": 3.0, "resnet50 b8 train": 8.0, "lstm 2x512 T64 b32 train": 1.5, "lstm T512": 1.5,
+          "bert-base T128 b1 infer": 2.0, "chain": 2.0}
 CACHED_LIMIT = 0.3
 NODES = 10_000
 RUNS = 3
@@ -30,7 +33,8 @@ def main(threads: int) -> None:
     """The least of several runs."""
     for name, wanted in LIMITS.items():
         cold, cached = zip(*(_pair(name) for _ in range(RUNS)))
-        print(f"{name}: cold {min(cold):.2f} s (wanted: {wanted:.1f}), from the disk cache {min(cached):.2f} s (wanted: {CACHED_LIMIT})", flush=True)
+        print(f"{name}: cold {min(cold):.2f} s (wanted: {wanted:.1f}), from the disk cache {min(cached):.2f} s "
+              f"(wanted: {CACHED_LIMIT})", flush=True)
 
 
 def _pair(name: str) -> tuple[float, float]:
@@ -41,7 +45,8 @@ def _pair(name: str) -> tuple[float, float]:
 
 
 def _process(name: str, cache: str) -> float:
-    done = subprocess.run([sys.executable, "-m", "benchmarks.compiling", name], check=True, capture_output=True, env={**os.environ, "GRAPHC_CACHE": cache})
+    done = subprocess.run([sys.executable, "-m", "benchmarks.compiling", name], check=True, capture_output=True,
+                          env={**os.environ, "GRAPHC_CACHE": cache})
     return json.loads(done.stdout)
 
 
@@ -56,7 +61,8 @@ def seconds(name: str) -> float:
             spent[0] += time.perf_counter() - start
             return made
         return run
-    State.create, api.initial_values, Executable._settle = staticmethod(timed(State.create)), timed(api.initial_values), timed(Executable._settle)
+    State.create, api.initial_values, Executable._settle = (staticmethod(timed(State.create)),
+                                                            timed(api.initial_values), timed(Executable._settle))
     start = time.perf_counter()
     CASES.get(name, _workload)(name)
     return time.perf_counter() - start - spent[0]

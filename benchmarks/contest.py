@@ -26,12 +26,14 @@ TURN_SECONDS, LIMIT_SECONDS = 0.2, 0.1
 LIMIT = "limit"                         # among the figures: the machine itself
 SETTLE_SECONDS = 0.02
 MIN_TURNS = 2                           # also when the time is up
-IMPORT_LIMIT, OPEN_LIMIT, TURN_LIMIT = 60.0, 150.0, 60.0        # seconds; an engine that takes longer is reported as failed
+# seconds; an engine that takes longer is reported as failed
+IMPORT_LIMIT, OPEN_LIMIT, TURN_LIMIT = 60.0, 150.0, 60.0
 RELATIVE = 2e-3                         # of the largest output
 LOSS_RELATIVE, DESCENT = 3e-5, 0.05     # of the first loss; of how far a loss is from the first
 INFERENCE_ENGINES = ("onnx", "openvino")
 INFERENCE_ONLY, TIME_IS_UP = "inference only", "not run: the time given by --minutes was up"
-KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}     # glibc keeps freed memory: no page faults in later calls
+# glibc keeps freed memory: no page faults in later calls
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 ENVIRONMENT = {"graphc": {"GRAPHC_CACHE": "off"}}                           # of peers: KEPT
 
 
@@ -41,7 +43,9 @@ class EngineError(Exception):
 
 @dataclass(frozen=True)
 class Figures:
-    """One engine on one workload: seconds of chunks of calls, of building and of the first call; bytes. `error` says why there are none."""
+    """One engine on one workload: seconds of chunks of calls, of building and of the first call; bytes. `error` says
+    why there are none.
+    """
     times: tuple[float, ...] = ()
     build: float = 0.0
     first: float = 0.0
@@ -62,9 +66,12 @@ class Figures:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an engine comes from: its module in benchmarks/engines, and the checkout whose benchmarks and graphc it runs."""
+    """Where an engine comes from: its module in benchmarks/engines, the checkout whose benchmarks and graphc it runs,
+    and the Python that runs it (packages that need different versions of a third live in environments of their own).
+    """
     module: str
     folder: Path | None = None
+    python: str = sys.executable
 
 
 @dataclass
@@ -79,7 +86,8 @@ class Host:
     def start(engine: str, log, place: Place | None = None) -> "Host":
         place = place or Place(engine)
         environment = {**os.environ, **ENVIRONMENT.get(place.module, KEPT)}
-        process = subprocess.Popen([sys.executable, "-m", "benchmarks.host", place.module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        process = subprocess.Popen([place.python, "-m", "benchmarks.host", place.module], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=log,
                                    cwd=place.folder, env=environment, text=False, bufsize=0)
         host = Host(engine, process)
         host.configuration = host.reply(IMPORT_LIMIT)["configuration"]
@@ -156,13 +164,15 @@ def _children(pid: int) -> list[int]:
 
 @dataclass
 class Contest:
-    """Engines of one number of threads. `folder` is for files between the processes, whose weights the `maker` writes; `places` says where engines
-    come from that are not modules of this checkout by their own name."""
+    """Engines of one number of threads. `folder` is for files between the processes, whose weights the `maker`
+    writes; `places` says where engines come from that are not modules of this checkout by their own name.
+    """
     engines: Sequence[str]
     threads: int
     folder: Path
     seconds: float = 20.0               # for the turns of one workload, all engines together
     turns: int = 7
+    turn_seconds: float = TURN_SECONDS
     places: Mapping[str, Place] = field(default_factory=dict)
     maker: str = "torch"
     hosts: dict[str, Host] = field(default_factory=dict)
@@ -182,10 +192,13 @@ class Contest:
         for host in self.hosts.values():
             host.end()
 
-    def run(self, workload: Workload, end: float = math.inf, limit: Callable[[float], Sequence[float]] | None = None) -> dict[str, Figures]:
-        """Figures by engine, agreement of numbers checked. No engine starts after `end` (monotonic clock), none compiles beyond it by much.
+    def run(self, workload: Workload, end: float = math.inf,
+            limit: Callable[[float], Sequence[float]] | None = None) -> dict[str, Figures]:
+        """Figures by engine, agreement of numbers checked. No engine starts after `end` (monotonic clock), none
+        compiles beyond it by much.
 
-        `limit` measures, for about so many seconds, the times that the machine would take: it has turns as the engines have, under LIMIT.
+        `limit` measures, for about so many seconds, the times that the machine would take: it has turns as the engines
+        have, under LIMIT.
         """
         request = {"workload": asdict(workload), "folder": str(self.folder), "threads": self.threads}
         self._prepare(workload, request)
@@ -222,7 +235,7 @@ class Contest:
 
     def _take_turns(self, figures: dict[str, Figures], limit: Callable[[float], Sequence[float]] | None) -> None:
         """Fills in the times, turn by turn, each turn beginning with another engine."""
-        turns = {e: partial(self.hosts[e].turn, TURN_SECONDS) for e, f in figures.items() if not f.error}
+        turns = {e: partial(self.hosts[e].turn, self.turn_seconds) for e, f in figures.items() if not f.error}
         if limit and turns:
             figures[LIMIT], turns[LIMIT] = Figures(), partial(limit, LIMIT_SECONDS)
         order, end = list(turns), time.monotonic() + self.seconds
@@ -249,10 +262,12 @@ def _checked(workload: Workload, figures: Mapping[str, Figures], folder: Path) -
     if not results:
         return dict(figures)
     oracle = "torch" if "torch" in results else next(iter(results))
-    return {e: f if f.error else replace(f, error=_difference(workload, results[e], results[oracle], oracle)) for e, f in figures.items()}
+    return {e: f if f.error else replace(f, error=_difference(workload, results[e], results[oracle], oracle))
+            for e, f in figures.items()}
 
 
-def _difference(workload: Workload, mine: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], oracle: str) -> str:
+def _difference(workload: Workload, mine: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray],
+                oracle: str) -> str:
     """What differs by more than rounding, in words; "" if nothing does."""
     if mine.keys() != theirs.keys():
         return f"gives {len(mine)} arrays where {oracle} gives {len(theirs)}"
@@ -265,7 +280,8 @@ def _difference(workload: Workload, mine: Mapping[str, np.ndarray], theirs: Mapp
             allowed = LOSS_RELATIVE * scale + DESCENT * float(np.abs(expected - theirs["0.0"]).max())
         error = float(np.abs(mine[name].reshape(expected.shape) - expected).max())
         if not error <= allowed:
-            return f"{'loss' if workload.mode == TRAIN else 'result'} {name} differs from {oracle}'s by {error:.1e} (largest {scale:.1e})"
+            what = "loss" if workload.mode == TRAIN else "result"
+            return f"{what} {name} differs from {oracle}'s by {error:.1e} (largest {scale:.1e})"
     return ""
 
 

@@ -1,4 +1,6 @@
-"""Chains of ten operators on 64 MB arrays: arithmetic only, against a copy into an existing array; with a sigmoid and a tanh, against PyTorch in place."""
+"""Chains of ten operators on 64 MB arrays: arithmetic only, against a copy into an existing array; with a sigmoid and a
+tanh, against PyTorch in place.
+"""
 from __future__ import annotations
 
 import numpy as np

@@ -1,6 +1,7 @@
 """The training step of each example against PyTorch eager: the same sizes, batch, optimizer and number of threads.
 
-The numbers are not compared here (dropout draws differ; PyTorch's Transformer learns its positions): tests/parity does that.
+The numbers are not compared here (dropout draws differ; PyTorch's Transformer learns its positions): tests/parity does
+that.
 """
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ LETTERS = 96
 def digits(threads: int):
     """The digits network's step, and a batch of random images."""
     rng = np.random.default_rng(0)
-    step = gc.train_step(demo.network(), loss=nn.cross_entropy, optimizer=optim.AdamW(1e-3), x=gc.f32[demo.BATCH, 1, 8, 8],
+    step = gc.train_step(demo.network(), loss=nn.cross_entropy, optimizer=optim.AdamW(1e-3),
+                         x=gc.f32[demo.BATCH, 1, 8, 8],
                          y=gc.i32[demo.BATCH], seed=0, threads=threads)
     return step, (rng.random((demo.BATCH, 1, 8, 8), np.float32), rng.integers(0, 10, demo.BATCH).astype(np.int32))
 
@@ -47,7 +49,8 @@ CASES = {"digits_cnn": digits, "char_lstm": lambda threads: characters(char_lstm
 TORCH_NETWORKS = {
     "digits_cnn": examples_torch.digits,
     "char_lstm": lambda torch: examples_torch.lstm(torch, LETTERS, char_lstm.DEFAULTS),
-    "char_transformer": lambda torch: examples_torch.transformer(torch, LETTERS, char_transformer.DEFAULTS, char_transformer.LAYERS, char_transformer.HEADS),
+    "char_transformer": lambda torch: examples_torch.transformer(torch, LETTERS, char_transformer.DEFAULTS,
+                                                                 char_transformer.LAYERS, char_transformer.HEADS),
 }
 
 

@@ -7,7 +7,8 @@ def digits(torch, dropout=(0.25, 0.4)):
 
     def block(inside: int, outside: int):
         return nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU()
-    return nn.Sequential(*block(1, 32), *block(32, 64), nn.MaxPool2d(2), nn.Dropout(dropout[0]), *block(64, 64), nn.MaxPool2d(2),
+    return nn.Sequential(*block(1, 32), *block(32, 64), nn.MaxPool2d(2), nn.Dropout(dropout[0]), *block(64, 64),
+                         nn.MaxPool2d(2),
                          nn.Dropout(dropout[1]), nn.Flatten(), nn.Linear(256, 10))
 
 
@@ -35,7 +36,9 @@ def transformer(torch, letters: int, settings, layers: int, heads: int):
             super().__init__()
             self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
             self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-            self.up, self.down, self.drop = nn.Linear(width, 4 * width), nn.Linear(4 * width, width), nn.Dropout(settings.dropout)
+            self.up, self.down, self.drop = nn.Linear(width,
+                                                      4 * width), nn.Linear(4 * width,
+                                                                            width), nn.Dropout(settings.dropout)
 
         def forward(self, x):
             b, t, _ = x.shape

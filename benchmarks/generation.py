@@ -1,4 +1,6 @@
-"""A token of generation: a small GPT and recurrent language models against PyTorch with key/value caches and states kept by hand."""
+"""A token of generation: a small GPT and recurrent language models against PyTorch with key/value caches and states
+kept by hand.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -34,7 +36,8 @@ def gpt(torch, threads: int) -> None:
 
 
 def recurrent(torch, threads: int, layer: str, hidden: int, layers: int) -> None:
-    net = nn.Embedding(VOCABULARY, hidden) >> getattr(nn, layer)(hidden, layers=layers, batch_first=True) >> nn.Linear(VOCABULARY)
+    net = nn.Embedding(VOCABULARY,
+                       hidden) >> getattr(nn, layer)(hidden, layers=layers, batch_first=True) >> nn.Linear(VOCABULARY)
     generate, prompts, steps = gc.Generator(net, seed=0, threads=threads), prompts_of(1, PROMPT), 200
     engines = {"graphc": lambda i: generate(prompts[i % 4], steps)}
     engines["graphc"](0)
@@ -47,7 +50,8 @@ def recurrent(torch, threads: int, layer: str, hidden: int, layers: int) -> None
 def case(name: str, engines: dict, steps: int) -> None:
     agree(name, {engine: run(0) for engine, run in engines.items()})
     result = compare(name, engines)
-    print(f"{result}; " + ", ".join(f"{engine} {t.median / steps * 1e6:.1f} us/token" for engine, t in result.timings.items()), flush=True)
+    print(f"{result}; " + ", ".join(f"{engine} {t.median / steps * 1e6:.1f} us/token"
+                                    for engine, t in result.timings.items()), flush=True)
 
 
 def prompts_of(batch: int, length: int) -> list[np.ndarray]:
@@ -60,7 +64,8 @@ class Gpt:
     def __init__(self, torch, state: dict, batch: int):
         self.torch, self.state, self.f = torch, state, torch.nn.functional
         self.caches = [[torch.zeros(batch, HEADS, CONTEXT, WIDTH // HEADS) for _ in "kv"] for _ in range(LAYERS)]
-        self.layers = [{name.removeprefix(f"3.{i}."): a for name, a in state.items() if name.startswith(f"3.{i}.")} for i in range(LAYERS)]
+        self.layers = [{name.removeprefix(f"3.{i}."): a for name, a in state.items() if name.startswith(f"3.{i}.")}
+                       for i in range(LAYERS)]
 
     def generate(self, prompt: np.ndarray, steps: int) -> np.ndarray:
         with self.torch.inference_mode():
@@ -80,14 +85,17 @@ class Gpt:
     def block(self, x, w: dict, cache: list, at: int):
         f, (batch, count, width) = self.f, x.shape
         h = f.layer_norm(x, (width,), w["norm1.weight"], w["norm1.bias"])
-        qkv = f.linear(h, w["self_attn.in_proj_weight"], w["self_attn.in_proj_bias"]).view(batch, count, 3, HEADS, width // HEADS)
+        qkv = f.linear(h, w["self_attn.in_proj_weight"],
+                       w["self_attn.in_proj_bias"]).view(batch, count, 3, HEADS, width // HEADS)
         q, *new = qkv.permute(2, 0, 3, 1, 4)
         for kept, x_new in zip(cache, new):
             kept[:, :, at:at + count] = x_new
         keys, values = (kept[:, :, :at + count] for kept in cache)
-        y = f.scaled_dot_product_attention(q, keys, values, is_causal=count > 1).transpose(1, 2).reshape(batch, count, width)
+        y = f.scaled_dot_product_attention(q, keys, values,
+                                           is_causal=count > 1).transpose(1, 2).reshape(batch, count, width)
         x = x + f.linear(y, w["self_attn.out_proj.weight"], w["self_attn.out_proj.bias"])
-        h = f.linear(f.layer_norm(x, (width,), w["norm2.weight"], w["norm2.bias"]), w["linear1.weight"], w["linear1.bias"])
+        h = f.linear(f.layer_norm(x, (width,), w["norm2.weight"], w["norm2.bias"]), w["linear1.weight"],
+                     w["linear1.bias"])
         return x + f.linear(f.gelu(h, approximate="tanh"), w["linear2.weight"], w["linear2.bias"])
 
 
@@ -96,10 +104,12 @@ class Recurrent:
 
     def __init__(self, torch, state: dict, layer: str, hidden: int, layers: int):
         self.torch = torch
-        self.parts = [torch.nn.Embedding(VOCABULARY, hidden), getattr(torch.nn, layer)(hidden, hidden, layers, batch_first=True),
+        self.parts = [torch.nn.Embedding(VOCABULARY, hidden),
+                      getattr(torch.nn, layer)(hidden, hidden, layers, batch_first=True),
                       torch.nn.Linear(hidden, VOCABULARY)]
         for i, part in enumerate(self.parts):
-            part.load_state_dict({name[2:]: torch.from_numpy(a) for name, a in state.items() if name.startswith(f"{i}.")})
+            part.load_state_dict({name[2:]: torch.from_numpy(a)
+                                  for name, a in state.items() if name.startswith(f"{i}.")})
 
     def generate(self, prompt: np.ndarray, steps: int) -> np.ndarray:
         embed, layer, scores = self.parts

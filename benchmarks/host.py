@@ -1,8 +1,8 @@
 """One engine's process: `python -m benchmarks.host ENGINE`. It imports the engine once and forks for each workload.
 
-Line by line: a request as JSON on stdin, a reply as JSON on stdout. {"open": …} forks; the child then answers {"turn": seconds} until
-anything else comes. {"prepare": …} makes the files that all engines read. So a child starts with the library imported and nothing else, and its
-memory is that of one workload.
+Line by line: a request as JSON on stdin, a reply as JSON on stdout. {"open": …} forks; the child then answers {"turn":
+seconds} until anything else comes. {"prepare": …} makes the files that all engines read. So a child starts with the
+library imported and nothing else, and its memory is that of one workload.
 """
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def main() -> None:
 
 
 def _is_request(line: str) -> bool:
-    """Whether the line is for this process. A child that is killed may have read the beginning of one that was for it."""
+    """Whether the line is for this process. A child that is killed may have read the beginning of one that was for it.
+    """
     try:
         message = json.loads(line)
     except ValueError:
@@ -105,10 +106,12 @@ class Opened:
         self.estimate = (time.perf_counter() - first) / (STEPS - 1)
         peak = memory("VmHWM")
         results = losses or [self.runner.run(*self.batches[0])]
-        save_file({f"{i}.{k}": np.ascontiguousarray(a, np.float32) for i, r in enumerate(results) for k, a in enumerate(self.runner.arrays(r))},
+        save_file({f"{i}.{k}": np.ascontiguousarray(a, np.float32) for i, r in enumerate(results)
+                   for k, a in enumerate(self.runner.arrays(r))},
                   request["results"])
         planned = getattr(self.runner, "planned", None)
-        self.reply = {"pid": os.getpid(), "build": built - start, "first": first - built, "peak": max(peak, built_peak) - before,
+        self.reply = {"pid": os.getpid(), "build": built - start, "first": first - built,
+                      "peak": max(peak, built_peak) - before,
                       "growth": peak - base, **(planned(case.threads) if planned else {"plan": 0, "planned": 0})}
         garbage.collect()
         garbage.freeze()

@@ -1,8 +1,10 @@
-"""The least time that the machine could take for a workload: over its operators, the sum of max(flops / FMA peak, bytes / stream bandwidth).
+"""The least time that the machine could take for a workload: over its operators, the sum of max(flops / FMA peak, bytes
+/ stream bandwidth).
 
-Operators are contractions and attention (direct algorithm), layer norm, pooling and, in training, batch norm; what is computed element by
-element belongs to their inputs or results and counts nothing. Bytes are those of operands and results, each once. The bandwidth is that
-of a stream as large as the parameters and the largest operator, from whatever cache holds it. Winograd's algorithm may go below the limit.
+Operators are contractions and attention (direct algorithm), layer norm, pooling and, in training, batch norm; what is
+computed element by element belongs to their inputs or results and counts nothing. Bytes are those of operands and
+results, each once. The bandwidth is that of a stream as large as the parameters and the largest operator, from whatever
+cache holds it. Winograd's algorithm may go below the limit.
 """
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from benchmarks.engines.graphc_engine import array_type
+from benchmarks.engines.graphc_engine import array_type, operator
 from benchmarks.networks import NETWORKS
 from benchmarks.workloads import GRADIENTS, INFER, TRAIN, Workload
 from graphc.ir.graph import Graph, Node
@@ -35,14 +37,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Backward:
-    """The backward pass of an operator, in multiples of the forward pass; `fixed_input`: when the first operand needs no gradient."""
+    """The backward pass of an operator, in multiples of the forward pass; `fixed_input`: when the first operand needs
+    no gradient.
+    """
     flops: float
     bytes: float
     fixed_input: float
 
 
 PRODUCT, NORM = Backward(2, 2, 1), Backward(0, 1.5, 1.5)
-OPERATORS = {"matmul": PRODUCT, "einsum": PRODUCT, "conv2d": PRODUCT, "attention": Backward(2.5, 2, 2.5), "layer_norm": NORM, "batch_norm": NORM,
+OPERATORS = {"matmul": PRODUCT, "einsum": PRODUCT, "conv2d": PRODUCT, "attention": Backward(2.5, 2, 2.5),
+             "layer_norm": NORM, "batch_norm": NORM,
              "max_pool2d": Backward(0, 1.5, 1.5)}
 
 
@@ -62,8 +67,10 @@ class Limit:
 
 
 class Machine:
-    """So many threads that do nothing but multiply and add, or stream: what they take for a workload's limit, whenever they are asked. A shared
-    machine gives more in one minute than in the next, so that its limit is measured beside what is compared with it."""
+    """So many threads that do nothing but multiply and add, or stream: what they take for a workload's limit,
+    whenever they are asked. A shared machine gives more in one minute than in the next, so that its limit is
+    measured beside what is compared with it.
+    """
 
     def __init__(self, threads: int):
         self.threads = threads
@@ -101,7 +108,8 @@ def limit(workload: Workload) -> Limit:
     works = [w for node, learns, times in operators for w in _passes(node, learns, times, workload.mode != INFER)]
     parameters = sum(v.type.nbytes for v in graph.state)
     if workload.mode == TRAIN:
-        works.append(Work(0, parameters))           # the update, in the pass that makes the gradient: a parameter is read besides
+        # the update, in the pass that makes the gradient: a parameter is read besides
+        works.append(Work(0, parameters))
     return Limit(tuple(works), parameters + max(_cost(node).bytes for node, _, _ in operators))
 
 
@@ -121,6 +129,23 @@ def _operators(graph: Graph, inputs_learn: bool, times: int = 1) -> Iterator[tup
             yield from _operators(node.op.body, True, times * node.op.length)
         elif node.op.name in OPERATORS:
             yield node, found[0], times
+
+
+def operator_work(workload: Workload) -> Work:
+    """What a single operator takes at least: the products in its graph, gradients included, and its inputs and results,
+    each once.
+    """
+    graph = operator(workload).graph
+    flops = sum(_cost(node).flops * times for node, times in _products(graph))
+    return Work(flops, float(sum(v.type.nbytes for v in (*graph.inputs, *graph.outputs))))
+
+
+def _products(graph: Graph, times: int = 1) -> Iterator[tuple[Node, int]]:
+    for node in graph.nodes:
+        if node.op.name == "scan":
+            yield from _products(node.op.body, times * node.op.length)
+        elif node.op.name in OPERATORS and OPERATORS[node.op.name].flops:
+            yield node, times
 
 
 def _passes(node: Node, learns: bool, times: int, backward: bool) -> Iterator[Work]:

@@ -41,7 +41,8 @@ def mobilenet(width=FIRST, size=224, classes=1000):
     net, inside = _normed(nn.Conv2d(width, 3, stride=2, padding=1, bias=False)), width
     for channels, stride in STAGES:
         channels = channels * width // FIRST
-        net = net >> _normed(nn.Conv2d(inside, 3, stride=stride, padding=1, groups=inside, bias=False)) >> _normed(nn.Conv2d(channels, 1, bias=False))
+        net = net >> _normed(nn.Conv2d(inside, 3, stride=stride, padding=1, groups=inside,
+                                       bias=False)) >> _normed(nn.Conv2d(channels, 1, bias=False))
         inside = channels
     return net >> nn.GlobalAvgPool2d() >> nn.Linear(classes)
 
@@ -66,5 +67,7 @@ def attention(heads, size, length, causal=False):
     return lambda q, k, v: gc.attention(q, k, v, causal=causal)
 
 
-NETWORKS = {"mlp": mlp, "lenet": lenet, "alexnet": alexnet, "resnet": resnet, "mobilenet": mobilenet, "rnn": partial(recurrent, nn.RNN),
-            "lstm": partial(recurrent, nn.LSTM), "gru": partial(recurrent, nn.GRU), "bert": bert, "gpt": gpt, "attention": attention}
+NETWORKS = {"mlp": mlp, "lenet": lenet, "alexnet": alexnet, "resnet": resnet, "mobilenet": mobilenet,
+            "rnn": partial(recurrent, nn.RNN),
+            "lstm": partial(recurrent, nn.LSTM), "gru": partial(recurrent, nn.GRU), "bert": bert, "gpt": gpt,
+            "attention": attention}

@@ -1,4 +1,5 @@
-"""The networks in JAX: functions of parameters by PyTorch's names, as users of plain JAX write them; images are NHWC, weights [in, out] and HWIO.
+"""The networks in JAX: functions of parameters by PyTorch's names, as users of plain JAX write them; images are NHWC,
+weights [in, out] and HWIO.
 
 A network is f(p, x, train) -> (result, new running statistics by name).
 """
@@ -13,14 +14,6 @@ from jax import lax
 from graphc.models.mobilenet import STAGES
 
 FIRST = 32
-EMBEDDINGS = {"rnn": ("0.weight",), "lstm": ("0.weight",), "gru": ("0.weight",), "gpt": ("0.weight", "1.weight"),
-              "bert": ("0.tokens.weight", "0.positions.weight", "0.segments.weight")}
-
-
-def convert(network: str, weights) -> dict:
-    """PyTorch's arrays in JAX's order of axes."""
-    turn = lambda n, w: w.transpose(2, 3, 1, 0) if w.ndim == 4 else w.T if w.ndim == 2 and n not in EMBEDDINGS.get(network, ()) else w
-    return {n: jnp.array(turn(n, w)) for n, w in weights.items()}
 
 
 def linear(p, name, x):
@@ -29,13 +22,15 @@ def linear(p, name, x):
 
 
 def conv(p, name, x, stride=1, padding=0, groups=1):
-    y = lax.conv_general_dilated(x, p[f"{name}.weight"], (stride, stride), [(padding, padding)] * 2, feature_group_count=groups,
+    y = lax.conv_general_dilated(x, p[f"{name}.weight"], (stride, stride), [(padding, padding)] * 2,
+                                 feature_group_count=groups,
                                  dimension_numbers=("NHWC", "HWIO", "NHWC"))
     return y + p[f"{name}.bias"] if f"{name}.bias" in p else y
 
 
 def max_pool(x, kernel, stride, padding=0):
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1),
+                             [(0, 0), (padding, padding), (padding, padding), (0, 0)])
 
 
 def flat(x):
@@ -67,7 +62,8 @@ def lenet(p, x, train, channels=(32, 64), size=28):
 
 
 def alexnet(p, x, train, size=224, classes=1000):
-    for name, stride, padding, pooled in ((0, 4, 2, True), (3, 1, 2, True), (6, 1, 1, False), (8, 1, 1, False), (10, 1, 1, True)):
+    for name, stride, padding, pooled in ((0, 4, 2, True), (3, 1, 2, True), (6, 1, 1, False), (8, 1, 1, False),
+                                          (10, 1, 1, True)):
         x = jax.nn.relu(conv(p, name, x, stride, padding))
         x = max_pool(x, 3, 2) if pooled else x
     x = jax.nn.relu(linear(p, 15, jax.nn.relu(linear(p, 14, flat(x)))))
@@ -80,7 +76,8 @@ def resnet(blocks, p, x, train, bottleneck=False, width=64, size=224, classes=10
     x, at = max_pool(jax.nn.relu(normed(0, 1, x, 2, 3)), 3, 2, 1), 4
     strides = [2 if i and not j else 1 for i, count in enumerate(blocks) for j in range(count)]
     for at, stride in enumerate(strides, 4):
-        shortcut = normed(f"{at}.downsample.0", f"{at}.downsample.1", x, stride) if f"{at}.downsample.0.weight" in p else x
+        shortcut = normed(f"{at}.downsample.0", f"{at}.downsample.1", x,
+                          stride) if f"{at}.downsample.0.weight" in p else x
         steps = ((1, 1, 0), (2, stride, 1), (3, 1, 0)) if bottleneck else ((1, stride, 1), (2, 1, 1))
         for k, s, padding in steps:
             x = normed(f"{at}.conv{k}", f"{at}.bn{k}", x, s, padding)
@@ -173,13 +170,6 @@ def attention(q, k, v, causal=False):
     return jax.nn.dot_product_attention(*turned, is_causal=causal).transpose(0, 2, 1, 3)
 
 
-def make(network: str, options):
-    """f(p, x, train) of a network of the table."""
-    options = dict(options)
-    if network in ("mlp", "resnet"):
-        return partial(NETWORKS[network], options.pop("sizes" if network == "mlp" else "blocks"), **options)
-    return partial(NETWORKS[network], **options)
-
-
-NETWORKS = {"mlp": mlp, "lenet": lenet, "alexnet": alexnet, "resnet": resnet, "mobilenet": mobilenet, "rnn": partial(recurrent, elman, 1),
+NETWORKS = {"mlp": mlp, "lenet": lenet, "alexnet": alexnet, "resnet": resnet, "mobilenet": mobilenet,
+            "rnn": partial(recurrent, elman, 1),
             "lstm": partial(recurrent, lstm, 2), "gru": partial(recurrent, gru, 1), "bert": bert, "gpt": gpt}

@@ -22,7 +22,8 @@ def mlp(sizes):
 
 def lenet(channels=(32, 64), size=28):
     first, second = channels
-    return nn.Sequential(nn.Conv2d(1, first, 3, padding=1), nn.ReLU(), nn.Conv2d(first, second, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+    return nn.Sequential(nn.Conv2d(1, first, 3, padding=1), nn.ReLU(), nn.Conv2d(first, second, 3, padding=1),
+                         nn.ReLU(), nn.MaxPool2d(2),
                          nn.Flatten(), nn.Linear(second * (size // 2) ** 2, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
@@ -32,7 +33,8 @@ class FeedForward(nn.Linear):
 
 
 def alexnet(size=224, classes=1000):
-    convolutions = [nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+    convolutions = [nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2),
+                    nn.ReLU(), nn.MaxPool2d(3, 2),
                     nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
                     nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten()]
     with torch.no_grad():
@@ -97,7 +99,8 @@ def mobilenet(width=FIRST, size=224, classes=1000):
     layers, inside = _normed(nn.Conv2d(3, width, 3, 2, 1, bias=False)), width
     for channels, stride in STAGES:
         channels = channels * width // FIRST
-        layers += _normed(nn.Conv2d(inside, inside, 3, stride, 1, groups=inside, bias=False)) + _normed(nn.Conv2d(inside, channels, 1, bias=False))
+        layers += _normed(nn.Conv2d(inside, inside, 3, stride, 1, groups=inside,
+                                    bias=False)) + _normed(nn.Conv2d(inside, channels, 1, bias=False))
         inside = channels
     return nn.Sequential(*layers, Mean(), nn.Linear(inside, classes))
 
@@ -118,7 +121,8 @@ class Recurrent(nn.Module):
 
 
 def recurrent(kind, hidden=512, layers=2, length=64, vocabulary=1000):
-    return nn.Sequential(nn.Embedding(vocabulary, 256), Recurrent(kind(256, hidden, layers)), nn.Linear(hidden, vocabulary))
+    return nn.Sequential(nn.Embedding(vocabulary, 256), Recurrent(kind(256, hidden, layers)),
+                         nn.Linear(hidden, vocabulary))
 
 
 class SelfAttention(nn.Module):
@@ -155,7 +159,8 @@ class Block(nn.Module):
 class BertEmbedding(nn.Module):
     def __init__(self, vocabulary: int, width: int):
         super().__init__()
-        self.tokens, self.positions, self.segments = nn.Embedding(vocabulary, width), nn.Embedding(512, width), nn.Embedding(2, width)
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions, self.segments = nn.Embedding(512, width), nn.Embedding(2, width)
         self.norm = nn.LayerNorm(width, 1e-12)
 
     def forward(self, ids):
@@ -178,7 +183,8 @@ class Position(nn.Module):
 
 def gpt(width, layers, heads, length, vocabulary):
     blocks = [Block(width, heads, True, 1e-5, "tanh") for _ in range(layers)]
-    return nn.Sequential(nn.Embedding(vocabulary, width), Position(length, width), nn.Identity(), nn.Sequential(*blocks), nn.LayerNorm(width),
+    return nn.Sequential(nn.Embedding(vocabulary, width), Position(length, width), nn.Identity(),
+                         nn.Sequential(*blocks), nn.LayerNorm(width),
                          nn.Linear(width, vocabulary, bias=False))
 
 
@@ -191,8 +197,10 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
 
 
-NETWORKS = {"mlp": mlp, "lenet": lenet, "alexnet": alexnet, "resnet": resnet, "mobilenet": mobilenet, "rnn": partial(recurrent, nn.RNN),
-            "lstm": partial(recurrent, nn.LSTM), "gru": partial(recurrent, nn.GRU), "bert": bert, "gpt": gpt, "attention": Attention}
+NETWORKS = {"mlp": mlp, "lenet": lenet, "alexnet": alexnet, "resnet": resnet, "mobilenet": mobilenet,
+            "rnn": partial(recurrent, nn.RNN),
+            "lstm": partial(recurrent, nn.LSTM), "gru": partial(recurrent, nn.GRU), "bert": bert, "gpt": gpt,
+            "attention": Attention}
 RENAMED = ((".layer.", "."), ("in_proj.", "in_proj_"))      # PyTorch's submodules -> graphc's names
 DROPPED = "num_batches_tracked"
 
@@ -209,7 +217,8 @@ def build(network: str, options, seed: int = 0) -> nn.Module:
 
 def weights(net: nn.Module) -> OrderedDict:
     """The tensors of the network (not copies) by graphc's names."""
-    return OrderedDict((graphc_name(name), tensor) for name, tensor in net.state_dict(keep_vars=True).items() if not name.endswith(DROPPED))
+    return OrderedDict((graphc_name(name), tensor) for name, tensor in net.state_dict(keep_vars=True).items()
+                       if not name.endswith(DROPPED))
 
 
 def graphc_name(name: str) -> str:

@@ -1,4 +1,5 @@
-"""How two or more engines are compared: in turns of at least 0.2 s on one machine, while the others are idle, with agreement checked.
+"""How two or more engines are compared: in turns of at least 0.2 s on one machine, while the others are idle, with
+agreement checked.
 
 The figure is the ratio of medians; the ratio of bests stands beside it. Inputs change from call to call.
 """
@@ -55,7 +56,8 @@ class Comparison:
 
 def compare(name: str, engines: Mapping[str, Callable[[int], object]], work: float = 0.0, turns: int = TURNS,
             seconds: float = TURN_SECONDS) -> Comparison:
-    """Times `engine(call number)` of each engine in alternation. The call number is for choosing among prepared inputs."""
+    """Times `engine(call number)` of each engine in alternation. The call number is for choosing among prepared inputs.
+    """
     calls = {engine: _calls_per_turn(run, seconds) for engine, run in engines.items()}
     results: dict[str, list[float]] = {engine: [] for engine in engines}
     garbage.disable()
@@ -68,11 +70,13 @@ def compare(name: str, engines: Mapping[str, Callable[[int], object]], work: flo
     return Comparison(name, {engine: Timing(tuple(t)) for engine, t in results.items()}, work)
 
 
-def agree(name: str, results: Mapping[str, Sequence[np.ndarray] | np.ndarray], rtol: float = 1e-4, atol: float = 1e-5) -> None:
+def agree(name: str, results: Mapping[str, Sequence[np.ndarray] | np.ndarray], rtol: float = 1e-4,
+          atol: float = 1e-5) -> None:
     """AssertionError unless all engines computed the same, up to rounding."""
     (first, expected), *others = results.items()
     for engine, actual in others:
-        np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=rtol, atol=atol, err_msg=f"{name}: {first} and {engine} differ")
+        np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=rtol, atol=atol,
+                                   err_msg=f"{name}: {first} and {engine} differ")
 
 
 def _calls_per_turn(run: Callable[[int], object], seconds: float) -> int:

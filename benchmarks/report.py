@@ -16,16 +16,20 @@ matplotlib.rcParams["svg.hashsalt"] = "graphc"      # equal figures give equal f
 matplotlib.rcParams["svg.fonttype"] = "none"        # text stays text
 from matplotlib import pyplot  # noqa: E402  the backend first: there may be no display
 
-TITLES = {"graphc": "graphc", "torch": "PyTorch", "inductor": "torch.compile", "jax": "JAX", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
-COLORS = {"torch": "#d62728", "inductor": "#ff7f0e", "jax": "#1f77b4", "onnx": "#7f7f7f", "openvino": "#9467bd"}
-SHARES = {(True, False): 0.75, (False, False): 0.70, (True, True): 0.85, (False, True): 0.80}   # (inference, one thread): share of the limit that is enough
+TITLES = {"graphc": "graphc", "torch": "PyTorch", "inductor": "torch.compile", "jax": "JAX", "onnx": "ONNX Runtime",
+          "openvino": "OpenVINO", "tensorflow": "TensorFlow", "pytensor": "PyTensor"}
+COLORS = {"torch": "#d62728", "inductor": "#ff7f0e", "jax": "#1f77b4", "onnx": "#7f7f7f", "openvino": "#9467bd",
+          "tensorflow": "#bcbd22", "pytensor": "#8c564b"}
+# (inference, one thread): share of the limit that is enough
+SHARES = {(True, False): 0.75, (False, False): 0.70, (True, True): 0.85, (False, True): 0.80}
 FINDING = 1.2                       # a drawn shape whose ratio is this many times its neighbour's is to be explained
 LARGE_PLAN = 100e6
 
 
 @dataclass(frozen=True)
 class Row:
-    """One workload at one number of threads; `limit`: the machine's own figures, measured in turns with the engines'."""
+    """One workload at one number of threads; `limit`: the machine's own figures, measured in turns with the engines'.
+    """
     workload: Workload
     threads: int
     figures: Mapping[str, Figures]
@@ -74,7 +78,8 @@ def markdown(rows: Sequence[Row], engines: Sequence[str], head: str) -> str:
     parts = [head]
     for threads in dict.fromkeys(row.threads for row in rows):
         some = [row for row in rows if row.threads == threads]
-        parts += [f"### {threads} thread{'s' * (threads > 1)}", _times(some, engines), _costs(some, engines), _memory(some)]
+        parts += [f"### {threads} thread{'s' * (threads > 1)}", _times(some, engines), _costs(some, engines),
+                  _memory(some)]
     return "\n\n".join(filter(None, [*parts, _errors(rows)])) + "\n"
 
 
@@ -86,20 +91,24 @@ def summary(rows: Sequence[Row]) -> str:
         if row.ratio is not None:
             peer = f"{seconds_text(row.figures[row.best_peer].median)} {TITLES[row.best_peer]}"
             wanted = ("–", "–") if row.workload.drawn else (row.workload.reach, yes[row.is_reached])
-            lines.append([row.workload.name, row.threads, seconds_text(row.mine.median), peer, f"{_ratio(row.ratio)} ({_ratio(row.best_ratio)})",
+            lines.append([row.workload.name, row.threads, seconds_text(row.mine.median), peer,
+                          f"{_ratio(row.ratio)} ({_ratio(row.best_ratio)})",
                           share_text(row), *wanted])
-    return _table(["workload", "threads", "graphc", "best peer", "ratio (of best times)", "share of the limit (of best times)", "reach", "reached"], lines)
+    return _table(["workload", "threads", "graphc", "best peer", "ratio (of best times)",
+                   "share of the limit (of best times)", "reach", "reached"], lines)
 
 
 def _times(rows: Sequence[Row], engines: Sequence[str]) -> str:
     """Medians (bests), ratios, limits."""
     yes = {True: "yes", False: "**no**"}
-    names = ["workload", *(TITLES[e] for e in engines), "limit", "graphc / best peer (bests)", "reach", "share of the limit (bests)", "reached"]
+    names = ["workload", *(TITLES[e] for e in engines), "limit", "graphc / best peer (bests)", "reach",
+             "share of the limit (bests)", "reached"]
     lines = []
     for row in rows:
         cells = [_time(f) for f in (*(row.figures[e] for e in engines), row.limit)]
         finding = _finding(row, rows)
-        lines.append([row.workload.name, *cells, f"{_ratio(row.ratio)} ({_ratio(row.best_ratio)}){finding}", "–" if row.workload.drawn else row.workload.reach,
+        lines.append([row.workload.name, *cells, f"{_ratio(row.ratio)} ({_ratio(row.best_ratio)}){finding}",
+                      "–" if row.workload.drawn else row.workload.reach,
                       share_text(row), "–" if row.workload.drawn else yes[row.is_reached]])
     return "Median time of a call (best):\n\n" + _table(names, lines)
 
@@ -116,7 +125,9 @@ def _finding(row: Row, rows: Sequence[Row]) -> str:
 def _costs(rows: Sequence[Row], engines: Sequence[str]) -> str:
     names = ["workload", *(TITLES[e] for e in engines)]
     lines = [[row.workload.name, *(_cost(row.figures[e]) for e in engines)] for row in rows]
-    return "Building, compiling and the first call, in seconds; peak memory of the process beyond the imported library and the weights, in MB:\n\n" + _table(names, lines)
+    title = ("Building, compiling and the first call, in seconds; peak memory of the process beyond the imported "
+             "library and the weights, in MB:")
+    return f"{title}\n\n{_table(names, lines)}"
 
 
 def _memory(rows: Sequence[Row]) -> str:
@@ -125,14 +136,19 @@ def _memory(rows: Sequence[Row]) -> str:
     lines = []
     for row in large:
         mine, torch = row.mine, row.figures.get("torch", Figures())
-        lines.append([row.workload.name, _mb(mine.plan), _mb(mine.planned), _mb(mine.growth), f"{100 * abs(mine.growth - mine.planned) / mine.plan:.1f} %",
-                      _mb(torch.growth) if torch.times else "–", f"{mine.growth / torch.growth:.2f}" if torch.times and torch.growth else "–"])
-    names = ["workload", "graphc's plan, MB", "of it after compiling", "growth, MB", "difference, of the plan", "PyTorch's growth, MB", "graphc / PyTorch"]
-    return "Memory between the end of compiling and the third call, of plans over 100 MB:\n\n" + _table(names, lines) if lines else ""
+        lines.append([row.workload.name, _mb(mine.plan), _mb(mine.planned), _mb(mine.growth),
+                      f"{100 * abs(mine.growth - mine.planned) / mine.plan:.1f} %",
+                      _mb(torch.growth) if torch.times else "–", f"{mine.growth / torch.growth:.2f}" if torch.times
+                      and torch.growth else "–"])
+    names = ["workload", "graphc's plan, MB", "of it after compiling", "growth, MB", "difference, of the plan",
+             "PyTorch's growth, MB", "graphc / PyTorch"]
+    return ("Memory between the end of compiling and the third call, of plans over 100 MB:\n\n" + _table(names, lines)
+            if lines else "")
 
 
 def _errors(rows: Sequence[Row]) -> str:
-    lines = [f"- {row.workload.name}, {row.threads} threads, {TITLES[e]}: {f.error}" for row in rows for e, f in row.figures.items()
+    lines = [f"- {row.workload.name}, {row.threads} threads, {TITLES[e]}: {f.error}" for row in rows
+             for e, f in row.figures.items()
              if f.error and f.error not in (INFERENCE_ONLY, TIME_IS_UP)]
     return "### Failures\n\n" + ("\n".join(lines) or "none")
 
@@ -145,7 +161,8 @@ def _table(names: Sequence[str], lines: Sequence[Sequence]) -> str:
 def _time(figures: Figures) -> str:
     if figures.times:
         return f"{seconds_text(figures.median)} ({seconds_text(figures.best)})"
-    return "" if figures.error in ("", INFERENCE_ONLY) else "not run" if figures.error.startswith("not run") else "failed"
+    return "" if figures.error in ("",
+                                   INFERENCE_ONLY) else "not run" if figures.error.startswith("not run") else "failed"
 
 
 def _cost(figures: Figures) -> str:
@@ -172,13 +189,16 @@ def seconds_text(seconds: float) -> str:
 
 
 def chart(rows: Sequence[Row], path: Path) -> None:
-    """Time of the best peer / time of graphc as bars, every peer as a mark: one group of bars for each number of threads."""
+    """Time of the best peer / time of graphc as bars, every peer as a mark: one group of bars for each number of
+    threads.
+    """
     threads = list(dict.fromkeys(row.threads for row in rows))
     shown = [row for row in rows if row.ratio is not None]
     names = list(dict.fromkeys(row.workload.name for row in shown))
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.3 * len(names) * max(1, len(threads))))
     for row, at in _places(shown, names, threads):
-        axes.barh(at, 1 / row.ratio - 1, 0.8 / len(threads), left=1, color="#2ca02c" if row.ratio <= 1 else "#bbbbbb", alpha=1 if row.threads > 1 else 0.6)
+        axes.barh(at, 1 / row.ratio - 1, 0.8 / len(threads), left=1, color="#2ca02c" if row.ratio <= 1 else "#bbbbbb",
+                  alpha=1 if row.threads > 1 else 0.6)
         for engine, figures in row.figures.items():
             if engine in COLORS and figures.times:
                 axes.plot(figures.median / row.mine.median, at, "o", color=COLORS[engine], markersize=3.5)
@@ -188,8 +208,10 @@ def chart(rows: Sequence[Row], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlim(left=0.8 * min([1.0, *(1 / row.ratio for row in shown)]))
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("time of a peer / time of graphc; bars: the best peer" + (f" ({' and '.join(map(str, threads))} threads, in this order)" * (len(threads) > 1)))
-    axes.legend(handles=[axes.plot([], [], "o", color=c, label=TITLES[e])[0] for e, c in COLORS.items()], fontsize=7, loc="lower right")
+    axes.set_xlabel("time of a peer / time of graphc; bars: the best peer"
+                    + (f" ({' and '.join(map(str, threads))} threads, in this order)" * (len(threads) > 1)))
+    axes.legend(handles=[axes.plot([], [], "o", color=c, label=TITLES[e])[0] for e, c in COLORS.items()], fontsize=7,
+                loc="lower right")
     figure.tight_layout()
     with replacing(path) as file:
         figure.savefig(file, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)

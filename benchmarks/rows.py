@@ -18,8 +18,10 @@ def main(threads: int) -> None:
     torch = torch_or_none(threads)
     case(f"softmax forward + backward [4096, 1024], {threads} threads", softmax_step, [(x, g) for x in xs], threads,
          torch and (lambda x, g: torch_backward(torch, torch.softmax(x, 1), (x,), g)), torch, (0,))
-    case(f"layer norm forward + backward [4096, 1024], {threads} threads", norm_step, [(x, gamma, beta, g) for x in xs], threads,
-         torch and (lambda x, gamma, beta, g: torch_backward(torch, torch.layer_norm(x, (COLUMNS,), gamma, beta), (x, gamma, beta), g)),
+    case(f"layer norm forward + backward [4096, 1024], {threads} threads", norm_step, [(x, gamma, beta, g) for x in xs],
+         threads,
+         torch and (lambda x, gamma, beta, g: torch_backward(torch, torch.layer_norm(x, (COLUMNS,), gamma, beta),
+                                                             (x, gamma, beta), g)),
          torch, (0, 1, 2))
 
 

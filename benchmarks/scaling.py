@@ -1,6 +1,7 @@
 """From one thread to all cores, and all cores while another process keeps one of them busy.
 
-Times are means, not medians: a core that is taken away for milliseconds costs one call of many, which a median of short calls does not see.
+Times are means, not medians: a core that is taken away for milliseconds costs one call of many, which a median of short
+calls does not see.
 """
 from __future__ import annotations
 
@@ -35,11 +36,14 @@ def main(threads: int) -> None:
 def _measured(threads: int) -> dict[str, dict[str, float]]:
     """Mean seconds by workload and engine."""
     found = {}
-    with tempfile.TemporaryDirectory() as folder, contest(ENGINES, threads, Path(folder), seconds=SECONDS, turns=TURNS) as run:
+    with tempfile.TemporaryDirectory() as folder, contest(ENGINES, threads, Path(folder), seconds=SECONDS,
+                                                          turns=TURNS) as run:
         for name in NAMES:
             figures = run.run(BY_NAME[name])
             found[name] = {e: fmean(f.times) for e, f in figures.items() if f.times}
-            print(f"{name}, {threads} threads: " + ", ".join(f"{e} {seconds_text(fmean(f.times)) if f.times else f.error}" for e, f in figures.items()), flush=True)
+            print(f"{name}, {threads} threads: "
+                  + ", ".join(f"{e} {seconds_text(fmean(f.times)) if f.times else f.error}"
+                              for e, f in figures.items()), flush=True)
     return found
 
 
@@ -59,5 +63,6 @@ def _line(name: str, engine: str, times: dict, loaded: float | None, threads: in
     if 1 not in found or threads not in found or loaded is None:
         return f"{name}, {TITLES[engine]}: failed"
     speed = ", ".join(f"{count}: {found[1] / seconds:.2f}x" for count, seconds in found.items())
-    return (f"{name}, {TITLES[engine]}: {seconds_text(found[1])} on one thread; {speed}; one core loaded: {loaded / found[threads]:.2f} of the idle time "
+    return (f"{name}, {TITLES[engine]}: {seconds_text(found[1])} on one thread; {speed}; one core loaded: "
+            f"{loaded / found[threads]:.2f} of the idle time "
             f"(half a core less: {threads / (threads - 0.5):.2f}; waiting for the slowest core: 2.00)")

@@ -22,7 +22,8 @@ SLOW_ENGINES = ("inductor",)            # their compiler takes up to a minute a 
 MINUTES, QUICK_MINUTES = 25.0, 8.0
 TURNS, QUICK_TURNS = 7, 4
 TURN_BUDGET, QUICK_BUDGET = 8.0, 4.0    # seconds of turns of one workload
-PACKAGES = {"torch": "torch", "jax": "jax", "onnx": "onnxruntime", "openvino": "openvino"}
+PACKAGES = {"torch": "torch", "jax": "jax", "onnx": "onnxruntime", "openvino": "openvino",
+            "tensorflow": "tensorflow-cpu", "pytensor": "pytensor"}
 
 
 def main(options: argparse.Namespace) -> None:
@@ -45,16 +46,19 @@ def _chosen(options: argparse.Namespace) -> tuple[Workload, ...]:
     every = (quick(WORKLOADS) if options.quick else WORKLOADS) + (() if options.quick else drawn(options.seed))
     wanted = [w for w in every if not options.workload or any(text in w.name for text in options.workload)]
     if not wanted:
-        raise SystemExit(f"no workload's name contains {' or '.join(options.workload)}; their names:\n" + "\n".join(w.name for w in every))
+        raise SystemExit(f"no workload's name contains {' or '.join(options.workload)}; their names:\n"
+                         + "\n".join(w.name for w in every))
     return tuple(wanted)
 
 
-def _measured(engines: Sequence[str], workloads: Sequence[Workload], threads: int, options, end: float, configurations: dict) -> list[Row]:
+def _measured(engines: Sequence[str], workloads: Sequence[Workload], threads: int, options, end: float,
+              configurations: dict) -> list[Row]:
     """The rows of one number of threads; what does not fit before `end` is reported as not run."""
     machine, measured = Machine(threads), []
     print(f"{threads} threads: {machine}", flush=True)
     seconds, turns = (QUICK_BUDGET, QUICK_TURNS) if options.quick else (TURN_BUDGET, TURNS)
-    with tempfile.TemporaryDirectory() as folder, contest(engines, threads, Path(folder), seconds=seconds, turns=turns) as run:
+    with tempfile.TemporaryDirectory() as folder, contest(engines, threads, Path(folder), seconds=seconds, turns=turns,
+                                                          places=dict(options.python)) as run:
         configurations.update({TITLES[e]: h.configuration for e, h in run.hosts.items() if e in engines})
         for workload in workloads:
             figures = _figures(run, workload, engines, end, partial(machine.times, limit(workload)))
@@ -66,7 +70,8 @@ def _measured(engines: Sequence[str], workloads: Sequence[Workload], threads: in
     return measured
 
 
-def _figures(run, workload: Workload, engines: Sequence[str], end: float, least: Callable[[float], Sequence[float]]) -> dict[str, Figures]:
+def _figures(run, workload: Workload, engines: Sequence[str], end: float,
+             least: Callable[[float], Sequence[float]]) -> dict[str, Figures]:
     if time.monotonic() > end:
         return {e: Figures(error=TIME_IS_UP) for e in engines}
     try:
@@ -76,27 +81,33 @@ def _figures(run, workload: Workload, engines: Sequence[str], end: float, least:
 
 
 def _line(row: Row) -> str:
-    cells = [f"{TITLES[e]} {seconds_text(f.median)}" if f.times else f"{TITLES[e]}: {f.error}" for e, f in row.figures.items()]
-    ratio = "" if row.ratio is None else f" = {row.ratio:.2f} of the best peer (bests {row.best_ratio:.2f}), {share_text(row)} of the limit"
+    cells = [f"{TITLES[e]} {seconds_text(f.median)}" if f.times else f"{TITLES[e]}: {f.error}"
+             for e, f in row.figures.items()]
+    ratio = ("" if row.ratio is None
+             else f" = {row.ratio:.2f} of the best peer (bests {row.best_ratio:.2f}), {share_text(row)} of the limit")
     return f"{row.workload.name}, {row.threads} threads{ratio}: {', '.join(cells)}"
 
 
 def _record(row: Row) -> dict:
-    return {"workload": row.workload.name, "threads": row.threads, "limit": _summary(row.limit), "ratio": row.ratio, "best_ratio": row.best_ratio,
+    return {"workload": row.workload.name, "threads": row.threads, "limit": _summary(row.limit), "ratio": row.ratio,
+            "best_ratio": row.best_ratio,
             "figures": {e: _summary(f) for e, f in row.figures.items()}}
 
 
 def _summary(figures: Figures) -> dict:
     """The figures without the single times."""
     summary = {k: v for k, v in asdict(figures).items() if k != "times"}
-    return {**summary, "median": figures.median, "best": figures.best, "chunks": len(figures.times)} if figures.times else summary
+    return {**summary, "median": figures.median, "best": figures.best,
+            "chunks": len(figures.times)} if figures.times else summary
 
 
 def _head(options: argparse.Namespace, configurations: dict) -> str:
     packages = ", ".join(f"{name} {_version(name)}" for name in PACKAGES.values())
     rows = [f"- {name}: {text}" for name, text in configurations.items()]
-    return "\n".join([f"{_cpu()}; {packages}; drawn shapes from seed {options.seed}; {time.strftime('%Y-%m-%d')}. Each engine runs alone, in turns, with fresh "
-                      "inputs in every call and the same weights; outputs, or the first three losses, agree. Peers keep freed memory between calls (glibc without mmap and trim).", "", *rows])
+    return "\n".join([f"{_cpu()}; {packages}; drawn shapes from seed {options.seed}; {time.strftime('%Y-%m-%d')}. Each "
+                      f"engine runs alone, in turns, with fresh "
+                      "inputs in every call and the same weights; outputs, or the first three losses, agree. Peers "
+                      "keep freed memory between calls (glibc without mmap and trim).", "", *rows])
 
 
 def _version(package: str) -> str:

@@ -1,6 +1,8 @@
-"""`python -m benchmarks trees OLD`: this checkout's graphc beside another's, a folder or a revision, in alternating turns on the same networks.
+"""`python -m benchmarks trees OLD`: this checkout's graphc beside another's, a folder or a revision, in alternating
+turns on the same networks.
 
-old / new of the medians and of the best turns: above 1, this checkout is faster. Weights come from this checkout's graphc, so no peer is needed.
+old / new of the medians and of the best turns: above 1, this checkout is faster. Weights come from this checkout's
+graphc, so no peer is needed.
 """
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from benchmarks.workloads import WORKLOADS, Workload, quick
 HERE = Path(__file__).resolve().parent.parent
 NEW, OLD = "new", "old"
 SECONDS, TURNS = 12.0, 15               # of one workload
-MEAN, LEAST = 0.99, 0.95                # a tree is as fast as another where the mean of old / new and its lowest value are no less
+# a tree is as fast as another where the mean of old / new and its lowest value are no less
+MEAN, LEAST = 0.99, 0.95
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,10 @@ def report(rows: Sequence[Compared]) -> str:
         mean, bests, builds = (_mean([getattr(r, n) for r in measured]) for n in ("ratio", "best_ratio", "build_ratio"))
         slow = [r for r in measured if r.ratio < LEAST]
         other = [r.workload.name for r in measured if not r.same_bits]
-        text.append(f"old / new, geometric mean {mean:.3f} (bests {bests:.3f}), lowest {min(r.ratio for r in measured):.3f}; compile {builds:.2f}")
-        text.append("as fast as before" if mean >= MEAN and not slow else f"slower: {', '.join(r.workload.name for r in slow) or 'by the mean'}")
+        text.append(f"old / new, geometric mean {mean:.3f} (bests {bests:.3f}), lowest "
+                    f"{min(r.ratio for r in measured):.3f}; compile {builds:.2f}")
+        text.append("as fast as before" if mean >= MEAN
+                    and not slow else f"slower: {', '.join(r.workload.name for r in slow) or 'by the mean'}")
         text.append(f"other bits than before: {', '.join(other)}" if other else "the same bits in every row")
     return "\n".join(text)
 

@@ -6,24 +6,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from benchmarks.arrays import Array
+from benchmarks.operators import FAMILIES
+
 INFER, TRAIN, GRADIENTS = "infer", "train", "gradients"
 BATCHES = 4                     # different inputs, used in turn
-RATE, NORMED_RATE = 0.1, 0.00001  # of SGD. Batch norm after many layers makes the second loss depend on rounding when steps are large
-
-
-@dataclass(frozen=True)
-class Array:
-    """Normal numbers, or ids below `below`."""
-    shape: tuple[int, ...]
-    below: int = 0
-
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.integers(0, self.below, self.shape).astype(np.int32) if self.below else rng.standard_normal(self.shape, np.float32)
+# of SGD. Batch norm after many layers makes the second loss depend on rounding when steps are large
+RATE, NORMED_RATE = 0.1, 0.00001
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A network of `networks*.py` with its options, a batch size and a mode. `reach`: the wanted time of graphc / time of the best peer.
+    """A network of `networks*.py` with its options, a batch size and a mode. `reach`: the wanted time of graphc / time
+    of the best peer.
 
     `drawn`: its sizes come from a seed; `neighbour` names the workload that its ratio is compared with.
     """
@@ -44,8 +39,13 @@ class Workload:
     def arrays(self) -> tuple[Array, ...]:
         """One batch: the network's inputs and, for training, the target."""
         inputs, target = ARRAYS[self.network](self.batch, **self.options)
-        extra = {INFER: (), TRAIN: (target,), GRADIENTS: inputs[:1]}
+        extra = {INFER: (), TRAIN: (target,), GRADIENTS: (target,)}
         return inputs + extra[self.mode]
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it is a function of arrays without parameters of its own."""
+        return self.network == "attention" or self.network in FAMILIES
 
     @property
     def rate(self) -> float:
@@ -81,8 +81,10 @@ def _heads(batch, heads, size, length, causal=False):
     return (one, one, one), one
 
 
-ARRAYS = {"mlp": _rows, "lenet": _digits, "alexnet": _images, "resnet": _images, "mobilenet": _images, "rnn": _steps, "lstm": _steps, "gru": _steps,
-          "bert": _tokens, "gpt": _tokens, "attention": _heads}
+ARRAYS = {"mlp": _rows, "lenet": _digits, "alexnet": _images, "resnet": _images, "mobilenet": _images, "rnn": _steps,
+          "lstm": _steps, "gru": _steps,
+          "bert": _tokens, "gpt": _tokens, "attention": _heads,
+          **{name: family.workload_arrays for name, family in FAMILIES.items()}}
 
 TINY, MIDDLE = {"sizes": (8, 10, 7, 3)}, {"sizes": (784, 512, 512, 10)}
 RESNET18, RESNET50 = {"blocks": (2, 2, 2, 2)}, {"blocks": (3, 4, 6, 3), "bottleneck": True}
@@ -140,8 +142,10 @@ def drawn(seed: int) -> tuple[Workload, ...]:
     number = lambda low, high, step=1: int(rng.integers(low // step, high // step, endpoint=True)) * step
     heads, hidden = number(3, 9), number(100, 600)
     changes = (
-        ("mlp 784-512-512-10 b64 train", number(8, 100), {"sizes": (number(100, 900), number(100, 700), number(100, 700), number(3, 40))}),
-        ("lenet 28x28 b64 train", number(8, 80), {"channels": (number(10, 50), number(20, 90)), "size": number(20, 40, 2)}),
+        ("mlp 784-512-512-10 b64 train", number(8, 100),
+         {"sizes": (number(100, 900), number(100, 700), number(100, 700), number(3, 40))}),
+        ("lenet 28x28 b64 train", number(8, 80),
+         {"channels": (number(10, 50), number(20, 90)), "size": number(20, 40, 2)}),
         ("alexnet b1 infer", number(2, 4), {"size": number(180, 260)}),
         ("resnet18 b16 train", number(2, 12), {"width": number(24, 80), "size": number(120, 240)}),
         ("resnet50 b1 infer", number(1, 4), {"width": number(32, 80), "size": number(120, 240)}),
@@ -149,9 +153,12 @@ def drawn(seed: int) -> tuple[Workload, ...]:
         ("rnn 2x512 T64 b32 train", number(3, 40), {"hidden": hidden, "length": number(20, 100)}),
         ("lstm 2x512 T64 b32 train", number(3, 40), {"hidden": hidden, "length": number(20, 100)}),
         ("gru 2x512 T64 b32 train", number(3, 40), {"hidden": hidden, "length": number(20, 100)}),
-        ("bert-base T128 b8 infer", number(1, 6), {"width": heads * number(40, 100), "heads": heads, "layers": 3, "length": number(30, 300)}),
-        ("gpt 6x384 T256 b12 train", number(2, 12), {"width": heads * number(30, 80), "heads": heads, "layers": 3, "length": number(30, 300)}),
-        ("attention 8x64 T1024 b1 gradients", number(1, 3), {"heads": heads, "size": number(24, 128), "length": number(200, 2000)}),
+        ("bert-base T128 b8 infer", number(1, 6),
+         {"width": heads * number(40, 100), "heads": heads, "layers": 3, "length": number(30, 300)}),
+        ("gpt 6x384 T256 b12 train", number(2, 12),
+         {"width": heads * number(30, 80), "heads": heads, "layers": 3, "length": number(30, 300)}),
+        ("attention 8x64 T1024 b1 gradients", number(1, 3),
+         {"heads": heads, "size": number(24, 128), "length": number(200, 2000)}),
     )
     return tuple(_changed(BY_NAME[name], batch, options) for name, batch, options in changes)
 
@@ -159,4 +166,5 @@ def drawn(seed: int) -> tuple[Workload, ...]:
 def _changed(w: Workload, batch: int, options: Mapping) -> Workload:
     text = " ".join(f"{k}={'-'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in options.items())
     kind = "resnet50" if w.options.get("bottleneck") else "resnet18" if w.network == "resnet" else w.network
-    return replace(w, batch=batch, options={**w.options, **options}, title=f"{kind} drawn {text}", drawn=True, neighbour=w.name)
+    return replace(w, batch=batch, options={**w.options, **options}, title=f"{kind} drawn {text}", drawn=True,
+                   neighbour=w.name)

@@ -15,8 +15,9 @@ WEIGHTS, BATCHES, ONNX = "weights.safetensors", "batches.safetensors", "network.
 
 
 class Runner(Protocol):
-    """A network ready to run. `batches` are in the engine's own types; `run` returns when the result is there; `arrays` gives it as numpy's:
-    the outputs, or the loss."""
+    """A network ready to run. `batches` are in the engine's own types; `run` returns when the result is there;
+    `arrays` gives it as numpy's: the outputs, or the loss.
+    """
     batches: list[tuple]
 
     def run(self, *batch): ...
@@ -44,7 +45,8 @@ class Case:
 
 
 def save_batches(workload: Workload, folder: Path) -> None:
-    save_file({f"{i}.{k}": a for i, batch in enumerate(workload.batches()) for k, a in enumerate(batch)}, folder / BATCHES)
+    save_file({f"{i}.{k}": a for i, batch in enumerate(workload.batches()) for k, a in enumerate(batch)},
+              folder / BATCHES)
 
 
 def onnx_batches(case: Case) -> list[tuple[np.ndarray, ...]]:

@@ -8,19 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.engines.case import Case
-from benchmarks.networks_jax import attention, convert
-from benchmarks.networks_jax import make as make_network
+from benchmarks.networks_jax import NETWORKS, attention
+from benchmarks.operators_jax import OPERATORS
+from benchmarks.turned_weights import RUNNING, nhwc, turned, with_options
 from benchmarks.workloads import GRADIENTS, INFER, TRAIN
 
 CONFIGURATION = "jit, parameters donated in training, images NHWC, recurrence by lax.scan"
-RUNNING = "running_"                # state that is no parameter
 
 
 class Jax:
     def __init__(self, case: Case):
         os.environ["NPROC"] = str(case.threads)         # XLA sizes its pools by it when the first array is made
         jax.config.update("jax_platforms", "cpu")
-        self.batches = [tuple(jnp.array(_nhwc(a)) for a in batch) for batch in case.batches]
+        arranged = (lambda a: a) if case.workload.is_operator else nhwc
+        self.batches = [tuple(jnp.array(arranged(a)) for a in batch) for batch in case.batches]
         self.run = MODES[case.workload.mode](self, case)
 
     def arrays(self, result) -> tuple[np.ndarray, ...]:
@@ -28,8 +29,8 @@ class Jax:
         return tuple(np.asarray(v) for v in values)
 
     def inference(self, case: Case):
-        if case.workload.network == "attention":
-            return _blocking(jax.jit(attention).lower(*self.batches[0]).compile())
+        if case.workload.is_operator:
+            return _blocking(jax.jit(_function(case)).lower(*self.batches[0]).compile())
         network, parameters = _network(case)
         compiled = jax.jit(lambda p, x: network(p, x, False)[0]).lower(parameters, self.batches[0][0]).compile()
         return _blocking(lambda x: compiled(parameters, x))
@@ -57,23 +58,27 @@ class Jax:
         return run
 
     def gradients(self, case: Case):
-        def step(q, k, v, g):
-            y, pull = jax.vjp(attention, q, k, v)
-            return (y, *pull(g))
+        f = _function(case)
+
+        def step(*arrays):
+            *xs, g = arrays
+            y, pull = jax.vjp(f, *xs)
+            return (y, *(slope for x, slope in zip(xs, pull(g)) if jnp.issubdtype(x.dtype, jnp.floating)))
         return _blocking(jax.jit(step).lower(*self.batches[0]).compile())
 
 
+def _function(case: Case):
+    return (OPERATORS[case.workload.network](**case.workload.options) if case.workload.network in OPERATORS
+            else attention)
+
+
 def _network(case: Case):
-    return make_network(case.workload.network, case.workload.options), convert(case.workload.network, case.weights)
+    weights = {n: jnp.array(w) for n, w in turned(case.workload.network, case.weights).items()}
+    return with_options(NETWORKS, case.workload.network, case.workload.options), weights
 
 
 def _blocking(compiled):
     return lambda *arrays: jax.block_until_ready(compiled(*arrays))
-
-
-def _nhwc(array: np.ndarray) -> np.ndarray:
-    is_image = array.ndim == 4 and array.shape[1] <= 4 < array.shape[2]
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if is_image else array
 
 
 MODES = {INFER: Jax.inference, TRAIN: Jax.training, GRADIENTS: Jax.gradients}

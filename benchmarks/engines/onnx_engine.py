@@ -5,7 +5,8 @@ import onnxruntime
 
 from benchmarks.engines.case import ONNX, Case, onnx_batches
 
-CONFIGURATION = "all graph optimisations, weights prepacked, sequential execution, intra-op threads spinning as by default"
+CONFIGURATION = ("all graph optimisations, weights prepacked, sequential execution, intra-op threads spinning as by "
+                 "default")
 
 
 class OnnxRuntime:
@@ -14,7 +15,8 @@ class OnnxRuntime:
         options.intra_op_num_threads, options.inter_op_num_threads = case.threads, 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(case.folder / ONNX), options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(str(case.folder / ONNX), options,
+                                                    providers=["CPUExecutionProvider"])
         self.names = [x.name for x in self.session.get_inputs()]
         self.batches = onnx_batches(case)
 

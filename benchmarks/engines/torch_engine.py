@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 
 from benchmarks.engines.case import ONNX, WEIGHTS, Case
 from benchmarks.networks_torch import build, weights
+from benchmarks.operators_torch import OPERATORS
 from benchmarks.workloads import GRADIENTS, INFER, TRAIN
 
 CONFIGURATION = "images channels-last, inference_mode, fused SGD"
@@ -17,13 +18,13 @@ class Eager:
 
     def __init__(self, case: Case, wrap=lambda f: f):
         torch.set_num_threads(case.threads)
-        self.net = build(case.workload.network, case.workload.options)
-        self.net.train(case.workload.mode == TRAIN)
-        with torch.no_grad():
-            for name, tensor in weights(self.net).items():
-                tensor.copy_(torch.from_numpy(case.weights[name]))
-        self.net.to(memory_format=torch.channels_last)
-        self.batches = [tuple(map(_tensor, batch)) for batch in case.batches]
+        if case.workload.network in OPERATORS:
+            self.net = OPERATORS[case.workload.network](**case.workload.options)
+            self.batches = [tuple(torch.from_numpy(a.astype(np.int64) if a.dtype == np.int32 else a) for a in batch)
+                            for batch in case.batches]
+        else:
+            self.net = _module(case)
+            self.batches = [tuple(map(_tensor, batch)) for batch in case.batches]
         self.run = MODES[case.workload.mode](self, case, wrap)
 
     def arrays(self, result) -> tuple[np.ndarray, ...]:
@@ -55,23 +56,37 @@ class Eager:
         return run
 
     def gradients(self, case: Case, wrap):
-        attend = wrap(self.net)
+        f = wrap(self.net)
 
-        def run(q, k, v, g):
-            wrt = [x.detach().requires_grad_() for x in (q, k, v)]
-            y = attend(*wrt)
-            return (y.detach(), *torch.autograd.grad(y, wrt, g))
+        def run(*arrays):
+            *xs, g = arrays
+            xs = [x.detach().requires_grad_() if x.is_floating_point() else x for x in xs]
+            y = f(*xs)
+            return (y.detach(), *torch.autograd.grad(y, [x for x in xs if x.requires_grad], g, materialize_grads=True))
         return run
+
+
+def _module(case: Case) -> torch.nn.Module:
+    net = build(case.workload.network, case.workload.options)
+    net.train(case.workload.mode == TRAIN)
+    with torch.no_grad():
+        for name, tensor in weights(net).items():
+            tensor.copy_(torch.from_numpy(case.weights[name]))
+    return net.to(memory_format=torch.channels_last)
 
 
 def prepare(case: Case) -> None:
     """Writes weights and, for inference, the network as ONNX."""
     torch.set_num_threads(case.threads)
+    if case.workload.network in OPERATORS:
+        save_file({}, case.folder / WEIGHTS)
+        return
     net = build(case.workload.network, case.workload.options).eval()
     save_file({name: tensor.detach().numpy() for name, tensor in weights(net).items()}, case.folder / WEIGHTS)
     if case.workload.mode == INFER:
         batch = tuple(map(_tensor, case.batches[0]))
-        torch.onnx.export(net, batch, str(case.folder / ONNX), dynamo=False, opset_version=20, input_names=[f"x{i}" for i in range(len(batch))])
+        torch.onnx.export(net, batch, str(case.folder / ONNX), dynamo=False, opset_version=20,
+                          input_names=[f"x{i}" for i in range(len(batch))])
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -1,7 +1,8 @@
-"""How structured operators (those with a loop structure of their own) divide their work into rows that may run in any order, and the loop inside a row.
+"""How structured operators (those with a loop structure of their own) divide their work into rows that may run in any
+order, and the loop inside a row.
 
-Schedule and lowering both use it, so that they agree. A row is one index of `extents`; inside it runs a loop over `lane` elements, which are neighbours
-in memory (`vector`) or not, `repeat` times.
+Schedule and lowering both use it, so that they agree. A row is one index of `extents`; inside it runs a loop over
+`lane` elements, which are neighbours in memory (`vector`) or not, `repeat` times.
 """
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def rows_of(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> Ro
     """The rows of a structured operator."""
     rule = RULES.get(type(node.op))
     if rule is None:
-        raise InternalError(f"no rule says which parts of {node.op.name} are independent; it needs a row in graphc/schedule/parallel_rows.py", "schedule")
+        raise InternalError(f"no rule says which parts of {node.op.name} are independent; it needs a row in "
+                            f"graphc/schedule/parallel_rows.py", "schedule")
     return rule(node.op, ins, outs)
 
 
@@ -99,7 +101,8 @@ def _scatter(op, ins, outs) -> Rows:
     if axis == rank - 1:
         return Rows(out.shape[:-1], 1, False, prod(idx.shape) + out.shape[-1])
     chunks = -(-out.shape[-1] // CHUNK)
-    return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, unit_stride(-1, out, updates), prod(idx.shape) + out.shape[axis])
+    return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, unit_stride(-1, out, updates),
+                prod(idx.shape) + out.shape[axis])
 
 
 def _one(op, ins, outs) -> Rows:
@@ -122,10 +125,26 @@ def _running(op, ins, outs) -> Rows:
     return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, True, out.shape[axis])
 
 
+def is_selected(count: int, size: int) -> bool:
+    """Whether the first `count` of a row in order are chosen by a threshold, not by sorting the row: a list twice as
+    long is sorted now and then.
+    """
+    return 4 * count < size
+
+
 def _sort(op, ins, outs) -> Rows:
+    """Each pass of a sort merges all keys of a row; a selection looks at each once, and sorts twice as many as it finds
+    now and then.
+    """
     axis = op.axis % len(ins[0].shape)
-    n = ins[0].shape[axis]
-    return Rows(without(ins[0].shape, axis), 1, False, 6 * n * max(n.bit_length(), 1))
+    n, count = ins[0].shape[axis], outs[0].shape[axis]
+    if ins[0].dtype.itemsize > 4:
+        steps = 6 * n * max(n.bit_length(), 1)
+    elif is_selected(count, n):
+        steps = n + 16 * count * max(count.bit_length(), 1)
+    else:
+        steps = n * max(n.bit_length(), 1)
+    return Rows(without(ins[0].shape, axis), 1, False, steps)
 
 
 def _pool(op, ins, outs) -> Rows:
@@ -136,7 +155,9 @@ def _pool(op, ins, outs) -> Rows:
 
 
 def _pool_gradient(op, ins, outs) -> Rows:
-    """A line of windows side by side; where they overlap, or channels are not neighbours, all windows of one image and some channels."""
+    """A line of windows side by side; where they overlap, or channels are not neighbours, all windows of one image and
+    some channels.
+    """
     (n, c, *size), (*lines, width) = outs[0].shape, ins[-1].shape[FIRST_SPATIAL_AXIS:]
     line = 2 * width * prod(op.kernel)
     if not unit_stride(CHANNEL_AXIS, *ins, *outs):
@@ -149,7 +170,8 @@ def _pool_gradient(op, ins, outs) -> Rows:
 RULES: dict[type, Callable[..., Rows]] = {
     index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
     embedding_gradients.RowPlaces: _one, embedding_gradients.CheckRows: _one, embedding_gradients.AddRows: _scatter,
-    shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying, shape.DynamicUpdateSlice: _copying,
+    shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying,
+    shape.DynamicUpdateSlice: _copying,
     scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,
     window.MaxPool2d: _pool, window.MaxPool2dPick: _pool, window.AvgPool2d: _pool,

@@ -1,69 +1,198 @@
-"""Sorting: a stable bottom-up merge sort of each row, in per-thread scratch."""
+"""Sorting and selecting along an axis, stable, each row in per-thread scratch.
+
+An element of at most 32 bits and its position become one i64 key: the element's bits in an order that integers share,
+then the position. Keys are distinct, so that any sort of them is stable, and vectors sort them (`sort_network`).
+Elements of 64 bits and their positions go through a merge sort of pairs.
+"""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.rows import function, put, rows
+from graphc.codegen.lower.sort_network import LAST, padded, sort_kernel
 from graphc.ir.graph import Node
 from graphc.ir.ops import sort
-from graphc.ir.types import i64
-from graphc.schedule.parallel_rows import rows_of
+from graphc.ir.types import i32, i64
+from graphc.schedule.parallel_rows import is_selected, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
-Pair = tuple[View, View]            # keys and their positions
+Pair = tuple[View, View]            # elements and their positions
+Result = Callable[[Ix], tuple[Val, Val]]        # a place in the order -> element and position
+POSITION_BITS, POSITION_MASK = 32, 0xFFFFFFFF   # of a key
+SIGN_SHIFT, MAGNITUDE_MASK = 31, 0x7FFFFFFF     # of 32 bits
 
 
-def _sorted(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, name: str, descending: bool,
-            kinds: Sequence[int]) -> LoopFunction:
-    """Results of one kind each: 0 the keys, 1 their positions; as many of each as the result's axis has."""
+@dataclass(frozen=True)
+class KeyedRow:
+    """The elements along one axis of `x`: element i is at `place(i)`. `lanes` keys are a vector."""
+    f: LoopFunction
+    x: View
+    axis: int
+    place: Callable[[Ix], list[Ix | int]]
+    lanes: int
+    descending: bool
+
+    @property
+    def size(self) -> int:
+        return self.x.shape[self.axis]
+
+    @property
+    def is_dense(self) -> bool:
+        return self.axis == len(self.x.shape) - 1 and self.x.strides[-1] == 1
+
+    def key(self, element: Val, position: Val) -> Val:
+        """Of scalars or vectors. NaN is larger than everything, zeros of both signs are equal."""
+        f, bits = self.f, element
+        if element.dtype.is_float:
+            raw = f.bitcast(f.add(element, 0.0), i32)
+            ordered = f.xor(raw, f.and_(f.ashr(raw, SIGN_SHIFT), MAGNITUDE_MASK))
+            bits = f.select(f.isnan(element), MAGNITUDE_MASK, ordered)
+        if self.descending:
+            bits = f.not_(bits)
+        return f.or_(f.shl(f.cast(bits, i64), POSITION_BITS), position)
+
+    def keys(self, at: Ix) -> Val:
+        """A vector of keys from position `at` on; LAST behind the end."""
+        f = self.f
+        positions = f.add(f.iota(self.lanes), f.value(at))
+        inside = f.tail_mask(self.size - at, self.lanes)
+        if self.is_dense:
+            elements = f.load(self.x, self.place(at), self.lanes, inside)
+        else:
+            elements = f.const(0, self.x.dtype, self.lanes)
+            for lane in range(self.lanes):
+                elements = f.insert(elements, lane, f.load(self.x, self.place(f.min_(at + lane, self.size - 1))))
+        return f.select(inside, self.key(elements, positions), LAST)
+
+    @contextmanager
+    def vectors(self) -> Iterator[tuple[Ix, Val]]:
+        """All keys, vector by vector, with the position of their first."""
+        with self.f.loop(0, -(-self.size // self.lanes), name="keys") as loop:
+            yield loop.index * self.lanes, self.keys(loop.index * self.lanes)
+
+    def result(self, keys: View) -> Result:
+        """Of sorted keys."""
+        def at(i: Ix) -> tuple[Val, Val]:
+            position = self.f.and_(self.f.load(keys, [i]), POSITION_MASK)
+            return self.f.load(self.x, self.place(self.f.check_index(position, self.size, 0))), position
+        return at
+
+
+def _lower(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target,
+           descending: bool, kinds: Sequence[int]) -> LoopFunction:
+    """Results of one kind each: 0 the elements, 1 their positions; as many of each as the result's axis has."""
     f, (x,), ys = function(name, ins, outs)
     axis = node.op.axis % len(x.shape)
-    n = x.shape[axis]
+    count = ys[0].shape[axis]
     if 0 in x.shape or 0 in ys[0].shape:
         return f
     with rows(f, rows_of(node, ins, outs).extents, s) as at:
-        pairs = [(f.scratch(f"keys{i}", x.dtype, (n,)), f.scratch(f"positions{i}", i64, (n,))) for i in range(2)]
-        with f.loop(0, n) as loop:
-            f.store(pairs[0][0], [loop.index], f.load(x, put(at, axis, loop.index)))
-            f.store(pairs[0][1], [loop.index], f.value(loop.index))
-        done = _merge_sort(f, pairs, n, descending)
-        with f.loop(0, ys[0].shape[axis]) as loop:
+        row = KeyedRow(f, x, axis, lambda i: put(at, axis, i), max(2, target.lanes(i64.itemsize)), descending)
+        order = _sorted_pairs if x.dtype.itemsize > 4 else _selected if is_selected(count, row.size) else _sorted
+        result = order(row, count)
+        with f.loop(0, count) as loop:
+            both = result(loop.index)
             for y, kind in zip(ys, kinds):
-                f.store(y, put(at, axis, loop.index), f.load(done[kind], [loop.index]))
+                f.store(y, row.place(loop.index), both[kind])
     return f
 
 
-def _merge_sort(f: LoopFunction, pairs: list[Pair], n: int, descending: bool) -> Pair:
-    """Sorts pairs[0], using pairs[1]; returns the one that holds the result."""
+def _sorted(row: KeyedRow, count: int) -> Result:
+    """All keys in order."""
+    f, size = row.f, padded(row.size, row.lanes)
+    keys, spare = (f.scratch(name, i64, (size,)) for name in ("keys", "spare"))
+    with row.vectors() as (at, vector):
+        f.store(keys, [at], vector)
+    _fill(row, keys, -(-row.size // row.lanes) * row.lanes)
+    f.call(sort_kernel(size, row.lanes), [keys, spare])
+    return row.result(keys)
+
+
+def _selected(row: KeyedRow, count: int) -> Result:
+    """The first `count` keys in order.
+
+    A bounded list takes the keys that are below a threshold; when it is full, it is sorted, and the key at `count` is
+    the new threshold. Of random elements few are ever below it; in the worst order each key is sorted with a list twice
+    as long as the result.
+    """
+    f, lanes = row.f, row.lanes
+    size = padded(2 * count + lanes, lanes)
+    keys, spare = (f.scratch(name, i64, (size,)) for name in ("keys", "spare"))
+    held, threshold = f.scratch("held", i64, (1,)), f.scratch("threshold", i64, (1,))
+    f.store(held, [0], f.const(0, i64))
+    f.store(threshold, [0], f.const(LAST, i64))
+
+    def settle() -> None:
+        _fill(row, keys, f.load(held, [0]))
+        f.call(sort_kernel(size, lanes), [keys, spare])
+
+    with row.vectors() as (_, vector):
+        limit = f.load(threshold, [0])
+        with f.if_(f.reduce(f.lt(vector, limit), "or")):
+            end = f.load(held, [0])
+            for lane in range(lanes):
+                key = f.extract(vector, lane)
+                f.store(keys, [f.check_index(end, size, 0)], key)
+                end = f.add(end, f.select(f.lt(key, limit), f.const(1, i64), 0))
+            f.store(held, [0], end)
+            with f.if_(f.gt(end, size - lanes)):
+                settle()
+                f.store(threshold, [0], f.load(keys, [count - 1]))
+                f.store(held, [0], f.const(count, i64))
+    settle()
+    return row.result(keys)
+
+
+def _fill(row: KeyedRow, keys: View, end: Val | int) -> None:
+    """LAST from position `end` on."""
+    f, (size,) = row.f, keys.shape
+    if isinstance(end, int):
+        with f.loop(end, size, row.lanes) as loop:
+            f.store(keys, [loop.index], f.const(LAST, i64, row.lanes))
+        return
+    with f.loop(0, size, row.lanes) as loop:
+        positions = f.add(f.iota(row.lanes), f.value(loop.index))
+        f.store(keys, [loop.index], f.select(f.lt(positions, end), f.load(keys, [loop.index], row.lanes), LAST))
+
+
+def _sorted_pairs(row: KeyedRow, count: int) -> Result:
+    """A bottom-up merge sort of elements and positions."""
+    f, n = row.f, row.size
+    pairs = [(f.scratch(f"elements{i}", row.x.dtype, (n,)), f.scratch(f"positions{i}", i64, (n,))) for i in range(2)]
+    with f.loop(0, n) as loop:
+        f.store(pairs[0][0], [loop.index], f.load(row.x, row.place(loop.index)))
+        f.store(pairs[0][1], [loop.index], f.value(loop.index))
     source, other = pairs
     width = 1
     while width < n:
         with f.loop(0, n, 2 * width, name="run") as run:
-            _merge(f, source, other, run.index, f.min_(run.index + width, n), f.min_(run.index + 2 * width, n), n, descending)
+            ends = run.index, f.min_(run.index + width, n), f.min_(run.index + 2 * width, n)
+            _merge_pairs(row, source, other, ends)
         source, other = other, source
         width *= 2
-    return source
+    return lambda i: (f.load(source[0], [i]), f.load(source[1], [i]))
 
 
-def _merge(f: LoopFunction, source: Pair, target: Pair, lo: Ix, middle: Ix, hi: Ix, n: int, descending: bool) -> None:
+def _merge_pairs(row: KeyedRow, source: Pair, target: Pair, ends: tuple[Ix, Ix, Ix]) -> None:
     """Merges the runs lo … middle and middle … hi; of equals the left one first."""
-    keys, positions = source
+    f, (lo, middle, hi) = row.f, ends
+    elements, positions = source
     end_left, end_right = f.value(middle), f.value(hi)
+    clamped = lambda at: f.check_index(f.min(at, row.size - 1), row.size, 0)
     with f.loop(lo, hi, carry=(f.value(lo), end_left), name="merged") as loop:
         i, j = loop.carried
-        at_i, at_j = _clamped(f, i, n), _clamped(f, j, n)
-        a, b = f.load(keys, [at_i]), f.load(keys, [at_j])
-        right_first = f.and_(f.lt(j, end_right), f.or_(f.ge(i, end_left), _before(f, b, a, descending)))
-        f.store(target[0], [loop.index], f.select(right_first, b, a))
-        f.store(target[1], [loop.index], f.select(right_first, f.load(positions, [at_j]), f.load(positions, [at_i])))
-        loop.next(f.select(right_first, i, f.add(i, 1)), f.select(right_first, f.add(j, 1), j))
-
-
-def _clamped(f: LoopFunction, at: Val, n: int) -> Ix:
-    return f.check_index(f.min(at, n - 1), n, 0)
+        at_i, at_j = clamped(i), clamped(j)
+        a, b = f.load(elements, [at_i]), f.load(elements, [at_j])
+        right = f.and_(f.lt(j, end_right), f.or_(f.ge(i, end_left), _before(f, b, a, row.descending)))
+        f.store(target[0], [loop.index], f.select(right, b, a))
+        f.store(target[1], [loop.index], f.select(right, f.load(positions, [at_j]), f.load(positions, [at_i])))
+        loop.next(f.select(right, i, f.add(i, 1)), f.select(right, f.add(j, 1), j))
 
 
 def _before(f: LoopFunction, b: Val, a: Val, descending: bool) -> Val:
@@ -76,15 +205,15 @@ def _before(f: LoopFunction, b: Val, a: Val, descending: bool) -> Val:
 
 
 def _sort(name, node, ins, outs, s, target):
-    return _sorted(node, ins, outs, s, name, node.op.descending, (0,))
+    return _lower(name, node, ins, outs, s, target, node.op.descending, (0,))
 
 
 def _argsort(name, node, ins, outs, s, target):
-    return _sorted(node, ins, outs, s, name, node.op.descending, (1,))
+    return _lower(name, node, ins, outs, s, target, node.op.descending, (1,))
 
 
 def _topk(name, node, ins, outs, s, target):
-    return _sorted(node, ins, outs, s, name, True, (0, 1))
+    return _lower(name, node, ins, outs, s, target, True, (0, 1))
 
 
 ROWS = {sort.Sort: _sort, sort.ArgSort: _argsort, sort.TopK: _topk}

@@ -1,0 +1,97 @@
+"""The sweep: problems come from the seed alone and keep to their bounds, every family runs, and the report says what fell off."""
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks import operators_graphc, sweep
+from benchmarks.engines import graphc_engine
+from benchmarks.operators import FAMILIES, LARGEST_BYTES, Draw
+from benchmarks.sweep import Row, is_valid, neighbour, problems, report, workload
+from benchmarks.workloads import GRADIENTS
+
+KINDS = [(name, mode) for name, family in FAMILIES.items() for mode in family.modes]
+
+
+def drawn(name: str, seed: int = 0):
+    return FAMILIES[name].draw(Draw(np.random.default_rng(seed)))
+
+
+def test_problems_depend_on_the_seed_alone():
+    first, again, other = ([p.name for p, _, _ in problems(FAMILIES, seed, 2)] for seed in (5, 5, 6))
+    assert first == again != other
+    only = {"op.sort": FAMILIES["op.sort"]}
+    assert [p.name for p, _, _ in problems(only, 5, 2)] == [name for name in first if name.startswith("op.sort")]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_problems_are_no_larger_than_they_may_be(name):
+    for seed in range(200):
+        options = drawn(name, seed)
+        inputs, result = FAMILIES[name].workload_arrays(1, **options)
+        assert all(a.shape and min(a.shape) >= 1 for a in inputs)
+        assert max(4 * np.prod(a.shape) for a in (*inputs, result)) <= 5 * LARGEST_BYTES
+        assert is_valid(name, options) or name == "op.elementwise"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_neighbour_has_one_size_more(name):
+    for seed in range(30):
+        options = drawn(name, seed)
+        other = neighbour(name, "infer", options, np.random.default_rng(seed))
+        if other is not None:
+            assert sum(int(np.sum(other.options[k])) - int(np.sum(v)) for k, v in options.items()
+                       if isinstance(v, int) or k in ("shape", "size")) == 1
+
+
+@pytest.mark.parametrize("name, mode", KINDS)
+def test_every_family_gives_what_it_declares(name, mode):
+    small = min((drawn(name, seed) for seed in range(40)), key=lambda o: elements(name, o))
+    problem = workload(name, mode, small)
+    case = SimpleNamespace(workload=problem, threads=1, batches=problem.batches()[:1])
+    runner = graphc_engine.Graphc(case)
+    first, *slopes = runner.arrays(runner.run(*case.batches[0]))
+    inputs, result = FAMILIES[name].workload_arrays(1, **small)
+    assert first.shape == result.shape and np.isfinite(first).all()
+    if mode == GRADIENTS:
+        assert [s.shape for s in slopes] == [a.shape for a in inputs if not a.below]
+
+
+def elements(name: str, options) -> int:
+    return sum(int(np.prod(a.shape)) for a in FAMILIES[name].workload_arrays(1, **options)[0])
+
+
+def test_every_family_is_in_graphc():
+    assert operators_graphc.OPERATORS.keys() == FAMILIES.keys()
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name, mode", KINDS)
+def test_pytorch_gives_the_same(name, mode):
+    torch_engine = pytest.importorskip("benchmarks.engines.torch_engine", exc_type=ImportError)
+    for seed in range(6):
+        problem = workload(name, mode, drawn(name, seed))
+        case = SimpleNamespace(workload=problem, threads=1, batches=problem.batches()[:1])
+        mine, theirs = graphc_engine.Graphc(case), torch_engine.Eager(case)
+        for a, b in zip(mine.arrays(mine.run(*mine.batches[0])), theirs.arrays(theirs.run(*theirs.batches[0])), strict=True):
+            np.testing.assert_allclose(a.reshape(b.shape), b, rtol=0, atol=2e-3 * max(np.abs(b).max(), 1e-30))
+
+
+ROWS = [Row("op.sort", "infer", "k=5", 1, 1e-3, 4.0, 3.5, "torch", 0.1), Row("op.sort", "infer", "k=6", 1, 1e-3, 0.5, 0.5, "torch", 0.2, 3.0),
+        Row("op.conv", "infer", "k=7", 1, error="graphc: no")]
+
+
+def test_a_report_has_distribution_worst_neighbours_errors_and_changes():
+    before = {ROWS[0].key: replace(ROWS[0], ratio=1.0), ROWS[1].key: ROWS[1]}
+    text = report(ROWS, before)
+    assert "| op.sort infer | 2 | 1.41 |" in text and "1 (1 above 1.3)" in text
+    assert "1 with a neighbour" in text and "neighbour 3.00" in text
+    assert "1 without figures" in text and "graphc: no" in text
+    assert "1.00 -> 4.00  op.sort infer k=5 t1" in text and "k=6 t1" not in text.split("Changed")[1]
+
+
+def test_rows_survive_their_file(tmp_path):
+    path = tmp_path / "sweep.jsonl"
+    path.write_text("\n".join(sweep.json.dumps(sweep.asdict(r)) for r in ROWS))
+    assert {k: str(r) for k, r in sweep.load(path).items()} == {r.key: str(r) for r in ROWS}
