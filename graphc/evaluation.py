@@ -2,18 +2,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from graphc.contained import contained
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
+from graphc.execute import Runnable, on_state
 from graphc.ir.types import TensorType, dtype_of
 from graphc.nn.loss import accuracy, bce, cross_entropy, mse
-from graphc.nn.network import inputs
+from graphc.nn.network import entries, inputs, network_name
+from graphc.nn.path import rooted
+from graphc.state import State
+from graphc.training_graph import Objective
 
 MEANS = (accuracy, bce, cross_entropy, mse)         # over all targets: those of batches, weighted by their targets, give that of all
+Types = tuple[tuple[str, TensorType], ...]
+Metrics = tuple[tuple[str, Callable], ...]
 PREDICTION = "prediction of the network"            # no metric has this name
 
 
@@ -55,6 +63,19 @@ def joined(name: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
         raise GraphError(f"evaluate: {name} of the batches cannot be joined along the first axis: {shapes} …; "
                          "give batches that differ in their first axis alone", user_loc())
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+@contained
+def evaluation_program(objective: Objective, state: State, seed: int, threads: int, types: Types, metrics: Metrics) -> Runnable:
+    """Native code that gives loss and metrics of a batch of these types, in inference mode, and writes nothing. Parameters
+    that only inference has get fresh values, by the seed."""
+    with Trace("evaluate_" + network_name(objective.root)) as trace, rooted(objective.root):
+        loss, values = objective(inputs(trace, dict(types)), dict(metrics))
+        function = finish(trace, {"loss": loss, **values}, user_loc())
+    for entry in entries(function):
+        if not state.holds(entry):
+            state.add(entry, entry.initial(seed))
+    return on_state(function, state, threads, replace(function.graph, updates=(None,) * len(function.graph.state)))
 
 
 def metrics_graph(metrics: Mapping[str, Callable], y: np.ndarray, target: np.ndarray) -> GraphFunction:

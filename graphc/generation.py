@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from numbers import Real
@@ -24,8 +23,8 @@ from graphc.nn.network import network_name
 from graphc.once import recent
 from graphc.prompts import grown, padded_prompts
 from graphc.session import Sampling, Session, SessionPlan, prompt_name
-from graphc.state import State
-from graphc.train import Model
+from graphc.specialised import Specialised
+from graphc.state import Model, State
 
 KEPT_GENERATORS = 4                 # networks that generate from one state
 MOST_TOKENS = 1 << 31
@@ -64,7 +63,7 @@ class Generator:
         self.root = as_module(model.net if bound else model)
         self.state: State | None = model.state if bound else None
         self._source, self._capacity, self._threads = (state, seed), capacity, thread_count(threads, loc=loc)
-        self._sessions: OrderedDict[SessionPlan, list[Session]] = OrderedDict()
+        self._sessions: Specialised[list[Session]] = Specialised(lambda plan: [], KEPT_SESSIONS)       # that nobody uses
         self._last: Session | None = None
 
     def __call__(self, prompt, steps: int, **options) -> np.ndarray:
@@ -120,7 +119,7 @@ class Generator:
     def dump(self, stage: str = "graph", prompt: bool = False) -> str:
         """The program of one token (`prompt`: of the prompts), that used last, as text at a stage: graph, fused, loops, llvm or asm."""
         session = self._used()
-        return (next(reversed(session.prompts.values())) if prompt else session.last).dump(stage)
+        return (session.prompts.last if prompt else session.last).dump(stage)
 
     @property
     def memory(self):
@@ -145,12 +144,12 @@ class Generator:
         """A session that nobody uses."""
         session = None
         with suppress(IndexError):          # another thread may take the last one at any moment
-            session = self._sessions.get(plan, []).pop()
+            session = self._sessions.at(plan=plan).pop()
         self._last = session = session or Session(self.root, plan, self._owner, self._threads)
         return session
 
     def _give_back(self, plan: SessionPlan, session: Session) -> None:
-        recent(self._sessions, plan, list, KEPT_SESSIONS).append(session)
+        self._sessions.at(plan=plan).append(session)
 
     def _owner(self, needed: Sequence[Entry]) -> State | None:
         """The state that has the parameters `needed`; made when they are first known."""

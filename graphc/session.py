@@ -1,7 +1,6 @@
 """What generates for batches of one size: the programs of prompts and tokens, and the arrays that are kept between their calls."""
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,11 +20,12 @@ from graphc.nn.generate import sample
 from graphc.nn.module import Function, Module, argument_names
 from graphc.nn.network import call, entries, network_name
 from graphc.nn.path import rooted
-from graphc.once import recent
 from graphc.prompts import grown, padded_size, resized
+from graphc.specialised import Specialised
 from graphc.state import State
 
 KEPT_PROMPTS = 3                    # programs for prompts of different lengths
+KEPT_STEPS = 32                     # programs of a token for different windows, each twice as large as the one before: all of them
 WINDOW = 512                        # a token looks at so many slots of the caches, or at twice, four times … as many
 SLOT, LONGEST, LENGTHS = (Kept(None, name) for name in ("slot", "longest", "lengths"))
 
@@ -63,10 +63,10 @@ class Session:
     def __init__(self, root: Module, plan: SessionPlan, owner: Callable[[Sequence[Entry]], State | None], threads: int):
         """`owner` gives the state that has the parameters it is called with."""
         self.root, self.plan, self.owner, self.threads, self.own = root, plan, owner, threads, State()
-        self.prompts: OrderedDict[int, Runnable] = OrderedDict()
+        self.prompts: Specialised[Runnable] = Specialised(lambda size: self._executable(self._prompted(size)), KEPT_PROMPTS)
+        self.steps: Specialised[Runnable] = Specialised(self._step, KEPT_STEPS)
         self.structures: dict = {}
         self.places: int | None = None
-        self.steps: dict[int, Runnable] = {}
         self.last: Runnable | None = None
         self.lasting = False        # whether the programs of a token derive values from what only those of the prompts write
 
@@ -75,7 +75,7 @@ class Session:
         """Arrays of tokens [B], of which all but the last fill `needed` slots together with the prompts."""
         longest, capacity = int(lengths.max()), self.plan.batch.capacity
         size = min(padded_size(longest), capacity)
-        first = self._first(size)
+        first = self.prompts.at(size=size)
         if self.places is not None and needed > self.places:
             raise GraphError(f"the network knows {self.places} places, prompt and tokens need {needed}: give a larger length to LearnedPosition", user_loc())
         if RANDOM_KEY in self.own:
@@ -83,27 +83,21 @@ class Session:
         token = first(resized(ids, size), lengths, *inputs.values(), *knobs)
         yield token
         if self.lasting:
-            for step in self.steps.values():
+            for step in self.steps.kept:
                 step.renew()
         window = 0
         for slot in range(longest, needed):
             if slot >= window:
                 window = min(grown(slot + 1, WINDOW), capacity)
-                self.last = self._step(window)
+                self.last = self.steps.at(window=window)
             token = self.last(token, *knobs)
             yield token
 
-    def _first(self, size: int) -> Runnable:
-        """The program that takes prompts of `size` tokens and gives the first token."""
-        return recent(self.prompts, size, lambda: self._executable(self._prompted(size)), KEPT_PROMPTS)
-
     def _step(self, window: int) -> Runnable:
         """The program that takes a token and gives the next, looking at the first `window` slots of the caches."""
-        if window not in self.steps:
-            function = self._stepped(window)
-            self.lasting = _reads_prompt(function)
-            self.steps[window] = self._executable(function)
-        return self.steps[window]
+        function = self._stepped(window)
+        self.lasting = _reads_prompt(function)
+        return self._executable(function)
 
     def _executable(self, function: GraphFunction) -> Runnable:
         needed = entries(function)
@@ -116,6 +110,7 @@ class Session:
 
     @contained
     def _prompted(self, size: int) -> GraphFunction:
+        """The graph that takes prompts of `size` tokens and gives the first token."""
         root, plan = self.root, self.plan
         with Trace(f"prompt_{network_name(root)}") as trace, rooted(root):
             ids = trace.input(prompt_name(root), plan.ids.with_shape((plan.batch.size, size)))

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from weakref import ref
@@ -13,6 +13,7 @@ from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, shape_text
 from graphc.nn.entry import Entry
+from graphc.nn.module import Module
 from graphc.runtime.lock import StateLock
 
 ALIGNMENT = 64                      # bytes: one cache line, one AVX-512 vector
@@ -102,6 +103,10 @@ class State(Mapping):
         check_array(name, self._arrays[name], entry.type)
         return self._arrays[name]
 
+    def arrays(self, entries: Iterable[Entry]) -> list[np.ndarray]:
+        """The live arrays of these entries."""
+        return [self.array(entry) for entry in entries]
+
     def copy(self) -> dict[str, np.ndarray]:
         """Copies of all arrays, taken between two steps."""
         arrays = dict(self._arrays)
@@ -156,6 +161,13 @@ class State(Mapping):
             return self._arrays[name]
         except KeyError:
             raise GraphError(f"the state has no {name!r}; it holds {_some(self._arrays)}", user_loc()) from None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its state, of which somebody else may have a part: what is compiled from it sees every later step."""
+    net: Module
+    state: State
 
 
 def _restored(arrays: Mapping[str, np.ndarray], names: Mapping[Hashable, str]) -> State:

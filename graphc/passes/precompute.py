@@ -9,6 +9,7 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.winograd import WinogradWeights
+from graphc.ir.printer import print_graph
 from graphc.ir.traits import VIEWS, may_fail
 from graphc.passes.dce import EliminateDeadCode
 
@@ -31,6 +32,9 @@ class Split:
     """
     main: Graph
     prepare: Graph | None = None
+
+    def text(self) -> str:
+        return "\n\n".join(print_graph(graph) for graph in (self.main, self.prepare) if graph)
 
 
 def split_derived(graph: Graph) -> Split:

@@ -129,7 +129,7 @@ def test_a_row_of_the_least_number_is_the_mean_of_the_values():
     q, k, v = arrays_of((), 12, 50, 8, 8, np.float32)
     mask = np.zeros((12, 50), np.float32)
     mask[2], mask[4], mask[6, :49] = np.finfo(np.float32).min, -np.inf, np.finfo(np.float32).min
-    out, _ = Executable(compiled(Attention(), (q, k, v, mask)).built.program, 1).slow(q, k, v, mask)
+    out, _ = Executable(compiled(Attention(), (q, k, v, mask)).build.program, 1).slow(q, k, v, mask)
     np.testing.assert_allclose(out[2], v.mean(0), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(out[6], v[49])
     assert np.isnan(out[4]).all() and np.isfinite(np.delete(out, 4, 0)).all()
@@ -140,7 +140,7 @@ def test_blocks_of_whole_vectors_under_a_mask():
     for keys in (72, 144, 288, 289):
         q, k, v = arrays_of((), 40, keys, 8, 8, np.float32)
         mask = masks_of((40, keys), bool)
-        out, _ = Executable(compiled(Attention(), (q, k, v, mask)).built.program, 1).slow(q, k, v, mask)
+        out, _ = Executable(compiled(Attention(), (q, k, v, mask)).build.program, 1).slow(q, k, v, mask)
         np.testing.assert_allclose(out, Attention().reference(q, k, v, mask)[0], rtol=0, atol=1e-5)
 
 
@@ -178,7 +178,7 @@ def test_large_scores_and_nan():
     q, k, v = arrays_of((), 20, 40, 8, 8, np.float32)
     q[3] *= 1e4
     q[5] = np.nan
-    out, _ = Executable(compiled(Attention(), (q, k, v)).built.program, 1).slow(q, k, v)
+    out, _ = Executable(compiled(Attention(), (q, k, v)).build.program, 1).slow(q, k, v)
     expected, _ = Attention().reference(*(a.astype(np.float64) for a in (q, k, v)))
     np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)
     assert np.isnan(out[5]).all() and np.isfinite(np.delete(out, 5, 0)).all()
