@@ -32,31 +32,36 @@ from graphc.training_graph import Objective, training_function
 
 
 @formed
-def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False, seed: int | None = None,
-            state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, outputs: Sequence[str] | None = None, **bindings: TensorType | int):
+def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False,
+            seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
+            outputs: Sequence[str] | None = None, **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
-    `f`: a graph, with sizes for its named dimensions (`B=64`; those left out are taken from each call's arrays, and every
-    combination is compiled once); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its parameters: `state=`
-    a safetensors file, a mapping from names to arrays, or a training step's state; `seed=` for fresh ones; `step.model` brings its own.
-    Calls follow what a step's state becomes. All others are taken as they are now, and what calls do not read is not kept.
-    An input may be called like an option (`state=gc.f32[1, 64]`); then that option cannot be given.
-    `training`: trace a network in training mode. `threads`: exactly so many take part in a call; 0 or "all": as many as the process may use.
+    `f`: a graph, with sizes for its named dimensions (`B=64`; those left out are taken from each call's arrays, and
+    every combination is compiled once); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its
+    parameters: `state=` a safetensors file, a mapping from names to arrays, or a training step's state; `seed=` for
+    fresh ones; `step.model` brings its own. Calls follow what a step's state becomes. All others are taken as they are
+    now, and what calls do not read is not kept. An input may be called like an option (`state=gc.f32[1, 64]`); then
+    that option cannot be given. `training`: trace a network in training mode. `threads`: exactly so many take part in a
+    call; 0 or "all": as many as the process may use.
 
-    `outputs`: names of intermediate values to return too: what `gc.name` named, and results of layers by path ("2", "features.3"). A call
-    then returns a flat dict: the function's own results first ("result"; "result0", "result1", … of a tuple; a dict's own keys), then
-    these. A name that several values have, as of a layer called twice, is counted: "encoder#1", "encoder#2". Gradients have the names of
-    the graph that they are of: `gc.compile(gc.grad(f, "x"), outputs=["features.3"])`.
+    `outputs`: names of intermediate values to return too: what `gc.name` named, and results of layers by path ("2",
+    "features.3"). A call then returns a flat dict: the function's own results first ("result"; "result0", "result1", …
+    of a tuple; a dict's own keys), then these. A name that several values have, as of a layer called twice, is counted:
+    "encoder#1", "encoder#2". Gradients have the names of the graph that they are of: `gc.compile(gc.grad(f, "x"),
+    outputs=["features.3"])`.
 
     Raises GraphError for what does not fit, with the user's line.
     """
-    options, bindings = sorted_out(f, compile, {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs}, bindings)
+    options = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs}
+    options, bindings = sorted_out(f, compile, options, bindings)
     threads, training, seed, state, outputs = options.values()
     return _compiled(f, thread_count(threads, loc=user_loc()), training, seed, state, outputs, bindings)
 
 
 @contained
-def _compiled(f, threads: int, training: bool, seed, state, outputs, bindings: Mapping) -> CompiledGraph | SpecialisedGraph:
+def _compiled(f, threads: int, training: bool, seed, state, outputs,
+              bindings: Mapping) -> CompiledGraph | SpecialisedGraph:
     """What `compile` gives."""
     source = _declared(f, training, outputs, bindings)
     function, graph, needed = source.function, source.graph, entries(source.function)
@@ -67,22 +72,26 @@ def _compiled(f, threads: int, training: bool, seed, state, outputs, bindings: M
 
     def native(bound: Graph) -> CompiledGraph:
         return CompiledGraph(bound, threads, *((owner.arrays(needed), owner.lock) if owner else ()))
-    return SpecialisedGraph(graph, native, "; give them to gc.compile to see more") if graph.dim_names else native(graph)
+    if graph.dim_names:
+        return SpecialisedGraph(graph, native, "; give them to gc.compile to see more")
+    return native(graph)
 
 
 @formed
-def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False, outputs: Sequence[str] | None = None,
-         optimizer: Optimizer | None = None, loss: Callable | None = None, trainable=None, **bindings: TensorType | int) -> PlanReport:
+def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False,
+         outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None, loss: Callable | None = None,
+         trainable=None, **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.
 
-    With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step.
-    Printed, the report is a table of layers (kind, shape of the result, parameters, flops), the totals, and memory by purpose.
+    With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step. Printed, the
+    report is a table of layers (kind, shape of the result, parameters, flops), the totals, and memory by purpose.
     """
     options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable}
     options, bindings = sorted_out(f, plan, options, bindings)
     training, outputs, optimizer, loss, trainable = options.values()
     if optimizer is not None and (training or outputs is not None):
-        raise GraphError("with optimizer= the plan is that of a training step, which returns its loss: leave out training= and outputs=", user_loc())
+        raise GraphError("with optimizer= the plan is that of a training step, which returns its loss: leave out "
+                         "training= and outputs=", user_loc())
     if optimizer is not None:
         source = _step(f, optimizer, loss, trainable, bindings)
     elif loss is not None or trainable is not None:
@@ -91,13 +100,15 @@ def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = Fa
         source = _declared(f, training, outputs, bindings)
     graph = source.graph
     if graph.dim_names:
-        raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example {min(graph.dim_names)}=64", user_loc())
+        raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example "
+                         f"{min(graph.dim_names)}=64", user_loc())
     return PlanReport.of(source.function, source.sizes, Compilation(graph))
 
 
 @dataclass(frozen=True)
 class TracedFunction:
-    """What was given to compile, as a traced function: with the sizes of named dimensions, and the state that it brings."""
+    """What was given to compile, as a traced function: with the sizes of named dimensions, and the state that it
+    brings."""
     function: GraphFunction
     sizes: Mapping[str, int] = field(default_factory=dict)
     state: State | None = None
@@ -156,22 +167,26 @@ def _size(graph: Graph, name: str, value) -> int:
 
 
 def state_for(name: str, needed: Sequence[Entry], seed: int | None, state) -> State | None:
-    """The arrays for what the graph `name` needs: a state, or from a file, a mapping or a seed; None if that is nothing."""
+    """The arrays for what the graph `name` needs: a state, or from a file, a mapping or a seed; None if that is
+    nothing."""
     if not needed:
         return None
     return state if isinstance(state, State) else State.create(needed, *_origin(name, needed, seed, state))
 
 
-def _origin(name: str, needed: Sequence[Entry], seed: int | None, state) -> tuple[int | None, Mapping[str, np.ndarray] | None, str]:
+def _origin(name: str, needed: Sequence[Entry], seed: int | None,
+            state) -> tuple[int | None, Mapping[str, np.ndarray] | None, str]:
     """A seed, or arrays and where they came from."""
     if seed is not None:
         seed = whole(seed, "seed", 0, MOST_I64, user_loc())
     if state is None:
         if needed and seed is None:
-            raise GraphError(f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0", user_loc())
+            raise GraphError(f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0",
+                             user_loc())
         return seed, None, "seed"
     if isinstance(state, Mapping):
         return None, state, "state"
     if not isinstance(state, str | os.PathLike):
-        raise GraphError(f"state= takes a safetensors file, a mapping from names to arrays, or a training step's state, got {type(state).__name__}", user_loc())
+        raise GraphError(f"state= takes a safetensors file, a mapping from names to arrays, or a training step's "
+                         f"state, got {type(state).__name__}", user_loc())
     return None, load_arrays(state), str(state)

@@ -29,14 +29,15 @@ class Failure:
     nan: bool = False
 
     def error(self, index: int) -> GraphError:
-        what = f"makes NaN, first in element {index} of its result" if self.nan else f"got index {index}, which is out of range"
-        return GraphError(f"{self.op} {what}", self.loc)
+        bad = f"got index {index}, which is out of range"
+        nan = f"makes NaN, first in element {index} of its result"
+        return GraphError(f"{self.op} {nan if self.nan else bad}", self.loc)
 
 
 @dataclass(frozen=True)
 class Build:
-    """What the disk cache keeps of a compiled graph: the program, whose lines its failures are, its memory, and the calls
-    that an instrumented build times."""
+    """What the disk cache keeps of a compiled graph: the program, whose lines its failures are, its memory, and the
+    calls that an instrumented build times."""
     program: Program
     failures: tuple[Failure, ...]
     memory: Memory
@@ -48,8 +49,8 @@ class Build:
         loops, memory, derived = lowered.program, lowered.memory, lowered.derived
         program = Program(
             jit.compile_object(emitted.llvm, emitted.target), signature(graph), memory.arena, memory.scratch,
-            _joined(planned.constants), _work_ns(fused.main), emitted.target, derived.sizes, derived.passing, derived.idle,
-            graph.writes, _varies(fused.main))
+            _joined(planned.constants), _work_ns(fused.main), emitted.target, derived.sizes, derived.passing,
+            derived.idle, graph.writes, _varies(fused.main))
         failures = tuple(Failure(_checking_op(n), n.loc, i in loops.nan_checks) for i, n in enumerate(loops.checked))
         return Build(program, failures, memory, tuple(map(_call_site, loops.sites)))
 
@@ -58,8 +59,7 @@ class Build:
         return self.failures[node].error(index)
 
     def text(self) -> str:
-        p = self.program
-        return f"{len(p.object_code)} bytes of machine code for {p.target.name if p.target else 'any machine'}\n# {self.memory}"
+        return f"{len(self.program.object_code)} bytes of machine code\n# {self.memory}"
 
 
 def signature(graph: Graph) -> Signature:
@@ -108,4 +108,5 @@ def _work_ns(graph: Graph) -> int:
 
 def _varies(graph: Graph) -> bool:
     """Whether data decide what a call does: which branch, how many steps."""
-    return any(isinstance(n.op, Cond | WhileLoop) or any(_varies(body) for _, body in regions(n.op)) for n in graph.nodes)
+    return any(isinstance(n.op, Cond | WhileLoop) or any(_varies(body) for _, body in regions(n.op))
+               for n in graph.nodes)

@@ -23,8 +23,8 @@ from graphc.runtime.lock import StateLock
 
 
 class CompiledGraph(partial, Shown):
-    """Native code of a graph, or of its text. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell what
-    it does; `executable` runs it.
+    """Native code of a graph, or of its text. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell
+    what it does; `executable` runs it.
 
     As a `partial` of the native entry, without arguments, it is called from C to C: a call costs no Python.
     """
@@ -33,8 +33,8 @@ class CompiledGraph(partial, Shown):
     executable: Executable
     memory: Memory
 
-    def __new__(cls, graph: Graph | str, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None,
-                quiet: bool = False) -> CompiledGraph:
+    def __new__(cls, graph: Graph | str, threads: int = 0, state: Sequence[np.ndarray] = (),
+                lock: StateLock | None = None, quiet: bool = False) -> CompiledGraph:
         """`state`, `lock`, `quiet`: as of `Executable`."""
         graph = parse(graph) if isinstance(graph, str) else graph
         compilation = Compilation(graph)
@@ -59,13 +59,17 @@ class CompiledGraph(partial, Shown):
         return self.compilation.explain()
 
     def profile(self, *arrays, runs: int = 5) -> Profile:
-        """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented build
-        runs, on a copy of the state; this one pays nothing for it."""
+        """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented
+        build runs, on a copy of the state; this one pays nothing for it."""
         runs = whole(runs, "runs", 1, MOST_RUNS, user_loc())
         timed, mine = Compilation(self.graph, timed=True), self.executable
         table = np.zeros((len(timed.build.sites), 2), np.int64)
-        state, lock = (mine.state, None) if mine.settled else ((mine.lock or StateLock()).read(mine.state.arrays), StateLock())
-        run = timed.load(lambda build: Executable(build.program, mine.threads, state, lock, build.error, user_loc, profile=table))
+        if mine.settled:
+            state, lock = mine.state, None
+        else:
+            state, lock = (mine.lock or StateLock()).read(mine.state.arrays), StateLock()
+        run = timed.load(lambda build: Executable(build.program, mine.threads, state, lock, build.error, user_loc,
+                                                  profile=table))
         return measure(run, table, timed.build.sites, arrays, runs)
 
     def renew(self) -> None:
@@ -74,6 +78,7 @@ class CompiledGraph(partial, Shown):
 
     def __reduce__(self):
         if self.graph.state:
-            raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep the network and its parameters "
-                             "(the file, the seed, or step.save(path)) and compile it again, from the disk cache", user_loc())
+            raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep "
+                             "the network and its parameters (the file, the seed, or step.save(path)) and compile it "
+                             "again, from the disk cache", user_loc())
         return CompiledGraph, (print_graph(self.graph), self.executable.threads)

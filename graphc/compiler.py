@@ -63,19 +63,19 @@ from graphc.stages import (
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
     GatherOneHot(),                     # before decompose, which takes one_hot apart
-    RecognizeAttention(),               # before decompose, which takes softmax and tril apart; no dead reader of the scores may be left
+    RecognizeAttention(),               # before decompose, which takes softmax apart; after dce: no dead readers
     Decompose(is_whole),                # before the rest: composites hide equal and constant parts
     Canonicalize(),                     # before folding and cse: one form of equal things
     FoldConstants(),
     EliminateCommonSubexpressions(),    # after canonicalize: forward and backward meet in the same form
     PadsToConcat(),                     # before licm and fusion: the gradient of a split is then one node
-    FuseLoops(),                        # after cse: equal operands are one value then; before licm, which hides that bodies are equal
+    FuseLoops(),                        # after cse: equal operands are one value; before licm, which hides equal bodies
     LoopInvariantCodeMotion(),          # after cse: what does not depend on the carries is then one node, moved once
     Canonicalize(),                     # hoisting stacks and reshapes
     EliminateCommonSubexpressions(),
     SparseGradients(),                  # after cse, when readers can be counted
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
-    FoldBatchNorm(),                    # after all that makes chains of factors simpler; before `split_derived`, which moves them out of the calls
+    FoldBatchNorm(),                    # after all that makes chains of factors simpler; before `split_state`
 )
 S = TypeVar("S", bound=PipelineStage)
 T = TypeVar("T")
@@ -84,7 +84,7 @@ T = TypeVar("T")
 def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
     """The passes that make kernels of operators."""
     return (
-        FoldTransposes(),               # before fusion: what follows a product may become its epilogue, what follows a view of it not
+        FoldTransposes(),               # before fusion: what follows a product may be its epilogue, not behind a view
         EliminateDeadCode(),            # transposes of operands that were turned back
         EliminateBoundsChecks(),        # after that: a lookup that nobody reads checks nothing
         MaterializePadding(),           # before fusion: it changes what convolutions read
@@ -97,14 +97,14 @@ def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
 
 
 def winograd(tools: Tools) -> tuple[Pass, ...]:
-    """Last, because it takes the weights as they are then. Not where a NaN is traced to one operator: it makes NaN out of
-    infinity."""
+    """Last, because it takes the weights as they are then. Not where a NaN is traced to one operator: it makes NaN out
+    of infinity."""
     return (Winograd(tools.target),) if tools.config.winograd and not tools.config.check_nan else ()
 
 @dataclass(frozen=True)
 class Tools:
-    """What all stages are made with: the target, the knobs, and who takes times, dumps and keeps. `timed`: an instrumented
-    build."""
+    """What all stages are made with: the target, the knobs, and who takes times, dumps and keeps. `timed`: an
+    instrumented build."""
     target: Target
     config: Config
     timed: bool
@@ -112,8 +112,8 @@ class Tools:
     made: dict[Callable, PipelineStage] = field(default_factory=dict)
 
     def once(self, step: Callable[..., S], *stages: object) -> S:
-        """`step(*stages, self)`, made once and kept. Threads may ask at the same time, and exceptions come at any moment:
-        all get what was there first."""
+        """`step(*stages, self)`, made once and kept. Threads may ask at the same time, and exceptions come at any
+        moment: all get what was there first."""
         if step not in self.made:
             made = self.made.setdefault(step, step(*stages, self))
             if self.config.dump and type(made) in DUMPED:
@@ -122,14 +122,14 @@ class Tools:
 
 
 def compile_graph(graph: Graph, tools: Tools) -> Iterator[PipelineStage]:
-    """The whole way from a graph to machine code. Every stage is a value made of those before it, and yielded as soon as
-    it is there: whoever wants an early one runs no later one."""
+    """The whole way from a graph to machine code. Every stage is a value made of those before it, and yielded as soon
+    as it is there: whoever wants an early one runs no later one."""
     yield (declared := Declared(graph))
-    yield (simplified := tools.once(simplify, declared))            # fewer operators, of fewer kinds
-    yield (split := tools.once(split_state, simplified))            # before fusion: kernels mix what changes and what lasts
-    yield (fused := tools.once(fuse, split))                        # operators become kernels
-    yield (planned := tools.once(plan, fused))                      # after fusion: values inside a kernel need no memory
-    yield (lowered := tools.once(lower, declared, planned))         # after planning: loops run over what is where in memory
+    yield (simplified := tools.once(simplify, declared))        # fewer operators, of fewer kinds
+    yield (split := tools.once(split_state, simplified))        # before fusion: a kernel runs in every call or in none
+    yield (fused := tools.once(fuse, split))                    # operators become kernels
+    yield (planned := tools.once(plan, fused))                  # after fusion: values inside a kernel need no memory
+    yield (lowered := tools.once(lower, declared, planned))     # after planning: loops are made for layouts
     yield (emitted := tools.once(emit, lowered))
     yield tools.once(assemble, declared, fused, planned, lowered, emitted)
 
@@ -279,4 +279,5 @@ TEXTS: dict[str, Callable[[Compilation], str]] = {
     "asm": lambda c: c.stage(Emitted).assembly(),
 }
 STAGES = tuple(TEXTS)
-DUMPED: dict[type, str] = {Split: "split", ProgramPlan: "planned", Lowered: "loops", Emitted: "llvm"}     # passes dump theirs
+DUMPED: dict[type, str] = {         # as files for GRAPHC_DUMP; where a stage is made by passes, these write theirs
+    Split: "split", ProgramPlan: "planned", Lowered: "loops", Emitted: "llvm"}

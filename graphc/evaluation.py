@@ -1,4 +1,5 @@
-"""Losses and metrics over several batches: means are averaged, everything else is computed of all predictions at once."""
+"""Losses and metrics over several batches: means are averaged, everything else is computed of all predictions at
+once."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from graphc.nn.path import rooted
 from graphc.state import State
 from graphc.training_graph import Objective
 
-MEANS = (accuracy, bce, cross_entropy, mse)         # over all targets: those of batches, weighted by their targets, give that of all
+MEANS = (accuracy, bce, cross_entropy, mse)         # over targets: batches are weighted by their targets
 Types = tuple[tuple[str, TensorType], ...]
 Metrics = tuple[tuple[str, Callable], ...]
 PREDICTION = "prediction of the network"            # no metric has this name
@@ -46,11 +47,13 @@ class MetricTotals:
 
     def results(self) -> dict[str, float | np.ndarray]:
         """The weighted means, and the arrays joined along their first axis."""
-        return {name: total / weights for name, (total, weights) in self._sums.items()} | {n: joined(n, a) for n, a in self._arrays.items()}
+        means = {name: total / weights for name, (total, weights) in self._sums.items()}
+        return means | {name: joined(name, arrays) for name, arrays in self._arrays.items()}
 
 
 def weight(function: Callable | None, arrays: Sequence[np.ndarray]) -> int:
-    """How much a batch counts in the mean: by its targets for functions that are means over these, else by its length."""
+    """How much a batch counts in the mean: by its targets for functions that are means over these, else by its
+    length."""
     if function in MEANS:
         return arrays[-1].size
     return arrays[0].shape[0] if arrays[0].ndim else 1
@@ -66,9 +69,10 @@ def joined(name: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 @contained
-def evaluation_program(objective: Objective, state: State, seed: int, threads: int, types: Types, metrics: Metrics) -> Runnable:
-    """Native code that gives loss and metrics of a batch of these types, in inference mode, and writes nothing. Parameters
-    that only inference has get fresh values, by the seed."""
+def evaluation_program(objective: Objective, state: State, seed: int, threads: int, types: Types,
+                       metrics: Metrics) -> Runnable:
+    """Native code that gives loss and metrics of a batch of these types, in inference mode, and writes nothing.
+    Parameters that only inference has get fresh values, by the seed."""
     with Trace("evaluate_" + network_name(objective.root)) as trace, rooted(objective.root):
         loss, values = objective(inputs(trace, dict(types)), dict(metrics))
         function = finish(trace, {"loss": loss, **values}, user_loc())
@@ -81,8 +85,10 @@ def evaluation_program(objective: Objective, state: State, seed: int, threads: i
 def metrics_graph(metrics: Mapping[str, Callable], y: np.ndarray, target: np.ndarray) -> GraphFunction:
     """The metrics as one graph, of the predictions and targets of all batches."""
     with Trace("metrics") as trace:
-        arrays = inputs(trace, {n: TensorType(dtype_of(a), a.shape) for n, a in (("prediction", y), ("target", target))})
-        return finish(trace, {name: _applied(name, metric, arrays.values()) for name, metric in metrics.items()}, user_loc())
+        given = {"prediction": y, "target": target}
+        arrays = inputs(trace, {name: TensorType(dtype_of(a), a.shape) for name, a in given.items()})
+        values = {name: _applied(name, metric, arrays.values()) for name, metric in metrics.items()}
+        return finish(trace, values, user_loc())
 
 
 def _applied(name: str, metric: Callable, arrays):
@@ -91,6 +97,7 @@ def _applied(name: str, metric: Callable, arrays):
     except GraphError:
         raise
     except Exception as error:
-        raise GraphError(f"metric {name} cannot work on symbolic arrays ({type(error).__name__}: {error}): metrics are functions of prediction and "
-                         "target, written with gc's operators; those of numpy arrays, as scikit-learn's, are called with what "
-                         "gc.compile(step.model, …) gives", user_loc()) from error
+        raise GraphError(f"metric {name} cannot work on symbolic arrays ({type(error).__name__}: {error}): metrics "
+                         "are functions of prediction and target, written with gc's operators; those of numpy arrays, "
+                         "as scikit-learn's, are called with what gc.compile(step.model, …) gives",
+                         user_loc()) from error

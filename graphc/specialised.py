@@ -30,8 +30,8 @@ class Specialised(Generic[R]):
     """What is made of one function for given sizes: once for each set of them; the last `most` that were used are kept.
 
     The seam for sizes at run time: when one program serves every size of a named dimension, `at` gives that program
-    whatever the sizes, `make` is called once, and those who ask (`gc.compile`, training steps, evaluation, generation) stay
-    as they are.
+    whatever the sizes, `make` is called once, and those who ask (`gc.compile`, training steps, evaluation, generation)
+    stay as they are.
     """
 
     def __init__(self, make: Callable[..., R], most: int = KEPT_PROGRAMS):
@@ -55,27 +55,29 @@ class Specialised(Generic[R]):
 
 
 class SpecialisedGraph(Specialised[Runnable], Shown):
-    """A graph as native code for the sizes of its named dimensions, which are those of the arrays that come. Without named
-    dimensions there is one program, made when it is first asked for."""
+    """A graph as native code for the sizes of its named dimensions, which are those of the arrays that come. Without
+    named dimensions there is one program, made when it is first asked for."""
 
     def __init__(self, graph: Graph, make: Callable[[Graph], Runnable], advice: str = ""):
-        """`make`: the native code of a graph without named dimensions; `advice`: what to do where it is not known yet."""
+        """`make`: the native code of a graph without named dimensions; `advice`: what to do where it is not known
+        yet."""
         super().__init__(lambda **sizes: make(bind_graph(graph, sizes)))
-        self.graph, self._advice = graph, advice
+        self.graph, self._advice, self.static = graph, advice, not graph.dim_names
 
     def __call__(self, *args, **named):
         return self.fitting(self._by_name(args) | {k: v for k, v in named.items() if k != "out"})(*args, **named)
 
     def fitting(self, arrays: Mapping[str, np.ndarray]) -> Runnable:
         """The native code for the sizes of these arrays. GraphError where one is missing or of another type."""
-        return self.at(**self._sizes(arrays))
+        return self.at() if self.static else self.at(**self._sizes(arrays))
 
     def used(self) -> Runnable:
         """The native code for the sizes used last."""
-        if not self.graph.dim_names:
+        if self.static:
             return self.at()
         if self.last is None:
-            raise GraphError(f"the sizes of {', '.join(sorted(self.graph.dim_names))} are not known before the first call{self._advice}", user_loc())
+            raise GraphError(f"the sizes of {', '.join(sorted(self.graph.dim_names))} are not known before the first "
+                             f"call{self._advice}", user_loc())
         return self.last
 
     @property

@@ -1,7 +1,7 @@
 """What a graph is on its way to machine code: a frozen class for each stage, each with its text.
 
-Two stages live where they are made: `Split` in passes/precompute.py, `ProgramPlan` in memory/plan.py; the last, `Build`,
-has a file of its own.
+Two stages live where they are made: `Split` in passes/precompute.py, `ProgramPlan` in memory/plan.py; the last,
+`Build`, has a file of its own.
 """
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ class Lowered:
     memory: Memory
 
     def text(self) -> str:
-        return "\n\n".join(map(print_function, reversed(callers_first([*entries(self.program), *self.program.kernels]))))
+        functions = callers_first([*entries(self.program), *self.program.kernels])
+        return "\n\n".join(map(print_function, reversed(functions)))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,16 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
-from graphc.evaluation import MEANS, PREDICTION, MetricTotals, evaluation_program, joined, metrics_graph, prediction, weight
+from graphc.evaluation import (
+    MEANS,
+    PREDICTION,
+    MetricTotals,
+    evaluation_program,
+    joined,
+    metrics_graph,
+    prediction,
+    weight,
+)
 from graphc.execute import Runnable, on_state
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
@@ -28,33 +37,40 @@ from graphc.state import Model, State
 from graphc.training_graph import Objective, training_function
 
 @formed
-def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None, seed: int = 0,
-               threads: int | str = 0, state: State | str | None = None, **types: TensorType) -> "TrainStep":
+def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None,
+               seed: int = 0, threads: int | str = 0, state: State | str | None = None,
+               **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
 
-    Short form: `train_step(net, loss=nn.cross_entropy, optimizer=optim.AdamW(1e-3), x=gc.f32[64, 784], y=gc.i32[64])`; the last
-    input goes to the loss, the others to the network. General form, without `loss`: `f` takes all inputs by name and returns a
-    scalar loss, or (loss, {name: array}). `trainable`: a network, a list of networks, or a predicate on parameter names; what it
-    leaves out keeps its value, and batch norms among it work as in inference. `seed` decides the first parameters and all random numbers.
-    `threads`: as of `gc.compile`.
+    Short form: `train_step(net, loss=nn.cross_entropy, optimizer=optim.AdamW(1e-3), x=gc.f32[64, 784], y=gc.i32[64])`;
+    the last input goes to the loss, the others to the network. General form, without `loss`: `f` takes all inputs by
+    name and returns a scalar loss, or (loss, {name: array}). `trainable`: a network, a list of networks, or a predicate
+    on parameter names; what it leaves out keeps its value, and batch norms among it work as in inference. `seed`
+    decides the first parameters and all random numbers. `threads`: as of `gc.compile`.
 
-    `state`: that of another step, `other.state`, with which this one shares the parameters and statistics of layers that both use, and the random
-    numbers' key (generator and discriminator, actor and critic, pretraining and fine-tuning); steps and optimizer arrays are its own. Without
-    it the step has parameters of its own. If another step that lives has trained one of the layers, the first call raises GraphError, unless
-    values were loaded or written before, or the step is that one made again by the same line, or state="own" says that it is meant.
-    An input may be called like an option (`state=gc.f32[3]`); then that option cannot be given.
+    `state`: that of another step, `other.state`, with which this one shares the parameters and statistics of layers
+    that both use, and the random numbers' key (generator and discriminator, actor and critic, pretraining and
+    fine-tuning); steps and optimizer arrays are its own. Without it the step has parameters of its own. If another step
+    that lives has trained one of the layers, the first call raises GraphError, unless values were loaded or written
+    before, or the step is that one made again by the same line, or state="own" says that it is meant. An input may be
+    called like an option (`state=gc.f32[3]`); then that option cannot be given.
     """
-    options, types = sorted_out(f, train_step, {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state}, types)
+    options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state}
+    options, types = sorted_out(f, train_step, options, types)
     loss, trainable, seed, threads, state = options.values()
     if not isinstance(optimizer, optim.Optimizer):
-        raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}", user_loc())
+        raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}",
+                         user_loc())
     if loss is not None and not callable(loss):
         raise GraphError(f"loss= takes a function of prediction and target such as nn.mse, got {loss!r}", user_loc())
     if state is not None and state != "own" and not isinstance(state, State):
-        raise GraphError(f'state= takes the state of another step, step.state, to share layers with it, or "own"; got {type(state).__name__}. '
-                         "Values come from a file by step.load(path), from a mapping by step.state.load(arrays)", user_loc())
+        raise GraphError(f'state= takes the state of another step, step.state, to share layers with it, or "own"; got '
+                         f"{type(state).__name__}. Values come from a file by step.load(path), from a mapping by "
+                         "step.state.load(arrays)",
+                         user_loc())
     if loss is not None and len(types) < 2:
-        raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], y=gc.i32[…]", user_loc())
+        raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], "
+                         "y=gc.i32[…]", user_loc())
     seed, threads = whole(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
     objective = Objective(as_module(f), loss)
     function, trained = training_function(objective, types, optimizer, trainable)
@@ -64,15 +80,16 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
 class TrainStep(Shown):
     """Call it with one batch: it returns the loss as a float, or a dict if the function reports more values.
 
-    `state[name]` reads and writes parameters, running statistics, optimizer arrays ("optim.<array>.<parameter>"), "step" and
-    "random.key". `model` can be compiled for inference. `graph` is the whole step.
+    `state[name]` reads and writes parameters, running statistics, optimizer arrays ("optim.<array>.<parameter>"),
+    "step" and "random.key". `model` can be compiled for inference. `graph` is the whole step.
     """
 
-    def __init__(self, objective: Objective, function: GraphFunction, trained: frozenset[Parameter], seed: int, threads: int,
-                 state: State | str | None = None):
-        """`function` is the graph of the step on `objective`, `trained` what it updates; the rest as of `train_step`."""
-        self._objective, self._function, self._threads, self._seed, self.made = objective, function, threads, seed, user_loc()
-        self._types = function.inputs
+    def __init__(self, objective: Objective, function: GraphFunction, trained: frozenset[Parameter], seed: int,
+                 threads: int, state: State | str | None = None):
+        """`function` is the graph of the step on `objective`, `trained` what it updates; the rest as of
+        `train_step`."""
+        self._objective, self._function, self._types = objective, function, function.inputs
+        self._threads, self._seed, self.made = threads, seed, user_loc()
         needed = entries(function)
         self.state, self.own = (state if isinstance(state, State) else State()), state == "own"
         self.state.join(needed, seed, self)
@@ -83,10 +100,10 @@ class TrainStep(Shown):
 
     def _forget(self) -> None:
         """Without native code: as made, and as copied or pickled."""
-        make = partial(on_state, self._function, self.state, self._threads)        # not a method: a step dies without a cycle
-        self._programs = SpecialisedGraph(self.graph, make)
-        make = partial(evaluation_program, self._objective, self.state, self._seed, self._threads)
-        self._evaluations: Specialised[Runnable] = Specialised(make)
+        # made by functions of what the step has, not by its methods: a step that nobody needs is gone at once
+        self._programs = SpecialisedGraph(self.graph, partial(on_state, self._function, self.state, self._threads))
+        self._evaluations: Specialised[Runnable] = Specialised(
+            partial(evaluation_program, self._objective, self.state, self._seed, self._threads))
         self._fixed: Runnable | None = None
         self._called = False
 
@@ -113,7 +130,8 @@ class TrainStep(Shown):
     def model(self) -> Model:
         """The network, bound to this state: `gc.compile(step.model, x=gc.f32[1, 784])`."""
         if self._objective.loss is None and isinstance(self._objective.root, Function):
-            raise GraphError("this step trains a function, not a network: compile the network inside with state=step.state", user_loc())
+            raise GraphError("this step trains a function, not a network: compile the network inside with "
+                             "state=step.state", user_loc())
         return Model(self._objective.root, self.state)
 
     def __call__(self, *arrays, **named) -> float | dict:
@@ -125,19 +143,23 @@ class TrainStep(Shown):
         return {name: _number(value) for name, value in result.items()} if isinstance(result, dict) else float(result)
 
     def evaluate(self, batches: Iterable, **metrics: Callable) -> dict[str, float | np.ndarray]:
-        """The loss and `metrics` (name=function of prediction and target) over batches, in inference mode. Batches, tuples of arrays in the order of
-        the inputs or dicts, may be of any length; nothing is changed.
+        """The loss and `metrics` (name=function of prediction and target) over batches, in inference mode. Batches,
+        tuples of arrays in the order of the inputs or dicts, may be of any length; nothing is changed.
 
-        The loss, and metrics that are means over targets (nn.accuracy, nn.cross_entropy, nn.mse, nn.bce), are averaged, weighted by targets (another
-        loss: by the length of the first array). Any other metric, such as recall, F1, AUC or R², is computed once, of the predictions and targets of
-        all batches, joined along their first axis. General form: of what `f` reports, numbers are averaged, weighted by the length of the first
-        array, which is wrong for what is no mean over examples; arrays are joined and returned.
+        The loss, and metrics that are means over targets (nn.accuracy, nn.cross_entropy, nn.mse, nn.bce), are averaged,
+        weighted by targets (another loss: by the length of the first array). Any other metric, such as recall, F1, AUC
+        or R², is computed once, of the predictions and targets of all batches, joined along their first axis. General
+        form: of what `f` reports, numbers are averaged, weighted by the length of the first array, which is wrong for
+        what is no mean over examples; arrays are joined and returned.
         """
         check_apart(self)
         whole = {name: metric for name, metric in metrics.items() if metric not in MEANS}
         if whole and self._objective.loss is None:
-            raise GraphError("metrics of a general training step are what its function returns: return loss, {name: value}", user_loc())
-        wanted = {name: metric for name, metric in metrics.items() if name not in whole} | ({PREDICTION: prediction} if whole else {})
+            raise GraphError("metrics of a general training step are what its function returns: return loss, "
+                             "{name: value}", user_loc())
+        wanted = {name: metric for name, metric in metrics.items() if name not in whole}
+        if whole:
+            wanted[PREDICTION] = prediction
         totals, targets = MetricTotals(), []
         for batch in batches:
             arrays = self._batch(batch)
@@ -159,8 +181,8 @@ class TrainStep(Shown):
         save_arrays(path, self.state.copy())
 
     def load(self, path: str | os.PathLike, partial: bool = False) -> None:
-        """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say), the rest stays.
-        GraphError, and nothing changed, if it does not fit."""
+        """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say),
+        the rest stays. GraphError, and nothing changed, if it does not fit."""
         self.state.load(load_arrays(path), str(path), partial=partial)
 
     @property
@@ -177,14 +199,16 @@ class TrainStep(Shown):
         return self._programs.explain()
 
     def profile(self, *arrays, runs: int = 5):
-        """Where the time of a step on one batch goes: print it, or `save("roofline.svg")`. Runs on a copy of the state."""
+        """Where the time of a step on one batch goes: print it, or `save("roofline.svg")`. Runs on a copy of the
+        state."""
         return self._programs.profile(*self._ordered(arrays, {}), runs=runs)
 
     def _batch(self, batch) -> tuple[np.ndarray, ...]:
         if isinstance(batch, Mapping):
             return self._ordered((), batch)
         if not isinstance(batch, (tuple, list)):
-            raise GraphError(f"evaluate takes batches, each a tuple of arrays: [({', '.join(self._types)})]; got {type(batch).__name__} as a batch",
+            raise GraphError(f"evaluate takes batches, each a tuple of arrays: [({', '.join(self._types)})]; got "
+                             f"{type(batch).__name__} as a batch",
                              user_loc())
         return self._ordered(tuple(batch), {})
 
@@ -198,15 +222,15 @@ class TrainStep(Shown):
         return tuple(np.asarray(given[n]) for n in names)
 
     def _first(self, arrays: Sequence[np.ndarray]) -> Runnable:
-        """The native code for these arrays. It is `_fixed` from now on if it is that for all, so that later calls do not come
-        here."""
+        """The native code for these arrays. It is `_fixed` from now on if it is that for all, so that later calls do
+        not come here."""
         if not self._called:
             started(self)
             self._called = True
-        if self.graph.dim_names:
-            return self._programs.fitting(dict(zip(self._types, arrays)))
-        self._fixed = self._programs.used()
-        return self._fixed
+        run = self._programs.fitting(dict(zip(self._types, arrays)))
+        if self._programs.static:
+            self._fixed = run
+        return run
 
     def _evaluated(self, arrays: Sequence[np.ndarray], metrics: Mapping[str, Callable]) -> dict[str, np.ndarray]:
         types = {name: TensorType(dtype_of(a), a.shape) for name, a in zip(self._types, arrays)}

@@ -40,27 +40,33 @@ class Objective:
 
 
 @contained
-def training_function(objective: Objective, types: Mapping[str, TensorType], optimizer, trainable) -> tuple[GraphFunction, frozenset[Parameter]]:
+def training_function(objective: Objective, types: Mapping[str, TensorType], optimizer,
+                      trainable) -> tuple[GraphFunction, frozenset[Parameter]]:
     """The graph of one whole step, in training mode, and what it trains."""
     with Trace("train_" + network_name(objective.root), training=True) as trace, rooted(objective.root):
         chosen = Chosen.by(trainable)
         trace.trains = None if trainable is None else chosen.layer
         loss, values = objective(inputs(trace, types), {})
         if not isinstance(loss, Array) or loss.shape or not loss.dtype.is_float:
-            raise GraphError(f"the loss must be a float scalar, got {loss.type if isinstance(loss, Array) else loss!r}; "
-                             "reduce it with gc.mean or gc.sum", user_loc())
+            got = loss.type if isinstance(loss, Array) else repr(loss)
+            raise GraphError(f"the loss must be a float scalar, got {got}; reduce it with gc.mean or gc.sum",
+                             user_loc())
         trained = _descend(trace, loss, optimizer, chosen)
         return finish(trace, {"loss": loss, **values} if values else loss, user_loc()), trained
 
 
 def _descend(trace: Trace, loss: Array, optimizer: optim.Optimizer, chosen: "Chosen") -> frozenset[Parameter]:
     """Appends the gradients and the update to the trace; what it updates."""
-    known = chosen.among([(key, v) for key, v in trace.state_values.items() if isinstance(key, Parameter) and key.trainable])
+    known = chosen.among([(key, v) for key, v in trace.state_values.items()
+                          if isinstance(key, Parameter) and key.trainable])
     b, step_key = trace.builder, object()
     one = b.constant(1, loss.dtype)
     grads = backward(b, tuple(b.nodes), {trace.value(loss): one}, [v for _, v in known])
-    moved = [(key, optim.Item(v.name, trace.state(key, v.name, v.type), Array(g, trace), _Slots(trace, step_key, key, v.name)))
-             for (key, v), g in zip(known, grads) if g is not None]
+    moved = []
+    for (key, v), g in zip(known, grads):
+        if g is not None:
+            parameter, slots = trace.state(key, v.name, v.type), _Slots(trace, step_key, key, v.name)
+            moved.append((key, optim.Item(v.name, parameter, Array(g, trace), slots)))
     if not moved:
         raise GraphError("there is nothing to train: the loss depends on no trainable parameter", user_loc())
     counter = Own(step_key, STEP)
@@ -102,7 +108,8 @@ class Chosen:
             return Chosen(networks=tuple(networks))
         if callable(trainable):
             return Chosen(predicate=trainable)
-        raise GraphError(f"trainable= takes a network, a list of networks, or a function of a parameter's name, got {trainable!r}", user_loc())
+        raise GraphError(f"trainable= takes a network, a list of networks, or a function of a parameter's name, got "
+                         f"{trainable!r}", user_loc())
 
     def among(self, known: Sequence[tuple[Parameter, Value]]) -> list[tuple[Parameter, Value]]:
         """Those of the parameters (with their inputs) that are trained."""
@@ -120,7 +127,8 @@ class Chosen:
 
 def _loss_and_values(result, metrics: Mapping) -> tuple[Array, dict[str, Array]]:
     if metrics:
-        raise GraphError("metrics of a general training step are what its function returns: return loss, {name: value}", user_loc())
+        raise GraphError("metrics of a general training step are what its function returns: return loss, {name: value}",
+                         user_loc())
     if isinstance(result, tuple):
         if len(result) == 2 and isinstance(result[1], dict):
             return result

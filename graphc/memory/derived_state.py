@@ -11,8 +11,8 @@ from graphc.memory.plan import ProgramPlan
 class DerivedState:
     """`sizes`: bytes of the arrays that are made from the state, which stand behind it in the table of arrays.
 
-    `passing`: numbers of those that are only packed; they can share one buffer, because each is packed before the next is
-    computed. `idle`: numbers of the state's own arrays that calls do not touch.
+    `passing`: numbers of those that are only packed; they can share one buffer, because each is packed before the next
+    is computed. `idle`: numbers of the state's own arrays that calls do not touch.
     """
     sizes: tuple[int, ...]
     passing: frozenset[int]

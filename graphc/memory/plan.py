@@ -12,6 +12,9 @@ from graphc.ir.types import DType
 from graphc.schedule.view import ViewType, contiguous_strides, same_strides
 
 
+SLOTTED = ("input", "state", "output", "argument", "result")        # spaces in which the slot says which array it is
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Buffer:
     """A piece of memory: itself and no other, however alike. `space`: arena, const, input, state, output, argument or
@@ -74,16 +77,18 @@ class Place:
 
     def elements(self, first: int, count: int) -> "Place":
         """Some of the arrays stacked along the first axis."""
-        return Place(self.buffer, self.dtype, (count, *self.shape[1:]), self.strides, self.offset + first * self.strides[0])
+        return Place(self.buffer, self.dtype, (count, *self.shape[1:]), self.strides,
+                     self.offset + first * self.strides[0])
 
     def given_as(self, space: str, slot: int, fixed: bool = False) -> "Place":
         """What a region sees of the place: an argument or a result of its body, of this layout."""
-        return Place(Buffer(space, prod(self.shape) * self.dtype.itemsize, slot, fixed=fixed), self.dtype, self.shape, self.strides)
+        buffer = Buffer(space, prod(self.shape) * self.dtype.itemsize, slot, fixed=fixed)
+        return Place(buffer, self.dtype, self.shape, self.strides)
 
     def same_memory(self, other: "Place") -> bool:
         """Whether both are the same elements; two buffers with one slot of state, say, are one piece of memory."""
         mine, theirs = self.buffer, other.buffer
-        one = mine is theirs or mine.space == theirs.space in ("input", "state", "output", "argument", "result") and mine.slot == theirs.slot
+        one = mine is theirs or mine.space == theirs.space in SLOTTED and mine.slot == theirs.slot
         return one and self.offset == other.offset and self.view == other.view
 
     @staticmethod

@@ -1,7 +1,7 @@
 """The memory plan: storage for all values, liveness, one arena. Bodies of loops and branches are planned inside out.
 
-Nothing that has been handed out changes: storage puts values into buffers, liveness decides which buffers are one, offsets
-are assigned, and only then is the plan made, with buffers that say where they are.
+Nothing that has been handed out changes: storage puts values into buffers, liveness decides which buffers are one,
+offsets are assigned, and only then is the plan made, with buffers that say where they are.
 """
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Interval = tuple[int, int]          # first and last position at which a buffer 
 
 def plan_memory(main: Graph, target: Target, prepare: Graph | None = None,
                 orders: Mapping[Value, Order] | None = None) -> ProgramPlan:
-    """The plan of a whole program: `main` runs in every call, `prepare` when the state has changed. Needs fused nodes in
-    their final order. `orders`: the storage order of the axes of values that are not row-major.
+    """The plan of a whole program: `main` runs in every call, `prepare` when the state has changed. Needs fused nodes
+    in their final order. `orders`: the storage order of the axes of values that are not row-major.
 
     Operands in state that `main` never writes are packed beforehand, and kept behind the state's own arrays.
     """
@@ -71,8 +71,8 @@ class Planner:
 
     def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Place | None],
              fixed_from: int | None = None) -> Plan:
-        """The plan of a region whose inputs and results lie at these places of the surrounding graph, which alone decides
-        about their layout; inputs from number `fixed_from` on never change."""
+        """The plan of a region whose inputs and results lie at these places of the surrounding graph, which alone
+        decides about their layout; inputs from number `fixed_from` on never change."""
         fixed = len(places) if fixed_from is None else fixed_from
         arguments = {v: p if slot >= fixed and p.lasts else p.given_as("argument", slot, fixed=slot >= fixed)
                      for slot, (v, p) in enumerate(zip(graph.inputs, places, strict=True))}
@@ -173,8 +173,8 @@ def _with_aliases(stored: Stored, places: Mapping[Value, Place]) -> dict[Node, o
 
 @dataclass
 class BufferSharing:
-    """When each arena buffer is in use, by position in the order of nodes, and which buffers are one: an output that may
-    overwrite a dying input joins its buffer."""
+    """When each arena buffer is in use, by position in the order of nodes, and which buffers are one: an output that
+    may overwrite a dying input joins its buffer."""
     stored: Stored
     last_use: dict[Buffer, int]
     live: dict[Buffer, Interval] = field(default_factory=dict)

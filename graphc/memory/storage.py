@@ -1,4 +1,5 @@
-"""Gives every value a place: views share memory, results are written to the caller's arrays, copies are added only where neither is possible."""
+"""Gives every value a place: views share memory, results are written to the caller's arrays, copies are added only
+where neither is possible."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ class Stored:
     places: Mapping[Value, Place]
     schedules: Mapping[Node, object]
     carries: Mapping[Node, tuple[Place, ...]]       # of a scan: the slots of each carry, stacked
-    assembled: frozenset[Node]                      # concatenations and pads whose parts are computed in place: no kernel
+    assembled: frozenset[Node]                      # concatenations and pads, without kernel: parts computed in place
     borders: Mapping[Value, Node]                   # of these the pads, by their insides
 
 
@@ -79,8 +80,8 @@ def assign_storage(graph: Graph, arguments: Mapping[Value, Place], results: Sequ
 
 
 class _Storage:
-    def __init__(self, graph: Graph, arguments: Mapping[Value, Place], constants: ConstantPool, schedule: ChooseSchedule,
-                 orders: Mapping[Value, Order]):
+    def __init__(self, graph: Graph, arguments: Mapping[Value, Place], constants: ConstantPool,
+                 schedule: ChooseSchedule, orders: Mapping[Value, Order]):
         self.graph, self.constants, self.schedule, self.orders = graph, constants, schedule, orders
         self.w = Rewriter(graph)
         self.places: dict[Value, Place] = {self.w[v]: place for v, place in arguments.items()}
@@ -130,7 +131,8 @@ class _Storage:
             self.choose_schedule()
 
     def place_whole(self, node: Node) -> None:
-        """A concatenation whose parts are there already, or a pad: what makes its inside fills the elements around it, too."""
+        """A concatenation whose parts are there already, or a pad: what makes its inside fills the elements around it,
+        too."""
         v, = self.w.keep(node)
         slot, buffer = self.wholes[node]
         self.places[v] = slot.place_whole(v, buffer)
@@ -155,7 +157,8 @@ class _Storage:
         for c, v in enumerate(carries):
             self.places[v] = slots[c].element(layout.last(c))
         for v, window in zip(stacked, layout.windows):
-            self.places[v] = slots[window[0]].elements(window[1], node.op.length) if window else Place.dense(v, Buffer("arena", v.type.nbytes))
+            own = Place.dense(v, Buffer("arena", v.type.nbytes))
+            self.places[v] = slots[window[0]].elements(window[1], node.op.length) if window else own
 
     def choose_schedule(self) -> None:
         """Schedules the node that was added last, unless it is a control operator, which has none."""
@@ -184,8 +187,8 @@ class _Storage:
         return new
 
     def rescued(self, updates: Sequence[Value]) -> list[Value]:
-        """The new values of state; those that are old values of state (two states change places, one keeps what another was) as copies, since
-        that state may be written before it is read for them.
+        """The new values of state; those that are old values of state (two states change places, one keeps what another
+        was) as copies, since that state may be written before it is read for them.
         """
         old = dict.fromkeys(v for v in updates if _is_state(self.places[v].buffer))
         copies = {v: self.copied(v) for v in old}
@@ -221,8 +224,8 @@ class _Storage:
 
 @dataclass
 class _Past:
-    """What the nodes of a graph did, by their numbers: which filled a buffer, with which output; the last that may fail; the last reader of
-    each state slot."""
+    """What the nodes of a graph did, by their numbers: which filled a buffer, with which output; the last that may
+    fail; the last reader of each state slot."""
     made: dict[Buffer, tuple[int, int]] = field(default_factory=dict)
     last_check: int = -1
     last_read: dict[int, int] = field(default_factory=dict)
@@ -234,7 +237,8 @@ class _Past:
             node = nodes[at]
             self.last_check = at if may_fail(node) else self.last_check
             if node.op.name not in VIEW_RULES:
-                self.made.update({places[v].buffer: (at, i) for i, v in enumerate(node.outputs) if places[v].buffer not in self.made})
+                for i, v in enumerate(node.outputs):
+                    self.made.setdefault(places[v].buffer, (at, i))
                 self.last_read.update((places[v].buffer.slot, at) for v in node.inputs if _is_state(places[v].buffer))
         self.seen = len(nodes)
 

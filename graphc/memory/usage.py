@@ -12,8 +12,8 @@ UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
 @dataclass(frozen=True)
 class Memory:
-    """All in bytes. `scratch` is per thread; `arena` is what one call in flight needs besides; `derived` is made from the state (packed
-    or folded weights) and kept while that does not change.
+    """All in bytes. `scratch` is per thread; `arena` is what one call in flight needs besides; `derived` is made from
+    the state (packed or folded weights) and kept while that does not change.
     """
     arena: int
     scratch: int
@@ -25,8 +25,8 @@ class Memory:
 
     @staticmethod
     def of(plan: ProgramPlan, scratch: int, state: Sequence[Value], derived: int) -> "Memory":
-        """Of a program with these bytes of scratch for each thread, whose own state arrays are `state`, and from which it
-        makes and keeps so many bytes."""
+        """Of a program with these bytes of scratch for each thread, whose own state arrays are `state`, and from which
+        it makes and keeps so many bytes."""
         graph = plan.main.graph
         size = lambda values: sum(v.type.nbytes for v in values)
         return Memory(plan.arena_bytes, scratch, plan.constants.nbytes, size(state), size(graph.inputs),
@@ -38,7 +38,8 @@ class Memory:
         return self.arena + self.scratch + self.consts + self.state + self.derived + self.inputs + self.outputs
 
     def __str__(self) -> str:
-        rows = ((name, getattr(self, name)) for name in ("arena", "scratch", "consts", "state", "derived", "inputs", "outputs", "total"))
+        rows = ((name, getattr(self, name))
+                for name in ("arena", "scratch", "consts", "state", "derived", "inputs", "outputs", "total"))
         return "memory: " + ", ".join(f"{name} {human(n)}" for name, n in rows)
 
 
