@@ -60,6 +60,9 @@ from graphc.stages import (
     thread_scratch,
 )
 
+S = TypeVar("S", bound=PipelineStage)
+T = TypeVar("T")
+
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
     GatherOneHot(),                     # before decompose, which takes one_hot apart
@@ -77,8 +80,6 @@ SIMPLIFY = (
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
     FoldBatchNorm(),                    # after all that makes chains of factors simpler; before `split_state`
 )
-S = TypeVar("S", bound=PipelineStage)
-T = TypeVar("T")
 
 
 def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
@@ -100,6 +101,7 @@ def winograd(tools: Tools) -> tuple[Pass, ...]:
     """Last, because it takes the weights as they are then. Not where a NaN is traced to one operator: it makes NaN out
     of infinity."""
     return (Winograd(tools.target),) if tools.config.winograd and not tools.config.check_nan else ()
+
 
 @dataclass(frozen=True)
 class Tools:
