@@ -35,7 +35,7 @@ def test_blocks_are_the_reference(shape, causal, dtype):
     op, arrays = Attention(causal=causal), arrays_of(*shape, dtype)
     c = compiled(op, arrays)
     assert [n.op.name for n in c.fused.nodes] == ["attention"]
-    one, three = (Executable(c.built.program, threads).slow(*arrays) for threads in (1, 3))
+    one, three = (Executable(c.build.program, threads).slow(*arrays) for threads in (1, 3))
     for x, y, expected in zip(one, three, op.reference(*(a.astype(np.float64) for a in arrays))):
         assert x.tobytes() == y.tobytes()
         np.testing.assert_allclose(x, expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-13)
@@ -50,7 +50,7 @@ def test_blocks_of_the_gradient_are_the_reference(shape, causal, dtype):
     op, arrays = AttentionGrad(causal=causal), [q, k, v, out, lse, np.random.default_rng(1).standard_normal(out.shape).astype(dtype)]
     c = compiled(op, arrays)
     assert [n.op.name for n in c.fused.nodes] == ["attention_grad"]
-    one, three = (Executable(c.built.program, threads).slow(*arrays) for threads in (1, 3))
+    one, three = (Executable(c.build.program, threads).slow(*arrays) for threads in (1, 3))
     for x, y, expected in zip(one, three, op.reference(*(a.astype(np.float64) for a in arrays))):
         assert x.tobytes() == y.tobytes()
         np.testing.assert_allclose(x, expected, rtol=0, atol=2e-5 if dtype == np.float32 else 1e-12)
@@ -102,7 +102,7 @@ def test_masks(shape, causal, kind):
     op = Attention(causal=causal)
     c = compiled(op, (q, k, v, mask))
     assert [n.op.name for n in c.fused.nodes] == ["attention"]
-    one, three = (Executable(c.built.program, threads).slow(q, k, v, mask) for threads in (1, 3))
+    one, three = (Executable(c.build.program, threads).slow(q, k, v, mask) for threads in (1, 3))
     wide = [a.astype(np.float64) for a in (q, k, v)]
     for x, y, expected in zip(one, three, op.reference(*wide, mask if kind is bool else mask.astype(np.float64))):
         assert x.tobytes() == y.tobytes()
@@ -118,7 +118,7 @@ def test_gradients_under_masks(shape, causal):
     op, g = AttentionGrad(causal=causal), np.random.default_rng(1).standard_normal(out.shape).astype(np.float32)
     c = compiled(op, (q, k, v, mask, out, lse, g))
     assert [n.op.name for n in c.fused.nodes] == ["attention_grad"]
-    one, three = (Executable(c.built.program, threads).slow(q, k, v, mask, out, lse, g) for threads in (1, 3))
+    one, three = (Executable(c.build.program, threads).slow(q, k, v, mask, out, lse, g) for threads in (1, 3))
     for x, y, expected in zip(one, three, op.reference(*(a if a.dtype == bool else a.astype(np.float64) for a in (q, k, v, mask, out, lse, g)))):
         assert x.tobytes() == y.tobytes()
         np.testing.assert_allclose(x, expected, rtol=0, atol=2e-5)
