@@ -1,4 +1,5 @@
-"""The pipeline: each stage is a value that is made once, of those before it, and no stage runs before it is asked for."""
+"""The pipeline: each stage is a value that is made once, of those before it, and no stage runs before it is asked
+for."""
 from __future__ import annotations
 
 import copy
@@ -80,7 +81,8 @@ def test_a_plan_calls_no_llvm(monkeypatch):
 
 
 def test_a_plan_is_a_value_of_its_graphs():
-    """Planning twice gives equal texts, and the first plan is what it was: nothing is shared that the second changes."""
+    """Planning twice gives equal texts, and the first plan is what it was: nothing is shared that the second
+    changes."""
     fused = Compilation(network(), AVX2).stage(FusedGraphs)
     orders = {**storage_orders(fused.main), **(storage_orders(fused.prepare) if fused.prepare else {})}
     first = plan_memory(fused.main, AVX2, fused.prepare, orders)

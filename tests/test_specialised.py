@@ -1,4 +1,5 @@
-"""Native code by sizes: made once for each set of them, the last ones kept; a step that nobody needs is gone at once."""
+"""Native code by sizes: made once for each set of them, the last ones kept; a step that nobody needs is gone at
+once."""
 from __future__ import annotations
 
 import sys
@@ -50,7 +51,7 @@ def known_peaks(monkeypatch):
 def test_a_graph_with_named_sizes():
     run = gc.compile(total)
     assert type(run) is SpecialisedGraph and run.dump() == str(total)
-    with pytest.raises(gc.GraphError, match=r"sizes of B are not known before the first call; give them to gc.compile.*") as error:
+    with pytest.raises(gc.GraphError, match="of B are not known before the first call; give them to gc.compile") as error:
         run.memory
     assert "test_specialised.py" in str(error.value)
     small, large = np.ones((2, 3), np.float32), np.ones((7, 3), np.float32)
@@ -58,7 +59,8 @@ def test_a_graph_with_named_sizes():
     assert run(small).tolist() == [2, 2, 2] and run(x=large, out=out) is out and out.tolist() == [7, 7, 7]
     assert run.memory.inputs == large.nbytes and run.at(B=7) is run.last and len(run.kept) == 2
     assert "f32[7, 3]" in run.dump("fused") and run.profile(small, runs=1).rows and run.last is run.at(B=2)
-    for bad, says in (((np.ones((2, 4), np.float32),), "argument 'x' is"), ((), "needs 'x'"), ((np.ones(3, "f"),), "argument 'x' is")):
+    mistakes = {"argument 'x' is": (np.ones((2, 4), np.float32),), "needs 'x'": (), "argument 'x' is f32": (np.ones(3, "f"),)}
+    for says, bad in mistakes.items():
         with pytest.raises(gc.GraphError, match=says) as error:
             run(*bad)
         assert "test_specialised.py" in str(error.value)
@@ -68,7 +70,8 @@ def test_a_graph_with_named_sizes():
 
 
 def step(batch):
-    return gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[batch, 3], y=gc.f32[batch, 2], threads=1)
+    return gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[batch, 3],
+                         y=gc.f32[batch, 2], threads=1)
 
 
 @pytest.mark.parametrize("batch", [4, "B"])
@@ -99,6 +102,6 @@ def test_a_step_of_fixed_sizes_says_what_to_convert():
     made = step(4)
     arrays = np.ones((4, 3)), np.ones((4, 2), np.float32)
     for call in (made, lambda *arrays: made.profile(*arrays, runs=1)):
-        with pytest.raises(gc.GraphError, match="must be f32.4, 3. .numpy float32., got dtype float64; convert it: x.astype"):
+        with pytest.raises(gc.GraphError, match="must be f32.4, 3.*, got dtype float64; convert it: x.astype"):
             call(*arrays)
     assert made.profile(np.ones((4, 6), np.float32)[:, ::2], arrays[1], runs=1).rows
