@@ -51,7 +51,7 @@ def known_peaks(monkeypatch):
 def test_a_graph_with_named_sizes():
     run = gc.compile(total)
     assert type(run) is SpecialisedGraph and run.dump() == str(total)
-    with pytest.raises(gc.GraphError, match="of B are not known before the first call; give them to gc.compile") as error:
+    with pytest.raises(gc.GraphError, match="of B are not known before .*; give them to gc.compile") as error:
         run.memory
     assert "test_specialised.py" in str(error.value)
     small, large = np.ones((2, 3), np.float32), np.ones((7, 3), np.float32)
@@ -59,7 +59,8 @@ def test_a_graph_with_named_sizes():
     assert run(small).tolist() == [2, 2, 2] and run(x=large, out=out) is out and out.tolist() == [7, 7, 7]
     assert run.memory.inputs == large.nbytes and run.at(B=7) is run.last and len(run.kept) == 2
     assert "f32[7, 3]" in run.dump("fused") and run.profile(small, runs=1).rows and run.last is run.at(B=2)
-    mistakes = {"argument 'x' is": (np.ones((2, 4), np.float32),), "needs 'x'": (), "argument 'x' is f32": (np.ones(3, "f"),)}
+    mistakes = {"argument 'x' is": (np.ones((2, 4), np.float32),), "argument 'x' is f32": (np.ones(3, "f"),),
+                "needs 'x'": ()}
     for says, bad in mistakes.items():
         with pytest.raises(gc.GraphError, match=says) as error:
             run(*bad)
