@@ -14,7 +14,8 @@ from graphc import __version__
 from graphc.cli_answers import answered
 from graphc.cli_sources import load_graph, read_array
 from graphc.codegen.llvm.host import host_target
-from graphc.compiler import SIMPLIFY, STAGES, Compilation, Compiled, fusion
+from graphc.compiled import CompiledGraph
+from graphc.compiler import SIMPLIFY, STAGES, Compilation, fusion
 from graphc.config import thread_text, whole_text
 from graphc.doctor import report
 from graphc.errors import GraphError
@@ -94,7 +95,7 @@ def _run(options: argparse.Namespace) -> None:
     if graph.state:
         raise GraphError(f"{graph.name} has state ({graph.state[0].name}, …): run it from Python with gc.compile(…, state=…)")
     arrays = _inputs(graph, options.inputs)
-    compiled = Compiled(graph, thread_text(options.threads, "--threads"))
+    compiled = CompiledGraph(graph, thread_text(options.threads, "--threads"))
     start = perf_counter()
     results = compiled(*arrays)
     seconds = perf_counter() - start
@@ -112,7 +113,7 @@ def _profile(options: argparse.Namespace) -> None:
     arrays, rng = _inputs(graph, options.inputs), np.random.default_rng(1)
     state = [_random(rng, v) for v in graph.state]
     threads, runs = thread_text(options.threads, "--threads"), whole_text(options.runs, "--runs", 1, MOST_RUNS)
-    result = Compiled(graph, threads, state, StateLock() if state else None).profile(*arrays, runs=runs)
+    result = CompiledGraph(graph, threads, state, StateLock() if state else None).profile(*arrays, runs=runs)
     print(result)
     if options.svg:
         result.save(options.svg)

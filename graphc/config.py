@@ -20,7 +20,7 @@ BOOLS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": 
 
 @dataclass(frozen=True)
 class Config:
-    dump: str = ""                  # folder: a numbered file of the program after every pass
+    dump: str = ""                  # folder: a numbered file of the program after every pass and stage
     time: bool = False              # print a table of compile times
     verify: int = 1                 # 0: never, 1: before lowering, the memory plan and every loop function, 2: after every pass
     threads: int = 0                # default number of threads; 0 or "all": from CPU affinity and cgroup quota

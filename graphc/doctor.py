@@ -10,7 +10,8 @@ import numpy as np
 
 from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.host import host_target
-from graphc.compiler import Compilation, Compiled
+from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
@@ -71,12 +72,12 @@ def _probe() -> Graph:
 
 def _check_numbers() -> None:
     arrays = _probe_inputs()
-    np.testing.assert_allclose(Compiled(_probe())(*arrays), evaluate(_probe(), arrays)[0], rtol=1e-4)
+    np.testing.assert_allclose(CompiledGraph(_probe())(*arrays), evaluate(_probe(), arrays)[0], rtol=1e-4)
 
 
 def _check_threads() -> None:
     arrays = _probe_inputs()
-    first, *others = (Compiled(_probe(), threads=n)(*arrays).tobytes() for n in (1, 2, 4))
+    first, *others = (CompiledGraph(_probe(), threads=n)(*arrays).tobytes() for n in (1, 2, 4))
     assert all(bits == first for bits in others), "the bits depend on the number of threads"
 
 

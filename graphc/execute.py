@@ -6,15 +6,19 @@ from typing import Protocol
 
 import numpy as np
 
-from graphc.compiler import Compiled
+from graphc.compiled import CompiledGraph
 from graphc.config import config
+from graphc.dsl.function import GraphFunction
 from graphc.ir.graph import Graph
+from graphc.nn.network import entries
 from graphc.oracle import OracleExecutable
 from graphc.runtime.lock import StateLock
+from graphc.state import State
 
 
 class Runnable(Protocol):
-    """Takes the inputs, writes new state in place, returns the outputs as the graph declares them: an array, a tuple or a dict."""
+    """Takes the inputs, writes new state in place, returns the outputs as the graph declares them: an array, a tuple or
+    a dict."""
     memory: object
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple | Mapping[str, np.ndarray]: ...
@@ -24,8 +28,16 @@ class Runnable(Protocol):
     def renew(self) -> None: ...
 
 
-def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, threads: int = 0, quiet: bool = False) -> Runnable:
-    """`graph` (without named dimensions), ready to run on the live arrays of its state, in the order of `graph.state`. `quiet`: see `runtime.executable`."""
+def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, threads: int = 0,
+                    quiet: bool = False) -> Runnable:
+    """`graph` (without named dimensions), ready to run on the live arrays of its state, in the order of `graph.state`.
+    `quiet`: see `runtime.executable`."""
     if config().oracle:
         return OracleExecutable(graph, state, lock)
-    return Compiled(graph, threads, state, lock, quiet)
+    return CompiledGraph(graph, threads, state, lock, quiet)
+
+
+def on_state(function: GraphFunction, state: State, threads: int, graph: Graph) -> Runnable:
+    """`graph`, which is that of `function` or computes it for some sizes, ready to run on the live arrays of the
+    state."""
+    return make_executable(graph, state.arrays(entries(function)), state.lock, threads)

@@ -1,8 +1,8 @@
-"""`gc.generate`: sequences, one native call a token. The values of earlier tokens that layers need stay in native buffers between the calls."""
+"""`gc.generate`: sequences, one native call a token. The values of earlier tokens that layers need stay in native
+buffers between the calls."""
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from numbers import Real
@@ -24,47 +24,52 @@ from graphc.nn.network import network_name
 from graphc.once import recent
 from graphc.prompts import grown, padded_prompts
 from graphc.session import Sampling, Session, SessionPlan, prompt_name
-from graphc.state import State
-from graphc.train import Model
+from graphc.specialised import Specialised
+from graphc.state import Model, State
 
 KEPT_GENERATORS = 4                 # networks that generate from one state
 MOST_TOKENS = 1 << 31
-SMALLEST_CACHE = 64                 # tokens that caches hold, or 4, 16 … times as many: so that later calls, of other lengths, find them
+SMALLEST_CACHE = 64                 # tokens that caches hold, or 4, 16 … times as many: for later, longer calls
 ROUNDING = 1e-3                     # of the largest score: what `check` lets pass
 KEPT_SESSIONS = 4                   # caches and programs for batches of different sizes
 
 
 @converted
-def generate(model: Callable | Model, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None,
-             stop: int | None = None, lengths=None, capacity: int | None = None, seed: int | None = None,
-             state: str | os.PathLike | Mapping[str, np.ndarray] | None = None, threads: int | str = 0, **inputs) -> np.ndarray:
+def generate(model: Callable | Model, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None,
+             top_p: float | None = None, stop: int | None = None, lengths=None, capacity: int | None = None,
+             seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
+             threads: int | str = 0, **inputs) -> np.ndarray:
     """The tokens that follow `prompt`, up to `steps` of them: integers [B, n], or [n] for one prompt.
 
-    `model`: a network, ids [B, T] -> scores of the next token [B, T, count] (or [B, count], of the last step), with its parameters as in
-    `gc.compile`: `step.model`, `state=`, or `seed=` for fresh ones. `prompt`: integers [T], [B, T], or lists of different lengths; `lengths`, integers
-    [B], of a padded array. Other arguments of the network are given by name, arrays: `source=` of nn.Seq2Seq, whose prompt is the start token.
-    temperature 0 takes the likeliest token each time; otherwise tokens are drawn as by `nn.sample`, by `seed` (0 unless given).
-    After the token `stop` a sequence is filled with it; all having stopped, the result ends. `capacity`: tokens that the caches hold.
+    `model`: a network, ids [B, T] -> scores of the next token [B, T, count] (or [B, count], of the last step), with its
+    parameters as in `gc.compile`: `step.model`, `state=`, or `seed=` for fresh ones. `prompt`: integers [T], [B, T], or
+    lists of different lengths; `lengths`, integers [B], of a padded array. Other arguments of the network are given by
+    name, arrays: `source=` of nn.Seq2Seq, whose prompt is the start token. temperature 0 takes the likeliest token each
+    time; otherwise tokens are drawn as by `nn.sample`, by `seed` (0 unless given). After the token `stop` a sequence is
+    filled with it; all having stopped, the result ends. `capacity`: tokens that the caches hold.
 
-    The network looks back only by causal attention, recurrent layers and Collapse; a layer of your own keeps what it needs by `nn.decoding`.
-    `gc.Generator(model).check(prompt)` says whether all is kept.
+    The network looks back only by causal attention, recurrent layers and Collapse; a layer of your own keeps what it
+    needs by `nn.decoding`. `gc.Generator(model).check(prompt)` says whether all is kept.
     """
     generator = _generator(model, state, seed, capacity, threads)
-    return generator(prompt, steps, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, lengths=lengths, seed=seed or 0, **inputs)
+    return generator(prompt, steps, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, lengths=lengths,
+                     seed=seed or 0, **inputs)
 
 
 class Generator:
-    """A network that generates, as `gc.generate`, with its programs and caches: for many calls. `state`: what it runs on."""
+    """A network that generates, as `gc.generate`, with its programs and caches: for many calls. `state`: what it runs
+    on."""
 
     @converted
-    def __init__(self, model: Callable | Model, *, state=None, seed: int | None = None, capacity: int | None = None, threads: int | str = 0):
+    def __init__(self, model: Callable | Model, *, state=None, seed: int | None = None, capacity: int | None = None,
+                 threads: int | str = 0):
         bound, loc = isinstance(model, Model), user_loc()
         seed = None if seed is None else whole(seed, "seed", 0, MOST_I64, loc)
         capacity = None if capacity is None else whole(capacity, "capacity", 1, MOST_TOKENS, loc)
         self.root = as_module(model.net if bound else model)
         self.state: State | None = model.state if bound else None
         self._source, self._capacity, self._threads = (state, seed), capacity, thread_count(threads, loc=loc)
-        self._sessions: OrderedDict[SessionPlan, list[Session]] = OrderedDict()
+        self._sessions: Specialised[list[Session]] = Specialised(lambda plan: [], KEPT_SESSIONS)    # idle ones
         self._last: Session | None = None
 
     def __call__(self, prompt, steps: int, **options) -> np.ndarray:
@@ -79,7 +84,8 @@ class Generator:
         return made[0] if single else made
 
     @converted
-    def stream(self, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None, stop: int | None = None,
+    def stream(self, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None,
+               top_p: float | None = None, stop: int | None = None,
                lengths=None, seed: int = 0, **inputs) -> Iterator[np.ndarray]:
         """The tokens [B] one after the other, as they are made; it ends when every sequence has had `stop`."""
         arrays = {name: array_of(a) for name, a in inputs.items()}
@@ -104,23 +110,27 @@ class Generator:
             self._give_back(plan, session)
 
     def check(self, prompt, steps: int = 8, **inputs) -> None:
-        """GraphError unless each of the likeliest tokens, made one by one, is the likeliest for the whole network on all tokens before it,
-        up to rounding. Takes a network that gives scores [B, T, count], and prompts of one length."""
+        """GraphError unless each of the likeliest tokens, made one by one, is the likeliest for the whole network on
+        all tokens before it, up to rounding. Takes a network that gives scores [B, T, count], and prompts of one
+        length."""
         ids = np.atleast_2d(prompt)
         tokens = self(ids, steps, **inputs)
-        arrays = {prompt_name(self.root): np.concatenate([ids, tokens[:, :-1]], axis=1), **{n: np.asarray(a) for n, a in inputs.items()}}
-        run = compile(self.root, state=self.state or {}, **{n: TensorType(_dtype(n, a), a.shape) for n, a in arrays.items()})
+        arrays = {prompt_name(self.root): np.concatenate([ids, tokens[:, :-1]], axis=1),
+                  **{n: np.asarray(a) for n, a in inputs.items()}}
+        run = compile(self.root, state=self.state or {},
+                      **{n: TensorType(_dtype(n, a), a.shape) for n, a in arrays.items()})
         scores = run(**arrays)[:, -steps:]
         chosen = np.take_along_axis(scores, tokens[..., None], axis=2)[..., 0]
         wrong = np.flatnonzero((chosen < scores.max(axis=2) - ROUNDING * np.abs(scores).max()).any(axis=0))
         if wrong.size:
-            raise GraphError(f"token number {wrong[0] + 1} is not what the whole network says: something in it looks back at other tokens, "
-                             "but keeps nothing from call to call; see nn.decoding", user_loc())
+            raise GraphError(f"token number {wrong[0] + 1} is not what the whole network says: something in it looks "
+                             "back at other tokens, but keeps nothing from call to call; see nn.decoding", user_loc())
 
     def dump(self, stage: str = "graph", prompt: bool = False) -> str:
-        """The program of one token (`prompt`: of the prompts), that used last, as text at a stage: graph, fused, loops, llvm or asm."""
+        """The program of one token (`prompt`: of the prompts), that used last, as text at a stage: graph, fused, loops,
+        llvm or asm."""
         session = self._used()
-        return (next(reversed(session.prompts.values())) if prompt else session.last).dump(stage)
+        return (session.prompts.last if prompt else session.last).dump(stage)
 
     @property
     def memory(self):
@@ -132,11 +142,12 @@ class Generator:
             raise GraphError("the program of a token is not known before the first call", user_loc())
         return self._last
 
-    def _plan(self, ids: np.ndarray, lengths: np.ndarray, needed: int, inputs: Mapping[str, np.ndarray], choice: Sampling) -> SessionPlan:
+    def _plan(self, ids: np.ndarray, lengths: np.ndarray, needed: int, inputs: Mapping[str, np.ndarray],
+              choice: Sampling) -> SessionPlan:
         capacity = self._capacity or grown(needed, SMALLEST_CACHE, 4)
         if needed > capacity:
-            raise GraphError(f"the longest prompt has {lengths.max()} tokens, with those to generate {needed} must be kept; the caches hold {capacity}: "
-                             f"give capacity={needed}", user_loc())
+            raise GraphError(f"the longest prompt has {lengths.max()} tokens, with those to generate {needed} must be "
+                             f"kept; the caches hold {capacity}: give capacity={needed}", user_loc())
         batch = Batch(len(ids), capacity, bool(lengths.min() < lengths.max()))
         types = tuple((name, TensorType(_dtype(name, a), a.shape)) for name, a in inputs.items())
         return SessionPlan(batch, TensorType(BY_NUMPY[ids.dtype], (len(ids),)), types, choice)
@@ -145,12 +156,12 @@ class Generator:
         """A session that nobody uses."""
         session = None
         with suppress(IndexError):          # another thread may take the last one at any moment
-            session = self._sessions.get(plan, []).pop()
+            session = self._sessions.at(plan=plan).pop()
         self._last = session = session or Session(self.root, plan, self._owner, self._threads)
         return session
 
     def _give_back(self, plan: SessionPlan, session: Session) -> None:
-        recent(self._sessions, plan, list, KEPT_SESSIONS).append(session)
+        self._sessions.at(plan=plan).append(session)
 
     def _owner(self, needed: Sequence[Entry]) -> State | None:
         """The state that has the parameters `needed`; made when they are first known."""
@@ -166,7 +177,8 @@ def _generator(model: Callable | Model, state, seed: int | None, capacity: int |
     if not isinstance(owner, State):
         return Generator(model, state=state, seed=seed, capacity=capacity, threads=threads)
     programs, key = owner.programs, ("generate", model.net if isinstance(model, Model) else model, capacity, threads)
-    return recent(programs, key, lambda: Generator(model, state=owner, capacity=capacity, threads=threads), KEPT_GENERATORS)
+    return recent(programs, key, lambda: Generator(model, state=owner, capacity=capacity, threads=threads),
+                  KEPT_GENERATORS)
 
 
 def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[np.ndarray]:
@@ -179,8 +191,10 @@ def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[n
     if top_p is not None and not 0 < top_p <= 1:
         raise GraphError(f"top_p is a probability above 0, got {top_p}", user_loc())
     if temperature == 0 and (top_k, top_p) != (None, None):
-        raise GraphError("temperature is 0, so the likeliest token is taken each time; top_k and top_p need a temperature above 0, such as 1.0", user_loc())
-    return [np.array(x, np.float32) for x in ((temperature, top_p) if top_p is not None else (temperature,) if temperature else ())]
+        raise GraphError("temperature is 0, so the likeliest token is taken each time; top_k and top_p need a "
+                         "temperature above 0, such as 1.0", user_loc())
+    knobs = (temperature, top_p) if top_p is not None else (temperature,) if temperature else ()
+    return [np.array(x, np.float32) for x in knobs]
 
 
 def _dtype(name: str, array: np.ndarray):

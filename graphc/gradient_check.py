@@ -25,7 +25,7 @@ from graphc.nn.entry import RANDOM_KEY
 from graphc.nn.network import entries, sorted_out
 from graphc.passes.widen import widened
 from graphc.report import aligned
-from graphc.train import Model
+from graphc.state import Model
 
 SHAKE = 0.1                         # added to drawn parameters: biases of 0 and scales of 1 would hide mistakes
 
@@ -175,14 +175,15 @@ def _declared(f, training: bool, inputs: Mapping) -> tuple[GraphFunction, dict[s
     """The traced function, the sizes of named dimensions, and the arrays among `inputs`."""
     given = {n: array_of(a) for n, a in inputs.items() if not isinstance(a, (TensorType, int))}
     if isinstance(f, (GraphFunction, Graph)):
-        function, sizes = traced(f, training, {n: v for n, v in inputs.items() if n not in given})
+        source = traced(f, training, {n: v for n, v in inputs.items() if n not in given})
     else:
-        function, sizes = traced(f, training, {n: TensorType(dtype_of(given[n]), given[n].shape) if n in given else t for n, t in inputs.items()})
+        source = traced(f, training, {n: TensorType(dtype_of(given[n]), given[n].shape) if n in given else t for n, t in inputs.items()})
+    function = source.function
     known = {v.name: v.type for v in function.graph.inputs}
     unknown = [n for n in given if n not in known]
     if unknown:
         raise GraphError(f"{function.name} has no argument {unknown[0]!r}; it takes {', '.join(known)}", user_loc())
-    return function, sizes | _solved(known, given), given
+    return function, {**source.sizes, **_solved(known, given)}, given
 
 
 def _solved(known: Mapping[str, TensorType], given: Mapping[str, np.ndarray]) -> dict[str, int]:

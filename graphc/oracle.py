@@ -1,4 +1,5 @@
-"""Runs a graph with state by the numpy oracle: the reference for native code, and a fallback to find out which of the two is wrong."""
+"""Runs a graph with state by the numpy oracle: the reference for native code, and a fallback to find out which of the
+two is wrong."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from graphc.runtime.lock import StateLock
 
 
 class OracleExecutable:
-    """Callable like compiled code: takes the inputs, writes new state into `state` in place, returns the outputs as the graph declares them.
+    """Callable like compiled code: takes the inputs, writes new state into `state` in place, returns the outputs as the
+    graph declares them.
 
     It computes on a copy of the state, and again if that has changed meanwhile."""
     memory = None

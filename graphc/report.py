@@ -17,7 +17,8 @@ UNITS = ("", " k", " M", " G", " T", " P")
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One call of a layer: its path, what it is, the types of its results, and its trainable numbers and flops with those of its inner layers."""
+    """One call of a layer: its path, what it is, the types of its results, and its trainable numbers and flops with
+    those of its inner layers."""
     path: str
     kind: str
     results: tuple[str, ...]
@@ -48,8 +49,9 @@ class _Tree:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What a network will take. `parameters` are trainable numbers (not bytes), `flops` those of one run; `kernels` are calls of kernels in one
-    run, `memory` bytes by purpose; `layers` has a row for each call of a layer, `text` is the planned graph."""
+    """What a network will take. `parameters` are trainable numbers (not bytes), `flops` those of one run; `kernels` are
+    calls of kernels in one run, `memory` bytes by purpose; `layers` has a row for each call of a layer, `text` is the
+    planned graph."""
     parameters: int
     flops: int
     memory: Memory
@@ -63,7 +65,8 @@ class PlanReport:
         trainable = [(e.name, e.type.size) for e in entries(function) if getattr(e.key, "trainable", False)]
         flops = [(n.scope, n.op.cost(*(v.type for v in n.inputs)).flops) for n in compilation.simplified.nodes]
         rows = tuple(_rows(function, sizes, _by_layer(trainable), _by_layer(flops)))
-        return PlanReport(sum(n for _, n in trainable), sum(n for _, n in flops), compilation.memory, len(compilation.plan.schedules), rows,
+        parameters, total = sum(n for _, n in trainable), sum(n for _, n in flops)
+        return PlanReport(parameters, total, compilation.memory, len(compilation.plan.schedules), rows,
                           compilation.text("planned"))
 
     def table(self, depth: int = DEPTH) -> str:
@@ -74,8 +77,8 @@ class PlanReport:
 
     def __str__(self) -> str:
         table = self.table() + "\n" if self.layers else ""
-        return (f"{table}{self.parameters:,} parameters, {scaled(self.flops)} flops a run, {self.kernels} kernel calls, "
-                f"{human(self.memory.total)} in all\n{self.memory}")
+        return (f"{table}{self.parameters:,} parameters, {scaled(self.flops)} flops a run, {self.kernels} kernel "
+                f"calls, {human(self.memory.total)} in all\n{self.memory}")
 
 
 def scaled(number: int) -> str:
@@ -86,7 +89,8 @@ def scaled(number: int) -> str:
     return f"{number:.3g}{UNITS[unit]}"
 
 
-def _rows(function: GraphFunction, sizes: Mapping[str, int], parameters: Mapping[str, int], flops: Mapping[str, int]) -> Iterator[LayerRow]:
+def _rows(function: GraphFunction, sizes: Mapping[str, int], parameters: Mapping[str, int],
+          flops: Mapping[str, int]) -> Iterator[LayerRow]:
     for call in function.calls:
         if call.path:
             types = tuple(str(v.type.bind(sizes)) for v in call.values)
@@ -127,10 +131,12 @@ def _cells(rows: Sequence[LayerRow], indent: str) -> tuple[str, ...]:
     first, times = rows[0], f"{len(rows)} × " if len(rows) > 1 else ""
     name = indent + first.path + (f" … {rows[-1].path}" if times else "")
     result = first.results[0] + (" …" if len(first.results) > 1 else "") if first.results else ""
-    return name, first.kind, result, f"{times}{first.parameters:,}" if first.parameters else "", f"{times}{scaled(first.flops)}" if first.flops else ""
+    parameters = f"{times}{first.parameters:,}" if first.parameters else ""
+    return name, first.kind, result, parameters, f"{times}{scaled(first.flops)}" if first.flops else ""
 
 
 def aligned(lines: Sequence[tuple[str, ...]], left: int = 3) -> str:
     """Columns: words, of which `left` begin below each other, then numbers, which end below each other."""
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip() for line in lines)
+    cell = lambda i, text: text.ljust(widths[i]) if i < left else text.rjust(widths[i])
+    return "\n".join("  ".join(cell(i, text) for i, text in enumerate(line)).rstrip() for line in lines)

@@ -1,7 +1,7 @@
-"""What generates for batches of one size: the programs of prompts and tokens, and the arrays that are kept between their calls."""
+"""What generates for batches of one size: the programs of prompts and tokens, and the arrays that are kept between
+their calls."""
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,11 +23,12 @@ from graphc.nn.generate import sample
 from graphc.nn.module import Function, Module, argument_names
 from graphc.nn.network import call, entries, network_name
 from graphc.nn.path import rooted
-from graphc.once import recent
 from graphc.prompts import grown, padded_size, resized
+from graphc.specialised import Specialised
 from graphc.state import State
 
 KEPT_PROMPTS = 3                    # programs for prompts of different lengths
+KEPT_STEPS = 32                     # programs of a token: all, since each window is twice as large as the one before
 WINDOW = 512                        # a token looks at so many slots of the caches, or at twice, four times … as many
 SLOT, LONGEST, LENGTHS = (Kept(None, name) for name in ("slot", "longest", "lengths"))
 
@@ -42,12 +43,14 @@ class Sampling:
     def token(self, scores: Array, temperature: Array | None, top_p: Array | None) -> Array:
         if not self.sampled:
             return scores.argmax(-1)
-        return sample(scores, temperature.astype(scores.dtype), self.top_k, top_p.astype(scores.dtype) if self.nucleus else None)
+        nucleus = top_p.astype(scores.dtype) if self.nucleus else None
+        return sample(scores, temperature.astype(scores.dtype), self.top_k, nucleus)
 
     @property
     def knobs(self) -> dict[str, TensorType]:
         """The arguments of a program that may change from call to call."""
-        return {"temperature": f32[()], "top_p": f32[()]} if self.nucleus else {"temperature": f32[()]} if self.sampled else {}
+        names = ("temperature",) * self.sampled + ("top_p",) * self.nucleus
+        return dict.fromkeys(names, f32[()])
 
 
 @dataclass(frozen=True)
@@ -65,47 +68,43 @@ class Session:
     def __init__(self, root: Module, plan: SessionPlan, owner: Callable[[Sequence[Entry]], State | None], threads: int):
         """`owner` gives the state that has the parameters it is called with."""
         self.root, self.plan, self.owner, self.threads, self.own = root, plan, owner, threads, State()
-        self.prompts: OrderedDict[int, Runnable] = OrderedDict()
+        self.prompts: Specialised[Runnable] = Specialised(lambda size: self._executable(self._prompted(size)),
+                                                          KEPT_PROMPTS)
+        self.steps: Specialised[Runnable] = Specialised(self._step, KEPT_STEPS)
         self.structures: dict = {}
         self.places: int | None = None
-        self.steps: dict[int, Runnable] = {}
         self.last: Runnable | None = None
-        self.lasting = False        # whether the programs of a token derive values from what only those of the prompts write
+        self.lasting = False        # whether programs of a token derive values from what only those of prompts write
 
-    def tokens(self, ids: np.ndarray, lengths: np.ndarray, inputs: Mapping[str, np.ndarray], knobs: Sequence[np.ndarray], needed: int,
-               seed: int) -> Iterator[np.ndarray]:
+    def tokens(self, ids: np.ndarray, lengths: np.ndarray, inputs: Mapping[str, np.ndarray],
+               knobs: Sequence[np.ndarray], needed: int, seed: int) -> Iterator[np.ndarray]:
         """Arrays of tokens [B], of which all but the last fill `needed` slots together with the prompts."""
         longest, capacity = int(lengths.max()), self.plan.batch.capacity
         size = min(padded_size(longest), capacity)
-        first = self._first(size)
+        first = self.prompts.at(size=size)
         if self.places is not None and needed > self.places:
-            raise GraphError(f"the network knows {self.places} places, prompt and tokens need {needed}: give a larger length to LearnedPosition", user_loc())
+            raise GraphError(f"the network knows {self.places} places, prompt and tokens need {needed}: give a larger "
+                             "length to LearnedPosition", user_loc())
         if RANDOM_KEY in self.own:
             self.own[RANDOM_KEY] = np.array([seed, 0])
         token = first(resized(ids, size), lengths, *inputs.values(), *knobs)
         yield token
         if self.lasting:
-            for step in self.steps.values():
+            for step in self.steps.kept:
                 step.renew()
         window = 0
         for slot in range(longest, needed):
             if slot >= window:
                 window = min(grown(slot + 1, WINDOW), capacity)
-                self.last = self._step(window)
+                self.last = self.steps.at(window=window)
             token = self.last(token, *knobs)
             yield token
 
-    def _first(self, size: int) -> Runnable:
-        """The program that takes prompts of `size` tokens and gives the first token."""
-        return recent(self.prompts, size, lambda: self._executable(self._prompted(size)), KEPT_PROMPTS)
-
     def _step(self, window: int) -> Runnable:
         """The program that takes a token and gives the next, looking at the first `window` slots of the caches."""
-        if window not in self.steps:
-            function = self._stepped(window)
-            self.lasting = _reads_prompt(function)
-            self.steps[window] = self._executable(function)
-        return self.steps[window]
+        function = self._stepped(window)
+        self.lasting = _reads_prompt(function)
+        return self._executable(function)
 
     def _executable(self, function: GraphFunction) -> Runnable:
         needed = entries(function)
@@ -118,13 +117,15 @@ class Session:
 
     @contained
     def _prompted(self, size: int) -> GraphFunction:
+        """The graph that takes prompts of `size` tokens and gives the first token."""
         root, plan = self.root, self.plan
         with Trace(f"prompt_{network_name(root)}") as trace, rooted(root):
             ids = trace.input(prompt_name(root), plan.ids.with_shape((plan.batch.size, size)))
             lengths = trace.input("lengths", i64[plan.batch.size])
             longest = lengths.max() if plan.batch.ragged else lengths[0]
             inputs = {name: trace.input(name, type) for name, type in plan.inputs}
-            for key, value in {SLOT: longest, LONGEST: longest, LENGTHS: lengths, **{Kept("input", n): x for n, x in inputs.items()}}.items():
+            kept = {SLOT: longest, LONGEST: longest, LENGTHS: lengths}
+            for key, value in (kept | {Kept("input", name): x for name, x in inputs.items()}).items():
                 _kept(trace, key, value.type)
                 trace.update_state(key, value)
             return self._chosen(trace, Decoding(plan.batch, lengths, longest, None, 0, self.structures), ids, inputs)
@@ -137,8 +138,8 @@ class Session:
             slot, longest = _kept(trace, SLOT, i64[()]), _kept(trace, LONGEST, i64[()])
             lengths = _kept(trace, LENGTHS, i64[plan.batch.size])
             inputs = {name: _kept(trace, Kept("input", name), type) for name, type in plan.inputs}
-            function = self._chosen(trace, Decoding(plan.batch, lengths, longest, slot, window, self.structures), ids.reshape(-1, 1), inputs)
-        return function
+            now = Decoding(plan.batch, lengths, longest, slot, window, self.structures)
+            return self._chosen(trace, now, ids.reshape(-1, 1), inputs)
 
     def _chosen(self, trace: Trace, now: Decoding, ids: Array, inputs: Mapping[str, Array]) -> GraphFunction:
         """The graph from ids to the next token."""
@@ -158,7 +159,8 @@ def _reads_prompt(function: GraphFunction) -> bool:
     """Whether it reads what is kept, but only the program of the prompts writes."""
     graph = function.graph
     read = {v for node in graph.nodes for v in node.inputs}
-    return any(isinstance(key, Kept) and v in read and new is None for key, v, new in zip(function.keys, graph.state, graph.updates))
+    return any(isinstance(key, Kept) and v in read and new is None
+               for key, v, new in zip(function.keys, graph.state, graph.updates))
 
 
 def _kept(trace: Trace, key: Kept, type: TensorType) -> Array:
@@ -171,20 +173,24 @@ def _is_own(entry: Entry) -> bool:
 
 def prompt_name(root: Module) -> str:
     """The argument of the network that takes the tokens."""
-    return getattr(root, "generates", None) or next(argument_names(root.function if isinstance(root, Function) else root.forward))
+    function = root.function if isinstance(root, Function) else root.forward
+    return getattr(root, "generates", None) or next(argument_names(function))
 
 
 def _last_scores(now: Decoding, scores, ids: Array) -> Array:
     """The scores [B, count] of what follows the last token."""
     batch, steps = ids.shape
-    if not isinstance(scores, Array) or not scores.dtype.is_float or scores.shape[:-1] not in ((batch,), (batch, 1), (batch, steps)):
-        raise GraphError(f"generation needs a network that gives scores [batch, time, tokens], [{batch}, {steps}, …] here, or [batch, tokens]; "
-                         f"this one gives {scores.type if isinstance(scores, Array) else type(scores).__name__}")
+    fitting = ((batch,), (batch, 1), (batch, steps))
+    if not isinstance(scores, Array) or not scores.dtype.is_float or scores.shape[:-1] not in fitting:
+        got = scores.type if isinstance(scores, Array) else type(scores).__name__
+        raise GraphError(f"generation needs a network that gives scores [batch, time, tokens], [{batch}, {steps}, …] "
+                         f"here, or [batch, tokens]; this one gives {got}")
     return scores if len(scores.shape) == 2 else _of_last(now, scores)[:, 0]
 
 
 def _of_last(now: Decoding, scores: Array) -> Array:
-    """now.last(scores), computed for the last token alone where scores are a product of each token's vector, and perhaps a bias."""
+    """now.last(scores), computed for the last token alone where scores are a product of each token's vector, and
+    perhaps a bias."""
     biases: list[Array] = []
     while True:
         node = scores.value.node

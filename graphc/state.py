@@ -1,8 +1,9 @@
-"""State: the arrays that a network and its training own (parameters, running statistics, optimizer slots, step, random key)."""
+"""State: the arrays that a network and its training own (parameters, running statistics, optimizer slots, step, random
+key)."""
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from weakref import ref
@@ -13,6 +14,7 @@ from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, shape_text
 from graphc.nn.entry import Entry
+from graphc.nn.module import Module
 from graphc.runtime.lock import StateLock
 
 ALIGNMENT = 64                      # bytes: one cache line, one AVX-512 vector
@@ -20,7 +22,8 @@ ALIGNMENT = 64                      # bytes: one cache line, one AVX-512 vector
 
 @dataclass(frozen=True)
 class Own:
-    """Owner of an array that belongs to one training step alone: its number of steps, an optimizer's array for a parameter."""
+    """Owner of an array that belongs to one training step alone: its number of steps, an optimizer's array for a
+    parameter."""
     step: object
     what: str
     parameter: Hashable = None
@@ -34,9 +37,10 @@ class Own:
 class State(Mapping):
     """Named arrays. `state[name]` gives a copy, `state[name] = array` writes in place; dtype and shape never change.
 
-    `lock` is held while native code runs on the state and while it is read or written here: signal handlers, finalizers and other threads, which may
-    do so at any moment, meet the values of before or after a write or a step. Its `version` grows with every write, so that whatever was derived from
-    the values can be made anew. `programs`: what was compiled for it and is worth keeping.
+    `lock` is held while native code runs on the state and while it is read or written here: signal handlers, finalizers
+    and other threads, which may do so at any moment, meet the values of before or after a write or a step. Its
+    `version` grows with every write, so that whatever was derived from the values can be made anew. `programs`: what
+    was compiled for it and is worth keeping.
     """
 
     def __init__(self):
@@ -47,9 +51,10 @@ class State(Mapping):
         self.programs: OrderedDict[Hashable, object] = OrderedDict()
 
     @staticmethod
-    def create(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None = None, where: str = "state") -> "State":
-        """With values of `arrays`, which came from `where`, or fresh ones: such a value depends on the seed and the entry's name only, not
-        on the order."""
+    def create(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None = None,
+               where: str = "state") -> "State":
+        """With values of `arrays`, which came from `where`, or fresh ones: such a value depends on the seed and the
+        entry's name only, not on the order."""
         state = State()
         for entry, value in zip(entries, initial_values(entries, seed, arrays, where)):
             state.add(entry, value)
@@ -62,19 +67,21 @@ class State(Mapping):
         self._arrays[entry.name] = aligned(value)
 
     def join(self, entries: Sequence[Entry], seed: int, step: object) -> None:
-        """Adds what `step` needs and the state has not, fresh; arrays whose owners it knows are shared. What belongs to the step alone goes when a
-        further one joins after it has died. GraphError for a name that another layer has."""
+        """Adds what `step` needs and the state has not, fresh; arrays whose owners it knows are shared. What belongs to
+        the step alone goes when a further one joins after it has died. GraphError for a name that another layer has."""
         self._forget_dead()
         new = [entry for entry in entries if self._names.get(entry.key) not in self._arrays]
         own = [entry for entry in new if isinstance(entry.key, Own)]
         number = next(n for n in count(1) if not any(e.key.numbered(e.name, n) in self._arrays for e in own))
         renamed = [replace(e, name=e.key.numbered(e.name, number)) if isinstance(e.key, Own) else e for e in new]
         if twice := next((e.name for e in renamed if e.name in self._arrays), None):
-            raise GraphError(f"the state has {twice} of another layer: layers of steps that share a state need names of their own; name them by the "
-                             "variables of a function that uses them, or, to start with the values of the other layer, make a state of its own and "
-                             "load them: step.state.load(other.copy(), partial=True)", user_loc())
+            raise GraphError(f"the state has {twice} of another layer: layers of steps that share a state need names "
+                             "of their own; name them by the variables of a function that uses them, or, to start "
+                             "with the values of the other layer, make a state of its own and load them: "
+                             "step.state.load(other.copy(), partial=True)", user_loc())
         arrays = {e.name: aligned(self._first_value(entry, entries, seed)) for e, entry in zip(renamed, new)}
-        self._names |= {entry.key: entry.name for entry in renamed}         # first: a name without its array counts as new, should Ctrl-C come here
+        # names first: should Ctrl-C come between the two, a name without its array counts as new
+        self._names |= {entry.key: entry.name for entry in renamed}
         self._arrays |= arrays
         self._joined.append((ref(step), [e.key for e in own]))
 
@@ -85,7 +92,9 @@ class State(Mapping):
     def _first_value(self, entry: Entry, entries: Sequence[Entry], seed: int) -> np.ndarray:
         """Of a copy of a layer that the state has, the layer's value now; else fresh."""
         like = next((k for k in entry.originals() if k in self._names), None)
-        return entry.initial(seed, {e.key: e.name for e in entries}) if like is None else self._arrays[self._names[like]].copy()
+        if like is None:
+            return entry.initial(seed, {e.key: e.name for e in entries})
+        return self._arrays[self._names[like]].copy()
 
     def _forget_dead(self) -> None:
         dead = {key for step, keys in self._joined if step() is None for key in keys}
@@ -95,12 +104,17 @@ class State(Mapping):
         self._joined = [(step, keys) for step, keys in self._joined if step() is not None]
 
     def array(self, entry: Entry) -> np.ndarray:
-        """The live array of an entry: found by its owner, else by its name. GraphError when absent or of another type."""
+        """The live array of an entry: found by its owner, else by its name. GraphError when absent or of another
+        type."""
         name = self._names.get(entry.key, entry.name)
         if name not in self._arrays:
             raise GraphError(f"the state has no {entry.name}: {entry.type}; it holds {_some(self._arrays)}", user_loc())
         check_array(name, self._arrays[name], entry.type)
         return self._arrays[name]
+
+    def arrays(self, entries: Iterable[Entry]) -> list[np.ndarray]:
+        """The live arrays of these entries."""
+        return [self.array(entry) for entry in entries]
 
     def copy(self) -> dict[str, np.ndarray]:
         """Copies of all arrays, taken between two steps."""
@@ -116,7 +130,8 @@ class State(Mapping):
     def __setitem__(self, name: str, value) -> None:
         array, value = self._find(name), np.asarray(value)
         if value.shape != array.shape:
-            raise GraphError(f"{name} is {shape_text(array.shape)}, cannot take a value of shape {shape_text(value.shape)}", user_loc())
+            raise GraphError(f"{name} is {shape_text(array.shape)}, cannot take a value of shape "
+                             f"{shape_text(value.shape)}", user_loc())
         if not np.can_cast(value.dtype, array.dtype, "same_kind"):
             raise GraphError(f"{name} is {array.dtype}, cannot take {value.dtype}; convert it with .astype", user_loc())
         self.lock.write([array], [np.ascontiguousarray(value, array.dtype)])
@@ -136,11 +151,12 @@ class State(Mapping):
         return sum(a.nbytes for a in self._arrays.values())
 
     def load(self, arrays: Mapping[str, np.ndarray], where: str = "the mapping", *, partial: bool = False) -> None:
-        """Takes every value from `arrays`, by name, such as a `copy` (`partial`: those that it has), in one step; nothing is written unless all of them
-        fit. GraphError names the first that does not, of `where` the arrays came from."""
+        """Takes every value from `arrays`, by name, such as a `copy` (`partial`: those that it has), in one step;
+        nothing is written unless all of them fit. GraphError names the first that does not, of `where` the arrays came
+        from."""
         if not isinstance(arrays, Mapping):
-            raise GraphError(f"state.load takes a mapping from names to arrays, such as state.copy(), got {type(arrays).__name__}; "
-                             "a file: step.load(path)", user_loc())
+            raise GraphError(f"state.load takes a mapping from names to arrays, such as state.copy(), got "
+                             f"{type(arrays).__name__}; a file: step.load(path)", user_loc())
         names = [name for name in self._arrays if name in arrays or not partial]
         if not names:
             raise GraphError(f"{where} has none of the arrays of the state; it holds {_some(arrays)}", user_loc())
@@ -158,6 +174,14 @@ class State(Mapping):
             raise GraphError(f"the state has no {name!r}; it holds {_some(self._arrays)}", user_loc()) from None
 
 
+@dataclass(frozen=True)
+class Model:
+    """A network with its state, of which somebody else may have a part: what is compiled from it sees every later
+    step."""
+    net: Module
+    state: State
+
+
 def _restored(arrays: Mapping[str, np.ndarray], names: Mapping[Hashable, str]) -> State:
     state = State()
     state._arrays.update({name: aligned(value) for name, value in arrays.items()})
@@ -168,31 +192,37 @@ def _restored(arrays: Mapping[str, np.ndarray], names: Mapping[Hashable, str]) -
 def check_array(name: str, array: np.ndarray, type: TensorType) -> None:
     """GraphError unless `array` has `type`."""
     if array.shape != type.shape or array.dtype != type.dtype.np:
-        raise GraphError(f"{name} is {array.dtype}{list(array.shape)} in the state, the network wants {type}", user_loc())
+        raise GraphError(f"{name} is {array.dtype}{list(array.shape)} in the state, the network wants {type}",
+                         user_loc())
 
 
 def _called_twice(name: str) -> GraphError:
     return GraphError(f"two state arrays are called {name}; give the layers different names", user_loc())
 
 
-def initial_values(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None, where: str) -> list[np.ndarray]:
-    """What the entries start with, C-contiguous: values of `arrays`, which came from `where`, or fresh ones. GraphError names what does not fit."""
+def initial_values(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None,
+                   where: str) -> list[np.ndarray]:
+    """What the entries start with, C-contiguous: values of `arrays`, which came from `where`, or fresh ones. GraphError
+    names what does not fit."""
     names = Counter(entry.name for entry in entries)
     if twice := next((name for name, times in names.items() if times > 1), None):
         raise _called_twice(twice)
     if arrays is None:
         known = {entry.key: entry.name for entry in entries}
         return [entry.initial(seed, known) for entry in entries]
-    return [np.ascontiguousarray(_fitting(where, arrays, e.name, e.type.shape, e.type.dtype.np)).reshape(e.type.shape) for e in entries]
+    found = [_fitting(where, arrays, e.name, e.type.shape, e.type.dtype.np) for e in entries]
+    return [np.ascontiguousarray(a).reshape(e.type.shape) for a, e in zip(found, entries)]
 
 
-def _fitting(where: str, arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _fitting(where: str, arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...],
+             dtype: np.dtype) -> np.ndarray:
     """The array that a file or a mapping holds, if the network can take it."""
     if name not in arrays:
         raise GraphError(f"{where} has no {name} ({dtype}{list(shape)}); it holds {_some(arrays)}", user_loc())
     found = np.asarray(arrays[name])
     if found.shape != shape or found.dtype != dtype:
-        raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {dtype}{list(shape)}", user_loc())
+        raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {dtype}{list(shape)}",
+                         user_loc())
     return found
 
 

@@ -4,7 +4,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from graphc.compiler import compiled
+from graphc.compiled import CompiledGraph
 from graphc.contained import contained
 
 VARIABLE = ContextVar("tested", default=0)
@@ -32,7 +32,7 @@ def test_it_is_as_before_afterwards(on):
         with pytest.raises(ZeroDivisionError):
             failing()
         assert gc.isenabled() == on and VARIABLE.get() == 0
-        compiled("graph f(x: f32[3]) {\n  %0 = exp(x) : f32[3]\n  return %0\n}\n")
+        CompiledGraph("graph f(x: f32[3]) {\n  %0 = exp(x) : f32[3]\n  return %0\n}\n")
         assert gc.isenabled() == on
     finally:
         (gc.enable if before else gc.disable)()

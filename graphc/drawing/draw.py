@@ -7,19 +7,19 @@ from contextlib import suppress
 from html import escape
 from pathlib import Path
 
-from graphc.api import Polymorphic, traced
-from graphc.compiler import Compilation, Compiled
+from graphc.api import TracedFunction, traced
+from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
 from graphc.drawing.dot import dot_text
 from graphc.drawing.picture import Picture, picture_of
 from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
-from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
-from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.ir.types import TensorType
 from graphc.replacing import write_file
+from graphc.specialised import SpecialisedGraph
 from graphc.train import TrainStep
 
 try:
@@ -74,20 +74,20 @@ def html(f) -> str:
 
 
 def _picture(f, stage: str | None, depth: int | None, training: bool, bindings: Mapping) -> Picture:
-    stage = stage or ("fused" if isinstance(f, Compiled) else "graph")
+    stage = stage or ("fused" if isinstance(f, CompiledGraph) else "graph")
     if stage not in STAGES:
         raise GraphError(f"draw shows the stages {', '.join(STAGES)}; got {stage!r}", user_loc())
-    function, sizes = _function(f, training, bindings)
-    graph = bind_graph(function.graph, sizes)
+    source = _traced(f, training, bindings)
+    graph = source.graph
     if stage != "graph":
         if graph.dim_names:
             raise GraphError(f"the {stage} graph needs the sizes of {', '.join(sorted(graph.dim_names))}, for example {min(graph.dim_names)}=64", user_loc())
         graph = getattr(Compilation(graph), stage)
-    return picture_of(graph, {call.path: call.kind for call in function.calls}, depth)
+    return picture_of(graph, {call.path: call.kind for call in source.function.calls}, depth)
 
 
-def _function(f, training: bool, bindings: Mapping) -> tuple[GraphFunction, dict[str, int]]:
-    if isinstance(f, (Compiled, Polymorphic, TrainStep)):
+def _traced(f, training: bool, bindings: Mapping) -> TracedFunction:
+    if isinstance(f, (CompiledGraph, SpecialisedGraph, TrainStep)):
         f = f.graph
     return traced(f, training, bindings)
 

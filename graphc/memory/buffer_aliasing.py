@@ -1,4 +1,5 @@
-"""Which parts of a concatenation, and which insides of a pad, are computed directly in its memory, so that nothing is copied."""
+"""Which parts of a concatenation, and which insides of a pad, are computed directly in its memory, so that nothing is
+copied."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
@@ -35,15 +36,17 @@ class Slot:
 
     def place(self, part: Value, buffer: Buffer) -> Place:
         """Where the part lies in the memory of the whole."""
-        return Place(buffer, part.type.dtype, part.type.shape, self.strides, sum(i * step for i, step in zip(self.start, self.strides)))
+        return Place(buffer, part.type.dtype, part.type.shape, self.strides,
+                     sum(i * step for i, step in zip(self.start, self.strides)))
 
     def place_whole(self, v: Value, buffer: Buffer) -> Place:
         return Place(buffer, v.type.dtype, v.type.shape, self.strides)
 
 
 def find_slots(graph: Graph, orders: Mapping[Value, Order]) -> dict[Value, Slot]:
-    """The slots of all parts of those concatenations and pads that need no copy: each part is made in this graph, by a kernel that may write
-    anywhere, lies in the order of the whole, and is neither a result of the graph nor part of another one.
+    """The slots of all parts of those concatenations and pads that need no copy: each part is made in this graph, by a
+    kernel that may write anywhere, lies in the order of the whole, and is neither a result of the graph nor part of
+    another one.
     """
     slots: dict[Value, Slot] = {}
     taken, side_by_side = set(graph.results), _read_side_by_side(graph)
@@ -66,7 +69,8 @@ def _read_side_by_side(graph: Graph) -> set[Value]:
 
 
 def _strides(v: Value, order: Order | None, apart: bool) -> tuple[int, ...]:
-    """Dense, in the given order of axes; `apart`: lines that are read side by side do not share few sets of the L1 cache."""
+    """Dense, in the given order of axes; `apart`: lines that are read side by side do not share few sets of the L1
+    cache."""
     shape, inner = list(v.type.shape), (order or range(v.type.rank))[-1] if v.type.rank else 0
     if apart:
         shape[inner] = spread(shape[inner], LINE_BYTES // (2 * v.type.dtype.itemsize))
@@ -86,7 +90,8 @@ def _starts(node: Node) -> list[tuple[int, ...]]:
 def _may_assemble(node: Node, orders: Mapping[Value, Order], taken: Collection[Value]) -> bool:
     parts, order = node.inputs, orders.get(node.outputs[0])
     return len(set(parts)) == len(parts) and all(
-        v not in taken and orders.get(v) == order and v.type.size and v.node is not None and _writes_anywhere(v.node) for v in parts)
+        v not in taken and orders.get(v) == order and v.type.size and v.node is not None and _writes_anywhere(v.node)
+        for v in parts)
 
 
 def _writes_anywhere(node: Node) -> bool:

@@ -2,26 +2,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.printer import print_graph
 from graphc.ir.types import DType
 from graphc.schedule.view import ViewType, contiguous_strides, same_strides
 
-SPACES = ("arena", "const", "input", "state", "output", "argument", "result")
+
+SLOTTED = ("input", "state", "output", "argument", "result")        # spaces in which the slot says which array it is
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class Buffer:
-    """A piece of memory. `slot` is the number of the array in its space, `offset` its first byte in arena or const.
+    """A piece of memory: itself and no other, however alike. `space`: arena, const, input, state, output, argument or
+    result. `slot` is the number of the array in its space, `offset` its first byte in arena or const; until offsets are
+    assigned, that of an arena buffer is 0.
 
-    "argument" and "result" are memory of the graph around a region: its body's inputs and outputs. `fixed`: of an argument, the
-    same in every trip of the loop; of state, never written by the program.
+    "argument" and "result" are memory of the graph around a region: its body's inputs and outputs. `fixed`: of an
+    argument, the same in every trip of the loop; of state, never written by the program.
     """
-    __slots__ = ("space", "slot", "nbytes", "offset", "fixed")
-
-    def __init__(self, space: str, nbytes: int, slot: int = 0, offset: int = 0, fixed: bool = False):
-        self.space, self.nbytes, self.slot, self.offset, self.fixed = space, nbytes, slot, offset, fixed
+    space: str
+    nbytes: int
+    slot: int = 0
+    offset: int = 0
+    fixed: bool = False
 
     def __str__(self) -> str:
         return f"{self.space}+{self.offset}" if self.space in ("arena", "const") else f"{self.space}[{self.slot}]"
@@ -39,6 +45,11 @@ class Place:
     @property
     def view(self) -> ViewType:
         return ViewType(self.dtype, self.shape, self.strides)
+
+    def moved(self, buffers: Mapping[Buffer, Buffer]) -> "Place":
+        """The same elements in the buffer that took the place of this one, if one did."""
+        new = buffers.get(self.buffer)
+        return self if new is None else Place(new, self.dtype, self.shape, self.strides, self.offset)
 
     @property
     def lasts(self) -> bool:
@@ -65,16 +76,18 @@ class Place:
 
     def elements(self, first: int, count: int) -> "Place":
         """Some of the arrays stacked along the first axis."""
-        return Place(self.buffer, self.dtype, (count, *self.shape[1:]), self.strides, self.offset + first * self.strides[0])
+        return Place(self.buffer, self.dtype, (count, *self.shape[1:]), self.strides,
+                     self.offset + first * self.strides[0])
 
     def given_as(self, space: str, slot: int, fixed: bool = False) -> "Place":
         """What a region sees of the place: an argument or a result of its body, of this layout."""
-        return Place(Buffer(space, prod(self.shape) * self.dtype.itemsize, slot, fixed=fixed), self.dtype, self.shape, self.strides)
+        buffer = Buffer(space, prod(self.shape) * self.dtype.itemsize, slot, fixed=fixed)
+        return Place(buffer, self.dtype, self.shape, self.strides)
 
     def same_memory(self, other: "Place") -> bool:
         """Whether both are the same elements; two buffers with one slot of state, say, are one piece of memory."""
         mine, theirs = self.buffer, other.buffer
-        one = mine is theirs or mine.space == theirs.space in ("input", "state", "output", "argument", "result") and mine.slot == theirs.slot
+        one = mine is theirs or mine.space == theirs.space in SLOTTED and mine.slot == theirs.slot
         return one and self.offset == other.offset and self.view == other.view
 
     @staticmethod
@@ -87,46 +100,43 @@ class Place:
         return f"{self.buffer}{tail}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Region:
-    """The planned bodies of a control node; `arena` holds their arenas, `loop` what they carry from trip to trip, `packed` operands
-    that are packed before the loop for kernels of the body.
+    """The planned bodies of a control node; `arena` holds their arenas, `loop` what they carry from trip to trip,
+    `packed` operands that are packed before the loop for kernels of the body.
 
-    `loop` of a scan: for each carry its slots, stacked along a first axis; of a while_loop: the condition, then the new carries.
+    `loop` of a scan: for each carry its slots, stacked along a first axis; of a while_loop: the condition, then the new
+    carries.
     """
-    plans: dict[str, "Plan"]
+    plans: Mapping[str, "Plan"]
     arena: Buffer
     loop: tuple[Place, ...] = ()
     packed: Mapping[Node, Buffer] = field(default_factory=dict)
 
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """What the region needs, while it runs, in the memory of the graph around it."""
+        return (self.arena, *(p.buffer for p in self.loop), *self.packed.values())
 
-@dataclass
-class Packed:
-    """Operands that are packed when the state has changed, and kept: what to pack (the place of the operand, for which schedule), and
-    the state slot that holds it, `first` and up.
-    """
-    first: int
-    buffers: dict[tuple[int, int, ViewType, object], Buffer] = field(default_factory=dict)
-
-    def buffer(self, operand: Place, schedule: object, nbytes: int) -> Buffer:
-        key = (operand.buffer.slot, operand.offset, operand.view, schedule)
-        if key not in self.buffers:
-            self.buffers[key] = Buffer("state", nbytes, self.first + len(self.buffers), fixed=True)
-        return self.buffers[key]
+    def moved(self, buffers: Mapping[Buffer, Buffer]) -> "Region":
+        """The region with buffers that took the place of its own."""
+        packed = {node: buffers.get(b, b) for node, b in self.packed.items()}
+        return replace(self, arena=buffers.get(self.arena, self.arena), loop=tuple(p.moved(buffers) for p in self.loop),
+                       packed=packed)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
-    """A graph ready for lowering. `packed` is where operands are packed before the loop around the graph, or (in state) before all.
-    `assembled`: concatenations and pads that need no kernel, since their parts are computed where they belong. `borders`: of these the pads,
-    by their insides; the kernel that makes the inside fills what is around it.
+    """A graph ready for lowering. `packed` is where operands are packed before the loop around the graph, or (in state)
+    before all. `assembled`: concatenations and pads that need no kernel, since their parts are computed where they
+    belong. `borders`: of these the pads, by their insides; the kernel that makes the inside fills what is around it.
     """
     graph: Graph
     places: Mapping[Value, Place]
     schedules: Mapping[Node, object]
-    scratch: dict[Node, Buffer] = field(default_factory=dict)
-    packed: dict[Node, Buffer] = field(default_factory=dict)
-    regions: dict[Node, Region] = field(default_factory=dict)
+    scratch: Mapping[Node, Buffer] = field(default_factory=dict)
+    packed: Mapping[Node, Buffer] = field(default_factory=dict)
+    regions: Mapping[Node, Region] = field(default_factory=dict)
     arena_bytes: int = 0
     assembled: frozenset[Node] = frozenset()
     borders: Mapping[Value, Node] = field(default_factory=dict)
@@ -135,7 +145,8 @@ class Plan:
         """The state slots whose elements kernels read, other than to pack them beforehand."""
         for node in self.graph.nodes:
             packed = self.schedules[node].prepacked if node in self.packed else None
-            reads = (self.places[v].buffer for i, v in enumerate(node.inputs) if i != packed and not node.op.is_view)
+            reads = (self.places[v].buffer for i, v in enumerate(node.inputs)
+                     if i != packed and not node.op.is_view)
             yield from (b.slot for b in reads if b.space == "state")
         for region in self.regions.values():
             for inner in region.plans.values():
@@ -143,3 +154,57 @@ class Plan:
 
     def views(self, values: Sequence[Value]) -> list[ViewType]:
         return [self.places[v].view for v in values]
+
+    def texts(self) -> Iterator[str]:
+        """The graph with places and schedules, then the planned bodies of its loops and branches, which may differ by
+        copies."""
+        yield print_graph(self.graph, self._note)
+        for node, region in self.regions.items():
+            where = f"{node.scope or 'graph'} at {node.loc}" if node.loc else node.scope
+            for name, inner in region.plans.items():
+                first, *rest = inner.texts()
+                yield f"# {name} of {node.op.name}, {where}\n{first}"
+                yield from rest
+
+    def _note(self, node: Node) -> str:
+        places = ", ".join(str(self.places[v]) for v in node.outputs)
+        return f"in {places}; {self.schedules[node]}" if node in self.schedules else f"in {places}"
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The constants of a whole program as parts that follow one after the other. Not copied: they may be large."""
+    parts: tuple[bytes, ...] = ()
+    nbytes: int = 0
+
+
+PackedOperand = tuple[int, int, ViewType, object]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Operands that are packed when the state has changed, and kept. `buffers`: for each operand (its state slot, its
+    first element, its view, the schedule that it is packed for) the state slot that holds it packed."""
+    buffers: Mapping[PackedOperand, Buffer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProgramPlan:
+    """The plans of a whole program: of what every call computes (`main`) and of what is computed when the state has
+    changed (`prepare`), with the constants and the packed operands of both."""
+    main: Plan
+    prepare: Plan | None
+    constants: Constants
+    packed: Packed
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        return (self.main, self.prepare) if self.prepare else (self.main,)
+
+    @property
+    def arena_bytes(self) -> int:
+        """`prepare` runs before the call, in the same arena."""
+        return max(plan.arena_bytes for plan in self.plans)
+
+    def text(self) -> str:
+        return "\n\n".join(text for plan in self.plans for text in plan.texts())

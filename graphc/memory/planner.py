@@ -1,4 +1,8 @@
-"""The memory plan: storage for all values, liveness, one arena. Bodies of loops and branches are planned inside out."""
+"""The memory plan: storage for all values, liveness, one arena. Bodies of loops and branches are planned inside out.
+
+Nothing that has been handed out changes: storage puts values into buffers, liveness decides which buffers are one,
+offsets are assigned, and only then is the plan made, with buffers that say where they are.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +13,9 @@ import numpy as np
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
-from graphc.memory.plan import Buffer, Packed, Place, Plan, Region
+from graphc.memory.plan import Buffer, Packed, PackedOperand, Place, Plan, ProgramPlan, Region
 from graphc.memory.scan_layout import scan_layout
-from graphc.memory.storage import ALIGNMENT, Constants, Order, Stored, assign_storage
+from graphc.memory.storage import ALIGNMENT, ConstantPool, Order, Stored, assign_storage, shareable
 from graphc.schedule.choose import packed_bytes, schedule_node, scratch_bytes
 from graphc.schedule.plain_schedule import PlainSchedule
 from graphc.schedule.target import Target
@@ -19,63 +23,103 @@ from graphc.schedule.target import Target
 Interval = tuple[int, int]          # first and last position at which a buffer is in use
 
 
-def plan_memory(graph: Graph, target: Target, constants: Constants, orders: Mapping[Value, Order] | None = None,
-                packed: Packed | None = None) -> Plan:
-    """The plan of a whole program. Needs fused nodes in their final order; gives offsets of all buffers in one arena.
+def plan_memory(main: Graph, target: Target, prepare: Graph | None = None,
+                orders: Mapping[Value, Order] | None = None) -> ProgramPlan:
+    """The plan of a whole program: `main` runs in every call, `prepare` when the state has changed. Needs fused nodes
+    in their final order. `orders`: the storage order of the axes of values that are not row-major.
 
-    `packed` collects the operands that lie in state which the program does not write, and are packed beforehand; without it none are.
+    Operands in state that `main` never writes are packed beforehand, and kept behind the state's own arrays.
     """
-    places = {v: Place.dense(v, Buffer("input", v.type.nbytes, slot)) for slot, v in enumerate(graph.inputs)}
-    places |= {v: Place.dense(v, Buffer("state", v.type.nbytes, slot, fixed=packed is not None and new is None))
-               for slot, (v, new) in enumerate(zip(graph.state, graph.updates))}
-    results = [Place.dense(v, Buffer("output", v.type.nbytes, slot)) for slot, v in enumerate(graph.outputs)]
-    results += [Place.dense(v, Buffer("state", v.type.nbytes, slot)) for slot, v in enumerate(graph.updates) if v is not None]
-    return Planner(target, constants, orders or {}, packed).plan(graph, places, results)
+    constants, packed = ConstantPool(), _PackedPool(len(main.state))
+    planner = Planner(target, constants, packed, orders or {})
+    plan = planner.program(main, lasting=True)
+    prepared = planner.program(prepare, lasting=False) if prepare else None
+    return ProgramPlan(plan, prepared, constants.constants(), Packed(packed.buffers))
+
+
+class _PackedPool:
+    """Collects the operands that are packed beforehand, equal ones once; `first` is the state slot of the first."""
+
+    def __init__(self, first: int):
+        self.first = first
+        self.buffers: dict[PackedOperand, Buffer] = {}
+
+    def buffer(self, operand: Place, schedule: object, nbytes: int) -> Buffer:
+        key = (operand.buffer.slot, operand.offset, operand.view, schedule)
+        if key not in self.buffers:
+            self.buffers[key] = Buffer("state", nbytes, self.first + len(self.buffers), fixed=True)
+        return self.buffers[key]
 
 
 @dataclass(frozen=True)
 class Planner:
+    """Plans the graphs of one program, which share their constants and packed operands."""
     target: Target
-    constants: Constants
+    constants: ConstantPool
+    packed: _PackedPool
     orders: Mapping[Value, Order]
-    packed: Packed | None = None
     schedules: dict[tuple, object] = field(default_factory=dict)        # of equal nodes, computed once
 
-    def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None]) -> Plan:
-        stored = assign_storage(graph, arguments, results, self.constants, self._schedule, self.orders)
-        plan = Plan(stored.graph, stored.places, stored.schedules, assembled=frozenset(stored.assembled), borders=stored.borders)
-        for node in plan.graph.nodes:
-            if node.op.is_control:
-                plan.regions[node] = REGION_PLANNERS[type(node.op)](self, node, stored)
-            elif node in stored.schedules:
-                self._scratch(plan, node, stored.schedules[node])
-        plan.arena_bytes = assign_offsets(_intervals(plan, stored))
-        stored.schedules.update(_aliased(stored))
-        return plan
+    def program(self, graph: Graph, lasting: bool) -> Plan:
+        """The plan of a graph that is called from outside. `lasting`: state that it does not write changes only between
+        its calls."""
+        places = {v: Place.dense(v, Buffer("input", v.type.nbytes, slot)) for slot, v in enumerate(graph.inputs)}
+        places |= {v: Place.dense(v, Buffer("state", v.type.nbytes, slot, fixed=lasting and new is None))
+                   for slot, (v, new) in enumerate(zip(graph.state, graph.updates))}
+        results = [Place.dense(v, Buffer("output", v.type.nbytes, slot)) for slot, v in enumerate(graph.outputs)]
+        results += [Place.dense(v, Buffer("state", v.type.nbytes, slot))
+                    for slot, v in enumerate(graph.updates) if v is not None]
+        return self.plan(graph, places, results)
 
-    def _scratch(self, plan: Plan, node: Node, schedule) -> None:
-        """Memory that the threads of a kernel share while it runs, and memory of the operand that is packed before it."""
-        if size := scratch_bytes(node, schedule):
-            plan.scratch[node] = Buffer("arena", size)
-        if size := packed_bytes(node, schedule):
-            operand = plan.places[node.inputs[schedule.prepacked]]
-            plan.packed[node] = self.packed.buffer(operand, schedule, size) if operand.lasts else Buffer("arena", size)
-
-    def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Place | None], fixed_from: int | None = None) -> Plan:
-        """The plan of a region whose inputs and results lie at these places of the surrounding graph, which alone decides about their layout;
-        inputs from number `fixed_from` on never change.
-        """
+    def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Place | None],
+             fixed_from: int | None = None) -> Plan:
+        """The plan of a region whose inputs and results lie at these places of the surrounding graph, which alone
+        decides about their layout; inputs from number `fixed_from` on never change."""
         fixed = len(places) if fixed_from is None else fixed_from
         arguments = {v: p if slot >= fixed and p.lasts else p.given_as("argument", slot, fixed=slot >= fixed)
                      for slot, (v, p) in enumerate(zip(graph.inputs, places, strict=True))}
         return self.plan(graph, arguments, [p and p.given_as("result", slot) for slot, p in enumerate(results)])
 
-    def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]):
-        views, results, fixed = tuple(p.view for p in ins), tuple(p.view for p in outs), tuple(p.buffer.fixed for p in ins)
+    def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None]) -> Plan:
+        """The plan of one graph, whose arguments are at these places and whose results must come to lie at those."""
+        stored = assign_storage(graph, arguments, results, self.constants, self._schedule, self.orders)
+        regions: dict[Node, Region] = {}
+        scratch: dict[Node, Buffer] = {}
+        packed: dict[Node, Buffer] = {}
+        for node in stored.graph.nodes:
+            if node.op.is_control:
+                regions[node] = REGION_PLANNERS[type(node.op)](self, node, stored)
+            elif node in stored.schedules:
+                scratch |= self._scratch(node, stored)
+                packed |= self._packed(node, stored)
+        buffers, arena_bytes = BufferSharing.of(stored, _temporaries(regions, scratch)).allocated()
+        places = {v: place.moved(buffers) for v, place in stored.places.items()}
+        regions = {node: region.moved(buffers) for node, region in regions.items()}
+        scratch = {node: buffers[buffer] for node, buffer in scratch.items()}
+        return Plan(stored.graph, places, _with_aliases(stored, places), scratch, packed, regions, arena_bytes,
+                    stored.assembled, stored.borders)
+
+    def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]) -> object:
+        views, results = tuple(p.view for p in ins), tuple(p.view for p in outs)
+        fixed = tuple(p.buffer.fixed for p in ins)
         key = (node.op, views, results, fixed)
         if key not in self.schedules:
             self.schedules[key] = schedule_node(node, views, results, self.target, fixed)
         return self.schedules[key]
+
+    def _scratch(self, node: Node, stored: Stored) -> dict[Node, Buffer]:
+        """Memory that the threads of a kernel share while it runs."""
+        size = scratch_bytes(node, stored.schedules[node])
+        return {node: Buffer("arena", size)} if size else {}
+
+    def _packed(self, node: Node, stored: Stored) -> dict[Node, Buffer]:
+        """Memory of the operand that is packed before the kernel runs: in state, or before the loop around it."""
+        schedule = stored.schedules[node]
+        size = packed_bytes(node, schedule)
+        if not size:
+            return {}
+        operand = stored.places[node.inputs[schedule.prepacked]]
+        return {node: self.packed.buffer(operand, schedule, size) if operand.lasts else Buffer("arena", size)}
 
 
 def _plan_scan(planner: Planner, node: Node, stored: Stored) -> Region:
@@ -113,72 +157,84 @@ REGION_PLANNERS: dict[type[Op], Callable[[Planner, Node, Stored], Region]] = {
     Scan: _plan_scan, Cond: _plan_cond, WhileLoop: _plan_while}
 
 
-def _intervals(plan: Plan, stored: Stored) -> dict[Buffer, Interval]:
-    """When each arena buffer is in use, by position in the order. Outputs that may overwrite a dying input join its buffer."""
-    live: dict[Buffer, Interval] = {}
-    last_use = _last_uses(plan)
-    residents = stored.residents()
-    for position, node in enumerate(plan.graph.nodes):
-        for output, v in enumerate(node.outputs):
-            place = plan.places[v]
-            if place.buffer.space != "arena" or place.buffer in live:
-                continue
-            donor = _donor(stored, node, output, position, last_use)
-            if donor is not None:
-                _merge(stored, residents, place.buffer, donor)
-                last_use[donor] = max(last_use[donor], last_use.pop(place.buffer, position))
-                live[donor] = (live[donor][0], last_use[donor])
-            else:
-                live[place.buffer] = (position, max(position, last_use.get(place.buffer, position)))
-        for buffer in _temporaries(plan, node):
-            start, end = live.get(buffer, (position, position))
-            live[buffer] = (start, max(end, position))
-    return live
+def _temporaries(regions: Mapping[Node, Region], scratch: Mapping[Node, Buffer]) -> dict[Node, list[Buffer]]:
+    """Memory that nodes need while they run."""
+    found = {node: [buffer] for node, buffer in scratch.items()}
+    for node, region in regions.items():        # a carry of one slot may have become a result of the graph
+        found[node] = [b for b in region.buffers if b.space == "arena"]
+    return found
 
 
-def _last_uses(plan: Plan) -> dict[Buffer, int]:
-    return {plan.places[v].buffer: position for position, node in enumerate(plan.graph.nodes) for v in node.inputs}
+def _with_aliases(stored: Stored, places: Mapping[Value, Place]) -> dict[Node, object]:
+    """The schedules, with those of updates whose result came to lie where their first operand lies."""
+    aliased = {node: replace(s, aliased=True) for node, s in stored.schedules.items()
+               if isinstance(s, PlainSchedule) and s.inplace
+               and places[node.outputs[0]].same_memory(places[node.inputs[0]])}
+    return {**stored.schedules, **aliased}
 
 
-def _temporaries(plan: Plan, node: Node) -> list[Buffer]:
-    """Memory that a node needs while it runs."""
-    region = plan.regions.get(node)
-    own = [region.arena, *(p.buffer for p in region.loop), *region.packed.values()] if region else []
-    own += [plan.scratch[node]] if node in plan.scratch else []
-    return [b for b in own if b.space == "arena"]           # a carry of one slot may have become a result of the graph
+@dataclass
+class BufferSharing:
+    """When each arena buffer is in use, by position in the order of nodes, and which buffers are one: an output that
+    may overwrite a dying input joins its buffer."""
+    stored: Stored
+    last_use: dict[Buffer, int]
+    live: dict[Buffer, Interval] = field(default_factory=dict)
+    joined: dict[Buffer, Buffer] = field(default_factory=dict)
+
+    @staticmethod
+    def of(stored: Stored, temporaries: Mapping[Node, Sequence[Buffer]]) -> "BufferSharing":
+        nodes = stored.graph.nodes
+        last_use = {stored.places[v].buffer: position for position, node in enumerate(nodes) for v in node.inputs}
+        sharing = BufferSharing(stored, last_use)
+        for position, node in enumerate(nodes):
+            for output in range(len(node.outputs)):
+                sharing.store(node, output, position)
+            for buffer in temporaries.get(node, ()):
+                start, end = sharing.live.get(buffer, (position, position))
+                sharing.live[buffer] = (start, max(end, position))
+        return sharing
+
+    def allocated(self) -> tuple[dict[Buffer, Buffer], int]:
+        """For each buffer the one that it is, with its offset; the bytes of the arena."""
+        offsets, nbytes = assign_offsets(self.live)
+        final = {buffer: replace(buffer, offset=offset) for buffer, offset in offsets.items()}
+        return final | {buffer: final[donor] for buffer, donor in self.joined.items()}, nbytes
+
+    def buffer(self, v: Value) -> Buffer:
+        """The one that the value is in."""
+        buffer = self.stored.places[v].buffer
+        return self.joined.get(buffer, buffer)
+
+    def store(self, node: Node, output: int, position: int) -> None:
+        """The node at this position stores its output, in memory of its own or in that of a dying input."""
+        buffer, last_use = self.buffer(node.outputs[output]), self.last_use
+        if buffer.space != "arena" or buffer in self.live:
+            return
+        donor = self._donor(node, output, position)
+        if donor is None:
+            self.live[buffer] = (position, max(position, last_use.get(buffer, position)))
+            return
+        self.joined[buffer] = donor
+        last_use[donor] = max(last_use[donor], last_use.pop(buffer, position))
+        self.live[donor] = (self.live[donor][0], last_use[donor])
+
+    def _donor(self, node: Node, output: int, position: int) -> Buffer | None:
+        """The buffer of a dying input that this output may take over."""
+        places = self.stored.places
+        mine = places[node.outputs[output]]
+        for o, i in shareable(node, self.stored.schedules.get(node), places, self.buffer):
+            offset, theirs = places[node.inputs[i]].offset, self.buffer(node.inputs[i])
+            if (o == output and theirs.space == "arena" and self.last_use.get(theirs) == position
+                    and offset == mine.offset and theirs.nbytes == mine.buffer.nbytes
+                    and all(self.buffer(v) is not theirs for v in node.outputs)):
+                return theirs
+        return None
 
 
-def _aliased(stored: Stored) -> dict[Node, PlainSchedule]:
-    """The schedules of updates whose result came to lie where their first operand lies."""
-    return {node: replace(s, aliased=True) for node, s in stored.schedules.items()
-            if isinstance(s, PlainSchedule) and s.inplace and stored.places[node.outputs[0]].same_memory(stored.places[node.inputs[0]])}
-
-
-def _donor(stored: Stored, node: Node, output: int, position: int, last_use: Mapping[Buffer, int]) -> Buffer | None:
-    """The buffer of a dying input that this output may take over."""
-    mine = stored.places[node.outputs[output]]
-    for o, i in stored.inplace(node):
-        theirs = stored.places[node.inputs[i]]
-        if (o == output and theirs.buffer.space == "arena" and last_use.get(theirs.buffer) == position
-                and theirs.offset == mine.offset and theirs.buffer.nbytes == mine.buffer.nbytes
-                and all(stored.places[v].buffer is not theirs.buffer for v in node.outputs)):
-            return theirs.buffer
-    return None
-
-
-def _merge(stored: Stored, residents: dict[Buffer, list[Value]], buffer: Buffer, donor: Buffer) -> None:
-    """Every place in `buffer` moves to `donor`."""
-    moved = residents.pop(buffer)
-    residents[donor] += moved
-    for v in moved:
-        stored.places[v] = replace(stored.places[v], buffer=donor)
-
-
-def assign_offsets(live: Mapping[Buffer, Interval]) -> int:
-    """Greedy by size (Pisarchyk & Lee, arXiv:2001.03288): the largest first, each at the lowest gap that is free during its life.
-
-    Sets the buffers' offsets, multiples of 64 bytes; returns the bytes of the arena.
-    """
+def assign_offsets(live: Mapping[Buffer, Interval]) -> tuple[dict[Buffer, int], int]:
+    """Greedy by size (Pisarchyk & Lee, arXiv:2001.03288): the largest first, each at the lowest gap that is free during
+    its life. The buffers' offsets, multiples of 64 bytes, and the bytes of the arena."""
     buffers = sorted(live, key=lambda b: (-b.nbytes, live[b]))
     starts = np.array([live[b][0] for b in buffers], np.int64)
     ends = np.array([live[b][1] for b in buffers], np.int64)
@@ -188,8 +244,7 @@ def assign_offsets(live: Mapping[Buffer, Interval]) -> int:
         clash = np.flatnonzero((starts[:n] <= ends[n]) & (ends[:n] >= starts[n]) & (high[:n] > low[:n]))
         low[n] = _lowest_gap(low[clash], high[clash], size)
         high[n] = low[n] + size
-        buffer.offset = int(low[n])
-    return int(high.max(initial=0))
+    return dict(zip(buffers, low.tolist())), int(high.max(initial=0))
 
 
 def _lowest_gap(low: np.ndarray, high: np.ndarray, size: int) -> int:

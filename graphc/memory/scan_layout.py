@@ -10,8 +10,9 @@ from graphc.ir.ops.control import Scan
 class ScanLayout:
     """Carry c has `slots[c]` slots in memory, one of which is read and another written in each trip.
 
-    Two slots alternate. Where a per-step output is the carry itself, before or after the step, there are length + 1 slots and
-    the stacked output is a window of them: `windows[j] = (carry, first slot)`; None for an output with memory of its own.
+    Two slots alternate. Where a per-step output is the carry itself, before or after the step, there are length + 1
+    slots and the stacked output is a window of them: `windows[j] = (carry, first slot)`; None for an output with memory
+    of its own.
     """
     length: int
     reverse: bool
@@ -32,7 +33,8 @@ class ScanLayout:
         return any(w is not None and w[0] == carry for w in self.windows)
 
     def slot(self, carry: int, trip, parity, after: bool):
-        """The slot read (or, `after`, written) in a trip; `parity` is trip modulo 2. Works on ints and on loop indices."""
+        """The slot read (or, `after`, written) in a trip; `parity` is trip modulo 2. Works on ints and on loop
+        indices."""
         if not self._history(carry):
             return parity * -1 + 1 if after else parity
         step = trip + 1 if after else trip

@@ -1,7 +1,8 @@
-"""Gives every value a place: views share memory, results are written to the caller's arrays, copies are added only where neither is possible."""
+"""Gives every value a place: views share memory, results are written to the caller's arrays, copies are added only
+where neither is possible."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.ir.builder import Rewriter
@@ -12,82 +13,87 @@ from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import COPY
 from graphc.ir.ops.shape import BroadcastTo, Pad, Reshape, Slice, Transpose
 from graphc.memory.buffer_aliasing import Order, Slot, find_slots
-from graphc.memory.plan import Buffer, Place
+from graphc.memory.plan import Buffer, Constants, Place
 from graphc.memory.scan_layout import scan_layout
 from graphc.schedule.choose import inplace_pairs
-from graphc.schedule.view import ViewType, contiguous_strides, reshape_strides
+from graphc.schedule.view import contiguous_strides, reshape_strides
 
 ALIGNMENT = 64
-Schedule = Callable[[Node, Sequence[Place], Sequence[Place]], object]
+ChooseSchedule = Callable[[Node, Sequence[Place], Sequence[Place]], object]
 
 
-@dataclass
-class Constants:
-    """The constants of a whole program, one after the other; equal arrays once. Not copied: they may be large."""
-    parts: list[bytes] = field(default_factory=list)
-    nbytes: int = 0
-    known: dict[Literal, Buffer] = field(default_factory=dict)
+class ConstantPool:
+    """Collects the constants of a program, equal arrays once."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._known: dict[Literal, Buffer] = {}
+        self._nbytes = 0
 
     def buffer(self, literal: Literal) -> Buffer:
-        if literal not in self.known:
-            self.known[literal] = Buffer("const", len(literal.data), offset=self.nbytes)
+        if literal not in self._known:
+            self._known[literal] = Buffer("const", len(literal.data), offset=self._nbytes)
             padding = bytes(-len(literal.data) % ALIGNMENT)
-            self.parts += literal.data, padding
-            self.nbytes += len(literal.data) + len(padding)
-        return self.known[literal]
+            self._parts += literal.data, padding
+            self._nbytes += len(literal.data) + len(padding)
+        return self._known[literal]
+
+    def constants(self) -> Constants:
+        return Constants(tuple(self._parts), self._nbytes)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stored:
-    """A graph whose values have places (arena buffers without offsets yet) and whose kernels have schedules."""
+    """A graph whose values have places, in arena buffers without offsets, and whose kernels have schedules."""
     graph: Graph
-    places: dict[Value, Place]
-    schedules: dict[Node, object]
-    carries: dict[Node, tuple[Place, ...]]      # of a scan: the slots of each carry, stacked
-    assembled: set[Node] = field(default_factory=set)       # concatenations and pads whose parts are computed in place: no kernel
-    borders: dict[Value, Node] = field(default_factory=dict)        # of these the pads, by their insides
-
-    def residents(self) -> dict[Buffer, list[Value]]:
-        """The values that lie in each buffer."""
-        table: dict[Buffer, list[Value]] = {}
-        for v, place in self.places.items():
-            table.setdefault(place.buffer, []).append(v)
-        return table
-
-    def views(self, values: Sequence[Value]) -> list[ViewType]:
-        return [self.places[v].view for v in values]
-
-    def inplace(self, node: Node) -> tuple[tuple[int, int], ...]:
-        """Pairs (output, input) of `node` that may share memory: no other operand shows that memory in another way."""
-        pairs = inplace_pairs(node, self.schedules.get(node), self.views(node.inputs), self.views(node.outputs))
-        return tuple((o, i) for o, i in pairs if self._alone(node, i))
-
-    def _alone(self, node: Node, i: int) -> bool:
-        mine = self.places[node.inputs[i]]
-        return all(j == i or self.places[v].buffer is not mine.buffer for j, v in enumerate(node.inputs))
+    places: Mapping[Value, Place]
+    schedules: Mapping[Node, object]
+    carries: Mapping[Node, tuple[Place, ...]]       # of a scan: the slots of each carry, stacked
+    assembled: frozenset[Node]                      # concatenations and pads, without kernel: parts computed in place
+    borders: Mapping[Value, Node]                   # of these the pads, by their insides
 
 
-def assign_storage(graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None], constants: Constants,
-                   schedule: Schedule, orders: Mapping[Value, Order] | None = None) -> Stored:
+def shareable(node: Node, schedule: object, places: Mapping[Value, Place],
+              buffer: Callable[[Value], Buffer]) -> Iterator[tuple[int, int]]:
+    """Pairs (output, input) of `node` that may share memory: no other operand shows that memory in another way.
+    `buffer` gives the one that a value is in now."""
+    ins, outs = ([places[v].view for v in values] for values in (node.inputs, node.outputs))
+    for o, i in inplace_pairs(node, schedule, ins, outs):
+        mine = buffer(node.inputs[i])
+        if all(j == i or buffer(v) is not mine for j, v in enumerate(node.inputs)):
+            yield o, i
+
+
+def assign_storage(graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None],
+                   constants: ConstantPool, schedule: ChooseSchedule,
+                   orders: Mapping[Value, Order] | None = None) -> Stored:
     """The graph with the copies it needs, a place for each of its values, a schedule for each kernel.
 
-    `arguments` are the places of inputs and state; `results[i]` is the place, with its layout, in which result number i (outputs, then updates)
-    must be, decided by the owner of that memory; None if it is there anyway. `orders` gives the storage order of axes where it is not row-major.
+    `arguments` are the places of inputs and state; `results[i]` is the place, with its layout, in which result number i
+    (outputs, then updates) must be, decided by the owner of that memory; None if it is there anyway. `orders` gives the
+    storage order of axes where it is not row-major.
     """
     return _Storage(graph, arguments, constants, schedule, orders or {}).run(results)
 
 
 class _Storage:
-    def __init__(self, graph: Graph, arguments: Mapping[Value, Place], constants: Constants, schedule: Schedule, orders: Mapping[Value, Order]):
+    def __init__(self, graph: Graph, arguments: Mapping[Value, Place], constants: ConstantPool,
+                 schedule: ChooseSchedule, orders: Mapping[Value, Order]):
         self.graph, self.constants, self.schedule, self.orders = graph, constants, schedule, orders
         self.w = Rewriter(graph)
-        self.stored = Stored(graph, {self.w[v]: place for v, place in arguments.items()}, {}, {})
-        self.places = self.stored.places
+        self.places: dict[Value, Place] = {self.w[v]: place for v, place in arguments.items()}
+        self.schedules: dict[Node, object] = {}
+        self.carries: dict[Node, tuple[Place, ...]] = {}
+        self.assembled: set[Node] = set()
+        self.borders: dict[Value, Node] = {}
         self.past = _Past()
         self.settled: dict[Value, Value] = {}           # results, and what lies where the first of each is wanted
+        self.moved: dict[Buffer, Buffer] = {}           # arena buffers whose values came to lie where they are wanted
+        self.residents: dict[Buffer, list[Value]] = {}  # what is in each buffer before that
         self.dense: dict[Value, Value] = {}             # copies of what views cannot show where it lies
         self.slots = find_slots(graph, self.orders)
-        self.wholes = {node: (slot, Buffer("arena", slot.nbytes)) for node, slot in {slot.whole: slot for slot in self.slots.values()}.items()}
+        wholes = {slot.whole: slot for slot in self.slots.values()}
+        self.wholes = {node: (slot, Buffer("arena", slot.nbytes)) for node, slot in wholes.items()}
 
     def run(self, results: Sequence[Place | None]) -> Stored:
         for node in self.graph.nodes:
@@ -95,13 +101,16 @@ class _Storage:
                 self.place(node)
         outputs, updates = self.graph.outputs, [u for u in self.graph.updates if u is not None]
         ends = [self.w[v] for v in outputs] + self.rescued([self.w[v] for v in updates])
+        for v, place in self.places.items():
+            self.residents.setdefault(place.buffer, []).append(v)
         fixed = [self.settle(v, wanted) for v, wanted in zip(ends, results, strict=True)]
         new_outputs, new_updates = fixed[:len(outputs)], iter(fixed[len(outputs):])
         for state, old in zip(self.graph.state, self.graph.updates):
             if old is not None:
                 self.w.update(self.w[state], next(new_updates))
-        self.stored.graph = self.w.finish(new_outputs, self.graph.output_names)
-        return self.stored
+        carries = {node: tuple(p.moved(self.moved) for p in slots) for node, slots in self.carries.items()}
+        return Stored(self.w.finish(new_outputs, self.graph.output_names), self.places, self.schedules, carries,
+                      frozenset(self.assembled), self.borders)
 
     def place(self, node: Node) -> None:
         if isinstance(node.op, Constant):
@@ -119,13 +128,14 @@ class _Storage:
             self.choose_schedule()
 
     def place_whole(self, node: Node) -> None:
-        """A concatenation whose parts are there already, or a pad: what makes its inside fills the elements around it, too."""
+        """A concatenation whose parts are there already, or a pad: what makes its inside fills the elements around it,
+        too."""
         v, = self.w.keep(node)
         slot, buffer = self.wholes[node]
         self.places[v] = slot.place_whole(v, buffer)
-        self.stored.assembled.add(v.node)
+        self.assembled.add(v.node)
         if isinstance(node.op, Pad):
-            self.stored.borders[v.node.inputs[0]] = v.node
+            self.borders[v.node.inputs[0]] = v.node
 
     def place_result(self, old: Value, v: Value) -> Place:
         """Memory of its own, or a slot of a concatenation or pad."""
@@ -140,17 +150,19 @@ class _Storage:
         outs = self.w.keep(node)
         new = self.w.nodes[-1]
         carries, stacked = outs[:node.op.carries], outs[node.op.carries:]
-        slots = self.stored.carries[new] = tuple(_stack(v, n) for n, v in zip(layout.slots, carries))
+        slots = self.carries[new] = tuple(_stack(v, n) for n, v in zip(layout.slots, carries))
         for c, v in enumerate(carries):
             self.places[v] = slots[c].element(layout.last(c))
         for v, window in zip(stacked, layout.windows):
-            self.places[v] = slots[window[0]].elements(window[1], node.op.length) if window else Place.dense(v, Buffer("arena", v.type.nbytes))
+            own = Place.dense(v, Buffer("arena", v.type.nbytes))
+            self.places[v] = slots[window[0]].elements(window[1], node.op.length) if window else own
 
     def choose_schedule(self) -> None:
         """Schedules the node that was added last, unless it is a control operator, which has none."""
         node = self.w.nodes[-1]
         if not node.op.is_control:
-            self.stored.schedules[node] = self.schedule(node, [self.places[v] for v in node.inputs], [self.places[v] for v in node.outputs])
+            ins, outs = ([self.places[v] for v in values] for values in (node.inputs, node.outputs))
+            self.schedules[node] = self.schedule(node, ins, outs)
 
     def place_view(self, node: Node) -> None:
         old = node.inputs[0]
@@ -172,41 +184,45 @@ class _Storage:
         return new
 
     def rescued(self, updates: Sequence[Value]) -> list[Value]:
-        """The new values of state; those that are old values of state (two states change places, one keeps what another was) as copies, since
-        that state may be written before it is read for them.
+        """The new values of state; those that are old values of state (two states change places, one keeps what another
+        was) as copies, since that state may be written before it is read for them.
         """
         old = dict.fromkeys(v for v in updates if _is_state(self.places[v].buffer))
         copies = {v: self.copied(v) for v in old}
         return [copies.get(v, v) for v in updates]
 
     def settle(self, v: Value, wanted: Place | None) -> Value:
-        """v, or a copy of it, at the place that is wanted. The memory of v becomes that of the place where v alone is in it, in the same layout."""
+        """v, or a copy of it, at the place that is wanted. All that is in the buffer of v moves there where v alone
+        fills it, in the same layout."""
         if wanted is None:
             return self.settled.get(v, v)
         place, buffer, new = self.places[v], wanted.buffer, v
         if (place.buffer.space == "arena" and place.is_all and place.has_layout(wanted)
                 and (buffer.space != "state" or self.may_write(place.buffer, buffer))):
-            place.buffer.space, place.buffer.slot = buffer.space, buffer.slot
+            self.moved[place.buffer] = buffer
+            self.places.update((u, self.places[u].moved(self.moved)) for u in self.residents[place.buffer])
         else:
             new = self.copied(v, wanted)
         self.settled.setdefault(v, new)
         return new
 
     def may_write(self, new: Buffer, state: Buffer) -> bool:
-        """Whether the node that fills `new` may write the state itself: after the last check and the last reader of the old state."""
+        """Whether the node that fills `new` may write the state itself: after the last check and the last reader of the
+        old state."""
         self.past.extend(self.w.nodes, self.places)
         at, output = self.past.made[new]
         if self.past.last_check >= at or self.past.last_read.get(state.slot, -1) > at:
             return False
         node = self.w.nodes[at]
-        allowed = {i for o, i in self.stored.inplace(node) if o == output}
+        pairs = shareable(node, self.schedules.get(node), self.places, lambda v: self.places[v].buffer)
+        allowed = {i for o, i in pairs if o == output}
         return all(i in allowed for i, v in enumerate(node.inputs) if _is_state(self.places[v].buffer, state.slot))
 
 
 @dataclass
 class _Past:
-    """What the nodes of a graph did, by their numbers: which filled a buffer, with which output; the last that may fail; the last reader of
-    each state slot."""
+    """What the nodes of a graph did, by their numbers: which filled a buffer, with which output; the last that may
+    fail; the last reader of each state slot."""
     made: dict[Buffer, tuple[int, int]] = field(default_factory=dict)
     last_check: int = -1
     last_read: dict[int, int] = field(default_factory=dict)
@@ -218,7 +234,8 @@ class _Past:
             node = nodes[at]
             self.last_check = at if node.op.may_fail else self.last_check
             if not node.op.is_view:
-                self.made.update({places[v].buffer: (at, i) for i, v in enumerate(node.outputs) if places[v].buffer not in self.made})
+                for i, v in enumerate(node.outputs):
+                    self.made.setdefault(places[v].buffer, (at, i))
                 self.last_read.update((places[v].buffer.slot, at) for v in node.inputs if _is_state(places[v].buffer))
         self.seen = len(nodes)
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.ir.graph import Value
-from graphc.memory.plan import Plan
+from graphc.memory.plan import ProgramPlan
 
 UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """All in bytes. `scratch` is per thread; `arena` is what one call in flight needs besides; `derived` is made from the state (packed
-    or folded weights) and kept while that does not change.
+    """All in bytes. `scratch` is per thread; `arena` is what one call in flight needs besides; `derived` is made from
+    the state (packed or folded weights) and kept while that does not change.
     """
     arena: int
     scratch: int
@@ -24,11 +24,13 @@ class Memory:
     derived: int = 0
 
     @staticmethod
-    def of(plan: Plan, consts: int, scratch: int, prepare: Plan | None, derived: int, state: Sequence[Value]) -> "Memory":
-        """Of a program whose state arrays are `state` and whose derived values are made by `prepare`."""
+    def of(plan: ProgramPlan, scratch: int, state: Sequence[Value], derived: int) -> "Memory":
+        """Of a program with these bytes of scratch for each thread, whose own state arrays are `state`, and from which
+        it makes and keeps so many bytes."""
+        graph = plan.main.graph
         size = lambda values: sum(v.type.nbytes for v in values)
-        arena = max(plan.arena_bytes, prepare.arena_bytes if prepare else 0)
-        return Memory(arena, scratch, consts, size(state), size(plan.graph.inputs), size(plan.graph.outputs), derived)
+        return Memory(plan.arena_bytes, scratch, plan.constants.nbytes, size(state), size(graph.inputs),
+                      size(graph.outputs), derived)
 
     @property
     def total(self) -> int:
@@ -36,7 +38,8 @@ class Memory:
         return self.arena + self.scratch + self.consts + self.state + self.derived + self.inputs + self.outputs
 
     def __str__(self) -> str:
-        rows = ((name, getattr(self, name)) for name in ("arena", "scratch", "consts", "state", "derived", "inputs", "outputs", "total"))
+        rows = ((name, getattr(self, name))
+                for name in ("arena", "scratch", "consts", "state", "derived", "inputs", "outputs", "total"))
         return "memory: " + ", ".join(f"{name} {human(n)}" for name, n in rows)
 
 

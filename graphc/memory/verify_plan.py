@@ -1,8 +1,10 @@
-"""Proves that a memory plan is sound, or raises InternalError. The conditions are written here a second time, independently of the planner.
+"""Proves that a memory plan is sound, or raises InternalError. The conditions are written here a second time,
+independently of the planner.
 
-Checked: every view stays inside its buffer, and the slots of a loop inside theirs for its first trips and its last; the arguments and results of a
-body have the places and layouts that the graph around it gives them; buffers in use at the same time do not overlap; no kernel writes over memory that is
-still read, except a kernel that may work in place; every result is at the end in its place.
+Checked: every view stays inside its buffer, and the slots of a loop inside theirs for its first trips and its last; the
+arguments and results of a body have the places and layouts that the graph around it gives them; buffers in use at the
+same time do not overlap; no kernel writes over memory that is still read, except a kernel that may work in place; every
+result is at the end in its place.
 """
 from __future__ import annotations
 
@@ -39,11 +41,12 @@ def verify_plan(plan: Plan) -> None:
 
 @dataclass
 class _Checker:
-    """Of one graph: `given` are the places of its arguments and `wanted` those of its results, as it should see them."""
+    """Of one graph: `given` are the places of its arguments and `wanted` those of its results, as it should see
+    them."""
     plan: Plan
     given: Sequence[Place]
     wanted: Sequence[Place]
-    rooms: dict[object, list[tuple[int, int]]] = field(default_factory=dict)    # arrays of the surroundings: first bytes, and those behind the last
+    rooms: dict[object, list[tuple[int, int]]] = field(default_factory=dict)    # bytes of arrays around it
 
     def check(self) -> None:
         self.handed_over()
@@ -62,11 +65,13 @@ class _Checker:
     def handed_over(self) -> None:
         graph, places = self.plan.graph, self.plan.places
         for v, place in (*zip(graph.arguments, self.given, strict=True), *zip(graph.results, self.wanted, strict=True)):
-            if not (places[v].offset == place.offset and places[v].has_layout(place) and memory(places[v].buffer) == memory(place.buffer)):
+            if not (places[v].offset == place.offset and places[v].has_layout(place)
+                    and memory(places[v].buffer) == memory(place.buffer)):
                 fail(f"{v} lies in {places[v]}, the graph around {graph.name} has it in {place}")
             low, high = span(place.shape, place.strides)
             size = place.dtype.itemsize
-            self.rooms.setdefault(memory(place.buffer), []).append(((place.offset + low) * size, (place.offset + high + 1) * size))
+            room = (place.offset + low) * size, (place.offset + high + 1) * size
+            self.rooms.setdefault(memory(place.buffer), []).append(room)
 
     def inside(self, place: Place, what: object) -> None:
         size = place.dtype.itemsize
@@ -74,7 +79,8 @@ class _Checker:
         rooms = self.rooms.get(memory(place.buffer), [(0, place.buffer.nbytes)])
         mine = (place.offset + low) * size, (place.offset + high + 1) * size
         if low <= high and not any(first <= mine[0] <= mine[1] <= last for first, last in rooms):
-            fail(f"{what} in {place} leaves the bytes {', '.join(f'[{first}, {last})' for first, last in rooms)} of its memory")
+            spans = ", ".join(f"[{first}, {last})" for first, last in rooms)
+            fail(f"{what} in {place} leaves the bytes {spans} of its memory")
 
     def put_together(self, node: Node) -> None:
         """The parts of a concatenation, and the inside of a pad, lie where they belong in the whole."""
@@ -97,7 +103,8 @@ class _Checker:
         inner = region.plans[name]
         if inner.arena_bytes > region.arena.nbytes:
             fail(f"the arena of {name} has {inner.arena_bytes} bytes, its region {region.arena.nbytes}", node)
-        taken = [p if p.lasts and inner.places[v] == p else p.given_as("argument", i) for i, (v, p) in enumerate(zip(inner.graph.inputs, given))]
+        taken = [p if p.lasts and inner.places[v] == p else p.given_as("argument", i)
+                 for i, (v, p) in enumerate(zip(inner.graph.inputs, given))]
         _Checker(inner, taken, wanted).check()
 
     def places(self, values: Sequence[Value]) -> list[Place]:
@@ -109,7 +116,8 @@ class _Checker:
         trips = sorted({0, 1, 2, op.length - 1} & set(range(op.length)))
         for c, place in enumerate(slots):
             used = [(layout.slot(c, t, t % 2, after=False), layout.slot(c, t, t % 2, after=True)) for t in trips]
-            if any(before == after for before, after in used) or not {layout.first(c), layout.last(c), *sum(used, ())} <= set(range(place.shape[0])):
+            all_slots = {layout.first(c), layout.last(c), *sum(used, ())}
+            if any(before == after for before, after in used) or not all_slots <= set(range(place.shape[0])):
                 fail(f"carry {c} is in slots {used} of {place.shape[0]}", node)
         if any(p.shape[0] != op.length for p in stacks):
             fail(f"stacked arrays of another length than {op.length}", node)
@@ -117,12 +125,14 @@ class _Checker:
         wanted = [p.element().given_as("result", j) for j, p in enumerate((*slots, *stacks[op.xs:]))]
         for j, window in enumerate(layout.windows, op.carries):
             if window:          # the carry itself: after the step, or before it
-                wanted[j] = wanted[window[0]] if (window[1] == 0) == op.reverse else slots[window[0]].element().given_as("argument", window[0])
+                before = slots[window[0]].element().given_as("argument", window[0])
+                wanted[j] = wanted[window[0]] if (window[1] == 0) == op.reverse else before
         self.body(node, "body", given, wanted)
 
     def cond(self, node: Node) -> None:
         for name in ("then_body", "else_body"):
-            self.body(node, name, self.places(node.inputs)[1:], [p.given_as("result", j) for j, p in enumerate(self.places(node.outputs))])
+            wanted = [p.given_as("result", j) for j, p in enumerate(self.places(node.outputs))]
+            self.body(node, name, self.places(node.inputs)[1:], wanted)
 
     def while_loop(self, node: Node) -> None:
         go, *new = self.plan.regions[node].loop
@@ -144,7 +154,8 @@ class _Checker:
         nodes = self.plan.graph.nodes
         used: dict[Buffer, tuple[int, int]] = {}
         for at, node in enumerate(nodes):
-            operands = [self.plan.places[v].buffer for v in (*node.inputs, *node.outputs)] if not node.op.is_view else ()
+            values = () if node.op.is_view else (*node.inputs, *node.outputs)
+            operands = [self.plan.places[v].buffer for v in values]
             for b in (*operands, *self.temporaries(node)):
                 if b.space == "arena" and b.nbytes:
                     used[b] = used.get(b, (at, at))[0], at
@@ -169,7 +180,7 @@ class _Lives:
     def __init__(self, plan: Plan):
         self.plan, self.graph = plan, plan.graph
         self.wholes: dict[Value, Node] = {v: node for node in plan.assembled for v in node.inputs}
-        self.roots: dict[Value, tuple[Value, ...]] = {v: (v,) for v in plan.graph.arguments}        # whose memory a value shows
+        self.roots: dict[Value, tuple[Value, ...]] = {v: (v,) for v in plan.graph.arguments}    # whose memory it shows
         self.last: dict[Value, int] = dict.fromkeys(plan.graph.arguments, -1)
         for at, node in enumerate(self.graph.nodes):
             self._read(at, node)
@@ -210,15 +221,16 @@ class _Lives:
                 here.append(v)
 
     def _may_share(self, u: Value, v: Value, node: Node, at: int) -> bool:
-        """Parts of one whole; the carries and stacked results of one loop; an operand that the node reads element by element where it stores `v`, or
-        of which it reads what lies elsewhere.
+        """Parts of one whole; the carries and stacked results of one loop; an operand that the node reads element by
+        element where it stores `v`, or of which it reads what lies elsewhere.
         """
         if u in self.wholes and self.wholes[u] is self.wholes.get(v) or u.node is node and isinstance(node.op, Scan):
             return True
         plan, mine = self.plan, self.plan.places[v]
         met = [i for i, w in enumerate(node.inputs) if u in self.roots[w] and not _apart(plan.places[w], mine)]
         pairs = inplace_pairs(node, plan.schedules.get(node), plan.views(node.inputs), plan.views(node.outputs))
-        return self.last[u] == at and (not met or len(met) == 1 and (v.index, met[0]) in pairs and plan.places[node.inputs[met[0]]].same_memory(mine))
+        there = len(met) == 1 and (v.index, met[0]) in pairs and plan.places[node.inputs[met[0]]].same_memory(mine)
+        return self.last[u] == at and (not met or there)
 
 
 def _apart(a: Place, b: Place) -> bool:
@@ -239,4 +251,5 @@ def fail(text: str, node: Node | None = None) -> None:
     raise InternalError(text, "plan verifier", "" if node is None else repr(node))
 
 
-REGIONS: dict[type[Op], Callable[[_Checker, Node], None]] = {Scan: _Checker.scan, Cond: _Checker.cond, WhileLoop: _Checker.while_loop}
+REGIONS: dict[type[Op], Callable[[_Checker, Node], None]] = {
+    Scan: _Checker.scan, Cond: _Checker.cond, WhileLoop: _Checker.while_loop}

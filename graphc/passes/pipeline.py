@@ -1,11 +1,11 @@
 """Runs passes, and times, dumps and verifies around each, so that a pass contains its rewrite and nothing else."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from graphc.config import Config
 from graphc.errors import GraphError, InternalError
@@ -14,6 +14,8 @@ from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.ops.fused import Fused
 from graphc.ir.printer import print_graph
 from graphc.ir.verify import Stage, verify
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,13 @@ class Pipeline:
             if self.config.verify >= 2:
                 verify(graph, stage if each is passes[-1] else _LAX)
         return graph
+
+    def timed(self, name: str, work: Callable[..., T], *arguments: object) -> T:
+        """What the work gives; the time that it takes goes into the table."""
+        start = perf_counter()
+        result = work(*arguments)
+        self.timings.add(name, perf_counter() - start)
+        return result
 
     def dump(self, name: str, text: str) -> None:
         """Writes NN-name.txt into the folder of GRAPHC_DUMP, if set."""

@@ -9,6 +9,7 @@ from enum import Enum
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.winograd import WinogradWeights
+from graphc.ir.printer import print_graph
 from graphc.passes.dce import EliminateDeadCode
 
 # derived values may be at most this many times as large as the state from which they are computed
@@ -32,6 +33,9 @@ class Split:
     """
     main: Graph
     prepare: Graph | None = None
+
+    def text(self) -> str:
+        return "\n\n".join(print_graph(graph) for graph in (self.main, self.prepare) if graph)
 
 
 def split_derived(graph: Graph) -> Split:

@@ -123,11 +123,6 @@ def make_entry(descriptor: Descriptor, owner: object) -> Callable:
     return new(ctypes.addressof(_method()), (descriptor.address, descriptor, owner), "graphc")
 
 
-def callable_class(base: type, call: Callable) -> type:
-    """A subclass of `base` whose instances are called through `call` (which does not get the instance): one class per compiled function."""
-    return type(base.__name__, (base,), {"__call__": staticmethod(call), "__module__": base.__module__, "__doc__": base.__doc__})
-
-
 class _MethodDef(ctypes.Structure):
     _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]
 

@@ -59,7 +59,7 @@ def test_constants_that_are_results_are_drawn():
 
 
 def test_layers_are_clusters_with_their_parameters():
-    p = picture(traced(net(), False, {"x": gc.f32[4, 1, 12, 12]})[0])
+    p = picture(traced(net(), False, {"x": gc.f32[4, 1, 12, 12]}).function)
     assert [c.label for c in p.clusters] == ["0 Conv2d", "1 relu", "2 MaxPool2d", "3 Flatten", "4 Linear"]
     inside = {c.label: [i.lines[0] for i in c.items] for c in p.clusters}
     assert inside["1 relu"] == ["relu"] and {"0.weight", "0.bias"} < set(inside["0 Conv2d"])
@@ -68,7 +68,7 @@ def test_layers_are_clusters_with_their_parameters():
 
 def test_inner_layers_are_clusters_in_clusters():
     stack = nn.Linear(4) >> (nn.Linear(4) >> nn.tanh) ** 2
-    p = picture(traced(stack, False, {"x": gc.f32[2, 4]})[0])
+    p = picture(traced(stack, False, {"x": gc.f32[2, 4]}).function)
     outer = next(c for c in p.clusters if c.label.startswith("1 "))
     assert [c.label for c in outer.items] == ["0 Sequential", "1 Sequential"]
     assert [c.label for c in outer.items[0].items] == ["0 Linear", "1 tanh"]
@@ -77,7 +77,7 @@ def test_inner_layers_are_clusters_in_clusters():
 @pytest.mark.parametrize("depth, clusters, boxes", [(0, 0, ["0 Linear", "1 Sequential"]), (1, 2, ["0 Sequential", "1 Sequential"])])
 def test_depth_draws_deeper_layers_as_boxes_with_their_parameters(depth, clusters, boxes):
     stack = nn.Linear(4) >> (nn.Linear(4) >> nn.tanh) ** 2
-    p = picture(traced(stack, False, {"x": gc.f32[2, 4]})[0], depth)
+    p = picture(traced(stack, False, {"x": gc.f32[2, 4]}).function, depth)
     assert [v.lines[0] for v in p.vertices if v.kind == "layer"] == boxes
     assert len(p.clusters) == clusters
     assert not [v for v in p.vertices if v.kind == "state" and v.lines[0].startswith("1.")]
@@ -148,7 +148,7 @@ def test_svg_has_every_node_edge_and_cluster(tmp_path):
     pytest.importorskip("pygraphviz")
     path = tmp_path / "net.svg"
     gc.draw(net(), path, x=gc.f32[4, 1, 12, 12])
-    p = picture(traced(net(), False, {"x": gc.f32[4, 1, 12, 12]})[0])
+    p = picture(traced(net(), False, {"x": gc.f32[4, 1, 12, 12]}).function)
     nodes, clusters = nodes_and_clusters(path.read_bytes())
     assert nodes == Counter(lines(p).values()) and clusters == Counter(c.label for c in p.clusters)
     root = ET.fromstring(path.read_bytes())
@@ -224,7 +224,7 @@ class TestNotebook:
     def test_large_graphs_show_their_layers_only(self):
         pytest.importorskip("pygraphviz")
         stack = nn.Embedding(50, 16) >> nn.TransformerBlock(heads=2) ** 30
-        function, _ = traced(stack, False, {"x": gc.i32[2, 8]})
+        function = traced(stack, False, {"x": gc.i32[2, 8]}).function
         nodes, _ = nodes_and_clusters(function._repr_html_().encode())
         assert "29 TransformerBlock" in nodes and sum(nodes.values()) < drawing.READABLE
 

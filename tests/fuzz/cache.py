@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.build import Build
 from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.cache import FOLDER, HEAD, Cache
 from graphc.codegen.llvm.packing import pack, unpack
-from graphc.compiler import Built, Compilation, Compiled
+from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
 from tests.fuzz.checkpoint import flipped
 
 ROUNDS = 200                    # payloads that are read for each entry that is compiled again
@@ -38,14 +40,14 @@ def run(rng: np.random.Generator, deadline: float) -> int:
     cases = 0
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAPHC_CACHE", folder)
-        built, other_built = (Compiled(f.graph).compilation.built for f in (looked_up, other))
-        entry = Path(folder, FOLDER, Compilation(looked_up.graph)._key)
+        built, other_built = (CompiledGraph(f.graph).compilation.build for f in (looked_up, other))
+        entry = Path(folder, FOLDER, Compilation(looked_up.graph).key)
         whole, store = entry.read_bytes(), cache.default()
         while True:
             for name, damage in DAMAGES.items():
                 damage(rng, store, entry, whole, other_built)
                 case = f"{name}: {entry.read_bytes() if entry.is_file() else None!r}"
-                assert Compilation(looked_up.graph).built == built, case
+                assert Compilation(looked_up.graph).build == built, case
                 assert entry.is_file() and not entry.is_symlink() and entry.read_bytes() == whole, f"stays, {case}"
                 assert not PLANTED, f"its code ran, {case}"
                 _read_damaged(rng, b"".join(pack(built)))
@@ -59,12 +61,12 @@ def _read_damaged(rng: np.random.Generator, payload: bytes) -> None:
     for _ in range(ROUNDS):
         data = PAYLOADS[rng.integers(len(PAYLOADS))](rng, payload)
         try:
-            found = unpack(Built, memoryview(data))
+            found = unpack(Build, memoryview(data))
         except ValueError:
             continue
         except Exception as error:
             raise AssertionError(f"{error!r} for the payload {data!r}") from error
-        assert isinstance(found, Built), data
+        assert isinstance(found, Build), data
 
 
 def _header_as(change: Callable[[np.random.Generator, object], object]):
@@ -102,20 +104,20 @@ def _write(change: Callable[[np.random.Generator, bytes], bytes]):
     return lambda rng, store, entry, whole, other: entry.write_bytes(change(rng, whole))
 
 
-def _store(payload: Callable[[np.random.Generator, bytes, Built], bytes]):
+def _store(payload: Callable[[np.random.Generator, bytes, Build], bytes]):
     """Another content with the right sum."""
     return lambda rng, store, entry, whole, other: store.put(entry.name, payload(rng, whole[HEAD:], other))
 
 
 def _in_place(make: Callable[[Path], None]):
     """Something that is no file of ours."""
-    def damage(rng, store: Cache, entry: Path, whole: bytes, other: Built) -> None:
+    def damage(rng, store: Cache, entry: Path, whole: bytes, other: Build) -> None:
         entry.unlink()
         make(entry)
     return damage
 
 
-def _swap(rng, store: Cache, entry: Path, whole: bytes, other: Built) -> None:
+def _swap(rng, store: Cache, entry: Path, whole: bytes, other: Build) -> None:
     """What another entry holds, with its sum."""
     names = [n for n in os.listdir(store.folder) if n != entry.name]
     entry.write_bytes((store.folder / names[rng.integers(len(names))]).read_bytes())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.compiler import Compilation, compiled
+from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
 from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
 from graphc.ir.interp import evaluate
@@ -60,7 +61,7 @@ def test_views_of_values(view, reader):
         return tuple(r for v, n in ((x, 2), (w, 34)) for make in SOURCES.values() for r in READERS[reader](VIEWS[view](make(v), n)))
     graph = trace_function(f, [Argument("x", gc.f32[3]), Argument("w", gc.f32[2, 3])], "f").graph
     run_all(Compilation(graph).plan)
-    check(compiled(graph), graph, numbers((3,)), numbers((2, 3)))
+    check(CompiledGraph(graph), graph, numbers((3,)), numbers((2, 3)))
 
 
 @pytest.mark.parametrize("source", ["input", "buffer"])
@@ -70,7 +71,7 @@ def test_views_of_many_tiles(view, source):
         v = VIEWS[view](SOURCES[source](x), 60)
         return v, gc.sum(v)
     graph = trace_function(f, [Argument("x", gc.f32[3000])], "f").graph
-    check(compiled(graph), graph, numbers((3000,)))
+    check(CompiledGraph(graph), graph, numbers((3000,)))
 
 
 def test_a_value_that_the_loop_reads_again():

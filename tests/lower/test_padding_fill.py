@@ -18,7 +18,7 @@ def outputs_of(graph, threads):
     arrays = [np.random.default_rng(0).uniform(1, 3, v.type.shape).astype(v.type.dtype.np)
               for v in graph.inputs]
     compilation = Compilation(graph)
-    run = Executable(compilation.built.program, threads)
+    run = Executable(compilation.build.program, threads)
     return compilation.plan, arrays, [run.slow(*arrays) for _ in range(2)]
 
 

@@ -40,7 +40,7 @@ def test_pools_and_their_gradients(channels, rng=np.random.default_rng(0)):
     graph = b.finish(outputs, ("",) * len(outputs))
     arrays = [rng.integers(-3, 4, v.type.shape).astype("f") for v in graph.inputs]
     expected = evaluate(graph, arrays)
-    actual = Executable(Compilation(graph).built.program, 2).slow(*arrays)
+    actual = Executable(Compilation(graph).build.program, 2).slow(*arrays)
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, e, rtol=1e-5)
 

@@ -6,7 +6,6 @@ import graphc as gc
 from graphc.ir.builder import Builder
 from graphc.ir.types import f32
 from graphc.memory.planner import plan_memory
-from graphc.memory.storage import Constants
 from graphc.memory.verify_plan import verify_plan
 from graphc.schedule.target import AVX2
 
@@ -14,7 +13,7 @@ from graphc.schedule.target import AVX2
 def planned(build):
     b = Builder("g")
     outputs = build(b)
-    return plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2, Constants())
+    return plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2).main
 
 
 def whole(plan):

@@ -5,14 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_tags import run_all
 
-from graphc.compiler import compiled
+from graphc.compiled import CompiledGraph
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Op
 from graphc.ir.types import f32, i64
 from graphc.memory.plan import Buffer
 from graphc.memory.planner import assign_offsets, plan_memory
-from graphc.memory.storage import Constants
 from graphc.schedule import choose_nest as schedule_nest
 from graphc.schedule.choose_nest import nest_schedule
 from graphc.schedule.target import AVX2
@@ -30,13 +29,13 @@ def overlap(a, b) -> bool:
 @settings(max_examples=200, deadline=None)
 def test_buffers_that_live_together_lie_apart(rows):
     live = {Buffer("arena", size): (start, start + length) for size, start, length in rows}
-    total = assign_offsets(live)
+    offsets, total = assign_offsets(live)
     items = list(live.items())
     for n, (a, life_a) in enumerate(items):
-        assert a.offset % 64 == 0 and a.offset + a.nbytes <= total
+        assert offsets[a] % 64 == 0 and offsets[a] + a.nbytes <= total
         for b, life_b in items[:n]:
             if overlap(life_a, life_b):
-                assert a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+                assert offsets[a] + a.nbytes <= offsets[b] or offsets[b] + b.nbytes <= offsets[a]
     peak = max((sum(-(-b.nbytes // 64) * 64 for b, life in items if life[0] <= t <= life[1]) for t in range(41)), default=0)
     assert total >= peak
 
@@ -44,7 +43,7 @@ def test_buffers_that_live_together_lie_apart(rows):
 def planned(build):
     b = Builder("g")
     outputs = build(b)
-    return plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2, Constants())
+    return plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2).main
 
 
 def test_a_chain_runs_in_place_in_the_output():
@@ -88,7 +87,7 @@ def state_plan(reader_after: bool, checked_after: bool):
     if checked_after:
         outputs.append(b.take(x, b.constant(np.array([1, 2])), axis=0))
     b.update(w, new)
-    return plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2, Constants())
+    return plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2).main
 
 
 @pytest.mark.parametrize("reader_after, checked_after", [(False, False), (True, False), (False, True)])
@@ -130,8 +129,8 @@ def test_state_that_becomes_what_other_state_was(case):
     graph = builder.finish(outputs, ("",) * len(outputs))
     arrays = [np.arange(8, dtype=np.float32) * k for k in (1, 10, 100)]
     want = evaluate(graph, arrays)
-    run_all(plan_memory(graph, AVX2, Constants()))
-    run = compiled(graph, state=[v.copy() for v in arrays[1:]])
+    run_all(plan_memory(graph, AVX2).main)
+    run = CompiledGraph(graph, state=[v.copy() for v in arrays[1:]])
     got = run(arrays[0])
     for got_one, wanted in zip((*got, *run.executable.state.arrays), want, strict=True):
         np.testing.assert_array_equal(got_one, wanted)
@@ -145,7 +144,7 @@ def test_an_update_of_a_slice_runs_in_place_at_the_last_use(read_later):
     zero = b.constant(np.int64(0))
     new = b.dynamic_update_slice(big, row, at, zero)
     outputs = [b.sum(b.mul(new, new), axes=(0,))] + ([b.sum(big, axes=(0,))] if read_later else [])
-    plan = plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2, Constants())
+    plan = plan_memory(b.finish(outputs, ("",) * len(outputs)), AVX2).main
     node = next(n for n in plan.graph.nodes if n.op.name == "dynamic_update_slice")
     assert plan.schedules[node].aliased == (not read_later)
     assert (plan.places[node.outputs[0]] == plan.places[node.inputs[0]]) == (not read_later)
@@ -156,7 +155,7 @@ def test_a_slice_of_the_state_is_updated_where_it_lies():
     cache, row, at = b.state_input("cache", f32[100, 8]), b.input("row", f32[1, 8]), b.input("at", i64[()])
     new = b.dynamic_update_slice(cache, row, at, b.constant(np.int64(0)))
     b.update(cache, new)
-    plan = plan_memory(b.finish([b.sum(new, axes=(0,))]), AVX2, Constants())
+    plan = plan_memory(b.finish([b.sum(new, axes=(0,))]), AVX2).main
     node = next(n for n in plan.graph.nodes if n.op.name == "dynamic_update_slice")
     assert plan.schedules[node].aliased and not any(n.op.name == "copy" for n in plan.graph.nodes)
 
@@ -169,7 +168,7 @@ def test_many_updates_look_at_each_node_once(monkeypatch):
     states = [b.state_input(f"w{i}", f32[8]) for i in range(50)]
     for s in states:
         b.update(s, b.exp(s))
-    plan = plan_memory(b.finish(()), AVX2, Constants())
+    plan = plan_memory(b.finish(()), AVX2).main
     assert len(plan.graph.nodes) == 50 and all(plan.places[v].buffer.space == "state" for n in plan.graph.nodes for v in n.outputs)
     assert len(looked) == 50
 

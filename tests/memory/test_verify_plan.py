@@ -12,9 +12,8 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node
 from graphc.ir.parser import parse
 from graphc.ir.types import bool_, f32
-from graphc.memory.plan import Buffer, Place, Plan
+from graphc.memory.plan import Buffer, Plan
 from graphc.memory.planner import plan_memory
-from graphc.memory.storage import Constants
 from graphc.memory.verify_plan import verify_plan
 from graphc.schedule.target import AVX2
 
@@ -61,7 +60,7 @@ def checked_update(b):
 def planned(build) -> Plan:
     b = Builder("g")
     outs = build(b)
-    return plan_memory(b.finish(outs, ("",) * len(outs)), AVX2, Constants())
+    return plan_memory(b.finish(outs, ("",) * len(outs)), AVX2).main
 
 
 def node(plan: Plan, name: str, number: int = 0) -> Node:
@@ -72,79 +71,87 @@ def out(plan: Plan, name: str, number: int = 0):
     return node(plan, name, number).outputs[0]
 
 
-def move(plan: Plan, v, **changes) -> None:
-    plan.places[v] = replace(plan.places[v], **changes)
+def moved(plan: Plan, v, **changes) -> Plan:
+    """The plan with another place for v."""
+    return replace(plan, places={**plan.places, v: replace(plan.places[v], **changes)})
 
 
 def inner(plan: Plan, control: str, name: str) -> Plan:
     return plan.regions[node(plan, control)].plans[name]
 
 
+def with_region(plan: Plan, control: str, **changes) -> Plan:
+    at = node(plan, control)
+    return replace(plan, regions={**plan.regions, at: replace(plan.regions[at], **changes)})
+
+
+def with_body(plan: Plan, control: str, name: str, body: Plan) -> Plan:
+    return with_region(plan, control, plans={**plan.regions[node(plan, control)].plans, name: body})
+
+
 def a_view_too_far(plan):
-    move(plan, out(plan, "transpose"), offset=1)
+    return moved(plan, out(plan, "transpose"), offset=1)
 
 
 def a_view_before_the_start(plan):
     v = out(plan, "cumsum")
-    place = plan.places[v]
-    move(plan, v, strides=tuple(-s for s in place.strides))
+    return moved(plan, v, strides=tuple(-s for s in plan.places[v].strides))
 
 
 def an_output_elsewhere(plan):
-    move(plan, plan.graph.outputs[0], buffer=Buffer("output", 1 << 10, 1))
+    return moved(plan, plan.graph.outputs[0], buffer=Buffer("output", 1 << 10, 1))
 
 
 def an_output_in_another_layout(plan):
-    move(plan, plan.graph.outputs[0], strides=(1, 6))
+    return moved(plan, plan.graph.outputs[0], strides=(1, 6))
 
 
 def two_buffers_in_one_place(plan):
     p, q = plan.places[out(plan, "matmul")].buffer, plan.places[out(plan, "cumsum")].buffer
-    q.offset = p.offset
+    over = {q: replace(q, offset=p.offset)}
+    return replace(plan, places={v: place.moved(over) for v, place in plan.places.items()})
 
 
 def an_arena_that_is_too_small(plan):
-    plan.arena_bytes -= 64
+    return replace(plan, arena_bytes=plan.arena_bytes - 64)
 
 
 def a_part_elsewhere(plan):
-    move(plan, out(plan, "neg"), offset=0)
+    return moved(plan, out(plan, "neg"), offset=0)
 
 
 def a_value_over_one_that_is_read_later(plan):
-    move(plan, out(plan, "cumsum"), buffer=plan.places[out(plan, "concat")].buffer)
+    return moved(plan, out(plan, "cumsum"), buffer=plan.places[out(plan, "concat")].buffer)
 
 
 def a_store_into_an_input(plan):
-    move(plan, out(plan, "cumsum"), buffer=plan.places[plan.graph.inputs[1]].buffer)
+    return moved(plan, out(plan, "cumsum"), buffer=plan.places[plan.graph.inputs[1]].buffer)
 
 
 def a_slot_too_few(plan):
-    region = plan.regions[node(plan, "scan")]
-    carry = region.loop[0]
-    region.loop = (carry.elements(0, 1),)
+    carry = plan.regions[node(plan, "scan")].loop[0]
+    return with_region(plan, "scan", loop=(carry.elements(0, 1),))
 
 
 def a_body_result_in_another_layout(plan):
     body = inner(plan, "cond", "then_body")
-    move(body, body.graph.outputs[0], strides=(60, 1, 15, 3))
+    return with_body(plan, "cond", "then_body", moved(body, body.graph.outputs[0], strides=(60, 1, 15, 3)))
 
 
 def a_body_argument_that_grows(plan):
     body = inner(plan, "scan", "body")
-    v = body.graph.inputs[0]
-    body.places[v] = Place(body.places[v].buffer, f32, (4, 4), (8, 1))
+    return with_body(plan, "scan", "body", moved(body, body.graph.inputs[0], shape=(4, 4), strides=(8, 1)))
 
 
 def a_body_larger_than_its_region(plan):
     region = plan.regions[node(plan, "scan")]
-    region.arena.nbytes = region.plans["body"].arena_bytes - 64
+    return with_region(plan, "scan", arena=replace(region.arena, nbytes=region.plans["body"].arena_bytes - 64))
 
 
 def in_place_unasked(plan):
     kernel = node(plan, "neg")
     assert plan.places[kernel.outputs[0]] == plan.places[kernel.inputs[0]]
-    plan.schedules[kernel] = replace(plan.schedules[kernel], inplace=())
+    return replace(plan, schedules={**plan.schedules, kernel: replace(plan.schedules[kernel], inplace=())})
 
 
 FAULTS = {
@@ -165,8 +172,7 @@ def test_plans_of_the_planner_are_sound(build):
 
 @pytest.mark.parametrize("build, spoil, says", [(build, spoil, says) for build, faults in FAULTS.items() for spoil, says in faults.items()])
 def test_every_fault_is_found(build, spoil, says):
-    plan = planned(build)
-    spoil(plan)
+    plan = spoil(planned(build))
     with pytest.raises(InternalError, match=f"plan verifier: .*{says}"):
         verify_plan(plan)
 
@@ -176,7 +182,7 @@ def test_state_is_written_after_the_last_check():
     *others, copy = plan.graph.nodes
     assert copy.op.name == "copy"
     at = max(i for i, n in enumerate(others) if copy.inputs[0] in n.outputs) + 1
-    plan.graph = replace(plan.graph, nodes=(*others[:at], copy, *others[at:]))
+    plan = replace(plan, graph=replace(plan.graph, nodes=(*others[:at], copy, *others[at:])))
     with pytest.raises(InternalError, match="before the last check"):
         verify_plan(plan)
 

@@ -35,7 +35,7 @@ def test_blocks_are_the_reference(shape, causal, dtype):
     op, arrays = Attention(causal=causal), arrays_of(*shape, dtype)
     c = compiled(op, arrays)
     assert [n.op.name for n in c.fused.nodes] == ["attention"]
-    one, three = (Executable(c.built.program, threads).slow(*arrays) for threads in (1, 3))
+    one, three = (Executable(c.build.program, threads).slow(*arrays) for threads in (1, 3))
     for x, y, expected in zip(one, three, op.reference(*(a.astype(np.float64) for a in arrays))):
         assert x.tobytes() == y.tobytes()
         np.testing.assert_allclose(x, expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-13)
@@ -50,7 +50,7 @@ def test_blocks_of_the_gradient_are_the_reference(shape, causal, dtype):
     op, arrays = AttentionGrad(causal=causal), [q, k, v, out, lse, np.random.default_rng(1).standard_normal(out.shape).astype(dtype)]
     c = compiled(op, arrays)
     assert [n.op.name for n in c.fused.nodes] == ["attention_grad"]
-    one, three = (Executable(c.built.program, threads).slow(*arrays) for threads in (1, 3))
+    one, three = (Executable(c.build.program, threads).slow(*arrays) for threads in (1, 3))
     for x, y, expected in zip(one, three, op.reference(*(a.astype(np.float64) for a in arrays))):
         assert x.tobytes() == y.tobytes()
         np.testing.assert_allclose(x, expected, rtol=0, atol=2e-5 if dtype == np.float32 else 1e-12)
@@ -102,7 +102,7 @@ def test_masks(shape, causal, kind):
     op = Attention(causal=causal)
     c = compiled(op, (q, k, v, mask))
     assert [n.op.name for n in c.fused.nodes] == ["attention"]
-    one, three = (Executable(c.built.program, threads).slow(q, k, v, mask) for threads in (1, 3))
+    one, three = (Executable(c.build.program, threads).slow(q, k, v, mask) for threads in (1, 3))
     wide = [a.astype(np.float64) for a in (q, k, v)]
     for x, y, expected in zip(one, three, op.reference(*wide, mask if kind is bool else mask.astype(np.float64))):
         assert x.tobytes() == y.tobytes()
@@ -118,7 +118,7 @@ def test_gradients_under_masks(shape, causal):
     op, g = AttentionGrad(causal=causal), np.random.default_rng(1).standard_normal(out.shape).astype(np.float32)
     c = compiled(op, (q, k, v, mask, out, lse, g))
     assert [n.op.name for n in c.fused.nodes] == ["attention_grad"]
-    one, three = (Executable(c.built.program, threads).slow(q, k, v, mask, out, lse, g) for threads in (1, 3))
+    one, three = (Executable(c.build.program, threads).slow(q, k, v, mask, out, lse, g) for threads in (1, 3))
     for x, y, expected in zip(one, three, op.reference(*(a if a.dtype == bool else a.astype(np.float64) for a in (q, k, v, mask, out, lse, g)))):
         assert x.tobytes() == y.tobytes()
         np.testing.assert_allclose(x, expected, rtol=0, atol=2e-5)
@@ -129,7 +129,7 @@ def test_a_row_of_the_least_number_is_the_mean_of_the_values():
     q, k, v = arrays_of((), 12, 50, 8, 8, np.float32)
     mask = np.zeros((12, 50), np.float32)
     mask[2], mask[4], mask[6, :49] = np.finfo(np.float32).min, -np.inf, np.finfo(np.float32).min
-    out, _ = Executable(compiled(Attention(), (q, k, v, mask)).built.program, 1).slow(q, k, v, mask)
+    out, _ = Executable(compiled(Attention(), (q, k, v, mask)).build.program, 1).slow(q, k, v, mask)
     np.testing.assert_allclose(out[2], v.mean(0), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(out[6], v[49])
     assert np.isnan(out[4]).all() and np.isfinite(np.delete(out, 4, 0)).all()
@@ -140,7 +140,7 @@ def test_blocks_of_whole_vectors_under_a_mask():
     for keys in (72, 144, 288, 289):
         q, k, v = arrays_of((), 40, keys, 8, 8, np.float32)
         mask = masks_of((40, keys), bool)
-        out, _ = Executable(compiled(Attention(), (q, k, v, mask)).built.program, 1).slow(q, k, v, mask)
+        out, _ = Executable(compiled(Attention(), (q, k, v, mask)).build.program, 1).slow(q, k, v, mask)
         np.testing.assert_allclose(out, Attention().reference(q, k, v, mask)[0], rtol=0, atol=1e-5)
 
 
@@ -178,7 +178,7 @@ def test_large_scores_and_nan():
     q, k, v = arrays_of((), 20, 40, 8, 8, np.float32)
     q[3] *= 1e4
     q[5] = np.nan
-    out, _ = Executable(compiled(Attention(), (q, k, v)).built.program, 1).slow(q, k, v)
+    out, _ = Executable(compiled(Attention(), (q, k, v)).build.program, 1).slow(q, k, v)
     expected, _ = Attention().reference(*(a.astype(np.float64) for a in (q, k, v)))
     np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)
     assert np.isnan(out[5]).all() and np.isfinite(np.delete(out, 5, 0)).all()

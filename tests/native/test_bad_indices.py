@@ -7,7 +7,7 @@ import pytest
 import graphc as gc
 from graphc import nn, optim
 from graphc.autodiff.backward import backward
-from graphc.compiler import Compiled
+from graphc.compiled import CompiledGraph
 from graphc.errors import GraphError, Loc
 from graphc.ir.builder import Builder
 from graphc.ir.ops.control import Scan
@@ -25,7 +25,7 @@ def compiled(make, *types):
     with b.at(LINE):
         out = make(b, *ins)
     outs = out if isinstance(out, tuple) else (out,)
-    return Compiled(b.finish(outs, ("",) * len(outs)))
+    return CompiledGraph(b.finish(outs, ("",) * len(outs)))
 
 
 CASES = {

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.build import Build
 from graphc.codegen import patience
 from graphc.codegen.abi import RETURN_CANCELLED, RETURN_OK
 from graphc.compiler import Compilation
@@ -32,7 +33,7 @@ def test_every_loop_that_looks(name, monkeypatch):
     monkeypatch.setattr(patience, "LONG_NS", 0.0)
     monkeypatch.setattr(patience, "STEP_NS", 30.0)
     samples = [s for s in SAMPLES if s.op.name == name][::3][:3]
-    run = Executable(Compilation(graph_of(samples))._build().program, 2)
+    run = Executable(Compilation(graph_of(samples)).stage(Build).program, 2)
     inputs = [np.require(a, requirements="CA") for s in samples for a in s.arrays]
     outputs = [np.empty(spec.type.shape, spec.type.dtype.np) for spec in run.signature.outputs]
     frame = run._new_frame()

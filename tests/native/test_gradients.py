@@ -49,7 +49,7 @@ def test_native_gradients_are_the_oracles(name):
     graph, arrays, counts = graph_of(samples)
     with np.errstate(all="ignore"):
         expected = iter(evaluate(graph, arrays))
-    actual = iter(Executable(Compilation(graph).built.program, 2).slow(*arrays))
+    actual = iter(Executable(Compilation(graph).build.program, 2).slow(*arrays))
     for s, n in zip(samples, counts):
         for _ in range(n):
             check(s, next(actual), next(expected))

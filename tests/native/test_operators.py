@@ -35,7 +35,7 @@ def graph_of(samples):
 @pytest.mark.parametrize("name", NAMES)
 def test_native_code_is_the_reference(name):
     samples = [s for s in SAMPLES if s.op.name == name]
-    built = Compilation(graph_of(samples)).built
+    built = Compilation(graph_of(samples)).build
     inputs = [a for s in samples for a in s.arrays]
     runs = [Executable(built.program, threads).slow(*inputs) for threads in THREADS]
     for other in runs[1:]:

@@ -6,7 +6,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.compiler import compiled
+from graphc.compiled import CompiledGraph
 from graphc.ir.builder import Builder
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
@@ -37,7 +37,7 @@ def convolution(x, w, m, padding, turned=False):
         image = b.input("x", f32[tuple(x.shape[i] for i in order)])
         back = b.transpose(image, perm=tuple(int(i) for i in np.argsort(order)))
         u = b.apply(WinogradWeights(m, 16, turned), (b.input("w", f32[w.shape]),))[0]
-        run = compiled(b.finish([b.apply(WinogradConv2d(m, features, padding), (back, u))[0]]))
+        run = CompiledGraph(b.finish([b.apply(WinogradConv2d(m, features, padding), (back, u))[0]]))
         results.append(run(np.ascontiguousarray(x.transpose(order)), w))
     assert results[0].tobytes() == results[1].tobytes()
     return results[0]
@@ -98,7 +98,7 @@ def kernel_gradient(x, dy, m, padding, extra=None):
     if extra is not None:
         y = b.add(y, b.input("extra", f32[extra.shape]))
         values.append(extra)
-    return compiled(b.finish([y]))(*values)
+    return CompiledGraph(b.finish([y]))(*values)
 
 
 def result_gradient(n, c, f, h, w, padding):

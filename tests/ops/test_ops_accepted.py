@@ -6,7 +6,8 @@ import pytest
 from op_sample import Sample
 from samples import SAMPLES
 
-from graphc.compiler import Compilation, Compiled
+from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
@@ -90,7 +91,7 @@ def test_axes_counted_from_the_end():
             except GraphError:                      # it is another axis then, in which the sample's positions are not
                 continue
             counted += 1
-            for found, want in zip(Compiled(graph)(*s.arrays), expected, strict=True):
+            for found, want in zip(CompiledGraph(graph)(*s.arrays), expected, strict=True):
                 np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4, err_msg=repr(op))
     assert counted > 10
     assert applied(OPS["flip"]((0, -1)), [f32[2, 3, 2]]) is None

@@ -6,7 +6,8 @@ import pytest
 from plan_tags import run_all
 
 import graphc as gc
-from graphc.compiler import Compilation, compiled
+from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
 from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
 from graphc.ir.graph import Graph
@@ -63,7 +64,7 @@ def test_nothing_is_stored_outside(length, reverse, gradient):
     want = evaluate(graph, xs)
     given, around = between_guards(xs)
     out, outside = between_guards([np.full_like(v, np.nan) for v in want])
-    compiled(graph, 1).executable.run(given, out)
+    CompiledGraph(graph, 1).executable.run(given, out)
     for got, value in zip(out, want, strict=True):
         np.testing.assert_allclose(got, value, rtol=1e-5, atol=1e-5)
     for whole, v in zip(around + outside, xs + list(want)):

@@ -4,14 +4,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.compiler import compiled
+from graphc.compiled import CompiledGraph
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.shape import Pad
 from graphc.ir.printer import print_graph
 from graphc.ir.types import f32
 from graphc.memory.planner import plan_memory
-from graphc.memory.storage import Constants
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.layout import storage_orders
 from graphc.passes.materialize_padding import MaterializePadding
@@ -97,7 +96,7 @@ def test_values(case):
     wanted, framed = evaluate(graph, arrays), evaluate(MaterializePadding().run(graph), arrays)
     for a, b in zip(wanted, framed):
         np.testing.assert_array_equal(a, b)
-    run = compiled(graph)
+    run = CompiledGraph(graph)
     for _ in range(2):                                  # memory is not fresh any more
         for got, want in zip(run(*arrays).values(), wanted):
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
@@ -110,7 +109,7 @@ def test_images_read_side_by_side_lie_a_line_further_apart(channels, step):
     x, w = b.exp(b.input("x", f32[2, channels, 9, 9])), b.input("w", f32[channels, 1, 3, 3])
     y = b.exp(b.conv2d(x, w, groups=channels, **SAME))
     graph = EliminateCommonSubexpressions().run(MaterializePadding().run(b.finish([b.sum(y, axes=(0, 2, 3))])))
-    plan = plan_memory(graph, AVX2, Constants(), storage_orders(graph))
+    plan = plan_memory(graph, AVX2, orders=storage_orders(graph)).main
     pad, = pads(plan.graph)
     inside, whole = plan.places[pad.inputs[0]], plan.places[pad.outputs[0]]
     assert plan.borders[pad.inputs[0]] is pad and pad not in plan.schedules and inside.buffer is whole.buffer

@@ -6,7 +6,8 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.compiler import Compilation, compiled
+from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
 from graphc.errors import InternalError
 from graphc.ir.builder import Builder
 from graphc.ir.printer import print_graph
@@ -67,7 +68,7 @@ def test_a_result_may_be_derived():
     b = Builder()
     w = b.state_input("w", T)
     state, lock = np.ones((8, 16), np.float32), StateLock()
-    run = compiled(b.finish([b.exp(w)]), 2, [state], lock)
+    run = CompiledGraph(b.finish([b.exp(w)]), 2, [state], lock)
     np.testing.assert_allclose(run(), np.exp(state), rtol=1e-6)
 
 
@@ -75,7 +76,7 @@ def test_a_program_that_derives_and_writes_needs_the_lock_that_knows_the_version
     b = Builder()
     w, count = b.state_input("w", T), b.state_input("count", f32[2])
     b.update(count, b.exp(count))
-    built = Compilation(b.finish([b.exp(w)])).built
+    built = Compilation(b.finish([b.exp(w)])).build
     with pytest.raises(InternalError, match="lock"):
         Executable(built.program, 1, [np.zeros((8, 16), np.float32), np.zeros(2, np.float32)])
 
@@ -123,7 +124,7 @@ def test_frozen_parameters_are_derived_from_once(rng=np.random.default_rng(2)):
                          x=gc.f32[16, 32], y=gc.i32[16], seed=0, threads=1)
     x, y = rng.normal(size=(16, 32)).astype("f"), rng.integers(0, 40, 16).astype("i")
     step(x, y)
-    run = step._executable(()).executable
+    run = step._fixed.executable
     made = run._descriptor.seen
     for _ in range(5):
         step(x, y)

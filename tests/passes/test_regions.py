@@ -10,7 +10,8 @@ import pytest
 from plan_tags import run_all
 
 import graphc as gc
-from graphc.compiler import Compilation, compiled
+from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
 from graphc.dsl.array import as_array
 from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
@@ -164,7 +165,7 @@ def test_native_code(kind):
         arguments = [Argument("p", gc.bool_[()])] + [Argument(name, gc.f64[SHAPE]) for name in NAMES]
         every = trace_function(lambda _all=many, **given: tuple(v for f, _ in _all for v in f(**given)), arguments, "every").graph
         want = [v for _, f in many for v in evaluate(f.graph, arrays())]
-        for got, value in zip(compiled(every)(np.array(yes), *arrays()), want, strict=True):
+        for got, value in zip(CompiledGraph(every)(np.array(yes), *arrays()), want, strict=True):
             np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9)
 
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.build import Build
 from graphc.codegen.llvm import cache, jit
 from graphc.codegen.llvm.cache import FOLDER, Cache, code_key, make_key
 from graphc.codegen.llvm.packing import pack, unpack
-from graphc.compiler import Built, Compilation, Compiled
+from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
 from graphc.errors import InternalError
 from graphc.ir.types import f32
 from graphc.runtime.native import runtime_target
@@ -142,12 +144,12 @@ def test_a_share_of_all_damages(seed):
 
 def test_a_program_that_does_not_load_is_built_again(folder):
     """Its sum is right, its object code is none."""
-    first = Compiled(fuzz.other.graph)
-    key, built = Compilation(fuzz.other.graph)._key, first.compilation.built
+    first = CompiledGraph(fuzz.other.graph)
+    key, built = Compilation(fuzz.other.graph).key, first.compilation.build
     payload = b"".join(pack(built)).replace(b"\x7fELF", b"\x7fFLE")
     cache.default().put(key, payload)
     x = np.arange(5, dtype=np.float32)
-    again = Compiled(fuzz.other.graph)
+    again = CompiledGraph(fuzz.other.graph)
     assert again.compilation.found and again(x).tobytes() == first(x).tobytes()
     assert cache.default().get(key) == b"".join(pack(built))
     third = Compilation(fuzz.other.graph)
@@ -164,9 +166,9 @@ def test_runtime_code_that_does_not_load_is_compiled_again(folder):
 def test_programs_survive_packing(folder):
     """Every field, in its declared type; constants lie where they were read."""
     for function in (fuzz.looked_up, fuzz.other):
-        built = Compilation(function.graph)._build()
+        built = Compilation(function.graph).stage(Build)
         data = memoryview(b"".join(pack(built)))
-        found = unpack(Built, data)
+        found = unpack(Build, data)
         assert found == built and found.program.consts.obj is data.obj and type(found.program.object_code) is bytes
         assert found.program.signature.inputs[0].type.dtype is f32
 

@@ -17,7 +17,6 @@ from graphc.codegen.abi import failure_code, read_failure
 from graphc.codegen.llvm.jit import compile_object, load_object
 from graphc.errors import GraphError, InternalError
 from graphc.ir.types import f32, i64
-from graphc.runtime.entry import callable_class
 from graphc.runtime.native import runtime_target
 
 
@@ -177,19 +176,6 @@ def test_consts_and_arena():
     run = warm(exe, x)
     np.testing.assert_array_equal(run(x), [0, 1, 2, 3, 5, 6, 7, 8])
     assert exe.memory_bytes == dict(arena=64, scratch=0, consts=16)
-
-
-def test_callable_class(x):
-    class Run:
-        """Documented."""
-        def __init__(self):
-            self.note = 1
-
-    exe = add_one()
-    run = callable_class(Run, exe.call)()
-    for _ in range(4):
-        assert run(x)[0] == 2.5
-    assert isinstance(run, Run) and run.note == 1 and type(run).__name__ == "Run" and run(x=x)[0] == 2.5
 
 
 def test_the_builtin_keeps_the_code_alive(x):

@@ -1,0 +1,110 @@
+"""The last stage: machine code and all that a later process needs to run it without compiling."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.codegen.llvm import jit
+from graphc.codegen.program import Site
+from graphc.errors import GraphError, Loc
+from graphc.ir.graph import Graph, Node, regions
+from graphc.ir.ops.control import Cond, WhileLoop
+from graphc.ir.ops.fused import members
+from graphc.memory.plan import Constants, ProgramPlan
+from graphc.memory.usage import Memory
+from graphc.profile import CallSite
+from graphc.runtime.executable import Program
+from graphc.runtime.memory import aligned_empty
+from graphc.runtime.signature import ArraySpec, Signature
+from graphc.stages import Emitted, FusedGraphs, Lowered
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What to say when a kernel reports a bad index, or a NaN where these are checked: the operator and the user's
+    line."""
+    op: str
+    loc: Loc | None
+    nan: bool = False
+
+    def error(self, index: int) -> GraphError:
+        bad = f"got index {index}, which is out of range"
+        nan = f"makes NaN, first in element {index} of its result"
+        return GraphError(f"{self.op} {nan if self.nan else bad}", self.loc)
+
+
+@dataclass(frozen=True)
+class Build:
+    """What the disk cache keeps of a compiled graph: the program, whose lines its failures are, its memory, and the
+    calls that an instrumented build times."""
+    program: Program
+    failures: tuple[Failure, ...]
+    memory: Memory
+    sites: tuple[CallSite, ...] = ()
+
+    @staticmethod
+    def of(graph: Graph, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted) -> Build:
+        """LLVM compiles the program."""
+        loops, memory, derived = lowered.program, lowered.memory, lowered.derived
+        program = Program(
+            jit.compile_object(emitted.llvm, emitted.target), signature(graph), memory.arena, memory.scratch,
+            _joined(planned.constants), _work_ns(fused.main), emitted.target, derived.sizes, derived.passing,
+            derived.idle, graph.writes, _varies(fused.main))
+        failures = tuple(Failure(_checking_op(n), n.loc, i in loops.nan_checks) for i, n in enumerate(loops.checked))
+        return Build(program, failures, memory, tuple(map(_call_site, loops.sites)))
+
+    def error(self, node: int, index: int) -> GraphError:
+        """What to raise when the checking node of this number reports this index."""
+        return self.failures[node].error(index)
+
+    def text(self) -> str:
+        return f"{len(self.program.object_code)} bytes of machine code\n# {self.memory}"
+
+
+def signature(graph: Graph) -> Signature:
+    """How the graph is called."""
+    names = graph.output_names or ("",) * len(graph.outputs)
+    result = "array" if graph.output_names is None else "dict" if any(graph.output_names) else "tuple"
+    outputs = tuple(ArraySpec(n or f"output {i}", v.type) for i, (n, v) in enumerate(zip(names, graph.outputs)))
+    return Signature(tuple(ArraySpec(v.name, v.type) for v in graph.inputs), outputs, result, graph.name)
+
+
+def constant_memory(nbytes: int) -> memoryview:
+    """Where constants may lie."""
+    return memoryview(aligned_empty(nbytes, np.uint8))
+
+
+def _joined(constants: Constants) -> memoryview:
+    whole, at = constant_memory(constants.nbytes), 0
+    for part in constants.parts:
+        whole[at:at + len(part)] = part
+        at += len(part)
+    return whole
+
+
+def _call_site(site: Site) -> CallSite:
+    node = site.node
+    if node is None:
+        return CallSite(site.kernel, None, "", 0, 0)
+    cost = node.op.cost(*(v.type for v in node.inputs))
+    stays = 2 * node.inputs[0].type.nbytes if site.aliased else 0           # neither read nor written
+    return CallSite(site.kernel, node.loc, node.scope, cost.flops, cost.bytes - stays + site.around)
+
+
+def _checking_op(node: Node) -> str:
+    """The operator to name: of a cluster, the one that may fail, or its last."""
+    names = [n.op.name for n, _ in members(node)]
+    return next((n.op.name for n, _ in members(node) if n.op.may_fail), names[-1] if names else "copy")
+
+
+def _work_ns(graph: Graph) -> int:
+    """A rough duration on one core: 20 Gflop/s and 10 GB/s."""
+    costs = [n.op.cost(*(v.type for v in n.inputs)) for n in graph.nodes]
+    return int(sum(max(c.flops / 20, c.bytes / 10) for c in costs))
+
+
+def _varies(graph: Graph) -> bool:
+    """Whether data decide what a call does: which branch, how many steps."""
+    return any(isinstance(n.op, Cond | WhileLoop) or any(_varies(body) for _, body in regions(n.op))
+               for n in graph.nodes)

@@ -1,0 +1,84 @@
+"""A graph with its native code: what `gc.compile` gives where all sizes are known."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from graphc.build import Build
+from graphc.compiler import Compilation
+from graphc.config import whole
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError
+from graphc.ir.graph import Graph
+from graphc.ir.parser import parse
+from graphc.ir.printer import print_graph
+from graphc.ir.shown import Shown
+from graphc.memory.usage import Memory
+from graphc.profile import MOST_RUNS, Profile, measure
+from graphc.runtime.executable import Executable
+from graphc.runtime.lock import StateLock
+
+
+class CompiledGraph(partial, Shown):
+    """Native code of a graph, or of its text. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell
+    what it does; `executable` runs it.
+
+    As a `partial` of the native entry, without arguments, it is called from C to C: a call costs no Python.
+    """
+    graph: Graph
+    compilation: Compilation
+    executable: Executable
+    memory: Memory
+
+    def __new__(cls, graph: Graph | str, threads: int = 0, state: Sequence[np.ndarray] = (),
+                lock: StateLock | None = None, quiet: bool = False) -> CompiledGraph:
+        """`state`, `lock`, `quiet`: as of `Executable`."""
+        graph = parse(graph) if isinstance(graph, str) else graph
+        compilation = Compilation(graph)
+
+        def start(build: Build) -> Executable:
+            knob = compilation.config.threads
+            return Executable(build.program, threads or knob, state, lock, build.error, user_loc, quiet)
+        executable = compilation.load(start)
+        made = super().__new__(cls, executable.call)
+        made.graph, made.compilation, made.executable = graph, compilation, executable
+        made.memory = replace(compilation.build.memory, state=sum(a.nbytes for a in executable.state.arrays))
+        return made
+
+    __repr__ = object.__repr__
+
+    def dump(self, stage: str = "graph") -> str:
+        """The text of a stage: graph, simplified, fused, planned, loops, llvm or asm."""
+        return self.compilation.text(stage)
+
+    def explain(self) -> str:
+        """Why neighbours in the graph were not fused."""
+        return self.compilation.explain()
+
+    def profile(self, *arrays, runs: int = 5) -> Profile:
+        """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented
+        build runs, on a copy of the state; this one pays nothing for it."""
+        runs = whole(runs, "runs", 1, MOST_RUNS, user_loc())
+        timed, mine = Compilation(self.graph, timed=True), self.executable
+        table = np.zeros((len(timed.build.sites), 2), np.int64)
+        if mine.settled:
+            state, lock = mine.state, None
+        else:
+            state, lock = (mine.lock or StateLock()).read(mine.state.arrays), StateLock()
+        run = timed.load(lambda build: Executable(build.program, mine.threads, state, lock, build.error, user_loc,
+                                                  profile=table))
+        return measure(run, table, timed.build.sites, arrays, runs)
+
+    def renew(self) -> None:
+        """See `Executable.renew`."""
+        self.executable.renew()
+
+    def __reduce__(self):
+        if self.graph.state:
+            raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep "
+                             "the network and its parameters (the file, the seed, or step.save(path)) and compile it "
+                             "again, from the disk cache", user_loc())
+        return CompiledGraph, (print_graph(self.graph), self.executable.threads)

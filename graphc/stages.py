@@ -1,0 +1,83 @@
+"""What a graph is on its way to machine code: a frozen class for each stage, each with its text.
+
+Two stages live where they are made: `Split` in passes/precompute.py, `ProgramPlan` in memory/plan.py; the last,
+`Build`, has a file of its own.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from graphc.codegen.llvm import jit
+from graphc.codegen.llvm.emit import scratch_bytes
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.printer import print_function
+from graphc.codegen.program import LoopProgram
+from graphc.codegen.scratch_layout import callers_first
+from graphc.ir.graph import Graph
+from graphc.ir.printer import print_graph
+from graphc.memory.derived_state import DerivedState
+from graphc.memory.usage import Memory
+from graphc.passes.precompute import Split
+from graphc.schedule.target import Target
+
+
+class PipelineStage(Protocol):
+    """What every stage can do."""
+
+    def text(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The graph as it was written or differentiated."""
+    graph: Graph
+
+    def text(self) -> str:
+        return print_graph(self.graph)
+
+
+@dataclass(frozen=True)
+class Simplified(Declared):
+    """Of few and simple operators, without what is equal, constant or dead."""
+
+
+@dataclass(frozen=True)
+class FusedGraphs(Split):
+    """Both graphs, of kernels in their final order."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The kernels as loops and what calls them; `derived` is made from the state, `memory` the bytes of one call, known
+    before a run."""
+    program: LoopProgram
+    derived: DerivedState
+    memory: Memory
+
+    def text(self) -> str:
+        functions = callers_first([*entries(self.program), *self.program.kernels])
+        return "\n\n".join(map(print_function, reversed(functions)))
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """The program as LLVM IR."""
+    llvm: str
+    target: Target
+
+    def text(self) -> str:
+        return self.llvm
+
+    def assembly(self) -> str:
+        return jit.assembly(self.llvm, self.target)
+
+
+def entries(program: LoopProgram) -> list[LoopFunction]:
+    """The functions that are called from outside."""
+    return [f for f in (program.main, program.prepare) if f is not None]
+
+
+def thread_scratch(program: LoopProgram) -> int:
+    """Bytes of scratch that each thread needs."""
+    return scratch_bytes(list(program.kernels), program.main, program.prepare)

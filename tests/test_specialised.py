@@ -1,0 +1,108 @@
+"""Native code by sizes: made once for each set of them, the last ones kept; a step that nobody needs is gone at
+once."""
+from __future__ import annotations
+
+import sys
+import weakref
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn, optim, profile
+from graphc.specialised import KEPT_PROGRAMS, Specialised, SpecialisedGraph
+
+
+def test_each_set_of_sizes_is_made_once_and_the_last_are_kept():
+    made = []
+    programs = Specialised(lambda **sizes: made.append(sizes) or sizes, most=3)
+    assert programs.last is None and programs.kept == ()
+    first = programs.at(B=1, T=2)
+    assert programs.at(T=2, B=1) is first and programs.last is first and made == [{"B": 1, "T": 2}]
+    for size in (3, 4):
+        programs.at(B=size, T=2)
+    assert programs.at(B=1, T=2) is first and programs.kept[-1] is first and len(programs.kept) == 3
+    programs.at(B=5, T=2)                       # B=3 was used longest ago
+    assert [kept["B"] for kept in programs.kept] == [4, 1, 5]
+    programs.at(B=3, T=2)
+    assert [sizes["B"] for sizes in made] == [1, 3, 4, 5, 3]
+
+
+def test_what_fails_is_not_kept():
+    programs = Specialised(lambda n: [][n])
+    for _ in range(2):
+        with pytest.raises(IndexError):
+            programs.at(n=1)
+    assert programs.kept == ()
+
+
+@gc.graph
+def total(x: gc.f32["B", 3]):
+    return gc.sum(x, 0)
+
+
+@pytest.fixture(autouse=True)
+def known_peaks(monkeypatch):
+    """Profiles compare with the machine, which takes seconds to measure."""
+    monkeypatch.setattr(profile, "fma_peak", lambda threads: 1.0)
+    monkeypatch.setattr(profile, "copy_rate", lambda threads: 1.0)
+
+
+def test_a_graph_with_named_sizes():
+    run = gc.compile(total)
+    assert type(run) is SpecialisedGraph and run.dump() == str(total)
+    with pytest.raises(gc.GraphError, match="of B are not known before .*; give them to gc.compile") as error:
+        run.memory
+    assert "test_specialised.py" in str(error.value)
+    small, large = np.ones((2, 3), np.float32), np.ones((7, 3), np.float32)
+    out = np.zeros(3, np.float32)
+    assert run(small).tolist() == [2, 2, 2] and run(x=large, out=out) is out and out.tolist() == [7, 7, 7]
+    assert run.memory.inputs == large.nbytes and run.at(B=7) is run.last and len(run.kept) == 2
+    assert "f32[7, 3]" in run.dump("fused") and run.profile(small, runs=1).rows and run.last is run.at(B=2)
+    mistakes = {"argument 'x' is": (np.ones((2, 4), np.float32),), "argument 'x' is f32": (np.ones(3, "f"),),
+                "needs 'x'": ()}
+    for says, bad in mistakes.items():
+        with pytest.raises(gc.GraphError, match=says) as error:
+            run(*bad)
+        assert "test_specialised.py" in str(error.value)
+    for size in range(1, KEPT_PROGRAMS + 4):
+        run(np.ones((size, 3), np.float32))
+    assert len(run.kept) == KEPT_PROGRAMS
+
+
+def step(batch):
+    return gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[batch, 3],
+                         y=gc.f32[batch, 2], threads=1)
+
+
+@pytest.mark.parametrize("batch", [4, "B"])
+def test_a_step_that_nobody_needs_is_gone_at_once(batch):
+    """Its state forgets what was the step's alone then; no cycle keeps it until Python looks for cycles."""
+    made = step(batch)
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
+    made(x, y), made.evaluate([(x, y)], error=nn.mse)
+    gone = weakref.ref(made)
+    assert sys.getrefcount(made) == 2
+    del made
+    assert gone() is None
+
+
+def test_a_step_knows_its_program_by_the_sizes_used_last():
+    made = step("B")
+    with pytest.raises(gc.GraphError, match="the sizes of B are not known before the first call"):
+        made.dump("fused")
+    for size in (4, 6):
+        made(np.ones((size, 3), np.float32), np.ones((size, 2), np.float32))
+    assert "f32[6, 3]" in made.dump() and made.memory.inputs == 6 * 5 * 4
+    with pytest.raises(gc.GraphError, match="argument 'x' is f32.B, 3., got f64") as error:
+        made(np.ones((4, 3)), np.ones((4, 2), np.float32))
+    assert "test_specialised.py" in str(error.value)
+
+
+def test_a_step_of_fixed_sizes_says_what_to_convert():
+    made = step(4)
+    arrays = np.ones((4, 3)), np.ones((4, 2), np.float32)
+    for call in (made, lambda *arrays: made.profile(*arrays, runs=1)):
+        with pytest.raises(gc.GraphError, match="must be f32.4, 3.*, got dtype float64; convert it: x.astype"):
+            call(*arrays)
+    assert made.profile(np.ones((4, 6), np.float32)[:, ::2], arrays[1], runs=1).rows
