@@ -35,6 +35,15 @@ class Cut:
         return min(self.chunk, sizes[self.split]) * self.inner(sizes)
 
 
+def fine_cut(sizes: tuple[int, ...], length: int) -> Cut:
+    """Ranges of at most about `length` elements."""
+    for split in range(len(sizes)):
+        inner = prod(sizes[split + 1:])
+        if inner <= length:
+            return Cut(split, max(1, min(sizes[split], length // inner)))
+    return Cut(len(sizes) - 1, length)
+
+
 @dataclass(frozen=True)
 class Blocking:
     """Sizes of the blocks of the five loops.

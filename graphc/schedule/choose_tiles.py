@@ -7,7 +7,7 @@ from math import prod, sqrt
 
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_form import LinearMap, Phase
-from graphc.schedule.contraction_schedule import MAX_TAPS, STEPS, TileSchedule, column_packing, group_sizes, round_up
+from graphc.schedule.contraction_schedule import MAX_TAPS, STEPS, StreamSchedule, TileSchedule, column_packing, group_sizes, round_up
 from graphc.schedule.machine import DOT_ROWS, SMALL_FLOPS, TILES, Machine, even
 from graphc.schedule.register_tiles import register_tile
 from graphc.schedule.target import LINE_BYTES
@@ -290,7 +290,7 @@ def is_stream(p: Phase, machine: Machine) -> bool:
     return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= 8 * machine.lanes and p.extent(p.k) >= 16
 
 
-def stream_schedule(p: Phase, machine: Machine) -> TileSchedule:
+def stream_schedule(p: Phase, machine: Machine) -> StreamSchedule:
     """Tiles of some KB of columns and of enough steps that each reads some 100 KB of b."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     columns = Cut(0, even(n, min(n, STREAM_BYTES // machine.itemsize), machine.lanes))
@@ -298,4 +298,5 @@ def stream_schedule(p: Phase, machine: Machine) -> TileSchedule:
     blocks = sums.count((k,))
     share = -(-STREAM_WORK // (columns.chunk * sums.chunk))
     splits = max(1, min(blocks // share, 2 * TILES // (p.extent(p.batch) * columns.count((n,))), PARTIALS // (p.extent(p.batch) * m * n)))
-    return TileSchedule(Blocking(m, machine.lanes, m, columns, sums), machine.lanes, PackingMode.UNPACKED, PackingMode.UNPACKED, -(-blocks // -(-blocks // splits)), True)
+    blocking = Blocking(m, machine.lanes, m, columns, sums)
+    return StreamSchedule(blocking, machine.lanes, PackingMode.UNPACKED, PackingMode.UNPACKED, -(-blocks // -(-blocks // splits)))

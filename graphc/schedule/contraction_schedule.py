@@ -16,7 +16,6 @@ class TileSchedule:
 
     a, b: how the operands reach the micro-kernel.
     splits: > 1: the blocks of the sum are divided among this number of tiles, whose partial results are added in order (split-K).
-    streamed: few rows, b unpacked: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
     transposed_store: if the output is contiguous along m: how m is cut into tiles (of MC rows at most); their sums are transposed
         before they are stored.
     by_rows: consecutive tiles share their rows; otherwise they share their columns.
@@ -29,7 +28,6 @@ class TileSchedule:
     a: PackingMode
     b: PackingMode
     splits: int = 1
-    streamed: bool = False
     transposed_store: Cut | None = None
     by_rows: bool = False
     prefetch_lines: int = 0
@@ -45,14 +43,27 @@ class TileSchedule:
         """Columns of the widest tile, in whole micro-tiles."""
         return round_up(self.blocking.nc.length(group_sizes(phase, phase.n)), self.blocking.nr)
 
-    def __str__(self) -> str:
+    @property
+    def micro_tile(self) -> str:
         mr, nr = self.blocking.mr, self.blocking.nr
-        shape = f"{mr}×{nr}" + (f" and {self.edge_mr}×{nr}" if self.edge_mr else "")
-        shape = f"{mr} rows streamed" if self.streamed else shape
+        return f"{mr}×{nr}" + (f" and {self.edge_mr}×{nr}" if self.edge_mr else "")
+
+    def __str__(self) -> str:
         options = {f"split-k {self.splits}": self.splits > 1, "transposed store": self.transposed_store, "by rows": self.by_rows,
                    f"prefetch {self.prefetch_lines}": self.prefetch_lines, "packed in runs": self.packed_in_runs}
         chosen = "".join(f" {option}" for option, holds in options.items() if holds)
-        return f"{shape} (lanes {self.lanes}) {self.blocking} a:{self.a.value} b:{self.b.value}{chosen}"
+        return f"{self.micro_tile} (lanes {self.lanes}) {self.blocking} a:{self.a.value} b:{self.b.value}{chosen}"
+
+
+@dataclass(frozen=True)
+class StreamSchedule(TileSchedule):
+    """The same for few rows, with unpacked operands: whole rows of b are scaled and added to sums in L1, so that memory is read in long
+    runs.
+    """
+
+    @property
+    def micro_tile(self) -> str:
+        return f"{self.blocking.mr} rows streamed"
 
 
 @dataclass(frozen=True)

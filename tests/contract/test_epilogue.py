@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen.loops.printer import print_function
-from graphc.codegen.lower.contract import load_along
+from graphc.codegen.lower.contraction.outputs import load_along
 from graphc.ir import contraction as C
 from graphc.schedule.contraction_schedule import round_up
 from tests.contract.harness import compiled

@@ -9,7 +9,8 @@ import graphc as gc
 from graphc import nn
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.lower import lower
-from graphc.codegen.lower.micro import MicroSpec, micro_kernel
+from graphc.codegen.lower.contraction.micro_kernel import (
+    ColumnLayout, MicroKernelSpec, MicroTileShape, ProductTypes, RowLayout, micro_kernel)
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.types import f32
@@ -98,14 +99,18 @@ def test_parts_of_a_sum_ask_for_the_next_part_of_their_panel():
     assert calls and all(line.endswith(f" + {tiles.blocking.kc.length((4608,)) * tiles.blocking.nr})") for line in calls), calls
 
 
+def kernel(a: RowLayout, b: ColumnLayout) -> str:
+    return print_function(micro_kernel(MicroKernelSpec(ProductTypes(f32, f32, f32), MicroTileShape(6, 2, 8), a, b)))
+
+
 def test_the_micro_kernel_asks_line_after_line():
-    text = print_function(micro_kernel(MicroSpec(f32, 6, 2, 8, 1, True, 16, ahead=3)))
+    text = kernel(RowLayout(1, scattered=True), ColumnLayout(16, prefetch_lines=3))
     assert text.count("to L2") == 3 and text.count("fma") == 12 * (STEPS + 1)
 
 
 def test_the_micro_kernel_packs_what_it_reads():
     """Row i of step k, which lies where the row begins, at k * 6 + i."""
-    text = print_function(micro_kernel(MicroSpec(f32, 6, 2, 8, 100, True, 16, keeps=6)))
+    text = kernel(RowLayout(100, scattered=True, packs=6), ColumnLayout(16))
     pairs = re.findall(r"(v\d+): f32 = load a\[row(\d) \+ (\w)\*100\]\s+store kept\[(\w)\*6(?: \+ (\d))?\] = (v\d+)", text)
     assert [(int(row), int(at or 0)) for _, row, _, _, at, _ in pairs] == [(i, i) for i in range(6)]
     assert all(loaded == stored and k == place for loaded, _, k, place, _, stored in pairs)

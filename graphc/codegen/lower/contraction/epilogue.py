@@ -9,50 +9,24 @@ from math import prod
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.lower.body import Env, NestBody, Point
-from graphc.codegen.lower.contract import lower_contraction
-from graphc.codegen.lower.winograd import lower_winograd
-from graphc.codegen.lower.winograd_grad import lower_weight_grad
-from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node, leading_to
-from graphc.ir.ops.fused import contraction_in, slices_in
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
+from graphc.ir.ops.fused import slices_in
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of, nest_of_epilogue
 from graphc.schedule.nest_schedule import NestSchedule
-from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
 
-def lower_contraction_node(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> LoopFunction:
-    """A contraction alone."""
-    return _lower(node, ins, outs, schedule, target, None, name)
-
-
-def lower_contraction_cluster(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> LoopFunction:
-    """A contraction with its epilogue. The first two inputs of the body are the contraction's operands."""
-    body = node.op.body
-    inner = contraction_in(body)
-    if inner.inputs != body.inputs[:2]:
-        raise InternalError("the operands of a contraction come first among the inputs of its cluster", "lower", repr(node))
-    epilogue = GateEpilogue if slices_in(body) else Epilogue
-    return _lower(inner, ins, outs, schedule, target, epilogue(body, inner, tuple(ins)), name)
-
-
-def _lower(inner: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target, epilogue: "Epilogue | None", name: str) -> LoopFunction:
-    rule = WINOGRAD.get(type(inner.op))
-    if rule is not None:
-        return rule(inner, ins, outs, schedule, target, epilogue, name)
-    return lower_contraction(inner.op.contraction(*(v.type for v in inner.inputs)), ins, outs, schedule, target, epilogue, name)
-
-
 class Epilogue:
-    """Called by the contraction engine with finished sums: evaluates the body at the element `index`, lanes along output axis `axis`."""
+    """Called with finished sums: evaluates the body at the element `index`, lanes along output axis `axis`."""
 
     def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
         self.body, self.inner = body, inner
         self.nest = nest_of_epilogue(body, inner.outputs, tuple(n for n in body.nodes if n is not inner), ins)
 
     def run_together(self, strides: tuple[int, ...]) -> "Epilogue | None":
-        """The same with as many last axes as there are strides taken as one; None unless they have these strides, or none, in all operands."""
+        """The same with as many last axes as there are strides taken as one; None unless they have these strides, or none, in all
+        operands.
+        """
         n, last = self.nest, len(strides)
         tables = n.leaves, n.counters
         if any(s[-last:] not in (strides, (0,) * last) for table in tables for s in table.values()):
@@ -62,9 +36,9 @@ class Epilogue:
         merged.nest = replace(n, extents=(*n.extents[:-last], prod(n.extents[-last:])), leaves=leaves, counters=counters)
         return merged
 
-    def __call__(self, f: LoopFunction, acc: Val, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
+    def __call__(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
         env = _environment(f, self.nest, index, lanes, mask, axis)
-        env.values[self.inner.outputs[0]] = acc
+        env.values[self.inner.outputs[0]] = sums
         return [f.splat(env.value(v), lanes) for v in self.body.outputs]
 
 
@@ -74,8 +48,9 @@ def _environment(f: LoopFunction, nest: Nest, index: Sequence[Ix], lanes: int, m
 
 
 class GateEpilogue:
-    """The same for an epilogue that slices the sums: called with those of all gates and the `index` of a unit, lanes along the last axis. `ask` asks for
-    the lines that it reads beside the sums of one gate, whose columns `index` counts, where these are other lines for each row."""
+    """The same for an epilogue that slices the sums: called with those of all gates and the `index` of a unit, lanes along the last
+    axis.
+    """
 
     def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
         self.body, self.inner, self.slices = body, inner, slices_in(body)
@@ -84,15 +59,19 @@ class GateEpilogue:
         self.whole = nest_of_epilogue(body, inner.outputs, tuple(before), ins)
         self.part = nest_of_epilogue(body, tuple(s.outputs[0] for s in self.slices), tuple(after), ins)
 
-    def ask(self, f: LoopFunction, index: Sequence[Ix], axis: int) -> None:
-        env, asked = _environment(f, self.whole, index, 1, None, axis), set()
+    def prefetch(self, f: LoopFunction, index: Sequence[Ix], axis: int) -> None:
+        """Prefetches the lines that it reads beside the sums of one gate, whose columns `index` counts, where these are other lines for
+        each row.
+        """
+        env, seen = _environment(f, self.whole, index, 1, None, axis), set()
         for (node, k), strides in self.whole.leaves.items():
             v = leaf_of((node, k))
-            if v in env.body.inputs and (v, strides) not in asked and any(step for d, step in enumerate(strides) if d != axis):
-                asked.add((v, strides))
+            if v in env.body.inputs and (v, strides) not in seen and any(step for d, step in enumerate(strides) if d != axis):
+                seen.add((v, strides))
                 f.prefetch(*env.body.address(env.body.inputs[v], strides, env.at), level=2)
 
-    def __call__(self, f: LoopFunction, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
+    def __call__(self, f: LoopFunction, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None,
+                 axis: int) -> list[Val]:
         env = _environment(f, self.part, index, lanes, mask, axis)
         for s in self.slices:
             start = s.op.start[axis]
@@ -101,6 +80,3 @@ class GateEpilogue:
             of_gate.values[self.inner.outputs[0]] = sums[start // self.part.extents[axis]]
             env.values[s.outputs[0]] = of_gate.value(s.inputs[0])
         return [f.splat(env.value(v), lanes) for v in self.body.outputs]
-
-
-WINOGRAD = {WinogradConv2d: lower_winograd, WinogradWeightGrad: lower_weight_grad}

@@ -1,0 +1,117 @@
+"""What all lowerings of a phase have in common: the function that they write, its views, the sizes of the phase."""
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+from graphc.codegen.loops.builder import LoopFunction, View
+from graphc.codegen.loops.index import Ix
+from graphc.codegen.lower.contraction.outputs import EpilogueFunction, Outputs
+from graphc.errors import InternalError
+from graphc.ir.types import DType
+from graphc.schedule.contraction_form import Phase
+from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, group_sizes
+
+
+@dataclass(frozen=True)
+class ContractionViews:
+    """The memory of a contraction's function. a, b: flat, as the linear maps of the phases index them; shared: scratch that all
+    threads see; prepacked: the operand that was packed before the kernel runs.
+    """
+    a: View
+    b: View
+    outs: tuple[View, ...] = ()
+    shared: View | None = None
+    prepacked: View | None = None
+
+
+@dataclass(frozen=True)
+class PhaseLowering(ABC):
+    """One phase of a contraction, and the function into which its loops are written. A subclass for each kind of schedule."""
+    f: LoopFunction
+    contraction: ContractionSchedule
+    number: int                         # of the phase
+    views: ContractionViews
+    fused: bool                         # the target multiplies and adds in one instruction
+    epilogue: EpilogueFunction | None = None
+
+    @abstractmethod
+    def run(self) -> None:
+        """Writes the loops of the phase."""
+
+    def prepack(self) -> None:
+        """Writes the loops that pack operand `contraction.ready` for kernels of this schedule."""
+        raise InternalError(f"{type(self).__name__} packs nothing", "lower")
+
+    @cached_property
+    def phase(self) -> Phase:
+        return self.contraction.form.phases[self.number]
+
+    @cached_property
+    def schedule(self) -> PhaseSchedule:
+        return self.contraction.phases[self.number]
+
+    @property
+    def a(self) -> View:
+        return self.views.a
+
+    @property
+    def b(self) -> View:
+        return self.views.b
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the sums."""
+        return self.a.dtype
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        return Outputs(self.f, self.views.outs, self.epilogue, self.contraction.form, self.phase)
+
+    # ---- sizes
+
+    @cached_property
+    def m(self) -> int:
+        return self.phase.extent(self.phase.m)
+
+    @cached_property
+    def n(self) -> int:
+        return self.phase.extent(self.phase.n)
+
+    @cached_property
+    def k(self) -> int:
+        return self.phase.extent(self.phase.k)
+
+    @cached_property
+    def batches(self) -> int:
+        return self.phase.extent(self.phase.batch)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.phase.sizes
+
+    @cached_property
+    def m_sizes(self) -> tuple[int, ...]:
+        return group_sizes(self.phase, self.phase.m)
+
+    @cached_property
+    def n_sizes(self) -> tuple[int, ...]:
+        return group_sizes(self.phase, self.phase.n)
+
+    @cached_property
+    def k_sizes(self) -> tuple[int, ...]:
+        return group_sizes(self.phase, self.phase.k)
+
+    # ---- memory
+
+    def packed(self, role: str, size: int) -> View:
+        """The memory of packed operand "a" or "b": shared scratch, or what was packed before the kernel runs."""
+        if role == self.contraction.ready:
+            return self.views.prepacked.view_at([Ix()], (size,))
+        offsets = {"a": self.contraction.packed_a, "b": self.contraction.packed_b}[role]
+        return self.views.shared.view_at([offsets[self.number]], (size,))
+
+    def partials(self, size: int) -> View:
+        """The memory of the partial results of a sum that is split."""
+        return self.views.shared.view_at([self.contraction.partials[self.number]], (size,))
