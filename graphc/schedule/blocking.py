@@ -14,8 +14,8 @@ from math import prod
 
 @dataclass(frozen=True)
 class Cut:
-    """A group of dims cut into contiguous ranges of its flattened order: `chunk` of dim number `split`, all that is inside it,
-    one of what is outside.
+    """A group of dims cut into contiguous ranges of its flattened order: `chunk` of dim number `split`, all that is
+    inside it, one of what is outside.
     """
     split: int
     chunk: int
@@ -68,7 +68,7 @@ class PackingMode(Enum):
     ONCE = "packed-once"                  # by a parallel loop before all tiles, or before the kernel runs
     PER_TILE = "packed-per-tile"          # by each tile, one block of the sum after the other
     BY_FIRST_USE = "packed-by-first-use"  # (a) by the micro-tiles of a tile's first columns, which read it unpacked
-    TAPS = "taps"                         # (a) unpacked, the terms of a short sum at offsets that are constants of the micro-kernel
+    TAPS = "taps"                         # (a) unpacked, the terms of a short sum at offsets known to the micro-kernel
 
 
 class ColumnPacking(Enum):

@@ -1,4 +1,4 @@
-"""Schedules: how a kernel runs, as plain data. Chosen by pure functions in passes/, read by the lowerings, printed with the graph."""
+"""Schedules of contractions, as plain data: chosen by pure functions, read by the lowering, printed with the graph."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,13 +15,15 @@ class TileSchedule:
     """One phase of a contraction by micro-tiles, whose rows are broadcast and whose columns are vectors of `lanes`.
 
     a, b: how the operands reach the micro-kernel.
-    splits: > 1: the blocks of the sum are divided among this number of tiles, whose partial results are added in order (split-K).
-    transposed_store: if the output is contiguous along m: how m is cut into tiles (of MC rows at most); their sums are transposed
-        before they are stored.
+    splits: > 1: the blocks of the sum are divided among this number of tiles, whose partial results are added in order
+        (split-K).
+    transposed_store: if the output is contiguous along m: how m is cut into tiles (of MC rows at most); their sums are
+        transposed before they are stored.
     by_rows: consecutive tiles share their rows; otherwise they share their columns.
     prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
     edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
-    packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile after tile.
+    packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile
+        after tile.
     """
     blocking: Blocking
     lanes: int
@@ -49,7 +51,8 @@ class TileSchedule:
         return f"{mr}×{nr}" + (f" and {self.edge_mr}×{nr}" if self.edge_mr else "")
 
     def __str__(self) -> str:
-        options = {f"split-k {self.splits}": self.splits > 1, "transposed store": self.transposed_store, "by rows": self.by_rows,
+        options = {f"split-k {self.splits}": self.splits > 1,
+                   "transposed store": self.transposed_store, "by rows": self.by_rows,
                    f"prefetch {self.prefetch_lines}": self.prefetch_lines, "packed in runs": self.packed_in_runs}
         chosen = "".join(f" {option}" for option, holds in options.items() if holds)
         return f"{self.micro_tile} (lanes {self.lanes}) {self.blocking} a:{self.a.value} b:{self.b.value}{chosen}"
@@ -57,8 +60,8 @@ class TileSchedule:
 
 @dataclass(frozen=True)
 class StreamSchedule(TileSchedule):
-    """The same for few rows, with unpacked operands: whole rows of b are scaled and added to sums in L1, so that memory is read in long
-    runs.
+    """The same for few rows, with unpacked operands: whole rows of b are scaled and added to sums in L1, so that memory
+    is read in long runs.
     """
 
     @property
@@ -68,8 +71,8 @@ class StreamSchedule(TileSchedule):
 
 @dataclass(frozen=True)
 class DotSchedule:
-    """One phase with few rows whose operands are both contiguous along k: dot products, `rows` × `columns` at a time, with
-    `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed.
+    """One phase with few rows whose operands are both contiguous along k: dot products, `rows` × `columns` at a time,
+    with `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed.
     """
     rows: int
     columns: int
@@ -83,9 +86,9 @@ class DotSchedule:
 
 @dataclass(frozen=True)
 class LaneSchedule:
-    """One phase with short sums and no reuse that a register tile could use (depthwise convolutions): vectors along `dim`, all
-    terms of a sum unrolled for `columns` positions of `inner`, which share what they read. Tiles take `block` elements of `dim`
-    and `tile` positions of the other dims.
+    """One phase with short sums and no reuse that a micro-tile could use (depthwise convolutions): vectors along
+    `dim`, all terms of a sum unrolled for `columns` positions of `inner`, which share what they read. Tiles take
+    `block` elements of `dim` and `tile` positions of the other dims.
     """
     dim: int
     inner: int
@@ -99,7 +102,9 @@ class LaneSchedule:
         return tuple(d for d in phase.batch + phase.m + phase.n if d not in (self.dim, self.inner))
 
     def packs(self, phase: Phase, operand: LinearMap) -> bool:
-        """Whether factors that are not contiguous along the vectors are copied together: if they depend on no other dim."""
+        """Whether factors that are not contiguous along the vectors are copied together: if they depend on no other
+        dim.
+        """
         others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
         return operand.strides[self.dim] not in (0, 1) and not any(operand.strides[d] for d in others)
 
@@ -108,14 +113,16 @@ class LaneSchedule:
         return spread(round_up(phase.sizes[self.dim], self.lanes), self.lanes)
 
     def __str__(self) -> str:
-        return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, tile {self.block}@d{self.dim} × {self.tile}"
+        tile = f"tile {self.block}@d{self.dim} × {self.tile}"
+        return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, {tile}"
 
 
 @dataclass(frozen=True)
 class NarrowSchedule:
-    """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all outputs of
-    an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. block: vectors of entries for each tile,
-    which are read side by side, `columns` positions of the innermost k dim at a time. splits: as in `TileSchedule`, by ranges of all k dims but the innermost.
+    """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all
+    outputs of an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. block:
+    vectors of entries for each tile, which are read side by side, `columns` positions of the innermost k dim at a time.
+    splits: as in `TileSchedule`, by ranges of all k dims but the innermost.
     """
     dim: int
     along_k: bool
@@ -158,12 +165,14 @@ PhaseSchedule = TileSchedule | DotSchedule | LaneSchedule | NarrowSchedule | Loo
 
 @dataclass(frozen=True)
 class ContractionSchedule:
-    """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in elements).
+    """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in
+    elements).
 
     copies[i]: offset of the padded copy of operand i (after the swap), or None.
-    packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one after the other.
-    prepacked: the operand (0: a, 1: b, before the swap) that is packed before the kernel runs, because it does not change in a loop around
-        the kernel, or between calls. It has memory of its own, `packed_size` elements.
+    packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one
+        after the other.
+    prepacked: the operand (0: a, 1: b, before the swap) that is packed before the kernel runs, because it does not
+        change in a loop around the kernel, or between calls. It has memory of its own, `packed_size` elements.
     gates: number of equal slices in which the epilogue reads the columns; n is (vectors of units, gates, lanes).
     """
     form: Form
@@ -178,7 +187,7 @@ class ContractionSchedule:
     gates: int = 0
 
     @property
-    def ready(self) -> str:
+    def prepacked_role(self) -> str:
         """The prepacked operand after the swap: "a", "b" or ""."""
         return "" if self.prepacked is None else "ab"[self.prepacked ^ self.form.swap]
 
@@ -202,8 +211,8 @@ def column_packing(p: Phase, lanes: int) -> ColumnPacking:
 
 
 def taps(p: Phase) -> tuple[int, ...]:
-    """The k dims, outer to inner, that lie side by side in b (forwards or backwards), a few elements in all: the kernel positions
-    of stored weights.
+    """The k dims, outer to inner, that lie side by side in b (forwards or backwards), a few elements in all: the kernel
+    positions of stored weights.
     """
     found, size = [], 1
     for d in sorted(p.k[:-1], key=lambda d: abs(p.b.strides[d])):

@@ -1,5 +1,5 @@
-"""Where the sums of a tile are until they are finished, and when that is: after each micro-tile, at the end of the tile, or, as
-partial results, after all tiles (split-K).
+"""Where the sums of a tile are until they are finished, and when that is: after each micro-tile, at the end of the
+tile, or, as partial results, after all tiles (split-K).
 """
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from math import lcm
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import MicroTileSums
-from graphc.codegen.lower.contraction.phase import PhaseLowering
-from graphc.codegen.lower.contraction.sweep import Source, Sweep, TilePart, sums_in
-from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TileGrid
+from graphc.codegen.lower.contraction.sweep import Source, TilePart, sums_in
+from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import offset, part_of, steps_evenly, vector_run
 from graphc.schedule.contraction_schedule import round_up
 
@@ -22,7 +21,7 @@ from graphc.schedule.contraction_schedule import round_up
 @dataclass(frozen=True)
 class Partials:
     """Split-K: the partial results of all tiles, [part][batch][row][column], in shared scratch."""
-    c: PhaseLowering
+    c: TiledPhase
 
     @property
     def _part_size(self) -> int:
@@ -57,8 +56,8 @@ class Partials:
 class Accumulators(ABC):
     """The sums of one tile in scratch of the thread. Made inside of the loop over tiles."""
 
-    def __init__(self, c: PhaseLowering, grid: TileGrid):
-        self.c, self.grid = c, grid
+    def __init__(self, c: TiledPhase):
+        self.c = c
         self.sums = c.f.scratch("sums", c.dtype, self.shape)
 
     @property
@@ -66,18 +65,14 @@ class Accumulators(ABC):
         return self.c.f
 
     @property
-    def sweep(self) -> Sweep:
-        return Sweep(self.c.outputs, self.c.schedule.lanes, self.c.contraction.gates)
-
-    @property
     def shape(self) -> tuple[int, int]:
         """Of the scratch: room for all sums of a tile."""
-        return self.grid.padded_rows, self.c.schedule.width(self.c.phase)
+        return self.c.grid.padded_rows, self.c.schedule.width(self.c.phase)
 
     @abstractmethod
     def targets(self, block: SumBlock, at: MicroTile) -> Iterator[tuple[MicroTileSums, bool]]:
-        """Opens the branches in which the micro-kernel adds to different memory: which it is in each, and whether it is known there
-        that the tile has all rows and columns of the micro-tile.
+        """Opens the branches in which the micro-kernel adds to different memory: which it is in each, and whether it is
+        known there that the tile has all rows and columns of the micro-tile.
         """
 
     def finish_micro_tile(self, block: SumBlock, at: MicroTile) -> None:
@@ -88,19 +83,19 @@ class Accumulators(ABC):
 
     def _finish(self, tile: ContractionTile, part: TilePart, source: Source) -> None:
         """What becomes of sums of all of k, or of the tile's part of it."""
-        store = self.sweep.store if self.c.schedule.splits == 1 else Partials(self.c).store
+        store = self.c.sweep.store if self.c.schedule.splits == 1 else Partials(self.c).store
         store(tile, part, source)
 
 
 class BlockedAccumulators(Accumulators):
-    """Sums are finished as soon as the last block is added, so that what the sweep waits for, and what its stores wait for, passes
-    while the next micro-tile is computed.
+    """Sums are finished as soon as the last block is added, so that what the sweep waits for, and what its stores wait
+    for, passes while the next micro-tile is computed.
     """
 
     def targets(self, block: SumBlock, at: MicroTile) -> Iterator[tuple[MicroTileSums, bool]]:
-        if self.sweep.gates:
+        if self.c.contraction.gates:
             rows = self.f.min_(at.mr, block.tile.rows - at.row)
-            self.sweep.prefetch_gates(block.tile, at.row, rows, at.column, self.c.schedule.vectors)
+            self.c.sweep.prefetch_gates(block.tile, at.row, rows, at.column, self.c.schedule.vectors)
         yield MicroTileSums(self._micro_tile(at), self.sums.shape[1], block.accumulate), False
 
     def _micro_tile(self, at: MicroTile) -> View:
@@ -145,7 +140,8 @@ class TileAccumulators(Accumulators):
     """All sums of a tile, finished at its end."""
 
     def targets(self, block: SumBlock, at: MicroTile) -> Iterator[tuple[MicroTileSums, bool]]:
-        yield MicroTileSums(self.sums.view_at([at.row, at.column], (1,), (1,)), self.sums.shape[1], block.accumulate), False
+        memory = self.sums.view_at([at.row, at.column], (1,), (1,))
+        yield MicroTileSums(memory, self.sums.shape[1], block.accumulate), False
 
     def finish_tile(self, tile: ContractionTile) -> None:
         self._finish(tile, tile.whole, sums_in(self.f, self.sums))
@@ -162,14 +158,14 @@ class TransposedAccumulators(TileAccumulators):
     def finish_tile(self, tile: ContractionTile) -> None:
         if self.c.schedule.splits > 1:
             return super().finish_tile(tile)
-        self.sweep.store_transposed(tile, self.sums)
+        self.c.sweep.store_transposed(tile, self.sums)
 
     def add_partials(self, tile: ContractionTile) -> None:
         f, source = self.f, Partials(self.c).added(tile)
         with f.loop(0, tile.rows) as loop:
             vector_run(f, tile.columns.length, self.c.schedule.lanes, lambda j, lanes, mask: f.store(
                 self.sums, [loop.index, j], source(loop.index, j, lanes, mask), mask))
-        self.sweep.store_transposed(tile, self.sums)
+        self.c.sweep.store_transposed(tile, self.sums)
 
 
 class DirectStore(Accumulators):
@@ -186,7 +182,7 @@ class DirectStore(Accumulators):
         start = offset(p.out, tile.batch | tile.columns.first) + at.global_row * row_step + at.column
         direct = MicroTileSums(out.view_at([start], (1,)), row_step)
         edges = [f.ge(f.value(rows), mr)] if self.c.m % mr and not s.edge_mr else []
-        edges += [f.ge(f.value(columns), nr)] if self.grid.has_column_tail else []
+        edges += [f.ge(f.value(columns), nr)] if self.c.grid.has_column_tail else []
         if not edges:
             yield direct, True
             return
@@ -200,25 +196,35 @@ class DirectStore(Accumulators):
                     line, [j], f.load(self.sums, [loop.index, j], lanes, mask), mask))
 
 
-def accumulators(c: PhaseLowering, grid: TileGrid) -> Accumulators:
+def accumulators(c: TiledPhase) -> Accumulators:
     """Those with the least memory that the schedule allows."""
     blocks = c.schedule.blocking.kc.count(c.k_sizes)
     if c.schedule.transposed_store:
-        return TransposedAccumulators(c, grid)
+        return TransposedAccumulators(c)
     if blocks == 1 and _is_matrix(c):
-        return DirectStore(c, grid)
+        return DirectStore(c)
     if blocks > c.schedule.splits or columns_together(c) > c.schedule.blocking.nr:
-        return BlockedAccumulators(c, grid)
-    return MicroTileAccumulators(c, grid)
+        return BlockedAccumulators(c)
+    return MicroTileAccumulators(c)
 
 
-def _is_matrix(c: PhaseLowering) -> bool:
+def _is_matrix(c: TiledPhase) -> bool:
     """Whether sums are stored as they are, in rows at equal distances."""
     p, split = c.phase, c.schedule.blocking.nc.split
     contiguous = c.epilogue is None and p.out.strides[p.n[-1]] == 1
     return contiguous and steps_evenly(p.out, p.m, p.sizes) and steps_evenly(p.out, p.n[split:], p.sizes)
 
 
-def columns_together(c: PhaseLowering) -> int:
-    """Columns that are finished together: whole micro-tiles, and all that is inside the dim along which the columns are cut."""
+def columns_together(c: TiledPhase) -> int:
+    """Columns that are finished together: whole micro-tiles, and all that is inside the dim along which the columns are
+    cut.
+    """
     return lcm(c.schedule.blocking.nr, c.schedule.blocking.nc.inner(c.n_sizes))
+
+
+def add_partials(c: TiledPhase, tile: ContractionTile) -> None:
+    """Split-K: the partial results of a tile, added in order, are its sums."""
+    if c.schedule.transposed_store:
+        TransposedAccumulators(c).add_partials(tile)
+    else:
+        c.sweep.store(tile, tile.whole, Partials(c).added(tile))

@@ -1,5 +1,5 @@
-"""Short sums without reuse along the rows, depthwise convolutions above all: vectors along one dim, every term unrolled for a few
-positions of another, whose windows overlap and whose factors are the same.
+"""Short sums without reuse along the rows, depthwise convolutions above all: vectors along one dim, every term unrolled
+for a few positions of another, whose windows overlap and whose factors are the same.
 """
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed_runs
 from graphc.schedule.contraction_form import LinearMap
+from graphc.schedule.contraction_schedule import LaneSchedule
 
 
-class DirectContraction(PhaseLowering):
+class DirectContraction(PhaseLowering[LaneSchedule]):
     def run(self) -> None:
-        """Tiles over blocks of `dim` and ranges of the dims around; in a tile, positions of `inner` by the few, vectors along the block."""
+        """Tiles over blocks of `dim` and ranges of the dims around; in a tile, positions of `inner` by the few, vectors
+        along the block.
+        """
         f, s, p = self.f, self.schedule, self.phase
         outer = s.outer(p)
         count, size = p.extent(outer), p.sizes[s.dim]
@@ -33,10 +36,11 @@ class DirectContraction(PhaseLowering):
                 with f.loop(0, whole, s.columns) as along:
                     self._positions(operands, index | {s.inner: along.index}, s.columns, block * s.block, width)
                 if whole < p.sizes[s.inner]:
-                    self._positions(operands, index | {s.inner: Ix(whole)}, p.sizes[s.inner] - whole, block * s.block, width)
+                    rest = p.sizes[s.inner] - whole
+                    self._positions(operands, index | {s.inner: Ix(whole)}, rest, block * s.block, width)
 
     def prepack(self) -> None:
-        self._pack(self.contraction.ready)
+        self._pack(self.contraction.prepacked_role)
 
     def _unpacked(self, role: str) -> StridedOperand:
         return {"a": StridedOperand(self.a, self.phase.a), "b": StridedOperand(self.b, self.phase.b)}[role]
@@ -46,7 +50,7 @@ class DirectContraction(PhaseLowering):
         s, p, source = self.schedule, self.phase, self._unpacked(role)
         if not s.packs(p, source.linear):
             return source
-        if self.contraction.ready != role:
+        if self.contraction.prepacked_role != role:
             self._pack(role)
         steps = {d: s.line(p) * prod(p.sizes[e] for e in p.k[i + 1:]) for i, d in enumerate(p.k)} | {s.dim: 1}
         return StridedOperand(self._memory(role), LinearMap(0, tuple(steps.get(d, 0) for d in range(len(p.sizes)))))
@@ -60,14 +64,18 @@ class DirectContraction(PhaseLowering):
         linear, copy, line = operand.linear, self._memory(role), s.line(p)
         terms = list(product(*[range(p.sizes[d]) for d in p.k]))
         sources = [linear.base + sum(i * linear.strides[d] for d, i in zip(p.k, k)) for k in terms]
-        if min(len(terms), p.sizes[s.dim]) >= s.lanes and sorted(sources) == list(range(min(sources), min(sources) + len(terms))):
-            return self._transpose(operand, copy, [sources.index(min(sources) + i) for i in range(len(terms))], line)
+        in_memory = range(min(sources), min(sources) + len(terms))
+        if min(len(terms), p.sizes[s.dim]) >= s.lanes and sorted(sources) == list(in_memory):
+            return self._transpose(operand, copy, [sources.index(at) for at in in_memory], line)
+        step = linear.strides[s.dim]
         for term, source in enumerate(sources):
             vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask, to=term * line, start=source: f.store(
-                copy, [to + j], load_spaced(f, operand.memory, start + j * linear.strides[s.dim], linear.strides[s.dim], lanes, mask), mask))
+                copy, [to + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask), mask))
 
     def _transpose(self, operand: StridedOperand, copy: View, terms: list[int], line: int) -> None:
-        """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers. The last ones overlap those before."""
+        """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers. The
+        last ones overlap those before.
+        """
         f, s, linear = self.f, self.schedule, operand.linear
         step, size = linear.strides[s.dim], self.phase.sizes[s.dim]
         start = linear.base + sum(min(0, linear.strides[d]) * (self.phase.sizes[d] - 1) for d in self.phase.k)
@@ -79,7 +87,8 @@ class DirectContraction(PhaseLowering):
                 for i, column in enumerate(transposed_runs(f, operand.memory, starts)):
                     f.store(copy, [place + terms[first + i] * line], column)
 
-    def _positions(self, operands: list[StridedOperand], index: Index, columns: int, first: Ix, width: Ix | int) -> None:
+    def _positions(self, operands: list[StridedOperand], index: Index, columns: int, first: Ix,
+                   width: Ix | int) -> None:
         """`columns` positions of the inner dim, from `index` on, for each vector of the block."""
         f, s = self.f, self.schedule
         lanes = s.lanes if self.outputs.takes_vectors(s.dim) else 1
@@ -97,7 +106,8 @@ class DirectContraction(PhaseLowering):
         totals = [f.const(0, self.dtype, lanes)] * columns
         for k in product(*[range(p.sizes[d]) for d in p.k]):
             for j in range(columns):
-                a, b = (source.at(sum(i * source.operand.linear.strides[d] for d, i in zip((*p.k, s.inner), (*k, j)))) for source in sources)
+                index_of_term = dict(zip((*p.k, s.inner), (*k, j)))
+                a, b = (source.term(index_of_term) for source in sources)
                 totals[j] = multiply_add(f, a, b, totals[j], self.fused)
         for dim in s.outer(p)[-1:]:
             for source in sources:

@@ -7,14 +7,14 @@ from graphc.codegen.loops.builder import Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contraction.micro_kernel import load_as, multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
-from graphc.codegen.lower.contraction.sweep import OutputTile, Sweep, sums_in
+from graphc.codegen.lower.contraction.sweep import OutputTile, sums_in
 from graphc.codegen.lower.ranges import offset, open_range, unflatten
 from graphc.schedule.blocking import Cut
 from graphc.schedule.contraction_form import LinearMap
-from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.contraction_schedule import DotSchedule, round_up
 
 
-class DotContraction(PhaseLowering):
+class DotContraction(PhaseLowering[DotSchedule]):
     def run(self) -> None:
         """Tiles of all rows × some columns of one batch entry."""
         f, s = self.f, self.schedule
@@ -27,7 +27,7 @@ class DotContraction(PhaseLowering):
             apart = -(-cut.chunk * cut.inner(self.n_sizes) // s.columns)
             sums = f.scratch("sums", self.dtype, (round_up(self.m, s.rows), round_up(apart * s.columns, s.lanes)))
             self._dot_tile(tile, apart, sums)
-            Sweep(self.outputs, s.lanes, self.contraction.gates).store(tile, tile.whole, sums_in(f, sums))
+            self.sweep.store(tile, tile.whole, sums_in(f, sums))
 
     def _column_cut(self) -> Cut:
         """About as many columns as the schedule says; with gates, all that belong to the same units."""
@@ -38,13 +38,15 @@ class DotContraction(PhaseLowering):
         return Cut(split, _even_tile(sizes[split], max(1, s.tile // inner), 1 if gates else s.columns))
 
     def _dot_tile(self, tile: OutputTile, apart: int, sums: View) -> None:
-        """Columns that are taken together are `apart` columns from each other: each is then one long stream through memory, which the
-        CPU prefetches. Neighbours would be short streams in the same pages, at half the speed where columns have some hundred elements.
+        """Columns that are taken together are `apart` columns from each other: each is then one long stream through
+        memory, which the CPU prefetches. Neighbours would be short streams in the same pages, at half the speed where
+        columns have some hundred elements.
         """
         f, s, p = self.f, self.schedule, self.phase
         with f.loop(0, self.m, s.rows) as down, f.loop(0, apart) as across:
             rows = [self._start(p.a, p.m, down.index + i, self.m) for i in range(s.rows)]
-            columns = [self._start(p.b, p.n, tile.columns.flat + across.index + j * apart, self.n) for j in range(s.columns)]
+            columns = [self._start(p.b, p.n, tile.columns.flat + across.index + j * apart, self.n)
+                       for j in range(s.columns)]
             batch_a, batch_b = offset(p.a, tile.batch), offset(p.b, tile.batch)
             dots = self._dots([batch_a + r for r in rows], [batch_b + c for c in columns])
             for i in range(s.rows):
@@ -56,7 +58,9 @@ class DotContraction(PhaseLowering):
         return offset(t, unflatten(self.f, self.f.min_(flat, size - 1), dims, self.sizes)) - t.base
 
     def _dots(self, rows: list[Ix], columns: list[Ix]) -> list[Val]:
-        """The dot product of every row with every column: `vectors` accumulators each, then a tree over vectors and lanes."""
+        """The dot product of every row with every column: `vectors` accumulators each, then a tree over vectors and
+        lanes.
+        """
         f, s = self.f, self.schedule
         pairs = len(rows) * len(columns)
         whole = self.k // (s.lanes * s.vectors) * (s.lanes * s.vectors)
@@ -79,7 +83,8 @@ class DotContraction(PhaseLowering):
         f, lanes = self.f, self.schedule.lanes
         a = [load_as(f, self.dtype, self.a, [r + k], lanes, mask) for r in rows]
         b = [load_as(f, self.dtype, self.b, [c + k], lanes, mask) for c in columns]
-        return [multiply_add(f, x, y, sums[i * len(b) + j], self.fused) for i, x in enumerate(a) for j, y in enumerate(b)]
+        return [multiply_add(f, x, y, sums[i * len(b) + j], self.fused)
+                for i, x in enumerate(a) for j, y in enumerate(b)]
 
 
 def _even_tile(size: int, largest: int, columns: int) -> int:

@@ -24,8 +24,8 @@ class Epilogue:
         self.nest = nest_of_epilogue(body, inner.outputs, tuple(n for n in body.nodes if n is not inner), ins)
 
     def run_together(self, strides: tuple[int, ...]) -> "Epilogue | None":
-        """The same with as many last axes as there are strides taken as one; None unless they have these strides, or none, in all
-        operands.
+        """The same with as many last axes as there are strides taken as one; None unless they have these strides, or
+        none, in all operands.
         """
         n, last = self.nest, len(strides)
         tables = n.leaves, n.counters
@@ -33,10 +33,12 @@ class Epilogue:
             return None
         leaves, counters = ({key: (*s[:-last], s[-1]) for key, s in table.items()} for table in tables)
         merged = copy(self)
-        merged.nest = replace(n, extents=(*n.extents[:-last], prod(n.extents[-last:])), leaves=leaves, counters=counters)
+        extents = (*n.extents[:-last], prod(n.extents[-last:]))
+        merged.nest = replace(n, extents=extents, leaves=leaves, counters=counters)
         return merged
 
-    def __call__(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> list[Val]:
+    def __call__(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
+                 axis: int) -> list[Val]:
         env = _environment(f, self.nest, index, lanes, mask, axis)
         env.values[self.inner.outputs[0]] = sums
         return [f.splat(env.value(v), lanes) for v in self.body.outputs]
@@ -44,12 +46,13 @@ class Epilogue:
 
 def _environment(f: LoopFunction, nest: Nest, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> Env:
     schedule = NestSchedule(vector=axis if lanes > 1 else -1, lanes=lanes)
-    return Env(NestBody(f, nest, Stages(frozenset(), {}, 0), schedule, f.views), Point(dict(enumerate(index)), lanes, mask))
+    body = NestBody(f, nest, Stages(frozenset(), {}, 0), schedule, f.views)
+    return Env(body, Point(dict(enumerate(index)), lanes, mask))
 
 
 class GateEpilogue:
-    """The same for an epilogue that slices the sums: called with those of all gates and the `index` of a unit, lanes along the last
-    axis.
+    """The same for an epilogue that slices the sums: called with those of all gates and the `index` of a unit, lanes
+    along the last axis.
     """
 
     def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
@@ -60,13 +63,14 @@ class GateEpilogue:
         self.part = nest_of_epilogue(body, tuple(s.outputs[0] for s in self.slices), tuple(after), ins)
 
     def prefetch(self, f: LoopFunction, index: Sequence[Ix], axis: int) -> None:
-        """Prefetches the lines that it reads beside the sums of one gate, whose columns `index` counts, where these are other lines for
-        each row.
+        """Prefetches the lines that it reads beside the sums of one gate, whose columns `index` counts, where these are
+        other lines for each row.
         """
         env, seen = _environment(f, self.whole, index, 1, None, axis), set()
         for (node, k), strides in self.whole.leaves.items():
             v = leaf_of((node, k))
-            if v in env.body.inputs and (v, strides) not in seen and any(step for d, step in enumerate(strides) if d != axis):
+            differs_by_row = any(step for d, step in enumerate(strides) if d != axis)
+            if v in env.body.inputs and (v, strides) not in seen and differs_by_row:
                 seen.add((v, strides))
                 f.prefetch(*env.body.address(env.body.inputs[v], strides, env.at), level=2)
 

@@ -25,11 +25,11 @@ LOWERINGS: dict[type, type[PhaseLowering]] = {
 
 def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: ContractionSchedule, target: Target,
                       epilogue: EpilogueFunction | None = None, name: str = "contract") -> LoopFunction:
-    """A function of the views ins = [a, b, *extra], outs, and (if the schedule has these) 1-D views for the prepacked operand and for
-    shared scratch.
+    """A function of the views ins = [a, b, *extra], outs, and (if the schedule has these) 1-D views for the prepacked
+    operand and for shared scratch.
 
-    The epilogue gets each finished vector of sums and gives what is stored, one value for each out; without one the only out is the
-    sum. An out may have exactly the memory of an extra input, never that of a or b.
+    The epilogue gets each finished vector of sums and gives what is stored, one value for each out; without one the
+    only out is the sum. An out may have exactly the memory of an extra input, never that of a or b.
     """
     f = LoopFunction(name)
     inputs = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
@@ -43,7 +43,7 @@ def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedul
 
 
 def lower_packing(operand: ViewType, schedule: ContractionSchedule, target: Target, name: str) -> LoopFunction:
-    """A function of two views: the operand `schedule.prepacked`, and where it is packed for kernels of that schedule."""
+    """A function of two views: operand `schedule.prepacked`, and where it is packed for kernels of that schedule."""
     f = LoopFunction(name)
     source = flat(f, f.view("operand", operand.dtype, operand.shape, operand.strides))
     views = ContractionViews(source, source, prepacked=f.view("packed", operand.dtype, (schedule.packed_size,)))

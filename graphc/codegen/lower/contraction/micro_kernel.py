@@ -1,7 +1,7 @@
 """The micro-kernel of contractions: MR rows × some vectors of columns in registers, one fma each for every step of k.
 
-One function for each (types, micro-tile, layout of the operands); sizes and addresses are arguments, so that equal kernels are
-compiled once for all shapes. Equal specs give the same object.
+One function for each (types, micro-tile, layout of the operands); sizes and addresses are arguments, so that equal
+kernels are compiled once for all shapes. Equal specs give the same object.
 """
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ ANY = 1 << 36                   # extent of a view whose size only the caller kn
 
 @dataclass(frozen=True)
 class ProductTypes:
-    """The types in which factors are stored, and that of the sums, to which factors are converted when they are loaded."""
+    """The types in which factors are stored, and that of the sums, to which factors are converted when loaded."""
     a: DType
     b: DType
     c: DType
+
+    @property
+    def named(self) -> tuple[tuple[str, DType], ...]:
+        return ("a", self.a), ("b", self.b), ("c", self.c)
 
     def __str__(self) -> str:
         return f"{self.c}" if self.a is self.b is self.c else f"{self.a}x{self.b}_{self.c}"
@@ -36,7 +40,8 @@ class RowLayout:
     step: between two steps of k.
     scattered: each row has an offset of its own; otherwise row i is at i (a is packed).
     taps: offsets of the steps of k where they are not evenly spaced; the sum has these steps and no others.
-    packs: rows are also packed as they are read, row i of step k at k * packs + i, for other micro-tiles; 0: they are not.
+    packs: rows are also packed as they are read, row i of step k at k * packs + i, for other micro-tiles; 0: they are
+    not.
     """
     step: int
     scattered: bool = False
@@ -87,7 +92,9 @@ class MicroKernelSpec:
 
 @dataclass(frozen=True)
 class RowPanel:
-    """MR rows of a from some step of k on. offsets: of the rows, if they are scattered; packed: where they are packed on the way."""
+    """MR rows of a from some step of k on. offsets: of the rows, if they are scattered; packed: where they are packed
+    on the way.
+    """
     memory: View
     layout: RowLayout
     offsets: tuple[Ix, ...] = ()
@@ -96,7 +103,9 @@ class RowPanel:
 
 @dataclass(frozen=True)
 class ColumnPanel:
-    """NR columns of b from some step of k on. count: how many may be read, if masked; next: what is prefetched, from `memory` on."""
+    """NR columns of b from some step of k on. count: how many may be read, if masked; next: what is prefetched, from
+    `memory` on.
+    """
     memory: View
     layout: ColumnLayout
     count: Ix | None = None
@@ -115,7 +124,8 @@ class MicroTileSums:
     factors: View | None = None
 
 
-def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums, steps: Ix | int) -> None:
+def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums,
+                      steps: Ix | int) -> None:
     """c (+)= a b over `steps` steps of k."""
     types = ProductTypes(a.memory.dtype, b.memory.dtype, c.memory.dtype)
     spec = MicroKernelSpec(types, shape, a.layout, b.layout, scaled=c.factors is not None)
@@ -126,10 +136,12 @@ def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: Co
 
 @cache
 def micro_kernel(spec: MicroKernelSpec) -> LoopFunction:
-    """c[i, j] = (accumulate ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j]; if scaled, c[i, j] * factors[j] + the sum.
+    """c[i, j] = (accumulate ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j]; if scaled, c[i, j] * factors[j] + the
+    sum.
 
-    Views: a, b, c, factors (if scaled), where rows are packed (if they are). Integers: k, row step of c, accumulate (0 or 1; not if
-    scaled), the row offsets of a (if scattered), the columns (if masked), what is prefetched, from b on (if anything is).
+    Views: a, b, c, factors (if scaled), where rows are packed (if they are). Integers: k, row step of c, accumulate (0
+    or 1; not if scaled), the row offsets of a (if scattered), the columns (if masked), what is prefetched, from b on
+    (if anything is).
     """
     kernel = _MicroKernel(spec)
     kernel.write()
@@ -142,7 +154,7 @@ class _MicroKernel:
     def __init__(self, spec: MicroKernelSpec):
         f, shape, types = LoopFunction(spec.name, noalias=True), spec.shape, spec.types
         self.f, self.spec, self.shape = f, spec, shape
-        self.a, self.b, self.c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in zip("abc", (types.a, types.b, types.c)))
+        self.a, self.b, self.c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in types.named)
         self.steps, self.row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20)
         self.factors = f.view("factors", types.c, (ANY,), (1,)) if spec.scaled else None
         self.accumulate = None if spec.scaled else f.cast(f.value(f.param("add", 0, 1)), bool_)
@@ -177,8 +189,8 @@ class _MicroKernel:
         return loop.results
 
     def _prefetching_steps(self, steps: Ix, ahead: Ix, sums: Sequence[Val]) -> Sequence[Val]:
-        """STEPS at a time, and with them, one after the other, the lines of b from `ahead` on: a burst of requests would keep loads
-        waiting.
+        """STEPS at a time, and with them, one after the other, the lines of b from `ahead` on: a burst of requests
+        would keep loads waiting.
         """
         f, lines, line = self.f, self.spec.b.prefetch_lines, LINE_BYTES // self.b.dtype.itemsize
         with f.loop(0, steps, STEPS, carry=sums) as loop:
@@ -198,7 +210,8 @@ class _MicroKernel:
     def _step(self, k: Ix, rows: list[Ix], sums: Sequence[Val]) -> list[Val]:
         """Step k of the sums; `rows`: where it finds the rows of a."""
         f, spec, lanes, dtype = self.f, self.spec, self.shape.lanes, self.c.dtype
-        columns = [load_as(f, dtype, self.b, [k * spec.b.step + v * lanes], lanes, mask) for v, mask in enumerate(self.masks)]
+        columns = [load_as(f, dtype, self.b, [k * spec.b.step + v * lanes], lanes, mask)
+                   for v, mask in enumerate(self.masks)]
         following = []
         for i, row in enumerate(rows):
             value = f.load(self.a, [row])
@@ -225,7 +238,8 @@ class _MicroKernel:
         return multiply_add(f, before, f.load(self.factors, [v * lanes], lanes), new, self.shape.fused)
 
 
-def load_as(f: LoopFunction, dtype: DType, view: View, index: Sequence[Ix], lanes: int = 1, mask: Val | None = None) -> Val:
+def load_as(f: LoopFunction, dtype: DType, view: View, index: Sequence[Ix], lanes: int = 1,
+            mask: Val | None = None) -> Val:
     """Loads from storage and converts to the type in which sums are computed."""
     return f.cast(f.load(view, index, lanes, mask), dtype)
 

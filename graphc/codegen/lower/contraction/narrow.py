@@ -12,9 +12,10 @@ from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, offset, unflatten
 from graphc.schedule.contraction_form import spread
+from graphc.schedule.contraction_schedule import NarrowSchedule
 
 
-class NarrowContraction(PhaseLowering):
+class NarrowContraction(PhaseLowering[NarrowSchedule]):
     def run(self) -> None:
         """Tiles of some vectors of batch entries (or one entry) and one part of the sum; then the parts are added."""
         f, s, p = self.f, self.schedule, self.phase
@@ -55,7 +56,8 @@ class NarrowContraction(PhaseLowering):
             index, mask = self._entry(rest, first + loop.index)
             for position in range(outputs):
                 total = f.load(sums, [position, loop.index * s.lanes], s.lanes)
-                self._finish_or_part(index, number, position, f.reduce(total, "add") if s.along_k else total, mask, part)
+                total = f.reduce(total, "add") if s.along_k else total
+                self._finish_or_part(index, number, position, total, mask, part)
 
     def _finish_or_part(self, index: Index, number: Ix, position: int, total: Val, mask: Val | None, part: Ix) -> None:
         """A finished sum to its place, or a part of one to where parts are added."""
@@ -115,10 +117,12 @@ class NarrowContraction(PhaseLowering):
             loop.next(*self._terms(index | {d: loop.index}, 1, mask, loop.carried))
         if not size % s.lanes:
             return loop.results
-        return self._terms(index | {d: Ix(size // s.lanes * s.lanes)}, 1, f.tail_mask(size % s.lanes, s.lanes), loop.results)
+        rest = index | {d: Ix(size // s.lanes * s.lanes)}
+        return self._terms(rest, 1, f.tail_mask(size % s.lanes, s.lanes), loop.results)
 
     def _terms(self, index: Index, columns: int, mask: Val | None, sums: Sequence[Val] = ()) -> list[Val]:
-        """The outputs' sums over `columns` positions of the innermost k dim, added to `sums`. What outputs and positions share is loaded
+        """The outputs' sums over `columns` positions of the innermost k dim, added to `sums`. What outputs and
+        positions share is loaded
         once, and used soon after: they are taken in the order of the operand that moves with both.
         """
         f, s, p = self.f, self.schedule, self.phase
@@ -126,11 +130,15 @@ class NarrowContraction(PhaseLowering):
         operands = [Terms(f, StridedOperand(memory, t), offset(t, index), t.strides[lane], s.lanes, mask)
                     for memory, t in ((self.a, p.a), (self.b, p.b))]
         dims = p.m + p.n
-        steps = [{last: j} | dict(zip(dims, own)) for j in range(columns) for own in product(*[range(self.sizes[d]) for d in dims])]
+        positions = list(product(*[range(self.sizes[d]) for d in dims]))
+        steps = [{last: j} | dict(zip(dims, own)) for j in range(columns) for own in positions]
         totals = list(sums) or [f.const(0, self.dtype, s.lanes)] * (self.m * self.n)
         moving = max((p.a, p.b), key=lambda t: sum(t.strides[d] != 0 for d in dims))
-        for number, step in sorted(enumerate(steps), key=lambda item: sum(moving.strides[d] * item[1][d] for d in (*dims[-1:], last))):
-            a, b = (o.at(sum(o.operand.linear.strides[d] * i for d, i in step.items())) for o in operands)
+
+        def place(item: tuple[int, dict[int, int]]) -> int:
+            return sum(moving.strides[d] * item[1][d] for d in (*dims[-1:], last))
+        for number, step in sorted(enumerate(steps), key=place):
+            a, b = (o.term(step) for o in operands)
             totals[number % len(totals)] = multiply_add(f, a, b, totals[number % len(totals)], self.fused)
         if not s.along_k:
             for operand in operands:

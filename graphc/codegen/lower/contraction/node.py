@@ -30,7 +30,7 @@ def lower_contraction_cluster(name: str, node: Node, ins: Views, outs: Views, sc
     body = node.op.body
     inner = contraction_in(body)
     if inner.inputs != body.inputs[:2]:
-        raise InternalError("the operands of a contraction come first among the inputs of its cluster", "lower", repr(node))
+        raise InternalError("operands of a contraction come first among the inputs of its cluster", "lower", repr(node))
     epilogue = GateEpilogue if slices_in(body) else Epilogue
     return _lower(inner, ins, outs, schedule, target, epilogue(body, inner, tuple(ins)), name)
 

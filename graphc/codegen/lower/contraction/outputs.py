@@ -12,7 +12,9 @@ from graphc.schedule.contraction_form import Form, Phase
 
 
 class EpilogueFunction(Protocol):
-    """(function, sums or those of all gates, index in the outputs, lanes, mask, axis of the lanes) -> what is stored in each output"""
+    """(function, sums or those of all gates, index in the outputs, lanes, mask, axis of the lanes) -> what is stored in
+    each output
+    """
 
     def __call__(self, f: LoopFunction, sums: Val | Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None,
                  axis: int) -> list[Val]:
@@ -72,7 +74,8 @@ class Outputs:
 
     def index_of(self, index: Index) -> list[Ix]:
         """The index on each output axis of an element of the phase."""
-        original: Index = {dim: Ix(start) for parts in self.phase.parts for n, dim, _, start in parts if n == 1}  # no loop
+        without_loop = (part for parts in self.phase.parts for part in parts if part[0] == 1)
+        original: Index = {dim: Ix(start) for _, dim, _, start in without_loop}
         for d, ix in index.items():
             parts = self.phase.parts[d]
             positions = unflatten(self.f, ix, range(len(parts)), [part[0] for part in parts])

@@ -1,7 +1,7 @@
 """Packing columns of b for the micro-kernel: panels [k][NR].
 
-Vector copies where b is contiguous along the packed columns; transposed in registers where it is contiguous along k; element by
-element otherwise.
+Vector copies where b is contiguous along the packed columns; transposed in registers where it is contiguous along k;
+element by element otherwise.
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import ClassVar
 from graphc.codegen.loops.builder import LoopFunction, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.pack_rows import PACK_STEPS
-from graphc.codegen.lower.contraction.phase import PhaseLowering
+from graphc.codegen.lower.contraction.tile import TiledPhase
 from graphc.codegen.lower.ranges import (
     Index, Range, load_spaced, offset, unflatten, vector_run, walk, walk_runs)
 from graphc.codegen.lower.transpose import gathered, transposed_runs
@@ -45,7 +45,7 @@ class ColumnPanels:
 @dataclass(frozen=True)
 class ColumnPacker(ABC):
     """How columns are copied. reads_runs: each step of k reads one run of memory."""
-    c: PhaseLowering
+    c: TiledPhase
     reads_runs: ClassVar[bool] = False
 
     @property
@@ -55,8 +55,8 @@ class ColumnPacker(ABC):
 
     @property
     def steps(self) -> Cut:
-        """The steps of k that are packed together where all columns are packed: a KC block; fewer in runs, or where blocks would be
-        too few pieces for the threads.
+        """The steps of k that are packed together where all columns are packed: a KC block; fewer in runs, or where
+        blocks would be too few pieces for the threads.
         """
         c, s = self.c, self.c.schedule
         if s.packed_in_runs:
@@ -74,7 +74,8 @@ class ColumnPacker(ABC):
     def _column_starts(self, columns: Range, first: Ix) -> list[Ix]:
         """Offsets in b of a vector of columns; columns past the end repeat the last one."""
         c, p = self.c, self.c.phase
-        return [offset(p.b, unflatten(c.f, c.f.min_(columns.flat + (first + i), c.n - 1), p.n, p.sizes)) for i in range(c.schedule.lanes)]
+        return [offset(p.b, unflatten(c.f, c.f.min_(columns.flat + (first + i), c.n - 1), p.n, p.sizes))
+                for i in range(c.schedule.lanes)]
 
 
 class CopiedPanels(ColumnPacker):
@@ -102,8 +103,8 @@ class CopiedRuns(ColumnPacker):
         return self.c.schedule.width(self.c.phase)
 
     def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
-        """In thread scratch whole vectors are stored: what they write past a run is overwritten by the next one (masked stores are
-        slow).
+        """In thread scratch whole vectors are stored: what they write past a run is overwritten by the next one (masked
+        stores are slow).
         """
         c, f, p = self.c, self.c.f, self.c.phase
         last = p.n[-1]
@@ -141,7 +142,9 @@ class TransposedColumns(ColumnPacker):
 
 
 class TransposedTaps(ColumnPacker):
-    """b holds all kernel positions of a channel side by side: for each channel these are transposed, and all of k at a time."""
+    """b holds all kernel positions of a channel side by side: for each channel these are transposed, and all of k at a
+    time.
+    """
 
     @property
     def steps(self) -> Cut:
@@ -182,5 +185,5 @@ COLUMN_PACKERS: dict[ColumnPacking, type[ColumnPacker]] = {
     ColumnPacking.TAPS: TransposedTaps}
 
 
-def column_packer(c: PhaseLowering) -> ColumnPacker:
+def column_packer(c: TiledPhase) -> ColumnPacker:
     return COLUMN_PACKERS[column_packing(c.phase, c.schedule.lanes)](c)

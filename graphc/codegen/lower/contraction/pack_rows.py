@@ -1,4 +1,6 @@
-"""Packing rows of a for the micro-kernel: panels [k][MR]. Vector copies where a is contiguous along its rows, element by element otherwise."""
+"""Packing rows of a for the micro-kernel: panels [k][MR]. Vector copies where a is contiguous along its rows, element
+by element otherwise.
+"""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -7,13 +9,12 @@ from typing import ClassVar
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.phase import PhaseLowering
-from graphc.codegen.lower.contraction.tile import TileGrid
+from graphc.codegen.lower.contraction.tile import TiledPhase
 from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, walk, walk_runs
 from graphc.schedule.blocking import Cut, fine_cut
 from graphc.schedule.contraction_schedule import STEPS
 
-PACK_STEPS = 16                 # steps of k that are packed together: their source lines stay in cache while panel after panel is cut from them
+PACK_STEPS = 16         # steps of k that are packed together: their lines stay in cache while panels are cut from them
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,7 @@ class RowPanels:
 @dataclass(frozen=True)
 class RowPacker(ABC):
     """How rows are copied. reads_runs: each step of k reads one run of memory."""
-    c: PhaseLowering
-    grid: TileGrid
+    c: TiledPhase
     reads_runs: ClassVar[bool]
 
     @property
@@ -54,8 +54,8 @@ class CopiedRows(RowPacker):
         return fine_cut(self.c.k_sizes, PACK_STEPS)
 
     def pack(self, batch: Index, first: Ix, rows: Ix, k: Range, target: RowPanels) -> None:
-        """MR elements by vectors of falling width. A few steps of k for all panels, then the next: a line of a has rows of several
-        panels, and lines at such distances share few sets of a cache.
+        """MR elements by vectors of falling width. A few steps of k for all panels, then the next: a line of a has rows
+        of several panels, and lines at such distances share few sets of a cache.
         """
         f, p, mr = self.c.f, self.c.phase, self.mr
         across = p.a.strides[p.k[-1]]
@@ -74,7 +74,7 @@ class CopiedRows(RowPacker):
 
     def _copy_panel(self, source: Ix, row: Ix, memory: View, place: Ix, steps: int) -> None:
         """`steps` steps of the rows of one panel; rows past the end repeat the last one."""
-        c, f, ragged = self.c, self.c.f, self.grid.has_row_tail
+        c, f, ragged = self.c, self.c.f, self.c.grid.has_row_tail
         across = c.phase.a.strides[c.phase.k[-1]]
         for at, lanes in _powers_of_two(self.mr, c.schedule.lanes):
             mask = f.tail_mask(c.m - (row + at), lanes) if ragged and lanes > 1 else None
@@ -95,17 +95,17 @@ class GatheredRows(RowPacker):
         c, f, mr = self.c, self.c.f, self.mr
         with f.loop(0, rows, mr) as loop:
             place = target.start + f.divmod(loop.index, mr)[0] * target.panel
-            offsets = [row_offset(c, first + loop.index + i, self.grid.has_row_tail) for i in range(mr)]
+            offsets = [row_offset(c, first + loop.index + i, self.c.grid.has_row_tail) for i in range(mr)]
             with walk(f, k) as (index, step):
                 base = offset(c.phase.a, batch | index)
                 for i, row in enumerate(offsets):
                     f.store(target.memory, [place + step * mr + i], f.load(c.a, [base + row]))
 
 
-def row_packer(c: PhaseLowering, grid: TileGrid) -> RowPacker:
+def row_packer(c: TiledPhase) -> RowPacker:
     p = c.phase
     contiguous = len(p.m) == 1 and p.a.strides[p.m[0]] == 1
-    return (CopiedRows if contiguous else GatheredRows)(c, grid)
+    return (CopiedRows if contiguous else GatheredRows)(c)
 
 
 def _powers_of_two(count: int, limit: int) -> list[tuple[int, int]]:
@@ -120,7 +120,7 @@ def _powers_of_two(count: int, limit: int) -> list[tuple[int, int]]:
     return pieces
 
 
-def row_offset(c: PhaseLowering, number: Ix, clamped: bool) -> Ix:
+def row_offset(c: TiledPhase, number: Ix, clamped: bool) -> Ix:
     """Distance in a from row 0 to a row; if clamped, rows past the end repeat the last one."""
     p = c.phase
     row = c.f.min_(number, c.m - 1) if clamped else number

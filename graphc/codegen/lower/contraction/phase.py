@@ -4,20 +4,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 from graphc.codegen.loops.builder import LoopFunction, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.outputs import EpilogueFunction, Outputs
+from graphc.codegen.lower.contraction.sweep import Sweep
 from graphc.errors import InternalError
 from graphc.ir.types import DType
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, group_sizes
 
+S = TypeVar("S", bound=PhaseSchedule)
+
 
 @dataclass(frozen=True)
 class ContractionViews:
-    """The memory of a contraction's function. a, b: flat, as the linear maps of the phases index them; shared: scratch that all
-    threads see; prepacked: the operand that was packed before the kernel runs.
+    """The memory of a contraction's function. a, b: flat, as the linear maps of the phases index them; shared: scratch
+    that all threads see; prepacked: the operand that was packed before the kernel runs.
     """
     a: View
     b: View
@@ -27,8 +31,10 @@ class ContractionViews:
 
 
 @dataclass(frozen=True)
-class PhaseLowering(ABC):
-    """One phase of a contraction, and the function into which its loops are written. A subclass for each kind of schedule."""
+class PhaseLowering(ABC, Generic[S]):
+    """One phase of a contraction, and the function into which its loops are written. A subclass for each kind of
+    schedule.
+    """
     f: LoopFunction
     contraction: ContractionSchedule
     number: int                         # of the phase
@@ -41,7 +47,7 @@ class PhaseLowering(ABC):
         """Writes the loops of the phase."""
 
     def prepack(self) -> None:
-        """Writes the loops that pack operand `contraction.ready` for kernels of this schedule."""
+        """Writes the loops that pack operand `contraction.prepacked_role` for kernels of this schedule."""
         raise InternalError(f"{type(self).__name__} packs nothing", "lower")
 
     @cached_property
@@ -49,7 +55,7 @@ class PhaseLowering(ABC):
         return self.contraction.form.phases[self.number]
 
     @cached_property
-    def schedule(self) -> PhaseSchedule:
+    def schedule(self) -> S:
         return self.contraction.phases[self.number]
 
     @property
@@ -68,6 +74,11 @@ class PhaseLowering(ABC):
     @cached_property
     def outputs(self) -> Outputs:
         return Outputs(self.f, self.views.outs, self.epilogue, self.contraction.form, self.phase)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """What stores finished sums of a tile."""
+        return Sweep(self.outputs, self.schedule.lanes, self.contraction.gates)
 
     # ---- sizes
 
@@ -107,7 +118,7 @@ class PhaseLowering(ABC):
 
     def packed(self, role: str, size: int) -> View:
         """The memory of packed operand "a" or "b": shared scratch, or what was packed before the kernel runs."""
-        if role == self.contraction.ready:
+        if role == self.contraction.prepacked_role:
             return self.views.prepacked.view_at([Ix()], (size,))
         offsets = {"a": self.contraction.packed_a, "b": self.contraction.packed_b}[role]
         return self.views.shared.view_at([offsets[self.number]], (size,))

@@ -6,9 +6,10 @@ from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import load_as
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, walk
+from graphc.schedule.contraction_schedule import LoopSchedule
 
 
-class PlainContraction(PhaseLowering):
+class PlainContraction(PhaseLowering[LoopSchedule]):
     def run(self) -> None:
         """One output after the other."""
         f, p = self.f, self.phase
@@ -30,7 +31,7 @@ class PlainContraction(PhaseLowering):
         f.store(total, [0], zero)
         everything = Range(p.k, self.k_sizes, 0, {}, Ix(), Ix(self.k_sizes[0]), Ix(), self.k // self.k_sizes[0])
         with walk(f, everything) as (k, _):
-            a, b = (load_as(f, self.dtype, *at) for at in ((self.a, [offset(p.a, index | k)]), (self.b, [offset(p.b, index | k)])))
-            product = f.mul(a, b)
+            a = load_as(f, self.dtype, self.a, [offset(p.a, index | k)])
+            product = f.mul(a, load_as(f, self.dtype, self.b, [offset(p.b, index | k)]))
             f.store(total, [0], f.add(f.load(total, [0]), product))
         return f.load(total, [0])

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.phase import PhaseLowering
-from graphc.codegen.lower.contraction.tile import MicroTile, SumBlock, TileGrid
+from graphc.codegen.lower.contraction.tile import MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import Index, offset
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.target import LINE_BYTES
@@ -14,8 +13,8 @@ from graphc.schedule.target import LINE_BYTES
 
 @dataclass(frozen=True)
 class PackedRun:
-    """What a tile packs of an operand: for each step of k `length` elements of memory, from `start` on; the next tile's are `advance`
-    after these.
+    """What a tile packs of an operand: for each step of k `length` elements of memory, from `start` on; the next tile's
+    are `advance` after these.
     """
     memory: View
     linear: LinearMap
@@ -25,18 +24,20 @@ class PackedRun:
     advance: int
 
 
-def has_next_block(c: PhaseLowering, grid: TileGrid) -> bool:
-    """Whether a tile, or the one that follows it, has a further block of the sum, of which it is known where it lies."""
+def has_next_block(c: TiledPhase) -> bool:
+    """Whether a tile, or the one that follows it, packs a further block, of which it is known where it is."""
     blocks = c.schedule.blocking.kc.count(c.k_sizes)
-    return len(c.phase.k) == 1 and (blocks > c.schedule.splits or grid.down * grid.across > 1)
+    return len(c.phase.k) == 1 and (blocks > c.schedule.splits or c.grid.down * c.grid.across > 1)
 
 
-def prefetch_next_block(c: PhaseLowering, grid: TileGrid, block: SumBlock, runs: list[PackedRun], at: MicroTile) -> None:
-    """Prefetches one micro-tile's share of what the next block of k packs, or the next tile: packing alone would wait for memory."""
-    if not runs:
+def prefetch_next_block(c: TiledPhase, block: SumBlock, runs: list[PackedRun], at: MicroTile) -> None:
+    """Prefetches one micro-tile's share of what the next block of k packs, or the next tile: packing alone would wait
+    for memory.
+    """
+    if not runs or not has_next_block(c):
         return
     f, p, blocking = c.f, c.phase, c.schedule.blocking
-    downs = -(-grid.rows // blocking.mr)
+    downs = -(-c.grid.rows // blocking.mr)
     share = -(-blocking.kc.length(c.k_sizes) // (downs * (c.schedule.width(p) // blocking.nr)))
     number = f.divmod(at.column, blocking.nr)[0] * downs + f.divmod(at.row, blocking.mr)[0]
     with f.loop(0, share) as loop:

@@ -1,4 +1,4 @@
-"""Where the micro-kernel reads its rows of a: one class for each packing mode, so that the loops need not know it."""
+"""Where the micro-kernel reads its rows of a: one class for each packing mode, of which the loops know nothing."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -10,18 +10,16 @@ from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contraction.micro_kernel import RowLayout, RowPanel
 from graphc.codegen.lower.contraction.pack_rows import RowPacker, RowPanels, row_offset, row_packer
-from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.prefetch import PackedRun
-from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TileGrid
+from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import Range, offset, open_range, unflatten
 from graphc.schedule.blocking import PackingMode
 
 
 @dataclass(frozen=True)
 class RowSource(ABC):
-    """The rows of a. The loops call `pack_once` before all tiles, `pack` in each KC block, `panel` at each micro-tile."""
-    c: PhaseLowering
-    grid: TileGrid
+    """The rows of a: `pack_once` is called before all tiles, `pack` in each KC block, `panel` at each micro-tile."""
+    c: TiledPhase
 
     def pack_once(self) -> None:
         """Packs all rows, unless that is done later or never."""
@@ -54,7 +52,7 @@ class UnpackedRows(RowSource):
         return self.c.a
 
     def panel(self, block: SumBlock, at: MicroTile) -> RowPanel:
-        clamped = self.grid.has_row_tail and not self.c.schedule.edge_mr
+        clamped = self.c.grid.has_row_tail and not self.c.schedule.edge_mr
         base = offset(self.c.phase.a, block.tile.batch | block.k.first)
         rows = tuple([row_offset(self.c, at.global_row + i, clamped) + base for i in range(at.mr)])
         return RowPanel(self.c.a, self.layout, rows)
@@ -66,7 +64,8 @@ class TapRows(UnpackedRows):
     @property
     def layout(self) -> RowLayout:
         p = self.c.phase
-        taps = tuple(sum(i * p.a.strides[d] for i, d in zip(index, p.k)) for index in product(*map(range, self.c.k_sizes)))
+        steps = product(*map(range, self.c.k_sizes))
+        taps = tuple(sum(i * p.a.strides[d] for i, d in zip(index, p.k)) for index in steps)
         return replace(super().layout, taps=taps)
 
 
@@ -83,7 +82,7 @@ class PackedRows(RowSource):
 
     @property
     def packer(self) -> RowPacker:
-        return row_packer(self.c, self.grid)
+        return row_packer(self.c)
 
 
 class RowsPackedOnce(PackedRows):
@@ -136,7 +135,7 @@ class RowsPackedPerTile(PackedRows):
         return self.c.schedule.blocking.kc.length(self.c.k_sizes)
 
     def _scratch(self) -> View:
-        return self.c.f.scratch("packed_a", self.c.a.dtype, (self.grid.padded_rows * self._longest,))
+        return self.c.f.scratch("packed_a", self.c.a.dtype, (self.c.grid.padded_rows * self._longest,))
 
     def pack(self, tile: ContractionTile, k: Range) -> View:
         memory = self._scratch()
@@ -150,8 +149,8 @@ class RowsPackedPerTile(PackedRows):
         if not self.packer.reads_runs:
             return []
         s, linear = self.c.schedule, self.c.phase.a
-        advance = 0 if s.by_rows and self.grid.across > 1 else s.blocking.mc
-        return [PackedRun(self.c.a, linear, tile.batch, tile.row, self.grid.rows, advance)]
+        advance = 0 if s.by_rows and self.c.grid.across > 1 else s.blocking.mc
+        return [PackedRun(self.c.a, linear, tile.batch, tile.row, self.c.grid.rows, advance)]
 
 
 @dataclass(frozen=True)
@@ -161,13 +160,15 @@ class FirstUsePanel(RowPanel):
 
 
 class RowsPackedByFirstUse(RowsPackedPerTile):
-    """The same, packed on the way: the micro-tiles of a tile's first columns read rows unpacked, and pack them for the others."""
+    """The same, packed on the way: the micro-tiles of a tile's first columns read rows unpacked, and pack them for the
+    others.
+    """
 
     def pack(self, tile: ContractionTile, k: Range) -> View:
         return self._scratch()
 
     def panel(self, block: SumBlock, at: MicroTile) -> FirstUsePanel:
-        unpacked = UnpackedRows(self.c, self.grid).panel(block, at)
+        unpacked = UnpackedRows(self.c).panel(block, at)
         packing = replace(unpacked, layout=replace(unpacked.layout, packs=self.mr))
         return FirstUsePanel(super().panel(block, at).memory, self.layout, unpacked=packing)
 

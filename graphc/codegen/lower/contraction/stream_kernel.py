@@ -1,4 +1,6 @@
-"""The micro-kernel for few rows of a: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs."""
+"""The micro-kernel for few rows of a: whole rows of b are scaled and added to sums in L1, so that memory is read in
+long runs.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from graphc.ir.types import bool_
 
 @dataclass(frozen=True)
 class StreamKernelSpec:
-    """mr rows of a, each with its own offset, times rows of b that are read from end to end. `width`: columns at most."""
+    """mr rows of a, each with its own offset, times rows of b, read from end to end. `width`: columns at most."""
     types: ProductTypes
     mr: int
     lanes: int
@@ -40,7 +42,7 @@ def stream_kernel(spec: StreamKernelSpec) -> LoopFunction:
     Views: a, b, c (rows `width` apart). Integers: k, columns, accumulate, then the row offsets of a.
     """
     f, types = LoopFunction(spec.name, noalias=True), spec.types
-    a, b, c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in zip("abc", (types.a, types.b, types.c)))
+    a, b, c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in types.named)
     k, columns, accumulate = f.param("k", 0, 1 << 32), f.param("columns", 0, spec.width), f.param("add", 0, 1)
     rows = [f.param(f"row{i}", 0, 1 << 34) for i in range(spec.mr)]
     part = f.scratch("part", types.c, (spec.mr * spec.width,))
@@ -73,7 +75,8 @@ class _StreamedSums:
     def add_rows(self, rows: list[Ix], k: Ix, steps: int) -> None:
         """part[i, j] += sum over some steps of a[i, k + step] * b[k + step, j]"""
         f, spec, dtype, part = self.f, self.spec, self.part.dtype, self.part
-        factors = [[f.splat(load_as(f, dtype, self.a, [row + (k + u) * spec.a_step]), spec.lanes) for u in range(steps)] for row in rows]
+        factors = [[f.splat(load_as(f, dtype, self.a, [row + (k + u) * spec.a_step]), spec.lanes)
+                    for u in range(steps)] for row in rows]
 
         def body(j: Ix, lanes: int, mask: Val | None) -> None:
             values = [load_as(f, dtype, self.b, [(k + u) * spec.b_step + j], lanes, mask) for u in range(steps)]

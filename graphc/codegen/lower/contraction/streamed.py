@@ -14,12 +14,12 @@ class StreamedContraction(TiledContraction):
 
     def column_panels(self, block: SumBlock, sums: Accumulators) -> None:
         f, p, s, tile = self.f, self.phase, self.schedule, block.tile
-        a = self.a_source.panel(block, MicroTile(Ix(), Ix(), tile.row, s.blocking.mr))
-        b = self.b_source.panel(block, Ix())
+        a = self.rows.panel(block, MicroTile(Ix(), Ix(), tile.row, s.blocking.mr))
+        b = self.columns.panel(block, Ix())
         types = ProductTypes(a.memory.dtype, b.memory.dtype, sums.sums.dtype)
         spec = StreamKernelSpec(types, s.blocking.mr, s.lanes, a.layout.step, b.layout.step, s.width(p), self.fused)
-        f.call(stream_kernel(spec), [a.memory, b.memory, f.reinterpret(sums.sums, (1,), (1,)), block.k.length, tile.columns.length,
-                                     block.accumulate, *a.offsets])
+        views = [a.memory, b.memory, f.reinterpret(sums.sums, (1,), (1,))]
+        f.call(stream_kernel(spec), [*views, block.k.length, tile.columns.length, block.accumulate, *a.offsets])
 
     def accumulators(self) -> Accumulators:
-        return TileAccumulators(self, self.grid)
+        return TileAccumulators(self)

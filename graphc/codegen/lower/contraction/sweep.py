@@ -72,12 +72,13 @@ class Sweep:
     def store_transposed(self, tile: OutputTile, sums: View) -> None:
         """All sums of a tile, with vectors along the innermost row dim: they are transposed first."""
         f, lanes = self.f, self.lanes
-        turned = f.scratch("turned", sums.dtype, sums.shape[::-1])
+        transposed_sums = f.scratch("turned", sums.dtype, sums.shape[::-1])
         with f.loop(0, tile.rows, lanes) as down, f.loop(0, tile.columns.length, lanes) as across:
             for j, column in enumerate(transposed(f, sums, down.index, across.index, lanes)):
-                f.store(turned, [across.index + j, down.index], column)
+                f.store(transposed_sums, [across.index + j, down.index], column)
         with walk(f, tile.columns) as (columns, at):
-            self._store_line(tile.batch | columns, tile.row_range, lambda i, lanes, mask: f.load(turned, [at, i], lanes, mask))
+            self._store_line(tile.batch | columns, tile.row_range,
+                             lambda i, lanes, mask: f.load(transposed_sums, [at, i], lanes, mask))
 
     def _store_line(self, index: Index, line: Range, source: Line) -> None:
         """Sums along a range of row or column dims; `index` has the others."""
@@ -121,8 +122,8 @@ class Sweep:
                 f.store(out, at, value)
 
     def prefetch_gates(self, tile: OutputTile, row: Ix, rows: Ix, column: Ix, vectors: int) -> None:
-        """Prefetches the values that the epilogue reads beside the sums of a micro-tile. The gates of a unit are far apart in memory,
-        single lines that the hardware's prefetchers do not predict.
+        """Prefetches the values that the epilogue reads beside the sums of a micro-tile. The gates of a unit are far
+        apart in memory, single lines that the hardware's prefetchers do not predict.
         """
         f, p, outputs = self.f, self.phase, self.outputs
         axis, units = len(outputs.views[0].shape) - 1, p.sizes[p.n[0]] * self.lanes

@@ -26,6 +26,10 @@ class Terms:
     mask: Val | None
     loaded: dict[int, Val] = field(default_factory=dict)
 
+    def term(self, index: dict[int, int]) -> Val:
+        """The vector at an index relative to the first."""
+        return self.at(sum(self.operand.linear.strides[d] * i for d, i in index.items()))
+
     def at(self, distance: int) -> Val:
         if distance not in self.loaded:
             memory, start = self.operand.memory, self.start + distance
@@ -33,8 +37,8 @@ class Terms:
         return self.loaded[distance]
 
     def prefetch_next(self, dim: int) -> None:
-        """Prefetches what was not loaded here but will be at the next position of a dim, a line of memory further on, say: vectors of
-        many positions are read side by side, which the CPU does not take for streams.
+        """Prefetches what was not loaded here but will be at the next position of a dim, a line of memory further on,
+        say: vectors of many positions are read side by side, which the CPU does not take for streams.
         """
         ahead = {distance + self.operand.linear.strides[dim] for distance in self.loaded}
         for distance in sorted(ahead - self.loaded.keys() if self.step == 1 else ()):

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.sweep import OutputTile
 from graphc.codegen.lower.ranges import Range, open_range, unflatten
 from graphc.schedule.contraction_form import Phase
@@ -23,7 +25,8 @@ class ContractionTile(OutputTile):
 class SumBlock:
     """A KC block of the sum of a tile. a, b: the memory from which the micro-kernel reads its operands.
 
-    accumulate: whether it is added to the blocks before it (0 or 1); is_last: whether it is the last one, None if it is the only one.
+    accumulate: whether it is added to the blocks before it (0 or 1); is_last: whether it is the last one, None if it is
+    the only one.
     """
     tile: ContractionTile
     k: Range
@@ -46,8 +49,8 @@ class MicroTile:
 class RowPanelCount:
     """The rows of a tile as panels of MR rows: `end`, where the loop over them ends.
 
-    If the last rows of all have a micro-kernel of their own: `whole` panels before these, and how many they are in this tile. Only
-    the last tile has any, which the loop IR's verifier does not know.
+    If the last rows of all have a micro-kernel of their own: `whole` panels before these, and how many they are in this
+    tile. Only the last tile has any, which the loop IR's verifier does not know.
     """
     end: Ix
     whole: Ix = Ix()
@@ -126,3 +129,19 @@ class TileGrid:
             return RowPanelCount(tile.rows)
         whole, edge = self.f.divmod(tile.rows, mr)
         return RowPanelCount(whole * mr, whole, edge)
+
+    def edge(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
+        """The micro-tile of the last rows of all. Its minima are for the verifier: where it is computed, they change
+        nothing.
+        """
+        f, mr, edge_mr = self.f, self.schedule.blocking.mr, self.schedule.edge_mr
+        row = f.min_(rows.whole, self.schedule.blocking.mc // mr - 1) * mr
+        return MicroTile(row, column, f.min_(tile.row + row, self._m - edge_mr), edge_mr)
+
+
+class TiledPhase(PhaseLowering[TileSchedule]):
+    """A phase by micro-tiles, as those see it that do a part of the work."""
+
+    @cached_property
+    def grid(self) -> TileGrid:
+        return TileGrid(self.f, self.phase, self.schedule)
