@@ -136,15 +136,13 @@ def _channel_axis(c: Contraction, maps: Maps, t: Tensor, lanes: int) -> int | No
 
 def _wants_swap_of_image(c: Contraction, channels: list[int | None]) -> bool:
     """An image whose channels are summed gives the rows; one whose channels are kept gives the columns."""
-    image = 0 if channels[0] is not None else 1
-    maps = (c.a, c.b)[image]
-    summed = any(d in c.k for d in maps[channels[image]].dims)
-    return summed == (image == 1)
+    axis = next(maps[x] for maps, x in zip((c.a, c.b), channels) if x is not None)
+    return any(d in c.k for d in axis.dims) == (channels[0] is None)
 
 
 def _wants_swap(c: Contraction, out: Tensor) -> bool:
     """Whether the output's smallest step is along m."""
-    def step(dims):
+    def step(dims: Sequence[int]) -> int:
         steps = [abs(coefficient * s) for m, s in zip(c.out, out.strides) for coefficient, d in m.terms
                  if d in dims and c.sizes[d] > 1]
         return min(steps, default=1 << 62)
@@ -344,7 +342,7 @@ def _shared_batch_to_m(p: Phase) -> Phase:
 
 def _drop_units(p: Phase) -> Phase:
     """Without dims of size 1, except that m, n and k keep one dim each: a fresh one that nothing depends on."""
-    def keep(dims):
+    def keep(dims: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(d for d in dims if p.sizes[d] != 1)
     for group in ("m", "n", "k"):
         if not keep(getattr(p, group)):

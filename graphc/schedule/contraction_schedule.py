@@ -214,7 +214,8 @@ def taps(p: Phase) -> tuple[int, ...]:
     """The k dims, outer to inner, that lie side by side in b (forwards or backwards), a few elements in all: the kernel
     positions of stored weights.
     """
-    found, size = [], 1
+    found: list[int] = []
+    size = 1
     for d in sorted(p.k[:-1], key=lambda d: abs(p.b.strides[d])):
         if abs(p.b.strides[d]) == size and size * p.sizes[d] <= MAX_TAPS:
             found.insert(0, d)

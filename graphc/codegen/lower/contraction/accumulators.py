@@ -93,9 +93,7 @@ class BlockedAccumulators(Accumulators):
     """
 
     def targets(self, block: SumBlock, at: MicroTile) -> Iterator[tuple[MicroTileSums, bool]]:
-        if self.c.contraction.gates:
-            rows = self.f.min_(at.mr, block.tile.rows - at.row)
-            self.c.sweep.prefetch_gates(block.tile, at.row, rows, at.column, self.c.schedule.vectors)
+        self.c.sweep.prefetch(block.tile, at.row, at.mr, at.column, self.c.schedule.vectors)
         yield MicroTileSums(self._micro_tile(at), self.sums.shape[1], block.accumulate), False
 
     def _micro_tile(self, at: MicroTile) -> View:

@@ -68,9 +68,9 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         if min(len(terms), p.sizes[s.dim]) >= s.lanes and sorted(sources) == list(in_memory):
             return self._transpose(operand, copy, [sources.index(at) for at in in_memory], line)
         step = linear.strides[s.dim]
-        for term, source in enumerate(sources):
-            vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask, to=term * line, start=source: f.store(
-                copy, [to + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask), mask))
+        for term, start in enumerate(sources):
+            vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask: f.store(
+                copy, [term * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask), mask))
 
     def _transpose(self, operand: StridedOperand, copy: View, terms: list[int], line: int) -> None:
         """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers. The

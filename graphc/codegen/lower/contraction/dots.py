@@ -27,7 +27,7 @@ class DotContraction(PhaseLowering[DotSchedule]):
             apart = -(-cut.chunk * cut.inner(self.n_sizes) // s.columns)
             sums = f.scratch("sums", self.dtype, (round_up(self.m, s.rows), round_up(apart * s.columns, s.lanes)))
             self._dot_tile(tile, apart, sums)
-            self.sweep.store(tile, tile.whole, sums_in(f, sums))
+            self.sweep_by(s.lanes).store(tile, tile.whole, sums_in(f, sums))
 
     def _column_cut(self) -> Cut:
         """About as many columns as the schedule says; with gates, all that belong to the same units."""
@@ -71,7 +71,7 @@ class DotContraction(PhaseLowering[DotSchedule]):
                 own = slice(v * pairs, (v + 1) * pairs)
                 sums[own] = self._step(rows, columns, loop.index + v * s.lanes, None, sums[own])
             loop.next(*sums)
-        sums = loop.results[:pairs]
+        sums = list(loop.results[:pairs])
         for v in range(1, s.vectors):
             sums = [f.add(a, b) for a, b in zip(sums, loop.results[v * pairs:(v + 1) * pairs])]
         for at in range(whole, self.k, s.lanes):

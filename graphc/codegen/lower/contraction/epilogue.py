@@ -28,10 +28,10 @@ class Epilogue:
         none, in all operands.
         """
         n, last = self.nest, len(strides)
-        tables = n.leaves, n.counters
-        if any(s[-last:] not in (strides, (0,) * last) for table in tables for s in table.values()):
+        if any(s[-last:] not in (strides, (0,) * last) for s in (*n.leaves.values(), *n.counters.values())):
             return None
-        leaves, counters = ({key: (*s[:-last], s[-1]) for key, s in table.items()} for table in tables)
+        leaves = {key: (*s[:-last], s[-1]) for key, s in n.leaves.items()}
+        counters = {key: (*s[:-last], s[-1]) for key, s in n.counters.items()}
         merged = copy(self)
         extents = (*n.extents[:-last], prod(n.extents[-last:]))
         merged.nest = replace(n, extents=extents, leaves=leaves, counters=counters)

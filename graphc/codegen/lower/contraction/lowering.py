@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphc.codegen.loops.builder import LoopFunction, View
 from graphc.codegen.lower.contraction.direct import DirectContraction
 from graphc.codegen.lower.contraction.dots import DotContraction
 from graphc.codegen.lower.contraction.narrow import NarrowContraction
-from graphc.codegen.lower.contraction.outputs import EpilogueFunction, flat
+from graphc.codegen.lower.contraction.outputs import flat
 from graphc.codegen.lower.contraction.padded_copy import pad_copy
-from graphc.codegen.lower.contraction.phase import ContractionViews, PhaseLowering
+from graphc.codegen.lower.contraction.phase import AnyEpilogue, ContractionViews, PhaseLowering, part_of_scratch
 from graphc.codegen.lower.contraction.plain import PlainContraction
 from graphc.codegen.lower.contraction.streamed import StreamedContraction
 from graphc.codegen.lower.contraction.tiled import TiledContraction
@@ -18,13 +19,13 @@ from graphc.schedule.contraction_schedule import (
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
-LOWERINGS: dict[type, type[PhaseLowering]] = {
+LOWERINGS: dict[type, type[PhaseLowering[Any]]] = {
     TileSchedule: TiledContraction, StreamSchedule: StreamedContraction, DotSchedule: DotContraction,
     LaneSchedule: DirectContraction, NarrowSchedule: NarrowContraction, LoopSchedule: PlainContraction}
 
 
 def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: ContractionSchedule, target: Target,
-                      epilogue: EpilogueFunction | None = None, name: str = "contract") -> LoopFunction:
+                      epilogue: AnyEpilogue = None, name: str = "contract") -> LoopFunction:
     """A function of the views ins = [a, b, *extra], outs, and (if the schedule has these) 1-D views for the prepacked
     operand and for shared scratch.
 
@@ -36,7 +37,8 @@ def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedul
     outputs = tuple([f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)])
     prepacked = f.view("packed", ins[0].dtype, (schedule.packed_size,)) if schedule.packed_size else None
     shared = f.view("shared", ins[0].dtype, (schedule.shared_scratch,)) if schedule.shared_scratch else None
-    views = ContractionViews(*_operands(f, inputs, schedule, shared, target), outputs, shared, prepacked)
+    a, b = _operands(f, inputs, schedule, shared, target)
+    views = ContractionViews(a, b, outputs, shared, prepacked)
     for number, part in enumerate(schedule.phases):
         LOWERINGS[type(part)](f, schedule, number, views, target.has_fma, epilogue).run()
     return f
@@ -61,6 +63,6 @@ def _operands(f: LoopFunction, inputs: Sequence[View], schedule: ContractionSche
         if copy is None:
             flattened.append(flat(f, operand))
         else:
-            memory = shared.view_at([at], (copy.size,))
+            memory = part_of_scratch(shared, at, copy.size)
             flattened.append(pad_copy(f, operand, copy, memory, target.lanes(operand.dtype.itemsize)))
     return flattened

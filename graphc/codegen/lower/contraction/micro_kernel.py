@@ -157,7 +157,7 @@ class _MicroKernel:
         self.a, self.b, self.c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in types.named)
         self.steps, self.row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20)
         self.factors = f.view("factors", types.c, (ANY,), (1,)) if spec.scaled else None
-        self.accumulate = None if spec.scaled else f.cast(f.value(f.param("add", 0, 1)), bool_)
+        self.accumulate = f.const(True, bool_) if spec.scaled else f.cast(f.value(f.param("add", 0, 1)), bool_)
         self.rows = [f.param(f"row{i}", 0, 1 << 34) if spec.a.scattered else Ix(i) for i in range(shape.mr)]
         self.masks = self._column_masks()
         self.packed = f.view("kept", types.a, (ANY,), (1,)) if spec.a.packs else None

@@ -49,7 +49,7 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
                     totals = self._line(index | around, mask) if s.along_k else self._terms(
                         index | around | {p.k[-1]: start}, columns, mask)
                     for position, total in enumerate(totals):
-                        where = [position, loop.index * s.lanes]
+                        where = (position, loop.index * s.lanes)
                         f.store(sums, where, f.add(f.load(sums, where, s.lanes), total))
         with f.loop(0, count) as loop:
             number = rest * s.groups(p) + first + loop.index

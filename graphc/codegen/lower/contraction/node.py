@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.lower.contraction.epilogue import Epilogue, GateEpilogue
 from graphc.codegen.lower.contraction.lowering import lower_contraction
-from graphc.codegen.lower.contraction.outputs import EpilogueFunction
+from graphc.codegen.lower.contraction.phase import AnyEpilogue
 from graphc.codegen.lower.winograd import lower_winograd
 from graphc.codegen.lower.winograd_grad import lower_weight_grad
 from graphc.errors import InternalError
@@ -35,7 +35,7 @@ def lower_contraction_cluster(name: str, node: Node, ins: Views, outs: Views, sc
     return _lower(inner, ins, outs, schedule, target, epilogue(body, inner, tuple(ins)), name)
 
 
-def _lower(inner: Node, ins: Views, outs: Views, schedule, target: Target, epilogue: EpilogueFunction | None,
+def _lower(inner: Node, ins: Views, outs: Views, schedule, target: Target, epilogue: AnyEpilogue,
            name: str) -> LoopFunction:
     rule = WINOGRAD.get(type(inner.op))
     if rule is not None:

@@ -12,13 +12,22 @@ from graphc.schedule.contraction_form import Form, Phase
 
 
 class EpilogueFunction(Protocol):
-    """(function, sums or those of all gates, index in the outputs, lanes, mask, axis of the lanes) -> what is stored in
-    each output
-    """
+    """(function, sums, index in the outputs, lanes, mask, axis of the lanes) -> what is stored in each output"""
 
-    def __call__(self, f: LoopFunction, sums: Val | Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None,
+    def __call__(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
                  axis: int) -> list[Val]:
         ...
+
+
+class GateEpilogueFunction(Protocol):
+    """The same with the sums of all gates of a vector of units."""
+
+    def __call__(self, f: LoopFunction, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None,
+                 axis: int) -> list[Val]:
+        ...
+
+    def prefetch(self, f: LoopFunction, index: Sequence[Ix], axis: int) -> None:
+        """What it reads beside the sums of one gate."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +46,12 @@ class Outputs:
 
     def store(self, index: Index, last: int, sums: Val, lanes: int, mask: Val | None) -> None:
         """Stores sums along dim `last`, after the epilogue if there is one."""
-        if self.epilogue is not None:
-            return self._store_results(index, last, sums, lanes, mask)
-        self.f.store(self.line(index, lanes, self.phase.out.strides[last] if lanes > 1 else 1), [0], sums, mask)
-
-    def line(self, index: Index, length: int, step: int) -> View:
-        """`length` elements of the first output from `index` on, `step` elements of memory apart."""
-        out = self.flat
-        return View(out.root, (length,), (step,), out.start + offset(self.phase.out, index))
-
-    def _store_results(self, index: Index, last: int, sums: Val, lanes: int, mask: Val | None) -> None:
-        """Gives sums to the epilogue and stores what comes back."""
-        axis = self.vector_axis(last)
-        axis = max(0, len(self.views[0].shape) - 1) if axis is None else axis
+        if self.epilogue is None:
+            out, step = self.flat, self.phase.out.strides[last] if lanes > 1 else 1
+            line = View(out.root, (lanes,), (step,), out.start + offset(self.phase.out, index))
+            return self.f.store(line, [0], sums, mask)
+        found = self.vector_axis(last)
+        axis = max(0, len(self.views[0].shape) - 1) if found is None else found
         at = self.index_of(index)
         values = self.epilogue(self.f, sums, at, lanes, mask, axis)
         for out, value in zip(self.views, values, strict=True):

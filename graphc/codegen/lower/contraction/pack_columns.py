@@ -11,7 +11,7 @@ from itertools import product
 from math import prod
 from typing import ClassVar
 
-from graphc.codegen.loops.builder import LoopFunction, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.pack_rows import PACK_STEPS
 from graphc.codegen.lower.contraction.tile import TiledPhase
@@ -175,7 +175,7 @@ class TransposedTaps(ColumnPacker):
         walks = [range(p.sizes[d]) if p.b.strides[d] > 0 else range(p.sizes[d] - 1, -1, -1) for d in together]
         return [sum(distances[d] * i for d, i in zip(together, index)) for index in product(*walks)]
 
-    def _tap_rows(self, starts: list[Ix], width: int) -> list:
+    def _tap_rows(self, starts: list[Ix], width: int) -> list[Val]:
         f, b = self.c.f, self.c.b
         return [gathered(f, b, starts)] if width == 1 else transposed_runs(f, b, starts, width)
 

@@ -47,7 +47,7 @@ class _PadCopy:
         """One row: the source's row between zeros when the row lies inside the source, else all zeros."""
         f = self.f
         size = prod(self.copy.shape[x] for x in row)
-        inside, origin = self._source_position(unflatten(f, number, rows, dict(enumerate(self.copy.shape))))
+        inside, origin = self._source_position(unflatten(f, number, rows, self.copy.shape))
         if inside is None:
             return self._copy_row(row, origin, number * size)
         with f.if_(inside):
@@ -82,8 +82,8 @@ class _PadCopy:
         after = copy.shape[x] - before - max(0, count)
         self._fill(start, before * inner)
         if count > 0:
-            begin = list(origin)
-            begin[x] = Ix(first)
+            begin: list[Ix | int] = list(origin)
+            begin[x] = first
             counts = [count, *[copy.shape[y] for y in row[1:]]]
             self._copy_axes(source.view_at(begin), row, counts, start + before * inner)
         self._fill(start + (copy.shape[x] - after) * inner, after * inner)

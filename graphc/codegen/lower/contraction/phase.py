@@ -4,18 +4,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from graphc.codegen.loops.builder import LoopFunction, View
-from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.outputs import EpilogueFunction, Outputs
-from graphc.codegen.lower.contraction.sweep import Sweep
+from graphc.codegen.lower.contraction.outputs import EpilogueFunction, GateEpilogueFunction, Outputs
+from graphc.codegen.lower.contraction.sweep import GateSweep, Sweep
 from graphc.errors import InternalError
 from graphc.ir.types import DType
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, group_sizes
 
 S = TypeVar("S", bound=PhaseSchedule)
+AnyEpilogue = EpilogueFunction | GateEpilogueFunction | None         # by `ContractionSchedule.gates`
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PhaseLowering(ABC, Generic[S]):
     number: int                         # of the phase
     views: ContractionViews
     fused: bool                         # the target multiplies and adds in one instruction
-    epilogue: EpilogueFunction | None = None
+    epilogue: AnyEpilogue = None
 
     @abstractmethod
     def run(self) -> None:
@@ -56,7 +56,7 @@ class PhaseLowering(ABC, Generic[S]):
 
     @cached_property
     def schedule(self) -> S:
-        return self.contraction.phases[self.number]
+        return cast(S, self.contraction.phases[self.number])
 
     @property
     def a(self) -> View:
@@ -73,12 +73,15 @@ class PhaseLowering(ABC, Generic[S]):
 
     @cached_property
     def outputs(self) -> Outputs:
-        return Outputs(self.f, self.views.outs, self.epilogue, self.contraction.form, self.phase)
+        epilogue = None if self.contraction.gates else cast(EpilogueFunction | None, self.epilogue)
+        return Outputs(self.f, self.views.outs, epilogue, self.contraction.form, self.phase)
 
-    @cached_property
-    def sweep(self) -> Sweep:
-        """What stores finished sums of a tile."""
-        return Sweep(self.outputs, self.schedule.lanes, self.contraction.gates)
+    def sweep_by(self, lanes: int) -> Sweep:
+        """What stores finished sums of a tile, in vectors of `lanes`."""
+        gates = self.contraction.gates
+        if not gates:
+            return Sweep(self.outputs, lanes)
+        return GateSweep(self.outputs, lanes, cast(GateEpilogueFunction, self.epilogue), gates)
 
     # ---- sizes
 
@@ -119,10 +122,17 @@ class PhaseLowering(ABC, Generic[S]):
     def packed(self, role: str, size: int) -> View:
         """The memory of packed operand "a" or "b": shared scratch, or what was packed before the kernel runs."""
         if role == self.contraction.prepacked_role:
-            return self.views.prepacked.view_at([Ix()], (size,))
+            return part_of_scratch(self.views.prepacked, 0, size)
         offsets = {"a": self.contraction.packed_a, "b": self.contraction.packed_b}[role]
-        return self.views.shared.view_at([offsets[self.number]], (size,))
+        return part_of_scratch(self.views.shared, offsets[self.number], size)
 
     def partials(self, size: int) -> View:
         """The memory of the partial results of a sum that is split."""
-        return self.views.shared.view_at([self.contraction.partials[self.number]], (size,))
+        return part_of_scratch(self.views.shared, self.contraction.partials[self.number], size)
+
+
+def part_of_scratch(memory: View | None, offset: int | None, size: int) -> View:
+    """`size` elements of memory that the schedule should have counted."""
+    if memory is None or offset is None:
+        raise InternalError("the schedule has no room for what is packed or copied", "lower")
+    return memory.view_at([offset], (size,))

@@ -18,7 +18,7 @@ from graphc.schedule.blocking import PackingMode
 
 @dataclass(frozen=True)
 class RowSource(ABC):
-    """The rows of a: `pack_once` is called before all tiles, `pack` in each KC block, `panel` at each micro-tile."""
+    """The rows of a: `pack_once` is called before all tiles, `pack` in each KC block, `panels` at each micro-tile."""
     c: TiledPhase
 
     def pack_once(self) -> None:
@@ -26,15 +26,15 @@ class RowSource(ABC):
 
     @abstractmethod
     def pack(self, tile: ContractionTile, k: Range) -> View:
-        """The memory in which `panel` finds the rows of a tile in a KC block; packs them there if nobody else does."""
+        """The memory in which `panels` finds the rows of a tile in a KC block; packs them there if nobody else does."""
 
     @abstractmethod
-    def panel(self, block: SumBlock, at: MicroTile) -> RowPanel:
-        """The rows of a micro-tile."""
+    def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:
+        """The rows of a micro-tile, in each way in which they may be read."""
 
-    def cases(self, panel: RowPanel, at: MicroTile) -> Iterator[RowPanel]:
+    def cases(self, panels: tuple[RowPanel, ...], at: MicroTile) -> Iterator[RowPanel]:
         """Opens the branches in which the micro-kernel reads rows differently: what it is called with in each."""
-        yield panel
+        yield from panels
 
     def packed_runs(self, tile: ContractionTile) -> list[PackedRun]:
         """What the tile packs next, if that are runs of memory."""
@@ -51,11 +51,11 @@ class UnpackedRows(RowSource):
     def pack(self, tile: ContractionTile, k: Range) -> View:
         return self.c.a
 
-    def panel(self, block: SumBlock, at: MicroTile) -> RowPanel:
+    def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:
         clamped = self.c.grid.has_row_tail and not self.c.schedule.edge_mr
         base = offset(self.c.phase.a, block.tile.batch | block.k.first)
         rows = tuple([row_offset(self.c, at.global_row + i, clamped) + base for i in range(at.mr)])
-        return RowPanel(self.c.a, self.layout, rows)
+        return RowPanel(self.c.a, self.layout, rows),
 
 
 class TapRows(UnpackedRows):
@@ -120,10 +120,10 @@ class RowsPackedOnce(PackedRows):
     def pack(self, tile: ContractionTile, k: Range) -> View:
         return self._memory
 
-    def panel(self, block: SumBlock, at: MicroTile) -> RowPanel:
+    def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:
         start = block.tile.batch_number * (self._panels * self._panel_size) + block.k.flat * self.mr
         number, _ = self.c.f.divmod(at.global_row, self.mr)
-        return RowPanel(block.a.view_at([start + number * self._panel_size], (1,)), self.layout)
+        return RowPanel(block.a.view_at([start + number * self._panel_size], (1,)), self.layout),
 
 
 class RowsPackedPerTile(PackedRows):
@@ -142,8 +142,8 @@ class RowsPackedPerTile(PackedRows):
         self.packer.pack(tile.batch, tile.row, tile.rows, k, RowPanels(memory, Ix(), self.mr * self._longest))
         return memory
 
-    def panel(self, block: SumBlock, at: MicroTile) -> RowPanel:
-        return RowPanel(block.a.view_at([at.row * self._longest], (1,)), self.layout)
+    def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:
+        return RowPanel(block.a.view_at([at.row * self._longest], (1,)), self.layout),
 
     def packed_runs(self, tile: ContractionTile) -> list[PackedRun]:
         if not self.packer.reads_runs:
@@ -151,12 +151,6 @@ class RowsPackedPerTile(PackedRows):
         s, linear = self.c.schedule, self.c.phase.a
         advance = 0 if s.by_rows and self.c.grid.across > 1 else s.blocking.mc
         return [PackedRun(self.c.a, linear, tile.batch, tile.row, self.c.grid.rows, advance)]
-
-
-@dataclass(frozen=True)
-class FirstUsePanel(RowPanel):
-    """unpacked: the same rows where they are before they are packed."""
-    unpacked: RowPanel | None = None
 
 
 class RowsPackedByFirstUse(RowsPackedPerTile):
@@ -167,17 +161,18 @@ class RowsPackedByFirstUse(RowsPackedPerTile):
     def pack(self, tile: ContractionTile, k: Range) -> View:
         return self._scratch()
 
-    def panel(self, block: SumBlock, at: MicroTile) -> FirstUsePanel:
-        unpacked = UnpackedRows(self.c).panel(block, at)
-        packing = replace(unpacked, layout=replace(unpacked.layout, packs=self.mr))
-        return FirstUsePanel(super().panel(block, at).memory, self.layout, unpacked=packing)
+    def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:
+        packed, = super().panels(block, at)
+        unpacked, = UnpackedRows(self.c).panels(block, at)
+        layout = replace(unpacked.layout, packs=self.mr)
+        return replace(unpacked, layout=layout, packed=packed.memory), packed
 
-    def cases(self, panel: FirstUsePanel, at: MicroTile) -> Iterator[RowPanel]:
-        f = self.c.f
+    def cases(self, panels: tuple[RowPanel, ...], at: MicroTile) -> Iterator[RowPanel]:
+        f, (first, later) = self.c.f, panels
         with f.if_(f.eq(f.value(at.column), 0)):
-            yield replace(panel.unpacked, packed=panel.memory)
+            yield first
         with f.else_():
-            yield panel
+            yield later
 
 
 ROW_SOURCES: dict[PackingMode, type[RowSource]] = {

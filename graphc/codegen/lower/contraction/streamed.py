@@ -14,7 +14,7 @@ class StreamedContraction(TiledContraction):
 
     def column_panels(self, block: SumBlock, sums: Accumulators) -> None:
         f, p, s, tile = self.f, self.phase, self.schedule, block.tile
-        a = self.rows.panel(block, MicroTile(Ix(), Ix(), tile.row, s.blocking.mr))
+        a, = self.rows.panels(block, MicroTile(Ix(), Ix(), tile.row, s.blocking.mr))
         b = self.columns.panel(block, Ix())
         types = ProductTypes(a.memory.dtype, b.memory.dtype, sums.sums.dtype)
         spec = StreamKernelSpec(types, s.blocking.mr, s.lanes, a.layout.step, b.layout.step, s.width(p), self.fused)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.outputs import Outputs
+from graphc.codegen.lower.contraction.outputs import GateEpilogueFunction, Outputs
 from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
 from graphc.codegen.lower.transpose import transposed
+from graphc.errors import InternalError
 from graphc.schedule.contraction_form import Phase
 
 Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column in tile, lanes, mask) -> sums
@@ -26,6 +27,12 @@ class OutputTile:
     rows: Ix
     columns: Range
     row_range: Range | None = None
+
+    @property
+    def rows_of_dims(self) -> Range:
+        if self.row_range is None:
+            raise InternalError("a tile whose sums are transposed has its rows as a range of dims", "lower")
+        return self.row_range
 
     @property
     def whole(self) -> "TilePart":
@@ -48,10 +55,9 @@ def sums_in(f: LoopFunction, scratch: View, row: Ix = Ix(), column: Ix = Ix()) -
 
 @dataclass(frozen=True)
 class Sweep:
-    """gates: in how many parts the epilogue reads the columns; 0: as they are."""
+    """Stores finished sums of tiles, in vectors of `lanes`."""
     outputs: Outputs
     lanes: int
-    gates: int
 
     @property
     def f(self) -> LoopFunction:
@@ -63,11 +69,10 @@ class Sweep:
 
     def store(self, tile: OutputTile, part: TilePart, source: Source) -> None:
         """The sums of a part of a tile. Vectors run along the innermost column dim."""
-        store_line = self._store_gates if self.gates else self._store_line
         with self.f.loop(0, part.rows) as loop:
             row = part.row + loop.index
             index = tile.batch | unflatten(self.f, tile.row + row, self.phase.m, self.phase.sizes)
-            store_line(index, part.columns, lambda j, lanes, mask: source(row, part.column + j, lanes, mask))
+            self._store_line(index, part.columns, lambda j, lanes, mask: source(row, part.column + j, lanes, mask))
 
     def store_transposed(self, tile: OutputTile, sums: View) -> None:
         """All sums of a tile, with vectors along the innermost row dim: they are transposed first."""
@@ -77,8 +82,11 @@ class Sweep:
             for j, column in enumerate(transposed(f, sums, down.index, across.index, lanes)):
                 f.store(transposed_sums, [across.index + j, down.index], column)
         with walk(f, tile.columns) as (columns, at):
-            self._store_line(tile.batch | columns, tile.row_range,
+            self._store_line(tile.batch | columns, tile.rows_of_dims,
                              lambda i, lanes, mask: f.load(transposed_sums, [at, i], lanes, mask))
+
+    def prefetch(self, tile: OutputTile, row: Ix, rows: int, column: Ix, vectors: int) -> None:
+        """Before the sums of a micro-tile: what storing them reads, if that is far away."""
 
     def _store_line(self, index: Index, line: Range, source: Line) -> None:
         """Sums along a range of row or column dims; `index` has the others."""
@@ -108,28 +116,37 @@ class Sweep:
         vector_run(f, count, self.lanes, lambda j, lanes, mask: f.store(
             View(out.root, (lanes,), (stride,), out.start + start + j * stride), [0], source(j, lanes, mask), mask))
 
-    # ---- gates
 
-    def _store_gates(self, index: Index, columns: Range, source: Line) -> None:
-        """A vector of units at a time, with the sums of all gates."""
-        f, outputs, lanes = self.f, self.outputs, self.lanes
-        axis = len(outputs.views[0].shape) - 1
-        at = outputs.index_of(index)
-        with f.loop(0, columns.count) as units:
+@dataclass(frozen=True)
+class GateSweep(Sweep):
+    """The same for an epilogue that reads the columns as equal parts, `gates`: a vector of units at a time, with the
+    sums of all gates.
+    """
+    epilogue: GateEpilogueFunction
+    gates: int
+
+    @property
+    def axis(self) -> int:
+        """Of the outputs: the units."""
+        return len(self.outputs.views[0].shape) - 1
+
+    def _store_line(self, index: Index, line: Range, source: Line) -> None:
+        f, views, lanes = self.f, self.outputs.views, self.lanes
+        at = self.outputs.index_of(index)
+        with f.loop(0, line.count) as units:
             sums = [source((units.index * self.gates + gate) * lanes, lanes, None) for gate in range(self.gates)]
-            at[axis] = (columns.start + units.index) * lanes
-            for out, value in zip(outputs.views, outputs.epilogue(f, sums, at, lanes, None, axis), strict=True):
+            at[self.axis] = (line.start + units.index) * lanes
+            for out, value in zip(views, self.epilogue(f, sums, at, lanes, None, self.axis), strict=True):
                 f.store(out, at, value)
 
-    def prefetch_gates(self, tile: OutputTile, row: Ix, rows: Ix, column: Ix, vectors: int) -> None:
-        """Prefetches the values that the epilogue reads beside the sums of a micro-tile. The gates of a unit are far
-        apart in memory, single lines that the hardware's prefetchers do not predict.
+    def prefetch(self, tile: OutputTile, row: Ix, rows: int, column: Ix, vectors: int) -> None:
+        """The values that the epilogue reads beside the sums. The gates of a unit are far apart in memory, single lines
+        that the hardware's prefetchers do not predict.
         """
-        f, p, outputs = self.f, self.phase, self.outputs
-        axis, units = len(outputs.views[0].shape) - 1, p.sizes[p.n[0]] * self.lanes
-        with f.loop(0, rows) as loop:
-            at = outputs.index_of(tile.batch | unflatten(f, tile.row + row + loop.index, p.m, p.sizes))
+        f, p, units = self.f, self.phase, self.phase.sizes[self.phase.n[0]] * self.lanes
+        with f.loop(0, f.min_(rows, tile.rows - row)) as loop:
+            at = self.outputs.index_of(tile.batch | unflatten(f, tile.row + row + loop.index, p.m, p.sizes))
             for v in range(vectors):
                 unit, gate = f.divmod(f.divmod(column, self.lanes)[0] + v, self.gates)
-                at[axis] = gate * units + (tile.columns.start + unit) * self.lanes
-                outputs.epilogue.prefetch(f, at, axis)
+                at[self.axis] = gate * units + (tile.columns.start + unit) * self.lanes
+                self.epilogue.prefetch(f, at, self.axis)

@@ -7,7 +7,7 @@ from functools import cached_property
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contraction.phase import PhaseLowering
-from graphc.codegen.lower.contraction.sweep import OutputTile
+from graphc.codegen.lower.contraction.sweep import OutputTile, Sweep
 from graphc.codegen.lower.ranges import Range, open_range, unflatten
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import TileSchedule, group_sizes, round_up
@@ -145,3 +145,7 @@ class TiledPhase(PhaseLowering[TileSchedule]):
     @cached_property
     def grid(self) -> TileGrid:
         return TileGrid(self.f, self.phase, self.schedule)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        return self.sweep_by(self.schedule.lanes)

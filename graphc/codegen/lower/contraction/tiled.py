@@ -83,7 +83,7 @@ class TiledContraction(TiledPhase):
 
     def micro_tile(self, block: SumBlock, sums: Accumulators, at: MicroTile, b: ColumnPanel) -> None:
         """Each `for` opens the branches of one operand: usually it has a single trip, and there is no branch."""
-        a = self.rows.panel(block, at)
+        a = self.rows.panels(block, at)
         shape = MicroTileShape(at.mr, self.schedule.vectors, self.schedule.lanes, self.fused)
         for c, is_whole in sums.targets(block, at):
             for columns in self.columns.cases(b, block, at, is_whole):
