@@ -106,7 +106,8 @@ def test_rows_are_packed_as_they_are_stored():
     out, packed = np.zeros((MR, NR)), np.zeros((k, MR), np.float32)
     main = LoopFunction("main")
     a_view, b_view = (main.buffer("input", i, 0, f32, (x.size,)) for i, x in enumerate((rows, b)))
-    c_view, packed_view = main.buffer("output", 0, 0, f64, (out.size,)), main.buffer("output", 1, 0, f32, (packed.size,))
+    c_view = main.buffer("output", 0, 0, f64, (out.size,))
+    packed_view = main.buffer("output", 1, 0, f32, (packed.size,))
     offsets = tuple(main.min_(i * k, MR * k) for i in range(MR))
     call_micro_kernel(main, SHAPE, RowPanel(a_view, RowLayout(1, scattered=True, packs=MR), offsets, packed_view),
                       ColumnPanel(b_view, ColumnLayout(NR)), MicroTileSums(c_view, NR), k)
