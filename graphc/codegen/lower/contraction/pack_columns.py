@@ -142,7 +142,7 @@ class TransposedColumns(ColumnPacker):
 
 
 class TransposedTaps(ColumnPacker):
-    """b holds all kernel positions of a channel side by side: for each channel these are transposed; all of k at once."""
+    """b holds all kernel positions of a channel side by side: for each channel these are transposed, all of k."""
 
     @property
     def steps(self) -> Cut:
