@@ -12,7 +12,7 @@ from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower import function_needs_node_id, lower
-from graphc.codegen.lower.contract import lower_packing
+from graphc.codegen.lower.contraction.lowering import lower_packing
 from graphc.codegen.lower.padding_fill import fill_border
 from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node

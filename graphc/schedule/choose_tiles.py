@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod, sqrt
 
+from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_form import LinearMap, Phase
-from graphc.schedule.contraction_schedule import (
-    MAX_TAPS, STEPS, Cut, TileSchedule, column_packing, group_sizes, round_up)
+from graphc.schedule.contraction_schedule import MAX_TAPS, STEPS, StreamSchedule, TileSchedule, column_packing, group_sizes, round_up
 from graphc.schedule.machine import DOT_ROWS, SMALL_FLOPS, TILES, Machine, even
 from graphc.schedule.register_tiles import register_tile
 from graphc.schedule.target import LINE_BYTES
@@ -41,7 +41,7 @@ def tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
     a = _a_source(p, n, nr, deep or turned, gates, machine)
     b = _b_source(p, m, mr, nr, deep, machine)
     sums = _sum_blocks(p, a, b, mr, nr, machine)
-    rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr, nr) if a == "first" else _tile_size(p, mr, nr, b, machine, gates)
+    rows, columns = _deep_tile(p, mr, nr) if deep else _wide_tile(p, mr, nr) if a is PackingMode.BY_FIRST_USE else _tile_size(p, mr, nr, b, machine, gates)
     down = _column_cut(group_sizes(p, p.m), rows, mr) if turned else Cut(0, rows)
     rows = down.length(group_sizes(p, p.m)) if turned else rows
     tiles = p.extent(p.batch) * (down.count(group_sizes(p, p.m)) if turned else -(-m // rows)) * columns.count(group_sizes(p, p.n))
@@ -51,12 +51,13 @@ def tile_schedule(p: Phase, machine: Machine, gates: int = 0) -> TileSchedule:
         rows = _even_rows(p, rows, mr, columns.count(group_sizes(p, p.n)), by_rows)
         down = Cut(0, rows)
     alone = tiles * splits == 1 or columns.count(group_sizes(p, p.n)) == 1 and _are_windows(p, p.a, p.m)
-    a = "tile" if a == "shared" and not machine.free[0] and alone else a        # nobody else reads the rows of a tile
+    a = PackingMode.PER_TILE if a is PackingMode.ONCE and not machine.free[0] and alone else a        # nobody else reads the rows of a tile
     if tiles * splits == 1:
-        b = "tile" if b == "shared" and not machine.free[1] and column_packing(p, machine.lanes) != "taps" else b
-    ahead = _lines_ahead(-(-min(rows, m) // mr), nr, machine) if b == "shared" and a != "taps" and _are_far(p, machine) else 0
-    return TileSchedule(mr, vectors, machine.lanes, rows, columns, sums, a, b, splits, turned=down if turned else None, by_rows=by_rows, ahead=ahead,
-                        rest=0 if turned else _rest(p, m, mr), in_runs=b == "shared" and _are_near(p, machine))
+        b = PackingMode.PER_TILE if b is PackingMode.ONCE and not machine.free[1] and column_packing(p, machine.lanes) is not ColumnPacking.TAPS else b
+    ahead = _lines_ahead(-(-min(rows, m) // mr), nr, machine) if b is PackingMode.ONCE and a is not PackingMode.TAPS and _are_far(p, machine) else 0
+    return TileSchedule(Blocking(mr, nr, rows, columns, sums), machine.lanes, a, b, splits, transposed_store=down if turned else None,
+                        by_rows=by_rows, prefetch_lines=ahead, edge_mr=0 if turned else _rest(p, m, mr),
+                        packed_in_runs=b is PackingMode.ONCE and _are_near(p, machine))
 
 
 def _even_rows(p: Phase, rows: int, mr: int, across: int, by_rows: bool) -> int:
@@ -86,12 +87,12 @@ def _rest(p: Phase, m: int, mr: int) -> int:
 def _are_near(p: Phase, machine: Machine) -> bool:
     """Whether columns that lie in runs may be in the L2 of other cores, which have just computed them: line by line these take long, but long runs are
     seen coming."""
-    return column_packing(p, machine.lanes) == "panels" and _stay_in_l2(p, machine)
+    return column_packing(p, machine.lanes) is ColumnPacking.PANELS and _stay_in_l2(p, machine)
 
 
 def _are_far(p: Phase, machine: Machine) -> bool:
     """Whether columns that are packed for all tiles come from beyond L2: many, or weights, since which those of other layers have passed."""
-    return (machine.free[1] or not _stay_in_l2(p, machine)) and column_packing(p, machine.lanes) != "runs"
+    return (machine.free[1] or not _stay_in_l2(p, machine)) and column_packing(p, machine.lanes) is not ColumnPacking.RUNS
 
 
 def _stay_in_l2(p: Phase, machine: Machine) -> bool:
@@ -146,7 +147,7 @@ def _splits(p: Phase, tiles: int, sums: Cut) -> int:
 
 # --- where operands are read -----------------------------------------------------------------------------------------------
 
-def _a_source(p: Phase, n: int, nr: int, by_tile: bool, gates: int, machine: Machine) -> str:
+def _a_source(p: Phase, n: int, nr: int, by_tile: bool, gates: int, machine: Machine) -> PackingMode:
     """Rows are read in place, one broadcast an element, when they lie along k, when sums are short, or when each element is used a
     few times only. Others are packed: before all calls, by the first register tiles that read them, by each tile, or for all tiles.
     """
@@ -155,14 +156,14 @@ def _a_source(p: Phase, n: int, nr: int, by_tile: bool, gates: int, machine: Mac
     in_place = run >= 32 or len(p.k) == 1
     step = abs(p.a.strides[inner])
     if in_place and (step <= 1 or n <= 2 * nr or run * 64 <= machine.target.l1 // 2):
-        return "place"
+        return PackingMode.UNPACKED
     if machine.free[0]:
-        return "shared"
+        return PackingMode.ONCE
     if p.extent(p.k) <= MAX_TAPS:
-        return "taps"
+        return PackingMode.TAPS
     if not (by_tile or gates) and _may_pack_on_the_way(p):
-        return "first"
-    return "tile" if p.batch or by_tile else "shared"
+        return PackingMode.BY_FIRST_USE
+    return PackingMode.PER_TILE if p.batch or by_tile else PackingMode.ONCE
 
 
 def _may_pack_on_the_way(p: Phase) -> bool:
@@ -170,7 +171,7 @@ def _may_pack_on_the_way(p: Phase) -> bool:
     return len(p.m) == 1 and len(p.k) == 1 and p.a.strides[p.m[0]] == 1 and p.extent(p.k) >= LONG
 
 
-def _b_source(p: Phase, m: int, mr: int, nr: int, deep: bool, machine: Machine) -> str:
+def _b_source(p: Phase, m: int, mr: int, nr: int, deep: bool, machine: Machine) -> PackingMode:
     """Columns are read unpacked if they are contiguous along n and there are too few rows, or too little data, for packing to pay; but not if
     packing costs nothing and their vectors cross cache lines."""
     inner, n, k = p.n[-1], p.extent(p.n), p.extent(p.k)
@@ -179,10 +180,10 @@ def _b_source(p: Phase, m: int, mr: int, nr: int, deep: bool, machine: Machine) 
         step = abs(p.b.strides[p.k[0]])
         few = m <= 3 * mr or k * step <= machine.elements(machine.target.l1) * 2
         if few and not (machine.free[1] and step % machine.elements(LINE_BYTES)):
-            return "place"
-    if machine.free[1] or column_packing(p, machine.lanes) == "taps":
-        return "shared"
-    return "tile" if p.batch or deep or _shares_little(m, n, k, nr, machine) or _are_windows(p, p.b, p.n) else "shared"
+            return PackingMode.UNPACKED
+    if machine.free[1] or column_packing(p, machine.lanes) is ColumnPacking.TAPS:
+        return PackingMode.ONCE
+    return PackingMode.PER_TILE if p.batch or deep or _shares_little(m, n, k, nr, machine) or _are_windows(p, p.b, p.n) else PackingMode.ONCE
 
 
 def _shares_little(m: int, n: int, k: int, nr: int, machine: Machine) -> bool:
@@ -209,7 +210,7 @@ def _linear_from(t: LinearMap, p: Phase, dims: Sequence[int]) -> int:
 
 # --- sizes -----------------------------------------------------------------------------------------------------------------
 
-def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) -> Cut:
+def _sum_blocks(p: Phase, a: PackingMode, b: PackingMode, mr: int, nr: int, machine: Machine) -> Cut:
     """Blocks of k: the columns of a register tile stream from L2 (where each tile packs them, they stay in L1; where it packs both operands,
     L2 also has room for what it packs next), rows that were packed for all stay in L1 beside that stream, and operands that are read in place step
     evenly through the block. With few rows, columns are used few times: blocks are then short, as the first register tile of each waits for memory,
@@ -217,13 +218,13 @@ def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) ->
     """
     sizes = group_sizes(p, p.k)
     k = prod(sizes)
-    if a == "taps":
+    if a is PackingMode.TAPS:
         return Cut(0, sizes[0])
-    own = (a in ("tile", "first")) + (b == "tile")
-    stream = machine.target.l2 // (16 if b == "shared" and p.extent(p.m) <= SCARCE else 4)
+    own = (a in (PackingMode.PER_TILE, PackingMode.BY_FIRST_USE)) + (b is PackingMode.PER_TILE)
+    stream = machine.target.l2 // (16 if b is PackingMode.ONCE and p.extent(p.m) <= SCARCE else 4)
     limit = machine.elements((stream, machine.target.l1 * 2 // 3, machine.target.l1 // 2)[own]) // nr
-    limit = min(limit, machine.elements(machine.target.l1 // 4) // mr) if a == "shared" else limit
-    first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where == "place"])
+    limit = min(limit, machine.elements(machine.target.l1 // 4) // mr) if a is PackingMode.ONCE else limit
+    first = max([0] + [_linear_from(t, p, p.k) for t, where in ((p.a, a), (p.b, b)) if where is PackingMode.UNPACKED])
     for split in range(first, len(sizes)):
         inner = prod(sizes[split + 1:])
         if inner <= limit or split == len(sizes) - 1:
@@ -232,7 +233,7 @@ def _sum_blocks(p: Phase, a: str, b: str, mr: int, nr: int, machine: Machine) ->
     return Cut(0, k)
 
 
-def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine, gates: int) -> tuple[int, Cut]:
+def _tile_size(p: Phase, mr: int, nr: int, b: PackingMode, machine: Machine, gates: int) -> tuple[int, Cut]:
     """Rows and columns worth TILE_FLOPS; more while that leaves TILES tiles, so that enough rows share what is packed, or weights. All rows, or about TALL, where
     each tile packs its own columns; half of that where it leaves few tiles and columns are near, which costs little to pack again.
     """
@@ -242,7 +243,7 @@ def _tile_size(p: Phase, mr: int, nr: int, b: str, machine: Machine, gates: int)
     area = max(budget / (2 * k), least, 4 * mr * nr)
     near = n * k <= machine.elements(machine.target.l2 // 4)
     tall = TALL // 2 if near and p.extent(p.batch) * round(m / TALL) * n < 2 * TILES * nr else TALL
-    tall = min(m, tall) if b == "tile" else min(96, max(sqrt(area), _rows_of_weights(p, nr, machine)) if machine.free[1] else area / min(n, BROAD))
+    tall = min(m, tall) if b is PackingMode.PER_TILE else min(96, max(sqrt(area), _rows_of_weights(p, nr, machine)) if machine.free[1] else area / min(n, BROAD))
     rows = even(m, max(mr, tall), mr)
     columns = max(nr, min(area / rows, machine.elements(machine.target.l2 // 4) / rows))
     sizes = group_sizes(p, p.n)
@@ -289,7 +290,7 @@ def is_stream(p: Phase, machine: Machine) -> bool:
     return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= 8 * machine.lanes and p.extent(p.k) >= 16
 
 
-def stream_schedule(p: Phase, machine: Machine) -> TileSchedule:
+def stream_schedule(p: Phase, machine: Machine) -> StreamSchedule:
     """Tiles of some KB of columns and of enough steps that each reads some 100 KB of b."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     columns = Cut(0, even(n, min(n, STREAM_BYTES // machine.itemsize), machine.lanes))
@@ -297,4 +298,5 @@ def stream_schedule(p: Phase, machine: Machine) -> TileSchedule:
     blocks = sums.count((k,))
     share = -(-STREAM_WORK // (columns.chunk * sums.chunk))
     splits = max(1, min(blocks // share, 2 * TILES // (p.extent(p.batch) * columns.count((n,))), PARTIALS // (p.extent(p.batch) * m * n)))
-    return TileSchedule(m, 1, machine.lanes, m, columns, sums, "place", "place", -(-blocks // -(-blocks // splits)), True)
+    blocking = Blocking(m, machine.lanes, m, columns, sums)
+    return StreamSchedule(blocking, machine.lanes, PackingMode.UNPACKED, PackingMode.UNPACKED, -(-blocks // -(-blocks // splits)))

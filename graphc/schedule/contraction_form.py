@@ -1,7 +1,7 @@
 """Normal form of a contraction over strided tensors: phases whose three operands are *linear* in the dims.
 
     divided indices (gradient of a strided convolution)  ->  one phase for each residue, without division
-    padded indices                                        ->  a padded copy of the operand, made once, read without tests
+    padded indices                                        ->  a padded copy of the operand, read without tests
     size-1 dims, adjacent dims that step evenly           ->  gone, merged
 
 The result is  out[o(d)] = sum over k of a[x(d)] * b[y(d)]  with o, x, y linear: schedules and kernels see nothing else.
@@ -26,14 +26,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class PaddedCopy:
-    """A copy of an operand from which every index reads: element i of axis x is source element i + low[x], or 0 outside.
+    """A copy of an operand from which every index reads: element i of axis x is source element i + low[x], or 0
+    outside.
 
-    turned: the channels, which are not contiguous in the source, are contiguous in the copy.
+    channels_last: the channels, which are not contiguous in the source, are contiguous in the copy.
     """
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     low: tuple[int, ...]
-    turned: bool = False
+    channels_last: bool = False
 
     @property
     def size(self) -> int:
@@ -93,31 +94,31 @@ def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, f
                 invariant: tuple[bool, bool] = (False, False)) -> Form:
     """The normal form in which the output's contiguous dim is among n, so that vectors run along it.
 
-    An image whose channels are not contiguous (NCHW) is copied with contiguous channels: windows are then read from the copy directly,
-    which costs one copy of the image instead of one for each kernel position.
+    An image whose channels are not contiguous (NCHW) is copied with contiguous channels: windows are then read from the
+    copy directly, which costs one copy of the image instead of one for each kernel position.
     fused: an epilogue needs the output's own index, so dims along which vectors may run merge only in whole vectors.
     invariant: operands that cost nothing to pack.
     """
-    turns = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
-    swap = _wants_swap(c, out) if turns == [None, None] else _wants_swap_turned(c, turns)
-    if turns == [None, None] and not invariant[0 if swap else 1]:
+    channels = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
+    swap = _wants_swap(c, out) if channels == [None, None] else _wants_swap_of_image(c, channels)
+    if channels == [None, None] and not invariant[0 if swap else 1]:
         swap ^= _packs_less_swapped(c.swapped, b, a, lanes) if swap else _packs_less_swapped(c, a, b, lanes)
     if swap:
-        c, a, b, turns = c.swapped, b, a, turns[::-1]
+        c, a, b, channels = c.swapped, b, a, channels[::-1]
     if 0 in (c.sizes[d] for d in c.batch + c.m + c.n):
         return Form(c, swap, (None, None), ())
     split = list(_split_phases(c))
     live = [p for p in split if 0 not in p.c.sizes]
-    a_copy = _padded_copy(c, a, [(p.c.sizes, p.c.a) for p in live], turns[0], lanes)
-    b_copy = _padded_copy(c, b, [(p.c.sizes, p.c.b) for p in live], turns[1], lanes)
-    phases = [_tidy(_linear(p, _source(a, a_copy), _source(b, b_copy), _Source(out.strides, (0,) * len(out.shape))), lanes, fused)
-              for p in split]
+    a_copy = _padded_copy(c, a, [(p.c.sizes, p.c.a) for p in live], channels[0], lanes)
+    b_copy = _padded_copy(c, b, [(p.c.sizes, p.c.b) for p in live], channels[1], lanes)
+    sources = _source(a, a_copy), _source(b, b_copy), _Source(out.strides, (0,) * len(out.shape))
+    phases = [_tidy(_linear(p, *sources), lanes, fused) for p in split]
     return Form(c, swap, (a_copy, b_copy), tuple(phases))
 
 
 def _channel_axis(c: Contraction, maps: Maps, t: Tensor, lanes: int) -> int | None:
-    """The axis to put innermost in a copy of an image: the nearest one without a window, if it has whole vectors of elements, if
-    windows slide over the contiguous axis, and if the other operand has whole vectors of columns too.
+    """The axis to put innermost in a copy of an image: the nearest one without a window, if it has whole vectors of
+    elements, if windows slide over the contiguous axis, and if the other operand has whole vectors of columns too.
     """
     windows = [x for x, m in enumerate(maps) if len([d for d in m.dims if d not in c.batch and c.sizes[d] > 1]) > 1]
     if not any(t.strides[x] == 1 and t.shape[x] > 1 for x in windows) or 0 in c.sizes:
@@ -133,29 +134,28 @@ def _channel_axis(c: Contraction, maps: Maps, t: Tensor, lanes: int) -> int | No
     return nearest if wide else None
 
 
-def _wants_swap_turned(c: Contraction, turns: list[int | None]) -> bool:
+def _wants_swap_of_image(c: Contraction, channels: list[int | None]) -> bool:
     """An image whose channels are summed gives the rows; one whose channels are kept gives the columns."""
-    image = 0 if turns[0] is not None else 1
-    maps = (c.a, c.b)[image]
-    summed = any(d in c.k for d in maps[turns[image]].dims)
-    return summed == (image == 1)
+    axis = next(maps[x] for maps, x in zip((c.a, c.b), channels) if x is not None)
+    return any(d in c.k for d in axis.dims) == (channels[0] is None)
 
 
 def _wants_swap(c: Contraction, out: Tensor) -> bool:
     """Whether the output's smallest step is along m."""
-    def step(dims):
-        steps = [abs(coefficient * s) for m, s in zip(c.out, out.strides) for coefficient, d in m.terms if d in dims and c.sizes[d] > 1]
+    def step(dims: Sequence[int]) -> int:
+        steps = [abs(coefficient * s) for m, s in zip(c.out, out.strides) for coefficient, d in m.terms
+                 if d in dims and c.sizes[d] > 1]
         return min(steps, default=1 << 62)
     return step(c.m) < step(c.n)
 
 
 PACK_CYCLES = 0.7               # for each element of b that is transposed into panels
-TURN_CYCLES = 1.5               # for each output that is transposed before it is stored
+TRANSPOSED_STORE_CYCLES = 1.5               # for each output that is transposed before it is stored
 
 
 def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int) -> bool:
-    """Few rows of a against many columns of b, both contiguous along k (a batch against stored weights): rather than the columns, the
-    few rows are transposed, and the output.
+    """Few rows of a against many columns of b, both contiguous along k (a batch against stored weights): rather than
+    the columns, the few rows are transposed, and the output.
     """
     left, right = _dim_strides(c.a, a), _dim_strides(c.b, b)
     if left is None or right is None or not any(left.get(d) == right.get(d) == 1 for d in c.k):
@@ -166,7 +166,7 @@ def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int) -> boo
         return False
     fma = rows * columns / (2 * lanes)                          # cycles for each step of k
     straight = fma * _waste(rows, min(6, rows)) + PACK_CYCLES * columns
-    swapped = fma * _waste(rows, lanes) + PACK_CYCLES * rows + TURN_CYCLES * rows * columns / k
+    swapped = fma * _waste(rows, lanes) + PACK_CYCLES * rows + TRANSPOSED_STORE_CYCLES * rows * columns / k
     return swapped < straight
 
 
@@ -185,7 +185,7 @@ def _dim_strides(maps: Maps, t: Tensor) -> dict[int, int] | None:
     return strides
 
 
-# --- division ------------------------------------------------------------------------------------------------------------
+# ---- division
 
 @dataclass(frozen=True)
 class _Split:
@@ -196,14 +196,15 @@ class _Split:
 
 
 def _split_phases(c: Contraction) -> Iterator[_Split]:
-    """Parts of the contraction in which every division is exact, so that none is left; together they write each output once."""
+    """Parts of the contraction in which every division is exact; together they write each output once."""
     divided = [m for maps in (c.a, c.b) for m in maps if m.divisor != 1]
     steps = _residue_classes(c, divided)
     kept = [d for d in c.batch + c.m + c.n if steps[d] > 1]
     summed = [d for d in c.k if steps[d] > 1]
     for outer in product(*[range(steps[d]) for d in kept]):
         solutions = [starts for inner in product(*[range(steps[d]) for d in summed])
-                     for starts in [dict(zip(kept + summed, outer + inner))] if all(_divides(m, starts) for m in divided)]
+                     for starts in [dict(zip(kept + summed, outer + inner))]
+                     if all(_divides(m, starts) for m in divided)]
         if len(solutions) > 1:
             raise InternalError(f"{c} has several terms in one residue class", "contraction")
         part = _part(c, steps, solutions[0] if solutions else dict(zip(kept, outer)), not solutions)
@@ -227,11 +228,13 @@ def _divides(m: AxisMap, starts: dict[int, int]) -> bool:
 
 def _part(c: Contraction, steps: Sequence[int], starts: dict[int, int], empty: bool) -> _Split:
     first = [starts.get(d, 0) for d in range(len(c.sizes))]
-    sizes = tuple(0 if empty and d in c.k else max(0, -(-(n - s) // step)) for d, (n, s, step) in enumerate(zip(c.sizes, first, steps)))
+    sizes = tuple(0 if empty and d in c.k else max(0, -(-(n - s) // step))
+                  for d, (n, s, step) in enumerate(zip(c.sizes, first, steps)))
 
     def divide(m: AxisMap) -> AxisMap:
         offset = m.offset + sum(coefficient * first[d] for coefficient, d in m.terms)
-        return AxisMap(tuple((coefficient * steps[d] // m.divisor, d) for coefficient, d in m.terms), offset // m.divisor, 1, m.padded)
+        terms = tuple((coefficient * steps[d] // m.divisor, d) for coefficient, d in m.terms)
+        return AxisMap(terms, offset // m.divisor, 1, m.padded)
     maps = [tuple(map(divide, tensor)) for tensor in (c.a, c.b, c.out)]
     if empty:
         sizes = _with_empty_sum(c, sizes)
@@ -244,7 +247,7 @@ def _with_empty_sum(c: Contraction, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(0 if d in c.k else n for d, n in enumerate(sizes))
 
 
-# --- padding -------------------------------------------------------------------------------------------------------------
+# ---- padding
 
 @dataclass(frozen=True)
 class _Source:
@@ -257,12 +260,15 @@ def _source(t: Tensor, copy: PaddedCopy | None) -> _Source:
     return _Source(t.strides, (0,) * len(t.shape)) if copy is None else _Source(copy.strides, copy.low)
 
 
-def _padded_copy(c: Contraction, t: Tensor, uses: Sequence[tuple[tuple[int, ...], Maps]], channels: int | None, lanes: int) -> PaddedCopy | None:
-    """The copy that holds whatever the uses read, in the memory order of the source but for the `channels` axis, which comes
-    innermost; None if no use reads outside and no axis has to move. Channels that are not summed are read at many positions at once.
+def _padded_copy(c: Contraction, t: Tensor, uses: Sequence[tuple[tuple[int, ...], Maps]], channels: int | None,
+                 lanes: int) -> PaddedCopy | None:
+    """The copy that holds whatever the uses read, in the memory order of the source but for the `channels` axis, which
+    comes innermost; None if no use reads outside and no axis has to move. Channels that are not summed are read at many
+    positions at once.
     """
     spans = [[maps[x].span(sizes) for sizes, maps in uses] for x in range(len(t.shape))]
-    low = [min([0 if not maps[x].padded else s[0] for s, (_, maps) in zip(spans[x], uses)], default=0) for x in range(len(t.shape))]
+    low = [min([0 if not maps[x].padded else s[0] for s, (_, maps) in zip(spans[x], uses)], default=0)
+           for x in range(len(t.shape))]
     high = [max([n - 1 if not maps[x].padded else s[1] for s, (_, maps) in zip(spans[x], uses)], default=n - 1)
             for x, n in enumerate(t.shape)]
     if channels is None and all(lo >= 0 and hi < n for lo, hi, n in zip(low, high, t.shape)):
@@ -278,11 +284,13 @@ def _padded_copy(c: Contraction, t: Tensor, uses: Sequence[tuple[tuple[int, ...]
 
 
 def spread(size: int, lanes: int) -> int:
-    """Elements from line to line where many lines are read side by side: a multiple of 16 vectors would put them into few sets of the L1 cache."""
+    """Elements from line to line where many lines are read side by side: a multiple of 16 vectors would put them into
+    few sets of the L1 cache.
+    """
     return size + 2 * lanes if size % (16 * lanes) == 0 else size
 
 
-# --- linear form -----------------------------------------------------------------------------------------------------------
+# ---- linear form
 
 def _linear(part: _Split, a: _Source, b: _Source, out: _Source) -> Phase:
     c = part.c
@@ -301,7 +309,8 @@ def _linear(part: _Split, a: _Source, b: _Source, out: _Source) -> Phase:
 
 def _tidy(p: Phase, lanes: int, fused: bool) -> Phase:
     p = _drop_units(_shared_batch_to_m(_forward_sums(p)))
-    p = replace(p, m=_ordered(p, p.m, p.out, p.a), n=_ordered_n(p), k=_ordered(p, p.k, p.a, p.b), batch=_ordered(p, p.batch, p.out, p.a))
+    p = replace(p, batch=_ordered(p, p.batch, p.out, p.a), m=_ordered(p, p.m, p.out, p.a), n=_ordered_n(p),
+                k=_ordered(p, p.k, p.a, p.b))
     whole = lanes if fused else 1
     p = _merge(p, "batch", (p.a, p.b, p.out), whole)
     p = _merge(p, "m", (p.a, p.out), whole if any(p.out.strides[d] == 1 for d in p.m) else 1)
@@ -331,13 +340,14 @@ def _shared_batch_to_m(p: Phase) -> Phase:
 
 def _drop_units(p: Phase) -> Phase:
     """Without dims of size 1, except that m, n and k keep one dim each: a fresh one that nothing depends on."""
-    def keep(dims):
+    def keep(dims: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(d for d in dims if p.sizes[d] != 1)
     for group in ("m", "n", "k"):
         if not keep(getattr(p, group)):
             unit = len(p.sizes)
             still = [LinearMap(t.base, t.strides + (0,)) for t in (p.a, p.b, p.out)]
-            p = replace(p, sizes=p.sizes + (1,), parts=p.parts + ((),), a=still[0], b=still[1], out=still[2], **{group: (unit,)})
+            p = replace(p, sizes=p.sizes + (1,), parts=p.parts + ((),), a=still[0], b=still[1], out=still[2],
+                        **{group: (unit,)})
         else:
             p = replace(p, **{group: keep(getattr(p, group))})
     return replace(p, batch=keep(p.batch))
@@ -349,7 +359,7 @@ def _ordered(p: Phase, dims: Sequence[int], first: LinearMap, second: LinearMap)
 
 
 def _ordered_n(p: Phase) -> tuple[int, ...]:
-    """By steps in the output, but when sums are long enough to pack b, a dim that is contiguous in b comes innermost."""
+    """By steps in the output, but if sums are long enough to pack b, a dim that is contiguous in b comes innermost."""
     by_out = _ordered(p, p.n, p.out, p.b)
     if p.extent(p.k) <= p.extent(p.m) or not any(p.b.strides[d] == 1 for d in p.n):
         return by_out
@@ -357,7 +367,7 @@ def _ordered_n(p: Phase) -> tuple[int, ...]:
 
 
 def _merge(p: Phase, group: str, operands: Sequence[LinearMap], whole: int) -> Phase:
-    """Adjacent dims of the group that step evenly in all the operands become one (where the inner size is a multiple of `whole`)."""
+    """Adjacent dims that step evenly in all operands become one (where the inner size is a multiple of `whole`)."""
     dims = list(getattr(p, group))
     position = len(dims) - 2
     while position >= 0:

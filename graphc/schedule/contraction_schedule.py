@@ -1,9 +1,9 @@
-"""Schedules: how a kernel runs, as plain data. Chosen by pure functions in passes/, read by the lowerings, printed with the graph."""
+"""Schedules of contractions, as plain data: chosen by pure functions, read by the lowering, printed with the graph."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
+from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
 
 MAX_TAPS = 49
@@ -11,83 +11,68 @@ STEPS = 4                       # of a sum that the micro-kernel takes at a time
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A group of dims cut into contiguous ranges of its flattened order: `chunk` of dim number `split`, all that is inside it,
-    one of what is outside.
+class TileSchedule:
+    """One phase of a contraction by micro-tiles, whose rows are broadcast and whose columns are vectors of `lanes`.
+
+    a, b: how the operands reach the micro-kernel.
+    splits: > 1: the blocks of the sum are divided among this number of tiles, whose partial results are added in order
+        (split-K).
+    transposed_store: if the output is contiguous along m: how m is cut into tiles (of MC rows at most); their sums are
+        transposed before they are stored.
+    by_rows: consecutive tiles share their rows; otherwise they share their columns.
+    prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
+    edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
+    packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile
+        after tile.
     """
-    split: int
-    chunk: int
+    blocking: Blocking
+    lanes: int
+    a: PackingMode
+    b: PackingMode
+    splits: int = 1
+    transposed_store: Cut | None = None
+    by_rows: bool = False
+    prefetch_lines: int = 0
+    edge_mr: int = 0
+    packed_in_runs: bool = False
 
-    def inner(self, sizes: tuple[int, ...]) -> int:
-        return prod(sizes[self.split + 1:])
+    @property
+    def vectors(self) -> int:
+        """Of the columns of a micro-tile."""
+        return self.blocking.nr // self.lanes
 
-    def per_dim(self, sizes: tuple[int, ...]) -> int:
-        """Ranges along the split dim."""
-        return -(-sizes[self.split] // self.chunk)
+    def width(self, phase: Phase) -> int:
+        """Columns of the widest tile, in whole micro-tiles."""
+        return round_up(self.blocking.nc.length(group_sizes(phase, phase.n)), self.blocking.nr)
 
-    def count(self, sizes: tuple[int, ...]) -> int:
-        return prod(sizes[:self.split]) * self.per_dim(sizes)
+    @property
+    def micro_tile(self) -> str:
+        mr, nr = self.blocking.mr, self.blocking.nr
+        return f"{mr}×{nr}" + (f" and {self.edge_mr}×{nr}" if self.edge_mr else "")
 
-    def length(self, sizes: tuple[int, ...]) -> int:
-        """Of the longest range."""
-        return min(self.chunk, sizes[self.split]) * self.inner(sizes)
+    def __str__(self) -> str:
+        options = {f"split-k {self.splits}": self.splits > 1,
+                   "transposed store": self.transposed_store, "by rows": self.by_rows,
+                   f"prefetch {self.prefetch_lines}": self.prefetch_lines, "packed in runs": self.packed_in_runs}
+        chosen = "".join(f" {option}" for option, holds in options.items() if holds)
+        return f"{self.micro_tile} (lanes {self.lanes}) {self.blocking} a:{self.a.value} b:{self.b.value}{chosen}"
 
 
 @dataclass(frozen=True)
-class TileSchedule:
-    """One phase of a contraction by register tiles of mr rows × vectors of columns.
-
-    rows: rows (flattened m) of a tile (MC). columns, sums: how n is cut into tiles (NC) and k into blocks (KC).
-    a, b: where the micro-kernel reads the operand:
-        "place":  unpacked;
-        "shared": packed once, before all tiles;
-        "tile":   packed by each tile, block by block;
-        "first":  (a) packed by each tile, by the register tiles of its first columns, which read it unpacked;
-        "taps":   (a) unpacked, the terms of a short sum at offsets that are constants of the micro-kernel.
-    splits: > 1: the blocks of the sum are divided among this number of tiles, whose partial results are added in order (split-K).
-    streamed: few rows, b unpacked: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
-    turned: if the output is contiguous along m: how m is cut into tiles instead; their sums are transposed before they are stored.
-    by_rows: consecutive tiles share their rows; otherwise they share their columns.
-    ahead: cache lines of the next panel of packed b that a register tile prefetches every STEPS steps.
-    rest: rows of the last register tile; 0 if it has as many as the others (rows past the last one are padded).
-    in_runs: shared columns are packed a few steps of k for all tiles at a time, in the order of memory, instead of tile after tile.
+class StreamSchedule(TileSchedule):
+    """The same for few rows, with unpacked operands: whole rows of b are scaled and added to sums in L1, so that memory
+    is read in long runs.
     """
-    mr: int
-    vectors: int
-    lanes: int
-    rows: int
-    columns: Cut
-    sums: Cut
-    a: str
-    b: str
-    splits: int = 1
-    streamed: bool = False
-    turned: Cut | None = None
-    by_rows: bool = False
-    ahead: int = 0
-    rest: int = 0
-    in_runs: bool = False
 
     @property
-    def nr(self) -> int:
-        return self.vectors * self.lanes
-
-    def width(self, phase: Phase) -> int:
-        """Columns of the widest tile, in whole register tiles."""
-        return round_up(self.columns.length(group_sizes(phase, phase.n)), self.nr)
-
-    def __str__(self) -> str:
-        split = (f" split-k {self.splits}" if self.splits > 1 else "") + (" turned" if self.turned else "") + (" by rows" if self.by_rows else "")
-        split += (f" ahead {self.ahead}" if self.ahead else "") + (" packed in runs" if self.in_runs else "")
-        shape = f"{self.mr} rows streamed" if self.streamed else f"{self.mr}×{self.nr}" + (f" and {self.rest}×{self.nr}" if self.rest else "")
-        return (f"{shape} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
-                f"block {self.sums.chunk}@k{self.sums.split} a:{self.a} b:{self.b}{split}")
+    def micro_tile(self) -> str:
+        return f"{self.blocking.mr} rows streamed"
 
 
 @dataclass(frozen=True)
 class DotSchedule:
-    """One phase with few rows whose operands are both contiguous along k: dot products, `rows` × `columns` at a time, with
-    `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed.
+    """One phase with few rows whose operands are both contiguous along k: dot products, `rows` × `columns` at a time,
+    with `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed.
     """
     rows: int
     columns: int
@@ -101,9 +86,9 @@ class DotSchedule:
 
 @dataclass(frozen=True)
 class LaneSchedule:
-    """One phase with short sums and no reuse that a register tile could use (depthwise convolutions): vectors along `dim`, all
-    terms of a sum unrolled for `columns` positions of `inner`, which share what they read. Tiles take `block` elements of `dim`
-    and `tile` positions of the other dims.
+    """One phase with short sums and no reuse that a micro-tile could use (depthwise convolutions): vectors along
+    `dim`, all terms of a sum unrolled for `columns` positions of `inner`, which share what they read. Tiles take
+    `block` elements of `dim` and `tile` positions of the other dims.
     """
     dim: int
     inner: int
@@ -117,7 +102,7 @@ class LaneSchedule:
         return tuple(d for d in phase.batch + phase.m + phase.n if d not in (self.dim, self.inner))
 
     def packs(self, phase: Phase, operand: LinearMap) -> bool:
-        """Whether factors that are not contiguous along the vectors are copied together: if they depend on no other dim."""
+        """Whether factors that are not contiguous along the vectors are copied: if they depend on no other dim."""
         others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
         return operand.strides[self.dim] not in (0, 1) and not any(operand.strides[d] for d in others)
 
@@ -126,14 +111,16 @@ class LaneSchedule:
         return spread(round_up(phase.sizes[self.dim], self.lanes), self.lanes)
 
     def __str__(self) -> str:
-        return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, tile {self.block}@d{self.dim} × {self.tile}"
+        tile = f"tile {self.block}@d{self.dim} × {self.tile}"
+        return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, {tile}"
 
 
 @dataclass(frozen=True)
 class NarrowSchedule:
-    """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all outputs of
-    an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. block: vectors of entries for each tile,
-    which are read side by side, `columns` positions of the innermost k dim at a time. splits: as in `TileSchedule`, by ranges of all k dims but the innermost.
+    """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all
+    outputs of an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. block:
+    vectors of entries for each tile, which are read side by side, `columns` positions of the innermost k dim at a time.
+    splits: as in `TileSchedule`, by ranges of all k dims but the innermost.
     """
     dim: int
     along_k: bool
@@ -176,12 +163,14 @@ PhaseSchedule = TileSchedule | DotSchedule | LaneSchedule | NarrowSchedule | Loo
 
 @dataclass(frozen=True)
 class ContractionSchedule:
-    """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in elements).
+    """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in
+    elements).
 
     copies[i]: offset of the padded copy of operand i (after the swap), or None.
-    packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one after the other.
-    prepacked: the operand (0: a, 1: b, before the swap) that is packed before the kernel runs, because it does not change in a loop around
-        the kernel, or between calls. It has memory of its own, `packed_size` elements.
+    packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one
+        after the other.
+    prepacked: the operand (0: a, 1: b, before the swap) that is packed before the kernel runs, because it does not
+        change in a loop around the kernel, or between calls. It has memory of its own, `packed_size` elements.
     gates: number of equal slices in which the epilogue reads the columns; n is (vectors of units, gates, lanes).
     """
     form: Form
@@ -196,7 +185,7 @@ class ContractionSchedule:
     gates: int = 0
 
     @property
-    def ready(self) -> str:
+    def prepacked_role(self) -> str:
         """The prepacked operand after the swap: "a", "b" or ""."""
         return "" if self.prepacked is None else "ab"[self.prepacked ^ self.form.swap]
 
@@ -208,24 +197,23 @@ class ContractionSchedule:
         return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"
 
 
-def column_packing(p: Phase, lanes: int) -> str:
-    """How columns of b are packed: "panels": vectors along the only column dim; "turn": vectors along the innermost k dim,
-    transposed; "taps": likewise along kernel positions; "runs": runs along the innermost column dim, side by side.
-    """
+def column_packing(p: Phase, lanes: int) -> ColumnPacking:
+    """The packing that reads columns of b in the longest runs."""
     straight = p.b.strides[p.n[-1]] == 1
     if straight and len(p.n) == 1:
-        return "panels"
+        return ColumnPacking.PANELS
     run = p.sizes[p.n[-1]]
     if p.b.strides[p.k[-1]] == 1 and (not straight or run < lanes // 2 and p.sizes[p.k[-1]] > run):
-        return "turn"
-    return "taps" if not straight and taps(p) else "runs"
+        return ColumnPacking.TRANSPOSED
+    return ColumnPacking.TAPS if not straight and taps(p) else ColumnPacking.RUNS
 
 
 def taps(p: Phase) -> tuple[int, ...]:
-    """The k dims, outer to inner, that lie side by side in b (forwards or backwards), a few elements in all: the kernel positions
-    of stored weights.
+    """The k dims, outer to inner, that lie side by side in b (forwards or backwards), a few elements in all: the kernel
+    positions of stored weights.
     """
-    found, size = [], 1
+    found: list[int] = []
+    size = 1
     for d in sorted(p.k[:-1], key=lambda d: abs(p.b.strides[d])):
         if abs(p.b.strides[d]) == size and size * p.sizes[d] <= MAX_TAPS:
             found.insert(0, d)

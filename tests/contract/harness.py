@@ -10,7 +10,7 @@ from graphc.codegen.llvm import jit
 from graphc.codegen.llvm.emit import emit_module, scratch_bytes
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.verify import verify
-from graphc.codegen.lower.contract import lower_contraction
+from graphc.codegen.lower.contraction.lowering import lower_contraction
 from graphc.ir.contraction import Contraction
 from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime.executable import Executable, Program
@@ -48,7 +48,7 @@ class Kernel:
 def lowered(c: Contraction, ins: Sequence[np.ndarray], outs: Sequence[np.ndarray], target: Target = AVX2, epilogue=None):
     a, b, out = view_of(ins[0]), view_of(ins[1]), view_of(outs[0])
     schedule = contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, out.strides, a.dtype, target, fused=epilogue is not None)
-    f = lower_contraction(c, [view_of(x) for x in ins], [view_of(x) for x in outs], schedule, target, epilogue)
+    f = lower_contraction([view_of(x) for x in ins], [view_of(x) for x in outs], schedule, target, epilogue)
     main = LoopFunction("main")
     views = [main.buffer("input", i, 0, v.dtype, v.shape, v.strides) for i, v in enumerate(map(view_of, ins))]
     views += [main.buffer("output", i, 0, v.dtype, v.shape, v.strides) for i, v in enumerate(map(view_of, outs))]

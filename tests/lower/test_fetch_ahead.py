@@ -9,7 +9,8 @@ import graphc as gc
 from graphc import nn
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.lower import lower
-from graphc.codegen.lower.micro import MicroSpec, micro_kernel
+from graphc.codegen.lower.contraction.micro_kernel import (
+    ColumnLayout, MicroKernelSpec, MicroTileShape, ProductTypes, RowLayout, micro_kernel)
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.types import f32
@@ -69,10 +70,10 @@ def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_are_not_in
     ins, outs = ([ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values] for values in (b.nodes[0].inputs, b.nodes[0].outputs))
     schedule = schedule_node(b.nodes[0], ins, outs, AVX2, (False, packed))
     tiles, = schedule.phases
-    downs, lines = -(-min(tiles.rows, rows) // tiles.mr), tiles.nr * 768 // 16
-    assert bool(tiles.ahead) == asks
+    downs, lines = -(-min(tiles.blocking.mc, rows) // tiles.blocking.mr), tiles.blocking.nr * 768 // 16
+    assert bool(tiles.prefetch_lines) == asks
     each = downs * (768 // STEPS)
-    assert not asks or each * (tiles.ahead - 1) < lines <= each * tiles.ahead
+    assert not asks or each * (tiles.prefetch_lines - 1) < lines <= each * tiles.prefetch_lines
     text = print_function(lower(b.nodes[0], ins, outs, schedule, AVX2))
     assert ("_ahead" in text) == asks
 
@@ -93,19 +94,23 @@ def test_parts_of_a_sum_ask_for_the_next_part_of_their_panel():
     ins, outs = ([ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values] for values in (b.nodes[0].inputs, b.nodes[0].outputs))
     schedule = schedule_node(b.nodes[0], ins, outs, AVX512, (False, True))
     tiles, = schedule.phases
-    assert tiles.splits > 1 and tiles.width(schedule.form.phases[0]) == tiles.nr
+    assert tiles.splits > 1 and tiles.width(schedule.form.phases[0]) == tiles.blocking.nr
     calls = [line for line in print_function(lower(b.nodes[0], ins, outs, schedule, AVX512)).splitlines() if "call" in line]
-    assert calls and all(line.endswith(f" + {tiles.sums.length((4608,)) * tiles.nr})") for line in calls), calls
+    assert calls and all(line.endswith(f" + {tiles.blocking.kc.length((4608,)) * tiles.blocking.nr})") for line in calls), calls
+
+
+def kernel(a: RowLayout, b: ColumnLayout) -> str:
+    return print_function(micro_kernel(MicroKernelSpec(ProductTypes(f32, f32, f32), MicroTileShape(6, 2, 8), a, b)))
 
 
 def test_the_micro_kernel_asks_line_after_line():
-    text = print_function(micro_kernel(MicroSpec(f32, 6, 2, 8, 1, True, 16, ahead=3)))
+    text = kernel(RowLayout(1, scattered=True), ColumnLayout(16, prefetch_lines=3))
     assert text.count("to L2") == 3 and text.count("fma") == 12 * (STEPS + 1)
 
 
 def test_the_micro_kernel_packs_what_it_reads():
     """Row i of step k, which lies where the row begins, at k * 6 + i."""
-    text = print_function(micro_kernel(MicroSpec(f32, 6, 2, 8, 100, True, 16, keeps=6)))
+    text = kernel(RowLayout(100, scattered=True, packs=6), ColumnLayout(16))
     pairs = re.findall(r"(v\d+): f32 = load a\[row(\d) \+ (\w)\*100\]\s+store kept\[(\w)\*6(?: \+ (\d))?\] = (v\d+)", text)
     assert [(int(row), int(at or 0)) for _, row, _, _, at, _ in pairs] == [(i, i) for i in range(6)]
     assert all(loaded == stored and k == place for loaded, _, k, place, _, stored in pairs)

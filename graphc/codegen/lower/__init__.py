@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.lower import attention, attention_grad, cumulative, index, movement, sort, window
-from graphc.codegen.lower.epilogue import lower_contraction_cluster, lower_contraction_node
+from graphc.codegen.lower.contraction.node import lower_contraction_cluster, lower_contraction_node
 from graphc.codegen.lower.nest import lower_nest
 from graphc.codegen.lower.winograd_weights import lower_weights
 from graphc.errors import InternalError

@@ -12,7 +12,8 @@ from math import factorial, log
 from graphc.codegen.llvm.vector_math import EXP2, EXP2_UP, ROUNDER, ROUNDER64
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
+from graphc.codegen.lower.contraction.micro_kernel import (
+    ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import unflattened
 from graphc.codegen.lower.transpose import transposed
@@ -178,14 +179,15 @@ def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | in
     Rows are computed in whole register tiles; rows past the last of `a` repeat it. `steps` may depend on the first row of a register tile.
     """
     f, limit = b.f, a.shape[0]
-    memory, columns = a.view_at([0, 0], (1,), (1,)), panel.view_at([0, 0], (1,), (1,))
+    memory, layout = a.view_at([0, 0], (1,), (1,)), RowLayout(a.strides[1], scattered=True)
     for begin, end, mr in _row_tiles(b, start, rows):
-        spec = MicroSpec(b.dtype, mr, b.s.vectors, b.s.lanes, a.strides[1], True, panel.strides[0], fused=b.target.has_fma)
+        shape = MicroTileShape(mr, b.s.vectors, b.s.lanes, b.target.has_fma)
+        columns = ColumnPanel(panel.view_at([0, 0], (1,), (1,)), ColumnLayout(panel.strides[0]))
         with f.loop(begin, end, mr) as down:
-            offsets = [f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)]
-            sums = target.view_at([down.index, 0], (1,), (1,))
+            offsets = tuple([f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)])
+            sums = MicroTileSums(target.view_at([down.index, 0], (1,), (1,)), target.strides[0], add, factors)
             count = steps(down.index) if callable(steps) else steps
-            call_micro_kernel(f, spec, memory, columns, sums, count, target.strides[0], add, offsets, factors=factors)
+            call_micro_kernel(f, shape, RowPanel(memory, layout, offsets), columns, sums, count)
 
 
 def _row_tiles(b: Blocks, start: Ix, stop: Ix) -> list[tuple[Ix, Ix, int]]:

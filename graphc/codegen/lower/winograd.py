@@ -3,7 +3,7 @@
     (shared: all tiles into shared scratch)
     for each group of features, each block of tiles, in parallel:
         its tiles, if not shared: Bᵀ d B                                  (winograd_tiles)
-        for each point: products by the micro-kernel of contractions       (micro)
+        for each point: products by the micro-kernel of contractions       (micro_kernel)
         for each tile: Aᵀ p A; epilogue and store
 """
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contract_job import Epilogue
-from graphc.codegen.lower.contract_sweep import along
-from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
+from graphc.codegen.lower.contraction.micro_kernel import (
+    ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
+from graphc.codegen.lower.contraction.outputs import EpilogueFunction, along
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.winograd_tiles import CHANNEL, Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
@@ -26,7 +26,7 @@ from graphc.schedule.target import Target
 from graphc.schedule.winograd_schedule import WinogradSchedule
 
 
-def lower_winograd(node: Node, ins: Sequence, outs: Sequence, s: WinogradSchedule, target: Target, epilogue: Epilogue | None, name: str) -> LoopFunction:
+def lower_winograd(node: Node, ins: Sequence, outs: Sequence, s: WinogradSchedule, target: Target, epilogue: EpilogueFunction | None, name: str) -> LoopFunction:
     """A function of the views ins = [x, transformed weights, *extra], outs, and (if shared) one 1-D view of shared scratch."""
     f = LoopFunction(name)
     x, u, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
@@ -45,7 +45,7 @@ class _Winograd:
     u: View
     outs: tuple[View, ...]
     shared: View | None
-    epilogue: Epilogue | None
+    epilogue: EpilogueFunction | None
     fused: bool
 
     @property
@@ -88,18 +88,18 @@ class _Winograd:
 
     def products(self, block: Ix, group: Ix, features: Ix, image: View, sums: View) -> None:
         f, s = self.f, self.s
-        spec = MicroSpec(f32, s.mr, s.vectors, s.lanes, 1, True, s.nr, fused=self.fused)
-        rows = [Ix(i * s.row) for i in range(s.mr)]
+        shape, rows = MicroTileShape(s.mr, s.vectors, s.lanes, self.fused), tuple([Ix(i * s.row) for i in range(s.mr)])
         with f.loop(0, s.points) as point, f.loop(0, s.channels, s.sums) as part:
             steps = f.min_(s.sums, s.channels - part.index)
             add = f.min_(part.index, 1)
             with f.loop(0, features, s.nr) as across:
                 panel, _ = f.divmod(group * s.width + across.index, s.nr)
-                columns = self.u.view_at([point.index, panel, part.index, 0], (1,), (1,))
+                columns = ColumnPanel(self.u.view_at([point.index, panel, part.index, 0], (1,), (1,)), ColumnLayout(s.nr))
                 with f.loop(0, self.rows(block), s.mr) as down:
                     source = image.view_at([point.index * s.plane + down.index * s.row + part.index], (1,))
                     target = sums.view_at([point.index * s.sum_plane + down.index * s.width + across.index], (1,))
-                    call_micro_kernel(f, spec, source, columns, target, steps, s.width, add, rows)
+                    a = RowPanel(source, RowLayout(1, scattered=True), rows)
+                    call_micro_kernel(f, shape, a, columns, MicroTileSums(target, s.width, add), steps)
 
     # ---- and back
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.micro import MicroSpec, call_micro_kernel
+from graphc.codegen.lower.contraction.epilogue import Epilogue
+from graphc.codegen.lower.contraction.micro_kernel import (
+    ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.transpose import transposed
 from graphc.codegen.lower.winograd_tiles import Channels, Tiles, whole_vectors
@@ -27,14 +28,11 @@ from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.target import Target
 from graphc.schedule.winograd_schedule import WinogradGradSchedule
 
-if TYPE_CHECKING:
-    from graphc.codegen.lower.epilogue import Epilogue
-
 KERNEL = TAPS * TAPS
 DENSE = (KERNEL, TAPS, 1)           # strides of the kernels of a feature
 
 
-def lower_weight_grad(node: Node, ins: Sequence, outs: Sequence, s: WinogradGradSchedule, target: Target, epilogue: "Epilogue | None", name: str) -> LoopFunction:
+def lower_weight_grad(node: Node, ins: Sequence, outs: Sequence, s: WinogradGradSchedule, target: Target, epilogue: Epilogue | None, name: str) -> LoopFunction:
     """A function of the views ins = [x, dy, *extra], outs, and (if the tiles are split) one 1-D view of shared scratch."""
     f = LoopFunction(name)
     x, dy, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
@@ -61,7 +59,7 @@ class _WeightGrad:
     dy: View
     outs: tuple[View, ...]
     partials: View | None
-    epilogue: "Epilogue | None"
+    epilogue: Epilogue | None
     fused: bool
 
     def spec(self, matrix: str) -> TransformSpec:
@@ -115,12 +113,13 @@ class _WeightGrad:
 
     def products(self, task: _Task, image: View, result: View, sums: View, tiles: Ix, add: Ix) -> None:
         f, s = self.f, self.s
-        spec = MicroSpec(f32, s.mr, s.vectors, s.lanes, s.channel_row, False, s.features, fused=self.fused)
+        shape = MicroTileShape(s.mr, s.vectors, s.lanes, self.fused)
         with f.loop(0, s.points) as point, f.loop(0, task.features.count, s.nr) as across, f.loop(0, task.channels.count, s.mr) as down:
             a = image.view_at([point.index * s.image_plane + down.index], (1,))
             b = result.view_at([point.index * s.result_plane + across.index], (1,))
             c = sums.view_at([point.index * s.sum_plane + down.index * s.features + across.index], (1,))
-            call_micro_kernel(f, spec, a, b, c, tiles, s.features, add)
+            call_micro_kernel(f, shape, RowPanel(a, RowLayout(s.channel_row)), ColumnPanel(b, ColumnLayout(s.features)),
+                              MicroTileSums(c, s.features, add), tiles)
 
     # ---- kernels
 
@@ -170,7 +169,7 @@ class _WeightGrad:
             _apply(f, self.epilogue, self.outs, at, source(loop.index * KERNEL + p.index * TAPS + q.index, 1, None), None)
 
 
-def _apply(f: LoopFunction, epilogue: "Epilogue | None", outs: Sequence[View], at: list[Ix], value: Val, mask: Val | None) -> None:
+def _apply(f: LoopFunction, epilogue: Epilogue | None, outs: Sequence[View], at: list[Ix], value: Val, mask: Val | None) -> None:
     """Lanes run along the last axis."""
     values = [value] if epilogue is None else epilogue(f, value, at, value.lanes, mask, len(at) - 1)
     for out, v in zip(outs, values, strict=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val
-from graphc.codegen.lower.micro import ANY, multiply_add
+from graphc.codegen.lower.contraction.micro_kernel import ANY, multiply_add
 from graphc.ir.types import f32
 from graphc.ir.winograd import Matrix, transforms
 

@@ -1,0 +1,116 @@
+"""Short sums without reuse along the rows, depthwise convolutions above all: vectors along one dim, every term unrolled
+for a few positions of another, whose windows overlap and whose factors are the same.
+"""
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+
+from graphc.codegen.loops.builder import Val, View
+from graphc.codegen.loops.index import Ix
+from graphc.codegen.lower.contraction.micro_kernel import multiply_add
+from graphc.codegen.lower.contraction.phase import PhaseLowering
+from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
+from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
+from graphc.codegen.lower.transpose import transposed_runs
+from graphc.schedule.contraction_form import LinearMap
+from graphc.schedule.contraction_schedule import LaneSchedule
+
+
+class DirectContraction(PhaseLowering[LaneSchedule]):
+    def run(self) -> None:
+        """Tiles over blocks of `dim` and ranges of the dims around; in a tile, positions of `inner` by the few, vectors
+        along the block.
+        """
+        f, s, p = self.f, self.schedule, self.phase
+        outer = s.outer(p)
+        count, size = p.extent(outer), p.sizes[s.dim]
+        per_tile, blocks = min(count, s.tile), -(-size // s.block)
+        operands = [self._operand(role) for role in "ab"]
+        with f.parallel(-(-count // per_tile) * blocks, "lanes") as t:
+            part, block = f.divmod(t, blocks)
+            width = s.block if size % s.block == 0 else f.min_(s.block, size - block * s.block)
+            with f.loop(0, per_tile if count % per_tile == 0 else f.min_(per_tile, count - part * per_tile)) as loop:
+                index = unflatten(f, part * per_tile + loop.index, outer, p.sizes)
+                whole = p.sizes[s.inner] // s.columns * s.columns
+                with f.loop(0, whole, s.columns) as along:
+                    self._positions(operands, index | {s.inner: along.index}, s.columns, block * s.block, width)
+                if whole < p.sizes[s.inner]:
+                    rest = p.sizes[s.inner] - whole
+                    self._positions(operands, index | {s.inner: Ix(whole)}, rest, block * s.block, width)
+
+    def prepack(self) -> None:
+        self._pack(self.contraction.prepacked_role)
+
+    def _unpacked(self, role: str) -> StridedOperand:
+        return {"a": StridedOperand(self.a, self.phase.a), "b": StridedOperand(self.b, self.phase.b)}[role]
+
+    def _operand(self, role: str) -> StridedOperand:
+        """An operand in place, or its packed factors."""
+        s, p, source = self.schedule, self.phase, self._unpacked(role)
+        if not s.packs(p, source.linear):
+            return source
+        if self.contraction.prepacked_role != role:
+            self._pack(role)
+        steps = {d: s.line(p) * prod(p.sizes[e] for e in p.k[i + 1:]) for i, d in enumerate(p.k)} | {s.dim: 1}
+        return StridedOperand(self._memory(role), LinearMap(0, tuple(steps.get(d, 0) for d in range(len(p.sizes)))))
+
+    def _memory(self, role: str) -> View:
+        return self.packed(role, self.k * self.schedule.line(self.phase))
+
+    def _pack(self, role: str) -> None:
+        """Factors that lie apart along the vectors are copied side by side, one line for each term of the sum."""
+        f, s, p, operand = self.f, self.schedule, self.phase, self._unpacked(role)
+        linear, copy, line = operand.linear, self._memory(role), s.line(p)
+        terms = list(product(*[range(p.sizes[d]) for d in p.k]))
+        sources = [linear.base + sum(i * linear.strides[d] for d, i in zip(p.k, k)) for k in terms]
+        in_memory = range(min(sources), min(sources) + len(terms))
+        if min(len(terms), p.sizes[s.dim]) >= s.lanes and sorted(sources) == list(in_memory):
+            return self._transpose(operand, copy, [sources.index(at) for at in in_memory], line)
+        step = linear.strides[s.dim]
+        for term, start in enumerate(sources):
+            vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask: f.store(
+                copy, [term * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask), mask))
+
+    def _transpose(self, operand: StridedOperand, copy: View, terms: list[int], line: int) -> None:
+        """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers. The
+        last ones overlap those before.
+        """
+        f, s, linear = self.f, self.schedule, operand.linear
+        step, size = linear.strides[s.dim], self.phase.sizes[s.dim]
+        start = linear.base + sum(min(0, linear.strides[d]) * (self.phase.sizes[d] - 1) for d in self.phase.k)
+        with f.loop(0, size, s.lanes) as loop:
+            place = f.min_(loop.index, size - s.lanes)
+            for first in range(0, len(terms), s.lanes):
+                first = min(first, len(terms) - s.lanes)
+                starts = [(place + i) * step + (start + first) for i in range(s.lanes)]
+                for i, column in enumerate(transposed_runs(f, operand.memory, starts)):
+                    f.store(copy, [place + terms[first + i] * line], column)
+
+    def _positions(self, operands: list[StridedOperand], index: Index, columns: int, first: Ix,
+                   width: Ix | int) -> None:
+        """`columns` positions of the inner dim, from `index` on, for each vector of the block."""
+        f, s = self.f, self.schedule
+        lanes = s.lanes if self.outputs.takes_vectors(s.dim) else 1
+
+        def body(j: Ix, count: int, mask: Val | None) -> None:
+            self._sums(operands, index | {s.dim: first + j}, columns, count, mask)
+        if self.phase.sizes[s.dim] % lanes:
+            return vector_run(f, Ix() + width, lanes, body)
+        with f.loop(0, width, lanes) as loop:
+            body(loop.index, lanes, None)
+
+    def _sums(self, operands: list[StridedOperand], index: Index, columns: int, lanes: int, mask: Val | None) -> None:
+        f, s, p = self.f, self.schedule, self.phase
+        sources = [Terms(f, o, offset(o.linear, index), o.linear.strides[s.dim], lanes, mask) for o in operands]
+        totals = [f.const(0, self.dtype, lanes)] * columns
+        for k in product(*[range(p.sizes[d]) for d in p.k]):
+            for j in range(columns):
+                index_of_term = dict(zip((*p.k, s.inner), (*k, j)))
+                a, b = (source.term(index_of_term) for source in sources)
+                totals[j] = multiply_add(f, a, b, totals[j], self.fused)
+        for dim in s.outer(p)[-1:]:
+            for source in sources:
+                source.prefetch_next(dim)
+        for j, total in enumerate(totals):
+            self.outputs.store(index | {s.inner: index[s.inner] + j}, s.dim, total, lanes, mask)

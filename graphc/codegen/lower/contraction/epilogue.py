@@ -1,0 +1,86 @@
+"""The elementwise operators that follow a contraction, emitted on its finished sums."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from math import prod
+
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import Val
+from graphc.codegen.lower.body import Env, NestBody, Point
+from graphc.ir.graph import Graph, Node, leading_to
+from graphc.ir.ops.fused import slices_in
+from graphc.schedule.loop_nest import Nest, Stages, leaf_of, nest_of_epilogue
+from graphc.schedule.nest_schedule import NestSchedule
+from graphc.schedule.view import ViewType
+
+
+class Epilogue:
+    """Called with finished sums: evaluates the body at the element `index`, lanes along output axis `axis`."""
+
+    def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
+        self.body, self.inner = body, inner
+        self.nest = nest_of_epilogue(body, inner.outputs, tuple(n for n in body.nodes if n is not inner), ins)
+
+    def run_together(self, strides: tuple[int, ...]) -> "Epilogue | None":
+        """The same with as many last axes as there are strides taken as one; None unless they have these strides, or
+        none, in all operands.
+        """
+        n, last = self.nest, len(strides)
+        if any(s[-last:] not in (strides, (0,) * last) for s in (*n.leaves.values(), *n.counters.values())):
+            return None
+        leaves = {key: (*s[:-last], s[-1]) for key, s in n.leaves.items()}
+        counters = {key: (*s[:-last], s[-1]) for key, s in n.counters.items()}
+        merged = copy(self)
+        extents = (*n.extents[:-last], prod(n.extents[-last:]))
+        merged.nest = replace(n, extents=extents, leaves=leaves, counters=counters)
+        return merged
+
+    def __call__(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
+                 axis: int) -> list[Val]:
+        env = _environment(f, self.nest, index, lanes, mask, axis)
+        env.values[self.inner.outputs[0]] = sums
+        return [f.splat(env.value(v), lanes) for v in self.body.outputs]
+
+
+def _environment(f: LoopFunction, nest: Nest, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> Env:
+    schedule = NestSchedule(vector=axis if lanes > 1 else -1, lanes=lanes)
+    body = NestBody(f, nest, Stages(frozenset(), {}, 0), schedule, f.views)
+    return Env(body, Point(dict(enumerate(index)), lanes, mask))
+
+
+class GateEpilogue:
+    """The same for an epilogue that slices the sums: called with those of all gates and the `index` of a unit, lanes
+    along the last axis.
+    """
+
+    def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
+        self.body, self.inner, self.slices = body, inner, slices_in(body)
+        before = leading_to([s.inputs[0] for s in self.slices], [n for n in body.nodes if n is not inner])
+        after = leading_to(body.outputs, [n for n in body.nodes if n not in self.slices])
+        self.whole = nest_of_epilogue(body, inner.outputs, tuple(before), ins)
+        self.part = nest_of_epilogue(body, tuple(s.outputs[0] for s in self.slices), tuple(after), ins)
+
+    def prefetch(self, f: LoopFunction, index: Sequence[Ix], axis: int) -> None:
+        """Prefetches the lines that it reads beside the sums of one gate, whose columns `index` counts, where these are
+        other lines for each row.
+        """
+        env, seen = _environment(f, self.whole, index, 1, None, axis), set()
+        for (node, k), strides in self.whole.leaves.items():
+            v = leaf_of((node, k))
+            differs_by_row = any(step for d, step in enumerate(strides) if d != axis)
+            if v in env.body.inputs and (v, strides) not in seen and differs_by_row:
+                seen.add((v, strides))
+                f.prefetch(*env.body.address(env.body.inputs[v], strides, env.at), level=2)
+
+    def __call__(self, f: LoopFunction, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None,
+                 axis: int) -> list[Val]:
+        env = _environment(f, self.part, index, lanes, mask, axis)
+        for s in self.slices:
+            start = s.op.start[axis]
+            at = [ix + start if k == axis else ix for k, ix in enumerate(index)]
+            of_gate = _environment(f, self.whole, at, lanes, mask, axis)
+            of_gate.values[self.inner.outputs[0]] = sums[start // self.part.extents[axis]]
+            env.values[s.outputs[0]] = of_gate.value(s.inputs[0])
+        return [f.splat(env.value(v), lanes) for v in self.body.outputs]

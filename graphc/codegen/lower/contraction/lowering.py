@@ -1,0 +1,68 @@
+"""The function of a contraction: its views, padded copies of operands, then the loops of each phase."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphc.codegen.loops.builder import LoopFunction, View
+from graphc.codegen.lower.contraction.direct import DirectContraction
+from graphc.codegen.lower.contraction.dots import DotContraction
+from graphc.codegen.lower.contraction.narrow import NarrowContraction
+from graphc.codegen.lower.contraction.outputs import flat
+from graphc.codegen.lower.contraction.padded_copy import pad_copy
+from graphc.codegen.lower.contraction.phase import AnyEpilogue, ContractionViews, PhaseLowering, part_of_scratch
+from graphc.codegen.lower.contraction.plain import PlainContraction
+from graphc.codegen.lower.contraction.streamed import StreamedContraction
+from graphc.codegen.lower.contraction.tiled import TiledContraction
+from graphc.schedule.contraction_schedule import (
+    ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, StreamSchedule, TileSchedule)
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
+
+LOWERINGS: dict[type, type[PhaseLowering[Any]]] = {
+    TileSchedule: TiledContraction, StreamSchedule: StreamedContraction, DotSchedule: DotContraction,
+    LaneSchedule: DirectContraction, NarrowSchedule: NarrowContraction, LoopSchedule: PlainContraction}
+
+
+def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: ContractionSchedule, target: Target,
+                      epilogue: AnyEpilogue = None, name: str = "contract") -> LoopFunction:
+    """A function of the views ins = [a, b, *extra], outs, and (if the schedule has these) 1-D views for the prepacked
+    operand and for shared scratch.
+
+    The epilogue gets each finished vector of sums and gives what is stored, one value for each out; without one the
+    only out is the sum. An out may have exactly the memory of an extra input, never that of a or b.
+    """
+    f = LoopFunction(name)
+    inputs = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
+    outputs = tuple([f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)])
+    prepacked = f.view("packed", ins[0].dtype, (schedule.packed_size,)) if schedule.packed_size else None
+    shared = f.view("shared", ins[0].dtype, (schedule.shared_scratch,)) if schedule.shared_scratch else None
+    a, b = _operands(f, inputs, schedule, shared, target)
+    views = ContractionViews(a, b, outputs, shared, prepacked)
+    for number, part in enumerate(schedule.phases):
+        LOWERINGS[type(part)](f, schedule, number, views, target.has_fma, epilogue).run()
+    return f
+
+
+def lower_packing(operand: ViewType, schedule: ContractionSchedule, target: Target, name: str) -> LoopFunction:
+    """A function of two views: operand `schedule.prepacked`, and where it is packed for kernels of that schedule."""
+    f = LoopFunction(name)
+    source = flat(f, f.view("operand", operand.dtype, operand.shape, operand.strides))
+    views = ContractionViews(source, source, prepacked=f.view("packed", operand.dtype, (schedule.packed_size,)))
+    LOWERINGS[type(schedule.phases[0])](f, schedule, 0, views, target.has_fma).prepack()
+    return f
+
+
+def _operands(f: LoopFunction, inputs: Sequence[View], schedule: ContractionSchedule, shared: View | None,
+              target: Target) -> list[View]:
+    """The memory that the phases read as flat views: the operands themselves, or padded copies made here."""
+    form = schedule.form
+    operands = [inputs[1], inputs[0]] if form.swap else list(inputs[:2])
+    flattened = []
+    for operand, copy, at in zip(operands, form.copies, schedule.copies):
+        if copy is None:
+            flattened.append(flat(f, operand))
+        else:
+            memory = part_of_scratch(shared, at, copy.size)
+            flattened.append(pad_copy(f, operand, copy, memory, target.lanes(operand.dtype.itemsize)))
+    return flattened

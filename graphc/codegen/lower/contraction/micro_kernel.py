@@ -1,0 +1,247 @@
+"""The micro-kernel of contractions: MR rows × some vectors of columns in registers, one fma each for every step of k.
+
+One function for each (types, micro-tile, layout of the operands); sizes and addresses are arguments, so that equal
+kernels are compiled once for all shapes. Equal specs give the same object.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix, as_ix
+from graphc.ir.types import DType, bool_
+from graphc.schedule.contraction_schedule import STEPS
+from graphc.schedule.target import LINE_BYTES
+
+ANY = 1 << 36                   # extent of a view whose size only the caller knows
+
+
+@dataclass(frozen=True)
+class ProductTypes:
+    """The types in which factors are stored, and that of the sums, to which factors are converted when loaded."""
+    a: DType
+    b: DType
+    c: DType
+
+    @property
+    def named(self) -> tuple[tuple[str, DType], ...]:
+        return ("a", self.a), ("b", self.b), ("c", self.c)
+
+    def __str__(self) -> str:
+        return f"{self.c}" if self.a is self.b is self.c else f"{self.a}x{self.b}_{self.c}"
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How the micro-kernel reads rows of a; distances in elements.
+
+    step: between two steps of k.
+    scattered: each row has an offset of its own; otherwise row i is at i (a is packed).
+    taps: offsets of the steps of k where they are not evenly spaced; the sum has these steps and no others.
+    packs: rows are also packed as they are read, row i of step k at k * packs + i, for other micro-tiles; 0: not.
+    """
+    step: int
+    scattered: bool = False
+    taps: tuple[int, ...] = ()
+    packs: int = 0
+
+
+@dataclass(frozen=True)
+class ColumnLayout:
+    """How the micro-kernel reads columns of b.
+
+    step: elements between two steps of k.
+    masked: only some of the columns may be read.
+    prefetch_lines: cache lines of b that are prefetched every STEPS steps.
+    """
+    step: int
+    masked: bool = False
+    prefetch_lines: int = 0
+
+
+@dataclass(frozen=True)
+class MicroTileShape:
+    """MR rows × `vectors` vectors of `lanes` columns (NR); fused: the target multiplies and adds in one instruction."""
+    mr: int
+    vectors: int
+    lanes: int
+    fused: bool = True
+
+
+@dataclass(frozen=True)
+class MicroKernelSpec:
+    """Which micro-kernel. scaled: c is multiplied by a factor for each column before the sums are added."""
+    types: ProductTypes
+    shape: MicroTileShape
+    a: RowLayout
+    b: ColumnLayout
+    scaled: bool = False
+
+    @property
+    def name(self) -> str:
+        a, b, shape = self.a, self.b, self.shape
+        rows = f"taps{'_'.join(map(str, a.taps))}x" if a.taps else "rows" if a.scattered else "panel"
+        forms = {"masked": b.masked, "unfused": not shape.fused, f"ahead{b.prefetch_lines}": b.prefetch_lines,
+                 "scaled": self.scaled, f"keeps{a.packs}": a.packs}
+        suffix = "".join(f"_{form}" for form, holds in forms.items() if holds)
+        return f"tile_{self.types}_{shape.mr}x{shape.vectors * shape.lanes}_{rows}{a.step}_b{b.step}{suffix}"
+
+
+@dataclass(frozen=True)
+class RowPanel:
+    """MR rows of a from some step of k on. offsets: of the rows, if they are scattered; packed: where they are packed
+    on the way.
+    """
+    memory: View
+    layout: RowLayout
+    offsets: tuple[Ix, ...] = ()
+    packed: View | None = None
+
+
+@dataclass(frozen=True)
+class ColumnPanel:
+    """NR columns of b from some step of k on. count: how many may be read, if masked; next: what is prefetched, from
+    `memory` on.
+    """
+    memory: View
+    layout: ColumnLayout
+    count: Ix | None = None
+    next: Ix | None = None
+
+
+@dataclass(frozen=True)
+class MicroTileSums:
+    """MR × NR elements of c, row by row. accumulate: 1: the sums are added to them; 0: the sums replace them.
+
+    factors: of the columns, by which c is multiplied before the sums are added, whatever `accumulate` says.
+    """
+    memory: View
+    row_step: int
+    accumulate: Ix | int = 0
+    factors: View | None = None
+
+
+def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums,
+                      steps: Ix | int) -> None:
+    """c (+)= a b over `steps` steps of k."""
+    types = ProductTypes(a.memory.dtype, b.memory.dtype, c.memory.dtype)
+    spec = MicroKernelSpec(types, shape, a.layout, b.layout, scaled=c.factors is not None)
+    views = [view for view in (a.memory, b.memory, c.memory, c.factors, a.packed) if view is not None]
+    counts = [as_ix(steps), as_ix(c.row_step), *([] if spec.scaled else [as_ix(c.accumulate)])]
+    f.call(micro_kernel(spec), [*views, *counts, *a.offsets, *(ix for ix in (b.count, b.next) if ix is not None)])
+
+
+@cache
+def micro_kernel(spec: MicroKernelSpec) -> LoopFunction:
+    """c[i, j] = (accumulate ? c[i, j] : 0) + the sum over k of a[i, k] * b[k, j]; scaled: c[i, j] * factors[j] + it.
+
+    Views: a, b, c, factors (if scaled), where rows are packed (if they are). Integers: k, row step of c, accumulate (0
+    or 1; not if scaled), the row offsets of a (if scattered), the columns (if masked), what is prefetched, from b on
+    (if anything is).
+    """
+    kernel = _MicroKernel(spec)
+    kernel.write()
+    return kernel.f
+
+
+class _MicroKernel:
+    """The function while it is written: `rows`: where each row of a begins; `masks`: of each vector of columns."""
+
+    def __init__(self, spec: MicroKernelSpec):
+        f, shape, types = LoopFunction(spec.name, noalias=True), spec.shape, spec.types
+        self.f, self.spec, self.shape = f, spec, shape
+        self.a, self.b, self.c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in types.named)
+        self.steps, self.row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20)
+        self.factors = f.view("factors", types.c, (ANY,), (1,)) if spec.scaled else None
+        self.accumulate = f.const(True, bool_) if spec.scaled else f.cast(f.value(f.param("add", 0, 1)), bool_)
+        self.rows = [f.param(f"row{i}", 0, 1 << 34) if spec.a.scattered else Ix(i) for i in range(shape.mr)]
+        self.masks = self._column_masks()
+        self.packed = f.view("kept", types.a, (ANY,), (1,)) if spec.a.packs else None
+
+    def _column_masks(self) -> list[Val | None]:
+        f, lanes, vectors = self.f, self.shape.lanes, self.shape.vectors
+        if not self.spec.b.masked:
+            return [None] * vectors
+        columns = f.param("columns", 0, vectors * lanes)
+        return [f.tail_mask(columns - v * lanes, lanes) for v in range(vectors)]
+
+    def write(self) -> None:
+        zero = self.f.const(0, self.c.dtype, self.shape.lanes)
+        sums: Sequence[Val] = (zero,) * (self.shape.mr * self.shape.vectors)
+        self._store(self._tap_steps(sums) if self.spec.a.taps else self._even_steps(sums))
+
+    def _tap_steps(self, sums: Sequence[Val]) -> Sequence[Val]:
+        for k, tap in enumerate(self.spec.a.taps):
+            sums = self._step(Ix(k), [row + tap for row in self.rows], sums)
+        return sums
+
+    def _even_steps(self, sums: Sequence[Val]) -> Sequence[Val]:
+        f, prefetches, whole = self.f, self.spec.b.prefetch_lines > 0, Ix()
+        if prefetches:
+            whole = f.divmod(self.steps, STEPS)[0] * STEPS
+            sums = self._prefetching_steps(whole, f.param("ahead", 0, 1 << 34), sums)
+        with f.loop(whole, self.steps, carry=sums, unroll=None if prefetches else STEPS) as loop:
+            loop.next(*self._step(loop.index, self._rows_at(loop.index), loop.carried))
+        return loop.results
+
+    def _prefetching_steps(self, steps: Ix, ahead: Ix, sums: Sequence[Val]) -> Sequence[Val]:
+        """STEPS at a time, and with them, one after the other, the lines of b from `ahead` on: a burst of requests
+        would keep loads waiting.
+        """
+        f, lines, line = self.f, self.spec.b.prefetch_lines, LINE_BYTES // self.b.dtype.itemsize
+        with f.loop(0, steps, STEPS, carry=sums) as loop:
+            group, _ = f.divmod(loop.index, STEPS)
+            for i in range(lines):
+                f.prefetch(self.b, [ahead + (group * lines + i) * line], level=2)
+            sums = loop.carried
+            for step in range(STEPS):
+                k = loop.index + step
+                sums = self._step(k, self._rows_at(k), sums)
+            loop.next(*sums)
+        return loop.results
+
+    def _rows_at(self, k: Ix) -> list[Ix]:
+        return [row + k * self.spec.a.step for row in self.rows]
+
+    def _step(self, k: Ix, rows: list[Ix], sums: Sequence[Val]) -> list[Val]:
+        """Step k of the sums; `rows`: where it finds the rows of a."""
+        f, spec, lanes, dtype = self.f, self.spec, self.shape.lanes, self.c.dtype
+        columns = [load_as(f, dtype, self.b, [k * spec.b.step + v * lanes], lanes, mask)
+                   for v, mask in enumerate(self.masks)]
+        following = []
+        for i, row in enumerate(rows):
+            value = f.load(self.a, [row])
+            if self.packed is not None:
+                f.store(self.packed, [k * spec.a.packs + i], value)
+            factor = f.splat(f.cast(value, dtype), lanes)
+            following += [multiply_add(f, factor, column, sums[i * self.shape.vectors + v], self.shape.fused)
+                          for v, column in enumerate(columns)]
+        return following
+
+    def _store(self, sums: Sequence[Val]) -> None:
+        """What c holds is added at the end, not at the start: sums are blocked."""
+        f, lanes, vectors = self.f, self.shape.lanes, self.shape.vectors
+        for i in range(self.shape.mr):
+            for v in range(vectors):
+                at = [self.row_step * i + v * lanes]
+                f.store(self.c, at, self._merged(v, f.load(self.c, at, lanes), sums[i * vectors + v]))
+
+    def _merged(self, v: int, before: Val, new: Val) -> Val:
+        """What c will hold in vector v of a row."""
+        f, lanes = self.f, self.shape.lanes
+        if self.factors is None:
+            return f.select(self.accumulate, f.add(before, new), new)
+        return multiply_add(f, before, f.load(self.factors, [v * lanes], lanes), new, self.shape.fused)
+
+
+def load_as(f: LoopFunction, dtype: DType, view: View, index: Sequence[Ix], lanes: int = 1,
+            mask: Val | None = None) -> Val:
+    """Loads from storage and converts to the type in which sums are computed."""
+    return f.cast(f.load(view, index, lanes, mask), dtype)
+
+
+def multiply_add(f: LoopFunction, a: Val, b: Val, c: Val, fused: bool) -> Val:
+    """a * b + c in one rounding where the target can, else in two; integers wrap."""
+    return f.fma(a, b, c) if fused and c.dtype.is_float else f.add(f.mul(a, b), c)

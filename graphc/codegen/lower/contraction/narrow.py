@@ -1,0 +1,162 @@
+"""Few outputs, long sums, in many batch entries: weight gradients of depthwise convolutions above all."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
+
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix
+from graphc.codegen.lower.contraction.micro_kernel import multiply_add
+from graphc.codegen.lower.contraction.phase import PhaseLowering
+from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
+from graphc.codegen.lower.ranges import Index, offset, unflatten
+from graphc.schedule.contraction_form import spread
+from graphc.schedule.contraction_schedule import NarrowSchedule
+
+
+class NarrowContraction(PhaseLowering[NarrowSchedule]):
+    def run(self) -> None:
+        """Tiles of some vectors of batch entries (or one entry) and one part of the sum; then the parts are added."""
+        f, s, p = self.f, self.schedule, self.phase
+        groups = s.groups(p)
+        blocks = -(-groups // s.block)
+        with f.parallel(s.entries(p) // groups * blocks * s.splits, "narrow") as t:
+            number, part = f.divmod(t, s.splits)
+            rest, block = f.divmod(number, blocks)
+            first = block * s.block
+            self._tile(rest, first, s.block if groups % s.block == 0 else f.min_(s.block, groups - first), part)
+        if s.splits > 1:
+            with f.parallel(s.entries(p), "add") as t:
+                self._add_partials(t)
+
+    def _tile(self, rest: Ix, first: Ix, count: Ix | int, part: Ix) -> None:
+        """Sums of `count` vectors, from number `first` on; `rest` counts the batch entries around."""
+        f, s, p = self.f, self.schedule, self.phase
+        outputs, zero = self.m * self.n, f.const(0, self.dtype, s.lanes)
+        sums = f.scratch("sums", self.dtype, (outputs, spread(s.block * s.lanes, s.lanes)))
+        steps = p.extent(p.k[:-1])
+        share = -(-steps // s.splits)
+        lo = part * share
+        with f.loop(0, count) as loop:
+            for position in range(outputs):
+                f.store(sums, [position, loop.index * s.lanes], zero)
+        with f.loop(lo, lo + share if steps % share == 0 else f.min_(lo + share, steps)) as step:
+            around = unflatten(f, step.index, p.k[:-1], p.sizes)
+            for at, columns in _columns(f, p.sizes[p.k[-1]], s.columns):
+                with at as start, f.loop(0, count) as loop:
+                    index, mask = self._entry(rest, first + loop.index)
+                    totals = self._line(index | around, mask) if s.along_k else self._terms(
+                        index | around | {p.k[-1]: start}, columns, mask)
+                    for position, total in enumerate(totals):
+                        where = (position, loop.index * s.lanes)
+                        f.store(sums, where, f.add(f.load(sums, where, s.lanes), total))
+        with f.loop(0, count) as loop:
+            number = rest * s.groups(p) + first + loop.index
+            index, mask = self._entry(rest, first + loop.index)
+            for position in range(outputs):
+                total = f.load(sums, [position, loop.index * s.lanes], s.lanes)
+                total = f.reduce(total, "add") if s.along_k else total
+                self._finish_or_part(index, number, position, total, mask, part)
+
+    def _finish_or_part(self, index: Index, number: Ix, position: int, total: Val, mask: Val | None, part: Ix) -> None:
+        """A finished sum to its place, or a part of one to where parts are added."""
+        f, s = self.f, self.schedule
+        if s.splits == 1:
+            return self._finish(index, position, total, mask)
+        place = (part * s.entries(self.phase) + number) * (self.m * self.n) + position
+        f.store(self._memory(), [place * s.width], total)
+
+    def _memory(self) -> View:
+        s = self.schedule
+        return self.partials(s.splits * s.entries(self.phase) * self.m * self.n * s.width)
+
+    def _entry(self, rest: Ix, group: Ix) -> tuple[Index, Val | None]:
+        """The batch index of a vector of entries, and which of its lanes exist."""
+        f, s, p = self.f, self.schedule, self.phase
+        if s.along_k:
+            return unflatten(f, rest, p.batch, p.sizes), None
+        size, start = p.sizes[s.dim], group * s.lanes
+        mask = f.tail_mask(size - start, s.lanes) if size % s.lanes else None
+        return unflatten(f, rest, tuple(d for d in p.batch if d != s.dim), p.sizes) | {s.dim: start}, mask
+
+    def _positions(self) -> list[Index]:
+        dims = self.phase.m + self.phase.n
+        return [dict(zip(dims, map(Ix, index))) for index in product(*[range(self.sizes[d]) for d in dims])]
+
+    def _finish(self, index: Index, position: int, total: Val, mask: Val | None) -> None:
+        f, s = self.f, self.schedule
+        at = index | self._positions()[position]
+        if s.along_k:
+            return self.outputs.store(at, self.phase.n[-1], total, 1, None)
+        if self.outputs.takes_vectors(s.dim):
+            return self.outputs.store(at, s.dim, total, s.lanes, mask)
+        line = f.scratch("line", self.dtype, (s.lanes,))
+        f.store(line, [0], total)
+        with f.loop(0, f.min_(s.lanes, self.sizes[s.dim] - index[s.dim])) as loop:
+            self.outputs.store(at | {s.dim: index[s.dim] + loop.index}, s.dim, f.load(line, [loop.index]), 1, None)
+
+    def _add_partials(self, number: Ix) -> None:
+        f, s = self.f, self.schedule
+        index, mask = self._entry(*f.divmod(number, s.groups(self.phase)))
+        width, step = s.width, s.entries(self.phase) * self.m * self.n * s.width
+        for position in range(self.m * self.n):
+            start = (number * (self.m * self.n) + position) * width
+            with f.loop(1, s.splits, carry=[f.load(self._memory(), [start], width)]) as loop:
+                loop.next(f.add(loop.carried[0], f.load(self._memory(), [start + loop.index * step], width)))
+            self._finish(index, position, loop.results[0], mask)
+
+    # ---- sums
+
+    def _line(self, index: Index, mask: Val | None) -> Sequence[Val]:
+        """The outputs' sums along the innermost k dim by vectors along it."""
+        f, s = self.f, self.schedule
+        d, size = self.phase.k[-1], self.sizes[self.phase.k[-1]]
+        zero = f.const(0, self.dtype, s.lanes)
+        with f.loop(0, size // s.lanes * s.lanes, s.lanes, carry=[zero] * (self.m * self.n)) as loop:
+            loop.next(*self._terms(index | {d: loop.index}, 1, mask, loop.carried))
+        if not size % s.lanes:
+            return loop.results
+        rest = index | {d: Ix(size // s.lanes * s.lanes)}
+        return self._terms(rest, 1, f.tail_mask(size % s.lanes, s.lanes), loop.results)
+
+    def _terms(self, index: Index, columns: int, mask: Val | None, sums: Sequence[Val] = ()) -> list[Val]:
+        """The outputs' sums over `columns` positions of the innermost k dim, added to `sums`. What outputs and
+        positions share is loaded once, and used soon after: they are taken in the order of the operand that moves with
+        both.
+        """
+        f, s, p = self.f, self.schedule, self.phase
+        last, lane = p.k[-1], p.k[-1] if s.along_k else s.dim
+        operands = [Terms(f, StridedOperand(memory, t), offset(t, index), t.strides[lane], s.lanes, mask)
+                    for memory, t in ((self.a, p.a), (self.b, p.b))]
+        dims = p.m + p.n
+        positions = list(product(*[range(self.sizes[d]) for d in dims]))
+        steps = [{last: j} | dict(zip(dims, own)) for j in range(columns) for own in positions]
+        totals = list(sums) or [f.const(0, self.dtype, s.lanes)] * (self.m * self.n)
+        moving = max((p.a, p.b), key=lambda t: sum(t.strides[d] != 0 for d in dims))
+
+        def place(item: tuple[int, dict[int, int]]) -> int:
+            return sum(moving.strides[d] * item[1][d] for d in (*dims[-1:], last))
+        for number, step in sorted(enumerate(steps), key=place):
+            a, b = (o.term(step) for o in operands)
+            totals[number % len(totals)] = multiply_add(f, a, b, totals[number % len(totals)], self.fused)
+        if not s.along_k:
+            for operand in operands:
+                operand.prefetch_next(p.k[-2])
+        return totals
+
+
+def _columns(f: LoopFunction, size: int, columns: int) -> Iterator[tuple[AbstractContextManager[Ix], int]]:
+    """The innermost k dim by `columns`, then the rest: the start of each run, and its length. 0: all of it at once."""
+    if not columns:
+        yield nullcontext(Ix()), size
+        return
+    yield _starts(f, size // columns * columns, columns), columns
+    if size % columns:
+        yield nullcontext(Ix(size // columns * columns)), size % columns
+
+
+@contextmanager
+def _starts(f: LoopFunction, end: int, step: int) -> Iterator[Ix]:
+    with f.loop(0, end, step) as loop:
+        yield loop.index

@@ -1,0 +1,110 @@
+"""Where finished sums go: through the epilogue, if there is one, and into the outputs, whatever their layout."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.lower.ranges import Index, offset, unflatten
+from graphc.schedule.contraction_form import Form, Phase
+
+
+class EpilogueFunction(Protocol):
+    """(function, sums, index in the outputs, lanes, mask, axis of the lanes) -> what is stored in each output"""
+
+    def __call__(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
+                 axis: int) -> list[Val]:
+        ...
+
+
+class GateEpilogueFunction(Protocol):
+    """The same with the sums of all gates of a vector of units."""
+
+    def __call__(self, f: LoopFunction, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None,
+                 axis: int) -> list[Val]:
+        ...
+
+    def prefetch(self, f: LoopFunction, index: Sequence[Ix], axis: int) -> None:
+        """What it reads beside the sums of one gate."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of a contraction, as one phase of it sees them. Without an epilogue there is one, the sums."""
+    f: LoopFunction
+    views: tuple[View, ...]
+    epilogue: EpilogueFunction | None
+    form: Form
+    phase: Phase
+
+    @property
+    def flat(self) -> View:
+        """The memory of the first output."""
+        return flat(self.f, self.views[0])
+
+    def store(self, index: Index, last: int, sums: Val, lanes: int, mask: Val | None) -> None:
+        """Stores sums along dim `last`, after the epilogue if there is one."""
+        if self.epilogue is None:
+            out, step = self.flat, self.phase.out.strides[last] if lanes > 1 else 1
+            line = View(out.root, (lanes,), (step,), out.start + offset(self.phase.out, index))
+            return self.f.store(line, [0], sums, mask)
+        found = self.vector_axis(last)
+        axis = max(0, len(self.views[0].shape) - 1) if found is None else found
+        at = self.index_of(index)
+        values = self.epilogue(self.f, sums, at, lanes, mask, axis)
+        for out, value in zip(self.views, values, strict=True):
+            view, place = along(out, at, axis)
+            self.f.store(view, place, value, mask)
+
+    def vector_axis(self, last: int) -> int | None:
+        """The output axis along which dim `last` steps by one, or None."""
+        parts = self.phase.parts[last]
+        if not parts:
+            return len(self.views[0].shape) - 1 if self.views[0].shape else None
+        _, d, step, _ = parts[-1]
+        for x, m in enumerate(self.form.c.out):
+            for coefficient, dim in m.terms:
+                if dim == d:
+                    return x if coefficient * step == 1 else None
+        return None
+
+    def takes_vectors(self, last: int) -> bool:
+        """Whether sums along dim `last` may be stored a vector at a time."""
+        return self.epilogue is None or self.vector_axis(last) is not None
+
+    def index_of(self, index: Index) -> list[Ix]:
+        """The index on each output axis of an element of the phase."""
+        without_loop = (part for parts in self.phase.parts for part in parts if part[0] == 1)
+        original: Index = {dim: Ix(start) for _, dim, _, start in without_loop}
+        for d, ix in index.items():
+            parts = self.phase.parts[d]
+            positions = unflatten(self.f, ix, range(len(parts)), [part[0] for part in parts])
+            for i, (_, dim, step, start) in enumerate(parts):
+                original[dim] = positions[i] * step + start
+        return [sum((original.get(dim, Ix()) * c for c, dim in m.terms), Ix(m.offset)) for m in self.form.c.out]
+
+
+def flat(f: LoopFunction, view: View) -> View:
+    """The memory of a view, from its first element to its last."""
+    extent = 1 + sum(s * (n - 1) for n, s in zip(view.shape, view.strides)) if 0 not in view.shape else 0
+    return f.reinterpret(view, (extent,), (1,))
+
+
+def along(view: View, index: Sequence[Ix], axis: int) -> tuple[View, list[Ix]]:
+    """The view and the index with `axis` moved last."""
+    order = [x for x in range(len(index)) if x != axis] + [axis] * bool(index)
+    moved = View(view.root, tuple(view.shape[x] for x in order), tuple(view.strides[x] for x in order), view.start)
+    return moved, [index[x] for x in order]
+
+
+def load_along(f: LoopFunction, view: View, index: Sequence[Ix], axis: int, lanes: int, mask: Val | None) -> Val:
+    """Loads lanes along output axis `axis` from a view of the output's rank; axes of size 1 broadcast."""
+    if not index:
+        return f.load(view, [])
+    index = [Ix() if n == 1 else as_ix(ix) for n, ix in zip(view.shape, index, strict=True)]
+    if view.shape[axis] == 1:
+        return f.splat(f.load(view, index), lanes)
+    moved, place = along(view, index, axis)
+    return f.load(moved, place, lanes, mask)

@@ -1,0 +1,187 @@
+"""Packing columns of b for the micro-kernel: panels [k][NR].
+
+Vector copies where b is contiguous along the packed columns; transposed in registers where it is contiguous along k;
+element by element otherwise.
+"""
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import ClassVar
+
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix
+from graphc.codegen.lower.contraction.pack_rows import PACK_STEPS
+from graphc.codegen.lower.contraction.tile import TiledPhase
+from graphc.codegen.lower.ranges import (
+    Index, Range, load_spaced, offset, unflatten, vector_run, walk, walk_runs)
+from graphc.codegen.lower.transpose import gathered, transposed_runs
+from graphc.schedule.blocking import ColumnPacking, Cut, fine_cut
+from graphc.schedule.contraction_schedule import column_packing, group_sizes, round_up, taps
+
+PACK_PIECES, PACK_WORK = 8, 4096        # most pieces into which packing is divided, and the least elements of one
+
+
+@dataclass(frozen=True)
+class ColumnPanels:
+    """Where packed columns go: column j of a tile, step i of k: start + (j / width) * panel + i * width + j % width.
+
+    private: to one thread, which stores panels in order.
+    """
+    memory: View
+    start: Ix
+    width: int
+    panel: int
+    private: bool
+
+    def at(self, f: LoopFunction, column: Ix) -> Ix:
+        """Where a column (of a tile; a whole vector starts there) begins."""
+        panel, lane = f.divmod(column, self.width)
+        return self.start + panel * self.panel + lane
+
+
+@dataclass(frozen=True)
+class ColumnPacker(ABC):
+    """How columns are copied. reads_runs: each step of k reads one run of memory."""
+    c: TiledPhase
+    reads_runs: ClassVar[bool] = False
+
+    @property
+    def width(self) -> int:
+        """Columns of a panel; the distance in it of two steps of k."""
+        return self.c.schedule.blocking.nr
+
+    @property
+    def steps(self) -> Cut:
+        """The steps of k that are packed together where all columns are packed: a KC block; fewer in runs, or where
+        blocks would be too few pieces for the threads.
+        """
+        c, s = self.c, self.c.schedule
+        if s.packed_in_runs:
+            return fine_cut(c.k_sizes, round_up(-(-PACK_WORK // c.n), PACK_STEPS))
+        tiles = c.batches * s.blocking.nc.count(c.n_sizes)
+        pieces = -(-min(PACK_PIECES, c.batches * c.n * c.k // PACK_WORK) // tiles)
+        if pieces <= s.blocking.kc.count(c.k_sizes):
+            return s.blocking.kc
+        return fine_cut(c.k_sizes, round_up(-(-c.k // pieces), PACK_STEPS))
+
+    @abstractmethod
+    def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
+        """Packs a range of columns and of k."""
+
+    def _column_starts(self, columns: Range, first: Ix) -> list[Ix]:
+        """Offsets in b of a vector of columns; columns past the end repeat the last one."""
+        c, p = self.c, self.c.phase
+        return [offset(p.b, unflatten(c.f, c.f.min_(columns.flat + (first + i), c.n - 1), p.n, p.sizes))
+                for i in range(c.schedule.lanes)]
+
+
+class CopiedPanels(ColumnPacker):
+    """b is contiguous along its only column dim: rows of vectors."""
+    reads_runs = True
+
+    def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
+        c, f, p, lanes = self.c, self.c.f, self.c.phase, self.c.schedule.lanes
+        ragged = c.n % self.width != 0
+        with walk(f, k) as (index, at):
+            source = offset(p.b, batch | index | columns.outer | {p.n[0]: columns.start})
+            with f.loop(0, columns.count, self.width) as loop:
+                place = target.at(f, loop.index) + at * target.width
+                for v in range(c.schedule.vectors):
+                    column = loop.index + v * lanes
+                    mask = f.tail_mask(columns.count - column, lanes) if ragged else None
+                    f.store(target.memory, [place + v * lanes], f.load(c.b, [source + column], lanes, mask))
+
+
+class CopiedRuns(ColumnPacker):
+    """Runs along the innermost column dim, side by side: one panel of all columns of a tile."""
+
+    @property
+    def width(self) -> int:
+        return self.c.schedule.width(self.c.phase)
+
+    def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
+        """In thread scratch whole vectors are stored: what they write past a run is overwritten by the next one (masked
+        stores are slow).
+        """
+        c, f, p = self.c, self.c.f, self.c.phase
+        last = p.n[-1]
+        stride = p.b.strides[last]
+        with walk(f, k) as (index, at), walk_runs(f, columns) as (outer, column, first, count):
+            source = offset(p.b, batch | index | outer | {last: first})
+            start = target.start + at * target.width + column
+            vector_run(f, count, c.schedule.lanes, lambda i, lanes, mask: f.store(
+                target.memory, [start + i], load_spaced(f, c.b, source + i * stride, stride, lanes, mask),
+                None if target.private else mask))
+
+
+class TransposedColumns(ColumnPacker):
+    """b is contiguous along k: blocks of lanes × lanes are transposed in registers."""
+
+    def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
+        c, f, p, lanes = self.c, self.c.f, self.c.phase, self.c.schedule.lanes
+        with f.loop(0, columns.length, lanes) as loop:
+            place = target.at(f, loop.index)
+            starts = self._column_starts(columns, loop.index)
+            with walk_runs(f, k) as (outer, at, first, count):
+                base = offset(p.b, batch | outer | {p.k[-1]: first}) - p.b.base
+                whole, rest = f.divmod(count, lanes)
+
+                def block(i: Ix, steps: int) -> None:
+                    for step, row in enumerate(transposed_runs(f, c.b, [s + base + i for s in starts], steps)):
+                        f.store(target.memory, [place + (at + i + step) * target.width], row)
+                with f.loop(0, whole * lanes, lanes) as inner:
+                    block(inner.index, lanes)
+                if rest.is_const and rest.const >= 3:
+                    return block(whole * lanes, rest.const)
+                with f.loop(whole * lanes, count) as inner:
+                    row = gathered(f, c.b, [s + base + inner.index for s in starts])
+                    f.store(target.memory, [place + (at + inner.index) * target.width], row)
+
+
+class TransposedTaps(ColumnPacker):
+    """b holds all kernel positions of a channel side by side: for each channel these are transposed, all of k."""
+
+    @property
+    def steps(self) -> Cut:
+        return Cut(0, self.c.k_sizes[0])
+
+    def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
+        f, p, lanes = self.c.f, self.c.phase, self.c.schedule.lanes
+        together = taps(p)
+        others = tuple(d for d in p.k if d not in together)
+        distances = {d: prod(p.sizes[e] for e in p.k[position + 1:]) for position, d in enumerate(p.k)}
+        order = self._tap_order(together, distances)
+        back = sum(min(0, p.b.strides[d]) * (p.sizes[d] - 1) for d in together)
+        channels = Range(others, group_sizes(p, others), 0, {}, Ix(), Ix(p.sizes[others[0]]), Ix(), 1)
+        with f.loop(0, columns.length, lanes) as loop:
+            place = target.at(f, loop.index)
+            starts = self._column_starts(columns, loop.index)
+            with walk(f, channels) as (channel, _):
+                base = offset(p.b, batch | channel) - p.b.base + back
+                at = sum((channel[d] * distances[d] for d in others), Ix())
+                for first in range(0, len(order), lanes):
+                    rows = self._tap_rows([s + base + first for s in starts], min(lanes, len(order) - first))
+                    for tap, row in zip(order[first:], rows):
+                        f.store(target.memory, [place + (at + tap) * target.width], row)
+
+    def _tap_order(self, together: tuple[int, ...], distances: dict[int, int]) -> list[int]:
+        """The steps of k of the taps in the order in which these lie in memory."""
+        p = self.c.phase
+        walks = [range(p.sizes[d]) if p.b.strides[d] > 0 else range(p.sizes[d] - 1, -1, -1) for d in together]
+        return [sum(distances[d] * i for d, i in zip(together, index)) for index in product(*walks)]
+
+    def _tap_rows(self, starts: list[Ix], width: int) -> list[Val]:
+        f, b = self.c.f, self.c.b
+        return [gathered(f, b, starts)] if width == 1 else transposed_runs(f, b, starts, width)
+
+
+COLUMN_PACKERS: dict[ColumnPacking, type[ColumnPacker]] = {
+    ColumnPacking.PANELS: CopiedPanels, ColumnPacking.RUNS: CopiedRuns, ColumnPacking.TRANSPOSED: TransposedColumns,
+    ColumnPacking.TAPS: TransposedTaps}
+
+
+def column_packer(c: TiledPhase) -> ColumnPacker:
+    return COLUMN_PACKERS[column_packing(c.phase, c.schedule.lanes)](c)

@@ -1,0 +1,136 @@
+"""What all lowerings of a phase have in common: the function that they write, its views, the sizes of the phase."""
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, TypeVar, cast
+
+from graphc.codegen.loops.builder import LoopFunction, View
+from graphc.codegen.lower.contraction.outputs import EpilogueFunction, GateEpilogueFunction, Outputs
+from graphc.codegen.lower.contraction.sweep import GateSweep, Sweep
+from graphc.errors import InternalError
+from graphc.ir.types import DType
+from graphc.schedule.contraction_form import Phase
+from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, group_sizes
+
+S = TypeVar("S", bound=PhaseSchedule)
+AnyEpilogue = EpilogueFunction | GateEpilogueFunction | None         # by `ContractionSchedule.gates`
+
+
+@dataclass(frozen=True)
+class ContractionViews:
+    """The memory of a contraction's function. a, b: flat, as the linear maps of the phases index them; shared: scratch
+    that all threads see; prepacked: the operand that was packed before the kernel runs.
+    """
+    a: View
+    b: View
+    outs: tuple[View, ...] = ()
+    shared: View | None = None
+    prepacked: View | None = None
+
+
+@dataclass(frozen=True)
+class PhaseLowering(ABC, Generic[S]):
+    """A phase of a contraction, and the function into which its loops are written; a subclass for each schedule."""
+    f: LoopFunction
+    contraction: ContractionSchedule
+    number: int                         # of the phase
+    views: ContractionViews
+    fused: bool                         # the target multiplies and adds in one instruction
+    epilogue: AnyEpilogue = None
+
+    @abstractmethod
+    def run(self) -> None:
+        """Writes the loops of the phase."""
+
+    def prepack(self) -> None:
+        """Writes the loops that pack operand `contraction.prepacked_role` for kernels of this schedule."""
+        raise InternalError(f"{type(self).__name__} packs nothing", "lower")
+
+    @cached_property
+    def phase(self) -> Phase:
+        return self.contraction.form.phases[self.number]
+
+    @cached_property
+    def schedule(self) -> S:
+        return cast(S, self.contraction.phases[self.number])
+
+    @property
+    def a(self) -> View:
+        return self.views.a
+
+    @property
+    def b(self) -> View:
+        return self.views.b
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the sums."""
+        return self.a.dtype
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        epilogue = None if self.contraction.gates else cast(EpilogueFunction | None, self.epilogue)
+        return Outputs(self.f, self.views.outs, epilogue, self.contraction.form, self.phase)
+
+    def sweep_by(self, lanes: int) -> Sweep:
+        """What stores finished sums of a tile, in vectors of `lanes`."""
+        gates = self.contraction.gates
+        if not gates:
+            return Sweep(self.outputs, lanes)
+        return GateSweep(self.outputs, lanes, cast(GateEpilogueFunction, self.epilogue), gates)
+
+    # ---- sizes
+
+    @cached_property
+    def m(self) -> int:
+        return self.phase.extent(self.phase.m)
+
+    @cached_property
+    def n(self) -> int:
+        return self.phase.extent(self.phase.n)
+
+    @cached_property
+    def k(self) -> int:
+        return self.phase.extent(self.phase.k)
+
+    @cached_property
+    def batches(self) -> int:
+        return self.phase.extent(self.phase.batch)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.phase.sizes
+
+    @cached_property
+    def m_sizes(self) -> tuple[int, ...]:
+        return group_sizes(self.phase, self.phase.m)
+
+    @cached_property
+    def n_sizes(self) -> tuple[int, ...]:
+        return group_sizes(self.phase, self.phase.n)
+
+    @cached_property
+    def k_sizes(self) -> tuple[int, ...]:
+        return group_sizes(self.phase, self.phase.k)
+
+    # ---- memory
+
+    def packed(self, role: str, size: int) -> View:
+        """The memory of packed operand "a" or "b": shared scratch, or what was packed before the kernel runs."""
+        if role == self.contraction.prepacked_role:
+            return part_of_scratch(self.views.prepacked, 0, size)
+        offsets = {"a": self.contraction.packed_a, "b": self.contraction.packed_b}[role]
+        return part_of_scratch(self.views.shared, offsets[self.number], size)
+
+    def partials(self, size: int) -> View:
+        """The memory of the partial results of a sum that is split."""
+        return part_of_scratch(self.views.shared, self.contraction.partials[self.number], size)
+
+
+def part_of_scratch(memory: View | None, offset: int | None, size: int) -> View:
+    """`size` elements of memory that the schedule should have counted."""
+    if memory is None or offset is None:
+        raise InternalError("the schedule has no room for what is packed or copied", "lower")
+    return memory.view_at([offset], (size,))

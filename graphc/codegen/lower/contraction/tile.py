@@ -1,0 +1,149 @@
+"""What the five loops count: tiles of the output, blocks of the sum, micro-tiles."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.lower.contraction.phase import PhaseLowering
+from graphc.codegen.lower.contraction.sweep import OutputTile, Sweep
+from graphc.codegen.lower.ranges import Range, open_range, unflatten
+from graphc.schedule.contraction_form import Phase
+from graphc.schedule.contraction_schedule import TileSchedule, group_sizes, round_up
+
+
+@dataclass(frozen=True)
+class ContractionTile(OutputTile):
+    """A tile of MC × NC elements of the output, or less at its edges; `part` of the sum (split-K)."""
+    batch_number: Ix = Ix()
+    column_number: Ix = Ix()
+    part: Ix = Ix()
+
+
+@dataclass(frozen=True)
+class SumBlock:
+    """A KC block of the sum of a tile. a, b: the memory from which the micro-kernel reads its operands.
+
+    accumulate: whether it is added to the blocks before it (0 or 1); is_last: whether it is the last one, None if it is
+    the only one.
+    """
+    tile: ContractionTile
+    k: Range
+    a: View
+    b: View
+    accumulate: Ix
+    is_last: Val | None
+
+
+@dataclass(frozen=True)
+class MicroTile:
+    """`mr` rows from `row` and the columns from `column` of a tile; global_row: the row counted over all tiles."""
+    row: Ix
+    column: Ix
+    global_row: Ix
+    mr: int
+
+
+@dataclass(frozen=True)
+class RowPanelCount:
+    """The rows of a tile as panels of MR rows: `end`, where the loop over them ends.
+
+    If the last rows of all have a micro-kernel of their own: `whole` panels before these, and how many they are in this
+    tile. Only the last tile has any, which the loop IR's verifier does not know.
+    """
+    end: Ix
+    whole: Ix = Ix()
+    edge: Ix = Ix()
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """The tiles of a phase."""
+    f: LoopFunction
+    phase: Phase
+    schedule: TileSchedule
+
+    @property
+    def _m(self) -> int:
+        return self.phase.extent(self.phase.m)
+
+    @property
+    def down(self) -> int:
+        """Tiles below each other."""
+        s = self.schedule
+        cut = s.transposed_store
+        return cut.count(group_sizes(self.phase, self.phase.m)) if cut else -(-self._m // s.blocking.mc)
+
+    @property
+    def across(self) -> int:
+        """Tiles beside each other."""
+        return self.schedule.blocking.nc.count(group_sizes(self.phase, self.phase.n))
+
+    @property
+    def count(self) -> int:
+        return self.phase.extent(self.phase.batch) * self.down * self.across
+
+    @property
+    def rows(self) -> int:
+        """Rows of the tallest tile."""
+        return min(self.schedule.blocking.mc, self._m)
+
+    @property
+    def padded_rows(self) -> int:
+        """The same in whole micro-tiles."""
+        return round_up(self.rows, self.schedule.blocking.mr)
+
+    @property
+    def has_row_tail(self) -> bool:
+        """Whether a micro-tile may reach past the last row."""
+        blocking, transposed = self.schedule.blocking, self.schedule.transposed_store
+        return self._m % blocking.mr != 0 or transposed is not None and blocking.mc % blocking.mr != 0
+
+    @property
+    def has_column_tail(self) -> bool:
+        """Whether the columns of some tile are not whole micro-tiles."""
+        blocking, sizes = self.schedule.blocking, group_sizes(self.phase, self.phase.n)
+        cut, inner = blocking.nc, blocking.nc.inner(sizes)
+        return sizes[cut.split] * inner % blocking.nr != 0 or cut.chunk * inner % blocking.nr != 0
+
+    def open(self, number: Ix, part: Ix) -> ContractionTile:
+        """Tile `number`. Tiles that share rows of a, or columns of b, follow each other."""
+        f, s, p = self.f, self.schedule, self.phase
+        number, inner = f.divmod(number, self.across if s.by_rows else self.down)
+        batch_number, outer = f.divmod(number, self.down if s.by_rows else self.across)
+        down, across = (outer, inner) if s.by_rows else (inner, outer)
+        batch = unflatten(f, batch_number, p.batch, p.sizes)
+        columns = open_range(f, p.n, group_sizes(p, p.n), s.blocking.nc, across)
+        if s.transposed_store:
+            rows = open_range(f, p.m, group_sizes(p, p.m), s.transposed_store, down)
+            return ContractionTile(batch, rows.flat, rows.length, columns, rows, batch_number, across, part)
+        mc = s.blocking.mc
+        row = down * mc
+        count = as_ix(mc if self._m % mc == 0 else f.min_(mc, self._m - row))
+        return ContractionTile(batch, row, count, columns, None, batch_number, across, part)
+
+    def row_panels(self, tile: ContractionTile) -> RowPanelCount:
+        mr = self.schedule.blocking.mr
+        if not self.schedule.edge_mr:
+            return RowPanelCount(tile.rows)
+        whole, edge = self.f.divmod(tile.rows, mr)
+        return RowPanelCount(whole * mr, whole, edge)
+
+    def edge(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
+        """Of the last rows. Its minima are for the verifier: where it is computed they change nothing."""
+        f, mr, edge_mr = self.f, self.schedule.blocking.mr, self.schedule.edge_mr
+        row = f.min_(rows.whole, self.schedule.blocking.mc // mr - 1) * mr
+        return MicroTile(row, column, f.min_(tile.row + row, self._m - edge_mr), edge_mr)
+
+
+class TiledPhase(PhaseLowering[TileSchedule]):
+    """A phase by micro-tiles, as those see it that do a part of the work."""
+
+    @cached_property
+    def grid(self) -> TileGrid:
+        return TileGrid(self.f, self.phase, self.schedule)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        return self.sweep_by(self.schedule.lanes)
