@@ -1,21 +1,20 @@
 """What an operator is: attributes, types, gradient, reference, cost. Everything that does not depend on the machine."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol, Self, dataclass_transform
 
 import numpy as np
 
 from graphc.errors import GraphError, InternalError
 from graphc.ir.bits import number_key
-from graphc.ir.graph import Value
+from graphc.ir.graph import Graph, Value
 from graphc.ir.types import BY_NUMPY, DType, Poly, TensorType, bind
 
-if TYPE_CHECKING:
-    from graphc.ir.builder import Builder
-
-Gradients = Sequence[Value | None]
+Values = tuple[Value, ...]
+Arrays = tuple[np.ndarray, ...]
+Gradients = Sequence[Value | None]          # one for each output or input of a node; None: zero
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,23 @@ class Cost:
     bytes: int
 
 
+class OpBuilder(Protocol):
+    """What an operator's rules may ask of the graph under construction, which is an `ir.builder.Builder`."""
+
+    def constant(self, value: object, dtype: DType | None = None) -> Value:
+        """A constant array."""
+
+    def apply(self, op: Op, operands: Sequence[Value | int | float | bool]) -> Values:
+        """The outputs of `op`, appended to the graph."""
+
+    def inline(self, graph: Graph, arguments: Sequence[Value]) -> Values:
+        """The outputs of `graph`, its nodes appended."""
+
+    def __getattr__(self, name: str) -> Callable[..., Value]:
+        """The function that applies the operator of that name and returns its output. Of several outputs, `apply` gives the tuple."""
+
+
+@dataclass_transform(frozen_default=True)
 class Op:
     """Base of all operators. The annotated names of a subclass are its attributes: they print, parse, hash and compare. Those annotated as
     Graph are its regions.
@@ -44,7 +60,7 @@ class Op:
         cls.FIELDS = tuple(dict.fromkeys((*cls.FIELDS, *own)))
         cls.DEFAULTS = {**cls.DEFAULTS, **{n: vars(cls)[n] for n in own if n in vars(cls)}}
 
-    def __init__(self, *values, **named):
+    def __init__(self, *values: object, **named: object) -> None:
         given = {**self.DEFAULTS, **dict(zip(self.FIELDS, values)), **named}
         if len(given) != len(self.FIELDS) or len(values) > len(self.FIELDS) or not all(n in given for n in self.FIELDS):
             wrong = [f"got an unexpected keyword argument {n!r}" for n in given if n not in self.FIELDS]
@@ -54,10 +70,10 @@ class Op:
         for n in self.FIELDS:
             own[n] = given[n]
 
-    def __setattr__(self, name: str, value) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise InternalError(f"operator {self.name} does not change: {name} cannot be set; make another with replace")
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and (self._key() == other._key() if self.FLOATS else vars(self) == vars(other))
 
     def __hash__(self) -> int:
@@ -69,7 +85,7 @@ class Op:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in vars(self).items())})"
 
-    def replace(self, **changes) -> "Op":
+    def replace(self, **changes: object) -> Self:
         """The same operator with other values of some attributes."""
         return type(self)(**{**vars(self), **changes})
 
@@ -82,11 +98,11 @@ class Op:
         """Output type(s); raises GraphError(text), to which the builder adds the user's line."""
         raise InternalError(f"operator {self.name} has no shape rule")
 
-    def reference(self, *arrays: np.ndarray):
+    def reference(self, *arrays: np.ndarray) -> np.ndarray | Arrays:
         """The same in numpy: the oracle of every test. Returns an array or a tuple of arrays."""
         raise InternalError(f"operator {self.name} has no numpy reference")
 
-    def vjp(self, b: "Builder", gs: Gradients, ins: tuple[Value, ...], outs: tuple[Value, ...]) -> Gradients:
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         """The gradient with respect to each input, given that to each output (None: zero). Built with the same builder."""
         raise GraphError(f"{self.name} has no gradient; wrap its argument in stop_gradient if none should flow")
 
@@ -94,7 +110,7 @@ class Op:
         outs = as_tuple(self.infer(*ins))
         return Cost(sum(t.size for t in outs), sum(t.nbytes for t in ins + outs))
 
-    def bind(self, values: Mapping[str, int]) -> "Op":
+    def bind(self, values: Mapping[str, int]) -> Self:
         """The same operator with named dimensions in its attributes replaced (regions are bound by `rewrite.bind_graph`)."""
         return self.replace(**{n: _bind_attribute(v, values) for n, v in vars(self).items()})
 
@@ -106,10 +122,10 @@ class Composite(Op):
     """
     has_kernel: ClassVar[bool] = False
 
-    def decompose(self, b: "Builder", *ins: Value) -> Value | tuple[Value, ...]:
+    def decompose(self, b: OpBuilder, *ins: Value) -> Value | Values:
         raise InternalError(f"composite {self.name} has no decomposition")
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         """NotImplemented: `backward` differentiates the decomposition."""
         return NotImplemented
 
@@ -122,7 +138,7 @@ class Literal:
     data: bytes
 
     @staticmethod
-    def of(array: np.ndarray) -> "Literal":
+    def of(array: np.ndarray) -> Literal:
         dense = np.asarray(array, order="C")
         return Literal(BY_NUMPY[dense.dtype], dense.shape, dense.tobytes())
 

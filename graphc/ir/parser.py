@@ -15,7 +15,7 @@ from graphc.ir.types import TensorType
 KNOWN = OPS | {"fused": Fused}         # what a text may name: a user builds no fused node
 DEPTH = 128                            # of bodies in bodies
 
-Values = dict[tuple[bool, str], Value]  # by whether the name is one with %, and the name: an input may be called "%0"
+NamedValues = dict[tuple[bool, str], Value]  # by whether the name is one with %, and the name: an input may be called "%0"
 
 
 def parse(text: str, file: str = "<graph text>") -> Graph:
@@ -66,7 +66,7 @@ class _Parser(AttributeReader):
         self.depth -= 1
         return b.finish(outputs, names)
 
-    def argument(self, add: Callable[[str, TensorType], Value], values: Values) -> None:
+    def argument(self, add: Callable[[str, TensorType], Value], values: NamedValues) -> None:
         token = self.peek()
         name = self.name()
         self.expect(":")
@@ -77,7 +77,7 @@ class _Parser(AttributeReader):
             raise error.at(self.loc(token)) from None
         self.define(values, (False, name), value, token)
 
-    def node(self, b: Builder, values: Values) -> None:
+    def node(self, b: Builder, values: NamedValues) -> None:
         targets = []
         while not self.accept("="):
             targets.append(self.next())
@@ -118,7 +118,7 @@ class _Parser(AttributeReader):
         if written != value.type:
             self.fail(f"the text says {written}, the operator makes {value.type}", token)
 
-    def update(self, b: Builder, values: Values, owned: set[Value]) -> None:
+    def update(self, b: Builder, values: NamedValues, owned: set[Value]) -> None:
         token = self.peek()
         state = self.value(values)
         if state not in owned:
@@ -129,7 +129,7 @@ class _Parser(AttributeReader):
         with b.at(self.loc(token)):
             b.update(state, self.value(values))
 
-    def returned(self, values: Values) -> tuple[list[Value], tuple[str, ...] | None]:
+    def returned(self, values: NamedValues) -> tuple[list[Value], tuple[str, ...] | None]:
         if self.accept("("):
             outputs = self.separated(lambda: self.value(values), ")")
             return outputs, ("",) * len(outputs)
@@ -141,7 +141,7 @@ class _Parser(AttributeReader):
             return list(outputs.values()), tuple(outputs)
         return ([] if self.sees("}") else [self.value(values)]), None
 
-    def named_output(self, outputs: dict[str, Value], values: Values) -> None:
+    def named_output(self, outputs: dict[str, Value], values: NamedValues) -> None:
         token = self.peek()
         name = self.name()
         if name in outputs:
@@ -149,14 +149,14 @@ class _Parser(AttributeReader):
         self.expect(":")
         outputs[name] = self.value(values)
 
-    def value(self, values: Values) -> Value:
+    def value(self, values: NamedValues) -> Value:
         token = self.peek()
         key = (True, self.next().text[1:]) if token.kind == "value" else (False, self.name("a value"))
         if key not in values:
             self.fail(f"{token.text} is used but not defined above", token)
         return values[key]
 
-    def define(self, values: Values, key: tuple[bool, str], value: Value, token: Token) -> None:
+    def define(self, values: NamedValues, key: tuple[bool, str], value: Value, token: Token) -> None:
         if key in values:
             self.fail(f"{token.text} is defined twice", token)
         values[key] = value

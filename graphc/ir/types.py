@@ -129,6 +129,7 @@ class Poly:
 
 
 Dim = int | Poly
+Dims = tuple[Dim, ...]              # a shape
 
 
 def as_dim(value) -> Dim:

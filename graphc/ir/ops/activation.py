@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, holds, require
+from graphc.ir.graph import Value
+from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, holds, require
 from graphc.ir.ops.constant import number
 from graphc.ir.ops.elementwise import ROWS
 from graphc.ir.types import TensorType
@@ -25,11 +26,11 @@ class Activation(Composite):
         require(x.dtype.is_float, f"{self.name} takes float arrays, got {x.dtype}; convert it with .astype(f32)")
         return x
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             return np.asarray(self.formula(x), x.dtype)
 
-    def cost(self, x):
+    def cost(self, x: TensorType) -> Cost:
         return Cost(self.flops * x.size, 2 * x.nbytes)
 
 
@@ -37,17 +38,17 @@ class Relu(Activation):
     """maximum(x, 0); gradient 0 at 0 as in PyTorch; NaN stays NaN. Also of integers."""
     name: ClassVar[str] = "relu"
 
-    def infer(self, x):
+    def infer(self, x: TensorType) -> TensorType:
         require(x.dtype.kind != "bool", "relu takes float or int arrays, got bool; convert it with .astype(f32)")
         return x
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         return np.maximum(x, 0)
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.maximum(x, 0)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.where(b.le(outs[0], 0), number(b, 0, gs[0]), gs[0]),)
 
 
@@ -56,13 +57,13 @@ class LeakyRelu(Activation):
     name: ClassVar[str] = "leaky_relu"
     slope: float = 0.01
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         return np.where(x > 0, x, x * x.dtype.type(self.slope))
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.where(b.gt(x, 0), x, b.mul(x, self.slope))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.where(b.gt(ins[0], 0), gs[0], b.mul(gs[0], self.slope)),)
 
 
@@ -72,13 +73,13 @@ class Elu(Activation):
     alpha: float = 1.0
     flops: ClassVar[int] = 15
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         return np.where(x > 0, x, x.dtype.type(self.alpha) * np.expm1(x))
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.where(b.gt(x, 0), x, b.mul(b.expm1(b.minimum(x, 0)), self.alpha))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x = ins[0]
         slope = b.where(b.gt(x, 0), number(b, 1, x), b.mul(b.exp(b.minimum(x, 0)), self.alpha))
         return (b.mul(gs[0], slope),)
@@ -93,30 +94,30 @@ class Gelu(Activation):
     approximate: str = "none"
     flops: ClassVar[int] = 20
 
-    def infer(self, x):
+    def infer(self, x: TensorType) -> TensorType:
         require(self.approximate in ("none", "tanh"), f'gelu: approximate is "none" or "tanh", got {self.approximate!r}')
         return super().infer(x)
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         if self.approximate == "none":
             return 0.5 * x * (1 + ROWS["erf"].reference(x * x.dtype.type(SQRT_HALF)).astype(x.dtype))
         return 0.5 * x * (1 + np.tanh(x.dtype.type(SQRT_TWO_OVER_PI) * (x + x.dtype.type(TANH_GELU_CUBIC) * x * x * x)))
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.mul(x, self._phi(b, x))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x = ins[0]
         return (b.mul(gs[0], b.add(self._phi(b, x), b.mul(x, self._density(b, x)))),)
 
-    def _phi(self, b, x):
+    def _phi(self, b: OpBuilder, x: Value) -> Value:
         bump = b.erf(b.mul(x, SQRT_HALF)) if self.approximate == "none" else self._tanh(b, x)
         return b.add(b.mul(bump, 0.5), 0.5)
 
-    def _tanh(self, b, x):
+    def _tanh(self, b: OpBuilder, x: Value) -> Value:
         return b.tanh(b.mul(b.mul(x, SQRT_TWO_OVER_PI), b.add(b.mul(b.mul(x, x), TANH_GELU_CUBIC), 1)))
 
-    def _density(self, b, x):
+    def _density(self, b: OpBuilder, x: Value) -> Value:
         """The derivative of Phi."""
         square = b.mul(x, x)
         if self.approximate == "none":
@@ -131,13 +132,13 @@ class Silu(Activation):
     name: ClassVar[str] = "silu"
     flops: ClassVar[int] = 11
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         return x * ROWS["sigmoid"].reference(x)
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.mul(x, b.sigmoid(x))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, s = ins[0], b.sigmoid(ins[0])
         return (b.mul(gs[0], b.mul(s, b.add(b.mul(x, b.sub(1, s)), 1))),)
 
@@ -147,13 +148,13 @@ class Softplus(Activation):
     name: ClassVar[str] = "softplus"
     flops: ClassVar[int] = 25
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         return np.logaddexp(x, x.dtype.type(0))
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.add(b.maximum(x, 0), b.log1p(b.exp(b.neg(b.abs(x)))))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.mul(gs[0], b.sigmoid(ins[0])),)
 
 
@@ -163,22 +164,22 @@ class Clip(Activation):
     low: int | float | None = None
     high: int | float | None = None
 
-    def infer(self, x):
+    def infer(self, x: TensorType) -> TensorType:
         require(x.dtype.kind != "bool", "clip takes float or int arrays, got bool")
         whole = all(bound is None or holds(x.dtype, bound) for bound in (self.low, self.high))
         require(whole, f"clip of {x.dtype} needs whole bounds that {x.dtype} has, got {self.low} and {self.high}")
         return x
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         low = x if self.low is None else np.maximum(x, x.dtype.type(self.low))
         return low if self.high is None else np.minimum(low, x.dtype.type(self.high))
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         if self.low is not None:
             x = b.maximum(x, self.low)
         return x if self.high is None else b.minimum(x, self.high)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, g = ins[0], gs[0]
         if self.low is not None:
             g = b.where(b.ge(x, self.low), g, number(b, 0, g))

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.ir.graph import Graph, Value
 from graphc.ir.interp import evaluate
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.op import Arrays, Cost, Op, require
 from graphc.ir.types import Dim, TensorType, bool_, i64
 
 
@@ -37,13 +37,13 @@ class Scan(Op):
         _check_carries("scan", self.body, n)
         return ins[:n] + tuple(v.type.with_shape((self.length, *v.type.shape)) for v in self.body.outputs[n:])
 
-    def _check_stacked(self, ins) -> None:
+    def _check_stacked(self, ins: tuple[TensorType, ...]) -> None:
         require(len(ins) >= self.carries + self.xs, f"scan with {self.carries} carries and {self.xs} stacked inputs got {len(ins)} operands")
         for i, t in enumerate(ins[self.carries:self.carries + self.xs]):
             require(t.rank > 0 and t.shape[0] == self.length, f"scan of {self.length} steps: stacked input {i} is {t}, "
                                                               f"its axis 0 must be {self.length}")
 
-    def reference(self, *arrays):
+    def reference(self, *arrays: np.ndarray) -> Arrays:
         n, last = self.carries, self.carries + self.xs
         carries, xs, captured = arrays[:n], arrays[n:last], arrays[last:]
         ys = [np.zeros((self.length, *v.type.shape), v.type.dtype.np) for v in self.body.outputs[n:]]
@@ -54,7 +54,7 @@ class Scan(Op):
                 y[t] = step
         return (*carries, *ys)
 
-    def cost(self, *ins):
+    def cost(self, *ins: TensorType) -> Cost:
         outs = self.infer(*ins)
         return Cost(graph_flops(self.body) * self.length, sum(t.nbytes for t in ins + outs))
 
@@ -73,10 +73,10 @@ class Cond(Op):
         require(yes == no, f"the branches of cond must give the same types; one gives {_text(yes)}, the other {_text(no)}")
         return yes
 
-    def reference(self, pred, *captured):
+    def reference(self, pred: np.ndarray, *captured: np.ndarray) -> Arrays:
         return evaluate(self.then_body if pred else self.else_body, captured)
 
-    def cost(self, *ins):
+    def cost(self, *ins: TensorType) -> Cost:
         outs = self.infer(*ins)
         return Cost(max(graph_flops(self.then_body), graph_flops(self.else_body)), sum(t.nbytes for t in ins + outs))
 
@@ -103,7 +103,7 @@ class WhileLoop(Op):
         _check_predicate("the condition of while_loop", self.cond_body.outputs[0].type)
         return (TensorType(i64, ()), *ins[:self.carries])
 
-    def reference(self, *arrays):
+    def reference(self, *arrays: np.ndarray) -> Arrays:
         carries, captured = arrays[:self.carries], arrays[self.carries:]
         count = 0
         while count < self.max_trips and evaluate(self.cond_body, (*carries, *captured))[0]:
@@ -111,7 +111,7 @@ class WhileLoop(Op):
             count += 1
         return (np.asarray(count, np.int64), *carries)
 
-    def cost(self, *ins):
+    def cost(self, *ins: TensorType) -> Cost:
         outs = self.infer(*ins)
         return Cost((graph_flops(self.body) + graph_flops(self.cond_body)) * self.max_trips, sum(t.nbytes for t in ins + outs))
 

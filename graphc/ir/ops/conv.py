@@ -8,10 +8,12 @@ import numpy as np
 
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction
-from graphc.ir.op import Composite, Cost, Op, require
-from graphc.ir.types import Dim, TensorType, shape_text
+from graphc.ir.graph import Value
+from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, require
+from graphc.ir.types import Dim, Dims, TensorType, shape_text
 
 Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]         # ((top, bottom), (left, right))
 
 
 class ConvOp(Op):
@@ -25,7 +27,7 @@ class ConvOp(Op):
     groups: int = 1
 
     @property
-    def shared(self) -> dict:
+    def shared(self) -> dict[str, object]:
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
 
     def output_shape(self, x: tuple[Dim, ...], w: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -39,11 +41,11 @@ class ConvOp(Op):
         require(w[0] % self.groups == 0, f"conv2d: {w[0]} features cannot be divided into {self.groups} groups")
         return (x[0], w[0], *window_extents(x[2:], w[2:], self.stride, self.padding, self.dilation, "conv2d"))
 
-    def flops(self, x: tuple, w: tuple) -> Dim:
+    def flops(self, x: Dims, w: Dims) -> Dim:
         n, f, oh, ow = self.output_shape(x, w)
         return 2 * n * f * oh * ow * w[1] * w[2] * w[3]
 
-    def windows(self, x: tuple, w: tuple) -> tuple[contraction.Window, ...]:
+    def windows(self, x: Dims, w: Dims) -> tuple[contraction.Window, ...]:
         return tuple(contraction.Window(x[2 + i], w[2 + i], self.stride[i], self.dilation[i], self.padding[i]) for i in range(2))
 
 
@@ -55,7 +57,7 @@ class Conv2d(ConvOp):
         _check_dtypes("conv2d", x, w)
         return x.with_shape(self.output_shape(x.shape, w.shape))
 
-    def reference(self, x, w):
+    def reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         shape = self.output_shape(x.shape, w.shape)
         y = np.zeros(_split(shape, self.groups, 1), x.dtype)
         wg = w.reshape(_split(w.shape, self.groups, 0))
@@ -63,17 +65,17 @@ class Conv2d(ConvOp):
             y += np.einsum("ngchw,gfc->ngfhw", patch, wg[..., offset[0], offset[1]], optimize=True)
         return y.reshape(shape)
 
-    def _patches(self, padded, y_shape, w_shape):
+    def _patches(self, padded: np.ndarray, y_shape: Dims, w_shape: Dims) -> Iterator[tuple[Pair, np.ndarray]]:
         grouped = padded.reshape(_split(padded.shape, self.groups, 1))
         for offset, region in offsets(w_shape[2:], y_shape[2:], self.stride, self.dilation):
             yield offset, grouped[(..., *region)]
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, w = ins
         return (b.conv2d_input_grad(w, gs[0], x_shape=x.type.shape, **self.shared),
                 b.conv2d_weight_grad(x, gs[0], w_shape=w.type.shape, **self.shared))
 
-    def cost(self, x, w):
+    def cost(self, x: TensorType, w: TensorType) -> Cost:
         return Cost(self.flops(x.shape, w.shape), x.nbytes + w.nbytes + self.infer(x, w).nbytes)
 
     def contraction(self, x: TensorType, w: TensorType) -> Contraction:
@@ -90,7 +92,7 @@ class Conv2dInputGrad(ConvOp):
         _check_output(self.name, self.output_shape(self.x_shape, w.shape), dy)
         return w.with_shape(self.x_shape)
 
-    def reference(self, w, dy):
+    def reference(self, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
         n, c, h, wd = self.x_shape
         padded = np.zeros((n, self.groups, c // self.groups, h + sum(self.padding[0]), wd + sum(self.padding[1])), dy.dtype)
         wg, dyg = w.reshape(_split(w.shape, self.groups, 0)), dy.reshape(_split(dy.shape, self.groups, 1))
@@ -98,11 +100,11 @@ class Conv2dInputGrad(ConvOp):
             padded[(..., *region)] += np.einsum("ngfhw,gfc->ngchw", dyg, wg[..., offset[0], offset[1]], optimize=True)
         return _cropped(padded, self.padding, h, wd).reshape(self.x_shape)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         w, dy = ins
         return b.conv2d_weight_grad(gs[0], dy, w_shape=w.type.shape, **self.shared), b.conv2d(gs[0], w, **self.shared)
 
-    def cost(self, w, dy):
+    def cost(self, w: TensorType, dy: TensorType) -> Cost:
         return Cost(self.flops(self.x_shape, w.shape), w.nbytes + dy.nbytes + self.infer(w, dy).nbytes)
 
     def contraction(self, w: TensorType, dy: TensorType) -> Contraction:
@@ -120,7 +122,7 @@ class Conv2dWeightGrad(ConvOp):
         _check_output(self.name, self.output_shape(x.shape, self.w_shape), dy)
         return x.with_shape(self.w_shape)
 
-    def reference(self, x, dy):
+    def reference(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
         padded = _padded(x, self.padding)
         xg, dyg = padded.reshape(_split(padded.shape, self.groups, 1)), dy.reshape(_split(dy.shape, self.groups, 1))
         dw = np.zeros(_split(self.w_shape, self.groups, 0), x.dtype)
@@ -128,11 +130,11 @@ class Conv2dWeightGrad(ConvOp):
             dw[..., offset[0], offset[1]] = np.einsum("ngfhw,ngchw->gfc", dyg, xg[(..., *region)], optimize=True)
         return dw.reshape(self.w_shape)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, dy = ins
         return b.conv2d_input_grad(gs[0], dy, x_shape=x.type.shape, **self.shared), b.conv2d(x, gs[0], **self.shared)
 
-    def cost(self, x, dy):
+    def cost(self, x: TensorType, dy: TensorType) -> Cost:
         return Cost(self.flops(x.shape, self.w_shape), x.nbytes + dy.nbytes + self.infer(x, dy).nbytes)
 
     def contraction(self, x: TensorType, dy: TensorType) -> Contraction:
@@ -160,21 +162,21 @@ class ConvTranspose2d(Composite):
         self._gradient(x.shape, w.shape).infer(w, x)
         return x.with_shape(self._output_shape(x.shape, w.shape, self.padding, self.output_padding))
 
-    def reference(self, x, w):
+    def reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         return np.pad(self._gradient(x.shape, w.shape).reference(w, x), [(0, n) for n in self._beyond])
 
-    def decompose(self, b, x, w):
+    def decompose(self, b: OpBuilder, x: Value, w: Value) -> Value:
         y = b.apply(self._gradient(x.type.shape, w.type.shape), (w, x))[0]
         return b.pad(y, low=(0,) * 4, high=self._beyond, value=0) if any(self._beyond) else y
 
-    def cost(self, x, w):
+    def cost(self, x: TensorType, w: TensorType) -> Cost:
         return self._gradient(x.shape, w.shape).cost(w, x)
 
-    def _output_shape(self, x: tuple, w: tuple, padding, more: Pair) -> tuple[Dim, ...]:
+    def _output_shape(self, x: Dims, w: Dims, padding: Pads, more: Pair) -> tuple[Dim, ...]:
         return (x[0], w[1] * self.groups, *(
             (x[2 + i] - 1) * self.stride[i] - sum(padding[i]) + self.dilation[i] * (w[2 + i] - 1) + more[i] + 1 for i in range(2)))
 
-    def _gradient(self, x: tuple, w: tuple) -> Conv2dInputGrad:
+    def _gradient(self, x: Dims, w: Dims) -> Conv2dInputGrad:
         """The convolution's gradient that makes all of the result but rows and columns of zeros at its end."""
         split = [_less_cropped(*axis) for axis in zip(self.padding, self.output_padding, self.stride)]
         padding, more = tuple(p for p, _, _ in split), tuple(m for _, m, _ in split)
@@ -198,7 +200,7 @@ def _less_cropped(padding: Pair, more: int, stride: int) -> tuple[Pair, int, int
     return (padding[0], padding[1] - less), min(rest, stride - 1), max(rest - (stride - 1), 0)
 
 
-def window_extents(size: tuple, kernel: tuple, stride: Pair, padding, dilation: Pair, name: str) -> tuple[Dim, ...]:
+def window_extents(size: Dims, kernel: Dims, stride: Pair, padding: Pads, dilation: Pair, name: str) -> tuple[Dim, ...]:
     """Number of window positions along each spatial axis; GraphError where the kernel is larger than the padded image."""
     result = []
     for s, k, st, pad, d in zip(size, kernel, stride, padding, dilation, strict=True):
@@ -217,15 +219,15 @@ def offsets(kernel: Pair, out: Pair, stride: Pair, dilation: Pair) -> Iterator[t
             yield (p, q), tuple(slice(s, s + (o - 1) * st + 1, st) for s, o, st in zip(starts, out, stride))
 
 
-def _padded(x: np.ndarray, padding) -> np.ndarray:
+def _padded(x: np.ndarray, padding: Pads) -> np.ndarray:
     return np.pad(x, ((0, 0), (0, 0), *padding))
 
 
-def _cropped(x: np.ndarray, padding, h: int, w: int) -> np.ndarray:
+def _cropped(x: np.ndarray, padding: Pads, h: int, w: int) -> np.ndarray:
     return x[..., padding[0][0]:padding[0][0] + h, padding[1][0]:padding[1][0] + w]
 
 
-def _split(shape: tuple, groups: int, at: int) -> tuple:
+def _split(shape: Dims, groups: int, at: int) -> Dims:
     return (*shape[:at], groups, shape[at] // groups, *shape[at + 1:])
 
 
@@ -234,7 +236,7 @@ def _check_dtypes(name: str, x: TensorType, w: TensorType) -> None:
     require(x.dtype.kind != "bool", f"{name} takes numbers, not bool")
 
 
-def _check_output(name: str, expected: tuple, dy: TensorType) -> None:
+def _check_output(name: str, expected: Dims, dy: TensorType) -> None:
     require(dy.shape == expected, f"{name}: the gradient of the output is {shape_text(dy.shape)}, the convolution makes {shape_text(expected)}")
 
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from graphc.ir.graph import Graph
+import numpy as np
+
+from graphc.ir.graph import Graph, Value
 from graphc.ir.interp import evaluate
-from graphc.ir.op import Composite, Cost, require
+from graphc.ir.op import Arrays, Composite, Cost, Gradients, OpBuilder, Values, require
 from graphc.ir.ops.constant import full
 from graphc.ir.ops.control import graph_flops
 from graphc.ir.types import TensorType
@@ -28,18 +30,18 @@ class CustomVjp(Composite):
                 "custom_vjp: the rule must give one gradient of the same type for each float input")
         return outs
 
-    def reference(self, *arrays):
+    def reference(self, *arrays: np.ndarray) -> Arrays:
         return evaluate(self.forward, arrays)
 
-    def decompose(self, b, *ins):
+    def decompose(self, b: OpBuilder, *ins: Value) -> Values:
         return tuple(b.inline(self.forward, ins))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         floats = [full(b, 0, y.type) if g is None else g for g, y in zip(gs, outs) if y.type.dtype.is_float]
         grads = iter(b.inline(self.backward, [*ins, *outs, *floats]))
         return tuple(next(grads) if v.type.dtype.is_float else None for v in ins)
 
-    def cost(self, *ins):
+    def cost(self, *ins: TensorType) -> Cost:
         return Cost(graph_flops(self.forward), sum(t.nbytes for t in ins + self.infer(*ins)))
 
 

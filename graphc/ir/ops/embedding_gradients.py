@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.constant import full
 from graphc.ir.ops.index import ScatterAdd, inside
 from graphc.ir.types import Dim, TensorType, i32
@@ -23,16 +23,16 @@ class RowPlaces(Op):
         _check_ids(self, ids)
         return TensorType(i32, (self.size,))
 
-    def reference(self, ids):
+    def reference(self, ids: np.ndarray) -> np.ndarray:
         ids = np.clip(ids, 0, self.size - 1).ravel() if self.checked else inside(self.name, ids, self.size).ravel()
         places = np.full(self.size, ids.size, np.int32)
         places[ids[::-1]] = np.arange(ids.size, dtype=np.int32)[::-1]       # of equal ones the first is written last
         return places
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (None,)
 
-    def cost(self, ids):
+    def cost(self, ids: TensorType) -> Cost:
         return Cost(0, ids.nbytes + 4 * self.size)
 
 
@@ -45,13 +45,13 @@ class CheckRows(Op):
         _check_ids(self, ids)
         return ids
 
-    def reference(self, ids):
+    def reference(self, ids: np.ndarray) -> np.ndarray:
         return inside(self.name, ids, self.size)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (None,)
 
-    def cost(self, ids):
+    def cost(self, ids: TensorType) -> Cost:
         return Cost(0, 2 * ids.nbytes)
 
 
@@ -60,10 +60,10 @@ class AddRows(ScatterAdd):
     name: ClassVar[str] = "add_rows"
     axis: int = 0
 
-    def reference(self, base, idx, updates):
+    def reference(self, base: np.ndarray, idx: np.ndarray, updates: np.ndarray) -> np.ndarray:
         return super().reference(base, np.clip(idx, 0, len(base) - 1), updates)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         _, ids, updates = ins
         rows = b.pick_rows(gs[0], b.reshape(ids, shape=(ids.type.size,)))
         return gs[0], None, b.reshape(rows, shape=updates.type.shape)
@@ -78,13 +78,13 @@ class PickRows(Op):
         require(x.rank >= 1 and x.shape[0] != 0, f"pick_rows: {x} has no rows")
         return x.with_shape(at.shape + x.shape[1:])
 
-    def reference(self, x, at):
+    def reference(self, x: np.ndarray, at: np.ndarray) -> np.ndarray:
         return x[np.clip(at, 0, len(x) - 1)]
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return b.add_rows(full(b, 0, ins[0].type), ins[1], gs[0]), None
 
-    def cost(self, x, at):
+    def cost(self, x: TensorType, at: TensorType) -> Cost:
         return Cost(0, self.infer(x, at).nbytes + at.nbytes)
 
 

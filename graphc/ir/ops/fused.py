@@ -4,10 +4,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+import numpy as np
+
 from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.interp import evaluate
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.op import Arrays, Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.shape import Slice
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from graphc.ir.types import TensorType
@@ -47,10 +49,10 @@ class Fused(Op):
         require(ins == wanted, f"fused body takes {wanted}, got {ins}")
         return tuple(v.type for v in self.body.outputs)
 
-    def reference(self, *arrays):
+    def reference(self, *arrays: np.ndarray) -> Arrays:
         return evaluate(self.body, arrays)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         raise InternalError("a fused node is differentiated before it is fused", "backward")
 
     def cost(self, *ins: TensorType) -> Cost:

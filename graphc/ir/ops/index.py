@@ -10,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.errors import GraphError
-from graphc.ir.op import Composite, Cost, Op, require
+from graphc.ir.graph import Value
+from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.constant import full
-from graphc.ir.types import Dim, DType, TensorType, normalize_axis, shape_text
+from graphc.ir.types import Dim, Dims, DType, TensorType, normalize_axis, shape_text
 
 
 class Indexing(Op):
@@ -35,14 +36,14 @@ class Take(Indexing):
         axis = self.check(x, idx)
         return x.with_shape(x.shape[:axis] + idx.shape + x.shape[axis + 1:])
 
-    def reference(self, x, idx):
+    def reference(self, x: np.ndarray, idx: np.ndarray) -> np.ndarray:
         return np.take(x, inside(self.name, idx, x.shape[self.axis]), self.axis)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, idx = ins
         return b.scatter_add(full(b, 0, x.type), idx, gs[0], axis=self.axis), None
 
-    def cost(self, x, idx):
+    def cost(self, x: TensorType, idx: TensorType) -> Cost:
         return Cost(0, 2 * self.infer(x, idx).nbytes + idx.nbytes)
 
 
@@ -54,14 +55,14 @@ class TakeAlongAxis(Indexing):
         _check_along(self, x, idx)
         return x.with_shape(idx.shape)
 
-    def reference(self, x, idx):
+    def reference(self, x: np.ndarray, idx: np.ndarray) -> np.ndarray:
         return np.take_along_axis(x, inside(self.name, idx, x.shape[self.axis]), self.axis)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, idx = ins
         return b.scatter_add_along_axis(full(b, 0, x.type), idx, gs[0], axis=self.axis), None
 
-    def cost(self, x, idx):
+    def cost(self, x: TensorType, idx: TensorType) -> Cost:
         return Cost(0, 2 * self.infer(x, idx).nbytes + idx.nbytes)
 
 
@@ -77,17 +78,17 @@ class ScatterAdd(Indexing):
         _check_updates(self.name, base, updates, base.shape[:axis] + idx.shape + base.shape[axis + 1:])
         return base
 
-    def reference(self, base, idx, updates):
+    def reference(self, base: np.ndarray, idx: np.ndarray, updates: np.ndarray) -> np.ndarray:
         axis, idx = self.axis % base.ndim, inside(self.name, idx, base.shape[self.axis])
         result = np.moveaxis(base, axis, 0).copy()
         rows = np.moveaxis(updates, range(axis, axis + idx.ndim), range(idx.ndim))
         np.add.at(result, idx, rows)
         return np.moveaxis(result, 0, axis)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return gs[0], None, b.take(gs[0], ins[1], axis=self.axis)
 
-    def cost(self, base, idx, updates):
+    def cost(self, base: TensorType, idx: TensorType, updates: TensorType) -> Cost:
         return Cost(updates.size, 2 * base.nbytes + updates.nbytes + idx.nbytes)
 
 
@@ -100,7 +101,7 @@ class ScatterAddAlongAxis(Indexing):
         _check_updates(self.name, base, updates, idx.shape)
         return base
 
-    def reference(self, base, idx, updates):
+    def reference(self, base: np.ndarray, idx: np.ndarray, updates: np.ndarray) -> np.ndarray:
         idx = inside(self.name, idx, base.shape[self.axis])
         places = list(np.indices(idx.shape, sparse=True))
         places[self.axis] = idx
@@ -108,10 +109,10 @@ class ScatterAddAlongAxis(Indexing):
         np.add.at(result, tuple(places), updates)
         return result
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return gs[0], None, b.take_along_axis(gs[0], ins[1], axis=self.axis)
 
-    def cost(self, base, idx, updates):
+    def cost(self, base: TensorType, idx: TensorType, updates: TensorType) -> Cost:
         return Cost(updates.size, 2 * base.nbytes + updates.nbytes + idx.nbytes)
 
 
@@ -125,15 +126,15 @@ class OneHot(Composite):
         require(ids.dtype.is_int, f"one_hot takes integer class ids, got {ids.dtype}; convert them with .astype(i64)")
         return TensorType(self.dtype, (*ids.shape, self.depth))
 
-    def reference(self, ids):
+    def reference(self, ids: np.ndarray) -> np.ndarray:
         return np.asarray(ids[..., None] == np.arange(self.depth), self.dtype.np)
 
-    def decompose(self, b, ids):
+    def decompose(self, b: OpBuilder, ids: Value) -> Value:
         shape = ids.type.shape
         classes = b.iota(shape=(self.depth,), axis=0, dtype=ids.type.dtype)
         return b.cast(b.eq(b.reshape(ids, shape=(*shape, 1)), classes), dtype=self.dtype)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (None,)
 
 
@@ -143,7 +144,7 @@ def _check_along(op: Indexing, x: TensorType, idx: TensorType) -> None:
     require(fits, f"{op.name} along axis {axis}: positions {shape_text(idx.shape)} must have the shape {shape_text(x.shape)} on every other axis")
 
 
-def _check_updates(name: str, base: TensorType, updates: TensorType, shape) -> None:
+def _check_updates(name: str, base: TensorType, updates: TensorType, shape: Dims) -> None:
     require(base.dtype.kind != "bool", f"{name} adds float or int arrays, got bool")
     require(updates == TensorType(base.dtype, tuple(shape)), f"{name}: updates must be {TensorType(base.dtype, tuple(shape))}, got {updates}")
 

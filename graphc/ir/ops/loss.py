@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.errors import GraphError
-from graphc.ir.op import Composite, Cost, holds, require
+from graphc.ir.graph import Value
+from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, holds, require
 from graphc.ir.ops.constant import count, number
 from graphc.ir.types import TensorType, i32, normalize_axis, shape_text
 
@@ -24,17 +25,17 @@ class ElementLoss(Composite):
         require(x.dtype.is_float and x == target, f"{self.name} takes two float arrays of one type, got {x} and {target}")
         return x if self.reduction == "none" else x.with_shape(())
 
-    def reference(self, x, target):
+    def reference(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             return _reduced_array(self.formula(x, target), self.reduction)
 
-    def decompose(self, b, x, target):
+    def decompose(self, b: OpBuilder, x: Value, target: Value) -> Value:
         return reduced(b, self.elements(b, x, target), self.reduction)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return self.slopes(b, spread(b, gs[0], ins[0].type, self.reduction), *ins)
 
-    def cost(self, x, target):
+    def cost(self, x: TensorType, target: TensorType) -> Cost:
         return Cost(self.flops * x.size, 2 * x.nbytes + self.infer(x, target).nbytes)
 
 
@@ -42,14 +43,14 @@ class MSE(ElementLoss):
     """(x - target)^2."""
     name: ClassVar[str] = "mse"
 
-    def formula(self, x, target):
+    def formula(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         return np.square(x - target)
 
-    def elements(self, b, x, target):
+    def elements(self, b: OpBuilder, x: Value, target: Value) -> Value:
         d = b.sub(x, target)
         return b.mul(d, d)
 
-    def slopes(self, b, g, x, target):
+    def slopes(self, b: OpBuilder, g: Value, x: Value, target: Value) -> Gradients:
         dx = b.mul(b.mul(g, 2), b.sub(x, target))
         return dx, b.neg(dx)
 
@@ -59,13 +60,13 @@ class BCEWithLogits(ElementLoss):
     name: ClassVar[str] = "bce_with_logits"
     flops: ClassVar[int] = 28
 
-    def formula(self, x, target):
+    def formula(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         return np.maximum(x, 0) - x * target + np.log1p(np.exp(-np.abs(x)))
 
-    def elements(self, b, x, target):
+    def elements(self, b: OpBuilder, x: Value, target: Value) -> Value:
         return b.add(b.sub(b.maximum(x, 0), b.mul(x, target)), b.log1p(b.exp(b.neg(b.abs(x)))))
 
-    def slopes(self, b, g, x, target):
+    def slopes(self, b: OpBuilder, g: Value, x: Value, target: Value) -> Gradients:
         return b.mul(g, b.sub(b.sigmoid(x), target)), b.neg(b.mul(g, x))
 
 
@@ -94,7 +95,7 @@ class CrossEntropy(Composite):
         require(0 <= self.label_smoothing <= 1, f"cross_entropy: label_smoothing must be in 0..1, got {self.label_smoothing}")
         return x.with_shape(rows if self.reduction == "none" else ())
 
-    def reference(self, x, ids):
+    def reference(self, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
         x, kept = np.moveaxis(x, self.axis, -1), self._kept_array(ids)
         _check_ids(ids[kept], x.shape[-1])
         with np.errstate(all="ignore"):
@@ -106,7 +107,7 @@ class CrossEntropy(Composite):
             loss = np.where(kept, loss, x.dtype.type(0))
             return np.asarray(loss.sum() / np.sum(kept) if self.reduction == "mean" else _reduced_array(loss, self.reduction), x.dtype)
 
-    def decompose(self, b, x, ids):
+    def decompose(self, b: OpBuilder, x: Value, ids: Value) -> Value:
         kept = self._kept(b, ids)
         lse, picked = self._lse_and_picked(b, x, ids, kept)
         loss = b.reshape(b.sub(lse, picked), shape=ids.type.shape)
@@ -115,7 +116,7 @@ class CrossEntropy(Composite):
             loss = b.add(b.mul(loss, 1 - self.label_smoothing), b.mul(level, self.label_smoothing))
         return reduced(b, self._masked(b, loss, kept), self.reduction, self._divisor(b, kept, x))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         """(softmax - target) g. At the id, p - 1 is expm1(log p) with the logit read through the id: so a gradient alone still checks ids."""
         x, ids = ins
         kept = self._kept(b, ids)
@@ -130,41 +131,41 @@ class CrossEntropy(Composite):
         dx = b.mul(self._expanded(b, g, x), off)
         return dx if kept is None else b.where(self._expanded(b, kept, x), dx, number(b, 0, dx)), None
 
-    def cost(self, x, ids):
+    def cost(self, x: TensorType, ids: TensorType) -> Cost:
         return Cost(12 * x.size, x.nbytes + ids.nbytes + self.infer(x, ids).nbytes)
 
-    def _axes(self, x) -> tuple[int, ...]:
+    def _axes(self, x: Value) -> tuple[int, ...]:
         return (normalize_axis(self.axis, x.type.rank),)
 
-    def _expanded(self, b, rows, x):
+    def _expanded(self, b: OpBuilder, rows: Value, x: Value) -> Value:
         """One element per row of `x`, with the axis of classes back as 1."""
         axis = self._axes(x)[0]
         return b.reshape(rows, shape=x.type.shape[:axis] + (1,) + x.type.shape[axis + 1:])
 
-    def _lse_and_picked(self, b, x, ids, kept):
+    def _lse_and_picked(self, b: OpBuilder, x: Value, ids: Value, kept: Value | None) -> tuple[Value, Value]:
         """logsumexp of each row and its logit of the id, with the axis of classes as 1."""
         safe = self._expanded(b, self._safe(b, ids, kept), x)
         return b.logsumexp(x, axes=self._axes(x), keepdims=True), b.take_along_axis(x, safe, axis=self._axes(x)[0])
 
-    def _safe(self, b, ids, kept):
+    def _safe(self, b: OpBuilder, ids: Value, kept: Value | None) -> Value:
         return ids if kept is None else b.where(kept, ids, number(b, 0, ids))
 
-    def _hit(self, b, x, ids):
+    def _hit(self, b: OpBuilder, x: Value, ids: Value) -> Value:
         """Where the class is the id: a comparison in i32, so that it fuses and fills the lanes of an f32 kernel."""
         axis, = self._axes(x)
         classes = b.iota(shape=tuple(d if i == axis else 1 for i, d in enumerate(x.type.shape)), axis=axis, dtype=i32)
         return b.eq(classes, self._expanded(b, b.cast(ids, dtype=i32), x))
 
-    def _kept(self, b, ids):
+    def _kept(self, b: OpBuilder, ids: Value) -> Value | None:
         return None if self.ignore_index is None else b.ne(ids, self.ignore_index)
 
     def _kept_array(self, ids: np.ndarray) -> np.ndarray:
         return np.ones(ids.shape, bool) if self.ignore_index is None else ids != self.ignore_index
 
-    def _masked(self, b, rows, kept):
+    def _masked(self, b: OpBuilder, rows: Value, kept: Value | None) -> Value:
         return rows if kept is None else b.where(kept, rows, number(b, 0, rows))
 
-    def _divisor(self, b, kept, x):
+    def _divisor(self, b: OpBuilder, kept: Value | None, x: Value) -> Value | None:
         """How many rows count, where that depends on the ids."""
         if kept is None or self.reduction != "mean":
             return None
@@ -183,18 +184,18 @@ class CrossEntropySoft(Composite):
         require(x.dtype.is_float and x == target, f"cross_entropy_soft takes logits and probabilities of one float type, got {x} and {target}")
         return x.with_shape(x.shape[:axis] + x.shape[axis + 1:] if self.reduction == "none" else ())
 
-    def reference(self, x, target):
+    def reference(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             z = x - np.max(x, self.axis, keepdims=True, initial=-np.inf)
             logp = z - np.log(np.sum(np.exp(z), self.axis, keepdims=True))
             return _reduced_array(-np.sum(target * logp, self.axis), self.reduction)
 
-    def decompose(self, b, x, target):
+    def decompose(self, b: OpBuilder, x: Value, target: Value) -> Value:
         axis = normalize_axis(self.axis, x.type.rank)
         rows = b.neg(b.sum(b.mul(target, b.log_softmax(x, axis=axis)), axes=(axis,)))
         return reduced(b, rows, self.reduction)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, target = ins
         axis, shape = normalize_axis(self.axis, x.type.rank), x.type.shape
         rows = x.type.with_shape(shape[:axis] + shape[axis + 1:])
@@ -203,15 +204,15 @@ class CrossEntropySoft(Composite):
         mass = b.sum(target, axes=(axis,), keepdims=True)
         return b.mul(g, b.sub(b.mul(b.exp(logp), mass), target)), b.neg(b.mul(g, logp))
 
-    def cost(self, x, target):
+    def cost(self, x: TensorType, target: TensorType) -> Cost:
         return Cost(14 * x.size, 2 * x.nbytes + self.infer(x, target).nbytes)
 
 
-def check_reduction(op) -> None:
+def check_reduction(op: ElementLoss | CrossEntropy | CrossEntropySoft) -> None:
     require(op.reduction in REDUCTIONS, f'{op.name}: reduction is "none", "mean" or "sum", got {op.reduction!r}')
 
 
-def reduced(b, losses, reduction: str, divisor=None):
+def reduced(b: OpBuilder, losses: Value, reduction: str, divisor: Value | None = None) -> Value:
     """The losses as they are, their sum, or their mean: over all of them, or over `divisor`."""
     axes = tuple(range(losses.type.rank))
     if reduction == "none":
@@ -222,7 +223,7 @@ def reduced(b, losses, reduction: str, divisor=None):
     return total if reduction == "sum" else b.div(total, divisor)
 
 
-def spread(b, g, type: TensorType, reduction: str, divisor=None):
+def spread(b: OpBuilder, g: Value, type: TensorType, reduction: str, divisor: Value | None = None) -> Value:
     """The gradient of each loss, of `type`, from that of what `reduced` made of them."""
     if reduction == "none":
         return g

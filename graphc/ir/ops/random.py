@@ -18,9 +18,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, Op, require
+from graphc.ir.graph import Value
+from graphc.ir.op import Arrays, Composite, Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.constant import number
-from graphc.ir.types import Dim, DType, TensorType, bool_, i32, i64
+from graphc.ir.types import Dim, Dims, DType, TensorType, bool_, i32, i64
 
 KEY = TensorType(i64, (2,))
 ROUNDS = 10
@@ -41,13 +42,13 @@ class RandomBits(Op):
         require(0 <= self.lane <= MASK32, f"{self.name}: the lane must be in 0..2^32-1, got {self.lane}")
         return TensorType(i32, self.shape)
 
-    def reference(self, key):
+    def reference(self, key: np.ndarray) -> np.ndarray:
         return bits(key, self.shape, self.stream, self.lane)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (None,)
 
-    def cost(self, key):
+    def cost(self, key: TensorType) -> Cost:
         out = self.infer(key)
         return Cost(20 * out.size, out.nbytes)
 
@@ -56,10 +57,10 @@ class Draw(Composite):
     """Base of the distributions: an array of `shape` from a key; no gradient."""
     shape: tuple[Dim, ...]
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (None,)
 
-    def cost(self, key):
+    def cost(self, key: TensorType) -> Cost:
         out = self.infer(key)
         return Cost(60 * out.size, out.nbytes)
 
@@ -79,10 +80,10 @@ class RandomUniform(FloatDraw):
     """Uniform in [0, 1): multiples of 2^-24 in f32, of 2^-53 in f64."""
     name: ClassVar[str] = "random_uniform"
 
-    def reference(self, key):
+    def reference(self, key: np.ndarray) -> np.ndarray:
         return _uniform(key, self.shape, self.stream, self.dtype, 0)
 
-    def decompose(self, b, key):
+    def decompose(self, b: OpBuilder, key: Value) -> Value:
         return _uniform_nodes(b, key, self.shape, self.stream, self.dtype, 0)
 
 
@@ -90,11 +91,11 @@ class RandomNormal(FloatDraw):
     """Normal with mean 0 and variance 1."""
     name: ClassVar[str] = "random_normal"
 
-    def reference(self, key):
+    def reference(self, key: np.ndarray) -> np.ndarray:
         u, v = (_uniform(key, self.shape, self.stream, self.dtype, draw) for draw in (0, 1))
         return np.sqrt(-2 * np.log(1 - u)) * np.cos(self.dtype.np.type(2 * math.pi) * v)
 
-    def decompose(self, b, key):
+    def decompose(self, b: OpBuilder, key: Value) -> Value:
         u, v = (_uniform_nodes(b, key, self.shape, self.stream, self.dtype, draw) for draw in (0, 1))
         radius = b.sqrt(b.mul(b.log(b.sub(1, u)), -2))
         return b.mul(radius, b.cos(b.mul(v, 2 * math.pi)))
@@ -111,10 +112,10 @@ class RandomBernoulli(Draw):
         require(0 <= self.p <= 1, f"random_bernoulli: p is a probability, got {self.p}")
         return TensorType(bool_, self.shape)
 
-    def reference(self, key):
+    def reference(self, key: np.ndarray) -> np.ndarray:
         return _below(key, self.shape, self.stream, self.p)
 
-    def decompose(self, b, key):
+    def decompose(self, b: OpBuilder, key: Value) -> Value:
         return _below_nodes(b, key, self.shape, self.stream, self.p)
 
 
@@ -128,13 +129,13 @@ class RandomPermutation(Composite):
         _check_key(self.name, key, self.stream)
         return TensorType(i64, (self.n,))
 
-    def reference(self, key):
+    def reference(self, key: np.ndarray) -> np.ndarray:
         return np.argsort(bits(key, (self.n,), self.stream), kind="stable").astype(np.int64)
 
-    def decompose(self, b, key):
+    def decompose(self, b: OpBuilder, key: Value) -> Value:
         return b.argsort(b.random_bits(key, shape=(self.n,), stream=self.stream), axis=0)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (None,)
 
 
@@ -150,15 +151,15 @@ class Dropout(Composite):
         require(x.dtype.is_float, f"dropout takes float arrays, got {x.dtype}")
         return x
 
-    def reference(self, x, key):
+    def reference(self, x: np.ndarray, key: np.ndarray) -> np.ndarray:
         kept = _below(key, x.shape, self.stream, 1 - self.rate)
         return np.where(kept, x * x.dtype.type(self._scale), x.dtype.type(0))
 
-    def decompose(self, b, x, key):
+    def decompose(self, b: OpBuilder, x: Value, key: Value) -> Value:
         kept = _below_nodes(b, key, x.type.shape, self.stream, 1 - self.rate)
         return b.where(kept, b.mul(x, self._scale), number(b, 0, x))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return self.decompose(b, gs[0], ins[1]), None       # linear in x, with the same bits again
 
     @property
@@ -166,7 +167,7 @@ class Dropout(Composite):
         return 1 / (1 - self.rate) if self.rate < 1 else 0.0
 
 
-def philox(counter, key):
+def philox(counter: Arrays, key: tuple[np.uint64, np.uint64]) -> Arrays:
     """Four words (uint64 arrays holding 32 bits) for a counter of four words and a key of two."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -187,7 +188,7 @@ def bits(key: np.ndarray, shape: tuple[int, ...], stream: int, lane: int = 0) ->
     return np.stack(words, axis=-1).astype(np.uint32).reshape(-1)[:size].view(np.int32).reshape(shape)
 
 
-def check_draw(op, key: TensorType) -> None:
+def check_draw(op: RandomBits | FloatDraw | RandomBernoulli, key: TensorType) -> None:
     """What every draw of an array requires of its key, stream and shape."""
     _check_key(op.name, key, op.stream)
     size = TensorType(i32, op.shape).size
@@ -199,15 +200,15 @@ def _check_key(name: str, key: TensorType, stream: int) -> None:
     require(0 <= stream <= MASK32, f"{name}: the stream must be in 0..2^32-1, got {stream}")
 
 
-def _uniform(key, shape, stream: int, dtype: DType, draw: int) -> np.ndarray:
+def _uniform(key: np.ndarray, shape: Dims, stream: int, dtype: DType, draw: int) -> np.ndarray:
     if dtype.itemsize == 4:
         return ((bits(key, shape, stream, draw).view(np.uint32) >> 8) * 2.0 ** -24).astype(np.float32)
     first, second = (bits(key, shape, stream, lane).view(np.uint32) for lane in (2 * draw, 2 * draw + 1))
     return ((first >> 5) * 2.0 ** 26 + (second >> 6)) * 2.0 ** -53
 
 
-def _uniform_nodes(b, key, shape, stream: int, dtype: DType, draw: int):
-    def top(lane: int, n: int):
+def _uniform_nodes(b: OpBuilder, key: Value, shape: Dims, stream: int, dtype: DType, draw: int) -> Value:
+    def top(lane: int, n: int) -> Value:
         words = b.random_bits(key, shape=shape, stream=stream, lane=lane)
         return b.cast(b.bitand(b.shift_right(words, 32 - n), (1 << n) - 1), dtype=dtype)
     if dtype.itemsize == 4:
@@ -215,11 +216,11 @@ def _uniform_nodes(b, key, shape, stream: int, dtype: DType, draw: int):
     return b.mul(b.add(b.mul(top(2 * draw, 27), 2.0 ** 26), top(2 * draw + 1, 26)), 2.0 ** -53)
 
 
-def _below(key, shape, stream: int, p: float) -> np.ndarray:
+def _below(key: np.ndarray, shape: Dims, stream: int, p: float) -> np.ndarray:
     return bits(key, shape, stream).astype(np.int64) < _threshold(p)
 
 
-def _below_nodes(b, key, shape, stream: int, p: float):
+def _below_nodes(b: OpBuilder, key: Value, shape: Dims, stream: int, p: float) -> Value:
     words, limit = b.random_bits(key, shape=shape, stream=stream), _threshold(p)
     return b.le(words, limit - 1) if limit > -(1 << 31) else b.lt(words, limit)
 
@@ -228,11 +229,11 @@ def _threshold(p: float) -> int:
     return round(p * 2.0 ** 32) - (1 << 31)
 
 
-def _high(x):
+def _high(x: np.ndarray) -> np.ndarray:
     return x >> np.uint64(32)
 
 
-def _low(x):
+def _low(x: np.ndarray) -> np.ndarray:
     return x & np.uint64(MASK32)
 
 

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, require
+from graphc.ir.graph import Value
+from graphc.ir.op import Composite, Cost, OpBuilder, require
 from graphc.ir.types import TensorType
 
 MODES = ("nearest", "bilinear")
@@ -29,7 +30,7 @@ class Resize(Composite):
         require(fits, f"cannot resize {x} to {self.shape}")
         return x.with_shape(x.shape[:2] + tuple(self.shape))
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         for axis, size in zip((2, 3), self.shape):
             if self.mode == "nearest":
                 x = np.take(x, sources(x.shape[axis], size, self.mode)[0], axis)
@@ -37,12 +38,12 @@ class Resize(Composite):
             x = np.moveaxis(np.tensordot(x, self._matrix(x.shape[axis], size).astype(x.dtype), (axis, 1)), -1, axis)
         return x
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         for axis, size in zip((2, 3), self.shape):
             x = self._along(b, x, axis, size)
         return x
 
-    def cost(self, x):
+    def cost(self, x: TensorType) -> Cost:
         out = self.infer(x)
         return Cost(out.size * (8 if self.mode == "bilinear" else 0), x.nbytes + out.nbytes)
 
@@ -52,7 +53,7 @@ class Resize(Composite):
         eye = np.eye(old)
         return eye[first] * (1 - weight)[:, None] + eye[second] * weight[:, None]
 
-    def _along(self, b, x, axis: int, new: int):
+    def _along(self, b: OpBuilder, x: Value, axis: int, new: int) -> Value:
         old = x.type.shape[axis]
         require(isinstance(old, int), f"resize needs the size {old} of axis {axis} as an int; bind it first")
         if new == old:
@@ -79,7 +80,7 @@ def sources(old: int, new: int, mode: str) -> tuple[np.ndarray, np.ndarray, np.n
     return first, np.minimum(first + 1, old - 1), place - first
 
 
-def _repeated(b, x, axis: int, times: int):
+def _repeated(b: OpBuilder, x: Value, axis: int, times: int) -> Value:
     """Each element `times` times along `axis`: a broadcast, whose gradient is a sum."""
     shape = x.type.shape
     apart = b.reshape(x, shape=shape[:axis + 1] + (1,) + shape[axis + 1:])

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.graph import Value
+from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.shape import slice_axis
 from graphc.ir.types import TensorType, normalize_axis
 
@@ -23,7 +24,7 @@ class Cumulative(Op):
         require(x.dtype.kind != "bool", f"{self.name} takes float or int arrays, got bool; convert it with .astype(i64)")
         return x
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         x = np.flip(x, self.axis) if self.reverse else x
         with np.errstate(all="ignore"):
             y = self.accumulate.accumulate(x, self.axis, dtype=x.dtype)
@@ -36,7 +37,7 @@ class CumSum(Cumulative):
     """Running sum along `axis`, left to right."""
     name: ClassVar[str] = "cumsum"
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.cumsum(gs[0], axis=self.axis, reverse=not self.reverse, exclusive=self.exclusive),)
 
 
@@ -49,7 +50,7 @@ class CumProd(Cumulative):
     neutral: ClassVar[int] = 1
     accumulate: ClassVar[np.ufunc] = np.multiply
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, g = ins[0], gs[0]
         if self.exclusive:
             g = shifted(b, g, self.axis, back=not self.reverse)
@@ -72,7 +73,7 @@ class LinearScan(Op):
         require(a == x and x.dtype.is_float, f"linear_scan takes two float arrays of one type, got {a} and {x}")
         return x
 
-    def reference(self, a, x):
+    def reference(self, a: np.ndarray, x: np.ndarray) -> np.ndarray:
         a, x = np.moveaxis(a, self.axis, 0), np.moveaxis(x, self.axis, 0)
         y, last = np.empty_like(x), np.zeros(x.shape[1:], x.dtype)
         with np.errstate(all="ignore"):
@@ -80,18 +81,18 @@ class LinearScan(Op):
                 last = y[i] = a[i] * last + x[i] if i != self._first(len(x)) else x[i]
         return np.moveaxis(y, 0, self.axis)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         dx = b.linear_scan(shifted(b, ins[0], self.axis, back=not self.reverse), gs[0], axis=self.axis, reverse=not self.reverse)
         return b.mul(dx, shifted(b, outs[0], self.axis, back=self.reverse)), dx
 
-    def cost(self, a, x):
+    def cost(self, a: TensorType, x: TensorType) -> Cost:
         return Cost(2 * x.size, 3 * x.nbytes)
 
     def _first(self, n: int) -> int:
         return n - 1 if self.reverse else 0
 
 
-def shifted(b, x, axis: int, back: bool):
+def shifted(b: OpBuilder, x: Value, axis: int, back: bool) -> Value:
     """x moved by one along `axis`, a zero entering: y[i] = x[i+1] if `back`, else x[i-1]."""
     axis = normalize_axis(axis, x.type.rank)
     n = x.type.shape[axis]
@@ -103,7 +104,7 @@ def shifted(b, x, axis: int, back: bool):
     return b.pad(kept, low=zeros if back else one, high=one if back else zeros, value=0)
 
 
-def _shifted_array(y: np.ndarray, axis: int, first) -> np.ndarray:
+def _shifted_array(y: np.ndarray, axis: int, first: int) -> np.ndarray:
     moved = np.moveaxis(y, axis, 0)
     result = np.full_like(moved, first)
     result[1:] = moved[:-1]

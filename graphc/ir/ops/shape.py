@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, Op, holds, require
+from graphc.ir.graph import Value
+from graphc.ir.op import Arrays, Composite, Cost, Gradients, Op, OpBuilder, Values, holds, require
 from graphc.ir.ops.constant import full, number
-from graphc.ir.types import Dim, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text
+from graphc.ir.types import Dim, Dims, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text
 
 FAR = 1 << 30                       # a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
 
@@ -17,7 +18,7 @@ FAR = 1 << 30                       # a diagonal beyond every matrix, whose numb
 class Movement(Op):
     """Base: no arithmetic; reads its operands and writes its result once."""
 
-    def cost(self, *ins):
+    def cost(self, *ins: TensorType) -> Cost:
         return Cost(0, 2 * self.infer(*ins).nbytes)
 
 
@@ -31,10 +32,10 @@ class Reshape(Movement):
         require(out.size == x.size, f"cannot reshape {shape_text(x.shape)} ({x.size} elements) to {shape_text(self.shape)} ({out.size} elements)")
         return out
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return x.reshape(self.shape)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.reshape(gs[0], shape=ins[0].type.shape),)
 
 
@@ -47,10 +48,10 @@ class Transpose(Movement):
         require(sorted(self.perm) == list(range(x.rank)), f"transpose: {self.perm} is not a permutation of the {x.rank} axes of {x}")
         return x.with_shape(x.shape[p] for p in self.perm)
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.transpose(x, self.perm)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         inverse = tuple(sorted(range(len(self.perm)), key=self.perm.__getitem__))
         return (b.transpose(gs[0], perm=inverse),)
 
@@ -64,10 +65,10 @@ class BroadcastTo(Movement):
         require(broadcast_shapes(x.shape, self.shape) == self.shape, f"cannot broadcast {shape_text(x.shape)} to {shape_text(self.shape)}")
         return x.with_shape(self.shape)
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.broadcast_to(x, self.shape)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (gs[0],)             # backward sums over what was broadcast
 
 
@@ -86,10 +87,10 @@ class Concat(Movement):
         length = reduce(add, (x.shape[axis] for x in xs))
         return first.with_shape(_with(first.shape, axis, length))
 
-    def reference(self, *xs):
+    def reference(self, *xs: np.ndarray) -> np.ndarray:
         return np.concatenate(xs, axis=self.axis)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         axis, start, parts = normalize_axis(self.axis, ins[0].type.rank), 0, []
         for x in ins:
             stop = start + x.type.shape[axis]
@@ -118,10 +119,10 @@ class Slice(Movement):
         """The shape of the result."""
         return tuple(_stepped(high - low, step) for low, high, step in zip(self.start, self.stop, self.step))
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return x[tuple(map(slice, self.start, self.stop, self.step))]
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         g, sizes = gs[0], ins[0].type.shape
         for axis, step in enumerate(self.step):
             if step != 1:
@@ -143,13 +144,13 @@ class Pad(Movement):
         require(holds(x.dtype, self.value), f"pad of {x.dtype} with {self.value}, which is not a number of {x.dtype}")
         return x.with_shape(low + n + high for low, n, high in zip(self.low, x.shape, self.high))
 
-    def cost(self, x):
+    def cost(self, x: TensorType) -> Cost:
         return Cost(0, x.nbytes + self.infer(x).nbytes)
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.pad(x, tuple(zip(self.low, self.high)), constant_values=x.dtype.type(self.value))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         stop = tuple(low + n for low, n in zip(self.low, ins[0].type.shape))
         return (b.slice(gs[0], start=self.low, stop=stop, step=(1,) * len(stop)),)
 
@@ -164,10 +165,10 @@ class Flip(Movement):
         require(min(self.axes, default=0) >= 0, f"flip: axes {self.axes} must be counted from the front")
         return x
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.flip(x, self.axes)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.flip(gs[0], axes=self.axes),)
 
 
@@ -182,10 +183,10 @@ class DynamicSlice(Movement):
         _check_starts(self.name, x, starts)
         return x.with_shape(self.sizes)
 
-    def reference(self, x, *starts):
+    def reference(self, x: np.ndarray, *starts: np.ndarray) -> np.ndarray:
         return x[_clamped(x.shape, self.sizes, starts)].copy()
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, *starts = ins
         return b.dynamic_update_slice(full(b, 0, x.type), gs[0], *starts), *(None for _ in starts)
 
@@ -201,12 +202,12 @@ class DynamicUpdateSlice(Movement):
         _check_starts(self.name, x, starts)
         return x
 
-    def reference(self, x, update, *starts):
+    def reference(self, x: np.ndarray, update: np.ndarray, *starts: np.ndarray) -> np.ndarray:
         result = x.copy()
         result[_clamped(x.shape, update.shape, starts)] = update
         return result
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, update, *starts = ins
         around = b.dynamic_update_slice(gs[0], full(b, 0, update.type), *starts)
         inside = b.dynamic_slice(gs[0], *starts, sizes=update.type.shape)
@@ -223,16 +224,16 @@ class Tile(Composite):
         require(all(n >= 0 for n in self.reps), f"tile: repetitions must be >= 0, got {self.reps}")
         return x.with_shape(n * d for n, d in zip(self.reps, self._padded(x)))
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.tile(x, self.reps)
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         dims = self._padded(x.type)
         apart = b.reshape(x, shape=tuple(n for d in dims for n in (1, d)))
         wide = b.broadcast_to(apart, shape=tuple(n for pair in zip(self.reps, dims) for n in pair))
         return b.reshape(wide, shape=tuple(n * d for n, d in zip(self.reps, dims)))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x = ins[0]
         dims = self._padded(x.type)
         apart = b.reshape(gs[0], shape=tuple(n for pair in zip(self.reps, dims) for n in pair))
@@ -255,12 +256,12 @@ class Triangle(Composite):
     def diagonal(self) -> int:
         return max(min(self.k, FAR), -FAR)
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         rows, columns = (b.iota(shape=x.type.shape[-2:], axis=axis, dtype=i32) for axis in (0, 1))
         inside = getattr(b, self.compare)(columns, b.add(rows, self.diagonal))
         return b.where(inside, x, number(b, 0, x))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (self.decompose(b, gs[0]),)
 
 
@@ -269,7 +270,7 @@ class Tril(Triangle):
     name: ClassVar[str] = "tril"
     compare: ClassVar[str] = "le"
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.tril(x, self.diagonal)
 
 
@@ -278,7 +279,7 @@ class Triu(Triangle):
     name: ClassVar[str] = "triu"
     compare: ClassVar[str] = "ge"
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.triu(x, self.diagonal)
 
 
@@ -293,19 +294,19 @@ class Stack(Composite):
         axis = normalize_axis(self.axis, xs[0].rank + 1)
         return xs[0].with_shape(xs[0].shape[:axis] + (len(xs),) + xs[0].shape[axis:])
 
-    def reference(self, *xs):
+    def reference(self, *xs: np.ndarray) -> np.ndarray:
         return np.stack(xs, self.axis)
 
-    def decompose(self, b, *xs):
+    def decompose(self, b: OpBuilder, *xs: Value) -> Value:
         axis = normalize_axis(self.axis, xs[0].type.rank + 1)
         return b.concat(*(b.reshape(x, shape=x.type.shape[:axis] + (1,) + x.type.shape[axis:]) for x in xs), axis=axis)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         axis = normalize_axis(self.axis, ins[0].type.rank + 1)
         return tuple(b.reshape(slice_axis(b, gs[0], axis, i, i + 1), shape=x.type.shape) for i, x in enumerate(ins))
 
 
-def slice_axis(b, x, axis: int, start: Dim, stop: Dim):
+def slice_axis(b: OpBuilder, x: Value, axis: int, start: Dim, stop: Dim) -> Value:
     """x[start:stop] along one axis; x itself when that is all of it."""
     shape = x.type.shape
     if start == 0 and stop == shape[axis]:
@@ -318,7 +319,7 @@ def _stepped(length: Dim, step: int) -> Dim:
     return (length + step - 1) // step if isinstance(length, int) else length // step
 
 
-def _spread_out(b, g, axis: int, step: int):
+def _spread_out(b: OpBuilder, g: Value, axis: int, step: int) -> Value:
     """`g` with step - 1 zeros between its elements along `axis`."""
     shape, n = g.type.shape, g.type.shape[axis]
     if n == 0:
@@ -335,7 +336,7 @@ def _check_starts(name: str, x: TensorType, starts: tuple[TensorType, ...]) -> N
     require(bad is None, f"{name}: starts are integer scalars, got {bad}")
 
 
-def _clamped(shape, sizes, starts) -> tuple[slice, ...]:
+def _clamped(shape: tuple[int, ...], sizes: Dims, starts: Arrays) -> tuple[slice, ...]:
     firsts = [min(max(int(s), 0), n - size) for s, n, size in zip(starts, shape, sizes)]
     return tuple(slice(first, first + size) for first, size in zip(firsts, sizes))
 
@@ -346,11 +347,11 @@ def _known_le(low: Dim, high: Dim) -> bool:
     return gap >= 0 if isinstance(gap, int) else True
 
 
-def _with(shape: tuple, axis: int, value) -> tuple:
+def _with(shape: Dims, axis: int, value: Dim) -> Dims:
     return shape[:axis] + (value,) + shape[axis + 1:]
 
 
-def _without(shape: tuple, axis: int) -> tuple:
+def _without(shape: Dims, axis: int) -> Dims:
     return shape[:axis] + shape[axis + 1:]
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.op import Arrays, Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.constant import full
 from graphc.ir.types import TensorType, i64, normalize_axis
 
@@ -20,7 +20,7 @@ class Sorting(Op):
         require(x.dtype.kind != "bool", f"{self.name} takes float or int arrays, got bool; convert it with .astype(i32)")
         return x
 
-    def cost(self, x):
+    def cost(self, x: TensorType) -> Cost:
         n = x.shape[normalize_axis(self.axis, x.rank)]
         return Cost(x.size * (n.bit_length() if isinstance(n, int) else 10), 2 * x.nbytes)
 
@@ -32,10 +32,10 @@ class Sort(Sorting):
     def infer(self, x: TensorType) -> TensorType:
         return self.check(x)
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.take_along_axis(x, order_of(x, self.axis, self.descending), self.axis)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         order = b.argsort(ins[0], axis=self.axis, descending=self.descending)
         return (b.scatter_add_along_axis(full(b, 0, ins[0].type), order, gs[0], axis=self.axis),)
 
@@ -47,10 +47,10 @@ class ArgSort(Sorting):
     def infer(self, x: TensorType) -> TensorType:
         return self.check(x).with_dtype(i64)
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return order_of(x, self.axis, self.descending)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (None,)
 
 
@@ -68,18 +68,18 @@ class TopK(Op):
         out = x.with_shape(x.shape[:axis] + (self.k,) + x.shape[axis + 1:])
         return out, out.with_dtype(i64)
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> Arrays:
         first = [slice(None)] * x.ndim
         first[self.axis] = slice(self.k)
         order = order_of(x, self.axis, True)[tuple(first)]
         return np.take_along_axis(x, order, self.axis), order
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         if gs[0] is None:
             return (None,)
         return (b.scatter_add_along_axis(full(b, 0, ins[0].type), outs[1], gs[0], axis=self.axis),)
 
-    def cost(self, x):
+    def cost(self, x: TensorType) -> Cost:
         out, _ = self.infer(x)
         return Cost(x.size * max(self.k.bit_length(), 1), x.nbytes + out.nbytes + out.size * 8)
 

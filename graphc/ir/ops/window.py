@@ -1,13 +1,14 @@
 """Pooling over two-dimensional windows, and the operators that its gradients need."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.conv import Pair, offsets, window_extents
-from graphc.ir.types import Dim, TensorType, shape_text
+from graphc.ir.types import Dim, Dims, TensorType, shape_text
 
 
 class Pooling(Op):
@@ -32,18 +33,18 @@ class Pooling(Op):
         out = x.with_shape(self.output_shape(x.shape))
         return Cost(out.size * self.kernel[0] * self.kernel[1], x.nbytes + out.nbytes + sum(t.nbytes for t in others))
 
-    def padded(self, x: np.ndarray, value) -> np.ndarray:
+    def padded(self, x: np.ndarray, value: float) -> np.ndarray:
         return np.pad(x, ((0, 0), (0, 0), *self.padding), constant_values=value)
 
     def covers_once(self, size: tuple[int, ...]) -> bool:
         """Whether every element of an image [.., H, W] of this size belongs to one window."""
         return self.kernel == self.stride and self.steps == (1, 1) and not any(map(any, self.padding)) and all(n % k == 0 for n, k in zip(size, self.kernel))
 
-    def regions(self, out: tuple[int, ...]):
+    def regions(self, out: Dims) -> list[tuple[slice, slice]]:
         """For each position in the window, the part of the padded image that it meets."""
         return [region for _, region in offsets(self.kernel, out[2:], self.stride, self.steps)]
 
-    def scattered(self, shape: tuple[int, ...], out: tuple[int, ...], terms) -> np.ndarray:
+    def scattered(self, shape: tuple[int, ...], out: tuple[int, ...], terms: Iterable[np.ndarray]) -> np.ndarray:
         """The image whose element is the sum of what each window position sends to it."""
         (top, bottom), (left, right) = self.padding
         n, c, h, w = shape
@@ -88,13 +89,13 @@ class MaxPool2d(MaxPooling):
         require(x.dtype.kind != "bool", "max_pool2d takes numbers, not bool")
         return x.with_shape(self.output_shape(x.shape))
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return self.picked(self.choice(x), x, lowest(x.dtype))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.max_pool2d_grad(ins[0], gs[0], **self.shared),)
 
-    def cost(self, x):
+    def cost(self, x: TensorType) -> Cost:
         return self.pooling_cost(x)
 
 
@@ -108,15 +109,15 @@ class MaxPool2dGrad(MaxPooling):
         require(dy.shape == expected, f"max_pool2d_grad: the gradient of the output is {shape_text(dy.shape)}, it must be {shape_text(expected)}")
         return dy.with_shape(x.shape)
 
-    def reference(self, x, dy):
+    def reference(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
         choice = self.choice(x)
         zero = dy.dtype.type(0)
         return self.scattered(x.shape, dy.shape, (np.where(choice == i, dy, zero) for i in range(self.kernel[0] * self.kernel[1])))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return None, b.max_pool2d_pick(ins[0], gs[0], **self.shared)
 
-    def cost(self, x, dy):
+    def cost(self, x: TensorType, dy: TensorType) -> Cost:
         return self.pooling_cost(x, x)
 
 
@@ -129,13 +130,13 @@ class MaxPool2dPick(MaxPooling):
         require(x.shape == v.shape, f"max_pool2d_pick of {shape_text(x.shape)} and {shape_text(v.shape)}: the shapes must agree")
         return v.with_shape(self.output_shape(x.shape))
 
-    def reference(self, x, v):
+    def reference(self, x: np.ndarray, v: np.ndarray) -> np.ndarray:
         return self.picked(self.choice(x), v)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return None, b.max_pool2d_grad(ins[0], gs[0], **self.shared)
 
-    def cost(self, x, v):
+    def cost(self, x: TensorType, v: TensorType) -> Cost:
         return self.pooling_cost(x, v)
 
 
@@ -147,7 +148,7 @@ class AvgPooling(Pooling):
     def shared(self) -> dict:
         return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding, "count_include_pad": self.count_include_pad}
 
-    def counts(self, shape: tuple[int, ...], out: tuple[int, ...], dtype) -> np.ndarray:
+    def counts(self, shape: tuple[int, ...], out: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         if self.count_include_pad:
             return np.full(out[2:], self.kernel[0] * self.kernel[1], dtype)
         inside = self.padded(np.ones((1, 1, *shape[2:]), dtype), 0)
@@ -162,15 +163,15 @@ class AvgPool2d(AvgPooling):
         require(x.dtype.is_float, f"avg_pool2d takes floats, got {x.dtype}")
         return x.with_shape(self.output_shape(x.shape))
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         out = self.output_shape(x.shape)
         total = sum(self.padded(x, 0)[(..., *r)] for r in self.regions(out))
         return total / self.counts(x.shape, out, x.dtype)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.avg_pool2d_grad(gs[0], x_shape=ins[0].type.shape, **self.shared),)
 
-    def cost(self, x):
+    def cost(self, x: TensorType) -> Cost:
         return self.pooling_cost(x)
 
 
@@ -185,14 +186,14 @@ class AvgPool2dGrad(AvgPooling):
         require(dy.shape == expected, f"avg_pool2d_grad: the gradient of the output is {shape_text(dy.shape)}, it must be {shape_text(expected)}")
         return dy.with_shape(self.x_shape)
 
-    def reference(self, dy):
+    def reference(self, dy: np.ndarray) -> np.ndarray:
         share = dy / self.counts(self.x_shape, dy.shape, dy.dtype)
         return self.scattered(self.x_shape, dy.shape, [share] * (self.kernel[0] * self.kernel[1]))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.avg_pool2d(gs[0], **self.shared),)
 
-    def cost(self, dy):
+    def cost(self, dy: TensorType) -> Cost:
         return self.pooling_cost(dy.with_shape(self.x_shape))
 
 
