@@ -6,7 +6,7 @@ from functools import cache
 from math import isfinite, isinf
 from struct import unpack
 from types import NoneType
-from typing import get_args, get_origin, get_type_hints
+from typing import TypeGuard, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -14,12 +14,12 @@ from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.op import Literal, Op
 from graphc.ir.tokens import Reader, Token, short
-from graphc.ir.types import BY_NAME, DIGITS, TERMS, Dim, DType, Poly, TensorType, parse_dim
+from graphc.ir.types import BY_NAME, DIGITS, TERMS, Dim, DType, Poly, TensorType, parse_dim, static_shape
 
 BITS = 63                           # of a whole number, besides its sign
 WORDS_OF_DIM = 8 * TERMS            # names, numbers and signs
 WORDS = {"true": True, "false": False, "none": None}
-SAID = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
+SAID: dict[object, str] = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
 
 
 @cache
@@ -35,7 +35,7 @@ class AttributeReader(Reader):
     `named`: where each dimension was named first.
     """
 
-    def __init__(self, text: str, file: str):
+    def __init__(self, text: str, file: str) -> None:
         super().__init__(text, file)
         self.named: dict[str, Token] = {}
 
@@ -43,9 +43,9 @@ class AttributeReader(Reader):
         """Regions are attributes: the parser reads them."""
         raise NotImplementedError
 
-    def attributes(self, op: Token, make: Callable[..., Op]) -> dict[str, object]:
+    def attributes(self, op: Token, make: type[Op] | Callable[..., Op]) -> dict[str, object]:
         """What stands between braces behind an operator; no attribute that it does not have, none twice, none left out."""
-        known = attribute_types(make) if isinstance(make, type) else {}
+        known, defaults = (attribute_types(make), make.DEFAULTS) if _is_class(make) else ({}, {})     # type: ignore[arg-type]   # a class is hashable
         given: dict[str, object] = {}
         if self.accept("{"):
             while not self.accept("}"):
@@ -59,12 +59,12 @@ class AttributeReader(Reader):
                 given[attribute] = self.attribute(known[attribute])
                 if self.expect("}", ",") == "}":
                     break
-        missing = [n for n in known if n not in given and n not in make.DEFAULTS]
+        missing = [n for n in known if n not in given and n not in defaults]
         if missing:
             self.fail(f"wrong attributes for {op.text}: {missing[0]!r} is missing", op)
         return given
 
-    def attribute(self, kind):
+    def attribute(self, kind: object) -> object:
         """A value of the annotated kind. Not divided into smaller functions on the way to a region: each costs a frame a level of nesting."""
         if kind is Graph:
             self.expect("{")
@@ -72,12 +72,12 @@ class AttributeReader(Reader):
             self.expect("}")
             return region
         if get_origin(kind) is tuple:
-            return self.tuple(*get_args(kind))
+            return self.several(*get_args(kind))
         if Poly in get_args(kind):
             return self.whole_dim()
         return READ[kind](self) if kind in READ else self.scalar(get_args(kind) or (kind,))
 
-    def tuple(self, *kinds) -> tuple:
+    def several(self, *kinds: object) -> tuple[object, ...]:
         token = self.peek()
         self.expect("(")
         if kinds[-1] is Ellipsis:
@@ -139,7 +139,7 @@ class AttributeReader(Reader):
 
     # numbers
 
-    def scalar(self, kinds: tuple):
+    def scalar(self, kinds: tuple[object, ...]) -> bool | int | float | None:
         """A number, true, false or none, whichever of them the attribute may be."""
         token = self.next()
         if token.kind == "name" and token.text in WORDS and type(WORDS[token.text]) in kinds:
@@ -184,7 +184,7 @@ class AttributeReader(Reader):
             data = b"".join([self.element(type.dtype, token) for token in self.separated(self.next, ">")])
         if len(data) != type.nbytes:
             self.fail(f"{type} needs {type.size} element(s), the text has {len(data) // type.dtype.itemsize}", token)
-        return Literal(type.dtype, type.shape, data)
+        return Literal(type.dtype, static_shape(type.shape), data)
 
     def raw(self, type: TensorType) -> bytes:
         """The bytes of a constant, as two hexadecimal digits each."""
@@ -200,7 +200,7 @@ class AttributeReader(Reader):
     def element(self, dtype: DType, token: Token) -> bytes:
         """One number of a constant."""
         if dtype.kind == "bool":
-            value = WORDS.get(token.text) if token.kind == "name" else None
+            value: bool | int | float | None = WORDS.get(token.text) if token.kind == "name" else None
         else:
             value = self.number(token)
         if value is None or (dtype.is_int and type(value) is float):
@@ -215,4 +215,10 @@ class AttributeReader(Reader):
         return made.tobytes()
 
 
-READ = {str: AttributeReader.string, DType: AttributeReader.dtype, Literal: AttributeReader.literal}
+def _is_class(make: type[Op] | Callable[..., Op]) -> TypeGuard[type[Op]]:
+    """Whether it makes operators with attributes: a row of elementwise operators is a function."""
+    return isinstance(make, type)
+
+
+READ: dict[object, Callable[[AttributeReader], object]] = {
+    str: AttributeReader.string, DType: AttributeReader.dtype, Literal: AttributeReader.literal}

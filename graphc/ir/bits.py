@@ -6,7 +6,7 @@ from math import copysign
 import numpy as np
 
 
-def number_key(value):
+def number_key(value: object) -> object:
     """A number as a key: the same for 1, 1.0 and True, another for -0.0 than for 0.0, one for every NaN; tuples item by item."""
     if isinstance(value, tuple):
         return tuple(number_key(v) for v in value)

@@ -25,7 +25,7 @@ class Builder:
     Python numbers among the operands take the dtype of the first array operand.
     """
 
-    def __init__(self, name: str = "graph"):
+    def __init__(self, name: str = "graph") -> None:
         self.name = name
         self.inputs: list[Value] = []
         self.state: list[Value] = []
@@ -50,7 +50,7 @@ class Builder:
             raise GraphError(f"the new value of state {state.name} is {new.type}, it must stay {state.type}", self.loc)
         self.updates[state] = new
 
-    def constant(self, value, dtype: DType | None = None) -> Value:
+    def constant(self, value: object, dtype: DType | None = None) -> Value:
         """A constant array. `value` is a number, list or numpy array; float64 input needs `dtype` to become f32."""
         array = np.asarray(value, dtype.np if dtype else None)
         literal = Literal.of(array)
@@ -78,13 +78,15 @@ class Builder:
         self.nodes.append(node)
         return node.outputs
 
-    def __getattr__(self, name: str) -> Callable[..., Value | tuple[Value, ...]]:
+    def __getattr__(self, name: str) -> Callable[..., Value]:
+        """The function that applies the operator of that name and returns its output. Of several outputs it returns the tuple, which `apply`
+        is typed to give: nearly all operators have one."""
         if name not in OPS:
             raise AttributeError(f"no operator is called {name!r}")
 
-        def call(*operands: Operand, **attributes):
+        def call(*operands: Operand, **attributes: object) -> Value:
             outs = self.apply(OPS[name](**attributes), operands)
-            return outs[0] if len(outs) == 1 else outs
+            return outs[0] if len(outs) == 1 else outs      # type: ignore[return-value]   # see above
         return call
 
     @contextmanager
@@ -152,7 +154,7 @@ def _check_size(what: str, type: TensorType) -> None:
 class Rewriter(Builder):
     """Builds the successor of a graph: same arguments by name, values translated through `self[old]`."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph) -> None:
         super().__init__(graph.name)
         self.old = graph
         self.map: dict[Value, Value] = {}
@@ -201,7 +203,7 @@ def bind_graph(graph: Graph, values: Mapping[str, int]) -> Graph:
         mapping.update(zip(node.outputs, outs))
         for old, new in zip(node.outputs, outs):
             new.name = old.name
-    for state, new in zip(graph.state, graph.updates):
-        if new is not None:
-            b.update(mapping[state], mapping[new])
+    for state, value in zip(graph.state, graph.updates):
+        if value is not None:
+            b.update(mapping[state], mapping[value])
     return b.finish([mapping[v] for v in graph.outputs], graph.output_names)

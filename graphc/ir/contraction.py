@@ -66,7 +66,7 @@ class Contraction:
     b: Maps
     out: Maps
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         groups = self.batch + self.m + self.n + self.k
         if sorted(groups) != list(range(len(self.sizes))):
             raise InternalError(f"contraction: batch, m, n, k must part the {len(self.sizes)} dims, got {groups}")
@@ -83,7 +83,7 @@ class Contraction:
         return 2 * prod(self.sizes)
 
     @property
-    def swapped(self) -> "Contraction":
+    def swapped(self) -> Contraction:
         """The same sums with the operands' roles exchanged: m and n, a and b."""
         return Contraction(self.sizes, self.batch, self.n, self.m, self.k, self.b, self.a, self.out)
 
@@ -97,7 +97,7 @@ class Contraction:
         order = self.batch + self.m + self.n
         sums = np.einsum(left, self.batch + self.m + self.k, right, self.batch + self.k + self.n, order, optimize=True)
         out = np.zeros(shape, np.result_type(a, b))
-        out[_indices(self.out, self.sizes, order)[0]] = sums if self.out else sums.reshape(())
+        out[_indices(self.out, self.sizes, order, shape)[0]] = sums if self.out else sums.reshape(())
         return out
 
     def __str__(self) -> str:
@@ -113,7 +113,8 @@ def _check_dims(maps: Maps, allowed: set[int], name: str) -> None:
         raise InternalError(f"contraction: {name} uses dims {sorted(used - allowed)} of the wrong group")
 
 
-def _indices(maps: Maps, sizes: Sequence[int], order: Sequence[int], shape: Sequence[int] | None = None):
+def _indices(maps: Maps, sizes: Sequence[int], order: Sequence[int],
+             shape: Sequence[int]) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
     """Index arrays (one per axis, broadcasting over `order`) and the mask of the elements that are inside (None: all)."""
     grid = {d: np.arange(sizes[d]).reshape([-1 if e == d else 1 for e in order]) for d in order}
     indices, mask = [], None
@@ -147,7 +148,7 @@ def matmul(a: Sequence[int], b: Sequence[int]) -> Contraction:
     lead = [max(_lead(a, rank, i), _lead(b, rank, i)) if 0 not in (_lead(a, rank, i), _lead(b, rank, i)) else 0 for i in range(rank)]
     m, n, k = rank, rank + 1, rank + 2
 
-    def operand(shape, *last):
+    def operand(shape: Sequence[int], *last: int) -> Maps:
         own = range(rank - (len(shape) - 2), rank)
         return tuple(axis() if _lead(shape, rank, i) == 1 and lead[i] != 1 else axis(i) for i in own) + tuple(map(axis, last))
     return Contraction((*lead, a[-2], b[-1], a[-1]), tuple(range(rank)), (m,), (n,), (k,),

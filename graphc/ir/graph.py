@@ -18,7 +18,7 @@ class Value:
     """A tensor in a graph: an input (node is None) or output number `index` of `node`. Compared by identity."""
     __slots__ = ("type", "name", "node", "index")
 
-    def __init__(self, type: TensorType, name: str = "", node: "Node | None" = None, index: int = 0):
+    def __init__(self, type: TensorType, name: str = "", node: "Node | None" = None, index: int = 0) -> None:
         self.type, self.name, self.node, self.index = type, name, node, index
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class Graph(Shown):
         return any(new is not None for new in self.updates)
 
     @once_property
-    def key(self) -> tuple:
+    def key(self) -> tuple[object, ...]:
         """A hashable tuple, equal for equal graphs."""
         number: dict[Value, int] = {v: i for i, v in enumerate(self.arguments)}
         rows = []
@@ -90,7 +90,7 @@ class Graph(Shown):
     def _hash(self) -> int:
         return hash(self.key)
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Graph) and self.key == other.key)
 
     def __hash__(self) -> int:

@@ -3,25 +3,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self, dataclass_transform
+from typing import ClassVar, Protocol, Self, TypeVar, dataclass_transform
 
 import numpy as np
 
 from graphc.errors import GraphError, InternalError
 from graphc.ir.bits import number_key
 from graphc.ir.graph import Graph, Value
-from graphc.ir.types import BY_NUMPY, DType, Poly, TensorType, bind
+from graphc.ir.types import BY_NUMPY, Dim, DType, Poly, TensorType, bind
 
 Values = tuple[Value, ...]
 Arrays = tuple[np.ndarray, ...]
 Gradients = Sequence[Value | None]          # one for each output or input of a node; None: zero
 
+Item = TypeVar("Item")
+
 
 @dataclass(frozen=True)
 class Cost:
     """Arithmetic of the direct algorithm, and bytes that must be read and written at least once."""
-    flops: int
-    bytes: int
+    flops: Dim
+    bytes: Dim
 
 
 class OpBuilder(Protocol):
@@ -79,7 +81,7 @@ class Op:
     def __hash__(self) -> int:
         return hash((type(self), *(self._key() if self.FLOATS else vars(self).values())))
 
-    def _key(self) -> tuple:
+    def _key(self) -> tuple[object, ...]:
         return tuple([number_key(v) if n in self.FLOATS else v for n, v in vars(self).items()])
 
     def __repr__(self) -> str:
@@ -151,8 +153,17 @@ class Literal:
         return TensorType(self.dtype, self.shape)
 
 
-def as_tuple(value) -> tuple:
+def as_tuple(value: Item | tuple[Item, ...]) -> tuple[Item, ...]:
+    """The results of a rule that returns one alone."""
     return value if isinstance(value, tuple) else (value,)
+
+
+def only_gradient(gs: Gradients) -> Value:
+    """The gradient of a node's only output, which there is: `backward` asks no rule where it would be zero."""
+    g, = gs
+    if g is None:
+        raise InternalError("the rule of a node without gradient was asked", "backward")
+    return g
 
 
 def holds(dtype: DType, number: int | float | bool) -> bool:
@@ -169,7 +180,7 @@ def require(condition: bool, text: str) -> None:
         raise GraphError(text)
 
 
-def _bind_attribute(value, values: Mapping[str, int]):
+def _bind_attribute(value: object, values: Mapping[str, int]) -> object:
     if isinstance(value, Poly):
         return bind(value, values)
     if isinstance(value, TensorType):

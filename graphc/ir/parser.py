@@ -48,7 +48,8 @@ class _Parser(AttributeReader):
         if self.depth > DEPTH:
             self.fail(f"bodies are nested in each other more than {DEPTH - 1} times")
         self.expect("graph")
-        b, values = Builder(self.name()), {}
+        b = Builder(self.name())
+        values: NamedValues = {}
         self.expect("(")
         self.separated(lambda: self.argument(b.input, values), ")")
         if self.accept("state"):
@@ -103,7 +104,7 @@ class _Parser(AttributeReader):
                 value.name = target.text[1:]
             self.define(values, (True, target.text[1:]), value, target)
 
-    def apply(self, b: Builder, token: Token, attributes: dict, operands: list[Value]) -> tuple[Value, ...]:
+    def apply(self, b: Builder, token: Token, attributes: dict[str, object], operands: list[Value]) -> tuple[Value, ...]:
         """The operator on its operands. Attributes are what the operator declares; what it forgot to check about them is the text's mistake too."""
         with b.at(self.loc(token)):
             try:
@@ -134,11 +135,12 @@ class _Parser(AttributeReader):
             outputs = self.separated(lambda: self.value(values), ")")
             return outputs, ("",) * len(outputs)
         if self.accept("{"):
-            token, outputs = self.peek(), {}
-            self.separated(lambda: self.named_output(outputs, values), "}")
-            if outputs and not any(outputs):
+            token = self.peek()
+            named: dict[str, Value] = {}
+            self.separated(lambda: self.named_output(named, values), "}")
+            if named and not any(named):
                 self.fail("without a name an output is one of a tuple: (…)", token)
-            return list(outputs.values()), tuple(outputs)
+            return list(named.values()), tuple(named)
         return ([] if self.sees("}") else [self.value(values)]), None
 
     def named_output(self, outputs: dict[str, Value], values: NamedValues) -> None:

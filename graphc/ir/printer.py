@@ -55,7 +55,7 @@ def string_text(text: str) -> str:
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-def attribute_text(value, indent: str = "") -> str:
+def attribute_text(value: object, indent: str = "") -> str:
     """An attribute as the parser reads it."""
     if isinstance(value, Graph):
         return "{\n" + print_graph(value, indent=indent + "  ") + f"\n{indent}}}"
@@ -64,8 +64,10 @@ def attribute_text(value, indent: str = "") -> str:
         return f"({', '.join(items)}{',' * (len(items) == 1)})"
     if isinstance(value, Literal):
         return literal_text(value)
-    if isinstance(value, bool | np.bool_) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
+    if value is None:
+        return "none"
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
     if isinstance(value, str):
         return string_text(value)
     return _float_text(float(value)) if isinstance(value, float | np.floating) else str(value)
@@ -126,7 +128,7 @@ def _returned(graph: Graph, names: Mapping[Value, str]) -> str:
     values = [names[v] for v in graph.outputs]
     if graph.output_names is None and len(values) < 2:
         return " " + values[0] if values else ""
-    if not any(graph.output_names or ()):
+    if graph.output_names is None or not any(graph.output_names):
         return f" ({', '.join(values)}{',' * (len(values) == 1)})"
     return " {" + ", ".join(f"{quoted(n)}: {v}" for n, v in zip(graph.output_names, values)) + "}"
 

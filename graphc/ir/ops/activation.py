@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.errors import InternalError
 from graphc.ir.graph import Value
-from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, holds, require
+from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, holds, only_gradient, require
 from graphc.ir.ops.constant import number
 from graphc.ir.ops.elementwise import ROWS
 from graphc.ir.types import TensorType
@@ -30,6 +31,10 @@ class Activation(Composite):
         with np.errstate(all="ignore"):
             return np.asarray(self.formula(x), x.dtype)
 
+    def formula(self, x: np.ndarray) -> np.ndarray:
+        """The function in numpy, in any float dtype."""
+        raise InternalError(f"{self.name} has no formula")
+
     def cost(self, x: TensorType) -> Cost:
         return Cost(self.flops * x.size, 2 * x.nbytes)
 
@@ -49,7 +54,8 @@ class Relu(Activation):
         return b.maximum(x, 0)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        return (b.where(b.le(outs[0], 0), number(b, 0, gs[0]), gs[0]),)
+        g = only_gradient(gs)
+        return (b.where(b.le(outs[0], 0), number(b, 0, g), g),)
 
 
 class LeakyRelu(Activation):
@@ -180,7 +186,7 @@ class Clip(Activation):
         return x if self.high is None else b.minimum(x, self.high)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        x, g = ins[0], gs[0]
+        x, g = ins[0], only_gradient(gs)
         if self.low is not None:
             g = b.where(b.ge(x, self.low), g, number(b, 0, g))
         if self.high is not None:

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.errors import GraphError
 from graphc.ir.graph import Value
-from graphc.ir.op import Arrays, Composite, Cost, Gradients, OpBuilder, Values, require
+from graphc.ir.op import Arrays, Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.constant import full
 from graphc.ir.types import Dim, Dims, DType, TensorType, bool_, broadcast_shapes, dtype_of, i32, shape_text
 
@@ -23,8 +24,10 @@ class AttentionOp(Composite):
     def factor(self, q_shape: Dims) -> float:
         if self.scale is not None:
             return self.scale
-        require(isinstance(q_shape[-1], int), f"attention: give `scale`, since the head size {q_shape[-1]} is not known")
-        return 1.0 / sqrt(max(q_shape[-1], 1))
+        size = q_shape[-1]
+        if not isinstance(size, int):
+            raise GraphError(f"attention: give `scale`, since the head size {size} is not known")
+        return 1.0 / sqrt(max(size, 1))
 
     def check(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> Dims:
         """The shape [..., Tq, Tk] of the scores; GraphError where the operands do not fit."""
@@ -43,7 +46,8 @@ class AttentionOp(Composite):
     def seen(self, b: OpBuilder, q: Value, k: Value, mask: Value | None) -> Value | None:
         """Where a query may look, bool, broadcasting to [..., Tq, Tk]; None: everywhere."""
         parts = [_causal(b, q.type.shape[-2], k.type.shape[-2])] if self.causal else []
-        parts += [mask] if _is_bool(mask) else []
+        if mask is not None and _is_bool(mask):
+            parts.append(mask)
         return b.bitand(*parts) if len(parts) == 2 else parts[0] if parts else None
 
     def scores(self, b: OpBuilder, q: Value, k: Value, mask: Value | None, seen: Value | None) -> Value:
@@ -79,9 +83,9 @@ class Attention(AttentionOp):
         lead = np.broadcast_shapes(s.shape[:-2], v.shape[:-2])
         return out.astype(q.dtype), np.broadcast_to(lse, (*lead, lse.shape[-1])).astype(q.dtype)
 
-    def _scores(self, q: np.ndarray, k: np.ndarray, mask: np.ndarray | None) -> Arrays:
+    def _scores(self, q: np.ndarray, k: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         s = np.matmul(q, np.swapaxes(k, -1, -2)) * q.dtype.type(self.factor(q.shape))
-        seen = np.ones(s.shape[-2:], bool)
+        seen: np.ndarray = np.ones(s.shape[-2:], bool)
         if self.causal:
             seen = np.tril(seen)
         if mask is not None and mask.dtype == bool:
@@ -90,7 +94,7 @@ class Attention(AttentionOp):
         s = np.where(seen, s, q.dtype.type(_hidden(mask is not None and dtype_of(mask))))
         if mask is not None and mask.dtype != bool:
             s = s + mask
-        return s, ~seen.any(axis=-1, keepdims=True)
+        return s, np.logical_not(np.any(seen, axis=-1, keepdims=True))
 
     def decompose(self, b: OpBuilder, q: Value, k: Value, v: Value, mask: Value | None = None) -> Values:
         if k.type.shape[-2] == 0:           # who may look at nothing sees 0
@@ -113,8 +117,8 @@ class Attention(AttentionOp):
         if gs[1] is not None or (len(ins) == 4 and ins[3].type.dtype != bool_):
             return NotImplemented
         q, k, v, *mask = ins
-        grads = b.attention_grad(q, k, v, *mask, outs[0], outs[1], gs[0], scale=self.scale, causal=self.causal)
-        return (*grads, None)[:len(ins)]
+        grad = AttentionGrad(self.scale, self.causal)
+        return (*b.apply(grad, (q, k, v, *mask, *outs, only_gradient(gs[:1]))), None)[:len(ins)]
 
     def cost(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> Cost:
         scores = self.check(q, k, v, *mask)

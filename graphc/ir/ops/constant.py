@@ -8,7 +8,7 @@ import numpy as np
 from graphc.ir.bits import is_uniform
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Literal, Op, OpBuilder, Values, holds, require
-from graphc.ir.types import Dim, DType, TensorType, normalize_axis
+from graphc.ir.types import Dim, DType, TensorType, normalize_axis, static_dim, static_shape
 
 
 class Constant(Op):
@@ -42,9 +42,9 @@ class Iota(Op):
         return TensorType(self.dtype, self.shape)
 
     def reference(self) -> np.ndarray:
-        along = [1] * len(self.shape)
+        along, shape = [1] * len(self.shape), static_shape(self.shape)
         along[self.axis] = -1
-        return np.broadcast_to(np.arange(self.shape[self.axis], dtype=self.dtype.np).reshape(along), self.shape)
+        return np.broadcast_to(np.arange(shape[self.axis], dtype=self.dtype.np).reshape(along), shape)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return ()
@@ -65,7 +65,7 @@ class Dimension(Op):
         return TensorType(self.dtype, ())
 
     def reference(self) -> np.ndarray:
-        return np.asarray(max(self.size, 0), self.dtype.np)
+        return np.asarray(max(static_dim(self.size), 0), self.dtype.np)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return ()

@@ -12,8 +12,8 @@ from graphc.errors import GraphError
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction, axis
 from graphc.ir.graph import Value
-from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, require
-from graphc.ir.types import Dim, Dims, TensorType, broadcast_shapes, shape_text
+from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
+from graphc.ir.types import Dim, Dims, TensorType, broadcast_shapes, shape_text, static_shape
 
 
 class Matmul(Op):
@@ -37,7 +37,7 @@ class Matmul(Op):
         x, y = ins
         left, right = _as_matrices(x.type.shape, y.type.shape)
         lead = broadcast_shapes(left[:-2], right[:-2])
-        g = _reshaped(b, gs[0], (*lead, left[-2], right[-1]))
+        g = _reshaped(b, only_gradient(gs), (*lead, left[-2], right[-1]))
         x2, y2 = _reshaped(b, x, left), _reshaped(b, y, right)
         return _left_gradient(b, g, x2, y2, x.type), _right_gradient(b, g, x2, y2, y.type)
 
@@ -47,7 +47,7 @@ class Matmul(Op):
 
     def contraction(self, x: TensorType, y: TensorType) -> Contraction:
         """Leading axes that only one operand has count as rows or columns, not as batch."""
-        c = contraction.matmul(*_as_matrices(x.shape, y.shape))
+        c = contraction.matmul(*map(static_shape, _as_matrices(x.shape, y.shape)))
         a = c.a if x.rank > 1 else c.a[1:]
         b = c.b if y.rank > 1 else c.b[:-1]
         out = c.out[:-2] + c.out[-2:-1] * (x.rank > 1) + c.out[-1:] * (y.rank > 1)
@@ -101,13 +101,13 @@ class Einsum(Op):
         return np.asarray(np.einsum(x, [number[i] for i in a], y, [number[i] for i in b], [number[i] for i in out], optimize=True), x.dtype)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        left, right, out = parse_equation(self.equation, ins[0].type.rank, ins[1].type.rank)
-        return (_einsum_gradient(b, gs[0], out, ins[0], left, ins[1], right),
-                _einsum_gradient(b, gs[0], out, ins[1], right, ins[0], left))
+        (x, y), g = ins, only_gradient(gs)
+        left, right, out = parse_equation(self.equation, x.type.rank, y.type.rank)
+        return _einsum_gradient(b, g, out, x, left, y, right), _einsum_gradient(b, g, out, y, right, x, left)
 
     def cost(self, x: TensorType, y: TensorType) -> Cost:
         a, b, _ = parse_equation(self.equation, x.rank, y.rank)
-        points = 1
+        points: Dim = 1
         for size in self._sizes(a, x.shape, b, y.shape).values():
             points = points * size
         return Cost(2 * points, x.nbytes + y.nbytes + self.infer(x, y).nbytes)
@@ -123,7 +123,7 @@ class Einsum(Op):
         def dims(wanted: Callable[[str], bool]) -> tuple[int, ...]:
             return tuple(number[label] for label in sizes if wanted(label))
         return _without_false_batch(Contraction(
-            tuple(sizes.values()), dims(lambda i: i in out and i in a and i in b), dims(lambda i: i in out and i not in b),
+            static_shape(tuple(sizes.values())), dims(lambda i: i in out and i in a and i in b), dims(lambda i: i in out and i not in b),
             dims(lambda i: i in out and i not in a), dims(lambda i: i not in out),
             maps(a, x.shape), maps(b, y.shape), tuple(axis(number[label]) for label in out)))
 
@@ -172,7 +172,7 @@ def _operand_labels(equation: str, term: str, rank: int, diagonals: bool) -> Lab
     require(all(c.isalpha() for c in letters), f'einsum "{equation}": labels are letters, got "{term}"')
     require(diagonals or len(set(letters)) == len(letters), f'einsum "{equation}": "{term}" names a label twice; a diagonal must be taken before')
     hidden = rank - len(letters)
-    require(hidden == 0 or (dots and hidden > 0), f'einsum "{equation}": "{term}" names {len(letters)} axes, the operand has {rank}')
+    require(hidden == 0 or (dots != "" and hidden > 0), f'einsum "{equation}": "{term}" names {len(letters)} axes, the operand has {rank}')
     return tuple(head) + tuple(f"...{i}" for i in range(hidden, 0, -1)) + tuple(tail)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from graphc.ir.graph import Graph, Value
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Arrays, Cost, Op, require
-from graphc.ir.types import Dim, TensorType, bool_, i64
+from graphc.ir.types import Dim, TensorType, bool_, i64, static_dim, static_shape
 
 
 class Scan(Op):
@@ -46,8 +46,9 @@ class Scan(Op):
     def reference(self, *arrays: np.ndarray) -> Arrays:
         n, last = self.carries, self.carries + self.xs
         carries, xs, captured = arrays[:n], arrays[n:last], arrays[last:]
-        ys = [np.zeros((self.length, *v.type.shape), v.type.dtype.np) for v in self.body.outputs[n:]]
-        for t in reversed(range(self.length)) if self.reverse else range(self.length):
+        steps = range(static_dim(self.length))
+        ys = [np.zeros((len(steps), *static_shape(v.type.shape)), v.type.dtype.np) for v in self.body.outputs[n:]]
+        for t in reversed(steps) if self.reverse else steps:
             results = evaluate(self.body, (*carries, *(x[t] for x in xs), *captured))
             carries = results[:n]
             for y, step in zip(ys, results[n:]):
@@ -78,7 +79,7 @@ class Cond(Op):
 
     def cost(self, *ins: TensorType) -> Cost:
         outs = self.infer(*ins)
-        return Cost(max(graph_flops(self.then_body), graph_flops(self.else_body)), sum(t.nbytes for t in ins + outs))
+        return Cost(max(static_dim(graph_flops(g)) for g in (self.then_body, self.else_body)), sum(t.nbytes for t in ins + outs))
 
 
 class WhileLoop(Op):

@@ -10,7 +10,7 @@ from graphc.ir import contraction
 from graphc.ir.contraction import Contraction
 from graphc.ir.graph import Value
 from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, require
-from graphc.ir.types import Dim, Dims, TensorType, shape_text
+from graphc.ir.types import Dim, Dims, Sizes, TensorType, shape_text, static_dim, static_shape
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]         # ((top, bottom), (left, right))
@@ -46,7 +46,8 @@ class ConvOp(Op):
         return 2 * n * f * oh * ow * w[1] * w[2] * w[3]
 
     def windows(self, x: Dims, w: Dims) -> tuple[contraction.Window, ...]:
-        return tuple(contraction.Window(x[2 + i], w[2 + i], self.stride[i], self.dilation[i], self.padding[i]) for i in range(2))
+        sizes, kernel = static_shape(x[2:]), static_shape(w[2:])
+        return tuple(map(contraction.Window, sizes, kernel, self.stride, self.dilation, self.padding))
 
 
 class Conv2d(ConvOp):
@@ -58,14 +59,14 @@ class Conv2d(ConvOp):
         return x.with_shape(self.output_shape(x.shape, w.shape))
 
     def reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-        shape = self.output_shape(x.shape, w.shape)
+        shape = static_shape(self.output_shape(x.shape, w.shape))
         y = np.zeros(_split(shape, self.groups, 1), x.dtype)
         wg = w.reshape(_split(w.shape, self.groups, 0))
         for offset, patch in self._patches(_padded(x, self.padding), shape, w.shape):
             y += np.einsum("ngchw,gfc->ngfhw", patch, wg[..., offset[0], offset[1]], optimize=True)
         return y.reshape(shape)
 
-    def _patches(self, padded: np.ndarray, y_shape: Dims, w_shape: Dims) -> Iterator[tuple[Pair, np.ndarray]]:
+    def _patches(self, padded: np.ndarray, y_shape: Sizes, w_shape: Sizes) -> Iterator[tuple[Pair, np.ndarray]]:
         grouped = padded.reshape(_split(padded.shape, self.groups, 1))
         for offset, region in offsets(w_shape[2:], y_shape[2:], self.stride, self.dilation):
             yield offset, grouped[(..., *region)]
@@ -79,7 +80,8 @@ class Conv2d(ConvOp):
         return Cost(self.flops(x.shape, w.shape), x.nbytes + w.nbytes + self.infer(x, w).nbytes)
 
     def contraction(self, x: TensorType, w: TensorType) -> Contraction:
-        return contraction.conv(x.shape[0], x.shape[1], w.shape[0], self.windows(x.shape, w.shape), self.groups)
+        (n, c, *_), f = static_shape(x.shape), static_dim(w.shape[0])
+        return contraction.conv(n, c, f, self.windows(x.shape, w.shape), self.groups)
 
 
 class Conv2dInputGrad(ConvOp):
@@ -93,12 +95,12 @@ class Conv2dInputGrad(ConvOp):
         return w.with_shape(self.x_shape)
 
     def reference(self, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
-        n, c, h, wd = self.x_shape
+        n, c, h, wd = static_shape(self.x_shape)
         padded = np.zeros((n, self.groups, c // self.groups, h + sum(self.padding[0]), wd + sum(self.padding[1])), dy.dtype)
         wg, dyg = w.reshape(_split(w.shape, self.groups, 0)), dy.reshape(_split(dy.shape, self.groups, 1))
         for offset, region in offsets(w.shape[2:], dy.shape[2:], self.stride, self.dilation):
             padded[(..., *region)] += np.einsum("ngfhw,gfc->ngchw", dyg, wg[..., offset[0], offset[1]], optimize=True)
-        return _cropped(padded, self.padding, h, wd).reshape(self.x_shape)
+        return _cropped(padded, self.padding, h, wd).reshape(n, c, h, wd)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         w, dy = ins
@@ -108,8 +110,8 @@ class Conv2dInputGrad(ConvOp):
         return Cost(self.flops(self.x_shape, w.shape), w.nbytes + dy.nbytes + self.infer(w, dy).nbytes)
 
     def contraction(self, w: TensorType, dy: TensorType) -> Contraction:
-        x = self.x_shape
-        return contraction.conv_input_gradient(x[0], x[1], w.shape[0], self.windows(x, w.shape), self.groups).swapped
+        (n, c, *_), f = static_shape(self.x_shape), static_dim(w.shape[0])
+        return contraction.conv_input_gradient(n, c, f, self.windows(self.x_shape, w.shape), self.groups).swapped
 
 
 class Conv2dWeightGrad(ConvOp):
@@ -125,10 +127,11 @@ class Conv2dWeightGrad(ConvOp):
     def reference(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
         padded = _padded(x, self.padding)
         xg, dyg = padded.reshape(_split(padded.shape, self.groups, 1)), dy.reshape(_split(dy.shape, self.groups, 1))
-        dw = np.zeros(_split(self.w_shape, self.groups, 0), x.dtype)
-        for offset, region in offsets(self.w_shape[2:], dy.shape[2:], self.stride, self.dilation):
+        w_shape = static_shape(self.w_shape)
+        dw = np.zeros(_split(w_shape, self.groups, 0), x.dtype)
+        for offset, region in offsets(w_shape[2:], dy.shape[2:], self.stride, self.dilation):
             dw[..., offset[0], offset[1]] = np.einsum("ngfhw,ngchw->gfc", dyg, xg[(..., *region)], optimize=True)
-        return dw.reshape(self.w_shape)
+        return dw.reshape(w_shape)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, dy = ins
@@ -138,8 +141,8 @@ class Conv2dWeightGrad(ConvOp):
         return Cost(self.flops(x.shape, self.w_shape), x.nbytes + dy.nbytes + self.infer(x, dy).nbytes)
 
     def contraction(self, x: TensorType, dy: TensorType) -> Contraction:
-        windows = self.windows(x.shape, self.w_shape)
-        return contraction.conv_weight_gradient(x.shape[0], x.shape[1], self.w_shape[0], windows, self.groups).swapped
+        (n, c, *_), f = static_shape(x.shape), static_dim(self.w_shape[0])
+        return contraction.conv_weight_gradient(n, c, f, self.windows(x.shape, self.w_shape), self.groups).swapped
 
 
 class ConvTranspose2d(Composite):
@@ -178,14 +181,18 @@ class ConvTranspose2d(Composite):
 
     def _gradient(self, x: Dims, w: Dims) -> Conv2dInputGrad:
         """The convolution's gradient that makes all of the result but rows and columns of zeros at its end."""
-        split = [_less_cropped(*axis) for axis in zip(self.padding, self.output_padding, self.stride)]
-        padding, more = tuple(p for p, _, _ in split), tuple(m for _, m, _ in split)
+        (top, down, _), (left, across, _) = self._split_padding
+        padding, more = (top, left), (down, across)
         return Conv2dInputGrad(self.stride, padding, self.dilation, self.groups, self._output_shape(x, w, padding, more))
 
     @property
     def _beyond(self) -> tuple[int, ...]:
         """How many zeros follow along each axis."""
-        return (0, 0, *(_less_cropped(*axis)[2] for axis in zip(self.padding, self.output_padding, self.stride)))
+        return (0, 0, *(zeros for _, _, zeros in self._split_padding))
+
+    @property
+    def _split_padding(self) -> list[tuple[Pair, int, int]]:
+        return [_less_cropped(*axis) for axis in zip(self.padding, self.output_padding, self.stride)]
 
 
 def _less_cropped(padding: Pair, more: int, stride: int) -> tuple[Pair, int, int]:
@@ -211,12 +218,13 @@ def window_extents(size: Dims, kernel: Dims, stride: Pair, padding: Pads, dilati
     return tuple(result)
 
 
-def offsets(kernel: Pair, out: Pair, stride: Pair, dilation: Pair) -> Iterator[tuple[Pair, tuple[slice, slice]]]:
+def offsets(kernel: Sizes, out: Sizes, stride: Pair, dilation: Pair) -> Iterator[tuple[Pair, tuple[slice, slice]]]:
     """Every kernel position with the region of the padded image that it meets, one element per window."""
     for p in range(kernel[0]):
         for q in range(kernel[1]):
             starts = p * dilation[0], q * dilation[1]
-            yield (p, q), tuple(slice(s, s + (o - 1) * st + 1, st) for s, o, st in zip(starts, out, stride))
+            down, across = (slice(s, s + (o - 1) * st + 1, st) for s, o, st in zip(starts, out, stride))
+            yield (p, q), (down, across)
 
 
 def _padded(x: np.ndarray, padding: Pads) -> np.ndarray:
@@ -227,7 +235,7 @@ def _cropped(x: np.ndarray, padding: Pads, h: int, w: int) -> np.ndarray:
     return x[..., padding[0][0]:padding[0][0] + h, padding[1][0]:padding[1][0] + w]
 
 
-def _split(shape: Dims, groups: int, at: int) -> Dims:
+def _split(shape: Sizes, groups: int, at: int) -> Sizes:
     return (*shape[:at], groups, shape[at] // groups, *shape[at + 1:])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.constant import full
 from graphc.ir.ops.index import ScatterAdd, inside
-from graphc.ir.types import Dim, TensorType, i32
+from graphc.ir.types import Dim, TensorType, i32, static_dim
 
 
 class RowPlaces(Op):
@@ -24,8 +24,9 @@ class RowPlaces(Op):
         return TensorType(i32, (self.size,))
 
     def reference(self, ids: np.ndarray) -> np.ndarray:
-        ids = np.clip(ids, 0, self.size - 1).ravel() if self.checked else inside(self.name, ids, self.size).ravel()
-        places = np.full(self.size, ids.size, np.int32)
+        size = static_dim(self.size)
+        ids = np.clip(ids, 0, size - 1).ravel() if self.checked else inside(self.name, ids, size).ravel()
+        places = np.full(size, ids.size, np.int32)
         places[ids[::-1]] = np.arange(ids.size, dtype=np.int32)[::-1]       # of equal ones the first is written last
         return places
 
@@ -46,7 +47,7 @@ class CheckRows(Op):
         return ids
 
     def reference(self, ids: np.ndarray) -> np.ndarray:
-        return inside(self.name, ids, self.size)
+        return inside(self.name, ids, static_dim(self.size))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (None,)

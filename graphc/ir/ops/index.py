@@ -13,7 +13,7 @@ from graphc.errors import GraphError
 from graphc.ir.graph import Value
 from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.constant import full
-from graphc.ir.types import Dim, Dims, DType, TensorType, normalize_axis, shape_text
+from graphc.ir.types import Dim, Dims, DType, TensorType, normalize_axis, shape_text, static_dim
 
 
 class Indexing(Op):
@@ -103,7 +103,7 @@ class ScatterAddAlongAxis(Indexing):
 
     def reference(self, base: np.ndarray, idx: np.ndarray, updates: np.ndarray) -> np.ndarray:
         idx = inside(self.name, idx, base.shape[self.axis])
-        places = list(np.indices(idx.shape, sparse=True))
+        places: list[np.ndarray] = list(np.indices(idx.shape, sparse=True))
         places[self.axis] = idx
         result = base.copy()
         np.add.at(result, tuple(places), updates)
@@ -127,7 +127,7 @@ class OneHot(Composite):
         return TensorType(self.dtype, (*ids.shape, self.depth))
 
     def reference(self, ids: np.ndarray) -> np.ndarray:
-        return np.asarray(ids[..., None] == np.arange(self.depth), self.dtype.np)
+        return np.asarray(ids[..., None] == np.arange(static_dim(self.depth)), self.dtype.np)
 
     def decompose(self, b: OpBuilder, ids: Value) -> Value:
         shape = ids.type.shape

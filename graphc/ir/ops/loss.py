@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.errors import GraphError
+from graphc.errors import GraphError, InternalError
 from graphc.ir.graph import Value
-from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, holds, require
+from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, holds, only_gradient, require
 from graphc.ir.ops.constant import count, number
 from graphc.ir.types import TensorType, i32, normalize_axis, shape_text
 
@@ -32,8 +32,20 @@ class ElementLoss(Composite):
     def decompose(self, b: OpBuilder, x: Value, target: Value) -> Value:
         return reduced(b, self.elements(b, x, target), self.reduction)
 
+    def formula(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """The loss of each element, in numpy."""
+        raise InternalError(f"{self.name} has no formula")
+
+    def elements(self, b: OpBuilder, x: Value, target: Value) -> Value:
+        """The loss of each element."""
+        raise InternalError(f"{self.name} has no decomposition")
+
+    def slopes(self, b: OpBuilder, g: Value, x: Value, target: Value) -> Gradients:
+        """The gradients of both operands, given that of the loss of each element."""
+        raise InternalError(f"{self.name} has no gradient")
+
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        return self.slopes(b, spread(b, gs[0], ins[0].type, self.reduction), *ins)
+        return self.slopes(b, spread(b, only_gradient(gs), ins[0].type, self.reduction), *ins)
 
     def cost(self, x: TensorType, target: TensorType) -> Cost:
         return Cost(self.flops * x.size, 2 * x.nbytes + self.infer(x, target).nbytes)
@@ -120,7 +132,7 @@ class CrossEntropy(Composite):
         """(softmax - target) g. At the id, p - 1 is expm1(log p) with the logit read through the id: so a gradient alone still checks ids."""
         x, ids = ins
         kept = self._kept(b, ids)
-        g = spread(b, gs[0], x.type.with_shape(ids.type.shape), self.reduction, self._divisor(b, kept, x))
+        g = spread(b, only_gradient(gs), x.type.with_shape(ids.type.shape), self.reduction, self._divisor(b, kept, x))
         lse, picked = self._lse_and_picked(b, x, ids, kept)
         at_id = b.expm1(b.sub(picked, lse))
         if self.label_smoothing:
@@ -199,7 +211,7 @@ class CrossEntropySoft(Composite):
         x, target = ins
         axis, shape = normalize_axis(self.axis, x.type.rank), x.type.shape
         rows = x.type.with_shape(shape[:axis] + shape[axis + 1:])
-        g = b.reshape(spread(b, gs[0], rows, self.reduction), shape=shape[:axis] + (1,) + shape[axis + 1:])
+        g = b.reshape(spread(b, only_gradient(gs), rows, self.reduction), shape=shape[:axis] + (1,) + shape[axis + 1:])
         logp = b.log_softmax(x, axis=axis)
         mass = b.sum(target, axes=(axis,), keepdims=True)
         return b.mul(g, b.sub(b.mul(b.exp(logp), mass), target)), b.neg(b.mul(g, logp))

@@ -14,20 +14,22 @@ lanes and v from the next, at most 5.77 in f32.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from graphc.ir.graph import Value
-from graphc.ir.op import Arrays, Composite, Cost, Gradients, Op, OpBuilder, Values, require
+from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, as_tuple, only_gradient, require
 from graphc.ir.ops.constant import number
-from graphc.ir.types import Dim, Dims, DType, TensorType, bool_, i32, i64
+from graphc.ir.types import Dim, Dims, DType, Sizes, TensorType, bool_, i32, i64, static_dim, static_shape
 
 KEY = TensorType(i64, (2,))
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 MASK32 = 0xFFFFFFFF
+Words = np.ndarray | np.uint64       # 32 bits each, in 64
 
 
 class RandomBits(Op):
@@ -43,7 +45,7 @@ class RandomBits(Op):
         return TensorType(i32, self.shape)
 
     def reference(self, key: np.ndarray) -> np.ndarray:
-        return bits(key, self.shape, self.stream, self.lane)
+        return bits(key, static_shape(self.shape), self.stream, self.lane)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (None,)
@@ -61,7 +63,7 @@ class Draw(Composite):
         return (None,)
 
     def cost(self, key: TensorType) -> Cost:
-        out = self.infer(key)
+        out, = as_tuple(self.infer(key))
         return Cost(60 * out.size, out.nbytes)
 
 
@@ -81,7 +83,7 @@ class RandomUniform(FloatDraw):
     name: ClassVar[str] = "random_uniform"
 
     def reference(self, key: np.ndarray) -> np.ndarray:
-        return _uniform(key, self.shape, self.stream, self.dtype, 0)
+        return _uniform(key, static_shape(self.shape), self.stream, self.dtype, 0)
 
     def decompose(self, b: OpBuilder, key: Value) -> Value:
         return _uniform_nodes(b, key, self.shape, self.stream, self.dtype, 0)
@@ -92,7 +94,7 @@ class RandomNormal(FloatDraw):
     name: ClassVar[str] = "random_normal"
 
     def reference(self, key: np.ndarray) -> np.ndarray:
-        u, v = (_uniform(key, self.shape, self.stream, self.dtype, draw) for draw in (0, 1))
+        u, v = (_uniform(key, static_shape(self.shape), self.stream, self.dtype, draw) for draw in (0, 1))
         return np.sqrt(-2 * np.log(1 - u)) * np.cos(self.dtype.np.type(2 * math.pi) * v)
 
     def decompose(self, b: OpBuilder, key: Value) -> Value:
@@ -113,7 +115,7 @@ class RandomBernoulli(Draw):
         return TensorType(bool_, self.shape)
 
     def reference(self, key: np.ndarray) -> np.ndarray:
-        return _below(key, self.shape, self.stream, self.p)
+        return _below(key, static_shape(self.shape), self.stream, self.p)
 
     def decompose(self, b: OpBuilder, key: Value) -> Value:
         return _below_nodes(b, key, self.shape, self.stream, self.p)
@@ -130,7 +132,7 @@ class RandomPermutation(Composite):
         return TensorType(i64, (self.n,))
 
     def reference(self, key: np.ndarray) -> np.ndarray:
-        return np.argsort(bits(key, (self.n,), self.stream), kind="stable").astype(np.int64)
+        return np.argsort(bits(key, (static_dim(self.n),), self.stream), kind="stable").astype(np.int64)
 
     def decompose(self, b: OpBuilder, key: Value) -> Value:
         return b.argsort(b.random_bits(key, shape=(self.n,), stream=self.stream), axis=0)
@@ -160,14 +162,14 @@ class Dropout(Composite):
         return b.where(kept, b.mul(x, self._scale), number(b, 0, x))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        return self.decompose(b, gs[0], ins[1]), None       # linear in x, with the same bits again
+        return self.decompose(b, only_gradient(gs), ins[1]), None       # linear in x, with the same bits again
 
     @property
     def _scale(self) -> float:
         return 1 / (1 - self.rate) if self.rate < 1 else 0.0
 
 
-def philox(counter: Arrays, key: tuple[np.uint64, np.uint64]) -> Arrays:
+def philox(counter: Sequence[Words], key: tuple[Words, Words]) -> tuple[Words, ...]:
     """Four words (uint64 arrays holding 32 bits) for a counter of four words and a key of two."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -200,7 +202,7 @@ def _check_key(name: str, key: TensorType, stream: int) -> None:
     require(0 <= stream <= MASK32, f"{name}: the stream must be in 0..2^32-1, got {stream}")
 
 
-def _uniform(key: np.ndarray, shape: Dims, stream: int, dtype: DType, draw: int) -> np.ndarray:
+def _uniform(key: np.ndarray, shape: Sizes, stream: int, dtype: DType, draw: int) -> np.ndarray:
     if dtype.itemsize == 4:
         return ((bits(key, shape, stream, draw).view(np.uint32) >> 8) * 2.0 ** -24).astype(np.float32)
     first, second = (bits(key, shape, stream, lane).view(np.uint32) for lane in (2 * draw, 2 * draw + 1))
@@ -216,7 +218,7 @@ def _uniform_nodes(b: OpBuilder, key: Value, shape: Dims, stream: int, dtype: DT
     return b.mul(b.add(b.mul(top(2 * draw, 27), 2.0 ** 26), top(2 * draw + 1, 26)), 2.0 ** -53)
 
 
-def _below(key: np.ndarray, shape: Dims, stream: int, p: float) -> np.ndarray:
+def _below(key: np.ndarray, shape: Sizes, stream: int, p: float) -> np.ndarray:
     return bits(key, shape, stream).astype(np.int64) < _threshold(p)
 
 
@@ -229,11 +231,11 @@ def _threshold(p: float) -> int:
     return round(p * 2.0 ** 32) - (1 << 31)
 
 
-def _high(x: np.ndarray) -> np.ndarray:
+def _high(x: Words) -> Words:
     return x >> np.uint64(32)
 
 
-def _low(x: np.ndarray) -> np.ndarray:
+def _low(x: Words) -> Words:
     return x & np.uint64(MASK32)
 
 

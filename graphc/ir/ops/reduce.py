@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.graph import Value
-from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, require
+from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.constant import count, full, number
-from graphc.ir.types import Dim, TensorType, i64, normalize_axes, normalize_axis
+from graphc.ir.types import Dim, TensorType, i64, normalize_axes, normalize_axis, static_shape
 
 
 class Reduction(Op):
@@ -44,7 +44,7 @@ class Sum(Reduction):
         return np.sum(x, axis=self.axes, keepdims=self.keepdims, dtype=x.dtype)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        return (self.spread(b, gs[0], ins[0]),)
+        return (self.spread(b, only_gradient(gs), ins[0]),)
 
 
 class Prod(Reduction):
@@ -64,7 +64,7 @@ class Prod(Reduction):
         last = rows.type.rank - 1
         before = b.cumprod(rows, axis=last, exclusive=True)
         after = b.cumprod(rows, axis=last, exclusive=True, reverse=True)
-        return (b.mul(self.spread(b, gs[0], x), back(b.mul(before, after))),)
+        return (b.mul(self.spread(b, only_gradient(gs), x), back(b.mul(before, after))),)
 
 
 class Extremum(Reduction):
@@ -82,13 +82,13 @@ class Extremum(Reduction):
     def reference(self, x: np.ndarray) -> np.ndarray:
         rule = self.of_bools if x.dtype == bool else self.of_numbers
         if x.size == 0 and x.dtype != bool:
-            return np.empty(reduced_shape(x.shape, self.axes, self.keepdims), x.dtype)
+            return np.empty(static_shape(reduced_shape(x.shape, self.axes, self.keepdims)), x.dtype)
         return np.asarray(rule.reduce(x, axis=self.axes, keepdims=self.keepdims))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x = ins[0]
         winners = b.cast(b.eq(x, self.expanded(b, outs[0], x)), dtype=x.type.dtype)
-        share = b.div(self.expanded(b, gs[0], x), b.sum(winners, axes=self.axes, keepdims=True))
+        share = b.div(self.expanded(b, only_gradient(gs), x), b.sum(winners, axes=self.axes, keepdims=True))
         return (b.mul(share, winners),)
 
 
@@ -108,7 +108,7 @@ class ArgExtremum(Op):
     """Base of argmax and argmin: i64 index along `axis` of the first extreme element; the first NaN if there is one. No gradient."""
     axis: int
     keepdims: bool = False
-    of_numbers: ClassVar[Callable]
+    of_numbers: ClassVar[Callable[..., object]]
 
     def infer(self, x: TensorType) -> TensorType:
         axis = normalize_axis(self.axis, x.rank)
@@ -120,7 +120,8 @@ class ArgExtremum(Op):
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         if x.size == 0:
-            return np.empty(reduced_shape(x.shape, (normalize_axis(self.axis, x.ndim),), self.keepdims), np.int64)
+            shape = reduced_shape(x.shape, (normalize_axis(self.axis, x.ndim),), self.keepdims)
+            return np.empty(static_shape(shape), np.int64)
         return np.asarray(self.of_numbers(x, axis=self.axis, keepdims=self.keepdims), np.int64)
 
     def cost(self, x: TensorType) -> Cost:
@@ -207,7 +208,7 @@ class LogSumExp(Reduction, Composite):
         """softmax(x) g; 0 where all elements are -inf. NaN and +inf stay in the sum: what they have no share in has none."""
         x, y = ins[0], self.expanded(b, outs[0], ins[0])
         weights = b.exp(b.sub(x, b.where(b.eq(y, -np.inf), number(b, 0, y), y)))
-        return (b.mul(self.expanded(b, gs[0], x), weights),)
+        return (b.mul(self.expanded(b, only_gradient(gs), x), weights),)
 
     def cost(self, x: TensorType) -> Cost:
         return Cost(10 * x.size, x.nbytes + self.infer(x).nbytes)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.errors import GraphError
 from graphc.ir.graph import Value
 from graphc.ir.op import Composite, Cost, OpBuilder, require
 from graphc.ir.types import TensorType
@@ -55,7 +56,8 @@ class Resize(Composite):
 
     def _along(self, b: OpBuilder, x: Value, axis: int, new: int) -> Value:
         old = x.type.shape[axis]
-        require(isinstance(old, int), f"resize needs the size {old} of axis {axis} as an int; bind it first")
+        if not isinstance(old, int):
+            raise GraphError(f"resize needs the size {old} of axis {axis} as an int; bind it first")
         if new == old:
             return x
         if self.mode == "nearest" and old and new % old == 0:

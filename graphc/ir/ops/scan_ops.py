@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.graph import Value
-from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, require
+from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.shape import slice_axis
 from graphc.ir.types import TensorType, normalize_axis
 
@@ -51,7 +51,7 @@ class CumProd(Cumulative):
     accumulate: ClassVar[np.ufunc] = np.multiply
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        x, g = ins[0], gs[0]
+        x, g = ins[0], only_gradient(gs)
         if self.exclusive:
             g = shifted(b, g, self.axis, back=not self.reverse)
         before = b.cumprod(x, axis=self.axis, reverse=self.reverse, exclusive=True)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.graph import Value
-from graphc.ir.op import Arrays, Composite, Cost, Gradients, Op, OpBuilder, Values, holds, require
+from graphc.ir.op import Arrays, Composite, Cost, Gradients, Op, OpBuilder, Values, as_tuple, holds, only_gradient, require
 from graphc.ir.ops.constant import full, number
-from graphc.ir.types import Dim, Dims, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text
+from graphc.ir.types import Dim, Dims, Sizes, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text, static_shape
 
 FAR = 1 << 30                       # a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
 
@@ -19,7 +19,8 @@ class Movement(Op):
     """Base: no arithmetic; reads its operands and writes its result once."""
 
     def cost(self, *ins: TensorType) -> Cost:
-        return Cost(0, 2 * self.infer(*ins).nbytes)
+        out, = as_tuple(self.infer(*ins))
+        return Cost(0, 2 * out.nbytes)
 
 
 class Reshape(Movement):
@@ -33,7 +34,7 @@ class Reshape(Movement):
         return out
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        return x.reshape(self.shape)
+        return x.reshape(static_shape(self.shape))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.reshape(gs[0], shape=ins[0].type.shape),)
@@ -66,7 +67,7 @@ class BroadcastTo(Movement):
         return x.with_shape(self.shape)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(x, self.shape)
+        return np.broadcast_to(x, static_shape(self.shape))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (gs[0],)             # backward sums over what was broadcast
@@ -91,10 +92,11 @@ class Concat(Movement):
         return np.concatenate(xs, axis=self.axis)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        axis, start, parts = normalize_axis(self.axis, ins[0].type.rank), 0, []
+        axis, g, parts = normalize_axis(self.axis, ins[0].type.rank), only_gradient(gs), []
+        start: Dim = 0
         for x in ins:
             stop = start + x.type.shape[axis]
-            parts.append(slice_axis(b, gs[0], axis, start, stop))
+            parts.append(slice_axis(b, g, axis, start, stop))
             start = stop
         return tuple(parts)
 
@@ -123,7 +125,7 @@ class Slice(Movement):
         return x[tuple(map(slice, self.start, self.stop, self.step))]
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        g, sizes = gs[0], ins[0].type.shape
+        g, sizes = only_gradient(gs), ins[0].type.shape
         for axis, step in enumerate(self.step):
             if step != 1:
                 g = _spread_out(b, g, axis, step)
@@ -148,7 +150,7 @@ class Pad(Movement):
         return Cost(0, x.nbytes + self.infer(x).nbytes)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        return np.pad(x, tuple(zip(self.low, self.high)), constant_values=x.dtype.type(self.value))
+        return np.pad(x, tuple(zip(static_shape(self.low), static_shape(self.high))), constant_values=x.dtype.type(self.value))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         stop = tuple(low + n for low, n in zip(self.low, ins[0].type.shape))
@@ -184,7 +186,7 @@ class DynamicSlice(Movement):
         return x.with_shape(self.sizes)
 
     def reference(self, x: np.ndarray, *starts: np.ndarray) -> np.ndarray:
-        return x[_clamped(x.shape, self.sizes, starts)].copy()
+        return x[_clamped(x.shape, static_shape(self.sizes), starts)].copy()
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, *starts = ins
@@ -262,7 +264,7 @@ class Triangle(Composite):
         return b.where(inside, x, number(b, 0, x))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        return (self.decompose(b, gs[0]),)
+        return (self.decompose(b, only_gradient(gs)),)
 
 
 class Tril(Triangle):
@@ -303,7 +305,8 @@ class Stack(Composite):
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         axis = normalize_axis(self.axis, ins[0].type.rank + 1)
-        return tuple(b.reshape(slice_axis(b, gs[0], axis, i, i + 1), shape=x.type.shape) for i, x in enumerate(ins))
+        g = only_gradient(gs)
+        return tuple(b.reshape(slice_axis(b, g, axis, i, i + 1), shape=x.type.shape) for i, x in enumerate(ins))
 
 
 def slice_axis(b: OpBuilder, x: Value, axis: int, start: Dim, stop: Dim) -> Value:
@@ -336,7 +339,7 @@ def _check_starts(name: str, x: TensorType, starts: tuple[TensorType, ...]) -> N
     require(bad is None, f"{name}: starts are integer scalars, got {bad}")
 
 
-def _clamped(shape: tuple[int, ...], sizes: Dims, starts: Arrays) -> tuple[slice, ...]:
+def _clamped(shape: Sizes, sizes: Sizes, starts: Arrays) -> tuple[slice, ...]:
     firsts = [min(max(int(s), 0), n - size) for s, n, size in zip(starts, shape, sizes)]
     return tuple(slice(first, first + size) for first, size in zip(firsts, sizes))
 

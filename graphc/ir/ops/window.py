@@ -1,14 +1,16 @@
 """Pooling over two-dimensional windows, and the operators that its gradients need."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
 
+from graphc.errors import InternalError
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.conv import Pair, offsets, window_extents
-from graphc.ir.types import Dim, Dims, TensorType, shape_text
+from graphc.ir.types import Dim, Sizes, TensorType, shape_text, static_shape
 
 
 class Pooling(Op):
@@ -40,18 +42,21 @@ class Pooling(Op):
         """Whether every element of an image [.., H, W] of this size belongs to one window."""
         return self.kernel == self.stride and self.steps == (1, 1) and not any(map(any, self.padding)) and all(n % k == 0 for n, k in zip(size, self.kernel))
 
-    def regions(self, out: Dims) -> list[tuple[slice, slice]]:
+    def regions(self, out: Sizes) -> list[tuple[slice, slice]]:
         """For each position in the window, the part of the padded image that it meets."""
         return [region for _, region in offsets(self.kernel, out[2:], self.stride, self.steps)]
 
-    def scattered(self, shape: tuple[int, ...], out: tuple[int, ...], terms: Iterable[np.ndarray]) -> np.ndarray:
+    def scattered(self, shape: Sizes, out: Sizes, terms: Iterable[np.ndarray]) -> np.ndarray:
         """The image whose element is the sum of what each window position sends to it."""
         (top, bottom), (left, right) = self.padding
         n, c, h, w = shape
-        total = None
+        total: np.ndarray | None = None
         for region, term in zip(self.regions(out), terms):
-            total = np.zeros((n, c, h + top + bottom, w + left + right), term.dtype) if total is None else total
+            if total is None:
+                total = np.zeros((n, c, h + top + bottom, w + left + right), term.dtype)
             total[(..., *region)] += term
+        if total is None:
+            raise InternalError(f"{self.name} has no window")
         return total[..., top:top + h, left:left + w]
 
 
@@ -64,12 +69,12 @@ class MaxPooling(Pooling):
         return self.dilation
 
     @property
-    def shared(self) -> dict:
+    def shared(self) -> dict[str, object]:
         return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
     def choice(self, x: np.ndarray) -> np.ndarray:
         """The number of the chosen position in each window; never one in the padding."""
-        regions = self.regions(self.output_shape(x.shape))
+        regions = self.regions(static_shape(self.output_shape(x.shape)))
         values = np.stack([self.padded(x, lowest(x.dtype))[(..., *r)] for r in regions])
         inside = np.stack([self.padded(np.ones_like(x, bool), False)[(..., *r)] for r in regions])
         first = np.argmax(values, axis=0)
@@ -145,14 +150,14 @@ class AvgPooling(Pooling):
     count_include_pad: bool = True
 
     @property
-    def shared(self) -> dict:
+    def shared(self) -> dict[str, object]:
         return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding, "count_include_pad": self.count_include_pad}
 
-    def counts(self, shape: tuple[int, ...], out: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def counts(self, shape: Sizes, out: Sizes, dtype: np.dtype) -> np.ndarray:
         if self.count_include_pad:
             return np.full(out[2:], self.kernel[0] * self.kernel[1], dtype)
         inside = self.padded(np.ones((1, 1, *shape[2:]), dtype), 0)
-        return sum(inside[(..., *r)] for r in self.regions(out))[0, 0]
+        return _total(inside, self.regions(out))[0, 0]
 
 
 class AvgPool2d(AvgPooling):
@@ -164,9 +169,8 @@ class AvgPool2d(AvgPooling):
         return x.with_shape(self.output_shape(x.shape))
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        out = self.output_shape(x.shape)
-        total = sum(self.padded(x, 0)[(..., *r)] for r in self.regions(out))
-        return total / self.counts(x.shape, out, x.dtype)
+        out = static_shape(self.output_shape(x.shape))
+        return _total(self.padded(x, 0), self.regions(out)) / self.counts(x.shape, out, x.dtype)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.avg_pool2d_grad(gs[0], x_shape=ins[0].type.shape, **self.shared),)
@@ -187,14 +191,20 @@ class AvgPool2dGrad(AvgPooling):
         return dy.with_shape(self.x_shape)
 
     def reference(self, dy: np.ndarray) -> np.ndarray:
-        share = dy / self.counts(self.x_shape, dy.shape, dy.dtype)
-        return self.scattered(self.x_shape, dy.shape, [share] * (self.kernel[0] * self.kernel[1]))
+        shape = static_shape(self.x_shape)
+        share = dy / self.counts(shape, dy.shape, dy.dtype)
+        return self.scattered(shape, dy.shape, [share] * (self.kernel[0] * self.kernel[1]))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.avg_pool2d(gs[0], **self.shared),)
 
     def cost(self, dy: TensorType) -> Cost:
         return self.pooling_cost(dy.with_shape(self.x_shape))
+
+
+def _total(padded: np.ndarray, regions: Sequence[tuple[slice, slice]]) -> np.ndarray:
+    """The sum of what each window position meets."""
+    return reduce(np.add, (padded[(..., *r)] for r in regions), np.zeros((), padded.dtype))
 
 
 def lowest(dtype: np.dtype) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from graphc.ir.op import Cost, Op, require
 from graphc.ir.ops.conv import Pair
-from graphc.ir.types import TensorType, f32, shape_text
+from graphc.ir.types import Dim, Dims, Sizes, TensorType, f32, shape_text, static_shape
 from graphc.ir.winograd import POINTS, TAPS, both_sides, tiled, tiles, transforms, untiled
 
 
@@ -38,7 +38,7 @@ class WinogradWeights(Op):
     def cost(self, w: TensorType) -> Cost:
         return Cost(0, w.nbytes + self.infer(w).nbytes)
 
-    def roles(self, shape: tuple) -> Pair:
+    def roles(self, shape: Dims) -> tuple[Dim, Dim]:
         """How many features the convolution makes, and of how many channels."""
         return (shape[1], shape[0]) if self.turned else (shape[0], shape[1])
 
@@ -62,7 +62,7 @@ class WinogradConv2d(Op):
     def reference(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         t = transforms(self.tile)
         n, (_, panels, channels, width) = self.tile + 2, u.shape
-        shape = self.infer(*(TensorType(f32, a.shape) for a in (x, u))).shape
+        shape = static_shape(self.infer(*(TensorType(f32, a.shape) for a in (x, u))).shape)
         w = u.reshape(n, n, panels, channels, width).transpose(2, 4, 3, 0, 1).reshape(-1, channels, n, n)[:self.features]
         v = both_sides(t.bt, tiles(x, self.tile, shape[2:], self.padding))
         return untiled(both_sides(t.at, np.einsum("ncijpq,fcpq->nfijpq", v, w, optimize=True)), shape)
@@ -96,13 +96,13 @@ class WinogradWeightGrad(Op):
         return Cost(2 * dy.size * x.shape[1] * TAPS * TAPS, x.nbytes + dy.nbytes + w.nbytes)
 
 
-def _check_form(op: Op, *counts: int) -> None:
+def _check_form(op: WinogradWeights | WinogradConv2d | WinogradWeightGrad, *counts: int) -> None:
     """Tiles are of a known size; counts are of something."""
     require(op.tile in POINTS and all(n > 0 for n in counts), f"{op.name}: tiles of {op.tile} for {counts}; a tile is one of {', '.join(map(str, POINTS))}")
     require(min(map(min, getattr(op, "padding", ((0, 0),)))) >= 0, f"{op.name}: padding must not be negative")
 
 
-def grid(y: tuple, tile: int) -> tuple[int, int]:
+def grid(y: Sizes, tile: int) -> tuple[int, int]:
     """Rows and columns of tiles in a result of shape y."""
     return -(-y[2] // tile), -(-y[3] // tile)
 
