@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from graphc.errors import Loc
 from graphc.ir.shown import Shown
@@ -12,6 +12,8 @@ from graphc.once import once_property
 
 if TYPE_CHECKING:
     from graphc.ir.op import Op
+
+OpClass = TypeVar("OpClass", bound="Op")
 
 
 class Value:
@@ -35,6 +37,12 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<{self.op.name}({', '.join(str(v.type) for v in self.inputs)})>"
+
+
+class NodeOf(Node, Generic[OpClass]):
+    """A node whose operator is of this class: what a rule under that class in a table is given. For annotations alone; none is ever made."""
+    __slots__ = ()
+    op: OpClass
 
 
 @dataclass(frozen=True, eq=False)
