@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphc.codegen.loops.index import Ix, as_ix
-from graphc.codegen.loops.loop_ir import Compute, Val
+from graphc.codegen.loops.loop_ir import Body, Compute, Operand, Val
 from graphc.codegen.loops.ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType, bool_, i64
-
-Operand = Val | int | float | bool
 
 
 class Arithmetic:
@@ -18,7 +17,7 @@ class Arithmetic:
     All float operations round once, as IEEE 754 says; nothing is reassociated or contracted.
     """
 
-    block: list
+    block: Body
     _values: int
     has_scaling = False             # whether `scale` and `fraction` may be used: Target.has_scaling
 
@@ -289,7 +288,7 @@ class Arithmetic:
         if not 0 <= lane < a.lanes or a.lanes == 1:
             raise InternalError(f"{op} of lane {lane} of {a.type_text}", "loops")
 
-    def _emit(self, op: str, dtype: DType, lanes: int, args: tuple[Val, ...], attr=None) -> Val:
+    def _emit(self, op: str, dtype: DType, lanes: int, args: tuple[Val, ...], attr: Any = None) -> Val:
         dst = Val(self, dtype, lanes, self._values)
         self._values += 1
         self.block.append(Compute(op, dst, args, attr))

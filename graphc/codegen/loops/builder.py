@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from math import gcd, prod
 
 from graphc.codegen.loops.arithmetic import Arithmetic
-from graphc.codegen.loops.index import Ix, Sym, as_ix, upper
+from graphc.codegen.loops.index import Ix, as_ix, upper
 from graphc.codegen.loops.index_builder import Indices
 from graphc.codegen.loops.loop_ir import (
-    Alignment, Call, Commit, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp, Store, Val, View,
-    While, contiguous, span)
+    Alignment, Body, Call, Commit, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp,
+    Store, Val, View, While, contiguous)
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType, bool_
+from graphc.schedule.view import span
 
 __all__ = ["LoopFunction", "Ix", "Val", "View"]
 
@@ -34,7 +35,7 @@ HINTS = (None, "nontemporal")
 class ForLoop:
     """An open counted loop: `index`, the values `carried` into a trip, `next` for the following one; afterwards `results`."""
 
-    def __init__(self, function: "LoopFunction", statement: For | While):
+    def __init__(self, function: LoopFunction, statement: For | While) -> None:
         self._function, self._statement = function, statement
         self.index = Ix(0, ((statement.symbol, 1),))
         self.carried = statement.carried
@@ -53,34 +54,33 @@ class ForLoop:
 
 
 class WhileBlock(ForLoop):
-    """An open bounded while loop: like `Loop`; `condition` first, then the rest of the trip."""
+    """An open bounded while loop: like `ForLoop`; `condition` first, then the rest of the trip."""
+
+    def __init__(self, function: LoopFunction, statement: While) -> None:
+        super().__init__(function, statement)
+        self._while = statement
 
     def condition(self, holds: Val) -> None:
         """Leaves the loop unless the scalar bool holds; everything before it runs once more than what follows."""
-        if holds.dtype is not bool_ or holds.lanes != 1 or self._statement.condition is not None:
+        if holds.dtype is not bool_ or holds.lanes != 1 or self._while.condition is not None:
             raise InternalError(f"a while loop has one condition, a scalar bool; got {holds.type_text}", "loops")
-        self._statement.condition = holds
-        self._function.block = self._statement.body
+        self._while.condition = holds
+        self._function.block = self._while.body
 
     @property
     def count(self) -> Ix:
         """How many whole trips were made."""
-        return Ix(0, ((self._statement.count, 1),))
+        return Ix(0, ((self._while.count, 1),))
 
 
-class LoopFunction(Arithmetic, Indices):
+class LoopFunction(FunctionIR, Arithmetic, Indices):
     """A loop function under construction, and the finished IR: parameters, `body`.
 
     `noalias=True` promises that no two view parameters overlap.
     """
 
-    def __init__(self, name: str, noalias: bool = False):
-        self.name, self.noalias = name, noalias
-        self.views: list[View] = []
-        self.params: list[Sym] = []
-        self.scratches: list[Root] = []
-        self.written: set[Root] = set()         # what it stores into, itself or through a call
-        self.body: list = []
+    def __init__(self, name: str, noalias: bool = False) -> None:
+        super().__init__(name, noalias)
         self.block = self.body                  # where statements go now
         self._values = 0
         self._names: dict[str, int] = {}
@@ -220,7 +220,7 @@ class LoopFunction(Arithmetic, Indices):
         it has no such loop (or one of a number of tiles that depends on parameters).
         """
         statement = next((s for s in reversed(self.body) if type(s) is Parallel and not s.serial and s.count.is_const), None)
-        added: list = []
+        added: Body = []
         self.block, self._parallel = added, statement
         try:
             yield (Ix(), 1) if statement is None else (Ix(0, ((statement.symbol, 1),)), statement.count.const)
@@ -250,7 +250,7 @@ class LoopFunction(Arithmetic, Indices):
         yield
         self.block = outer
 
-    def call(self, callee: "LoopFunction", arguments: Sequence[View | Ix | int]) -> None:
+    def call(self, callee: FunctionIR, arguments: Sequence[View | Ix | int]) -> None:
         """Runs another function: views for its view parameters, indices for its integer parameters, each kind in order."""
         views = tuple(a for a in arguments if isinstance(a, View))
         ints = tuple(as_ix(a) for a in arguments if not isinstance(a, View))
@@ -266,7 +266,7 @@ class LoopFunction(Arithmetic, Indices):
 
     # ---- helpers
     @contextmanager
-    def _nested(self, statement: For | While | Parallel | If, body: list) -> Iterator[None]:
+    def _nested(self, statement: For | While | Parallel | If, body: Body) -> Iterator[None]:
         outer = self.block
         outer.append(statement)
         self.block = body

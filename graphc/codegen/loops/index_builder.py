@@ -1,18 +1,18 @@
 """The part of the loop builder that makes indices which are not affine in older ones: minima, quotients, products, checked values."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import gcd
 
 from graphc.codegen.loops.index import UNBOUNDED, Bound, Ix, Sym, as_ix, lower, upper
-from graphc.codegen.loops.loop_ir import CheckIndex, Define, Val
+from graphc.codegen.loops.loop_ir import Body, CheckIndex, Define, Val
 from graphc.errors import InternalError
 
 
 class Indices:
     """Each method defines a new symbol and records the bounds that are known of it."""
 
-    block: list
+    block: Body
     _symbols: int
     _names: dict[str, int]
 
@@ -95,7 +95,8 @@ def _common(items: Sequence[Ix]) -> int:
     return gcd(*[ix.divisor() for ix in items])
 
 
-def _without_constants(values: Sequence[Ix | int], pick, never_matters) -> list[Ix]:
+def _without_constants(values: Sequence[Ix | int], pick: Callable[[list[int]], int],
+                       never_matters: Callable[[Ix, int], bool]) -> list[Ix]:
     """The distinct indices with at most one constant, the picked one, and that only if it can matter."""
     items = list(dict.fromkeys(as_ix(v) for v in values))
     constants = [ix.const for ix in items if ix.is_const]

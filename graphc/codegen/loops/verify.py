@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from graphc.codegen.loops.access import Access, AccessRange, accesses_of, parameter_accesses
 from graphc.codegen.loops.conditions import facts_of
 from graphc.codegen.loops.index import NO_FACTS, IndexFacts, Ix, Sym, at_least, at_most, depends_on
 from graphc.codegen.loops.loop_ir import (
-    Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
-    Val, View, While, bodies)
+    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch, ReturnIf,
+    Stamp, Store, Val, View, While, bodies)
 from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loops.printer import print_function
 from graphc.errors import InternalError
 
 
-def verify(f) -> None:
+def verify(f: FunctionIR) -> None:
     """InternalError naming the statement if anything about the loop function cannot be proved."""
     checker = Checker(f)
     try:
@@ -32,7 +33,7 @@ def verify(f) -> None:
 class Checker:
     """Walks a function; at each statement it has the symbols, types and bounds that are known there."""
 
-    def __init__(self, f):
+    def __init__(self, f: FunctionIR) -> None:
         self.f = f
         self.vals: dict[int, Val] = {}
         self.syms: set[Sym] = set(f.params)
@@ -40,7 +41,7 @@ class Checker:
         self.facts: IndexFacts = NO_FACTS
         self.tiles: list[Parallel] = []
 
-    def body(self, statements: list) -> None:
+    def body(self, statements: Body) -> None:
         for s in statements:
             rule = RULES.get(type(s))
             if rule is None:
@@ -186,6 +187,8 @@ def _while(c: Checker, s: While) -> None:
         c.define_symbol(s.symbol)
         c.define(*s.carried)
         c.body(s.head)
+        if s.condition is None:
+            raise InternalError(f"the while loop of {s.symbol} has no condition")
         c.use(s.condition)
         with c.scope(facts_of(s.condition, True, c.definitions, c.facts)):
             c.body(s.body)
@@ -241,7 +244,7 @@ def _view_argument(c: Checker, s: Call, given: View, wanted: View) -> None:
         c.written(given, given.start)
 
 
-def _has_parallel(statements: list) -> bool:
+def _has_parallel(statements: Body) -> bool:
     return any(type(s) is Parallel and not _runs_once(s) or type(s) is Call and _has_parallel(s.callee.body)
                or any(_has_parallel(inner) for inner in bodies(s)) for s in statements)
 
@@ -268,7 +271,7 @@ def _stamp(c: Checker, s: Stamp) -> None:
         raise InternalError("only main is instrumented")
 
 
-RULES: dict[type, Callable] = {
+RULES: dict[type, Callable[[Checker, Any], None]] = {       # each is called with a statement of its class
     Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for, While: _while, If: _if,
     Parallel: _parallel, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if,
     Commit: _return_if, Stamp: _stamp,
