@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import stat
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from functools import cache as once
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, overload
 
 from graphc.config import config
 from graphc.schedule.target import Target
@@ -36,6 +35,7 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 KEPT_SHARE = 0.75               # how much of the bound is left after a clean-up, so that not every store cleans
 SCAN_EVERY = 16                 # stores of a process between two checks of the folder's size, the first store included
 T = TypeVar("T")
+Memory = Callable[[int], bytearray | memoryview]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,13 @@ class Cache:
     limit: int
     _stores: Iterator[int] = field(default_factory=count, repr=False, compare=False)
 
-    def get(self, key: str, read: Callable[[memoryview], T] = bytes, memory: Callable[[int], memoryview] = bytearray) -> T | None:
+    @overload
+    def get(self, key: str) -> bytes | None: ...
+
+    @overload
+    def get(self, key: str, read: Callable[[memoryview], T], memory: Memory = ...) -> T | None: ...
+
+    def get(self, key: str, read: Callable[[memoryview], object] = bytes, memory: Memory = bytearray) -> object:
         """What `read` makes of the payload stored under `key`, or None. An entry that is broken, or for which `read` raises ValueError, is removed.
         The payload lies in `memory(bytes of the entry)`, HEAD bytes from its start."""
         with suppress(OSError), _folder(self.folder) as folder:
@@ -98,7 +104,7 @@ class Cache:
             return sum(size for _, size, _ in _files(folder))
         return 0
 
-    def _payload(self, key: str, folder: int, memory: Callable[[int], memoryview]) -> memoryview | None:
+    def _payload(self, key: str, folder: int, memory: Memory) -> memoryview | None:
         """None when nobody may trust the entry. ValueError when it is broken, or no file at all, OSError when it is not there."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC          # no link, and no waiting for who writes into a pipe
         handle = os.open(key, flags, dir_fd=folder)
@@ -238,7 +244,7 @@ def _version(package: str) -> str:
 @once
 def _source_stamp() -> str:
     """Names, sizes and times of graphc's files: an edited compiler does not find what the old one stored."""
-    root = Path(sys.modules["graphc"].__file__).resolve().parent
+    root = Path(__file__).resolve().parents[2]
     rows = []
     for path in sorted(root.rglob("*.py")):
         info = path.stat()

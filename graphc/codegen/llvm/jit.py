@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache as once
 from itertools import count
 from types import MappingProxyType
+from typing import Any
 
 from graphc.codegen.abi import ENTRIES, MAIN
 from graphc.codegen.llvm import cache
@@ -109,7 +110,7 @@ _NUMBERS = count()
 
 
 @once
-def _linker():
+def _linker() -> Any:
     """One linker per process. It is never freed: pool threads may still run its code while the interpreter shuts down."""
     host = llvm().Target.from_triple(llvm().get_process_triple())
     engine = llvm().create_lljit_compiler(host.create_target_machine(reloc="pic", codemodel="small", jit=True))
@@ -118,12 +119,12 @@ def _linker():
 
 
 @once
-def _machine(triple: str, features: str, opt: int):
+def _machine(triple: str, features: str, opt: int) -> Any:
     return llvm_all_targets().Target.from_triple(triple).create_target_machine(
         features=features, opt=opt, reloc="pic", codemodel="small")
 
 
-def _parse(text: str, target: Target):
+def _parse(text: str, target: Target) -> Any:
     try:
         module = llvm().parse_assembly(text)
         module.triple = target.triple
@@ -134,7 +135,7 @@ def _parse(text: str, target: Target):
     return module
 
 
-def _optimise(text: str, target: Target, machine):
+def _optimise(text: str, target: Target, machine: Any) -> Any:
     module = _parse(text, target)
     inlined = _called_once(text)
     for function in module.functions:

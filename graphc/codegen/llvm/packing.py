@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache as once
 from types import NoneType, UnionType
+from typing import Any, TypeVar
 
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType
@@ -17,9 +18,10 @@ from graphc.ir.types import BY_NAME, DType
 ALIGNMENT = 64
 SCALARS = (NoneType, bool, int, float, str)
 Block = bytes | bytearray | memoryview
+T = TypeVar("T")
 
 
-def pack(record) -> list[Block]:
+def pack(record: object) -> list[Block]:
     """The bytes of a dataclass, in parts. InternalError when a field is not of its declared type."""
     blocks: list[Block] = []
     tree = _write(type(record), record, blocks)
@@ -28,7 +30,7 @@ def pack(record) -> list[Block]:
     return [piece for part in parts for piece in (part, bytes(-len(part) % ALIGNMENT))]
 
 
-def unpack(kind: type, data: memoryview):
+def unpack(kind: type[T], data: memoryview) -> T:
     """The record of type `kind` that `pack` made `data` of; fields declared as memoryview lie in `data`. ValueError when there is none."""
     try:
         size = 8 + int.from_bytes(data[:8], "little")
@@ -49,7 +51,7 @@ def _blocks(data: memoryview, end: int, lengths: Sequence[int]) -> list[memoryvi
     return blocks
 
 
-def _write(kind, value, blocks: list[Block]):
+def _write(kind: Any, value: Any, blocks: list[Block]) -> object:
     """`value`, which is declared as `kind`, as JSON and blocks."""
     form, parts = _form(kind)
     if form is UnionType:
@@ -68,7 +70,7 @@ def _write(kind, value, blocks: list[Block]):
     raise InternalError(f"{value!r} is declared as {kind}", "packing")
 
 
-def _read(kind, tree, blocks: Sequence[memoryview]):
+def _read(kind: Any, tree: Any, blocks: Sequence[memoryview]) -> Any:
     """The value that `_write` made `tree` of."""
     form, parts = _form(kind)
     if form is UnionType:
@@ -87,7 +89,7 @@ def _read(kind, tree, blocks: Sequence[memoryview]):
 
 
 @once
-def _form(kind) -> tuple[type, tuple]:
+def _form(kind: Any) -> tuple[Any, tuple[Any, ...]]:
     """How values declared as `kind` are written, and what they are made of: `object` are dataclasses, with their fields."""
     origin = typing.get_origin(kind) or kind
     if origin is DType or not is_dataclass(origin):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from functools import cache
 
 from graphc.codegen.loops.loop_ir import Val
@@ -45,7 +46,7 @@ def constant(value: int | float | bool, dtype: DType, lanes: int = 1) -> str:
     return text if lanes == 1 else f"splat ({REGISTER[dtype.name]} {text})"
 
 
-def lanes_constant(element: str, values) -> str:
+def lanes_constant(element: str, values: Iterable[object]) -> str:
     """A vector constant with these lanes, without its type."""
     return "<" + ", ".join([f"{element} {v}" for v in values]) + ">"
 

@@ -10,7 +10,7 @@ the exponent split at sqrt(1/2): S. Moshier, Cephes. Coefficients: our own Remez
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf, nan, pi
 from typing import NamedTuple
 
@@ -292,12 +292,13 @@ def _exp2_f64(f: Arithmetic, z: Val) -> Val:
     return f.mul(f.fma(r, polynomial(f, r, f.mul(r, r), POW_EXP2), 1.0), power)
 
 
-F32 = {"exp": exp, "exp2": exp2, "expm1": expm1, "log": log, "log1p": log1p, "sin": sin, "cos": cos, "tanh": tanh,
+F32: dict[str, Callable[..., Val]] = {
+    "exp": exp, "exp2": exp2, "expm1": expm1, "log": log, "log1p": log1p, "sin": sin, "cos": cos, "tanh": tanh,
        "sigmoid": sigmoid, "erf": erf, "pow": pow}
 
 
 # ---- f64
-def _libm(name: str):
+def _libm(name: str) -> Callable[..., Val]:
     def rule(f: Arithmetic, *args: Val) -> Val:
         return f.libm(name, *args)
     return rule
@@ -308,4 +309,4 @@ def sigmoid_f64(f: Arithmetic, x: Val) -> Val:
     return f.div(f.select(f.lt(x, 0.0), e, 1.0), f.add(e, 1.0))
 
 
-F64 = {**{name: _libm(name) for name in F32}, "sigmoid": sigmoid_f64}
+F64: dict[str, Callable[..., Val]] = {**{name: _libm(name) for name in F32}, "sigmoid": sigmoid_f64}
