@@ -10,12 +10,16 @@ import gc
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def contained(function: Callable) -> Callable:
+def contained(function: Callable[P, T]) -> Callable[P, T]:
     """Decorator: pauses the garbage collector during a call, if it was on, and restores context variables afterwards."""
     @wraps(function)
-    def call(*arguments, **named):
+    def call(*arguments: P.args, **named: P.kwargs) -> T:
         was_on = gc.isenabled()
         try:
             return copy_context().run(_paused, function, arguments, named, was_on)
@@ -25,7 +29,7 @@ def contained(function: Callable) -> Callable:
     return call
 
 
-def _paused(function: Callable, arguments: tuple, named: dict, was_on: bool):
+def _paused(function: Callable[..., T], arguments: tuple[object, ...], named: dict[str, object], was_on: bool) -> T:
     try:
         gc.disable()
         return function(*arguments, **named)

@@ -6,13 +6,14 @@ import numpy as np
 from graphc.dsl.literal import numbers
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
+from graphc.ir.ops.constant import Constant
 from graphc.ir.types import Dim
 
 COUNTING = frozenset(("argmax", "argmin", "argsort", "topk", "iota", "random_permutation"))     # give numbers from 0 on
 SAME_NUMBERS = frozenset(("reshape", "broadcast_to", "transpose", "slice", "flip"))
 
 
-def constant_positions(indices, size: Dim, axis: int) -> tuple[np.ndarray, bool]:
+def constant_positions(indices: object, size: Dim, axis: int) -> tuple[np.ndarray, bool]:
     """Positions along the axis number `axis`, of `size`, and whether some are negative still. Those of a known size are counted from the front, as in numpy."""
     array = indices if isinstance(indices, np.ndarray) else numbers(indices, None)
     if array.size == 0 and not isinstance(indices, np.ndarray):
@@ -36,4 +37,4 @@ def never_negative(value: Value) -> bool:
     if node is None:
         return False
     bounds = [v.node for v in node.inputs] if node.op.name == "maximum" else [node]         # of which one is enough
-    return node.op.name in COUNTING or any(n is not None and n.op.name == "constant" and (n.op.value.array >= 0).all() for n in bounds)
+    return node.op.name in COUNTING or any(n is not None and isinstance(n.op, Constant) and (n.op.value.array >= 0).all() for n in bounds)

@@ -13,7 +13,7 @@ from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.op import Literal, Op, as_tuple
 from graphc.ir.ops import OPS
 from graphc.ir.ops.constant import Constant
-from graphc.ir.types import DType, TensorType, shape_text
+from graphc.ir.types import Dim, DType, TensorType, shape_text
 
 Operand = Value | int | float | bool
 SHARED = 64 << 10                   # bytes from which equal arrays of one graph are one object: a captured array may be used many times
@@ -188,7 +188,7 @@ class Rewriter(Builder):
         return self.finish([self.map[v] for v in old.outputs], old.output_names)
 
 
-def bind_graph(graph: Graph, values: Mapping[str, int]) -> Graph:
+def bind_graph(graph: Graph, values: Mapping[str, Dim]) -> Graph:
     """The graph with named dimensions replaced by ints, types inferred anew, regions too."""
     if not values:
         return graph

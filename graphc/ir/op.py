@@ -112,7 +112,7 @@ class Op:
         outs = as_tuple(self.infer(*ins))
         return Cost(sum(t.size for t in outs), sum(t.nbytes for t in ins + outs))
 
-    def bind(self, values: Mapping[str, int]) -> Self:
+    def bind(self, values: Mapping[str, Dim]) -> Self:
         """The same operator with named dimensions in its attributes replaced (regions are bound by `rewrite.bind_graph`)."""
         return self.replace(**{n: _bind_attribute(v, values) for n, v in vars(self).items()})
 
@@ -180,7 +180,7 @@ def require(condition: bool, text: str) -> None:
         raise GraphError(text)
 
 
-def _bind_attribute(value: object, values: Mapping[str, int]) -> object:
+def _bind_attribute(value: object, values: Mapping[str, Dim]) -> object:
     if isinstance(value, Poly):
         return bind(value, values)
     if isinstance(value, TensorType):

@@ -178,7 +178,7 @@ def parse_dim(text: str) -> Dim:
     return _poly(terms)
 
 
-def bind(dim: Dim, values: Mapping[str, int]) -> Dim:
+def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     """`dim` with the named dimensions that `values` has replaced by ints."""
     if isinstance(dim, int):
         return dim
@@ -223,7 +223,7 @@ class TensorType:
     def with_dtype(self, dtype: DType) -> "TensorType":
         return TensorType(dtype, self.shape)
 
-    def bind(self, values: Mapping[str, int]) -> "TensorType":
+    def bind(self, values: Mapping[str, Dim]) -> "TensorType":
         return self.with_shape(_bound(self, d, values) for d in self.shape)
 
     def __str__(self) -> str:
@@ -232,7 +232,7 @@ class TensorType:
     __repr__ = __str__
 
 
-def _bound(type: TensorType, dim: Dim, values: Mapping[str, int]) -> Dim:
+def _bound(type: TensorType, dim: Dim, values: Mapping[str, Dim]) -> Dim:
     size = bind(dim, values)
     if isinstance(dim, Poly) and isinstance(size, int) and size < 0:
         raise GraphError(f"{type} would have a dimension of {size} with {', '.join(f'{n} = {values[n]}' for n in sorted(dim.names & values.keys()))}")

@@ -34,7 +34,7 @@ class Elementwise(Op):
     fn: str
 
     @property
-    def name(self) -> str:          # type: ignore[override]
+    def name(self) -> str:
         return self.fn
 
     @property
