@@ -1,4 +1,5 @@
-"""Gradients of operators that hold regions: a scan's is a reverse scan, a cond's is a cond, a while_loop's is that of a scan of masked steps."""
+"""Gradients of operators that hold regions: a scan's is a reverse scan, a cond's is a cond, a while_loop's is that of a
+scan of masked steps."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,14 +37,16 @@ class DifferentiatedStep:
 def scan_vjp(backward: Backward, b: Builder, node: NodeOf[Scan], gs: Gradients, wanted: Sequence[bool]) -> Grads:
     """Gradients of a scan's operands, by a scan in the other direction.
 
-    Its carries are the gradients of the carries and, added up, those of the captured values (the pass `licm` takes them out of the loop).
-    What the gradient of a step needs of the step itself is stacked by the forward scan, run once more with these as further outputs
-    (`fuse_loops` makes one of the two); what depends on no carry is computed again instead.
+    Its carries are the gradients of the carries and, added up, those of the captured values (the pass `licm` takes them
+    out of the loop). What the gradient of a step needs of the step itself is stacked by the forward scan, run once more
+    with these as further outputs (`fuse_loops` makes one of the two); what depends on no carry is computed again
+    instead.
     """
     return _scan_gradients(backward, b, node.op, node, gs, wanted)
 
 
-def _scan_gradients(backward: Backward, b: Builder, op: Scan, node: Node, gs: Gradients, wanted: Sequence[bool]) -> Grads:
+def _scan_gradients(backward: Backward, b: Builder, op: Scan, node: Node, gs: Gradients,
+                    wanted: Sequence[bool]) -> Grads:
     step = _differentiate_step(backward, op, gs, _active_inputs(op.body, op.carries, wanted))
     return _ReverseScan(b, op, node, step, gs, wanted).emit()
 
@@ -80,10 +83,12 @@ def _gradient_step(backward: Backward, body: Graph, seeded: set[int], active: Se
     seeds = {i: b.input(f"d{i}", body.outputs[i].type) for i in sorted(seeded)}
     grads = _gradients(backward, b, [copied[v] for v in body.outputs], seeds, [v for v, a in zip(inputs, active) if a])
     by_input = tuple(grads.get(v) for v in inputs)
-    return DifferentiatedStep(inputs, forward, tuple(b.nodes[len(forward):]), seeds, by_input, {new: old for old, new in copied.items()})
+    return DifferentiatedStep(inputs, forward, tuple(b.nodes[len(forward):]), seeds, by_input,
+                              {new: old for old, new in copied.items()})
 
 
-def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: dict[int, Value], wrt: Sequence[Value]) -> dict[Value, Value | None]:
+def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: dict[int, Value],
+               wrt: Sequence[Value]) -> dict[Value, Value | None]:
     """Gradients of `wrt` for seeds by output number; an output may occur twice, or be an input."""
     nodes = tuple(b.nodes)
     total: dict[Value, Value] = {}
@@ -96,7 +101,8 @@ def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: 
 class _ReverseScan:
     """Assembles the two scans of a scan's gradient from one differentiated step."""
 
-    def __init__(self, b: Builder, op: Scan, node: Node, step: DifferentiatedStep, gs: Gradients, wanted: Sequence[bool]) -> None:
+    def __init__(self, b: Builder, op: Scan, node: Node, step: DifferentiatedStep, gs: Gradients,
+                 wanted: Sequence[bool]) -> None:
         self.b, self.node, self.op, self.step, self.gs = b, node, op, step, gs
         n, last = self.op.carries, self.op.carries + self.op.xs
         self.carries = [i for i in step.seeds if i < n]
@@ -112,7 +118,8 @@ class _ReverseScan:
         self._partition()
 
     def _partition(self) -> None:
-        """Finds what of the forward step the gradient reads, and for each whether it is saved, computed again, or an operand."""
+        """Finds what of the forward step the gradient reads, and for each whether it is saved, computed again, or an
+        operand."""
         step = self.step
         made = {v: node for node in step.forward for v in node.outputs}
         on_carries = dependents(step.forward, step.inputs[:self.op.carries])
@@ -145,12 +152,14 @@ class _ReverseScan:
         starts += [_zeros(b, self.node.inputs[i].type) for i in self.captured]
         ys = [only_gradient([self.gs[i]]) for i in self.ys]
         operands = [*starts, *ys, *(self.node.inputs[i] for i in xs), *stacks, *(self.node.inputs[i] for i in captured)]
-        outs = b.apply(Scan(body, len(starts), len(self.ys) + len(xs) + len(stacks), op.length, not op.reverse), operands)
+        outs = b.apply(Scan(body, len(starts), len(self.ys) + len(xs) + len(stacks), op.length, not op.reverse),
+                       operands)
         by_input = dict(zip(self.carries + self.captured + self.slices, outs, strict=True))
         return [by_input.get(i) for i in range(len(self.node.inputs))]
 
     def _save(self) -> list[Value]:
-        """The stacked values of `saved`: outputs of the scan where it has them, else of its copy that stacks them too."""
+        """The stacked values of `saved`: outputs of the scan where it has them, else of its copy that stacks them
+        too."""
         op, origin = self.op, self.step.origin
         have = {v: self.node.outputs[i] for i, v in enumerate(op.body.outputs) if i >= op.carries}
         more = [origin[v] for v in self.saved if origin[v] not in have]
@@ -170,7 +179,8 @@ class _ReverseScan:
             here[v] = b.input(names.fresh(name), v.type)
         for i in self.carries:
             take(step.seeds[i], f"d_{step.inputs[i].name or f'c{i}'}")
-        sums = [b.input(names.fresh(f"sum_{step.inputs[i].name or f'w{i}'}"), step.inputs[i].type) for i in self.captured]
+        sums = [b.input(names.fresh(f"sum_{step.inputs[i].name or f'w{i}'}"), step.inputs[i].type)
+                for i in self.captured]
         for i in self.ys:
             take(step.seeds[i], f"d_y{i - self.op.carries}")
         for v in [*(step.inputs[i] for i in xs), *self.saved, *(step.inputs[i] for i in captured)]:
@@ -204,7 +214,8 @@ def cond_vjp(backward: Backward, b: Builder, node: NodeOf[Cond], gs: Gradients, 
     return [None, *(by_input.get(i) for i in range(len(captured)))]
 
 
-def _branch_gradient(backward: Backward, body: Graph, seeded: list[int], asked: list[int]) -> tuple[Builder, dict[int, Value | None]]:
+def _branch_gradient(backward: Backward, body: Graph, seeded: list[int], asked: list[int]) -> tuple[Builder,
+                     dict[int, Value | None]]:
     b = Builder(f"{body.name}_grad")
     names = Names()
     inputs = [b.input(names.fresh(v.name or "x"), v.type) for v in body.inputs]
@@ -226,7 +237,8 @@ def _reads(body: Graph, i: int) -> bool:
 
 
 def while_vjp(backward: Backward, b: Builder, node: NodeOf[WhileLoop], gs: Gradients, wanted: Sequence[bool]) -> Grads:
-    """Gradients of a while_loop's operands: those of `max_trips` steps, each of which does nothing once the condition is false.
+    """Gradients of a while_loop's operands: those of `max_trips` steps, each of which does nothing once the condition
+    is false.
 
     The condition, a function of the carries, stays false once it is, since the carries then stay as they are.
     """

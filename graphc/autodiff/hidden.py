@@ -1,12 +1,14 @@
 """Gradients that are zero by choice: what `where` hides stays hidden, whatever the slope of what it hides.
 
-The gradient of where(c, sqrt(x), x) towards the root is where(c, g, 0). Were that multiplied by the root's slope, infinite at 0 and NaN below,
-0 * inf and 0 * NaN would bring back what the condition hides. So the choice is made last: where(c, g * slope, 0), as often as before.
+The gradient of where(c, sqrt(x), x) towards the root is where(c, g, 0). Were that multiplied by the root's slope,
+infinite at 0 and NaN below, 0 * inf and 0 * NaN would bring back what the condition hides. So the choice is made last:
+where(c, g * slope, 0), as often as before.
 
-An operator whose slopes are constants passes zeros on as they are; then only the condition is remembered, for operators further on.
-It is followed as long as it stands for whole elements of what the operator reads: through elementwise functions, reductions, norms and products of
-rows that are hidden whole, and movements; a condition that is one bool through everything. At other products of two arrays it ends: there a zero
-meets the other operand.
+An operator whose slopes are constants passes zeros on as they are; then only the condition is remembered,
+for operators further on. It is followed as long as it stands for whole elements of what the operator reads: through
+elementwise functions, reductions, norms and products of rows that are hidden whole, and movements;
+a condition that is one bool through everything. At other products of two arrays it ends: there a zero meets the other
+operand.
 """
 from __future__ import annotations
 
@@ -31,9 +33,11 @@ from graphc.ir.ops.sort import Sort
 from graphc.ir.ops.trig import Atan2
 from graphc.ir.types import Dims, normalize_axis
 
-CONSTANT_SLOPES = frozenset(("add", "sub", "neg", "copy", "where", "cast", "minimum", "maximum", "relu", "leaky_relu", "clip"))
+CONSTANT_SLOPES = frozenset(("add", "sub", "neg", "copy", "where", "cast", "minimum", "maximum", "relu",
+                             "leaky_relu", "clip"))
 MOST_LATER, MOST_PARTS = 64, 16
-MOVES = (Reshape, Transpose, Slice, Pad, Flip, Concat, Stack)       # their vjp only moves elements: it moves conditions, too
+# their vjp only moves elements: it moves conditions, too
+MOVES = (Reshape, Transpose, Slice, Pad, Flip, Concat, Stack)
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Later:
-    """A choice that is worked out when an operator needs it; `scalar`: it is one bool; `depth`: of how many others it is made, one after another."""
+    """A choice that is worked out when an operator needs it; `scalar`: it is one bool; `depth`: of how many others it
+    is made, one after another."""
     scalar: bool
     depth: int
     make: Callable[[], Choice | None]
 
 
-Rule = Callable[[Builder, Choice], Choice | None]       # a choice over a result as one over the gradients of its operands
+# a choice over a result as one over the gradients of its operands
+Rule = Callable[[Builder, Choice], Choice | None]
 
 
 class Choices:
@@ -71,7 +77,8 @@ class Choices:
     def __init__(self, b: Builder) -> None:
         self.b = b
         self._known: dict[Value, Later | Choice | None] = {}            # of gradients that are no `where` themselves
-        self._found: dict[Value, tuple[Choice, Value]] = {}             # of those that are: all choices in one, and what is chosen from
+        # of those that are: all choices in one, and what is chosen from
+        self._found: dict[Value, tuple[Choice, Value]] = {}
 
     def of(self, g: Value) -> tuple[Choice, Value] | None:
         """The choice by which `g` is zero and what it is elsewhere."""
@@ -87,8 +94,8 @@ class Choices:
         return (choice, shown) if choice else None
 
     def of_operands(self, node: Node, g: Value) -> tuple[Choice, Value] | None:
-        """The choice by which the gradients of the operands of `node` are zero, given that of its result, and a gradient to work them out from.
-        None where there is none, or zeros pass the operator anyway."""
+        """The choice by which the gradients of the operands of `node` are zero, given that of its result, and a
+        gradient to work them out from. None where there is none, or zeros pass the operator anyway."""
         rule = _follow(node)
         if rule and _constant_slopes(node) or not self._may_be(g):
             return None
@@ -106,8 +113,9 @@ class Choices:
         return choice.shaped(self.b, ()) if choice.scalar else rule(self.b, choice)
 
     def shown_operands(self, node: Node, choice: Choice) -> tuple[tuple[Value, ...], tuple[bool, ...]]:
-        """What the gradients of the operands of `node` are worked out from, and which of them `choice` is over. In a product whole rows are hidden:
-        they are 0 in what the right operand's gradient is a product of, both the left operand and the gradient of the result."""
+        """What the gradients of the operands of `node` are worked out from, and which of them `choice` is over. In a
+        product whole rows are hidden: they are 0 in what the right operand's gradient is a product of,
+        both the left operand and the gradient of the result."""
         if not isinstance(node.op, Matmul) or choice.scalar:
             return node.inputs, (True,) * len(node.inputs)
         x, y = node.inputs
@@ -123,7 +131,8 @@ class Choices:
                 self._note(r, (g,), partial(self._moved, node, g, rule, i))
 
     def summed(self, g: Value, total: Value, axes: tuple[int, ...]) -> None:
-        """Notes that `total`, `g` summed over `axes` and without leading axes, is zero where `g` is, if a whole sum is hidden or not."""
+        """Notes that `total`, `g` summed over `axes` and without leading axes, is zero where `g` is, if a whole sum is
+        hidden or not."""
         if self._may_be(g):
             self._note(total, (g,), lambda: self._of_sum(g, total, axes))
 
@@ -133,7 +142,8 @@ class Choices:
             self._note(total, (g1, g2), lambda: self._both(g1, g2))
 
     def _note(self, r: Value, sources: Sequence[Value], make: Callable[[], Choice | None]) -> None:
-        """What is made of too many others, one after another, is worked out at once: nothing here walks a long chain by recursion."""
+        """What is made of too many others, one after another, is worked out at once: nothing here walks a long chain by
+        recursion."""
         depth = 1 + max(c.depth for parts in map(self._parts, sources) for c in parts)
         scalar = all(any(c.scalar for c in self._parts(g)) for g in sources)
         self._known[r] = make() if depth > MOST_LATER else Later(scalar, depth, make)
@@ -178,14 +188,16 @@ class Choices:
         rank = g.type.rank
 
         def rule(choice: Choice) -> Choice | None:
-            return choice.shaped(self.b, _aligned(choice, rank)[rank - total.type.rank:]) if _whole(choice, rank, axes) else None
+            return (choice.shaped(self.b, _aligned(choice, rank)[rank - total.type.rank:]) if _whole(choice, rank, axes)
+                    else None)
         return self._of_parts(g, rule)
 
     def _both(self, g1: Value, g2: Value) -> Choice | None:
         first, second = self.of(g1), self.of(g2)
         if first is None or second is None:
             return None
-        return first[0] if first[0] == second[0] else Choice(self.b.bitor(*(self._condition(c) for c, _ in (first, second))))
+        return (first[0] if first[0] == second[0]
+                else Choice(self.b.bitor(*(self._condition(c) for c, _ in (first, second)))))
 
     def _all(self, choices: Sequence[Choice]) -> Choice | None:
         return self._merged(choices) if choices else None
@@ -238,7 +250,8 @@ def _constant_slopes(node: Node) -> bool:
 
 
 def _follow(node: Node) -> Rule | None:
-    """How a choice over the result of `node` is one over the gradients of its operands, before these are summed; None where it is not."""
+    """How a choice over the result of `node` is one over the gradients of its operands, before these are summed; None
+    where it is not."""
     return next((rule(node) for kinds, rule in FOLLOW.items() if isinstance(node.op, kinds)), None)
 
 
@@ -251,7 +264,8 @@ def _element_loss(node: NodeOf[ElementLoss]) -> Rule | None:
 
 
 def _row_loss(node: NodeOf[CrossEntropy | CrossEntropySoft]) -> Rule | None:
-    return _over_rows(node, (normalize_axis(node.op.axis, node.inputs[0].type.rank),)) if node.op.reduction == "none" else None
+    return (_over_rows(node, (normalize_axis(node.op.axis, node.inputs[0].type.rank),)) if node.op.reduction == "none"
+            else None)
 
 
 def _reduction(node: NodeOf[Reduction]) -> Rule:

@@ -1,9 +1,11 @@
 """Where a kernel polls the cancel word: in loops of one thread that may run long, so rarely that it costs nothing.
 
-The runtime polls between tiles, and main between the steps of its loops. A loop inside one tile, or in a kernel without tiles, may still take seconds for
-large data: a sort of one row, a running sum. Durations are therefore estimated from trip counts, generously, and a long loop leaves its function when the
-call is cancelled: it polls after each trip if trips are long, otherwise after a number of trips. Any code after a loop that may have been left early polls
-first, so it never reads a value that was not computed. A call cannot be cancelled once main has begun to write state. Short kernels contain no polling.
+The runtime polls between tiles, and main between the steps of its loops. A loop inside one tile,
+or in a kernel without tiles, may still take seconds for large data: a sort of one row, a running sum.
+Durations are therefore estimated from trip counts, generously, and a long loop leaves its function when the call is
+cancelled: it polls after each trip if trips are long, otherwise after a number of trips. Any code after a loop that may
+have been left early polls first, so it never reads a value that was not computed. A call cannot be cancelled once main
+has begun to write state. Short kernels contain no polling.
 """
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ MATH_NS = 20.0
 
 
 class Looks:
-    """What the emission of `functions`, callers first, asks for. `every`: loops that look, and after how many trips; `after`: calls and parallel
-    loops that may have been left early. Keys are the ids of statements."""
+    """What the emission of `functions`, callers first, asks for. `every`: loops that look, and after how many trips;
+    `after`: calls and parallel loops that may have been left early. Keys are the ids of statements."""
 
     def __init__(self, functions: Sequence[FunctionIR]) -> None:
         self.every: dict[int, int] = {}
@@ -37,7 +39,8 @@ class Looks:
             self._leaving[f] = self._look(f.body, last=not _is_main(f))
 
     def _look(self, body: Body, last: bool) -> bool:
-        """Enters what looks in `body`; whether anything in it may be left early. `last`: nothing follows it in its function."""
+        """Enters what looks in `body`; whether anything in it may be left early. `last`: nothing follows it in its
+        function."""
         leaves = False
         for place, s in enumerate(body):
             ends = last and place == len(body) - 1
@@ -82,7 +85,8 @@ class Looks:
             return self._costs[s]
         if isinstance(s, Compute) and s.op in MATH:
             return MATH_NS
-        if isinstance(s, (Load, Store)) and any(symbol.name.startswith("checked") for ix in s.index for symbol, _ in ix.terms):
+        if (isinstance(s, (Load, Store))
+            and any(symbol.name.startswith("checked") for ix in s.index for symbol, _ in ix.terms)):
             return CHECKED_NS
         return COST_NS.get(type(s), 1.0)
 

@@ -1,4 +1,5 @@
-"""The offset of every function's scratch in its thread's region, fixed at compile time, like a stack of the call graph."""
+"""The offset of every function's scratch in its thread's region, fixed at compile time, like a stack of the call
+graph."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ ALIGNMENT = 64
 def scratch_layout(functions: Sequence[FunctionIR]) -> tuple[dict[Root, int], int]:
     """Byte offset of each scratch in the thread's region, and the bytes that a thread needs.
 
-    A function's scratch is above that of all its callers, so live ones never overlap; the scratch of a tile is above its function's
-    own, because the calling thread runs tiles too. `functions` is ordered callers first.
+    A function's scratch is above that of all its callers, so live ones never overlap; the scratch of a tile is above
+    its function's own, because the calling thread runs tiles too. `functions` is ordered callers first.
     """
     base = {f: 0 for f in functions}
     offsets: dict[Root, int] = {}
@@ -46,7 +47,8 @@ def callees(f: FunctionIR) -> list[FunctionIR]:
 
 
 def _place(f: FunctionIR, base: int, offsets: dict[Root, int]) -> int:
-    """Places the scratches of `f` from `base` on; returns the end. Different parallel loops of a function share space."""
+    """Places the scratches of `f` from `base` on; returns the end. Different parallel loops of a function share
+    space."""
     own = base
     for root in [r for r in f.scratches if r.owner is None]:
         offsets[root], own = own, own + _rounded(root)

@@ -1,7 +1,8 @@
-"""Reads attributes of operators from a text. Each has the type that the operator's class declares; no other type is ever stored in an operator."""
+"""Reads attributes of operators from a text. Each has the type that the operator's class declares; no other type is
+ever stored in an operator."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from math import isfinite, isinf
 from struct import unpack
@@ -44,8 +45,13 @@ class AttributeReader(Reader):
         raise NotImplementedError
 
     def attributes(self, op: Token, make: type[Op] | Callable[..., Op]) -> dict[str, object]:
-        """What stands between braces behind an operator; no attribute that it does not have, none twice, none left out."""
-        known, defaults = (attribute_types(make), make.DEFAULTS) if _is_class(make) else ({}, {})     # type: ignore[arg-type]   # a class is hashable
+        """What stands between braces behind an operator; no attribute that it does not have, none twice, none left
+        out."""
+        known: dict[str, object] = {}
+        defaults: Mapping[str, object] = {}
+        if _is_class(make):
+            # mypy takes the `__hash__` of the instances for that of the class
+            known, defaults = attribute_types(make), make.DEFAULTS      # type: ignore[arg-type]
         given: dict[str, object] = {}
         if self.accept("{"):
             while not self.accept("}"):
@@ -54,7 +60,8 @@ class AttributeReader(Reader):
                 if attribute in given:
                     self.fail(f"{attribute} is given twice", token)
                 if attribute not in known:
-                    self.fail(f"wrong attributes for {op.text}: it has no {attribute!r}, it has {', '.join(known) or 'none'}", op)
+                    self.fail(f"wrong attributes for {op.text}: it has no {attribute!r}, it has "
+                              f"{', '.join(known) or 'none'}", op)
                 self.expect("=")
                 given[attribute] = self.attribute(known[attribute])
                 if self.expect("}", ",") == "}":
@@ -65,7 +72,8 @@ class AttributeReader(Reader):
         return given
 
     def attribute(self, kind: object) -> object:
-        """A value of the annotated kind. Not divided into smaller functions on the way to a region: each costs a frame a level of nesting."""
+        """A value of the annotated kind. Not divided into smaller functions on the way to a region: each costs a frame
+        a level of nesting."""
         if kind is Graph:
             self.expect("{")
             region = self.graph()
@@ -162,7 +170,8 @@ class AttributeReader(Reader):
             return self.bounded(int(text) if len(text) <= BITS else None, token)
         value = float(text)
         if isinf(value) or value == 0 and text.lower().partition("e")[0].strip("-0."):
-            self.fail(f"{token} is too {'large' if value else 'small'} for a number of 64 bits" + "; write inf" * isinf(value), token)
+            self.fail(f"{token} is too {'large' if value else 'small'} for a number of 64 bits"
+                      + "; write inf" * isinf(value), token)
         return value
 
     def bounded(self, value: int | None, token: Token) -> int:
@@ -211,7 +220,8 @@ class AttributeReader(Reader):
         with np.errstate(all="ignore"):
             made = np.asarray(value).astype(dtype.np)
         if dtype.is_float and isfinite(value) and (isinf(made) or (made == 0) != (value == 0)):
-            self.fail(f"{token} is too {'large' if made else 'small'} for {dtype}" + "; write inf" * bool(isinf(made)), token)
+            self.fail(f"{token} is too {'large' if made else 'small'} for {dtype}" + "; write inf" * bool(isinf(made)),
+                      token)
         return made.tobytes()
 
 

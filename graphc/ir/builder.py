@@ -16,7 +16,8 @@ from graphc.ir.ops.constant import Constant
 from graphc.ir.types import Dim, DType, TensorType, shape_text
 
 Operand = Value | int | float | bool
-SHARED = 64 << 10                   # bytes from which equal arrays of one graph are one object: a captured array may be used many times
+# bytes from which equal arrays of one graph are one object: a captured array may be used many times
+SHARED = 64 << 10
 
 
 class Builder:
@@ -72,15 +73,15 @@ class Builder:
             raise
         below = next((t for t in types if any(isinstance(d, int) and d < 0 for d in t.shape)), None)
         if below is not None:
-            raise GraphError(f"{op.name} of {', '.join(str(v.type) for v in ins)} would have the shape {shape_text(below.shape)}: "
-                             "less is there than it leaves out", self.loc)
+            raise GraphError(f"{op.name} of {', '.join(str(v.type) for v in ins)} would have the shape "
+                             f"{shape_text(below.shape)}: less is there than it leaves out", self.loc)
         node = Node(op, ins, types, self.loc, self.scope)
         self.nodes.append(node)
         return node.outputs
 
     def __getattr__(self, name: str) -> Callable[..., Value]:
-        """The function that applies the operator of that name and returns its output. Of several outputs it returns the tuple, which `apply`
-        is typed to give: nearly all operators have one."""
+        """The function that applies the operator of that name and returns its output. Of several outputs it returns the
+        tuple, which `apply` is typed to give: nearly all operators have one."""
         if name not in OPS:
             raise AttributeError(f"no operator is called {name!r}")
 
@@ -115,7 +116,8 @@ class Builder:
         """As `inline`, but the nodes take the current line and scope, and types are not inferred anew."""
         mapping = dict(zip(graph.arguments, arguments, strict=True))
         for node in graph.nodes:
-            new = Node(node.op, tuple(mapping[v] for v in node.inputs), tuple(v.type for v in node.outputs), self.loc, self.scope)
+            new = Node(node.op, tuple(mapping[v] for v in node.inputs), tuple(v.type for v in node.outputs),
+                       self.loc, self.scope)
             self.nodes.append(new)
             mapping.update(zip(node.outputs, new.outputs))
         return tuple(mapping[v] for v in graph.outputs)
@@ -123,7 +125,8 @@ class Builder:
     def finish(self, outputs: Sequence[Value], names: tuple[str, ...] | None = None) -> Graph:
         """The graph. `names`: None for a single array, ("", …) for a tuple, keys for a dict."""
         updates = tuple(self.updates.get(s) for s in self.state)
-        return Graph(self.name, tuple(self.inputs), tuple(self.nodes), tuple(outputs), names, tuple(self.state), updates)
+        return Graph(self.name, tuple(self.inputs), tuple(self.nodes), tuple(outputs), names,
+                     tuple(self.state), updates)
 
     def _values(self, operands: Sequence[Operand]) -> tuple[Value, ...]:
         values = [v for v in operands if isinstance(v, Value)]
@@ -134,11 +137,13 @@ class Builder:
 
 
 def check_count(op: Op, given: int, loc: Loc | None) -> None:
-    """GraphError unless the operator's shape rule takes so many operands. Asked only after it has failed: the signature is slow to read."""
+    """GraphError unless the operator's shape rule takes so many operands. Asked only after it has failed: the signature
+    is slow to read."""
     kinds = [p.kind for p in signature(op.infer).parameters.values()]
     least, any_more = sum(k is Parameter.POSITIONAL_OR_KEYWORD for k in kinds), Parameter.VAR_POSITIONAL in kinds
     if given < least or (given > least and not any_more):
-        raise GraphError(f"{op.name} takes {'at least ' * any_more}{least} operand{'s' * (least != 1)}, got {given}", loc)
+        raise GraphError(f"{op.name} takes {'at least ' * any_more}{least} operand{'s' * (least != 1)}, got {given}",
+                         loc)
 
 
 def _check_size(what: str, type: TensorType) -> None:
@@ -167,8 +172,10 @@ class Rewriter(Builder):
         return self.map[old]
 
     def keep(self, node: Node, op: Op | None = None) -> tuple[Value, ...]:
-        """Copies the node (or `op` in its place) with its types as they were (no inference: cheap) and records its outputs."""
-        new = Node(op or node.op, tuple([self.map[v] for v in node.inputs]), [v.type for v in node.outputs], node.loc, node.scope)
+        """Copies the node (or `op` in its place) with its types as they were (no inference: cheap) and records its
+        outputs."""
+        new = Node(op or node.op, tuple([self.map[v] for v in node.inputs]), [v.type for v in node.outputs],
+                   node.loc, node.scope)
         self.nodes.append(new)
         self.replace(node, new.outputs)
         return new.outputs

@@ -1,7 +1,9 @@
-"""What a user writes as a number, a switch, a word or a list, as Python's own kind of it. Every public function converts here.
+"""What a user writes as a number, a switch, a word or a list, as Python's own kind of it. Every public function
+converts here.
 
-numpy's scalars and its arrays without axes count as the Python numbers that they hold; True and False are no numbers here. What does not fit
-is a GraphError that says what was wanted: the objects given may be anything, so whatever they raise when asked for a number is that error too.
+numpy's scalars and its arrays without axes count as the Python numbers that they hold; True and False are no numbers
+here. What does not fit is a GraphError that says what was wanted: the objects given may be anything,
+so whatever they raise when asked for a number is that error too.
 """
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def integer(value: object, what: str, low: int | None = None, high: int = LARGES
     if type(value) is not int:
         value = _index(value, what, low)
     if value > high or value < (-LARGEST if low is None else low):
-        raise GraphError(f"{what} is {_wanted('an int', low)}{'' if high == LARGEST else f' and <= {high}'}, got {shown(value)}")
+        raise GraphError(f"{what} is {_wanted('an int', low)}{'' if high == LARGEST else f' and <= {high}'}, got "
+                         f"{shown(value)}")
     return value
 
 
@@ -41,7 +44,8 @@ def real(value: Any, what: str) -> float:
     if type(value) is float:
         return value
     try:
-        if isinstance(value, (str, bytes, bool, np.bool_)) or (isinstance(value, (np.generic, np.ndarray)) and not _is_real(value)) or hasattr(value, "mask"):
+        if (isinstance(value, (str, bytes, bool, np.bool_))
+            or (isinstance(value, (np.generic, np.ndarray)) and not _is_real(value)) or hasattr(value, "mask")):
             raise TypeError
         return float(value)
     except GraphError:
@@ -56,7 +60,8 @@ def number(value: object, what: str) -> int | float:
 
 
 def flag(value: object, what: str) -> bool:
-    """`value` as a bool; 0 and 1 are refused like all else, since a number in the place of a switch is an argument in the wrong place."""
+    """`value` as a bool; 0 and 1 are refused like all else, since a number in the place of a switch is an argument in
+    the wrong place."""
     if not isinstance(value, (bool, np.bool_)):
         raise GraphError(f"{what} is True or False, got {shown(value)}")
     return bool(value)

@@ -14,8 +14,9 @@ from graphc.ir.types import DType, Poly, TensorType
 
 
 def digest(graph: Graph) -> bytes:
-    """SHA-256 of all that a compiled graph depends on: operators, types, names of arguments and results, and the user's lines and layers, which
-    errors and profiles name. Numbers count by their bits: 0 and -0, and two kinds of NaN, are different, as are 1, 1.0 and True."""
+    """SHA-256 of all that a compiled graph depends on: operators, types, names of arguments and results, and the user's
+    lines and layers, which errors and profiles name. Numbers count by their bits: 0 and -0, and two kinds of NaN,
+    are different, as are 1, 1.0 and True."""
     return _Walk().digest(graph)
 
 
@@ -31,7 +32,8 @@ class _Walk:
         number: dict[Value | None, int] = {None: -1}
         for v in graph.arguments:
             number[v] = len(number)
-        rows = [repr((graph.name, [(v.name, str(v.type)) for v in graph.inputs], [(v.name, str(v.type)) for v in graph.state]))]
+        rows = [repr((graph.name, [(v.name, str(v.type)) for v in graph.inputs],
+                      [(v.name, str(v.type)) for v in graph.state]))]
         for node in graph.nodes:
             rows.append(self.row(node, [number[v] for v in node.inputs]))
             for v in node.outputs:
@@ -63,7 +65,8 @@ class _Walk:
 
 
 def _array(value: Literal) -> str:
-    return f"array {value.type} {value.data.hex() if len(value.data) < LARGE else hashlib.sha256(value.data).hexdigest()}"
+    data = value.data.hex() if len(value.data) < LARGE else hashlib.sha256(value.data).hexdigest()
+    return f"array {value.type} {data}"
 
 
 def _number(walk: _Walk, value: np.generic | float) -> str:

@@ -1,4 +1,5 @@
-"""The graph: typed values, nodes that make them, and the graph that owns both. Never changed once built: a pass builds a new one."""
+"""The graph: typed values, nodes that make them, and the graph that owns both. Never changed once built: a pass builds
+a new one."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,10 +29,12 @@ class Value:
 
 
 class Node:
-    """One operator applied to values. `loc` is the user's line, `scope` the path of the layer it belongs to. Compared by identity."""
+    """One operator applied to values. `loc` is the user's line, `scope` the path of the layer it belongs to. Compared
+    by identity."""
     __slots__ = ("op", "inputs", "outputs", "loc", "scope")
 
-    def __init__(self, op: "Op", inputs: tuple[Value, ...], types: Iterable[TensorType], loc: Loc | None = None, scope: str = ""):
+    def __init__(self, op: "Op", inputs: tuple[Value, ...], types: Iterable[TensorType], loc: Loc | None = None,
+                 scope: str = ""):
         self.op, self.inputs, self.loc, self.scope = op, inputs, loc, scope
         self.outputs = tuple([Value(t, "", self, i) for i, t in enumerate(types)])
 
@@ -40,7 +43,8 @@ class Node:
 
 
 class NodeOf(Node, Generic[OpClass]):
-    """A node whose operator is of this class: what a rule under that class in a table is given. For annotations alone; none is ever made."""
+    """A node whose operator is of this class: what a rule under that class in a table is given. For annotations alone;
+    none is ever made."""
     __slots__ = ()
     op: OpClass
 
@@ -92,7 +96,8 @@ class Graph(Shown):
             for v in node.outputs:
                 number[v] = len(number)
         ends = tuple(None if v is None else number[v] for v in self.outputs + self.updates)
-        return (self.name, tuple((v.name, v.type) for v in self.arguments), len(self.inputs), tuple(rows), ends, self.output_names)
+        return (self.name, tuple((v.name, v.type) for v in self.arguments), len(self.inputs), tuple(rows), ends,
+                self.output_names)
 
     @once_property
     def _hash(self) -> int:

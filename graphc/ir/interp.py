@@ -22,5 +22,6 @@ def evaluate(graph: Graph, arguments: Sequence[np.ndarray]) -> tuple[np.ndarray,
 def _checked(result: np.ndarray, v: Value, node: Node) -> np.ndarray:
     array = np.asarray(result)
     if array.shape != v.type.shape or array.dtype != v.type.dtype.np:
-        raise AssertionError(f"reference of {node.op.name} made {array.dtype}{list(array.shape)}, its type says {v.type}")
+        raise AssertionError(f"reference of {node.op.name} made {array.dtype}{list(array.shape)}, its type says "
+                             f"{v.type}")
     return array

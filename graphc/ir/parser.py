@@ -15,18 +15,20 @@ from graphc.ir.types import TensorType
 KNOWN = OPS | {"fused": Fused}         # what a text may name: a user builds no fused node
 DEPTH = 128                            # of bodies in bodies
 
-NamedValues = dict[tuple[bool, str], Value]  # by whether the name is one with %, and the name: an input may be called "%0"
+# by whether the name is one with %, and the name: an input may be called "%0"
+NamedValues = dict[tuple[bool, str], Value]
 
 
 def parse(text: str, file: str = "<graph text>") -> Graph:
     """The graph that `text` (as printed by `print_graph`) describes.
 
-    GraphError with line and column when the text does not parse, names an unknown operator or value, has attributes that are not what
-    the operator takes, or a type that is wrong.
+    GraphError with line and column when the text does not parse, names an unknown operator or value,
+    has attributes that are not what the operator takes, or a type that is wrong.
     """
     if not isinstance(text, str) or not isinstance(file, str):
         wrong = file if isinstance(text, str) else text
-        raise GraphError(f"parse takes the text of a graph, and the name of its file for errors, as str; got {type(wrong).__name__}")
+        raise GraphError("parse takes the text of a graph, and the name of its file for errors, as str; got "
+                         f"{type(wrong).__name__}")
     parser = _Parser(text, file)
     try:
         graph = parser.graph()
@@ -36,7 +38,8 @@ def parse(text: str, file: str = "<graph text>") -> Graph:
         parser.fail("expected the end of the text after the graph")
     free = parser.named.keys() - graph.dim_names
     if free:
-        parser.fail(f"{min(free)} is the size of nothing: no argument of {graph.name} has it in its shape", parser.named[min(free)])
+        parser.fail(f"{min(free)} is the size of nothing: no argument of {graph.name} has it in its shape",
+                    parser.named[min(free)])
     return graph
 
 
@@ -104,12 +107,15 @@ class _Parser(AttributeReader):
                 value.name = target.text[1:]
             self.define(values, (True, target.text[1:]), value, target)
 
-    def apply(self, b: Builder, token: Token, attributes: dict[str, object], operands: list[Value]) -> tuple[Value, ...]:
-        """The operator on its operands. Attributes are what the operator declares; what it forgot to check about them is the text's mistake too."""
+    def apply(self, b: Builder, token: Token, attributes: dict[str, object],
+              operands: list[Value]) -> tuple[Value, ...]:
+        """The operator on its operands. Attributes are what the operator declares; what it forgot to check about them
+        is the text's mistake too."""
         with b.at(self.loc(token)):
             try:
                 return b.apply(KNOWN[token.text](**attributes), operands)
-            except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, InternalError) as error:
+            except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError,
+                    InternalError) as error:
                 text = f"{token.text} cannot have these operands and attributes: {type(error).__name__}: {error}"
                 raise GraphError(text, self.loc(token)) from error
 

@@ -24,7 +24,8 @@ def print_graph(graph: Graph, note: Note | None = None, indent: str = "") -> str
     inner = indent + "  "
     lines = [f"{indent}graph {quoted(graph.name)}({_arguments(graph.inputs)}){_state(graph)} {{"]
     lines += [_node_line(node, names, inner, note) for node in graph.nodes]
-    lines += [f"{inner}update {quoted(s.name)} = {names[u]}" for s, u in zip(graph.state, graph.updates) if u is not None]
+    lines += [f"{inner}update {quoted(s.name)} = {names[u]}" for s, u in zip(graph.state, graph.updates)
+              if u is not None]
     lines += [f"{inner}return{_returned(graph, names)}", f"{indent}}}"]
     return "\n".join(lines)
 

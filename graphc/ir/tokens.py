@@ -102,10 +102,12 @@ class Reader:
         try:
             return json.loads(token.text, strict=False)
         except ValueError:
-            self.fail(f"{token} has an escape that is none of \\\", \\\\, \\/, \\b, \\f, \\n, \\r, \\t and \\u0123", token)
+            self.fail(f"{token} has an escape that is none of \\\", \\\\, \\/, \\b, \\f, \\n, \\r, \\t and \\u0123",
+                      token)
 
     def loc(self, token: Token | None = None) -> Loc:
-        """The token's place, with its line: of a long one the part around the token, so that a node costs no more for it."""
+        """The token's place, with its line: of a long one the part around the token, so that a node costs no more for
+        it."""
         token = token or self.peek()
         line = self.lines[token.line - 1]
         first = max(0, token.column - LINE // 2) if len(line) > LINE else 0

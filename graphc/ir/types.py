@@ -104,7 +104,8 @@ class Poly:
     def __floordiv__(self, other: "Dim") -> "Dim":
         quotient = _exact_quotient(self, other)
         if quotient is None:
-            raise GraphError(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as an int")
+            raise GraphError(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as "
+                             "an int")
         return quotient
 
     def __rfloordiv__(self, other: int) -> "Dim":
@@ -115,7 +116,8 @@ class Poly:
 
     def __mod__(self, other: "Dim") -> "Dim":
         if _exact_quotient(self, other) is None:
-            raise GraphError(f"cannot tell {self} modulo {other} while it is symbolic; bind it first, or give it as an int")
+            raise GraphError(f"cannot tell {self} modulo {other} while it is symbolic; bind it first, or give it as "
+                             "an int")
         return 0
 
     @property
@@ -162,7 +164,8 @@ def as_dim(value: object) -> Dim:
 
 
 def parse_dim(text: str) -> Dim:
-    """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be negative: attributes hold such."""
+    """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be
+    negative: attributes hold such."""
     terms = []
     for sign, term in _signed_terms(text):
         names, coefficient = [], sign
@@ -235,7 +238,8 @@ class TensorType:
 def _bound(type: TensorType, dim: Dim, values: Mapping[str, Dim]) -> Dim:
     size = bind(dim, values)
     if isinstance(dim, Poly) and isinstance(size, int) and size < 0:
-        raise GraphError(f"{type} would have a dimension of {size} with {', '.join(f'{n} = {values[n]}' for n in sorted(dim.names & values.keys()))}")
+        raise GraphError(f"{type} would have a dimension of {size} with "
+                         f"{', '.join(f'{n} = {values[n]}' for n in sorted(dim.names & values.keys()))}")
     return size
 
 
@@ -291,7 +295,8 @@ def _poly(terms: list[tuple[Monomial, int]]) -> Dim:
         merged[monomial] = merged.get(monomial, 0) + coefficient
     kept = {m: c for m, c in merged.items() if c}
     if len(kept) > TERMS:
-        raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its names as ints")
+        raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its "
+                         "names as ints")
     if not kept.keys() - {()}:
         return kept.get((), 0)
     return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))

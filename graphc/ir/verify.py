@@ -1,4 +1,5 @@
-"""Checks a graph: every value defined once before use, every type what its operator says, only operators legal at the stage."""
+"""Checks a graph: every value defined once before use, every type what its operator says, only operators legal at the
+stage."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -46,9 +47,11 @@ def check_compilable(graph: Graph) -> None:
 
 def _check_size(t: TensorType, loc: Loc | None, what: str) -> None:
     if not t.is_static:
-        raise GraphError(f"{what}{t}, but the sizes of {', '.join(sorted(t.names))} are not given, for example {min(t.names)}=64", loc)
+        raise GraphError(f"{what}{t}, but the sizes of {', '.join(sorted(t.names))} are not given, for example "
+                         f"{min(t.names)}=64", loc)
     if any(d < 0 for d in static_shape(t.shape)):
-        raise GraphError(f"{what}{t}, which has a negative dimension: a size that was given for a name is too small", loc)
+        raise GraphError(f"{what}{t}, which has a negative dimension: a size that was given for a name is too small",
+                         loc)
     if static_dim(t.nbytes) > ROOM:
         raise GraphError(f"{what}{t}, which is larger than any memory", loc)
 

@@ -1,4 +1,5 @@
-"""Residual networks: He et al. (2016), "Deep residual learning for image recognition", arXiv:1512.03385. Names as in torchvision."""
+"""Residual networks: He et al. (2016), "Deep residual learning for image recognition", arXiv:1512.03385. Names as in
+torchvision."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,7 +8,8 @@ from graphc import nn
 
 
 class BasicBlock(nn.Module):
-    """relu(shortcut(x) + two 3×3 convolutions), the first with the stride. The shortcut is x, or a 1×1 convolution where the shape changes."""
+    """relu(shortcut(x) + two 3×3 convolutions), the first with the stride. The shortcut is x, or a 1×1 convolution
+    where the shape changes."""
     expansion = 1
 
     def __init__(self, channels: int, stride: int = 1):
@@ -41,13 +43,16 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 7×7 convolution, a pool, four stages of blocks of width, 2 width, 4 width, 8 width, the mean over space, a linear layer."""
+    """A 7×7 convolution, a pool, four stages of blocks of width, 2 width, 4 width, 8 width, the mean over space, a
+    linear layer."""
 
     def __init__(self, block: type, blocks: Sequence[int], classes: int, width: int):
         super().__init__()
-        self.conv1, self.bn1, self.maxpool = nn.Conv2d(width, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(), nn.MaxPool2d(3, 2, 1)
+        self.conv1 = nn.Conv2d(width, 7, stride=2, padding=3, bias=False)
+        self.bn1, self.maxpool = nn.BatchNorm2d(), nn.MaxPool2d(3, 2, 1)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            nn.Sequential(block(width << i, 2 if i else 1), *(block(width << i) for _ in range(n - 1))) for i, n in enumerate(blocks))
+            nn.Sequential(block(width << i, 2 if i else 1), *(block(width << i) for _ in range(n - 1)))
+            for i, n in enumerate(blocks))
         self.avgpool, self.fc = nn.GlobalAvgPool2d(), nn.Linear(classes)
 
     def forward(self, x):
@@ -57,7 +62,8 @@ class ResNet(nn.Module):
 
 
 def resnet(block: type, blocks: Sequence[int], classes: int = 1000, width: int = 64) -> nn.Module:
-    """Images [B, 3, H, W] -> scores [B, classes]; so many `blocks` of the kind BasicBlock or Bottleneck in each of the four stages."""
+    """Images [B, 3, H, W] -> scores [B, classes]; so many `blocks` of the kind BasicBlock or Bottleneck in each of the
+    four stages."""
     return ResNet(block, blocks, classes, width)
 
 

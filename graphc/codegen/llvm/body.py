@@ -1,7 +1,9 @@
-"""The text of one LLVM function: names, scopes, addresses, captured values. Statements are translated in `control`, operations in `ops`.
+"""The text of one LLVM function: names, scopes, addresses, captured values. Statements are translated in `control`,
+operations in `ops`.
 
-Two things are done here so that LLVM need not: addresses are chains of pointer steps, each placed in the outermost loop where its index is known;
-and values that a parallel loop uses are captured in a frame, because its body becomes a function of its own.
+Two things are done here so that LLVM need not: addresses are chains of pointer steps, each placed in the outermost loop
+where its index is known; and values that a parallel loop uses are captured in a frame, because its body becomes a
+function of its own.
 """
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ class Scope:
 
 
 class BodyEmitter:
-    """Writes one LLVM function: `f` itself; with a parent, the outlined body of a parallel loop in it; without `f`, one that is not from the loop IR."""
+    """Writes one LLVM function: `f` itself; with a parent, the outlined body of a parallel loop in it; without `f`, one
+    that is not from the loop IR."""
 
     def __init__(self, module: ModuleContext, f: FunctionIR | None = None, parent: BodyEmitter | None = None) -> None:
         self.module, self.f, self.parent = module, f, parent

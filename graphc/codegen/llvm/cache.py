@@ -1,7 +1,9 @@
-"""Compiled code on disk: checksummed entries in a folder of the cache's own, bounded in size, oldest use thrown away first.
+"""Compiled code on disk: checksummed entries in a folder of the cache's own, bounded in size, oldest use thrown away
+first.
 
-An entry that is broken, foreign or unreadable counts as missing; a folder that cannot be used switches the cache off. Nothing here raises. Files that
-belong to another user, or that others may write, are not read: they could be code of an attacker. Only files with names that the cache made are touched.
+An entry that is broken, foreign or unreadable counts as missing; a folder that cannot be used switches the cache off.
+Nothing here raises. Files that belong to another user, or that others may write, are not read: they could be code of an
+attacker. Only files with names that the cache made are touched.
 """
 from __future__ import annotations
 
@@ -52,8 +54,8 @@ class Cache:
     def get(self, key: str, read: Callable[[memoryview], T], memory: Memory = ...) -> T | None: ...
 
     def get(self, key: str, read: Callable[[memoryview], object] = bytes, memory: Memory = bytearray) -> object:
-        """What `read` makes of the payload stored under `key`, or None. An entry that is broken, or for which `read` raises ValueError, is removed.
-        The payload lies in `memory(bytes of the entry)`, HEAD bytes from its start."""
+        """What `read` makes of the payload stored under `key`, or None. An entry that is broken, or for which `read`
+        raises ValueError, is removed. The payload lies in `memory(bytes of the entry)`, HEAD bytes from its start."""
         with suppress(OSError), _folder(self.folder) as folder:
             try:
                 payload = self._payload(key, folder, memory)
@@ -105,8 +107,10 @@ class Cache:
         return 0
 
     def _payload(self, key: str, folder: int, memory: Memory) -> memoryview | None:
-        """None when nobody may trust the entry. ValueError when it is broken, or no file at all, OSError when it is not there."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC          # no link, and no waiting for who writes into a pipe
+        """None when nobody may trust the entry. ValueError when it is broken, or no file at all, OSError when it is not
+        there."""
+        # no link, and no waiting for who writes into a pipe
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         handle = os.open(key, flags, dir_fd=folder)
         try:
             info = os.fstat(handle)
@@ -163,7 +167,8 @@ def _opened(folder: Path, limit: int) -> Cache | None:
 
 @contextmanager
 def _folder(path: Path) -> Iterator[int]:
-    """The open folder. OSError when there is none; PermissionError, and a warning, when it could hold what others wrote."""
+    """The open folder. OSError when there is none; PermissionError, and a warning, when it could hold what others
+    wrote."""
     link = os.lstat(path)
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -184,7 +189,8 @@ def _others(info: os.stat_result) -> bool:
 @once
 def _refuse(folder: Path, why: str) -> None:
     """Warns, once in a process."""
-    warnings.warn(f"graphc takes no compiled code from {folder}, which {why}; GRAPHC_CACHE names another folder", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"graphc takes no compiled code from {folder}, which {why}; GRAPHC_CACHE names another folder",
+                  RuntimeWarning, stacklevel=2)
 
 
 def _remove(name: str, folder: int) -> None:
@@ -197,7 +203,8 @@ def _new_file(folder: int) -> tuple[str, BinaryIO]:
     while True:
         name = f"new.{secrets.token_hex(4)}"
         with suppress(FileExistsError):
-            return name, open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder), "wb")
+            return name, open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder),
+                              "wb")
 
 
 def _sum(key: str, *payload: bytes | memoryview) -> bytes:

@@ -25,7 +25,8 @@ def fail_unless(b: BodyEmitter, s: FailUnless) -> None:
 def _fail_unless(b: BodyEmitter, holds: str, node_id: Ix | int, value: str) -> None:
     """The least code of all failures wins, so the report does not depend on the number of threads."""
     failed, after = b.label(), b.label()
-    node = b.value(b.resolve(as_ix(node_id)))           # before the branch: what it computes may serve later statements too
+    # before the branch: what it computes may serve later statements too
+    node = b.value(b.resolve(as_ix(node_id)))
     b.line(f"br i1 {holds}, label %{after}, label %{failed}, !prof !2")
     b.begin(failed)
     for beyond, bound in (("slt", -abi.INDEX_BIAS), ("sgt", abi.INDEX_BIAS - 1)):
@@ -48,7 +49,8 @@ def return_if(b: BodyEmitter, s: ReturnIf, after: str | None = None) -> None:
     leave, after = b.label(), after or b.label()
     field, good, code = RETURNS[s.reason]
     word = b.emit(f"load atomic i64, ptr {b.field(field)} monotonic, align 8")
-    b.line(f"br i1 {b.emit(f'icmp {good} i64 {word}, {abi.STATUS_OK if field == STATUS else 0}')}, label %{after}, label %{leave}, !prof !2")
+    b.line(f"br i1 {b.emit(f'icmp {good} i64 {word}, {abi.STATUS_OK if field == STATUS else 0}')}, label %{after}, "
+           f"label %{leave}, !prof !2")
     b.begin(leave)
     b.line(f"ret i32 {code}" if b.is_entry else "ret void")
     b.begin(after)

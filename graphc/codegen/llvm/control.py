@@ -11,8 +11,8 @@ from graphc.codegen.llvm.ops import compute
 from graphc.codegen.llvm.types import function_symbol, type_of
 from graphc.codegen.loops.index import Ix, Sym, at_least
 from graphc.codegen.loops.loop_ir import (
-    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
-    While)
+    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp,
+    Store, While)
 from graphc.errors import InternalError
 
 
@@ -74,9 +74,11 @@ def _product(b: BodyEmitter, args: list[Ix]) -> str:
 
 
 FOLDS: dict[str, Callable[..., int]] = {
-    "min": min, "max": max, "quotient": lambda a, n: a // n, "remainder": lambda a, n: a % n, "product": lambda a, n: a * n}
+    "min": min, "max": max, "quotient": lambda a, n: a // n, "remainder": lambda a, n: a % n,
+    "product": lambda a, n: a * n}
 DEFINITIONS: dict[str, Definition] = {
-    "min": _extremum("smin"), "max": _extremum("smax"), "quotient": _quotient, "remainder": _remainder, "product": _product}
+    "min": _extremum("smin"), "max": _extremum("smax"), "quotient": _quotient, "remainder": _remainder,
+    "product": _product}
 
 
 # ---- counted loops
@@ -167,7 +169,8 @@ def _rolled(b: BodyEmitter, s: For, lo: Ix, hi: Ix, copies: int, values: list[st
     b.begin(leave)
     if certain:
         return nexts
-    return [b.emit(f"phi {type_of(v)} [ {text}, %{before} ], [ {after}, %{left} ]") for v, text, after in zip(s.inits, values, nexts)]
+    return [b.emit(f"phi {type_of(v)} [ {text}, %{before} ], [ {after}, %{left} ]")
+            for v, text, after in zip(s.inits, values, nexts)]
 
 
 Start = tuple[str, str, list[str]]      # of a loop: the block before it, the first index, the carried values
@@ -324,6 +327,7 @@ def look_after(b: BodyEmitter, s: Call | Parallel) -> None:
 
 
 STATEMENTS: dict[type, Callable[[BodyEmitter, Any], None]] = {       # each is called with a statement of its class
-    Compute: run_compute, Define: define, Load: load, Store: store, Prefetch: prefetch, For: for_loop, Parallel: parallel,
+    Compute: run_compute, Define: define, Load: load, Store: store, Prefetch: prefetch, For: for_loop,
+    Parallel: parallel,
     If: branch, While: while_loop, Call: call, CheckIndex: check_index, FailUnless: fail_unless, ReturnIf: return_if,
     Commit: commit, Stamp: stamp}

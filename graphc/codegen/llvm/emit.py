@@ -42,7 +42,8 @@ def _entries(main: FunctionIR | None, prepare: FunctionIR | None) -> dict[Functi
 
 
 class ModuleText:
-    """Collects the texts of a module: functions, outlined tiles, the mathematical functions that they use, loop metadata."""
+    """Collects the texts of a module: functions, outlined tiles, the mathematical functions that they use, loop
+    metadata."""
 
     def __init__(self, functions: Sequence[FunctionIR], entries: dict[FunctionIR, str], target: Target) -> None:
         self.entries: Mapping[FunctionIR, str] = entries
@@ -64,12 +65,14 @@ class ModuleText:
         for f in self.functions:
             self._function(f)
         head = f'target triple = "{self.target.triple}"\n'
-        return "\n".join([head, *self._extra.values(), *self.texts, "attributes #0 = { nounwind }", "attributes #1 = { nounwind alwaysinline }",
+        return "\n".join([head, *self._extra.values(), *self.texts, "attributes #0 = { nounwind }",
+                          "attributes #1 = { nounwind alwaysinline }",
                           f"attributes #2 = {{ nounwind noinline cold{self._whole_registers} }}", *self.metadata, ""])
 
     @property
     def _whole_registers(self) -> str:
-        """What functions that preserve all registers need where these have upper halves: LLVM clears those before it returns, restored or not."""
+        """What functions that preserve all registers need where these have upper halves: LLVM clears those before it
+        returns, restored or not."""
         return f' "target-features"="{self.target.features},-vzeroupper"' if "+avx" in self.target.features else ""
 
     def _function(self, f: FunctionIR) -> None:

@@ -11,11 +11,13 @@ from graphc.ir.types import f32
 
 def intrinsic(e: BodyEmitter, name: str, s: Compute, args: list[str]) -> str:
     ty = type_of(s.args[0])
-    return e.emit(f"call {ty} @{name}.{mangled(s.args[0].dtype, s.args[0].lanes)}({', '.join([f'{ty} {a}' for a in args])})")
+    return e.emit(f"call {ty} "
+                  f"@{name}.{mangled(s.args[0].dtype, s.args[0].lanes)}({', '.join([f'{ty} {a}' for a in args])})")
 
 
 def float_extremum(e: BodyEmitter, s: Compute, args: list[str]) -> str:
-    """minps and maxps give the second operand when either is NaN; so put a constant first, else look whether the first is NaN."""
+    """minps and maxps give the second operand when either is NaN; so put a constant first, else look whether the first
+    is NaN."""
     ty = type_of(s.dst)
     (a, b), (va, vb) = args, s.args
     if vb.const is not None and vb.const == vb.const:
@@ -49,7 +51,8 @@ def isnan(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 
 def isfinite(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     magnitude = intrinsic(e, "llvm.fabs", s, args)
-    return e.emit(f"fcmp olt {type_of(s.args[0])} {magnitude}, {constant(float('inf'), s.args[0].dtype, s.args[0].lanes)}")
+    return e.emit(f"fcmp olt {type_of(s.args[0])} {magnitude}, "
+                  f"{constant(float('inf'), s.args[0].dtype, s.args[0].lanes)}")
 
 
 def rsqrt(e: BodyEmitter, s: Compute, args: list[str]) -> str:
@@ -75,13 +78,15 @@ def _by_registers(e: BodyEmitter, s: Compute, name: str, args: list[str], option
     for at in range(0, lanes, width):
         parts = [f"{register} {_register(e, a, ty, lanes, register, at)}" for a in args]
         rounding = ", i32 4" if width == 16 else ""         # as the others round
-        found = e.emit(f"call {register} @llvm.x86.avx512.mask.{name}.ps.{width * 32}({', '.join(parts)}{option}, {register} zeroinitializer, "
-                       f"i{max(width, 8)} -1{rounding})")
+        found = e.emit(f"call {register} @llvm.x86.avx512.mask.{name}.ps.{width * 32}({', '.join(parts)}{option}, "
+                       f"{register} zeroinitializer, i{max(width, 8)} -1{rounding})")
         if lanes == 1:
             return e.emit(f"extractelement {register} {found}, i64 0")
         if lanes < width:
-            return e.emit(f"call {ty} @llvm.vector.extract.{mangled(f32, lanes)}.{mangled(f32, width)}({register} {found}, i64 0)")
-        result = e.emit(f"call {ty} @llvm.vector.insert.{mangled(f32, lanes)}.{mangled(f32, width)}({ty} {result}, {register} {found}, i64 {at})")
+            return e.emit(f"call {ty} @llvm.vector.extract.{mangled(f32, lanes)}.{mangled(f32, width)}("
+                          f"{register} {found}, i64 0)")
+        result = e.emit(f"call {ty} @llvm.vector.insert.{mangled(f32, lanes)}.{mangled(f32, width)}({ty} {result}, "
+                        f"{register} {found}, i64 {at})")
     return result
 
 
@@ -91,5 +96,6 @@ def _register(e: BodyEmitter, value: str, ty: str, lanes: int, register: str, at
     if lanes == 1:
         return e.emit(f"insertelement {register} poison, float {value}, i64 0")
     if lanes < width:
-        return e.emit(f"call {register} @llvm.vector.insert.{mangled(f32, width)}.{mangled(f32, lanes)}({register} poison, {ty} {value}, i64 0)")
+        return e.emit(f"call {register} @llvm.vector.insert.{mangled(f32, width)}.{mangled(f32, lanes)}("
+                      f"{register} poison, {ty} {value}, i64 0)")
     return part_of_lanes(e, ty, "float", value, at, width)

@@ -8,7 +8,8 @@ from graphc.codegen.loops.loop_ir import Compute
 
 
 def int_neg(e: BodyEmitter, s: Compute, args: list[str]) -> str:
-    return e.emit(f"sub {type_of(s.dst)} zeroinitializer, {args[0]}" if s.dst.lanes > 1 else f"sub {type_of(s.dst)} 0, {args[0]}")
+    return e.emit(f"sub {type_of(s.dst)} zeroinitializer, {args[0]}" if s.dst.lanes > 1
+                  else f"sub {type_of(s.dst)} 0, {args[0]}")
 
 
 def int_abs(e: BodyEmitter, s: Compute, args: list[str]) -> str:

@@ -39,15 +39,16 @@ def llvm_all_targets() -> ModuleType:
 
 
 def gives_back(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorator of what calls LLVM. llvmlite takes its lock and gives it back in Python, where Ctrl-C may come between; afterwards this thread has it
-    no more."""
+    """Decorator of what calls LLVM. llvmlite takes its lock and gives it back in Python, where Ctrl-C may come between;
+    afterwards this thread has it no more."""
     @wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> T:
         try:
             return function(*arguments, **named)
         finally:
             lock = _lock(_ready[0]) if _ready else None
-            while lock is not None and lock._is_owned():       # type: ignore[attr-defined]   # CPython's, as for Condition
+            # CPython's, as for Condition
+            while lock is not None and lock._is_owned():    # type: ignore[attr-defined]
                 lock.release()
     return call
 

@@ -43,17 +43,19 @@ def math_text(body: BodyEmitter, name: str, op: str, dtype: DType, lanes: int, t
 
 def libm_repair_text(body: BodyEmitter, name: str, function: str, dtype: DType, lanes: int, arity: int) -> str:
     """result with libm's value in the lanes that are bad; kept out of line, and preserves all registers."""
-    ty, element = vector(REGISTER[dtype.name], lanes), REGISTER[dtype.name]
+    ty = vector(REGISTER[dtype.name], lanes)
     symbol = body.module.libm(function, dtype, arity)
     result = "%result"
     for lane in range(lanes):
-        result = _repair_lane(body, symbol, ty, element, lanes, lane, result, arity)
+        result = _repair_lane(body, symbol, dtype, lanes, lane, result, arity)
     body.line(f"ret {ty} {result}")
     operands = "".join(f", {ty} %x{k}" for k in range(arity))
-    return body.text(f"define internal preserve_allcc {ty} {name}({vector('i1', lanes)} %bad, {ty} %result{operands}) #2")
+    return body.text(f"define internal preserve_allcc {ty} {name}({vector('i1', lanes)} %bad, {ty} %result{operands}) "
+                     "#2")
 
 
-def _repair_lane(body: BodyEmitter, symbol: str, ty: str, element: str, lanes: int, lane: int, result: str, arity: int) -> str:
+def _repair_lane(body: BodyEmitter, symbol: str, dtype: DType, lanes: int, lane: int, result: str, arity: int) -> str:
+    ty, element = vector(REGISTER[dtype.name], lanes), REGISTER[dtype.name]
     bad = lane_text(body, vector("i1", lanes), "%bad", lanes, lane)
     call, after, before = body.label(), body.label(), body.block
     body.line(f"br i1 {bad}, label %{call}, label %{after}")

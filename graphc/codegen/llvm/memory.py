@@ -58,8 +58,8 @@ def _load_if(b: BodyEmitter, view: View, index: tuple[Ix, ...], condition: str) 
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     pointer = b.address(view, index, element)
     mask = b.emit(f"insertelement <1 x i1> poison, i1 {condition}, i64 0")
-    one = b.emit(f"call <1 x {element}> @llvm.masked.load.v1{MANGLED[element]}.p0(ptr align {size} {pointer}, <1 x i1> {mask}, "
-                 f"<1 x {element}> zeroinitializer)")
+    one = b.emit(f"call <1 x {element}> @llvm.masked.load.v1{MANGLED[element]}.p0(ptr align {size} {pointer}, "
+                 f"<1 x i1> {mask}, <1 x {element}> zeroinitializer)")
     return b.emit(f"extractelement <1 x {element}> {one}, i64 0")
 
 
@@ -76,17 +76,19 @@ def _load_reversed(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int
 
 def _reversed(b: BodyEmitter, element: str, lanes: int, text: str) -> str:
     ty = f"<{lanes} x {element}>"
-    return b.emit(f"shufflevector {ty} {text}, {ty} poison, <{lanes} x i32> {lanes_constant('i32', range(lanes - 1, -1, -1))}")
+    return b.emit(f"shufflevector {ty} {text}, {ty} poison, <{lanes} x i32> "
+                  f"{lanes_constant('i32', range(lanes - 1, -1, -1))}")
 
 
 def _load_strided(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     if mask is None:
-        parts = [b.emit(f"load {element}, ptr {p}, align {size}") for p in _lane_pointers(b, view, index, lanes, element)]
+        parts = [b.emit(f"load {element}, ptr {p}, align {size}")
+                 for p in _lane_pointers(b, view, index, lanes, element)]
         return build_vector(b, element, parts)
     ty, pointers = vector(element, lanes), _pointer_vector(b, view, index, lanes, element)
-    return b.emit(f"call {ty} @llvm.masked.gather.v{lanes}{MANGLED[element]}.v{lanes}p0(<{lanes} x ptr> align {size} {pointers}, "
-                  f"<{lanes} x i1> {mask}, {ty} zeroinitializer)")
+    return b.emit(f"call {ty} @llvm.masked.gather.v{lanes}{MANGLED[element]}.v{lanes}p0(<{lanes} x ptr> align {size} "
+                  f"{pointers}, <{lanes} x i1> {mask}, {ty} zeroinitializer)")
 
 
 def _lane_pointers(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> list[str]:
@@ -99,24 +101,28 @@ def _pointer_vector(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: in
 
 
 # ---- stores
-def _store_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str, hint: str | None) -> None:
+def _store_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str,
+                      hint: str | None) -> None:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     ty, pointer = vector(element, lanes), b.address(view, index, element)
     if mask is not None:
-        b.line(f"call void @llvm.masked.store.v{lanes}{MANGLED[element]}.p0({ty} {text}, ptr align {size} {pointer}, <{lanes} x i1> {mask})")
+        b.line(f"call void @llvm.masked.store.v{lanes}{MANGLED[element]}.p0({ty} {text}, ptr align {size} {pointer}, "
+               f"<{lanes} x i1> {mask})")
     elif hint == "nontemporal":
         b.line(f"store {ty} {text}, ptr {pointer}, align {size * lanes}, !nontemporal !3")
     else:
         b.line(f"store {ty} {text}, ptr {pointer}, align {size}")
 
 
-def _store_reversed(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str, hint: str | None) -> None:
+def _store_reversed(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str,
+                    hint: str | None) -> None:
     first = (*index[:-1], index[-1] + (lanes - 1))
     flipped = None if mask is None else _reversed(b, "i1", lanes, mask)
     _store_contiguous(b, view, first, lanes, flipped, _reversed(b, MEMORY[view.dtype.name], lanes, text), hint)
 
 
-def _store_strided(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str, hint: str | None) -> None:
+def _store_strided(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str,
+                   hint: str | None) -> None:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     ty = vector(element, lanes)
     if mask is not None:

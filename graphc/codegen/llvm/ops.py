@@ -1,4 +1,5 @@
-"""The LLVM text of every value operation: one table for the regular ones, a function for each irregular one, an index at the end.
+"""The LLVM text of every value operation: one table for the regular ones, a function for each irregular one, an index
+at the end.
 
 A function gets the emitter, the statement and the operands' texts, and returns the result's text.
 """
@@ -37,7 +38,8 @@ INSTRUCTIONS = {
 # (operation, kind) -> intrinsic overloaded on its operand type
 INTRINSICS = {
     ("fma", "f"): "llvm.fma", ("sqrt", "f"): "llvm.sqrt", ("floor", "f"): "llvm.floor", ("ceil", "f"): "llvm.ceil",
-    ("round", "f"): "llvm.roundeven", ("trunc", "f"): "llvm.trunc", ("abs", "f"): "llvm.fabs", ("copysign", "f"): "llvm.copysign",
+    ("round", "f"): "llvm.roundeven", ("trunc", "f"): "llvm.trunc", ("abs", "f"): "llvm.fabs",
+    ("copysign", "f"): "llvm.copysign",
     ("min", "i"): "llvm.smin", ("max", "i"): "llvm.smax",
 }
 
@@ -61,7 +63,8 @@ def compute(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 # ---- functions
 def math_call(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     ty = type_of(s.dst)
-    return e.emit(f"call {ty} {e.module.math(s.op, s.dst.dtype, s.dst.lanes)}({', '.join([f'{ty} {a}' for a in args])})")
+    return e.emit(f"call {ty} "
+                  f"{e.module.math(s.op, s.dst.dtype, s.dst.lanes)}({', '.join([f'{ty} {a}' for a in args])})")
 
 
 def repair(e: BodyEmitter, s: Compute, args: list[str]) -> str:
@@ -119,7 +122,8 @@ def _from_bool(e: BodyEmitter, s: Compute, a: str) -> str:
 def _to_bool(compare: str) -> Conversion:
     def rule(e: BodyEmitter, s: Compute, a: str) -> str:
         source = s.args[0]
-        return e.emit(f"{compare} {type_of(source)} {a}, {constant(source.dtype.np.type(0).item(), source.dtype, source.lanes)}")
+        return e.emit(f"{compare} {type_of(source)} {a}, "
+                      f"{constant(source.dtype.np.type(0).item(), source.dtype, source.lanes)}")
     return rule
 
 
@@ -210,7 +214,8 @@ IRREGULAR: dict[str | tuple[str, str], Rule] = {
     ("min", "f"): float_extremum, ("max", "f"): float_extremum, ("rem", "f"): float_rem,
     ("div", "i"): int_div, ("rem", "i"): int_rem, ("neg", "i"): int_neg, ("abs", "i"): int_abs,
     "isnan": isnan, "isfinite": isfinite, "not": int_not, "mulhi_u": mulhi_u,
-    **dict.fromkeys(MATH, math_call), "pow": math_call, "rsqrt": rsqrt, "scale": scale, "fraction": fraction, "repair": repair, "libm": libm_call,
+    **dict.fromkeys(MATH, math_call), "pow": math_call, "rsqrt": rsqrt, "scale": scale, "fraction": fraction,
+    "repair": repair, "libm": libm_call,
     "select": select, "cast": cast, "bitcast": bitcast,
     "splat": splat, "iota": iota, "shuffle": shuffle, "extract": extract, "insert": insert, "reduce": reduce,
     "tail_mask": tail_mask, "value": index_value, "is_aligned": is_aligned,

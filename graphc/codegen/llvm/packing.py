@@ -1,6 +1,8 @@
-"""Dataclasses as bytes, for the disk cache. Reading checks every value against the type that its field declares, and runs no code but these classes' own.
+"""Dataclasses as bytes, for the disk cache. Reading checks every value against the type that its field declares, and
+runs no code but these classes' own.
 
-JSON holds the structure; after it follow the blocks of bytes, each at a multiple of `ALIGNMENT`, so that they can be used without a copy.
+JSON holds the structure; after it follow the blocks of bytes, each at a multiple of `ALIGNMENT`,
+so that they can be used without a copy.
 """
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def pack(record: object) -> list[Block]:
 
 
 def unpack(kind: type[T], data: memoryview) -> T:
-    """The record of type `kind` that `pack` made `data` of; fields declared as memoryview lie in `data`. ValueError when there is none."""
+    """The record of type `kind` that `pack` made `data` of; fields declared as memoryview lie in `data`. ValueError
+    when there is none."""
     try:
         size = 8 + int.from_bytes(data[:8], "little")
         tree, lengths = json.loads(bytes(data[8:size]))
@@ -74,7 +77,8 @@ def _read(kind: Any, tree: Any, blocks: Sequence[memoryview]) -> Any:
     """The value that `_write` made `tree` of."""
     form, parts = _form(kind)
     if form is UnionType:
-        return _read(next((part for part in parts if part is type(tree) or type(tree) is list and is_dataclass(part)), NoneType), tree, blocks)
+        return _read(next((part for part in parts if part is type(tree) or type(tree) is list and is_dataclass(part)),
+                          NoneType), tree, blocks)
     if form in (tuple, frozenset) and type(tree) is list:
         return form([_read(parts[0], t, blocks) for t in tree])
     if form is object and type(tree) is list and len(tree) == len(parts):
@@ -90,7 +94,8 @@ def _read(kind: Any, tree: Any, blocks: Sequence[memoryview]) -> Any:
 
 @once
 def _form(kind: Any) -> tuple[Any, tuple[Any, ...]]:
-    """How values declared as `kind` are written, and what they are made of: `object` are dataclasses, with their fields."""
+    """How values declared as `kind` are written, and what they are made of: `object` are dataclasses, with their
+    fields."""
     origin = typing.get_origin(kind) or kind
     if origin is DType or not is_dataclass(origin):
         return origin, typing.get_args(kind)

@@ -60,5 +60,6 @@ def frame_bytes(ty: str) -> int:
 
 
 def function_symbol(name: str) -> str:
-    """The global name of a loop function: prefixed, lest one called pow be libm's. Any characters but quotes and backslashes."""
+    """The global name of a loop function: prefixed, lest one called pow be libm's. Any characters but quotes and
+    backslashes."""
     return f'@"k.{name}"'

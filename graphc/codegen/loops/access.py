@@ -58,7 +58,8 @@ class AccessRange:
         return AccessRange(view, [start + ix for ix in self.least], [start + ix for ix in self.greatest])
 
     def __str__(self) -> str:
-        return f"{self.view.name}[{self.least[0]} … {self.greatest[0]}]" if self.least and self.greatest else self.view.name
+        return (f"{self.view.name}[{self.least[0]} … {self.greatest[0]}]" if self.least and self.greatest
+                else self.view.name)
 
 
 def accesses_of(s: Load | Store, definitions: dict[int, Compute]) -> Access:
@@ -83,7 +84,8 @@ def _counts(mask: Val, definitions: dict[int, Compute]) -> Iterator[Ix]:
 
 def parameter_accesses(f: FunctionIR, root: Root, integers: dict[Sym, Ix]) -> list[AccessRange]:
     """Ranges of the parameter `root` that `f` touches when its integer parameters are `integers`."""
-    return [AccessRange(view, [_substituted(ix, integers) for ix in least], [_substituted(ix, integers) for ix in greatest])
+    return [AccessRange(view, [_substituted(ix, integers) for ix in least],
+                        [_substituted(ix, integers) for ix in greatest])
             for view, least, greatest in _ranges(f, root, f.body, {}, NO_FACTS)]
 
 

@@ -12,7 +12,8 @@ from graphc.ir.types import BY_NAME, DType, bool_, i64
 
 
 class Arithmetic:
-    """Operations on values. Operands are Vals or Python numbers, at least one Val; scalars are splatted to match vectors.
+    """Operations on values. Operands are Vals or Python numbers, at least one Val; scalars are splatted to match
+    vectors.
 
     All float operations round once, as IEEE 754 says; nothing is reassociated or contracted.
     """
@@ -227,7 +228,8 @@ class Arithmetic:
 
     # ---- conversions
     def cast(self, a: Val, dtype: DType) -> Val:
-        """The value as another type. float to int truncates and saturates, NaN gives 0; i64 to i32 wraps; x to bool is x != 0."""
+        """The value as another type. float to int truncates and saturates, NaN gives 0; i64 to i32 wraps; x to bool is
+        x != 0."""
         dtype = BY_NAME[dtype.name]
         if a.dtype is dtype:
             return a
@@ -261,7 +263,8 @@ class Arithmetic:
         return self._emit("insert", a.dtype, a.lanes, (a, scalar), lane)
 
     def reduce(self, a: Val, kind: str) -> Val:
-        """All lanes combined to a scalar as a halving tree: lane k with lane k + lanes / 2. kind: add mul min max and or."""
+        """All lanes combined to a scalar as a halving tree: lane k with lane k + lanes / 2. kind: add mul min max and
+        or."""
         if kind not in REDUCTIONS or not REDUCTIONS[kind](a.dtype) or a.lanes & (a.lanes - 1):
             raise InternalError(f"reduce {kind} does not take {a.type_text}", "loops")
         return a if a.lanes == 1 else self._emit("reduce", a.dtype, 1, (a,), kind)

@@ -135,7 +135,8 @@ NO_FACTS = IndexFacts()
 
 
 def at_most(ix: Ix, limit: int, facts: IndexFacts = NO_FACTS) -> bool:
-    """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by substitution)."""
+    """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by
+    substitution)."""
     if not ix.terms:
         return ix.const <= limit
     return any(at_most(simpler, limit, facts) for simpler in not_less(ix, facts))
@@ -200,4 +201,5 @@ def _product(a: Ix, b: Ix) -> Ix:
 def _term_text(symbol: Sym, coefficient: int) -> str:
     if coefficient == 1:
         return symbol.name
-    return f"{symbol.name}*{coefficient}" if coefficient > 0 else f"-{symbol.name}*{-coefficient}" if coefficient != -1 else f"-{symbol.name}"
+    return (f"{symbol.name}*{coefficient}" if coefficient > 0 else f"-{symbol.name}*{-coefficient}" if coefficient != -1
+            else f"-{symbol.name}")

@@ -73,8 +73,8 @@ Operand = Val | int | float | bool
 class Root:
     """A piece of memory that views look at. kind: "param", "scratch", or a buffer space of main ("arena", "input", …).
 
-    It holds the elements [low, low + size), counted from its pointer; low < 0 when strides are. `slot` and `offset` (bytes)
-    place the pointer of a buffer; `owner` is the Parallel that a scratch belongs to.
+    It holds the elements [low, low + size), counted from its pointer; low < 0 when strides are. `slot` and `offset`
+    (bytes) place the pointer of a buffer; `owner` is the Parallel that a scratch belongs to.
     """
     __slots__ = ("name", "kind", "dtype", "low", "size", "slot", "offset", "owner")
 
@@ -85,7 +85,8 @@ class Root:
 
 
 class View:
-    """Typed strided access to a root. shape and strides in elements; `start` is the offset of element [0, …] in the root."""
+    """Typed strided access to a root. shape and strides in elements; `start` is the offset of element [0, …] in the
+    root."""
     __slots__ = ("root", "shape", "strides", "start")
 
     def __init__(self, root: Root, shape: tuple[int, ...], strides: tuple[int, ...], start: Ix = Ix()) -> None:
@@ -109,9 +110,11 @@ class View:
     def view_at(self, index: Sequence[Ix | int], shape: tuple[int, ...] | None = None,
                 strides: tuple[int, ...] | None = None) -> View:
         """The view that starts at `index`; shape and strides default to this view's own. Nothing is copied."""
-        shape, strides = tuple(self.shape if shape is None else shape), tuple(self.strides if strides is None else strides)
+        shape = tuple(self.shape if shape is None else shape)
+        strides = tuple(self.strides if strides is None else strides)
         if len(index) != len(self.shape) or len(shape) != len(strides):
-            raise InternalError(f"view_at({index}, {shape}, {strides}) of {self.name} with shape {self.shape}: ranks differ", "loops")
+            raise InternalError(f"view_at({index}, {shape}, {strides}) of {self.name} with shape {self.shape}: ranks "
+                                "differ", "loops")
         start = self.start
         for ix, stride in zip(index, self.strides):
             start = start + ix * stride
@@ -158,7 +161,8 @@ class Define:
 
 
 class Load:
-    """dst = `dst.lanes` elements along the last dimension. `mask`: None or a bool Val; `active`: at most so many lanes are read."""
+    """dst = `dst.lanes` elements along the last dimension. `mask`: None or a bool Val; `active`: at most so many lanes
+    are read."""
     __slots__ = ("dst", "view", "index", "mask", "hint")
 
     def __init__(self, dst: Val, view: View, index: tuple[Ix, ...], mask: Val | None, hint: str | None) -> None:
@@ -174,7 +178,8 @@ class Store:
 
 
 class Prefetch:
-    """Asks for the cache line of one element, into the cache of that level; never faults, so its index is not checked."""
+    """Asks for the cache line of one element, into the cache of that level; never faults, so its index is not
+    checked."""
     __slots__ = ("view", "index", "level")
 
     def __init__(self, view: View, index: tuple[Ix, ...], level: int) -> None:
@@ -182,10 +187,12 @@ class Prefetch:
 
 
 class For:
-    """A counted loop lo, lo + step, … < hi. carried[k] starts as inits[k], becomes nexts[k]; results[k] is its last value."""
+    """A counted loop lo, lo + step, … < hi. carried[k] starts as inits[k], becomes nexts[k]; results[k] is its last
+    value."""
     __slots__ = ("symbol", "lo", "hi", "step", "inits", "carried", "nexts", "results", "body", "unroll")
 
-    def __init__(self, symbol: Sym, lo: Ix, hi: Ix, step: int, inits: tuple[Val, ...], carried: tuple[Val, ...], unroll: bool | int | None) -> None:
+    def __init__(self, symbol: Sym, lo: Ix, hi: Ix, step: int, inits: tuple[Val, ...], carried: tuple[Val, ...],
+                 unroll: bool | int | None) -> None:
         self.symbol, self.lo, self.hi, self.step, self.unroll = symbol, lo, hi, step, unroll
         self.inits, self.carried = inits, carried
         self.nexts: tuple[Val, ...] = ()
@@ -217,7 +224,8 @@ class If:
 
 
 class While:
-    """At most `limit` trips of: head; leave unless `condition`; body. The results are the carried values when it leaves."""
+    """At most `limit` trips of: head; leave unless `condition`; body. The results are the carried values when it
+    leaves."""
     __slots__ = ("symbol", "count", "limit", "inits", "carried", "nexts", "results", "head", "condition", "body")
 
     def __init__(self, symbol: Sym, count: Sym, limit: Ix, inits: tuple[Val, ...], carried: tuple[Val, ...]) -> None:
@@ -262,12 +270,14 @@ class ReturnIf:
 
 
 class Commit:
-    """main is about to write state: it leaves if it was cancelled, and cannot be from here on, so that state is written as a whole or not at all."""
+    """main is about to write state: it leaves if it was cancelled, and cannot be from here on, so that state is written
+    as a whole or not at all."""
     __slots__ = ()
 
 
 class Stamp:
-    """main of an instrumented build: the clock of call site number `site` starts, or (`ends`) stops and the call is counted."""
+    """main of an instrumented build: the clock of call site number `site` starts, or (`ends`) stops and the call is
+    counted."""
     __slots__ = ("site", "ends")
 
     def __init__(self, site: int, ends: bool) -> None:
@@ -275,7 +285,8 @@ class Stamp:
 
 
 class FunctionIR:
-    """A loop function as it is printed, verified and translated: parameters and body. `noalias`: no two view parameters overlap."""
+    """A loop function as it is printed, verified and translated: parameters and body. `noalias`: no two view parameters
+    overlap."""
 
     def __init__(self, name: str, noalias: bool = False) -> None:
         self.name, self.noalias = name, noalias

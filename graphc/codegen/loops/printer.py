@@ -14,8 +14,8 @@ from typing import Any
 
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.loop_ir import (
-    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch, ReturnIf,
-    Root, Stamp, Store, Val, View, While, contiguous, statements)
+    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch,
+    ReturnIf, Root, Stamp, Store, Val, View, While, contiguous, statements)
 from graphc.errors import InternalError
 
 INDENT = "  "
@@ -38,7 +38,8 @@ def print_module(functions: Iterable[FunctionIR], main: FunctionIR | None = None
 
 
 def function_key(f: FunctionIR) -> str:
-    """Equal for functions that differ in their name only. The text does not show strides of reshaped views, so addresses are added."""
+    """Equal for functions that differ in their name only. The text does not show strides of reshaped views, so
+    addresses are added."""
     addresses = [f"{s.view.name} {s.view.at(s.index)}" for s in statements(f.body)
                  if isinstance(s, (Load, Store, Prefetch))]
     return "\n".join([_signature(f), str(f.noalias), *_scratches(f), *_body(f.body, ""), *addresses])
@@ -78,7 +79,8 @@ def _list(values: Iterable[object]) -> str:
 
 
 def _element(view: View, index: Iterable[Ix]) -> str:
-    """x[i, j], or (x + start)[i, j] for a view that starts elsewhere; roots that are not parameters tell where they are."""
+    """x[i, j], or (x + start)[i, j] for a view that starts elsewhere; roots that are not parameters tell where they
+    are."""
     name = view.name if view.start == 0 else f"({view.name} + {view.start})"
     return f"{name}[{_list(index)}]"
 
@@ -107,7 +109,8 @@ def _define(s: Define, indent: str) -> Iterator[str]:
 
 
 def _load(s: Load, indent: str) -> Iterator[str]:
-    yield f"{indent}{_defined(s.dst)} = load {_element(s.view, s.index)}{_strided(s.view, s.dst)}{_access(s.mask, s.hint)}"
+    where = f"{_element(s.view, s.index)}{_strided(s.view, s.dst)}"
+    yield f"{indent}{_defined(s.dst)} = load {where}{_access(s.mask, s.hint)}"
 
 
 def _store(s: Store, indent: str) -> Iterator[str]:
