@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -27,9 +28,15 @@ TEXTS = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sort
 @cache
 def functions() -> list[tuple[str, ast.FunctionDef]]:
     """Each function as file:name, those of classes with the class."""
-    nodes = [(file, node) for file, text in TEXTS.items() for node in ast.walk(ast.parse(text))]
-    return [(f"{file}:{f'{node.name}.' if isinstance(node, ast.ClassDef) else ''}{f.name}", f)
-            for file, node in nodes for f in ast.iter_child_nodes(node) if isinstance(f, ast.FunctionDef)]
+    return [(f"{file}:{name}", f) for file, text in TEXTS.items() for name, f in _inside(ast.parse(text), "")]
+
+
+def _inside(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef):
+            yield prefix + child.name, child
+        if isinstance(child, ast.stmt):
+            yield from _inside(child, f"{child.name}." if isinstance(child, ast.ClassDef) else "")
 
 
 def parameters(f: ast.FunctionDef) -> int:
