@@ -2,6 +2,8 @@
 arXiv:1404.5997."""
 from __future__ import annotations
 
+from typing import Any
+
 from graphc import nn
 
 ALEXNET_NAMES = ((r"features\.(\d+)\.(\w+)", r"\1.\2"),
@@ -21,5 +23,5 @@ def alexnet(classes: int = 1000) -> nn.Module:
     return convolutions >> nn.Flatten() >> nn.FeedForward(4096) >> nn.FeedForward(4096) >> nn.Linear(classes)
 
 
-def _conv(channels: int, kernel: int, **options) -> nn.Module:
+def _conv(channels: int, kernel: int, **options: Any) -> nn.Module:
     return nn.Conv2d(channels, kernel, **options) >> nn.relu

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import graphc as gc
 from graphc import nn
 
 # the second names are those of the first published files
@@ -29,13 +31,13 @@ class BertEmbedding(nn.Module):
     given."""
 
     def __init__(self, vocabulary: int, width: int, context: int, segments: int = 2, dropout: float = 0.0,
-                 eps: float = 1e-12):
+                 eps: float = 1e-12) -> None:
         super().__init__()
         self.tokens, self.positions = nn.Embedding(vocabulary, width, std=0.02), nn.LearnedPosition(context)
         self.segments = nn.Embedding(segments, width, std=0.02)
         self.norm, self.dropout = nn.LayerNorm(eps=eps), nn.Dropout(dropout)
 
-    def forward(self, ids, segments=None):
+    def forward(self, ids: gc.Array, segments: gc.Array | None = None) -> gc.Array:
         x = self.positions(self.tokens(ids))
         x = x + self.segments(ids * 0 if segments is None else segments)
         return self.dropout(self.norm(x))
@@ -44,12 +46,12 @@ class BertEmbedding(nn.Module):
 class Pooler(nn.Module):
     """tanh(W x₀ + b) of the first token, [CLS]: [B, T, E] -> [B, E]."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.dense = nn.Linear(None)        # as wide as its input
 
-    def forward(self, x):
-        self.dense.features = x.shape[-1]
+    def forward(self, x: gc.Array) -> gc.Array:
+        self.dense.features = x.shape[-1]       # type: ignore[assignment]   # a width is no named size
         return nn.tanh(self.dense(x[:, 0]))
 
 
@@ -66,6 +68,6 @@ def bert(vocabulary: int = 30522, width: int = 768, layers: int = 12, heads: int
     return net >> Pooler() if pooled else net
 
 
-def bert_large(**options) -> nn.Module:
+def bert_large(**options: Any) -> nn.Module:
     """TransformerBlock²⁴ ∘ EmbedToken: BERT-large, 335 M parameters with the pooler."""
     return bert(**{"width": 1024, "layers": 24, "heads": 16, **options})

@@ -1,6 +1,8 @@
 """Causal Transformers: Radford et al. (2018, GPT; 2019, GPT-2) and Brown et al. (2020, GPT-3, arXiv:2005.14165)."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from graphc import nn
@@ -39,7 +41,7 @@ def gpt(vocabulary: int = 40478, width: int = 768, layers: int = 12, heads: int 
     return (net >> nn.LayerNorm() if pre_norm else net) >> nn.GenerateToken(embed, tied=tied)
 
 
-def gpt2(size: str = "small", context: int = 1024, **options) -> nn.Module:
+def gpt2(size: str = "small", context: int = 1024, **options: Any) -> nn.Module:
     """GPT-2: "small" (124 M parameters), "medium", "large" or "xl" (1558 M; the paper's 1542 M is the count with GPT's
     vocabulary of 40,478)."""
     if size not in GPT2_SIZES:
@@ -49,7 +51,7 @@ def gpt2(size: str = "small", context: int = 1024, **options) -> nn.Module:
                pre_norm=True)
 
 
-def gpt3(**options) -> nn.Module:
+def gpt3(**options: Any) -> nn.Module:
     """GPT-3, 175 B parameters; every layer attends to all earlier tokens (the paper's alternates with a banded
     pattern)."""
     return gpt(**{"vocabulary": 50257, "width": 12288, "layers": 96, "heads": 96, "context": 2048,

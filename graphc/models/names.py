@@ -15,7 +15,7 @@ PART = re.compile(r"(.*)\[(\d+)\]")
 Rule = tuple[str, str] | tuple[str, str, Callable[[np.ndarray], np.ndarray]]
 
 
-def renamed(arrays: Mapping[str, np.ndarray] | str | os.PathLike, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+def renamed(arrays: Mapping[str, np.ndarray] | str | os.PathLike[str], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
     """`arrays`, or those of a safetensors file, under new names, for `state=` of gc.compile.
 
     A rule is (regular expression of a whole name, new name with \\1, \\2 … for its groups) and,

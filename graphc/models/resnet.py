@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import graphc as gc
 from graphc import nn
 
 
@@ -12,13 +13,13 @@ class BasicBlock(nn.Module):
     where the shape changes."""
     expansion = 1
 
-    def __init__(self, channels: int, stride: int = 1):
+    def __init__(self, channels: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(channels, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d()
         self.conv2, self.bn2 = nn.Conv2d(channels, 3, padding=1, bias=False), nn.BatchNorm2d()
         self.downsample = nn.Conv2d(channels, 1, stride=stride, bias=False) >> nn.BatchNorm2d()
 
-    def forward(self, x):
+    def forward(self, x: gc.Array) -> gc.Array:
         y = nn.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return nn.relu(y + (x if x.shape == y.shape else self.downsample(x)))
@@ -28,14 +29,14 @@ class Bottleneck(nn.Module):
     """As BasicBlock, of three convolutions: 1×1 to `channels`, 3×3 with the stride, 1×1 to four times `channels`."""
     expansion = 4
 
-    def __init__(self, channels: int, stride: int = 1):
+    def __init__(self, channels: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(channels, 1, bias=False), nn.BatchNorm2d()
         self.conv2, self.bn2 = nn.Conv2d(channels, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d()
         self.conv3, self.bn3 = nn.Conv2d(4 * channels, 1, bias=False), nn.BatchNorm2d()
         self.downsample = nn.Conv2d(4 * channels, 1, stride=stride, bias=False) >> nn.BatchNorm2d()
 
-    def forward(self, x):
+    def forward(self, x: gc.Array) -> gc.Array:
         y = nn.relu(self.bn1(self.conv1(x)))
         y = nn.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
@@ -46,7 +47,7 @@ class ResNet(nn.Module):
     """A 7×7 convolution, a pool, four stages of blocks of width, 2 width, 4 width, 8 width, the mean over space, a
     linear layer."""
 
-    def __init__(self, block: type, blocks: Sequence[int], classes: int, width: int):
+    def __init__(self, block: type, blocks: Sequence[int], classes: int, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, 7, stride=2, padding=3, bias=False)
         self.bn1, self.maxpool = nn.BatchNorm2d(), nn.MaxPool2d(3, 2, 1)
@@ -55,7 +56,7 @@ class ResNet(nn.Module):
             for i, n in enumerate(blocks))
         self.avgpool, self.fc = nn.GlobalAvgPool2d(), nn.Linear(classes)
 
-    def forward(self, x):
+    def forward(self, x: gc.Array) -> gc.Array:
         x = self.maxpool(nn.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(self.avgpool(x))
