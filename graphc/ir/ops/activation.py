@@ -94,14 +94,16 @@ class Elu(Activation):
 class Gelu(Activation):
     """x * Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016).
 
-    `approximate` "none": Phi(x) = (1 + erf(x / sqrt 2)) / 2; "tanh": (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. Both as in PyTorch.
+    `approximate` "none": Phi(x) = (1 + erf(x / sqrt 2)) / 2; "tanh": (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
+    Both as in PyTorch.
     """
     name: ClassVar[str] = "gelu"
     approximate: str = "none"
     flops: ClassVar[int] = 20
 
     def infer(self, x: TensorType) -> TensorType:
-        require(self.approximate in ("none", "tanh"), f'gelu: approximate is "none" or "tanh", got {self.approximate!r}')
+        require(self.approximate in ("none", "tanh"),
+                f'gelu: approximate is "none" or "tanh", got {self.approximate!r}')
         return super().infer(x)
 
     def formula(self, x: np.ndarray) -> np.ndarray:
@@ -150,7 +152,8 @@ class Silu(Activation):
 
 
 class Softplus(Activation):
-    """log(1 + exp(x)), computed as max(x, 0) + log1p(exp(-|x|)). No `beta`, and no `threshold`: exact everywhere, unlike PyTorch."""
+    """log(1 + exp(x)), computed as max(x, 0) + log1p(exp(-|x|)). No `beta`, and no `threshold`: exact everywhere,
+    unlike PyTorch."""
     name: ClassVar[str] = "softplus"
     flops: ClassVar[int] = 25
 
@@ -165,7 +168,8 @@ class Softplus(Activation):
 
 
 class Clip(Activation):
-    """minimum(maximum(x, low), high); a bound that is None is absent; where low > high, high. The gradient passes inside, bounds included. Also of integers."""
+    """minimum(maximum(x, low), high); a bound that is None is absent; where low > high, high. The gradient passes
+    inside, bounds included. Also of integers."""
     name: ClassVar[str] = "clip"
     low: int | float | None = None
     high: int | float | None = None

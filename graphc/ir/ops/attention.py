@@ -1,4 +1,5 @@
-"""Scaled dot-product attention as one operator, so that a back end may stream over keys without ever storing the scores."""
+"""Scaled dot-product attention as one operator, so that a back end may stream over keys without ever storing the
+scores."""
 from __future__ import annotations
 
 from math import prod, sqrt
@@ -12,11 +13,13 @@ from graphc.ir.op import Arrays, Composite, Cost, Gradients, OpBuilder, Values, 
 from graphc.ir.ops.constant import full
 from graphc.ir.types import Dim, Dims, DType, TensorType, bool_, broadcast_shapes, dtype_of, i32, shape_text
 
-MASKED = -1e30      # a score that softmax turns into exactly 0, yet finite: a row of which all scores are masked stays free of NaN
+# a score that softmax turns into exactly 0, yet finite: a row of which all scores are masked stays free of NaN
+MASKED = -1e30
 
 
 class AttentionOp(Composite):
-    """Attributes shared by attention and its gradient. `scale` None: 1 / sqrt(D). `causal`: query i sees keys j <= i (as torch, also for Tq != Tk)."""
+    """Attributes shared by attention and its gradient. `scale` None: 1 / sqrt(D). `causal`: query i sees keys j <= i
+    (as torch, also for Tq != Tk)."""
     has_kernel: ClassVar[bool] = True
     scale: float | None = None
     causal: bool = False
@@ -32,15 +35,20 @@ class AttentionOp(Composite):
     def check(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> Dims:
         """The shape [..., Tq, Tk] of the scores; GraphError where the operands do not fit."""
         require(len(mask) <= 1, f"{self.name} takes q, k, v and one mask")
-        require(q.dtype == k.dtype == v.dtype and q.dtype.is_float, f"attention of {q.dtype}, {k.dtype} and {v.dtype}: all must be of one float type")
+        require(q.dtype == k.dtype == v.dtype and q.dtype.is_float,
+                f"attention of {q.dtype}, {k.dtype} and {v.dtype}: all must be of one float type")
         for label, t in zip("qkv", (q, k, v)):
             require(t.rank >= 2, f"attention: {label} must be [..., T, D], it is {shape_text(t.shape)}")
-        require(q.shape[-1] == k.shape[-1], f"attention: q {shape_text(q.shape)} and k {shape_text(k.shape)} must agree in the last axis")
-        require(k.shape[-2] == v.shape[-2], f"attention: k {shape_text(k.shape)} and v {shape_text(v.shape)} must have equally many keys (axis -2)")
+        require(q.shape[-1] == k.shape[-1],
+                f"attention: q {shape_text(q.shape)} and k {shape_text(k.shape)} must agree in the last axis")
+        require(k.shape[-2] == v.shape[-2],
+                f"attention: k {shape_text(k.shape)} and v {shape_text(v.shape)} must have equally many keys (axis -2)")
         scores = (*broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2]), q.shape[-2], k.shape[-2])
         for m in mask:
-            require(m.dtype in (bool_, q.dtype), f"the mask of attention is bool (true: attend) or {q.dtype} (added to the scores), got {m.dtype}")
-            require(broadcast_shapes(m.shape, scores) == scores, f"the mask of attention {shape_text(m.shape)} does not broadcast to {shape_text(scores)}")
+            require(m.dtype in (bool_, q.dtype),
+                    f"the mask of attention is bool (true: attend) or {q.dtype} (added to the scores), got {m.dtype}")
+            require(broadcast_shapes(m.shape, scores) == scores,
+                    f"the mask of attention {shape_text(m.shape)} does not broadcast to {shape_text(scores)}")
         return scores
 
     def seen(self, b: OpBuilder, q: Value, k: Value, mask: Value | None) -> Value | None:
@@ -59,7 +67,8 @@ class AttentionOp(Composite):
 
 
 class Attention(AttentionOp):
-    """(q [..., Tq, D], k [..., Tk, D], v [..., Tk, E], mask?) -> (softmax(q k^T * scale + mask) v, logsumexp of the scores [..., Tq]).
+    """(q [..., Tq, D], k [..., Tk, D], v [..., Tk, E], mask?) -> (softmax(q k^T * scale + mask) v, logsumexp of the
+    scores [..., Tq]).
 
     A bool mask is true where a query may look, a float mask is added. A query that may look nowhere gives 0; where
     a float mask of -inf leaves it nothing, NaN, as softmax does.
@@ -98,7 +107,9 @@ class Attention(AttentionOp):
 
     def decompose(self, b: OpBuilder, q: Value, k: Value, v: Value, mask: Value | None = None) -> Values:
         if k.type.shape[-2] == 0:           # who may look at nothing sees 0
-            return tuple(full(b, value, t) for value, t in zip((0, -np.inf), self.infer(*(x.type for x in (q, k, v, mask) if x is not None))))
+            return tuple(full(b, value, t)
+                         for value, t in zip((0, -np.inf),
+                                             self.infer(*(x.type for x in (q, k, v, mask) if x is not None))))
         seen = self.seen(b, q, k, mask)
         s = self.scores(b, q, k, mask, seen)
         last = (s.type.rank - 1,)
@@ -112,8 +123,8 @@ class Attention(AttentionOp):
         return b.matmul(p, v), flat if flat.type == lse else b.broadcast_to(flat, shape=lse.shape)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        """Flash-attention's rule (Dao 2022): probabilities again from q, k and the logsumexp. A float mask, or a gradient of the
-        logsumexp itself, takes the decomposition's gradient."""
+        """Flash-attention's rule (Dao 2022): probabilities again from q, k and the logsumexp. A float mask, or a
+        gradient of the logsumexp itself, takes the decomposition's gradient."""
         if gs[1] is not None or (len(ins) == 4 and ins[3].type.dtype != bool_):
             return NotImplemented
         q, k, v, *mask = ins
@@ -124,7 +135,8 @@ class Attention(AttentionOp):
         scores = self.check(q, k, v, *mask)
         outs = self.infer(q, k, v, *mask)
         share = 2 if self.causal else 1
-        return Cost(prod(scores) * (2 * q.shape[-1] + 2 * v.shape[-1] + 10) // share, sum(t.nbytes for t in (q, k, v, *mask, *outs)))
+        return Cost(prod(scores) * (2 * q.shape[-1] + 2 * v.shape[-1] + 10) // share,
+                    sum(t.nbytes for t in (q, k, v, *mask, *outs)))
 
 
 class AttentionGrad(AttentionOp):
@@ -132,7 +144,8 @@ class AttentionGrad(AttentionOp):
     name: ClassVar[str] = "attention_grad"
 
     def infer(self, *ins: TensorType) -> tuple[TensorType, ...]:
-        require(len(ins) in (6, 7), f"attention_grad takes q, k, v, a mask or none, out, logsumexp, dout; got {len(ins)} operands")
+        require(len(ins) in (6, 7),
+                f"attention_grad takes q, k, v, a mask or none, out, logsumexp, dout; got {len(ins)} operands")
         q, k, v = ins[:3]
         out, lse = Attention(self.scale, self.causal).infer(*ins[:-3])
         require(ins[-3:] == (out, lse, out), f"attention_grad: out, logsumexp and dout must be {out}, {lse} and {out}")
@@ -165,7 +178,8 @@ class AttentionGrad(AttentionOp):
         q, k, v = ins[:3]
         scores = self.check(*ins[:-3])
         share = 2 if self.causal else 1
-        return Cost(prod(scores) * (6 * q.shape[-1] + 4 * v.shape[-1] + 10) // share, sum(t.nbytes for t in (*ins, q, k, v)))
+        return Cost(prod(scores) * (6 * q.shape[-1] + 4 * v.shape[-1] + 10) // share,
+                    sum(t.nbytes for t in (*ins, q, k, v)))
 
 
 def _causal(b: OpBuilder, tq: Dim, tk: Dim) -> Value:
@@ -173,7 +187,8 @@ def _causal(b: OpBuilder, tq: Dim, tk: Dim) -> Value:
 
 
 def _where_seen(b: OpBuilder, mask: Value | None, seen: Value | None, p: Value) -> Value:
-    """0 where a bool mask hides a key: softmax has 0 there already, except in rows that are hidden whole (which `causal` alone has none of)."""
+    """0 where a bool mask hides a key: softmax has 0 there already, except in rows that are hidden whole (which
+    `causal` alone has none of)."""
     return b.where(seen, p, b.constant(0, p.type.dtype)) if _is_bool(mask) else p
 
 

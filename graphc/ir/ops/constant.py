@@ -30,14 +30,16 @@ class Constant(Op):
 
 
 class Iota(Op):
-    """The array of `shape` whose elements are their own index along `axis`. Not bool; a float dtype counts in floats."""
+    """The array of `shape` whose elements are their own index along `axis`. Not bool; a float dtype counts in
+    floats."""
     name: ClassVar[str] = "iota"
     shape: tuple[Dim, ...]
     axis: int
     dtype: DType
 
     def infer(self) -> TensorType:
-        require(self.axis == normalize_axis(self.axis, len(self.shape)), f"iota: axis {self.axis} must be counted from the front")
+        require(self.axis == normalize_axis(self.axis, len(self.shape)),
+                f"iota: axis {self.axis} must be counted from the front")
         require(self.dtype.kind != "bool", "iota counts in integers or floats, not in bool")
         return TensorType(self.dtype, self.shape)
 
@@ -61,7 +63,8 @@ class Dimension(Op):
 
     def infer(self) -> TensorType:
         require(self.dtype.kind != "bool", "dimension counts in integers or floats, not in bool")
-        require(not isinstance(self.size, int) or holds(self.dtype, max(self.size, 0)), f"dimension: {self.size} is not an {self.dtype}")
+        require(not isinstance(self.size, int) or holds(self.dtype, max(self.size, 0)),
+                f"dimension: {self.size} is not an {self.dtype}")
         return TensorType(self.dtype, ())
 
     def reference(self) -> np.ndarray:
@@ -87,7 +90,8 @@ def count(b: OpBuilder, size: Dim, dtype: DType) -> Value:
 
 
 def splat(v: Value) -> float | int | bool | None:
-    """The number that fills v, when v is a constant of one number, bit for bit (also seen through broadcast and reshape), else None."""
+    """The number that fills v, when v is a constant of one number, bit for bit (also seen through broadcast and
+    reshape), else None."""
     while v.node is not None and v.node.op.name in ("broadcast_to", "reshape"):
         v = v.node.inputs[0]
     if v.node is None or not isinstance(v.node.op, Constant):

@@ -17,7 +17,8 @@ from graphc.ir.types import Dim, Dims, TensorType, broadcast_shapes, shape_text,
 
 
 class Matmul(Op):
-    """numpy's matmul: [..., M, K] @ [..., K, N], leading axes broadcast; a 1-D operand is a row (left) or a column (right) whose axis then goes."""
+    """numpy's matmul: [..., M, K] @ [..., K, N], leading axes broadcast; a 1-D operand is a row (left) or a column
+    (right) whose axis then goes."""
     name: ClassVar[str] = "matmul"
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
@@ -26,7 +27,8 @@ class Matmul(Op):
         left, right = _as_matrices(x.shape, y.shape)
         require(left[-1] == right[-2], f"matmul of {shape_text(x.shape)} and {shape_text(y.shape)}: "
                                        f"the last axis of the left ({left[-1]}) must equal "
-                                       f"{'the axis' if y.rank == 1 else 'the last but one axis'} of the right ({right[-2]})")
+                                       f"{'the axis' if y.rank == 1 else 'the last but one axis'} of the right "
+                                       f"({right[-2]})")
         lead = broadcast_shapes(left[:-2], right[:-2])
         return x.with_shape(lead + left[-2:-1] * (x.rank > 1) + right[-1:] * (y.rank > 1))
 
@@ -62,7 +64,8 @@ def _left_gradient(b: OpBuilder, g: Value, x: Value, y: Value, type: TensorType)
 
 
 def _right_gradient(b: OpBuilder, g: Value, x: Value, y: Value, type: TensorType) -> Value:
-    """x^T @ g; where the right operand is one matrix for all of a batch (a weight), batch and rows are merged: one product, no sum after it."""
+    """x^T @ g; where the right operand is one matrix for all of a batch (a weight), batch and rows are merged: one
+    product, no sum after it."""
     if y.type.rank == 2 and g.type.rank > 2 and x.type.shape[:-2] == g.type.shape[:-2]:
         rows = _product(range(g.type.rank - 1), g)
         x2 = b.reshape(x, shape=(rows, x.type.shape[-1]))
@@ -80,9 +83,11 @@ def _dropped(b: OpBuilder, g: Value, at: int, type: TensorType) -> Value:
 
 
 class Einsum(Op):
-    """Einstein summation of two operands, as numpy's: "bik,bkj->bij". Without "->" the output has the labels that occur once, sorted.
+    """Einstein summation of two operands, as numpy's: "bik,bkj->bij". Without "->" the output has the labels that occur
+    once, sorted.
 
-    "..." stands for axes that broadcast. A label may not occur twice in one operand (the DSL takes diagonals and drops axes of size 1 before).
+    "..." stands for axes that broadcast. A label may not occur twice in one operand (the DSL takes diagonals and drops
+    axes of size 1 before).
     """
     name: ClassVar[str] = "einsum"
     equation: str
@@ -98,7 +103,8 @@ class Einsum(Op):
         number = {label: i for i, label in enumerate(dict.fromkeys(a + b))}
         x, a = _squeezed(x, a, y, b)
         y, b = _squeezed(y, b, x, a)
-        return np.asarray(np.einsum(x, [number[i] for i in a], y, [number[i] for i in b], [number[i] for i in out], optimize=True), x.dtype)
+        return np.asarray(np.einsum(x, [number[i] for i in a], y, [number[i] for i in b], [number[i] for i in out],
+                                    optimize=True), x.dtype)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         (x, y), g = ins, only_gradient(gs)
@@ -118,12 +124,14 @@ class Einsum(Op):
         number = {label: i for i, label in enumerate(sizes)}
 
         def maps(labels: Labels, shape: Dims) -> contraction.Maps:
-            return tuple(axis() if shape[i] == 1 != sizes[label] else axis(number[label]) for i, label in enumerate(labels))
+            return tuple(axis() if shape[i] == 1 != sizes[label] else axis(number[label])
+                         for i, label in enumerate(labels))
 
         def dims(wanted: Callable[[str], bool]) -> tuple[int, ...]:
             return tuple(number[label] for label in sizes if wanted(label))
         return _without_false_batch(Contraction(
-            static_shape(tuple(sizes.values())), dims(lambda i: i in out and i in a and i in b), dims(lambda i: i in out and i not in b),
+            static_shape(tuple(sizes.values())), dims(lambda i: i in out and i in a and i in b),
+            dims(lambda i: i in out and i not in b),
             dims(lambda i: i in out and i not in a), dims(lambda i: i not in out),
             maps(a, x.shape), maps(b, y.shape), tuple(axis(number[label]) for label in out)))
 
@@ -157,7 +165,8 @@ def parse_equation(equation: str, *ranks: int, diagonals: bool = False) -> tuple
     together = [i for term in labels for i in term]
     hidden = sorted({i for i in together if _is_ellipsis(i)}, key=lambda i: -int(i[3:]))
     if not arrow:
-        return *labels, tuple(hidden) + tuple(sorted(i for i in set(together) if together.count(i) == 1 and not _is_ellipsis(i)))
+        return *labels, tuple(hidden) + tuple(sorted(i for i in set(together) if together.count(i) == 1
+                                                     and not _is_ellipsis(i)))
     head, dots, tail = out.partition("...")
     result = tuple(head) + tuple(hidden) * bool(dots) + tuple(tail)
     unknown = [i for i in result if i not in together]
@@ -170,9 +179,11 @@ def _operand_labels(equation: str, term: str, rank: int, diagonals: bool) -> Lab
     head, dots, tail = term.partition("...")
     letters = head + tail
     require(all(c.isalpha() for c in letters), f'einsum "{equation}": labels are letters, got "{term}"')
-    require(diagonals or len(set(letters)) == len(letters), f'einsum "{equation}": "{term}" names a label twice; a diagonal must be taken before')
+    require(diagonals or len(set(letters)) == len(letters),
+            f'einsum "{equation}": "{term}" names a label twice; a diagonal must be taken before')
     hidden = rank - len(letters)
-    require(hidden == 0 or (dots != "" and hidden > 0), f'einsum "{equation}": "{term}" names {len(letters)} axes, the operand has {rank}')
+    require(hidden == 0 or (dots != "" and hidden > 0),
+            f'einsum "{equation}": "{term}" names {len(letters)} axes, the operand has {rank}')
     return tuple(head) + tuple(f"...{i}" for i in range(hidden, 0, -1)) + tuple(tail)
 
 
@@ -182,12 +193,14 @@ def _is_ellipsis(label: str) -> bool:
 
 def _squeezed(x: np.ndarray, labels: Labels, other: np.ndarray, other_labels: Labels) -> tuple[np.ndarray, Labels]:
     """`x` without the axes of size 1 that the other operand broadcasts."""
-    gone = [i for i, label in enumerate(labels) if x.shape[i] == 1 and label in other_labels and other.shape[other_labels.index(label)] != 1]
+    gone = [i for i, label in enumerate(labels) if x.shape[i] == 1 and label in other_labels
+            and other.shape[other_labels.index(label)] != 1]
     return x.squeeze(tuple(gone)), tuple(label for i, label in enumerate(labels) if i not in gone)
 
 
 def _einsum_gradient(b: OpBuilder, g: Value, out: Labels, x: Value, own: Labels, other: Value, others: Labels) -> Value:
-    """einsum of g and the other operand, kept to the axes of x that they have; the axes that x alone has, or broadcast, come back by broadcast_to."""
+    """einsum of g and the other operand, kept to the axes of x that they have; the axes that x alone has, or broadcast,
+    come back by broadcast_to."""
     sizes = dict(zip(out, g.type.shape)) | {i: d for i, d in zip(others, other.type.shape) if d != 1}
     kept = tuple(i for i, d in zip(own, x.type.shape) if sizes.get(i, 1) == d and i in out + others)
     letter = {label: chr(ord("a") + n) for n, label in enumerate(dict.fromkeys(out + others))}

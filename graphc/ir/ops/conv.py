@@ -1,4 +1,5 @@
-"""Two-dimensional convolution (correlation, as torch.nn.Conv2d) and its two gradients, each of which differentiates into the others."""
+"""Two-dimensional convolution (correlation, as torch.nn.Conv2d) and its two gradients, each of which differentiates
+into the others."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ Pads = tuple[Pair, Pair]         # ((top, bottom), (left, right))
 class ConvOp(Op):
     """Attributes shared by a convolution and its gradients; `padding` is ((top, bottom), (left, right)).
 
-    x [N, C, H, W], w [F, C / groups, KH, KW], y [N, F, OH, OW] with OH = (H + padding - dilation * (KH - 1) - 1) // stride + 1.
+    x [N, C, H, W], w [F, C / groups, KH, KW], y [N, F, OH, OW] with OH = (H + padding - dilation * (KH - 1) - 1) //
+    stride + 1.
     """
     stride: Pair = (1, 1)
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
@@ -34,8 +36,10 @@ class ConvOp(Op):
         """Shape of y; GraphError where x and w do not fit."""
         require(len(x) == 4, f"conv2d takes an image [N, C, H, W], got {shape_text(x)}")
         require(len(w) == 4, f"conv2d takes a kernel [F, C / groups, KH, KW], got {shape_text(w)}")
-        require(min(*self.stride, *self.dilation, self.groups) >= 1, "conv2d: stride, dilation and groups must be at least 1")
-        require(all(p >= 0 for pair in self.padding for p in pair), f"conv2d: padding must not be negative, got {self.padding}")
+        require(min(*self.stride, *self.dilation, self.groups) >= 1,
+                "conv2d: stride, dilation and groups must be at least 1")
+        require(all(p >= 0 for pair in self.padding for p in pair),
+                f"conv2d: padding must not be negative, got {self.padding}")
         require(x[1] == w[1] * self.groups, f"conv2d: the image has {x[1]} channels, the kernel {shape_text(w)} with "
                                             f"groups={self.groups} takes {w[1] * self.groups}")
         require(w[0] % self.groups == 0, f"conv2d: {w[0]} features cannot be divided into {self.groups} groups")
@@ -51,7 +55,8 @@ class ConvOp(Op):
 
 
 class Conv2d(ConvOp):
-    """y[n, f, i, j] = sum over c, p, q of x[n, c, i * stride + p * dilation - pad, …] * w[f, c, p, q], zeros outside the image."""
+    """y[n, f, i, j] = sum over c, p, q of x[n, c, i * stride + p * dilation - pad, …] * w[f, c, p, q], zeros outside
+    the image."""
     name: ClassVar[str] = "conv2d"
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
@@ -96,7 +101,8 @@ class Conv2dInputGrad(ConvOp):
 
     def reference(self, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
         n, c, h, wd = static_shape(self.x_shape)
-        padded = np.zeros((n, self.groups, c // self.groups, h + sum(self.padding[0]), wd + sum(self.padding[1])), dy.dtype)
+        padded = np.zeros((n, self.groups, c // self.groups, h + sum(self.padding[0]), wd + sum(self.padding[1])),
+                          dy.dtype)
         wg, dyg = w.reshape(_split(w.shape, self.groups, 0)), dy.reshape(_split(dy.shape, self.groups, 1))
         for offset, region in offsets(w.shape[2:], dy.shape[2:], self.stride, self.dilation):
             padded[(..., *region)] += np.einsum("ngfhw,gfc->ngchw", dyg, wg[..., offset[0], offset[1]], optimize=True)
@@ -147,7 +153,8 @@ class Conv2dWeightGrad(ConvOp):
 
 class ConvTranspose2d(Composite):
     """torch.nn.ConvTranspose2d: x [N, C, H, W], w [C, F / groups, KH, KW] -> [N, F, OH, OW];
-    OH = (H - 1) * stride - padding + dilation * (KH - 1) + output_padding + 1. An output_padding is smaller than the stride or the dilation."""
+    OH = (H - 1) * stride - padding + dilation * (KH - 1) + output_padding + 1. An output_padding is smaller than the
+    stride or the dilation."""
     name: ClassVar[str] = "conv_transpose2d"
     stride: Pair = (1, 1)
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
@@ -159,9 +166,11 @@ class ConvTranspose2d(Composite):
         _check_dtypes(self.name, x, w)
         require(x.rank == 4, f"{self.name} takes an image [N, C, H, W], got {shape_text(x.shape)}")
         require(w.rank == 4, f"{self.name} takes a kernel [C, F / groups, KH, KW], got {shape_text(w.shape)}")
-        require(x.shape[1] == w.shape[0], f"{self.name}: the image has {x.shape[1]} channels, the kernel takes {w.shape[0]}")
+        require(x.shape[1] == w.shape[0],
+                f"{self.name}: the image has {x.shape[1]} channels, the kernel takes {w.shape[0]}")
         for p, s, d in zip(self.output_padding, self.stride, self.dilation):
-            require(0 <= p < max(s, d), f"{self.name}: output_padding {p} must be smaller than stride {s} or dilation {d}")
+            require(0 <= p < max(s, d),
+                    f"{self.name}: output_padding {p} must be smaller than stride {s} or dilation {d}")
         self._gradient(x.shape, w.shape).infer(w, x)
         return x.with_shape(self._output_shape(x.shape, w.shape, self.padding, self.output_padding))
 
@@ -177,13 +186,15 @@ class ConvTranspose2d(Composite):
 
     def _output_shape(self, x: Dims, w: Dims, padding: Pads, more: Pair) -> tuple[Dim, ...]:
         return (x[0], w[1] * self.groups, *(
-            (x[2 + i] - 1) * self.stride[i] - sum(padding[i]) + self.dilation[i] * (w[2 + i] - 1) + more[i] + 1 for i in range(2)))
+            (x[2 + i] - 1) * self.stride[i] - sum(padding[i]) + self.dilation[i] * (w[2 + i] - 1) + more[i] + 1
+            for i in range(2)))
 
     def _gradient(self, x: Dims, w: Dims) -> Conv2dInputGrad:
         """The convolution's gradient that makes all of the result but rows and columns of zeros at its end."""
         (top, down, _), (left, across, _) = self._split_padding
         padding, more = (top, left), (down, across)
-        return Conv2dInputGrad(self.stride, padding, self.dilation, self.groups, self._output_shape(x, w, padding, more))
+        return Conv2dInputGrad(self.stride, padding, self.dilation, self.groups,
+                               self._output_shape(x, w, padding, more))
 
     @property
     def _beyond(self) -> tuple[int, ...]:
@@ -196,7 +207,8 @@ class ConvTranspose2d(Composite):
 
 
 def _less_cropped(padding: Pair, more: int, stride: int) -> tuple[Pair, int, int]:
-    """An output padding as a smaller padding, an output padding below the stride, which a convolution's gradient can have, and zeros after it.
+    """An output padding as a smaller padding, an output padding below the stride, which a convolution's gradient can
+    have, and zeros after it.
 
     One that is below the stride stays as it is.
     """
@@ -208,7 +220,8 @@ def _less_cropped(padding: Pair, more: int, stride: int) -> tuple[Pair, int, int
 
 
 def window_extents(size: Dims, kernel: Dims, stride: Pair, padding: Pads, dilation: Pair, name: str) -> tuple[Dim, ...]:
-    """Number of window positions along each spatial axis; GraphError where the kernel is larger than the padded image."""
+    """Number of window positions along each spatial axis; GraphError where the kernel is larger than the padded
+    image."""
     result = []
     for s, k, st, pad, d in zip(size, kernel, stride, padding, dilation, strict=True):
         room = s + sum(pad) - d * (k - 1) - 1
@@ -245,7 +258,9 @@ def _check_dtypes(name: str, x: TensorType, w: TensorType) -> None:
 
 
 def _check_output(name: str, expected: Dims, dy: TensorType) -> None:
-    require(dy.shape == expected, f"{name}: the gradient of the output is {shape_text(dy.shape)}, the convolution makes {shape_text(expected)}")
+    require(dy.shape == expected,
+            f"{name}: the gradient of the output is {shape_text(dy.shape)}, the convolution makes "
+            f"{shape_text(expected)}")
 
 
 OPS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, ConvTranspose2d)

@@ -14,8 +14,8 @@ from graphc.ir.types import TensorType
 
 
 class CustomVjp(Composite):
-    """`forward` of the operands. `backward` takes the operands, the outputs and the gradient of each float output, and gives the
-    gradient of each float operand."""
+    """`forward` of the operands. `backward` takes the operands, the outputs and the gradient of each float output, and
+    gives the gradient of each float operand."""
     name: ClassVar[str] = "custom_vjp"
     forward: Graph
     backward: Graph
@@ -23,9 +23,13 @@ class CustomVjp(Composite):
     def infer(self, *ins: TensorType) -> tuple[TensorType, ...]:
         outs = tuple(v.type for v in self.forward.outputs)
         floats = tuple(t for t in outs if t.dtype.is_float)
-        require(not self.forward.state and not self.backward.state, "custom_vjp: its function and its rule must not own state")
-        require(_types(self.forward) == ins, f"custom_vjp of {', '.join(map(str, ins))}: its function takes {', '.join(map(str, _types(self.forward)))}")
-        require(_types(self.backward) == ins + outs + floats, "custom_vjp: the rule must take inputs, outputs and gradients of float outputs")
+        require(not self.forward.state and not self.backward.state,
+                "custom_vjp: its function and its rule must not own state")
+        require(_types(self.forward) == ins,
+                f"custom_vjp of {', '.join(map(str, ins))}: its function takes "
+                f"{', '.join(map(str, _types(self.forward)))}")
+        require(_types(self.backward) == ins + outs + floats,
+                "custom_vjp: the rule must take inputs, outputs and gradients of float outputs")
         require(tuple(v.type for v in self.backward.outputs) == tuple(t for t in ins if t.dtype.is_float),
                 "custom_vjp: the rule must give one gradient of the same type for each float input")
         return outs

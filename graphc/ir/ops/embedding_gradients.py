@@ -12,7 +12,8 @@ from graphc.ir.types import Dim, TensorType, i32, static_dim
 
 
 class RowPlaces(Op):
-    """For each row of a table of `size` rows, where in ids (flattened) it stands first; ids.size for rows that do not stand there. i32[size].
+    """For each row of a table of `size` rows, where in ids (flattened) it stands first; ids.size for rows that do not
+    stand there. i32[size].
 
     checked: the ids are known to be rows; others are clamped."""
     name: ClassVar[str] = "row_places"
@@ -38,7 +39,8 @@ class RowPlaces(Op):
 
 
 class CheckRows(Op):
-    """The row numbers, all of them inside a table of `size` rows: what reads them may write state in place, since nothing can fail any more."""
+    """The row numbers, all of them inside a table of `size` rows: what reads them may write state in place, since
+    nothing can fail any more."""
     name: ClassVar[str] = "check_rows"
     size: Dim
 
@@ -71,7 +73,8 @@ class AddRows(ScatterAdd):
 
 
 class PickRows(Op):
-    """x[at] along axis 0, for one axis of positions, which are clamped into x: take where no position can be bad, and which may run inside other kernels."""
+    """x[at] along axis 0, for one axis of positions, which are clamped into x: take where no position can be bad, and
+    which may run inside other kernels."""
     name: ClassVar[str] = "pick_rows"
 
     def infer(self, x: TensorType, at: TensorType) -> TensorType:
@@ -91,7 +94,8 @@ class PickRows(Op):
 
 def _check_ids(op: RowPlaces | CheckRows, ids: TensorType) -> None:
     require(ids.dtype.is_int, f"{op.name} takes i32 or i64 row numbers, got {ids.dtype}")
-    require(not isinstance(op.size, int) or op.size > 0 or (op.size == ids.size == 0), f"{op.name}: a table of {op.size} rows has none of {ids}")
+    require(not isinstance(op.size, int) or op.size > 0 or (op.size == ids.size == 0),
+            f"{op.name}: a table of {op.size} rows has none of {ids}")
 
 
 OPS = (RowPlaces, CheckRows, AddRows, PickRows)

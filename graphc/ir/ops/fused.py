@@ -18,7 +18,8 @@ KINDS = ("nest", "contraction")
 
 
 def takes_epilogue(op: Op) -> bool:
-    """Whether elementwise operators on the result can run while it is made: contractions, and convolutions in Winograd's form."""
+    """Whether elementwise operators on the result can run while it is made: contractions, and convolutions in
+    Winograd's form."""
     return hasattr(op, "contraction") or isinstance(op, (WinogradConv2d, WinogradWeightGrad))
 
 
@@ -33,11 +34,13 @@ def slices_in(body: Graph) -> tuple[Node, ...]:
 
 
 class Fused(Op):
-    """The outputs of `body` for its inputs. Made by the fuse pass, after differentiation: it has no gradient of its own.
+    """The outputs of `body` for its inputs. Made by the fuse pass, after differentiation: it has no gradient of its
+    own.
 
-    kind "nest": elementwise operators and reductions over one iteration space (`ir.space`). kind "contraction": one contraction
-    and elementwise operators on its result, every output of the contraction's shape; or, with gates, of the shape of the slices that the body
-    takes of the result, side by side along its last axis.
+    kind "nest": elementwise operators and reductions over one iteration space (`ir.space`).
+    kind "contraction": one contraction and elementwise operators on its result, every output of the contraction's
+    shape; or, with gates, of the shape of the slices that the body takes of the result, side by side along its last
+    axis.
     """
     name: ClassVar[str] = "fused"
     body: Graph
@@ -45,7 +48,8 @@ class Fused(Op):
 
     def infer(self, *ins: TensorType) -> tuple[TensorType, ...]:
         wanted = tuple(v.type for v in self.body.inputs)
-        require(not self.body.state and self.kind in KINDS, f"a fused body owns no state and its kind is one of {', '.join(KINDS)}, not {self.kind!r}")
+        require(not self.body.state and self.kind in KINDS,
+                f"a fused body owns no state and its kind is one of {', '.join(KINDS)}, not {self.kind!r}")
         require(ins == wanted, f"fused body takes {wanted}, got {ins}")
         return tuple(v.type for v in self.body.outputs)
 

@@ -1,7 +1,8 @@
 """Reading and writing at integer positions held in arrays.
 
-Positions count from 0 and must be inside the axis: no negative ones (numpy's meaning of them is the DSL's work), no clamping.
-A bad one is a GraphError in the reference; a kernel reports it, with its node, through the status word, and reads and writes nothing.
+Positions count from 0 and must be inside the axis: no negative ones (numpy's meaning of them is the DSL's work),
+no clamping. A bad one is a GraphError in the reference; a kernel reports it, with its node, through the status word,
+and reads and writes nothing.
 """
 from __future__ import annotations
 
@@ -22,9 +23,11 @@ class Indexing(Op):
 
     def check(self, x: TensorType, idx: TensorType) -> int:
         """The axis counted from the front."""
-        require(idx.dtype.is_int, f"{self.name}: positions must be i32 or i64, got {idx.dtype}; convert them with .astype(i64)")
+        require(idx.dtype.is_int,
+                f"{self.name}: positions must be i32 or i64, got {idx.dtype}; convert them with .astype(i64)")
         axis = normalize_axis(self.axis, x.rank)
-        require(x.shape[axis] != 0 or idx.size == 0, f"{self.name}: axis {axis} of {x} is empty, no position can be inside it")
+        require(x.shape[axis] != 0 or idx.size == 0,
+                f"{self.name}: axis {axis} of {x} is empty, no position can be inside it")
         return axis
 
 
@@ -48,7 +51,8 @@ class Take(Indexing):
 
 
 class TakeAlongAxis(Indexing):
-    """numpy.take_along_axis(x, idx, axis): one position per result element; idx has the shape of x except along `axis` (no broadcasting)."""
+    """numpy.take_along_axis(x, idx, axis): one position per result element; idx has the shape of x except along `axis`
+    (no broadcasting)."""
     name: ClassVar[str] = "take_along_axis"
 
     def infer(self, x: TensorType, idx: TensorType) -> TensorType:
@@ -67,7 +71,8 @@ class TakeAlongAxis(Indexing):
 
 
 class ScatterAdd(Indexing):
-    """`base` with updates added at positions idx along `axis`: the transpose of take, repeated positions add up, in row-major order of idx.
+    """`base` with updates added at positions idx along `axis`: the transpose of take, repeated positions add up, in
+    row-major order of idx.
 
     updates.shape = base.shape[:axis] + idx.shape + base.shape[axis+1:], float or int.
     """
@@ -93,7 +98,8 @@ class ScatterAdd(Indexing):
 
 
 class ScatterAddAlongAxis(Indexing):
-    """`base` with updates[i] added at position idx[i] along `axis`: the transpose of take_along_axis; idx and updates have one shape."""
+    """`base` with updates[i] added at position idx[i] along `axis`: the transpose of take_along_axis; idx and updates
+    have one shape."""
     name: ClassVar[str] = "scatter_add_along_axis"
 
     def infer(self, base: TensorType, idx: TensorType, updates: TensorType) -> TensorType:
@@ -117,7 +123,8 @@ class ScatterAddAlongAxis(Indexing):
 
 
 class OneHot(Composite):
-    """1 where the new last axis, of size `depth`, equals the class id, else 0; an id outside [0, depth) gives zeros (PyTorch: an error)."""
+    """1 where the new last axis, of size `depth`, equals the class id, else 0; an id outside [0, depth) gives zeros
+    (PyTorch: an error)."""
     name: ClassVar[str] = "one_hot"
     depth: Dim
     dtype: DType
@@ -141,12 +148,15 @@ class OneHot(Composite):
 def _check_along(op: Indexing, x: TensorType, idx: TensorType) -> None:
     axis = op.check(x, idx)
     fits = idx.rank == x.rank and all(i == axis or d == n for i, (d, n) in enumerate(zip(idx.shape, x.shape)))
-    require(fits, f"{op.name} along axis {axis}: positions {shape_text(idx.shape)} must have the shape {shape_text(x.shape)} on every other axis")
+    require(fits,
+            f"{op.name} along axis {axis}: positions {shape_text(idx.shape)} must have the shape "
+            f"{shape_text(x.shape)} on every other axis")
 
 
 def _check_updates(name: str, base: TensorType, updates: TensorType, shape: Dims) -> None:
     require(base.dtype.kind != "bool", f"{name} adds float or int arrays, got bool")
-    require(updates == TensorType(base.dtype, tuple(shape)), f"{name}: updates must be {TensorType(base.dtype, tuple(shape))}, got {updates}")
+    require(updates == TensorType(base.dtype, tuple(shape)),
+            f"{name}: updates must be {TensorType(base.dtype, tuple(shape))}, got {updates}")
 
 
 def inside(name: str, idx: np.ndarray, size: int) -> np.ndarray:

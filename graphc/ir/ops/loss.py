@@ -22,7 +22,8 @@ class ElementLoss(Composite):
 
     def infer(self, x: TensorType, target: TensorType) -> TensorType:
         check_reduction(self)
-        require(x.dtype.is_float and x == target, f"{self.name} takes two float arrays of one type, got {x} and {target}")
+        require(x.dtype.is_float and x == target,
+                f"{self.name} takes two float arrays of one type, got {x} and {target}")
         return x if self.reduction == "none" else x.with_shape(())
 
     def reference(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -68,7 +69,8 @@ class MSE(ElementLoss):
 
 
 class BCEWithLogits(ElementLoss):
-    """-target log(sigmoid(x)) - (1 - target) log(1 - sigmoid(x)), computed as max(x, 0) - x target + log1p(exp(-|x|))."""
+    """-target log(sigmoid(x)) - (1 - target) log(1 - sigmoid(x)), computed as max(x, 0) - x target +
+    log1p(exp(-|x|))."""
     name: ClassVar[str] = "bce_with_logits"
     flops: ClassVar[int] = 28
 
@@ -83,11 +85,12 @@ class BCEWithLogits(ElementLoss):
 
 
 class CrossEntropy(Composite):
-    """logsumexp(logits) - logits[id] along `axis`, the classes; ids (i32 or i64) have the shape of the logits without that axis.
+    """logsumexp(logits) - logits[id] along `axis`, the classes; ids (i32 or i64) have the shape of the logits without
+    that axis.
 
-    With label_smoothing s: (1 - s) of that plus s (logsumexp(logits) - mean(logits)). Rows whose id is `ignore_index` count nothing,
-    neither in the sum nor in the mean's divisor. Any other id outside 0..classes-1 is an error at run time. As
-    torch.nn.functional.cross_entropy, whose ignore_index is -100 unless told otherwise.
+    With label_smoothing s: (1 - s) of that plus s (logsumexp(logits) - mean(logits)). Rows whose id is `ignore_index`
+    count nothing, neither in the sum nor in the mean's divisor. Any other id outside 0..classes-1 is an error at run
+    time. As torch.nn.functional.cross_entropy, whose ignore_index is -100 unless told otherwise.
     """
     name: ClassVar[str] = "cross_entropy"
     axis: int = -1
@@ -100,11 +103,17 @@ class CrossEntropy(Composite):
         rows = x.shape[:axis] + x.shape[axis + 1:]
         check_reduction(self)
         require(x.dtype.is_float, f"cross_entropy takes float logits, got {x.dtype}")
-        require(ids.dtype.is_int, f"cross_entropy takes class ids in i32 or i64, got {ids.dtype}; for probabilities use cross_entropy_soft")
-        require(ids.shape == rows, f"cross_entropy of logits {shape_text(x.shape)} with classes on axis {axis} needs ids {shape_text(rows)}, got {shape_text(ids.shape)}")
+        require(ids.dtype.is_int,
+                f"cross_entropy takes class ids in i32 or i64, got {ids.dtype}; for probabilities use "
+                "cross_entropy_soft")
+        require(ids.shape == rows,
+                f"cross_entropy of logits {shape_text(x.shape)} with classes on axis {axis} needs ids "
+                f"{shape_text(rows)}, got {shape_text(ids.shape)}")
         require(x.shape[axis] != 0 or ids.size == 0, f"cross_entropy of {x} with no classes has no value")
-        require(self.ignore_index is None or holds(ids.dtype, self.ignore_index), f"cross_entropy: ignore_index {self.ignore_index} is not an {ids.dtype}")
-        require(0 <= self.label_smoothing <= 1, f"cross_entropy: label_smoothing must be in 0..1, got {self.label_smoothing}")
+        require(self.ignore_index is None or holds(ids.dtype, self.ignore_index),
+                f"cross_entropy: ignore_index {self.ignore_index} is not an {ids.dtype}")
+        require(0 <= self.label_smoothing <= 1,
+                f"cross_entropy: label_smoothing must be in 0..1, got {self.label_smoothing}")
         return x.with_shape(rows if self.reduction == "none" else ())
 
     def reference(self, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -117,7 +126,8 @@ class CrossEntropy(Composite):
             smooth = x.dtype.type(self.label_smoothing)
             loss = -(1 - smooth) * picked - (smooth * np.mean(logp, -1) if self.label_smoothing else 0)
             loss = np.where(kept, loss, x.dtype.type(0))
-            return np.asarray(loss.sum() / np.sum(kept) if self.reduction == "mean" else _reduced_array(loss, self.reduction), x.dtype)
+            return np.asarray(loss.sum() / np.sum(kept) if self.reduction == "mean"
+                              else _reduced_array(loss, self.reduction), x.dtype)
 
     def decompose(self, b: OpBuilder, x: Value, ids: Value) -> Value:
         kept = self._kept(b, ids)
@@ -129,7 +139,8 @@ class CrossEntropy(Composite):
         return reduced(b, self._masked(b, loss, kept), self.reduction, self._divisor(b, kept, x))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        """(softmax - target) g. At the id, p - 1 is expm1(log p) with the logit read through the id: so a gradient alone still checks ids."""
+        """(softmax - target) g. At the id, p - 1 is expm1(log p) with the logit read through the id: so a gradient
+        alone still checks ids."""
         x, ids = ins
         kept = self._kept(b, ids)
         g = spread(b, only_gradient(gs), x.type.with_shape(ids.type.shape), self.reduction, self._divisor(b, kept, x))
@@ -139,7 +150,8 @@ class CrossEntropy(Composite):
             at_id = b.add(at_id, self.label_smoothing)
         off = b.where(self._hit(b, x, self._safe(b, ids, kept)), at_id, b.exp(b.sub(x, lse)))
         if self.label_smoothing:
-            off = b.sub(off, b.div(number(b, self.label_smoothing, x), count(b, x.type.shape[self._axes(x)[0]], x.type.dtype)))
+            off = b.sub(off, b.div(number(b, self.label_smoothing, x),
+                                   count(b, x.type.shape[self._axes(x)[0]], x.type.dtype)))
         dx = b.mul(self._expanded(b, g, x), off)
         return dx if kept is None else b.where(self._expanded(b, kept, x), dx, number(b, 0, dx)), None
 
@@ -185,7 +197,8 @@ class CrossEntropy(Composite):
 
 
 class CrossEntropySoft(Composite):
-    """-sum(target * log_softmax(logits)) along `axis`, the target being a distribution over classes (or any weights) of the logits' type."""
+    """-sum(target * log_softmax(logits)) along `axis`, the target being a distribution over classes (or any weights) of
+    the logits' type."""
     name: ClassVar[str] = "cross_entropy_soft"
     axis: int = -1
     reduction: str = "mean"
@@ -193,7 +206,8 @@ class CrossEntropySoft(Composite):
     def infer(self, x: TensorType, target: TensorType) -> TensorType:
         axis = normalize_axis(self.axis, x.rank)
         check_reduction(self)
-        require(x.dtype.is_float and x == target, f"cross_entropy_soft takes logits and probabilities of one float type, got {x} and {target}")
+        require(x.dtype.is_float and x == target,
+                f"cross_entropy_soft takes logits and probabilities of one float type, got {x} and {target}")
         return x.with_shape(x.shape[:axis] + x.shape[axis + 1:] if self.reduction == "none" else ())
 
     def reference(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Softmax and normalisations: composites in two-pass stable form, with gradients of few row operations.
 
-A gradient recomputes what the forward pass had (the mean, 1/sigma): the same nodes, which CSE merges after decomposition.
+A gradient recomputes what the forward pass had (the mean, 1/sigma): the same nodes,
+which CSE merges after decomposition.
 """
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ class Softmax(SoftmaxLike):
 
     def decompose(self, b: OpBuilder, x: Value) -> Value:
         e = b.exp(self._shifted(b, x))
-        return b.mul(e, b.div(1, b.sum(e, axes=self._axes(x), keepdims=True)))      # one division a row; the sum is >= 1
+        # one division a row; the sum is >= 1
+        return b.mul(e, b.div(1, b.sum(e, axes=self._axes(x), keepdims=True)))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         g, y = gs[0], outs[0]
@@ -75,7 +77,8 @@ class LogSoftmax(SoftmaxLike):
 class LayerNorm(Composite):
     """gamma (x - mean) / sqrt(var + eps) + beta over the last `axes` axes (Ba et al. 2016), var = mean((x - mean)^2).
 
-    Operands x, or x and gamma, or x, gamma and beta, those with the shape of the last `axes` axes. As torch.nn.functional.layer_norm.
+    Operands x, or x and gamma, or x, gamma and beta, those with the shape of the last `axes` axes.
+    As torch.nn.functional.layer_norm.
     """
     name: ClassVar[str] = "layer_norm"
     axes: int = 1
@@ -98,7 +101,8 @@ class LayerNorm(Composite):
         (x, *scales), g, axes = ins, gs[0], last_axes(ins[0], self.axes)
         y, scale = standardized(b, x, axes, self.eps)
         dy = b.mul(g, scales[0]) if scales else g
-        inner = b.sub(b.sub(dy, b.mean(dy, axes=axes, keepdims=True)), b.mul(y, b.mean(b.mul(dy, y), axes=axes, keepdims=True)))
+        inner = b.sub(b.sub(dy, b.mean(dy, axes=axes, keepdims=True)),
+                      b.mul(y, b.mean(b.mul(dy, y), axes=axes, keepdims=True)))
         return (b.mul(scale, inner), b.mul(g, y), g)[:len(ins)]
 
     def cost(self, x: TensorType, *scales: TensorType) -> Cost:
@@ -106,7 +110,8 @@ class LayerNorm(Composite):
 
 
 class RMSNorm(Composite):
-    """gamma x / sqrt(mean(x^2) + eps) over the last `axes` axes (Zhang and Sennrich 2019); operands x, or x and gamma."""
+    """gamma x / sqrt(mean(x^2) + eps) over the last `axes` axes (Zhang and Sennrich 2019); operands x, or x and
+    gamma."""
     name: ClassVar[str] = "rms_norm"
     axes: int = 1
     eps: float = 1e-6
@@ -139,7 +144,8 @@ class RMSNorm(Composite):
 
 
 class GroupNorm(Composite):
-    """gamma (x - mean) / sqrt(var + eps) + beta, mean and var over each of `groups` groups of channels and all later axes (Wu and He 2018).
+    """gamma (x - mean) / sqrt(var + eps) + beta, mean and var over each of `groups` groups of channels and all later
+    axes (Wu and He 2018).
 
     x is [N, C, …]; gamma and beta, optional as in layer_norm, are [C]. groups = C is instance norm.
     """
@@ -150,7 +156,8 @@ class GroupNorm(Composite):
     def infer(self, x: TensorType, *scales: TensorType) -> TensorType:
         _check_channels(self.name, x, scales, (0, 1, 2))
         require(self.groups > 0, f"group_norm: groups must be > 0, got {self.groups}")
-        require(x.shape[1] % self.groups == 0, f"group_norm: {x.shape[1]} channels do not split into {self.groups} groups")
+        require(x.shape[1] % self.groups == 0,
+                f"group_norm: {x.shape[1]} channels do not split into {self.groups} groups")
         return x
 
     def reference(self, x: np.ndarray, *scales: np.ndarray) -> np.ndarray:
@@ -170,7 +177,8 @@ class GroupNorm(Composite):
         grouped = (shape[0], self.groups, prod(shape[1:]) // self.groups)
         y, scale = standardized(b, b.reshape(x, shape=grouped), (2,), self.eps)
         dy = b.reshape(b.mul(g, per_channel(b, scales[0], len(shape))) if scales else g, shape=grouped)
-        inner = b.sub(b.sub(dy, b.mean(dy, axes=(2,), keepdims=True)), b.mul(y, b.mean(b.mul(dy, y), axes=(2,), keepdims=True)))
+        inner = b.sub(b.sub(dy, b.mean(dy, axes=(2,), keepdims=True)),
+                      b.mul(y, b.mean(b.mul(dy, y), axes=(2,), keepdims=True)))
         others = tuple(i for i in range(len(shape)) if i != 1)
         dgamma = b.sum(b.mul(g, b.reshape(y, shape=shape)), axes=others)
         return (b.reshape(b.mul(scale, inner), shape=shape), dgamma, b.sum(g, axes=others))[:len(ins)]
@@ -180,17 +188,19 @@ class GroupNorm(Composite):
 
 
 class BatchNorm(Composite):
-    """Training form (Ioffe and Szegedy 2015): y = gamma (x - mean) / sqrt(var + eps) + beta over all axes but the channels, axis 1.
+    """Training form (Ioffe and Szegedy 2015): y = gamma (x - mean) / sqrt(var + eps) + beta over all axes but the
+    channels, axis 1.
 
-    x [N, C, …], gamma [C], beta [C] -> y, mean [C], var [C]. var divides by n (PyTorch's running average takes var n / (n - 1)).
-    One number per channel is refused, as in PyTorch: it has no variance, and y would be beta whatever x is.
+    x [N, C, …], gamma [C], beta [C] -> y, mean [C], var [C]. var divides by n (PyTorch's running average takes var n /
+    (n - 1)). One number per channel is refused, as in PyTorch: it has no variance, and y would be beta whatever x is.
     """
     name: ClassVar[str] = "batch_norm"
     eps: float = 1e-5
 
     def infer(self, x: TensorType, *scales: TensorType) -> tuple[TensorType, ...]:
         _check_channels(self.name, x, scales, (2,))
-        require(any(x.shape[axis] != 1 for axis in _not_channels(x.rank)), f"{self.name} of {x} has one number for each channel, whose variance "
+        require(any(x.shape[axis] != 1 for axis in _not_channels(x.rank)),
+                f"{self.name} of {x} has one number for each channel, whose variance "
                 "is 0: give a batch of 2 or more, or take layer_norm or group_norm")
         return x, scales[0], scales[0]
 
@@ -225,8 +235,10 @@ class BatchNorm(Composite):
     def cost(self, x: TensorType, gamma: TensorType, beta: TensorType) -> Cost:
         return Cost(8 * x.size, 3 * x.nbytes)
 
-    def _from_y(self, b: OpBuilder, g: Value, gamma: Value, far: Value, scale: Value, n: Value) -> tuple[Value, Value, Value]:
-        """Gradients of x, gamma and beta from that of the first output; far scale is standardized x, which need not be kept."""
+    def _from_y(self, b: OpBuilder, g: Value, gamma: Value, far: Value, scale: Value,
+                n: Value) -> tuple[Value, Value, Value]:
+        """Gradients of x, gamma and beta from that of the first output; far scale is standardized x, which need not be
+        kept."""
         rank, axes = g.type.rank, _not_channels(g.type.rank)
         dbeta = b.sum(g, axes=axes, keepdims=True)
         dgamma = b.mul(b.sum(b.mul(g, far), axes=axes, keepdims=True), scale)
@@ -244,7 +256,8 @@ class BatchNormInference(Composite):
         _check_channels(self.name, x, scales, (4,))
         return x
 
-    def reference(self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, var: np.ndarray) -> np.ndarray:
+    def reference(self, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
+                  var: np.ndarray) -> np.ndarray:
         gamma, beta, mean, var = (_per_channel(s, x.ndim) for s in (gamma, beta, mean, var))
         with np.errstate(all="ignore"):
             return (x - mean) / np.sqrt(var + x.dtype.type(self.eps)) * gamma + beta
@@ -306,7 +319,8 @@ def _check_norm(op: LayerNorm | RMSNorm, x: TensorType, scales: tuple[TensorType
 def _check_channels(name: str, x: TensorType, scales: tuple[TensorType, ...], counts: tuple[int, ...]) -> None:
     require(x.dtype.is_float, f"{name} takes float arrays, got {x.dtype}; convert it with .astype(f32)")
     require(x.rank >= 2, f"{name} takes arrays [N, C, …], got {x}")
-    require(len(scales) in counts, f"{name} takes x and {' or '.join(map(str, counts))} arrays per channel, got {len(scales)}")
+    require(len(scales) in counts,
+            f"{name} takes x and {' or '.join(map(str, counts))} arrays per channel, got {len(scales)}")
     _check_scales(name, scales, x.with_shape((x.shape[1],)))
 
 

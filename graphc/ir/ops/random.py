@@ -1,15 +1,18 @@
-"""Random numbers: Philox-4x32-10 as one structured operator, `random_bits`, and composites of it with elementwise operators.
+"""Random numbers: Philox-4x32-10 as one structured operator, `random_bits`, and composites of it with elementwise
+operators.
 
-Philox-4x32 with 10 rounds (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; SC 2011) maps a counter of four
-32-bit words and a key of two to four random words. Element i (row-major) of `random_bits(shape, stream, lane)(key)` is
+Philox-4x32 with 10 rounds (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; SC 2011) maps a
+counter of four 32-bit words and a key of two to four random words. Element i (row-major) of `random_bits(shape, stream,
+lane)(key)` is
 
     word i mod 4 of philox(counter = (i div 4, lane, stream, step mod 2^32), key = (seed mod 2^32, seed div 2^32))
 
-where `key` holds (seed, step) as i64, read as unsigned. So one Philox block serves four neighbours, nothing depends on tiles, threads or
-fusion, and operators differ by stream (the DSL numbers them), runs by step. `lane` tells apart several words for one element.
-Distributions, from signed words w: probability p is w < round(p 2^32) - 2^31; uniform f32 is the top 24 bits times 2^-24; uniform f64 is
-((lane 0 >> 5) 2^26 + (lane 1 >> 6)) 2^-53, shifts unsigned; normal is Box-Muller's sqrt(-2 log(1 - u)) cos(2 pi v) with u from the first
-lanes and v from the next, at most 5.77 in f32.
+where `key` holds (seed, step) as i64, read as unsigned. So one Philox block serves four neighbours,
+nothing depends on tiles, threads or fusion, and operators differ by stream (the DSL numbers them), runs by step.
+`lane` tells apart several words for one element. Distributions, from signed words w: probability p is w < round(p 2^32)
+- 2^31; uniform f32 is the top 24 bits times 2^-24; uniform f64 is ((lane 0 >> 5) 2^26 + (lane 1 >> 6)) 2^-53,
+shifts unsigned; normal is Box-Muller's sqrt(-2 log(1 - u)) cos(2 pi v) with u from the first lanes and v from the next,
+at most 5.77 in f32.
 """
 from __future__ import annotations
 
@@ -104,7 +107,8 @@ class RandomNormal(FloatDraw):
 
 
 class RandomBernoulli(Draw):
-    """bool[shape], each True with probability p (exactly round(p 2^32) / 2^32). For a p that is an array: `random_uniform < p`."""
+    """bool[shape], each True with probability p (exactly round(p 2^32) / 2^32). For a p that is an array:
+    `random_uniform < p`."""
     name: ClassVar[str] = "random_bernoulli"
     p: float
     stream: int = 0
@@ -142,7 +146,8 @@ class RandomPermutation(Composite):
 
 
 class Dropout(Composite):
-    """x / (1 - rate) where `random_bernoulli(1 - rate)` of x's shape is True, else 0 (Srivastava et al. 2014; as torch.nn.Dropout in training)."""
+    """x / (1 - rate) where `random_bernoulli(1 - rate)` of x's shape is True, else 0 (Srivastava et al. 2014; as
+    torch.nn.Dropout in training)."""
     name: ClassVar[str] = "dropout"
     rate: float
     stream: int = 0
@@ -194,7 +199,8 @@ def check_draw(op: RandomBits | FloatDraw | RandomBernoulli, key: TensorType) ->
     """What every draw of an array requires of its key, stream and shape."""
     _check_key(op.name, key, op.stream)
     size = TensorType(i32, op.shape).size
-    require(not isinstance(size, int) or size <= 4 << 32, f"{op.name}: {size} elements are more than one stream has (2^34); draw them in parts")
+    require(not isinstance(size, int) or size <= 4 << 32,
+            f"{op.name}: {size} elements are more than one stream has (2^34); draw them in parts")
 
 
 def _check_key(name: str, key: TensorType, stream: int) -> None:

@@ -14,14 +14,17 @@ from graphc.ir.types import Dim, TensorType, i64, normalize_axes, normalize_axis
 
 
 class Reduction(Op):
-    """Base of reductions over `axes` (sorted, counted from the front); the result keeps the other axes, or all with `keepdims`."""
+    """Base of reductions over `axes` (sorted, counted from the front); the result keeps the other axes, or all with
+    `keepdims`."""
     axes: tuple[int, ...]
     keepdims: bool = False
     kinds: ClassVar[tuple[str, ...]] = ("float", "int")
 
     def infer(self, x: TensorType) -> TensorType:
-        require(self.axes == normalize_axes(self.axes, x.rank), f"{self.name}: axes {self.axes} must be sorted and counted from the front")
-        require(x.dtype.kind in self.kinds, f"{self.name} takes {' or '.join(self.kinds)} arrays, got {x.dtype}; convert it with .astype")
+        require(self.axes == normalize_axes(self.axes, x.rank),
+                f"{self.name}: axes {self.axes} must be sorted and counted from the front")
+        require(x.dtype.kind in self.kinds,
+                f"{self.name} takes {' or '.join(self.kinds)} arrays, got {x.dtype}; convert it with .astype")
         return x.with_shape(reduced_shape(x.shape, self.axes, self.keepdims))
 
     def cost(self, x: TensorType) -> Cost:
@@ -37,7 +40,8 @@ class Reduction(Op):
 
 
 class Sum(Reduction):
-    """Sum over axes, in the dtype of x (numpy widens i32 to i64). f32 sums are blocked, not left to right. Of nothing: 0."""
+    """Sum over axes, in the dtype of x (numpy widens i32 to i64). f32 sums are blocked, not left to right. Of nothing:
+    0."""
     name: ClassVar[str] = "sum"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -50,7 +54,8 @@ class Sum(Reduction):
 class Prod(Reduction):
     """Product over axes, in the dtype of x (numpy widens i32 to i64). Of nothing: 1.
 
-    The gradient, the product of the other elements, is exact where elements are zero: products before times products after.
+    The gradient, the product of the other elements, is exact where elements are zero: products before times products
+    after.
     """
     name: ClassVar[str] = "prod"
 
@@ -68,7 +73,8 @@ class Prod(Reduction):
 
 
 class Extremum(Reduction):
-    """Base of max and min: NaN if any element is; of no numbers an error. The gradient is shared evenly among equals, as in torch.amax."""
+    """Base of max and min: NaN if any element is; of no numbers an error. The gradient is shared evenly among equals,
+    as in torch.amax."""
     kinds: ClassVar[tuple[str, ...]] = ("float", "int", "bool")
     of_bools: ClassVar[np.ufunc]
     of_numbers: ClassVar[np.ufunc]
@@ -105,7 +111,8 @@ class Min(Extremum):
 
 
 class ArgExtremum(Op):
-    """Base of argmax and argmin: i64 index along `axis` of the first extreme element; the first NaN if there is one. No gradient."""
+    """Base of argmax and argmin: i64 index along `axis` of the first extreme element; the first NaN if there is one. No
+    gradient."""
     axis: int
     keepdims: bool = False
     of_numbers: ClassVar[Callable[..., object]]
@@ -115,7 +122,8 @@ class ArgExtremum(Op):
         require(axis == self.axis, f"{self.name}: axis {self.axis} must be counted from the front")
         out = TensorType(i64, reduced_shape(x.shape, (axis,), self.keepdims))
         require(x.shape[axis] != 0 or out.size == 0, f"{self.name} of {x} over an axis of size 0 has no value")
-        require(x.dtype.kind != "bool", f"{self.name} takes float or int arrays, got bool; convert it with .astype(i32)")
+        require(x.dtype.kind != "bool",
+                f"{self.name} takes float or int arrays, got bool; convert it with .astype(i32)")
         return out
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -144,7 +152,8 @@ class ArgMin(ArgExtremum):
 
 
 class Mean(Reduction, Composite):
-    """sum(x) / n over axes, n the number of elements summed; NaN if n = 0. Float arrays (the DSL makes f32 of integers)."""
+    """sum(x) / n over axes, n the number of elements summed; NaN if n = 0. Float arrays (the DSL makes f32 of
+    integers)."""
     name: ClassVar[str] = "mean"
     kinds: ClassVar[tuple[str, ...]] = ("float",)
 
@@ -173,7 +182,8 @@ class Var(Reduction, Composite):
 
     def decompose(self, b: OpBuilder, x: Value) -> Value:
         far = b.sub(x, b.mean(x, axes=self.axes, keepdims=True))
-        return b.div(b.sum(b.mul(far, far), axes=self.axes, keepdims=self.keepdims), reduced_count(b, x, self.axes, self.ddof))
+        return b.div(b.sum(b.mul(far, far), axes=self.axes, keepdims=self.keepdims),
+                     reduced_count(b, x, self.axes, self.ddof))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x = ins[0]
@@ -186,7 +196,8 @@ class Var(Reduction, Composite):
 
 
 class LogSumExp(Reduction, Composite):
-    """log(sum(exp(x))) over axes, shifted by the largest element so that nothing overflows; -inf where all are -inf, and of nothing."""
+    """log(sum(exp(x))) over axes, shifted by the largest element so that nothing overflows; -inf where all are -inf,
+    and of nothing."""
     name: ClassVar[str] = "logsumexp"
     kinds: ClassVar[tuple[str, ...]] = ("float",)
 
@@ -205,7 +216,8 @@ class LogSumExp(Reduction, Composite):
         return b.reshape(result, shape=reduced_shape(x.type.shape, self.axes, self.keepdims))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        """softmax(x) g; 0 where all elements are -inf. NaN and +inf stay in the sum: what they have no share in has none."""
+        """softmax(x) g; 0 where all elements are -inf. NaN and +inf stay in the sum: what they have no share in has
+        none."""
         x, y = ins[0], self.expanded(b, outs[0], ins[0])
         weights = b.exp(b.sub(x, b.where(b.eq(y, -np.inf), number(b, 0, y), y)))
         return (b.mul(self.expanded(b, only_gradient(gs), x), weights),)

@@ -14,10 +14,11 @@ MODES = ("nearest", "bilinear")
 
 
 class Resize(Composite):
-    """The last two axes of x [N, C, H, W] brought to `shape`, as torch.nn.functional.interpolate with align_corners=False, antialias=False.
+    """The last two axes of x [N, C, H, W] brought to `shape`, as torch.nn.functional.interpolate with
+    align_corners=False, antialias=False.
 
-    "nearest": y[i] = x[floor(i H / H')]. "bilinear": y[i] mixes the two neighbours of s = max((i + 1/2) H / H' - 1/2, 0) linearly,
-    the last row repeated at the border.
+    "nearest": y[i] = x[floor(i H / H')]. "bilinear": y[i] mixes the two neighbours of s = max((i + 1/2) H / H' - 1/2,
+    0) linearly, the last row repeated at the border.
     """
     name: ClassVar[str] = "resize"
     shape: tuple[int, int]
@@ -26,7 +27,8 @@ class Resize(Composite):
     def infer(self, x: TensorType) -> TensorType:
         require(self.mode in MODES, f'resize: mode is "nearest" or "bilinear", got {self.mode!r}')
         require(x.dtype.is_float, f"resize takes float arrays, got {x.dtype}; convert it with .astype(f32)")
-        require(x.rank == 4 and len(self.shape) == 2, f"resize takes x [N, C, H, W] and a shape (H, W), got {x} and {self.shape}")
+        require(x.rank == 4 and len(self.shape) == 2,
+                f"resize takes x [N, C, H, W] and a shape (H, W), got {x} and {self.shape}")
         fits = all(new >= 0 and (new == 0 or old != 0) for old, new in zip(x.shape[2:], self.shape))
         require(fits, f"cannot resize {x} to {self.shape}")
         return x.with_shape(x.shape[:2] + tuple(self.shape))

@@ -12,7 +12,8 @@ from graphc.ir.types import TensorType, normalize_axis
 
 
 class Cumulative(Op):
-    """Base: y[i] combines x[0..i] along `axis` in the dtype of x; `reverse`: x[i..]; `exclusive`: without x[i] (then the first is the neutral element)."""
+    """Base: y[i] combines x[0..i] along `axis` in the dtype of x; `reverse`: x[i..]; `exclusive`: without x[i] (then
+    the first is the neutral element)."""
     axis: int
     reverse: bool = False
     exclusive: bool = False
@@ -21,7 +22,8 @@ class Cumulative(Op):
 
     def infer(self, x: TensorType) -> TensorType:
         normalize_axis(self.axis, x.rank)
-        require(x.dtype.kind != "bool", f"{self.name} takes float or int arrays, got bool; convert it with .astype(i64)")
+        require(x.dtype.kind != "bool",
+                f"{self.name} takes float or int arrays, got bool; convert it with .astype(i64)")
         return x
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -55,14 +57,17 @@ class CumProd(Cumulative):
         if self.exclusive:
             g = shifted(b, g, self.axis, back=not self.reverse)
         before = b.cumprod(x, axis=self.axis, reverse=self.reverse, exclusive=True)
-        after = b.linear_scan(shifted(b, x, self.axis, back=not self.reverse), g, axis=self.axis, reverse=not self.reverse)
+        after = b.linear_scan(shifted(b, x, self.axis, back=not self.reverse), g, axis=self.axis,
+                              reverse=not self.reverse)
         return (b.mul(before, after),)
 
 
 class LinearScan(Op):
-    """y[i] = a[i] * y[i-1] + x[i] along `axis`, y before the first being 0 (a[0] has no effect); `reverse`: y[i] = a[i] * y[i+1] + x[i].
+    """y[i] = a[i] * y[i-1] + x[i] along `axis`, y before the first being 0 (a[0] has no effect); `reverse`: y[i] = a[i]
+    * y[i+1] + x[i].
 
-    The recurrence of moving averages and diagonal state-space models; its gradient is the same recurrence in the other direction.
+    The recurrence of moving averages and diagonal state-space models; its gradient is the same recurrence in the other
+    direction.
     """
     name: ClassVar[str] = "linear_scan"
     axis: int
@@ -82,7 +87,8 @@ class LinearScan(Op):
         return np.moveaxis(y, 0, self.axis)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        dx = b.linear_scan(shifted(b, ins[0], self.axis, back=not self.reverse), gs[0], axis=self.axis, reverse=not self.reverse)
+        dx = b.linear_scan(shifted(b, ins[0], self.axis, back=not self.reverse), gs[0], axis=self.axis,
+                           reverse=not self.reverse)
         return b.mul(dx, shifted(b, outs[0], self.axis, back=self.reverse)), dx
 
     def cost(self, a: TensorType, x: TensorType) -> Cost:

@@ -1,4 +1,5 @@
-"""Operators that move elements: reshape, transpose, broadcast, slice, concat, pad, flip, dynamic slices; composites of them."""
+"""Operators that move elements: reshape, transpose, broadcast, slice, concat, pad, flip, dynamic slices; composites of
+them."""
 from __future__ import annotations
 
 from functools import reduce
@@ -8,11 +9,14 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.graph import Value
-from graphc.ir.op import Arrays, Composite, Cost, Gradients, Op, OpBuilder, Values, as_tuple, holds, only_gradient, require
+from graphc.ir.op import (
+    Arrays, Composite, Cost, Gradients, Op, OpBuilder, Values, as_tuple, holds, only_gradient, require)
 from graphc.ir.ops.constant import full, number
-from graphc.ir.types import Dim, Dims, Sizes, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text, static_shape
+from graphc.ir.types import (
+    Dim, Dims, Sizes, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text, static_shape)
 
-FAR = 1 << 30                       # a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
+# a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
+FAR = 1 << 30
 
 
 class Movement(Op):
@@ -30,7 +34,9 @@ class Reshape(Movement):
 
     def infer(self, x: TensorType) -> TensorType:
         out = x.with_shape(self.shape)
-        require(out.size == x.size, f"cannot reshape {shape_text(x.shape)} ({x.size} elements) to {shape_text(self.shape)} ({out.size} elements)")
+        require(out.size == x.size,
+                f"cannot reshape {shape_text(x.shape)} ({x.size} elements) to {shape_text(self.shape)} ({out.size} "
+                "elements)")
         return out
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -46,7 +52,8 @@ class Transpose(Movement):
     perm: tuple[int, ...]
 
     def infer(self, x: TensorType) -> TensorType:
-        require(sorted(self.perm) == list(range(x.rank)), f"transpose: {self.perm} is not a permutation of the {x.rank} axes of {x}")
+        require(sorted(self.perm) == list(range(x.rank)),
+                f"transpose: {self.perm} is not a permutation of the {x.rank} axes of {x}")
         return x.with_shape(x.shape[p] for p in self.perm)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -63,7 +70,8 @@ class BroadcastTo(Movement):
     shape: tuple[Dim, ...]
 
     def infer(self, x: TensorType) -> TensorType:
-        require(broadcast_shapes(x.shape, self.shape) == self.shape, f"cannot broadcast {shape_text(x.shape)} to {shape_text(self.shape)}")
+        require(broadcast_shapes(x.shape, self.shape) == self.shape,
+                f"cannot broadcast {shape_text(x.shape)} to {shape_text(self.shape)}")
         return x.with_shape(self.shape)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -82,9 +90,11 @@ class Concat(Movement):
         require(len(xs) > 0, "concat takes at least one array")
         first, axis = xs[0], normalize_axis(self.axis, xs[0].rank)
         for x in xs[1:]:
-            require(x.dtype == first.dtype, f"concat of {first.dtype} and {x.dtype}: convert one, for example with .astype({first.dtype})")
+            require(x.dtype == first.dtype,
+                    f"concat of {first.dtype} and {x.dtype}: convert one, for example with .astype({first.dtype})")
             require(_without(x.shape, axis) == _without(first.shape, axis) and x.rank == first.rank,
-                    f"concat along axis {axis}: {shape_text(first.shape)} and {shape_text(x.shape)} must agree on every other axis")
+                    f"concat along axis {axis}: {shape_text(first.shape)} and {shape_text(x.shape)} must agree on "
+                    "every other axis")
         length = reduce(add, (x.shape[axis] for x in xs))
         return first.with_shape(_with(first.shape, axis, length))
 
@@ -102,14 +112,16 @@ class Concat(Movement):
 
 
 class Slice(Movement):
-    """x[start[0]:stop[0]:step[0], …]: one triple per axis, 0 <= start <= stop <= size and step > 0 (numpy's negative numbers are the DSL's work)."""
+    """x[start[0]:stop[0]:step[0], …]: one triple per axis, 0 <= start <= stop <= size and step > 0 (numpy's negative
+    numbers are the DSL's work)."""
     name: ClassVar[str] = "slice"
     start: tuple[Dim, ...]
     stop: tuple[Dim, ...]
     step: tuple[int, ...]
 
     def infer(self, x: TensorType) -> TensorType:
-        require(len(self.start) == len(self.stop) == len(self.step) == x.rank, f"slice of {x} needs {x.rank} starts, stops and steps")
+        require(len(self.start) == len(self.stop) == len(self.step) == x.rank,
+                f"slice of {x} needs {x.rank} starts, stops and steps")
         for axis, (low, high, step) in enumerate(zip(self.start, self.stop, self.step)):
             inside = _known_le(0, low) and _known_le(low, high) and _known_le(high, x.shape[axis])
             require(inside, f"slice {low}:{high} is not inside axis {axis} of {x}")
@@ -141,8 +153,10 @@ class Pad(Movement):
     value: int | float | bool = 0
 
     def infer(self, x: TensorType) -> TensorType:
-        require(len(self.low) == len(self.high) == x.rank, f"pad of {x} needs {x.rank} pairs, got {len(self.low)} and {len(self.high)}")
-        require(all(_known_le(0, n) for n in self.low + self.high), f"pad by {self.low} and {self.high}: amounts must be >= 0; slice to remove elements")
+        require(len(self.low) == len(self.high) == x.rank,
+                f"pad of {x} needs {x.rank} pairs, got {len(self.low)} and {len(self.high)}")
+        require(all(_known_le(0, n) for n in self.low + self.high),
+                f"pad by {self.low} and {self.high}: amounts must be >= 0; slice to remove elements")
         require(holds(x.dtype, self.value), f"pad of {x.dtype} with {self.value}, which is not a number of {x.dtype}")
         return x.with_shape(low + n + high for low, n, high in zip(self.low, x.shape, self.high))
 
@@ -150,7 +164,8 @@ class Pad(Movement):
         return Cost(0, x.nbytes + self.infer(x).nbytes)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        return np.pad(x, tuple(zip(static_shape(self.low), static_shape(self.high))), constant_values=x.dtype.type(self.value))
+        return np.pad(x, tuple(zip(static_shape(self.low), static_shape(self.high))),
+                      constant_values=x.dtype.type(self.value))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         stop = tuple(low + n for low, n in zip(self.low, ins[0].type.shape))
@@ -175,13 +190,15 @@ class Flip(Movement):
 
 
 class DynamicSlice(Movement):
-    """x[s0:s0+sizes[0], s1:s1+sizes[1], …], starts being integer scalars, each clamped to [0, axis size - sizes[i]] as in XLA."""
+    """x[s0:s0+sizes[0], s1:s1+sizes[1], …], starts being integer scalars, each clamped to [0, axis size - sizes[i]] as
+    in XLA."""
     name: ClassVar[str] = "dynamic_slice"
     sizes: tuple[Dim, ...]
 
     def infer(self, x: TensorType, *starts: TensorType) -> TensorType:
         require(len(self.sizes) == x.rank, f"dynamic_slice of {x} needs {x.rank} sizes, got {len(self.sizes)}")
-        require(all(map(_known_le, self.sizes, x.shape)), f"dynamic_slice: sizes {shape_text(self.sizes)} do not fit into {x}")
+        require(all(map(_known_le, self.sizes, x.shape)),
+                f"dynamic_slice: sizes {shape_text(self.sizes)} do not fit into {x}")
         _check_starts(self.name, x, starts)
         return x.with_shape(self.sizes)
 
@@ -198,7 +215,8 @@ class DynamicUpdateSlice(Movement):
     name: ClassVar[str] = "dynamic_update_slice"
 
     def infer(self, x: TensorType, update: TensorType, *starts: TensorType) -> TensorType:
-        require(update.dtype == x.dtype, f"dynamic_update_slice: {x.dtype} array and {update.dtype} update; convert one with .astype({x.dtype})")
+        require(update.dtype == x.dtype,
+                f"dynamic_update_slice: {x.dtype} array and {update.dtype} update; convert one with .astype({x.dtype})")
         require(update.rank == x.rank, f"dynamic_update_slice: {update} must have as many axes as {x}")
         require(all(map(_known_le, update.shape, x.shape)), f"dynamic_update_slice: {update} does not fit into {x}")
         _check_starts(self.name, x, starts)
@@ -246,7 +264,8 @@ class Tile(Composite):
 
 
 class Triangle(Composite):
-    """Base of tril and triu: zero outside a triangle of the last two axes, whose border is the diagonal number k (k > 0: above the main one)."""
+    """Base of tril and triu: zero outside a triangle of the last two axes, whose border is the diagonal number k (k >
+    0: above the main one)."""
     k: int = 0
     compare: ClassVar[str] = ""
 
@@ -314,7 +333,8 @@ def slice_axis(b: OpBuilder, x: Value, axis: int, start: Dim, stop: Dim) -> Valu
     shape = x.type.shape
     if start == 0 and stop == shape[axis]:
         return x
-    return b.slice(x, start=_with((0,) * len(shape), axis, start), stop=_with(shape, axis, stop), step=(1,) * len(shape))
+    return b.slice(x, start=_with((0,) * len(shape), axis, start), stop=_with(shape, axis, stop),
+                   step=(1,) * len(shape))
 
 
 def _stepped(length: Dim, step: int) -> Dim:
@@ -358,4 +378,5 @@ def _without(shape: Dims, axis: int) -> Dims:
     return shape[:axis] + shape[axis + 1:]
 
 
-OPS = (Reshape, Transpose, BroadcastTo, Concat, Slice, Pad, Flip, DynamicSlice, DynamicUpdateSlice, Tile, Tril, Triu, Stack)
+OPS = (Reshape, Transpose, BroadcastTo, Concat, Slice, Pad, Flip, DynamicSlice, DynamicUpdateSlice, Tile, Tril,
+       Triu, Stack)

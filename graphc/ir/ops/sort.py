@@ -1,4 +1,5 @@
-"""Sorting along an axis. Always stable; NaN counts as larger than everything: last in ascending order, first in descending."""
+"""Sorting along an axis. Always stable; NaN counts as larger than everything: last in ascending order, first in
+descending."""
 from __future__ import annotations
 
 from typing import ClassVar
@@ -17,7 +18,8 @@ class Sorting(Op):
 
     def check(self, x: TensorType) -> TensorType:
         normalize_axis(self.axis, x.rank)
-        require(x.dtype.kind != "bool", f"{self.name} takes float or int arrays, got bool; convert it with .astype(i32)")
+        require(x.dtype.kind != "bool",
+                f"{self.name} takes float or int arrays, got bool; convert it with .astype(i32)")
         return x
 
     def cost(self, x: TensorType) -> Cost:
@@ -55,7 +57,8 @@ class ArgSort(Sorting):
 
 
 class TopK(Op):
-    """The k largest elements along `axis`, largest first, and their i64 positions; of equals the first (PyTorch leaves that open)."""
+    """The k largest elements along `axis`, largest first, and their i64 positions; of equals the first (PyTorch leaves
+    that open)."""
     name: ClassVar[str] = "topk"
     k: int
     axis: int
@@ -63,7 +66,8 @@ class TopK(Op):
     def infer(self, x: TensorType) -> tuple[TensorType, TensorType]:
         axis = normalize_axis(self.axis, x.rank)
         size = x.shape[axis]
-        require(self.k >= 0 and not (isinstance(size, int) and self.k > size), f"topk: k = {self.k} is not in 0..{size}, the size of axis {axis} of {x}")
+        require(self.k >= 0 and not (isinstance(size, int) and self.k > size),
+                f"topk: k = {self.k} is not in 0..{size}, the size of axis {axis} of {x}")
         require(x.dtype.kind != "bool", "topk takes float or int arrays, got bool; convert it with .astype(i32)")
         out = x.with_shape(x.shape[:axis] + (self.k,) + x.shape[axis + 1:])
         return out, out.with_dtype(i64)
@@ -85,7 +89,8 @@ class TopK(Op):
 
 
 def order_of(x: np.ndarray, axis: int, descending: bool) -> np.ndarray:
-    """Stable argsort with NaN largest. Descending: equal elements in their original order, so neither a flip nor a negation will do."""
+    """Stable argsort with NaN largest. Descending: equal elements in their original order, so neither a flip nor a
+    negation will do."""
     if not descending:
         return np.argsort(x, axis=axis, kind="stable").astype(np.int64)
     backward = np.argsort(np.flip(x, axis), axis=axis, kind="stable")

@@ -1,5 +1,5 @@
-"""Inverse, hyperbolic and remaining circular functions: composites of elementwise operators, with numpy's values at infinities and NaN
-(four overflow within a factor of two of the largest number: their docstrings say so).
+"""Inverse, hyperbolic and remaining circular functions: composites of elementwise operators, with numpy's values at
+infinities and NaN (four overflow within a factor of two of the largest number: their docstrings say so).
 
 Errors are a few units in the last place (measured in tests/ops/test_ops_trig.py), except tan near its poles.
 """
@@ -17,7 +17,8 @@ from graphc.ir.ops.constant import number
 from graphc.ir.types import TensorType, broadcast_shapes
 
 TAN_PI_8 = math.sqrt(2) - 1
-ATAN_TERMS = {4: 9, 8: 20}      # of atan's power series at |t| <= tan(pi / 8), by bytes of the dtype: the next term is below half a unit
+# of atan's power series at |t| <= tan(pi / 8), by bytes of the dtype: the next term is below half a unit
+ATAN_TERMS = {4: 9, 8: 20}
 
 
 class Tan(Activation):
@@ -36,7 +37,8 @@ class Tan(Activation):
 
 
 class Sinh(Activation):
-    """(expm1(|x|) - expm1(-|x|)) / 2 with the sign of x. Infinite from where exp is, ln 2 before the limit of numpy's."""
+    """(expm1(|x|) - expm1(-|x|)) / 2 with the sign of x. Infinite from where exp is, ln 2 before the limit of
+    numpy's."""
     name: ClassVar[str] = "sinh"
     flops: ClassVar[int] = 28
 
@@ -115,7 +117,8 @@ class Acos(Activation):
 
 
 class Asinh(Activation):
-    """log(x + sqrt(x^2 + 1)), as log1p(a + a / (1/a + sqrt(1 + 1/a^2))) of a = |x| with the sign of x. Infinite from half the largest number."""
+    """log(x + sqrt(x^2 + 1)), as log1p(a + a / (1/a + sqrt(1 + 1/a^2))) of a = |x| with the sign of x. Infinite from
+    half the largest number."""
     name: ClassVar[str] = "asinh"
     flops: ClassVar[int] = 24
 
@@ -133,7 +136,8 @@ class Asinh(Activation):
 
 
 class Acosh(Activation):
-    """log(x + sqrt(x^2 - 1)), as log1p(t + sqrt(t) sqrt(t + 2)) of t = x - 1; NaN where x < 1. Infinite from half the largest number."""
+    """log(x + sqrt(x^2 - 1)), as log1p(t + sqrt(t) sqrt(t + 2)) of t = x - 1; NaN where x < 1. Infinite from half the
+    largest number."""
     name: ClassVar[str] = "acosh"
     flops: ClassVar[int] = 20
 
@@ -167,11 +171,13 @@ class Atanh(Activation):
 
 
 class Atan2(Composite):
-    """The angle of the point (x, y), operands y and x, in -pi..pi; signed zeros and infinities as in numpy.arctan2. Gradient NaN at the origin."""
+    """The angle of the point (x, y), operands y and x, in -pi..pi; signed zeros and infinities as in numpy.arctan2.
+    Gradient NaN at the origin."""
     name: ClassVar[str] = "atan2"
 
     def infer(self, y: TensorType, x: TensorType) -> TensorType:
-        require(y.dtype == x.dtype, f"atan2 of {y.dtype} and {x.dtype}: convert one side, for example with .astype({y.dtype})")
+        require(y.dtype == x.dtype,
+                f"atan2 of {y.dtype} and {x.dtype}: convert one side, for example with .astype({y.dtype})")
         require(y.dtype.is_float, f"atan2 takes float arrays, got {y.dtype}; convert it with .astype(f32)")
         return y.with_shape(broadcast_shapes(y.shape, x.shape))
 
@@ -182,7 +188,8 @@ class Atan2(Composite):
         high, wide = b.abs(y), b.abs(x)
         steep, equal = b.gt(high, wide), b.eq(high, wide)
         ratio = b.div(b.minimum(high, wide), b.maximum(high, wide))
-        still = b.where(b.eq(high, 0), b.mul(high, 0), b.add(b.mul(wide, 0), 1))         # of equals: 1, or 0 at the origin
+        # of equals: 1, or 0 at the origin
+        still = b.where(b.eq(high, 0), b.mul(high, 0), b.add(b.mul(wide, 0), 1))
         far = b.where(b.isfinite(high), still, number(b, 1, y))
         r = _atan_up_to_one(b, b.where(equal, far, ratio))
         r = b.where(steep, b.sub(math.pi / 2, r), r)

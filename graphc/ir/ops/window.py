@@ -14,7 +14,8 @@ from graphc.ir.types import Dim, Sizes, TensorType, shape_text, static_shape
 
 
 class Pooling(Op):
-    """Windows of `kernel` elements, `stride` apart; `padding` is ((top, bottom), (left, right)), each at most half the kernel."""
+    """Windows of `kernel` elements, `stride` apart; `padding` is ((top, bottom), (left, right)), each at most half the
+    kernel."""
     kernel: Pair
     stride: Pair
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
@@ -26,9 +27,11 @@ class Pooling(Op):
 
     def output_shape(self, x: tuple[Dim, ...]) -> tuple[Dim, ...]:
         require(len(x) == 4, f"{self.name} takes an image [N, C, H, W], got {shape_text(x)}")
-        require(min(*self.kernel, *self.stride, *self.steps) >= 1, f"{self.name}: kernel, stride and dilation must be at least 1")
+        require(min(*self.kernel, *self.stride, *self.steps) >= 1,
+                f"{self.name}: kernel, stride and dilation must be at least 1")
         for k, pair in zip(self.kernel, self.padding):
-            require(0 <= min(pair) and max(pair) <= k // 2, f"{self.name}: padding {pair} must be between 0 and half the kernel, {k // 2}")
+            require(0 <= min(pair) and max(pair) <= k // 2,
+                    f"{self.name}: padding {pair} must be between 0 and half the kernel, {k // 2}")
         return (*x[:2], *window_extents(x[2:], self.kernel, self.stride, self.padding, self.steps, self.name))
 
     def pooling_cost(self, x: TensorType, *others: TensorType) -> Cost:
@@ -40,7 +43,8 @@ class Pooling(Op):
 
     def covers_once(self, size: tuple[int, ...]) -> bool:
         """Whether every element of an image [.., H, W] of this size belongs to one window."""
-        return self.kernel == self.stride and self.steps == (1, 1) and not any(map(any, self.padding)) and all(n % k == 0 for n, k in zip(size, self.kernel))
+        return (self.kernel == self.stride and self.steps == (1, 1) and not any(map(any, self.padding))
+                and all(n % k == 0 for n, k in zip(size, self.kernel)))
 
     def regions(self, out: Sizes) -> list[tuple[slice, slice]]:
         """For each position in the window, the part of the padded image that it meets."""
@@ -61,7 +65,8 @@ class Pooling(Op):
 
 
 class MaxPooling(Pooling):
-    """Base of max pooling and of the two operators that move values along its choice: the first maximum of a window, row by row; NaN wins."""
+    """Base of max pooling and of the two operators that move values along its choice: the first maximum of a window,
+    row by row; NaN wins."""
     dilation: Pair = (1, 1)
 
     @property
@@ -83,7 +88,8 @@ class MaxPooling(Pooling):
 
     def picked(self, choice: np.ndarray, source: np.ndarray, outside: float = 0) -> np.ndarray:
         regions = self.regions(choice.shape)
-        return np.take_along_axis(np.stack([self.padded(source, outside)[(..., *r)] for r in regions]), choice[None], 0)[0]
+        return np.take_along_axis(np.stack([self.padded(source, outside)[(..., *r)] for r in regions]),
+                                  choice[None], 0)[0]
 
 
 class MaxPool2d(MaxPooling):
@@ -110,14 +116,18 @@ class MaxPool2dGrad(MaxPooling):
 
     def infer(self, x: TensorType, dy: TensorType) -> TensorType:
         expected = self.output_shape(x.shape)
-        require("bool" not in (x.dtype.kind, dy.dtype.kind), f"max_pool2d_grad takes numbers, not {x.dtype} and {dy.dtype}")
-        require(dy.shape == expected, f"max_pool2d_grad: the gradient of the output is {shape_text(dy.shape)}, it must be {shape_text(expected)}")
+        require("bool" not in (x.dtype.kind, dy.dtype.kind),
+                f"max_pool2d_grad takes numbers, not {x.dtype} and {dy.dtype}")
+        require(dy.shape == expected,
+                f"max_pool2d_grad: the gradient of the output is {shape_text(dy.shape)}, it must be "
+                f"{shape_text(expected)}")
         return dy.with_shape(x.shape)
 
     def reference(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
         choice = self.choice(x)
         zero = dy.dtype.type(0)
-        return self.scattered(x.shape, dy.shape, (np.where(choice == i, dy, zero) for i in range(self.kernel[0] * self.kernel[1])))
+        return self.scattered(x.shape, dy.shape,
+                              (np.where(choice == i, dy, zero) for i in range(self.kernel[0] * self.kernel[1])))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return None, b.max_pool2d_pick(ins[0], gs[0], **self.shared)
@@ -132,7 +142,8 @@ class MaxPool2dPick(MaxPooling):
 
     def infer(self, x: TensorType, v: TensorType) -> TensorType:
         require(x.dtype.kind != "bool", "max_pool2d_pick chooses among numbers, not bool")
-        require(x.shape == v.shape, f"max_pool2d_pick of {shape_text(x.shape)} and {shape_text(v.shape)}: the shapes must agree")
+        require(x.shape == v.shape,
+                f"max_pool2d_pick of {shape_text(x.shape)} and {shape_text(v.shape)}: the shapes must agree")
         return v.with_shape(self.output_shape(x.shape))
 
     def reference(self, x: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -146,12 +157,14 @@ class MaxPool2dPick(MaxPooling):
 
 
 class AvgPooling(Pooling):
-    """Base of average pooling and its transpose; `count_include_pad`: divide by the kernel's size, else by the elements inside the image."""
+    """Base of average pooling and its transpose; `count_include_pad`: divide by the kernel's size, else by the elements
+    inside the image."""
     count_include_pad: bool = True
 
     @property
     def shared(self) -> dict[str, object]:
-        return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding, "count_include_pad": self.count_include_pad}
+        return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding,
+                "count_include_pad": self.count_include_pad}
 
     def counts(self, shape: Sizes, out: Sizes, dtype: np.dtype) -> np.ndarray:
         if self.count_include_pad:
@@ -187,7 +200,9 @@ class AvgPool2dGrad(AvgPooling):
     def infer(self, dy: TensorType) -> TensorType:
         expected = self.output_shape(self.x_shape)
         require(dy.dtype.is_float, f"avg_pool2d_grad takes floats, got {dy.dtype}")
-        require(dy.shape == expected, f"avg_pool2d_grad: the gradient of the output is {shape_text(dy.shape)}, it must be {shape_text(expected)}")
+        require(dy.shape == expected,
+                f"avg_pool2d_grad: the gradient of the output is {shape_text(dy.shape)}, it must be "
+                f"{shape_text(expected)}")
         return dy.with_shape(self.x_shape)
 
     def reference(self, dy: np.ndarray) -> np.ndarray:
