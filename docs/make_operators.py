@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests" / "ops")]
 
-from samples import NON_DIFFERENTIABLE  # noqa: E402  the explicit list; a test holds that every other operator has a gradient
+# the explicit list; a test holds that every other operator has a gradient
+from samples import NON_DIFFERENTIABLE  # noqa: E402
 
 from graphc.ir.op import Composite, Op  # noqa: E402
 from graphc.ir.ops import OPS  # noqa: E402
@@ -18,15 +19,24 @@ from graphc.ir.ops.elementwise import ROWS, Elementwise  # noqa: E402
 PAGE = ROOT / "docs" / "operators.md"
 
 FORMULAS = {
-    "add": "x1 + x2", "sub": "x1 - x2", "mul": "x1 * x2", "div": "x1 / x2", "floordiv": "the whole number at or below x1 / x2",
-    "mod": "x1 - floordiv(x1, x2) * x2, with the sign of x2", "pow": "x1 to the power x2", "minimum": "the lesser; NaN if an operand is",
-    "maximum": "the greater; NaN if an operand is", "copy": "x", "neg": "-x", "abs": "|x|", "sign": "-1, 0 or 1; NaN of NaN",
-    "floor": "rounded down", "ceil": "rounded up", "round": "rounded, halves to even", "exp": "e^x", "expm1": "e^x - 1", "log": "natural logarithm",
-    "log1p": "log(1 + x)", "sqrt": "square root", "rsqrt": "1 / sqrt(x)", "sin": "sine", "cos": "cosine", "tanh": "hyperbolic tangent",
-    "sigmoid": "1 / (1 + e^-x)", "erf": "error function", "lt": "x1 < x2", "le": "x1 <= x2", "gt": "x1 > x2", "ge": "x1 >= x2",
-    "eq": "x1 == x2", "ne": "x1 != x2", "isnan": "whether x is NaN", "isfinite": "whether x is neither infinite nor NaN",
-    "bitand": "bits of both", "bitor": "bits of either", "bitxor": "bits of one", "bitnot": "bits inverted; of bool: not",
-    "shift_left": "x1 * 2^x2; 0 where x2 is not a number of bits", "shift_right": "arithmetic; the sign where x2 is not a number of bits",
+    "add": "x1 + x2", "sub": "x1 - x2", "mul": "x1 * x2", "div": "x1 / x2",
+    "floordiv": "the whole number at or below x1 / x2",
+    "mod": "x1 - floordiv(x1, x2) * x2, with the sign of x2", "pow": "x1 to the power x2",
+    "minimum": "the lesser; NaN if an operand is",
+    "maximum": "the greater; NaN if an operand is", "copy": "x", "neg": "-x", "abs": "|x|",
+    "sign": "-1, 0 or 1; NaN of NaN",
+    "floor": "rounded down", "ceil": "rounded up", "round": "rounded, halves to even", "exp": "e^x",
+    "expm1": "e^x - 1", "log": "natural logarithm",
+    "log1p": "log(1 + x)", "sqrt": "square root", "rsqrt": "1 / sqrt(x)", "sin": "sine", "cos": "cosine",
+    "tanh": "hyperbolic tangent",
+    "sigmoid": "1 / (1 + e^-x)", "erf": "error function", "lt": "x1 < x2", "le": "x1 <= x2", "gt": "x1 > x2",
+    "ge": "x1 >= x2",
+    "eq": "x1 == x2", "ne": "x1 != x2", "isnan": "whether x is NaN",
+    "isfinite": "whether x is neither infinite nor NaN",
+    "bitand": "bits of both", "bitor": "bits of either", "bitxor": "bits of one",
+    "bitnot": "bits inverted; of bool: not",
+    "shift_left": "x1 * 2^x2; 0 where x2 is not a number of bits",
+    "shift_right": "arithmetic; the sign where x2 is not a number of bits",
     "where": "x2 where x1, else x3",
 }
 
@@ -34,10 +44,11 @@ HEAD = """# Operators
 
 Written by `python docs/make_operators.py` from the classes in `graphc/ir/ops`; a test fails when it is not current.
 
-These are the operators of the graph text: what `dump("graph")` prints and `gc.parse` reads. The functions you call in Python
-(`gc.softmax`, `x[1:]`, `x @ w`) build them. Operands are arrays, attributes stand in braces. Operands of elementwise operators broadcast
-as in numpy; dtypes must agree. **C** marks a composite: it is replaced by its decomposition before fusion. The gradient column says
-whether a gradient can flow: "yes" goes to any order; "no" is the explicit list of operators through which none flows.
+These are the operators of the graph text: what `dump("graph")` prints and `gc.parse` reads. The functions you call
+in Python (`gc.softmax`, `x[1:]`, `x @ w`) build them. Operands are arrays, attributes stand in braces. Operands of
+elementwise operators broadcast as in numpy; dtypes must agree. **C** marks a composite: it is replaced by its
+decomposition before fusion. The gradient column says whether a gradient can flow: "yes" goes to any order; "no" is the
+explicit list of operators through which none flows.
 
 """
 
@@ -64,7 +75,8 @@ def _section(module: str) -> str:
 def _row(name: str, cls: type[Op]) -> str:
     kind = " **C**" if issubclass(cls, Composite) else ""
     gradient = "no" if name in NON_DIFFERENTIABLE else "yes"
-    cells = (f"`{name}`{kind}", _operands(name, cls), _attributes(cls), FORMULAS[name] if name in ROWS else _sentence(cls), gradient)
+    cells = (f"`{name}`{kind}", _operands(name, cls), _attributes(cls),
+             FORMULAS[name] if name in ROWS else _sentence(cls), gradient)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
@@ -85,7 +97,8 @@ def _attributes(cls: type[Op]) -> str:
 
 def _sentence(cls: type[Op]) -> str:
     """The docstring up to the first full stop that ends a sentence, on one line."""
-    return re.split(r"(?<!et al)(?<!\.)\.(?:\s|$)", " ".join(inspect.cleandoc(cls.__doc__).split("\n\n")[0].split()))[0].replace("*", "\\*")
+    return re.split(r"(?<!et al)(?<!\.)\.(?:\s|$)",
+                    " ".join(inspect.cleandoc(cls.__doc__).split("\n\n")[0].split()))[0].replace("*", "\\*")
 
 
 if __name__ == "__main__":

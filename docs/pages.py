@@ -2,8 +2,8 @@
 
     python docs/pages.py            rewrites the outputs in README.md and docs/*.md
 
-A page's ```python blocks are one program, saved as <page>.py and run block by block. A comment before a ```text block says what the
-block holds of the output of the Python block above it:
+A page's ```python blocks are one program, saved as <page>.py and run block by block. A comment before a ```text block
+says what the block holds of the output of the Python block above it:
 
     <!-- output -->                     all of it, the same on every machine: a test compares it
     <!-- output of one machine -->      it depends on the CPU, the version or the clock: run by the test, not compared
@@ -117,7 +117,8 @@ def _cut(lines: list[str], parts: tuple[tuple[int, str], ...]) -> Iterator[str]:
 def measured_errors() -> dict[str, float]:
     """The greatest error of each function, as its test bounds it."""
     source = ast.parse((ROOT / "tests" / "codegen" / "test_vecmath.py").read_text())
-    return next(ast.literal_eval(n.value) for n in source.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "MEASURED_F32")
+    return next(ast.literal_eval(n.value) for n in source.body if isinstance(n, ast.Assign)
+                and ast.unparse(n.targets[0]) == "MEASURED_F32")
 
 
 def with_errors(markdown: str) -> str:

@@ -14,7 +14,8 @@ from graphc import models, nn, optim
 
 
 def main(arguments: list[str] | None = None) -> tuple[int, list[float]]:
-    """Prints layers, parameters, memory of a training step, and its loss and time; the number of parameters and the losses."""
+    """Prints layers, parameters, memory of a training step, and its loss and time; the number of parameters and the
+    losses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("batch", 4), ("steps", 2), ("classes", 1000)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -24,7 +25,8 @@ def main(arguments: list[str] | None = None) -> tuple[int, list[float]]:
     labels = random.integers(0, options.classes, options.batch, np.int32)
     print(gc.plan(net, x=gc.f32[images.shape]))
     start = time.perf_counter()
-    step = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.01, momentum=0.9), x=gc.f32[images.shape], y=gc.i32[labels.shape])
+    step = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.01, momentum=0.9), x=gc.f32[images.shape],
+                         y=gc.i32[labels.shape])
     print(f"training step: {step.memory}")
     losses = []
     for i in range(options.steps):

@@ -1,4 +1,5 @@
-"""A character language model: an LSTM on the help topics of Python's own documentation, against an interpolated 5-gram model.
+"""A character language model: an LSTM on the help topics of Python's own documentation, against an interpolated 5-gram
+model.
 
     python examples/char_lstm.py [--steps 1200] [--hidden 320] [--characters N]
 """
@@ -13,7 +14,8 @@ DEFAULTS = Settings(steps=1200, hidden=320, batch=32, length=64, lr=3e-3, decay=
 
 def network(letters: int, settings: Settings) -> nn.Module:
     """ids [B, T] -> scores of the next character [B, T, letters]."""
-    return nn.Embedding(letters, 64) >> nn.LSTM(settings.hidden, batch_first=True) >> nn.Dropout(settings.dropout) >> nn.Linear(letters)
+    return (nn.Embedding(letters, 64) >> nn.LSTM(settings.hidden, batch_first=True) >> nn.Dropout(settings.dropout)
+            >> nn.Linear(letters))
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:

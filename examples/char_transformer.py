@@ -1,4 +1,5 @@
-"""A character language model: a Transformer on the help topics of Python's own documentation, against an interpolated 5-gram model.
+"""A character language model: a Transformer on the help topics of Python's own documentation, against an interpolated
+5-gram model.
 
     python examples/char_transformer.py [--steps 1000] [--hidden 128] [--characters N]
 """
@@ -15,7 +16,8 @@ LAYERS, HEADS = 3, 4
 def network(letters: int, settings: Settings) -> nn.Module:
     """ids [B, T] -> scores of the next character [B, T, letters]."""
     block = nn.TransformerBlock(HEADS, causal=True, pre_norm=True, dropout=settings.dropout)
-    return nn.Embedding(letters, settings.hidden) >> nn.SinusoidalPosition() >> block ** LAYERS >> nn.LayerNorm() >> nn.Linear(letters)
+    return (nn.Embedding(letters, settings.hidden) >> nn.SinusoidalPosition() >> block ** LAYERS >> nn.LayerNorm()
+            >> nn.Linear(letters))
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:

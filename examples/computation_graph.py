@@ -1,4 +1,5 @@
-"""f(x, y) = y (x² + x) as a computation graph: its value and gradient at (2, 1), the graph and its backward graph, printed and drawn.
+"""f(x, y) = y (x² + x) as a computation graph: its value and gradient at (2, 1), the graph and its backward graph,
+printed and drawn.
 
     python examples/computation_graph.py [--out DIR]
 """

@@ -1,4 +1,5 @@
-"""Handwritten digits (8x8, from scikit-learn) with a convolutional network: accuracy on a held-out fifth, median of three seeds.
+"""Handwritten digits (8x8, from scikit-learn) with a convolutional network: accuracy on a held-out fifth, median of
+three seeds.
 
     python examples/digits_cnn.py [--epochs 15] [--seeds 3]
 """
@@ -22,8 +23,8 @@ def main(arguments: list[str] | None = None) -> float:
         start = time.perf_counter()
         result = demo.train(options.epochs, seed, data)
         found.append(result.accuracies[-1])
-        print(f"seed {seed}: held-out accuracy {100 * found[-1]:.2f} %, loss {result.losses[0]:.3f} -> {result.losses[-1]:.3f}, "
-              f"{time.perf_counter() - start:.1f} s")
+        print(f"seed {seed}: held-out accuracy {100 * found[-1]:.2f} %, loss {result.losses[0]:.3f} -> "
+              f"{result.losses[-1]:.3f}, {time.perf_counter() - start:.1f} s")
     print(f"median of {options.seeds} seeds: {100 * median(found):.2f} % of {len(data.y_held_out)} held-out digits")
     return median(found)
 

@@ -46,7 +46,8 @@ def training_step(net: nn.Module, settings: Settings, threads: int = 0) -> Train
 
 def train(step: TrainStep, text: Text, settings: Settings) -> list[float]:
     """Losses in bits per character."""
-    windows, losses = list(random_windows(text.train, settings.batch, settings.length, settings.steps, settings.seed)), []
+    losses: list[float] = []
+    windows = list(random_windows(text.train, settings.batch, settings.length, settings.steps, settings.seed))
     bar = Progress(windows, "training", examples=settings.batch * settings.length, unit="characters")
     for x, y in bar:
         losses.append(step(x, y) / log(2))
@@ -83,9 +84,11 @@ def run(description: str, network: Callable, defaults: Settings, arguments: list
     start = time.perf_counter()
     losses = train(step, text, settings)
     seconds = time.perf_counter() - start
-    figures = {"first": losses[0], "last": float(np.mean(losses[-10:])), "held_out": held_out_bits(step, text, settings),
+    figures = {"first": losses[0], "last": float(np.mean(losses[-10:])),
+               "held_out": held_out_bits(step, text, settings),
                "5-gram": ngrams(text.train, text.held_out, text.count).interpolated}
-    print(f"trained {settings.steps} steps in {seconds:.1f} s, {settings.steps * settings.batch * settings.length / seconds:.0f} characters/s")
+    print(f"trained {settings.steps} steps in {seconds:.1f} s, "
+          f"{settings.steps * settings.batch * settings.length / seconds:.0f} characters/s")
     print(f"training: {figures['first']:.3f} -> {figures['last']:.3f} bits per character")
     print(f"held out: {figures['held_out']:.3f} bits per character; interpolated 5-gram model: {figures['5-gram']:.3f}")
     print(f"--- sample\n{continuation(step, text, settings)}\n---")

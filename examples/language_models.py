@@ -1,4 +1,5 @@
-"""Language models side by side, on the help topics of Python's own documentation: counts, Bengio's network, Elman RNN, LSTM, GRU, Transformer.
+"""Language models side by side, on the help topics of Python's own documentation: counts, Bengio's network, Elman RNN,
+LSTM, GRU, Transformer.
 
     python examples/language_models.py [--steps 400] [--hidden 192] [--characters N]
 """
@@ -19,7 +20,8 @@ ORDER = 5                                   # of the n-grams, and characters tha
 
 
 class Bengio(nn.Module):
-    """b + W x + U tanh(d + H x): x the embeddings of the last characters side by side, W the skip connection (Bengio et al. 2003)."""
+    """b + W x + U tanh(d + H x): x the embeddings of the last characters side by side, W the skip connection (Bengio et
+    al. 2003)."""
 
     def __init__(self, letters: int, hidden: int, context: int = 2 * ORDER):
         super().__init__()
@@ -43,8 +45,10 @@ def transformer(letters: int, s: Settings) -> nn.LanguageModel:
     return nn.LanguageModel(embed, nn.SinusoidalPosition() >> block ** 3 >> nn.LayerNorm())
 
 
-NETWORKS = {"Bengio": lambda letters, s: Bengio(letters, s.hidden), "Elman RNN": lambda letters, s: recurrent(nn.RNN, letters, replace(s, hidden=2 * s.hidden)),
-            "LSTM": lambda letters, s: recurrent(nn.LSTM, letters, s), "GRU": lambda letters, s: recurrent(nn.GRU, letters, s), "Transformer": transformer}
+NETWORKS = {"Bengio": lambda letters, s: Bengio(letters, s.hidden),
+            "Elman RNN": lambda letters, s: recurrent(nn.RNN, letters, replace(s, hidden=2 * s.hidden)),
+            "LSTM": lambda letters, s: recurrent(nn.LSTM, letters, s),
+            "GRU": lambda letters, s: recurrent(nn.GRU, letters, s), "Transformer": transformer}
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
@@ -52,7 +56,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     settings = options(__doc__, DEFAULTS, arguments)
     text = python_topics(settings.characters or None)
     counted = ngrams(text.train, text.held_out, text.count, ORDER)
-    print(f"{f'{ORDER}-gram, likeliest':<24} infinite: {100 * counted.unseen:.1f} % of the characters never followed; {counted.likeliest:.3f} bits for the others")
+    print(f"{f'{ORDER}-gram, likeliest':<24} infinite: {100 * counted.unseen:.1f} % of the characters never followed; "
+          f"{counted.likeliest:.3f} bits for the others")
     print(f"{f'{ORDER}-gram, interpolated':<24} {counted.interpolated:.3f} bits per character")
     bits = {"n-gram": counted.interpolated}
     for name, network in NETWORKS.items():

@@ -1,4 +1,5 @@
-"""Logistic regression on four examples, the first program of Autograd's README (Maclaurin, Duvenaud and Adams 2015), as graphs.
+"""Logistic regression on four examples, the first program of Autograd's README (Maclaurin, Duvenaud and Adams 2015), as
+graphs.
 
     python examples/logistic_regression.py [--steps 100]
 """

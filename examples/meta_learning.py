@@ -1,5 +1,6 @@
-"""Learning to learn: an LSTM trained to optimise quadratics (Andrychowicz et al. 2016), and the gradient of a validation loss with respect to every
-learning rate and momentum of 100 steps of SGD (Maclaurin, Duvenaud and Adams 2015).
+"""Learning to learn: an LSTM trained to optimise quadratics (Andrychowicz et al. 2016), and the gradient of a
+validation loss with respect to every learning rate and momentum of 100 steps of SGD (Maclaurin, Duvenaud and Adams
+2015).
 
     python examples/meta_learning.py [--meta-steps 600] [--unrolled 60] [--hyper-steps 40]
 """
@@ -46,11 +47,13 @@ def optimised(w, y, steps: int):
 
 
 def learn_to_optimise(meta_steps: int, unrolled: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Trains the LSTM on random quadratics; mean f(theta_t) on new ones, 100 steps of it and of SGD and Adam with their best rates."""
+    """Trains the LSTM on random quadratics; mean f(theta_t) on new ones, 100 steps of it and of SGD and Adam with their
+    best rates."""
     random = np.random.default_rng(seed)
 
     def problems():
-        return random.standard_normal((BATCH, SIZE, SIZE), np.float32), random.standard_normal((BATCH, SIZE), np.float32)
+        return (random.standard_normal((BATCH, SIZE, SIZE), np.float32),
+                random.standard_normal((BATCH, SIZE), np.float32))
 
     def loss(w, y):
         return gc.sum(optimised(w, y, unrolled))
@@ -62,7 +65,8 @@ def learn_to_optimise(meta_steps: int, unrolled: int, seed: int = 0) -> dict[str
     w, y = problems()
     curves = {"LSTM": gc.compile(lambda w, y: optimised(w, y, 100), state=step.state, **types)(w, y)}
     for name, rule in (("SGD", optim.SGD), ("Adam", optim.Adam)):
-        curves[name] = min((descent(rule(rate), w, y) for rate in (0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.1, 0.2)), key=lambda curve: np.nan_to_num(curve[-1], nan=np.inf))
+        curves[name] = min((descent(rule(rate), w, y) for rate in (0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.1, 0.2)),
+                           key=lambda curve: np.nan_to_num(curve[-1], nan=np.inf))
     return curves
 
 
@@ -79,7 +83,8 @@ def descent(optimizer: optim.Optimizer, w: np.ndarray, y: np.ndarray) -> np.ndar
     return np.array([step(w, y) / BATCH for _ in range(100)])
 
 
-# --- hyper-gradients -------------------------------------------------------------------------------------------------------
+# --- hyper-gradients
+# -------------------------------------------------------------------------------------------------------
 
 @gc.graph
 def loss(w: gc.f64[64, 10], x: gc.f64["N", 64], digit: gc.i32["N"]):
@@ -87,7 +92,8 @@ def loss(w: gc.f64[64, 10], x: gc.f64["N", 64], digit: gc.i32["N"]):
 
 
 @gc.graph
-def validation_loss(rates: gc.f64[100], momenta: gc.f64[100], x: gc.f64["N", 64], digit: gc.i32["N"], x_val: gc.f64["M", 64], digit_val: gc.i32["M"]):
+def validation_loss(rates: gc.f64[100], momenta: gc.f64[100], x: gc.f64["N", 64], digit: gc.i32["N"],
+                    x_val: gc.f64["M", 64], digit_val: gc.i32["M"]):
     """Of a softmax regression after 100 steps of SGD with these learning rates and momenta."""
     def body(carry, schedule):
         (w, v), (rate, momentum) = carry, schedule
@@ -103,14 +109,15 @@ def tune_schedules(hyper_steps: int) -> list[float]:
     x, digit = data.data[:400] / 16, data.target[:400].astype(np.int32)
     sets = {"x": x[:200], "digit": digit[:200], "x_val": x[200:], "digit_val": digit[200:]}
     rates, momenta, losses = np.full(100, 0.5), np.full(100, 0.5), []
-    print(gc.check_gradients(validation_loss, rates=rates, momenta=momenta, wrt=["rates", "momenta"], raises=True, **sets))
+    print(gc.check_gradients(validation_loss, rates=rates, momenta=momenta, wrt=["rates", "momenta"],
+                             raises=True, **sets))
     hyper = gc.compile(gc.value_and_grad(validation_loss, ["rates", "momenta"]))
     for _ in range(hyper_steps):
         value, by_rate, by_momentum = hyper(rates, momenta, *sets.values())
         losses.append(float(value))
         rates, momenta = rates - 50 * by_rate, np.clip(momenta - 10 * by_momentum, 0, 0.99)
-    print(f"validation loss {losses[0]:.4f} -> {losses[-1]:.4f}; learning rates now from {rates.min():.2f} to {rates.max():.2f}, "
-          f"momenta from {momenta.min():.2f} to {momenta.max():.2f}")
+    print(f"validation loss {losses[0]:.4f} -> {losses[-1]:.4f}; learning rates now from {rates.min():.2f} to "
+          f"{rates.max():.2f}, momenta from {momenta.min():.2f} to {momenta.max():.2f}")
     return losses
 
 

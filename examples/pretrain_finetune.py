@@ -1,5 +1,5 @@
-"""A causal Transformer pretrained on lines of source without labels, then fine-tuned to tell which module of Python's library a line comes from, from few
-labels; against the same network trained on these labels from scratch.
+"""A causal Transformer pretrained on lines of source without labels, then fine-tuned to tell which module of Python's
+library a line comes from, from few labels; against the same network trained on these labels from scratch.
 
     python examples/pretrain_finetune.py [--pretraining 1200] [--steps 150] [--labels 4,16,64]
 """
@@ -23,7 +23,8 @@ class Classifier(nn.Module):
 
     def __init__(self, model: nn.LanguageModel):
         super().__init__()
-        self.embed, self.sequence_model = model.embed, model.sequence_model         # under the same names: their arrays can be taken over
+        # under the same names: their arrays can be taken over
+        self.embed, self.sequence_model = model.embed, model.sequence_model
         self.collapse, self.classify = nn.Collapse("average", batch_first=True), nn.Linear(len(MODULES))
 
     def forward(self, x, lengths):
@@ -32,18 +33,21 @@ class Classifier(nn.Module):
 
 def language_model(words: int) -> nn.LanguageModel:
     block = nn.TransformerBlock(HEADS, causal=True, pre_norm=True, dropout=0.1)
-    return nn.LanguageModel(nn.Embedding(words, SIZE, std=SIZE ** -0.5), nn.SinusoidalPosition() >> block ** LAYERS >> nn.LayerNorm())
+    return nn.LanguageModel(nn.Embedding(words, SIZE, std=SIZE ** -0.5),
+                            nn.SinusoidalPosition() >> block ** LAYERS >> nn.LayerNorm())
 
 
 def optimizer(rate: float, steps: int) -> optim.Optimizer:
-    return optim.AdamW(optim.warmup(optim.cosine(rate, steps), steps=steps // 10 + 1), clip_norm=1.0, groups=[optim.no_decay()])
+    return optim.AdamW(optim.warmup(optim.cosine(rate, steps), steps=steps // 10 + 1), clip_norm=1.0,
+                       groups=[optim.no_decay()])
 
 
 def pretrained(model: nn.LanguageModel, lines: Lines, steps: int) -> tuple[dict[str, np.ndarray], list[float]]:
     """The model's arrays after training on what follows each piece of a line, and the losses in nats per piece."""
     def loss(ids, lengths):
         return model.loss(ids, lengths)
-    step = gc.train_step(loss, optimizer=optimizer(4e-3, steps), ids=gc.i32[BATCH, lines.x.shape[1]], lengths=gc.i32[BATCH])
+    step = gc.train_step(loss, optimizer=optimizer(4e-3, steps), ids=gc.i32[BATCH, lines.x.shape[1]],
+                         lengths=gc.i32[BATCH])
     bar, losses = Progress(list(lines.batches(BATCH, steps)), "pretraining"), []
     for x, lengths, _ in bar:
         losses.append(step(x, lengths))
@@ -57,7 +61,8 @@ def few(lines: Lines, labels: int) -> Lines:
 
 
 def accuracy(model: nn.LanguageModel, start: dict[str, np.ndarray], train: Lines, held_out: Lines, steps: int) -> float:
-    """The share of held-out lines whose module is found after training from `start`, or from scratch where it is empty."""
+    """The share of held-out lines whose module is found after training from `start`, or from scratch where it is
+    empty."""
     types = {"x": gc.i32[BATCH, train.x.shape[1]], "lengths": gc.i32[BATCH], "y": gc.i32[BATCH]}
     step: TrainStep = gc.train_step(Classifier(model), loss=nn.cross_entropy, optimizer=optimizer(2e-3, steps), **types)
     if start:
@@ -68,7 +73,8 @@ def accuracy(model: nn.LanguageModel, start: dict[str, np.ndarray], train: Lines
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Prints and returns the accuracies on held-out lines by number of labels, pretrained and from scratch, and the losses of pretraining."""
+    """Prints and returns the accuracies on held-out lines by number of labels, pretrained and from scratch, and the
+    losses of pretraining."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pretraining", type=int, default=1200)
     parser.add_argument("--steps", type=int, default=150)
@@ -82,7 +88,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     for labels in map(int, options.labels.split(",")):
         scratch, tuned = (accuracy(model, s, few(train, labels), held_out, options.steps) for s in ({}, start))
         found |= {f"scratch, {labels}": scratch, f"pretrained, {labels}": tuned}
-        print(f"{labels:3} labelled lines of each module: from scratch {100 * scratch:.1f} %, pretrained {100 * tuned:.1f} %")
+        print(f"{labels:3} labelled lines of each module: from scratch {100 * scratch:.1f} %, pretrained "
+              f"{100 * tuned:.1f} %")
     return found
 
 

@@ -1,4 +1,5 @@
-"""What the digits network looks at: gradients of its scores towards the image (Simonyan, Vedaldi and Zisserman 2014), and feature maps, as a picture.
+"""What the digits network looks at: gradients of its scores towards the image (Simonyan, Vedaldi and Zisserman 2014),
+and feature maps, as a picture.
 
     python examples/saliency.py [--epochs 5] [--out saliency.png]
 """
@@ -19,7 +20,8 @@ LAYERS = {"net.2": "after the first ReLU", "net.5": "after the second", "net.10"
 
 
 def look(model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
-    """For images [n, 1, 8, 8]: "result", the gradient of each one's largest score towards its pixels, and the results of LAYERS."""
+    """For images [n, 1, 8, 8]: "result", the gradient of each one's largest score towards its pixels, and the results
+    of LAYERS."""
     net = model.net
 
     @gc.graph
@@ -70,9 +72,12 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     result = demo.train(options.epochs, 0, data)
     found = look(result.step.model, data.x_held_out)
     x, y, gradient = data.x_held_out, data.y_held_out, found["result"]
-    changes = {"as they are": 0 * x, "random signs": np.random.default_rng(0).standard_normal(x.shape), "against the gradient": -gradient}
-    figures = {name: accuracy_after(result.step.model, x, y, change.astype(np.float32)) for name, change in changes.items()}
-    print(f"accuracy after every pixel has moved by {STEP}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in figures.items()))
+    changes = {"as they are": 0 * x, "random signs": np.random.default_rng(0).standard_normal(x.shape),
+               "against the gradient": -gradient}
+    figures = {name: accuracy_after(result.step.model, x, y, change.astype(np.float32))
+               for name, change in changes.items()}
+    found = ", ".join(f"{name} {100 * share:.1f} %" for name, share in figures.items())
+    print(f"accuracy after every pixel has moved by {STEP}: {found}")
     print("feature maps: " + ", ".join(f"{title} {list(found[layer].shape[1:])}" for layer, title in LAYERS.items()))
     picture(x[:SHOWN], found, y, options.out)
     print(f"saved {options.out}")

@@ -1,5 +1,5 @@
-"""A bidirectional LSTM that tags every character of Python source with the kind of token that it is in (the truth is from `tokenize`), against an Elman RNN
-that reads forwards only, and the most frequent kind.
+"""A bidirectional LSTM that tags every character of Python source with the kind of token that it is in (the truth is
+from `tokenize`), against an Elman RNN that reads forwards only, and the most frequent kind.
 
     python examples/tagger.py [--steps 1500] [--hidden 64]
 """
@@ -25,7 +25,8 @@ SHOWN = "    def area(self, r=2.5):  # of a circle\n        return 'π r²' if r
 
 def tags(source: str) -> np.ndarray:
     """The kind of each character, a number of KINDS."""
-    kinds, starts = np.zeros(len(source), np.int32), np.cumsum([0] + [len(line) for line in source.splitlines(keepends=True)])
+    kinds = np.zeros(len(source), np.int32)
+    starts = np.cumsum([0] + [len(line) for line in source.splitlines(keepends=True)])
     for token in tokenize.generate_tokens(StringIO(source).readline):
         kind = NUMBERS.get(token.type, 4 if "STRING" in tokenize.tok_name[token.type] else 0)
         begin, end = (starts[line - 1] + column for line, column in (token.start, token.end))
@@ -43,7 +44,8 @@ def windows(ids: np.ndarray, kinds: np.ndarray, starts: np.ndarray) -> tuple[np.
 def networks(letters: int, hidden: int) -> dict[str, nn.Module]:
     """Characters [B, T] -> scores [B, T, KINDS]."""
     return {
-        "bidirectional LSTM": nn.Embedding(letters, 32) >> nn.LSTM(hidden, bidirectional=True, batch_first=True) >> nn.Linear(len(KINDS)),
+        "bidirectional LSTM": nn.Embedding(letters, 32) >> nn.LSTM(hidden, bidirectional=True, batch_first=True)
+        >> nn.Linear(len(KINDS)),
         "RNN, forwards": nn.Embedding(letters, 32) >> nn.RNN(2 * hidden, batch_first=True) >> nn.Linear(len(KINDS))}
 
 
@@ -69,13 +71,15 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     found = {"most frequent kind": float(np.mean(y[y != IGNORED] == np.bincount(kinds[:cut]).argmax()))}
     for name, net in networks(letters.count, options.hidden).items():
         start, optimizer = time.perf_counter(), optim.AdamW(optim.cosine(1e-2, options.steps), clip_norm=1.0)
-        step = gc.train_step(net, loss=loss, optimizer=optimizer, x=gc.i32[BATCH, LENGTH], y=gc.i32[BATCH, LENGTH], seed=options.seed)
+        step = gc.train_step(net, loss=loss, optimizer=optimizer, x=gc.i32[BATCH, LENGTH], y=gc.i32[BATCH, LENGTH],
+                             seed=options.seed)
         for _ in range(options.steps):
             step(*windows(ids, kinds, random.integers(0, cut - LENGTH, BATCH)))
         found[name] = step.evaluate([(x, y)], accuracy=right)["accuracy"]
         print(f"{name:<20} {100 * found[name]:.2f} % of the characters, {time.perf_counter() - start:.1f} s")
         shown = gc.compile(step.model, x=gc.i32[1, len(SHOWN)])(letters.encode(SHOWN)[None])[0].argmax(-1)
-        for line, marks in zip(SHOWN.splitlines(), "".join(" nk0'#+"[kind] if c != "\n" else c for kind, c in zip(shown, SHOWN)).splitlines()):
+        marked = "".join(" nk0'#+"[kind] if c != "\n" else c for kind, c in zip(shown, SHOWN))
+        for line, marks in zip(SHOWN.splitlines(), marked.splitlines()):
             print(f"    {line}\n    {marks}")
     print(f"most frequent kind   {100 * found['most frequent kind']:.2f} %")
     return found

@@ -75,7 +75,8 @@ PADDING, UNKNOWN = 0, 1
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines of source as ids of their pieces: x [n, length] padded with PADDING, lengths [n], and the number of the module that each is from, y [n]."""
+    """Lines of source as ids of their pieces: x [n, length] padded with PADDING, lengths [n], and the number of the
+    module that each is from, y [n]."""
     x: np.ndarray
     lengths: np.ndarray
     y: np.ndarray
@@ -99,9 +100,11 @@ def module_source(module: str) -> str:
     return Path(find_spec(module).origin).read_text()
 
 
-def library_lines(length: int = 16, at_least: int = 3, most: int = 1000, seed: int = 0) -> tuple[tuple[str, ...], Lines, Lines]:
-    """Vocabulary, lines to train with and a fifth to judge by: at most so many lines of each of MODULES of Python's library, of five pieces or more, cut
-    after `length`; none that occurs twice. A piece that occurs less often than `at_least` in the lines to train with is UNKNOWN."""
+def library_lines(length: int = 16, at_least: int = 3, most: int = 1000,
+                  seed: int = 0) -> tuple[tuple[str, ...], Lines, Lines]:
+    """Vocabulary, lines to train with and a fifth to judge by: at most so many lines of each of MODULES of Python's
+    library, of five pieces or more, cut after `length`; none that occurs twice. A piece that occurs less often than
+    `at_least` in the lines to train with is UNKNOWN."""
     random, lines = np.random.default_rng(seed), Counter()
     for number, module in enumerate(MODULES):
         text = {line.strip() for line in module_source(module).splitlines() if len(PIECE.findall(line)) >= 5}
@@ -115,11 +118,13 @@ def library_lines(length: int = 16, at_least: int = 3, most: int = 1000, seed: i
     x = np.full((len(found), length), PADDING, np.int32)
     for row, (pieces, _) in zip(x, found):
         row[:len(pieces)] = [number.get(piece, UNKNOWN) for piece in pieces]
-    every = Lines(x, np.array([len(pieces) for pieces, _ in found], np.int32), np.array([y for _, y in found], np.int32))
+    every = Lines(x, np.array([len(pieces) for pieces, _ in found], np.int32),
+                  np.array([y for _, y in found], np.int32))
     return words, every[:cut], every[cut:]
 
 
-def random_windows(ids: np.ndarray, batch: int, length: int, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def random_windows(ids: np.ndarray, batch: int, length: int, steps: int,
+                   seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """`steps` batches (x, y) [batch, length] of windows at random places; y is x one character later."""
     random = np.random.default_rng(seed)
     for _ in range(steps):
@@ -141,13 +146,15 @@ def every_window(ids: np.ndarray, batch: int, length: int, context: int) -> Iter
 
 def _window(padded: np.ndarray, count: int, start: int, length: int, context: int) -> tuple[np.ndarray, np.ndarray]:
     asked = (np.arange(length) >= context) & (start + 1 + np.arange(length) < count)
-    return padded[start:start + length], np.where(asked, padded[start + 1:start + length + 1], IGNORED).astype(padded.dtype)
+    following = np.where(asked, padded[start + 1:start + length + 1], IGNORED)
+    return padded[start:start + length], following.astype(padded.dtype)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Bits per held-out character of n-gram models. `likeliest`: of maximum likelihood, count(h, c) / count(h), over the characters that ever
-    followed their history; the share `unseen` never did, so that all of them together would take infinitely many bits."""
+    """Bits per held-out character of n-gram models. `likeliest`: of maximum likelihood, count(h, c) / count(h), over
+    the characters that ever followed their history; the share `unseen` never did, so that all of them together would
+    take infinitely many bits."""
     interpolated: float
     likeliest: float
     unseen: float
@@ -155,7 +162,8 @@ class Counted:
 
 def ngrams(train: np.ndarray, held_out: np.ndarray, letters: int, order: int = 5) -> Counted:
     """The `order`-gram model of maximum likelihood, and that interpolated with all shorter ones (Witten and Bell 1991):
-    p(c | h) = (count(h, c) + kinds(h) p(c | h')) / (count(h) + kinds(h)), h' one character shorter, uniform at the end."""
+    p(c | h) = (count(h, c) + kinds(h) p(c | h')) / (count(h) + kinds(h)), h' one character shorter,
+    uniform at the end."""
     counts = [_counts(train, n) for n in range(order)]
     text = tuple(held_out.tolist())
     bits, known = 0.0, []
@@ -171,7 +179,8 @@ def ngrams(train: np.ndarray, held_out: np.ndarray, letters: int, order: int = 5
         bits -= log2(p)
         known.append(longest)
     seen = [p for p in known if p]
-    return Counted(bits / max(len(known), 1), -sum(map(log2, seen)) / max(len(seen), 1), 1 - len(seen) / max(len(known), 1))
+    return Counted(bits / max(len(known), 1), -sum(map(log2, seen)) / max(len(seen), 1),
+                   1 - len(seen) / max(len(known), 1))
 
 
 def _counts(ids: np.ndarray, n: int) -> dict[tuple, dict]:

@@ -1,18 +1,20 @@
 """graphc compiles a declared neural network into one native function for the CPU. Public names only."""
 from importlib import import_module
+from typing import Any as _Any
 
 from graphc.dsl.activation import elu, gelu, leaky_relu, relu, silu, softplus
 from graphc.dsl.array import Array
 from graphc.dsl.attention import attention
 from graphc.dsl.control import cond, scan, while_loop
 from graphc.dsl.conv import (
-    avg_pool1d, avg_pool2d, conv1d, conv2d, conv_transpose1d, conv_transpose2d, global_avg_pool, global_max_pool, max_pool1d, max_pool2d)
+    avg_pool1d, avg_pool2d, conv1d, conv2d, conv_transpose1d, conv_transpose2d, global_avg_pool, global_max_pool,
+    max_pool1d, max_pool2d)
 from graphc.dsl.custom import custom_vjp
 from graphc.dsl.elementwise import (
-    abs, add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, cast, ceil, clip, cos, div, equal, erf, exp, expm1, floor, floordiv,
-    greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and, logical_not, logical_or, logical_xor,
-    maximum, minimum, mod, mul, name, neg, not_equal, pow, right_shift, round, rsqrt, sigmoid, sign, sin, sqrt, square, stop_gradient,
-    sub, tanh, where)
+    abs, add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, cast, ceil, clip, cos, div, equal, erf, exp, expm1,
+    floor, floordiv, greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and,
+    logical_not, logical_or, logical_xor, maximum, minimum, mod, mul, name, neg, not_equal, pow, right_shift, round,
+    rsqrt, sigmoid, sign, sin, sqrt, square, stop_gradient, sub, tanh, where)
 from graphc.dsl.function import GraphFunction, graph, set_compiler
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
 from graphc.dsl.jacobian import jacobian
@@ -21,10 +23,12 @@ from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
 from graphc.dsl.random import bernoulli, dropout, normal, permutation, uniform
 from graphc.dsl.reduce import (
-    all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum, topk, var)
+    all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,
+    topk, var)
 from graphc.dsl.shape import (
-    arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota, moveaxis, ones,
-    ones_like, pad, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose, tril, triu, zeros, zeros_like)
+    arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota,
+    moveaxis, ones, ones_like, pad, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose,
+    tril, triu, zeros, zeros_like)
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError
@@ -38,11 +42,12 @@ from graphc import models
 __version__ = "0.1.0"
 
 _LATER = {                                              # loaded at the first use, most of them with the compiler
-    "compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check", "train_step": "graphc.train", "parse": "graphc.ir.parser",
+    "compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check",
+    "train_step": "graphc.train", "parse": "graphc.ir.parser",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
     with LOADING:

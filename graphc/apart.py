@@ -47,7 +47,7 @@ class LiveStep(Protocol):
     made: Loc | None
     version: int
     own: bool
-    function: tuple[Module, Callable | None]
+    function: tuple[Module, Callable[..., object] | None]
 
 
 def started(step: LiveStep) -> None:
@@ -74,7 +74,7 @@ def _again(step: LiveStep, other: LiveStep) -> bool:
     return step.made == other.made and all(map(_same, step.function, other.function))
 
 
-def _same(f, g) -> bool:
+def _same(f: object, g: object) -> bool:
     """Whether f is g, or the same lines of Python run again."""
     f, g = (x.function if isinstance(x, Function) else x for x in (f, g))
     return f is g or getattr(f, "__code__", f) == getattr(g, "__code__", g)

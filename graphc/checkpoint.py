@@ -31,7 +31,7 @@ DTYPES = {np.dtype(name): code for name, code in dict(
     f8="F64", f4="F32", f2="F16", i8="I64", i4="I32", i2="I16", i1="I8", u8="U64", u4="U32", u2="U16", u1="U8", c8="C64", bool="BOOL").items()}
 
 
-def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Replaces the file `path` (see `replacing`) by one that holds `arrays`, of any shapes and of numpy's numbers of up to 64 bits.
 
     Raises GraphError for another dtype, or the name that the format keeps for itself; OSError when the file cannot be written.
@@ -43,7 +43,7 @@ def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> No
             file.write(_bytes(array))
 
 
-def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of a safetensors file, graphc's or another program's. GraphError when it is missing or damaged."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):             # before it is opened, which waits for who writes into a pipe
@@ -79,13 +79,13 @@ def _with_sum(header: bytes, digest: bytes) -> bytes:
     return header[:start] + digest + header[start + DIGITS:]
 
 
-def _again(opened: BinaryIO, path: str | os.PathLike) -> str:
+def _again(opened: BinaryIO, path: str | os.PathLike[str]) -> str:
     """A path of the very file that is open: another may take the place of `path` meanwhile."""
     same = f"{OPEN_FILES}/{opened.fileno()}"
     return same if os.path.exists(same) else os.fspath(path)
 
 
-def _checked_header(path: str | os.PathLike, file: BinaryIO, metadata: Mapping[str, str]) -> Callable[[str, np.ndarray], bool]:
+def _checked_header(path: str | os.PathLike[str], file: BinaryIO, metadata: Mapping[str, str]) -> Callable[[str, np.ndarray], bool]:
     """check(name, array) -> whether the array is the one that was saved. GraphError or ValueError when the header itself is damaged."""
     start = file.read(8)
     header = start + file.read(int.from_bytes(start, "little"))
@@ -126,14 +126,14 @@ def _dense(name: str, array: np.ndarray) -> np.ndarray:
     return little
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
+def _bytes(array: np.ndarray) -> memoryview:
     """The bytes of an array, not copied where it is row-major."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _sha256(array: np.ndarray) -> str:
     return hashlib.sha256(_bytes(array)).hexdigest()
 
 
-def _damaged(path: str | os.PathLike, how: str) -> GraphError:
+def _damaged(path: str | os.PathLike[str], how: str) -> GraphError:
     return GraphError(f"{path} is damaged: {how}; load an older checkpoint", user_loc())

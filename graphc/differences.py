@@ -10,6 +10,7 @@ LADDER = (1.0, 0.1, 0.01)           # of the step: a kink nearby is left behind 
 KINK_GAP = 0.5                      # left and right slopes of a smooth function close in with the step; at a kink they stay apart
 BISECTIONS = 400                    # probes that the search for the wrong element of a direction may take
 NOISE = 8 * np.finfo(np.float64).eps
+Valued = Callable[[np.ndarray], tuple[float, float]]     # a point to the function there, and the spread of what it sums
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Verdict:
 class Line:
     """The function of one argument along `direction` (indices into the flat argument, and how far each moves)."""
 
-    def __init__(self, value: Callable[[np.ndarray], tuple[float, float]], at: np.ndarray, indices: np.ndarray, moves: np.ndarray):
+    def __init__(self, value: Valued, at: np.ndarray, indices: np.ndarray, moves: np.ndarray) -> None:
         self.value, self.at, self.indices, self.moves = value, at, indices, moves
         self.middle, self.spread = value(at)
 
@@ -84,12 +85,12 @@ def judged(line: Line, gradient: np.ndarray, tolerance: Tolerance, where: str) -
     return best if best.ok else _at_kink(best, found, tolerance)
 
 
-def elements(value: Callable, at: np.ndarray, gradient: np.ndarray, chosen: np.ndarray, tolerance: Tolerance) -> list[Verdict]:
+def elements(value: Valued, at: np.ndarray, gradient: np.ndarray, chosen: np.ndarray, tolerance: Tolerance) -> list[Verdict]:
     """A verdict for each of the elements `chosen` (flat indices) of the argument."""
     return [_single(value, at, gradient, i, tolerance) for i in chosen]
 
 
-def direction(value: Callable, at: np.ndarray, gradient: np.ndarray, random: np.random.Generator, tolerance: Tolerance, name: str) -> list[Verdict]:
+def direction(value: Valued, at: np.ndarray, gradient: np.ndarray, random: np.random.Generator, tolerance: Tolerance, name: str) -> list[Verdict]:
     """The verdict on a direction in which all elements move; where it is not right, those on the elements that explain it, found by halving."""
     moves = random.choice((-1.0, 1.0), at.size) * _scale(at, slice(None)) / np.sqrt(at.size)
     whole = judged(Line(value, at, np.arange(at.size), moves), gradient, tolerance, name)
@@ -98,7 +99,8 @@ def direction(value: Callable, at: np.ndarray, gradient: np.ndarray, random: np.
     return _halved(value, at, gradient, moves, tolerance) or [whole]
 
 
-def _halved(value, at, gradient, moves, tolerance) -> list[Verdict]:
+def _halved(value: Valued, at: np.ndarray, gradient: np.ndarray, moves: np.ndarray,
+            tolerance: Tolerance) -> list[Verdict]:
     """Verdicts on single elements at a kink, up to the first that is wrong."""
     found: list[Verdict] = []
     todo: list[np.ndarray] = [np.arange(at.size)]
@@ -115,14 +117,14 @@ def _halved(value, at, gradient, moves, tolerance) -> list[Verdict]:
     return []
 
 
-def _single(value, at, gradient, i: int, tolerance) -> Verdict:
+def _single(value: Valued, at: np.ndarray, gradient: np.ndarray, i: int, tolerance: Tolerance) -> Verdict:
     where = str([int(n) for n in np.unravel_index(i, at.shape)]) if at.ndim else ""
-    scale = _scale(at, i)
+    scale = float(_scale(at, i))
     verdict = judged(Line(value, at, np.array([i]), np.array([scale])), gradient, tolerance, where)
     return Verdict(where, verdict.analytic / scale, verdict.numeric / scale, verdict.excess, verdict.kink)
 
 
-def _scale(at: np.ndarray, which) -> np.ndarray:
+def _scale(at: np.ndarray, which: int | slice) -> np.ndarray:
     """Steps grow with the numbers that they are added to."""
     return np.maximum(1.0, np.abs(at.reshape(-1)[which]))
 

@@ -15,7 +15,7 @@ from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
-from graphc.ir.types import f32
+from graphc.ir.types import f32, static_shape
 from graphc.runtime.pool import default_threads
 from graphc.schedule.target import AVX2, AVX512, NEON, Target
 
@@ -88,7 +88,7 @@ def _check_targets() -> None:
 
 def _probe_inputs() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [rng.standard_normal(v.type.shape).astype(np.float32) for v in _probe().inputs]
+    return [rng.standard_normal(static_shape(v.type.shape)).astype(np.float32) for v in _probe().inputs]
 
 
 CHECKS: dict[str, Callable[[], None]] = {

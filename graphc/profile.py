@@ -81,7 +81,7 @@ class Profile:
         """Of the roofline: 1 is as fast as the machine can be."""
         return self.limit(row) / row.seconds if row.seconds else 0.0
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """The roofline plot as an SVG file; GraphError for a name that says another format."""
         if Path(path).suffix.lower() != ".svg":
             raise GraphError(f"the roofline plot is saved as SVG: give a name that ends in .svg, got {os.fspath(path)!r}", user_loc())
@@ -121,7 +121,7 @@ def measure(run: Executable, table: np.ndarray, sites: Sequence[CallSite], array
 
 def _grouped(sites: Sequence[CallSite], tables: np.ndarray) -> list[ProfileRow]:
     """A row for the calls of one kernel from one line; tables [runs, sites, 2]."""
-    groups: dict[tuple, list[int]] = {}
+    groups: dict[tuple[str, Loc | None], list[int]] = {}
     for number, site in enumerate(sites):
         groups.setdefault((site.kernel, site.loc), []).append(number)
     rows = []

@@ -4,23 +4,25 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from typing import Generic, TextIO, TypeVar
 
 try:
     from tqdm import tqdm
 except ImportError:                 # an extra: without it, plain lines
     tqdm = None
 
+Batch = TypeVar("Batch")
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Progress:
+class Progress(Generic[Batch]):
     """Iterates over batches and shows loss and examples (or another `unit`) per second; `examples`: how many a batch has.
 
     `for batch in (bar := Progress(batches, "epoch 1", examples=64)): bar.loss(step(*batch))`
     """
 
-    def __init__(self, batches: Iterable, title: str = "", examples: int = 1, unit: str = "examples",
-                 total: int | None = None, file=None):
+    def __init__(self, batches: Iterable[Batch], title: str = "", examples: int = 1, unit: str = "examples",
+                 total: int | None = None, file: TextIO | None = None) -> None:
         self.batches, self.title, self.examples, self.unit = batches, title, examples, unit
         self.total = len(batches) if total is None and isinstance(batches, Sized) else total
         self.file = file or sys.stderr
@@ -30,7 +32,7 @@ class Progress:
         """The loss of the batch just done."""
         self.last = value
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[Batch]:
         return self._drawn() if tqdm is not None and self.file.isatty() else self._written()
 
     @property
@@ -39,7 +41,7 @@ class Progress:
         rate = self.done * self.examples / max(time.perf_counter() - self._start, 1e-9)
         return f"loss {self.last:.4f}, {rate:.0f} {self.unit}/s"
 
-    def _drawn(self) -> Iterator:
+    def _drawn(self) -> Iterator[Batch]:
         self._start = time.perf_counter()
         with tqdm(total=self.total, desc=self.title, file=self.file, unit="step", mininterval=0.1) as bar:
             for batch in self.batches:
@@ -48,7 +50,7 @@ class Progress:
                 bar.set_postfix_str(self.text, refresh=False)
                 bar.update()
 
-    def _written(self) -> Iterator:
+    def _written(self) -> Iterator[Batch]:
         self._start = said = time.perf_counter()
         for batch in self.batches:
             yield batch

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,20 +14,20 @@ from graphc.ir.convert import is_integer, is_sequence, items
 SMALLEST = 16                       # prompts are padded to so many tokens, or 1.5, 2, 3, 4, 6 … times as many
 
 
-def padded_prompts(prompt, lengths, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def padded_prompts(prompt: object, lengths: object, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Ids [B, T], padded behind, and lengths i64 [B]."""
     if is_integer(prompt) or (isinstance(prompt, np.ndarray) and prompt.ndim == 0):
         batch = next((a.shape[0] for a in inputs.values() if a.ndim), 1)
         prompt = np.full((batch, 1), prompt)
-    ids, lengths = _padded(items(prompt, "a prompt")) if lengths is None else (array_of(prompt), array_of(lengths))
+    ids, counts = _padded(items(prompt, "a prompt")) if lengths is None else (array_of(prompt), array_of(lengths))
     if ids.dtype not in (np.int32, np.int64) or ids.ndim != 2 or 0 in ids.shape:
         raise GraphError(f"a prompt is integers [batch, time], [time], or lists of them, of one token or more; got {ids.dtype} {list(ids.shape)}", user_loc())
-    if lengths.shape != ids.shape[:1] or lengths.dtype.kind not in "iu" or lengths.min() < 1 or lengths.max() > ids.shape[1]:
-        raise GraphError(f"lengths are {len(ids)} integers from 1 to {ids.shape[1]}, got {lengths.tolist()}", user_loc())
-    return ids, lengths.astype(np.int64)
+    if counts.shape != ids.shape[:1] or counts.dtype.kind not in "iu" or counts.min() < 1 or counts.max() > ids.shape[1]:
+        raise GraphError(f"lengths are {len(ids)} integers from 1 to {ids.shape[1]}, got {counts.tolist()}", user_loc())
+    return ids, counts.astype(np.int64)
 
 
-def _padded(prompt: list) -> tuple[np.ndarray, np.ndarray]:
+def _padded(prompt: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     """A prompt or several as one array, and their lengths."""
     single = bool(prompt) and not is_sequence(prompt[0])
     rows = [array_of(row) for row in ([prompt] if single else prompt)]

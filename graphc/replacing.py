@@ -22,7 +22,7 @@ OPEN_FILES = "/proc/self/fd"
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """`with replacing(path) as file`: what is written to `file` becomes the content of `path` when the block ends, at once and on the disk; an
     exception leaves the old content.
 
@@ -41,7 +41,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             file.write(buffer.getbuffer())
 
 
-def write_file(path: str | os.PathLike, content: str | bytes) -> None:
+def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Replaces the content of `path`, text as UTF-8; see `replacing`."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -74,7 +74,7 @@ class _Replacement:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.target)) from None          # by the name that the user knows
 
-    def __exit__(self, kind, *exception) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         try:
             with self.file:
                 if kind is not None:

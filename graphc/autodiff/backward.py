@@ -1,4 +1,5 @@
-"""Reverse-mode differentiation: a graph from outputs' gradients to inputs' gradients, built by each operator's vjp rule."""
+"""Reverse-mode differentiation: a graph from outputs' gradients to inputs' gradients, built by each operator's vjp
+rule."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -7,20 +8,22 @@ from graphc.analysis.attention import Spelled, spelled_out
 from graphc.analysis.dependence import float_dependents
 from graphc.autodiff.backward_control import CONTROL_RULES
 from graphc.autodiff.hidden import Choices
-from graphc.errors import GraphError
+from graphc.errors import GraphError, InternalError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
-from graphc.ir.op import as_tuple
+from graphc.ir.op import Composite, Gradients, Values, as_tuple
+from graphc.ir.types import Dim, Dims
 
 
 def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value],
              choices: Choices | None = None) -> list[Value | None]:
     """Gradients of `wrt`: the sum over `seeds` of (gradient given to a value) times (Jacobian of that value).
 
-    `nodes` compute the values, in order, and are already in `b`; new nodes carry the line of the node that they differentiate.
-    Attention that is spelled out is differentiated as the operator, which compiling will make of it as well: the scores are never stored.
-    Where a condition hides a value, its gradient is exactly zero (see `hidden`; `choices`: what is known of the seeds).
-    None where nothing flows. GraphError when a path to `wrt` leads through an operator without gradient.
+    `nodes` compute the values, in order, and are already in `b`; new nodes carry the line of the node that they
+    differentiate. Attention that is spelled out is differentiated as the operator, which compiling will make of it as
+    well: the scores are never stored. Where a condition hides a value, its gradient is exactly zero (see `hidden`;
+    `choices`: what is known of the seeds). None where nothing flows. GraphError when a path to `wrt` leads through an
+    operator without gradient.
     """
     choices = choices or Choices(b)
     reach = float_dependents(nodes, wrt)
@@ -48,7 +51,7 @@ def accumulate(b: Builder, grads: dict[Value, Value], v: Value, g: Value, choice
     grads[v] = g
 
 
-def unbroadcast(b: Builder, g: Value, shape: tuple, choices: Choices | None = None) -> Value:
+def unbroadcast(b: Builder, g: Value, shape: Dims, choices: Choices | None = None) -> Value:
     """Sums `g` down to `shape`, the reverse of numpy broadcasting."""
     if g.type.shape == shape:
         return g
@@ -62,21 +65,22 @@ def unbroadcast(b: Builder, g: Value, shape: tuple, choices: Choices | None = No
     return total
 
 
-def _size(shape: tuple):
-    size = 1
+def _size(shape: Dims) -> Dim:
+    size: Dim = 1
     for d in shape:
         size = size * d
     return size
 
 
-def _pulled(b: Builder, node: Node, attention: Spelled | None, gs, reach: set[Value], choices: Choices):
+def _pulled(b: Builder, node: Node, attention: Spelled | None, gs: Gradients, reach: set[Value],
+            choices: Choices) -> tuple[Values, Gradients]:
     """Values that the node's results are made of, and their gradients."""
     if attention is None:
         return node.inputs, _shown(b, node, gs, tuple(v in reach for v in node.inputs), choices)
     return attention.leaves, _through(b, attention.leaves, gs, lambda: attention.build(b, attention.leaves), choices)
 
 
-def _shown(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choices) -> Sequence[Value | None]:
+def _shown(b: Builder, node: Node, gs: Gradients, wanted: tuple[bool, ...], choices: Choices) -> Gradients:
     """The gradients of the operands, chosen after the node's rule where that of the result was chosen before it."""
     given = [g for g in gs if g is not None]
     found = choices.of_operands(node, given[0]) if len(given) == 1 else None
@@ -91,19 +95,26 @@ def _shown(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choice
     return [choice.over(b, g) if g is not None and w and o else g for g, w, o in zip(grads, wanted, over, strict=True)]
 
 
-def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choices, ins: Sequence[Value] = ()) -> Sequence[Value | None]:
-    """The node's own rule; a region operator's from its table; a composite without rule is differentiated through its decomposition. `ins`: what the
-    node's own rule reads in place of its operands."""
+def _vjp(b: Builder, node: Node, gs: Gradients, wanted: tuple[bool, ...], choices: Choices,
+         ins: Values = ()) -> Gradients:
+    """The node's own rule; a region operator's from its table; a composite without rule is differentiated through its
+    decomposition. `ins`: what the node's own rule reads in place of its operands."""
+    op = node.op
     try:
-        if type(node.op) in CONTROL_RULES:
-            return CONTROL_RULES[type(node.op)](backward, b, node, gs, wanted)
-        grads = node.op.vjp(b, gs, ins or node.inputs, node.outputs)
-        return _through(b, node.inputs, gs, lambda: node.op.decompose(b, *node.inputs), choices) if grads is NotImplemented else grads
+        if type(op) in CONTROL_RULES:
+            return CONTROL_RULES[type(op)](backward, b, node, gs, wanted)
+        grads = op.vjp(b, gs, ins or node.inputs, node.outputs)
+        if grads is not NotImplemented:
+            return grads
+        if not isinstance(op, Composite):
+            raise InternalError(f"{op.name} has neither a gradient nor a decomposition", "backward")
+        return _through(b, node.inputs, gs, lambda: op.decompose(b, *node.inputs), choices)
     except GraphError as error:
         raise error.at(node.loc) from None
 
 
-def _through(b: Builder, ins: Sequence[Value], gs, build: Callable, choices: Choices) -> list[Value | None]:
+def _through(b: Builder, ins: Sequence[Value], gs: Gradients, build: Callable[[], Value | Values],
+             choices: Choices) -> list[Value | None]:
     """The gradients of `ins` through nodes that compute the same: what `build` appends."""
     start = len(b.nodes)
     outs = as_tuple(build())

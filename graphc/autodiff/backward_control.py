@@ -1,18 +1,19 @@
-"""Gradients of operators that hold regions: a scan's is a reverse scan, a cond's is a cond, a while_loop's is that of a scan of masked steps."""
+"""Gradients of operators that hold regions: a scan's is a reverse scan, a cond's is a cond, a while_loop's is that of a
+scan of masked steps."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.analysis.dependence import dependents, float_dependents, live_nodes
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.op import Op
+from graphc.ir.graph import Graph, Node, NodeOf, Value
+from graphc.ir.op import Gradients, Op, only_gradient
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.types import TensorType
 
 Grads = list[Value | None]
-Backward = Callable[..., Grads]
+Backward = Callable[[Builder, Sequence[Node], Mapping[Value, Value], Sequence[Value]], Grads]
 
 
 
@@ -31,16 +32,21 @@ class DifferentiatedStep:
     origin: dict[Value, Value]
 
 
-def scan_vjp(backward: Backward, b: Builder, node: Node, gs: Sequence[Value | None], wanted: Sequence[bool]) -> Grads:
+def scan_vjp(backward: Backward, b: Builder, node: NodeOf[Scan], gs: Gradients, wanted: Sequence[bool]) -> Grads:
     """Gradients of a scan's operands, by a scan in the other direction.
 
-    Its carries are the gradients of the carries and, added up, those of the captured values (the pass `licm` takes them out of the loop).
-    What the gradient of a step needs of the step itself is stacked by the forward scan, run once more with these as further outputs
-    (`fuse_loops` makes one of the two); what depends on no carry is computed again instead.
+    Its carries are the gradients of the carries and, added up, those of the captured values (the pass `licm` takes them
+    out of the loop). What the gradient of a step needs of the step itself is stacked by the forward scan, run once more
+    with these as further outputs (`fuse_loops` makes one of the two); what depends on no carry is computed again
+    instead.
     """
-    op: Scan = node.op
+    return _scan_gradients(backward, b, node.op, node, gs, wanted)
+
+
+def _scan_gradients(backward: Backward, b: Builder, op: Scan, node: Node, gs: Gradients,
+                    wanted: Sequence[bool]) -> Grads:
     step = _differentiate_step(backward, op, gs, _active_inputs(op.body, op.carries, wanted))
-    return _ReverseScan(b, node, step, gs, wanted).emit()
+    return _ReverseScan(b, op, node, step, gs, wanted).emit()
 
 
 def _active_inputs(body: Graph, carries: int, wanted: Sequence[bool]) -> tuple[bool, ...]:
@@ -54,7 +60,7 @@ def _active_inputs(body: Graph, carries: int, wanted: Sequence[bool]) -> tuple[b
         active = new
 
 
-def _differentiate_step(backward: Backward, op: Scan, gs: Sequence[Value | None], active: Sequence[bool]) -> DifferentiatedStep:
+def _differentiate_step(backward: Backward, op: Scan, gs: Gradients, active: Sequence[bool]) -> DifferentiatedStep:
     """The step's gradient, with one for every carry to which a gradient comes from outside or from a later step."""
     seeded = {i for i, g in enumerate(gs) if g is not None and (i >= op.carries or active[i])}
     while True:
@@ -75,10 +81,12 @@ def _gradient_step(backward: Backward, body: Graph, seeded: set[int], active: Se
     seeds = {i: b.input(f"d{i}", body.outputs[i].type) for i in sorted(seeded)}
     grads = _gradients(backward, b, [copied[v] for v in body.outputs], seeds, [v for v, a in zip(inputs, active) if a])
     by_input = tuple(grads.get(v) for v in inputs)
-    return DifferentiatedStep(inputs, forward, tuple(b.nodes[len(forward):]), seeds, by_input, {new: old for old, new in copied.items()})
+    return DifferentiatedStep(inputs, forward, tuple(b.nodes[len(forward):]), seeds, by_input,
+                              {new: old for old, new in copied.items()})
 
 
-def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: dict[int, Value], wrt: Sequence[Value]) -> dict[Value, Value | None]:
+def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: dict[int, Value],
+               wrt: Sequence[Value]) -> dict[Value, Value | None]:
     """Gradients of `wrt` for seeds by output number; an output may occur twice, or be an input."""
     nodes = tuple(b.nodes)
     total: dict[Value, Value] = {}
@@ -91,26 +99,29 @@ def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: 
 class _ReverseScan:
     """Assembles the two scans of a scan's gradient from one differentiated step."""
 
-    def __init__(self, b: Builder, node: Node, step: DifferentiatedStep, gs, wanted):
-        self.b, self.node, self.op, self.step, self.gs = b, node, node.op, step, gs
+    def __init__(self, b: Builder, op: Scan, node: Node, step: DifferentiatedStep, gs: Gradients,
+                 wanted: Sequence[bool]) -> None:
+        self.b, self.node, self.op, self.step, self.gs = b, node, op, step, gs
         n, last = self.op.carries, self.op.carries + self.op.xs
         self.carries = [i for i in step.seeds if i < n]
         self.ys = [i for i in step.seeds if i >= n]
         self.slices = [i for i in range(n, last) if wanted[i] and step.grads[i] is not None]
         self.captured = [i for i in range(last, len(wanted)) if wanted[i] and step.grads[i] is not None]
-        self.gradient = live_nodes(step.gradient, [step.grads[i] for i in self.carries + self.slices + self.captured if step.grads[i] is not None])
+        made = (step.grads[i] for i in self.carries + self.slices + self.captured)
+        self.results = [g for g in made if g is not None]
+        self.gradient = live_nodes(step.gradient, self.results)
         self.saved: list[Value] = []
         self.again: set[Node] = set()
         self.read: set[Value] = set()
         self._partition()
 
     def _partition(self) -> None:
-        """Finds what of the forward step the gradient reads, and for each whether it is saved, computed again, or an operand."""
+        """Finds what of the forward step the gradient reads, and for each whether it is saved, computed again, or an
+        operand."""
         step = self.step
         made = {v: node for node in step.forward for v in node.outputs}
         on_carries = dependents(step.forward, step.inputs[:self.op.carries])
-        wanted = [v for node in self.gradient for v in node.inputs]
-        wanted += [step.grads[i] for i in self.carries + self.slices + self.captured if step.grads[i] is not None]
+        wanted = [v for node in self.gradient for v in node.inputs] + self.results
         seen: set[Value] = set()
         while wanted:
             v = wanted.pop()
@@ -135,15 +146,18 @@ class _ReverseScan:
         xs = [i for i in range(n, last) if step.inputs[i] in self.read]
         captured = [i for i in range(last, len(step.inputs)) if step.inputs[i] in self.read]
         body = self._body(xs, captured)
-        starts = [self.gs[i] if self.gs[i] is not None else _zeros(b, self.node.inputs[i].type) for i in self.carries]
+        starts = [_or_zeros(b, self.gs[i], self.node.inputs[i].type) for i in self.carries]
         starts += [_zeros(b, self.node.inputs[i].type) for i in self.captured]
-        operands = [*starts, *(self.gs[i] for i in self.ys), *(self.node.inputs[i] for i in xs), *stacks, *(self.node.inputs[i] for i in captured)]
-        outs = b.apply(Scan(body, len(starts), len(self.ys) + len(xs) + len(stacks), op.length, not op.reverse), operands)
+        ys = [only_gradient([self.gs[i]]) for i in self.ys]
+        operands = [*starts, *ys, *(self.node.inputs[i] for i in xs), *stacks, *(self.node.inputs[i] for i in captured)]
+        outs = b.apply(Scan(body, len(starts), len(self.ys) + len(xs) + len(stacks), op.length, not op.reverse),
+                       operands)
         by_input = dict(zip(self.carries + self.captured + self.slices, outs, strict=True))
         return [by_input.get(i) for i in range(len(self.node.inputs))]
 
     def _save(self) -> list[Value]:
-        """The stacked values of `saved`: outputs of the scan where it has them, else of its copy that stacks them too."""
+        """The stacked values of `saved`: outputs of the scan where it has them, else of its copy that stacks them
+        too."""
         op, origin = self.op, self.step.origin
         have = {v: self.node.outputs[i] for i, v in enumerate(op.body.outputs) if i >= op.carries}
         more = [origin[v] for v in self.saved if origin[v] not in have]
@@ -163,7 +177,8 @@ class _ReverseScan:
             here[v] = b.input(names.fresh(name), v.type)
         for i in self.carries:
             take(step.seeds[i], f"d_{step.inputs[i].name or f'c{i}'}")
-        sums = [b.input(names.fresh(f"sum_{step.inputs[i].name or f'w{i}'}"), step.inputs[i].type) for i in self.captured]
+        sums = [b.input(names.fresh(f"sum_{step.inputs[i].name or f'w{i}'}"), step.inputs[i].type)
+                for i in self.captured]
         for i in self.ys:
             take(step.seeds[i], f"d_y{i - self.op.carries}")
         for v in [*(step.inputs[i] for i in xs), *self.saved, *(step.inputs[i] for i in captured)]:
@@ -180,37 +195,36 @@ class _ReverseScan:
         return b.finish(results, ("",) * len(results))
 
 
-def cond_vjp(backward: Backward, b: Builder, node: Node, gs: Sequence[Value | None], wanted: Sequence[bool]) -> Grads:
+def cond_vjp(backward: Backward, b: Builder, node: NodeOf[Cond], gs: Gradients, wanted: Sequence[bool]) -> Grads:
     """Gradients of a cond's operands: a cond whose branches compute forward again, then their gradient."""
-    op: Cond = node.op
+    op = node.op
     captured = node.inputs[1:]
-    seeded = [i for i, g in enumerate(gs) if g is not None]
+    given_gs = {i: g for i, g in enumerate(gs) if g is not None}
     asked = [i for i, w in enumerate(wanted[1:]) if w and captured[i].type.dtype.is_float]
-    branches = [_branch_gradient(backward, body, seeded, asked) for body in (op.then_body, op.else_body)]
+    branches = [_branch_gradient(backward, body, list(given_gs), asked) for body in (op.then_body, op.else_body)]
     given = [i for i in asked if any(grads[i] is not None for _, grads in branches)]
     bodies = [_branch_body(builder, grads, given) for builder, grads in branches]
     read = [i for i in range(len(bodies[0].inputs)) if any(_reads(body, i) for body in bodies)]
     then_body, else_body = (replace(body, inputs=tuple(body.inputs[i] for i in read)) for body in bodies)
-    operands = [*captured, *(gs[i] for i in seeded)]
+    operands = [*captured, *given_gs.values()]
     outs = b.apply(Cond(then_body, else_body), [node.inputs[0], *(operands[i] for i in read)]) if given else ()
     by_input = dict(zip(given, outs))
     return [None, *(by_input.get(i) for i in range(len(captured)))]
 
 
-def _branch_gradient(backward: Backward, body: Graph, seeded: list[int], asked: list[int]) -> tuple[Builder, dict[int, Value | None]]:
+def _branch_gradient(backward: Backward, body: Graph, seeded: list[int], asked: list[int]) -> tuple[Builder,
+                     dict[int, Value | None]]:
     b = Builder(f"{body.name}_grad")
     names = Names()
     inputs = [b.input(names.fresh(v.name or "x"), v.type) for v in body.inputs]
     outputs = b.inline(body, inputs)
-    seeds = {i: None for i in seeded}
-    for i in seeded:
-        seeds[i] = b.input(names.fresh(f"d_y{i}"), outputs[i].type)
+    seeds = {i: b.input(names.fresh(f"d_y{i}"), outputs[i].type) for i in seeded}
     grads = _gradients(backward, b, outputs, seeds, [inputs[i] for i in asked])
     return b, {i: grads[inputs[i]] for i in asked}
 
 
 def _branch_body(b: Builder, grads: dict[int, Value | None], given: list[int]) -> Graph:
-    results = [grads[i] if grads[i] is not None else _zeros(b, b.inputs[i].type) for i in given]
+    results = [_or_zeros(b, grads[i], b.inputs[i].type) for i in given]
     graph = b.finish(results, ("",) * len(results))
     return replace(graph, nodes=tuple(live_nodes(graph.nodes, graph.outputs)))
 
@@ -220,16 +234,17 @@ def _reads(body: Graph, i: int) -> bool:
     return v in body.outputs or any(v in node.inputs for node in body.nodes)
 
 
-def while_vjp(backward: Backward, b: Builder, node: Node, gs: Sequence[Value | None], wanted: Sequence[bool]) -> Grads:
-    """Gradients of a while_loop's operands: those of `max_trips` steps, each of which does nothing once the condition is false.
+def while_vjp(backward: Backward, b: Builder, node: NodeOf[WhileLoop], gs: Gradients, wanted: Sequence[bool]) -> Grads:
+    """Gradients of a while_loop's operands: those of `max_trips` steps, each of which does nothing once the condition
+    is false.
 
     The condition, a function of the carries, stays false once it is, since the carries then stay as they are.
     """
-    op: WhileLoop = node.op
+    op = node.op
     body = _masked_step(op, [v.type for v in node.inputs])
     scan = Scan(body, op.carries, 0, op.max_trips)
     b.apply(scan, node.inputs)
-    return scan_vjp(backward, b, b.nodes[-1], gs[1:], wanted)
+    return _scan_gradients(backward, b, scan, b.nodes[-1], gs[1:], wanted)
 
 
 def _masked_step(op: WhileLoop, types: Sequence[TensorType]) -> Graph:
@@ -245,7 +260,7 @@ def _masked_step(op: WhileLoop, types: Sequence[TensorType]) -> Graph:
 class Names:
     """Hands out names that differ."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.used: set[str] = set()
 
     def fresh(self, name: str) -> str:
@@ -261,4 +276,8 @@ def _zeros(b: Builder, t: TensorType) -> Value:
     return b.broadcast_to(zero, shape=t.shape) if t.rank else zero
 
 
-CONTROL_RULES: dict[type[Op], Callable] = {Scan: scan_vjp, Cond: cond_vjp, WhileLoop: while_vjp}
+def _or_zeros(b: Builder, g: Value | None, t: TensorType) -> Value:
+    return _zeros(b, t) if g is None else g
+
+
+CONTROL_RULES: dict[type[Op], Callable[..., Grads]] = {Scan: scan_vjp, Cond: cond_vjp, WhileLoop: while_vjp}

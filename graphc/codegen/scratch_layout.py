@@ -1,16 +1,19 @@
-"""The offset of every function's scratch in its thread's region, fixed at compile time, like a stack of the call graph."""
+"""The offset of every function's scratch in its thread's region, fixed at compile time, like a stack of the call
+graph."""
 from __future__ import annotations
 
-from graphc.codegen.loops.loop_ir import Call, Root, statements
+from collections.abc import Sequence
+
+from graphc.codegen.loops.loop_ir import Call, FunctionIR, Parallel, Root, statements
 
 ALIGNMENT = 64
 
 
-def scratch_layout(functions: list) -> tuple[dict[Root, int], int]:
+def scratch_layout(functions: Sequence[FunctionIR]) -> tuple[dict[Root, int], int]:
     """Byte offset of each scratch in the thread's region, and the bytes that a thread needs.
 
-    A function's scratch is above that of all its callers, so live ones never overlap; the scratch of a tile is above its function's
-    own, because the calling thread runs tiles too. `functions` is ordered callers first.
+    A function's scratch is above that of all its callers, so live ones never overlap; the scratch of a tile is above
+    its function's own, because the calling thread runs tiles too. `functions` is ordered callers first.
     """
     base = {f: 0 for f in functions}
     offsets: dict[Root, int] = {}
@@ -23,11 +26,11 @@ def scratch_layout(functions: list) -> tuple[dict[Root, int], int]:
     return offsets, total
 
 
-def callers_first(functions: list) -> list:
+def callers_first(functions: Sequence[FunctionIR]) -> list[FunctionIR]:
     """`functions` and all that they call, each before what it calls."""
-    done: dict = {}
+    done: dict[FunctionIR, None] = {}
 
-    def visit(f) -> None:
+    def visit(f: FunctionIR) -> None:
         if f not in done:
             for callee in callees(f):
                 visit(callee)
@@ -38,17 +41,18 @@ def callers_first(functions: list) -> list:
     return list(reversed(done))
 
 
-def callees(f) -> list:
+def callees(f: FunctionIR) -> list[FunctionIR]:
     """The functions that `f` calls, each once, in order of first call."""
     return list(dict.fromkeys(s.callee for s in statements(f.body) if type(s) is Call))
 
 
-def _place(f, base: int, offsets: dict[Root, int]) -> int:
-    """Places the scratches of `f` from `base` on; returns the end. Different parallel loops of a function share space."""
+def _place(f: FunctionIR, base: int, offsets: dict[Root, int]) -> int:
+    """Places the scratches of `f` from `base` on; returns the end. Different parallel loops of a function share
+    space."""
     own = base
     for root in [r for r in f.scratches if r.owner is None]:
         offsets[root], own = own, own + _rounded(root)
-    ends: dict = {}
+    ends: dict[Parallel | None, int] = {}
     for root in [r for r in f.scratches if r.owner is not None]:
         start = ends.get(root.owner, own)
         offsets[root], ends[root.owner] = start, start + _rounded(root)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -33,7 +34,7 @@ READABLE = 300                      # vertices; notebooks draw larger graphs wit
 
 
 @converted
-def draw(f, path: str | os.PathLike | None = None, *, stage: str | None = None, depth: int | None = None, training: bool = False,
+def draw(f: Any, path: str | os.PathLike[str] | None = None, *, stage: str | None = None, depth: int | None = None, training: bool = False,
          **bindings: TensorType | int) -> str:
     """Draws a graph, with clusters for layers, loops and fused kernels; returns the text for Graphviz, and writes `path` in the format of its suffix.
 
@@ -44,7 +45,7 @@ def draw(f, path: str | os.PathLike | None = None, *, stage: str | None = None, 
     Raises GraphError for another suffix or stage, and where pygraphviz is missing.
     """
     suffix = Path(path).suffix.removeprefix(".") if path is not None else "dot"
-    if suffix not in FORMATS:
+    if path is not None and suffix not in FORMATS:
         raise GraphError(f"draw writes files that end in .{', .'.join(FORMATS)}; got {os.fspath(path)!r}", user_loc())
     if depth is not None and (not isinstance(depth, int) or depth < 0):
         raise GraphError(f"depth must be an int >= 0, got {depth!r}", user_loc())
@@ -63,7 +64,7 @@ def rendered(dot: str, format: str) -> bytes:
         return graph.draw(format=format, prog="dot")
 
 
-def html(f) -> str:
+def html(f: Any) -> str:
     """An inline SVG picture of a graph for a notebook; its text where there is no Graphviz or too much to see. Never raises."""
     with suppress(Exception):       # a notebook shows what it can: what fails here leaves the text
         picture = next((p for p in (_picture(f, None, depth, False, {}) for depth in (None, 1, 0)) if len(p.vertices) <= READABLE), None)
@@ -73,7 +74,8 @@ def html(f) -> str:
     return f"<pre>{escape(_text(f))}</pre>"
 
 
-def _picture(f, stage: str | None, depth: int | None, training: bool, bindings: Mapping) -> Picture:
+def _picture(f: Any, stage: str | None, depth: int | None, training: bool,
+             bindings: Mapping[str, TensorType | int]) -> Picture:
     stage = stage or ("fused" if isinstance(f, CompiledGraph) else "graph")
     if stage not in STAGES:
         raise GraphError(f"draw shows the stages {', '.join(STAGES)}; got {stage!r}", user_loc())
@@ -86,12 +88,12 @@ def _picture(f, stage: str | None, depth: int | None, training: bool, bindings: 
     return picture_of(graph, {call.path: call.kind for call in source.function.calls}, depth)
 
 
-def _traced(f, training: bool, bindings: Mapping) -> TracedFunction:
+def _traced(f: Any, training: bool, bindings: Mapping[str, TensorType | int]) -> TracedFunction:
     if isinstance(f, (CompiledGraph, SpecialisedGraph, TrainStep)):
         f = f.graph
     return traced(f, training, bindings)
 
 
-def _text(f) -> str:
+def _text(f: Any) -> str:
     graph = f if isinstance(f, Graph) else f.graph
     return print_graph(graph)

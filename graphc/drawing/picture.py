@@ -1,12 +1,13 @@
 """What a drawing of a graph shows: vertices, clusters for layers, loops and fused kernels, and edges. Its layout is decided elsewhere."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Any, TypeGuard
 
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Literal
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
@@ -16,10 +17,10 @@ from graphc.ir.printer import attribute_text
 
 LONGEST = 48                        # characters of an attribute
 SEEN_IN_TYPE = ("shape", "dtype")   # attributes that the type of the result shows
-OWN = {Scan: lambda op: op.carries + op.xs, WhileLoop: lambda op: op.carries}
+OWN: dict[type, Callable[[Any], int]] = {Scan: lambda op: op.carries + op.xs, WhileLoop: lambda op: op.carries}
 """How many of a body's first inputs are its own, anew in each step. The others are what was captured from outside."""
 DRAWN = {Scan: ("body",), WhileLoop: ("cond_body", "body"), Cond: ("then_body", "else_body"), Fused: ("body",), CustomVjp: ("forward",)}
-TITLES = {
+TITLES: dict[type, Callable[[Any], str]] = {
     Scan: lambda op: f"scan, {op.length} steps" + ", backwards" * op.reverse, WhileLoop: lambda op: f"while, at most {op.max_trips} steps",
     Cond: lambda op: "cond", Fused: lambda op: f"kernel ({op.kind})", CustomVjp: lambda op: "custom_vjp"}
 
@@ -101,8 +102,8 @@ class _Drawing:
 
     def groups(self, into: PictureCluster, nodes: Sequence[Node], path: tuple[str, ...], level: int) -> None:
         """A cluster for each run of nodes in one layer. (A run, not all nodes of the layer: what depends on it in between stays outside.)"""
-        for part, run in groupby(nodes, lambda node: _part(node, path)):
-            run = list(run)
+        for part, same in groupby(nodes, lambda node: _part(node, path)):
+            run = list(same)
             if part is None:
                 for node in run:
                     self.node(into, node, path, level)
@@ -155,14 +156,16 @@ class _Drawing:
     def body(self, into: PictureCluster, node: Node, body: Graph, path: tuple[str, ...], level: int) -> list[tuple[str, ...]]:
         """Draws a body; the vertices that its outputs come from."""
         operands = node.inputs[len(node.inputs) - len(body.inputs):]
-        own = OWN.get(type(node.op), lambda op: 0)(node.op)
+        op = node.op
+        carries = op.carries if isinstance(op, Scan | WhileLoop) else 0
+        own = OWN.get(type(op), lambda op: 0)(op)
         for i, (v, operand) in enumerate(zip(body.inputs, operands)):
             self.at[v] = self.sources(into, operand)
             if i < own:
-                self.at[v] = (self._step(into, v, self.at[v], "carry" if i < node.op.carries else "slice"),)
+                self.at[v] = (self._step(into, v, self.at[v], "carry" if i < carries else "slice"),)
         self.groups(into, body.nodes, path, level)
-        if own and body is node.op.body:
-            for v, new in zip(body.inputs[:node.op.carries], body.outputs):
+        if isinstance(op, Scan | WhileLoop) and body is op.body:
+            for v, new in zip(body.inputs[:carries], body.outputs):
                 self.edge(self.sources(into, new), self.at[v][0], "carry")
         return [self.sources(into, v) for v in body.outputs]
 
@@ -194,8 +197,9 @@ class _Drawing:
         return into.items[-1].name
 
     def cluster(self, into: PictureCluster, kind: str, label: str) -> PictureCluster:
-        into.items.append(PictureCluster(self._name("c"), kind, label))
-        return into.items[-1]
+        made = PictureCluster(self._name("c"), kind, label)
+        into.items.append(made)
+        return made
 
     def edge(self, tails: tuple[str, ...], head: str, kind: str = "data") -> None:
         self.edges += (Edge(tail, head, kind) for tail in tails)
@@ -219,7 +223,7 @@ def _result_names(graph: Graph) -> list[str]:
     return [name or f"result {i}" for i, name in enumerate(graph.output_names)]
 
 
-def _is_small(node: Node | None) -> bool:
+def _is_small(node: Node | None) -> TypeGuard[NodeOf[Constant]]:
     """A constant of one element: written into the vertices of its readers."""
     return node is not None and isinstance(node.op, Constant) and node.outputs[0].type.size == 1
 
@@ -239,7 +243,7 @@ def _operator_text(node: Node) -> str:
     return " ".join((f"{name} = {call}" if name else call, *(p if len(p) <= LONGEST else p[:LONGEST] + "…" for p in pairs)))
 
 
-def _number(node: Node) -> str:
+def _number(node: NodeOf[Constant]) -> str:
     value = node.op.value.array.item()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 

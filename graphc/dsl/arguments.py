@@ -4,26 +4,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import wraps
+from typing import Any, TypeVar
 
 from graphc.dsl.array import Array, as_array, as_dtype
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, flag, integer, items, real, shown
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-def converted(function: Callable) -> Callable:
+
+def converted(function: Function) -> Function:
     """`function`, whose arguments that are annotated as int, float, bool, str or DType become that or a GraphError."""
     code, kinds = function.__code__, function.__annotations__
     names = code.co_varnames[:code.co_argcount]
 
     @wraps(function)
-    def call(*args, **named):
+    def call(*args: Any, **named: Any) -> Any:
         try:
             given = [by_annotation(kinds.get(name), value, name) for name, value in zip(names, args)]
             return function(*given, *args[len(names):], **{name: by_annotation(kinds.get(name), value, name) for name, value in named.items()})
         except GraphError as error:
             raise error.at(user_loc())
-    return call
+    return call                 # type: ignore[return-value]   # wraps: called as `function`
 
 
 def converted_options(function: Callable, options: Mapping) -> dict:
@@ -34,26 +37,26 @@ def converted_options(function: Callable, options: Mapping) -> dict:
         raise error.at(user_loc())
 
 
-def of_array(forward: Callable) -> Callable:
+def of_array(forward: Function) -> Function:
     """The method `forward`, whose first argument, if given by position, becomes an array of the graph."""
     @wraps(forward)
-    def call(self, *arrays, **options):
+    def call(self: Any, *arrays: Any, **options: Any) -> Any:
         return forward(self, *(as_array(a) if i == 0 else a for i, a in enumerate(arrays)), **options)
-    return call
+    return call                 # type: ignore[return-value]   # wraps: called as `forward`
 
 
 class Converted:
     """Base of dataclasses whose fields become what they are annotated as, in the same way."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
-            for f in fields(self):
-                object.__setattr__(self, f.name, by_annotation(f.type, getattr(self, f.name), f"{type(self).__name__}: {f.name}"))
+            for f in fields(self):      # type: ignore[arg-type]   # subclasses are dataclasses
+                object.__setattr__(self, f.name, by_annotation(str(f.type), getattr(self, f.name), f"{type(self).__name__}: {f.name}"))
         except GraphError as error:
             raise error.at(user_loc())
 
 
-def by_annotation(annotation: str | None, value, what: str):
+def by_annotation(annotation: str | None, value: object, what: str) -> Any:
     """`value` as the text of an annotation says, if that is one of CONVERSIONS, "… | None" or not; else as it is."""
     kind = (annotation or "").removesuffix(" | None")
     if kind not in CONVERSIONS or (value is None and kind != annotation):
@@ -61,18 +64,18 @@ def by_annotation(annotation: str | None, value, what: str):
     return CONVERSIONS[kind](value, what)
 
 
-def _text(value, what: str) -> str:
+def _text(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise GraphError(f"{what} is a str, got {shown(value)}")
     return value
 
 
-def _rate(value, what: str):
+def _rate(value: object, what: str) -> Any:
     """A number, or what gives one."""
     return value if isinstance(value, Array) or callable(value) else real(value, what)
 
 
-def _pair(value, what: str) -> tuple[float, float]:
+def _pair(value: object, what: str) -> tuple[float, float]:
     pair = items(value, what)
     if len(pair) != 2:
         raise GraphError(f"{what} are two numbers, got {shown(value)}")

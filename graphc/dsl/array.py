@@ -1,8 +1,8 @@
 """The symbolic array that a traced function computes with: numpy's operators and methods, building graph nodes."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 import numpy as np
 
@@ -26,20 +26,31 @@ if TYPE_CHECKING:
 Axes = int | tuple[int, ...] | None
 
 
-def emit(name: str, *operands, **attributes) -> "Array | tuple[Array, ...]":
-    """Applies the operator `name` in the running trace, at the user's line.
+def emit(name: str, *operands: object, **attributes: object) -> Array:
+    """Applies the operator `name`, which has one result, in the running trace, at the user's line.
 
     Operands that are not arrays become constants of the first array operand's dtype.
     """
     if any([is_weak(x) for x in operands]):
         return _emit_weak(name, operands, attributes)
+    return _applied(name, operands, attributes)[0]
+
+
+def emit_all(name: str, *operands: object, **attributes: object) -> tuple[Array, ...]:
+    """As `emit`, of an operator with any number of results. Weak operands take the dtype of a float array among the others."""
+    if any([is_weak(x) for x in operands]):
+        operands = tuple(_settled(operands, _strong_float(operands)))
+    return _applied(name, operands, attributes)
+
+
+def _applied(name: str, operands: Sequence[object], attributes: Mapping[str, object]) -> tuple[Array, ...]:
     trace = current_trace()
     builder = trace.builder
     builder.loc = user_loc()
     dtype = common_dtype(operands)
     values = [trace.value(x if isinstance(x, Array) else as_array(x, dtype)) for x in operands]
     outs = builder.apply(OPS[name](**attributes), values)
-    return Array(outs[0], trace) if len(outs) == 1 else tuple(Array(v, trace) for v in outs)
+    return tuple([Array(v, trace) for v in outs])
 
 
 # what keeps an array weak: moving its elements, and arithmetic with Python numbers
@@ -47,22 +58,32 @@ KEEP_WEAK = frozenset(("reshape", "transpose", "broadcast_to", "slice", "flip", 
                        "add", "sub", "mul", "div", "minimum", "maximum"))
 
 
-def is_weak(x) -> bool:
+def is_weak(x: object) -> TypeGuard[Array]:
     """Whether `x` is an array made of Python floats alone, which takes the dtype of an array beside it."""
     return isinstance(x, Array) and x.weak is not None
 
 
-def _emit_weak(name: str, operands, attributes: Mapping) -> "Array | tuple[Array, ...]":
+def _emit_weak(name: str, operands: Sequence[object], attributes: Mapping[str, object]) -> Array:
     """As `emit`, for operands of which some are weak: beside a float array they take its dtype, else the result may be weak again."""
-    def made(dtype: DType | None):
-        return emit(name, *[x.settled(dtype or x.dtype) if is_weak(x) else x for x in operands], **attributes)
-    strong = (common_dtype([x]) for x in operands if isinstance(x, np.ndarray) or (isinstance(x, Array) and x.weak is None))
-    dtype = next((d for d in strong if d.is_float), None)
+    def made(dtype: DType | None) -> Array:
+        return emit(name, *_settled(operands, dtype), **attributes)
+    dtype = _strong_float(operands)
     result = made(dtype)
     return Array(result.value, result.trace, made) if dtype is None and name in KEEP_WEAK else result
 
 
-def common_dtype(operands) -> DType | None:
+def _strong_float(operands: Sequence[object]) -> DType | None:
+    """The dtype of the first float array among the operands that is not weak."""
+    strong = (common_dtype([x]) for x in operands if isinstance(x, np.ndarray) or (isinstance(x, Array) and x.weak is None))
+    return next((d for d in strong if d is not None and d.is_float), None)
+
+
+def _settled(operands: Sequence[object], dtype: DType | None) -> list[object]:
+    """The operands, weak ones as arrays of `dtype`, or of the dtype that they have."""
+    return [x.settled(dtype or x.dtype) if is_weak(x) else x for x in operands]
+
+
+def common_dtype(operands: Iterable[object]) -> DType | None:
     """The dtype that Python numbers take next to these operands: that of the first array, of a weak one only without others; None without one."""
     weak = None
     for x in operands:
@@ -73,7 +94,7 @@ def common_dtype(operands) -> DType | None:
     return weak
 
 
-def as_array(x, dtype: DType | None = None) -> "Array":
+def as_array(x: object, dtype: DType | None = None) -> Array:
     """`x` as a symbolic array.
 
     Numbers and lists take `dtype` (default: f32 for floats, i64 for ints, bool for bools); numpy arrays keep their own.
@@ -87,7 +108,7 @@ def as_array(x, dtype: DType | None = None) -> "Array":
     return _constant(numbers(x, dtype))
 
 
-def as_dtype(dtype) -> DType:
+def as_dtype(dtype: Any) -> DType:
     """A graphc dtype from gc.f32, "f32", np.float32 or a numpy dtype."""
     if isinstance(dtype, DType):
         return dtype
@@ -101,20 +122,20 @@ def as_dtype(dtype) -> DType:
         raise GraphError(f"{shown(dtype)} is not a dtype of graphc; there are {', '.join(BY_NAME)}") from None
 
 
-def as_float(x) -> "Array":
+def as_float(x: object) -> Array:
     """`x`, integers and bools converted to f32."""
-    x = as_array(x)
-    return x if x.dtype.is_float else x.astype(f32)
+    array = as_array(x)
+    return array if array.dtype.is_float else array.astype(f32)
 
 
-def divide(a, b) -> "Array":
+def divide(a: object, b: object) -> Array:
     """True division; two integers give f32."""
     dtype = common_dtype((a, b))
     dtype = dtype if dtype is not None and dtype.is_float else f32
     return emit("div", as_float(as_array(a, dtype)), as_float(as_array(b, dtype)))
 
 
-def power(a, b) -> "Array":
+def power(a: object, b: object) -> Array:
     return emit("mul", a, a) if is_integer(b) and b == 2 and isinstance(a, Array) else emit("pow", a, b)
 
 
@@ -131,7 +152,7 @@ class Array:
     __slots__ = ("value", "trace", "weak")
     __array_priority__ = 1000
 
-    def __init__(self, value: Value, trace: "Trace", weak: "Callable[[DType], Array] | None" = None):
+    def __init__(self, value: Value, trace: Trace, weak: Callable[[DType], Array] | None = None) -> None:
         """`weak`: the array is made of Python floats alone, which like themselves take the dtype of an array beside them: makes it in another."""
         self.value, self.trace, self.weak = value, trace, weak
 
@@ -156,11 +177,11 @@ class Array:
         return self.value.type.size
 
     @property
-    def T(self) -> "Array":
+    def T(self) -> Array:
         return self.transpose()
 
     @property
-    def mT(self) -> "Array":
+    def mT(self) -> Array:
         """The last two axes swapped."""
         return self.swapaxes(-1, -2)
 
@@ -169,42 +190,42 @@ class Array:
 
     # conversion
 
-    def astype(self, dtype) -> "Array":
+    def astype(self, dtype: object) -> Array:
         """Converted to `dtype`. Float to int truncates and saturates, NaN gives 0 (numpy: undefined)."""
-        dtype = as_dtype(dtype)
-        if self.weak is not None and dtype.is_float:
-            return self.settled(dtype)
-        return self if dtype == self.dtype else emit("cast", self, dtype=dtype)
+        wanted = as_dtype(dtype)
+        if self.weak is not None and wanted.is_float:
+            return self.settled(wanted)
+        return self if wanted == self.dtype else emit("cast", self, dtype=wanted)
 
-    def settled(self, dtype: DType) -> "Array":
+    def settled(self, dtype: DType) -> Array:
         """A weak array as one of `dtype`, made anew from its numbers rather than converted."""
-        return Array(self.value, self.trace) if dtype == self.dtype else self.weak(dtype)
+        return Array(self.value, self.trace) if dtype == self.dtype or self.weak is None else self.weak(dtype)
 
     # shape
 
-    def reshape(self, *shape) -> "Array":
+    def reshape(self, *shape: Any) -> Array:
         """The same elements in row-major order; one size may be -1."""
         return emit("reshape", self, shape=known_shape(unpacked(shape), self.shape))
 
-    def flatten(self) -> "Array":
+    def flatten(self) -> Array:
         return self.reshape(-1)
 
     ravel = flatten
 
-    def transpose(self, *axes) -> "Array":
+    def transpose(self, *axes: Any) -> Array:
         """Axes in the given order, reversed without arguments (numpy's transpose, torch's permute)."""
         order = unpacked(axes)
         if not order or (len(order) == 1 and order[0] is None):
             order = tuple(reversed(range(self.ndim)))
         return emit("transpose", self, perm=tuple([normalize_axis(a, self.ndim) for a in order]))
 
-    def swapaxes(self, axis1: int, axis2: int) -> "Array":
+    def swapaxes(self, axis1: int, axis2: int) -> Array:
         order = list(range(self.ndim))
         i, j = normalize_axis(axis1, self.ndim), normalize_axis(axis2, self.ndim)
         order[i], order[j] = j, i
         return emit("transpose", self, perm=tuple(order))
 
-    def squeeze(self, axis: Axes = None) -> "Array":
+    def squeeze(self, axis: Axes = None) -> Array:
         """Without axes of size 1: those given, or all."""
         axes = tuple(i for i, d in enumerate(self.shape) if d == 1) if axis is None else normalize_axes(axis, self.ndim)
         wrong = [a for a in axes if self.shape[a] != 1]
@@ -214,100 +235,100 @@ class Array:
 
     # reductions
 
-    def sum(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+    def sum(self, axis: Axes = None, keepdims: bool = False) -> Array:
         x = self.astype(i64) if self.dtype == bool_ else self
         return reduce_axes("sum", x, axis, keepdims)
 
-    def mean(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+    def mean(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("mean", as_float(self), axis, keepdims)
 
-    def prod(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+    def prod(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("prod", self, axis, keepdims)
 
-    def max(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+    def max(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("max", _of_some(self, "max", axis), axis, keepdims)
 
-    def min(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+    def min(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("min", _of_some(self, "min", axis), axis, keepdims)
 
-    def var(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> "Array":
+    def var(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Array:
         return reduce_axes("var", as_float(self), axis, keepdims, ddof=integer(ddof, "ddof"))
 
-    def std(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> "Array":
+    def std(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Array:
         var = self.var(axis, ddof, keepdims)
         return emit("where", emit("eq", var, 0), as_array(0, var.dtype), emit("sqrt", var))     # of equal numbers 0, and so is the gradient
 
-    def all(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+    def all(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("min", self.astype(bool_), axis, keepdims)
 
-    def any(self, axis: Axes = None, keepdims: bool = False) -> "Array":
+    def any(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("max", self.astype(bool_), axis, keepdims)
 
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> "Array":
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Array:
         return reduce_one("argmax", self, axis, keepdims)
 
-    def argmin(self, axis: int | None = None, keepdims: bool = False) -> "Array":
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Array:
         return reduce_one("argmin", self, axis, keepdims)
 
-    def cumsum(self, axis: int | None = None) -> "Array":
+    def cumsum(self, axis: int | None = None) -> Array:
         return cumulative("cumsum", self, axis)
 
-    def cumprod(self, axis: int | None = None) -> "Array":
+    def cumprod(self, axis: int | None = None) -> Array:
         return cumulative("cumprod", self, axis)
 
-    def clip(self, min=None, max=None) -> "Array":
+    def clip(self, min: object = None, max: object = None) -> Array:
         """Limited to [min, max]; a bound is a number, an array or None. At a bound the gradient goes to the array alone."""
         if all(bound is None or is_number(bound) for bound in (min, max)):
             return emit("clip", self, low=clip_bound(min, self.dtype), high=clip_bound(max, self.dtype))
         x = self if min is None else emit("where", emit("ge", self, min), self, emit("maximum", self, min))
         return x if max is None else emit("where", emit("le", x, max), x, emit("minimum", x, max))
 
-    def round(self) -> "Array":
+    def round(self) -> Array:
         return emit("round", self)
 
     # operators
 
-    def __add__(self, other): return emit("add", self, other)
-    def __radd__(self, other): return emit("add", other, self)
-    def __sub__(self, other): return emit("sub", self, other)
-    def __rsub__(self, other): return emit("sub", other, self)
-    def __mul__(self, other): return emit("mul", self, other)
-    def __rmul__(self, other): return emit("mul", other, self)
-    def __truediv__(self, other): return divide(self, other)
-    def __rtruediv__(self, other): return divide(other, self)
-    def __floordiv__(self, other): return emit("floordiv", self, other)
-    def __rfloordiv__(self, other): return emit("floordiv", other, self)
-    def __mod__(self, other): return emit("mod", self, other)
-    def __rmod__(self, other): return emit("mod", other, self)
-    def __divmod__(self, other): return self // other, self % other
-    def __pow__(self, other): return power(self, other)
-    def __rpow__(self, other): return emit("pow", other, self)
-    def __matmul__(self, other): return emit("matmul", self, other)
-    def __rmatmul__(self, other): return emit("matmul", other, self)
-    def __and__(self, other): return emit("bitand", self, other)
-    def __rand__(self, other): return emit("bitand", other, self)
-    def __or__(self, other): return emit("bitor", self, other)
-    def __ror__(self, other): return emit("bitor", other, self)
-    def __xor__(self, other): return emit("bitxor", self, other)
-    def __rxor__(self, other): return emit("bitxor", other, self)
-    def __lshift__(self, other): return emit("shift_left", self, other)
-    def __rlshift__(self, other): return emit("shift_left", other, self)
-    def __rshift__(self, other): return emit("shift_right", self, other)
-    def __rrshift__(self, other): return emit("shift_right", other, self)
-    def __lt__(self, other): return emit("lt", self, other)
-    def __le__(self, other): return emit("le", self, other)
-    def __gt__(self, other): return emit("gt", self, other)
-    def __ge__(self, other): return emit("ge", self, other)
-    def __eq__(self, other): return emit("eq", self, other)       # type: ignore[override]
-    def __ne__(self, other): return emit("ne", self, other)       # type: ignore[override]
-    def __neg__(self): return emit("neg", self)
-    def __pos__(self): return self
-    def __abs__(self): return emit("abs", self)
-    def __invert__(self): return emit("bitnot", self)
+    def __add__(self, other: object) -> Array: return emit("add", self, other)
+    def __radd__(self, other: object) -> Array: return emit("add", other, self)
+    def __sub__(self, other: object) -> Array: return emit("sub", self, other)
+    def __rsub__(self, other: object) -> Array: return emit("sub", other, self)
+    def __mul__(self, other: object) -> Array: return emit("mul", self, other)
+    def __rmul__(self, other: object) -> Array: return emit("mul", other, self)
+    def __truediv__(self, other: object) -> Array: return divide(self, other)
+    def __rtruediv__(self, other: object) -> Array: return divide(other, self)
+    def __floordiv__(self, other: object) -> Array: return emit("floordiv", self, other)
+    def __rfloordiv__(self, other: object) -> Array: return emit("floordiv", other, self)
+    def __mod__(self, other: object) -> Array: return emit("mod", self, other)
+    def __rmod__(self, other: object) -> Array: return emit("mod", other, self)
+    def __divmod__(self, other: object) -> tuple[Array, Array]: return self // other, self % other
+    def __pow__(self, other: object) -> Array: return power(self, other)
+    def __rpow__(self, other: object) -> Array: return emit("pow", other, self)
+    def __matmul__(self, other: object) -> Array: return emit("matmul", self, other)
+    def __rmatmul__(self, other: object) -> Array: return emit("matmul", other, self)
+    def __and__(self, other: object) -> Array: return emit("bitand", self, other)
+    def __rand__(self, other: object) -> Array: return emit("bitand", other, self)
+    def __or__(self, other: object) -> Array: return emit("bitor", self, other)
+    def __ror__(self, other: object) -> Array: return emit("bitor", other, self)
+    def __xor__(self, other: object) -> Array: return emit("bitxor", self, other)
+    def __rxor__(self, other: object) -> Array: return emit("bitxor", other, self)
+    def __lshift__(self, other: object) -> Array: return emit("shift_left", self, other)
+    def __rlshift__(self, other: object) -> Array: return emit("shift_left", other, self)
+    def __rshift__(self, other: object) -> Array: return emit("shift_right", self, other)
+    def __rrshift__(self, other: object) -> Array: return emit("shift_right", other, self)
+    def __lt__(self, other: object) -> Array: return emit("lt", self, other)
+    def __le__(self, other: object) -> Array: return emit("le", self, other)
+    def __gt__(self, other: object) -> Array: return emit("gt", self, other)
+    def __ge__(self, other: object) -> Array: return emit("ge", self, other)
+    def __eq__(self, other: object) -> Array: return emit("eq", self, other)       # type: ignore[override]
+    def __ne__(self, other: object) -> Array: return emit("ne", self, other)       # type: ignore[override]
+    def __neg__(self) -> Array: return emit("neg", self)
+    def __pos__(self) -> Array: return self
+    def __abs__(self) -> Array: return emit("abs", self)
+    def __invert__(self) -> Array: return emit("bitnot", self)
 
     __hash__ = object.__hash__
 
-    def __getitem__(self, key) -> "Array":
+    def __getitem__(self, key: object) -> Array:
         """numpy's indexing by ints, slices, None, ... and integer arrays. A symbolic index array must hold positions >= 0."""
         p = plan(key, self.shape)
         x = self
@@ -322,7 +343,7 @@ class Array:
     def __len__(self) -> int:
         return self._static_length("len()")
 
-    def __iter__(self) -> "Iterator[Array]":
+    def __iter__(self) -> Iterator[Array]:
         return iter([self[i] for i in range(self._static_length("a Python loop"))])
 
     def _static_length(self, what: str) -> int:
@@ -352,29 +373,29 @@ class Array:
     def item(self) -> float:
         raise GraphError(_no_number("item"))
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
             raise AttributeError(name)
         raise NoSuchMethod(no_method(name), user_loc())
 
-    def __setitem__(self, key, value) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         raise GraphError("arrays of a graph cannot be changed in place: use gc.dynamic_update_slice, gc.scatter_add or gc.where, "
                          "which return a new array")
 
-    def __array__(self, *args, **kwargs) -> np.ndarray:
+    def __array__(self, *args: object, **kwargs: object) -> np.ndarray:
         raise GraphError("a symbolic array has no numbers that numpy could read while the graph is traced: use graphc's function "
                          "of the same name (np.f(x) is gc.f(x))")
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs, **kwargs):
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object) -> Array:
         operator = UFUNC_OPERATORS.get(ufunc.__name__) if method == "__call__" and not kwargs else None
         return refuse(ufunc.__name__) if operator is None else operator(*inputs)
 
-    def __array_function__(self, function, types, args, kwargs):
+    def __array_function__(self, function: Callable, types: object, args: object, kwargs: object) -> NoReturn:
         refuse(function.__name__)
 
 
 # numpy calls these when a numpy array stands left of an operator
-UFUNC_OPERATORS: dict[str, Callable] = {
+UFUNC_OPERATORS: dict[str, Callable[..., Array]] = {
     "divide": divide,
     **{ufunc: (lambda a, b, name=name: emit(name, a, b)) for ufunc, name in {
         "add": "add", "subtract": "sub", "multiply": "mul", "floor_divide": "floordiv", "remainder": "mod", "power": "pow",
@@ -383,7 +404,7 @@ UFUNC_OPERATORS: dict[str, Callable] = {
         "not_equal": "ne"}.items()},
 }
 
-def from_front(indices, size: Dim, axis: int) -> Array:
+def from_front(indices: object, size: Dim, axis: int) -> Array:
     """Positions along the axis number `axis`, of `size`, counted from its front, where -size … -1 count from its end, as in numpy.
 
     Others stay as they are, so that whoever reads there reports the number that was given.
@@ -397,7 +418,7 @@ def from_front(indices, size: Dim, axis: int) -> Array:
         return at
     at = at if not isinstance(size, int) or size <= np.iinfo(at.dtype.np).max else at.astype(i64)
     count = size if isinstance(size, int) else emit("dimension", size=size, dtype=at.dtype)
-    behind = emit("bitand", at < 0, at >= (-size if isinstance(size, int) else -count))
+    behind = emit("bitand", at < 0, at >= -count)
     return emit("where", behind, at + count, at)
 
 
@@ -421,7 +442,7 @@ def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
     return x
 
 
-def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes) -> Array:
+def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes: object) -> Array:
     return emit(name, x, axes=normalize_axes(axis, x.ndim), keepdims=flag(keepdims, "keepdims"), **attributes)
 
 

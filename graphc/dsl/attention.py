@@ -1,7 +1,7 @@
 """Scaled dot-product attention."""
 from __future__ import annotations
 
-from graphc.dsl.array import Array, as_array, emit
+from graphc.dsl.array import Array, as_array, emit, emit_all
 from graphc.dsl.form import formed
 from graphc.ir.convert import flag, real
 from graphc.ir.types import bool_, broadcast_shapes
@@ -25,10 +25,14 @@ def seen_keys(mask: Array | None, k: Array, v: Array) -> tuple[Array, Array]:
         return k, v
     seen = mask if mask.ndim == 1 else mask[..., 0, :] if mask.shape[-2] == 1 else mask.any(-2)
     seen = seen.reshape(*seen.shape, 1)
-    return tuple(emit("where", seen, x, as_array(0, x.dtype)) if broadcast_shapes(seen.shape, x.shape) == x.shape else x for x in (k, v))
+
+    def shown(x: Array) -> Array:
+        return emit("where", seen, x, as_array(0, x.dtype)) if broadcast_shapes(seen.shape, x.shape) == x.shape else x
+    return shown(k), shown(v)
 
 
 def attend(q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool = False, scale: float | None = None) -> Array:
     """`attention` where what nobody sees is known to be finite."""
     operands = [as_array(a) for a in ((q, k, v) if mask is None else (q, k, v, mask))]
-    return emit("attention", *operands, scale=None if scale is None else real(scale, "attention: the scale"), causal=flag(causal, "attention: causal"))[0]
+    scale = None if scale is None else real(scale, "attention: the scale")
+    return emit_all("attention", *operands, scale=scale, causal=flag(causal, "attention: causal"))[0]

@@ -37,7 +37,7 @@ def current_trace() -> "Trace":
 
 def user_frame() -> FrameType | None:
     """The innermost frame outside graphc."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and _ours(frame):
         frame = frame.f_back
     return frame
@@ -60,7 +60,7 @@ class declared_at:
     def __enter__(self) -> None:
         self.token = DECLARED.set((user_frame(), self.loc) if self.loc else DECLARED.get())
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         DECLARED.reset(self.token)
 
 

@@ -5,10 +5,11 @@ Carries and results may be arrays or nested tuples, lists and dicts of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from graphc.dsl.array import Array, as_array, emit
+from graphc.dsl.array import Array, as_array, emit_all
 from graphc.dsl.context import current_trace
 from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
@@ -16,11 +17,10 @@ from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, flag, integer
 from graphc.ir.graph import Graph, Value
-from graphc.ir.op import as_tuple
 from graphc.ir.types import Dim, TensorType, as_dim, i64
 
 
-def scan(f: Callable, init, xs=None, length: Dim | None = None, reverse: bool = False):
+def scan(f: Callable, init: Any, xs: Any = None, length: Dim | None = None, reverse: bool = False) -> tuple[Any, Any]:
     """A loop that stays a loop: f(carry, x) -> (carry, y) for each x along axis 0 of the arrays of `xs`.
 
     Returns (last carry, the ys stacked along axis 0). `y` may be None; without `xs` x is None and `length` counts. `reverse`: from the last x
@@ -44,12 +44,12 @@ def scan(f: Callable, init, xs=None, length: Dim | None = None, reverse: bool = 
     if not new and not ys:
         raise GraphError("scan with no carry and no y computes nothing")
     captured, (region,) = _regions((body, cs + elements, new + ys))
-    outs = as_tuple(emit("scan", *carries, *stacked, *captured, body=region, carries=len(carries), xs=len(stacked), length=length,
-                         reverse=reverse))
+    outs = emit_all("scan", *carries, *stacked, *captured, body=region, carries=len(carries), xs=len(stacked), length=length,
+                    reverse=reverse)
     return unflatten(carry_tree, outs[:len(new)]), unflatten(y_tree, outs[len(new):])
 
 
-def cond(pred: Array, then: Callable, otherwise: Callable, *args):
+def cond(pred: Array, then: Callable, otherwise: Callable, *args: Any) -> Any:
     """then(*args) if the bool scalar `pred` is true, else otherwise(*args); only one of them runs. Both return the same structure and types.
 
     To choose element by element use `where`.
@@ -63,10 +63,10 @@ def cond(pred: Array, then: Callable, otherwise: Callable, *args):
     if tree != other:
         raise GraphError(f"the branches of cond return different structures: {_text(tree)} and {_text(other)}")
     captured, bodies = _regions((yes, [], yes_results), (no, [], no_results))
-    return unflatten(tree, as_tuple(emit("cond", pred, *captured, then_body=bodies[0], else_body=bodies[1])))
+    return unflatten(tree, emit_all("cond", pred, *captured, then_body=bodies[0], else_body=bodies[1]))
 
 
-def while_loop(condition: Callable, body: Callable, init, max_trips: int):
+def while_loop(condition: Callable, body: Callable, init: Any, max_trips: int) -> tuple[Array, Any]:
     """Repeats carry = body(carry) while condition(carry) is true, at most `max_trips` times (a gradient has to save what each round needs).
 
     Returns (count, carry): the number of rounds, i64, and the last carry.
@@ -89,7 +89,7 @@ def while_loop(condition: Callable, body: Callable, init, max_trips: int):
         carries = [*carries, as_array(0)]
         inputs, test_inputs = [*inputs, step.round()], [*test_inputs, test.round()]
     captured, (goes_on, region) = _regions((test, test_inputs, [go]), (step, inputs, new))
-    count, *outs = emit("while_loop", *carries, *captured, cond_body=goes_on, body=region, carries=len(carries), max_trips=max_trips)
+    count, *outs = emit_all("while_loop", *carries, *captured, cond_body=goes_on, body=region, carries=len(carries), max_trips=max_trips)
     return count, unflatten(tree, outs)
 
 
@@ -103,7 +103,7 @@ def _inputs(trace: Trace, name: str, types: Sequence[TensorType]) -> list[Array]
     return [trace.input(name if len(types) == 1 else f"{name}{i}", t) for i, t in enumerate(types)]
 
 
-def _carried(what: str, result, tree: Structure, before: Sequence[Array]) -> list[Array]:
+def _carried(what: str, result: object, tree: Structure, before: Sequence[Array]) -> list[Array]:
     """The new carries; GraphError if they differ from the old ones in structure or type."""
     new, new_tree = flatten(result)
     if new_tree != tree:
@@ -146,7 +146,7 @@ def _length(stacked: Sequence[Array], length: Dim | None) -> Dim:
     return sizes[0]
 
 
-def _kind(result) -> str:
+def _kind(result: object) -> str:
     return f"a tuple of {len(result)}" if isinstance(result, tuple) else "nothing" if result is None else f"a {type(result).__name__}"
 
 

@@ -1,6 +1,8 @@
 """Convolutions and pooling. Arrays are [N, C, H, W] (2-D) or [N, C, L] (1-D), as in torch; correlation, not flipped."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.dsl.array import Array, as_array, emit
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
@@ -110,7 +112,8 @@ def _window(name: str, x: Array, kernel: tuple[Dim, ...], stride: Size, padding:
     return {"stride": strides, "padding": _padding(name, padding, x.shape[2:], spans, strides), "dilation": dilations}
 
 
-def _padding(name: str, padding: Padding, sizes, spans, strides) -> tuple[tuple[int, int], ...]:
+def _padding(name: str, padding: Padding, sizes: Sequence[Dim], spans: Sequence[Dim],
+             strides: Sequence[int]) -> tuple[tuple[Dim, ...], ...]:
     what = f"{name}: padding"
     if isinstance(padding, str) and padding in ("valid", "same"):
         return tuple((0, 0) if padding == "valid" else _same(name, *axis) for axis in zip(sizes, spans, strides))
@@ -122,11 +125,11 @@ def _padding(name: str, padding: Padding, sizes, spans, strides) -> tuple[tuple[
     return tuple(integers(p, what, 2, 0) for p in pads)
 
 
-def _same(name: str, size: Dim, span: int, stride: int) -> tuple[int, int]:
+def _same(name: str, size: Dim, span: Dim, stride: int) -> tuple[Dim, Dim]:
     """Padding for an output of ceil(size / stride), the odd element behind, as in torch."""
     if stride == 1:
         total = span - 1
-    elif isinstance(size, int):
+    elif isinstance(size, int) and isinstance(span, int):
         total = max((-(-size // stride) - 1) * stride + span - size, 0)
     else:
         raise GraphError(f'{name}: padding="same" with stride {stride} depends on the size {size}, which is not known; give the padding as numbers')

@@ -3,15 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.dsl.array import Array, as_array, emit
+from graphc.dsl.array import Array, as_array, emit_all
 from graphc.dsl.context import current_trace
 from graphc.dsl.shape import zeros_like
 from graphc.dsl.trace import Trace
-from graphc.dsl.tree import flatten, tree_map, unflatten
+from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_
 from graphc.ir.graph import Graph
-from graphc.ir.op import as_tuple
 
 
 def custom_vjp(f: Callable, vjp: Callable) -> Callable:
@@ -24,24 +23,24 @@ def custom_vjp(f: Callable, vjp: Callable) -> Callable:
     """
     callable_(f, "what custom_vjp wraps"), callable_(vjp, "the rule of custom_vjp")
 
-    def call(*args) -> Array | tuple:
+    def call(*args: object) -> Array | tuple:
         arrays = [as_array(a) for a in args]
         forward, tree = _traced("f", arrays, lambda ins: f(*ins))
         outs = [v.type for v in forward.outputs]
         floats = [t for t in outs if t.dtype.is_float]
 
-        def rule(values: Sequence[Array]):
+        def rule(values: Sequence[Array]) -> tuple[Array, ...]:
             n, m = len(arrays), len(arrays) + len(outs)
             gs = iter(values[m:])
             gradients = [next(gs) if t.dtype.is_float else None for t in outs]
             return _gradients(vjp(tuple(values[:n]), unflatten(tree, values[n:m]), unflatten(tree, gradients)), values[:n])
         backward, _ = _traced("vjp", [a.type for a in arrays] + outs + floats, rule)
-        results = as_tuple(emit("custom_vjp", *arrays, forward=forward, backward=backward))
+        results = emit_all("custom_vjp", *arrays, forward=forward, backward=backward)
         return unflatten(tree, results)
     return call
 
 
-def _traced(name: str, arguments: Sequence, f: Callable) -> tuple[Graph, object]:
+def _traced(name: str, arguments: Sequence, f: Callable) -> tuple[Graph, Structure]:
     """The graph of `f` on inputs of the types of `arguments` (arrays or types), and the structure of its result."""
     with Trace(name, parent=current_trace()) as trace:
         inputs = [trace.input(f"x{i}", getattr(a, "type", a)) for i, a in enumerate(arguments)]
@@ -54,7 +53,7 @@ def _traced(name: str, arguments: Sequence, f: Callable) -> tuple[Graph, object]
         return trace.builder.finish(values, ("",) * len(values)), tree
 
 
-def _gradients(result, inputs: Sequence[Array]) -> tuple[Array, ...]:
+def _gradients(result: object, inputs: Sequence[Array]) -> tuple[Array, ...]:
     """What `vjp` returned as one array per float input, checked."""
     floats = [x for x in inputs if x.dtype.is_float]
     found = list(result) if isinstance(result, (tuple, list)) else [result]

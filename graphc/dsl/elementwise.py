@@ -5,7 +5,7 @@ from graphc.dsl.array import Array, as_array, as_dtype, as_float, common_dtype, 
 from graphc.dsl.literal import numbers
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
-from graphc.ir.types import bool_, dtype_of, f32, i64
+from graphc.ir.types import DType, bool_, dtype_of, f32, i64
 
 Operand = Array | float | int | bool
 
@@ -242,7 +242,7 @@ def where(condition: Operand, x: Operand, y: Operand) -> Array:
         raise GraphError(f"the condition of where must be bool, got {condition.dtype}: compare first, for example x > 0")
     condition = as_array(condition, bool_)
 
-    def made(dtype):
+    def made(dtype: DType) -> Array:
         return emit("where", condition, *(v.settled(dtype) if is_weak(v) else as_array(v, dtype) for v in (x, y)))
     dtype = common_dtype([v for v in (x, y) if not is_weak(v)])
     if dtype is not None:
@@ -259,7 +259,7 @@ def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) ->
     return as_array(x).clip(low, high)
 
 
-def cast(x: Operand, dtype) -> Array:
+def cast(x: Operand, dtype: object) -> Array:
     """x as another dtype: float to int truncates and saturates (NaN gives 0), anything to bool is `!= 0`."""
     return as_array(x).astype(as_dtype(dtype))
 

@@ -85,12 +85,13 @@ def translated(call: ForeignCall) -> Iterator[tuple[ForeignCall, list[str]]]:
     if order[:1] == ["params"] and call.args and isinstance(call.args[0], (int, float)):
         order = order[1:]
     if len(call.args) <= len(order):
-        yield _renamed(call, (), dict(zip(order, call.args)) | call.options)
+        yield _renamed(call, (), {**dict(zip(order, call.args)), **call.options})
     yield _renamed(call, call.args, call.options)
 
 
 def _renamed(call: ForeignCall, args: tuple, named: Mapping[str, object]) -> tuple[ForeignCall, list[str]]:
-    options, without = {}, []
+    options: dict[str, object] = {}
+    without: list[str] = []
     for word, value in named.items():
         alone = next((key for key in (f"{call.name}.{word}", word) if key in ONLY), None)
         if word == "normalized_shape":

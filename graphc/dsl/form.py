@@ -5,20 +5,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
+from typing import Any, TypeVar
 
 from graphc.dsl.context import user_loc
 from graphc.dsl.foreign import ForeignCall, translated
 from graphc.errors import GraphError
 
+Made = TypeVar("Made", bound=Callable[..., Any])
 SHOWN = 40                          # letters of a value in a message; of a longer one its type
 
 
-def formed(made: Callable) -> Callable:
+def formed(made: Made) -> Made:
     """`made`, a class or a function, whose wrong calls are GraphErrors that say the right one. A class is changed in place."""
     if not isinstance(made, type):
         return _checked(made, lambda args: (made.__name__, plain_signature(made), args))
-    own = made.__init__
-    made.__init__ = _checked(own, lambda args: _construction(own, args))
+    cls: Any = made
+    own = cls.__init__
+    cls.__init__ = _checked(own, lambda args: _construction(own, args))
     return made
 
 
@@ -27,7 +30,7 @@ def plain_signature(function: Callable) -> Signature:
     return Signature([p.replace(annotation=p.empty) for p in signature(function).parameters.values()])
 
 
-def constructor(cls: type) -> Signature:
+def constructor(cls: Any) -> Signature:
     """The arguments of the class, also those that its constructor hands on to those of its bases by **options."""
     found: dict[str, Parameter] = {}
     for i, base in enumerate(c for c in cls.__mro__ if "__init__" in vars(c)):
@@ -47,22 +50,23 @@ def refused(name: str, form: Signature, args: Sequence, options: Mapping) -> Gra
     except TypeError as error:
         call = ForeignCall(name, tuple(args), dict(options))
         return GraphError(f"{_text(call)}: {_advice(call, form) or error}; the form is {name}{form}", user_loc())
+    return None
 
 
-def _checked(function: Callable, describe: Callable) -> Callable:
+def _checked(function: Made, describe: Callable[[tuple], tuple[str, Signature, tuple] | None]) -> Made:
     """`describe(args)`: name, form and arguments as the user gave them; None for a call that graphc itself makes inside of another."""
     @wraps(function)
-    def call(*args, **options):
+    def call(*args: Any, **options: Any) -> Any:
         try:
             return function(*args, **options)
         except TypeError:
             described = describe(args)
-            error = described and refused(*described, options)
+            error = refused(*described, options) if described else None
             if error is None:               # a mistake in what was called, not in how
                 raise
             raise error from None
-    call.formed = True
-    return call
+    call.formed = True          # type: ignore[attr-defined]   # a function's own attribute: graphc's constructors are known by it
+    return call                 # type: ignore[return-value]   # wraps: called as `function`
 
 
 def _construction(function: Callable, args: tuple) -> tuple[str, Signature, tuple] | None:
@@ -89,6 +93,6 @@ def _text(call: ForeignCall) -> str:
     return f"{call.name}({', '.join([*map(_shown, call.args), *(f'{k}={_shown(v)}' for k, v in call.options.items())])})"
 
 
-def _shown(value) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN and "\n" not in text and not hasattr(value, "shape") else f"<{type(value).__name__}>"

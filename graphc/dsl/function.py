@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class GraphFunction(Shown):
         ins = ", ".join(f"{v.name}: {v.type}" for v in self.graph.inputs)
         return f"<graph {self.name}({ins}) -> {', '.join(str(v.type) for v in self.graph.outputs)}>"
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """On symbolic arrays (or anywhere inside a trace): inlined. On numpy arrays: compiled on first use, then run."""
         values = self._matched(args, kwargs)
         if tracing():
@@ -88,7 +89,7 @@ class GraphFunction(Shown):
             self._other = self.retrace(training)
         return self._other
 
-    def pack(self, outputs: Sequence):
+    def pack(self, outputs: Sequence) -> Any:
         """`outputs` as the function returns them: one, a tuple or a dict."""
         names = self.graph.output_names
         if names is None:
@@ -116,12 +117,20 @@ class GraphFunction(Shown):
             raise GraphError(f"{call} needs {missing[0]!r}", user_loc())
         return [given[n] for n in names]
 
-    def _inlined(self, values: Sequence):
+    def _inlined(self, values: Sequence) -> Any:
         if self.retrace and current_trace().training != self.training:
             return self.in_mode(not self.training)._inlined(values)
         current_trace().root.derived |= self.derived
         arrays = [as_array(x, v.type.dtype) for x, v in zip(values, self.graph.inputs)]
         return self.pack(inline(current_trace(), self.graph, self.keys, arrays, self.calls))
+
+
+@overload
+def graph(f: Callable, *, training: bool | None = None) -> GraphFunction: ...
+
+
+@overload
+def graph(f: None = None, *, training: bool | None = None) -> Callable[[Callable], GraphFunction]: ...
 
 
 def graph(f: Callable | None = None, *, training: bool | None = None) -> GraphFunction | Callable[[Callable], GraphFunction]:
@@ -165,7 +174,7 @@ def _open(other: GraphFunction, function: GraphFunction) -> GraphFunction:
     return other
 
 
-def finish(trace: Trace, result, loc: Loc | None = None, constants: tuple[str, ...] = ()) -> GraphFunction:
+def finish(trace: Trace, result: object, loc: Loc | None = None, constants: tuple[str, ...] = ()) -> GraphFunction:
     """The graph of a trace whose function returned `result`."""
     outputs, names = results(trace.builder.name, result, loc)
     graph = trace.builder.finish([trace.value(as_array(x)) for x in outputs], names)
@@ -173,7 +182,7 @@ def finish(trace: Trace, result, loc: Loc | None = None, constants: tuple[str, .
     return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training, calls=calls, derived=trace.derived)
 
 
-def results(name: str, result, loc: Loc | None) -> tuple[list, tuple[str, ...] | None]:
+def results(name: str, result: object, loc: Loc | None) -> tuple[list, tuple[str, ...] | None]:
     """The arrays that a traced function returned and their names: None for one, "" each in a tuple, the keys of a dict."""
     if isinstance(result, dict):
         outputs, names = list(result.values()), tuple(result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, as_dtype, emit, from_front
 from graphc.errors import GraphError
-from graphc.ir.types import DType, as_dim, broadcast_shapes, f32, i64, normalize_axis
+from graphc.ir.types import Dim, DType, as_dim, broadcast_shapes, f32, i64, normalize_axis
 
 
 def take(x: Array, indices: Array, axis: int = 0) -> Array:
@@ -66,9 +66,9 @@ def one_hot(ids: Array, depth: int, dtype: DType = f32) -> Array:
     return emit("one_hot", as_array(ids, i64), depth=as_dim(depth), dtype=as_dtype(dtype))
 
 
-def _broadcast(x: Array, shape) -> Array:
+def _broadcast(x: Array, shape: tuple[Dim, ...]) -> Array:
     return x if x.shape == shape else emit("broadcast_to", x, shape=shape)
 
 
-def _with(shape: tuple, axis: int, size) -> tuple:
+def _with(shape: tuple[Dim, ...], axis: int, size: Dim) -> tuple[Dim, ...]:
     return shape[:axis] + (size,) + shape[axis + 1:]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class IndexPlan:
     gathers: tuple[tuple[int, object], ...]
 
 
-def plan(key, shape: tuple[Dim, ...]) -> IndexPlan:
+def plan(key: object, shape: tuple[Dim, ...]) -> IndexPlan:
     """The plan of x[key] for x of `shape`; GraphError for keys that graphc does not take."""
     axes = _axes(key if isinstance(key, tuple) else (key,), shape)
     source = [a for a in axes if a.kind != "new"]
@@ -61,7 +62,7 @@ def _axes(key: tuple, shape: tuple[Dim, ...]) -> list[IndexAxis]:
     return [IndexAxis("new") if k is None else _axis(k, *next(sizes)) for k in key[:at] + fill + key[at + 1:]]
 
 
-def _axis(key, axis: int, size: Dim) -> IndexAxis:
+def _axis(key: Any, axis: int, size: Dim) -> IndexAxis:
     if isinstance(key, slice):
         return _slice(key, axis, size)
     if isinstance(key, (bool, np.bool_)):
@@ -103,7 +104,7 @@ def _slice(key: slice, axis: int, size: Dim) -> IndexAxis:
     return IndexAxis("keep", count, first, start + 1, -step, flip=True) if count else IndexAxis("keep", 0, 0, 0, 1)
 
 
-def _slice_bound(bound) -> Dim | None:
+def _slice_bound(bound: Any) -> Dim | None:
     """A bound or step; those far outside are held to 64 bits, as slices of Python take them."""
     if bound is None or isinstance(bound, Poly):
         return bound
@@ -124,7 +125,7 @@ def _symbolic_slice(key: slice, step: int, axis: int, size: Dim) -> IndexAxis:
     return IndexAxis("keep", (stop - start + (step - 1)) // step if step > 1 else stop - start, start, stop, step)
 
 
-def _from_front(bound, default: Dim, size: Dim) -> Dim:
+def _from_front(bound: Dim | None, default: Dim, size: Dim) -> Dim:
     if bound is None:
         return default
     return size + bound if isinstance(bound, int) and bound < 0 else bound

@@ -29,9 +29,9 @@ def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequenc
         for old, new in zip(node.outputs, outs):
             new.name = old.name
             mapping[old] = new
-    for key, new in zip(keys, graph.updates):
-        if new is not None and key != RANDOM_KEY:
-            trace.update_state(key, Array(mapping[new], trace))
+    for key, update in zip(keys, graph.updates):
+        if update is not None and key != RANDOM_KEY:
+            trace.update_state(key, Array(mapping[update], trace))
     trace.calls += [replace(call.moved(mapping), path=join(b.scope, call.path)) for call in calls]
     return [Array(mapping[v], trace) for v in graph.outputs]
 

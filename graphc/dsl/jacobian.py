@@ -7,13 +7,13 @@ from graphc.dsl.control import scan
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
-from graphc.dsl.transforms import follow, vjp
+from graphc.dsl.transforms import Wrt, follow, vjp
 from graphc.dsl.tree import tree_map
 from graphc.errors import GraphError
 
 
 @contained
-def jacobian(f: GraphFunction, wrt=None) -> GraphFunction:
+def jacobian(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """The derivative of every element of the one float output y of `f` with respect to every element of `wrt` (as for `grad`):
     arrays of shape y.shape + x.shape. Costs one vjp per element of y; what does not depend on the row is computed once."""
     pull = vjp(f, wrt)

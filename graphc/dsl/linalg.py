@@ -58,7 +58,7 @@ def einsum(equation: str, x: Array, y: Array | None = None) -> Array:
 def _narrowed(x: Array, labels: Labels, other: Array, others: Labels) -> tuple[Array, Labels]:
     """`x` without the axes of size 1 that the other operand has longer."""
     sizes = dict(zip(others, other.shape))
-    gone = [i for i, label in enumerate(labels) if x.shape[i] == 1 != sizes.get(label, 1) and not label.startswith("...")]
+    gone = tuple(i for i, label in enumerate(labels) if x.shape[i] == 1 != sizes.get(label, 1) and not label.startswith("..."))
     return (x.squeeze(gone) if gone else x), tuple(label for i, label in enumerate(labels) if i not in gone)
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ LIMITS: Mapping[DType, tuple] = {
     for d in DTYPES if d != bool_}
 
 
-def numbers(x, dtype: DType | None) -> np.ndarray:
+def numbers(x: object, dtype: DType | None) -> np.ndarray:
     """Python numbers (or nested lists of them) as a numpy array of `dtype`; GraphError for a number that is another one in it."""
     array = array_of(x)
     wanted = dtype or {"b": bool_, "f": f32}.get(array.dtype.kind, i64)
@@ -23,12 +24,12 @@ def numbers(x, dtype: DType | None) -> np.ndarray:
     return array.astype(wanted.np)
 
 
-def not_masked(x) -> None:
+def not_masked(x: object) -> None:
     if isinstance(x, np.ndarray) and hasattr(x, "mask"):
         raise GraphError("a masked array's mask would be lost: give its numbers and its mask as two arrays, and choose with gc.where")
 
 
-def array_of(x) -> np.ndarray:
+def array_of(x: object) -> np.ndarray:
     """Numbers as numpy takes them; GraphError for what holds none. Ints of more than 64 bits are objects."""
     not_masked(x)
     try:
@@ -42,7 +43,7 @@ def array_of(x) -> np.ndarray:
     raise GraphError(f"expected an array or a number, got {type(x).__name__} {shown(x)}")
 
 
-def fitting(value, dtype: DType, what: str) -> int | float | bool:
+def fitting(value: Any, dtype: DType, what: str) -> int | float | bool:
     """One number as an attribute beside an array of `dtype`: held to what a Python number in the place of an operand is held to."""
     if not is_number(value) and not (isinstance(value, np.ndarray) and value.ndim == 0):
         raise GraphError(f"{what} is a number, got {shown(value)}")
@@ -50,7 +51,7 @@ def fitting(value, dtype: DType, what: str) -> int | float | bool:
     return float(value) if dtype.is_float else array.item()
 
 
-def clip_bound(bound, dtype: DType) -> int | float | None:
+def clip_bound(bound: object, dtype: DType) -> int | float | None:
     """A bound of clip; those of integers may be whole floats."""
     if bound is None or dtype.is_float:
         return bound if bound is None else fitting(bound, dtype, "clip: a bound")

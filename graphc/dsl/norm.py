@@ -1,7 +1,7 @@
 """Softmax and normalisations."""
 from __future__ import annotations
 
-from graphc.dsl.array import Array, as_array, as_float, emit
+from graphc.dsl.array import Array, as_array, as_float, emit, emit_all
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, real
@@ -43,7 +43,9 @@ def group_norm(x: Array, gamma: Array | None = None, beta: Array | None = None, 
 @formed
 def batch_norm(x: Array, gamma: Array, beta: Array, *, eps: float = 1e-5) -> tuple[Array, Array, Array]:
     """x [N, C, …] normalised by the statistics of the batch: (y, mean [C], var [C]); var divides by n, as torch's forward does."""
-    return emit("batch_norm", as_array(x), as_array(gamma), as_array(beta), eps=real(eps, "batch_norm: eps"))
+    operands = as_array(x), as_array(gamma), as_array(beta)
+    y, mean, var = emit_all("batch_norm", *operands, eps=real(eps, "batch_norm: eps"))
+    return y, mean, var
 
 
 @formed

@@ -17,7 +17,7 @@ from graphc.ir.types import Dim
 COUNTING = (ArgMax, ArgMin, ArgSort, TopK, Iota, RandomPermutation)     # give numbers from 0 on
 
 
-def constant_positions(indices, size: Dim, axis: int) -> tuple[np.ndarray, bool]:
+def constant_positions(indices: object, size: Dim, axis: int) -> tuple[np.ndarray, bool]:
     """Positions along the axis number `axis`, of `size`, and whether some are negative still. Those of a known size are counted from the front, as in numpy."""
     array = indices if isinstance(indices, np.ndarray) else numbers(indices, None)
     if array.size == 0 and not isinstance(indices, np.ndarray):

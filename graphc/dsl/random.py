@@ -61,7 +61,7 @@ def dropout(x: Array, rate: float, *, key: Key = None) -> Array:
     return emit("dropout", x, key, rate=rate, stream=stream)
 
 
-def _draw(name: str, key: Key, **attributes) -> Array:
+def _draw(name: str, key: Key, **attributes: object) -> Array:
     array, stream = _source(name, key)
     return emit(name, array, **attributes, stream=stream)
 
@@ -77,8 +77,8 @@ def _source(name: str, key: Key) -> tuple[Array, int]:
     return array, 0
 
 
-def _float(dtype) -> DType:
-    dtype = as_dtype(dtype)
-    if not dtype.is_float:
-        raise GraphError(f"random numbers are f32 or f64, got {dtype}; convert with astype")
-    return dtype
+def _float(dtype: object) -> DType:
+    wanted = as_dtype(dtype)
+    if not wanted.is_float:
+        raise GraphError(f"random numbers are f32 or f64, got {wanted}; convert with astype")
+    return wanted

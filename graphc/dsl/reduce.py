@@ -1,7 +1,7 @@
 """Reductions and cumulative functions. `axis`: an int, a tuple, or None for all axes, as in numpy."""
 from __future__ import annotations
 
-from graphc.dsl.array import Array, Axes, as_array, as_float, cumulative, emit, reduce_axes
+from graphc.dsl.array import Array, Axes, as_array, as_float, cumulative, emit, emit_all, reduce_axes
 from graphc.ir.convert import flag, integer
 from graphc.ir.types import normalize_axis
 
@@ -83,8 +83,8 @@ def linear_scan(a: Array | float, x: Array, axis: int = 0, reverse: bool = False
     Moving averages, discounted returns, diagonal state-space models: one pass, where `scan` would take a step per element.
     """
     x = as_array(x)
-    a = emit("broadcast_to", as_array(a, x.dtype), shape=x.shape)
-    return emit("linear_scan", a, x, axis=normalize_axis(axis, x.ndim), reverse=flag(reverse, "linear_scan: reverse"))
+    factors = emit("broadcast_to", as_array(a, x.dtype), shape=x.shape)
+    return emit("linear_scan", factors, x, axis=normalize_axis(axis, x.ndim), reverse=flag(reverse, "linear_scan: reverse"))
 
 
 def sort(x: Array, axis: int = -1, descending: bool = False) -> Array:
@@ -102,4 +102,5 @@ def argsort(x: Array, axis: int = -1, descending: bool = False) -> Array:
 def topk(x: Array, k: int, axis: int = -1) -> tuple[Array, Array]:
     """The k largest elements along `axis`, largest first, and their i64 indices."""
     x = as_array(x)
-    return emit("topk", x, k=integer(k, "topk: k", 0), axis=normalize_axis(axis, x.ndim))
+    values, indices = emit_all("topk", x, k=integer(k, "topk: k", 0), axis=normalize_axis(axis, x.ndim))
+    return values, indices

@@ -129,10 +129,10 @@ def roll(x: Array, shift: int, axis: int) -> Array:
 def repeat(x: Array, times: int, axis: int) -> Array:
     """Each element `times` times in a row along `axis` (torch's repeat_interleave)."""
     x = as_array(x)
-    axis, times = normalize_axis(axis, x.ndim), as_dim(times)
+    axis, count = normalize_axis(axis, x.ndim), as_dim(times)
     head, size, tail = x.shape[:axis], x.shape[axis], x.shape[axis + 1:]
-    wide = broadcast_to(expand_dims(x, axis + 1), (*head, size, times, *tail))
-    return wide.reshape((*head, size * times, *tail))
+    wide = broadcast_to(expand_dims(x, axis + 1), (*head, size, count, *tail))
+    return wide.reshape((*head, size * count, *tail))
 
 
 def tile(x: Array, reps: int | Sequence[int]) -> Array:
@@ -169,18 +169,18 @@ def arange(start: Dim | float, stop: Dim | float | None = None, step: int | floa
     start, stop = (0, start) if stop is None else (start, stop)
     if any(isinstance(v, Array) for v in (start, stop, step)):
         raise GraphError("arange takes Python numbers, they decide the shape: build gc.arange(n) and compute with it")
-    stop = as_dim(stop) if isinstance(stop, (str, Poly)) else number(stop, "arange: the stop")
-    start, step = number(start, "arange: the start"), number(step, "arange: the step")
-    floats = any(isinstance(v, float) for v in (start, stop, step))
+    end: Dim | float = as_dim(stop) if isinstance(stop, (str, Poly)) else number(stop, "arange: the stop")
+    first, step = number(start, "arange: the start"), number(step, "arange: the step")
+    floats = any(isinstance(v, float) for v in (first, end, step))
     dtype = (f32 if floats else i64) if dtype is None else as_dtype(dtype)
     if dtype.is_int and floats:
-        start, stop, step = (_whole(v, dtype) for v in (start, stop, step))
-    count = _count(start, stop, step)
+        first, end, step = _whole(first, dtype), end if isinstance(end, Poly) else _whole(end, dtype), _whole(step, dtype)
+    count = _count(first, end, step)
     if dtype.is_int and isinstance(count, int) and count:
-        fitting(start + (count - 1) * step, dtype, "arange: the last element")
+        fitting(first + (count - 1) * step, dtype, "arange: the last element")
     x = iota(count, 0, dtype)
     x = x if step == 1 else x * step
-    return x if start == 0 else x + start
+    return x if first == 0 else x + first
 
 
 def full(shape: Shape, value: float | Array, dtype: DType | None = None) -> Array:
@@ -232,34 +232,34 @@ def _several(name: str, arrays: Sequence[Array]) -> list[Array]:
     return [as_array(a, dtype) for a in arrays]
 
 
-def _sequence(value) -> Sequence:
+def _sequence(value: object) -> Sequence:
     return value if is_sequence(value) else (value,)
 
 
-def _starts(name: str, x: Array, starts) -> list[Array]:
+def _starts(name: str, x: Array, starts: object) -> list[Array]:
     items = [starts[i] for i in range(len(starts))] if isinstance(starts, Array) and starts.ndim == 1 else list(_sequence(starts))
     if len(items) != x.ndim:
         raise GraphError(f"{name} of an array with {x.ndim} axes needs {x.ndim} starts, got {len(items)}")
     return [as_array(s, i64) for s in items]
 
 
-def _pairs(widths, rank: int) -> list[tuple[int, int]]:
+def _pairs(widths: object, rank: int) -> list[tuple[Dim, ...]]:
     if not is_sequence(widths):
         return [(_width(widths),) * 2] * rank
     given = items(widths, "pad: the widths")
     if len(given) == 2 and not any(is_sequence(w) for w in given):
         return [(_width(given[0]), _width(given[1]))] * rank
-    pairs = [tuple(map(_width, w)) if is_sequence(w) else (_width(w),) * 2 for w in given]
+    pairs: list[tuple[Dim, ...]] = [tuple(map(_width, w)) if is_sequence(w) else (_width(w),) * 2 for w in given]
     if len(pairs) != rank or any(len(p) != 2 for p in pairs):
         raise GraphError(f"pad: an array with {rank} axes needs {rank} pairs (before, after), got {shown(widths)}")
     return pairs
 
 
-def _width(value) -> Dim:
+def _width(value: object) -> Dim:
     return value if isinstance(value, Poly) else integer(value, "pad: a width")
 
 
-def _cuts(axis: int, size: Dim, parts, sizes, points) -> list[Dim]:
+def _cuts(axis: int, size: Dim, parts: object, sizes: object, points: object) -> list[Dim]:
     """Where `split` cuts an axis of `size`."""
     if sum(given is not None for given in (parts, sizes, points)) != 1:
         raise GraphError("split takes one of: a number of equal parts, sizes=[…], points=[…]")
@@ -269,10 +269,10 @@ def _cuts(axis: int, size: Dim, parts, sizes, points) -> list[Dim]:
         listed = parts if points is None else points
         cuts = [p if isinstance(p, Poly) else integer(p, "split: a point") for p in items(listed, "split: points")]
         return _checked_points(axis, size, cuts, doubtful=points is None)
-    parts = integer(parts, "split: the number of parts", 1)
-    if size % parts:
-        raise GraphError(f"split: axis {axis} of size {size} does not divide into {parts} equal parts; give sizes=[…] or points=[…]")
-    return [size // parts * i for i in range(1, parts)]
+    count = integer(parts, "split: the number of parts", 1)
+    if size % count:
+        raise GraphError(f"split: axis {axis} of size {size} does not divide into {count} equal parts; give sizes=[…] or points=[…]")
+    return [size // count * i for i in range(1, count)]
 
 
 def _ends(axis: int, size: Dim, sizes: list[Dim]) -> list[Dim]:
@@ -294,7 +294,7 @@ def _checked_points(axis: int, size: Dim, cuts: list[Dim], doubtful: bool) -> li
     return cuts
 
 
-def _whole(value: Dim | float, dtype: DType) -> Dim:
+def _whole(value: int | float, dtype: DType) -> int:
     """A float that is a whole number as an int."""
     if isinstance(value, float):
         if not value.is_integer():

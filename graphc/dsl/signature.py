@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
@@ -67,7 +68,7 @@ def _argument(p: inspect.Parameter, f: Callable, frame: FrameType | None) -> Arg
     return Argument(p.name, None, p.default)
 
 
-def _evaluated(p: inspect.Parameter, f: Callable, frame: FrameType | None):
+def _evaluated(p: inspect.Parameter, f: Callable, frame: FrameType | None) -> Any:
     """The annotation of `p`; text is evaluated, and may name nothing only where a default makes the argument a constant."""
     if not isinstance(p.annotation, str):
         return p.annotation

@@ -8,7 +8,7 @@ from graphc.ir.convert import is_integer, is_sequence, items
 from graphc.ir.types import Dim, as_dim, shape_text
 
 
-def as_shape(shape) -> tuple[Dim, ...]:
+def as_shape(shape: object) -> tuple[Dim, ...]:
     """A tuple of dimensions from an int, a name, or a sequence of them."""
     return tuple([as_dim(d) for d in (items(shape, "a shape") if is_sequence(shape) else (shape,))])
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import Token
+from types import TracebackType
 
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import STACK, error_loc, user_loc
@@ -56,7 +57,7 @@ class Trace:
         self._entered.append(STACK.set(STACK.get() + (self,)))
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         STACK.reset(self._entered.pop())
         if isinstance(error, GraphError) and error.loc is None:
             raise error.at(error_loc(traceback)) from None

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from graphc.autodiff.backward import accumulate, backward
 from graphc.dsl.context import user_loc
@@ -35,7 +36,7 @@ def value_and_grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     d = _Derivation(f, "value_and_grad", lambda other: value_and_grad(other, wrt))
     targets = d.targets(wrt)
     outputs, names = targets.named(d.pull(d.scalar(), targets.values))
-    if any(names or ()):
+    if names is not None and any(names):
         return d.finish("value_and_grad", ([*d.outputs, *outputs], ("value", *names)))
     return d.finish("value_and_grad", ([*d.outputs, *outputs], ("",) * (1 + len(outputs))))
 
@@ -107,7 +108,7 @@ class _Derivation:
             self.b.keep(node)
         self.outputs = [self.b[v] for v in f.graph.outputs]
 
-    def fail(self, text: str):
+    def fail(self, text: str) -> NoReturn:
         raise GraphError(f"gc.{self.what} of {self.f.name}: {text}", self.loc)
 
     def scalar(self) -> list[tuple[Value, Value]]:
@@ -168,15 +169,16 @@ class _Derivation:
             found = backward(self.b, nodes, merged, wrt)
         except GraphError as error:
             raise error.at(self.loc) from None
-        for v, g in zip(wrt, found):
-            if g is None and not self.derived:
+        for v, gradient in zip(wrt, found):
+            if gradient is None and not self.derived:
                 self._check_cut(v, nodes, merged)
         self.derived = True                     # from here on integers may be the choices of a derivative, which has none itself
         return [_zeros(self.b, v) if g is None else g for v, g in zip(wrt, found)]
 
     def _check_cut(self, v: Value, nodes: Sequence[Node], seeds: Iterable[Value]) -> None:
         """An error if `v` influences the result, but only through integers or bools (other than conditions of `where`)."""
-        floats, others, cut = {v}, set(), None
+        floats, others = {v}, set[Value]()
+        cut: Node | None = None
         for node in nodes:
             through = any(i in floats for i in node.inputs)
             if not through and (node.op is WHERE or not any(i in others for i in node.inputs)):
@@ -215,7 +217,7 @@ def _zeros(b: Builder, like: Value) -> Value:
     return b.broadcast_to(b.constant(0, like.type.dtype), shape=like.type.shape)
 
 
-def _owned_keys(network) -> list[object]:
+def _owned_keys(network: object) -> list[object]:
     """The parameter objects of a network (its `parameters()`), or of a list of networks and parameters."""
     if isinstance(network, (tuple, list)):
         return [k for part in network for k in _owned_keys(part) or [part]]

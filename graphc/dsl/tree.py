@@ -1,8 +1,9 @@
 """Nested tuples, lists and dicts of arrays, flattened to a list and back (lists come back as tuples)."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -10,7 +11,7 @@ class Structure:
     """What a tree looks like without its leaves. `kind`: leaf, none, tuple (of lists too) or dict."""
     kind: str
     keys: tuple = ()
-    parts: tuple["Structure", ...] = ()
+    parts: tuple[Structure, ...] = ()
 
     @property
     def leaves(self) -> int:
@@ -20,7 +21,7 @@ class Structure:
 LEAF, NONE = Structure("leaf"), Structure("none")
 
 
-def flatten(tree) -> tuple[list, Structure]:
+def flatten(tree: object) -> tuple[list, Structure]:
     """The leaves in order, and the structure. None is a tree without leaves."""
     if tree is None:
         return [], NONE
@@ -31,23 +32,23 @@ def flatten(tree) -> tuple[list, Structure]:
     return [tree], LEAF
 
 
-def unflatten(structure: Structure, leaves) -> object:
+def unflatten(structure: Structure, leaves: Iterable[Any]) -> Any:
     """The tree of this structure with these leaves."""
     return _build(structure, iter(leaves))
 
 
-def tree_map(f: Callable, tree):
+def tree_map(f: Callable, tree: object) -> Any:
     """`tree` with `f` applied to every leaf."""
     leaves, structure = flatten(tree)
     return unflatten(structure, map(f, leaves))
 
 
-def _flatten(kind: str, keys: tuple, items) -> tuple[list, Structure]:
+def _flatten(kind: str, keys: tuple, items: Iterable[object]) -> tuple[list, Structure]:
     pairs = [flatten(item) for item in items]
     return [leaf for leaves, _ in pairs for leaf in leaves], Structure(kind, keys, tuple(s for _, s in pairs))
 
 
-def _build(structure: Structure, leaves: Iterator):
+def _build(structure: Structure, leaves: Iterator) -> Any:
     if structure.kind == "none":
         return None
     if structure.kind == "leaf":

@@ -1,12 +1,13 @@
-"""Reads attributes of operators from a text. Each has the type that the operator's class declares; no other type is ever stored in an operator."""
+"""Reads attributes of operators from a text. Each has the type that the operator's class declares; no other type is
+ever stored in an operator."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from math import isfinite, isinf
 from struct import unpack
 from types import NoneType
-from typing import get_args, get_origin, get_type_hints
+from typing import TypeGuard, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -14,12 +15,12 @@ from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.op import Literal, Op
 from graphc.ir.tokens import Reader, Token, short
-from graphc.ir.types import BY_NAME, DIGITS, TERMS, Dim, DType, Poly, TensorType, parse_dim
+from graphc.ir.types import BY_NAME, DIGITS, TERMS, Dim, DType, Poly, TensorType, parse_dim, static_shape
 
 BITS = 63                           # of a whole number, besides its sign
 WORDS_OF_DIM = 8 * TERMS            # names, numbers and signs
 WORDS = {"true": True, "false": False, "none": None}
-SAID = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
+SAID: dict[object, str] = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
 
 
 @cache
@@ -35,7 +36,7 @@ class AttributeReader(Reader):
     `named`: where each dimension was named first.
     """
 
-    def __init__(self, text: str, file: str):
+    def __init__(self, text: str, file: str) -> None:
         super().__init__(text, file)
         self.named: dict[str, Token] = {}
 
@@ -43,9 +44,14 @@ class AttributeReader(Reader):
         """Regions are attributes: the parser reads them."""
         raise NotImplementedError
 
-    def attributes(self, op: Token, make: Callable[..., Op]) -> dict[str, object]:
-        """What stands between braces behind an operator; no attribute that it does not have, none twice, none left out."""
-        known = attribute_types(make) if isinstance(make, type) else {}
+    def attributes(self, op: Token, make: type[Op] | Callable[..., Op]) -> dict[str, object]:
+        """What stands between braces behind an operator; no attribute that it does not have, none twice, none left
+        out."""
+        known: dict[str, object] = {}
+        defaults: Mapping[str, object] = {}
+        if _is_class(make):
+            # mypy takes the `__hash__` of the instances for that of the class
+            known, defaults = attribute_types(make), make.DEFAULTS      # type: ignore[arg-type]
         given: dict[str, object] = {}
         if self.accept("{"):
             while not self.accept("}"):
@@ -54,30 +60,32 @@ class AttributeReader(Reader):
                 if attribute in given:
                     self.fail(f"{attribute} is given twice", token)
                 if attribute not in known:
-                    self.fail(f"wrong attributes for {op.text}: it has no {attribute!r}, it has {', '.join(known) or 'none'}", op)
+                    self.fail(f"wrong attributes for {op.text}: it has no {attribute!r}, it has "
+                              f"{', '.join(known) or 'none'}", op)
                 self.expect("=")
                 given[attribute] = self.attribute(known[attribute])
                 if self.expect("}", ",") == "}":
                     break
-        missing = [n for n in known if n not in given and n not in make.DEFAULTS]
+        missing = [n for n in known if n not in given and n not in defaults]
         if missing:
             self.fail(f"wrong attributes for {op.text}: {missing[0]!r} is missing", op)
         return given
 
-    def attribute(self, kind):
-        """A value of the annotated kind. Not divided into smaller functions on the way to a region: each costs a frame a level of nesting."""
+    def attribute(self, kind: object) -> object:
+        """A value of the annotated kind. Not divided into smaller functions on the way to a region: each costs a frame
+        a level of nesting."""
         if kind is Graph:
             self.expect("{")
             region = self.graph()
             self.expect("}")
             return region
         if get_origin(kind) is tuple:
-            return self.tuple(*get_args(kind))
+            return self.several(*get_args(kind))
         if Poly in get_args(kind):
             return self.whole_dim()
         return READ[kind](self) if kind in READ else self.scalar(get_args(kind) or (kind,))
 
-    def tuple(self, *kinds) -> tuple:
+    def several(self, *kinds: object) -> tuple[object, ...]:
         token = self.peek()
         self.expect("(")
         if kinds[-1] is Ellipsis:
@@ -139,7 +147,7 @@ class AttributeReader(Reader):
 
     # numbers
 
-    def scalar(self, kinds: tuple):
+    def scalar(self, kinds: tuple[object, ...]) -> bool | int | float | None:
         """A number, true, false or none, whichever of them the attribute may be."""
         token = self.next()
         if token.kind == "name" and token.text in WORDS and type(WORDS[token.text]) in kinds:
@@ -162,7 +170,8 @@ class AttributeReader(Reader):
             return self.bounded(int(text) if len(text) <= BITS else None, token)
         value = float(text)
         if isinf(value) or value == 0 and text.lower().partition("e")[0].strip("-0."):
-            self.fail(f"{token} is too {'large' if value else 'small'} for a number of 64 bits" + "; write inf" * isinf(value), token)
+            self.fail(f"{token} is too {'large' if value else 'small'} for a number of 64 bits"
+                      + "; write inf" * isinf(value), token)
         return value
 
     def bounded(self, value: int | None, token: Token) -> int:
@@ -184,7 +193,7 @@ class AttributeReader(Reader):
             data = b"".join([self.element(type.dtype, token) for token in self.separated(self.next, ">")])
         if len(data) != type.nbytes:
             self.fail(f"{type} needs {type.size} element(s), the text has {len(data) // type.dtype.itemsize}", token)
-        return Literal(type.dtype, type.shape, data)
+        return Literal(type.dtype, static_shape(type.shape), data)
 
     def raw(self, type: TensorType) -> bytes:
         """The bytes of a constant, as two hexadecimal digits each."""
@@ -200,7 +209,7 @@ class AttributeReader(Reader):
     def element(self, dtype: DType, token: Token) -> bytes:
         """One number of a constant."""
         if dtype.kind == "bool":
-            value = WORDS.get(token.text) if token.kind == "name" else None
+            value: bool | int | float | None = WORDS.get(token.text) if token.kind == "name" else None
         else:
             value = self.number(token)
         if value is None or (dtype.is_int and type(value) is float):
@@ -211,8 +220,15 @@ class AttributeReader(Reader):
         with np.errstate(all="ignore"):
             made = np.asarray(value).astype(dtype.np)
         if dtype.is_float and isfinite(value) and (isinf(made) or (made == 0) != (value == 0)):
-            self.fail(f"{token} is too {'large' if made else 'small'} for {dtype}" + "; write inf" * bool(isinf(made)), token)
+            self.fail(f"{token} is too {'large' if made else 'small'} for {dtype}" + "; write inf" * bool(isinf(made)),
+                      token)
         return made.tobytes()
 
 
-READ = {str: AttributeReader.string, DType: AttributeReader.dtype, Literal: AttributeReader.literal}
+def _is_class(make: type[Op] | Callable[..., Op]) -> TypeGuard[type[Op]]:
+    """Whether it makes operators with attributes: a row of elementwise operators is a function."""
+    return isinstance(make, type)
+
+
+READ: dict[object, Callable[[AttributeReader], object]] = {
+    str: AttributeReader.string, DType: AttributeReader.dtype, Literal: AttributeReader.literal}

@@ -1,4 +1,5 @@
-"""Equality of numbers by their bits: 0.0 and -0.0 compare equal, but 1 / x tells them apart, and arrays that compare equal may hold both."""
+"""Equality of numbers by their bits: 0.0 and -0.0 compare equal, but 1 / x tells them apart, and arrays that compare
+equal may hold both."""
 from __future__ import annotations
 
 from math import copysign
@@ -6,8 +7,9 @@ from math import copysign
 import numpy as np
 
 
-def number_key(value):
-    """A number as a key: the same for 1, 1.0 and True, another for -0.0 than for 0.0, one for every NaN; tuples item by item."""
+def number_key(value: object) -> object:
+    """A number as a key: the same for 1, 1.0 and True, another for -0.0 than for 0.0, one for every NaN; tuples item by
+    item."""
     if isinstance(value, tuple):
         return tuple(number_key(v) for v in value)
     if not isinstance(value, float):

@@ -13,10 +13,11 @@ from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.op import Literal, Op, as_tuple
 from graphc.ir.ops import OPS
 from graphc.ir.ops.constant import Constant
-from graphc.ir.types import DType, TensorType, shape_text
+from graphc.ir.types import Dim, DType, TensorType, shape_text
 
 Operand = Value | int | float | bool
-SHARED = 64 << 10                   # bytes from which equal arrays of one graph are one object: a captured array may be used many times
+# bytes from which equal arrays of one graph are one object: a captured array may be used many times
+SHARED = 64 << 10
 
 
 class Builder:
@@ -25,7 +26,7 @@ class Builder:
     Python numbers among the operands take the dtype of the first array operand.
     """
 
-    def __init__(self, name: str = "graph"):
+    def __init__(self, name: str = "graph") -> None:
         self.name = name
         self.inputs: list[Value] = []
         self.state: list[Value] = []
@@ -50,7 +51,7 @@ class Builder:
             raise GraphError(f"the new value of state {state.name} is {new.type}, it must stay {state.type}", self.loc)
         self.updates[state] = new
 
-    def constant(self, value, dtype: DType | None = None) -> Value:
+    def constant(self, value: object, dtype: DType | None = None) -> Value:
         """A constant array. `value` is a number, list or numpy array; float64 input needs `dtype` to become f32."""
         array = np.asarray(value, dtype.np if dtype else None)
         literal = Literal.of(array)
@@ -72,19 +73,21 @@ class Builder:
             raise
         below = next((t for t in types if any(isinstance(d, int) and d < 0 for d in t.shape)), None)
         if below is not None:
-            raise GraphError(f"{op.name} of {', '.join(str(v.type) for v in ins)} would have the shape {shape_text(below.shape)}: "
-                             "less is there than it leaves out", self.loc)
+            raise GraphError(f"{op.name} of {', '.join(str(v.type) for v in ins)} would have the shape "
+                             f"{shape_text(below.shape)}: less is there than it leaves out", self.loc)
         node = Node(op, ins, types, self.loc, self.scope)
         self.nodes.append(node)
         return node.outputs
 
-    def __getattr__(self, name: str) -> Callable[..., Value | tuple[Value, ...]]:
+    def __getattr__(self, name: str) -> Callable[..., Value]:
+        """The function that applies the operator of that name and returns its output. Of several outputs it returns the
+        tuple, which `apply` is typed to give: nearly all operators have one."""
         if name not in OPS:
             raise AttributeError(f"no operator is called {name!r}")
 
-        def call(*operands: Operand, **attributes):
+        def call(*operands: Operand, **attributes: object) -> Value:
             outs = self.apply(OPS[name](**attributes), operands)
-            return outs[0] if len(outs) == 1 else outs
+            return outs[0] if len(outs) == 1 else outs      # type: ignore[return-value]   # see above
         return call
 
     @contextmanager
@@ -113,7 +116,8 @@ class Builder:
         """As `inline`, but the nodes take the current line and scope, and types are not inferred anew."""
         mapping = dict(zip(graph.arguments, arguments, strict=True))
         for node in graph.nodes:
-            new = Node(node.op, tuple(mapping[v] for v in node.inputs), tuple(v.type for v in node.outputs), self.loc, self.scope)
+            new = Node(node.op, tuple(mapping[v] for v in node.inputs), tuple(v.type for v in node.outputs),
+                       self.loc, self.scope)
             self.nodes.append(new)
             mapping.update(zip(node.outputs, new.outputs))
         return tuple(mapping[v] for v in graph.outputs)
@@ -121,7 +125,8 @@ class Builder:
     def finish(self, outputs: Sequence[Value], names: tuple[str, ...] | None = None) -> Graph:
         """The graph. `names`: None for a single array, ("", …) for a tuple, keys for a dict."""
         updates = tuple(self.updates.get(s) for s in self.state)
-        return Graph(self.name, tuple(self.inputs), tuple(self.nodes), tuple(outputs), names, tuple(self.state), updates)
+        return Graph(self.name, tuple(self.inputs), tuple(self.nodes), tuple(outputs), names,
+                     tuple(self.state), updates)
 
     def _values(self, operands: Sequence[Operand]) -> tuple[Value, ...]:
         values = [v for v in operands if isinstance(v, Value)]
@@ -132,11 +137,13 @@ class Builder:
 
 
 def check_count(op: Op, given: int, loc: Loc | None) -> None:
-    """GraphError unless the operator's shape rule takes so many operands. Asked only after it has failed: the signature is slow to read."""
+    """GraphError unless the operator's shape rule takes so many operands. Asked only after it has failed: the signature
+    is slow to read."""
     kinds = [p.kind for p in signature(op.infer).parameters.values()]
     least, any_more = sum(k is Parameter.POSITIONAL_OR_KEYWORD for k in kinds), Parameter.VAR_POSITIONAL in kinds
     if given < least or (given > least and not any_more):
-        raise GraphError(f"{op.name} takes {'at least ' * any_more}{least} operand{'s' * (least != 1)}, got {given}", loc)
+        raise GraphError(f"{op.name} takes {'at least ' * any_more}{least} operand{'s' * (least != 1)}, got {given}",
+                         loc)
 
 
 def _check_size(what: str, type: TensorType) -> None:
@@ -152,7 +159,7 @@ def _check_size(what: str, type: TensorType) -> None:
 class Rewriter(Builder):
     """Builds the successor of a graph: same arguments by name, values translated through `self[old]`."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph) -> None:
         super().__init__(graph.name)
         self.old = graph
         self.map: dict[Value, Value] = {}
@@ -165,8 +172,10 @@ class Rewriter(Builder):
         return self.map[old]
 
     def keep(self, node: Node, op: Op | None = None) -> tuple[Value, ...]:
-        """Copies the node (or `op` in its place) with its types as they were (no inference: cheap) and records its outputs."""
-        new = Node(op or node.op, tuple([self.map[v] for v in node.inputs]), [v.type for v in node.outputs], node.loc, node.scope)
+        """Copies the node (or `op` in its place) with its types as they were (no inference: cheap) and records its
+        outputs."""
+        new = Node(op or node.op, tuple([self.map[v] for v in node.inputs]), [v.type for v in node.outputs],
+                   node.loc, node.scope)
         self.nodes.append(new)
         self.replace(node, new.outputs)
         return new.outputs
@@ -186,7 +195,7 @@ class Rewriter(Builder):
         return self.finish([self.map[v] for v in old.outputs], old.output_names)
 
 
-def bind_graph(graph: Graph, values: Mapping[str, int]) -> Graph:
+def bind_graph(graph: Graph, values: Mapping[str, Dim]) -> Graph:
     """The graph with named dimensions replaced by ints, types inferred anew, regions too."""
     if not values:
         return graph
@@ -201,7 +210,7 @@ def bind_graph(graph: Graph, values: Mapping[str, int]) -> Graph:
         mapping.update(zip(node.outputs, outs))
         for old, new in zip(node.outputs, outs):
             new.name = old.name
-    for state, new in zip(graph.state, graph.updates):
-        if new is not None:
-            b.update(mapping[state], mapping[new])
+    for state, value in zip(graph.state, graph.updates):
+        if value is not None:
+            b.update(mapping[state], mapping[value])
     return b.finish([mapping[v] for v in graph.outputs], graph.output_names)

@@ -1,4 +1,5 @@
-"""A contraction: out[batch, m, n] = sum over k of a[batch, m, k] * b[batch, k, n], with an affine map from dims to every tensor axis.
+"""A contraction: out[batch, m, n] = sum over k of a[batch, m, k] * b[batch, k, n], with an affine map from dims to
+every tensor axis.
 
 Matrix products, einsum of two operands, convolutions and both of their gradients are all this; only the maps differ.
 """
@@ -40,7 +41,8 @@ class AxisMap:
         return low, high
 
     def __str__(self) -> str:
-        text = " + ".join([f"{c}*d{d}" if c != 1 else f"d{d}" for c, d in self.terms] + [str(self.offset)] * bool(self.offset)) or "0"
+        terms = [f"{c}*d{d}" if c != 1 else f"d{d}" for c, d in self.terms] + [str(self.offset)] * bool(self.offset)
+        text = " + ".join(terms) or "0"
         if self.divisor != 1:
             text = f"({text})/{self.divisor}"
         return f"pad {text}" if self.padded else text
@@ -66,7 +68,7 @@ class Contraction:
     b: Maps
     out: Maps
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         groups = self.batch + self.m + self.n + self.k
         if sorted(groups) != list(range(len(self.sizes))):
             raise InternalError(f"contraction: batch, m, n, k must part the {len(self.sizes)} dims, got {groups}")
@@ -83,7 +85,7 @@ class Contraction:
         return 2 * prod(self.sizes)
 
     @property
-    def swapped(self) -> "Contraction":
+    def swapped(self) -> Contraction:
         """The same sums with the operands' roles exchanged: m and n, a and b."""
         return Contraction(self.sizes, self.batch, self.n, self.m, self.k, self.b, self.a, self.out)
 
@@ -97,13 +99,14 @@ class Contraction:
         order = self.batch + self.m + self.n
         sums = np.einsum(left, self.batch + self.m + self.k, right, self.batch + self.k + self.n, order, optimize=True)
         out = np.zeros(shape, np.result_type(a, b))
-        out[_indices(self.out, self.sizes, order)[0]] = sums if self.out else sums.reshape(())
+        out[_indices(self.out, self.sizes, order, shape)[0]] = sums if self.out else sums.reshape(())
         return out
 
     def __str__(self) -> str:
-        groups = ", ".join(f"{name}=" + "×".join(f"d{d}:{self.sizes[d]}" for d in dims)
-                           for name, dims in (("batch", self.batch), ("m", self.m), ("n", self.n), ("k", self.k)) if dims)
-        tensors = ", ".join(f"{name}[{', '.join(map(str, maps))}]" for name, maps in (("a", self.a), ("b", self.b), ("out", self.out)))
+        named = (("batch", self.batch), ("m", self.m), ("n", self.n), ("k", self.k))
+        groups = ", ".join(f"{name}=" + "×".join(f"d{d}:{self.sizes[d]}" for d in dims) for name, dims in named if dims)
+        tensors = ", ".join(f"{name}[{', '.join(map(str, maps))}]"
+                            for name, maps in (("a", self.a), ("b", self.b), ("out", self.out)))
         return f"contraction({groups}; {tensors})"
 
 
@@ -113,8 +116,10 @@ def _check_dims(maps: Maps, allowed: set[int], name: str) -> None:
         raise InternalError(f"contraction: {name} uses dims {sorted(used - allowed)} of the wrong group")
 
 
-def _indices(maps: Maps, sizes: Sequence[int], order: Sequence[int], shape: Sequence[int] | None = None):
-    """Index arrays (one per axis, broadcasting over `order`) and the mask of the elements that are inside (None: all)."""
+def _indices(maps: Maps, sizes: Sequence[int], order: Sequence[int],
+             shape: Sequence[int]) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
+    """Index arrays (one per axis, broadcasting over `order`) and the mask of the elements that are inside (None:
+    all)."""
     grid = {d: np.arange(sizes[d]).reshape([-1 if e == d else 1 for e in order]) for d in order}
     indices, mask = [], None
     for position, m in enumerate(maps):
@@ -139,17 +144,20 @@ def _gather(t: np.ndarray, maps: Maps, sizes: Sequence[int], order: Sequence[int
     return np.broadcast_to(values, extents)
 
 
-# --- the usual contractions ---------------------------------------------------------------------------------------------
+# --- the usual contractions
+# ---------------------------------------------------------------------------------------------
 
 def matmul(a: Sequence[int], b: Sequence[int]) -> Contraction:
     """a[..., M, K] @ b[..., K, N] -> out[..., M, N]; leading axes broadcast like numpy's (shapes are taken to fit)."""
     rank = max(len(a), len(b)) - 2
-    lead = [max(_lead(a, rank, i), _lead(b, rank, i)) if 0 not in (_lead(a, rank, i), _lead(b, rank, i)) else 0 for i in range(rank)]
+    lead = [max(_lead(a, rank, i), _lead(b, rank, i)) if 0 not in (_lead(a, rank, i), _lead(b, rank, i)) else 0
+            for i in range(rank)]
     m, n, k = rank, rank + 1, rank + 2
 
-    def operand(shape, *last):
+    def operand(shape: Sequence[int], *last: int) -> Maps:
         own = range(rank - (len(shape) - 2), rank)
-        return tuple(axis() if _lead(shape, rank, i) == 1 and lead[i] != 1 else axis(i) for i in own) + tuple(map(axis, last))
+        return tuple(axis() if _lead(shape, rank, i) == 1 and lead[i] != 1 else axis(i)
+                     for i in own) + tuple(map(axis, last))
     return Contraction((*lead, a[-2], b[-1], a[-1]), tuple(range(rank)), (m,), (n,), (k,),
                        operand(a, m, k), operand(b, k, n), tuple(axis(i) for i in (*range(rank), m, n)))
 
@@ -187,35 +195,41 @@ class Window:
 
 
 def conv(batch: int, channels: int, features: int, windows: Sequence[Window], groups: int = 1) -> Contraction:
-    """x[N, C, *image] * w[F, C/groups, *kernel] -> y[N, F, *out], as torch.nn.Conv: correlation, F and C divided among groups."""
+    """x[N, C, *image] * w[F, C/groups, *kernel] -> y[N, F, *out], as torch.nn.Conv: correlation, F and C divided among
+    groups."""
     r = len(windows)
     g, n, f, c = 0, 1, 2, 3
     out, kernel = range(4, 4 + r), range(4 + r, 4 + 2 * r)
-    sizes = (groups, batch, features // groups, channels // groups, *(w.out for w in windows), *(w.kernel for w in windows))
+    sizes = (groups, batch, features // groups, channels // groups, *(w.out for w in windows),
+             *(w.kernel for w in windows))
     return Contraction(sizes, (g,), (n, *out), (f,), (c, *kernel),
                        (axis(n), _grouped(g, c, sizes), *(w.image(o, k) for w, o, k in zip(windows, out, kernel))),
                        (_grouped(g, f, sizes), axis(c), *map(axis, kernel)),
                        (axis(n), _grouped(g, f, sizes), *map(axis, out)))
 
 
-def conv_input_gradient(batch: int, channels: int, features: int, windows: Sequence[Window], groups: int = 1) -> Contraction:
+def conv_input_gradient(batch: int, channels: int, features: int, windows: Sequence[Window],
+                        groups: int = 1) -> Contraction:
     """dy[N, F, *out] and w[F, C/groups, *kernel] -> dx[N, C, *image]."""
     r = len(windows)
     g, n, f, c = 0, 1, 2, 3
     image, kernel = range(4, 4 + r), range(4 + r, 4 + 2 * r)
-    sizes = (groups, batch, features // groups, channels // groups, *(w.size for w in windows), *(w.kernel for w in windows))
+    sizes = (groups, batch, features // groups, channels // groups, *(w.size for w in windows),
+             *(w.kernel for w in windows))
     return Contraction(sizes, (g,), (n, *image), (c,), (f, *kernel),
                        (axis(n), _grouped(g, f, sizes), *(w.result(i, k) for w, i, k in zip(windows, image, kernel))),
                        (_grouped(g, f, sizes), axis(c), *map(axis, kernel)),
                        (axis(n), _grouped(g, c, sizes), *map(axis, image)))
 
 
-def conv_weight_gradient(batch: int, channels: int, features: int, windows: Sequence[Window], groups: int = 1) -> Contraction:
+def conv_weight_gradient(batch: int, channels: int, features: int, windows: Sequence[Window],
+                         groups: int = 1) -> Contraction:
     """dy[N, F, *out] and x[N, C, *image] -> dw[F, C/groups, *kernel]."""
     r = len(windows)
     g, n, f, c = 0, 1, 2, 3
     out, kernel = range(4, 4 + r), range(4 + r, 4 + 2 * r)
-    sizes = (groups, batch, features // groups, channels // groups, *(w.out for w in windows), *(w.kernel for w in windows))
+    sizes = (groups, batch, features // groups, channels // groups, *(w.out for w in windows),
+             *(w.kernel for w in windows))
     return Contraction(sizes, (g,), (f,), (c, *kernel), (n, *out),
                        (axis(n), _grouped(g, f, sizes), *map(axis, out)),
                        (axis(n), _grouped(g, c, sizes), *(w.image(o, k) for w, o, k in zip(windows, out, kernel))),

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,22 +14,26 @@ from graphc.ir.types import DType, Poly, TensorType
 
 
 def digest(graph: Graph) -> bytes:
-    """SHA-256 of all that a compiled graph depends on: operators, types, names of arguments and results, and the user's lines and layers, which
-    errors and profiles name. Numbers count by their bits: 0 and -0, and two kinds of NaN, are different, as are 1, 1.0 and True."""
+    """SHA-256 of all that a compiled graph depends on: operators, types, names of arguments and results, and the user's
+    lines and layers, which errors and profiles name. Numbers count by their bits: 0 and -0, and two kinds of NaN,
+    are different, as are 1, 1.0 and True."""
     return _Walk().digest(graph)
 
+
+Thing = TypeVar("Thing")
 LARGE = 64                      # bytes of an array whose own digest takes its place
 
 
 class _Walk:
-    def __init__(self):
+    def __init__(self) -> None:
         self.done: dict[int, str] = {}              # by identity: lines, arrays and regions, as many nodes may have one
 
     def digest(self, graph: Graph) -> bytes:
         number: dict[Value | None, int] = {None: -1}
         for v in graph.arguments:
             number[v] = len(number)
-        rows = [repr((graph.name, [(v.name, str(v.type)) for v in graph.inputs], [(v.name, str(v.type)) for v in graph.state]))]
+        rows = [repr((graph.name, [(v.name, str(v.type)) for v in graph.inputs],
+                      [(v.name, str(v.type)) for v in graph.state]))]
         for node in graph.nodes:
             rows.append(self.row(node, [number[v] for v in node.inputs]))
             for v in node.outputs:
@@ -41,13 +46,13 @@ class _Walk:
         types = [str(v.type) for v in node.outputs]
         return f"{node.op.name} {attributes} {inputs} {types} {node.scope!r} {self.known(node.loc, repr)}"
 
-    def known(self, thing, text: Callable[[object], str]) -> str:
+    def known(self, thing: Thing, text: Callable[[Thing], str]) -> str:
         """The text of something that many nodes have."""
         if id(thing) not in self.done:
             self.done[id(thing)] = text(thing)
         return self.done[id(thing)]
 
-    def attribute(self, value) -> str:
+    def attribute(self, value: object) -> str:
         if type(value) not in _TEXTS:
             raise InternalError(f"attributes of type {type(value).__name__} have no digest", "digest")
         return _TEXTS[type(value)](self, value)
@@ -55,12 +60,13 @@ class _Walk:
     def graph(self, graph: Graph) -> str:
         return self.known(graph, lambda graph: f"graph {self.digest(graph).hex()}")
 
-    def items(self, values: tuple) -> str:
+    def items(self, values: tuple[object, ...]) -> str:
         return f"({','.join(map(self.attribute, values))})"
 
 
 def _array(value: Literal) -> str:
-    return f"array {value.type} {value.data.hex() if len(value.data) < LARGE else hashlib.sha256(value.data).hexdigest()}"
+    data = value.data.hex() if len(value.data) < LARGE else hashlib.sha256(value.data).hexdigest()
+    return f"array {value.type} {data}"
 
 
 def _number(walk: _Walk, value: np.generic | float) -> str:
@@ -68,7 +74,7 @@ def _number(walk: _Walk, value: np.generic | float) -> str:
     return f"{array.dtype} {array.tobytes().hex()}"
 
 
-_TEXTS: dict[type, Callable[[_Walk, object], str]] = {
+_TEXTS: dict[type, Callable[[_Walk, Any], str]] = {       # each is called with a value of its type
     **dict.fromkeys((int, bool, str, type(None)), lambda walk, value: repr(value)),
     **dict.fromkeys((DType, TensorType, Poly), lambda walk, value: f"type {value}"),
     **dict.fromkeys((float, np.float32, np.float64, np.int32, np.int64, np.bool_), _number),

@@ -1,9 +1,10 @@
-"""The graph: typed values, nodes that make them, and the graph that owns both. Never changed once built: a pass builds a new one."""
+"""The graph: typed values, nodes that make them, and the graph that owns both. Never changed once built: a pass builds
+a new one."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from graphc.errors import Loc
 from graphc.ir.shown import Shown
@@ -13,12 +14,14 @@ from graphc.once import once_property
 if TYPE_CHECKING:
     from graphc.ir.op import Op
 
+OpClass = TypeVar("OpClass", bound="Op")
+
 
 class Value:
     """A tensor in a graph: an input (node is None) or output number `index` of `node`. Compared by identity."""
     __slots__ = ("type", "name", "node", "index")
 
-    def __init__(self, type: TensorType, name: str = "", node: "Node | None" = None, index: int = 0):
+    def __init__(self, type: TensorType, name: str = "", node: "Node | None" = None, index: int = 0) -> None:
         self.type, self.name, self.node, self.index = type, name, node, index
 
     def __repr__(self) -> str:
@@ -26,15 +29,24 @@ class Value:
 
 
 class Node:
-    """One operator applied to values. `loc` is the user's line, `scope` the path of the layer it belongs to. Compared by identity."""
+    """One operator applied to values. `loc` is the user's line, `scope` the path of the layer it belongs to. Compared
+    by identity."""
     __slots__ = ("op", "inputs", "outputs", "loc", "scope")
 
-    def __init__(self, op: "Op", inputs: tuple[Value, ...], types: Iterable[TensorType], loc: Loc | None = None, scope: str = ""):
+    def __init__(self, op: "Op", inputs: tuple[Value, ...], types: Iterable[TensorType], loc: Loc | None = None,
+                 scope: str = ""):
         self.op, self.inputs, self.loc, self.scope = op, inputs, loc, scope
         self.outputs = tuple([Value(t, "", self, i) for i, t in enumerate(types)])
 
     def __repr__(self) -> str:
         return f"<{self.op.name}({', '.join(str(v.type) for v in self.inputs)})>"
+
+
+class NodeOf(Node, Generic[OpClass]):
+    """A node whose operator is of this class: what a rule under that class in a table is given. For annotations alone;
+    none is ever made."""
+    __slots__ = ()
+    op: OpClass
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +87,7 @@ class Graph(Shown):
         return any(new is not None for new in self.updates)
 
     @once_property
-    def key(self) -> tuple:
+    def key(self) -> tuple[object, ...]:
         """A hashable tuple, equal for equal graphs."""
         number: dict[Value, int] = {v: i for i, v in enumerate(self.arguments)}
         rows = []
@@ -84,13 +96,14 @@ class Graph(Shown):
             for v in node.outputs:
                 number[v] = len(number)
         ends = tuple(None if v is None else number[v] for v in self.outputs + self.updates)
-        return (self.name, tuple((v.name, v.type) for v in self.arguments), len(self.inputs), tuple(rows), ends, self.output_names)
+        return (self.name, tuple((v.name, v.type) for v in self.arguments), len(self.inputs), tuple(rows), ends,
+                self.output_names)
 
     @once_property
     def _hash(self) -> int:
         return hash(self.key)
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Graph) and self.key == other.key)
 
     def __hash__(self) -> int:

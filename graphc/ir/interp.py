@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import as_tuple
 
 
@@ -19,8 +19,9 @@ def evaluate(graph: Graph, arguments: Sequence[np.ndarray]) -> tuple[np.ndarray,
     return tuple(env[v] for v in graph.results)
 
 
-def _checked(array, v: Value, node) -> np.ndarray:
-    array = np.asarray(array)
+def _checked(result: np.ndarray, v: Value, node: Node) -> np.ndarray:
+    array = np.asarray(result)
     if array.shape != v.type.shape or array.dtype != v.type.dtype.np:
-        raise AssertionError(f"reference of {node.op.name} made {array.dtype}{list(array.shape)}, its type says {v.type}")
+        raise AssertionError(f"reference of {node.op.name} made {array.dtype}{list(array.shape)}, its type says "
+                             f"{v.type}")
     return array

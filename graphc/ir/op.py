@@ -1,33 +1,51 @@
 """What an operator is: attributes, types, gradient, reference, cost. Everything that does not depend on the machine."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol, Self, TypeVar, dataclass_transform
 
 import numpy as np
 
 from graphc.errors import GraphError, InternalError
 from graphc.ir.bits import number_key
-from graphc.ir.graph import Value, regions
+from graphc.ir.graph import Graph, Value, regions
 from graphc.ir.image import ImageRoles
-from graphc.ir.types import BY_NUMPY, DType, Poly, TensorType, bind
+from graphc.ir.types import BY_NUMPY, DType, Dim, Poly, TensorType, bind
 
-if TYPE_CHECKING:
-    from graphc.ir.builder import Builder
+Values = tuple[Value, ...]
+Arrays = tuple[np.ndarray, ...]
+Gradients = Sequence[Value | None]          # one for each output or input of a node; None: zero
 
-Gradients = Sequence[Value | None]
 Operands = tuple[int, ...]              # numbers of operands
 ALL: Operands = (-1,)                   # every operand, whatever their number
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Cost:
     """Arithmetic of the direct algorithm, and bytes that must be read and written at least once."""
-    flops: int
-    bytes: int
+    flops: Dim
+    bytes: Dim
 
 
+class OpBuilder(Protocol):
+    """What an operator's rules may ask of the graph under construction, which is an `ir.builder.Builder`."""
+
+    def constant(self, value: object, dtype: DType | None = None) -> Value:
+        """A constant array."""
+
+    def apply(self, op: Op, operands: Sequence[Value | int | float | bool]) -> Values:
+        """The outputs of `op`, appended to the graph."""
+
+    def inline(self, graph: Graph, arguments: Sequence[Value]) -> Values:
+        """The outputs of `graph`, its nodes appended."""
+
+    def __getattr__(self, name: str) -> Callable[..., Value]:
+        """The function that applies the operator of that name and returns its output. Of several outputs, `apply` gives the tuple."""
+
+
+@dataclass_transform(frozen_default=True)
 class Op:
     """Base of all operators. The annotated names of a subclass are its attributes: they print, parse, hash and compare.
     Those annotated as Graph are its regions.
@@ -83,7 +101,7 @@ class Op:
         cls.FIELDS = tuple(dict.fromkeys((*cls.FIELDS, *own)))
         cls.DEFAULTS = {**cls.DEFAULTS, **{n: vars(cls)[n] for n in own if n in vars(cls)}}
 
-    def __init__(self, *values, **named):
+    def __init__(self, *values: object, **named: object) -> None:
         given = {**self.DEFAULTS, **dict(zip(self.FIELDS, values)), **named}
         if len(given) != len(self.FIELDS) or len(values) > len(self.FIELDS) or not all(n in given for n in self.FIELDS):
             wrong = [f"got an unexpected keyword argument {n!r}" for n in given if n not in self.FIELDS]
@@ -93,22 +111,22 @@ class Op:
         for n in self.FIELDS:
             own[n] = given[n]
 
-    def __setattr__(self, name: str, value) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise InternalError(f"operator {self.name} does not change: {name} cannot be set; make another with replace")
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and (self._key() == other._key() if self.FLOATS else vars(self) == vars(other))
 
     def __hash__(self) -> int:
         return hash((type(self), *(self._key() if self.FLOATS else vars(self).values())))
 
-    def _key(self) -> tuple:
+    def _key(self) -> tuple[object, ...]:
         return tuple([number_key(v) if n in self.FLOATS else v for n, v in vars(self).items()])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in vars(self).items())})"
 
-    def replace(self, **changes) -> "Op":
+    def replace(self, **changes: object) -> Self:
         """The same operator with other values of some attributes."""
         return type(self)(**{**vars(self), **changes})
 
@@ -138,11 +156,11 @@ class Op:
         """Output type(s); raises GraphError(text), to which the builder adds the user's line."""
         raise InternalError(f"operator {self.name} has no shape rule")
 
-    def reference(self, *arrays: np.ndarray):
+    def reference(self, *arrays: np.ndarray) -> np.ndarray | Arrays:
         """The same in numpy: the oracle of every test. Returns an array or a tuple of arrays."""
         raise InternalError(f"operator {self.name} has no numpy reference")
 
-    def vjp(self, b: "Builder", gs: Gradients, ins: tuple[Value, ...], outs: tuple[Value, ...]) -> Gradients:
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         """The gradient with respect to each input, given that to each output (None: zero). Built with the same builder.
         """
         raise GraphError(f"{self.name} has no gradient; wrap its argument in stop_gradient if none should flow")
@@ -151,9 +169,8 @@ class Op:
         outs = as_tuple(self.infer(*ins))
         return Cost(sum(t.size for t in outs), sum(t.nbytes for t in ins + outs))
 
-    def bind(self, values: Mapping[str, int]) -> "Op":
-        """The same operator with named dimensions in its attributes replaced (regions are bound by
-        `rewrite.bind_graph`)."""
+    def bind(self, values: Mapping[str, Dim]) -> Self:
+        """The same operator with named dimensions in its attributes replaced (regions are bound by `rewrite.bind_graph`)."""
         return self.replace(**{n: _bind_attribute(v, values) for n, v in vars(self).items()})
 
 
@@ -167,10 +184,10 @@ class Composite(Op):
     """
     has_kernel: ClassVar[bool] = False
 
-    def decompose(self, b: "Builder", *ins: Value) -> Value | tuple[Value, ...]:
+    def decompose(self, b: OpBuilder, *ins: Value) -> Value | Values:
         raise InternalError(f"composite {self.name} has no decomposition")
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         """NotImplemented: `backward` differentiates the decomposition."""
         return NotImplemented
 
@@ -183,7 +200,7 @@ class Literal:
     data: bytes
 
     @staticmethod
-    def of(array: np.ndarray) -> "Literal":
+    def of(array: np.ndarray) -> Literal:
         dense = np.asarray(array, order="C")
         return Literal(BY_NUMPY[dense.dtype], dense.shape, dense.tobytes())
 
@@ -196,8 +213,17 @@ class Literal:
         return TensorType(self.dtype, self.shape)
 
 
-def as_tuple(value) -> tuple:
+def as_tuple(value: Item | tuple[Item, ...]) -> tuple[Item, ...]:
+    """The results of a rule that returns one alone."""
     return value if isinstance(value, tuple) else (value,)
+
+
+def only_gradient(gs: Gradients) -> Value:
+    """The gradient of a node's only output, which there is: `backward` asks no rule where it would be zero."""
+    g, = gs
+    if g is None:
+        raise InternalError("the rule of a node without gradient was asked", "backward")
+    return g
 
 
 def holds(dtype: DType, number: int | float | bool) -> bool:
@@ -215,7 +241,7 @@ def require(condition: bool, text: str) -> None:
         raise GraphError(text)
 
 
-def _bind_attribute(value, values: Mapping[str, int]):
+def _bind_attribute(value: object, values: Mapping[str, Dim]) -> object:
     if isinstance(value, Poly):
         return bind(value, values)
     if isinstance(value, TensorType):

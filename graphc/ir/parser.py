@@ -15,18 +15,20 @@ from graphc.ir.types import TensorType
 KNOWN = OPS | {"fused": Fused}         # what a text may name: a user builds no fused node
 DEPTH = 128                            # of bodies in bodies
 
-Values = dict[tuple[bool, str], Value]  # by whether the name is one with %, and the name: an input may be called "%0"
+# by whether the name is one with %, and the name: an input may be called "%0"
+NamedValues = dict[tuple[bool, str], Value]
 
 
 def parse(text: str, file: str = "<graph text>") -> Graph:
     """The graph that `text` (as printed by `print_graph`) describes.
 
-    GraphError with line and column when the text does not parse, names an unknown operator or value, has attributes that are not what
-    the operator takes, or a type that is wrong.
+    GraphError with line and column when the text does not parse, names an unknown operator or value,
+    has attributes that are not what the operator takes, or a type that is wrong.
     """
     if not isinstance(text, str) or not isinstance(file, str):
         wrong = file if isinstance(text, str) else text
-        raise GraphError(f"parse takes the text of a graph, and the name of its file for errors, as str; got {type(wrong).__name__}")
+        raise GraphError("parse takes the text of a graph, and the name of its file for errors, as str; got "
+                         f"{type(wrong).__name__}")
     parser = _Parser(text, file)
     try:
         graph = parser.graph()
@@ -36,7 +38,8 @@ def parse(text: str, file: str = "<graph text>") -> Graph:
         parser.fail("expected the end of the text after the graph")
     free = parser.named.keys() - graph.dim_names
     if free:
-        parser.fail(f"{min(free)} is the size of nothing: no argument of {graph.name} has it in its shape", parser.named[min(free)])
+        parser.fail(f"{min(free)} is the size of nothing: no argument of {graph.name} has it in its shape",
+                    parser.named[min(free)])
     return graph
 
 
@@ -48,7 +51,8 @@ class _Parser(AttributeReader):
         if self.depth > DEPTH:
             self.fail(f"bodies are nested in each other more than {DEPTH - 1} times")
         self.expect("graph")
-        b, values = Builder(self.name()), {}
+        b = Builder(self.name())
+        values: NamedValues = {}
         self.expect("(")
         self.separated(lambda: self.argument(b.input, values), ")")
         if self.accept("state"):
@@ -66,7 +70,7 @@ class _Parser(AttributeReader):
         self.depth -= 1
         return b.finish(outputs, names)
 
-    def argument(self, add: Callable[[str, TensorType], Value], values: Values) -> None:
+    def argument(self, add: Callable[[str, TensorType], Value], values: NamedValues) -> None:
         token = self.peek()
         name = self.name()
         self.expect(":")
@@ -77,7 +81,7 @@ class _Parser(AttributeReader):
             raise error.at(self.loc(token)) from None
         self.define(values, (False, name), value, token)
 
-    def node(self, b: Builder, values: Values) -> None:
+    def node(self, b: Builder, values: NamedValues) -> None:
         targets = []
         while not self.accept("="):
             targets.append(self.next())
@@ -103,12 +107,15 @@ class _Parser(AttributeReader):
                 value.name = target.text[1:]
             self.define(values, (True, target.text[1:]), value, target)
 
-    def apply(self, b: Builder, token: Token, attributes: dict, operands: list[Value]) -> tuple[Value, ...]:
-        """The operator on its operands. Attributes are what the operator declares; what it forgot to check about them is the text's mistake too."""
+    def apply(self, b: Builder, token: Token, attributes: dict[str, object],
+              operands: list[Value]) -> tuple[Value, ...]:
+        """The operator on its operands. Attributes are what the operator declares; what it forgot to check about them
+        is the text's mistake too."""
         with b.at(self.loc(token)):
             try:
                 return b.apply(KNOWN[token.text](**attributes), operands)
-            except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, InternalError) as error:
+            except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError,
+                    InternalError) as error:
                 text = f"{token.text} cannot have these operands and attributes: {type(error).__name__}: {error}"
                 raise GraphError(text, self.loc(token)) from error
 
@@ -118,7 +125,7 @@ class _Parser(AttributeReader):
         if written != value.type:
             self.fail(f"the text says {written}, the operator makes {value.type}", token)
 
-    def update(self, b: Builder, values: Values, owned: set[Value]) -> None:
+    def update(self, b: Builder, values: NamedValues, owned: set[Value]) -> None:
         token = self.peek()
         state = self.value(values)
         if state not in owned:
@@ -129,19 +136,20 @@ class _Parser(AttributeReader):
         with b.at(self.loc(token)):
             b.update(state, self.value(values))
 
-    def returned(self, values: Values) -> tuple[list[Value], tuple[str, ...] | None]:
+    def returned(self, values: NamedValues) -> tuple[list[Value], tuple[str, ...] | None]:
         if self.accept("("):
             outputs = self.separated(lambda: self.value(values), ")")
             return outputs, ("",) * len(outputs)
         if self.accept("{"):
-            token, outputs = self.peek(), {}
-            self.separated(lambda: self.named_output(outputs, values), "}")
-            if outputs and not any(outputs):
+            token = self.peek()
+            named: dict[str, Value] = {}
+            self.separated(lambda: self.named_output(named, values), "}")
+            if named and not any(named):
                 self.fail("without a name an output is one of a tuple: (…)", token)
-            return list(outputs.values()), tuple(outputs)
+            return list(named.values()), tuple(named)
         return ([] if self.sees("}") else [self.value(values)]), None
 
-    def named_output(self, outputs: dict[str, Value], values: Values) -> None:
+    def named_output(self, outputs: dict[str, Value], values: NamedValues) -> None:
         token = self.peek()
         name = self.name()
         if name in outputs:
@@ -149,14 +157,14 @@ class _Parser(AttributeReader):
         self.expect(":")
         outputs[name] = self.value(values)
 
-    def value(self, values: Values) -> Value:
+    def value(self, values: NamedValues) -> Value:
         token = self.peek()
         key = (True, self.next().text[1:]) if token.kind == "value" else (False, self.name("a value"))
         if key not in values:
             self.fail(f"{token.text} is used but not defined above", token)
         return values[key]
 
-    def define(self, values: Values, key: tuple[bool, str], value: Value, token: Token) -> None:
+    def define(self, values: NamedValues, key: tuple[bool, str], value: Value, token: Token) -> None:
         if key in values:
             self.fail(f"{token.text} is defined twice", token)
         values[key] = value

@@ -24,7 +24,8 @@ def print_graph(graph: Graph, note: Note | None = None, indent: str = "") -> str
     inner = indent + "  "
     lines = [f"{indent}graph {quoted(graph.name)}({_arguments(graph.inputs)}){_state(graph)} {{"]
     lines += [_node_line(node, names, inner, note) for node in graph.nodes]
-    lines += [f"{inner}update {quoted(s.name)} = {names[u]}" for s, u in zip(graph.state, graph.updates) if u is not None]
+    lines += [f"{inner}update {quoted(s.name)} = {names[u]}" for s, u in zip(graph.state, graph.updates)
+              if u is not None]
     lines += [f"{inner}return{_returned(graph, names)}", f"{indent}}}"]
     return "\n".join(lines)
 
@@ -55,7 +56,7 @@ def string_text(text: str) -> str:
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-def attribute_text(value, indent: str = "") -> str:
+def attribute_text(value: object, indent: str = "") -> str:
     """An attribute as the parser reads it."""
     if isinstance(value, Graph):
         return "{\n" + print_graph(value, indent=indent + "  ") + f"\n{indent}}}"
@@ -64,8 +65,10 @@ def attribute_text(value, indent: str = "") -> str:
         return f"({', '.join(items)}{',' * (len(items) == 1)})"
     if isinstance(value, Literal):
         return literal_text(value)
-    if isinstance(value, bool | np.bool_) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
+    if value is None:
+        return "none"
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
     if isinstance(value, str):
         return string_text(value)
     return _float_text(float(value)) if isinstance(value, float | np.floating) else str(value)
@@ -126,7 +129,7 @@ def _returned(graph: Graph, names: Mapping[Value, str]) -> str:
     values = [names[v] for v in graph.outputs]
     if graph.output_names is None and len(values) < 2:
         return " " + values[0] if values else ""
-    if not any(graph.output_names or ()):
+    if graph.output_names is None or not any(graph.output_names):
         return f" ({', '.join(values)}{',' * (len(values) == 1)})"
     return " {" + ", ".join(f"{quoted(n)}: {v}" for n, v in zip(graph.output_names, values)) + "}"
 

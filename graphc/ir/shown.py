@@ -1,4 +1,5 @@
-"""How graphs show themselves in notebooks. This level cannot draw; a module that can registers itself with `set_renderer`."""
+"""How graphs show themselves in notebooks. This level cannot draw; a module that can registers itself with
+`set_renderer`."""
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 
 from graphc.errors import GraphError, Loc
 
@@ -17,6 +17,7 @@ TOKEN = re.compile(r"""(?P<space>\s+|\#[^\n]*)
   | (?P<mark>[(){}\[\]<>,:=*+-])
   | (?P<bad>.)""", re.VERBOSE)
 SHOWN = 40                          # characters of a word, in an error
+Item = TypeVar("Item")
 LINE = 160                          # characters of a line, in an error
 
 
@@ -38,14 +39,14 @@ def short(text: str, most: int = SHOWN) -> str:
 class Reader:
     """Walks along the tokens of a text. The last one, of kind "end", stays where it is however often it is read."""
 
-    def __init__(self, text: str, file: str):
+    def __init__(self, text: str, file: str) -> None:
         self.file, self.lines, self.at = file, text.split("\n"), 0
         self.tokens = list(self._tokens(text))
 
     def _tokens(self, text: str) -> Iterator[Token]:
         line, start = 1, 0
         for match in TOKEN.finditer(text):
-            kind, word = match.lastgroup, match.group()
+            kind, word = match.lastgroup or "bad", match.group()
             if kind == "bad" or kind == "name" and not word.isidentifier():
                 self.fail(f"unexpected character {word!r}", Token(kind, word, line, match.start() - start + 1))
             if kind != "space":
@@ -79,9 +80,9 @@ class Reader:
             self.fail(f"expected {' or '.join(map(repr, texts))}, found {self.peek()}")
         return self.next().text
 
-    def separated(self, item: Callable[[], object], close: str) -> list:
+    def separated(self, item: Callable[[], Item], close: str) -> list[Item]:
         """item, item, … up to `close`; a comma before it is allowed."""
-        items = []
+        items: list[Item] = []
         while not self.accept(close):
             items.append(item())
             if self.expect(close, ",") == close:
@@ -101,10 +102,12 @@ class Reader:
         try:
             return json.loads(token.text, strict=False)
         except ValueError:
-            self.fail(f"{token} has an escape that is none of \\\", \\\\, \\/, \\b, \\f, \\n, \\r, \\t and \\u0123", token)
+            self.fail(f"{token} has an escape that is none of \\\", \\\\, \\/, \\b, \\f, \\n, \\r, \\t and \\u0123",
+                      token)
 
     def loc(self, token: Token | None = None) -> Loc:
-        """The token's place, with its line: of a long one the part around the token, so that a node costs no more for it."""
+        """The token's place, with its line: of a long one the part around the token, so that a node costs no more for
+        it."""
         token = token or self.peek()
         line = self.lines[token.line - 1]
         first = max(0, token.column - LINE // 2) if len(line) > LINE else 0

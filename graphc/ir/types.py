@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from graphc.errors import GraphError
+from graphc.errors import GraphError, InternalError
 from graphc.ir.convert import integer, is_integer, is_sequence, items, shown
 
 
@@ -31,7 +32,7 @@ class DType:
     def is_int(self) -> bool:
         return self.kind == "int"
 
-    def __getitem__(self, shape) -> "TensorType":
+    def __getitem__(self, shape: object) -> TensorType:
         dims = shape if isinstance(shape, tuple) else (shape,)
         return TensorType(self, tuple(as_dim(d) for d in dims))
 
@@ -42,7 +43,7 @@ class DType:
 
     __repr__ = __str__
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str], DType], tuple[str]]:
         """Copies and unpickled types are this very object: native code compares `np` by identity."""
         return _dtype_named, (self.name,)
 
@@ -103,7 +104,8 @@ class Poly:
     def __floordiv__(self, other: "Dim") -> "Dim":
         quotient = _exact_quotient(self, other)
         if quotient is None:
-            raise GraphError(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as an int")
+            raise GraphError(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as "
+                             "an int")
         return quotient
 
     def __rfloordiv__(self, other: int) -> "Dim":
@@ -114,7 +116,8 @@ class Poly:
 
     def __mod__(self, other: "Dim") -> "Dim":
         if _exact_quotient(self, other) is None:
-            raise GraphError(f"cannot tell {self} modulo {other} while it is symbolic; bind it first, or give it as an int")
+            raise GraphError(f"cannot tell {self} modulo {other} while it is symbolic; bind it first, or give it as "
+                             "an int")
         return 0
 
     @property
@@ -129,9 +132,23 @@ class Poly:
 
 
 Dim = int | Poly
+Dims = tuple[Dim, ...]              # a shape
+Sizes = tuple[int, ...]             # a shape without names
 
 
-def as_dim(value) -> Dim:
+def static_dim(dim: Dim) -> int:
+    """The dimension as a number, for what runs once names are bound; InternalError for one that is still named."""
+    if isinstance(dim, Poly):
+        raise InternalError(f"the dimension {dim} is not bound")
+    return dim
+
+
+def static_shape(shape: Dims) -> Sizes:
+    """The shape as numbers, for what runs once names are bound; InternalError where one is still named."""
+    return tuple([static_dim(d) for d in shape])
+
+
+def as_dim(value: object) -> Dim:
     """An int >= 0, a name or polynomial text such as "2*T + 1", or a Poly, as a Dim. GraphError otherwise."""
     if isinstance(value, Poly):
         return value
@@ -147,7 +164,8 @@ def as_dim(value) -> Dim:
 
 
 def parse_dim(text: str) -> Dim:
-    """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be negative: attributes hold such."""
+    """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be
+    negative: attributes hold such."""
     terms = []
     for sign, term in _signed_terms(text):
         names, coefficient = [], sign
@@ -163,7 +181,7 @@ def parse_dim(text: str) -> Dim:
     return _poly(terms)
 
 
-def bind(dim: Dim, values: Mapping[str, int]) -> Dim:
+def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     """`dim` with the named dimensions that `values` has replaced by ints."""
     if isinstance(dim, int):
         return dim
@@ -202,13 +220,13 @@ class TensorType:
     def names(self) -> frozenset[str]:
         return frozenset().union(*(d.names for d in self.shape if isinstance(d, Poly)))
 
-    def with_shape(self, shape) -> "TensorType":
+    def with_shape(self, shape: Iterable[Dim]) -> TensorType:
         return TensorType(self.dtype, tuple(shape))
 
     def with_dtype(self, dtype: DType) -> "TensorType":
         return TensorType(dtype, self.shape)
 
-    def bind(self, values: Mapping[str, int]) -> "TensorType":
+    def bind(self, values: Mapping[str, Dim]) -> "TensorType":
         return self.with_shape(_bound(self, d, values) for d in self.shape)
 
     def __str__(self) -> str:
@@ -217,10 +235,11 @@ class TensorType:
     __repr__ = __str__
 
 
-def _bound(type: TensorType, dim: Dim, values: Mapping[str, int]) -> Dim:
+def _bound(type: TensorType, dim: Dim, values: Mapping[str, Dim]) -> Dim:
     size = bind(dim, values)
-    if isinstance(size, int) and size < 0:
-        raise GraphError(f"{type} would have a dimension of {size} with {', '.join(f'{n} = {values[n]}' for n in sorted(dim.names & values.keys()))}")
+    if isinstance(dim, Poly) and isinstance(size, int) and size < 0:
+        raise GraphError(f"{type} would have a dimension of {size} with "
+                         f"{', '.join(f'{n} = {values[n]}' for n in sorted(dim.names & values.keys()))}")
     return size
 
 
@@ -252,7 +271,8 @@ def normalize_axes(axes: int | tuple[int, ...] | None, rank: int) -> tuple[int, 
     """Sorted axes counted from the front; None means all; GraphError if one is repeated or out of range."""
     if axes is None:
         return tuple(range(rank))
-    result = sorted(normalize_axis(a, rank) for a in (items(axes, "axis") if is_sequence(axes) else (axes,)))
+    given: list[Any] = items(axes, "axis") if is_sequence(axes) else [axes]
+    result = sorted(normalize_axis(a, rank) for a in given)
     if len(set(result)) != len(result):
         raise GraphError(f"axes {shown(axes)} name an axis twice")
     return tuple(result)
@@ -275,7 +295,8 @@ def _poly(terms: list[tuple[Monomial, int]]) -> Dim:
         merged[monomial] = merged.get(monomial, 0) + coefficient
     kept = {m: c for m, c in merged.items() if c}
     if len(kept) > TERMS:
-        raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its names as ints")
+        raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its "
+                         "names as ints")
     if not kept.keys() - {()}:
         return kept.get((), 0)
     return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))

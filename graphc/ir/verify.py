@@ -1,4 +1,5 @@
-"""Checks a graph: every value defined once before use, every type what its operator says, only operators legal at the stage."""
+"""Checks a graph: every value defined once before use, every type what its operator says, only operators legal at the
+stage."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.op import Composite, Op, as_tuple
 from graphc.ir.ops.fused import Fused
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, static_dim, static_shape
 
 ROOM = 1 << 56                      # bytes: more than a machine has, and what is computed from it fits into 64 bits
 
@@ -24,8 +25,8 @@ class Stage:
 DECLARED = Stage("declared", lambda op: not isinstance(op, Fused), symbolic=True)
 DIFFERENTIATED = Stage("differentiated", DECLARED.allows, symbolic=True)
 BOUND = Stage("bound", DECLARED.allows)
-DECOMPOSED = Stage("decomposed", lambda op: not isinstance(op, Fused) and FUSED.allows(op))
 FUSED = Stage("fused", lambda op: not isinstance(op, Composite) or op.has_kernel)
+DECOMPOSED = Stage("decomposed", lambda op: not isinstance(op, Fused) and FUSED.allows(op))
 
 
 def check_compilable(graph: Graph) -> None:
@@ -40,16 +41,18 @@ def check_compilable(graph: Graph) -> None:
         for _, region in regions(node.op):
             check_compilable(region)
     values = (*graph.arguments, *(v for node in graph.nodes for v in node.outputs))
-    if sum([v.type.nbytes for v in values]) > ROOM:
+    if sum([static_dim(v.type.nbytes) for v in values]) > ROOM:
         raise GraphError(f"{graph.name} needs more memory than there is")
 
 
 def _check_size(t: TensorType, loc: Loc | None, what: str) -> None:
     if not t.is_static:
-        raise GraphError(f"{what}{t}, but the sizes of {', '.join(sorted(t.names))} are not given, for example {min(t.names)}=64", loc)
-    if any(d < 0 for d in t.shape):
-        raise GraphError(f"{what}{t}, which has a negative dimension: a size that was given for a name is too small", loc)
-    if t.nbytes > ROOM:
+        raise GraphError(f"{what}{t}, but the sizes of {', '.join(sorted(t.names))} are not given, for example "
+                         f"{min(t.names)}=64", loc)
+    if any(d < 0 for d in static_shape(t.shape)):
+        raise GraphError(f"{what}{t}, which has a negative dimension: a size that was given for a name is too small",
+                         loc)
+    if static_dim(t.nbytes) > ROOM:
         raise GraphError(f"{what}{t}, which is larger than any memory", loc)
 
 

@@ -11,7 +11,8 @@ V = TypeVar("V")
 def resolve(root: K, known: dict[K, V], needs: Callable[[K], Iterable[K]], make: Callable[[K], V]) -> V:
     """`known[root]`; what is missing is made after all that it `needs`, each once, and kept in `known`.
 
-    Recursion with a memory, written as a loop: Python's stack bounds no graph, and a value that many paths reach costs no more than one.
+    Recursion with a memory, written as a loop: Python's stack bounds no graph, and a value that many paths reach costs
+    no more than one.
     """
     waiting = [root]
     while waiting:

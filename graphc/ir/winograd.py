@@ -106,7 +106,8 @@ def gradient_error_bound(m: int, x: np.ndarray, dy: np.ndarray, padding: Sequenc
 
 def _absolute(m: int) -> tuple[Matrix, Matrix, Matrix]:
     t = transforms(m)
-    return tuple(tuple(tuple(map(abs, row)) for row in matrix) for matrix in (t.at, t.g, t.bt))
+    at, g, bt = (tuple(tuple(map(abs, row)) for row in matrix) for matrix in (t.at, t.g, t.bt))
+    return at, g, bt
 
 
 # --- tiles -----------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Known networks, each declared in a few lines of public names. `names` translates the parameters' names of other programs."""
+"""Known networks, each declared in a few lines of public names. `names` translates the parameters' names of other
+programs."""
 from graphc.models.alexnet import ALEXNET_NAMES, alexnet
 from graphc.models.bert import BERT_NAMES, bert, bert_large
 from graphc.models.gpt import GPT_NAMES, gpt, gpt2, gpt3

@@ -1,4 +1,5 @@
-"""A small convolutional network for digits, after LeCun et al. (1998), "Gradient-based learning applied to document recognition"."""
+"""A small convolutional network for digits, after LeCun et al. (1998), "Gradient-based learning applied to document
+recognition"."""
 from __future__ import annotations
 
 from graphc import nn
@@ -6,5 +7,6 @@ from graphc import nn
 
 def lenet(classes: int = 10, channels: tuple[int, int] = (32, 64)) -> nn.Module:
     """Two convolutions, a pool and two linear layers: images [B, C, H, W] -> scores [B, classes]."""
-    return (nn.Conv2d(channels[0], 3, padding=1) >> nn.relu >> nn.Conv2d(channels[1], 3, padding=1) >> nn.relu >> nn.MaxPool2d(2)
+    return (nn.Conv2d(channels[0], 3, padding=1) >> nn.relu >> nn.Conv2d(channels[1], 3, padding=1) >> nn.relu
+            >> nn.MaxPool2d(2)
             >> nn.Flatten() >> nn.FeedForward(128) >> nn.Linear(classes))

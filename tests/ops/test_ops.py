@@ -40,6 +40,27 @@ def test_every_operator_says_what_it_computes():
     assert not silent, f"no reference or docstring: {', '.join(silent)}"
 
 
+RULES = {                           # of an operator: the types of its operands, and of what it returns
+    "infer": ({"TensorType"}, {"TensorType", "tuple[TensorType, TensorType]", "tuple[TensorType, ...]"}),
+    "cost": ({"TensorType"}, {"Cost"}),
+    "reference": ({"np.ndarray", "np.ndarray | None"}, {"np.ndarray", "Arrays"}),
+    "decompose": ({"OpBuilder", "Value", "Value | None"}, {"Value", "Values"}),
+    "vjp": ({"OpBuilder", "Gradients", "Values"}, {"Gradients"}),
+}
+
+
+def test_rules_say_the_types_that_their_base_has():
+    """The type checker lets an operator take fewer operands than its base; what each of them is, this holds."""
+    wrong = []
+    made = [o if isinstance(o, type) else type(o()) for o in OPS.values()]
+    for cls in {c for o in made for c in o.__mro__ if issubclass(c, Op)} - {Op, Composite}:
+        for rule, (operands, results) in RULES.items():
+            types = dict(getattr(vars(cls).get(rule), "__annotations__", {}))
+            if types.pop("return", min(results)) not in results or not set(types.values()) <= operands:
+                wrong.append(f"{cls.__name__}.{rule}")
+    assert not wrong
+
+
 def test_names_of_samples_are_distinct():
     names = [s.name for s in SAMPLES]
     assert len(set(names)) == len(names), sorted({n for n in names if names.count(n) > 1})

@@ -1,7 +1,9 @@
-"""Compiled code on disk: checksummed entries in a folder of the cache's own, bounded in size, oldest use thrown away first.
+"""Compiled code on disk: checksummed entries in a folder of the cache's own, bounded in size, oldest use thrown away
+first.
 
-An entry that is broken, foreign or unreadable counts as missing; a folder that cannot be used switches the cache off. Nothing here raises. Files that
-belong to another user, or that others may write, are not read: they could be code of an attacker. Only files with names that the cache made are touched.
+An entry that is broken, foreign or unreadable counts as missing; a folder that cannot be used switches the cache off.
+Nothing here raises. Files that belong to another user, or that others may write, are not read: they could be code of an
+attacker. Only files with names that the cache made are touched.
 """
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ import os
 import re
 import secrets
 import stat
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from functools import cache as once
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, overload
 
 from graphc.config import config
 from graphc.schedule.target import Target
@@ -36,6 +37,7 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 KEPT_SHARE = 0.75               # how much of the bound is left after a clean-up, so that not every store cleans
 SCAN_EVERY = 16                 # stores of a process between two checks of the folder's size, the first store included
 T = TypeVar("T")
+Memory = Callable[[int], bytearray | memoryview]
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,15 @@ class Cache:
     limit: int
     _stores: Iterator[int] = field(default_factory=count, repr=False, compare=False)
 
-    def get(self, key: str, read: Callable[[memoryview], T] = bytes, memory: Callable[[int], memoryview] = bytearray) -> T | None:
-        """What `read` makes of the payload stored under `key`, or None. An entry that is broken, or for which `read` raises ValueError, is removed.
-        The payload lies in `memory(bytes of the entry)`, HEAD bytes from its start."""
+    @overload
+    def get(self, key: str) -> bytes | None: ...
+
+    @overload
+    def get(self, key: str, read: Callable[[memoryview], T], memory: Memory = ...) -> T | None: ...
+
+    def get(self, key: str, read: Callable[[memoryview], object] = bytes, memory: Memory = bytearray) -> object:
+        """What `read` makes of the payload stored under `key`, or None. An entry that is broken, or for which `read`
+        raises ValueError, is removed. The payload lies in `memory(bytes of the entry)`, HEAD bytes from its start."""
         with suppress(OSError), _folder(self.folder) as folder:
             try:
                 payload = self._payload(key, folder, memory)
@@ -98,9 +106,11 @@ class Cache:
             return sum(size for _, size, _ in _files(folder))
         return 0
 
-    def _payload(self, key: str, folder: int, memory: Callable[[int], memoryview]) -> memoryview | None:
-        """None when nobody may trust the entry. ValueError when it is broken, or no file at all, OSError when it is not there."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC          # no link, and no waiting for who writes into a pipe
+    def _payload(self, key: str, folder: int, memory: Memory) -> memoryview | None:
+        """None when nobody may trust the entry. ValueError when it is broken, or no file at all, OSError when it is not
+        there."""
+        # no link, and no waiting for who writes into a pipe
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         handle = os.open(key, flags, dir_fd=folder)
         try:
             info = os.fstat(handle)
@@ -157,7 +167,8 @@ def _opened(folder: Path, limit: int) -> Cache | None:
 
 @contextmanager
 def _folder(path: Path) -> Iterator[int]:
-    """The open folder. OSError when there is none; PermissionError, and a warning, when it could hold what others wrote."""
+    """The open folder. OSError when there is none; PermissionError, and a warning, when it could hold what others
+    wrote."""
     link = os.lstat(path)
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -178,7 +189,8 @@ def _others(info: os.stat_result) -> bool:
 @once
 def _refuse(folder: Path, why: str) -> None:
     """Warns, once in a process."""
-    warnings.warn(f"graphc takes no compiled code from {folder}, which {why}; GRAPHC_CACHE names another folder", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"graphc takes no compiled code from {folder}, which {why}; GRAPHC_CACHE names another folder",
+                  RuntimeWarning, stacklevel=2)
 
 
 def _remove(name: str, folder: int) -> None:
@@ -191,7 +203,8 @@ def _new_file(folder: int) -> tuple[str, BinaryIO]:
     while True:
         name = f"new.{secrets.token_hex(4)}"
         with suppress(FileExistsError):
-            return name, open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder), "wb")
+            return name, open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder),
+                              "wb")
 
 
 def _sum(key: str, *payload: bytes | memoryview) -> bytes:
@@ -238,7 +251,7 @@ def _version(package: str) -> str:
 @once
 def _source_stamp() -> str:
     """Names, sizes and times of graphc's files: an edited compiler does not find what the old one stored."""
-    root = Path(sys.modules["graphc"].__file__).resolve().parent
+    root = Path(__file__).resolve().parents[2]
     rows = []
     for path in sorted(root.rglob("*.py")):
         info = path.stat()

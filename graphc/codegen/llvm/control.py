@@ -2,24 +2,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from graphc.codegen import abi
+from graphc.codegen.llvm.body import BodyEmitter
+from graphc.codegen.llvm.checks import check_index, commit, fail_unless, leave_if_cancelled, return_if, stamp
 from graphc.codegen.llvm.memory import load, prefetch, store
 from graphc.codegen.llvm.ops import compute
 from graphc.codegen.llvm.types import function_symbol, type_of
-from graphc.codegen.loops.index import Ix, Sym, as_ix, at_least
+from graphc.codegen.loops.index import Ix, Sym, at_least
 from graphc.codegen.loops.loop_ir import (
-    Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
-    Val, While)
+    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp,
+    Store, While)
 from graphc.errors import InternalError
 
 
-def run_compute(b, s: Compute) -> None:
+Definition = Callable[[BodyEmitter, list[Ix]], str]
+
+
+def run(b: BodyEmitter, body: Body) -> None:
+    """Writes the text of statements, in order."""
+    for s in body:
+        rule = STATEMENTS.get(type(s))
+        if rule is None:
+            raise InternalError(f"no LLVM translation of statement {type(s).__name__}", "llvm")
+        rule(b, s)
+
+
+def run_compute(b: BodyEmitter, s: Compute) -> None:
     b.set_val(s.dst, compute(b, s, [b.val(a) for a in s.args]))
 
 
 # ---- indices
-def define(b, s: Define) -> None:
+def define(b: BodyEmitter, s: Define) -> None:
     args = [b.resolve(a) for a in s.args]
     if all(a.is_const for a in args):
         b.bind(s.symbol, Ix(FOLDS[s.kind](*[a.const for a in args])))
@@ -27,8 +41,8 @@ def define(b, s: Define) -> None:
         b.define(s.symbol, DEFINITIONS[s.kind](b, args))
 
 
-def _extremum(name: str) -> Callable:
-    def rule(b, args: list[Ix]) -> str:
+def _extremum(name: str) -> Definition:
+    def rule(b: BodyEmitter, args: list[Ix]) -> str:
         text = b.value(args[0])
         for other in args[1:]:
             text = b.emit(f"call i64 @llvm.{name}.i64(i64 {text}, i64 {b.value(other)})")
@@ -36,7 +50,7 @@ def _extremum(name: str) -> Callable:
     return rule
 
 
-def _quotient(b, args: list[Ix]) -> str:
+def _quotient(b: BodyEmitter, args: list[Ix]) -> str:
     """Rounded down: the index is moved up to be positive, where unsigned division is cheap."""
     ix, divisor = args
     if at_least(ix, 0):
@@ -46,7 +60,7 @@ def _quotient(b, args: list[Ix]) -> str:
     return b.emit(f"add i64 {q}, {b.emit(f'ashr i64 {r}, 63')}")
 
 
-def _remainder(b, args: list[Ix]) -> str:
+def _remainder(b: BodyEmitter, args: list[Ix]) -> str:
     ix, divisor = args
     if at_least(ix, 0):
         return b.emit(f"urem i64 {b.value(ix)}, {divisor.const}")
@@ -55,16 +69,20 @@ def _remainder(b, args: list[Ix]) -> str:
     return b.emit(f"add i64 {r}, {b.emit(f'and i64 {sign}, {divisor.const}')}")
 
 
-def _product(b, args: list[Ix]) -> str:
+def _product(b: BodyEmitter, args: list[Ix]) -> str:
     return b.emit(f"mul nsw i64 {b.value(args[0])}, {b.value(args[1])}")
 
 
-FOLDS = {"min": min, "max": max, "quotient": lambda a, n: a // n, "remainder": lambda a, n: a % n, "product": lambda a, n: a * n}
-DEFINITIONS = {"min": _extremum("smin"), "max": _extremum("smax"), "quotient": _quotient, "remainder": _remainder, "product": _product}
+FOLDS: dict[str, Callable[..., int]] = {
+    "min": min, "max": max, "quotient": lambda a, n: a // n, "remainder": lambda a, n: a % n,
+    "product": lambda a, n: a * n}
+DEFINITIONS: dict[str, Definition] = {
+    "min": _extremum("smin"), "max": _extremum("smax"), "quotient": _quotient, "remainder": _remainder,
+    "product": _product}
 
 
 # ---- counted loops
-def for_loop(b, s: For) -> None:
+def for_loop(b: BodyEmitter, s: For) -> None:
     lo, hi = b.resolve(s.lo), b.resolve(s.hi)
     extent = hi - lo
     trips = max(0, -(-extent.const // s.step)) if extent.is_const else None
@@ -74,45 +92,46 @@ def for_loop(b, s: For) -> None:
     elif s.unroll is True:
         raise InternalError(f"loop over [{s.lo}, {s.hi}) cannot be unrolled", "llvm")
     else:
-        values = _chunks(b, s, lo, hi, trips, values) if s.unroll and s.unroll > 1 else _rolled(b, s, lo, hi, 1, values)
+        many = s.unroll if s.unroll and s.unroll > 1 else 1
+        values = _chunks(b, s, lo, hi, many, trips, values) if many > 1 else _rolled(b, s, lo, hi, 1, values)
     for result, text in zip(s.results, values):
         b.set_val(result, text)
 
 
-def _copies(b, s: For, indices: list[Ix], values: list[str]) -> list[str]:
+def _copies(b: BodyEmitter, s: For, indices: list[Ix], values: list[str]) -> list[str]:
     """The body once for each index, one after the other."""
     for ix in indices:
         b.bind(s.symbol, ix)
         for carried, text in zip(s.carried, values):
             b.set_val(carried, text)
-        b.run(s.body)
+        run(b, s.body)
         values = [b.val(v) for v in s.nexts]
     return values
 
 
-def _chunks(b, s: For, lo: Ix, hi: Ix, trips: int | None, values: list[str]) -> list[str]:
-    """`unroll` trips at a time while they last, then single trips."""
+def _chunks(b: BodyEmitter, s: For, lo: Ix, hi: Ix, many: int, trips: int | None, values: list[str]) -> list[str]:
+    """`many` trips at a time while they last, then single trips."""
     if trips is not None:
-        middle = lo + trips // s.unroll * s.unroll * s.step
+        middle = lo + trips // many * many * s.step
     else:
-        middle = _middle(b, s, lo, hi)
-    values = _rolled(b, s, lo, middle, s.unroll, values)
-    return values if middle == hi or trips is not None and trips % s.unroll == 0 else _rolled(b, s, middle, hi, 1, values)
+        middle = _middle(b, s, lo, hi, many)
+    values = _rolled(b, s, lo, middle, many, values)
+    return values if middle == hi or trips is not None and trips % many == 0 else _rolled(b, s, middle, hi, 1, values)
 
 
-def _middle(b, s: For, lo: Ix, hi: Ix) -> Ix:
+def _middle(b: BodyEmitter, s: For, lo: Ix, hi: Ix, many: int) -> Ix:
     """Where the last whole chunk ends, computed at run time."""
     trips = b.value(hi - lo + (s.step - 1))
     if s.step > 1:
         trips = b.emit(f"sdiv i64 {trips}, {s.step}")
-    chunks = b.emit(f"sdiv i64 {trips}, {s.unroll}")
-    extent = b.emit(f"mul nsw i64 {chunks}, {s.unroll * s.step}")
+    chunks = b.emit(f"sdiv i64 {trips}, {many}")
+    extent = b.emit(f"mul nsw i64 {chunks}, {many * s.step}")
     middle = Sym("middle", s.symbol.id)
     b.define(middle, b.emit(f"add nsw i64 {b.value(lo)}, {extent}"))
     return Ix(0, ((middle, 1),))
 
 
-def _rolled(b, s: For, lo: Ix, hi: Ix, copies: int, values: list[str]) -> list[str]:
+def _rolled(b: BodyEmitter, s: For, lo: Ix, hi: Ix, copies: int, values: list[str]) -> list[str]:
     """A loop tested at its end, with a test before it unless the first trip is certain."""
     symbol = s.symbol if copies == 1 else Sym(s.symbol.name, s.symbol.id)
     first, last, certain = b.value(lo), b.value(hi), at_least(hi - lo, 1)
@@ -150,17 +169,22 @@ def _rolled(b, s: For, lo: Ix, hi: Ix, copies: int, values: list[str]) -> list[s
     b.begin(leave)
     if certain:
         return nexts
-    return [b.emit(f"phi {type_of(v)} [ {text}, %{before} ], [ {after}, %{left} ]") for v, text, after in zip(s.inits, values, nexts)]
+    return [b.emit(f"phi {type_of(v)} [ {text}, %{before} ], [ {after}, %{left} ]")
+            for v, text, after in zip(s.inits, values, nexts)]
+
+
+Start = tuple[str, str, list[str]]      # of a loop: the block before it, the first index, the carried values
 
 
 class _Chunk:
     """A loop around a long loop of short trips: so many at a time, then a look at the cancel word."""
 
-    def __init__(self, b, values: list[str]):
+    def __init__(self, b: BodyEmitter, values: list[str]) -> None:
         self.header, self.look, self.more, self.after = [b.label() for _ in range(4)]
         self.index, self.end, self.values = b.name(), b.name(), [b.name() for _ in values]
 
-    def begin(self, b, s: For, starts: tuple, following: tuple, last: str, extent: int, inner: str) -> tuple:
+    def begin(self, b: BodyEmitter, s: For, starts: Start, following: tuple[str, list[str]], last: str, extent: int,
+              inner: str) -> Start:
         """The outer loop's header; gives what the inner loop starts from: block, index, carried values."""
         before, first, values = starts
         b.begin(self.header)
@@ -172,7 +196,7 @@ class _Chunk:
         b.line(f"br label %{inner}")
         return self.header, self.index, self.values
 
-    def finish(self, b, following: str, last: str, leave: str) -> str:
+    def finish(self, b: BodyEmitter, following: str, last: str, leave: str) -> str:
         """The look after a chunk; the block that leaves the loop."""
         b.begin(self.look)
         b.line(f"br i1 {b.emit(f'icmp slt i64 {following}, {last}')}, label %{self.more}, label %{leave}")
@@ -182,20 +206,15 @@ class _Chunk:
         return self.look
 
 
-def leave_if_cancelled(b, after: str | None = None) -> None:
-    """The function returns early if the call was cancelled; goes on in the block `after`."""
-    return_if(b, ReturnIf("cancelled"), after)
-
-
-def _one_trip(b, s: For, carried: list[str]) -> list[str]:
+def _one_trip(b: BodyEmitter, s: For, carried: list[str]) -> list[str]:
     for value, text in zip(s.carried, carried):
         b.set_val(value, text)
-    b.run(s.body)
+    run(b, s.body)
     return [b.val(v) for v in s.nexts]
 
 
 # ---- parallel loops
-def parallel(b, s: Parallel) -> None:
+def parallel(b: BodyEmitter, s: Parallel) -> None:
     count = b.resolve(s.count)
     if s.serial or count == 1:
         loop = For(s.symbol, Ix(), s.count, 1, (), (), None)
@@ -204,7 +223,7 @@ def parallel(b, s: Parallel) -> None:
         for_loop(b, loop)
         del b.module.looks.every[id(loop)]
         return
-    name, tile = b.outline(s.label, s.symbol, s.body)
+    name, tile = _outlined(b, s)
     frame = b.alloca(max(8, tile.frame_size))
     for ty, text, offset in tile.captured:
         at = b.emit(f"getelementptr i8, ptr {frame}, i64 {offset}")
@@ -214,15 +233,28 @@ def parallel(b, s: Parallel) -> None:
     look_after(b, s)
 
 
+def _outlined(b: BodyEmitter, s: Parallel) -> tuple[str, BodyEmitter]:
+    """Makes a function of a parallel body: its name, and the body, which knows what its frame must hold."""
+    if b.f is None:
+        raise InternalError("a parallel loop outside of a loop function", "llvm")
+    tile = BodyEmitter(b.module, b.f, b)
+    tile.define(s.symbol, "%tile")
+    run(tile, s.body)
+    tile.line("ret void")
+    name = b.module.tile_name(b.f, s.label)
+    b.module.texts.append(tile.text(f"define internal void {name}(ptr %ctx, ptr %frame, i64 %tile, ptr %scratch) #0"))
+    return name, tile
+
+
 # ---- branches
-def branch(b, s: If) -> None:
+def branch(b: BodyEmitter, s: If) -> None:
     condition, (yes, no, after) = b.val(s.condition), [b.label() for _ in range(3)]
     before = b.block
     arms = []
     for label, body in ((yes, s.then), (no, s.otherwise)):
         b.block = label
         with b.scope() as scope:
-            b.run(body)
+            run(b, body)
             b.line(f"br label %{after}")
         arms.append((label, scope))
     b.block = before
@@ -233,7 +265,7 @@ def branch(b, s: If) -> None:
     b.begin(after)
 
 
-def while_loop(b, s: While) -> None:
+def while_loop(b: BodyEmitter, s: While) -> None:
     """The results are the carried values at the top of the trip that was not made."""
     limit, values = b.value(b.resolve(s.limit)), [b.val(v) for v in s.inits]
     header, head, body, leave = [b.label() for _ in range(4)]
@@ -244,10 +276,12 @@ def while_loop(b, s: While) -> None:
         b.define(s.symbol, index)
         for value, text in zip(s.carried, carried):
             b.set_val(value, text)
-        b.run(s.head)
+        run(b, s.head)
+        if s.condition is None:
+            raise InternalError(f"the while loop of {s.symbol} has no condition", "llvm")
         b.line(f"br i1 {b.val(s.condition)}, label %{body}, label %{leave}")
         b.begin(body)
-        b.run(s.body)
+        run(b, s.body)
         nexts = [b.val(v) for v in s.nexts]
         if every > 1:
             trips = b.emit(f"and i64 {index}, {(1 << every.bit_length() - 1) - 1}")
@@ -276,8 +310,8 @@ def while_loop(b, s: While) -> None:
         b.set_val(result, text)
 
 
-# ---- calls and checks
-def call(b, s: Call) -> None:
+# ---- calls
+def call(b: BodyEmitter, s: Call) -> None:
     parts = ["ptr %ctx"]
     for view in s.views:
         parts.append(f"ptr {b.address(view, (Ix(),) * len(view.shape), b.memory_type(view))}")
@@ -286,89 +320,14 @@ def call(b, s: Call) -> None:
     look_after(b, s)
 
 
-def look_after(b, s: Call | Parallel) -> None:
+def look_after(b: BodyEmitter, s: Call | Parallel) -> None:
     """What may have been left early is not read."""
     if id(s) in b.module.looks.after:
         leave_if_cancelled(b)
 
 
-def check_index(b, s: CheckIndex) -> None:
-    value = _as_i64(b, s.value)
-    inside = b.emit(f"icmp ult i64 {value}, {b.value(b.resolve(s.size))}")
-    _fail_unless(b, inside, s.node_id, value)
-    b.define(s.symbol, b.emit(f"select i1 {inside}, i64 {value}, i64 0"))
-
-
-def fail_unless(b, s: FailUnless) -> None:
-    _fail_unless(b, b.val(s.condition), s.node_id, _as_i64(b, s.value))
-
-
-def _fail_unless(b, holds: str, node_id: Ix | int, value: str) -> None:
-    """The least code of all failures wins, so the report does not depend on the number of threads."""
-    failed, after = b.label(), b.label()
-    node = b.value(b.resolve(as_ix(node_id)))           # before the branch: what it computes may serve later statements too
-    b.line(f"br i1 {holds}, label %{after}, label %{failed}, !prof !2")
-    b.begin(failed)
-    for beyond, bound in (("slt", -abi.INDEX_BIAS), ("sgt", abi.INDEX_BIAS - 1)):
-        value = b.emit(f"select i1 {b.emit(f'icmp {beyond} i64 {value}, {bound}')}, i64 {bound}, i64 {value}")
-    biased = b.emit(f"add i64 {value}, {abi.INDEX_BIAS}")
-    field = b.emit(f"and i64 {biased}, {abi.INDEX_MASK}")
-    number = b.emit(f"shl i64 {node}, {abi.INDEX_BITS}")
-    code = b.emit(f"or i64 {field}, {number}")
-    b.line(f"{b.name()} = atomicrmw umin ptr {b.field('status')}, i64 {code} monotonic, align 8")
-    b.line(f"br label %{after}")
-    b.begin(after)
-
-
-def _as_i64(b, value: Val) -> str:
-    text = b.val(value)
-    return text if value.dtype.itemsize == 8 else b.emit(f"sext {type_of(value)} {text} to i64")
-
-
-def return_if(b, s: ReturnIf, after: str | None = None) -> None:
-    leave, after = b.label(), after or b.label()
-    field, good, code = RETURNS[s.reason]
-    word = b.emit(f"load atomic i64, ptr {b.field(field)} monotonic, align 8")
-    b.line(f"br i1 {b.emit(f'icmp {good} i64 {word}, {abi.STATUS_OK if field == STATUS else 0}')}, label %{after}, label %{leave}, !prof !2")
-    b.begin(leave)
-    b.line(f"ret i32 {code}" if b.is_entry else "ret void")
-    b.begin(after)
-
-
-def commit(b, s: Commit) -> None:
-    """From here on the call is not cancelled any more; it returns if it has been before."""
-    pair = b.emit(f"cmpxchg ptr {b.field('cancel')}, i64 0, i64 {abi.COMMITTED} monotonic monotonic, align 8")
-    was = b.emit(f"extractvalue {{ i64, i1 }} {pair}, 0")
-    leave, after = b.label(), b.label()
-    b.line(f"br i1 {b.emit(f'icmp sle i64 {was}, 0')}, label %{after}, label %{leave}, !prof !2")
-    b.begin(leave)
-    b.line(f"ret i32 {abi.RETURN_CANCELLED}")
-    b.begin(after)
-
-
-def stamp(b, s: Stamp) -> None:
-    """Nanoseconds and calls of a site are neighbours in the table `profile`. Only the calling thread runs main."""
-    row = b.emit(f"getelementptr i64, ptr {b.emit(f'load ptr, ptr {b.field(PROFILE)}, align 8')}, i64 {2 * s.site}")
-    now = b.emit(f"call i64 {b.module.clock()}()")
-    spent = b.emit(f"load i64, ptr {row}, align 8")
-    b.line(f"store i64 {b.emit(f'{SPENT[s.ends]} i64 {spent}, {now}')}, ptr {row}, align 8")
-    if s.ends:
-        count = b.emit(f"getelementptr i64, ptr {row}, i64 1")
-        calls = b.emit(f"load i64, ptr {count}, align 8")
-        b.line(f"store i64 {b.emit(f'add i64 {calls}, 1')}, ptr {count}, align 8")
-
-
-PROFILE, SPENT = "profile", ("sub", "add")
-
-
-def finish_main(b) -> None:
-    return_if(b, ReturnIf("failed"))
-    b.line(f"ret i32 {abi.RETURN_OK}")
-
-
-STATUS = "status"
-RETURNS = {"failed": (STATUS, "eq", abi.RETURN_FAILED), "cancelled": ("cancel", "sle", abi.RETURN_CANCELLED)}
-
-STATEMENTS = {Compute: run_compute, Define: define, Load: load, Store: store, Prefetch: prefetch, For: for_loop, Parallel: parallel,
-              If: branch, While: while_loop, Call: call, CheckIndex: check_index, FailUnless: fail_unless, ReturnIf: return_if,
-              Commit: commit, Stamp: stamp}
+STATEMENTS: dict[type, Callable[[BodyEmitter, Any], None]] = {       # each is called with a statement of its class
+    Compute: run_compute, Define: define, Load: load, Store: store, Prefetch: prefetch, For: for_loop,
+    Parallel: parallel,
+    If: branch, While: while_loop, Call: call, CheckIndex: check_index, FailUnless: fail_unless, ReturnIf: return_if,
+    Commit: commit, Stamp: stamp}

@@ -1,20 +1,18 @@
-"""Loop functions to LLVM IR text. `emit_module` is the entry; `Body` writes one LLVM function.
+"""Loop functions to LLVM IR text. `emit_module` is the entry; a `BodyEmitter` writes one LLVM function.
 
-Text and not llvmlite.ir, which costs 15 µs an instruction. Two things are done here so that LLVM need not:
-addresses are chains of pointer steps, each placed in the outermost loop where its index is known; and values that a
-parallel loop uses are captured in a frame, because its body becomes a function of its own.
+Text and not llvmlite.ir, which costs 15 µs an instruction.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from graphc.codegen import abi
-from graphc.codegen.llvm.control import STATEMENTS, finish_main
+from graphc.codegen.llvm.body import BodyEmitter
+from graphc.codegen.llvm.checks import finish_main
+from graphc.codegen.llvm.control import run
 from graphc.codegen.llvm.math import libm_repair_text, math_text
-from graphc.codegen.llvm.types import MEMORY, REGISTER, constant, frame_bytes, function_symbol, mangled, type_of
-from graphc.codegen.loops.index import Ix, Sym
-from graphc.codegen.loops.loop_ir import Root, Val, View
+from graphc.codegen.llvm.types import REGISTER, function_symbol, mangled
+from graphc.codegen.loops.loop_ir import FunctionIR, Root
 from graphc.codegen.patience import Looks
 from graphc.codegen.scratch_layout import callers_first, scratch_layout
 from graphc.errors import InternalError
@@ -24,29 +22,34 @@ from graphc.schedule.target import Target
 MONOTONIC = 1                       # the number of the clock on Linux
 
 
-def emit_module(functions: list, main, target: Target, prepare=None) -> str:
+def emit_module(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
+                prepare: FunctionIR | None = None) -> str:
     """LLVM IR text of the functions, all that they call, `main` as `gc_main` and, if given, `prepare` as `gc_prepare`.
     Without main, the functions are external.
     """
     return ModuleText(functions, _entries(main, prepare), target).text()
 
 
-def scratch_bytes(functions: list, main=None, prepare=None) -> int:
+def scratch_bytes(functions: Sequence[FunctionIR], main: FunctionIR | None = None,
+                  prepare: FunctionIR | None = None) -> int:
     """Bytes of scratch that each thread needs."""
     return scratch_layout(callers_first([*_entries(main, prepare), *functions]))[1]
 
 
-def _entries(main, prepare) -> dict:
+def _entries(main: FunctionIR | None, prepare: FunctionIR | None) -> dict[FunctionIR, str]:
     """The functions that are called from outside, and their symbols."""
     return {f: symbol for f, symbol in ((main, abi.MAIN), (prepare, abi.PREPARE)) if f is not None}
 
 
 class ModuleText:
-    """Collects the texts of a module: functions, outlined tiles, the mathematical functions that they use, loop metadata."""
+    """Collects the texts of a module: functions, outlined tiles, the mathematical functions that they use, loop
+    metadata."""
 
-    def __init__(self, functions: list, entries: dict, target: Target):
-        self.entries, self.target = entries, target
+    def __init__(self, functions: Sequence[FunctionIR], entries: dict[FunctionIR, str], target: Target) -> None:
+        self.entries: Mapping[FunctionIR, str] = entries
+        self.target = target
         self.functions = callers_first([*entries, *functions])
+        self.offsets: Mapping[Root, int]
         self.offsets, self.scratch_bytes = scratch_layout(self.functions)
         self.looks = Looks(self.functions)
         self.texts: list[str] = []
@@ -62,24 +65,26 @@ class ModuleText:
         for f in self.functions:
             self._function(f)
         head = f'target triple = "{self.target.triple}"\n'
-        return "\n".join([head, *self._extra.values(), *self.texts, "attributes #0 = { nounwind }", "attributes #1 = { nounwind alwaysinline }",
+        return "\n".join([head, *self._extra.values(), *self.texts, "attributes #0 = { nounwind }",
+                          "attributes #1 = { nounwind alwaysinline }",
                           f"attributes #2 = {{ nounwind noinline cold{self._whole_registers} }}", *self.metadata, ""])
 
     @property
     def _whole_registers(self) -> str:
-        """What functions that preserve all registers need where these have upper halves: LLVM clears those before it returns, restored or not."""
+        """What functions that preserve all registers need where these have upper halves: LLVM clears those before it
+        returns, restored or not."""
         return f' "target-features"="{self.target.features},-vzeroupper"' if "+avx" in self.target.features else ""
 
-    def _function(self, f) -> None:
+    def _function(self, f: FunctionIR) -> None:
         body = BodyEmitter(self, f)
         if f in self.entries:
             body.start_main()
-            body.run(f.body)
+            run(body, f.body)
             finish_main(body)
             self.texts.append(body.text(f"define i32 @{self.entries[f]}(ptr %ctx) #0"))
             return
-        arguments = body.start_function()
-        body.run(f.body)
+        arguments = body.start_function(f)
+        run(body, f.body)
         body.line("ret void")
         linkage = "internal " if self.entries else ""
         self.texts.append(body.text(f"define {linkage}void {function_symbol(f.name)}({arguments}) #0"))
@@ -94,17 +99,17 @@ class ModuleText:
         name = f"@gc.{op}.{mangled(dtype, lanes)}"
         if name not in self._extra:
             self._extra[name] = ""                          # keeps its place: the text may need others
-            self._extra[name] = math_text(self.helper_body, name, op, dtype, lanes, self.target)
+            self._extra[name] = math_text(BodyEmitter(self), name, op, dtype, lanes, self.target)
         return name
 
     def libm_repair(self, function: str, dtype: DType, lanes: int, arity: int) -> str:
         """The name of the function that calls libm for the bad lanes."""
         name = f"@gc.repair.{function}.{mangled(dtype, lanes)}"
         if name not in self._extra:
-            self._extra[name] = libm_repair_text(self, self.helper_body, name, function, dtype, lanes, arity)
+            self._extra[name] = libm_repair_text(BodyEmitter(self), name, function, dtype, lanes, arity)
         return name
 
-    def tile_name(self, f, label: str) -> str:
+    def tile_name(self, f: FunctionIR, label: str) -> str:
         """A fresh name for an outlined parallel body."""
         self._tiles += 1
         return function_symbol(f"{f.name}.{label}.{self._tiles}")
@@ -113,10 +118,6 @@ class ModuleText:
         """The name of the function that gives nanoseconds of a clock that never goes back."""
         self._extra.setdefault("@gc.clock", CLOCK)
         return "@gc.clock"
-
-    def helper_body(self) -> "BodyEmitter":
-        """An empty body for a function that is not from the loop IR."""
-        return BodyEmitter(self, None)
 
     def libm(self, function: str, dtype: DType, arity: int) -> str:
         """The libm symbol for a type, declared in the module: expf for exp of f32."""
@@ -138,252 +139,3 @@ define internal i64 @gc.clock() noinline nounwind {{
   ret i64 %now
 }}"""
 LIBM_SUFFIX = {"f32": "f", "f64": ""}
-
-
-class Scope:
-    """The text of one loop body, or of one arm of a branch, and the pointers and indices computed in it."""
-    __slots__ = ("lines", "cache")
-
-    def __init__(self):
-        self.lines: list[str] = []
-        self.cache: dict[tuple, str] = {}
-
-
-class BodyEmitter:
-    """Writes one LLVM function: `f` itself or, with a parent, the outlined body of a parallel loop in it."""
-
-    def __init__(self, module: ModuleText, f, parent: "BodyEmitter | None" = None):
-        self.module, self.f, self.parent = module, f, parent
-        self.entry: list[str] = []                      # allocas and captured values
-        self.scopes = [Scope()]
-        self.block = "entry"
-        self._vals: dict[int, str] = {}
-        self._syms: dict[Sym, tuple[str, int]] = {}     # text and depth of the scope where it is known
-        self._bound: dict[Sym, Ix] = dict(parent._bound) if parent else {}
-        self._roots: dict[Root, str] = {}
-        self.captured: list[tuple[str, str, int]] = []  # (type, text in the parent, offset in the frame)
-        self.frame_size = 0
-        self.is_entry = parent is None and f in module.entries
-        self._names = 0
-
-    # ---- text
-    def line(self, text: str) -> None:
-        self.scopes[-1].lines.append("  " + text)
-
-    def name(self) -> str:
-        self._names += 1
-        return f"%v{self._names}"
-
-    def label(self) -> str:
-        self._names += 1
-        return f"b{self._names}"
-
-    def emit(self, text: str) -> str:
-        """An instruction with a result, whose name is returned."""
-        self._names += 1
-        name = f"%v{self._names}"
-        self.scopes[-1].lines.append(f"  {name} = {text}")
-        return name
-
-    def begin(self, label: str) -> None:
-        """Starts a basic block."""
-        self.scopes[-1].lines.append(f"{label}:")
-        self.block = label
-
-    def text(self, head: str) -> str:
-        return "\n".join([head + " {", "entry:", *self.entry, *self.scopes[0].lines, "}", ""])
-
-    # ---- starts
-    def start_main(self) -> None:
-        self.entry.append(f"  %scratch_at = getelementptr i8, ptr %ctx, i64 {abi.OFFSETS['scratch']}")
-        self.entry.append("  %scratch = load ptr, ptr %scratch_at, align 8")
-
-    def start_function(self) -> str:
-        """Binds the parameters and returns their declaration."""
-        f, noalias = self.f, "noalias " if self.f.noalias else ""
-        parts = ["ptr %ctx"]
-        for k, view in enumerate(f.views):
-            self._roots[view.root] = f"%p{k}"
-            parts.append(f"ptr {noalias}%p{k}")
-        for k, symbol in enumerate(f.params):
-            self._syms[symbol] = f"%n{k}", 0
-            parts.append(f"i64 %n{k}")
-        return ", ".join(parts + ["ptr %scratch"])
-
-    # ---- statements
-    def run(self, body: list) -> None:
-        for s in body:
-            rule = STATEMENTS.get(type(s))
-            if rule is None:
-                raise InternalError(f"no LLVM translation of statement {type(s).__name__}", "llvm")
-            rule(self, s)
-
-    @contextmanager
-    def scope(self) -> Iterator[Scope]:
-        """Text goes to a scope of its own, which `append` puts where it belongs."""
-        self.scopes.append(Scope())
-        yield self.scopes[-1]
-        self.scopes.pop()
-
-    def append(self, scope: Scope) -> None:
-        self.scopes[-1].lines += scope.lines
-
-    def outline(self, label: str, symbol: Sym, statements: list) -> "tuple[str, BodyEmitter]":
-        """Makes a function of a parallel body: its name, and the body, which knows what its frame must hold."""
-        tile = BodyEmitter(self.module, self.f, self)
-        tile.define(symbol, "%tile")
-        tile.run(statements)
-        tile.line("ret void")
-        name = self.module.tile_name(self.f, label)
-        self.module.texts.append(tile.text(f"define internal void {name}(ptr %ctx, ptr %frame, i64 %tile, ptr %scratch) #0"))
-        return name, tile
-
-    # ---- values and indices
-    def val(self, value: Val) -> str:
-        if value.const is not None:
-            return constant(value.const, value.dtype, value.lanes)
-        text = self._vals.get(value.id)
-        if text is not None:
-            return text
-        return self._vals.setdefault(value.id, self._capture(type_of(value), lambda parent: parent.val(value)))
-
-    def set_val(self, value: Val, text: str) -> None:
-        self._vals[value.id] = text
-
-    def resolve(self, ix: Ix) -> Ix:
-        """The index with unrolled loop variables replaced."""
-        bound = self._bound
-        if not bound or not any([symbol in bound for symbol, _ in ix.terms]):
-            return ix
-        total = Ix(ix.const)
-        for symbol, coefficient in ix.terms:
-            total = total + bound.get(symbol, Ix(0, ((symbol, 1),))) * coefficient
-        return total
-
-    def bind(self, symbol: Sym, ix: Ix) -> None:
-        """From now on the symbol stands for `ix`."""
-        self._bound[symbol] = ix
-
-    def define(self, symbol: Sym, text: str) -> None:
-        """The symbol's value is `text`, known in the innermost scope."""
-        self._bound.pop(symbol, None)
-        self._syms[symbol] = text, len(self.scopes) - 1
-
-    def sym(self, symbol: Sym) -> tuple[str, int]:
-        found = self._syms.get(symbol)
-        if found is None:
-            found = self._syms[symbol] = self._capture("i64", lambda parent: parent.sym(symbol)[0]), 0
-        return found
-
-    def value(self, ix: Ix) -> str:
-        """An already resolved index as i64 text."""
-        if not ix.terms:
-            return str(ix.const)
-        total, depth = "", 0
-        for symbol, coefficient in ix.terms:
-            text, at = self.sym(symbol)
-            depth = max(depth, at)
-            if coefficient != 1:
-                text = self._cached(at, ("mul", text, coefficient), "mul nsw i64 %s, %s")
-            total = self._cached(depth, ("add", total, text), "add nsw i64 %s, %s") if total else text
-        return self._cached(depth, ("add", total, ix.const), "add nsw i64 %s, %s") if ix.const else total
-
-    def address(self, view: View, index: tuple[Ix, ...], element: str) -> str:
-        """The pointer to the element at `index`; `element` is its type in memory."""
-        offset = self.resolve(view.at(index))
-        pointer, depth = self.root(view.root), 0
-        for symbol, coefficient in offset.terms:
-            text, at = self.sym(symbol)
-            depth = max(depth, at)
-            step = element if coefficient == 1 else f"[{abs(coefficient)} x {element}]"
-            if coefficient < 0:
-                text = self._cached(at, ("sub", 0, text), "sub nsw i64 %s, %s")
-            pointer = self._cached(depth, (step, pointer, text), "getelementptr {}, ptr %s, i64 %s")
-        return self.emit(f"getelementptr {element}, ptr {pointer}, i64 {offset.const}") if offset.const else pointer
-
-    def _cached(self, depth: int, key: tuple, template: str) -> str:
-        """The instruction `key` stands for, written once, in the scope at `depth`."""
-        scope = self.scopes[depth]
-        name = scope.cache.get(key)
-        if name is None:
-            name = scope.cache[key] = self.name()
-            scope.lines.append(f"  {name} = {template.replace('{}', key[0]) % key[1:]}")
-        return name
-
-    # ---- memory
-    def memory_type(self, view: View) -> str:
-        return MEMORY[view.dtype.name]
-
-    def root(self, root: Root) -> str:
-        """The pointer to a root's beginning."""
-        text = self._roots.get(root)
-        if text is not None:
-            return text
-        if root.kind == "param":
-            text = self._capture("ptr", lambda parent: parent.root(root))
-        elif root.kind == "scratch":
-            text = self._scratch(root)
-        elif self.parent is None:
-            return self._buffer(root)
-        else:
-            text = self._capture("ptr", lambda parent: parent.root(root))
-        self._roots[root] = text
-        return text
-
-    def _scratch(self, root: Root) -> str:
-        if root.owner is None and self.parent is not None:
-            return self._capture("ptr", lambda parent: parent.root(root))
-        return self._at_entry(f"getelementptr i8, ptr %scratch, i64 {self.module.offsets[root]}")
-
-    def _buffer(self, root: Root) -> str:
-        """Arena and constants are one base each; the others are tables of bases."""
-        if root.kind in ("arena", "const"):
-            base = self._field_at_entry("arena" if root.kind == "arena" else "consts")
-        else:
-            table = self._field_at_entry("state" if root.kind == "state" else root.kind + "s")
-            base = self._cached(0, ("slot", table, 8 * root.slot), "getelementptr i8, ptr %s, i64 %s")
-            base = self._cached(0, ("base", base), "load ptr, ptr %s, align 8, !invariant.load !4")
-        return self._cached(0, ("at", base, root.offset), "getelementptr i8, ptr %s, i64 %s") if root.offset else base
-
-    def _field_at_entry(self, field: str) -> str:
-        cache = self.scopes[0].cache
-        if ("field", field) not in cache:
-            at = self._at_entry(f"getelementptr i8, ptr %ctx, i64 {abi.OFFSETS[field]}")
-            cache["field", field] = self._at_entry(f"load ptr, ptr {at}, align 8")
-        return cache["field", field]
-
-    def field(self, name: str) -> str:
-        """The address of a field of the context."""
-        return self.emit(f"getelementptr i8, ptr %ctx, i64 {abi.OFFSETS[name]}")
-
-    def alloca(self, size: int) -> str:
-        """Stack memory of this function."""
-        return self._at_entry(f"alloca [{size} x i8], align 64")
-
-    def _at_entry(self, text: str) -> str:
-        name = self.name()
-        self.entry.append(f"  {name} = {text}")
-        return name
-
-    def _capture(self, ty: str, in_parent) -> str:
-        """A value of the enclosing function: a constant is used as it is, all else is read from the frame at entry."""
-        if self.parent is None:
-            raise InternalError("a value is used before it is defined", "llvm")
-        text = in_parent(self.parent)
-        if not text.startswith("%"):
-            return text
-        self.captured.append((ty, text, self.frame_size))
-        at = self._at_entry(f"getelementptr i8, ptr %frame, i64 {self.frame_size}")
-        self.frame_size += frame_bytes(ty)
-        return self._at_entry(f"load {ty}, ptr {at}, align 8")
-
-    # ---- branches
-    def cold_path(self, condition: str, call: str, ty: str, otherwise: str) -> str:
-        """The result of `call` if the condition holds, which is rare, else `otherwise`."""
-        before, slow, after = self.block, self.label(), self.label()
-        self.line(f"br i1 {condition}, label %{slow}, label %{after}, !prof !2")
-        self.begin(slow)
-        repaired = self.emit(call)
-        self.line(f"br label %{after}")
-        self.begin(after)
-        return self.emit(f"phi {ty} [ {otherwise}, %{before} ], [ {repaired}, %{slow} ]")

@@ -1,8 +1,9 @@
 """LLVM text to object code, and object code into this process.
 
-The text is already explicit SIMD with explicit fma, so a few passes are enough to clean it up; LLVM's own O1 takes ten times as long for code of
-the same speed. The only gain of O1 over these passes was the inlining of micro-kernels that are called in one place; that is done here by name. No
-fast-math and no contraction: a product and a sum are fused only where the text says `llvm.fma`.
+The text is already explicit SIMD with explicit fma, so a few passes are enough to clean it up;
+LLVM's own O1 takes ten times as long for code of the same speed. The only gain of O1 over these passes was the inlining
+of micro-kernels that are called in one place; that is done here by name. No fast-math and no contraction: a product and
+a sum are fused only where the text says `llvm.fma`.
 """
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache as once
 from itertools import count
 from types import MappingProxyType
+from typing import Any
 
 from graphc.codegen.abi import ENTRIES, MAIN
 from graphc.codegen.llvm import cache
@@ -44,7 +46,8 @@ class Loaded:
 
 @gives_back
 def compile_object(text: str, target: Target, opt: int = OPT) -> bytes:
-    """Relocatable ELF object code for `target`, which need not be this machine. InternalError if LLVM rejects the text."""
+    """Relocatable ELF object code for `target`, which need not be this machine. InternalError if LLVM rejects the
+    text."""
     machine = _machine(target.triple, target.features, opt)
     return machine.emit_object(_optimise(text, target, machine))
 
@@ -62,7 +65,8 @@ def compile_cached(text: str, target: Target, opt: int = OPT) -> bytes:
     return found
 
 
-def load_cached(text: str, target: Target, names: tuple[str, ...], imports: Mapping[str, int] = MappingProxyType({})) -> Loaded:
+def load_cached(text: str, target: Target, names: tuple[str, ...],
+                imports: Mapping[str, int] = MappingProxyType({})) -> Loaded:
     """`load_object` of `compile_cached`; what does not load counts as missing."""
     try:
         return load_object(compile_cached(text, target), names, imports)
@@ -84,8 +88,10 @@ def assembly(text: str, target: Target, opt: int = OPT) -> str:
 
 
 @gives_back
-def load_object(code: bytes, names: tuple[str, ...] = (MAIN,), imports: Mapping[str, int] = MappingProxyType({})) -> Loaded:
-    """Link object code into this process; `imports` are addresses of symbols, all others are libc's and libm's. No code is generated here."""
+def load_object(code: bytes, names: tuple[str, ...] = (MAIN,),
+                imports: Mapping[str, int] = MappingProxyType({})) -> Loaded:
+    """Link object code into this process; `imports` are addresses of symbols, all others are libc's and libm's. No code
+    is generated here."""
     builder = llvm().JITLibraryBuilder().add_object_img(code).add_current_process()
     for name in names:
         builder.export_symbol(name)
@@ -109,8 +115,9 @@ _NUMBERS = count()
 
 
 @once
-def _linker():
-    """One linker per process. It is never freed: pool threads may still run its code while the interpreter shuts down."""
+def _linker() -> Any:
+    """One linker per process. It is never freed: pool threads may still run its code while the interpreter shuts
+    down."""
     host = llvm().Target.from_triple(llvm().get_process_triple())
     engine = llvm().create_lljit_compiler(host.create_target_machine(reloc="pic", codemodel="small", jit=True))
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
@@ -118,12 +125,12 @@ def _linker():
 
 
 @once
-def _machine(triple: str, features: str, opt: int):
+def _machine(triple: str, features: str, opt: int) -> Any:
     return llvm_all_targets().Target.from_triple(triple).create_target_machine(
         features=features, opt=opt, reloc="pic", codemodel="small")
 
 
-def _parse(text: str, target: Target):
+def _parse(text: str, target: Target) -> Any:
     try:
         module = llvm().parse_assembly(text)
         module.triple = target.triple
@@ -134,7 +141,7 @@ def _parse(text: str, target: Target):
     return module
 
 
-def _optimise(text: str, target: Target, machine):
+def _optimise(text: str, target: Target, machine: Any) -> Any:
     module = _parse(text, target)
     inlined = _called_once(text)
     for function in module.functions:
@@ -158,12 +165,14 @@ def _called_once(text: str) -> frozenset[str]:
         names = [name.strip('"') for name in _NAME.findall(line)]
         if line.startswith("define"):
             function = names[0]
-            if line.startswith("define internal") and not line.startswith("define internal preserve_allcc"):     # those stay out of line
+            # those stay out of line
+            if line.startswith("define internal") and not line.startswith("define internal preserve_allcc"):
                 internal.add(function)
         else:
             for name in names:
                 mentioned.setdefault(name, []).append(function)
-    return frozenset(name for name in internal if len(mentioned.get(name, ())) == 1 and mentioned[name][0] not in ENTRIES)
+    return frozenset(name for name in internal if len(mentioned.get(name, ())) == 1
+                     and mentioned[name][0] not in ENTRIES)
 
 
 def _excerpt(text: str, message: str) -> str:

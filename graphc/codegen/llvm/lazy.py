@@ -6,9 +6,12 @@ from functools import cache, wraps
 from importlib import import_module
 from threading import RLock
 from types import ModuleType
+from typing import ParamSpec, TypeVar
 
 from graphc.once import LOADING, held_by_forks
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _ready: list[ModuleType] = []
 
 
@@ -35,16 +38,17 @@ def llvm_all_targets() -> ModuleType:
     return binding
 
 
-def gives_back(function: Callable) -> Callable:
-    """Decorator of what calls LLVM. llvmlite takes its lock and gives it back in Python, where Ctrl-C may come between; afterwards this thread has it
-    no more."""
+def gives_back(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorator of what calls LLVM. llvmlite takes its lock and gives it back in Python, where Ctrl-C may come between;
+    afterwards this thread has it no more."""
     @wraps(function)
-    def call(*arguments, **named):
+    def call(*arguments: P.args, **named: P.kwargs) -> T:
         try:
             return function(*arguments, **named)
         finally:
             lock = _lock(_ready[0]) if _ready else None
-            while lock is not None and lock._is_owned():
+            # CPython's, as for Condition
+            while lock is not None and lock._is_owned():    # type: ignore[attr-defined]
                 lock.release()
     return call
 

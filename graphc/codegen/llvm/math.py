@@ -1,8 +1,9 @@
 """The LLVM functions behind exp, tanh, …: f32 from `vecmath`, f64 lane by lane from libm; and repairs by libm calls."""
 from __future__ import annotations
 
-from graphc.codegen.llvm.control import run_compute
-from graphc.codegen.llvm.ops import lane_text
+from graphc.codegen.llvm.body import BodyEmitter
+from graphc.codegen.llvm.control import run
+from graphc.codegen.llvm.lanes import lane_text
 from graphc.codegen.llvm.types import REGISTER, vector
 from graphc.codegen.llvm.vector_math import F32, F64
 from graphc.codegen.loops.arithmetic import Arithmetic
@@ -17,44 +18,44 @@ ARITY = {"pow": 2}
 class Fragment(Arithmetic):
     """A straight-line piece of loop IR: operand values, statements, result."""
 
-    def __init__(self, dtype: DType, lanes: int, arity: int, target: Target):
-        self.block: list = []
+    def __init__(self, dtype: DType, lanes: int, arity: int, target: Target) -> None:
+        self.block = []
         self._values = arity
         self.has_scaling = target.has_scaling
         self.operands = [Val(self, dtype, lanes, k) for k in range(arity)]
 
 
-def math_text(body_of, name: str, op: str, dtype: DType, lanes: int, target: Target) -> str:
-    """The definition of `name`. `body_of()` makes an empty LLVM body to write into."""
+def math_text(body: BodyEmitter, name: str, op: str, dtype: DType, lanes: int, target: Target) -> str:
+    """The definition of `name`, written into an empty body."""
     rule = (F32 if dtype is f32 else F64).get(op)
     if rule is None:
         raise InternalError(f"no {dtype} version of {op!r}", "llvm")
     fragment = Fragment(dtype, lanes, ARITY.get(op, 1), target)
     result = rule(fragment, *fragment.operands)
-    body, ty = body_of(), vector(REGISTER[dtype.name], lanes)
+    ty = vector(REGISTER[dtype.name], lanes)
     for operand in fragment.operands:
         body.set_val(operand, f"%x{operand.id}")
-    for s in fragment.block:
-        run_compute(body, s)
+    run(body, fragment.block)
     body.line(f"ret {ty} {body.val(result)}")
     arguments = ", ".join(f"{ty} %x{o.id}" for o in fragment.operands)
     return body.text(f"define internal {ty} {name}({arguments}) #1")
 
 
-def libm_repair_text(module, body_of, name: str, function: str, dtype: DType, lanes: int, arity: int) -> str:
+def libm_repair_text(body: BodyEmitter, name: str, function: str, dtype: DType, lanes: int, arity: int) -> str:
     """result with libm's value in the lanes that are bad; kept out of line, and preserves all registers."""
-    ty, element = vector(REGISTER[dtype.name], lanes), REGISTER[dtype.name]
-    symbol = module.libm(function, dtype, arity)
-    body = body_of()
+    ty = vector(REGISTER[dtype.name], lanes)
+    symbol = body.module.libm(function, dtype, arity)
     result = "%result"
     for lane in range(lanes):
-        result = _repair_lane(body, symbol, ty, element, lanes, lane, result, arity)
+        result = _repair_lane(body, symbol, dtype, lanes, lane, result, arity)
     body.line(f"ret {ty} {result}")
     operands = "".join(f", {ty} %x{k}" for k in range(arity))
-    return body.text(f"define internal preserve_allcc {ty} {name}({vector('i1', lanes)} %bad, {ty} %result{operands}) #2")
+    return body.text(f"define internal preserve_allcc {ty} {name}({vector('i1', lanes)} %bad, {ty} %result{operands}) "
+                     "#2")
 
 
-def _repair_lane(body, symbol: str, ty: str, element: str, lanes: int, lane: int, result: str, arity: int) -> str:
+def _repair_lane(body: BodyEmitter, symbol: str, dtype: DType, lanes: int, lane: int, result: str, arity: int) -> str:
+    ty, element = vector(REGISTER[dtype.name], lanes), REGISTER[dtype.name]
     bad = lane_text(body, vector("i1", lanes), "%bad", lanes, lane)
     call, after, before = body.label(), body.label(), body.block
     body.line(f"br i1 {bad}, label %{call}, label %{after}")

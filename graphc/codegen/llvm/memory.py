@@ -1,13 +1,14 @@
 """Loads and stores as LLVM text. bool is one byte in memory and one bit in registers."""
 from __future__ import annotations
 
-from graphc.codegen.llvm.ops import build_vector, select_text
+from graphc.codegen.llvm.body import BodyEmitter
+from graphc.codegen.llvm.lanes import build_vector, select_text
 from graphc.codegen.llvm.types import MANGLED, MEMORY, lanes_constant, vector
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.loops.loop_ir import Load, Prefetch, Store, View
 
 
-def load(b, s: Load) -> None:
+def load(b: BodyEmitter, s: Load) -> None:
     """By the last stride: one vector, one element splatted, a vector reversed, or element by element."""
     dtype, lanes = s.dst.dtype, s.dst.lanes
     mask = None if s.mask is None else b.val(s.mask)
@@ -19,7 +20,7 @@ def load(b, s: Load) -> None:
     b.set_val(s.dst, text)
 
 
-def store(b, s: Store) -> None:
+def store(b: BodyEmitter, s: Store) -> None:
     dtype, lanes, text = s.value.dtype, s.value.lanes, b.val(s.value)
     if dtype.kind == "bool":
         text = b.emit(f"zext {vector('i1', lanes)} {text} to {vector('i8', lanes)}")
@@ -28,13 +29,13 @@ def store(b, s: Store) -> None:
     STORES.get(stride, _store_strided)(b, s.view, s.index, lanes, mask, text, s.hint)
 
 
-def prefetch(b, s: Prefetch) -> None:
+def prefetch(b: BodyEmitter, s: Prefetch) -> None:
     pointer = b.address(s.view, s.index, MEMORY[s.view.dtype.name])
     b.line(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 {4 - s.level}, i32 1)")
 
 
 # ---- loads
-def _load_contiguous(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
+def _load_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     ty, pointer = vector(element, lanes), b.address(view, index, element)
     if mask is None:
@@ -43,7 +44,7 @@ def _load_contiguous(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str
     return b.emit(f"call {ty} {name}(ptr align {size} {pointer}, <{lanes} x i1> {mask}, {ty} zeroinitializer)")
 
 
-def _load_splat(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
+def _load_splat(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
     element = MEMORY[view.dtype.name]
     ty = vector(element, lanes)
     if mask is None:
@@ -53,69 +54,75 @@ def _load_splat(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str | No
     return select_text(b, lanes, mask, ty, _splat(b, ty, element, one, lanes), "zeroinitializer")
 
 
-def _load_if(b, view: View, index: tuple[Ix, ...], condition: str) -> str:
+def _load_if(b: BodyEmitter, view: View, index: tuple[Ix, ...], condition: str) -> str:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     pointer = b.address(view, index, element)
     mask = b.emit(f"insertelement <1 x i1> poison, i1 {condition}, i64 0")
-    one = b.emit(f"call <1 x {element}> @llvm.masked.load.v1{MANGLED[element]}.p0(ptr align {size} {pointer}, <1 x i1> {mask}, "
-                 f"<1 x {element}> zeroinitializer)")
+    one = b.emit(f"call <1 x {element}> @llvm.masked.load.v1{MANGLED[element]}.p0(ptr align {size} {pointer}, "
+                 f"<1 x i1> {mask}, <1 x {element}> zeroinitializer)")
     return b.emit(f"extractelement <1 x {element}> {one}, i64 0")
 
 
-def _splat(b, ty: str, element: str, scalar: str, lanes: int) -> str:
+def _splat(b: BodyEmitter, ty: str, element: str, scalar: str, lanes: int) -> str:
     one = b.emit(f"insertelement {ty} poison, {element} {scalar}, i64 0")
     return b.emit(f"shufflevector {ty} {one}, {ty} poison, <{lanes} x i32> zeroinitializer")
 
 
-def _load_reversed(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
+def _load_reversed(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
     first = (*index[:-1], index[-1] + (lanes - 1))
     flipped = None if mask is None else _reversed(b, "i1", lanes, mask)
     return _reversed(b, MEMORY[view.dtype.name], lanes, _load_contiguous(b, view, first, lanes, flipped))
 
 
-def _reversed(b, element: str, lanes: int, text: str) -> str:
+def _reversed(b: BodyEmitter, element: str, lanes: int, text: str) -> str:
     ty = f"<{lanes} x {element}>"
-    return b.emit(f"shufflevector {ty} {text}, {ty} poison, <{lanes} x i32> {lanes_constant('i32', range(lanes - 1, -1, -1))}")
+    return b.emit(f"shufflevector {ty} {text}, {ty} poison, <{lanes} x i32> "
+                  f"{lanes_constant('i32', range(lanes - 1, -1, -1))}")
 
 
-def _load_strided(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
+def _load_strided(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     if mask is None:
-        parts = [b.emit(f"load {element}, ptr {p}, align {size}") for p in _lane_pointers(b, view, index, lanes, element)]
+        parts = [b.emit(f"load {element}, ptr {p}, align {size}")
+                 for p in _lane_pointers(b, view, index, lanes, element)]
         return build_vector(b, element, parts)
     ty, pointers = vector(element, lanes), _pointer_vector(b, view, index, lanes, element)
-    return b.emit(f"call {ty} @llvm.masked.gather.v{lanes}{MANGLED[element]}.v{lanes}p0(<{lanes} x ptr> align {size} {pointers}, "
-                  f"<{lanes} x i1> {mask}, {ty} zeroinitializer)")
+    return b.emit(f"call {ty} @llvm.masked.gather.v{lanes}{MANGLED[element]}.v{lanes}p0(<{lanes} x ptr> align {size} "
+                  f"{pointers}, <{lanes} x i1> {mask}, {ty} zeroinitializer)")
 
 
-def _lane_pointers(b, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> list[str]:
+def _lane_pointers(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> list[str]:
     return [b.address(view, (*index[:-1], index[-1] + k), element) for k in range(lanes)]
 
 
-def _pointer_vector(b, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> str:
+def _pointer_vector(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> str:
     offsets = lanes_constant("i64", [k * view.strides[-1] for k in range(lanes)])
     return b.emit(f"getelementptr {element}, ptr {b.address(view, index, element)}, <{lanes} x i64> {offsets}")
 
 
 # ---- stores
-def _store_contiguous(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str, hint: str | None) -> None:
+def _store_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str,
+                      hint: str | None) -> None:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     ty, pointer = vector(element, lanes), b.address(view, index, element)
     if mask is not None:
-        b.line(f"call void @llvm.masked.store.v{lanes}{MANGLED[element]}.p0({ty} {text}, ptr align {size} {pointer}, <{lanes} x i1> {mask})")
+        b.line(f"call void @llvm.masked.store.v{lanes}{MANGLED[element]}.p0({ty} {text}, ptr align {size} {pointer}, "
+               f"<{lanes} x i1> {mask})")
     elif hint == "nontemporal":
         b.line(f"store {ty} {text}, ptr {pointer}, align {size * lanes}, !nontemporal !3")
     else:
         b.line(f"store {ty} {text}, ptr {pointer}, align {size}")
 
 
-def _store_reversed(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str, hint: str | None) -> None:
+def _store_reversed(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str,
+                    hint: str | None) -> None:
     first = (*index[:-1], index[-1] + (lanes - 1))
     flipped = None if mask is None else _reversed(b, "i1", lanes, mask)
     _store_contiguous(b, view, first, lanes, flipped, _reversed(b, MEMORY[view.dtype.name], lanes, text), hint)
 
 
-def _store_strided(b, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str, hint: str | None) -> None:
+def _store_strided(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str,
+                   hint: str | None) -> None:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     ty = vector(element, lanes)
     if mask is not None:

@@ -1,6 +1,8 @@
-"""Dataclasses as bytes, for the disk cache. Reading checks every value against the type that its field declares, and runs no code but these classes' own.
+"""Dataclasses as bytes, for the disk cache. Reading checks every value against the type that its field declares, and
+runs no code but these classes' own.
 
-JSON holds the structure; after it follow the blocks of bytes, each at a multiple of `ALIGNMENT`, so that they can be used without a copy.
+JSON holds the structure; after it follow the blocks of bytes, each at a multiple of `ALIGNMENT`,
+so that they can be used without a copy.
 """
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache as once
 from types import NoneType, UnionType
+from typing import Any, TypeVar
 
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType
@@ -17,9 +20,10 @@ from graphc.ir.types import BY_NAME, DType
 ALIGNMENT = 64
 SCALARS = (NoneType, bool, int, float, str)
 Block = bytes | bytearray | memoryview
+T = TypeVar("T")
 
 
-def pack(record) -> list[Block]:
+def pack(record: object) -> list[Block]:
     """The bytes of a dataclass, in parts. InternalError when a field is not of its declared type."""
     blocks: list[Block] = []
     tree = _write(type(record), record, blocks)
@@ -28,8 +32,9 @@ def pack(record) -> list[Block]:
     return [piece for part in parts for piece in (part, bytes(-len(part) % ALIGNMENT))]
 
 
-def unpack(kind: type, data: memoryview):
-    """The record of type `kind` that `pack` made `data` of; fields declared as memoryview lie in `data`. ValueError when there is none."""
+def unpack(kind: type[T], data: memoryview) -> T:
+    """The record of type `kind` that `pack` made `data` of; fields declared as memoryview lie in `data`. ValueError
+    when there is none."""
     try:
         size = 8 + int.from_bytes(data[:8], "little")
         tree, lengths = json.loads(bytes(data[8:size]))
@@ -49,7 +54,7 @@ def _blocks(data: memoryview, end: int, lengths: Sequence[int]) -> list[memoryvi
     return blocks
 
 
-def _write(kind, value, blocks: list[Block]):
+def _write(kind: Any, value: Any, blocks: list[Block]) -> object:
     """`value`, which is declared as `kind`, as JSON and blocks."""
     form, parts = _form(kind)
     if form is UnionType:
@@ -68,11 +73,12 @@ def _write(kind, value, blocks: list[Block]):
     raise InternalError(f"{value!r} is declared as {kind}", "packing")
 
 
-def _read(kind, tree, blocks: Sequence[memoryview]):
+def _read(kind: Any, tree: Any, blocks: Sequence[memoryview]) -> Any:
     """The value that `_write` made `tree` of."""
     form, parts = _form(kind)
     if form is UnionType:
-        return _read(next((part for part in parts if part is type(tree) or type(tree) is list and is_dataclass(part)), NoneType), tree, blocks)
+        return _read(next((part for part in parts if part is type(tree) or type(tree) is list and is_dataclass(part)),
+                          NoneType), tree, blocks)
     if form in (tuple, frozenset) and type(tree) is list:
         return form([_read(parts[0], t, blocks) for t in tree])
     if form is object and type(tree) is list and len(tree) == len(parts):
@@ -87,8 +93,9 @@ def _read(kind, tree, blocks: Sequence[memoryview]):
 
 
 @once
-def _form(kind) -> tuple[type, tuple]:
-    """How values declared as `kind` are written, and what they are made of: `object` are dataclasses, with their fields."""
+def _form(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """How values declared as `kind` are written, and what they are made of: `object` are dataclasses, with their
+    fields."""
     origin = typing.get_origin(kind) or kind
     if origin is DType or not is_dataclass(origin):
         return origin, typing.get_args(kind)

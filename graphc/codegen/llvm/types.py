@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from functools import cache
 
 from graphc.codegen.loops.loop_ir import Val
@@ -45,7 +46,7 @@ def constant(value: int | float | bool, dtype: DType, lanes: int = 1) -> str:
     return text if lanes == 1 else f"splat ({REGISTER[dtype.name]} {text})"
 
 
-def lanes_constant(element: str, values) -> str:
+def lanes_constant(element: str, values: Iterable[object]) -> str:
     """A vector constant with these lanes, without its type."""
     return "<" + ", ".join([f"{element} {v}" for v in values]) + ">"
 
@@ -59,5 +60,6 @@ def frame_bytes(ty: str) -> int:
 
 
 def function_symbol(name: str) -> str:
-    """The global name of a loop function: prefixed, lest one called pow be libm's. Any characters but quotes and backslashes."""
+    """The global name of a loop function: prefixed, lest one called pow be libm's. Any characters but quotes and
+    backslashes."""
     return f'@"k.{name}"'

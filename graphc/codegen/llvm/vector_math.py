@@ -1,16 +1,19 @@
-"""Mathematical functions of f32 within 2 ulp, written once in loop operations for any number of lanes, without branches.
+"""Mathematical functions of f32 within 2 ulp, written once in loop operations for any number of lanes, without
+branches.
 
-A scalar gets the same bits as a lane, so results do not depend on where a vector loop ends. Subnormals are exact citizens;
-NaN and infinity go where numpy sends them. f64 goes to libm lane by lane. Measured errors: tests/codegen/test_vecmath.py.
+A scalar gets the same bits as a lane, so results do not depend on where a vector loop ends.
+Subnormals are exact citizens; NaN and infinity go where numpy sends them. f64 goes to libm lane by lane.
+Measured errors: tests/codegen/test_vecmath.py.
 
-Methods. Argument reduction x = n c + r with c in two or three parts, each step one fma: W. J. Cody and W. Waite, "Software Manual
-for the Elementary Functions" (1980). Rounding by adding 1.5 * 2^23, which also leaves n in the low bits: J.-M. Muller,
-"Elementary Functions" (3rd ed. 2016), ch. 11. erf as 1 - exp(-P): after M. Abramowitz and I. Stegun, 7.1.28. log by
-the exponent split at sqrt(1/2): S. Moshier, Cephes. Coefficients: our own Remez fits, tests/codegen/minimax.py.
+Methods. Argument reduction x = n c + r with c in two or three parts, each step one fma: W. J. Cody and W. Waite,
+"Software Manual for the Elementary Functions" (1980). Rounding by adding 1.5 * 2^23, which also leaves n in the low
+bits: J.-M. Muller, "Elementary Functions" (3rd ed. 2016), ch. 11. erf as 1 - exp(-P): after M. Abramowitz and I.
+Stegun, 7.1.28. log by the exponent split at sqrt(1/2): S. Moshier, Cephes. Coefficients: our own Remez fits,
+tests/codegen/minimax.py.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf, nan, pi
 from typing import NamedTuple
 
@@ -24,13 +27,15 @@ EXP = (0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.0083687165
 EXPM1 = (0.4999999701976776, 0.1666654348373413, 0.04166720062494278, 0.008366520516574383, 0.0013882523635402322)
 EXP2 = (0.6931471824645996, 0.24022647738456726, 0.055503323674201965, 0.009618437848985195, 0.001339887734502554,
         0.0001535335904918611)
-EXP2_UP = (0.6931470632553101, 0.2402293086051941, 0.055485282093286514, 0.009675451554358006, 0.0012467845808714628, 0.0002161291631637141)
+EXP2_UP = (0.6931470632553101, 0.2402293086051941, 0.055485282093286514, 0.009675451554358006, 0.0012467845808714628,
+           0.0002161291631637141)
 LOG = (0.3333333134651184, -0.2500081956386566, 0.20001226663589478, -0.16623356938362122, 0.14201757311820984,
        -0.13160181045532227, 0.127615824341774, -0.0763450562953949)
 SIN = (-0.16666655242443085, 0.008332177996635437, -0.00019517233886290342)
 COS = (0.04166664555668831, -0.0013887366512790322, 2.4438379114144482e-05)
 TANH = (-0.3333316147327423, 0.13319705426692963, -0.050868719816207886)
-ERF_SMALL = (0.12837916612625122, -0.37612634897232056, 0.11283701658248901, -0.026859702542424202, 0.0052017164416611195,
+ERF_SMALL = (0.12837916612625122, -0.37612634897232056, 0.11283701658248901, -0.026859702542424202,
+             0.0052017164416611195,
              -0.0008149808272719383, 8.397805504500866e-05)
 ERF_LARGE = (0.12855273485183716, 0.6356207132339478, 0.10527147352695465, -0.022683357819914818, 0.0029358346946537495,
              -5.163567766430788e-05, -4.5180055167293176e-05, 4.905358309770236e-06)
@@ -64,8 +69,8 @@ PIO2_HI, PIO2_MID, PIO2_LO = _parts(pi / 2, pi / 2 - float(np.float32(pi / 2)), 
 
 
 def polynomial(f: Arithmetic, x: Val, square: Val, coefficients: Sequence[float]) -> Val:
-    """c0 + c1 x + c2 x^2 + …: pairs c0 + c1 x joined by Horner's rule in x^2. One fma for each coefficient but the last,
-    as Horner's rule has, in half as many dependent steps."""
+    """c0 + c1 x + c2 x^2 + …: pairs c0 + c1 x joined by Horner's rule in x^2. One fma for each coefficient but the
+    last, as Horner's rule has, in half as many dependent steps."""
     pairs = [_pair(f, x, coefficients[k:k + 2]) for k in range(0, len(coefficients), 2)]
     total = pairs.pop()
     while pairs:
@@ -113,8 +118,9 @@ def _power_of_two(f: Arithmetic, n: Val, bits: Val, factor: float = 1.0) -> Val:
 
 
 def _scale(f: Arithmetic, value: Val, n: Val, bits: Val, argument: Val) -> Val:
-    """value * 2^n, -151 <= n <= 129, n of the sign of `argument`. Without an instruction: times 2^(n+25) 2^-25 or 2^(n-1) 2^1, whose first factors
-    are normal; so a subnormal result is rounded once, and one too large becomes infinity."""
+    """value * 2^n, -151 <= n <= 129, n of the sign of `argument`. Without an instruction: times 2^(n+25) 2^-25 or
+    2^(n-1) 2^1, whose first factors are normal; so a subnormal result is rounded once, and one too large becomes
+    infinity."""
     if f.has_scaling:
         return f.scale(value, n)
     negative = f.lt(f.bitcast(argument, i32), 0)
@@ -154,8 +160,9 @@ def expm1(f: Arithmetic, x: Val) -> Val:
 
 
 def sigmoid(f: Arithmetic, x: Val) -> Val:
-    """g = 1 / (1 + e^|x|) for negative x, else 1 - g. With e^|x| = 2^n (1 + s) the sum is (1 + 2^n) + 2^n s; what rounding takes from
-    the bracket goes to the other term. All is scaled by a small power of two, so that 2^n does not overflow."""
+    """g = 1 / (1 + e^|x|) for negative x, else 1 - g. With e^|x| = 2^n (1 + s) the sum is (1 + 2^n) + 2^n s; what
+    rounding takes from the bracket goes to the other term. All is scaled by a small power of two,
+    so that 2^n does not overflow."""
     r, n, bits = _reduce_ln2(f, f.min(f.abs(x), 105.0))
     s = _series(f, r, EXP)
     power = _power_of_two(f, n, bits, SMALL)
@@ -166,9 +173,9 @@ def sigmoid(f: Arithmetic, x: Val) -> Val:
 
 
 def tanh(f: Arithmetic, x: Val) -> Val:
-    """|x| = n ln 2 / 2 + r, T = tanh r, p = 2^n: ((p + 1) T + p - 1) / ((p - 1) T + p + 1), by the addition theorem. The denominator is
-    computed as numerator + 2 - 2 T, whose rounding errors cancel. n is rounded down rather than up, so that n = 0, where
-    the result is T itself, reaches far enough. Exactly 1 from |x| = 9.5 on."""
+    """|x| = n ln 2 / 2 + r, T = tanh r, p = 2^n: ((p + 1) T + p - 1) / ((p - 1) T + p + 1), by the addition theorem.
+    The denominator is computed as numerator + 2 - 2 T, whose rounding errors cancel. n is rounded down rather than up,
+    so that n = 0, where the result is T itself, reaches far enough. Exactly 1 from |x| = 9.5 on."""
     t = f.min(f.abs(x), 9.5)
     shifted = f.fma(f.sub(t, TANH_BIAS * LN2 / 2), 2 / LN2, ROUNDER)
     n = f.sub(shifted, ROUNDER)
@@ -197,7 +204,8 @@ def log(f: Arithmetic, x: Val) -> Val:      # noqa: A001 – the name in the tab
 
 
 def _positive_and_finite(f: Arithmetic, x: Val) -> Val:
-    """0 < x < infinity as one integer comparison: bits - 1 < bits of infinity - 1, unsigned, so both are moved by 2^31."""
+    """0 < x < infinity as one integer comparison: bits - 1 < bits of infinity - 1, unsigned, so both are moved by
+    2^31."""
     return f.lt(f.add(f.bitcast(x, i32), SIGN_BIT - 1), INFINITY_BITS - 1 + SIGN_BIT)
 
 
@@ -209,7 +217,8 @@ def _log_sum(f: Arithmetic, n: Val, g: Val) -> Val:
 
 
 def log1p(f: Arithmetic, x: Val) -> Val:
-    """1 + x = 2^n (1 + g) with n from the rounded sum, but g = 2^-n x + (2^-n - 1) from x itself: one rounding, no division."""
+    """1 + x = 2^n (1 + g) with n from the rounded sum, but g = 2^-n x + (2^-n - 1) from x itself: one rounding, no
+    division."""
     offset = f.sub(f.bitcast(f.add(x, 1.0), i32), HALF_SQRT_BITS)
     n = f.ashr(offset, 23)
     fourfold = f.bitcast(f.sub(129 << 23, f.shl(n, 23)), f32)           # 4 * 2^-n: a float for n = 128 too
@@ -258,7 +267,8 @@ def erf(f: Arithmetic, x: Val) -> Val:
 
 
 def pow(f: Arithmetic, x: Val, y: Val) -> Val:      # noqa: A001 – the name in the table of functions
-    """2^(y log2 |x|) in f64, which holds the 31 bits that the product needs and rounds subnormals once; then the sign."""
+    """2^(y log2 |x|) in f64, which holds the 31 bits that the product needs and rounds subnormals once; then the
+    sign."""
     base = f.abs(x)
     exponent = f.cast(y, f64)
     logarithm = _log2_f64(f, base)
@@ -292,12 +302,13 @@ def _exp2_f64(f: Arithmetic, z: Val) -> Val:
     return f.mul(f.fma(r, polynomial(f, r, f.mul(r, r), POW_EXP2), 1.0), power)
 
 
-F32 = {"exp": exp, "exp2": exp2, "expm1": expm1, "log": log, "log1p": log1p, "sin": sin, "cos": cos, "tanh": tanh,
+F32: dict[str, Callable[..., Val]] = {
+    "exp": exp, "exp2": exp2, "expm1": expm1, "log": log, "log1p": log1p, "sin": sin, "cos": cos, "tanh": tanh,
        "sigmoid": sigmoid, "erf": erf, "pow": pow}
 
 
 # ---- f64
-def _libm(name: str):
+def _libm(name: str) -> Callable[..., Val]:
     def rule(f: Arithmetic, *args: Val) -> Val:
         return f.libm(name, *args)
     return rule
@@ -308,4 +319,4 @@ def sigmoid_f64(f: Arithmetic, x: Val) -> Val:
     return f.div(f.select(f.lt(x, 0.0), e, 1.0), f.add(e, 1.0))
 
 
-F64 = {**{name: _libm(name) for name in F32}, "sigmoid": sigmoid_f64}
+F64: dict[str, Callable[..., Val]] = {**{name: _libm(name) for name in F32}, "sigmoid": sigmoid_f64}

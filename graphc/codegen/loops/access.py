@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from graphc.codegen.loops.conditions import facts_of
 from graphc.codegen.loops.index import NO_FACTS, IndexFacts, Ix, Sym, not_less
-from graphc.codegen.loops.loop_ir import Call, Compute, For, If, Load, Parallel, Root, Store, Val, View, While, bodies
+from graphc.codegen.loops.loop_ir import (
+    Body, Call, Compute, For, FunctionIR, If, Load, Parallel, Root, Store, Val, View, While, bodies)
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,19 @@ class AccessRange:
     def highs(self) -> list[Ix]:
         return self.greatest
 
-    def moved(self, root: Root, start: Ix) -> "AccessRange":
+    def moved(self, root: Root, start: Ix) -> AccessRange:
         """The same seen from memory `root`, where the callee's root begins at `start`."""
         view = View(root, (0,), (1,), start + 1)        # a start that is not 0: the ends decide
         return AccessRange(view, [start + ix for ix in self.least], [start + ix for ix in self.greatest])
 
     def __str__(self) -> str:
-        return f"{self.view.name}[{self.least[0]} … {self.greatest[0]}]" if self.least and self.greatest else self.view.name
+        return (f"{self.view.name}[{self.least[0]} … {self.greatest[0]}]" if self.least and self.greatest
+                else self.view.name)
 
 
 def accesses_of(s: Load | Store, definitions: dict[int, Compute]) -> Access:
     """What a load or store touches; a mask made by tail_mask, also conjoined with others, limits the reach."""
-    lanes = s.dst.lanes if type(s) is Load else s.value.lanes
+    lanes = s.dst.lanes if isinstance(s, Load) else s.value.lanes
     reach = [Ix(lanes - 1)]
     if s.mask is not None:
         reach += [count - 1 for count in _counts(s.mask, definitions)]
@@ -80,20 +82,23 @@ def _counts(mask: Val, definitions: dict[int, Compute]) -> Iterator[Ix]:
             yield from _counts(part, definitions)
 
 
-def parameter_accesses(f, root: Root, integers: dict[Sym, Ix]) -> list[AccessRange]:
+def parameter_accesses(f: FunctionIR, root: Root, integers: dict[Sym, Ix]) -> list[AccessRange]:
     """Ranges of the parameter `root` that `f` touches when its integer parameters are `integers`."""
-    return [AccessRange(view, [_substituted(ix, integers) for ix in least], [_substituted(ix, integers) for ix in greatest])
+    return [AccessRange(view, [_substituted(ix, integers) for ix in least],
+                        [_substituted(ix, integers) for ix in greatest])
             for view, least, greatest in _ranges(f, root, f.body, {}, NO_FACTS)]
 
 
-def _ranges(f, root: Root, statements: list, definitions: dict[int, Compute], facts: IndexFacts) -> Iterator[tuple[View, list[Ix], list[Ix]]]:
+def _ranges(f: FunctionIR, root: Root, statements: Body, definitions: dict[int, Compute],
+            facts: IndexFacts) -> Iterator[tuple[View, list[Ix], list[Ix]]]:
     keep = set(f.params)
     for s in statements:
         if type(s) is Compute:
             definitions[s.dst.id] = s
-        elif type(s) in (Load, Store) and s.view.root is root:
-            a = accesses_of(s, definitions)
-            yield s.view, _least(a.lows(), keep, facts), _greatest(a.highs(), keep, facts)
+        elif isinstance(s, (Load, Store)):
+            if s.view.root is root:
+                a = accesses_of(s, definitions)
+                yield s.view, _least(a.lows(), keep, facts), _greatest(a.highs(), keep, facts)
         elif type(s) is Call:
             yield from _inner_ranges(s, root, keep, facts)
         elif type(s) is If:

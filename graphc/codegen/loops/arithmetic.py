@@ -2,23 +2,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphc.codegen.loops.index import Ix, as_ix
-from graphc.codegen.loops.loop_ir import Compute, Val
+from graphc.codegen.loops.loop_ir import Body, Compute, Operand, Val
 from graphc.codegen.loops.ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType, bool_, i64
 
-Operand = Val | int | float | bool
-
 
 class Arithmetic:
-    """Operations on values. Operands are Vals or Python numbers, at least one Val; scalars are splatted to match vectors.
+    """Operations on values. Operands are Vals or Python numbers, at least one Val; scalars are splatted to match
+    vectors.
 
     All float operations round once, as IEEE 754 says; nothing is reassociated or contracted.
     """
 
-    block: list
+    block: Body
     _values: int
     has_scaling = False             # whether `scale` and `fraction` may be used: Target.has_scaling
 
@@ -228,7 +228,8 @@ class Arithmetic:
 
     # ---- conversions
     def cast(self, a: Val, dtype: DType) -> Val:
-        """The value as another type. float to int truncates and saturates, NaN gives 0; i64 to i32 wraps; x to bool is x != 0."""
+        """The value as another type. float to int truncates and saturates, NaN gives 0; i64 to i32 wraps; x to bool is
+        x != 0."""
         dtype = BY_NAME[dtype.name]
         if a.dtype is dtype:
             return a
@@ -262,7 +263,8 @@ class Arithmetic:
         return self._emit("insert", a.dtype, a.lanes, (a, scalar), lane)
 
     def reduce(self, a: Val, kind: str) -> Val:
-        """All lanes combined to a scalar as a halving tree: lane k with lane k + lanes / 2. kind: add mul min max and or."""
+        """All lanes combined to a scalar as a halving tree: lane k with lane k + lanes / 2. kind: add mul min max and
+        or."""
         if kind not in REDUCTIONS or not REDUCTIONS[kind](a.dtype) or a.lanes & (a.lanes - 1):
             raise InternalError(f"reduce {kind} does not take {a.type_text}", "loops")
         return a if a.lanes == 1 else self._emit("reduce", a.dtype, 1, (a,), kind)
@@ -289,7 +291,7 @@ class Arithmetic:
         if not 0 <= lane < a.lanes or a.lanes == 1:
             raise InternalError(f"{op} of lane {lane} of {a.type_text}", "loops")
 
-    def _emit(self, op: str, dtype: DType, lanes: int, args: tuple[Val, ...], attr=None) -> Val:
+    def _emit(self, op: str, dtype: DType, lanes: int, args: tuple[Val, ...], attr: Any = None) -> Val:
         dst = Val(self, dtype, lanes, self._values)
         self._values += 1
         self.block.append(Compute(op, dst, args, attr))

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from math import gcd, prod
 
 from graphc.codegen.loops.arithmetic import Arithmetic
-from graphc.codegen.loops.index import Ix, Sym, as_ix, upper
+from graphc.codegen.loops.index import Ix, as_ix, upper
 from graphc.codegen.loops.index_builder import Indices
 from graphc.codegen.loops.loop_ir import (
-    Alignment, Call, Commit, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp, Store, Val, View,
-    While, contiguous, span)
+    Alignment, Body, Call, Commit, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp,
+    Store, Val, View, While, contiguous)
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType, bool_
+from graphc.schedule.view import span
 
 __all__ = ["LoopFunction", "Ix", "Val", "View"]
 
@@ -32,9 +33,10 @@ HINTS = (None, "nontemporal")
 
 
 class ForLoop:
-    """An open counted loop: `index`, the values `carried` into a trip, `next` for the following one; afterwards `results`."""
+    """An open counted loop: `index`, the values `carried` into a trip, `next` for the following one; afterwards
+    `results`."""
 
-    def __init__(self, function: "LoopFunction", statement: For | While):
+    def __init__(self, function: LoopFunction, statement: For | While) -> None:
         self._function, self._statement = function, statement
         self.index = Ix(0, ((statement.symbol, 1),))
         self.carried = statement.carried
@@ -43,7 +45,8 @@ class ForLoop:
         """The carried values of the next trip, in order."""
         types = [(v.dtype, v.lanes) for v in values]
         if types != [(c.dtype, c.lanes) for c in self.carried]:
-            raise InternalError(f"loop carries {[c.type_text for c in self.carried]}, next got {[v.type_text for v in values]}",
+            raise InternalError(f"loop carries {[c.type_text for c in self.carried]}, next got "
+                                f"{[v.type_text for v in values]}",
                                 "loops")
         self._statement.nexts = values
 
@@ -53,34 +56,33 @@ class ForLoop:
 
 
 class WhileBlock(ForLoop):
-    """An open bounded while loop: like `Loop`; `condition` first, then the rest of the trip."""
+    """An open bounded while loop: like `ForLoop`; `condition` first, then the rest of the trip."""
+
+    def __init__(self, function: LoopFunction, statement: While) -> None:
+        super().__init__(function, statement)
+        self._while = statement
 
     def condition(self, holds: Val) -> None:
         """Leaves the loop unless the scalar bool holds; everything before it runs once more than what follows."""
-        if holds.dtype is not bool_ or holds.lanes != 1 or self._statement.condition is not None:
+        if holds.dtype is not bool_ or holds.lanes != 1 or self._while.condition is not None:
             raise InternalError(f"a while loop has one condition, a scalar bool; got {holds.type_text}", "loops")
-        self._statement.condition = holds
-        self._function.block = self._statement.body
+        self._while.condition = holds
+        self._function.block = self._while.body
 
     @property
     def count(self) -> Ix:
         """How many whole trips were made."""
-        return Ix(0, ((self._statement.count, 1),))
+        return Ix(0, ((self._while.count, 1),))
 
 
-class LoopFunction(Arithmetic, Indices):
+class LoopFunction(FunctionIR, Arithmetic, Indices):
     """A loop function under construction, and the finished IR: parameters, `body`.
 
     `noalias=True` promises that no two view parameters overlap.
     """
 
-    def __init__(self, name: str, noalias: bool = False):
-        self.name, self.noalias = name, noalias
-        self.views: list[View] = []
-        self.params: list[Sym] = []
-        self.scratches: list[Root] = []
-        self.written: set[Root] = set()         # what it stores into, itself or through a call
-        self.body: list = []
+    def __init__(self, name: str, noalias: bool = False) -> None:
+        super().__init__(name, noalias)
         self.block = self.body                  # where statements go now
         self._values = 0
         self._names: dict[str, int] = {}
@@ -89,7 +91,8 @@ class LoopFunction(Arithmetic, Indices):
 
     # ---- parameters and memory
     def view(self, name: str, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None) -> View:
-        """A view parameter: the caller passes the address of element [0, …]. Default strides: contiguous, last axis fastest."""
+        """A view parameter: the caller passes the address of element [0, …]. Default strides: contiguous, last axis
+        fastest."""
         shape, strides = tuple(shape), tuple(contiguous(shape) if strides is None else strides)
         low, high = span(shape, strides)
         view = View(Root(name, "param", BY_NAME[dtype.name], low, high - low + 1), shape, strides)
@@ -110,9 +113,10 @@ class LoopFunction(Arithmetic, Indices):
         self.scratches.append(root)
         return View(root, shape, contiguous(shape))
 
-    def buffer(self, space: str, slot: int, offset: int, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None) -> View:
-        """main's access to memory. Element [0, …] is `offset` bytes into the arena, the constants, or array number `slot`
-        of input, output, state."""
+    def buffer(self, space: str, slot: int, offset: int, dtype: DType, shape: Sequence[int],
+               strides: Sequence[int] | None = None) -> View:
+        """main's access to memory. Element [0, …] is `offset` bytes into the arena, the constants, or array number
+        `slot` of input, output, state."""
         if space not in SPACES:
             raise InternalError(f"unknown space {space!r}; one of {', '.join(SPACES)}", "loops")
         shape = tuple(shape)
@@ -125,7 +129,8 @@ class LoopFunction(Arithmetic, Indices):
         """The same start, another shape and strides."""
         return View(view.root, tuple(shape), tuple(strides), view.start)
 
-    def load(self, view: View, index: Sequence[Ix | int], lanes: int = 1, mask: Val | None = None, hint: str | None = None) -> Val:
+    def load(self, view: View, index: Sequence[Ix | int], lanes: int = 1, mask: Val | None = None,
+             hint: str | None = None) -> Val:
         """`lanes` elements along the last dimension, from `index` on; masked-off lanes are 0 and are not touched."""
         index = self._access(view, index, lanes, mask, hint)
         dst = Val(self, view.root.dtype, lanes, self._values)
@@ -133,7 +138,8 @@ class LoopFunction(Arithmetic, Indices):
         self.block.append(Load(dst, view, index, mask, hint))
         return dst
 
-    def store(self, view: View, index: Sequence[Ix | int], value: Val, mask: Val | None = None, hint: str | None = None) -> None:
+    def store(self, view: View, index: Sequence[Ix | int], value: Val, mask: Val | None = None,
+              hint: str | None = None) -> None:
         """Writes the lanes of `value` along the last dimension, from `index` on; masked-off lanes are not touched."""
         index = self._access(view, index, value.lanes, mask, hint)
         if value.dtype is not view.root.dtype:
@@ -172,9 +178,10 @@ class LoopFunction(Arithmetic, Indices):
 
     # ---- control
     @contextmanager
-    def loop(self, lo: Ix | int, hi: Ix | int, step: int = 1, carry: Sequence[Val] = (), unroll: bool | int | None = None,
-             name: str = "i") -> Iterator[ForLoop]:
-        """lo, lo + step, … < hi. unroll=True: no loop remains (the trip count must be constant); unroll=k: k trips at a time."""
+    def loop(self, lo: Ix | int, hi: Ix | int, step: int = 1, carry: Sequence[Val] = (),
+             unroll: bool | int | None = None, name: str = "i") -> Iterator[ForLoop]:
+        """lo, lo + step, … < hi. unroll=True: no loop remains (the trip count must be constant); unroll=k: k trips at a
+        time."""
         lo, hi = as_ix(lo), as_ix(hi)
         last = hi - (step if (hi - lo).divisor() % step == 0 else 1)
         bounds = [last] + [Ix(lo.const + (upper(hi) - 1 - lo.const) // step * step)] * (lo.is_const and step > 1)
@@ -201,7 +208,8 @@ class LoopFunction(Arithmetic, Indices):
 
     @contextmanager
     def parallel(self, count: Ix | int, label: str = "tiles", serial: bool = False) -> Iterator[Ix]:
-        """`count` tiles in any order on any threads; they must write disjoint memory. serial: in order, on the caller."""
+        """`count` tiles in any order on any threads; they must write disjoint memory. serial: in order, on the
+        caller."""
         count = as_ix(count)
         if self._parallel is not None:
             raise InternalError(f"parallel {label!r} inside parallel {self._parallel.label!r}", "loops")
@@ -216,11 +224,12 @@ class LoopFunction(Arithmetic, Indices):
 
     @contextmanager
     def first_in_tiles(self) -> Iterator[tuple[Ix, int]]:
-        """Of a finished function: what each tile of its last parallel loop does first; tile and number of tiles. Once, at its end, where
-        it has no such loop (or one of a number of tiles that depends on parameters).
+        """Of a finished function: what each tile of its last parallel loop does first; tile and number of tiles. Once,
+        at its end, where it has no such loop (or one of a number of tiles that depends on parameters).
         """
-        statement = next((s for s in reversed(self.body) if type(s) is Parallel and not s.serial and s.count.is_const), None)
-        added: list = []
+        statement = next((s for s in reversed(self.body) if type(s) is Parallel and not s.serial and s.count.is_const),
+                         None)
+        added: Body = []
         self.block, self._parallel = added, statement
         try:
             yield (Ix(), 1) if statement is None else (Ix(0, ((statement.symbol, 1),)), statement.count.const)
@@ -250,23 +259,25 @@ class LoopFunction(Arithmetic, Indices):
         yield
         self.block = outer
 
-    def call(self, callee: "LoopFunction", arguments: Sequence[View | Ix | int]) -> None:
-        """Runs another function: views for its view parameters, indices for its integer parameters, each kind in order."""
+    def call(self, callee: FunctionIR, arguments: Sequence[View | Ix | int]) -> None:
+        """Runs another function: views for its view parameters, indices for its integer parameters, each kind in
+        order."""
         views = tuple(a for a in arguments if isinstance(a, View))
         ints = tuple(as_ix(a) for a in arguments if not isinstance(a, View))
         if len(views) != len(callee.views) or len(ints) != len(callee.params):
-            raise InternalError(f"{callee.name} takes {len(callee.views)} views and {len(callee.params)} integers, the call gives "
-                                f"{len(views)} and {len(ints)}", "loops")
+            raise InternalError(f"{callee.name} takes {len(callee.views)} views and {len(callee.params)} integers, "
+                                f"the call gives {len(views)} and {len(ints)}", "loops")
         for given, wanted in zip(views, callee.views):
-            if given.dtype is not wanted.dtype or len(given.shape) != len(wanted.shape) or not _strides_fit(given, wanted):
-                raise InternalError(f"call of {callee.name}: {given.name} {given.dtype}{given.shape}/{given.strides} given for "
-                                    f"{wanted.name} {wanted.dtype}{wanted.shape}/{wanted.strides}", "loops")
+            if (given.dtype is not wanted.dtype or len(given.shape) != len(wanted.shape)
+                or not _strides_fit(given, wanted)):
+                raise InternalError(f"call of {callee.name}: {given.name} {given.dtype}{given.shape}/{given.strides} "
+                                    f"given for {wanted.name} {wanted.dtype}{wanted.shape}/{wanted.strides}", "loops")
         self.written.update(g.root for g, w in zip(views, callee.views) if w.root in callee.written)
         self.block.append(Call(callee, views, ints))
 
     # ---- helpers
     @contextmanager
-    def _nested(self, statement: For | While | Parallel | If, body: list) -> Iterator[None]:
+    def _nested(self, statement: For | While | Parallel | If, body: Body) -> Iterator[None]:
         outer = self.block
         outer.append(statement)
         self.block = body
@@ -287,7 +298,8 @@ class LoopFunction(Arithmetic, Indices):
             self._values += 1
         return tuple(fresh)
 
-    def _access(self, view: View, index: Sequence[Ix | int], lanes: int, mask: Val | None, hint: str | None) -> tuple[Ix, ...]:
+    def _access(self, view: View, index: Sequence[Ix | int], lanes: int, mask: Val | None,
+                hint: str | None) -> tuple[Ix, ...]:
         if len(index) != len(view.shape):
             raise InternalError(f"{len(index)} indices for {view.name} of {len(view.shape)} dimensions", "loops")
         if lanes > 1 and not index or hint not in HINTS:

@@ -1,11 +1,14 @@
 """What the condition of a branch says about indices."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphc.codegen.loops.index import IndexFacts, Ix
 from graphc.codegen.loops.loop_ir import Compute, Val
 
 # comparison -> (a, b) -> index that is <= 0 exactly when it holds
-HOLDS = {"lt": lambda a, b: a - b + 1, "le": lambda a, b: a - b, "gt": lambda a, b: b - a + 1, "ge": lambda a, b: b - a}
+HOLDS: dict[str, Callable[[Ix, Ix], Ix]] = {
+    "lt": lambda a, b: a - b + 1, "le": lambda a, b: a - b, "gt": lambda a, b: b - a + 1, "ge": lambda a, b: b - a}
 OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
 
 
@@ -24,19 +27,21 @@ def facts_of(condition: Val, holds: bool, definitions: dict[int, Compute], facts
 
 
 def _comparison(s: Compute, holds: bool, definitions: dict[int, Compute], facts: IndexFacts) -> IndexFacts:
-    sides = [affine_value(a, definitions) for a in s.args]
-    if None in sides:
+    if len(s.args) != 2:
+        return facts
+    a, b = (affine_value(v, definitions) for v in s.args)
+    if a is None or b is None:
         return facts
     if s.op == "eq" and holds or s.op == "ne" and not holds:
-        return facts.and_not_positive(sides[0] - sides[1]).and_not_positive(sides[1] - sides[0])
+        return facts.and_not_positive(a - b).and_not_positive(b - a)
     op = s.op if holds else OPPOSITE.get(s.op)
-    return facts.and_not_positive(HOLDS[op](*sides)) if op in HOLDS else facts
+    return facts.and_not_positive(HOLDS[op](a, b)) if op in HOLDS else facts
 
 
 def affine_value(value: Val, definitions: dict[int, Compute]) -> Ix | None:
     """The index that an integer value is, if it is one."""
     if value.const is not None:
-        return Ix(value.const) if value.dtype.is_int else None
+        return Ix(int(value.const)) if value.dtype.is_int else None
     s = definitions.get(value.id)
     if s is None or not value.dtype.is_int or value.lanes != 1:
         return None

@@ -17,8 +17,8 @@ class Sym:
     """
     __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents")
 
-    def __init__(self, name: str, number: int, lowers: "Iterable[Bound]" = (), uppers: "Iterable[Bound]" = (),
-                 multiple: int = 1, parents: "Iterable[Sym]" = ()):
+    def __init__(self, name: str, number: int, lowers: Iterable[Bound] = (), uppers: Iterable[Bound] = (),
+                 multiple: int = 1, parents: Iterable[Sym] = ()) -> None:
         self.name, self.id, self.multiple = name, number, multiple
         self.lowers, self.uppers, self.parents = tuple(lowers), tuple(uppers), tuple(parents)
 
@@ -30,14 +30,14 @@ class Ix:
     """const + sum of coefficient * symbol; immutable. Integers mix freely: `i * 8 + 3`."""
     __slots__ = ("const", "terms")
 
-    def __init__(self, const: int = 0, terms: tuple[tuple[Sym, int], ...] = ()):
+    def __init__(self, const: int = 0, terms: tuple[tuple[Sym, int], ...] = ()) -> None:
         self.const, self.terms = const, terms           # terms: ascending symbol id, no zero coefficient
 
     @property
     def is_const(self) -> bool:
         return not self.terms
 
-    def __add__(self, other: "Ix | int") -> "Ix":
+    def __add__(self, other: Ix | int) -> Ix:
         if isinstance(other, int):
             return Ix(self.const + other, self.terms) if other else self
         if not self.terms:
@@ -48,7 +48,7 @@ class Ix:
 
     __radd__ = __add__
 
-    def __mul__(self, factor: "Ix | int") -> "Ix":
+    def __mul__(self, factor: Ix | int) -> Ix:
         if not isinstance(factor, int):
             return _product(self, factor)
         if factor == 1:
@@ -59,16 +59,16 @@ class Ix:
 
     __rmul__ = __mul__
 
-    def __neg__(self) -> "Ix":
+    def __neg__(self) -> Ix:
         return self * -1
 
-    def __sub__(self, other: "Ix | int") -> "Ix":
+    def __sub__(self, other: Ix | int) -> Ix:
         return self + (-other)
 
-    def __rsub__(self, other: int) -> "Ix":
+    def __rsub__(self, other: int) -> Ix:
         return -self + other
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         if isinstance(other, int):
             return not self.terms and self.const == other
         return isinstance(other, Ix) and self.const == other.const and self.terms == other.terms
@@ -88,6 +88,7 @@ class Ix:
 
 
 Bound = tuple[Ix, int]
+Bounds = dict[Sym, tuple[Bound, ...]]
 
 
 def as_ix(value: Ix | int) -> Ix:
@@ -112,10 +113,10 @@ class IndexFacts:
     """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`."""
     __slots__ = ("uppers", "lowers")
 
-    def __init__(self, uppers: "dict[Sym, tuple[Bound, ...]] | None" = None, lowers: "dict[Sym, tuple[Bound, ...]] | None" = None):
+    def __init__(self, uppers: Bounds | None = None, lowers: Bounds | None = None) -> None:
         self.uppers, self.lowers = uppers or {}, lowers or {}
 
-    def and_not_positive(self, ix: Ix) -> "IndexFacts":
+    def and_not_positive(self, ix: Ix) -> IndexFacts:
         """These facts, and ix <= 0."""
         if not ix.terms:
             return self
@@ -126,7 +127,7 @@ class IndexFacts:
         return IndexFacts(self.uppers, _with(self.lowers, symbol, (rest, -coefficient)))
 
 
-def _with(bounds: "dict[Sym, tuple[Bound, ...]]", symbol: Sym, bound: "Bound") -> "dict[Sym, tuple[Bound, ...]]":
+def _with(bounds: Bounds, symbol: Sym, bound: Bound) -> Bounds:
     return {**bounds, symbol: (*bounds.get(symbol, ()), bound)}
 
 
@@ -134,7 +135,8 @@ NO_FACTS = IndexFacts()
 
 
 def at_most(ix: Ix, limit: int, facts: IndexFacts = NO_FACTS) -> bool:
-    """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by substitution)."""
+    """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by
+    substitution)."""
     if not ix.terms:
         return ix.const <= limit
     return any(at_most(simpler, limit, facts) for simpler in not_less(ix, facts))
@@ -199,4 +201,5 @@ def _product(a: Ix, b: Ix) -> Ix:
 def _term_text(symbol: Sym, coefficient: int) -> str:
     if coefficient == 1:
         return symbol.name
-    return f"{symbol.name}*{coefficient}" if coefficient > 0 else f"-{symbol.name}*{-coefficient}" if coefficient != -1 else f"-{symbol.name}"
+    return (f"{symbol.name}*{coefficient}" if coefficient > 0 else f"-{symbol.name}*{-coefficient}" if coefficient != -1
+            else f"-{symbol.name}")

@@ -1,18 +1,19 @@
-"""The part of the loop builder that makes indices which are not affine in older ones: minima, quotients, products, checked values."""
+"""The part of the loop builder that makes indices which are not affine in older ones: minima, quotients, products,
+checked values."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import gcd
 
 from graphc.codegen.loops.index import UNBOUNDED, Bound, Ix, Sym, as_ix, lower, upper
-from graphc.codegen.loops.loop_ir import CheckIndex, Define, Val
+from graphc.codegen.loops.loop_ir import Body, CheckIndex, Define, Val
 from graphc.errors import InternalError
 
 
 class Indices:
     """Each method defines a new symbol and records the bounds that are known of it."""
 
-    block: list
+    block: Body
     _symbols: int
     _names: dict[str, int]
 
@@ -21,14 +22,16 @@ class Indices:
         items = _without_constants(values, min, lambda ix, limit: upper(ix) <= limit)
         if len(items) == 1:
             return items[0]
-        return self._define("min", items, self.symbol("min", [Ix(min(map(lower, items)))], items, items, _common(items)))
+        return self._define("min", items,
+                            self.symbol("min", [Ix(min(map(lower, items)))], items, items, _common(items)))
 
     def max_(self, *values: Ix | int) -> Ix:
         """The greatest of the indices."""
         items = _without_constants(values, max, lambda ix, limit: lower(ix) >= limit)
         if len(items) == 1:
             return items[0]
-        return self._define("max", items, self.symbol("max", items, [Ix(max(map(upper, items)))], items, _common(items)))
+        return self._define("max", items,
+                            self.symbol("max", items, [Ix(max(map(upper, items)))], items, _common(items)))
 
     def divmod(self, ix: Ix | int, divisor: int) -> tuple[Ix, Ix]:
         """Quotient (rounded down) and remainder in [0, divisor); divisor > 0."""
@@ -55,7 +58,8 @@ class Indices:
         return self._define("product", [a, b], symbol)
 
     def check_index(self, value: Val, size: Ix | int, node_id: Ix | int) -> Ix:
-        """The integer scalar as an index in [0, size); otherwise 0 is used and the call fails, naming node and value. size > 0."""
+        """The integer scalar as an index in [0, size); otherwise 0 is used and the call fails, naming node and value.
+        size > 0."""
         size = as_ix(size)
         if value.lanes != 1 or not value.dtype.is_int:
             raise InternalError(f"check_index takes an integer scalar, got {value.type_text}", "loops")
@@ -64,7 +68,8 @@ class Indices:
         return Ix(0, ((symbol, 1),))
 
     # ---- helpers
-    def symbol(self, name: str, lowers: Sequence[Ix], uppers: Sequence[Ix], parents: Sequence[Ix] = (), multiple: int = 1) -> Sym:
+    def symbol(self, name: str, lowers: Sequence[Ix], uppers: Sequence[Ix], parents: Sequence[Ix] = (),
+               multiple: int = 1) -> Sym:
         """A new symbol with the known bounds, made from the symbols of `parents`."""
         self._symbols += 1
         return Sym(self.unused(name), self._symbols, [(b, 1) for b in lowers], [(b, 1) for b in uppers], multiple,
@@ -95,7 +100,8 @@ def _common(items: Sequence[Ix]) -> int:
     return gcd(*[ix.divisor() for ix in items])
 
 
-def _without_constants(values: Sequence[Ix | int], pick, never_matters) -> list[Ix]:
+def _without_constants(values: Sequence[Ix | int], pick: Callable[[list[int]], int],
+                       never_matters: Callable[[Ix, int], bool]) -> list[Ix]:
     """The distinct indices with at most one constant, the picked one, and that only if it can matter."""
     items = list(dict.fromkeys(as_ix(v) for v in values))
     constants = [ix.const for ix in items if ix.is_const]

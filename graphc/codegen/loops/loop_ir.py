@@ -1,8 +1,8 @@
 """The loop IR as data: values, views and statements. `loops.LoopFunction` builds it, `llvm` translates it."""
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.errors import InternalError
@@ -10,38 +10,53 @@ from graphc.ir.types import DType
 from graphc.schedule.view import span
 
 
+class ValueOperators(Protocol):
+    """What the operators of Python on values are made with: the builder of the function that the values belong to."""
+
+    def add(self, a: Operand, b: Operand) -> Val: ...
+
+    def sub(self, a: Operand, b: Operand) -> Val: ...
+
+    def mul(self, a: Operand, b: Operand) -> Val: ...
+
+    def div(self, a: Operand, b: Operand) -> Val: ...
+
+    def neg(self, a: Val) -> Val: ...
+
+
 class Val:
     """A scalar (lanes == 1) or vector in registers. A constant has `const` set and needs no statement."""
     __slots__ = ("fn", "dtype", "lanes", "id", "const")
 
-    def __init__(self, fn, dtype: DType, lanes: int, number: int, const: int | float | bool | None = None):
+    def __init__(self, fn: ValueOperators, dtype: DType, lanes: int, number: int,
+                 const: int | float | bool | None = None) -> None:
         self.fn, self.dtype, self.lanes, self.id, self.const = fn, dtype, lanes, number, const
 
-    def __add__(self, other):
+    def __add__(self, other: Operand) -> Val:
         return self.fn.add(self, other)
 
-    def __radd__(self, other):
+    def __radd__(self, other: Operand) -> Val:
         return self.fn.add(other, self)
 
-    def __sub__(self, other):
+    def __sub__(self, other: Operand) -> Val:
         return self.fn.sub(self, other)
 
-    def __rsub__(self, other):
+    def __rsub__(self, other: Operand) -> Val:
         return self.fn.sub(other, self)
 
-    def __mul__(self, other):
+    def __mul__(self, other: Operand) -> Val:
         return self.fn.mul(self, other)
 
-    def __rmul__(self, other):
+    def __rmul__(self, other: Operand) -> Val:
         return self.fn.mul(other, self)
 
-    def __truediv__(self, other):
+    def __truediv__(self, other: Operand) -> Val:
         return self.fn.div(self, other)
 
-    def __rtruediv__(self, other):
+    def __rtruediv__(self, other: Operand) -> Val:
         return self.fn.div(other, self)
 
-    def __neg__(self):
+    def __neg__(self) -> Val:
         return self.fn.neg(self)
 
     @property
@@ -52,25 +67,29 @@ class Val:
         return f"v{self.id}" if self.const is None else str(self.const)
 
 
+Operand = Val | int | float | bool
+
+
 class Root:
     """A piece of memory that views look at. kind: "param", "scratch", or a buffer space of main ("arena", "input", …).
 
-    It holds the elements [low, low + size), counted from its pointer; low < 0 when strides are. `slot` and `offset` (bytes)
-    place the pointer of a buffer; `owner` is the Parallel that a scratch belongs to.
+    It holds the elements [low, low + size), counted from its pointer; low < 0 when strides are. `slot` and `offset`
+    (bytes) place the pointer of a buffer; `owner` is the Parallel that a scratch belongs to.
     """
     __slots__ = ("name", "kind", "dtype", "low", "size", "slot", "offset", "owner")
 
     def __init__(self, name: str, kind: str, dtype: DType, low: int, size: int, slot: int = 0, offset: int = 0,
-                 owner: "Parallel | None" = None):
+                 owner: Parallel | None = None) -> None:
         self.name, self.kind, self.dtype, self.low, self.size = name, kind, dtype, low, size
         self.slot, self.offset, self.owner = slot, offset, owner
 
 
 class View:
-    """Typed strided access to a root. shape and strides in elements; `start` is the offset of element [0, …] in the root."""
+    """Typed strided access to a root. shape and strides in elements; `start` is the offset of element [0, …] in the
+    root."""
     __slots__ = ("root", "shape", "strides", "start")
 
-    def __init__(self, root: Root, shape: tuple[int, ...], strides: tuple[int, ...], start: Ix = Ix()):
+    def __init__(self, root: Root, shape: tuple[int, ...], strides: tuple[int, ...], start: Ix = Ix()) -> None:
         self.root, self.shape, self.strides, self.start = root, shape, strides, start
 
     @property
@@ -81,18 +100,21 @@ class View:
     def name(self) -> str:
         return self.root.name
 
-    def at(self, index: list[Ix]) -> Ix:
+    def at(self, index: Sequence[Ix]) -> Ix:
         """The element offset in the root of the element at `index`."""
         offset = self.start
         for ix, stride in zip(index, self.strides):
             offset = offset + ix * stride
         return offset
 
-    def view_at(self, index: list[Ix | int], shape: tuple[int, ...] | None = None, strides: tuple[int, ...] | None = None) -> "View":
+    def view_at(self, index: Sequence[Ix | int], shape: tuple[int, ...] | None = None,
+                strides: tuple[int, ...] | None = None) -> View:
         """The view that starts at `index`; shape and strides default to this view's own. Nothing is copied."""
-        shape, strides = tuple(self.shape if shape is None else shape), tuple(self.strides if strides is None else strides)
+        shape = tuple(self.shape if shape is None else shape)
+        strides = tuple(self.strides if strides is None else strides)
         if len(index) != len(self.shape) or len(shape) != len(strides):
-            raise InternalError(f"view_at({index}, {shape}, {strides}) of {self.name} with shape {self.shape}: ranks differ", "loops")
+            raise InternalError(f"view_at({index}, {shape}, {strides}) of {self.name} with shape {self.shape}: ranks "
+                                "differ", "loops")
         start = self.start
         for ix, stride in zip(index, self.strides):
             start = start + ix * stride
@@ -105,7 +127,8 @@ class View:
 
 def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The strides of a dense array, last axis fastest."""
-    strides, step = [], 1
+    strides: list[int] = []
+    step = 1
     for size in reversed(shape):
         strides.append(step)
         step *= size
@@ -116,7 +139,7 @@ class Compute:
     """dst = op(args). `attr`: lane indices of a shuffle, the kind of a reduction, the Ix of a `value`, …"""
     __slots__ = ("op", "dst", "args", "attr")
 
-    def __init__(self, op: str, dst: Val, args: tuple[Val, ...], attr=None):
+    def __init__(self, op: str, dst: Val, args: tuple[Val, ...], attr: Any = None) -> None:
         self.op, self.dst, self.args, self.attr = op, dst, args, attr
 
 
@@ -133,15 +156,16 @@ class Define:
     """symbol = kind(args) for kind in min, max, quotient, remainder, product."""
     __slots__ = ("symbol", "kind", "args")
 
-    def __init__(self, symbol: Sym, kind: str, args: tuple[Ix, ...]):
+    def __init__(self, symbol: Sym, kind: str, args: tuple[Ix, ...]) -> None:
         self.symbol, self.kind, self.args = symbol, kind, args
 
 
 class Load:
-    """dst = `dst.lanes` elements along the last dimension. `mask`: None or a bool Val; `active`: at most so many lanes are read."""
+    """dst = `dst.lanes` elements along the last dimension. `mask`: None or a bool Val; `active`: at most so many lanes
+    are read."""
     __slots__ = ("dst", "view", "index", "mask", "hint")
 
-    def __init__(self, dst: Val, view: View, index: tuple[Ix, ...], mask: Val | None, hint: str | None):
+    def __init__(self, dst: Val, view: View, index: tuple[Ix, ...], mask: Val | None, hint: str | None) -> None:
         self.dst, self.view, self.index, self.mask, self.hint = dst, view, index, mask, hint
 
 
@@ -149,28 +173,31 @@ class Store:
     """Writes the lanes of `value` along the last dimension."""
     __slots__ = ("value", "view", "index", "mask", "hint")
 
-    def __init__(self, value: Val, view: View, index: tuple[Ix, ...], mask: Val | None, hint: str | None):
+    def __init__(self, value: Val, view: View, index: tuple[Ix, ...], mask: Val | None, hint: str | None) -> None:
         self.value, self.view, self.index, self.mask, self.hint = value, view, index, mask, hint
 
 
 class Prefetch:
-    """Asks for the cache line of one element, into the cache of that level; never faults, so its index is not checked."""
+    """Asks for the cache line of one element, into the cache of that level; never faults, so its index is not
+    checked."""
     __slots__ = ("view", "index", "level")
 
-    def __init__(self, view: View, index: tuple[Ix, ...], level: int):
+    def __init__(self, view: View, index: tuple[Ix, ...], level: int) -> None:
         self.view, self.index, self.level = view, index, level
 
 
 class For:
-    """A counted loop lo, lo + step, … < hi. carried[k] starts as inits[k], becomes nexts[k]; results[k] is its last value."""
+    """A counted loop lo, lo + step, … < hi. carried[k] starts as inits[k], becomes nexts[k]; results[k] is its last
+    value."""
     __slots__ = ("symbol", "lo", "hi", "step", "inits", "carried", "nexts", "results", "body", "unroll")
 
-    def __init__(self, symbol: Sym, lo: Ix, hi: Ix, step: int, inits: tuple[Val, ...], carried: tuple[Val, ...], unroll: bool | int | None):
+    def __init__(self, symbol: Sym, lo: Ix, hi: Ix, step: int, inits: tuple[Val, ...], carried: tuple[Val, ...],
+                 unroll: bool | int | None) -> None:
         self.symbol, self.lo, self.hi, self.step, self.unroll = symbol, lo, hi, step, unroll
         self.inits, self.carried = inits, carried
         self.nexts: tuple[Val, ...] = ()
         self.results: tuple[Val, ...] = ()
-        self.body: list = []
+        self.body: Body = []
 
     def trips(self) -> int | None:
         """The trip count if it is known at compile time."""
@@ -182,38 +209,39 @@ class Parallel:
     """`count` tiles, in any order, on any threads (`serial`: in order, on this one)."""
     __slots__ = ("symbol", "count", "label", "serial", "body")
 
-    def __init__(self, symbol: Sym, count: Ix, label: str, serial: bool):
+    def __init__(self, symbol: Sym, count: Ix, label: str, serial: bool) -> None:
         self.symbol, self.count, self.label, self.serial = symbol, count, label, serial
-        self.body: list = []
+        self.body: Body = []
 
 
 class If:
     __slots__ = ("condition", "then", "otherwise")
 
-    def __init__(self, condition: Val):
+    def __init__(self, condition: Val) -> None:
         self.condition = condition
-        self.then: list = []
-        self.otherwise: list = []
+        self.then: Body = []
+        self.otherwise: Body = []
 
 
 class While:
-    """At most `limit` trips of: head; leave unless `condition`; body. The results are the carried values when it leaves."""
+    """At most `limit` trips of: head; leave unless `condition`; body. The results are the carried values when it
+    leaves."""
     __slots__ = ("symbol", "count", "limit", "inits", "carried", "nexts", "results", "head", "condition", "body")
 
-    def __init__(self, symbol: Sym, count: Sym, limit: Ix, inits: tuple[Val, ...], carried: tuple[Val, ...]):
+    def __init__(self, symbol: Sym, count: Sym, limit: Ix, inits: tuple[Val, ...], carried: tuple[Val, ...]) -> None:
         self.symbol, self.count, self.limit, self.inits, self.carried = symbol, count, limit, inits, carried
         self.nexts: tuple[Val, ...] = ()
         self.results: tuple[Val, ...] = ()
-        self.head: list = []
+        self.head: Body = []
         self.condition: Val | None = None
-        self.body: list = []
+        self.body: Body = []
 
 
 class Call:
     """Runs another loop function on views and integers, on this thread."""
     __slots__ = ("callee", "views", "ints")
 
-    def __init__(self, callee, views: tuple[View, ...], ints: tuple[Ix, ...]):
+    def __init__(self, callee: FunctionIR, views: tuple[View, ...], ints: tuple[Ix, ...]) -> None:
         self.callee, self.views, self.ints = callee, views, ints
 
 
@@ -221,7 +249,7 @@ class CheckIndex:
     """symbol = value if 0 <= value < size, else 0 and the status word tells node and value."""
     __slots__ = ("symbol", "value", "size", "node_id")
 
-    def __init__(self, symbol: Sym, value: Val, size: Ix, node_id: Ix | int):
+    def __init__(self, symbol: Sym, value: Val, size: Ix, node_id: Ix | int) -> None:
         self.symbol, self.value, self.size, self.node_id = symbol, value, size, node_id
 
 
@@ -229,7 +257,7 @@ class FailUnless:
     """Unless `condition` holds, the status word tells node and `value`."""
     __slots__ = ("condition", "node_id", "value")
 
-    def __init__(self, condition: Val, node_id: Ix | int, value: Val):
+    def __init__(self, condition: Val, node_id: Ix | int, value: Val) -> None:
         self.condition, self.node_id, self.value = condition, node_id, value
 
 
@@ -237,33 +265,50 @@ class ReturnIf:
     """main leaves early; reason: "failed" or "cancelled"."""
     __slots__ = ("reason",)
 
-    def __init__(self, reason: str):
+    def __init__(self, reason: str) -> None:
         self.reason = reason
 
 
 class Commit:
-    """main is about to write state: it leaves if it was cancelled, and cannot be from here on, so that state is written as a whole or not at all."""
+    """main is about to write state: it leaves if it was cancelled, and cannot be from here on, so that state is written
+    as a whole or not at all."""
     __slots__ = ()
 
 
 class Stamp:
-    """main of an instrumented build: the clock of call site number `site` starts, or (`ends`) stops and the call is counted."""
+    """main of an instrumented build: the clock of call site number `site` starts, or (`ends`) stops and the call is
+    counted."""
     __slots__ = ("site", "ends")
 
-    def __init__(self, site: int, ends: bool):
+    def __init__(self, site: int, ends: bool) -> None:
         self.site, self.ends = site, ends
 
 
-Statement = Compute | Define | Load | Store | Prefetch | For | Parallel | If | While | Call | CheckIndex | FailUnless | ReturnIf | Commit | Stamp
+class FunctionIR:
+    """A loop function as it is printed, verified and translated: parameters and body. `noalias`: no two view parameters
+    overlap."""
+
+    def __init__(self, name: str, noalias: bool = False) -> None:
+        self.name, self.noalias = name, noalias
+        self.views: list[View] = []
+        self.params: list[Sym] = []
+        self.scratches: list[Root] = []
+        self.written: set[Root] = set()         # what it stores into, itself or through a call
+        self.body: Body = []
 
 
-def bodies(statement: Statement) -> tuple[list, ...]:
+Statement = (Compute | Define | Load | Store | Prefetch | For | Parallel | If | While | Call | CheckIndex | FailUnless
+             | ReturnIf | Commit | Stamp)
+Body = list[Statement]
+
+
+def bodies(statement: Statement) -> tuple[Body, ...]:
     """The statement lists nested directly in `statement`."""
     names = _BODIES.get(type(statement), ())
     return tuple(getattr(statement, name) for name in names)
 
 
-def statements(body: list) -> Iterator[Statement]:
+def statements(body: Body) -> Iterator[Statement]:
     """All statements, also nested ones, in order."""
     for s in body:
         yield s
@@ -271,4 +316,5 @@ def statements(body: list) -> Iterator[Statement]:
             yield from statements(inner)
 
 
-_BODIES = {For: ("body",), Parallel: ("body",), If: ("then", "otherwise"), While: ("head", "body")}
+_BODIES: dict[type[Statement], tuple[str, ...]] = {
+    For: ("body",), Parallel: ("body",), If: ("then", "otherwise"), While: ("head", "body")}

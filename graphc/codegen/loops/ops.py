@@ -1,4 +1,5 @@
-"""The operations of the loop IR: what types each takes and gives. Semantics are in `loop_arith`, machine text in `llvm_ops`."""
+"""The operations of the loop IR: what types each takes and gives. Semantics are in `loop_arith`, machine text in
+`llvm_ops`."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -55,7 +56,8 @@ REGULAR: dict[str, OpSignature] = {
 }
 
 # operations with a rule of their own, made by one builder method each
-IRREGULAR = ("select", "cast", "bitcast", "splat", "iota", "shuffle", "extract", "insert", "reduce", "tail_mask", "value",
+IRREGULAR = ("select", "cast", "bitcast", "splat", "iota", "shuffle", "extract", "insert", "reduce",
+             "tail_mask", "value",
              "repair", "libm", "is_aligned")
 
 REDUCTIONS = {"add": is_number, "mul": is_number, "min": is_number, "max": is_number, "and": is_bits, "or": is_bits}
@@ -68,6 +70,7 @@ def result_dtype(op: str, args: tuple[Val, ...]) -> DType:
     if signature is None:
         raise InternalError(f"unknown loop operation {op!r}", "loops")
     first = args[0]
-    if len(args) != signature.arity or any(a.dtype is not first.dtype or a.lanes != first.lanes for a in args) or not signature.accepts(first.dtype):
+    if (len(args) != signature.arity or any(a.dtype is not first.dtype or a.lanes != first.lanes for a in args)
+        or not signature.accepts(first.dtype)):
         raise InternalError(f"{op} does not take ({', '.join(a.type_text for a in args)})", "loops")
     return bool_ if signature.gives_bool else first.dtype

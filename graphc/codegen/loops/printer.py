@@ -9,39 +9,43 @@
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.loop_ir import (
-    Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp,
-    Store, Val, View, While, contiguous, statements)
+    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch,
+    ReturnIf, Root, Stamp, Store, Val, View, While, contiguous, statements)
 from graphc.errors import InternalError
 
 INDENT = "  "
 
 
-def print_function(f) -> str:
+def print_function(f: FunctionIR) -> str:
     """The text of a loop function."""
     return "\n".join([f"{f.name}{_signature(f)}:", *_scratches(f), *_body(f.body, INDENT), ""])
 
 
-def _scratches(f) -> Iterator[str]:
+def _scratches(f: FunctionIR) -> Iterator[str]:
     for root in f.scratches:
         owner = f' of each "{root.owner.label}"' if root.owner else ""
         yield f"{INDENT}scratch {root.name}: {root.size} {root.dtype}{owner}"
 
 
-def print_module(functions: Iterable, main=None) -> str:
+def print_module(functions: Iterable[FunctionIR], main: FunctionIR | None = None) -> str:
     """The text of all the functions, main last."""
     return "\n".join(print_function(f) for f in [*functions, *([main] if main is not None else [])])
 
 
-def function_key(f) -> str:
-    """Equal for functions that differ in their name only. The text does not show strides of reshaped views, so addresses are added."""
-    addresses = [f"{s.view.name} {s.view.at(s.index)}" for s in statements(f.body) if type(s) in (Load, Store, Prefetch)]
+def function_key(f: FunctionIR) -> str:
+    """Equal for functions that differ in their name only. The text does not show strides of reshaped views, so
+    addresses are added."""
+    addresses = [f"{s.view.name} {s.view.at(s.index)}" for s in statements(f.body)
+                 if isinstance(s, (Load, Store, Prefetch))]
     return "\n".join([_signature(f), str(f.noalias), *_scratches(f), *_body(f.body, ""), *addresses])
 
 
-def _signature(f) -> str:
+def _signature(f: FunctionIR) -> str:
     parts = [f"{v.name}: {_view_type(v)}" for v in f.views]
     parts += [f"{p.name}: {_range(p)}" for p in f.params]
     return f"({', '.join(parts)})"
@@ -52,12 +56,12 @@ def _view_type(v: View) -> str:
     return text if v.strides == contiguous(v.shape) else f"{text} by ({', '.join(map(str, v.strides))})"
 
 
-def _range(p) -> str:
+def _range(p: Sym) -> str:
     times = f" times {p.multiple}" if p.multiple != 1 else ""
     return f"{p.lowers[0][0]}..{p.uppers[0][0]}{times}"
 
 
-def _body(body: list, indent: str) -> Iterator[str]:
+def _body(body: Body, indent: str) -> Iterator[str]:
     for s in body:
         rule = STATEMENTS.get(type(s))
         if rule is None:
@@ -70,12 +74,13 @@ def _defined(*values: Val) -> str:
     return ", ".join(f"{v}: {v.type_text}" for v in values)
 
 
-def _list(values: Iterable) -> str:
+def _list(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
-def _element(view: View, index: Iterable) -> str:
-    """x[i, j], or (x + start)[i, j] for a view that starts elsewhere; roots that are not parameters tell where they are."""
+def _element(view: View, index: Iterable[Ix]) -> str:
+    """x[i, j], or (x + start)[i, j] for a view that starts elsewhere; roots that are not parameters tell where they
+    are."""
     name = view.name if view.start == 0 else f"({view.name} + {view.start})"
     return f"{name}[{_list(index)}]"
 
@@ -104,7 +109,8 @@ def _define(s: Define, indent: str) -> Iterator[str]:
 
 
 def _load(s: Load, indent: str) -> Iterator[str]:
-    yield f"{indent}{_defined(s.dst)} = load {_element(s.view, s.index)}{_strided(s.view, s.dst)}{_access(s.mask, s.hint)}"
+    where = f"{_element(s.view, s.index)}{_strided(s.view, s.dst)}"
+    yield f"{indent}{_defined(s.dst)} = load {where}{_access(s.mask, s.hint)}"
 
 
 def _store(s: Store, indent: str) -> Iterator[str]:
@@ -182,6 +188,7 @@ def _stamp(s: Stamp, indent: str) -> Iterator[str]:
     yield f"{indent}{'stop' if s.ends else 'start'} clock {s.site}"
 
 
-STATEMENTS = {Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for, Parallel: _parallel,
-              If: _if, While: _while, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if,
-              Commit: _commit, Stamp: _stamp}
+STATEMENTS: dict[type, Callable[[Any, str], Iterator[str]]] = {      # each is called with a statement of its class
+    Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for, Parallel: _parallel,
+    If: _if, While: _while, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if,
+    Commit: _commit, Stamp: _stamp}

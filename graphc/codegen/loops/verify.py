@@ -1,26 +1,27 @@
 """Proves that a finished loop function is sound, or raises InternalError and prints it.
 
-Checked: every operand is defined where it is used; types; every affine access stays inside its view and inside the memory behind
-it; parallel loops do not nest; tiles do not all write one place. Bounds come from loop ranges, minima, remainders,
-masks' counts and the conditions of enclosing branches.
+Checked: every operand is defined where it is used; types; every affine access stays inside its view and inside the
+memory behind it; parallel loops do not nest; tiles do not all write one place. Bounds come from loop ranges, minima,
+remainders, masks' counts and the conditions of enclosing branches.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from graphc.codegen.loops.access import Access, AccessRange, accesses_of, parameter_accesses
 from graphc.codegen.loops.conditions import facts_of
 from graphc.codegen.loops.index import NO_FACTS, IndexFacts, Ix, Sym, at_least, at_most, depends_on
 from graphc.codegen.loops.loop_ir import (
-    Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp, Store,
-    Val, View, While, bodies)
+    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch,
+    ReturnIf, Stamp, Store, Val, View, While, bodies)
 from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loops.printer import print_function
 from graphc.errors import InternalError
 
 
-def verify(f) -> None:
+def verify(f: FunctionIR) -> None:
     """InternalError naming the statement if anything about the loop function cannot be proved."""
     checker = Checker(f)
     try:
@@ -32,7 +33,7 @@ def verify(f) -> None:
 class Checker:
     """Walks a function; at each statement it has the symbols, types and bounds that are known there."""
 
-    def __init__(self, f):
+    def __init__(self, f: FunctionIR) -> None:
         self.f = f
         self.vals: dict[int, Val] = {}
         self.syms: set[Sym] = set(f.params)
@@ -40,7 +41,7 @@ class Checker:
         self.facts: IndexFacts = NO_FACTS
         self.tiles: list[Parallel] = []
 
-    def body(self, statements: list) -> None:
+    def body(self, statements: Body) -> None:
         for s in statements:
             rule = RULES.get(type(s))
             if rule is None:
@@ -83,7 +84,9 @@ class Checker:
         self.use_index(*a.index, a.view.start)
         for axis, (ix, size, stride) in enumerate(zip(a.index, a.view.shape, a.view.strides)):
             last = axis == len(a.index) - 1
-            if stride and not (at_least(ix, 0, self.facts) and self._reaches_at_most(ix, a.reach if last else (Ix(),), size - 1)):
+            if (stride
+                and not (at_least(ix, 0, self.facts)
+                         and self._reaches_at_most(ix, a.reach if last else (Ix(),), size - 1))):
                 raise InternalError(f"cannot prove that index {ix} of axis {axis} of {a} is in [0, {size})")
         self.inside_root(a)
 
@@ -186,6 +189,8 @@ def _while(c: Checker, s: While) -> None:
         c.define_symbol(s.symbol)
         c.define(*s.carried)
         c.body(s.head)
+        if s.condition is None:
+            raise InternalError(f"the while loop of {s.symbol} has no condition")
         c.use(s.condition)
         with c.scope(facts_of(s.condition, True, c.definitions, c.facts)):
             c.body(s.body)
@@ -216,7 +221,8 @@ def _parallel(c: Checker, s: Parallel) -> None:
 def _call(c: Checker, s: Call) -> None:
     c.use_index(*s.ints, *[v.start for v in s.views])
     if c.tiles and not _runs_once(c.tiles[-1]) and _has_parallel(s.callee.body):
-        raise InternalError(f"{s.callee.name} has parallel loops and is called from the parallel loop {c.tiles[-1].label!r}")
+        raise InternalError(f"{s.callee.name} has parallel loops and is called from the parallel loop "
+                            f"{c.tiles[-1].label!r}")
     for symbol, ix in zip(s.callee.params, s.ints):
         _argument(c, s, symbol, ix)
     for given, wanted in zip(s.views, s.callee.views):
@@ -225,14 +231,19 @@ def _call(c: Checker, s: Call) -> None:
 
 def _argument(c: Checker, s: Call, symbol: Sym, ix: Ix) -> None:
     (low, _), (high, _) = symbol.lowers[0], symbol.uppers[0]
-    if not (at_least(ix, low.const, c.facts) and at_most(ix, high.const, c.facts) and ix.divisor() % symbol.multiple == 0):
-        raise InternalError(f"call of {s.callee.name}: cannot prove {low} <= {ix} <= {high}, a multiple of {symbol.multiple}, for {symbol}")
+    if not (at_least(ix, low.const, c.facts) and at_most(ix, high.const, c.facts)
+            and ix.divisor() % symbol.multiple == 0):
+        raise InternalError(f"call of {s.callee.name}: cannot prove {low} <= {ix} <= {high}, a multiple of "
+                            f"{symbol.multiple}, for {symbol}")
 
 
 def _view_argument(c: Checker, s: Call, given: View, wanted: View) -> None:
-    """All that the callee declares lies in the memory given; or, at ragged edges, all that it accesses for these integers does."""
+    """All that the callee declares lies in the memory given; or, at ragged edges, all that it accesses for these
+    integers does."""
     root, (low, high) = given.root, wanted.span()
-    fits = high < low or at_least(given.start + low, root.low, c.facts) and at_most(given.start + high, root.low + root.size - 1, c.facts)
+    fits = (high < low
+            or at_least(given.start + low, root.low, c.facts)
+            and at_most(given.start + high, root.low + root.size - 1, c.facts))
     if not fits:
         integers = dict(zip(s.callee.params, s.ints))
         for a in parameter_accesses(s.callee, wanted.root, integers):
@@ -241,7 +252,7 @@ def _view_argument(c: Checker, s: Call, given: View, wanted: View) -> None:
         c.written(given, given.start)
 
 
-def _has_parallel(statements: list) -> bool:
+def _has_parallel(statements: Body) -> bool:
     return any(type(s) is Parallel and not _runs_once(s) or type(s) is Call and _has_parallel(s.callee.body)
                or any(_has_parallel(inner) for inner in bodies(s)) for s in statements)
 
@@ -268,8 +279,9 @@ def _stamp(c: Checker, s: Stamp) -> None:
         raise InternalError("only main is instrumented")
 
 
-RULES: dict[type, Callable] = {
-    Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for, While: _while, If: _if,
+RULES: dict[type, Callable[[Checker, Any], None]] = {       # each is called with a statement of its class
+    Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for,
+    While: _while, If: _if,
     Parallel: _parallel, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if,
     Commit: _return_if, Stamp: _stamp,
 }

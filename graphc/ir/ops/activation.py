@@ -6,7 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, holds, require
+from graphc.errors import InternalError
+from graphc.ir.graph import Value
+from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, holds, only_gradient, require
 from graphc.ir.ops.constant import number
 from graphc.ir.ops.elementwise import ROWS
 from graphc.ir.types import TensorType
@@ -26,11 +28,15 @@ class Activation(Composite):
         require(x.dtype.is_float, f"{self.name} takes float arrays, got {x.dtype}; convert it with .astype(f32)")
         return x
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             return np.asarray(self.formula(x), x.dtype)
 
-    def cost(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
+        """The function in numpy, in any float dtype."""
+        raise InternalError(f"{self.name} has no formula")
+
+    def cost(self, x: TensorType) -> Cost:
         return Cost(self.flops * x.size, 2 * x.nbytes)
 
 
@@ -38,18 +44,19 @@ class Relu(Activation):
     """maximum(x, 0); gradient 0 at 0 as in PyTorch; NaN stays NaN. Also of integers."""
     name: ClassVar[str] = "relu"
 
-    def infer(self, x):
+    def infer(self, x: TensorType) -> TensorType:
         require(x.dtype.kind != "bool", "relu takes float or int arrays, got bool; convert it with .astype(f32)")
         return x
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         return np.maximum(x, 0)
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.maximum(x, 0)
 
-    def vjp(self, b, gs, ins, outs):
-        return (b.where(b.le(outs[0], 0), number(b, 0, gs[0]), gs[0]),)
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        g = only_gradient(gs)
+        return (b.where(b.le(outs[0], 0), number(b, 0, g), g),)
 
 
 class LeakyRelu(Activation):
@@ -57,13 +64,13 @@ class LeakyRelu(Activation):
     name: ClassVar[str] = "leaky_relu"
     slope: float = 0.01
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         return np.where(x > 0, x, x * x.dtype.type(self.slope))
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.where(b.gt(x, 0), x, b.mul(x, self.slope))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.where(b.gt(ins[0], 0), gs[0], b.mul(gs[0], self.slope)),)
 
 
@@ -73,13 +80,13 @@ class Elu(Activation):
     alpha: float = 1.0
     flops: ClassVar[int] = 15
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         return np.where(x > 0, x, x.dtype.type(self.alpha) * np.expm1(x))
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.where(b.gt(x, 0), x, b.mul(b.expm1(b.minimum(x, 0)), self.alpha))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x = ins[0]
         slope = b.where(b.gt(x, 0), number(b, 1, x), b.mul(b.exp(b.minimum(x, 0)), self.alpha))
         return (b.mul(gs[0], slope),)
@@ -88,36 +95,38 @@ class Elu(Activation):
 class Gelu(Activation):
     """x * Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016).
 
-    `approximate` "none": Phi(x) = (1 + erf(x / sqrt 2)) / 2; "tanh": (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. Both as in PyTorch.
+    `approximate` "none": Phi(x) = (1 + erf(x / sqrt 2)) / 2; "tanh": (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
+    Both as in PyTorch.
     """
     name: ClassVar[str] = "gelu"
     approximate: str = "none"
     flops: ClassVar[int] = 20
 
-    def infer(self, x):
-        require(self.approximate in ("none", "tanh"), f'gelu: approximate is "none" or "tanh", got {self.approximate!r}')
+    def infer(self, x: TensorType) -> TensorType:
+        require(self.approximate in ("none", "tanh"),
+                f'gelu: approximate is "none" or "tanh", got {self.approximate!r}')
         return super().infer(x)
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         if self.approximate == "none":
             return 0.5 * x * (1 + ROWS["erf"].reference(x * x.dtype.type(SQRT_HALF)).astype(x.dtype))
         return 0.5 * x * (1 + np.tanh(x.dtype.type(SQRT_TWO_OVER_PI) * (x + x.dtype.type(TANH_GELU_CUBIC) * x * x * x)))
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.mul(x, self._phi(b, x))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x = ins[0]
         return (b.mul(gs[0], b.add(self._phi(b, x), b.mul(x, self._density(b, x)))),)
 
-    def _phi(self, b, x):
+    def _phi(self, b: OpBuilder, x: Value) -> Value:
         bump = b.erf(b.mul(x, SQRT_HALF)) if self.approximate == "none" else self._tanh(b, x)
         return b.add(b.mul(bump, 0.5), 0.5)
 
-    def _tanh(self, b, x):
+    def _tanh(self, b: OpBuilder, x: Value) -> Value:
         return b.tanh(b.mul(b.mul(x, SQRT_TWO_OVER_PI), b.add(b.mul(b.mul(x, x), TANH_GELU_CUBIC), 1)))
 
-    def _density(self, b, x):
+    def _density(self, b: OpBuilder, x: Value) -> Value:
         """The derivative of Phi."""
         square = b.mul(x, x)
         if self.approximate == "none":
@@ -132,55 +141,57 @@ class Silu(Activation):
     name: ClassVar[str] = "silu"
     flops: ClassVar[int] = 11
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         return x * ROWS["sigmoid"].reference(x)
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.mul(x, b.sigmoid(x))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, s = ins[0], b.sigmoid(ins[0])
         return (b.mul(gs[0], b.mul(s, b.add(b.mul(x, b.sub(1, s)), 1))),)
 
 
 class Softplus(Activation):
-    """log(1 + exp(x)), computed as max(x, 0) + log1p(exp(-|x|)). No `beta`, and no `threshold`: exact everywhere, unlike PyTorch."""
+    """log(1 + exp(x)), computed as max(x, 0) + log1p(exp(-|x|)). No `beta`, and no `threshold`: exact everywhere,
+    unlike PyTorch."""
     name: ClassVar[str] = "softplus"
     flops: ClassVar[int] = 25
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         return np.logaddexp(x, x.dtype.type(0))
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         return b.add(b.maximum(x, 0), b.log1p(b.exp(b.neg(b.abs(x)))))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.mul(gs[0], b.sigmoid(ins[0])),)
 
 
 class Clip(Activation):
-    """minimum(maximum(x, low), high); a bound that is None is absent; where low > high, high. The gradient passes inside, bounds included. Also of integers."""
+    """minimum(maximum(x, low), high); a bound that is None is absent; where low > high, high. The gradient passes
+    inside, bounds included. Also of integers."""
     name: ClassVar[str] = "clip"
     low: int | float | None = None
     high: int | float | None = None
 
-    def infer(self, x):
+    def infer(self, x: TensorType) -> TensorType:
         require(x.dtype.kind != "bool", "clip takes float or int arrays, got bool")
         whole = all(bound is None or holds(x.dtype, bound) for bound in (self.low, self.high))
         require(whole, f"clip of {x.dtype} needs whole bounds that {x.dtype} has, got {self.low} and {self.high}")
         return x
 
-    def formula(self, x):
+    def formula(self, x: np.ndarray) -> np.ndarray:
         low = x if self.low is None else np.maximum(x, x.dtype.type(self.low))
         return low if self.high is None else np.minimum(low, x.dtype.type(self.high))
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         if self.low is not None:
             x = b.maximum(x, self.low)
         return x if self.high is None else b.minimum(x, self.high)
 
-    def vjp(self, b, gs, ins, outs):
-        x, g = ins[0], gs[0]
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        x, g = ins[0], only_gradient(gs)
         if self.low is not None:
             g = b.where(b.ge(x, self.low), g, number(b, 0, g))
         if self.high is not None:

@@ -1,4 +1,5 @@
-"""Scaled dot-product attention as one operator, so that a back end may stream over keys without ever storing the scores."""
+"""Scaled dot-product attention as one operator, so that a back end may stream over keys without ever storing the
+scores."""
 from __future__ import annotations
 
 from math import prod, sqrt
@@ -6,46 +7,58 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, require
+from graphc.errors import GraphError
+from graphc.ir.graph import Value
+from graphc.ir.op import Arrays, Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.constant import full
-from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes, dtype_of, i32, shape_text
+from graphc.ir.types import Dim, Dims, DType, TensorType, bool_, broadcast_shapes, dtype_of, i32, shape_text
 
-MASKED = -1e30      # a score that softmax turns into exactly 0, yet finite: a row of which all scores are masked stays free of NaN
+# a score that softmax turns into exactly 0, yet finite: a row of which all scores are masked stays free of NaN
+MASKED = -1e30
 
 
 class AttentionOp(Composite):
-    """Attributes shared by attention and its gradient. `scale` None: 1 / sqrt(D). `causal`: query i sees keys j <= i (as torch, also for Tq != Tk)."""
+    """Attributes shared by attention and its gradient. `scale` None: 1 / sqrt(D). `causal`: query i sees keys j <= i
+    (as torch, also for Tq != Tk)."""
     has_kernel: ClassVar[bool] = True
     scale: float | None = None
     causal: bool = False
 
-    def factor(self, q_shape: tuple) -> float:
+    def factor(self, q_shape: Dims) -> float:
         if self.scale is not None:
             return self.scale
-        require(isinstance(q_shape[-1], int), f"attention: give `scale`, since the head size {q_shape[-1]} is not known")
-        return 1.0 / sqrt(max(q_shape[-1], 1))
+        size = q_shape[-1]
+        if not isinstance(size, int):
+            raise GraphError(f"attention: give `scale`, since the head size {size} is not known")
+        return 1.0 / sqrt(max(size, 1))
 
-    def check(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> tuple:
+    def check(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> Dims:
         """The shape [..., Tq, Tk] of the scores; GraphError where the operands do not fit."""
         require(len(mask) <= 1, f"{self.name} takes q, k, v and one mask")
-        require(q.dtype == k.dtype == v.dtype and q.dtype.is_float, f"attention of {q.dtype}, {k.dtype} and {v.dtype}: all must be of one float type")
+        require(q.dtype == k.dtype == v.dtype and q.dtype.is_float,
+                f"attention of {q.dtype}, {k.dtype} and {v.dtype}: all must be of one float type")
         for label, t in zip("qkv", (q, k, v)):
             require(t.rank >= 2, f"attention: {label} must be [..., T, D], it is {shape_text(t.shape)}")
-        require(q.shape[-1] == k.shape[-1], f"attention: q {shape_text(q.shape)} and k {shape_text(k.shape)} must agree in the last axis")
-        require(k.shape[-2] == v.shape[-2], f"attention: k {shape_text(k.shape)} and v {shape_text(v.shape)} must have equally many keys (axis -2)")
+        require(q.shape[-1] == k.shape[-1],
+                f"attention: q {shape_text(q.shape)} and k {shape_text(k.shape)} must agree in the last axis")
+        require(k.shape[-2] == v.shape[-2],
+                f"attention: k {shape_text(k.shape)} and v {shape_text(v.shape)} must have equally many keys (axis -2)")
         scores = (*broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2]), q.shape[-2], k.shape[-2])
         for m in mask:
-            require(m.dtype in (bool_, q.dtype), f"the mask of attention is bool (true: attend) or {q.dtype} (added to the scores), got {m.dtype}")
-            require(broadcast_shapes(m.shape, scores) == scores, f"the mask of attention {shape_text(m.shape)} does not broadcast to {shape_text(scores)}")
+            require(m.dtype in (bool_, q.dtype),
+                    f"the mask of attention is bool (true: attend) or {q.dtype} (added to the scores), got {m.dtype}")
+            require(broadcast_shapes(m.shape, scores) == scores,
+                    f"the mask of attention {shape_text(m.shape)} does not broadcast to {shape_text(scores)}")
         return scores
 
-    def seen(self, b, q, k, mask):
+    def seen(self, b: OpBuilder, q: Value, k: Value, mask: Value | None) -> Value | None:
         """Where a query may look, bool, broadcasting to [..., Tq, Tk]; None: everywhere."""
         parts = [_causal(b, q.type.shape[-2], k.type.shape[-2])] if self.causal else []
-        parts += [mask] if _is_bool(mask) else []
+        if mask is not None and _is_bool(mask):
+            parts.append(mask)
         return b.bitand(*parts) if len(parts) == 2 else parts[0] if parts else None
 
-    def scores(self, b, q, k, mask, seen):
+    def scores(self, b: OpBuilder, q: Value, k: Value, mask: Value | None, seen: Value | None) -> Value:
         """Masked scores [..., Tq, Tk]."""
         s = b.mul(b.matmul(q, _swapped(b, k)), self.factor(q.type.shape))
         if seen is not None:
@@ -54,7 +67,8 @@ class AttentionOp(Composite):
 
 
 class Attention(AttentionOp):
-    """(q [..., Tq, D], k [..., Tk, D], v [..., Tk, E], mask?) -> (softmax(q k^T * scale + mask) v, logsumexp of the scores [..., Tq]).
+    """(q [..., Tq, D], k [..., Tk, D], v [..., Tk, E], mask?) -> (softmax(q k^T * scale + mask) v, logsumexp of the
+    scores [..., Tq]).
 
     A bool mask is true where a query may look, a float mask is added. A query that may look nowhere gives 0; where
     a float mask of -inf leaves it nothing, NaN, as softmax does.
@@ -62,11 +76,11 @@ class Attention(AttentionOp):
     """
     name: ClassVar[str] = "attention"
 
-    def infer(self, q, k, v, *mask):
+    def infer(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> tuple[TensorType, ...]:
         scores = self.check(q, k, v, *mask)
         return q.with_shape((*scores[:-1], v.shape[-1])), q.with_shape(scores[:-1])
 
-    def reference(self, q, k, v, mask=None):
+    def reference(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None) -> Arrays:
         s, blind = self._scores(q, k, mask)
         with np.errstate(all="ignore"):
             top = np.maximum(np.max(s, axis=-1, keepdims=True, initial=-np.inf), np.finfo(s.dtype).min)
@@ -78,9 +92,9 @@ class Attention(AttentionOp):
         lead = np.broadcast_shapes(s.shape[:-2], v.shape[:-2])
         return out.astype(q.dtype), np.broadcast_to(lse, (*lead, lse.shape[-1])).astype(q.dtype)
 
-    def _scores(self, q, k, mask):
+    def _scores(self, q: np.ndarray, k: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         s = np.matmul(q, np.swapaxes(k, -1, -2)) * q.dtype.type(self.factor(q.shape))
-        seen = np.ones(s.shape[-2:], bool)
+        seen: np.ndarray = np.ones(s.shape[-2:], bool)
         if self.causal:
             seen = np.tril(seen)
         if mask is not None and mask.dtype == bool:
@@ -89,11 +103,13 @@ class Attention(AttentionOp):
         s = np.where(seen, s, q.dtype.type(_hidden(mask is not None and dtype_of(mask))))
         if mask is not None and mask.dtype != bool:
             s = s + mask
-        return s, ~seen.any(axis=-1, keepdims=True)
+        return s, np.logical_not(np.any(seen, axis=-1, keepdims=True))
 
-    def decompose(self, b, q, k, v, mask=None):
+    def decompose(self, b: OpBuilder, q: Value, k: Value, v: Value, mask: Value | None = None) -> Values:
         if k.type.shape[-2] == 0:           # who may look at nothing sees 0
-            return tuple(full(b, value, t) for value, t in zip((0, -np.inf), self.infer(*(x.type for x in (q, k, v, mask) if x is not None))))
+            return tuple(full(b, value, t)
+                         for value, t in zip((0, -np.inf),
+                                             self.infer(*(x.type for x in (q, k, v, mask) if x is not None))))
         seen = self.seen(b, q, k, mask)
         s = self.scores(b, q, k, mask, seen)
         last = (s.type.rank - 1,)
@@ -106,34 +122,36 @@ class Attention(AttentionOp):
         flat = b.reshape(folded, shape=folded.type.shape[:-1])
         return b.matmul(p, v), flat if flat.type == lse else b.broadcast_to(flat, shape=lse.shape)
 
-    def vjp(self, b, gs, ins, outs):
-        """Flash-attention's rule (Dao 2022): probabilities again from q, k and the logsumexp. A float mask, or a gradient of the
-        logsumexp itself, takes the decomposition's gradient."""
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        """Flash-attention's rule (Dao 2022): probabilities again from q, k and the logsumexp. A float mask, or a
+        gradient of the logsumexp itself, takes the decomposition's gradient."""
         if gs[1] is not None or (len(ins) == 4 and ins[3].type.dtype != bool_):
             return NotImplemented
         q, k, v, *mask = ins
-        grads = b.attention_grad(q, k, v, *mask, outs[0], outs[1], gs[0], scale=self.scale, causal=self.causal)
-        return (*grads, None)[:len(ins)]
+        grad = AttentionGrad(self.scale, self.causal)
+        return (*b.apply(grad, (q, k, v, *mask, *outs, only_gradient(gs[:1]))), None)[:len(ins)]
 
-    def cost(self, q, k, v, *mask):
+    def cost(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> Cost:
         scores = self.check(q, k, v, *mask)
         outs = self.infer(q, k, v, *mask)
         share = 2 if self.causal else 1
-        return Cost(prod(scores) * (2 * q.shape[-1] + 2 * v.shape[-1] + 10) // share, sum(t.nbytes for t in (q, k, v, *mask, *outs)))
+        return Cost(prod(scores) * (2 * q.shape[-1] + 2 * v.shape[-1] + 10) // share,
+                    sum(t.nbytes for t in (q, k, v, *mask, *outs)))
 
 
 class AttentionGrad(AttentionOp):
     """(q, k, v, bool mask?, out, logsumexp, dout) -> (dq, dk, dv) of attention."""
     name: ClassVar[str] = "attention_grad"
 
-    def infer(self, *ins):
-        require(len(ins) in (6, 7), f"attention_grad takes q, k, v, a mask or none, out, logsumexp, dout; got {len(ins)} operands")
+    def infer(self, *ins: TensorType) -> tuple[TensorType, ...]:
+        require(len(ins) in (6, 7),
+                f"attention_grad takes q, k, v, a mask or none, out, logsumexp, dout; got {len(ins)} operands")
         q, k, v = ins[:3]
         out, lse = Attention(self.scale, self.causal).infer(*ins[:-3])
         require(ins[-3:] == (out, lse, out), f"attention_grad: out, logsumexp and dout must be {out}, {lse} and {out}")
         return q, k, v
 
-    def reference(self, *arrays):
+    def reference(self, *arrays: np.ndarray) -> Arrays:
         (q, k, v), (out, lse, g) = arrays[:3], arrays[-3:]
         mask = arrays[3] if len(arrays) == 7 else None
         s, blind = Attention(self.scale, self.causal)._scores(q, k, mask)
@@ -143,7 +161,7 @@ class AttentionGrad(AttentionOp):
         grads = np.matmul(ds, k), np.matmul(np.swapaxes(ds, -1, -2), q), np.matmul(np.swapaxes(p, -1, -2), g)
         return tuple(_summed_to(x.shape, d).astype(x.dtype) for x, d in zip((q, k, v), grads))
 
-    def decompose(self, b, q, k, v, *rest):
+    def decompose(self, b: OpBuilder, q: Value, k: Value, v: Value, *rest: Value) -> Values:
         mask = rest[0] if len(rest) == 4 else None
         out, lse, g = rest[-3:]
         seen = self.seen(b, q, k, mask)
@@ -156,19 +174,21 @@ class AttentionGrad(AttentionOp):
         grads = b.matmul(ds, k), b.matmul(_swapped(b, ds), q), b.matmul(_swapped(b, p), g)
         return tuple(_summed(b, x.type.shape, d) for x, d in zip((q, k, v), grads))
 
-    def cost(self, *ins):
+    def cost(self, *ins: TensorType) -> Cost:
         q, k, v = ins[:3]
         scores = self.check(*ins[:-3])
         share = 2 if self.causal else 1
-        return Cost(prod(scores) * (6 * q.shape[-1] + 4 * v.shape[-1] + 10) // share, sum(t.nbytes for t in (*ins, q, k, v)))
+        return Cost(prod(scores) * (6 * q.shape[-1] + 4 * v.shape[-1] + 10) // share,
+                    sum(t.nbytes for t in (*ins, q, k, v)))
 
 
-def _causal(b, tq, tk):
+def _causal(b: OpBuilder, tq: Dim, tk: Dim) -> Value:
     return b.ge(b.iota(shape=(tq, tk), axis=0, dtype=i32), b.iota(shape=(tq, tk), axis=1, dtype=i32))
 
 
-def _where_seen(b, mask, seen, p):
-    """0 where a bool mask hides a key: softmax has 0 there already, except in rows that are hidden whole (which `causal` alone has none of)."""
+def _where_seen(b: OpBuilder, mask: Value | None, seen: Value | None, p: Value) -> Value:
+    """0 where a bool mask hides a key: softmax has 0 there already, except in rows that are hidden whole (which
+    `causal` alone has none of)."""
     return b.where(seen, p, b.constant(0, p.type.dtype)) if _is_bool(mask) else p
 
 
@@ -177,28 +197,28 @@ def _hidden(mask: DType | bool) -> float:
     return -np.inf if mask not in (False, bool_) else MASKED
 
 
-def _is_bool(mask) -> bool:
+def _is_bool(mask: Value | None) -> bool:
     return mask is not None and mask.type.dtype == bool_
 
 
-def _swapped(b, x):
+def _swapped(b: OpBuilder, x: Value) -> Value:
     r = x.type.rank
     return b.transpose(x, perm=(*range(r - 2), r - 1, r - 2))
 
 
-def _repeated_axes(shape: tuple, full: tuple) -> tuple[int, ...]:
+def _repeated_axes(shape: Dims, full: Dims) -> tuple[int, ...]:
     extra = len(full) - len(shape)
     return tuple(i for i, d in enumerate(full) if i < extra or (shape[i - extra] == 1 and d != 1))
 
 
-def _summed(b, shape: tuple, g):
+def _summed(b: OpBuilder, shape: Dims, g: Value) -> Value:
     """`g` summed over the leading axes along which an operand of `shape` was broadcast."""
     axes = _repeated_axes(shape, g.type.shape)
     g = b.sum(g, axes=axes, keepdims=True) if axes else g
     return g if g.type.shape == shape else b.reshape(g, shape=shape)
 
 
-def _summed_to(shape: tuple, g: np.ndarray) -> np.ndarray:
+def _summed_to(shape: Dims, g: np.ndarray) -> np.ndarray:
     return np.sum(g, axis=_repeated_axes(shape, g.shape), keepdims=True).reshape(shape)
 
 

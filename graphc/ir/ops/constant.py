@@ -1,17 +1,14 @@
 """Constants, counting arrays and dimensions as numbers; helpers with which other operators write constants."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from graphc.ir.bits import is_uniform
 from graphc.ir.graph import Value
-from graphc.ir.op import Cost, Literal, Op, holds, require
-from graphc.ir.types import Dim, DType, TensorType, normalize_axis
-
-if TYPE_CHECKING:
-    from graphc.ir.builder import Builder
+from graphc.ir.op import Cost, Gradients, Literal, Op, OpBuilder, Values, holds, require
+from graphc.ir.types import Dim, DType, TensorType, normalize_axis, static_dim, static_shape
 
 
 class Constant(Op):
@@ -23,18 +20,19 @@ class Constant(Op):
     def infer(self) -> TensorType:
         return self.value.type
 
-    def reference(self):
+    def reference(self) -> np.ndarray:
         return self.value.array
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return ()
 
-    def cost(self):
+    def cost(self) -> Cost:
         return Cost(0, self.value.type.nbytes)
 
 
 class Iota(Op):
-    """The array of `shape` whose elements are their own index along `axis`. Not bool; a float dtype counts in floats."""
+    """The array of `shape` whose elements are their own index along `axis`. Not bool; a float dtype counts in
+    floats."""
     name: ClassVar[str] = "iota"
     is_leaf = True
     shape: tuple[Dim, ...]
@@ -42,16 +40,17 @@ class Iota(Op):
     dtype: DType
 
     def infer(self) -> TensorType:
-        require(self.axis == normalize_axis(self.axis, len(self.shape)), f"iota: axis {self.axis} must be counted from the front")
+        require(self.axis == normalize_axis(self.axis, len(self.shape)),
+                f"iota: axis {self.axis} must be counted from the front")
         require(self.dtype.kind != "bool", "iota counts in integers or floats, not in bool")
         return TensorType(self.dtype, self.shape)
 
-    def reference(self):
-        along = [1] * len(self.shape)
+    def reference(self) -> np.ndarray:
+        along, shape = [1] * len(self.shape), static_shape(self.shape)
         along[self.axis] = -1
-        return np.broadcast_to(np.arange(self.shape[self.axis], dtype=self.dtype.np).reshape(along), self.shape)
+        return np.broadcast_to(np.arange(shape[self.axis], dtype=self.dtype.np).reshape(along), shape)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return ()
 
 
@@ -66,27 +65,28 @@ class Dimension(Op):
 
     def infer(self) -> TensorType:
         require(self.dtype.kind != "bool", "dimension counts in integers or floats, not in bool")
-        require(not isinstance(self.size, int) or holds(self.dtype, max(self.size, 0)), f"dimension: {self.size} is not an {self.dtype}")
+        require(not isinstance(self.size, int) or holds(self.dtype, max(self.size, 0)),
+                f"dimension: {self.size} is not an {self.dtype}")
         return TensorType(self.dtype, ())
 
-    def reference(self):
-        return np.asarray(max(self.size, 0), self.dtype.np)
+    def reference(self) -> np.ndarray:
+        return np.asarray(max(static_dim(self.size), 0), self.dtype.np)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return ()
 
 
-def number(b: "Builder", value: int | float | bool, like: Value | DType) -> Value:
+def number(b: OpBuilder, value: int | float | bool, like: Value | DType) -> Value:
     """A scalar constant of the dtype `like`, or of the dtype of the value `like`."""
     return b.constant(value, like.type.dtype if isinstance(like, Value) else like)
 
 
-def full(b: "Builder", value: int | float | bool, type: TensorType) -> Value:
+def full(b: OpBuilder, value: int | float | bool, type: TensorType) -> Value:
     """An array of `type` with every element `value`: a constant scalar, broadcast."""
     return b.broadcast_to(number(b, value, type.dtype), shape=type.shape)
 
 
-def count(b: "Builder", size: Dim, dtype: DType) -> Value:
+def count(b: OpBuilder, size: Dim, dtype: DType) -> Value:
     """The scalar max(size, 0); a constant when `size` is an int."""
     return number(b, max(size, 0), dtype) if isinstance(size, int) else b.dimension(size=size, dtype=dtype)
 

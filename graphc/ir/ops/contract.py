@@ -1,6 +1,7 @@
 """Products of two tensors summed over shared axes: matmul and einsum. Both are a `Contraction`."""
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import ClassVar
@@ -10,8 +11,9 @@ import numpy as np
 from graphc.errors import GraphError, InternalError
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction, axis
-from graphc.ir.op import Cost, Op, require
-from graphc.ir.types import Dim, TensorType, broadcast_shapes, shape_text
+from graphc.ir.graph import Value
+from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
+from graphc.ir.types import Dim, Dims, TensorType, broadcast_shapes, shape_text, static_shape
 
 
 Labels = tuple[str, ...]
@@ -28,7 +30,8 @@ class LabelledProduct(Op):
 
 
 class Matmul(LabelledProduct):
-    """numpy's matmul: [..., M, K] @ [..., K, N], leading axes broadcast; a 1-D operand is a row (left) or a column (right) whose axis then goes."""
+    """numpy's matmul: [..., M, K] @ [..., K, N], leading axes broadcast; a 1-D operand is a row (left) or a column
+    (right) whose axis then goes."""
     name: ClassVar[str] = "matmul"
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
@@ -37,22 +40,23 @@ class Matmul(LabelledProduct):
         left, right = _as_matrices(x.shape, y.shape)
         require(left[-1] == right[-2], f"matmul of {shape_text(x.shape)} and {shape_text(y.shape)}: "
                                        f"the last axis of the left ({left[-1]}) must equal "
-                                       f"{'the axis' if y.rank == 1 else 'the last but one axis'} of the right ({right[-2]})")
+                                       f"{'the axis' if y.rank == 1 else 'the last but one axis'} of the right "
+                                       f"({right[-2]})")
         lead = broadcast_shapes(left[:-2], right[:-2])
         return x.with_shape(lead + left[-2:-1] * (x.rank > 1) + right[-1:] * (y.rank > 1))
 
-    def reference(self, x, y):
+    def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.asarray(np.matmul(x, y))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, y = ins
         left, right = _as_matrices(x.type.shape, y.type.shape)
         lead = broadcast_shapes(left[:-2], right[:-2])
-        g = _reshaped(b, gs[0], (*lead, left[-2], right[-1]))
+        g = _reshaped(b, only_gradient(gs), (*lead, left[-2], right[-1]))
         x2, y2 = _reshaped(b, x, left), _reshaped(b, y, right)
         return _left_gradient(b, g, x2, y2, x.type), _right_gradient(b, g, x2, y2, y.type)
 
-    def cost(self, x, y):
+    def cost(self, x: TensorType, y: TensorType) -> Cost:
         out = self.infer(x, y)
         return Cost(2 * out.size * x.shape[-1], x.nbytes + y.nbytes + out.nbytes)
 
@@ -64,22 +68,23 @@ class Matmul(LabelledProduct):
 
     def contraction(self, x: TensorType, y: TensorType) -> Contraction:
         """Leading axes that only one operand has count as rows or columns, not as batch."""
-        c = contraction.matmul(*_as_matrices(x.shape, y.shape))
+        c = contraction.matmul(*map(static_shape, _as_matrices(x.shape, y.shape)))
         a = c.a if x.rank > 1 else c.a[1:]
         b = c.b if y.rank > 1 else c.b[:-1]
         out = c.out[:-2] + c.out[-2:-1] * (x.rank > 1) + c.out[-1:] * (y.rank > 1)
         return _without_false_batch(replace(c, a=a, b=b, out=out))
 
 
-def _left_gradient(b, g, x, y, type: TensorType):
+def _left_gradient(b: OpBuilder, g: Value, x: Value, y: Value, type: TensorType) -> Value:
     """g @ y^T; where the left operand is one matrix for all of a batch, one sum over batch and columns."""
     if x.type.rank == 2 and g.type.rank > 2 and y.type.shape[:-2] == g.type.shape[:-2]:
         return b.reshape(b.einsum(g, y, equation="...mn,...kn->mk"), shape=type.shape)
     return _dropped(b, b.matmul(g, _transposed(b, y)), -2, type)
 
 
-def _right_gradient(b, g, x, y, type: TensorType):
-    """x^T @ g; where the right operand is one matrix for all of a batch (a weight), batch and rows are merged: one product, no sum after it."""
+def _right_gradient(b: OpBuilder, g: Value, x: Value, y: Value, type: TensorType) -> Value:
+    """x^T @ g; where the right operand is one matrix for all of a batch (a weight), batch and rows are merged: one
+    product, no sum after it."""
     if y.type.rank == 2 and g.type.rank > 2 and x.type.shape[:-2] == g.type.shape[:-2]:
         rows = _product(range(g.type.rank - 1), g)
         x2 = b.reshape(x, shape=(rows, x.type.shape[-1]))
@@ -88,7 +93,7 @@ def _right_gradient(b, g, x, y, type: TensorType):
     return _dropped(b, b.matmul(_transposed(b, x), g), -1, type)
 
 
-def _dropped(b, g, at: int, type: TensorType):
+def _dropped(b: OpBuilder, g: Value, at: int, type: TensorType) -> Value:
     """`g` without its axis `at` when the operand was 1-D; leading axes stay, backward sums over them."""
     if type.rank > 1:
         return g
@@ -97,9 +102,11 @@ def _dropped(b, g, at: int, type: TensorType):
 
 
 class Einsum(LabelledProduct):
-    """Einstein summation of two operands, as numpy's: "bik,bkj->bij". Without "->" the output has the labels that occur once, sorted.
+    """Einstein summation of two operands, as numpy's: "bik,bkj->bij". Without "->" the output has the labels that occur
+    once, sorted.
 
-    "..." stands for axes that broadcast. A label may not occur twice in one operand (the DSL takes diagonals and drops axes of size 1 before).
+    "..." stands for axes that broadcast. A label may not occur twice in one operand (the DSL takes diagonals and drops
+    axes of size 1 before).
     """
     name: ClassVar[str] = "einsum"
     equation: str
@@ -110,21 +117,22 @@ class Einsum(LabelledProduct):
         sizes = self._sizes(a, x.shape, b, y.shape)
         return x.with_shape(sizes[label] for label in out)
 
-    def reference(self, x, y):
+    def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         a, b, out = parse_equation(self.equation, x.ndim, y.ndim)
         number = {label: i for i, label in enumerate(dict.fromkeys(a + b))}
         x, a = _squeezed(x, a, y, b)
         y, b = _squeezed(y, b, x, a)
-        return np.asarray(np.einsum(x, [number[i] for i in a], y, [number[i] for i in b], [number[i] for i in out], optimize=True), x.dtype)
+        return np.asarray(np.einsum(x, [number[i] for i in a], y, [number[i] for i in b], [number[i] for i in out],
+                                    optimize=True), x.dtype)
 
-    def vjp(self, b, gs, ins, outs):
-        left, right, out = parse_equation(self.equation, ins[0].type.rank, ins[1].type.rank)
-        return (_einsum_gradient(b, gs[0], out, ins[0], left, ins[1], right),
-                _einsum_gradient(b, gs[0], out, ins[1], right, ins[0], left))
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        (x, y), g = ins, only_gradient(gs)
+        left, right, out = parse_equation(self.equation, x.type.rank, y.type.rank)
+        return _einsum_gradient(b, g, out, x, left, y, right), _einsum_gradient(b, g, out, y, right, x, left)
 
-    def cost(self, x, y):
+    def cost(self, x: TensorType, y: TensorType) -> Cost:
         a, b, _ = parse_equation(self.equation, x.rank, y.rank)
-        points = 1
+        points: Dim = 1
         for size in self._sizes(a, x.shape, b, y.shape).values():
             points = points * size
         return Cost(2 * points, x.nbytes + y.nbytes + self.infer(x, y).nbytes)
@@ -137,17 +145,19 @@ class Einsum(LabelledProduct):
         sizes = self._sizes(a, x.shape, b, y.shape)
         number = {label: i for i, label in enumerate(sizes)}
 
-        def maps(labels, shape):
-            return tuple(axis() if shape[i] == 1 != sizes[label] else axis(number[label]) for i, label in enumerate(labels))
+        def maps(labels: Labels, shape: Dims) -> contraction.Maps:
+            return tuple(axis() if shape[i] == 1 != sizes[label] else axis(number[label])
+                         for i, label in enumerate(labels))
 
-        def dims(wanted):
+        def dims(wanted: Callable[[str], bool]) -> tuple[int, ...]:
             return tuple(number[label] for label in sizes if wanted(label))
         return _without_false_batch(Contraction(
-            tuple(sizes.values()), dims(lambda i: i in out and i in a and i in b), dims(lambda i: i in out and i not in b),
+            static_shape(tuple(sizes.values())), dims(lambda i: i in out and i in a and i in b),
+            dims(lambda i: i in out and i not in b),
             dims(lambda i: i in out and i not in a), dims(lambda i: i not in out),
             maps(a, x.shape), maps(b, y.shape), tuple(axis(number[label]) for label in out)))
 
-    def _sizes(self, a, x_shape, b, y_shape) -> dict[str, Dim]:
+    def _sizes(self, a: Labels, x_shape: Dims, b: Labels, y_shape: Dims) -> dict[str, Dim]:
         """Extent of every label; GraphError where the operands disagree."""
         sizes: dict[str, Dim] = {}
         for label, size in zip(a + b, x_shape + y_shape, strict=True):
@@ -174,7 +184,8 @@ def parse_equation(equation: str, *ranks: int, diagonals: bool = False) -> tuple
     together = [i for term in labels for i in term]
     hidden = sorted({i for i in together if _is_ellipsis(i)}, key=lambda i: -int(i[3:]))
     if not arrow:
-        return *labels, tuple(hidden) + tuple(sorted(i for i in set(together) if together.count(i) == 1 and not _is_ellipsis(i)))
+        return *labels, tuple(hidden) + tuple(sorted(i for i in set(together) if together.count(i) == 1
+                                                     and not _is_ellipsis(i)))
     head, dots, tail = out.partition("...")
     result = tuple(head) + tuple(hidden) * bool(dots) + tuple(tail)
     unknown = [i for i in result if i not in together]
@@ -187,9 +198,11 @@ def _operand_labels(equation: str, term: str, rank: int, diagonals: bool) -> Lab
     head, dots, tail = term.partition("...")
     letters = head + tail
     require(all(c.isalpha() for c in letters), f'einsum "{equation}": labels are letters, got "{term}"')
-    require(diagonals or len(set(letters)) == len(letters), f'einsum "{equation}": "{term}" names a label twice; a diagonal must be taken before')
+    require(diagonals or len(set(letters)) == len(letters),
+            f'einsum "{equation}": "{term}" names a label twice; a diagonal must be taken before')
     hidden = rank - len(letters)
-    require(hidden == 0 or (dots and hidden > 0), f'einsum "{equation}": "{term}" names {len(letters)} axes, the operand has {rank}')
+    require(hidden == 0 or (dots != "" and hidden > 0),
+            f'einsum "{equation}": "{term}" names {len(letters)} axes, the operand has {rank}')
     return tuple(head) + tuple(f"...{i}" for i in range(hidden, 0, -1)) + tuple(tail)
 
 
@@ -197,14 +210,16 @@ def _is_ellipsis(label: str) -> bool:
     return label.startswith("...")
 
 
-def _squeezed(x: np.ndarray, labels: Labels, other: np.ndarray, other_labels: Labels):
+def _squeezed(x: np.ndarray, labels: Labels, other: np.ndarray, other_labels: Labels) -> tuple[np.ndarray, Labels]:
     """`x` without the axes of size 1 that the other operand broadcasts."""
-    gone = [i for i, label in enumerate(labels) if x.shape[i] == 1 and label in other_labels and other.shape[other_labels.index(label)] != 1]
+    gone = [i for i, label in enumerate(labels) if x.shape[i] == 1 and label in other_labels
+            and other.shape[other_labels.index(label)] != 1]
     return x.squeeze(tuple(gone)), tuple(label for i, label in enumerate(labels) if i not in gone)
 
 
-def _einsum_gradient(b, g, out: Labels, x, own: Labels, other, others: Labels):
-    """einsum of g and the other operand, kept to the axes of x that they have; the axes that x alone has, or broadcast, come back by broadcast_to."""
+def _einsum_gradient(b: OpBuilder, g: Value, out: Labels, x: Value, own: Labels, other: Value, others: Labels) -> Value:
+    """einsum of g and the other operand, kept to the axes of x that they have; the axes that x alone has, or broadcast,
+    come back by broadcast_to."""
     sizes = dict(zip(out, g.type.shape)) | {i: d for i, d in zip(others, other.type.shape) if d != 1}
     kept = tuple(i for i, d in zip(own, x.type.shape) if sizes.get(i, 1) == d and i in out + others)
     letter = {label: chr(ord("a") + n) for n, label in enumerate(dict.fromkeys(out + others))}
@@ -214,26 +229,26 @@ def _einsum_gradient(b, g, out: Labels, x, own: Labels, other, others: Labels):
     return g if g.type.shape == x.type.shape else b.broadcast_to(g, shape=x.type.shape)
 
 
-def _agreeing(b, g, out: Labels, other, others: Labels):
+def _agreeing(b: OpBuilder, g: Value, out: Labels, other: Value, others: Labels) -> tuple[Value, Value]:
     """g and `other`, the latter broadcast where "..." made one of its axes larger."""
     full = tuple(g.type.shape[out.index(i)] if i in out else d for i, d in zip(others, other.type.shape))
     return g, other if full == other.type.shape else b.broadcast_to(other, shape=full)
 
 
-def _as_matrices(x: tuple, y: tuple) -> tuple[tuple, tuple]:
+def _as_matrices(x: Dims, y: Dims) -> tuple[Dims, Dims]:
     return (x if len(x) > 1 else (1, *x)), (y if len(y) > 1 else (*y, 1))
 
 
-def _reshaped(b, x, shape: tuple):
+def _reshaped(b: OpBuilder, x: Value, shape: Dims) -> Value:
     return x if x.type.shape == shape else b.reshape(x, shape=shape)
 
 
-def _transposed(b, x):
+def _transposed(b: OpBuilder, x: Value) -> Value:
     r = x.type.rank
     return b.transpose(x, perm=(*range(r - 2), r - 1, r - 2))
 
 
-def _product(axes, x) -> Dim:
+def _product(axes: Iterable[int], x: Value) -> Dim:
     size: Dim = 1
     for i in axes:
         size = size * x.type.shape[i]

@@ -1,4 +1,5 @@
-"""Loops and branches. Their bodies are graphs held as attributes; what a body reads from outside is passed to it as an operand (captured).
+"""Loops and branches. Their bodies are graphs held as attributes; what a body reads from outside is passed to it as an
+operand (captured).
 
 Their gradients build new regions by reverse mode, so they are in `autodiff/backward_control.py`.
 """
@@ -10,16 +11,16 @@ import numpy as np
 
 from graphc.ir.graph import Graph, Value
 from graphc.ir.interp import evaluate
-from graphc.ir.op import Cost, Op, require
-from graphc.ir.types import Dim, TensorType, bool_, i64
+from graphc.ir.op import Arrays, Cost, Op, require
+from graphc.ir.types import Dim, TensorType, bool_, i64, static_dim, static_shape
 
 
 class Scan(Op):
     """A loop of `length` steps.
 
-    Operands: initial carries, stacked inputs (one slice along axis 0 per step), captured values; the body takes them in that order.
-    The body gives new carries, then per-step outputs. Results: last carries, then per-step outputs stacked along axis 0.
-    `reverse`: the first step takes the last slice and writes the last slot.
+    Operands: initial carries, stacked inputs (one slice along axis 0 per step), captured values;
+    the body takes them in that order. The body gives new carries, then per-step outputs. Results: last carries,
+    then per-step outputs stacked along axis 0. `reverse`: the first step takes the last slice and writes the last slot.
     """
     name: ClassVar[str] = "scan"
     is_control = True
@@ -38,30 +39,33 @@ class Scan(Op):
         _check_carries("scan", self.body, n)
         return ins[:n] + tuple(v.type.with_shape((self.length, *v.type.shape)) for v in self.body.outputs[n:])
 
-    def _check_stacked(self, ins) -> None:
-        require(len(ins) >= self.carries + self.xs, f"scan with {self.carries} carries and {self.xs} stacked inputs got {len(ins)} operands")
+    def _check_stacked(self, ins: tuple[TensorType, ...]) -> None:
+        require(len(ins) >= self.carries + self.xs,
+                f"scan with {self.carries} carries and {self.xs} stacked inputs got {len(ins)} operands")
         for i, t in enumerate(ins[self.carries:self.carries + self.xs]):
             require(t.rank > 0 and t.shape[0] == self.length, f"scan of {self.length} steps: stacked input {i} is {t}, "
                                                               f"its axis 0 must be {self.length}")
 
-    def reference(self, *arrays):
+    def reference(self, *arrays: np.ndarray) -> Arrays:
         n, last = self.carries, self.carries + self.xs
         carries, xs, captured = arrays[:n], arrays[n:last], arrays[last:]
-        ys = [np.zeros((self.length, *v.type.shape), v.type.dtype.np) for v in self.body.outputs[n:]]
-        for t in reversed(range(self.length)) if self.reverse else range(self.length):
+        steps = range(static_dim(self.length))
+        ys = [np.zeros((len(steps), *static_shape(v.type.shape)), v.type.dtype.np) for v in self.body.outputs[n:]]
+        for t in reversed(steps) if self.reverse else steps:
             results = evaluate(self.body, (*carries, *(x[t] for x in xs), *captured))
             carries = results[:n]
             for y, step in zip(ys, results[n:]):
                 y[t] = step
         return (*carries, *ys)
 
-    def cost(self, *ins):
+    def cost(self, *ins: TensorType) -> Cost:
         outs = self.infer(*ins)
         return Cost(graph_flops(self.body) * self.length, sum(t.nbytes for t in ins + outs))
 
 
 class Cond(Op):
-    """Operands: a bool scalar, then captured values, which both bodies take. Results: those of then_body if it is true, else of else_body."""
+    """Operands: a bool scalar, then captured values, which both bodies take. Results: those of then_body if it is true,
+    else of else_body."""
     name: ClassVar[str] = "cond"
     is_control = True
     then_body: Graph
@@ -72,15 +76,17 @@ class Cond(Op):
         _check_inputs("cond, if true,", self.then_body, captured)
         _check_inputs("cond, if false,", self.else_body, captured)
         yes, no = output_types(self.then_body), output_types(self.else_body)
-        require(yes == no, f"the branches of cond must give the same types; one gives {_text(yes)}, the other {_text(no)}")
+        require(yes == no,
+                f"the branches of cond must give the same types; one gives {_text(yes)}, the other {_text(no)}")
         return yes
 
-    def reference(self, pred, *captured):
+    def reference(self, pred: np.ndarray, *captured: np.ndarray) -> Arrays:
         return evaluate(self.then_body if pred else self.else_body, captured)
 
-    def cost(self, *ins):
+    def cost(self, *ins: TensorType) -> Cost:
         outs = self.infer(*ins)
-        return Cost(max(graph_flops(self.then_body), graph_flops(self.else_body)), sum(t.nbytes for t in ins + outs))
+        return Cost(max(static_dim(graph_flops(g)) for g in (self.then_body, self.else_body)),
+                    sum(t.nbytes for t in ins + outs))
 
 
 class WhileLoop(Op):
@@ -101,12 +107,14 @@ class WhileLoop(Op):
         _check_inputs("the condition of while_loop", self.cond_body, ins)
         _check_inputs("while_loop", self.body, ins)
         _check_carries("while_loop", self.body, self.carries)
-        require(len(self.body.outputs) == self.carries, f"the body of while_loop has {self.carries} carries but gives {len(self.body.outputs)} values")
-        require(len(self.cond_body.outputs) == 1, f"the condition of while_loop must be one bool, it gives {len(self.cond_body.outputs)} values")
+        require(len(self.body.outputs) == self.carries,
+                f"the body of while_loop has {self.carries} carries but gives {len(self.body.outputs)} values")
+        require(len(self.cond_body.outputs) == 1,
+                f"the condition of while_loop must be one bool, it gives {len(self.cond_body.outputs)} values")
         _check_predicate("the condition of while_loop", self.cond_body.outputs[0].type)
         return (TensorType(i64, ()), *ins[:self.carries])
 
-    def reference(self, *arrays):
+    def reference(self, *arrays: np.ndarray) -> Arrays:
         carries, captured = arrays[:self.carries], arrays[self.carries:]
         count = 0
         while count < self.max_trips and evaluate(self.cond_body, (*carries, *captured))[0]:
@@ -114,9 +122,10 @@ class WhileLoop(Op):
             count += 1
         return (np.asarray(count, np.int64), *carries)
 
-    def cost(self, *ins):
+    def cost(self, *ins: TensorType) -> Cost:
         outs = self.infer(*ins)
-        return Cost((graph_flops(self.body) + graph_flops(self.cond_body)) * self.max_trips, sum(t.nbytes for t in ins + outs))
+        return Cost((graph_flops(self.body) + graph_flops(self.cond_body)) * self.max_trips,
+                    sum(t.nbytes for t in ins + outs))
 
 
 def graph_flops(graph: Graph) -> Dim:
@@ -138,15 +147,18 @@ def _check_counts(what: str, **counts: Dim) -> None:
 
 def _check_inputs(what: str, body: Graph, given: tuple[TensorType, ...]) -> None:
     require(not body.state, f"the body of {what} must not own state")
-    require(len(body.inputs) == len(given), f"{what} passes {len(given)} values to a body that takes {len(body.inputs)}")
+    require(len(body.inputs) == len(given),
+            f"{what} passes {len(given)} values to a body that takes {len(body.inputs)}")
     for v, t in zip(body.inputs, given):
         require(v.type == t, f"{what} passes {t} where its body takes {v.name or 'a value'}: {v.type}")
 
 
 def _check_carries(what: str, body: Graph, carries: int) -> None:
-    require(len(body.outputs) >= carries, f"the body of {what} must give {carries} new carries, it gives {len(body.outputs)} values")
+    require(len(body.outputs) >= carries,
+            f"the body of {what} must give {carries} new carries, it gives {len(body.outputs)} values")
     for old, new in zip(body.inputs[:carries], body.outputs):
-        require(old.type == new.type, f"{what}: carry {_label(old)}is {old.type} before a step and {new.type} after it; they must agree")
+        require(old.type == new.type,
+                f"{what}: carry {_label(old)}is {old.type} before a step and {new.type} after it; they must agree")
 
 
 def _label(v: Value) -> str:

@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.errors import GraphError
-from graphc.ir.op import ALL, Cost, Op, Operands
+from graphc.ir.graph import Value
+from graphc.ir.op import ALL, Cost, Gradients, Op, OpBuilder, Operands, Values
 from graphc.ir.ops.constant import number
 from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes
 
@@ -22,8 +23,8 @@ class Row:
     name: str
     arity: int
     kinds: tuple[str, ...]
-    reference: Callable
-    vjp: Callable | None = None     # None: gradient zero everywhere (the explicit list of piecewise constant functions)
+    reference: Callable[..., np.ndarray]
+    vjp: Callable[..., Gradients] | None = None     # None: gradient zero everywhere (the explicit list of piecewise constant functions)
     result: DType | None = None     # None: the dtype of the operands
     flops: int = 1
     linear_in: tuple[Operands, ...] = ()
@@ -52,7 +53,7 @@ class Elementwise(Op):
         return self
 
     @property
-    def name(self) -> str:          # type: ignore[override]
+    def name(self) -> str:
         return self.fn
 
     @property
@@ -91,16 +92,16 @@ class Elementwise(Op):
         shape, result = broadcast_shapes(*[t.shape for t in ins]), row.result or dtype
         return data[0] if data[0].shape is shape and dtype is result else TensorType(result, shape)
 
-    def reference(self, *arrays):
+    def reference(self, *arrays: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             return np.asarray(self.row.reference(*arrays), self.row.result.np if self.row.result else arrays[-1].dtype)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         if self.row.vjp is None:
             return (None,) * len(ins)
         return self.row.vjp(b, gs[0], outs[0], *ins)
 
-    def cost(self, *ins):
+    def cost(self, *ins: TensorType) -> Cost:
         out = self.infer(*ins)
         return Cost(out.size * self.row.flops, out.nbytes + sum(t.nbytes for t in ins))
 
@@ -114,16 +115,16 @@ class Cast(Op):
     is_elementwise = True
     dtype: DType
 
-    def infer(self, x):
+    def infer(self, x: TensorType) -> TensorType:
         return x.with_dtype(self.dtype)
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         if x.dtype.kind == "f" and self.dtype.is_int:
             return _saturating(x, self.dtype)
         with np.errstate(all="ignore"):
             return x.astype(self.dtype.np)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         source = ins[0].type.dtype
         return (b.cast(gs[0], dtype=source) if source.is_float and self.dtype.is_float else None,)
 
@@ -134,13 +135,13 @@ class StopGradient(Op):
     is_elementwise = True
     linear_in = (ALL,)
 
-    def infer(self, x):
+    def infer(self, x: TensorType) -> TensorType:
         return x
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return x
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (None,)
 
 
@@ -156,16 +157,16 @@ def _saturating(x: np.ndarray, dtype: DType) -> np.ndarray:
         return np.where(x >= float(high), high, np.where(x <= float(low), low, inside)).astype(dtype.np)
 
 
-def _sigmoid(x):
+def _sigmoid(x: np.ndarray) -> np.ndarray:
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
-def _erf(x):
+def _erf(x: np.ndarray) -> np.ndarray:
     return np.asarray(np.frompyfunc(math.erf, 1, 1)(x.astype(np.float64)), np.float64)
 
 
-def _pow_vjp(b, g, y, x, e):
+def _pow_vjp(b: OpBuilder, g: Value, y: Value, x: Value, e: Value) -> Gradients:
     """d/dx = e x^(e-1), 0 where e = 0; d/de = y log x, 0 where x = 0 <= e (PyTorch's choices, without 0 * inf on the way)."""
     zero, one = number(b, 0, x), number(b, 1, x)
     lower = b.where(b.eq(e, 0), zero, b.sub(e, one))
@@ -173,18 +174,18 @@ def _pow_vjp(b, g, y, x, e):
     return b.mul(g, b.mul(e, b.pow(x, lower))), b.mul(g, b.mul(y, b.log(base)))
 
 
-def _extremum_vjp(loses: str) -> Callable:
+def _extremum_vjp(loses: str) -> Callable[..., Gradients]:
     """Gradient of maximum (an operand loses where it is `lt` the other) or minimum (`gt`): to the winner; half to each of equals."""
-    def vjp(b, g, y, x1, x2):
+    def vjp(b: OpBuilder, g: Value, y: Value, x1: Value, x2: Value) -> Gradients:
         tie, half, zero = b.eq(x1, x2), b.mul(g, 0.5), number(b, 0, g)
 
-        def share(mine, other):
+        def share(mine: Value, other: Value) -> Value:
             return b.where(getattr(b, loses)(mine, other), zero, b.where(tie, half, g))
         return share(x1, x2), share(x2, x1)
     return vjp
 
 
-def _where_vjp(b, g, y, cond, x1, x2):
+def _where_vjp(b: OpBuilder, g: Value, y: Value, cond: Value, x1: Value, x2: Value) -> Gradients:
     zero = number(b, 0, g)
     return None, b.where(cond, g, zero), b.where(cond, zero, g)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+import numpy as np
+
 from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.interp import evaluate
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.op import Arrays, Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.shape import Slice
 from graphc.ir.types import TensorType
 
@@ -25,11 +27,13 @@ def slices_in(body: Graph) -> tuple[Node, ...]:
 
 
 class Fused(Op):
-    """The outputs of `body` for its inputs. Made by the fuse pass, after differentiation: it has no gradient of its own.
+    """The outputs of `body` for its inputs. Made by the fuse pass, after differentiation: it has no gradient of its
+    own.
 
-    kind "nest": elementwise operators and reductions over one iteration space (`ir.space`). kind "contraction": one contraction
-    and elementwise operators on its result, every output of the contraction's shape; or, with gates, of the shape of the slices that the body
-    takes of the result, side by side along its last axis.
+    kind "nest": elementwise operators and reductions over one iteration space (`ir.space`).
+    kind "contraction": one contraction and elementwise operators on its result, every output of the contraction's
+    shape; or, with gates, of the shape of the slices that the body takes of the result, side by side along its last
+    axis.
     """
     name: ClassVar[str] = "fused"
     body: Graph
@@ -37,14 +41,15 @@ class Fused(Op):
 
     def infer(self, *ins: TensorType) -> tuple[TensorType, ...]:
         wanted = tuple(v.type for v in self.body.inputs)
-        require(not self.body.state and self.kind in KINDS, f"a fused body owns no state and its kind is one of {', '.join(KINDS)}, not {self.kind!r}")
+        require(not self.body.state and self.kind in KINDS,
+                f"a fused body owns no state and its kind is one of {', '.join(KINDS)}, not {self.kind!r}")
         require(ins == wanted, f"fused body takes {wanted}, got {ins}")
         return tuple(v.type for v in self.body.outputs)
 
-    def reference(self, *arrays):
+    def reference(self, *arrays: np.ndarray) -> Arrays:
         return evaluate(self.body, arrays)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         raise InternalError("a fused node is differentiated before it is fused", "backward")
 
     def cost(self, *ins: TensorType) -> Cost:

@@ -5,18 +5,21 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.errors import GraphError
+from graphc.ir.graph import Value
 from graphc.ir.image import ImageRoles
-from graphc.ir.op import ALL, Composite, Cost, require
+from graphc.ir.op import ALL, Composite, Cost, OpBuilder, require
 from graphc.ir.types import TensorType
 
 MODES = ("nearest", "bilinear")
 
 
 class Resize(Composite):
-    """The last two axes of x [N, C, H, W] brought to `shape`, as torch.nn.functional.interpolate with align_corners=False, antialias=False.
+    """The last two axes of x [N, C, H, W] brought to `shape`, as torch.nn.functional.interpolate with
+    align_corners=False, antialias=False.
 
-    "nearest": y[i] = x[floor(i H / H')]. "bilinear": y[i] mixes the two neighbours of s = max((i + 1/2) H / H' - 1/2, 0) linearly,
-    the last row repeated at the border.
+    "nearest": y[i] = x[floor(i H / H')]. "bilinear": y[i] mixes the two neighbours of s = max((i + 1/2) H / H' - 1/2,
+    0) linearly, the last row repeated at the border.
     """
     name: ClassVar[str] = "resize"
     images = ImageRoles((0,), True)
@@ -27,12 +30,13 @@ class Resize(Composite):
     def infer(self, x: TensorType) -> TensorType:
         require(self.mode in MODES, f'resize: mode is "nearest" or "bilinear", got {self.mode!r}')
         require(x.dtype.is_float, f"resize takes float arrays, got {x.dtype}; convert it with .astype(f32)")
-        require(x.rank == 4 and len(self.shape) == 2, f"resize takes x [N, C, H, W] and a shape (H, W), got {x} and {self.shape}")
+        require(x.rank == 4 and len(self.shape) == 2,
+                f"resize takes x [N, C, H, W] and a shape (H, W), got {x} and {self.shape}")
         fits = all(new >= 0 and (new == 0 or old != 0) for old, new in zip(x.shape[2:], self.shape))
         require(fits, f"cannot resize {x} to {self.shape}")
         return x.with_shape(x.shape[:2] + tuple(self.shape))
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         for axis, size in zip((2, 3), self.shape):
             if self.mode == "nearest":
                 x = np.take(x, sources(x.shape[axis], size, self.mode)[0], axis)
@@ -40,12 +44,12 @@ class Resize(Composite):
             x = np.moveaxis(np.tensordot(x, self._matrix(x.shape[axis], size).astype(x.dtype), (axis, 1)), -1, axis)
         return x
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         for axis, size in zip((2, 3), self.shape):
             x = self._along(b, x, axis, size)
         return x
 
-    def cost(self, x):
+    def cost(self, x: TensorType) -> Cost:
         out = self.infer(x)
         return Cost(out.size * (8 if self.mode == "bilinear" else 0), x.nbytes + out.nbytes)
 
@@ -55,9 +59,10 @@ class Resize(Composite):
         eye = np.eye(old)
         return eye[first] * (1 - weight)[:, None] + eye[second] * weight[:, None]
 
-    def _along(self, b, x, axis: int, new: int):
+    def _along(self, b: OpBuilder, x: Value, axis: int, new: int) -> Value:
         old = x.type.shape[axis]
-        require(isinstance(old, int), f"resize needs the size {old} of axis {axis} as an int; bind it first")
+        if not isinstance(old, int):
+            raise GraphError(f"resize needs the size {old} of axis {axis} as an int; bind it first")
         if new == old:
             return x
         if self.mode == "nearest" and old and new % old == 0:
@@ -82,7 +87,7 @@ def sources(old: int, new: int, mode: str) -> tuple[np.ndarray, np.ndarray, np.n
     return first, np.minimum(first + 1, old - 1), place - first
 
 
-def _repeated(b, x, axis: int, times: int):
+def _repeated(b: OpBuilder, x: Value, axis: int, times: int) -> Value:
     """Each element `times` times along `axis`: a broadcast, whose gradient is a sum."""
     shape = x.type.shape
     apart = b.reshape(x, shape=shape[:axis + 1] + (1,) + shape[axis + 1:])

@@ -5,13 +5,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import ALL, Cost, Op, require
+from graphc.ir.graph import Value
+from graphc.ir.op import ALL, Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.shape import slice_axis
 from graphc.ir.types import TensorType, normalize_axis
 
 
 class Cumulative(Op):
-    """Base: y[i] combines x[0..i] along `axis` in the dtype of x; `reverse`: x[i..]; `exclusive`: without x[i] (then the first is the neutral element)."""
+    """Base: y[i] combines x[0..i] along `axis` in the dtype of x; `reverse`: x[i..]; `exclusive`: without x[i] (then
+    the first is the neutral element)."""
     axis: int
     reverse: bool = False
     exclusive: bool = False
@@ -20,10 +22,11 @@ class Cumulative(Op):
 
     def infer(self, x: TensorType) -> TensorType:
         normalize_axis(self.axis, x.rank)
-        require(x.dtype.kind != "bool", f"{self.name} takes float or int arrays, got bool; convert it with .astype(i64)")
+        require(x.dtype.kind != "bool",
+                f"{self.name} takes float or int arrays, got bool; convert it with .astype(i64)")
         return x
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         x = np.flip(x, self.axis) if self.reverse else x
         with np.errstate(all="ignore"):
             y = self.accumulate.accumulate(x, self.axis, dtype=x.dtype)
@@ -37,7 +40,7 @@ class CumSum(Cumulative):
     name: ClassVar[str] = "cumsum"
     linear_in = (ALL,)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.cumsum(gs[0], axis=self.axis, reverse=not self.reverse, exclusive=self.exclusive),)
 
 
@@ -50,19 +53,22 @@ class CumProd(Cumulative):
     neutral: ClassVar[int] = 1
     accumulate: ClassVar[np.ufunc] = np.multiply
 
-    def vjp(self, b, gs, ins, outs):
-        x, g = ins[0], gs[0]
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        x, g = ins[0], only_gradient(gs)
         if self.exclusive:
             g = shifted(b, g, self.axis, back=not self.reverse)
         before = b.cumprod(x, axis=self.axis, reverse=self.reverse, exclusive=True)
-        after = b.linear_scan(shifted(b, x, self.axis, back=not self.reverse), g, axis=self.axis, reverse=not self.reverse)
+        after = b.linear_scan(shifted(b, x, self.axis, back=not self.reverse), g, axis=self.axis,
+                              reverse=not self.reverse)
         return (b.mul(before, after),)
 
 
 class LinearScan(Op):
-    """y[i] = a[i] * y[i-1] + x[i] along `axis`, y before the first being 0 (a[0] has no effect); `reverse`: y[i] = a[i] * y[i+1] + x[i].
+    """y[i] = a[i] * y[i-1] + x[i] along `axis`, y before the first being 0 (a[0] has no effect); `reverse`: y[i] = a[i]
+    * y[i+1] + x[i].
 
-    The recurrence of moving averages and diagonal state-space models; its gradient is the same recurrence in the other direction.
+    The recurrence of moving averages and diagonal state-space models; its gradient is the same recurrence in the other
+    direction.
     """
     name: ClassVar[str] = "linear_scan"
     linear_in = ((1,),)
@@ -74,7 +80,7 @@ class LinearScan(Op):
         require(a == x and x.dtype.is_float, f"linear_scan takes two float arrays of one type, got {a} and {x}")
         return x
 
-    def reference(self, a, x):
+    def reference(self, a: np.ndarray, x: np.ndarray) -> np.ndarray:
         a, x = np.moveaxis(a, self.axis, 0), np.moveaxis(x, self.axis, 0)
         y, last = np.empty_like(x), np.zeros(x.shape[1:], x.dtype)
         with np.errstate(all="ignore"):
@@ -82,18 +88,19 @@ class LinearScan(Op):
                 last = y[i] = a[i] * last + x[i] if i != self._first(len(x)) else x[i]
         return np.moveaxis(y, 0, self.axis)
 
-    def vjp(self, b, gs, ins, outs):
-        dx = b.linear_scan(shifted(b, ins[0], self.axis, back=not self.reverse), gs[0], axis=self.axis, reverse=not self.reverse)
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        dx = b.linear_scan(shifted(b, ins[0], self.axis, back=not self.reverse), gs[0], axis=self.axis,
+                           reverse=not self.reverse)
         return b.mul(dx, shifted(b, outs[0], self.axis, back=self.reverse)), dx
 
-    def cost(self, a, x):
+    def cost(self, a: TensorType, x: TensorType) -> Cost:
         return Cost(2 * x.size, 3 * x.nbytes)
 
     def _first(self, n: int) -> int:
         return n - 1 if self.reverse else 0
 
 
-def shifted(b, x, axis: int, back: bool):
+def shifted(b: OpBuilder, x: Value, axis: int, back: bool) -> Value:
     """x moved by one along `axis`, a zero entering: y[i] = x[i+1] if `back`, else x[i-1]."""
     axis = normalize_axis(axis, x.type.rank)
     n = x.type.shape[axis]
@@ -105,7 +112,7 @@ def shifted(b, x, axis: int, back: bool):
     return b.pad(kept, low=zeros if back else one, high=one if back else zeros, value=0)
 
 
-def _shifted_array(y: np.ndarray, axis: int, first) -> np.ndarray:
+def _shifted_array(y: np.ndarray, axis: int, first: int) -> np.ndarray:
     moved = np.moveaxis(y, axis, 0)
     result = np.full_like(moved, first)
     result[1:] = moved[:-1]

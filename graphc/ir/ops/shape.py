@@ -1,4 +1,5 @@
-"""Operators that move elements: reshape, transpose, broadcast, slice, concat, pad, flip, dynamic slices; composites of them."""
+"""Operators that move elements: reshape, transpose, broadcast, slice, concat, pad, flip, dynamic slices; composites of
+them."""
 from __future__ import annotations
 
 from functools import reduce
@@ -7,18 +8,23 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import ALL, Composite, Cost, Op, Operands, holds, require
+from graphc.ir.graph import Value
+from graphc.ir.op import (
+    ALL, Arrays, Composite, Cost, Gradients, Op, OpBuilder, Operands, Values, as_tuple, holds, only_gradient, require)
 from graphc.ir.ops.constant import full, number
-from graphc.ir.types import Dim, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text
+from graphc.ir.types import (
+    Dim, Dims, Sizes, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text, static_shape)
 
-FAR = 1 << 30                       # a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
+# a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
+FAR = 1 << 30
 
 
 class Movement(Op):
     """Base: no arithmetic; reads its operands and writes its result once."""
 
-    def cost(self, *ins):
-        return Cost(0, 2 * self.infer(*ins).nbytes)
+    def cost(self, *ins: TensorType) -> Cost:
+        out, = as_tuple(self.infer(*ins))
+        return Cost(0, 2 * out.nbytes)
 
 
 class Reshape(Movement):
@@ -31,13 +37,15 @@ class Reshape(Movement):
 
     def infer(self, x: TensorType) -> TensorType:
         out = x.with_shape(self.shape)
-        require(out.size == x.size, f"cannot reshape {shape_text(x.shape)} ({x.size} elements) to {shape_text(self.shape)} ({out.size} elements)")
+        require(out.size == x.size,
+                f"cannot reshape {shape_text(x.shape)} ({x.size} elements) to {shape_text(self.shape)} ({out.size} "
+                "elements)")
         return out
 
-    def reference(self, x):
-        return x.reshape(self.shape)
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return x.reshape(static_shape(self.shape))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.reshape(gs[0], shape=ins[0].type.shape),)
 
 
@@ -50,13 +58,14 @@ class Transpose(Movement):
     perm: tuple[int, ...]
 
     def infer(self, x: TensorType) -> TensorType:
-        require(sorted(self.perm) == list(range(x.rank)), f"transpose: {self.perm} is not a permutation of the {x.rank} axes of {x}")
+        require(sorted(self.perm) == list(range(x.rank)),
+                f"transpose: {self.perm} is not a permutation of the {x.rank} axes of {x}")
         return x.with_shape(x.shape[p] for p in self.perm)
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.transpose(x, self.perm)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         inverse = tuple(sorted(range(len(self.perm)), key=self.perm.__getitem__))
         return (b.transpose(gs[0], perm=inverse),)
 
@@ -70,13 +79,14 @@ class BroadcastTo(Movement):
     shape: tuple[Dim, ...]
 
     def infer(self, x: TensorType) -> TensorType:
-        require(broadcast_shapes(x.shape, self.shape) == self.shape, f"cannot broadcast {shape_text(x.shape)} to {shape_text(self.shape)}")
+        require(broadcast_shapes(x.shape, self.shape) == self.shape,
+                f"cannot broadcast {shape_text(x.shape)} to {shape_text(self.shape)}")
         return x.with_shape(self.shape)
 
-    def reference(self, x):
-        return np.broadcast_to(x, self.shape)
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(x, static_shape(self.shape))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (gs[0],)             # backward sums over what was broadcast
 
 
@@ -90,26 +100,30 @@ class Concat(Movement):
         require(len(xs) > 0, "concat takes at least one array")
         first, axis = xs[0], normalize_axis(self.axis, xs[0].rank)
         for x in xs[1:]:
-            require(x.dtype == first.dtype, f"concat of {first.dtype} and {x.dtype}: convert one, for example with .astype({first.dtype})")
+            require(x.dtype == first.dtype,
+                    f"concat of {first.dtype} and {x.dtype}: convert one, for example with .astype({first.dtype})")
             require(_without(x.shape, axis) == _without(first.shape, axis) and x.rank == first.rank,
-                    f"concat along axis {axis}: {shape_text(first.shape)} and {shape_text(x.shape)} must agree on every other axis")
+                    f"concat along axis {axis}: {shape_text(first.shape)} and {shape_text(x.shape)} must agree on "
+                    "every other axis")
         length = reduce(add, (x.shape[axis] for x in xs))
         return first.with_shape(_with(first.shape, axis, length))
 
-    def reference(self, *xs):
+    def reference(self, *xs: np.ndarray) -> np.ndarray:
         return np.concatenate(xs, axis=self.axis)
 
-    def vjp(self, b, gs, ins, outs):
-        axis, start, parts = normalize_axis(self.axis, ins[0].type.rank), 0, []
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        axis, g, parts = normalize_axis(self.axis, ins[0].type.rank), only_gradient(gs), []
+        start: Dim = 0
         for x in ins:
             stop = start + x.type.shape[axis]
-            parts.append(slice_axis(b, gs[0], axis, start, stop))
+            parts.append(slice_axis(b, g, axis, start, stop))
             start = stop
         return tuple(parts)
 
 
 class Slice(Movement):
-    """x[start[0]:stop[0]:step[0], …]: one triple per axis, 0 <= start <= stop <= size and step > 0 (numpy's negative numbers are the DSL's work)."""
+    """x[start[0]:stop[0]:step[0], …]: one triple per axis, 0 <= start <= stop <= size and step > 0 (numpy's negative
+    numbers are the DSL's work)."""
     name: ClassVar[str] = "slice"
     is_view = True
     linear_in = (ALL,)
@@ -118,7 +132,8 @@ class Slice(Movement):
     step: tuple[int, ...]
 
     def infer(self, x: TensorType) -> TensorType:
-        require(len(self.start) == len(self.stop) == len(self.step) == x.rank, f"slice of {x} needs {x.rank} starts, stops and steps")
+        require(len(self.start) == len(self.stop) == len(self.step) == x.rank,
+                f"slice of {x} needs {x.rank} starts, stops and steps")
         for axis, (low, high, step) in enumerate(zip(self.start, self.stop, self.step)):
             inside = _known_le(0, low) and _known_le(low, high) and _known_le(high, x.shape[axis])
             require(inside, f"slice {low}:{high} is not inside axis {axis} of {x}")
@@ -130,11 +145,11 @@ class Slice(Movement):
         """The shape of the result."""
         return tuple(_stepped(high - low, step) for low, high, step in zip(self.start, self.stop, self.step))
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return x[tuple(map(slice, self.start, self.stop, self.step))]
 
-    def vjp(self, b, gs, ins, outs):
-        g, sizes = gs[0], ins[0].type.shape
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        g, sizes = only_gradient(gs), ins[0].type.shape
         for axis, step in enumerate(self.step):
             if step != 1:
                 g = _spread_out(b, g, axis, step)
@@ -154,18 +169,21 @@ class Pad(Movement):
         return () if self.value else (ALL,)
 
     def infer(self, x: TensorType) -> TensorType:
-        require(len(self.low) == len(self.high) == x.rank, f"pad of {x} needs {x.rank} pairs, got {len(self.low)} and {len(self.high)}")
-        require(all(_known_le(0, n) for n in self.low + self.high), f"pad by {self.low} and {self.high}: amounts must be >= 0; slice to remove elements")
+        require(len(self.low) == len(self.high) == x.rank,
+                f"pad of {x} needs {x.rank} pairs, got {len(self.low)} and {len(self.high)}")
+        require(all(_known_le(0, n) for n in self.low + self.high),
+                f"pad by {self.low} and {self.high}: amounts must be >= 0; slice to remove elements")
         require(holds(x.dtype, self.value), f"pad of {x.dtype} with {self.value}, which is not a number of {x.dtype}")
         return x.with_shape(low + n + high for low, n, high in zip(self.low, x.shape, self.high))
 
-    def cost(self, x):
+    def cost(self, x: TensorType) -> Cost:
         return Cost(0, x.nbytes + self.infer(x).nbytes)
 
-    def reference(self, x):
-        return np.pad(x, tuple(zip(self.low, self.high)), constant_values=x.dtype.type(self.value))
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.pad(x, tuple(zip(static_shape(self.low), static_shape(self.high))),
+                      constant_values=x.dtype.type(self.value))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         stop = tuple(low + n for low, n in zip(self.low, ins[0].type.shape))
         return (b.slice(gs[0], start=self.low, stop=stop, step=(1,) * len(stop)),)
 
@@ -181,29 +199,31 @@ class Flip(Movement):
         require(min(self.axes, default=0) >= 0, f"flip: axes {self.axes} must be counted from the front")
         return x
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.flip(x, self.axes)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         return (b.flip(gs[0], axes=self.axes),)
 
 
 class DynamicSlice(Movement):
-    """x[s0:s0+sizes[0], s1:s1+sizes[1], …], starts being integer scalars, each clamped to [0, axis size - sizes[i]] as in XLA."""
+    """x[s0:s0+sizes[0], s1:s1+sizes[1], …], starts being integer scalars, each clamped to [0, axis size - sizes[i]] as
+    in XLA."""
     name: ClassVar[str] = "dynamic_slice"
     linear_in = ((0,),)
     sizes: tuple[Dim, ...]
 
     def infer(self, x: TensorType, *starts: TensorType) -> TensorType:
         require(len(self.sizes) == x.rank, f"dynamic_slice of {x} needs {x.rank} sizes, got {len(self.sizes)}")
-        require(all(map(_known_le, self.sizes, x.shape)), f"dynamic_slice: sizes {shape_text(self.sizes)} do not fit into {x}")
+        require(all(map(_known_le, self.sizes, x.shape)),
+                f"dynamic_slice: sizes {shape_text(self.sizes)} do not fit into {x}")
         _check_starts(self.name, x, starts)
         return x.with_shape(self.sizes)
 
-    def reference(self, x, *starts):
-        return x[_clamped(x.shape, self.sizes, starts)].copy()
+    def reference(self, x: np.ndarray, *starts: np.ndarray) -> np.ndarray:
+        return x[_clamped(x.shape, static_shape(self.sizes), starts)].copy()
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, *starts = ins
         return b.dynamic_update_slice(full(b, 0, x.type), gs[0], *starts), *(None for _ in starts)
 
@@ -214,18 +234,19 @@ class DynamicUpdateSlice(Movement):
     linear_in = ((0, 1),)
 
     def infer(self, x: TensorType, update: TensorType, *starts: TensorType) -> TensorType:
-        require(update.dtype == x.dtype, f"dynamic_update_slice: {x.dtype} array and {update.dtype} update; convert one with .astype({x.dtype})")
+        require(update.dtype == x.dtype,
+                f"dynamic_update_slice: {x.dtype} array and {update.dtype} update; convert one with .astype({x.dtype})")
         require(update.rank == x.rank, f"dynamic_update_slice: {update} must have as many axes as {x}")
         require(all(map(_known_le, update.shape, x.shape)), f"dynamic_update_slice: {update} does not fit into {x}")
         _check_starts(self.name, x, starts)
         return x
 
-    def reference(self, x, update, *starts):
+    def reference(self, x: np.ndarray, update: np.ndarray, *starts: np.ndarray) -> np.ndarray:
         result = x.copy()
         result[_clamped(x.shape, update.shape, starts)] = update
         return result
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, update, *starts = ins
         around = b.dynamic_update_slice(gs[0], full(b, 0, update.type), *starts)
         inside = b.dynamic_slice(gs[0], *starts, sizes=update.type.shape)
@@ -243,16 +264,16 @@ class Tile(Composite):
         require(all(n >= 0 for n in self.reps), f"tile: repetitions must be >= 0, got {self.reps}")
         return x.with_shape(n * d for n, d in zip(self.reps, self._padded(x)))
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.tile(x, self.reps)
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         dims = self._padded(x.type)
         apart = b.reshape(x, shape=tuple(n for d in dims for n in (1, d)))
         wide = b.broadcast_to(apart, shape=tuple(n for pair in zip(self.reps, dims) for n in pair))
         return b.reshape(wide, shape=tuple(n * d for n, d in zip(self.reps, dims)))
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x = ins[0]
         dims = self._padded(x.type)
         apart = b.reshape(gs[0], shape=tuple(n for pair in zip(self.reps, dims) for n in pair))
@@ -263,7 +284,8 @@ class Tile(Composite):
 
 
 class Triangle(Composite):
-    """Base of tril and triu: zero outside a triangle of the last two axes, whose border is the diagonal number k (k > 0: above the main one)."""
+    """Base of tril and triu: zero outside a triangle of the last two axes, whose border is the diagonal number k (k >
+    0: above the main one)."""
     k: int = 0
     compare: ClassVar[str] = ""
     linear_in = (ALL,)
@@ -276,13 +298,13 @@ class Triangle(Composite):
     def diagonal(self) -> int:
         return max(min(self.k, FAR), -FAR)
 
-    def decompose(self, b, x):
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
         rows, columns = (b.iota(shape=x.type.shape[-2:], axis=axis, dtype=i32) for axis in (0, 1))
         inside = getattr(b, self.compare)(columns, b.add(rows, self.diagonal))
         return b.where(inside, x, number(b, 0, x))
 
-    def vjp(self, b, gs, ins, outs):
-        return (self.decompose(b, gs[0]),)
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        return (self.decompose(b, only_gradient(gs)),)
 
 
 class Tril(Triangle):
@@ -290,7 +312,7 @@ class Tril(Triangle):
     name: ClassVar[str] = "tril"
     compare: ClassVar[str] = "le"
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.tril(x, self.diagonal)
 
 
@@ -299,7 +321,7 @@ class Triu(Triangle):
     name: ClassVar[str] = "triu"
     compare: ClassVar[str] = "ge"
 
-    def reference(self, x):
+    def reference(self, x: np.ndarray) -> np.ndarray:
         return np.triu(x, self.diagonal)
 
 
@@ -315,24 +337,26 @@ class Stack(Composite):
         axis = normalize_axis(self.axis, xs[0].rank + 1)
         return xs[0].with_shape(xs[0].shape[:axis] + (len(xs),) + xs[0].shape[axis:])
 
-    def reference(self, *xs):
+    def reference(self, *xs: np.ndarray) -> np.ndarray:
         return np.stack(xs, self.axis)
 
-    def decompose(self, b, *xs):
+    def decompose(self, b: OpBuilder, *xs: Value) -> Value:
         axis = normalize_axis(self.axis, xs[0].type.rank + 1)
         return b.concat(*(b.reshape(x, shape=x.type.shape[:axis] + (1,) + x.type.shape[axis:]) for x in xs), axis=axis)
 
-    def vjp(self, b, gs, ins, outs):
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         axis = normalize_axis(self.axis, ins[0].type.rank + 1)
-        return tuple(b.reshape(slice_axis(b, gs[0], axis, i, i + 1), shape=x.type.shape) for i, x in enumerate(ins))
+        g = only_gradient(gs)
+        return tuple(b.reshape(slice_axis(b, g, axis, i, i + 1), shape=x.type.shape) for i, x in enumerate(ins))
 
 
-def slice_axis(b, x, axis: int, start: Dim, stop: Dim):
+def slice_axis(b: OpBuilder, x: Value, axis: int, start: Dim, stop: Dim) -> Value:
     """x[start:stop] along one axis; x itself when that is all of it."""
     shape = x.type.shape
     if start == 0 and stop == shape[axis]:
         return x
-    return b.slice(x, start=_with((0,) * len(shape), axis, start), stop=_with(shape, axis, stop), step=(1,) * len(shape))
+    return b.slice(x, start=_with((0,) * len(shape), axis, start), stop=_with(shape, axis, stop),
+                   step=(1,) * len(shape))
 
 
 def _stepped(length: Dim, step: int) -> Dim:
@@ -340,7 +364,7 @@ def _stepped(length: Dim, step: int) -> Dim:
     return (length + step - 1) // step if isinstance(length, int) else length // step
 
 
-def _spread_out(b, g, axis: int, step: int):
+def _spread_out(b: OpBuilder, g: Value, axis: int, step: int) -> Value:
     """`g` with step - 1 zeros between its elements along `axis`."""
     shape, n = g.type.shape, g.type.shape[axis]
     if n == 0:
@@ -357,7 +381,7 @@ def _check_starts(name: str, x: TensorType, starts: tuple[TensorType, ...]) -> N
     require(bad is None, f"{name}: starts are integer scalars, got {bad}")
 
 
-def _clamped(shape, sizes, starts) -> tuple[slice, ...]:
+def _clamped(shape: Sizes, sizes: Sizes, starts: Arrays) -> tuple[slice, ...]:
     firsts = [min(max(int(s), 0), n - size) for s, n, size in zip(starts, shape, sizes)]
     return tuple(slice(first, first + size) for first, size in zip(firsts, sizes))
 
@@ -368,12 +392,13 @@ def _known_le(low: Dim, high: Dim) -> bool:
     return gap >= 0 if isinstance(gap, int) else True
 
 
-def _with(shape: tuple, axis: int, value) -> tuple:
+def _with(shape: Dims, axis: int, value: Dim) -> Dims:
     return shape[:axis] + (value,) + shape[axis + 1:]
 
 
-def _without(shape: tuple, axis: int) -> tuple:
+def _without(shape: Dims, axis: int) -> Dims:
     return shape[:axis] + shape[axis + 1:]
 
 
-OPS = (Reshape, Transpose, BroadcastTo, Concat, Slice, Pad, Flip, DynamicSlice, DynamicUpdateSlice, Tile, Tril, Triu, Stack)
+OPS = (Reshape, Transpose, BroadcastTo, Concat, Slice, Pad, Flip, DynamicSlice, DynamicUpdateSlice, Tile, Tril,
+       Triu, Stack)

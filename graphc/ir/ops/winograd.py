@@ -8,7 +8,7 @@ import numpy as np
 from graphc.ir.image import ImageRoles
 from graphc.ir.op import ALL, Cost, Op, require
 from graphc.ir.ops.conv import Pair
-from graphc.ir.types import TensorType, f32, shape_text
+from graphc.ir.types import Dim, Dims, Sizes, TensorType, f32, shape_text, static_shape
 from graphc.ir.winograd import POINTS, TAPS, both_sides, tiled, tiles, transforms, untiled
 
 
@@ -30,17 +30,17 @@ class WinogradWeights(Op):
         features, channels = self.roles(w.shape)
         return w.with_shape(((self.tile + 2)**2, -(-features // self.width), channels, self.width))
 
-    def reference(self, w):
+    def reference(self, w: np.ndarray) -> np.ndarray:
         g = np.flip(w.swapaxes(0, 1), (2, 3)) if self.turned else w
         u = both_sides(transforms(self.tile).g, g).reshape(*g.shape[:2], -1)
         panels = -(-g.shape[0] // self.width)
         u = u[np.minimum(np.arange(panels * self.width), g.shape[0] - 1)]
         return u.reshape(panels, self.width, g.shape[1], -1).transpose(3, 0, 2, 1).copy()
 
-    def cost(self, w):
+    def cost(self, w: TensorType) -> Cost:
         return Cost(0, w.nbytes + self.infer(w).nbytes)
 
-    def roles(self, shape: tuple) -> Pair:
+    def roles(self, shape: Dims) -> tuple[Dim, Dim]:
         """How many features the convolution makes, and of how many channels."""
         return (shape[1], shape[0]) if self.turned else (shape[0], shape[1])
 
@@ -64,15 +64,15 @@ class WinogradConv2d(Op):
         require(u.shape == wanted, f"{self.name}: the weights are {shape_text(u.shape)}, they must be {shape_text(wanted)}")
         return x.with_shape((x.shape[0], self.features, *(n + sum(p) - TAPS + 1 for n, p in zip(x.shape[2:], self.padding))))
 
-    def reference(self, x, u):
+    def reference(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         t = transforms(self.tile)
         n, (_, panels, channels, width) = self.tile + 2, u.shape
-        shape = self.infer(*(TensorType(f32, a.shape) for a in (x, u))).shape
+        shape = static_shape(self.infer(*(TensorType(f32, a.shape) for a in (x, u))).shape)
         w = u.reshape(n, n, panels, channels, width).transpose(2, 4, 3, 0, 1).reshape(-1, channels, n, n)[:self.features]
         v = both_sides(t.bt, tiles(x, self.tile, shape[2:], self.padding))
         return untiled(both_sides(t.at, np.einsum("ncijpq,fcpq->nfijpq", v, w, optimize=True)), shape)
 
-    def cost(self, x, u):
+    def cost(self, x: TensorType, u: TensorType) -> Cost:
         y = self.infer(x, u)
         kernel = x.shape[1] * TAPS * TAPS
         return Cost(2 * y.size * kernel, x.nbytes + y.nbytes + self.features * kernel * x.dtype.itemsize)
@@ -94,12 +94,12 @@ class WinogradWeightGrad(Op):
         require(dy.shape == wanted, f"{self.name}: dy is {shape_text(dy.shape)}, it must be {shape_text(wanted)}")
         return x.with_shape((dy.shape[1], x.shape[1], TAPS, TAPS))
 
-    def reference(self, x, dy):
+    def reference(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
         t = transforms(self.tile)
         v, d = both_sides(t.bt, tiles(x, self.tile, dy.shape[2:], self.padding)), both_sides(t.a, tiled(dy, self.tile))
         return both_sides(t.gt, np.einsum("ncijpq,nfijpq->fcpq", v, d, optimize=True))
 
-    def cost(self, x, dy):
+    def cost(self, x: TensorType, dy: TensorType) -> Cost:
         w = self.infer(x, dy)
         return Cost(2 * dy.size * x.shape[1] * TAPS * TAPS, x.nbytes + dy.nbytes + w.nbytes)
 
@@ -111,7 +111,7 @@ def _check_form(op: Op, *counts: int, padding: tuple[Pair, ...] = ()) -> None:
     require(all(n >= 0 for pair in padding for n in pair), f"{op.name}: padding must not be negative")
 
 
-def grid(y: tuple, tile: int) -> tuple[int, int]:
+def grid(y: Sizes, tile: int) -> tuple[int, int]:
     """Rows and columns of tiles in a result of shape y."""
     return -(-y[2] // tile), -(-y[3] // tile)
 
