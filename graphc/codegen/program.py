@@ -21,7 +21,7 @@ from graphc.ir.traits import VIEWS
 from graphc.ir.types import i64
 from graphc.memory.plan import Buffer, Packed, Place, Plan
 from graphc.memory.scan_layout import scan_layout
-from graphc.schedule.nest_schedule import shared_bytes
+from graphc.schedule.nest_schedule import buffer_bytes
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
 
@@ -125,7 +125,7 @@ class _ProgramBuilder:
         views += [self.view(place, frame) for _, place in borders]
         self.commit(plan, node)
         around = sum(pad.outputs[0].type.nbytes - pad.inputs[0].type.nbytes for pad, _ in borders)
-        self.call(kernel, views + self.node_id(node, kernel), Site(kernel.name, node, getattr(plan.schedules[node], "aliased", False), around))
+        self.call(kernel, views + self.node_id(node, kernel), Site(kernel.name, node, plan.schedules[node].aliased, around))
         if self.check_nan:
             self.check_for_nan(node, frame)
 
@@ -194,7 +194,7 @@ class _ProgramBuilder:
         views, at = [], base + buffer.offset
         for w in wanted:
             views.append(self.main.buffer(buffer.space, buffer.slot, at, w.dtype, w.shape))
-            at += shared_bytes(((w.dtype, prod(w.shape)),))
+            at += buffer_bytes(((w.dtype, prod(w.shape)),))
         return views
 
     def copy(self, source: View, target: View) -> None:

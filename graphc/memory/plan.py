@@ -8,6 +8,7 @@ from math import prod
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.traits import VIEWS
 from graphc.ir.types import DType
+from graphc.schedule.schedule import Schedule
 from graphc.schedule.view import ViewType, contiguous_strides, same_strides
 
 SPACES = ("arena", "const", "input", "state", "output", "argument", "result")
@@ -107,9 +108,9 @@ class Packed:
     the state slot that holds it, `first` and up.
     """
     first: int
-    buffers: dict[tuple[int, int, ViewType, object], Buffer] = field(default_factory=dict)
+    buffers: dict[tuple[int, int, ViewType, Schedule], Buffer] = field(default_factory=dict)
 
-    def buffer(self, operand: Place, schedule: object, nbytes: int) -> Buffer:
+    def buffer(self, operand: Place, schedule: Schedule, nbytes: int) -> Buffer:
         key = (operand.buffer.slot, operand.offset, operand.view, schedule)
         if key not in self.buffers:
             self.buffers[key] = Buffer("state", nbytes, self.first + len(self.buffers), fixed=True)
@@ -124,7 +125,7 @@ class Plan:
     """
     graph: Graph
     places: Mapping[Value, Place]
-    schedules: Mapping[Node, object]
+    schedules: Mapping[Node, Schedule]
     scratch: dict[Node, Buffer] = field(default_factory=dict)
     packed: dict[Node, Buffer] = field(default_factory=dict)
     regions: dict[Node, Region] = field(default_factory=dict)

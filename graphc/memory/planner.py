@@ -10,8 +10,8 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.memory.plan import Buffer, Packed, Place, Plan, Region
 from graphc.memory.scan_layout import scan_layout
 from graphc.memory.storage import ALIGNMENT, Constants, Order, Stored, assign_storage
-from graphc.schedule.choose import packed_bytes, schedule_node, scratch_bytes
-from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.choose import schedule_node
+from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
 
 Interval = tuple[int, int]          # first and last position at which a buffer is in use
@@ -37,7 +37,7 @@ class Planner:
     constants: Constants
     orders: Mapping[Value, Order]
     packed: Packed | None = None
-    schedules: dict[tuple, object] = field(default_factory=dict)        # of equal nodes, computed once
+    schedules: dict[tuple, Schedule] = field(default_factory=dict)        # of equal nodes, computed once
 
     def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None]) -> Plan:
         stored = assign_storage(graph, arguments, results, self.constants, self._schedule, self.orders)
@@ -51,11 +51,11 @@ class Planner:
         stored.schedules.update(_aliased(stored))
         return plan
 
-    def _scratch(self, plan: Plan, node: Node, schedule) -> None:
+    def _scratch(self, plan: Plan, node: Node, schedule: Schedule) -> None:
         """Memory that the threads of a kernel share while it runs, and memory of the operand that is packed before it."""
-        if size := scratch_bytes(node, schedule):
+        if size := schedule.shared_bytes:
             plan.scratch[node] = Buffer("arena", size)
-        if size := packed_bytes(node, schedule):
+        if size := schedule.packed_bytes:
             operand = plan.places[node.inputs[schedule.prepacked]]
             plan.packed[node] = self.packed.buffer(operand, schedule, size) if operand.lasts else Buffer("arena", size)
 
@@ -68,7 +68,7 @@ class Planner:
                      for slot, (v, p) in enumerate(zip(graph.inputs, places, strict=True))}
         return self.plan(graph, arguments, [p and p.given_as("result", slot) for slot, p in enumerate(results)])
 
-    def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]):
+    def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]) -> Schedule:
         views, results, fixed = tuple(p.view for p in ins), tuple(p.view for p in outs), tuple(p.buffer.fixed for p in ins)
         key = (node.op, views, results, fixed)
         if key not in self.schedules:
@@ -146,10 +146,10 @@ def _temporaries(plan: Plan, node: Node) -> list[Buffer]:
     return [b for b in own if b.space == "arena"]           # a carry of one slot may have become a result of the graph
 
 
-def _aliased(stored: Stored) -> dict[Node, PlainSchedule]:
-    """The schedules of updates whose result came to lie where their first operand lies."""
-    return {node: replace(s, aliased=True) for node, s in stored.schedules.items()
-            if isinstance(s, PlainSchedule) and s.inplace and stored.places[node.outputs[0]].same_memory(stored.places[node.inputs[0]])}
+def _aliased(stored: Stored) -> dict[Node, Schedule]:
+    """The schedules of kernels whose result came to lie where their first operand lies."""
+    return {node: s.updating() for node, s in stored.schedules.items()
+            if node.inputs and stored.places[node.outputs[0]].same_memory(stored.places[node.inputs[0]])}
 
 
 def _donor(stored: Stored, node: Node, output: int, position: int, last_use: Mapping[Buffer, int]) -> Buffer | None:

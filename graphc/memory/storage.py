@@ -16,12 +16,12 @@ from graphc.ir.traits import may_fail
 from graphc.memory.buffer_aliasing import Order, Slot, find_slots
 from graphc.memory.plan import Buffer, Place
 from graphc.memory.scan_layout import scan_layout
-from graphc.schedule.choose import inplace_pairs
+from graphc.schedule.schedule import Schedule
 from graphc.schedule.view import ViewType, contiguous_strides, reshape_strides
 
 ALIGNMENT = 64
 CONTROL = frozenset(op.name for op in control.OPS)
-Schedule = Callable[[Node, Sequence[Place], Sequence[Place]], object]
+Chooser = Callable[[Node, Sequence[Place], Sequence[Place]], Schedule]
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Stored:
     """A graph whose values have places (arena buffers without offsets yet) and whose kernels have schedules."""
     graph: Graph
     places: dict[Value, Place]
-    schedules: dict[Node, object]
+    schedules: dict[Node, Schedule]
     carries: dict[Node, tuple[Place, ...]]      # of a scan: the slots of each carry, stacked
     assembled: set[Node] = field(default_factory=set)       # concatenations and pads whose parts are computed in place: no kernel
     borders: dict[Value, Node] = field(default_factory=dict)        # of these the pads, by their insides
@@ -62,7 +62,9 @@ class Stored:
 
     def inplace(self, node: Node) -> tuple[tuple[int, int], ...]:
         """Pairs (output, input) of `node` that may share memory: no other operand shows that memory in another way."""
-        pairs = inplace_pairs(node, self.schedules.get(node), self.views(node.inputs), self.views(node.outputs))
+        if node not in self.schedules:
+            return ()
+        pairs = self.schedules[node].inplace_pairs(self.views(node.inputs), self.views(node.outputs))
         return tuple((o, i) for o, i in pairs if self._alone(node, i))
 
     def _alone(self, node: Node, i: int) -> bool:
@@ -71,18 +73,18 @@ class Stored:
 
 
 def assign_storage(graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None], constants: Constants,
-                   schedule: Schedule, orders: Mapping[Value, Order] | None = None) -> Stored:
+                   choose: Chooser, orders: Mapping[Value, Order] | None = None) -> Stored:
     """The graph with the copies it needs, a place for each of its values, a schedule for each kernel.
 
     `arguments` are the places of inputs and state; `results[i]` is the place, with its layout, in which result number i (outputs, then updates)
     must be, decided by the owner of that memory; None if it is there anyway. `orders` gives the storage order of axes where it is not row-major.
     """
-    return _Storage(graph, arguments, constants, schedule, orders or {}).run(results)
+    return _Storage(graph, arguments, constants, choose, orders or {}).run(results)
 
 
 class _Storage:
-    def __init__(self, graph: Graph, arguments: Mapping[Value, Place], constants: Constants, schedule: Schedule, orders: Mapping[Value, Order]):
-        self.graph, self.constants, self.schedule, self.orders = graph, constants, schedule, orders
+    def __init__(self, graph: Graph, arguments: Mapping[Value, Place], constants: Constants, choose: Chooser, orders: Mapping[Value, Order]):
+        self.graph, self.constants, self.choose, self.orders = graph, constants, choose, orders
         self.w = Rewriter(graph)
         self.stored = Stored(graph, {self.w[v]: place for v, place in arguments.items()}, {}, {})
         self.places = self.stored.places
@@ -153,7 +155,7 @@ class _Storage:
         """Schedules the node that was added last, unless it is a control operator, which has none."""
         node = self.w.nodes[-1]
         if node.op.name not in CONTROL:
-            self.stored.schedules[node] = self.schedule(node, [self.places[v] for v in node.inputs], [self.places[v] for v in node.outputs])
+            self.stored.schedules[node] = self.choose(node, [self.places[v] for v in node.inputs], [self.places[v] for v in node.outputs])
 
     def place_view(self, node: Node) -> None:
         old = node.inputs[0]

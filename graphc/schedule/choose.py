@@ -1,4 +1,4 @@
-"""Chooses how each node runs: which schedule family it belongs to, and which inputs its outputs may overwrite."""
+"""Chooses how each node runs."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,11 +13,10 @@ from graphc.schedule.choose_contraction import contraction_schedule
 from graphc.schedule.choose_nest import nest_schedule
 from graphc.schedule.choose_plain import plain_schedule
 from graphc.schedule.choose_winograd import RULES as WINOGRAD
-from graphc.schedule.contraction_schedule import ContractionSchedule
 from graphc.schedule.parallel_rows import RULES as PLAIN
+from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
-from graphc.schedule.winograd_schedule import WinogradGradSchedule, WinogradSchedule
 
 
 def contraction_of(node: Node) -> tuple[Node, tuple[int, int]] | None:
@@ -30,7 +29,7 @@ def contraction_of(node: Node) -> tuple[Node, tuple[int, int]] | None:
     return (node, (0, 1)) if takes_epilogue(node.op) else None
 
 
-def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target, invariant: Sequence[bool] = ()):
+def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target, invariant: Sequence[bool] = ()) -> Schedule:
     """The schedule of a node: a pure function of operator, views and target. invariant: inputs that do not change in the loop around it."""
     if type(node.op) in PLAIN:
         return plain_schedule(node, ins, outs, target)
@@ -50,26 +49,6 @@ def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
     strides = contiguous_strides(inner.outputs[0].type.shape) if gates else outs[0].strides         # with gates, the result lies nowhere
     return contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, strides, a.dtype, target, fused=inner is not node,
                                 invariant=(invariant[i], invariant[j]) if invariant else (False, False), gates=gates)
-
-
-def inplace_pairs(node: Node, schedule, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> tuple[tuple[int, int], ...]:
-    """Pairs (output, input): the output may lie exactly where the input lies, if that dies here."""
-    if not isinstance(schedule, (ContractionSchedule, WinogradSchedule, WinogradGradSchedule)):
-        return getattr(schedule, "inplace", ())
-    found = contraction_of(node)
-    operands = found[1]
-    return tuple((o, i) for i, view in enumerate(ins) if i not in operands for o, out in enumerate(outs) if view == out)
-
-
-def scratch_bytes(node: Node, schedule) -> int:
-    """Memory that all threads of the kernel share while it runs."""
-    size = getattr(schedule, "shared_scratch", 0)
-    return size * node.inputs[0].type.dtype.itemsize if isinstance(schedule, ContractionSchedule) else size
-
-
-def packed_bytes(node: Node, schedule) -> int:
-    """Memory of the operand that is packed before the kernel runs."""
-    return schedule.packed_size * node.inputs[0].type.dtype.itemsize if isinstance(schedule, ContractionSchedule) else 0
 
 
 def _position(op: Fused, operand: Value) -> int:

@@ -37,7 +37,7 @@ def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequ
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
     machine = Machine(target, dtype.itemsize, lanes, free)
     phases = tuple(_gate_schedule(p, machine) if gates else _phase_schedule(p, dtype, machine) for p in form.phases)
-    return replace(_placed(form, phases, _prepacked(form, phases, free)), gates=gates)
+    return replace(_placed(form, phases, dtype, _prepacked(form, phases, free)), gates=gates)
 
 
 def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:
@@ -99,7 +99,7 @@ def _dot_schedule(p: Phase, machine: Machine) -> DotSchedule:
 
 # --- where the shared scratch lies -----------------------------------------------------------------------------------------
 
-def _placed(form: Form, phases: tuple[PhaseSchedule, ...], ready: int | None) -> ContractionSchedule:
+def _placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: int | None) -> ContractionSchedule:
     copies, end, packed_size = [], 0, 0
     for copy in form.copies:
         copies.append(None if copy is None else end)
@@ -114,7 +114,7 @@ def _placed(form: Form, phases: tuple[PhaseSchedule, ...], ready: int | None) ->
             target.append(offset if size else None)
         top = max(top, end + sum(sizes))
     prepacked = None if ready is None else ready ^ form.swap
-    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, prepacked, packed_size)
+    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, dtype, prepacked, packed_size)
 
 
 def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:

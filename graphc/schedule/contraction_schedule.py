@@ -4,7 +4,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from graphc.ir.types import DType
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
+from graphc.schedule.schedule import ProductSchedule
 
 MAX_TAPS = 49
 STEPS = 4                       # of a sum that the micro-kernel takes at a time: fewer instructions for control
@@ -175,8 +177,8 @@ PhaseSchedule = TileSchedule | DotSchedule | LaneSchedule | NarrowSchedule | Loo
 
 
 @dataclass(frozen=True)
-class ContractionSchedule:
-    """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in elements).
+class ContractionSchedule(ProductSchedule):
+    """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in elements of `dtype`).
 
     copies[i]: offset of the padded copy of operand i (after the swap), or None.
     packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one after the other.
@@ -191,9 +193,18 @@ class ContractionSchedule:
     packed_b: tuple[int | None, ...]
     partials: tuple[int | None, ...]
     shared_scratch: int
+    dtype: DType
     prepacked: int | None = None
     packed_size: int = 0
     gates: int = 0
+
+    @property
+    def shared_bytes(self) -> int:
+        return self.shared_scratch * self.dtype.itemsize
+
+    @property
+    def packed_bytes(self) -> int:
+        return self.packed_size * self.dtype.itemsize
 
     @property
     def ready(self) -> str:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.schedule import ProductSchedule
 
 LINE = 16                           # elements by which planes are apart more than they need: on other cache sets
 
 
 @dataclass(frozen=True)
-class WinogradSchedule:
+class WinogradSchedule(ProductSchedule):
     """Tiles of the image are taken `rows` at a time, features `panels` panels at a time: one task is a block of tiles × a group of panels.
 
     It transforms its tiles, multiplies them at each point by register tiles of mr rows × vectors of columns, `sums` channels at a time, and
@@ -58,13 +59,12 @@ class WinogradSchedule:
         return self.points * self.plane
 
     @property
-    def shared_scratch(self) -> int:
-        """Bytes of memory that the threads share."""
+    def shared_bytes(self) -> int:
         return self.blocks * self.block * 4 if self.shared else 0
 
     def __str__(self) -> str:
         return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.blocks} blocks of {self.rows} tiles × "
-                f"{self.groups} groups of {self.width} features, sums of {self.sums}{f'; shared scratch {self.shared_scratch} B' if self.shared else ''}")
+                f"{self.groups} groups of {self.width} features, sums of {self.sums}{f'; shared scratch {self.shared_bytes} B' if self.shared else ''}")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class WeightsSchedule(PlainSchedule):
 
 
 @dataclass(frozen=True)
-class WinogradGradSchedule:
+class WinogradGradSchedule(ProductSchedule):
     """The gradient towards kernels: a task is a block of `channels` × a block of `features` × a part of the tiles.
 
     It transforms `rows` tiles of image and result at a time, and adds their products at each point by register tiles of mr channels ×
@@ -116,11 +116,10 @@ class WinogradGradSchedule:
         return round_up(self.channels, self.mr) * self.features + LINE
 
     @property
-    def shared_scratch(self) -> int:
-        """Bytes of memory that the threads share."""
+    def shared_bytes(self) -> int:
         return self.splits * self.kernels * 4 if self.splits > 1 else 0
 
     def __str__(self) -> str:
-        parts = f", split {self.splits}; shared scratch {self.shared_scratch} B" if self.splits > 1 else ""
+        parts = f", split {self.splits}; shared scratch {self.shared_bytes} B" if self.splits > 1 else ""
         return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.channels} channels × {self.features} "
                 f"features, {self.blocks} blocks of {self.rows} tiles{parts}")

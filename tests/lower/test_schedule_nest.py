@@ -78,7 +78,7 @@ def test_column_sums_of_much_go_row_by_row():
 
 def test_a_total_is_cut_and_combined():
     s = schedule(node(lambda b, x: b.sum(x, axes=(0, 1)), (4096, 4096)))
-    assert s.chunk and s.shared_scratch
+    assert s.chunk and s.shared_bytes
 
 
 def test_inputs_read_across_are_read_in_blocks():

@@ -31,7 +31,7 @@ def lower_winograd(node: Node, ins: Sequence, outs: Sequence, s: WinogradSchedul
     f = LoopFunction(name)
     x, u, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
     outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs))
-    shared = f.view("shared", f32, (s.shared_scratch // f32.itemsize,)) if s.shared else None
+    shared = f.view("shared", f32, (s.shared_bytes // f32.itemsize,)) if s.shared else None
     _Winograd(f, node.op, s, x, u, outputs, shared, epilogue, target.has_fma).run()
     return f
 
