@@ -14,6 +14,7 @@ from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower import function_needs_node_id, lower
 from graphc.codegen.lower.contract import lower_packing
 from graphc.codegen.lower.padding_fill import fill_border
+from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node
 from graphc.ir.ops.constant import Constant
@@ -157,7 +158,7 @@ class _ProgramBuilder:
         borders = tuple((pad.op, pad.inputs[0].type.shape, place.view) for pad, place in _borders(node, plan))
         key = (node.op, tuple(ins), tuple(outs), schedule, borders)
         if key not in self.kernels:
-            self.kernels[key] = lower(node, ins, outs, schedule, self.target, name=self.unique(_kernel_name(node)))
+            self.kernels[key] = lower(KernelRequest(node, tuple(ins), tuple(outs), schedule, self.target, self.unique(_kernel_name(node))))
             for border in borders:
                 fill_border(self.kernels[key], *border, self.target)
         return self.kernels[key]

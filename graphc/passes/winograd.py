@@ -75,7 +75,7 @@ class Winograd(Pass):
     def _made(self, w: Rewriter, c: WinogradConvolution, m: int, made: dict[tuple[Value, WinogradWeights], Value]) -> Sequence[Value]:
         if c.by_kernel:
             return w.apply(WinogradWeightGrad(m, c.padding), (w[c.image], w[c.second]))
-        transform = WinogradWeights(m, panel_width(_tiles(c, m), c.features, self.target), c.turned)
+        transform = WinogradWeights(m, panel_width(_tiles(c, m), c.features, c.image.type.dtype, self.target), c.turned)
         key = (c.second, transform)
         if key not in made:
             made[key], = w.apply(transform, (w[c.second],))
@@ -140,7 +140,7 @@ def direct_cycles(c: WinogradConvolution, target: Target, rate: float) -> float:
 def winograd_cycles(c: WinogradConvolution, m: int, target: Target, lasting: bool, rate: float) -> float:
     """The same, and the transforms: of image and result, and of weights that do not last, which are then written too."""
     lanes, points, tiles = target.lanes(f32.itemsize), (m + 2)**2, _tiles(c, m)
-    width = panel_width(tiles, c.features, target)
+    width = panel_width(tiles, c.features, f32, target)
     mr = max(1, target.tile_rows(width // lanes))
     features = round_up(c.features, width)
     calls = points * -(-tiles // mr) * features // width
@@ -154,7 +154,7 @@ def winograd_cycles(c: WinogradConvolution, m: int, target: Target, lasting: boo
 def gradient_cycles(c: WinogradConvolution, m: int, target: Target) -> float:
     """The same of the gradient towards kernels: each block of channels is transformed for each block of features, and the other way round."""
     lanes, points, tiles = target.lanes(f32.itemsize), (m + 2)**2, _tiles(c, m)
-    mr, vectors = gradient_tile(target)
+    mr, vectors = gradient_tile(f32, target)
     channels, features = round_up(c.channels, mr), round_up(c.features, vectors * lanes)
     calls = points * -(-tiles // GRADIENT_ROWS) * channels // mr * features // (vectors * lanes)
     transforms = sum(-(-x // lanes) * -(-y // GRADIENT_BLOCK) for x, y in ((c.channels, c.features), (c.features, c.channels)))

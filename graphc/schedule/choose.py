@@ -1,57 +1,58 @@
-"""Chooses how each node runs."""
+"""How each kernel runs: one table, from the operator that decides it to what chooses its schedule.
+
+codegen/lower/__init__.py has a table with the same rows, from the operator to its lowering.
+"""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphc.errors import InternalError
-from graphc.ir.contraction import Contraction
-from graphc.ir.graph import Node, Value
-from graphc.ir.ops.fused import Fused, contraction_in, slices_in, takes_epilogue
-from graphc.schedule.choose_attention import RULES as ATTENTION
-from graphc.schedule.choose_attention import attention_schedule
+from graphc.ir.graph import Node
+from graphc.ir.op import Op
+from graphc.ir.ops.attention import Attention, AttentionGrad
+from graphc.ir.ops.contract import Einsum, Matmul
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.ops.fused import Fused
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
+from graphc.schedule import iteration_space, parallel_rows
+from graphc.schedule.choose_attention import attention_grad_schedule, attention_schedule
 from graphc.schedule.choose_contraction import contraction_schedule
 from graphc.schedule.choose_nest import nest_schedule
 from graphc.schedule.choose_plain import plain_schedule
-from graphc.schedule.choose_winograd import RULES as WINOGRAD
-from graphc.schedule.parallel_rows import RULES as PLAIN
+from graphc.schedule.choose_winograd import gradient_schedule, weights_schedule, winograd_schedule
+from graphc.schedule.contraction_schedule import ContractionSchedule
+from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
 
-
-def contraction_of(node: Node) -> tuple[Node, tuple[int, int]] | None:
-    """The contraction, or convolution in Winograd's form, that `node` is or contains with its epilogue, and which of its inputs are the operands; else None."""
-    if isinstance(node.op, Fused):
-        if node.op.kind != "contraction":
-            return None
-        inner = contraction_in(node.op.body)
-        return inner, (_position(node.op, inner.inputs[0]), _position(node.op, inner.inputs[1]))
-    return (node, (0, 1)) if takes_epilogue(node.op) else None
+Chooser = Callable[[KernelProblem], Schedule]
 
 
 def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target, invariant: Sequence[bool] = ()) -> Schedule:
-    """The schedule of a node: a pure function of operator, views and target. invariant: inputs that do not change in the loop around it."""
-    if type(node.op) in PLAIN:
-        return plain_schedule(node, ins, outs, target)
-    if type(node.op) in ATTENTION:
-        return attention_schedule(node, ins, outs, target)
-    found = contraction_of(node)
-    if found is None and type(node.op) in WINOGRAD:
-        return WINOGRAD[type(node.op)](node.op, ins, outs, target)
-    if found is None:
-        return nest_schedule(node, list(ins), list(outs), target)
-    inner, (i, j) = found
-    if type(inner.op) in WINOGRAD:
-        return WINOGRAD[type(inner.op)](inner.op, (ins[i], ins[j]), outs, target)
-    c: Contraction = inner.op.contraction(*(v.type for v in inner.inputs))
-    a, b = ins[i], ins[j]
-    gates = len(slices_in(node.op.body)) if inner is not node else 0
-    strides = contiguous_strides(inner.outputs[0].type.shape) if gates else outs[0].strides         # with gates, the result lies nowhere
-    return contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, strides, a.dtype, target, fused=inner is not node,
-                                invariant=(invariant[i], invariant[j]) if invariant else (False, False), gates=gates)
+    """The schedule of a node: a pure function of operator, views and target; `invariant` as in `KernelProblem`.
+
+    InternalError if the operator has no row in `CHOOSERS`.
+    """
+    problem = KernelProblem(node, tuple(ins), tuple(outs), target, tuple(invariant))
+    op = problem.core.op
+    choose = CHOOSERS.get(type(op))
+    if choose is None:
+        raise InternalError(f"nothing chooses a schedule of {op.name}; it needs a row in graphc/schedule/choose.py", "schedule")
+    return choose(problem)
 
 
-def _position(op: Fused, operand: Value) -> int:
-    if operand not in op.body.inputs:
-        raise InternalError(f"operand {operand} of a fused contraction is computed inside the cluster", "schedule")
-    return op.body.inputs.index(operand)
+def _contraction(p: KernelProblem) -> ContractionSchedule:
+    inner, (a, b) = p.core, p.ins[:2]
+    strides = contiguous_strides(inner.outputs[0].type.shape) if p.gates else p.outs[0].strides         # with gates, the result lies nowhere
+    return contraction_schedule(inner.op.contraction(*(v.type for v in inner.inputs)), a.shape, a.strides, b.shape, b.strides, strides, a.dtype,
+                                p.target, fused=p.has_epilogue, invariant=p.invariant[:2] or (False, False), gates=p.gates)
+
+
+CHOOSERS: dict[type[Op], Chooser] = {
+    Fused: nest_schedule, **dict.fromkeys(iteration_space.RULES, nest_schedule),
+    **dict.fromkeys(parallel_rows.RULES, plain_schedule),
+    **dict.fromkeys((Matmul, Einsum, Conv2d, Conv2dInputGrad, Conv2dWeightGrad), _contraction),
+    WinogradConv2d: winograd_schedule, WinogradWeightGrad: gradient_schedule, WinogradWeights: weights_schedule,
+    Attention: attention_schedule, AttentionGrad: attention_grad_schedule,
+}

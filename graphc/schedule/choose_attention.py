@@ -1,14 +1,13 @@
 """Chooses the blocks of attention."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import prod
 
-from graphc.ir.graph import Node
-from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.nest_schedule import ALIGNMENT
 from graphc.schedule.register_tiles import MOST_ROWS
 from graphc.schedule.target import Target
@@ -23,10 +22,18 @@ SUMS = 8                        # sums in registers that hide the latency of a m
 TASKS = 32                      # pieces of a gradient: parts of the keys of all heads
 
 
-def attention_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> AttentionSchedule:
+def attention_schedule(p: KernelProblem) -> AttentionSchedule:
     """A pure function of operator, shapes and target."""
-    serial = node.op.cost(*(v.type for v in node.inputs)).flops < SERIAL_FLOPS
-    return (_gradient if isinstance(node.op, AttentionGrad) else _forward)(*ins[:3], node.op.causal, serial, target)
+    return _forward(*p.ins[:3], p.node.op.causal, _is_serial(p), p.target)
+
+
+def attention_grad_schedule(p: KernelProblem) -> AttentionSchedule:
+    """The same of the gradient."""
+    return _gradient(*p.ins[:3], p.node.op.causal, _is_serial(p), p.target)
+
+
+def _is_serial(p: KernelProblem) -> bool:
+    return p.node.op.cost(*(v.type for v in p.node.inputs)).flops < SERIAL_FLOPS
 
 
 def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, serial: bool, target: Target) -> AttentionSchedule:
@@ -73,6 +80,3 @@ def _register_tile(target: Target, work: Callable[[int, int], int], lanes: int) 
             if mr * vectors > SUMS:
                 yield mr, vectors
     return min(shapes(), key=lambda s: work(s[0], s[1] * lanes) * (1 + LOAD * (1 / s[0] + 1 / s[1])))
-
-
-RULES = (Attention, AttentionGrad)

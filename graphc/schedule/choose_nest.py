@@ -1,22 +1,21 @@
 """Chooses the schedule of a loop nest: a pure function of its shape, the strides of its operands and the target."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.elementwise import Elementwise
-from graphc.ir.ops.fused import Fused
 from graphc.ir.types import i32, i64
-from graphc.schedule.choose_plain import TILE_NS, plain_schedule, tile_ns
-from graphc.schedule.iteration_space import CROSS_LIMIT, GENERATORS, REDUCTIONS, RULES, VIEWS
+from graphc.schedule.choose_plain import TILE_NS, tile_ns
+from graphc.schedule.iteration_space import CROSS_LIMIT, GENERATORS, REDUCTIONS, VIEWS
+from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.loop_nest import (
     AFTER, ARG, ROW_END, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of, written_in)
 from graphc.schedule.nest_schedule import Fetch, NestSchedule, Partial
-from graphc.schedule.plain_schedule import PlainSchedule
-from graphc.schedule.single_op import single
+from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
@@ -36,12 +35,9 @@ ROWS_AHEAD = 32                 # of a column that are prefetched, to hide the l
 LANE_SUMS = 1024                # additions into one lane of an f32 sum before it is cut
 
 
-def nest_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> NestSchedule | PlainSchedule:
-    """The schedule of a `fused` node of kind "nest", of a single operator that runs as a nest, or of one with loops of its own."""
-    if not isinstance(node.op, Fused) and type(node.op) not in RULES:
-        return plain_schedule(node, ins, outs, target)
-    body = node.op.body if isinstance(node.op, Fused) else single(node)
-    return _schedule(body, tuple(ins), tuple(outs), target)
+def nest_schedule(p: KernelProblem) -> NestSchedule:
+    """The schedule of a `fused` node of kind "nest", or of a single operator that runs as a nest."""
+    return _schedule(cluster_of(p.node), p.ins, p.outs, p.target)
 
 
 @lru_cache(maxsize=4096)

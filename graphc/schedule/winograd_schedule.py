@@ -3,11 +3,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.ir.types import DType
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.plain_schedule import PlainSchedule
 from graphc.schedule.schedule import ProductSchedule
+from graphc.schedule.target import LINE_BYTES
 
-LINE = 16                           # elements by which planes are apart more than they need: on other cache sets
+
+
+def line_elements(dtype: DType) -> int:
+    """Elements by which planes are apart more than they need, a cache line: they begin on other cache sets."""
+    return LINE_BYTES // dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class WinogradSchedule(ProductSchedule):
     points: int
     channels: int
     shared: bool
+    dtype: DType
 
     @property
     def nr(self) -> int:
@@ -46,12 +53,12 @@ class WinogradSchedule(ProductSchedule):
     @property
     def plane(self) -> int:
         """Elements from one point to the next: a block of transformed tiles."""
-        return self.rows * self.row + LINE
+        return self.rows * self.row + line_elements(self.dtype)
 
     @property
     def sum_plane(self) -> int:
         """Likewise of the products of a task."""
-        return self.rows * self.width + LINE
+        return self.rows * self.width + line_elements(self.dtype)
 
     @property
     def block(self) -> int:
@@ -60,7 +67,7 @@ class WinogradSchedule(ProductSchedule):
 
     @property
     def shared_bytes(self) -> int:
-        return self.blocks * self.block * 4 if self.shared else 0
+        return self.blocks * self.block * self.dtype.itemsize if self.shared else 0
 
     def __str__(self) -> str:
         return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.blocks} blocks of {self.rows} tiles × "
@@ -93,6 +100,7 @@ class WinogradGradSchedule(ProductSchedule):
     splits: int
     points: int
     kernels: int
+    dtype: DType
 
     @property
     def nr(self) -> int:
@@ -105,19 +113,19 @@ class WinogradGradSchedule(ProductSchedule):
 
     @property
     def image_plane(self) -> int:
-        return self.rows * self.channel_row + LINE
+        return self.rows * self.channel_row + line_elements(self.dtype)
 
     @property
     def result_plane(self) -> int:
-        return self.rows * self.features + LINE
+        return self.rows * self.features + line_elements(self.dtype)
 
     @property
     def sum_plane(self) -> int:
-        return round_up(self.channels, self.mr) * self.features + LINE
+        return round_up(self.channels, self.mr) * self.features + line_elements(self.dtype)
 
     @property
     def shared_bytes(self) -> int:
-        return self.splits * self.kernels * 4 if self.splits > 1 else 0
+        return self.splits * self.kernels * self.dtype.itemsize if self.splits > 1 else 0
 
     def __str__(self) -> str:
         parts = f", split {self.splits}; shared scratch {self.shared_bytes} B" if self.splits > 1 else ""

@@ -9,39 +9,21 @@ from math import prod
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.lower.body import Env, NestBody, Point
-from graphc.codegen.lower.contract import lower_contraction
-from graphc.codegen.lower.winograd import lower_winograd
-from graphc.codegen.lower.winograd_grad import lower_weight_grad
-from graphc.errors import InternalError
+from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.graph import Graph, Node, leading_to
-from graphc.ir.ops.fused import contraction_in, slices_in
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
+from graphc.ir.ops.fused import core_of, slices_in
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of, nest_of_epilogue
 from graphc.schedule.nest_schedule import NestSchedule
-from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
 
-def lower_contraction_node(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> LoopFunction:
-    """A contraction alone."""
-    return _lower(node, ins, outs, schedule, target, None, name)
-
-
-def lower_contraction_cluster(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target) -> LoopFunction:
-    """A contraction with its epilogue. The first two inputs of the body are the contraction's operands."""
-    body = node.op.body
-    inner = contraction_in(body)
-    if inner.inputs != body.inputs[:2]:
-        raise InternalError("the operands of a contraction come first among the inputs of its cluster", "lower", repr(node))
-    epilogue = GateEpilogue if slices_in(body) else Epilogue
-    return _lower(inner, ins, outs, schedule, target, epilogue(body, inner, tuple(ins)), name)
-
-
-def _lower(inner: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule, target: Target, epilogue: "Epilogue | None", name: str) -> LoopFunction:
-    rule = WINOGRAD.get(type(inner.op))
-    if rule is not None:
-        return rule(inner, ins, outs, schedule, target, epilogue, name)
-    return lower_contraction(inner.op.contraction(*(v.type for v in inner.inputs)), ins, outs, schedule, target, epilogue, name)
+def epilogue_of(r: KernelRequest) -> "Epilogue | GateEpilogue | None":
+    """What follows the contraction of a cluster; None of a contraction alone."""
+    inner = core_of(r.node)
+    if inner is r.node:
+        return None
+    body = r.node.op.body
+    return (GateEpilogue if slices_in(body) else Epilogue)(body, inner, r.ins)
 
 
 class Epilogue:
@@ -101,6 +83,3 @@ class GateEpilogue:
             of_gate.values[self.inner.outputs[0]] = sums[start // self.part.extents[axis]]
             env.values[s.outputs[0]] = of_gate.value(s.inputs[0])
         return [f.splat(env.value(v), lanes) for v in self.body.outputs]
-
-
-WINOGRAD = {WinogradConv2d: lower_winograd, WinogradWeightGrad: lower_weight_grad}
