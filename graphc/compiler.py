@@ -14,7 +14,8 @@ from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.packing import pack, unpack
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.loops.verify import verify as verify_loops
-from graphc.codegen.program import LoopProgram, Site, build_program
+from graphc.codegen.kernel_calls import Site
+from graphc.codegen.program import LoopProgram, build_program
 from graphc.codegen.scratch_layout import callers_first
 from graphc.config import Config, config, whole
 from graphc.contained import contained
