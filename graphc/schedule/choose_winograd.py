@@ -6,7 +6,8 @@ from math import gcd, prod
 
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights, grid
 from graphc.ir.types import f32
-from graphc.schedule.machine import SMALL_FLOPS, TILES, Machine, even
+from graphc.schedule.contraction_context import SMALL_FLOPS, TILES, even
+from graphc.schedule.contraction_context import ContractionContext as Machine
 from graphc.schedule.register_tiles import register_tile
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
