@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from graphc.ir.contraction import Contraction
 from graphc.ir.types import DType
+from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_lanes import lane_dim, lane_schedule, narrow_dim, narrow_schedule
 from graphc.schedule.choose_tiles import is_stream, stream_schedule, tile_schedule
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
@@ -126,7 +127,7 @@ def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:
         return [round_up(k * s.line(p), ALIGN) if s.packs(p, operand) else 0 for operand in (p.a, p.b)] + [0]
     if not isinstance(s, TileSchedule):
         return [0, 0, 0]
-    a = batches * round_up(p.extent(p.m), s.mr) * k if s.a == "shared" else 0
-    b = batches * s.columns.count(group_sizes(p, p.n)) * s.width(p) * k if s.b == "shared" else 0
+    a = batches * round_up(p.extent(p.m), s.blocking.mr) * k if s.a is PackingMode.ONCE else 0
+    b = batches * s.blocking.nc.count(group_sizes(p, p.n)) * s.width(p) * k if s.b is PackingMode.ONCE else 0
     partial = s.splits * batches * p.extent(p.m) * p.extent(p.n) if s.splits > 1 else 0
     return [round_up(size, ALIGN) for size in (a, b, partial)]
