@@ -17,9 +17,9 @@ from graphc.memory.buffer_aliasing import Order, Slot, find_slots
 from graphc.memory.plan import Buffer, Place
 from graphc.memory.scan_layout import scan_layout
 from graphc.schedule.schedule import Schedule
+from graphc.schedule.target import ALIGNMENT
 from graphc.schedule.view import ViewType, contiguous_strides, reshape_strides
 
-ALIGNMENT = 64
 CONTROL = frozenset(op.name for op in control.OPS)
 Chooser = Callable[[Node, Sequence[Place], Sequence[Place]], Schedule]
 

@@ -15,7 +15,7 @@ from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
 from graphc.schedule.choose_winograd import GRADIENT_BLOCK, GRADIENT_ROWS, gradient_tile, panel_width
 from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.machine import TILES
+from graphc.schedule.contraction_context import TILES
 from graphc.schedule.target import Target
 
 DIRECT_PEAK = 0.85              # of the multiply-adds that a core can issue: what the direct algorithm reaches

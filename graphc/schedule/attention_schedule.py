@@ -4,8 +4,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.nest_schedule import ALIGNMENT
 from graphc.schedule.schedule import Schedule
+from graphc.schedule.target import ALIGNMENT
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from dataclasses import replace
 
 from graphc.ir.contraction import Contraction
 from graphc.ir.types import DType
+from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_lanes import lane_dim, lane_schedule, narrow_dim, narrow_schedule
 from graphc.schedule.choose_tiles import is_stream, stream_schedule, tile_schedule
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
 from graphc.schedule.contraction_schedule import (
     ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule,
     group_sizes, round_up)
-from graphc.schedule.machine import DOT_ROWS, SMALL_FLOPS, Machine
+from graphc.schedule.contraction_context import DOT_ROWS, SMALL_FLOPS, ContractionContext
 from graphc.schedule.target import Target
 
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
@@ -35,8 +36,8 @@ def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequ
     if gates:
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
-    machine = Machine(target, dtype.itemsize, lanes, free)
-    phases = tuple(_gate_schedule(p, machine) if gates else _phase_schedule(p, dtype, machine) for p in form.phases)
+    context = ContractionContext(target, dtype.itemsize, lanes, free)
+    phases = tuple(_gate_schedule(p, context) if gates else _phase_schedule(p, dtype, context) for p in form.phases)
     return replace(_placed(form, phases, dtype, _prepacked(form, phases, free)), gates=gates)
 
 
@@ -46,20 +47,20 @@ def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, 
     return next((i for i in (1, 0) if phases and free[i] and sizes[i]), None)
 
 
-def _phase_schedule(p: Phase, dtype: DType, machine: Machine) -> PhaseSchedule:
+def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> PhaseSchedule:
     if not dtype.is_float or p.extent(p.k) == 0:
         return LoopSchedule(max(1, SMALL_FLOPS // max(1, 16 * p.extent(p.k))))
-    lane = lane_dim(p, machine)
+    lane = lane_dim(p, context)
     if lane is not None:
-        return lane_schedule(p, lane, machine)
-    narrow = narrow_dim(p, machine)
+        return lane_schedule(p, lane, context)
+    narrow = narrow_dim(p, context)
     if narrow is not None:
-        return narrow_schedule(p, narrow, machine)
-    if _is_dots(p, machine):
-        return _dot_schedule(p, machine)
-    if is_stream(p, machine):
-        return stream_schedule(p, machine)
-    return tile_schedule(p, machine)
+        return narrow_schedule(p, narrow, context)
+    if _is_dots(p, context):
+        return _dot_schedule(p, context)
+    if is_stream(p, context):
+        return stream_schedule(p, context)
+    return tile_schedule(p, context)
 
 
 # --- gates ---------------------------------------------------------------------------------------------------------------
@@ -76,25 +77,25 @@ def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
     return replace(p, sizes=sizes, n=(first, first + 1, first + 2), a=linear(p.a), b=linear(p.b), out=linear(p.out), parts=p.parts + ((),) * 3)
 
 
-def _gate_schedule(p: Phase, machine: Machine) -> PhaseSchedule:
-    return _dot_schedule(p, machine) if _is_dots(p, machine) else tile_schedule(p, machine, p.sizes[p.n[1]])
+def _gate_schedule(p: Phase, context: ContractionContext) -> PhaseSchedule:
+    return _dot_schedule(p, context) if _is_dots(p, context) else tile_schedule(p, context, p.sizes[p.n[1]])
 
 
 # --- dot products ------------------------------------------------------------------------------------------------------
 
-def _is_dots(p: Phase, machine: Machine) -> bool:
+def _is_dots(p: Phase, context: ContractionContext) -> bool:
     """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
     inner = p.k[-1]
     rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
-    return rows_linear and p.sizes[inner] >= 2 * machine.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
+    return rows_linear and p.sizes[inner] >= 2 * context.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
 
 
-def _dot_schedule(p: Phase, machine: Machine) -> DotSchedule:
+def _dot_schedule(p: Phase, context: ContractionContext) -> DotSchedule:
     rows = min(p.extent(p.m), 2)
     columns = min(p.extent(p.n), 4 if rows == 1 else 3)
-    vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * machine.lanes else 1
+    vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * context.lanes else 1
     cost = 2 * p.sizes[p.k[-1]] * p.extent(p.m)
-    return DotSchedule(rows, columns, vectors, machine.lanes, max(columns, round_up(SMALL_FLOPS // 2 // cost, columns)))
+    return DotSchedule(rows, columns, vectors, context.lanes, max(columns, round_up(SMALL_FLOPS // 2 // cost, columns)))
 
 
 # --- where the shared scratch lies -----------------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:
         return [round_up(k * s.line(p), ALIGN) if s.packs(p, operand) else 0 for operand in (p.a, p.b)] + [0]
     if not isinstance(s, TileSchedule):
         return [0, 0, 0]
-    a = batches * round_up(p.extent(p.m), s.mr) * k if s.a == "shared" else 0
-    b = batches * s.columns.count(group_sizes(p, p.n)) * s.width(p) * k if s.b == "shared" else 0
+    a = batches * round_up(p.extent(p.m), s.blocking.mr) * k if s.a is PackingMode.ONCE else 0
+    b = batches * s.blocking.nc.count(group_sizes(p, p.n)) * s.width(p) * k if s.b is PackingMode.ONCE else 0
     partial = s.splits * batches * p.extent(p.m) * p.extent(p.n) if s.splits > 1 else 0
     return [round_up(size, ALIGN) for size in (a, b, partial)]

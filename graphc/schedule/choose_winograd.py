@@ -5,8 +5,8 @@ from math import gcd, prod
 
 from graphc.ir.ops.winograd import grid
 from graphc.ir.types import DType
+from graphc.schedule.contraction_context import SMALL_FLOPS, TILES, ContractionContext, even
 from graphc.schedule.kernel_problem import KernelProblem
-from graphc.schedule.machine import SMALL_FLOPS, TILES, Machine, even
 from graphc.schedule.register_tiles import register_tile
 from graphc.schedule.target import Target
 from graphc.schedule.winograd_schedule import WeightsSchedule, WinogradGradSchedule, WinogradSchedule
@@ -20,8 +20,8 @@ SERIAL_KERNELS = 4096           # fewer kernels than this are not worth waking o
 
 def panel_width(tiles: int, features: int, dtype: DType, target: Target) -> int:
     """Features of a panel of weights: the columns of the register tile."""
-    machine = Machine(target, dtype.itemsize, target.lanes(dtype.itemsize), (False, False))
-    return register_tile(tiles, features, machine, padded=True)[1] * machine.lanes
+    context = ContractionContext(target, dtype.itemsize, target.lanes(dtype.itemsize), (False, False))
+    return register_tile(tiles, features, context, padded=True)[1] * context.lanes
 
 
 def _lanes(width: int, dtype: DType, target: Target) -> int:

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 from graphc.ir.types import DType
+from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
 from graphc.schedule.schedule import ProductSchedule
 
@@ -13,77 +13,48 @@ STEPS = 4                       # of a sum that the micro-kernel takes at a time
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A group of dims cut into contiguous ranges of its flattened order: `chunk` of dim number `split`, all that is inside it,
-    one of what is outside.
-    """
-    split: int
-    chunk: int
-
-    def inner(self, sizes: tuple[int, ...]) -> int:
-        return prod(sizes[self.split + 1:])
-
-    def per_dim(self, sizes: tuple[int, ...]) -> int:
-        """Ranges along the split dim."""
-        return -(-sizes[self.split] // self.chunk)
-
-    def count(self, sizes: tuple[int, ...]) -> int:
-        return prod(sizes[:self.split]) * self.per_dim(sizes)
-
-    def length(self, sizes: tuple[int, ...]) -> int:
-        """Of the longest range."""
-        return min(self.chunk, sizes[self.split]) * self.inner(sizes)
-
-
-@dataclass(frozen=True)
 class TileSchedule:
-    """One phase of a contraction by register tiles of mr rows × vectors of columns.
+    """One phase of a contraction by micro-tiles, whose rows are broadcast and whose columns are vectors of `lanes`.
 
-    rows: rows (flattened m) of a tile (MC). columns, sums: how n is cut into tiles (NC) and k into blocks (KC).
-    a, b: where the micro-kernel reads the operand:
-        "place":  unpacked;
-        "shared": packed once, before all tiles;
-        "tile":   packed by each tile, block by block;
-        "first":  (a) packed by each tile, by the register tiles of its first columns, which read it unpacked;
-        "taps":   (a) unpacked, the terms of a short sum at offsets that are constants of the micro-kernel.
+    a, b: how the operands reach the micro-kernel.
     splits: > 1: the blocks of the sum are divided among this number of tiles, whose partial results are added in order (split-K).
     streamed: few rows, b unpacked: whole rows of b are scaled and added to sums in L1, so that memory is read in long runs.
-    turned: if the output is contiguous along m: how m is cut into tiles instead; their sums are transposed before they are stored.
+    transposed_store: if the output is contiguous along m: how m is cut into tiles (of MC rows at most); their sums are transposed
+        before they are stored.
     by_rows: consecutive tiles share their rows; otherwise they share their columns.
-    ahead: cache lines of the next panel of packed b that a register tile prefetches every STEPS steps.
-    rest: rows of the last register tile; 0 if it has as many as the others (rows past the last one are padded).
-    in_runs: shared columns are packed a few steps of k for all tiles at a time, in the order of memory, instead of tile after tile.
+    prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
+    edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
+    packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile after tile.
     """
-    mr: int
-    vectors: int
+    blocking: Blocking
     lanes: int
-    rows: int
-    columns: Cut
-    sums: Cut
-    a: str
-    b: str
+    a: PackingMode
+    b: PackingMode
     splits: int = 1
     streamed: bool = False
-    turned: Cut | None = None
+    transposed_store: Cut | None = None
     by_rows: bool = False
-    ahead: int = 0
-    rest: int = 0
-    in_runs: bool = False
+    prefetch_lines: int = 0
+    edge_mr: int = 0
+    packed_in_runs: bool = False
 
     @property
-    def nr(self) -> int:
-        return self.vectors * self.lanes
+    def vectors(self) -> int:
+        """Of the columns of a micro-tile."""
+        return self.blocking.nr // self.lanes
 
     def width(self, phase: Phase) -> int:
-        """Columns of the widest tile, in whole register tiles."""
-        return round_up(self.columns.length(group_sizes(phase, phase.n)), self.nr)
+        """Columns of the widest tile, in whole micro-tiles."""
+        return round_up(self.blocking.nc.length(group_sizes(phase, phase.n)), self.blocking.nr)
 
     def __str__(self) -> str:
-        split = (f" split-k {self.splits}" if self.splits > 1 else "") + (" turned" if self.turned else "") + (" by rows" if self.by_rows else "")
-        split += (f" ahead {self.ahead}" if self.ahead else "") + (" packed in runs" if self.in_runs else "")
-        shape = f"{self.mr} rows streamed" if self.streamed else f"{self.mr}×{self.nr}" + (f" and {self.rest}×{self.nr}" if self.rest else "")
-        return (f"{shape} (lanes {self.lanes}) tile {self.rows}×{self.columns.chunk}@n{self.columns.split} "
-                f"block {self.sums.chunk}@k{self.sums.split} a:{self.a} b:{self.b}{split}")
+        mr, nr = self.blocking.mr, self.blocking.nr
+        shape = f"{mr}×{nr}" + (f" and {self.edge_mr}×{nr}" if self.edge_mr else "")
+        shape = f"{mr} rows streamed" if self.streamed else shape
+        options = {f"split-k {self.splits}": self.splits > 1, "transposed store": self.transposed_store, "by rows": self.by_rows,
+                   f"prefetch {self.prefetch_lines}": self.prefetch_lines, "packed in runs": self.packed_in_runs}
+        chosen = "".join(f" {option}" for option, holds in options.items() if holds)
+        return f"{shape} (lanes {self.lanes}) {self.blocking} a:{self.a.value} b:{self.b.value}{chosen}"
 
 
 @dataclass(frozen=True)
@@ -219,17 +190,15 @@ class ContractionSchedule(ProductSchedule):
         return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"
 
 
-def column_packing(p: Phase, lanes: int) -> str:
-    """How columns of b are packed: "panels": vectors along the only column dim; "turn": vectors along the innermost k dim,
-    transposed; "taps": likewise along kernel positions; "runs": runs along the innermost column dim, side by side.
-    """
+def column_packing(p: Phase, lanes: int) -> ColumnPacking:
+    """The packing that reads columns of b in the longest runs."""
     straight = p.b.strides[p.n[-1]] == 1
     if straight and len(p.n) == 1:
-        return "panels"
+        return ColumnPacking.PANELS
     run = p.sizes[p.n[-1]]
     if p.b.strides[p.k[-1]] == 1 and (not straight or run < lanes // 2 and p.sizes[p.k[-1]] > run):
-        return "turn"
-    return "taps" if not straight and taps(p) else "runs"
+        return ColumnPacking.TRANSPOSED
+    return ColumnPacking.TAPS if not straight and taps(p) else ColumnPacking.RUNS
 
 
 def taps(p: Phase) -> tuple[int, ...]:

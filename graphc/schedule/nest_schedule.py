@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphc.ir.types import DType
+from graphc.schedule.cost import Ranking
 from graphc.schedule.schedule import InplacePairs, Schedule
+from graphc.schedule.target import ALIGNMENT
 from graphc.schedule.view import ViewType
 
-ALIGNMENT = 64
 Partial = tuple[DType, int]             # element type and number of elements of a shared buffer
 
 
@@ -31,6 +32,7 @@ class NestSchedule(Schedule):
     which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
     `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal, one output for each input.
     `crosswise`: the reductions run over the rows, into a row of sums per tile, in `partials`.
+    `ranking`: the grids among which this one was chosen.
     """
     outer: tuple[int, ...] = ()
     inner: tuple[int, ...] = ()
@@ -47,6 +49,7 @@ class NestSchedule(Schedule):
     inplace: InplacePairs = ()
     crosswise: bool = False
     fetch: Fetch | None = None
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property
     def shared_bytes(self) -> int:

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from graphc.schedule.cost import Ranking
 from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.view import ViewType
 
@@ -11,13 +12,14 @@ from graphc.schedule.view import ViewType
 @dataclass(frozen=True)
 class PlainSchedule(Schedule):
     """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row. `inplace`: (0, 0) of an operator
-    that changes some elements of its first operand, if their views are equal.
+    that changes some elements of its first operand, if their views are equal. `ranking`: what it won against.
     """
     tile: int = 1
     serial: bool = True
     lanes: int = 1
     inplace: InplacePairs = ()
     aliased: bool = False
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def inplace_pairs(self, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> InplacePairs:
         return self.inplace

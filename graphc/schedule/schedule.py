@@ -4,6 +4,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from graphc.schedule.cost import Ranking
 from graphc.schedule.view import ViewType
 
 InplacePairs = tuple[tuple[int, int], ...]      # (output, input)
@@ -16,9 +17,11 @@ class Schedule(ABC):
 
     prepacked: the operand that is packed before the kernel runs, into `packed_bytes` of memory that the plan provides; None: no operand is.
     aliased: the result lies in the memory of the first operand, so that only the elements that differ are written.
+    ranking: the candidates among which it was chosen, the cheapest first; None if there was no choice.
     """
     prepacked: int | None = None
     aliased: bool = False
+    ranking: Ranking | None = None
 
     @property
     def shared_bytes(self) -> int:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from graphc.ir import contraction as C
+from graphc.schedule.blocking import PackingMode
 from tests.contract.harness import check
 
 CASES = [  # batch, channels, features, height, width, kernel, stride, pad, dilation, groups
@@ -86,7 +87,7 @@ def test_combinations_of_layouts():
               image(rng, (2, 10, 5, 5), second))
 
 
-@pytest.mark.parametrize("channels, kernel, rows", [(3, 3, "taps"), (1, 5, "taps"), (3, 7, "tile")])
+@pytest.mark.parametrize("channels, kernel, rows", [(3, 3, PackingMode.TAPS), (1, 5, PackingMode.TAPS), (3, 7, PackingMode.PER_TILE)])
 def test_rows_of_short_sums_stay_where_they_are(channels, kernel, rows):
     """A first layer: the micro-kernel knows where the few terms of a sum lie; of longer sums each tile packs its own rows."""
     windows = [C.Window(size, kernel, 2, 1, (1, 1)) for size in (21, 30)]

@@ -53,8 +53,8 @@ def test_sums_of_blocks_and_parts(m, n, k, blocks, parts):
     a, b = rng.normal(size=(m, k)).astype(np.float32), rng.normal(size=(k, n)).astype(np.float32)
     kernel = check(C.matmul(a.shape, b.shape), a, b, np.empty((m, n), np.float32), rng.normal(size=(1, n)).astype(np.float32))
     tiles, = kernel.schedule.phases
-    assert (tiles.sums.count((k,)), tiles.splits) == (blocks, parts) and tiles.columns.count((n,)) > 1, str(kernel.schedule)
-    held = tiles.mr * tiles.nr if blocks == 1 else round_up(min(tiles.rows, m), tiles.mr) * tiles.width(kernel.schedule.form.phases[0])
+    assert (tiles.blocking.kc.count((k,)), tiles.splits) == (blocks, parts) and tiles.blocking.nc.count((n,)) > 1, str(kernel.schedule)
+    held = tiles.blocking.mr * tiles.blocking.nr if blocks == 1 else round_up(min(tiles.blocking.mc, m), tiles.blocking.mr) * tiles.width(kernel.schedule.form.phases[0])
     assert f"scratch sums: {held} f32" in print_function(kernel.function)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from graphc.ir import contraction as C
+from graphc.schedule.blocking import PackingMode
 from tests.contract.harness import check, compiled
 
 
@@ -101,14 +102,14 @@ def test_transposed_rows_that_are_packed_on_the_way(m, n, k):
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((k, m), np.float32).T, rng.standard_normal((k, n), np.float32)
     kernel = check(C.matmul((m, k), (k, n)), a, b, np.empty((m, n), np.float32), threads=(1, 3))
-    assert m < 12 or kernel.schedule.phases[0].a == "first", str(kernel.schedule)
+    assert m < 12 or kernel.schedule.phases[0].a is PackingMode.BY_FIRST_USE, str(kernel.schedule)
 
 
 def test_transposed_rows_that_a_tile_packs():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((3, 350, 160), np.float32).transpose(0, 2, 1), rng.standard_normal((3, 350, 97), np.float32)
     kernel = check(C.matmul(a.shape, b.shape), a, b, np.empty((3, 160, 97), np.float32), threads=(1, 3))
-    assert kernel.schedule.phases[0].a == "tile"
+    assert kernel.schedule.phases[0].a is PackingMode.PER_TILE
 
 
 def test_scaling_by_a_scalar_across_merged_dims():

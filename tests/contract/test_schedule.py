@@ -9,6 +9,7 @@ from graphc.codegen.llvm.emit import emit_module
 from graphc.codegen.loops.printer import print_function
 from graphc.ir import contraction as C
 from graphc.ir.types import f32, f64
+from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_contraction import contraction_schedule
 from graphc.schedule.contraction_schedule import STEPS, LaneSchedule, NarrowSchedule, TileSchedule
 from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
@@ -23,8 +24,8 @@ def matmul_schedule(m, n, k, target=AVX2, a=None, b=None, dtype=f32):
                                            (NEON, {(6, 16), (8, 12)})], ids=lambda t: getattr(t, "name", ""))
 def test_register_tiles_fill_the_registers(target, tiles):
     phase, = matmul_schedule(1024, 1024, 1024, target).phases
-    assert (phase.mr, phase.nr) in tiles
-    assert phase.mr * phase.vectors + phase.vectors + 1 <= target.vector_registers
+    assert (phase.blocking.mr, phase.blocking.nr) in tiles
+    assert phase.blocking.mr * phase.vectors + phase.vectors + 1 <= target.vector_registers
     assert phase.lanes == target.vector_bytes // 4
     half, = matmul_schedule(1024, 1024, 1024, target, dtype=f64).phases
     assert half.lanes == phase.lanes // 2
@@ -33,11 +34,11 @@ def test_register_tiles_fill_the_registers(target, tiles):
 def test_pure_and_printable():
     first, second = matmul_schedule(300, 200, 100), matmul_schedule(300, 200, 100)
     assert first == second and hash(first) == hash(second)
-    assert re.fullmatch(r"\S+×\S+ \(lanes 8\) tile .* a:place b:shared by rows packed in runs; shared scratch \d+", str(first)), str(first)
+    assert re.fullmatch(r"\S+×\S+ \(lanes 8\) MC \d+ NC \d+@n0 KC \d+@k0 a:unpacked b:packed-once by rows packed in runs; shared scratch \d+", str(first)), str(first)
 
 
 def test_columns_that_few_tiles_share_are_packed_by_each():
-    for m, n, k, source in ((512, 512, 48, "tile"), (512, 512, 512, "shared"), (4096, 512, 48, "shared"), (300, 200, 100, "shared")):
+    for m, n, k, source in ((512, 512, 48, PackingMode.PER_TILE), (512, 512, 512, PackingMode.ONCE), (4096, 512, 48, PackingMode.ONCE), (300, 200, 100, PackingMode.ONCE)):
         phase, = matmul_schedule(m, n, k).phases
         assert phase.b == source, (m, n, k)
 
@@ -62,38 +63,38 @@ def test_threads_keep_their_rows_of_products_by_packed_weights(m, n, k, by_rows)
     schedule = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512, invariant=(False, True))
     phase, = schedule.phases
     assert schedule.prepacked == 1 and phase.by_rows == by_rows
-    assert not by_rows or -(-m // phase.rows) >= 3
+    assert not by_rows or -(-m // phase.blocking.mc) >= 3
 
 
 def test_small_products_are_one_tile_and_pack_nothing():
     for size in (4, 16, 33):
         schedule = matmul_schedule(size, size, size)
         phase, = schedule.phases
-        assert (phase.a, phase.b, schedule.shared_scratch) == ("place", "place", 0)
-        assert phase.rows >= size and phase.columns.chunk >= size
+        assert (phase.a, phase.b, schedule.shared_scratch) == (PackingMode.UNPACKED, PackingMode.UNPACKED, 0)
+        assert phase.blocking.mc >= size and phase.blocking.nc.chunk >= size
 
 
 def test_large_products_have_tiles_for_many_cores():
     for m, n, k in ((512, 512, 512), (1024, 1024, 1024), (3072, 768, 768), (2048, 2048, 2048)):
         phase, = matmul_schedule(m, n, k).phases
-        tiles = -(-m // phase.rows) * phase.columns.count((n,))
+        tiles = -(-m // phase.blocking.mc) * phase.blocking.nc.count((n,))
         assert tiles >= 32
-        assert 2 * phase.rows * phase.columns.chunk * k <= max(16e6, 2 * m * n * k / 400)
+        assert 2 * phase.blocking.mc * phase.blocking.nc.chunk * k <= max(16e6, 2 * m * n * k / 400)
 
 
 def test_products_with_few_rows_or_columns_have_tiles_for_many_cores():
     for m, n, k in ((512, 64, 784), (64, 512, 512), (48, 512, 700)):
         phase, = matmul_schedule(m, n, k).phases
-        assert -(-m // phase.rows) * phase.columns.count((n,)) >= 16, (m, n, k)
+        assert -(-m // phase.blocking.mc) * phase.blocking.nc.count((n,)) >= 16, (m, n, k)
 
 
 def test_tiles_that_pack_near_columns_are_shorter_where_they_are_few():
     for n, tall in ((784, False), (2048, True)):
         phase, = matmul_schedule(512, n, 64, AVX512, a=(1, 512)).phases
-        assert phase.b == "tile" and (phase.rows > 160) == tall, (n, phase)
+        assert phase.b == PackingMode.PER_TILE and (phase.blocking.mc > 160) == tall, (n, phase)
 
 
-@pytest.mark.parametrize("n, free, source", [(419, True, "shared"), (416, True, "place"), (419, False, "place")])
+@pytest.mark.parametrize("n, free, source", [(419, True, PackingMode.ONCE), (416, True, PackingMode.UNPACKED), (419, False, PackingMode.UNPACKED)])
 def test_few_rows_read_columns_as_they_lie_unless_that_is_across_cache_lines_and_packing_costs_nothing(n, free, source):
     m, k = 17, 4 * n
     phase, = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512, invariant=(False, free)).phases
@@ -104,7 +105,7 @@ def test_few_rows_read_columns_as_they_lie_unless_that_is_across_cache_lines_and
 def test_four_threads_get_even_shares(m, n, k):
     """Of rows: 40 tiles of 84 of 784 rows would give three threads ten whole ones, and the last six and the four that are left."""
     phase, = matmul_schedule(m, n, k, AVX512).phases
-    tiles = [min(phase.rows, m - row) for row in range(0, m, phase.rows) for _ in range(phase.columns.count((n,)))]
+    tiles = [min(phase.blocking.mc, m - row) for row in range(0, m, phase.blocking.mc) for _ in range(phase.blocking.nc.count((n,)))]
     ends = [len(tiles) * part // 4 for part in range(5)]
     assert phase.by_rows and max(sum(tiles[a:b]) for a, b in zip(ends, ends[1:])) <= 1.04 * sum(tiles) / 4
 
@@ -112,15 +113,15 @@ def test_four_threads_get_even_shares(m, n, k):
 @pytest.mark.parametrize("m, k, n, again", [(128, 3072, 768, True), (256, 2048, 192, False), (1024, 3072, 768, False)])
 def test_few_rows_share_weights_that_tiles_would_read_from_beyond_l2_again(m, k, n, again):
     phase, = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512, invariant=(False, True)).phases
-    assert (phase.rows >= 64) == again
-    assert -(-m // phase.rows) * phase.columns.count((n,)) >= 16
+    assert (phase.blocking.mc >= 64) == again
+    assert -(-m // phase.blocking.mc) * phase.blocking.nc.count((n,)) >= 16
 
 
 def test_few_rows_sum_short_blocks():
     """Whose columns from memory only the first register tile waits for; many rows keep long blocks."""
     few, many = (matmul_schedule(m, 768, 3072, AVX512).phases[0] for m in (128, 1024))
-    lengths = [p.sums.length((3072,)) for p in (few, many)]
-    assert lengths[0] * few.nr * 4 <= AVX512.l2 // 16 and lengths[1] > 2 * lengths[0]
+    lengths = [p.blocking.kc.length((3072,)) for p in (few, many)]
+    assert lengths[0] * few.blocking.nr * 4 <= AVX512.machine.l2_bytes // 16 and lengths[1] > 2 * lengths[0]
 
 
 def test_weight_gradients_split_the_sum():
@@ -132,18 +133,18 @@ def test_weight_gradients_split_the_sum():
 
 def test_rows_of_long_sums_are_packed_on_the_way():
     """Where a tile has columns for several register tiles beside each other."""
-    for m, n, k, source in ((2048, 320, 2048, "first"), (2048, 2048, 3000, "first"), (512, 512, 1568, "shared"), (512, 24, 4096, "place"),
-                            (48, 48, 300, "tile")):
+    for m, n, k, source in ((2048, 320, 2048, PackingMode.BY_FIRST_USE), (2048, 2048, 3000, PackingMode.BY_FIRST_USE), (512, 512, 1568, PackingMode.ONCE), (512, 24, 4096, PackingMode.UNPACKED),
+                            (48, 48, 300, PackingMode.PER_TILE)):
         phase, = matmul_schedule(m, n, k, a=(1, m)).phases
         assert phase.a == source, (m, n, k, phase)
-        assert source != "first" or phase.columns.chunk >= 8 * phase.nr and phase.sums.chunk * phase.nr * 4 <= AVX2.l1
+        assert source != PackingMode.BY_FIRST_USE or phase.blocking.nc.chunk >= 8 * phase.blocking.nr and phase.blocking.kc.chunk * phase.blocking.nr * 4 <= AVX2.machine.l1_bytes
 
 
 def test_tiles_of_small_outputs_take_parts_of_long_sums():
     small, = matmul_schedule(128, 128, 25088, a=(1, 128)).phases
-    assert (small.a, small.b) == ("tile", "tile") and small.splits >= 16
+    assert (small.a, small.b) == (PackingMode.PER_TILE, PackingMode.PER_TILE) and small.splits >= 16
     large, = matmul_schedule(512, 512, 1568, a=(1, 512)).phases             # tiles enough: operands are packed once for all of them
-    assert (large.a, large.b, large.splits) == ("shared", "shared", 1)
+    assert (large.a, large.b, large.splits) == (PackingMode.ONCE, PackingMode.ONCE, 1)
 
 
 def test_weight_gradients_of_depthwise_convolutions_read_runs_of_channels():
@@ -213,7 +214,7 @@ def test_the_inner_loop_has_no_spills():
 def test_what_is_packed_for_all_tiles_is_divided_among_threads():
     def pieces(m, n, k):
         f, _, schedule = lowered(C.matmul((m, k), (k, n)), [np.empty((m, k), np.float32), np.empty((k, n), np.float32)], [np.empty((m, n), np.float32)])
-        assert schedule.phases[0].b == "shared"
+        assert schedule.phases[0].b == PackingMode.ONCE
         return int(re.search(r"parallel t\d* < (\d+) \"pack_b\"", print_function(f)).group(1))
     assert pieces(512, 64, 512) == 8            # of 4096 elements
     assert pieces(512, 48, 352) == 4
@@ -223,7 +224,7 @@ def test_what_is_packed_for_all_tiles_is_divided_among_threads():
 def test_columns_that_other_cores_may_hold_are_packed_in_runs():
     for n, k, in_runs in ((256, 200, True), (1024, 1024, False)):           # in half of an L2, or not
         phase, = matmul_schedule(300, n, k).phases
-        assert (phase.b, phase.in_runs) == ("shared", in_runs)
+        assert (phase.b, phase.packed_in_runs) == (PackingMode.ONCE, in_runs)
         assert ("packed in runs" in str(phase)) == in_runs
 
 
@@ -232,9 +233,9 @@ def test_no_register_tile_reaches_past_the_last_row(m):
     """Rows that are read where they lie need no clamping then."""
     f, _, schedule = lowered(C.matmul((m, 640), (640, 512)), [np.empty((m, 640), np.float32), np.empty((640, 512), np.float32)], [np.empty((m, 512), np.float32)])
     s = schedule.phases[0]
-    assert s.a == "place" and not s.turned and s.rows % s.mr == 0 and s.rest == m % s.mr
+    assert s.a == PackingMode.UNPACKED and not s.transposed_store and s.blocking.mc % s.blocking.mr == 0 and s.edge_mr == m % s.blocking.mr
     rows = {int(n) for n in re.findall(r"call tile_f32_(\d+)x", print_function(f))}
-    assert rows == {s.mr} | ({s.rest} if s.rest else set())
+    assert rows == {s.blocking.mr} | ({s.edge_mr} if s.edge_mr else set())
 
 
 def test_equal_kernels_are_one_function():

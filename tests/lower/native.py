@@ -98,14 +98,14 @@ def compile_node(node: Node, arrays: Sequence[np.ndarray], outputs: Sequence[np.
     return native
 
 
-def run_op(op: Op, *arrays: np.ndarray, schedule=None, inplace: bool = False) -> tuple[np.ndarray, ...]:
+def run_op(op: Op, *arrays: np.ndarray, schedule=None, inplace: bool = False, target: Target = AVX2) -> tuple[np.ndarray, ...]:
     """The outputs of one operator (a `Fused` too), natively. Arrays may be strided views. AssertionError if a check fails.
 
     inplace: outputs overwrite copies of the inputs that the schedule allows.
     """
     node = node_of(op, arrays)
     outputs = [np.empty(v.type.shape, v.type.dtype.np) for v in node.outputs]
-    native = compile_node(node, arrays, outputs, schedule)
+    native = compile_node(node, arrays, outputs, schedule, target)
     if inplace:
         arrays = [a.copy() if a.flags.c_contiguous else a for a in arrays]
         for o, i in {o: i for i, o in {i: o for o, i in native.schedule.inplace}.items()}.items():      # one to one

@@ -70,10 +70,10 @@ def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_are_not_in
     ins, outs = (tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values) for values in (b.nodes[0].inputs, b.nodes[0].outputs))
     schedule = schedule_node(b.nodes[0], ins, outs, AVX2, (False, packed))
     tiles, = schedule.phases
-    downs, lines = -(-min(tiles.rows, rows) // tiles.mr), tiles.nr * 768 // 16
-    assert bool(tiles.ahead) == asks
+    downs, lines = -(-min(tiles.blocking.mc, rows) // tiles.blocking.mr), tiles.blocking.nr * 768 // 16
+    assert bool(tiles.prefetch_lines) == asks
     each = downs * (768 // STEPS)
-    assert not asks or each * (tiles.ahead - 1) < lines <= each * tiles.ahead
+    assert not asks or each * (tiles.prefetch_lines - 1) < lines <= each * tiles.prefetch_lines
     text = print_function(lower(KernelRequest(b.nodes[0], ins, outs, schedule, AVX2)))
     assert ("_ahead" in text) == asks
 
@@ -94,9 +94,9 @@ def test_parts_of_a_sum_ask_for_the_next_part_of_their_panel():
     ins, outs = (tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values) for values in (b.nodes[0].inputs, b.nodes[0].outputs))
     schedule = schedule_node(b.nodes[0], ins, outs, AVX512, (False, True))
     tiles, = schedule.phases
-    assert tiles.splits > 1 and tiles.width(schedule.form.phases[0]) == tiles.nr
+    assert tiles.splits > 1 and tiles.width(schedule.form.phases[0]) == tiles.blocking.nr
     calls = [line for line in print_function(lower(KernelRequest(b.nodes[0], ins, outs, schedule, AVX512))).splitlines() if "call" in line]
-    assert calls and all(line.endswith(f" + {tiles.sums.length((4608,)) * tiles.nr})") for line in calls), calls
+    assert calls and all(line.endswith(f" + {tiles.blocking.kc.length((4608,)) * tiles.blocking.nr})") for line in calls), calls
 
 
 def test_the_micro_kernel_asks_line_after_line():

@@ -10,7 +10,8 @@ from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.contract_sweep import finish, sums_in, sweep, whole_tile
 from graphc.codegen.lower.micro import multiply_add
 from graphc.codegen.lower.ranges import Index, Range, offset, open_range, unflatten, walk
-from graphc.schedule.contraction_schedule import Cut, round_up
+from graphc.schedule.blocking import Cut
+from graphc.schedule.contraction_schedule import round_up
 
 
 @dataclass(frozen=True)

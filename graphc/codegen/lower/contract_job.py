@@ -74,7 +74,7 @@ class Job:
     def has_row_tail(self) -> bool:
         """Whether a register tile may reach past the last row."""
         s = self.schedule
-        return self.m % s.mr != 0 or s.turned is not None and s.rows % s.mr != 0
+        return self.m % s.blocking.mr != 0 or s.transposed_store is not None and s.blocking.mc % s.blocking.mr != 0
 
     def packed(self, which: str, size: int) -> View:
         """The memory of packed "a", packed "b" or "partials" of this phase: shared scratch, or what was packed beforehand."""

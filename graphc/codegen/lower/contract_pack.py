@@ -15,6 +15,7 @@ from graphc.codegen.lower.contract_job import Job
 from graphc.codegen.lower.ranges import (
     Index, Range, load_spaced, offset, steps_evenly, unflatten, vector_run, walk, walk_runs)
 from graphc.codegen.lower.transpose import gathered, transposed_runs
+from graphc.schedule.blocking import ColumnPacking, PackingMode
 from graphc.schedule.contraction_schedule import STEPS, column_packing, group_sizes, taps
 
 
@@ -38,14 +39,14 @@ def pack_b(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) 
     PACKERS[b_packing(job)](job, batch, columns, sums, target)
 
 
-def b_packing(job: Job) -> str:
+def b_packing(job: Job) -> ColumnPacking:
     return column_packing(job.phase, job.schedule.lanes)
 
 
 def _copy_panels(job: Job, batch: Index, columns: Range, sums: Range, target: Panels) -> None:
     """b is contiguous along its only column dim: rows of vectors."""
     f, p, lanes = job.f, job.phase, job.schedule.lanes
-    d, nr = p.n[0], job.schedule.nr
+    d, nr = p.n[0], job.schedule.blocking.nr
     ragged = job.n % nr != 0
     with walk(f, sums) as (k, at):
         source = offset(p.b, batch | k | columns.outer | {d: columns.start})
@@ -64,7 +65,7 @@ def _copy_runs(job: Job, batch: Index, columns: Range, sums: Range, target: Pane
     """
     f, p = job.f, job.phase
     last = p.n[-1]
-    stride, private = p.b.strides[last], job.schedule.b == "tile"
+    stride, private = p.b.strides[last], job.schedule.b is PackingMode.PER_TILE
     with walk(f, sums) as (k, at), walk_runs(f, columns) as (n, column, first, count):
         source = offset(p.b, batch | k | n | {last: first})
         start = target.start + at * target.step + column
@@ -128,7 +129,8 @@ def _column_start(job: Job, flat: Ix) -> Ix:
     return offset(p.b, unflatten(job.f, job.f.min_(flat, job.n - 1), p.n, p.sizes))
 
 
-PACKERS = {"panels": _copy_panels, "runs": _copy_runs, "turn": _transpose_columns, "taps": _transpose_taps}
+PACKERS = {ColumnPacking.PANELS: _copy_panels, ColumnPacking.RUNS: _copy_runs, ColumnPacking.TRANSPOSED: _transpose_columns,
+           ColumnPacking.TAPS: _transpose_taps}
 
 
 # --- rows of a -------------------------------------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ def a_is_copied(job: Job) -> bool:
 def _copy_rows(job: Job, batch: Index, first_row: Ix, rows: Ix, sums: Range, memory: View, start: Ix, panel: int) -> None:
     """a is contiguous along its rows: mr elements by vectors of falling width. A few steps of k for all panels, then the next: a line of a has rows
     of several panels, and lines at such distances share few sets of a cache."""
-    f, p, mr = job.f, job.phase, job.schedule.mr
+    f, p, mr = job.f, job.phase, job.schedule.blocking.mr
     pieces, ragged, across = _powers_of_two(mr, job.schedule.lanes), job.has_row_tail, p.a.strides[p.k[-1]]
 
     def copy(source: Ix, step: Ix, steps: int) -> None:
@@ -181,7 +183,7 @@ def _powers_of_two(count: int, limit: int) -> list[tuple[int, int]]:
 
 
 def _gather_rows(job: Job, batch: Index, first_row: Ix, rows: Ix, sums: Range, memory: View, start: Ix, panel: int) -> None:
-    f, p, mr = job.f, job.phase, job.schedule.mr
+    f, p, mr = job.f, job.phase, job.schedule.blocking.mr
     with f.loop(0, rows, mr) as loop:
         place = start + f.divmod(loop.index, mr)[0] * panel
         offsets = [row_offset(job, first_row + loop.index + i, job.has_row_tail) for i in range(mr)]

@@ -16,6 +16,7 @@ from graphc.codegen.lower.contract_sweep import ask_for_gates, flat, sums_in
 from graphc.codegen.lower.contract_tile import ContractionTile
 from graphc.codegen.lower.micro import MicroSpec, StreamSpec, call_micro_kernel, stream_kernel
 from graphc.codegen.lower.ranges import Range, offset, vector_run
+from graphc.schedule.blocking import PackingMode
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def register_tiles(job: Job, tile: ContractionTile, block: Range, sums: View, ad
         return _stream(job, tile, block, sums, add)
     b_at = B_SOURCES[s.b](job, tile, block, packed_b)
     a_at = A_SOURCES[s.a](job, tile, block, packed_a)
-    first_at = rows_in_place(job, tile, block, None) if s.a == "first" else lambda *_: None
+    first_at = rows_in_place(job, tile, block, None) if s.a is PackingMode.BY_FIRST_USE else lambda *_: None
     direct, keeps, runs = is_direct(job), keeps_tile(job), packed_runs(job, tile)
 
     def register_tile(column: Ix, b: View, row: Ix, number: Ix, rows: int) -> None:
@@ -53,16 +54,16 @@ def register_tiles(job: Job, tile: ContractionTile, block: Range, sums: View, ad
         if finishes_by_blocks(job):
             with f.if_(last) if last is not None else nullcontext():
                 finish_register_tile(job, tile, row, rows, column, sums_in(job, sums) if keeps else sums_in(job, sums, row, column))
-    whole, rest = f.divmod(tile.rows, s.mr) if s.rest else (Ix(), Ix())
-    with f.loop(0, tile.columns.length, s.nr) as across:
+    whole, rest = f.divmod(tile.rows, s.blocking.mr) if s.edge_mr else (Ix(), Ix())
+    with f.loop(0, tile.columns.length, s.blocking.nr) as across:
         b = b_at(across.index)
-        with f.loop(0, whole * s.mr if s.rest else tile.rows, s.mr) as down:
+        with f.loop(0, whole * s.blocking.mr if s.edge_mr else tile.rows, s.blocking.mr) as down:
             fetch_ahead(job, block, runs, across.index, down.index)
-            register_tile(across.index, b, down.index, tile.row + down.index, s.mr)
-        if s.rest:
+            register_tile(across.index, b, down.index, tile.row + down.index, s.blocking.mr)
+        if s.edge_mr:
             with f.if_(f.gt(f.value(rest), 0)):
-                row = f.min_(whole, s.rows // s.mr - 1) * s.mr          # both minima are for the verifier: only the last tile has a rest
-                register_tile(across.index, b, row, f.min_(tile.row + row, job.m - s.rest), s.rest)
+                row = f.min_(whole, s.blocking.mc // s.blocking.mr - 1) * s.blocking.mr          # both minima are for the verifier: only the last tile has a rest
+                register_tile(across.index, b, row, f.min_(tile.row + row, job.m - s.edge_mr), s.edge_mr)
 
 
 def _to_output(job: Job, tile: ContractionTile, r: RegisterTile, sums: View) -> None:
@@ -72,21 +73,21 @@ def _to_output(job: Job, tile: ContractionTile, r: RegisterTile, sums: View) -> 
     row_step = p.out.strides[p.m[-1]]
     out = flat(f, job.outs[0])
     target = out.view_at([offset(p.out, tile.batch | tile.columns.first) + r.number * row_step + r.column], (1,))
-    edges = [f.ge(f.value(left), size) for left, size, ragged in ((rows, s.mr, job.m % s.mr and not s.rest), (columns, s.nr, _has_column_tail(job))) if ragged]
+    edges = [f.ge(f.value(left), size) for left, size, ragged in ((rows, s.blocking.mr, job.m % s.blocking.mr and not s.edge_mr), (columns, s.blocking.nr, _has_column_tail(job))) if ragged]
     if not edges:
         return _call_whole(job, r, target, row_step, Ix())
     with f.if_(edges[0] if len(edges) == 1 else f.and_(*edges)):
         _call_whole(job, r, target, row_step, Ix())
     with f.else_():
-        _call(job, tile, r, f.reinterpret(sums, (1,), (1,)), s.nr, Ix())
-        with f.loop(0, r.rows if s.rest else f.min_(rows, r.rows)) as loop:
-            line = out.view_at([target.start - out.start + loop.index * row_step], (s.nr,))
-            vector_run(f, f.min_(columns, s.nr), s.lanes, lambda j, lanes, mask: f.store(line, [j], f.load(sums, [loop.index, j], lanes, mask), mask))
+        _call(job, tile, r, f.reinterpret(sums, (1,), (1,)), s.blocking.nr, Ix())
+        with f.loop(0, r.rows if s.edge_mr else f.min_(rows, r.rows)) as loop:
+            line = out.view_at([target.start - out.start + loop.index * row_step], (s.blocking.nr,))
+            vector_run(f, f.min_(columns, s.blocking.nr), s.lanes, lambda j, lanes, mask: f.store(line, [j], f.load(sums, [loop.index, j], lanes, mask), mask))
 
 
 def _has_column_tail(job: Job) -> bool:
     """Whether some tile's columns are not whole register tiles."""
-    cut, sizes, nr = job.schedule.columns, job.n_sizes, job.schedule.nr
+    cut, sizes, nr = job.schedule.blocking.nc, job.n_sizes, job.schedule.blocking.nr
     inner = cut.inner(sizes)
     return sizes[cut.split] * inner % nr != 0 or cut.chunk * inner % nr != 0
 
@@ -94,8 +95,8 @@ def _has_column_tail(job: Job) -> bool:
 def _stream(job: Job, tile: ContractionTile, block: Range, sums: View, add: Ix) -> None:
     """All rows and columns of the tile at once."""
     f, s, p = job.f, job.schedule, job.phase
-    spec = StreamSpec(job.dtype, s.mr, s.lanes, p.a.strides[p.k[-1]], p.b.strides[p.k[-1]], s.width(p), job.fused)
-    memory, rows = rows_in_place(job, tile, block, None)(Ix(), tile.row, s.mr)
+    spec = StreamSpec(job.dtype, s.blocking.mr, s.lanes, p.a.strides[p.k[-1]], p.b.strides[p.k[-1]], s.width(p), job.fused)
+    memory, rows = rows_in_place(job, tile, block, None)(Ix(), tile.row, s.blocking.mr)
     b = columns_in_place(job, tile, block, None)(Ix())
     f.call(stream_kernel(spec), [memory, b, f.reinterpret(sums, (1,), (1,)), block.length, tile.columns.length, add, *rows])
 
@@ -109,7 +110,7 @@ def _call_whole(job: Job, r: RegisterTile, target: View, row_step: int, add: Ix,
     if r.first is None:
         return call(spec, r.a, r.offsets)
     with f.if_(f.eq(f.value(r.column), 0)):
-        call(replace(spec, a_step=job.phase.a.strides[job.phase.k[-1]], a_rows=True, keeps=job.schedule.mr), *r.first, r.a)
+        call(replace(spec, a_step=job.phase.a.strides[job.phase.k[-1]], a_rows=True, keeps=job.schedule.blocking.mr), *r.first, r.a)
     with f.else_():
         call(spec, r.a, r.offsets)
 
@@ -117,29 +118,29 @@ def _call_whole(job: Job, r: RegisterTile, target: View, row_step: int, add: Ix,
 def _ahead(job: Job, r: RegisterTile) -> Ix | None:
     """The columns that are asked for: of the next panel of the tile; of a single panel the next block of the sum, or of all the first of the next."""
     f, s = job.f, job.schedule
-    if not s.ahead:
+    if not s.prefetch_lines:
         return None
-    share = -(-s.nr * s.sums.length(job.k_sizes) // -(-min(s.rows, job.m) // s.mr))
-    return f.divmod(r.row, s.mr)[0] * share + (r.steps if s.width(job.phase) == s.nr else job.k) * s.nr
+    share = -(-s.blocking.nr * s.blocking.kc.length(job.k_sizes) // -(-min(s.blocking.mc, job.m) // s.blocking.mr))
+    return f.divmod(r.row, s.blocking.mr)[0] * share + (r.steps if s.width(job.phase) == s.blocking.nr else job.k) * s.blocking.nr
 
 
 def _call(job: Job, tile: ContractionTile, r: RegisterTile, target: View, row_step: int, add: Ix) -> None:
     """The micro-kernel on one register tile; where b is read in place, the last columns by its masked form."""
     f, s = job.f, job.schedule
-    if s.b != "place" or job.n % s.nr == 0:
+    if s.b is not PackingMode.UNPACKED or job.n % s.blocking.nr == 0:
         return _call_whole(job, r, target, row_step, add)
     left = tile.columns.length - r.column
-    if job.n < s.nr:
+    if job.n < s.blocking.nr:
         return _call_whole(job, r, target, row_step, add, (left,))
-    with f.if_(f.ge(f.value(left), s.nr)):
+    with f.if_(f.ge(f.value(left), s.blocking.nr)):
         _call_whole(job, r, target, row_step, add)
     with f.else_():
-        _call_whole(job, r, target, row_step, add, (f.min_(left, s.nr),))
+        _call_whole(job, r, target, row_step, add, (f.min_(left, s.blocking.nr),))
 
 
 def _micro_spec(job: Job, rows: int) -> MicroSpec:
     s, p = job.schedule, job.phase
-    in_place = s.a in ("place", "taps")
-    taps = tuple(sum(i * p.a.strides[d] for i, d in zip(index, p.k)) for index in product(*map(range, job.k_sizes))) if s.a == "taps" else ()
-    return MicroSpec(job.dtype, rows, s.vectors, s.lanes, p.a.strides[p.k[-1]] if in_place else s.mr, in_place,
-                     p.b.strides[p.k[-1]] if s.b == "place" else b_step(job), fused=job.fused, taps=taps, ahead=s.ahead)
+    in_place = s.a in (PackingMode.UNPACKED, PackingMode.TAPS)
+    taps = tuple(sum(i * p.a.strides[d] for i, d in zip(index, p.k)) for index in product(*map(range, job.k_sizes))) if s.a is PackingMode.TAPS else ()
+    return MicroSpec(job.dtype, rows, s.vectors, s.lanes, p.a.strides[p.k[-1]] if in_place else s.blocking.mr, in_place,
+                     p.b.strides[p.k[-1]] if s.b is PackingMode.UNPACKED else b_step(job), fused=job.fused, taps=taps, ahead=s.prefetch_lines)

@@ -27,29 +27,29 @@ class ContractionTile:
 
 def row_tiles(job: Job) -> int:
     s = job.schedule
-    return s.turned.count(job.m_sizes) if s.turned else -(-job.m // s.rows)
+    return s.transposed_store.count(job.m_sizes) if s.transposed_store else -(-job.m // s.blocking.mc)
 
 
 def tile_count(job: Job) -> int:
-    return job.batches * row_tiles(job) * job.schedule.columns.count(job.n_sizes)
+    return job.batches * row_tiles(job) * job.schedule.blocking.nc.count(job.n_sizes)
 
 
 def open_tile(job: Job, number: Ix, part: Ix) -> ContractionTile:
     """Tiles that share rows of a, or columns of b, follow each other."""
     f, s, p = job.f, job.schedule, job.phase
-    column_tiles = s.columns.count(job.n_sizes)
+    column_tiles = s.blocking.nc.count(job.n_sizes)
     number, inner = f.divmod(number, column_tiles if s.by_rows else row_tiles(job))
     batch_number, outer = f.divmod(number, row_tiles(job) if s.by_rows else column_tiles)
     down, across = (outer, inner) if s.by_rows else (inner, outer)
     batch = unflatten(f, batch_number, p.batch, job.sizes)
-    columns = open_range(f, p.n, job.n_sizes, s.columns, across)
-    if s.turned:
-        rows = open_range(f, p.m, job.m_sizes, s.turned, down)
+    columns = open_range(f, p.n, job.n_sizes, s.blocking.nc, across)
+    if s.transposed_store:
+        rows = open_range(f, p.m, job.m_sizes, s.transposed_store, down)
         return ContractionTile(batch, batch_number, rows.flat, rows.length, columns, across, part, rows)
-    row = down * s.rows
-    count = as_ix(s.rows if job.m % s.rows == 0 else f.min_(s.rows, job.m - row))
+    row = down * s.blocking.mc
+    count = as_ix(s.blocking.mc if job.m % s.blocking.mc == 0 else f.min_(s.blocking.mc, job.m - row))
     return ContractionTile(batch, batch_number, row, count, columns, across, part)
 
 
 def padded_rows(job: Job) -> int:
-    return round_up(min(job.schedule.rows, job.m), job.schedule.mr)
+    return round_up(min(job.schedule.blocking.mc, job.m), job.schedule.blocking.mr)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
+from graphc.schedule.blocking import Cut
 from graphc.schedule.contraction_form import LinearMap
-from graphc.schedule.contraction_schedule import Cut
 
 Index = dict[int, Ix]
 

@@ -1,0 +1,70 @@
+"""The blocking of a contraction's loops in the terms of BLIS, and how each operand reaches the micro-kernel.
+
+    M, N, K         rows of a and c; columns of b and c; the dim that is summed
+    MR × NR         the micro-tile: sums that stay in registers
+    MC × NC         a tile: what one thread computes at a time, micro-tile after micro-tile
+    KC              a block of the sum: what of the operands is read, or packed, before the next part of it
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A group of dims cut into contiguous ranges of its flattened order: `chunk` of dim number `split`, all that is inside it,
+    one of what is outside.
+    """
+    split: int
+    chunk: int
+
+    def inner(self, sizes: tuple[int, ...]) -> int:
+        return prod(sizes[self.split + 1:])
+
+    def per_dim(self, sizes: tuple[int, ...]) -> int:
+        """Ranges along the split dim."""
+        return -(-sizes[self.split] // self.chunk)
+
+    def count(self, sizes: tuple[int, ...]) -> int:
+        return prod(sizes[:self.split]) * self.per_dim(sizes)
+
+    def length(self, sizes: tuple[int, ...]) -> int:
+        """Of the longest range."""
+        return min(self.chunk, sizes[self.split]) * self.inner(sizes)
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """Sizes of the blocks of the five loops.
+
+    mr, nr: rows and columns of a micro-tile; nr is some vectors wide.
+    mc:     rows of a tile, counted in the flattened order of the dims of m.
+    nc, kc: how the dims of n are cut into tiles, and those of k into blocks of the sum.
+    """
+    mr: int
+    nr: int
+    mc: int
+    nc: Cut
+    kc: Cut
+
+    def __str__(self) -> str:
+        return f"MC {self.mc} NC {self.nc.chunk}@n{self.nc.split} KC {self.kc.chunk}@k{self.kc.split}"
+
+
+class PackingMode(Enum):
+    """Where the micro-kernel reads an operand; the value is its name in `planned` dumps."""
+    UNPACKED = "unpacked"
+    ONCE = "packed-once"                  # by a parallel loop before all tiles, or before the kernel runs
+    PER_TILE = "packed-per-tile"          # by each tile, one block of the sum after the other
+    BY_FIRST_USE = "packed-by-first-use"  # (a) by the micro-tiles of a tile's first columns, which read it unpacked
+    TAPS = "taps"                         # (a) unpacked, the terms of a short sum at offsets that are constants of the micro-kernel
+
+
+class ColumnPacking(Enum):
+    """How columns of b are copied into panels."""
+    PANELS = "panels"           # vectors along the only column dim
+    RUNS = "runs"               # runs along the innermost column dim, side by side
+    TRANSPOSED = "transposed"   # vectors along the innermost k dim, transposed in registers
+    TAPS = "taps"                         # likewise along the kernel positions of stored weights
