@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from math import prod
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.traits import VIEWS
 from graphc.ir.types import DType
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.view import ViewType, contiguous_strides, same_strides
@@ -137,7 +136,7 @@ class Plan:
         """The state slots whose elements kernels read, other than to pack them beforehand."""
         for node in self.graph.nodes:
             packed = self.schedules[node].prepacked if node in self.packed else None
-            reads = (self.places[v].buffer for i, v in enumerate(node.inputs) if i != packed and node.op.name not in VIEWS)
+            reads = (self.places[v].buffer for i, v in enumerate(node.inputs) if i != packed and not node.op.is_view)
             yield from (b.slot for b in reads if b.space == "state")
         for region in self.regions.values():
             for inner in region.plans.values():

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Op
+from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.memory.plan import Buffer, Packed, Place, Plan, Region
 from graphc.memory.scan_layout import scan_layout
 from graphc.memory.storage import ALIGNMENT, Constants, Order, Stored, assign_storage
@@ -43,8 +45,8 @@ class Planner:
         stored = assign_storage(graph, arguments, results, self.constants, self._schedule, self.orders)
         plan = Plan(stored.graph, stored.places, stored.schedules, assembled=frozenset(stored.assembled), borders=stored.borders)
         for node in plan.graph.nodes:
-            if node.op.name in REGION_PLANNERS:
-                plan.regions[node] = REGION_PLANNERS[node.op.name](self, node, stored)
+            if node.op.is_control:
+                plan.regions[node] = REGION_PLANNERS[type(node.op)](self, node, stored)
             elif node in stored.schedules:
                 self._scratch(plan, node, stored.schedules[node])
         plan.arena_bytes = assign_offsets(_intervals(plan, stored))
@@ -107,8 +109,8 @@ def _plan_while(planner: Planner, node: Node, stored: Stored) -> Region:
     return Region(plans, Buffer("arena", max(p.arena_bytes for p in plans.values())), (go, *new))
 
 
-REGION_PLANNERS: dict[str, Callable[[Planner, Node, Stored], Region]] = {
-    "scan": _plan_scan, "cond": _plan_cond, "while_loop": _plan_while}
+REGION_PLANNERS: dict[type[Op], Callable[[Planner, Node, Stored], Region]] = {
+    Scan: _plan_scan, Cond: _plan_cond, WhileLoop: _plan_while}
 
 
 def _intervals(plan: Plan, stored: Stored) -> dict[Buffer, Interval]:

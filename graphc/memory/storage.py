@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.op import Literal
-from graphc.ir.ops import control
+from graphc.ir.op import Literal, Op
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.control import Scan
-from graphc.ir.ops.elementwise import Elementwise
-from graphc.ir.ops.shape import Pad
-from graphc.ir.traits import may_fail
+from graphc.ir.ops.elementwise import COPY
+from graphc.ir.ops.shape import BroadcastTo, Pad, Reshape, Slice, Transpose
 from graphc.memory.buffer_aliasing import Order, Slot, find_slots
 from graphc.memory.plan import Buffer, Place
 from graphc.memory.scan_layout import scan_layout
@@ -20,7 +18,6 @@ from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import ALIGNMENT
 from graphc.schedule.view import ViewType, contiguous_strides, reshape_strides
 
-CONTROL = frozenset(op.name for op in control.OPS)
 Chooser = Callable[[Node, Sequence[Place], Sequence[Place]], Schedule]
 
 
@@ -112,7 +109,7 @@ class _Storage:
         if isinstance(node.op, Constant):
             v, = self.w.keep(node)
             self.places[v] = Place.dense(v, self.constants.buffer(node.op.value))
-        elif node.op.name in VIEW_RULES:
+        elif node.op.is_view:
             self.place_view(node)
         elif isinstance(node.op, Scan):
             self.place_scan(node)
@@ -154,16 +151,16 @@ class _Storage:
     def choose_schedule(self) -> None:
         """Schedules the node that was added last, unless it is a control operator, which has none."""
         node = self.w.nodes[-1]
-        if node.op.name not in CONTROL:
+        if not node.op.is_control:
             self.stored.schedules[node] = self.choose(node, [self.places[v] for v in node.inputs], [self.places[v] for v in node.outputs])
 
     def place_view(self, node: Node) -> None:
         old = node.inputs[0]
         source = part = self.w[old]
-        place = VIEW_RULES[node.op.name](self.places[source], node.op)
+        place = VIEW_RULES[type(node.op)](self.places[source], node.op)
         if place is None:
             source = self.w.map[old] = self.dense[old] = self.dense.get(old) or self.copied(source)
-            place = VIEW_RULES[node.op.name](self.places[source], node.op)
+            place = VIEW_RULES[type(node.op)](self.places[source], node.op)
         v, = self.w.keep(node)
         self.places[v] = place
         if old in self.slots:       # the whole is put together of the part, not of its copy
@@ -171,7 +168,7 @@ class _Storage:
 
     def copied(self, v: Value, place: Place | None = None) -> Value:
         """A copy of v at `place`, else dense and row-major in the arena."""
-        new, = self.w.apply(Elementwise("copy"), (v,))
+        new, = self.w.apply(COPY, (v,))
         self.places[new] = place or Place.dense(new, Buffer("arena", new.type.nbytes))
         self.choose_schedule()
         return new
@@ -221,8 +218,8 @@ class _Past:
         """Looks at the nodes that were added since the last time."""
         for at in range(self.seen, len(nodes)):
             node = nodes[at]
-            self.last_check = at if may_fail(node) else self.last_check
-            if node.op.name not in VIEW_RULES:
+            self.last_check = at if node.op.may_fail else self.last_check
+            if not node.op.is_view:
                 self.made.update({places[v].buffer: (at, i) for i, v in enumerate(node.outputs) if places[v].buffer not in self.made})
                 self.last_read.update((places[v].buffer.slot, at) for v in node.inputs if _is_state(places[v].buffer))
         self.seen = len(nodes)
@@ -261,4 +258,4 @@ def _slice(place: Place, op) -> Place:
     return Place(place.buffer, place.dtype, shape, tuple(c * s for c, s in zip(op.step, place.strides)), offset)
 
 
-VIEW_RULES = {"transpose": _transpose, "reshape": _reshape, "broadcast_to": _broadcast, "slice": _slice}
+VIEW_RULES: dict[type[Op], Callable] = {Transpose: _transpose, Reshape: _reshape, BroadcastTo: _broadcast, Slice: _slice}

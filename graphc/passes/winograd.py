@@ -92,7 +92,7 @@ def _convolutions(graph: Graph) -> Iterator[tuple[Node, WinogradConvolution]]:
 
 
 def _fits(node: Node) -> bool:
-    op, kernel = node.op, KERNELS[type(node.op)](node)
+    op, kernel = node.op, node.op.parts(node).w.type.shape
     return node.inputs[0].type.dtype == f32 and kernel[2:] == (TAPS, TAPS) and op.stride == op.dilation == (1, 1) and op.groups == 1
 
 
@@ -115,8 +115,6 @@ def _towards_kernels(node: Node) -> WinogradConvolution:
     return WinogradConvolution(x, dy, y[1], x.type.shape[1], y[0], y[2:], node.op.padding, by_kernel=True)
 
 
-KERNELS: dict[type, Callable[[Node], tuple]] = {
-    Conv2d: lambda node: node.inputs[1].type.shape, Conv2dInputGrad: lambda node: node.inputs[0].type.shape, Conv2dWeightGrad: lambda node: node.op.w_shape}
 FORMS: dict[type, Callable[[Node], WinogradConvolution]] = {Conv2d: _forward, Conv2dInputGrad: _towards_image, Conv2dWeightGrad: _towards_kernels}
 
 

@@ -10,17 +10,14 @@ from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
-from graphc.ir.ops.contract import Einsum, Matmul
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
-from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
-from graphc.schedule import iteration_space, parallel_rows
 from graphc.schedule.choose_attention import attention_grad_schedule, attention_schedule
 from graphc.schedule.choose_contraction import contraction_schedule
 from graphc.schedule.choose_nest import nest_schedule
 from graphc.schedule.choose_plain import plain_schedule
 from graphc.schedule.choose_winograd import gradient_schedule, weights_schedule, winograd_schedule
 from graphc.schedule.contraction_schedule import ContractionSchedule
+from graphc.schedule.kernel_families import CONTRACTIONS, NESTS, ROWS
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
@@ -50,9 +47,7 @@ def _contraction(p: KernelProblem) -> ContractionSchedule:
 
 
 CHOOSERS: dict[type[Op], Chooser] = {
-    Fused: nest_schedule, **dict.fromkeys(iteration_space.RULES, nest_schedule),
-    **dict.fromkeys(parallel_rows.RULES, plain_schedule),
-    **dict.fromkeys((Matmul, Einsum, Conv2d, Conv2dInputGrad, Conv2dWeightGrad), _contraction),
+    **dict.fromkeys(NESTS, nest_schedule), **dict.fromkeys(ROWS, plain_schedule), **dict.fromkeys(CONTRACTIONS, _contraction),
     WinogradConv2d: winograd_schedule, WinogradWeightGrad: gradient_schedule, WinogradWeights: weights_schedule,
     Attention: attention_schedule, AttentionGrad: attention_grad_schedule,
 }

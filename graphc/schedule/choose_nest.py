@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.schedule.iteration_space import CROSS_LIMIT, VIEWS
+from graphc.schedule.iteration_space import CROSS_LIMIT
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.loop_nest import (
     AFTER, ROW_END, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of, written_in)
@@ -97,7 +97,7 @@ def _stored(nest: Nest, stages: Stages, facts: NestFacts) -> tuple[int, ...]:
             continue
         sources = [producer(v) for v in node.inputs]
         work[node] = flops_of(node) + sum(work.get(s, 0) if s else 1 for s in sources)
-        dear = work[node] > cheap and node.outputs[0] in later and type(node.op) not in VIEWS
+        dear = work[node] > cheap and node.outputs[0] in later and not node.op.is_whole_view
         if dear and (len(kept) + 1) * row <= limit:
             kept.append(number)
             work[node] = 1
@@ -110,7 +110,7 @@ def _used_later(nest: Nest, stages: Stages) -> set[Value]:
     for node in nest.body.nodes:
         stage = stages.home[node.outputs[0]] - (node in nest.reductions)
         for v in node.inputs:
-            while v.node is not None and type(v.node.op) in VIEWS:
+            while v.node is not None and v.node.op.is_whole_view:
                 v = v.node.inputs[0]
             if v in stages.inner and stages.home[v] < stage:
                 found.add(v)

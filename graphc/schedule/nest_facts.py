@@ -6,9 +6,9 @@ from math import prod
 
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.types import f32
-from graphc.schedule.iteration_space import GENERATORS, REDUCTIONS, VIEWS
-from graphc.schedule.loop_nest import ARG, Nest, Stages, leaf_of
+from graphc.schedule.loop_nest import Nest, Stages, leaf_of
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
@@ -92,10 +92,10 @@ class NestFacts:
         if vector < 0:
             return 1
         body = self.nest.body
-        size = max([v.type.dtype.itemsize for n in body.nodes for v in n.outputs if type(n.op) not in ARG]
+        size = max([v.type.dtype.itemsize for n in body.nodes for v in n.outputs if not isinstance(n.op, ArgExtremum)]
                    + [t.dtype.itemsize for t in self.ins if t.dtype.is_float], default=4)
         width = self.target.lanes(size)
-        draws = any(type(n.op) in GENERATORS for n in body.nodes)
+        draws = any(n.op.is_generator for n in body.nodes)
         vectors = 4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)
         wide = width * vectors
         extent = self.nest.extents[vector]
@@ -140,7 +140,7 @@ def _leading(todo: list[Value], stages: Stages) -> list[Node]:
     while todo:
         v = todo.pop()
         if v in stages.inner and v.node is not None and v.node not in found:
-            if type(v.node.op) not in VIEWS:
+            if not v.node.op.is_whole_view:
                 found[v.node] = None
             todo += v.node.inputs
     return list(found)
@@ -148,11 +148,8 @@ def _leading(todo: list[Value], stages: Stages) -> list[Node]:
 
 def flops_of(node: Node) -> int:
     """Arithmetic of one element of a body node."""
-    if isinstance(node.op, Elementwise):
-        return node.op.row.flops
-    if type(node.op) in GENERATORS:
-        return 30
-    return 1 if type(node.op) in REDUCTIONS else 0
+    counts = isinstance(node.op, Elementwise) or node.op.is_generator or node.op.is_reduction
+    return node.op.element_flops if counts else 0
 
 
 def view_bytes(t: ViewType) -> int:

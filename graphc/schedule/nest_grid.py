@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from graphc.ir.graph import Node
+from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.types import i32, i64
 from graphc.schedule.cost import Candidate, Ranking, ranked
-from graphc.schedule.loop_nest import ARG, Nest, Stages
+from graphc.schedule.loop_nest import Nest, Stages
 from graphc.schedule.machine import Machine
 from graphc.schedule.nest_schedule import Partial
 
@@ -185,6 +186,6 @@ def _accumulators(nest: Nest, reductions, dims, size: Callable[[Node], int]) -> 
     for node in nest.body.nodes:
         if node in reductions:
             counter = i32 if nest.size(dims) < 1 << 31 else i64
-            dtypes = (node.inputs[0].type.dtype, counter) if type(node.op) in ARG else (node.outputs[0].type.dtype,)
+            dtypes = (node.inputs[0].type.dtype, counter) if isinstance(node.op, ArgExtremum) else (node.outputs[0].type.dtype,)
             result += [(d, size(node)) for d in dtypes]
     return tuple(result)

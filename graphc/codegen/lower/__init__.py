@@ -14,11 +14,9 @@ from graphc.codegen.lower.nest import lower_nest
 from graphc.codegen.lower.request import KernelRequest
 from graphc.errors import InternalError
 from graphc.ir.op import Op
-from graphc.ir.ops.contract import Einsum, Matmul
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
-from graphc.ir.ops.fused import Fused, core_of
-from graphc.schedule import iteration_space
+from graphc.ir.ops.fused import core_of
 from graphc.schedule.contraction_schedule import ContractionSchedule
+from graphc.schedule.kernel_families import CONTRACTIONS, NESTS
 
 Lowering = Callable[[KernelRequest], LoopFunction]
 
@@ -48,8 +46,7 @@ def _contraction(r: KernelRequest[ContractionSchedule]) -> LoopFunction:
 
 
 LOWERINGS: dict[type[Op], Lowering] = {
-    Fused: lower_nest, **dict.fromkeys(iteration_space.RULES, lower_nest),
+    **dict.fromkeys(NESTS, lower_nest), **dict.fromkeys(CONTRACTIONS, _contraction),
     **index.LOWERINGS, **movement.LOWERINGS, **cumulative.LOWERINGS, **sort.LOWERINGS, **window.LOWERINGS,
-    **dict.fromkeys((Matmul, Einsum, Conv2d, Conv2dInputGrad, Conv2dWeightGrad), _contraction),
     **winograd.LOWERINGS, **attention.LOWERINGS,
 }

@@ -11,6 +11,7 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import Lanes, function, nested, over_lanes, permuted, rows
+from graphc.ir.image import channels_last
 from graphc.ir.ops import window
 from graphc.ir.types import DType, i32
 from graphc.schedule.parallel_rows import CHUNK, rows_of
@@ -148,7 +149,7 @@ def _over_windows(r: KernelRequest[PlainSchedule], element: Element) -> LoopFunc
 
 
 def _channels_last(f: LoopFunction, view: View) -> View:
-    return permuted(f, view, (0, 2, 3, 1))
+    return permuted(f, view, channels_last(len(view.shape)))
 
 
 def _lowest(dtype: DType) -> float:
