@@ -22,6 +22,9 @@ class Machine:
         vector_op_cycles: cycles of one vector operation of elementwise code, the parts of mathematical functions counted one by one.
         scalar_element_cycles: cycles of one element in a loop that computes its address and does little.
         step_cycles: loop control of one step of a micro-kernel's sum.
+        micro_kernel_peak: part of the multiply-adds that a core could begin which a micro-kernel reaches with its operands in L1 and L2.
+        contraction_peak: the same of a whole contraction, with packing, edges and stores.
+        transform_point_cycles: a vector of one point of a Winograd tile, loaded, transformed and stored.
         call_cycles: call and return of a micro-kernel beside its sums: addresses, first loads, the stores of its results.
         l2_bytes_per_cycle, l3_bytes_per_cycle: what one core reads from a cache when the hardware prefetches.
         memory_bytes_per_cycle: what one of several busy cores gets from memory.
@@ -47,6 +50,9 @@ class Machine:
     vector_op_cycles: float = 0.36
     scalar_element_cycles: float = 0.8
     step_cycles: float = 0.5
+    micro_kernel_peak: float = 0.9
+    contraction_peak: float = 0.85
+    transform_point_cycles: float = 4.0
     call_cycles: float = 16.0
     l2_bytes_per_cycle: float = 24.0
     l3_bytes_per_cycle: float = 20.0
