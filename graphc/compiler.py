@@ -14,7 +14,8 @@ from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.packing import pack, unpack
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.loops.verify import verify as verify_loops
-from graphc.codegen.program import LoopProgram, Site, build_program
+from graphc.codegen.kernel_calls import Site
+from graphc.codegen.program import LoopProgram, build_program
 from graphc.codegen.scratch_layout import callers_first
 from graphc.config import Config, config, whole
 from graphc.contained import contained
@@ -23,10 +24,10 @@ from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.digest import digest
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.ops.control import Cond, WhileLoop
+from graphc.ir.ops.fused import members
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
-from graphc.ir.traits import may_fail
 from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, check_compilable, verify
 from graphc.memory.plan import Packed, Plan
 from graphc.memory.planner import plan_memory
@@ -419,10 +420,8 @@ def _call_site(site: Site) -> CallSite:
 
 def _checking_op(node: Node) -> str:
     """The operator to name: of a cluster, the one that may fail, or its last."""
-    inner = getattr(node.op, "body", None)
-    if inner is None:
-        return node.op.name
-    return next((n.op.name for n in inner.nodes if may_fail(n)), inner.nodes[-1].op.name if inner.nodes else "copy")
+    names = [n.op.name for n, _ in members(node)]
+    return next((n.op.name for n, _ in members(node) if n.op.may_fail), names[-1] if names else "copy")
 
 
 def _work_ns(graph: Graph) -> int:

@@ -14,6 +14,8 @@ from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
 from graphc.execute import Runnable, make_executable
+from graphc.ir.ops.contract import Matmul
+from graphc.ir.ops.elementwise import ADD
 from graphc.ir.types import TensorType, f32, i64
 from graphc.nn.decode import Batch, Decoding, Kept, decoding_with
 from graphc.nn.entry import Entry
@@ -187,11 +189,11 @@ def _of_last(now: Decoding, scores: Array) -> Array:
     while True:
         node = scores.value.node
         operands = [Array(v, scores.trace) for v in node.inputs] if node else []
-        if not (node and node.op.name == "add" and operands[0].type == scores.type and operands[1].ndim < 2):
+        if not (node and node.op is ADD and operands[0].type == scores.type and operands[1].ndim < 2):
             break
         scores, bias = operands
         biases.append(bias)
-    product = node and node.op.name == "matmul" and operands[0].ndim == 3 and operands[1].ndim == 2
+    product = node and isinstance(node.op, Matmul) and operands[0].ndim == 3 and operands[1].ndim == 2
     last = now.last(operands[0]) @ operands[1] if product else now.last(scores)
     for bias in reversed(biases):
         last = last + bias

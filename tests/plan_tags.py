@@ -14,9 +14,8 @@ import numpy as np
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.shape import Pad
-from graphc.ir.traits import VIEWS
+from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.memory.plan import Buffer, Place, Plan
-from graphc.schedule.choose import inplace_pairs
 
 SPARE = 64                              # bytes around every array, which nobody may touch
 
@@ -133,13 +132,13 @@ class _Run:
     # ---- nodes
     def block(self, frame: Frame) -> None:
         for node in frame.plan.graph.nodes:
-            if node.op.name in CONTROL:
+            if node.op.is_control:
                 for v in node.inputs:
                     self.read(frame, v, node)
-                CONTROL[node.op.name](self, frame, node)
+                CONTROL[type(node.op)](self, frame, node)
                 for v in node.outputs:
                     self.read(frame, v, f"the reader of {node}")
-            elif node.op.name in VIEWS or node in frame.plan.assembled:
+            elif node.op.is_view or node in frame.plan.assembled:
                 parts = [frame.tags[v] for v in node.inputs]
                 frame.tags[node.outputs[0]] = np.pad(parts[0], list(zip(node.op.low, node.op.high))) if isinstance(node.op, Pad) \
                     else node.op.reference(*parts)
@@ -181,7 +180,7 @@ class _Run:
     def check_sharing(self, frame: Frame, node: Node) -> None:
         """Memory that a kernel reads and stores is that of a pair which it may work on in place, and no element is stored twice."""
         plan = frame.plan
-        pairs = inplace_pairs(node, plan.schedules[node], plan.views(node.inputs), plan.views(node.outputs))
+        pairs = plan.schedules[node].inplace_pairs(plan.views(node.inputs), plan.views(node.outputs))
         ins = [self.addresses(frame, plan.places[v]) for v in node.inputs]
         for o, v in enumerate(node.outputs):
             memory, at = self.addresses(frame, plan.places[v])
@@ -283,7 +282,7 @@ class _Run:
         frame.tags.update(zip(carries, tags))
 
 
-CONTROL = {"scan": _Run.scan, "cond": _Run.cond, "while_loop": _Run.while_loop}
+CONTROL = {Scan: _Run.scan, Cond: _Run.cond, WhileLoop: _Run.while_loop}
 
 
 def run_all(plan: Plan) -> None:

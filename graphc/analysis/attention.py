@@ -11,22 +11,28 @@ from graphc.analysis.softmax_form import softmax_of
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
-from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
+from graphc.ir.ops.attention import Attention
+from graphc.ir.ops.contract import LabelledProduct
+from graphc.ir.ops.elementwise import ADD, DIV, MUL, NEG, SUB, WHERE
+from graphc.ir.ops.shape import Transpose
 from graphc.ir.types import i32
 from graphc.once import once_property
 from graphc.schedule.attention_support import is_whole
 
-HIDES = -1e9            # a score as low as this, or lower, counts as hidden: beside one that is not, softmax gives it exactly 0
+# a score as low as this, or lower, counts as hidden: beside one that is not, softmax gives it exactly 0
+HIDES = -1e9
 DEEPEST = 8             # operators between product and softmax, factors of an operand
 
 Labels = tuple[str, ...]
 
 
 def spelled_out(nodes: Sequence[Node], results: Iterable[Value], fixed: Iterable[Value] = ()) -> dict[Node, "Spelled"]:
-    """The attentions among `nodes` by their last product. `results`: values that are read from outside. `fixed`: values that must stay on the way."""
+    """The attentions among `nodes` by their last product. `results`: values that are read from outside. `fixed`: values
+    that must stay on the way."""
     facts, fixed, used = MaskFacts(), set(fixed), _Users(nodes, results)
-    candidates = ((node, _match(node, facts)) for node in nodes if type(node.op) in PRODUCTS)
-    return {node: match for node, match in candidates if match and used.only(match.inner, node) and not fixed & match.passed and match.fits()}
+    candidates = ((node, _match(node, facts)) for node in nodes if isinstance(node.op, LabelledProduct))
+    return {node: match for node, match in candidates if match and used.only(match.inner, node)
+            and not fixed & match.passed and match.fits()}
 
 
 class _Users:
@@ -46,19 +52,22 @@ class _Users:
     def only(self, inner: frozenset[Node], last: Node) -> bool:
         """Whether the results of `inner` are read by `inner` and `last` alone."""
         made = [v for node in inner for v in node.outputs]
-        return not self.results.intersection(made) and all(user is last or user in inner for v in made for user in self.table.get(v, ()))
+        return (not self.results.intersection(made)
+                and all(user is last or user in inner for v in made for user in self.table.get(v, ())))
 
 
 @dataclass(frozen=True)
 class LabelledOperand:
-    """A value with a label for each axis, and a number that it is multiplied by. `passed`: values on the way from the product's own operand."""
+    """A value with a label for each axis, and a number that it is multiplied by. `passed`: values on the way from the
+    product's own operand."""
     value: Value
     labels: Labels
     factor: float = 1.0
     passed: tuple[Value, ...] = ()
 
     def build(self, b: Builder, v: Value, order: Labels) -> Value:
-        """v with its axes in this order; of size 1 those that it does not have, none in front of the first that it has."""
+        """v with its axes in this order; of size 1 those that it does not have, none in front of the first that it has.
+        """
         kept = [i for i in order if i in self.labels]
         perm = tuple(self.labels.index(i) for i in kept)
         v = v if perm == tuple(range(len(perm))) else b.transpose(v, perm=perm)
@@ -89,8 +98,8 @@ class Spelled:
 
     @property
     def biased(self) -> bool:
-        """Whether numbers are added to the scores. The gradient then needs the probabilities: where they are as low as -1e9 in all of a row, the
-        logsumexp has no digits left to tell them from."""
+        """Whether numbers are added to the scores. The gradient then needs the probabilities: where they are as low as
+        -1e9 in all of a row, the logsumexp has no digits left to tell them from."""
         return any(not m.hides for m in self.scores.masks)
 
     @property
@@ -102,7 +111,8 @@ class Spelled:
         """The operator on `leaves`, in the form of the last product."""
         ends = (self.query, self.feature), (self.key, self.feature), (self.key, self.value)
         q, k, v = (x.build(b, leaf, self.batch + end) for x, leaf, end in zip((self.q, self.k, self.v), leaves, ends))
-        masks = [m.build(b, leaf, self.scores.product.out, (*self.batch, self.query, self.key)) for m, leaf in zip(self.scores.masks, leaves[3:])]
+        layout, order = self.scores.product.out, (*self.batch, self.query, self.key)
+        masks = [m.build(b, leaf, layout, order) for m, leaf in zip(self.scores.masks, leaves[3:])]
         mask = reduce(b.bitand, masks) if masks else None
         scale = self.scores.factor * self.q.factor * self.k.factor
         out, _ = b.attention(q, k, v, *masks and [mask], scale=scale, causal=self.scores.causal)
@@ -112,7 +122,8 @@ class Spelled:
         return out if order == self.out else b.transpose(out, perm=tuple(map(order.index, self.out)))
 
     def _mended(self, b: Builder, out: Value, v: Value, mask: Value) -> Value:
-        """What softmax gives where a row is hidden whole: equal probabilities, or NaN for each, from which a gradient goes to v alone."""
+        """What softmax gives where a row is hidden whole: equal probabilities, or NaN for each, from which a gradient
+        goes to v alone."""
         if self.scores.causal:
             shape = self.scores.node.outputs[0].type.shape
             rows, columns = (b.iota(shape=(shape[-2], shape[-1]), axis=axis, dtype=i32) for axis in (0, 1))
@@ -131,9 +142,10 @@ class Spelled:
             out = self.build(b, [b.input(f"x{i}", v.type) for i, v in enumerate(self.leaves)])
         except GraphError:
             return False
-        attention = next(node for node in b.nodes if node.op.name == "attention")
+        attention = next(node for node in b.nodes if node.op.opcode is Attention)
         types = [v.type for v in attention.inputs]
-        return out.type == self.last.outputs[0].type and (not all(t.is_static for t in types) or is_whole(attention.op, types))
+        return (out.type == self.last.outputs[0].type
+                and (not all(t.is_static for t in types) or is_whole(attention.op, types)))
 
 
 # ---- products
@@ -150,31 +162,16 @@ class Product:
         return Product(tuple(replace(x, labels=new(x.labels)) for x in self.operands), new(self.out))
 
 
-def _matmul(node: Node) -> Product | None:
-    x, y = node.inputs
-    if min(x.type.rank, y.type.rank) < 2:
-        return None
-    lead = [f"...{i}" for i in range(node.outputs[0].type.rank - 2, 0, -1)]
-    left, right = (tuple(lead[len(lead) - v.type.rank + 2:]) for v in (x, y))
-    return Product((LabelledOperand(x, (*left, "m", "k")), LabelledOperand(y, (*right, "k", "n"))), (*lead, "m", "n"))
-
-
-def _einsum(node: Node) -> Product:
-    *operands, out = parse_equation(node.op.equation, *(v.type.rank for v in node.inputs))
-    return Product(tuple(map(LabelledOperand, node.inputs, operands)), out)
-
-
-PRODUCTS: dict[type, Callable[[Node], Product | None]] = {Matmul: _matmul, Einsum: _einsum}
-
-
 def _product(node: Node | None) -> Product | None:
-    make = PRODUCTS.get(type(node.op)) if node else None
-    return make(node) if make else None
+    if node is None or not isinstance(node.op, LabelledProduct):
+        return None
+    *operands, out = node.op.labels(*(v.type.rank for v in node.inputs))
+    return Product(tuple(map(LabelledOperand, node.inputs, operands)), out)
 
 
 def _source(x: LabelledOperand) -> LabelledOperand:
     """The operand before it was transposed."""
-    while x.value.node is not None and x.value.node.op.name == "transpose":
+    while x.value.node is not None and x.value.node.op.opcode is Transpose:
         node = x.value.node
         labels = tuple(x.labels[node.op.perm.index(i)] for i in range(len(x.labels)))
         x = LabelledOperand(node.inputs[0], labels, x.factor, (*x.passed, x.value))
@@ -196,7 +193,8 @@ def _unscaled_source(x: LabelledOperand, facts: MaskFacts) -> LabelledOperand:
 
 @dataclass(frozen=True)
 class MaskOperand:
-    """A bool array that is `seen` where a key may be looked at, or numbers that, times `factor`, are added to the scores."""
+    """A bool array that is `seen` where a key may be looked at, or numbers that, times `factor`, are added to the
+    scores."""
     value: Value
     hides: bool
     seen: bool = True
@@ -228,11 +226,13 @@ class Scores:
         if factor < 0 and self.lows:
             return None
         masks = tuple(replace(m, factor=m.factor * factor) for m in self.masks)
-        return replace(self, factor=self.factor * factor, masks=masks, lows=frozenset(low * factor for low in self.lows))
+        return replace(self, factor=self.factor * factor, masks=masks,
+                       lows=frozenset(low * factor for low in self.lows))
 
     @property
     def exact(self) -> bool:
-        """Whether the operator gives the same also where a row is hidden whole. A number is added under one mask at most, which then hides by -inf."""
+        """Whether the operator gives the same also where a row is hidden whole. A number is added under one mask at
+        most, which then hides by -inf."""
         hiding = {m.hides for m in self.masks}
         if hiding == {False}:
             return len(self.masks) == 1 and self.lows <= {-inf}
@@ -268,37 +268,35 @@ def _layers(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, Callable[[Sco
 
 def _scaled(node: Node | None, facts: MaskFacts) -> Iterator[tuple[Value, float]]:
     """x and c where the node is x · c, x / c or -x."""
-    if node is None or node.op.name not in ("mul", "div", "neg"):
-        return
-    if node.op.name == "neg":
+    if node is not None and node.op is NEG:
         yield node.inputs[0], -1.0
+    if node is None or node.op not in (MUL, DIV):
         return
-    for x, c in (node.inputs, node.inputs[::-1])[:1 if node.op.name == "div" else 2]:
+    for x, c in (node.inputs, node.inputs[::-1])[:2 if node.op.is_commutative else 1]:
         number = facts.number(c)
         if number and x.type == node.outputs[0].type and abs(number) < inf:
-            yield x, 1 / number if node.op.name == "div" else number
+            yield x, number if node.op is MUL else 1 / number
             return
 
 
 def _causal(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, float]]:
     """The scores, and the number that those of later keys become or get added."""
-    if node.op.name == "where":
+    if node.op is WHERE:
         condition, x, y = node.inputs
         step = facts(condition)
         for inner, other, seen in ((x, y, True), (y, x, False)):
             low = facts.number(other)
             if low is not None and _is_causal(step, node) and bool(step.lower) is seen and bool(step.upper) is not seen:
                 yield inner, low
-    if node.op.name in ("add", "sub"):
-        for inner, other in (node.inputs, node.inputs[::-1])[:1 if node.op.name == "sub" else 2]:
-            step = facts(other)
-            if _is_causal(step, node) and step.lower == 0:
-                yield inner, float(step.upper) * (-1 if node.op.name == "sub" else 1)
+    for inner, other, sign in _terms(node):
+        step = facts(other)
+        if _is_causal(step, node) and step.lower == 0:
+            yield inner, float(step.upper) * sign
 
 
 def _hidden(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, MaskOperand, float]]:
     """The scores, where they are seen, and what they are elsewhere."""
-    if node.op.name == "where":
+    if node.op is WHERE:
         condition, x, y = node.inputs
         for inner, other, seen in ((x, y, True), (y, x, False)):
             low = facts.number(other)
@@ -308,10 +306,18 @@ def _hidden(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, MaskOperand, 
 
 def _added(node: Node) -> Iterator[tuple[Value, MaskOperand]]:
     """The scores, and what is added to them: a matrix at least, as one row of numbers is the bias of a layer."""
-    if node.op.name in ("add", "sub"):
-        for inner, other in (node.inputs, node.inputs[::-1])[:1 if node.op.name == "sub" else 2]:
-            if other.type.rank >= 2:
-                yield inner, MaskOperand(other, False, factor=-1.0 if node.op.name == "sub" else 1.0)
+    for inner, other, sign in _terms(node):
+        if other.type.rank >= 2:
+            yield inner, MaskOperand(other, False, factor=sign)
+
+
+def _terms(node: Node) -> Iterator[tuple[Value, Value, float]]:
+    """x, y and a sign where the node is x + y or x - y."""
+    if node.op in (ADD, SUB):
+        x, y = node.inputs
+        yield x, y, 1.0 if node.op is ADD else -1.0
+        if node.op.is_commutative:
+            yield y, x, 1.0
 
 
 def _is_causal(step, node: Node) -> bool:
@@ -330,8 +336,10 @@ def _match(last: Node, facts: MaskFacts) -> Spelled | None:
     return None
 
 
-def _assembled(last: Node, outer: Product, which: int, scores: Scores, inner: frozenset[Node], facts: MaskFacts) -> Spelled | None:
-    """Scores are [batch and query in any order, key]; each axis is summed where attention sums it, or this is something else."""
+def _assembled(last: Node, outer: Product, which: int, scores: Scores, inner: frozenset[Node],
+               facts: MaskFacts) -> Spelled | None:
+    """Scores are [batch and query in any order, key]; each axis is summed where attention sums it, or this is something
+    else."""
     *rows, key = scores.product.out
     q, k = scores.product.operands if key in scores.product.operands[1].labels else scores.product.operands[::-1]
     own = [i for i in rows if i not in k.labels]

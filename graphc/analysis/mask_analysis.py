@@ -1,7 +1,8 @@
-"""What an array made of constants and indices holds: one number, a count along axes, or a number on each side of a diagonal.
+"""What an array made of constants and indices holds: one number, a count along axes, or a number on each side of a
+diagonal.
 
-A causal mask is written in many ways (tril of ones, indices compared, a numpy array); here all of them become one `Step`. Nothing is
-evaluated at full size, so it costs the same for any length and works for named dimensions.
+A causal mask is written in many ways (tril of ones, indices compared, a numpy array); here all of them become one
+`Step`. Nothing is evaluated at full size, so it costs the same for any length and works for named dimensions.
 """
 from __future__ import annotations
 
@@ -12,14 +13,15 @@ import numpy as np
 
 from graphc.ir.bits import is_uniform, same_bits
 from graphc.ir.graph import Node, Value
-from graphc.ir.op import Op
+from graphc.ir.op import Op, Opcode
 from graphc.ir.ops.constant import Constant, Iota
-from graphc.ir.ops.elementwise import Cast, Elementwise
+from graphc.ir.ops.elementwise import ADD, COPY, GE, GT, LE, LT, NEG, SUB, Cast, Elementwise
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Slice, Transpose, Tril, Triu
 
 MOST = 1 << 22                  # elements of a constant that is examined, at most
 DEEPEST = 50                    # operators between a mask and the arrays from which it is computed, at most
-FARTHEST, STEEPEST = 1 << 20, 2     # start and slopes of counts that neither wrap as i32 nor round as f32, along axes of up to millions
+# start and slopes of counts that neither wrap as i32 nor round as f32, along axes of up to millions
+FARTHEST, STEEPEST = 1 << 20, 2
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Number:
 
 @dataclass(frozen=True)
 class Ramp:
-    """start + the sum of slope * index over axes, which are counted from the last (-1); integers, or floats that are whole."""
+    """start + the sum of slope * index over axes, which are counted from the last (-1); integers, or floats that are
+    whole."""
     slopes: tuple[tuple[int, int], ...]
     start: int
 
@@ -47,7 +50,8 @@ Known = Number | Ramp | TriangleStep
 
 
 class MaskFacts:
-    """What is known of values: `facts(v)`, None where v is not made of constants and indices in a way that is understood."""
+    """What is known of values: `facts(v)`, None where v is not made of constants and indices in a way that is
+    understood."""
 
     def __init__(self):
         self._found: dict[Value, Known | None] = {}
@@ -86,7 +90,8 @@ def _constant(node: Node) -> Known | None:
     long = [i - array.ndim for i, d in enumerate(array.shape) if d > 1]
     if len(long) == 1 and array.dtype.kind != "b":
         first = array.flat[0]
-        return Ramp(((long[0], 1),), int(first)) if first == int(first) and (array.ravel() == first + np.arange(array.size)).all() else None
+        counts = first == int(first) and (array.ravel() == first + np.arange(array.size)).all()
+        return Ramp(((long[0], 1),), int(first)) if counts else None
     return _triangle(array.reshape(array.shape[-2:])) if long == [-2, -1] else None
 
 
@@ -94,7 +99,8 @@ def _triangle(array: np.ndarray) -> TriangleStep | None:
     lower, upper = array[0, 0], array[0, -1]
     diagonal = int(np.argmin(array[0] == lower)) - 1
     inside = np.tri(*array.shape, diagonal, dtype=bool)
-    return TriangleStep(diagonal, lower, upper) if lower != upper and same_bits(array, np.where(inside, lower, upper)) else None
+    is_step = lower != upper and same_bits(array, np.where(inside, lower, upper))
+    return TriangleStep(diagonal, lower, upper) if is_step else None
 
 
 def _iota(node: Node) -> Known:
@@ -106,7 +112,7 @@ def _iota(node: Node) -> Known:
 
 def _elementwise(node: Node, *parts: Known) -> Known | None:
     if any(isinstance(p, Ramp) for p in parts):
-        return _of_ramps(node.op.name, parts)
+        return _of_ramps(node.op.opcode, parts)
     diagonals = {p.diagonal for p in parts if isinstance(p, TriangleStep)}
     if len(diagonals) > 1:
         return None
@@ -118,14 +124,16 @@ def _side(part: Known, upper: int) -> np.ndarray:
     return np.asarray(part.value if isinstance(part, Number) else part.upper if upper else part.lower)
 
 
-def _of_ramps(name: str, parts: Sequence[Known]) -> Known | None:
+def _of_ramps(function: Opcode, parts: Sequence[Known]) -> Known | None:
     linear = [_linear(p) for p in parts]
     if any(x is None for x in linear):
         return None
-    if name in COMPARED:
-        return COMPARED[name](*linear)
-    total = SUMS[name](*linear) if name in SUMS else None
-    return total if total and abs(total.start) <= FARTHEST and all(abs(slope) <= STEEPEST for _, slope in total.slopes) else None
+    if function in COMPARED:
+        return COMPARED[function](*linear)
+    total = SUMS[function](*linear) if function in SUMS else None
+    if total is None or abs(total.start) > FARTHEST or any(abs(slope) > STEEPEST for _, slope in total.slopes):
+        return None
+    return total
 
 
 def _linear(part: Known) -> Ramp | None:
@@ -146,15 +154,17 @@ def _at_least(a: Ramp, b: Ramp, more: int) -> TriangleStep | None:
     """Where a >= b + more."""
     difference = _combined(a, b, -1)
     start, (yes, no) = difference.start - more, (np.bool_(True), np.bool_(False))
-    return {((-2, -1), (-1, 1)): TriangleStep(-start - 1, no, yes), ((-2, 1), (-1, -1)): TriangleStep(start, yes, no)}.get(difference.slopes)
+    return {((-2, -1), (-1, 1)): TriangleStep(-start - 1, no, yes),
+            ((-2, 1), (-1, -1)): TriangleStep(start, yes, no)}.get(difference.slopes)
 
 
-COMPARED: dict[str, Callable[[Ramp, Ramp], TriangleStep | None]] = {
-    "ge": lambda a, b: _at_least(a, b, 0), "gt": lambda a, b: _at_least(a, b, 1),
-    "le": lambda a, b: _at_least(b, a, 0), "lt": lambda a, b: _at_least(b, a, 1),
+COMPARED: dict[Opcode, Callable[[Ramp, Ramp], TriangleStep | None]] = {
+    GE: lambda a, b: _at_least(a, b, 0), GT: lambda a, b: _at_least(a, b, 1),
+    LE: lambda a, b: _at_least(b, a, 0), LT: lambda a, b: _at_least(b, a, 1),
 }
-SUMS: dict[str, Callable[..., Ramp]] = {
-    "add": lambda a, b: _combined(a, b, 1), "sub": lambda a, b: _combined(a, b, -1), "neg": lambda a: _combined(Ramp((), 0), a, -1), "copy": lambda a: a,
+SUMS: dict[Opcode, Callable[..., Ramp]] = {
+    ADD: lambda a, b: _combined(a, b, 1), SUB: lambda a, b: _combined(a, b, -1),
+    NEG: lambda a: _combined(Ramp((), 0), a, -1), COPY: lambda a: a,
 }
 
 
@@ -205,7 +215,9 @@ def _sliced(node: Node, part: Known) -> Known | None:
         start = part.start + sum(slope * starts[axis] for axis, slope in part.slopes)
         slopes = tuple((axis, slope) for axis, slope in part.slopes if shape[axis] != 1)
         return Ramp(slopes, start) if slopes else Number(node.outputs[0].type.dtype.np.type(start))
-    return TriangleStep(part.diagonal + starts[-2] - starts[-1], part.lower, part.upper) if 1 not in shape[-2:] else None
+    if 1 in shape[-2:]:
+        return None
+    return TriangleStep(part.diagonal + starts[-2] - starts[-1], part.lower, part.upper)
 
 
 def _tril(node: Node, part: Known) -> Known | None:
@@ -226,6 +238,6 @@ def _cut(part: Known, diagonal: int, upper: int) -> Known | None:
 
 
 RULES: dict[type[Op], Callable[..., Known | None]] = {
-    Constant: _constant, Iota: _iota, Elementwise: _elementwise, Cast: _cast, Reshape: _reshaped, Transpose: _transposed,
-    BroadcastTo: _broadcast, Slice: _sliced, Tril: _tril, Triu: _triu,
+    Constant: _constant, Iota: _iota, Elementwise: _elementwise, Cast: _cast,
+    Reshape: _reshaped, Transpose: _transposed, BroadcastTo: _broadcast, Slice: _sliced, Tril: _tril, Triu: _triu,
 }

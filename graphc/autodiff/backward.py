@@ -1,4 +1,5 @@
-"""Reverse-mode differentiation: a graph from outputs' gradients to inputs' gradients, built by each operator's vjp rule."""
+"""Reverse-mode differentiation: a graph from outputs' gradients to inputs' gradients, built by each operator's vjp
+rule."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +18,11 @@ def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wr
              choices: Choices | None = None) -> list[Value | None]:
     """Gradients of `wrt`: the sum over `seeds` of (gradient given to a value) times (Jacobian of that value).
 
-    `nodes` compute the values, in order, and are already in `b`; new nodes carry the line of the node that they differentiate.
-    Attention that is spelled out is differentiated as the operator, which compiling will make of it as well: the scores are never stored.
-    Where a condition hides a value, its gradient is exactly zero (see `hidden`; `choices`: what is known of the seeds).
-    None where nothing flows. GraphError when a path to `wrt` leads through an operator without gradient.
+    `nodes` compute the values, in order, and are already in `b`; new nodes carry the line of the node that they
+    differentiate. Attention that is spelled out is differentiated as the operator, which compiling will make of it as
+    well: the scores are never stored. Where a condition hides a value, its gradient is exactly zero (see `hidden`;
+    `choices`: what is known of the seeds). None where nothing flows. GraphError when a path to `wrt` leads through an
+    operator without gradient.
     """
     choices = choices or Choices(b)
     reach = float_dependents(nodes, wrt)
@@ -91,14 +93,16 @@ def _shown(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choice
     return [choice.over(b, g) if g is not None and w and o else g for g, w, o in zip(grads, wanted, over, strict=True)]
 
 
-def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choices, ins: Sequence[Value] = ()) -> Sequence[Value | None]:
-    """The node's own rule; a region operator's from its table; a composite without rule is differentiated through its decomposition. `ins`: what the
-    node's own rule reads in place of its operands."""
+def _vjp(b: Builder, node: Node, gs, wanted: tuple[bool, ...], choices: Choices,
+         ins: Sequence[Value] = ()) -> Sequence[Value | None]:
+    """The node's own rule; a region operator's from its table; a composite without rule is differentiated through its
+    decomposition. `ins`: what the node's own rule reads in place of its operands."""
     try:
         if type(node.op) in CONTROL_RULES:
             return CONTROL_RULES[type(node.op)](backward, b, node, gs, wanted)
         grads = node.op.vjp(b, gs, ins or node.inputs, node.outputs)
-        return _through(b, node.inputs, gs, lambda: node.op.decompose(b, *node.inputs), choices) if grads is NotImplemented else grads
+        return (_through(b, node.inputs, gs, lambda: node.op.decompose(b, *node.inputs), choices)
+                if grads is NotImplemented else grads)
     except GraphError as error:
         raise error.at(node.loc) from None
 

@@ -1,4 +1,5 @@
-"""Gradients of operators that hold regions: a scan's is a reverse scan, a cond's is a cond, a while_loop's is that of a scan of masked steps."""
+"""Gradients of operators that hold regions: a scan's is a reverse scan, a cond's is a cond, a while_loop's is that of a
+scan of masked steps."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -9,13 +10,11 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
-from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
 from graphc.ir.types import TensorType
 
 Grads = list[Value | None]
 Backward = Callable[..., Grads]
 
-FREE_VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))     # never worth saving: their source is
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,10 @@ class DifferentiatedStep:
 def scan_vjp(backward: Backward, b: Builder, node: Node, gs: Sequence[Value | None], wanted: Sequence[bool]) -> Grads:
     """Gradients of a scan's operands, by a scan in the other direction.
 
-    Its carries are the gradients of the carries and, added up, those of the captured values (the pass `licm` takes them out of the loop).
-    What the gradient of a step needs of the step itself is stacked by the forward scan, run once more with these as further outputs
-    (`fuse_loops` makes one of the two); what depends on no carry is computed again instead.
+    Its carries are the gradients of the carries and, added up, those of the captured values (the pass `licm` takes them
+    out of the loop). What the gradient of a step needs of the step itself is stacked by the forward scan, run once more
+    with these as further outputs (`fuse_loops` makes one of the two); what depends on no carry is computed again
+    instead.
     """
     op: Scan = node.op
     step = _differentiate_step(backward, op, gs, _active_inputs(op.body, op.carries, wanted))
@@ -56,7 +56,8 @@ def _active_inputs(body: Graph, carries: int, wanted: Sequence[bool]) -> tuple[b
         active = new
 
 
-def _differentiate_step(backward: Backward, op: Scan, gs: Sequence[Value | None], active: Sequence[bool]) -> DifferentiatedStep:
+def _differentiate_step(backward: Backward, op: Scan, gs: Sequence[Value | None],
+                        active: Sequence[bool]) -> DifferentiatedStep:
     """The step's gradient, with one for every carry to which a gradient comes from outside or from a later step."""
     seeded = {i for i, g in enumerate(gs) if g is not None and (i >= op.carries or active[i])}
     while True:
@@ -77,10 +78,12 @@ def _gradient_step(backward: Backward, body: Graph, seeded: set[int], active: Se
     seeds = {i: b.input(f"d{i}", body.outputs[i].type) for i in sorted(seeded)}
     grads = _gradients(backward, b, [copied[v] for v in body.outputs], seeds, [v for v, a in zip(inputs, active) if a])
     by_input = tuple(grads.get(v) for v in inputs)
-    return DifferentiatedStep(inputs, forward, tuple(b.nodes[len(forward):]), seeds, by_input, {new: old for old, new in copied.items()})
+    return DifferentiatedStep(inputs, forward, tuple(b.nodes[len(forward):]), seeds, by_input,
+                              {new: old for old, new in copied.items()})
 
 
-def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: dict[int, Value], wrt: Sequence[Value]) -> dict[Value, Value | None]:
+def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: dict[int, Value],
+               wrt: Sequence[Value]) -> dict[Value, Value | None]:
     """Gradients of `wrt` for seeds by output number; an output may occur twice, or be an input."""
     nodes = tuple(b.nodes)
     total: dict[Value, Value] = {}
@@ -100,14 +103,16 @@ class _ReverseScan:
         self.ys = [i for i in step.seeds if i >= n]
         self.slices = [i for i in range(n, last) if wanted[i] and step.grads[i] is not None]
         self.captured = [i for i in range(last, len(wanted)) if wanted[i] and step.grads[i] is not None]
-        self.gradient = live_nodes(step.gradient, [step.grads[i] for i in self.carries + self.slices + self.captured if step.grads[i] is not None])
+        self.gradient = live_nodes(step.gradient, [step.grads[i] for i in self.carries + self.slices + self.captured
+                                                   if step.grads[i] is not None])
         self.saved: list[Value] = []
         self.again: set[Node] = set()
         self.read: set[Value] = set()
         self._partition()
 
     def _partition(self) -> None:
-        """Finds what of the forward step the gradient reads, and for each whether it is saved, computed again, or an operand."""
+        """Finds what of the forward step the gradient reads, and for each whether it is saved, computed again, or an
+        operand."""
         step = self.step
         made = {v: node for node in step.forward for v in node.outputs}
         on_carries = dependents(step.forward, step.inputs[:self.op.carries])
@@ -120,7 +125,7 @@ class _ReverseScan:
                 continue
             seen.add(v)
             node = made.get(v)
-            if node is not None and (v not in on_carries or type(node.op) in FREE_VIEWS):
+            if node is not None and (v not in on_carries or node.op.is_whole_view):
                 self.again.add(node)
                 wanted += node.inputs
             elif node is None and v not in on_carries:
@@ -139,13 +144,16 @@ class _ReverseScan:
         body = self._body(xs, captured)
         starts = [self.gs[i] if self.gs[i] is not None else _zeros(b, self.node.inputs[i].type) for i in self.carries]
         starts += [_zeros(b, self.node.inputs[i].type) for i in self.captured]
-        operands = [*starts, *(self.gs[i] for i in self.ys), *(self.node.inputs[i] for i in xs), *stacks, *(self.node.inputs[i] for i in captured)]
-        outs = b.apply(Scan(body, len(starts), len(self.ys) + len(xs) + len(stacks), op.length, not op.reverse), operands)
+        operands = [*starts, *(self.gs[i] for i in self.ys), *(self.node.inputs[i] for i in xs), *stacks,
+                    *(self.node.inputs[i] for i in captured)]
+        outs = b.apply(Scan(body, len(starts), len(self.ys) + len(xs) + len(stacks), op.length, not op.reverse),
+                       operands)
         by_input = dict(zip(self.carries + self.captured + self.slices, outs, strict=True))
         return [by_input.get(i) for i in range(len(self.node.inputs))]
 
     def _save(self) -> list[Value]:
-        """The stacked values of `saved`: outputs of the scan where it has them, else of its copy that stacks them too."""
+        """The stacked values of `saved`: outputs of the scan where it has them, else of its copy that stacks them too.
+        """
         op, origin = self.op, self.step.origin
         have = {v: self.node.outputs[i] for i, v in enumerate(op.body.outputs) if i >= op.carries}
         more = [origin[v] for v in self.saved if origin[v] not in have]
@@ -165,7 +173,8 @@ class _ReverseScan:
             here[v] = b.input(names.fresh(name), v.type)
         for i in self.carries:
             take(step.seeds[i], f"d_{step.inputs[i].name or f'c{i}'}")
-        sums = [b.input(names.fresh(f"sum_{step.inputs[i].name or f'w{i}'}"), step.inputs[i].type) for i in self.captured]
+        sums = [b.input(names.fresh(f"sum_{step.inputs[i].name or f'w{i}'}"), step.inputs[i].type)
+                for i in self.captured]
         for i in self.ys:
             take(step.seeds[i], f"d_y{i - self.op.carries}")
         for v in [*(step.inputs[i] for i in xs), *self.saved, *(step.inputs[i] for i in captured)]:
@@ -199,7 +208,8 @@ def cond_vjp(backward: Backward, b: Builder, node: Node, gs: Sequence[Value | No
     return [None, *(by_input.get(i) for i in range(len(captured)))]
 
 
-def _branch_gradient(backward: Backward, body: Graph, seeded: list[int], asked: list[int]) -> tuple[Builder, dict[int, Value | None]]:
+def _branch_gradient(backward: Backward, body: Graph, seeded: list[int],
+                     asked: list[int]) -> tuple[Builder, dict[int, Value | None]]:
     b = Builder(f"{body.name}_grad")
     names = Names()
     inputs = [b.input(names.fresh(v.name or "x"), v.type) for v in body.inputs]
@@ -223,7 +233,8 @@ def _reads(body: Graph, i: int) -> bool:
 
 
 def while_vjp(backward: Backward, b: Builder, node: Node, gs: Sequence[Value | None], wanted: Sequence[bool]) -> Grads:
-    """Gradients of a while_loop's operands: those of `max_trips` steps, each of which does nothing once the condition is false.
+    """Gradients of a while_loop's operands: those of `max_trips` steps, each of which does nothing once the condition
+    is false.
 
     The condition, a function of the carries, stays false once it is, since the carries then stay as they are.
     """

@@ -1,12 +1,13 @@
 """Gradients that are zero by choice: what `where` hides stays hidden, whatever the slope of what it hides.
 
-The gradient of where(c, sqrt(x), x) towards the root is where(c, g, 0). Were that multiplied by the root's slope, infinite at 0 and NaN below,
-0 * inf and 0 * NaN would bring back what the condition hides. So the choice is made last: where(c, g * slope, 0), as often as before.
+The gradient of where(c, sqrt(x), x) towards the root is where(c, g, 0). Were that multiplied by the root's slope,
+infinite at 0 and NaN below, 0 * inf and 0 * NaN would bring back what the condition hides. So the choice is made last:
+where(c, g * slope, 0), as often as before.
 
-An operator whose slopes are constants passes zeros on as they are; then only the condition is remembered, for operators further on.
-It is followed as long as it stands for whole elements of what the operator reads: through elementwise functions, reductions, norms and products of
-rows that are hidden whole, and movements; a condition that is one bool through everything. At other products of two arrays it ends: there a zero
-meets the other operand.
+An operator whose slopes are constants passes zeros on as they are; then only the condition is remembered, for operators
+further on. It is followed as long as it stands for whole elements of what the operator reads: through elementwise
+functions, reductions, norms and products of rows that are hidden whole, and movements; a condition that is one bool
+through everything. At other products of two arrays it ends: there a zero meets the other operand.
 """
 from __future__ import annotations
 
@@ -18,22 +19,23 @@ from math import isfinite
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
-from graphc.ir.ops.activation import Activation
+from graphc.ir.ops.activation import Clip, LeakyRelu, Relu
 from graphc.ir.ops.constant import Constant, number
 from graphc.ir.ops.contract import Matmul
-from graphc.ir.ops.elementwise import Cast, Elementwise
+from graphc.ir.ops.elementwise import DIV, MAXIMUM, MINIMUM, MUL, WHERE, Cast
 from graphc.ir.ops.loss import CrossEntropy, CrossEntropySoft, ElementLoss
 from graphc.ir.ops.norm import LayerNorm, RMSNorm, SoftmaxLike, last_axes
-from graphc.ir.ops.reduce import Mean, Reduction, Sum
+from graphc.ir.ops.reduce import Reduction
 from graphc.ir.ops.scan_ops import CumProd, CumSum, LinearScan
 from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Stack, Transpose
 from graphc.ir.ops.sort import Sort
-from graphc.ir.ops.trig import Atan2
 from graphc.ir.types import normalize_axis
 
-CONSTANT_SLOPES = frozenset(("add", "sub", "neg", "copy", "where", "cast", "minimum", "maximum", "relu", "leaky_relu", "clip"))
+# Linear in parts, each with finite slopes; what is linear as a whole says so itself.
+CONSTANT_SLOPES = frozenset((WHERE, MINIMUM, MAXIMUM, Cast, Relu, LeakyRelu, Clip, Sort, Pad))
 MOST_LATER, MOST_PARTS = 64, 16
-MOVES = (Reshape, Transpose, Slice, Pad, Flip, Concat, Stack)       # their vjp only moves elements: it moves conditions, too
+# Their vjp only moves elements: it moves conditions, too.
+MOVES = (Reshape, Transpose, Slice, Pad, Flip, Concat, Stack)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Later:
-    """A choice that is worked out when an operator needs it; `scalar`: it is one bool; `depth`: of how many others it is made, one after another."""
+    """A choice that is worked out when an operator needs it; `scalar`: it is one bool; `depth`: of how many others it
+    is made, one after another."""
     scalar: bool
     depth: int
     make: Callable[[], Choice | None]
@@ -68,7 +71,8 @@ class Choices:
     def __init__(self, b: Builder):
         self.b = b
         self._known: dict[Value, Later | Choice | None] = {}            # of gradients that are no `where` themselves
-        self._found: dict[Value, tuple[Choice, Value]] = {}             # of those that are: all choices in one, and what is chosen from
+        # of those that are: all choices in one, and what is chosen from
+        self._found: dict[Value, tuple[Choice, Value]] = {}
 
     def of(self, g: Value) -> tuple[Choice, Value] | None:
         """The choice by which `g` is zero and what it is elsewhere."""
@@ -83,8 +87,8 @@ class Choices:
         return choice and (choice, shown)
 
     def of_operands(self, node: Node, g: Value) -> tuple[Choice, Value] | None:
-        """The choice by which the gradients of the operands of `node` are zero, given that of its result, and a gradient to work them out from.
-        None where there is none, or zeros pass the operator anyway."""
+        """The choice by which the gradients of the operands of `node` are zero, given that of its result, and a
+        gradient to work them out from. None where there is none, or zeros pass the operator anyway."""
         rule = _follow(node)
         if rule and _constant_slopes(node) or not self._may_be(g):
             return None
@@ -93,12 +97,14 @@ class Choices:
             followed = choice and (choice.shaped(self.b, ()) if choice.scalar else rule(self.b, choice))
             if followed:
                 return followed, shown
-        choice = self._of_parts(g, lambda c: c.shaped(self.b, ()), scalar=True) or rule and self._of_parts(g, lambda c: rule(self.b, c))
+        choice = (self._of_parts(g, lambda c: c.shaped(self.b, ()), scalar=True)
+                  or rule and self._of_parts(g, lambda c: rule(self.b, c)))
         return choice and (choice, g)
 
     def shown_operands(self, node: Node, choice: Choice) -> tuple[tuple[Value, ...], tuple[bool, ...]]:
-        """What the gradients of the operands of `node` are worked out from, and which of them `choice` is over. In a product whole rows are hidden:
-        they are 0 in what the right operand's gradient is a product of, both the left operand and the gradient of the result."""
+        """What the gradients of the operands of `node` are worked out from, and which of them `choice` is over. In a
+        product whole rows are hidden: they are 0 in what the right operand's gradient is a product of, both the left
+        operand and the gradient of the result."""
         if not isinstance(node.op, Matmul) or choice.scalar:
             return node.inputs, (True,) * len(node.inputs)
         x, y = node.inputs
@@ -114,7 +120,8 @@ class Choices:
                 self._note(r, (g,), lambda i=i: self._moved(node, g, rule, i))
 
     def summed(self, g: Value, total: Value, axes: tuple[int, ...]) -> None:
-        """Notes that `total`, `g` summed over `axes` and without leading axes, is zero where `g` is, if a whole sum is hidden or not."""
+        """Notes that `total`, `g` summed over `axes` and without leading axes, is zero where `g` is, if a whole sum is
+        hidden or not."""
         if self._may_be(g):
             self._note(total, (g,), lambda: self._of_sum(g, total, axes))
 
@@ -124,7 +131,8 @@ class Choices:
             self._note(total, (g1, g2), lambda: self._both(g1, g2))
 
     def _note(self, r: Value, sources: Sequence[Value], make: Callable[[], Choice | None]) -> None:
-        """What is made of too many others, one after another, is worked out at once: nothing here walks a long chain by recursion."""
+        """What is made of too many others, one after another, is worked out at once: nothing here walks a long chain by
+        recursion."""
         depth = 1 + max(c.depth for parts in map(self._parts, sources) for c in parts)
         scalar = all(any(c.scalar for c in self._parts(g)) for g in sources)
         self._known[r] = make() if depth > MOST_LATER else Later(scalar, depth, make)
@@ -166,14 +174,17 @@ class Choices:
         rank = g.type.rank
 
         def rule(choice: Choice) -> Choice | None:
-            return choice.shaped(self.b, _aligned(choice, rank)[rank - total.type.rank:]) if _whole(choice, rank, axes) else None
+            if not _whole(choice, rank, axes):
+                return None
+            return choice.shaped(self.b, _aligned(choice, rank)[rank - total.type.rank:])
         return self._of_parts(g, rule)
 
     def _both(self, g1: Value, g2: Value) -> Choice | None:
         first, second = self.of(g1), self.of(g2)
         if first is None or second is None:
             return None
-        return first[0] if first[0] == second[0] else Choice(self.b.bitor(*(self._condition(c) for c, _ in (first, second))))
+        return (first[0] if first[0] == second[0]
+                else Choice(self.b.bitor(*(self._condition(c) for c, _ in (first, second)))))
 
     def _all(self, choices: Sequence[Choice]) -> Choice | None:
         """Zero wherever one of them says so."""
@@ -188,7 +199,7 @@ class Choices:
 
 def _selected(g: Value) -> tuple[Choice, Value] | None:
     """The choice of a `where` one side of which is 0."""
-    if g.node is None or g.node.op.name != "where":
+    if g.node is None or g.node.op is not WHERE:
         return None
     condition, yes, no = g.node.inputs
     if _is_zero(no) and yes.type == g.type:
@@ -212,14 +223,17 @@ def _is_zero(v: Value) -> bool:
 def _constant_slopes(node: Node) -> bool:
     """Whether the gradients of the operands are that of the result times finite numbers."""
     op = node.op
-    if op.name in ("mul", "div"):
+    if op in (MUL, DIV):
         numbers = [n for n in map(_number, node.inputs) if n is not None and isfinite(n)]
-        return bool(numbers) and (op.name == "mul" or _number(node.inputs[1]) not in (None, 0))
-    return op.name in CONSTANT_SLOPES or isinstance(op, (Sum, Mean, CumSum, Sort, BroadcastTo, *MOVES))
+        return bool(numbers) and (op is MUL or _number(node.inputs[1]) not in (None, 0))
+    return op.is_linear or op.opcode in CONSTANT_SLOPES
 
 
 def _follow(node: Node) -> Callable[[Builder, Choice], Choice | None] | None:
-    """How a choice over the result of `node` is one over the gradients of its operands, before these are summed; None where it is not."""
+    """How a choice over the result of `node` is one over the gradients of its operands, before these are summed; None
+    where it is not."""
+    if node.op.is_elementwise or isinstance(node.op, MOVES):
+        return _elementwise(node)
     return next((rule(node) for kinds, rule in FOLLOW.items() if isinstance(node.op, kinds)), None)
 
 
@@ -232,7 +246,9 @@ def _element_loss(node: Node) -> Callable | None:
 
 
 def _row_loss(node: Node) -> Callable | None:
-    return _over_rows(node, (normalize_axis(node.op.axis, node.inputs[0].type.rank),)) if node.op.reduction == "none" else None
+    if node.op.reduction != "none":
+        return None
+    return _over_rows(node, (normalize_axis(node.op.axis, node.inputs[0].type.rank),))
 
 
 def _reduction(node: Node) -> Callable:
@@ -281,10 +297,10 @@ def _aligned(choice: Choice, rank: int) -> tuple:
 
 
 FOLLOW: dict[tuple[type[Op], ...], Callable] = {
-    (Elementwise, Cast, Activation, Atan2, BroadcastTo, *MOVES): _elementwise,
     (ElementLoss,): _element_loss,
     (CrossEntropy, CrossEntropySoft): _row_loss,
     (Reduction,): _reduction,
     (Matmul,): _product,
-    (SoftmaxLike, CumSum, CumProd, LinearScan, Sort): _rows(lambda node: (normalize_axis(node.op.axis, node.outputs[0].type.rank),)),
+    (SoftmaxLike, CumSum, CumProd, LinearScan, Sort):
+        _rows(lambda node: (normalize_axis(node.op.axis, node.outputs[0].type.rank),)),
     (LayerNorm, RMSNorm): _rows(lambda node: last_axes(node.outputs[0], node.op.axes))}

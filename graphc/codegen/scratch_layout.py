@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 from graphc.codegen.loops.loop_ir import Call, Root, statements
-
-ALIGNMENT = 64
+from graphc.schedule.target import ALIGNMENT
 
 
 def scratch_layout(functions: list) -> tuple[dict[Root, int], int]:

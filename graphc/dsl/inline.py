@@ -69,11 +69,10 @@ def _redrawn(op: Op, streams: dict[int, int], trace: Trace) -> Op:
     """The operator with its hidden random streams replaced by new ones, the same for the same old stream."""
     changes: Mapping[str, object] = {
         name: _regions_redrawn(region, streams, trace) for name, region in regions(op) if _draws(region)}
-    stream = getattr(op, "stream", 0)
-    if stream:
-        if stream not in streams:
-            streams[stream] = trace.next_stream(op.name)
-        changes = {**changes, "stream": streams[stream]}
+    if op.stream:
+        if op.stream not in streams:
+            streams[op.stream] = trace.next_stream(op.name)
+        changes = {**changes, "stream": streams[op.stream]}
     return op.replace(**changes) if changes else op
 
 
@@ -86,4 +85,4 @@ def _regions_redrawn(graph: Graph, streams: dict[int, int], trace: Trace) -> Gra
 
 
 def _draws(graph: Graph) -> bool:
-    return any(getattr(n.op, "stream", 0) or any(_draws(r) for _, r in regions(n.op)) for n in graph.nodes)
+    return any(n.op.stream or any(_draws(r) for _, r in regions(n.op)) for n in graph.nodes)

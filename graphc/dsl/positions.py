@@ -6,10 +6,15 @@ import numpy as np
 from graphc.dsl.literal import numbers
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
+from graphc.ir.ops.constant import Constant, Iota
+from graphc.ir.ops.elementwise import MAXIMUM
+from graphc.ir.ops.random import RandomPermutation
+from graphc.ir.ops.reduce import ArgMax, ArgMin
+from graphc.ir.ops.shape import Flip
+from graphc.ir.ops.sort import ArgSort, TopK
 from graphc.ir.types import Dim
 
-COUNTING = frozenset(("argmax", "argmin", "argsort", "topk", "iota", "random_permutation"))     # give numbers from 0 on
-SAME_NUMBERS = frozenset(("reshape", "broadcast_to", "transpose", "slice", "flip"))
+COUNTING = (ArgMax, ArgMin, ArgSort, TopK, Iota, RandomPermutation)     # give numbers from 0 on
 
 
 def constant_positions(indices, size: Dim, axis: int) -> tuple[np.ndarray, bool]:
@@ -31,9 +36,10 @@ def constant_positions(indices, size: Dim, axis: int) -> tuple[np.ndarray, bool]
 def never_negative(value: Value) -> bool:
     """Whether the integers are known to be at least 0, so that none counts from the end."""
     node = value.node
-    while node is not None and node.op.name in SAME_NUMBERS:
+    while node is not None and (node.op.is_view or isinstance(node.op, Flip)):
         node = node.inputs[0].node
     if node is None:
         return False
-    bounds = [v.node for v in node.inputs] if node.op.name == "maximum" else [node]         # of which one is enough
-    return node.op.name in COUNTING or any(n is not None and n.op.name == "constant" and (n.op.value.array >= 0).all() for n in bounds)
+    bounds = [v.node for v in node.inputs] if node.op is MAXIMUM else [node]         # of which one is enough
+    return isinstance(node.op, COUNTING) or any(
+        n is not None and isinstance(n.op, Constant) and (n.op.value.array >= 0).all() for n in bounds)

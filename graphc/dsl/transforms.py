@@ -11,6 +11,7 @@ from graphc.dsl.outputs import named_values
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.elementwise import WHERE
 
 Wrt = object        # a name, a tuple of names, a network, or None
 
@@ -178,7 +179,7 @@ class _Derivation:
         floats, others, cut = {v}, set(), None
         for node in nodes:
             through = any(i in floats for i in node.inputs)
-            if not through and (node.op.name == "where" or not any(i in others for i in node.inputs)):
+            if not through and (node.op is WHERE or not any(i in others for i in node.inputs)):
                 continue                            # where by a condition that depends on v, as in the gradient of relu: piecewise constant
             for out in node.outputs:
                 smooth = through and out.type.dtype.is_float

@@ -9,13 +9,16 @@ import numpy as np
 
 from graphc.errors import GraphError, InternalError
 from graphc.ir.bits import number_key
-from graphc.ir.graph import Value
+from graphc.ir.graph import Value, regions
+from graphc.ir.image import ImageRoles
 from graphc.ir.types import BY_NUMPY, DType, Poly, TensorType, bind
 
 if TYPE_CHECKING:
     from graphc.ir.builder import Builder
 
 Gradients = Sequence[Value | None]
+Operands = tuple[int, ...]              # numbers of operands
+ALL: Operands = (-1,)                   # every operand, whatever their number
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,54 @@ class Cost:
 
 
 class Op:
-    """Base of all operators. The annotated names of a subclass are its attributes: they print, parse, hash and compare. Those annotated as
-    Graph are its regions.
+    """Base of all operators. The annotated names of a subclass are its attributes: they print, parse, hash and compare.
+    Those annotated as Graph are its regions.
 
-    As a frozen dataclass, whose methods are made here once and not for each class: making 130 dataclasses costs 0.1 s of every import.
+    Facts that several parts of the compiler ask (traits) follow the name: a class says which of them differ from the
+    default. tests/ops/test_traits.py holds each against what the operator does. What one pass alone does with an
+    operator is a table in that pass, keyed by `opcode`.
+
+    As a frozen dataclass, whose methods are made here once and not for each class: making 130 dataclasses costs 0.1 s
+    of every import.
     """
     name: ClassVar[str] = ""
     FIELDS: ClassVar[tuple[str, ...]] = ()
     DEFAULTS: ClassVar[Mapping[str, object]] = {}
     REGIONS: ClassVar[tuple[str, ...]] = ()
-    FLOATS: ClassVar[tuple[str, ...]] = ()          # attributes that may be floats: compared as `number_key` tells them apart
+    # attributes that may be floats: compared as `number_key` tells them apart
+    FLOATS: ClassVar[tuple[str, ...]] = ()
+
+    # The result is the memory of the operand seen in another way: it has a place and no kernel.
+    is_view: ClassVar[bool] = False
+    # A view with every element of its operand: loops read the operand itself by mapping axes, and to keep the view is
+    # to keep the operand. A slice is none: it may be far smaller than what it shows.
+    is_whole_view: ClassVar[bool] = False
+    # Without operands, and made by any loop that reads it at no cost: a known array or a count.
+    is_leaf: ClassVar[bool] = False
+    # An element of the result is a function of the operands' elements at its place, which broadcast as in numpy.
+    is_elementwise: ClassVar[bool] = False
+    # An element of the result combines the operand's elements along `reduced_axes`.
+    is_reduction: ClassVar[bool] = False
+    # An element of the result is a function of its own number (and of a key).
+    is_generator: ClassVar[bool] = False
+    # The two operands may change places.
+    is_commutative: ClassVar[bool] = False
+    # Groups of operands: in those of one group together the operator is linear while the others stay the same.
+    linear_in: ClassVar[tuple[Operands, ...]] = ()
+    # The operator is a `Contraction`: `contraction(*types)` gives it.
+    is_contraction: ClassVar[bool] = False
+    # Elementwise operators on the result can run while it is made.
+    takes_epilogue: ClassVar[bool] = False
+    # Which operands and results are images; None: the operator knows no images.
+    images: ClassVar[ImageRoles | None] = None
+    # At run time the operator looks whether its indices are inside an axis, and fails if one is not.
+    checks_indices: ClassVar[bool] = False
+    # Which stream of random numbers the operator draws from; 0: a stream that nobody else numbers, or none.
+    stream: int = 0
+    # A loop or branch: its regions run as programs of their own, each with kernels and memory.
+    is_control: ClassVar[bool] = False
+    # Arithmetic for one element of a loop nest: of the result, or of what is reduced.
+    element_flops: ClassVar[int] = 1
 
     def __init_subclass__(cls) -> None:
         own = {n: str(t) for n, t in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(t)}
@@ -74,9 +115,26 @@ class Op:
         return type(self)(**{**vars(self), **changes})
 
     @property
+    def opcode(self) -> "Opcode":
+        """What tells operators apart whatever their attributes, and keys tables of rules: the class; of an elementwise
+        operator, of which one class holds all, its function (`ADD`, `EXP`, …)."""
+        return type(self)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether f(a x + b y) = a f(x) + b f(y), x and y standing for all operands."""
+        return ALL in self.linear_in
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether the operator, or one in its regions, checks indices at run time."""
+        return self.checks_indices or any(node.op.may_fail for _, body in regions(self) for node in body.nodes)
+
+    @property
     def attributes(self) -> dict[str, object]:
         """What prints between braces: every attribute that differs from its default."""
-        return {n: v for n, v in vars(self).items() if n not in self.DEFAULTS or number_key(v) != number_key(self.DEFAULTS[n])}
+        return {n: v for n, v in vars(self).items()
+                if n not in self.DEFAULTS or number_key(v) != number_key(self.DEFAULTS[n])}
 
     def infer(self, *ins: TensorType) -> TensorType | tuple[TensorType, ...]:
         """Output type(s); raises GraphError(text), to which the builder adds the user's line."""
@@ -87,7 +145,8 @@ class Op:
         raise InternalError(f"operator {self.name} has no numpy reference")
 
     def vjp(self, b: "Builder", gs: Gradients, ins: tuple[Value, ...], outs: tuple[Value, ...]) -> Gradients:
-        """The gradient with respect to each input, given that to each output (None: zero). Built with the same builder."""
+        """The gradient with respect to each input, given that to each output (None: zero). Built with the same builder.
+        """
         raise GraphError(f"{self.name} has no gradient; wrap its argument in stop_gradient if none should flow")
 
     def cost(self, *ins: TensorType) -> Cost:
@@ -95,8 +154,12 @@ class Op:
         return Cost(sum(t.size for t in outs), sum(t.nbytes for t in ins + outs))
 
     def bind(self, values: Mapping[str, int]) -> "Op":
-        """The same operator with named dimensions in its attributes replaced (regions are bound by `rewrite.bind_graph`)."""
+        """The same operator with named dimensions in its attributes replaced (regions are bound by
+        `rewrite.bind_graph`)."""
         return self.replace(**{n: _bind_attribute(v, values) for n, v in vars(self).items()})
+
+
+Opcode = type[Op] | Op
 
 
 class Composite(Op):
@@ -140,7 +203,8 @@ def as_tuple(value) -> tuple:
 
 
 def holds(dtype: DType, number: int | float | bool) -> bool:
-    """Whether an array of `dtype` may have this element: integers are not rounded and do not wrap around, bools are 0 or 1; floats round."""
+    """Whether an array of `dtype` may have this element: integers are not rounded and do not wrap around, bools are 0
+    or 1; floats round."""
     if dtype.is_float:
         return True
     low, high = (0, 1) if dtype.kind == "bool" else (np.iinfo(dtype.np).min, np.iinfo(dtype.np).max)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.image import CHANNEL_AXIS
+from graphc.ir.ops.conv import ConvOp
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused, members
 from graphc.ir.ops.shape import Concat, Pad
@@ -17,7 +18,6 @@ from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.view import contiguous_strides
 
 Order = tuple[int, ...]
-CONVOLUTIONS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad)
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,12 @@ def find_slots(graph: Graph, orders: Mapping[Value, Order]) -> dict[Value, Slot]
 
 def _read_side_by_side(graph: Graph) -> set[Value]:
     """Images of depthwise convolutions: a kernel reads some channels of many pixels at once."""
-    return {v for node in graph.nodes for inner, outer in members(node) if isinstance(inner.op, CONVOLUTIONS)
-            for v in (outer.get(u) for u in inner.inputs) if v is not None and v.type.shape[1] == inner.op.groups > 1}
+    found = set()
+    for inner, outer in (pair for node in graph.nodes for pair in members(node)):
+        if isinstance(inner.op, ConvOp) and inner.op.groups > 1:
+            images = (outer.get(inner.inputs[i]) for i in inner.op.images.operands)
+            found.update(v for v in images if v is not None and v.type.shape[CHANNEL_AXIS] == inner.op.groups)
+    return found
 
 
 def _strides(v: Value, order: Order | None, apart: bool) -> tuple[int, ...]:
@@ -87,4 +91,4 @@ def _may_assemble(node: Node, orders: Mapping[Value, Order], taken: Collection[V
 
 def _writes_anywhere(node: Node) -> bool:
     """Loop nests and contractions store at any strides."""
-    return isinstance(node.op, (Fused, Elementwise)) or hasattr(node.op, "contraction")
+    return isinstance(node.op, (Fused, Elementwise)) or node.op.takes_epilogue

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from math import prod
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.traits import VIEWS
 from graphc.ir.types import DType
+from graphc.schedule.schedule import Schedule
 from graphc.schedule.view import ViewType, contiguous_strides, same_strides
 
 SPACES = ("arena", "const", "input", "state", "output", "argument", "result")
@@ -107,9 +107,9 @@ class Packed:
     the state slot that holds it, `first` and up.
     """
     first: int
-    buffers: dict[tuple[int, int, ViewType, object], Buffer] = field(default_factory=dict)
+    buffers: dict[tuple[int, int, ViewType, Schedule], Buffer] = field(default_factory=dict)
 
-    def buffer(self, operand: Place, schedule: object, nbytes: int) -> Buffer:
+    def buffer(self, operand: Place, schedule: Schedule, nbytes: int) -> Buffer:
         key = (operand.buffer.slot, operand.offset, operand.view, schedule)
         if key not in self.buffers:
             self.buffers[key] = Buffer("state", nbytes, self.first + len(self.buffers), fixed=True)
@@ -124,7 +124,7 @@ class Plan:
     """
     graph: Graph
     places: Mapping[Value, Place]
-    schedules: Mapping[Node, object]
+    schedules: Mapping[Node, Schedule]
     scratch: dict[Node, Buffer] = field(default_factory=dict)
     packed: dict[Node, Buffer] = field(default_factory=dict)
     regions: dict[Node, Region] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class Plan:
         """The state slots whose elements kernels read, other than to pack them beforehand."""
         for node in self.graph.nodes:
             packed = self.schedules[node].prepacked if node in self.packed else None
-            reads = (self.places[v].buffer for i, v in enumerate(node.inputs) if i != packed and node.op.name not in VIEWS)
+            reads = (self.places[v].buffer for i, v in enumerate(node.inputs) if i != packed and not node.op.is_view)
             yield from (b.slot for b in reads if b.space == "state")
         for region in self.regions.values():
             for inner in region.plans.values():

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Op
+from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.memory.plan import Buffer, Packed, Place, Plan, Region
 from graphc.memory.scan_layout import scan_layout
 from graphc.memory.storage import ALIGNMENT, Constants, Order, Stored, assign_storage
-from graphc.schedule.choose import packed_bytes, schedule_node, scratch_bytes
-from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.choose import schedule_node
+from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
 
 Interval = tuple[int, int]          # first and last position at which a buffer is in use
@@ -37,25 +39,25 @@ class Planner:
     constants: Constants
     orders: Mapping[Value, Order]
     packed: Packed | None = None
-    schedules: dict[tuple, object] = field(default_factory=dict)        # of equal nodes, computed once
+    schedules: dict[tuple, Schedule] = field(default_factory=dict)        # of equal nodes, computed once
 
     def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None]) -> Plan:
         stored = assign_storage(graph, arguments, results, self.constants, self._schedule, self.orders)
         plan = Plan(stored.graph, stored.places, stored.schedules, assembled=frozenset(stored.assembled), borders=stored.borders)
         for node in plan.graph.nodes:
-            if node.op.name in REGION_PLANNERS:
-                plan.regions[node] = REGION_PLANNERS[node.op.name](self, node, stored)
+            if node.op.is_control:
+                plan.regions[node] = REGION_PLANNERS[type(node.op)](self, node, stored)
             elif node in stored.schedules:
                 self._scratch(plan, node, stored.schedules[node])
         plan.arena_bytes = assign_offsets(_intervals(plan, stored))
         stored.schedules.update(_aliased(stored))
         return plan
 
-    def _scratch(self, plan: Plan, node: Node, schedule) -> None:
+    def _scratch(self, plan: Plan, node: Node, schedule: Schedule) -> None:
         """Memory that the threads of a kernel share while it runs, and memory of the operand that is packed before it."""
-        if size := scratch_bytes(node, schedule):
+        if size := schedule.shared_bytes:
             plan.scratch[node] = Buffer("arena", size)
-        if size := packed_bytes(node, schedule):
+        if size := schedule.packed_bytes:
             operand = plan.places[node.inputs[schedule.prepacked]]
             plan.packed[node] = self.packed.buffer(operand, schedule, size) if operand.lasts else Buffer("arena", size)
 
@@ -68,7 +70,7 @@ class Planner:
                      for slot, (v, p) in enumerate(zip(graph.inputs, places, strict=True))}
         return self.plan(graph, arguments, [p and p.given_as("result", slot) for slot, p in enumerate(results)])
 
-    def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]):
+    def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]) -> Schedule:
         views, results, fixed = tuple(p.view for p in ins), tuple(p.view for p in outs), tuple(p.buffer.fixed for p in ins)
         key = (node.op, views, results, fixed)
         if key not in self.schedules:
@@ -107,8 +109,8 @@ def _plan_while(planner: Planner, node: Node, stored: Stored) -> Region:
     return Region(plans, Buffer("arena", max(p.arena_bytes for p in plans.values())), (go, *new))
 
 
-REGION_PLANNERS: dict[str, Callable[[Planner, Node, Stored], Region]] = {
-    "scan": _plan_scan, "cond": _plan_cond, "while_loop": _plan_while}
+REGION_PLANNERS: dict[type[Op], Callable[[Planner, Node, Stored], Region]] = {
+    Scan: _plan_scan, Cond: _plan_cond, WhileLoop: _plan_while}
 
 
 def _intervals(plan: Plan, stored: Stored) -> dict[Buffer, Interval]:
@@ -146,10 +148,10 @@ def _temporaries(plan: Plan, node: Node) -> list[Buffer]:
     return [b for b in own if b.space == "arena"]           # a carry of one slot may have become a result of the graph
 
 
-def _aliased(stored: Stored) -> dict[Node, PlainSchedule]:
-    """The schedules of updates whose result came to lie where their first operand lies."""
-    return {node: replace(s, aliased=True) for node, s in stored.schedules.items()
-            if isinstance(s, PlainSchedule) and s.inplace and stored.places[node.outputs[0]].same_memory(stored.places[node.inputs[0]])}
+def _aliased(stored: Stored) -> dict[Node, Schedule]:
+    """The schedules of kernels whose result came to lie where their first operand lies."""
+    return {node: s.updating() for node, s in stored.schedules.items()
+            if node.inputs and stored.places[node.outputs[0]].same_memory(stored.places[node.inputs[0]])}
 
 
 def _donor(stored: Stored, node: Node, output: int, position: int, last_use: Mapping[Buffer, int]) -> Buffer | None:

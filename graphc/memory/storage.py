@@ -6,22 +6,19 @@ from dataclasses import dataclass, field
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.op import Literal
-from graphc.ir.ops import control
+from graphc.ir.op import Literal, Op
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.control import Scan
-from graphc.ir.ops.elementwise import Elementwise
-from graphc.ir.ops.shape import Pad
-from graphc.ir.traits import may_fail
+from graphc.ir.ops.elementwise import COPY
+from graphc.ir.ops.shape import BroadcastTo, Pad, Reshape, Slice, Transpose
 from graphc.memory.buffer_aliasing import Order, Slot, find_slots
 from graphc.memory.plan import Buffer, Place
 from graphc.memory.scan_layout import scan_layout
-from graphc.schedule.choose import inplace_pairs
+from graphc.schedule.schedule import Schedule
+from graphc.schedule.target import ALIGNMENT
 from graphc.schedule.view import ViewType, contiguous_strides, reshape_strides
 
-ALIGNMENT = 64
-CONTROL = frozenset(op.name for op in control.OPS)
-Schedule = Callable[[Node, Sequence[Place], Sequence[Place]], object]
+Chooser = Callable[[Node, Sequence[Place], Sequence[Place]], Schedule]
 
 
 @dataclass
@@ -45,7 +42,7 @@ class Stored:
     """A graph whose values have places (arena buffers without offsets yet) and whose kernels have schedules."""
     graph: Graph
     places: dict[Value, Place]
-    schedules: dict[Node, object]
+    schedules: dict[Node, Schedule]
     carries: dict[Node, tuple[Place, ...]]      # of a scan: the slots of each carry, stacked
     assembled: set[Node] = field(default_factory=set)       # concatenations and pads whose parts are computed in place: no kernel
     borders: dict[Value, Node] = field(default_factory=dict)        # of these the pads, by their insides
@@ -62,7 +59,9 @@ class Stored:
 
     def inplace(self, node: Node) -> tuple[tuple[int, int], ...]:
         """Pairs (output, input) of `node` that may share memory: no other operand shows that memory in another way."""
-        pairs = inplace_pairs(node, self.schedules.get(node), self.views(node.inputs), self.views(node.outputs))
+        if node not in self.schedules:
+            return ()
+        pairs = self.schedules[node].inplace_pairs(self.views(node.inputs), self.views(node.outputs))
         return tuple((o, i) for o, i in pairs if self._alone(node, i))
 
     def _alone(self, node: Node, i: int) -> bool:
@@ -71,18 +70,18 @@ class Stored:
 
 
 def assign_storage(graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None], constants: Constants,
-                   schedule: Schedule, orders: Mapping[Value, Order] | None = None) -> Stored:
+                   choose: Chooser, orders: Mapping[Value, Order] | None = None) -> Stored:
     """The graph with the copies it needs, a place for each of its values, a schedule for each kernel.
 
     `arguments` are the places of inputs and state; `results[i]` is the place, with its layout, in which result number i (outputs, then updates)
     must be, decided by the owner of that memory; None if it is there anyway. `orders` gives the storage order of axes where it is not row-major.
     """
-    return _Storage(graph, arguments, constants, schedule, orders or {}).run(results)
+    return _Storage(graph, arguments, constants, choose, orders or {}).run(results)
 
 
 class _Storage:
-    def __init__(self, graph: Graph, arguments: Mapping[Value, Place], constants: Constants, schedule: Schedule, orders: Mapping[Value, Order]):
-        self.graph, self.constants, self.schedule, self.orders = graph, constants, schedule, orders
+    def __init__(self, graph: Graph, arguments: Mapping[Value, Place], constants: Constants, choose: Chooser, orders: Mapping[Value, Order]):
+        self.graph, self.constants, self.choose, self.orders = graph, constants, choose, orders
         self.w = Rewriter(graph)
         self.stored = Stored(graph, {self.w[v]: place for v, place in arguments.items()}, {}, {})
         self.places = self.stored.places
@@ -110,7 +109,7 @@ class _Storage:
         if isinstance(node.op, Constant):
             v, = self.w.keep(node)
             self.places[v] = Place.dense(v, self.constants.buffer(node.op.value))
-        elif node.op.name in VIEW_RULES:
+        elif node.op.is_view:
             self.place_view(node)
         elif isinstance(node.op, Scan):
             self.place_scan(node)
@@ -152,16 +151,16 @@ class _Storage:
     def choose_schedule(self) -> None:
         """Schedules the node that was added last, unless it is a control operator, which has none."""
         node = self.w.nodes[-1]
-        if node.op.name not in CONTROL:
-            self.stored.schedules[node] = self.schedule(node, [self.places[v] for v in node.inputs], [self.places[v] for v in node.outputs])
+        if not node.op.is_control:
+            self.stored.schedules[node] = self.choose(node, [self.places[v] for v in node.inputs], [self.places[v] for v in node.outputs])
 
     def place_view(self, node: Node) -> None:
         old = node.inputs[0]
         source = part = self.w[old]
-        place = VIEW_RULES[node.op.name](self.places[source], node.op)
+        place = VIEW_RULES[type(node.op)](self.places[source], node.op)
         if place is None:
             source = self.w.map[old] = self.dense[old] = self.dense.get(old) or self.copied(source)
-            place = VIEW_RULES[node.op.name](self.places[source], node.op)
+            place = VIEW_RULES[type(node.op)](self.places[source], node.op)
         v, = self.w.keep(node)
         self.places[v] = place
         if old in self.slots:       # the whole is put together of the part, not of its copy
@@ -169,7 +168,7 @@ class _Storage:
 
     def copied(self, v: Value, place: Place | None = None) -> Value:
         """A copy of v at `place`, else dense and row-major in the arena."""
-        new, = self.w.apply(Elementwise("copy"), (v,))
+        new, = self.w.apply(COPY, (v,))
         self.places[new] = place or Place.dense(new, Buffer("arena", new.type.nbytes))
         self.choose_schedule()
         return new
@@ -219,8 +218,8 @@ class _Past:
         """Looks at the nodes that were added since the last time."""
         for at in range(self.seen, len(nodes)):
             node = nodes[at]
-            self.last_check = at if may_fail(node) else self.last_check
-            if node.op.name not in VIEW_RULES:
+            self.last_check = at if node.op.may_fail else self.last_check
+            if not node.op.is_view:
                 self.made.update({places[v].buffer: (at, i) for i, v in enumerate(node.outputs) if places[v].buffer not in self.made})
                 self.last_read.update((places[v].buffer.slot, at) for v in node.inputs if _is_state(places[v].buffer))
         self.seen = len(nodes)
@@ -259,4 +258,4 @@ def _slice(place: Place, op) -> Place:
     return Place(place.buffer, place.dtype, shape, tuple(c * s for c, s in zip(op.step, place.strides)), offset)
 
 
-VIEW_RULES = {"transpose": _transpose, "reshape": _reshape, "broadcast_to": _broadcast, "slice": _slice}
+VIEW_RULES: dict[type[Op], Callable] = {Transpose: _transpose, Reshape: _reshape, BroadcastTo: _broadcast, Slice: _slice}

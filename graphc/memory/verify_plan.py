@@ -13,13 +13,13 @@ from heapq import heappop, heappush
 
 from graphc.errors import InternalError
 from graphc.ir.graph import Node, Value
+from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.shape import Pad
-from graphc.ir.traits import VIEWS, may_fail
 from graphc.ir.types import normalize_axis
 from graphc.memory.plan import Buffer, Place, Plan
 from graphc.memory.scan_layout import scan_layout
-from graphc.schedule.choose import inplace_pairs
 from graphc.schedule.view import span
 
 NEVER = 1 << 62                         # the position behind all nodes, at which results are read
@@ -53,7 +53,7 @@ class _Checker:
         for node, region in self.plan.regions.items():
             for p in region.loop:
                 self.inside(p, node)
-            REGIONS[node.op.name](self, node)
+            REGIONS[type(node.op)](self, node)
         self.buffers_apart()
         _Lives(self.plan).check()
 
@@ -143,7 +143,7 @@ class _Checker:
         nodes = self.plan.graph.nodes
         used: dict[Buffer, tuple[int, int]] = {}
         for at, node in enumerate(nodes):
-            operands = [self.plan.places[v].buffer for v in (*node.inputs, *node.outputs)] if node.op.name not in VIEWS else ()
+            operands = [self.plan.places[v].buffer for v in (*node.inputs, *node.outputs)] if not node.op.is_view else ()
             for b in (*operands, *self.temporaries(node)):
                 if b.space == "arena" and b.nbytes:
                     used[b] = used.get(b, (at, at))[0], at
@@ -173,7 +173,7 @@ class _Lives:
         for at, node in enumerate(self.graph.nodes):
             self._read(at, node)
         self.last.update((r, NEVER) for v in self.graph.results for r in self.roots[v])
-        self.checked = max((at for at, node in enumerate(self.graph.nodes) if may_fail(node)), default=-1)
+        self.checked = max((at for at, node in enumerate(self.graph.nodes) if node.op.may_fail), default=-1)
 
     def _read(self, at: int, node: Node) -> None:
         if self._makes_nothing(node):
@@ -186,7 +186,7 @@ class _Lives:
 
     def _makes_nothing(self, node: Node) -> bool:
         """Whether it only shows memory in another way."""
-        return node.op.name in VIEWS or node in self.plan.assembled
+        return node.op.is_view or node in self.plan.assembled
 
     def check(self) -> None:
         alive: dict[object, list[Value]] = {}
@@ -212,11 +212,12 @@ class _Lives:
         """Parts of one whole; the carries and stacked results of one loop; an operand that the node reads element by element where it stores `v`, or
         of which it reads what lies elsewhere.
         """
-        if u in self.wholes and self.wholes[u] is self.wholes.get(v) or u.node is node and node.op.name == "scan":
+        if u in self.wholes and self.wholes[u] is self.wholes.get(v) or u.node is node and isinstance(node.op, Scan):
             return True
         plan, mine = self.plan, self.plan.places[v]
         met = [i for i, w in enumerate(node.inputs) if u in self.roots[w] and not _apart(plan.places[w], mine)]
-        pairs = inplace_pairs(node, plan.schedules.get(node), plan.views(node.inputs), plan.views(node.outputs))
+        schedule = plan.schedules.get(node)
+        pairs = schedule.inplace_pairs(plan.views(node.inputs), plan.views(node.outputs)) if schedule else ()
         return self.last[u] == at and (not met or len(met) == 1 and (v.index, met[0]) in pairs and plan.places[node.inputs[met[0]]].same_memory(mine))
 
 
@@ -238,4 +239,4 @@ def fail(text: str, node: Node | None = None) -> None:
     raise InternalError(text, "plan verifier", "" if node is None else repr(node))
 
 
-REGIONS: dict[str, Callable[[_Checker, Node], None]] = {"scan": _Checker.scan, "cond": _Checker.cond, "while_loop": _Checker.while_loop}
+REGIONS: dict[type[Op], Callable[[_Checker, Node], None]] = {Scan: _Checker.scan, Cond: _Checker.cond, WhileLoop: _Checker.while_loop}

@@ -8,6 +8,7 @@ from graphc.dsl.array import as_array
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, choice, flag
+from graphc.ir.ops.elementwise import SIGMOID
 from graphc.nn.order import batch_comes_first, known_order
 from graphc.nn.padding import real_steps
 
@@ -139,6 +140,6 @@ def _hits(logits, target):
 def _no_probabilities(what: str, logits):
     """logits; GraphError for what a sigmoid made, which is positive whatever it says."""
     node = as_array(logits).value.node
-    if node is not None and node.op.name == "sigmoid":
+    if node is not None and node.op is SIGMOID:
         raise GraphError(f"{what} takes logits, and gets the result of a sigmoid: leave the sigmoid out")
     return logits

@@ -5,12 +5,16 @@ from __future__ import annotations
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.graph import Node, Value
-from graphc.ir.ops.activation import Activation
-from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.contract import Matmul
+from graphc.ir.ops.custom import CustomVjp
+from graphc.ir.ops.norm import LayerNorm, LogSoftmax, RMSNorm, Softmax
+from graphc.ir.ops.random import Dropout
+from graphc.ir.ops.scan_ops import CumSum
+from graphc.ir.ops.shape import Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Transpose
 
-KEEPING = frozenset((                # operators whose results have the axes of their inputs of the same rank
-    "cast", "stop_gradient", "softmax", "log_softmax", "layer_norm", "rms_norm", "dropout", "concat", "slice", "pad", "flip", "broadcast_to",
-    "cumsum", "dynamic_slice", "dynamic_update_slice", "custom_vjp", "clip"))
+KEEPING = (             # operators, beside elementwise ones, whose results have the axes of their inputs of the same rank
+    Softmax, LogSoftmax, LayerNorm, RMSNorm, Dropout, Concat, Slice, Pad, Flip, CumSum, DynamicSlice, DynamicUpdateSlice,
+    CustomVjp)
 
 
 def said(x: Array, batch_first: bool) -> Array:
@@ -51,10 +55,10 @@ def _sources(node: Node, value: Value) -> list[tuple[Value, bool]]:
     """Inputs of the node whose first two axes are those of `value`, its output, each with whether they are swapped."""
     op, rank = node.op, value.type.rank
     same = [v for v in node.inputs if v.type.rank == rank >= 2]
-    if op.name == "matmul":
+    if isinstance(op, Matmul):
         return [(v, False) for v in same[:1] if v is node.inputs[0] and rank >= 3]
-    if op.name == "transpose":
+    if isinstance(op, Transpose):
         return [(node.inputs[0], op.perm[:2] == (1, 0))] if sorted(op.perm[:2]) == [0, 1] else []
-    if op.name == "reshape":
+    if isinstance(op, Reshape):
         return [(v, False) for v in node.inputs if v.type.rank >= 2 and v.type.shape[:2] == value.type.shape[:2]]
-    return [(v, False) for v in same] if op.name in KEEPING or isinstance(op, (Elementwise, Activation)) else []
+    return [(v, False) for v in same] if op.is_elementwise or isinstance(op, KEEPING) else []

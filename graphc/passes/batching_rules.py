@@ -1,7 +1,7 @@
 """One operator for all steps of a loop: the same operator on operands that carry the steps as a new leading axis.
 
-A table keyed by operator class; a class that is not in it is not taken out of loops. A rule gets operands of which at least one is
-stacked ([steps, *shape]); the others are the same for every step.
+A table keyed by operator class; a class that is not in it is not taken out of loops. A rule gets operands of which at
+least one is stacked ([steps, *shape]); the others are the same for every step.
 """
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def _as_matrix(b: Builder, o: OuterOperand, column: bool) -> OuterOperand:
     if len(shape) > 1:
         return o
     matrix = (*shape, 1) if column else (1, *shape)
-    return OuterOperand(b.reshape(o.value, shape=(*o.value.type.shape[:1], *matrix) if o.stacked else matrix), o.stacked)
+    return OuterOperand(b.reshape(o.value, shape=(*o.value.type.shape[:1], *matrix) if o.stacked else matrix),
+                        o.stacked)
 
 
 def _einsum(b, node, ins, steps):

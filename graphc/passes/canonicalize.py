@@ -10,9 +10,13 @@ import numpy as np
 from graphc.ir.bits import number_key
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.match import Is, match
+from graphc.ir.op import Opcode
 from graphc.ir.ops.constant import Constant, splat
-from graphc.ir.ops.elementwise import Elementwise
-from graphc.ir.traits import may_fail
+from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.ops.elementwise import BITNOT, DIV, MUL, NEG, POW, SUB, Cast, Elementwise, StopGradient
+from graphc.ir.ops.reduce import Max, Min, Prod, Sum
+from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
 from graphc.passes.pipeline import Pass
 
 Rule = Callable[[Rewriter, Node, tuple[Value, ...]], Value | None]
@@ -45,7 +49,7 @@ class Canonicalize(Pass):
             dropped = _drop_broadcasts(ins, node.outputs[0].type.shape)
             if dropped != ins:
                 return w.apply(node.op, dropped)[0]
-        for rule in RULES.get(node.op.name, ()):
+        for rule in RULES.get(node.op.opcode, ()):
             value = rule(w, node, ins)
             if value is not None:
                 return value
@@ -53,19 +57,21 @@ class Canonicalize(Pass):
 
 
 def _nothing(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
-    """Constants for results that have no elements: no kernel has to know how to compute nothing. What checks indices stays."""
-    if any(v.type.size for v in node.outputs) or isinstance(node.op, Constant) or may_fail(node):
+    """Constants for results that have no elements: no kernel has to know how to compute nothing. What checks indices
+    stays."""
+    if any(v.type.size for v in node.outputs) or isinstance(node.op, Constant) or node.op.may_fail:
         return None
     with w.at(node.loc, node.scope):
         return tuple(w.constant(np.zeros(v.type.shape), v.type.dtype) for v in node.outputs)
 
 
 def _drop_broadcasts(ins: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:
-    """Operands without a broadcast_to that numpy broadcasting does anyway, as long as one operand keeps the full shape."""
+    """Operands without a broadcast_to that numpy broadcasting does anyway, as long as one operand keeps the full shape.
+    """
     result = list(ins)
     for i, v in enumerate(ins):
         others = (u for j, u in enumerate(result) if j != i)
-        if v.node is not None and v.node.op.name == "broadcast_to" and any(u.type.shape == shape for u in others):
+        if v.node is not None and v.node.op.opcode is BroadcastTo and any(u.type.shape == shape for u in others):
             result[i] = v.node.inputs[0]
     return tuple(result)
 
@@ -81,16 +87,17 @@ def _same_type(w, node, ins):
     return ins[0] if ins[0].type == node.outputs[0].type else None
 
 
-def _of_same(name: str) -> Rule:
+def _of_same(function: Opcode) -> Rule:
     """f(f(x)) -> x."""
     def rule(w, node, ins):
-        return ins[0].node.inputs[0] if ins[0].node and ins[0].node.op.name == name else None
+        inner = match(ins[0], Is(function, "x"))
+        return inner and inner["x"]
     return rule
 
 
 def _reshape_reshape(w, node, ins):
-    inner = ins[0].node
-    return w.reshape(inner.inputs[0], shape=node.op.shape) if inner and inner.op.name == "reshape" else None
+    inner = match(ins[0], Is(Reshape, "x"))
+    return inner and w.reshape(inner["x"], shape=node.op.shape)
 
 
 def _transpose_identity(w, node, ins):
@@ -98,10 +105,8 @@ def _transpose_identity(w, node, ins):
 
 
 def _transpose_transpose(w, node, ins):
-    inner = ins[0].node
-    if inner is None or inner.op.name != "transpose":
-        return None
-    return w.transpose(inner.inputs[0], perm=tuple(inner.op.perm[p] for p in node.op.perm))
+    inner = match(ins[0], Is(Transpose, "x"))
+    return inner and w.transpose(inner["x"], perm=tuple(ins[0].node.op.perm[p] for p in node.op.perm))
 
 
 def _stop_gradient(w, node, ins):
@@ -133,18 +138,18 @@ def _of_nothing(w, node, ins):
     return w.broadcast_to(w.constant(0, out.dtype), shape=out.shape)
 
 
-RULES: dict[str, tuple[Rule, ...]] = {
-    "sub": (_neutral(1, 0),),
-    "mul": (_neutral(0, 1), _neutral(1, 1), _times_minus_one),
-    "div": (_neutral(1, 1),),
-    "pow": (_power,),
-    "neg": (_of_same("neg"),),
-    "bitnot": (_of_same("bitnot"),),
-    "cast": (_same_type,),
-    "reshape": (_same_type, _reshape_reshape),
-    "broadcast_to": (_same_type,),
-    "transpose": (_transpose_identity, _transpose_transpose),
-    "stop_gradient": (_stop_gradient,),
-    "conv2d": (_of_nothing,), "conv2d_input_grad": (_of_nothing,), "conv2d_weight_grad": (_of_nothing,),
-    "sum": (_sum_of_one,), "max": (_sum_of_one,), "min": (_sum_of_one,), "prod": (_sum_of_one,),
+RULES: dict[Opcode, tuple[Rule, ...]] = {
+    SUB: (_neutral(1, 0),),
+    MUL: (_neutral(0, 1), _neutral(1, 1), _times_minus_one),
+    DIV: (_neutral(1, 1),),
+    POW: (_power,),
+    NEG: (_of_same(NEG),),
+    BITNOT: (_of_same(BITNOT),),
+    Cast: (_same_type,),
+    Reshape: (_same_type, _reshape_reshape),
+    BroadcastTo: (_same_type,),
+    Transpose: (_transpose_identity, _transpose_transpose),
+    StopGradient: (_stop_gradient,),
+    **dict.fromkeys((Conv2d, Conv2dInputGrad, Conv2dWeightGrad), (_of_nothing,)),
+    **dict.fromkeys((Sum, Max, Min, Prod), (_sum_of_one,)),
 }

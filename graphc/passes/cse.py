@@ -11,7 +11,8 @@ from graphc.passes.pipeline import Pass
 
 @dataclass(frozen=True)
 class EliminateCommonSubexpressions(Pass):
-    """Every operator is a pure function of its inputs (random ones take their key), so equality of operator and inputs is enough."""
+    """Every operator is a pure function of its inputs (random ones take their key), so equality of operator and inputs
+    is enough."""
     name: ClassVar[str] = "cse"
 
     def run(self, graph: Graph) -> Graph:

@@ -14,10 +14,11 @@ from graphc.passes.pipeline import Pass, apply
 
 @dataclass(frozen=True)
 class Decompose(Pass):
-    """Needs bound dimensions. Gives a graph without composites, except those that the back end takes whole: those for which
-    `keep`, given operator and operand types, holds.
+    """Needs bound dimensions. Gives a graph without composites, except those that the back end takes whole: those for
+    which `keep`, given operator and operand types, holds.
 
-    Stands after differentiation (composites have cheaper gradients of their own) and before fusion (which works on the parts).
+    Stands after differentiation (composites have cheaper gradients of their own) and before fusion (which works on the
+    parts).
     """
     name: ClassVar[str] = "decompose"
     keep: Callable[[Op, Sequence[TensorType]], bool] = lambda op, types: False

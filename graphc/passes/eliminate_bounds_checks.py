@@ -16,11 +16,12 @@ Rows = tuple[Value, Dim]         # ids, and how many rows the table has that the
 
 @dataclass(frozen=True)
 class EliminateBoundsChecks(Pass):
-    """The gradient of an embedding adds rows by the ids that the embedding has looked up: scatter_add -> add_rows, check_rows -> its ids.
+    """The gradient of an embedding adds rows by the ids that the embedding has looked up: scatter_add -> add_rows,
+    check_rows -> its ids.
 
-    An optimizer writes state only after the last node that may fail (`Order`): if that were the gradient of the first layer, the gradients
-    of all others, and the values that they are computed from, would have to be kept until then. Needs a graph without dead nodes: a lookup that nobody reads
-    checks nothing.
+    An optimizer writes state only after the last node that may fail (`Order`): if that were the gradient of the first
+    layer, the gradients of all others, and the values that they are computed from, would have to be kept until then.
+    Needs a graph without dead nodes: a lookup that nobody reads checks nothing.
     """
     name: ClassVar[str] = "eliminate_bounds_checks"
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.match import Is, match
 from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.shape import Transpose
 from graphc.passes.pipeline import Pass
@@ -13,24 +14,29 @@ from graphc.passes.pipeline import Pass
 
 @dataclass(frozen=True)
 class FoldTransposes(Pass):
-    """Rewrites the transpose of a product that has no other reader (the gradient of a weight stored transposed, usually).
+    """Rewrites the transpose of a product that has no other reader (the gradient of a weight stored transposed,
+    usually).
 
-    Needs: no dead nodes (a dead reader would keep the product). Gives: the same values, in products whose operands are transposed views.
-    Stands before fuse, because operators that follow a product directly can become its epilogue, and those that follow a view of it cannot.
+    Needs: no dead nodes (a dead reader would keep the product).
+    Gives: the same values, in products whose operands are transposed views.
+    Stands before fuse, because operators that follow a product directly can become its epilogue, and those that follow
+    a view of it cannot.
     """
     name: ClassVar[str] = "fold_transposes"
 
     def run(self, graph: Graph) -> Graph:
         readers = users(graph)
-        turned = {n.inputs[0].node for n in graph.nodes if _turns(n) and len(readers[n.inputs[0]]) == 1} - {v.node for v in graph.results}
+        found = {n: product for n in graph.nodes
+                 if (product := _transposed_product(n)) and len(readers[n.inputs[0]]) == 1}
+        turned = set(found.values()) - {v.node for v in graph.results}
         if not turned:
             return graph
         w = Rewriter(graph)
         for node in graph.nodes:
             if node in turned:
                 continue
-            if _turns(node) and node.inputs[0].node in turned:
-                product = node.inputs[0].node
+            product = found.get(node)
+            if product in turned:
                 with w.at(product.loc, product.scope):
                     w.replace(node, w.apply(Matmul(), [_transposed(w, v, turned) for v in reversed(product.inputs)]))
             else:
@@ -38,15 +44,17 @@ class FoldTransposes(Pass):
         return w.done()
 
 
-def _turns(node: Node) -> bool:
-    """Whether it is a transpose of the last two axes of a product of matrices."""
-    if not isinstance(node.op, Transpose) or node.inputs[0].node is None or not isinstance(node.inputs[0].node.op, Matmul):
-        return False
-    return node.op.perm == _swap(node.inputs[0].type.rank) and all(v.type.rank >= 2 for v in node.inputs[0].node.inputs)
+def _transposed_product(node: Node) -> Node | None:
+    """The product of matrices of which the node is the transpose."""
+    found = match(node.outputs[0], Is(Transpose, Is(Matmul, "x", "y")))
+    if found is None or node.op.perm != _swap(len(node.op.perm)) or min(found["x"].type.rank, found["y"].type.rank) < 2:
+        return None
+    return found.nodes[1]
 
 
 def _transposed(w: Rewriter, v: Value, turned: set[Node]) -> Value:
-    """v the other way round. What v itself is the transpose of, unless that is a product which was turned and exists no more."""
+    """v the other way round. What v itself is the transpose of, unless that is a product which was turned and exists no
+    more."""
     perm = _swap(v.type.rank)
     if v.node is not None and v.node.op == Transpose(perm) and v.node.inputs[0].node not in turned:
         return w[v.node.inputs[0]]

@@ -1,28 +1,26 @@
-"""Fusion: elementwise operators, broadcasts and reductions become clusters that run as one loop nest each; elementwise operators that
-follow a contraction become its epilogue.
+"""Fusion: elementwise operators, broadcasts and reductions become clusters that run as one loop nest each; elementwise
+operators that follow a contraction become its epilogue.
 
-Greedy, in the order of the graph: an operator joins the clusters that make its operands if all still fit one iteration space
-(`ir.space`) and the result stays convex (no path leaves a cluster and comes back). Ancestors of every cluster are kept as a bit set, so
-that convexity is a bit test and the pass is close to linear.
+Greedy, in the order of the graph: an operator joins the clusters that make its operands if all still fit one iteration
+space (`ir.space`) and the result stays convex (no path leaves a cluster and comes back). Ancestors of every cluster are
+kept as a bit set, so that convexity is a bit test and the pass is close to linear.
 """
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.constant import Constant, Iota
-from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
-from graphc.ir.ops.fused import takes_epilogue
-from graphc.ir.ops.shape import BroadcastTo
+from graphc.passes.cluster import Cluster, column_refusal, in_graph_order, shape_refusal
 from graphc.passes.fuse_emit import emit
 from graphc.passes.pipeline import Pass
 from graphc.passes.rematerialize import CHEAP, repeated
-from graphc.schedule.iteration_space import GENERATORS, LEAVES, REDUCTIONS, RULES, VIEWS, Misfit, Space
+from graphc.schedule.iteration_space import RULES, Misfit, Space
 
-POINTWISE = (Elementwise, Cast, StopGradient, BroadcastTo)
-WINDOW = 256                    # an operator joins no cluster further back in the order: bounds the search and keeps lifetimes short
+# an operator joins no cluster further back in the order: bounds the search and keeps lifetimes short
+WINDOW = 256
 ROW_LIMIT = 1 << 16             # elements of a row that several stages walk over
 COLUMN_LIMIT = 1 << 11          # the same when the row is not contiguous
 WHOLE_LIMIT = 1 << 14           # elements of a nest with few rows and several stages
@@ -34,8 +32,8 @@ class Fuse(Pass):
     """Merges operators into clusters that run as one kernel.
 
     Needs: static types, composites decomposed, no dead nodes (a dead user forces a value into memory).
-    Gives: `fused` nodes; outputs and types unchanged. Views (reshape, transpose, broadcast) that only leave a cluster stay outside, where the
-    memory plan can alias them.
+    Gives: `fused` nodes; outputs and types unchanged. Views (reshape, transpose, broadcast) that only leave a cluster
+    stay outside, where the memory plan can alias them.
     Stands before plan_memory, because values inside a cluster need no buffer.
     """
     name: ClassVar[str] = "fuse"
@@ -49,29 +47,13 @@ def explain(graph: Graph, max_nodes: int = 64) -> str:
     """One line for every pair of neighbours that could have been fused and were not: why."""
     fusion = Fusion(graph, max_nodes)
     fusion.run()
-    return "\n".join(f"{a.op.name} -> {b.op.name} ({b.outputs[0].type}{f', {b.loc}' if b.loc else ''}): {why}" for a, b, why in fusion.refused)
-
-
-@dataclass(eq=False)
-class Cluster:
-    """Operators that will be one node. kind: "nest", "contraction", "view" or "other" (these two are single operators).
-
-    `mask`: the bits of this cluster (those of clusters merged into it too); `before`: the bits of all that it depends on.
-    `post`: values that depend on a reduction of the cluster.
-    """
-    kind: str
-    number: int
-    nodes: list[Node]
-    mask: int
-    before: int
-    space: Space | None = None
-    flops: int = 0
-    is_read: bool = False           # whether another cluster depends on it
-    post: set[Value] = field(default_factory=set)
+    return "\n".join(f"{a.op.name} -> {b.op.name} ({b.outputs[0].type}{f', {b.loc}' if b.loc else ''}): {why}"
+                     for a, b, why in fusion.refused)
 
 
 class Fusion:
-    """One run of the pass. Afterwards `of` tells each node's cluster; nodes in `copied` and `repeated` go into every cluster that reads them."""
+    """One run of the pass. Afterwards `of` tells each node's cluster; nodes in `copied` and `repeated` go into every
+    cluster that reads them."""
 
     def __init__(self, graph: Graph, max_nodes: int):
         self.graph, self.max_nodes = graph, max_nodes
@@ -99,8 +81,8 @@ class Fusion:
                 self.copied[node] = 0
         elif isinstance(node.op, Iota):
             self.copied[node] = 0
-        elif isinstance(node.op, POINTWISE) and node.inputs and all(v.node in self.copied for v in node.inputs):
-            flops = _flops(node) + sum(self.copied[v.node] for v in node.inputs)
+        elif node.op.is_elementwise and node.inputs and all(v.node in self.copied for v in node.inputs):
+            flops = node.op.element_flops + sum(self.copied[v.node] for v in node.inputs)
             if flops <= CHEAP and self._alone(node) is not None:
                 self.copied[node] = flops
         return node in self.copied
@@ -108,12 +90,13 @@ class Fusion:
     # ---- clusters
     def _place(self, node: Node) -> None:
         sources = self._sources(node)
-        if takes_epilogue(node.op):
+        if node.op.takes_epilogue:
             return self._open("contraction" if node.inputs[0] is not node.inputs[1] else "other", node, sources)
-        if type(node.op) not in RULES or isinstance(node.op, LEAVES) or _is_empty(node):
+        if type(node.op) not in RULES or node.op.is_leaf or _is_empty(node):
             return self._open("other", node, sources)
-        home = self._join_contraction(node, sources) or self._join_nest(node, sources) or self._join_reader(node, sources)
-        if home is None and isinstance(node.op, VIEWS):
+        home = (self._join_contraction(node, sources) or self._join_nest(node, sources)
+                or self._join_reader(node, sources))
+        if home is None and node.op.is_whole_view:
             return self._open("view", node, sources)
         if home is None:
             self._open("nest", node, sources)
@@ -135,10 +118,11 @@ class Fusion:
             s.is_read = True
         if kind == "nest":
             cluster.space = self._alone(node)
-            if cluster.space is None:       # what it copies runs over other dims: then that is made in kernels of its own
+            # what it copies runs over other dims: then that is made in kernels of its own
+            if cluster.space is None:
                 cluster.kind = "other"
             else:
-                cluster.flops = _flops(node)
+                cluster.flops = node.op.element_flops
                 self._note_post(cluster, node)
         elif kind == "contraction":
             cluster.space = Space()
@@ -157,7 +141,7 @@ class Fusion:
                 home = s
         if home is None:
             return None
-        for c in self._siblings(home, node) if type(node.op) in REDUCTIONS else ():
+        for c in self._siblings(home, node) if node.op.is_reduction else ():
             self._merge_refusal(home, c, node, sources)
         self._add(home, node, sources)
         return home
@@ -165,13 +149,14 @@ class Fusion:
     def _siblings(self, home: Cluster, node: Node) -> list[Cluster]:
         """Nests that also reduce something that `home` reads: merged, they read it once."""
         size, inside = node.inputs[0].type.size, set(home.nodes)
-        read = dict.fromkeys(v for n in home.nodes for v in n.inputs if v.node not in inside and v.node not in self.copied and v.type.size == size)
-        found = [self.of[u] for v in read for u in self.users[v] if u in self.of and type(u.op) in REDUCTIONS]
+        read = dict.fromkeys(v for n in home.nodes for v in n.inputs if v.node not in inside
+                             and v.node not in self.copied and v.type.size == size)
+        found = [self.of[u] for v in read for u in self.users[v] if u in self.of and u.op.is_reduction]
         return [c for c in dict.fromkeys(found) if c is not home and c.kind == "nest"]
 
     def _join_reader(self, node: Node, sources: list[Cluster]) -> Cluster | None:
         """A reduction of a value that another cluster reads joins it, so that the value is read once."""
-        if type(node.op) not in REDUCTIONS:
+        if not node.op.is_reduction:
             return None
         readers = [self.of[u] for u in self.users[node.inputs[0]] if u in self.of]
         for c in dict.fromkeys(c for c in readers if c.kind == "nest"):
@@ -183,11 +168,12 @@ class Fusion:
         return None
 
     def _join_contraction(self, node: Node, sources: list[Cluster]) -> Cluster | None:
-        if not isinstance(node.op, POINTWISE):
+        if not node.op.is_elementwise:
             return None
         for c in [s for s in sources if s.kind == "contraction"]:
             feeders = [s for s in sources if self._feeds_only(s, c, node)]
-            why = self._distance(c, sources) or self._nest_is_better(c, node) or self._epilogue_refusal(c, node, feeders)
+            why = (self._distance(c, sources) or self._nest_is_better(c, node)
+                   or self._epilogue_refusal(c, node, feeders))
             if not why:
                 for s in feeders:
                     c.nodes[1:1] = s.nodes
@@ -199,17 +185,20 @@ class Fusion:
         return None
 
     def _feeds_only(self, s: Cluster, c: Cluster, node: Node) -> bool:
-        """Whether the nest `s` is elementwise, of the shape of the contraction `c`, and made for the node alone: then it goes along."""
+        """Whether the nest `s` is elementwise, of the shape of the contraction `c`, and made for the node alone: then
+        it goes along."""
         inside, shape = {*s.nodes, node}, c.nodes[0].outputs[0].type.shape
-        return (s.kind == "nest" and not s.before & c.mask and not c.before & s.mask and len(s.nodes) + len(c.nodes) < self.max_nodes
-                and all(isinstance(n.op, POINTWISE) and n.outputs[0].type.shape == shape and n.outputs[0] not in self.results
+        return (s.kind == "nest" and not s.before & c.mask and not c.before & s.mask
+                and len(s.nodes) + len(c.nodes) < self.max_nodes
+                and all(n.op.is_elementwise and n.outputs[0].type.shape == shape and n.outputs[0] not in self.results
                         and all(u in inside for u in self.users[n.outputs[0]]) for n in s.nodes))
 
     def _nest_is_better(self, c: Cluster, node: Node) -> str:
-        """An operand stays in memory for the reduction of a nest anyway, and only nests read the result: they can make it themselves."""
+        """An operand stays in memory for the reduction of a nest anyway, and only nests read the result: they can make
+        it themselves."""
         inside, out = set(c.nodes), node.outputs[0]
         readers = [u for v in node.inputs if v.node in inside for u in self.users[v]]
-        kept = any(type(u.op) in RULES and not isinstance(u.op, POINTWISE) for u in readers)
+        kept = any(type(u.op) in RULES and not u.op.is_elementwise for u in readers)
         if kept and out not in self.results and all(type(u.op) in RULES for u in self.users[out]):
             return "nests that read the operand can compute it themselves"
         return ""
@@ -225,7 +214,8 @@ class Fusion:
                 self.extend(space, n)
         except Misfit as error:
             return str(error)
-        if any(space.maps[n.outputs[0]] != space.maps[product] for n in members) or len(space.extents) != len(c.space.extents):
+        if (any(space.maps[n.outputs[0]] != space.maps[product] for n in members)
+                or len(space.extents) != len(c.space.extents)):
             return "an epilogue keeps the axes of the contraction"
         c.space = space
         return ""
@@ -250,7 +240,8 @@ class Fusion:
             self.extend(space, node)
         except Misfit as error:
             return str(error)
-        why = _shape_refusal(space, node) or _column_refusal(c, space, node) or self._growth(c, space, node) or self._stages(c, space, node)
+        why = (shape_refusal(space, node) or column_refusal(c, space, node) or self._growth(c, space, node)
+               or self._stages(c, space, node))
         if not why:
             c.space = space
         return why
@@ -258,10 +249,11 @@ class Fusion:
     def _merge_refusal(self, home: Cluster, other: Cluster, node: Node, sources: list[Cluster]) -> str:
         """Why `other` cannot merge into `home`, which the node has joined in space only; merges if it can."""
         others = [s for s in sources if s is not home]
-        why = self._distance(other, others) or ("another path between them leaves the cluster" if self._path(home, other) else "")
+        why = (self._distance(other, others)
+               or ("another path between them leaves the cluster" if self._path(home, other) else ""))
         if why or len(home.nodes) + len(other.nodes) >= self.max_nodes:
             return why or f"together they have more than {self.max_nodes} operators"
-        merged = Cluster("nest", home.number, _in_order(home.nodes, other.nodes), home.mask | other.mask, 0, Space())
+        merged = Cluster("nest", home.number, in_graph_order(home.nodes, other.nodes), home.mask | other.mask, 0, Space())
         try:
             for n in merged.nodes:
                 before = merged.space.copy()
@@ -272,7 +264,7 @@ class Fusion:
             self.extend(full, node)
         except Misfit as error:
             return str(error)
-        why = why or _shape_refusal(full, node)
+        why = why or shape_refusal(full, node)
         for part in (home, other):
             why = why or self._growth(part, full, node, both=(home, other))
         why = why or self._stages(merged, full, node)
@@ -292,13 +284,15 @@ class Fusion:
         return False
 
     def _growth(self, c: Cluster, space: Space, node: Node, both: tuple[Cluster, ...] = ()) -> str:
-        """Values of `c` are repeated along dims that the larger space has: only if they are cheap and nobody else reads them."""
+        """Values of `c` are repeated along dims that the larger space has: only if they are cheap and nobody else reads
+        them."""
         if space.size(space.extents) == c.space.size(c.space.extents):
             return ""
-        if space.reduced is not None and all(space.dims_of(v) == set(space.kept) for n in c.nodes for v in n.outputs if v in space.maps):
+        if (space.reduced is not None
+                and all(space.dims_of(v) == set(space.kept) for n in c.nodes for v in n.outputs if v in space.maps)):
             return ""
         inside = {n for part in (both or (c,)) for n in part.nodes} | {node}
-        if c.flops > CHEAP or any(type(n.op) in GENERATORS + REDUCTIONS for n in c.nodes):
+        if c.flops > CHEAP or any(n.op.is_generator or n.op.is_reduction for n in c.nodes):
             return "its values would be computed again and again along a new axis"
         if any(v in self.results or any(u not in inside for u in self.users[v]) for n in c.nodes for v in n.outputs):
             return "its smaller values are read elsewhere too"
@@ -310,7 +304,7 @@ class Fusion:
         reduced = space.reduced
         if reduced is None or old.reduced is None and not c.post:
             return ""
-        source = node.inputs[0] if type(node.op) in REDUCTIONS else node.outputs[0]
+        source = node.inputs[0] if node.op.is_reduction else node.outputs[0]
         dims = space.dims_of(source) if source in space.maps else frozenset()
         if not dims & set(reduced) or not any(v in c.post for v in node.inputs):
             return ""
@@ -327,7 +321,7 @@ class Fusion:
     def extend(self, space: Space, node: Node) -> None:
         """Adds the node, and first the copied chains that it reads."""
         for v in node.inputs:
-            if v.node in self.copied and v not in space.maps and not isinstance(v.node.op, LEAVES):
+            if v.node in self.copied and v not in space.maps and not v.node.op.is_leaf:
                 self.extend(space, v.node)
         space.add(node)
 
@@ -342,7 +336,7 @@ class Fusion:
 
     def _add(self, c: Cluster, node: Node, sources: list[Cluster]) -> None:
         c.nodes.append(node)
-        c.flops += _flops(node)
+        c.flops += node.op.element_flops
         self.of[node] = c
         self._note_post(c, node)
         self._depend(c, sources)
@@ -370,7 +364,7 @@ class Fusion:
                 d.before |= c.before | c.mask
 
     def _note_post(self, c: Cluster, node: Node) -> None:
-        if type(node.op) in REDUCTIONS or any(v in c.post for v in node.inputs):
+        if node.op.is_reduction or any(v in c.post for v in node.inputs):
             c.post.update(node.outputs)
 
     def _refuse(self, c: Cluster, node: Node, why: str) -> None:
@@ -378,41 +372,5 @@ class Fusion:
         self.refused.append((maker, node, why))
 
 
-def _shape_refusal(space: Space, node: Node) -> str:
-    """A value that can leave a cluster is stored once."""
-    return "" if space.stores_once(node.outputs[0]) else "its result runs over some of the axes only"
-
-
-def _column_refusal(c: Cluster, space: Space, node: Node) -> str:
-    """A sum of sums down columns would have the columns as rows, and these read across memory."""
-    if node not in space.crossing or node.inputs[0] not in c.post:
-        return ""
-    for n in space.reductions:
-        order = [d for dims in space.maps.get(n.inputs[0]) or space.uses[n, 0] for d in dims]
-        if set(order[len(order) - len(space.reduced):]) != set(space.reduced):
-            return "the columns that it sums are sums themselves"
-    return ""
-
-
-def _flops(node: Node) -> int:
-    if isinstance(node.op, Elementwise):
-        return node.op.row.flops
-    return 0 if isinstance(node.op, VIEWS) else 30 if type(node.op) in GENERATORS else 1
-
-
 def _is_empty(node: Node) -> bool:
     return any(v.type.size == 0 for v in (*node.inputs, *node.outputs))
-
-
-def _in_order(a: list[Node], b: list[Node]) -> list[Node]:
-    """The nodes of two clusters in an order in which values are made before they are used (each list is in graph order)."""
-    result: list[Node] = []
-    made = {v for n in (*a, *b) for v in n.outputs}
-    done: set[Value] = set()
-    queues = [list(reversed(a)), list(reversed(b))]
-    while any(queues):
-        for q in queues:
-            while q and all(v not in made or v in done for v in q[-1].inputs):
-                result.append(q.pop())
-                done.update(result[-1].outputs)
-    return result

@@ -1,4 +1,5 @@
-"""Gates: if a product is only read through equal slices of its columns, the elementwise operators on these become its epilogue."""
+"""Gates: if a product is only read through equal slices of its columns, the elementwise operators on these become its
+epilogue."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -9,9 +10,8 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.contract import Matmul
-from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
 from graphc.ir.ops.fused import Fused, contraction_in
-from graphc.ir.ops.shape import BroadcastTo, Slice
+from graphc.ir.ops.shape import Slice
 from graphc.passes.fuse_emit import body_of
 from graphc.passes.pipeline import Pass
 from graphc.schedule.iteration_space import Misfit, Space
@@ -19,13 +19,12 @@ from graphc.schedule.register_tiles import gates_cost
 from graphc.schedule.target import Target
 
 LOSS = 1.02                     # limit of the time of the fused product, relative to that of the product alone
-MEMBERS = (Elementwise, Cast, StopGradient, BroadcastTo, Constant)
 
 
 @dataclass(frozen=True)
 class Gates:
-    """A product (alone or with its epilogue), the slices into which its columns are cut, the cluster that reads them all, and those slices that
-    other nodes read too.
+    """A product (alone or with its epilogue), the slices into which its columns are cut, the cluster that reads them
+    all, and those slices that other nodes read too.
     """
     product: Node
     slices: tuple[Node, ...]
@@ -35,12 +34,13 @@ class Gates:
 
 @dataclass(frozen=True)
 class FuseGates(Pass):
-    """Merges a product of matrices, slices of its result and the elementwise cluster that reads them: the gates of an LSTM or GRU, a gated linear unit.
+    """Merges a product of matrices, slices of its result and the elementwise cluster that reads them: the gates of an
+    LSTM or GRU, a gated linear unit.
 
-    Needs: clusters, so that each step of a recurrence is a product, its slices and one nest. Gives: one contraction, whose body slices its result;
-    each slice is some whole vectors wide. Slices that others read too are outputs of it.
-    Stands right after fuse. Not applied when the fused kernel would write more values than the product has columns (training keeps every gate of a
-    recurrence): narrow scattered stores cost more than writing the product once.
+    Needs: clusters, so that each step of a recurrence is a product, its slices and one nest. Gives: one contraction,
+    whose body slices its result; each slice is some whole vectors wide. Slices that others read too are outputs of it.
+    Stands right after fuse. Not applied when the fused kernel would write more values than the product has columns
+    (training keeps every gate of a recurrence): narrow scattered stores cost more than writing the product once.
     """
     target: Target
     name: ClassVar[str] = "fuse_gates"
@@ -64,7 +64,8 @@ class FuseGates(Pass):
                 w.keep(node)
         return w.done()
 
-    def _gates(self, product: Node, readers: Mapping[Value, list[Node]], places: Mapping[Node, int], results: set[Value]) -> Gates | None:
+    def _gates(self, product: Node, readers: Mapping[Value, list[Node]], places: Mapping[Node, int],
+               results: set[Value]) -> Gates | None:
         if not _is_product(product) or product.outputs[0] in results:
             return None
         v = product.outputs[0]
@@ -74,11 +75,14 @@ class FuseGates(Pass):
         width = slices[0].outputs[0].type.shape[-1]
         lanes = self.target.lanes(v.type.dtype.itemsize)
         starts = sorted(s.op.start[-1] for s in slices)
-        if width % lanes or starts != list(range(0, v.type.shape[-1], width)) or any(s.outputs[0].type.shape[-1] != width for s in slices):
+        if (width % lanes or starts != list(range(0, v.type.shape[-1], width))
+                or any(s.outputs[0].type.shape[-1] != width for s in slices)):
             return None
         parts = [s.outputs[0] for s in slices]
-        reader = next((n for n in readers[parts[0]] if all(n in readers[p] for p in parts) and _is_elementwise(n, parts[0])), None)
-        if reader is None or any(places[n] < places[reader] for p in parts for n in readers[p]):        # others may lead to the reader
+        reader = next((n for n in readers[parts[0]] if all(n in readers[p] for p in parts)
+                       and _is_elementwise(n, parts[0])), None)
+        # others may lead to the reader
+        if reader is None or any(places[n] < places[reader] for p in parts for n in readers[p]):
             return None
         shared = tuple(p for p in parts if p in results or any(n is not reader for n in readers[p]))
         gates = Gates(product, slices, reader, shared)
@@ -104,7 +108,8 @@ def _is_product(node: Node) -> bool:
 def _is_part(node: Node, v: Value) -> bool:
     """Whether the node is a range of the columns of `v`, one at least."""
     op = node.op
-    return isinstance(op, Slice) and op.start[-1] < op.stop[-1] and not any(op.start[:-1]) and op.stop[:-1] == v.type.shape[:-1] and set(op.step) == {1}
+    return (isinstance(op, Slice) and op.start[-1] < op.stop[-1] and not any(op.start[:-1])
+            and op.stop[:-1] == v.type.shape[:-1] and set(op.step) == {1})
 
 
 def _is_elementwise(node: Node, part: Value) -> bool:
@@ -116,7 +121,7 @@ def _is_elementwise(node: Node, part: Value) -> bool:
     place = space.maps[part] = space.place(shape)
     try:
         for n in op.body.nodes:
-            if not isinstance(n.op, MEMBERS):
+            if not (n.op.is_elementwise or isinstance(n.op, Constant)):
                 return False
             space.add(n)
     except Misfit:
@@ -133,7 +138,8 @@ def _merge(w: Rewriter, g: Gates) -> None:
     members = [*_inlined(g.product, inside), *(_copied(s, inside) for s in g.slices), *_inlined(reader, inside)]
     outs = [*reader.outputs, *g.shared]
     body = body_of(members, ins, [inside[v] for v in outs])
-    new = Node(Fused(body, "contraction"), tuple(w[v] for v in ins), tuple(v.type for v in outs), reader.loc, reader.scope)
+    new = Node(Fused(body, "contraction"), tuple(w[v] for v in ins), tuple(v.type for v in outs), reader.loc,
+               reader.scope)
     w.nodes.append(new)
     for old, v in zip(outs, new.outputs):
         v.name = old.name
@@ -152,6 +158,7 @@ def _inlined(node: Node, inside: dict[Value, Value]) -> list[Node]:
 
 
 def _copied(node: Node, inside: dict[Value, Value]) -> Node:
-    new = Node(node.op, tuple(inside[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc, node.scope)
+    new = Node(node.op, tuple(inside[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc,
+               node.scope)
     inside.update(zip(node.outputs, new.outputs))
     return new

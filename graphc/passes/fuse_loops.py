@@ -1,4 +1,5 @@
-"""Loop fusion: two scans over the same steps become one, such as a scan and the copy of it that saves more values for its gradient."""
+"""Loop fusion: two scans over the same steps become one, such as a scan and the copy of it that saves more values for
+its gradient."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from graphc.passes.pipeline import Pass
 
 @dataclass(frozen=True)
 class FuseLoops(Pass):
-    """A later scan joins an earlier one when, step by step, its carries are carries of the earlier one; its per-step outputs are added there.
+    """A later scan joins an earlier one when, step by step, its carries are carries of the earlier one; its per-step
+    outputs are added there.
 
     Needs equal operands to be one value (cse). Gives fewer scans, whose bodies hold no two equal nodes.
     Stands before licm, which moves what a body computes to operands and so hides that two bodies are equal.
@@ -52,7 +54,8 @@ def _rewritten(graph: Graph, loops: dict[Node, ScanLoop], joined: dict[Node, "_M
 
 
 class _Merged:
-    """A loop that grows: its nodes are numbered by what they compute, so that equal nodes of another body are recognised."""
+    """A loop that grows: its nodes are numbered by what they compute, so that equal nodes of another body are
+    recognised."""
 
     def __init__(self, node: Node):
         self.node, self.grown = node, False
@@ -68,11 +71,13 @@ class _Merged:
             y.inner = same.get(y.inner, y.inner)
 
     def join(self, node: Node, position: dict[Value, int]) -> bool:
-        """Takes in the scan's steps if its carries turn out to be carries of this loop, and its operands are made before this loop."""
+        """Takes in the scan's steps if its carries turn out to be carries of this loop, and its operands are made
+        before this loop."""
         here, other = self.loop, ScanLoop.of(node, node.inputs)
         if (other.op.length, other.op.reverse) != (here.op.length, here.op.reverse):
             return False
-        if set(node.inputs).isdisjoint(self.node.inputs) or any(position.get(v, 0) >= position[self.node.outputs[0]] for v in node.inputs):
+        if (set(node.inputs).isdisjoint(self.node.inputs)
+                or any(position.get(v, 0) >= position[self.node.outputs[0]] for v in node.inputs)):
             return False
         same, pairs = self._operands(other)
         if pairs is None:
@@ -88,7 +93,8 @@ class _Merged:
         return True
 
     def _operands(self, other: ScanLoop):
-        """Body inputs of the other loop as this loop's, by equal operands; and the carries paired in order. None where a carry has no partner."""
+        """Body inputs of the other loop as this loop's, by equal operands; and the carries paired in order. None where
+        a carry has no partner."""
         same, free, pairs = {}, list(self.loop.carries), []
         for c in other.carries:
             partner = next((d for d in free if d.start is c.start and d.inner.type == c.inner.type), None)

@@ -12,23 +12,23 @@ from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant, full
-from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
-from graphc.ir.ops.elementwise import Cast, Elementwise
+from graphc.ir.ops.contract import LabelledProduct, Labels
+from graphc.ir.ops.elementwise import COPY, Cast
 from graphc.ir.ops.index import OneHot
 from graphc.ir.ops.shape import Reshape, Transpose
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 
-Labels = tuple[str, ...]
-
 
 @dataclass(frozen=True)
 class GatherOneHot(Pass):
-    """one_hot(ids) @ W is take(W, ids), and one_hot(ids)ᵀ @ g, its gradient towards W, is scatter_add(0, ids, g); einsums likewise.
+    """one_hot(ids) @ W is take(W, ids), and one_hot(ids)ᵀ @ g, its gradient towards W, is scatter_add(0, ids, g);
+    einsums likewise.
 
-    Needs composites as they are: stands before they are decomposed. An id outside of the classes gives zeros, as the product does.
-    Where every number is finite the lookup gives the same bits, but for the sign of a zero, and the gradient the same terms in the order of ids.
-    Otherwise they differ: 0 * inf in rows that were not looked up makes NaN in the product and none here.
+    Needs composites as they are: stands before they are decomposed. An id outside of the classes gives zeros, as the
+    product does. Where every number is finite the lookup gives the same bits, but for the sign of a zero, and the
+    gradient the same terms in the order of ids. Otherwise they differ: 0 * inf in rows that were not looked up makes
+    NaN in the product and none here.
     """
     name: ClassVar[str] = "gather_one_hot"
 
@@ -55,7 +55,8 @@ class Hot:
 
 
 def hot(b: Builder, v: Value) -> Hot | None:
-    """How v is a one_hot, seen through casts, transposes and reshapes that leave the classes together; nodes for ids are appended to `b`."""
+    """How v is a one_hot, seen through casts, transposes and reshapes that leave the classes together; nodes for ids
+    are appended to `b`."""
     passed: list[Node] = []
     while v.node is not None and type(v.node.op) in THROUGH:
         passed.append(v.node)
@@ -120,7 +121,7 @@ def _read(b: Builder, found: Hot, classes: str, ids: Labels, x: Value, axes: Lab
     at = axes.index(classes)
     safe, inside = _clamped(b, found)
     if x.node is not None and isinstance(x.node.op, Transpose) and found.ids.type.size >= found.depth:
-        x, = b.apply(Elementwise("copy"), (x,))         # as its rows are read several times, they shall lie together
+        x, = b.apply(COPY, (x,))         # as its rows are read several times, they shall lie together
     rows = _where(b, inside, b.take(x, safe, axis=at), len(axes) - at - 1)
     made = axes[:at] + ids + axes[at + 1:]
     return _in_order(b, rows, tuple(made.index(i) for i in out))
@@ -158,25 +159,12 @@ def _in_order(b: Builder, x: Value, perm: tuple[int, ...]) -> Value:
 
 
 def _labels(node: Node) -> tuple[Labels, ...] | None:
-    """A label for each axis of the two operands and of the result of a product without broadcasting; None for anything else."""
-    rule = LABELS.get(type(node.op))
-    found = rule(node) if rule and len(node.inputs) == 2 else None
+    """A label for each axis of the two operands and of the result of a product without broadcasting; None for anything
+    else."""
+    if not isinstance(node.op, LabelledProduct):
+        return None
+    found = node.op.labels(*(v.type.rank for v in node.inputs))
     sizes: dict[str, int] = {}
-    if found is None or any(sizes.setdefault(i, d) != d for term, v in zip(found, node.inputs) for i, d in zip(term, v.type.shape)):
+    if any(sizes.setdefault(i, d) != d for term, v in zip(found, node.inputs) for i, d in zip(term, v.type.shape)):
         return None
     return found
-
-
-def _of_matmul(node: Node) -> tuple[Labels, ...]:
-    a, b = (v.type.rank for v in node.inputs)
-    batch = tuple(f"batch{i}" for i in range(max(a, b) - 2, 0, -1))
-    left = (*batch[len(batch) - max(a - 2, 0):], *("rows",) * (a > 1))
-    right = batch[len(batch) - max(b - 2, 0):]
-    columns = ("columns",) * (b > 1)
-    return (*left, "sum"), (*right, "sum", *columns), (*batch, *("rows",) * (a > 1), *columns)
-
-
-LABELS: dict[type[Op], Callable[[Node], tuple[Labels, ...]]] = {
-    Matmul: _of_matmul,
-    Einsum: lambda node: parse_equation(node.op.equation, *(v.type.rank for v in node.inputs)),
-}

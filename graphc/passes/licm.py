@@ -1,4 +1,5 @@
-"""Loop-invariant code motion and more: products of inputs are moved before a loop, weight gradients and products of results behind it."""
+"""Loop-invariant code motion and more: products of inputs are moved before a loop, weight gradients and products of
+results behind it."""
 from __future__ import annotations
 
 from collections import Counter
@@ -10,32 +11,29 @@ from graphc.analysis.dependence import dependents
 from graphc.analysis.profitability import batching_gains
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.op import Op
-from graphc.ir.ops.constant import Constant, Iota, splat
-from graphc.ir.ops.contract import Einsum, Matmul
+from graphc.ir.ops.constant import splat
 from graphc.ir.ops.control import Scan
-from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.elementwise import ADD
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher, OuterOperand, can_batch
 from graphc.passes.loop import Carry, Read, ScanLoop, Stacked, emit_in_place, values_read
-from graphc.passes.loop_reductions import VIEWS, LoopReductions
+from graphc.passes.loop_reductions import LoopReductions
 from graphc.passes.pipeline import Pass
 
-PRODUCTS: frozenset[type[Op]] = frozenset((Matmul, Einsum))
-FREE: frozenset[type[Op]] = VIEWS | {Constant, Iota}
 
 
 @dataclass(frozen=True)
 class LoopInvariantCodeMotion(Pass):
     """Shortens the bodies of scans; results stay the same but for the order of sums.
 
-    Before the loop: values that are the same in every step; products that depend on stacked inputs alone, batched over the steps, with their
-    operands and the elementwise work that follows them. After the loop: carried sums of products, as one product of stacks; other carried
-    sums of values that are stacked anyway; products that only per-step outputs need. Large products stay where they are (`gain`).
+    Before the loop: values that are the same in every step; products that depend on stacked inputs alone, batched over
+    the steps, with their operands and the elementwise work that follows them. After the loop: carried sums of products,
+    as one product of stacks; other carried sums of values that are stacked anyway; products that only per-step outputs
+    need. Large products stay where they are (`gain`).
 
     Needs a decomposed graph after cse: with duplicates, "used only by this sum" cannot be detected.
-    Gives new nodes around the loops, which cse and canonicalize may simplify; dead results and carries of scans are gone.
-    Stands before layout and fusion, which must see the products where they run.
+    Gives new nodes around the loops, which cse and canonicalize may simplify; dead results and carries of scans are
+    gone. Stands before layout and fusion, which must see the products where they run.
     """
     name: ClassVar[str] = "licm"
 
@@ -70,7 +68,8 @@ def _free_constant_carries(w: Rewriter, loop: ScanLoop) -> None:
 
 
 def _operands(loop: ScanLoop) -> dict[Value, OuterOperand]:
-    return {r.inner: OuterOperand(r.outer, True) for r in loop.xs} | {r.inner: OuterOperand(r.outer, False) for r in loop.captured}
+    return ({r.inner: OuterOperand(r.outer, True) for r in loop.xs}
+            | {r.inner: OuterOperand(r.outer, False) for r in loop.captured})
 
 
 def _take_out_before(w: Rewriter, loop: ScanLoop) -> None:
@@ -90,7 +89,8 @@ def _take_out_before(w: Rewriter, loop: ScanLoop) -> None:
 
 
 def _movable(loop: ScanLoop) -> set[Value]:
-    """Values to compute before the loop: those that are the same in every step, and those with a product in what they are made of."""
+    """Values to compute before the loop: those that are the same in every step, and those with a product in what they
+    are made of."""
     on_carries = loop.on_carries()
     varying = dependents(loop.nodes, [r.inner for r in loop.xs])
     possible = {r.inner for r in loop.xs}
@@ -99,11 +99,11 @@ def _movable(loop: ScanLoop) -> set[Value]:
         if any(v in on_carries for v in node.inputs):
             continue
         if not any(v in varying for v in node.inputs):
-            worth = type(node.op) not in FREE
+            worth = not (node.op.is_whole_view or node.op.is_leaf)
         elif can_batch(node) and all(v in possible for v in node.inputs if v in varying):
             possible.update(node.outputs)
-            product = type(node.op) in PRODUCTS
-            worth = batching_gains(node, varying) if product else any(v in moved and v in varying for v in node.inputs)
+            worth = (batching_gains(node, varying) if node.op.is_contraction
+                     else any(v in moved and v in varying for v in node.inputs))
         else:
             worth = False
         moved.update(node.outputs if worth else ())
@@ -127,12 +127,13 @@ class _After:
         self.stacked: frozenset[Value] = frozenset()
 
     def _products(self) -> set[Value]:
-        """Values outside the core with a product in what they are made of, as far as it is outside the core and can be batched."""
+        """Values outside the core with a product in what they are made of, as far as it is outside the core and can be
+        batched."""
         found: set[Value] = set()
         for node in self.loop.nodes:
             if node.outputs[0] in self.core or not can_batch(node) or not any(v in self.varying for v in node.inputs):
                 continue
-            if batching_gains(node, self.varying) if type(node.op) in PRODUCTS else any(v in found for v in node.inputs):
+            if batching_gains(node, self.varying) if node.op.is_contraction else any(v in found for v in node.inputs):
                 found.update(node.outputs)
         return found
 
@@ -143,7 +144,7 @@ class _After:
     def _made_from(self, v: Value) -> tuple[Value, ...]:
         """What v is made from after the loop; nothing if v itself is stacked, or known there."""
         node = self.made.get(v)
-        again = v in self.varying and node is not None and (v in self.products or type(node.op) in VIEWS)
+        again = v in self.varying and node is not None and (v in self.products or node.op.is_whole_view)
         return node.inputs if again else ()
 
     def _source(self, v: Value) -> frozenset[Value]:
@@ -178,7 +179,7 @@ class _After:
             loop.carries.remove(c)
         c.next = c.inner
         for v in rest:
-            node = Node(Elementwise("add"), (c.next, v), (c.inner.type,), loop.node.loc, loop.node.scope)
+            node = Node(ADD, (c.next, v), (c.inner.type,), loop.node.loc, loop.node.scope)
             loop.nodes.append(node)
             c.next = node.outputs[0]
 
@@ -212,7 +213,7 @@ def _terms(loop: ScanLoop, c: Carry) -> list[Value] | None:
     v, terms = c.next, []
     while v is not c.inner:
         node = made.get(v)
-        if node is None or node.op != Elementwise("add") or uses[v] != 1:
+        if node is None or node.op is not ADD or uses[v] != 1:
             return None
         x, y = node.inputs
         if (x in on_it) == (y in on_it):
@@ -229,7 +230,7 @@ def _flat(made: Mapping[Value, Node], uses: Mapping[Value, int], terms: list[Val
     flat, waiting = [], list(reversed(terms))
     while waiting:
         v = waiting.pop()
-        if v in made and made[v].op == Elementwise("add") and uses[v] == 1:
+        if v in made and made[v].op is ADD and uses[v] == 1:
             waiting += reversed(made[v].inputs)
         else:
             flat.append(v)

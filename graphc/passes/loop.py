@@ -1,4 +1,5 @@
-"""A scan taken apart, so that a pass can move what it carries, reads, computes and writes, and put together again without what is dead."""
+"""A scan taken apart, so that a pass can move what it carries, reads, computes and writes, and put together again
+without what is dead."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,8 @@ from graphc.ir.ops.control import Scan
 
 @dataclass(eq=False)
 class Carry:
-    """`inner` is the value at the start of a step, `next` that at its end; `start` and `result` belong to the graph around."""
+    """`inner` is the value at the start of a step, `next` that at its end; `start` and `result` belong to the graph
+    around."""
     inner: Value
     start: Value
     next: Value
@@ -22,7 +24,8 @@ class Carry:
 
 @dataclass(eq=False)
 class Read:
-    """A value that a step takes from outside: a slice of `outer`, or all of it. `inner` may also be made by a node, which then is not run."""
+    """A value that a step takes from outside: a slice of `outer`, or all of it. `inner` may also be made by a node,
+    which then is not run."""
     inner: Value
     outer: Value
 
@@ -36,7 +39,8 @@ class Stacked:
 
 @dataclass(eq=False)
 class ScanLoop:
-    """The parts of one scan node. `outer`, `start` are values of the graph under construction, `results` of the old one."""
+    """The parts of one scan node. `outer`, `start` are values of the graph under construction, `results` of the old
+    one."""
     op: Scan
     node: Node
     nodes: list[Node]
@@ -115,7 +119,8 @@ class ScanLoop:
         inner = [c.inner for c in self.carries] + [r.inner for r in self.xs + self.captured]
         here = {v: b.input(names.fresh(v.name or f"t{i}"), v.type) for i, v in enumerate(inner)}
         for node in nodes:
-            new = Node(node.op, tuple(here[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc, node.scope)
+            new = Node(node.op, tuple(here[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc,
+                       node.scope)
             b.nodes.append(new)
             for old, out in zip(node.outputs, new.outputs):
                 out.name = old.name

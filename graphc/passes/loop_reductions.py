@@ -1,4 +1,5 @@
-"""Sums of a value over all steps of a loop, computed after the loop from stacked values: sum over t of a_t @ b_t is one product of two stacks."""
+"""Sums of a value over all steps of a loop, computed after the loop from stacked values: sum over t of a_t @ b_t is one
+product of two stacks."""
 from __future__ import annotations
 
 from collections.abc import Callable, Set
@@ -18,16 +19,16 @@ from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transp
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher
 
-VIEWS: frozenset[type[Op]] = frozenset((Reshape, Transpose, BroadcastTo))
 MOST_STACKED = 256          # values to stack for one sum: for more, the values computed from them are stacked instead
 
 
 @dataclass(frozen=True)
 class ReductionPlan:
-    """How to make the sum of a value: values of a step whose stacking pays, values that must be stacked for other reasons, and the maker.
+    """How to make the sum of a value: values of a step whose stacking pays, values that must be stacked for other
+    reasons, and the maker.
 
-    `terms` are the values whose own sums the maker starts from. Stacking pays for the factors of small products. What is only summed
-    may be as large as the carried sum itself.
+    `terms` are the values whose own sums the maker starts from. Stacking pays for the factors of small products. What
+    is only summed may be as large as the carried sum itself.
     """
     products: frozenset[Value]
     summed: frozenset[Value]
@@ -44,7 +45,8 @@ class ReductionPlan:
 
 
 class LoopReductions:
-    """Plans sums over the steps of a loop. `sources(v)` are the values that must be stacked to have v outside; `varying` differ from step to step."""
+    """Plans sums over the steps of a loop. `sources(v)` are the values that must be stacked to have v outside;
+    `varying` differ from step to step."""
 
     def __init__(self, made: dict[Value, Node], varying: set[Value], sources: Callable[[Value], frozenset[Value]]):
         self.made, self.varying, self.sources = made, varying, sources
@@ -81,7 +83,7 @@ class LoopReductions:
 
     def _viewed(self, v: Value) -> tuple[Value, ...]:
         node = self.made.get(v)
-        return node.inputs if node is not None and type(node.op) in VIEWS else ()
+        return node.inputs if node is not None and node.op.is_whole_view else ()
 
     def _origin(self, v: Value) -> frozenset[Value]:
         viewed = self._viewed(v)
@@ -100,8 +102,9 @@ class LoopReductions:
 
 def _elementwise(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """Linear functions; operands broadcast after the sum as before it."""
-    rule = {"add": _termwise, "sub": _termwise, "neg": _termwise, "mul": _scaled, "div": _scaled}.get(node.op.fn)
-    return rule(totals, node) if rule else None
+    if node.op.is_linear:
+        return _termwise(totals, node)
+    return _scaled(totals, node) if len(node.inputs) == 2 and (0,) in node.op.linear_in else None
 
 
 def _termwise(totals: LoopReductions, node: Node) -> ReductionPlan | None:
@@ -118,9 +121,10 @@ def _scaled(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     x, y = node.inputs
     x, c, order = (x, y, 1) if y not in totals.varying else (y, x, -1)
     inner = totals.plan(x)
-    if c in totals.varying or inner is None or (node.op.fn == "div" and order == -1):
+    if c in totals.varying or inner is None or (node.inputs.index(x),) not in node.op.linear_in:
         return None
-    return ReductionPlan(inner.products, inner.summed, lambda t, total: t.b.apply(node.op, [total, t.of(c).value][::order])[0], (x,))
+    return ReductionPlan(inner.products, inner.summed,
+                         lambda t, total: t.b.apply(node.op, [total, t.of(c).value][::order])[0], (x,))
 
 
 def _sum(totals: LoopReductions, node: Node) -> ReductionPlan | None:
@@ -148,11 +152,13 @@ def _matmul(totals: LoopReductions, node: Node) -> ReductionPlan | None:
 
 
 def _product_of_matrices(t: Batcher, x: Value, y: Value) -> Value:
-    """x_t = s_t^T, as in a weight's gradient: steps and rows of s and y are merged, and it is one matmul of two stacks. Else an einsum."""
+    """x_t = s_t^T, as in a weight's gradient: steps and rows of s and y are merged, and it is one matmul of two stacks.
+    Else an einsum."""
     if x not in t.made or x in t.known or type(t.made[x].op) is not Transpose:
         return t.b.einsum(t.stacked(x), t.stacked(y), equation="tmk,tkn->mn")
     source = t.made[x].inputs[0]
-    left, right = (t.b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], v.type.shape[2])) for v in (t.stacked(source), t.stacked(y)))
+    left, right = (t.b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], v.type.shape[2]))
+                   for v in (t.stacked(source), t.stacked(y)))
     return t.b.matmul(t.b.transpose(left, perm=(1, 0)), right)
 
 
@@ -167,7 +173,8 @@ def _einsum(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     terms = parse_equation(node.op.equation, *(v.type.rank for v in node.inputs))
     step = next(c for c in "TSUVWXYZabcdefghijklmnopqrstuvwxyz" if c not in terms[0] + terms[1])
     a, c, out = map("".join, terms)
-    return totals.both(node, lambda t, x, y: t.b.einsum(t.stacked(x), t.stacked(y), equation=f"{step}{a},{step}{c}->{out}"))
+    equation = f"{step}{a},{step}{c}->{out}"
+    return totals.both(node, lambda t, x, y: t.b.einsum(t.stacked(x), t.stacked(y), equation=equation))
 
 
 def _scatter_add(totals: LoopReductions, node: Node) -> ReductionPlan | None:
@@ -182,7 +189,8 @@ def _scatter_add(totals: LoopReductions, node: Node) -> ReductionPlan | None:
 def _conv2d_weight_grad(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """The steps count as further images of the batch."""
     def build(t: Batcher, x: Value, y: Value) -> Value:
-        images = [t.b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:])) for v in (t.stacked(x), t.stacked(y))]
+        images = [t.b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:]))
+                  for v in (t.stacked(x), t.stacked(y))]
         return t.b.apply(node.op, images)[0]
     return totals.both(node, build)
 

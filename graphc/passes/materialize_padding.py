@@ -7,21 +7,23 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.image import FIRST_SPATIAL_AXIS, spatial_axes
+from graphc.ir.ops.conv import Conv2dInputGrad, ConvOp
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.passes.pipeline import Pass
 
-Pairs = tuple[tuple[int, int], tuple[int, int]]         # ((top, bottom), (left, right))
-NONE: Pairs = ((0, 0), (0, 0))
+Pairs = tuple[tuple[int, int], ...]         # of each spatial axis: before, after
 
 
 @dataclass(frozen=True)
 class MaterializePadding(Pass):
-    """conv2d(x, padding) -> conv2d(pad(x)), and likewise for both gradients, where x is computed element by element in this graph.
+    """conv2d(x, padding) -> conv2d(pad(x)), and likewise for both gradients, where x is computed element by element in
+    this graph.
 
-    Such a value can be written into the middle of the padded image (`buffer_aliasing.py`), zeros around it by the same kernel, where a
-    convolution would copy the whole image (`contract_form.PaddedCopy`), and its gradient again. Each image is padded once; convolutions that
-    need different padding still copy. Needs bound dimensions; stands before fusion, since a convolution's operand changes.
+    Such a value can be written into the middle of the padded image (`buffer_aliasing.py`), zeros around it by the same
+    kernel, where a convolution would copy the whole image (`contract_form.PaddedCopy`), and its gradient again. Each
+    image is padded once; convolutions that need different padding still copy. Needs bound dimensions; stands before
+    fusion, since a convolution's operand changes.
     """
     name: ClassVar[str] = "materialize_padding"
 
@@ -49,23 +51,23 @@ class MaterializePadding(Pass):
 
 def _frame(node: Node) -> tuple[int, Pairs] | None:
     """Which operand of a convolution is read outside of its image, and how far."""
-    if isinstance(node.op, (Conv2d, Conv2dWeightGrad)) and node.op.padding != NONE:
-        return 0, node.op.padding
-    if isinstance(node.op, Conv2dInputGrad):
-        frame = tuple(_reach(*along) for along in _axes(node))
-        return (1, frame) if frame != NONE else None
-    return None
+    if not isinstance(node.op, ConvOp):
+        return None
+    is_gradient = isinstance(node.op, Conv2dInputGrad)
+    frame = tuple(_reach(*along) for along in _axes(node)) if is_gradient else node.op.padding
+    return (node.op.images.operands[0], frame) if any(map(any, frame)) else None
 
 
 def _axes(node: Node) -> Iterator[tuple[int, int, int, int, int, int]]:
     """Of an input gradient, for each axis: sizes of x, w and dy, stride, dilation, padding before."""
-    op, (w, dy) = node.op, (v.type.shape for v in node.inputs)
-    for i in range(2):
-        yield op.x_shape[2 + i], w[2 + i], dy[2 + i], op.stride[i], op.dilation[i], op.padding[i][0]
+    op, (x, w, dy) = node.op, (v.type.shape for v in node.op.parts(node))
+    for i, axis in enumerate(spatial_axes(len(x))):
+        yield x[axis], w[axis], dy[axis], op.stride[i], op.dilation[i], op.padding[i][0]
 
 
 def _reach(x: int, kernel: int, dy: int, stride: int, dilation: int, before: int) -> tuple[int, int]:
-    """How far dx[i] = sum over k of dy[(i + before - k * dilation) / stride] * w[k] reads outside of dy, at either end."""
+    """How far dx[i] = sum over k of dy[(i + before - k * dilation) / stride] * w[k] reads outside of dy, at either end.
+    """
     first, last = -((dilation * (kernel - 1) - before) // stride), (x - 1 + before) // stride
     return max(0, -first), max(0, last - (dy - 1))
 
@@ -73,7 +75,7 @@ def _reach(x: int, kernel: int, dy: int, stride: int, dilation: int, before: int
 def _padding_left(node: Node, frame: Pairs) -> Pairs:
     """The padding of the operator whose image has its frame already: of an input gradient, that of the larger dy."""
     if not isinstance(node.op, Conv2dInputGrad):
-        return NONE
+        return ((0, 0),) * len(frame)
     return tuple((low + s * f[0], high + s * f[1]) for (low, high), s, f in zip(node.op.padding, node.op.stride, frame))
 
 
@@ -83,4 +85,4 @@ def _may_be_framed(x: Value, results: set[Value]) -> bool:
 
 
 def _ends(frame: Pairs, end: int) -> tuple[int, ...]:
-    return (0, 0, frame[0][end], frame[1][end])
+    return (0,) * FIRST_SPATIAL_AXIS + tuple(pair[end] for pair in frame)

@@ -1,4 +1,5 @@
-"""Chooses the order of execution: state is written after the last check, and as soon after it as the operands allow; single numbers come early."""
+"""Chooses the order of execution: state is written after the last check, and as soon after it as the operands allow;
+single numbers come early."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -6,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graphc.ir.graph import Graph, Node, Value, users
-from graphc.ir.traits import VIEWS, may_fail
 from graphc.passes.pipeline import Pass
 
 
@@ -14,9 +14,10 @@ from graphc.passes.pipeline import Pass
 class Order(Pass):
     """Needs fused nodes (an optimizer's update of one parameter is one node).
 
-    Gives the same nodes in another order. Updates of state run after the last node that may fail, so that a failed step leaves the state as it was,
-    and otherwise as early as possible, so that gradients are freed early. An update may need scalars of the optimizer, which are traced after all
-    gradients; nodes that compute only scalars therefore run right after their operands.
+    Gives the same nodes in another order. Updates of state run after the last node that may fail, so that a failed step
+    leaves the state as it was, and otherwise as early as possible, so that gradients are freed early. An update may
+    need scalars of the optimizer, which are traced after all gradients; nodes that compute only scalars therefore run
+    right after their operands.
     """
     name: ClassVar[str] = "order"
 
@@ -25,7 +26,7 @@ class Order(Pass):
         if not writers:
             return graph
         others = _numbers_first([n for n in graph.nodes if n not in writers])
-        barrier = max((i for i, n in enumerate(others) if may_fail(n)), default=-1)
+        barrier = max((i for i, n in enumerate(others) if n.op.may_fail), default=-1)
         ready = _ready_positions(graph, writers, others)
         due: dict[int, list[Node]] = {}
         for node in writers:
@@ -39,7 +40,7 @@ class Order(Pass):
 
 def storage_root(v: Value) -> Value:
     """The value whose memory a chain of view operators may share."""
-    while v.node is not None and v.node.op.name in VIEWS:
+    while v.node is not None and v.node.op.is_view:
         v = v.node.inputs[0]
     return v
 
@@ -58,11 +59,12 @@ def _writers(graph: Graph) -> dict[Node, None]:
     new = {u for u in graph.updates if u is not None} - set(graph.outputs)
     read = users(graph)
     nodes = (u.node for u in graph.updates if u in new and u.node is not None)
-    return {n: None for n in nodes if all(v in new and not read[v] for v in n.outputs) and not may_fail(n)}
+    return {n: None for n in nodes if all(v in new and not read[v] for v in n.outputs) and not n.op.may_fail}
 
 
 def _ready_positions(graph: Graph, writers: Mapping[Node, None], others: list[Node]) -> dict[Node, int]:
-    """For each writer the position in `others` of the last node it must follow: producers, and readers of the state it replaces."""
+    """For each writer the position in `others` of the last node it must follow: producers, and readers of the state it
+    replaces."""
     made: dict[Value, int] = {}
     last_read: dict[Value, int] = {}
     for i, node in enumerate(others):

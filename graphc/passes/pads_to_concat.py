@@ -1,4 +1,5 @@
-"""Sums of padded pieces that do not overlap are one concatenation: what the gradient of slicing an array into parts leaves."""
+"""Sums of padded pieces that do not overlap are one concatenation: what the gradient of slicing an array into parts
+leaves."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.ops.elementwise import ADD
 from graphc.ir.ops.shape import Pad
 from graphc.passes.pipeline import Pass
 
@@ -24,8 +26,9 @@ class Piece:
 class PadsToConcat(Pass):
     """pad(a) + pad(b) + … -> concat(a, b, …), gaps filled with zeros; other terms are added to it.
 
-    Needs bound dimensions, and equal nodes to be one. Gives the same numbers but for the order in which the other terms are added and the
-    sign of zeros. Leaves the pads dead: dce comes after it. Stands before licm and fusion, which find one node instead of a tree.
+    Needs bound dimensions, and equal nodes to be one. Gives the same numbers but for the order in which the other terms
+    are added and the sign of zeros. Leaves the pads dead: dce comes after it. Stands before licm and fusion, which find
+    one node instead of a tree.
     """
     name: ClassVar[str] = "pads_to_concat"
 
@@ -59,7 +62,7 @@ class PadsToConcat(Pass):
 
 
 def _is_sum(node: Node) -> bool:
-    return node.op.name == "add" and all(v.type == node.outputs[0].type for v in node.inputs)
+    return node.op is ADD and all(v.type == node.outputs[0].type for v in node.inputs)
 
 
 def _is_term(node: Node, readers: Mapping[Value, list[Node]], kept: set[Value]) -> bool:

@@ -18,7 +18,8 @@ from graphc.ir.verify import Stage, verify
 
 @dataclass(frozen=True)
 class Pass:
-    """A rewrite of a graph: `run` returns a new graph that computes the same. Its docstring says what it needs and gives.
+    """A rewrite of a graph: `run` returns a new graph that computes the same. Its docstring says what it needs and
+    gives.
 
     `run` sees one level: `apply` has run it on the regions (bodies of loops and branches) before.
     """
@@ -65,7 +66,8 @@ class Pipeline:
     dumped: int = 0
 
     def run(self, graph: Graph, passes: Sequence[Pass], stage: Stage) -> Graph:
-        """The graph after all passes; `stage` is what it must satisfy at the end (with GRAPHC_VERIFY=2 checked after each)."""
+        """The graph after all passes; `stage` is what it must satisfy at the end (with GRAPHC_VERIFY=2 checked after
+        each)."""
         for each in passes:
             graph = self._run_one(graph, each)
             if self.config.verify >= 2:

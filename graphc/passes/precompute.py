@@ -1,4 +1,5 @@
-"""Values that depend only on state which the program never writes are computed once and kept while that state does not change."""
+"""Values that depend only on state which the program never writes are computed once and kept while that state does not
+change."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -7,18 +8,18 @@ from enum import Enum
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.winograd import WinogradWeights
-from graphc.ir.traits import VIEWS, may_fail
 from graphc.passes.dce import EliminateDeadCode
 
-GROWTH = 2                          # derived values may be at most this many times as large as the state from which they are computed
+# derived values may be at most this many times as large as the state from which they are computed
+GROWTH = 2
 GROWTHS = {WinogradWeights: 8}      # 4 times, and a last panel that is not full
 FREE_BYTES = 4096                   # and may always have this size
 
 
 class Kind(Enum):
-    """What a value depends on: nothing (numbers, counts), lasting state and perhaps numbers, or anything that may change."""
+    """What a value depends on: nothing (numbers, counts), lasting state and perhaps numbers, or anything that may
+    change."""
     NUMBER = 0
     LASTING = 1
     CHANGING = 2
@@ -26,8 +27,8 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Split:
-    """`main` runs in every call and `prepare`, which has no inputs, when the state has changed. Both have the same state: that of the
-    program, then the derived values, which `prepare` updates.
+    """`main` runs in every call and `prepare`, which has no inputs, when the state has changed. Both have the same
+    state: that of the program, then the derived values, which `prepare` updates.
     """
     main: Graph
     prepare: Graph | None = None
@@ -36,7 +37,8 @@ class Split:
 def split_derived(graph: Graph) -> Split:
     """The graph in two, if anything in it can be derived from state alone.
 
-    Needs a simplified graph; stands before fusion, which would put values that are computed once into kernels that run in every call.
+    Needs a simplified graph; stands before fusion, which would put values that are computed once into kernels that run
+    in every call.
     """
     kinds = value_kinds(graph)
     roots = {_root(v): None for v in _crossings(graph, kinds)}
@@ -60,15 +62,11 @@ def value_kinds(graph: Graph) -> Mapping[Value, Kind]:
 
 def _kind(node: Node, kinds: Mapping[Value, Kind], sources: Mapping[Value, int]) -> Kind:
     kind = max((kinds[v] for v in node.inputs), key=lambda k: k.value, default=Kind.NUMBER)
-    if kind is Kind.LASTING and node.op.name not in VIEWS:
+    if kind is Kind.LASTING and not node.op.is_view:
         most = GROWTHS.get(type(node.op), GROWTH) * sum(sources.get(v, 0) for v in node.inputs)
-        if may_fail(node) or _controls(node) or _size(node) > max(FREE_BYTES, most):
+        if node.op.may_fail or node.op.is_control or _size(node) > max(FREE_BYTES, most):
             return Kind.CHANGING
     return kind
-
-
-def _controls(node: Node) -> bool:
-    return not isinstance(node.op, Fused) and bool(node.op.REGIONS)
 
 
 def _size(node: Node) -> int:
@@ -85,7 +83,7 @@ def _crossings(graph: Graph, kinds: Mapping[Value, Kind]) -> Iterator[Value]:
 
 def _root(v: Value) -> Value | None:
     """The computed value that v is a view of; None when v is state itself, or a view of it: that costs nothing."""
-    while v.node is not None and v.node.op.name in VIEWS:
+    while v.node is not None and v.node.op.is_view:
         v = v.node.inputs[0]
     return None if v.node is None else v
 
@@ -95,13 +93,14 @@ def _main(graph: Graph, kinds: Mapping[Value, Kind], derived: list[Value]) -> Gr
     _add_state(w, derived)
     for node in graph.nodes:
         lasting = kinds[node.outputs[0]] is Kind.LASTING
-        if not lasting or node.op.name in VIEWS and node.inputs[0] in w.map:
+        if not lasting or node.op.is_view and node.inputs[0] in w.map:
             w.keep(node)
     return EliminateDeadCode().run(w.done())
 
 
 def _prepare(graph: Graph, kinds: Mapping[Value, Kind], derived: list[Value]) -> Graph:
-    nothing = replace(graph, name=f"prepare {graph.name}", inputs=(), outputs=(), output_names=(), updates=(None,) * len(graph.state))
+    nothing = replace(graph, name=f"prepare {graph.name}", inputs=(), outputs=(), output_names=(),
+                      updates=(None,) * len(graph.state))
     w = Rewriter(nothing)
     made = {}
     for node in graph.nodes:

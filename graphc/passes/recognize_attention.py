@@ -12,13 +12,16 @@ from graphc.passes.pipeline import Pass
 
 @dataclass(frozen=True)
 class RecognizeAttention(Pass):
-    """Products, by matmul or einsum, with a softmax between them become one `attention`; a causal mask becomes its flag, so that hidden tiles are skipped.
+    """Products, by matmul or einsum, with a softmax between them become one `attention`; a causal mask becomes its
+    flag, so that hidden tiles are skipped.
 
-    Only where attention is one kernel (`is_whole`), and where scores and probabilities have no other use. The numbers are the same up to rounding, as
-    long as scores that are not hidden are above `HIDES`. A row of which all scores are hidden gives 0 in the operator, but NaN in a graph that makes them
-    -inf, and the mean of v in one that makes them a large negative number: nodes behind the operator restore that (a causal mask alone hides no whole row).
+    Only where attention is one kernel (`is_whole`), and where scores and probabilities have no other use. The numbers
+    are the same up to rounding, as long as scores that are not hidden are above `HIDES`. A row of which all scores are
+    hidden gives 0 in the operator, but NaN in a graph that makes them -inf, and the mean of v in one that makes them a
+    large negative number: nodes behind the operator restore that (a causal mask alone hides no whole row).
 
-    Needs a graph without dead nodes (a dead user forbids it). Stands before decompose, with which softmax and tril lose their names.
+    Needs a graph without dead nodes (a dead user forbids it). Stands before decompose, with which softmax and tril lose
+    their names.
     """
     name: ClassVar[str] = "recognize_attention"
 

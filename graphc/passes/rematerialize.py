@@ -1,6 +1,8 @@
-"""Rematerialization: cheap values are computed again by each cluster that reads them, if their inputs are in memory, instead of being stored.
+"""Rematerialization: cheap values are computed again by each cluster that reads them, if their inputs are in memory,
+instead of being stored.
 
-A batch norm's x - mean is read by its backward pass, which can subtract as well; the derivative of a sigmoid is a function of its result.
+A batch norm's x - mean is read by its backward pass, which can subtract as well; the derivative of a sigmoid is a
+function of its result.
 """
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from typing import TYPE_CHECKING
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.shape import BroadcastTo
-from graphc.schedule.iteration_space import VIEWS, Misfit, Space
+from graphc.passes.cluster import Cluster
+from graphc.schedule.iteration_space import Misfit, Space
 
 if TYPE_CHECKING:
-    from graphc.passes.fuse import Cluster, Fusion
+    from graphc.passes.fuse import Fusion
 
 CHEAP = 4                       # flops per element that are repeated rather than stored
 SMALL = 8                       # an operand with this many times fewer elements costs nothing to store and to read
@@ -38,7 +41,8 @@ class _Repeat:
     def _decide(self, node: Node) -> None:
         v, home = node.outputs[0], self.of[node]
         outside = [u for u in self.users[v] if self.of.get(u) is not home]
-        if home.kind not in ("nest", "contraction") or v in self.fusion.results or not outside or not all(map(self._may_repeat, outside)):
+        if (home.kind not in ("nest", "contraction") or v in self.fusion.results or not outside
+                or not all(map(self._may_repeat, outside))):
             return
         chain = _Chain(self, v)
         if chain.is_cheap and all(self._fits(c, chain.nodes) for c in dict.fromkeys(self.of[u] for u in outside)):
@@ -49,13 +53,15 @@ class _Repeat:
         c = self.of.get(reader)
         return c is not None and (c.kind == "nest" or c.kind == "contraction" and reader is not c.nodes[0])
 
-    def _fits(self, c: "Cluster", chain: list[Node]) -> bool:
-        """Whether the cluster, with what it would make again, still runs over the same axes: its nodes in the order in which they are emitted."""
+    def _fits(self, c: Cluster, chain: list[Node]) -> bool:
+        """Whether the cluster, with what it would make again, still runs over the same axes: its nodes in the order in
+        which they are emitted."""
         space, first = Space(), c.nodes[:1] if c.kind == "contraction" else []
         for n in first:
             space.maps[n.outputs[0]] = space.place(n.outputs[0].type.shape)
         copied = self.fusion.copied
-        nodes = with_repeated(c.nodes[len(first):], lambda v: v.node in copied or v.node in self.found or v.node in chain)
+        nodes = with_repeated(c.nodes[len(first):],
+                              lambda v: v.node in copied or v.node in self.found or v.node in chain)
         members = [n for n in nodes if n not in copied]
         try:
             for n in nodes:
@@ -66,11 +72,12 @@ class _Repeat:
             return False
         return len(members) < self.fusion.max_nodes and list(space.extents.values()) == list(c.space.extents.values())
 
-    def in_memory(self, v: Value, home: "Cluster") -> bool:
+    def in_memory(self, v: Value, home: Cluster) -> bool:
         """Whether the value is stored, for other reasons than a reader of what is being repeated."""
         if v.node not in self.of or v in self.fusion.results:
             return True
-        return v.node not in self.found and (self.of[v.node] is not home or any(self.of.get(u) is not home for u in self.users[v]))
+        return (v.node not in self.found
+                and (self.of[v.node] is not home or any(self.of.get(u) is not home for u in self.users[v])))
 
 
 class _Chain:
@@ -87,7 +94,7 @@ class _Chain:
         node = v.node
         if node in self.nodes:
             return True
-        self.flops += node.op.row.flops if isinstance(node.op, Elementwise) else 0
+        self.flops += node.op.element_flops
         if self.flops > CHEAP or not all(map(self._take, node.inputs)):
             return False
         self.nodes.append(node)
@@ -99,8 +106,9 @@ class _Chain:
             return v.node not in self.repeat.found
         if self.repeat.in_memory(v, self.home):
             self.bases.add(v)
-            return v.type.nbytes <= self.v.type.nbytes and (v.node is None or not isinstance(v.node.op, VIEWS))
-        return self.repeat.of[v.node] is self.home and isinstance(v.node.op, (Elementwise, BroadcastTo)) and self._make(v)
+            return v.type.nbytes <= self.v.type.nbytes and (v.node is None or not v.node.op.is_whole_view)
+        return (self.repeat.of[v.node] is self.home and isinstance(v.node.op, (Elementwise, BroadcastTo))
+                and self._make(v))
 
 
 def with_repeated(members: Iterable[Node], again: Callable[[Value], bool]) -> list[Node]:

@@ -5,28 +5,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
-from graphc.ir.ops.constant import Constant, full
-from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.match import Is, matches
+from graphc.ir.ops.constant import full, splat
+from graphc.ir.ops.elementwise import ADD, MUL, SUB
 from graphc.ir.ops.index import ScatterAdd
-from graphc.ir.ops.shape import BroadcastTo
 from graphc.passes.pipeline import Pass
 
 FEW = 2                             # the table has at least this many times the rows that are read
 SMALL_BYTES = 64 << 10              # a table in L1 or nearly: nothing to gain
+CHANGED = Is(ADD, "state", "change"), Is(SUB, "state", "change")
 
 
 @dataclass(frozen=True)
 class SparseGradients(Pass):
     """The gradient of a lookup, rows added to a table of zeros, is kept as a list of rows instead of the table.
 
-    An update state + c * table, with a scalar c, adds the rows to the state in place: plain gradient descent touches the rows that were read and no
-    others. For other readers the table is pick_rows(rows, places), which fuses with them: an update with momentum or decay still changes every row, as
-    dense semantics ask, but reads no gradient for most. In both, rows that occur more than once are added in the order of ids. The result equals that
-    of the table, except for the order of additions in state + c * (r1 + r2).
+    An update state + c * table, with a scalar c, adds the rows to the state in place: plain gradient descent touches
+    the rows that were read and no others. For other readers the table is pick_rows(rows, places), which fuses with
+    them: an update with momentum or decay still changes every row, as dense semantics ask, but reads no gradient for
+    most. In both, rows that occur more than once are added in the order of ids. The result equals that of the table,
+    except for the order of additions in state + c * (r1 + r2).
 
     Needs no dead readers. Stands before what removes dead nodes: the tables are left behind.
     """
@@ -37,7 +37,8 @@ class SparseGradients(Pass):
         if not tables:
             return graph
         read, results = users(graph), set(graph.results)
-        found = {new.node: _as_sum(new.node, state, tables, read, results) for state, new in zip(graph.state, graph.updates) if new and new.node}
+        found = {new.node: _as_sum(new.node, state, tables, read, results)
+                 for state, new in zip(graph.state, graph.updates) if new and new.node}
         sums = {node: found for node, found in found.items() if found}
         direct = {found.table for found in sums.values()}
         w = Rewriter(graph)
@@ -70,31 +71,28 @@ class _Sum:
 
 def _as_sum(node: Node, state: Value, tables: Mapping[Value, Node], read: Mapping, results: set[Value]) -> _Sum | None:
     """How the node is a sum of the state and a multiple of a table that nothing else reads."""
-    if not isinstance(node.op, Elementwise) or node.op.name not in ("add", "sub") or state not in node.inputs:
-        return None
-    k = node.inputs.index(state)
-    if k == 1 and node.op.name == "sub":
-        return None
-    table, factor = _multiple(node.inputs[1 - k], tables, read, results)
-    return None if table is None else _Sum(state, table, factor, node.op.name == "sub")
+    found = next((m for m in matches(node.outputs[0], *CHANGED) if m["state"] is state), None)
+    table, factor = _multiple(found["change"], tables, read, results) if found else (None, None)
+    return None if table is None else _Sum(state, table, factor, node.op is SUB)
 
 
-def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping, results: set[Value]) -> tuple[Node | None, Value | None]:
+def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping,
+              results: set[Value]) -> tuple[Node | None, Value | None]:
     """v as a table times one number (None: 1), with no other reader on the way."""
     if v in results or len(read[v]) != 1:
         return None, None
     if v in tables:
         return tables[v], None
-    if v.node is None or not isinstance(v.node.op, Elementwise) or v.node.op.name != "mul":
-        return None, None
-    for table, factor in (v.node.inputs, v.node.inputs[::-1]):
-        if factor.type.size == 1 and factor.type.rank == 0 and table in tables and table not in results and len(read[table]) == 1:
+    for found in matches(v, Is(MUL, "table", "factor")):
+        table, factor = found["table"], found["factor"]
+        if factor.type.rank == 0 and table in tables and table not in results and len(read[table]) == 1:
             return tables[table], factor
     return None, None
 
 
 def _picked(w: Builder, node: Node) -> Value:
-    """The table as rows of a small one, whose last row is zero. Where rows stand first is checked: nothing after it can fail."""
+    """The table as rows of a small one, whose last row is zero. Where rows stand first is checked: nothing after it can
+    fail."""
     _, ids, rows = (w[v] for v in node.inputs)
     table, count = node.outputs[0].type, ids.type.size
     places = w.row_places(ids, size=table.shape[0])
@@ -108,10 +106,5 @@ def _is_table(node: Node) -> bool:
     if not isinstance(node.op, ScatterAdd) or node.op.axis != 0:
         return False
     base, ids, _ = (v.type for v in node.inputs)
-    return FEW * ids.size <= base.shape[0] and base.nbytes >= SMALL_BYTES and base.dtype.is_float and _is_zero(node.inputs[0])
-
-
-def _is_zero(v: Value) -> bool:
-    while v.node is not None and isinstance(v.node.op, BroadcastTo):
-        v = v.node.inputs[0]
-    return v.node is not None and isinstance(v.node.op, Constant) and not np.any(v.node.op.value.array)
+    return (FEW * ids.size <= base.shape[0] and base.nbytes >= SMALL_BYTES and base.dtype.is_float
+            and splat(node.inputs[0]) == 0)

@@ -8,7 +8,8 @@ from graphc.ir.types import DType, TensorType, f32, f64
 
 
 def widened(graph: Graph) -> Graph:
-    """`graph` with f64 wherever it has f32: arguments, constants, results of casts and draws, bodies of loops and rules of the user's own."""
+    """`graph` with f64 wherever it has f32: arguments, constants, results of casts and draws, bodies of loops and rules
+    of the user's own."""
     b = Builder(graph.name)
     mapping = {v: b.input(v.name, _wide(v.type)) for v in graph.inputs}
     mapping |= {v: b.state_input(v.name, _wide(v.type)) for v in graph.state}

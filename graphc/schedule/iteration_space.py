@@ -19,9 +19,7 @@ from graphc.ir.ops import constant, elementwise, embedding_gradients, random, re
 Map = tuple[tuple[int, ...], ...]
 Use = tuple[Node, int]                  # operand number k of a node
 
-LEAVES = (constant.Constant, constant.Iota)
 CROSS_LIMIT = 1 << 13           # elements of a row into which crossing reductions are accumulated
-VIEWS = (shape.Reshape, shape.Transpose, shape.BroadcastTo)
 
 
 class Misfit(Exception):
@@ -108,7 +106,7 @@ class Space:
         self.maps[node.outputs[0]] = done
 
     def reduce(self, node: Node) -> None:
-        axes = node.op.axes if isinstance(node.op, reduce.Reduction) else (node.op.axis,)
+        axes = node.op.reduced_axes
         source = self._operand(node)
         gone = tuple(d for a in axes for d in source[a])
         mine = {d for dims in source for d in dims}
@@ -321,8 +319,6 @@ RULES: dict[type[Op], Callable[[Space, Node], None]] = {
     elementwise.Elementwise: Space.broadcast, elementwise.Cast: Space.broadcast, elementwise.StopGradient: Space.broadcast,
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,
     **dict.fromkeys((reduce.Sum, reduce.Prod, reduce.Max, reduce.Min, reduce.ArgMax, reduce.ArgMin), Space.reduce),
-    **dict.fromkeys(LEAVES, Space.leaf),
+    constant.Constant: Space.leaf, constant.Iota: Space.leaf,
     random.RandomBits: Space.generate, embedding_gradients.PickRows: Space.pick,
 }
-REDUCTIONS = tuple(op for op, rule in RULES.items() if rule is Space.reduce)
-GENERATORS = tuple(op for op, rule in RULES.items() if rule is Space.generate)

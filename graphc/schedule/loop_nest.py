@@ -8,8 +8,9 @@ from itertools import permutations
 from math import prod
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.ops.constant import Constant, Iota
-from graphc.schedule.iteration_space import GENERATORS, LEAVES, REDUCTIONS, VIEWS, Map, Space, Use, space_of
+from graphc.ir.ops.constant import Iota
+from graphc.ir.ops.reduce import ArgExtremum
+from graphc.schedule.iteration_space import Map, Space, Use, space_of
 from graphc.schedule.view import ViewType, contiguous_strides
 
 Strides = tuple[int, ...]               # elements per step of each dim of the nest
@@ -50,11 +51,11 @@ class Nest:
 def nest_of(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]) -> Nest:
     """The nest of the cluster `body` when its inputs and outputs lie in memory as these views say."""
     space = space_of(body)
-    space.uses |= {(v.node, -1): space.maps[v] for v in body.outputs if isinstance(v.node.op, LEAVES)}
+    space.uses |= {(v.node, -1): space.maps[v] for v in body.outputs if v.node.op.is_leaf}
     dims = tuple(d for d, n in space.extents.items() if n != 1)
     views = dict(zip(body.inputs, ins, strict=True))
     leaves = {use: _strides(m, _leaf_strides(leaf_of(use), views), space, dims) for use, m in space.uses.items()}
-    counters = {node: _counter(node, space, dims) for node in body.nodes if type(node.op) in GENERATORS + ARG}
+    counters = {node: _counter(node, space, dims) for node in body.nodes if node.op.is_generator or isinstance(node.op, ArgExtremum)}
     outputs = tuple(_strides(space.maps[v], t.strides, space, dims) for v, t in zip(body.outputs, outs, strict=True))
     spans = tuple(space.dims_of(v) for v in body.outputs)
     groups = _merged(dims, space, [*leaves.values(), *counters.values(), *outputs], spans)
@@ -72,11 +73,8 @@ def nest_of_epilogue(body: Graph, given: tuple[Value, ...], nodes: tuple[Node, .
         space.add(node)
     views = dict(zip(body.inputs, ins, strict=True))
     leaves = {use: _strides(m, _leaf_strides(leaf_of(use), views), space, dims) for use, m in space.uses.items()}
-    counters = {node: _counter(node, space, dims) for node in nodes if type(node.op) in GENERATORS}
+    counters = {node: _counter(node, space, dims) for node in nodes if node.op.is_generator}
     return Nest(body, shape, frozenset(), frozenset(), frozenset(), frozenset(), frozenset(), leaves, counters, (), (), {})
-
-
-ARG = tuple(op for op in REDUCTIONS if op.name in ("argmax", "argmin"))
 
 
 def _build(body, space: Space, dims, groups, leaves, counters, outputs, spans) -> Nest:
@@ -120,7 +118,7 @@ def _leaf_strides(v: Value, views: Mapping[Value, ViewType]) -> Sequence[int]:
 
 def _counter(node: Node, space: Space, dims) -> Strides:
     """Element number (generators), or number along the reduced axis (argmax), as strides over dims."""
-    if type(node.op) in GENERATORS:
+    if node.op.is_generator:
         shape = node.outputs[0].type.shape
         return _strides(space.maps[node.outputs[0]], contiguous_strides(shape), space, dims)
     v = node.inputs[0]
@@ -151,11 +149,11 @@ def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, c
     deps: dict[Value, frozenset[int]] = {}
     for node in body.nodes:
         found: set[int] = set()
-        if isinstance(node.op, LEAVES):
+        if node.op.is_leaf:
             if (node, -1) in leaves:
                 deps[node.outputs[0]] = frozenset(d for d, s in enumerate(leaves[node, -1]) if s)
             continue
-        if type(node.op) in GENERATORS:
+        if node.op.is_generator:
             found |= {d for d, i in enumerate(last) if counters[node][i]}
         for k, v in enumerate(node.inputs):
             if v in deps or (node, k) in leaves:
@@ -206,6 +204,6 @@ def written_in(nest: Nest, stages: Stages, inner: Iterable[int], k: int) -> int:
 
 def producer(v: Value) -> Node | None:
     """The node that computes `v`, looking through reshapes, transposes and broadcasts; None for leaves."""
-    while v.node is not None and isinstance(v.node.op, VIEWS):
+    while v.node is not None and v.node.op.is_whole_view:
         v = v.node.inputs[0]
-    return None if v.node is None or isinstance(v.node.op, (Constant, Iota)) else v.node
+    return None if v.node is None or v.node.op.is_leaf else v.node

@@ -11,6 +11,7 @@ from math import prod
 
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
+from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.ops import embedding_gradients, index, scan_ops, shape, sort, window
 from graphc.schedule.view import ViewType
 
@@ -128,20 +129,21 @@ def _sort(op, ins, outs) -> Rows:
 
 
 def _pool(op, ins, outs) -> Rows:
-    n, c, h, w = outs[0].shape
-    area = op.kernel[0] * op.kernel[1]
-    if unit_stride(1, *ins, *outs):
-        return Rows((n, h, w), c, True, area)
-    return Rows((n, c, h), w, False, area)
+    n, c, *size = outs[0].shape
+    if unit_stride(CHANNEL_AXIS, *ins, *outs):
+        return Rows((n, *size), c, True, prod(op.kernel))
+    return Rows((n, c, *size[:-1]), size[-1], False, prod(op.kernel))
 
 
 def _pool_gradient(op, ins, outs) -> Rows:
     """A line of windows side by side; where they overlap, or channels are not neighbours, all windows of one image and some channels."""
-    (n, c, *size), (h, w) = outs[0].shape, ins[-1].shape[2:]
-    line = 2 * w * op.kernel[0] * op.kernel[1]
-    if not unit_stride(1, *ins, *outs):
-        return Rows((n, c), 1, False, h * line)
-    return Rows((n, h), c, True, line) if op.covers_once(size) else Rows((n, -(-c // CHUNK)), CHUNK, True, h * line)
+    (n, c, *size), (*lines, width) = outs[0].shape, ins[-1].shape[FIRST_SPATIAL_AXIS:]
+    line = 2 * width * prod(op.kernel)
+    if not unit_stride(CHANNEL_AXIS, *ins, *outs):
+        return Rows((n, c), 1, False, prod(lines) * line)
+    if op.covers_once(size):
+        return Rows((n, *lines), c, True, line)
+    return Rows((n, -(-c // CHUNK)), CHUNK, True, prod(lines) * line)
 
 
 RULES: dict[type, Callable[..., Rows]] = {

@@ -8,13 +8,13 @@ from plan_tags import run_all
 from graphc.compiler import compiled
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
+from graphc.ir.op import Op
 from graphc.ir.types import f32, i64
-from graphc.memory import storage
 from graphc.memory.plan import Buffer
 from graphc.memory.planner import assign_offsets, plan_memory
 from graphc.memory.storage import Constants
 from graphc.schedule import choose_nest as schedule_nest
-from graphc.schedule.choose_nest import nest_schedule
+from graphc.schedule.choose import schedule_node
 from graphc.schedule.target import AVX2
 from graphc.schedule.view import ViewType
 
@@ -164,7 +164,7 @@ def test_a_slice_of_the_state_is_updated_where_it_lies():
 def test_many_updates_look_at_each_node_once(monkeypatch):
     """Whether state may be written in place depends on later nodes; the work must not grow with updates times nodes."""
     looked = []
-    monkeypatch.setattr(storage, "may_fail", lambda node: looked.append(node))
+    monkeypatch.setattr(Op, "may_fail", property(looked.append))
     b = Builder("g")
     states = [b.state_input(f"w{i}", f32[8]) for i in range(50)]
     for s in states:
@@ -178,7 +178,7 @@ def test_a_nest_remembered_from_an_equal_node_gives_the_same_schedule():
     """Nests and schedules are remembered apart; a nest may belong to another node's body, which is equal and not the same."""
     def in_place() -> tuple:
         b = Builder("g")
-        return nest_schedule(b.exp(b.input("x", f32[12])).node, [VIEW], [VIEW], AVX2).inplace
+        return schedule_node(b.exp(b.input("x", f32[12])).node, [VIEW], [VIEW], AVX2).inplace
     first = in_place()
     schedule_nest._schedule.cache_clear()
     assert first == in_place() == ((0, 0),)

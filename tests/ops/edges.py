@@ -1,17 +1,20 @@
-"""Gradients of every operator where there is no derivative, or no number: the truth that docs/numerics.md states, as a table.
+"""Gradients of every operator where there is no derivative, or no number: the truth that docs/numerics.md states, as a
+table.
 
-A row of `EDGES` is an operator at a point with the gradient of the sum of its first result. Operators whose gradient does not depend on their
-operand are named in LINEAR, products in PRODUCTS; what has no gradient at all in samples.NON_DIFFERENTIABLE.
+A row of `EDGES` is an operator at a point with the gradient of the sum of its first result. Operators whose gradient
+does not depend on their operand are LINEAR, as they say themselves (`linear_in`), products are in PRODUCTS; what has no
+gradient at all in samples.NON_DIFFERENTIABLE.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import log, pi, sqrt
 
 import numpy as np
+from samples import NON_DIFFERENTIABLE, SAMPLES
 
-from graphc.ir.op import Op
+from graphc.ir.op import ALL, Op
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
 from graphc.ir.ops.attention import Attention
 from graphc.ir.ops.elementwise import Elementwise
@@ -87,12 +90,15 @@ def unary() -> Iterator[Edge]:
 
 def binary() -> Iterator[Edge]:
     at = lambda fn, x, y, dx, dy: edge(Elementwise(fn), x, y, expect=(dx, dy))          # noqa: E731
-    yield at("div", [0, 1, 0, INF, NAN, 1, 1], [0, 0, 2, 2, 1, INF, NAN], [INF, INF, 0.5, 0.5, 1, 0, NAN], [NAN, -INF, 0, -INF, NAN, 0, NAN])
+    yield at("div", [0, 1, 0, INF, NAN, 1, 1], [0, 0, 2, 2, 1, INF, NAN], [INF, INF, 0.5, 0.5, 1, 0, NAN],
+             [NAN, -INF, 0, -INF, NAN, 0, NAN])
     yield at("mod", [7, -7, 1, NAN], [3, 3, 0, 1], [1, 1, 1, 1], [-2, 3, -INF, NAN])
     yield at("pow", [0, 0, 0, 2, -2], [0, 1, 2, 0, 2], [0, 1, 0, 0, -4], [0, 0, 0, log(2), NAN])
     yield at("pow", [INF, NAN, 0, 1], [0, 0, -1, NAN], [0, 0, -INF, NAN], [INF, NAN, -INF, 0])
-    yield at("maximum", [1, 2, 0, INF, NAN, 1, NAN], [1, 1, -0.0, INF, 1, NAN, NAN], [0.5, 1, 0.5, 0.5, 1, 1, 1], [0.5, 0, 0.5, 0.5, 1, 1, 1])
-    yield at("minimum", [1, 2, 0, INF, NAN, 1, NAN], [1, 1, -0.0, INF, 1, NAN, NAN], [0.5, 0, 0.5, 0.5, 1, 1, 1], [0.5, 1, 0.5, 0.5, 1, 1, 1])
+    yield at("maximum", [1, 2, 0, INF, NAN, 1, NAN], [1, 1, -0.0, INF, 1, NAN, NAN], [0.5, 1, 0.5, 0.5, 1, 1, 1],
+             [0.5, 0, 0.5, 0.5, 1, 1, 1])
+    yield at("minimum", [1, 2, 0, INF, NAN, 1, NAN], [1, 1, -0.0, INF, 1, NAN, NAN], [0.5, 0, 0.5, 0.5, 1, 1, 1],
+             [0.5, 1, 0.5, 0.5, 1, 1, 1])
     yield edge(Atan2(), [0, 1, 0, NAN, INF], [0, 0, -1, 1, 1], expect=([NAN, 0, -1, NAN, 0], [NAN, -1, 0, NAN, NAN]))
     for fn in ("div", "mod", "pow", "maximum", "minimum"):
         yield at(fn, [], [], [], [])
@@ -125,7 +131,8 @@ def reductions() -> Iterator[Edge]:
     yield edge(CumProd(0), [2, 0, 3], expect=[1, 8, 0])
     yield edge(CumProd(0), [NAN, 2], expect=[3, NAN])
     yield edge(CumProd(0), [], expect=[])
-    yield edge(LinearScan(0), [NAN, 2, 3], [1, 1, 1], expect=([0, 4, 3], [9, 4, 1]))        # the first factor has no effect
+    # the first factor has no effect
+    yield edge(LinearScan(0), [NAN, 2, 3], [1, 1, 1], expect=([0, 4, 3], [9, 4, 1]))
     yield edge(LinearScan(0), [], [], expect=([], []))
 
 
@@ -146,9 +153,11 @@ def rows() -> Iterator[Edge]:
     yield edge(RMSNorm(1, 0.25), [[0, 0]], expect=[[2, 4]], seed=[[1, 2]])
     yield edge(GroupNorm(1, 0.25), [[1, 1]], expect=[[-1, 1]], seed=[[-0.5, 0.5]])
     yield edge(GroupNorm(1), [[NAN, 1]], expect=[[NAN, NAN]], seed=[[1, 2]])
-    yield edge(BatchNorm(0.25), [[1, 1], [1, 1]], one, zero, expect=([[-1, -1], [1, 1]], [0, 0], [0, 0]), seed=[[-0.5, -0.5], [0.5, 0.5]])
+    yield edge(BatchNorm(0.25), [[1, 1], [1, 1]], one, zero, expect=([[-1, -1], [1, 1]], [0, 0], [0, 0]),
+               seed=[[-0.5, -0.5], [0.5, 0.5]])
     yield edge(BatchNorm(), [[NAN, 1], [1, 1]], one, zero, expect=([[NAN, 0], [NAN, 0]], [NAN, 0], [2, 2]))
-    yield edge(BatchNormInference(0.25), [[NAN, 1]], one, zero, zero, zero, expect=([[2, 2]], [NAN, 2], [1, 1], [-2, -2], [NAN, -4]))
+    yield edge(BatchNormInference(0.25), [[NAN, 1]], one, zero, zero, zero,
+               expect=([[2, 2]], [NAN, 2], [1, 1], [-2, -2], [NAN, -4]))
 
 
 def losses() -> Iterator[Edge]:
@@ -164,7 +173,8 @@ def losses() -> Iterator[Edge]:
     yield edge(CrossEntropy(1, "sum"), [[NAN, 1], [1, 1]], ids, expect=[[NAN, NAN], [0.5, -0.5]])
     yield edge(CrossEntropy(1, "sum"), [[-INF, 1], [1, -INF]], ids, expect=[[-1, 1], [1, -1]])
     yield edge(CrossEntropy(1, "sum"), np.zeros((0, 2)), np.zeros(0, int), expect=np.zeros((0, 2)))
-    yield edge(CrossEntropySoft(1, "sum"), [[NAN, 1], [1, 1]], [[1, 0], [0, 1]], expect=([[NAN, NAN], [0.5, -0.5]], [[NAN, NAN], [log(2), log(2)]]))
+    yield edge(CrossEntropySoft(1, "sum"), [[NAN, 1], [1, 1]], [[1, 0], [0, 1]],
+               expect=([[NAN, NAN], [0.5, -0.5]], [[NAN, NAN], [log(2), log(2)]]))
     yield edge(CrossEntropySoft(1, "sum"), np.zeros((2, 0)), np.zeros((2, 0)), expect=(np.zeros((2, 0)),) * 2)
 
 
@@ -179,7 +189,8 @@ def choices() -> Iterator[Edge]:
     yield edge(MaxPool2d(**pool), image, expect=[[[[1, 0], [0, 0]]]])
     yield edge(MaxPool2d(**pool), np.ones((1, 1, 2, 2)), expect=[[[[1, 0], [0, 0]]]])           # of equals the first
     yield edge(MaxPool2dGrad(**pool), image, np.full((1, 1, 1, 1), NAN), expect=(np.zeros((1, 1, 2, 2)), [[[[1]]]]))
-    yield edge(MaxPool2dPick(**pool), image, np.full((1, 1, 2, 2), NAN), expect=(np.zeros((1, 1, 2, 2)), [[[[1, 0], [0, 0]]]]))
+    yield edge(MaxPool2dPick(**pool), image, np.full((1, 1, 2, 2), NAN),
+               expect=(np.zeros((1, 1, 2, 2)), [[[[1, 0], [0, 0]]]]))
 
 
 def attention() -> Iterator[Edge]:
@@ -187,21 +198,32 @@ def attention() -> Iterator[Edge]:
     nothing = tuple(map(np.zeros_like, (q, k, v)))
     half = np.full((2, 2), 0.5)
     yield edge(Attention(1.0), q, k, v, expect=(nothing[0], nothing[1], half))
-    yield edge(Attention(1.0), q, k, v, np.zeros((1, 2), bool), expect=nothing)                 # nobody may be looked at
+    # nobody may be looked at
+    yield edge(Attention(1.0), q, k, v, np.zeros((1, 2), bool), expect=nothing)
     yield edge(Attention(1.0), q * NAN, k, v, expect=(q * NAN, k * NAN, half * NAN))
     yield edge(Attention(1.0), np.zeros((0, 2)), k, v, expect=(np.zeros((0, 2)), *nothing[1:]))
 
 
 EDGES: tuple[Edge, ...] = (*unary(), *binary(), *reductions(), *rows(), *losses(), *choices(), *attention())
 
+
+def _named(reads_nothing: Callable[[set[tuple[int, ...]], set[int]], bool]) -> frozenset[str]:
+    """Operators of which a sample has float operands as asked: given the groups in which it is linear, and the
+    operands."""
+    found = set()
+    for s in (s for s in SAMPLES if s.differentiable and s.op.name not in NON_DIFFERENTIABLE):
+        floats = {i for i, a in enumerate(s.arrays) if a.dtype.kind == "f"}
+        groups = {tuple(floats) if group == ALL else group for group in s.op.linear_in}
+        found |= {s.op.name} if reads_nothing(groups, floats) else set()
+    return frozenset(found)
+
+
 # The gradient does not depend on the operands: NaN and infinity there do not enter it.
-LINEAR = frozenset((
-    "add", "sub", "neg", "copy", "cast", "where", "sum", "mean", "cumsum", "reshape", "transpose", "broadcast_to", "concat", "slice", "pad", "flip",
-    "dynamic_slice", "dynamic_update_slice", "tile", "tril", "triu", "stack", "take", "take_along_axis", "scatter_add", "scatter_add_along_axis",
-    "add_rows", "pick_rows", "resize", "dropout", "avg_pool2d", "avg_pool2d_grad"))
+LINEAR = _named(lambda groups, floats: any(floats <= set(group) for group in groups)) | {"cast"}
 
 # The gradient towards an operand depends on the others alone.
-PRODUCTS = frozenset(("mul", "matmul", "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d"))
+PRODUCTS = _named(lambda groups, floats: len(floats) > 1 and {(i,) for i in floats} <= groups)
 
-# Their gradients are those of the operators in their bodies; tests/autodiff/test_hidden.py has them with NaN in what is not run.
+# Their gradients are those of the operators in their bodies; tests/autodiff/test_hidden.py has them with NaN in what is
+# not run.
 REGIONS = frozenset(("scan", "cond", "while_loop", "custom_vjp"))

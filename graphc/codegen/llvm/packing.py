@@ -13,8 +13,8 @@ from types import NoneType, UnionType
 
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType
+from graphc.schedule.target import ALIGNMENT
 
-ALIGNMENT = 64
 SCALARS = (NoneType, bool, int, float, str)
 Block = bytes | bytearray | memoryview
 

@@ -12,9 +12,9 @@ from graphc.codegen.lower.rows import clamped
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.embedding_gradients import PickRows
+from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.types import DType, i64
-from graphc.schedule.iteration_space import GENERATORS, LEAVES, REDUCTIONS, VIEWS
-from graphc.schedule.loop_nest import ARG, Nest, Stages, Strides, leaf_of
+from graphc.schedule.loop_nest import Nest, Stages, Strides, leaf_of
 from graphc.schedule.nest_schedule import NestSchedule
 
 
@@ -177,13 +177,13 @@ class Env:
         return body.f.cast(body.number(strides, self.at, i64), v.type.dtype)
 
     def _made(self, node: Node) -> Val:
-        if isinstance(node.op, LEAVES):
+        if node.op.is_leaf:
             return self.leaf(node, -1)
-        if type(node.op) in VIEWS:
+        if node.op.is_whole_view:
             return self.operand(node, 0)
-        if type(node.op) in REDUCTIONS:         # over axes of size 1; others are set by the loops
-            return self.body.f.const(0, i64) if type(node.op) in ARG else self.operand(node, 0)
-        if type(node.op) in GENERATORS:
+        if node.op.is_reduction:         # over axes of size 1; others are set by the loops
+            return self.body.f.const(0, i64) if isinstance(node.op, ArgExtremum) else self.operand(node, 0)
+        if node.op.is_generator:
             return random_value(self.body, node, self)
         if isinstance(node.op, PickRows):
             return self._picked(node)

@@ -5,26 +5,24 @@ from collections.abc import Sequence
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
+from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, put, rows
-from graphc.ir.graph import Node
 from graphc.ir.ops import sort
 from graphc.ir.types import i64
 from graphc.schedule.parallel_rows import rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
-from graphc.schedule.view import ViewType
 
 Pair = tuple[View, View]            # keys and their positions
 
 
-def _sorted(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, name: str, descending: bool,
-            kinds: Sequence[int]) -> LoopFunction:
+def _sorted(r: KernelRequest[PlainSchedule], descending: bool, kinds: Sequence[int]) -> LoopFunction:
     """Results of one kind each: 0 the keys, 1 their positions; as many of each as the result's axis has."""
-    f, (x,), ys = function(name, ins, outs)
-    axis = node.op.axis % len(x.shape)
+    f, (x,), ys = function(r)
+    axis = r.node.op.axis % len(x.shape)
     n = x.shape[axis]
     if 0 in x.shape or 0 in ys[0].shape:
         return f
-    with rows(f, rows_of(node, ins, outs).extents, s) as at:
+    with rows(f, rows_of(r.node, r.ins, r.outs).extents, r.schedule) as at:
         pairs = [(f.scratch(f"keys{i}", x.dtype, (n,)), f.scratch(f"positions{i}", i64, (n,))) for i in range(2)]
         with f.loop(0, n) as loop:
             f.store(pairs[0][0], [loop.index], f.load(x, put(at, axis, loop.index)))
@@ -42,15 +40,16 @@ def _merge_sort(f: LoopFunction, pairs: list[Pair], n: int, descending: bool) ->
     width = 1
     while width < n:
         with f.loop(0, n, 2 * width, name="run") as run:
-            _merge(f, source, other, run.index, f.min_(run.index + width, n), f.min_(run.index + 2 * width, n), n, descending)
+            bounds = run.index, f.min_(run.index + width, n), f.min_(run.index + 2 * width, n)
+            _merge(f, source, other, bounds, n, descending)
         source, other = other, source
         width *= 2
     return source
 
 
-def _merge(f: LoopFunction, source: Pair, target: Pair, lo: Ix, middle: Ix, hi: Ix, n: int, descending: bool) -> None:
-    """Merges the runs lo … middle and middle … hi; of equals the left one first."""
-    keys, positions = source
+def _merge(f: LoopFunction, source: Pair, target: Pair, bounds: tuple[Ix, Ix, Ix], n: int, descending: bool) -> None:
+    """Merges the runs lo … middle and middle … hi, for `bounds` = (lo, middle, hi); of equals the left one first."""
+    (keys, positions), (lo, middle, hi) = source, bounds
     end_left, end_right = f.value(middle), f.value(hi)
     with f.loop(lo, hi, carry=(f.value(lo), end_left), name="merged") as loop:
         i, j = loop.carried
@@ -75,16 +74,16 @@ def _before(f: LoopFunction, b: Val, a: Val, descending: bool) -> Val:
     return f.or_(f.lt(b, a), f.and_(f.isnan(a), f.not_(f.isnan(b))))
 
 
-def _sort(name, node, ins, outs, s, target):
-    return _sorted(node, ins, outs, s, name, node.op.descending, (0,))
+def _sort(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    return _sorted(r, r.node.op.descending, (0,))
 
 
-def _argsort(name, node, ins, outs, s, target):
-    return _sorted(node, ins, outs, s, name, node.op.descending, (1,))
+def _argsort(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    return _sorted(r, r.node.op.descending, (1,))
 
 
-def _topk(name, node, ins, outs, s, target):
-    return _sorted(node, ins, outs, s, name, True, (0, 1))
+def _topk(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    return _sorted(r, True, (0, 1))
 
 
-ROWS = {sort.Sort: _sort, sort.ArgSort: _argsort, sort.TopK: _topk}
+LOWERINGS = {sort.Sort: _sort, sort.ArgSort: _argsort, sort.TopK: _topk}

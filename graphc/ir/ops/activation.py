@@ -20,6 +20,7 @@ TANH_GELU_CUBIC = 0.044715
 class Activation(Composite):
     """Base: one float array in, the same type out."""
     flops: ClassVar[int] = 2
+    is_elementwise = True
 
     def infer(self, x: TensorType) -> TensorType:
         require(x.dtype.is_float, f"{self.name} takes float arrays, got {x.dtype}; convert it with .astype(f32)")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class Constant(Op):
     """A fixed array; as printed by numpy: `value` holds dtype, shape and the bytes in row-major order."""
     name: ClassVar[str] = "constant"
+    is_leaf = True
     value: Literal
 
     def infer(self) -> TensorType:
@@ -35,6 +36,7 @@ class Constant(Op):
 class Iota(Op):
     """The array of `shape` whose elements are their own index along `axis`. Not bool; a float dtype counts in floats."""
     name: ClassVar[str] = "iota"
+    is_leaf = True
     shape: tuple[Dim, ...]
     axis: int
     dtype: DType
@@ -90,8 +92,8 @@ def count(b: "Builder", size: Dim, dtype: DType) -> Value:
 
 
 def splat(v: Value) -> float | int | bool | None:
-    """The number that fills v, when v is a constant of one number, bit for bit (also seen through broadcast and reshape), else None."""
-    while v.node is not None and v.node.op.name in ("broadcast_to", "reshape"):
+    """The number that fills v, when v is a constant of one number, bit for bit (also seen through views), else None."""
+    while v.node is not None and v.node.op.is_whole_view:
         v = v.node.inputs[0]
     if v.node is None or not isinstance(v.node.op, Constant):
         return None

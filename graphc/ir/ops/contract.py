@@ -7,14 +7,27 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.errors import GraphError
+from graphc.errors import GraphError, InternalError
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction, axis
 from graphc.ir.op import Cost, Op, require
 from graphc.ir.types import Dim, TensorType, broadcast_shapes, shape_text
 
 
-class Matmul(Op):
+Labels = tuple[str, ...]
+
+
+class LabelledProduct(Op):
+    """Base of sums of products in which each axis of an operand is one axis of the iteration space, or broadcasts along it."""
+    is_contraction = takes_epilogue = True
+    linear_in = ((0,), (1,))
+
+    def labels(self, x_rank: int, y_rank: int) -> tuple[Labels, Labels, Labels]:
+        """A label for each axis of the operands, of these ranks, and of the result."""
+        raise InternalError(f"{self.name} has no labels")
+
+
+class Matmul(LabelledProduct):
     """numpy's matmul: [..., M, K] @ [..., K, N], leading axes broadcast; a 1-D operand is a row (left) or a column (right) whose axis then goes."""
     name: ClassVar[str] = "matmul"
 
@@ -42,6 +55,12 @@ class Matmul(Op):
     def cost(self, x, y):
         out = self.infer(x, y)
         return Cost(2 * out.size * x.shape[-1], x.nbytes + y.nbytes + out.nbytes)
+
+    def labels(self, x_rank: int, y_rank: int) -> tuple[Labels, Labels, Labels]:
+        lead = tuple(f"...{i}" for i in range(max(x_rank, y_rank) - 2, 0, -1))
+        left, right = (lead[len(lead) - max(rank - 2, 0):] for rank in (x_rank, y_rank))
+        row, column = ("m",) * (x_rank > 1), ("n",) * (y_rank > 1)
+        return (*left, *row, "k"), (*right, "k", *column), (*lead, *row, *column)
 
     def contraction(self, x: TensorType, y: TensorType) -> Contraction:
         """Leading axes that only one operand has count as rows or columns, not as batch."""
@@ -77,7 +96,7 @@ def _dropped(b, g, at: int, type: TensorType):
     return b.reshape(g, shape=g.type.shape[:at] + g.type.shape[at + 1:])
 
 
-class Einsum(Op):
+class Einsum(LabelledProduct):
     """Einstein summation of two operands, as numpy's: "bik,bkj->bij". Without "->" the output has the labels that occur once, sorted.
 
     "..." stands for axes that broadcast. A label may not occur twice in one operand (the DSL takes diagonals and drops axes of size 1 before).
@@ -110,6 +129,9 @@ class Einsum(Op):
             points = points * size
         return Cost(2 * points, x.nbytes + y.nbytes + self.infer(x, y).nbytes)
 
+    def labels(self, x_rank: int, y_rank: int) -> tuple[Labels, ...]:
+        return parse_equation(self.equation, x_rank, y_rank)
+
     def contraction(self, x: TensorType, y: TensorType) -> Contraction:
         a, b, out = parse_equation(self.equation, x.rank, y.rank)
         sizes = self._sizes(a, x.shape, b, y.shape)
@@ -137,9 +159,6 @@ class Einsum(Op):
                 require(known == size, f'einsum "{self.equation}" of {shape_text(x_shape)} and {shape_text(y_shape)}: '
                                        f"{name} is {known} in one place and {size} in another")
         return sizes
-
-
-Labels = tuple[str, ...]
 
 
 @lru_cache(maxsize=1024)

@@ -22,6 +22,7 @@ class Scan(Op):
     `reverse`: the first step takes the last slice and writes the last slot.
     """
     name: ClassVar[str] = "scan"
+    is_control = True
     body: Graph
     carries: int
     xs: int
@@ -62,6 +63,7 @@ class Scan(Op):
 class Cond(Op):
     """Operands: a bool scalar, then captured values, which both bodies take. Results: those of then_body if it is true, else of else_body."""
     name: ClassVar[str] = "cond"
+    is_control = True
     then_body: Graph
     else_body: Graph
 
@@ -88,6 +90,7 @@ class WhileLoop(Op):
     Results: the number of steps taken (i64), then the last carries.
     """
     name: ClassVar[str] = "while_loop"
+    is_control = True
     cond_body: Graph
     body: Graph
     carries: int

@@ -2,16 +2,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction
+from graphc.ir.graph import Node, Value
+from graphc.ir.image import ImageRoles, spatial_axes
 from graphc.ir.op import Composite, Cost, Op, require
 from graphc.ir.types import Dim, TensorType, shape_text
 
 Pair = tuple[int, int]
+
+
+class ConvParts(NamedTuple):
+    """Image, kernels and result of a convolution; or gradients, in their shapes."""
+    x: Value
+    w: Value
+    y: Value
 
 
 class ConvOp(Op):
@@ -23,6 +32,14 @@ class ConvOp(Op):
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
     dilation: Pair = (1, 1)
     groups: int = 1
+    is_contraction = takes_epilogue = True
+    linear_in = ((0,), (1,))
+    roles: ClassVar[tuple[int, int, int]]       # where x, w and y, or their gradients, stand among the operands and the result
+
+    def parts(self, node: Node) -> ConvParts:
+        """The operands and the result of a node of this operator, by what they are."""
+        values = (*node.inputs, *node.outputs)
+        return ConvParts(*(values[i] for i in self.roles))
 
     @property
     def shared(self) -> dict:
@@ -44,12 +61,16 @@ class ConvOp(Op):
         return 2 * n * f * oh * ow * w[1] * w[2] * w[3]
 
     def windows(self, x: tuple, w: tuple) -> tuple[contraction.Window, ...]:
-        return tuple(contraction.Window(x[2 + i], w[2 + i], self.stride[i], self.dilation[i], self.padding[i]) for i in range(2))
+        """How the convolution walks each spatial axis."""
+        along = zip(spatial_axes(len(x)), self.stride, self.dilation, self.padding, strict=True)
+        return tuple(contraction.Window(x[axis], w[axis], stride, dilation, pad) for axis, stride, dilation, pad in along)
 
 
 class Conv2d(ConvOp):
     """y[n, f, i, j] = sum over c, p, q of x[n, c, i * stride + p * dilation - pad, …] * w[f, c, p, q], zeros outside the image."""
     name: ClassVar[str] = "conv2d"
+    images = ImageRoles((0,), True)
+    roles = (0, 1, 2)
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
         _check_dtypes("conv2d", x, w)
@@ -83,6 +104,8 @@ class Conv2d(ConvOp):
 class Conv2dInputGrad(ConvOp):
     """dx from (w, dy): the transpose of conv2d in x, which has shape `x_shape`."""
     name: ClassVar[str] = "conv2d_input_grad"
+    images = ImageRoles((1,), True)
+    roles = (2, 0, 1)
     x_shape: tuple[Dim, ...] = ()
 
     def infer(self, w: TensorType, dy: TensorType) -> TensorType:
@@ -113,6 +136,8 @@ class Conv2dInputGrad(ConvOp):
 class Conv2dWeightGrad(ConvOp):
     """dw from (x, dy): the transpose of conv2d in w, which has shape `w_shape`."""
     name: ClassVar[str] = "conv2d_weight_grad"
+    images = ImageRoles((0, 1), False)
+    roles = (0, 2, 1)
     w_shape: tuple[Dim, ...] = ()
 
     def infer(self, x: TensorType, dy: TensorType) -> TensorType:
@@ -144,6 +169,8 @@ class ConvTranspose2d(Composite):
     """torch.nn.ConvTranspose2d: x [N, C, H, W], w [C, F / groups, KH, KW] -> [N, F, OH, OW];
     OH = (H - 1) * stride - padding + dilation * (KH - 1) + output_padding + 1. An output_padding is smaller than the stride or the dilation."""
     name: ClassVar[str] = "conv_transpose2d"
+    images = ImageRoles((0,), True)
+    linear_in = ((0,), (1,))
     stride: Pair = (1, 1)
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
     output_padding: Pair = (0, 0)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.errors import GraphError
-from graphc.ir.op import Cost, Op
+from graphc.ir.op import ALL, Cost, Op, Operands
 from graphc.ir.ops.constant import number
 from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes
 
@@ -26,11 +26,30 @@ class Row:
     vjp: Callable | None = None     # None: gradient zero everywhere (the explicit list of piecewise constant functions)
     result: DType | None = None     # None: the dtype of the operands
     flops: int = 1
+    linear_in: tuple[Operands, ...] = ()
+    is_commutative: bool = False
 
 
 class Elementwise(Op):
-    """y[i] = fn(x1[i], x2[i], …) with numpy broadcasting; what each fn computes is said above `ROWS`."""
+    """y[i] = fn(x1[i], x2[i], …) with numpy broadcasting; what each fn computes is said above `ROWS`.
+
+    There is one object for each function: `node.op is MUL`.
+    """
     fn: str
+    is_elementwise = True
+    _MADE: ClassVar[dict[str, Elementwise]] = {}
+
+    def __new__(cls, fn: str) -> Elementwise:
+        return cls._MADE.setdefault(fn, super().__new__(cls))
+
+    def __reduce__(self) -> tuple:
+        return Elementwise, (self.fn,)
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    @property
+    def opcode(self) -> Elementwise:
+        return self
 
     @property
     def name(self) -> str:          # type: ignore[override]
@@ -44,18 +63,30 @@ class Elementwise(Op):
     def attributes(self) -> dict[str, object]:
         return {}                   # the name says it all
 
+    @property
+    def linear_in(self) -> tuple[Operands, ...]:        # type: ignore[override]
+        return self.row.linear_in
+
+    @property
+    def is_commutative(self) -> bool:                   # type: ignore[override]
+        return self.row.is_commutative
+
+    @property
+    def element_flops(self) -> int:                     # type: ignore[override]
+        return self.row.flops
+
     def infer(self, *ins: TensorType) -> TensorType:
         row = self.row
         if len(ins) != row.arity:
             raise GraphError(f"{self.fn} takes {row.arity} operand{'s' * (row.arity > 1)}, got {len(ins)}")
-        data = ins[1:] if self.fn == "where" else ins
+        data = ins[1:] if self is WHERE else ins
         dtype = data[0].dtype
         for t in data:
             if t.dtype is not dtype:
                 raise GraphError(f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: convert one side, for example with .astype({dtype})")
         if dtype.kind not in row.kinds:
             raise GraphError(f"{self.fn} takes {' or '.join(row.kinds)} arrays, got {dtype}" + _hint(row, dtype))
-        if self.fn == "where" and ins[0].dtype != bool_:
+        if self is WHERE and ins[0].dtype != bool_:
             raise GraphError(f"the condition of where must be bool, got {ins[0].dtype}; compare it, for example x != 0")
         shape, result = broadcast_shapes(*[t.shape for t in ins]), row.result or dtype
         return data[0] if data[0].shape is shape and dtype is result else TensorType(result, shape)
@@ -80,6 +111,7 @@ class Cast(Op):
     numpy leaves float to int undefined outside the range; i64 to i32 wraps in both.
     """
     name: ClassVar[str] = "cast"
+    is_elementwise = True
     dtype: DType
 
     def infer(self, x):
@@ -99,6 +131,8 @@ class Cast(Op):
 class StopGradient(Op):
     """The array itself; no gradient flows through."""
     name: ClassVar[str] = "stop_gradient"
+    is_elementwise = True
+    linear_in = (ALL,)
 
     def infer(self, x):
         return x
@@ -162,18 +196,20 @@ TWO_OVER_SQRT_PI = 2 / math.sqrt(math.pi)
 # even. A shift by a negative number, or by the number of bits or more, gives 0 (left) or the sign (right); shift_right is arithmetic.
 # sign(NaN) is NaN. bitnot of bool is logical not.
 ROWS: dict[str, Row] = {row.name: row for row in (
-    Row("add", 2, NUMBER, np.add, lambda b, g, y, x1, x2: (g, g)),
-    Row("sub", 2, NUMBER, np.subtract, lambda b, g, y, x1, x2: (g, b.neg(g))),
-    Row("mul", 2, NUMBER, np.multiply, lambda b, g, y, x1, x2: (b.mul(g, x2), b.mul(g, x1))),
-    Row("div", 2, FLOAT, np.divide, lambda b, g, y, x1, x2: (b.div(g, x2), b.neg(b.div(b.mul(g, y), x2)))),
+    Row("add", 2, NUMBER, np.add, lambda b, g, y, x1, x2: (g, g), linear_in=(ALL,), is_commutative=True),
+    Row("sub", 2, NUMBER, np.subtract, lambda b, g, y, x1, x2: (g, b.neg(g)), linear_in=(ALL,)),
+    Row("mul", 2, NUMBER, np.multiply, lambda b, g, y, x1, x2: (b.mul(g, x2), b.mul(g, x1)),
+        linear_in=((0,), (1,)), is_commutative=True),
+    Row("div", 2, FLOAT, np.divide, lambda b, g, y, x1, x2: (b.div(g, x2), b.neg(b.div(b.mul(g, y), x2))),
+        linear_in=((0,),)),
     Row("floordiv", 2, NUMBER, np.floor_divide),
     Row("mod", 2, NUMBER, np.mod, lambda b, g, y, x1, x2: (g, b.neg(b.mul(g, b.floordiv(x1, x2)))), flops=4),
     Row("pow", 2, FLOAT, np.power, _pow_vjp, flops=20),
-    Row("minimum", 2, NUMBER, np.minimum, _extremum_vjp("gt")),
-    Row("maximum", 2, NUMBER, np.maximum, _extremum_vjp("lt")),
+    Row("minimum", 2, NUMBER, np.minimum, _extremum_vjp("gt"), is_commutative=True),
+    Row("maximum", 2, NUMBER, np.maximum, _extremum_vjp("lt"), is_commutative=True),
 
-    Row("copy", 1, ANY, lambda x: x, lambda b, g, y, x: (g,)),
-    Row("neg", 1, NUMBER, np.negative, lambda b, g, y, x: (b.neg(g),)),
+    Row("copy", 1, ANY, lambda x: x, lambda b, g, y, x: (g,), linear_in=(ALL,)),
+    Row("neg", 1, NUMBER, np.negative, lambda b, g, y, x: (b.neg(g),), linear_in=(ALL,)),
     Row("abs", 1, NUMBER, np.abs, lambda b, g, y, x: (b.mul(g, b.sign(x)),)),
     Row("sign", 1, NUMBER, np.sign),
     Row("floor", 1, FLOAT, np.floor),
@@ -195,18 +231,24 @@ ROWS: dict[str, Row] = {row.name: row for row in (
     Row("le", 2, ANY, np.less_equal, result=bool_),
     Row("gt", 2, ANY, np.greater, result=bool_),
     Row("ge", 2, ANY, np.greater_equal, result=bool_),
-    Row("eq", 2, ANY, np.equal, result=bool_),
-    Row("ne", 2, ANY, np.not_equal, result=bool_),
+    Row("eq", 2, ANY, np.equal, result=bool_, is_commutative=True),
+    Row("ne", 2, ANY, np.not_equal, result=bool_, is_commutative=True),
     Row("isnan", 1, FLOAT, np.isnan, result=bool_),
     Row("isfinite", 1, FLOAT, np.isfinite, result=bool_),
 
-    Row("bitand", 2, BITS, np.bitwise_and),
-    Row("bitor", 2, BITS, np.bitwise_or),
-    Row("bitxor", 2, BITS, np.bitwise_xor),
+    Row("bitand", 2, BITS, np.bitwise_and, is_commutative=True),
+    Row("bitor", 2, BITS, np.bitwise_or, is_commutative=True),
+    Row("bitxor", 2, BITS, np.bitwise_xor, is_commutative=True),
     Row("bitnot", 1, BITS, np.bitwise_not),
     Row("shift_left", 2, INTEGER, np.left_shift),
     Row("shift_right", 2, INTEGER, np.right_shift),
-    Row("where", 3, ANY, np.where, _where_vjp),
+    Row("where", 3, ANY, np.where, _where_vjp, linear_in=((1, 2),)),
 )}
 
-OPS = {name: (lambda op=Elementwise(name): op) for name in ROWS} | {"cast": Cast, "stop_gradient": StopGradient}
+# The functions that passes know by name.
+ADD, SUB, MUL, DIV, POW, MINIMUM, MAXIMUM = map(Elementwise, ("add", "sub", "mul", "div", "pow", "minimum", "maximum"))
+COPY, NEG, EXP, SIGMOID, BITNOT, WHERE = map(Elementwise, ("copy", "neg", "exp", "sigmoid", "bitnot", "where"))
+LT, LE, GT, GE = map(Elementwise, ("lt", "le", "gt", "ge"))
+
+OPS = {name: (lambda op=Elementwise(name): op) for name in ROWS}
+CLASSES = (Elementwise, Cast, StopGradient)

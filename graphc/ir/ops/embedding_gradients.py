@@ -19,6 +19,10 @@ class RowPlaces(Op):
     size: Dim
     checked: bool = False
 
+    @property
+    def checks_indices(self) -> bool:           # type: ignore[override]
+        return not self.checked
+
     def infer(self, ids: TensorType) -> TensorType:
         _check_ids(self, ids)
         return TensorType(i32, (self.size,))
@@ -39,6 +43,7 @@ class RowPlaces(Op):
 class CheckRows(Op):
     """The row numbers, all of them inside a table of `size` rows: what reads them may write state in place, since nothing can fail any more."""
     name: ClassVar[str] = "check_rows"
+    checks_indices = True
     size: Dim
 
     def infer(self, ids: TensorType) -> TensorType:
@@ -58,6 +63,7 @@ class CheckRows(Op):
 class AddRows(ScatterAdd):
     """scatter_add along axis 0 with row numbers that were checked; others are clamped."""
     name: ClassVar[str] = "add_rows"
+    checks_indices = False
     axis: int = 0
 
     def reference(self, base, idx, updates):
@@ -72,6 +78,7 @@ class AddRows(ScatterAdd):
 class PickRows(Op):
     """x[at] along axis 0, for one axis of positions, which are clamped into x: take where no position can be bad, and which may run inside other kernels."""
     name: ClassVar[str] = "pick_rows"
+    linear_in = ((0,),)
 
     def infer(self, x: TensorType, at: TensorType) -> TensorType:
         require(at.dtype.is_int and at.rank == 1, f"pick_rows takes one axis of i32 or i64 positions, got {at}")

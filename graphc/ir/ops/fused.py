@@ -9,20 +9,26 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Cost, Op, require
 from graphc.ir.ops.shape import Slice
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from graphc.ir.types import TensorType
 
 KINDS = ("nest", "contraction")
 
 
-def takes_epilogue(op: Op) -> bool:
-    """Whether elementwise operators on the result can run while it is made: contractions, and convolutions in Winograd's form."""
-    return hasattr(op, "contraction") or isinstance(op, (WinogradConv2d, WinogradWeightGrad))
-
-
 def contraction_in(body: Graph) -> Node:
     """The contraction of a cluster."""
-    return next(n for n in body.nodes if takes_epilogue(n.op))
+    return next(n for n in body.nodes if n.op.takes_epilogue)
+
+
+def core_of(node: Node) -> Node:
+    """The node whose operator decides how the kernel of `node` runs: of a cluster with a contraction the contraction, whose operands are the
+    first inputs of the cluster; else the node itself.
+    """
+    if not isinstance(node.op, Fused) or node.op.kind != "contraction":
+        return node
+    inner = contraction_in(node.op.body)
+    if inner.inputs != node.op.body.inputs[:2]:
+        raise InternalError("the operands of a contraction come first among the inputs of its cluster", "fused", repr(node))
+    return inner
 
 
 def slices_in(body: Graph) -> tuple[Node, ...]:

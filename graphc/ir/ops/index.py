@@ -30,6 +30,8 @@ class Indexing(Op):
 class Take(Indexing):
     """numpy.take(x, idx, axis): shape x.shape[:axis] + idx.shape + x.shape[axis+1:]. Embedding lookup is axis 0."""
     name: ClassVar[str] = "take"
+    linear_in = ((0,),)
+    checks_indices = True
 
     def infer(self, x: TensorType, idx: TensorType) -> TensorType:
         axis = self.check(x, idx)
@@ -49,6 +51,8 @@ class Take(Indexing):
 class TakeAlongAxis(Indexing):
     """numpy.take_along_axis(x, idx, axis): one position per result element; idx has the shape of x except along `axis` (no broadcasting)."""
     name: ClassVar[str] = "take_along_axis"
+    linear_in = ((0,),)
+    checks_indices = True
 
     def infer(self, x: TensorType, idx: TensorType) -> TensorType:
         _check_along(self, x, idx)
@@ -71,6 +75,8 @@ class ScatterAdd(Indexing):
     updates.shape = base.shape[:axis] + idx.shape + base.shape[axis+1:], float or int.
     """
     name: ClassVar[str] = "scatter_add"
+    linear_in = ((0, 2),)
+    checks_indices = True
 
     def infer(self, base: TensorType, idx: TensorType, updates: TensorType) -> TensorType:
         axis = self.check(base, idx)
@@ -94,6 +100,8 @@ class ScatterAdd(Indexing):
 class ScatterAddAlongAxis(Indexing):
     """`base` with updates[i] added at position idx[i] along `axis`: the transpose of take_along_axis; idx and updates have one shape."""
     name: ClassVar[str] = "scatter_add_along_axis"
+    linear_in = ((0, 2),)
+    checks_indices = True
 
     def infer(self, base: TensorType, idx: TensorType, updates: TensorType) -> TensorType:
         _check_along(self, base, idx)

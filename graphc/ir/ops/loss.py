@@ -77,6 +77,7 @@ class CrossEntropy(Composite):
     torch.nn.functional.cross_entropy, whose ignore_index is -100 unless told otherwise.
     """
     name: ClassVar[str] = "cross_entropy"
+    checks_indices = True
     axis: int = -1
     reduction: str = "mean"
     label_smoothing: float = 0.0

@@ -32,6 +32,8 @@ MASK32 = 0xFFFFFFFF
 class RandomBits(Op):
     """i32[shape] of uniformly random bits from a key i64[2] = (seed, step); which words, this file says at its top."""
     name: ClassVar[str] = "random_bits"
+    is_generator = True
+    element_flops = 30
     shape: tuple[Dim, ...]
     stream: int = 0
     lane: int = 0
@@ -141,6 +143,7 @@ class RandomPermutation(Composite):
 class Dropout(Composite):
     """x / (1 - rate) where `random_bernoulli(1 - rate)` of x's shape is True, else 0 (Srivastava et al. 2014; as torch.nn.Dropout in training)."""
     name: ClassVar[str] = "dropout"
+    linear_in = ((0,),)
     rate: float
     stream: int = 0
 

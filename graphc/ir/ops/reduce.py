@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, Op, require
+from graphc.ir.op import ALL, Composite, Cost, Op, require
 from graphc.ir.ops.constant import count, full, number
 from graphc.ir.types import Dim, TensorType, i64, normalize_axes, normalize_axis
 
@@ -17,6 +17,11 @@ class Reduction(Op):
     axes: tuple[int, ...]
     keepdims: bool = False
     kinds: ClassVar[tuple[str, ...]] = ("float", "int")
+    is_reduction = True
+
+    @property
+    def reduced_axes(self) -> tuple[int, ...]:
+        return self.axes
 
     def infer(self, x: TensorType) -> TensorType:
         require(self.axes == normalize_axes(self.axes, x.rank), f"{self.name}: axes {self.axes} must be sorted and counted from the front")
@@ -38,6 +43,7 @@ class Reduction(Op):
 class Sum(Reduction):
     """Sum over axes, in the dtype of x (numpy widens i32 to i64). f32 sums are blocked, not left to right. Of nothing: 0."""
     name: ClassVar[str] = "sum"
+    linear_in = (ALL,)
 
     def reference(self, x):
         return np.sum(x, axis=self.axes, keepdims=self.keepdims, dtype=x.dtype)
@@ -108,6 +114,11 @@ class ArgExtremum(Op):
     axis: int
     keepdims: bool = False
     of_numbers: ClassVar[Callable]
+    is_reduction = True
+
+    @property
+    def reduced_axes(self) -> tuple[int, ...]:
+        return (self.axis,)
 
     def infer(self, x: TensorType) -> TensorType:
         axis = normalize_axis(self.axis, x.rank)
@@ -144,6 +155,7 @@ class ArgMin(ArgExtremum):
 class Mean(Reduction, Composite):
     """sum(x) / n over axes, n the number of elements summed; NaN if n = 0. Float arrays (the DSL makes f32 of integers)."""
     name: ClassVar[str] = "mean"
+    linear_in = (ALL,)
     kinds: ClassVar[tuple[str, ...]] = ("float",)
 
     def reference(self, x):

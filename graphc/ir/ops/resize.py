@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, require
+from graphc.ir.image import ImageRoles
+from graphc.ir.op import ALL, Composite, Cost, require
 from graphc.ir.types import TensorType
 
 MODES = ("nearest", "bilinear")
@@ -18,6 +19,8 @@ class Resize(Composite):
     the last row repeated at the border.
     """
     name: ClassVar[str] = "resize"
+    images = ImageRoles((0,), True)
+    linear_in = (ALL,)
     shape: tuple[int, int]
     mode: str = "nearest"
 

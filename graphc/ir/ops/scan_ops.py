@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.op import ALL, Cost, Op, require
 from graphc.ir.ops.shape import slice_axis
 from graphc.ir.types import TensorType, normalize_axis
 
@@ -35,6 +35,7 @@ class Cumulative(Op):
 class CumSum(Cumulative):
     """Running sum along `axis`, left to right."""
     name: ClassVar[str] = "cumsum"
+    linear_in = (ALL,)
 
     def vjp(self, b, gs, ins, outs):
         return (b.cumsum(gs[0], axis=self.axis, reverse=not self.reverse, exclusive=self.exclusive),)
@@ -64,6 +65,7 @@ class LinearScan(Op):
     The recurrence of moving averages and diagonal state-space models; its gradient is the same recurrence in the other direction.
     """
     name: ClassVar[str] = "linear_scan"
+    linear_in = ((1,),)
     axis: int
     reverse: bool = False
 

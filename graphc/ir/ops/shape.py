@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Composite, Cost, Op, holds, require
+from graphc.ir.op import ALL, Composite, Cost, Op, Operands, holds, require
 from graphc.ir.ops.constant import full, number
 from graphc.ir.types import Dim, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text
 
@@ -24,6 +24,9 @@ class Movement(Op):
 class Reshape(Movement):
     """The same elements in row-major order with another shape of equal size."""
     name: ClassVar[str] = "reshape"
+    is_view = is_whole_view = True
+    element_flops = 0
+    linear_in = (ALL,)
     shape: tuple[Dim, ...]
 
     def infer(self, x: TensorType) -> TensorType:
@@ -41,6 +44,9 @@ class Reshape(Movement):
 class Transpose(Movement):
     """Axis i of the result is axis perm[i] of x."""
     name: ClassVar[str] = "transpose"
+    is_view = is_whole_view = True
+    element_flops = 0
+    linear_in = (ALL,)
     perm: tuple[int, ...]
 
     def infer(self, x: TensorType) -> TensorType:
@@ -58,6 +64,9 @@ class Transpose(Movement):
 class BroadcastTo(Movement):
     """x repeated to `shape` by numpy's rules."""
     name: ClassVar[str] = "broadcast_to"
+    is_view = is_whole_view = is_elementwise = True
+    element_flops = 0
+    linear_in = (ALL,)
     shape: tuple[Dim, ...]
 
     def infer(self, x: TensorType) -> TensorType:
@@ -74,6 +83,7 @@ class BroadcastTo(Movement):
 class Concat(Movement):
     """The operands one after another along `axis`; the other axes must agree."""
     name: ClassVar[str] = "concat"
+    linear_in = (ALL,)
     axis: int
 
     def infer(self, *xs: TensorType) -> TensorType:
@@ -101,6 +111,8 @@ class Concat(Movement):
 class Slice(Movement):
     """x[start[0]:stop[0]:step[0], …]: one triple per axis, 0 <= start <= stop <= size and step > 0 (numpy's negative numbers are the DSL's work)."""
     name: ClassVar[str] = "slice"
+    is_view = True
+    linear_in = (ALL,)
     start: tuple[Dim, ...]
     stop: tuple[Dim, ...]
     step: tuple[int, ...]
@@ -137,6 +149,10 @@ class Pad(Movement):
     high: tuple[Dim, ...]
     value: int | float | bool = 0
 
+    @property
+    def linear_in(self) -> tuple[Operands, ...]:            # type: ignore[override]
+        return () if self.value else (ALL,)
+
     def infer(self, x: TensorType) -> TensorType:
         require(len(self.low) == len(self.high) == x.rank, f"pad of {x} needs {x.rank} pairs, got {len(self.low)} and {len(self.high)}")
         require(all(_known_le(0, n) for n in self.low + self.high), f"pad by {self.low} and {self.high}: amounts must be >= 0; slice to remove elements")
@@ -157,6 +173,7 @@ class Pad(Movement):
 class Flip(Movement):
     """x with the order of elements along `axes` reversed."""
     name: ClassVar[str] = "flip"
+    linear_in = (ALL,)
     axes: tuple[int, ...]
 
     def infer(self, x: TensorType) -> TensorType:
@@ -174,6 +191,7 @@ class Flip(Movement):
 class DynamicSlice(Movement):
     """x[s0:s0+sizes[0], s1:s1+sizes[1], …], starts being integer scalars, each clamped to [0, axis size - sizes[i]] as in XLA."""
     name: ClassVar[str] = "dynamic_slice"
+    linear_in = ((0,),)
     sizes: tuple[Dim, ...]
 
     def infer(self, x: TensorType, *starts: TensorType) -> TensorType:
@@ -193,6 +211,7 @@ class DynamicSlice(Movement):
 class DynamicUpdateSlice(Movement):
     """x with `update` written at integer scalar starts, each clamped to [0, axis size - update size] as in XLA."""
     name: ClassVar[str] = "dynamic_update_slice"
+    linear_in = ((0, 1),)
 
     def infer(self, x: TensorType, update: TensorType, *starts: TensorType) -> TensorType:
         require(update.dtype == x.dtype, f"dynamic_update_slice: {x.dtype} array and {update.dtype} update; convert one with .astype({x.dtype})")
@@ -216,6 +235,7 @@ class DynamicUpdateSlice(Movement):
 class Tile(Composite):
     """x repeated reps[i] times along axis i, as numpy.tile; `reps` may have more axes than x."""
     name: ClassVar[str] = "tile"
+    linear_in = (ALL,)
     reps: tuple[int, ...]
 
     def infer(self, x: TensorType) -> TensorType:
@@ -246,6 +266,7 @@ class Triangle(Composite):
     """Base of tril and triu: zero outside a triangle of the last two axes, whose border is the diagonal number k (k > 0: above the main one)."""
     k: int = 0
     compare: ClassVar[str] = ""
+    linear_in = (ALL,)
 
     def infer(self, x: TensorType) -> TensorType:
         require(x.rank >= 2, f"{self.name} takes arrays with at least 2 axes, got {x}")
@@ -285,6 +306,7 @@ class Triu(Triangle):
 class Stack(Composite):
     """The operands, all of one type, along a new axis at position `axis` of the result."""
     name: ClassVar[str] = "stack"
+    linear_in = (ALL,)
     axis: int
 
     def infer(self, *xs: TensorType) -> TensorType:

@@ -168,6 +168,7 @@ class Atanh(Activation):
 class Atan2(Composite):
     """The angle of the point (x, y), operands y and x, in -pi..pi; signed zeros and infinities as in numpy.arctan2. Gradient NaN at the origin."""
     name: ClassVar[str] = "atan2"
+    is_elementwise = True
 
     def infer(self, y: TensorType, x: TensorType) -> TensorType:
         require(y.dtype == x.dtype, f"atan2 of {y.dtype} and {x.dtype}: convert one side, for example with .astype({y.dtype})")

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.image import ImageRoles
+from graphc.ir.op import ALL, Cost, Op, require
 from graphc.ir.ops.conv import Pair, offsets, window_extents
 from graphc.ir.types import Dim, TensorType, shape_text
 
@@ -83,6 +84,7 @@ class MaxPooling(Pooling):
 class MaxPool2d(MaxPooling):
     """The maximum of each window of x [N, C, H, W]; padding never wins."""
     name: ClassVar[str] = "max_pool2d"
+    images = ImageRoles((0,), True)
 
     def infer(self, x: TensorType) -> TensorType:
         require(x.dtype.kind != "bool", "max_pool2d takes numbers, not bool")
@@ -101,6 +103,8 @@ class MaxPool2d(MaxPooling):
 class MaxPool2dGrad(MaxPooling):
     """(x, dy) -> dx: every dy goes to the element that max_pool2d chose in its window of x."""
     name: ClassVar[str] = "max_pool2d_grad"
+    images = ImageRoles((0, 1), True)
+    linear_in = ((1,),)
 
     def infer(self, x: TensorType, dy: TensorType) -> TensorType:
         expected = self.output_shape(x.shape)
@@ -123,6 +127,8 @@ class MaxPool2dGrad(MaxPooling):
 class MaxPool2dPick(MaxPooling):
     """(x, v) -> the elements of v, shaped as x, where max_pool2d chose in x: the transpose of max_pool2d_grad."""
     name: ClassVar[str] = "max_pool2d_pick"
+    images = ImageRoles((0, 1), True)
+    linear_in = ((1,),)
 
     def infer(self, x: TensorType, v: TensorType) -> TensorType:
         require(x.dtype.kind != "bool", "max_pool2d_pick chooses among numbers, not bool")
@@ -157,6 +163,8 @@ class AvgPooling(Pooling):
 class AvgPool2d(AvgPooling):
     """The mean of each window of x [N, C, H, W]."""
     name: ClassVar[str] = "avg_pool2d"
+    images = ImageRoles((0,), True)
+    linear_in = (ALL,)
 
     def infer(self, x: TensorType) -> TensorType:
         require(x.dtype.is_float, f"avg_pool2d takes floats, got {x.dtype}")
@@ -177,6 +185,8 @@ class AvgPool2d(AvgPooling):
 class AvgPool2dGrad(AvgPooling):
     """dy -> dx of shape `x_shape`: every dy is shared out equally over its window."""
     name: ClassVar[str] = "avg_pool2d_grad"
+    images = ImageRoles((0,), True)
+    linear_in = (ALL,)
     x_shape: tuple[Dim, ...] = ()
 
     def infer(self, dy: TensorType) -> TensorType:

@@ -5,9 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.image import ImageRoles
+from graphc.ir.op import ALL, Cost, Op, require
 from graphc.ir.ops.conv import Pair
-from graphc.ir.types import TensorType, f32, shape_text
+from graphc.ir.types import BY_NUMPY, TensorType, shape_text
 from graphc.ir.winograd import POINTS, TAPS, both_sides, tiled, tiles, transforms, untiled
 
 
@@ -18,13 +19,14 @@ class WinogradWeights(Op):
     repetitions of the last feature.
     """
     name: ClassVar[str] = "winograd_weights"
+    linear_in = (ALL,)
     tile: int
     width: int
     turned: bool = False
 
     def infer(self, w: TensorType) -> TensorType:
         _check_form(self, self.width)
-        require(w.dtype == f32 and w.rank == 4 and w.shape[2:] == (TAPS, TAPS), f"{self.name} takes f32 kernels [F, C, 3, 3], got {w}")
+        require(w.dtype.is_float and w.rank == 4 and w.shape[2:] == (TAPS, TAPS), f"{self.name} takes kernels [F, C, 3, 3] of floats, got {w}")
         features, channels = self.roles(w.shape)
         return w.with_shape(((self.tile + 2)**2, -(-features // self.width), channels, self.width))
 
@@ -46,13 +48,17 @@ class WinogradWeights(Op):
 class WinogradConv2d(Op):
     """conv2d of x [N, C, H, W] at stride 1, by weights that `winograd_weights` has transformed: y [N, features, OH, OW]."""
     name: ClassVar[str] = "winograd_conv2d"
+    takes_epilogue = True
+    images = ImageRoles((0,), True)
+    linear_in = ((0,), (1,))
     tile: int
     features: int
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
     def infer(self, x: TensorType, u: TensorType) -> TensorType:
-        _check_form(self, self.features)
-        require(x.rank == 4 and u.rank == 4 and x.dtype == u.dtype == f32, f"{self.name} takes f32 x [N, C, H, W] and transformed weights")
+        _check_form(self, self.features, padding=self.padding)
+        require(x.rank == 4 and u.rank == 4 and x.dtype == u.dtype and x.dtype.is_float,
+                f"{self.name} takes x [N, C, H, W] and transformed weights, of one float type")
         require(isinstance(u.shape[3], int) and u.shape[3] > 0, f"{self.name}: the weights {u} have panels of no known width")
         panels = -(-self.features // u.shape[3])
         wanted = ((self.tile + 2)**2, panels, x.shape[1], u.shape[3])
@@ -62,7 +68,7 @@ class WinogradConv2d(Op):
     def reference(self, x, u):
         t = transforms(self.tile)
         n, (_, panels, channels, width) = self.tile + 2, u.shape
-        shape = self.infer(*(TensorType(f32, a.shape) for a in (x, u))).shape
+        shape = self.infer(*(TensorType(BY_NUMPY[a.dtype], a.shape) for a in (x, u))).shape
         w = u.reshape(n, n, panels, channels, width).transpose(2, 4, 3, 0, 1).reshape(-1, channels, n, n)[:self.features]
         v = both_sides(t.bt, tiles(x, self.tile, shape[2:], self.padding))
         return untiled(both_sides(t.at, np.einsum("ncijpq,fcpq->nfijpq", v, w, optimize=True)), shape)
@@ -76,12 +82,16 @@ class WinogradConv2d(Op):
 class WinogradWeightGrad(Op):
     """conv2d_weight_grad of x [N, C, H, W] and dy [N, F, OH, OW] at stride 1: dw [F, C, 3, 3] = Gᵀ [sum over tiles of (A dY Aᵀ) ⊙ (Bᵀ d B)] G."""
     name: ClassVar[str] = "winograd_weight_grad"
+    takes_epilogue = True
+    images = ImageRoles((0, 1), False)
+    linear_in = ((0,), (1,))
     tile: int
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
     def infer(self, x: TensorType, dy: TensorType) -> TensorType:
-        _check_form(self)
-        require(x.rank == 4 and dy.rank == 4 and x.dtype == dy.dtype == f32, f"{self.name} takes f32 x [N, C, H, W] and dy [N, F, OH, OW]")
+        _check_form(self, padding=self.padding)
+        require(x.rank == 4 and dy.rank == 4 and x.dtype == dy.dtype and x.dtype.is_float,
+                f"{self.name} takes x [N, C, H, W] and dy [N, F, OH, OW], of one float type")
         wanted = (x.shape[0], dy.shape[1], *(n + sum(p) - TAPS + 1 for n, p in zip(x.shape[2:], self.padding)))
         require(dy.shape == wanted, f"{self.name}: dy is {shape_text(dy.shape)}, it must be {shape_text(wanted)}")
         return x.with_shape((dy.shape[1], x.shape[1], TAPS, TAPS))
@@ -96,10 +106,11 @@ class WinogradWeightGrad(Op):
         return Cost(2 * dy.size * x.shape[1] * TAPS * TAPS, x.nbytes + dy.nbytes + w.nbytes)
 
 
-def _check_form(op: Op, *counts: int) -> None:
+def _check_form(op: Op, *counts: int, padding: tuple[Pair, ...] = ()) -> None:
     """Tiles are of a known size; counts are of something."""
-    require(op.tile in POINTS and all(n > 0 for n in counts), f"{op.name}: tiles of {op.tile} for {counts}; a tile is one of {', '.join(map(str, POINTS))}")
-    require(min(map(min, getattr(op, "padding", ((0, 0),)))) >= 0, f"{op.name}: padding must not be negative")
+    require(op.tile in POINTS and all(n > 0 for n in counts),
+            f"{op.name}: tiles of {op.tile} for {counts}; a tile is one of {', '.join(map(str, POINTS))}")
+    require(all(n >= 0 for pair in padding for n in pair), f"{op.name}: padding must not be negative")
 
 
 def grid(y: tuple, tile: int) -> tuple[int, int]:

@@ -1,0 +1,31 @@
+"""Images: arrays [N, C, *spatial], with any number of spatial axes, and which operands of an operator are some."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BATCH_AXIS, CHANNEL_AXIS = 0, 1
+FIRST_SPATIAL_AXIS = 2
+
+
+@dataclass(frozen=True)
+class ImageRoles:
+    """The operands that are images, and whether the results are. Other operands, and results, are kernels of a
+    convolution."""
+    operands: tuple[int, ...]
+    result: bool
+
+
+def spatial_axes(rank: int) -> range:
+    """The spatial axes of an image with `rank` axes."""
+    return range(FIRST_SPATIAL_AXIS, rank)
+
+
+def channels_last(rank: int) -> tuple[int, ...]:
+    """The axes of an image in the order of memory in which the channels of one pixel are neighbours."""
+    return (BATCH_AXIS, *spatial_axes(rank), CHANNEL_AXIS)
+
+
+def varies_by_channel_only(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """Whether an array of `shape`, broadcast to `image`, holds one number for each channel, or one for all."""
+    aligned = (1,) * (len(image) - len(shape)) + shape
+    return all(n == 1 or axis == CHANNEL_AXIS and n == image[axis] for axis, n in enumerate(aligned))
