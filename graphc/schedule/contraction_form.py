@@ -196,9 +196,7 @@ class _Split:
 
 
 def _split_phases(c: Contraction) -> Iterator[_Split]:
-    """Parts of the contraction in which every division is exact, so that none is left; together they write each output
-    once.
-    """
+    """Parts of the contraction in which every division is exact; together they write each output once."""
     divided = [m for maps in (c.a, c.b) for m in maps if m.divisor != 1]
     steps = _residue_classes(c, divided)
     kept = [d for d in c.batch + c.m + c.n if steps[d] > 1]
@@ -369,9 +367,7 @@ def _ordered_n(p: Phase) -> tuple[int, ...]:
 
 
 def _merge(p: Phase, group: str, operands: Sequence[LinearMap], whole: int) -> Phase:
-    """Adjacent dims of the group that step evenly in all the operands become one (where the inner size is a multiple of
-    `whole`).
-    """
+    """Adjacent dims that step evenly in all operands become one (where the inner size is a multiple of `whole`)."""
     dims = list(getattr(p, group))
     position = len(dims) - 2
     while position >= 0:

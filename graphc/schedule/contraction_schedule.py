@@ -104,9 +104,7 @@ class LaneSchedule:
         return tuple(d for d in phase.batch + phase.m + phase.n if d not in (self.dim, self.inner))
 
     def packs(self, phase: Phase, operand: LinearMap) -> bool:
-        """Whether factors that are not contiguous along the vectors are copied together: if they depend on no other
-        dim.
-        """
+        """Whether factors that are not contiguous along the vectors are copied: if they depend on no other dim."""
         others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
         return operand.strides[self.dim] not in (0, 1) and not any(operand.strides[d] for d in others)
 

@@ -214,9 +214,7 @@ def _is_matrix(c: TiledPhase) -> bool:
 
 
 def columns_together(c: TiledPhase) -> int:
-    """Columns that are finished together: whole micro-tiles, and all that is inside the dim along which the columns are
-    cut.
-    """
+    """Columns that are finished together: whole micro-tiles, and all that is inside the dim that is cut."""
     return lcm(c.schedule.blocking.nr, c.schedule.blocking.nc.inner(c.n_sizes))
 
 

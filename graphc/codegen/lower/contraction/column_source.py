@@ -102,9 +102,7 @@ class ColumnsPackedOnce(PackedColumns):
         return c.packed("b", c.batches * self.c.grid.across * c.schedule.width(c.phase) * c.k)
 
     def pack_once(self) -> None:
-        """Some steps of k for the columns of one tile after the other, or (packed_in_runs) a few steps for those of all
-        tiles.
-        """
+        """Some steps of k for the columns of one tile after the other; packed_in_runs: a few for those of all tiles."""
         c, f, p, s, memory = self.c, self.c.f, self.c.phase, self.c.schedule, self._memory
         steps = self.packer.steps
         cut = Cut(0, c.n) if s.packed_in_runs else s.blocking.nc

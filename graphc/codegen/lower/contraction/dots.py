@@ -58,9 +58,7 @@ class DotContraction(PhaseLowering[DotSchedule]):
         return offset(t, unflatten(self.f, self.f.min_(flat, size - 1), dims, self.sizes)) - t.base
 
     def _dots(self, rows: list[Ix], columns: list[Ix]) -> list[Val]:
-        """The dot product of every row with every column: `vectors` accumulators each, then a tree over vectors and
-        lanes.
-        """
+        """Dot products of each row with each column: `vectors` accumulators each, then a tree over these and lanes."""
         f, s = self.f, self.schedule
         pairs = len(rows) * len(columns)
         whole = self.k // (s.lanes * s.vectors) * (s.lanes * s.vectors)

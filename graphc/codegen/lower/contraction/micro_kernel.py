@@ -40,8 +40,7 @@ class RowLayout:
     step: between two steps of k.
     scattered: each row has an offset of its own; otherwise row i is at i (a is packed).
     taps: offsets of the steps of k where they are not evenly spaced; the sum has these steps and no others.
-    packs: rows are also packed as they are read, row i of step k at k * packs + i, for other micro-tiles; 0: they are
-    not.
+    packs: rows are also packed as they are read, row i of step k at k * packs + i, for other micro-tiles; 0: not.
     """
     step: int
     scattered: bool = False
@@ -136,8 +135,7 @@ def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: Co
 
 @cache
 def micro_kernel(spec: MicroKernelSpec) -> LoopFunction:
-    """c[i, j] = (accumulate ? c[i, j] : 0) + sum over k of a[i, k] * b[k, j]; if scaled, c[i, j] * factors[j] + the
-    sum.
+    """c[i, j] = (accumulate ? c[i, j] : 0) + the sum over k of a[i, k] * b[k, j]; scaled: c[i, j] * factors[j] + it.
 
     Views: a, b, c, factors (if scaled), where rows are packed (if they are). Integers: k, row step of c, accumulate (0
     or 1; not if scaled), the row offsets of a (if scattered), the columns (if masked), what is prefetched, from b on

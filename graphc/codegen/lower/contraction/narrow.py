@@ -122,8 +122,8 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
 
     def _terms(self, index: Index, columns: int, mask: Val | None, sums: Sequence[Val] = ()) -> list[Val]:
         """The outputs' sums over `columns` positions of the innermost k dim, added to `sums`. What outputs and
-        positions share is loaded
-        once, and used soon after: they are taken in the order of the operand that moves with both.
+        positions share is loaded once, and used soon after: they are taken in the order of the operand that moves with
+        both.
         """
         f, s, p = self.f, self.schedule, self.phase
         last, lane = p.k[-1], p.k[-1] if s.along_k else s.dim

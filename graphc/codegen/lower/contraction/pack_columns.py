@@ -142,9 +142,7 @@ class TransposedColumns(ColumnPacker):
 
 
 class TransposedTaps(ColumnPacker):
-    """b holds all kernel positions of a channel side by side: for each channel these are transposed, and all of k at a
-    time.
-    """
+    """b holds all kernel positions of a channel side by side: for each channel these are transposed, all of k."""
 
     @property
     def steps(self) -> Cut:

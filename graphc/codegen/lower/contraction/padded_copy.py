@@ -56,9 +56,7 @@ class _PadCopy:
             self._fill(number * size, size)
 
     def _source_position(self, index: dict[int, Ix]) -> tuple[Val | None, list[Ix]]:
-        """Whether the row is inside the source (None: always), and where it is there (clamped, so that it always is
-        somewhere).
-        """
+        """Whether the row is inside the source (None: always), and where it is there (clamped to be somewhere)."""
         f, source, copy = self.f, self.source, self.copy
         inside, origin = None, [Ix()] * len(copy.shape)
         for x, ix in index.items():

@@ -32,9 +32,7 @@ class ContractionViews:
 
 @dataclass(frozen=True)
 class PhaseLowering(ABC, Generic[S]):
-    """One phase of a contraction, and the function into which its loops are written. A subclass for each kind of
-    schedule.
-    """
+    """A phase of a contraction, and the function into which its loops are written; a subclass for each schedule."""
     f: LoopFunction
     contraction: ContractionSchedule
     number: int                         # of the phase

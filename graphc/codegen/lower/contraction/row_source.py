@@ -154,9 +154,7 @@ class RowsPackedPerTile(PackedRows):
 
 
 class RowsPackedByFirstUse(RowsPackedPerTile):
-    """The same, packed on the way: the micro-tiles of a tile's first columns read rows unpacked, and pack them for the
-    others.
-    """
+    """The same, packed on the way by the micro-tiles of a tile's first columns, which read rows unpacked."""
 
     def pack(self, tile: ContractionTile, k: Range) -> View:
         return self._scratch()

@@ -48,9 +48,7 @@ class TiledContraction(TiledPhase):
             sums.finish_tile(tile)
 
     def k_blocks(self, tile: ContractionTile, sums: Accumulators) -> None:
-        """The blocks of a tile's sums, or of its part of them, in order. What each tile packs for itself is packed
-        here.
-        """
+        """The blocks of a tile's part of the sum, in order. What each tile packs for itself is packed here."""
         f, kc = self.f, self.schedule.blocking.kc
         blocks = kc.count(self.k_sizes)
         share = -(-blocks // self.schedule.splits)
