@@ -131,7 +131,7 @@ class TileGrid:
         return RowPanelCount(whole * mr, whole, edge)
 
     def edge(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
-        """The micro-tile of the last rows. Its minima are for the verifier: where it is computed they change nothing."""
+        """Of the last rows. Its minima are for the verifier: where it is computed they change nothing."""
         f, mr, edge_mr = self.f, self.schedule.blocking.mr, self.schedule.edge_mr
         row = f.min_(rows.whole, self.schedule.blocking.mc // mr - 1) * mr
         return MicroTile(row, column, f.min_(tile.row + row, self._m - edge_mr), edge_mr)
