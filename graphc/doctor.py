@@ -27,8 +27,9 @@ def report() -> int:
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}; "
           + ", ".join(f"{p} {_version(p)}" for p in PACKAGES))
     target = host_target()
+    machine = target.machine
     print(f"CPU target {target.name}: {target.vector_bytes * 8}-bit vectors, {target.vector_registers} registers, "
-          f"L1 {target.l1 >> 10} KB, L2 {target.l2 >> 10} KB, L3 {target.l3 >> 10} KB; {default_threads()} threads")
+          f"L1 {machine.l1_bytes >> 10} KB, L2 {machine.l2_bytes >> 10} KB, L3 {machine.l3_bytes >> 10} KB; {default_threads()} threads")
     store = cache.default()
     print(f"cache {store.folder}, {store.size >> 10} KB" if store else "cache: off")
     failed = [name for name, check in CHECKS.items() if not _passes(name, check)]

@@ -16,8 +16,7 @@ from graphc.ir.types import TensorType, shape_text
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module
 from graphc.runtime.lock import StateLock
-
-ALIGNMENT = 64                      # bytes: one cache line, one AVX-512 vector
+from graphc.schedule.target import ALIGNMENT
 
 
 @dataclass(frozen=True)

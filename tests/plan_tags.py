@@ -16,7 +16,6 @@ from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.shape import Pad
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.memory.plan import Buffer, Place, Plan
-from graphc.schedule.choose import inplace_pairs
 
 SPARE = 64                              # bytes around every array, which nobody may touch
 
@@ -181,7 +180,7 @@ class _Run:
     def check_sharing(self, frame: Frame, node: Node) -> None:
         """Memory that a kernel reads and stores is that of a pair which it may work on in place, and no element is stored twice."""
         plan = frame.plan
-        pairs = inplace_pairs(node, plan.schedules[node], plan.views(node.inputs), plan.views(node.outputs))
+        pairs = plan.schedules[node].inplace_pairs(plan.views(node.inputs), plan.views(node.outputs))
         ins = [self.addresses(frame, plan.places[v]) for v in node.inputs]
         for o, v in enumerate(node.outputs):
             memory, at = self.addresses(frame, plan.places[v])

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.loops.loop_ir import Call, FunctionIR, Parallel, Root, statements
-
-ALIGNMENT = 64
+from graphc.schedule.target import ALIGNMENT
 
 
 def scratch_layout(functions: Sequence[FunctionIR]) -> tuple[dict[Root, int], int]:

@@ -24,7 +24,7 @@ Matrix = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class Transforms:
-    """at [m, n], g [n, 3] and bt [n, n], n = m + 2. All numbers but those of g are exact in f32."""
+    """at [m, n], g [n, 3] and bt [n, n], n = m + 2. All numbers but those of g are exact in f32, and so in f64."""
     at: Matrix
     g: Matrix
     bt: Matrix
@@ -84,14 +84,14 @@ def roundings(m: int, channels: int) -> int:
 
 
 def error_bound(m: int, x: np.ndarray, w: np.ndarray, y_shape: Sequence[int], padding: Sequence[tuple[int, int]]) -> np.ndarray:
-    """What rounding to f32 may change in each result of the convolution of x [N, C, H, W] by w [F, C, 3, 3], stride 1.
+    """What rounding to the type of x may change in each result of the convolution of x [N, C, H, W] by w [F, C, 3, 3], stride 1.
 
     k · eps / (1 - k · eps) times |Aᵀ| [sum over channels of (|G| |w| |Gᵀ|) ⊙ (|Bᵀ| |d| |B|)] |A|, k the roundings (Higham 2002, section 3).
     """
     at, g, bt = _absolute(m)
     u = both_sides(g, np.abs(w).astype(np.float64))
     v = both_sides(bt, tiles(np.abs(x).astype(np.float64), m, y_shape[2:], padding))
-    k = roundings(m, x.shape[1]) * 2.0**-24
+    k = roundings(m, x.shape[1]) * _unit_roundoff(x)
     return k / (1 - k) * untiled(both_sides(at, np.einsum("ncijpq,fcpq->nfijpq", v, u, optimize=True)), y_shape)
 
 
@@ -100,8 +100,12 @@ def gradient_error_bound(m: int, x: np.ndarray, dy: np.ndarray, padding: Sequenc
     at, g, bt = _absolute(m)
     v = both_sides(bt, tiles(np.abs(x).astype(np.float64), m, dy.shape[2:], padding))
     d = both_sides(transposed(at), tiled(np.abs(dy).astype(np.float64), m))
-    k = (2 * (m + 2 * (m + 2) + 2) + d.shape[0] * d.shape[2] * d.shape[3] + 3) * 2.0**-24
+    k = (2 * (m + 2 * (m + 2) + 2) + d.shape[0] * d.shape[2] * d.shape[3] + 3) * _unit_roundoff(x)
     return k / (1 - k) * both_sides(transposed(g), np.einsum("ncijpq,nfijpq->fcpq", v, d, optimize=True))
+
+
+def _unit_roundoff(x: np.ndarray) -> float:
+    return float(np.finfo(x.dtype).eps) / 2
 
 
 def _absolute(m: int) -> tuple[Matrix, Matrix, Matrix]:

@@ -96,4 +96,4 @@ def _may_assemble(node: Node, orders: Mapping[Value, Order], taken: Collection[V
 
 def _writes_anywhere(node: Node) -> bool:
     """Loop nests and contractions store at any strides."""
-    return isinstance(node.op, (Fused, Elementwise)) or node.op.is_contraction
+    return isinstance(node.op, (Fused, Elementwise)) or node.op.takes_epilogue

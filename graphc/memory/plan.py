@@ -8,6 +8,7 @@ from math import prod
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.printer import print_graph
 from graphc.ir.types import DType
+from graphc.schedule.schedule import Schedule
 from graphc.schedule.view import ViewType, contiguous_strides, same_strides
 
 
@@ -133,7 +134,7 @@ class Plan:
     """
     graph: Graph
     places: Mapping[Value, Place]
-    schedules: Mapping[Node, object]
+    schedules: Mapping[Node, Schedule]
     scratch: Mapping[Node, Buffer] = field(default_factory=dict)
     packed: Mapping[Node, Buffer] = field(default_factory=dict)
     regions: Mapping[Node, Region] = field(default_factory=dict)
@@ -178,7 +179,7 @@ class Constants:
     nbytes: int = 0
 
 
-PackedOperand = tuple[int, int, ViewType, object]
+PackedOperand = tuple[int, int, ViewType, Schedule]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.memory.plan import Buffer, Packed, PackedOperand, Place, Plan, ProgramPlan, Region
 from graphc.memory.scan_layout import scan_layout
 from graphc.memory.storage import ALIGNMENT, ConstantPool, Order, Stored, assign_storage, shareable
-from graphc.schedule.choose import packed_bytes, schedule_node, scratch_bytes
-from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.choose import schedule_node
+from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
 
 Interval = tuple[int, int]          # first and last position at which a buffer is in use
@@ -44,7 +44,7 @@ class _PackedPool:
         self.first = first
         self.buffers: dict[PackedOperand, Buffer] = {}
 
-    def buffer(self, operand: Place, schedule: object, nbytes: int) -> Buffer:
+    def buffer(self, operand: Place, schedule: Schedule, nbytes: int) -> Buffer:
         key = (operand.buffer.slot, operand.offset, operand.view, schedule)
         if key not in self.buffers:
             self.buffers[key] = Buffer("state", nbytes, self.first + len(self.buffers), fixed=True)
@@ -58,7 +58,7 @@ class Planner:
     constants: ConstantPool
     packed: _PackedPool
     orders: Mapping[Value, Order]
-    schedules: dict[tuple, object] = field(default_factory=dict)        # of equal nodes, computed once
+    schedules: dict[tuple, Schedule] = field(default_factory=dict)        # of equal nodes, computed once
 
     def program(self, graph: Graph, lasting: bool) -> Plan:
         """The plan of a graph that is called from outside. `lasting`: state that it does not write changes only between
@@ -99,7 +99,7 @@ class Planner:
         return Plan(stored.graph, places, _with_aliases(stored, places), scratch, packed, regions, arena_bytes,
                     stored.assembled, stored.borders)
 
-    def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]) -> object:
+    def _schedule(self, node: Node, ins: Sequence[Place], outs: Sequence[Place]) -> Schedule:
         views, results = tuple(p.view for p in ins), tuple(p.view for p in outs)
         fixed = tuple(p.buffer.fixed for p in ins)
         key = (node.op, views, results, fixed)
@@ -109,13 +109,13 @@ class Planner:
 
     def _scratch(self, node: Node, stored: Stored) -> dict[Node, Buffer]:
         """Memory that the threads of a kernel share while it runs."""
-        size = scratch_bytes(node, stored.schedules[node])
+        size = stored.schedules[node].shared_bytes
         return {node: Buffer("arena", size)} if size else {}
 
     def _packed(self, node: Node, stored: Stored) -> dict[Node, Buffer]:
         """Memory of the operand that is packed before the kernel runs: in state, or before the loop around it."""
         schedule = stored.schedules[node]
-        size = packed_bytes(node, schedule)
+        size = schedule.packed_bytes
         if not size:
             return {}
         operand = stored.places[node.inputs[schedule.prepacked]]
@@ -165,11 +165,10 @@ def _temporaries(regions: Mapping[Node, Region], scratch: Mapping[Node, Buffer])
     return found
 
 
-def _with_aliases(stored: Stored, places: Mapping[Value, Place]) -> dict[Node, object]:
+def _with_aliases(stored: Stored, places: Mapping[Value, Place]) -> dict[Node, Schedule]:
     """The schedules, with those of updates whose result came to lie where their first operand lies."""
-    aliased = {node: replace(s, aliased=True) for node, s in stored.schedules.items()
-               if isinstance(s, PlainSchedule) and s.inplace
-               and places[node.outputs[0]].same_memory(places[node.inputs[0]])}
+    aliased = {node: s.updating() for node, s in stored.schedules.items()
+               if node.inputs and places[node.outputs[0]].same_memory(places[node.inputs[0]])}
     return {**stored.schedules, **aliased}
 
 

@@ -15,11 +15,11 @@ from graphc.ir.ops.shape import BroadcastTo, Pad, Reshape, Slice, Transpose
 from graphc.memory.buffer_aliasing import Order, Slot, find_slots
 from graphc.memory.plan import Buffer, Constants, Place
 from graphc.memory.scan_layout import scan_layout
-from graphc.schedule.choose import inplace_pairs
+from graphc.schedule.schedule import Schedule
+from graphc.schedule.target import ALIGNMENT
 from graphc.schedule.view import contiguous_strides, reshape_strides
 
-ALIGNMENT = 64
-ChooseSchedule = Callable[[Node, Sequence[Place], Sequence[Place]], object]
+ChooseSchedule = Callable[[Node, Sequence[Place], Sequence[Place]], Schedule]
 
 
 class ConstantPool:
@@ -47,18 +47,18 @@ class Stored:
     """A graph whose values have places, in arena buffers without offsets, and whose kernels have schedules."""
     graph: Graph
     places: Mapping[Value, Place]
-    schedules: Mapping[Node, object]
+    schedules: Mapping[Node, Schedule]
     carries: Mapping[Node, tuple[Place, ...]]       # of a scan: the slots of each carry, stacked
     assembled: frozenset[Node]                      # concatenations and pads, without kernel: parts computed in place
     borders: Mapping[Value, Node]                   # of these the pads, by their insides
 
 
-def shareable(node: Node, schedule: object, places: Mapping[Value, Place],
+def shareable(node: Node, schedule: Schedule, places: Mapping[Value, Place],
               buffer: Callable[[Value], Buffer]) -> Iterator[tuple[int, int]]:
     """Pairs (output, input) of `node` that may share memory: no other operand shows that memory in another way.
     `buffer` gives the one that a value is in now."""
     ins, outs = ([places[v].view for v in values] for values in (node.inputs, node.outputs))
-    for o, i in inplace_pairs(node, schedule, ins, outs):
+    for o, i in schedule.inplace_pairs(ins, outs):
         mine = buffer(node.inputs[i])
         if all(j == i or buffer(v) is not mine for j, v in enumerate(node.inputs)):
             yield o, i
@@ -82,7 +82,7 @@ class _Storage:
         self.graph, self.constants, self.schedule, self.orders = graph, constants, schedule, orders
         self.w = Rewriter(graph)
         self.places: dict[Value, Place] = {self.w[v]: place for v, place in arguments.items()}
-        self.schedules: dict[Node, object] = {}
+        self.schedules: dict[Node, Schedule] = {}
         self.carries: dict[Node, tuple[Place, ...]] = {}
         self.assembled: set[Node] = set()
         self.borders: dict[Value, Node] = {}

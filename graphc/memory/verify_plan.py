@@ -22,7 +22,6 @@ from graphc.ir.ops.shape import Pad
 from graphc.ir.types import normalize_axis
 from graphc.memory.plan import Buffer, Place, Plan
 from graphc.memory.scan_layout import scan_layout
-from graphc.schedule.choose import inplace_pairs
 from graphc.schedule.view import span
 
 NEVER = 1 << 62                         # the position behind all nodes, at which results are read
@@ -228,7 +227,8 @@ class _Lives:
             return True
         plan, mine = self.plan, self.plan.places[v]
         met = [i for i, w in enumerate(node.inputs) if u in self.roots[w] and not _apart(plan.places[w], mine)]
-        pairs = inplace_pairs(node, plan.schedules.get(node), plan.views(node.inputs), plan.views(node.outputs))
+        schedule = plan.schedules.get(node)
+        pairs = schedule.inplace_pairs(plan.views(node.inputs), plan.views(node.outputs)) if schedule else ()
         there = len(met) == 1 and (v.index, met[0]) in pairs and plan.places[node.inputs[met[0]]].same_memory(mine)
         return self.last[u] == at and (not met or there)
 

@@ -8,8 +8,9 @@ from itertools import accumulate
 
 import numpy as np
 
+from graphc.schedule.target import ALIGNMENT
+
 MAP_NORESERVE = 0x4000          # Linux; Python's mmap names it from 3.12 on
-ALIGNMENT = 64
 HUGE_PAGE = 2 << 20
 LARGE = 4 << 20                 # from here on blocks start at a huge page and ask for huge pages
 SMALL = 64 << 10                # below this numpy's own allocator serves arrays

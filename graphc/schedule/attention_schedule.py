@@ -4,11 +4,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.nest_schedule import ALIGNMENT
+from graphc.schedule.schedule import Schedule
+from graphc.schedule.target import ALIGNMENT
 
 
 @dataclass(frozen=True)
-class AttentionSchedule:
+class AttentionSchedule(Schedule):
     """Scores exist a block of `rows` × `columns` at a time, mr rows × vectors of columns in a register tile. Of attention a column is a query,
     a row a key; of its gradient a column is a key, a row a query.
 
@@ -29,8 +30,7 @@ class AttentionSchedule:
     itemsize: int = 4
 
     @property
-    def shared_scratch(self) -> int:
-        """Bytes of memory that the threads share."""
+    def shared_bytes(self) -> int:
         return round_up((self.deltas + self.partials) * self.itemsize, ALIGNMENT)
 
     def sum_rows(self, queries: int) -> int:
@@ -42,5 +42,5 @@ class AttentionSchedule:
         return self.vectors * self.lanes
 
     def __str__(self) -> str:
-        parts = f", {self.parts} parts, shared scratch {self.shared_scratch} B" if self.partials else ""
+        parts = f", {self.parts} parts, shared scratch {self.shared_bytes} B" if self.partials else ""
         return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{', serial' if self.serial else ''}{', far' if self.far else ''})"

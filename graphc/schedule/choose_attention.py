@@ -1,17 +1,14 @@
 """Chooses the blocks of attention."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import prod
 
-from graphc.ir.graph import Node
-from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.nest_schedule import ALIGNMENT
-from graphc.schedule.register_tiles import MOST_ROWS
-from graphc.schedule.target import Target
+from graphc.schedule.kernel_problem import KernelProblem
+from graphc.schedule.target import ALIGNMENT, Target
 from graphc.schedule.view import ViewType
 
 SERIAL_FLOPS = 400_000          # less work than this is not worth waking other threads
@@ -19,21 +16,28 @@ QUERIES = 72                    # columns of a block, at most: its transposed qu
 KEYS = 72               # its rows: as few as keep scores in L1 beside queries, enough to pay for the sums, which each block adds to
 GRAD_KEYS, GRAD_QUERIES = (128, 64), 96                 # columns and rows: the first that gives enough tasks, as each block of keys passes over all sums
 LOAD = 0.25                     # cost of a load, relative to a multiply-add
-SUMS = 8                        # sums in registers that hide the latency of a multiply-add
 TASKS = 32                      # pieces of a gradient: parts of the keys of all heads
 
 
-def attention_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> AttentionSchedule:
+def attention_schedule(p: KernelProblem) -> AttentionSchedule:
     """A pure function of operator, shapes and target."""
-    serial = node.op.cost(*(v.type for v in node.inputs)).flops < SERIAL_FLOPS
-    return (_gradient if isinstance(node.op, AttentionGrad) else _forward)(*ins[:3], node.op.causal, serial, target)
+    return _forward(*p.ins[:3], p.node.op.causal, _is_serial(p), p.target)
+
+
+def attention_grad_schedule(p: KernelProblem) -> AttentionSchedule:
+    """The same of the gradient."""
+    return _gradient(*p.ins[:3], p.node.op.causal, _is_serial(p), p.target)
+
+
+def _is_serial(p: KernelProblem) -> bool:
+    return p.node.op.cost(*(v.type for v in p.node.inputs)).flops < SERIAL_FLOPS
 
 
 def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, serial: bool, target: Target) -> AttentionSchedule:
     """Columns are queries; values are rows of a product, too."""
     lanes, values = target.lanes(q.dtype.itemsize), v.shape[-1]
     mr, vectors = _register_tile(target, lambda mr, nr: _columns(q.shape[-2], nr, causal) * round_up(values, mr), lanes)
-    far = k.shape[-2] * (k.shape[-1] + values) * q.dtype.itemsize > target.l2
+    far = k.shape[-2] * (k.shape[-1] + values) * q.dtype.itemsize > target.machine.l2_bytes
     return AttentionSchedule(*_block(q.shape[-2], QUERIES, k.shape[-2], KEYS, mr, vectors * lanes), mr, vectors, lanes, serial, far, itemsize=q.dtype.itemsize)
 
 
@@ -49,7 +53,7 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, serial: bool,
     s = AttentionSchedule(*_block(keys, most, queries, GRAD_QUERIES, mr, nr), mr, vectors, lanes, serial, itemsize=itemsize)
     blocks = -(-keys // s.columns)
     parts = -(-blocks // -(-blocks // max(1, min(blocks, TASKS // heads))))
-    far = queries * (features + values + round_up(features, nr)) * itemsize > target.l2
+    far = queries * (features + values + round_up(features, nr)) * itemsize > target.machine.l2_bytes
     deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
     return replace(s, parts=parts, deltas=deltas, partials=heads * parts * s.sum_rows(queries) * round_up(features, nr), far=far)
 
@@ -69,10 +73,7 @@ def _register_tile(target: Target, work: Callable[[int, int], int], lanes: int) 
     and as there are for their addresses."""
     def shapes() -> Iterator[tuple[int, int]]:
         for vectors in (2, 3, 4):
-            mr = min(target.tile_rows(vectors), MOST_ROWS)
-            if mr * vectors > SUMS:
+            mr = min(target.tile_rows(vectors), target.machine.address_rows)
+            if mr * vectors > target.machine.fma_latency * target.machine.fma_per_cycle:      # sums that hide the latency of a multiply-add
                 yield mr, vectors
     return min(shapes(), key=lambda s: work(s[0], s[1] * lanes) * (1 + LOAD * (1 / s[0] + 1 / s[1])))
-
-
-RULES = (Attention, AttentionGrad)

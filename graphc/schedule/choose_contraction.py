@@ -15,7 +15,7 @@ from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, nor
 from graphc.schedule.contraction_schedule import (
     ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule,
     group_sizes, round_up)
-from graphc.schedule.machine import DOT_ROWS, SMALL_FLOPS, Machine
+from graphc.schedule.contraction_context import DOT_ROWS, SMALL_FLOPS, ContractionContext
 from graphc.schedule.target import Target
 
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
@@ -36,9 +36,9 @@ def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequ
     if gates:
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
-    machine = Machine(target, dtype.itemsize, lanes, free)
-    phases = tuple(_gate_schedule(p, machine) if gates else _phase_schedule(p, dtype, machine) for p in form.phases)
-    return replace(_placed(form, phases, _prepacked(form, phases, free)), gates=gates)
+    context = ContractionContext(target, dtype.itemsize, lanes, free)
+    phases = tuple(_gate_schedule(p, context) if gates else _phase_schedule(p, dtype, context) for p in form.phases)
+    return replace(_placed(form, phases, dtype, _prepacked(form, phases, free)), gates=gates)
 
 
 def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:
@@ -47,20 +47,20 @@ def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, 
     return next((i for i in (1, 0) if phases and free[i] and sizes[i]), None)
 
 
-def _phase_schedule(p: Phase, dtype: DType, machine: Machine) -> PhaseSchedule:
+def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> PhaseSchedule:
     if not dtype.is_float or p.extent(p.k) == 0:
         return LoopSchedule(max(1, SMALL_FLOPS // max(1, 16 * p.extent(p.k))))
-    lane = lane_dim(p, machine)
+    lane = lane_dim(p, context)
     if lane is not None:
-        return lane_schedule(p, lane, machine)
-    narrow = narrow_dim(p, machine)
+        return lane_schedule(p, lane, context)
+    narrow = narrow_dim(p, context)
     if narrow is not None:
-        return narrow_schedule(p, narrow, machine)
-    if _is_dots(p, machine):
-        return _dot_schedule(p, machine)
-    if is_stream(p, machine):
-        return stream_schedule(p, machine)
-    return tile_schedule(p, machine)
+        return narrow_schedule(p, narrow, context)
+    if _is_dots(p, context):
+        return _dot_schedule(p, context)
+    if is_stream(p, context):
+        return stream_schedule(p, context)
+    return tile_schedule(p, context)
 
 
 # --- gates ---------------------------------------------------------------------------------------------------------------
@@ -77,30 +77,30 @@ def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
     return replace(p, sizes=sizes, n=(first, first + 1, first + 2), a=linear(p.a), b=linear(p.b), out=linear(p.out), parts=p.parts + ((),) * 3)
 
 
-def _gate_schedule(p: Phase, machine: Machine) -> PhaseSchedule:
-    return _dot_schedule(p, machine) if _is_dots(p, machine) else tile_schedule(p, machine, p.sizes[p.n[1]])
+def _gate_schedule(p: Phase, context: ContractionContext) -> PhaseSchedule:
+    return _dot_schedule(p, context) if _is_dots(p, context) else tile_schedule(p, context, p.sizes[p.n[1]])
 
 
 # --- dot products ------------------------------------------------------------------------------------------------------
 
-def _is_dots(p: Phase, machine: Machine) -> bool:
+def _is_dots(p: Phase, context: ContractionContext) -> bool:
     """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
     inner = p.k[-1]
     rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
-    return rows_linear and p.sizes[inner] >= 2 * machine.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
+    return rows_linear and p.sizes[inner] >= 2 * context.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
 
 
-def _dot_schedule(p: Phase, machine: Machine) -> DotSchedule:
+def _dot_schedule(p: Phase, context: ContractionContext) -> DotSchedule:
     rows = min(p.extent(p.m), 2)
     columns = min(p.extent(p.n), 4 if rows == 1 else 3)
-    vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * machine.lanes else 1
+    vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * context.lanes else 1
     cost = 2 * p.sizes[p.k[-1]] * p.extent(p.m)
-    return DotSchedule(rows, columns, vectors, machine.lanes, max(columns, round_up(SMALL_FLOPS // 2 // cost, columns)))
+    return DotSchedule(rows, columns, vectors, context.lanes, max(columns, round_up(SMALL_FLOPS // 2 // cost, columns)))
 
 
 # --- where the shared scratch lies -----------------------------------------------------------------------------------------
 
-def _placed(form: Form, phases: tuple[PhaseSchedule, ...], ready: int | None) -> ContractionSchedule:
+def _placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: int | None) -> ContractionSchedule:
     copies, end, packed_size = [], 0, 0
     for copy in form.copies:
         copies.append(None if copy is None else end)
@@ -115,7 +115,7 @@ def _placed(form: Form, phases: tuple[PhaseSchedule, ...], ready: int | None) ->
             target.append(offset if size else None)
         top = max(top, end + sum(sizes))
     prepacked = None if ready is None else ready ^ form.swap
-    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, prepacked, packed_size)
+    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, dtype, prepacked, packed_size)
 
 
 def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:

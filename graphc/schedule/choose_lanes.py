@@ -6,40 +6,41 @@ from itertools import product
 
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule, NarrowSchedule
-from graphc.schedule.machine import (
-    FMA_LATENCY, LANE_BLOCK, LOADS_PER_CYCLE, SMALL_FLOPS, STEP_OVERHEAD, TILES, Machine, even)
+from graphc.schedule.contraction_context import SMALL_FLOPS, TILES, ContractionContext, even
 
-MOST_COLUMNS = 4
-MOST_NARROW = 7
+LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run that the hardware sees coming
+MOST_COLUMNS = 4                # of a lane schedule: their sums, a vector of each operand and what they share stay in registers
+MOST_NARROW = 7                 # of a narrow one
 
 
-def lane_dim(p: Phase, machine: Machine) -> int | None:
+def lane_dim(p: Phase, context: ContractionContext) -> int | None:
     """The dim for vectors when sums are short and rows, or columns, are single: the one along which the output is contiguous."""
     if p.extent(p.k) > MAX_TAPS or min(p.extent(p.m), p.extent(p.n)) > 1:
         return None
     found = [d for d in p.batch + p.m + p.n if p.out.strides[d] == 1 and p.sizes[d] > 1]
-    return found[0] if found and p.sizes[found[0]] >= machine.lanes // 2 and p.extent(p.batch + p.m + p.n) > p.sizes[found[0]] else None
+    return found[0] if found and p.sizes[found[0]] >= context.lanes // 2 and p.extent(p.batch + p.m + p.n) > p.sizes[found[0]] else None
 
 
-def lane_schedule(p: Phase, lane: int, machine: Machine) -> LaneSchedule:
+def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule:
     """The inner loop is along the dim with the next smallest step in the output. Tiles are small: what waits for the caches of other cores
     takes several times as long as its operations.
     """
     others = [d for d in p.batch + p.m + p.n if d != lane and p.sizes[d] > 1]
     inner = min(others, key=lambda d: (abs(p.out.strides[d]), d))
-    block = min(p.sizes[lane], LANE_BLOCK * machine.lanes)
+    block = min(p.sizes[lane], LANE_BLOCK * context.lanes)
     work = 2 * p.extent(p.k) * block * p.sizes[inner]
     around = p.extent([d for d in others if d != inner])
-    return LaneSchedule(lane, inner, machine.lanes, _lane_columns(p, inner, machine), block, even(around, max(1, SMALL_FLOPS // 8 // work), 1))
+    return LaneSchedule(lane, inner, context.lanes, _lane_columns(p, inner, context), block, even(around, max(1, SMALL_FLOPS // 8 // work), 1))
 
 
-def _lane_columns(p: Phase, inner: int, machine: Machine) -> int:
+def _lane_columns(p: Phase, inner: int, context: ContractionContext) -> int:
     """Positions of the inner dim at a time: the fewest cycles for all of them, each vector loaded once."""
+    machine = context.machine
     terms = [i for i in product(*[range(p.sizes[d]) for d in p.k])]
 
     def cycles(columns: int) -> float:
         loads = sum(len({sum(i * t.strides[d] for d, i in zip((*p.k, inner), (*k, j))) for k in terms for j in range(columns)}) for t in (p.a, p.b))
-        return max(loads / LOADS_PER_CYCLE, len(terms) * columns / machine.target.fma_per_cycle, len(terms) * FMA_LATENCY) + STEP_OVERHEAD
+        return max(loads / machine.loads_per_cycle, len(terms) * columns / machine.fma_per_cycle, len(terms) * machine.fma_latency) + machine.step_cycles
 
     def whole(columns: int) -> float:
         count, rest = divmod(p.sizes[inner], columns)
@@ -49,22 +50,22 @@ def _lane_columns(p: Phase, inner: int, machine: Machine) -> int:
 
 # --- few outputs, long sums --------------------------------------------------------------------------------------------
 
-def narrow_dim(p: Phase, machine: Machine) -> int | None:
+def narrow_dim(p: Phase, context: ContractionContext) -> int | None:
     """The dim for vectors when a batch entry has so few outputs that they stay in registers: a batch dim along which both operands
     are contiguous, or the innermost k dim.
     """
     outputs = p.extent(p.m) * p.extent(p.n)
-    if min(p.extent(p.m), p.extent(p.n)) > 1 or outputs > machine.target.vector_registers - 4 or p.extent(p.batch) < 2 or len(p.k) < 2:
+    if min(p.extent(p.m), p.extent(p.n)) > 1 or outputs > context.target.vector_registers - 4 or p.extent(p.batch) < 2 or len(p.k) < 2:
         return None
     for d in (*p.batch, p.k[-1]):
-        if p.a.strides[d] == 1 and (p.b.strides[d] == 1 or d == p.k[-1]) and p.sizes[d] >= machine.lanes // 2:
+        if p.a.strides[d] == 1 and (p.b.strides[d] == 1 or d == p.k[-1]) and p.sizes[d] >= context.lanes // 2:
             return d
     return None
 
 
-def narrow_schedule(p: Phase, dim: int, machine: Machine) -> NarrowSchedule:
+def narrow_schedule(p: Phase, dim: int, context: ContractionContext) -> NarrowSchedule:
     """Tiles of runs of vectors, long enough to be read as streams, and as many parts of the sum as are useful then."""
-    one = NarrowSchedule(dim, dim == p.k[-1], machine.lanes, 1)
+    one = NarrowSchedule(dim, dim == p.k[-1], context.lanes, 1)
     groups, steps = one.groups(p), p.extent(p.k[:-1])
     block = even(groups, min(groups, LANE_BLOCK), 1)
     tiles = one.entries(p) // groups * -(-groups // block)

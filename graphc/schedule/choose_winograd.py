@@ -1,33 +1,54 @@
 """Chooses blocks of tiles and groups of features of Winograd convolutions, and the tiles of their weights' transform."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import gcd, prod
 
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights, grid
-from graphc.ir.types import f32
-from graphc.schedule.machine import SMALL_FLOPS, TILES, Machine, even
+from graphc.ir.ops.winograd import grid
+from graphc.ir.types import DType
+from graphc.ir.winograd import TAPS
+from graphc.schedule.contraction_context import SMALL_FLOPS, ContractionContext, even
+from graphc.schedule.cost import Candidate, Ranking, ranked
+from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.register_tiles import register_tile
 from graphc.schedule.target import Target
-from graphc.schedule.view import ViewType
 from graphc.schedule.winograd_schedule import WeightsSchedule, WinogradGradSchedule, WinogradSchedule
 
 ROWS = 24                       # tiles per block: the reuse count of each transformed weight once it is in registers
 SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2
 GRADIENT_BLOCK = 64             # channels and features of a task of the gradient towards kernels: its sums stay in L2
-GRADIENT_ROWS = 48              # tiles that it transforms at a time
-SERIAL_KERNELS = 4096           # fewer kernels than this are not worth waking other threads for their transform
+GRADIENT_TILES = 48              # tiles that it transforms at a time
 
 
-def panel_width(tiles: int, features: int, target: Target) -> int:
+@dataclass(frozen=True)
+class ConvolutionSizes:
+    """A convolution at stride 1: channels of the image, features, height and width of the result."""
+    channels: int
+    features: int
+    batch: int
+    height: int
+    width: int
+    dtype: DType
+
+    def tiles(self, m: int) -> int:
+        """Tiles of m × m results."""
+        return self.batch * -(-self.height // m) * -(-self.width // m)
+
+    @property
+    def kernel_elements(self) -> int:
+        return self.channels * self.features * TAPS * TAPS
+
+
+def panel_width(tiles: int, features: int, dtype: DType, target: Target) -> int:
     """Features of a panel of weights: the columns of the register tile."""
-    machine = Machine(target, f32.itemsize, target.lanes(f32.itemsize), (False, False))
-    return register_tile(tiles, features, machine, padded=True)[1] * machine.lanes
+    context = ContractionContext(target, dtype.itemsize, target.lanes(dtype.itemsize), (False, False))
+    return register_tile(tiles, features, context, padded=True)[1] * context.lanes
 
 
-def _lanes(width: int, target: Target) -> int:
+def _lanes(width: int, dtype: DType, target: Target) -> int:
     """Of vectors that panels of `width` features are made of: those that `panel_width` chose have the target's."""
-    return gcd(width, target.lanes(f32.itemsize))
+    return gcd(width, target.lanes(dtype.itemsize))
 
 
 def _register_rows(tiles: int, vectors: int, target: Target) -> int:
@@ -37,64 +58,78 @@ def _register_rows(tiles: int, vectors: int, target: Target) -> int:
     return -(-tiles // -(-tiles // most))
 
 
-def winograd_schedule(op: WinogradConv2d, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> WinogradSchedule:
+def winograd_schedule(p: KernelProblem) -> WinogradSchedule:
     """A pure function of operator, shapes and target."""
-    x, u = ins[:2]
-    n, features, *_ = outs[0].shape
-    rows, columns = grid(outs[0].shape, op.tile)
+    (x, u), y, target = p.ins[:2], p.outs[0].shape, p.target
+    n, features, *_ = y
+    rows, columns = grid(y, p.core.op.tile)
     tiles, channels, points = n * rows * columns, x.shape[1], u.shape[0]
-    lanes = _lanes(u.shape[3], target)
+    lanes = _lanes(u.shape[3], x.dtype, target)
     vectors = u.shape[3] // lanes
     mr = _register_rows(tiles, vectors, target)
     flops = 2 * points * tiles * channels * features
-    tasks = max(1, min(TILES, flops // SMALL_FLOPS))
+    most = target.machine.planned_tiles
+    tasks = max(1, min(most, flops // SMALL_FLOPS))
     block = even(tiles, min(tiles, ROWS, max(mr, tiles * u.shape[1] / tasks)), mr)
     blocks = -(-tiles // block)
-    local = blocks >= TILES and (_bytes(points, block, channels + features) <= target.l2 or _bytes(points, tiles, channels) > target.l3)
-    groups = 1 if local else max(1, min(2 * TILES, flops // SMALL_FLOPS) // blocks)
+    local = blocks >= most and (_bytes(x.dtype, points, block, channels + features) <= target.machine.l2_bytes or _bytes(x.dtype, points, tiles, channels) > target.machine.l3_bytes)
+    groups = 1 if local else max(1, min(2 * most, flops // SMALL_FLOPS) // blocks)
     panels = even(u.shape[1], max(1, u.shape[1] / groups), 1)
     sums = -(-channels // -(-channels // SUMS))
     return WinogradSchedule(mr, vectors, lanes, block, panels, sums, blocks, -(-u.shape[1] // panels), points, channels,
-                            shared=panels < u.shape[1])
+                            panels < u.shape[1], x.dtype)
 
 
-def _bytes(points: int, tiles: int, channels: int) -> int:
+def _bytes(dtype: DType, points: int, tiles: int, channels: int) -> int:
     """Of transformed tiles. They stay in L2 while a block is worked on; tiles of all the image are not kept where even L3 would not hold them."""
-    return points * tiles * channels * f32.itemsize
+    return points * tiles * channels * dtype.itemsize
 
 
-def weights_schedule(op: WinogradWeights, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> WeightsSchedule:
+def weights_schedule(p: KernelProblem) -> WeightsSchedule:
     """A pure function of shapes and target."""
-    _, panels, channels, width = outs[0].shape
-    serial, stream = panels * channels * width < SERIAL_KERNELS, prod(outs[0].shape) * f32.itemsize > target.l3 // 2
-    return WeightsSchedule(1, serial, _lanes(width, target), stream=stream)
+    outs, target = p.outs, p.target
+    machine, lanes = target.machine, _lanes(outs[0].shape[3], outs[0].dtype, target)
+    cycles = machine.transform_point_cycles * prod(outs[0].shape) / lanes
+    serial = cycles * (1 - 1 / machine.planned_cores) < machine.handover_cycles           # what other threads would save
+    return WeightsSchedule(1, serial, lanes, stream=prod(outs[0].shape) * outs[0].dtype.itemsize > machine.l3_bytes // 2)
 
 
-def gradient_schedule(op: WinogradWeightGrad, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> WinogradGradSchedule:
+def gradient_schedule(p: KernelProblem) -> WinogradGradSchedule:
     """A pure function of operator, shapes and target."""
-    x, dy = ins[:2]
-    lanes = target.lanes(f32.itemsize)
+    (x, dy), outs, op, target = p.ins[:2], p.outs, p.core.op, p.target
+    lanes = target.lanes(x.dtype.itemsize)
     tiles, points = prod((dy.shape[0], *grid(dy.shape, op.tile))), (op.tile + 2)**2
-    mr, vectors = gradient_tile(target)
-    rows = -(-tiles // -(-tiles // GRADIENT_ROWS))
+    c = ConvolutionSizes(x.shape[1], dy.shape[1], dy.shape[0], *dy.shape[2:], x.dtype)
+    mr, vectors = gradient_tile(x.dtype, target)
+    rows = -(-tiles // -(-tiles // GRADIENT_TILES))
     blocks = -(-tiles // rows)
-    worth = min(TILES // 4, 2 * points * tiles * x.shape[1] * dy.shape[1] // SMALL_FLOPS)
-    most = next((size for size in (GRADIENT_BLOCK, GRADIENT_BLOCK // 2) if blocks * _squares(x.shape[1], dy.shape[1], size) >= worth), GRADIENT_BLOCK // 2)
+    most = _gradient_block(c, op.tile, blocks, target).best.schedule
     channels = even(x.shape[1], min(x.shape[1], most), lanes)
     features = even(dy.shape[1], min(dy.shape[1], most), vectors * lanes)
     tasks = -(-x.shape[1] // channels) * -(-dy.shape[1] // features)
-    share = -(-blocks // max(1, min(blocks, TILES // tasks)))
-    return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, -(-blocks // share), points, prod(outs[0].shape))
+    share = -(-blocks // max(1, min(blocks, target.machine.planned_tiles // tasks)))
+    return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, -(-blocks // share), points, prod(outs[0].shape), x.dtype)
 
 
-def _squares(channels: int, features: int, size: int) -> int:
-    return -(-channels // size) * -(-features // size)
+def _gradient_block(c: ConvolutionSizes, m: int, blocks: int, target: Target) -> Ranking[int]:
+    """Channels and features of a task: larger blocks transform less often, smaller ones share the work among more threads."""
+    return ranked(_gradient_candidates(c, m, blocks, target))
 
 
-def gradient_tile(target: Target) -> tuple[int, int]:
+def _gradient_candidates(c: ConvolutionSizes, m: int, blocks: int, target: Target) -> Iterator[Candidate[int]]:
+    machine, lanes, points = target.machine, target.lanes(c.dtype.itemsize), (m + 2)**2
+    products = points * c.tiles(m) * c.channels * c.features / (lanes * machine.fma_per_cycle) / machine.micro_kernel_peak
+    for size in (GRADIENT_BLOCK, GRADIENT_BLOCK // 2):
+        down, across = -(-c.channels // size), -(-c.features // size)
+        passes = -(-c.channels // lanes) * across + -(-c.features // lanes) * down
+        transforms = machine.transform_point_cycles * points * c.tiles(m) * passes
+        tasks = down * across * max(1, min(blocks, machine.planned_tiles // (down * across)))
+        last = (products + transforms) / tasks * (1 - 1 / machine.planned_cores)
+        yield Candidate(f"blocks of {size}", size, (
+            ("products", products / machine.planned_cores), ("transforms", transforms / machine.planned_cores), ("last task", last)))
+
+
+def gradient_tile(dtype: DType, target: Target) -> tuple[int, int]:
     """The register tile of large products."""
-    vectors = panel_width(1 << 10, 1 << 10, target) // target.lanes(f32.itemsize)
+    vectors = panel_width(1 << 10, 1 << 10, dtype, target) // target.lanes(dtype.itemsize)
     return target.tile_rows(vectors), vectors
-
-
-RULES = {WinogradWeights: weights_schedule, WinogradWeightGrad: gradient_schedule, WinogradConv2d: winograd_schedule}

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.ir.types import DType
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
+from graphc.schedule.schedule import ProductSchedule
 
 MAX_TAPS = 49
 STEPS = 4                       # of a sum that the micro-kernel takes at a time: fewer instructions for control
@@ -162,9 +164,9 @@ PhaseSchedule = TileSchedule | DotSchedule | LaneSchedule | NarrowSchedule | Loo
 
 
 @dataclass(frozen=True)
-class ContractionSchedule:
+class ContractionSchedule(ProductSchedule):
     """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in
-    elements).
+    elements of `dtype`).
 
     copies[i]: offset of the padded copy of operand i (after the swap), or None.
     packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one
@@ -180,9 +182,18 @@ class ContractionSchedule:
     packed_b: tuple[int | None, ...]
     partials: tuple[int | None, ...]
     shared_scratch: int
+    dtype: DType
     prepacked: int | None = None
     packed_size: int = 0
     gates: int = 0
+
+    @property
+    def shared_bytes(self) -> int:
+        return self.shared_scratch * self.dtype.itemsize
+
+    @property
+    def packed_bytes(self) -> int:
+        return self.packed_size * self.dtype.itemsize
 
     @property
     def prepacked_role(self) -> str:

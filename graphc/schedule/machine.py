@@ -1,33 +1,93 @@
-"""What schedules of contractions know of the machine, and when work is worth a tile of its own."""
+"""What schedules assume of a CPU beside its instruction set: figures, measured or documented. No look at the machine we run on.
+
+Costs are cycles of one core everywhere; what is known as a duration (the hand-over to another thread) becomes cycles in `Machine.cycles`, and nowhere else.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.target import Target
-
-FMA_LATENCY = 4                 # cycles from an fma to one that needs its result
-LOADS_PER_CYCLE = 2
-L2_VECTORS_PER_CYCLE = 0.75     # that come from L2
-STEP_OVERHEAD = 0.5             # cycles of loop control for each step of k
-SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
-TILES = 32                      # tiles worth having, whatever the thread count
-DOT_ROWS = 3                    # most rows of products whose operands are read once, unpacked
-LANE_BLOCK = 16                 # vectors
-
 
 @dataclass(frozen=True)
 class Machine:
-    target: Target
-    itemsize: int
-    lanes: int
-    free: tuple[bool, ...]          # whether packing a, b costs nothing
+    """One CPU. A new one is one `Machine`, in a `Target` (schedule/target.py); `python -m benchmarks machine` prints the fields for the CPU it runs on.
 
-    def elements(self, nbytes: int) -> int:
-        return nbytes // self.itemsize
+    The number of cores is a plan, the same wherever the code runs: how a sum is split must not depend on the number of threads.
 
+    Measured fields (by that command):
+        clock_ghz: cycles in a nanosecond, of the clock in which the others are counted.
+        handover_ns: from a kernel's start until other threads work, and back: less work than that is not worth a second thread.
+        fma_latency: cycles from a fused multiply-add to one that needs its result.
+        fma_per_cycle: vector multiply-adds that a core begins each cycle.
+        loads_per_cycle: vectors that it loads from L1 each cycle.
+        vector_op_cycles: cycles of one vector operation of elementwise code, the parts of mathematical functions counted one by one.
+        scalar_element_cycles: cycles of one element in a loop that computes its address and does little.
+        step_cycles: loop control of one step of a micro-kernel's sum.
+        micro_kernel_peak: part of the multiply-adds that a core could begin which a micro-kernel reaches with its operands in L1 and L2.
+        contraction_peak: the same of a whole contraction, with packing, edges and stores.
+        transform_point_cycles: a vector of one point of a Winograd tile, loaded, transformed and stored.
+        call_cycles: call and return of a micro-kernel beside its sums: addresses, first loads, the stores of its results.
+        l2_bytes_per_cycle, l3_bytes_per_cycle: what one core reads from a cache when the hardware prefetches.
+        memory_bytes_per_cycle: what one of several busy cores gets from memory.
+        remote_line_cycles: cycles for a cache line that another core has written and nobody prefetches, several in flight.
+        transpose_cycles: cycles for each element that is transposed into panels.
+        transposed_store_cycles: cycles for each result that is transposed before it is stored.
+        recompute_ops: vector operations that take as long as it takes to store a value and to load it again.
+    Documented fields (vendors' optimization manuals; the sizes of caches are the host's own where the operating system tells them):
+        l1_bytes, l2_bytes: data caches of one core. l3_bytes: the shared cache.
+        l3_latency: cycles until data come that only L3 has.
+        prefetch_reach_bytes: distance of two reads of a stream from which on the hardware no longer sees it.
+        address_rows: rows of a register tile whose addresses leave general registers for counters and operands.
+    Planned fields (ours):
+        planned_cores: threads that get even shares.
+        tiles_per_core: tiles for each of these, so that more threads, or threads that are late, have some too.
+        long_tile_ns: work in a tile beyond which its fixed cost no longer counts; a thread waits for others as long as a tile takes.
+    """
+    clock_ghz: float = 2.5
+    handover_ns: float = 3_600.0
+    fma_latency: int = 4
+    fma_per_cycle: int = 2
+    loads_per_cycle: int = 2
+    vector_op_cycles: float = 0.36
+    scalar_element_cycles: float = 0.8
+    step_cycles: float = 0.5
+    micro_kernel_peak: float = 0.9
+    contraction_peak: float = 0.85
+    transform_point_cycles: float = 4.0
+    call_cycles: float = 16.0
+    l2_bytes_per_cycle: float = 24.0
+    l3_bytes_per_cycle: float = 20.0
+    memory_bytes_per_cycle: float = 6.0
+    remote_line_cycles: float = 26.0
+    transpose_cycles: float = 0.7
+    transposed_store_cycles: float = 1.5
+    recompute_ops: int = 4
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
+    l3_bytes: int = 16 << 20
+    l3_latency: int = 64
+    prefetch_reach_bytes: int = 1024
+    address_rows: int = 10
+    planned_cores: int = 4
+    tiles_per_core: int = 8
+    long_tile_ns: float = 10_000.0
 
-def even(size: int, part: float, unit: int) -> int:
-    """A multiple of `unit`, near `part`, that cuts `size` into pieces of about the same size."""
-    pieces = max(1, round(size / part))
-    return round_up(-(-size // pieces), unit)
+    def cycles(self, ns: float) -> float:
+        """A duration in cycles: the one place where one becomes the other."""
+        return ns * self.clock_ghz
+
+    @property
+    def handover_cycles(self) -> float:
+        return self.cycles(self.handover_ns)
+
+    @property
+    def long_tile_cycles(self) -> float:
+        return self.cycles(self.long_tile_ns)
+
+    @property
+    def planned_tiles(self) -> int:
+        """Tiles worth having, whatever the number of threads."""
+        return self.planned_cores * self.tiles_per_core
+
+    def tile_cycles(self, total: float) -> float:
+        """Work of one tile of a kernel of `total` cycles: half the planned tiles, none so short that taking it counts, none longer than is of use."""
+        return min(self.long_tile_cycles, max(self.handover_cycles / 3, 2 * total / self.planned_tiles))

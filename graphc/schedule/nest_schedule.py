@@ -1,11 +1,15 @@
 """Schedules of loop nests: plain data, the same for any number of threads."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from graphc.ir.types import DType
+from graphc.schedule.cost import Ranking
+from graphc.schedule.schedule import InplacePairs, Schedule
+from graphc.schedule.target import ALIGNMENT
+from graphc.schedule.view import ViewType
 
-ALIGNMENT = 64
 Partial = tuple[DType, int]             # element type and number of elements of a shared buffer
 
 
@@ -19,7 +23,7 @@ class Fetch:
 
 
 @dataclass(frozen=True)
-class NestSchedule:
+class NestSchedule(Schedule):
     """How the dims of an `schedule.loop_nest.Nest` are looped over.
 
     A tile is a block of `tile` rows (the dims `outer`, flattened), of `columns` elements of `vector` when that is a kept dim
@@ -28,6 +32,7 @@ class NestSchedule:
     which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
     `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal, one output for each input.
     `crosswise`: the reductions run over the rows, into a row of sums per tile, in `partials`.
+    `ranking`: the grids among which this one was chosen.
     """
     outer: tuple[int, ...] = ()
     inner: tuple[int, ...] = ()
@@ -41,27 +46,31 @@ class NestSchedule:
     stored: tuple[int, ...] = ()
     partials: tuple[Partial, ...] = ()
     stream: tuple[int, ...] = ()
-    inplace: tuple[tuple[int, int], ...] = ()
+    inplace: InplacePairs = ()
     crosswise: bool = False
     fetch: Fetch | None = None
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property
-    def shared_scratch(self) -> int:
-        return shared_bytes(self.partials)
+    def shared_bytes(self) -> int:
+        return buffer_bytes(self.partials)
+
+    def inplace_pairs(self, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> InplacePairs:
+        return self.inplace
 
     def __str__(self) -> str:
         parts = [f"rows {_dims(self.outer)} by {self.tile}", f"inner {_dims(self.inner)}" + (f", d{self.cut} by {self.chunk}" if self.chunk else ""),
                  f"vector d{self.vector} x{self.lanes}" + (f" by {self.columns}" if self.columns else "") if self.vector >= 0 else "scalar"]
         parts += ["serial"] if self.serial else []
         parts += [f"keeps {len(self.stored)}"] if self.stored else []
-        parts += [f"partials {self.shared_scratch} B"] if self.partials else []
+        parts += [f"partials {self.shared_bytes} B"] if self.partials else []
         parts += ["crosswise"] if self.crosswise else []
         parts += ["streams"] if self.stream else []
         parts += [f"fetches {self.fetch.distance} of d{self.fetch.dim} ahead"] if self.fetch else []
         return "nest(" + ", ".join(parts) + ")"
 
 
-def shared_bytes(partials: tuple[Partial, ...]) -> int:
+def buffer_bytes(partials: tuple[Partial, ...]) -> int:
     """Bytes of the shared buffers, laid one after the other, each aligned."""
     return sum(map(_rounded, partials))
 

@@ -1,20 +1,31 @@
-"""The schedule of an operator with a loop structure of its own (`ir.rows`)."""
+"""The schedule of an operator with a loop structure of its own (`schedule.parallel_rows`)."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from graphc.schedule.cost import Ranking
+from graphc.schedule.schedule import InplacePairs, Schedule
+from graphc.schedule.view import ViewType
 
 
 @dataclass(frozen=True)
-class PlainSchedule:
-    """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row.
-
-    aliased: the result is the first operand's memory, so that only the elements that differ are written.
+class PlainSchedule(Schedule):
+    """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row. `inplace`: (0, 0) of an operator
+    that changes some elements of its first operand, if their views are equal. `ranking`: what it won against.
     """
     tile: int = 1
     serial: bool = True
     lanes: int = 1
-    inplace: tuple[tuple[int, int], ...] = ()
+    inplace: InplacePairs = ()
     aliased: bool = False
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
+
+    def inplace_pairs(self, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> InplacePairs:
+        return self.inplace
+
+    def updating(self) -> Schedule:
+        return replace(self, aliased=True) if self.inplace else self
 
     def __str__(self) -> str:
         return f"rows(tile {self.tile}, x{self.lanes}{', serial' if self.serial else ''}{', in place' if self.aliased else ''})"

@@ -1,23 +1,24 @@
 """What generated code may assume of a CPU: plain data, no look at the machine we run on (codegen/llvm/host.py does that)."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from graphc.schedule.machine import Machine
 
 LINE_BYTES = 64                     # of the caches of all targets
+ALIGNMENT = LINE_BYTES              # bytes, of every buffer: one cache line, and one vector of the widest target
 
 
 @dataclass(frozen=True)
 class Target:
-    """A CPU as schedules see it. Sizes in bytes, per core (l3: shared). No thread count: results must not depend on it."""
+    """An instruction set, and the machine on which schedules count cycles. No thread count: results must not depend on it."""
     name: str
     triple: str                     # LLVM target triple
     features: str                   # LLVM feature string, "+avx2,+fma"
     vector_bytes: int
     vector_registers: int
-    l1: int = 32 << 10
-    l2: int = 512 << 10
-    l3: int = 16 << 20
-    fma_per_cycle: int = 2          # vector fma instructions issued each cycle
+    machine: Machine = field(default_factory=Machine)
+    cpus: tuple[str, ...] = ()      # LLVM's names of the CPUs that this entry describes; none: every CPU that has the features
 
     def lanes(self, itemsize: int) -> int:
         return self.vector_bytes // itemsize
@@ -25,6 +26,22 @@ class Target:
     def tile_rows(self, vectors: int) -> int:
         """Rows of a register tile so many vectors wide: its sums, a row of columns and a factor fill the registers."""
         return (self.vector_registers - 1) // vectors - 1
+
+    @property
+    def l1(self) -> int:
+        return self.machine.l1_bytes
+
+    @property
+    def l2(self) -> int:
+        return self.machine.l2_bytes
+
+    @property
+    def l3(self) -> int:
+        return self.machine.l3_bytes
+
+    @property
+    def fma_per_cycle(self) -> int:
+        return self.machine.fma_per_cycle
 
     @property
     def has_fma(self) -> bool:
@@ -39,9 +56,15 @@ class Target:
 
 X86 = "x86_64-unknown-linux-gnu"
 ARM = "aarch64-unknown-linux-gnu"
-SSE2 = Target("sse2", X86, "+sse2", 16, 16)
-AVX2 = Target("avx2", X86, "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt", 32, 16)
-AVX512 = Target("avx512", X86, AVX2.features + ",+avx512f,+avx512dq,+avx512bw,+avx512vl", 64, 32, l1=48 << 10, l2=2 << 20)
-NEON = Target("neon", ARM, "+neon", 16, 32, l1=64 << 10, l2=1 << 20)
+AVX2_FEATURES = "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt"
+AVX512_FEATURES = AVX2_FEATURES + ",+avx512f,+avx512dq,+avx512bw,+avx512vl"
+
+# Generic machines: the figures of several CPUs of a kind, none of which schedules may be much worse on. L2 gives three quarters of a vector a cycle.
+SSE2 = Target("sse2", X86, "+sse2", 16, 16, Machine(l2_bytes_per_cycle=12.0))
+AVX2 = Target("avx2", X86, AVX2_FEATURES, 32, 16, Machine())
+AVX512 = Target("avx512", X86, AVX512_FEATURES, 64, 32, Machine(
+    vector_op_cycles=0.72,          # half of the CPUs with AVX-512 have units of 256 bits; the others have fewer of 512
+    l2_bytes_per_cycle=48.0, l1_bytes=48 << 10, l2_bytes=2 << 20))
+NEON = Target("neon", ARM, "+neon", 16, 32, Machine(l2_bytes_per_cycle=12.0, l1_bytes=64 << 10, l2_bytes=1 << 20))
 
 TARGETS = {t.name: t for t in (SSE2, AVX2, AVX512, NEON)}

@@ -3,14 +3,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.ir.types import DType
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.schedule import ProductSchedule
+from graphc.schedule.target import LINE_BYTES
 
-LINE = 16                           # elements by which planes are apart more than they need: on other cache sets
+
+
+def line_elements(dtype: DType) -> int:
+    """Elements by which planes are apart more than they need, a cache line: they begin on other cache sets."""
+    return LINE_BYTES // dtype.itemsize
 
 
 @dataclass(frozen=True)
-class WinogradSchedule:
+class WinogradSchedule(ProductSchedule):
     """Tiles of the image are taken `rows` at a time, features `panels` panels at a time: one task is a block of tiles × a group of panels.
 
     It transforms its tiles, multiplies them at each point by register tiles of mr rows × vectors of columns, `sums` channels at a time, and
@@ -27,6 +34,7 @@ class WinogradSchedule:
     points: int
     channels: int
     shared: bool
+    dtype: DType
 
     @property
     def nr(self) -> int:
@@ -45,12 +53,12 @@ class WinogradSchedule:
     @property
     def plane(self) -> int:
         """Elements from one point to the next: a block of transformed tiles."""
-        return self.rows * self.row + LINE
+        return self.rows * self.row + line_elements(self.dtype)
 
     @property
     def sum_plane(self) -> int:
         """Likewise of the products of a task."""
-        return self.rows * self.width + LINE
+        return self.rows * self.width + line_elements(self.dtype)
 
     @property
     def block(self) -> int:
@@ -58,13 +66,12 @@ class WinogradSchedule:
         return self.points * self.plane
 
     @property
-    def shared_scratch(self) -> int:
-        """Bytes of memory that the threads share."""
-        return self.blocks * self.block * 4 if self.shared else 0
+    def shared_bytes(self) -> int:
+        return self.blocks * self.block * self.dtype.itemsize if self.shared else 0
 
     def __str__(self) -> str:
         return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.blocks} blocks of {self.rows} tiles × "
-                f"{self.groups} groups of {self.width} features, sums of {self.sums}{f'; shared scratch {self.shared_scratch} B' if self.shared else ''}")
+                f"{self.groups} groups of {self.width} features, sums of {self.sums}{f'; shared scratch {self.shared_bytes} B' if self.shared else ''}")
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class WeightsSchedule(PlainSchedule):
 
 
 @dataclass(frozen=True)
-class WinogradGradSchedule:
+class WinogradGradSchedule(ProductSchedule):
     """The gradient towards kernels: a task is a block of `channels` × a block of `features` × a part of the tiles.
 
     It transforms `rows` tiles of image and result at a time, and adds their products at each point by register tiles of mr channels ×
@@ -93,6 +100,7 @@ class WinogradGradSchedule:
     splits: int
     points: int
     kernels: int
+    dtype: DType
 
     @property
     def nr(self) -> int:
@@ -105,22 +113,21 @@ class WinogradGradSchedule:
 
     @property
     def image_plane(self) -> int:
-        return self.rows * self.channel_row + LINE
+        return self.rows * self.channel_row + line_elements(self.dtype)
 
     @property
     def result_plane(self) -> int:
-        return self.rows * self.features + LINE
+        return self.rows * self.features + line_elements(self.dtype)
 
     @property
     def sum_plane(self) -> int:
-        return round_up(self.channels, self.mr) * self.features + LINE
+        return round_up(self.channels, self.mr) * self.features + line_elements(self.dtype)
 
     @property
-    def shared_scratch(self) -> int:
-        """Bytes of memory that the threads share."""
-        return self.splits * self.kernels * 4 if self.splits > 1 else 0
+    def shared_bytes(self) -> int:
+        return self.splits * self.kernels * self.dtype.itemsize if self.splits > 1 else 0
 
     def __str__(self) -> str:
-        parts = f", split {self.splits}; shared scratch {self.shared_scratch} B" if self.splits > 1 else ""
+        parts = f", split {self.splits}; shared scratch {self.shared_bytes} B" if self.splits > 1 else ""
         return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.channels} channels × {self.features} "
                 f"features, {self.blocks} blocks of {self.rows} tiles{parts}")

@@ -121,7 +121,7 @@ def test_few_rows_sum_short_blocks():
     """Whose columns from memory only the first register tile waits for; many rows keep long blocks."""
     few, many = (matmul_schedule(m, 768, 3072, AVX512).phases[0] for m in (128, 1024))
     lengths = [p.blocking.kc.length((3072,)) for p in (few, many)]
-    assert lengths[0] * few.blocking.nr * 4 <= AVX512.l2 // 16 and lengths[1] > 2 * lengths[0]
+    assert lengths[0] * few.blocking.nr * 4 <= AVX512.machine.l2_bytes // 16 and lengths[1] > 2 * lengths[0]
 
 
 def test_weight_gradients_split_the_sum():
@@ -137,7 +137,7 @@ def test_rows_of_long_sums_are_packed_on_the_way():
                             (48, 48, 300, PackingMode.PER_TILE)):
         phase, = matmul_schedule(m, n, k, a=(1, m)).phases
         assert phase.a == source, (m, n, k, phase)
-        assert source != PackingMode.BY_FIRST_USE or phase.blocking.nc.chunk >= 8 * phase.blocking.nr and phase.blocking.kc.chunk * phase.blocking.nr * 4 <= AVX2.l1
+        assert source != PackingMode.BY_FIRST_USE or phase.blocking.nc.chunk >= 8 * phase.blocking.nr and phase.blocking.kc.chunk * phase.blocking.nr * 4 <= AVX2.machine.l1_bytes
 
 
 def test_tiles_of_small_outputs_take_parts_of_long_sums():

@@ -12,12 +12,13 @@ from graphc.codegen.llvm.emit import emit_module, scratch_bytes
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower import function_needs_node_id, lower
+from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node
 from graphc.ir.op import Op
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import TensorType, dtype_of
-from graphc.schedule.choose_nest import nest_schedule
+from graphc.schedule.choose import schedule_node
 from graphc.schedule.nest_schedule import shared_offsets
 from graphc.schedule.target import AVX2, Target
 from graphc.schedule.view import ViewType
@@ -90,21 +91,21 @@ def node_of(op: Op, arrays: Sequence[np.ndarray]) -> Node:
 
 def compile_node(node: Node, arrays: Sequence[np.ndarray], outputs: Sequence[np.ndarray], schedule=None, target: Target = AVX2) -> Native:
     ins, outs = [view_of(a) for a in arrays], [view_of(a) for a in outputs]
-    schedule = schedule or nest_schedule(node, ins, outs, target)
-    function = lower(node, ins, outs, schedule, target)
+    schedule = schedule or schedule_node(node, ins, outs, target)
+    function = lower(KernelRequest(node, tuple(ins), tuple(outs), schedule, target))
     native = Native(function, len(ins), len(outs), schedule.partials, target)
     native.schedule = schedule
     return native
 
 
-def run_op(op: Op, *arrays: np.ndarray, schedule=None, inplace: bool = False) -> tuple[np.ndarray, ...]:
+def run_op(op: Op, *arrays: np.ndarray, schedule=None, inplace: bool = False, target: Target = AVX2) -> tuple[np.ndarray, ...]:
     """The outputs of one operator (a `Fused` too), natively. Arrays may be strided views. AssertionError if a check fails.
 
     inplace: outputs overwrite copies of the inputs that the schedule allows.
     """
     node = node_of(op, arrays)
     outputs = [np.empty(v.type.shape, v.type.dtype.np) for v in node.outputs]
-    native = compile_node(node, arrays, outputs, schedule)
+    native = compile_node(node, arrays, outputs, schedule, target)
     if inplace:
         arrays = [a.copy() if a.flags.c_contiguous else a for a in arrays]
         for o, i in {o: i for i, o in {i: o for o, i in native.schedule.inplace}.items()}.items():      # one to one

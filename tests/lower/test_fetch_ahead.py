@@ -11,6 +11,7 @@ from graphc.codegen.loops.printer import print_function
 from graphc.codegen.lower import lower
 from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, MicroKernelSpec, MicroTileShape, ProductTypes, RowLayout, micro_kernel)
+from graphc.codegen.lower.request import KernelRequest
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.types import f32
@@ -23,9 +24,9 @@ from graphc.schedule.view import ViewType, contiguous_strides
 def lowered(node, orders=None) -> str:
     """The loops of a node, whose operands and results lie row-major but for the given orders of axes."""
     def views(values):
-        return [ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape, (orders or {}).get(v.type.rank))) for v in values]
+        return tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape, (orders or {}).get(v.type.rank))) for v in values)
     ins, outs = views(node.inputs), views(node.outputs)
-    return print_function(lower(node, ins, outs, schedule_node(node, ins, outs, AVX2), AVX2))
+    return print_function(lower(KernelRequest(node, ins, outs, schedule_node(node, ins, outs, AVX2), AVX2)))
 
 
 @pytest.mark.parametrize("gradient", [False, True])
@@ -43,8 +44,8 @@ def test_attention_asks_for_keys_that_do_not_stay_in_l2(length, far, gradient):
 def test_tiles_that_pack_ask_for_the_next_block(m, n, k, asks):
     b = Builder()
     product = b.matmul(b.transpose(b.input("a", f32[k, m]), perm=(1, 0)), b.input("b", f32[k, n]))
-    views, outs = [ViewType(f32, (m, k), (1, m)), ViewType(f32, (k, n), (n, 1))], [ViewType(f32, (m, n), (n, 1))]
-    text = print_function(lower(product.node, views, outs, schedule_node(product.node, views, outs, AVX2), AVX2))
+    views, outs = (ViewType(f32, (m, k), (1, m)), ViewType(f32, (k, n), (n, 1))), (ViewType(f32, (m, n), (n, 1)),)
+    text = print_function(lower(KernelRequest(product.node, views, outs, schedule_node(product.node, views, outs, AVX2), AVX2)))
     assert ("prefetch in0" in text) == asks
 
 
@@ -67,14 +68,14 @@ def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_are_not_in
     """Not if they were just packed and stay there, nor if each is used but once; all of a panel by all register tiles of the one before it."""
     b = Builder()
     b.matmul(b.input("x", f32[rows, 768]), b.input("w", f32[768, columns]))
-    ins, outs = ([ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values] for values in (b.nodes[0].inputs, b.nodes[0].outputs))
+    ins, outs = (tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values) for values in (b.nodes[0].inputs, b.nodes[0].outputs))
     schedule = schedule_node(b.nodes[0], ins, outs, AVX2, (False, packed))
     tiles, = schedule.phases
     downs, lines = -(-min(tiles.blocking.mc, rows) // tiles.blocking.mr), tiles.blocking.nr * 768 // 16
     assert bool(tiles.prefetch_lines) == asks
     each = downs * (768 // STEPS)
     assert not asks or each * (tiles.prefetch_lines - 1) < lines <= each * tiles.prefetch_lines
-    text = print_function(lower(b.nodes[0], ins, outs, schedule, AVX2))
+    text = print_function(lower(KernelRequest(b.nodes[0], ins, outs, schedule, AVX2)))
     assert ("_ahead" in text) == asks
 
 
@@ -91,11 +92,11 @@ def test_parts_of_a_sum_ask_for_the_next_part_of_their_panel():
     """Which the same thread reads next, and which lies behind it in memory."""
     b = Builder()
     b.matmul(b.input("x", f32[48, 4608]), b.input("w", f32[4608, 512]))
-    ins, outs = ([ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values] for values in (b.nodes[0].inputs, b.nodes[0].outputs))
+    ins, outs = (tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values) for values in (b.nodes[0].inputs, b.nodes[0].outputs))
     schedule = schedule_node(b.nodes[0], ins, outs, AVX512, (False, True))
     tiles, = schedule.phases
     assert tiles.splits > 1 and tiles.width(schedule.form.phases[0]) == tiles.blocking.nr
-    calls = [line for line in print_function(lower(b.nodes[0], ins, outs, schedule, AVX512)).splitlines() if "call" in line]
+    calls = [line for line in print_function(lower(KernelRequest(b.nodes[0], ins, outs, schedule, AVX512))).splitlines() if "call" in line]
     assert calls and all(line.endswith(f" + {tiles.blocking.kc.length((4608,)) * tiles.blocking.nr})") for line in calls), calls
 
 

@@ -12,7 +12,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.types import f32
 from graphc.runtime.executable import Executable
-from graphc.schedule.choose_plain import plain_schedule
+from graphc.schedule.choose import schedule_node
 from graphc.schedule.parallel_rows import rows_of
 from graphc.schedule.view import ViewType, contiguous_strides
 
@@ -54,6 +54,6 @@ def test_few_images_are_parted(kernel, images=2, channels=77, size=66):
                                    b.max_pool2d_grad(x, dy, kernel=(kernel, kernel), stride=(kernel, kernel))))
     for node in (pooled, dx):
         ins, outs = ([ViewType(f32, v.type.shape, contiguous_strides(v.type.shape, (0, 2, 3, 1))) for v in values] for values in (node.inputs, node.outputs))
-        schedule, rows = plain_schedule(node, ins, outs, host_target()), rows_of(node, ins, outs)
+        schedule, rows = schedule_node(node, ins, outs, host_target()), rows_of(node, ins, outs)
         tiles = -(-rows.count // schedule.tile)
         assert not schedule.serial and -(-tiles // 4) * schedule.tile <= rows.count / 3

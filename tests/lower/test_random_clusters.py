@@ -1,4 +1,7 @@
 """Random clusters: native code of every fused node against the oracle; with tiny tiles, so that small arrays are cut up too."""
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from native import run_op
@@ -8,21 +11,23 @@ from graphc.ir.interp import evaluate
 from graphc.ir.op import as_tuple
 from graphc.ir.ops.fused import Fused
 from graphc.passes.fuse import Fuse
-from graphc.schedule import choose_nest as schedule_nest
-from graphc.schedule import choose_plain as schedule_plain
+from graphc.schedule import choose_nest, nest_facts, nest_grid
+from graphc.schedule.target import AVX2, Target
 
-TINY = {"TILE_NS": 60, "SERIAL_NS": 0, "LANE_SUMS": 4, "INNER_ELEMENTS": 16, "MIN_ACROSS": 4}
+TINY_NUMBERS = {nest_grid: {"LANE_SUMS": 4}, nest_facts: {"INNER_ELEMENTS": 16}, choose_nest: {"MIN_ACROSS": 4}}
+TINY = replace(AVX2, machine=replace(AVX2.machine, handover_ns=0.0, long_tile_ns=24.0))
 
 
 @pytest.fixture(params=["usual", "tiny"])
-def tiles(request, monkeypatch):
+def target(request, monkeypatch) -> Iterator[Target]:
+    """For tiny tiles a machine on which handing work to other threads costs nothing."""
     if request.param == "tiny":
-        for name, value in TINY.items():
-            monkeypatch.setattr(schedule_nest, name, value)
-        monkeypatch.setattr(schedule_plain, "TILE_NS", TINY["TILE_NS"])
-    schedule_nest._schedule.cache_clear()
-    yield request.param
-    schedule_nest._schedule.cache_clear()
+        for module, numbers in TINY_NUMBERS.items():
+            for name, value in numbers.items():
+                monkeypatch.setattr(module, name, value)
+    choose_nest._schedule.cache_clear()
+    yield TINY if request.param == "tiny" else AVX2
+    choose_nest._schedule.cache_clear()
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -35,7 +40,7 @@ def test_fused_graph_is_the_graph(seed):
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_native_cluster_is_the_oracle(seed, tiles):
+def test_native_cluster_is_the_oracle(seed, target):
     made = RandomGraph(seed)
     graph = made.grow(12)
     env = dict(zip(graph.inputs, made.arrays(graph)))
@@ -46,5 +51,5 @@ def test_native_cluster_is_the_oracle(seed, tiles):
         want = as_tuple(node.op.reference(*arrays))
         env.update(zip(node.outputs, want))
         if isinstance(node.op, Fused):
-            for got, reference in zip(run_op(node.op, *arrays, inplace=seed % 2 == 1), want, strict=True):
+            for got, reference in zip(run_op(node.op, *arrays, inplace=seed % 2 == 1, target=target), want, strict=True):
                 np.testing.assert_allclose(got, reference, rtol=2e-5, atol=2e-5)

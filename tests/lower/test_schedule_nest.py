@@ -10,12 +10,13 @@ from graphc.codegen.llvm import jit
 from graphc.codegen.llvm.emit import emit_module
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.lower import lower
+from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.builder import Builder
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.types import f32
-from graphc.schedule.choose_nest import nest_schedule
+from graphc.schedule.choose import schedule_node
 from graphc.schedule.target import AVX2, AVX512, NEON, TARGETS
 from graphc.schedule.view import ViewType, contiguous_strides
 
@@ -37,7 +38,7 @@ def node(make, *shapes):
 
 
 def schedule(n, target=AVX2):
-    return nest_schedule(n, [dense(*v.type.shape) for v in n.inputs], [dense(*v.type.shape) for v in n.outputs], target)
+    return schedule_node(n, [dense(*v.type.shape) for v in n.inputs], [dense(*v.type.shape) for v in n.outputs], target)
 
 
 def softmax(b, x):
@@ -78,12 +79,12 @@ def test_column_sums_of_much_go_row_by_row():
 
 def test_a_total_is_cut_and_combined():
     s = schedule(node(lambda b, x: b.sum(x, axes=(0, 1)), (4096, 4096)))
-    assert s.chunk and s.shared_scratch
+    assert s.chunk and s.shared_bytes
 
 
 def test_inputs_read_across_are_read_in_blocks():
     n = node(lambda b, x: b.neg(x), (1024, 2048))
-    s = nest_schedule(n, [ViewType(f32, (1024, 2048), (1, 1024))], [dense(1024, 2048)], AVX2)
+    s = schedule_node(n, [ViewType(f32, (1024, 2048), (1, 1024))], [dense(1024, 2048)], AVX2)
     assert s.inner == (1, 0) and s.vector == 1 and s.cut == 0 and s.chunk == 32
 
 
@@ -96,7 +97,7 @@ def test_rows_that_stream_are_fetched_ahead():
     large, small = node(softmax, (16384, 1024)), node(softmax, (64, 1024))
     assert schedule(large).stream and schedule(large).fetch.stage == 1        # the stage of exp
     assert schedule(small).fetch is None
-    f = lower(large, [dense(16384, 1024)], [dense(16384, 1024)], schedule(large), AVX2)
+    f = lower(KernelRequest(large, (dense(16384, 1024),), (dense(16384, 1024),), schedule(large), AVX2))
     text = print_function(f)
     assert text.count("prefetch x0[") == text.count("prefetch") == 2        # streamed, and for outputs that do not lie well
 
@@ -106,7 +107,7 @@ def test_columns_of_rows_far_apart_are_fetched_ahead():
         return b.sub(x, b.sum(x, axes=(0,), keepdims=True))
     large, narrow, small = (node(normed, shape) for shape in ((1600, 512), (16384, 16), (128, 512)))
     assert schedule(large).fetch.distance > 1 and not schedule(narrow).fetch and not schedule(small).fetch
-    text = print_function(lower(large, [dense(1600, 512)], [dense(1600, 512)], schedule(large), AVX2))
+    text = print_function(lower(KernelRequest(large, (dense(1600, 512),), (dense(1600, 512),), schedule(large), AVX2)))
     assert re.search(r"prefetch x0\[.* \+ 32, .*\] to L2", text)
 
 
@@ -125,8 +126,8 @@ def test_a_schedule_prints_on_one_line():
 @pytest.mark.parametrize("target, register", [(AVX512, "%zmm"), (AVX2, "%ymm"), (NEON, r"v\d+\.4s")])
 def test_foreign_targets_get_their_vectors(target, register):
     n = node(softmax, (4096, 1024))
-    ins, outs = [dense(4096, 1024)], [dense(4096, 1024)]
-    text = emit_module([lower(n, ins, outs, nest_schedule(n, ins, outs, target), target)], None, target)
+    ins, outs = (dense(4096, 1024),), (dense(4096, 1024),)
+    text = emit_module([lower(KernelRequest(n, ins, outs, schedule_node(n, ins, outs, target), target))], None, target)
     assembly = jit.assembly(text, target)
     assert len(re.findall(register, assembly)) > 20
     assert not re.search(r"call.*(exp|max)", assembly)
@@ -147,7 +148,7 @@ def test_unaligned_outputs_are_not_streamed():
     x = np.random.default_rng(0).random(1 << 21, np.float32)
     room = np.zeros((1 << 21) + 16, np.float32)
     n = node_of(Elementwise("neg"), [x])
-    s = replace(nest_schedule(n, [view_of(x)], [view_of(x)], AVX2), stream=(0,))
+    s = replace(schedule_node(n, [view_of(x)], [view_of(x)], AVX2), stream=(0,))
     for offset in (0, 1, 4, 8):
         out = room[offset:offset + (1 << 21)]
         compiled = compile_node(n, [x], [out], s)

@@ -13,7 +13,7 @@ from graphc.ir.types import f32, i64
 from graphc.memory.plan import Buffer
 from graphc.memory.planner import assign_offsets, plan_memory
 from graphc.schedule import choose_nest as schedule_nest
-from graphc.schedule.choose_nest import nest_schedule
+from graphc.schedule.choose import schedule_node
 from graphc.schedule.target import AVX2
 from graphc.schedule.view import ViewType
 
@@ -177,7 +177,7 @@ def test_a_nest_remembered_from_an_equal_node_gives_the_same_schedule():
     """Nests and schedules are remembered apart; a nest may belong to another node's body, which is equal and not the same."""
     def in_place() -> tuple:
         b = Builder("g")
-        return nest_schedule(b.exp(b.input("x", f32[12])).node, [VIEW], [VIEW], AVX2).inplace
+        return schedule_node(b.exp(b.input("x", f32[12])).node, [VIEW], [VIEW], AVX2).inplace
     first = in_place()
     schedule_nest._schedule.cache_clear()
     assert first == in_place() == ((0, 0),)

@@ -10,7 +10,7 @@ from graphc.compiled import CompiledGraph
 from graphc.ir.builder import Builder
 from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
-from graphc.ir.types import f32
+from graphc.ir.types import BY_NUMPY, f32
 from graphc.ir.winograd import POINTS, error_bound, gradient_error_bound, growth, transforms
 
 EPS = 2.0**-24
@@ -22,21 +22,21 @@ SHAPES = [(1, 1, 1, 5, 5, SAME), (2, 3, 67, 6, 9, ODD), (1, 8, 16, 7, 7, SAME), 
           (5, 64, 32, 5, 6, NONE), (1, 600, 16, 6, 6, SAME), (16, 32, 32, 32, 32, SAME)]
 
 
-def arrays(n, c, f, h, w, spread=0.0, seed=0):
+def arrays(n, c, f, h, w, spread=0.0, seed=0, dtype=np.float32):
     """Normal numbers; with a spread, of very different sizes."""
     rng = np.random.default_rng([seed, n, c, f, h, w])
-    return [(rng.normal(size=s) * np.exp(spread * rng.normal(size=s))).astype(np.float32) for s in ((n, c, h, w), (f, c, 3, 3))]
+    return [(rng.normal(size=s) * np.exp(spread * rng.normal(size=s))).astype(dtype) for s in ((n, c, h, w), (f, c, 3, 3))]
 
 
 def convolution(x, w, m, padding, turned=False):
     """By native code; x in storage order NCHW and NHWC must give the same bits."""
-    features = w.shape[1] if turned else w.shape[0]
+    features, dtype = w.shape[1] if turned else w.shape[0], BY_NUMPY[x.dtype]
     results = []
     for order in ((0, 1, 2, 3), (0, 2, 3, 1)):
         b = Builder()
-        image = b.input("x", f32[tuple(x.shape[i] for i in order)])
+        image = b.input("x", dtype[tuple(x.shape[i] for i in order)])
         back = b.transpose(image, perm=tuple(int(i) for i in np.argsort(order)))
-        u = b.apply(WinogradWeights(m, 16, turned), (b.input("w", f32[w.shape]),))[0]
+        u = b.apply(WinogradWeights(m, 16, turned), (b.input("w", dtype[w.shape]),))[0]
         run = CompiledGraph(b.finish([b.apply(WinogradConv2d(m, features, padding), (back, u))[0]]))
         results.append(run(np.ascontiguousarray(x.transpose(order)), w))
     assert results[0].tobytes() == results[1].tobytes()
@@ -52,6 +52,20 @@ def test_within_the_bound(shape, m):
         exact = Conv2d(padding=padding).reference(x.astype(np.float64), w.astype(np.float64))
         error = np.abs(convolution(x, w, m, padding) - exact)
         assert (error <= error_bound(m, x, w, exact.shape, padding)).all()
+
+
+@pytest.mark.parametrize("m", sorted(POINTS))
+@pytest.mark.parametrize("shape", SHAPES[:10:3], ids=str)
+def test_in_f64(shape, m):
+    """The kernels take the type of their operands; the pass keeps to f32."""
+    *sizes, padding = shape
+    x, w = arrays(*sizes, dtype=np.float64)
+    exact = Conv2d(padding=padding).reference(x.astype(np.longdouble), w.astype(np.longdouble))
+    error = np.abs(convolution(x, w, m, padding) - exact)
+    assert (error <= error_bound(m, x, w, exact.shape, padding)).all()
+    dy = result_gradient(*shape).astype(np.float64)
+    exact = Conv2dWeightGrad(padding=padding, w_shape=w.shape).reference(x.astype(np.longdouble), dy.astype(np.longdouble))
+    assert (np.abs(kernel_gradient(x, dy, m, padding) - exact) <= gradient_error_bound(m, x, dy, padding)).all()
 
 
 @pytest.mark.parametrize("m", sorted(POINTS))
@@ -91,8 +105,8 @@ def test_gradient_towards_the_image(m):
 
 def kernel_gradient(x, dy, m, padding, extra=None):
     """By native code, x stored channels last; `extra` is added in the epilogue."""
-    b = Builder()
-    ins = [b.transpose(b.input("x", f32[tuple(x.shape[i] for i in (0, 2, 3, 1))]), perm=(0, 3, 1, 2)), b.input("dy", f32[dy.shape])]
+    b, dtype = Builder(), BY_NUMPY[x.dtype]
+    ins = [b.transpose(b.input("x", dtype[tuple(x.shape[i] for i in (0, 2, 3, 1))]), perm=(0, 3, 1, 2)), b.input("dy", dtype[dy.shape])]
     y = b.apply(WinogradWeightGrad(m, padding), ins)[0]
     values = [np.ascontiguousarray(x.transpose(0, 2, 3, 1)), dy]
     if extra is not None:

@@ -13,7 +13,7 @@ from op_sample import Sample, rng_for
 from samples import SAMPLES
 
 from graphc.codegen.lower import LOWERINGS
-from graphc.codegen.program import CONTROL
+from graphc.codegen.graph_calls import CONTROL
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.image import BATCH_AXIS, ImageRoles, channels_last, spatial_axes

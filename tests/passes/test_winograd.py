@@ -149,6 +149,6 @@ def test_loops_of_any_shape_verify(seed):
     tiles = n * -(-out[0] // m) * -(-out[1] // m)
     b = Builder()
     x, dy, w = b.input("x", f32[n, c, *size]), b.input("dy", f32[n, f, *out]), b.input("w", f32[f, c, 3, 3])
-    u, = b.apply(WinogradWeights(m, panel_width(tiles, f, target)), (w,))
+    u, = b.apply(WinogradWeights(m, panel_width(tiles, f, f32, target)), (w,))
     results = [*b.apply(WinogradConv2d(m, f, padding), (x, u)), *b.apply(WinogradWeightGrad(m, padding), (x, dy))]
     assert len(Compilation(b.finish(results, ("", "")), target).loops.kernels) >= 3

@@ -130,7 +130,7 @@ define i32 @gc_main(ptr %ctx) nounwind {
 
 def test_host_target(monkeypatch):
     here = host.host_target()
-    assert host.can_run(here) and here.l1 > 0 and here.l2 >= here.l1
+    assert host.can_run(here) and here.machine.l1_bytes > 0 and here.machine.l2_bytes >= here.machine.l1_bytes
     assert here.vector_bytes == max(t.vector_bytes for t in TARGETS.values() if host.can_run(t))
     monkeypatch.setenv("GRAPHC_TARGET", "neon")
     assert host.host_target() is NEON
@@ -153,7 +153,7 @@ def test_cache_sizes(tmp_path):
         folder.mkdir()
         for name, value in (("type", kind), ("level", level), ("size", size)):
             (folder / name).write_text(f"{value}\n")
-    assert host.cache_sizes(tmp_path) == {"l1": 48 << 10, "l2": 2 << 20}
+    assert host.cache_sizes(tmp_path) == {"l1_bytes": 48 << 10, "l2_bytes": 2 << 20}
 
 
 ONCE = """

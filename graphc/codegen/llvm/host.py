@@ -12,6 +12,7 @@ from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, TARGETS, Target
 
 CPU0 = Path("/sys/devices/system/cpu/cpu0/cache")
 BY_PREFERENCE = {"x86_64": (AVX512, AVX2, SSE2), "aarch64": (NEON,)}
+CACHES = ("l1_bytes", "l2_bytes", "l3_bytes")         # fields of `Machine`
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -33,7 +34,7 @@ def detected_target() -> Target:
     if candidates is None:
         raise GraphError(f"graphc runs on {' and '.join(BY_PREFERENCE)}, not on {machine}")
     best = next((t for t in candidates if can_run(t)), candidates[-1])
-    return replace(best, **cache_sizes())
+    return replace(best, machine=replace(best.machine, **cache_sizes()))
 
 
 @cache
@@ -57,16 +58,16 @@ def lacking(target: Target) -> tuple[str, ...]:
 
 
 def cache_sizes(folder: Path = CPU0) -> dict[str, int]:
-    """{"l1": bytes, "l2": bytes, "l3": bytes} of the data caches the kernel reports; missing ones are left out."""
+    """{"l1_bytes": bytes, "l2_bytes": bytes, "l3_bytes": bytes} of the data caches the kernel reports; missing ones are left out."""
     found = {}
     for index in sorted(folder.glob("index*")):
         try:
             kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
             if kind in ("Data", "Unified"):
-                found[f"l{int(level)}"] = _bytes(size)
+                found[f"l{int(level)}_bytes"] = _bytes(size)
         except (OSError, ValueError):
             continue
-    return {name: size for name, size in found.items() if name in ("l1", "l2", "l3") and size > 0}
+    return {name: size for name, size in found.items() if name in CACHES and size > 0}
 
 
 def _names(features: str) -> list[str]:

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from graphc.errors import InternalError
 from graphc.ir.types import BY_NAME, DType
+from graphc.schedule.target import ALIGNMENT
 
-ALIGNMENT = 64
 SCALARS = (NoneType, bool, int, float, str)
 Block = bytes | bytearray | memoryview
 T = TypeVar("T")

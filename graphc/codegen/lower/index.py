@@ -1,53 +1,50 @@
 """Lookups and their transposes. Positions are checked: a bad one is reported with its node, and no memory out of bounds is read or written."""
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import View
+from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
-from graphc.ir.graph import Node
 from graphc.ir.ops import embedding_gradients as row_ops
 from graphc.ir.ops import index
 from graphc.schedule.parallel_rows import CHUNK, rows_of, without
 from graphc.schedule.plain_schedule import PlainSchedule
-from graphc.schedule.target import Target
-from graphc.schedule.view import ViewType
 
 
 def _node_param(f: LoopFunction) -> Ix:
     return f.param("node", 0, 1 << 20)
 
 
-def _take(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target) -> LoopFunction:
-    f, (x, idx), (y,) = function(name, ins, outs)
-    number, axis, positions = _node_param(f), node.op.axis % len(x.shape), len(idx.shape)
+def _take(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    f, (x, idx), (y,) = function(r)
+    s, number, axis, positions = r.schedule, _node_param(f), r.node.op.axis % len(x.shape), len(idx.shape)
     size = x.shape[axis]
     if 0 in y.shape:
         return f
-    row = rows_of(node, ins, outs)
+    row = rows_of(r.node, r.ins, r.outs)
     with rows(f, row.extents, s) as at:
-        def gather_one_hot(full: list[Ix]) -> list[Ix]:
+        def source(full: list[Ix]) -> list[Ix]:
             position = f.check_index(f.load(idx, full[axis:axis + positions]), max(size, 1), number)
             return full[:axis] + [position] + full[axis + positions:]
 
         if axis < len(x.shape) - 1:
-            before = gather_one_hot([*at, Ix()])[:-1]
+            before = source([*at, Ix()])[:-1]
             over_lanes(f, 0, row.lane, s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*before, i], lanes, mask), mask))
         elif y.shape:
-            over_lanes(f, 0, row.lane, 1, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, gather_one_hot([*at, i]))))
+            over_lanes(f, 0, row.lane, 1, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, source([*at, i]))))
         else:
-            f.store(y, [], f.load(x, gather_one_hot([])))
+            f.store(y, [], f.load(x, source([])))
     return f
 
 
-def _take_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
-    f, (x, idx), (y,) = function(name, ins, outs)
-    number, axis = _node_param(f), node.op.axis % len(x.shape)
+def _take_along(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    f, (x, idx), (y,) = function(r)
+    number, axis = _node_param(f), r.node.op.axis % len(x.shape)
     if 0 in y.shape:
         return f
-    with rows(f, y.shape[:-1], s) as at:
+    with rows(f, y.shape[:-1], r.schedule) as at:
         def element(i: Ix, lanes, mask) -> None:
             full = [*at, i]
             position = f.check_index(f.load(idx, full), max(x.shape[axis], 1), number)
@@ -56,13 +53,13 @@ def _take_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Targ
     return f
 
 
-def _scatter(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
-    f, (base, idx, updates), (y,) = function(name, ins, outs)
-    number, rank = None if isinstance(node.op, row_ops.AddRows) else _node_param(f), len(y.shape)
-    axis = node.op.axis % rank
+def _scatter(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    f, (base, idx, updates), (y,) = function(r)
+    number, rank = None if isinstance(r.node.op, row_ops.AddRows) else _node_param(f), len(y.shape)
+    s, axis = r.schedule, r.node.op.axis % rank
     if 0 in y.shape:
         return f
-    with rows(f, rows_of(node, ins, outs).extents, s, "columns") as at:
+    with rows(f, rows_of(r.node, r.ins, r.outs).extents, s, "columns") as at:
         lo, hi = (at[-1] * CHUNK, f.min_(at[-1] * CHUNK + CHUNK, y.shape[-1])) if axis < rank - 1 else (Ix(), Ix(1))
         around = at[:-1] if axis < rank - 1 else at
 
@@ -96,13 +93,13 @@ def _unit(view: View) -> bool:
     return view.strides[-1] in (0, 1)
 
 
-def _scatter_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
-    f, (base, idx, updates), (y,) = function(name, ins, outs)
-    number, axis = _node_param(f), node.op.axis % len(y.shape)
+def _scatter_along(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    f, (base, idx, updates), (y,) = function(r)
+    number, axis = _node_param(f), r.node.op.axis % len(y.shape)
     if 0 in y.shape:
         return f
-    with rows(f, without(y.shape, axis), s) as at:
-        if not s.aliased:
+    with rows(f, without(y.shape, axis), r.schedule) as at:
+        if not r.schedule.aliased:
             with f.loop(0, y.shape[axis]) as loop:
                 full = put(at, axis, loop.index)
                 f.store(y, full, f.load(base, full))
@@ -113,13 +110,13 @@ def _scatter_along(name: str, node: Node, ins, outs, s: PlainSchedule, target: T
     return f
 
 
-def _row_places(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
+def _row_places(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     """Ids from the last to the first: of equal ones the first is written last."""
-    f, (ids,), (y,) = function(name, ins, outs)
-    number, count = None if node.op.checked else _node_param(f), prod(ids.shape)
+    f, (ids,), (y,) = function(r)
+    number, count = None if r.node.op.checked else _node_param(f), prod(ids.shape)
     if 0 in y.shape:
         return f
-    over_lanes(f, 0, y.shape[0], target.lanes(y.dtype.itemsize), lambda i, lanes, mask: f.store(y, [i], f.const(count, y.dtype, lanes), mask))
+    over_lanes(f, 0, y.shape[0], r.target.lanes(y.dtype.itemsize), lambda i, lanes, mask: f.store(y, [i], f.const(count, y.dtype, lanes), mask))
     with f.loop(0, count) as loop:
         place = loop.index * -1 + (count - 1)
         row = _row(f, f.load(ids, unflattened(f, place, ids.shape)), y.shape[0], number)
@@ -127,17 +124,17 @@ def _row_places(name: str, node: Node, ins, outs, s: PlainSchedule, target: Targ
     return f
 
 
-def _check_rows(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
-    f, (ids,), (y,) = function(name, ins, outs)
+def _check_rows(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    f, (ids,), (y,) = function(r)
     number = _node_param(f)
 
     def one(at: list[Ix]) -> None:
         row = f.load(ids, at)
-        f.check_index(row, node.op.size, number)
+        f.check_index(row, r.node.op.size, number)
         f.store(y, at, row)
     nested(f, ids.shape, one)
     return f
 
 
-ROWS = {row_ops.RowPlaces: _row_places, row_ops.CheckRows: _check_rows, row_ops.AddRows: _scatter,
+LOWERINGS = {row_ops.RowPlaces: _row_places, row_ops.CheckRows: _check_rows, row_ops.AddRows: _scatter,
         index.Take: _take, index.TakeAlongAxis: _take_along, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _scatter_along}

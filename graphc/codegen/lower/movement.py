@@ -5,22 +5,20 @@ from collections.abc import Sequence
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
+from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import clamped, function, over_lanes, permuted, rows
-from graphc.ir.graph import Node
 from graphc.ir.ops import shape
 from graphc.schedule.parallel_rows import memory_order
 from graphc.schedule.plain_schedule import PlainSchedule
-from graphc.schedule.target import Target
-from graphc.schedule.view import ViewType
 
 
-def _concat(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target) -> LoopFunction:
-    f, xs, (y,) = function(name, ins, outs)
-    axis, start = node.op.axis % len(y.shape), 0
+def _concat(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    f, xs, (y,) = function(r)
+    axis, start = r.node.op.axis % len(y.shape), 0
     for x in xs:
         if 0 not in x.shape:
             part = y.view_at([start if i == axis else 0 for i in range(len(y.shape))], x.shape, y.strides)
-            _copy(f, x, part, s)
+            _copy(f, x, part, r.schedule)
         start += x.shape[axis]
     return f
 
@@ -30,18 +28,18 @@ def _copy(f: LoopFunction, x: View, y: View, s: PlainSchedule) -> None:
         over_lanes(f, 0, x.shape[-1], s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*at, i], lanes, mask), mask))
 
 
-def _pad(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
+def _pad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     """Each row of the result is filling, or filling, a row of x, and filling. Rows lie along the axis of the smallest step."""
-    f, (x,), (y,) = function(name, ins, outs)
+    f, (x,), (y,) = function(r)
     if not y.shape:
         f.store(y, [], f.load(x, []))
         return f
     if 0 in y.shape:
         return f
-    order = memory_order(outs[0])
+    order = memory_order(r.outs[0])
     x, y = permuted(f, x, order), permuted(f, y, order)
-    low, value = [node.op.low[axis] for axis in order], f.const(node.op.value, y.dtype)
-    _pad_rows(f, x, y, low, value, s)
+    low, value = [r.node.op.low[axis] for axis in order], f.const(r.node.op.value, y.dtype)
+    _pad_rows(f, x, y, low, value, r.schedule)
     return f
 
 
@@ -87,8 +85,8 @@ def _within(f: LoopFunction, i: Ix, size: int) -> Ix:
     return f.max_(f.min_(i, size - 1), 0)
 
 
-def _flip(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
-    f, (x,), (y,) = function(name, ins, outs)
+def _flip(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    f, (x,), (y,) = function(r)
     if not y.shape:
         f.store(y, [], f.load(x, []))
         return f
@@ -96,38 +94,38 @@ def _flip(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) ->
         return f
 
     def source(at: list[Ix]) -> list[Ix]:
-        return [i * -1 + (x.shape[axis] - 1) if axis in node.op.axes else i for axis, i in enumerate(at)]
+        return [i * -1 + (x.shape[axis] - 1) if axis in r.node.op.axes else i for axis, i in enumerate(at)]
 
-    with rows(f, y.shape[:-1], s) as at:
-        over_lanes(f, 0, y.shape[-1], s.lanes,
+    with rows(f, y.shape[:-1], r.schedule) as at:
+        over_lanes(f, 0, y.shape[-1], r.schedule.lanes,
                    lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, source([*at, i]), lanes, mask), mask))
     return f
 
 
-def _dynamic_slice(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
-    f, (x, *starts), (y,) = function(name, ins, outs)
+def _dynamic_slice(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    f, (x, *starts), (y,) = function(r)
     if not y.shape:
         f.store(y, [], f.load(x, []))
         return f
     if 0 in y.shape:
         return f
     corner = _corner(f, starts, x.shape, y.shape)
-    _copy(f, x.view_at(corner, y.shape, x.strides), y, s)
+    _copy(f, x.view_at(corner, y.shape, x.strides), y, r.schedule)
     return f
 
 
-def _dynamic_update_slice(name: str, node: Node, ins, outs, s: PlainSchedule, target: Target) -> LoopFunction:
-    f, (x, update, *starts), (y,) = function(name, ins, outs)
+def _dynamic_update_slice(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    f, (x, update, *starts), (y,) = function(r)
     if not y.shape:
         f.store(y, [], f.load(update, []))
         return f
     if 0 in y.shape:
         return f
     corner = _corner(f, starts, x.shape, update.shape)
-    if not s.aliased:
-        _copy(f, x, y, s)
+    if not r.schedule.aliased:
+        _copy(f, x, y, r.schedule)
     if 0 not in update.shape:
-        _copy(f, update, y.view_at(corner, update.shape, y.strides), s)
+        _copy(f, update, y.view_at(corner, update.shape, y.strides), r.schedule)
     return f
 
 
@@ -139,5 +137,5 @@ def _corner(f: LoopFunction, starts: Sequence[View], sizes: Sequence[int], part:
     return corner
 
 
-ROWS = {shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _dynamic_slice,
+LOWERINGS = {shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _dynamic_slice,
         shape.DynamicUpdateSlice: _dynamic_update_slice}

@@ -1,8 +1,9 @@
 """A cluster and its schedule to one loop function: tiles of rows; in a row, one loop over the inner dims per stage."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import reduce
 from math import ceil
 
@@ -11,28 +12,39 @@ from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.body import NestBody, Point
 from graphc.codegen.lower.column_reduction import COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, ColumnReduction
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
-from graphc.ir.graph import Graph, Node
+from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.rows import function
+from graphc.ir.graph import Node
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.types import i32, i64
 from graphc.schedule.loop_nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
 from graphc.schedule.nest_schedule import Fetch, NestSchedule
+from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import LINE_BYTES
-from graphc.schedule.view import ViewType
 
+Trip = Callable[[Ix, Accumulator], Accumulator]         # index, carried -> carried
 BLOCK = 128                     # additions into one lane before the sum so far is added to that of all blocks
 
 
-def lower_nest(name: str, body: Graph, ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: NestSchedule) -> LoopFunction:
+def lower_nest(r: KernelRequest[NestSchedule]) -> LoopFunction:
     """The loop function of a cluster: parameters are the inputs, the outputs, and the schedule's partial buffers."""
-    f = LoopFunction(name)
-    nest = nest_of(body, tuple(ins), tuple(outs))
-    nest = crosswise(nest) if schedule.crosswise else nest
-    xs = [f.view(f"x{k}", t.dtype, t.shape, t.strides) for k, t in enumerate(ins)]
-    ys = [f.view(f"y{k}", t.dtype, t.shape, t.strides) for k, t in enumerate(outs)]
-    partials = [f.view(f"partial{k}", dtype, (size,)) for k, (dtype, size) in enumerate(schedule.partials)]
+    f, xs, ys = function(r)
+    nest = nest_of(cluster_of(r.node), r.ins, r.outs)
+    nest = crosswise(nest) if r.schedule.crosswise else nest
+    partials = [f.view(f"partial{k}", dtype, (size,)) for k, (dtype, size) in enumerate(r.schedule.partials)]
     if nest.size(nest.kept):
-        NestLowering(f, nest, schedule, xs, ys, partials).run()
+        NestLowering(f, nest, r.schedule, xs, ys, partials).run()
     return f
+
+
+@dataclass(frozen=True)
+class Trips:
+    """A loop over lo, lo + step, … < hi, of `most` trips at most."""
+    name: str
+    lo: Ix | int
+    hi: Ix | int
+    step: int
+    most: int
 
 
 class NestLowering:
@@ -67,7 +79,7 @@ class NestLowering:
             self._all_tiles()
 
     def _all_tiles(self) -> None:
-        _f, s, nest = self.f, self.s, self.nest
+        s, nest = self.s, self.nest
         chunks = ceil(nest.extents[s.cut] / s.chunk) if s.chunk else 1
         rows = nest.size(s.outer)
         with self._tiles(rows, s.tile, s.columns, chunks, "rows", s.serial) as (row_range, column_range, chunk):
@@ -136,17 +148,19 @@ class NestLowering:
                 return self.sweep(dims[1:], point.at(d, index), c, work)
             inner = self.sweep(dims[1:], point.at(d, index), self._starts(), work)
             return tuple(merged(self.f, self.summing, c, inner))
-        return self._counted(f"i{d}", lo, self.f.min_(hi, self.nest.extents[d]), 1, self.nest.extents[d], carried, trip)
+        extent = self.nest.extents[d]
+        return self._counted(Trips(f"i{d}", lo, self.f.min_(hi, extent), 1, extent), carried, trip)
 
-    def _counted(self, name: str, lo: Ix | int, hi: Ix | int, step: int, most: int, carried: Accumulator, trip) -> Accumulator:
-        """`trip(index, carried) -> carried` for lo, lo + step, … < hi, at most `most` times; long float sums in blocks of BLOCK."""
-        f = self.f
-        if not self.summing or most <= 2 * BLOCK:
-            with f.loop(lo, hi, step=step, carry=carried, name=name) as L:
+    def _counted(self, trips: Trips, carried: Accumulator, trip: Trip) -> Accumulator:
+        """The trips of a loop; long float sums in blocks of BLOCK."""
+        f, step = self.f, trips.step
+        if not self.summing or trips.most <= 2 * BLOCK:
+            with f.loop(trips.lo, trips.hi, step=step, carry=carried, name=trips.name) as L:
                 L.next(*trip(L.index, L.carried))
             return L.results
-        with f.loop(lo, hi, step=BLOCK * step, carry=carried, name="block") as B:
-            with f.loop(B.index, f.min_(B.index + BLOCK * step, hi), step=step, carry=self._starts(), name=name) as L:
+        with f.loop(trips.lo, trips.hi, step=BLOCK * step, carry=carried, name="block") as B:
+            end = f.min_(B.index + BLOCK * step, trips.hi)
+            with f.loop(B.index, end, step=step, carry=self._starts(), name=trips.name) as L:
                 L.next(*trip(L.index, L.carried))
             B.next(*merged(f, self.summing, B.carried, L.results))
         return B.results
@@ -161,7 +175,8 @@ class NestLowering:
         extent = self.nest.extents[d]
         main = extent // lanes * lanes
         if main:
-            carried = self._counted(f"i{d}", lo, f.min_(hi, main), lanes, main // lanes, carried, lambda i, c: work(point.at(d, i, lanes), c))
+            trips = Trips(f"i{d}", lo, f.min_(hi, main), lanes, main // lanes)
+            carried = self._counted(trips, carried, lambda i, c: work(point.at(d, i, lanes), c))
         if main == extent:
             return carried
         if isinstance(lo, int) and isinstance(hi, int):
@@ -184,7 +199,7 @@ class NestLowering:
 
     def _stage(self, point: Point, stage: int) -> dict[Node, Accumulator]:
         """The loop of one stage: outputs and scratch rows written; the stage's reductions, lanes folded."""
-        body, _f = self.body, self.f
+        body = self.body
         nodes = [n for n in self.reductions if self.stages.home[n.outputs[0]] == stage + 1]
         outs = [k for k in range(len(self.nest.outputs)) if self.written_in(k) == stage]
         crossing = self.sums.in_stage(stage) if self.sums else []

@@ -7,18 +7,18 @@ from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
+from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.types import i64
 from graphc.schedule.plain_schedule import PlainSchedule
-from graphc.schedule.view import ViewType
 
 Lanes = Callable[[Ix, int, Val | None], None]       # index of the first lane, lanes, mask
 
 
-def function(name: str, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> tuple[LoopFunction, list[View], list[View]]:
+def function(r: KernelRequest) -> tuple[LoopFunction, list[View], list[View]]:
     """A function with one view per operand and result."""
-    f = LoopFunction(name)
-    xs = [f.view(f"x{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
-    ys = [f.view(f"y{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)]
+    f = LoopFunction(r.function_name)
+    xs = [f.view(f"x{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.ins)]
+    ys = [f.view(f"y{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.outs)]
     return f, xs, ys
 
 

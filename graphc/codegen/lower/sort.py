@@ -12,15 +12,13 @@ from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
+from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, put, rows
 from graphc.codegen.lower.sort_network import LAST, padded, sort_kernel
-from graphc.ir.graph import Node
 from graphc.ir.ops import sort
 from graphc.ir.types import i32, i64
 from graphc.schedule.parallel_rows import is_selected, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
-from graphc.schedule.target import Target
-from graphc.schedule.view import ViewType
 
 Pair = tuple[View, View]            # elements and their positions
 Result = Callable[[Ix], tuple[Val, Val]]        # a place in the order -> element and position
@@ -84,16 +82,15 @@ class KeyedRow:
         return at
 
 
-def _lower(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, target: Target,
-           descending: bool, kinds: Sequence[int]) -> LoopFunction:
+def _lower(r: KernelRequest[PlainSchedule], descending: bool, kinds: Sequence[int]) -> LoopFunction:
     """Results of one kind each: 0 the elements, 1 their positions; as many of each as the result's axis has."""
-    f, (x,), ys = function(name, ins, outs)
-    axis = node.op.axis % len(x.shape)
+    f, (x,), ys = function(r)
+    axis = r.node.op.axis % len(x.shape)
     count = ys[0].shape[axis]
     if 0 in x.shape or 0 in ys[0].shape:
         return f
-    with rows(f, rows_of(node, ins, outs).extents, s) as at:
-        row = KeyedRow(f, x, axis, lambda i: put(at, axis, i), max(2, target.lanes(i64.itemsize)), descending)
+    with rows(f, rows_of(r.node, r.ins, r.outs).extents, r.schedule) as at:
+        row = KeyedRow(f, x, axis, lambda i: put(at, axis, i), max(2, r.target.lanes(i64.itemsize)), descending)
         order = _sorted_pairs if x.dtype.itemsize > 4 else _selected if is_selected(count, row.size) else _sorted
         result = order(row, count)
         with f.loop(0, count) as loop:
@@ -204,16 +201,16 @@ def _before(f: LoopFunction, b: Val, a: Val, descending: bool) -> Val:
     return f.or_(f.lt(b, a), f.and_(f.isnan(a), f.not_(f.isnan(b))))
 
 
-def _sort(name, node, ins, outs, s, target):
-    return _lower(name, node, ins, outs, s, target, node.op.descending, (0,))
+def _sort(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    return _lower(r, r.node.op.descending, (0,))
 
 
-def _argsort(name, node, ins, outs, s, target):
-    return _lower(name, node, ins, outs, s, target, node.op.descending, (1,))
+def _argsort(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    return _lower(r, r.node.op.descending, (1,))
 
 
-def _topk(name, node, ins, outs, s, target):
-    return _lower(name, node, ins, outs, s, target, True, (0, 1))
+def _topk(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    return _lower(r, True, (0, 1))
 
 
-ROWS = {sort.Sort: _sort, sort.ArgSort: _argsort, sort.TopK: _topk}
+LOWERINGS = {sort.Sort: _sort, sort.ArgSort: _argsort, sort.TopK: _topk}

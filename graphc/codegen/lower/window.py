@@ -4,18 +4,18 @@ those that reach into the padding are loop bounds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
-from graphc.codegen.loops.loop_ir import Val
-from graphc.codegen.lower.rows import function, nested, over_lanes, rows
-from graphc.ir.graph import Node
+from graphc.codegen.loops.loop_ir import Val, View
+from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.rows import Lanes, function, nested, over_lanes, permuted, rows
 from graphc.ir.image import channels_last
 from graphc.ir.ops import window
-from graphc.ir.types import i32
+from graphc.ir.types import DType, i32
 from graphc.schedule.parallel_rows import CHUNK, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
-from graphc.schedule.view import ViewType
 
 UNROLLED = 16                       # positions of a window, at most
 Visit = Callable[[Ix, Ix, Val, tuple[Val, ...]], Sequence[Val]]     # row, column, number of the position, carried -> carried
@@ -98,88 +98,123 @@ def _for_window(f: LoopFunction, op: window.Pooling, size: Sequence[int], out: S
             do(PoolWindow(f, op, size, out))
 
 
-def _over_windows(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: PlainSchedule, name: str, element) -> LoopFunction:
-    """`element(f, xs, Window, n, c, lanes, mask)` gives the value of each window."""
-    f, xs, (y,) = function(name, ins, outs)
+@dataclass(frozen=True)
+class PoolLanes:
+    """Some channels (`lanes` from `channel` on) of image number `image`, and the window that is there."""
+    f: LoopFunction
+    window: PoolWindow
+    image: Ix
+    channel: Ix
+    lanes: int
+    mask: Val | None
+
+    def load(self, view: View, row: Ix, column: Ix) -> Val:
+        return self.f.load(view, [self.image, row, column, self.channel], self.lanes, self.mask)
+
+    def store(self, view: View, row: Ix, column: Ix, value: Val) -> None:
+        self.f.store(view, [self.image, row, column, self.channel], value, self.mask)
+
+    def fill(self, number: float, dtype: DType) -> Val:
+        """The number for each channel."""
+        return self.f.const(number, dtype, self.lanes)
+
+    def splat(self, value: Val) -> Val:
+        """The scalar for each channel."""
+        return self.f.splat(value, self.lanes)
+
+
+Element = Callable[[PoolLanes, Sequence[View]], Val]                    # where, operands -> value of the window
+Add = Callable[[Ix, Ix, Val], None]                                     # row, column, what is added to dx there
+Send = Callable[[PoolLanes, Sequence[View], list[Ix], Add], None]       # where, operands, row and column of the window in the result
+
+
+def _over_windows(r: KernelRequest[PlainSchedule], element: Element) -> LoopFunction:
+    """`element` gives the value of each window."""
+    f, xs, (y,) = function(r)
     if 0 in y.shape:
         return f
-    row = rows_of(node, ins, outs)
+    row = rows_of(r.node, r.ins, r.outs)
     xs, result = [_channels_last(f, x) for x in xs], _channels_last(f, y)
-    size = ins[0].shape[2:]
-    with rows(f, row.extents, s) as at:
+    size = r.ins[0].shape[2:]
+    with rows(f, row.extents, r.schedule) as at:
         def body(i: Ix, lanes: int, mask: Val | None) -> None:
             n, c, oh, ow = (at[0], i, at[1], at[2]) if row.vector else (at[0], at[1], at[2], i)
-            _for_window(f, node.op, size, (oh, ow),
-                        lambda w: f.store(result, [n, oh, ow, c], element(f, xs, w, n, c, lanes, mask), mask))
-        over_lanes(f, 0, row.lane, s.lanes, body)
+
+            def one(window: PoolWindow) -> None:
+                here = PoolLanes(f, window, n, c, lanes, mask)
+                here.store(result, oh, ow, element(here, xs))
+            _for_window(f, r.node.op, size, (oh, ow), one)
+        over_lanes(f, 0, row.lane, r.schedule.lanes, body)
     return f
 
 
-def _channels_last(f: LoopFunction, view):
-    order = channels_last(len(view.shape))
-    return f.reinterpret(view, [view.shape[i] for i in order], [view.strides[i] for i in order])
+def _channels_last(f: LoopFunction, view: View) -> View:
+    return permuted(f, view, channels_last(len(view.shape)))
 
 
-def _chosen(f: LoopFunction, x, w: PoolWindow, n: Ix, c: Ix, lanes: int, mask, extra=None) -> tuple[Val, ...]:
+def _lowest(dtype: DType) -> float:
+    return float("-inf") if dtype.is_float else -(1 << (8 * dtype.itemsize - 1))
+
+
+def _chosen(at: PoolLanes, x: View, extra: View | None = None) -> tuple[Val, ...]:
     """Maximum of the window, the number of its position (the first; NaN wins), and there the element of `extra`."""
-    lowest = float("-inf") if x.dtype.is_float else -(1 << (8 * x.dtype.itemsize - 1))
-    start = (f.const(lowest, x.dtype, lanes), f.const(-1, i32, lanes)) + ((f.const(0, extra.dtype, lanes),) if extra is not None else ())
+    f = at.f
+    start = (at.fill(_lowest(x.dtype), x.dtype), at.fill(-1, i32)) + ((at.fill(0, extra.dtype),) if extra is not None else ())
 
     def visit(row: Ix, column: Ix, number: Val, carried: tuple[Val, ...]) -> list[Val]:
         best, chosen = carried[:2]
-        v = f.load(x, [n, row, column, c], lanes, mask)
-        better = f.or_(f.gt(v, best), f.eq(chosen, f.const(-1, i32, lanes)))
+        v = at.load(x, row, column)
+        better = f.or_(f.gt(v, best), f.eq(chosen, at.fill(-1, i32)))
         if x.dtype.is_float:
             better = f.or_(better, f.and_(f.isnan(v), f.not_(f.isnan(best))))
-        new = [f.select(better, v, best), f.select(better, f.splat(number, lanes), chosen)]
-        return new + ([f.select(better, f.load(extra, [n, row, column, c], lanes, mask), carried[2])] if extra is not None else [])
-    return w.reduce(start, visit)
+        new = [f.select(better, v, best), f.select(better, at.splat(number), chosen)]
+        return new + ([f.select(better, at.load(extra, row, column), carried[2])] if extra is not None else [])
+    return at.window.reduce(start, visit)
 
 
-def _max_pool(name, node, ins, outs, s, target):
-    def element(f, xs, w, n, c, lanes, mask):
+def _max_pool(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    def element(at: PoolLanes, xs: Sequence[View]) -> Val:
         x, = xs
-        lowest = float("-inf") if x.dtype.is_float else -(1 << (8 * x.dtype.itemsize - 1))
-        return w.reduce((f.const(lowest, x.dtype, lanes),),
-                        lambda i, j, k, best: [f.max(best[0], f.load(x, [n, i, j, c], lanes, mask))])[0]
-    return _over_windows(node, ins, outs, s, name, element)
+        lowest = at.fill(_lowest(x.dtype), x.dtype)
+        return at.window.reduce((lowest,), lambda i, j, k, best: [at.f.max(best[0], at.load(x, i, j))])[0]
+    return _over_windows(r, element)
 
 
-def _max_pool_pick(name, node, ins, outs, s, target):
-    return _over_windows(node, ins, outs, s, name,
-                         lambda f, xs, w, n, c, lanes, mask: _chosen(f, xs[0], w, n, c, lanes, mask, xs[1])[2])
+def _max_pool_pick(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    return _over_windows(r, lambda at, xs: _chosen(at, *xs)[2])
 
 
-def _avg_pool(name, node, ins, outs, s, target):
-    def element(f, xs, w, n, c, lanes, mask):
+def _avg_pool(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    def element(at: PoolLanes, xs: Sequence[View]) -> Val:
         x, = xs
-        total, = w.reduce((f.const(0, x.dtype, lanes),), lambda i, j, k, sums: [f.add(sums[0], f.load(x, [n, i, j, c], lanes, mask))])
-        return f.div(total, f.splat(_divisor(f, node.op, w, x.dtype), lanes))
-    return _over_windows(node, ins, outs, s, name, element)
+        total, = at.window.reduce((at.fill(0, x.dtype),), lambda i, j, k, sums: [at.f.add(sums[0], at.load(x, i, j))])
+        return at.f.div(total, at.splat(_divisor(at, r.node.op, x.dtype)))
+    return _over_windows(r, element)
 
 
-def _divisor(f: LoopFunction, op: window.AvgPooling, w: PoolWindow, dtype) -> Val:
-    return f.const(op.kernel[0] * op.kernel[1], dtype) if op.count_include_pad else f.cast(w.count(), dtype)
+def _divisor(at: PoolLanes, op: window.AvgPooling, dtype: DType) -> Val:
+    f = at.f
+    return f.const(op.kernel[0] * op.kernel[1], dtype) if op.count_include_pad else f.cast(at.window.count(), dtype)
 
 
-def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> LoopFunction:
-    """Gradients: `send(f, xs, Window, n, c, place, lanes, mask, add)` adds to dx what one window sends there. Channels are the inner loop,
-    so that the rows of the image that a window meets stay in the cache. Windows that do not overlap are taken line by line.
+def _spread(r: KernelRequest[PlainSchedule], send: Send) -> LoopFunction:
+    """Gradients: `send` adds to dx what one window sends there. Channels are the inner loop, so that the rows of the image that a window
+    meets stay in the cache. Windows that do not overlap are taken line by line.
     """
-    f, xs, (y,) = function(name, ins, outs)
+    f, xs, (y,) = function(r)
     if 0 in y.shape:
         return f
-    row = rows_of(node, ins, outs)
-    size, out = outs[0].shape[2:], ins[-1].shape[2:]
+    row = rows_of(r.node, r.ins, r.outs)
+    size, out = y.shape[2:], r.ins[-1].shape[2:]
     xs, dx = [_channels_last(f, x) for x in xs], _channels_last(f, y)
-    once = node.op.covers_once(size)
+    once = r.node.op.covers_once(size)
     by_lines = once and row.vector
-    with rows(f, row.extents, s) as at:
+    with rows(f, row.extents, r.schedule) as at:
         n, first = at[0], Ix() if by_lines else at[1] * CHUNK
 
-        def channels(body) -> None:
+        def channels(body: Lanes) -> None:
             if row.vector:
-                over_lanes(f, first, f.min_(first + row.lane, outs[0].shape[1]), s.lanes, body)
+                over_lanes(f, first, f.min_(first + row.lane, y.shape[1]), r.schedule.lanes, body)
             else:
                 body(at[1], 1, None)
 
@@ -188,13 +223,15 @@ def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> LoopFun
 
         def window_at(place: list[Ix], w: PoolWindow) -> None:
             def body(c: Ix, lanes: int, mask: Val | None) -> None:
+                here = PoolLanes(f, w, n, c, lanes, mask)
+
                 def add(i: Ix, j: Ix, v: Val) -> None:
-                    f.store(dx, [n, i, j, c], v if once else f.add(f.load(dx, [n, i, j, c], lanes, mask), v), mask)
-                send(f, xs, w, n, c, place, lanes, mask, add)
+                    here.store(dx, i, j, v if once else f.add(here.load(dx, i, j), v))
+                send(here, xs, place, add)
             channels(body)
 
         def send_from(place: list[Ix]) -> None:
-            _for_window(f, node.op, size, place, lambda w: window_at(place, w))
+            _for_window(f, r.node.op, size, place, lambda w: window_at(place, w))
 
         if not once:
             nested(f, size, clear)
@@ -205,30 +242,30 @@ def _spread(node: Node, ins, outs, s: PlainSchedule, name: str, send) -> LoopFun
     return f
 
 
-def _max_pool_grad(name, node, ins, outs, s, target):
-    def send(f, xs, w, n, c, place, lanes, mask, add):
-        x, dy = xs
-        _, chosen = _chosen(f, x, w, n, c, lanes, mask)
-        g = f.load(dy, [n, *place, c], lanes, mask)
+def _max_pool_grad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    def send(at: PoolLanes, xs: Sequence[View], place: list[Ix], add: Add) -> None:
+        f, (x, dy) = at.f, xs
+        _, chosen = _chosen(at, x)
+        g = at.load(dy, *place)
 
-        def visit(i, j, number, carried):
-            add(i, j, f.select(f.eq(chosen, f.splat(number, lanes)), g, f.const(0, g.dtype, lanes)))
+        def visit(i: Ix, j: Ix, number: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
+            add(i, j, f.select(f.eq(chosen, at.splat(number)), g, at.fill(0, g.dtype)))
             return ()
-        w.reduce((), visit)
-    return _spread(node, ins, outs, s, name, send)
+        at.window.reduce((), visit)
+    return _spread(r, send)
 
 
-def _avg_pool_grad(name, node, ins, outs, s, target):
-    def send(f, xs, w, n, c, place, lanes, mask, add):
+def _avg_pool_grad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    def send(at: PoolLanes, xs: Sequence[View], place: list[Ix], add: Add) -> None:
         dy, = xs
-        share = f.div(f.load(dy, [n, *place, c], lanes, mask), f.splat(_divisor(f, node.op, w, dy.dtype), lanes))
+        share = at.f.div(at.load(dy, *place), at.splat(_divisor(at, r.node.op, dy.dtype)))
 
-        def visit(i, j, number, carried):
+        def visit(i: Ix, j: Ix, number: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
             add(i, j, share)
             return ()
-        w.reduce((), visit)
-    return _spread(node, ins, outs, s, name, send)
+        at.window.reduce((), visit)
+    return _spread(r, send)
 
 
-ROWS = {window.MaxPool2d: _max_pool, window.MaxPool2dPick: _max_pool_pick, window.AvgPool2d: _avg_pool,
-        window.MaxPool2dGrad: _max_pool_grad, window.AvgPool2dGrad: _avg_pool_grad}
+LOWERINGS = {window.MaxPool2d: _max_pool, window.MaxPool2dPick: _max_pool_pick, window.AvgPool2d: _avg_pool,
+             window.MaxPool2dGrad: _max_pool_grad, window.AvgPool2dGrad: _avg_pool_grad}

@@ -8,7 +8,7 @@ import numpy as np
 from graphc.ir.image import ImageRoles
 from graphc.ir.op import ALL, Cost, Op, require
 from graphc.ir.ops.conv import Pair
-from graphc.ir.types import Dim, Dims, Sizes, TensorType, f32, shape_text, static_shape
+from graphc.ir.types import BY_NUMPY, Dim, Dims, Sizes, TensorType, shape_text, static_shape
 from graphc.ir.winograd import POINTS, TAPS, both_sides, tiled, tiles, transforms, untiled
 
 
@@ -26,7 +26,7 @@ class WinogradWeights(Op):
 
     def infer(self, w: TensorType) -> TensorType:
         _check_form(self, self.width)
-        require(w.dtype == f32 and w.rank == 4 and w.shape[2:] == (TAPS, TAPS), f"{self.name} takes f32 kernels [F, C, 3, 3], got {w}")
+        require(w.dtype.is_float and w.rank == 4 and w.shape[2:] == (TAPS, TAPS), f"{self.name} takes kernels [F, C, 3, 3] of floats, got {w}")
         features, channels = self.roles(w.shape)
         return w.with_shape(((self.tile + 2)**2, -(-features // self.width), channels, self.width))
 
@@ -57,7 +57,8 @@ class WinogradConv2d(Op):
 
     def infer(self, x: TensorType, u: TensorType) -> TensorType:
         _check_form(self, self.features, padding=self.padding)
-        require(x.rank == 4 and u.rank == 4 and x.dtype == u.dtype == f32, f"{self.name} takes f32 x [N, C, H, W] and transformed weights")
+        require(x.rank == 4 and u.rank == 4 and x.dtype == u.dtype and x.dtype.is_float,
+                f"{self.name} takes x [N, C, H, W] and transformed weights, of one float type")
         require(isinstance(u.shape[3], int) and u.shape[3] > 0, f"{self.name}: the weights {u} have panels of no known width")
         panels = -(-self.features // u.shape[3])
         wanted = ((self.tile + 2)**2, panels, x.shape[1], u.shape[3])
@@ -67,7 +68,7 @@ class WinogradConv2d(Op):
     def reference(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         t = transforms(self.tile)
         n, (_, panels, channels, width) = self.tile + 2, u.shape
-        shape = static_shape(self.infer(*(TensorType(f32, a.shape) for a in (x, u))).shape)
+        shape = static_shape(self.infer(*(TensorType(BY_NUMPY[a.dtype], a.shape) for a in (x, u))).shape)
         w = u.reshape(n, n, panels, channels, width).transpose(2, 4, 3, 0, 1).reshape(-1, channels, n, n)[:self.features]
         v = both_sides(t.bt, tiles(x, self.tile, shape[2:], self.padding))
         return untiled(both_sides(t.at, np.einsum("ncijpq,fcpq->nfijpq", v, w, optimize=True)), shape)
@@ -89,7 +90,8 @@ class WinogradWeightGrad(Op):
 
     def infer(self, x: TensorType, dy: TensorType) -> TensorType:
         _check_form(self, padding=self.padding)
-        require(x.rank == 4 and dy.rank == 4 and x.dtype == dy.dtype == f32, f"{self.name} takes f32 x [N, C, H, W] and dy [N, F, OH, OW]")
+        require(x.rank == 4 and dy.rank == 4 and x.dtype == dy.dtype and x.dtype.is_float,
+                f"{self.name} takes x [N, C, H, W] and dy [N, F, OH, OW], of one float type")
         wanted = (x.shape[0], dy.shape[1], *(n + sum(p) - TAPS + 1 for n, p in zip(x.shape[2:], self.padding)))
         require(dy.shape == wanted, f"{self.name}: dy is {shape_text(dy.shape)}, it must be {shape_text(wanted)}")
         return x.with_shape((dy.shape[1], x.shape[1], TAPS, TAPS))

@@ -10,5 +10,4 @@
     sweep, outputs, epilogue        finished sums through the epilogue into the outputs
     prefetch            software prefetch of what a tile packs next
     dots, direct, narrow, plain     phases without micro-tiles: dot products, depthwise convolutions, small outputs
-    node                nodes and clusters of a graph
 """

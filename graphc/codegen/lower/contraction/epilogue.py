@@ -9,11 +9,21 @@ from math import prod
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.lower.body import Env, NestBody, Point
+from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.graph import Graph, Node, leading_to
-from graphc.ir.ops.fused import slices_in
+from graphc.ir.ops.fused import core_of, slices_in
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of, nest_of_epilogue
 from graphc.schedule.nest_schedule import NestSchedule
 from graphc.schedule.view import ViewType
+
+
+def epilogue_of(r: KernelRequest) -> "Epilogue | GateEpilogue | None":
+    """What follows the contraction of a cluster; None of a contraction alone."""
+    inner = core_of(r.node)
+    if inner is r.node:
+        return None
+    body = r.node.op.body
+    return (GateEpilogue if slices_in(body) else Epilogue)(body, inner, r.ins)
 
 
 class Epilogue:

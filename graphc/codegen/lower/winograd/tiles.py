@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.ranges import vector_run
-from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
-from graphc.ir.types import f32
+from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
 from graphc.schedule.contraction_schedule import round_up
 
 CHANNEL = 1                         # axis of an image
@@ -81,7 +80,7 @@ class Tiles:
 
     def _transform_copy(self, n: Ix, corner: list[Ix], channels: Channels, target: View, plane: int) -> None:
         f, row = self.f, round_up(channels.most + 1, self.spec.lanes)        # with room for a masked vector behind the last whole one
-        copy = f.scratch("border", f32, (self.side, self.side, row))
+        copy = f.scratch("border", self.spec.dtype, (self.side, self.side, row))
         with f.loop(0, self.side) as down, f.loop(0, self.side) as across:
             at = [corner[0] + down.index, corner[1] + across.index]
             self._copy_pixel(n, at, channels, copy.view_at([down.index, across.index, 0], (row,), (1,)))
@@ -95,4 +94,4 @@ class Tiles:
         with f.if_(f.and_(f.and_(*inside[:2]), f.and_(*inside[2:]))):
             vector_run(f, as_ix(channels.count), lanes, lambda c, lanes, mask: f.store(target, [c], f.load(pixel, [c], lanes, mask)))
         with f.else_(), f.loop(0, target.shape[0], lanes) as loop:
-            f.store(target, [loop.index], f.const(0, f32, lanes))
+            f.store(target, [loop.index], f.const(0, self.spec.dtype, lanes))

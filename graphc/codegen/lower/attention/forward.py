@@ -7,36 +7,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf, prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
-from graphc.codegen.lower.attention_blocks import (
-    LN2, Blocks, copy_rows, exp2, fetch_ahead, in_groups, larger, matrix, product, store_rows, sub_panel, turn,
-    turn_back, whole_rows)
-from graphc.codegen.lower.attention_mask import Mask, lowest
+from graphc.codegen.lower.attention.blocks import (
+    Blocks, RowRange, copy_rows, fetch_ahead, in_groups, larger, matrix, product, store_rows, sub_panel, turn, turn_back, whole_rows)
+from graphc.codegen.lower.attention.mask import Mask, lowest
+from graphc.codegen.lower.attention.powers import LN2, exp2
+from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, unflattened
-from graphc.ir.graph import Node
-from graphc.ir.ops.attention import MASKED, Attention
+from graphc.ir.ops.attention import MASKED
 from graphc.ir.types import i32
 from graphc.schedule.attention_schedule import AttentionSchedule
-from graphc.schedule.target import Target
-from graphc.schedule.view import ViewType
 
 TOGETHER = 6            # keys whose exponentials are computed together
 
 
-def lower_attention(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> LoopFunction:
-    f, (q, k, v, *masks), (out, lse) = function(name, ins, outs)
-    b = Blocks(f, s, target, q.dtype, q.shape[-2], k.shape[-2], node.op.causal)
-    lead = out.shape[:-2]
+def lower_attention(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
+    """A function of the views q, k, v, the mask if there is one, the output and the logsumexp."""
+    f, ins, (out, lse) = function(r)
+    s, q, lead = r.schedule, ins[0], out.shape[:-2]
+    b = Blocks(f, s, r.target, q.dtype, q.shape[-2], ins[1].shape[-2], r.node.op.causal)
     with f.parallel(prod(lead) * b.column_blocks, "queries", serial=s.serial) as t:
         number, block = f.divmod(t, b.column_blocks)
         block = _alternating(f, block, b.column_blocks) if b.causal else block
-        _ForwardBlock(b, node.op.factor(q.shape) / LN2, *(matrix(f, x, number, lead) for x in (q, k, v, out)),
-               lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:]), block * s.columns,
-               next((Mask(b, matrix(f, x, number, lead), MASKED) for x in masks), None)).run()
+        head = _head(b, number, lead, ins, (out, lse))
+        _ForwardBlock(b, r.node.op.factor(q.shape) / LN2, head, block * s.columns).run()
     return f
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The matrices of one batch entry, its logsumexp, and its mask."""
+    q: View
+    k: View
+    v: View
+    out: View
+    lse: View
+    mask: Mask | None
+
+
+def _head(b: Blocks, number: Ix, lead: Sequence[int], ins: Sequence[View], outs: Sequence[View]) -> _Head:
+    """Those of entry `number` of the leading dims `lead`."""
+    f, (q, k, v, *masks), (out, lse) = b.f, ins, outs
+    q, k, v, out = (matrix(f, x, number, lead) for x in (q, k, v, out))
+    lse = lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:])
+    return _Head(q, k, v, out, lse, next((Mask(b, matrix(f, x, number, lead), MASKED) for x in masks), None))
 
 
 def _alternating(f: LoopFunction, number: Ix, count: int) -> Ix:
@@ -49,13 +67,13 @@ def _alternating(f: LoopFunction, number: Ix, count: int) -> Ix:
 class _ForwardBlock:
     """One block of queries. Scores are in units of ln 2: powers of 2 are cheaper than powers of e. A row maximum is one of vectors: rows are keys."""
 
-    def __init__(self, b: Blocks, factor: float, q: View, k: View, v: View, out: View, lse: View, first: Ix, mask: Mask | None):
-        self.b, self.f, self.factor, self.first, self.mask = b, b.f, factor, first, mask
-        added = mask is not None and not mask.is_bool
+    def __init__(self, b: Blocks, factor: float, head: _Head, first: Ix):
+        self.b, self.f, self.factor, self.first, self.mask = b, b.f, factor, first, head.mask
+        added = head.mask is not None and not head.mask.is_bool
         self.least, self.unseen = (lowest(b.dtype), -inf) if added else (MASKED, MASKED)    # the first maximum; the score of a later key
-        self.q, self.k, self.v, self.out, self.lse = q, k, v, out, lse
-        self.v_turned = b.f.reinterpret(v, v.shape[::-1], v.strides[::-1])
-        self.features, self.values = q.shape[1], v.shape[1]
+        self.q, self.k, self.v, self.out, self.lse = head.q, head.k, head.v, head.out, head.lse
+        self.v_turned = b.f.reinterpret(self.v, self.v.shape[::-1], self.v.strides[::-1])
+        self.features, self.values = self.q.shape[1], self.v.shape[1]
         self.queries = b.panel_scratch("queries", self.features)
         self.sums = b.panel_scratch("sums", self.values)
         self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.s.nr))
@@ -103,16 +121,14 @@ class _ForwardBlock:
         b, f = self.b, self.f
         query = self.first + panel * b.s.nr
         count = f.min_(b.s.rows, b.rows - key, query + b.s.nr - key) if b.causal else f.min_(b.s.rows, b.rows - key)
-        product(b, self.k, key, count, sub_panel(self.queries, panel), self.features, self.scores, 0)
+        product(b, RowRange(self.k, count, first=key), sub_panel(self.queries, panel), self.features, self.scores)
         if self.mask is not None:
             self.mask.apply(self.scores, query, key, count)
         if b.causal:
             hide(b, self.scores, query, key, count, self.unseen)
         self._probabilities(panel, count)
-        product(b, self.v_turned_from(key), Ix(), as_ix(self.values), self.scores, count, sub_panel(self.sums, panel), 1, factors=self.scales)
-
-    def v_turned_from(self, key: Ix) -> View:
-        return self.v_turned.view_at([0, key])
+        values = RowRange(self.v_turned.view_at([0, key]), as_ix(self.values))
+        product(b, values, self.scores, count, sub_panel(self.sums, panel), factors=self.scales)
 
     def _probabilities(self, panel: Ix, count: Ix) -> None:
         """Scores become 2^(score - maximum); `scales` rescale sums so far to the new maximum."""
@@ -181,6 +197,3 @@ def hide(b: Blocks, scores: View, query: Ix, key: Ix, count: Ix, hidden: float) 
         for u in range(0, s.nr, s.lanes):
             seen = f.ge(f.add(f.iota(s.lanes, i32), f.cast(f.value(query + u - key - loop.index), i32)), 0)
             f.store(scores, [loop.index, u], f.select(seen, f.load(scores, [loop.index, u], s.lanes), f.const(hidden, b.dtype, s.lanes)))
-
-
-ROWS = {Attention: lower_attention}

@@ -10,7 +10,7 @@ from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val
 from graphc.codegen.lower.contraction.micro_kernel import ANY, multiply_add
-from graphc.ir.types import f32
+from graphc.ir.types import DType
 from graphc.ir.winograd import Matrix, transforms
 
 Row = tuple[float, ...]
@@ -18,7 +18,8 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True)
 class TransformSpec:
-    """matrix: which of `Transforms`, for tiles of m × m results. masked: the last vector of channels is not whole. fused: the target has fma."""
+    """Of numbers of type `dtype`. matrix: which of `Transforms`, for tiles of m × m results. masked: the last vector of channels is not whole. fused: the target has fma."""
+    dtype: DType
     m: int
     matrix: str
     lanes: int
@@ -27,7 +28,7 @@ class TransformSpec:
 
     @property
     def name(self) -> str:
-        return f"winograd_{self.matrix}_{self.m}x3_{self.lanes}{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}"
+        return f"winograd_{self.matrix}_{self.dtype}_{self.m}x3_{self.lanes}{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}"
 
     @property
     def rows(self) -> Matrix:
@@ -40,7 +41,7 @@ def transform_kernel(spec: TransformSpec) -> LoopFunction:
     step of y to the next element (row-major), and (if masked) channels that x has; behind them y gets zeros.
     """
     f = LoopFunction(spec.name, noalias=True)
-    x, y = (f.view(name, f32, (ANY,), (1,)) for name in "xy")
+    x, y = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "xy")
     channels = f.param("channels", 0, 1 << 24, spec.lanes)
     row, column, step = (f.param(name, 0, 1 << 32) for name in ("row", "column", "step"))
     count = f.param("count", 0, 1 << 24) if spec.masked else channels
@@ -98,7 +99,7 @@ def _dot(f: LoopFunction, row: Sequence[float], x: Sequence[Val], fused: bool) -
     terms = sorted(((c, v) for c, v in zip(row, x) if c), key=lambda term: (term[0] != 1, abs(term[0]) != 1))
     total = terms[0][1] if terms[0][0] == 1 else f.mul(terms[0][1], terms[0][0])
     for c, v in terms[1:]:
-        total = f.add(total, v) if c == 1 else f.sub(total, v) if c == -1 else multiply_add(f, v, f.const(c, f32, v.lanes), total, fused)
+        total = f.add(total, v) if c == 1 else f.sub(total, v) if c == -1 else multiply_add(f, v, f.const(c, v.dtype, v.lanes), total, fused)
     return total
 
 

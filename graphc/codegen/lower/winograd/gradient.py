@@ -1,7 +1,7 @@
 """The gradient towards the kernels of a convolution, in Winograd's form.
 
     for each block of channels, block of features, part of the tiles, in parallel:
-        for each block of tiles: Bᵀ d B and A dY Aᵀ                        (winograd_tiles)
+        for each block of tiles: Bᵀ d B and A dY Aᵀ                        (tiles)
             for each point: the sum over tiles of their products, by the micro-kernel of contractions
         Gᵀ S G of each kernel, turned so that those of a feature lie side by side; epilogue and store
     (parts of the tiles: kernels go to shared scratch; they are added in order; epilogue and store)
@@ -13,32 +13,31 @@ from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.epilogue import Epilogue
+from graphc.codegen.lower.contraction.epilogue import Epilogue, epilogue_of
 from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.ranges import vector_run
+from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.transpose import transposed
-from graphc.codegen.lower.winograd_tiles import Channels, Tiles, whole_vectors
-from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
-from graphc.ir.graph import Node
+from graphc.codegen.lower.winograd.tiles import Channels, Tiles, whole_vectors
+from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
+from graphc.ir.ops.fused import core_of
 from graphc.ir.ops.winograd import WinogradWeightGrad, grid
-from graphc.ir.types import f32
 from graphc.ir.winograd import TAPS
 from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.target import Target
 from graphc.schedule.winograd_schedule import WinogradGradSchedule
 
 KERNEL = TAPS * TAPS
 DENSE = (KERNEL, TAPS, 1)           # strides of the kernels of a feature
 
 
-def lower_weight_grad(node: Node, ins: Sequence, outs: Sequence, s: WinogradGradSchedule, target: Target, epilogue: Epilogue | None, name: str) -> LoopFunction:
+def lower_weight_gradient(r: KernelRequest[WinogradGradSchedule]) -> LoopFunction:
     """A function of the views ins = [x, dy, *extra], outs, and (if the tiles are split) one 1-D view of shared scratch."""
-    f = LoopFunction(name)
-    x, dy, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
-    outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs))
-    partials = f.view("shared", f32, (s.splits * s.kernels,)) if s.splits > 1 else None
-    _WeightGrad(f, node.op, s, x, dy, outputs, partials, epilogue, target.has_fma).run()
+    f, s = LoopFunction(r.function_name), r.schedule
+    x, dy, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.ins)]
+    outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.outs))
+    partials = f.view("shared", s.dtype, (s.splits * s.kernels,)) if s.splits > 1 else None
+    _WeightGrad(f, core_of(r.node).op, s, x, dy, outputs, partials, epilogue_of(r), r.target.has_fma).run()
     return f
 
 
@@ -63,7 +62,7 @@ class _WeightGrad:
     fused: bool
 
     def spec(self, matrix: str) -> TransformSpec:
-        return TransformSpec(self.op.tile, matrix, self.s.lanes, fused=self.fused)
+        return TransformSpec(self.s.dtype, self.op.tile, matrix, self.s.lanes, fused=self.fused)
 
     @property
     def image(self) -> Tiles:
@@ -98,8 +97,8 @@ class _WeightGrad:
 
     def sums(self, task: _Task) -> View:
         f, s = self.f, self.s
-        image, result = f.scratch("image", f32, (s.points * s.image_plane,)), f.scratch("result", f32, (s.points * s.result_plane,))
-        sums = f.scratch("sums", f32, (s.points * s.sum_plane,))
+        image, result = f.scratch("image", s.dtype, (s.points * s.image_plane,)), f.scratch("result", s.dtype, (s.points * s.result_plane,))
+        sums = f.scratch("sums", s.dtype, (s.points * s.sum_plane,))
         share = -(-s.blocks // s.splits)
         first = task.part * share
         with f.loop(first, f.min_(first + share, s.blocks)) as loop:
@@ -126,8 +125,8 @@ class _WeightGrad:
     def kernels(self, task: _Task, sums: View) -> View:
         """[feature, channel × tap]: the numbers of a feature side by side."""
         f, s = self.f, self.s
-        taps = f.scratch("taps", f32, (round_up(s.channels * KERNEL, s.lanes), s.features))
-        turned = f.scratch("turned", f32, taps.shape[::-1])
+        taps = f.scratch("taps", s.dtype, (round_up(s.channels * KERNEL, s.lanes), s.features))
+        turned = f.scratch("turned", s.dtype, taps.shape[::-1])
         whole = whole_vectors(f, task.features.count, s.lanes)
         with f.loop(0, task.channels.count) as loop:
             f.call(transform_kernel(self.spec("gt")), [sums.view_at([loop.index * s.features], (1,)), taps.view_at([loop.index * KERNEL, 0], (1,), (1,)),

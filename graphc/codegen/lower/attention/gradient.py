@@ -14,33 +14,33 @@ from math import prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
-from graphc.codegen.lower.attention_blocks import (
-    LN2, Blocks, copy_rows, exp2, fetch_ahead, in_groups, matrix, product, store_rows, sub_panel, turn, turn_back)
+from graphc.codegen.lower.attention.blocks import (
+    Blocks, RowRange, copy_rows, fetch_ahead, in_groups, matrix, product, store_rows, sub_panel, turn, turn_back)
+from graphc.codegen.lower.attention.powers import LN2, exp2
 from graphc.codegen.lower.ranges import vector_run
+from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, unflattened
-from graphc.ir.graph import Node
-from graphc.ir.ops.attention import AttentionGrad
 from graphc.ir.types import i32
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.target import Target
-from graphc.schedule.view import ViewType
 
 QUERY_ROWS = 64                     # rows whose deltas, or parts of dq, one thread adds up
 TOGETHER = 4                        # vectors whose exponentials are computed together
 
 
-def lower_attention_grad(name: str, node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], s: AttentionSchedule, target: Target) -> LoopFunction:
-    f, inputs, (dq, dk, dv) = function(name, ins, outs)
-    b = Blocks(f, s, target, dq.dtype, dk.shape[-2], dq.shape[-2], node.op.causal)
-    factor, lead = node.op.factor(dq.shape), dq.shape[:-2]
+def lower_attention_grad(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
+    """A function of the views q, k, v, the mask if there is one, output, logsumexp, dout, then dq, dk, dv, and one of shared scratch."""
+    f, inputs, (dq, dk, dv) = function(r)
+    s, op = r.schedule, r.node.op
+    b = Blocks(f, s, r.target, dq.dtype, dk.shape[-2], dq.shape[-2], op.causal)
+    factor, lead = op.factor(dq.shape), dq.shape[:-2]
     share, heads = -(-b.column_blocks // s.parts), prod(lead)
     shared = f.view("shared", dq.dtype, (s.deltas + s.partials,))
     deltas, sums = shared.view_at([0], (heads, b.rows), (b.rows, 1)), _Sums(b, dq.shape[-1], shared.view_at([s.deltas], (s.partials,), (1,)))
     _compute_deltas(b, inputs[-3], inputs[-1], lead, deltas)
     with f.parallel(heads * s.parts, "keys", serial=s.serial) as t:
         number, part = f.divmod(t, heads)[::-1] if s.far else f.divmod(t, s.parts)      # large heads one by one: threads share their queries in L3
-        of = _Head(b, number, lead, (*inputs[:3], *inputs[-2:], dk, dv), inputs[3:-3], deltas)
+        of = _GradientHead(b, number, lead, (*inputs[:3], *inputs[-2:], dk, dv), inputs[3:-3], deltas)
         own, first = sums.of(number * s.parts + part), part * share
         if b.causal:
             sums.clear(own, f.min_(first * s.columns, b.rows))
@@ -76,7 +76,7 @@ def _query_rows(b: Blocks, lead: Sequence[int], name: str) -> Iterator[tuple[Ix,
             yield number, loop.index
 
 
-class _Head:
+class _GradientHead:
     """The matrices of one batch entry."""
 
     def __init__(self, b: Blocks, number: Ix, lead: Sequence[int], views: Sequence[View], masks: Sequence[View], deltas: View):
@@ -124,7 +124,7 @@ class _Sums:
 class _GradientBlock:
     """One block of keys of one head. Scores are in units of ln 2: a row for each query. `add`: whether dq has sums already (0 or 1)."""
 
-    def __init__(self, b: Blocks, factor: float, of: _Head, dq: View, first: Ix, add: Ix):
+    def __init__(self, b: Blocks, factor: float, of: _GradientHead, dq: View, first: Ix, add: Ix):
         self.b, self.f, self.factor, self.of, self.dq, self.first, self.add = b, b.f, factor, of, dq, first, add
         self.features, self.width = of.k.shape[1], of.v.shape[1]
         self.k_rows, self.rows = b.matrix_scratch("k_rows", self.features), b.matrix_scratch("rows", max(self.features, self.width))
@@ -167,7 +167,7 @@ class _GradientBlock:
         with f.loop(0, self.dq.shape[1], s.nr) as across:
             panel = self.k_rows.view_at([0, across.index], (s.columns, s.nr), self.k_rows.strides)
             target = self.dq.view_at([query, across.index], (self.dq.shape[0], s.nr), self.dq.strides)
-            product(b, self.ds, Ix(), count, panel, steps, target, self.add)
+            product(b, RowRange(self.ds, count), panel, steps, target, self.add)
 
     def _panel(self, query: Ix, count: Ix, panel: Ix) -> None:
         """p and ds of one panel of keys, from the register tile on whose queries see one of them; their part in dk and dv."""
@@ -175,12 +175,12 @@ class _GradientBlock:
         key = self.first + panel * s.nr
         start = f.min_(f.divmod(f.max_(key - query, 0), s.mr)[0] * s.mr, count) if b.causal else Ix()
         p, ds = self.p, self.ds.view_at([0, panel * s.nr], (b.block_rows, s.nr), self.ds.strides)
-        product(b, of.q, query, count, sub_panel(self.keys, panel), self.features, p, 0, start)
-        product(b, of.dout, query, count, sub_panel(self.values, panel), self.width, ds, 0, start)
+        product(b, RowRange(of.q, count, query, start), sub_panel(self.keys, panel), self.features, p)
+        product(b, RowRange(of.dout, count, query, start), sub_panel(self.values, panel), self.width, ds)
         self._gradients(p, ds, query, key, start, count)
         for rows, weights, sums in ((of.dout, p, self.dv), (of.q, ds, self.dk)):
             turned = f.reinterpret(rows, rows.shape[::-1], rows.strides[::-1]).view_at([0, query + start])
-            product(b, turned, Ix(), as_ix(rows.shape[1]), weights.view_at([start, 0]), count - start, sub_panel(sums, panel), 1)
+            product(b, RowRange(turned, as_ix(rows.shape[1])), weights.view_at([start, 0]), count - start, sub_panel(sums, panel), add=1)
 
     def _gradients(self, p: View, ds: View, query: Ix, key: Ix, start: Ix, count: Ix) -> None:
         """p = 2^(score - lse), ds = p (ds - delta) for the rows from `start` up to `count`, where p holds scores and ds holds dout · v."""
@@ -215,6 +215,3 @@ class _GradientBlock:
         else:
             sees = f.cast(f.load(mask, [row, key], lanes, f.tail_mask(b.columns - key, lanes)), b.dtype)
         return f.select(f.gt(sees, 0.5), power, 0.0)
-
-
-ROWS = {AttentionGrad: lower_attention_grad}

@@ -2,37 +2,36 @@
 
     (shared: all tiles into shared scratch)
     for each group of features, each block of tiles, in parallel:
-        its tiles, if not shared: Bᵀ d B                                  (winograd_tiles)
-        for each point: products by the micro-kernel of contractions       (micro_kernel)
+        its tiles, if not shared: Bᵀ d B                                  (tiles)
+        for each point: products by the micro-kernel of contractions       (contraction/micro_kernel)
         for each tile: Aᵀ p A; epilogue and store
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
+from graphc.codegen.lower.contraction.epilogue import Epilogue, epilogue_of
 from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
-from graphc.codegen.lower.contraction.outputs import EpilogueFunction, along
+from graphc.codegen.lower.contraction.outputs import along
 from graphc.codegen.lower.ranges import vector_run
-from graphc.codegen.lower.winograd_tiles import CHANNEL, Channels, Tiles, whole_vectors
-from graphc.codegen.lower.winograd_transform import TransformSpec, transform_kernel
-from graphc.ir.graph import Node
+from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.winograd.tiles import CHANNEL, Channels, Tiles, whole_vectors
+from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
+from graphc.ir.ops.fused import core_of
 from graphc.ir.ops.winograd import WinogradConv2d, grid
-from graphc.ir.types import f32
-from graphc.schedule.target import Target
 from graphc.schedule.winograd_schedule import WinogradSchedule
 
 
-def lower_winograd(node: Node, ins: Sequence, outs: Sequence, s: WinogradSchedule, target: Target, epilogue: EpilogueFunction | None, name: str) -> LoopFunction:
+def lower_convolution(r: KernelRequest[WinogradSchedule]) -> LoopFunction:
     """A function of the views ins = [x, transformed weights, *extra], outs, and (if shared) one 1-D view of shared scratch."""
-    f = LoopFunction(name)
-    x, u, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
-    outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs))
-    shared = f.view("shared", f32, (s.shared_scratch // f32.itemsize,)) if s.shared else None
-    _Winograd(f, node.op, s, x, u, outputs, shared, epilogue, target.has_fma).run()
+    f, s = LoopFunction(r.function_name), r.schedule
+    x, u, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.ins)]
+    outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.outs))
+    shared = f.view("shared", s.dtype, (s.blocks * s.block,)) if s.shared else None
+    _Winograd(f, core_of(r.node).op, s, x, u, outputs, shared, epilogue_of(r), r.target.has_fma).run()
     return f
 
 
@@ -45,13 +44,13 @@ class _Winograd:
     u: View
     outs: tuple[View, ...]
     shared: View | None
-    epilogue: EpilogueFunction | None
+    epilogue: Epilogue | None
     fused: bool
 
     @property
     def image(self) -> Tiles:
         before = tuple(pair[0] for pair in self.op.padding)
-        return Tiles(self.f, self.x, grid(self.outs[0].shape, self.op.tile), before, TransformSpec(self.op.tile, "bt", self.s.lanes, fused=self.fused))
+        return Tiles(self.f, self.x, grid(self.outs[0].shape, self.op.tile), before, TransformSpec(self.s.dtype, self.op.tile, "bt", self.s.lanes, fused=self.fused))
 
     def run(self) -> None:
         f, s = self.f, self.s
@@ -63,12 +62,12 @@ class _Winograd:
         with f.parallel(s.groups * s.blocks, "tiles") as t:
             group, block = f.divmod(t, s.blocks)
             if self.shared is None:
-                image = f.scratch("image", f32, (s.block,))
+                image = f.scratch("image", s.dtype, (s.block,))
                 with f.loop(0, self.rows(block), s.mr) as loop:
                     self.transform(block * s.rows, loop.index, image)
             else:
                 image = self.shared.view_at([block * s.block], (s.block,))
-            sums = f.scratch("sums", f32, (s.points * s.sum_plane,))
+            sums = f.scratch("sums", s.dtype, (s.points * s.sum_plane,))
             features = f.min_(s.width, self.op.features - group * s.width)
             self.products(block, group, features, image, sums)
             self.results(block, group, features, sums)
@@ -105,8 +104,8 @@ class _Winograd:
 
     def results(self, block: Ix, group: Ix, features: Ix, sums: View) -> None:
         f, s, m = self.f, self.s, self.op.tile
-        tile = f.scratch("tile", f32, (m, m, s.width))
-        kernel = transform_kernel(TransformSpec(m, "at", s.lanes, fused=self.fused))
+        tile = f.scratch("tile", s.dtype, (m, m, s.width))
+        kernel = transform_kernel(TransformSpec(s.dtype, m, "at", s.lanes, fused=self.fused))
         step = s.sum_plane
         whole = whole_vectors(f, features, s.lanes)
         with f.loop(0, self.rows(block)) as loop:

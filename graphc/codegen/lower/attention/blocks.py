@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import factorial, log
 
-from graphc.codegen.llvm.vector_math import EXP2, EXP2_UP, ROUNDER, ROUNDER64
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import (
@@ -17,15 +15,10 @@ from graphc.codegen.lower.contraction.micro_kernel import (
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import unflattened
 from graphc.codegen.lower.transpose import transposed
-from graphc.ir.types import DType, f32, i32, i64
+from graphc.ir.types import DType
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.target import LINE_BYTES, Target
-
-LN2 = log(2)
-EXP2_F64 = tuple(LN2 ** n / factorial(n) for n in range(1, 14))         # Taylor: |r| <= 1/2, rest below 5e-18
-# type: bits as integers, their mantissa, the number that rounds, exponent of 1, coefficients of (2^r - 1) / r
-FORMATS = {"f32": (i32, 23, ROUNDER, 127, EXP2), "f64": (i64, 52, ROUNDER64, 1023, EXP2_F64)}
 
 
 def in_groups(f: LoopFunction, start: Ix, stop: Ix, size: int) -> tuple[tuple[Ix, Ix, int], ...]:
@@ -84,32 +77,6 @@ def matrix(f: LoopFunction, view: View, number: Ix, lead: Sequence[int]) -> View
     own = view.shape[:-2]
     index = [Ix() if n == 1 else i for n, i in zip(own, index[len(lead) - len(own):])]
     return view.view_at([*index, 0, 0], view.shape[-2:], view.strides[-2:])
-
-
-# ---- powers
-
-def exp2(b: Blocks, xs: Sequence[Val]) -> list[Val]:
-    """2^x of each, for x that is hardly above 0, which spares the care for overflow; subnormal results may be 0.
-
-    All take each step together: an instruction then seldom waits for the one before it, and no queue of the core fills with waiting ones.
-    """
-    f = b.f
-    bits, mantissa, rounder, bias, coefficients = FORMATS[b.dtype.name]
-    if b.target.has_scaling and b.dtype is f32:
-        return [f.scale(y, x) for x, y in zip(xs, _powers(f, [f.fraction(x) for x in xs], EXP2_UP))]
-    low, rounder = f.const(-bias, b.dtype, xs[0].lanes), rounder + bias     # the rounded number then ends in the bits of its exponent
-    xs = [f.select(f.gt(low, x), low, x) for x in xs]
-    shifted = [f.add(x, rounder) for x in xs]
-    rests = [f.sub(x, f.sub(s, rounder)) for x, s in zip(xs, shifted)]
-    return [f.mul(y, f.bitcast(f.shl(f.bitcast(s, bits), mantissa), b.dtype)) for y, s in zip(_powers(f, rests, coefficients), shifted)]
-
-
-def _powers(f: LoopFunction, rests: Sequence[Val], coefficients: Sequence[float]) -> list[Val]:
-    """2^r of each, by Horner's rule."""
-    totals = [f.const(coefficients[-1], r.dtype, r.lanes) for r in rests]
-    for c in (*coefficients[-2::-1], 1.0):
-        totals = [f.fma(total, r, c) for total, r in zip(totals, rests)]
-    return totals
 
 
 # ---- rows and panels
@@ -171,20 +138,31 @@ def store_rows(b: Blocks, rows: View, first: Ix, target: View) -> None:
 
 # ---- products
 
-def product(b: Blocks, a: View, first: Ix, rows: Ix, panel: View, steps: Ix | int | Callable[[Ix], Ix], target: View, add: Ix | int,
-            start: Ix = Ix(), factors: View | None = None) -> None:
-    """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of a[first + i, k] * panel[k, x], for the rows i from `start` (0) up to `rows`.
+@dataclass(frozen=True)
+class RowRange:
+    """Rows `start` … `stop` - 1 of a matrix, counted from its row `first` on; rows past the last repeat it."""
+    matrix: View
+    stop: Ix
+    first: Ix = Ix()
+    start: Ix = Ix()
+
+
+Steps = Ix | int | Callable[[Ix], Ix]
+
+
+def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, add: Ix | int = 0, factors: View | None = None) -> None:
+    """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of row i [k] * panel[k, x], for the rows i.
     With `factors`, target[i, x] * factors[x] + the sum.
 
-    Rows are computed in whole register tiles; rows past the last of `a` repeat it. `steps` may depend on the first row of a register tile.
+    Rows are computed in whole register tiles. `steps` may depend on the first row of a register tile.
     """
-    f, limit = b.f, a.shape[0]
+    f, a = b.f, rows.matrix
     memory, layout = a.view_at([0, 0], (1,), (1,)), RowLayout(a.strides[1], scattered=True)
-    for begin, end, mr in _row_tiles(b, start, rows):
+    for begin, end, mr in _row_tiles(b, rows.start, rows.stop):
         shape = MicroTileShape(mr, b.s.vectors, b.s.lanes, b.target.has_fma)
         columns = ColumnPanel(panel.view_at([0, 0], (1,), (1,)), ColumnLayout(panel.strides[0]))
         with f.loop(begin, end, mr) as down:
-            offsets = tuple([f.min_(first + (down.index + i), limit - 1) * a.strides[0] for i in range(mr)])
+            offsets = tuple([f.min_(rows.first + (down.index + i), a.shape[0] - 1) * a.strides[0] for i in range(mr)])
             sums = MicroTileSums(target.view_at([down.index, 0], (1,), (1,)), target.strides[0], add, factors)
             count = steps(down.index) if callable(steps) else steps
             call_micro_kernel(f, shape, RowPanel(memory, layout, offsets), columns, sums, count)

@@ -5,7 +5,8 @@ import numpy as np
 
 from graphc.codegen.loops.builder import Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.attention_blocks import LN2, Blocks
+from graphc.codegen.lower.attention.blocks import Blocks
+from graphc.codegen.lower.attention.powers import LN2
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.transpose import transposed
 from graphc.ir.types import DType, bool_

@@ -1,0 +1,59 @@
+"""Where the buffers of a plan are while a function runs it."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.loop_ir import View
+from graphc.ir.graph import Node, Value
+from graphc.memory.plan import Buffer, Place, Plan
+from graphc.schedule.nest_schedule import buffer_bytes
+
+
+@dataclass(frozen=True)
+class PlanMemory:
+    """The memory of one graph of the program: its arena begins `base` bytes into that of the call.
+
+    arguments, results: of a region, as views of what is around it. packed: operands that were packed before the loop around the region.
+    """
+    function: LoopFunction
+    plan: Plan
+    base: int = 0
+    arguments: Sequence[View] = ()
+    results: Mapping[int, View] = field(default_factory=dict)
+    packed: Mapping[Node, list[View]] = field(default_factory=dict)
+
+    def view(self, place: Place) -> View:
+        """The place as memory of the function."""
+        buffer = place.buffer
+        if buffer.space == "argument":
+            return within(self.arguments[buffer.slot], place)
+        if buffer.space == "result":
+            return within(self.results[buffer.slot], place)
+        return place_in(self.function, place, self.base)
+
+    def views(self, values: Iterable[Value]) -> list[View]:
+        return [self.view(self.plan.places[v]) for v in values]
+
+
+def place_in(function: LoopFunction, place: Place, base: int = 0) -> View:
+    """A place of the program as memory of the function; `base`: where the arena of the place's plan begins."""
+    buffer = place.buffer
+    offset = place.offset * place.dtype.itemsize + buffer.offset + (base if buffer.space == "arena" else 0)
+    return function.buffer(buffer.space, buffer.slot, offset, place.dtype, place.shape, place.strides)
+
+
+def within(outer: View, place: Place) -> View:
+    """A place in the memory that starts where `outer` does."""
+    return View(outer.root, place.shape, place.strides, outer.start + place.offset)
+
+
+def views_of_buffer(function: LoopFunction, buffer: Buffer, wanted: Iterable[View], base: int = 0) -> list[View]:
+    """A buffer as views like those wanted, one after the other, each aligned; `base`: where the arena of the buffer's plan begins."""
+    views, at = [], base + buffer.offset
+    for w in wanted:
+        views.append(function.buffer(buffer.space, buffer.slot, at, w.dtype, w.shape))
+        at += buffer_bytes(((w.dtype, prod(w.shape)),))
+    return views

@@ -1,0 +1,34 @@
+"""What the schedule of a contraction depends on beside its normal form."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.machine import Machine
+from graphc.schedule.target import Target
+
+SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
+TILES = 32                      # tiles worth having, whatever the thread count
+DOT_ROWS = 3                    # most rows of products whose operands are read once, unpacked
+
+
+@dataclass(frozen=True)
+class ContractionContext:
+    """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls."""
+    target: Target
+    itemsize: int
+    lanes: int
+    free: tuple[bool, ...]
+
+    @property
+    def machine(self) -> Machine:
+        return self.target.machine
+
+    def elements(self, nbytes: float) -> int:
+        return int(nbytes // self.itemsize)
+
+
+def even(size: int, part: float, unit: int) -> int:
+    """A multiple of `unit`, near `part`, that cuts `size` into pieces of about the same size."""
+    pieces = max(1, round(size / part))
+    return round_up(-(-size // pieces), unit)

@@ -1,0 +1,51 @@
+"""Candidates for a schedule and what each costs, in cycles: choosing is the minimum, and the losers can be shown."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+SHOWN = 5                       # candidates that a ranking keeps for `explain`
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Candidate(Generic[S]):
+    """A whole schedule, the idea behind it in a few words, and its terms: cycles by cause, on the planned cores. They sum to the total."""
+    name: str
+    schedule: S
+    terms: tuple[tuple[str, float], ...]
+
+    @property
+    def total(self) -> float:
+        return sum(cycles for _, cycles in self.terms)
+
+
+@dataclass(frozen=True)
+class Ranking(Generic[S]):
+    """The best candidates, the cheapest first."""
+    candidates: tuple[Candidate[S], ...]
+
+    @property
+    def best(self) -> Candidate[S]:
+        return self.candidates[0]
+
+    def __str__(self) -> str:
+        """A table: a line for each candidate, a column for each term, in cycles."""
+        names = list(dict.fromkeys(name for c in self.candidates for name, _ in c.terms))
+        rows = [("cycles", *names, "", "")]
+        for c in self.candidates:
+            terms = dict(c.terms)
+            more = "" if c is self.best else f"+{100 * (c.total / self.best.total - 1):.0f} %"
+            rows.append((_number(c.total), *(_number(terms.get(name, 0)) for name in names), more, f"{c.name}: {c.schedule}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+        return "\n".join(" ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows)
+
+
+def ranked(candidates: Iterable[Candidate[S]]) -> Ranking[S]:
+    """The order of candidates decides between equals."""
+    return Ranking(tuple(sorted(candidates, key=lambda c: c.total)[:SHOWN]))
+
+
+def _number(cycles: float) -> str:
+    return f"{cycles:,.0f}" if cycles else "-"

@@ -1,0 +1,37 @@
+"""What a schedule is chosen for."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.graph import Node
+from graphc.ir.ops.fused import core_of, slices_in
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
+
+
+@dataclass(frozen=True)
+class KernelProblem:
+    """A node that becomes one kernel, how its operands and results lie in memory, and the CPU.
+
+    invariant: for each input, whether it does not change in the loop around the kernel; (): all may change.
+    """
+    node: Node
+    ins: tuple[ViewType, ...]
+    outs: tuple[ViewType, ...]
+    target: Target
+    invariant: tuple[bool, ...] = ()
+
+    @property
+    def core(self) -> Node:
+        """The node whose operator decides how the kernel runs (`core_of`)."""
+        return core_of(self.node)
+
+    @property
+    def has_epilogue(self) -> bool:
+        """Whether the operands and results are those of a contraction with an epilogue."""
+        return self.core is not self.node
+
+    @property
+    def gates(self) -> int:
+        """In how many equal slices the epilogue reads the columns of its contraction; 0: as they are."""
+        return len(slices_in(self.node.op.body)) if self.has_epilogue else 0

@@ -1,0 +1,156 @@
+"""Figures about a loop nest that the choice of its schedule rests on: cost of an element, the dim for vectors, the order of loops."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from graphc.ir.graph import Node, Value
+from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.reduce import ArgExtremum
+from graphc.ir.types import f32
+from graphc.schedule.loop_nest import Nest, Stages, leaf_of
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType
+
+MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
+MATH_FLOPS = 8                  # from which an operator is a mathematical function
+INNER_ELEMENTS = 1024           # the least of a row without reductions, where the dims allow
+
+
+@dataclass
+class NestFacts:
+    """Figures about a nest that the choices rest on."""
+    nest: Nest
+    ins: tuple[ViewType, ...]
+    outs: tuple[ViewType, ...]
+    target: Target
+
+    def __post_init__(self):
+        body = self.nest.body
+        self.flops = sum(flops_of(n) for n in body.nodes)
+        self.element_cycles = self._element_cycles(sum(t.dtype.itemsize for t in (*self.ins, *self.outs)))
+        views = dict(zip(body.inputs, self.ins))
+        self.rows = [(s, views[leaf_of(u)].dtype.itemsize) for u, s in self.nest.leaves.items() if leaf_of(u) in views]
+        self.rows += [(s, 2 * t.dtype.itemsize) for s, t in zip(self.nest.outputs, self.outs)]
+
+    def _element_cycles(self, nbytes: int) -> float:
+        """Arithmetic, and traffic with the shared cache: what a nest reads was mostly written by other cores."""
+        machine = self.target.machine
+        return self.flops * machine.vector_op_cycles / self.target.lanes(f32.itemsize) + nbytes / machine.l3_bytes_per_cycle
+
+    def best_vector(self) -> int:
+        """The dim along which most traffic is contiguous; a reduced one when equal, then the larger."""
+        nest = self.nest
+        if not nest.extents:
+            return -1
+        return max((d for d in range(len(nest.extents)) if d not in nest.crossed), key=lambda d: (self._score(d), d in nest.reduced, nest.extents[d]))
+
+    def _score(self, d: int) -> int:
+        score = 0
+        for strides, weight in self.rows:
+            elements = prod(n for n, s in zip(self.nest.extents, strides) if s)
+            score += weight * elements * (1 if strides[d] == 1 else 0 if strides[d] == 0 else -1)
+        return score if self.nest.extents[d] > 3 else score - abs(score) // 2
+
+    def loops(self, vector: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """outer and inner dims, each in loop order; the vector dim last in inner, or in neither."""
+        nest = self.nest
+        order = sorted(range(len(nest.extents)), key=self._reach, reverse=True)
+        order = [d for d in order if d != vector]
+        if nest.crossing:
+            inner = [d for d in order if d not in nest.crossed] + [vector]
+            return tuple(d for d in order if d in nest.crossed), tuple(inner)
+        if nest.reduced:
+            inner = [d for d in order if d in nest.reduced] + [vector] * (vector in nest.reduced)
+            return tuple(d for d in order if d not in nest.reduced), tuple(inner)
+        turned = self._turned(vector)
+        if turned >= 0:
+            return tuple(d for d in order if d != turned), (vector, turned)
+        inner = [vector]
+        shared = frozenset.intersection(*nest.spans)
+        while order and nest.size(inner) < INNER_ELEMENTS and order[-1] in shared:
+            inner.insert(0, order.pop())
+        return tuple(order), tuple(inner)
+
+    def _turned(self, vector: int) -> int:
+        """A dim other than the vector along which a large input is contiguous; -1 if there is none."""
+        shared = frozenset.intersection(*self.nest.spans)
+        for strides, _ in self.rows[:len(self.rows) - len(self.outs)]:
+            if strides[vector] > 1 and self.nest.extents[vector] > 3:
+                found = [d for d, s in enumerate(strides) if s == 1 and d in shared and self.nest.extents[d] > 3]
+                if found:
+                    return found[0]
+        return -1
+
+    def _reach(self, d: int) -> tuple:
+        """How far apart in memory neighbours along `d` are, outputs first."""
+        strides = [s[d] for s in self.nest.outputs if s[d]] or [s[d] for s, _ in self.rows if s[d]]
+        return max(map(abs, strides), default=0), -d
+
+    def lanes(self, vector: int, turned: bool, stages: Stages) -> int:
+        """Lanes of the loop body: several registers wide when the body is light, no wider than the extent needs."""
+        if vector < 0:
+            return 1
+        body = self.nest.body
+        size = max([v.type.dtype.itemsize for n in body.nodes for v in n.outputs if not isinstance(n.op, ArgExtremum)]
+                   + [t.dtype.itemsize for t in self.ins if t.dtype.is_float], default=4)
+        width = self.target.lanes(size)
+        draws = any(n.op.is_generator for n in body.nodes)
+        vectors = 4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)
+        wide = width * vectors
+        extent = self.nest.extents[vector]
+        while wide > 2 and wide // 2 >= extent:
+            wide //= 2
+        return wide if extent > 1 else 1
+
+    def streamed(self, vector: int, lanes: int) -> tuple[int, ...]:
+        """Outputs too large to be still in a cache when they are read, every vector of which is aligned if the first one is."""
+        width = self.target.vector_bytes
+        total = sum(view_bytes(t) for t in (*self.ins, *self.outs))
+        if total <= self.target.machine.l3_bytes:
+            return ()
+        return tuple(k for k, (s, t) in enumerate(zip(self.nest.outputs, self.outs))
+                     if vector >= 0 and s[vector] == 1 and 4 * view_bytes(t) > self.target.machine.l3_bytes and lanes * t.dtype.itemsize % width == 0
+                     and all(step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector))
+
+
+def _vectors(work: list[Node]) -> int:
+    """How many vectors of each value the loop of a stage holds at once: enough to hide latency, few enough for the registers."""
+    flops = [flops_of(n) for n in work]
+    if max(flops, default=0) >= MATH_FLOPS:
+        return 2 if sum(flops) <= MANY_FLOPS else 1
+    return 4 if len(work) <= 6 else 2 if len(work) <= 16 else 1
+
+
+def _stage_work(nest: Nest, stages: Stages) -> list[list[Node]]:
+    """Per stage, the nodes that its loop evaluates when nothing is kept from stage to stage."""
+    ends: dict[int, list[Value]] = {}
+    for node in nest.body.nodes:
+        if node in nest.reductions | nest.crossing:
+            ends.setdefault(stages.home[node.outputs[0]] - (node in nest.reductions), []).append(node.inputs[0])
+    for v in nest.body.outputs:
+        if v in stages.inner:
+            ends.setdefault(stages.home[v], []).append(v)
+    return [_leading(todo, stages) for todo in ends.values()]
+
+
+def _leading(todo: list[Value], stages: Stages) -> list[Node]:
+    """The nodes inside the row that lead to the values."""
+    found: dict[Node, None] = {}
+    while todo:
+        v = todo.pop()
+        if v in stages.inner and v.node is not None and v.node not in found:
+            if not v.node.op.is_whole_view:
+                found[v.node] = None
+            todo += v.node.inputs
+    return list(found)
+
+
+def flops_of(node: Node) -> int:
+    """Arithmetic of one element of a body node."""
+    counts = isinstance(node.op, Elementwise) or node.op.is_generator or node.op.is_reduction
+    return node.op.element_flops if counts else 0
+
+
+def view_bytes(t: ViewType) -> int:
+    return prod(n for n, s in zip(t.shape, t.strides) if s) * t.dtype.itemsize

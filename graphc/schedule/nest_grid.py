@@ -1,0 +1,191 @@
+"""Chooses the grid of a loop nest: how its rows, columns or sums are divided into tiles.
+
+Candidates are all on one thread, tiles of rows, tiles of columns, and rows that are cut. Each takes tiles of about the same work, `Machine.tile_cycles`;
+the cost decides which dims are cut, and whether other threads help at all.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import ceil
+
+from graphc.ir.graph import Node
+from graphc.ir.ops.reduce import ArgExtremum
+from graphc.ir.types import i32, i64
+from graphc.schedule.cost import Candidate, Ranking, ranked
+from graphc.schedule.loop_nest import Nest, Stages
+from graphc.schedule.machine import Machine
+from graphc.schedule.nest_schedule import Partial
+
+TRANSPOSE_BLOCK = 32            # indices of the contiguous dim of an input that is read in another order
+MAX_CHUNKS = 192                # of a reduction that is cut
+MAX_TILES = 128                 # of a nest with sums across rows: each has a row of accumulators
+LANE_SUMS = 1024                # additions into one lane of an f32 sum before it is cut
+
+
+@dataclass(frozen=True)
+class Loops:
+    """What the grid divides: the nest, its loops, and the cycles of one row: a trip of the outer loops, of one vector where columns are among them."""
+    nest: Nest
+    stages: Stages
+    outer: tuple[int, ...]
+    inner: tuple[int, ...]
+    vector: int
+    lanes: int
+    row: float
+    machine: Machine
+
+    @property
+    def rows(self) -> int:
+        return self.nest.size(self.outer)
+
+    @property
+    def blocks(self) -> int:
+        """Vectors of columns in a row; 0 where the inner loop runs along the columns."""
+        return 0 if self.vector in self.inner or self.vector < 0 else ceil(self.nest.extents[self.vector] / self.lanes)
+
+    @property
+    def line(self) -> float:
+        """Cycles of a row with all its columns."""
+        return self.row * max(self.blocks, 1)
+
+    @property
+    def total(self) -> float:
+        return self.line * self.rows
+
+    @property
+    def lane_sums(self) -> int:
+        """Additions into one lane of a sum."""
+        return self.nest.size(self.inner) // (self.lanes if self.vector in self.inner else 1)
+
+    @property
+    def has_long_sums(self) -> bool:
+        """Whether sums must be cut to be accurate."""
+        return bool(self.nest.reduced) and self.lane_sums > 64 * LANE_SUMS
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Fields of a `NestSchedule`."""
+    tile: int = 1
+    columns: int = 0
+    chunk: int = 0
+    cut: int = -1
+    serial: bool = True
+    partials: tuple[Partial, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{self.tile} rows"] + [f"{self.columns} columns"] * bool(self.columns) + [f"{self.chunk} of d{self.cut}"] * bool(self.chunk)
+        return " × ".join(parts) + (f", {len(self.partials)} partial results" if self.partials else "")
+
+
+def grid_ranking(loops: Loops) -> Ranking[Grid]:
+    """The grids of a nest, the cheapest first."""
+    return ranked(_candidates(loops))
+
+
+def _candidates(loops: Loops) -> Iterator[Candidate[Grid]]:
+    """Those on one thread first: of equals, the one without others."""
+    if loops.nest.crossing:
+        yield _serial(loops, _crossing(loops, loops.rows))
+        yield _parallel("rows", loops, _crossing(loops, _crossing_tile(loops)))
+    elif loops.inner[0] == loops.vector and len(loops.inner) > 1:
+        yield _serial(loops, _transposing(loops, max(loops.rows, 1)))
+        yield _parallel("rows", loops, _transposing(loops, 1))
+    else:
+        yield from _divisions(loops)
+
+
+def _divisions(loops: Loops) -> Iterator[Candidate[Grid]]:
+    """Of a nest whose rows are independent of each other."""
+    cut = list(dict.fromkeys(_cut(loops, pieces) for pieces in _pieces(loops)))
+    for grid in filter(None, cut):
+        if loops.has_long_sums:
+            yield _serial(loops, grid)
+        yield _parallel("rows in parts", loops, grid)
+    if not loops.has_long_sums or not any(cut):
+        yield _serial(loops, Grid(max(loops.rows, 1)))
+        if loops.blocks > 1:
+            yield _parallel("columns", loops, Grid(columns=_columns(loops, loops.row)))
+        yield _parallel("rows", loops, Grid(max(1, min(round(loops.machine.tile_cycles(loops.total) / loops.line), ceil(loops.rows / 8)))))
+
+
+def _serial(loops: Loops, grid: Grid) -> Candidate[Grid]:
+    return Candidate("one thread", grid, (("work", loops.total),))
+
+
+def _parallel(name: str, loops: Loops, grid: Grid) -> Candidate[Grid]:
+    """Threads take even shares of the tiles, and wait for the last one. Partial results are stored, read, and added after another hand-over."""
+    machine, cores, tiles = loops.machine, loops.machine.planned_cores, _tiles(loops, grid)
+    partials = sum(dtype.itemsize * count for dtype, count in grid.partials)
+    added = machine.handover_cycles + 2 * partials / machine.l3_bytes_per_cycle / cores if partials else 0.0
+    return Candidate(name, replace(grid, serial=False), (
+        ("work", loops.total / cores), ("hand-over", machine.handover_cycles), ("last tile", loops.total / tiles * (1 - 1 / cores)), ("partial results", added)))
+
+
+def _tiles(loops: Loops, grid: Grid) -> int:
+    across = ceil(loops.nest.extents[loops.vector] / grid.columns) if grid.columns else 1
+    return ceil(loops.rows / grid.tile) * across * (ceil(loops.nest.extents[grid.cut] / grid.chunk) if grid.chunk else 1)
+
+
+def _columns(loops: Loops, block: float) -> int:
+    """Elements of the vector dim in a tile; 0 when one tile takes all. block: cycles of one vector of columns."""
+    blocks = max(1, round(loops.machine.long_tile_cycles / block))
+    return 0 if blocks >= loops.blocks else blocks * loops.lanes
+
+
+# --- rows that are cut ----------------------------------------------------------------------------------------------------
+
+def _pieces(loops: Loops) -> Iterator[int]:
+    """Into how many pieces a row may be cut: so that a piece is a tile's work; for few rows of sums, so that all of them give tiles enough."""
+    machine, others = loops.machine, loops.rows * max(loops.blocks, 1)
+    if not loops.inner or loops.stages.count > 1:
+        return
+    least = ceil(loops.nest.size(loops.inner) / LANE_SUMS / (loops.lanes if loops.vector in loops.inner else 1)) if loops.has_long_sums else 1
+    if not loops.nest.reduced:
+        yield ceil(loops.row / machine.tile_cycles(loops.total))
+        return
+    for wanted in (loops.row / machine.long_tile_cycles, loops.total / machine.long_tile_cycles / max(others / machine.planned_cores, 1)):
+        yield min(max(ceil(wanted), least), MAX_CHUNKS)
+
+
+def _cut(loops: Loops, pieces: int) -> Grid | None:
+    """None where the rows stay whole."""
+    nest, dim = loops.nest, loops.inner[0]
+    step = loops.lanes if dim == loops.vector else 1
+    chunk = ceil(nest.extents[dim] / max(pieces, 1) / step) * step
+    chunks = ceil(nest.extents[dim] / chunk)
+    if chunks == 1:
+        return None
+    partials = _accumulators(nest, nest.reductions, nest.reduced, lambda n: chunks * nest.size(nest.kept)) if nest.reduced else ()
+    return Grid(1, _columns(loops, loops.row / chunks), chunk, dim, partials=partials)
+
+
+# --- special nests --------------------------------------------------------------------------------------------------------
+
+def _transposing(loops: Loops, tile: int) -> Grid:
+    """Blocks of the other dim, along which an input is contiguous."""
+    dim = loops.inner[1]
+    return Grid(tile, 0, TRANSPOSE_BLOCK if loops.nest.extents[dim] > TRANSPOSE_BLOCK else 0, dim)
+
+
+def _crossing_tile(loops: Loops) -> int:
+    return max(1, round(loops.machine.long_tile_cycles / loops.row), ceil(loops.rows / MAX_TILES))
+
+
+def _crossing(loops: Loops, tile: int) -> Grid:
+    """Tiles of rows, each with a row of accumulators of its own."""
+    nest, tile = loops.nest, min(tile, LANE_SUMS)
+    tiles = ceil(loops.rows / tile)
+    return Grid(tile, partials=_accumulators(nest, nest.crossing, nest.crossed, lambda n: tiles * (nest.size(loops.inner) if n in nest.wide else 1)))
+
+
+def _accumulators(nest: Nest, reductions, dims, size: Callable[[Node], int]) -> tuple[Partial, ...]:
+    """Buffers of so many elements for the accumulators of reductions over `dims`, in order of the body."""
+    result: list[Partial] = []
+    for node in nest.body.nodes:
+        if node in reductions:
+            counter = i32 if nest.size(dims) < 1 << 31 else i64
+            dtypes = (node.inputs[0].type.dtype, counter) if isinstance(node.op, ArgExtremum) else (node.outputs[0].type.dtype,)
+            result += [(d, size(node)) for d in dtypes]
+    return tuple(result)

@@ -1,0 +1,82 @@
+"""What convolutions by 3 × 3 kernels cost, directly and in Winograd's form: cycles of one core, by cause."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.ir.winograd import POINTS
+from graphc.schedule.choose_winograd import GRADIENT_BLOCK, GRADIENT_TILES, ConvolutionSizes, gradient_tile, panel_width
+from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.cost import Candidate, Ranking, ranked
+from graphc.schedule.machine import Machine
+from graphc.schedule.target import Target
+
+ROUNDING_PREFERENCE = 0.15      # of the direct algorithm's time, for which its smaller rounding error is worth having
+Form = Candidate[int | None]    # the size of tiles; None: the direct algorithm
+
+
+@dataclass(frozen=True)
+class KernelTraffic:
+    """lasting: kernels are transformed once for many calls. bytes_per_cycle: how fast a core gets them."""
+    lasting: bool
+    bytes_per_cycle: float
+
+
+def kernel_traffic(lasting: bool, kernel_bytes: int, machine: Machine) -> KernelTraffic:
+    """Kernels come from the shared cache where those of all convolutions of the program, `kernel_bytes` when transformed, leave room in it for
+    images; else from memory."""
+    stay = kernel_bytes < machine.l3_bytes // 2
+    return KernelTraffic(lasting, machine.l3_bytes_per_cycle if stay else machine.memory_bytes_per_cycle)
+
+
+def convolution_forms(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Ranking[int | None]:
+    """Of a convolution, or of the gradient towards its image."""
+    return ranked((_direct(c, target, kernels), *(_by_tiles(c, m, target, kernels) for m in POINTS)))
+
+
+def weight_gradient_forms(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Ranking[int | None]:
+    """Of the gradient towards the kernels."""
+    return ranked((_direct(c, target, kernels), *(_gradient_by_tiles(c, m, target) for m in POINTS)))
+
+
+def _direct(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Form:
+    products = _multiply_adds(c, c.batch * c.height * c.width * c.kernel_elements, target) / target.machine.contraction_peak
+    read = c.kernel_elements * c.dtype.itemsize / kernels.bytes_per_cycle
+    return Candidate("direct", None, (
+        ("products", products), ("kernels read", read), ("smaller rounding error", -ROUNDING_PREFERENCE * (products + read))))
+
+
+def _by_tiles(c: ConvolutionSizes, m: int, target: Target, kernels: KernelTraffic) -> Form:
+    """Transforms of image and result, products at each point; kernels that do not last are transformed and written, too."""
+    machine, lanes, points, tiles = target.machine, target.lanes(c.dtype.itemsize), (m + 2)**2, c.tiles(m)
+    width = panel_width(tiles, c.features, c.dtype, target)
+    mr = max(1, target.tile_rows(width // lanes))
+    features = round_up(c.features, width)
+    weights = points * c.channels * features
+    read = weights * c.dtype.itemsize / kernels.bytes_per_cycle
+    made = 0 if kernels.lasting else machine.transform_point_cycles * weights / lanes + read
+    vectors = -(-c.channels // lanes) + -(-c.features // lanes)
+    return Candidate(f"tiles of {m} × {m}", m, (
+        ("products", _multiply_adds(c, round_up(tiles, mr) * weights, target) / machine.micro_kernel_peak),
+        ("calls", machine.call_cycles * points * -(-tiles // mr) * features // width),
+        ("transforms", machine.transform_point_cycles * points * tiles * vectors),
+        ("kernels read", read), ("kernels made", made)))
+
+
+def _gradient_by_tiles(c: ConvolutionSizes, m: int, target: Target) -> Form:
+    """Each block of channels is transformed for each block of features, and the other way round."""
+    machine, lanes, points, tiles = target.machine, target.lanes(c.dtype.itemsize), (m + 2)**2, c.tiles(m)
+    mr, vectors = gradient_tile(c.dtype, target)
+    channels, features = round_up(c.channels, mr), round_up(c.features, vectors * lanes)
+    blocks = -(-tiles // GRADIENT_TILES)
+    transforms = sum(-(-x // lanes) * -(-y // GRADIENT_BLOCK) for x, y in ((c.channels, c.features), (c.features, c.channels)))
+    kernels = channels * features / lanes * min(machine.planned_tiles, blocks)
+    return Candidate(f"tiles of {m} × {m}", m, (
+        ("products", _multiply_adds(c, points * tiles * channels * features, target) / machine.micro_kernel_peak),
+        ("calls", machine.call_cycles * points * blocks * channels // mr * features // (vectors * lanes)),
+        ("transforms", machine.transform_point_cycles * points * tiles * transforms),
+        ("kernels made", machine.transform_point_cycles * points * kernels)))
+
+
+def _multiply_adds(c: ConvolutionSizes, count: int, target: Target) -> float:
+    """Cycles at the peak."""
+    return count / (target.lanes(c.dtype.itemsize) * target.machine.fma_per_cycle)
