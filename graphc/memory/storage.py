@@ -53,12 +53,12 @@ class Stored:
     borders: Mapping[Value, Node]                   # of these the pads, by their insides
 
 
-def shareable(node: Node, schedule: Schedule, places: Mapping[Value, Place],
+def shareable(node: Node, schedule: Schedule | None, places: Mapping[Value, Place],
               buffer: Callable[[Value], Buffer]) -> Iterator[tuple[int, int]]:
     """Pairs (output, input) of `node` that may share memory: no other operand shows that memory in another way.
     `buffer` gives the one that a value is in now."""
     ins, outs = ([places[v].view for v in values] for values in (node.inputs, node.outputs))
-    for o, i in schedule.inplace_pairs(ins, outs):
+    for o, i in schedule.inplace_pairs(ins, outs) if schedule else ():
         mine = buffer(node.inputs[i])
         if all(j == i or buffer(v) is not mine for j, v in enumerate(node.inputs)):
             yield o, i
