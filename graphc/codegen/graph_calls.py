@@ -1,4 +1,6 @@
-"""The calls of a whole graph. Its loops and branches become loops and branches of main; the bodies' kernels are shared with everything else."""
+"""The calls of a whole graph. Its loops and branches become loops and branches of main; the bodies' kernels are shared
+with everything else.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +24,8 @@ def call_graph(calls: KernelCalls, memory: PlanMemory) -> None:
 
 
 def call_node(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
-    """The loop or branch that a control operator is; the kernel of an operator that has one: views, constants, and what is put together
-    of parts that lie where they belong, have none.
+    """The loop or branch that a control operator is; the kernel of an operator that has one: views, constants, and
+    what is put together of parts that lie where they belong, have none.
     """
     if type(node.op) in CONTROL:
         CONTROL[type(node.op)](calls, node, memory)
@@ -51,7 +53,8 @@ def _scan(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
         call_graph(calls, PlanMemory(f, body, memory.base + region.arena.offset, arguments, results, packed))
 
 
-def _pack_before(calls: KernelCalls, buffers: Mapping[Node, Buffer], body: Plan, ins: Sequence[View], base: int) -> dict[Node, list[View]]:
+def _pack_before(calls: KernelCalls, buffers: Mapping[Node, Buffer], body: Plan, ins: Sequence[View],
+                 base: int) -> dict[Node, list[View]]:
     """Packs operands of kernels of a loop's body that do not change in the loop; the memory that holds them."""
     packed = {}
     for node, buffer in buffers.items():
@@ -81,7 +84,8 @@ def _while_loop(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
     pred, *new = [memory.view(p) for p in region.loop]
 
     def part(name: str, results: Sequence[View]) -> None:
-        inside = PlanMemory(f, region.plans[name], memory.base + region.arena.offset, carries + ins[op.carries:], dict(enumerate(results)))
+        inside = PlanMemory(f, region.plans[name], memory.base + region.arena.offset, carries + ins[op.carries:],
+                            dict(enumerate(results)))
         call_graph(calls, inside)
     for source, target in zip(ins, carries):
         calls.copy(source, target)
@@ -95,7 +99,8 @@ def _while_loop(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
     f.store(count, [], f.cast(f.value(loop.count), i64))
 
 
-CONTROL: dict[type[Op], Callable[[KernelCalls, Node, PlanMemory], None]] = {Scan: _scan, Cond: _cond, WhileLoop: _while_loop}
+CONTROL: dict[type[Op], Callable[[KernelCalls, Node, PlanMemory], None]] = {Scan: _scan, Cond: _cond,
+                                                                            WhileLoop: _while_loop}
 
 
 def _step(view: View, at: Ix | int) -> View:

@@ -17,7 +17,8 @@ from graphc.schedule.view import ViewType
 
 @dataclass(frozen=True)
 class Site:
-    """A call in main: of which function, for which node (None: copies of carries, packing). aliased: its result lies in its first operand;
+    """A call in main: of which function, for which node (None: copies of carries, packing). aliased: its result lies
+    in its first operand;
     `around`: bytes that it fills around its results.
     """
     kernel: str
@@ -30,8 +31,9 @@ class Site:
 class KernelCalls:
     """Writes calls of kernels into `function`.
 
-    check_nan: results are checked, a NaN is a failure. timed: the function is instrumented. What it collects: `sites`, the calls of an
-    instrumented function; `checked[i]`, the node that reports failures under number i; `nan_checks`, the numbers of those that report a NaN.
+    check_nan: results are checked, a NaN is a failure. timed: the function is instrumented. What it collects: `sites`,
+    the calls of an instrumented function; `checked[i]`, the node that reports failures under number i; `nan_checks`,
+    the numbers of those that report a NaN.
     """
     kernels: KernelTable
     function: LoopFunction
@@ -43,7 +45,9 @@ class KernelCalls:
     committed: bool = False         # state may have been written
 
     def node(self, node: Node, memory: PlanMemory) -> None:
-        """Calls the kernel of a node: with its operands and results, the packed operand, shared scratch, and the pads around its results."""
+        """Calls the kernel of a node: with its operands and results, the packed operand, shared scratch, and the pads
+        around its results.
+        """
         plan = memory.plan
         kernel, borders = self.kernels.of_node(node, plan), borders_of(node, plan)
         views = memory.views((*node.inputs, *node.outputs))
@@ -83,7 +87,9 @@ class KernelCalls:
         self.function.stamp(number, ends=True)
 
     def _commit(self) -> None:
-        """Before the first kernel that writes state: leave if something failed or Ctrl-C came, so that state is not half updated."""
+        """Before the first kernel that writes state: leave if something failed or Ctrl-C came, so that state is not
+        half updated.
+        """
         if not self.committed:
             self.function.return_if_failed()
             self.function.commit()

@@ -48,7 +48,8 @@ class KernelTable:
 
     def packing(self, view: ViewType, schedule: Schedule) -> LoopFunction:
         """Packs an operand for kernels of a schedule."""
-        return self._once(("pack", view, schedule), "pack", lambda name: lower_packing(view, schedule, self.target, name))
+        return self._once(("pack", view, schedule), "pack",
+                          lambda name: lower_packing(view, schedule, self.target, name))
 
     def copying(self, source: View, target: View) -> LoopFunction:
         """Copies an array to one of other strides."""

@@ -16,7 +16,8 @@ from graphc.schedule.nest_schedule import buffer_bytes
 class PlanMemory:
     """The memory of one graph of the program: its arena begins `base` bytes into that of the call.
 
-    arguments, results: of a region, as views of what is around it. packed: operands that were packed before the loop around the region.
+    arguments, results: of a region, as views of what is around it. packed: operands that were packed before the loop
+    around the region.
     """
     function: LoopFunction
     plan: Plan
@@ -51,7 +52,9 @@ def within(outer: View, place: Place) -> View:
 
 
 def views_of_buffer(function: LoopFunction, buffer: Buffer, wanted: Iterable[View], base: int = 0) -> list[View]:
-    """A buffer as views like those wanted, one after the other, each aligned; `base`: where the arena of the buffer's plan begins."""
+    """A buffer as views like those wanted, one after the other, each aligned; `base`: where the arena of the buffer's
+    plan begins.
+    """
     views, at = [], base + buffer.offset
     for w in wanted:
         views.append(function.buffer(buffer.space, buffer.slot, at, w.dtype, w.shape))

@@ -16,8 +16,9 @@ from graphc.schedule.target import Target
 
 @dataclass(frozen=True)
 class LoopProgram:
-    """The loop functions of a program. `prepare` makes what is derived from state. `checked[i]` is the graph node that reports
-    failures under number i, `nan_checks` those of them that report the NaN they made. `sites` are the calls that an instrumented main times.
+    """The loop functions of a program. `prepare` makes what is derived from state. `checked[i]` is the graph node that
+    reports failures under number i, `nan_checks` those of them that report the NaN they made. `sites` are the calls
+    that an instrumented main times.
     """
     kernels: tuple[LoopFunction, ...]
     main: LoopFunction
@@ -27,11 +28,14 @@ class LoopProgram:
     sites: tuple[Site, ...] = ()
 
 
-def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: Plan | None = None, packed: Packed | None = None,
+def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: Plan | None = None,
+                  packed: Packed | None = None,
                   timed: bool = False) -> LoopProgram:
-    """Lowers every node of the plans. Pure: equal plans give equal programs. `check_nan`: a kernel that makes a NaN is a failure.
+    """Lowers every node of the plans. Pure: equal plans give equal programs. `check_nan`: a kernel that makes a NaN is
+    a failure.
 
-    `prepare` is the plan of what is derived from state; `packed` what is packed after that. `timed`: an instrumented build.
+    `prepare` is the plan of what is derived from state; `packed` what is packed after that. `timed`: an instrumented
+    build.
     """
     kernels, main = KernelTable(target), LoopFunction("main")
     calls = KernelCalls(kernels, main, check_nan, timed)
@@ -40,7 +44,8 @@ def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: 
     if prepare or packed and packed.buffers:
         preparation = LoopFunction("prepare")
         _prepare(replace(calls, function=preparation, timed=False), prepare, dict(packed.buffers) if packed else {})
-    return LoopProgram(kernels.functions, main, tuple(calls.checked), frozenset(calls.nan_checks), preparation, tuple(calls.sites))
+    return LoopProgram(kernels.functions, main, tuple(calls.checked), frozenset(calls.nan_checks), preparation,
+                       tuple(calls.sites))
 
 
 def _prepare(calls: KernelCalls, plan: Plan | None, buffers: dict[tuple, Buffer]) -> None:

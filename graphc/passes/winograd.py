@@ -23,8 +23,8 @@ MIN_CHANNELS = 8                # of the image and of the result: fewer leave mo
 
 @dataclass(frozen=True)
 class WinogradConvolution:
-    """What must be known of a convolution; of the gradient towards an image, which is a convolution by the turned kernel; or of that towards
-    kernels. second: the weights, or the gradient of the result.
+    """What must be known of a convolution; of the gradient towards an image, which is a convolution by the turned
+    kernel; or of that towards kernels. second: the weights, or the gradient of the result.
     """
     image: Value
     second: Value
@@ -43,8 +43,8 @@ class WinogradConvolution:
 class Winograd(Pass):
     """Needs a simplified graph. Gives one in which the transform of weights is a node of its own.
 
-    Stands after all passes that change the weights of a convolution (fold_batch_norm), and before `split_derived`, which moves values computed
-    from constant weights out of the calls.
+    Stands after all passes that change the weights of a convolution (fold_batch_norm), and before `split_derived`,
+    which moves values computed from constant weights out of the calls.
     """
     name: ClassVar[str] = "winograd"
     target: Target
@@ -70,7 +70,8 @@ class Winograd(Pass):
                 w.replace(node, self._made(w, *chosen[node], made))
         return w.done()
 
-    def _made(self, w: Rewriter, c: WinogradConvolution, m: int, made: dict[tuple[Value, WinogradWeights], Value]) -> Sequence[Value]:
+    def _made(self, w: Rewriter, c: WinogradConvolution, m: int,
+              made: dict[tuple[Value, WinogradWeights], Value]) -> Sequence[Value]:
         if c.by_kernel:
             return w.apply(WinogradWeightGrad(m, c.padding), (w[c.image], w[c.second]))
         width = panel_width(c.sizes.tiles(m), c.sizes.features, c.sizes.dtype, self.target)
@@ -86,14 +87,16 @@ def _convolutions(graph: Graph) -> Iterator[tuple[Node, WinogradConvolution]]:
         form = FORMS.get(type(node.op))
         if form is not None and _fits(node):
             c = form(node)
-            if min(p for pair in c.padding for p in pair) >= 0 and min(c.sizes.channels, c.sizes.features) >= MIN_CHANNELS and c.sizes.batch > 0:
+            sizes, pads_only = c.sizes, min(p for pair in c.padding for p in pair) >= 0
+            if pads_only and min(sizes.channels, sizes.features) >= MIN_CHANNELS and sizes.batch > 0:
                 yield node, c
 
 
 def _fits(node: Node) -> bool:
     """3 × 3 kernels at stride 1. In f64 convolutions stay direct: who asks for it wants the smaller error."""
     op, kernel = node.op, node.op.parts(node).w.type.shape
-    return node.inputs[0].type.dtype == f32 and kernel[2:] == (TAPS, TAPS) and op.stride == op.dilation == (1, 1) and op.groups == 1
+    plain = op.stride == op.dilation == (1, 1) and op.groups == 1
+    return plain and node.inputs[0].type.dtype == f32 and kernel[2:] == (TAPS, TAPS)
 
 
 def _forward(node: Node) -> WinogradConvolution:
@@ -117,4 +120,5 @@ def _sizes(image: TensorType, result: TensorType) -> ConvolutionSizes:
     return ConvolutionSizes(image.shape[1], features, batch, height, width, image.dtype)
 
 
-FORMS: dict[type, Callable[[Node], WinogradConvolution]] = {Conv2d: _forward, Conv2dInputGrad: _towards_image, Conv2dWeightGrad: _towards_kernels}
+FORMS: dict[type, Callable[[Node], WinogradConvolution]] = {Conv2d: _forward, Conv2dInputGrad: _towards_image,
+                                                            Conv2dWeightGrad: _towards_kernels}

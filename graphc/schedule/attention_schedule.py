@@ -10,12 +10,12 @@ from graphc.schedule.target import ALIGNMENT
 
 @dataclass(frozen=True)
 class AttentionSchedule(Schedule):
-    """Scores exist a block of `rows` × `columns` at a time, mr rows × vectors of columns in a register tile. Of attention a column is a query,
-    a row a key; of its gradient a column is a key, a row a query.
+    """Scores exist a block of `rows` × `columns` at a time, mr rows × vectors of columns in a register tile. Of
+    attention a column is a query, a row a key; of its gradient a column is a key, a row a query.
 
-    serial: all on the caller. far: what the rows of a head read (and, of the gradient, add to) does not stay in L2. Of the gradient: the keys of a
-    head are dealt to so many `parts`, each with sums of its own for the gradient of the queries: `partials` elements in all, behind `deltas` elements,
-    a number for each query and what aligns the sums.
+    serial: all on the caller. far: what the rows of a head read (and, of the gradient, add to) does not stay in L2. Of
+    the gradient: the keys of a head are dealt to so many `parts`, each with sums of its own for the gradient of the
+    queries: `partials` elements in all, behind `deltas` elements, a number for each query and what aligns the sums.
     """
     columns: int
     rows: int
@@ -43,4 +43,5 @@ class AttentionSchedule(Schedule):
 
     def __str__(self) -> str:
         parts = f", {self.parts} parts, shared scratch {self.shared_bytes} B" if self.partials else ""
-        return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{', serial' if self.serial else ''}{', far' if self.far else ''})"
+        where = (", serial" if self.serial else "") + (", far" if self.far else "")
+        return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{where})"

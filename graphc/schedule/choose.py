@@ -26,7 +26,8 @@ from graphc.schedule.view import ViewType, contiguous_strides
 Chooser = Callable[[KernelProblem], Schedule]
 
 
-def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target, invariant: Sequence[bool] = ()) -> Schedule:
+def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target,
+                  invariant: Sequence[bool] = ()) -> Schedule:
     """The schedule of a node: a pure function of operator, views and target; `invariant` as in `KernelProblem`.
 
     InternalError if the operator has no row in `CHOOSERS`.
@@ -35,19 +36,23 @@ def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
     op = problem.core.op
     choose = CHOOSERS.get(type(op))
     if choose is None:
-        raise InternalError(f"nothing chooses a schedule of {op.name}; it needs a row in graphc/schedule/choose.py", "schedule")
+        raise InternalError(f"nothing chooses a schedule of {op.name}; it needs a row in graphc/schedule/choose.py",
+                            "schedule")
     return choose(problem)
 
 
 def _contraction(p: KernelProblem) -> ContractionSchedule:
     inner, (a, b) = p.core, p.ins[:2]
-    strides = contiguous_strides(inner.outputs[0].type.shape) if p.gates else p.outs[0].strides         # with gates, the result lies nowhere
-    return contraction_schedule(inner.op.contraction(*(v.type for v in inner.inputs)), a.shape, a.strides, b.shape, b.strides, strides, a.dtype,
-                                p.target, fused=p.has_epilogue, invariant=p.invariant[:2] or (False, False), gates=p.gates)
+    # with gates, the result lies nowhere
+    strides = contiguous_strides(inner.outputs[0].type.shape) if p.gates else p.outs[0].strides
+    contraction = inner.op.contraction(*(v.type for v in inner.inputs))
+    return contraction_schedule(contraction, a.shape, a.strides, b.shape, b.strides, strides, a.dtype, p.target,
+                                p.has_epilogue, p.invariant[:2] or (False, False), p.gates)
 
 
 CHOOSERS: dict[type[Op], Chooser] = {
-    **dict.fromkeys(NESTS, nest_schedule), **dict.fromkeys(ROWS, plain_schedule), **dict.fromkeys(CONTRACTIONS, _contraction),
+    **dict.fromkeys(NESTS, nest_schedule), **dict.fromkeys(ROWS, plain_schedule), **dict.fromkeys(CONTRACTIONS,
+                                                                                                  _contraction),
     WinogradConv2d: winograd_schedule, WinogradWeightGrad: gradient_schedule, WinogradWeights: weights_schedule,
     Attention: attention_schedule, AttentionGrad: attention_grad_schedule,
 }

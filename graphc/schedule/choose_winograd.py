@@ -1,8 +1,10 @@
-"""Chooses blocks of tiles and groups of features of Winograd convolutions, and the tiles of their weights' transform."""
+"""Chooses blocks of tiles and groups of features of Winograd convolutions, and the tiles of their weights'
+transform.
+"""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd, prod
 
 from graphc.ir.ops.winograd import grid
@@ -72,7 +74,8 @@ def winograd_schedule(p: KernelProblem) -> WinogradSchedule:
     tasks = max(1, min(most, flops // SMALL_FLOPS))
     block = even(tiles, min(tiles, ROWS, max(mr, tiles * u.shape[1] / tasks)), mr)
     blocks = -(-tiles // block)
-    local = blocks >= most and (_bytes(x.dtype, points, block, channels + features) <= target.machine.l2_bytes or _bytes(x.dtype, points, tiles, channels) > target.machine.l3_bytes)
+    local = blocks >= most and (_bytes(x.dtype, points, block, channels + features) <= target.machine.l2_bytes
+                                or _bytes(x.dtype, points, tiles, channels) > target.machine.l3_bytes)
     groups = 1 if local else max(1, min(2 * most, flops // SMALL_FLOPS) // blocks)
     panels = even(u.shape[1], max(1, u.shape[1] / groups), 1)
     sums = -(-channels // -(-channels // SUMS))
@@ -81,17 +84,23 @@ def winograd_schedule(p: KernelProblem) -> WinogradSchedule:
 
 
 def _bytes(dtype: DType, points: int, tiles: int, channels: int) -> int:
-    """Of transformed tiles. They stay in L2 while a block is worked on; tiles of all the image are not kept where even L3 would not hold them."""
+    """Of transformed tiles. They stay in L2 while a block is worked on; tiles of all the image are not kept where even
+    L3 would not hold them.
+    """
     return points * tiles * channels * dtype.itemsize
 
 
 def weights_schedule(p: KernelProblem) -> WeightsSchedule:
     """A pure function of shapes and target."""
-    outs, target = p.outs, p.target
-    machine, lanes = target.machine, _lanes(outs[0].shape[3], outs[0].dtype, target)
-    cycles = machine.transform_point_cycles * prod(outs[0].shape) / lanes
-    serial = cycles * (1 - 1 / machine.planned_cores) < machine.handover_cycles           # what other threads would save
-    return WeightsSchedule(1, serial, lanes, stream=prod(outs[0].shape) * outs[0].dtype.itemsize > machine.l3_bytes // 2)
+    u, machine = p.outs[0], p.target.machine
+    lanes, nbytes = _lanes(u.shape[3], u.dtype, p.target), prod(u.shape) * u.dtype.itemsize
+    total, cores = machine.transform_point_cycles * prod(u.shape) / lanes, machine.planned_cores
+    alone = WeightsSchedule(serial=True, lanes=lanes, stream=nbytes > machine.l3_bytes // 2)
+    ranking = ranked((
+        Candidate("one thread", alone, (("work", total),)),
+        Candidate("tiles of rows", replace(alone, serial=False), (
+            ("work", total / cores), ("hand-over", machine.handover_cycles)))))
+    return replace(ranking.best.schedule, ranking=ranking)
 
 
 def gradient_schedule(p: KernelProblem) -> WinogradGradSchedule:
@@ -108,17 +117,21 @@ def gradient_schedule(p: KernelProblem) -> WinogradGradSchedule:
     features = even(dy.shape[1], min(dy.shape[1], most), vectors * lanes)
     tasks = -(-x.shape[1] // channels) * -(-dy.shape[1] // features)
     share = -(-blocks // max(1, min(blocks, target.machine.planned_tiles // tasks)))
-    return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, -(-blocks // share), points, prod(outs[0].shape), x.dtype)
+    return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, -(-blocks // share), points,
+                                prod(outs[0].shape), x.dtype)
 
 
 def _gradient_block(c: ConvolutionSizes, m: int, blocks: int, target: Target) -> Ranking[int]:
-    """Channels and features of a task: larger blocks transform less often, smaller ones share the work among more threads."""
+    """Channels and features of a task: larger blocks transform less often, smaller ones share the work among more
+    threads.
+    """
     return ranked(_gradient_candidates(c, m, blocks, target))
 
 
 def _gradient_candidates(c: ConvolutionSizes, m: int, blocks: int, target: Target) -> Iterator[Candidate[int]]:
     machine, lanes, points = target.machine, target.lanes(c.dtype.itemsize), (m + 2)**2
-    products = points * c.tiles(m) * c.channels * c.features / (lanes * machine.fma_per_cycle) / machine.micro_kernel_peak
+    multiply_adds = points * c.tiles(m) * c.channels * c.features
+    products = multiply_adds / (lanes * machine.fma_per_cycle) / machine.micro_kernel_peak
     for size in (GRADIENT_BLOCK, GRADIENT_BLOCK // 2):
         down, across = -(-c.channels // size), -(-c.features // size)
         passes = -(-c.channels // lanes) * across + -(-c.features // lanes) * down
@@ -126,7 +139,8 @@ def _gradient_candidates(c: ConvolutionSizes, m: int, blocks: int, target: Targe
         tasks = down * across * max(1, min(blocks, machine.planned_tiles // (down * across)))
         last = (products + transforms) / tasks * (1 - 1 / machine.planned_cores)
         yield Candidate(f"blocks of {size}", size, (
-            ("products", products / machine.planned_cores), ("transforms", transforms / machine.planned_cores), ("last task", last)))
+            ("products", products / machine.planned_cores), ("transforms", transforms / machine.planned_cores),
+            ("last task", last)))
 
 
 def gradient_tile(dtype: DType, target: Target) -> tuple[int, int]:

@@ -1,5 +1,5 @@
-"""Operators that run as one kind of kernel. The tables of choosers (schedule/choose.py) and of lowerings (codegen/lower/__init__.py) have a row
-for each; other operators have rows of their own.
+"""Operators that run as one kind of kernel. The tables of choosers (schedule/choose.py) and of lowerings
+(codegen/lower/__init__.py) have a row for each; other operators have rows of their own.
 """
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from graphc.schedule import iteration_space, parallel_rows
 
 Family = tuple[type[Op], ...]
 
-NESTS: Family = (Fused, *(op for op in iteration_space.RULES if not op.is_view and op is not Constant))     # views and constants have no kernel
+# views and constants have no kernel
+NESTS: Family = (Fused, *(op for op in iteration_space.RULES if not op.is_view and op is not Constant))
 ROWS: Family = tuple(parallel_rows.RULES)
 CONTRACTIONS: Family = tuple(op for op in CLASSES if op.is_contraction)

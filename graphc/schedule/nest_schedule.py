@@ -15,7 +15,9 @@ Partial = tuple[DType, int]             # element type and number of elements of
 
 @dataclass(frozen=True)
 class Fetch:
-    """Software prefetch: the loop of `stage` (-1: of each) brings the inputs `distance` indices of `dim` later into cache `level`."""
+    """Software prefetch: the loop of `stage` (-1: of each) brings the inputs `distance` indices of `dim` later into
+    cache `level`.
+    """
     dim: int
     distance: int
     level: int
@@ -26,11 +28,13 @@ class Fetch:
 class NestSchedule(Schedule):
     """How the dims of an `schedule.loop_nest.Nest` are looped over.
 
-    A tile is a block of `tile` rows (the dims `outer`, flattened), of `columns` elements of `vector` when that is a kept dim
-    outside of `inner` (0: all), and of `chunk` indices of the dim `cut` of `inner` (0: all). In a row the stages of the nest each loop over `inner`,
-    of which `vector` is vectorised. With reductions and a chunk, tiles leave their results in `partials`,
-    which a second loop combines in order. `stored`: body nodes whose value is kept in a scratch row from one stage to the next.
-    `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are equal, one output for each input.
+    A tile is a block of `tile` rows (the dims `outer`, flattened), of `columns` elements of `vector` when that is a
+    kept dim outside of `inner` (0: all), and of `chunk` indices of the dim `cut` of `inner` (0: all). In a row the
+    stages of the nest each loop over `inner`, of which `vector` is vectorised. With reductions and a chunk, tiles
+    leave their results in `partials`, which a second loop combines in order. `stored`: body nodes whose value is kept
+    in a scratch row from one stage to the next.
+    `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are
+    equal, one output for each input.
     `crosswise`: the reductions run over the rows, into a row of sums per tile, in `partials`.
     `ranking`: the grids among which this one was chosen.
     """
@@ -59,8 +63,9 @@ class NestSchedule(Schedule):
         return self.inplace
 
     def __str__(self) -> str:
-        parts = [f"rows {_dims(self.outer)} by {self.tile}", f"inner {_dims(self.inner)}" + (f", d{self.cut} by {self.chunk}" if self.chunk else ""),
-                 f"vector d{self.vector} x{self.lanes}" + (f" by {self.columns}" if self.columns else "") if self.vector >= 0 else "scalar"]
+        parts = [f"rows {_dims(self.outer)} by {self.tile}",
+                 f"inner {_dims(self.inner)}" + (f", d{self.cut} by {self.chunk}" if self.chunk else ""),
+                 self._vector_text()]
         parts += ["serial"] if self.serial else []
         parts += [f"keeps {len(self.stored)}"] if self.stored else []
         parts += [f"partials {self.shared_bytes} B"] if self.partials else []
@@ -68,6 +73,11 @@ class NestSchedule(Schedule):
         parts += ["streams"] if self.stream else []
         parts += [f"fetches {self.fetch.distance} of d{self.fetch.dim} ahead"] if self.fetch else []
         return "nest(" + ", ".join(parts) + ")"
+
+    def _vector_text(self) -> str:
+        if self.vector < 0:
+            return "scalar"
+        return f"vector d{self.vector} x{self.lanes}" + (f" by {self.columns}" if self.columns else "")
 
 
 def buffer_bytes(partials: tuple[Partial, ...]) -> int:

@@ -11,8 +11,9 @@ from graphc.schedule.view import ViewType
 
 @dataclass(frozen=True)
 class PlainSchedule(Schedule):
-    """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row. `inplace`: (0, 0) of an operator
-    that changes some elements of its first operand, if their views are equal. `ranking`: what it won against.
+    """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row. `inplace`: (0,
+    0) of an operator that changes some elements of its first operand, if their views are equal. `ranking`: what it won
+    against.
     """
     tile: int = 1
     serial: bool = True
@@ -28,4 +29,5 @@ class PlainSchedule(Schedule):
         return replace(self, aliased=True) if self.inplace else self
 
     def __str__(self) -> str:
-        return f"rows(tile {self.tile}, x{self.lanes}{', serial' if self.serial else ''}{', in place' if self.aliased else ''})"
+        where = (", serial" if self.serial else "") + (", in place" if self.aliased else "")
+        return f"rows(tile {self.tile}, x{self.lanes}{where})"

@@ -12,10 +12,11 @@ OPERANDS = 2                                    # of a product; the inputs behin
 
 
 class Schedule(ABC):
-    """How a kernel runs: plain data, the same for any number of threads. It is chosen from shapes, strides and target, read by the
-    lowering, and printed with the graph.
+    """How a kernel runs: plain data, the same for any number of threads. It is chosen from shapes, strides and target,
+    read by the lowering, and printed with the graph.
 
-    prepacked: the operand that is packed before the kernel runs, into `packed_bytes` of memory that the plan provides; None: no operand is.
+    prepacked: the operand that is packed before the kernel runs, into `packed_bytes` of memory that the plan provides;
+    None: no operand is.
     aliased: the result lies in the memory of the first operand, so that only the elements that differ are written.
     ranking: the candidates among which it was chosen, the cheapest first; None if there was no choice.
     """
@@ -25,7 +26,9 @@ class Schedule(ABC):
 
     @property
     def shared_bytes(self) -> int:
-        """Memory that all threads share while the kernel runs. The function that the schedule is lowered to has views of it."""
+        """Memory that all threads share while the kernel runs. The function that the schedule is lowered to has views
+        of it.
+        """
         return 0
 
     @property
@@ -47,7 +50,9 @@ class Schedule(ABC):
 
 
 class ProductSchedule(Schedule):
-    """The schedule of sums of products, which go through an epilogue: each element of another input is read where its result is stored."""
+    """The schedule of sums of products, which go through an epilogue: each element of another input is read where its
+    result is stored.
+    """
 
     def inplace_pairs(self, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> InplacePairs:
         return tuple((o, i) for i, view in enumerate(ins) if i >= OPERANDS for o, out in enumerate(outs) if view == out)

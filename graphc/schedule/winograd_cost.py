@@ -22,8 +22,8 @@ class KernelTraffic:
 
 
 def kernel_traffic(lasting: bool, kernel_bytes: int, machine: Machine) -> KernelTraffic:
-    """Kernels come from the shared cache where those of all convolutions of the program, `kernel_bytes` when transformed, leave room in it for
-    images; else from memory."""
+    """Kernels come from the shared cache where those of all convolutions of the program, `kernel_bytes` when
+    transformed, leave room in it for images; else from memory."""
     stay = kernel_bytes < machine.l3_bytes // 2
     return KernelTraffic(lasting, machine.l3_bytes_per_cycle if stay else machine.memory_bytes_per_cycle)
 
@@ -39,14 +39,18 @@ def weight_gradient_forms(c: ConvolutionSizes, target: Target, kernels: KernelTr
 
 
 def _direct(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Form:
-    products = _multiply_adds(c, c.batch * c.height * c.width * c.kernel_elements, target) / target.machine.contraction_peak
+    count = c.batch * c.height * c.width * c.kernel_elements
+    products = _multiply_adds(c, count, target) / target.machine.contraction_peak
     read = c.kernel_elements * c.dtype.itemsize / kernels.bytes_per_cycle
     return Candidate("direct", None, (
-        ("products", products), ("kernels read", read), ("smaller rounding error", -ROUNDING_PREFERENCE * (products + read))))
+        ("products", products), ("kernels read", read), ("smaller rounding error",
+                                                         -ROUNDING_PREFERENCE * (products + read))))
 
 
 def _by_tiles(c: ConvolutionSizes, m: int, target: Target, kernels: KernelTraffic) -> Form:
-    """Transforms of image and result, products at each point; kernels that do not last are transformed and written, too."""
+    """Transforms of image and result, products at each point; kernels that do not last are transformed and written,
+    too.
+    """
     machine, lanes, points, tiles = target.machine, target.lanes(c.dtype.itemsize), (m + 2)**2, c.tiles(m)
     width = panel_width(tiles, c.features, c.dtype, target)
     mr = max(1, target.tile_rows(width // lanes))
@@ -68,7 +72,8 @@ def _gradient_by_tiles(c: ConvolutionSizes, m: int, target: Target) -> Form:
     mr, vectors = gradient_tile(c.dtype, target)
     channels, features = round_up(c.channels, mr), round_up(c.features, vectors * lanes)
     blocks = -(-tiles // GRADIENT_TILES)
-    transforms = sum(-(-x // lanes) * -(-y // GRADIENT_BLOCK) for x, y in ((c.channels, c.features), (c.features, c.channels)))
+    transforms = sum(-(-x // lanes) * -(-y // GRADIENT_BLOCK)
+                     for x, y in ((c.channels, c.features), (c.features, c.channels)))
     kernels = channels * features / lanes * min(machine.planned_tiles, blocks)
     return Candidate(f"tiles of {m} × {m}", m, (
         ("products", _multiply_adds(c, points * tiles * channels * features, target) / machine.micro_kernel_peak),

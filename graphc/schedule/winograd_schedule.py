@@ -18,10 +18,12 @@ def line_elements(dtype: DType) -> int:
 
 @dataclass(frozen=True)
 class WinogradSchedule(ProductSchedule):
-    """Tiles of the image are taken `rows` at a time, features `panels` panels at a time: one task is a block of tiles × a group of panels.
+    """Tiles of the image are taken `rows` at a time, features `panels` panels at a time: one task is a block of tiles
+    × a group of panels.
 
-    It transforms its tiles, multiplies them at each point by register tiles of mr rows × vectors of columns, `sums` channels at a time, and
-    transforms the products back. shared: transformed tiles lie in shared scratch, made before all tasks, because several groups read them.
+    It transforms its tiles, multiplies them at each point by register tiles of mr rows × vectors of columns, `sums`
+    channels at a time, and transforms the products back. shared: transformed tiles lie in shared scratch, made before
+    all tasks, because several groups read them.
     """
     mr: int
     vectors: int
@@ -70,8 +72,10 @@ class WinogradSchedule(ProductSchedule):
         return self.blocks * self.block * self.dtype.itemsize if self.shared else 0
 
     def __str__(self) -> str:
-        return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.blocks} blocks of {self.rows} tiles × "
-                f"{self.groups} groups of {self.width} features, sums of {self.sums}{f'; shared scratch {self.shared_bytes} B' if self.shared else ''}")
+        shared = f"; shared scratch {self.shared_bytes} B" if self.shared else ""
+        return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
+                f"{self.blocks} blocks of {self.rows} tiles × {self.groups} groups of {self.width} features, "
+                f"sums of {self.sums}{shared}")
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,9 @@ class WeightsSchedule(PlainSchedule):
 class WinogradGradSchedule(ProductSchedule):
     """The gradient towards kernels: a task is a block of `channels` × a block of `features` × a part of the tiles.
 
-    It transforms `rows` tiles of image and result at a time, and adds their products at each point by register tiles of mr channels ×
-    vectors of features. splits > 1: the blocks of tiles are dealt to so many tasks, whose kernels (`kernels` numbers each) are added in order.
+    It transforms `rows` tiles of image and result at a time, and adds their products at each point by register tiles
+    of mr channels × vectors of features. splits > 1: the blocks of tiles are dealt to so many tasks, whose kernels
+    (`kernels` numbers each) are added in order.
     """
     mr: int
     vectors: int
@@ -129,5 +134,6 @@ class WinogradGradSchedule(ProductSchedule):
 
     def __str__(self) -> str:
         parts = f", split {self.splits}; shared scratch {self.shared_bytes} B" if self.splits > 1 else ""
-        return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), {self.channels} channels × {self.features} "
-                f"features, {self.blocks} blocks of {self.rows} tiles{parts}")
+        return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
+                f"{self.channels} channels × {self.features} features, "
+                f"{self.blocks} blocks of {self.rows} tiles{parts}")

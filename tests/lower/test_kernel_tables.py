@@ -1,4 +1,6 @@
-"""From operator to kernel: who chooses its schedule, who lowers it. Both tables have a row for every operator that becomes one."""
+"""From operator to kernel: who chooses its schedule, who lowers it. Both tables have a row for every operator that
+becomes one.
+"""
 from __future__ import annotations
 
 from dataclasses import is_dataclass
@@ -24,7 +26,8 @@ from graphc.schedule.view import ViewType
 
 GONE = {Dimension, CustomVjp}       # before anything is planned: sizes are known then, derivatives are taken
 KERNELS = {op for op in (*CLASSES, Fused)
-           if not (op.is_view or op.is_control or op is Constant or op in GONE or issubclass(op, Composite) and not op.has_kernel)}
+           if not (op.is_view or op.is_control or op is Constant or op in GONE or issubclass(op, Composite)
+                   and not op.has_kernel)}
 
 
 def subclasses(cls: type) -> set[type]:
@@ -39,7 +42,8 @@ def test_every_operator_that_becomes_a_kernel_has_a_row_and_every_row_an_operato
 def test_every_schedule_answers_what_the_memory_plan_asks():
     """With numbers of bytes and pairs, of a schedule whose class says no more than it must."""
     made = subclasses(Schedule) - {schedule_module.ProductSchedule}
-    assert len(made) >= 6 and all(is_dataclass(cls) and cls.__dataclass_params__.frozen and "__str__" in vars(cls) for cls in made)
+    assert len(made) >= 6 and all(is_dataclass(cls) and cls.__dataclass_params__.frozen and "__str__" in vars(cls)
+                                  for cls in made)
     schedule = PlainSchedule(inplace=((0, 0),))
     assert (schedule.shared_bytes, schedule.packed_bytes, schedule.prepacked, schedule.aliased) == (0, 0, None, False)
     assert schedule.updating().aliased and schedule.inplace_pairs((), ()) == ((0, 0),)

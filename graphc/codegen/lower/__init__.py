@@ -22,15 +22,16 @@ Lowering = Callable[[KernelRequest], LoopFunction]
 
 
 def lower(request: KernelRequest) -> LoopFunction:
-    """The loop function of a node: view parameters are its inputs, its outputs, its shared scratch; an i64 parameter "node" comes
-    last if it checks indices. Depends on nothing but the request, and not on the node's identity.
+    """The loop function of a node: view parameters are its inputs, its outputs, its shared scratch; an i64 parameter
+    "node" comes last if it checks indices. Depends on nothing but the request, and not on the node's identity.
 
     InternalError if the operator has no row in `LOWERINGS`.
     """
     op = core_of(request.node).op
     lowering = LOWERINGS.get(type(op))
     if lowering is None:
-        raise InternalError(f"no lowering of operator {op.name}; it needs a row in graphc/codegen/lower/__init__.py", "lower")
+        raise InternalError(f"no lowering of operator {op.name}; it needs a row in graphc/codegen/lower/__init__.py",
+                            "lower")
     return lowering(request)
 
 

@@ -1,4 +1,6 @@
-"""Lookups and their transposes. Positions are checked: a bad one is reported with its node, and no memory out of bounds is read or written."""
+"""Lookups and their transposes. Positions are checked: a bad one is reported with its node, and no memory out of
+bounds is read or written.
+"""
 from __future__ import annotations
 
 from math import prod
@@ -31,7 +33,8 @@ def _take(r: KernelRequest[PlainSchedule]) -> LoopFunction:
 
         if axis < len(x.shape) - 1:
             before = source([*at, Ix()])[:-1]
-            over_lanes(f, 0, row.lane, s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*before, i], lanes, mask), mask))
+            over_lanes(f, 0, row.lane, s.lanes,
+                       lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*before, i], lanes, mask), mask))
         elif y.shape:
             over_lanes(f, 0, row.lane, 1, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, source([*at, i]))))
         else:
@@ -68,13 +71,15 @@ def _scatter(r: KernelRequest[PlainSchedule]) -> LoopFunction:
 
         def copy_row(j: list[Ix]) -> None:
             over_lanes(f, lo, hi, s.lanes if _unit(base) else 1,
-                       lambda i, lanes, mask: f.store(y, column(y, j, i), f.load(base, column(base, j, i), lanes, mask), mask))
+                       lambda i, lanes, mask: f.store(y, column(y, j, i), f.load(base, column(base, j, i), lanes, mask),
+                                                      mask))
 
         def add_row(n: list[Ix]) -> None:
             j = [_row(f, f.load(idx, n), y.shape[axis], number)]
 
             def add(i: Ix, lanes: int, mask) -> None:
-                total = f.add(f.load(y, column(y, j, i), lanes, mask), f.load(updates, column(updates, n, i), lanes, mask))
+                total = f.add(f.load(y, column(y, j, i), lanes, mask),
+                              f.load(updates, column(updates, n, i), lanes, mask))
                 f.store(y, column(y, j, i), total, mask)
             over_lanes(f, lo, hi, s.lanes, add)
 
@@ -85,7 +90,9 @@ def _scatter(r: KernelRequest[PlainSchedule]) -> LoopFunction:
 
 
 def _row(f: LoopFunction, position, size: int, number: Ix | None) -> Ix:
-    """A position as an index: checked on behalf of node `number`; where there is none it was checked before, and is only kept inside."""
+    """A position as an index: checked on behalf of node `number`; where there is none it was checked before, and is
+    only kept inside.
+    """
     return clamped(f, position, size) if number is None else f.check_index(position, size, number)
 
 
@@ -116,7 +123,8 @@ def _row_places(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     number, count = None if r.node.op.checked else _node_param(f), prod(ids.shape)
     if 0 in y.shape:
         return f
-    over_lanes(f, 0, y.shape[0], r.target.lanes(y.dtype.itemsize), lambda i, lanes, mask: f.store(y, [i], f.const(count, y.dtype, lanes), mask))
+    over_lanes(f, 0, y.shape[0], r.target.lanes(y.dtype.itemsize),
+               lambda i, lanes, mask: f.store(y, [i], f.const(count, y.dtype, lanes), mask))
     with f.loop(0, count) as loop:
         place = loop.index * -1 + (count - 1)
         row = _row(f, f.load(ids, unflattened(f, place, ids.shape)), y.shape[0], number)
@@ -136,5 +144,8 @@ def _check_rows(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-LOWERINGS = {row_ops.RowPlaces: _row_places, row_ops.CheckRows: _check_rows, row_ops.AddRows: _scatter,
-        index.Take: _take, index.TakeAlongAxis: _take_along, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _scatter_along}
+LOWERINGS = {
+    row_ops.RowPlaces: _row_places, row_ops.CheckRows: _check_rows, row_ops.AddRows: _scatter,
+    index.Take: _take, index.TakeAlongAxis: _take_along,
+    index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _scatter_along,
+}

@@ -25,11 +25,14 @@ def _concat(r: KernelRequest[PlainSchedule]) -> LoopFunction:
 
 def _copy(f: LoopFunction, x: View, y: View, s: PlainSchedule) -> None:
     with rows(f, x.shape[:-1], s) as at:
-        over_lanes(f, 0, x.shape[-1], s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*at, i], lanes, mask), mask))
+        over_lanes(f, 0, x.shape[-1], s.lanes,
+                   lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*at, i], lanes, mask), mask))
 
 
 def _pad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
-    """Each row of the result is filling, or filling, a row of x, and filling. Rows lie along the axis of the smallest step."""
+    """Each row of the result is filling, or filling, a row of x, and filling. Rows lie along the axis of the smallest
+    step.
+    """
     f, (x,), (y,) = function(r)
     if not y.shape:
         f.store(y, [], f.load(x, []))

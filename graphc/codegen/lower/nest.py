@@ -50,7 +50,8 @@ class Trips:
 class NestLowering:
     """Writes the loops of one nest."""
 
-    def __init__(self, f: LoopFunction, nest: Nest, schedule: NestSchedule, xs: list[View], ys: list[View], partials: list[View]):
+    def __init__(self, f: LoopFunction, nest: Nest, schedule: NestSchedule, xs: list[View], ys: list[View],
+                 partials: list[View]):
         self.f, self.nest, self.s, self.ys = f, nest, schedule, ys
         self.stages = stages_of(nest, schedule.inner)
         self.body = NestBody(f, nest, self.stages, schedule, xs)
@@ -59,7 +60,8 @@ class NestLowering:
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
         self.partials = partials
         self.streams: tuple[int, ...] = ()
-        self.summing: list[Node] = []           # the reductions of the loops being written, if a float sum is among them
+        # the reductions of the loops being written, if a float sum is among them
+        self.summing: list[Node] = []
         self.ranges: dict[int, tuple[Ix | int, Ix | int]] = {}
         self.reductions = [n for n in nest.body.nodes if n in nest.reductions]
         self.sums = ColumnReduction(self) if nest.crossing else None
@@ -169,7 +171,9 @@ class NestLowering:
         return tuple(a for node in self.summing for a in self._start(node))
 
     def _vector_loop(self, point: Point, bounds, carried: Accumulator, work) -> Accumulator:
-        """Whole vectors, then one masked vector if the extent leaves a rest. Bounds end at whole vectors or beyond the extent."""
+        """Whole vectors, then one masked vector if the extent leaves a rest. Bounds end at whole vectors or beyond the
+        extent.
+        """
         f, d, lanes = self.f, self.s.vector, self.s.lanes
         lo, hi = bounds
         extent = self.nest.extents[d]
@@ -181,7 +185,8 @@ class NestLowering:
             return carried
         if isinstance(lo, int) and isinstance(hi, int):
             return tuple(work(point.at(d, Ix(main), lanes, f.tail_mask(extent - main, lanes)), carried))
-        with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=carried, name="rest") as L:     # once, in the last tile
+        # once, in the last tile
+        with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=carried, name="rest") as L:
             L.next(*work(point.at(d, L.index, lanes, f.tail_mask(extent - main, lanes)), L.carried))
         return L.results
 
@@ -227,7 +232,8 @@ class NestLowering:
     def _ask_ahead(self, at: Point, fetch: Fetch) -> None:
         for v, strides in {(leaf_of(use), strides): None for use, strides in self.nest.leaves.items()}:
             if v in self.body.inputs and strides[fetch.dim] and strides[self.s.vector] == 1:
-                view, index = self.body.address(self.body.inputs[v], strides, at.at(fetch.dim, at.index[fetch.dim] + fetch.distance))
+                view, index = self.body.address(self.body.inputs[v], strides,
+                                                at.at(fetch.dim, at.index[fetch.dim] + fetch.distance))
                 for first in range(0, at.lanes, LINE_BYTES // v.type.dtype.itemsize):
                     self.f.prefetch(view, [*index[:-1], index[-1] + first], fetch.level)
 
@@ -237,7 +243,8 @@ class NestLowering:
 
     def _start(self, node: Node) -> Accumulator:
         r, element = reducer(node), node.inputs[0].type.dtype
-        return tuple(self.f.const(c, t, self.s.lanes) for c, t in zip(r.start(element), r.dtypes(element, self.counter)))
+        return tuple(self.f.const(c, t, self.s.lanes)
+                     for c, t in zip(r.start(element), r.dtypes(element, self.counter)))
 
     def _steps(self, nodes: list[Node], env, at: Point, carried: Accumulator) -> Accumulator:
         f, result = self.f, []
@@ -257,7 +264,8 @@ class NestLowering:
         return acc if self.by_column else reducer(node).fold(self.f, acc)
 
     def _row_outputs(self, point: Point) -> None:
-        ends = [(k, self.body.row_value(v)) for k, v in enumerate(self.nest.body.outputs) if self.written_in(k) == ROW_END]
+        ends = [(k, self.body.row_value(v))
+                for k, v in enumerate(self.nest.body.outputs) if self.written_in(k) == ROW_END]
         for k, value in ends:                   # all values first: an output may lie where another one's operand does
             self.store(k, value, point)
 

@@ -14,8 +14,8 @@ S = TypeVar("S", bound=Schedule, covariant=True)
 
 @dataclass(frozen=True)
 class KernelRequest(Generic[S]):
-    """A node to lower to one loop function: how its operands and results lie in memory, its schedule, and the CPU. `name` is that of the
-    function; without one it has the operator's.
+    """A node to lower to one loop function: how its operands and results lie in memory, its schedule, and the CPU.
+    `name` is that of the function; without one it has the operator's.
     """
     node: Node
     ins: tuple[ViewType, ...]

@@ -61,7 +61,8 @@ def over_lanes(f: LoopFunction, lo: Ix | int, hi: Ix | int, lanes: int, body: La
         body(whole * lanes + lo, lanes, f.tail_mask(rest, lanes))
 
 
-def nested(f: LoopFunction, extents: Sequence[int], body: Callable[[list[Ix]], None], index: tuple[Ix, ...] = ()) -> None:
+def nested(f: LoopFunction, extents: Sequence[int], body: Callable[[list[Ix]], None],
+           index: tuple[Ix, ...] = ()) -> None:
     """Loops over every index of `extents`, in order."""
     if len(index) == len(extents):
         body(list(index))

@@ -1,5 +1,5 @@
-"""Pooling. Lanes run along the channels where these are neighbours in memory. Windows that are inside the image are unrolled; the bounds of
-those that reach into the padding are loop bounds.
+"""Pooling. Lanes run along the channels where these are neighbours in memory. Windows that are inside the image are
+unrolled; the bounds of those that reach into the padding are loop bounds.
 """
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from graphc.schedule.parallel_rows import CHUNK, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 
 UNROLLED = 16                       # positions of a window, at most
-Visit = Callable[[Ix, Ix, Val, tuple[Val, ...]], Sequence[Val]]     # row, column, number of the position, carried -> carried
+# row, column, number of the position, carried -> carried
+Visit = Callable[[Ix, Ix, Val, tuple[Val, ...]], Sequence[Val]]
 
 
 class PoolWindow:
     """The positions of one pooling window inside the image. `whole`: it is known that all of them are."""
 
-    def __init__(self, f: LoopFunction, op: window.Pooling, size: Sequence[int], out: Sequence[Ix], whole: bool = False):
+    def __init__(self, f: LoopFunction, op: window.Pooling, size: Sequence[int], out: Sequence[Ix],
+                 whole: bool = False):
         self.f, self.op, self.whole = f, op, whole
         self.starts = [o * stride - low for o, stride, (low, _) in zip(out, op.stride, op.padding)]
         self.size = size
@@ -33,7 +35,8 @@ class PoolWindow:
         """Whether some position is in the padding, wherever the window is."""
         reach = [(k - 1) * step for k, step in zip(self.op.kernel, self.op.steps)]
         known = [start.const if start.is_const else None for start in self.starts]
-        return any(r >= size or at is not None and not 0 <= at <= size - 1 - r for r, size, at in zip(reach, self.size, known))
+        return any(r >= size or at is not None and not 0 <= at <= size - 1 - r
+                   for r, size, at in zip(reach, self.size, known))
 
     def is_whole(self) -> Val:
         """Whether no position is in the padding."""
@@ -83,8 +86,11 @@ class PoolWindow:
         return self.f.max_(self.f.min_(at, size - 1), 0)
 
 
-def _for_window(f: LoopFunction, op: window.Pooling, size: Sequence[int], out: Sequence[Ix], do: Callable[[PoolWindow], None]) -> None:
-    """`do` for the window of one output: in a form for windows inside the image, where there are such, and in one for others."""
+def _for_window(f: LoopFunction, op: window.Pooling, size: Sequence[int], out: Sequence[Ix],
+                do: Callable[[PoolWindow], None]) -> None:
+    """`do` for the window of one output: in a form for windows inside the image, where there are such, and in one for
+    others.
+    """
     if op.kernel[0] * op.kernel[1] > UNROLLED:
         do(PoolWindow(f, op, size, out))
     elif not any(map(any, op.padding)):
@@ -125,7 +131,8 @@ class PoolLanes:
 
 Element = Callable[[PoolLanes, Sequence[View]], Val]                    # where, operands -> value of the window
 Add = Callable[[Ix, Ix, Val], None]                                     # row, column, what is added to dx there
-Send = Callable[[PoolLanes, Sequence[View], list[Ix], Add], None]       # where, operands, row and column of the window in the result
+# where, operands, row and column of the window in the result
+Send = Callable[[PoolLanes, Sequence[View], list[Ix], Add], None]
 
 
 def _over_windows(r: KernelRequest[PlainSchedule], element: Element) -> LoopFunction:
@@ -159,7 +166,8 @@ def _lowest(dtype: DType) -> float:
 def _chosen(at: PoolLanes, x: View, extra: View | None = None) -> tuple[Val, ...]:
     """Maximum of the window, the number of its position (the first; NaN wins), and there the element of `extra`."""
     f = at.f
-    start = (at.fill(_lowest(x.dtype), x.dtype), at.fill(-1, i32)) + ((at.fill(0, extra.dtype),) if extra is not None else ())
+    start = (at.fill(_lowest(x.dtype), x.dtype), at.fill(-1, i32))
+    start += (at.fill(0, extra.dtype),) if extra is not None else ()
 
     def visit(row: Ix, column: Ix, number: Val, carried: tuple[Val, ...]) -> list[Val]:
         best, chosen = carried[:2]
@@ -198,8 +206,8 @@ def _divisor(at: PoolLanes, op: window.AvgPooling, dtype: DType) -> Val:
 
 
 def _spread(r: KernelRequest[PlainSchedule], send: Send) -> LoopFunction:
-    """Gradients: `send` adds to dx what one window sends there. Channels are the inner loop, so that the rows of the image that a window
-    meets stay in the cache. Windows that do not overlap are taken line by line.
+    """Gradients: `send` adds to dx what one window sends there. Channels are the inner loop, so that the rows of the
+    image that a window meets stay in the cache. Windows that do not overlap are taken line by line.
     """
     f, xs, (y,) = function(r)
     if 0 in y.shape:

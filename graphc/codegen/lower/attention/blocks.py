@@ -1,7 +1,7 @@
 """Blocks of attention and of its gradient: scores as rows × columns, lanes along columns.
 
-The matrices that have the columns are transposed into panels, block by block; those that have the rows are read unpacked, with any strides, and the last
-block of rows needs no mask.
+The matrices that have the columns are transposed into panels, block by block; those that have the rows are read
+unpacked, with any strides, and the last block of rows needs no mask.
 """
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ def copy_rows(b: Blocks, source: View, first: Ix, target: View) -> None:
     here = f.min_(b.s.columns, count - first)
     with f.loop(0, here) as loop:
         i = loop.index
-        vector_run(f, Ix(features), lanes, lambda j, n, mask: f.store(target, [i, j], f.load(source, [first + i, j], n, mask)))
+        vector_run(f, Ix(features), lanes,
+                   lambda j, n, mask: f.store(target, [i, j], f.load(source, [first + i, j], n, mask)))
     with f.loop(here, b.s.columns) as loop, f.loop(0, target.shape[1], lanes) as across:
         f.store(target, [loop.index, across.index], zero)
 
@@ -108,7 +109,8 @@ def turn(b: Blocks, source: View, first: Ix, features: int, panels: View, factor
                 f.store(panels, [panel.index, across.index + i, u], f.mul(column, factor))
 
 
-def turn_back(b: Blocks, panels: View, panel: Ix, features: int, target: View, first: Ix, factor: Callable[[int], Val]) -> None:
+def turn_back(b: Blocks, panels: View, panel: Ix, features: int, target: View, first: Ix,
+              factor: Callable[[int], Val]) -> None:
     """One panel, times one factor for each of its columns, as rows from `first` on, of whole vectors."""
     f, lanes = b.f, b.s.lanes
     with f.loop(0, round_up(features, lanes), lanes) as across:
@@ -118,8 +120,8 @@ def turn_back(b: Blocks, panels: View, panel: Ix, features: int, target: View, f
 
 
 def fetch_ahead(b: Blocks, views: Sequence[View], row: Ix, panel: Ix) -> None:
-    """Prefetches one panel's share of the rows that the block after the one at `row` reads: the micro-kernel, which computes long with each row,
-    prefetches too late to hide the latency of these."""
+    """Prefetches one panel's share of the rows that the block after the one at `row` reads: the micro-kernel, which
+    computes long with each row, prefetches too late to hide the latency of these."""
     f, share = b.f, -(-b.s.rows // b.panels)
     first = row + b.s.rows + panel * share
     with f.loop(0, share) as loop:
@@ -133,7 +135,8 @@ def store_rows(b: Blocks, rows: View, first: Ix, target: View) -> None:
     f = b.f
     with f.loop(0, f.min_(b.s.columns, target.shape[0] - first)) as loop:
         i = loop.index
-        vector_run(f, Ix(target.shape[1]), b.s.lanes, lambda j, n, mask: f.store(target, [first + i, j], f.load(rows, [i, j], n, mask), mask))
+        vector_run(f, Ix(target.shape[1]), b.s.lanes,
+                   lambda j, n, mask: f.store(target, [first + i, j], f.load(rows, [i, j], n, mask), mask))
 
 
 # ---- products
@@ -150,7 +153,8 @@ class RowRange:
 Steps = Ix | int | Callable[[Ix], Ix]
 
 
-def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, add: Ix | int = 0, factors: View | None = None) -> None:
+def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, add: Ix | int = 0,
+            factors: View | None = None) -> None:
     """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of row i [k] * panel[k, x], for the rows i.
     With `factors`, target[i, x] * factors[x] + the sum.
 

@@ -13,7 +13,8 @@ from math import inf, prod
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    Blocks, RowRange, copy_rows, fetch_ahead, in_groups, larger, matrix, product, store_rows, sub_panel, turn, turn_back, whole_rows)
+    Blocks, RowRange, copy_rows, fetch_ahead, in_groups, larger, matrix, product, store_rows, sub_panel, turn,
+    turn_back, whole_rows)
 from graphc.codegen.lower.attention.mask import Mask, lowest
 from graphc.codegen.lower.attention.powers import LN2, exp2
 from graphc.codegen.lower.request import KernelRequest
@@ -58,19 +59,23 @@ def _head(b: Blocks, number: Ix, lead: Sequence[int], ins: Sequence[View], outs:
 
 
 def _alternating(f: LoopFunction, number: Ix, count: int) -> Ix:
-    """Last, first, last but one, second, …: the last queries see most keys, the first few, and two that follow each other as many as any other two, so
-    that threads have even shares."""
+    """Last, first, last but one, second, …: the last queries see most keys, the first few, and two that follow each
+    other as many as any other two, so that threads have even shares."""
     half, odd = f.divmod(number, 2)
-    return f.min_(f.max_(half - (1 - odd) * count, (count - 1) - half - odd * count, 0), count - 1)         # 0 and count - 1: for the verifier
+    # 0 and count - 1: for the verifier
+    return f.min_(f.max_(half - (1 - odd) * count, (count - 1) - half - odd * count, 0), count - 1)
 
 
 class _ForwardBlock:
-    """One block of queries. Scores are in units of ln 2: powers of 2 are cheaper than powers of e. A row maximum is one of vectors: rows are keys."""
+    """One block of queries. Scores are in units of ln 2: powers of 2 are cheaper than powers of e. A row maximum is
+    one of vectors: rows are keys.
+    """
 
     def __init__(self, b: Blocks, factor: float, head: _Head, first: Ix):
         self.b, self.f, self.factor, self.first, self.mask = b, b.f, factor, first, head.mask
         added = head.mask is not None and not head.mask.is_bool
-        self.least, self.unseen = (lowest(b.dtype), -inf) if added else (MASKED, MASKED)    # the first maximum; the score of a later key
+        # the first maximum; the score of a later key
+        self.least, self.unseen = (lowest(b.dtype), -inf) if added else (MASKED, MASKED)
         self.q, self.k, self.v, self.out, self.lse = head.q, head.k, head.v, head.out, head.lse
         self.v_turned = b.f.reinterpret(self.v, self.v.shape[::-1], self.v.strides[::-1])
         self.features, self.values = self.q.shape[1], self.v.shape[1]
@@ -144,12 +149,15 @@ class _ForwardBlock:
             f.store(self.scales, [u], scale)
 
     def _maxima(self, before: Sequence[Val], count: Ix) -> Sequence[Val]:
-        """Of the scores and those before. Two for each vector of queries, as a comparison waits for the one before it."""
+        """Of the scores and those before. Two for each vector of queries, as a comparison waits for the one before
+        it.
+        """
         f, s = self.f, self.b.s
         tops = [*before, *before]
         for start, stop, step in in_groups(f, Ix(), count, 2):
             with f.loop(start, stop, step, carry=tops) as loop:
-                scores = [f.load(self.scores, [loop.index + i, u], s.lanes) for i in range(step) for u in range(0, s.nr, s.lanes)]
+                scores = [f.load(self.scores, [loop.index + i, u], s.lanes) for i in range(step)
+                          for u in range(0, s.nr, s.lanes)]
                 loop.next(*(larger(f, x, top) for x, top in zip(scores, loop.carried)), *loop.carried[len(scores):])
             tops = loop.results
         return [larger(f, x, y) for x, y in zip(tops, tops[len(before):])]
@@ -171,8 +179,8 @@ class _ForwardBlock:
         return f.add(*totals)
 
     def _finish(self, panel: Ix, target: View, first: Ix) -> None:
-        """Sums are divided by the total and go to the rows of `target` from `first` on; the logsumexp is stored. A query from which a bool mask
-        hides all gets 0."""
+        """Sums are divided by the total and go to the rows of `target` from `first` on; the logsumexp is stored. A
+        query from which a bool mask hides all gets 0."""
         f, s = self.f, self.b.s
         places = range(0, s.nr, s.lanes)
         tops, totals = ([f.load(x, [panel, u], s.lanes) for u in places] for x in (self.top, self.total))
@@ -183,17 +191,21 @@ class _ForwardBlock:
             logs = [f.select(seen, x, f.const(MASKED, self.b.dtype, s.lanes)) for seen, x in zip(sees, logs)]
         for u, share in zip(places, shares):
             f.store(self.scales, [u], share)
-        turn_back(self.b, self.sums, panel, self.values, target, first, lambda i: f.splat(f.load(self.scales, [i]), s.lanes))
+        turn_back(self.b, self.sums, panel, self.values, target, first,
+                  lambda i: f.splat(f.load(self.scales, [i]), s.lanes))
         for u, value in zip(places, logs):
             query = self.first + panel * s.nr + u
             f.store(self.lse, [query], value, f.tail_mask(self.b.columns - query, s.lanes))
 
 
 def hide(b: Blocks, scores: View, query: Ix, key: Ix, count: Ix, hidden: float) -> None:
-    """Scores of keys that are later than the query become `hidden`. Keys up to the panel's first query are seen by all of it."""
+    """Scores of keys that are later than the query become `hidden`. Keys up to the panel's first query are seen by all
+    of it.
+    """
     f, s = b.f, b.s
     clear = f.max_(query + 1 - key, 0)
     with f.loop(clear, count) as loop:
         for u in range(0, s.nr, s.lanes):
             seen = f.ge(f.add(f.iota(s.lanes, i32), f.cast(f.value(query + u - key - loop.index), i32)), 0)
-            f.store(scores, [loop.index, u], f.select(seen, f.load(scores, [loop.index, u], s.lanes), f.const(hidden, b.dtype, s.lanes)))
+            f.store(scores, [loop.index, u],
+                    f.select(seen, f.load(scores, [loop.index, u], s.lanes), f.const(hidden, b.dtype, s.lanes)))

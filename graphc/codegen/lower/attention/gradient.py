@@ -1,4 +1,5 @@
-"""The gradient of attention in blocks (Dao 2023, FlashAttention-2): scores, probabilities and their gradients exist one block at a time.
+"""The gradient of attention in blocks (Dao 2023, FlashAttention-2): scores, probabilities and their gradients exist
+one block at a time.
 
     for each query, in parallel: delta = dout · out
     for each part of the keys of each head, in parallel: for each block of its keys:
@@ -29,17 +30,21 @@ TOGETHER = 4                        # vectors whose exponentials are computed to
 
 
 def lower_attention_grad(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
-    """A function of the views q, k, v, the mask if there is one, output, logsumexp, dout, then dq, dk, dv, and one of shared scratch."""
+    """A function of the views q, k, v, the mask if there is one, output, logsumexp, dout, then dq, dk, dv, and one of
+    shared scratch.
+    """
     f, inputs, (dq, dk, dv) = function(r)
     s, op = r.schedule, r.node.op
     b = Blocks(f, s, r.target, dq.dtype, dk.shape[-2], dq.shape[-2], op.causal)
     factor, lead = op.factor(dq.shape), dq.shape[:-2]
     share, heads = -(-b.column_blocks // s.parts), prod(lead)
     shared = f.view("shared", dq.dtype, (s.deltas + s.partials,))
-    deltas, sums = shared.view_at([0], (heads, b.rows), (b.rows, 1)), _Sums(b, dq.shape[-1], shared.view_at([s.deltas], (s.partials,), (1,)))
+    deltas = shared.view_at([0], (heads, b.rows), (b.rows, 1))
+    sums = _Sums(b, dq.shape[-1], shared.view_at([s.deltas], (s.partials,), (1,)))
     _compute_deltas(b, inputs[-3], inputs[-1], lead, deltas)
     with f.parallel(heads * s.parts, "keys", serial=s.serial) as t:
-        number, part = f.divmod(t, heads)[::-1] if s.far else f.divmod(t, s.parts)      # large heads one by one: threads share their queries in L3
+        # large heads one by one: threads share their queries in L3
+        number, part = f.divmod(t, heads)[::-1] if s.far else f.divmod(t, s.parts)
         of = _GradientHead(b, number, lead, (*inputs[:3], *inputs[-2:], dk, dv), inputs[3:-3], deltas)
         own, first = sums.of(number * s.parts + part), part * share
         if b.causal:
@@ -79,10 +84,12 @@ def _query_rows(b: Blocks, lead: Sequence[int], name: str) -> Iterator[tuple[Ix,
 class _GradientHead:
     """The matrices of one batch entry."""
 
-    def __init__(self, b: Blocks, number: Ix, lead: Sequence[int], views: Sequence[View], masks: Sequence[View], deltas: View):
+    def __init__(self, b: Blocks, number: Ix, lead: Sequence[int], views: Sequence[View], masks: Sequence[View],
+                 deltas: View):
         f = b.f
         q, k, v, lse, dout, dk, dv = views
-        self.q, self.k, self.v, self.dout, self.dk, self.dv = (matrix(f, x, number, lead) for x in (q, k, v, dout, dk, dv))
+        self.q, self.k, self.v, self.dout, self.dk, self.dv = (matrix(f, x, number, lead)
+                                                               for x in (q, k, v, dout, dk, dv))
         self.lse = lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:])
         self.deltas = deltas.view_at([number, 0], (b.rows,), (1,))
         self.mask = next((matrix(f, x, number, lead) for x in masks), None)
@@ -122,19 +129,24 @@ class _Sums:
 
 
 class _GradientBlock:
-    """One block of keys of one head. Scores are in units of ln 2: a row for each query. `add`: whether dq has sums already (0 or 1)."""
+    """One block of keys of one head. Scores are in units of ln 2: a row for each query. `add`: whether dq has sums
+    already (0 or 1).
+    """
 
     def __init__(self, b: Blocks, factor: float, of: _GradientHead, dq: View, first: Ix, add: Ix):
         self.b, self.f, self.factor, self.of, self.dq, self.first, self.add = b, b.f, factor, of, dq, first, add
         self.features, self.width = of.k.shape[1], of.v.shape[1]
-        self.k_rows, self.rows = b.matrix_scratch("k_rows", self.features), b.matrix_scratch("rows", max(self.features, self.width))
+        self.k_rows, self.rows = b.matrix_scratch("k_rows", self.features), b.matrix_scratch("rows", max(self.features,
+                                                                                                         self.width))
         self.keys, self.values = b.panel_scratch("keys", self.features), b.panel_scratch("values", self.width)
         self.dk, self.dv = b.panel_scratch("dk", self.features), b.panel_scratch("dv", self.width)
-        self.p, self.ds = (b.f.scratch(n, b.dtype, (b.block_rows, columns)) for n, columns in (("p", b.s.nr), ("ds", b.s.columns)))
+        self.p, self.ds = (b.f.scratch(n, b.dtype, (b.block_rows, columns))
+                           for n, columns in (("p", b.s.nr), ("ds", b.s.columns)))
 
     def run(self) -> None:
         b, f, of = self.b, self.f, self.of
-        for source, rows, panels, factor in ((of.k, self.k_rows, self.keys, self.factor / LN2), (of.v, self.rows, self.values, 1.0)):
+        for source, rows, panels, factor in ((of.k, self.k_rows, self.keys, self.factor / LN2),
+                                             (of.v, self.rows, self.values, 1.0)):
             copy_rows(b, source, self.first, rows)
             turn(b, rows, Ix(), source.shape[1], panels, factor)
         self._clear(self.dk)
@@ -143,7 +155,8 @@ class _GradientBlock:
             self._queries(blocks.index, f.min_(b.s.rows, b.rows - blocks.index))
         for panels, factor, target in ((self.dk, self.factor, of.dk), (self.dv, 1.0, of.dv)):
             with f.loop(0, b.panels) as loop:
-                turn_back(b, panels, loop.index, target.shape[1], self.rows, Ix(), lambda _: f.const(factor, b.dtype, b.s.lanes))
+                turn_back(b, panels, loop.index, target.shape[1], self.rows, Ix(),
+                          lambda _: f.const(factor, b.dtype, b.s.lanes))
             store_rows(b, self.rows, self.first, target)
 
     def _clear(self, panels: View) -> None:
@@ -170,7 +183,9 @@ class _GradientBlock:
             product(b, RowRange(self.ds, count), panel, steps, target, self.add)
 
     def _panel(self, query: Ix, count: Ix, panel: Ix) -> None:
-        """p and ds of one panel of keys, from the register tile on whose queries see one of them; their part in dk and dv."""
+        """p and ds of one panel of keys, from the register tile on whose queries see one of them; their part in dk and
+        dv.
+        """
         b, f, of, s = self.b, self.f, self.of, self.b.s
         key = self.first + panel * s.nr
         start = f.min_(f.divmod(f.max_(key - query, 0), s.mr)[0] * s.mr, count) if b.causal else Ix()
@@ -180,12 +195,16 @@ class _GradientBlock:
         self._gradients(p, ds, query, key, start, count)
         for rows, weights, sums in ((of.dout, p, self.dv), (of.q, ds, self.dk)):
             turned = f.reinterpret(rows, rows.shape[::-1], rows.strides[::-1]).view_at([0, query + start])
-            product(b, RowRange(turned, as_ix(rows.shape[1])), weights.view_at([start, 0]), count - start, sub_panel(sums, panel), add=1)
+            product(b, RowRange(turned, as_ix(rows.shape[1])), weights.view_at([start, 0]), count - start,
+                    sub_panel(sums, panel), add=1)
 
     def _gradients(self, p: View, ds: View, query: Ix, key: Ix, start: Ix, count: Ix) -> None:
-        """p = 2^(score - lse), ds = p (ds - delta) for the rows from `start` up to `count`, where p holds scores and ds holds dout · v."""
+        """p = 2^(score - lse), ds = p (ds - delta) for the rows from `start` up to `count`, where p holds scores and
+        ds holds dout · v.
+        """
         b, f, s = self.b, self.f, self.b.s
-        clear = f.min_(f.max_(key + (s.nr - 1) - query, start), count) if b.causal else start      # the first query that sees all keys of the panel
+        # the first query that sees all keys of the panel
+        clear = f.min_(f.max_(key + (s.nr - 1) - query, start), count) if b.causal else start
 
         def rows(numbers: Sequence[Ix], hidden: bool) -> None:
             tops = [f.mul(f.load(self.of.lse, [query + i]), 1 / LN2) for i in numbers]
@@ -195,7 +214,8 @@ class _GradientBlock:
                 power = self._seen(power, query + i, key + u)
                 if hidden:
                     power = f.select(f.le(f.iota(s.lanes, i32), f.cast(f.value(query + i - key - u), i32)), power, 0.0)
-                f.store(ds, [i, u], f.mul(power, f.sub(f.load(ds, [i, u], s.lanes), f.load(self.of.deltas, [query + i]))))
+                f.store(ds, [i, u],
+                        f.mul(power, f.sub(f.load(ds, [i, u], s.lanes), f.load(self.of.deltas, [query + i]))))
                 f.store(p, [i, u], power)
         if b.causal:
             with f.loop(start, clear) as loop:

@@ -19,7 +19,9 @@ def lowest(dtype: DType) -> float:
 
 
 class Mask:
-    """What one batch entry's mask, [Tq or 1, Tk or 1], does to scores: a bool one sets what it hides to `hidden`, a float one is added."""
+    """What one batch entry's mask, [Tq or 1, Tk or 1], does to scores: a bool one sets what it hides to `hidden`, a
+    float one is added.
+    """
 
     def __init__(self, b: Blocks, view: View, hidden: float):
         self.b, self.f, self.view, self.hidden = b, b.f, view, hidden
@@ -43,7 +45,8 @@ class Mask:
     def _own_of_queries(self, scores: View, query: Ix, key: Ix, count: Ix) -> None:
         """Rows of the mask as floats, zero for queries past the last; turned, they stand as the scores do."""
         f, s = self.f, self.b.s
-        rows = f.scratch("mask_rows", self.b.dtype, (s.nr, round_up(s.rows, s.lanes) + s.lanes))      # the tail of whole vectors lies behind them
+        # the tail of whole vectors lies behind them
+        rows = f.scratch("mask_rows", self.b.dtype, (s.nr, round_up(s.rows, s.lanes) + s.lanes))
         here = f.min_(s.nr, self.b.columns - query)
         with f.loop(0, here) as loop:
             self._copy_row(rows, loop.index, query, key, count)
@@ -61,7 +64,10 @@ class Mask:
             with f.loop(0, rows.shape[1], lanes) as across:
                 f.store(rows, [row, across.index], number)
             return
-        vector_run(f, count, lanes, lambda j, n, mask: f.store(rows, [row, j], self._number(f.load(self.view, [query + row, key + j], n, mask))))
+
+        def copy(j: Ix, n: int, mask: Val | None) -> None:
+            f.store(rows, [row, j], self._number(f.load(self.view, [query + row, key + j], n, mask)))
+        vector_run(f, count, lanes, copy)
 
     def _number(self, x: Val) -> Val:
         """bool as 0 or 1; floats in units of ln 2, where what is finite stays so."""

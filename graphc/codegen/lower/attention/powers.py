@@ -18,17 +18,20 @@ FORMATS = {f32: (i32, 23, ROUNDER, 127, EXP2), f64: (i64, 52, ROUNDER64, 1023, E
 def exp2(b: Blocks, xs: Sequence[Val]) -> list[Val]:
     """2^x of each, for x that is hardly above 0, which spares the care for overflow; subnormal results may be 0.
 
-    All take each step together: an instruction then seldom waits for the one before it, and no queue of the core fills with waiting ones.
+    All take each step together: an instruction then seldom waits for the one before it, and no queue of the core fills
+    with waiting ones.
     """
     f = b.f
     bits, mantissa, rounder, bias, coefficients = FORMATS[b.dtype]
     if b.target.has_scaling and b.dtype is f32:
         return [f.scale(y, x) for x, y in zip(xs, _powers(f, [f.fraction(x) for x in xs], EXP2_UP))]
-    low, rounder = f.const(-bias, b.dtype, xs[0].lanes), rounder + bias     # the rounded number then ends in the bits of its exponent
+    # the rounded number then ends in the bits of its exponent
+    low, rounder = f.const(-bias, b.dtype, xs[0].lanes), rounder + bias
     xs = [f.select(f.gt(low, x), low, x) for x in xs]
     shifted = [f.add(x, rounder) for x in xs]
     rests = [f.sub(x, f.sub(s, rounder)) for x, s in zip(xs, shifted)]
-    return [f.mul(y, f.bitcast(f.shl(f.bitcast(s, bits), mantissa), b.dtype)) for y, s in zip(_powers(f, rests, coefficients), shifted)]
+    return [f.mul(y, f.bitcast(f.shl(f.bitcast(s, bits), mantissa), b.dtype))
+            for y, s in zip(_powers(f, rests, coefficients), shifted)]
 
 
 def _powers(f: LoopFunction, rests: Sequence[Val], coefficients: Sequence[float]) -> list[Val]:

@@ -13,4 +13,5 @@ from graphc.codegen.lower.winograd.gradient import lower_weight_gradient
 from graphc.codegen.lower.winograd.weights import lower_weights
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
-LOWERINGS = {WinogradConv2d: lower_convolution, WinogradWeightGrad: lower_weight_gradient, WinogradWeights: lower_weights}
+LOWERINGS = {WinogradConv2d: lower_convolution, WinogradWeightGrad: lower_weight_gradient,
+             WinogradWeights: lower_weights}

@@ -1,4 +1,5 @@
-"""Convolutions in Winograd's form: a block of tiles is transformed, multiplied at each point, and transformed back, while it is in the caches.
+"""Convolutions in Winograd's form: a block of tiles is transformed, multiplied at each point, and transformed back,
+while it is in the caches.
 
     (shared: all tiles into shared scratch)
     for each group of features, each block of tiles, in parallel:
@@ -26,7 +27,9 @@ from graphc.schedule.winograd_schedule import WinogradSchedule
 
 
 def lower_convolution(r: KernelRequest[WinogradSchedule]) -> LoopFunction:
-    """A function of the views ins = [x, transformed weights, *extra], outs, and (if shared) one 1-D view of shared scratch."""
+    """A function of the views ins = [x, transformed weights, *extra], outs, and (if shared) one 1-D view of shared
+    scratch.
+    """
     f, s = LoopFunction(r.function_name), r.schedule
     x, u, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.ins)]
     outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.outs))
@@ -50,7 +53,8 @@ class _Winograd:
     @property
     def image(self) -> Tiles:
         before = tuple(pair[0] for pair in self.op.padding)
-        return Tiles(self.f, self.x, grid(self.outs[0].shape, self.op.tile), before, TransformSpec(self.s.dtype, self.op.tile, "bt", self.s.lanes, fused=self.fused))
+        return Tiles(self.f, self.x, grid(self.outs[0].shape, self.op.tile), before,
+                     TransformSpec(self.s.dtype, self.op.tile, "bt", self.s.lanes, fused=self.fused))
 
     def run(self) -> None:
         f, s = self.f, self.s
@@ -81,7 +85,8 @@ class _Winograd:
         f, s = self.f, self.s
         with f.loop(0, s.mr) as loop:
             tile = f.min_(first + row + loop.index, self.image.count - 1)
-            self.image.transform(tile, Channels(Ix(), Ix(s.channels), s.channels), target.view_at([(row + loop.index) * s.row], (1,)), s.plane)
+            self.image.transform(tile, Channels(Ix(), Ix(s.channels), s.channels),
+                                 target.view_at([(row + loop.index) * s.row], (1,)), s.plane)
 
     # ---- products at each point
 
@@ -93,7 +98,8 @@ class _Winograd:
             add = f.min_(part.index, 1)
             with f.loop(0, features, s.nr) as across:
                 panel, _ = f.divmod(group * s.width + across.index, s.nr)
-                columns = ColumnPanel(self.u.view_at([point.index, panel, part.index, 0], (1,), (1,)), ColumnLayout(s.nr))
+                columns = ColumnPanel(self.u.view_at([point.index, panel, part.index, 0], (1,), (1,)),
+                                      ColumnLayout(s.nr))
                 with f.loop(0, self.rows(block), s.mr) as down:
                     source = image.view_at([point.index * s.plane + down.index * s.row + part.index], (1,))
                     target = sums.view_at([point.index * s.sum_plane + down.index * s.width + across.index], (1,))
@@ -109,13 +115,15 @@ class _Winograd:
         step = s.sum_plane
         whole = whole_vectors(f, features, s.lanes)
         with f.loop(0, self.rows(block)) as loop:
-            f.call(kernel, [sums.view_at([loop.index * s.width], (1,)), f.reinterpret(tile, (1,), (1,)), whole, (m + 2) * step, step, s.width])
+            f.call(kernel, [sums.view_at([loop.index * s.width], (1,)), f.reinterpret(tile, (1,), (1,)), whole,
+                            (m + 2) * step, step, s.width])
             n, i, j = self.image.position(block * s.rows + loop.index)
             height, width = (f.min_(m, size - at * m) for size, at in zip(self.outs[0].shape[2:], (i, j)))
             with f.loop(0, height) as down, f.loop(0, width) as across:
                 pixel = [n, group * s.width, i * m + down.index, j * m + across.index]
                 vector_run(f, features, s.lanes, lambda c, lanes, mask: self.finish(
-                    [pixel[0], pixel[1] + c, *pixel[2:]], f.load(tile, [down.index, across.index, c], lanes, mask), mask))
+                    [pixel[0], pixel[1] + c, *pixel[2:]], f.load(tile, [down.index, across.index, c], lanes,
+                                                                 mask), mask))
 
     def finish(self, at: list[Ix], value: Val, mask: Val | None) -> None:
         f = self.f

@@ -32,7 +32,9 @@ DENSE = (KERNEL, TAPS, 1)           # strides of the kernels of a feature
 
 
 def lower_weight_gradient(r: KernelRequest[WinogradGradSchedule]) -> LoopFunction:
-    """A function of the views ins = [x, dy, *extra], outs, and (if the tiles are split) one 1-D view of shared scratch."""
+    """A function of the views ins = [x, dy, *extra], outs, and (if the tiles are split) one 1-D view of shared
+    scratch.
+    """
     f, s = LoopFunction(r.function_name), r.schedule
     x, dy, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.ins)]
     outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.outs))
@@ -66,7 +68,8 @@ class _WeightGrad:
 
     @property
     def image(self) -> Tiles:
-        return Tiles(self.f, self.x, grid(self.dy.shape, self.op.tile), tuple(pair[0] for pair in self.op.padding), self.spec("bt"))
+        return Tiles(self.f, self.x, grid(self.dy.shape, self.op.tile), tuple(pair[0] for pair in self.op.padding),
+                     self.spec("bt"))
 
     @property
     def result(self) -> Tiles:
@@ -87,7 +90,8 @@ class _WeightGrad:
             self.finish(task, self.kernels(task, self.sums(task)))
         if self.partials is not None:
             with f.parallel(features, "add") as feature:
-                self.store(feature, Ix(), Ix(channels), lambda at, lanes, mask: self.added(feature * (channels * KERNEL) + at, lanes, mask))
+                self.store(feature, Ix(), Ix(channels),
+                           lambda at, lanes, mask: self.added(feature * (channels * KERNEL) + at, lanes, mask))
 
     def _block(self, number: Ix, size: int, total: int) -> Channels:
         first = number * size
@@ -97,7 +101,8 @@ class _WeightGrad:
 
     def sums(self, task: _Task) -> View:
         f, s = self.f, self.s
-        image, result = f.scratch("image", s.dtype, (s.points * s.image_plane,)), f.scratch("result", s.dtype, (s.points * s.result_plane,))
+        image = f.scratch("image", s.dtype, (s.points * s.image_plane,))
+        result = f.scratch("result", s.dtype, (s.points * s.result_plane,))
         sums = f.scratch("sums", s.dtype, (s.points * s.sum_plane,))
         share = -(-s.blocks // s.splits)
         first = task.part * share
@@ -105,15 +110,18 @@ class _WeightGrad:
             start = loop.index * s.rows
             count = f.min_(s.rows, self.image.count - start)
             with f.loop(0, count) as tile:
-                self.image.transform(start + tile.index, task.channels, image.view_at([tile.index * s.channel_row], (1,)), s.image_plane)
-                self.result.transform(start + tile.index, task.features, result.view_at([tile.index * s.features], (1,)), s.result_plane)
+                self.image.transform(start + tile.index, task.channels,
+                                     image.view_at([tile.index * s.channel_row], (1,)), s.image_plane)
+                self.result.transform(start + tile.index, task.features,
+                                      result.view_at([tile.index * s.features], (1,)), s.result_plane)
             self.products(task, image, result, sums, count, f.min_(loop.index - first, 1))
         return sums
 
     def products(self, task: _Task, image: View, result: View, sums: View, tiles: Ix, add: Ix) -> None:
         f, s = self.f, self.s
         shape = MicroTileShape(s.mr, s.vectors, s.lanes, self.fused)
-        with f.loop(0, s.points) as point, f.loop(0, task.features.count, s.nr) as across, f.loop(0, task.channels.count, s.mr) as down:
+        with f.loop(0, s.points) as point, f.loop(0, task.features.count,
+                                                  s.nr) as across, f.loop(0, task.channels.count, s.mr) as down:
             a = image.view_at([point.index * s.image_plane + down.index], (1,))
             b = result.view_at([point.index * s.result_plane + across.index], (1,))
             c = sums.view_at([point.index * s.sum_plane + down.index * s.features + across.index], (1,))
@@ -128,9 +136,12 @@ class _WeightGrad:
         taps = f.scratch("taps", s.dtype, (round_up(s.channels * KERNEL, s.lanes), s.features))
         turned = f.scratch("turned", s.dtype, taps.shape[::-1])
         whole = whole_vectors(f, task.features.count, s.lanes)
+        step = s.sum_plane
         with f.loop(0, task.channels.count) as loop:
-            f.call(transform_kernel(self.spec("gt")), [sums.view_at([loop.index * s.features], (1,)), taps.view_at([loop.index * KERNEL, 0], (1,), (1,)),
-                                                       whole, (self.op.tile + 2) * s.sum_plane, s.sum_plane, s.features])
+            source = sums.view_at([loop.index * s.features], (1,))
+            target = taps.view_at([loop.index * KERNEL, 0], (1,), (1,))
+            steps = (self.op.tile + 2) * step, step, s.features
+            f.call(transform_kernel(self.spec("gt")), [source, target, whole, *steps])
         with f.loop(0, task.channels.count * KERNEL, s.lanes) as down, f.loop(0, whole, s.lanes) as across:
             for j, column in enumerate(transposed(f, taps, down.index, across.index, s.lanes)):
                 f.store(turned, [across.index + j, down.index], column)
@@ -141,7 +152,8 @@ class _WeightGrad:
         with f.loop(0, features.count) as loop:
             feature = features.first + loop.index
             if self.partials is None:
-                self.store(feature, channels.first, channels.count, lambda at, lanes, mask: f.load(turned, [loop.index, at], lanes, mask))
+                self.store(feature, channels.first, channels.count,
+                           lambda at, lanes, mask: f.load(turned, [loop.index, at], lanes, mask))
             else:
                 start = task.part * self.s.kernels + (feature * self.shape[1] + channels.first) * KERNEL
                 vector_run(f, channels.count * KERNEL, self.s.lanes, lambda at, lanes, mask: f.store(
@@ -156,7 +168,9 @@ class _WeightGrad:
         return loop.results[0]
 
     def store(self, feature: Ix, channel: Ix, count: Ix, source) -> None:
-        """The numbers of a feature, from a channel on. Vectors run on from kernel to kernel where all operands lie like the kernels."""
+        """The numbers of a feature, from a channel on. Vectors run on from kernel to kernel where all operands lie
+        like the kernels.
+        """
         f = self.f
         merged = self.epilogue.run_together(DENSE) if self.epilogue else None
         if all(out.strides[1:] == DENSE for out in self.outs) and (merged or not self.epilogue):
@@ -165,10 +179,12 @@ class _WeightGrad:
                 f, merged, outs, [feature, channel * KERNEL + at], source(at, lanes, mask), mask))
         with f.loop(0, count) as loop, f.loop(0, TAPS) as p, f.loop(0, TAPS) as q:
             at = [feature, channel + loop.index, p.index, q.index]
-            _apply(f, self.epilogue, self.outs, at, source(loop.index * KERNEL + p.index * TAPS + q.index, 1, None), None)
+            _apply(f, self.epilogue, self.outs, at, source(loop.index * KERNEL + p.index * TAPS + q.index, 1, None),
+                   None)
 
 
-def _apply(f: LoopFunction, epilogue: Epilogue | None, outs: Sequence[View], at: list[Ix], value: Val, mask: Val | None) -> None:
+def _apply(f: LoopFunction, epilogue: Epilogue | None, outs: Sequence[View], at: list[Ix], value: Val,
+           mask: Val | None) -> None:
     """Lanes run along the last axis."""
     values = [value] if epilogue is None else epilogue(f, value, at, value.lanes, mask, len(at) - 1)
     for out, v in zip(outs, values, strict=True):

@@ -1,4 +1,6 @@
-"""Tiles of an image, transformed a few channels at a time: read directly inside the image, through a copy padded with zeros at its border."""
+"""Tiles of an image, transformed a few channels at a time: read directly inside the image, through a copy padded with
+zeros at its border.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -27,7 +29,9 @@ def whole_vectors(f: LoopFunction, count: Ix, lanes: int) -> Ix:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of image [N, C, H, W], `spec.m` apart, that begin `before` the image's corner. spec: the transform, without mask."""
+    """The tiles of image [N, C, H, W], `spec.m` apart, that begin `before` the image's corner. spec: the transform,
+    without mask.
+    """
     f: LoopFunction
     image: View
     grid: tuple[int, int]
@@ -60,7 +64,8 @@ class Tiles:
         with f.if_(inside):
             ragged = self.image.shape[CHANNEL] % self.spec.lanes != 0
             steps = self.image.strides[2:]
-            self._call(self.image.view_at([n, channels.first, *corner], (1,), (1,)), steps, channels, target, plane, ragged)
+            self._call(self.image.view_at([n, channels.first, *corner], (1,), (1,)), steps, channels, target, plane,
+                       ragged)
         with f.else_():
             self._transform_copy(n, corner, channels, target, plane)
 
@@ -74,12 +79,15 @@ class Tiles:
         high = [f.le(f.value(at), size - self.side) for at, size in zip(corner, sizes)]
         return f.and_(f.and_(*low), f.and_(*high))
 
-    def _call(self, source: View, steps: tuple[int, int], channels: Channels, target: View, plane: int, masked: bool = False) -> None:
+    def _call(self, source: View, steps: tuple[int, int], channels: Channels, target: View, plane: int,
+              masked: bool = False) -> None:
         whole = whole_vectors(self.f, channels.count, self.spec.lanes)
-        self.f.call(transform_kernel(replace(self.spec, masked=masked)), [source, target, whole, *steps, plane, *[channels.count] * masked])
+        self.f.call(transform_kernel(replace(self.spec, masked=masked)),
+                    [source, target, whole, *steps, plane, *[channels.count] * masked])
 
     def _transform_copy(self, n: Ix, corner: list[Ix], channels: Channels, target: View, plane: int) -> None:
-        f, row = self.f, round_up(channels.most + 1, self.spec.lanes)        # with room for a masked vector behind the last whole one
+        # with room for a masked vector behind the last whole one
+        f, row = self.f, round_up(channels.most + 1, self.spec.lanes)
         copy = f.scratch("border", self.spec.dtype, (self.side, self.side, row))
         with f.loop(0, self.side) as down, f.loop(0, self.side) as across:
             at = [corner[0] + down.index, corner[1] + across.index]
@@ -92,6 +100,7 @@ class Tiles:
         place = [f.max_(f.min_(ix, size - 1), 0) for ix, size in zip(at, sizes)]
         pixel = self.image.view_at([n, channels.first, *place], (channels.most,), (self.image.strides[CHANNEL],))
         with f.if_(f.and_(f.and_(*inside[:2]), f.and_(*inside[2:]))):
-            vector_run(f, as_ix(channels.count), lanes, lambda c, lanes, mask: f.store(target, [c], f.load(pixel, [c], lanes, mask)))
+            vector_run(f, as_ix(channels.count), lanes,
+                       lambda c, lanes, mask: f.store(target, [c], f.load(pixel, [c], lanes, mask)))
         with f.else_(), f.loop(0, target.shape[0], lanes) as loop:
             f.store(target, [loop.index], f.const(0, self.spec.dtype, lanes))

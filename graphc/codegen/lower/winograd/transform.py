@@ -1,4 +1,5 @@
-"""The transforms of Winograd convolutions as loop functions: a vector of channels at a time, all numbers of a tile in registers.
+"""The transforms of Winograd convolutions as loop functions: a vector of channels at a time, all numbers of a tile in
+registers.
 
 One function for each (tile size, vector width); strides and sizes are arguments. Equal specs give the same object.
 """
@@ -18,7 +19,9 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True)
 class TransformSpec:
-    """Of numbers of type `dtype`. matrix: which of `Transforms`, for tiles of m × m results. masked: the last vector of channels is not whole. fused: the target has fma."""
+    """Of numbers of type `dtype`. matrix: which of `Transforms`, for tiles of m × m results. masked: the last vector
+    of channels is not whole. fused: the target has fma.
+    """
     dtype: DType
     m: int
     matrix: str
@@ -28,7 +31,8 @@ class TransformSpec:
 
     @property
     def name(self) -> str:
-        return f"winograd_{self.matrix}_{self.dtype}_{self.m}x3_{self.lanes}{'_masked' if self.masked else ''}{'' if self.fused else '_unfused'}"
+        suffix = ("_masked" if self.masked else "") + ("" if self.fused else "_unfused")
+        return f"winograd_{self.matrix}_{self.dtype}_{self.m}x3_{self.lanes}{suffix}"
 
     @property
     def rows(self) -> Matrix:
@@ -37,8 +41,9 @@ class TransformSpec:
 
 @cache
 def transform_kernel(spec: TransformSpec) -> LoopFunction:
-    """y = M x Mᵀ, M the matrix, for channels from 0 on. Views: x, y. Integers: channels in whole vectors, steps of x to the next row and column,
-    step of y to the next element (row-major), and (if masked) channels that x has; behind them y gets zeros.
+    """y = M x Mᵀ, M the matrix, for channels from 0 on. Views: x, y. Integers: channels in whole vectors, steps of x
+    to the next row and column, step of y to the next element (row-major), and (if masked) channels that x has; behind
+    them y gets zeros.
     """
     f = LoopFunction(spec.name, noalias=True)
     x, y = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "xy")
@@ -55,7 +60,8 @@ def transform_kernel(spec: TransformSpec) -> LoopFunction:
     return f
 
 
-def _both_sides(f: LoopFunction, spec: TransformSpec, load: Callable[[int, int], Val], store: Callable[[int, int, Val], None]) -> None:
+def _both_sides(f: LoopFunction, spec: TransformSpec, load: Callable[[int, int], Val],
+                store: Callable[[int, int, Val], None]) -> None:
     """Column by column, then row by row."""
     matrix, n = spec.rows, len(spec.rows[0])
     columns = [linear_map(f, matrix, [load(i, j) for i in range(n)], spec.fused) for j in range(n)]
@@ -65,8 +71,8 @@ def _both_sides(f: LoopFunction, spec: TransformSpec, load: Callable[[int, int],
 
 
 def linear_map(f: LoopFunction, matrix: Matrix, x: Sequence[Val], fused: bool) -> list[Val]:
-    """matrix @ x. The points lie in pairs ±p: what both need is computed once, as sums and differences of operands where two columns differ in
-    signs only, and of results where two rows do.
+    """matrix @ x. The points lie in pairs ±p: what both need is computed once, as sums and differences of operands
+    where two columns differ in signs only, and of results where two rows do.
     """
     columns = list(zip(*matrix))
     for i, j in _pairs(columns):
@@ -99,7 +105,10 @@ def _dot(f: LoopFunction, row: Sequence[float], x: Sequence[Val], fused: bool) -
     terms = sorted(((c, v) for c, v in zip(row, x) if c), key=lambda term: (term[0] != 1, abs(term[0]) != 1))
     total = terms[0][1] if terms[0][0] == 1 else f.mul(terms[0][1], terms[0][0])
     for c, v in terms[1:]:
-        total = f.add(total, v) if c == 1 else f.sub(total, v) if c == -1 else multiply_add(f, v, f.const(c, v.dtype, v.lanes), total, fused)
+        if abs(c) == 1:
+            total = f.add(total, v) if c == 1 else f.sub(total, v)
+        else:
+            total = multiply_add(f, v, f.const(c, v.dtype, v.lanes), total, fused)
     return total
 
 

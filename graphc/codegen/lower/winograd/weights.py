@@ -1,4 +1,6 @@
-"""The transformed weights of Winograd convolutions: a vector of features at a time, all numbers of a kernel in registers."""
+"""The transformed weights of Winograd convolutions: a vector of features at a time, all numbers of a kernel in
+registers.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,7 +20,9 @@ CHANNELS = 8                        # of a row: the run of each point is some ca
 
 
 def lower_weights(r: KernelRequest[WeightsSchedule]) -> LoopFunction:
-    """A row is a few channels of one panel, collected in scratch first: the points are far apart in memory, on the same cache sets."""
+    """A row is a few channels of one panel, collected in scratch first: the points are far apart in memory, on the
+    same cache sets.
+    """
     f, (w,), (u,) = function(r)
     s, op, (points, panels, channels, width) = r.schedule, r.node.op, u.shape
     features, _ = op.roles(w.shape)
@@ -29,9 +33,11 @@ def lower_weights(r: KernelRequest[WeightsSchedule]) -> LoopFunction:
         count = f.min_(CHANNELS, channels - first)
         with f.loop(0, count) as loop, f.loop(0, width, s.lanes) as across:
             own = [f.min_(panel * width + across.index + lane, features - 1) for lane in range(s.lanes)]
-            places = [feature * w.strides[op.turned] + (first + loop.index) * w.strides[1 - op.turned] for feature in own]
+            places = [feature * w.strides[op.turned] + (first + loop.index) * w.strides[1 - op.turned]
+                      for feature in own]
             taps = _taps(f, flat, places, w.strides[2:], s.lanes)
-            _transform(f, op, taps[::-1] if op.turned else taps, made, loop.index * width + across.index, r.target.has_fma)
+            _transform(f, op, taps[::-1] if op.turned else taps, made, loop.index * width + across.index,
+                       r.target.has_fma)
         part_of_u = u.view_at([0, panel, first, 0])
         if not s.stream:
             _copy(f, made, part_of_u, count, s.lanes)
@@ -52,7 +58,8 @@ def _copy(f: LoopFunction, made: View, u: View, count: Ix, lanes: int, hint: str
 def _taps(f: LoopFunction, w: View, places: Sequence[Ix], steps: Sequence[int], lanes: int) -> list[Val]:
     """The nine taps of a kernel for each lane; those that lie side by side are transposed in registers."""
     if tuple(steps) != (TAPS, 1):
-        return [gathered(f, w, [at + (i * steps[0] + j * steps[1]) for at in places]) for i in range(TAPS) for j in range(TAPS)]
+        return [gathered(f, w, [at + (i * steps[0] + j * steps[1]) for at in places]) for i in range(TAPS)
+                for j in range(TAPS)]
     taps: list[Val] = []
     for first in range(0, KERNEL, lanes):
         count = min(lanes, KERNEL - first)
