@@ -76,8 +76,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
                "against the gradient": -gradient}
     figures = {name: accuracy_after(result.step.model, x, y, change.astype(np.float32))
                for name, change in changes.items()}
-    found = ", ".join(f"{name} {100 * share:.1f} %" for name, share in figures.items())
-    print(f"accuracy after every pixel has moved by {STEP}: {found}")
+    shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in figures.items())
+    print(f"accuracy after every pixel has moved by {STEP}: {shares}")
     print("feature maps: " + ", ".join(f"{title} {list(found[layer].shape[1:])}" for layer, title in LAYERS.items()))
     picture(x[:SHOWN], found, y, options.out)
     print(f"saved {options.out}")
