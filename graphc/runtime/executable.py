@@ -13,7 +13,7 @@ from graphc.codegen.llvm.jit import load_object
 from graphc.errors import GraphError, InternalError, Loc
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
-from graphc.runtime.entry_layout import BUSY, CANCELLED, DURATION, JOB_BYTES, NO_FRAME, OWN, STATUS
+from graphc.runtime.entry_layout import BUSY, NO_FRAME, CallRecord
 from graphc.runtime.frame import Frame, FrameList, Layout
 from graphc.runtime.interrupt import call_interruptibly
 from graphc.runtime.lock import StateLock, attempts
@@ -194,19 +194,19 @@ class _Call:
     def __init__(self, owner: Executable, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int):
         self.owner, self._arrays, self._tables = owner, (inputs, outputs), (_table(inputs), _table(outputs))
         self._frame = owner._new_frame(threads) if threads != owner.threads else None
-        self._job = np.zeros(JOB_BYTES // 8, np.int64)
-        self._job[OWN // 8] = self._frame.address if self._frame else 0
+        self._job = np.zeros(CallRecord.size // 8, np.int64)
+        self._job[CallRecord.own.offset // 8] = self._frame.address if self._frame else 0
 
     def run(self) -> None:
         owner, words = self.owner, self._job
-        for _ in attempts(lambda: bool(words[CANCELLED // 8])):
+        for _ in attempts(lambda: bool(words[CallRecord.cancelled.offset // 8])):
             code = native().call_waiting(owner._descriptor.address, *map(address, self._tables), address(words))
             if code == NO_FRAME:
                 owner._frames.grow()
             elif code != BUSY:
                 if code == RETURN_OK:           # what left early says nothing of how long calls are
-                    owner._timed(int(words[DURATION // 8]))
-                return owner._finish(code, int(words[STATUS // 8]))
+                    owner._timed(int(words[CallRecord.duration.offset // 8]))
+                return owner._finish(code, int(words[CallRecord.status.offset // 8]))
 
     def cancel(self) -> None:
         native().cancel(address(self._job))

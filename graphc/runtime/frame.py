@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.codegen.abi import OFFSETS, STATUS_OK
 from graphc.runtime.entry import Descriptor
-from graphc.runtime.entry_layout import FRAME_NEXT
+from graphc.runtime.entry_layout import FrameMemory
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, aligned_empty, mapped, round_up
 from graphc.runtime.native import native
@@ -31,7 +31,7 @@ class Frame:
     """Context, arena and scratch of one call in flight; `address` is what native code gets. `fixed`: fields that never change."""
 
     def __init__(self, layout: Layout, fixed: dict[str, int]):
-        self.words = aligned_empty(FRAME_NEXT // 8 + 1, np.int64)
+        self.words = aligned_empty(FrameMemory.size // 8, np.int64)
         self.words[:] = 0
         self.address = address(self.words)
         start = round_up(layout.arena_bytes, PAGE)

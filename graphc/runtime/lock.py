@@ -9,15 +9,14 @@ from time import monotonic
 import numpy as np
 
 from graphc.errors import GraphError
-from graphc.runtime.entry_layout import VERSION_AT
+from graphc.runtime.entry_layout import WAIT_MS, LockMemory
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, aligned_empty
+from graphc.runtime.lock_ir import COPIED
 from graphc.runtime.native import native
-from graphc.runtime.waiting_ir import WAIT_MS
 
 EXIT_SECONDS = 5                # how long an interpreter that exits waits for a thread which it has perhaps stopped
 SMALL = 1 << 16                 # bytes that are copied without letting other Python threads go on, if nobody has the lock
-TAKEN = 1                       # of gc_transfer; 0: not in that time, 2: another version
 
 
 class StateLock:
@@ -30,7 +29,7 @@ class StateLock:
     def __init__(self):
         self._word = aligned_empty(16, "int32")
         self._word[:] = 0
-        self._version = self._word.view("int64")[VERSION_AT // 8:]
+        self._version = self._word.view("int64")[LockMemory.version.offset // 8:]
         self.address = address(self._word)
         renew_after_fork(self)
 
@@ -54,7 +53,7 @@ class StateLock:
         rows = array("q", cells)
         what = self.address, rows.buffer_info()[0], len(targets), writes, expected
         done = native().transfer_now(*what, 0) if sum(cells[2::3]) <= SMALL else 0
-        return (done or self._transfer_in_time(what)) == TAKEN
+        return (done or self._transfer_in_time(what)) == COPIED
 
     def _transfer_in_time(self, what: tuple) -> int:
         done = 0

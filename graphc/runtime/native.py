@@ -10,19 +10,23 @@ import numpy as np
 
 from graphc.codegen.llvm.host import can_run
 from graphc.codegen.llvm.jit import Loaded, load_cached
+from graphc.codegen.routines.architecture import architecture_of
+from graphc.codegen.routines.text import module_text
 from graphc.errors import InternalError
-from graphc.runtime.entry_ir import entry_text
-from graphc.runtime.entry_layout import ARRAY_TYPE, NEW_ARRAY, PYTHON_SYMBOLS, SET_HANDLER
-from graphc.runtime.lock_ir import lock_text
-from graphc.runtime.pool_ir import pool_text
-from graphc.runtime.result_memory_ir import result_memory_text
-from graphc.runtime.waiting_ir import waiting_text
+from graphc.runtime.entry_ir import gc_call_arrays, gc_entry, gc_pop_frame, gc_push_frame
+from graphc.runtime.float_control import gc_run
+from graphc.runtime.lock_ir import gc_lock, gc_transfer, gc_unlock
+from graphc.runtime.pool_ir import gc_parallel, gc_spin
+from graphc.runtime.preemption_ir import PREEMPTION
+from graphc.runtime.python_api import NUMPY_ROWS, PYTHON_FUNCTIONS, PyArray_Type, PyTuple_Type
+from graphc.runtime.result_memory_ir import gc_mem_calloc, gc_mem_free, gc_mem_malloc, gc_mem_realloc
+from graphc.runtime.waiting_ir import gc_add_frame, gc_call_waiting, gc_cancel
 from graphc.schedule.target import NEON, SSE2, Target
 
-API_ARRAY_TYPE, API_NEW_FROM_DESCR, API_SET_HANDLER = 2, 94, 304        # rows of numpy's C API table, fixed since numpy 1.0 and 1.22
-EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_transfer", "gc_run", "gc_entry", "gc_call_arrays", "gc_call_waiting", "gc_cancel",
-           "gc_pop_frame", "gc_push_frame", "gc_add_frame",
-           "gc_mem_malloc", "gc_mem_calloc", "gc_mem_realloc", "gc_mem_free")
+ROUTINES = (
+    gc_parallel, gc_spin, gc_lock, gc_unlock, gc_transfer, gc_run, gc_entry, gc_call_arrays, gc_call_waiting, gc_cancel, gc_pop_frame, gc_push_frame,
+    gc_add_frame, gc_mem_malloc, gc_mem_calloc, gc_mem_realloc, gc_mem_free)
+EXPORTS = tuple(r.name for r in ROUTINES)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,7 @@ def native() -> Native:
 
 def runtime_text(target: Target) -> str:
     """LLVM text of the whole runtime for the machine of `target`."""
-    machine = target.triple.split("-")[0]
-    return pool_text(machine) + lock_text(machine) + entry_text(machine) + result_memory_text() + waiting_text()
+    return module_text(ROUTINES, architecture_of(target.triple), PREEMPTION)
 
 
 def runtime_target() -> Target:
@@ -86,8 +89,9 @@ def runtime_target() -> Target:
 
 def _imports() -> dict[str, int]:
     table = _numpy_api()
-    symbols = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value for name in PYTHON_SYMBOLS}
-    return symbols | {ARRAY_TYPE: table[API_ARRAY_TYPE], NEW_ARRAY: table[API_NEW_FROM_DESCR], SET_HANDLER: table[API_SET_HANDLER]}
+    names = [thing.name for thing in (*PYTHON_FUNCTIONS, PyTuple_Type)]
+    symbols = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value for name in names}
+    return symbols | {name: table[row] for name, row in NUMPY_ROWS.items()}
 
 
 def _numpy_api() -> ctypes.Array:
@@ -96,6 +100,6 @@ def _numpy_api() -> ctypes.Array:
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     table = ctypes.cast(get(core._ARRAY_API, None), ctypes.POINTER(ctypes.c_void_p))
-    if table[API_ARRAY_TYPE] != id(np.ndarray):
+    if table[NUMPY_ROWS[PyArray_Type.name]] != id(np.ndarray):
         raise InternalError(f"numpy {np.__version__} has an unknown C API table", "runtime")
     return table
