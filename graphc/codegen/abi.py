@@ -26,7 +26,7 @@ class Context(Struct):
     scratch = Field(Ptr)            # thread k's is at scratch + k * scratch_bytes; the caller is thread 0
     scratch_bytes = Field(I64)
     status = Field(I64)             # STATUS_OK, or the least `failure_code` of all failed checks
-    cancel = Field(I64)             # above 0 asks gc_main to return early; COMMITTED: it has begun to write state, and returns when it is done
+    cancel = Field(I64)             # above 0 asks gc_main to return early; COMMITTED: it writes state, and ends first
     profile = Field(Ptr)            # of an instrumented program: pairs of i64, nanoseconds and calls of each call site
 
 

@@ -1,4 +1,5 @@
-"""Arrays at the Python entry: whether arguments fit their specs, making outputs, using those of out=, packing the result."""
+"""Arrays at the Python entry: whether arguments fit their specs, making outputs, using those of out=, packing the
+result."""
 from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, inlined, routine
@@ -104,9 +105,9 @@ def are_apart(f: RoutineBody, array: ArrayObject, spec: SpecRecord, arrays: Obje
 # ---- new outputs
 @routine
 def make_outputs(f: RoutineBody, d: EntryRecord, outs: Objects, count: I64) -> I64:
-    """Arrays for the results; gives how many could be made (fewer than `count`: a Python exception is set). The last two of each large one are kept
-    for later calls, since the system takes as long to give memory as a kernel to fill it; two, because a caller mostly holds one result until it has
-    the next."""
+    """Arrays for the results; gives how many could be made (fewer than `count`: a Python exception is set). The last
+    two of each large one are kept for later calls, since the system takes as long to give memory as a kernel to fill
+    it; two, because a caller mostly holds one result until it has the next."""
     specs = d.output_specs.value
     with f.for_(count) as i:
         spec = specs[i]

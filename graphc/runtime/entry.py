@@ -23,7 +23,8 @@ METH_FASTCALL, METH_KEYWORDS = 0x80, 0x02
 class Descriptor:
     """The record that native code reads, and everything it points to. `words` is an `EntryRecord`."""
 
-    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable, writes: bool = False):
+    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable,
+                 writes: bool = False):
         self.words = np.zeros(EntryRecord.size // 8, np.int64)
         self.address = address(self.words)
         names = [spec.name for spec in signature.outputs]
@@ -62,7 +63,8 @@ class Descriptor:
         self._set(EntryRecord.seen, version)
 
     def derive(self, prepare: int, passing: np.ndarray) -> None:
-        """Calls make the values that are derived from the state anew when it has changed, by `prepare`, which needs the memory `passing` meanwhile."""
+        """Calls make the values that are derived from the state anew when it has changed, by `prepare`, which needs the
+        memory `passing` meanwhile."""
         self.passing = passing
         self._set(EntryRecord.prepare, prepare)
         self._set(EntryRecord.passing, address(passing))
@@ -94,7 +96,8 @@ class Descriptor:
 
 
 def make_entry(descriptor: Descriptor, owner: object) -> Callable:
-    """A builtin that serves `descriptor` and keeps `owner` alive; `owner`'s slow path where the interpreter has no GIL."""
+    """A builtin that serves `descriptor` and keeps `owner` alive; `owner`'s slow path where the interpreter has no
+    GIL."""
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return owner.slow
     new = ctypes.pythonapi.PyCFunction_NewEx
@@ -103,18 +106,22 @@ def make_entry(descriptor: Descriptor, owner: object) -> Callable:
 
 
 def callable_class(base: type, call: Callable) -> type:
-    """A subclass of `base` whose instances are called through `call` (which does not get the instance): one class per compiled function."""
-    return type(base.__name__, (base,), {"__call__": staticmethod(call), "__module__": base.__module__, "__doc__": base.__doc__})
+    """A subclass of `base` whose instances are called through `call` (which does not get the instance): one class per
+    compiled function."""
+    own = {"__call__": staticmethod(call), "__module__": base.__module__, "__doc__": base.__doc__}
+    return type(base.__name__, (base,), own)
 
 
 class _MethodDef(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]
+    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int),
+                ("doc", ctypes.c_char_p)]
 
 
 @cache
 def _method() -> _MethodDef:
     """The one method definition; it must outlive every builtin made from it."""
-    method = _MethodDef(b"run", native().address("gc_entry"), METH_FASTCALL | METH_KEYWORDS, b"Run the compiled function on arrays.")
+    method = _MethodDef(b"run", native().address("gc_entry"), METH_FASTCALL | METH_KEYWORDS,
+                        b"Run the compiled function on arrays.")
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(method))
     return method
 
@@ -123,5 +130,6 @@ def _specs(specs: tuple[ArraySpec, ...]) -> tuple[np.ndarray, list]:
     """`SpecRecord`s, and what they point to."""
     dims = [np.array(spec.type.shape or (0,), np.int64) for spec in specs]
     dtypes = [spec.type.dtype.np for spec in specs]
-    rows = [(id(dtype), len(spec.type.shape), address(d), spec.type.nbytes) for dtype, spec, d in zip(dtypes, specs, dims)]
+    rows = [(id(dtype), len(spec.type.shape), address(d), spec.type.nbytes)
+            for dtype, spec, d in zip(dtypes, specs, dims)]
     return np.array(rows, np.int64).reshape(-1), [dims, dtypes]

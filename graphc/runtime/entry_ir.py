@@ -1,14 +1,15 @@
 """The Python entry: a METH_FASTCALL function that serves every executable by reading its record.
 
-`self` is a tuple whose first item is the record's address. Each argument is checked against its spec through the public layout of
-PyArrayObject; whatever is not exactly as expected goes to the Python callable `slow` with the same arguments, which converts or complains.
-Frames (context, arena, scratch) are taken and given back while the GIL is held, so that their free list needs no atomics.
+`self` is a tuple whose first item is the record's address. Each argument is checked against its spec through the public
+layout of PyArrayObject; whatever is not exactly as expected goes to the Python callable `slow` with the same arguments,
+which converts or complains. Frames (context, arena, scratch) are taken and given back while the GIL is held, so that
+their free list needs no atomics.
 """
 from __future__ import annotations
 
 from graphc.codegen.abi import RETURN_OK, STATUS_OK, Context
-from graphc.codegen.routines.routine import Global, RoutineBody, inlined, routine
-from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, Cell, Ptr
+from graphc.codegen.routines.routine import RoutineBody, inlined, routine
+from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, Cell, Global, Ptr
 from graphc.runtime.arrays_ir import Objects, all_fit, data_pointers, drop, given_outputs, make_outputs, result
 from graphc.runtime.entry_layout import BUSY, EntryRecord, FrameMemory, LockMemory
 from graphc.runtime.float_control import gc_run
@@ -77,9 +78,9 @@ def _raise(f: RoutineBody, d: EntryRecord, code: I32, status: Cell) -> None:
 
 @routine
 def gc_call(f: RoutineBody, d: EntryRecord, inputs: Pointers, outputs: Pointers, status: I64s) -> I32:
-    """One call of compiled code, GIL held: takes lock and frame, gives them back, in one step as far as Python's signal handlers can see.
-    Returns gc_main's code, and the status word; or BUSY when another call has the lock or all frames, or the derived values are not those of the
-    state as it is now."""
+    """One call of compiled code, GIL held: takes lock and frame, gives them back, in one step as far as Python's signal
+    handlers can see. Returns gc_main's code, and the status word; or BUSY when another call has the lock or all frames,
+    or the derived values are not those of the state as it is now."""
     lock = d.lock.value
     f.return_if(~try_lock(f, lock), BUSY)
     with f.if_(is_current(f, d, lock)):
@@ -129,7 +130,8 @@ def is_current(f: RoutineBody, d: EntryRecord, lock: LockMemory) -> I1:
 
 @routine
 def gc_wrote(f: RoutineBody, d: EntryRecord, lock: LockMemory):
-    """A program that writes state makes a new version of it. What it derives itself depends only on what it does not write, and stays current."""
+    """A program that writes state makes a new version of it. What it derives itself depends only on what it does not
+    write, and stays current."""
     f.return_if(d.writes.value == 0)
     version, seen = lock.version.value, d.seen.value
     lock.version.value = version + 1

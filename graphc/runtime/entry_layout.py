@@ -7,6 +7,7 @@ from graphc.codegen.routines.values import I32, I64, Field, Ptr, Struct, array_o
 RESULT_KINDS = {"array": 0, "tuple": 1, "dict": 2}
 BUSY = -1                       # of gc_call: the lock or the last frame is in use, or derived values are out of date
 NO_FRAME = -2                   # of gc_call_waiting, whose BUSY means the lock alone
+LOCK_BUSY, COPIED, OTHER_VERSION = 0, 1, 2        # of gc_transfer: whether it has copied, or why not
 WAIT_MS = 100                   # between two waits Python looks at its signals
 SPARE_BYTES = 1 << 16           # results from here on are kept for the next call, if nobody else has kept them
 

@@ -1,14 +1,14 @@
 """Calls of compiled code with IEEE arithmetic.
 
-Some libraries leave "flush subnormals to zero" switched on in the thread that loads them. Pool threads are started from inside gc_run and inherit
-its setting.
+Some libraries leave "flush subnormals to zero" switched on in the thread that loads them. Pool threads are started from
+inside gc_run and inherit its setting.
 """
 from __future__ import annotations
 
 from graphc.codegen.abi import Context
-from graphc.codegen.routines.architecture import AARCH64, X86_64, Extern
+from graphc.codegen.routines.architecture import AARCH64, X86_64
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I32, I64, Cell, Ptr
+from graphc.codegen.routines.values import I32, I64, Cell, Extern, Ptr
 from graphc.runtime.entry_layout import ProgramFunction
 
 stmxcsr = Extern("llvm.x86.sse.stmxcsr", None, Ptr)

@@ -1,16 +1,16 @@
 """A lock in one 32-bit word, for state that native code and Python share: 0 free, 1 held, 2 held and waited for.
 
-Python never holds it: what it does under the lock is one native call, which no signal, exception or collection of garbage can leave half done.
+Python never holds it: what it does under the lock is one native call, which no signal, exception or collection of
+garbage can leave half done.
 """
 from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, RELAXED, RELEASE, records_of
-from graphc.runtime.entry_layout import LockMemory, Transfer
+from graphc.runtime.entry_layout import COPIED, LOCK_BUSY, OTHER_VERSION, LockMemory, Transfer
 from graphc.runtime.system import futex_wait, futex_wake, memmove, time_limit
 
 FREE, HELD, AWAITED = 0, 1, 2
-BUSY, COPIED, CHANGED = 0, 1, 2         # what gc_transfer returns
 
 
 @routine
@@ -25,7 +25,7 @@ def gc_lock(f: RoutineBody, lock: LockMemory, milliseconds: I64) -> I32:
 def await_lock(f: RoutineBody, lock: LockMemory, milliseconds: I64):
     """Until the lock may be free, but not longer than that. It is not taken."""
     with f.if_(lock.word.compare_exchange(HELD, AWAITED, RELAXED) != FREE):
-        futex_wait(f, lock.word, I32.constant(f, AWAITED), time_limit(f, milliseconds * 1_000_000))
+        futex_wait(f, lock.word, AWAITED, time_limit(f, milliseconds * 1_000_000))
 
 
 @routine
@@ -42,9 +42,11 @@ def gc_unlock(f: RoutineBody, lock: LockMemory):
 
 
 @routine
-def gc_transfer(f: RoutineBody, lock: LockMemory, rows: records_of(Transfer), count: I64, writes: I64, expected: I64, milliseconds: I64) -> I32:
-    """Copies, the lock held, and advances the version by `writes`; nothing if the version is no longer `expected` (-1: any)."""
-    f.return_if(gc_lock(f, lock, milliseconds) == 0, BUSY)
+def gc_transfer(f: RoutineBody, lock: LockMemory, rows: records_of(Transfer), count: I64, writes: I64, expected: I64,
+                milliseconds: I64) -> I32:
+    """Copies, the lock held, and advances the version by `writes`; nothing if the version is no longer `expected` (-1:
+    any)."""
+    f.return_if(gc_lock(f, lock, milliseconds) == 0, LOCK_BUSY)
     version = lock.version.value
     is_expected = (expected < 0) | (version == expected)
     with f.if_(is_expected):
@@ -53,4 +55,4 @@ def gc_transfer(f: RoutineBody, lock: LockMemory, rows: records_of(Transfer), co
             memmove(f, row.target.value.data.value, row.source.value.data.value, row.nbytes.value, False)
         lock.version.value = version + writes
     gc_unlock(f, lock)
-    return f.select(is_expected, I32.constant(f, COPIED), CHANGED)
+    return f.select(is_expected, I32.constant(f, COPIED), OTHER_VERSION)

@@ -14,11 +14,10 @@ from graphc.config import config
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, mapped
 from graphc.runtime.native import Native, native
-from graphc.runtime.pool_memory import PoolMemory
-from graphc.runtime.preemption_ir import PreemptionMemory
+from graphc.runtime.pool_memory import PoolMemory, PreemptionMemory
 
 FIRST_WAKE_NS = 20_000          # what waking a thread is taken to cost before it has been measured
-MEASURED = [PoolMemory.spin.offset // 8, PoolMemory.wake_ns.offset // 8]        # what does not change while the process lives
+MEASURED = [PoolMemory.spin.offset // 8, PoolMemory.wake_ns.offset // 8]        # of the machine: a fork keeps them
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -63,7 +62,8 @@ def default_threads() -> int:
 
 
 def cgroup_cpus(root: Path = CGROUP, own: Path = OWN_CGROUP) -> float:
-    """CPUs that the quotas (v1 and v2) of this process's cgroups and those above them leave; infinity without a quota."""
+    """CPUs that the quotas (v1 and v2) of this process's cgroups and those above them leave; infinity without a
+    quota."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -74,7 +74,8 @@ def cgroup_cpus(root: Path = CGROUP, own: Path = OWN_CGROUP) -> float:
         if controllers == "":
             quotas += [_quota_v2(folder) for mount in (root, root / "unified") for folder in _upwards(mount, path)]
         elif "cpu" in controllers.split(","):
-            quotas += [_quota_v1(folder) for mount in (root / controllers, root / "cpu") for folder in _upwards(mount, path)]
+            quotas += [_quota_v1(folder) for mount in (root / controllers, root / "cpu")
+                       for folder in _upwards(mount, path)]
     return min(quotas)
 
 
@@ -89,7 +90,8 @@ def rounds_per_microsecond(code: Native) -> int:
 
 
 def _upwards(mount: Path, path: str) -> list[Path]:
-    """The cgroup's folder and all above it; in a container the path may be the host's, then the mount itself is ours."""
+    """The cgroup's folder and all above it; in a container the path may be the host's, then the mount itself is
+    ours."""
     folder = mount / path.lstrip("/")
     return [folder, *(p for p in folder.parents if p == mount or mount in p.parents), mount]
 

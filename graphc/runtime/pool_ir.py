@@ -1,14 +1,18 @@
-"""The thread pool. No platform struct is laid out here: threads come from pthread_create, sleep is the futex system call.
+"""The thread pool. No platform struct is laid out here: threads come from pthread_create, sleep is the futex system
+call.
 
-A job is published by one exchange of the *ticket*, which packs, from high to low, sequence number (32 bits), free places (16), joined
-workers (16). A worker joins by compare-and-swap, which gives it its participant number; the caller closes the ticket when no tile is left
-and then waits only for those who joined. So a worker that wakes late delays nobody, and no worker can touch the tile counter of a later job.
+A job is published by one exchange of the *ticket*, which packs, from high to low, sequence number (32 bits), free
+places (16), joined workers (16). A worker joins by compare-and-swap, which gives it its participant number; the caller
+closes the ticket when no tile is left and then waits only for those who joined. So a worker that wakes late delays
+nobody, and no worker can touch the tile counter of a later job.
 
-Waking a sleeping thread costs the waker 2 us on bare metal and 60 us in some virtual machines. So nobody is woken before a first tile has
-shown that the work left is worth it, each participant wakes one other at a time, and workers spin as long as a few wakes cost.
+Waking a sleeping thread costs the waker 2 us on bare metal and 60 us in some virtual machines. So nobody is woken
+before a first tile has shown that the work left is worth it, each participant wakes one other at a time, and workers
+spin as long as a few wakes cost.
 
-The tiles are cut into *ranges*, about one for each participant, who begins with the same range in every job: what a kernel left in the
-caches of a core is mostly what the next one reads there. Who has finished a range helps with the next.
+The tiles are cut into *ranges*, about one for each participant, who begins with the same range in every job: what a
+kernel left in the caches of a core is mostly what the next one reads there. Who has finished a range helps with the
+next.
 
 `on_begin`, `on_rest` and `on_idle` do nothing; a plug-in puts routines of its own in their place (`preemption_ir`).
 """
@@ -114,7 +118,7 @@ def await_workers(f: RoutineBody, pool: PoolMemory, goal: I32):
         rounds.value -= 1
     on_rest(f, pool, 0)
     limit = time_limit(f, LOOK_NS)
-    pool.waiting.store(1, SEQ_CST)              # before `left` is read again: the last worker sees it, or we see the last worker
+    pool.waiting.store(1, SEQ_CST)      # and then a second look: the last worker sees this, or we see it gone
     with f.forever():
         left = pool.left.load(SEQ_CST)
         f.break_if(left == goal)
@@ -125,7 +129,8 @@ def await_workers(f: RoutineBody, pool: PoolMemory, goal: I32):
 
 @routine
 def grow(f: RoutineBody, pool: PoolMemory, want: I64):
-    """Starts workers up to `want`, with all signals blocked in them; keeps what it has when the system gives no more."""
+    """Starts workers up to `want`, with all signals blocked in them; keeps what it has when the system gives no
+    more."""
     f.return_if(pool.workers.value >= want)
     thread, every, before = f.variable(I64, 0), f.variable(I64, -1), f.variable(I64, 0)
     f.syscall("rt_sigprocmask", SIG_BLOCK, every, before, SIGSET_BYTES)
@@ -153,8 +158,10 @@ def claim_tiles(f: RoutineBody, pool: PoolMemory, scratch: Ptr, home: I64):
 
 @routine
 def claim_range(f: RoutineBody, pool: PoolMemory, scratch: Ptr, r: I64):
-    """Claims and runs tiles of one range. While places are free and workers sleep, tiles are timed to see whether help would pay."""
-    fn, ctx, frame, tiles, ranges = (c.value for c in (pool.function, pool.context, pool.frame, pool.tiles, pool.ranges))
+    """Claims and runs tiles of one range. While places are free and workers sleep, tiles are timed to see whether help
+    would pay."""
+    fn, ctx, frame = pool.function.value, pool.context.value, pool.frame.value
+    tiles, ranges = pool.tiles.value, pool.ranges.value
     last = range_start(f, r + 1, ranges, tiles)
     claims = pool.next[r].next
     with f.while_(lambda: ctx.cancel.load(RELAXED) <= 0):
@@ -185,7 +192,8 @@ def unclaimed(f: RoutineBody, pool: PoolMemory, tiles: I64, ranges: I64) -> I64:
 
 @routine
 def wake_one(f: RoutineBody, pool: PoolMemory, start: I64):
-    """Wakes a sleeping worker. Moves the estimate of what that costs a step up or down: it settles at the median, whatever preemption adds."""
+    """Wakes a sleeping worker. Moves the estimate of what that costs a step up or down: it settles at the median,
+    whatever preemption adds."""
     futex_wake(f, pool.sequence_word())
     cost = now(f) - start
     median = pool.wake_ns.load(RELAXED)
@@ -273,7 +281,8 @@ def _sleep(f: RoutineBody, pool: PoolMemory, who: I64, seen: I64, mask: Ptr, wor
 
 
 def _wear_if_changed(f: RoutineBody, pool: PoolMemory, who: I64, mask: Ptr, worn: Cell) -> None:
-    """Runs where the caller may, unless somebody else has just narrowed this thread's affinity; then at the next job."""
+    """Runs where the caller may, unless somebody else has just narrowed this thread's affinity; then at the next
+    job."""
     with f.if_(pool.mask_version.load(RELAXED) != worn.value):
         place = pool.placement(who)
         with f.if_(hold_placement(f, place)):

@@ -5,9 +5,10 @@ from graphc.codegen.abi import Context
 from graphc.codegen.routines.values import I32, I64, Cell, Field, Ptr, Struct, function_of
 
 MAX_RANGES = 32
-MAX_PLACES = 256                # workers that have a place of their own; later ones share the last, which serves none of them well
+MAX_PLACES = 256                # participants that have a placement of their own; later ones share the last
 MASK_WORDS = 128                # CPUs / 64 that an affinity mask has room for
 MASK_BYTES = 8 * MASK_WORDS
+STALL_SLOTS = 64                # a power of two
 
 TileFunction = function_of(None, Context, Ptr, I64, Ptr)        # (ctx, frame, tile, scratch)
 
@@ -57,3 +58,28 @@ class PoolMemory(Struct, line=True):
 
     def placement(self, who: I64) -> Placement:
         return self.placements[who.at_most(MAX_PLACES)]
+
+
+# ---- of the plug-in `preemption_ir`
+class Watched(Struct, line=True):
+    """A participant, two cache lines: what its thread writes, and what those who watch it do."""
+    thread = Field(I64)
+    cpu = Field(I64)
+    job = Field(I64)            # sequence number, and a bit that makes it no 0; 0 while it does not run tiles
+    home = Field(I64)           # the CPU to go back to, counted from 1
+
+    watcher = Field(I64, line=True)     # 1 while somebody looks
+    seen_job = Field(I64)
+    seen_run = Field(I64)
+    seen_at = Field(I64)
+
+
+class PreemptionMemory(Struct, line=True):
+    """Lies behind the pool's own memory."""
+    moved = Field(I64)          # how often a thread was
+    stalls = Field(I64, STALL_SLOTS)    # when a thread was preempted on a CPU last, CPUs counted modulo this
+    watched = Field(Watched, MAX_PLACES + 1)
+
+    @staticmethod
+    def behind(pool: PoolMemory) -> PreemptionMemory:
+        return PreemptionMemory.of(pool.plus(PoolMemory.size))

@@ -1,52 +1,38 @@
 """Plug-in of the pool: a thread that the system has taken off its CPU in the middle of a tile goes on elsewhere.
 
-A core that another process uses too runs one of the two at a time, for milliseconds, and a kernel ends with its slowest tile. An idle worker therefore
-samples the CPU time of each busy worker twice; if it has not advanced, that worker is preempted. The idle worker then changes CPUs with it: the tile goes
-on at once, and the idle worker waits for the loaded core instead. A caller, which the user's program needs back, only lends its CPU while it sleeps: the
-worker returns to its own CPU as soon as the tile is done. If workers were lately preempted on more than half of the CPUs, nobody moves: programs that want
-all CPUs share them best when each runs, waits and sleeps as a whole.
+A core that another process uses too runs one of the two at a time, for milliseconds, and a kernel ends with its slowest
+tile. An idle worker therefore samples the CPU time of each busy worker twice; if it has not advanced, that worker is
+preempted. The idle worker then changes CPUs with it: the tile goes on at once, and the idle worker waits for the loaded
+core instead. A caller, which the user's program needs back, only lends its CPU while it sleeps: the worker returns to
+its own CPU as soon as the tile is done. If workers were lately preempted on more than half of the CPUs, nobody moves:
+programs that want all CPUs share them best when each runs, waits and sleeps as a whole.
 
-Threads move by having their affinity narrowed to one CPU and widened again. The lock of the thread's place is held meanwhile, and by a worker whose
-affinity is bound for sleep, so that nobody takes a narrowed affinity for a thread's own. The caller waits for that lock before it goes back to the user.
+Threads move by having their affinity narrowed to one CPU and widened again. The lock of the thread's place is held
+meanwhile, and by a worker whose affinity is bound for sleep, so that nobody takes a narrowed affinity for a thread's
+own. The caller waits for that lock before it goes back to the user.
 """
 from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, RELAXED, RELEASE, SEQ_CST, Field, Struct
+from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, RELAXED, RELEASE, SEQ_CST
 from graphc.runtime.pool_ir import IDLE_NS, ONE_JOB, on_begin, on_idle, on_rest
-from graphc.runtime.pool_memory import MASK_BYTES, MASK_WORDS, MAX_PLACES, Placement, PoolMemory
+from graphc.runtime.pool_memory import (
+    MASK_BYTES,
+    MASK_WORDS,
+    MAX_PLACES,
+    STALL_SLOTS,
+    Placement,
+    PoolMemory,
+    PreemptionMemory,
+    Watched,
+)
 from graphc.runtime.share_ir import SELF, free_placement, hold_placement
 from graphc.runtime.system import I64s, clock, memset, now, sched_getcpu
 
 MOVE_NS = 50_000                # what a move may take
-STALL_SLOTS = 64                # a power of two
 LATELY_NS = 20_000_000
 RUNNING = 4                     # a thread that has run less than this part of the time is preempted
 CPU_TIME_CLOCK = 6              # of a thread: clock_getcpuclockid(3)
-
-
-class Watched(Struct, line=True):
-    """A participant, two cache lines: what its thread writes, and what those who watch it do."""
-    thread = Field(I64)
-    cpu = Field(I64)
-    job = Field(I64)            # sequence number, and a bit that makes it no 0; 0 while it does not run tiles
-    home = Field(I64)           # the CPU to go back to, counted from 1
-
-    watcher = Field(I64, line=True)     # 1 while somebody looks
-    seen_job = Field(I64)
-    seen_run = Field(I64)
-    seen_at = Field(I64)
-
-
-class PreemptionMemory(Struct, line=True):
-    """Lies behind the pool's own memory."""
-    moved = Field(I64)          # how often a thread was
-    stalls = Field(I64, STALL_SLOTS)    # when a thread was preempted on a CPU last, CPUs counted modulo this
-    watched = Field(Watched, MAX_PLACES + 1)
-
-    @staticmethod
-    def behind(pool: PoolMemory) -> PreemptionMemory:
-        return PreemptionMemory.of(pool.plus(PoolMemory.size))
 
 
 def watched(pool: PoolMemory, who: I64) -> Watched:
@@ -72,8 +58,8 @@ def rest_watched(f: RoutineBody, pool: PoolMemory, who: I64):
     own, place = watched(pool, who), pool.placement(who)
     own.job.exchange(0, SEQ_CST)
     with f.if_(who == 0):
-        with f.while_(lambda: place.lock.load(SEQ_CST) != 0):   # the user's program gets its thread with the affinity that it gave it
-            f.syscall("sched_yield")
+        with f.while_(lambda: place.lock.load(SEQ_CST) != 0):
+            f.syscall("sched_yield")            # the user's program gets its thread back with its own affinity
     with f.else_():
         home = own.home.load(RELAXED)
         with f.if_(home != 0):
@@ -83,7 +69,8 @@ def rest_watched(f: RoutineBody, pool: PoolMemory, who: I64):
 
 @routine
 def help_preempted(f: RoutineBody, pool: PoolMemory, who: I64):
-    """Participant `who` has nothing to do: looks after the others, and brings one that is preempted to its CPU. A worker then goes where that one was."""
+    """Participant `who` has nothing to do: looks after the others, and brings one that is preempted to its CPU. A
+    worker then goes where that one was."""
     participants = pool.workers.load(RELAXED) + 1
     with f.for_(participants.at_most(MAX_PLACES)) as other:
         with f.if_(other != who):
@@ -143,7 +130,8 @@ def few_are_preempted(f: RoutineBody, pool: PoolMemory, other: Watched, particip
 # ---- moving
 @routine
 def bring(f: RoutineBody, pool: PoolMemory, who: I64, is_guest: I1) -> I64:
-    """Participant `who` comes to this CPU, to go back when its tile is done if it is a guest. Returns the CPU that it was on; -1 when it stays."""
+    """Participant `who` comes to this CPU, to go back when its tile is done if it is a guest. Returns the CPU that it
+    was on; -1 when it stays."""
     other, place = watched(pool, who), pool.placement(who)
     f.return_if(~hold_placement(f, place), -1)
     is_busy = other.job.load(SEQ_CST) != 0

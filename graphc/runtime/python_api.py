@@ -1,9 +1,7 @@
 """The functions of CPython's and numpy's C API that the entry calls."""
 from __future__ import annotations
 
-from graphc.codegen.routines.architecture import Extern
-from graphc.codegen.routines.routine import Global
-from graphc.codegen.routines.values import I32, I64, Ptr
+from graphc.codegen.routines.values import I32, I64, Extern, Global, Ptr
 
 PyTuple_Size = Extern("PyTuple_Size", I64, Ptr)
 PyTuple_GetItem = Extern("PyTuple_GetItem", Ptr, Ptr, I64)
@@ -21,12 +19,14 @@ PyEval_RestoreThread = Extern("PyEval_RestoreThread", None, Ptr)
 PyObject_Vectorcall = Extern("PyObject_Vectorcall", Ptr, Ptr, Ptr, I64, Ptr)
 PyObject_CallFunction = Extern("PyObject_CallFunction", Ptr, Ptr, Ptr, variadic=True)
 PYTHON_FUNCTIONS = (
-    PyTuple_Size, PyTuple_GetItem, PyTuple_New, PyTuple_SetItem, PyLong_AsVoidPtr, PyDict_New, PyDict_SetItem, PyList_GetItem,
-    PyList_SetItem, Py_IncRef, Py_DecRef, PyEval_SaveThread, PyEval_RestoreThread, PyObject_Vectorcall, PyObject_CallFunction)
+    PyTuple_Size, PyTuple_GetItem, PyTuple_New, PyTuple_SetItem, PyLong_AsVoidPtr, PyDict_New, PyDict_SetItem,
+    PyList_GetItem, PyList_SetItem, Py_IncRef, Py_DecRef, PyEval_SaveThread, PyEval_RestoreThread, PyObject_Vectorcall,
+    PyObject_CallFunction)
 PyTuple_Type = Global("PyTuple_Type")
 
 # Of numpy's C API table; their names are ours.
 PyArray_Type = Global("graphc_array_type")
 PyArray_NewFromDescr = Extern("graphc_new_array", Ptr, Ptr, Ptr, I32, Ptr, Ptr, Ptr, I32, Ptr)
 PyDataMem_SetHandler = Extern("graphc_set_handler", Ptr, Ptr)
-NUMPY_ROWS = {PyArray_Type.name: 2, PyArray_NewFromDescr.name: 94, PyDataMem_SetHandler.name: 304}      # fixed since numpy 1.0 and 1.22
+# Their rows, fixed since numpy 1.0 and 1.22.
+NUMPY_ROWS = {PyArray_Type.name: 2, PyArray_NewFromDescr.name: 94, PyDataMem_SetHandler.name: 304}

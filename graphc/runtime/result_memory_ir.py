@@ -1,12 +1,11 @@
 """What numpy calls for the memory of large results: routines with the types of numpy's PyDataMemAllocator."""
 from __future__ import annotations
 
-from graphc.codegen.routines.architecture import Extern
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I32, I64, Ptr
+from graphc.codegen.routines.values import I32, I64, Extern, Ptr
 from graphc.runtime.system import madvise
 
-LARGE, HUGE_PAGE, ALIGNMENT = 4 << 20, 2 << 20, 64      # from LARGE bytes on memory starts at a huge page and asks for huge pages
+LARGE, HUGE_PAGE, ALIGNMENT = 4 << 20, 2 << 20, 64      # from LARGE bytes on memory asks for huge pages
 MADV_HUGEPAGE = 14
 
 posix_memalign = Extern("posix_memalign", I32, Ptr, I64, I64)

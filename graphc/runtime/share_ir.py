@@ -1,11 +1,11 @@
 """CPUs of sleeping pool workers.
 
-A scheduler that packs threads wakes a worker where its caller or another worker runs, to no use. So each is bound, while it sleeps, to a share of
-the CPUs of its own, the caller's CPU left out, and is free again when it is awake. Nobody waits for a worker that has not joined a job: a share
-that other processes keep busy costs a helper, not time.
+A scheduler that packs threads wakes a worker where its caller or another worker runs, to no use. So each is bound,
+while it sleeps, to a share of the CPUs of its own, the caller's CPU left out, and is free again when it is awake.
+Nobody waits for a worker that has not joined a job: a share that other processes keep busy costs a helper, not time.
 
-Workers may run where their caller may, also after that has changed (taskset, sched_setaffinity, a cpuset): the caller looks, now and then, at its
-own mask when it begins a job, and workers put on the new one when they wake or join.
+Workers may run where their caller may, also after that has changed (taskset, sched_setaffinity, a cpuset): the caller
+looks, now and then, at its own mask when it begins a job, and workers put on the new one when they wake or join.
 """
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ SELF = 0                        # this thread, to the system
 
 @routine
 def follow(f: RoutineBody, pool: PoolMemory):
-    """The caller, who has the pool, notes where it may run, at most every so often. The version is odd while that is written."""
+    """The caller, who has the pool, notes where it may run, at most every so often. The version is odd while that is
+    written."""
     time = now(f)
     f.return_if(time - pool.looked_at.value < FOLLOW_NS)
     pool.looked_at.value = time
@@ -61,7 +62,8 @@ def wear(f: RoutineBody, pool: PoolMemory, mask: I64s) -> I64:
 
 @routine
 def take_share(f: RoutineBody, pool: PoolMemory, mask: I64s, k: I64) -> I64:
-    """Binds this worker to share k. Returns the bytes of the mask that it is a share of, left in `mask`; not above 0 when it is not known."""
+    """Binds this worker to share k. Returns the bytes of the mask that it is a share of, left in `mask`; not above 0
+    when it is not known."""
     known = noted(f, pool, mask, f.array(I64, 1))
     with f.if_(known > 0):
         share = f.array(I64, MASK_WORDS)
@@ -76,7 +78,8 @@ def take_share(f: RoutineBody, pool: PoolMemory, mask: I64s, k: I64) -> I64:
 
 @routine
 def mark_share(f: RoutineBody, mask: I64s, known: I64, caller: I64, share: I64s, parts: I64, part: I64) -> I64:
-    """Marks in `share` every `parts`-th CPU of `mask`, `part` being the first, the caller's CPU left out; returns how many there are to share."""
+    """Marks in `share` every `parts`-th CPU of `mask`, `part` being the first, the caller's CPU left out; returns how
+    many there are to share."""
     rank = f.variable(I64, 0)
     with f.for_(known << 3) as cpu:
         word, bit = share[cpu >> 6], cpu & 63

@@ -1,9 +1,8 @@
 """What the runtime's routines use of C and of the system: threads, clocks, futexes, memory."""
 from __future__ import annotations
 
-from graphc.codegen.routines.architecture import Extern
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I1, I8, I32, I64, Cell, Elements, Ptr, array_of
+from graphc.codegen.routines.values import I1, I32, I64, I8, Cell, Elements, Extern, Ptr, array_of
 
 I64s, Pointers = array_of(I64), array_of(Ptr)
 
@@ -37,7 +36,8 @@ def clock(f: RoutineBody, which: I32) -> I64:
 
 
 def futex_wait(f: RoutineBody, word: Cell, expected: I32 | I64, limit: Elements | None = None) -> None:
-    """Sleeps unless the word is another than expected by now; until woken, for no reason, or for as long as `limit` says."""
+    """Sleeps unless the word is another than expected by now; until woken, for no reason, or for as long as `limit`
+    says."""
     f.syscall("futex", word, FUTEX_WAIT_PRIVATE, expected, limit, None, 0)
 
 

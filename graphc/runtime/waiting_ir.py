@@ -1,15 +1,23 @@
 """Calls that may wait: what Python does where the fast entry gives up.
 
-All that such a call takes, the state's lock and a frame, is taken and given back by one native function, so that nothing is left taken when an
-exception arrives between two steps of Python. It lets other Python threads go on while it waits and while the program runs; frames and the record
-of the call change hands while the GIL is held.
+All that such a call takes, the state's lock and a frame, is taken and given back by one native function, so that
+nothing is left taken when an exception arrives between two steps of Python. It lets other Python threads go on while it
+waits and while the program runs; frames and the record of the call change hands while the GIL is held.
 """
 from __future__ import annotations
 
 from graphc.codegen.abi import RETURN_CANCELLED, RETURN_OK, Context
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import I32, I64, RELAXED
-from graphc.runtime.entry_ir import fill_context, gc_pop_frame, gc_push_frame, gc_wrote, is_current, try_lock, try_unlock
+from graphc.runtime.entry_ir import (
+    fill_context,
+    gc_pop_frame,
+    gc_push_frame,
+    gc_wrote,
+    is_current,
+    try_lock,
+    try_unlock,
+)
 from graphc.runtime.entry_layout import BUSY, NO_FRAME, WAIT_MS, CallRecord, EntryRecord, FrameMemory, LockMemory
 from graphc.runtime.float_control import gc_run
 from graphc.runtime.lock_ir import await_lock, lock_awaited
@@ -21,8 +29,9 @@ MADV_DONTNEED = 4
 
 @routine
 def gc_call_waiting(f: RoutineBody, d: EntryRecord, inputs: Pointers, outputs: Pointers, call: CallRecord) -> I32:
-    """One call: 0, or why the program left early; BUSY when the lock could not be had for a while, NO_FRAME when no frame is free, RETURN_CANCELLED
-    when the call was cancelled. Derived values are made first if the state has changed."""
+    """One call: 0, or why the program left early; BUSY when the lock could not be had for a while, NO_FRAME when no
+    frame is free, RETURN_CANCELLED when the call was cancelled. Derived values are made first if the state has
+    changed."""
     lock = d.lock.value
     with f.if_(~try_lock(f, lock)):
         waiter = PyEval_SaveThread(f)
@@ -82,7 +91,7 @@ def derive(f: RoutineBody, d: EntryRecord, lock: LockMemory, ctx: Context) -> I3
 def unless_cancelled(f: RoutineBody, ctx: Context, code: I32) -> I32:
     """`code`; or that of a cancelled call, whose last kernel may have left out tiles."""
     was_asked = ctx.cancel.load(RELAXED) > 0
-    return f.select(was_asked & (code == RETURN_OK), I32.constant(f, RETURN_CANCELLED), code)
+    return f.select(was_asked & (code == RETURN_OK), RETURN_CANCELLED, code)
 
 
 @routine

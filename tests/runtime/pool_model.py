@@ -6,22 +6,22 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping
 
-from routine_machine import HappensBefore, Machine, Program, Thread
+from happens_before import HappensBefore
+from routine_machine import Machine, Program, Thread
 
 from graphc.codegen.abi import Context
-from graphc.codegen.routines.architecture import Extern
 from graphc.codegen.routines.routine import Routine, RoutineBody, routine
-from graphc.codegen.routines.values import I1, I64, RELAXED, Ptr
+from graphc.codegen.routines.values import I1, I64, RELAXED, Extern, Ptr
 from graphc.runtime import pool_ir, share_ir
 from graphc.runtime.pool_ir import gc_parallel
-from graphc.runtime.pool_memory import Placement, PoolMemory
-from graphc.runtime.preemption_ir import PREEMPTION, PreemptionMemory
+from graphc.runtime.pool_memory import Placement, PoolMemory, PreemptionMemory
+from graphc.runtime.preemption_ir import PREEMPTION
 from graphc.runtime.system import I64s
 
-POOL, CONTEXTS, SCRATCH, COUNTS, RESULTS = 0x1000, 0x100000, 0x200000, 0x300000, 0x10000000      # where things are in the machine's memory
+# Where things are in the machine's memory.
+POOL, CONTEXTS, SCRATCH, COUNTS, RESULTS = 0x1000, 0x100000, 0x200000, 0x300000, 0x10000000
 MOVES = POOL + PoolMemory.size + PreemptionMemory.moved.offset
 MOST_CALLERS = 8
 BEGUN, ENDED = 1, 2
@@ -142,18 +142,19 @@ def never_held(f: RoutineBody, own: Placement) -> I1:
     return False
 
 
-PLAIN = {pool_ir.patience: no_patience, pool_ir.rounds_in: one_round, share_ir.follow: no_follow, share_ir.wear: no_wear,
-         share_ir.hold_placement: never_held}
+PLAIN = {pool_ir.patience: no_patience, pool_ir.rounds_in: one_round, share_ir.follow: no_follow,
+         share_ir.wear: no_wear, share_ir.hold_placement: never_held}
 
 
-def pool_machine(caller: Routine, callers: int, threads: int, tiles: int, replaced: Mapping[Routine, Routine] = PLAIN, others: tuple[Routine, ...] = (),
-                 kind: type[Machine] = Machine, functions: Mapping[str, Callable] = MappingProxyType({})) -> Machine:
+def pool_machine(caller: Routine, callers: int, threads: int, tiles: int, others: tuple[Routine, ...] = (),
+                 replaced: Mapping[Routine, Routine] = PLAIN, kind: type[Machine] = Machine) -> Machine:
     """Callers, each about to begin, and threads of `others`, which have the first caller's context."""
-    machine = kind(Program([caller, *others], replaced, {**CHECKS, **functions}))
+    machine = kind(Program([caller, *others], replaced, {**CHECKS, **kind.functions}))
     machine.store(POOL + PoolMemory.wake_ns.offset, 1000)
     machine.store(POOL + PoolMemory.spin.offset, 1)
     for n in range(2 * MOST_CALLERS):                   # the upper half is for calls inside others
-        fields = dict(pool=POOL, threads=threads, scratch=SCRATCH + 0x100 * n, scratch_bytes=8, outputs=RESULTS + 0x100 * n)
+        fields = dict(pool=POOL, threads=threads, scratch=SCRATCH + 0x100 * n, scratch_bytes=8,
+                      outputs=RESULTS + 0x100 * n)
         for name, value in fields.items():
             machine.store(CONTEXTS + 0x1000 * n + Context.fields[name].offset, value)
     for n in range(callers):
@@ -164,7 +165,8 @@ def pool_machine(caller: Routine, callers: int, threads: int, tiles: int, replac
 
 
 def explore(machine: Machine, callers: Iterable[int]) -> int:
-    """Follows every order of steps. AssertionError when a check fails, or when from some state the callers cannot come back. Number of states."""
+    """Follows every order of steps. AssertionError when a check fails, or when from some state the callers cannot come
+    back. Number of states."""
     numbers, before, finals = {machine.key(): 0}, [[]], []
     waiting = deque([(0, machine)])
     while waiting:
@@ -189,7 +191,7 @@ def explore(machine: Machine, callers: Iterable[int]) -> int:
             if earlier not in fine:
                 fine.add(earlier)
                 todo.append(earlier)
-    assert len(fine) == len(before), f"from {len(before) - len(fine)} of {len(before)} states the callers never come back"
+    assert len(fine) == len(before), f"from {len(before) - len(fine)} of {len(before)} states callers never come back"
     return len(before)
 
 
@@ -204,7 +206,8 @@ class BusyMachine(Machine):
         self.affinity: dict[int, int] = {}          # of those that are not to run everywhere
 
     def run(self, seed: int, callers: Iterable[int], limit: int = 30_000) -> None:
-        """Steps in an order that `seed` decides, mostly several of one thread, until the callers are back. Any sleep may end without reason."""
+        """Steps in an order that `seed` decides, mostly several of one thread, until the callers are back. Any sleep
+        may end without reason."""
         order, thread = random.Random(seed), None
         for _ in range(limit):
             if all(self.threads[n].is_done for n in callers):
@@ -246,13 +249,15 @@ def _cpu(machine: BusyMachine, thread: Thread) -> int:
     return thread.number % 2 if mask == machine.CPUS else mask.bit_length() - 1
 
 
-BUSY = {"clock_gettime": _time, "sched_setaffinity": _set_affinity, "sched_getaffinity": _get_affinity, "sched_getcpu": _cpu}
+BusyMachine.functions = {"clock_gettime": _time, "sched_setaffinity": _set_affinity,
+                         "sched_getaffinity": _get_affinity, "sched_getcpu": _cpu}
 
 
-def busy_machine(caller: Routine, callers: int, threads: int, tiles: int, patient: bool = True, others: tuple[Routine, ...] = ()) -> BusyMachine:
+def busy_machine(caller: Routine, callers: int, threads: int, tiles: int, others: tuple[Routine, ...] = (),
+                 patient: bool = True) -> BusyMachine:
     """With all parts of the pool, the plug-in too; `patient`: who waits spins several times."""
     replaced = {pool_ir.patience: some_patience if patient else no_patience, pool_ir.rounds_in: one_round, **PREEMPTION}
-    return pool_machine(caller, callers, threads, tiles, replaced, others, BusyMachine, BUSY)
+    return pool_machine(caller, callers, threads, tiles, others, replaced, BusyMachine)
 
 
 @routine

@@ -1,24 +1,12 @@
-"""What the runtime must know of a CPU's architecture besides its LLVM target: numbers of system calls, the instruction of waiting loops."""
+"""What the runtime must know of a CPU's architecture besides its LLVM target: numbers of system calls, the instruction
+of waiting loops."""
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graphc.codegen.routines.values import I32, I64, Typed
+from graphc.codegen.routines.values import I32, I64, Extern
 from graphc.errors import InternalError
-
-
-class Extern:
-    """A function of C, or of LLVM; `variadic`: it takes more values than its parameters."""
-
-    def __init__(self, name: str, result: type[Typed] | None, *params: type[Typed], variadic: bool = False):
-        self.name, self.result, self.params, self.variadic = name, result, params, variadic
-
-    def __call__(self, body, *values):
-        return body.call(self, values)
-
-    def __repr__(self) -> str:
-        return self.name
 
 
 SYSCALL = Extern("syscall", I64, I64, variadic=True)
@@ -33,9 +21,11 @@ class Architecture:
 
 
 X86_64 = Architecture("x86_64", (Extern("llvm.x86.sse2.pause", None), ()), {
-    "rt_sigprocmask": 14, "sched_yield": 24, "gettid": 186, "futex": 202, "sched_setaffinity": 203, "sched_getaffinity": 204})
+    "rt_sigprocmask": 14, "sched_yield": 24, "gettid": 186, "futex": 202, "sched_setaffinity": 203,
+    "sched_getaffinity": 204})
 AARCH64 = Architecture("aarch64", (Extern("llvm.aarch64.hint", None, I32), (1,)), {
-    "futex": 98, "sched_setaffinity": 122, "sched_getaffinity": 123, "sched_yield": 124, "rt_sigprocmask": 135, "gettid": 178})
+    "futex": 98, "sched_setaffinity": 122, "sched_getaffinity": 123, "sched_yield": 124, "rt_sigprocmask": 135,
+    "gettid": 178})
 ARCHITECTURES = {a.name: a for a in (X86_64, AARCH64)}
 
 

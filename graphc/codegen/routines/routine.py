@@ -7,8 +7,9 @@
             sum.value += numbers[i].value
         return sum.value
 
-A routine is a Python function over the body under construction and typed values; other routines call it as it is written: `total(f, numbers, 4)`. The
-parameters' and the result's types are its annotations. What does not fit is an InternalError that names the routine, when its body is made.
+A routine is a Python function over the body under construction and typed values; other routines call it as it is
+written: `total(f, numbers, 4)`. The parameters' and the result's types are its annotations. What does not fit is an
+InternalError that names the routine, when its body is made.
 """
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from inspect import get_annotations
 from typing import Protocol
 
 from graphc.codegen.routines.architecture import SYSCALL, Architecture
-from graphc.codegen.routines.values import I1, I64, Cell, Elements, Ptr, Typed, array_of
+from graphc.codegen.routines.values import I1, I64, Cell, Elements, Global, Ptr, Typed, array_of
 from graphc.errors import InternalError
 
 
@@ -31,16 +32,10 @@ class Callee(Protocol):
     variadic: bool
 
 
-@dataclass(frozen=True)
-class Global:
-    """Memory with a name: `content`, or (None) another library's."""
-    name: str
-    content: bytes | None = None
-
-
 @dataclass
 class Instruction:
-    """One operation. `how`: the memory order of an atomic one; of a call, whom it calls; of a variable on the stack, how many bytes."""
+    """One operation. `how`: the memory order of an atomic one; of a call, whom it calls; of a variable on the stack,
+    how many bytes."""
     op: str
     result: Typed | None
     operands: tuple[Typed, ...]
@@ -57,7 +52,9 @@ class StatementList:
         last = self.statements[-1] if self.statements else None
         if isinstance(last, Instruction):
             return last.op in ("ret", "break")
-        return isinstance(last, Branch) and last.then.ends and last.otherwise.ends or isinstance(last, Repeat) and not last.broken
+        if isinstance(last, Branch):
+            return last.then.ends and last.otherwise.ends
+        return isinstance(last, Repeat) and not last.broken
 
 
 @dataclass
@@ -133,7 +130,8 @@ class RoutineBody:
 
     # ---- values
     def given(self, value: object, kind: type[Typed]) -> Typed:
-        """`value`, or the constant, as a value of that type; of a variable or a field where an address is wanted, its address."""
+        """`value`, or the constant, as a value of that type; of a variable or a field where an address is wanted, its
+        address."""
         if isinstance(value, Cell):
             value = value.pointer
         if not isinstance(value, Typed):
@@ -157,8 +155,12 @@ class RoutineBody:
         block.statements.append(Instruction(op, result, operands, how))
         return result
 
-    def select(self, condition: I1, yes: Typed, no: Typed | int):
-        return self.emit("select", type(yes), self.given(condition, I1), yes, self.given(no, type(yes)))
+    def select(self, condition: I1, yes: Typed | int, no: Typed | int):
+        """`yes` if the condition holds, else `no`; one of them may be a constant."""
+        kind = type(yes if isinstance(yes, Typed) else no)
+        if not issubclass(kind, Typed):
+            raise self.error("select of two constants")
+        return self.emit("select", kind, self.given(condition, I1), self.given(yes, kind), self.given(no, kind))
 
     def address(self, thing: Callee | Global) -> Ptr:
         """Of a routine, or of memory with a name."""
@@ -274,8 +276,8 @@ class RoutineBody:
     # ---- helpers
     def _more(self, value: object) -> Typed:
         """A value that a variadic function takes besides its parameters: numbers are I64."""
-        kind = I64 if isinstance(value, int) else Ptr if value is None or isinstance(value, (Cell, Ptr)) else type(value)
-        return self.given(value, kind)
+        is_pointer = value is None or isinstance(value, (Cell, Ptr))
+        return self.given(value, Ptr if is_pointer else I64 if isinstance(value, int) else type(value))
 
     def _append(self, statement: Branch | Repeat) -> None:
         if self._open[-1].ends:

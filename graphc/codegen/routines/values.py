@@ -1,4 +1,5 @@
-"""Values and memory of routines. The class of a value is its type; a `Struct` is a pointer to memory with named, typed fields."""
+"""Values and memory of routines. The class of a value is its type; a `Struct` is a pointer to memory with named, typed
+fields."""
 from __future__ import annotations
 
 from functools import cache
@@ -15,7 +16,8 @@ VOLATILE = "volatile"           # a plain load that is made once, where it stand
 
 
 class Typed:
-    """A value of a routine under construction: a constant, a parameter, or what an instruction of `block` gives (`text`: its name)."""
+    """A value of a routine under construction: a constant, a parameter, or what an instruction of `block` gives
+    (`text`: its name)."""
     llvm: ClassVar[str] = "void"
     bytes: ClassVar[int] = 0
 
@@ -36,7 +38,8 @@ class Typed:
 
 
 class Int(Typed):
-    """Arithmetic wraps; comparisons are signed; `//`, `%` and `>>` take what is not negative. Python ints are constants of the other operand's type."""
+    """Arithmetic wraps; comparisons are signed; `//`, `%` and `>>` take what is not negative. Python ints are constants
+    of the other operand's type."""
 
     @classmethod
     def constant(cls, body: RoutineBody, value: object) -> Self:
@@ -96,7 +99,8 @@ class I64(Int):
 
 
 class Ptr(Typed):
-    """An address; the constant None is null. Its subclasses know what is there, and are taken where a mere address is wanted."""
+    """An address; the constant None is null. Its subclasses know what is there, and are taken where a mere address is
+    wanted."""
     llvm, bytes = "ptr", 8
 
     @classmethod
@@ -122,11 +126,14 @@ class Ptr(Typed):
         return self.body.emit("ptrtoint", I64, self)
 
     def plus(self, offset: I64 | int) -> Ptr:
-        return Ptr.of(self) if isinstance(offset, int) and offset == 0 else self.body.emit("offset", Ptr, self, self.body.given(offset, I64))
+        if isinstance(offset, int) and offset == 0:
+            return Ptr.of(self)
+        return self.body.emit("offset", Ptr, self, self.body.given(offset, I64))
 
 
 class Cell:
-    """A value in memory. `value` reads and writes it plainly; the methods do so atomically, in the memory order that they are given."""
+    """A value in memory. `value` reads and writes it plainly; the methods do so atomically, in the memory order that
+    they are given."""
 
     def __init__(self, pointer: Ptr, kind: type[Typed]):
         self.pointer, self.kind = pointer, kind
@@ -155,7 +162,8 @@ class Cell:
     def compare_exchange(self, expected, value, order: str):
         """Writes `value` if `expected` is there; what was there. A failure orders nothing."""
         body = self.pointer.body
-        return body.emit("cmpxchg", self.kind, self.pointer, body.given(expected, self.kind), body.given(value, self.kind), how=order)
+        old, new = body.given(expected, self.kind), body.given(value, self.kind)
+        return body.emit("cmpxchg", self.kind, self.pointer, old, new, how=order)
 
     def _update(self, op: str, value, order: str):
         """What was there before."""
@@ -164,7 +172,8 @@ class Cell:
 
 
 class Field:
-    """A field of a `Struct`: a value of `kind`, or `count` of them (of structs: the structs themselves). `line`: it starts a cache line."""
+    """A field of a `Struct`: a value of `kind`, or `count` of them (of structs: the structs themselves). `line`: it
+    starts a cache line."""
 
     def __init__(self, kind: type[Typed], count: int | None = None, line: bool = False):
         self.kind, self.count, self.line = kind, count, line
@@ -177,12 +186,14 @@ class Field:
         if struct is None:
             return self
         at = struct.plus(self.offset)
-        return Cell(at, self.kind) if self.count is None else (records_of if issubclass(self.kind, Struct) else array_of)(self.kind).of(at)
+        if self.count is None:
+            return Cell(at, self.kind)
+        return (records_of if issubclass(self.kind, Struct) else array_of)(self.kind).of(at)
 
 
 class Struct(Ptr):
-    """A pointer to memory with the fields that a subclass lists in order, each at a multiple of its own size, after those of its base class;
-    `size`: bytes of it all."""
+    """A pointer to memory with the fields that a subclass lists in order, each at a multiple of its own size, after
+    those of its base class; `size`: bytes of it all."""
     size: ClassVar[int] = 0
     fields: ClassVar[dict[str, Field]] = {}
 
@@ -243,3 +254,22 @@ class FunctionPointer(Ptr):
     def __call__(self, body: RoutineBody, *values):
         return body.call(self, values)
 
+
+class Extern:
+    """A function of C, or of LLVM; `variadic`: it takes more values than its parameters."""
+
+    def __init__(self, name: str, result: type[Typed] | None, *params: type[Typed], variadic: bool = False):
+        self.name, self.result, self.params, self.variadic = name, result, params, variadic
+
+    def __call__(self, body: RoutineBody, *values):
+        return body.call(self, values)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Global:
+    """Memory with a name: `content`, or (None) another library's."""
+
+    def __init__(self, name: str, content: bytes | None = None):
+        self.name, self.content = name, content
