@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from graphc.codegen.abi import RETURN_OK, STATUS_OK, Context
 from graphc.codegen.routines.routine import RoutineBody, inlined, routine
-from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, Cell, Global, Ptr
+from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, Global, Ptr
 from graphc.runtime.arrays_ir import Objects, all_fit, data_pointers, drop, given_outputs, make_outputs, result
 from graphc.runtime.entry_layout import BUSY, EntryRecord, FrameMemory, LockMemory
 from graphc.runtime.float_control import gc_run
@@ -44,13 +44,14 @@ def _fast(f: RoutineBody, d: EntryRecord, args: Objects, nargs: I64, names: Ptr)
     inputs = f.array(Ptr, nargs)
     data_pointers(f, args, nargs, inputs)
     count = d.n_outputs.value
-    outs, tables, status = Objects.of(f.array(Ptr, count)), (inputs, f.array(Ptr, count)), f.variable(I64, STATUS_OK)
+    outs, tables, status = Objects.of(f.array(Ptr, count)), (inputs, f.array(Ptr, count)), f.array(I64, 1)
     with f.if_(names.is_null()):
         made = make_outputs(f, d, outs, count)
         with f.if_(made != count):
             drop(f, outs, made)
             f.return_(None)
-        code = _run(f, d, outs, tables, status)
+        data_pointers(f, outs, count, tables[1])
+        code = gc_call(f, d, *tables, status)
         with f.if_(code == RETURN_OK):
             f.return_(result(f, d, outs, count))
         drop(f, outs, count)
@@ -58,22 +59,18 @@ def _fast(f: RoutineBody, d: EntryRecord, args: Objects, nargs: I64, names: Ptr)
     with f.else_():
         out = args[nargs].value
         with f.if_(given_outputs(f, d, args, names, outs)):
-            code = _run(f, d, outs, tables, status)
+            data_pointers(f, outs, count, tables[1])
+            code = gc_call(f, d, *tables, status)
             with f.if_(code == RETURN_OK):
                 Py_IncRef(f, out)
                 f.return_(out)
             _raise(f, d, code, status)
 
 
-def _run(f: RoutineBody, d: EntryRecord, outs: Objects, tables: tuple[Pointers, Pointers], status: Cell) -> I32:
-    data_pointers(f, outs, d.n_outputs.value, tables[1])
-    return gc_call(f, d, *tables, status)
-
-
-def _raise(f: RoutineBody, d: EntryRecord, code: I32, status: Cell) -> None:
+def _raise(f: RoutineBody, d: EntryRecord, code: I32, status: I64s) -> None:
     """Raises what a failed call calls for; one that must wait goes on."""
     with f.if_(code != BUSY):
-        f.return_(PyObject_CallFunction(f, d.failed.value, FAILURE_FORMAT, status.value, code))
+        f.return_(PyObject_CallFunction(f, d.failed.value, FAILURE_FORMAT, status[0].value, code))
 
 
 @routine
@@ -82,7 +79,8 @@ def gc_call(f: RoutineBody, d: EntryRecord, inputs: Pointers, outputs: Pointers,
     handlers can see. Returns gc_main's code, and the status word; or BUSY when another call has the lock or all frames,
     or the derived values are not those of the state as it is now."""
     lock = d.lock.value
-    f.return_if(~try_lock(f, lock), BUSY)
+    with f.if_(~lock.is_null()):                # as `try_lock`, without a value in between
+        f.return_if(lock.word.compare_exchange(FREE, HELD, ACQUIRE) != FREE, BUSY)
     with f.if_(is_current(f, d, lock)):
         ctx = gc_pop_frame(f, d)
         with f.if_(~ctx.is_null()):

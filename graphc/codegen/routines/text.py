@@ -39,17 +39,18 @@ def module_text(routines: Iterable[Routine], architecture: Architecture,
 
 def routine_bodies(routines: Iterable[Routine], architecture: Architecture,
                    replaced: Replaced) -> dict[str, RoutineBody]:
-    """The bodies of these routines and of all that they call or mention, by name. InternalError when two have one name
+    """The bodies of these routines, each before those that it calls first, by name. InternalError when two have one name
     or one stands in the place of another that takes or gives something else."""
     for old, new in replaced.items():
         if old.params != new.params or old.result is not new.result:
             raise InternalError(f"routine {new.name} cannot stand for {old.name}: other types", "runtime")
     bodies: dict[str, RoutineBody] = {}
     waiting = list(routines)
-    for routine in waiting:                     # which grows
+    while waiting:
+        routine = waiting.pop(0)
         if routine.name not in bodies:
             bodies[routine.name] = body = RoutineBody(routine, architecture)
-            waiting += [replaced.get(thing, thing) for thing in body.mentioned if isinstance(thing, Routine)]
+            waiting[:0] = [replaced.get(thing, thing) for thing in body.mentioned if isinstance(thing, Routine)]
         elif bodies[routine.name].owner is not routine:
             raise InternalError(f"two routines have the name {routine.name}", "runtime")
     return bodies
