@@ -12,6 +12,8 @@ from graphc.runtime.system import futex_wait, futex_wake, memmove, time_limit
 
 FREE, HELD, AWAITED = 0, 1, 2
 
+Transfers = records_of(Transfer)
+
 
 @routine
 def gc_lock(f: RoutineBody, lock: LockMemory, milliseconds: I64) -> I32:
@@ -42,7 +44,7 @@ def gc_unlock(f: RoutineBody, lock: LockMemory):
 
 
 @routine
-def gc_transfer(f: RoutineBody, lock: LockMemory, rows: records_of(Transfer), count: I64, writes: I64, expected: I64,
+def gc_transfer(f: RoutineBody, lock: LockMemory, rows: Transfers, count: I64, writes: I64, expected: I64,
                 milliseconds: I64) -> I32:
     """Copies, the lock held, and advances the version by `writes`; nothing if the version is no longer `expected` (-1:
     any)."""

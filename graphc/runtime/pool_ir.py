@@ -223,8 +223,8 @@ def worker(f: RoutineBody, pool: PoolMemory) -> Ptr:
     worn = f.variable(I64, wear(f, pool, mask))
     number = pool.born.add(1, RELAXED)
     who = number + 1
-    place = pool.placement(who)
-    place.share.store(number, RELAXED)
+    placement = pool.placement(who)
+    placement.share.store(number, RELAXED)
     between = rounds_in(f, pool, IDLE_NS)
     seen = f.variable(I64, pool.ticket.load(ACQUIRE) >> 32 ^ 0xFFFFFFFF)        # of no job that is there or comes soon
     ticket, rounds = f.variable(I64, 0), f.variable(I64, 0)
@@ -267,16 +267,16 @@ def _work(f: RoutineBody, pool: PoolMemory, number: I64, ticket: I64) -> None:
 
 def _sleep(f: RoutineBody, pool: PoolMemory, who: I64, seen: I64, mask: Ptr, worn: Cell) -> None:
     """Until there is another job than the one seen last and somebody wants help, on a share of the CPUs of its own."""
-    place = pool.placement(who)
+    placement = pool.placement(who)
     pool.sleepers.add(1, SEQ_CST)
-    held, known = hold_placement(f, place), f.variable(I64, 0)
+    held, known = hold_placement(f, placement), f.variable(I64, 0)
     with f.if_(held):
-        known.value = take_share(f, pool, mask, place.share.load(RELAXED))
+        known.value = take_share(f, pool, mask, placement.share.load(RELAXED))
     futex_wait(f, pool.sequence_word(), seen)
     with f.if_(held):
         with f.if_(known.value > 0):
             worn.value = wear(f, pool, mask)
-        free_placement(f, place)
+        free_placement(f, placement)
     pool.sleepers.subtract(1, SEQ_CST)
 
 
@@ -284,10 +284,10 @@ def _wear_if_changed(f: RoutineBody, pool: PoolMemory, who: I64, mask: Ptr, worn
     """Runs where the caller may, unless somebody else has just narrowed this thread's affinity; then at the next
     job."""
     with f.if_(pool.mask_version.load(RELAXED) != worn.value):
-        place = pool.placement(who)
-        with f.if_(hold_placement(f, place)):
+        placement = pool.placement(who)
+        with f.if_(hold_placement(f, placement)):
             worn.value = wear(f, pool, mask)
-            free_placement(f, place)
+            free_placement(f, placement)
 
 
 @routine

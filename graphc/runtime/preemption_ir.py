@@ -55,16 +55,16 @@ def begin_watched(f: RoutineBody, pool: PoolMemory, who: I64, sequence: I64):
 @routine
 def rest_watched(f: RoutineBody, pool: PoolMemory, who: I64):
     """It may stop. A worker whose tile was done on the caller's CPU leaves it."""
-    own, place = watched(pool, who), pool.placement(who)
+    own, placement = watched(pool, who), pool.placement(who)
     own.job.exchange(0, SEQ_CST)
     with f.if_(who == 0):
-        with f.while_(lambda: place.lock.load(SEQ_CST) != 0):
+        with f.while_(lambda: placement.lock.load(SEQ_CST) != 0):
             f.syscall("sched_yield")            # the user's program gets its thread back with its own affinity
     with f.else_():
         home = own.home.load(RELAXED)
         with f.if_(home != 0):
             own.home.store(0, RELAXED)
-            go_to(f, place, home - 1)
+            go_to(f, placement, home - 1)
 
 
 @routine
@@ -132,12 +132,12 @@ def few_are_preempted(f: RoutineBody, pool: PoolMemory, other: Watched, particip
 def bring(f: RoutineBody, pool: PoolMemory, who: I64, is_guest: I1) -> I64:
     """Participant `who` comes to this CPU, to go back when its tile is done if it is a guest. Returns the CPU that it
     was on; -1 when it stays."""
-    other, place = watched(pool, who), pool.placement(who)
-    f.return_if(~hold_placement(f, place), -1)
+    other, placement = watched(pool, who), pool.placement(who)
+    f.return_if(~hold_placement(f, placement), -1)
     is_busy = other.job.load(SEQ_CST) != 0
     thread, there, here = other.thread.load(RELAXED), other.cpu.load(RELAXED), sched_getcpu(f).sext(I64)
     with f.if_(~is_busy | (here == there)):     # it went on meanwhile, or needs the CPU that this thread is on
-        free_placement(f, place)
+        free_placement(f, placement)
         f.syscall("sched_yield")
         f.return_(-1)
     mask, result = f.array(I64, MASK_WORDS), f.variable(I64, -1)
@@ -148,19 +148,19 @@ def bring(f: RoutineBody, pool: PoolMemory, who: I64, is_guest: I1) -> I64:
         PreemptionMemory.behind(pool).moved.add(1, RELAXED)
         move_thread(f, thread, here, mask, known)
         result.value = there
-    free_placement(f, place)
+    free_placement(f, placement)
     return result.value
 
 
 @routine
-def go_to(f: RoutineBody, place: Placement, cpu: I64):
+def go_to(f: RoutineBody, placement: Placement, cpu: I64):
     """This thread, whose place it is, goes to another CPU, if it may."""
-    f.return_if(~hold_placement(f, place))
+    f.return_if(~hold_placement(f, placement))
     mask = f.array(I64, MASK_WORDS)
     known = f.syscall("sched_getaffinity", SELF, MASK_BYTES, mask)
     with f.if_(has_cpu(f, mask, known, cpu)):
         move_thread(f, SELF, cpu, mask, known)
-    free_placement(f, place)
+    free_placement(f, placement)
 
 
 @routine

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from graphc.codegen.routines.routine import StatementList, RoutineBody
 
 RELAXED, ACQUIRE, RELEASE, ACQ_REL, SEQ_CST = "monotonic", "acquire", "release", "acq_rel", "seq_cst"
-OF_VALUES = ("body", "text", "block", "const")
+OF_VALUES = ("body", "text", "block", "const")         # attributes, beside those of the classes
 VOLATILE = "volatile"           # a plain load that is made once, where it stands
 
 
