@@ -14,6 +14,7 @@ from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.host import can_run
 from graphc.codegen.llvm.jit import Loaded, load_cached
 from graphc.errors import InternalError
+from graphc.once import LOADING
 from graphc.runtime.python_api import NUMPY_ROWS, PYTHON_FUNCTIONS, PyArray_Type, PyTuple_Type
 from graphc.schedule.target import NEON, SSE2, Target
 
@@ -72,7 +73,9 @@ def native() -> Native:
 def runtime_text(target: Target) -> str:
     """LLVM text of the whole runtime for the machine of `target`. The routines are loaded here: mostly the disk cache
     has what they give."""
-    return import_module("graphc.runtime.routines").llvm_text(target.triple, EXPORTS)
+    with LOADING:
+        routines = import_module("graphc.runtime.routines")
+    return routines.llvm_text(target.triple, EXPORTS)
 
 
 def _stored_text(target: Target) -> str:

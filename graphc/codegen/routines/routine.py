@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from inspect import get_annotations
 from typing import Protocol
 
 from graphc.codegen.routines.architecture import SYSCALL, Architecture
 from graphc.codegen.routines.values import I1, I64, Cell, Elements, Global, Ptr, Typed, array_of
 from graphc.errors import InternalError
+from graphc.once import once_property
 
 
 class Callee(Protocol):
@@ -79,7 +79,7 @@ class Routine:
         self.name, self.build, self.inline = build.__name__, build, inline
         self.doc = " ".join((build.__doc__ or "").split())
 
-    @cached_property
+    @once_property
     def _types(self) -> dict[str, type[Typed] | None]:
         return get_annotations(self.build, eval_str=True)
 
