@@ -12,7 +12,10 @@ LOADING = RLock()               # held while modules are imported at their first
 
 def held_by_forks(lock: RLock) -> None:
     """A fork takes the lock first, so that no other thread is inside what it guards, and both processes go on with it free."""
-    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock._at_fork_reinit)
+    def release() -> None:
+        if lock._is_owned():            # another thread may have brought the lock here while the fork waited for the next
+            lock.release()
+    os.register_at_fork(before=lock.acquire, after_in_parent=release, after_in_child=lock._at_fork_reinit)
 
 
 held_by_forks(LOADING)
