@@ -231,7 +231,8 @@ SECOND = 4                      # where the second array begins, for routines th
 def calls(order: random.Random) -> Iterator[tuple[str, list[int], list[int]]]:
     """Routines, memory and arguments."""
     words = [order.getrandbits(64) - (1 << 63) for _ in range(8)]
-    yield "everything", words, [None, order.choice((words[0], order.randrange(-1 << 40, 1 << 40))), order.randrange(1 << 40)]
+    x = order.choice((words[0], order.randrange(-1 << 40, 1 << 40)))
+    yield "everything", words, [None, x, order.randrange(1 << 40)]
     yield "range_start", [0], [order.randrange(100), order.randrange(1, 100), order.randrange(10_000)]
     yield "has_cpu", words, [None, 32, order.randrange(-10, 300)]
     yield "mark_share", words, [None, 32, order.randrange(-1, 256), None, order.randrange(1, 9), order.randrange(9)]

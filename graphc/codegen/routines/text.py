@@ -39,7 +39,7 @@ def module_text(routines: Iterable[Routine], architecture: Architecture,
 
 def routine_bodies(routines: Iterable[Routine], architecture: Architecture,
                    replaced: Replaced) -> dict[str, RoutineBody]:
-    """The bodies of these routines, each before those that it calls first, by name. InternalError when two have one name
+    """The bodies of these routines and of all they call, by name, callers first. InternalError when two have one name
     or one stands in the place of another that takes or gives something else."""
     for old, new in replaced.items():
         if old.params != new.params or old.result is not new.result:
