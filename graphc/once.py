@@ -19,8 +19,11 @@ Key = TypeVar("Key", bound=Hashable)
 def held_by_forks(lock: RLock) -> None:
     """A fork takes the lock first, so that no other thread is inside what it guards, and both processes go on with it
     free."""
+    def release() -> None:
+        if lock._is_owned():            # type: ignore[attr-defined]   # another thread may have brought the lock here
+            lock.release()              # while the fork waited for the next
     renew = lock._at_fork_reinit        # type: ignore[attr-defined]   # CPython's, as `logging` uses it
-    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=renew)
+    os.register_at_fork(before=lock.acquire, after_in_parent=release, after_in_child=renew)
 
 
 held_by_forks(LOADING)

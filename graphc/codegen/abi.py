@@ -6,29 +6,33 @@ order, on any threads, and returns when all are done; `scratch` is the claiming 
 """
 from __future__ import annotations
 
+from graphc.codegen.routines.values import I64, Field, Ptr, Struct
+
 MAIN = "gc_main"
 PREPARE = "gc_prepare"           # like gc_main: makes the part of the state table that is derived from the rest
 ENTRIES = (MAIN, PREPARE)
 
-# name -> what it holds; the order is the layout
-FIELDS = {
-    "parallel": "void (*)(ctx, fn, frame, i64 ntiles); fn = void (*)(ctx, frame, i64 tile, scratch)",
-    "pool": "the runtime's own",
-    "threads": "i64: threads for this call; 1 means everything on the caller",
-    "arena": "base of the arena",
-    "consts": "base of the constants",
-    "inputs": "table of pointers",
-    "outputs": "table of pointers",
-    "state": "table of pointers",
-    "scratch": "thread k's scratch is at scratch + k * scratch_bytes; the caller is thread 0",
-    "scratch_bytes": "i64",
-    "status": "i64: STATUS_OK, or the least `failure_code` of all failed checks",
-    "cancel": "i64: above 0 asks gc_main to return early; COMMITTED: it has begun to write state, and returns when it is done",
-    "profile": "of an instrumented program: pairs of i64, nanoseconds and calls of each call site",
-}
-FIELD_BYTES = 8
-OFFSETS = {name: FIELD_BYTES * i for i, name in enumerate(FIELDS)}
-CONTEXT_BYTES = FIELD_BYTES * len(FIELDS)
+
+class Context(Struct):
+    """What a call of generated code works on; the order is the layout."""
+    parallel = Field(Ptr)           # void (*)(ctx, fn, frame, i64 ntiles); fn = void (*)(ctx, frame, i64 tile, scratch)
+    pool = Field(Ptr)               # the runtime's own
+    threads = Field(I64)            # for this call; 1 means everything on the caller
+    arena = Field(Ptr)
+    consts = Field(Ptr)
+    inputs = Field(Ptr)             # tables of pointers
+    outputs = Field(Ptr)
+    state = Field(Ptr)
+    scratch = Field(Ptr)            # thread k's is at scratch + k * scratch_bytes; the caller is thread 0
+    scratch_bytes = Field(I64)
+    status = Field(I64)             # STATUS_OK, or the least `failure_code` of all failed checks
+    cancel = Field(I64)             # above 0 asks gc_main to return early; COMMITTED: it writes state, and ends first
+    profile = Field(Ptr)            # of an instrumented program: pairs of i64, nanoseconds and calls of each call site
+
+
+FIELDS = Context.fields
+OFFSETS = {name: field.offset for name, field in FIELDS.items()}
+CONTEXT_BYTES = Context.size
 
 STATUS_OK = 0x7FFFFFFFFFFFFFFF
 INDEX_BITS = 40

@@ -15,7 +15,8 @@ from graphc.runtime.signature import ArraySpec, Signature
 def bind_arguments(signature: Signature, args: Sequence, named: Mapping) -> list[np.ndarray]:
     """One aligned C-contiguous array of exactly the wanted dtype and shape per input, in order.
 
-    An array that is not contiguous is copied. GraphError for a missing, extra, repeated or unknown argument, another dtype or shape.
+    An array that is not contiguous is copied. GraphError for a missing, extra, repeated or unknown argument, another
+    dtype or shape.
     """
     names = [spec.name for spec in signature.inputs]
     if len(args) > len(names):
@@ -29,13 +30,15 @@ def bind_arguments(signature: Signature, args: Sequence, named: Mapping) -> list
     given.update(named)
     missing = [name for name in names if name not in given]
     if missing:
-        hint = "; an argument called 'out' is given by position, as out= says where results go" if "out" in missing else ""
-        raise GraphError(f"{signature.name} lacks the argument {', '.join(map(repr, missing))}; it takes {', '.join(names)}{hint}")
+        hint = "; an argument called 'out' is given by position, as out= says where results go"
+        raise GraphError(f"{signature.name} lacks the argument {', '.join(map(repr, missing))}; it takes "
+                         f"{', '.join(names)}{hint if 'out' in missing else ''}")
     return [bind_argument(spec, given[spec.name], signature.name) for spec in signature.inputs]
 
 
 def bind_argument(spec: ArraySpec, value, function: str) -> np.ndarray:
-    """`value` as the array that `spec` wants: any CPU array with DLPack or the buffer protocol; a Python number for a scalar."""
+    """`value` as the array that `spec` wants: any CPU array with DLPack or the buffer protocol; a Python number for a
+    scalar."""
     array = _as_array(spec, value, function)
     _check_type(spec, array, f"argument {spec.name!r} of {function}")
     flags = array.flags
@@ -45,8 +48,8 @@ def bind_argument(spec: ArraySpec, value, function: str) -> np.ndarray:
 def bind_outputs(signature: Signature, out, inputs: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """(outputs, inputs): the caller's arrays of `out=` checked, with inputs that they overlap copied first.
 
-    `out` has the form of the result. Each array must be a writeable C-contiguous ndarray of exactly the dtype and shape; two outputs
-    must not overlap. An output may overlap an input: the result is as if it did not.
+    `out` has the form of the result. Each array must be a writeable C-contiguous ndarray of exactly the dtype and
+    shape; two outputs must not overlap. An output may overlap an input: the result is as if it did not.
     """
     arrays = _out_list(signature, out)
     for spec, array in zip(signature.outputs, arrays):
@@ -54,7 +57,8 @@ def bind_outputs(signature: Signature, out, inputs: list[np.ndarray]) -> tuple[l
     for i, first in enumerate(arrays):
         for j in range(i):
             if np.may_share_memory(first, arrays[j]):
-                raise GraphError(f"out= of {signature.name}: {signature.outputs[j].name!r} and {signature.outputs[i].name!r} overlap in memory")
+                raise GraphError(f"out= of {signature.name}: {signature.outputs[j].name!r} and "
+                                 f"{signature.outputs[i].name!r} overlap in memory")
     return arrays, [a.copy() if any(np.may_share_memory(a, o) for o in arrays) else a for a in inputs]
 
 
@@ -76,7 +80,8 @@ def _number(spec: ArraySpec, value: Number, function: str) -> np.ndarray:
         raise GraphError(f"argument {spec.name!r} of {function} must be an array {spec.type}, got the number {value!r}")
     kinds = {"float": (float, int), "int": int, "bool": bool}[spec.type.dtype.kind]
     if not isinstance(value, kinds) or (isinstance(value, bool) and spec.type.dtype.kind != "bool"):
-        raise GraphError(f"argument {spec.name!r} of {function} must be {spec.type.dtype}, got {value!r} of type {type(value).__name__}")
+        raise GraphError(f"argument {spec.name!r} of {function} must be {spec.type.dtype}, got {value!r} of type "
+                         f"{type(value).__name__}")
     try:
         with np.errstate(over="ignore"):
             array = np.array(value, spec.type.dtype.np)
@@ -93,7 +98,8 @@ def _from_dlpack(spec: ArraySpec, value, function: str) -> np.ndarray | None:
     try:
         return np.from_dlpack(value)
     except Exception as error:      # each library words this in its own exception: a device, a gradient, a dtype
-        raise GraphError(f"argument {spec.name!r} of {function}: {type(value).__name__} gives no CPU array: {error}") from error
+        raise GraphError(f"argument {spec.name!r} of {function}: {type(value).__name__} gives no CPU array: {error}"
+                         ) from error
 
 
 def _from_buffer(spec: ArraySpec, value, function: str) -> np.ndarray | None:
@@ -123,7 +129,8 @@ def _check_output(spec: ArraySpec, array, function: str) -> None:
         raise GraphError(f"{what} must be a numpy array {spec.type}, got {type(array).__name__}")
     _check_type(spec, array, what)
     if not (array.flags.c_contiguous and array.flags.aligned):
-        raise GraphError(f"{what} must be C-contiguous and aligned; make it with np.empty({spec.type.shape}, np.{_numpy_name(array.dtype)})")
+        raise GraphError(f"{what} must be C-contiguous and aligned; make it with np.empty({spec.type.shape}, "
+                         f"np.{_numpy_name(array.dtype)})")
     if not array.flags.writeable:
         raise GraphError(f"{what} is read-only")
 
@@ -137,7 +144,8 @@ def _out_list(signature: Signature, out) -> list:
     if signature.result == "array":
         return [out]
     if not isinstance(out, (tuple, list)) or len(out) != len(names):
-        raise GraphError(f"out= of {signature.name} must be a tuple of {_count(len(names), 'array')} ({', '.join(names)})")
+        raise GraphError(f"out= of {signature.name} must be a tuple of {_count(len(names), 'array')} "
+                         f"({', '.join(names)})")
     return list(out)
 
 

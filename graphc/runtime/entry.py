@@ -9,32 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from graphc.runtime.entry_layout import (
-    DERIVES,
-    DESCRIPTOR_BYTES,
-    ENABLED,
-    FAILED,
-    HANDLER,
-    INPUT_SPECS,
-    INPUTS,
-    KEYS,
-    LOCK,
-    MADE,
-    MAIN,
-    OUT_WORD,
-    OUTPUT_SPECS,
-    OUTPUTS,
-    PASSING,
-    PASSING_BYTES,
-    PREPARE,
-    RELEASE,
-    RESULT,
-    RESULT_KINDS,
-    SEEN,
-    SLOW,
-    SPARES,
-    WRITES,
-)
+from graphc.codegen.routines.values import Field
+from graphc.runtime.entry_layout import RESULT_KINDS, EntryRecord
 from graphc.runtime.memory import address
 from graphc.runtime.native import native
 from graphc.runtime.result_memory import handler
@@ -45,77 +21,83 @@ METH_FASTCALL, METH_KEYWORDS = 0x80, 0x02
 
 
 class Descriptor:
-    """The record that native code reads, and everything it points to. `words` holds 8-byte fields at the offsets of `entry_layout`."""
+    """The record that native code reads, and everything it points to. `words` is an `EntryRecord`."""
 
-    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable, writes: bool = False):
-        self.words = np.zeros(DESCRIPTOR_BYTES // 8, np.int64)
+    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable,
+                 writes: bool = False):
+        self.words = np.zeros(EntryRecord.size // 8, np.int64)
         self.address = address(self.words)
         names = [spec.name for spec in signature.outputs]
         input_specs, output_specs = _specs(signature.inputs), _specs(signature.outputs)
         keys = np.array([id(name) for name in names], np.int64)
         self.spares: list[np.ndarray | None] = [None] * (2 * len(signature.outputs))
         self._kept = (slow, failed, names, input_specs, output_specs, keys)
-        self._set(SLOW, id(slow))
-        self._set(FAILED, id(failed))
-        self._set(INPUTS, len(signature.inputs))
-        self._set(OUTPUTS, len(signature.outputs))
-        self._set(RESULT, RESULT_KINDS[signature.result])
-        self._set(MAIN, main)
-        self._set(INPUT_SPECS, address(input_specs[0]))
-        self._set(OUTPUT_SPECS, address(output_specs[0]))
-        self._set(KEYS, address(keys))
-        self._set(LOCK, lock)
-        self._set(OUT_WORD, id(OUT))
-        self._set(SEEN, -1)
-        self._set(WRITES, int(writes))
-        self._set(SPARES, id(self.spares))
-        self._set(HANDLER, id(handler()))
+        self._set(EntryRecord.slow, id(slow))
+        self._set(EntryRecord.failed, id(failed))
+        self._set(EntryRecord.n_inputs, len(signature.inputs))
+        self._set(EntryRecord.n_outputs, len(signature.outputs))
+        self._set(EntryRecord.result, RESULT_KINDS[signature.result])
+        self._set(EntryRecord.main, main)
+        self._set(EntryRecord.input_specs, address(input_specs[0]))
+        self._set(EntryRecord.output_specs, address(output_specs[0]))
+        self._set(EntryRecord.keys, address(keys))
+        self._set(EntryRecord.lock, lock)
+        self._set(EntryRecord.out_word, id(OUT))
+        self._set(EntryRecord.seen, -1)
+        self._set(EntryRecord.writes, int(writes))
+        self._set(EntryRecord.spares, id(self.spares))
+        self._set(EntryRecord.handler, id(handler()))
 
     def switch(self, enabled: bool, release: bool) -> None:
         """Whether native calls are made at all, and whether they let other Python threads go on."""
-        self._set(RELEASE, int(release))
-        self._set(ENABLED, int(enabled))
+        self._set(EntryRecord.release, int(release))
+        self._set(EntryRecord.enabled, int(enabled))
 
     @property
     def seen(self) -> int:
         """The version of the state that the derived values were made from; -1 before the first time."""
-        return int(self.words[SEEN // 8])
+        return self._get(EntryRecord.seen)
 
     @seen.setter
     def seen(self, version: int) -> None:
-        self._set(SEEN, version)
+        self._set(EntryRecord.seen, version)
 
     def derive(self, prepare: int, passing: np.ndarray) -> None:
-        """Calls make the values that are derived from the state anew when it has changed, by `prepare`, which needs the memory `passing` meanwhile."""
+        """Calls make the values that are derived from the state anew when it has changed, by `prepare`, which needs the
+        memory `passing` meanwhile."""
         self.passing = passing
-        self._set(PREPARE, prepare)
-        self._set(PASSING, address(passing))
-        self._set(PASSING_BYTES, passing.nbytes)
-        self._set(DERIVES, 1)
+        self._set(EntryRecord.prepare, prepare)
+        self._set(EntryRecord.passing, address(passing))
+        self._set(EntryRecord.passing_bytes, passing.nbytes)
+        self._set(EntryRecord.derives, 1)
 
     @property
     def made(self) -> int:
         """How many frames there are, free or in flight."""
-        return int(self.words[MADE // 8])
+        return self._get(EntryRecord.made)
 
     @made.setter
     def made(self, count: int) -> None:
-        self._set(MADE, count)
+        self._set(EntryRecord.made, count)
 
     @property
     def enabled(self) -> bool:
-        return bool(self.words[ENABLED // 8])
+        return bool(self._get(EntryRecord.enabled))
 
     @property
     def releases(self) -> bool:
-        return bool(self.words[RELEASE // 8])
+        return bool(self._get(EntryRecord.release))
 
-    def _set(self, offset: int, value: int) -> None:
-        self.words[offset // 8] = value
+    def _get(self, field: Field) -> int:
+        return int(self.words[field.offset // 8])
+
+    def _set(self, field: Field, value: int) -> None:
+        self.words[field.offset // 8] = value
 
 
 def make_entry(descriptor: Descriptor, owner: object) -> Callable:
-    """A builtin that serves `descriptor` and keeps `owner` alive; `owner`'s slow path where the interpreter has no GIL."""
+    """A builtin that serves `descriptor` and keeps `owner` alive; `owner`'s slow path where the interpreter has no
+    GIL."""
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return owner.slow
     new = ctypes.pythonapi.PyCFunction_NewEx
@@ -124,20 +106,23 @@ def make_entry(descriptor: Descriptor, owner: object) -> Callable:
 
 
 class _MethodDef(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]
+    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int),
+                ("doc", ctypes.c_char_p)]
 
 
 @cache
 def _method() -> _MethodDef:
     """The one method definition; it must outlive every builtin made from it."""
-    method = _MethodDef(b"run", native().address("gc_entry"), METH_FASTCALL | METH_KEYWORDS, b"Run the compiled function on arrays.")
+    method = _MethodDef(b"run", native().address("gc_entry"), METH_FASTCALL | METH_KEYWORDS,
+                        b"Run the compiled function on arrays.")
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(method))
     return method
 
 
 def _specs(specs: tuple[ArraySpec, ...]) -> tuple[np.ndarray, list]:
-    """Rows (dtype object, number of axes, pointer to sizes, bytes), and what they point to."""
+    """`SpecRecord`s, and what they point to."""
     dims = [np.array(spec.type.shape or (0,), np.int64) for spec in specs]
     dtypes = [spec.type.dtype.np for spec in specs]
-    rows = [(id(dtype), len(spec.type.shape), address(d), spec.type.nbytes) for dtype, spec, d in zip(dtypes, specs, dims)]
+    rows = [(id(dtype), len(spec.type.shape), address(d), spec.type.nbytes)
+            for dtype, spec, d in zip(dtypes, specs, dims)]
     return np.array(rows, np.int64).reshape(-1), [dims, dtypes]

@@ -13,7 +13,7 @@ from graphc.codegen.llvm.jit import load_object
 from graphc.errors import GraphError, InternalError, Loc
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
-from graphc.runtime.entry_layout import BUSY, CANCELLED, DURATION, JOB_BYTES, NO_FRAME, OWN, STATUS
+from graphc.runtime.entry_layout import BUSY, NO_FRAME, CallRecord
 from graphc.runtime.frame import Frame, FrameList, Layout
 from graphc.runtime.interrupt import call_interruptibly
 from graphc.runtime.lock import StateLock, attempts
@@ -25,7 +25,8 @@ from graphc.runtime.state_table import StateTable
 from graphc.schedule.target import Target
 
 RELEASE_NS = 5_000              # calls shorter than this keep the GIL
-LONG_NS = 200_000_000           # calls longer than this are made so that Ctrl-C reaches them; below the second that is promised, as machines get busy
+# Calls longer than this are made so that Ctrl-C reaches them; below the second that is promised, as machines get busy.
+LONG_NS = 200_000_000
 COLD = 4                        # how much slower than later ones a first call may be
 TRIALS = 2                      # calls that are timed before the native entry takes over
 MIN_FRAMES = 4                  # calls in flight at once that one executable allows at least
@@ -35,11 +36,11 @@ MIN_FRAMES = 4                  # calls in flight at once that one executable al
 class Program:
     """What the compiler makes and a cache may keep: code, signature and sizes in bytes.
 
-    `work_ns`: estimated duration of one call; 0 when unknown. `varies`: it depends on data, and `work_ns` is about the greatest.
-    `target`: what the code was made for; when given, a machine that cannot run it refuses to load it.
-    `derived`: sizes of the arrays, after those of the state in its table, that `gc_prepare` makes from them; `passing` are the numbers
-    of those that nothing else reads, and which may lie in the same memory, one after the other; `idle` those of the state's arrays that
-    only `gc_prepare` reads. `writes`: it changes state.
+    `work_ns`: estimated duration of one call; 0 when unknown. `varies`: it depends on data, and `work_ns` is about the
+    greatest. `target`: what the code was made for; when given, a machine that cannot run it refuses to load it.
+    `derived`: sizes of the arrays, after those of the state in its table, that `gc_prepare` makes from them; `passing`
+    are the numbers of those that nothing else reads, and which may lie in the same memory, one after the other; `idle`
+    those of the state's arrays that only `gc_prepare` reads. `writes`: it changes state.
     """
     object_code: bytes
     signature: Signature
@@ -58,19 +59,23 @@ class Program:
 class Executable:
     """`Program` loaded. `call(*arrays)` is the callable for users; several Python threads may call at once.
 
-    threads: how many take part in a call, the caller included (0: `default_threads()`); honoured exactly, also beyond the cores.
-    state:   C-contiguous arrays. With a lock, or when the program writes, they are kept alive, read and written in place. Otherwise the
-             executable keeps what its calls need: copies, or what it derives from them now. A `StateTable` is one of such an executable.
-    lock:    held during each call when given; share it between all executables of one state. A program that derives and writes needs it.
+    threads: how many take part in a call, the caller included (0: `default_threads()`); honoured exactly, also beyond
+             the cores.
+    state:   C-contiguous arrays. With a lock, or when the program writes, they are kept alive, read and written in
+             place. Otherwise the executable keeps what its calls need: copies, or what it derives from them now. A
+             `StateTable` is one of such an executable.
+    lock:    held during each call when given; share it between all executables of one state. A program that derives
+             and writes needs it.
     quiet:   no other executable caches values derived from this state, so calls need not bump its version.
     on_failure(node, index): gives the exception to raise when a kernel reports a bad index.
     locate(): the user's line, for errors about arguments.
     profile: where an instrumented program keeps its clocks, i64 [call sites, 2].
     """
 
-    def __init__(self, program: Program, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (), lock: StateLock | None = None,
-                 on_failure: Callable[[int, int], Exception] | None = None, locate: Callable[[], Loc | None] = lambda: None,
-                 quiet: bool = False, profile: np.ndarray | None = None):
+    def __init__(self, program: Program, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (),
+                 lock: StateLock | None = None, on_failure: Callable[[int, int], Exception] | None = None,
+                 locate: Callable[[], Loc | None] = lambda: None, quiet: bool = False,
+                 profile: np.ndarray | None = None):
         self.program, self.signature, self.lock = program, program.signature, lock
         self.threads = threads or default_threads()
         self._on_failure, self._locate = on_failure or _unexplained, locate
@@ -78,7 +83,8 @@ class Executable:
         self._loaded = load_object(program.object_code, (MAIN, PREPARE) if program.derived else (MAIN,))
         self._main = self._loaded.address(MAIN)
         if program.derived and program.writes and lock is None:
-            raise InternalError("what is derived from state that changes needs the state's lock, which knows its version", "load")
+            raise InternalError("what is derived from state that changes needs the state's lock, which has its version",
+                                "load")
         self.state = state if isinstance(state, StateTable) else StateTable(state, program.derived, program.passing)
         self._profile = profile
         self._durations: list[int] = []
@@ -104,11 +110,13 @@ class Executable:
                     consts=len(self.program.consts))
 
     def renew(self) -> None:
-        """The next call makes the derived values anew: quiet calls of another program have changed what they depend on."""
+        """The next call makes the derived values anew: quiet calls of another program have changed what they depend
+        on."""
         self._descriptor.seen = -1
 
     def slow(self, *args, out=None, **named):
-        """The call in Python: converts arguments (`bind_arguments`), takes `out=` (`bind_outputs`), names and words every mistake."""
+        """The call in Python: converts arguments (`bind_arguments`), takes `out=` (`bind_outputs`), names and words
+        every mistake."""
         try:
             inputs, outputs = self._bound(args, out, named)
         except GraphError as error:
@@ -125,7 +133,8 @@ class Executable:
         return inputs, outputs
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int | None = None) -> None:
-        """Run on arrays that already have exactly the dtypes and shapes of the signature and are C-contiguous; not checked."""
+        """Run on arrays that already have exactly the dtypes and shapes of the signature and are C-contiguous; not
+        checked."""
         if self._descriptor.enabled and threads in (None, self.threads):
             status = ctypes.c_int64()
             code = native().call(self._descriptor.address, _objects(inputs), _objects(outputs), ctypes.byref(status))
@@ -141,7 +150,8 @@ class Executable:
 
     @property
     def _releases(self) -> bool:
-        """Whether other Python threads may go on meanwhile. First calls run cold: they count fully only where nothing is estimated."""
+        """Whether other Python threads may go on meanwhile. First calls run cold: they count fully only where nothing
+        is estimated."""
         measured = min(self._durations)
         return (self.program.work_ns or measured) > RELEASE_NS or measured > COLD * RELEASE_NS
 
@@ -182,31 +192,31 @@ class Executable:
 
     def _new_frame(self, threads: int = 0) -> Frame:
         workers = pool()
-        fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self._consts), state=address(self.state.words),
-                     profile=0 if self._profile is None else address(self._profile))
+        fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self._consts),
+                     state=address(self.state.words), profile=0 if self._profile is None else address(self._profile))
         return Frame(self._layout(threads or self.threads), fixed)
 
 
 class _Call:
-    """One call that may wait for the lock and a frame, and be cancelled from another thread at any moment. It keeps what native code reads and
-    writes; whatever the call takes, native code gives back (`waiting_ir`)."""
+    """One call that may wait for the lock and a frame, and be cancelled from another thread at any moment. It keeps
+    what native code reads and writes; whatever the call takes, native code gives back (`waiting_ir`)."""
 
     def __init__(self, owner: Executable, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int):
         self.owner, self._arrays, self._tables = owner, (inputs, outputs), (_table(inputs), _table(outputs))
         self._frame = owner._new_frame(threads) if threads != owner.threads else None
-        self._job = np.zeros(JOB_BYTES // 8, np.int64)
-        self._job[OWN // 8] = self._frame.address if self._frame else 0
+        self._job = np.zeros(CallRecord.size // 8, np.int64)
+        self._job[CallRecord.own.offset // 8] = self._frame.address if self._frame else 0
 
     def run(self) -> None:
         owner, words = self.owner, self._job
-        for _ in attempts(lambda: bool(words[CANCELLED // 8])):
+        for _ in attempts(lambda: bool(words[CallRecord.cancelled.offset // 8])):
             code = native().call_waiting(owner._descriptor.address, *map(address, self._tables), address(words))
             if code == NO_FRAME:
                 owner._frames.grow()
             elif code != BUSY:
                 if code == RETURN_OK:           # what left early says nothing of how long calls are
-                    owner._timed(int(words[DURATION // 8]))
-                return owner._finish(code, int(words[STATUS // 8]))
+                    owner._timed(int(words[CallRecord.duration.offset // 8]))
+                return owner._finish(code, int(words[CallRecord.status.offset // 8]))
 
     def cancel(self) -> None:
         native().cancel(address(self._job))

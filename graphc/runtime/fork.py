@@ -1,4 +1,5 @@
-"""What must be renewed in the child of a fork: it has one thread, while memory still says what all the parent's threads were doing."""
+"""What must be renewed in the child of a fork: it has one thread, while memory still says what all the parent's threads
+were doing."""
 from __future__ import annotations
 
 import os

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.codegen.abi import OFFSETS, STATUS_OK
 from graphc.runtime.entry import Descriptor
-from graphc.runtime.entry_layout import FRAME_NEXT
+from graphc.runtime.entry_layout import FrameMemory
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, aligned_empty, mapped, round_up
 from graphc.runtime.native import native
@@ -28,10 +28,11 @@ class Layout:
 
 
 class Frame:
-    """Context, arena and scratch of one call in flight; `address` is what native code gets. `fixed`: fields that never change."""
+    """Context, arena and scratch of one call in flight; `address` is what native code gets. `fixed`: fields that never
+    change."""
 
     def __init__(self, layout: Layout, fixed: dict[str, int]):
-        self.words = aligned_empty(FRAME_NEXT // 8 + 1, np.int64)
+        self.words = aligned_empty(FrameMemory.size // 8, np.int64)
         self.words[:] = 0
         self.address = address(self.words)
         start = round_up(layout.arena_bytes, PAGE)
@@ -54,7 +55,8 @@ class Frame:
 
 
 class FrameList:
-    """At most `bound` frames, made when needed. The free ones form the list at `head` in a descriptor; native code takes them and gives them back."""
+    """At most `bound` frames, made when needed. The free ones form the list at `head` in a descriptor; native code
+    takes them and gives them back."""
 
     def __init__(self, descriptor: Descriptor, make: Callable[[], Frame], bound: int):
         self._descriptor, self._make, self._bound = descriptor, make, bound
@@ -63,12 +65,13 @@ class FrameList:
 
     def grow(self) -> None:
         """One more free frame; where `bound` are in flight, only waits a moment."""
-        if len(self) >= self._bound and not sys.is_finalizing():        # what daemon threads have then does not come back
+        if len(self) >= self._bound and not sys.is_finalizing():    # what daemon threads have then does not come back
             time.sleep(POLL_SECONDS)
             return
         frame = self._make()
         self._frames.append(frame)          # first: native code may have it from here on
-        if not native().add_frame(self._descriptor.address, frame.address, max(self._bound, len(self) + sys.is_finalizing())):
+        bound = max(self._bound, len(self) + sys.is_finalizing())
+        if not native().add_frame(self._descriptor.address, frame.address, bound):
             self._frames.remove(frame)
 
     def __len__(self) -> int:

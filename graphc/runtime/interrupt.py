@@ -1,8 +1,9 @@
 """Ctrl-C during one long native call.
 
-Python runs signal handlers in the main thread only, between two of its instructions: a native call there blocks them. So a long call of
-the main thread is made by a helper thread while the main thread waits, which handlers can interrupt; an exception from a handler sets the
-call's cancel word, which native code reads between tiles and kernels, and is raised when the call has returned.
+Python runs signal handlers in the main thread only, between two of its instructions: a native call there blocks them.
+So a long call of the main thread is made by a helper thread while the main thread waits, which handlers can interrupt;
+an exception from a handler sets the call's cancel word, which native code reads between tiles and kernels, and is
+raised when the call has returned.
 """
 from __future__ import annotations
 
@@ -23,14 +24,14 @@ _jobs: SimpleQueue | None = None
 
 
 class _Job:
-    """A call on its way to the helper, which keeps alive what the call needs. Whoever acquires `claim` first, helper or interrupted caller, decides
-    whether it runs; nobody gives that back."""
+    """A call on its way to the helper, which keeps alive what the call needs. Whoever acquires `claim` first, helper or
+    interrupted caller, decides whether it runs; nobody gives that back."""
 
     def __init__(self, call: Callable[[], object]):
         self.call = call
         self.cpus = os.sched_getaffinity(0)
         self.claim = threading.Lock()
-        self.done = threading.Lock()        # released when the call is back; `finished` says the same, whoever took the lock since
+        self.done = threading.Lock()        # released when the call is back; `finished` says so whoever takes the lock
         self.done.acquire()
         self.finished = False
         self.value: object = None
@@ -49,9 +50,11 @@ class _Job:
 
 
 def call_interruptibly(call: Callable[[], object], cancel: Callable[[], None]) -> object:
-    """`call()`, made by the helper when this is the main thread; an exception of a signal handler calls `cancel` and is raised afterwards.
+    """`call()`, made by the helper when this is the main thread; an exception of a signal handler calls `cancel` and is
+    raised afterwards.
 
-    Where no helper can be had (the interpreter exits, or the system gives no thread) the call is made here, and Ctrl-C waits for it.
+    Where no helper can be had (the interpreter exits, or the system gives no thread) the call is made here, and Ctrl-C
+    waits for it.
     """
     jobs = _helper() if threading.current_thread() is threading.main_thread() and not sys.is_finalizing() else None
     if jobs is None:
@@ -59,9 +62,11 @@ def call_interruptibly(call: Callable[[], object], cancel: Callable[[], None]) -
     job = _Job(call)
     try:
         jobs.put(job)
-        while not job.done.acquire(timeout=POLL_SECONDS):     # a signal that another thread took, or that came just before, does not end a wait
+        # A signal that another thread took, or that came just before, does not end a wait.
+        while not job.done.acquire(timeout=POLL_SECONDS):
             if jobs is not _jobs:
-                raise GraphError("a signal handler forked in the middle of a call, which this process, the child, cannot go on with")
+                raise GraphError("a signal handler forked in the middle of a call, which this process, the child, "
+                                 "cannot go on with")
     except BaseException:
         if jobs is _jobs and not job.claim.acquire(blocking=False):
             cancel()
@@ -82,12 +87,14 @@ def _wait(job: _Job) -> None:
 
 
 def _helper() -> SimpleQueue | None:
-    """The queue of the helper thread, started at the first use and known only when it runs. None when the system gives no thread."""
+    """The queue of the helper thread, started at the first use and known only when it runs. None when the system gives
+    no thread."""
     global _jobs
     if _jobs is None:
         jobs: SimpleQueue = SimpleQueue()
         try:
-            start_new_thread(_serve, (jobs,))       # one step: `Thread.start` waits in Python, where an exception may part us from the thread
+            # One step: `Thread.start` waits in Python, where an exception may part us from the thread.
+            start_new_thread(_serve, (jobs,))
         except RuntimeError:
             return None
         _jobs = jobs

@@ -9,20 +9,19 @@ from time import monotonic
 import numpy as np
 
 from graphc.errors import GraphError
-from graphc.runtime.entry_layout import VERSION_AT
+from graphc.runtime.entry_layout import COPIED, WAIT_MS, LockMemory
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, aligned_empty
 from graphc.runtime.native import native
-from graphc.runtime.waiting_ir import WAIT_MS
 
 EXIT_SECONDS = 5                # how long an interpreter that exits waits for a thread which it has perhaps stopped
-SMALL = 1 << 16                 # bytes that are copied without letting other Python threads go on, if nobody has the lock
-TAKEN = 1                       # of gc_transfer; 0: not in that time, 2: another version
+SMALL = 1 << 16                 # bytes that are copied with the GIL held, if nobody has the lock
 
 
 class StateLock:
-    """Mutual exclusion of everything that reads or writes one state. Who takes it gives it back within one native call, so that Python code, and with
-    it signal handlers, finalizers and forks, never runs while its own thread holds it. Waiting can be interrupted by Ctrl-C.
+    """Mutual exclusion of everything that reads or writes one state. Who takes it gives it back within one native call,
+    so that Python code, and with it signal handlers, finalizers and forks, never runs while its own thread holds it.
+    Waiting can be interrupted by Ctrl-C.
 
     `version` grows with every write, so that whatever was derived from the state can be made anew.
     """
@@ -30,7 +29,7 @@ class StateLock:
     def __init__(self):
         self._word = aligned_empty(16, "int32")
         self._word[:] = 0
-        self._version = self._word.view("int64")[VERSION_AT // 8:]
+        self._version = self._word.view("int64")[LockMemory.version.offset // 8:]
         self.address = address(self._word)
         renew_after_fork(self)
 
@@ -41,20 +40,21 @@ class StateLock:
         return copies
 
     def write(self, arrays: Sequence[np.ndarray], values: Sequence[np.ndarray], expected: int = -1) -> bool:
-        """Copies `values` to `arrays`: all or none of them, whatever signals come. Both are C-contiguous and of the same dtypes and shapes.
-        `expected`: False, and nothing written, if the version is another."""
+        """Copies `values` to `arrays`: all or none of them, whatever signals come. Both are C-contiguous and of the
+        same dtypes and shapes. `expected`: False, and nothing written, if the version is another."""
         return self._transfer(arrays, values, 1, expected)
 
     @property
     def version(self) -> int:
         return int(self._version[0])
 
-    def _transfer(self, targets: Sequence[np.ndarray], sources: Sequence[np.ndarray], writes: int, expected: int = -1) -> bool:
+    def _transfer(self, targets: Sequence[np.ndarray], sources: Sequence[np.ndarray], writes: int,
+                  expected: int = -1) -> bool:
         cells = [cell for t, s in zip(targets, sources, strict=True) for cell in (id(t), id(s), t.nbytes)]
         rows = array("q", cells)
         what = self.address, rows.buffer_info()[0], len(targets), writes, expected
         done = native().transfer_now(*what, 0) if sum(cells[2::3]) <= SMALL else 0
-        return (done or self._transfer_in_time(what)) == TAKEN
+        return (done or self._transfer_in_time(what)) == COPIED
 
     def _transfer_in_time(self, what: tuple) -> int:
         done = 0
@@ -73,9 +73,11 @@ class StateLock:
 
 
 def attempts(given_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """One after the other until `given_up()`. GraphError when the interpreter is exiting and waits in vain: its daemon threads give nothing back."""
+    """One after the other until `given_up()`. GraphError when the interpreter is exiting and waits in vain: its daemon
+    threads give nothing back."""
     start = monotonic()
     while not given_up():
         yield
         if sys.is_finalizing() and monotonic() - start > EXIT_SECONDS:
-            raise GraphError("the interpreter exits while a daemon thread is in a call on the same state or function; join the thread first")
+            raise GraphError("the interpreter exits while a daemon thread is in a call on the same state or function; "
+                             "join the thread first")

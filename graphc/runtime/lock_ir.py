@@ -1,114 +1,60 @@
-"""A lock in one 32-bit word, as LLVM text, for state that native code and Python share: 0 free, 1 held, 2 held and waited for.
+"""A lock in one 32-bit word, for state that native code and Python share: 0 free, 1 held, 2 held and waited for.
 
-Python never holds it: what it does under the lock is one native call, which no signal, exception or collection of garbage can leave half done.
+Python never holds it: what it does under the lock is one native call, which no signal, exception or collection of
+garbage can leave half done.
 """
 from __future__ import annotations
 
-from graphc.runtime.entry_layout import ARRAY_DATA, VERSION_AT
-from graphc.runtime.pool_ir import FUTEX, FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
+from graphc.codegen.routines.routine import RoutineBody, routine
+from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, RELAXED, RELEASE, records_of
+from graphc.runtime.entry_layout import COPIED, LOCK_BUSY, OTHER_VERSION, LockMemory, Transfer
+from graphc.runtime.system import futex_wait, futex_wake, memmove, time_limit
+
+FREE, HELD, AWAITED = 0, 1, 2
+
+Transfers = records_of(Transfer)
 
 
-def lock_text(machine: str) -> str:
-    """LLVM text of gc_lock(word, milliseconds) -> 1 when it was taken, gc_unlock(word) and gc_transfer."""
-    return TEXT.format(futex=FUTEX[machine], wait=FUTEX_WAIT_PRIVATE, wake=FUTEX_WAKE_PRIVATE, version_at=VERSION_AT, data=ARRAY_DATA)
+@routine
+def gc_lock(f: RoutineBody, lock: LockMemory, milliseconds: I64) -> I32:
+    """1 when the lock was taken, 0 when it could not be had in that time or woke up for nothing."""
+    f.return_if(lock.word.compare_exchange(FREE, HELD, ACQUIRE) == FREE, 1)
+    await_lock(f, lock, milliseconds)
+    return lock_awaited(f, lock).zext(I32)
 
 
-TEXT = """
-declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
+@routine
+def await_lock(f: RoutineBody, lock: LockMemory, milliseconds: I64):
+    """Until the lock may be free, but not longer than that. It is not taken."""
+    with f.if_(lock.word.compare_exchange(HELD, AWAITED, RELAXED) != FREE):
+        futex_wait(f, lock.word, AWAITED, time_limit(f, milliseconds * 1_000_000))
 
-define i32 @gc_lock(ptr %word, i64 %milliseconds) nounwind {{
-entry:
-  %swap = cmpxchg ptr %word, i32 0, i32 1 acquire monotonic
-  %free = extractvalue {{ i32, i1 }} %swap, 1
-  br i1 %free, label %taken, label %wait
-wait:
-  call void @await_lock(ptr %word, i64 %milliseconds)
-  %late = call i1 @lock_awaited(ptr %word)
-  %r = zext i1 %late to i32
-  ret i32 %r
-taken:
-  ret i32 1
-}}
 
-; Until the lock may be free, but not longer than so many milliseconds. It is not taken.
-define internal void @await_lock(ptr %word, i64 %milliseconds) nounwind {{
-entry:
-  %time = alloca [2 x i64]
-  %swap = cmpxchg ptr %word, i32 1, i32 2 monotonic monotonic
-  %was = extractvalue {{ i32, i1 }} %swap, 0
-  %held = icmp ne i32 %was, 0
-  br i1 %held, label %wait, label %end
-wait:
-  %nanoseconds = mul i64 %milliseconds, 1000000
-  store i64 0, ptr %time
-  %fraction = getelementptr i64, ptr %time, i64 1
-  store i64 %nanoseconds, ptr %fraction
-  %r = call i64 (i64, ...) @syscall(i64 {futex}, ptr %word, i64 {wait}, i64 2, ptr %time, ptr null, i64 0)
-  br label %end
-end:
-  ret void
-}}
+@routine
+def lock_awaited(f: RoutineBody, lock: LockMemory) -> I1:
+    """Takes the lock if it is free, for one who has waited: others may be waiting still, so its release wakes one."""
+    return lock.word.compare_exchange(FREE, AWAITED, ACQUIRE) == FREE
 
-; Takes the lock if it is free, by one who has waited: others may be waiting still, so its release wakes one.
-define internal i1 @lock_awaited(ptr %word) nounwind {{
-  %swap = cmpxchg ptr %word, i32 0, i32 2 acquire monotonic
-  %free = extractvalue {{ i32, i1 }} %swap, 1
-  ret i1 %free
-}}
 
-define void @gc_unlock(ptr %word) nounwind {{
-entry:
-  %was = atomicrmw xchg ptr %word, i32 0 release
-  %awaited = icmp eq i32 %was, 2
-  br i1 %awaited, label %wake, label %end
-wake:
-  %r = call i64 (i64, ...) @syscall(i64 {futex}, ptr %word, i64 {wake}, i64 1, ptr null, ptr null, i64 0)
-  br label %end
-end:
-  ret void
-}}
+@routine
+def gc_unlock(f: RoutineBody, lock: LockMemory):
+    """Gives it back, and wakes one who waits."""
+    with f.if_(lock.word.exchange(FREE, RELEASE) == AWAITED):
+        futex_wake(f, lock.word)
 
-; Copies, the lock held, the data of `count` numpy arrays, rows (target, source, bytes), and advances the version by `writes`; nothing if the version is no
-; longer `expected` (-1: any). 1: copied; 0: the lock could not be had in that time; 2: another version.
-define i32 @gc_transfer(ptr %word, ptr %rows, i64 %count, i64 %writes, i64 %expected, i64 %milliseconds) nounwind {{
-entry:
-  %got = call i32 @gc_lock(ptr %word, i64 %milliseconds)
-  %taken = icmp ne i32 %got, 0
-  br i1 %taken, label %look, label %busy
-busy:
-  ret i32 0
-look:
-  %version.at = getelementptr i8, ptr %word, i64 {version_at}
-  %version = load i64, ptr %version.at
-  %any = icmp slt i64 %expected, 0
-  %same = icmp eq i64 %version, %expected
-  %good = or i1 %any, %same
-  %some = icmp sgt i64 %count, 0
-  %go = and i1 %good, %some
-  br i1 %go, label %loop, label %end
-loop:
-  %i = phi i64 [ 0, %look ], [ %next, %loop ]
-  %row = mul i64 %i, 3
-  %target.at = getelementptr i64, ptr %rows, i64 %row
-  %source.at = getelementptr i64, ptr %target.at, i64 1
-  %bytes.at = getelementptr i64, ptr %target.at, i64 2
-  %target.array = load ptr, ptr %target.at
-  %source.array = load ptr, ptr %source.at
-  %target.data = getelementptr i8, ptr %target.array, i64 {data}
-  %source.data = getelementptr i8, ptr %source.array, i64 {data}
-  %target = load ptr, ptr %target.data
-  %source = load ptr, ptr %source.data
-  %bytes = load i64, ptr %bytes.at
-  call void @llvm.memmove.p0.p0.i64(ptr %target, ptr %source, i64 %bytes, i1 false)
-  %next = add i64 %i, 1
-  %more = icmp slt i64 %next, %count
-  br i1 %more, label %loop, label %end
-end:
-  %advance = select i1 %good, i64 %writes, i64 0
-  %new = add i64 %version, %advance
-  store i64 %new, ptr %version.at
-  call void @gc_unlock(ptr %word)
-  %r = select i1 %good, i32 1, i32 2
-  ret i32 %r
-}}
-"""
+
+@routine
+def gc_transfer(f: RoutineBody, lock: LockMemory, rows: Transfers, count: I64, writes: I64, expected: I64,
+                milliseconds: I64) -> I32:
+    """Copies, the lock held, and advances the version by `writes`; nothing if the version is no longer `expected` (-1:
+    any)."""
+    f.return_if(gc_lock(f, lock, milliseconds) == 0, LOCK_BUSY)
+    version = lock.version.value
+    is_expected = (expected < 0) | (version == expected)
+    with f.if_(is_expected):
+        with f.for_(count) as i:
+            row = rows[i]
+            memmove(f, row.target.value.data.value, row.source.value.data.value, row.nbytes.value, False)
+        lock.version.value = version + writes
+    gc_unlock(f, lock)
+    return f.select(is_expected, I32.constant(f, COPIED), OTHER_VERSION)

@@ -17,7 +17,8 @@ SMALL = 64 << 10                # below this numpy's own allocator serves arrays
 
 
 def mapped(nbytes: int) -> np.ndarray:
-    """`nbytes` zero bytes (uint8), aligned to a page, or to a huge page when large; unmapped with the last view. MemoryError."""
+    """`nbytes` zero bytes (uint8), aligned to a page, or to a huge page when large; unmapped with the last view.
+    MemoryError."""
     slack = HUGE_PAGE if nbytes >= LARGE else 0
     try:
         block = mmap.mmap(-1, max(nbytes, 1) + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
@@ -33,7 +34,8 @@ def mapped(nbytes: int) -> np.ndarray:
 
 
 def mapped_parts(sizes: Sequence[int]) -> list[np.ndarray]:
-    """Zero bytes in one block of `mapped` memory, cut into parts of these sizes, each aligned to 64 bytes: a huge page may hold many of them."""
+    """Zero bytes in one block of `mapped` memory, cut into parts of these sizes, each aligned to 64 bytes: a huge page
+    may hold many of them."""
     starts = list(accumulate(map(round_up, sizes), initial=0))
     block = mapped(starts[-1])
     return [block[start:start + size] for start, size in zip(starts, sizes)]

@@ -1,42 +1,42 @@
-"""The runtime's own machine code: thread pool, lock and Python entry; compiled once per machine (disk cache), loaded once per process."""
+"""The runtime's own machine code: thread pool, lock and Python entry; compiled once per machine (disk cache), loaded
+once per process."""
 from __future__ import annotations
 
 import ctypes
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache as once
+from importlib import import_module
 
 import numpy as np
 
+from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.host import can_run
 from graphc.codegen.llvm.jit import Loaded, load_cached
 from graphc.errors import InternalError
-from graphc.runtime.entry_ir import entry_text
-from graphc.runtime.entry_layout import ARRAY_TYPE, NEW_ARRAY, PYTHON_SYMBOLS, SET_HANDLER
-from graphc.runtime.lock_ir import lock_text
-from graphc.runtime.pool_ir import pool_text
-from graphc.runtime.result_memory_ir import result_memory_text
-from graphc.runtime.waiting_ir import waiting_text
+from graphc.once import LOADING
+from graphc.runtime.python_api import NUMPY_ROWS, PYTHON_FUNCTIONS, PyArray_Type, PyTuple_Type
 from graphc.schedule.target import NEON, SSE2, Target
 
-API_ARRAY_TYPE, API_NEW_FROM_DESCR, API_SET_HANDLER = 2, 94, 304        # rows of numpy's C API table, fixed since numpy 1.0 and 1.22
-EXPORTS = ("gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_transfer", "gc_run", "gc_entry", "gc_call_arrays", "gc_call_waiting", "gc_cancel",
-           "gc_pop_frame", "gc_push_frame", "gc_add_frame",
-           "gc_mem_malloc", "gc_mem_calloc", "gc_mem_realloc", "gc_mem_free")
+EXPORTS = (
+    "gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_transfer", "gc_run", "gc_entry", "gc_call_arrays",
+    "gc_call_waiting", "gc_cancel", "gc_pop_frame", "gc_push_frame", "gc_add_frame",
+    "gc_mem_malloc", "gc_mem_calloc", "gc_mem_realloc", "gc_mem_free")
 
 
 @dataclass(frozen=True)
 class Native:
-    """Python's view of the runtime's functions. `run`, `lock`, `transfer` and `call_waiting` let other Python threads go on, the others do not."""
+    """Python's view of the runtime's functions. `run`, `lock`, `transfer` and `call_waiting` let other Python threads
+    go on, the others do not."""
     loaded: Loaded
     spin: ctypes._CFuncPtr          # (rounds)
     run: ctypes._CFuncPtr           # (address of gc_main, context) -> return code
     lock: ctypes._CFuncPtr          # (address of a lock word, milliseconds) -> 1 when taken
     unlock: ctypes._CFuncPtr        # (address of a lock word)
-    transfer: ctypes._CFuncPtr      # (address of a lock word, rows, how many, how many versions more, expected version, milliseconds) -> whether
+    transfer: ctypes._CFuncPtr      # (lock word, rows, count, versions more, expected version, milliseconds) -> whether
     transfer_now: ctypes._CFuncPtr  # as `transfer`
-    call: ctypes._CFuncPtr          # (descriptor, table of input arrays, table of output arrays, where the status goes) -> code or BUSY
-    call_waiting: ctypes._CFuncPtr  # (descriptor, table of input addresses, of output addresses, job) -> code, BUSY or NO_FRAME
+    call: ctypes._CFuncPtr          # (descriptor, tables of inputs and outputs, where the status goes) -> code or BUSY
+    call_waiting: ctypes._CFuncPtr  # (descriptor, tables of input and output addresses, job) -> code, BUSY or NO_FRAME
     cancel: ctypes._CFuncPtr        # (job)
     pop_frame: ctypes._CFuncPtr     # (descriptor) -> context or None
     push_frame: ctypes._CFuncPtr    # (descriptor, context)
@@ -46,12 +46,12 @@ class Native:
         return self.loaded.address(name)
 
 
-@cache
+@once
 def native() -> Native:
     """The runtime, loaded at the first use."""
     target = runtime_target()
-    loaded = load_cached(runtime_text(target), target, EXPORTS, _imports())
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(loaded))        # never unmapped: pool threads run it until the process ends
+    loaded = load_cached(_stored_text(target), target, EXPORTS, _imports())
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(loaded))    # never unmapped: pool threads run it until the process ends
     pointer, word = ctypes.c_void_p, ctypes.c_int64
     free, held = ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE
     return Native(
@@ -71,9 +71,24 @@ def native() -> Native:
 
 
 def runtime_text(target: Target) -> str:
-    """LLVM text of the whole runtime for the machine of `target`."""
-    machine = target.triple.split("-")[0]
-    return pool_text(machine) + lock_text(machine) + entry_text(machine) + result_memory_text() + waiting_text()
+    """LLVM text of the whole runtime for the machine of `target`. The routines are loaded here: mostly the disk cache
+    has what they give."""
+    with LOADING:
+        routines = import_module("graphc.runtime.routines")
+    return routines.llvm_text(target.triple, EXPORTS)
+
+
+def _stored_text(target: Target) -> str:
+    """`runtime_text` through the disk cache: Python takes 30 ms to load and to write the routines."""
+    store = cache.default()
+    if store is None:
+        return runtime_text(target)
+    key = cache.make_key("runtime", target.triple)
+    found = store.get(key)
+    if found is None:
+        found = runtime_text(target).encode()
+        store.put(key, found)
+    return found.decode()
 
 
 def runtime_target() -> Target:
@@ -86,8 +101,9 @@ def runtime_target() -> Target:
 
 def _imports() -> dict[str, int]:
     table = _numpy_api()
-    symbols = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value for name in PYTHON_SYMBOLS}
-    return symbols | {ARRAY_TYPE: table[API_ARRAY_TYPE], NEW_ARRAY: table[API_NEW_FROM_DESCR], SET_HANDLER: table[API_SET_HANDLER]}
+    names = [thing.name for thing in (*PYTHON_FUNCTIONS, PyTuple_Type)]
+    symbols = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value for name in names}
+    return symbols | {name: table[row] for name, row in NUMPY_ROWS.items()}
 
 
 def _numpy_api() -> ctypes.Array:
@@ -96,6 +112,6 @@ def _numpy_api() -> ctypes.Array:
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     table = ctypes.cast(get(core._ARRAY_API, None), ctypes.POINTER(ctypes.c_void_p))
-    if table[API_ARRAY_TYPE] != id(np.ndarray):
+    if table[NUMPY_ROWS[PyArray_Type.name]] != id(np.ndarray):
         raise InternalError(f"numpy {np.__version__} has an unknown C API table", "runtime")
     return table

@@ -14,9 +14,10 @@ from graphc.config import config
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, mapped
 from graphc.runtime.native import Native, native
-from graphc.runtime.pool_ir import POOL_BYTES, RELIEVED, SPIN, WAKE_NS, WORKERS
+from graphc.runtime.pool_memory import PoolMemory, PreemptionMemory
 
 FIRST_WAKE_NS = 20_000          # what waking a thread is taken to cost before it has been measured
+MEASURED = [PoolMemory.spin.offset // 8, PoolMemory.wake_ns.offset // 8]        # of the machine: a fork keeps them
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -25,9 +26,8 @@ class ThreadPool:
     """The memory that native workers share. Threads start when a job wants them; they are never stopped."""
 
     def __init__(self, code: Native):
-        self._words = mapped(POOL_BYTES).view(np.int64)
-        self._words[SPIN // 8] = rounds_per_microsecond(code)
-        self._words[WAKE_NS // 8] = FIRST_WAKE_NS
+        self._words = mapped(PoolMemory.size + PreemptionMemory.size).view(np.int64)
+        self._words[MEASURED] = rounds_per_microsecond(code), FIRST_WAKE_NS
         self.address = address(self._words)
         self.parallel = code.address("gc_parallel")
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._words))       # workers read it until the process ends
@@ -36,18 +36,18 @@ class ThreadPool:
     @property
     def workers(self) -> int:
         """Threads started so far, callers not counted."""
-        return int(self._words[WORKERS // 8])
+        return int(self._words[PoolMemory.workers.offset // 8])
 
     @property
-    def relieved(self) -> int:
+    def moved(self) -> int:
         """Number of preempted workers that were moved to another CPU."""
-        return int(self._words[RELIEVED // 8])
+        return int(self._words[(PoolMemory.size + PreemptionMemory.moved.offset) // 8])
 
     def after_fork(self) -> None:
         """The child has no workers, and nobody holds the pool."""
-        measured = self._words[[SPIN // 8, WAKE_NS // 8]]
+        measured = self._words[MEASURED]
         self._words[:] = 0
-        self._words[[SPIN // 8, WAKE_NS // 8]] = measured
+        self._words[MEASURED] = measured
 
 
 @cache
@@ -62,7 +62,8 @@ def default_threads() -> int:
 
 
 def cgroup_cpus(root: Path = CGROUP, own: Path = OWN_CGROUP) -> float:
-    """CPUs that the quotas (v1 and v2) of this process's cgroups and those above them leave; infinity without a quota."""
+    """CPUs that the quotas (v1 and v2) of this process's cgroups and those above them leave; infinity without a
+    quota."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -73,7 +74,8 @@ def cgroup_cpus(root: Path = CGROUP, own: Path = OWN_CGROUP) -> float:
         if controllers == "":
             quotas += [_quota_v2(folder) for mount in (root, root / "unified") for folder in _upwards(mount, path)]
         elif "cpu" in controllers.split(","):
-            quotas += [_quota_v1(folder) for mount in (root / controllers, root / "cpu") for folder in _upwards(mount, path)]
+            quotas += [_quota_v1(folder) for mount in (root / controllers, root / "cpu")
+                       for folder in _upwards(mount, path)]
     return min(quotas)
 
 
@@ -88,7 +90,8 @@ def rounds_per_microsecond(code: Native) -> int:
 
 
 def _upwards(mount: Path, path: str) -> list[Path]:
-    """The cgroup's folder and all above it; in a container the path may be the host's, then the mount itself is ours."""
+    """The cgroup's folder and all above it; in a container the path may be the host's, then the mount itself is
+    ours."""
     folder = mount / path.lstrip("/")
     return [folder, *(p for p in folder.parents if p == mount or mount in p.parents), mount]
 

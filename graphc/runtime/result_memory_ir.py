@@ -1,54 +1,43 @@
-"""What numpy calls for the memory of large results, as LLVM text."""
+"""What numpy calls for the memory of large results: routines with the types of numpy's PyDataMemAllocator."""
 from __future__ import annotations
 
-LARGE, HUGE_PAGE, ALIGNMENT = 4 << 20, 2 << 20, 64      # from LARGE bytes on memory starts at a huge page and asks for huge pages
+from graphc.codegen.routines.routine import RoutineBody, routine
+from graphc.codegen.routines.values import I32, I64, Extern, Ptr
+from graphc.runtime.system import madvise
+
+LARGE, HUGE_PAGE, ALIGNMENT = 4 << 20, 2 << 20, 64      # from LARGE bytes on memory asks for huge pages
 MADV_HUGEPAGE = 14
 
+posix_memalign = Extern("posix_memalign", I32, Ptr, I64, I64)
+calloc = Extern("calloc", Ptr, I64, I64)
+realloc = Extern("realloc", Ptr, Ptr, I64)
+free = Extern("free", None, Ptr)
 
-def result_memory_text() -> str:
-    """LLVM text of gc_mem_malloc, gc_mem_calloc, gc_mem_realloc and gc_mem_free, with the types of numpy's PyDataMemAllocator."""
-    return TEXT.format(large=LARGE, huge=HUGE_PAGE, alignment=ALIGNMENT, advice=MADV_HUGEPAGE)
+
+@routine
+def gc_mem_malloc(f: RoutineBody, context: Ptr, size: I64) -> Ptr:
+    """New memory, or null."""
+    memory = f.variable(Ptr, None)
+    is_large = size >= LARGE
+    f.return_if(posix_memalign(f, memory, f.select(is_large, I64.constant(f, HUGE_PAGE), ALIGNMENT), size) != 0, None)
+    with f.if_(is_large):
+        madvise(f, memory.value, size, MADV_HUGEPAGE)
+    return memory.value
 
 
-TEXT = """
-declare i32 @posix_memalign(ptr, i64, i64)
-declare i32 @madvise(ptr, i64, i32)
-declare ptr @calloc(i64, i64)
-declare ptr @realloc(ptr, i64)
-declare void @free(ptr)
+@routine
+def gc_mem_calloc(f: RoutineBody, context: Ptr, count: I64, size: I64) -> Ptr:
+    """New zero bytes."""
+    return calloc(f, count, size)
 
-define ptr @gc_mem_malloc(ptr %context, i64 %size) nounwind {{
-entry:
-  %slot = alloca ptr
-  %large = icmp uge i64 %size, {large}
-  %alignment = select i1 %large, i64 {huge}, i64 {alignment}
-  %failed = call i32 @posix_memalign(ptr %slot, i64 %alignment, i64 %size)
-  %ok = icmp eq i32 %failed, 0
-  br i1 %ok, label %got, label %none
-got:
-  %memory = load ptr, ptr %slot
-  br i1 %large, label %advise, label %end
-advise:
-  %ignored = call i32 @madvise(ptr %memory, i64 %size, i32 {advice})
-  br label %end
-end:
-  ret ptr %memory
-none:
-  ret ptr null
-}}
 
-define ptr @gc_mem_calloc(ptr %context, i64 %count, i64 %size) nounwind {{
-  %memory = call ptr @calloc(i64 %count, i64 %size)
-  ret ptr %memory
-}}
+@routine
+def gc_mem_realloc(f: RoutineBody, context: Ptr, old: Ptr, size: I64) -> Ptr:
+    """The same content in more or less memory."""
+    return realloc(f, old, size)
 
-define ptr @gc_mem_realloc(ptr %context, ptr %old, i64 %size) nounwind {{
-  %memory = call ptr @realloc(ptr %old, i64 %size)
-  ret ptr %memory
-}}
 
-define void @gc_mem_free(ptr %context, ptr %memory, i64 %size) nounwind {{
-  call void @free(ptr %memory)
-  ret void
-}}
-"""
+@routine
+def gc_mem_free(f: RoutineBody, context: Ptr, memory: Ptr, size: I64):
+    """Gives memory back."""
+    free(f, memory)

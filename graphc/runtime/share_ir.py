@@ -1,174 +1,105 @@
-"""CPUs of sleeping pool workers, as LLVM text.
+"""CPUs of sleeping pool workers.
 
-A scheduler that packs threads wakes a worker where its caller or another worker runs, to no use. So each is bound, while it sleeps, to a share of
-the CPUs of its own, the caller's CPU left out, and is free again when it is awake. Nobody waits for a worker that has not joined a job: a share
-that other processes keep busy costs a helper, not time.
+A scheduler that packs threads wakes a worker where its caller or another worker runs, to no use. So each is bound,
+while it sleeps, to a share of the CPUs of its own, the caller's CPU left out, and is free again when it is awake.
+Nobody waits for a worker that has not joined a job: a share that other processes keep busy costs a helper, not time.
 
-Workers may run where their caller may, also after that has changed (taskset, sched_setaffinity, a cpuset): the caller looks, now and then, at its
-own mask when it begins a job, and workers put on the new one when they wake or join.
+Workers may run where their caller may, also after that has changed (taskset, sched_setaffinity, a cpuset): the caller
+looks, now and then, at its own mask when it begins a job, and workers put on the new one when they wake or join.
 """
 from __future__ import annotations
 
-SETAFFINITY = {"x86_64": 203, "aarch64": 122}
-GETAFFINITY = {"x86_64": 204, "aarch64": 123}
-MASK_WORDS = 128                # CPUs / 64 that an affinity mask has room for
+from graphc.codegen.routines.routine import RoutineBody, routine
+from graphc.codegen.routines.values import ACQUIRE, I1, I64, RELAXED, RELEASE, SEQ_CST, VOLATILE
+from graphc.runtime.pool_memory import MASK_BYTES, MASK_WORDS, Placement, PoolMemory
+from graphc.runtime.system import I64s, memcmp, memcpy, now
+
 FOLLOW_NS = 20_000_000          # between two looks of callers at their mask
+SELF = 0                        # this thread, to the system
 
 
-def share_text(machine: str, caller_cpu: int, workers: int, mask: int, bytes_at: int, version: int, looked_at: int) -> str:
-    """LLVM text of follow, wear, take_share and leave_share; the numbers are offsets in the pool's memory."""
-    return TEXT.format(mask=mask, bytes_at=bytes_at, version=version, looked_at=looked_at, follow_ns=FOLLOW_NS, caller_cpu=caller_cpu, workers=workers, mask_words=MASK_WORDS, mask_bytes=8 * MASK_WORDS,
-                       setaffinity=SETAFFINITY[machine], getaffinity=GETAFFINITY[machine])
+@routine
+def follow(f: RoutineBody, pool: PoolMemory):
+    """The caller, who has the pool, notes where it may run, at most every so often. The version is odd while that is
+    written."""
+    time = now(f)
+    f.return_if(time - pool.looked_at.value < FOLLOW_NS)
+    pool.looked_at.value = time
+    mine = f.array(I64, MASK_WORDS)
+    known = f.syscall("sched_getaffinity", SELF, MASK_BYTES, mine)
+    f.return_if(known <= 0)
+    is_equal = memcmp(f, mine, pool.mask, known) == 0
+    f.return_if(is_equal & (pool.mask_bytes.value == known))
+    pool.mask_version.add(1, SEQ_CST)
+    memcpy(f, pool.mask, mine, known, False)
+    pool.mask_bytes.value = known
+    pool.mask_version.add(1, SEQ_CST)
 
 
-TEXT = """
-declare i32 @memcmp(ptr, ptr, i64)
-declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+@routine
+def noted(f: RoutineBody, pool: PoolMemory, mask: I64s, version: I64s) -> I64:
+    """Copies what the caller has noted to `mask`, and its version; returns its bytes."""
+    with f.forever():
+        before = pool.mask_version.load(ACQUIRE)
+        known = pool.mask_bytes.load(VOLATILE)
+        memcpy(f, mask, pool.mask, MASK_BYTES, True)
+        f.fence(ACQUIRE)
+        is_torn = (before & 1 != 0) | (before != pool.mask_version.load(RELAXED))
+        with f.if_(~is_torn):
+            version[0].value = before
+            f.return_(known)
 
-; The caller, who has the pool, notes where it may run, at most every so often. The version is odd while that is written.
-define internal void @follow(ptr %pool) nounwind {{
-entry:
-  %mine = alloca [{mask_words} x i64]
-  %looked.at = getelementptr i8, ptr %pool, i64 {looked_at}
-  %looked = load i64, ptr %looked.at
-  %now = call i64 @now()
-  %passed = sub i64 %now, %looked
-  %due = icmp sge i64 %passed, {follow_ns}
-  br i1 %due, label %read, label %end
-read:
-  store i64 %now, ptr %looked.at
-  %bytes = call i64 (i64, ...) @syscall(i64 {getaffinity}, i64 0, i64 {mask_bytes}, ptr %mine)
-  %got = icmp sgt i64 %bytes, 0
-  br i1 %got, label %compare, label %end
-compare:
-  %bytes.at = getelementptr i8, ptr %pool, i64 {bytes_at}
-  %noted = load i64, ptr %bytes.at
-  %mask.at = getelementptr i8, ptr %pool, i64 {mask}
-  %differs = call i32 @memcmp(ptr %mine, ptr %mask.at, i64 %bytes)
-  %equal = icmp eq i32 %differs, 0
-  %long = icmp eq i64 %noted, %bytes
-  %same = and i1 %equal, %long
-  br i1 %same, label %end, label %write
-write:
-  %version.at = getelementptr i8, ptr %pool, i64 {version}
-  %o = atomicrmw add ptr %version.at, i64 1 seq_cst
-  call void @llvm.memcpy.p0.p0.i64(ptr %mask.at, ptr %mine, i64 %bytes, i1 false)
-  store i64 %bytes, ptr %bytes.at
-  %e = atomicrmw add ptr %version.at, i64 1 seq_cst
-  br label %end
-end:
-  ret void
-}}
 
-; Copies what the caller has noted; its bytes, and its version to `version.out`.
-define internal i64 @noted(ptr %pool, ptr %mask, ptr %version.out) nounwind {{
-entry:
-  %version.at = getelementptr i8, ptr %pool, i64 {version}
-  %bytes.at = getelementptr i8, ptr %pool, i64 {bytes_at}
-  %mask.at = getelementptr i8, ptr %pool, i64 {mask}
-  br label %loop
-loop:
-  %before = load atomic i64, ptr %version.at acquire, align 8
-  %bytes = load volatile i64, ptr %bytes.at
-  call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr %mask.at, i64 {mask_bytes}, i1 true)
-  fence acquire
-  %after = load atomic i64, ptr %version.at monotonic, align 8
-  %odd = trunc i64 %before to i1
-  %moved = icmp ne i64 %before, %after
-  %torn = or i1 %odd, %moved
-  br i1 %torn, label %loop, label %end
-end:
-  store i64 %before, ptr %version.out
-  ret i64 %bytes
-}}
+@routine
+def wear(f: RoutineBody, pool: PoolMemory, mask: I64s) -> I64:
+    """This thread may run where the caller may; the version of that."""
+    version = f.array(I64, 1)
+    known = noted(f, pool, mask, version)
+    with f.if_(known > 0):
+        f.syscall("sched_setaffinity", SELF, known, mask)
+    return version[0].value
 
-; This thread may run where the caller may; the version of that.
-define internal i64 @wear(ptr %pool, ptr %mask) nounwind {{
-entry:
-  %version.at = alloca i64
-  %bytes = call i64 @noted(ptr %pool, ptr %mask, ptr %version.at)
-  %some = icmp sgt i64 %bytes, 0
-  br i1 %some, label %set, label %end
-set:
-  %r = call i64 (i64, ...) @syscall(i64 {setaffinity}, i64 0, i64 %bytes, ptr %mask)
-  br label %end
-end:
-  %version = load i64, ptr %version.at
-  ret i64 %version
-}}
 
-; Binds worker k to its share. Returns the bytes of the mask that it is a share of, left in `mask`; not above 0 when it is not known.
-define internal i64 @take_share(ptr %pool, ptr %mask, i64 %k) nounwind {{
-entry:
-  %share = alloca [{mask_words} x i64]
-  %version = alloca i64
-  %bytes = call i64 @noted(ptr %pool, ptr %mask, ptr %version)
-  %got = icmp sgt i64 %bytes, 0
-  br i1 %got, label %start, label %end
-start:
-  %caller.at = getelementptr i8, ptr %pool, i64 {caller_cpu}
-  %caller.32 = load atomic i32, ptr %caller.at monotonic, align 4
-  %caller = sext i32 %caller.32 to i64
-  %workers.at = getelementptr i8, ptr %pool, i64 {workers}
-  %workers = load atomic i64, ptr %workers.at monotonic, align 8
-  %total = call i64 @mark_share(ptr %mask, i64 %bytes, i64 %caller, ptr %share, i64 1, i64 0)
-  %parts = call i64 @llvm.smin.i64(i64 %workers, i64 %total)
-  %any = icmp sgt i64 %parts, 0
-  br i1 %any, label %bind, label %end
-bind:
-  %part = urem i64 %k, %parts
-  %again = call i64 @mark_share(ptr %mask, i64 %bytes, i64 %caller, ptr %share, i64 %parts, i64 %part)
-  %r = call i64 (i64, ...) @syscall(i64 {setaffinity}, i64 0, i64 %bytes, ptr %share)
-  br label %end
-end:
-  ret i64 %bytes
-}}
+@routine
+def take_share(f: RoutineBody, pool: PoolMemory, mask: I64s, k: I64) -> I64:
+    """Binds this worker to share k. Returns the bytes of the mask that it is a share of, left in `mask`; not above 0
+    when it is not known."""
+    known = noted(f, pool, mask, f.array(I64, 1))
+    with f.if_(known > 0):
+        share = f.array(I64, MASK_WORDS)
+        caller = pool.caller_cpu.load(RELAXED).sext(I64)
+        total = mark_share(f, mask, known, caller, share, 1, 0)
+        parts = pool.workers.load(RELAXED).at_most(total)
+        with f.if_(parts > 0):
+            mark_share(f, mask, known, caller, share, parts, k % parts)
+            f.syscall("sched_setaffinity", SELF, known, share)
+    return known
 
-; Marks in `share` every `parts`-th CPU of `mask`, `part` being the first, the caller's CPU left out; returns how many there are to share.
-define internal i64 @mark_share(ptr %mask, i64 %bytes, i64 %caller, ptr %share, i64 %parts, i64 %part) nounwind {{
-entry:
-  %cpus = shl i64 %bytes, 3
-  br label %loop
-loop:
-  %cpu = phi i64 [ 0, %entry ], [ %cpu.next, %loop ]
-  %rank = phi i64 [ 0, %entry ], [ %rank.next, %loop ]
-  %index = lshr i64 %cpu, 6
-  %bit = and i64 %cpu, 63
-  %mask.at = getelementptr i64, ptr %mask, i64 %index
-  %allowed = load i64, ptr %mask.at
-  %shifted = lshr i64 %allowed, %bit
-  %odd = trunc i64 %shifted to i1
-  %other = icmp ne i64 %cpu, %caller
-  %counts = and i1 %odd, %other
-  %turn = urem i64 %rank, %parts
-  %due = icmp eq i64 %turn, %part
-  %mine = and i1 %counts, %due
-  %mine.64 = zext i1 %mine to i64
-  %flag = shl i64 %mine.64, %bit
-  %share.at = getelementptr i64, ptr %share, i64 %index
-  %first = icmp eq i64 %bit, 0
-  %old = load i64, ptr %share.at
-  %so.far = select i1 %first, i64 0, i64 %old
-  %new = or i64 %so.far, %flag
-  store i64 %new, ptr %share.at
-  %step = zext i1 %counts to i64
-  %rank.next = add i64 %rank, %step
-  %cpu.next = add i64 %cpu, 1
-  %more = icmp slt i64 %cpu.next, %cpus
-  br i1 %more, label %loop, label %end
-end:
-  ret i64 %rank.next
-}}
 
-define internal void @leave_share(ptr %pool, ptr %mask, i64 %bytes, ptr %worn) nounwind {{
-entry:
-  %known = icmp sgt i64 %bytes, 0
-  br i1 %known, label %free, label %end
-free:
-  %version = call i64 @wear(ptr %pool, ptr %mask)
-  store i64 %version, ptr %worn
-  br label %end
-end:
-  ret void
-}}
-"""
+@routine
+def mark_share(f: RoutineBody, mask: I64s, known: I64, caller: I64, share: I64s, parts: I64, part: I64) -> I64:
+    """Marks in `share` every `parts`-th CPU of `mask`, `part` being the first, the caller's CPU left out; returns how
+    many there are to share."""
+    rank = f.variable(I64, 0)
+    with f.for_(known << 3) as cpu:
+        word, bit = share[cpu >> 6], cpu & 63
+        with f.if_(bit == 0):
+            word.value = 0
+        with f.if_((mask[cpu >> 6].value >> bit & 1 != 0) & (cpu != caller)):
+            with f.if_(rank.value % parts == part):
+                word.value |= 1 << bit
+            rank.value += 1
+    return rank.value
+
+
+# ---- whoever has the lock of a placement may narrow the affinity of its thread
+@routine
+def hold_placement(f: RoutineBody, own: Placement) -> I1:
+    """Whether it could be had."""
+    return own.lock.exchange(1, SEQ_CST) == 0
+
+
+@routine
+def free_placement(f: RoutineBody, own: Placement):
+    """Gives it back."""
+    own.lock.store(0, RELEASE)

@@ -12,7 +12,8 @@ class StateTable:
     """`words` holds the addresses, where native code reads them; they stay at one place.
 
     arrays:  C-contiguous, of the state: read and written in place.
-    derived: sizes of the arrays that are made from them; `passing` are the numbers of those that have memory only while they are made.
+    derived: sizes of the arrays that are made from them; `passing` are the numbers of those that have memory only while
+    they are made.
     """
 
     def __init__(self, arrays: Sequence[np.ndarray], derived: Sequence[int], passing: Collection[int]):
@@ -29,5 +30,6 @@ class StateTable:
 
     def settle(self, idle: Collection[int]) -> None:
         """The arrays become the table's own, without those of the numbers `idle`, which nothing reads any more."""
-        self.arrays = [a[:0] if n in idle else aligned_copy(a) for n, a in enumerate(a.reshape(-1) for a in self.arrays)]
+        flat = [a.reshape(-1) for a in self.arrays]
+        self.arrays = [a[:0] if n in idle else aligned_copy(a) for n, a in enumerate(flat)]
         self.words[:len(self.arrays)] = [0 if n in idle else address(a) for n, a in enumerate(self.arrays)]

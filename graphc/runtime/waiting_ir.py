@@ -1,170 +1,113 @@
-"""Calls that may wait, as LLVM text: what Python does where the fast entry gives up.
+"""Calls that may wait: what Python does where the fast entry gives up.
 
-All that such a call takes, the state's lock and a frame, is taken and given back by one native function, so that nothing is left taken when an
-exception arrives between two steps of Python. It lets other Python threads go on while it waits and while the program runs; frames and the record
-of the call change hands while the GIL is held.
+All that such a call takes, the state's lock and a frame, is taken and given back by one native function, so that
+nothing is left taken when an exception arrives between two steps of Python. It lets other Python threads go on while it
+waits and while the program runs; frames and the record of the call change hands while the GIL is held.
 """
 from __future__ import annotations
 
-from graphc.codegen.abi import RETURN_CANCELLED
-from graphc.runtime.entry_layout import NUMBERS
+from graphc.codegen.abi import RETURN_CANCELLED, RETURN_OK, Context
+from graphc.codegen.routines.routine import RoutineBody, routine
+from graphc.codegen.routines.values import I32, I64, RELAXED
+from graphc.runtime.entry_ir import (
+    fill_context,
+    gc_pop_frame,
+    gc_push_frame,
+    gc_wrote,
+    is_current,
+    try_lock,
+    try_unlock,
+)
+from graphc.runtime.entry_layout import BUSY, NO_FRAME, WAIT_MS, CallRecord, EntryRecord, FrameMemory, LockMemory
+from graphc.runtime.float_control import gc_run
+from graphc.runtime.lock_ir import await_lock, lock_awaited
+from graphc.runtime.python_api import PyEval_RestoreThread, PyEval_SaveThread
+from graphc.runtime.system import Pointers, madvise, now
 
 MADV_DONTNEED = 4
-WAIT_MS = 100                   # between two waits Python looks at its signals
 
 
-def waiting_text() -> str:
-    """LLVM text of gc_call_waiting, gc_cancel and gc_add_frame."""
-    return TEXT.format(**NUMBERS, wait_ms=WAIT_MS, cancelled_code=RETURN_CANCELLED, dontneed=MADV_DONTNEED)
+@routine
+def gc_call_waiting(f: RoutineBody, d: EntryRecord, inputs: Pointers, outputs: Pointers, call: CallRecord) -> I32:
+    """One call: 0, or why the program left early; BUSY when the lock could not be had for a while, NO_FRAME when no
+    frame is free, RETURN_CANCELLED when the call was cancelled. Derived values are made first if the state has
+    changed."""
+    lock = d.lock.value
+    with f.if_(~try_lock(f, lock)):
+        waiter = PyEval_SaveThread(f)
+        await_lock(f, lock, WAIT_MS)
+        PyEval_RestoreThread(f, waiter)
+        f.return_if(~lock_awaited(f, lock), BUSY)
+    own = call.own.value
+    frame = f.variable(FrameMemory, own)
+    with f.if_(own.is_null()):
+        frame.value = gc_pop_frame(f, d)
+        with f.if_(frame.value.is_null()):
+            try_unlock(f, lock)
+            f.return_(NO_FRAME)
+    fill_context(f, frame.value, inputs, outputs)
+    code = f.variable(I32, RETURN_CANCELLED)
+    with f.if_(call.cancelled.value == 0):
+        code.value = run_cancellable(f, d, lock, frame.value, call)
+    with f.if_(own.is_null()):
+        gc_push_frame(f, d, frame.value)
+    try_unlock(f, lock)
+    return code.value
 
 
-TEXT = """
-; One call: 0, or why the program left early; {busy} when the lock could not be had for a while, {no_frame} when no frame is free, {cancelled_code} when
-; the call was cancelled. Derived values are made first if the state has changed.
-define i32 @gc_call_waiting(ptr %d, ptr %inputs, ptr %outputs, ptr %job) nounwind {{
-entry:
-  %asked.at = getelementptr i8, ptr %job, i64 {job_cancelled}
-  %lock.word = call i64 @field(ptr %d, i64 {lock})
-  %lock = inttoptr i64 %lock.word to ptr
-  %locked = call i1 @try_lock(ptr %lock)
-  br i1 %locked, label %take, label %wait
-wait:
-  %waiter = call ptr @PyEval_SaveThread()
-  call void @await_lock(ptr %lock, i64 {wait_ms})
-  call void @PyEval_RestoreThread(ptr %waiter)
-  %late = call i1 @lock_awaited(ptr %lock)
-  br i1 %late, label %take, label %busy
-busy:
-  ret i32 {busy}
-take:
-  %own.word = call i64 @field(ptr %job, i64 {job_own})
-  %own = inttoptr i64 %own.word to ptr
-  %listed = icmp eq i64 %own.word, 0
-  br i1 %listed, label %pop, label %fill
-pop:
-  %popped = call ptr @gc_pop_frame(ptr %d)
-  %none = icmp eq ptr %popped, null
-  br i1 %none, label %no.frame, label %fill
-no.frame:
-  call void @try_unlock(ptr %lock)
-  ret i32 {no_frame}
-fill:
-  %ctx = phi ptr [ %own, %take ], [ %popped, %pop ]
-  call void @fill_context(ptr %ctx, ptr %inputs, ptr %outputs)
-  %status.at = getelementptr i8, ptr %ctx, i64 {ctx_status}
-  %asked = load i64, ptr %asked.at
-  %unwanted = icmp ne i64 %asked, 0
-  br i1 %unwanted, label %give, label %begin
-begin:
-  %context.at = getelementptr i8, ptr %job, i64 {job_context}
-  store ptr %ctx, ptr %context.at
-  %thread = call ptr @PyEval_SaveThread()
-  %current = call i1 @is_current(ptr %d, ptr %lock)
-  br i1 %current, label %main, label %prepare
-prepare:
-  %made = call i32 @derive(ptr %d, ptr %lock, ptr %ctx)
-  %good = icmp eq i32 %made, 0
-  br i1 %good, label %main, label %back
-main:
-  %main.word = call i64 @field(ptr %d, i64 {main})
-  %program = inttoptr i64 %main.word to ptr
-  %start = call i64 @now()
-  %ran = call i32 @gc_run(ptr %program, ptr %ctx)
-  %end = call i64 @now()
-  %duration = sub i64 %end, %start
-  %duration.at = getelementptr i8, ptr %job, i64 {job_duration}
-  store i64 %duration, ptr %duration.at
-  %whole = call i32 @unless_cancelled(ptr %ctx, i32 %ran)
-  br label %back
-back:
-  %code.back = phi i32 [ %made, %prepare ], [ %whole, %main ]
-  call void @PyEval_RestoreThread(ptr %thread)
-  store ptr null, ptr %context.at
-  %status = load i64, ptr %status.at
-  %word.at = getelementptr i8, ptr %job, i64 {job_status}
-  store i64 %status, ptr %word.at
-  call void @gc_wrote(ptr %d, ptr %lock)
-  br label %give
-give:
-  %code = phi i32 [ {cancelled_code}, %fill ], [ %code.back, %back ]
-  br i1 %listed, label %push, label %unlock
-push:
-  call void @gc_push_frame(ptr %d, ptr %ctx)
-  br label %unlock
-unlock:
-  call void @try_unlock(ptr %lock)
-  ret i32 %code
-}}
+@routine
+def run_cancellable(f: RoutineBody, d: EntryRecord, lock: LockMemory, ctx: FrameMemory, call: CallRecord) -> I32:
+    """The program, derived values first; other Python threads go on meanwhile, and may cancel it."""
+    call.context.value = ctx
+    thread = PyEval_SaveThread(f)
+    code = f.variable(I32, RETURN_OK)
+    with f.if_(~is_current(f, d, lock)):
+        code.value = derive(f, d, lock, ctx)
+    with f.if_(code.value == RETURN_OK):
+        start = now(f)
+        code.value = gc_run(f, d.main.value, ctx)
+        call.duration.value = now(f) - start
+        code.value = unless_cancelled(f, ctx, code.value)
+    PyEval_RestoreThread(f, thread)
+    call.context.value = None
+    call.status.value = ctx.status.value
+    gc_wrote(f, d, lock)
+    return code.value
 
-; Makes the derived values of the state's present version; the memory of what passes is the system's again.
-define internal i32 @derive(ptr %d, ptr %lock, ptr %ctx) nounwind {{
-entry:
-  %prepare.word = call i64 @field(ptr %d, i64 {prepare})
-  %prepare = inttoptr i64 %prepare.word to ptr
-  %ran = call i32 @gc_run(ptr %prepare, ptr %ctx)
-  %bytes = call i64 @field(ptr %d, i64 {passing_bytes})
-  %some = icmp sgt i64 %bytes, 0
-  br i1 %some, label %drop, label %look
-drop:
-  %passing.word = call i64 @field(ptr %d, i64 {passing})
-  %passing = inttoptr i64 %passing.word to ptr
-  %a = call i32 @madvise(ptr %passing, i64 %bytes, i32 {dontneed})
-  br label %look
-look:
-  %code = call i32 @unless_cancelled(ptr %ctx, i32 %ran)
-  %good = icmp eq i32 %code, 0
-  br i1 %good, label %note, label %end
-note:
-  %version = call i64 @field(ptr %lock, i64 {version_at})
-  %seen.at = getelementptr i8, ptr %d, i64 {seen}
-  store i64 %version, ptr %seen.at
-  br label %end
-end:
-  ret i32 %code
-}}
 
-; `code`; or that of a cancelled call, whose last kernel may have left out tiles.
-define internal i32 @unless_cancelled(ptr %ctx, i32 %code) nounwind {{
-  %at = getelementptr i8, ptr %ctx, i64 {ctx_cancel}
-  %word = load atomic i64, ptr %at monotonic, align 8
-  %asked = icmp sgt i64 %word, 0
-  %fine = icmp eq i32 %code, 0
-  %left = and i1 %asked, %fine
-  %r = select i1 %left, i32 {cancelled_code}, i32 %code
-  ret i32 %r
-}}
+@routine
+def derive(f: RoutineBody, d: EntryRecord, lock: LockMemory, ctx: Context) -> I32:
+    """Makes the derived values of the state's present version; the memory of what passes is the system's again."""
+    ran = gc_run(f, d.prepare.value, ctx)
+    with f.if_(d.passing_bytes.value > 0):
+        madvise(f, d.passing.value, d.passing_bytes.value, MADV_DONTNEED)
+    code = unless_cancelled(f, ctx, ran)
+    with f.if_(code == RETURN_OK):
+        d.seen.value = lock.version.value
+    return code
 
-; Asks the call to come back, unless it has begun to write state. GIL held, as when its context comes and goes.
-define void @gc_cancel(ptr %job) nounwind {{
-entry:
-  %asked.at = getelementptr i8, ptr %job, i64 {job_cancelled}
-  store i64 1, ptr %asked.at
-  %context = call i64 @field(ptr %job, i64 {job_context})
-  %runs = icmp ne i64 %context, 0
-  br i1 %runs, label %ask, label %end
-ask:
-  %ctx = inttoptr i64 %context to ptr
-  %at = getelementptr i8, ptr %ctx, i64 {ctx_cancel}
-  %swap = cmpxchg ptr %at, i64 0, i64 1 monotonic monotonic
-  br label %end
-end:
-  ret void
-}}
 
-; Puts a new frame among the free ones unless there are `bound` already; whether it did.
-define i32 @gc_add_frame(ptr %d, ptr %ctx, i64 %bound) nounwind {{
-entry:
-  %made.at = getelementptr i8, ptr %d, i64 {made}
-  %made = load i64, ptr %made.at
-  %room = icmp slt i64 %made, %bound
-  br i1 %room, label %add, label %end
-add:
-  %more = add i64 %made, 1
-  store i64 %more, ptr %made.at
-  call void @gc_push_frame(ptr %d, ptr %ctx)
-  br label %end
-end:
-  %r = zext i1 %room to i32
-  ret i32 %r
-}}
-"""
+@routine
+def unless_cancelled(f: RoutineBody, ctx: Context, code: I32) -> I32:
+    """`code`; or that of a cancelled call, whose last kernel may have left out tiles."""
+    was_asked = ctx.cancel.load(RELAXED) > 0
+    return f.select(was_asked & (code == RETURN_OK), RETURN_CANCELLED, code)
+
+
+@routine
+def gc_cancel(f: RoutineBody, call: CallRecord):
+    """Asks the call to come back, unless it has begun to write state. GIL held, as when its context comes and goes."""
+    call.cancelled.value = 1
+    ctx = call.context.value
+    with f.if_(~ctx.is_null()):
+        ctx.cancel.compare_exchange(0, 1, RELAXED)
+
+
+@routine
+def gc_add_frame(f: RoutineBody, d: EntryRecord, frame: FrameMemory, bound: I64) -> I32:
+    """Puts a new frame among the free ones unless there are `bound` already; whether it did."""
+    made = d.made.value
+    f.return_if(made >= bound, 0)
+    d.made.value = made + 1
+    gc_push_frame(f, d, frame)
+    return 1

@@ -22,7 +22,8 @@ MAY = {                                         # folder or file: what it may im
     "optim": (*BASE, "ir", "autodiff", "dsl", ""),
 }
 HEAVY = ("llvmlite", "networkx")                # loaded by codegen/llvm/lazy.py at the first compile
-LOADS_LATER = ("codegen/llvm/lazy.py", "__init__.py", "cli.py")  # import_module: LLVM, the compiler behind public names, the extra `demo`
+LOADS_LATER = ("codegen/llvm/lazy.py", "__init__.py", "cli.py", "runtime/native.py")
+# import_module: LLVM, the compiler behind public names, the extra `demo`, the runtime's routines where their text is not in the disk cache
 
 FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 

@@ -17,6 +17,7 @@ from graphc.codegen.abi import failure_code, read_failure
 from graphc.codegen.llvm.jit import compile_object, load_object
 from graphc.errors import GraphError, InternalError
 from graphc.ir.types import f32, i64
+from graphc.runtime.entry_layout import EntryRecord
 from graphc.runtime.native import runtime_target
 
 
@@ -40,7 +41,7 @@ def only_native(monkeypatch):
         def refuse(*args, **named):
             raise AssertionError("slow path")
         exe.refuse = refuse
-        exe._descriptor._set(0, id(refuse))
+        exe._descriptor._set(EntryRecord.slow, id(refuse))
         return exe.call
     return make
 

@@ -89,6 +89,23 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         assert done.returncode == 0
 
 
+def test_a_lock_that_comes_while_a_fork_waits():
+    """It has not been acquired, so it is not released."""
+    script = """
+import os
+from threading import RLock
+from graphc.once import held_by_forks
+os.register_at_fork(before=lambda: held_by_forks(RLock()))
+child = os.fork()
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=dict(os.environ, PYTHONPATH=str(ROOT)), timeout=60,
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_fork_inside_a_handler_during_a_long_call():
     """The child cannot go on with a call whose thread it does not have: it says so instead of waiting for ever."""
     from test_interrupt import endless

@@ -27,7 +27,7 @@ try:
     product = gc.compile(lambda a, b: a @ b, a=gc.f32[512, 512], b=gc.f32[512, 512], threads=threads)
     alone = gc.compile(lambda a, b: a @ b, a=gc.f32[512, 512], b=gc.f32[512, 512], threads=1)(a, b)
     end, same = time.monotonic() + seconds, True
-    while pool().relieved < wanted and time.monotonic() < end:
+    while pool().moved < wanted and time.monotonic() < end:
         same &= bool((product(a, b) == alone).all())
 finally:
     for loop in loops:
@@ -45,12 +45,12 @@ while not everywhere and time.monotonic() < end:
     for _ in range(50):
         product(a, b)
     everywhere = free()
-print(json.dumps(dict(relieved=pool().relieved, same=same, caller=caller, everywhere=everywhere)))
+print(json.dumps(dict(moved=pool().moved, same=same, caller=caller, everywhere=everywhere)))
 """
 
 
 def loaded(cpus: int, threads: int, wanted: int, busy: int = 1) -> dict:
-    """Products on the first `cpus` CPUs, `busy` of which another program never leaves, until `wanted` threads have been relieved."""
+    """Products on the first `cpus` CPUs, `busy` of which another program never leaves, until `wanted` threads have been moved."""
     program = [sys.executable, "-c", LOADED, str(threads), str(SECONDS), str(wanted), str(busy)]
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, set(CPUS[:cpus]))
@@ -64,7 +64,7 @@ def loaded(cpus: int, threads: int, wanted: int, busy: int = 1) -> dict:
 
 
 def tells_run_time() -> bool:
-    """Whether the system tells one thread how long another has run: it need not, and then nobody is relieved."""
+    """Whether the system tells one thread how long another has run: it need not, and then nobody is moved."""
     done = threading.Event()
 
     def run() -> None:
@@ -90,10 +90,10 @@ needs_run_time = pytest.mark.skipif(not tells_run_time(), reason="the system doe
 @needs_run_time
 @pytest.mark.skipif(len(CPUS) < 2, reason="one CPU")
 @pytest.mark.parametrize("threads", [2, 3])
-def test_whoever_loses_its_cpu_is_relieved(threads):
+def test_whoever_loses_its_cpu_is_moved(threads):
     """Two CPUs and a loop on one of them: callers and workers lose it, the caller helps or a worker does. Same bits, own affinities."""
     seen = loaded(2, threads, 20)
-    assert seen["relieved"] >= 20
+    assert seen["moved"] >= 20
     assert seen["same"] and seen["caller"] and seen["everywhere"]
 
 
@@ -101,7 +101,7 @@ def test_whoever_loses_its_cpu_is_relieved(threads):
 @pytest.mark.skipif(len(CPUS) < 3, reason="fewer than three CPUs")
 def test_workers_change_places():
     seen = loaded(len(CPUS), len(CPUS), 20)
-    assert seen["relieved"] >= 20
+    assert seen["moved"] >= 20
     assert seen["same"] and seen["caller"] and seen["everywhere"]
 
 
