@@ -18,7 +18,7 @@ from graphc.compiled import CompiledGraph
 from graphc.compiler import SIMPLIFY, STAGES, Compilation, fusion
 from graphc.config import thread_text, whole_text
 from graphc.doctor import report
-from graphc.errors import GraphError
+from graphc.errors import GraphError, InternalError
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph, Value
 from graphc.ir.printer import print_graph
@@ -143,7 +143,8 @@ def _after(each: Pass, graph: Graph) -> Graph:
     except GraphError:
         raise
     except Exception as error:
-        text = f"the pass {each.name} cannot take this graph ({type(error).__name__}: {error}); it says of itself:\n{each.__doc__}"
+        reason = error.text if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
+        text = f"the pass {each.name} cannot take this graph ({reason}); it says of itself:\n{each.__doc__}"
         raise GraphError(text) from error
 
 
