@@ -10,12 +10,13 @@ from graphc.ir.contraction import Contraction
 from graphc.ir.types import DType
 from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_lanes import lane_dim, lane_schedule, narrow_dim, narrow_schedule
-from graphc.schedule.choose_tiles import is_stream, stream_schedule, tile_schedule
+from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, stream_schedule
+from graphc.schedule.choose_tiles import tile_schedule
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
 from graphc.schedule.contraction_schedule import (
-    ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule,
+    ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule,
     group_sizes, round_up)
-from graphc.schedule.contraction_context import DOT_ROWS, SMALL_FLOPS, ContractionContext
+from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.target import Target
 
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
@@ -49,15 +50,15 @@ def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, 
 
 def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> PhaseSchedule:
     if not dtype.is_float or p.extent(p.k) == 0:
-        return LoopSchedule(max(1, SMALL_FLOPS // max(1, 16 * p.extent(p.k))))
+        return LoopSchedule(max(1, context.machine.small_product_flops // max(1, 16 * p.extent(p.k))))
     lane = lane_dim(p, context)
     if lane is not None:
         return lane_schedule(p, lane, context)
     narrow = narrow_dim(p, context)
     if narrow is not None:
         return narrow_schedule(p, narrow, context)
-    if _is_dots(p, context):
-        return _dot_schedule(p, context)
+    if is_dots(p, context):
+        return dot_schedule(p, context)
     if is_stream(p, context):
         return stream_schedule(p, context)
     return tile_schedule(p, context)
@@ -78,24 +79,7 @@ def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
 
 
 def _gate_schedule(p: Phase, context: ContractionContext) -> PhaseSchedule:
-    return _dot_schedule(p, context) if _is_dots(p, context) else tile_schedule(p, context, p.sizes[p.n[1]])
-
-
-# --- dot products ------------------------------------------------------------------------------------------------------
-
-def _is_dots(p: Phase, context: ContractionContext) -> bool:
-    """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
-    inner = p.k[-1]
-    rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
-    return rows_linear and p.sizes[inner] >= 2 * context.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
-
-
-def _dot_schedule(p: Phase, context: ContractionContext) -> DotSchedule:
-    rows = min(p.extent(p.m), 2)
-    columns = min(p.extent(p.n), 4 if rows == 1 else 3)
-    vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * context.lanes else 1
-    cost = 2 * p.sizes[p.k[-1]] * p.extent(p.m)
-    return DotSchedule(rows, columns, vectors, context.lanes, max(columns, round_up(SMALL_FLOPS // 2 // cost, columns)))
+    return dot_schedule(p, context) if is_dots(p, context) else tile_schedule(p, context, p.sizes[p.n[1]])
 
 
 # --- where the shared scratch lies -----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from itertools import product
 
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule, NarrowSchedule
-from graphc.schedule.contraction_context import SMALL_FLOPS, TILES, ContractionContext, even
+from graphc.schedule.contraction_context import ContractionContext, even
 
 LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run that the hardware sees coming
 MOST_COLUMNS = 4                # of a lane schedule: their sums, a vector of each operand and what they share stay in registers
@@ -30,7 +30,7 @@ def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSched
     block = min(p.sizes[lane], LANE_BLOCK * context.lanes)
     work = 2 * p.extent(p.k) * block * p.sizes[inner]
     around = p.extent([d for d in others if d != inner])
-    return LaneSchedule(lane, inner, context.lanes, _lane_columns(p, inner, context), block, even(around, max(1, SMALL_FLOPS // 8 // work), 1))
+    return LaneSchedule(lane, inner, context.lanes, _lane_columns(p, inner, context), block, even(around, max(1, context.machine.small_product_flops // 8 // work), 1))
 
 
 def _lane_columns(p: Phase, inner: int, context: ContractionContext) -> int:
@@ -69,7 +69,7 @@ def narrow_schedule(p: Phase, dim: int, context: ContractionContext) -> NarrowSc
     groups, steps = one.groups(p), p.extent(p.k[:-1])
     block = even(groups, min(groups, LANE_BLOCK), 1)
     tiles = one.entries(p) // groups * -(-groups // block)
-    splits = max(1, min(2 * TILES, p.flops // (SMALL_FLOPS // 2)) // tiles)
+    splits = max(1, min(2 * context.machine.planned_tiles, p.flops // (context.machine.small_product_flops // 2)) // tiles)
     splits = -(-steps // -(-steps // min(steps, splits)))
     pieces = -(-p.sizes[p.k[-1]] // MOST_NARROW)
     return replace(one, splits=splits, block=block, columns=0 if one.along_k else -(-p.sizes[p.k[-1]] // pieces))

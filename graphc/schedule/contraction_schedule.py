@@ -1,9 +1,10 @@
 """Schedules: how a kernel runs, as plain data. Chosen by pure functions in passes/, read by the lowerings, printed with the graph."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
+from graphc.schedule.cost import Ranking
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
 
 MAX_TAPS = 49
@@ -23,6 +24,7 @@ class TileSchedule:
     prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
     edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
     packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile after tile.
+    ranking: the candidates among which this one was chosen.
     """
     blocking: Blocking
     lanes: int
@@ -35,6 +37,7 @@ class TileSchedule:
     prefetch_lines: int = 0
     edge_mr: int = 0
     packed_in_runs: bool = False
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property
     def vectors(self) -> int:

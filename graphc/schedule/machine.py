@@ -38,6 +38,8 @@ class Machine:
         planned_cores: threads that get even shares.
         tiles_per_core: tiles for each of these, so that more threads, or threads that are late, have some too.
         long_tile_ns: work in a tile beyond which its fixed cost no longer counts; a thread waits for others as long as a tile takes.
+        small_product_flops: arithmetic in a tile of a product below which moving its operands to another core costs more.
+        large_product_flops: beyond which larger tiles of a product reuse no more of what they read.
     """
     clock_ghz: float = 2.5
     handover_ns: float = 3_600.0
@@ -51,7 +53,7 @@ class Machine:
     l2_bytes_per_cycle: float = 24.0
     l3_bytes_per_cycle: float = 20.0
     memory_bytes_per_cycle: float = 6.0
-    remote_line_cycles: float = 26.0
+    remote_line_cycles: float = 14.0
     transpose_cycles: float = 0.7
     transposed_store_cycles: float = 1.5
     recompute_ops: int = 4
@@ -64,6 +66,8 @@ class Machine:
     planned_cores: int = 4
     tiles_per_core: int = 8
     long_tile_ns: float = 10_000.0
+    small_product_flops: int = 400_000
+    large_product_flops: int = 6_500_000
 
     def cycles(self, ns: float) -> float:
         """A duration in cycles: the one place where one becomes the other."""

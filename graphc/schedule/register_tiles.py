@@ -20,7 +20,7 @@ def register_tile(m: int, n: int, context: ContractionContext, k: int = 0, padde
     def rank(shape: tuple[int, int]):
         mr, v = shape
         left = not padded and m % mr > 0, -n % (v * context.lanes)
-        return _tile_cycles(m, n, context, k, padded, shape), *left, -mr * v, abs(mr - LIKELY_ROWS)
+        return register_cycles(m, n, context, k, padded, shape), *left, -mr * v, abs(mr - LIKELY_ROWS)
     return min(_tile_shapes(context.target, gates), key=rank)
 
 
@@ -29,7 +29,7 @@ def gates_cost(m: int, n: int, k: int, gates: int, target: Target, itemsize: int
     if m <= DOT_ROWS:
         return 1
     context = ContractionContext(target, itemsize, target.lanes(itemsize), (False, False))
-    suited, best = (min(_tile_cycles(m, n, context, k, False, shape) for shape in _tile_shapes(target, parts)) for parts in (gates, 0))
+    suited, best = (min(register_cycles(m, n, context, k, False, shape) for shape in _tile_shapes(target, parts)) for parts in (gates, 0))
     return suited / best
 
 
@@ -49,7 +49,7 @@ def _easy_rows(target: Target) -> int:
     return target.machine.address_rows - 2
 
 
-def _tile_cycles(m: int, n: int, context: ContractionContext, k: int, padded: bool, shape: tuple[int, int]) -> float:
+def register_cycles(m: int, n: int, context: ContractionContext, k: int, padded: bool, shape: tuple[int, int]) -> float:
     """For one step of k over the whole output."""
     mr, v = shape
     machine, columns = context.machine, v * context.lanes
