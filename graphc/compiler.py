@@ -63,6 +63,7 @@ from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.signature import ArraySpec, Signature
 from graphc.schedule.attention_support import is_whole
+from graphc.schedule.explain_schedules import explain_schedules
 from graphc.schedule.target import Target
 
 SIMPLIFY = (
@@ -92,8 +93,8 @@ def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
         EliminateDeadCode(),            # transposes of operands that were turned back
         EliminateBoundsChecks(),        # after that: a lookup that nobody reads checks nothing
         MaterializePadding(),           # before fusion: it changes what convolutions read
-        *((Fuse(max_nodes=1),) if check_nan else (      # a NaN is traced to one operator
-            Fuse(),
+        *((Fuse(1, target.machine),) if check_nan else (      # a NaN is traced to one operator
+            Fuse(machine=target.machine),
             FuseGates(target))),        # right after fusion, which makes the clusters that it merges
         ArrangeImages(),                # after fusion, which would take its copies for work to be fused
         Order(),                        # after fusion: an optimizer's update of one parameter is one node then
@@ -236,6 +237,11 @@ class Compilation:
             raise GraphError(f"there is no stage {stage!r}; the stages are {', '.join(STAGES)}")
         return _TEXTS[stage](self)
 
+    def explain(self) -> str:
+        """Why neighbours were not fused, and what each kernel's schedule won against, with cycles by cause."""
+        kernels = (pair for plan in (self.plan, self.prepare_plan) if plan for pair in _scheduled(plan))
+        return "\n\n".join(filter(None, (explain(self.fused, machine=self.target.machine), explain_schedules(kernels))))
+
     def _build(self) -> Built:
         text = self.llvm
         code = self._timed("llvm", jit.compile_object, text, self.target)
@@ -318,8 +324,8 @@ class Compiled(Shown):
         return self.compilation.text(stage)
 
     def explain(self) -> str:
-        """Why neighbours in the graph were not fused."""
-        return explain(self.compilation.fused)
+        """Why neighbours in the graph were not fused, and among which candidates each kernel's schedule was chosen."""
+        return self.compilation.explain()
 
     def profile(self, *arrays, runs: int = 5) -> Profile:
         """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented build runs, on a copy of the
@@ -391,6 +397,14 @@ def _plan_texts(plan: Plan) -> Iterator[str]:
             first, *rest = _plan_texts(inner)
             yield f"# {name} of {node.op.name}, {_place(node)}\n{first}"
             yield from rest
+
+
+def _scheduled(plan: Plan) -> Iterator[tuple[Node, object]]:
+    """The kernels of the graph, then those of its loops and branches."""
+    yield from plan.schedules.items()
+    for region in plan.regions.values():
+        for inner in region.plans.values():
+            yield from _scheduled(inner)
 
 
 def _place(node: Node) -> str:

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from graphc.compiler import Compilation
@@ -49,13 +49,14 @@ class _Tree:
 @dataclass(frozen=True)
 class PlanReport:
     """What a network will take. `parameters` are trainable numbers (not bytes), `flops` those of one run; `kernels` are calls of kernels in one
-    run, `memory` bytes by purpose; `layers` has a row for each call of a layer, `text` is the planned graph."""
+    run, `memory` bytes by purpose; `layers` has a row for each call of a layer, `text` is the planned graph; `explain()`: why kernels run as they do."""
     parameters: int
     flops: int
     memory: Memory
     kernels: int
     layers: tuple[LayerRow, ...]
     text: str
+    explain: Callable[[], str] = field(repr=False, compare=False)
 
     @staticmethod
     def of(function: GraphFunction, sizes: Mapping[str, int], compilation: Compilation) -> PlanReport:
@@ -64,7 +65,7 @@ class PlanReport:
         flops = [(n.scope, n.op.cost(*(v.type for v in n.inputs)).flops) for n in compilation.simplified.nodes]
         rows = tuple(_rows(function, sizes, _by_layer(trainable), _by_layer(flops)))
         return PlanReport(sum(n for _, n in trainable), sum(n for _, n in flops), compilation.memory, len(compilation.plan.schedules), rows,
-                          compilation.text("planned"))
+                          compilation.text("planned"), compilation.explain)
 
     def table(self, depth: int = DEPTH) -> str:
         """Layers down to `depth` levels; equal neighbours share a row."""

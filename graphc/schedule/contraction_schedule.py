@@ -77,7 +77,7 @@ class DotSchedule:
 class LaneSchedule:
     """One phase with short sums and no reuse that a register tile could use (depthwise convolutions): vectors along `dim`, all
     terms of a sum unrolled for `columns` positions of `inner`, which share what they read. Tiles take `block` elements of `dim`
-    and `tile` positions of the other dims.
+    and `tile` positions of the other dims. ranking: the candidates among which `columns` was chosen.
     """
     dim: int
     inner: int
@@ -85,6 +85,7 @@ class LaneSchedule:
     columns: int
     block: int
     tile: int
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def outer(self, phase: Phase) -> tuple[int, ...]:
         """The dims around, from the outermost loop to the innermost."""

@@ -38,19 +38,23 @@ class Ranking(Generic[S]):
         rows = [("cycles", *names, "", "")]
         for c in self.candidates:
             terms = dict(c.terms)
-            more = "" if c is self.best else f"{100 * (c.total / self.best.total - 1):+.0f} %"
+            more = "" if c is self.best else _relative(c.total / self.best.total)
             rows.append((_number(c.total), *(_number(terms.get(name, 0)) for name in names), more, f"{c.name}: {c.schedule}"))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
         return "\n".join(" ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows)
 
 
-def ranked(candidates: Iterable[Candidate[S]]) -> Ranking[S]:
-    """The first of those that cost within TOLERANCE of the least, then the others by cost: the order of candidates decides where the model cannot."""
+def ranked(candidates: Iterable[Candidate[S]], tolerance: float = TOLERANCE) -> Ranking[S]:
+    """The first of those that cost within `tolerance` of the least, then the others by cost: the order of candidates decides where the model cannot."""
     found = list(candidates)
     least = min(c.total for c in found)
-    best = next(c for c in found if c.total <= TOLERANCE * least)
+    best = next(c for c in found if c.total <= tolerance * least)
     others = sorted((c for c in found if c is not best), key=lambda c: c.total)
     return Ranking((best, *others[:SHOWN - 1]))
+
+
+def _relative(factor: float) -> str:
+    return f"{100 * (factor - 1):+.0f} %" if factor < 10 else f"×{factor:.0f}"
 
 
 def _number(cycles: float) -> str:

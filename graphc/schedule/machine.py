@@ -78,6 +78,11 @@ class Machine:
         return self.cycles(self.handover_ns)
 
     @property
+    def least_parallel_cycles(self) -> float:
+        """Work that the planned cores do, hand-over included, as fast as one."""
+        return self.handover_cycles * self.planned_cores / (self.planned_cores - 1)
+
+    @property
     def long_tile_cycles(self) -> float:
         return self.cycles(self.long_tile_ns)
 
@@ -85,6 +90,21 @@ class Machine:
     def planned_tiles(self) -> int:
         """Tiles worth having, whatever the number of threads."""
         return self.planned_cores * self.tiles_per_core
+
+    @property
+    def row_elements(self) -> int:
+        """Of a row that several stages of a loop nest walk over: f32 numbers in half of L2."""
+        return self.l2_bytes // 2 // 4
+
+    @property
+    def column_elements(self) -> int:
+        """The same where neighbours are in different lines (of 64 bytes), in a quarter of L2."""
+        return self.l2_bytes // 4 // 64
+
+    @property
+    def serial_elements(self) -> int:
+        """Elements, read and written as f32 numbers, that one thread computes about as fast as several, which wait for each other."""
+        return int(self.least_parallel_cycles * self.l3_bytes_per_cycle / 8)
 
     def tile_cycles(self, total: float) -> float:
         """Work of one tile of a kernel of `total` cycles: half the planned tiles, none so short that taking it counts, none longer than is of use."""
