@@ -72,9 +72,10 @@ def _register_tiles(target: Target, work: Callable[[int, int], int], lanes: int,
     def candidates() -> Iterator[Candidate[tuple[int, int]]]:
         for vectors in (2, 3, 4):
             mr = min(target.tile_rows(vectors), machine.address_rows)
-            if mr * vectors > machine.fma_latency * machine.fma_per_cycle:              # so many sums hide the latency of a multiply-add
-                sums = work(mr, vectors * lanes) * steps / (lanes * machine.fma_per_cycle * machine.planned_cores)
-                yield Candidate(f"{mr}×{vectors * lanes}", (mr, vectors), (("sums", sums), ("loads", sums * EXPOSED_LOADS * (1 / mr + 1 / vectors))))
+            sums = work(mr, vectors * lanes) * steps / (lanes * machine.fma_per_cycle * machine.planned_cores)
+            waited = (machine.fma_latency + 1) * machine.fma_per_cycle / (mr * vectors) - 1         # with few sums, for their results
+            yield Candidate(f"{mr}×{vectors * lanes}", (mr, vectors), (
+                ("sums", sums), ("latency", sums * max(0.0, waited)), ("loads", sums * EXPOSED_LOADS * (1 / mr + 1 / vectors))))
     return ranked(candidates(), 1.0)
 
 
