@@ -33,7 +33,7 @@ def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequ
     lanes = target.lanes(dtype.itemsize)
     out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
     form = normal_form(c, Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides)),
-                       Tensor(out_shape, tuple(out_strides)), lanes, fused, (True, True) if gates else invariant)
+                       Tensor(out_shape, tuple(out_strides)), lanes, fused, (True, True) if gates else invariant, target.machine)
     if gates:
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))

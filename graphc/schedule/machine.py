@@ -9,32 +9,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """One CPU. A new one is one `Machine`, in a `Target` (schedule/target.py); `python -m benchmarks machine` prints the fields for the CPU it runs on.
+    """One CPU. A new one is one `Machine`, in a `Target` (schedule/target.py); `python -m benchmarks machine` measures what it can on the CPU it runs on.
 
     The number of cores is a plan, the same wherever the code runs: how a sum is split must not depend on the number of threads.
 
-    Measured fields (by that command):
+    Measured by that command:
         clock_ghz: cycles in a nanosecond, of the clock in which the others are counted.
         handover_ns: from a kernel's start until other threads work, and back: less work than that is not worth a second thread.
-        fma_latency: cycles from a fused multiply-add to one that needs its result.
         fma_per_cycle: vector multiply-adds that a core begins each cycle.
-        loads_per_cycle: vectors that it loads from L1 each cycle.
         vector_op_cycles: cycles of one vector operation of elementwise code, the parts of mathematical functions counted one by one.
         scalar_element_cycles: cycles of one element in a loop that computes its address and does little.
-        step_cycles: loop control of one step of a micro-kernel's sum.
-        call_cycles: call and return of a micro-kernel beside its sums: addresses, first loads, the stores of its results.
         l2_bytes_per_cycle, l3_bytes_per_cycle: what one core reads from a cache when the hardware prefetches.
         memory_bytes_per_cycle: what one of several busy cores gets from memory.
+    Measured in kernels (`python -m benchmarks matmul` before and after a change of the loop in question):
+        step_cycles: loop control of one step of a micro-kernel's sum.
+        call_cycles: call and return of a micro-kernel beside its sums: addresses, first loads, the stores of its results.
         remote_line_cycles: cycles for a cache line that another core has written and nobody prefetches, several in flight.
         transpose_cycles: cycles for each element that is transposed into panels.
         transposed_store_cycles: cycles for each result that is transposed before it is stored.
         recompute_ops: vector operations that take as long as it takes to store a value and to load it again.
-    Documented fields (vendors' optimization manuals; the sizes of caches are the host's own where the operating system tells them):
+    Documented (vendors' optimization manuals; the sizes of caches are the host's own where the operating system tells them):
+        fma_latency: cycles from a fused multiply-add to one that needs its result.
+        loads_per_cycle: vectors that a core loads from L1 each cycle.
         l1_bytes, l2_bytes: data caches of one core. l3_bytes: the shared cache.
         l3_latency: cycles until data come that only L3 has.
         prefetch_reach_bytes: distance of two reads of a stream from which on the hardware no longer sees it.
         address_rows: rows of a register tile whose addresses leave general registers for counters and operands.
-    Planned fields (ours):
+    Planned (ours):
         planned_cores: threads that get even shares.
         tiles_per_core: tiles for each of these, so that more threads, or threads that are late, have some too.
         long_tile_ns: work in a tile beyond which its fixed cost no longer counts; a thread waits for others as long as a tile takes.
