@@ -1,4 +1,5 @@
-"""python -m benchmarks machine: the fields of `graphc.schedule.machine.Machine` for the CPU it runs on: what schedules assume, beside what is measured."""
+"""python -m benchmarks machine: the fields of `graphc.schedule.machine.Machine` for the CPU it runs on: what schedules
+assume, beside what is measured."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -21,17 +22,16 @@ from graphc.schedule.target import Target
 
 CHAIN, TILE_CHAIN = 200_000, 20_000         # dependent multiply-adds
 MAX_TILES = 1024
-LONG, SHORT = 4096, 64          # elements of arrays that stay in L1: a call on one, less a call on the other, is the loop alone
+# elements of arrays that stay in L1: a call on one, less a call on the other, is the loop alone
+LONG, SHORT = 4096, 64
 REPEATS = 300
 
 
-@gc.graph
-def exponentials(x: gc.f32["N"]):
+def exponentials(x):
     return gc.exp(x)
 
 
-@gc.graph
-def lookups(x: gc.f32["N"], i: gc.i32["N"]):
+def lookups(x, i):
     return gc.take(x, i)
 
 
@@ -47,7 +47,8 @@ def main(threads: int) -> None:
 
 
 def measured(target: Target, threads: int) -> dict[str, float]:
-    """The clock is that of a chain of multiply-adds, whose latency is documented; the other figures are in its cycles."""
+    """The clock is that of a chain of multiply-adds, whose latency is documented; the other figures are in its
+    cycles."""
     machine, lanes, mega = target.machine, target.lanes(f32.itemsize), 1 << 20
     clock = CHAIN * machine.fma_latency / seconds(_run(_chain(lanes), 1)) / 1e9
     index = np.arange(LONG, dtype=np.int32)[::-1].copy()
@@ -69,13 +70,18 @@ def seconds(run: Callable[[], object]) -> float:
     return min(one() for _ in range(REPEATS))
 
 
-def per_element(graph, *more: np.ndarray) -> float:
+def per_element(function, *more: np.ndarray) -> float:
     """Nanoseconds of an element of an array in L1, on one thread."""
     def call(n: int) -> float:
-        run, x = gc.compile(graph, threads=1, N=n), np.linspace(-1, 1, n, dtype=np.float32)
+        run, x = _compiled(function, n), np.linspace(-1, 1, n, dtype=np.float32)
         arrays = (x, *(np.minimum(a[:n], n - 1) for a in more))
         return seconds(lambda: run(*arrays))
     return (call(LONG) - call(SHORT)) / (LONG - SHORT) * 1e9
+
+
+def _compiled(function, n: int):
+    types = {"x": gc.f32[n], "i": gc.i32[n]}
+    return gc.compile(function, threads=1, **{name: types[name] for name in function.__code__.co_varnames})
 
 
 def handover_ns(threads: int) -> float:

@@ -1,5 +1,5 @@
-"""Chooses how a contraction runs: a pure function of shapes, strides and target (no thread count: how a sum is split must not
-depend on it). An analytical model in cycles of the register tile and bytes of the caches; nothing is measured.
+"""Chooses how a contraction runs: a pure function of shapes, strides and target (no thread count: how a sum is split
+must not depend on it). An analytical model in cycles of the register tile and bytes of the caches; nothing is measured.
 """
 from __future__ import annotations
 
@@ -22,18 +22,35 @@ from graphc.schedule.target import Target
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
 
 
-def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequence[int], b_shape: Sequence[int], b_strides: Sequence[int],
-                         out_strides: Sequence[int], dtype: DType, target: Target, fused: bool = False,
-                         invariant: tuple[bool, bool] = (False, False), gates: int = 0) -> ContractionSchedule:
+def contraction_schedule(
+    c: Contraction,
+    a_shape: Sequence[int],
+    a_strides: Sequence[int],
+    b_shape: Sequence[int],
+    b_strides: Sequence[int],
+    out_strides: Sequence[int],
+    dtype: DType,
+    target: Target,
+    fused: bool = False,
+    invariant: tuple[bool, bool] = (False, False),
+    gates: int = 0,
+) -> ContractionSchedule:
     """The schedule for operands that lie as given (strides in elements). fused: the sums go through an epilogue.
 
-    invariant: operands that do not change in the loop around the kernel, so that packing them, once before it, costs nothing. gates: in how many
-    parts the epilogue reads the columns (0: as they are), each some whole vectors wide.
-    """
+    invariant: operands that do not change in the loop around the kernel, so that packing them, once before it, costs
+    nothing. gates: in how many parts the epilogue reads the columns (0: as they are), each some whole vectors wide. """
     lanes = target.lanes(dtype.itemsize)
     out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
-    form = normal_form(c, Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides)),
-                       Tensor(out_shape, tuple(out_strides)), lanes, fused, (True, True) if gates else invariant, target.machine)
+    form = normal_form(
+        c,
+        Tensor(tuple(a_shape), tuple(a_strides)),
+        Tensor(tuple(b_shape), tuple(b_strides)),
+        Tensor(out_shape, tuple(out_strides)),
+        lanes,
+        fused,
+        (True, True) if gates else invariant,
+        target.machine,
+    )
     if gates:
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
@@ -64,10 +81,11 @@ def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> Phas
     return tile_schedule(p, context)
 
 
-# --- gates ---------------------------------------------------------------------------------------------------------------
+# --- gates ------------------------------------------------------------------------------------------------------------
 
 def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
-    """The columns as vectors of units × gates × lanes: what an epilogue needs of all gates for some units is side by side."""
+    """The columns as vectors of units × gates × lanes: what an epilogue needs of all gates for some units is side by
+    side."""
     (n,), first = p.n, len(p.sizes)
     width = p.sizes[n] // gates
     steps = (lanes, width, 1)
@@ -75,14 +93,22 @@ def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
     def linear(t: LinearMap) -> LinearMap:
         return LinearMap(t.base, t.strides + tuple(t.strides[n] * step for step in steps))
     sizes = tuple(1 if d == n else size for d, size in enumerate(p.sizes)) + (width // lanes, gates, lanes)
-    return replace(p, sizes=sizes, n=(first, first + 1, first + 2), a=linear(p.a), b=linear(p.b), out=linear(p.out), parts=p.parts + ((),) * 3)
+    return replace(
+        p,
+        sizes=sizes,
+        n=(first, first + 1, first + 2),
+        a=linear(p.a),
+        b=linear(p.b),
+        out=linear(p.out),
+        parts=p.parts + ((),) * 3,
+    )
 
 
 def _gate_schedule(p: Phase, context: ContractionContext) -> PhaseSchedule:
     return dot_schedule(p, context) if is_dots(p, context) else tile_schedule(p, context, p.sizes[p.n[1]])
 
 
-# --- where the shared scratch lies -----------------------------------------------------------------------------------------
+# --- where the shared scratch lies ------------------------------------------------------------------------------------
 
 def _placed(form: Form, phases: tuple[PhaseSchedule, ...], ready: int | None) -> ContractionSchedule:
     copies, end, packed_size = [], 0, 0
@@ -99,7 +125,9 @@ def _placed(form: Form, phases: tuple[PhaseSchedule, ...], ready: int | None) ->
             target.append(offset if size else None)
         top = max(top, end + sum(sizes))
     prepacked = None if ready is None else ready ^ form.swap
-    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, prepacked, packed_size)
+    return ContractionSchedule(
+        form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, prepacked, packed_size
+    )
 
 
 def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:

@@ -1,4 +1,5 @@
-"""Schedules of contractions with few rows, whose operands are read once, unpacked: dot products, and rows of a matrix that are scaled and added."""
+"""Schedules of contractions with few rows, whose operands are read once, unpacked: dot products, and rows of a matrix
+that are scaled and added."""
 from __future__ import annotations
 
 from graphc.schedule.blocking import Blocking, Cut, PackingMode
@@ -23,7 +24,13 @@ def dot_schedule(p: Phase, context: ContractionContext) -> DotSchedule:
     columns = min(p.extent(p.n), 4 if rows == 1 else 3)
     vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * context.lanes else 1
     cost = 2 * p.sizes[p.k[-1]] * p.extent(p.m)
-    return DotSchedule(rows, columns, vectors, context.lanes, max(columns, round_up(context.machine.small_product_flops // 2 // cost, columns)))
+    return DotSchedule(
+        rows,
+        columns,
+        vectors,
+        context.lanes,
+        max(columns, round_up(context.machine.small_product_flops // 2 // cost, columns)),
+    )
 
 
 def is_stream(p: Phase, context: ContractionContext) -> bool:
@@ -39,5 +46,19 @@ def stream_schedule(p: Phase, context: ContractionContext) -> TileSchedule:
     sums = Cut(0, min(k, 256))
     blocks = sums.count((k,))
     share = -(-STREAM_WORK // (columns.chunk * sums.chunk))
-    splits = max(1, min(blocks // share, 2 * context.machine.planned_tiles // (p.extent(p.batch) * columns.count((n,))), MAX_PARTIALS // (p.extent(p.batch) * m * n)))
-    return TileSchedule(Blocking(m, context.lanes, m, columns, sums), context.lanes, PackingMode.UNPACKED, PackingMode.UNPACKED, -(-blocks // -(-blocks // splits)), True)
+    splits = max(
+        1,
+        min(
+            blocks // share,
+            2 * context.machine.planned_tiles // (p.extent(p.batch) * columns.count((n,))),
+            MAX_PARTIALS // (p.extent(p.batch) * m * n),
+        ),
+    )
+    return TileSchedule(
+        Blocking(m, context.lanes, m, columns, sums),
+        context.lanes,
+        PackingMode.UNPACKED,
+        PackingMode.UNPACKED,
+        -(-blocks // -(-blocks // splits)),
+        True,
+    )

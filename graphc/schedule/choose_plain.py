@@ -13,7 +13,8 @@ from graphc.schedule.plain_schedule import PlainSchedule
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
-UPDATES = (index.ScatterAdd, embedding_gradients.AddRows, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)     # the first operand, changed in places
+# the first operand, changed in places
+UPDATES = (index.ScatterAdd, embedding_gradients.AddRows, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)
 
 
 def plain_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target) -> PlainSchedule:
@@ -26,7 +27,9 @@ def plain_schedule(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]
     return replace(ranking.best.schedule, ranking=ranking)
 
 
-def _candidates(rows: Rows, lanes: int, inplace: tuple[tuple[int, int], ...], machine: Machine) -> Iterator[Candidate[PlainSchedule]]:
+def _candidates(
+    rows: Rows, lanes: int, inplace: tuple[tuple[int, int], ...], machine: Machine
+) -> Iterator[Candidate[PlainSchedule]]:
     row = max(machine.scalar_element_cycles * rows.repeat * -(-rows.lane // lanes), 1.0)
     total, cores = row * rows.count, machine.planned_cores
     tile = max(1, int(machine.tile_cycles(total) / row))

@@ -1,8 +1,8 @@
-"""Contractions by micro-tiles: the cheapest of some ways to divide them into tiles and to bring operands to the micro-kernel.
+"""Contractions by micro-tiles: the cheapest of some ways to divide them into tiles and to bring operands to the
+micro-kernel.
 
-A candidate is a family of tiles (`_families`), an order and a number of parts of the sum, and a packing mode for each operand; sizes within a family come
-from tile_sizes.py, the cycles of each candidate from tile_cost.py.
-"""
+A candidate is a family of tiles (`_families`), an order and a number of parts of the sum, and a packing mode for each
+operand; sizes within a family come from tile_sizes.py, the cycles of each candidate from tile_cost.py. """
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -18,7 +18,17 @@ from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.tile_cost import TileCost, TiledProblem, TileGrid
 from graphc.schedule.tile_sizes import (
-    DEEP_SUMS, column_cut, deep_tile, even_rows, first_use_tile, linear_from, shared_tile, splits_of, sum_blocks, tall_tile)
+    DEEP_SUMS,
+    column_cut,
+    deep_tile,
+    even_rows,
+    first_use_tile,
+    linear_from,
+    shared_tile,
+    splits_of,
+    sum_blocks,
+    tall_tile,
+)
 
 TALL_ROWS = (256, 128)          # of tiles that pack their own columns: the more, the more rows share these
 DEEP_RATIO = 4                  # steps of a sum for each row or column, from which on tiles take parts of it
@@ -59,14 +69,25 @@ def tile_ranking(problem: TiledProblem) -> Ranking[TileSchedule]:
     return Ranking(tuple(replace(c, schedule=_finished(problem, c.schedule)) for c in drafts.candidates))
 
 
-# --- candidates ----------------------------------------------------------------------------------------------------------
+# --- candidates -------------------------------------------------------------------------------------------------------
 
 def _families(problem: TiledProblem) -> Iterator[TileFamily]:
     p, free = problem.p, problem.context.free
     a, b = _row_modes(problem), _column_modes(p)
-    own = not free[1] and problem.packing is not ColumnPacking.TAPS         # taps are packed once, in the order of the weights
-    if own and not problem.gates and problem.k >= DEEP_RATIO * max(problem.m, problem.n) and problem.m * problem.n <= 2 * DEEP_SUMS:
-        yield TileFamily("parts of long sums", *deep_tile(problem), (*(mode for mode in a if mode in (UNPACKED, TAPS)), PER_TILE), (PER_TILE,))
+    # taps are packed once, in the order of the weights
+    own = not free[1] and problem.packing is not ColumnPacking.TAPS
+    if (
+        own
+        and not problem.gates
+        and problem.k >= DEEP_RATIO * max(problem.m, problem.n)
+        and problem.m * problem.n <= 2 * DEEP_SUMS
+    ):
+        yield TileFamily(
+            "parts of long sums",
+            *deep_tile(problem),
+            (*(mode for mode in a if mode in (UNPACKED, TAPS)), PER_TILE),
+            (PER_TILE,),
+        )
     straight = len(p.m) == 1 and len(p.k) == 1 and p.a.strides[p.m[0]] == 1 and not problem.transposed
     if straight and not free[0] and not problem.gates and problem.k >= FIRST_USE_STEPS:
         yield TileFamily("rows packed by first use", *first_use_tile(problem), (BY_FIRST_USE,), b)
@@ -76,7 +97,8 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
 
 
 def _row_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:
-    """Rows are read unpacked, one broadcast an element, along linear runs of the sum, or as taps of a short one. Others are packed."""
+    """Rows are read unpacked, one broadcast an element, along linear runs of the sum, or as taps of a short one. Others
+    are packed."""
     p = problem.p
     run = prod(problem.k_sizes[linear_from(p.a, p, p.k):])
     found = (UNPACKED,) if run >= BROADCAST_RUN or len(p.k) == 1 else ()
@@ -103,24 +125,41 @@ def _members(problem: TiledProblem, family: TileFamily) -> Iterator[Candidate[Ti
         for splits in dict.fromkeys(parts.values()):
             if splits > 1:
                 grid = replace(whole, mc=whole.mc if whole.down else family.mc, splits=splits)
-                yield from _costed(problem, family, grid, {modes: kc for modes, kc in blocks.items() if parts[modes] == splits})
+                yield from _costed(
+                    problem, family, grid, {modes: kc for modes, kc in blocks.items() if parts[modes] == splits}
+                )
 
 
-def _costed(problem: TiledProblem, family: TileFamily, grid: TileGrid, blocks: dict[tuple[PackingMode, PackingMode], Cut]) -> Iterator[Candidate[TileDraft]]:
+def _costed(
+    problem: TiledProblem, family: TileFamily, grid: TileGrid, blocks: dict[tuple[PackingMode, PackingMode], Cut]
+) -> Iterator[Candidate[TileDraft]]:
     cost = TileCost(problem, grid)
+    if cost.tiles == 1:                     # nobody else reads what it packs
+        blocks = {_private(problem, *modes): kc for modes, kc in blocks.items()}
     shared = cost.shared_terms()
-    a_terms, b_terms = ({mode: terms(mode) for mode in dict.fromkeys(modes[i] for modes in blocks)} for i, terms in enumerate((cost.a_terms, cost.b_terms)))
+    a_terms, b_terms = (
+        {mode: terms(mode) for mode in dict.fromkeys(modes[i] for modes in blocks)}
+        for i, terms in enumerate((cost.a_terms, cost.b_terms))
+    )
     for (a, b), kc in blocks.items():
         yield Candidate(family.name, TileDraft(grid, kc, a, b), (*shared, *a_terms[a], *b_terms[b]))
 
 
+def _private(problem: TiledProblem, a: PackingMode, b: PackingMode) -> tuple[PackingMode, PackingMode]:
+    free = problem.context.free
+    return (PER_TILE if a is ONCE and not free[0] else a,
+            PER_TILE if b is ONCE and not free[1] and problem.packing is not ColumnPacking.TAPS else b)
+
+
 def _orders(problem: TiledProblem, mc: int) -> tuple[bool, bool]:
-    """Whether consecutive tiles share their rows. First: so that the smaller operand is what is read again and again; but rows that a core can keep from
-    product to product are its own. If L2 holds both operands, the output (a weight that is updated) is cut into runs of its memory, as in the products
-    that read it."""
+    """Whether consecutive tiles share their rows. First: so that the smaller operand is what is read again and again;
+    but rows that a core can keep from product to product are its own. If L2 holds both operands, the output (a weight
+    that is updated) is cut into runs of its memory, as in the products that read it."""
     context, machine = problem.context, problem.machine
     own = context.free[1] and problem.m > (machine.planned_cores - 2) * mc
-    fits = problem.a_span + problem.b_span <= context.elements(machine.l2_bytes) and problem.m * problem.n > problem.b_span
+    fits = (
+        problem.a_span + problem.b_span <= context.elements(machine.l2_bytes) and problem.m * problem.n > problem.b_span
+    )
     return (True, False) if own or problem.a_span > problem.b_span or fits and not problem.transposed else (False, True)
 
 
@@ -134,21 +173,36 @@ def _grid(problem: TiledProblem, family: TileFamily, by_rows: bool) -> TileGrid:
     return TileGrid(mc, family.nc, by_rows, down)
 
 
-# --- what follows from a draft ---------------------------------------------------------------------------------------------
+# --- what follows from a draft ----------------------------------------------------------------------------------------
 
 def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
-    """Columns that are packed for all tiles are prefetched where they come from beyond L2: many, or weights, since which those of other layers have
-    passed. Others may be in the L2 of cores which have just computed them: line by line these take long to pack, but long runs are seen coming."""
+    """Columns that are packed for all tiles are prefetched where they come from beyond L2: many, or weights, since
+    which those of other layers have passed. Others may be in the L2 of cores which have just computed them: line by
+    line these take long to pack, but long runs are seen coming."""
     grid, context = draft.grid, problem.context
-    far = draft.b is ONCE and draft.a is not TAPS and (context.free[1] or not problem.holds_columns) and problem.packing is not ColumnPacking.RUNS
+    far = (
+        draft.b is ONCE
+        and draft.a is not TAPS
+        and (context.free[1] or not problem.holds_columns)
+        and problem.packing is not ColumnPacking.RUNS
+    )
     return TileSchedule(
-        Blocking(problem.mr, problem.nr, grid.mc, grid.nc, draft.kc), context.lanes, draft.a, draft.b, grid.splits, transposed_store=grid.down,
-        by_rows=grid.by_rows, prefetch_lines=_prefetch_lines(problem, grid) if far else 0, edge_mr=0 if grid.down else _edge_rows(problem),
-        packed_in_runs=draft.b is ONCE and problem.holds_columns and problem.packing is ColumnPacking.PANELS)
+        Blocking(problem.mr, problem.nr, grid.mc, grid.nc, draft.kc),
+        context.lanes,
+        draft.a,
+        draft.b,
+        grid.splits,
+        transposed_store=grid.down,
+        by_rows=grid.by_rows,
+        prefetch_lines=_prefetch_lines(problem, grid) if far else 0,
+        edge_mr=0 if grid.down else _edge_rows(problem),
+        packed_in_runs=draft.b is ONCE and problem.holds_columns and problem.packing is ColumnPacking.PANELS,
+    )
 
 
 def _prefetch_lines(problem: TiledProblem, grid: TileGrid) -> int:
-    """For each micro-tile: all those of a panel together prefetch the next panel, if that is little beside their arithmetic."""
+    """For each micro-tile: all those of a panel together prefetch the next panel, if that is little beside their
+    arithmetic."""
     panels = -(-min(grid.mc, problem.m) // problem.mr)
     lines = -(-problem.nr * STEPS // (panels * problem.context.elements(LINE_BYTES)))
     return lines if lines <= PREFETCH_LINES else 0
@@ -157,4 +211,6 @@ def _prefetch_lines(problem: TiledProblem, grid: TileGrid) -> int:
 def _edge_rows(problem: TiledProblem) -> int:
     """Rows of a smaller last micro-tile: where padding costs so much that another kernel pays."""
     rest = problem.m % problem.mr
-    return rest if problem.p.flops >= problem.machine.small_product_flops and (problem.mr - rest) * 100 >= problem.m else 0
+    return (
+        rest if problem.p.flops >= problem.machine.small_product_flops and (problem.mr - rest) * 100 >= problem.m else 0
+    )

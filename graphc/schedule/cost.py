@@ -13,7 +13,8 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Candidate(Generic[S]):
-    """A whole schedule, the idea behind it in a few words, and its terms: cycles by cause, on the planned cores. They sum to the total."""
+    """A whole schedule, the idea behind it in a few words, and its terms: cycles by cause, on the planned cores. They
+    sum to the total."""
     name: str
     schedule: S
     terms: tuple[tuple[str, float], ...]
@@ -39,13 +40,18 @@ class Ranking(Generic[S]):
         for c in self.candidates:
             terms = dict(c.terms)
             more = "" if c is self.best else _relative(c.total / self.best.total)
-            rows.append((_number(c.total), *(_number(terms.get(name, 0)) for name in names), more, f"{c.name}: {c.schedule}"))
+            rows.append(
+                (_number(c.total), *(_number(terms.get(name, 0)) for name in names), more, f"{c.name}: {c.schedule}")
+            )
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-        return "\n".join(" ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows)
+        return "\n".join(
+            " ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows
+        )
 
 
 def ranked(candidates: Iterable[Candidate[S]], tolerance: float = TOLERANCE) -> Ranking[S]:
-    """The first of those that cost within `tolerance` of the least, then the others by cost: the order of candidates decides where the model cannot."""
+    """The first of those that cost within `tolerance` of the least, then the others by cost: the order of candidates
+    decides where the model cannot."""
     found = list(candidates)
     least = min(c.total for c in found)
     best = next(c for c in found if c.total <= tolerance * least)

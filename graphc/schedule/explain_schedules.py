@@ -1,4 +1,5 @@
-"""Why kernels run as they do: for each, the candidates among which its schedule was chosen, with their terms in cycles."""
+"""Why kernels run as they do: for each, the candidates among which its schedule was chosen, with their terms in
+cycles."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -12,12 +13,13 @@ from graphc.schedule.cost import Ranking
 from graphc.schedule.nest_schedule import NestSchedule
 from graphc.schedule.plain_schedule import PlainSchedule
 
-HEAD = """Candidates of each kernel in cycles of one core, the chosen one first; those that cost within 3 % are equal to the model, and the first of them in
-the order of declaration is taken. Terms are cycles by cause; they sum to the total."""
+HEAD = """Candidates of each kernel in cycles of one core, the chosen one first. To the model those that cost within 3 % are equal:
+the first of them in the order of declaration is taken. Terms are cycles by cause; they sum to the total."""
 
 
 def explain_schedules(schedules: Iterable[tuple[Node, object]]) -> str:
-    """A table for each kernel that was chosen among several candidates; equal kernels (repeated layers) share one. "" if there is none."""
+    """A table for each kernel that was chosen among several candidates; equal kernels (repeated layers) share one. ""
+    if there is none."""
     found: dict[str, list[str]] = {}
     for node, schedule in schedules:
         for ranking in RANKINGS.get(type(schedule), lambda _: ())(schedule):
@@ -35,9 +37,14 @@ def _headed(text: str, places: list[str]) -> str:
 
 
 def _name(node: Node) -> str:
-    inner = [n.op.name for n in node.op.body.nodes if not isinstance(n.op, Constant)] if isinstance(node.op, Fused) else [node.op.name]
+    inner = (
+        [n.op.name for n in node.op.body.nodes if not isinstance(n.op, Constant)]
+        if isinstance(node.op, Fused)
+        else [node.op.name]
+    )
     shown = " ".join(inner[:4]) + (" …" if len(inner) > 4 else "")
-    return f"{shown}: {', '.join(str(v.type) for v in node.inputs[:3])}{' …' if len(node.inputs) > 3 else ''} -> {', '.join(str(v.type) for v in node.outputs)}"
+    operands = ", ".join(str(v.type) for v in node.inputs[:3]) + (" …" if len(node.inputs) > 3 else "")
+    return f"{shown}: {operands} -> {', '.join(str(v.type) for v in node.outputs)}"
 
 
 def _of_phases(schedule: ContractionSchedule) -> tuple[Ranking | None, ...]:
@@ -45,4 +52,8 @@ def _of_phases(schedule: ContractionSchedule) -> tuple[Ranking | None, ...]:
 
 
 RANKINGS: dict[type, Callable[..., tuple[Ranking | None, ...]]] = {
-    ContractionSchedule: _of_phases, NestSchedule: lambda s: (s.ranking,), PlainSchedule: lambda s: (s.ranking,), AttentionSchedule: lambda s: (s.ranking,)}
+    ContractionSchedule: _of_phases,
+    NestSchedule: lambda s: (s.ranking,),
+    PlainSchedule: lambda s: (s.ranking,),
+    AttentionSchedule: lambda s: (s.ranking,),
+}

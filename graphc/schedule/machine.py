@@ -1,7 +1,8 @@
-"""What schedules assume of a CPU beside its instruction set: figures, measured or documented. No look at the machine we run on.
+"""What schedules assume of a CPU beside its instruction set: figures, measured or documented. No look at the machine we
+run on.
 
-Costs are cycles of one core everywhere; what is known as a duration (the hand-over to another thread) becomes cycles in `Machine.cycles`, and nowhere else.
-"""
+Costs are cycles of one core everywhere; what is known as a duration (the hand-over to another thread) becomes cycles in
+`Machine.cycles`, and nowhere else. """
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,26 +10,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """One CPU. A new one is one `Machine`, in a `Target` (schedule/target.py); `python -m benchmarks machine` measures what it can on the CPU it runs on.
+    """One CPU. A new one is one `Machine`, in a `Target` (schedule/target.py); `python -m benchmarks machine` measures
+    what it can on the CPU it runs on.
 
-    The number of cores is a plan, the same wherever the code runs: how a sum is split must not depend on the number of threads.
+    The number of cores is a plan, the same wherever the code runs: how a sum is split must not depend on the number of
+    threads.
 
     Measured by that command:
         clock_ghz: cycles in a nanosecond, of the clock in which the others are counted.
-        handover_ns: from a kernel's start until other threads work, and back: less work than that is not worth a second thread.
+        handover_ns: from a kernel's start until other threads work, and back: less work than that is not worth a second
+            thread.
         fma_per_cycle: vector multiply-adds that a core begins each cycle.
-        vector_op_cycles: cycles of one vector operation of elementwise code, the parts of mathematical functions counted one by one.
+        vector_op_cycles: cycles of one vector operation of elementwise code, the parts of mathematical functions
+            counted one by one.
         scalar_element_cycles: cycles of one element in a loop that computes its address and does little.
         l2_bytes_per_cycle, l3_bytes_per_cycle: what one core reads from a cache when the hardware prefetches.
         memory_bytes_per_cycle: what one of several busy cores gets from memory.
     Measured in kernels (`python -m benchmarks matmul` before and after a change of the loop in question):
         step_cycles: loop control of one step of a micro-kernel's sum.
-        call_cycles: call and return of a micro-kernel beside its sums: addresses, first loads, the stores of its results.
-        remote_line_cycles: cycles for a cache line that another core has written and nobody prefetches, several in flight.
+        call_cycles: call and return of a micro-kernel beside its sums: addresses, first loads, the stores of its
+            results.
+        remote_line_cycles: cycles for a cache line that another core has written and nobody prefetches, several in
+            flight.
         transpose_cycles: cycles for each element that is transposed into panels.
         transposed_store_cycles: cycles for each result that is transposed before it is stored.
         recompute_ops: vector operations that take as long as it takes to store a value and to load it again.
-    Documented (vendors' optimization manuals; the sizes of caches are the host's own where the operating system tells them):
+    Documented (vendors' optimization manuals; the sizes of caches are the host's own where the operating system tells
+    them):
         fma_latency: cycles from a fused multiply-add to one that needs its result.
         loads_per_cycle: vectors that a core loads from L1 each cycle.
         l1_bytes, l2_bytes: data caches of one core. l3_bytes: the shared cache.
@@ -38,8 +46,10 @@ class Machine:
     Planned (ours):
         planned_cores: threads that get even shares.
         tiles_per_core: tiles for each of these, so that more threads, or threads that are late, have some too.
-        long_tile_ns: work in a tile beyond which its fixed cost no longer counts; a thread waits for others as long as a tile takes.
-        small_product_flops: arithmetic in a tile of a product below which moving its operands to another core costs more.
+        long_tile_ns: work in a tile beyond which its fixed cost no longer counts; a thread waits for others as long as
+            a tile takes.
+        small_product_flops: arithmetic in a tile of a product below which moving its operands to another core costs
+            more.
         large_product_flops: beyond which larger tiles of a product reuse no more of what they read.
     """
     clock_ghz: float = 2.5
@@ -99,14 +109,17 @@ class Machine:
 
     @property
     def column_elements(self) -> int:
-        """The same where neighbours are in different lines (of 64 bytes), in a quarter of L2."""
-        return self.l2_bytes // 4 // 64
+        """The same where neighbours are in different lines of 64 bytes: four times as many as L1 holds, most of which L2 has without a miss of its
+        page table."""
+        return 4 * self.l1_bytes // 64
 
     @property
     def serial_elements(self) -> int:
-        """Elements, read and written as f32 numbers, that one thread computes about as fast as several, which wait for each other."""
+        """Elements, read and written as f32 numbers, that one thread computes about as fast as several, which wait for
+        each other."""
         return int(self.least_parallel_cycles * self.l3_bytes_per_cycle / 8)
 
     def tile_cycles(self, total: float) -> float:
-        """Work of one tile of a kernel of `total` cycles: half the planned tiles, none so short that taking it counts, none longer than is of use."""
+        """Work of one tile of a kernel of `total` cycles: half the planned tiles, none so short that taking it counts,
+        none longer than is of use."""
         return min(self.long_tile_cycles, max(self.handover_cycles / 3, 2 * total / self.planned_tiles))

@@ -1,4 +1,5 @@
-"""Problems whose schedules are written down in choices.txt: products, gradients, recurrences, attention, nests and rows of everyday sizes."""
+"""Problems whose schedules are written down in choices.txt: products, gradients, recurrences, attention, nests and rows
+of everyday sizes."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -14,12 +15,19 @@ from graphc.schedule.choose_contraction import contraction_schedule
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
 
-PRODUCTS = {                        # name: (rows, columns, steps, whether a is transposed, whether b is packed before)
-    "large": (1024, 1024, 1024, False, False), "weights, batch of 1": (1, 512, 784, False, True), "weights, batch of 64": (64, 512, 784, False, True),
-    "weights, few rows of a long sum": (128, 768, 3072, False, True), "weights, many rows": (2048, 1000, 512, False, True),
-    "gradient of a small weight": (128, 128, 25088, True, False), "gradient of a large weight": (1024, 512, 2048, True, False),
-    "small": (24, 32, 40, False, False), "wide": (48, 4096, 64, False, False), "tall": (25088, 64, 64, False, False),
-    "narrow": (1000, 8, 1024, False, False)}
+PRODUCTS = {  # name: (rows, columns, steps, whether a is transposed, whether b is packed before)
+    "large": (1024, 1024, 1024, False, False),
+    "weights, batch of 1": (1, 512, 784, False, True),
+    "weights, batch of 64": (64, 512, 784, False, True),
+    "weights, few rows of a long sum": (128, 768, 3072, False, True),
+    "weights, many rows": (2048, 1000, 512, False, True),
+    "gradient of a small weight": (128, 128, 25088, True, False),
+    "gradient of a large weight": (1024, 512, 2048, True, False),
+    "small": (24, 32, 40, False, False),
+    "wide": (48, 4096, 64, False, False),
+    "tall": (25088, 64, 64, False, False),
+    "narrow": (1000, 8, 1024, False, False),
+}
 
 
 def view(*shape: int, dtype=f32) -> ViewType:
@@ -28,7 +36,17 @@ def view(*shape: int, dtype=f32) -> ViewType:
 
 def product(m: int, n: int, k: int, transposed: bool, packed: bool, target: Target, b_strides: tuple[int, int] = ()):
     strides = (1, m) if transposed else (k, 1)
-    return contraction_schedule(C.matmul((m, k), (k, n)), (m, k), strides, (k, n), b_strides or (n, 1), (n, 1), f32, target, invariant=(False, packed))
+    return contraction_schedule(
+        C.matmul((m, k), (k, n)),
+        (m, k),
+        strides,
+        (k, n),
+        b_strides or (n, 1),
+        (n, 1),
+        f32,
+        target,
+        invariant=(False, packed),
+    )
 
 
 def node(build, *types: TensorType) -> Node:

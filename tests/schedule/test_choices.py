@@ -1,5 +1,5 @@
-"""What is chosen for everyday problems on every target, among which candidates, and by which cost. `python -m tests.schedule.test_choices` writes
-choices.txt anew: read its difference before it is committed."""
+"""What is chosen for everyday problems on every target, among which candidates, and by which cost. `python -m
+tests.schedule.test_choices` writes choices.txt anew: read its difference before it is committed."""
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,11 +12,17 @@ from graphc.schedule.target import AVX2, TARGETS
 from tests.schedule.problems import schedules
 
 TABLE = Path(__file__).parent / "choices.txt"
-UNUSED = {"call_cycles", "memory_bytes_per_cycle"}      # by the choosers of these problems: Winograd's form and products beyond L3 ask for them
+# by the choosers of these problems: Winograd's form and products beyond L3 ask for them
+UNUSED = {"call_cycles"}          # which only the choice of Winograd's form asks for
 
 
 def table() -> str:
-    return "\n".join(f"{target.name:8}{name}: {schedule}" for target in TARGETS.values() for name, schedule in schedules(target)) + "\n"
+    return (
+        "\n".join(
+            f"{target.name:8}{name}: {schedule}" for target in TARGETS.values() for name, schedule in schedules(target)
+        )
+        + "\n"
+    )
 
 
 def rankings(target) -> list[tuple[str, Ranking]]:
@@ -53,10 +59,16 @@ def test_products_have_five_candidates_whose_terms_sum_to_the_total():
 def test_every_field_of_the_machine_changes_a_choice_or_a_cost(field):
     """Twice as much, half, or four times."""
     def seen(target) -> list:
-        return [(str(s), [c.terms for r in RANKINGS.get(type(s), lambda _: ())(s) if r for c in r.candidates]) for _, s in schedules(target)]
+        return [
+            (str(s), [c.terms for r in RANKINGS.get(type(s), lambda _: ())(s) if r for c in r.candidates])
+            for _, s in schedules(target)
+        ]
+
     machine = AVX2.machine
     value = getattr(machine, field.name)
-    others = [replace(AVX2, machine=replace(machine, **{field.name: type(value)(value * factor)})) for factor in (2, 0.5, 4)]
+    others = [
+        replace(AVX2, machine=replace(machine, **{field.name: type(value)(value * factor)})) for factor in (2, 0.5, 4)
+    ]
     assert any(seen(other) != seen(AVX2) for other in others)
 
 
