@@ -7,8 +7,7 @@ from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.machine import Machine
 from graphc.schedule.target import Target
 
-SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
-TILES = 32                      # tiles worth having, whatever the thread count
+SMALL_FLOPS, TILES = Machine().small_product_flops, Machine().planned_tiles         # of Winograd's choosers
 DOT_ROWS = 3                    # most rows of products whose operands are read once, unpacked
 
 

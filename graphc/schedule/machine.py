@@ -109,8 +109,7 @@ class Machine:
 
     @property
     def column_elements(self) -> int:
-        """The same where neighbours are in different lines of 64 bytes: four times as many as L1 holds, most of which L2 has without a miss of its
-        page table."""
+        """The same where neighbours are in different lines of 64 bytes: four times as many as L1 holds."""
         return 4 * self.l1_bytes // 64
 
     @property
