@@ -33,6 +33,7 @@ from graphc.schedule.tile_sizes import (
 TALL_ROWS = (256, 128)          # of tiles that pack their own columns: the more, the more rows share these
 DEEP_RATIO = 4                  # steps of a sum for each row or column, from which on tiles take parts of it
 FIRST_USE_STEPS = 2048          # of a sum, from which on the wait for the first block of rows counts little
+FIRST_USE_PANELS = 4            # of columns, from which on enough of them read the packed rows
 BROADCAST_RUN = 32              # steps along which rows must be linear to be read unpacked
 PREFETCH_LINES = 4              # of packed columns every STEPS steps, at most
 UNPACKED, ONCE, PER_TILE, BY_FIRST_USE, TAPS = PackingMode
@@ -89,7 +90,8 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
             (PER_TILE,),
         )
     straight = len(p.m) == 1 and len(p.k) == 1 and p.a.strides[p.m[0]] == 1 and not problem.transposed
-    if straight and not free[0] and not problem.gates and problem.k >= FIRST_USE_STEPS:
+    shares = problem.k >= FIRST_USE_STEPS and problem.n >= FIRST_USE_PANELS * problem.nr
+    if straight and shares and not free[0] and not problem.gates:
         yield TileFamily("rows packed by first use", *first_use_tile(problem), (BY_FIRST_USE,), b)
     yield TileFamily("columns for all", *shared_tile(problem), a, b)
     for rows in TALL_ROWS if own else ():

@@ -15,7 +15,7 @@ from graphc.schedule.target import LINE_BYTES
 
 EXACT_TILES = 128               # from which on the last share of tiles is as long as the others
 COPY_CYCLES = 3                 # for a vector that is copied into a panel: load, store, address
-SCATTERED_LINE_CYCLES = 3       # for a line that no stream brings: in another page than the one before
+SCATTERED_LINE_CYCLES = 3.5       # for a line that no stream brings: in another page than the one before
 STREAM_RUN_BYTES = 512          # from which on the hardware sees a run of memory coming
 SHORT_RUN_LOSS = 2              # how many times as long as those of longer runs bytes of shorter ones take
 WEIGHTS_IN_L3 = 0.75            # the part of packed weights that L3 has kept since the last call
@@ -119,11 +119,8 @@ class TileCost:
         loads = self._loads(
             part * self.rows, self._touched(self.across, self.down, self.grid.by_rows), problem.context.free[0]
         )
-        if abs(problem.p.a.strides[problem.p.k[-1]]) > 1:
-            panels = (
-                self.columns / problem.nr if mode is PackingMode.UNPACKED else float(mode is PackingMode.BY_FIRST_USE)
-            )
-            loads += self._scattered_rows(panels)
+        if mode is PackingMode.UNPACKED and abs(problem.p.a.strides[problem.p.k[-1]]) > 1:
+            loads += self._scattered_rows()
         return ("load a", loads), ("pack a", self._pack(0, mode, self.rows, size, self.machine.transpose_cycles))
 
     def b_terms(self, mode: PackingMode) -> tuple[tuple[str, float], ...]:
@@ -181,12 +178,13 @@ class TileCost:
         again = machine.l2_bytes_per_cycle if nbytes * touched <= machine.l2_bytes / 2 else machine.l3_bytes_per_cycle
         return nbytes * (touched * first + max(0.0, self.each - touched) / again)
 
-    def _scattered_rows(self, panels: float) -> float:
-        """Broadcasts each of which is in a line of its own, read again for each of so many panels of columns, where L1
+    def _scattered_rows(self) -> float:
+        """Broadcasts each of which is in a line of its own: all panels of columns but one read them again, where L1
         does not hold so many lines."""
         problem = self.problem
         if problem.k * LINE_BYTES <= self.machine.l1_bytes / 2:
             return 0.0
+        panels = self.columns / problem.nr * max(0.0, 1 - problem.nr / problem.n)
         return self.each * problem.k * max(1.0, self.rows / problem.mr) * panels * SCATTERED_LINE_CYCLES
 
     def _scattered_columns(self) -> float:
