@@ -13,8 +13,8 @@ from graphc.schedule.cost import Ranking
 from graphc.schedule.nest_schedule import NestSchedule
 from graphc.schedule.plain_schedule import PlainSchedule
 
-HEAD = """Candidates of each kernel in cycles of one core, the chosen one first. To the model those that cost within 3 % are equal:
-the first of them in the order of declaration is taken. Terms are cycles by cause; they sum to the total."""
+HEAD = """Candidates of each kernel in cycles of one core, the chosen one first. To the model those within 3 % are equal: the
+first of them in the order of declaration is taken. Terms are cycles by cause; they sum to the total."""
 
 
 def explain_schedules(schedules: Iterable[tuple[Node, object]]) -> str:
