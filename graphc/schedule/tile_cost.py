@@ -15,7 +15,6 @@ from graphc.schedule.target import LINE_BYTES
 
 EXACT_TILES = 128               # from which on the last share of tiles is as long as the others
 COPY_CYCLES = 3                 # for a vector that is copied into a panel: load, store, address
-SCATTERED_LINE_CYCLES = 3.5       # for a line that no stream brings: in another page than the one before
 STREAM_RUN_BYTES = 512          # from which on the hardware sees a run of memory coming
 SHORT_RUN_LOSS = 2              # how many times as long as those of longer runs bytes of shorter ones take
 WEIGHTS_IN_L3 = 0.75            # the part of packed weights that L3 has kept since the last call
@@ -57,11 +56,13 @@ class TiledProblem:
         self.nr = self.vectors * context.lanes
         self.packing = column_packing(p, context.lanes)
         self.a_span, self.b_span = _span(p, p.a, p.m + p.k), _span(p, p.b, p.n + p.k)
-        # cycles of a byte that another core has written
-        # cycles of a byte of operands that were packed before the call
         in_l3, in_memory = 1 / self.machine.l3_bytes_per_cycle, 1 / self.machine.memory_bytes_per_cycle
+        # cycles of a byte of operands that were packed before the call
         self.stored = WEIGHTS_IN_L3 * in_l3 + (1 - WEIGHTS_IN_L3) * in_memory
+        # cycles of a byte that another core has written
         self.remote = self.machine.remote_line_cycles / LINE_BYTES
+        # cycles of a line that is read again, but that no stream brings into L2: in another page than the one before
+        self.scattered = LINE_BYTES * in_l3
 
     @cached_property
     def sums(self) -> float:
@@ -185,7 +186,7 @@ class TileCost:
         if problem.k * LINE_BYTES <= self.machine.l1_bytes / 2:
             return 0.0
         panels = self.columns / problem.nr * max(0.0, 1 - problem.nr / problem.n)
-        return self.each * problem.k * max(1.0, self.rows / problem.mr) * panels * SCATTERED_LINE_CYCLES
+        return self.each * problem.k * max(1.0, self.rows / problem.mr) * panels * problem.scattered
 
     def _scattered_columns(self) -> float:
         """Unpacked columns: each step of the sum reads other lines, and vectors that cross lines are two loads."""
@@ -195,7 +196,7 @@ class TileCost:
             problem.k * step > problem.context.elements(2 * self.machine.l1_bytes)
             and problem.m > FREE_SWEEPS * problem.mr
         )
-        cycles = far * SCATTERED_LINE_CYCLES + (1 / self.machine.loads_per_cycle if step % line else 0)
+        cycles = far * problem.scattered + (1 / self.machine.loads_per_cycle if step % line else 0)
         return self.each * max(1.0, self.rows / problem.mr) * problem.k * self.columns / line * cycles
 
     def _pack(self, operand: int, mode: PackingMode, size: float, total: int, cycles: float) -> float:
