@@ -7,20 +7,14 @@ import argparse
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, matmul, rows, scaling, small, sweep, table, trees)
+    attention, compiling, elementwise, examples, generation, machine, matmul, rows, scaling, small, sweep, table, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
-from graphc.peak import copy_rate, fma_peak
 from graphc.runtime.pool import default_threads
 
 
-def machine(threads: int) -> None:
-    """FMA peak and copy rate."""
-    print(f"{threads} threads: {fma_peak(threads):.1f} GF/s f32, copy {copy_rate(threads):.1f} GB/s")
-
-
 NETWORKS, TREES, SWEEP = "networks", "trees", "sweep"
-BENCHMARKS = {"machine": machine, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
+BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
               "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
               "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main,

@@ -1,4 +1,4 @@
-"""The command line: graphc demo | run | profile | dump | opt | doctor."""
+"""The command line: graphc demo | run | profile | dump | explain | opt | doctor."""
 from __future__ import annotations
 
 import argparse
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="graphc", description="A static-graph compiler for neural networks on the CPU.")
     parser.add_argument("--version", action="version", version=f"graphc {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="demo | run | profile | dump | opt | doctor")
+    commands = parser.add_subparsers(required=True, metavar="demo | run | profile | dump | explain | opt | doctor")
     demo = commands.add_parser("demo", help="train a network on handwritten digits and save pictures")
     demo.add_argument("--epochs", type=_positive, default=15)
     demo.add_argument("--out", type=Path, default=Path("graphc-demo"), help="folder for the picture and the graph's text")
@@ -68,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     dump.add_argument("--stage", choices=STAGES, default="fused")
     dump.add_argument("--target", choices=sorted(TARGETS), help="compile for this CPU instead of this machine's")
     dump.set_defaults(command=_dump)
+    explain = commands.add_parser("explain", help="why neighbours are not fused, and among which schedules each kernel's was chosen")
+    _add_source(explain)
+    explain.add_argument("--target", choices=sorted(TARGETS), help="compile for this CPU instead of this machine's")
+    explain.set_defaults(command=_explain)
     opt = commands.add_parser("opt", help="apply passes to a graph and print it")
     _add_source(opt)
     opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(_passes(AVX2)))
@@ -124,6 +128,12 @@ def _dump(options: argparse.Namespace) -> None:
     if options.stage != "graph":
         _check_sizes(graph)
     print(Compilation(graph, TARGETS.get(options.target)).text(options.stage))
+
+
+def _explain(options: argparse.Namespace) -> None:
+    graph = _bound(options)
+    _check_sizes(graph)
+    print(Compilation(graph, TARGETS.get(options.target)).explain())
 
 
 def _opt(options: argparse.Namespace) -> None:

@@ -55,7 +55,7 @@ class CompiledGraph(partial, Shown):
         return self.compilation.text(stage)
 
     def explain(self) -> str:
-        """Why neighbours in the graph were not fused."""
+        """Why neighbours were not fused, and among which candidates each kernel's schedule was chosen."""
         return self.compilation.explain()
 
     def profile(self, *arrays, runs: int = 5) -> Profile:

@@ -48,6 +48,7 @@ from graphc.passes.recognize_attention import RecognizeAttention
 from graphc.passes.sparse_gradients import SparseGradients
 from graphc.passes.winograd import Winograd
 from graphc.schedule.attention_support import is_whole
+from graphc.schedule.explain_schedules import explain_schedules
 from graphc.schedule.target import Target
 from graphc.stages import (
     Declared,
@@ -89,8 +90,8 @@ def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
         EliminateDeadCode(),            # transposes of operands that were turned back
         EliminateBoundsChecks(),        # after that: a lookup that nobody reads checks nothing
         MaterializePadding(),           # before fusion: it changes what convolutions read
-        *((Fuse(max_nodes=1),) if check_nan else (      # a NaN is traced to one operator
-            Fuse(),
+        *((Fuse(1, target.machine),) if check_nan else (      # a NaN is traced to one operator
+            Fuse(machine=target.machine),
             FuseGates(target))),        # right after fusion, which makes the clusters that it merges
         ArrangeImages(),                # after fusion, which would take its copies for work to be fused
         Order(),                        # after fusion: an optimizer's update of one parameter is one node then
@@ -267,8 +268,9 @@ class Compilation:
         return TEXTS[stage](self)
 
     def explain(self) -> str:
-        """Why the kernels are what they are: why neighbours in the graph were not fused."""
-        return explain(self.fused)
+        """Why neighbours were not fused, and what each kernel's schedule won against, with cycles by cause."""
+        neighbours = explain(self.fused, machine=self.target.machine)
+        return "\n\n".join(filter(None, (neighbours, explain_schedules(self.stage(ProgramPlan).scheduled()))))
 
 
 TEXTS: dict[str, Callable[[Compilation], str]] = {

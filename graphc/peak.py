@@ -71,9 +71,9 @@ def copy_probe(threads: int, mbytes: int) -> Probe:
 
 
 @cache
-def read_probe(threads: int, mbytes: int) -> Probe:
+def read_probe(threads: int, mbytes: float) -> Probe:
     """Reading an array from first to last, again and again: from the caches if they hold it."""
-    n, lanes = mbytes * (1 << 20) // 4, host_target().lanes(4)
+    n, lanes = int(mbytes * (1 << 20)) // 4, host_target().lanes(4)
     x, sums = np.ones(n, np.float32), np.zeros(n // READ_TILE * lanes, np.float32)
     return Probe(_executable(_read_program(n, lanes), threads, n, sums.size), (x,), sums, float(x.nbytes))
 

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from graphc.compiler import Compilation
@@ -51,13 +51,14 @@ class _Tree:
 class PlanReport:
     """What a network will take. `parameters` are trainable numbers (not bytes), `flops` those of one run; `kernels` are
     calls of kernels in one run, `memory` bytes by purpose; `layers` has a row for each call of a layer, `text` is the
-    planned graph."""
+    planned graph; `explain()`: why kernels run as they do."""
     parameters: int
     flops: int
     memory: Memory
     kernels: int
     layers: tuple[LayerRow, ...]
     text: str
+    explain: Callable[[], str] = field(repr=False, compare=False)
 
     @staticmethod
     def of(function: GraphFunction, sizes: Mapping[str, int], compilation: Compilation) -> PlanReport:
@@ -67,7 +68,7 @@ class PlanReport:
         rows = tuple(_rows(function, sizes, _by_layer(trainable), _by_layer(flops)))
         parameters, total = sum(n for _, n in trainable), sum(n for _, n in flops)
         return PlanReport(parameters, total, compilation.memory, len(compilation.plan.schedules), rows,
-                          compilation.text("planned"))
+                          compilation.text("planned"), compilation.explain)
 
     def table(self, depth: int = DEPTH) -> str:
         """Layers down to `depth` levels; equal neighbours share a row."""

@@ -195,7 +195,7 @@ class TrainStep(Shown):
         return self._programs.used().dump(stage)
 
     def explain(self) -> str:
-        """What was fused with what, and why neighbours were not."""
+        """Why neighbours were not fused, and among which candidates each kernel's schedule was chosen."""
         return self._programs.explain()
 
     def profile(self, *arrays, runs: int = 5):

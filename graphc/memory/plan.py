@@ -142,6 +142,13 @@ class Plan:
     assembled: frozenset[Node] = frozenset()
     borders: Mapping[Value, Node] = field(default_factory=dict)
 
+    def scheduled(self) -> Iterator[tuple[Node, Schedule]]:
+        """The kernels of the graph, then those of its loops and branches."""
+        yield from self.schedules.items()
+        for region in self.regions.values():
+            for inner in region.plans.values():
+                yield from inner.scheduled()
+
     def read_state(self) -> Iterator[int]:
         """The state slots whose elements kernels read, other than to pack them beforehand."""
         for node in self.graph.nodes:
@@ -201,6 +208,10 @@ class ProgramPlan:
     @property
     def plans(self) -> tuple[Plan, ...]:
         return (self.main, self.prepare) if self.prepare else (self.main,)
+
+    def scheduled(self) -> Iterator[tuple[Node, Schedule]]:
+        """All kernels with their schedules."""
+        return (kernel for plan in self.plans for kernel in plan.scheduled())
 
     @property
     def arena_bytes(self) -> int:

@@ -16,15 +16,12 @@ from graphc.ir.ops.constant import Constant, Iota
 from graphc.passes.cluster import Cluster, column_refusal, in_graph_order, shape_refusal
 from graphc.passes.fuse_emit import emit
 from graphc.passes.pipeline import Pass
-from graphc.passes.rematerialize import CHEAP, repeated
+from graphc.passes.rematerialize import repeated
 from graphc.schedule.iteration_space import RULES, Misfit, Space
+from graphc.schedule.machine import Machine
 
 # an operator joins no cluster further back in the order: bounds the search and keeps lifetimes short
 WINDOW = 256
-ROW_LIMIT = 1 << 16             # elements of a row that several stages walk over
-COLUMN_LIMIT = 1 << 11          # the same when the row is not contiguous
-WHOLE_LIMIT = 1 << 14           # elements of a nest with few rows and several stages
-MIN_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,15 @@ class Fuse(Pass):
     """
     name: ClassVar[str] = "fuse"
     max_nodes: int = 64
+    machine: Machine = Machine()
 
     def run(self, graph: Graph) -> Graph:
-        return emit(graph, Fusion(graph, self.max_nodes).run())
+        return emit(graph, Fusion(graph, self.max_nodes, self.machine).run())
 
 
-def explain(graph: Graph, max_nodes: int = 64) -> str:
+def explain(graph: Graph, max_nodes: int = 64, machine: Machine = Machine()) -> str:
     """One line for every pair of neighbours that could have been fused and were not: why."""
-    fusion = Fusion(graph, max_nodes)
+    fusion = Fusion(graph, max_nodes, machine)
     fusion.run()
     return "\n".join(f"{a.op.name} -> {b.op.name} ({b.outputs[0].type}{f', {b.loc}' if b.loc else ''}): {why}"
                      for a, b, why in fusion.refused)
@@ -55,8 +53,8 @@ class Fusion:
     """One run of the pass. Afterwards `of` tells each node's cluster; nodes in `copied` and `repeated` go into every
     cluster that reads them."""
 
-    def __init__(self, graph: Graph, max_nodes: int):
-        self.graph, self.max_nodes = graph, max_nodes
+    def __init__(self, graph: Graph, max_nodes: int, machine: Machine):
+        self.graph, self.max_nodes, self.machine = graph, max_nodes, machine
         self.of: dict[Node, Cluster] = {}
         self.clusters: list[Cluster] = []
         self.copied: dict[Node, int] = {}       # node -> flops per element of the chain that ends there
@@ -83,7 +81,7 @@ class Fusion:
             self.copied[node] = 0
         elif node.op.is_elementwise and node.inputs and all(v.node in self.copied for v in node.inputs):
             flops = node.op.element_flops + sum(self.copied[v.node] for v in node.inputs)
-            if flops <= CHEAP and self._alone(node) is not None:
+            if flops <= self.machine.recompute_ops and self._alone(node) is not None:
                 self.copied[node] = flops
         return node in self.copied
 
@@ -292,7 +290,7 @@ class Fusion:
                 and all(space.dims_of(v) == set(space.kept) for n in c.nodes for v in n.outputs if v in space.maps)):
             return ""
         inside = {n for part in (both or (c,)) for n in part.nodes} | {node}
-        if c.flops > CHEAP or any(n.op.is_generator or n.op.is_reduction for n in c.nodes):
+        if c.flops > self.machine.recompute_ops or any(n.op.is_generator or n.op.is_reduction for n in c.nodes):
             return "its values would be computed again and again along a new axis"
         if any(v in self.results or any(u not in inside for u in self.users[v]) for n in c.nodes for v in n.outputs):
             return "its smaller values are read elsewhere too"
@@ -311,9 +309,9 @@ class Fusion:
         row, rows = space.size(reduced), space.size(space.kept)
         order = [d for dims in space.maps[source] for d in dims]
         trailing = set(order[len(order) - len(reduced):]) == set(reduced)
-        if row > (ROW_LIMIT if trailing else COLUMN_LIMIT):
+        if row > (self.machine.row_elements if trailing else self.machine.column_elements):
             return f"rows of {row} elements would leave the cache between two passes over them"
-        if rows < MIN_ROWS and row * rows > WHOLE_LIMIT:
+        if rows < self.machine.planned_tiles // 2 and row * rows > self.machine.serial_elements:
             return f"{rows} rows are too few to work on in parallel"
         return ""
 

@@ -18,7 +18,6 @@ from graphc.schedule.iteration_space import Misfit, Space
 if TYPE_CHECKING:
     from graphc.passes.fuse import Fusion
 
-CHEAP = 4                       # flops per element that are repeated rather than stored
 SMALL = 8                       # an operand with this many times fewer elements costs nothing to store and to read
 
 
@@ -95,7 +94,7 @@ class _Chain:
         if node in self.nodes:
             return True
         self.flops += node.op.element_flops
-        if self.flops > CHEAP or not all(map(self._take, node.inputs)):
+        if self.flops > self.repeat.fusion.machine.recompute_ops or not all(map(self._take, node.inputs)):
             return False
         self.nodes.append(node)
         return True

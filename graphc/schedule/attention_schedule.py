@@ -1,9 +1,10 @@
 """The schedules of attention and of its gradient, each as one kernel."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.cost import Ranking
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import ALIGNMENT
 
@@ -16,6 +17,7 @@ class AttentionSchedule(Schedule):
     serial: all on the caller. far: what the rows of a head read (and, of the gradient, add to) does not stay in L2. Of
     the gradient: the keys of a head are dealt to so many `parts`, each with sums of its own for the gradient of the
     queries: `partials` elements in all, behind `deltas` elements, a number for each query and what aligns the sums.
+    ranking: the register tiles among which one was chosen.
     """
     columns: int
     rows: int
@@ -28,6 +30,7 @@ class AttentionSchedule(Schedule):
     deltas: int = 0
     partials: int = 0
     itemsize: int = 4
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property
     def shared_bytes(self) -> int:

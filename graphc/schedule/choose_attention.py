@@ -7,16 +7,17 @@ from math import prod
 
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.target import ALIGNMENT, Target
 from graphc.schedule.view import ViewType
 
-SERIAL_FLOPS = 400_000          # less work than this is not worth waking other threads
-QUERIES = 72                    # columns of a block, at most: its transposed queries and sums stay in L1 and L2
-KEYS = 72               # its rows: as few as keep scores in L1 beside queries, enough to pay for the sums, which each block adds to
-GRAD_KEYS, GRAD_QUERIES = (128, 64), 96                 # columns and rows: the first that gives enough tasks, as each block of keys passes over all sums
-LOAD = 0.25                     # cost of a load, relative to a multiply-add
-TASKS = 32                      # pieces of a gradient: parts of the keys of all heads
+QUERY_BLOCK = 72                # columns of a block, at most: its transposed queries and sums stay in L1 and L2
+# its rows: as few as keep scores in L1 beside queries, enough to pay for the sums, which each block adds to
+KEY_BLOCK = 72
+GRADIENT_KEYS = (128, 64)       # columns: the first that gives tiles enough, as each block of keys passes over all sums
+GRADIENT_QUERIES = 96
+EXPOSED_LOADS = 0.25            # of a product's loads, the part that its multiply-adds do not hide
 
 
 def attention_schedule(p: KernelProblem) -> AttentionSchedule:
@@ -30,36 +31,72 @@ def attention_grad_schedule(p: KernelProblem) -> AttentionSchedule:
 
 
 def _is_serial(p: KernelProblem) -> bool:
-    return p.node.op.cost(*(v.type for v in p.node.inputs)).flops < SERIAL_FLOPS
+    return p.node.op.cost(*(v.type for v in p.node.inputs)).flops < p.target.machine.small_product_flops
 
 
 def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, serial: bool, target: Target) -> AttentionSchedule:
     """Columns are queries; values are rows of a product, too."""
     lanes, values = target.lanes(q.dtype.itemsize), v.shape[-1]
-    mr, vectors = _register_tile(target, lambda mr, nr: _columns(q.shape[-2], nr, causal) * round_up(values, mr), lanes)
+    ranking = _register_tiles(
+        target, lambda mr, nr: _columns(q.shape[-2], nr, causal) * round_up(values, mr), lanes, prod(k.shape[:-1])
+    )
+    mr, vectors = ranking.best.schedule
     far = k.shape[-2] * (k.shape[-1] + values) * q.dtype.itemsize > target.machine.l2_bytes
-    return AttentionSchedule(*_block(q.shape[-2], QUERIES, k.shape[-2], KEYS, mr, vectors * lanes), mr, vectors, lanes, serial, far, itemsize=q.dtype.itemsize)
+    return AttentionSchedule(
+        *_block(q.shape[-2], QUERY_BLOCK, k.shape[-2], KEY_BLOCK, mr, vectors * lanes),
+        mr,
+        vectors,
+        lanes,
+        serial,
+        far,
+        itemsize=q.dtype.itemsize,
+        ranking=ranking,
+    )
 
 
 def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, serial: bool, target: Target) -> AttentionSchedule:
-    """Columns are keys; features and values are rows of products, features columns of one, too. Few heads are divided: each part of the keys has a
-    gradient of all queries, which are added up afterwards."""
-    lanes, itemsize, (*lead, queries, features), (keys, values) = target.lanes(q.dtype.itemsize), q.dtype.itemsize, q.shape, v.shape[-2:]
-    heads = prod(lead)
-    mr, vectors = _register_tile(target, lambda mr, nr: _columns(keys, nr, causal) * (
-        features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr)), lanes)
+    """Columns are keys; features and values are rows of products, features columns of one, too. Few heads are divided:
+    each part of the keys has a gradient of all queries, which are added up afterwards."""
+    lanes, itemsize, (*lead, queries, features), (keys, values) = (
+        target.lanes(q.dtype.itemsize),
+        q.dtype.itemsize,
+        q.shape,
+        v.shape[-2:],
+    )
+    heads, tiles = prod(lead), target.machine.planned_tiles
+    ranking = _register_tiles(
+        target,
+        lambda mr, nr: (
+            _columns(keys, nr, causal)
+            * (features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr))
+        ),
+        lanes,
+        heads * queries,
+    )
+    mr, vectors = ranking.best.schedule
     nr = vectors * lanes
-    most = next((n for n in GRAD_KEYS if heads * -(-keys // n) >= TASKS), GRAD_KEYS[-1])
-    s = AttentionSchedule(*_block(keys, most, queries, GRAD_QUERIES, mr, nr), mr, vectors, lanes, serial, itemsize=itemsize)
+    most = next((n for n in GRADIENT_KEYS if heads * -(-keys // n) >= tiles), GRADIENT_KEYS[-1])
+    s = AttentionSchedule(
+        *_block(keys, most, queries, GRADIENT_QUERIES, mr, nr),
+        mr,
+        vectors,
+        lanes,
+        serial,
+        itemsize=itemsize,
+        ranking=ranking,
+    )
     blocks = -(-keys // s.columns)
-    parts = -(-blocks // -(-blocks // max(1, min(blocks, TASKS // heads))))
+    parts = -(-blocks // -(-blocks // max(1, min(blocks, tiles // heads))))
     far = queries * (features + values + round_up(features, nr)) * itemsize > target.machine.l2_bytes
     deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
-    return replace(s, parts=parts, deltas=deltas, partials=heads * parts * s.sum_rows(queries) * round_up(features, nr), far=far)
+    return replace(
+        s, parts=parts, deltas=deltas, partials=heads * parts * s.sum_rows(queries) * round_up(features, nr), far=far
+    )
 
 
 def _columns(count: int, nr: int, causal: bool) -> int:
-    """Columns that are computed, in whole register tiles; of a triangle twice as many as on average, and one tile that crosses its edge."""
+    """Columns that are computed, in whole register tiles; of a triangle twice as many as on average, and one tile that
+    crosses its edge."""
     return round_up(count, nr) + nr * causal
 
 
@@ -68,12 +105,27 @@ def _block(columns: int, most_columns: int, rows: int, most_rows: int, mr: int, 
     return min(max(most_columns // nr, 1) * nr, round_up(columns, nr)), min(round_up(most_rows, mr), round_up(rows, mr))
 
 
-def _register_tile(target: Target, work: Callable[[int, int], int], lanes: int) -> tuple[int, int]:
-    """Rows and vectors with the least work, padding and loads included. As many rows as registers beside a row of columns hold, less one for the factor,
-    and as there are for their addresses."""
-    def shapes() -> Iterator[tuple[int, int]]:
+def _register_tiles(
+    target: Target, work: Callable[[int, int], int], lanes: int, steps: int
+) -> Ranking[tuple[int, int]]:
+    """Rows and vectors with the fewest cycles, padding and loads included. As many rows as registers beside a row of
+    columns hold, less one for the factor, and as there are for their addresses. steps: of the sums of all heads."""
+    machine = target.machine
+
+    def candidates() -> Iterator[Candidate[tuple[int, int]]]:
         for vectors in (2, 3, 4):
-            mr = min(target.tile_rows(vectors), target.machine.address_rows)
-            if mr * vectors > target.machine.fma_latency * target.machine.fma_per_cycle:      # sums that hide the latency of a multiply-add
-                yield mr, vectors
-    return min(shapes(), key=lambda s: work(s[0], s[1] * lanes) * (1 + LOAD * (1 / s[0] + 1 / s[1])))
+            mr = min(target.tile_rows(vectors), machine.address_rows)
+            sums = work(mr, vectors * lanes) * steps / (lanes * machine.fma_per_cycle * machine.planned_cores)
+            # with few sums, for their results
+            waited = (machine.fma_latency + 1) * machine.fma_per_cycle / (mr * vectors) - 1
+            yield Candidate(
+                f"{mr}×{vectors * lanes}",
+                (mr, vectors),
+                (
+                    ("sums", sums),
+                    ("latency", sums * max(0.0, waited)),
+                    ("loads", sums * EXPOSED_LOADS * (1 / mr + 1 / vectors)),
+                ),
+            )
+
+    return ranked(candidates(), 1.0)

@@ -1,5 +1,5 @@
-"""Chooses how a contraction runs: a pure function of shapes, strides and target (no thread count: how a sum is split must not
-depend on it). An analytical model in cycles of the register tile and bytes of the caches; nothing is measured.
+"""Chooses how a contraction runs: a pure function of shapes, strides and target (no thread count: how a sum is split
+must not depend on it). An analytical model in cycles of the register tile and bytes of the caches; nothing is measured.
 """
 from __future__ import annotations
 
@@ -10,29 +10,47 @@ from graphc.ir.contraction import Contraction
 from graphc.ir.types import DType
 from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_lanes import lane_dim, lane_schedule, narrow_dim, narrow_schedule
-from graphc.schedule.choose_tiles import is_stream, stream_schedule, tile_schedule
+from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, stream_schedule
+from graphc.schedule.choose_tiles import tile_schedule
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
 from graphc.schedule.contraction_schedule import (
-    ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule,
+    ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule,
     group_sizes, round_up)
-from graphc.schedule.contraction_context import DOT_ROWS, SMALL_FLOPS, ContractionContext
+from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.target import Target
 
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
 
 
-def contraction_schedule(c: Contraction, a_shape: Sequence[int], a_strides: Sequence[int], b_shape: Sequence[int], b_strides: Sequence[int],
-                         out_strides: Sequence[int], dtype: DType, target: Target, fused: bool = False,
-                         invariant: tuple[bool, bool] = (False, False), gates: int = 0) -> ContractionSchedule:
+def contraction_schedule(
+    c: Contraction,
+    a_shape: Sequence[int],
+    a_strides: Sequence[int],
+    b_shape: Sequence[int],
+    b_strides: Sequence[int],
+    out_strides: Sequence[int],
+    dtype: DType,
+    target: Target,
+    fused: bool = False,
+    invariant: tuple[bool, bool] = (False, False),
+    gates: int = 0,
+) -> ContractionSchedule:
     """The schedule for operands that lie as given (strides in elements). fused: the sums go through an epilogue.
 
-    invariant: operands that do not change in the loop around the kernel, so that packing them, once before it, costs nothing. gates: in how many
-    parts the epilogue reads the columns (0: as they are), each some whole vectors wide.
-    """
+    invariant: operands that do not change in the loop around the kernel, so that packing them, once before it, costs
+    nothing. gates: in how many parts the epilogue reads the columns (0: as they are), each some whole vectors wide. """
     lanes = target.lanes(dtype.itemsize)
     out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
-    form = normal_form(c, Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides)),
-                       Tensor(out_shape, tuple(out_strides)), lanes, fused, (True, True) if gates else invariant)
+    form = normal_form(
+        c,
+        Tensor(tuple(a_shape), tuple(a_strides)),
+        Tensor(tuple(b_shape), tuple(b_strides)),
+        Tensor(out_shape, tuple(out_strides)),
+        lanes,
+        fused,
+        (True, True) if gates else invariant,
+        target.machine,
+    )
     if gates:
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
@@ -49,24 +67,25 @@ def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, 
 
 def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> PhaseSchedule:
     if not dtype.is_float or p.extent(p.k) == 0:
-        return LoopSchedule(max(1, SMALL_FLOPS // max(1, 16 * p.extent(p.k))))
+        return LoopSchedule(max(1, context.machine.small_product_flops // max(1, 16 * p.extent(p.k))))
     lane = lane_dim(p, context)
     if lane is not None:
         return lane_schedule(p, lane, context)
     narrow = narrow_dim(p, context)
     if narrow is not None:
         return narrow_schedule(p, narrow, context)
-    if _is_dots(p, context):
-        return _dot_schedule(p, context)
+    if is_dots(p, context):
+        return dot_schedule(p, context)
     if is_stream(p, context):
         return stream_schedule(p, context)
     return tile_schedule(p, context)
 
 
-# --- gates ---------------------------------------------------------------------------------------------------------------
+# --- gates ------------------------------------------------------------------------------------------------------------
 
 def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
-    """The columns as vectors of units × gates × lanes: what an epilogue needs of all gates for some units is side by side."""
+    """The columns as vectors of units × gates × lanes: what an epilogue needs of all gates for some units is side by
+    side."""
     (n,), first = p.n, len(p.sizes)
     width = p.sizes[n] // gates
     steps = (lanes, width, 1)
@@ -74,31 +93,22 @@ def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
     def linear(t: LinearMap) -> LinearMap:
         return LinearMap(t.base, t.strides + tuple(t.strides[n] * step for step in steps))
     sizes = tuple(1 if d == n else size for d, size in enumerate(p.sizes)) + (width // lanes, gates, lanes)
-    return replace(p, sizes=sizes, n=(first, first + 1, first + 2), a=linear(p.a), b=linear(p.b), out=linear(p.out), parts=p.parts + ((),) * 3)
+    return replace(
+        p,
+        sizes=sizes,
+        n=(first, first + 1, first + 2),
+        a=linear(p.a),
+        b=linear(p.b),
+        out=linear(p.out),
+        parts=p.parts + ((),) * 3,
+    )
 
 
 def _gate_schedule(p: Phase, context: ContractionContext) -> PhaseSchedule:
-    return _dot_schedule(p, context) if _is_dots(p, context) else tile_schedule(p, context, p.sizes[p.n[1]])
+    return dot_schedule(p, context) if is_dots(p, context) else tile_schedule(p, context, p.sizes[p.n[1]])
 
 
-# --- dot products ------------------------------------------------------------------------------------------------------
-
-def _is_dots(p: Phase, context: ContractionContext) -> bool:
-    """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
-    inner = p.k[-1]
-    rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
-    return rows_linear and p.sizes[inner] >= 2 * context.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
-
-
-def _dot_schedule(p: Phase, context: ContractionContext) -> DotSchedule:
-    rows = min(p.extent(p.m), 2)
-    columns = min(p.extent(p.n), 4 if rows == 1 else 3)
-    vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * context.lanes else 1
-    cost = 2 * p.sizes[p.k[-1]] * p.extent(p.m)
-    return DotSchedule(rows, columns, vectors, context.lanes, max(columns, round_up(SMALL_FLOPS // 2 // cost, columns)))
-
-
-# --- where the shared scratch lies -----------------------------------------------------------------------------------------
+# --- where the shared scratch lies ------------------------------------------------------------------------------------
 
 def _placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: int | None) -> ContractionSchedule:
     copies, end, packed_size = [], 0, 0
@@ -115,7 +125,8 @@ def _placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: 
             target.append(offset if size else None)
         top = max(top, end + sum(sizes))
     prepacked = None if ready is None else ready ^ form.swap
-    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, dtype, prepacked, packed_size)
+    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, dtype,
+                               prepacked, packed_size)
 
 
 def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:

@@ -42,13 +42,29 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     row = facts.element_cycles * nest.size(inner) * (lanes if vector not in inner and vector >= 0 else 1)
     ranking = grid_ranking(Loops(nest, stages, outer, inner, vector, lanes, row, target.machine))
     grid, stream = ranking.best.schedule, facts.streamed(vector, lanes)
-    return NestSchedule(outer, inner, vector, lanes, grid.tile, grid.columns, grid.chunk, grid.cut, grid.serial, _stored(nest, stages, facts), grid.partials,
-                        stream, _inplace(nest, stages, inner, ins, outs), across, _fetch(facts, stages, outer, inner, vector, bool(stream)), ranking)
+    return NestSchedule(
+        outer,
+        inner,
+        vector,
+        lanes,
+        grid.tile,
+        grid.columns,
+        grid.chunk,
+        grid.cut,
+        grid.serial,
+        _stored(nest, stages, facts),
+        grid.partials,
+        stream,
+        _inplace(nest, stages, inner, ins, outs),
+        across,
+        _fetch(facts, stages, outer, inner, vector, bool(stream)),
+        ranking,
+    )
 
 
 def _runs_across(facts: NestFacts, vector: int) -> bool:
-    """Whether reductions whose results no inner value reads are best taken row by row, along contiguous kept dims: inputs that L2 holds are read as
-    fast column by column."""
+    """Whether reductions whose results no inner value reads are best taken row by row, along contiguous kept dims:
+    inputs that L2 holds are read as fast column by column."""
     nest, kept = facts.nest, facts.nest.kept
     if not nest.reductions or nest.crossing or vector not in kept or stages_of(nest, nest.reduced).count > 1:
         return False
@@ -58,9 +74,8 @@ def _runs_across(facts: NestFacts, vector: int) -> bool:
 
 
 def _fetch(facts: NestFacts, stages: Stages, outer, inner, vector: int, stream: bool) -> Fetch | None:
-    """Rows that come from memory in the first stage and stay in the caches of a core for the others: the next one, in the stage with the most
-    arithmetic. Columns that lie far apart: some rows down, in every stage.
-    """
+    """Rows that come from memory in the first stage and stay in the caches of a core for the others: the next one, in
+    the stage with the most arithmetic. Columns that lie far apart: some rows down, in every stage. """
     if _far_columns(facts, inner, vector):
         return Fetch(inner[-1], facts.target.machine.l3_latency // COLUMN_STEP_CYCLES, level=2)
     if not stream or stages.count < 2 or not outer or inner != (vector,):
@@ -79,17 +94,24 @@ def _far_columns(facts: NestFacts, inner, vector: int) -> bool:
     views = dict(zip(facts.nest.body.inputs, facts.ins))
     found = [(s, views[leaf_of(u)]) for u, s in facts.nest.leaves.items() if leaf_of(u) in views]
     machine = facts.target.machine
-    return any(s[vector] == 1 and s[inner[-1]] * t.dtype.itemsize >= machine.prefetch_reach_bytes and view_bytes(t) > machine.l2_bytes // 2 for s, t in found)
+    return any(
+        s[vector] == 1
+        and s[inner[-1]] * t.dtype.itemsize >= machine.prefetch_reach_bytes
+        and view_bytes(t) > machine.l2_bytes // 2
+        for s, t in found
+    )
 
 
 def _stored(nest: Nest, stages: Stages, facts: NestFacts) -> tuple[int, ...]:
-    """Numbers of the body nodes whose values are kept from the stage that makes them to later ones: those dear to repeat."""
+    """Numbers of the body nodes whose values are kept from the stage that makes them to later ones: those dear to
+    repeat."""
     if stages.count < 2:
         return ()
     work: dict[Node, int] = {}
     later = _used_later(nest, stages)
     kept: list[int] = []
-    limit, cheap = facts.target.machine.l2_bytes // 2, facts.target.machine.recompute_ops + 1       # and the load of what it is made from
+    # and the load of what it is made from
+    limit, cheap = facts.target.machine.l2_bytes // 2, facts.target.machine.recompute_ops + 1
     row = nest.size(nest.reduced) * (facts.target.vector_bytes if not nest.reduced else 4)
     for number, node in enumerate(nest.body.nodes):
         if not any(v in stages.inner for v in node.outputs):
@@ -118,9 +140,8 @@ def _used_later(nest: Nest, stages: Stages) -> set[Value]:
 
 
 def _inplace(nest: Nest, stages: Stages, inner, ins, outs) -> tuple[tuple[int, int], ...]:
-    """All pairs (output, input) with equal strides over all dims, where no element of the input is read once the output is stored in its place:
-    neither in a stage after that, nor in another trip of a loop around the store.
-    """
+    """All pairs (output, input) with equal strides over all dims, where no element of the input is read once the output
+    is stored in its place: neither in a stage after that, nor in another trip of a loop around the store. """
     last = _last_reads(nest, stages)
     pairs = []
     for o, strides in enumerate(nest.outputs):
@@ -144,7 +165,8 @@ def _loops_around(nest: Nest, inner, stage: int, o: int) -> Iterable[int]:
 
 
 def _read_after(nest: Nest, stages: Stages, inner, o: int) -> bool:
-    """Whether a number that is stored after all rows is followed by rows of sums, which may read what lay in its place."""
+    """Whether a number that is stored after all rows is followed by rows of sums, which may read what lay in its
+    place."""
     ends = [nest.spans[k] for k in range(len(nest.outputs)) if written_in(nest, stages, inner, k) == AFTER]
     return not nest.spans[o] and any(ends)
 

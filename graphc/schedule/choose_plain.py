@@ -11,7 +11,8 @@ from graphc.schedule.machine import Machine
 from graphc.schedule.parallel_rows import Rows, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 
-UPDATES = (index.ScatterAdd, embedding_gradients.AddRows, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)     # the first operand, changed in places
+# the first operand, changed in places
+UPDATES = (index.ScatterAdd, embedding_gradients.AddRows, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)
 
 
 def plain_schedule(p: KernelProblem) -> PlainSchedule:
@@ -24,7 +25,9 @@ def plain_schedule(p: KernelProblem) -> PlainSchedule:
     return replace(ranking.best.schedule, ranking=ranking)
 
 
-def _candidates(rows: Rows, lanes: int, inplace: tuple[tuple[int, int], ...], machine: Machine) -> Iterator[Candidate[PlainSchedule]]:
+def _candidates(
+    rows: Rows, lanes: int, inplace: tuple[tuple[int, int], ...], machine: Machine
+) -> Iterator[Candidate[PlainSchedule]]:
     row = max(machine.scalar_element_cycles * rows.repeat * -(-rows.lane // lanes), 1.0)
     total, cores = row * rows.count, machine.planned_cores
     tile = max(1, int(machine.tile_cycles(total) / row))

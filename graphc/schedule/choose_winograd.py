@@ -10,7 +10,7 @@ from math import gcd, prod
 from graphc.ir.ops.winograd import grid
 from graphc.ir.types import DType
 from graphc.ir.winograd import TAPS
-from graphc.schedule.contraction_context import SMALL_FLOPS, ContractionContext, even
+from graphc.schedule.contraction_context import ContractionContext, even
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.register_tiles import register_tile
@@ -70,13 +70,13 @@ def winograd_schedule(p: KernelProblem) -> WinogradSchedule:
     vectors = u.shape[3] // lanes
     mr = _register_rows(tiles, vectors, target)
     flops = 2 * points * tiles * channels * features
-    most = target.machine.planned_tiles
-    tasks = max(1, min(most, flops // SMALL_FLOPS))
+    most, small = target.machine.planned_tiles, target.machine.small_product_flops
+    tasks = max(1, min(most, flops // small))
     block = even(tiles, min(tiles, ROWS, max(mr, tiles * u.shape[1] / tasks)), mr)
     blocks = -(-tiles // block)
     local = blocks >= most and (_bytes(x.dtype, points, block, channels + features) <= target.machine.l2_bytes
                                 or _bytes(x.dtype, points, tiles, channels) > target.machine.l3_bytes)
-    groups = 1 if local else max(1, min(2 * most, flops // SMALL_FLOPS) // blocks)
+    groups = 1 if local else max(1, min(2 * most, flops // small) // blocks)
     panels = even(u.shape[1], max(1, u.shape[1] / groups), 1)
     sums = -(-channels // -(-channels // SUMS))
     return WinogradSchedule(mr, vectors, lanes, block, panels, sums, blocks, -(-u.shape[1] // panels), points, channels,
@@ -112,13 +112,14 @@ def gradient_schedule(p: KernelProblem) -> WinogradGradSchedule:
     mr, vectors = gradient_tile(x.dtype, target)
     rows = -(-tiles // -(-tiles // GRADIENT_TILES))
     blocks = -(-tiles // rows)
-    most = _gradient_block(c, op.tile, blocks, target).best.schedule
+    ranking = _gradient_block(c, op.tile, blocks, target)
+    most = ranking.best.schedule
     channels = even(x.shape[1], min(x.shape[1], most), lanes)
     features = even(dy.shape[1], min(dy.shape[1], most), vectors * lanes)
     tasks = -(-x.shape[1] // channels) * -(-dy.shape[1] // features)
     share = -(-blocks // max(1, min(blocks, target.machine.planned_tiles // tasks)))
     return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, -(-blocks // share), points,
-                                prod(outs[0].shape), x.dtype)
+                                prod(outs[0].shape), x.dtype, ranking)
 
 
 def _gradient_block(c: ConvolutionSizes, m: int, blocks: int, target: Target) -> Ranking[int]:

@@ -7,8 +7,6 @@ from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.machine import Machine
 from graphc.schedule.target import Target
 
-SMALL_FLOPS = 400_000           # a tile below this is not worth the hand-over to another thread
-TILES = 32                      # tiles worth having, whatever the thread count
 DOT_ROWS = 3                    # most rows of products whose operands are read once, unpacked
 
 

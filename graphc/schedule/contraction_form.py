@@ -15,6 +15,7 @@ from math import gcd, prod
 
 from graphc.errors import InternalError
 from graphc.ir.contraction import AxisMap, Contraction, Maps
+from graphc.schedule.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Form:
 
 
 def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, fused: bool,
-                invariant: tuple[bool, bool] = (False, False)) -> Form:
+                invariant: tuple[bool, bool] = (False, False), machine: Machine = Machine()) -> Form:
     """The normal form in which the output's contiguous dim is among n, so that vectors run along it.
 
     An image whose channels are not contiguous (NCHW) is copied with contiguous channels: windows are then read from the
@@ -102,7 +103,8 @@ def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, f
     channels = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
     swap = _wants_swap(c, out) if channels == [None, None] else _wants_swap_of_image(c, channels)
     if channels == [None, None] and not invariant[0 if swap else 1]:
-        swap ^= _packs_less_swapped(c.swapped, b, a, lanes) if swap else _packs_less_swapped(c, a, b, lanes)
+        straight = (c.swapped, b, a) if swap else (c, a, b)
+        swap ^= _packs_less_swapped(*straight, lanes, machine)
     if swap:
         c, a, b, channels = c.swapped, b, a, channels[::-1]
     if 0 in (c.sizes[d] for d in c.batch + c.m + c.n):
@@ -149,11 +151,7 @@ def _wants_swap(c: Contraction, out: Tensor) -> bool:
     return step(c.m) < step(c.n)
 
 
-PACK_CYCLES = 0.7               # for each element of b that is transposed into panels
-TRANSPOSED_STORE_CYCLES = 1.5               # for each output that is transposed before it is stored
-
-
-def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int) -> bool:
+def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int, machine: Machine) -> bool:
     """Few rows of a against many columns of b, both contiguous along k (a batch against stored weights): rather than
     the columns, the few rows are transposed, and the output.
     """
@@ -164,9 +162,10 @@ def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int) -> boo
     columns, k = c.extent(c.n), c.extent(c.k)
     if rows < lanes // 2 or k == 0:
         return False
-    fma = rows * columns / (2 * lanes)                          # cycles for each step of k
-    straight = fma * _waste(rows, min(6, rows)) + PACK_CYCLES * columns
-    swapped = fma * _waste(rows, lanes) + PACK_CYCLES * rows + TRANSPOSED_STORE_CYCLES * rows * columns / k
+    fma = rows * columns / (machine.fma_per_cycle * lanes)      # cycles for each step of k
+    straight = fma * _waste(rows, min(6, rows)) + machine.transpose_cycles * columns
+    store = machine.transposed_store_cycles * rows * columns / k
+    swapped = fma * _waste(rows, lanes) + machine.transpose_cycles * rows + store
     return swapped < straight
 
 

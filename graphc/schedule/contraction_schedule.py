@@ -1,10 +1,11 @@
 """Schedules of contractions, as plain data: chosen by pure functions, read by the lowering, printed with the graph."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphc.ir.types import DType
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
+from graphc.schedule.cost import Ranking
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
 from graphc.schedule.schedule import ProductSchedule
 
@@ -12,8 +13,13 @@ MAX_TAPS = 49
 STEPS = 4                       # of a sum that the micro-kernel takes at a time: fewer instructions for control
 
 
+class PhaseSchedule:
+    """How one phase of a contraction runs. ranking: as in `Schedule`."""
+    ranking: Ranking | None = None
+
+
 @dataclass(frozen=True)
-class TileSchedule:
+class TileSchedule(PhaseSchedule):
     """One phase of a contraction by micro-tiles, whose rows are broadcast and whose columns are vectors of `lanes`.
 
     a, b: how the operands reach the micro-kernel.
@@ -26,6 +32,7 @@ class TileSchedule:
     edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
     packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile
         after tile.
+    ranking: the candidates among which this one was chosen.
     """
     blocking: Blocking
     lanes: int
@@ -37,6 +44,7 @@ class TileSchedule:
     prefetch_lines: int = 0
     edge_mr: int = 0
     packed_in_runs: bool = False
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property
     def vectors(self) -> int:
@@ -72,7 +80,7 @@ class StreamSchedule(TileSchedule):
 
 
 @dataclass(frozen=True)
-class DotSchedule:
+class DotSchedule(PhaseSchedule):
     """One phase with few rows whose operands are both contiguous along k: dot products, `rows` × `columns` at a time,
     with `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed.
     """
@@ -87,10 +95,11 @@ class DotSchedule:
 
 
 @dataclass(frozen=True)
-class LaneSchedule:
+class LaneSchedule(PhaseSchedule):
     """One phase with short sums and no reuse that a micro-tile could use (depthwise convolutions): vectors along
     `dim`, all terms of a sum unrolled for `columns` positions of `inner`, which share what they read. Tiles take
-    `block` elements of `dim` and `tile` positions of the other dims.
+    `block` elements of `dim` and `tile` positions of the other dims. ranking: the candidates among which `columns` was
+    chosen.
     """
     dim: int
     inner: int
@@ -98,6 +107,7 @@ class LaneSchedule:
     columns: int
     block: int
     tile: int
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def outer(self, phase: Phase) -> tuple[int, ...]:
         """The dims around, from the outermost loop to the innermost."""
@@ -118,7 +128,7 @@ class LaneSchedule:
 
 
 @dataclass(frozen=True)
-class NarrowSchedule:
+class NarrowSchedule(PhaseSchedule):
     """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all
     outputs of an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. block:
     vectors of entries for each tile, which are read side by side, `columns` positions of the innermost k dim at a time.
@@ -152,15 +162,12 @@ class NarrowSchedule:
 
 
 @dataclass(frozen=True)
-class LoopSchedule:
+class LoopSchedule(PhaseSchedule):
     """One phase as plain loops, one output at a time: integers, and sums of nothing. `tile` outputs for each tile."""
     tile: int
 
     def __str__(self) -> str:
         return f"loops tile {self.tile}"
-
-
-PhaseSchedule = TileSchedule | DotSchedule | LaneSchedule | NarrowSchedule | LoopSchedule
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,10 @@ class ContractionSchedule(ProductSchedule):
     prepacked: int | None = None
     packed_size: int = 0
     gates: int = 0
+
+    @property
+    def rankings(self) -> tuple[Ranking, ...]:
+        return tuple(phase.ranking for phase in self.phases if phase.ranking is not None)
 
     @property
     def shared_bytes(self) -> int:

@@ -1,7 +1,8 @@
-"""What schedules assume of a CPU beside its instruction set: figures, measured or documented. No look at the machine we run on.
+"""What schedules assume of a CPU beside its instruction set: figures, measured or documented. No look at the machine we
+run on.
 
-Costs are cycles of one core everywhere; what is known as a duration (the hand-over to another thread) becomes cycles in `Machine.cycles`, and nowhere else.
-"""
+Costs are cycles of one core everywhere; what is known as a duration (the hand-over to another thread) becomes cycles in
+`Machine.cycles`, and nowhere else. """
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,38 +10,51 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """One CPU. A new one is one `Machine`, in a `Target` (schedule/target.py); `python -m benchmarks machine` prints the fields for the CPU it runs on.
+    """One CPU. A new one is one `Machine`, in a `Target` (schedule/target.py); `python -m benchmarks machine` measures
+    what it can on the CPU it runs on.
 
-    The number of cores is a plan, the same wherever the code runs: how a sum is split must not depend on the number of threads.
+    The number of cores is a plan, the same wherever the code runs: how a sum is split must not depend on the number of
+    threads.
 
-    Measured fields (by that command):
+    Measured by that command:
         clock_ghz: cycles in a nanosecond, of the clock in which the others are counted.
-        handover_ns: from a kernel's start until other threads work, and back: less work than that is not worth a second thread.
-        fma_latency: cycles from a fused multiply-add to one that needs its result.
+        handover_ns: from a kernel's start until other threads work, and back: less work than that is not worth a second
+            thread.
         fma_per_cycle: vector multiply-adds that a core begins each cycle.
-        loads_per_cycle: vectors that it loads from L1 each cycle.
-        vector_op_cycles: cycles of one vector operation of elementwise code, the parts of mathematical functions counted one by one.
+        vector_op_cycles: cycles of one vector operation of elementwise code, the parts of mathematical functions
+            counted one by one.
         scalar_element_cycles: cycles of one element in a loop that computes its address and does little.
-        step_cycles: loop control of one step of a micro-kernel's sum.
-        micro_kernel_peak: part of the multiply-adds that a core could begin which a micro-kernel reaches with its operands in L1 and L2.
-        contraction_peak: the same of a whole contraction, with packing, edges and stores.
-        transform_point_cycles: a vector of one point of a Winograd tile, loaded, transformed and stored.
-        call_cycles: call and return of a micro-kernel beside its sums: addresses, first loads, the stores of its results.
         l2_bytes_per_cycle, l3_bytes_per_cycle: what one core reads from a cache when the hardware prefetches.
         memory_bytes_per_cycle: what one of several busy cores gets from memory.
-        remote_line_cycles: cycles for a cache line that another core has written and nobody prefetches, several in flight.
+    Measured in kernels (`python -m benchmarks matmul` before and after a change of the loop in question):
+        step_cycles: loop control of one step of a micro-kernel's sum.
+        micro_kernel_peak: part of the multiply-adds that a core could begin which a micro-kernel reaches with its
+            operands in L1 and L2.
+        contraction_peak: the same of a whole contraction, with packing, edges and stores.
+        transform_point_cycles: a vector of one point of a Winograd tile, loaded, transformed and stored.
+        call_cycles: call and return of a micro-kernel beside its sums: addresses, first loads, the stores of its
+            results.
+        remote_line_cycles: cycles for a cache line that another core has written and nobody prefetches, several in
+            flight.
         transpose_cycles: cycles for each element that is transposed into panels.
         transposed_store_cycles: cycles for each result that is transposed before it is stored.
         recompute_ops: vector operations that take as long as it takes to store a value and to load it again.
-    Documented fields (vendors' optimization manuals; the sizes of caches are the host's own where the operating system tells them):
+    Documented (vendors' optimization manuals; the sizes of caches are the host's own where the operating system tells
+    them):
+        fma_latency: cycles from a fused multiply-add to one that needs its result.
+        loads_per_cycle: vectors that a core loads from L1 each cycle.
         l1_bytes, l2_bytes: data caches of one core. l3_bytes: the shared cache.
         l3_latency: cycles until data come that only L3 has.
         prefetch_reach_bytes: distance of two reads of a stream from which on the hardware no longer sees it.
         address_rows: rows of a register tile whose addresses leave general registers for counters and operands.
-    Planned fields (ours):
+    Planned (ours):
         planned_cores: threads that get even shares.
         tiles_per_core: tiles for each of these, so that more threads, or threads that are late, have some too.
-        long_tile_ns: work in a tile beyond which its fixed cost no longer counts; a thread waits for others as long as a tile takes.
+        long_tile_ns: work in a tile beyond which its fixed cost no longer counts; a thread waits for others as long as
+            a tile takes.
+        small_product_flops: arithmetic in a tile of a product below which moving its operands to another core costs
+            more.
+        large_product_flops: beyond which larger tiles of a product reuse no more of what they read.
     """
     clock_ghz: float = 2.5
     handover_ns: float = 3_600.0
@@ -57,7 +71,7 @@ class Machine:
     l2_bytes_per_cycle: float = 24.0
     l3_bytes_per_cycle: float = 20.0
     memory_bytes_per_cycle: float = 6.0
-    remote_line_cycles: float = 26.0
+    remote_line_cycles: float = 14.0
     transpose_cycles: float = 0.7
     transposed_store_cycles: float = 1.5
     recompute_ops: int = 4
@@ -70,6 +84,8 @@ class Machine:
     planned_cores: int = 4
     tiles_per_core: int = 8
     long_tile_ns: float = 10_000.0
+    small_product_flops: int = 400_000
+    large_product_flops: int = 6_500_000
 
     def cycles(self, ns: float) -> float:
         """A duration in cycles: the one place where one becomes the other."""
@@ -80,6 +96,11 @@ class Machine:
         return self.cycles(self.handover_ns)
 
     @property
+    def least_parallel_cycles(self) -> float:
+        """Work that the planned cores do, hand-over included, as fast as one."""
+        return self.handover_cycles * self.planned_cores / (self.planned_cores - 1)
+
+    @property
     def long_tile_cycles(self) -> float:
         return self.cycles(self.long_tile_ns)
 
@@ -88,6 +109,23 @@ class Machine:
         """Tiles worth having, whatever the number of threads."""
         return self.planned_cores * self.tiles_per_core
 
+    @property
+    def row_elements(self) -> int:
+        """Of a row that several stages of a loop nest walk over: f32 numbers in half of L2."""
+        return self.l2_bytes // 2 // 4
+
+    @property
+    def column_elements(self) -> int:
+        """The same where neighbours are in different lines of 64 bytes: four times as many as L1 holds."""
+        return 4 * self.l1_bytes // 64
+
+    @property
+    def serial_elements(self) -> int:
+        """Elements, read and written as f32 numbers, that one thread computes about as fast as several, which wait for
+        each other."""
+        return int(self.least_parallel_cycles * self.l3_bytes_per_cycle / 8)
+
     def tile_cycles(self, total: float) -> float:
-        """Work of one tile of a kernel of `total` cycles: half the planned tiles, none so short that taking it counts, none longer than is of use."""
+        """Work of one tile of a kernel of `total` cycles: half the planned tiles, none so short that taking it counts,
+        none longer than is of use."""
         return min(self.long_tile_cycles, max(self.handover_cycles / 3, 2 * total / self.planned_tiles))

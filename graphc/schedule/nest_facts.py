@@ -1,4 +1,5 @@
-"""Figures about a loop nest that the choice of its schedule rests on: cost of an element, the dim for vectors, the order of loops."""
+"""Figures about a loop nest that the choice of its schedule rests on: cost of an element, the dim for vectors, the
+order of loops."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -36,14 +37,20 @@ class NestFacts:
     def _element_cycles(self, nbytes: int) -> float:
         """Arithmetic, and traffic with the shared cache: what a nest reads was mostly written by other cores."""
         machine = self.target.machine
-        return self.flops * machine.vector_op_cycles / self.target.lanes(f32.itemsize) + nbytes / machine.l3_bytes_per_cycle
+        return (
+            self.flops * machine.vector_op_cycles / self.target.lanes(f32.itemsize)
+            + nbytes / machine.l3_bytes_per_cycle
+        )
 
     def best_vector(self) -> int:
         """The dim along which most traffic is contiguous; a reduced one when equal, then the larger."""
         nest = self.nest
         if not nest.extents:
             return -1
-        return max((d for d in range(len(nest.extents)) if d not in nest.crossed), key=lambda d: (self._score(d), d in nest.reduced, nest.extents[d]))
+        return max(
+            (d for d in range(len(nest.extents)) if d not in nest.crossed),
+            key=lambda d: (self._score(d), d in nest.reduced, nest.extents[d]),
+        )
 
     def _score(self, d: int) -> int:
         score = 0
@@ -96,7 +103,9 @@ class NestFacts:
                    + [t.dtype.itemsize for t in self.ins if t.dtype.is_float], default=4)
         width = self.target.lanes(size)
         draws = any(n.op.is_generator for n in body.nodes)
-        vectors = 4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)
+        vectors = (
+            4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)
+        )
         wide = width * vectors
         extent = self.nest.extents[vector]
         while wide > 2 and wide // 2 >= extent:
@@ -104,18 +113,28 @@ class NestFacts:
         return wide if extent > 1 else 1
 
     def streamed(self, vector: int, lanes: int) -> tuple[int, ...]:
-        """Outputs too large to be still in a cache when they are read, every vector of which is aligned if the first one is."""
+        """Outputs too large to be still in a cache when they are read, every vector of which is aligned if the first
+        one is."""
         width = self.target.vector_bytes
         total = sum(view_bytes(t) for t in (*self.ins, *self.outs))
         if total <= self.target.machine.l3_bytes:
             return ()
-        return tuple(k for k, (s, t) in enumerate(zip(self.nest.outputs, self.outs))
-                     if vector >= 0 and s[vector] == 1 and 4 * view_bytes(t) > self.target.machine.l3_bytes and lanes * t.dtype.itemsize % width == 0
-                     and all(step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector))
+        return tuple(
+            k
+            for k, (s, t) in enumerate(zip(self.nest.outputs, self.outs))
+            if vector >= 0
+            and s[vector] == 1
+            and 4 * view_bytes(t) > self.target.machine.l3_bytes
+            and lanes * t.dtype.itemsize % width == 0
+            and all(
+                step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector
+            )
+        )
 
 
 def _vectors(work: list[Node]) -> int:
-    """How many vectors of each value the loop of a stage holds at once: enough to hide latency, few enough for the registers."""
+    """How many vectors of each value the loop of a stage holds at once: enough to hide latency, few enough for the
+    registers."""
     flops = [flops_of(n) for n in work]
     if max(flops, default=0) >= MATH_FLOPS:
         return 2 if sum(flops) <= MANY_FLOPS else 1

@@ -1,8 +1,7 @@
 """Chooses the grid of a loop nest: how its rows, columns or sums are divided into tiles.
 
-Candidates are all on one thread, tiles of rows, tiles of columns, and rows that are cut. Each takes tiles of about the same work, `Machine.tile_cycles`;
-the cost decides which dims are cut, and whether other threads help at all.
-"""
+Candidates are all on one thread, tiles of rows, tiles of columns, and rows that are cut. Each takes tiles of about the
+same work, `Machine.tile_cycles`; the cost decides which dims are cut, and whether other threads help at all. """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -25,7 +24,8 @@ LANE_SUMS = 1024                # additions into one lane of an f32 sum before i
 
 @dataclass(frozen=True)
 class Loops:
-    """What the grid divides: the nest, its loops, and the cycles of one row: a trip of the outer loops, of one vector where columns are among them."""
+    """What the grid divides: the nest, its loops, and the cycles of one row: a trip of the outer loops, of one vector
+    where columns are among them."""
     nest: Nest
     stages: Stages
     outer: tuple[int, ...]
@@ -75,7 +75,11 @@ class Grid:
     partials: tuple[Partial, ...] = ()
 
     def __str__(self) -> str:
-        parts = [f"{self.tile} rows"] + [f"{self.columns} columns"] * bool(self.columns) + [f"{self.chunk} of d{self.cut}"] * bool(self.chunk)
+        parts = (
+            [f"{self.tile} rows"]
+            + [f"{self.columns} columns"] * bool(self.columns)
+            + [f"{self.chunk} of d{self.cut}"] * bool(self.chunk)
+        )
         return " × ".join(parts) + (f", {len(self.partials)} partial results" if self.partials else "")
 
 
@@ -107,7 +111,11 @@ def _divisions(loops: Loops) -> Iterator[Candidate[Grid]]:
         yield _serial(loops, Grid(max(loops.rows, 1)))
         if loops.blocks > 1:
             yield _parallel("columns", loops, Grid(columns=_columns(loops, loops.row)))
-        yield _parallel("rows", loops, Grid(max(1, min(round(loops.machine.tile_cycles(loops.total) / loops.line), ceil(loops.rows / 8)))))
+        yield _parallel(
+            "rows",
+            loops,
+            Grid(max(1, min(round(loops.machine.tile_cycles(loops.total) / loops.line), ceil(loops.rows / 8)))),
+        )
 
 
 def _serial(loops: Loops, grid: Grid) -> Candidate[Grid]:
@@ -115,17 +123,28 @@ def _serial(loops: Loops, grid: Grid) -> Candidate[Grid]:
 
 
 def _parallel(name: str, loops: Loops, grid: Grid) -> Candidate[Grid]:
-    """Threads take even shares of the tiles, and wait for the last one. Partial results are stored, read, and added after another hand-over."""
+    """Threads take even shares of the tiles, and wait for the last one. Partial results are stored, read, and added
+    after another hand-over."""
     machine, cores, tiles = loops.machine, loops.machine.planned_cores, _tiles(loops, grid)
     partials = sum(dtype.itemsize * count for dtype, count in grid.partials)
     added = machine.handover_cycles + 2 * partials / machine.l3_bytes_per_cycle / cores if partials else 0.0
-    return Candidate(name, replace(grid, serial=False), (
-        ("work", loops.total / cores), ("hand-over", machine.handover_cycles), ("last tile", loops.total / tiles * (1 - 1 / cores)), ("partial results", added)))
+    return Candidate(
+        name,
+        replace(grid, serial=False),
+        (
+            ("work", loops.total / cores),
+            ("hand-over", machine.handover_cycles),
+            ("last tile", loops.total / tiles * (1 - 1 / cores)),
+            ("partial results", added),
+        ),
+    )
 
 
 def _tiles(loops: Loops, grid: Grid) -> int:
     across = ceil(loops.nest.extents[loops.vector] / grid.columns) if grid.columns else 1
-    return ceil(loops.rows / grid.tile) * across * (ceil(loops.nest.extents[grid.cut] / grid.chunk) if grid.chunk else 1)
+    return (
+        ceil(loops.rows / grid.tile) * across * (ceil(loops.nest.extents[grid.cut] / grid.chunk) if grid.chunk else 1)
+    )
 
 
 def _columns(loops: Loops, block: float) -> int:
@@ -134,18 +153,26 @@ def _columns(loops: Loops, block: float) -> int:
     return 0 if blocks >= loops.blocks else blocks * loops.lanes
 
 
-# --- rows that are cut ----------------------------------------------------------------------------------------------------
+# --- rows that are cut ------------------------------------------------------------------------------------------------
 
 def _pieces(loops: Loops) -> Iterator[int]:
-    """Into how many pieces a row may be cut: so that a piece is a tile's work; for few rows of sums, so that all of them give tiles enough."""
+    """Into how many pieces a row may be cut: so that a piece is a tile's work; for few rows of sums, so that all of
+    them give tiles enough."""
     machine, others = loops.machine, loops.rows * max(loops.blocks, 1)
     if not loops.inner or loops.stages.count > 1:
         return
-    least = ceil(loops.nest.size(loops.inner) / LANE_SUMS / (loops.lanes if loops.vector in loops.inner else 1)) if loops.has_long_sums else 1
+    least = (
+        ceil(loops.nest.size(loops.inner) / LANE_SUMS / (loops.lanes if loops.vector in loops.inner else 1))
+        if loops.has_long_sums
+        else 1
+    )
     if not loops.nest.reduced:
         yield ceil(loops.row / machine.tile_cycles(loops.total))
         return
-    for wanted in (loops.row / machine.long_tile_cycles, loops.total / machine.long_tile_cycles / max(others / machine.planned_cores, 1)):
+    for wanted in (
+        loops.row / machine.long_tile_cycles,
+        loops.total / machine.long_tile_cycles / max(others / machine.planned_cores, 1),
+    ):
         yield min(max(ceil(wanted), least), MAX_CHUNKS)
 
 
@@ -157,11 +184,15 @@ def _cut(loops: Loops, pieces: int) -> Grid | None:
     chunks = ceil(nest.extents[dim] / chunk)
     if chunks == 1:
         return None
-    partials = _accumulators(nest, nest.reductions, nest.reduced, lambda n: chunks * nest.size(nest.kept)) if nest.reduced else ()
+    partials = (
+        _accumulators(nest, nest.reductions, nest.reduced, lambda n: chunks * nest.size(nest.kept))
+        if nest.reduced
+        else ()
+    )
     return Grid(1, _columns(loops, loops.row / chunks), chunk, dim, partials=partials)
 
 
-# --- special nests --------------------------------------------------------------------------------------------------------
+# --- special nests ----------------------------------------------------------------------------------------------------
 
 def _transposing(loops: Loops, tile: int) -> Grid:
     """Blocks of the other dim, along which an input is contiguous."""
@@ -177,7 +208,12 @@ def _crossing(loops: Loops, tile: int) -> Grid:
     """Tiles of rows, each with a row of accumulators of its own."""
     nest, tile = loops.nest, min(tile, LANE_SUMS)
     tiles = ceil(loops.rows / tile)
-    return Grid(tile, partials=_accumulators(nest, nest.crossing, nest.crossed, lambda n: tiles * (nest.size(loops.inner) if n in nest.wide else 1)))
+    return Grid(
+        tile,
+        partials=_accumulators(
+            nest, nest.crossing, nest.crossed, lambda n: tiles * (nest.size(loops.inner) if n in nest.wide else 1)
+        ),
+    )
 
 
 def _accumulators(nest: Nest, reductions, dims, size: Callable[[Node], int]) -> tuple[Partial, ...]:

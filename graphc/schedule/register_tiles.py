@@ -6,21 +6,25 @@ from functools import cache
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext
 from graphc.schedule.target import Target
 
-LIKELY_ROWS = 6                 # 6×16 with AVX2, 6×64 with AVX-512: more rows take more addresses, fewer more loads of columns
-RARE_LOSS = 1.06                # of a kernel that large products do not share: code that no other product has brought into the cache
+# 6×16 with AVX2, 6×64 with AVX-512: more rows take more addresses, fewer more loads of columns
+LIKELY_ROWS = 6
+# of a kernel that large products do not share: code that no other product has brought into the cache
+RARE_LOSS = 1.06
 
 
-def register_tile(m: int, n: int, context: ContractionContext, k: int = 0, padded: bool = False, gates: int = 0) -> tuple[int, int]:
-    """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output. Columns of more steps
-    than L1 holds come from L2. padded: the last rows take a whole register tile. gates: as wide as those of the same units, or a part of that.
+def register_tile(
+    m: int, n: int, context: ContractionContext, k: int = 0, padded: bool = False, gates: int = 0
+) -> tuple[int, int]:
+    """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output.
+    Columns of more steps than L1 holds come from L2. padded: the last rows take a whole register tile. gates: as wide
+    as those of the same units, or a part of that.
 
-    Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of equals it is one without a
-    rest of rows or columns, with more sums, nearest to LIKELY_ROWS.
-    """
+    Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of
+    equals it is one without a rest of rows or columns, with more sums, nearest to LIKELY_ROWS. """
     def rank(shape: tuple[int, int]):
         mr, v = shape
         left = not padded and m % mr > 0, -n % (v * context.lanes)
-        return _tile_cycles(m, n, context, k, padded, shape), *left, -mr * v, abs(mr - LIKELY_ROWS)
+        return register_cycles(m, n, context, k, padded, shape), *left, -mr * v, abs(mr - LIKELY_ROWS)
     return min(_tile_shapes(context.target, gates), key=rank)
 
 
@@ -29,13 +33,21 @@ def gates_cost(m: int, n: int, k: int, gates: int, target: Target, itemsize: int
     if m <= DOT_ROWS:
         return 1
     context = ContractionContext(target, itemsize, target.lanes(itemsize), (False, False))
-    suited, best = (min(_tile_cycles(m, n, context, k, False, shape) for shape in _tile_shapes(target, parts)) for parts in (gates, 0))
+    suited, best = (
+        min(register_cycles(m, n, context, k, False, shape) for shape in _tile_shapes(target, parts))
+        for parts in (gates, 0)
+    )
     return suited / best
 
 
 @cache
 def _tile_shapes(target: Target, gates: int) -> tuple[tuple[int, int], ...]:
-    return tuple((mr, v) for v in range(1, 9) if gates % v == 0 for mr in range(1, min(target.tile_rows(v), target.machine.address_rows) + 1))
+    return tuple(
+        (mr, v)
+        for v in range(1, 9)
+        if gates % v == 0
+        for mr in range(1, min(target.tile_rows(v), target.machine.address_rows) + 1)
+    )
 
 
 @cache
@@ -49,17 +61,28 @@ def _easy_rows(target: Target) -> int:
     return target.machine.address_rows - 2
 
 
-def _tile_cycles(m: int, n: int, context: ContractionContext, k: int, padded: bool, shape: tuple[int, int]) -> float:
+def register_cycles(m: int, n: int, context: ContractionContext, k: int, padded: bool, shape: tuple[int, int]) -> float:
     """For one step of k over the whole output."""
     mr, v = shape
     machine, columns = context.machine, v * context.lanes
-    from_l2 = columns * context.itemsize / machine.l2_bytes_per_cycle if k * columns > context.elements(machine.l1_bytes) else 0
+    from_l2 = (
+        columns * context.itemsize / machine.l2_bytes_per_cycle
+        if k * columns > context.elements(machine.l1_bytes)
+        else 0
+    )
 
     def step(rows: int) -> float:
-        busy = rows * v > machine.fma_latency * machine.fma_per_cycle          # with fewer sums the units wait for results
+        # with fewer sums the units wait for results
+        busy = rows * v > machine.fma_latency * machine.fma_per_cycle
         late = 0 if busy else machine.fma_latency + 1
-        return max(rows * v / machine.fma_per_cycle, (rows + v) / machine.loads_per_cycle, late, from_l2) + machine.step_cycles
+        return (
+            max(rows * v / machine.fma_per_cycle, (rows + v) / machine.loads_per_cycle, late, from_l2)
+            + machine.step_cycles
+        )
+
     whole, rest = divmod(m, mr)
     down = whole * step(mr) + (step(mr if padded else rest) if rest else 0)
-    rare = min(m, n) >= 48 and (mr * v < _most_sums(context.target) or not 2 <= v <= 4 or mr > _easy_rows(context.target))
+    rare = min(m, n) >= 48 and (
+        mr * v < _most_sums(context.target) or not 2 <= v <= 4 or mr > _easy_rows(context.target)
+    )
     return down * -(-n // columns) * (RARE_LOSS if rare else 1)

@@ -36,6 +36,11 @@ class Schedule(ABC):
         """Memory of the operand that is packed before the kernel runs."""
         return 0
 
+    @property
+    def rankings(self) -> tuple[Ranking, ...]:
+        """All that was chosen among candidates, for a kernel of several parts that of each."""
+        return () if self.ranking is None else (self.ranking,)
+
     def inplace_pairs(self, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> InplacePairs:
         """Pairs (output, input): the output may lie exactly where the input lies, if that dies here."""
         return ()

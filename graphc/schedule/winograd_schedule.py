@@ -1,14 +1,14 @@
 """The schedules of a convolution in Winograd's form and of its weights."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphc.ir.types import DType
 from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.cost import Ranking
 from graphc.schedule.plain_schedule import PlainSchedule
 from graphc.schedule.schedule import ProductSchedule
 from graphc.schedule.target import LINE_BYTES
-
 
 
 def line_elements(dtype: DType) -> int:
@@ -93,7 +93,7 @@ class WinogradGradSchedule(ProductSchedule):
 
     It transforms `rows` tiles of image and result at a time, and adds their products at each point by register tiles
     of mr channels × vectors of features. splits > 1: the blocks of tiles are dealt to so many tasks, whose kernels
-    (`kernels` numbers each) are added in order.
+    (`kernels` numbers each) are added in order. ranking: the sizes of blocks among which one was chosen.
     """
     mr: int
     vectors: int
@@ -106,6 +106,7 @@ class WinogradGradSchedule(ProductSchedule):
     points: int
     kernels: int
     dtype: DType
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property
     def nr(self) -> int:

@@ -35,6 +35,13 @@ def test_run_reads_and_writes_npy(text, tmp_path, capsys):
     assert "memory: arena" in capsys.readouterr().out
 
 
+def test_explain_has_the_candidates_of_each_kernel_on_a_target(text, capsys):
+    assert main(["explain", text, "--bind", "B=4096", "--target", "neon"]) == 0
+    kernel, terms, *candidates = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert kernel.startswith("mul max sub exp …: f32[4096, 3], f32[3] -> f32[4096, 3]") and text in kernel
+    assert terms.split()[:3] == ["cycles", "work", "hand-over"] and len(candidates) == 2
+
+
 @pytest.mark.parametrize("stage, holds", [("graph", "softmax(%0)"), ("fused", "fused("), ("planned", "output[0]"), ("loops", "main():"),
                                           ("llvm", "define i32 @gc_main"), ("asm", "gc_main:")])
 def test_dump_prints_every_stage(text, stage, holds, capsys):

@@ -32,13 +32,14 @@ def test_register_tiles_fill_the_registers(target, tiles):
 
 
 def test_pure_and_printable():
-    first, second = matmul_schedule(300, 200, 100), matmul_schedule(300, 200, 100)
+    first, second = matmul_schedule(512, 64, 512), matmul_schedule(512, 64, 512)
     assert first == second and hash(first) == hash(second)
     assert re.fullmatch(r"\S+×\S+ \(lanes 8\) MC \d+ NC \d+@n0 KC \d+@k0 a:unpacked b:packed-once by rows packed in runs; shared scratch \d+", str(first)), str(first)
 
 
 def test_columns_that_few_tiles_share_are_packed_by_each():
-    for m, n, k, source in ((512, 512, 48, PackingMode.PER_TILE), (512, 512, 512, PackingMode.ONCE), (4096, 512, 48, PackingMode.ONCE), (300, 200, 100, PackingMode.ONCE)):
+    for m, n, k, source in ((300, 128, 512, PackingMode.PER_TILE), (512, 512, 512, PackingMode.ONCE), (4096, 512, 48, PackingMode.ONCE),
+                            (600, 128, 512, PackingMode.ONCE)):
         phase, = matmul_schedule(m, n, k).phases
         assert phase.b == source, (m, n, k)
 
@@ -89,9 +90,9 @@ def test_products_with_few_rows_or_columns_have_tiles_for_many_cores():
 
 
 def test_tiles_that_pack_near_columns_are_shorter_where_they_are_few():
-    for n, tall in ((784, False), (2048, True)):
-        phase, = matmul_schedule(512, n, 64, AVX512, a=(1, 512)).phases
-        assert phase.b == PackingMode.PER_TILE and (phase.blocking.mc > 160) == tall, (n, phase)
+    for m, tall in ((256, False), (512, True)):
+        phase, = matmul_schedule(m, 2048, 64, AVX512, a=(1, m)).phases
+        assert phase.b == PackingMode.PER_TILE and (phase.blocking.mc > 160) == tall, (m, phase)
 
 
 @pytest.mark.parametrize("n, free, source", [(419, True, PackingMode.ONCE), (416, True, PackingMode.UNPACKED), (419, False, PackingMode.UNPACKED)])
@@ -218,7 +219,7 @@ def test_what_is_packed_for_all_tiles_is_divided_among_threads():
         return int(re.search(r"parallel t\d* < (\d+) \"pack_b\"", print_function(f)).group(1))
     assert pieces(512, 64, 512) == 8            # of 4096 elements
     assert pieces(512, 48, 352) == 4
-    assert pieces(300, 128, 512) == 16          # of 32 steps, the columns of all tiles
+    assert pieces(600, 128, 512) == 16          # of 32 steps, the columns of all tiles
 
 
 def test_columns_that_other_cores_may_hold_are_packed_in_runs():

@@ -13,7 +13,7 @@ from graphc.errors import GraphError, InternalError
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.native import runtime_target, runtime_text
 from graphc.runtime.signature import Signature
-from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, TARGETS
+from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, TARGETS, ZEN3
 
 MULTIPLY_ADD = """
 define void @gc_main(ptr %p) nounwind {
@@ -135,8 +135,13 @@ def test_host_target(monkeypatch):
     monkeypatch.setenv("GRAPHC_TARGET", "neon")
     assert host.host_target() is NEON
     monkeypatch.setenv("GRAPHC_TARGET", "z80")
-    with pytest.raises(GraphError, match="z80 is not a target; known: sse2, avx2, avx512, neon"):
+    with pytest.raises(GraphError, match="z80 is not a target; known: sse2, avx2, avx512, neon, zen3"):
         host.host_target()
+
+
+def test_a_cpu_that_an_entry_names_gets_it(monkeypatch):
+    monkeypatch.setattr(host, "can_run", lambda target: True)
+    assert host.named_target("znver3") is ZEN3 and host.named_target("a CPU of next year") is None
 
 
 def test_code_for_another_machine_is_not_loaded():

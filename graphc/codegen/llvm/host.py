@@ -17,7 +17,8 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def host_target() -> Target:
-    """The best known Target whose features this CPU has, with this CPU's cache sizes; or the one GRAPHC_TARGET names."""
+    """The best known Target whose features this CPU has, with this CPU's cache sizes; or the one GRAPHC_TARGET
+    names."""
     name = config().target
     if not name:
         return detected_target()
@@ -28,13 +29,19 @@ def host_target() -> Target:
 
 @cache
 def detected_target() -> Target:
-    """What this CPU is, whatever the environment says."""
+    """What this CPU is, whatever the environment says: the entry that names it, else the best generic one whose
+    features it has."""
     machine = llvm().get_process_triple().split("-")[0]
     candidates = BY_PREFERENCE.get(machine)
     if candidates is None:
         raise GraphError(f"graphc runs on {' and '.join(BY_PREFERENCE)}, not on {machine}")
-    best = next((t for t in candidates if can_run(t)), candidates[-1])
+    best = named_target(llvm().get_host_cpu_name()) or next((t for t in candidates if can_run(t)), candidates[-1])
     return replace(best, machine=replace(best.machine, **cache_sizes()))
+
+
+def named_target(cpu: str) -> Target | None:
+    """The entry for a CPU of this name (as LLVM has it), if there is one whose code runs here."""
+    return next((t for t in TARGETS.values() if cpu in t.cpus and can_run(t)), None)
 
 
 @cache
@@ -58,7 +65,8 @@ def lacking(target: Target) -> tuple[str, ...]:
 
 
 def cache_sizes(folder: Path = CPU0) -> dict[str, int]:
-    """{"l1_bytes": bytes, "l2_bytes": bytes, "l3_bytes": bytes} of the data caches the kernel reports; missing ones are left out."""
+    """{"l1_bytes": bytes, "l2_bytes": bytes, "l3_bytes": bytes} of the data caches the kernel reports; missing ones are
+    left out."""
     found = {}
     for index in sorted(folder.glob("index*")):
         try:

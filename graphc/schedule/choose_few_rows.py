@@ -1,0 +1,63 @@
+"""Schedules of contractions with few rows, whose operands are read once, unpacked: dot products, and rows of a matrix
+that are scaled and added."""
+from __future__ import annotations
+
+from graphc.schedule.blocking import Blocking, Cut, PackingMode
+from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext, even
+from graphc.schedule.contraction_form import Phase
+from graphc.schedule.contraction_schedule import DotSchedule, StreamSchedule, round_up
+
+STREAM_BYTES = 8192             # of one row of b in a tile
+STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
+MAX_PARTIALS = 4 << 20          # elements of partial results
+
+
+def is_dots(p: Phase, context: ContractionContext) -> bool:
+    """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
+    inner = p.k[-1]
+    rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
+    return rows_linear and p.sizes[inner] >= 2 * context.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
+
+
+def dot_schedule(p: Phase, context: ContractionContext) -> DotSchedule:
+    rows = min(p.extent(p.m), 2)
+    columns = min(p.extent(p.n), 4 if rows == 1 else 3)
+    vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * context.lanes else 1
+    cost = 2 * p.sizes[p.k[-1]] * p.extent(p.m)
+    return DotSchedule(
+        rows,
+        columns,
+        vectors,
+        context.lanes,
+        max(columns, round_up(context.machine.small_product_flops // 2 // cost, columns)),
+    )
+
+
+def is_stream(p: Phase, context: ContractionContext) -> bool:
+    """Few rows times a matrix that lies along n and is wide enough to be read in long runs."""
+    straight = len(p.n) == 1 and len(p.k) == 1 and p.b.strides[p.n[0]] == 1
+    return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= 8 * context.lanes and p.extent(p.k) >= 16
+
+
+def stream_schedule(p: Phase, context: ContractionContext) -> StreamSchedule:
+    """Tiles of some KB of columns and of enough steps that each reads some 100 KB of b."""
+    m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
+    columns = Cut(0, even(n, min(n, STREAM_BYTES // context.itemsize), context.lanes))
+    sums = Cut(0, min(k, 256))
+    blocks = sums.count((k,))
+    share = -(-STREAM_WORK // (columns.chunk * sums.chunk))
+    splits = max(
+        1,
+        min(
+            blocks // share,
+            2 * context.machine.planned_tiles // (p.extent(p.batch) * columns.count((n,))),
+            MAX_PARTIALS // (p.extent(p.batch) * m * n),
+        ),
+    )
+    return StreamSchedule(
+        Blocking(m, context.lanes, m, columns, sums),
+        context.lanes,
+        PackingMode.UNPACKED,
+        PackingMode.UNPACKED,
+        -(-blocks // -(-blocks // splits)),
+    )

@@ -1,0 +1,240 @@
+"""What a tiled contraction costs on the planned cores: a term for each thing that takes time."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import sub
+
+from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode
+from graphc.schedule.contraction_context import ContractionContext
+from graphc.schedule.contraction_form import LinearMap, Phase
+from graphc.schedule.contraction_schedule import column_packing, group_sizes, round_up
+from graphc.schedule.register_tiles import register_cycles, register_tile
+from graphc.schedule.target import LINE_BYTES
+
+EXACT_TILES = 128               # from which on the last share of tiles is as long as the others
+COPY_CYCLES = 3                 # for a vector that is copied into a panel: load, store, address
+STREAM_RUN_BYTES = 512          # from which on the hardware sees a run of memory coming
+SHORT_RUN_LOSS = 2              # how many times as long as those of longer runs bytes of shorter ones take
+WEIGHTS_IN_L3 = 0.75            # the part of packed weights that L3 has kept since the last call
+FREE_SWEEPS = 3                 # panels of rows, at most, that read unpacked columns while these arrive
+
+
+def longest_share(rows: tuple[int, int, int], across: int, batch: int, by_rows: bool, cores: int) -> int:
+    """The most rows that one core has of tiles in order, a tile's rows counted for each tile side by side. rows: how
+    many tiles are below each other, the rows of each, and those of the last."""
+    down, each, last = rows
+    tiles = down * across
+
+    def before(end: int) -> int:
+        """Rows of the first `end` tiles."""
+        entries, rest = divmod(end, tiles)
+        lasts = entries * across + (max(0, rest - (down - 1) * across) if by_rows else rest // down)
+        return (end - lasts) * each + lasts * last
+    ends = [before(batch * tiles * part // cores) for part in range(cores + 1)]
+    return max(map(sub, ends[1:], ends))
+
+
+def tile_rows(m: int, mc: int, mr: int) -> tuple[int, int, int]:
+    """How many tiles are below each other, the rows of each, and those of the last, in whole micro-tiles."""
+    down = -(-m // mc)
+    return down, round_up(min(mc, m), mr), round_up(m - (down - 1) * mc, mr)
+
+
+class TiledProblem:
+    """A phase, its context, and what all its candidates have in common: the micro-tile, sizes, how far operands reach
+    in memory."""
+
+    def __init__(self, p: Phase, context: ContractionContext, gates: int = 0):
+        self.p, self.context, self.gates, self.machine = p, context, gates, context.machine
+        self.m, self.n, self.k, self.batch = p.extent(p.m), p.extent(p.n), p.extent(p.k), p.extent(p.batch)
+        self.m_sizes, self.n_sizes, self.k_sizes = (group_sizes(p, dims) for dims in (p.m, p.n, p.k))
+        # the output is contiguous along m although vectors run along n
+        self.transposed = _step(p, p.m) < _step(p, p.n)
+        self.mr, self.vectors = register_tile(self.m, self.n, context, self.k, self.transposed, gates)
+        self.nr = self.vectors * context.lanes
+        self.packing = column_packing(p, context.lanes)
+        self.a_span, self.b_span = _span(p, p.a, p.m + p.k), _span(p, p.b, p.n + p.k)
+        in_l3, in_memory = 1 / self.machine.l3_bytes_per_cycle, 1 / self.machine.memory_bytes_per_cycle
+        # cycles of a byte of operands that were packed before the call
+        self.stored = WEIGHTS_IN_L3 * in_l3 + (1 - WEIGHTS_IN_L3) * in_memory
+        # cycles of a byte that another core has written
+        self.remote = self.machine.remote_line_cycles / LINE_BYTES
+        # cycles of a line that is read again, but that no stream brings into L2: in another page than the one before
+        self.scattered = LINE_BYTES * in_l3
+
+    @cached_property
+    def sums(self) -> float:
+        """Cycles of all micro-kernels."""
+        return (
+            self.batch
+            * self.k
+            * register_cycles(self.m, self.n, self.context, self.k, self.transposed, (self.mr, self.vectors))
+        )
+
+    @cached_property
+    def holds_columns(self) -> bool:
+        """Whether half of L2 holds all columns."""
+        return self.n * self.k <= self.context.elements(self.machine.l2_bytes // 2)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How outputs and sums are divided into tiles, of mc rows and the columns of `nc`, and in which order. down: how m
+    is cut where the output is stored transposed."""
+    mc: int
+    nc: Cut
+    by_rows: bool = False
+    down: Cut | None = None
+    splits: int = 1
+
+
+class TileCost:
+    """The terms of one tiling, in cycles of one of the planned cores, which take the tiles in order, each an even
+    share."""
+
+    def __init__(self, problem: TiledProblem, tiling: Tiling):
+        self.problem, self.tiling, self.machine = problem, tiling, problem.machine
+        self.down = tiling.down.count(problem.m_sizes) if tiling.down else -(-problem.m // tiling.mc)
+        self.across = tiling.nc.count(problem.n_sizes)
+        self.tiles = problem.batch * self.down * self.across * tiling.splits
+        self.cores = min(self.machine.planned_cores, self.tiles)
+        # tiles of a core; parts of a sum are parts of a tile
+        self.each = self.tiles / tiling.splits / self.cores
+        self.rows, self.columns = min(tiling.mc, problem.m), tiling.nc.length(problem.n_sizes)
+        self.handover = self.machine.handover_cycles if self.cores > 1 else 0.0     # of one parallel loop
+
+    def shared_terms(self) -> tuple[tuple[str, float], ...]:
+        """Those that do not depend on how operands reach the micro-kernel. Threads start late: on average half a tile
+        is waited for."""
+        sums = self.problem.sums
+        return (("sums", sums / self.cores), ("imbalance", sums * (self._share() - 1 / self.cores)),
+                ("last tile", sums / self.tiles * (1 - 1 / self.cores) / 2), ("store", self._store()),
+                ("hand-over", self.handover * (1 + (self.tiling.splits > 1))))
+
+    def a_terms(self, mode: PackingMode) -> tuple[tuple[str, float], ...]:
+        problem = self.problem
+        size = problem.m * problem.k
+        part = 1.0 if mode is PackingMode.ONCE else min(1.0, problem.a_span / size)  # windows overlap
+        loads = self._loads(
+            part * self.rows, self._touched(self.across, self.down, self.tiling.by_rows), problem.context.free[0]
+        )
+        if mode is PackingMode.UNPACKED and abs(problem.p.a.strides[problem.p.k[-1]]) > 1:
+            loads += self._scattered_rows()
+        return ("load a", loads), ("pack a", self._pack(0, mode, self.rows, size, self.machine.transpose_cycles))
+
+    def b_terms(self, mode: PackingMode) -> tuple[tuple[str, float], ...]:
+        problem = self.problem
+        size = problem.n * problem.k
+        part = 1.0 if mode is PackingMode.ONCE else min(1.0, problem.b_span / size)
+        narrow = mode is PackingMode.PER_TILE and self.columns * problem.context.itemsize < STREAM_RUN_BYTES
+        loads = self._loads(
+            part * self.columns,
+            self._touched(self.down, self.across, not self.tiling.by_rows),
+            problem.context.free[1],
+            SHORT_RUN_LOSS if narrow else 1,
+        )
+        loads += self._scattered_columns() if mode is PackingMode.UNPACKED else 0.0
+        straight = (
+            problem.packing is ColumnPacking.PANELS
+            or problem.packing is ColumnPacking.RUNS
+            and problem.n_sizes[-1] >= problem.context.lanes
+        )
+        return ("load b", loads), (
+            "pack b",
+            self._pack(1, mode, self.columns, size, self._copy if straight else self.machine.transpose_cycles),
+        )
+
+    def _share(self) -> float:
+        """Of all work, the busiest core's."""
+        tiling, mr = self.tiling, self.problem.mr
+        if self.tiles > EXACT_TILES or self.cores == 1:
+            return 1 / self.cores
+        if tiling.splits > 1 or tiling.down:
+            return -(-self.tiles // self.cores) / self.tiles
+        down, each, last = rows = tile_rows(self.problem.m, tiling.mc, mr)
+        work = self.problem.batch * self.across * ((down - 1) * each + last)
+        return longest_share(rows, self.across, self.problem.batch, tiling.by_rows, self.cores) / work
+
+    # ---- operands
+    @property
+    def _copy(self) -> float:
+        """Cycles for an element that is copied into a panel."""
+        return COPY_CYCLES / self.problem.context.lanes
+
+    def _touched(self, run: int, blocks: int, shares: bool) -> float:
+        """How many blocks of an operand a core reads, of `blocks` in each batch entry. shares: `run` consecutive tiles
+        read the same; otherwise each tile reads the next."""
+        if shares:
+            return max(self.each / run, min(1.0, self.each))
+        return max(1.0, self.each / (self.down * self.across)) * min(blocks, self.each)
+
+    def _loads(self, size: float, touched: float, ready: bool, slow: float = 1) -> float:
+        """Of blocks of so many rows or columns: first from the core that wrote them (`ready`: long ago), later
+        from L2 if all that is touched stays there."""
+        machine = self.machine
+        nbytes = size * self.problem.k * self.problem.context.itemsize
+        first = self.problem.stored if ready else slow * self.problem.remote
+        again = machine.l2_bytes_per_cycle if nbytes * touched <= machine.l2_bytes / 2 else machine.l3_bytes_per_cycle
+        return nbytes * (touched * first + max(0.0, self.each - touched) / again)
+
+    def _scattered_rows(self) -> float:
+        """Broadcasts each of which is in a line of its own: all panels of columns but one read them again, where L1
+        does not hold so many lines."""
+        problem = self.problem
+        if problem.k * LINE_BYTES <= self.machine.l1_bytes / 2:
+            return 0.0
+        panels = self.columns / problem.nr * max(0.0, 1 - problem.nr / problem.n)
+        return self.each * problem.k * max(1.0, self.rows / problem.mr) * panels * problem.scattered
+
+    def _scattered_columns(self) -> float:
+        """Unpacked columns: each step of the sum reads other lines, and vectors that cross lines are two loads."""
+        problem = self.problem
+        step, line = abs(problem.p.b.strides[problem.p.k[0]]), problem.context.elements(LINE_BYTES)
+        far = (
+            problem.k * step > problem.context.elements(2 * self.machine.l1_bytes)
+            and problem.m > FREE_SWEEPS * problem.mr
+        )
+        cycles = far * problem.scattered + (1 / self.machine.loads_per_cycle if step % line else 0)
+        return self.each * max(1.0, self.rows / problem.mr) * problem.k * self.columns / line * cycles
+
+    def _pack(self, operand: int, mode: PackingMode, size: float, total: int, cycles: float) -> float:
+        """cycles: of one element. What is packed once is read, written, and waited for."""
+        machine, context = self.machine, self.problem.context
+        if mode is PackingMode.ONCE and not context.free[operand]:
+            cores = machine.planned_cores if self.cores > 1 else 1
+            rate = (
+                machine.l3_bytes_per_cycle
+                if total * context.itemsize <= machine.l3_bytes
+                else machine.memory_bytes_per_cycle
+            )
+            return self.problem.batch * total * (cycles + 2 * context.itemsize / rate) / cores + self.handover
+        if mode is PackingMode.PER_TILE:
+            return self.each * size * self.problem.k * cycles
+        return self.each * size * self.problem.k * self._copy if mode is PackingMode.BY_FIRST_USE else 0.0
+
+    # ---- results
+    def _store(self) -> float:
+        """The result, and partial sums, which other cores add."""
+        problem, splits, machine = self.problem, self.tiling.splits, self.machine
+        rate = 1 / machine.l3_bytes_per_cycle
+        each = problem.context.itemsize * (rate + (splits * (rate + problem.remote) if splits > 1 else 0))
+        return (
+            problem.batch
+            * problem.m
+            * problem.n
+            * (each + (machine.transposed_store_cycles if problem.transposed else 0))
+            / self.cores
+        )
+
+
+def _span(p: Phase, operand: LinearMap, dims: Sequence[int]) -> int:
+    """Elements of memory that an operand spans along some dims."""
+    low, high = LinearMap(0, operand.strides).span([size if d in dims else 1 for d, size in enumerate(p.sizes)])
+    return high - low + 1
+
+
+def _step(p: Phase, dims: Sequence[int]) -> int:
+    """Of the output."""
+    return min((abs(p.out.strides[d]) for d in dims if p.sizes[d] > 1), default=1 << 62)
