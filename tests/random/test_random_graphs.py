@@ -4,6 +4,7 @@ import signal
 import time
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs import programs
@@ -18,6 +19,7 @@ from tests.random import shrink
 from tests.random.check import Outcome
 from tests.random.generator import program
 from tests.random.hunt import hunt
+from tests.random.mutations import MUTATIONS, planted
 from tests.random.oracle import Expected
 from tests.random.workers import in_child
 
@@ -103,6 +105,34 @@ graph f(x: f32[4]) {
         other[i] = 0.1 + off
         assert "output 0" in expected.wrong([other, native < x])
     assert "output 1" in expected.wrong([native, np.array([True, True, True, True])])
+
+
+def test_no_noise_where_arithmetic_is_exact():
+    """1 - 1 is 0, and sums of small whole numbers are what they are: a factor behind them explains nothing."""
+    graph = gc.parse("""
+graph f(m: bool[3], n: f32[3]) {
+  %0 = cast(m) {dtype=f32} : f32[3]
+  %1 = constant() {value=f32[]<1.0>} : f32[]
+  %2 = sub(%1, %0) : f32[3]
+  %3 = constant() {value=f32[]<-1000000000.0>} : f32[]
+  %4 = mul(%2, %3) : f32[3]
+  %5 = sum(n) {axes=(0,), keepdims=false} : f32[]
+  %6 = floor(%5) : f32[]
+  return (%4, %6)
+}
+""")
+    m, n = np.array([True, False, True]), np.array([1, 2, 3], np.float32)
+    right = [np.array([0, -1e9, 0], np.float32), np.float32(6)]
+    assert not Expected(graph, [m, n], 0).wrong(right)
+    assert "output 0" in Expected(graph, [m, n], 0).wrong([right[0] - np.float32(100), right[1]])
+    assert "output 1" in Expected(graph, [m, n], 0).wrong([right[0], np.float32(5)])
+
+
+@pytest.mark.parametrize("way", MUTATIONS)
+def test_planted_faults_are_found(way):
+    """Of faults that move an output by a thousandth or more all are found, of a constant wrong by 1e-5 most. `python -m tests.random.mutations`."""
+    found = [f for i in range(14) if (f := planted(SEED, i, way)) and f.moved > (1e-3 if way != "scaled" else 9e-6)]
+    assert len(found) > 2 and sum(f.caught for f in found) >= len(found) * (1 if way != "scaled" else 0.9)
 
 
 def test_a_crash_is_a_finding():

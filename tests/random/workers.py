@@ -8,6 +8,7 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterator
+from gc import freeze
 
 from tests.random.check import Outcome, outcome, poison_memory
 
@@ -124,6 +125,7 @@ def _work(pipe: int, seed: int, first: int, step: int) -> None:
     """The child: never returns."""
     def programs():
         poison_memory()
+        freeze()                        # the garbage collector need not visit all modules again and again
         for index in range(first, first + step * RECYCLED, step):
             _send(pipe, (index, outcome(seed, index)))
     _guarded(programs)
