@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from zlib import crc32
 
 import numpy as np
 
@@ -26,7 +27,8 @@ from graphc.ir.types import TensorType, f32, f64
 from tests.random.rounding import CHOOSES, CORRECT, COUNTED, EXACT, ROUNDED_ONCE, RUNNING, SUMS, ULPS, exact_result, exact_sum, ulps
 
 LARGE = {f32: 1e12, f64: 1e100}     # beyond, squares inside of operators leave the range of the type: nothing is said of such programs
-LOST = 0.3                          # of terms below the unit of a sum, in each run with noise
+LOST = 0.3                          # of numbers below the unit of a sum: the share that is lost in it
+TABLE = 1 << 16                     # numbers of repeatable noise
 CONVOLUTIONS = {                    # operands which, multiplied by the zeros of a padding or left out there, make NaN or not: nothing is promised
     "conv2d": slice(1, 2), "conv_transpose2d": slice(1, 2), "conv2d_input_grad": slice(0, 1), "conv2d_weight_grad": slice(None)}
 
@@ -34,7 +36,7 @@ CONVOLUTIONS = {                    # operands which, multiplied by the zeros of
 @dataclass
 class Oracle:
     """Evaluates graphs. `noise` moves results by rounding; None computes as exactly as f64 can. `apart`: composites are what their decompositions
-    give, which differs from their references where infinities meet.
+    give, which differs from their references where infinities meet. `repeatable`: a value that is computed twice is moved by the same noise, as by the same code.
 
     `doubtful`: for each result of the last graph that ran whether nothing is promised of it, because it depends on a value above `LARGE`, where the
     range of a type may have been left inside of an operator, or on a product that met infinities of which docs/numerics.md promises nothing.
@@ -42,11 +44,13 @@ class Oracle:
     """
     noise: np.random.Generator | None = None
     apart: bool = False
+    repeatable: bool = False
     doubtful: list[bool] = field(default_factory=list)
     finite: bool = True
     looks_up: bool = False
     in_loop: bool = False
     _doubt: bool = False            # met in the node that runs, by it or by a region of it
+    _table: np.ndarray | None = None
 
     def run(self, graph: Graph, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs, then the new state, for the inputs of the graph, then its state; floats as f64."""
@@ -96,7 +100,7 @@ class Oracle:
         if not isinstance(op, Composite) or op.name in ROUNDED_ONCE or op.REGIONS:
             return itertools.repeat(0)
         inner = _decomposed(op, tuple(in_types))
-        pairs = zip(Oracle(self.noise).run(inner, ins), Oracle().run(inner, ins))
+        pairs = zip(Oracle(self.noise, repeatable=self.repeatable, _table=self._table).run(inner, ins), Oracle().run(inner, ins))
         return [np.nan_to_num(y - exact, nan=0, posinf=0, neginf=0) if exact.dtype.kind == "f" else 0 for y, exact in pairs]
 
     def _moved(self, x: np.ndarray, t: TensorType, size: np.ndarray | None = None, units: float = ULPS) -> np.ndarray:
@@ -106,9 +110,17 @@ class Oracle:
         info = np.finfo(t.dtype.np)
         size = np.abs(x if size is None else size)
         unit = size * info.eps + np.where(size > 0, info.smallest_subnormal, 0)         # what is 0 whatever the order stays 0
-        unit = np.where(np.isfinite(unit), unit, 0)
-        lost = (np.abs(x) < unit) & (self.noise.random(x.shape) < LOST)
-        return np.where(lost, 0, x + unit * self.noise.uniform(-units, units, x.shape))
+        unit, moves = np.where(np.isfinite(unit), unit, 0), self._draw(x)
+        return np.where((np.abs(x) < unit) & (np.abs(moves) < LOST), 0, x + unit * units * moves)
+
+    def _draw(self, x: np.ndarray) -> np.ndarray:
+        """Numbers in [-1, 1) for each element of x; if `repeatable`, the same whenever these numbers come out of an operator."""
+        if not self.repeatable:
+            return self.noise.uniform(-1, 1, x.shape)
+        if self._table is None:
+            self._table = self.noise.uniform(-1, 1, TABLE)
+        first = crc32(x.tobytes())
+        return self._table[(first + np.arange(x.size)) % TABLE].reshape(x.shape)
 
     def _stored(self, array, t: TensorType, what: str) -> np.ndarray:
         array = np.asarray(array)
@@ -205,7 +217,7 @@ class Expected:
     def _run_with_noise(self) -> None:
         apart = not self._finite and self._runs % 2 == 0
         with np.errstate(all="ignore"):
-            for spread, y in zip(self._spread, Oracle(self._rng, apart).run(self.graph, self.inputs)):
+            for spread, y in zip(self._spread, Oracle(self._rng, apart, self._runs % 4 < 2).run(self.graph, self.inputs)):
                 spread.add(y)
         self._runs += 1
 
