@@ -203,5 +203,5 @@ LINEAR = frozenset((
 # The gradient towards an operand depends on the others alone.
 PRODUCTS = frozenset(("mul", "matmul", "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d"))
 
-# Their gradients are those of the operators in their bodies; tests/passes/test_hidden.py has them with NaN in what is not run.
+# Their gradients are those of the operators in their bodies; tests/autodiff/test_hidden.py has them with NaN in what is not run.
 REGIONS = frozenset(("scan", "cond", "while_loop", "custom_vjp"))
