@@ -12,7 +12,7 @@ from graphc.compiler import Compilation, Compiled, compiled
 from graphc.config import MOST_I64, thread_count, whole
 from graphc.contained import contained
 from graphc.dsl.context import user_loc
-from graphc.dsl.form import formed
+from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.inline import solve_dims
 from graphc.dsl.outputs import with_outputs
@@ -142,6 +142,9 @@ class Polymorphic(Shown):
             return solve_dims([(v.name, v.type, TensorType(dtype_of(given[v.name]), given[v.name].shape)) for v in self.graph.inputs])
         except GraphError as error:
             raise error.at(user_loc()) from None
+
+
+formed_methods(Polymorphic)
 
 
 def _declared(f, training: bool, outputs, bindings: Mapping) -> tuple[GraphFunction, dict[str, int]]:

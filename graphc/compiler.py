@@ -19,6 +19,7 @@ from graphc.codegen.scratch_layout import callers_first
 from graphc.config import Config, config, whole
 from graphc.contained import contained
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.digest import digest
 from graphc.ir.graph import Graph, Node, regions
@@ -341,6 +342,9 @@ class Compiled(Shown):
             raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep the network and its parameters "
                              "(the file, the seed, or step.save(path)) and compile it again, from the disk cache", user_loc())
         return compiled, (print_graph(self.graph), self.executable.threads)
+
+
+formed_methods(Compiled)
 
 
 def compiled(graph: Graph | str, threads: int = 0, state: Sequence[np.ndarray] = (), lock: StateLock | None = None) -> Compiled:

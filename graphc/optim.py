@@ -16,7 +16,7 @@ import graphc as gc
 from graphc.dsl.arguments import Converted, converted
 from graphc.dsl.array import as_array
 from graphc.dsl.context import user_loc
-from graphc.dsl.form import formed
+from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, is_number, is_sequence, shown
 
@@ -25,6 +25,7 @@ Where = Callable[[str, tuple], bool]
 Scalars = Mapping[str, object]
 
 
+@formed
 @dataclass(frozen=True)
 class Group:
     """The parameters for which `where(name, shape)` holds are updated with these options changed."""
@@ -50,6 +51,7 @@ class Slots(Protocol):
     def write(self, slot: str, value) -> None: ...
 
 
+@formed
 @dataclass(frozen=True)
 class Item:
     """One parameter of a step: its name, its value, its gradient, and its slots."""
@@ -191,6 +193,11 @@ class RMSprop(Optimizer):
         return p - _as(s["lr"], p) * direction, new
 
 
+for _class in (Optimizer, SGD, Adam, AdamW, RMSprop):
+    formed_methods(_class, "optimizer")
+
+
+@formed
 def apply(optimizer: Optimizer, items: Sequence[Item], calls) -> list:
     """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls before this one."""
     every = optimizer.accumulate
@@ -228,6 +235,7 @@ def _clipped(items: Sequence[Item], limit: float) -> list[Item]:
     return [replace(item, grad=item.grad * factor.astype(item.grad.dtype)) for item in items]
 
 
+@formed
 def global_norm(arrays: Sequence):
     """The 2-norm of all elements of all arrays, an f32 scalar."""
     total = None

@@ -10,6 +10,7 @@ from weakref import ref
 import numpy as np
 
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, shape_text
 from graphc.nn.entry import Entry
@@ -156,6 +157,9 @@ class State(Mapping):
             return self._arrays[name]
         except KeyError:
             raise GraphError(f"the state has no {name!r}; it holds {_some(self._arrays)}", user_loc()) from None
+
+
+formed_methods(State)
 
 
 def _restored(arrays: Mapping[str, np.ndarray], names: Mapping[Hashable, str]) -> State:

@@ -16,7 +16,7 @@ from graphc.config import MOST_I64, thread_count, whole
 from graphc.contained import contained
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
-from graphc.dsl.form import formed
+from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.inline import solve_dims
 from graphc.dsl.trace import Trace
@@ -277,6 +277,9 @@ class TrainStep(Shown):
             if not self.state.holds(entry):
                 self.state.add(entry, entry.initial(self._seed))
         return self._made(replace(function, graph=fixed), {})
+
+
+formed_methods(TrainStep)
 
 
 @contained

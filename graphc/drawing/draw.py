@@ -16,6 +16,7 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
+from graphc.ir.convert import shown
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.ir.types import TensorType
@@ -43,6 +44,8 @@ def draw(f, path: str | os.PathLike | None = None, *, stage: str | None = None, 
     box each; 0 shows the outermost layers only. Dashed edges lead to the next step of a loop, or to the next run.
     Raises GraphError for another suffix or stage, and where pygraphviz is missing.
     """
+    if not isinstance(path, str | os.PathLike | None):
+        raise GraphError(f"draw writes a file: path is its name, got {shown(path)}", user_loc())
     suffix = Path(path).suffix.removeprefix(".") if path is not None else "dot"
     if suffix not in FORMATS:
         raise GraphError(f"draw writes files that end in .{', .'.join(FORMATS)}; got {os.fspath(path)!r}", user_loc())

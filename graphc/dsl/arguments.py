@@ -4,26 +4,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import wraps
+from typing import cast
 
-from graphc.dsl.array import Array, as_array, as_dtype
+from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import Formed, checked
+from graphc.dsl.literal import as_dtype
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, flag, integer, items, real, shown
 
 
-def converted(function: Callable) -> Callable:
-    """`function`, whose arguments that are annotated as int, float, bool, str or DType become that or a GraphError."""
+def converted(made: Formed) -> Formed:
+    """As `formed`; and arguments that are annotated as int, float, bool, str or DType become that or a GraphError. A class is changed in place."""
+    if not isinstance(made, type):
+        return cast(Formed, checked(made, convert=_conversion(made)))
+    setattr(made, "__init__", checked(made.__init__, convert=_conversion(made.__init__)))
+    return made
+
+
+def _conversion(function: Callable) -> Callable[[tuple, dict], tuple[tuple, dict]]:
     code, kinds = function.__code__, function.__annotations__
     names = code.co_varnames[:code.co_argcount]
 
-    @wraps(function)
-    def call(*args, **named):
-        try:
-            given = [by_annotation(kinds.get(name), value, name) for name, value in zip(names, args)]
-            return function(*given, *args[len(names):], **{name: by_annotation(kinds.get(name), value, name) for name, value in named.items()})
-        except GraphError as error:
-            raise error.at(user_loc())
-    return call
+    def convert(args: tuple, named: dict) -> tuple[tuple, dict]:
+        given = [by_annotation(kinds.get(name), value, name) for name, value in zip(names, args)]
+        return (*given, *args[len(names):]), {name: by_annotation(kinds.get(name), value, name) for name, value in named.items()}
+    return convert
 
 
 def converted_options(function: Callable, options: Mapping) -> dict:

@@ -2,26 +2,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphc.dsl.context import current_trace, user_loc
-from graphc.dsl.foreign import no_method, refuse
+from graphc.dsl.foreign import refuse
+from graphc.dsl.form import formed_methods
 from graphc.dsl.indexing import plan
-from graphc.dsl.literal import clip_bound, not_masked, numbers
+from graphc.dsl.literal import as_dtype, clip_bound, not_masked, numbers
 from graphc.dsl.positions import constant_positions, never_negative
 from graphc.dsl.sizes import known_shape, unpacked
+from graphc.dsl.symbol import Symbol
 from graphc.errors import GraphError
-from graphc.ir.convert import flag, integer, is_integer, is_number, shown
-from graphc.ir.graph import Value
+from graphc.ir.convert import flag, integer, is_integer, is_number
 from graphc.ir.ops import OPS
 from graphc.ir.types import (
-    BY_NAME, BY_NUMPY, Dim, DType, TensorType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes,
+    Dim, DType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes,
     normalize_axis)
-
-if TYPE_CHECKING:
-    from graphc.dsl.trace import Trace
 
 Axes = int | tuple[int, ...] | None
 
@@ -87,20 +84,6 @@ def as_array(x, dtype: DType | None = None) -> "Array":
     return _constant(numbers(x, dtype))
 
 
-def as_dtype(dtype) -> DType:
-    """A graphc dtype from gc.f32, "f32", np.float32 or a numpy dtype."""
-    if isinstance(dtype, DType):
-        return dtype
-    if isinstance(dtype, str) and dtype in BY_NAME:
-        return BY_NAME[dtype]
-    try:
-        if dtype is None or isinstance(dtype, (Array, np.ndarray)):         # numpy takes None for f64
-            raise TypeError
-        return BY_NUMPY[np.dtype(dtype)]
-    except Exception:               # numpy asks whatever it is given for a dtype, and that may raise anything
-        raise GraphError(f"{shown(dtype)} is not a dtype of graphc; there are {', '.join(BY_NAME)}") from None
-
-
 def as_float(x) -> "Array":
     """`x`, integers and bools converted to f32."""
     x = as_array(x)
@@ -118,42 +101,15 @@ def power(a, b) -> "Array":
     return emit("mul", a, a) if is_integer(b) and b == 2 and isinstance(a, Array) else emit("pow", a, b)
 
 
-class NoSuchMethod(GraphError, AttributeError):
-    """A method that arrays do not have; an AttributeError too, so that hasattr works."""
-
-
-class Array:
+class Array(Symbol):
     """A tensor of the graph being traced. It has a type but no numbers: those exist when the compiled graph runs.
 
     Behaves as a numpy array of that dtype and shape, except that Python numbers take its dtype, two arrays of
     different dtype must be converted with `astype`, and whatever needs the numbers (`if x`, `float(x)`) is an error.
     """
-    __slots__ = ("value", "trace", "weak")
+    __slots__ = ()
     __array_priority__ = 1000
-
-    def __init__(self, value: Value, trace: "Trace", weak: "Callable[[DType], Array] | None" = None):
-        """`weak`: the array is made of Python floats alone, which like themselves take the dtype of an array beside them: makes it in another."""
-        self.value, self.trace, self.weak = value, trace, weak
-
-    @property
-    def type(self) -> TensorType:
-        return self.value.type
-
-    @property
-    def shape(self) -> tuple[Dim, ...]:
-        return self.value.type.shape
-
-    @property
-    def dtype(self) -> DType:
-        return self.value.type.dtype
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> Dim:
-        return self.value.type.size
+    weak: Callable[[DType], Array] | None
 
     @property
     def T(self) -> "Array":
@@ -163,9 +119,6 @@ class Array:
     def mT(self) -> "Array":
         """The last two axes swapped."""
         return self.swapaxes(-1, -2)
-
-    def __repr__(self) -> str:
-        return f"<{self.value.name or 'array'}: {self.type}>"
 
     # conversion
 
@@ -305,7 +258,7 @@ class Array:
     def __abs__(self): return emit("abs", self)
     def __invert__(self): return emit("bitnot", self)
 
-    __hash__ = object.__hash__
+    __hash__ = Symbol.__hash__
 
     def __getitem__(self, key) -> "Array":
         """numpy's indexing by ints, slices, None, ... and integer arrays. A symbolic index array must hold positions >= 0."""
@@ -317,61 +270,16 @@ class Array:
         x = x if x.shape == p.shape else x.reshape(p.shape)
         return _gather(x, p.gathers)
 
-    # what needs the numbers
-
-    def __len__(self) -> int:
-        return self._static_length("len()")
-
     def __iter__(self) -> "Iterator[Array]":
         return iter([self[i] for i in range(self._static_length("a Python loop"))])
-
-    def _static_length(self, what: str) -> int:
-        if not self.shape:
-            raise GraphError(f"{what} of a scalar: the array has no axes")
-        if not isinstance(self.shape[0], int):
-            raise GraphError(f"{what} needs a size that is known, axis 0 is {self.shape[0]}: use gc.scan for loops, or give the size as an int")
-        return self.shape[0]
-
-    def __bool__(self) -> bool:
-        raise GraphError("the truth of a symbolic array is not known while the graph is traced: use gc.where(condition, a, b) "
-                         "to choose elements, gc.cond(condition, f, g) to choose a branch, & | ~ instead of and, or, not")
-
-    def __float__(self) -> float:
-        raise GraphError(_no_number("float"))
-
-    def __int__(self) -> int:
-        raise GraphError(_no_number("int"))
-
-    def __index__(self) -> int:
-        raise GraphError("a symbolic array is not a Python index or size: use gc.take, gc.dynamic_slice or gc.scan; "
-                         "sizes of arrays are x.shape")
-
-    def __complex__(self) -> complex:
-        raise GraphError("a symbolic array has no complex value: graphc has no complex numbers")
-
-    def item(self) -> float:
-        raise GraphError(_no_number("item"))
-
-    def __getattr__(self, name: str):
-        if name.startswith("_"):
-            raise AttributeError(name)
-        raise NoSuchMethod(no_method(name), user_loc())
-
-    def __setitem__(self, key, value) -> None:
-        raise GraphError("arrays of a graph cannot be changed in place: use gc.dynamic_update_slice, gc.scatter_add or gc.where, "
-                         "which return a new array")
-
-    def __array__(self, *args, **kwargs) -> np.ndarray:
-        raise GraphError("a symbolic array has no numbers that numpy could read while the graph is traced: use graphc's function "
-                         "of the same name (np.f(x) is gc.f(x))")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs, **kwargs):
         operator = UFUNC_OPERATORS.get(ufunc.__name__) if method == "__call__" and not kwargs else None
         return refuse(ufunc.__name__) if operator is None else operator(*inputs)
 
-    def __array_function__(self, function, types, args, kwargs):
-        refuse(function.__name__)
 
+formed_methods(Symbol, "x")
+formed_methods(Array, "x")
 
 # numpy calls these when a numpy array stands left of an operator
 UFUNC_OPERATORS: dict[str, Callable] = {
@@ -452,8 +360,3 @@ def _constant(array: np.ndarray) -> Array:
     trace = current_trace()
     trace.builder.loc = user_loc()
     return Array(trace.builder.constant(array), trace)
-
-
-def _no_number(what: str) -> str:
-    return (f"{what}() needs a number, and a symbolic array has none while the graph is traced: stay with the array "
-            "(x.astype converts the dtype, gc.where chooses), or return it and convert the result")

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc.dsl.array import Array, as_array, emit
 from graphc.dsl.context import current_trace
+from graphc.dsl.form import formed
 from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
 from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
@@ -20,6 +21,7 @@ from graphc.ir.op import as_tuple
 from graphc.ir.types import Dim, TensorType, as_dim, i64
 
 
+@formed
 def scan(f: Callable, init, xs=None, length: Dim | None = None, reverse: bool = False):
     """A loop that stays a loop: f(carry, x) -> (carry, y) for each x along axis 0 of the arrays of `xs`.
 
@@ -49,6 +51,7 @@ def scan(f: Callable, init, xs=None, length: Dim | None = None, reverse: bool = 
     return unflatten(carry_tree, outs[:len(new)]), unflatten(y_tree, outs[len(new):])
 
 
+@formed
 def cond(pred: Array, then: Callable, otherwise: Callable, *args):
     """then(*args) if the bool scalar `pred` is true, else otherwise(*args); only one of them runs. Both return the same structure and types.
 
@@ -66,6 +69,7 @@ def cond(pred: Array, then: Callable, otherwise: Callable, *args):
     return unflatten(tree, as_tuple(emit("cond", pred, *captured, then_body=bodies[0], else_body=bodies[1])))
 
 
+@formed
 def while_loop(condition: Callable, body: Callable, init, max_trips: int):
     """Repeats carry = body(carry) while condition(carry) is true, at most `max_trips` times (a gradient has to save what each round needs).
 

@@ -11,6 +11,7 @@ Size = int | tuple[int, ...]
 Padding = int | str | tuple
 
 
+@formed
 def conv2d(x: Array, w: Array, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1) -> Array:
     """x [N, C, H, W], w [F, C / groups, KH, KW] -> [N, F, OH, OW].
 
@@ -22,6 +23,7 @@ def conv2d(x: Array, w: Array, stride: Size = 1, padding: Padding = 0, dilation:
     return emit("conv2d", x, w, **options, groups=_groups("conv2d", groups))
 
 
+@formed
 def conv1d(x: Array, w: Array, stride: int = 1, padding: Padding = 0, dilation: int = 1, groups: int = 1) -> Array:
     """x [N, C, L], w [F, C / groups, K] -> [N, F, OL]. Options as in `conv2d`."""
     x, w = as_array(x), as_array(w)
@@ -30,6 +32,7 @@ def conv1d(x: Array, w: Array, stride: int = 1, padding: Padding = 0, dilation: 
     return _flat(emit("conv2d", _image(x), _image(w), **options, groups=_groups("conv1d", groups)))
 
 
+@formed
 def conv_transpose2d(x: Array, w: Array, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0, dilation: Size = 1,
                      groups: int = 1) -> Array:
     """The gradient of conv2d as a layer (torch's conv_transpose2d): x [N, C, H, W], w [C, F / groups, KH, KW] -> [N, F, OH, OW],
@@ -41,6 +44,7 @@ def conv_transpose2d(x: Array, w: Array, stride: Size = 1, padding: Padding = 0,
                 groups=_groups("conv_transpose2d", groups))
 
 
+@formed
 def conv_transpose1d(x: Array, w: Array, stride: int = 1, padding: Padding = 0, output_padding: int = 0, dilation: int = 1,
                      groups: int = 1) -> Array:
     """x [N, C, L], w [C, F / groups, K] -> [N, F, OL]. Options as in `conv_transpose2d`."""
@@ -52,6 +56,7 @@ def conv_transpose1d(x: Array, w: Array, stride: int = 1, padding: Padding = 0, 
                       groups=_groups("conv_transpose1d", groups)))
 
 
+@formed
 def max_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1) -> Array:
     """The maximum of each window of x [N, C, H, W]; stride = kernel unless given; padding never wins."""
     x = as_array(x)
@@ -67,6 +72,7 @@ def avg_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padd
     return emit("avg_pool2d", x, **options, count_include_pad=flag(count_include_pad, "avg_pool2d: count_include_pad"))
 
 
+@formed
 def max_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Padding = 0, dilation: int = 1) -> Array:
     """The maximum of each window of x [N, C, L]."""
     x = as_array(x)
@@ -83,12 +89,14 @@ def avg_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Paddin
     return _flat(emit("avg_pool2d", _image(x), **options, count_include_pad=flag(count_include_pad, "avg_pool1d: count_include_pad")))
 
 
+@formed
 def global_avg_pool(x: Array) -> Array:
     """[N, C, …] -> [N, C]: the mean over all other axes."""
     x = as_array(x)
     return x.mean(tuple(range(2, x.ndim)))
 
 
+@formed
 def global_max_pool(x: Array) -> Array:
     """[N, C, …] -> [N, C]: the maximum over all other axes."""
     x = as_array(x)

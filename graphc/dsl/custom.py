@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.dsl.array import Array, as_array, emit
 from graphc.dsl.context import current_trace
+from graphc.dsl.form import formed
 from graphc.dsl.shape import zeros_like
 from graphc.dsl.trace import Trace
 from graphc.dsl.tree import flatten, tree_map, unflatten
@@ -14,6 +15,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.op import as_tuple
 
 
+@formed
 def custom_vjp(f: Callable, vjp: Callable) -> Callable:
     """`f` with `vjp` as its gradient rule: vjp(inputs, outputs, gradients) -> the gradient of each float input.
 

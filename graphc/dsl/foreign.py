@@ -47,7 +47,7 @@ ORDERS: dict[str, str] = {
     "relu": "x inplace", "leaky_relu": "x negative_slope inplace", "elu": "x alpha inplace", "silu": "x inplace", "gelu": "x approximate",
     "softplus": "x beta threshold", "dropout": "x p training inplace", "attention": "q k v mask dropout_p causal scale",
     "avg_pool1d": f"x {_AVG_POOL}", "avg_pool2d": f"x {_AVG_POOL} divisor_override", "layer_norm": "x normalized_shape gamma beta eps",
-    "rms_norm": "x normalized_shape gamma eps", "group_norm": "x num_groups gamma beta eps", "softmax": "x dim", "log_softmax": "x dim"}
+    "rms_norm": "x normalized_shape gamma eps", "group_norm": "x num_groups gamma beta eps", "softmax": "x dim", "log_softmax": "x dim", "topk": "x k dim largest sorted"}
 
 # torch's names of arguments that have another here; "": there is none, as it is found in x, or means nothing here
 WORDS: dict[str, str] = {
@@ -56,7 +56,7 @@ WORDS: dict[str, str] = {
     "out_features": "features", "out_channels": "channels", "kernel_size": "kernel", "num_embeddings": "count", "embedding_dim": "features",
     "start_dim": "start_axis", "elementwise_affine": "affine", "num_groups": "groups", "p": "rate", "hidden_size": "hidden", "num_layers": "layers",
     "nonlinearity": "activation", "num_heads": "heads", "nhead": "heads", "dim_feedforward": "hidden", "norm_first": "pre_norm",
-    "negative_slope": "slope", "dim": "axis"}
+    "negative_slope": "slope", "dim": "axis", "keepdim": "keepdims", "dims": "axis", "correction": "ddof", "input": "x", "other": "y"}
 
 # arguments of torch's that have no counterpart, of all or of one ("Name.argument"), and the value that they have here
 ONLY: dict[str, object] = {
@@ -65,7 +65,7 @@ ONLY: dict[str, object] = {
     "divisor_override": None, "track_running_stats": True, "proj_size": 0, "padding_idx": None, "max_norm": None, "norm_type": 2.0,
     "scale_grad_by_freq": False, "sparse": False, "weight": None, "pos_weight": None, "size_average": None, "reduce": None, "dampening": 0,
     "amsgrad": False, "centered": False, "threshold": 20, "layer_norm_eps": 1e-5, "add_bias_kv": False, "add_zero_attn": False,
-    "training": True, "dropout_p": 0.0, "MaxPool1d.dilation": 1, "MaxPool2d.dilation": 1, "LayerNorm.bias": True,
+    "topk.largest": True, "topk.sorted": True, "unbiased": False, "out": None, "where": None, "training": True, "dropout_p": 0.0, "MaxPool1d.dilation": 1, "MaxPool2d.dilation": 1, "LayerNorm.bias": True,
     "RMSNorm.elementwise_affine": True, "GroupNorm.affine": True,
     "MultiHeadAttention.dropout": 0.0, "MultiHeadAttention.batch_first": True, "TransformerBlock.batch_first": True,
     "DecoderBlock.batch_first": True, "TransformerBlock.bias": True, "DecoderBlock.bias": True}

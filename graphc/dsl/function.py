@@ -9,6 +9,7 @@ import numpy as np
 from graphc.contained import contained
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import current_trace, tracing, user_frame, user_loc
+from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.inline import inline
 from graphc.dsl.outputs import LayerCall
 from graphc.dsl.signature import Argument, arguments, location, typed
@@ -27,6 +28,7 @@ def set_compiler(compile_graph: Callable) -> None:
     _COMPILE[:] = [compile_graph]
 
 
+@formed
 @dataclass(eq=False)
 class GraphFunction(Shown):
     """A traced function. `str(f)` is its graph as text; `f(...)` inlines it in a trace, and compiles and runs it on numpy arrays.
@@ -124,6 +126,10 @@ class GraphFunction(Shown):
         return self.pack(inline(current_trace(), self.graph, self.keys, arrays, self.calls))
 
 
+formed_methods(GraphFunction)
+
+
+@formed
 def graph(f: Callable | None = None, *, training: bool | None = None) -> GraphFunction | Callable[[Callable], GraphFunction]:
     """Traces `f` now and returns its graph: `@gc.graph` or `@gc.graph(training=True)`.
 

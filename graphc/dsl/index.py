@@ -2,11 +2,14 @@
 the user's line; ids of an embedding are numbers from 0 on and no positions, so a negative one is out of range."""
 from __future__ import annotations
 
-from graphc.dsl.array import Array, as_array, as_dtype, emit, from_front
+from graphc.dsl.array import Array, as_array, emit, from_front
+from graphc.dsl.form import formed
+from graphc.dsl.literal import as_dtype
 from graphc.errors import GraphError
 from graphc.ir.types import DType, as_dim, broadcast_shapes, f32, i64, normalize_axis
 
 
+@formed
 def take(x: Array, indices: Array, axis: int = 0) -> Array:
     """x at integer positions along `axis`: shape x.shape[:axis] + indices.shape + x.shape[axis+1:]. numpy's default axis is the flattened array."""
     x = as_array(x)
@@ -14,6 +17,7 @@ def take(x: Array, indices: Array, axis: int = 0) -> Array:
     return emit("take", x, from_front(indices, x.shape[axis], axis), axis=axis)
 
 
+@formed
 def take_along_axis(x: Array, indices: Array, axis: int) -> Array:
     """One position per result element; x and indices broadcast against each other except along `axis`."""
     x = as_array(x)
@@ -30,16 +34,19 @@ def along_axis(x: Array, indices: Array, axis: int) -> Array:
     return emit("take_along_axis", x, indices, axis=axis)
 
 
+@formed
 def gather(x: Array, indices: Array, axis: int) -> Array:
     """torch's gather (with numpy's broadcasting): the same as `take_along_axis`."""
     return take_along_axis(x, indices, axis)
 
 
+@formed
 def embedding(table: Array, ids: Array) -> Array:
     """Rows of table [V, D] at ids [...]: [..., D]. Ids are 0 … V - 1; a negative one is an error."""
     return emit("take", as_array(table), as_array(ids, i64), axis=0)
 
 
+@formed
 def scatter_add(x: Array, indices: Array, updates: Array, axis: int = 0) -> Array:
     """x with `updates` added at positions along `axis`, in row-major order of the positions; equal positions add up.
 
@@ -52,6 +59,7 @@ def scatter_add(x: Array, indices: Array, updates: Array, axis: int = 0) -> Arra
     return emit("scatter_add", x, indices, _broadcast(updates, x.shape[:axis] + indices.shape + x.shape[axis + 1:]), axis=axis)
 
 
+@formed
 def scatter_add_along_axis(x: Array, indices: Array, updates: Array, axis: int) -> Array:
     """x with updates[i] added at position indices[i] along `axis` (torch's scatter_add, the transpose of `take_along_axis`)."""
     x = as_array(x)
@@ -61,6 +69,7 @@ def scatter_add_along_axis(x: Array, indices: Array, updates: Array, axis: int) 
     return emit("scatter_add_along_axis", x, _broadcast(indices, shape), _broadcast(as_array(updates, x.dtype), shape), axis=axis)
 
 
+@formed
 def one_hot(ids: Array, depth: int, dtype: DType = f32) -> Array:
     """1 where a new last axis of size `depth` equals the class id, else 0; an id outside [0, depth) gives zeros."""
     return emit("one_hot", as_array(ids, i64), depth=as_dim(depth), dtype=as_dtype(dtype))

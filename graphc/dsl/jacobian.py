@@ -4,6 +4,7 @@ from __future__ import annotations
 from graphc.contained import contained
 from graphc.dsl.context import user_loc
 from graphc.dsl.control import scan
+from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
@@ -12,6 +13,7 @@ from graphc.dsl.tree import tree_map
 from graphc.errors import GraphError
 
 
+@formed
 @contained
 def jacobian(f: GraphFunction, wrt=None) -> GraphFunction:
     """The derivative of every element of the one float output y of `f` with respect to every element of `wrt` (as for `grad`):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, common_dtype, emit
+from graphc.dsl.form import formed
 from graphc.dsl.shape import iota
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
@@ -10,11 +11,13 @@ from graphc.ir.ops.contract import Labels, parse_equation
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+@formed
 def matmul(x: Array, y: Array) -> Array:
     """x @ y: [..., M, K] and [..., K, N] give [..., M, N]; leading axes broadcast, a 1-D operand is a row (left) or column (right)."""
     return emit("matmul", x, y)
 
 
+@formed
 def dot(x: Array, y: Array) -> Array:
     """numpy's dot: the last axis of x with the last but one of y (the only one, if y has one); a scalar multiplies."""
     dtype = common_dtype((x, y))
@@ -29,11 +32,13 @@ def dot(x: Array, y: Array) -> Array:
     return einsum(f"{left}z,{right[:-1]}z{right[-1]}->{left}{right}", x, y)
 
 
+@formed
 def outer(x: Array, y: Array) -> Array:
     """x [M] and y [N] give [M, N]."""
     return as_array(x).reshape(-1, 1) * as_array(y).reshape(1, -1)
 
 
+@formed
 def einsum(equation: str, x: Array, y: Array | None = None) -> Array:
     """Einstein summation of one or two operands, as numpy's: "bik,bkj->bij". "..." stands for axes that broadcast, a label that an operand has
     twice for its diagonal; an axis of size 1 broadcasts. Without "->" the result has the labels that occur once, sorted."""

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from graphc.dsl.symbol import Symbol
 from graphc.errors import GraphError
 from graphc.ir.convert import is_number, number, shown
-from graphc.ir.types import DTYPES, DType, bool_, f32, i64
+from graphc.ir.types import BY_NAME, BY_NUMPY, DTYPES, DType, bool_, f32, i64
 
 LIMITS: Mapping[DType, tuple] = {
     d: (int(np.iinfo(d.np).min), int(np.iinfo(d.np).max)) if d.is_int else (float(np.finfo(d.np).min), float(np.finfo(d.np).max))
@@ -81,3 +82,17 @@ def _remedy(array: np.ndarray, dtype: DType) -> str:
         return f"the largest {dtype} is {LIMITS[dtype][1]:.8g}; use f64, or float('inf')"
     wider = "f32" if array.dtype.kind == "f" else "i32" if dtype.kind == "bool" else "i64" if array.dtype.kind in "iu" and dtype != i64 else "f64"
     return f"convert the array first, for example x.astype(gc.{wider})"
+
+
+def as_dtype(dtype: object) -> DType:
+    """A graphc dtype from gc.f32, "f32", np.float32 or a numpy dtype."""
+    if isinstance(dtype, DType):
+        return dtype
+    if isinstance(dtype, str) and dtype in BY_NAME:
+        return BY_NAME[dtype]
+    try:
+        if dtype is None or isinstance(dtype, (Symbol, np.ndarray)):         # numpy takes None for f64
+            raise TypeError
+        return BY_NUMPY[np.dtype(dtype)]
+    except Exception:               # numpy asks whatever it is given for a dtype, and that may raise anything
+        raise GraphError(f"{shown(dtype)} is not a dtype of graphc; there are {', '.join(BY_NAME)}") from None

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, common_dtype, emit
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, integer, real
 from graphc.ir.types import normalize_axis
@@ -9,6 +10,7 @@ from graphc.ir.types import normalize_axis
 REDUCTIONS = ("mean", "sum", "none")
 
 
+@formed
 def cross_entropy(logits: Array, targets: Array, axis: int = -1, reduction: str = "mean", label_smoothing: float = 0.0,
                   ignore_index: int | None = None) -> Array:
     """-log softmax(logits) of the target class along `axis` (torch: always axis 1).
@@ -27,6 +29,7 @@ def cross_entropy(logits: Array, targets: Array, axis: int = -1, reduction: str 
     return emit("cross_entropy_soft", logits, targets, **options)
 
 
+@formed
 def mse(x: Array, y: Array, reduction: str = "mean") -> Array:
     """(x - y)^2 of arrays of one shape; a scalar counts for all elements, nothing else broadcasts (as it does, with a warning, in torch)."""
     dtype = common_dtype((x, y))
@@ -34,6 +37,7 @@ def mse(x: Array, y: Array, reduction: str = "mean") -> Array:
     return emit("mse", _spread(x, y), _spread(y, x), reduction=_reduction("mse", reduction))
 
 
+@formed
 def bce_with_logits(logits: Array, targets: Array, reduction: str = "mean") -> Array:
     """Cross entropy of sigmoid(logits) and targets in [0, 1] of the same shape (or a scalar), without overflow."""
     logits = as_array(logits)

@@ -4,9 +4,10 @@ Without `key` the key is hidden state: `seed=` sets it, and every run takes the 
 """
 from __future__ import annotations
 
-from graphc.dsl.array import Array, as_array, as_dtype, as_float, emit
+from graphc.dsl.array import Array, as_array, as_float, emit
 from graphc.dsl.context import current_trace
 from graphc.dsl.form import formed
+from graphc.dsl.literal import as_dtype
 from graphc.dsl.shape import Shape, broadcast_to
 from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
@@ -16,6 +17,7 @@ from graphc.ir.types import Dim, DType, as_dim, f32, i64
 Key = Array | int | tuple[int, int] | None
 
 
+@formed
 def uniform(shape: Shape, low: float | Array = 0.0, high: float | Array = 1.0, dtype: DType = f32, key: Key = None) -> Array:
     """Uniform in [low, high)."""
     x = _draw("random_uniform", key, shape=as_shape(shape), dtype=_float(dtype))
@@ -25,6 +27,7 @@ def uniform(shape: Shape, low: float | Array = 0.0, high: float | Array = 1.0, d
     return x * (as_array(high, x.dtype) - low) + low
 
 
+@formed
 def normal(shape: Shape, mean: float | Array = 0.0, std: float | Array = 1.0, dtype: DType = f32, key: Key = None) -> Array:
     """Normally distributed."""
     x = _draw("random_normal", key, shape=as_shape(shape), dtype=_float(dtype))
@@ -32,6 +35,7 @@ def normal(shape: Shape, mean: float | Array = 0.0, std: float | Array = 1.0, dt
     return x if is_number(mean) and mean == 0 else x + mean
 
 
+@formed
 def bernoulli(p: float | Array, shape: Shape | None = None, key: Key = None) -> Array:
     """bool: True with probability p, a number or an array that broadcasts to `shape` (default: the shape of p)."""
     if is_number(p):
@@ -44,6 +48,7 @@ def bernoulli(p: float | Array, shape: Shape | None = None, key: Key = None) -> 
     return _draw("random_uniform", key, shape=dims, dtype=p.dtype) < (p if p.shape == dims else broadcast_to(p, dims))
 
 
+@formed
 def permutation(n: Dim, key: Key = None) -> Array:
     """i64 [n]: the numbers 0 … n - 1 in random order. Shuffle rows with gc.take(x, gc.permutation(n))."""
     return _draw("random_permutation", key, n=as_dim(n))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from graphc.autodiff.backward import accumulate, backward
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.outputs import named_values
 from graphc.errors import GraphError
@@ -15,6 +16,7 @@ from graphc.ir.graph import Graph, Node, Value
 Wrt = object        # a name, a tuple of names, a network, or None
 
 
+@formed
 def grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """The gradient of a graph that returns one float scalar, with respect to float arguments.
 
@@ -29,6 +31,7 @@ def grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     return d.finish("grad", targets.named(d.pull(d.scalar(), targets.values)))
 
 
+@formed
 def value_and_grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """As `grad`, with the value: returns (value, gradient, …), or for a network the dict {"value": value, name: gradient}."""
     d = _Derivation(f, "value_and_grad", lambda other: value_and_grad(other, wrt))
@@ -39,6 +42,7 @@ def value_and_grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     return d.finish("value_and_grad", ([*d.outputs, *outputs], ("",) * (1 + len(outputs))))
 
 
+@formed
 def vjp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """Vector times Jacobian: a graph of the arguments of `f` and one array per float output (called g, or g0, g1, … or g_key),
     which returns the sum over outputs of g times the derivative with respect to each of `wrt`."""
@@ -48,6 +52,7 @@ def vjp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     return d.finish("vjp", targets.named(d.pull(seeds, targets.values)))
 
 
+@formed
 def jvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """Jacobian times vector: a graph of the arguments of `f` and one array `d_name` for each of `wrt`, which returns the directional
     derivative of each float output. Built as the vjp of the vjp, so it needs no rules of its own."""
@@ -63,6 +68,7 @@ def jvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     return d.finish("jvp", (pushed, kept))
 
 
+@formed
 def hvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """Hessian times vector of a graph that returns one float scalar: a graph of its arguments and one array `d_name` for each of
     `wrt`, which returns the derivative of the gradient in that direction (reverse over reverse)."""

@@ -96,13 +96,13 @@ def callable_(value, what: str) -> Callable:
     return value
 
 
-def shown(value) -> str:
-    """`value` as a message shows it."""
+def shown(value, most: int = SHOWN) -> str:
+    """`value` as a message shows it, in at most so many characters."""
     try:
         text = repr(value)
     except Exception:               # a repr of the user's own, or an int of more digits than Python prints
         return f"a {type(value).__name__}"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN - 3]}..."
+    return text if len(text) <= most else f"{text[:most - 3]}..."
 
 
 def _index(value, what: str, low: int | None) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import graphc as gc
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import current_trace
+from graphc.dsl.form import formed
 from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, i64
@@ -23,6 +24,7 @@ from graphc.nn.path import parameter_path
 DECODING: ContextVar["Decoding | None"] = ContextVar("graphc decoding", default=None)
 
 
+@formed
 def decoding() -> "Decoding | None":
     """What the running trace generates with; None when it does not generate."""
     return DECODING.get()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import graphc as gc
 from graphc.dsl.array import Array, as_array
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_number
 from graphc.ir.ops.attention import MASKED
@@ -46,6 +47,7 @@ class GenerateToken(Module):
         return self.parameter("weight", (self.embedding.count, x.shape[-1]), fan_in_uniform(x.shape[-1]), x.dtype)
 
 
+@formed
 def sample(scores: Array, temperature: float | Array = 1.0, top_k: int | None = None, top_p: float | Array | None = None, key=None) -> Array:
     """Tokens drawn from softmax(scores / temperature): scores [..., count] -> i64 [...].
 
@@ -64,6 +66,7 @@ def sample(scores: Array, temperature: float | Array = 1.0, top_k: int | None = 
     return gc.sum((reached <= gc.expand_dims(threshold, -1)).astype(gc.i64), axis=-1)
 
 
+@formed
 def likeliest(scores: Array, top_k: int | None = None, top_p: float | Array | None = None) -> Array:
     """scores [..., count] with a very low number for tokens that are not among the `top_k` or not in the nucleus `top_p` (see `sample`)."""
     scores = as_array(scores)

@@ -8,7 +8,7 @@ from types import FunctionType
 
 from graphc.dsl.arguments import converted, of_array
 from graphc.dsl.context import current_trace, declared_at, error_loc, user_loc
-from graphc.dsl.form import formed
+from graphc.dsl.form import formed, formed_methods, plain_signature, refused
 from graphc.dsl.inline import join
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, f32
@@ -31,10 +31,10 @@ class Module:
         if not cls.__module__.startswith(f"{__package__}."):
             return
         if "__init__" in vars(cls):
-            cls.__init__ = converted(cls.__init__)
-            formed(cls)
+            converted(cls)
         if "forward" in vars(cls) and not cls.hands_on:
             cls.forward = of_array(cls.forward)
+        formed_methods(cls, "layer")
 
     def __init__(self):
         self._parameters: dict[str, Parameter] = {}
@@ -45,7 +45,13 @@ class Module:
         raise GraphError(f"{type(self).__name__} defines no forward(self, x)")
 
     def __call__(self, /, *arrays, **options):
-        return self.within(noted(self.kind, self.forward), *arrays, **options)
+        try:
+            return self.within(noted(self.kind, self.forward), *arrays, **options)
+        except TypeError:
+            error = refused(self.kind, plain_signature(self.forward), arrays, options)
+            if error is None:
+                raise
+            raise error from None
 
     def within(self, function: Callable, /, *arrays, **options):
         """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its path."""
@@ -153,6 +159,7 @@ class Module:
 
 
 formed(Module)
+formed_methods(Module, "layer")
 
 
 class Sequential(Module):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
+@formed
 class Parameter:
     """A typed array that a layer owns, and how it starts. Compared by identity: a parameter used twice is one parameter.
 

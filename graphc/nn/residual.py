@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.nn.module import Module, as_module
 from graphc.nn.norm import Dropout, LayerNorm, RMSNorm
@@ -24,6 +25,7 @@ class Residual(Module):
         return self.body.takes()
 
 
+@formed
 def residual(body: Callable) -> Residual:
     """The layer x + body(x)."""
     return Residual(body)
