@@ -6,10 +6,12 @@ import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 import graphc as gc
+from graphc.codegen.llvm import jit
 from graphc.codegen.llvm.host import can_run
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph
@@ -21,6 +23,7 @@ from tests.random.generator import Program, Refused, program
 from tests.random.oracle import Expected, Oracle
 
 ROUNDING = 1e-9                     # of differences and of gradients that cancel
+COMPILE_OBJECT = jit.compile_object
 STEPS = (1e-4, 1e-5)                # of differences, which must agree with each other before they judge a gradient
 
 
@@ -67,7 +70,7 @@ def judged(work) -> Outcome:
 
 def check(p: Program) -> str:
     """"ok" or "unbounded"; raises what `judged` names."""
-    choose(p.special, p.target)
+    choose(p.special, p.target, p.quick)
     kind = check_calls(p.graph, [p.inputs(0), p.inputs(1)], p.seed[1])
     if p.named is not None:
         fixed, free = (gc.compile(gc.GraphFunction(g), threads=1) for g in (p.graph, p.named))
@@ -77,8 +80,11 @@ def check(p: Program) -> str:
     return kind
 
 
-def choose(special: bool, target: str) -> None:
-    """Sets how programs are compiled from here on. Winograd's form makes NaN of infinity."""
+def choose(special: bool, target: str, quick: bool = False) -> None:
+    """Sets how programs are compiled from here on. Winograd's form makes NaN of infinity. `quick`: LLVM's back end, which takes two fifths of the
+    time of a program, looks for no better code.
+    """
+    jit.compile_object = partial(COMPILE_OBJECT, opt=0) if quick else COMPILE_OBJECT
     os.environ["GRAPHC_WINOGRAD"] = "01"[not special]
     os.environ["GRAPHC_TARGET"] = target if target and can_run(TARGETS[target]) else ""
 

@@ -40,6 +40,11 @@ class Program:
         """What it is compiled for; "": this CPU."""
         return OTHER_TARGETS.get(self.seed[1] % 8, "")
 
+    @property
+    def quick(self) -> bool:
+        """Whether LLVM's back end is told to be quick: of four programs three, so that more are run."""
+        return self.seed[1] % 4 != 3
+
     def inputs(self, draw: int) -> list[np.ndarray]:
         """Numbers for a call, and for the state; other ones for each `draw`."""
         rng = np.random.default_rng([*self.seed, draw])

@@ -51,6 +51,6 @@ def report(seed: int, index: int, found: Outcome, seconds: float) -> str:
     if found.kind not in ("wrong", "crashed") or not seconds or text.startswith("no graph"):
         return f"{head}\n{text}"
     p = program(seed, index)
-    graph, last = shrunk(p.graph, found, p.special, p.target, seconds)
-    how = ", ".join([p.mode, *["NaN and infinity in inputs"] * p.special, *[f"GRAPHC_TARGET={p.target}"] * bool(p.target)])
+    graph, last = shrunk(p.graph, found, p.special, p.target, p.quick, seconds)
+    how = ", ".join([p.mode, *["--quick"] * p.quick, *["NaN and infinity in inputs"] * p.special, *[f"GRAPHC_TARGET={p.target}"] * bool(p.target)])
     return f"{head}\nsmaller ({how}): {last.text}\n{print_graph(graph)}"

@@ -123,7 +123,7 @@ def planted(seed: int, index: int, way: str) -> Planted | None:
         moved, expected = effect(p.graph, wrong, inputs), Expected(p.graph, inputs, index)
         if not moved or any(expected.doubtful):
             return None
-        choose(p.special, p.target)
+        choose(p.special, p.target, p.quick)
         return Planted(moved, bool(expected.wrong(Calls(wrong, ()).plain(inputs))))
     except (GraphError, Refused):
         return None

@@ -14,20 +14,21 @@ from tests.random.generator import numbers
 from tests.random.workers import in_child
 
 
-def failing(graph: Graph, seed: int = 0, special: bool = False, target: str = "") -> Outcome:
+def failing(graph: Graph, seed: int = 0, special: bool = False, target: str = "", quick: bool = False) -> Outcome:
     """The outcome of a graph alone, on numbers drawn for its inputs, in a process of its own."""
     def work() -> str:
         poison_memory()
-        choose(special, target)
+        choose(special, target, quick)
         rng = np.random.default_rng(seed)
         draws = [[numbers(rng, v.type, special) for v in graph.arguments] for _ in range(2)]
         return check_calls(graph, draws, seed)
     return in_child(lambda: judged(work), 20)
 
 
-def shrunk(graph: Graph, found: Outcome, special: bool = False, target: str = "", seconds: float = 30) -> tuple[Graph, Outcome]:
+def shrunk(graph: Graph, found: Outcome, special: bool = False, target: str = "", quick: bool = False,
+           seconds: float = 30) -> tuple[Graph, Outcome]:
     """The smallest graph found in that time which ends as `found` does, and its outcome; the graph itself if no draw fails without its program."""
-    best, last = graph, failing(graph, 0, special, target)
+    best, last = graph, failing(graph, 0, special, target, quick)
     if not _alike(last, found) or graph.state:
         return graph, found
     deadline = time.monotonic() + seconds
@@ -35,7 +36,7 @@ def shrunk(graph: Graph, found: Outcome, special: bool = False, target: str = ""
     while progress and time.monotonic() < deadline:
         progress = False
         for smaller in candidates(best, deadline):
-            result = failing(smaller, 0, special, target)
+            result = failing(smaller, 0, special, target, quick)
             if _alike(result, found):
                 best, last, progress = smaller, result, True
                 break

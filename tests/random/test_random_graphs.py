@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 from programs import programs
 
 import graphc as gc
+from graphc.codegen.llvm import jit
+from graphc.codegen.llvm.host import host_target as host
+from graphc.compiler import Compilation
 from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
 from graphc.ir.interp import evaluate
 from graphc.ir.printer import print_graph
 from graphc.ir.verify import DECLARED, DIFFERENTIATED, verify
 from tests.random import shrink
-from tests.random.check import Outcome
+from tests.random.check import COMPILE_OBJECT, Outcome, choose
 from tests.random.generator import program
 from tests.random.hunt import hunt
 from tests.random.mutations import MUTATIONS, planted
@@ -133,6 +136,16 @@ def test_planted_faults_are_found(way):
     """Of faults that move an output by 1e-4 or more all are found, of a constant wrong by 1e-5 most. `python -m tests.random.mutations`."""
     found = [f for i in range(14) if (f := planted(SEED, i, way)) and f.moved > (1e-4 if way != "scaled" else 9e-6)]
     assert len(found) > 2 and sum(f.caught for f in found) >= len(found) * (1 if way != "scaled" else 0.9)
+
+
+def test_quick_programs_are_compiled_otherwise():
+    """The level that `quick` sets reaches LLVM."""
+    text = Compilation(gc.parse("graph f(x: f32[100]) {\n  %0 = tanh(x) : f32[100]\n  return %0\n}")).llvm
+    codes = []
+    for quick in (True, False):
+        choose(False, "", quick)
+        codes.append(jit.compile_object(text, host()))
+    assert codes[0] != codes[1] and jit.compile_object is COMPILE_OBJECT
 
 
 def test_a_crash_is_a_finding():
