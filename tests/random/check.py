@@ -6,7 +6,6 @@ import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.runtime import frame
-from graphc.schedule.target import TARGETS
+from graphc.schedule.target import TARGETS, Target
 from tests.random.calls import Calls, Wrong, as_list, same, strided
 from tests.random.generator import Program, Refused, program
 from tests.random.oracle import Expected, Oracle
@@ -80,11 +79,16 @@ def check(p: Program) -> str:
     return kind
 
 
+def quickly(text: str, target: Target, opt: int = 0) -> bytes:
+    """Object code as it comes."""
+    return COMPILE_OBJECT(text, target, 0)
+
+
 def choose(special: bool, target: str, quick: bool = False) -> None:
     """Sets how programs are compiled from here on. Winograd's form makes NaN of infinity. `quick`: LLVM's back end, which takes two fifths of the
     time of a program, looks for no better code.
     """
-    jit.compile_object = partial(COMPILE_OBJECT, opt=0) if quick else COMPILE_OBJECT
+    jit.compile_object = quickly if quick else COMPILE_OBJECT
     os.environ["GRAPHC_WINOGRAD"] = "01"[not special]
     os.environ["GRAPHC_TARGET"] = target if target and can_run(TARGETS[target]) else ""
 

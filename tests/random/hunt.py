@@ -1,6 +1,7 @@
 """Many random programs, and what is said of those that fail."""
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 
@@ -14,6 +15,7 @@ from tests.random.workers import run_all
 
 def hunt(seed: int, jobs: int, seconds: float, first: int = 0, shrinking: float = 30) -> int:
     """Runs programs for so many seconds; prints findings and counts."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)           # so that whoever ends it is told what was run
     start, counts, seen, texts = time.monotonic(), Counter(), Counter(), Counter()
     try:
         for index, found in run_all(seed, jobs, lambda: time.monotonic() - start > seconds, first):
