@@ -20,14 +20,14 @@ from graphc.config import Config, config, whole
 from graphc.contained import contained
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
-from graphc.errors import GraphError, InternalError, Loc
+from graphc.errors import GraphError, InternalError
+from graphc.failure import Failure
 from graphc.ir.digest import digest
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.ops.control import Cond, WhileLoop
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
-from graphc.ir.traits import may_fail
 from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, check_compilable, verify
 from graphc.memory.plan import Packed, Plan
 from graphc.memory.planner import plan_memory
@@ -99,18 +99,6 @@ def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
         ArrangeImages(),                # after fusion, which would take its copies for work to be fused
         Order(),                        # after fusion: an optimizer's update of one parameter is one node then
     )
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What to say when a kernel reports a bad index, or a NaN where these are checked: the operator and the user's line."""
-    op: str
-    loc: Loc | None
-    nan: bool = False
-
-    def error(self, index: int) -> GraphError:
-        what = f"makes NaN, first in element {index} of its result" if self.nan else f"got index {index}, which is out of range"
-        return GraphError(f"{self.op} {what}", self.loc)
 
 
 @dataclass(frozen=True)
@@ -240,7 +228,7 @@ class Compilation:
     def _build(self) -> Built:
         text = self.llvm
         code = self._timed("llvm", jit.compile_object, text, self.target)
-        failures = tuple(Failure(_checking_op(n), n.loc, i in self.loops.nan_checks) for i, n in enumerate(self.loops.checked))
+        failures = tuple(Failure.of(n, i in self.loops.nan_checks) for i, n in enumerate(self.loops.checked))
         memory = self.memory
         program = Program(code, signature(self.graph), memory.arena, memory.scratch, _joined(self.plans.constants), _work_ns(self.fused),
                           self.target, self._derived, self._passing, self._idle, self.graph.writes, _varies(self.fused))
@@ -419,14 +407,6 @@ def _call_site(site: Site) -> CallSite:
     cost = node.op.cost(*(v.type for v in node.inputs))
     stays = 2 * node.inputs[0].type.nbytes if site.aliased else 0           # neither read nor written
     return CallSite(site.kernel, node.loc, node.scope, cost.flops, cost.bytes - stays + site.around)
-
-
-def _checking_op(node: Node) -> str:
-    """The operator to name: of a cluster, the one that may fail, or its last."""
-    inner = getattr(node.op, "body", None)
-    if inner is None:
-        return node.op.name
-    return next((n.op.name for n in inner.nodes if may_fail(n)), inner.nodes[-1].op.name if inner.nodes else "copy")
 
 
 def _work_ns(graph: Graph) -> int:

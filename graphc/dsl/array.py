@@ -23,16 +23,17 @@ from graphc.ir.types import (
 Axes = int | tuple[int, ...] | None
 
 
-def emit(name: str, *operands, **attributes) -> "Array | tuple[Array, ...]":
-    """Applies the operator `name` in the running trace, at the user's line.
+def emit(name: str, *operands, called: str = "", **attributes) -> "Array | tuple[Array, ...]":
+    """Applies the operator `name` in the running trace, at the user's line. `called`: what the user calls it, where it may fail at run time.
 
     Operands that are not arrays become constants of the first array operand's dtype.
     """
     if any([is_weak(x) for x in operands]):
-        return _emit_weak(name, operands, attributes)
+        return _emit_weak(name, operands, {**attributes, "called": called})
     trace = current_trace()
     builder = trace.builder
-    builder.loc = user_loc()
+    loc = user_loc()
+    builder.loc = loc.calling(called) if called and loc else loc
     dtype = common_dtype(operands)
     values = [trace.value(x if isinstance(x, Array) else as_array(x, dtype)) for x in operands]
     outs = builder.apply(OPS[name](**attributes), values)
@@ -317,14 +318,14 @@ def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
     shape = broadcast_shapes(*(i.shape for i in indices))
     first = gathers[0][0]
     if len(indices) == 1:
-        return emit("take", x, indices[0], axis=first)
+        return emit("take", x, indices[0], axis=first, called="indexing")
     indices = [i if i.shape == shape else emit("broadcast_to", i, shape=shape) for i in indices]
-    x = emit("take", x, indices[0], axis=first)
+    x = emit("take", x, indices[0], axis=first, called="indexing")
     axis = first + len(shape)                               # where the next indexed axis of x stands now
     for i in indices[1:]:
         full = x.shape[:axis] + (1,) + x.shape[axis + 1:]
         aligned = i.reshape((1,) * first + shape + (1,) * (len(x.shape) - axis))
-        x = emit("take_along_axis", x, emit("broadcast_to", aligned, shape=full), axis=axis)
+        x = emit("take_along_axis", x, emit("broadcast_to", aligned, shape=full), axis=axis, called="indexing")
         x = x.reshape(x.shape[:axis] + x.shape[axis + 1:])
     return x
 

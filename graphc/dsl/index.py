@@ -25,25 +25,27 @@ def take_along_axis(x: Array, indices: Array, axis: int) -> Array:
     return along_axis(x, from_front(indices, x.shape[axis], axis), axis)
 
 
-def along_axis(x: Array, indices: Array, axis: int) -> Array:
-    """`take_along_axis` at positions that are counted from 0 already."""
+def along_axis(x: Array, indices: Array, axis: int, called: str = "") -> Array:
+    """`take_along_axis`, which the user calls so, at positions that are counted from 0 already."""
     if indices.ndim != x.ndim:
         raise GraphError(f"take_along_axis: indices have {indices.ndim} axes and x has {x.ndim}; they must be equal")
     around = broadcast_shapes(_with(x.shape, axis, 1), _with(indices.shape, axis, 1))
     x, indices = (_broadcast(a, _with(around, axis, a.shape[axis])) for a in (x, indices))
-    return emit("take_along_axis", x, indices, axis=axis)
+    return emit("take_along_axis", x, indices, axis=axis, called=called)
 
 
 @formed
 def gather(x: Array, indices: Array, axis: int) -> Array:
     """torch's gather (with numpy's broadcasting): the same as `take_along_axis`."""
-    return take_along_axis(x, indices, axis)
+    x = as_array(x)
+    axis = normalize_axis(axis, x.ndim)
+    return along_axis(x, from_front(indices, x.shape[axis], axis), axis, "gather")
 
 
 @formed
 def embedding(table: Array, ids: Array) -> Array:
     """Rows of table [V, D] at ids [...]: [..., D]. Ids are 0 … V - 1; a negative one is an error."""
-    return emit("take", as_array(table), as_array(ids, i64), axis=0)
+    return emit("take", as_array(table), as_array(ids, i64), axis=0, called="embedding")
 
 
 @formed
