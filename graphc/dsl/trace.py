@@ -17,6 +17,7 @@ from graphc.ir.types import TensorType, i64
 
 RANDOM_KEY = "random.key"
 RANDOM_KEY_TYPE = i64[2]
+Trains = Callable[[object, list[str]], bool]           # whether a step trains anything of a layer, whose parameters have these names
 ROUNDS = 0x9E3779B9                 # 2^32 over the golden ratio: multiples by step stay far apart, so step * this + round is new each time
 
 
@@ -44,8 +45,10 @@ class Trace:
         self.function: Callable | None = None           # what is traced: layers are named by its variables
         self.layers: object | None = None               # the names that layers called by it have (see nn.path)
         self.calls: list[LayerCall | None] = []         # of layers, in the order in which they began; None: has not returned yet
-        self.batch_first: dict[Value, bool] = {}        # which of the first two axes of a sequence is time, where layers said so (see nn.order)
-        self.trains: Callable[[object, list[str]], bool] | None = None      # of a step: whether anything of a layer, which has these names, is trained
+        self.batch_first: dict[Value, bool] = {}        # where layers said which of the first two axes of a sequence is time (see order)
+        self.taken_orders: list[tuple[str, Value, bool]] = []       # by which layers arrays were taken for batch first, or not
+        self.trains: Trains | None = None
+        self.trains_matter = False
         self._state_names: set[str] = set()
         self._streams: Counter[str] = Counter()
         self._entered: list[Token] = []                 # what to undo at the exits
@@ -66,6 +69,12 @@ class Trace:
         """Whether the root graph is traced for training. Whoever asks makes the graph depend on the mode."""
         self.root.mode_matters = True
         return self.root.in_training
+
+    @property
+    def trained(self) -> Trains | None:
+        """What the training step that the root graph is traced for trains. Whoever asks makes the graph depend on it."""
+        self.root.trains_matter = True
+        return self.root.trains
 
     @property
     def root(self) -> "Trace":

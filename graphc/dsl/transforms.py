@@ -81,8 +81,9 @@ def hvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
 
 def follow(made: GraphFunction, f: GraphFunction, again: Callable[[GraphFunction], GraphFunction]) -> GraphFunction:
     """`made`, a derivative of `f`, which in the other mode is that of `f` in the other mode."""
+    made.trains, made.follows = f.trains, f.follows
     if f.retrace:
-        made.retrace = lambda training: again(f.in_mode(training))
+        made.retrace = lambda training, trains: again(f.in_mode(training, trains))
     return made
 
 
@@ -203,7 +204,9 @@ class _Derivation:
         self.b.name = f"{prefix}_{old.name}"
         calls = tuple(call.moved(self.b.map) for call in self.f.calls)
         graph = _pruned(self.b.finish(outputs, names), [v for call in calls for v in call.values])
-        return follow(GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training, calls=calls, derived=True), self.f, self.again)
+        orders = self.f.orders and self.f.orders.moved(self.b.map)
+        made = GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training, calls=calls, orders=orders, derived=True)
+        return follow(made, self.f, self.again)
 
 
 def _pruned(graph: Graph, layers: Iterable[Value]) -> Graph:

@@ -10,7 +10,7 @@ from graphc.ir.ops.attention import MASKED
 from graphc.nn.decode import attended
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
-from graphc.nn.order import batch_comes_first, said
+from graphc.dsl.order import batch_comes_first, said
 from graphc.nn.padding import real_keys, shown_steps
 from graphc.nn.parameter import ZEROS, XavierUniform
 from graphc.nn.position import InnerPosition

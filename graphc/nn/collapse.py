@@ -5,7 +5,7 @@ import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.decode import decoding
 from graphc.nn.module import Module
-from graphc.nn.order import batch_comes_first, said
+from graphc.dsl.order import batch_comes_first, said
 from graphc.nn.padding import checked_lengths, real_steps, shown
 
 

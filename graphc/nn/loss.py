@@ -8,7 +8,7 @@ from graphc.dsl.array import as_array
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, choice, flag
-from graphc.nn.order import batch_comes_first, known_order
+from graphc.dsl.order import batch_comes_first, known_order
 from graphc.nn.padding import real_steps
 
 

@@ -107,7 +107,7 @@ class Module:
     @property
     def frozen(self) -> bool:
         """Whether `trainable=` of the training step that is traced leaves out all that this layer has (so far): its statistics are to stay, too."""
-        trains = current_trace().root.trains
+        trains = current_trace().trained
         return trains is not None and not trains(self, [parameter_path(name) for name in self._parameters])
 
     def parameter(self, name: str, shape: tuple, init: Initializer, dtype=f32, trainable: bool = True):

@@ -10,7 +10,7 @@ from graphc.errors import GraphError
 from graphc.ir.types import Dim, DType
 from graphc.nn.decode import decoding, stepping
 from graphc.nn.module import Module
-from graphc.nn.order import batch_comes_first, said
+from graphc.dsl.order import batch_comes_first, said
 from graphc.nn.parameter import Normal
 
 

@@ -7,7 +7,7 @@ import graphc as gc
 from graphc.errors import GraphError
 from graphc.nn.decode import check_recurrent, decoding
 from graphc.nn.module import Module
-from graphc.nn.order import batch_comes_first, said
+from graphc.dsl.order import batch_comes_first, said
 from graphc.nn.padding import real_steps, shown
 from graphc.nn.parameter import Uniform
 

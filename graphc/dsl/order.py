@@ -2,7 +2,11 @@
 other layers and functions."""
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from graphc.dsl.array import Array
+from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.activation import Activation
@@ -11,6 +15,32 @@ from graphc.ir.ops.elementwise import Elementwise
 KEEPING = frozenset((                # operators whose results have the axes of their inputs of the same rank
     "cast", "stop_gradient", "softmax", "log_softmax", "layer_norm", "rms_norm", "dropout", "concat", "slice", "pad", "flip", "broadcast_to",
     "cumsum", "dynamic_slice", "dynamic_update_slice", "custom_vjp", "clip"))
+
+
+@dataclass(frozen=True)
+class AxisOrders:
+    """What is known of the sequences of a graph, for graphs that it is inlined in: `said` by layers, whether they have the batch first; and as what
+    layers took what they got, by the name of the layer.
+    """
+    said: Mapping[Value, bool]
+    taken: tuple[tuple[str, Value, bool], ...]
+
+    @staticmethod
+    def of(trace: Trace) -> AxisOrders:
+        return AxisOrders(dict(trace.batch_first), tuple(trace.taken_orders))
+
+    def moved(self, values: Mapping[Value, Value]) -> AxisOrders:
+        """The same in a copy of the graph."""
+        return AxisOrders({values[v]: order for v, order in self.said.items() if v in values},
+                          tuple((layer, values[v], order) for layer, v, order in self.taken if v in values))
+
+    def join(self, trace: Trace) -> None:
+        """The graph is a part of this trace. GraphError where one of its layers took an array for what it is not: the function was traced by itself,
+        when nobody knew what it would get.
+        """
+        trace.batch_first.update(self.said)
+        for layer, value, order in self.taken:
+            batch_comes_first(layer, Array(value, trace), order)
 
 
 def said(x: Array, batch_first: bool) -> Array:
@@ -27,7 +57,9 @@ def batch_comes_first(what: str, x: Array, told: bool | None = None) -> bool:
         wanted, got = (("batch, time", "time, batch") if told else ("time, batch", "batch, time"))
         raise GraphError(f"{what} takes [{wanted}, …], and what it gets is [{got}, …]: the layer before it was made "
                          f"{'without' if told else 'with'} batch_first=True; give both the same order, or transpose(1, 0, 2) in between")
-    return bool(known if told is None else told)
+    found = bool(known if told is None else told)
+    x.trace.taken_orders.append((what, x.value, found))
+    return found
 
 
 def known_order(x: Array) -> bool | None:
