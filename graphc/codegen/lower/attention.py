@@ -51,8 +51,8 @@ class _ForwardBlock:
 
     def __init__(self, b: Blocks, factor: float, q: View, k: View, v: View, out: View, lse: View, first: Ix, mask: Mask | None):
         self.b, self.f, self.factor, self.first, self.mask = b, b.f, factor, first, mask
-        added = mask is not None and not mask.is_bool
-        self.least, self.unseen = (lowest(b.dtype), -inf) if added else (MASKED, MASKED)    # the first maximum; the score of a later key
+        hides = mask is not None and mask.is_bool
+        self.least, self.unseen = (MASKED, MASKED) if hides else (lowest(b.dtype), -inf)    # the first maximum; the score of a later key
         self.q, self.k, self.v, self.out, self.lse = q, k, v, out, lse
         self.v_turned = b.f.reinterpret(v, v.shape[::-1], v.strides[::-1])
         self.features, self.values = q.shape[1], v.shape[1]
