@@ -7,9 +7,9 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, fields
-from operator import index
 
 from graphc.errors import GraphError, Loc
+from graphc.given import integer as whole
 
 MOST_THREADS = 4096
 MOST = {"verify": 2, "cache_mb": 1 << 30}                   # of knobs that are integers
@@ -38,18 +38,6 @@ def config() -> Config:
     return Config(**{name: _read(f, text) for name, (f, text) in given.items() if text})
 
 
-def whole(value, name: str, least: int, most: int, loc: Loc | None = None) -> int:
-    """`value`, which a caller gave as `name`, as an int in [least, most]. GraphError for anything else: numpy's integers are integers, bools are
-    not."""
-    try:
-        number = index(value)
-    except TypeError:
-        number = None
-    if number is None or type(value).__name__ in ("bool", "bool_") or not least <= number <= most:
-        raise GraphError(f"{name} must be an integer from {least} to {most}, got {_shown(value)}", loc)
-    return number
-
-
 def whole_text(text: str, name: str, least: int, most: int) -> int:
     """The same of a text: decimal digits."""
     return whole(_digits(text), name, least, most)
@@ -72,15 +60,6 @@ def thread_text(text: str, name: str) -> int:
 
 def _digits(text: str) -> int | str:
     return int(text) if DIGITS.fullmatch(text) else text
-
-
-def _shown(value) -> str:
-    """Of whatever it is: Python refuses to write integers of thousands of digits, and others may be long."""
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _read(f, text: str):

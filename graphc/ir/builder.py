@@ -8,11 +8,11 @@ from inspect import Parameter, signature
 import numpy as np
 
 from graphc.errors import GraphError, Loc
-from graphc.ir.convert import LARGEST
 from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.op import Literal, Op, as_tuple
 from graphc.ir.ops import OPS
 from graphc.ir.ops.constant import Constant
+from graphc.ir.room import check_room
 from graphc.ir.types import DType, TensorType, shape_text
 
 Operand = Value | int | float | bool
@@ -36,7 +36,7 @@ class Builder:
         self.scope = ""
 
     def input(self, name: str, type: TensorType) -> Value:
-        _check_size(name, type)
+        check_room(name, type)
         self.inputs.append(Value(type, name))
         return self.inputs[-1]
 
@@ -64,7 +64,7 @@ class Builder:
         try:
             types = as_tuple(op.infer(*(v.type for v in ins)))
             for t in types:
-                _check_size(op.name, t)
+                check_room(op.name, t)
         except GraphError as error:
             raise error.at(self.loc) from None
         except TypeError:
@@ -137,16 +137,6 @@ def check_count(op: Op, given: int, loc: Loc | None) -> None:
     least, any_more = sum(k is Parameter.POSITIONAL_OR_KEYWORD for k in kinds), Parameter.VAR_POSITIONAL in kinds
     if given < least or (given > least and not any_more):
         raise GraphError(f"{op.name} takes {'at least ' * any_more}{least} operand{'s' * (least != 1)}, got {given}", loc)
-
-
-def _check_size(what: str, type: TensorType) -> None:
-    """Offsets into an array are numbers of 64 bits."""
-    nbytes = type.dtype.itemsize
-    for d in type.shape:
-        if d.__class__ is int:          # of named ones nothing is known yet
-            nbytes *= d
-    if nbytes > LARGEST:
-        raise GraphError(f"{what} is {type}, which is larger than any memory")
 
 
 class Rewriter(Builder):
