@@ -1,6 +1,8 @@
-"""Every knob of graphc, once: its name, type, default and one line. Each can be set by the environment variable GRAPHC_<NAME>; empty is unset.
+"""Every knob of graphc, once: its name, type, default and one line. Each can be set by the environment variable
+GRAPHC_<NAME>; empty is unset.
 
-All numbers from outside (options, environment, command line) are checked by functions of this file, because native code trusts them.
+All numbers from outside (options, environment, command line) are checked by functions of this file, because native
+code trusts them.
 """
 from __future__ import annotations
 
@@ -22,14 +24,17 @@ BOOLS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": 
 class Config:
     dump: str = ""                  # folder: a numbered file of the program after every pass
     time: bool = False              # print a table of compile times
-    verify: int = 1                 # 0: never, 1: before lowering, the memory plan and every loop function, 2: after every pass
+    # 0: never, 1: before lowering, the memory plan and every loop function, 2: after every pass
+    verify: int = 1
     threads: int = 0                # default number of threads; 0 or "all": from CPU affinity and cgroup quota
     target: str = ""                # name of a Target; empty: the CPU we run on
     cache: str = ""                 # folder of compiled code; empty: ~/.cache/graphc; "off": no cache
     cache_mb: int = 512             # bound of that folder's size, in MB
-    oracle: bool = False            # training steps run by the numpy oracle instead of native code: slow, for finding out whose fault it is
+    # training steps run by the numpy oracle instead of native code: slow, for finding out whose fault it is
+    oracle: bool = False
     check_nan: bool = False         # name the first node that makes a NaN
-    winograd: bool = True           # 3 × 3 convolutions in Winograd's form where that is faster; its rounding errors are greater (docs/numerics.md)
+    # 3 × 3 convolutions in Winograd's form where that is faster; its rounding errors are greater (docs/numerics.md)
+    winograd: bool = True
 
 
 def config() -> Config:

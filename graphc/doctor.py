@@ -38,10 +38,13 @@ def report() -> int:
 
 def untested(target: Target) -> list[str]:
     """What the tests on a machine like this one do not run."""
-    lines = [] if (platform.system(), platform.machine()) == ("Linux", "x86_64") else [f"{platform.system()} on {platform.machine()}: only Linux on x86-64 is supported"]
+    lines = []
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        lines.append(f"{platform.system()} on {platform.machine()}: only Linux on x86-64 is supported")
     for other in (AVX2, AVX512, NEON):
         if other.name != target.name:
-            lines.append(f"{other.name} code is generated and its assembly checked, but not run where the target is {target.name}")
+            lines.append(f"{other.name} code is generated and its assembly checked, but not run where the target is "
+                         f"{target.name}")
     return lines
 
 

@@ -11,7 +11,8 @@ class Loc:
     line: int
     code: str = ""
     column: int = 0
-    call: str = field(default="", compare=False, repr=False)        # the function of graphc that the line calls, where known
+    # the function of graphc that the line calls, where known
+    call: str = field(default="", compare=False, repr=False)
 
     def calling(self, function: str) -> Loc:
         """The same line, where nothing is known yet of what it calls."""

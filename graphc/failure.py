@@ -18,8 +18,8 @@ WORDS: Mapping[str, tuple[str, str]] = {        # what a user's function calls i
 
 @dataclass(frozen=True)
 class Failure:
-    """What to say when a kernel reports a bad index, or a NaN where these are checked: the function that the user called, or the operator, the
-    user's line, and how many positions there are.
+    """What to say when a kernel reports a bad index, or a NaN where these are checked: the function that the user
+    called, or the operator, the user's line, and how many positions there are.
     """
     op: str
     loc: Loc | None
@@ -39,7 +39,8 @@ class Failure:
         if self.nan:
             return GraphError(f"{self.op} makes NaN, first in element {index} of its result", self.loc)
         word, many = WORDS.get(self.op, ("index", "positions"))
-        there = "" if self.positions is None else f": there are {self.positions} {many}" + f", 0 … {self.positions - 1}" * (self.positions > 0)
+        n = self.positions
+        there = "" if n is None else f": there are {n} {many}" + f", 0 … {n - 1}" * (n > 0)
         return GraphError(f"{self.op} got {word} {index}, which is out of range{there}", self.loc)
 
 

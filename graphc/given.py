@@ -1,4 +1,5 @@
-"""What callers give, as the int that it is and as a message shows it. Whatever they give: asking it may raise anything."""
+"""What callers give, as the int that it is and as a message shows it. Whatever they give: asking it may raise
+anything."""
 from __future__ import annotations
 
 from operator import index
@@ -12,7 +13,8 @@ SHOWN = 60                          # characters of a wrong value in a message
 
 
 def integer(value: object, what: str, low: int | None = None, high: int = LARGEST, loc: Loc | None = None) -> int:
-    """`value` as an int in [low, high]; `what` begins the message otherwise. numpy's integers are integers, bools are none."""
+    """`value` as an int in [low, high]; `what` begins the message otherwise. numpy's integers are integers, bools are
+    none."""
     number = value if type(value) is int else _index(value)
     if number is None or number > high or number < (-LARGEST if low is None else low):
         raise GraphError(f"{what} is {_wanted(low, high)}, got {shown(value)}", loc)

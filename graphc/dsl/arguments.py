@@ -1,4 +1,5 @@
-"""Arguments of what is called outside of a trace, such as constructors: converted as their annotations say, with the user's line in the error."""
+"""Arguments of what is called outside of a trace, such as constructors: converted as their annotations say, with the
+user's line in the error."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,8 @@ from graphc.ir.convert import callable_, flag, integer, items, real, shown
 
 
 def converted(made: Formed) -> Formed:
-    """As `formed`; and arguments that are annotated as int, float, bool, str or DType become that or a GraphError. A class is changed in place."""
+    """As `formed`; and arguments that are annotated as int, float, bool, str or DType become that or a GraphError. A
+    class is changed in place."""
     if not isinstance(made, type):
         return cast(Formed, checked(made, convert=_conversion(made)))
     setattr(made, "__init__", checked(made.__init__, convert=_conversion(made.__init__)))
@@ -28,7 +30,8 @@ def _conversion(function: Callable) -> Callable[[tuple, dict], tuple[tuple, dict
 
     def convert(args: tuple, named: dict) -> tuple[tuple, dict]:
         given = [by_annotation(kinds.get(name), value, name) for name, value in zip(names, args)]
-        return (*given, *args[len(names):]), {name: by_annotation(kinds.get(name), value, name) for name, value in named.items()}
+        options = {name: by_annotation(kinds.get(name), value, name) for name, value in named.items()}
+        return (*given, *args[len(names):]), options
     return convert
 
 
@@ -54,7 +57,8 @@ class Converted:
     def __post_init__(self):
         try:
             for f in fields(self):
-                object.__setattr__(self, f.name, by_annotation(f.type, getattr(self, f.name), f"{type(self).__name__}: {f.name}"))
+                what = f"{type(self).__name__}: {f.name}"
+                object.__setattr__(self, f.name, by_annotation(f.type, getattr(self, f.name), what))
         except GraphError as error:
             raise error.at(user_loc())
 
@@ -87,4 +91,5 @@ def _pair(value, what: str) -> tuple[float, float]:
 
 CONVERSIONS: Mapping[str, Callable] = {
     "float | Schedule": _rate, "tuple[float, float]": _pair,
-    "int": integer, "float": real, "bool": flag, "str": _text, "DType": lambda value, what: as_dtype(value), "Initializer": callable_}
+    "int": integer, "float": real, "bool": flag, "str": _text, "DType": lambda value, what: as_dtype(value),
+    "Initializer": callable_}

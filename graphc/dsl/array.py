@@ -24,7 +24,8 @@ Axes = int | tuple[int, ...] | None
 
 
 def emit(name: str, *operands, called: str = "", **attributes) -> "Array | tuple[Array, ...]":
-    """Applies the operator `name` in the running trace, at the user's line. `called`: what the user calls it, where it may fail at run time.
+    """Applies the operator `name` in the running trace, at the user's line. `called`: what the user calls it, where
+    it may fail at run time.
 
     Operands that are not arrays become constants of the first array operand's dtype.
     """
@@ -41,7 +42,8 @@ def emit(name: str, *operands, called: str = "", **attributes) -> "Array | tuple
 
 
 # what keeps an array weak: moving its elements, and arithmetic with Python numbers
-KEEP_WEAK = frozenset(("reshape", "transpose", "broadcast_to", "slice", "flip", "concat", "stack", "pad", "tile", "take", "neg",
+KEEP_WEAK = frozenset(("reshape", "transpose", "broadcast_to", "slice", "flip", "concat", "stack", "pad", "tile",
+                       "take", "neg",
                        "add", "sub", "mul", "div", "minimum", "maximum"))
 
 
@@ -51,17 +53,20 @@ def is_weak(x) -> bool:
 
 
 def _emit_weak(name: str, operands, attributes: Mapping) -> "Array | tuple[Array, ...]":
-    """As `emit`, for operands of which some are weak: beside a float array they take its dtype, else the result may be weak again."""
+    """As `emit`, for operands of which some are weak: beside a float array they take its dtype, else the result may
+    be weak again."""
     def made(dtype: DType | None):
         return emit(name, *[x.settled(dtype or x.dtype) if is_weak(x) else x for x in operands], **attributes)
-    strong = (common_dtype([x]) for x in operands if isinstance(x, np.ndarray) or (isinstance(x, Array) and x.weak is None))
+    strong = (common_dtype([x]) for x in operands if isinstance(x, np.ndarray)
+              or (isinstance(x, Array) and x.weak is None))
     dtype = next((d for d in strong if d.is_float), None)
     result = made(dtype)
     return Array(result.value, result.trace, made) if dtype is None and name in KEEP_WEAK else result
 
 
 def common_dtype(operands) -> DType | None:
-    """The dtype that Python numbers take next to these operands: that of the first array, of a weak one only without others; None without one."""
+    """The dtype that Python numbers take next to these operands: that of the first array, of a weak one only without
+    others; None without one."""
     weak = None
     for x in operands:
         if is_weak(x):
@@ -189,7 +194,8 @@ class Array(Symbol):
 
     def std(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> "Array":
         var = self.var(axis, ddof, keepdims)
-        return emit("where", emit("eq", var, 0), as_array(0, var.dtype), emit("sqrt", var))     # of equal numbers 0, and so is the gradient
+        # of equal numbers 0, and so is the gradient
+        return emit("where", emit("eq", var, 0), as_array(0, var.dtype), emit("sqrt", var))
 
     def all(self, axis: Axes = None, keepdims: bool = False) -> "Array":
         return reduce_axes("min", self.astype(bool_), axis, keepdims)
@@ -210,7 +216,8 @@ class Array(Symbol):
         return cumulative("cumprod", self, axis)
 
     def clip(self, min=None, max=None) -> "Array":
-        """Limited to [min, max]; a bound is a number, an array or None. At a bound the gradient goes to the array alone."""
+        """Limited to [min, max]; a bound is a number, an array or None. At a bound the gradient goes to the array
+        alone."""
         if all(bound is None or is_number(bound) for bound in (min, max)):
             return emit("clip", self, low=clip_bound(min, self.dtype), high=clip_bound(max, self.dtype))
         x = self if min is None else emit("where", emit("ge", self, min), self, emit("maximum", self, min))
@@ -262,7 +269,8 @@ class Array(Symbol):
     __hash__ = Symbol.__hash__
 
     def __getitem__(self, key) -> "Array":
-        """numpy's indexing by ints, slices, None, ... and integer arrays. A symbolic index array must hold positions >= 0."""
+        """numpy's indexing by ints, slices, None, ... and integer arrays. A symbolic index array must hold positions
+        >= 0."""
         p = plan(key, self.shape)
         x = self
         if any(p.start) or p.stop != self.shape or any(s != 1 for s in p.step):
@@ -286,14 +294,18 @@ formed_methods(Array, "x")
 UFUNC_OPERATORS: dict[str, Callable] = {
     "divide": divide,
     **{ufunc: (lambda a, b, name=name: emit(name, a, b)) for ufunc, name in {
-        "add": "add", "subtract": "sub", "multiply": "mul", "floor_divide": "floordiv", "remainder": "mod", "power": "pow",
-        "matmul": "matmul", "bitwise_and": "bitand", "bitwise_or": "bitor", "bitwise_xor": "bitxor", "left_shift": "shift_left",
-        "right_shift": "shift_right", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq",
+        "add": "add", "subtract": "sub", "multiply": "mul", "floor_divide": "floordiv", "remainder": "mod",
+        "power": "pow",
+        "matmul": "matmul", "bitwise_and": "bitand", "bitwise_or": "bitor", "bitwise_xor": "bitxor",
+        "left_shift": "shift_left",
+        "right_shift": "shift_right", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge",
+        "equal": "eq",
         "not_equal": "ne"}.items()},
 }
 
 def from_front(indices, size: Dim, axis: int) -> Array:
-    """Positions along the axis number `axis`, of `size`, counted from its front, where -size … -1 count from its end, as in numpy.
+    """Positions along the axis number `axis`, of `size`, counted from its front, where -size … -1 count from its end,
+    as in numpy.
 
     Others stay as they are, so that whoever reads there reports the number that was given.
     """
@@ -311,7 +323,8 @@ def from_front(indices, size: Dim, axis: int) -> Array:
 
 
 def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
-    """x[..., i, j, ...] for index arrays at neighbouring axes: a take along the first, then along each next axis at the same time."""
+    """x[..., i, j, ...] for index arrays at neighbouring axes: a take along the first, then along each next axis at
+    the same time."""
     if not gathers:
         return x
     indices = [from_front(i, x.shape[axis], axis) for axis, i in gathers]
@@ -335,7 +348,8 @@ def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes) -
 
 
 def _of_some(x: Array, name: str, axis: Axes) -> Array:
-    """`x`, GraphError where a largest of no bools is asked for: the operator, which is `any` and `all` too, has a value there."""
+    """`x`, GraphError where a largest of no bools is asked for: the operator, which is `any` and `all` too, has a
+    value there."""
     empty = {a for a, size in enumerate(x.shape) if size == 0}
     if x.dtype == bool_ and empty and empty <= set(normalize_axes(axis, x.ndim)):
         raise GraphError(f"{name} of {x.type} over an axis of size 0 has no value; gc.any and gc.all have")
@@ -354,7 +368,8 @@ def reduce_one(name: str, x: Array, axis: int | None, keepdims: bool) -> Array:
 def cumulative(name: str, x: Array, axis: int | None, reverse: bool = False, exclusive: bool = False) -> Array:
     """cumsum and cumprod: along one axis, or of all elements in row-major order."""
     x, axis = (x.flatten(), 0) if axis is None else (x, axis)
-    return emit(name, x, axis=normalize_axis(axis, x.ndim), reverse=flag(reverse, "reverse"), exclusive=flag(exclusive, "exclusive"))
+    return emit(name, x, axis=normalize_axis(axis, x.ndim), reverse=flag(reverse, "reverse"),
+                exclusive=flag(exclusive, "exclusive"))
 
 
 def _constant(array: np.ndarray) -> Array:

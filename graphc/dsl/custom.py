@@ -19,10 +19,10 @@ from graphc.ir.op import as_tuple
 def custom_vjp(f: Callable, vjp: Callable) -> Callable:
     """`f` with `vjp` as its gradient rule: vjp(inputs, outputs, gradients) -> the gradient of each float input.
 
-    `f` takes arrays and returns an array or a tuple. `inputs` is the tuple of its arguments, `outputs` and `gradients` look like what
-    it returns (gradients of integers are None); `vjp` returns one array for one float input, else a tuple, with None for zero.
-    Both are traced at each call and stay one node, so the gradient's gradient comes from `vjp` itself. What they use from
-    outside must be passed as an argument.
+    `f` takes arrays and returns an array or a tuple. `inputs` is the tuple of its arguments, `outputs` and
+    `gradients` look like what it returns (gradients of integers are None); `vjp` returns one array for one float
+    input, else a tuple, with None for zero. Both are traced at each call and stay one node, so the gradient's
+    gradient comes from `vjp` itself. What they use from outside must be passed as an argument.
     """
     callable_(f, "what custom_vjp wraps"), callable_(vjp, "the rule of custom_vjp")
 
@@ -36,7 +36,8 @@ def custom_vjp(f: Callable, vjp: Callable) -> Callable:
             n, m = len(arrays), len(arrays) + len(outs)
             gs = iter(values[m:])
             gradients = [next(gs) if t.dtype.is_float else None for t in outs]
-            return _gradients(vjp(tuple(values[:n]), unflatten(tree, values[n:m]), unflatten(tree, gradients)), values[:n])
+            return _gradients(vjp(tuple(values[:n]), unflatten(tree, values[n:m]), unflatten(tree, gradients)),
+                              values[:n])
         backward, _ = _traced("vjp", [a.type for a in arrays] + outs + floats, rule)
         results = as_tuple(emit("custom_vjp", *arrays, forward=forward, backward=backward))
         return unflatten(tree, results)
@@ -52,7 +53,8 @@ def _traced(name: str, arguments: Sequence, f: Callable) -> tuple[Graph, object]
             raise GraphError(f"custom_vjp: {name} returned nothing")
         values = [trace.value(r) for r in results]
         if trace.outer:
-            raise GraphError(f"custom_vjp: {name} uses {trace.outer[0]!r} from outside, through which no gradient could flow: pass it as an argument")
+            raise GraphError(f"custom_vjp: {name} uses {trace.outer[0]!r} from outside, through which no gradient "
+                             "could flow: pass it as an argument")
         return trace.builder.finish(values, ("",) * len(values)), tree
 
 

@@ -283,10 +283,12 @@ def right_shift(x: Operand, y: Operand) -> Array:
 
 @formed
 def where(condition: Operand, x: Operand, y: Operand) -> Array:
-    """x where `condition` (bool) holds, else y; all three broadcast. The side not taken gets gradient 0, even if it or its slope is NaN
-    or infinite: where(x > 0, sqrt(x), x) has gradient 1 at 0 and below. How far back it is followed: docs/numerics.md."""
+    """x where `condition` (bool) holds, else y; all three broadcast. The side not taken gets gradient 0, even if it
+    or its slope is NaN or infinite: where(x > 0, sqrt(x), x) has gradient 1 at 0 and below. How far back it is
+    followed: docs/numerics.md."""
     if isinstance(condition, Array) and condition.dtype != bool_:
-        raise GraphError(f"the condition of where must be bool, got {condition.dtype}: compare first, for example x > 0")
+        raise GraphError(f"the condition of where must be bool, got {condition.dtype}: compare first, for example x > "
+                         "0")
     condition = as_array(condition, bool_)
 
     def made(dtype):
@@ -294,7 +296,8 @@ def where(condition: Operand, x: Operand, y: Operand) -> Array:
     dtype = common_dtype([v for v in (x, y) if not is_weak(v)])
     if dtype is not None:
         return made(dtype)
-    kinds = {v.dtype if is_weak(v) else dtype_of(numbers(v, None)) for v in (x, y)}         # of two numbers a float decides
+    # of two numbers a float decides
+    kinds = {v.dtype if is_weak(v) else dtype_of(numbers(v, None)) for v in (x, y)}
     if not any(d.is_float for d in kinds):
         return made(i64 if len(kinds) > 1 else kinds.pop())
     result = made(f32)
@@ -321,7 +324,8 @@ def stop_gradient(x: Operand) -> Array:
 
 @formed
 def name(x: Array, text: str) -> Array:
-    """x itself; its value is called `text` in the printed graph, and in `outputs=` of gc.compile and `wrt=` of gc.grad."""
+    """x itself; its value is called `text` in the printed graph, and in `outputs=` of gc.compile and `wrt=` of
+    gc.grad."""
     x = as_array(x)
     if not isinstance(text, str) or not text.isidentifier():
         raise GraphError(f"a name is an identifier such as h1, got {shown(text)}")

@@ -1,4 +1,5 @@
-"""How layers, optimizers and functions are called: where Python would raise a TypeError about arguments, a GraphError says the right form."""
+"""How layers, optimizers and functions are called: where Python would raise a TypeError about arguments, a GraphError
+says the right form."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,8 @@ Formed = TypeVar("Formed", bound=Callable)
 
 
 def formed(made: Formed) -> Formed:
-    """`made`, a function, method or class, whose wrong calls are GraphErrors that say the right one. Of a class the constructor, in place."""
+    """`made`, a function, method or class, whose wrong calls are GraphErrors that say the right one. Of a class the
+    constructor, in place."""
     if not isinstance(made, type):
         return cast(Formed, checked(made))
     setattr(made, "__init__", checked(made.__init__))
@@ -29,11 +31,12 @@ def formed(made: Formed) -> Formed:
 
 
 def formed_methods(cls: type, called: str = "") -> None:
-    """The same for what users call of objects of the class, which messages call by that name: its own public methods, in place. (Calling a layer
-    says what is wrong with a call of its `forward`.)
+    """The same for what users call of objects of the class, which messages call by that name: its own public methods,
+    in place. (Calling a layer says what is wrong with a call of its `forward`.)
     """
     for name, member in list(vars(cls).items()):
-        if isinstance(member, FunctionType) and not name.startswith("_") and name != "forward" and not hasattr(member, "formed"):
+        public = isinstance(member, FunctionType) and not name.startswith("_") and name != "forward"
+        if public and not hasattr(member, "formed"):
             setattr(cls, name, checked(member, called or cls.__name__))
 
 
@@ -64,9 +67,10 @@ def refused(name: str, form: Signature, args: Sequence, options: Mapping) -> Gra
         return GraphError(f"{_text(call)}: {_advice(call, form) or error}; the form is {name}{form}", user_loc())
 
 
-def checked(function: Callable, called: str = "", convert: Callable[[tuple, dict], tuple[tuple, dict]] | None = None) -> Callable:
-    """`function` with its wrong calls as GraphErrors, and the user's line in others. `called`: what messages call the object that it is a method
-    of. `convert(args, options)` gives those that it is called with.
+def checked(function: Callable, called: str = "",
+            convert: Callable[[tuple, dict], tuple[tuple, dict]] | None = None) -> Callable:
+    """`function` with its wrong calls as GraphErrors, and the user's line in others. `called`: what messages call the
+    object that it is a method of. `convert(args, options)` gives those that it is called with.
     """
     @wraps(function)
     def call(*args, **options):
@@ -94,7 +98,8 @@ def _described(function: Callable, called: str, args: Sequence) -> tuple[str, Si
         return function.__name__, form, args
     if function.__name__ == "__init__":
         return _construction(function, args)
-    return (f"{called or type(args[0]).__name__}.{function.__name__}", form.replace(parameters=list(form.parameters.values())[1:]), args[1:])
+    return (f"{called or type(args[0]).__name__}.{function.__name__}",
+            form.replace(parameters=list(form.parameters.values())[1:]), args[1:])
 
 
 def _construction(function: Callable, args: Sequence) -> tuple[str, Signature, Sequence] | None:
@@ -118,10 +123,12 @@ def _advice(call: ForeignCall, form: Signature) -> str:
 
 
 def _text(call: ForeignCall) -> str:
-    return f"{call.name}({', '.join([*map(_short, call.args), *(f'{k}={_short(v)}' for k, v in call.options.items())])})"
+    given = [*map(_short, call.args), *(f"{k}={_short(v)}" for k, v in call.options.items())]
+    return f"{call.name}({', '.join(given)})"
 
 
 def _short(value) -> str:
     """Of arrays, and of what is long, the type alone: a call is to be read as one line."""
     text = shown(value, LONG)
-    return f"<{type(value).__name__}>" if "\n" in text or len(text) == LONG or isinstance(value, (np.ndarray, Symbol)) else text
+    long = "\n" in text or len(text) == LONG or isinstance(value, (np.ndarray, Symbol))
+    return f"<{type(value).__name__}>" if long else text

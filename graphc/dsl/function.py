@@ -32,11 +32,14 @@ def set_compiler(compile_graph: Callable) -> None:
 @formed
 @dataclass(eq=False)
 class GraphFunction(Shown):
-    """A traced function. `str(f)` is its graph as text; `f(...)` inlines it in a trace, and compiles and runs it on numpy arrays.
+    """A traced function. `str(f)` is its graph as text; `f(...)` inlines it in a trace, and compiles and runs it on
+    numpy arrays.
 
     `keys[i]` is the object that owns the state `graph.state[i]`; `constants` are the Python arguments fixed at tracing.
-    `retrace(training, trains)`, if something in it depends on the mode or on what a step trains, gives the function traced for these; `follows`:
-    the mode is that of the caller, nobody fixed it. `calls` are those of layers, `orders` what they know of sequences. `derived`: there are derivatives in it, so that it may choose by integers that no user wrote.
+    `retrace(training, trains)`, if something in it depends on the mode or on what a step trains, gives the function
+    traced for these; `follows`: the mode is that of the caller, nobody fixed it. `calls` are those of layers,
+    `orders` what they know of sequences. `derived`: there are derivatives in it, so that it may choose by integers
+    that no user wrote.
     """
     graph: Graph
     keys: tuple[Hashable, ...] = ()
@@ -73,7 +76,8 @@ class GraphFunction(Shown):
         return f"<graph {self.name}({ins}) -> {', '.join(str(v.type) for v in self.graph.outputs)}>"
 
     def __call__(self, *args, **kwargs):
-        """On symbolic arrays (or anywhere inside a trace): inlined. On numpy arrays: compiled on first use, then run."""
+        """On symbolic arrays (or anywhere inside a trace): inlined. On numpy arrays: compiled on first use, then run.
+        """
         values = self._matched(args, kwargs)
         if tracing():
             return self._inlined(values)
@@ -87,7 +91,8 @@ class GraphFunction(Shown):
             raise error.at(user_loc()) from None
 
     def in_mode(self, training: bool, trains: Trains | None = None) -> "GraphFunction":
-        """The same function traced for training or for inference, and for a step that trains these layers; itself where that makes no difference."""
+        """The same function traced for training or for inference, and for a step that trains these layers; itself
+        where that makes no difference."""
         training = training if self.follows else self.training
         if self.retrace is None or (training, trains) == (self.training, self.trains):
             return self
@@ -127,7 +132,9 @@ class GraphFunction(Shown):
 
     def _inlined(self, values: Sequence):
         trace = current_trace()
-        wanted = self.in_mode(trace.training if self.follows else self.training, trace.trained) if self.retrace else self
+        wanted = self
+        if self.retrace:
+            wanted = self.in_mode(trace.training if self.follows else self.training, trace.trained)
         if wanted is not self:
             return wanted._inlined(values)
         trace.root.derived |= self.derived
@@ -139,27 +146,31 @@ formed_methods(GraphFunction)
 
 
 @formed
-def graph(f: Callable | None = None, *, training: bool | None = None) -> GraphFunction | Callable[[Callable], GraphFunction]:
+def graph(f: Callable | None = None, *,
+          training: bool | None = None) -> GraphFunction | Callable[[Callable], GraphFunction]:
     """Traces `f` now and returns its graph: `@gc.graph` or `@gc.graph(training=True)`.
 
-    Each argument is annotated with an array type (`x: gc.f32[3, "B"]`, `gc.f32[()]` for a scalar) or has a default, which makes it a
-    Python constant. `f` returns an array, a tuple of arrays or a flat dict of arrays. `training` is what dropout and batch
-    normalisation inside see; left open, it is that of the graph or training step that calls this one, else inference.
+    Each argument is annotated with an array type (`x: gc.f32[3, "B"]`, `gc.f32[()]` for a scalar) or has a default,
+    which makes it a Python constant. `f` returns an array, a tuple of arrays or a flat dict of arrays. `training` is
+    what dropout and batch normalisation inside see; left open, it is that of the graph or training step that calls
+    this one, else inference.
     """
     if f is None:
         return lambda f: graph(f, training=training)
     return trace_function(f, arguments(f, user_frame()), training=training)
 
 
-def trace_types(f: Callable, types: Mapping[str, TensorType], name: str = "", training: bool | None = None) -> GraphFunction:
+def trace_types(f: Callable, types: Mapping[str, TensorType], name: str = "",
+                training: bool | None = None) -> GraphFunction:
     """The graph of `f` for arguments of the given types (by name) instead of annotations."""
     return trace_function(f, typed(f, types), name, training)
 
 
 @contained
-def trace_function(f: Callable, args: Sequence[Argument], name: str = "", training: bool | None = None, trains: Trains | None = None) -> GraphFunction:
-    """Runs `f` on symbolic arrays and returns the graph of what it did; `training` None: inference, until a caller trains. `trains`: of the step that
-    it is a part of.
+def trace_function(f: Callable, args: Sequence[Argument], name: str = "", training: bool | None = None,
+                   trains: Trains | None = None) -> GraphFunction:
+    """Runs `f` on symbolic arrays and returns the graph of what it did; `training` None: inference, until a caller
+    trains. `trains`: of the step that it is a part of.
     """
     name = name or getattr(f, "__name__", type(f).__name__).replace("<lambda>", "graph")
     with Trace(name, bool(training)) as trace:
@@ -168,7 +179,8 @@ def trace_function(f: Callable, args: Sequence[Argument], name: str = "", traini
         try:
             result = f(**given)
         except RecursionError:
-            raise GraphError(f"tracing {name} did not end: a Python recursion over symbolic arrays is unrolled for ever; use gc.while_loop",
+            raise GraphError(f"tracing {name} did not end: a Python recursion over symbolic arrays is unrolled for "
+                             "ever; use gc.while_loop",
                              location(f)) from None
         function = finish(trace, result, location(f), tuple(a.name for a in args if a.type is None))
     function.follows = training is None and trace.mode_matters
@@ -188,12 +200,14 @@ def finish(trace: Trace, result, loc: Loc | None = None, constants: tuple[str, .
     outputs, names = results(trace.builder.name, result, loc)
     graph = trace.builder.finish([trace.value(as_array(x)) for x in outputs], names)
     calls = tuple(call for call in trace.calls if call)
-    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training, trace.trains, calls=calls, orders=AxisOrders.of(trace),
+    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training, trace.trains, calls=calls,
+                         orders=AxisOrders.of(trace),
                          derived=trace.derived)
 
 
 def results(name: str, result, loc: Loc | None) -> tuple[list, tuple[str, ...] | None]:
-    """The arrays that a traced function returned and their names: None for one, "" each in a tuple, the keys of a dict."""
+    """The arrays that a traced function returned and their names: None for one, "" each in a tuple, the keys of a
+    dict."""
     if isinstance(result, dict):
         outputs, names = list(result.values()), tuple(result)
         if not all(isinstance(k, str) and k for k in names):
@@ -207,5 +221,6 @@ def results(name: str, result, loc: Loc | None) -> tuple[list, tuple[str, ...] |
     for x in outputs:
         if not isinstance(x, (Array, np.ndarray, np.generic, int, float)):
             what = "nothing (is a return missing?)" if x is None else f"a {type(x).__name__}"
-            raise GraphError(f"{name} returns {what}: a graph returns an array, a tuple of arrays, or a flat dict of arrays", loc)
+            raise GraphError(f"{name} returns {what}: a graph returns an array, a tuple of arrays, or a flat dict of "
+                             "arrays", loc)
     return outputs, names

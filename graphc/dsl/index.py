@@ -1,5 +1,6 @@
-"""Reading and adding at positions given by integer arrays, where -1 is the last, as in numpy. A position out of range is an error that names
-the user's line; ids of an embedding are numbers from 0 on and no positions, so a negative one is out of range."""
+"""Reading and adding at positions given by integer arrays, where -1 is the last, as in numpy. A position out of range
+is an error that names the user's line; ids of an embedding are numbers from 0 on and no positions, so a negative one
+is out of range."""
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, emit, from_front
@@ -11,7 +12,8 @@ from graphc.ir.types import DType, as_dim, broadcast_shapes, f32, i64, normalize
 
 @formed
 def take(x: Array, indices: Array, axis: int = 0) -> Array:
-    """x at integer positions along `axis`: shape x.shape[:axis] + indices.shape + x.shape[axis+1:]. numpy's default axis is the flattened array."""
+    """x at integer positions along `axis`: shape x.shape[:axis] + indices.shape + x.shape[axis+1:]. numpy's default
+    axis is the flattened array."""
     x = as_array(x)
     axis = normalize_axis(axis, x.ndim)
     return emit("take", x, from_front(indices, x.shape[axis], axis), axis=axis)
@@ -58,17 +60,20 @@ def scatter_add(x: Array, indices: Array, updates: Array, axis: int = 0) -> Arra
     axis = normalize_axis(axis, x.ndim)
     indices = from_front(indices, x.shape[axis], axis)
     updates = as_array(updates, x.dtype)
-    return emit("scatter_add", x, indices, _broadcast(updates, x.shape[:axis] + indices.shape + x.shape[axis + 1:]), axis=axis)
+    return emit("scatter_add", x, indices, _broadcast(updates, x.shape[:axis] + indices.shape + x.shape[axis + 1:]),
+                axis=axis)
 
 
 @formed
 def scatter_add_along_axis(x: Array, indices: Array, updates: Array, axis: int) -> Array:
-    """x with updates[i] added at position indices[i] along `axis` (torch's scatter_add, the transpose of `take_along_axis`)."""
+    """x with updates[i] added at position indices[i] along `axis` (torch's scatter_add, the transpose of
+    `take_along_axis`)."""
     x = as_array(x)
     axis = normalize_axis(axis, x.ndim)
     indices = from_front(indices, x.shape[axis], axis)
     shape = _with(x.shape, axis, indices.shape[axis]) if indices.ndim == x.ndim else indices.shape
-    return emit("scatter_add_along_axis", x, _broadcast(indices, shape), _broadcast(as_array(updates, x.dtype), shape), axis=axis)
+    return emit("scatter_add_along_axis", x, _broadcast(indices, shape), _broadcast(as_array(updates, x.dtype), shape),
+                axis=axis)
 
 
 @formed

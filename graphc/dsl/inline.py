@@ -16,13 +16,15 @@ from graphc.ir.op import Op
 from graphc.ir.types import Dim, Poly, TensorType
 
 
-def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequence[Array], calls: Sequence[LayerCall] = (),
+def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequence[Array],
+           calls: Sequence[LayerCall] = (),
            orders: AxisOrders | None = None) -> list[Array]:
-    """The outputs of `graph` on `arrays`, its nodes, and what is known of them, copied into `trace`. State is shared by key; random operators draw
-    anew.
+    """The outputs of `graph` on `arrays`, its nodes, and what is known of them, copied into `trace`. State is shared
+    by key; random operators draw anew.
     """
     fitted = _fitted(graph, [a.type for a in arrays])
-    state = [trace.random_key() if k == RANDOM_KEY else trace.state(k, v.name, v.type) for k, v in zip(keys, fitted.state)]
+    state = [trace.random_key() if k == RANDOM_KEY else trace.state(k, v.name, v.type)
+             for k, v in zip(keys, fitted.state)]
     mapping = {old: trace.value(a) for old, a in zip(graph.arguments, [*arrays, *state])}
     streams: dict[int, int] = {}
     b = trace.builder

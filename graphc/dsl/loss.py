@@ -23,19 +23,23 @@ def cross_entropy(logits: Array, targets: Array, axis: int = -1, reduction: str 
     label_smoothing = real(label_smoothing, "cross_entropy: label_smoothing")
     ignore_index = None if ignore_index is None else integer(ignore_index, "cross_entropy: ignore_index")
     if targets.dtype.is_int:
-        return emit("cross_entropy", logits, targets, **options, label_smoothing=label_smoothing, ignore_index=ignore_index)
+        return emit("cross_entropy", logits, targets, **options, label_smoothing=label_smoothing,
+                    ignore_index=ignore_index)
     if targets.shape != logits.shape:
-        raise GraphError(f"cross_entropy: targets are class ids, integers of the shape of the logits without axis {options['axis']}, or "
+        raise GraphError("cross_entropy: targets are class ids, integers of the shape of the logits without axis "
+                         f"{options['axis']}, or "
                          f"probabilities of the shape of the logits; got {targets.type} beside logits {logits.type}"
                          + "; class ids become integers by .astype(gc.i64)" * (targets.ndim == logits.ndim - 1))
     if ignore_index is not None or label_smoothing:
-        raise GraphError("cross_entropy of probabilities takes no ignore_index and no label_smoothing: put them into the probabilities")
+        raise GraphError("cross_entropy of probabilities takes no ignore_index and no label_smoothing: "
+                         "put them into the probabilities")
     return emit("cross_entropy_soft", logits, targets, **options)
 
 
 @formed
 def mse(x: Array, y: Array, reduction: str = "mean") -> Array:
-    """(x - y)^2 of arrays of one shape; a scalar counts for all elements, nothing else broadcasts (as it does, with a warning, in torch)."""
+    """(x - y)^2 of arrays of one shape; a scalar counts for all elements, nothing else broadcasts (as it does, with a
+    warning, in torch)."""
     dtype = common_dtype((x, y))
     x, y = as_array(x, dtype), as_array(y, dtype)
     return emit("mse", _spread(x, y), _spread(y, x), reduction=_reduction("mse", reduction))

@@ -1,5 +1,5 @@
-"""Which of the first two axes of a sequence is time. Layers that know say it of what they return; whoever is not told finds it there, also behind
-other layers and functions."""
+"""Which of the first two axes of a sequence is time. Layers that know say it of what they return; whoever is not told
+finds it there, also behind other layers and functions."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -13,14 +13,15 @@ from graphc.ir.ops.activation import Activation
 from graphc.ir.ops.elementwise import Elementwise
 
 KEEPING = frozenset((                # operators whose results have the axes of their inputs of the same rank
-    "cast", "stop_gradient", "softmax", "log_softmax", "layer_norm", "rms_norm", "dropout", "concat", "slice", "pad", "flip", "broadcast_to",
+    "cast", "stop_gradient", "softmax", "log_softmax", "layer_norm", "rms_norm", "dropout", "concat", "slice", "pad",
+    "flip", "broadcast_to",
     "cumsum", "dynamic_slice", "dynamic_update_slice", "custom_vjp", "clip"))
 
 
 @dataclass(frozen=True)
 class AxisOrders:
-    """What is known of the sequences of a graph, for graphs that it is inlined in: `said` by layers, whether they have the batch first; and as what
-    layers took what they got, by the name of the layer.
+    """What is known of the sequences of a graph, for graphs that it is inlined in: `said` by layers, whether they
+    have the batch first; and as what layers took what they got, by the name of the layer.
     """
     said: Mapping[Value, bool]
     taken: tuple[tuple[str, Value, bool], ...]
@@ -35,8 +36,8 @@ class AxisOrders:
                           tuple((layer, values[v], order) for layer, v, order in self.taken if v in values))
 
     def join(self, trace: Trace) -> None:
-        """The graph is a part of this trace. GraphError where one of its layers took an array for what it is not: the function was traced by itself,
-        when nobody knew what it would get.
+        """The graph is a part of this trace. GraphError where one of its layers took an array for what it is not: the
+        function was traced by itself, when nobody knew what it would get.
         """
         trace.batch_first.update(self.said)
         for layer, value, order in self.taken:
@@ -50,20 +51,22 @@ def said(x: Array, batch_first: bool) -> Array:
 
 
 def batch_comes_first(what: str, x: Array, told: bool | None = None) -> bool:
-    """Whether x is [batch, time, …]: as `what`, a layer or function, is told, else as x is known to be, else not. GraphError where x is known to be
-    other than told."""
+    """Whether x is [batch, time, …]: as `what`, a layer or function, is told, else as x is known to be, else not.
+    GraphError where x is known to be other than told."""
     known = known_order(x)
     if None not in (told, known) and told != known:
         wanted, got = (("batch, time", "time, batch") if told else ("time, batch", "batch, time"))
         raise GraphError(f"{what} takes [{wanted}, …], and what it gets is [{got}, …]: the layer before it was made "
-                         f"{'without' if told else 'with'} batch_first=True; give both the same order, or transpose(1, 0, 2) in between")
+                         f"{'without' if told else 'with'} batch_first=True; give both the same order, "
+                         "or transpose(1, 0, 2) in between")
     found = bool(known if told is None else told)
     x.trace.taken_orders.append((what, x.value, found))
     return found
 
 
 def known_order(x: Array) -> bool | None:
-    """What layers said of x, or of the values that it has its first two axes from; None if nobody did, or not all the same."""
+    """What layers said of x, or of the values that it has its first two axes from; None if nobody did, or not all the
+    same."""
     known, seen, todo, found = x.trace.batch_first, {}, [(x.value, False)], set()
     while todo:
         value, turned = todo.pop()
@@ -75,7 +78,8 @@ def known_order(x: Array) -> bool | None:
     if len(found) != 1:
         return None
     order, = found
-    known.update({value: order != turned for value, turned in seen.items()})        # so that each value is looked at once
+    # so that each value is looked at once
+    known.update({value: order != turned for value, turned in seen.items()})
     return order
 
 

@@ -1,4 +1,5 @@
-"""Positions along an axis that are known while a graph is traced: those given as numbers, and those of which it is known where they come from."""
+"""Positions along an axis that are known while a graph is traced: those given as numbers, and those of which it is
+known where they come from."""
 from __future__ import annotations
 
 import numpy as np
@@ -13,7 +14,8 @@ SAME_NUMBERS = frozenset(("reshape", "broadcast_to", "transpose", "slice", "flip
 
 
 def constant_positions(indices, size: Dim, axis: int) -> tuple[np.ndarray, bool]:
-    """Positions along the axis number `axis`, of `size`, and whether some are negative still. Those of a known size are counted from the front, as in numpy."""
+    """Positions along the axis number `axis`, of `size`, and whether some are negative still. Those of a known size
+    are counted from the front, as in numpy."""
     array = indices if isinstance(indices, np.ndarray) else numbers(indices, None)
     if array.size == 0 and not isinstance(indices, np.ndarray):
         array = array.astype(np.int64)
@@ -36,4 +38,5 @@ def never_negative(value: Value) -> bool:
     if node is None:
         return False
     bounds = [v.node for v in node.inputs] if node.op.name == "maximum" else [node]         # of which one is enough
-    return node.op.name in COUNTING or any(n is not None and n.op.name == "constant" and (n.op.value.array >= 0).all() for n in bounds)
+    return node.op.name in COUNTING or any(n is not None and n.op.name == "constant" and (n.op.value.array >= 0).all()
+                                           for n in bounds)

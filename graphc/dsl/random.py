@@ -1,6 +1,8 @@
-"""Random arrays. The numbers are a function of a key i64[2] = (seed, step), of the place in the network, and of the element's index.
+"""Random arrays. The numbers are a function of a key i64[2] = (seed, step), of the place in the network, and of the
+element's index.
 
-Without `key` the key is hidden state: `seed=` sets it, and every run takes the next step. With `key` equal keys give equal numbers.
+Without `key` the key is hidden state: `seed=` sets it, and every run takes the next step. With `key` equal keys give
+equal numbers.
 """
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ Key = Array | int | tuple[int, int] | None
 
 
 @formed
-def uniform(shape: Shape, low: float | Array = 0.0, high: float | Array = 1.0, dtype: DType = f32, key: Key = None) -> Array:
+def uniform(shape: Shape, low: float | Array = 0.0, high: float | Array = 1.0, dtype: DType = f32,
+            key: Key = None) -> Array:
     """Uniform in [low, high)."""
     x = _draw("random_uniform", key, shape=as_shape(shape), dtype=_float(dtype))
     if is_number(low) and is_number(high):
@@ -28,7 +31,8 @@ def uniform(shape: Shape, low: float | Array = 0.0, high: float | Array = 1.0, d
 
 
 @formed
-def normal(shape: Shape, mean: float | Array = 0.0, std: float | Array = 1.0, dtype: DType = f32, key: Key = None) -> Array:
+def normal(shape: Shape, mean: float | Array = 0.0, std: float | Array = 1.0, dtype: DType = f32,
+           key: Key = None) -> Array:
     """Normally distributed."""
     x = _draw("random_normal", key, shape=as_shape(shape), dtype=_float(dtype))
     x = x if is_number(std) and std == 1 else x * std
@@ -56,7 +60,8 @@ def permutation(n: Dim, key: Key = None) -> Array:
 
 @formed
 def dropout(x: Array, rate: float, *, key: Key = None) -> Array:
-    """x with each element 0 with probability `rate`, the others divided by 1 - rate. Always drops: layers ask whether they train."""
+    """x with each element 0 with probability `rate`, the others divided by 1 - rate. Always drops: layers ask whether
+    they train."""
     x, rate = as_float(x), real(rate, "dropout: the rate")
     if not 0 <= rate < 1:
         raise GraphError(f"dropout: the rate must be in [0, 1), got {rate}")

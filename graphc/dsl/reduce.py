@@ -81,7 +81,8 @@ def logsumexp(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
 
 @formed
 def cumsum(x: Array, axis: int | None = None, reverse: bool = False, exclusive: bool = False) -> Array:
-    """Sums of the first 1, 2, … elements along `axis` (None: of the flattened array); `exclusive`: of the first 0, 1, …;
+    """Sums of the first 1, 2, … elements along `axis` (None: of the flattened array); `exclusive`: of the first 0, 1,
+    …;
     `reverse`: from the end."""
     return cumulative("cumsum", as_array(x), axis, reverse, exclusive)
 
@@ -94,9 +95,11 @@ def cumprod(x: Array, axis: int | None = None, reverse: bool = False, exclusive:
 
 @formed
 def linear_scan(a: Array | float, x: Array, axis: int = 0, reverse: bool = False) -> Array:
-    """y[i] = a[i] * y[i-1] + x[i] along `axis`, starting from 0; `reverse`: from the end. `a` broadcasts to the shape of x.
+    """y[i] = a[i] * y[i-1] + x[i] along `axis`, starting from 0; `reverse`: from the end. `a` broadcasts to the shape
+    of x.
 
-    Moving averages, discounted returns, diagonal state-space models: one pass, where `scan` would take a step per element.
+    Moving averages, discounted returns, diagonal state-space models: one pass, where `scan` would take a step per
+    element.
     """
     x = as_array(x)
     a = emit("broadcast_to", as_array(a, x.dtype), shape=x.shape)

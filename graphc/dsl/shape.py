@@ -43,7 +43,8 @@ def moveaxis(x: Array, source: int | Sequence[int], destination: int | Sequence[
     if len(sources) != len(targets):
         raise GraphError(f"moveaxis: {len(sources)} axes to {len(targets)} positions")
     if len(set(sources)) != len(sources) or len(set(targets)) != len(targets):
-        raise GraphError(f"moveaxis: each axis moves once, to a position of its own; got {shown(source)} to {shown(destination)}")
+        raise GraphError(f"moveaxis: each axis moves once, to a position of its own; got {shown(source)} to "
+                         f"{shown(destination)}")
     order = [a for a in range(x.ndim) if a not in sources]
     for target, axis in sorted(zip(targets, sources)):
         order.insert(target, axis)
@@ -88,10 +89,11 @@ def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
 @formed
 def split(x: Array, parts: int | Sequence[Dim] | None = None, axis: int = 0, *, sizes: Sequence[Dim] | None = None,
           points: Sequence[Dim] | None = None) -> tuple[Array, ...]:
-    """Cut along `axis` into `parts` equal parts, into parts of the given `sizes` (torch's split), or at the indices `points` (numpy's).
+    """Cut along `axis` into `parts` equal parts, into parts of the given `sizes` (torch's split), or at the indices
+    `points` (numpy's).
 
-    A list in the place of `parts` holds points, as in numpy: increasing ones inside the axis, so that no part is empty. GraphError for a
-    list that could as well be meant as sizes, because it sums to the size of the axis.
+    A list in the place of `parts` holds points, as in numpy: increasing ones inside the axis, so that no part is
+    empty. GraphError for a list that could as well be meant as sizes, because it sums to the size of the axis.
     """
     x = as_array(x)
     axis = normalize_axis(axis, x.ndim)
@@ -103,7 +105,8 @@ def split(x: Array, parts: int | Sequence[Dim] | None = None, axis: int = 0, *, 
 
 @formed
 def dynamic_slice(x: Array, starts: Sequence[Array | int] | Array, sizes: Sequence[int]) -> Array:
-    """x[s0:s0+sizes[0], …] for starts that are computed; a start is clamped so that the slice lies inside (as in XLA)."""
+    """x[s0:s0+sizes[0], …] for starts that are computed; a start is clamped so that the slice lies inside (as in
+    XLA)."""
     x = as_array(x)
     return emit("dynamic_slice", x, *_starts("dynamic_slice", x, starts), sizes=as_shape(sizes))
 
@@ -121,7 +124,8 @@ def pad(x: Array, widths: int | Sequence, value: float = 0) -> Array:
     (torch lists the last axis first)."""
     x = as_array(x)
     pairs = _pairs(widths, x.ndim)
-    return emit("pad", x, low=tuple(a for a, _ in pairs), high=tuple(b for _, b in pairs), value=fitting(value, x.dtype, "pad: the value"))
+    return emit("pad", x, low=tuple(a for a, _ in pairs), high=tuple(b for _, b in pairs),
+                value=fitting(value, x.dtype, "pad: the value"))
 
 
 @formed
@@ -162,8 +166,10 @@ def tile(x: Array, reps: int | Sequence[int]) -> Array:
 
 @formed
 def resize(x: Array, shape: tuple[int, int], mode: str = "nearest") -> Array:
-    """Images [N, C, H, W] scaled to [N, C, *shape]: "nearest" or "bilinear", as torch's interpolate with align_corners=False."""
-    return emit("resize", as_array(x), shape=integers(shape, "resize: the shape", 2, 0), mode=choice(mode, "resize: mode", ("nearest", "bilinear")))
+    """Images [N, C, H, W] scaled to [N, C, *shape]: "nearest" or "bilinear", as torch's interpolate with
+    align_corners=False."""
+    return emit("resize", as_array(x), shape=integers(shape, "resize: the shape", 2, 0),
+                mode=choice(mode, "resize: mode", ("nearest", "bilinear")))
 
 
 @formed
@@ -186,8 +192,10 @@ def iota(shape: Shape, axis: int = 0, dtype: DType = i64) -> Array:
 
 
 @formed
-def arange(start: Dim | float, stop: Dim | float | None = None, step: int | float = 1, dtype: DType | None = None) -> Array:
-    """start, start + step, … below stop; arange(n) counts 0 … n - 1. i64 for ints, f32 if a float is among the arguments; floats of an integer
+def arange(start: Dim | float, stop: Dim | float | None = None, step: int | float = 1,
+           dtype: DType | None = None) -> Array:
+    """start, start + step, … below stop; arange(n) counts 0 … n - 1. i64 for ints, f32 if a float is among the
+    arguments; floats of an integer
     `dtype` must be whole. A named dimension may be the stop of a count by 1."""
     start, stop = (0, start) if stop is None else (start, stop)
     if any(isinstance(v, Array) for v in (start, stop, step)):
@@ -208,7 +216,8 @@ def arange(start: Dim | float, stop: Dim | float | None = None, step: int | floa
 
 @formed
 def full(shape: Shape, value: float | Array, dtype: DType | None = None) -> Array:
-    """An array with every element `value`, a Python number or a scalar array. dtype: that of the value (floats f32, ints i64)."""
+    """An array with every element `value`, a Python number or a scalar array. dtype: that of the value (floats f32,
+    ints i64)."""
     dtype = None if dtype is None else as_dtype(dtype)
     x = as_array(value, dtype)
     return emit("broadcast_to", x if dtype is None else x.astype(dtype), shape=as_shape(shape))
@@ -267,7 +276,8 @@ def _sequence(value) -> Sequence:
 
 
 def _starts(name: str, x: Array, starts) -> list[Array]:
-    items = [starts[i] for i in range(len(starts))] if isinstance(starts, Array) and starts.ndim == 1 else list(_sequence(starts))
+    one = isinstance(starts, Array) and starts.ndim == 1
+    items = [starts[i] for i in range(len(starts))] if one else list(_sequence(starts))
     if len(items) != x.ndim:
         raise GraphError(f"{name} of an array with {x.ndim} axes needs {x.ndim} starts, got {len(items)}")
     return [as_array(s, i64) for s in items]
@@ -301,7 +311,8 @@ def _cuts(axis: int, size: Dim, parts, sizes, points) -> list[Dim]:
         return _checked_points(axis, size, cuts, doubtful=points is None)
     parts = integer(parts, "split: the number of parts", 1)
     if size % parts:
-        raise GraphError(f"split: axis {axis} of size {size} does not divide into {parts} equal parts; give sizes=[…] or points=[…]")
+        raise GraphError(f"split: axis {axis} of size {size} does not divide into {parts} equal parts; "
+                         "give sizes=[…] or points=[…]")
     return [size // parts * i for i in range(1, parts)]
 
 
@@ -313,13 +324,16 @@ def _ends(axis: int, size: Dim, sizes: list[Dim]) -> list[Dim]:
 
 
 def _checked_points(axis: int, size: Dim, cuts: list[Dim], doubtful: bool) -> list[Dim]:
-    """The points in order and inside; `doubtful`: nobody has said that they are points, so they are not read as such where sizes may be meant."""
+    """The points in order and inside; `doubtful`: nobody has said that they are points, so they are not read as such
+    where sizes may be meant."""
     steps = [b - a for a, b in zip([0, *cuts], [*cuts, size])]
     if any(isinstance(step, int) and step < doubtful for step in steps):
-        raise GraphError(f"split: {cuts} are no increasing points inside axis {axis} of size {size}: points=[…] says where to cut, as in numpy, "
+        raise GraphError(f"split: {cuts} are no increasing points inside axis {axis} of size {size}: "
+                         "points=[…] says where to cut, as in numpy, "
                          "sizes=[…] how long the parts are, as in torch")
     if doubtful and len(cuts) > 1 and sum(cuts) == size:
-        raise GraphError(f"split: {cuts} may be where to cut (numpy) or how long the parts are (torch), since they sum to the size of axis {axis}: "
+        raise GraphError(f"split: {cuts} may be where to cut (numpy) or how long the parts are (torch), "
+                         f"since they sum to the size of axis {axis}: "
                          f"write points={cuts} or sizes={cuts}")
     return cuts
 
@@ -328,7 +342,8 @@ def _whole(value: Dim | float, dtype: DType) -> Dim:
     """A float that is a whole number as an int."""
     if isinstance(value, float):
         if not value.is_integer():
-            raise GraphError(f"arange of {dtype} counts in whole numbers, got {value}; count in f32 and convert the result with astype")
+            raise GraphError(f"arange of {dtype} counts in whole numbers, got {value}; count in f32 and convert the "
+                             "result with astype")
         return int(value)
     return value
 
@@ -338,7 +353,8 @@ def _count(start: int | float, stop: Dim | float, step: int | float) -> Dim:
         raise GraphError("arange: the step cannot be 0")
     if isinstance(stop, Poly):
         if step != 1 or not isinstance(start, int):
-            raise GraphError(f"arange up to the named dimension {stop} counts by 1 from an int; multiply the result for other steps")
+            raise GraphError(f"arange up to the named dimension {stop} counts by 1 from an int; multiply the result "
+                             "for other steps")
         return stop - start
     if not all(map(isfinite, (start, stop, step))):
         raise GraphError(f"arange from {start} to {stop} by {step} has no end")

@@ -1,4 +1,5 @@
-"""What an array of a graph is without arithmetic: a value with a type, and no numbers. Whatever needs the numbers is an error here."""
+"""What an array of a graph is without arithmetic: a value with a type, and no numbers. Whatever needs the numbers is
+an error here."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -21,8 +22,8 @@ class NoSuchMethod(GraphError, AttributeError):
 
 
 class Symbol:
-    """A value of the graph that `trace` builds. `weak`: it is made of Python floats alone, which like themselves take the dtype of an array
-    beside them: makes it in another.
+    """A value of the graph that `trace` builds. `weak`: it is made of Python floats alone, which like themselves take
+    the dtype of an array beside them: makes it in another.
     """
     __slots__ = ("value", "trace", "weak")
 
@@ -66,8 +67,9 @@ class Symbol:
         return self.shape[0]
 
     def __bool__(self) -> bool:
-        raise GraphError("the truth of a symbolic array is not known while the graph is traced: use gc.where(condition, a, b) "
-                         "to choose elements, gc.cond(condition, f, g) to choose a branch, & | ~ instead of and, or, not")
+        raise GraphError("the truth of a symbolic array is not known while the graph is traced: use "
+                         "gc.where(condition, a, b) to choose elements, gc.cond(condition, f, g) to choose a branch, "
+                         "& | ~ instead of and, or, not")
 
     def __float__(self) -> float:
         raise GraphError(_no_number("float"))
@@ -91,11 +93,13 @@ class Symbol:
         raise NoSuchMethod(no_method(name), user_loc())
 
     def __setitem__(self, key: object, value: object) -> None:
-        raise GraphError("arrays of a graph cannot be changed in place: use gc.dynamic_update_slice, gc.scatter_add or gc.where, "
+        raise GraphError("arrays of a graph cannot be changed in place: use gc.dynamic_update_slice, gc.scatter_add "
+                         "or gc.where, "
                          "which return a new array")
 
     def __array__(self, *args, **kwargs) -> np.ndarray:
-        raise GraphError("a symbolic array has no numbers that numpy could read while the graph is traced: use graphc's function "
+        raise GraphError("a symbolic array has no numbers that numpy could read while the graph is traced: "
+                         "use graphc's function "
                          "of the same name (np.f(x) is gc.f(x))")
 
     def __array_function__(self, function: Callable, types, args, kwargs) -> NoReturn:

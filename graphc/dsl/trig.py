@@ -1,4 +1,5 @@
-"""Inverse, hyperbolic and remaining circular functions, under their names in the array API standard. Integers become f32."""
+"""Inverse, hyperbolic and remaining circular functions, under their names in the array API standard. Integers become
+f32."""
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, as_float, common_dtype, emit

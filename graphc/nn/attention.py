@@ -17,11 +17,13 @@ from graphc.nn.position import InnerPosition
 
 
 class Attention(Module):
-    """One head: a query y over x1 … xn gives sum over i of softmax(y · xi / sqrt(D)) xi (Bahdanau et al. 2015, Vaswani et al. 2017).
+    """One head: a query y over x1 … xn gives sum over i of softmax(y · xi / sqrt(D)) xi (Bahdanau et al. 2015,
+    Vaswani et al. 2017).
 
-    `layer(y, x)`: y [B, D] or [B, T, D] and x [B, n, D] -> the shape of y (B may be any axes or none); `layer(y, k, v)`: v [B, n, E] are
-    averaged instead of the keys k, -> [B, T, E]; `layer(x)`: x [B, T, D] attends to itself. Without `features` the layer has no parameters;
-    with it, queries, keys and values are first mapped to `features` numbers by q_proj, k_proj and v_proj, whatever their widths.
+    `layer(y, x)`: y [B, D] or [B, T, D] and x [B, n, D] -> the shape of y (B may be any axes or none); `layer(y, k,
+    v)`: v [B, n, E] are averaged instead of the keys k, -> [B, T, E]; `layer(x)`: x [B, T, D] attends to itself.
+    Without `features` the layer has no parameters; with it, queries, keys and values are first mapped to `features`
+    numbers by q_proj, k_proj and v_proj, whatever their widths.
     `scaled=False` leaves / sqrt(D) out. `mask` and `lengths` as in `MultiHeadAttention`; mask broadcasts to [B, T, n].
     """
 
@@ -50,10 +52,13 @@ class Attention(Module):
 class MultiHeadAttention(Module):
     """Scaled dot-product attention of `heads` heads (Vaswani et al. 2017).
 
-    x [B, T, E] -> [B, T, E] attends to itself; `layer(q, k, v)` with k [B, S, K] and v [B, S, V] attends across (v: k unless given).
-    E must divide by heads. Where K or V is not E, the weights are q_proj_weight, k_proj_weight and v_proj_weight, else in_proj_weight.
-    `mask` broadcasts to [B, heads, T, S]: bool (True = may look; torch's layer has it the other way round) or float (added to the scores).
-    `lengths`, integers [B]: nobody looks at keys from there on, and x there counts as 0. `causal`: nobody looks at later keys.
+    x [B, T, E] -> [B, T, E] attends to itself; `layer(q, k, v)` with k [B, S, K] and v [B, S, V] attends across (v: k
+    unless given). E must divide by heads. Where K or V is not E, the weights are q_proj_weight, k_proj_weight and
+    v_proj_weight, else in_proj_weight.
+    `mask` broadcasts to [B, heads, T, S]: bool (True = may look; torch's layer has it the other way round) or float
+    (added to the scores).
+    `lengths`, integers [B]: nobody looks at keys from there on, and x there counts as 0. `causal`: nobody looks at
+    later keys.
     `position`: `nn.RotaryPosition()` or `nn.RelativePosition()`, for attention of a sequence to itself.
     """
 
@@ -71,7 +76,8 @@ class MultiHeadAttention(Module):
         own, width = k is None, q.shape[-1]
         self.out_proj.features = width
         if not isinstance(width, int) or width % self.heads:
-            raise GraphError(f"MultiHeadAttention({self.heads}) takes [batch, time, features] with features divisible by {self.heads}, "
+            raise GraphError(f"MultiHeadAttention({self.heads}) takes [batch, time, features] with features divisible "
+                             f"by {self.heads}, "
                              f"got {list(q.shape)}")
         q, k, v = (self._heads(x) for x in self._project(*_shown("MultiHeadAttention", q, k, v, lengths)))
         if self.position is not None:
@@ -91,7 +97,8 @@ class MultiHeadAttention(Module):
         width = q.shape[-1]
         bias = self.parameter("in_proj_bias", (3 * width,), ZEROS, q.dtype) if self.bias else None
         if k is not None and (k.shape[-1] != width or v.shape[-1] != width):
-            return [_affine(x, self.parameter(f"{name}_proj_weight", (width, x.shape[-1]), XavierUniform(), q.dtype), _rows(bias, i, width))
+            return [_affine(x, self.parameter(f"{name}_proj_weight", (width, x.shape[-1]), XavierUniform(), q.dtype),
+                            _rows(bias, i, width))
                     for i, (name, x) in enumerate(zip("qkv", (q, k, v)))]
         weight = self.parameter("in_proj_weight", (3 * width, width), XavierUniform(), q.dtype)
         if k is None:
@@ -118,7 +125,8 @@ def _parts(x, width: int) -> list:
 
 
 def _shown(layer: str, q, k, v, lengths) -> tuple:
-    """q, k and v, None where they are not given, with 0 for padding in what is attended to: their weights' gradients are products with it."""
+    """q, k and v, None where they are not given, with 0 for padding in what is attended to: their weights' gradients
+    are products with it."""
     if k is None:
         return shown_steps(layer, q, lengths), None, None
     keys = shown_steps(layer, k, lengths)
@@ -148,7 +156,8 @@ def _check_sequences(*arrays) -> None:
         if len(x.shape) != 3:
             raise GraphError(f"MultiHeadAttention takes [batch, time, features], got {list(x.shape)}")
     if len({x.shape[0] for x in arrays}) > 1 or len({x.shape[1] for x in arrays[1:]}) > 1:
-        raise GraphError("MultiHeadAttention: queries, keys and values must agree in the batch, keys and values also in time, got "
+        raise GraphError("MultiHeadAttention: queries, keys and values must agree in the batch, keys and values also "
+                         "in time, got "
                          + ", ".join(str(list(x.shape)) for x in arrays))
     for x in arrays:
         said(x, batch_comes_first("MultiHeadAttention", x, told=True))

@@ -10,11 +10,12 @@ from graphc.nn.padding import checked_lengths, real_steps, shown
 
 
 class Collapse(Module):
-    """One vector for each sequence: x [T, B, C] ([B, T, C] with `batch_first`, and behind layers that have the batch first) -> [B, C].
+    """One vector for each sequence: x [T, B, C] ([B, T, C] with `batch_first`, and behind layers that have the batch
+    first) -> [B, C].
 
-    `how`: "first" step, "last" step, or "average" of all steps. `layer(x, lengths=n)`, n integers [B]: the last real step of each
-    sequence, and the average of the real ones; 0 if there is none. (Of a bidirectional layer, "last" and "first" have seen the whole sequence in
-    one direction only.)
+    `how`: "first" step, "last" step, or "average" of all steps. `layer(x, lengths=n)`, n integers [B]: the last real
+    step of each sequence, and the average of the real ones; 0 if there is none. (Of a bidirectional layer, "last" and
+    "first" have seen the whole sequence in one direction only.)
     `prefixes(x)`: that of the first step, of the first two, … -> as x.
     """
 
@@ -26,7 +27,8 @@ class Collapse(Module):
 
     def forward(self, x, lengths=None):
         if len(x.shape) != 3:
-            raise GraphError(f"Collapse takes [time, batch, features] ([batch, time, features] with batch_first), got {list(x.shape)}")
+            raise GraphError("Collapse takes [time, batch, features] ([batch, time, features] with batch_first), "
+                             f"got {list(x.shape)}")
         x = x.transpose(1, 0, 2) if batch_comes_first("Collapse", x, self.batch_first) else x
         if x.shape[0] == 0:
             raise GraphError(f"Collapse of sequences without a step: {list(x.shape)}")

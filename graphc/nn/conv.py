@@ -15,22 +15,25 @@ Size = int | tuple[int, ...]
 class Convolution(Module):
     """What the convolutions share. weight [channels, in / groups, kernel…] and bias [channels] start as torch's.
 
-    As in torch, Conv1d and Conv2d are cross-correlations: y[i] = sum over k of w[k] x[i + k]. With `flip` the kernel is turned round,
-    which makes them convolutions in the mathematical sense: y[i] = sum over k of w[k] x[i + K - 1 - k].
+    As in torch, Conv1d and Conv2d are cross-correlations: y[i] = sum over k of w[k] x[i + k]. With `flip` the kernel
+    is turned round, which makes them convolutions in the mathematical sense: y[i] = sum over k of w[k] x[i + K - 1 -
+    k].
     """
     axes = 2
 
     def __init__(self, channels: int, kernel: Size, *, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
                  groups: int = 1, bias: bool = True, flip: bool = False):
         super().__init__()
-        self.channels, self.groups, self.bias, self.flip = integer(channels, "channels", 1), integer(groups, "groups", 1), bias, flip
+        self.channels, self.groups = integer(channels, "channels", 1), integer(groups, "groups", 1)
+        self.bias, self.flip = bias, flip
         self.kernel, self.stride, self.dilation = (per_axis(v, self.axes) for v in (kernel, stride, dilation))
         self.padding = padding if isinstance(padding, str) or is_sequence(padding) else per_axis(padding, self.axes)
 
     def forward(self, x):
         inside = channels_of(x, self.axes, type(self).__name__)
         if inside % self.groups or self.channels % self.groups:
-            raise GraphError(f"{inside} input and {self.channels} output channels do not divide into {self.groups} groups")
+            raise GraphError(f"{inside} input and {self.channels} output channels do not divide into {self.groups} "
+                             "groups")
         shape = self.weight_shape(inside)
         start = fan_in_uniform(prod(shape[1:]))
         weight = self.parameter("weight", shape, start, x.dtype)
@@ -53,12 +56,14 @@ class Conv1d(Convolution):
 
 
 class Conv2d(Convolution):
-    """x [B, in, H, W] -> [B, channels, H', W']. `padding`: int, one per axis, a pair (before, after) per axis, "same" or "valid"."""
+    """x [B, in, H, W] -> [B, channels, H', W']. `padding`: int, one per axis, a pair (before, after) per axis, "same"
+    or "valid"."""
     axes = 2
 
 
 class ConvTranspose2d(Convolution):
-    """The gradient of Conv2d towards its input, as a layer: x [B, in, H, W] -> [B, channels, (H-1)*stride - 2*padding + dilation*(k-1) + 1, …].
+    """The gradient of Conv2d towards its input, as a layer: x [B, in, H, W] -> [B, channels, (H-1)*stride - 2*padding
+    + dilation*(k-1) + 1, …].
 
     weight [in, channels / groups, kernel…], as in torch.
     """
@@ -67,7 +72,8 @@ class ConvTranspose2d(Convolution):
         return (inside, self.channels // self.groups, *self.kernel)
 
     def apply(self, x, weight):
-        return gc.conv_transpose2d(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
+        return gc.conv_transpose2d(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation,
+                                   groups=self.groups)
 
 
 def per_axis(value: Size, axes: int) -> tuple:

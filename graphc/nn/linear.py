@@ -15,7 +15,8 @@ class Linear(Module):
     """x [..., in] -> x @ weight.T + bias [..., features]. weight [features, in] and bias [features] start as torch's,
     unless initializers are given."""
 
-    def __init__(self, features: int | None, *, bias: bool = True, init: Initializer | None = None, bias_init: Initializer | None = None):
+    def __init__(self, features: int | None, *, bias: bool = True, init: Initializer | None = None,
+                 bias_init: Initializer | None = None):
         super().__init__()
         self.features, self.bias, self.init, self.bias_init = features, bias, init, bias_init
 
@@ -33,8 +34,8 @@ class Linear(Module):
 class FeedForward(Linear):
     """activation(x @ weight.T + bias): one layer of a multi-layer perceptron; x [..., in] -> [..., features].
 
-    `activation`: a layer or function of one array, or its name. Parameters are those of `Linear`; `FeedForward(64, "sigmoid") ** 3`
-    is a network of three.
+    `activation`: a layer or function of one array, or its name. Parameters are those of `Linear`; `FeedForward(64,
+    "sigmoid") ** 3` is a network of three.
     """
 
     def __init__(self, features: int, activation: Callable | str = "relu", **options):
@@ -49,10 +50,11 @@ class FeedForward(Linear):
 
 
 class Embedding(Module):
-    """ids [...] (integers below `count`) -> rows of weight [..., features]. weight [count, features] starts normal(0, std)
-    and has the float type `dtype` (f32 unless given).
+    """ids [...] (integers below `count`) -> rows of weight [..., features]. weight [count, features] starts normal(0,
+    std) and has the float type `dtype` (f32 unless given).
 
-    `attend(x)` gives the scores of x [..., features] against every row, [..., count]: an output layer with tied weights.
+    `attend(x)` gives the scores of x [..., features] against every row, [..., count]: an output layer with tied
+    weights.
     """
 
     def __init__(self, count: int, features: int, *, std: float = 1.0, dtype: DType | None = None):

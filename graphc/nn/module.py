@@ -19,14 +19,16 @@ from graphc.nn.path import entered, noted, parameter_path, placed
 class Module:
     """Base of all layers. A subclass keeps its sizes and inner layers as attributes and defines `forward`.
 
-    Parameters are made at the first call, when the sizes are known: `self.parameter("weight", shape, init)` inside `forward`
-    gives the array. A layer called twice uses the same parameters. Names are paths of attribute names and positions, as in torch.
+    Parameters are made at the first call, when the sizes are known: `self.parameter("weight", shape, init)` inside
+    `forward` gives the array. A layer called twice uses the same parameters. Names are paths of attribute names and
+    positions, as in torch.
     """
 
     hands_on = False                    # to others whatever it is called with, arrays or not
 
     def __init_subclass__(cls, **options):
-        """The arguments of graphc's own layers are what their annotations say, and what they are called with is an array."""
+        """The arguments of graphc's own layers are what their annotations say, and what they are called with is an
+        array."""
         super().__init_subclass__(**options)
         if not cls.__module__.startswith(f"{__package__}."):
             return
@@ -54,7 +56,8 @@ class Module:
             raise error from None
 
     def within(self, function: Callable, /, *arrays, **options):
-        """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its path."""
+        """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its
+        path."""
         with entered(self, _mentioned):
             try:
                 return function(*arrays, **options)
@@ -72,9 +75,11 @@ class Module:
         return repeated(self, times)
 
     def __deepcopy__(self, memo: dict) -> Module:
-        """A copy with parameters of its own, which start with the values of this layer's where a state has both (`layer ** 2`: other values)."""
+        """A copy with parameters of its own, which start with the values of this layer's where a state has both
+        (`layer ** 2`: other values)."""
         made = memo[id(self)] = type(self).__new__(type(self))
-        vars(made).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items() if name != "_original"})
+        vars(made).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()
+                           if name != "_original"})
         made._original = self
         for name, parameter in made._parameters.items():
             parameter.like = (self, name)
@@ -91,7 +96,8 @@ class Module:
         return made
 
     def takes(self) -> frozenset[str]:
-        """Names of the options of `forward`: its arguments after the first. A layer around layers takes what its inner ones take."""
+        """Names of the options of `forward`: its arguments after the first. A layer around layers takes what its
+        inner ones take."""
         return frozenset(list(argument_names(self.forward))[1:])
 
     @property
@@ -106,7 +112,8 @@ class Module:
 
     @property
     def frozen(self) -> bool:
-        """Whether `trainable=` of the training step that is traced leaves out all that this layer has (so far): its statistics are to stay, too."""
+        """Whether `trainable=` of the training step that is traced leaves out all that this layer has (so far): its
+        statistics are to stay, too."""
         trains = current_trace().trained
         return trains is not None and not trains(self, [parameter_path(name) for name in self._parameters])
 
@@ -148,12 +155,14 @@ class Module:
 
     def _own(self, name: str, type: TensorType, init: Initializer, trainable: bool) -> Parameter:
         if not type.is_static:
-            raise GraphError(f"{name} of {self.__class__.__name__} would be {type}: the sizes of parameters must be ints, "
+            raise GraphError(f"{name} of {self.__class__.__name__} would be {type}: the sizes of parameters must be "
+                             "ints, "
                              "only other dimensions of the input may be names")
         like = None if self._original is None else (self._original, name)
         made = self._parameters.setdefault(name, Parameter(type, init, trainable, like))
         if made.type != type:
-            raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need {type}. "
+            raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need "
+                             f"{type}. "
                              "A layer used twice shares its parameters; make a second layer for another size")
         return made
 
@@ -201,7 +210,8 @@ class Sequential(Module):
 
 
 class Function(Module):
-    """A plain Python function of arrays as a layer. Layers that it mentions are named by the variables that hold them."""
+    """A plain Python function of arrays as a layer. Layers that it mentions are named by the variables that hold
+    them."""
     hands_on = True
 
     def __init__(self, function: Callable):
@@ -257,11 +267,13 @@ def chosen(item: Module, options: dict) -> dict:
 def _check_taken(net: Module, options: dict) -> None:
     unknown = sorted(options.keys() - net.takes()) if options else []
     if unknown:
-        raise GraphError(f"no layer of this sequence takes {unknown[0]!r}; their options are {', '.join(sorted(net.takes())) or 'none'}")
+        raise GraphError(f"no layer of this sequence takes {unknown[0]!r}; "
+                         f"their options are {', '.join(sorted(net.takes())) or 'none'}")
 
 
 def argument_names(function: Callable) -> Iterator[str]:
-    """Names of the arguments that may be given by name; none for functions without a signature (some of numpy's and Python's own)."""
+    """Names of the arguments that may be given by name; none for functions without a signature (some of numpy's and
+    Python's own)."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

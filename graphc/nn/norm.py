@@ -93,7 +93,8 @@ class GroupNorm(Module):
 
 
 class Dropout(Module):
-    """In training, zeroes elements with probability `rate` and scales the rest by 1 / (1 - rate); nothing in inference."""
+    """In training, zeroes elements with probability `rate` and scales the rest by 1 / (1 - rate); nothing in
+    inference."""
 
     def __init__(self, rate: float = 0.5):
         super().__init__()

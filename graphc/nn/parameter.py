@@ -25,18 +25,21 @@ Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 @formed
 class Parameter:
-    """A typed array that a layer owns, and how it starts. Compared by identity: a parameter used twice is one parameter.
+    """A typed array that a layer owns, and how it starts. Compared by identity: a parameter used twice is one
+    parameter.
 
     `trainable` is False for running statistics. The value lives in a `State`, not here.
     """
     __slots__ = ("type", "init", "trainable", "like")
 
-    def __init__(self, type: TensorType, init: Initializer, trainable: bool = True, like: tuple[Module, str] | None = None):
+    def __init__(self, type: TensorType, init: Initializer, trainable: bool = True,
+                 like: tuple[Module, str] | None = None):
         """`like`: the layer that this one's layer is a copy of, and the parameter's name in both."""
         self.type, self.init, self.trainable, self.like = type, init, trainable, like
 
     def originals(self) -> Iterator[Parameter]:
-        """The parameter that this one is a copy of, that which that is a copy of, and so on, as far as they have been made."""
+        """The parameter that this one is a copy of, that which that is a copy of, and so on, as far as they have been
+        made."""
         layer, name = self.like or (None, "")
         while layer is not None:
             if name in layer._parameters:
@@ -123,12 +126,14 @@ class Value(Converted):
         try:
             return np.broadcast_to(array.astype(np.float64) if array.dtype.kind == "O" else array, shape)
         except (ValueError, OverflowError):
-            raise GraphError(f"nn.Value of shape {shape_text(array.shape)} for a parameter of shape {shape_text(shape)}") from None
+            raise GraphError(f"nn.Value of shape {shape_text(array.shape)} for a parameter of shape "
+                             f"{shape_text(shape)}") from None
 
 
 ZEROS, ONES = Constant(0.0), Constant(1.0)
 
 
 def fan_in_uniform(fan_in: int) -> Uniform:
-    """torch's default for linear and convolutional layers: bound 1/sqrt(fan_in), which is He uniform with a = sqrt(5)."""
+    """torch's default for linear and convolutional layers: bound 1/sqrt(fan_in), which is He uniform with a =
+    sqrt(5)."""
     return Uniform(1.0 / sqrt(fan_in) if fan_in else 0.0)

@@ -27,7 +27,8 @@ class MaxPool2d(Pool):
 
 
 class AvgPool2d(Pool):
-    """The mean of each window: x [B, C, H, W] -> [B, C, H', W']; padding counts as zeros (torch's count_include_pad)."""
+    """The mean of each window: x [B, C, H, W] -> [B, C, H', W']; padding counts as zeros (torch's count_include_pad).
+    """
 
     def forward(self, x):
         return gc.avg_pool2d(x, **self.windows())

@@ -1,4 +1,5 @@
-"""Recurrent layers over `gc.scan`. Parameter names and gate order as in torch: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0 (+ _reverse)."""
+"""Recurrent layers over `gc.scan`. Parameter names and gate order as in torch: weight_ih_l0, weight_hh_l0,
+bias_ih_l0, bias_hh_l0 (+ _reverse)."""
 from __future__ import annotations
 
 from math import sqrt
@@ -17,14 +18,16 @@ MOST_LAYERS = 1000
 class Recurrent(Module):
     """What RNN, LSTM and GRU share: layers, directions, batch order, state.
 
-    x [T, B, C] ([B, T, C] with `batch_first`) -> y [T, B, hidden * directions]. Behind a layer that was told, or that always has the batch first,
-    `batch_first` is as there. All but `hidden` is given by name: torch's `LSTM(10, 20)`, inputs and hidden, is `LSTM(20)`.
+    x [T, B, C] ([B, T, C] with `batch_first`) -> y [T, B, hidden * directions]. Behind a layer that was told, or that
+    always has the batch first,
+    `batch_first` is as there. All but `hidden` is given by name: torch's `LSTM(10, 20)`, inputs and hidden, is
+    `LSTM(20)`.
     `layer(x)` gives y; `layer(x, state)` and `layer(x, return_state=True)` give (y, new state). A state array is
     [layers * directions, B, hidden]; zeros when not given. `dropout` acts between layers.
-    `lengths`, integers [B]: y is zero after the end of each sequence, its new state is that of its last real step, and the reverse
-    direction starts there (torch's packed sequences, of any order).
-    torch always returns the state; here it must be asked for, so that the layer can stand in `>>`: `layer(x, start=state)` starts with a
-    state and gives y alone.
+    `lengths`, integers [B]: y is zero after the end of each sequence, its new state is that of its last real step,
+    and the reverse direction starts there (torch's packed sequences, of any order). torch always returns the state;
+    here it must be asked for, so that the layer can stand in `>>`: `layer(x, start=state)` starts with a state and
+    gives y alone.
     """
     gates = 1
     carries = 1
@@ -34,13 +37,15 @@ class Recurrent(Module):
         super().__init__()
         for name, size in (("hidden", hidden), ("layers", layers)):
             if size < 1 or layers > MOST_LAYERS:
-                raise GraphError(f"{name} of {type(self).__name__} is a whole number from 1 on, got {size!r}; layers, of which each is traced, at most {MOST_LAYERS}")
+                raise GraphError(f"{name} of {type(self).__name__} is a whole number from 1 on, got {size!r}; layers, "
+                                 f"of which each is traced, at most {MOST_LAYERS}")
         self.hidden, self.layers, self.bidirectional = hidden, layers, bidirectional
         self.batch_first, self.dropout, self.bias = batch_first, dropout, bias
 
     def forward(self, x, state=None, return_state: bool = False, lengths=None, start=None):
         if len(x.shape) != 3:
-            raise GraphError(f"{type(self).__name__} takes [time, batch, features] ([batch, time, features] with batch_first), "
+            raise GraphError(f"{type(self).__name__} takes [time, batch, features] ([batch, time, features] with "
+                             "batch_first), "
                              f"got {len(x.shape)} axes: {list(x.shape)}")
         batch_first = batch_comes_first(type(self).__name__, x, self.batch_first)
         y = x.transpose(1, 0, 2) if batch_first else x
@@ -74,7 +79,8 @@ class Recurrent(Module):
         directions = 2 if self.bidirectional else 1
         outputs = []
         for direction in range(directions):
-            carry, y = self._run(x, f"l{layer}" + "_reverse" * direction, before[layer * directions + direction], bool(direction), real)
+            carry, y = self._run(x, f"l{layer}" + "_reverse" * direction, before[layer * directions + direction],
+                                 bool(direction), real)
             outputs.append(y)
             after.append(carry)
         return outputs[0] if directions == 1 else gc.concat(outputs, axis=-1)
@@ -112,7 +118,8 @@ class Recurrent(Module):
         arrays = state if isinstance(state, (tuple, list)) else (state,)
         wanted = (count, x.shape[1], self.hidden)
         if len(arrays) != self.carries or any(tuple(a.shape) != wanted for a in arrays):
-            raise GraphError(f"the state of {type(self).__name__} is {self.carries} array(s) of shape {list(wanted)}, got "
+            raise GraphError(f"the state of {type(self).__name__} is {self.carries} array(s) of shape {list(wanted)}, "
+                             "got "
                              + " and ".join(str(list(a.shape)) for a in arrays))
         return [tuple(a[i] for a in arrays) for i in range(count)]
 
@@ -140,7 +147,8 @@ class RNN(Recurrent):
 
 
 class LSTM(Recurrent):
-    """Gates i, f, g, o (Hochreiter and Schmidhuber 1997, with a forget gate): c' = f c + i g, h' = o tanh(c'). State (h, c)."""
+    """Gates i, f, g, o (Hochreiter and Schmidhuber 1997, with a forget gate): c' = f c + i g, h' = o tanh(c'). State
+    (h, c)."""
     gates = 4
     carries = 2
 

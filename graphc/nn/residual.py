@@ -32,14 +32,17 @@ def residual(body: Callable) -> Residual:
 
 
 class AddNorm(Module):
-    """norm(x + dropout(body(x))), post-norm (Vaswani et al. 2017), or x + dropout(body(norm(x))) with `pre_norm` (Xiong et al. 2020).
+    """norm(x + dropout(body(x))), post-norm (Vaswani et al. 2017), or x + dropout(body(norm(x))) with `pre_norm`
+    (Xiong et al. 2020).
 
-    The lecture's AddNorm(f, x) is `nn.AddNorm(f)(x)`. `norm`: "layer", "rms", or a function that makes a norm layer. body keeps the shape of x.
+    The lecture's AddNorm(f, x) is `nn.AddNorm(f)(x)`. `norm`: "layer", "rms", or a function that makes a norm layer.
+    body keeps the shape of x.
     """
 
     def __init__(self, body: Callable, *, pre_norm: bool = False, norm: Callable | str = "layer", dropout: float = 0.0):
         super().__init__()
-        self.body, self.norm, self.dropout, self.pre_norm = as_module(body), norm_named(norm), Dropout(dropout), pre_norm
+        self.body, self.norm = as_module(body), norm_named(norm)
+        self.dropout, self.pre_norm = Dropout(dropout), pre_norm
 
     def forward(self, x, *rest, **options):
         return add_norm(self.norm, x, lambda h: self.dropout(self.body(h, *rest, **options)), self.pre_norm)

@@ -17,13 +17,16 @@ from graphc.nn.residual import add_norm, norm_named
 class TransformerBlock(Module):
     """Self-attention and a two-layer network, each with a residual and a norm; x [B, T, E] -> [B, T, E].
 
-    Post-norm (Vaswani et al. 2017) unless `pre_norm`. `hidden` is 4 E unless given. `norm`: "layer", "rms", or a function that makes a norm
-    layer. `mask`, `lengths`, `causal` and `position` as in `MultiHeadAttention`. As torch.nn.TransformerEncoderLayer with batch_first, but
-    GELU, hidden = 4 E and dropout 0 are the defaults, and dropout spares the attention weights.
+    Post-norm (Vaswani et al. 2017) unless `pre_norm`. `hidden` is 4 E unless given. `norm`: "layer", "rms", or a
+    function that makes a norm layer. `mask`, `lengths`, `causal` and `position` as in `MultiHeadAttention`. As
+    torch.nn.TransformerEncoderLayer with batch_first, but GELU, hidden = 4 E and dropout 0 are the defaults, and
+    dropout spares the attention weights.
     """
 
-    def __init__(self, heads: int, *, hidden: int | None = None, causal: bool = False, pre_norm: bool = False, dropout: float = 0.0,
-                 activation: Callable | str = "gelu", norm: Callable | str = "layer", position: InnerPosition | None = None):
+    def __init__(self, heads: int, *, hidden: int | None = None, causal: bool = False, pre_norm: bool = False,
+                 dropout: float = 0.0,
+                 activation: Callable | str = "gelu", norm: Callable | str = "layer",
+                 position: InnerPosition | None = None):
         super().__init__()
         self.heads, self.hidden, self.pre_norm, self.activation = heads, hidden, pre_norm, activation_named(activation)
         self.self_attn = MultiHeadAttention(heads, causal=causal, position=position)
@@ -44,10 +47,12 @@ class TransformerBlock(Module):
 
 
 class DecoderBlock(TransformerBlock):
-    """A block of an encoder–decoder Transformer (Vaswani et al. 2017): causal self-attention, attention to the encoder's result, network.
+    """A block of an encoder–decoder Transformer (Vaswani et al. 2017): causal self-attention, attention to the
+    encoder's result, network.
 
-    `block(x, memory=m)`: x [B, T, E], m [B, S, M] -> [B, T, E]; `memory_mask` [B, heads, T, S] and `memory_lengths` [B] hide parts of m.
-    In a chain, `decoder(ids, memory=m)` gives m to every block. As torch.nn.TransformerDecoderLayer but for the defaults of
+    `block(x, memory=m)`: x [B, T, E], m [B, S, M] -> [B, T, E]; `memory_mask` [B, heads, T, S] and `memory_lengths`
+    [B] hide parts of m. In a chain, `decoder(ids, memory=m)` gives m to every block. As
+    torch.nn.TransformerDecoderLayer but for the defaults of
     `TransformerBlock`, and causal.
     """
 

@@ -1,4 +1,5 @@
-"""No call with a wrong number of arguments, or with names that are none, is a raw TypeError: for every public function, class and method.
+"""No call with a wrong number of arguments, or with names that are none, is a raw TypeError: for every public
+function, class and method.
 
 The message names the user's line and the form that is right.
 """
@@ -16,7 +17,8 @@ from graphc.dsl.array import Array
 from graphc.dsl.function import trace_types
 
 NOT_CALLED = {                      # by users: made or called by graphc itself
-    "gc.Array", "gc.DType", "gc.TensorType", "gc.GraphError", "gc.InternalError", "gc.set_compiler", "gc.set_renderer", "optim.Slots",
+    "gc.Array", "gc.DType", "gc.TensorType", "gc.GraphError", "gc.InternalError", "gc.set_compiler", "gc.set_renderer",
+    "optim.Slots",
     "forward", "within", "at", "bind", "with_dtype", "with_shape"}
 MODULES = {"gc": gc, "nn": nn, "optim": optim, "models": models}
 OURS = "graphc"
@@ -36,8 +38,10 @@ def samples() -> Iterator[object]:
     net = nn.Linear(2) >> nn.relu
     trained = step()
     run = gc.compile(double, B=2)
-    yield from (double, net, net.items[0], run, gc.compile(double), trained, trained.state, trained.model, gc.plan(double, B=2), run.memory)
-    yield from (gc.f32, gc.f32["B", 3], gc.f32["B"].shape[0], optim.AdamW(0.1), optim.cosine(0.1, 10), gc.check_gradients(double, B=2))
+    yield from (double, net, net.items[0], run, gc.compile(double), trained, trained.state, trained.model,
+                gc.plan(double, B=2), run.memory)
+    yield from (gc.f32, gc.f32["B", 3], gc.f32["B"].shape[0], optim.AdamW(0.1), optim.cosine(0.1, 10),
+                gc.check_gradients(double, B=2))
     yield nn.Constant(0.5)
 
 
@@ -55,13 +59,16 @@ def functions() -> dict[str, Callable]:
 
 @cache
 def methods() -> dict[str, Callable]:
-    """Methods of such objects that graphc defines, by class and name; those of arrays are looked up on the array of a trace."""
-    found = {f"Array.{name}": getattr(Array, name) for name in dir(Array) if inspect.isfunction(getattr(Array, name, None)) and not name.startswith("_")}
+    """Methods of such objects that graphc defines, by class and name; those of arrays are looked up on the array of a
+    trace."""
+    found = {f"Array.{name}": getattr(Array, name) for name in dir(Array)
+             if inspect.isfunction(getattr(Array, name, None)) and not name.startswith("_")}
     for thing in samples():
         cls = type(thing)
         for name in dir(cls):
             method = getattr(thing, name) if not name.startswith("_") and callable(getattr(cls, name, None)) else None
-            if isinstance(method, types.MethodType) and method.__func__.__module__.startswith(OURS) and name not in NOT_CALLED:
+            if isinstance(method,
+                          types.MethodType) and method.__func__.__module__.startswith(OURS) and name not in NOT_CALLED:
                 found[f"{cls.__name__}.{name}"] = method
         if "__call__" in dir(cls) and cls not in (types.FunctionType, nn.Constant):
             found[f"{cls.__name__}.__call__"] = thing
@@ -87,7 +94,8 @@ def outcome(call: Callable) -> str:
     try:
         call()
     except gc.GraphError as error:
-        return "" if error.loc is not None and error.loc.file == __file__ else f"GraphError without the line: {error.text}"
+        here = error.loc is not None and error.loc.file == __file__
+        return "" if here else f"GraphError without the line: {error.text}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""

@@ -1,4 +1,5 @@
-"""Layers in a `@gc.graph` function, which is traced by itself, do in a network around it what they do there without the function."""
+"""Layers in a `@gc.graph` function, which is traced by itself, do in a network around it what they do there without
+the function."""
 import numpy as np
 import pytest
 
@@ -10,7 +11,8 @@ X, Y = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32), np.z
 
 def trained(middle, head, trainable):
     """The state after a step of `head` behind what `middle` makes of the norm's input, and the loss."""
-    step = gc.train_step(lambda x, y: nn.mse(head(middle(x)), y), optimizer=optim.SGD(0.5), trainable=trainable, x=gc.f32[4, 3], y=gc.f32[4, 2])
+    step = gc.train_step(lambda x, y: nn.mse(head(middle(x)), y), optimizer=optim.SGD(0.5), trainable=trainable,
+                         x=gc.f32[4, 3], y=gc.f32[4, 2])
     loss = step(X, Y)
     return loss, {name: value for name, value in step.state.items() if "running" in name}
 
@@ -96,9 +98,11 @@ def test_results_of_a_graph_keep_the_order_of_batch_and_time():
     np.testing.assert_array_equal(last(inner), last(lambda x: gru(x) * 2.0))
 
 
-@pytest.mark.parametrize("told, first, fits", [(None, True, False), (None, False, True), (True, False, False), (True, True, True), (False, True, False)])
+@pytest.mark.parametrize("told, first, fits", [(None, True, False), (None, False, True), (True, False, False),
+                                               (True, True, True), (False, True, False)])
 def test_a_layer_in_a_graph_gets_the_order_that_it_was_traced_for(told, first, fits):
-    """It was traced when nobody knew what it would get; what it took for an array of the other order is an error where it gets one."""
+    """It was traced when nobody knew what it would get; what it took for an array of the other order is an error
+    where it gets one."""
     gru, collapse = nn.GRU(3, batch_first=first), nn.Collapse("last", batch_first=told)
 
     @gc.graph
@@ -108,7 +112,8 @@ def test_a_layer_in_a_graph_gets_the_order_that_it_was_traced_for(told, first, f
     def net(x):
         return inner(gru(x))
     if fits:
-        assert gc.compile(net, x=SEQUENCE, seed=0)(np.ones((2, 5, 3), np.float32)).shape == ((2, 3) if first else (5, 3))
+        result = gc.compile(net, x=SEQUENCE, seed=0)(np.ones((2, 5, 3), np.float32))
+        assert result.shape == ((2, 3) if first else (5, 3))
         return
     with pytest.raises(gc.GraphError, match="Collapse takes .*batch") as caught:
         gc.compile(net, x=SEQUENCE, seed=0)

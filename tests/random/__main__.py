@@ -1,7 +1,9 @@
-"""`python -m tests.random --minutes M [--seed N] [--jobs J]`: as many random programs as that time allows, against the oracle.
+"""`python -m tests.random --minutes M [--seed N] [--jobs J]`: as many random programs as that time allows, against
+the oracle.
 
-Findings are printed as they come: the number of the program, what was wrong, and its graph made smaller; of several that end in the same place
-the first. The last line counts. The exit status is 1 if anything was wrong or crashed. `--only I` runs one program of a seed and prints it;
+Findings are printed as they come: the number of the program, what was wrong, and its graph made smaller; of several
+that end in the same place the first. The last line counts. The exit status is 1 if anything was wrong or crashed.
+`--only I` runs one program of a seed and prints it;
 `--text FILE` a graph that was printed.
 """
 from __future__ import annotations
@@ -24,7 +26,8 @@ from tests.random.workers import in_child
 def main() -> int:
     options = _options()
     if options.text:
-        found = failing(gc.parse(Path(options.text).read_text()), options.seed, options.special, os.environ.get("GRAPHC_TARGET", ""), options.quick)
+        found = failing(gc.parse(Path(options.text).read_text()), options.seed, options.special,
+                        os.environ.get("GRAPHC_TARGET", ""), options.quick)
         print(found.kind, found.text)
         return found.kind in ("wrong", "crashed")
     if options.only is not None:

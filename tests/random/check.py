@@ -28,9 +28,9 @@ STEPS = (1e-4, 1e-5)                # of differences, which must agree with each
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a program. `kind`: "ok", "wrong" (other numbers), "crashed" (an exception that is no GraphError, a signal), "refused"
-    (a GraphError) or "unbounded" (ran alike in every way, but all its numbers leave the range of f32, or nothing is promised of them). `where`
-    tells findings of one cause from others.
+    """What became of a program. `kind`: "ok", "wrong" (other numbers), "crashed" (an exception that is no GraphError,
+    a signal), "refused" (a GraphError) or "unbounded" (ran alike in every way, but all its numbers leave the range of
+    f32, or nothing is promised of them). `where` tells findings of one cause from others.
     """
     kind: str
     text: str = ""
@@ -85,8 +85,8 @@ def quickly(text: str, target: Target, opt: int = 0) -> bytes:
 
 
 def choose(special: bool, target: str, quick: bool = False) -> None:
-    """Sets how programs are compiled from here on. Winograd's form makes NaN of infinity. `quick`: LLVM's back end, which takes two fifths of the
-    time of a program, looks for no better code.
+    """Sets how programs are compiled from here on. Winograd's form makes NaN of infinity. `quick`: LLVM's back end,
+    which takes two fifths of the time of a program, looks for no better code.
     """
     jit.compile_object = quickly if quick else COMPILE_OBJECT
     os.environ["GRAPHC_WINOGRAD"] = "01"[not special]
@@ -115,8 +115,9 @@ def check_calls(graph: Graph, draws: Sequence[Sequence[np.ndarray]], seed: int) 
 
 
 def _slopes(p: Program) -> None:
-    """The gradient by the oracle is the slope by differences, where these have converged: not at kinks and jumps, nor at round numbers, where ties
-    are, nor where rounding decides on the gradient (of the standard deviation of numbers that are equal but for rounding).
+    """The gradient by the oracle is the slope by differences, where these have converged: not at kinks and jumps, nor
+    at round numbers, where ties are, nor where rounding decides on the gradient (of the standard deviation of numbers
+    that are equal but for rounding).
     """
     rng, declared = np.random.default_rng(p.seed[1]), p.declared
     xs = [x + 0.01 * rng.standard_normal(x.shape) if x.dtype.kind == "f" else x for x in p.inputs(0)]
@@ -137,7 +138,9 @@ def _slopes(p: Program) -> None:
         slopes = [(value(s * h) - middle) / (s * h) for h in STEPS for s in (1, -1)]
     gap = np.ptp(slopes)
     scale = max(map(abs, (*slopes, analytic, middle)))
-    if np.isfinite(gap + unsure) and gap + unsure <= 1e-2 * scale and abs(slopes[-1] - analytic) > 20 * gap + 20 * unsure + 1e-4 * scale + ROUNDING:
+    open_by = gap + unsure
+    apart = abs(slopes[-1] - analytic) > 20 * open_by + 1e-4 * scale + ROUNDING
+    if np.isfinite(open_by) and open_by <= 1e-2 * scale and apart:
         raise Wrong(f"the gradient is {analytic!r} along a direction, differences say {slopes}")
 
 

@@ -1,8 +1,10 @@
-"""`python -m tests.random.mutations [--programs N] [--seed N]`: what the oracle catches of faults that are planted in what is compiled.
+"""`python -m tests.random.mutations [--programs N] [--seed N]`: what the oracle catches of faults that are planted in
+what is compiled.
 
-Of each program one node is made wrong in one of the ways of MUTATIONS, and the wrong graph is compiled and held against the oracle of the right one.
-A fault that changes no output by more than rounding in f64 could, or that is gone before the outputs, does not count as planted.
-The table says of how many faults, by how much they change an output relative to its largest element, the oracle caught how many.
+Of each program one node is made wrong in one of the ways of MUTATIONS, and the wrong graph is compiled and held
+against the oracle of the right one. A fault that changes no output by more than rounding in f64 could, or that is
+gone before the outputs, does not count as planted. The table says of how many faults, by how much they change an
+output relative to its largest element, the oracle caught how many.
 """
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def tail(w: Rewriter, node: Node, rng) -> Value:
     y = w[node.outputs[0]]
     n = y.type.size
     flat = w.reshape(y, shape=(n,))
-    parts = (w.slice(flat, start=(0,), stop=(n - 1,), step=(1,)), w.slice(flat, start=(n - 2,), stop=(n - 1,), step=(1,)))
+    parts = (w.slice(flat, start=(0,), stop=(n - 1,), step=(1,)),
+             w.slice(flat, start=(n - 2,), stop=(n - 1,), step=(1,)))
     return w.reshape(w.concat(*parts, axis=0), shape=y.type.shape)
 
 
@@ -66,7 +69,8 @@ def _float(node: Node) -> bool:
 MUTATIONS: dict[str, tuple[Callable, Callable[[Node], bool]]] = {
     "scaled": (scaled, _float),
     "tail": (tail, lambda n: _float(n) and n.outputs[0].type.size > 1),
-    "dropped": (dropped, lambda n: n.op.name in ("sum", "mean", "matmul") and n.inputs[0].type.rank > 0 and n.inputs[0].type.size > 1),
+    "dropped": (dropped, lambda n: n.op.name in ("sum", "mean", "matmul") and n.inputs[0].type.rank > 0
+                and n.inputs[0].type.size > 1),
     "stale": (stale, lambda n: _float(n) and bool(n.inputs) and not n.op.REGIONS)}
 
 
@@ -89,7 +93,8 @@ def mutated(graph: Graph, way: str, rng) -> Graph | None:
 
 
 def effect(graph: Graph, wrong: Graph, inputs) -> float:
-    """How far the fault moves an output, by f64, relative to its largest element; 1 for an output of integers or bools."""
+    """How far the fault moves an output, by f64, relative to its largest element; 1 for an output of integers or
+    bools."""
     floats = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in inputs]
     with np.errstate(all="ignore"):
         pairs = [*zip(Oracle().run(graph, floats), Oracle().run(wrong, floats))]
@@ -133,7 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.random.mutations", description=__doc__.splitlines()[0])
     parser.add_argument("--programs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--missed", action="store_true", help="print programs whose fault was not caught though it moves an output by 1e-5")
+    parser.add_argument("--missed", action="store_true",
+                        help="print programs whose fault was not caught though it moves an output by 1e-5")
     options = parser.parse_args()
     total, caught = Counter(), Counter()
     for index in range(options.programs):

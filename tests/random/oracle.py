@@ -1,12 +1,14 @@
 """What a graph computes, node by node in numpy, and how far rounding may move each element of it.
 
-The graph is the one that the user declared (or differentiated), before any pass: fusion, layout, memory plan and code have no part in this.
-Floats are computed in f64, whatever their type says; a value of type f32 that leaves the range of f32 becomes infinite as it would there.
+The graph is the one that the user declared (or differentiated), before any pass: fusion, layout, memory plan and code
+have no part in this. Floats are computed in f64, whatever their type says; a value of type f32 that leaves the range
+of f32 becomes infinite as it would there.
 
-The error that is allowed follows from the program itself: the graph runs again and again with every result moved at random by a few units in
-the last place of *its own type*, and rounded to it. (Sums are moved by units of what their terms have without their signs, whatever order they are
-added in; operands of what contains sums, and inside of composites every step, since cancellation comes from there.) What those runs differ by is
-how far rounding moves a result: through divisions by small numbers, cancellation, comparisons, trip counts and sorts alike.
+The error that is allowed follows from the program itself: the graph runs again and again with every result moved at
+random by a few units in the last place of *its own type*, and rounded to it. (Sums are moved by units of what their
+terms have without their signs, whatever order they are added in; operands of what contains sums, and inside of
+composites every step, since cancellation comes from there.) What those runs differ by is how far rounding moves a
+result: through divisions by small numbers, cancellation, comparisons, trip counts and sorts alike.
 """
 from __future__ import annotations
 
@@ -24,23 +26,30 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.op import Composite, as_tuple
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.types import TensorType, f32, f64
-from tests.random.rounding import CHOOSES, CORRECT, COUNTED, EXACT, ROUNDED_ONCE, RUNNING, SUMS, ULPS, exact_result, exact_sum, ulps
+from tests.random.rounding import (
+    CHOOSES, CORRECT, COUNTED, EXACT, ROUNDED_ONCE, RUNNING, SUMS, ULPS, exact_result, exact_sum, ulps)
 
-LARGE = {f32: 1e12, f64: 1e100}     # beyond, squares inside of operators leave the range of the type: nothing is said of such programs
+# beyond, squares inside of operators leave the range of the type: nothing is said of such programs
+LARGE = {f32: 1e12, f64: 1e100}
 LOST = 0.3                          # of numbers below the unit of a sum: the share that is lost in it
 TABLE = 1 << 16                     # numbers of repeatable noise
-CONVOLUTIONS = {                    # operands which, multiplied by the zeros of a padding or left out there, make NaN or not: nothing is promised
-    "conv2d": slice(1, 2), "conv_transpose2d": slice(1, 2), "conv2d_input_grad": slice(0, 1), "conv2d_weight_grad": slice(None)}
+# operands which, multiplied by the zeros of a padding or left out there, make NaN or not: nothing is promised
+CONVOLUTIONS = {
+    "conv2d": slice(1, 2), "conv_transpose2d": slice(1, 2), "conv2d_input_grad": slice(0, 1),
+    "conv2d_weight_grad": slice(None)}
 
 
 @dataclass
 class Oracle:
-    """Evaluates graphs. `noise` moves results by rounding; None computes as exactly as f64 can. `apart`: composites are what their decompositions
-    give, which differs from their references where infinities meet. `repeatable`: a value that is computed twice is moved by the same noise, as by the same code.
+    """Evaluates graphs. `noise` moves results by rounding; None computes as exactly as f64 can. `apart`: composites
+    are what their decompositions give, which differs from their references where infinities meet. `repeatable`: a
+    value that is computed twice is moved by the same noise, as by the same code.
 
-    `doubtful`: for each result of the last graph that ran whether nothing is promised of it, because it depends on a value above `LARGE`, where the
-    range of a type may have been left inside of an operator, or on a product that met infinities of which docs/numerics.md promises nothing.
-    `in_loop`: the graph that runs is the body of a loop. `finite`: no value was NaN or infinite. `looks_up`: there is a one_hot, products with which need not look at rows that are not asked for.
+    `doubtful`: for each result of the last graph that ran whether nothing is promised of it, because it depends on a
+    value above `LARGE`, where the range of a type may have been left inside of an operator, or on a product that met
+    infinities of which docs/numerics.md promises nothing.
+    `in_loop`: the graph that runs is the body of a loop. `finite`: no value was NaN or infinite. `looks_up`: there is
+    a one_hot, products with which need not look at rows that are not asked for.
     """
     noise: np.random.Generator | None = None
     apart: bool = False
@@ -59,7 +68,8 @@ class Oracle:
         outside = self._doubt
         for node in graph.nodes:
             self._doubt = any(v in doubted for v in node.inputs)
-            results = self._node(node.op, [env[v] for v in node.inputs], [v.type for v in node.inputs], [v.type for v in node.outputs])
+            results = self._node(node.op, [env[v] for v in node.inputs], [v.type for v in node.inputs],
+                                 [v.type for v in node.outputs])
             for v, array in zip(node.outputs, results, strict=True):
                 env[v] = self._stored(array, v.type, node.op.name)
             if self._doubt:
@@ -79,7 +89,8 @@ class Oracle:
             return as_tuple(op.reference(*ins))
         if op.name in CORRECT:
             y, t = np.asarray(op.reference(*ins)), out_types[0]
-            return [np.where(exact_result(op.name, ins, y, t.dtype), y, self._moved(y, t, units=ulps(op.name, 1, self.in_loop))) if t.dtype.is_float else y]
+            return [np.where(exact_result(op.name, ins, y, t.dtype), y,
+                             self._moved(y, t, units=ulps(op.name, 1, self.in_loop))) if t.dtype.is_float else y]
         errors, sizes, units = self._inside(op, ins, in_types), itertools.repeat(None), ULPS
         if op.name in SUMS:
             units = ulps(op.name, _terms(op, ins), self.in_loop)
@@ -87,7 +98,8 @@ class Oracle:
         elif op.name not in ROUNDED_ONCE:
             ins = [self._moved(x, t) for x, t in zip(ins, in_types)]
         results = as_tuple(op.reference(*ins))
-        return [self._moved(np.asarray(y), t, size, units) + e if t.dtype.is_float else y for y, t, size, e in zip(results, out_types, sizes, errors)]
+        return [self._moved(np.asarray(y), t, size, units) + e if t.dtype.is_float else y for y, t, size,
+                e in zip(results, out_types, sizes, errors)]
 
     def _sum_sizes(self, op, ins, dtype) -> np.ndarray:
         """Of what size the rounding errors of a sum are units: 0 where there are none."""
@@ -100,21 +112,26 @@ class Oracle:
         if not isinstance(op, Composite) or op.name in ROUNDED_ONCE or op.REGIONS:
             return itertools.repeat(0)
         inner = _decomposed(op, tuple(in_types))
-        pairs = zip(Oracle(self.noise, repeatable=self.repeatable, _table=self._table).run(inner, ins), Oracle().run(inner, ins))
-        return [np.nan_to_num(y - exact, nan=0, posinf=0, neginf=0) if exact.dtype.kind == "f" else 0 for y, exact in pairs]
+        pairs = zip(Oracle(self.noise, repeatable=self.repeatable, _table=self._table).run(inner, ins),
+                    Oracle().run(inner, ins))
+        return [np.nan_to_num(y - exact, nan=0, posinf=0, neginf=0) if exact.dtype.kind == "f" else 0 for y,
+                exact in pairs]
 
     def _moved(self, x: np.ndarray, t: TensorType, size: np.ndarray | None = None, units: float = ULPS) -> np.ndarray:
-        """x with each element off by a few units in the last place, of its own or of `size`; what is below one of these may be lost in a sum."""
+        """x with each element off by a few units in the last place, of its own or of `size`; what is below one of
+        these may be lost in a sum."""
         if not t.dtype.is_float or not x.size:
             return x
         info = np.finfo(t.dtype.np)
         size = np.abs(x if size is None else size)
-        unit = size * info.eps + np.where(size > 0, info.smallest_subnormal, 0)         # what is 0 whatever the order stays 0
+        # what is 0 whatever the order stays 0
+        unit = size * info.eps + np.where(size > 0, info.smallest_subnormal, 0)
         unit, moves = np.where(np.isfinite(unit), unit, 0), self._draw(x)
         return np.where((np.abs(x) < unit) & (np.abs(moves) < LOST), 0, x + unit * units * moves)
 
     def _draw(self, x: np.ndarray) -> np.ndarray:
-        """Numbers in [-1, 1) for each element of x; if `repeatable`, the same whenever these numbers come out of an operator."""
+        """Numbers in [-1, 1) for each element of x; if `repeatable`, the same whenever these numbers come out of an
+        operator."""
         if not self.repeatable:
             return self.noise.uniform(-1, 1, x.shape)
         if self._table is None:
@@ -124,7 +141,8 @@ class Oracle:
 
     def _stored(self, array, t: TensorType, what: str) -> np.ndarray:
         array = np.asarray(array)
-        if array.shape != t.shape or array.dtype.kind != t.dtype.np.kind or array.dtype.kind != "f" and array.dtype != t.dtype.np:
+        kind, wanted = array.dtype.kind, t.dtype.np
+        if array.shape != t.shape or kind != wanted.kind or kind != "f" and array.dtype != wanted:
             raise AssertionError(f"reference of {what} made {array.dtype}{list(array.shape)}, its type says {t}")
         if array.dtype.kind != "f" or not array.size:
             return array
@@ -141,7 +159,8 @@ class Oracle:
     def _scan(self, op: Scan, ins):
         n, last = op.carries, op.carries + op.xs
         carries, xs, captured = ins[:n], ins[n:last], ins[last:]
-        ys = [np.zeros((op.length, *v.type.shape), np.float64 if v.type.dtype.is_float else v.type.dtype.np) for v in op.body.outputs[n:]]
+        ys = [np.zeros((op.length, *v.type.shape), np.float64 if v.type.dtype.is_float else v.type.dtype.np)
+              for v in op.body.outputs[n:]]
         outside, self.in_loop = self.in_loop, True
         for t in reversed(range(op.length)) if op.reverse else range(op.length):
             results = self.run(op.body, (*carries, *(x[t] for x in xs), *captured))
@@ -163,7 +182,8 @@ class Oracle:
 
 
 def _nothing_is_said(op, ins) -> bool:
-    """Whether infinities or NaN meet zeros of a padding, or are added up along an axis of one operand of a product, before it or after."""
+    """Whether infinities or NaN meet zeros of a padding, or are added up along an axis of one operand of a product,
+    before it or after."""
     if op.name == "einsum":
         left, right, out = re.split(",|->", op.equation)
         return bool((set(left) ^ set(right)) - set(out)) and not all(np.isfinite(x).all() for x in ins)
@@ -186,11 +206,13 @@ def _decomposed(op: Composite, types: tuple[TensorType, ...]) -> Graph:
 _CONTROL = {Scan: Oracle._scan, Cond: Oracle._cond, WhileLoop: Oracle._while}
 
 FIRST, MORE = 2, 40                 # runs with noise: always, and where the first make a result look wrong
-FACTOR = 4                          # an element is wrong when it is this many times further away than noise ever moved it
+# an element is wrong when it is this many times further away than noise ever moved it
+FACTOR = 4
 
 
 class Expected:
-    """The outputs of a graph for some inputs, and what else rounding may make of them. Of those that are `doubtful` nothing is said."""
+    """The outputs of a graph for some inputs, and what else rounding may make of them. Of those that are `doubtful`
+    nothing is said."""
 
     def __init__(self, graph: Graph, inputs: Sequence[np.ndarray], seed: int):
         self.graph = graph
@@ -217,7 +239,8 @@ class Expected:
     def _run_with_noise(self) -> None:
         apart = not self._finite and self._runs % 2 == 0
         with np.errstate(all="ignore"):
-            for spread, y in zip(self._spread, Oracle(self._rng, apart, self._runs % 4 < 2).run(self.graph, self.inputs)):
+            moved = Oracle(self._rng, apart, self._runs % 4 < 2).run(self.graph, self.inputs)
+            for spread, y in zip(self._spread, moved):
                 spread.add(y)
         self._runs += 1
 
@@ -227,7 +250,8 @@ class Expected:
             if not self.doubtful[i] and bad.any():
                 where = tuple(int(n) for n in np.argwhere(bad)[0])
                 wanted = np.asarray(self.outputs[i])
-                return (f"output {i}, {v.type}: {int(bad.sum())} of {bad.size} elements are wrong, first {list(where)}: {y[where]!r}, "
+                return (f"output {i}, {v.type}: {int(bad.sum())} of {bad.size} elements are wrong, "
+                        f"first {list(where)}: {y[where]!r}, "
                         f"the oracle says {wanted[where]!r} ± {spread.allowed(v.type)[where]:.1e}\n"
                         f"    native {_short(y)}\n    oracle {_short(wanted)}")
         return ""
@@ -239,7 +263,8 @@ class _Spread:
     def __init__(self, exact: np.ndarray):
         self.exact, self.distance = exact, np.zeros(exact.shape)
         self.low, self.high = exact, exact
-        self.nan, self.inf, self.neg_inf = np.isnan(exact), exact == np.inf, exact == -np.inf       # where any run had one
+        # where any run had one
+        self.nan, self.inf, self.neg_inf = np.isnan(exact), exact == np.inf, exact == -np.inf
         self.finite = np.isfinite(exact)
 
     def add(self, y: np.ndarray) -> None:
@@ -247,7 +272,8 @@ class _Spread:
             apart = np.abs(y.astype(np.float64) - self.exact)
         self.distance = np.maximum(self.distance, np.where(np.isfinite(apart), apart, 0))
         self.low, self.high = np.fmin(self.low, y), np.fmax(self.high, y)
-        self.nan, self.inf, self.neg_inf = self.nan | np.isnan(y), self.inf | (y == np.inf), self.neg_inf | (y == -np.inf)
+        self.nan, self.inf = self.nan | np.isnan(y), self.inf | (y == np.inf)
+        self.neg_inf = self.neg_inf | (y == -np.inf)
         self.finite = self.finite | np.isfinite(y)
 
     def allowed(self, t: TensorType) -> np.ndarray:
@@ -264,8 +290,8 @@ class _Spread:
         y = y.astype(np.float64)
         with np.errstate(all="ignore"):
             near = (np.abs(y - self.exact) <= self.allowed(t)) | (y >= self.low) & (y <= self.high)
-        right = np.isnan(y) & self.nan | (y == np.inf) & self.inf | (y == -np.inf) & self.neg_inf | np.isfinite(y) & self.finite & near
-        return ~right
+        special = np.isnan(y) & self.nan | (y == np.inf) & self.inf | (y == -np.inf) & self.neg_inf
+        return ~(special | np.isfinite(y) & self.finite & near)
 
 
 def _short(array: np.ndarray) -> str:

@@ -1,4 +1,5 @@
-"""Random graphs: native code = oracle, 1 thread = many threads bit for bit, gradients = differences, text parses back."""
+"""Random graphs: native code = oracle, 1 thread = many threads bit for bit, gradients = differences, text parses
+back."""
 import os
 import signal
 import time
@@ -83,13 +84,15 @@ def test_native_code_is_the_oracle(program, seed):
 
 
 def test_programs_of_a_seed(monkeypatch, capsys):
-    """A share of what `python -m tests.random` runs: regions, images, views and derivatives, in processes of their own."""
+    """A share of what `python -m tests.random` runs: regions, images, views and derivatives, in processes of their
+    own."""
     monkeypatch.setenv("GRAPHC_CACHE", "off")
     assert hunt(SEED, 1, SECONDS, shrinking=10) == 0, capsys.readouterr().out
 
 
 def test_the_oracle_finds_what_is_wrong():
-    """A result that is off by more than rounding explains is wrong; one off by less is not, however much the program magnifies it."""
+    """A result that is off by more than rounding explains is wrong; one off by less is not, however much the program
+    magnifies it."""
     graph = gc.parse("""
 graph f(x: f32[4]) {
   %0 = constant() {value=f32[]<1000.0>} : f32[]
@@ -133,7 +136,8 @@ graph f(m: bool[3], n: f32[3]) {
 
 @pytest.mark.parametrize("way", MUTATIONS)
 def test_planted_faults_are_found(way):
-    """Of faults that move an output by 1e-4 or more all are found, of a constant wrong by 1e-5 most. `python -m tests.random.mutations`."""
+    """Of faults that move an output by 1e-4 or more all are found, of a constant wrong by 1e-5 most. `python -m
+    tests.random.mutations`."""
     found = [f for i in range(14) if (f := planted(SEED, i, way)) and f.moved > (1e-4 if way != "scaled" else 9e-6)]
     assert len(found) > 2 and sum(f.caught for f in found) >= len(found) * (1 if way != "scaled" else 0.9)
 
@@ -155,7 +159,8 @@ def test_a_crash_is_a_finding():
 
 def test_findings_are_made_smaller(monkeypatch):
     """Of a graph that fails by one of its nodes little more than that node is left."""
-    graph = next(g for g in (program(SEED, i).graph for i in range(1000)) if "tanh(" in print_graph(g) and len(g.nodes) > 30)
+    graph = next(g for g in (program(SEED, i).graph for i in range(1000)) if "tanh(" in print_graph(g)
+                 and len(g.nodes) > 30)
     monkeypatch.setattr(shrink, "failing", lambda g, *_: Outcome("wrong" if "tanh(" in print_graph(g) else "ok"))
     smaller, _ = shrink.shrunk(graph, Outcome("wrong"))
     assert len(smaller.nodes) < 4
