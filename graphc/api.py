@@ -103,6 +103,9 @@ class Polymorphic(Shown):
         self.graph, self._function, self._owner, self._threads = graph, function, owner, threads
         self._kept: OrderedDict[tuple, Compiled] = OrderedDict()
 
+    def __repr__(self) -> str:
+        return f"<compiled {self.graph.heading}, for each size of {', '.join(sorted(self.graph.dim_names))}>"
+
     def __call__(self, *args, **named):
         arrays = dict(zip((v.name for v in self.graph.inputs), args)) | {k: v for k, v in named.items() if k != "out"}
         return self.bound(**self._sizes(arrays))(*args, **named)

@@ -302,6 +302,9 @@ class Compiled(Shown):
     def __call__(self, *args, **kwargs):
         return self.run(*args, **kwargs)
 
+    def __repr__(self) -> str:
+        return f"<compiled {self.graph.heading}>"
+
     def dump(self, stage: str = "graph") -> str:
         """The text of a stage: graph, simplified, fused, planned, loops, llvm or asm."""
         return self.compilation.text(stage)

@@ -130,6 +130,10 @@ class TrainStep(Shown):
         self._forget()
         self.own = True                     # a copy of a step is apart from it on purpose
 
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{name}: {type}" for name, type in self._types.items())
+        return f"<training step {self.graph.name}({inputs}), {len(self.state)} arrays of state>"
+
     @property
     def function(self) -> tuple[Module, Callable | None]:
         """What is trained: the network and the loss, or the function that returns the loss."""

@@ -72,8 +72,7 @@ class GraphFunction(Shown):
         return print_graph(self.graph)
 
     def __repr__(self) -> str:
-        ins = ", ".join(f"{v.name}: {v.type}" for v in self.graph.inputs)
-        return f"<graph {self.name}({ins}) -> {', '.join(str(v.type) for v in self.graph.outputs)}>"
+        return f"<graph {self.graph.heading}>"
 
     def __call__(self, *args, **kwargs):
         """On symbolic arrays (or anywhere inside a trace): inlined. On numpy arrays: compiled on first use, then run.

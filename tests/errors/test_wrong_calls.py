@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Iterator
 from functools import cache
 
+import numpy as np
 import pytest
 
 import graphc as gc
@@ -157,3 +158,20 @@ def test_functions_and_methods_stay_picklable():
     for f in functions().values():
         if isinstance(f, types.FunctionType):
             assert pickle.loads(pickle.dumps(f)) is f
+
+
+def test_what_users_print_says_what_it_is():
+    """In one line, without addresses or contents, however large what it holds."""
+    large = np.zeros((300, 300), np.float32)
+    things = double, gc.compile(double), gc.compile(double, B=2), step(), gc.compile(gc.graph(_plus(large)))
+    texts = {repr(x) for x in things}
+    assert texts == {
+        "<graph double(x: f32[B, 3]) -> f32[]>", "<compiled double(x: f32[B, 3]) -> f32[], for each size of B>",
+        "<compiled double(x: f32[2, 3]) -> f32[]>", "<compiled plus(x: f32[300]) -> f32[300, 300]>",
+        "<training step train_linear(x: f32[4, 3], y: f32[4, 2]), 3 arrays of state>"}
+
+
+def _plus(array):
+    def plus(x: gc.f32[300]):
+        return x + array
+    return plus

@@ -139,6 +139,7 @@ def _work(pipe: int, seed: int, first: int, step: int) -> None:
 def _guarded(work: Callable[[], None]) -> None:
     code = 1
     faulthandler.disable()              # the parent tells of a crash
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         work()
         code = 0
