@@ -7,6 +7,7 @@ from functools import cache
 from inspect import Signature
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import plain_signature, refused
 from graphc.errors import GraphError
@@ -44,7 +45,7 @@ class Activation(Module):
     def kind(self) -> str:
         return self.name
 
-    def forward(self, x, **options):
+    def forward(self, x: Array, **options):
         return getattr(gc, self.name)(x, **(self.options | options))
 
     def __repr__(self) -> str:

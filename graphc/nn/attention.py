@@ -2,15 +2,15 @@
 from __future__ import annotations
 
 import graphc as gc
-from graphc.dsl.array import as_array
+from graphc.dsl.array import Array, as_array
 from graphc.dsl.attention import attend, seen_keys
+from graphc.dsl.order import batch_comes_first, said
 from graphc.errors import GraphError
 from graphc.ir.convert import integer
 from graphc.ir.ops.attention import MASKED
 from graphc.nn.decode import attended
 from graphc.nn.linear import Linear
 from graphc.nn.module import Module
-from graphc.dsl.order import batch_comes_first, said
 from graphc.nn.padding import real_keys, shown_steps
 from graphc.nn.parameter import ZEROS, XavierUniform
 from graphc.nn.position import InnerPosition
@@ -32,7 +32,8 @@ class Attention(Module):
         self.features, self.scaled, self.causal = features, scaled, causal
         self.q_proj, self.k_proj, self.v_proj = (Linear(features, bias=False) if features else None for _ in range(3))
 
-    def forward(self, q, k=None, v=None, mask=None, lengths=None):
+    def forward(self, q: Array, k: Array | None = None, v: Array | None = None, mask: Array | None = None,
+                lengths: Array | None = None):
         own, single = k is None, k is not None and len(q.shape) == len(k.shape) - 1
         q = gc.expand_dims(q, -2) if single else q
         q, k, v = _shown("Attention", q, k, v, lengths)
@@ -70,7 +71,8 @@ class MultiHeadAttention(Module):
         self.heads, self.causal, self.bias, self.position = integer(heads, "heads", 1), causal, bias, position
         self.out_proj = Linear(None, bias=bias, bias_init=ZEROS)
 
-    def forward(self, q, k=None, v=None, mask=None, lengths=None):
+    def forward(self, q: Array, k: Array | None = None, v: Array | None = None, mask: Array | None = None,
+                lengths: Array | None = None):
         v = k if v is None else v
         _check_sequences(q, *(() if k is None else (k, v)))
         own, width = k is None, q.shape[-1]
@@ -88,11 +90,11 @@ class MultiHeadAttention(Module):
         y = attend(q, k, v, mask, causal)
         return said(self.out_proj(y.transpose(0, 2, 1, 3).reshape(*q.shape[:1], q.shape[2], width)), True)
 
-    def _heads(self, x):
+    def _heads(self, x: Array):
         """[B, T, E] as [B, heads, T, E / heads]."""
         return x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(0, 2, 1, 3)
 
-    def _project(self, q, k, v) -> list:
+    def _project(self, q: Array, k: Array, v: Array) -> list:
         """Queries, keys and values, each [B, …, E]; those of one array by one product."""
         width = q.shape[-1]
         bias = self.parameter("in_proj_bias", (3 * width,), ZEROS, q.dtype) if self.bias else None
@@ -109,22 +111,22 @@ class MultiHeadAttention(Module):
         return [query, *(_affine(x, _rows(weight, i, width), _rows(bias, i, width)) for i, x in ((1, k), (2, v)))]
 
 
-def _affine(x, weight, bias):
+def _affine(x: Array, weight: Array, bias: Array | None):
     y = x @ weight.T
     return y if bias is None else y + bias
 
 
-def _rows(x, i: int, width: int, count: int = 1):
+def _rows(x: Array | None, i: int, width: int, count: int = 1):
     """Block i of `width` rows, and those after it."""
     return None if x is None else x[i * width:(i + count) * width]
 
 
-def _parts(x, width: int) -> list:
+def _parts(x: Array, width: int) -> list:
     """x cut along its last axis into arrays of `width`."""
     return [x[..., i * width:(i + 1) * width] for i in range(x.shape[-1] // width)]
 
 
-def _shown(layer: str, q, k, v, lengths) -> tuple:
+def _shown(layer: str, q: Array, k: Array, v: Array, lengths: Array | None) -> tuple:
     """q, k and v, None where they are not given, with 0 for padding in what is attended to: their weights' gradients
     are products with it."""
     if k is None:
@@ -133,7 +135,7 @@ def _shown(layer: str, q, k, v, lengths) -> tuple:
     return q, keys, keys if v is None or v is k else shown_steps(layer, v, lengths)
 
 
-def _seen(layer: str, mask, lengths, k):
+def _seen(layer: str, mask: Array | None, lengths: Array | None, k: Array):
     """The mask that also hides keys from `lengths` on; it broadcasts to the scores of keys [B, …, S, D]."""
     mask = None if mask is None else as_array(mask)
     if lengths is None:
@@ -144,7 +146,7 @@ def _seen(layer: str, mask, lengths, k):
     return mask & real if mask.dtype == gc.bool_ else gc.where(real, mask, MASKED)
 
 
-def _masked(mask, bias):
+def _masked(mask: Array | None, bias: Array | None):
     """One mask from a mask (bool, float or None) and a bias that is added to the scores."""
     if mask is None or bias is None:
         return bias if mask is None else mask

@@ -4,6 +4,7 @@ from __future__ import annotations
 from math import prod
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, integers, is_sequence
 from graphc.nn.module import Module
@@ -29,7 +30,7 @@ class Convolution(Module):
         self.kernel, self.stride, self.dilation = (per_axis(v, self.axes) for v in (kernel, stride, dilation))
         self.padding = padding if isinstance(padding, str) or is_sequence(padding) else per_axis(padding, self.axes)
 
-    def forward(self, x):
+    def forward(self, x: Array):
         inside = channels_of(x, self.axes, type(self).__name__)
         if inside % self.groups or self.channels % self.groups:
             raise GraphError(f"{inside} input and {self.channels} output channels do not divide into {self.groups} "
@@ -45,7 +46,7 @@ class Convolution(Module):
     def weight_shape(self, inside: int) -> tuple[int, ...]:
         return (self.channels, inside // self.groups, *self.kernel)
 
-    def apply(self, x, weight):
+    def apply(self, x: Array, weight: Array):
         function = gc.conv2d if self.axes == 2 else gc.conv1d
         return function(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
 
@@ -71,7 +72,7 @@ class ConvTranspose2d(Convolution):
     def weight_shape(self, inside):
         return (inside, self.channels // self.groups, *self.kernel)
 
-    def apply(self, x, weight):
+    def apply(self, x: Array, weight: Array):
         return gc.conv_transpose2d(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation,
                                    groups=self.groups)
 
@@ -81,7 +82,7 @@ def per_axis(value: Size, axes: int) -> tuple:
     return integers(value, "a size", axes, 0)
 
 
-def channels_of(x, axes: int, layer: str) -> int:
+def channels_of(x: Array, axes: int, layer: str) -> int:
     """The channel count of x [B, C, …]; GraphError when the axes do not fit."""
     if len(x.shape) != axes + 2:
         wanted = "[batch, channels, length]" if axes == 1 else "[batch, channels, height, width]"

@@ -27,26 +27,26 @@ class GenerateToken(Module):
             raise GraphError(f"GenerateToken takes the nn.Embedding of the tokens, got {embedding!r}")
         self.embedding, self.tied, self.bias = embedding, tied, bias
 
-    def forward(self, x):
+    def forward(self, x: Array):
         if not x.shape:
             raise GraphError("GenerateToken takes vectors [..., features], got a scalar")
         scores = self._tied(x) if self.tied else x @ self._own_weight(x).T
         return scores + self.parameter("bias", (self.embedding.count,), ZEROS, x.dtype) if self.bias else scores
 
-    def probabilities(self, x):
+    def probabilities(self, x: Array):
         return gc.softmax(self(x), axis=-1)
 
-    def choose(self, x, **options):
+    def choose(self, x: Array, **options):
         return sample(self(x), **options)
 
-    def _tied(self, x):
+    def _tied(self, x: Array):
         if x.shape[-1] != self.embedding.features:
             raise GraphError(f"GenerateToken compares x with embeddings of {self.embedding.features} features, "
                              f"x has {x.shape[-1]}: "
                              f"put nn.Linear({self.embedding.features}) in front, or take tied=False")
         return self.embedding.attend(x)
 
-    def _own_weight(self, x):
+    def _own_weight(self, x: Array):
         return self.parameter("weight", (self.embedding.count, x.shape[-1]), fan_in_uniform(x.shape[-1]), x.dtype)
 
 

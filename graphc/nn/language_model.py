@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.nn.collapse import Collapse
 from graphc.nn.generate import GenerateToken
@@ -31,24 +32,24 @@ class LanguageModel(Module):
         self.collapse = Collapse(collapse, batch_first=True)
         self.generate = GenerateToken(embed) if generate is None else as_module(generate)
 
-    def forward(self, ids, lengths=None):
+    def forward(self, ids: Array, lengths: Array | None = None):
         check_ids(type(self).__name__, ids)
         check_batch_first(self)
         options = {} if lengths is None else {"lengths": lengths}
         x = self.sequence_model(self.embed(ids), **chosen(self.sequence_model, options))
         return self.generate(self.collapse.prefixes(x))
 
-    def loss(self, ids, lengths=None):
+    def loss(self, ids: Array, lengths: Array | None = None):
         """Minus the log-likelihood of a token given those before it, the mean over the tokens ids[:, 1:]; `lengths`,
         integers [B], of padded ids."""
         return sequence_loss(self(ids[:, :-1]), ids[:, 1:], lengths=_less(lengths), batch_first=True, reduction="step")
 
-    def log_likelihood(self, ids, lengths=None):
+    def log_likelihood(self, ids: Array, lengths: Array | None = None):
         """log p(ids[1:] | ids[0]) of each sequence, [B]."""
         return log_likelihood(self(ids[:, :-1]), ids[:, 1:], lengths=_less(lengths), batch_first=True)
 
 
-def check_ids(layer: str, ids) -> None:
+def check_ids(layer: str, ids: Array) -> None:
     if len(ids.shape) != 2 or not ids.dtype.is_int:
         raise GraphError(f"{layer} takes integer ids [batch, time], got {ids.type}")
 
@@ -61,6 +62,6 @@ def check_batch_first(net: Module) -> None:
                              "with batch_first=True")
 
 
-def _less(lengths):
+def _less(lengths: Array | None):
     """The number of tokens that have one before them."""
     return None if lengths is None else gc.maximum(lengths - 1, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.types import DType
 from graphc.nn.activation import activation_named
@@ -20,7 +21,7 @@ class Linear(Module):
         super().__init__()
         self.features, self.bias, self.init, self.bias_init = features, bias, init, bias_init
 
-    def forward(self, x):
+    def forward(self, x: Array):
         if not x.shape:
             raise GraphError("Linear takes an array with at least one axis, got a scalar")
         start = fan_in_uniform(_size(x.shape[-1]))
@@ -42,7 +43,7 @@ class FeedForward(Linear):
         super().__init__(features, **options)
         self.activation = activation_named(activation)
 
-    def forward(self, x):
+    def forward(self, x: Array):
         return self.activation(super().forward(x))
 
     def __repr__(self) -> str:
@@ -64,12 +65,12 @@ class Embedding(Module):
     def table(self):
         return self.parameter("weight", (self.count, self.features), Normal(self.std), self.dtype)
 
-    def forward(self, ids):
+    def forward(self, ids: Array):
         if not ids.dtype.is_int:
             raise GraphError(f"Embedding takes integer ids, got {ids.dtype}; convert with ids.astype(gc.i32)")
         return gc.embedding(self.table(), ids)
 
-    def attend(self, x):
+    def attend(self, x: Array):
         return self.within(lambda: x @ self.table().T)
 
     def __repr__(self) -> str:
@@ -83,7 +84,7 @@ class Flatten(Module):
         super().__init__()
         self.start_axis = start_axis
 
-    def forward(self, x):
+    def forward(self, x: Array):
         size = 1
         for d in x.shape[self.start_axis:]:
             size = size * d

@@ -4,16 +4,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import graphc as gc
-from graphc.dsl.array import as_array
+from graphc.dsl.array import Array, as_array
 from graphc.dsl.form import formed
+from graphc.dsl.order import batch_comes_first, known_order
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, choice, flag
-from graphc.dsl.order import batch_comes_first, known_order
 from graphc.nn.padding import real_steps
 
 
 @formed
-def cross_entropy(logits, target, *, axis: int | None = None, label_smoothing: float = 0.0,
+def cross_entropy(logits: Array, target: Array, *, axis: int | None = None, label_smoothing: float = 0.0,
                   ignore_index: int | None = None, reduction: str = "mean"):
     """-log softmax(logits)[target], the mean over all targets that are not `ignore_index`.
 
@@ -29,7 +29,7 @@ def cross_entropy(logits, target, *, axis: int | None = None, label_smoothing: f
                             reduction=reduction)
 
 
-def _check_classes_last(logits, target) -> None:
+def _check_classes_last(logits: Array, target: Array) -> None:
     """GraphError for logits [B, n, …, n] of class ids, which may have the classes on either of the two axes; those of
     sequences have them last."""
     shape = logits.shape
@@ -41,20 +41,21 @@ def _check_classes_last(logits, target) -> None:
 
 
 @formed
-def mse(y, target, *, reduction: str = "mean"):
+def mse(y: Array, target: Array, *, reduction: str = "mean"):
     """(y - target)², the mean over all elements."""
     return gc.mse(y, target, reduction=reduction)
 
 
 @formed
-def bce(logits, target, *, reduction: str = "mean"):
+def bce(logits: Array, target: Array, *, reduction: str = "mean"):
     """Binary cross entropy from logits (torch's binary_cross_entropy_with_logits), the mean over all elements.
     GraphError for a sigmoid's result."""
     return gc.bce_with_logits(_no_probabilities("bce", logits), target, reduction=reduction)
 
 
 @formed
-def sequence_loss(y, target, loss: Callable = cross_entropy, *, lengths=None, mask=None,
+def sequence_loss(y: Array, target: Array, loss: Callable = cross_entropy, *, lengths: Array | None = None,
+                  mask: Array | None = None,
                   ignore_index: int | None = None,
                   batch_first: bool | None = None, reduction: str = "mean", **options):
     """The loss of every step, summed over the steps of each sequence: sum over t of loss(y[t], target[t]).
@@ -85,7 +86,8 @@ def sequence_loss(y, target, loss: Callable = cross_entropy, *, lengths=None, ma
 
 
 @formed
-def log_likelihood(logits, target, *, lengths=None, mask=None, ignore_index: int | None = None,
+def log_likelihood(logits: Array, target: Array, *, lengths: Array | None = None, mask: Array | None = None,
+                   ignore_index: int | None = None,
                    batch_first: bool | None = None):
     """log p(target) of each sequence, [B]: the sum over its steps t of log softmax(logits[t])[target[t]]. Options as
     in `sequence_loss`."""
@@ -96,7 +98,7 @@ def log_likelihood(logits, target, *, lengths=None, mask=None, ignore_index: int
 REDUCTIONS = {"mean": gc.mean, "sum": gc.sum, "none": lambda losses: losses, "step": None}
 
 
-def _counted(target, lengths, mask, ignore_index: int | None, batch_first: bool):
+def _counted(target: Array, lengths: Array | None, mask: Array | None, ignore_index: int | None, batch_first: bool):
     """bool [T, B] or [B, T]: which steps count; None when all do."""
     parts = [] if mask is None else [as_array(mask)]
     if lengths is not None and target.ndim < 2:
@@ -116,7 +118,8 @@ def _counted(target, lengths, mask, ignore_index: int | None, batch_first: bool)
 
 
 @formed
-def accuracy(logits, target, *, lengths=None, mask=None, ignore_index: int | None = None,
+def accuracy(logits: Array, target: Array, *, lengths: Array | None = None, mask: Array | None = None,
+             ignore_index: int | None = None,
              batch_first: bool | None = None):
     """The share of targets that are predicted; an f32 scalar.
 
@@ -135,7 +138,7 @@ def accuracy(logits, target, *, lengths=None, mask=None, ignore_index: int | Non
     return gc.sum(hits * counted) / gc.maximum(gc.sum(counted), 1)
 
 
-def _hits(logits, target):
+def _hits(logits: Array, target: Array):
     """Which targets are predicted, and the targets in the same shape."""
     single = logits.shape[-1:] == (1,)
     if target.shape == logits.shape and (single or logits.ndim < 2):
@@ -154,7 +157,7 @@ def _hits(logits, target):
     return gc.equal(logits > 0, target if target.dtype == gc.bool_ else target.astype(gc.f32) > 0.5), target
 
 
-def _no_probabilities(what: str, logits):
+def _no_probabilities(what: str, logits: Array):
     """logits; GraphError for what a sigmoid made, which is positive whatever it says."""
     node = as_array(logits).value.node
     if node is not None and node.op.name == "sigmoid":

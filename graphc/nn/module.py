@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from types import FunctionType
 
 from graphc.dsl.arguments import converted, of_array
+from graphc.dsl.array import Array
 from graphc.dsl.context import current_trace, declared_at, error_loc, user_loc
 from graphc.dsl.form import formed, formed_methods, plain_signature, refused
 from graphc.dsl.inline import join
 from graphc.errors import GraphError
-from graphc.ir.types import TensorType, f32
+from graphc.ir.types import DType, TensorType, f32
 from graphc.nn.parameter import Initializer, Parameter
 from graphc.nn.path import entered, noted, parameter_path, placed
 
@@ -117,12 +118,12 @@ class Module:
         trains = current_trace().trained
         return trains is not None and not trains(self, [parameter_path(name) for name in self._parameters])
 
-    def parameter(self, name: str, shape: tuple, init: Initializer, dtype=f32, trainable: bool = True):
+    def parameter(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32, trainable: bool = True):
         """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since."""
         made = self._own(name, (dtype if dtype.is_float else f32)[tuple(shape)], init, trainable)
         return current_trace().state(made, parameter_path(name), made.type)
 
-    def buffer(self, name: str, shape: tuple, init: Initializer, dtype=f32):
+    def buffer(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32):
         """Like `parameter`, for a value that is not trained, such as a running mean. `update` writes it."""
         return self.parameter(name, shape, init, dtype, trainable=False)
 
@@ -184,7 +185,7 @@ class Sequential(Module):
         self.items = tuple(as_module(item) for item in items)
         self._open = False          # made by >>, so that another >> extends it: a >> b >> c has three items
 
-    def forward(self, x, *rest, **options):
+    def forward(self, x: Array, *rest, **options):
         _check_taken(self, options)
         for i, item in enumerate(self.items):
             placed(item, str(i))

@@ -80,7 +80,7 @@ class Uniform(Spread):
     """Uniform in [-bound, bound)."""
     bound: float
 
-    def __call__(self, random, shape):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
         return random.uniform(-self.bound, self.bound, shape)
 
 
@@ -90,7 +90,7 @@ class Normal(Spread):
     """Normal with mean 0 and standard deviation `std`."""
     std: float = 1.0
 
-    def __call__(self, random, shape):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
         return random.normal(0.0, self.std, shape)
 
 
@@ -100,7 +100,7 @@ class Constant(Converted):
     """Every element is `value`."""
     value: float
 
-    def __call__(self, random, shape):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
         return np.full(shape, self.value)
 
 
@@ -110,7 +110,7 @@ class XavierUniform(Spread):
     """Uniform with bound gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010). Shape [out, in, …]."""
     gain: float = 1.0
 
-    def __call__(self, random, shape):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
         receptive = prod(shape[2:])
         return Uniform(self.gain * sqrt(6.0 / ((shape[0] + shape[1]) * receptive)))(random, shape)
 
@@ -121,7 +121,7 @@ class Value(Converted):
     """A given array."""
     array: tuple | np.ndarray
 
-    def __call__(self, random, shape):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
         array = array_of(self.array)
         try:
             return np.broadcast_to(array.astype(np.float64) if array.dtype.kind == "O" else array, shape)

@@ -7,18 +7,19 @@ from math import log, pi
 import numpy as np
 
 import graphc as gc
+from graphc.dsl.array import Array
+from graphc.dsl.order import batch_comes_first, said
 from graphc.errors import GraphError
 from graphc.ir.types import Dim, DType
 from graphc.nn.decode import decoding, stepping
 from graphc.nn.module import Module
-from graphc.dsl.order import batch_comes_first, said
 from graphc.nn.parameter import Normal
 
 
 class SinusoidalPosition(Module):
     """x[b, t, 2i] + sin(t / 10000^(2i / E)), x[b, t, 2i + 1] + cos(the same) (Vaswani et al. 2017). No parameters."""
 
-    def forward(self, x):
+    def forward(self, x: Array):
         x = _checked("SinusoidalPosition", x)
         length, width = x.shape[1:]
         step = stepping()
@@ -35,7 +36,7 @@ class LearnedPosition(Module):
         super().__init__()
         self.length, self.std = length, std
 
-    def forward(self, x):
+    def forward(self, x: Array):
         x = _checked("LearnedPosition", x)
         self.length = self.length or (x.shape[1] if isinstance(x.shape[1], int) else None)
         if self.length is None:
@@ -55,11 +56,11 @@ class LearnedPosition(Module):
 class InnerPosition(Module):
     """A position embedding inside attention: `MultiHeadAttention(heads, position=…)`."""
 
-    def turn(self, x):
+    def turn(self, x: Array):
         """Queries or keys [B, heads, T, D] that know their places."""
         return x
 
-    def bias(self, q, k):
+    def bias(self, q: Array, k: Array):
         """What is added to the scores of q [B, heads, T, D] and k [B, heads, S, D]: [heads, T, S], or None."""
 
 
@@ -75,7 +76,7 @@ class RotaryPosition(InnerPosition):
         super().__init__()
         self.base, self.halves = base, halves
 
-    def forward(self, x):
+    def forward(self, x: Array):
         length, width = x.shape[-2:] if x.ndim > 1 else (None, None)
         if not isinstance(width, int) or width % 2:
             raise GraphError("RotaryPosition takes [..., time, features] with an even number of features, "
@@ -114,7 +115,7 @@ class RelativePosition(InnerPosition):
                              f"distance each, got {buckets} and {max_distance}")
         self.buckets, self.max_distance, self.bidirectional, self.std = buckets, max_distance, bidirectional, std
 
-    def forward(self, q, k):
+    def forward(self, q: Array, k: Array):
         heads, queries, keys = q.shape[-3], q.shape[-2], k.shape[-2]
         if not isinstance(queries, int) or not isinstance(keys, int):
             raise GraphError(f"RelativePosition needs the numbers of queries and keys as ints, got {queries} and "
@@ -153,7 +154,7 @@ def sines(length: Dim, slow: np.ndarray, phase: np.ndarray | float, dtype: DType
     return gc.sin(gc.expand_dims(gc.arange(length, dtype=gc.f64), 1) * slow + phase).astype(dtype)
 
 
-def _checked(layer: str, x):
+def _checked(layer: str, x: Array):
     """x, a batch of sequences [B, T, E]."""
     if len(x.shape) != 3 or not isinstance(x.shape[2], int):
         raise GraphError(f"{layer} takes [batch, time, features] with the number of features as an int, "

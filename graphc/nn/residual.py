@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graphc.dsl.array import Array
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.nn.module import Module, as_module
@@ -18,7 +19,7 @@ class Residual(Module):
         super().__init__()
         self.body = as_module(body)
 
-    def forward(self, x, *rest, **options):
+    def forward(self, x: Array, *rest, **options):
         return added(x, self.body(x, *rest, **options))
 
     def takes(self):
@@ -44,19 +45,19 @@ class AddNorm(Module):
         self.body, self.norm = as_module(body), norm_named(norm)
         self.dropout, self.pre_norm = Dropout(dropout), pre_norm
 
-    def forward(self, x, *rest, **options):
+    def forward(self, x: Array, *rest, **options):
         return add_norm(self.norm, x, lambda h: self.dropout(self.body(h, *rest, **options)), self.pre_norm)
 
     def takes(self):
         return self.body.takes()
 
 
-def add_norm(norm: Module, x, f: Callable, pre_norm: bool):
+def add_norm(norm: Module, x: Array, f: Callable, pre_norm: bool):
     """The residual x + f(x), with the norm before f or after the sum."""
     return added(x, f(norm(x))) if pre_norm else norm(added(x, f(x)))
 
 
-def added(x, change):
+def added(x: Array, change: Array):
     """x + f(x); GraphError if f changed the shape."""
     if change.shape != x.shape:
         raise GraphError(f"x + f(x): f made {list(change.shape)} of {list(x.shape)}; both must agree")

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.nn.attention import Attention
 from graphc.nn.decode import decoding
@@ -36,7 +37,7 @@ class Seq2Seq(Module):
         self.encoder, self.decoder = as_module(encoder), as_module(decoder)
         self.bridge = None if bridge is None else as_module(bridge)
 
-    def forward(self, source, target, source_lengths=None):
+    def forward(self, source: Array, target: Array, source_lengths: Array | None = None):
         check_ids("Seq2Seq: target", target)
         check_batch_first(self)
         now = decoding()
@@ -44,7 +45,7 @@ class Seq2Seq(Module):
                            lambda: self.encode(source, source_lengths)) if now else self.encode(source, source_lengths)
         return self.decoder(target, **encoded)
 
-    def encode(self, source, lengths=None) -> dict:
+    def encode(self, source: Array, lengths: Array | None = None) -> dict:
         """What the decoder takes: {"start": …, "memory": [B, S, H], "memory_lengths": [B]}, or those of them that it
         does."""
         check_ids("Seq2Seq: source", source)
@@ -57,14 +58,14 @@ class Seq2Seq(Module):
         encoded = chosen(self.decoder, {**encoded, **({} if lengths is None else {"memory_lengths": lengths})})
         return encoded or self._unused()
 
-    def loss(self, source, target, source_lengths=None, lengths=None):
+    def loss(self, source: Array, target: Array, source_lengths: Array | None = None, lengths: Array | None = None):
         """Minus the log-likelihood of a target token given the source and the tokens before it, the mean over
         target[:, 1:]; `lengths`, integers [B], of padded targets, with the first token."""
         scores = self(source, target[:, :-1], source_lengths=source_lengths)
         counted = None if lengths is None else gc.maximum(lengths - 1, 0)
         return sequence_loss(scores, target[:, 1:], lengths=counted, batch_first=True, reduction="step")
 
-    def _recurrent(self, source, padded: dict) -> tuple:
+    def _recurrent(self, source: Array, padded: dict) -> tuple:
         if "return_state" not in self.encoder.takes():
             raise GraphError("Seq2Seq: the decoder is recurrent, so the encoder must end in a recurrent layer, "
                              "whose state it starts with")
@@ -88,7 +89,7 @@ class AttendTo(Module):
         super().__init__()
         self.attention, self.out_proj = Attention(features), Linear(None)
 
-    def forward(self, x, memory=None, memory_lengths=None):
+    def forward(self, x: Array, memory: Array | None = None, memory_lengths: Array | None = None):
         if memory is None:
             raise GraphError("AttendTo attends to what an encoder made: give memory=, [batch, time, features]")
         self.out_proj.features = x.shape[-1]

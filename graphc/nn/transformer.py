@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.nn.activation import activation_named
 from graphc.nn.attention import MultiHeadAttention
@@ -33,16 +34,16 @@ class TransformerBlock(Module):
         self.linear1, self.linear2 = Linear(hidden), Linear(None)         # None: follows the input
         self.norm1, self.norm2, self.dropout = norm_named(norm), norm_named(norm), Dropout(dropout)
 
-    def forward(self, x, mask=None, lengths=None):
+    def forward(self, x: Array, mask: Array | None = None, lengths: Array | None = None):
         x = shown_steps("TransformerBlock", x, lengths)
         x = self._add(self.norm1, x, lambda h: self.self_attn(h, mask=mask, lengths=lengths))
         return self._add(self.norm2, x, self._feed_forward)
 
-    def _feed_forward(self, h):
+    def _feed_forward(self, h: Array):
         self.linear1.features, self.linear2.features = self.hidden or 4 * h.shape[-1], h.shape[-1]
         return self.linear2(self.dropout(self.activation(self.linear1(h))))
 
-    def _add(self, norm: Module, x, f: Callable):
+    def _add(self, norm: Module, x: Array, f: Callable):
         return add_norm(norm, x, lambda h: self.dropout(f(h)), self.pre_norm)
 
 
@@ -60,7 +61,8 @@ class DecoderBlock(TransformerBlock):
         super().__init__(heads, causal=causal, norm=norm, **options)
         self.multihead_attn, self.norm3 = MultiHeadAttention(heads), norm_named(norm)
 
-    def forward(self, x, memory=None, mask=None, lengths=None, memory_mask=None, memory_lengths=None):
+    def forward(self, x: Array, memory: Array | None = None, mask: Array | None = None, lengths: Array | None = None,
+                memory_mask: Array | None = None, memory_lengths: Array | None = None):
         if memory is None:
             raise GraphError("DecoderBlock attends to what an encoder made: give memory=, [batch, time, features]")
         x = shown_steps("DecoderBlock", x, lengths)
