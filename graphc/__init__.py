@@ -43,7 +43,7 @@ __version__ = "0.1.0"
 
 _LATER = {                                              # loaded at the first use, most of them with the compiler
     "compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check",
-    "train_step": "graphc.train", "parse": "graphc.ir.parser",
+    "train_step": "graphc.train", "parse": "graphc.dsl.text",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
 
 

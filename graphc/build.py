@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.codegen.llvm import jit
-from graphc.codegen.program import Site
-from graphc.errors import GraphError, Loc
-from graphc.ir.graph import Graph, Node, regions
+from graphc.codegen.kernel_calls import Site
+from graphc.errors import GraphError
+from graphc.failure import Failure
+from graphc.ir.graph import Graph, regions
 from graphc.ir.ops.control import Cond, WhileLoop
-from graphc.ir.ops.fused import members
+from graphc.ir.types import static_dim
 from graphc.memory.plan import Constants, ProgramPlan
 from graphc.memory.usage import Memory
 from graphc.profile import CallSite
@@ -18,20 +19,6 @@ from graphc.runtime.executable import Program
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.signature import ArraySpec, Signature
 from graphc.stages import Emitted, FusedGraphs, Lowered
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What to say when a kernel reports a bad index, or a NaN where these are checked: the operator and the user's
-    line."""
-    op: str
-    loc: Loc | None
-    nan: bool = False
-
-    def error(self, index: int) -> GraphError:
-        bad = f"got index {index}, which is out of range"
-        nan = f"makes NaN, first in element {index} of its result"
-        return GraphError(f"{self.op} {nan if self.nan else bad}", self.loc)
 
 
 @dataclass(frozen=True)
@@ -51,7 +38,7 @@ class Build:
             jit.compile_object(emitted.llvm, emitted.target), signature(graph), memory.arena, memory.scratch,
             _joined(planned.constants), _work_ns(fused.main), emitted.target, derived.sizes, derived.passing,
             derived.idle, graph.writes, _varies(fused.main))
-        failures = tuple(Failure(_checking_op(n), n.loc, i in loops.nan_checks) for i, n in enumerate(loops.checked))
+        failures = tuple(Failure.of(n, i in loops.nan_checks) for i, n in enumerate(loops.checked))
         return Build(program, failures, memory, tuple(map(_call_site, loops.sites)))
 
     def error(self, node: int, index: int) -> GraphError:
@@ -72,7 +59,7 @@ def signature(graph: Graph) -> Signature:
 
 def constant_memory(nbytes: int) -> memoryview:
     """Where constants may lie."""
-    return memoryview(aligned_empty(nbytes, np.uint8))
+    return aligned_empty(nbytes, np.uint8).data
 
 
 def _joined(constants: Constants) -> memoryview:
@@ -89,19 +76,14 @@ def _call_site(site: Site) -> CallSite:
         return CallSite(site.kernel, None, "", 0, 0)
     cost = node.op.cost(*(v.type for v in node.inputs))
     stays = 2 * node.inputs[0].type.nbytes if site.aliased else 0           # neither read nor written
-    return CallSite(site.kernel, node.loc, node.scope, cost.flops, cost.bytes - stays + site.around)
-
-
-def _checking_op(node: Node) -> str:
-    """The operator to name: of a cluster, the one that may fail, or its last."""
-    names = [n.op.name for n, _ in members(node)]
-    return next((n.op.name for n, _ in members(node) if n.op.may_fail), names[-1] if names else "copy")
+    moved = static_dim(cost.bytes - stays) + site.around
+    return CallSite(site.kernel, node.loc, node.scope, static_dim(cost.flops), moved)
 
 
 def _work_ns(graph: Graph) -> int:
     """A rough duration on one core: 20 Gflop/s and 10 GB/s."""
     costs = [n.op.cost(*(v.type for v in n.inputs)) for n in graph.nodes]
-    return int(sum(max(c.flops / 20, c.bytes / 10) for c in costs))
+    return int(sum(max(static_dim(c.flops) / 20, static_dim(c.bytes) / 10) for c in costs))
 
 
 def _varies(graph: Graph) -> bool:

@@ -34,8 +34,8 @@ SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph fun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0 done, 1 something given is wrong (said on stderr), 130 interrupted, 141 nobody reads the output.
-    SystemExit with 2 for wrong usage, with 0 after --help and --version."""
+    """Runs one command; returns the exit status: 0 done, 1 something given is wrong (said on stderr), 130
+    interrupted, 141 nobody reads the output. SystemExit with 2 for wrong usage, with 0 after --help and --version."""
     def command() -> int | None:
         options = _parser().parse_args(arguments)
         return options.command(options)
@@ -43,12 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="graphc", description="A static-graph compiler for neural networks on the CPU.")
+    parser = argparse.ArgumentParser(prog="graphc",
+                                     description="A static-graph compiler for neural networks on the CPU.")
     parser.add_argument("--version", action="version", version=f"graphc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="demo | run | profile | dump | explain | opt | doctor")
     demo = commands.add_parser("demo", help="train a network on handwritten digits and save pictures")
     demo.add_argument("--epochs", type=_positive, default=15)
-    demo.add_argument("--out", type=Path, default=Path("graphc-demo"), help="folder for the picture and the graph's text")
+    demo.add_argument("--out", type=Path, default=Path("graphc-demo"),
+                      help="folder for the picture and the graph's text")
     demo.set_defaults(command=_demo)
     run = commands.add_parser("run", help="compile a graph and run it on .npy files, or on random numbers")
     _add_source(run)
@@ -56,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, help="folder for the outputs as .npy; without it they are printed")
     run.add_argument("--threads", default="0")
     run.set_defaults(command=_run)
-    profile = commands.add_parser("profile", help="where the time of a graph goes: a table of its kernels on random numbers")
+    profile = commands.add_parser("profile",
+                                  help="where the time of a graph goes: a table of its kernels on random numbers")
     _add_source(profile)
     profile.add_argument("inputs", nargs="*", metavar="NAME=FILE.npy", help="inputs without a file are random")
     profile.add_argument("--threads", default="0")
@@ -83,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("graph", help=SOURCE)
-    parser.add_argument("--bind", action="append", default=[], metavar="NAME=SIZE", help="the size of a named dimension")
+    parser.add_argument("--bind", action="append", default=[], metavar="NAME=SIZE",
+                        help="the size of a named dimension")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -97,7 +101,8 @@ def _run(options: argparse.Namespace) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
     graph = _bound(options)
     if graph.state:
-        raise GraphError(f"{graph.name} has state ({graph.state[0].name}, …): run it from Python with gc.compile(…, state=…)")
+        raise GraphError(f"{graph.name} has state ({graph.state[0].name}, …): run it from Python with gc.compile(…, "
+                         "state=…)")
     arrays = _inputs(graph, options.inputs)
     compiled = CompiledGraph(graph, thread_text(options.threads, "--threads"))
     start = perf_counter()
@@ -112,7 +117,8 @@ def _run(options: argparse.Namespace) -> None:
 
 def _profile(options: argparse.Namespace) -> None:
     if options.svg and (options.svg.is_dir() or not options.svg.parent.is_dir()):
-        raise GraphError(f"--svg {options.svg}: " + ("that is a folder" if options.svg.is_dir() else f"there is no folder {options.svg.parent}"))
+        wrong = "that is a folder" if options.svg.is_dir() else f"there is no folder {options.svg.parent}"
+        raise GraphError(f"--svg {options.svg}: {wrong}")
     graph = _bound(options)
     arrays, rng = _inputs(graph, options.inputs), np.random.default_rng(1)
     state = [_random(rng, v) for v in graph.state]
@@ -153,8 +159,8 @@ def _after(each: Pass, graph: Graph) -> Graph:
     except GraphError:
         raise
     except Exception as error:
-        reason = error.text if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
-        text = f"the pass {each.name} cannot take this graph ({reason}); it says of itself:\n{each.__doc__}"
+        why = error.text if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
+        text = f"the pass {each.name} cannot take this graph ({why}); it says of itself:\n{each.__doc__}"
         raise GraphError(text) from error
 
 
@@ -167,7 +173,8 @@ def _bound(options: argparse.Namespace) -> Graph:
     sizes = _pairs(options.bind, "--bind NAME=SIZE")
     unknown = sizes.keys() - graph.dim_names
     if unknown:
-        raise GraphError(f"{graph.name} has no named dimension {min(unknown)!r}; its names: {', '.join(sorted(graph.dim_names)) or 'none'}")
+        raise GraphError(f"{graph.name} has no named dimension {min(unknown)!r}; its names: "
+                         f"{', '.join(sorted(graph.dim_names)) or 'none'}")
     return bind_graph(graph, {name: _whole(size, "--bind") for name, size in sizes.items()})
 
 
@@ -176,7 +183,8 @@ def _inputs(graph: Graph, given: Sequence[str]) -> list[np.ndarray]:
     files = _pairs(given, "NAME=FILE.npy")
     unknown = files.keys() - {v.name for v in graph.inputs}
     if unknown:
-        raise GraphError(f"{graph.name} has no input {min(unknown)!r}; its inputs: {', '.join(v.name for v in graph.inputs)}")
+        raise GraphError(f"{graph.name} has no input {min(unknown)!r}; its inputs: "
+                         f"{', '.join(v.name for v in graph.inputs)}")
     rng = np.random.default_rng(0)
     return [read_array(v, files[v.name]) if v.name in files else _random(rng, v) for v in graph.inputs]
 

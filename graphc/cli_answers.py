@@ -1,4 +1,5 @@
-"""How a command ends: every mistake in its arguments or files becomes a few lines on stderr and an exit status, whatever exception it raised."""
+"""How a command ends: every mistake in its arguments or files becomes a few lines on stderr and an exit status,
+whatever exception it raised."""
 from __future__ import annotations
 
 import os
@@ -8,16 +9,19 @@ from collections.abc import Callable
 
 from graphc.errors import GraphError, InternalError
 
-DONE, WRONG, INTERRUPTED, UNREAD = 0, 1, 130, 141   # besides 2, which is argparse's; the last two as a shell says it of SIGINT and SIGPIPE
+# besides 2, which is argparse's; the last two as a shell says it of SIGINT and SIGPIPE
+DONE, WRONG, INTERRUPTED, UNREAD = 0, 1, 130, 141
 
 
 def answered(command: Callable[[], int | None]) -> int:
-    """The exit status of the command. No error leaves it but argparse's SystemExit; one that graphc did not foresee shows its traceback."""
+    """The exit status of the command. No error leaves it but argparse's SystemExit; one that graphc did not foresee
+    shows its traceback."""
     _prepare_streams()
     try:
         status = command() or DONE
         if sys.stdout is not None:
-            sys.stdout.flush()                      # what cannot be written is an error of this command, not of the interpreter's end
+            # what cannot be written is an error of this command, not of the interpreter's end
+            sys.stdout.flush()
         return status
     except BrokenPipeError:
         _forget_output()
@@ -38,7 +42,8 @@ def answered(command: Callable[[], int | None]) -> int:
 
 
 def users_traceback(error: BaseException, file: str) -> str:
-    """The error as Python shows it, from the first line of the user's file on: what called that is graphc and says nothing."""
+    """The error as Python shows it, from the first line of the user's file on: what called that is graphc and says
+    nothing."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename != file:
         frames = frames.tb_next
@@ -46,7 +51,8 @@ def users_traceback(error: BaseException, file: str) -> str:
 
 
 def _prepare_streams() -> None:
-    """Texts are read as UTF-8, so they are written so where no terminal asks for something else; what cannot be written is escaped."""
+    """Texts are read as UTF-8, so they are written so where no terminal asks for something else; what cannot be
+    written is escaped."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")

@@ -1,4 +1,5 @@
-"""What the command line reads: graphs from texts and Python files, arrays from .npy files. Any mistake in them is a GraphError."""
+"""What the command line reads: graphs from texts and Python files, arrays from .npy files. Any mistake in them is a
+GraphError."""
 from __future__ import annotations
 
 import importlib.util
@@ -17,7 +18,8 @@ from graphc.ir.types import TensorType, dtype_of
 
 
 def load_graph(source: str) -> Graph:
-    """The graph of a text file, or of `module.py:name`. GraphError when there is none, OSError when the file cannot be read."""
+    """The graph of a text file, or of `module.py:name`. GraphError when there is none, OSError when the file cannot
+    be read."""
     path, colon, name = (source, "", "") if Path(source).exists() else source.rpartition(":")
     if colon and name:
         return _graph_of(path, name)
@@ -76,9 +78,11 @@ def _module(path: str) -> ModuleType:
     except (GraphError, KeyboardInterrupt):
         raise
     except SystemExit as error:
-        raise GraphError(f"{path} ends itself (exit status {error.code}) before its graphs can be taken from it") from None
+        raise GraphError(f"{path} ends itself (exit status {error.code}) before its graphs can be taken from "
+                         "it") from None
     except BaseException as error:
-        raise GraphError(f"{path} does not run: {type(error).__name__}\n{users_traceback(error, spec.origin)}") from None
+        raise GraphError(f"{path} does not run: "
+                         f"{type(error).__name__}\n{users_traceback(error, spec.origin)}") from None
     finally:
         if folder in sys.path:
             sys.path.remove(folder)

@@ -4,14 +4,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from graphc.build import Build
 from graphc.compiler import Compilation
-from graphc.config import whole
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError
+from graphc.given import integer
 from graphc.ir.graph import Graph
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
@@ -20,9 +22,10 @@ from graphc.memory.usage import Memory
 from graphc.profile import MOST_RUNS, Profile, measure
 from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
+from graphc.runtime.state_table import StateTable
 
 
-class CompiledGraph(partial, Shown):
+class CompiledGraph(partial[Any], Shown):
     """Native code of a graph, or of its text. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell
     what it does; `executable` runs it.
 
@@ -48,7 +51,8 @@ class CompiledGraph(partial, Shown):
         made.memory = replace(compilation.build.memory, state=sum(a.nbytes for a in executable.state.arrays))
         return made
 
-    __repr__ = object.__repr__
+    def __repr__(self) -> str:
+        return f"<compiled {self.graph.heading}>"
 
     def dump(self, stage: str = "graph") -> str:
         """The text of a stage: graph, simplified, fused, planned, loops, llvm or asm."""
@@ -58,12 +62,14 @@ class CompiledGraph(partial, Shown):
         """Why neighbours were not fused, and among which candidates each kernel's schedule was chosen."""
         return self.compilation.explain()
 
-    def profile(self, *arrays, runs: int = 5) -> Profile:
+    def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
         """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented
         build runs, on a copy of the state; this one pays nothing for it."""
-        runs = whole(runs, "runs", 1, MOST_RUNS, user_loc())
+        runs = integer(runs, "runs", 1, MOST_RUNS, user_loc())
         timed, mine = Compilation(self.graph, timed=True), self.executable
         table = np.zeros((len(timed.build.sites), 2), np.int64)
+        state: Sequence[np.ndarray] | StateTable
+        lock: StateLock | None
         if mine.settled:
             state, lock = mine.state, None
         else:
@@ -76,9 +82,12 @@ class CompiledGraph(partial, Shown):
         """See `Executable.renew`."""
         self.executable.renew()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[CompiledGraph], tuple[str, int]]:
         if self.graph.state:
             raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep "
                              "the network and its parameters (the file, the seed, or step.save(path)) and compile it "
                              "again, from the disk cache", user_loc())
         return CompiledGraph, (print_graph(self.graph), self.executable.threads)
+
+
+formed_methods(CompiledGraph)

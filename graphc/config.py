@@ -1,15 +1,17 @@
-"""Every knob of graphc, once: its name, type, default and one line. Each can be set by the environment variable GRAPHC_<NAME>; empty is unset.
+"""Every knob of graphc, once: its name, type, default and one line. Each can be set by the environment variable
+GRAPHC_<NAME>; empty is unset.
 
-All numbers from outside (options, environment, command line) are checked by functions of this file, because native code trusts them.
+All numbers from outside (options, environment, command line) are checked by functions of this file, because native
+code trusts them.
 """
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass, fields
-from operator import index
 
 from graphc.errors import GraphError, Loc
+from graphc.given import integer as whole
 
 MOST_THREADS = 4096
 MOST = {"verify": 2, "cache_mb": 1 << 30}                   # of knobs that are integers
@@ -22,32 +24,23 @@ BOOLS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": 
 class Config:
     dump: str = ""                  # folder: a numbered file of the program after every pass and stage
     time: bool = False              # print a table of compile times
-    verify: int = 1                 # 0: never, 1: before lowering, the memory plan and every loop function, 2: after every pass
+    # 0: never, 1: before lowering, the memory plan and every loop function, 2: after every pass
+    verify: int = 1
     threads: int = 0                # default number of threads; 0 or "all": from CPU affinity and cgroup quota
     target: str = ""                # name of a Target; empty: the CPU we run on
     cache: str = ""                 # folder of compiled code; empty: ~/.cache/graphc; "off": no cache
     cache_mb: int = 512             # bound of that folder's size, in MB
-    oracle: bool = False            # training steps run by the numpy oracle instead of native code: slow, for finding out whose fault it is
+    # training steps run by the numpy oracle instead of native code: slow, for finding out whose fault it is
+    oracle: bool = False
     check_nan: bool = False         # name the first node that makes a NaN
-    winograd: bool = True           # 3 × 3 convolutions in Winograd's form where that is faster; its rounding errors are greater (docs/numerics.md)
+    # 3 × 3 convolutions in Winograd's form where that is faster; its rounding errors are greater (docs/numerics.md)
+    winograd: bool = True
 
 
 def config() -> Config:
     """The knobs as the environment sets them now. GraphError names a variable that makes no sense."""
     given = {f.name: (f, os.environ.get(f"GRAPHC_{f.name.upper()}", "").strip()) for f in fields(Config)}
     return Config(**{name: _read(f, text) for name, (f, text) in given.items() if text})
-
-
-def whole(value, name: str, least: int, most: int, loc: Loc | None = None) -> int:
-    """`value`, which a caller gave as `name`, as an int in [least, most]. GraphError for anything else: numpy's integers are integers, bools are
-    not."""
-    try:
-        number = index(value)
-    except TypeError:
-        number = None
-    if number is None or type(value).__name__ in ("bool", "bool_") or not least <= number <= most:
-        raise GraphError(f"{name} must be an integer from {least} to {most}, got {_shown(value)}", loc)
-    return number
 
 
 def whole_text(text: str, name: str, least: int, most: int) -> int:
@@ -72,15 +65,6 @@ def thread_text(text: str, name: str) -> int:
 
 def _digits(text: str) -> int | str:
     return int(text) if DIGITS.fullmatch(text) else text
-
-
-def _shown(value) -> str:
-    """Of whatever it is: Python refuses to write integers of thousands of digits, and others may be long."""
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _read(f, text: str):

@@ -1,4 +1,5 @@
-"""The handwritten digits that ship with scikit-learn: a convolutional network, its training, and a picture of both. Needs the extra `demo`."""
+"""The handwritten digits that ship with scikit-learn: a convolutional network, its training, and a picture of both.
+Needs the extra `demo`."""
 from __future__ import annotations
 
 from collections.abc import Iterator

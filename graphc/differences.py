@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LADDER = (1.0, 0.1, 0.01)           # of the step: a kink nearby is left behind by a smaller one
-KINK_GAP = 0.5                      # left and right slopes of a smooth function close in with the step; at a kink they stay apart
+# left and right slopes of a smooth function close in with the step; at a kink they stay apart
+KINK_GAP = 0.5
 BISECTIONS = 400                    # probes that the search for the wrong element of a direction may take
 NOISE = 8 * np.finfo(np.float64).eps
 Valued = Callable[[np.ndarray], tuple[float, float]]     # a point to the function there, and the spread of what it sums
@@ -35,7 +36,8 @@ class Slopes:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One derivative: `where` it was taken, by the gradient and by differences; `excess` is their difference over what is tolerated."""
+    """One derivative: `where` it was taken, by the gradient and by differences; `excess` is their difference over
+    what is tolerated."""
     where: str
     analytic: float
     numeric: float
@@ -73,7 +75,8 @@ class Line:
 
 
 def judged(line: Line, gradient: np.ndarray, tolerance: Tolerance, where: str) -> Verdict:
-    """The derivative along the line. At a kink any slope between the two one-sided ones is right; the verdict says that it was one."""
+    """The derivative along the line. At a kink any slope between the two one-sided ones is right; the verdict says
+    that it was one."""
     analytic = float(np.dot(gradient.flat[line.indices], line.moves))
     found = [line.slopes(tolerance.step * factor) for factor in LADDER[:1]]
     best = _compared(analytic, found[0], tolerance, where)
@@ -85,13 +88,16 @@ def judged(line: Line, gradient: np.ndarray, tolerance: Tolerance, where: str) -
     return best if best.ok else _at_kink(best, found, tolerance)
 
 
-def elements(value: Valued, at: np.ndarray, gradient: np.ndarray, chosen: np.ndarray, tolerance: Tolerance) -> list[Verdict]:
+def elements(value: Valued, at: np.ndarray, gradient: np.ndarray, chosen: np.ndarray,
+             tolerance: Tolerance) -> list[Verdict]:
     """A verdict for each of the elements `chosen` (flat indices) of the argument."""
     return [_single(value, at, gradient, i, tolerance) for i in chosen]
 
 
-def direction(value: Valued, at: np.ndarray, gradient: np.ndarray, random: np.random.Generator, tolerance: Tolerance, name: str) -> list[Verdict]:
-    """The verdict on a direction in which all elements move; where it is not right, those on the elements that explain it, found by halving."""
+def direction(value: Valued, at: np.ndarray, gradient: np.ndarray, random: np.random.Generator, tolerance: Tolerance,
+              name: str) -> list[Verdict]:
+    """The verdict on a direction in which all elements move; where it is not right, those on the elements that
+    explain it, found by halving."""
     moves = random.choice((-1.0, 1.0), at.size) * _scale(at, slice(None)) / np.sqrt(at.size)
     whole = judged(Line(value, at, np.arange(at.size), moves), gradient, tolerance, name)
     if whole.ok and not whole.kink:
@@ -135,7 +141,8 @@ def _compared(analytic: float, slopes: Slopes, tolerance: Tolerance, where: str)
 
 
 def _at_kink(best: Verdict, found: Sequence[Slopes], tolerance: Tolerance) -> Verdict:
-    """The verdict where differences do not agree with the gradient: at a kink the slopes on both sides stay apart as the step shrinks."""
+    """The verdict where differences do not agree with the gradient: at a kink the slopes on both sides stay apart as
+    the step shrinks."""
     before, last = found[-2:]
     gap, allowed = abs(last.right - last.left), _allowed(best.analytic, last, tolerance)
     if not np.isfinite(gap) or gap <= 4 * allowed or gap < KINK_GAP * abs(before.right - before.left):

@@ -29,7 +29,8 @@ def report() -> int:
     target = host_target()
     machine = target.machine
     print(f"CPU target {target.name}: {target.vector_bytes * 8}-bit vectors, {target.vector_registers} registers, "
-          f"L1 {machine.l1_bytes >> 10} KB, L2 {machine.l2_bytes >> 10} KB, L3 {machine.l3_bytes >> 10} KB; {default_threads()} threads")
+          f"L1 {machine.l1_bytes >> 10} KB, L2 {machine.l2_bytes >> 10} KB, L3 {machine.l3_bytes >> 10} KB; "
+          f"{default_threads()} threads")
     store = cache.default()
     print(f"cache {store.folder}, {store.size >> 10} KB" if store else "cache: off")
     failed = [name for name, check in CHECKS.items() if not _passes(name, check)]
@@ -40,10 +41,13 @@ def report() -> int:
 
 def untested(target: Target) -> list[str]:
     """What the tests on a machine like this one do not run."""
-    lines = [] if (platform.system(), platform.machine()) == ("Linux", "x86_64") else [f"{platform.system()} on {platform.machine()}: only Linux on x86-64 is supported"]
+    lines = []
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        lines.append(f"{platform.system()} on {platform.machine()}: only Linux on x86-64 is supported")
     for other in (AVX2, AVX512, NEON):
         if other.name != target.name:
-            lines.append(f"{other.name} code is generated and its assembly checked, but not run where the target is {target.name}")
+            lines.append(f"{other.name} code is generated and its assembly checked, but not run where the target is "
+                         f"{target.name}")
     return lines
 
 

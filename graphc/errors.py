@@ -1,7 +1,7 @@
 """The two kinds of failure: the user's mistake and ours."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -11,6 +11,12 @@ class Loc:
     line: int
     code: str = ""
     column: int = 0
+    # the function of graphc that the line calls, where known
+    call: str = field(default="", compare=False, repr=False)
+
+    def calling(self, function: str) -> Loc:
+        """The same line, where nothing is known yet of what it calls."""
+        return self if self.call else replace(self, call=function)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" + (f":{self.column}" if self.column else "")

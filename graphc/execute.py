@@ -10,8 +10,10 @@ from graphc.compiled import CompiledGraph
 from graphc.config import config
 from graphc.dsl.function import GraphFunction
 from graphc.ir.graph import Graph
+from graphc.memory.usage import Memory
 from graphc.nn.network import entries
 from graphc.oracle import OracleExecutable
+from graphc.profile import Profile
 from graphc.runtime.lock import StateLock
 from graphc.state import State
 
@@ -19,11 +21,15 @@ from graphc.state import State
 class Runnable(Protocol):
     """Takes the inputs, writes new state in place, returns the outputs as the graph declares them: an array, a tuple or
     a dict."""
-    memory: object
+    memory: Memory | None
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple | Mapping[str, np.ndarray]: ...
 
     def dump(self, stage: str = "graph") -> str: ...
+
+    def explain(self) -> str: ...
+
+    def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile: ...
 
     def renew(self) -> None: ...
 

@@ -13,6 +13,7 @@ from graphc.api import compile, state_for
 from graphc.config import MOST_I64, thread_count, whole
 from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed_methods
 from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
 from graphc.ir.convert import is_sequence
@@ -169,6 +170,9 @@ class Generator:
             state, seed = self._source
             self.state = state_for(network_name(self.root), needed, seed, state)
         return self.state
+
+
+formed_methods(Generator)
 
 
 def _generator(model: Callable | Model, state, seed: int | None, capacity: int | None, threads: int) -> Generator:

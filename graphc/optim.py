@@ -1,7 +1,7 @@
 """Optimizers as graph functions: from parameters, gradients and slots to new parameters and new slots.
 
-The formulas are those of torch.optim, so that twenty steps of either agree. Step numbers, schedules and bias corrections are
-computed in f64 scalars, then converted to the parameter's dtype.
+The formulas are those of torch.optim, so that twenty steps of either agree. Step numbers, schedules and bias
+corrections are computed in f64 scalars, then converted to the parameter's dtype.
 """
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ import graphc as gc
 from graphc.dsl.arguments import Converted, converted
 from graphc.dsl.array import as_array
 from graphc.dsl.context import user_loc
-from graphc.dsl.form import formed
+from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, is_number, is_sequence, shown
 
-Schedule = Callable                 # of the number of updates done so far, an f64 scalar array -> learning rate, an f64 scalar array
+# of the number of updates done so far, an f64 scalar array -> learning rate, an f64 scalar array
+Schedule = Callable
 Where = Callable[[str, tuple], bool]
 Scalars = Mapping[str, object]
 
 
+@formed
 @dataclass(frozen=True)
 class Group:
     """The parameters for which `where(name, shape)` holds are updated with these options changed."""
@@ -34,13 +36,15 @@ class Group:
 
 @converted
 def group(where: Where, **changes) -> Group:
-    """For `groups=[…]` of an optimizer: `group(lambda name, shape: name.startswith("head."), lr=1e-4)`. The first that fits counts."""
+    """For `groups=[…]` of an optimizer: `group(lambda name, shape: name.startswith("head."), lr=1e-4)`. The first
+    that fits counts."""
     return Group(callable_(where, "group: where"), tuple(changes.items()))
 
 
 @converted
 def no_decay(where: Where = lambda name, shape: len(shape) < 2) -> Group:
-    """No weight decay on biases and on the scales of norms: on arrays with fewer than two axes, unless `where` says otherwise."""
+    """No weight decay on biases and on the scales of norms: on arrays with fewer than two axes, unless `where` says
+    otherwise."""
     return group(where, weight_decay=0.0)
 
 
@@ -50,6 +54,7 @@ class Slots(Protocol):
     def write(self, slot: str, value) -> None: ...
 
 
+@formed
 @dataclass(frozen=True)
 class Item:
     """One parameter of a step: its name, its value, its gradient, and its slots."""
@@ -64,8 +69,8 @@ class Item:
 class Optimizer(Converted):
     """What all optimizers share. `lr` is a number, or a schedule: a function of the number of updates done so far.
 
-    `groups`: other options for some parameters, see `group`. `clip_norm`: gradients are scaled so that their joint 2-norm is
-    at most this. `accumulate`: the mean gradient of so many calls is applied at the last of them.
+    `groups`: other options for some parameters, see `group`. `clip_norm`: gradients are scaled so that their joint
+    2-norm is at most this. `accumulate`: the mean gradient of so many calls is applied at the last of them.
     """
     lr: float | Schedule
     _: KW_ONLY
@@ -77,7 +82,8 @@ class Optimizer(Converted):
     def __post_init__(self):
         if not _is_rate(self.lr):
             name = type(self).__name__
-            raise GraphError(f"{name}({_called(self.lr)}): lr is a number or a schedule, a function of the number of updates; an optimizer is not "
+            raise GraphError(f"{name}({_called(self.lr)}): lr is a number or a schedule, a function of the number of "
+                             "updates; an optimizer is not "
                              f"given the parameters, the training step finds them: optim.{name}(1e-3)", user_loc())
         super().__post_init__()
         if not is_sequence(self.groups) or not all(isinstance(g, Group) for g in self.groups):
@@ -86,7 +92,8 @@ class Optimizer(Converted):
         for g in self.groups:
             for name, _ in g.changes:
                 if name not in names:
-                    raise GraphError(f"{type(self).__name__} has no option {name!r} for a group; it has {', '.join(sorted(names))}", user_loc())
+                    raise GraphError(f"{type(self).__name__} has no option {name!r} for a group; "
+                                     f"it has {', '.join(sorted(names))}", user_loc())
         if self.accumulate < 1:
             raise GraphError(f"accumulate is a number of calls >= 1, got {self.accumulate}", user_loc())
 
@@ -172,7 +179,8 @@ class AdamW(Adam):
 @formed
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """p -= lr g / (sqrt(v) + eps) with v = alpha v + (1 - alpha) g²; with momentum, a running sum of these steps (Hinton 2012)."""
+    """p -= lr g / (sqrt(v) + eps) with v = alpha v + (1 - alpha) g²; with momentum, a running sum of these steps
+    (Hinton 2012)."""
     lr: float | Schedule = 1e-2
     _: KW_ONLY
     alpha: float = 0.99
@@ -191,8 +199,14 @@ class RMSprop(Optimizer):
         return p - _as(s["lr"], p) * direction, new
 
 
+for _class in (Optimizer, SGD, Adam, AdamW, RMSprop):
+    formed_methods(_class, "optimizer")
+
+
+@formed
 def apply(optimizer: Optimizer, items: Sequence[Item], calls) -> list:
-    """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls before this one."""
+    """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls
+    before this one."""
     every = optimizer.accumulate
     due = None if every == 1 else gc.equal((calls + 1) % every, 0)
     if every > 1:
@@ -228,6 +242,7 @@ def _clipped(items: Sequence[Item], limit: float) -> list[Item]:
     return [replace(item, grad=item.grad * factor.astype(item.grad.dtype)) for item in items]
 
 
+@formed
 def global_norm(arrays: Sequence):
     """The 2-norm of all elements of all arrays, an f32 scalar."""
     total = None
@@ -267,7 +282,8 @@ def exponential(lr: float, factor: float) -> Schedule:
 
 @converted
 def warmup(schedule: float | Schedule, steps: int) -> Schedule:
-    """The first `steps` updates rise linearly to lr; then `schedule` (a number or a schedule), counted from their end."""
+    """The first `steps` updates rise linearly to lr; then `schedule` (a number or a schedule), counted from their
+    end."""
     _positive("warmup", steps)
 
     def rate(step):
@@ -282,8 +298,10 @@ def _positive(name: str, steps: int) -> None:
 
 
 def _is_rate(lr) -> bool:
-    """Whether this is a number or a function: what is callable among torch's habits is a network or a generator of its parameters."""
-    return isinstance(lr, (int, float, np.number, gc.Array)) and not isinstance(lr, bool) or callable(lr) and not isinstance(lr, gc.nn.Module)
+    """Whether this is a number or a function: what is callable among torch's habits is a network or a generator of
+    its parameters."""
+    return isinstance(lr, (int, float, np.number,
+                           gc.Array)) and not isinstance(lr, bool) or callable(lr) and not isinstance(lr, gc.nn.Module)
 
 
 def _called(value) -> str:

@@ -3,9 +3,11 @@ two is wrong."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 
+from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
@@ -53,3 +55,10 @@ class OracleExecutable:
         if stage != "graph":
             raise GraphError(f"the oracle has no stage {stage!r}, only \"graph\"")
         return print_graph(self.graph)
+
+    def explain(self) -> NoReturn:
+        raise GraphError("the oracle has no kernels to explain: compile without the knob oracle", user_loc())
+
+    def profile(self, *arrays: np.ndarray, runs: int = 5) -> NoReturn:
+        raise GraphError("the oracle has no kernels whose time could be told: compile without the knob oracle",
+                         user_loc())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from graphc.compiler import Compilation
+from graphc.dsl.form import formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.memory.usage import Memory, human
 from graphc.nn.network import entries
@@ -80,6 +81,9 @@ class PlanReport:
         table = self.table() + "\n" if self.layers else ""
         return (f"{table}{self.parameters:,} parameters, {scaled(self.flops)} flops a run, {self.kernels} kernel "
                 f"calls, {human(self.memory.total)} in all\n{self.memory}")
+
+
+formed_methods(PlanReport)
 
 
 def scaled(number: int) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed_methods
 from graphc.dsl.inline import solve_dims
 from graphc.errors import GraphError
 from graphc.execute import Runnable
@@ -16,7 +17,7 @@ from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
-from graphc.ir.types import TensorType, dtype_of
+from graphc.ir.types import TensorType, dtype_of, static_dim
 from graphc.memory.usage import Memory
 from graphc.once import recent
 from graphc.profile import Profile
@@ -37,7 +38,7 @@ class Specialised(Generic[R]):
     def __init__(self, make: Callable[..., R], most: int = KEPT_PROGRAMS):
         """`make(**sizes)`: what is kept for these sizes."""
         self._make, self._most = make, most
-        self._kept: OrderedDict[tuple, R] = OrderedDict()
+        self._kept: OrderedDict[tuple[tuple[str, Hashable], ...], R] = OrderedDict()
 
     def at(self, **sizes: Hashable) -> R:
         """What is made for these sizes."""
@@ -64,7 +65,11 @@ class SpecialisedGraph(Specialised[Runnable], Shown):
         super().__init__(lambda **sizes: make(bind_graph(graph, sizes)))
         self.graph, self._advice, self.static = graph, advice, not graph.dim_names
 
-    def __call__(self, *args, **named):
+    def __repr__(self) -> str:
+        sizes = "" if self.static else f", for each size of {', '.join(sorted(self.graph.dim_names))}"
+        return f"<compiled {self.graph.heading}{sizes}>"
+
+    def __call__(self, *args: np.ndarray, **named: Any) -> Any:
         return self.fitting(self._by_name(args) | {k: v for k, v in named.items() if k != "out"})(*args, **named)
 
     def fitting(self, arrays: Mapping[str, np.ndarray]) -> Runnable:
@@ -81,8 +86,8 @@ class SpecialisedGraph(Specialised[Runnable], Shown):
         return self.last
 
     @property
-    def memory(self) -> Memory:
-        """Bytes by purpose, for the sizes used last."""
+    def memory(self) -> Memory | None:
+        """Bytes by purpose, for the sizes used last; the oracle knows none."""
         return self.used().memory
 
     def dump(self, stage: str = "graph") -> str:
@@ -97,7 +102,7 @@ class SpecialisedGraph(Specialised[Runnable], Shown):
         """As of the compiled function for the sizes of these arrays."""
         return self.fitting(self._by_name(arrays)).profile(*arrays, runs=runs)
 
-    def _by_name(self, arrays: tuple) -> dict[str, np.ndarray]:
+    def _by_name(self, arrays: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
         return dict(zip((v.name for v in self.graph.inputs), arrays))
 
     def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -108,6 +113,10 @@ class SpecialisedGraph(Specialised[Runnable], Shown):
         try:
             given = [np.asarray(arrays[v.name]) for v in inputs]
             types = [TensorType(dtype_of(a), a.shape) for a in given]
-            return solve_dims([(v.name, v.type, type) for v, type in zip(inputs, types)])
+            sizes = solve_dims([(v.name, v.type, type) for v, type in zip(inputs, types)])
+            return {name: static_dim(size) for name, size in sizes.items()}
         except GraphError as error:
             raise error.at(user_loc()) from None
+
+
+formed_methods(SpecialisedGraph)

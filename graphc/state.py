@@ -11,6 +11,7 @@ from weakref import ref
 import numpy as np
 
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, shape_text
 from graphc.nn.entry import Entry
@@ -171,6 +172,9 @@ class State(Mapping):
             return self._arrays[name]
         except KeyError:
             raise GraphError(f"the state has no {name!r}; it holds {_some(self._arrays)}", user_loc()) from None
+
+
+formed_methods(State)
 
 
 @dataclass(frozen=True)

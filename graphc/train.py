@@ -12,7 +12,7 @@ from graphc.apart import Share, check_apart, started
 from graphc.checkpoint import load_arrays, save_arrays
 from graphc.config import MOST_I64, thread_count, whole
 from graphc.dsl.context import user_loc
-from graphc.dsl.form import formed
+from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.evaluation import (
@@ -115,6 +115,10 @@ class TrainStep(Shown):
         vars(self).update(values)
         self._forget()
         self.own = True                     # a copy of a step is apart from it on purpose
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{name}: {type}" for name, type in self._types.items())
+        return f"<training step {self.graph.name}({inputs}), {len(self.state)} arrays of state>"
 
     @property
     def function(self) -> tuple[Module, Callable | None]:
@@ -236,6 +240,9 @@ class TrainStep(Shown):
         types = {name: TensorType(dtype_of(a), a.shape) for name, a in zip(self._types, arrays)}
         _check_free_axes(self._types, types)
         return self._evaluations.at(types=tuple(types.items()), metrics=tuple(metrics.items()))(*arrays)
+
+
+formed_methods(TrainStep)
 
 
 def _check_free_axes(declared: Mapping[str, TensorType], given: Mapping[str, TensorType]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graphc import optim
 from graphc.autodiff.backward import backward
@@ -27,9 +28,10 @@ STEP = "step"
 class Objective:
     """What is minimised: a network and a loss (`loss` given), or one function that returns the loss."""
     root: Module
-    loss: Callable | None
+    loss: Callable[..., Any] | None
 
-    def __call__(self, arrays: Mapping[str, Array], metrics: Mapping[str, Callable]) -> tuple[Array, dict[str, Array]]:
+    def __call__(self, arrays: Mapping[str, Array],
+                 metrics: Mapping[str, Callable[..., Any]]) -> tuple[Array, dict[str, Array]]:
         """The loss, and what else is reported."""
         if self.loss is None:
             return _loss_and_values(call(self.root, arrays), metrics)
@@ -40,8 +42,8 @@ class Objective:
 
 
 @contained
-def training_function(objective: Objective, types: Mapping[str, TensorType], optimizer,
-                      trainable) -> tuple[GraphFunction, frozenset[Parameter]]:
+def training_function(objective: Objective, types: Mapping[str, TensorType], optimizer: optim.Optimizer,
+                      trainable: object) -> tuple[GraphFunction, frozenset[Parameter]]:
     """The graph of one whole step, in training mode, and what it trains."""
     with Trace("train_" + network_name(objective.root), training=True) as trace, rooted(objective.root):
         chosen = Chosen.by(trainable)
@@ -100,7 +102,7 @@ class Chosen:
     predicate: Callable[[str], bool] | None = None
 
     @staticmethod
-    def by(trainable) -> "Chosen":
+    def by(trainable: Any) -> "Chosen":
         networks = trainable if isinstance(trainable, (list, tuple)) else (trainable,)
         if trainable is None:
             return Chosen()
@@ -118,14 +120,14 @@ class Chosen:
         inside = {p for n in self.networks for p in n.parameters()}
         return [(p, v) for p, v in known if p in inside]
 
-    def layer(self, layer: Module, names: Sequence[str]) -> bool:
+    def layer(self, layer: object, names: Sequence[str]) -> bool:
         """Whether anything of the layer, which has parameters and statistics of these names, is trained."""
         if self.networks is None:
             return self.predicate is None or any(map(self.predicate, names))
         return any(layer is inner for n in self.networks for _, inner in n.named_modules())
 
 
-def _loss_and_values(result, metrics: Mapping) -> tuple[Array, dict[str, Array]]:
+def _loss_and_values(result: Any, metrics: Mapping[str, object]) -> tuple[Array, dict[str, Array]]:
     if metrics:
         raise GraphError("metrics of a general training step are what its function returns: return loss, {name: value}",
                          user_loc())

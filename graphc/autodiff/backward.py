@@ -33,7 +33,7 @@ def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wr
         gs = tuple(grads.get(v) for v in node.outputs)
         if all(g is None for g in gs) or not any(v in reach for v in node.outputs):
             continue
-        with b.at(node.loc, node.scope):
+        with b.at(node.loc and node.loc.calling(node.op.name), node.scope):
             for v, g in zip(*_pulled(b, node, attentions.get(node), gs, reach, choices), strict=True):
                 if g is not None and v in reach:
                     accumulate(b, grads, v, g, choices)

@@ -4,6 +4,7 @@ with everything else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from graphc.codegen.kernel_calls import KernelCalls
 from graphc.codegen.loops.index import Ix, as_ix
@@ -12,9 +13,10 @@ from graphc.codegen.plan_memory import PlanMemory, within
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
-from graphc.ir.types import i64
+from graphc.ir.types import i64, static_dim
 from graphc.memory.plan import Buffer, Plan
 from graphc.memory.scan_layout import scan_layout
+from graphc.schedule.contraction_schedule import ContractionSchedule
 
 
 def call_graph(calls: KernelCalls, memory: PlanMemory) -> None:
@@ -34,18 +36,18 @@ def call_node(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
 
 
 def _scan(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
-    f, op, region = calls.function, node.op, memory.plan.regions[node]
-    layout, body = scan_layout(op), region.plans["body"]
+    f, op, region = calls.function, cast(Scan, node.op), memory.plan.regions[node]
+    layout, body, length = scan_layout(op), region.plans["body"], static_dim(op.length)
     ins, ys = memory.views(node.inputs), memory.views(node.outputs[op.carries:])
     carries = [memory.view(p) for p in region.loop]
     for c, slots in enumerate(carries):
         calls.copy(ins[c], _step(slots, layout.first(c)))
     packed = _pack_before(calls, region.packed, body, ins, memory.base)
-    with f.loop(0, op.length, name="step") as loop:
+    with f.loop(0, length, name="step") as loop:
         f.return_if_cancelled()
         trip = loop.index
         parity = f.divmod(trip, 2)[1]
-        at = trip * -1 + (op.length - 1) if op.reverse else trip
+        at = trip * -1 + (length - 1) if op.reverse else trip
         arguments = [_step(slots, layout.slot(c, trip, parity, after=False)) for c, slots in enumerate(carries)]
         arguments += [_step(x, at) for x in ins[op.carries:op.carries + op.xs]] + ins[op.carries + op.xs:]
         after = [_step(slots, layout.slot(c, trip, parity, after=True)) for c, slots in enumerate(carries)]
@@ -58,8 +60,8 @@ def _pack_before(calls: KernelCalls, buffers: Mapping[Node, Buffer], body: Plan,
     """Packs operands of kernels of a loop's body that do not change in the loop; the memory that holds them."""
     packed = {}
     for node, buffer in buffers.items():
-        schedule = body.schedules[node]
-        place = body.places[node.inputs[schedule.prepacked]]
+        schedule = cast(ContractionSchedule, body.schedules[node])
+        place = body.places[node.inputs[cast(int, schedule.prepacked)]]
         packed[node] = calls.pack(within(ins[place.buffer.slot], place), place.view, schedule, buffer, base)
     return packed
 
@@ -78,7 +80,7 @@ def _cond(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
 
 
 def _while_loop(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
-    f, op, region = calls.function, node.op, memory.plan.regions[node]
+    f, op, region = calls.function, cast(WhileLoop, node.op), memory.plan.regions[node]
     ins = memory.views(node.inputs)
     count, *carries = memory.views(node.outputs)
     pred, *new = [memory.view(p) for p in region.loop]

@@ -10,8 +10,9 @@ from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower import function_needs_node_id
 from graphc.codegen.plan_memory import PlanMemory, views_of_buffer
 from graphc.ir.graph import Node
+from graphc.ir.types import static_dim
 from graphc.memory.plan import Buffer
-from graphc.schedule.schedule import Schedule
+from graphc.schedule.contraction_schedule import ContractionSchedule
 from graphc.schedule.view import ViewType
 
 
@@ -60,7 +61,7 @@ class KernelCalls:
         views += [memory.view(place) for _, place in borders]
         if any(plan.places[v].buffer.space == "state" for v in node.outputs):
             self._commit()
-        around = sum(pad.outputs[0].type.nbytes - pad.inputs[0].type.nbytes for pad, _ in borders)
+        around = sum(static_dim(pad.outputs[0].type.nbytes - pad.inputs[0].type.nbytes) for pad, _ in borders)
         number = [self._number(node)] if function_needs_node_id(kernel) else []
         self._call(kernel, [*views, *number], Site(kernel.name, node, plan.schedules[node].aliased, around))
         if self.check_nan:
@@ -70,7 +71,8 @@ class KernelCalls:
         """Copies a value: initial carries, results of a while loop."""
         self._call(self.kernels.copying(source, target), [source, target])
 
-    def pack(self, operand: View, view: ViewType, schedule: Schedule, buffer: Buffer, base: int = 0) -> list[View]:
+    def pack(self, operand: View, view: ViewType, schedule: ContractionSchedule, buffer: Buffer,
+             base: int = 0) -> list[View]:
         """Packs an operand, of this view, for kernels of a schedule; the memory that holds it."""
         kernel = self.kernels.packing(view, schedule)
         packed = views_of_buffer(self.function, buffer, kernel.views[1:], base)

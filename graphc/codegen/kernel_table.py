@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import cast
 
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.index import Ix
@@ -13,8 +14,10 @@ from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node
 from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.shape import Pad
+from graphc.ir.types import static_shape
 from graphc.memory.plan import Place, Plan
-from graphc.schedule.schedule import Schedule
+from graphc.schedule.contraction_schedule import ContractionSchedule
 from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
@@ -37,7 +40,8 @@ class KernelTable:
     def of_node(self, node: Node, plan: Plan) -> LoopFunction:
         """The kernel of an operator, of these views and this schedule."""
         ins, outs, schedule = tuple(plan.views(node.inputs)), tuple(plan.views(node.outputs)), plan.schedules[node]
-        borders = tuple((pad.op, pad.inputs[0].type.shape, place.view) for pad, place in borders_of(node, plan))
+        borders = tuple((cast(Pad, pad.op), static_shape(pad.inputs[0].type.shape), place.view)
+                        for pad, place in borders_of(node, plan))
 
         def make(name: str) -> LoopFunction:
             f = lower(KernelRequest(node, ins, outs, schedule, self.target, name))
@@ -46,7 +50,7 @@ class KernelTable:
             return f
         return self._once((node.op, ins, outs, schedule, borders), _kernel_name(node), make)
 
-    def packing(self, view: ViewType, schedule: Schedule) -> LoopFunction:
+    def packing(self, view: ViewType, schedule: ContractionSchedule) -> LoopFunction:
         """Packs an operand for kernels of a schedule."""
         return self._once(("pack", view, schedule), "pack",
                           lambda name: lower_packing(view, schedule, self.target, name))

@@ -1,4 +1,6 @@
-"""`gc.draw`, and pictures of graphs in notebooks. Graphviz lays them out, through the library that pygraphviz brings (extra `draw`)."""
+"""`gc.draw`, and pictures of graphs in notebooks. Graphviz lays them out, through the library that pygraphviz brings
+(extra `draw`).
+"""
 from __future__ import annotations
 
 import os
@@ -16,6 +18,7 @@ from graphc.drawing.picture import Picture, picture_of
 from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
+from graphc.ir.convert import shown
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.ir.types import TensorType
@@ -30,20 +33,26 @@ except ImportError:
 
 FORMATS = ("svg", "png", "pdf", "dot")
 STAGES = ("graph", "simplified", "fused")
-READABLE = 300                      # vertices; notebooks draw larger graphs with one box for each outermost layer, or as text
+# vertices; notebooks draw larger graphs with one box for each outermost layer, or as text
+READABLE = 300
 
 
 @converted
-def draw(f: Any, path: str | os.PathLike[str] | None = None, *, stage: str | None = None, depth: int | None = None, training: bool = False,
+def draw(f: Any, path: str | os.PathLike[str] | None = None, *, stage: str | None = None, depth: int | None = None,
+         training: bool = False,
          **bindings: TensorType | int) -> str:
-    """Draws a graph, with clusters for layers, loops and fused kernels; returns the text for Graphviz, and writes `path` in the format of its suffix.
+    """Draws a graph, with clusters for layers, loops and fused kernels; returns the text for Graphviz, and writes
+    `path` in the format of its suffix.
 
-    `f`: a graph, what gc.compile or gc.train_step returned, or a network with the types of its inputs, `x=gc.f32[1, 784]`. `path`: ending in
-    .svg, .png or .pdf (these need pygraphviz: pip install 'graphc[draw]'), or .dot for the text, which needs nothing. `stage`: "graph",
-    "simplified" or "fused"; left out, "fused" for compiled functions and else "graph". `depth`: layers, loops and kernels inside of so many others are one
-    box each; 0 shows the outermost layers only. Dashed edges lead to the next step of a loop, or to the next run.
-    Raises GraphError for another suffix or stage, and where pygraphviz is missing.
+    `f`: a graph, what gc.compile or gc.train_step returned, or a network with the types of its inputs, `x=gc.f32[1,
+    784]`. `path`: ending in .svg, .png or .pdf (these need pygraphviz: pip install 'graphc[draw]'), or .dot for the
+    text, which needs nothing. `stage`: "graph", "simplified" or "fused"; left out, "fused" for compiled functions and
+    else "graph". `depth`: layers, loops and kernels inside of so many others are one box each; 0 shows the outermost
+    layers only. Dashed edges lead to the next step of a loop, or to the next run. Raises GraphError for another suffix
+    or stage, and where pygraphviz is missing.
     """
+    if not isinstance(path, str | os.PathLike | None):
+        raise GraphError(f"draw writes a file: path is its name, got {shown(path)}", user_loc())
     suffix = Path(path).suffix.removeprefix(".") if path is not None else "dot"
     if path is not None and suffix not in FORMATS:
         raise GraphError(f"draw writes files that end in .{', .'.join(FORMATS)}; got {os.fspath(path)!r}", user_loc())
@@ -58,16 +67,20 @@ def draw(f: Any, path: str | os.PathLike[str] | None = None, *, stage: str | Non
 def rendered(dot: str, format: str) -> bytes:
     """The picture that Graphviz makes of a text; GraphError where it is not installed."""
     if pygraphviz is None:
-        raise GraphError(f"a picture as .{format} needs Graphviz, which comes with pygraphviz: pip install 'graphc[draw]'; "
+        raise GraphError(f"a picture as .{format} needs Graphviz, which comes with pygraphviz: pip install "
+                         f"'graphc[draw]'; "
                          "without it, gc.draw writes .dot files", user_loc())
     with pygraphviz.AGraph(string=dot) as graph:
         return graph.draw(format=format, prog="dot")
 
 
 def html(f: Any) -> str:
-    """An inline SVG picture of a graph for a notebook; its text where there is no Graphviz or too much to see. Never raises."""
+    """An inline SVG picture of a graph for a notebook; its text where there is no Graphviz or too much to see. Never
+    raises.
+    """
     with suppress(Exception):       # a notebook shows what it can: what fails here leaves the text
-        picture = next((p for p in (_picture(f, None, depth, False, {}) for depth in (None, 1, 0)) if len(p.vertices) <= READABLE), None)
+        picture = next((p for p in (_picture(f, None, depth, False, {}) for depth in (None, 1, 0))
+                        if len(p.vertices) <= READABLE), None)
         if pygraphviz is not None and picture is not None:
             svg = rendered(dot_text(picture), "svg").decode()
             return svg[svg.index("<svg"):]
@@ -83,7 +96,8 @@ def _picture(f: Any, stage: str | None, depth: int | None, training: bool,
     graph = source.graph
     if stage != "graph":
         if graph.dim_names:
-            raise GraphError(f"the {stage} graph needs the sizes of {', '.join(sorted(graph.dim_names))}, for example {min(graph.dim_names)}=64", user_loc())
+            raise GraphError(f"the {stage} graph needs the sizes of {', '.join(sorted(graph.dim_names))}, for example "
+                             f"{min(graph.dim_names)}=64", user_loc())
         graph = getattr(Compilation(graph), stage)
     return picture_of(graph, {call.path: call.kind for call in source.function.calls}, depth)
 

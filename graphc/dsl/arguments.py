@@ -1,4 +1,5 @@
-"""Arguments of what is called outside of a trace, such as constructors: converted as their annotations say, with the user's line in the error."""
+"""Arguments of what is called outside of a trace, such as constructors: converted as their annotations say, with the
+user's line in the error."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -6,27 +7,34 @@ from dataclasses import fields
 from functools import wraps
 from typing import Any, TypeVar
 
-from graphc.dsl.array import Array, as_array, as_dtype
+from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import Conversion, Formed, checked
+from graphc.dsl.literal import as_dtype
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, flag, integer, items, real, shown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+def converted(made: Formed) -> Formed:
+    """As `formed`; and arguments that are annotated as int, float, bool, str or DType become that or a GraphError. A
+    class is changed in place."""
+    if not isinstance(made, type):
+        return checked(made, convert=_conversion(made))
+    cls: Any = made
+    cls.__init__ = checked(cls.__init__, convert=_conversion(cls.__init__))
+    return made
 
-def converted(function: Function) -> Function:
-    """`function`, whose arguments that are annotated as int, float, bool, str or DType become that or a GraphError."""
+
+def _conversion(function: Callable) -> Conversion:
     code, kinds = function.__code__, function.__annotations__
     names = code.co_varnames[:code.co_argcount]
 
-    @wraps(function)
-    def call(*args: Any, **named: Any) -> Any:
-        try:
-            given = [by_annotation(kinds.get(name), value, name) for name, value in zip(names, args)]
-            return function(*given, *args[len(names):], **{name: by_annotation(kinds.get(name), value, name) for name, value in named.items()})
-        except GraphError as error:
-            raise error.at(user_loc())
-    return call                 # type: ignore[return-value]   # wraps: called as `function`
+    def convert(args: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        given = [by_annotation(kinds.get(name), value, name) for name, value in zip(names, args)]
+        options = {name: by_annotation(kinds.get(name), value, name) for name, value in named.items()}
+        return (*given, *args[len(names):]), options
+    return convert
 
 
 def converted_options(function: Callable, options: Mapping) -> dict:
@@ -51,7 +59,8 @@ class Converted:
     def __post_init__(self) -> None:
         try:
             for f in fields(self):      # type: ignore[arg-type]   # subclasses are dataclasses
-                object.__setattr__(self, f.name, by_annotation(str(f.type), getattr(self, f.name), f"{type(self).__name__}: {f.name}"))
+                what = f"{type(self).__name__}: {f.name}"
+                object.__setattr__(self, f.name, by_annotation(str(f.type), getattr(self, f.name), what))
         except GraphError as error:
             raise error.at(user_loc())
 
@@ -84,4 +93,5 @@ def _pair(value: object, what: str) -> tuple[float, float]:
 
 CONVERSIONS: Mapping[str, Callable] = {
     "float | Schedule": _rate, "tuple[float, float]": _pair,
-    "int": integer, "float": real, "bool": flag, "str": _text, "DType": lambda value, what: as_dtype(value), "Initializer": callable_}
+    "int": integer, "float": real, "bool": flag, "str": _text, "DType": lambda value, what: as_dtype(value),
+    "Initializer": callable_}

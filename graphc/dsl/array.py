@@ -2,51 +2,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from graphc.dsl.context import current_trace, user_loc
-from graphc.dsl.foreign import no_method, refuse
+from graphc.dsl.foreign import refuse
+from graphc.dsl.form import formed_methods
 from graphc.dsl.indexing import plan
-from graphc.dsl.literal import clip_bound, not_masked, numbers
+from graphc.dsl.literal import as_dtype, clip_bound, not_masked, numbers
 from graphc.dsl.positions import constant_positions, never_negative
 from graphc.dsl.sizes import known_shape, unpacked
+from graphc.dsl.symbol import Symbol
 from graphc.errors import GraphError
-from graphc.ir.convert import flag, integer, is_integer, is_number, shown
-from graphc.ir.graph import Value
+from graphc.ir.convert import flag, integer, is_integer, is_number
 from graphc.ir.ops import OPS
 from graphc.ir.types import (
-    BY_NAME, BY_NUMPY, Dim, DType, TensorType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes,
+    Dim, DType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes,
     normalize_axis)
-
-if TYPE_CHECKING:
-    from graphc.dsl.trace import Trace
 
 Axes = int | tuple[int, ...] | None
 
 
-def emit(name: str, *operands: object, **attributes: object) -> Array:
-    """Applies the operator `name`, which has one result, in the running trace, at the user's line.
+def emit(name: str, *operands: object, called: str = "", **attributes: object) -> Array:
+    """Applies the operator `name`, which has one result, in the running trace, at the user's line. `called`: what the
+    user calls it, where it may fail at run time.
 
     Operands that are not arrays become constants of the first array operand's dtype.
     """
     if any([is_weak(x) for x in operands]):
-        return _emit_weak(name, operands, attributes)
-    return _applied(name, operands, attributes)[0]
+        return _emit_weak(name, operands, called, attributes)
+    return _applied(name, operands, called, attributes)[0]
 
 
-def emit_all(name: str, *operands: object, **attributes: object) -> tuple[Array, ...]:
-    """As `emit`, of an operator with any number of results. Weak operands take the dtype of a float array among the others."""
+def emit_all(name: str, *operands: object, called: str = "", **attributes: object) -> tuple[Array, ...]:
+    """As `emit`, of an operator with any number of results. Weak operands take the dtype of a float array among the
+    others."""
     if any([is_weak(x) for x in operands]):
         operands = tuple(_settled(operands, _strong_float(operands)))
-    return _applied(name, operands, attributes)
+    return _applied(name, operands, called, attributes)
 
 
-def _applied(name: str, operands: Sequence[object], attributes: Mapping[str, object]) -> tuple[Array, ...]:
+def _applied(name: str, operands: Sequence[object], called: str, attributes: Mapping[str, object]) -> tuple[Array, ...]:
     trace = current_trace()
     builder = trace.builder
-    builder.loc = user_loc()
+    loc = user_loc()
+    builder.loc = loc.calling(called) if called and loc else loc
     dtype = common_dtype(operands)
     values = [trace.value(x if isinstance(x, Array) else as_array(x, dtype)) for x in operands]
     outs = builder.apply(OPS[name](**attributes), values)
@@ -54,7 +55,8 @@ def _applied(name: str, operands: Sequence[object], attributes: Mapping[str, obj
 
 
 # what keeps an array weak: moving its elements, and arithmetic with Python numbers
-KEEP_WEAK = frozenset(("reshape", "transpose", "broadcast_to", "slice", "flip", "concat", "stack", "pad", "tile", "take", "neg",
+KEEP_WEAK = frozenset(("reshape", "transpose", "broadcast_to", "slice", "flip", "concat", "stack", "pad", "tile",
+                       "take", "neg",
                        "add", "sub", "mul", "div", "minimum", "maximum"))
 
 
@@ -63,10 +65,11 @@ def is_weak(x: object) -> TypeGuard[Array]:
     return isinstance(x, Array) and x.weak is not None
 
 
-def _emit_weak(name: str, operands: Sequence[object], attributes: Mapping[str, object]) -> Array:
-    """As `emit`, for operands of which some are weak: beside a float array they take its dtype, else the result may be weak again."""
+def _emit_weak(name: str, operands: Sequence[object], called: str, attributes: Mapping[str, object]) -> Array:
+    """As `emit`, for operands of which some are weak: beside a float array they take its dtype, else the result may
+    be weak again."""
     def made(dtype: DType | None) -> Array:
-        return emit(name, *_settled(operands, dtype), **attributes)
+        return emit(name, *_settled(operands, dtype), called=called, **attributes)
     dtype = _strong_float(operands)
     result = made(dtype)
     return Array(result.value, result.trace, made) if dtype is None and name in KEEP_WEAK else result
@@ -74,7 +77,8 @@ def _emit_weak(name: str, operands: Sequence[object], attributes: Mapping[str, o
 
 def _strong_float(operands: Sequence[object]) -> DType | None:
     """The dtype of the first float array among the operands that is not weak."""
-    strong = (common_dtype([x]) for x in operands if isinstance(x, np.ndarray) or (isinstance(x, Array) and x.weak is None))
+    strong = (common_dtype([x]) for x in operands if isinstance(x, np.ndarray)
+              or (isinstance(x, Array) and x.weak is None))
     return next((d for d in strong if d is not None and d.is_float), None)
 
 
@@ -84,7 +88,8 @@ def _settled(operands: Sequence[object], dtype: DType | None) -> list[object]:
 
 
 def common_dtype(operands: Iterable[object]) -> DType | None:
-    """The dtype that Python numbers take next to these operands: that of the first array, of a weak one only without others; None without one."""
+    """The dtype that Python numbers take next to these operands: that of the first array, of a weak one only without
+    others; None without one."""
     weak = None
     for x in operands:
         if is_weak(x):
@@ -108,20 +113,6 @@ def as_array(x: object, dtype: DType | None = None) -> Array:
     return _constant(numbers(x, dtype))
 
 
-def as_dtype(dtype: Any) -> DType:
-    """A graphc dtype from gc.f32, "f32", np.float32 or a numpy dtype."""
-    if isinstance(dtype, DType):
-        return dtype
-    if isinstance(dtype, str) and dtype in BY_NAME:
-        return BY_NAME[dtype]
-    try:
-        if dtype is None or isinstance(dtype, (Array, np.ndarray)):         # numpy takes None for f64
-            raise TypeError
-        return BY_NUMPY[np.dtype(dtype)]
-    except Exception:               # numpy asks whatever it is given for a dtype, and that may raise anything
-        raise GraphError(f"{shown(dtype)} is not a dtype of graphc; there are {', '.join(BY_NAME)}") from None
-
-
 def as_float(x: object) -> Array:
     """`x`, integers and bools converted to f32."""
     array = as_array(x)
@@ -139,42 +130,15 @@ def power(a: object, b: object) -> Array:
     return emit("mul", a, a) if is_integer(b) and b == 2 and isinstance(a, Array) else emit("pow", a, b)
 
 
-class NoSuchMethod(GraphError, AttributeError):
-    """A method that arrays do not have; an AttributeError too, so that hasattr works."""
-
-
-class Array:
+class Array(Symbol):
     """A tensor of the graph being traced. It has a type but no numbers: those exist when the compiled graph runs.
 
     Behaves as a numpy array of that dtype and shape, except that Python numbers take its dtype, two arrays of
     different dtype must be converted with `astype`, and whatever needs the numbers (`if x`, `float(x)`) is an error.
     """
-    __slots__ = ("value", "trace", "weak")
+    __slots__ = ()
     __array_priority__ = 1000
-
-    def __init__(self, value: Value, trace: Trace, weak: Callable[[DType], Array] | None = None) -> None:
-        """`weak`: the array is made of Python floats alone, which like themselves take the dtype of an array beside them: makes it in another."""
-        self.value, self.trace, self.weak = value, trace, weak
-
-    @property
-    def type(self) -> TensorType:
-        return self.value.type
-
-    @property
-    def shape(self) -> tuple[Dim, ...]:
-        return self.value.type.shape
-
-    @property
-    def dtype(self) -> DType:
-        return self.value.type.dtype
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> Dim:
-        return self.value.type.size
+    weak: Callable[[DType], Array] | None
 
     @property
     def T(self) -> Array:
@@ -184,9 +148,6 @@ class Array:
     def mT(self) -> Array:
         """The last two axes swapped."""
         return self.swapaxes(-1, -2)
-
-    def __repr__(self) -> str:
-        return f"<{self.value.name or 'array'}: {self.type}>"
 
     # conversion
 
@@ -256,7 +217,8 @@ class Array:
 
     def std(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Array:
         var = self.var(axis, ddof, keepdims)
-        return emit("where", emit("eq", var, 0), as_array(0, var.dtype), emit("sqrt", var))     # of equal numbers 0, and so is the gradient
+        # of equal numbers 0, and so is the gradient
+        return emit("where", emit("eq", var, 0), as_array(0, var.dtype), emit("sqrt", var))
 
     def all(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("min", self.astype(bool_), axis, keepdims)
@@ -277,7 +239,8 @@ class Array:
         return cumulative("cumprod", self, axis)
 
     def clip(self, min: object = None, max: object = None) -> Array:
-        """Limited to [min, max]; a bound is a number, an array or None. At a bound the gradient goes to the array alone."""
+        """Limited to [min, max]; a bound is a number, an array or None. At a bound the gradient goes to the array
+        alone."""
         if all(bound is None or is_number(bound) for bound in (min, max)):
             return emit("clip", self, low=clip_bound(min, self.dtype), high=clip_bound(max, self.dtype))
         x = self if min is None else emit("where", emit("ge", self, min), self, emit("maximum", self, min))
@@ -326,10 +289,11 @@ class Array:
     def __abs__(self) -> Array: return emit("abs", self)
     def __invert__(self) -> Array: return emit("bitnot", self)
 
-    __hash__ = object.__hash__
+    __hash__ = Symbol.__hash__
 
     def __getitem__(self, key: object) -> Array:
-        """numpy's indexing by ints, slices, None, ... and integer arrays. A symbolic index array must hold positions >= 0."""
+        """numpy's indexing by ints, slices, None, ... and integer arrays. A symbolic index array must hold positions
+        >= 0."""
         p = plan(key, self.shape)
         x = self
         if any(p.start) or p.stop != self.shape or any(s != 1 for s in p.step):
@@ -338,74 +302,32 @@ class Array:
         x = x if x.shape == p.shape else x.reshape(p.shape)
         return _gather(x, p.gathers)
 
-    # what needs the numbers
-
-    def __len__(self) -> int:
-        return self._static_length("len()")
-
     def __iter__(self) -> Iterator[Array]:
         return iter([self[i] for i in range(self._static_length("a Python loop"))])
-
-    def _static_length(self, what: str) -> int:
-        if not self.shape:
-            raise GraphError(f"{what} of a scalar: the array has no axes")
-        if not isinstance(self.shape[0], int):
-            raise GraphError(f"{what} needs a size that is known, axis 0 is {self.shape[0]}: use gc.scan for loops, or give the size as an int")
-        return self.shape[0]
-
-    def __bool__(self) -> bool:
-        raise GraphError("the truth of a symbolic array is not known while the graph is traced: use gc.where(condition, a, b) "
-                         "to choose elements, gc.cond(condition, f, g) to choose a branch, & | ~ instead of and, or, not")
-
-    def __float__(self) -> float:
-        raise GraphError(_no_number("float"))
-
-    def __int__(self) -> int:
-        raise GraphError(_no_number("int"))
-
-    def __index__(self) -> int:
-        raise GraphError("a symbolic array is not a Python index or size: use gc.take, gc.dynamic_slice or gc.scan; "
-                         "sizes of arrays are x.shape")
-
-    def __complex__(self) -> complex:
-        raise GraphError("a symbolic array has no complex value: graphc has no complex numbers")
-
-    def item(self) -> float:
-        raise GraphError(_no_number("item"))
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        raise NoSuchMethod(no_method(name), user_loc())
-
-    def __setitem__(self, key: object, value: object) -> None:
-        raise GraphError("arrays of a graph cannot be changed in place: use gc.dynamic_update_slice, gc.scatter_add or gc.where, "
-                         "which return a new array")
-
-    def __array__(self, *args: object, **kwargs: object) -> np.ndarray:
-        raise GraphError("a symbolic array has no numbers that numpy could read while the graph is traced: use graphc's function "
-                         "of the same name (np.f(x) is gc.f(x))")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object) -> Array:
         operator = UFUNC_OPERATORS.get(ufunc.__name__) if method == "__call__" and not kwargs else None
         return refuse(ufunc.__name__) if operator is None else operator(*inputs)
 
-    def __array_function__(self, function: Callable, types: object, args: object, kwargs: object) -> NoReturn:
-        refuse(function.__name__)
-
+formed_methods(Symbol, "x")
+formed_methods(Array, "x")
 
 # numpy calls these when a numpy array stands left of an operator
 UFUNC_OPERATORS: dict[str, Callable[..., Array]] = {
     "divide": divide,
     **{ufunc: (lambda a, b, name=name: emit(name, a, b)) for ufunc, name in {
-        "add": "add", "subtract": "sub", "multiply": "mul", "floor_divide": "floordiv", "remainder": "mod", "power": "pow",
-        "matmul": "matmul", "bitwise_and": "bitand", "bitwise_or": "bitor", "bitwise_xor": "bitxor", "left_shift": "shift_left",
-        "right_shift": "shift_right", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq",
+        "add": "add", "subtract": "sub", "multiply": "mul", "floor_divide": "floordiv", "remainder": "mod",
+        "power": "pow",
+        "matmul": "matmul", "bitwise_and": "bitand", "bitwise_or": "bitor", "bitwise_xor": "bitxor",
+        "left_shift": "shift_left",
+        "right_shift": "shift_right", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge",
+        "equal": "eq",
         "not_equal": "ne"}.items()},
 }
 
 def from_front(indices: object, size: Dim, axis: int) -> Array:
-    """Positions along the axis number `axis`, of `size`, counted from its front, where -size … -1 count from its end, as in numpy.
+    """Positions along the axis number `axis`, of `size`, counted from its front, where -size … -1 count from its end,
+    as in numpy.
 
     Others stay as they are, so that whoever reads there reports the number that was given.
     """
@@ -423,31 +345,33 @@ def from_front(indices: object, size: Dim, axis: int) -> Array:
 
 
 def _gather(x: Array, gathers: tuple[tuple[int, object], ...]) -> Array:
-    """x[..., i, j, ...] for index arrays at neighbouring axes: a take along the first, then along each next axis at the same time."""
+    """x[..., i, j, ...] for index arrays at neighbouring axes: a take along the first, then along each next axis at
+    the same time."""
     if not gathers:
         return x
     indices = [from_front(i, x.shape[axis], axis) for axis, i in gathers]
     shape = broadcast_shapes(*(i.shape for i in indices))
     first = gathers[0][0]
     if len(indices) == 1:
-        return emit("take", x, indices[0], axis=first)
+        return emit("take", x, indices[0], axis=first, called="indexing")
     indices = [i if i.shape == shape else emit("broadcast_to", i, shape=shape) for i in indices]
-    x = emit("take", x, indices[0], axis=first)
+    x = emit("take", x, indices[0], axis=first, called="indexing")
     axis = first + len(shape)                               # where the next indexed axis of x stands now
     for i in indices[1:]:
         full = x.shape[:axis] + (1,) + x.shape[axis + 1:]
         aligned = i.reshape((1,) * first + shape + (1,) * (len(x.shape) - axis))
-        x = emit("take_along_axis", x, emit("broadcast_to", aligned, shape=full), axis=axis)
+        x = emit("take_along_axis", x, emit("broadcast_to", aligned, shape=full), axis=axis, called="indexing")
         x = x.reshape(x.shape[:axis] + x.shape[axis + 1:])
     return x
 
 
-def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes: object) -> Array:
+def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes: Any) -> Array:
     return emit(name, x, axes=normalize_axes(axis, x.ndim), keepdims=flag(keepdims, "keepdims"), **attributes)
 
 
 def _of_some(x: Array, name: str, axis: Axes) -> Array:
-    """`x`, GraphError where a largest of no bools is asked for: the operator, which is `any` and `all` too, has a value there."""
+    """`x`, GraphError where a largest of no bools is asked for: the operator, which is `any` and `all` too, has a
+    value there."""
     empty = {a for a, size in enumerate(x.shape) if size == 0}
     if x.dtype == bool_ and empty and empty <= set(normalize_axes(axis, x.ndim)):
         raise GraphError(f"{name} of {x.type} over an axis of size 0 has no value; gc.any and gc.all have")
@@ -466,15 +390,11 @@ def reduce_one(name: str, x: Array, axis: int | None, keepdims: bool) -> Array:
 def cumulative(name: str, x: Array, axis: int | None, reverse: bool = False, exclusive: bool = False) -> Array:
     """cumsum and cumprod: along one axis, or of all elements in row-major order."""
     x, axis = (x.flatten(), 0) if axis is None else (x, axis)
-    return emit(name, x, axis=normalize_axis(axis, x.ndim), reverse=flag(reverse, "reverse"), exclusive=flag(exclusive, "exclusive"))
+    return emit(name, x, axis=normalize_axis(axis, x.ndim), reverse=flag(reverse, "reverse"),
+                exclusive=flag(exclusive, "exclusive"))
 
 
 def _constant(array: np.ndarray) -> Array:
     trace = current_trace()
     trace.builder.loc = user_loc()
     return Array(trace.builder.constant(array), trace)
-
-
-def _no_number(what: str) -> str:
-    return (f"{what}() needs a number, and a symbolic array has none while the graph is traced: stay with the array "
-            "(x.astype converts the dtype, gc.where chooses), or return it and convert the result")

@@ -8,18 +8,22 @@ from graphc.ir.types import bool_, broadcast_shapes
 
 
 @formed
-def attention(q: Array, k: Array, v: Array, mask: Array | None = None, *, causal: bool = False, scale: float | None = None) -> Array:
-    """softmax(q k^T * scale + mask) v for q [..., Tq, D], k [..., Tk, D], v [..., Tk, E] -> [..., Tq, E]; scale = 1 / sqrt(D) unless given.
+def attention(q: Array, k: Array, v: Array, mask: Array | None = None, *, causal: bool = False,
+              scale: float | None = None) -> Array:
+    """softmax(q k^T * scale + mask) v for q [..., Tq, D], k [..., Tk, D], v [..., Tk, E] -> [..., Tq, E]; scale = 1 /
+    sqrt(D) unless given.
 
-    mask broadcasts to [..., Tq, Tk]: bool (True = may look) or float (added to the scores). causal: query i sees keys j <= i, as in torch.
-    What a bool mask hides from every query does not count at all, NaN and infinity neither (torch: 0 * NaN = NaN).
+    mask broadcasts to [..., Tq, Tk]: bool (True = may look) or float (added to the scores). causal: query i sees keys
+    j <= i, as in torch. What a bool mask hides from every query does not count at all, NaN and infinity neither
+    (torch: 0 * NaN = NaN).
     """
     q, k, v = map(as_array, (q, k, v))
     return attend(q, *seen_keys(mask, k, v), mask, causal, scale)
 
 
 def seen_keys(mask: Array | None, k: Array, v: Array) -> tuple[Array, Array]:
-    """k and v with 0 for keys that a bool mask hides from every query. As they are where several of a batch share them and the mask does not."""
+    """k and v with 0 for keys that a bool mask hides from every query. As they are where several of a batch share
+    them and the mask does not."""
     mask = None if mask is None else as_array(mask)
     if mask is None or mask.dtype != bool_ or mask.ndim == 0:
         return k, v
@@ -31,7 +35,8 @@ def seen_keys(mask: Array | None, k: Array, v: Array) -> tuple[Array, Array]:
     return shown(k), shown(v)
 
 
-def attend(q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool = False, scale: float | None = None) -> Array:
+def attend(q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool = False,
+           scale: float | None = None) -> Array:
     """`attention` where what nobody sees is known to be finite."""
     operands = [as_array(a) for a in ((q, k, v) if mask is None else (q, k, v, mask))]
     scale = None if scale is None else real(scale, "attention: the scale")

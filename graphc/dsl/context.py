@@ -30,8 +30,9 @@ def current_trace() -> "Trace":
     """The innermost running trace; GraphError outside of one."""
     stack = STACK.get()
     if not stack:
-        raise GraphError("graphc functions build a graph and work only while one is traced: call them inside a function decorated "
-                         "with @gc.graph (or a layer, or a training step); on numpy arrays call the decorated function", user_loc())
+        raise GraphError("graphc functions build a graph and work only while one is traced: call them inside a "
+                         "function decorated with @gc.graph (or a layer, or a training step); on numpy arrays call "
+                         "the decorated function", user_loc())
     return stack[-1]
 
 
@@ -44,7 +45,8 @@ def user_frame() -> FrameType | None:
 
 
 def user_loc() -> Loc | None:
-    """The line of the user's code that called into graphc; for a layer in a chain, which graphc itself calls, the line that made the layer."""
+    """The line of the user's code that called into graphc; for a layer in a chain, which graphc itself calls, the
+    line that made the layer."""
     frame, declared = user_frame(), DECLARED.get()
     if declared and declared[0] is frame:
         return declared[1]
@@ -52,7 +54,8 @@ def user_loc() -> Loc | None:
 
 
 class declared_at:
-    """`with declared_at(loc)`: what graphc calls inside was declared by the user at `loc`. (No generator: its frames would be the innermost.)"""
+    """`with declared_at(loc)`: what graphc calls inside was declared by the user at `loc`. (No generator: its frames
+    would be the innermost.)"""
 
     def __init__(self, loc: Loc | None):
         self.loc = loc

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphc.dsl.array import Array, as_array, emit_all
 from graphc.dsl.context import current_trace
+from graphc.dsl.form import formed
 from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
 from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
@@ -20,11 +21,13 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.types import Dim, TensorType, as_dim, i64
 
 
+@formed
 def scan(f: Callable, init: Any, xs: Any = None, length: Dim | None = None, reverse: bool = False) -> tuple[Any, Any]:
     """A loop that stays a loop: f(carry, x) -> (carry, y) for each x along axis 0 of the arrays of `xs`.
 
-    Returns (last carry, the ys stacked along axis 0). `y` may be None; without `xs` x is None and `length` counts. `reverse`: from the last x
-    to the first, ys in the places of their xs. The carry keeps its structure, shapes and dtypes. As jax.lax.scan.
+    Returns (last carry, the ys stacked along axis 0). `y` may be None; without `xs` x is None and `length` counts.
+    `reverse`: from the last x to the first, ys in the places of their xs. The carry keeps its structure, shapes and
+    dtypes. As jax.lax.scan.
     """
     callable_(f, "the body of scan")
     reverse = flag(reverse, "scan: reverse")
@@ -44,13 +47,15 @@ def scan(f: Callable, init: Any, xs: Any = None, length: Dim | None = None, reve
     if not new and not ys:
         raise GraphError("scan with no carry and no y computes nothing")
     captured, (region,) = _regions((body, cs + elements, new + ys))
-    outs = emit_all("scan", *carries, *stacked, *captured, body=region, carries=len(carries), xs=len(stacked), length=length,
-                    reverse=reverse)
+    outs = emit_all("scan", *carries, *stacked, *captured, body=region, carries=len(carries), xs=len(stacked),
+                    length=length, reverse=reverse)
     return unflatten(carry_tree, outs[:len(new)]), unflatten(y_tree, outs[len(new):])
 
 
+@formed
 def cond(pred: Array, then: Callable, otherwise: Callable, *args: Any) -> Any:
-    """then(*args) if the bool scalar `pred` is true, else otherwise(*args); only one of them runs. Both return the same structure and types.
+    """then(*args) if the bool scalar `pred` is true, else otherwise(*args); only one of them runs. Both return the
+    same structure and types.
 
     To choose element by element use `where`.
     """
@@ -66,8 +71,10 @@ def cond(pred: Array, then: Callable, otherwise: Callable, *args: Any) -> Any:
     return unflatten(tree, emit_all("cond", pred, *captured, then_body=bodies[0], else_body=bodies[1]))
 
 
+@formed
 def while_loop(condition: Callable, body: Callable, init: Any, max_trips: int) -> tuple[Array, Any]:
-    """Repeats carry = body(carry) while condition(carry) is true, at most `max_trips` times (a gradient has to save what each round needs).
+    """Repeats carry = body(carry) while condition(carry) is true, at most `max_trips` times (a gradient has to save
+    what each round needs).
 
     Returns (count, carry): the number of rounds, i64, and the last carry.
     """
@@ -89,7 +96,8 @@ def while_loop(condition: Callable, body: Callable, init: Any, max_trips: int) -
         carries = [*carries, as_array(0)]
         inputs, test_inputs = [*inputs, step.round()], [*test_inputs, test.round()]
     captured, (goes_on, region) = _regions((test, test_inputs, [go]), (step, inputs, new))
-    count, *outs = emit_all("while_loop", *carries, *captured, cond_body=goes_on, body=region, carries=len(carries), max_trips=max_trips)
+    count, *outs = emit_all("while_loop", *carries, *captured, cond_body=goes_on, body=region, carries=len(carries),
+                            max_trips=max_trips)
     return count, unflatten(tree, outs)
 
 
@@ -107,20 +115,24 @@ def _carried(what: str, result: object, tree: Structure, before: Sequence[Array]
     """The new carries; GraphError if they differ from the old ones in structure or type."""
     new, new_tree = flatten(result)
     if new_tree != tree:
-        raise GraphError(f"the carry of {what} changes its structure: it starts as {_text(tree)}, the body returns {_text(new_tree)}")
+        raise GraphError(f"the carry of {what} changes its structure: it starts as {_text(tree)}, the body returns "
+                         f"{_text(new_tree)}")
     new = [as_array(x, c.dtype) for x, c in zip(new, before)]
     for i, (x, c) in enumerate(zip(new, before)):
         if x.type != c.type:
             which = f"carry {i} of {what}" if len(new) > 1 else f"the carry of {what}"
-            raise GraphError(f"{which} starts as {c.type} and comes back from the body as {x.type}: both must agree (astype converts, "
+            raise GraphError(f"{which} starts as {c.type} and comes back from the body as {x.type}: "
+                             "both must agree (astype converts, "
                              "broadcast_to widens the initial value)")
     return new
 
 
 def _regions(*bodies: tuple[Trace, Sequence[Array], Sequence[Array]]) -> tuple[list[Array], list[Graph]]:
-    """The graphs of finished bodies, given by (trace, inputs of its own, outputs), and the outer arrays that all of them take after their own inputs.
+    """The graphs of finished bodies, given by (trace, inputs of its own, outputs), and the outer arrays that all of
+    them take after their own inputs.
 
-    Outputs become values of their body before it is asked what it captured: an outer array that a body returns as it is is captured only then.
+    Outputs become values of their body before it is asked what it captured: an outer array that a body returns as it
+    is is captured only then.
     """
     outputs = [[trace.value(a) for a in arrays] for trace, _, arrays in bodies]
     captured = list({a.value: a for trace, _, _ in bodies for a in trace.outer}.values())
@@ -147,7 +159,9 @@ def _length(stacked: Sequence[Array], length: Dim | None) -> Dim:
 
 
 def _kind(result: object) -> str:
-    return f"a tuple of {len(result)}" if isinstance(result, tuple) else "nothing" if result is None else f"a {type(result).__name__}"
+    if isinstance(result, tuple):
+        return f"a tuple of {len(result)}"
+    return "nothing" if result is None else f"a {type(result).__name__}"
 
 
 def _text(tree: Structure) -> str:

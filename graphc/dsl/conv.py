@@ -13,10 +13,12 @@ Size = int | tuple[int, ...]
 Padding = int | str | tuple
 
 
+@formed
 def conv2d(x: Array, w: Array, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1) -> Array:
     """x [N, C, H, W], w [F, C / groups, KH, KW] -> [N, F, OH, OW].
 
-    padding: an int, one per axis, a pair (before, after) per axis, "valid" (none) or "same" (output size = input size / stride, rounded up).
+    padding: an int, one per axis, a pair (before, after) per axis, "valid" (none) or "same" (output size = input size
+    / stride, rounded up).
     """
     x, w = as_array(x), as_array(w)
     _rank("conv2d", x, w, 4)
@@ -24,6 +26,7 @@ def conv2d(x: Array, w: Array, stride: Size = 1, padding: Padding = 0, dilation:
     return emit("conv2d", x, w, **options, groups=_groups("conv2d", groups))
 
 
+@formed
 def conv1d(x: Array, w: Array, stride: int = 1, padding: Padding = 0, dilation: int = 1, groups: int = 1) -> Array:
     """x [N, C, L], w [F, C / groups, K] -> [N, F, OL]. Options as in `conv2d`."""
     x, w = as_array(x), as_array(w)
@@ -32,28 +35,36 @@ def conv1d(x: Array, w: Array, stride: int = 1, padding: Padding = 0, dilation: 
     return _flat(emit("conv2d", _image(x), _image(w), **options, groups=_groups("conv1d", groups)))
 
 
-def conv_transpose2d(x: Array, w: Array, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0, dilation: Size = 1,
+@formed
+def conv_transpose2d(x: Array, w: Array, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0,
+                     dilation: Size = 1,
                      groups: int = 1) -> Array:
-    """The gradient of conv2d as a layer (torch's conv_transpose2d): x [N, C, H, W], w [C, F / groups, KH, KW] -> [N, F, OH, OW],
-    OH = (H - 1) stride - 2 padding + dilation (KH - 1) + 1 + output_padding, which is smaller than stride or dilation."""
+    """The gradient of conv2d as a layer (torch's conv_transpose2d): x [N, C, H, W], w [C, F / groups, KH, KW] -> [N,
+    F, OH, OW], OH = (H - 1) stride - 2 padding + dilation (KH - 1) + 1 + output_padding, which is smaller than stride
+    or dilation."""
     x, w = as_array(x), as_array(w)
     _rank("conv_transpose2d", x, w, 4)
     options = _window("conv_transpose2d", x, w.shape[2:], stride, _explicit("conv_transpose2d", padding), dilation)
-    return emit("conv_transpose2d", x, w, **options, output_padding=integers(output_padding, "conv_transpose2d: output_padding", 2, 0),
+    return emit("conv_transpose2d", x, w, **options,
+                output_padding=integers(output_padding, "conv_transpose2d: output_padding", 2, 0),
                 groups=_groups("conv_transpose2d", groups))
 
 
-def conv_transpose1d(x: Array, w: Array, stride: int = 1, padding: Padding = 0, output_padding: int = 0, dilation: int = 1,
+@formed
+def conv_transpose1d(x: Array, w: Array, stride: int = 1, padding: Padding = 0, output_padding: int = 0,
+                     dilation: int = 1,
                      groups: int = 1) -> Array:
     """x [N, C, L], w [C, F / groups, K] -> [N, F, OL]. Options as in `conv_transpose2d`."""
     x, w = as_array(x), as_array(w)
     _rank("conv_transpose1d", x, w, 3)
-    options = _raised(_window("conv_transpose1d", x, w.shape[2:], stride, _explicit("conv_transpose1d", padding), dilation))
+    options = _raised(_window("conv_transpose1d", x, w.shape[2:], stride, _explicit("conv_transpose1d", padding),
+                              dilation))
     more = integers(output_padding, "conv_transpose1d: output_padding", 1, 0)
     return _flat(emit("conv_transpose2d", _image(x), _image(w), **options, output_padding=(0, *more),
                       groups=_groups("conv_transpose1d", groups)))
 
 
+@formed
 def max_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1) -> Array:
     """The maximum of each window of x [N, C, H, W]; stride = kernel unless given; padding never wins."""
     x = as_array(x)
@@ -61,14 +72,17 @@ def max_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padd
 
 
 @formed
-def avg_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padding = 0, *, count_include_pad: bool = True) -> Array:
-    """The mean of each window of x [N, C, H, W]; stride = kernel unless given. count_include_pad: zeros of the padding count, as in torch."""
+def avg_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padding = 0, *,
+               count_include_pad: bool = True) -> Array:
+    """The mean of each window of x [N, C, H, W]; stride = kernel unless given. count_include_pad: zeros of the
+    padding count, as in torch."""
     x = as_array(x)
     options = _pool("avg_pool2d", x, 2, kernel, stride, padding, 1)
     del options["dilation"]
     return emit("avg_pool2d", x, **options, count_include_pad=flag(count_include_pad, "avg_pool2d: count_include_pad"))
 
 
+@formed
 def max_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Padding = 0, dilation: int = 1) -> Array:
     """The maximum of each window of x [N, C, L]."""
     x = as_array(x)
@@ -77,20 +91,24 @@ def max_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Paddin
 
 
 @formed
-def avg_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Padding = 0, *, count_include_pad: bool = True) -> Array:
+def avg_pool1d(x: Array, kernel: int, stride: int | None = None, padding: Padding = 0, *,
+               count_include_pad: bool = True) -> Array:
     """The mean of each window of x [N, C, L]."""
     x = as_array(x)
     options = _raised(_pool("avg_pool1d", x, 1, kernel, stride, padding, 1))
     del options["dilation"]
-    return _flat(emit("avg_pool2d", _image(x), **options, count_include_pad=flag(count_include_pad, "avg_pool1d: count_include_pad")))
+    return _flat(emit("avg_pool2d", _image(x), **options,
+                      count_include_pad=flag(count_include_pad, "avg_pool1d: count_include_pad")))
 
 
+@formed
 def global_avg_pool(x: Array) -> Array:
     """[N, C, …] -> [N, C]: the mean over all other axes."""
     x = as_array(x)
     return x.mean(tuple(range(2, x.ndim)))
 
 
+@formed
 def global_max_pool(x: Array) -> Array:
     """[N, C, …] -> [N, C]: the maximum over all other axes."""
     x = as_array(x)
@@ -121,7 +139,8 @@ def _padding(name: str, padding: Padding, sizes: Sequence[Dim], spans: Sequence[
     if len(pads) == 2 and len(spans) == 1:
         pads = [pads]
     if len(pads) != len(spans) or isinstance(padding, str):
-        raise GraphError(f'{what} is an int, one per axis, a pair (before, after) per axis, "same" or "valid", got {shown(padding)}')
+        raise GraphError(f'{what} is an int, one per axis, a pair (before, after) per axis, "same" or "valid", '
+                         f"got {shown(padding)}")
     return tuple(integers(p, what, 2, 0) for p in pads)
 
 
@@ -132,7 +151,8 @@ def _same(name: str, size: Dim, span: Dim, stride: int) -> tuple[Dim, Dim]:
     elif isinstance(size, int) and isinstance(span, int):
         total = max((-(-size // stride) - 1) * stride + span - size, 0)
     else:
-        raise GraphError(f'{name}: padding="same" with stride {stride} depends on the size {size}, which is not known; give the padding as numbers')
+        raise GraphError(f'{name}: padding="same" with stride {stride} depends on the size {size}, which is not known; '
+                         "give the padding as numbers")
     return total // 2, total - total // 2
 
 

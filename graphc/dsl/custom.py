@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.dsl.array import Array, as_array, emit_all
 from graphc.dsl.context import current_trace
+from graphc.dsl.form import formed
 from graphc.dsl.shape import zeros_like
 from graphc.dsl.trace import Trace
 from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
@@ -13,13 +14,14 @@ from graphc.ir.convert import callable_
 from graphc.ir.graph import Graph
 
 
+@formed
 def custom_vjp(f: Callable, vjp: Callable) -> Callable:
     """`f` with `vjp` as its gradient rule: vjp(inputs, outputs, gradients) -> the gradient of each float input.
 
-    `f` takes arrays and returns an array or a tuple. `inputs` is the tuple of its arguments, `outputs` and `gradients` look like what
-    it returns (gradients of integers are None); `vjp` returns one array for one float input, else a tuple, with None for zero.
-    Both are traced at each call and stay one node, so the gradient's gradient comes from `vjp` itself. What they use from
-    outside must be passed as an argument.
+    `f` takes arrays and returns an array or a tuple. `inputs` is the tuple of its arguments, `outputs` and
+    `gradients` look like what it returns (gradients of integers are None); `vjp` returns one array for one float
+    input, else a tuple, with None for zero. Both are traced at each call and stay one node, so the gradient's
+    gradient comes from `vjp` itself. What they use from outside must be passed as an argument.
     """
     callable_(f, "what custom_vjp wraps"), callable_(vjp, "the rule of custom_vjp")
 
@@ -33,7 +35,8 @@ def custom_vjp(f: Callable, vjp: Callable) -> Callable:
             n, m = len(arrays), len(arrays) + len(outs)
             gs = iter(values[m:])
             gradients = [next(gs) if t.dtype.is_float else None for t in outs]
-            return _gradients(vjp(tuple(values[:n]), unflatten(tree, values[n:m]), unflatten(tree, gradients)), values[:n])
+            return _gradients(vjp(tuple(values[:n]), unflatten(tree, values[n:m]), unflatten(tree, gradients)),
+                              values[:n])
         backward, _ = _traced("vjp", [a.type for a in arrays] + outs + floats, rule)
         results = emit_all("custom_vjp", *arrays, forward=forward, backward=backward)
         return unflatten(tree, results)
@@ -49,7 +52,8 @@ def _traced(name: str, arguments: Sequence, f: Callable) -> tuple[Graph, Structu
             raise GraphError(f"custom_vjp: {name} returned nothing")
         values = [trace.value(r) for r in results]
         if trace.outer:
-            raise GraphError(f"custom_vjp: {name} uses {trace.outer[0]!r} from outside, through which no gradient could flow: pass it as an argument")
+            raise GraphError(f"custom_vjp: {name} uses {trace.outer[0]!r} from outside, through which no gradient "
+                             "could flow: pass it as an argument")
         return trace.builder.finish(values, ("",) * len(values)), tree
 
 

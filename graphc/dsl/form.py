@@ -1,28 +1,45 @@
-"""How layers, optimizers and functions are called: where Python would raise a TypeError about arguments, a GraphError says the right form."""
+"""How layers, optimizers and functions are called: where Python would raise a TypeError about arguments, a GraphError
+says the right form."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Any, TypeVar
+from types import FunctionType
+from typing import Any, TypeVar, cast
+
+import numpy as np
 
 from graphc.dsl.context import user_loc
 from graphc.dsl.foreign import ForeignCall, translated
+from graphc.dsl.symbol import Symbol
 from graphc.errors import GraphError
+from graphc.ir.convert import shown
 
-Made = TypeVar("Made", bound=Callable[..., Any])
-SHOWN = 40                          # letters of a value in a message; of a longer one its type
+LONG = 40                           # letters of a value in a message; of a longer one its type
+Formed = TypeVar("Formed", bound=Callable[..., Any])
+Conversion = Callable[[tuple, dict[str, Any]], tuple[tuple, dict[str, Any]]]    # of positional and named arguments
 
 
-def formed(made: Made) -> Made:
-    """`made`, a class or a function, whose wrong calls are GraphErrors that say the right one. A class is changed in place."""
+def formed(made: Formed) -> Formed:
+    """`made`, a function, method or class, whose wrong calls are GraphErrors that say the right one. Of a class the
+    constructor, in place."""
     if not isinstance(made, type):
-        return _checked(made, lambda args: (made.__name__, plain_signature(made), args))
+        return checked(made)
     cls: Any = made
-    own = cls.__init__
-    cls.__init__ = _checked(own, lambda args: _construction(own, args))
+    cls.__init__ = checked(cls.__init__)
     return made
+
+
+def formed_methods(cls: type, called: str = "") -> None:
+    """The same for what users call of objects of the class, which messages call by that name: its own public methods,
+    in place. (Calling a layer says what is wrong with a call of its `forward`.)
+    """
+    for name, member in list(vars(cls).items()):
+        public = isinstance(member, FunctionType) and not name.startswith("_") and name != "forward"
+        if public and not hasattr(member, "formed"):
+            setattr(cls, name, checked(member, called or cls.__name__))
 
 
 def plain_signature(function: Callable) -> Signature:
@@ -53,23 +70,42 @@ def refused(name: str, form: Signature, args: Sequence, options: Mapping) -> Gra
     return None
 
 
-def _checked(function: Made, describe: Callable[[tuple], tuple[str, Signature, tuple] | None]) -> Made:
-    """`describe(args)`: name, form and arguments as the user gave them; None for a call that graphc itself makes inside of another."""
+def checked(function: Formed, called: str = "", convert: Conversion | None = None) -> Formed:
+    """`function` with its wrong calls as GraphErrors, and the user's line in others. `called`: what messages call the
+    object that it is a method of. `convert(args, options)` gives those that it is called with.
+    """
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         try:
-            return function(*args, **options)
+            if convert is None:
+                return function(*args, **options)
+            given, named = convert(args, options)
+            return function(*given, **named)
+        except GraphError as error:
+            raise error.at(user_loc())
         except TypeError:
-            described = describe(args)
-            error = refused(*described, options) if described else None
-            if error is None:               # a mistake in what was called, not in how
+            described = _described(function, called, args)
+            wrong = refused(*described, options) if described else None
+            if wrong is None:               # a mistake in what was called, not in how
                 raise
-            raise error from None
-    call.formed = True          # type: ignore[attr-defined]   # a function's own attribute: graphc's constructors are known by it
-    return call                 # type: ignore[return-value]   # wraps: called as `function`
+            raise wrong from None
+    # its own attribute: what is formed is known by it
+    call.formed = True          # type: ignore[attr-defined]
+    return cast(Formed, call)
 
 
-def _construction(function: Callable, args: tuple) -> tuple[str, Signature, tuple] | None:
+def _described(function: Callable, called: str, args: Sequence) -> tuple[str, Signature, Sequence] | None:
+    """Name, form and arguments as the user gave them; None for a call that graphc itself makes inside of another."""
+    form = plain_signature(function)
+    if next(iter(form.parameters), "") != "self":
+        return function.__name__, form, args
+    if function.__name__ == "__init__":
+        return _construction(function, args)
+    return (f"{called or type(args[0]).__name__}.{function.__name__}",
+            form.replace(parameters=list(form.parameters.values())[1:]), args[1:])
+
+
+def _construction(function: Callable, args: Sequence) -> tuple[str, Signature, Sequence] | None:
     """Of the first constructor that is graphc's: a class of the user's may have its own, which calls it."""
     cls = type(args[0])
     while not hasattr(cls.__init__, "formed"):
@@ -90,9 +126,12 @@ def _advice(call: ForeignCall, form: Signature) -> str:
 
 
 def _text(call: ForeignCall) -> str:
-    return f"{call.name}({', '.join([*map(_shown, call.args), *(f'{k}={_shown(v)}' for k, v in call.options.items())])})"
+    given = [*map(_short, call.args), *(f"{k}={_short(v)}" for k, v in call.options.items())]
+    return f"{call.name}({', '.join(given)})"
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN and "\n" not in text and not hasattr(value, "shape") else f"<{type(value).__name__}>"
+def _short(value: object) -> str:
+    """Of arrays, and of what is long, the type alone: a call is to be read as one line."""
+    text = shown(value, LONG)
+    long = "\n" in text or len(text) == LONG or isinstance(value, (np.ndarray, Symbol))
+    return f"<{type(value).__name__}>" if long else text

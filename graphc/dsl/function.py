@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
@@ -10,10 +10,12 @@ import numpy as np
 from graphc.contained import contained
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import current_trace, tracing, user_frame, user_loc
+from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.inline import inline
+from graphc.dsl.order import AxisOrders
 from graphc.dsl.outputs import LayerCall
 from graphc.dsl.signature import Argument, arguments, location, typed
-from graphc.dsl.trace import Trace
+from graphc.dsl.trace import Trace, Trains
 from graphc.errors import GraphError, Loc
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
@@ -28,23 +30,30 @@ def set_compiler(compile_graph: Callable) -> None:
     _COMPILE[:] = [compile_graph]
 
 
+@formed
 @dataclass(eq=False)
 class GraphFunction(Shown):
-    """A traced function. `str(f)` is its graph as text; `f(...)` inlines it in a trace, and compiles and runs it on numpy arrays.
+    """A traced function. `str(f)` is its graph as text; `f(...)` inlines it in a trace, and compiles and runs it on
+    numpy arrays.
 
     `keys[i]` is the object that owns the state `graph.state[i]`; `constants` are the Python arguments fixed at tracing.
-    `retrace(training)`, if something in it depends on the mode and nobody fixed that, gives the function of the other mode.
-    `calls` are those of layers. `derived`: there are derivatives in it, so that it may choose by integers that no user wrote.
+    `retrace(training, trains)`, if something in it depends on the mode or on what a step trains, gives the function
+    traced for these; `follows`: the mode is that of the caller, nobody fixed it. `calls` are those of layers,
+    `orders` what they know of sequences. `derived`: there are derivatives in it, so that it may choose by integers
+    that no user wrote.
     """
     graph: Graph
     keys: tuple[Hashable, ...] = ()
     loc: Loc | None = None
     constants: tuple[str, ...] = ()
     training: bool = False
-    retrace: Callable[[bool], "GraphFunction"] | None = None
+    trains: Trains | None = None
+    follows: bool = False
+    retrace: "Callable[[bool, Trains | None], GraphFunction] | None" = None
     calls: tuple[LayerCall, ...] = ()
+    orders: AxisOrders | None = None
     derived: bool = False
-    _other: "GraphFunction | None" = None
+    _others: "dict[bool, GraphFunction]" = field(default_factory=dict)
     _compiled: Callable | None = None
 
     @property
@@ -64,11 +73,11 @@ class GraphFunction(Shown):
         return print_graph(self.graph)
 
     def __repr__(self) -> str:
-        ins = ", ".join(f"{v.name}: {v.type}" for v in self.graph.inputs)
-        return f"<graph {self.name}({ins}) -> {', '.join(str(v.type) for v in self.graph.outputs)}>"
+        return f"<graph {self.graph.heading}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """On symbolic arrays (or anywhere inside a trace): inlined. On numpy arrays: compiled on first use, then run."""
+        """On symbolic arrays (or anywhere inside a trace): inlined. On numpy arrays: compiled on first use, then run.
+        """
         values = self._matched(args, kwargs)
         if tracing():
             return self._inlined(values)
@@ -81,13 +90,17 @@ class GraphFunction(Shown):
         except GraphError as error:
             raise error.at(user_loc()) from None
 
-    def in_mode(self, training: bool) -> "GraphFunction":
-        """The same function traced for training or for inference; itself where that makes no difference."""
-        if self.retrace is None or training == self.training:
+    def in_mode(self, training: bool, trains: Trains | None = None) -> "GraphFunction":
+        """The same function traced for training or for inference, and for a step that trains these layers; itself
+        where that makes no difference."""
+        training = training if self.follows else self.training
+        if self.retrace is None or (training, trains) == (self.training, self.trains):
             return self
-        if self._other is None:
-            self._other = self.retrace(training)
-        return self._other
+        if trains is not None:
+            return self.retrace(training, trains)
+        if training not in self._others:
+            self._others[training] = self.retrace(training, None)
+        return self._others[training]
 
     def pack(self, outputs: Sequence) -> Any:
         """`outputs` as the function returns them: one, a tuple or a dict."""
@@ -118,11 +131,18 @@ class GraphFunction(Shown):
         return [given[n] for n in names]
 
     def _inlined(self, values: Sequence) -> Any:
-        if self.retrace and current_trace().training != self.training:
-            return self.in_mode(not self.training)._inlined(values)
-        current_trace().root.derived |= self.derived
+        trace = current_trace()
+        wanted = self
+        if self.retrace:
+            wanted = self.in_mode(trace.training if self.follows else self.training, trace.trained)
+        if wanted is not self:
+            return wanted._inlined(values)
+        trace.root.derived |= self.derived
         arrays = [as_array(x, v.type.dtype) for x, v in zip(values, self.graph.inputs)]
-        return self.pack(inline(current_trace(), self.graph, self.keys, arrays, self.calls))
+        return self.pack(inline(trace, self.graph, self.keys, arrays, self.calls, self.orders))
+
+
+formed_methods(GraphFunction)
 
 
 @overload
@@ -133,44 +153,53 @@ def graph(f: Callable, *, training: bool | None = None) -> GraphFunction: ...
 def graph(f: None = None, *, training: bool | None = None) -> Callable[[Callable], GraphFunction]: ...
 
 
-def graph(f: Callable | None = None, *, training: bool | None = None) -> GraphFunction | Callable[[Callable], GraphFunction]:
+@formed
+def graph(f: Callable | None = None, *,
+          training: bool | None = None) -> GraphFunction | Callable[[Callable], GraphFunction]:
     """Traces `f` now and returns its graph: `@gc.graph` or `@gc.graph(training=True)`.
 
-    Each argument is annotated with an array type (`x: gc.f32[3, "B"]`, `gc.f32[()]` for a scalar) or has a default, which makes it a
-    Python constant. `f` returns an array, a tuple of arrays or a flat dict of arrays. `training` is what dropout and batch
-    normalisation inside see; left open, it is that of the graph or training step that calls this one, else inference.
+    Each argument is annotated with an array type (`x: gc.f32[3, "B"]`, `gc.f32[()]` for a scalar) or has a default,
+    which makes it a Python constant. `f` returns an array, a tuple of arrays or a flat dict of arrays. `training` is
+    what dropout and batch normalisation inside see; left open, it is that of the graph or training step that calls
+    this one, else inference.
     """
     if f is None:
         return lambda f: graph(f, training=training)
     return trace_function(f, arguments(f, user_frame()), training=training)
 
 
-def trace_types(f: Callable, types: Mapping[str, TensorType], name: str = "", training: bool | None = None) -> GraphFunction:
+def trace_types(f: Callable, types: Mapping[str, TensorType], name: str = "",
+                training: bool | None = None) -> GraphFunction:
     """The graph of `f` for arguments of the given types (by name) instead of annotations."""
     return trace_function(f, typed(f, types), name, training)
 
 
 @contained
-def trace_function(f: Callable, args: Sequence[Argument], name: str = "", training: bool | None = None) -> GraphFunction:
-    """Runs `f` on symbolic arrays and returns the graph of what it did; `training` None: inference, until a caller trains."""
+def trace_function(f: Callable, args: Sequence[Argument], name: str = "", training: bool | None = None,
+                   trains: Trains | None = None) -> GraphFunction:
+    """Runs `f` on symbolic arrays and returns the graph of what it did; `training` None: inference, until a caller
+    trains. `trains`: of the step that it is a part of.
+    """
     name = name or getattr(f, "__name__", type(f).__name__).replace("<lambda>", "graph")
     with Trace(name, bool(training)) as trace:
-        trace.function = f
+        trace.function, trace.trains = f, trains
         given = {a.name: a.value if a.type is None else trace.input(a.name, a.type) for a in args}
         try:
             result = f(**given)
         except RecursionError:
-            raise GraphError(f"tracing {name} did not end: a Python recursion over symbolic arrays is unrolled for ever; use gc.while_loop",
+            raise GraphError(f"tracing {name} did not end: a Python recursion over symbolic arrays is unrolled for "
+                             "ever; use gc.while_loop",
                              location(f)) from None
         function = finish(trace, result, location(f), tuple(a.name for a in args if a.type is None))
-    if training is None and trace.mode_matters:
-        function.retrace = lambda training: _open(trace_function(f, args, name, training), function)
+    function.follows = training is None and trace.mode_matters
+    if function.follows or trace.trains_matter:
+        function.retrace = lambda training, trains: _open(trace_function(f, args, name, training, trains), function)
     return function
 
 
 def _open(other: GraphFunction, function: GraphFunction) -> GraphFunction:
-    """`other` is `function` in the other mode, and the way back."""
-    other.retrace = lambda training: function
+    """`other` is `function` in another mode, and the way back."""
+    other.follows, other.retrace = function.follows, function.in_mode
     return other
 
 
@@ -179,11 +208,14 @@ def finish(trace: Trace, result: object, loc: Loc | None = None, constants: tupl
     outputs, names = results(trace.builder.name, result, loc)
     graph = trace.builder.finish([trace.value(as_array(x)) for x in outputs], names)
     calls = tuple(call for call in trace.calls if call)
-    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training, calls=calls, derived=trace.derived)
+    return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training, trace.trains, calls=calls,
+                         orders=AxisOrders.of(trace),
+                         derived=trace.derived)
 
 
 def results(name: str, result: object, loc: Loc | None) -> tuple[list, tuple[str, ...] | None]:
-    """The arrays that a traced function returned and their names: None for one, "" each in a tuple, the keys of a dict."""
+    """The arrays that a traced function returned and their names: None for one, "" each in a tuple, the keys of a
+    dict."""
     if isinstance(result, dict):
         outputs, names = list(result.values()), tuple(result)
         if not all(isinstance(k, str) and k for k in names):
@@ -197,5 +229,6 @@ def results(name: str, result: object, loc: Loc | None) -> tuple[list, tuple[str
     for x in outputs:
         if not isinstance(x, (Array, np.ndarray, np.generic, int, float)):
             what = "nothing (is a return missing?)" if x is None else f"a {type(x).__name__}"
-            raise GraphError(f"{name} returns {what}: a graph returns an array, a tuple of arrays, or a flat dict of arrays", loc)
+            raise GraphError(f"{name} returns {what}: a graph returns an array, a tuple of arrays, or a flat dict of "
+                             "arrays", loc)
     return outputs, names

@@ -1,4 +1,5 @@
-"""What x[key] means: one strided slice, a flip, a reshape, then gathers. Pure arithmetic on shapes; `Array` applies it."""
+"""What x[key] means: one strided slice, a flip, a reshape, then gathers. Pure arithmetic on shapes; `Array` applies
+it."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class IndexAxis:
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """slice(start, stop, step), then flip `flips`, then reshape to `shape`, then gather along `gathers` (axis, index)."""
+    """slice(start, stop, step), then flip `flips`, then reshape to `shape`, then gather along `gathers` (axis,
+    index)."""
     start: tuple[Dim, ...]
     stop: tuple[Dim, ...]
     step: tuple[int, ...]
@@ -115,11 +117,13 @@ def _slice_bound(bound: Any) -> Dim | None:
 
 
 def _symbolic_slice(key: slice, step: int, axis: int, size: Dim) -> IndexAxis:
-    """Bounds that depend on a named size; they are taken as given (numpy would clip them) and checked when it is bound."""
+    """Bounds that depend on a named size; they are taken as given (numpy would clip them) and checked when it is
+    bound."""
     if step == -1 and key.start is None and key.stop is None:
         return IndexAxis("keep", size, 0, size, 1, flip=True)
     if step < 0:
-        raise GraphError(f"axis {axis} of size {size} can be reversed as a whole (x[::-1]) only; bind the size for other negative steps")
+        raise GraphError(f"axis {axis} of size {size} can be reversed as a whole (x[::-1]) only; "
+                         "bind the size for other negative steps")
     start = _from_front(key.start, 0, size)
     stop = _from_front(key.stop, size, size)
     return IndexAxis("keep", (stop - start + (step - 1)) // step if step > 1 else stop - start, start, stop, step)
@@ -132,7 +136,9 @@ def _from_front(bound: Dim | None, default: Dim, size: Dim) -> Dim:
 
 
 def _check_adjacent(axes: list[IndexAxis]) -> None:
-    """numpy moves the axes of index arrays to the front when a slice stands between them: refused, it surprises everybody."""
+    """numpy moves the axes of index arrays to the front when a slice stands between them: refused, it surprises
+    everybody."""
     places = [i for i, a in enumerate(axes) if a.kind in ("gather", "drop")]
     if any(a.kind == "gather" for a in axes) and places != list(range(places[0], places[-1] + 1)):
-        raise GraphError("integer arrays and ints with a slice between them: index in two steps, for example x[0][:, idx]")
+        raise GraphError("integer arrays and ints with a slice between them: index in two steps, for example x[0][:, "
+                         "idx]")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
+from graphc.dsl.order import AxisOrders
 from graphc.dsl.outputs import LayerCall
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
@@ -16,10 +17,14 @@ from graphc.ir.ops.random import OPS as RANDOM
 from graphc.ir.types import Dim, Poly, TensorType
 
 
-def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequence[Array], calls: Sequence[LayerCall] = ()) -> list[Array]:
-    """The outputs of `graph` on `arrays`, its nodes and `calls` copied into `trace`. State is shared by key; random operators draw anew."""
+def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequence[Array],
+           calls: Sequence[LayerCall] = (), orders: AxisOrders | None = None) -> list[Array]:
+    """The outputs of `graph` on `arrays`, its nodes, and what is known of them, copied into `trace`. State is shared
+    by key; random operators draw anew.
+    """
     fitted = _fitted(graph, [a.type for a in arrays])
-    state = [trace.random_key() if k == RANDOM_KEY else trace.state(k, v.name, v.type) for k, v in zip(keys, fitted.state)]
+    state = [trace.random_key() if k == RANDOM_KEY else trace.state(k, v.name, v.type)
+             for k, v in zip(keys, fitted.state)]
     mapping = {old: trace.value(a) for old, a in zip(graph.arguments, [*arrays, *state])}
     streams: dict[int, int] = {}
     b = trace.builder
@@ -32,6 +37,8 @@ def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequenc
     for key, update in zip(keys, graph.updates):
         if update is not None and key != RANDOM_KEY:
             trace.update_state(key, Array(mapping[update], trace))
+    if orders:
+        orders.moved(mapping).join(trace)
     trace.calls += [replace(call.moved(mapping), path=join(b.scope, call.path)) for call in calls]
     return [Array(mapping[v], trace) for v in graph.outputs]
 
@@ -86,4 +93,5 @@ def _regions_redrawn(graph: Graph, streams: dict[int, int], trace: Trace) -> Gra
 
 
 def _draws(graph: Graph) -> bool:
-    return any(isinstance(n.op, RANDOM) and n.op.stream or any(_draws(r) for _, r in regions(n.op)) for n in graph.nodes)
+    return any(isinstance(n.op, RANDOM) and n.op.stream or any(_draws(r) for _, r in regions(n.op))
+               for n in graph.nodes)

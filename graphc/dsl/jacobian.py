@@ -4,6 +4,7 @@ from __future__ import annotations
 from graphc.contained import contained
 from graphc.dsl.context import user_loc
 from graphc.dsl.control import scan
+from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
@@ -12,13 +13,16 @@ from graphc.dsl.tree import tree_map
 from graphc.errors import GraphError
 
 
+@formed
 @contained
 def jacobian(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
-    """The derivative of every element of the one float output y of `f` with respect to every element of `wrt` (as for `grad`):
-    arrays of shape y.shape + x.shape. Costs one vjp per element of y; what does not depend on the row is computed once."""
+    """The derivative of every element of the one float output y of `f` with respect to every element of `wrt` (as for
+    `grad`): arrays of shape y.shape + x.shape. Costs one vjp per element of y; what does not depend on the row is
+    computed once."""
     pull = vjp(f, wrt)
     if f.graph.output_names is not None:
-        raise GraphError(f"gc.jacobian of {f.name}: it returns {len(f.graph.outputs)} arrays, a Jacobian is that of one", user_loc())
+        raise GraphError(f"gc.jacobian of {f.name}: it returns {len(f.graph.outputs)} arrays, a Jacobian is that of "
+                         "one", user_loc())
     y = f.graph.outputs[0].type
     with Trace(f"jacobian_{f.name}", f.training) as trace:
         inputs = [trace.input(v.name, v.type) for v in f.graph.inputs]

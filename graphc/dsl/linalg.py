@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, common_dtype, emit
+from graphc.dsl.form import formed
 from graphc.dsl.shape import iota
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
@@ -10,11 +11,14 @@ from graphc.ir.ops.contract import Labels, parse_equation
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+@formed
 def matmul(x: Array, y: Array) -> Array:
-    """x @ y: [..., M, K] and [..., K, N] give [..., M, N]; leading axes broadcast, a 1-D operand is a row (left) or column (right)."""
+    """x @ y: [..., M, K] and [..., K, N] give [..., M, N]; leading axes broadcast, a 1-D operand is a row (left) or
+    column (right)."""
     return emit("matmul", x, y)
 
 
+@formed
 def dot(x: Array, y: Array) -> Array:
     """numpy's dot: the last axis of x with the last but one of y (the only one, if y has one); a scalar multiplies."""
     dtype = common_dtype((x, y))
@@ -29,20 +33,24 @@ def dot(x: Array, y: Array) -> Array:
     return einsum(f"{left}z,{right[:-1]}z{right[-1]}->{left}{right}", x, y)
 
 
+@formed
 def outer(x: Array, y: Array) -> Array:
     """x [M] and y [N] give [M, N]."""
     return as_array(x).reshape(-1, 1) * as_array(y).reshape(1, -1)
 
 
+@formed
 def einsum(equation: str, x: Array, y: Array | None = None) -> Array:
-    """Einstein summation of one or two operands, as numpy's: "bik,bkj->bij". "..." stands for axes that broadcast, a label that an operand has
-    twice for its diagonal; an axis of size 1 broadcasts. Without "->" the result has the labels that occur once, sorted."""
+    """Einstein summation of one or two operands, as numpy's: "bik,bkj->bij". "..." stands for axes that broadcast, a
+    label that an operand has twice for its diagonal; an axis of size 1 broadcasts. Without "->" the result has the
+    labels that occur once, sorted."""
     if not isinstance(equation, str):
         raise GraphError('einsum takes the equation first: gc.einsum("ij,jk->ik", x, y)')
     equation = equation.replace(" ", "")
     count = equation.split("->")[0].count(",") + 1
     if count != (1 if y is None else 2):
-        raise GraphError(f"einsum {shown(equation)} names {count} operands, got {1 if y is None else 2}; einsum takes one or two, chain them for more")
+        raise GraphError(f"einsum {shown(equation)} names {count} operands, got {1 if y is None else 2}; "
+                         "einsum takes one or two, chain them for more")
     dtype = common_dtype((x, y))
     arrays = [as_array(a, dtype) for a in (x, y) if a is not None]
     *labels, out = parse_equation(equation, *(a.ndim for a in arrays), diagonals=True)
@@ -58,7 +66,8 @@ def einsum(equation: str, x: Array, y: Array | None = None) -> Array:
 def _narrowed(x: Array, labels: Labels, other: Array, others: Labels) -> tuple[Array, Labels]:
     """`x` without the axes of size 1 that the other operand has longer."""
     sizes = dict(zip(others, other.shape))
-    gone = tuple(i for i, label in enumerate(labels) if x.shape[i] == 1 != sizes.get(label, 1) and not label.startswith("..."))
+    gone = tuple(i for i, label in enumerate(labels) if x.shape[i] == 1 != sizes.get(label, 1)
+                 and not label.startswith("..."))
     return (x.squeeze(gone) if gone else x), tuple(label for i, label in enumerate(labels) if i not in gone)
 
 
@@ -70,7 +79,8 @@ def _diagonal(equation: str, x: Array, labels: Labels) -> tuple[Array, Labels]:
     i, j = [at for at, label in enumerate(labels) if label == twice][:2]
     rest, n = [at for at in range(x.ndim) if at not in (i, j)], x.shape[i]
     if x.shape[j] != n:
-        raise GraphError(f'einsum "{equation}": the axes "{twice}" of one array must agree, got {x.shape[i]} and {x.shape[j]}')
+        raise GraphError(f'einsum "{equation}": the axes "{twice}" of one array must agree, '
+                         f"got {x.shape[i]} and {x.shape[j]}")
     around = tuple(x.shape[at] for at in rest)
     x, labels = x.transpose(*rest, i, j), tuple(labels[at] for at in rest)
     if isinstance(n, int):                                  # element i of the diagonal is number i (n + 1) of the rows
@@ -91,4 +101,5 @@ def _single(x: Array, labels: Labels, out: Labels) -> Array:
 def _written(labels: list[Labels], out: Labels) -> str:
     """An equation with a letter for every label."""
     letter = dict(zip(dict.fromkeys(label for own in labels for label in own), LETTERS + LETTERS.upper()))
-    return ",".join("".join(letter[label] for label in own) for own in labels) + "->" + "".join(letter[label] for label in out)
+    left = ",".join("".join(letter[label] for label in own) for own in labels)
+    return left + "->" + "".join(letter[label] for label in out)

@@ -1,4 +1,5 @@
-"""Python's and numpy's numbers as constants of a graph's dtype. A number that would be another one there is an error; rounding is none."""
+"""Python's and numpy's numbers as constants of a graph's dtype. A number that would be another one there is an error;
+rounding is none."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -6,27 +7,32 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dsl.symbol import Symbol
 from graphc.errors import GraphError
 from graphc.ir.convert import is_number, number, shown
-from graphc.ir.types import DTYPES, DType, bool_, f32, i64
+from graphc.ir.types import BY_NAME, BY_NUMPY, DTYPES, DType, bool_, f32, i64
 
 LIMITS: Mapping[DType, tuple] = {
-    d: (int(np.iinfo(d.np).min), int(np.iinfo(d.np).max)) if d.is_int else (float(np.finfo(d.np).min), float(np.finfo(d.np).max))
+    d: (int(np.iinfo(d.np).min), int(np.iinfo(d.np).max)) if d.is_int
+    else (float(np.finfo(d.np).min), float(np.finfo(d.np).max))
     for d in DTYPES if d != bool_}
 
 
 def numbers(x: object, dtype: DType | None) -> np.ndarray:
-    """Python numbers (or nested lists of them) as a numpy array of `dtype`; GraphError for a number that is another one in it."""
+    """Python numbers (or nested lists of them) as a numpy array of `dtype`; GraphError for a number that is another
+    one in it."""
     array = array_of(x)
     wanted = dtype or {"b": bool_, "f": f32}.get(array.dtype.kind, i64)
     if not _fits(array, wanted):
-        raise GraphError(f"{shown(x)} does not fit {f'the {dtype} array beside it' if dtype else wanted}: " + _remedy(array, wanted))
+        raise GraphError(f"{shown(x)} does not fit "
+                         f"{f'the {dtype} array beside it' if dtype else wanted}: " + _remedy(array, wanted))
     return array.astype(wanted.np)
 
 
 def not_masked(x: object) -> None:
     if isinstance(x, np.ndarray) and hasattr(x, "mask"):
-        raise GraphError("a masked array's mask would be lost: give its numbers and its mask as two arrays, and choose with gc.where")
+        raise GraphError("a masked array's mask would be lost: give its numbers and its mask as two arrays, "
+                         "and choose with gc.where")
 
 
 def array_of(x: object) -> np.ndarray:
@@ -36,7 +42,8 @@ def array_of(x: object) -> np.ndarray:
         array = np.asarray(x)
     except GraphError:              # of a symbolic array in a list
         raise GraphError("a list of symbolic arrays is not an array: use gc.stack or gc.concat") from None
-    except Exception as error:      # numpy asks whatever it is given for an array or its items, and that may raise anything
+    # numpy asks whatever it is given for an array or its items, and that may raise anything
+    except Exception as error:
         raise GraphError(f"{shown(x)} is not an array: {error}") from None
     if array.dtype.kind in "biuf" or (array.dtype.kind == "O" and all(type(v) is int for v in array.flat)):
         return array
@@ -44,7 +51,8 @@ def array_of(x: object) -> np.ndarray:
 
 
 def fitting(value: Any, dtype: DType, what: str) -> int | float | bool:
-    """One number as an attribute beside an array of `dtype`: held to what a Python number in the place of an operand is held to."""
+    """One number as an attribute beside an array of `dtype`: held to what a Python number in the place of an operand
+    is held to."""
     if not is_number(value) and not (isinstance(value, np.ndarray) and value.ndim == 0):
         raise GraphError(f"{what} is a number, got {shown(value)}")
     array = numbers(value, dtype)
@@ -64,7 +72,8 @@ def clip_bound(bound: object, dtype: DType) -> int | float | None:
 
 
 def _fits(array: np.ndarray, dtype: DType) -> bool:
-    """Whether numbers of a Python kind may take `dtype`: floats no integer's, numbers no bool's, none that would overflow."""
+    """Whether numbers of a Python kind may take `dtype`: floats no integer's, numbers no bool's, none that would
+    overflow."""
     kind = array.dtype.kind
     if kind == "b" or array.size == 0 or (dtype.is_float and kind in "iu"):
         return True
@@ -80,5 +89,21 @@ def _remedy(array: np.ndarray, dtype: DType) -> str:
     """What to write for numbers that do not fit."""
     if dtype.is_float:
         return f"the largest {dtype} is {LIMITS[dtype][1]:.8g}; use f64, or float('inf')"
-    wider = "f32" if array.dtype.kind == "f" else "i32" if dtype.kind == "bool" else "i64" if array.dtype.kind in "iu" and dtype != i64 else "f64"
+    kind = array.dtype.kind
+    wider = ("f32" if kind == "f" else "i32" if dtype.kind == "bool"
+             else "i64" if kind in "iu" and dtype != i64 else "f64")
     return f"convert the array first, for example x.astype(gc.{wider})"
+
+
+def as_dtype(dtype: Any) -> DType:
+    """A graphc dtype from gc.f32, "f32", np.float32 or a numpy dtype."""
+    if isinstance(dtype, DType):
+        return dtype
+    if isinstance(dtype, str) and dtype in BY_NAME:
+        return BY_NAME[dtype]
+    try:
+        if dtype is None or isinstance(dtype, (Symbol, np.ndarray)):         # numpy takes None for f64
+            raise TypeError
+        return BY_NUMPY[np.dtype(dtype)]
+    except Exception:               # numpy asks whatever it is given for a dtype, and that may raise anything
+        raise GraphError(f"{shown(dtype)} is not a dtype of graphc; there are {', '.join(BY_NAME)}") from None

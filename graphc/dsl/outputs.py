@@ -30,10 +30,12 @@ class LayerCall:
 
 
 def with_outputs(f: "GraphFunction", names: Sequence[str]) -> "GraphFunction":
-    """`f`, returning a flat dict: its own results first ("result"; "result0", "result1", … of a tuple; a dict's own keys), then the values
+    """`f`, returning a flat dict: its own results first ("result"; "result0", "result1", … of a tuple; a dict's own
+    keys), then the values
     `names`. GraphError for a name that it has not, with those that it may be meant for."""
     if not is_sequence(names) or not all(isinstance(n, str) for n in names):
-        raise GraphError(f'outputs= takes a list of names, for example outputs=["h1", "features.3"], got {shown(names)}')
+        raise GraphError('outputs= takes a list of names, for example outputs=["h1", "features.3"], '
+                         f"got {shown(names)}")
     outputs = dict(zip(_own_names(f.graph), f.graph.outputs))
     for name in names:
         value = named_value(f, name)
@@ -52,13 +54,14 @@ def named_value(f: "GraphFunction", name: str) -> Value:
 
 
 def named_values(f: "GraphFunction") -> dict[str, Value]:
-    """All values that have a name. A name that several have counts them: "h#1", "h#2", … in the order in which they were made; so does
-    a layer that returns several arrays, and one that is called several times."""
+    """All values that have a name. A name that several have counts them: "h#1", "h#2", … in the order in which they
+    were made; so does a layer that returns several arrays, and one that is called several times."""
     found: dict[str, list[Value]] = {}
     for name, value in _pairs(f):
         found.setdefault(name, []).append(value)
     single = {name: values[0] for name, values in found.items() if len(values) == 1}
-    return single | {f"{name}#{i}": v for name, values in found.items() if len(values) > 1 for i, v in enumerate(values, 1)}
+    return single | {f"{name}#{i}": v for name, values in found.items() if len(values) > 1
+                     for i, v in enumerate(values, 1)}
 
 
 def _pairs(f: "GraphFunction") -> Iterator[tuple[str, Value]]:
@@ -78,10 +81,12 @@ def _unknown(graph: Graph, name: str, known: list[str]) -> str:
         count = sum(k.rpartition("#")[0] == name for k in known)
         return f"{graph.name} has {count} values called {name!r}: ask for {name + '#1'!r} to {f'{name}#{count}'!r}"
     if any(_mentions(node, name) for outer in graph.nodes for _, body in regions(outer.op) for node in body.nodes):
-        return f"{name!r} is made inside a loop or branch of {graph.name}, anew in every step: return it from the body to have it outside"
+        return (f"{name!r} is made inside a loop or branch of {graph.name}, anew in every step: "
+                "return it from the body to have it outside")
     near = get_close_matches(name, known, LISTED, 0.5) or known[:LISTED]
     rest = f" and {len(known) - len(near)} more" if len(known) > len(near) else ""
-    return f"{graph.name} has no value or layer called {name!r}; it has {', '.join(near) + rest if near else 'none with a name (see gc.name)'}"
+    has = ", ".join(near) + rest if near else "none with a name (see gc.name)"
+    return f"{graph.name} has no value or layer called {name!r}; it has {has}"
 
 
 def _mentions(node: Node, name: str) -> bool:

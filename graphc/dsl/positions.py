@@ -1,4 +1,5 @@
-"""Positions along an axis that are known while a graph is traced: those given as numbers, and those of which it is known where they come from."""
+"""Positions along an axis that are known while a graph is traced: those given as numbers, and those of which it is
+known where they come from."""
 from __future__ import annotations
 
 import numpy as np
@@ -18,7 +19,8 @@ COUNTING = (ArgMax, ArgMin, ArgSort, TopK, Iota, RandomPermutation)     # give n
 
 
 def constant_positions(indices: object, size: Dim, axis: int) -> tuple[np.ndarray, bool]:
-    """Positions along the axis number `axis`, of `size`, and whether some are negative still. Those of a known size are counted from the front, as in numpy."""
+    """Positions along the axis number `axis`, of `size`, and whether some are negative still. Those of a known size
+    are counted from the front, as in numpy."""
     array = indices if isinstance(indices, np.ndarray) else numbers(indices, None)
     if array.size == 0 and not isinstance(indices, np.ndarray):
         array = array.astype(np.int64)

@@ -1,12 +1,17 @@
-"""Random arrays. The numbers are a function of a key i64[2] = (seed, step), of the place in the network, and of the element's index.
+"""Random arrays. The numbers are a function of a key i64[2] = (seed, step), of the place in the network, and of the
+element's index.
 
-Without `key` the key is hidden state: `seed=` sets it, and every run takes the next step. With `key` equal keys give equal numbers.
+Without `key` the key is hidden state: `seed=` sets it, and every run takes the next step. With `key` equal keys give
+equal numbers.
 """
 from __future__ import annotations
 
-from graphc.dsl.array import Array, as_array, as_dtype, as_float, emit
+from typing import Any
+
+from graphc.dsl.array import Array, as_array, as_float, emit
 from graphc.dsl.context import current_trace
 from graphc.dsl.form import formed
+from graphc.dsl.literal import as_dtype
 from graphc.dsl.shape import Shape, broadcast_to
 from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
@@ -16,7 +21,9 @@ from graphc.ir.types import Dim, DType, as_dim, f32, i64
 Key = Array | int | tuple[int, int] | None
 
 
-def uniform(shape: Shape, low: float | Array = 0.0, high: float | Array = 1.0, dtype: DType = f32, key: Key = None) -> Array:
+@formed
+def uniform(shape: Shape, low: float | Array = 0.0, high: float | Array = 1.0, dtype: DType = f32,
+            key: Key = None) -> Array:
     """Uniform in [low, high)."""
     x = _draw("random_uniform", key, shape=as_shape(shape), dtype=_float(dtype))
     if is_number(low) and is_number(high):
@@ -25,13 +32,16 @@ def uniform(shape: Shape, low: float | Array = 0.0, high: float | Array = 1.0, d
     return x * (as_array(high, x.dtype) - low) + low
 
 
-def normal(shape: Shape, mean: float | Array = 0.0, std: float | Array = 1.0, dtype: DType = f32, key: Key = None) -> Array:
+@formed
+def normal(shape: Shape, mean: float | Array = 0.0, std: float | Array = 1.0, dtype: DType = f32,
+           key: Key = None) -> Array:
     """Normally distributed."""
     x = _draw("random_normal", key, shape=as_shape(shape), dtype=_float(dtype))
     x = x if is_number(std) and std == 1 else x * std
     return x if is_number(mean) and mean == 0 else x + mean
 
 
+@formed
 def bernoulli(p: float | Array, shape: Shape | None = None, key: Key = None) -> Array:
     """bool: True with probability p, a number or an array that broadcasts to `shape` (default: the shape of p)."""
     if is_number(p):
@@ -44,6 +54,7 @@ def bernoulli(p: float | Array, shape: Shape | None = None, key: Key = None) -> 
     return _draw("random_uniform", key, shape=dims, dtype=p.dtype) < (p if p.shape == dims else broadcast_to(p, dims))
 
 
+@formed
 def permutation(n: Dim, key: Key = None) -> Array:
     """i64 [n]: the numbers 0 … n - 1 in random order. Shuffle rows with gc.take(x, gc.permutation(n))."""
     return _draw("random_permutation", key, n=as_dim(n))
@@ -51,7 +62,8 @@ def permutation(n: Dim, key: Key = None) -> Array:
 
 @formed
 def dropout(x: Array, rate: float, *, key: Key = None) -> Array:
-    """x with each element 0 with probability `rate`, the others divided by 1 - rate. Always drops: layers ask whether they train."""
+    """x with each element 0 with probability `rate`, the others divided by 1 - rate. Always drops: layers ask whether
+    they train."""
     x, rate = as_float(x), real(rate, "dropout: the rate")
     if not 0 <= rate < 1:
         raise GraphError(f"dropout: the rate must be in [0, 1), got {rate}")
@@ -61,7 +73,7 @@ def dropout(x: Array, rate: float, *, key: Key = None) -> Array:
     return emit("dropout", x, key, rate=rate, stream=stream)
 
 
-def _draw(name: str, key: Key, **attributes: object) -> Array:
+def _draw(name: str, key: Key, **attributes: Any) -> Array:
     array, stream = _source(name, key)
     return emit(name, array, **attributes, stream=stream)
 

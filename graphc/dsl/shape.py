@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from math import isfinite
 
-from graphc.dsl.array import Array, Axes, as_array, as_dtype, common_dtype, emit
-from graphc.dsl.literal import fitting
+from graphc.dsl.array import Array, Axes, as_array, common_dtype, emit
+from graphc.dsl.form import formed
+from graphc.dsl.literal import as_dtype, fitting
 from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, integer, integers, is_sequence, items, number, shown
@@ -15,21 +16,25 @@ from graphc.ir.types import Dim, DType, Poly, as_dim, bool_, f32, i64, normalize
 Shape = Dim | str | Sequence[Dim | str]
 
 
+@formed
 def reshape(x: Array, shape: Shape) -> Array:
     """The same elements in row-major order; one size may be -1."""
     return as_array(x).reshape(shape)
 
 
+@formed
 def transpose(x: Array, axes: Sequence[int] | None = None) -> Array:
     """Axis i of the result is axis axes[i] of x; reversed when None (torch's permute)."""
     return as_array(x).transpose(*(() if axes is None else (axes,)))
 
 
+@formed
 def swapaxes(x: Array, axis1: int, axis2: int) -> Array:
     """Two axes exchanged (torch's transpose)."""
     return as_array(x).swapaxes(axis1, axis2)
 
 
+@formed
 def moveaxis(x: Array, source: int | Sequence[int], destination: int | Sequence[int]) -> Array:
     """Axes `source` moved to positions `destination`, the others in order."""
     x = as_array(x)
@@ -38,23 +43,27 @@ def moveaxis(x: Array, source: int | Sequence[int], destination: int | Sequence[
     if len(sources) != len(targets):
         raise GraphError(f"moveaxis: {len(sources)} axes to {len(targets)} positions")
     if len(set(sources)) != len(sources) or len(set(targets)) != len(targets):
-        raise GraphError(f"moveaxis: each axis moves once, to a position of its own; got {shown(source)} to {shown(destination)}")
+        raise GraphError(f"moveaxis: each axis moves once, to a position of its own; got {shown(source)} to "
+                         f"{shown(destination)}")
     order = [a for a in range(x.ndim) if a not in sources]
     for target, axis in sorted(zip(targets, sources)):
         order.insert(target, axis)
     return x.transpose(order)
 
 
+@formed
 def broadcast_to(x: Array, shape: Shape) -> Array:
     """x repeated to `shape` by numpy's rules."""
     return emit("broadcast_to", as_array(x), shape=as_shape(shape))
 
 
+@formed
 def squeeze(x: Array, axis: Axes = None) -> Array:
     """Without axes of size 1: those given, or all."""
     return as_array(x).squeeze(axis)
 
 
+@formed
 def expand_dims(x: Array, axis: int | tuple[int, ...]) -> Array:
     """With new axes of size 1 at these positions of the result (torch's unsqueeze)."""
     x = as_array(x)
@@ -63,24 +72,28 @@ def expand_dims(x: Array, axis: int | tuple[int, ...]) -> Array:
     return x.reshape(tuple(1 if i in axes else next(sizes) for i in range(x.ndim + len(axes))))
 
 
+@formed
 def concat(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Arrays one after another along `axis` (numpy's concatenate, torch's cat)."""
     xs = _several("concat", arrays)
     return emit("concat", *xs, axis=normalize_axis(axis, xs[0].ndim))
 
 
+@formed
 def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Arrays of one shape along a new axis."""
     xs = _several("stack", arrays)
     return emit("stack", *xs, axis=normalize_axis(axis, xs[0].ndim + 1))
 
 
+@formed
 def split(x: Array, parts: int | Sequence[Dim] | None = None, axis: int = 0, *, sizes: Sequence[Dim] | None = None,
           points: Sequence[Dim] | None = None) -> tuple[Array, ...]:
-    """Cut along `axis` into `parts` equal parts, into parts of the given `sizes` (torch's split), or at the indices `points` (numpy's).
+    """Cut along `axis` into `parts` equal parts, into parts of the given `sizes` (torch's split), or at the indices
+    `points` (numpy's).
 
-    A list in the place of `parts` holds points, as in numpy: increasing ones inside the axis, so that no part is empty. GraphError for a
-    list that could as well be meant as sizes, because it sums to the size of the axis.
+    A list in the place of `parts` holds points, as in numpy: increasing ones inside the axis, so that no part is
+    empty. GraphError for a list that could as well be meant as sizes, because it sums to the size of the axis.
     """
     x = as_array(x)
     axis = normalize_axis(axis, x.ndim)
@@ -90,32 +103,39 @@ def split(x: Array, parts: int | Sequence[Dim] | None = None, axis: int = 0, *, 
     return tuple([x[(*before, slice(a, b))] for a, b in zip(cuts, cuts[1:])])
 
 
+@formed
 def dynamic_slice(x: Array, starts: Sequence[Array | int] | Array, sizes: Sequence[int]) -> Array:
-    """x[s0:s0+sizes[0], …] for starts that are computed; a start is clamped so that the slice lies inside (as in XLA)."""
+    """x[s0:s0+sizes[0], …] for starts that are computed; a start is clamped so that the slice lies inside (as in
+    XLA)."""
     x = as_array(x)
     return emit("dynamic_slice", x, *_starts("dynamic_slice", x, starts), sizes=as_shape(sizes))
 
 
+@formed
 def dynamic_update_slice(x: Array, update: Array, starts: Sequence[Array | int] | Array) -> Array:
     """x with `update` written at computed starts, clamped so that it lies inside (as in XLA)."""
     x = as_array(x)
     return emit("dynamic_update_slice", x, as_array(update, x.dtype), *_starts("dynamic_update_slice", x, starts))
 
 
+@formed
 def pad(x: Array, widths: int | Sequence, value: float = 0) -> Array:
     """With `value` around. widths: one int, (before, after) for every axis, or one such pair per axis, as in numpy
     (torch lists the last axis first)."""
     x = as_array(x)
     pairs = _pairs(widths, x.ndim)
-    return emit("pad", x, low=tuple(a for a, _ in pairs), high=tuple(b for _, b in pairs), value=fitting(value, x.dtype, "pad: the value"))
+    return emit("pad", x, low=tuple(a for a, _ in pairs), high=tuple(b for _, b in pairs),
+                value=fitting(value, x.dtype, "pad: the value"))
 
 
+@formed
 def flip(x: Array, axis: Axes = None) -> Array:
     """With the order of elements reversed along the axes (None: all)."""
     x = as_array(x)
     return emit("flip", x, axes=normalize_axes(axis, x.ndim))
 
 
+@formed
 def roll(x: Array, shift: int, axis: int) -> Array:
     """Moved by `shift` along `axis`; what leaves at one end enters at the other."""
     x = as_array(x)
@@ -126,6 +146,7 @@ def roll(x: Array, shift: int, axis: int) -> Array:
     return x if cut == 0 else concat([x[(*before, slice(cut, None))], x[(*before, slice(None, cut))]], axis)
 
 
+@formed
 def repeat(x: Array, times: int, axis: int) -> Array:
     """Each element `times` times in a row along `axis` (torch's repeat_interleave)."""
     x = as_array(x)
@@ -135,6 +156,7 @@ def repeat(x: Array, times: int, axis: int) -> Array:
     return wide.reshape((*head, size * count, *tail))
 
 
+@formed
 def tile(x: Array, reps: int | Sequence[int]) -> Array:
     """The whole array repeated along each axis, as numpy's tile (torch's repeat)."""
     x = as_array(x)
@@ -142,29 +164,38 @@ def tile(x: Array, reps: int | Sequence[int]) -> Array:
     return emit("tile", x, reps=(1,) * (x.ndim - len(counts)) + counts)
 
 
+@formed
 def resize(x: Array, shape: tuple[int, int], mode: str = "nearest") -> Array:
-    """Images [N, C, H, W] scaled to [N, C, *shape]: "nearest" or "bilinear", as torch's interpolate with align_corners=False."""
-    return emit("resize", as_array(x), shape=integers(shape, "resize: the shape", 2, 0), mode=choice(mode, "resize: mode", ("nearest", "bilinear")))
+    """Images [N, C, H, W] scaled to [N, C, *shape]: "nearest" or "bilinear", as torch's interpolate with
+    align_corners=False."""
+    return emit("resize", as_array(x), shape=integers(shape, "resize: the shape", 2, 0),
+                mode=choice(mode, "resize: mode", ("nearest", "bilinear")))
 
 
+@formed
 def tril(x: Array, k: int = 0) -> Array:
     """The lower triangle of the last two axes: x[…, i, j] where j <= i + k, else 0."""
     return emit("tril", as_array(x), k=integer(k, "tril: k"))
 
 
+@formed
 def triu(x: Array, k: int = 0) -> Array:
     """The upper triangle of the last two axes: x[…, i, j] where j >= i + k, else 0."""
     return emit("triu", as_array(x), k=integer(k, "triu: k"))
 
 
+@formed
 def iota(shape: Shape, axis: int = 0, dtype: DType = i64) -> Array:
     """The array of `shape` whose elements are their own index along `axis`."""
     dims = as_shape(shape)
     return emit("iota", shape=dims, axis=normalize_axis(axis, len(dims)), dtype=as_dtype(dtype))
 
 
-def arange(start: Dim | float, stop: Dim | float | None = None, step: int | float = 1, dtype: DType | None = None) -> Array:
-    """start, start + step, … below stop; arange(n) counts 0 … n - 1. i64 for ints, f32 if a float is among the arguments; floats of an integer
+@formed
+def arange(start: Dim | float, stop: Dim | float | None = None, step: int | float = 1,
+           dtype: DType | None = None) -> Array:
+    """start, start + step, … below stop; arange(n) counts 0 … n - 1. i64 for ints, f32 if a float is among the
+    arguments; floats of an integer
     `dtype` must be whole. A named dimension may be the stop of a count by 1."""
     start, stop = (0, start) if stop is None else (start, stop)
     if any(isinstance(v, Array) for v in (start, stop, step)):
@@ -174,7 +205,8 @@ def arange(start: Dim | float, stop: Dim | float | None = None, step: int | floa
     floats = any(isinstance(v, float) for v in (first, end, step))
     dtype = (f32 if floats else i64) if dtype is None else as_dtype(dtype)
     if dtype.is_int and floats:
-        first, end, step = _whole(first, dtype), end if isinstance(end, Poly) else _whole(end, dtype), _whole(step, dtype)
+        first, end, step = _whole(first,
+                                  dtype), end if isinstance(end, Poly) else _whole(end, dtype), _whole(step, dtype)
     count = _count(first, end, step)
     if dtype.is_int and isinstance(count, int) and count:
         fitting(first + (count - 1) * step, dtype, "arange: the last element")
@@ -183,41 +215,49 @@ def arange(start: Dim | float, stop: Dim | float | None = None, step: int | floa
     return x if first == 0 else x + first
 
 
+@formed
 def full(shape: Shape, value: float | Array, dtype: DType | None = None) -> Array:
-    """An array with every element `value`, a Python number or a scalar array. dtype: that of the value (floats f32, ints i64)."""
+    """An array with every element `value`, a Python number or a scalar array. dtype: that of the value (floats f32,
+    ints i64)."""
     dtype = None if dtype is None else as_dtype(dtype)
     x = as_array(value, dtype)
     return emit("broadcast_to", x if dtype is None else x.astype(dtype), shape=as_shape(shape))
 
 
+@formed
 def zeros(shape: Shape, dtype: DType = f32) -> Array:
     """Zeros; f32 unless told otherwise (numpy: f64)."""
     return full(shape, False if as_dtype(dtype) == bool_ else 0, dtype)
 
 
+@formed
 def ones(shape: Shape, dtype: DType = f32) -> Array:
     """Ones; f32 unless told otherwise (numpy: f64)."""
     return full(shape, True if as_dtype(dtype) == bool_ else 1, dtype)
 
 
+@formed
 def full_like(x: Array, value: float | Array, dtype: DType | None = None) -> Array:
     """`full` with the shape and, unless given, the dtype of x."""
     x = as_array(x)
     return full(x.shape, value, x.dtype if dtype is None else dtype)
 
 
+@formed
 def zeros_like(x: Array, dtype: DType | None = None) -> Array:
     """`zeros` with the shape and, unless given, the dtype of x."""
     x = as_array(x)
     return zeros(x.shape, x.dtype if dtype is None else dtype)
 
 
+@formed
 def ones_like(x: Array, dtype: DType | None = None) -> Array:
     """`ones` with the shape and, unless given, the dtype of x."""
     x = as_array(x)
     return ones(x.shape, x.dtype if dtype is None else dtype)
 
 
+@formed
 def eye(n: Dim, dtype: DType = f32) -> Array:
     """The identity matrix [n, n]."""
     return (iota((n, n), 0) == iota((n, n), 1)).astype(dtype)
@@ -237,7 +277,8 @@ def _sequence(value: object) -> Sequence:
 
 
 def _starts(name: str, x: Array, starts: object) -> list[Array]:
-    items = [starts[i] for i in range(len(starts))] if isinstance(starts, Array) and starts.ndim == 1 else list(_sequence(starts))
+    items = ([starts[i] for i in range(len(starts))] if isinstance(starts, Array) and starts.ndim == 1
+             else list(_sequence(starts)))
     if len(items) != x.ndim:
         raise GraphError(f"{name} of an array with {x.ndim} axes needs {x.ndim} starts, got {len(items)}")
     return [as_array(s, i64) for s in items]
@@ -271,7 +312,8 @@ def _cuts(axis: int, size: Dim, parts: object, sizes: object, points: object) ->
         return _checked_points(axis, size, cuts, doubtful=points is None)
     count = integer(parts, "split: the number of parts", 1)
     if size % count:
-        raise GraphError(f"split: axis {axis} of size {size} does not divide into {count} equal parts; give sizes=[…] or points=[…]")
+        raise GraphError(f"split: axis {axis} of size {size} does not divide into {count} equal parts; "
+                         "give sizes=[…] or points=[…]")
     return [size // count * i for i in range(1, count)]
 
 
@@ -283,13 +325,16 @@ def _ends(axis: int, size: Dim, sizes: list[Dim]) -> list[Dim]:
 
 
 def _checked_points(axis: int, size: Dim, cuts: list[Dim], doubtful: bool) -> list[Dim]:
-    """The points in order and inside; `doubtful`: nobody has said that they are points, so they are not read as such where sizes may be meant."""
+    """The points in order and inside; `doubtful`: nobody has said that they are points, so they are not read as such
+    where sizes may be meant."""
     steps = [b - a for a, b in zip([0, *cuts], [*cuts, size])]
     if any(isinstance(step, int) and step < doubtful for step in steps):
-        raise GraphError(f"split: {cuts} are no increasing points inside axis {axis} of size {size}: points=[…] says where to cut, as in numpy, "
+        raise GraphError(f"split: {cuts} are no increasing points inside axis {axis} of size {size}: "
+                         "points=[…] says where to cut, as in numpy, "
                          "sizes=[…] how long the parts are, as in torch")
     if doubtful and len(cuts) > 1 and sum(cuts) == size:
-        raise GraphError(f"split: {cuts} may be where to cut (numpy) or how long the parts are (torch), since they sum to the size of axis {axis}: "
+        raise GraphError(f"split: {cuts} may be where to cut (numpy) or how long the parts are (torch), "
+                         f"since they sum to the size of axis {axis}: "
                          f"write points={cuts} or sizes={cuts}")
     return cuts
 
@@ -298,7 +343,8 @@ def _whole(value: int | float, dtype: DType) -> int:
     """A float that is a whole number as an int."""
     if isinstance(value, float):
         if not value.is_integer():
-            raise GraphError(f"arange of {dtype} counts in whole numbers, got {value}; count in f32 and convert the result with astype")
+            raise GraphError(f"arange of {dtype} counts in whole numbers, got {value}; count in f32 and convert the "
+                             "result with astype")
         return int(value)
     return value
 
@@ -308,7 +354,8 @@ def _count(start: int | float, stop: Dim | float, step: int | float) -> Dim:
         raise GraphError("arange: the step cannot be 0")
     if isinstance(stop, Poly):
         if step != 1 or not isinstance(start, int):
-            raise GraphError(f"arange up to the named dimension {stop} counts by 1 from an int; multiply the result for other steps")
+            raise GraphError(f"arange up to the named dimension {stop} counts by 1 from an int; multiply the result "
+                             "for other steps")
         return stop - start
     if not all(map(isfinite, (start, stop, step))):
         raise GraphError(f"arange from {start} to {stop} by {step} has no end")

@@ -21,7 +21,8 @@ class Argument:
 
 
 def arguments(f: Callable, frame: FrameType | None) -> tuple[Argument, ...]:
-    """The arguments of `f`; annotations that are text are evaluated with the names that `frame`, where `f` is defined, can see."""
+    """The arguments of `f`; annotations that are text are evaluated with the names that `frame`, where `f` is
+    defined, can see."""
     return tuple(_argument(p, f, frame) for p in parameters(f))
 
 
@@ -48,10 +49,12 @@ def typed(f: Callable, types: Mapping[str, TensorType]) -> tuple[Argument, ...]:
     found = parameters(f)
     unknown = types.keys() - {p.name for p in found}
     if unknown:
-        raise GraphError(f"{_name(f)} has no argument {min(unknown)!r}; its arguments: {', '.join(p.name for p in found)}", location(f))
+        raise GraphError(f"{_name(f)} has no argument {min(unknown)!r}; its arguments: "
+                         f"{', '.join(p.name for p in found)}", location(f))
     missing = [p.name for p in found if p.name not in types and p.default is p.empty]
     if missing:
-        raise GraphError(f"{_name(f)}: the type of argument {missing[0]!r} is not given: {missing[0]}=gc.f32[...]", location(f))
+        raise GraphError(f"{_name(f)}: the type of argument {missing[0]!r} is not given: "
+                         f"{missing[0]}=gc.f32[...]", location(f))
     return tuple(Argument(p.name, types.get(p.name), None if p.name in types else p.default) for p in found)
 
 
@@ -60,7 +63,8 @@ def _argument(p: inspect.Parameter, f: Callable, frame: FrameType | None) -> Arg
     if isinstance(annotation, TensorType):
         return Argument(p.name, annotation)
     if isinstance(annotation, DType):
-        raise GraphError(f"argument {p.name!r} of {_name(f)}: {annotation} is an element type; write gc.{annotation}[()] for a scalar, "
+        raise GraphError(f"argument {p.name!r} of {_name(f)}: {annotation} is an element type; "
+                         f"write gc.{annotation}[()] for a scalar, "
                          f"gc.{annotation}[2, 3] for an array", location(f))
     if p.default is p.empty:
         raise GraphError(f"argument {p.name!r} of {_name(f)} needs an array type, for example {p.name}: gc.f32[2, 3], "
@@ -69,7 +73,8 @@ def _argument(p: inspect.Parameter, f: Callable, frame: FrameType | None) -> Arg
 
 
 def _evaluated(p: inspect.Parameter, f: Callable, frame: FrameType | None) -> Any:
-    """The annotation of `p`; text is evaluated, and may name nothing only where a default makes the argument a constant."""
+    """The annotation of `p`; text is evaluated, and may name nothing only where a default makes the argument a
+    constant."""
     if not isinstance(p.annotation, str):
         return p.annotation
     names = dict(frame.f_locals) if frame else {}
@@ -81,7 +86,8 @@ def _evaluated(p: inspect.Parameter, f: Callable, frame: FrameType | None) -> An
     except Exception as error:
         if p.default is not p.empty:
             return None
-        raise GraphError(f"the annotation {p.annotation!r} of argument {p.name!r} of {_name(f)} cannot be evaluated where the function "
+        raise GraphError(f"the annotation {p.annotation!r} of argument {p.name!r} of {_name(f)} cannot be evaluated "
+                         "where the function "
                          f"is defined: {error}", location(f)) from None
 
 

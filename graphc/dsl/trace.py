@@ -18,16 +18,20 @@ from graphc.ir.types import TensorType, i64
 
 RANDOM_KEY = "random.key"
 RANDOM_KEY_TYPE = i64[2]
-ROUNDS = 0x9E3779B9                 # 2^32 over the golden ratio: multiples by step stay far apart, so step * this + round is new each time
+# whether a step trains anything of a layer, whose parameters have these names
+Trains = Callable[[object, list[str]], bool]
+# 2^32 over the golden ratio: multiples by step stay far apart, so step * this + round is new each time
+ROUNDS = 0x9E3779B9
 
 
 class Trace:
     """Owns the builder of one graph and the state that the graph reads and writes.
 
-    Entering it makes it the running trace of the thread; who enters one without a parent is `contained`. A trace with a `parent`
-    is the body of a loop or branch: arrays of the outer traces that it uses become extra inputs: `captured` finds the input of an
-    outer value, `outer` lists the outer arrays in the order of those inputs. In the body of a loop, `iteration` is the number of
-    the round, an input that exists once something asks for it (random numbers do: each round draws its own).
+    Entering it makes it the running trace of the thread; who enters one without a parent is `contained`. A trace with
+    a `parent` is the body of a loop or branch: arrays of the outer traces that it uses become extra inputs:
+    `captured` finds the input of an outer value, `outer` lists the outer arrays in the order of those inputs. In the
+    body of a loop, `iteration` is the number of the round, an input that exists once something asks for it (random
+    numbers do: each round draws its own).
     """
 
     def __init__(self, name: str, training: bool = False, parent: "Trace | None" = None, loop: bool = False):
@@ -44,9 +48,14 @@ class Trace:
         self.state_values: dict[Hashable, Value] = {}
         self.function: Callable | None = None           # what is traced: layers are named by its variables
         self.layers: object | None = None               # the names that layers called by it have (see nn.path)
-        self.calls: list[LayerCall | None] = []         # of layers, in the order in which they began; None: has not returned yet
-        self.batch_first: dict[Value, bool] = {}        # which of the first two axes of a sequence is time, where layers said so (see nn.order)
-        self.trains: Callable[[object, list[str]], bool] | None = None      # of a step: whether anything of a layer, which has these names, is trained
+        # of layers, in the order in which they began; None: has not returned yet
+        self.calls: list[LayerCall | None] = []
+        # where layers said which of the first two axes of a sequence is time (see order)
+        self.batch_first: dict[Value, bool] = {}
+        # by which layers arrays were taken for batch first, or not
+        self.taken_orders: list[tuple[str, Value, bool]] = []
+        self.trains: Trains | None = None
+        self.trains_matter = False
         self._state_names: set[str] = set()
         self._streams: Counter[str] = Counter()
         self._entered: list[Token] = []                 # what to undo at the exits
@@ -69,6 +78,13 @@ class Trace:
         return self.root.in_training
 
     @property
+    def trained(self) -> Trains | None:
+        """What the training step that the root graph is traced for trains. Whoever asks makes the graph depend on it.
+        """
+        self.root.trains_matter = True
+        return self.root.trains
+
+    @property
     def root(self) -> "Trace":
         return self.parent.root if self.parent else self
 
@@ -79,7 +95,8 @@ class Trace:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Nodes built inside belong to the layer `name` of the surrounding layer: "encoder" then "0" gives "encoder.0"."""
+        """Nodes built inside belong to the layer `name` of the surrounding layer: "encoder" then "0" gives
+        "encoder.0"."""
         before = self.builder.scope
         self.builder.scope = f"{before}.{name}" if before else name
         try:
@@ -137,7 +154,8 @@ class Trace:
         return key
 
     def next_stream(self, what: str) -> int:
-        """A 32-bit number for a random operator: a hash of the layer's path and a count within it, stable between runs."""
+        """A 32-bit number for a random operator: a hash of the layer's path and a count within it, stable between
+        runs."""
         path = f"{self.builder.scope}/{what}"
         self.root._streams[path] += 1
         return zlib.crc32(f"{path}/{self.root._streams[path]}".encode())

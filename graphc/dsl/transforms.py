@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from graphc.autodiff.backward import accumulate, backward
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.outputs import named_values
 from graphc.errors import GraphError
@@ -17,22 +18,25 @@ from graphc.ir.ops.elementwise import WHERE
 Wrt = object        # a name, a tuple of names, a network, or None
 
 
+@formed
 def grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """The gradient of a graph that returns one float scalar, with respect to float arguments.
 
-    `wrt`: an argument's name (gives one array), a tuple of names (a tuple), a network or list of its parameters (a dict by
-    parameter name), the name of an intermediate value or the path of a layer (as `outputs=` of gc.compile), or None if there is just one
-    float argument. An argument on which the result does not depend, or only through `stop_gradient`
-    or piecewise constant functions, has gradient 0; one that reaches the result only through integers or bools is an error,
-    unless `f` is or calls a derivative: a second derivative of max, sort or topk is 0.
+    `wrt`: an argument's name (gives one array), a tuple of names (a tuple), a network or list of its parameters (a
+    dict by parameter name), the name of an intermediate value or the path of a layer (as `outputs=` of gc.compile),
+    or None if there is just one float argument. An argument on which the result does not depend, or only through
+    `stop_gradient` or piecewise constant functions, has gradient 0; one that reaches the result only through integers
+    or bools is an error, unless `f` is or calls a derivative: a second derivative of max, sort or topk is 0.
     """
     d = _Derivation(f, "grad", lambda other: grad(other, wrt))
     targets = d.targets(wrt)
     return d.finish("grad", targets.named(d.pull(d.scalar(), targets.values)))
 
 
+@formed
 def value_and_grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
-    """As `grad`, with the value: returns (value, gradient, …), or for a network the dict {"value": value, name: gradient}."""
+    """As `grad`, with the value: returns (value, gradient, …), or for a network the dict {"value": value, name:
+    gradient}."""
     d = _Derivation(f, "value_and_grad", lambda other: value_and_grad(other, wrt))
     targets = d.targets(wrt)
     outputs, names = targets.named(d.pull(d.scalar(), targets.values))
@@ -41,18 +45,20 @@ def value_and_grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     return d.finish("value_and_grad", ([*d.outputs, *outputs], ("",) * (1 + len(outputs))))
 
 
+@formed
 def vjp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
-    """Vector times Jacobian: a graph of the arguments of `f` and one array per float output (called g, or g0, g1, … or g_key),
-    which returns the sum over outputs of g times the derivative with respect to each of `wrt`."""
+    """Vector times Jacobian: a graph of the arguments of `f` and one array per float output (called g, or g0, g1, …
+    or g_key), which returns the sum over outputs of g times the derivative with respect to each of `wrt`."""
     d = _Derivation(f, "vjp", lambda other: vjp(other, wrt))
     targets = d.targets(wrt)
     seeds = [(y, d.b.input(name, y.type)) for name, y in d.float_outputs("g")]
     return d.finish("vjp", targets.named(d.pull(seeds, targets.values)))
 
 
+@formed
 def jvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
-    """Jacobian times vector: a graph of the arguments of `f` and one array `d_name` for each of `wrt`, which returns the directional
-    derivative of each float output. Built as the vjp of the vjp, so it needs no rules of its own."""
+    """Jacobian times vector: a graph of the arguments of `f` and one array `d_name` for each of `wrt`, which returns
+    the directional derivative of each float output. Built as the vjp of the vjp, so it needs no rules of its own."""
     d = _Derivation(f, "jvp", lambda other: jvp(other, wrt))
     targets = d.targets(wrt)
     named = d.float_outputs("g")
@@ -65,8 +71,10 @@ def jvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     return d.finish("jvp", (pushed, kept))
 
 
+@formed
 def hvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
-    """Hessian times vector of a graph that returns one float scalar: a graph of its arguments and one array `d_name` for each of
+    """Hessian times vector of a graph that returns one float scalar: a graph of its arguments and one array `d_name`
+    for each of
     `wrt`, which returns the derivative of the gradient in that direction (reverse over reverse)."""
     d = _Derivation(f, "hvp", lambda other: hvp(other, wrt))
     targets = d.targets(wrt)
@@ -77,8 +85,9 @@ def hvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
 
 def follow(made: GraphFunction, f: GraphFunction, again: Callable[[GraphFunction], GraphFunction]) -> GraphFunction:
     """`made`, a derivative of `f`, which in the other mode is that of `f` in the other mode."""
+    made.trains, made.follows = f.trains, f.follows
     if f.retrace:
-        made.retrace = lambda training: again(f.in_mode(training))
+        made.retrace = lambda training, trains: again(f.in_mode(training, trains))
     return made
 
 
@@ -100,7 +109,8 @@ class _Derivation:
         """`again` makes the same derivative of another function."""
         self.loc, self.again = user_loc(), again
         if not isinstance(f, GraphFunction):
-            raise GraphError(f"gc.{what} takes a graph, got {type(f).__name__}: put @gc.graph above the function", self.loc)
+            raise GraphError(f"gc.{what} takes a graph, got {type(f).__name__}: put @gc.graph above the "
+                             "function", self.loc)
         self.f, self.what, self.derived = f, what, f.derived
         self.b = Rewriter(f.graph)
         self.b.loc = self.loc
@@ -117,7 +127,8 @@ class _Derivation:
             self.fail(f"it returns {len(self.outputs)} arrays, a gradient is that of one scalar; return only the loss")
         y, = self.outputs
         if y.type.rank or not y.type.dtype.is_float:
-            self.fail(f"it returns {y.type}, a gradient needs one float scalar; reduce it with gc.sum or gc.mean, or use gc.vjp or gc.jacobian")
+            self.fail(f"it returns {y.type}, a gradient needs one float scalar; reduce it with gc.sum or gc.mean, "
+                      "or use gc.vjp or gc.jacobian")
         return [(y, self.b.constant(1, y.type.dtype))]
 
     def float_outputs(self, prefix: str) -> list[tuple[str, Value]]:
@@ -132,21 +143,24 @@ class _Derivation:
         if wrt is None:
             floats = tuple(n for n, v in inputs.items() if v.type.dtype.is_float)
             if len(floats) != 1:
-                self.fail(f"say for which argument: wrt= one or several of {', '.join(floats) or '(it has no float argument)'}")
+                self.fail("say for which argument: wrt= one or several of "
+                          f"{', '.join(floats) or '(it has no float argument)'}")
             wrt = floats[0]
         if isinstance(wrt, str):
             return _Targets((wrt,), (self._input(wrt, inputs),), "one")
         if isinstance(wrt, (tuple, list)) and wrt and all(isinstance(n, str) for n in wrt):
             return _Targets(tuple(wrt), tuple(self._input(n, inputs) for n in wrt), "tuple")
         keys = [wrt] if any(k is wrt for k in self.f.keys) else _owned_keys(wrt)
-        return self._state_targets(keys or self.fail(f"wrt= takes a name, a tuple of names, or a network with parameters, got {wrt!r}"))
+        return self._state_targets(keys or self.fail("wrt= takes a name, a tuple of names, or a network with "
+                                                     f"parameters, got {wrt!r}"))
 
     def _input(self, name: str, inputs: dict[str, Value]) -> Value:
         v = inputs.get(name) or next((s for s in self.b.state if s.name == name), None)
         if v is None:
             known = named_values(self.f)
             if name not in known:
-                self.fail(f"wrt={name!r} is not one of its arguments: {', '.join(inputs)}" + f"; nor of its named values: {', '.join(known)}" * bool(known))
+                self.fail(f"wrt={name!r} is not one of its arguments: {', '.join(inputs)}"
+                          + f"; nor of its named values: {', '.join(known)}" * bool(known))
             v = self.b[known[name]]
         if not v.type.dtype.is_float:
             self.fail(f"{name!r} is {v.type}, gradients exist for float arrays only")
@@ -172,23 +186,27 @@ class _Derivation:
         for v, gradient in zip(wrt, found):
             if gradient is None and not self.derived:
                 self._check_cut(v, nodes, merged)
-        self.derived = True                     # from here on integers may be the choices of a derivative, which has none itself
+        # from here on integers may be the choices of a derivative, which has none itself
+        self.derived = True
         return [_zeros(self.b, v) if g is None else g for v, g in zip(wrt, found)]
 
     def _check_cut(self, v: Value, nodes: Sequence[Node], seeds: Iterable[Value]) -> None:
-        """An error if `v` influences the result, but only through integers or bools (other than conditions of `where`)."""
+        """An error if `v` influences the result, but only through integers or bools (other than conditions of
+        `where`)."""
         floats, others = {v}, set[Value]()
         cut: Node | None = None
         for node in nodes:
             through = any(i in floats for i in node.inputs)
             if not through and (node.op is WHERE or not any(i in others for i in node.inputs)):
-                continue                            # where by a condition that depends on v, as in the gradient of relu: piecewise constant
+                # where by a condition that depends on v, as in the gradient of relu: piecewise constant
+                continue
             for out in node.outputs:
                 smooth = through and out.type.dtype.is_float
                 (floats if smooth else others).add(out)
                 cut = node if through and not smooth and cut is None else cut
         if cut is not None and any(y in others for y in seeds) and not any(y in floats for y in seeds):
-            raise GraphError(f"gc.{self.what} of {self.f.name}: {v.name!r} reaches the result only through {cut.op.name}, which has no gradient",
+            raise GraphError(f"gc.{self.what} of {self.f.name}: {v.name!r} reaches the result only through "
+                             f"{cut.op.name}, which has no gradient",
                              cut.loc or self.loc)
 
     def finish(self, prefix: str, results: tuple[Sequence[Value], tuple[str, ...] | None]) -> GraphFunction:
@@ -200,17 +218,22 @@ class _Derivation:
         self.b.name = f"{prefix}_{old.name}"
         calls = tuple(call.moved(self.b.map) for call in self.f.calls)
         graph = _pruned(self.b.finish(outputs, names), [v for call in calls for v in call.values])
-        return follow(GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training, calls=calls, derived=True), self.f, self.again)
+        orders = self.f.orders and self.f.orders.moved(self.b.map)
+        made = GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training, calls=calls,
+                             orders=orders, derived=True)
+        return follow(made, self.f, self.again)
 
 
 def _pruned(graph: Graph, layers: Iterable[Value]) -> Graph:
-    """The graph without nodes that nothing needs. Results of layers and values with a name stay: they may be asked for (see outputs.py)."""
+    """The graph without nodes that nothing needs. Results of layers and values with a name stay: they may be asked
+    for (see outputs.py)."""
     live, kept = {*graph.results, *layers}, []
     for node in reversed(graph.nodes):
         if any(v in live or v.name for v in node.outputs):
             live.update(node.inputs)
             kept.append(node)
-    return Graph(graph.name, graph.inputs, tuple(reversed(kept)), graph.outputs, graph.output_names, graph.state, graph.updates)
+    return Graph(graph.name, graph.inputs, tuple(reversed(kept)), graph.outputs, graph.output_names, graph.state,
+                 graph.updates)
 
 
 def _zeros(b: Builder, like: Value) -> Value:

@@ -8,12 +8,12 @@ from inspect import Parameter, signature
 import numpy as np
 
 from graphc.errors import GraphError, Loc
-from graphc.ir.convert import LARGEST
 from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.op import Literal, Op, as_tuple
 from graphc.ir.ops import OPS
 from graphc.ir.ops.constant import Constant
-from graphc.ir.types import Dim, DType, TensorType, shape_text
+from graphc.ir.room import check_room
+from graphc.ir.types import DType, Dim, TensorType, shape_text
 
 Operand = Value | int | float | bool
 # bytes from which equal arrays of one graph are one object: a captured array may be used many times
@@ -37,7 +37,7 @@ class Builder:
         self.scope = ""
 
     def input(self, name: str, type: TensorType) -> Value:
-        _check_size(name, type)
+        check_room(name, type)
         self.inputs.append(Value(type, name))
         return self.inputs[-1]
 
@@ -65,7 +65,7 @@ class Builder:
         try:
             types = as_tuple(op.infer(*(v.type for v in ins)))
             for t in types:
-                _check_size(op.name, t)
+                check_room(op.name, t)
         except GraphError as error:
             raise error.at(self.loc) from None
         except TypeError:
@@ -144,16 +144,6 @@ def check_count(op: Op, given: int, loc: Loc | None) -> None:
     if given < least or (given > least and not any_more):
         raise GraphError(f"{op.name} takes {'at least ' * any_more}{least} operand{'s' * (least != 1)}, got {given}",
                          loc)
-
-
-def _check_size(what: str, type: TensorType) -> None:
-    """Offsets into an array are numbers of 64 bits."""
-    nbytes = type.dtype.itemsize
-    for d in type.shape:
-        if d.__class__ is int:          # of named ones nothing is known yet
-            nbytes *= d
-    if nbytes > LARGEST:
-        raise GraphError(f"{what} is {type}, which is larger than any memory")
 
 
 class Rewriter(Builder):

@@ -3,20 +3,18 @@ converts here.
 
 numpy's scalars and its arrays without axes count as the Python numbers that they hold; True and False are no numbers
 here. What does not fit is a GraphError that says what was wanted: the objects given may be anything,
-so whatever they raise when asked for a number is that error too.
+so whatever they raise when asked for a number is that error too. (`integer` and `shown` are those of `given.py`.)
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import index
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from graphc.errors import GraphError
-
-LARGEST = 2 ** 63 - 1               # sizes, positions and counts are held in 64 bits
-SHOWN = 60                          # characters of a wrong value in a message
+from graphc.given import integer as integer
+from graphc.given import shown as shown
 
 
 def is_integer(value: object) -> bool:
@@ -27,16 +25,6 @@ def is_integer(value: object) -> bool:
 def is_number(value: object) -> bool:
     """Whether `value` is a number of Python or numpy, and no array: what takes the dtype of the array beside it."""
     return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
-
-
-def integer(value: object, what: str, low: int | None = None, high: int = LARGEST) -> int:
-    """`value` as an int in [low, high]; `what` begins the message otherwise."""
-    if type(value) is not int:
-        value = _index(value, what, low)
-    if value > high or value < (-LARGEST if low is None else low):
-        raise GraphError(f"{what} is {_wanted('an int', low)}{'' if high == LARGEST else f' and <= {high}'}, got "
-                         f"{shown(value)}")
-    return value
 
 
 def real(value: Any, what: str) -> float:
@@ -100,30 +88,6 @@ def callable_(value: object, what: str) -> Callable[..., Any]:
     if not callable(value):
         raise GraphError(f"{what} is a function, got {shown(value)}")
     return value
-
-
-def shown(value: object) -> str:
-    """`value` as a message shows it."""
-    try:
-        text = repr(value)
-    except Exception:               # a repr of the user's own, or an int of more digits than Python prints
-        return f"a {type(value).__name__}"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN - 3]}..."
-
-
-def _index(value: Any, what: str, low: int | None) -> int:
-    try:
-        if isinstance(value, (bool, np.bool_, str)):
-            raise TypeError
-        return int.__int__(index(value))
-    except GraphError:
-        raise
-    except Exception:               # anything: __index__ may be the user's own
-        raise GraphError(f"{what} is {_wanted('an int', low)}, got {shown(value)}") from None
-
-
-def _wanted(kind: str, low: int | None) -> str:
-    return kind if low is None else f"{kind} >= {low}"
 
 
 def _is_real(value: np.generic | np.ndarray) -> bool:

@@ -66,6 +66,12 @@ class Graph(Shown):
     updates: tuple[Value | None, ...] = ()
 
     @property
+    def heading(self) -> str:
+        """Name, inputs and results, in one line."""
+        ins = ", ".join(f"{v.name}: {v.type}" for v in self.inputs)
+        return f"{self.name}({ins}) -> {', '.join(str(v.type) for v in self.outputs)}"
+
+    @property
     def arguments(self) -> tuple[Value, ...]:
         return self.inputs + self.state
 

@@ -9,9 +9,8 @@ from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.op import Composite, Op, as_tuple
 from graphc.ir.ops.fused import Fused
+from graphc.ir.room import ROOM, check_room
 from graphc.ir.types import TensorType, static_dim, static_shape
-
-ROOM = 1 << 56                      # bytes: more than a machine has, and what is computed from it fits into 64 bits
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,12 @@ DECOMPOSED = Stage("decomposed", lambda op: not isinstance(op, Fused) and FUSED.
 def check_compilable(graph: Graph) -> None:
     """GraphError, with the user's line, for a graph that is right but that no machine could run as it is."""
     for v in graph.arguments:
-        _check_size(v.type, None, f"{v.name}: ")
+        _check_bound(v.name, v.type)
     for node in graph.nodes:
         if isinstance(node.op, Fused):
             raise GraphError("the operator fused is made when compiling: compile the graph as it was before", node.loc)
         for v in node.outputs:
-            _check_size(v.type, node.loc, f"{node.op.name} makes ")
+            _check_bound(f"what {node.op.name} makes", v.type, node.loc)
         for _, region in regions(node.op):
             check_compilable(region)
     values = (*graph.arguments, *(v for node in graph.nodes for v in node.outputs))
@@ -45,15 +44,14 @@ def check_compilable(graph: Graph) -> None:
         raise GraphError(f"{graph.name} needs more memory than there is")
 
 
-def _check_size(t: TensorType, loc: Loc | None, what: str) -> None:
+def _check_bound(what: str, t: TensorType, loc: Loc | None = None) -> None:
     if not t.is_static:
-        raise GraphError(f"{what}{t}, but the sizes of {', '.join(sorted(t.names))} are not given, for example "
+        raise GraphError(f"{what} is {t}, but the sizes of {', '.join(sorted(t.names))} are not given, for example "
                          f"{min(t.names)}=64", loc)
     if any(d < 0 for d in static_shape(t.shape)):
-        raise GraphError(f"{what}{t}, which has a negative dimension: a size that was given for a name is too small",
-                         loc)
-    if static_dim(t.nbytes) > ROOM:
-        raise GraphError(f"{what}{t}, which is larger than any memory", loc)
+        raise GraphError(f"{what} is {t}, which has a negative dimension: a size that was given for a name is too "
+                         "small", loc)
+    check_room(what, t, loc)
 
 
 def verify(graph: Graph, stage: Stage) -> None:

@@ -226,20 +226,35 @@ class _Lives:
         if u in self.wholes and self.wholes[u] is self.wholes.get(v) or u.node is node and isinstance(node.op, Scan):
             return True
         plan, mine = self.plan, self.plan.places[v]
-        met = [i for i, w in enumerate(node.inputs) if u in self.roots[w] and not _apart(plan.places[w], mine)]
+        met = [i for i, w in enumerate(node.inputs) if u in self.roots[w] and not apart(plan.places[w], mine)]
         schedule = plan.schedules.get(node)
         pairs = schedule.inplace_pairs(plan.views(node.inputs), plan.views(node.outputs)) if schedule else ()
         there = len(met) == 1 and (v.index, met[0]) in pairs and plan.places[node.inputs[met[0]]].same_memory(mine)
         return self.last[u] == at and (not met or there)
 
 
-def _apart(a: Place, b: Place) -> bool:
-    """Whether two places in one buffer have no byte in common, by their first and last ones."""
-    ends = []
-    for p in (a, b):
-        low, high = span(p.shape, p.strides)
-        ends.append(((p.offset + low) * p.dtype.itemsize, (p.offset + high + 1) * p.dtype.itemsize))
-    return ends[0][1] <= ends[1][0] or ends[1][1] <= ends[0][0]
+def apart(a: Place, b: Place) -> bool:
+    """Whether two places in one buffer have no byte in common: one ends before the other begins, or both are columns of
+    the same rows.
+    """
+    spans = [span(p.shape, p.strides) for p in (a, b)]
+    mine, other = (((p.offset + low) * p.dtype.itemsize, (p.offset + high + 1) * p.dtype.itemsize)
+                   for p, (low, high) in zip((a, b), spans))
+    if mine[1] <= other[0] or other[1] <= mine[0]:
+        return True
+    rows = {abs(s) for p in (a, b) for s in p.strides if abs(s) > 1} if a.dtype == b.dtype else ()
+    return any(x and y and (x[1] <= y[0] or y[1] <= x[0])
+               for x, y in ((_columns(a, row), _columns(b, row)) for row in rows))
+
+
+def _columns(p: Place, row: int) -> tuple[int, int] | None:
+    """The first column of the place and that behind its last, if it lies in rows of so many elements and none of its
+    lines crosses their ends.
+    """
+    inside = [(n, s) for n, s in zip(p.shape, p.strides) if s % row]
+    low, high = span(tuple(n for n, _ in inside), tuple(s for _, s in inside))
+    first = (p.offset + low) % row
+    return (first, first + high - low + 1) if first + high - low < row else None
 
 
 def memory(buffer: Buffer) -> object:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from graphc import nn
+from graphc.dsl.form import formed
 
 ALEXNET_NAMES = ((r"features\.(\d+)\.(\w+)", r"\1.\2"),
                  *((rf"classifier\.{old}\.(\w+)", rf"{new}.\1") for old, new in ((1, 14), (4, 15), (6, 16))))
 """Rules for `renamed`: from torchvision's alexnet."""
 
 
+@formed
 def alexnet(classes: int = 1000) -> nn.Module:
     """FeedForward³ ∘ MaxPool ∘ Conv³ ∘ MaxPool ∘ Conv ∘ MaxPool ∘ Conv: images [B, 3, 224, 224] -> scores [B, classes].
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import graphc as gc
 from graphc import nn
+from graphc.dsl.form import formed
 
 # the second names are those of the first published files
 _NORM = (("(?:weight|gamma)", "weight"), ("(?:bias|beta)", "bias"))
@@ -55,6 +56,7 @@ class Pooler(nn.Module):
         return nn.tanh(self.dense(x[:, 0]))
 
 
+@formed
 def bert(vocabulary: int = 30522, width: int = 768, layers: int = 12, heads: int = 12, context: int = 512,
          segments: int = 2, pooled: bool = False, dropout: float = 0.0, eps: float = 1e-12) -> nn.Module:
     """TransformerBlock¹² ∘ EmbedToken: ids [B, T], T <= context -> [B, T, width], or with `pooled` [B, width] for a
@@ -68,6 +70,7 @@ def bert(vocabulary: int = 30522, width: int = 768, layers: int = 12, heads: int
     return net >> Pooler() if pooled else net
 
 
+@formed
 def bert_large(**options: Any) -> nn.Module:
     """TransformerBlock²⁴ ∘ EmbedToken: BERT-large, 335 M parameters with the pooler."""
     return bert(**{"width": 1024, "layers": 24, "heads": 16, **options})

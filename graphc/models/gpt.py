@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from graphc import nn
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
 
 # width, layers, heads
@@ -26,6 +27,7 @@ GPT_NAMES = (
 """Rules for `renamed`: from GPT and GPT-2 of the library transformers, which stores matrices as [in, out]."""
 
 
+@formed
 def gpt(vocabulary: int = 40478, width: int = 768, layers: int = 12, heads: int = 12, context: int = 512,
         pre_norm: bool = False, tied: bool = True, dropout: float = 0.0) -> nn.Module:
     """ids [B, T], T <= context -> scores of the next token [B, T, vocabulary]; the sizes of the first GPT (117 M
@@ -41,6 +43,7 @@ def gpt(vocabulary: int = 40478, width: int = 768, layers: int = 12, heads: int 
     return (net >> nn.LayerNorm() if pre_norm else net) >> nn.GenerateToken(embed, tied=tied)
 
 
+@formed
 def gpt2(size: str = "small", context: int = 1024, **options: Any) -> nn.Module:
     """GPT-2: "small" (124 M parameters), "medium", "large" or "xl" (1558 M; the paper's 1542 M is the count with GPT's
     vocabulary of 40,478)."""
@@ -51,6 +54,7 @@ def gpt2(size: str = "small", context: int = 1024, **options: Any) -> nn.Module:
                pre_norm=True)
 
 
+@formed
 def gpt3(**options: Any) -> nn.Module:
     """GPT-3, 175 B parameters; every layer attends to all earlier tokens (the paper's alternates with a banded
     pattern)."""

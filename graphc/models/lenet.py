@@ -3,8 +3,10 @@ recognition"."""
 from __future__ import annotations
 
 from graphc import nn
+from graphc.dsl.form import formed
 
 
+@formed
 def lenet(classes: int = 10, channels: tuple[int, int] = (32, 64)) -> nn.Module:
     """Two convolutions, a pool and two linear layers: images [B, C, H, W] -> scores [B, classes]."""
     return (nn.Conv2d(channels[0], 3, padding=1) >> nn.relu >> nn.Conv2d(channels[1], 3, padding=1) >> nn.relu

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from graphc import nn
+from graphc.dsl.form import formed
 
 FIRST = 32                          # channels of the first convolution
 STAGES = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
 
 
+@formed
 def mobilenet(classes: int = 1000, width: int = FIRST) -> nn.Module:
     """MobileNet: images [B, 3, H, W] -> scores [B, classes]. 4.2 M parameters with 1000 classes; `width` channels come
     out of the first convolution, and all others scale with it."""

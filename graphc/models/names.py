@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from graphc.checkpoint import load_arrays
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.nn.module import Module
 
@@ -15,6 +16,7 @@ PART = re.compile(r"(.*)\[(\d+)\]")
 Rule = tuple[str, str] | tuple[str, str, Callable[[np.ndarray], np.ndarray]]
 
 
+@formed
 def renamed(arrays: Mapping[str, np.ndarray] | str | os.PathLike[str], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
     """`arrays`, or those of a safetensors file, under new names, for `state=` of gc.compile.
 
@@ -33,6 +35,7 @@ def renamed(arrays: Mapping[str, np.ndarray] | str | os.PathLike[str], rules: Se
     return _joined(found)
 
 
+@formed
 def in_order(net: Module, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`arrays` under the names of the parameters of `net`, which must list them in the same order, as two declarations
     of one network in the same order do. `net` must have been traced (gc.plan does) so that its parameters are known.

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import graphc as gc
 from graphc import nn
+from graphc.dsl.form import formed
 
 
+@formed
 class BasicBlock(nn.Module):
     """relu(shortcut(x) + two 3×3 convolutions), the first with the stride. The shortcut is x, or a 1×1 convolution
     where the shape changes."""
@@ -25,6 +27,7 @@ class BasicBlock(nn.Module):
         return nn.relu(y + (x if x.shape == y.shape else self.downsample(x)))
 
 
+@formed
 class Bottleneck(nn.Module):
     """As BasicBlock, of three convolutions: 1×1 to `channels`, 3×3 with the stride, 1×1 to four times `channels`."""
     expansion = 4
@@ -62,17 +65,20 @@ class ResNet(nn.Module):
         return self.fc(self.avgpool(x))
 
 
+@formed
 def resnet(block: type, blocks: Sequence[int], classes: int = 1000, width: int = 64) -> nn.Module:
     """Images [B, 3, H, W] -> scores [B, classes]; so many `blocks` of the kind BasicBlock or Bottleneck in each of the
     four stages."""
     return ResNet(block, blocks, classes, width)
 
 
+@formed
 def resnet18(classes: int = 1000) -> nn.Module:
     """ResNet-18: 11.7 M parameters with 1000 classes."""
     return resnet(BasicBlock, (2, 2, 2, 2), classes)
 
 
+@formed
 def resnet50(classes: int = 1000) -> nn.Module:
     """ResNet-50, the stride in the 3×3 convolution (torchvision's variant): 25.6 M parameters with 1000 classes."""
     return resnet(Bottleneck, (3, 4, 6, 3), classes)

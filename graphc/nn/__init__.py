@@ -1,4 +1,5 @@
-"""Layers. They are functions of arrays that own parameters; `>>` composes them, `**` repeats them with fresh parameters."""
+"""Layers. They are functions of arrays that own parameters; `>>` composes them, `**` repeats them with fresh
+parameters."""
 from graphc.nn.activation import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, tanh
 from graphc.nn.attention import Attention, MultiHeadAttention
 from graphc.nn.collapse import Collapse

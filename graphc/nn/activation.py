@@ -1,4 +1,5 @@
-"""Activations: functions of arrays that can stand in `>>`; those with options are called first: `nn.leaky_relu(slope=0.2)`."""
+"""Activations: functions of arrays that can stand in `>>`; those with options are called first:
+`nn.leaky_relu(slope=0.2)`."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -6,6 +7,7 @@ from functools import cache
 from inspect import Signature
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import plain_signature, refused
 from graphc.errors import GraphError
@@ -16,7 +18,8 @@ from graphc.nn.path import is_part
 class Activation(Module):
     """An elementwise or row function. `nn.gelu(x)` applies it; `nn.gelu(approximate="tanh")` gives it with options.
 
-    Where it is a part of a layer (in a chain, or as an attribute) it has a name like other layers, else it is a plain function.
+    Where it is a part of a layer (in a chain, or as an attribute) it has a name like other layers, else it is a plain
+    function.
     """
 
     def __init__(self, name: str, options: dict | None = None):
@@ -28,7 +31,8 @@ class Activation(Module):
         form = _form(self.name)
         named = [p.replace(kind=p.KEYWORD_ONLY) for p in list(form.parameters.values())[1:]]
         if named and arrays and isinstance(arrays[0], (int, float, str)):
-            raise GraphError(f"{self.name}({arrays[0]!r}): options are given by name: nn.{self.name}({named[0].name}={arrays[0]!r})", user_loc())
+            raise GraphError(f"{self.name}({arrays[0]!r}): options are given by name: "
+                             f"nn.{self.name}({named[0].name}={arrays[0]!r})", user_loc())
         error = refused(self.name, form if arrays else Signature(named), arrays, options)
         if error is not None:
             raise error
@@ -41,7 +45,7 @@ class Activation(Module):
     def kind(self) -> str:
         return self.name
 
-    def forward(self, x, **options):
+    def forward(self, x: Array, **options):
         return getattr(gc, self.name)(x, **(self.options | options))
 
     def __repr__(self) -> str:

@@ -2,19 +2,21 @@
 from __future__ import annotations
 
 import graphc as gc
+from graphc.dsl.array import Array
+from graphc.dsl.order import batch_comes_first, said
 from graphc.errors import GraphError
 from graphc.nn.decode import decoding
 from graphc.nn.module import Module
-from graphc.nn.order import batch_comes_first, said
 from graphc.nn.padding import checked_lengths, real_steps, shown
 
 
 class Collapse(Module):
-    """One vector for each sequence: x [T, B, C] ([B, T, C] with `batch_first`, and behind layers that have the batch first) -> [B, C].
+    """One vector for each sequence: x [T, B, C] ([B, T, C] with `batch_first`, and behind layers that have the batch
+    first) -> [B, C].
 
-    `how`: "first" step, "last" step, or "average" of all steps. `layer(x, lengths=n)`, n integers [B]: the last real step of each
-    sequence, and the average of the real ones; 0 if there is none. (Of a bidirectional layer, "last" and "first" have seen the whole sequence in
-    one direction only.)
+    `how`: "first" step, "last" step, or "average" of all steps. `layer(x, lengths=n)`, n integers [B]: the last real
+    step of each sequence, and the average of the real ones; 0 if there is none. (Of a bidirectional layer, "last" and
+    "first" have seen the whole sequence in one direction only.)
     `prefixes(x)`: that of the first step, of the first two, … -> as x.
     """
 
@@ -24,9 +26,10 @@ class Collapse(Module):
             raise GraphError(f"Collapse takes {', '.join(RULES)}, got {how!r}")
         self.how, self.batch_first = how, batch_first
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Array, lengths: Array | None = None):
         if len(x.shape) != 3:
-            raise GraphError(f"Collapse takes [time, batch, features] ([batch, time, features] with batch_first), got {list(x.shape)}")
+            raise GraphError("Collapse takes [time, batch, features] ([batch, time, features] with batch_first), "
+                             f"got {list(x.shape)}")
         x = x.transpose(1, 0, 2) if batch_comes_first("Collapse", x, self.batch_first) else x
         if x.shape[0] == 0:
             raise GraphError(f"Collapse of sequences without a step: {list(x.shape)}")
@@ -36,7 +39,7 @@ class Collapse(Module):
         y = RULES[self.how](x, lengths)
         return now.joined(self, y, JOINED[self.how]) if now else y
 
-    def prefixes(self, x):
+    def prefixes(self, x: Array):
         batch_first = batch_comes_first("Collapse", x, self.batch_first)
         x = x if batch_first else x.transpose(1, 0, 2)
         y, now = PREFIXES[self.how](x), decoding()
@@ -46,11 +49,11 @@ class Collapse(Module):
         return said(y if batch_first else y.transpose(1, 0, 2), batch_first)
 
 
-def _first(x, lengths):
+def _first(x: Array, lengths: Array | None):
     return x[0] if lengths is None else _of_real(x[0], checked_lengths("Collapse", lengths, x.shape[1]))
 
 
-def _last(x, lengths):
+def _last(x: Array, lengths: Array | None):
     if lengths is None:
         return x[-1]
     lengths = checked_lengths("Collapse", lengths, x.shape[1])
@@ -58,14 +61,14 @@ def _last(x, lengths):
     return _of_real(gc.take_along_axis(x, at.reshape(1, -1, 1), axis=0)[0], lengths)
 
 
-def _average(x, lengths):
+def _average(x: Array, lengths: Array | None):
     if lengths is None:
         return gc.mean(x, axis=0)
     real = gc.expand_dims(real_steps("Collapse", lengths, x.shape[1], x.shape[0], time_first=True), 2)
     return gc.sum(gc.where(real, x, 0.0), axis=0) / gc.maximum(gc.sum(real.astype(x.dtype), axis=0), 1)
 
 
-def _of_real(step, lengths):
+def _of_real(step, lengths: Array | None):
     """A step [B, C] of sequences that have one; 0 for those that are padding alone."""
     return shown(step, lengths > 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 from math import prod
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, integers, is_sequence
 from graphc.nn.module import Module
@@ -15,22 +16,25 @@ Size = int | tuple[int, ...]
 class Convolution(Module):
     """What the convolutions share. weight [channels, in / groups, kernel…] and bias [channels] start as torch's.
 
-    As in torch, Conv1d and Conv2d are cross-correlations: y[i] = sum over k of w[k] x[i + k]. With `flip` the kernel is turned round,
-    which makes them convolutions in the mathematical sense: y[i] = sum over k of w[k] x[i + K - 1 - k].
+    As in torch, Conv1d and Conv2d are cross-correlations: y[i] = sum over k of w[k] x[i + k]. With `flip` the kernel
+    is turned round, which makes them convolutions in the mathematical sense: y[i] = sum over k of w[k] x[i + K - 1 -
+    k].
     """
     axes = 2
 
     def __init__(self, channels: int, kernel: Size, *, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
                  groups: int = 1, bias: bool = True, flip: bool = False):
         super().__init__()
-        self.channels, self.groups, self.bias, self.flip = integer(channels, "channels", 1), integer(groups, "groups", 1), bias, flip
+        self.channels, self.groups = integer(channels, "channels", 1), integer(groups, "groups", 1)
+        self.bias, self.flip = bias, flip
         self.kernel, self.stride, self.dilation = (per_axis(v, self.axes) for v in (kernel, stride, dilation))
         self.padding = padding if isinstance(padding, str) or is_sequence(padding) else per_axis(padding, self.axes)
 
-    def forward(self, x):
+    def forward(self, x: Array):
         inside = channels_of(x, self.axes, type(self).__name__)
         if inside % self.groups or self.channels % self.groups:
-            raise GraphError(f"{inside} input and {self.channels} output channels do not divide into {self.groups} groups")
+            raise GraphError(f"{inside} input and {self.channels} output channels do not divide into {self.groups} "
+                             "groups")
         shape = self.weight_shape(inside)
         start = fan_in_uniform(prod(shape[1:]))
         weight = self.parameter("weight", shape, start, x.dtype)
@@ -42,7 +46,7 @@ class Convolution(Module):
     def weight_shape(self, inside: int) -> tuple[int, ...]:
         return (self.channels, inside // self.groups, *self.kernel)
 
-    def apply(self, x, weight):
+    def apply(self, x: Array, weight: Array):
         function = gc.conv2d if self.axes == 2 else gc.conv1d
         return function(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
 
@@ -53,12 +57,14 @@ class Conv1d(Convolution):
 
 
 class Conv2d(Convolution):
-    """x [B, in, H, W] -> [B, channels, H', W']. `padding`: int, one per axis, a pair (before, after) per axis, "same" or "valid"."""
+    """x [B, in, H, W] -> [B, channels, H', W']. `padding`: int, one per axis, a pair (before, after) per axis, "same"
+    or "valid"."""
     axes = 2
 
 
 class ConvTranspose2d(Convolution):
-    """The gradient of Conv2d towards its input, as a layer: x [B, in, H, W] -> [B, channels, (H-1)*stride - 2*padding + dilation*(k-1) + 1, …].
+    """The gradient of Conv2d towards its input, as a layer: x [B, in, H, W] -> [B, channels, (H-1)*stride - 2*padding
+    + dilation*(k-1) + 1, …].
 
     weight [in, channels / groups, kernel…], as in torch.
     """
@@ -66,8 +72,9 @@ class ConvTranspose2d(Convolution):
     def weight_shape(self, inside):
         return (inside, self.channels // self.groups, *self.kernel)
 
-    def apply(self, x, weight):
-        return gc.conv_transpose2d(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
+    def apply(self, x: Array, weight: Array):
+        return gc.conv_transpose2d(x, weight, stride=self.stride, padding=self.padding, dilation=self.dilation,
+                                   groups=self.groups)
 
 
 def per_axis(value: Size, axes: int) -> tuple:
@@ -75,7 +82,7 @@ def per_axis(value: Size, axes: int) -> tuple:
     return integers(value, "a size", axes, 0)
 
 
-def channels_of(x, axes: int, layer: str) -> int:
+def channels_of(x: Array, axes: int, layer: str) -> int:
     """The channel count of x [B, C, …]; GraphError when the axes do not fit."""
     if len(x.shape) != axes + 2:
         wanted = "[batch, channels, length]" if axes == 1 else "[batch, channels, height, width]"

@@ -1,7 +1,8 @@
 """Making a sequence token by token: what layers keep from one call of a network to the next.
 
-A network is traced twice. The first call takes the whole prompts, [B, T], padded behind; each later one takes one token, [B, 1]. Layers that
-look back ask `decoding()`: outside of generation it is None; else it has the arrays that they kept, in state that is updated in place.
+A network is traced twice. The first call takes the whole prompts, [B, T], padded behind; each later one takes one
+token, [B, 1]. Layers that look back ask `decoding()`: outside of generation it is None; else it has the arrays that
+they kept, in state that is updated in place.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import numpy as np
 import graphc as gc
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import current_trace
+from graphc.dsl.form import formed
 from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
 from graphc.errors import GraphError
 from graphc.ir.types import TensorType, i64
@@ -23,6 +25,7 @@ from graphc.nn.path import parameter_path
 DECODING: ContextVar["Decoding | None"] = ContextVar("graphc decoding", default=None)
 
 
+@formed
 def decoding() -> "Decoding | None":
     """What the running trace generates with; None when it does not generate."""
     return DECODING.get()
@@ -46,7 +49,8 @@ def decoding_with(value: "Decoding | None") -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Kept:
-    """Owner of an array that a layer (or generation itself: None) keeps from call to call; `number`: of the calls of that layer."""
+    """Owner of an array that a layer (or generation itself: None) keeps from call to call; `number`: of the calls of
+    that layer."""
     layer: object
     what: str
     number: int = 0
@@ -54,7 +58,8 @@ class Kept:
 
 @dataclass(frozen=True)
 class Batch:
-    """What both calls know of the prompts: how many there are, how many tokens of each the caches hold, whether their lengths differ."""
+    """What both calls know of the prompts: how many there are, how many tokens of each the caches hold, whether their
+    lengths differ."""
     size: int
     capacity: int
     ragged: bool = False
@@ -64,10 +69,12 @@ class Batch:
 class Decoding:
     """One of the two traces. `lengths`, i64 [B], are those of the prompts and `longest` their maximum.
 
-    A token's *slot* is where a cache has it: that in the padded prompt, and from `longest` on for what is generated. Its *place* is how many
-    tokens of its own sequence precede it. They differ where prompts differ in length. `slot` is None in the first call, else that of the token,
-    which looks at the first `window` slots: all that are filled are among them.
-    `structures`: of the values that are kept whole, filled by the first trace and read by the second. `places`: how many the network knows.
+    A token's *slot* is where a cache has it: that in the padded prompt, and from `longest` on for what is generated.
+    Its *place* is how many tokens of its own sequence precede it. They differ where prompts differ in length. `slot`
+    is None in the first call, else that of the token, which looks at the first `window` slots: all that are filled
+    are among them.
+    `structures`: of the values that are kept whole, filled by the first trace and read by the second. `places`: how
+    many the network knows.
     """
     batch: Batch
     lengths: Array
@@ -97,9 +104,11 @@ class Decoding:
             current_trace().update_state(key, x)
 
     def appended(self, layer, what: str, x: Array) -> Array:
-        """x [B, …, T, D] behind what `layer` has seen before: [B, …, window, D], in slots; `visible` says which count."""
+        """x [B, …, T, D] behind what `layer` has seen before: [B, …, window, D], in slots; `visible` says which
+        count."""
         key = self._key(layer, what)
-        cache = current_trace().state(key, self._name(key), x.type.with_shape((*x.shape[:-2], self.batch.capacity, x.shape[-1])))
+        cache = current_trace().state(key, self._name(key),
+                                      x.type.with_shape((*x.shape[:-2], self.batch.capacity, x.shape[-1])))
         at = [0] * len(x.shape)
         at[-2] = 0 if self.first else self.slot
         cache = gc.dynamic_update_slice(cache, x, at)
@@ -107,7 +116,8 @@ class Decoding:
         return cache[..., :self.window, :]
 
     def once(self, layer, what: str, make: Callable[[], object]):
-        """make(), arrays in tuples and dicts, computed in the first call alone and outside of generation; kept for later ones."""
+        """make(), arrays in tuples and dicts, computed in the first call alone and outside of generation; kept for
+        later ones."""
         key, trace = self._key(layer, what), current_trace()
         if self.first:
             with decoding_with(None):
@@ -123,7 +133,8 @@ class Decoding:
         return unflatten(structure, leaves)
 
     def joined(self, layer, x: Array, rule: Callable[[Array, Array, Array], Array]) -> Array:
-        """x [B, C] of the prompts in the first call; then rule(the result before, x, how many tokens that was of, [B, 1])"""
+        """x [B, C] of the prompts in the first call; then rule(the result before, x, how many tokens that was of, [B,
+        1])"""
         kept, before = self.carried(layer, "joined", x)
         y = x if self.first else rule(before, x, gc.expand_dims(self._place(), 1).astype(x.dtype))
         self.keep(kept, y)
@@ -137,10 +148,12 @@ class Decoding:
         self.places = min(places, self.places or places)
         if not self.first:
             return self.rows(weight, 3)
-        return weight[:length] if length <= places else gc.pad(weight, ((0, length - places), (0, 0)))      # the prompts are padded, too
+        # the prompts are padded, too
+        return weight[:length] if length <= places else gc.pad(weight, ((0, length - places), (0, 0)))
 
     def rows(self, table: Array | np.ndarray, rank: int) -> Array:
-        """The row of table [places, W] for the place of each token, as an array of `rank` axes that broadcasts to [B, …, 1, W]."""
+        """The row of table [places, W] for the place of each token, as an array of `rank` axes that broadcasts to [B,
+        …, 1, W]."""
         table = as_array(table)
         width = table.shape[1]
         if not self.batch.ragged:
@@ -149,7 +162,8 @@ class Decoding:
         return rows.reshape(self.batch.size, *(1,) * (rank - 2), width)
 
     def visible(self, rank: int) -> Array:
-        """bool, `rank` axes, broadcasts to [B, …, 1, window]: the slots that a token sees: those of its sequence up to its own."""
+        """bool, `rank` axes, broadcasts to [B, …, 1, window]: the slots that a token sees: those of its sequence up
+        to its own."""
         slots = gc.iota((self.window,), dtype=i64)
         seen = slots <= self.slot
         if not self.batch.ragged:
@@ -158,9 +172,11 @@ class Decoding:
         return seen.reshape(self.batch.size, *(1,) * (rank - 2), self.window)
 
     def by_distance(self, table: Array) -> Array:
-        """table [H, window] has a number for each distance back; -> that for every slot, [H, 1, window] or [B, H, 1, window]."""
+        """table [H, window] has a number for each distance back; -> that for every slot, [H, 1, window] or [B, H, 1,
+        window]."""
         heads, window = table.shape
-        turned = gc.pad(gc.flip(table, axis=1), ((0, 0), (0, window - 1)))      # seen from place p, slot j is in column window - 1 - p + j
+        # seen from place p, slot j is in column window - 1 - p + j
+        turned = gc.pad(gc.flip(table, axis=1), ((0, 0), (0, window - 1)))
 
         def seen_from(place):
             return gc.expand_dims(gc.dynamic_slice(turned, [0, window - 1 - place], (heads, window)), 1)
@@ -204,10 +220,13 @@ def check_recurrent(layer, batch) -> None:
         raise GraphError(f"generation takes ids [batch, time]: make this {name} with batch_first=True")
 
 
-def attended(layer, own: bool, k: Array, v: Array, mask: Array | None, lengths: Array | None) -> tuple[Array, Array, Array | None, bool]:
-    """(keys, values, mask, causal) for an attention layer with k and v [B, …, T, D]; `own`: a sequence attends to itself.
+def attended(layer, own: bool, k: Array, v: Array, mask: Array | None,
+             lengths: Array | None) -> tuple[Array, Array, Array | None, bool]:
+    """(keys, values, mask, causal) for an attention layer with k and v [B, …, T, D]; `own`: a sequence attends to
+    itself.
 
-    As they are, except in generation: then a sequence's own keys and values are those of all its tokens. GraphError where that cannot be.
+    As they are, except in generation: then a sequence's own keys and values are those of all its tokens. GraphError
+    where that cannot be.
     """
     now, name = decoding(), type(layer).__name__
     if now is None or not own and not layer.causal:
@@ -215,7 +234,8 @@ def attended(layer, own: bool, k: Array, v: Array, mask: Array | None, lengths: 
     if not own:
         raise GraphError(f"generation: a causal {name} attends to its own sequence, not across")
     if not layer.causal:
-        raise GraphError(f"generation needs causal attention: tokens cannot look at later ones; make this {name} with causal=True")
+        raise GraphError(f"generation needs causal attention: tokens cannot look at later ones; make this {name} with "
+                         "causal=True")
     if mask is not None or lengths is not None:
         raise GraphError(f"{name}: generation makes its own masks; give the prompts' lengths to gc.generate")
     keys, values = now.appended(layer, "keys", k), now.appended(layer, "values", v)

@@ -29,8 +29,8 @@ class Entry:
         return getattr(self.key, "originals", tuple)()
 
     def initial(self, seed: int, known: Mapping[Hashable, str] | None = None) -> np.ndarray:
-        """The first value: by the owner's initializer, (seed, 0) for the random key, zeros otherwise. A copy of a parameter starts with the
-        value of the one that it is a copy of, if that is among those `known` by name."""
+        """The first value: by the owner's initializer, (seed, 0) for the random key, zeros otherwise. A copy of a
+        parameter starts with the value of the one that it is a copy of, if that is among those `known` by name."""
         if self.name == RANDOM_KEY:
             return np.array([seed, 0], np.int64)
         make = getattr(self.key, "initial", None)

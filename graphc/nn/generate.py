@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import graphc as gc
 from graphc.dsl.array import Array, as_array
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_number
 from graphc.ir.ops.attention import MASKED
@@ -14,8 +15,10 @@ from graphc.nn.parameter import ZEROS, fan_in_uniform
 class GenerateToken(Module):
     """Scores x · EmbedToken(y) of every token y: x [..., E] -> [..., count], for `embedding`, nn.Embedding(count, E).
 
-    The weights are those of the embedding (Press and Wolf 2017), unless `tied` is False: then the layer has its own, weight [count, width of x].
-    `bias` adds bias [count]. `probabilities(x)` is the softmax of the scores; `choose(x)` samples tokens, as `nn.sample`.
+    The weights are those of the embedding (Press and Wolf 2017), unless `tied` is False: then the layer has its own,
+    weight [count, width of x].
+    `bias` adds bias [count]. `probabilities(x)` is the softmax of the scores; `choose(x)` samples tokens, as
+    `nn.sample`.
     """
 
     def __init__(self, embedding: Embedding, *, tied: bool = True, bias: bool = False):
@@ -24,33 +27,37 @@ class GenerateToken(Module):
             raise GraphError(f"GenerateToken takes the nn.Embedding of the tokens, got {embedding!r}")
         self.embedding, self.tied, self.bias = embedding, tied, bias
 
-    def forward(self, x):
+    def forward(self, x: Array):
         if not x.shape:
             raise GraphError("GenerateToken takes vectors [..., features], got a scalar")
         scores = self._tied(x) if self.tied else x @ self._own_weight(x).T
         return scores + self.parameter("bias", (self.embedding.count,), ZEROS, x.dtype) if self.bias else scores
 
-    def probabilities(self, x):
+    def probabilities(self, x: Array):
         return gc.softmax(self(x), axis=-1)
 
-    def choose(self, x, **options):
+    def choose(self, x: Array, **options):
         return sample(self(x), **options)
 
-    def _tied(self, x):
+    def _tied(self, x: Array):
         if x.shape[-1] != self.embedding.features:
-            raise GraphError(f"GenerateToken compares x with embeddings of {self.embedding.features} features, x has {x.shape[-1]}: "
+            raise GraphError(f"GenerateToken compares x with embeddings of {self.embedding.features} features, "
+                             f"x has {x.shape[-1]}: "
                              f"put nn.Linear({self.embedding.features}) in front, or take tied=False")
         return self.embedding.attend(x)
 
-    def _own_weight(self, x):
+    def _own_weight(self, x: Array):
         return self.parameter("weight", (self.embedding.count, x.shape[-1]), fan_in_uniform(x.shape[-1]), x.dtype)
 
 
-def sample(scores: Array, temperature: float | Array = 1.0, top_k: int | None = None, top_p: float | Array | None = None, key=None) -> Array:
+@formed
+def sample(scores: Array, temperature: float | Array = 1.0, top_k: int | None = None,
+           top_p: float | Array | None = None, key=None) -> Array:
     """Tokens drawn from softmax(scores / temperature): scores [..., count] -> i64 [...].
 
-    `top_k`: from the k most likely alone. `top_p`: from the nucleus alone, the fewest tokens whose probabilities sum to p or more (Holtzman et al.
-    2020); with both, of what top_k leaves. Equal scores are kept or left out together. temperature 0 is argmax. `key` as in `gc.uniform`.
+    `top_k`: from the k most likely alone. `top_p`: from the nucleus alone, the fewest tokens whose probabilities sum
+    to p or more (Holtzman et al. 2020); with both, of what top_k leaves. Equal scores are kept or left out together.
+    temperature 0 is argmax. `key` as in `gc.uniform`.
     """
     scores = as_array(scores)
     if is_number(temperature) and temperature <= 0:
@@ -60,12 +67,15 @@ def sample(scores: Array, temperature: float | Array = 1.0, top_k: int | None = 
     scores = likeliest(scores / temperature, top_k, top_p)
     p = gc.exp(scores - gc.max(scores, axis=-1, keepdims=True))
     reached = gc.cumsum(p, axis=-1)
-    threshold = gc.uniform(scores.shape[:-1], dtype=scores.dtype, key=key) * reached[..., -1]       # below the last sum, as uniform is below 1
+    # below the last sum, as uniform is below 1
+    threshold = gc.uniform(scores.shape[:-1], dtype=scores.dtype, key=key) * reached[..., -1]
     return gc.sum((reached <= gc.expand_dims(threshold, -1)).astype(gc.i64), axis=-1)
 
 
+@formed
 def likeliest(scores: Array, top_k: int | None = None, top_p: float | Array | None = None) -> Array:
-    """scores [..., count] with a very low number for tokens that are not among the `top_k` or not in the nucleus `top_p` (see `sample`)."""
+    """scores [..., count] with a very low number for tokens that are not among the `top_k` or not in the nucleus
+    `top_p` (see `sample`)."""
     scores = as_array(scores)
     if top_k is not None:
         ranked, _ = gc.topk(scores, _checked_k(top_k, scores.shape[-1]))

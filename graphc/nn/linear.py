@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.types import DType
 from graphc.nn.activation import activation_named
@@ -15,11 +16,12 @@ class Linear(Module):
     """x [..., in] -> x @ weight.T + bias [..., features]. weight [features, in] and bias [features] start as torch's,
     unless initializers are given."""
 
-    def __init__(self, features: int | None, *, bias: bool = True, init: Initializer | None = None, bias_init: Initializer | None = None):
+    def __init__(self, features: int | None, *, bias: bool = True, init: Initializer | None = None,
+                 bias_init: Initializer | None = None):
         super().__init__()
         self.features, self.bias, self.init, self.bias_init = features, bias, init, bias_init
 
-    def forward(self, x):
+    def forward(self, x: Array):
         if not x.shape:
             raise GraphError("Linear takes an array with at least one axis, got a scalar")
         start = fan_in_uniform(_size(x.shape[-1]))
@@ -33,15 +35,15 @@ class Linear(Module):
 class FeedForward(Linear):
     """activation(x @ weight.T + bias): one layer of a multi-layer perceptron; x [..., in] -> [..., features].
 
-    `activation`: a layer or function of one array, or its name. Parameters are those of `Linear`; `FeedForward(64, "sigmoid") ** 3`
-    is a network of three.
+    `activation`: a layer or function of one array, or its name. Parameters are those of `Linear`; `FeedForward(64,
+    "sigmoid") ** 3` is a network of three.
     """
 
     def __init__(self, features: int, activation: Callable | str = "relu", **options):
         super().__init__(features, **options)
         self.activation = activation_named(activation)
 
-    def forward(self, x):
+    def forward(self, x: Array):
         return self.activation(super().forward(x))
 
     def __repr__(self) -> str:
@@ -49,10 +51,11 @@ class FeedForward(Linear):
 
 
 class Embedding(Module):
-    """ids [...] (integers below `count`) -> rows of weight [..., features]. weight [count, features] starts normal(0, std)
-    and has the float type `dtype` (f32 unless given).
+    """ids [...] (integers below `count`) -> rows of weight [..., features]. weight [count, features] starts normal(0,
+    std) and has the float type `dtype` (f32 unless given).
 
-    `attend(x)` gives the scores of x [..., features] against every row, [..., count]: an output layer with tied weights.
+    `attend(x)` gives the scores of x [..., features] against every row, [..., count]: an output layer with tied
+    weights.
     """
 
     def __init__(self, count: int, features: int, *, std: float = 1.0, dtype: DType | None = None):
@@ -62,12 +65,12 @@ class Embedding(Module):
     def table(self):
         return self.parameter("weight", (self.count, self.features), Normal(self.std), self.dtype)
 
-    def forward(self, ids):
+    def forward(self, ids: Array):
         if not ids.dtype.is_int:
             raise GraphError(f"Embedding takes integer ids, got {ids.dtype}; convert with ids.astype(gc.i32)")
         return gc.embedding(self.table(), ids)
 
-    def attend(self, x):
+    def attend(self, x: Array):
         return self.within(lambda: x @ self.table().T)
 
     def __repr__(self) -> str:
@@ -81,7 +84,7 @@ class Flatten(Module):
         super().__init__()
         self.start_axis = start_axis
 
-    def forward(self, x):
+    def forward(self, x: Array):
         size = 1
         for d in x.shape[self.start_axis:]:
             size = size * d

@@ -4,57 +4,66 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import graphc as gc
-from graphc.dsl.array import as_array
+from graphc.dsl.array import Array, as_array
 from graphc.dsl.form import formed
+from graphc.dsl.order import batch_comes_first, known_order
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, choice, flag
 from graphc.ir.ops.elementwise import SIGMOID
-from graphc.nn.order import batch_comes_first, known_order
 from graphc.nn.padding import real_steps
 
 
 @formed
-def cross_entropy(logits, target, *, axis: int | None = None, label_smoothing: float = 0.0, ignore_index: int | None = None, reduction: str = "mean"):
+def cross_entropy(logits: Array, target: Array, *, axis: int | None = None, label_smoothing: float = 0.0,
+                  ignore_index: int | None = None, reduction: str = "mean"):
     """-log softmax(logits)[target], the mean over all targets that are not `ignore_index`.
 
-    logits [..., classes, ...] with the classes on `axis`, the last unless given (torch: always axis 1; where both would fit, it must be
-    given); target: class ids of the shape without that axis, or probabilities of the shape of logits. reduction: "mean", "sum" or "none".
+    logits [..., classes, ...] with the classes on `axis`, the last unless given (torch: always axis 1; where both
+    would fit, it must be given); target: class ids of the shape without that axis, or probabilities of the shape of
+    logits. reduction: "mean", "sum" or "none".
     """
     logits, target = as_array(logits), as_array(target)
     if axis is None:
         _check_classes_last(logits, target)
         axis = -1
-    return gc.cross_entropy(logits, target, axis=axis, label_smoothing=label_smoothing, ignore_index=ignore_index, reduction=reduction)
+    return gc.cross_entropy(logits, target, axis=axis, label_smoothing=label_smoothing, ignore_index=ignore_index,
+                            reduction=reduction)
 
 
-def _check_classes_last(logits, target) -> None:
-    """GraphError for logits [B, n, …, n] of class ids, which may have the classes on either of the two axes; those of sequences have them last."""
+def _check_classes_last(logits: Array, target: Array) -> None:
+    """GraphError for logits [B, n, …, n] of class ids, which may have the classes on either of the two axes; those of
+    sequences have them last."""
     shape = logits.shape
     either = len(shape) > 2 and target.dtype.is_int and (shape[0], *shape[2:]) == shape[:-1] == target.shape
     if either and known_order(as_array(logits)) is None:
-        raise GraphError(f"cross_entropy of {logits.type} and {target.type}: the classes may be on axis 1, as always in torch, or on the last; "
+        raise GraphError(f"cross_entropy of {logits.type} and {target.type}: the classes may be on axis 1, "
+                         "as always in torch, or on the last; "
                          "give axis=1 or axis=-1")
 
 
 @formed
-def mse(y, target, *, reduction: str = "mean"):
+def mse(y: Array, target: Array, *, reduction: str = "mean"):
     """(y - target)², the mean over all elements."""
     return gc.mse(y, target, reduction=reduction)
 
 
 @formed
-def bce(logits, target, *, reduction: str = "mean"):
-    """Binary cross entropy from logits (torch's binary_cross_entropy_with_logits), the mean over all elements. GraphError for a sigmoid's result."""
+def bce(logits: Array, target: Array, *, reduction: str = "mean"):
+    """Binary cross entropy from logits (torch's binary_cross_entropy_with_logits), the mean over all elements.
+    GraphError for a sigmoid's result."""
     return gc.bce_with_logits(_no_probabilities("bce", logits), target, reduction=reduction)
 
 
 @formed
-def sequence_loss(y, target, loss: Callable = cross_entropy, *, lengths=None, mask=None, ignore_index: int | None = None,
+def sequence_loss(y: Array, target: Array, loss: Callable = cross_entropy, *, lengths: Array | None = None,
+                  mask: Array | None = None,
+                  ignore_index: int | None = None,
                   batch_first: bool | None = None, reduction: str = "mean", **options):
     """The loss of every step, summed over the steps of each sequence: sum over t of loss(y[t], target[t]).
 
-    y [T, B, …] and target [T, B] (ids) or [T, B, …] ([B, T, …] with `batch_first`, and of layers that have the batch first). `loss` is a
-    function like those of this file, called with reduction="none" and `options`. Steps do not count from `lengths` (integers [B]) on, where
+    y [T, B, …] and target [T, B] (ids) or [T, B, …] ([B, T, …] with `batch_first`, and of layers that have the batch
+    first). `loss` is a function like those of this file, called with reduction="none" and `options`. Steps do not
+    count from `lengths` (integers [B]) on, where
     `mask` (bool, [T, B] or [B, T] as y) is false, and where the target is `ignore_index`; ids there may be anything.
     reduction: "mean" over the sequences, "sum" of them, "none" (-> [B]), or "step": the mean over all steps that count.
     """
@@ -62,7 +71,8 @@ def sequence_loss(y, target, loss: Callable = cross_entropy, *, lengths=None, ma
     callable_(loss, "sequence_loss: loss"), choice(reduction, "sequence_loss: reduction", tuple(REDUCTIONS))
     batch_first = None if batch_first is None else flag(batch_first, "sequence_loss: batch_first")
     if len(y.shape) < 2 or target.shape[:2] != y.shape[:2]:
-        raise GraphError(f"sequence_loss takes a prediction and a target that agree in time and batch, got {list(y.shape)} and {list(target.shape)}")
+        raise GraphError("sequence_loss takes a prediction and a target that agree in time and batch, "
+                         f"got {list(y.shape)} and {list(target.shape)}")
     batch_first = batch_comes_first("sequence_loss", y, batch_first)
     counted = _counted(target, lengths, mask, ignore_index, batch_first)
     if counted is not None and target.dtype.is_int:
@@ -77,19 +87,24 @@ def sequence_loss(y, target, loss: Callable = cross_entropy, *, lengths=None, ma
 
 
 @formed
-def log_likelihood(logits, target, *, lengths=None, mask=None, ignore_index: int | None = None, batch_first: bool | None = None):
-    """log p(target) of each sequence, [B]: the sum over its steps t of log softmax(logits[t])[target[t]]. Options as in `sequence_loss`."""
-    return -sequence_loss(logits, target, lengths=lengths, mask=mask, ignore_index=ignore_index, batch_first=batch_first, reduction="none")
+def log_likelihood(logits: Array, target: Array, *, lengths: Array | None = None, mask: Array | None = None,
+                   ignore_index: int | None = None,
+                   batch_first: bool | None = None):
+    """log p(target) of each sequence, [B]: the sum over its steps t of log softmax(logits[t])[target[t]]. Options as
+    in `sequence_loss`."""
+    return -sequence_loss(logits, target, lengths=lengths, mask=mask, ignore_index=ignore_index,
+                          batch_first=batch_first, reduction="none")
 
 
 REDUCTIONS = {"mean": gc.mean, "sum": gc.sum, "none": lambda losses: losses, "step": None}
 
 
-def _counted(target, lengths, mask, ignore_index: int | None, batch_first: bool):
+def _counted(target: Array, lengths: Array | None, mask: Array | None, ignore_index: int | None, batch_first: bool):
     """bool [T, B] or [B, T]: which steps count; None when all do."""
     parts = [] if mask is None else [as_array(mask)]
     if lengths is not None and target.ndim < 2:
-        raise GraphError(f"lengths are those of sequences, [time, batch, …] or [batch, time, …], the targets are {target.type}")
+        raise GraphError("lengths are those of sequences, [time, batch, …] or [batch, time, …], the targets are "
+                         f"{target.type}")
     if lengths is not None:
         batch, time = target.shape[:2] if batch_first else target.shape[1::-1]
         parts.append(real_steps("lengths of targets", lengths, batch, time, time_first=not batch_first))
@@ -104,11 +119,14 @@ def _counted(target, lengths, mask, ignore_index: int | None, batch_first: bool)
 
 
 @formed
-def accuracy(logits, target, *, lengths=None, mask=None, ignore_index: int | None = None, batch_first: bool | None = None):
+def accuracy(logits: Array, target: Array, *, lengths: Array | None = None, mask: Array | None = None,
+             ignore_index: int | None = None,
+             batch_first: bool | None = None):
     """The share of targets that are predicted; an f32 scalar.
 
-    logits [..., classes], target class ids of the shape without that axis: the largest logit predicts. Of one logit, [B, 1] or [B] as for `bce`,
-    target [B] or of the shape of logits: a logit above 0 predicts a target above 0.5. The options leave steps of sequences out, as in
+    logits [..., classes], target class ids of the shape without that axis: the largest logit predicts. Of one logit,
+    [B, 1] or [B] as for `bce`, target [B] or of the shape of logits: a logit above 0 predicts a target above 0.5. The
+    options leave steps of sequences out, as in
     `sequence_loss`.
     """
     logits, target = as_array(logits), as_array(target)
@@ -116,11 +134,12 @@ def accuracy(logits, target, *, lengths=None, mask=None, ignore_index: int | Non
     hits = hits.astype(gc.f32)
     if lengths is None and mask is None and ignore_index is None:
         return gc.mean(hits)
-    counted = _counted(target, lengths, mask, ignore_index, batch_comes_first("accuracy", logits, batch_first)).astype(gc.f32)
+    counted = _counted(target, lengths, mask, ignore_index,
+                       batch_comes_first("accuracy", logits, batch_first)).astype(gc.f32)
     return gc.sum(hits * counted) / gc.maximum(gc.sum(counted), 1)
 
 
-def _hits(logits, target):
+def _hits(logits: Array, target: Array):
     """Which targets are predicted, and the targets in the same shape."""
     single = logits.shape[-1:] == (1,)
     if target.shape == logits.shape and (single or logits.ndim < 2):
@@ -130,14 +149,16 @@ def _hits(logits, target):
         if not single:
             return gc.equal(gc.argmax(logits, axis=-1), target.astype(gc.i64)), target
     else:
-        raise GraphError("accuracy takes logits [..., classes] and class ids without that axis, or one logit, [B, 1] or [B], and targets of 0 and "
-                         f"1; got {logits.type} and {target.type}. Of one-hot targets or probabilities give gc.argmax(target, axis=-1); of several "
+        raise GraphError("accuracy takes logits [..., classes] and class ids without that axis, or one logit, [B, "
+                         "1] or [B], and targets of 0 and "
+                         f"1; got {logits.type} and {target.type}. Of one-hot targets or probabilities give "
+                         "gc.argmax(target, axis=-1); of several "
                          "questions of yes and no take gc.mean(gc.equal(logits > 0, target > 0.5).astype(gc.f32))")
     logits, target = _no_probabilities("accuracy of one logit", logits).reshape(*shape), target.reshape(*shape)
     return gc.equal(logits > 0, target if target.dtype == gc.bool_ else target.astype(gc.f32) > 0.5), target
 
 
-def _no_probabilities(what: str, logits):
+def _no_probabilities(what: str, logits: Array):
     """logits; GraphError for what a sigmoid made, which is positive whatever it says."""
     node = as_array(logits).value.node
     if node is not None and node.op is SIGMOID:

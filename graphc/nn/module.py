@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from types import FunctionType
 
 from graphc.dsl.arguments import converted, of_array
+from graphc.dsl.array import Array
 from graphc.dsl.context import current_trace, declared_at, error_loc, user_loc
-from graphc.dsl.form import formed
+from graphc.dsl.form import formed, formed_methods, plain_signature, refused
 from graphc.dsl.inline import join
 from graphc.errors import GraphError
-from graphc.ir.types import TensorType, f32
+from graphc.ir.types import DType, TensorType, f32
 from graphc.nn.parameter import Initializer, Parameter
 from graphc.nn.path import entered, noted, parameter_path, placed
 
@@ -19,22 +20,24 @@ from graphc.nn.path import entered, noted, parameter_path, placed
 class Module:
     """Base of all layers. A subclass keeps its sizes and inner layers as attributes and defines `forward`.
 
-    Parameters are made at the first call, when the sizes are known: `self.parameter("weight", shape, init)` inside `forward`
-    gives the array. A layer called twice uses the same parameters. Names are paths of attribute names and positions, as in torch.
+    Parameters are made at the first call, when the sizes are known: `self.parameter("weight", shape, init)` inside
+    `forward` gives the array. A layer called twice uses the same parameters. Names are paths of attribute names and
+    positions, as in torch.
     """
 
     hands_on = False                    # to others whatever it is called with, arrays or not
 
     def __init_subclass__(cls, **options):
-        """The arguments of graphc's own layers are what their annotations say, and what they are called with is an array."""
+        """The arguments of graphc's own layers are what their annotations say, and what they are called with is an
+        array."""
         super().__init_subclass__(**options)
         if not cls.__module__.startswith(f"{__package__}."):
             return
         if "__init__" in vars(cls):
-            cls.__init__ = converted(cls.__init__)
-            formed(cls)
+            converted(cls)
         if "forward" in vars(cls) and not cls.hands_on:
             cls.forward = of_array(cls.forward)
+        formed_methods(cls, "layer")
 
     def __init__(self):
         self._parameters: dict[str, Parameter] = {}
@@ -45,10 +48,17 @@ class Module:
         raise GraphError(f"{type(self).__name__} defines no forward(self, x)")
 
     def __call__(self, /, *arrays, **options):
-        return self.within(noted(self.kind, self.forward), *arrays, **options)
+        try:
+            return self.within(noted(self.kind, self.forward), *arrays, **options)
+        except TypeError:
+            error = refused(self.kind, plain_signature(self.forward), arrays, options)
+            if error is None:
+                raise
+            raise error from None
 
     def within(self, function: Callable, /, *arrays, **options):
-        """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its path."""
+        """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its
+        path."""
         with entered(self, _mentioned):
             try:
                 return function(*arrays, **options)
@@ -66,9 +76,11 @@ class Module:
         return repeated(self, times)
 
     def __deepcopy__(self, memo: dict) -> Module:
-        """A copy with parameters of its own, which start with the values of this layer's where a state has both (`layer ** 2`: other values)."""
+        """A copy with parameters of its own, which start with the values of this layer's where a state has both
+        (`layer ** 2`: other values)."""
         made = memo[id(self)] = type(self).__new__(type(self))
-        vars(made).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items() if name != "_original"})
+        vars(made).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()
+                           if name != "_original"})
         made._original = self
         for name, parameter in made._parameters.items():
             parameter.like = (self, name)
@@ -85,7 +97,8 @@ class Module:
         return made
 
     def takes(self) -> frozenset[str]:
-        """Names of the options of `forward`: its arguments after the first. A layer around layers takes what its inner ones take."""
+        """Names of the options of `forward`: its arguments after the first. A layer around layers takes what its
+        inner ones take."""
         return frozenset(list(argument_names(self.forward))[1:])
 
     @property
@@ -100,16 +113,17 @@ class Module:
 
     @property
     def frozen(self) -> bool:
-        """Whether `trainable=` of the training step that is traced leaves out all that this layer has (so far): its statistics are to stay, too."""
-        trains = current_trace().root.trains
+        """Whether `trainable=` of the training step that is traced leaves out all that this layer has (so far): its
+        statistics are to stay, too."""
+        trains = current_trace().trained
         return trains is not None and not trains(self, [parameter_path(name) for name in self._parameters])
 
-    def parameter(self, name: str, shape: tuple, init: Initializer, dtype=f32, trainable: bool = True):
+    def parameter(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32, trainable: bool = True):
         """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since."""
         made = self._own(name, (dtype if dtype.is_float else f32)[tuple(shape)], init, trainable)
         return current_trace().state(made, parameter_path(name), made.type)
 
-    def buffer(self, name: str, shape: tuple, init: Initializer, dtype=f32):
+    def buffer(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32):
         """Like `parameter`, for a value that is not trained, such as a running mean. `update` writes it."""
         return self.parameter(name, shape, init, dtype, trainable=False)
 
@@ -142,17 +156,20 @@ class Module:
 
     def _own(self, name: str, type: TensorType, init: Initializer, trainable: bool) -> Parameter:
         if not type.is_static:
-            raise GraphError(f"{name} of {self.__class__.__name__} would be {type}: the sizes of parameters must be ints, "
+            raise GraphError(f"{name} of {self.__class__.__name__} would be {type}: the sizes of parameters must be "
+                             "ints, "
                              "only other dimensions of the input may be names")
         like = None if self._original is None else (self._original, name)
         made = self._parameters.setdefault(name, Parameter(type, init, trainable, like))
         if made.type != type:
-            raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need {type}. "
+            raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need "
+                             f"{type}. "
                              "A layer used twice shares its parameters; make a second layer for another size")
         return made
 
 
 formed(Module)
+formed_methods(Module, "layer")
 
 
 class Sequential(Module):
@@ -168,7 +185,7 @@ class Sequential(Module):
         self.items = tuple(as_module(item) for item in items)
         self._open = False          # made by >>, so that another >> extends it: a >> b >> c has three items
 
-    def forward(self, x, *rest, **options):
+    def forward(self, x: Array, *rest, **options):
         _check_taken(self, options)
         for i, item in enumerate(self.items):
             placed(item, str(i))
@@ -194,7 +211,8 @@ class Sequential(Module):
 
 
 class Function(Module):
-    """A plain Python function of arrays as a layer. Layers that it mentions are named by the variables that hold them."""
+    """A plain Python function of arrays as a layer. Layers that it mentions are named by the variables that hold
+    them."""
     hands_on = True
 
     def __init__(self, function: Callable):
@@ -250,11 +268,13 @@ def chosen(item: Module, options: dict) -> dict:
 def _check_taken(net: Module, options: dict) -> None:
     unknown = sorted(options.keys() - net.takes()) if options else []
     if unknown:
-        raise GraphError(f"no layer of this sequence takes {unknown[0]!r}; their options are {', '.join(sorted(net.takes())) or 'none'}")
+        raise GraphError(f"no layer of this sequence takes {unknown[0]!r}; "
+                         f"their options are {', '.join(sorted(net.takes())) or 'none'}")
 
 
 def argument_names(function: Callable) -> Iterator[str]:
-    """Names of the arguments that may be given by name; none for functions without a signature (some of numpy's and Python's own)."""
+    """Names of the arguments that may be given by name; none for functions without a signature (some of numpy's and
+    Python's own)."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

@@ -19,7 +19,8 @@ from graphc.nn.path import rooted
 
 @contained
 def trace_network(net: Callable, training: bool = False, /, **types: TensorType) -> GraphFunction:
-    """The graph of `net` on inputs of these types; its state inputs are the parameters, named by path. See `entries`."""
+    """The graph of `net` on inputs of these types; its state inputs are the parameters, named by path. See `entries`.
+    """
     root = as_module(net)
     with Trace(network_name(net), training) as trace, rooted(root):
         arrays = inputs(trace, types)
@@ -35,7 +36,8 @@ def inputs(trace: Trace, types: Mapping[str, TensorType]) -> dict:
     """Array arguments of these names and types."""
     for name, type in types.items():
         if isinstance(type, DType):
-            raise GraphError(f"{name}={type} is an element type; write gc.{type}[()] for a scalar, gc.{type}[2, 3] for an array", user_loc())
+            raise GraphError(f"{name}={type} is an element type; write gc.{type}[()] for a scalar, gc.{type}[2, "
+                             "3] for an array", user_loc())
         if not isinstance(type, TensorType):
             raise GraphError(f"{name}= takes an array type such as gc.f32[64, 3], got {type!r}", user_loc())
     if not types:
@@ -45,12 +47,13 @@ def inputs(trace: Trace, types: Mapping[str, TensorType]) -> dict:
 
 def sorted_out(f: Callable, function: Callable, options: Mapping, inputs: Mapping,
                kinds: tuple[type, ...] = (TensorType, DType)) -> tuple[Mapping, dict]:
-    """(options, inputs) of a call of `function`, an entry such as gc.compile, for `f`: an option whose value is an array type, or another of the
-    kinds that only inputs have, is an input of that name. Then inputs stand in the order of f's arguments, those that it does not name last.
-    Options become what the function's annotations say."""
+    """(options, inputs) of a call of `function`, an entry such as gc.compile, for `f`: an option whose value is an
+    array type, or another of the kinds that only inputs have, is an input of that name. Then inputs stand in the
+    order of f's arguments, those that it does not name last. Options become what the function's annotations say."""
     function = inspect.unwrap(function)
     given = {name: value for name, value in options.items() if isinstance(value, kinds)}
-    options = converted_options(function, {name: function.__kwdefaults__[name] if name in given else value for name, value in options.items()})
+    options = converted_options(function, {name: function.__kwdefaults__[name] if name in given else value
+                                           for name, value in options.items()})
     if not given:
         return options, dict(inputs)
     net = getattr(f, "net", f)          # of step.model
@@ -74,7 +77,8 @@ def call(root: Module, arrays: Mapping):
         signature.bind(*placed, **named)
     except TypeError as error:
         known = dict.fromkeys([*argument_names(root.forward), *sorted(root.takes())])
-        raise GraphError(f"inputs {', '.join(arrays)}: {error}; the network takes {', '.join(known)}", user_loc()) from None
+        raise GraphError(f"inputs {', '.join(arrays)}: {error}; "
+                         f"the network takes {', '.join(known)}", user_loc()) from None
     return root(*placed, **named)
 
 

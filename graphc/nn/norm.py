@@ -4,6 +4,7 @@ from __future__ import annotations
 from math import prod
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.nn.module import Module
 from graphc.nn.parameter import ONES, ZEROS
@@ -21,7 +22,7 @@ class BatchNorm(Module):
         super().__init__()
         self.eps, self.momentum, self.affine = eps, momentum, affine
 
-    def forward(self, x):
+    def forward(self, x: Array):
         if len(x.shape) < 2:
             raise GraphError(f"{type(self).__name__} takes [batch, channels, …], got {list(x.shape)}")
         shape = (x.shape[1],)
@@ -34,12 +35,12 @@ class BatchNorm(Module):
         self._track("running_var", var, batch_var * _unbiased(x))
         return y
 
-    def _scale(self, x, shape):
+    def _scale(self, x: Array, shape: tuple[int, ...]):
         if not self.affine:
             return gc.ones(shape, x.dtype), gc.zeros(shape, x.dtype)
         return self.parameter("weight", shape, ONES, x.dtype), self.parameter("bias", shape, ZEROS, x.dtype)
 
-    def _track(self, name: str, running, batch) -> None:
+    def _track(self, name: str, running: Array, batch) -> None:
         self.update(name, running * (1 - self.momentum) + gc.stop_gradient(batch) * self.momentum)
 
 
@@ -58,7 +59,7 @@ class LayerNorm(Module):
         super().__init__()
         self.axes, self.eps, self.affine = axes, eps, affine
 
-    def forward(self, x):
+    def forward(self, x: Array):
         shape = x.shape[len(x.shape) - self.axes:]
         if not self.affine:
             return gc.layer_norm(x, axes=self.axes, eps=self.eps)
@@ -73,7 +74,7 @@ class RMSNorm(Module):
         super().__init__()
         self.eps = eps
 
-    def forward(self, x):
+    def forward(self, x: Array):
         return gc.rms_norm(x, self.parameter("weight", x.shape[-1:], ONES, x.dtype), eps=self.eps)
 
 
@@ -84,7 +85,7 @@ class GroupNorm(Module):
         super().__init__()
         self.groups, self.eps = groups, eps
 
-    def forward(self, x):
+    def forward(self, x: Array):
         if x.ndim < 2:
             raise GraphError(f"GroupNorm takes [batch, channels, …], got {list(x.shape)}")
         shape = (x.shape[1],)
@@ -93,7 +94,8 @@ class GroupNorm(Module):
 
 
 class Dropout(Module):
-    """In training, zeroes elements with probability `rate` and scales the rest by 1 / (1 - rate); nothing in inference."""
+    """In training, zeroes elements with probability `rate` and scales the rest by 1 / (1 - rate); nothing in
+    inference."""
 
     def __init__(self, rate: float = 0.5):
         super().__init__()
@@ -101,11 +103,11 @@ class Dropout(Module):
             raise GraphError(f"the dropout rate must be in [0, 1), got {rate}")
         self.rate = rate
 
-    def forward(self, x):
+    def forward(self, x: Array):
         return gc.dropout(x, self.rate) if self.training and self.rate else x
 
 
-def _unbiased(x):
+def _unbiased(x: Array):
     """n / (n - 1) for the n elements of a channel; an array when n is not known yet."""
     n = x.shape[0] * prod(x.shape[2:])
     if isinstance(n, int):

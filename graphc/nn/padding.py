@@ -1,39 +1,44 @@
-"""Padded batches: which steps of which sequence are real. `lengths`: integers [B], the number of real steps at the front of each sequence."""
+"""Padded batches: which steps of which sequence are real. `lengths`: integers [B], the number of real steps at the
+front of each sequence."""
 from __future__ import annotations
 
 import graphc as gc
-from graphc.dsl.array import as_array
+from graphc.dsl.array import Array, as_array
 from graphc.errors import GraphError
 
 
-def real_steps(layer: str, lengths, batch, time, time_first: bool = False):
-    """bool [B, T] ([T, B] with `time_first`): true for steps before the end of their sequence. GraphError unless lengths is integers [B]."""
+def real_steps(layer: str, lengths: Array | None, batch, time, time_first: bool = False):
+    """bool [B, T] ([T, B] with `time_first`): true for steps before the end of their sequence. GraphError unless
+    lengths is integers [B]."""
     lengths = checked_lengths(layer, lengths, batch)
     steps = gc.iota((time,), dtype=lengths.dtype)
     return gc.expand_dims(steps, 1) < lengths if time_first else steps < gc.expand_dims(lengths, 1)
 
 
-def shown(x, real):
-    """x with 0 for what is padding: what stands there, NaN too, must reach no product, forward or backward. `real`: bool, the first axes of x."""
+def shown(x: Array, real: Array):
+    """x with 0 for what is padding: what stands there, NaN too, must reach no product, forward or backward. `real`:
+    bool, the first axes of x."""
     return gc.where(real.reshape(*real.shape, *(1,) * (len(x.shape) - len(real.shape))), x, 0.0)
 
 
-def shown_steps(layer: str, x, lengths):
+def shown_steps(layer: str, x: Array, lengths: Array | None):
     """x [B, …, T, E] with 0 for padding; x itself where there are no lengths."""
     return x if lengths is None else gc.where(gc.expand_dims(real_keys(layer, lengths, x), -1), x, 0.0)
 
 
-def real_keys(layer: str, lengths, x):
+def real_keys(layer: str, lengths: Array | None, x: Array):
     """bool [B, …, T] of x [B, …, T, E], 1 for axes between: which steps are real."""
     if len(x.shape) < 3:
-        raise GraphError(f"{layer}: lengths belong to a batch of sequences [batch, time, features], got keys {list(x.shape)}")
+        raise GraphError(f"{layer}: lengths belong to a batch of sequences [batch, time, features], "
+                         f"got keys {list(x.shape)}")
     batch, time = x.shape[0], x.shape[-2]
     return real_steps(layer, lengths, batch, time).reshape(batch, *(1,) * (len(x.shape) - 3), time)
 
 
-def checked_lengths(layer: str, lengths, batch):
+def checked_lengths(layer: str, lengths: Array | None, batch):
     """lengths as an integer array [batch]."""
     lengths = as_array(lengths)
     if not lengths.dtype.is_int or lengths.shape != (batch,):
-        raise GraphError(f"{layer}: lengths are integers [{batch}], the number of steps of each sequence of the batch, got {lengths.type}")
+        raise GraphError(f"{layer}: lengths are integers [{batch}], the number of steps of each sequence of the "
+                         f"batch, got {lengths.type}")
     return lengths

@@ -23,19 +23,23 @@ if TYPE_CHECKING:
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
+@formed
 class Parameter:
-    """A typed array that a layer owns, and how it starts. Compared by identity: a parameter used twice is one parameter.
+    """A typed array that a layer owns, and how it starts. Compared by identity: a parameter used twice is one
+    parameter.
 
     `trainable` is False for running statistics. The value lives in a `State`, not here.
     """
     __slots__ = ("type", "init", "trainable", "like")
 
-    def __init__(self, type: TensorType, init: Initializer, trainable: bool = True, like: tuple[Module, str] | None = None):
+    def __init__(self, type: TensorType, init: Initializer, trainable: bool = True,
+                 like: tuple[Module, str] | None = None):
         """`like`: the layer that this one's layer is a copy of, and the parameter's name in both."""
         self.type, self.init, self.trainable, self.like = type, init, trainable, like
 
     def originals(self) -> Iterator[Parameter]:
-        """The parameter that this one is a copy of, that which that is a copy of, and so on, as far as they have been made."""
+        """The parameter that this one is a copy of, that which that is a copy of, and so on, as far as they have been
+        made."""
         layer, name = self.like or (None, "")
         while layer is not None:
             if name in layer._parameters:
@@ -76,7 +80,7 @@ class Uniform(Spread):
     """Uniform in [-bound, bound)."""
     bound: float
 
-    def __call__(self, random, shape):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
         return random.uniform(-self.bound, self.bound, shape)
 
 
@@ -86,7 +90,7 @@ class Normal(Spread):
     """Normal with mean 0 and standard deviation `std`."""
     std: float = 1.0
 
-    def __call__(self, random, shape):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
         return random.normal(0.0, self.std, shape)
 
 
@@ -96,7 +100,7 @@ class Constant(Converted):
     """Every element is `value`."""
     value: float
 
-    def __call__(self, random, shape):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
         return np.full(shape, self.value)
 
 
@@ -106,7 +110,7 @@ class XavierUniform(Spread):
     """Uniform with bound gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010). Shape [out, in, …]."""
     gain: float = 1.0
 
-    def __call__(self, random, shape):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
         receptive = prod(shape[2:])
         return Uniform(self.gain * sqrt(6.0 / ((shape[0] + shape[1]) * receptive)))(random, shape)
 
@@ -117,17 +121,19 @@ class Value(Converted):
     """A given array."""
     array: tuple | np.ndarray
 
-    def __call__(self, random, shape):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
         array = array_of(self.array)
         try:
             return np.broadcast_to(array.astype(np.float64) if array.dtype.kind == "O" else array, shape)
         except (ValueError, OverflowError):
-            raise GraphError(f"nn.Value of shape {shape_text(array.shape)} for a parameter of shape {shape_text(shape)}") from None
+            raise GraphError(f"nn.Value of shape {shape_text(array.shape)} for a parameter of shape "
+                             f"{shape_text(shape)}") from None
 
 
 ZEROS, ONES = Constant(0.0), Constant(1.0)
 
 
 def fan_in_uniform(fan_in: int) -> Uniform:
-    """torch's default for linear and convolutional layers: bound 1/sqrt(fan_in), which is He uniform with a = sqrt(5)."""
+    """torch's default for linear and convolutional layers: bound 1/sqrt(fan_in), which is He uniform with a =
+    sqrt(5)."""
     return Uniform(1.0 / sqrt(fan_in) if fan_in else 0.0)

@@ -1,4 +1,5 @@
-"""Where in the network we are while it is traced: the stack of layers being called, and the names of their parameters."""
+"""Where in the network we are while it is traced: the stack of layers being called, and the names of their
+parameters."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,8 @@ class LayerFrame:
     `direct` gives its own inner layers with their names, `known` also those inside of them.
     """
 
-    def __init__(self, path: str, known: "Callable[[], Iterable[tuple[str, Module]]]" = tuple, direct: "Callable[[], Iterable[tuple[str, Module]]]" = tuple):
+    def __init__(self, path: str, known: "Callable[[], Iterable[tuple[str, Module]]]" = tuple,
+                 direct: "Callable[[], Iterable[tuple[str, Module]]]" = tuple):
         self.path, self.known, self.direct = path, known, direct
         self.names: dict[int, str] = {}
         self.keep: list[Module] = []            # ids stay valid while the modules live
@@ -60,7 +62,8 @@ def parameter_path(name: str) -> str:
 
 @contextmanager
 def entered(module: "Module", mentioned: "Callable[[Callable], Iterable[tuple[str, Module]]]") -> Iterator[None]:
-    """The layer is being called: nodes carry its path, its inner layers are named below it. `mentioned(f)`: the layers that a function names."""
+    """The layer is being called: nodes carry its path, its inner layers are named below it. `mentioned(f)`: the
+    layers that a function names."""
     trace = current_trace()
     frames = FRAMES.get() or (_root(trace.root, mentioned),)
     name = frames[-1].child(module)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.nn.conv import Size, per_axis
 from graphc.nn.module import Module
 
@@ -22,14 +23,15 @@ class Pool(Module):
 class MaxPool2d(Pool):
     """The largest of each window: x [B, C, H, W] -> [B, C, H', W']; padding never wins."""
 
-    def forward(self, x):
+    def forward(self, x: Array):
         return gc.max_pool2d(x, **self.windows())
 
 
 class AvgPool2d(Pool):
-    """The mean of each window: x [B, C, H, W] -> [B, C, H', W']; padding counts as zeros (torch's count_include_pad)."""
+    """The mean of each window: x [B, C, H, W] -> [B, C, H', W']; padding counts as zeros (torch's count_include_pad).
+    """
 
-    def forward(self, x):
+    def forward(self, x: Array):
         return gc.avg_pool2d(x, **self.windows())
 
 
@@ -37,7 +39,7 @@ class MaxPool1d(Pool):
     """The largest of each window: x [B, C, L] -> [B, C, L']."""
     axes = 1
 
-    def forward(self, x):
+    def forward(self, x: Array):
         return gc.max_pool1d(x, **self.windows())
 
 
@@ -45,12 +47,12 @@ class AvgPool1d(Pool):
     """The mean of each window: x [B, C, L] -> [B, C, L']."""
     axes = 1
 
-    def forward(self, x):
+    def forward(self, x: Array):
         return gc.avg_pool1d(x, **self.windows())
 
 
 class GlobalAvgPool2d(Module):
     """The mean over height and width: [B, C, H, W] -> [B, C]."""
 
-    def forward(self, x):
+    def forward(self, x: Array):
         return gc.mean(x, axis=(2, 3))

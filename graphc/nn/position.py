@@ -1,4 +1,5 @@
-"""Layers that tell a sequence its order: a vector for each place added to x [B, T, E], or something done inside attention."""
+"""Layers that tell a sequence its order: a vector for each place added to x [B, T, E], or something done inside
+attention."""
 from __future__ import annotations
 
 from math import log, pi
@@ -6,18 +7,19 @@ from math import log, pi
 import numpy as np
 
 import graphc as gc
+from graphc.dsl.array import Array
+from graphc.dsl.order import batch_comes_first, said
 from graphc.errors import GraphError
 from graphc.ir.types import Dim, DType
 from graphc.nn.decode import decoding, stepping
 from graphc.nn.module import Module
-from graphc.nn.order import batch_comes_first, said
 from graphc.nn.parameter import Normal
 
 
 class SinusoidalPosition(Module):
     """x[b, t, 2i] + sin(t / 10000^(2i / E)), x[b, t, 2i + 1] + cos(the same) (Vaswani et al. 2017). No parameters."""
 
-    def forward(self, x):
+    def forward(self, x: Array):
         x = _checked("SinusoidalPosition", x)
         length, width = x.shape[1:]
         step = stepping()
@@ -27,22 +29,26 @@ class SinusoidalPosition(Module):
 
 
 class LearnedPosition(Module):
-    """x [B, T, E] + weight[:T]; weight [length, E] starts normal(0, std). `length`: that of the first input unless given."""
+    """x [B, T, E] + weight[:T]; weight [length, E] starts normal(0, std). `length`: that of the first input unless
+    given."""
 
     def __init__(self, length: int | None = None, *, std: float = 0.02):
         super().__init__()
         self.length, self.std = length, std
 
-    def forward(self, x):
+    def forward(self, x: Array):
         x = _checked("LearnedPosition", x)
         self.length = self.length or (x.shape[1] if isinstance(x.shape[1], int) else None)
         if self.length is None:
-            raise GraphError(f"LearnedPosition: the input has {x.shape[1]} places; give the largest number to LearnedPosition")
+            raise GraphError(f"LearnedPosition: the input has {x.shape[1]} places; give the largest number to "
+                             "LearnedPosition")
         now = decoding()
         if now:
-            return x + now.learned(self.parameter("weight", (self.length, x.shape[2]), Normal(self.std), x.dtype), x.shape[1])
+            return x + now.learned(self.parameter("weight", (self.length, x.shape[2]), Normal(self.std), x.dtype),
+                                   x.shape[1])
         if isinstance(x.shape[1], int) and x.shape[1] > self.length:
-            raise GraphError(f"LearnedPosition knows {self.length} places, the input has {x.shape[1]}: give the length to LearnedPosition")
+            raise GraphError(f"LearnedPosition knows {self.length} places, the input has {x.shape[1]}: "
+                             "give the length to LearnedPosition")
         weight = self.parameter("weight", (self.length, x.shape[2]), Normal(self.std), x.dtype)
         return x + weight[:x.shape[1]]
 
@@ -50,36 +56,39 @@ class LearnedPosition(Module):
 class InnerPosition(Module):
     """A position embedding inside attention: `MultiHeadAttention(heads, position=…)`."""
 
-    def turn(self, x):
+    def turn(self, x: Array):
         """Queries or keys [B, heads, T, D] that know their places."""
         return x
 
-    def bias(self, q, k):
+    def bias(self, q: Array, k: Array):
         """What is added to the scores of q [B, heads, T, D] and k [B, heads, S, D]: [heads, T, S], or None."""
 
 
 class RotaryPosition(InnerPosition):
-    """Turns each pair of features of queries and keys by an angle that grows with their place, so that scores depend on distances alone
-    (Su et al. 2021): (x[2i], x[2i + 1]) at place t by t / base^(2i / D).
+    """Turns each pair of features of queries and keys by an angle that grows with their place, so that scores depend
+    on distances alone (Su et al. 2021): (x[2i], x[2i + 1]) at place t by t / base^(2i / D).
 
-    As a function: x [..., T, D] -> [..., T, D]. `halves`: the pairs are (x[i], x[i + D / 2]), as in LLaMA and GPT-NeoX. No parameters.
+    As a function: x [..., T, D] -> [..., T, D]. `halves`: the pairs are (x[i], x[i + D / 2]), as in LLaMA and
+    GPT-NeoX. No parameters.
     """
 
     def __init__(self, *, base: float = 10000.0, halves: bool = False):
         super().__init__()
         self.base, self.halves = base, halves
 
-    def forward(self, x):
+    def forward(self, x: Array):
         length, width = x.shape[-2:] if x.ndim > 1 else (None, None)
         if not isinstance(width, int) or width % 2:
-            raise GraphError(f"RotaryPosition takes [..., time, features] with an even number of features, got {list(x.shape)}")
+            raise GraphError("RotaryPosition takes [..., time, features] with an even number of features, "
+                             f"got {list(x.shape)}")
         step = stepping()
         length = step.batch.capacity if step else length
         cos, sin = (sines(length, self._frequencies(width), phase, x.dtype) for phase in (pi / 2, 0.0))
         if step:
             cos, sin = step.rows(cos, len(x.shape)), step.rows(sin, len(x.shape))
         shape, axis = ((2, width // 2), -2) if self.halves else ((width // 2, 2), -1)
-        others = gc.flip(x.reshape(*x.shape[:-1], *shape), axis).reshape(*x.shape)          # of each pair, the other one
+        # of each pair, the other one
+        others = gc.flip(x.reshape(*x.shape[:-1], *shape), axis).reshape(*x.shape)
         return x * cos + others * sin
 
     def _frequencies(self, width: int) -> np.ndarray:
@@ -93,25 +102,28 @@ class RotaryPosition(InnerPosition):
 class RelativePosition(InnerPosition):
     """A learned number for each head and distance, added to the scores (Raffel et al. 2020, T5).
 
-    Distances j - i of key j from query i share `buckets` numbers: half of the buckets are for one distance each, the others widen
-    logarithmically up to `max_distance`, the last one holding all that is further. Keys behind the query get buckets of their own;
-    with `bidirectional=False` (causal attention) those ahead count as distance 0. weight [buckets, heads] starts normal(0, std).
-    As a function: (q [B, heads, T, D], k [B, heads, S, D]) -> [heads, T, S].
+    Distances j - i of key j from query i share `buckets` numbers: half of the buckets are for one distance each, the
+    others widen logarithmically up to `max_distance`, the last one holding all that is further. Keys behind the query
+    get buckets of their own; with `bidirectional=False` (causal attention) those ahead count as distance 0. weight
+    [buckets, heads] starts normal(0, std). As a function: (q [B, heads, T, D], k [B, heads, S, D]) -> [heads, T, S].
     """
 
     def __init__(self, buckets: int = 32, *, max_distance: int = 128, bidirectional: bool = True, std: float = 0.02):
         super().__init__()
         if buckets < 4 or max_distance <= buckets // (4 if bidirectional else 2):
-            raise GraphError(f"RelativePosition needs 4 or more buckets and a max_distance above those of one distance each, got {buckets} and {max_distance}")
+            raise GraphError("RelativePosition needs 4 or more buckets and a max_distance above those of one "
+                             f"distance each, got {buckets} and {max_distance}")
         self.buckets, self.max_distance, self.bidirectional, self.std = buckets, max_distance, bidirectional, std
 
-    def forward(self, q, k):
+    def forward(self, q: Array, k: Array):
         heads, queries, keys = q.shape[-3], q.shape[-2], k.shape[-2]
         if not isinstance(queries, int) or not isinstance(keys, int):
-            raise GraphError(f"RelativePosition needs the numbers of queries and keys as ints, got {queries} and {keys}")
+            raise GraphError(f"RelativePosition needs the numbers of queries and keys as ints, got {queries} and "
+                             f"{keys}")
         weight, step = self.parameter("weight", (self.buckets, heads), Normal(self.std), q.dtype), stepping()
         if step:
-            chosen = np.eye(self.buckets)[self.bucket(-np.arange(keys))]        # a product and no lookup: what may fail delays the caches' writes
+            # a product and no lookup: what may fail delays the caches' writes
+            chosen = np.eye(self.buckets)[self.bucket(-np.arange(keys))]
             return step.by_distance((chosen.astype(q.dtype.np) @ weight).T)
         by_distance = gc.take(weight, self.bucket(np.arange(1 - queries, keys))).T
         return gc.take(by_distance, np.arange(keys) - np.arange(queries)[:, None] + queries - 1, axis=1)
@@ -122,7 +134,8 @@ class RelativePosition(InnerPosition):
         ahead = (distances > 0) * count if self.bidirectional else 0
         far = np.abs(distances) if self.bidirectional else np.maximum(-distances, 0)
         exact = count // 2
-        share = np.log(np.maximum(far, exact).astype(np.float32) / np.float32(exact)) / np.float32(log(self.max_distance / exact))
+        steps = np.log(np.maximum(far, exact).astype(np.float32) / np.float32(exact))
+        share = steps / np.float32(log(self.max_distance / exact))
         wide = exact + (share * np.float32(count - exact)).astype(np.int64)         # in f32, as T5 rounds
         return ahead + np.where(far < exact, far, np.minimum(wide, count - 1)).astype(np.int64)
 
@@ -141,8 +154,9 @@ def sines(length: Dim, slow: np.ndarray, phase: np.ndarray | float, dtype: DType
     return gc.sin(gc.expand_dims(gc.arange(length, dtype=gc.f64), 1) * slow + phase).astype(dtype)
 
 
-def _checked(layer: str, x):
+def _checked(layer: str, x: Array):
     """x, a batch of sequences [B, T, E]."""
     if len(x.shape) != 3 or not isinstance(x.shape[2], int):
-        raise GraphError(f"{layer} takes [batch, time, features] with the number of features as an int, got {list(x.shape)}")
+        raise GraphError(f"{layer} takes [batch, time, features] with the number of features as an int, "
+                         f"got {list(x.shape)}")
     return said(x, batch_comes_first(layer, x, told=True))

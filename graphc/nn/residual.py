@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graphc.dsl.array import Array
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.nn.module import Module, as_module
 from graphc.nn.norm import Dropout, LayerNorm, RMSNorm
@@ -17,41 +19,45 @@ class Residual(Module):
         super().__init__()
         self.body = as_module(body)
 
-    def forward(self, x, *rest, **options):
+    def forward(self, x: Array, *rest, **options):
         return added(x, self.body(x, *rest, **options))
 
     def takes(self):
         return self.body.takes()
 
 
+@formed
 def residual(body: Callable) -> Residual:
     """The layer x + body(x)."""
     return Residual(body)
 
 
 class AddNorm(Module):
-    """norm(x + dropout(body(x))), post-norm (Vaswani et al. 2017), or x + dropout(body(norm(x))) with `pre_norm` (Xiong et al. 2020).
+    """norm(x + dropout(body(x))), post-norm (Vaswani et al. 2017), or x + dropout(body(norm(x))) with `pre_norm`
+    (Xiong et al. 2020).
 
-    The lecture's AddNorm(f, x) is `nn.AddNorm(f)(x)`. `norm`: "layer", "rms", or a function that makes a norm layer. body keeps the shape of x.
+    The lecture's AddNorm(f, x) is `nn.AddNorm(f)(x)`. `norm`: "layer", "rms", or a function that makes a norm layer.
+    body keeps the shape of x.
     """
 
     def __init__(self, body: Callable, *, pre_norm: bool = False, norm: Callable | str = "layer", dropout: float = 0.0):
         super().__init__()
-        self.body, self.norm, self.dropout, self.pre_norm = as_module(body), norm_named(norm), Dropout(dropout), pre_norm
+        self.body, self.norm = as_module(body), norm_named(norm)
+        self.dropout, self.pre_norm = Dropout(dropout), pre_norm
 
-    def forward(self, x, *rest, **options):
+    def forward(self, x: Array, *rest, **options):
         return add_norm(self.norm, x, lambda h: self.dropout(self.body(h, *rest, **options)), self.pre_norm)
 
     def takes(self):
         return self.body.takes()
 
 
-def add_norm(norm: Module, x, f: Callable, pre_norm: bool):
+def add_norm(norm: Module, x: Array, f: Callable, pre_norm: bool):
     """The residual x + f(x), with the norm before f or after the sum."""
     return added(x, f(norm(x))) if pre_norm else norm(added(x, f(x)))
 
 
-def added(x, change):
+def added(x: Array, change: Array):
     """x + f(x); GraphError if f changed the shape."""
     if change.shape != x.shape:
         raise GraphError(f"x + f(x): f made {list(change.shape)} of {list(x.shape)}; both must agree")

@@ -14,6 +14,7 @@ from graphc.ir.match import Is, match
 from graphc.ir.op import Opcode
 from graphc.ir.ops import conv
 from graphc.ir.ops.constant import Constant, splat
+from graphc.ir.ops.control import Scan, WhileLoop
 from graphc.ir.ops.elementwise import BITNOT, DIV, MUL, NEG, POW, SUB, Cast, Elementwise, StopGradient
 from graphc.ir.ops.reduce import Max, Min, Prod, Sum
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
@@ -34,7 +35,7 @@ class Canonicalize(Pass):
         w = Rewriter(graph)
         changed = False
         for node in graph.nodes:
-            simpler = _nothing(w, node) or self._simplify(w, node)
+            simpler = _no_steps(w, node) or _nothing(w, node) or self._simplify(w, node)
             if simpler is not None:
                 w.replace(node, simpler if isinstance(simpler, tuple) else (simpler,))
             else:
@@ -63,6 +64,20 @@ def _nothing(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
         return None
     with w.at(node.loc, node.scope):
         return tuple(w.constant(np.zeros(v.type.shape), v.type.dtype) for v in node.outputs)
+
+
+def _no_steps(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
+    """The results of a loop that takes no step: its carries as they were. What is moved out of a loop (a factor of all
+    that it adds up) would be computed though no step asks for it, and may be NaN.
+    """
+    op, ins = node.op, [w[v] for v in node.inputs]
+    with w.at(node.loc, node.scope):
+        if isinstance(op, Scan) and op.length == 0:
+            return (*ins[:op.carries],
+                    *(w.constant(np.zeros(v.type.shape), v.type.dtype) for v in node.outputs[op.carries:]))
+        if isinstance(op, WhileLoop) and op.max_trips == 0:
+            return (w.constant(np.zeros((), np.int64), node.outputs[0].type.dtype), *ins[:op.carries])
+    return None
 
 
 def _drop_broadcasts(ins: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:

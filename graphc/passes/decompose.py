@@ -29,7 +29,7 @@ class Decompose(Pass):
         w = Rewriter(graph)
         for node in graph.nodes:
             if self._taken_apart(node):
-                with w.at(node.loc, node.scope):
+                with w.at(node.loc and node.loc.calling(node.op.name), node.scope):
                     w.replace(node, self._expand(w, node.op, tuple(w[v] for v in node.inputs)))
             else:
                 w.keep(node)

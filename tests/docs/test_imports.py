@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
-BASE = ("errors", "config", "contained", "once")
+BASE = ("errors", "given", "config", "contained", "once")
 MAY = {                                         # folder or file: what it may import beside itself; what is not listed sees all
-    "errors": (), "config": ("errors",), "contained": (), "once": (),
+    "errors": (), "given": ("errors",), "config": ("errors", "given"), "contained": (), "once": (),
     "ir": BASE,
     "schedule": (*BASE, "ir"),
     "analysis": (*BASE, "ir", "schedule.attention_support"),

@@ -11,6 +11,7 @@ from kinds import EVERYTHING, shown, wrong
 
 import graphc as gc
 from graphc.dsl.array import Array
+from graphc.dsl.symbol import Symbol
 
 IMAGE, ROW = (1, 2, 6, 6), (1, 2, 6)
 UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu erf exp expm1 floor gelu isfinite isnan leaky_relu log log1p log_softmax
@@ -110,7 +111,7 @@ def public():
 
 def test_no_function_is_left_out():
     assert public() == CALLS.keys() | NOT_CALLED and not CALLS.keys() & NOT_CALLED
-    methods = {n for n, v in vars(Array).items() if not n.startswith("_") and inspect.isfunction(v)}
+    methods = {n for n, v in {**vars(Symbol), **vars(Array)}.items() if not n.startswith("_") and inspect.isfunction(v)}
     assert methods - METHODS.keys() == {"flatten", "ravel", "item", "round", "settled"}
 
 

@@ -59,7 +59,7 @@ def _parameters(value) -> set[str]:
 def test_integers_of_doors(door, name):
     extra = {"temperature": 1.0} if name == "top_k" else {}
     for value in (INTEGERS[door][name], 2.5, "2", "", True, np.float32(2), 10**30, 10**5000, [2], float("nan"), *(() if name in OPTIONAL else (None,))):
-        with pytest.raises(gc.GraphError, match=f"^{name} (must be an integer from|is an int).*\n  at .*test_numbers_of_doors.py"):
+        with pytest.raises(gc.GraphError, match=f"^{name} is an int.*\n  at .*test_numbers_of_doors.py"):
             DOORS[door](**{name: value}, **extra)
 
 
@@ -76,7 +76,7 @@ def test_all_threads():
 
 @pytest.mark.parametrize("runs", [0, -1, 2.5, "2", True, 10**30])
 def test_runs_of_a_profile(runs):
-    with pytest.raises(gc.GraphError, match="^runs must be an integer from 1 to"):
+    with pytest.raises(gc.GraphError, match="^runs is an int from 1 to"):
         gc.compile(f).profile(np.ones(3, np.float32), runs=runs)
 
 
@@ -106,7 +106,7 @@ def test_knobs_of_the_environment(name, monkeypatch):
         assert getattr(config(), name) == value and type(getattr(config(), name)) is type(value)
     for text in BAD[kind]:
         monkeypatch.setenv(variable, text)
-        with pytest.raises(gc.GraphError, match=f"^{variable} must be "):
+        with pytest.raises(gc.GraphError, match=f"^{variable} (must be|is) "):
             gc.compile(f)
 
 
@@ -116,7 +116,7 @@ def test_threads_of_the_environment(monkeypatch):
     monkeypatch.setenv("GRAPHC_THREADS", "-1")
     batch = np.ones((2, 4), np.float32), np.ones((2, 3), np.float32)
     for call in (DOORS["compile"], lambda: train()(*batch), DOORS["generate"], lambda: DOORS["Generator"]()([1], 1)):
-        with pytest.raises(gc.GraphError, match="GRAPHC_THREADS must be"):
+        with pytest.raises(gc.GraphError, match="GRAPHC_THREADS is an int from 0"):
             call()
 
 
@@ -126,6 +126,6 @@ def test_numbers_of_the_command_line(command, option, tmp_path, capsys):
     path.write_text(GRAPH)
     for text in ("-1", "2.5", "two", "", "9" * 30, "9" * 6000, "True"):
         assert main([command, str(path), f"{option}={text}"]) == 1
-        assert f"graphc: {option} must be an integer from" in capsys.readouterr().err
+        assert f"graphc: {option} is an int from" in capsys.readouterr().err
     for text in ("1", "2", "0", "all") if command == "run" else ():        # a profile measures the machine: seconds
         assert main([command, str(path), f"{option}={text}"]) == 0

@@ -83,7 +83,7 @@ def test_the_caches_are_updated_in_place_and_a_token_allocates_none():
     (lambda g: g([1, 2], 3, top_k=3), "temperature is 0"),
     (lambda g: g([1, 2], 3, temperature=1.0, top_k=0), "top_k is an int of 1 or more"),
     (lambda g: g([1, 2], 3, temperature=1.0, top_p=1.5), "top_p is a probability"),
-    (lambda g: g([1, 99], 3), "take got index 99"),
+    (lambda g: g([1, 99], 3), "embedding got id 99"),
     (lambda g: g([1, 2], 3, memory=np.zeros((1, 2, 3), np.float32)), "memory"),
     (lambda g: g.dump(), "not known before the first call")])
 def test_mistakes_of_a_call(call, text):

@@ -12,9 +12,9 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node
 from graphc.ir.parser import parse
 from graphc.ir.types import bool_, f32
-from graphc.memory.plan import Buffer, Plan
+from graphc.memory.plan import Buffer, Place, Plan
 from graphc.memory.planner import plan_memory
-from graphc.memory.verify_plan import verify_plan
+from graphc.memory.verify_plan import apart, verify_plan
 from graphc.schedule.target import AVX2
 
 
@@ -221,3 +221,19 @@ graph f(d: f32[40], c: bool[40], x: f32[80]) {
   return (%7, %8)
 }""")
     verify_plan(Compilation(graph, AVX2).plan)
+
+
+def test_places_apart_have_no_element_in_common():
+    """Random places of one buffer, their elements written out; the columns of a matrix are apart though their rows alternate."""
+    rng, buffer, apart_ones = np.random.default_rng(0), Buffer("arena", 1 << 12), 0
+    for _ in range(4000):
+        places = []
+        for _ in range(2):
+            shape = tuple(int(n) for n in rng.integers(1, 4, rng.integers(0, 4)))
+            strides = tuple(int(s) for s in rng.choice([1, 2, 3, 4, 6, 12, 24], len(shape)))
+            places.append(Place(buffer, f32, shape, strides, int(rng.integers(0, 12))))
+        elements = [{p.offset + int(np.dot(at, p.strides)) for at in np.ndindex(p.shape)} for p in places]
+        assert not (apart(*places) and elements[0] & elements[1]), places
+        apart_ones += apart(*places) and max(elements[0]) > min(elements[1]) and max(elements[1]) > min(elements[0])
+    assert apart_ones > 100
+    assert apart(Place(buffer, f32, (4, 1), (3, 1), 0), Place(buffer, f32, (4, 2), (3, 1), 1))

@@ -198,3 +198,55 @@ def test_gradients_of_odd_shapes(shape, causal):
     grads = gc.grad(loss, wrt=("q", "k", "v"))
     for mine, reference in zip(gc.compile(grads)(q, k, v), evaluate(grads.graph, (q, k, v))):
         np.testing.assert_allclose(mine, reference, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("low", (-np.inf, -1e35, -3e29, -1e20))
+@pytest.mark.parametrize("keys", (5, 150), ids=("taken apart", "in blocks"))
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("mask", (None, "bool", "float"))
+def test_what_is_hidden_has_no_part_in_a_row_of_low_scores(mask, causal, keys, low):
+    """Some queries have nothing but low scores. However low: no hidden key and no later one has a part in their result."""
+    rng, n = np.random.default_rng(0), keys
+    q, k, v = rng.standard_normal((n, 4)).astype(np.float32), np.ones((n, 4), np.float32), rng.standard_normal((n, 4)).astype(np.float32)
+    q[::3] = [low, 0, 0, 0]
+    seen = rng.random((n, n)) < 0.5
+    masks = {None: [], "bool": [seen], "float": [np.where(seen, 0, -np.inf).astype(np.float32)]}[mask]
+    op, arrays = Attention(scale=1.0, causal=causal), [q, k, v, *masks]
+    if np.isinf(low):
+        k[:, 1:] = 0                                        # 0 * -inf is no score
+        q[::3, 1:] = 0
+        k[:, 0] = 1
+    with np.errstate(all="ignore"):
+        wanted = op.reference(*arrays)[0]
+        seen = seen if masks else np.ones((n, n), bool)
+        seen = np.tril(seen) if causal else seen
+        scores = (q @ k.T).astype(np.float64)
+        for i in range(n):
+            mine = scores[i][seen[i]]
+            mean = np.exp(mine - mine.max(initial=-1e300)) @ v[seen[i]] / np.exp(mine - mine.max(initial=-1e300)).sum() if len(mine) else np.nan
+            if mask == "bool" and (not len(mine) or mine.max() < -1e30):
+                mean = 0
+            np.testing.assert_allclose(wanted[i], mean if np.isfinite(scores[i]).any() or mask == "bool" else np.nan, rtol=1e-4, atol=1e-5)
+    c = compiled(op, arrays)
+    for native in (Executable(c.build.program, 1).slow(*arrays)[0], evaluate(_decomposed(op, arrays), arrays)[0]):
+        np.testing.assert_allclose(native, wanted, rtol=1e-4, atol=1e-5)
+
+
+def _decomposed(op, arrays):
+    b = Builder("decomposed")
+    return b.finish(op.decompose(b, *(b.input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(arrays))), ("", ""))
+
+
+@pytest.mark.parametrize("causal", (False, True))
+def test_gradients_of_rows_of_low_scores_beside_a_bool_mask(causal):
+    """Of queries that see nothing but -inf the gradients are 0, and no NaN reaches others."""
+    rng, n = np.random.default_rng(0), 150
+    q, k, v, g = (rng.standard_normal((n, 4)).astype(np.float32) for _ in range(4))
+    q[::3], k[:, 0] = [-1e37, 0, 0, 0], 1
+    seen = rng.random((n, n)) < 0.5
+    out, lse = Attention(scale=1.0, causal=causal).reference(q, k, v, seen)
+    op, arrays = AttentionGrad(scale=1.0, causal=causal), [q, k, v, seen, out, lse, g]
+    wanted, c = op.reference(*arrays), compiled(op, arrays)
+    assert np.isfinite(wanted[0]).all() and not wanted[0][::3].any()
+    for x, y in zip(Executable(c.build.program, 1).slow(*arrays), wanted):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)

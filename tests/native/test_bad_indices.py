@@ -12,6 +12,7 @@ from graphc.errors import GraphError, Loc
 from graphc.ir.builder import Builder
 from graphc.ir.ops.control import Scan
 from graphc.ir.types import f32, i32, i64
+from graphc.nn.network import trace_network
 
 LINE = Loc("model.py", 17, "y = x[i]")
 BAD = (-1, 5, 2 ** 31 - 1, -2 ** 31)
@@ -69,7 +70,7 @@ def test_bad_index(name, dtype):
             ids = good.copy()
             ids[place] = bad
             said = min(max(bad, -2 ** 39), 2 ** 39 - 1)         # the status word has 40 bits for it
-            with pytest.raises(GraphError, match=rf"(?s)index {said}\b.*out of range.*model\.py:17"):
+            with pytest.raises(GraphError, match=rf"(?s)(index|label) {said}\b.*out of range.*model\.py:17"):
                 run(x, ids)
     for again, before in zip(run(x, good), expected):
         np.testing.assert_array_equal(again, before)
@@ -89,3 +90,53 @@ def test_a_failed_training_step_leaves_the_state_as_it_was():
         for name, array in before.items():
             np.testing.assert_array_equal(step.state[name], array, err_msg=name)
     assert step(x, y) == twin(x, y)
+
+
+
+NAMED = {                           # what the user calls, and what the error calls it
+    "take": (lambda x, i: gc.take(x, i), "take got index 7, which is out of range: there are 5 positions, 0 … 4"),
+    "indexing": (lambda x, i: x[i], "indexing got index 7, which is out of range: there are 5 positions, 0 … 4"),
+    "two at once": (lambda x, i: x[i, i], "indexing got index 7, which is out of range: there are"),
+    "embedding": (lambda x, i: gc.embedding(x, i), "embedding got id 7, which is out of range: there are 5 rows, 0 … 4"),
+    "layer": (lambda x, i: nn.Embedding(5, 3)(i), "embedding got id 7, which is out of range: there are 5 rows, 0 … 4"),
+    "take_along_axis": (lambda x, i: gc.take_along_axis(x, i[:, None], 0), "take_along_axis got index 7, which is out of range: there are 5 pos"),
+    "gather": (lambda x, i: gc.gather(x, i[:, None], 0), "gather got index 7, which is out of range: there are 5 positions, 0 … 4"),
+    "cross_entropy": (lambda x, i: gc.cross_entropy(x.T, i), "cross_entropy got label 7, which is out of range: there are 5 classes, 0 … 4"),
+    "loss": (lambda x, i: nn.cross_entropy(x.T, i, label_smoothing=0.1), "cross_entropy got label 7, which is out of range: there are 5 classes"),
+    "sequence_loss": (lambda x, i: nn.sequence_loss(x.T[:, None], i[:, None], batch_first=False), "cross_entropy got label 7, which is out of ra"),
+    "log_likelihood": (lambda x, i: nn.log_likelihood(x.T[:, None], i[:, None], batch_first=False), " got label 7, which is out of range: there a"),
+    "scatter_add": (lambda x, i: gc.scatter_add(x, i, 1.0), "scatter_add got index 7, which is out of range: there are 5 positions, 0 … 4"),
+    "scatter_add_along_axis": (lambda x, i: gc.scatter_add_along_axis(x, i[:, None], 1.0, 0), "scatter_add_along_axis got index 7, which is"),
+    "in a loop": (lambda x, i: gc.scan(lambda c, j: (c + x[j], c), x[0], i)[0], "indexing got index 7, which is out of range: there are 5 posit"),
+    "in a branch": (lambda x, i: gc.cond(gc.sum(x) < 1e9, lambda: gc.embedding(x, i), lambda: x[:3]), "embedding got id 7, which is out of range"),
+}
+
+
+@pytest.mark.parametrize("mode", ("forward", "gradient"))
+@pytest.mark.parametrize("name", NAMED)
+def test_the_function_that_the_user_called_is_named(name, mode):
+    """At the user's line, with how many there are; a gradient alone says the same."""
+    f, says = NAMED[name]
+
+    def body(x, i):
+        y = f(x, i)
+        return gc.sum(y * y) if mode == "gradient" else y
+    traced = trace_network(body, True, x=gc.f32[5, 3], i=gc.i64[3])
+    function = traced if mode == "forward" or name == "layer" else gc.grad(traced, "x")
+    run = gc.compile(function, **({"seed": 0} if function.graph.state else {}))
+    with pytest.raises(GraphError) as caught:
+        run(np.ones((5, 3), np.float32), np.array([0, 7, 1]))
+    assert says in caught.value.text and caught.value.loc.file == __file__, caught.value
+
+
+def test_labels_of_a_training_step_are_named():
+    step = gc.train_step(nn.Linear(10), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[2, 3], y=gc.i64[2])
+    with pytest.raises(GraphError, match="cross_entropy got label 10, which is out of range: there are 10 classes, 0 … 9") as caught:
+        step(np.ones((2, 3), np.float32), np.array([3, 10]))
+    assert caught.value.loc.file == __file__
+
+
+def test_float_labels_are_told_from_probabilities():
+    with pytest.raises(GraphError, match="cross_entropy: targets are class ids, integers .* become integers by .astype") as caught:
+        gc.train_step(nn.Linear(10), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[2, 3], y=gc.f32[2])
+    assert "soft" not in caught.value.text and caught.value.loc.file == __file__

@@ -12,6 +12,7 @@ from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
+from graphc.ir.ops.control import Scan, WhileLoop
 from graphc.schedule.target import AVX2
 
 GUARD = 4096                    # elements around each array; larger than any of them
@@ -71,3 +72,24 @@ def test_nothing_is_stored_outside(length, reverse, gradient):
         assert (whole[:GUARD] == 12345).all() and (whole[GUARD + v.size:] == 12345).all()
     for got, value in zip(given, xs):
         np.testing.assert_array_equal(got, value)
+
+
+def test_a_loop_of_no_steps_computes_nothing():
+    """What could be moved out of it, a factor of all that it adds up, is NaN here: 0 / 0. The carries are as they were, the stacked results empty."""
+    @gc.graph
+    def f(x: gc.f32[3], d: gc.f32[0], c: gc.f32[3]):
+        last, ys = gc.scan(lambda total, step: (total + step / gc.sum(x) * x, total), c, d)
+        count, once = gc.while_loop(lambda total: gc.sum(total) < 1e9, lambda total: total / gc.sum(x), c, max_trips=0)
+        return last, ys, count, once
+    x, c = np.zeros(3, np.float32), np.array([1, 2, 3], np.float32)
+    last, ys, count, once = gc.compile(f)(x, np.zeros(0, np.float32), c)
+    np.testing.assert_array_equal([last, once], [c, c])
+    assert ys.shape == (0, 3) and count == 0
+    assert not any(isinstance(node.op, (Scan, WhileLoop)) for node in Compilation(f.graph).simplified.nodes)
+    gradient = gc.grad(_total, "x")
+    np.testing.assert_array_equal(gc.compile(gradient)(x, np.zeros(0, np.float32)), 0)
+
+
+@gc.graph
+def _total(x: gc.f32[3], d: gc.f32[0]):
+    return gc.sum(gc.scan(lambda total, step: (total + gc.sqrt(gc.abs(x)) * step, None), gc.zeros(3), d)[0])

@@ -1,7 +1,9 @@
-"""`python -m tests.random --minutes M [--seed N] [--jobs J]`: as many random programs as that time allows, against the oracle.
+"""`python -m tests.random --minutes M [--seed N] [--jobs J]`: as many random programs as that time allows, against
+the oracle.
 
-Findings are printed as they come: the number of the program, what was wrong, and its graph made smaller; of several that end in the same place
-the first. The last line counts. The exit status is 1 if anything was wrong or crashed. `--only I` runs one program of a seed and prints it;
+Findings are printed as they come: the number of the program, what was wrong, and its graph made smaller; of several
+that end in the same place the first. The last line counts. The exit status is 1 if anything was wrong or crashed.
+`--only I` runs one program of a seed and prints it;
 `--text FILE` a graph that was printed.
 """
 from __future__ import annotations
@@ -24,7 +26,8 @@ from tests.random.workers import in_child
 def main() -> int:
     options = _options()
     if options.text:
-        found = failing(gc.parse(Path(options.text).read_text()), options.seed, options.special, os.environ.get("GRAPHC_TARGET", ""))
+        found = failing(gc.parse(Path(options.text).read_text()), options.seed, options.special,
+                        os.environ.get("GRAPHC_TARGET", ""), options.quick)
         print(found.kind, found.text)
         return found.kind in ("wrong", "crashed")
     if options.only is not None:
@@ -42,6 +45,7 @@ def _options():
     parser.add_argument("--only", type=int, help="run this program alone and print it")
     parser.add_argument("--text", help="run the graph in this file")
     parser.add_argument("--special", action="store_true", help="with --text: NaN and infinity in inputs")
+    parser.add_argument("--quick", action="store_true", help="with --text: LLVM's back end at its lowest level")
     parser.add_argument("--shrink", type=float, default=30, help="seconds to make a finding smaller; 0: as it is")
     return parser.parse_args()
 

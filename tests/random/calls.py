@@ -16,7 +16,8 @@ class Wrong(Exception):
 
 
 class Calls:
-    """The code of a graph, with a state that starts as `start`. Each way of calling gives the outputs, then the new state."""
+    """The code of a graph, with a state that starts as `start`. Each way of calling gives the outputs, then the new
+    state."""
 
     def __init__(self, graph: Graph, start: Sequence[np.ndarray]):
         self.graph, self.start = graph, start
@@ -27,7 +28,9 @@ class Calls:
     @property
     def state(self) -> list[np.ndarray]:
         """What the state is now."""
-        return [x.copy() for x in self.run.executable.state.arrays[:len(self.start)]] if self.graph.writes else list(self.start)
+        if not self.graph.writes:
+            return list(self.start)
+        return [x.copy() for x in self.run.executable.state.arrays[:len(self.start)]]
 
     def _new_state(self) -> list[np.ndarray]:
         return [x for x, new in zip(self.state, self.graph.updates) if new is not None]
@@ -39,7 +42,8 @@ class Calls:
             self.run.executable.renew()
 
     def plain(self, inputs, again: bool = False) -> list[np.ndarray]:
-        """A call, which must leave its arguments alone and give memory of its own; `again`: with the state of the start."""
+        """A call, which must leave its arguments alone and give memory of its own; `again`: with the state of the
+        start."""
         if again:
             self._reset()
         before = [x.copy() for x in inputs]
@@ -117,4 +121,5 @@ def same(actual, wanted, when: str) -> None:
 
 def as_list(result) -> list[np.ndarray]:
     """What a call returned, one after another."""
-    return list(result.values()) if isinstance(result, dict) else list(result) if isinstance(result, tuple) else [result]
+    return list(result.values()) if isinstance(result,
+                                               dict) else list(result) if isinstance(result, tuple) else [result]

@@ -10,25 +10,27 @@ from dataclasses import dataclass
 import numpy as np
 
 import graphc as gc
+from graphc.codegen.llvm import jit
 from graphc.codegen.llvm.host import can_run
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.runtime import frame
-from graphc.schedule.target import TARGETS
+from graphc.schedule.target import TARGETS, Target
 from tests.random.calls import Calls, Wrong, as_list, same, strided
 from tests.random.generator import Program, Refused, program
 from tests.random.oracle import Expected, Oracle
 
 ROUNDING = 1e-9                     # of differences and of gradients that cancel
+COMPILE_OBJECT = jit.compile_object
 STEPS = (1e-4, 1e-5)                # of differences, which must agree with each other before they judge a gradient
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a program. `kind`: "ok", "wrong" (other numbers), "crashed" (an exception that is no GraphError, a signal), "refused"
-    (a GraphError) or "unbounded" (ran alike in every way, but its numbers leave the range of f32, or nothing is promised of them). `where` tells
-    findings of one cause from others.
+    """What became of a program. `kind`: "ok", "wrong" (other numbers), "crashed" (an exception that is no GraphError,
+    a signal), "refused" (a GraphError) or "unbounded" (ran alike in every way, but all its numbers leave the range of
+    f32, or nothing is promised of them). `where` tells findings of one cause from others.
     """
     kind: str
     text: str = ""
@@ -67,7 +69,7 @@ def judged(work) -> Outcome:
 
 def check(p: Program) -> str:
     """"ok" or "unbounded"; raises what `judged` names."""
-    choose(p.special, p.target)
+    choose(p.special, p.target, p.quick)
     kind = check_calls(p.graph, [p.inputs(0), p.inputs(1)], p.seed[1])
     if p.named is not None:
         fixed, free = (gc.compile(gc.GraphFunction(g), threads=1) for g in (p.graph, p.named))
@@ -77,8 +79,16 @@ def check(p: Program) -> str:
     return kind
 
 
-def choose(special: bool, target: str) -> None:
-    """Sets how programs are compiled from here on. Winograd's form makes NaN of infinity."""
+def quickly(text: str, target: Target, opt: int = 0) -> bytes:
+    """Object code as it comes."""
+    return COMPILE_OBJECT(text, target, 0)
+
+
+def choose(special: bool, target: str, quick: bool = False) -> None:
+    """Sets how programs are compiled from here on. Winograd's form makes NaN of infinity. `quick`: LLVM's back end,
+    which takes two fifths of the time of a program, looks for no better code.
+    """
+    jit.compile_object = quickly if quick else COMPILE_OBJECT
     os.environ["GRAPHC_WINOGRAD"] = "01"[not special]
     os.environ["GRAPHC_TARGET"] = target if target and can_run(TARGETS[target]) else ""
 
@@ -91,22 +101,24 @@ def check_calls(graph: Graph, draws: Sequence[Sequence[np.ndarray]], seed: int) 
     first = calls.plain(inputs)
     expected.append(Expected(graph, [*others, *calls.state], seed + 1))
     second = calls.plain([strided(x) for x in others])
-    if not any(e.unbounded for e in expected):
-        for i, (e, ys) in enumerate(zip(expected, (first, second))):
-            found = e.wrong(ys)
-            if found:
-                raise Wrong(f"{found}\n    in call {i + 1}")
+    for i, (e, ys) in enumerate(zip(expected, (first, second))):
+        found = e.wrong(ys)
+        if found:
+            raise Wrong(f"{found}\n    in call {i + 1}")
     same(calls.plain(inputs, again=True), first, "when called again")
     for threads in (2, 3):
         same(calls.by_threads(inputs, first, threads), first, f"with {threads} threads")
     same(calls.fenced(inputs, first), first, "with out=")
     same(calls.over_arguments(inputs, first), first, "with arguments as out=")
     same(calls.overlapping(inputs, first), first, "with out= that overlaps an argument")
-    return "unbounded" if any(e.unbounded for e in expected) else "ok"
+    return "unbounded" if all(all(e.doubtful) for e in expected) else "ok"
 
 
 def _slopes(p: Program) -> None:
-    """The gradient by the oracle is the slope by differences, where these have converged: not at kinks and jumps, nor at round numbers, where ties are."""
+    """The gradient by the oracle is the slope by differences, where these have converged: not at kinks and jumps, nor
+    at round numbers, where ties are, nor where rounding decides on the gradient (of the standard deviation of numbers
+    that are equal but for rounding).
+    """
     rng, declared = np.random.default_rng(p.seed[1]), p.declared
     xs = [x + 0.01 * rng.standard_normal(x.shape) if x.dtype.kind == "f" else x for x in p.inputs(0)]
     if "stop_gradient(" in print_graph(declared) or len(declared.inputs) != len(p.graph.inputs):
@@ -120,11 +132,15 @@ def _slopes(p: Program) -> None:
     with np.errstate(all="ignore"):
         grads = Oracle().run(p.graph, xs)[-len(wrt):]
         analytic = sum(float((g * moves[names.index(n)]).sum()) for g, n in zip(grads, wrt))
+        moved = Oracle(rng).run(p.graph, xs)[-len(wrt):]
+        unsure = abs(sum(float((g * moves[names.index(n)]).sum()) for g, n in zip(moved, wrt)) - analytic)
         middle = value(0.0)
         slopes = [(value(s * h) - middle) / (s * h) for h in STEPS for s in (1, -1)]
     gap = np.ptp(slopes)
     scale = max(map(abs, (*slopes, analytic, middle)))
-    if np.isfinite(gap) and gap <= 1e-2 * scale and abs(slopes[-1] - analytic) > 20 * gap + 1e-4 * scale + ROUNDING:
+    open_by = gap + unsure
+    apart = abs(slopes[-1] - analytic) > 20 * open_by + 1e-4 * scale + ROUNDING
+    if np.isfinite(open_by) and open_by <= 1e-2 * scale and apart:
         raise Wrong(f"the gradient is {analytic!r} along a direction, differences say {slopes}")
 
 

@@ -1,4 +1,5 @@
-"""A random program from a seed: a graph of public functions, and what is compiled of it (itself, or one of its derivatives)."""
+"""A random program from a seed: a graph of public functions, and what is compiled of it (itself, or one of its
+derivatives)."""
 from __future__ import annotations
 
 from collections import Counter
@@ -25,7 +26,8 @@ NODES = 900                         # of the graph that is compiled, bodies incl
 
 @dataclass
 class Program:
-    """`graph` is what is compiled, at sizes; `named` the same with named dimensions, if there are any. `declared` is what `mode` was made of."""
+    """`graph` is what is compiled, at sizes; `named` the same with named dimensions, if there are any. `declared` is
+    what `mode` was made of."""
     seed: tuple[int, int]
     mode: str
     graph: Graph
@@ -40,6 +42,11 @@ class Program:
         """What it is compiled for; "": this CPU."""
         return OTHER_TARGETS.get(self.seed[1] % 8, "")
 
+    @property
+    def quick(self) -> bool:
+        """Whether LLVM's back end is told to be quick: of four programs three, so that more are run."""
+        return self.seed[1] % 4 != 3
+
     def inputs(self, draw: int) -> list[np.ndarray]:
         """Numbers for a call, and for the state; other ones for each `draw`."""
         rng = np.random.default_rng([*self.seed, draw])
@@ -51,7 +58,8 @@ class Refused(Exception):
 
 
 def program(seed: int, index: int, refusals: Counter | None = None) -> Program:
-    """Program number `index` of `seed`. Raises Refused where graphc refuses its derivative; other exceptions are faults."""
+    """Program number `index` of `seed`. Raises Refused where graphc refuses its derivative; other exceptions are
+    faults."""
     rng = np.random.default_rng([seed, index])
     mode = str(rng.choice(list(MODES), p=list(MODES.values())))
     declared, sizes, special = _declared(rng, mode, refusals if refusals is not None else Counter())
@@ -64,7 +72,8 @@ def program(seed: int, index: int, refusals: Counter | None = None) -> Program:
         graph = _with_state(rng, graph, mode, wrt)
     if _size(graph) > NODES:
         raise Refused("large: more nodes than are compiled here")
-    return Program((seed, index), mode, graph, bind_graph(declared, sizes), made if sizes else None, sizes, special, wrt)
+    return Program((seed, index), mode, graph, bind_graph(declared, sizes), made if sizes else None, sizes, special,
+                   wrt)
 
 
 def _declared(rng, mode: str, refusals: Counter) -> tuple[Graph, dict[str, int], bool]:
@@ -73,7 +82,8 @@ def _declared(rng, mode: str, refusals: Counter) -> tuple[Graph, dict[str, int],
     large = not sizes and rng.random() < 0.04
     types = _large_types(rng, dtype) if large else _input_types(rng, dtype, sizes)
     with Trace("program") as trace:
-        scope = Growing(rng, [trace.input(f"x{i}", t) for i, t in enumerate(types)], dtype, sizes, MANY if large else MOST)
+        scope = Growing(rng, [trace.input(f"x{i}", t) for i, t in enumerate(types)], dtype, sizes,
+                        MANY if large else MOST)
         scope.refusals = refusals
         scope.grow(int(rng.integers(1, 12)))
         values = [trace.value(x) for x in _outputs(scope, mode)]
@@ -135,7 +145,8 @@ def _large_types(rng, dtype) -> list:
 
 
 def _outputs(s: Scope, mode: str) -> list[Array]:
-    """What the program returns: of what nobody reads, of what is read again, inputs, the same twice. For a gradient one scalar."""
+    """What the program returns: of what nobody reads, of what is read again, inputs, the same twice. For a gradient
+    one scalar."""
     fits = [x for x in s.arrays if mode == "forward" or x.dtype.is_float]
     if not fits:
         raise Refused("nothing: no float to differentiate")
@@ -145,7 +156,8 @@ def _outputs(s: Scope, mode: str) -> list[Array]:
         found.append(found[0])
     if mode in ("forward", "vjp", "jvp"):
         return found
-    scale = [s.one([lambda x: gc.mean(gc.tanh(x)), lambda x: gc.sum(x * x) * 0.1, lambda x: gc.sum(gc.sin(x))])(x.astype(s.dtype)) for x in found]
+    scale = [s.one([lambda x: gc.mean(gc.tanh(x)), lambda x: gc.sum(x * x) * 0.1,
+                    lambda x: gc.sum(gc.sin(x))])(x.astype(s.dtype)) for x in found]
     total = scale[0]
     for x in scale[1:]:
         total = total + x * 0.5

@@ -1,6 +1,7 @@
 """Many random programs, and what is said of those that fail."""
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 
@@ -14,6 +15,7 @@ from tests.random.workers import run_all
 
 def hunt(seed: int, jobs: int, seconds: float, first: int = 0, shrinking: float = 30) -> int:
     """Runs programs for so many seconds; prints findings and counts."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)           # so that whoever ends it is told what was run
     start, counts, seen, texts = time.monotonic(), Counter(), Counter(), Counter()
     try:
         for index, found in run_all(seed, jobs, lambda: time.monotonic() - start > seconds, first):
@@ -32,7 +34,8 @@ def hunt(seed: int, jobs: int, seconds: float, first: int = 0, shrinking: float 
     minutes, total = (time.monotonic() - start) / 60, sum(n for kind, n in counts.items() if kind != "known")
     for what, n in [*seen.most_common(), *((f"refused: {t}", n) for t, n in texts.most_common(10))]:
         print(f"{n:6} {what}")
-    print(f"seed {seed}: {total} programs in {minutes:.1f} minutes, {counts['wrong']} wrong, {counts['crashed']} crashed "
+    print(f"seed {seed}: {total} programs in {minutes:.1f} minutes, {counts['wrong']} wrong, {counts['crashed']} "
+          "crashed "
           f"(of these {counts['known']} known), {counts['refused']} refused, {counts['unbounded']} unbounded")
     return int(counts["wrong"] + counts["crashed"] > counts["known"])
 
@@ -46,11 +49,13 @@ def text_of(seed: int, index: int) -> str:
 
 
 def report(seed: int, index: int, found: Outcome, seconds: float) -> str:
-    """A finding as text that reproduces it: the number of the program, and a graph that fails by itself where one is found in so many seconds."""
+    """A finding as text that reproduces it: the number of the program, and a graph that fails by itself where one is
+    found in so many seconds."""
     head, text = f"\n=== seed {seed} program {index}: {found.kind}: {found.where}\n{found.text}", text_of(seed, index)
     if found.kind not in ("wrong", "crashed") or not seconds or text.startswith("no graph"):
         return f"{head}\n{text}"
     p = program(seed, index)
-    graph, last = shrunk(p.graph, found, p.special, p.target, seconds)
-    how = ", ".join([p.mode, *["NaN and infinity in inputs"] * p.special, *[f"GRAPHC_TARGET={p.target}"] * bool(p.target)])
+    graph, last = shrunk(p.graph, found, p.special, p.target, p.quick, seconds)
+    how = ", ".join([p.mode, *["--quick"] * p.quick, *["NaN and infinity in inputs"] * p.special,
+                     *[f"GRAPHC_TARGET={p.target}"] * bool(p.target)])
     return f"{head}\nsmaller ({how}): {last.text}\n{print_graph(graph)}"

@@ -1,4 +1,5 @@
-"""Random programs over the public functions: a list of steps, each a function of arrays made so far, with bounded values."""
+"""Random programs over the public functions: a list of steps, each a function of arrays made so far, with bounded
+values."""
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ SHAPES = [(4, 3), (3,), (2, 4, 3), (1, 3), (5,), (2, 1, 3), (17,), (8, 9), ()]
 
 @dataclass(frozen=True)
 class Program:
-    """`shapes` of the inputs, and steps (name, function); a step takes the list of arrays so far and returns one more."""
+    """`shapes` of the inputs, and steps (name, function); a step takes the list of arrays so far and returns one
+    more."""
     shapes: tuple[tuple[int, ...], ...]
     steps: tuple[tuple[str, Callable], ...]
 
@@ -29,28 +31,38 @@ class Program:
 
 KERNEL = np.array([[[0.3, -0.5, 0.2]]])
 UNARY: dict[str, Callable] = {
-    "tanh": gc.tanh, "sigmoid": gc.sigmoid, "sin": gc.sin, "exp": lambda x: gc.exp(-gc.abs(x)), "log": lambda x: gc.log1p(x * x), "sqrt": lambda x: gc.sqrt(x * x + 1),
-    "gelu": gc.gelu, "silu": gc.silu, "softplus": gc.softplus, "neg": lambda x: -x, "scale": lambda x: x * 0.5 + 1, "square": lambda x: x * x * 0.25,
-    "div": lambda x: x / (1 + gc.abs(x)), "rsqrt": lambda x: gc.rsqrt(x * x + 0.5), "erf": gc.erf, "stop": lambda x: gc.stop_gradient(x) * 0.5 + x,
-    "transpose": lambda x: x.T, "flip": lambda x: gc.flip(x), "flat": lambda x: x.reshape(-1), "pad": lambda x: gc.pad(x, 1, 0.5) if x.ndim else x,
-    "new axis": lambda x: x[None], "every second": lambda x: x[::2] if x.ndim else x, "tile": lambda x: gc.tile(x, 2) if x.size < 200 else x,
+    "tanh": gc.tanh, "sigmoid": gc.sigmoid, "sin": gc.sin, "exp": lambda x: gc.exp(-gc.abs(x)),
+    "log": lambda x: gc.log1p(x * x), "sqrt": lambda x: gc.sqrt(x * x + 1),
+    "gelu": gc.gelu, "silu": gc.silu, "softplus": gc.softplus, "neg": lambda x: -x, "scale": lambda x: x * 0.5 + 1,
+    "square": lambda x: x * x * 0.25,
+    "div": lambda x: x / (1 + gc.abs(x)), "rsqrt": lambda x: gc.rsqrt(x * x + 0.5), "erf": gc.erf,
+    "stop": lambda x: gc.stop_gradient(x) * 0.5 + x,
+    "transpose": lambda x: x.T, "flip": lambda x: gc.flip(x), "flat": lambda x: x.reshape(-1),
+    "pad": lambda x: gc.pad(x, 1, 0.5) if x.ndim else x,
+    "new axis": lambda x: x[None], "every second": lambda x: x[::2] if x.ndim else x,
+    "tile": lambda x: gc.tile(x, 2) if x.size < 200 else x,
     "cumsum": lambda x: gc.cumsum(x, -1) * 0.25 if x.ndim else x, "softmax": lambda x: gc.softmax(x) if x.ndim else x,
-    "log_softmax": lambda x: gc.log_softmax(x, 0) if x.ndim else x, "layer_norm": lambda x: gc.layer_norm(x, eps=0.1) if x.ndim else x,
+    "log_softmax": lambda x: gc.log_softmax(x, 0) if x.ndim else x,
+    "layer_norm": lambda x: gc.layer_norm(x, eps=0.1) if x.ndim else x,
     "logsumexp": lambda x: gc.logsumexp(x, -1) if x.ndim else x, "roll": lambda x: gc.roll(x, 1, 0) if x.ndim else x,
     "rows": lambda x: gc.take(x, np.array([0, x.shape[0] - 1, 0]), 0) if x.ndim else x,
     "scan": lambda x: gc.scan(lambda c, row: (gc.tanh(c + row), c * 0.5), x[0] * 0, x)[1] if x.ndim else x,
-    "while": lambda x: gc.while_loop(lambda c: c[1] < 2, lambda c: (gc.tanh(c[0] + x), c[1] + 1), (x, 0), max_trips=5)[1][0],
+    "while": lambda x: gc.while_loop(lambda c: c[1] < 2, lambda c: (gc.tanh(c[0] + x), c[1] + 1), (x, 0),
+                                     max_trips=5)[1][0],
     "conv": lambda x: gc.conv1d(x.reshape(1, 1, -1), KERNEL.astype(x.dtype.np), padding="same", dilation=2)[0],
     "pool": lambda x: gc.avg_pool1d(x.reshape(1, 1, -1), 3, stride=2, padding=1)[0, 0],
-    "attention": lambda x: gc.attention(x, x, x * 0.5, causal=True) if x.ndim > 1 else x, "rms_norm": lambda x: gc.rms_norm(x, eps=0.1) if x.ndim else x,
+    "attention": lambda x: gc.attention(x, x, x * 0.5, causal=True) if x.ndim > 1 else x,
+    "rms_norm": lambda x: gc.rms_norm(x, eps=0.1) if x.ndim else x,
     "cumprod": lambda x: gc.cumprod(gc.tanh(x), 0) if x.ndim else x, "elu": gc.elu,
     "cond": lambda x: gc.cond(x.sum() > 0.1, lambda: gc.sin(x), lambda: x * 0.5),
 }
 BINARY: dict[str, Callable] = {
-    "add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: gc.tanh(x) * y, "where": lambda x, y: gc.where(gc.sin(x) > 0.05, x, y),
+    "add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: gc.tanh(x) * y,
+    "where": lambda x, y: gc.where(gc.sin(x) > 0.05, x, y),
     "stack": lambda x, y: gc.stack([x, x + y], 0).sum(0) if (x + y).shape == x.shape else x + y,
 }
-REDUCTIONS: dict[str, Callable] = {"sum": lambda x, a, k: gc.sum(x, a, k) * 0.5, "mean": gc.mean, "var": lambda x, a, k: gc.var(x, a, keepdims=k)}
+REDUCTIONS: dict[str, Callable] = {
+    "sum": lambda x, a, k: gc.sum(x, a, k) * 0.5, "mean": gc.mean, "var": lambda x, a, k: gc.var(x, a, keepdims=k)}
 
 
 @st.composite
@@ -67,7 +79,8 @@ def _unary():
 
 def _binary():
     return st.tuples(st.sampled_from(sorted(BINARY)), st.integers(0, 30), st.integers(0, 30)).map(
-        lambda p: (p[0], lambda arrays: _broadcasting(BINARY[p[0]], arrays[p[1] % len(arrays)], arrays[p[2] % len(arrays)])))
+        lambda p: (p[0], lambda arrays: _broadcasting(BINARY[p[0]], arrays[p[1] % len(arrays)],
+                                                      arrays[p[2] % len(arrays)])))
 
 
 def _reduction():

@@ -11,7 +11,8 @@ from graphc.dsl.array import Array
 from graphc.dsl.context import current_trace
 from graphc.ir.types import DType, bind
 
-MOST, MANY = 700, 40_000            # elements of an array; larger results are left unused. Of most programs, and of the few that threads share
+# elements of an array; larger results are left unused. Of most programs, and of the few that threads share
+MOST, MANY = 700, 40_000
 RANK = 5
 
 
@@ -25,7 +26,8 @@ class Scope:
     `sizes` says what the named dimensions of the program are. `depth` counts regions.
     """
 
-    def __init__(self, rng: np.random.Generator, arrays: Sequence[Array], dtype: DType, sizes: Mapping[str, int], most: int = MOST):
+    def __init__(self, rng: np.random.Generator, arrays: Sequence[Array], dtype: DType, sizes: Mapping[str, int],
+                 most: int = MOST):
         self.rng, self.arrays, self.dtype, self.sizes, self.most = rng, list(arrays), dtype, sizes, most
         self.depth, self.outer = 0, len(self.arrays)
 
@@ -134,7 +136,8 @@ class Scope:
         if not fits or not all(isinstance(d, int) for d in shape):
             return gc.full(shape, True if dtype.kind == "bool" else 1, dtype)
         x, size = self.one(fits[-6:]), int(np.prod(shape, dtype=np.int64))
-        if x.ndim <= len(shape) and all(a in (1, b) for a, b in zip(x.shape, shape[len(shape) - x.ndim:])) and self.chance(0.7):
+        fits = x.ndim <= len(shape) and all(a in (1, b) for a, b in zip(x.shape, shape[len(shape) - x.ndim:]))
+        if fits and self.chance(0.7):
             return gc.broadcast_to(x, shape)
         have = int(np.prod(x.shape, dtype=np.int64))
         if have == 0:

@@ -1,4 +1,5 @@
-"""A smaller graph that fails in the same way: outputs left out, nodes replaced by inputs or by what they read, in regions too."""
+"""A smaller graph that fails in the same way: outputs left out, nodes replaced by inputs or by what they read, in
+regions too."""
 from __future__ import annotations
 
 import time
@@ -14,20 +15,22 @@ from tests.random.generator import numbers
 from tests.random.workers import in_child
 
 
-def failing(graph: Graph, seed: int = 0, special: bool = False, target: str = "") -> Outcome:
+def failing(graph: Graph, seed: int = 0, special: bool = False, target: str = "", quick: bool = False) -> Outcome:
     """The outcome of a graph alone, on numbers drawn for its inputs, in a process of its own."""
     def work() -> str:
         poison_memory()
-        choose(special, target)
+        choose(special, target, quick)
         rng = np.random.default_rng(seed)
         draws = [[numbers(rng, v.type, special) for v in graph.arguments] for _ in range(2)]
         return check_calls(graph, draws, seed)
     return in_child(lambda: judged(work), 20)
 
 
-def shrunk(graph: Graph, found: Outcome, special: bool = False, target: str = "", seconds: float = 30) -> tuple[Graph, Outcome]:
-    """The smallest graph found in that time which ends as `found` does, and its outcome; the graph itself if no draw fails without its program."""
-    best, last = graph, failing(graph, 0, special, target)
+def shrunk(graph: Graph, found: Outcome, special: bool = False, target: str = "", quick: bool = False,
+           seconds: float = 30) -> tuple[Graph, Outcome]:
+    """The smallest graph found in that time which ends as `found` does, and its outcome; the graph itself if no draw
+    fails without its program."""
+    best, last = graph, failing(graph, 0, special, target, quick)
     if not _alike(last, found) or graph.state:
         return graph, found
     deadline = time.monotonic() + seconds
@@ -35,7 +38,7 @@ def shrunk(graph: Graph, found: Outcome, special: bool = False, target: str = ""
     while progress and time.monotonic() < deadline:
         progress = False
         for smaller in candidates(best, deadline):
-            result = failing(smaller, 0, special, target)
+            result = failing(smaller, 0, special, target, quick)
             if _alike(result, found):
                 best, last, progress = smaller, result, True
                 break
@@ -62,7 +65,8 @@ def candidates(graph: Graph, deadline: float = float("inf")) -> Iterator[Graph]:
 
 
 def _weight(graph: Graph) -> int:
-    return 10 * len(graph.nodes) + len(graph.outputs) + len(graph.inputs) + sum(_weight(body) for _, body in _bodies(graph))
+    own = 10 * len(graph.nodes) + len(graph.outputs) + len(graph.inputs)
+    return own + sum(_weight(body) for _, body in _bodies(graph))
 
 
 def _bodies(graph: Graph) -> Iterator[tuple[Node, Graph]]:
@@ -114,7 +118,8 @@ def _fewer_results(graph: Graph) -> Iterator[Callable[[], Graph | None]]:
 
 
 def _with_outputs(body: Graph, gone: int) -> Graph:
-    return Graph(body.name, body.inputs, body.nodes, tuple(v for i, v in enumerate(body.outputs) if i != gone), ("",) * (len(body.outputs) - 1))
+    return Graph(body.name, body.inputs, body.nodes, tuple(v for i, v in enumerate(body.outputs) if i != gone),
+                 ("",) * (len(body.outputs) - 1))
 
 
 def _fewer_operands(graph: Graph) -> Iterator[Callable[[], Graph | None]]:
@@ -137,14 +142,16 @@ def _read(body: Graph) -> set[Value]:
 
 
 def _without_input(body: Graph, gone: int) -> Graph:
-    return Graph(body.name, tuple(v for i, v in enumerate(body.inputs) if i != gone), body.nodes, body.outputs, body.output_names)
+    return Graph(body.name, tuple(v for i, v in enumerate(body.inputs) if i != gone), body.nodes, body.outputs,
+                 body.output_names)
 
 
 def _in_regions(graph: Graph) -> Iterator[Callable[[], Graph | None]]:
     for node, body in _bodies(graph):
         name = next(n for n in node.op.REGIONS if getattr(node.op, n) is body)
         for make in _simpler_bodies(body):
-            yield lambda node=node, name=name, make=make, region=False: rebuilt(graph, ops={node: node.op.replace(**{name: make()})}, region=region)
+            yield lambda node=node, name=name, make=make, region=False: rebuilt(
+                graph, ops={node: node.op.replace(**{name: make()})}, region=region)
 
 
 def _simpler_bodies(body: Graph) -> Iterator[Callable[[], Graph]]:
@@ -152,7 +159,8 @@ def _simpler_bodies(body: Graph) -> Iterator[Callable[[], Graph]]:
     for i, out in enumerate(body.outputs):
         for v in body.inputs:
             if v is not out and v.type == out.type:
-                yield lambda i=i, v=v: rebuilt(body, outputs=[v if j == i else o for j, o in enumerate(body.outputs)], region=True)
+                yield lambda i=i, v=v: rebuilt(body, outputs=[v if j == i else o for j, o in enumerate(body.outputs)],
+                                               region=True)
     for node in reversed(body.nodes):
         if node.inputs:
             yield lambda node=node: rebuilt(body, inputs=set(node.outputs), region=True)
@@ -161,12 +169,15 @@ def _simpler_bodies(body: Graph) -> Iterator[Callable[[], Graph]]:
     yield from (lambda make=make: make(region=True) for make in _in_regions(body))
 
 
-def rebuilt(graph: Graph, outputs: Sequence[Value] | None = None, inputs=frozenset(), instead=None, ops=None, gone=None, unread=None,
+def rebuilt(graph: Graph, outputs: Sequence[Value] | None = None, inputs=frozenset(), instead=None, ops=None, gone=None,
+            unread=None,
             region: bool = False) -> Graph:
-    """The graph with other `outputs`, with values that become `inputs`, values used `instead` of others, and other `ops` of nodes, which have one
-    result (`gone`) or operand (`unread`) less; only what the outputs need. Of a `region` all inputs stay, and constants take the place of new ones.
+    """The graph with other `outputs`, with values that become `inputs`, values used `instead` of others, and other
+    `ops` of nodes, which have one result (`gone`) or operand (`unread`) less; only what the outputs need. Of a
+    `region` all inputs stay, and constants take the place of new ones.
     """
-    outputs, instead, ops, gone, unread = list(outputs or graph.outputs), instead or {}, ops or {}, gone or {}, unread or {}
+    outputs, instead, ops, gone, unread = list(outputs
+                                               or graph.outputs), instead or {}, ops or {}, gone or {}, unread or {}
 
     def use(v: Value) -> Value:
         return instead.get(v, v)
@@ -179,7 +190,8 @@ def rebuilt(graph: Graph, outputs: Sequence[Value] | None = None, inputs=frozens
     env = {v: b.input(v.name, v.type) for v in graph.inputs if region or v in live}
     cut = [v for node in graph.nodes for v in node.outputs if v in inputs and v in live]
     for v in cut:
-        env[v] = _constant(b, v.type) if region else b.input(_fresh({v.name for v in graph.inputs + tuple(b.inputs)}), v.type)
+        taken = {v.name for v in graph.inputs + tuple(b.inputs)}
+        env[v] = _constant(b, v.type) if region else b.input(_fresh(taken), v.type)
     for node in reversed(kept):
         operands = [env[use(v)] for i, v in enumerate(node.inputs) if i != unread.get(node)]
         results = iter(b.apply(ops.get(node, node.op), operands))

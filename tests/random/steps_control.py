@@ -1,4 +1,5 @@
-"""Steps of random programs that are loops and branches. Results of regions: values computed there, captured ones, inputs, constants, one twice."""
+"""Steps of random programs that are loops and branches. Results of regions: values computed there, captured ones,
+inputs, constants, one twice."""
 from __future__ import annotations
 
 import graphc as gc
@@ -102,7 +103,8 @@ def _carry(s: Scope):
 
 
 def _next(s: Scope, c):
-    """The new value of a carry: often of what was made in the body, sometimes the old one, another, a captured one or a constant."""
+    """The new value of a carry: often of what was made in the body, sometimes the old one, another, a captured one or
+    a constant."""
     made = [x for x in s.own if x.type == c.type and x is not c]
     x = as_array(s.one(made) if made and s.chance(0.6) else s.like(c.shape, c.dtype, reuse=0.5))
     return _nudged(s, x)

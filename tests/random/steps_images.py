@@ -27,10 +27,15 @@ def conv2d(s: Scope):
     x = image(s)
     c = x.shape[1]
     groups = s.one([g for g in (1, 1, 1, 2, 3, 4, c) if g and c % g == 0] or [1])
-    w = s.like((groups * s.whole(1, 3), c // groups, *((3, 3) if s.chance(0.3) else (s.whole(1, 3), s.whole(1, 3)))), x.dtype, 0.5)
+    w = s.like((groups * s.whole(1, 3), c // groups, *((3, 3) if s.chance(0.3) else (s.whole(1, 3), s.whole(1, 3)))),
+               x.dtype, 0.5)
     padding = s.one([0, 1, 1, "same", ((1, 0), (0, 2))]) if s.chance(0.8) else 2
     y = gc.conv2d(x, w, stride=_size(s, 2), padding=padding, dilation=_size(s, 2), groups=groups)
-    return y * 0.5 if s.chance(0.3) else gc.relu(y) if s.chance(0.3) else y + s.like((y.shape[1], 1, 1), y.dtype) if s.chance(0.3) else y
+    if s.chance(0.3):
+        return y * 0.5
+    if s.chance(0.3):
+        return gc.relu(y)
+    return y + s.like((y.shape[1], 1, 1), y.dtype) if s.chance(0.3) else y
 
 
 def conv1d(s: Scope):
@@ -69,7 +74,8 @@ def norm(s: Scope):
     if way == 0:
         return gc.batch_norm(x, *per_channel[:2], eps=0.1)[:s.one([1, 3])]
     if way == 1:
-        return gc.group_norm(x, *per_channel[:s.one([0, 2])], groups=s.one([g for g in (1, 2, 3, c) if g and c % g == 0] or [1]), eps=0.1)
+        return gc.group_norm(x, *per_channel[:s.one([0, 2])],
+                             groups=s.one([g for g in (1, 2, 3, c) if g and c % g == 0] or [1]), eps=0.1)
     mean, var = per_channel[2:]
     return gc.batch_norm_inference(x, *per_channel[:2], mean, gc.Array.__pos__(_square(var)), eps=0.1)
 

@@ -1,13 +1,16 @@
-"""Steps of random programs that put together what one step after another seldom meets: memory that is shared, read again, or written in place."""
+"""Steps of random programs that put together what one step after another seldom meets: memory that is shared, read
+again, or written in place."""
 from __future__ import annotations
 
 import graphc as gc
 from tests.random import steps_images, steps_move, steps_rows
 from tests.random.scope import Scope
 
-VIEWS = (steps_move.broadcast, steps_move.tile, steps_move.repeat, steps_move.transpose, steps_move.slices, steps_move.flip, steps_move.concat,
+VIEWS = (steps_move.broadcast, steps_move.tile, steps_move.repeat, steps_move.transpose, steps_move.slices,
+         steps_move.flip, steps_move.concat,
          steps_move.stack, steps_move.reshape, steps_move.split, steps_move.pad, steps_move.roll)
-READERS = (steps_rows.reduce, steps_rows.smooth, steps_rows.pair, steps_rows.product, steps_rows.rows, steps_rows.cumulative, steps_rows.sort,
+READERS = (steps_rows.reduce, steps_rows.smooth, steps_rows.pair, steps_rows.product, steps_rows.rows,
+           steps_rows.cumulative, steps_rows.sort,
            steps_rows.einsum, steps_images.pool, steps_images.conv2d, steps_move.scatter, steps_move.dynamic)
 
 
@@ -38,10 +41,12 @@ def overwritten(s: Scope):
 
 
 def norms(s: Scope):
-    """Image operators one after another, as networks have them: convolution, norm, activation, pool, and the sum with what came before."""
+    """Image operators one after another, as networks have them: convolution, norm, activation, pool, and the sum with
+    what came before."""
     x = steps_images.image(s)
     part = s.alone([x])
-    part.follow([s.one([steps_images.conv2d, steps_images.norm, steps_images.pool, steps_rows.smooth, steps_images.border, steps_images.resize])
+    part.follow([s.one([steps_images.conv2d, steps_images.norm, steps_images.pool, steps_rows.smooth,
+                        steps_images.border, steps_images.resize])
                  for _ in range(s.whole(2, 4))])
     y = part.arrays[-1]
     if s.chance(0.5) and y.ndim == 4 and y.type == x.type:
@@ -55,7 +60,8 @@ def spelled_attention(s: Scope):
     t, d = s.concrete(x)[-2:]
     q, k, v = (x @ w if s.chance(0.5) else x * 0.5 for w in (s.like((d, d), x.dtype) for _ in range(3)))
     scores = q @ k.mT * s.one([0.5, 1.0])
-    seen = gc.tril(gc.ones((t, t), x.dtype)) if s.chance(0.5) else (gc.iota((t, t), 0) >= gc.iota((t, t), 1)).astype(x.dtype)
+    seen = gc.tril(gc.ones((t, t),
+                           x.dtype)) if s.chance(0.5) else (gc.iota((t, t), 0) >= gc.iota((t, t), 1)).astype(x.dtype)
     hidden = s.whole(0, 3)
     if hidden == 1:
         scores = gc.where(seen > 0, scores, -1e9)
@@ -67,7 +73,8 @@ def spelled_attention(s: Scope):
 
 
 def recurrent(s: Scope):
-    """An LSTM or a simple recurrence over the rows of an array: products of what comes in and of the carry, gates cut out of them."""
+    """An LSTM or a simple recurrence over the rows of an array: products of what comes in and of the carry, gates cut
+    out of them."""
     x = s.pick(lambda x: x.dtype.is_float and x.ndim == 2 and x.type.is_static and x.shape[0] <= 8)
     n, gates = s.whole(1, 4), s.one([1, 3, 4])
     w, u, b = s.like((x.shape[1], gates * n), x.dtype), s.like((n, gates * n), x.dtype), s.like((gates * n,), x.dtype)
@@ -81,7 +88,8 @@ def recurrent(s: Scope):
         c = gc.sigmoid(parts[0]) * c + gc.sigmoid(parts[1]) * gc.tanh(parts[2])
         h = gc.sigmoid(parts[3]) * gc.tanh(c) if gates == 4 else gc.tanh(c)
         return (h, c), h
-    (h, c), ys = gc.scan(step, (h0, gc.zeros((n,), x.dtype) if s.chance(0.5) else s.like((n,), x.dtype)), x, reverse=s.chance(0.4))
+    (h, c), ys = gc.scan(step, (h0, gc.zeros((n,), x.dtype) if s.chance(0.5) else s.like((n,), x.dtype)), x,
+                         reverse=s.chance(0.4))
     return [h, c, ys]
 
 

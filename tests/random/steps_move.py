@@ -54,13 +54,15 @@ def _key(s: Scope, n):
     if way < 0.4 and n:
         return s.whole(-n, n - 1)
     first = s.whole(0, max(n - 1, 0))
-    return slice(first, s.whole(first, n), s.one([1, 1, 1, 2, 3])) if way < 0.85 else slice(s.whole(-n, 0) or None, None)
+    return slice(first, s.whole(first, n),
+                 s.one([1, 1, 1, 2, 3])) if way < 0.85 else slice(s.whole(-n, 0) or None, None)
 
 
 def broadcast(s: Scope):
     x = s.pick(lambda x: x.ndim <= 3)
     ones = [i for i, n in enumerate(x.shape) if n == 1]
-    shape = [s.whole(0 if s.chance(0.05) else 1, 4) if i in ones and s.chance(0.8) else n for i, n in enumerate(x.shape)]
+    shape = [s.whole(0 if s.chance(0.05) else 1, 4) if i in ones and s.chance(0.8) else n for i,
+             n in enumerate(x.shape)]
     return gc.broadcast_to(x, [s.whole(1, 4) for _ in range(s.whole(0 if ones else 1, 2))] + shape)
 
 
@@ -95,7 +97,8 @@ def roll(s: Scope):
 
 def pad(s: Scope):
     x = s.pick(lambda x: x.ndim >= 1 and x.dtype.kind != "bool")
-    return gc.pad(x, [(s.whole(0, 2), s.whole(0, 2)) for _ in x.shape], s.one([0, 0, 0.5, 1]) if x.dtype.is_float else 0)
+    return gc.pad(x, [(s.whole(0, 2), s.whole(0, 2)) for _ in x.shape],
+                  s.one([0, 0, 0.5, 1]) if x.dtype.is_float else 0)
 
 
 def split(s: Scope):
@@ -154,7 +157,8 @@ def scatter(s: Scope):
         around = tuple(s.whole(0, 4) if i == axis else n for i, n in enumerate(shape))
         return gc.scatter_add_along_axis(x, indices(s, shape[axis], around), s.like(around, x.dtype), axis)
     rows = [s.whole(0, 4)] * s.whole(0, 2)
-    return gc.scatter_add(x, indices(s, shape[axis], rows), s.like((*shape[:axis], *rows, *shape[axis + 1:]), x.dtype), axis)
+    return gc.scatter_add(x, indices(s, shape[axis], rows), s.like((*shape[:axis], *rows, *shape[axis + 1:]), x.dtype),
+                          axis)
 
 
 def indices(s: Scope, n, shape):
@@ -175,14 +179,17 @@ def dynamic(s: Scope):
     x = s.pick(lambda x: x.ndim >= 1)
     sizes = tuple(s.whole(0 if s.chance(0.1) else min(n, 1), n) for n in s.concrete(x))
     starts = [s.whole(0, 3) if s.chance(0.5) else s.like((), gc.i64) for _ in sizes]
-    return gc.dynamic_slice(x, starts, sizes) if s.chance(0.5) else gc.dynamic_update_slice(x, s.like(sizes, x.dtype), starts)
+    return gc.dynamic_slice(x, starts,
+                            sizes) if s.chance(0.5) else gc.dynamic_update_slice(x, s.like(sizes, x.dtype), starts)
 
 
 def captured(s: Scope):
     """A constant, which may become the result of a region as it is."""
     shape = tuple(s.whole(1, 3) for _ in range(s.whole(0, 2)))
-    return gc.Array.__add__(gc.zeros(shape, s.dtype), s.numbers(shape, s.dtype)) if s.chance(0.5) else gc.full(shape, s.whole(-1, 2), s.dtype)
+    return gc.Array.__add__(gc.zeros(shape, s.dtype),
+                            s.numbers(shape, s.dtype)) if s.chance(0.5) else gc.full(shape, s.whole(-1, 2), s.dtype)
 
 
-STEPS = {transpose: 5, reshape: 5, slices: 6, broadcast: 5, new_axis: 2, squeeze: 2, tile: 4, repeat: 3, flip: 3, roll: 3, pad: 3, split: 3,
+STEPS = {transpose: 5, reshape: 5, slices: 6, broadcast: 5, new_axis: 2, squeeze: 2, tile: 4, repeat: 3, flip: 3,
+         roll: 3, pad: 3, split: 3,
          concat: 5, stack: 3, triangle: 2, take: 3, take_along: 2, scatter: 3, one_hot: 2, dynamic: 3, captured: 2}

@@ -1,4 +1,5 @@
-"""Steps of random programs that compute: elementwise functions, reductions, rows, products. Values stay of moderate size."""
+"""Steps of random programs that compute: elementwise functions, reductions, rows, products. Values stay of moderate
+size."""
 from __future__ import annotations
 
 import numpy as np
@@ -6,22 +7,33 @@ import numpy as np
 import graphc as gc
 from tests.random.scope import Scope, Skip
 
-SMOOTH = (gc.tanh, gc.sigmoid, gc.sin, gc.cos, gc.erf, gc.gelu, gc.silu, gc.softplus, gc.elu, lambda x: gc.exp(-gc.abs(x)), lambda x: gc.log1p(x * x),
-          lambda x: gc.sqrt(x * x + 1), lambda x: -x, lambda x: x * 0.5, lambda x: x * 2.0, lambda x: x + 1, lambda x: gc.square(x) * 0.25,
-          lambda x: x / (1 + gc.abs(x)), lambda x: gc.rsqrt(x * x + 0.5), lambda x: gc.expm1(gc.tanh(x)), lambda x: x ** 2,
+SMOOTH = (gc.tanh, gc.sigmoid, gc.sin, gc.cos, gc.erf, gc.gelu, gc.silu, gc.softplus, gc.elu,
+          lambda x: gc.exp(-gc.abs(x)), lambda x: gc.log1p(x * x),
+          lambda x: gc.sqrt(x * x + 1), lambda x: -x, lambda x: x * 0.5, lambda x: x * 2.0, lambda x: x + 1,
+          lambda x: gc.square(x) * 0.25,
+          lambda x: x / (1 + gc.abs(x)), lambda x: gc.rsqrt(x * x + 0.5), lambda x: gc.expm1(gc.tanh(x)),
+          lambda x: x ** 2,
           lambda x: gc.atan2(x, x + 3), lambda x: gc.atan(x), lambda x: gc.asinh(x), lambda x: 1 - x,
           lambda x: 2 / (x * x + 1), lambda x: (x * x + 0.1) ** 0.5)
-BENT = (gc.relu, gc.leaky_relu, gc.abs, gc.sign, gc.floor, gc.ceil, gc.round, lambda x: gc.clip(x, -0.5, 0.75), lambda x: gc.maximum(x, 0.1),
-        lambda x: gc.minimum(x, 1), lambda x: gc.stop_gradient(x), lambda x: gc.sqrt(gc.abs(x)), lambda x: x % 0.7, lambda x: x // 0.7,
-        lambda x: gc.where(gc.isfinite(x), x, 0), lambda x: gc.where(gc.isnan(x), 1.0, x), lambda x: gc.log(gc.abs(x) + 1e-3))
-INTEGER = (lambda x: -x, lambda x: x + 1, lambda x: x * 3, lambda x: x // 2, lambda x: x % 3, lambda x: x << 1, lambda x: x >> 1, gc.abs, gc.sign,
+BENT = (gc.relu, gc.leaky_relu, gc.abs, gc.sign, gc.floor, gc.ceil, gc.round, lambda x: gc.clip(x, -0.5, 0.75),
+        lambda x: gc.maximum(x, 0.1),
+        lambda x: gc.minimum(x, 1), lambda x: gc.stop_gradient(x), lambda x: gc.sqrt(gc.abs(x)), lambda x: x % 0.7,
+        lambda x: x // 0.7,
+        lambda x: gc.where(gc.isfinite(x), x, 0), lambda x: gc.where(gc.isnan(x), 1.0, x),
+        lambda x: gc.log(gc.abs(x) + 1e-3))
+INTEGER = (lambda x: -x, lambda x: x + 1, lambda x: x * 3, lambda x: x // 2, lambda x: x % 3, lambda x: x << 1,
+           lambda x: x >> 1, gc.abs, gc.sign,
            lambda x: x & 6, lambda x: x ^ 5, lambda x: ~x, lambda x: 7 // x, lambda x: 7 % x)
-PAIRS = (lambda x, y: x + y, lambda x, y: x - y, lambda x, y: gc.tanh(x) * y, lambda x, y: x * gc.sigmoid(y), lambda x, y: gc.maximum(x, y),
-         lambda x, y: gc.minimum(x, y), lambda x, y: x / (y * y + 1), lambda x, y: gc.where(x > y, x * 0.5, y), lambda x, y: gc.tanh(x * y))
-WHOLE_PAIRS = (lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, lambda x, y: x // y, lambda x, y: x % y, lambda x, y: x & y,
+PAIRS = (lambda x, y: x + y, lambda x, y: x - y, lambda x, y: gc.tanh(x) * y, lambda x, y: x * gc.sigmoid(y), lambda x,
+         y: gc.maximum(x, y),
+         lambda x, y: gc.minimum(x, y), lambda x, y: x / (y * y + 1), lambda x, y: gc.where(x > y, x * 0.5, y),
+         lambda x, y: gc.tanh(x * y))
+WHOLE_PAIRS = (lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, lambda x, y: x // y, lambda x, y: x % y,
+               lambda x, y: x & y,
                lambda x, y: x | y, lambda x, y: x ^ y, lambda x, y: gc.maximum(x, y), lambda x, y: gc.minimum(x, y),
                lambda x, y: x << (y & 3), lambda x, y: x >> (y & 3))
-COMPARISONS = (lambda x, y: x < y, lambda x, y: x <= y, lambda x, y: x > y, lambda x, y: x >= y, lambda x, y: x == y, lambda x, y: x != y)
+COMPARISONS = (lambda x, y: x < y, lambda x, y: x <= y, lambda x, y: x > y, lambda x, y: x >= y, lambda x, y: x == y,
+               lambda x, y: x != y)
 
 
 def smooth(s: Scope):
@@ -41,7 +53,8 @@ def partner(s: Scope, x):
     fits = [y for y in s.arrays if y.dtype is x.dtype and _broadcasts(s, x, y)]
     if s.chance(0.7) and fits:
         return s.one(fits[-4:]) if s.chance(0.5) else s.one(fits)
-    return s.like(tuple(1 if s.chance(0.3) else n for n in x.shape)[s.whole(0, x.ndim) if s.chance(0.3) else 0:], x.dtype)
+    return s.like(tuple(1 if s.chance(0.3) else n for n in x.shape)[s.whole(0, x.ndim) if s.chance(0.3) else 0:],
+                  x.dtype)
 
 
 def _broadcasts(s: Scope, x, y) -> bool:
@@ -67,7 +80,8 @@ def compare(s: Scope):
 
 def logic(s: Scope):
     x = s.pick(lambda x: x.dtype.kind == "bool")
-    return s.one([lambda x, y: x & y, lambda x, y: x | y, lambda x, y: x ^ y, lambda x, y: gc.logical_not(x)])(x, partner(s, x))
+    return s.one([lambda x, y: x & y, lambda x, y: x | y, lambda x, y: x ^ y, lambda x,
+                  y: gc.logical_not(x)])(x, partner(s, x))
 
 
 def where(s: Scope):
@@ -79,14 +93,17 @@ def where(s: Scope):
 
 def cast(s: Scope):
     x = s.pick()
-    to = s.one([d for d in (gc.f32, gc.f64, gc.i32, gc.i64, gc.bool_, s.dtype, s.dtype) if d is not x.dtype] or [gc.i32])
+    to = s.one([d for d in (gc.f32, gc.f64, gc.i32, gc.i64, gc.bool_, s.dtype, s.dtype) if d is not x.dtype]
+               or [gc.i32])
     return (x * 3).astype(to) if x.dtype.is_float and to.is_int else x.astype(to)
 
 
 def reduce(s: Scope):
     x = s.floats()
-    f = s.one([gc.sum, gc.sum, gc.mean, gc.max, gc.min, gc.var, gc.logsumexp, lambda x, a, keepdims: gc.prod(gc.tanh(x), a, keepdims),
-               lambda x, a, keepdims: gc.sqrt(gc.var(x, a, keepdims=keepdims) + 0.1), lambda x, a, keepdims: gc.std(x, a, keepdims=keepdims)])
+    f = s.one([gc.sum, gc.sum, gc.mean, gc.max, gc.min, gc.var, gc.logsumexp, lambda x, a,
+               keepdims: gc.prod(gc.tanh(x), a, keepdims),
+               lambda x, a, keepdims: gc.sqrt(gc.var(x, a, keepdims=keepdims) + 0.1), lambda x, a,
+               keepdims: gc.std(x, a, keepdims=keepdims)])
     y = f(x, s.axes(x), keepdims=s.chance(0.5))
     return y * 0.25 if f is gc.sum else y
 
@@ -154,14 +171,16 @@ def loss(s: Scope):
         raise Skip
     if way == 2:
         return gc.cross_entropy(x, gc.softmax(s.like(x.shape, x.dtype) * 1), reduction=s.one(["mean", "none"]))
-    return gc.cross_entropy(x, s.like(x.shape[:-1], gc.i64) % n, reduction=s.one(["mean", "none"]), label_smoothing=s.one([0.0, 0.1]))
+    return gc.cross_entropy(x, s.like(x.shape[:-1], gc.i64) % n, reduction=s.one(["mean", "none"]),
+                            label_smoothing=s.one([0.0, 0.1]))
 
 
 def product(s: Scope):
     """x @ y where the inner sizes agree, one of them a transpose or a view perhaps."""
     x = s.floats(1)
     k = x.shape[-1]
-    fits = [y for y in s.arrays if y.dtype is x.dtype and y.ndim >= 1 and y.shape[max(-2, -y.ndim)] == k and _stackable(x, y)]
+    fits = [y for y in s.arrays if y.dtype is x.dtype and y.ndim >= 1 and y.shape[max(-2, -y.ndim)] == k
+            and _stackable(x, y)]
     turned = [y for y in s.arrays if y.dtype is x.dtype and y.ndim == 2 and y.shape[-1] == k]
     way = s.rng.random()
     if fits and way < 0.5:
@@ -176,7 +195,8 @@ def product(s: Scope):
 
 
 def _stackable(x, y) -> bool:
-    return x.ndim <= 2 or y.ndim <= 2 or all(a == b or a == 1 or b == 1 for a, b in zip(x.shape[-3::-1], y.shape[-3::-1]))
+    return x.ndim <= 2 or y.ndim <= 2 or all(a == b or a == 1 or b == 1 for a,
+                                             b in zip(x.shape[-3::-1], y.shape[-3::-1]))
 
 
 def chain(s: Scope):
@@ -198,7 +218,8 @@ def einsum(s: Scope):
     right = [c for c in left if s.chance(0.6)] + (["d"] if s.chance(0.6) else [])
     s.rng.shuffle(right)
     if s.chance(0.2) and right:
-        y = x if len(right) == x.ndim and tuple(sizes[c] for c in right) == x.shape else s.like([sizes[c] for c in right], x.dtype)
+        shape = tuple(sizes[c] for c in right)
+        y = x if shape == x.shape else s.like(shape, x.dtype)
     else:
         y = s.like([sizes[c] for c in right], x.dtype)
     out = [c for c in dict.fromkeys([*left, *right]) if s.chance(0.6)]
@@ -214,5 +235,6 @@ def attention(s: Scope):
     return gc.attention(x, k, k * 0.5 if s.chance(0.3) else s.like(k.shape, x.dtype), causal=s.chance(0.4))
 
 
-STEPS = {smooth: 12, bent: 7, integer: 4, pair: 14, whole_pair: 4, compare: 4, logic: 2, where: 4, cast: 5, reduce: 9, reduce_whole: 3, best: 2,
+STEPS = {smooth: 12, bent: 7, integer: 4, pair: 14, whole_pair: 4, compare: 4, logic: 2, where: 4, cast: 5, reduce: 9,
+         reduce_whole: 3, best: 2,
          cumulative: 4, sort: 4,rows: 5, loss: 2, product: 7, chain: 2, einsum: 4, attention: 2}

@@ -1,23 +1,29 @@
-"""Random graphs: native code = oracle, 1 thread = many threads bit for bit, gradients = differences, text parses back."""
+"""Random graphs: native code = oracle, 1 thread = many threads bit for bit, gradients = differences, text parses
+back."""
 import os
 import signal
 import time
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs import programs
 
 import graphc as gc
+from graphc.codegen.llvm import jit
+from graphc.codegen.llvm.host import host_target as host
+from graphc.compiler import Compilation
 from graphc.dsl.function import trace_function
 from graphc.dsl.signature import Argument
 from graphc.ir.interp import evaluate
 from graphc.ir.printer import print_graph
 from graphc.ir.verify import DECLARED, DIFFERENTIATED, verify
 from tests.random import shrink
-from tests.random.check import Outcome
+from tests.random.check import COMPILE_OBJECT, Outcome, choose
 from tests.random.generator import program
 from tests.random.hunt import hunt
+from tests.random.mutations import MUTATIONS, planted
 from tests.random.oracle import Expected
 from tests.random.workers import in_child
 
@@ -78,13 +84,15 @@ def test_native_code_is_the_oracle(program, seed):
 
 
 def test_programs_of_a_seed(monkeypatch, capsys):
-    """A share of what `python -m tests.random` runs: regions, images, views and derivatives, in processes of their own."""
+    """A share of what `python -m tests.random` runs: regions, images, views and derivatives, in processes of their
+    own."""
     monkeypatch.setenv("GRAPHC_CACHE", "off")
     assert hunt(SEED, 1, SECONDS, shrinking=10) == 0, capsys.readouterr().out
 
 
 def test_the_oracle_finds_what_is_wrong():
-    """A result that is off by more than rounding explains is wrong; one off by less is not, however much the program magnifies it."""
+    """A result that is off by more than rounding explains is wrong; one off by less is not, however much the program
+    magnifies it."""
     graph = gc.parse("""
 graph f(x: f32[4]) {
   %0 = constant() {value=f32[]<1000.0>} : f32[]
@@ -105,6 +113,45 @@ graph f(x: f32[4]) {
     assert "output 1" in expected.wrong([native, np.array([True, True, True, True])])
 
 
+def test_no_noise_where_arithmetic_is_exact():
+    """1 - 1 is 0, and sums of small whole numbers are what they are: a factor behind them explains nothing."""
+    graph = gc.parse("""
+graph f(m: bool[3], n: f32[3]) {
+  %0 = cast(m) {dtype=f32} : f32[3]
+  %1 = constant() {value=f32[]<1.0>} : f32[]
+  %2 = sub(%1, %0) : f32[3]
+  %3 = constant() {value=f32[]<-1000000000.0>} : f32[]
+  %4 = mul(%2, %3) : f32[3]
+  %5 = sum(n) {axes=(0,), keepdims=false} : f32[]
+  %6 = floor(%5) : f32[]
+  return (%4, %6)
+}
+""")
+    m, n = np.array([True, False, True]), np.array([1, 2, 3], np.float32)
+    right = [np.array([0, -1e9, 0], np.float32), np.float32(6)]
+    assert not Expected(graph, [m, n], 0).wrong(right)
+    assert "output 0" in Expected(graph, [m, n], 0).wrong([right[0] - np.float32(100), right[1]])
+    assert "output 1" in Expected(graph, [m, n], 0).wrong([right[0], np.float32(5)])
+
+
+@pytest.mark.parametrize("way", MUTATIONS)
+def test_planted_faults_are_found(way):
+    """Of faults that move an output by 1e-4 or more all are found, of a constant wrong by 1e-5 most. `python -m
+    tests.random.mutations`."""
+    found = [f for i in range(14) if (f := planted(SEED, i, way)) and f.moved > (1e-4 if way != "scaled" else 9e-6)]
+    assert len(found) > 2 and sum(f.caught for f in found) >= len(found) * (1 if way != "scaled" else 0.9)
+
+
+def test_quick_programs_are_compiled_otherwise():
+    """The level that `quick` sets reaches LLVM."""
+    text = Compilation(gc.parse("graph f(x: f32[100]) {\n  %0 = tanh(x) : f32[100]\n  return %0\n}")).llvm
+    codes = []
+    for quick in (True, False):
+        choose(False, "", quick)
+        codes.append(jit.compile_object(text, host()))
+    assert codes[0] != codes[1] and jit.compile_object is COMPILE_OBJECT
+
+
 def test_a_crash_is_a_finding():
     assert in_child(lambda: os.kill(os.getpid(), signal.SIGSEGV)).where == "SIGSEGV"
     assert in_child(lambda: time.sleep(60), seconds=0.2).where == "does not end"
@@ -112,7 +159,8 @@ def test_a_crash_is_a_finding():
 
 def test_findings_are_made_smaller(monkeypatch):
     """Of a graph that fails by one of its nodes little more than that node is left."""
-    graph = next(g for g in (program(SEED, i).graph for i in range(1000)) if "tanh(" in print_graph(g) and len(g.nodes) > 30)
+    graph = next(g for g in (program(SEED, i).graph for i in range(1000)) if "tanh(" in print_graph(g)
+                 and len(g.nodes) > 30)
     monkeypatch.setattr(shrink, "failing", lambda g, *_: Outcome("wrong" if "tanh(" in print_graph(g) else "ok"))
     smaller, _ = shrink.shrunk(graph, Outcome("wrong"))
     assert len(smaller.nodes) < 4

@@ -8,10 +8,12 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterator
+from gc import freeze
 
 from tests.random.check import Outcome, outcome, poison_memory
 
-HANGS, TICK = 60.0, 1.0             # seconds after which a program counts as one that never ends, and in which it is looked at
+# seconds after which a program counts as one that never ends, and in which it is looked at
+HANGS, TICK = 60.0, 1.0
 RECYCLED = 400                      # programs that one process runs: code that was loaded stays in memory
 
 
@@ -29,7 +31,8 @@ class Worker:
         os.close(theirs)
 
     def read(self) -> Iterator[tuple[int, Outcome]]:
-        """What has come: (index, outcome) of programs that ended. At the end of the pipe that of the program which killed the worker."""
+        """What has come: (index, outcome) of programs that ended. At the end of the pipe that of the program which
+        killed the worker."""
         data = os.read(self.pipe, 1 << 16)
         self._buffer += data
         while len(self._buffer) >= 8 and len(self._buffer) >= 8 + (size := int.from_bytes(self._buffer[:8], "little")):
@@ -53,7 +56,8 @@ class Worker:
         return not self.pid
 
     def wait(self, seconds: float) -> None:
-        """So long was waited for it, again; it is stopped when its program has had its time. A machine that stood still counts as a moment."""
+        """So long was waited for it, again; it is stopped when its program has had its time. A machine that stood
+        still counts as a moment."""
         self.waited += min(seconds, 2 * TICK)
         if self.waited > HANGS:
             os.kill(self.pid, signal.SIGKILL)
@@ -115,7 +119,9 @@ def in_child(work: Callable[[], Outcome], seconds: float = HANGS) -> Outcome:
 
 def killed(status: int) -> Outcome:
     """The outcome of a program that ended its process."""
-    name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {os.waitstatus_to_exitcode(status)}"
+    name = f"exit {os.waitstatus_to_exitcode(status)}"
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
     text = "does not end" if name == "SIGKILL" else name
     return Outcome("crashed", text, text)
 
@@ -124,6 +130,7 @@ def _work(pipe: int, seed: int, first: int, step: int) -> None:
     """The child: never returns."""
     def programs():
         poison_memory()
+        freeze()                        # the garbage collector need not visit all modules again and again
         for index in range(first, first + step * RECYCLED, step):
             _send(pipe, (index, outcome(seed, index)))
     _guarded(programs)
@@ -132,6 +139,7 @@ def _work(pipe: int, seed: int, first: int, step: int) -> None:
 def _guarded(work: Callable[[], None]) -> None:
     code = 1
     faulthandler.disable()              # the parent tells of a crash
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         work()
         code = 0

@@ -17,19 +17,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import get_annotations
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from graphc.codegen.routines.architecture import SYSCALL, Architecture
 from graphc.codegen.routines.values import I1, I64, Cell, Elements, Global, Ptr, Typed, array_of
 from graphc.errors import InternalError
 from graphc.once import once_property
 
+Value = TypeVar("Value", bound=Typed)
+
 
 class Callee(Protocol):
     """What can be called: a routine, a function of C, a pointer to a function."""
-    result: type[Typed] | None
-    params: tuple[type[Typed], ...]
-    variadic: bool
+    @property
+    def result(self) -> type[Typed] | None: ...
+
+    @property
+    def params(self) -> tuple[type[Typed], ...]: ...
+
+    @property
+    def variadic(self) -> bool: ...
 
 
 @dataclass
@@ -39,7 +46,14 @@ class Instruction:
     op: str
     result: Typed | None
     operands: tuple[Typed, ...]
-    how: object = None
+    how: Any = None
+
+    @property
+    def made(self) -> Typed:
+        """The result of an operation that has one."""
+        if self.result is None:
+            raise InternalError(f"{self.op} gives no value", "runtime")
+        return self.result
 
 
 @dataclass(eq=False)
@@ -75,12 +89,12 @@ class Routine:
     """A function in the routine IR. `inline`: into every caller."""
     variadic = False
 
-    def __init__(self, build: Callable, inline: bool = False):
+    def __init__(self, build: Callable[..., object], inline: bool = False):
         self.name, self.build, self.inline = build.__name__, build, inline
         self.doc = " ".join((build.__doc__ or "").split())
 
     @once_property
-    def _types(self) -> dict[str, type[Typed] | None]:
+    def _types(self) -> dict[str, Any]:
         return get_annotations(self.build, eval_str=True)
 
     @property
@@ -91,19 +105,19 @@ class Routine:
     def result(self) -> type[Typed] | None:
         return self._types.get("return")
 
-    def __call__(self, body: RoutineBody, *values):
+    def __call__(self, body: RoutineBody, *values: object) -> Any:
         return body.call(self, values)
 
     def __repr__(self) -> str:
         return self.name
 
 
-def routine(build: Callable) -> Routine:
+def routine(build: Callable[..., object]) -> Routine:
     """Decorator of a function that writes a routine."""
     return Routine(build)
 
 
-def inlined(build: Callable) -> Routine:
+def inlined(build: Callable[..., object]) -> Routine:
     """The same, for one that becomes a part of each of its callers."""
     return Routine(build, inline=True)
 
@@ -129,7 +143,7 @@ class RoutineBody:
         return InternalError(f"routine {self.owner.name}: {message}", "runtime")
 
     # ---- values
-    def given(self, value: object, kind: type[Typed]) -> Typed:
+    def given(self, value: object, kind: type[Value]) -> Value:
         """`value`, or the constant, as a value of that type; of a variable or a field where an address is wanted, its
         address."""
         if isinstance(value, Cell):
@@ -140,9 +154,9 @@ class RoutineBody:
             raise self.error(f"{type(value).__name__} given where {kind.__name__} is wanted")
         if value.body is not self or value.block is not None and value.block not in self._open:
             raise self.error(f"a {kind.__name__} is used outside the block that it is computed in")
-        return value
+        return cast(Value, value)
 
-    def emit(self, op: str, kind: type[Typed] | None, *operands: Typed, how: object = None):
+    def emit(self, op: str, kind: type[Typed] | None, *operands: Typed, how: object = None) -> Any:
         """Appends an instruction; its result, of type `kind`."""
         block = self._open[-1]
         if block.ends:
@@ -155,7 +169,7 @@ class RoutineBody:
         block.statements.append(Instruction(op, result, operands, how))
         return result
 
-    def select(self, condition: I1, yes: Typed | int, no: Typed | int):
+    def select(self, condition: I1, yes: Typed | int, no: Typed | int) -> Any:
         """`yes` if the condition holds, else `no`; one of them may be a constant."""
         kind = type(yes if isinstance(yes, Typed) else no)
         if not issubclass(kind, Typed):
@@ -254,7 +268,7 @@ class RoutineBody:
             self.return_(value)
 
     # ---- calls
-    def call(self, callee: Callee, values: Sequence[object]):
+    def call(self, callee: Callee, values: Sequence[object]) -> Any:
         if len(values) < len(callee.params) or len(values) > len(callee.params) and not callee.variadic:
             raise self.error(f"{callee!r} takes {len(callee.params)} values, the call gives {len(values)}")
         operands = [self.given(v, kind) for v, kind in zip(values, callee.params)]
@@ -265,7 +279,7 @@ class RoutineBody:
             self.mentioned.append(callee)
         return self.emit("call", callee.result, *operands, how=callee)
 
-    def syscall(self, name: str, *values) -> I64:
+    def syscall(self, name: str, *values: object) -> I64:
         """The system call of that name; what it gives back, which is -1 for an error."""
         return self.call(SYSCALL, (self.architecture.syscalls[name], *values))
 
@@ -276,8 +290,9 @@ class RoutineBody:
     # ---- helpers
     def _more(self, value: object) -> Typed:
         """A value that a variadic function takes besides its parameters: numbers are I64."""
-        is_pointer = value is None or isinstance(value, (Cell, Ptr))
-        return self.given(value, Ptr if is_pointer else I64 if isinstance(value, int) else type(value))
+        if value is None or isinstance(value, (Cell, Ptr)):
+            return self.given(value, Ptr)
+        return self.given(value, type(value) if isinstance(value, Typed) else I64)
 
     def _append(self, statement: Branch | Repeat) -> None:
         if self._open[-1].ends:

@@ -30,7 +30,8 @@ def module_text(routines: Iterable[Routine], architecture: Architecture,
     """LLVM text of these routines, which others can call, and of all that they call."""
     bodies = routine_bodies(routines, architecture, replaced)
     exported = {r.name for r in routines}
-    others = {thing.name: thing for b in bodies.values() for thing in b.mentioned if not isinstance(thing, Routine)}
+    others = {thing.name: thing for b in bodies.values()
+              for thing in b.mentioned if isinstance(thing, (Extern, Global))}
     parts = [_declaration(thing) for thing in others.values()]
     parts += [f"declare i64 @llvm.{op}.i64(i64, i64)" for op in ("smin", "smax")]
     parts += [_FunctionText(body, replaced).function(name in exported) for name, body in bodies.items()]
@@ -135,8 +136,8 @@ class _FunctionText:
 
     def _load(self, s: Instruction, typed: list[str]) -> str:
         if s.how in (None, VOLATILE):
-            return f"load {s.how or ''} {s.result.llvm}, {typed[0]}"
-        return f"load atomic {s.result.llvm}, {typed[0]} {s.how}, align {s.result.bytes}"
+            return f"load {s.how or ''} {s.made.llvm}, {typed[0]}"
+        return f"load atomic {s.made.llvm}, {typed[0]} {s.how}, align {s.made.bytes}"
 
     def _store(self, s: Instruction, typed: list[str]) -> str:
         if s.how is None:
@@ -145,8 +146,8 @@ class _FunctionText:
 
     def _cmpxchg(self, s: Instruction, typed: list[str]) -> str:
         """LLVM's instruction gives a pair."""
-        self._lines.append(f"  {s.result.text}.pair = cmpxchg {', '.join(typed)} {s.how} monotonic")
-        return f"extractvalue {{ {s.result.llvm}, i1 }} {s.result.text}.pair, 0"
+        self._lines.append(f"  {s.made.text}.pair = cmpxchg {', '.join(typed)} {s.how} monotonic")
+        return f"extractvalue {{ {s.made.llvm}, i1 }} {s.made.text}.pair, 0"
 
     def _call(self, s: Instruction, typed: list[str]) -> str:
         callee = self._replaced.get(s.how, s.how)

@@ -2,8 +2,9 @@
 fields."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from graphc.errors import InternalError
 
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 RELAXED, ACQUIRE, RELEASE, ACQ_REL, SEQ_CST = "monotonic", "acquire", "release", "acq_rel", "seq_cst"
 OF_VALUES = ("body", "text", "block", "const")         # attributes, beside those of the classes
 VOLATILE = "volatile"           # a plain load that is made once, where it stands
+
+Maker = TypeVar("Maker", bound=Callable[..., Any])
+
+
+def _kept(make: Maker) -> Maker:
+    """`cache`, whose stub takes no class as an argument."""
+    return cast(Maker, cache(make))
 
 
 class Typed:
@@ -48,34 +56,34 @@ class Int(Typed):
         number = int(value) - ((value >> 8 * cls.bytes - 1) << 8 * cls.bytes if value > 0 and cls is not I1 else 0)
         return cls(body, str(number) if cls is not I1 else str(bool(number)).lower(), const=number)
 
-    def __add__(self, other) -> Self: return self._with("add", other)
-    def __sub__(self, other) -> Self: return self._with("sub", other)
-    def __mul__(self, other) -> Self: return self._with("mul", other)
-    def __floordiv__(self, other) -> Self: return self._with("udiv", other)
-    def __mod__(self, other) -> Self: return self._with("urem", other)
-    def __and__(self, other) -> Self: return self._with("and", other)
-    def __or__(self, other) -> Self: return self._with("or", other)
-    def __xor__(self, other) -> Self: return self._with("xor", other)
-    def __lshift__(self, other) -> Self: return self._with("shl", other)
-    def __rlshift__(self, other) -> Self: return self.body.given(other, type(self)) << self
-    def __rshift__(self, other) -> Self: return self._with("lshr", other)
+    def __add__(self, other: object) -> Self: return self._with("add", other)
+    def __sub__(self, other: object) -> Self: return self._with("sub", other)
+    def __mul__(self, other: object) -> Self: return self._with("mul", other)
+    def __floordiv__(self, other: object) -> Self: return self._with("udiv", other)
+    def __mod__(self, other: object) -> Self: return self._with("urem", other)
+    def __and__(self, other: object) -> Self: return self._with("and", other)
+    def __or__(self, other: object) -> Self: return self._with("or", other)
+    def __xor__(self, other: object) -> Self: return self._with("xor", other)
+    def __lshift__(self, other: object) -> Self: return self._with("shl", other)
+    def __rlshift__(self, other: object) -> Self: return self.body.given(other, type(self)) << self
+    def __rshift__(self, other: object) -> Self: return self._with("lshr", other)
     def __invert__(self) -> Self: return self._with("xor", True if isinstance(self, I1) else -1)
-    def __eq__(self, other) -> I1: return self._compared("eq", other)
-    def __ne__(self, other) -> I1: return self._compared("ne", other)
-    def __lt__(self, other) -> I1: return self._compared("slt", other)
-    def __le__(self, other) -> I1: return self._compared("sle", other)
-    def __gt__(self, other) -> I1: return self._compared("sgt", other)
-    def __ge__(self, other) -> I1: return self._compared("sge", other)
+    def __eq__(self, other: object) -> I1: return self._compared("eq", other)     # type: ignore[override]
+    def __ne__(self, other: object) -> I1: return self._compared("ne", other)     # type: ignore[override]
+    def __lt__(self, other: object) -> I1: return self._compared("slt", other)
+    def __le__(self, other: object) -> I1: return self._compared("sle", other)
+    def __gt__(self, other: object) -> I1: return self._compared("sgt", other)
+    def __ge__(self, other: object) -> I1: return self._compared("sge", other)
     __hash__ = object.__hash__
 
     def zext(self, to: type[Int]) -> Int: return self.body.emit("zext", to, self)
     def sext(self, to: type[Int]) -> Int: return self.body.emit("sext", to, self)
     def trunc(self, to: type[Int]) -> Int: return self.body.emit("trunc", to, self)
 
-    def _with(self, op: str, other: Self | int) -> Self:
+    def _with(self, op: str, other: object) -> Self:
         return self.body.emit(op, type(self), self, self.body.given(other, type(self)))
 
-    def _compared(self, op: str, other: Self | int) -> I1:
+    def _compared(self, op: str, other: object) -> I1:
         return self.body.emit(op, I1, self, self.body.given(other, type(self)))
 
 
@@ -108,7 +116,7 @@ class Ptr(Typed):
         return isinstance(value, cls)
 
     @classmethod
-    def constant(cls, body: RoutineBody, value: object) -> Self:
+    def constant(cls, body: RoutineBody, value: Any) -> Self:
         return cls(body, "null", const=0) if value is None else cls.of(body.address(value))
 
     @classmethod
@@ -139,33 +147,33 @@ class Cell:
         self.pointer, self.kind = pointer, kind
 
     @property
-    def value(self):
+    def value(self) -> Any:
         return self.pointer.body.emit("load", self.kind, self.pointer)
 
     @value.setter
-    def value(self, value) -> None:
+    def value(self, value: object) -> None:
         body = self.pointer.body
         body.emit("store", None, self.pointer, body.given(value, self.kind))
 
-    def load(self, order: str):
+    def load(self, order: str) -> Any:
         return self.pointer.body.emit("load", self.kind, self.pointer, how=order)
 
-    def store(self, value, order: str) -> None:
+    def store(self, value: object, order: str) -> None:
         body = self.pointer.body
         body.emit("store", None, self.pointer, body.given(value, self.kind), how=order)
 
-    def exchange(self, value, order: str): return self._update("xchg", value, order)
-    def add(self, value, order: str): return self._update("add", value, order)
-    def subtract(self, value, order: str): return self._update("sub", value, order)
-    def bitwise_and(self, value, order: str): return self._update("and", value, order)
+    def exchange(self, value: object, order: str) -> Any: return self._update("xchg", value, order)
+    def add(self, value: object, order: str) -> Any: return self._update("add", value, order)
+    def subtract(self, value: object, order: str) -> Any: return self._update("sub", value, order)
+    def bitwise_and(self, value: object, order: str) -> Any: return self._update("and", value, order)
 
-    def compare_exchange(self, expected, value, order: str):
+    def compare_exchange(self, expected: object, value: object, order: str) -> Any:
         """Writes `value` if `expected` is there; what was there. A failure orders nothing."""
         body = self.pointer.body
         old, new = body.given(expected, self.kind), body.given(value, self.kind)
         return body.emit("cmpxchg", self.kind, self.pointer, old, new, how=order)
 
-    def _update(self, op: str, value, order: str):
+    def _update(self, op: str, value: object, order: str) -> Any:
         """What was there before."""
         body = self.pointer.body
         return body.emit(f"atomicrmw {op}", self.kind, self.pointer, body.given(value, self.kind), how=order)
@@ -177,18 +185,18 @@ class Field:
 
     def __init__(self, kind: type[Typed], count: int | None = None, line: bool = False):
         self.kind, self.count, self.line = kind, count, line
-        inside = count is not None and issubclass(kind, Struct)
-        self.align = 64 if line else 8 if inside else kind.bytes
-        self.bytes = (kind.size if inside else kind.bytes) * (1 if count is None else count)
+        record = kind if count is not None and issubclass(kind, Struct) else None
+        self.align = 64 if line else 8 if record else kind.bytes
+        self.bytes = (record.size if record else kind.bytes) * (1 if count is None else count)
         self.offset = 0
 
-    def __get__(self, struct: Struct | None, _) -> Field | Cell | Elements:
+    def __get__(self, struct: Struct | None, _: type[Struct]) -> Field | Cell | Elements:
         if struct is None:
             return self
         at = struct.plus(self.offset)
         if self.count is None:
             return Cell(at, self.kind)
-        return (records_of if issubclass(self.kind, Struct) else array_of)(self.kind).of(at)
+        return (records_of(self.kind) if issubclass(self.kind, Struct) else array_of(self.kind)).of(at)
 
 
 class Struct(Ptr):
@@ -197,7 +205,7 @@ class Struct(Ptr):
     size: ClassVar[int] = 0
     fields: ClassVar[dict[str, Field]] = {}
 
-    def __init_subclass__(cls, line: bool = False):
+    def __init_subclass__(cls, line: bool = False) -> None:
         """`line`: it fills whole cache lines."""
         own = {name: field for name, field in vars(cls).items() if isinstance(field, Field)}
         if hidden := [name for name in own if name in dir(Ptr) or name in OF_VALUES]:
@@ -217,23 +225,24 @@ class Elements(Ptr):
     inside: ClassVar[bool]
 
     def __getitem__(self, index: I64 | int) -> Cell | Struct:
-        at = self.plus(index * (self.element.size if self.inside else self.element.bytes))
-        return self.element.of(at) if self.inside else Cell(at, self.element)
+        if self.inside and issubclass(self.element, Struct):
+            return self.element.of(self.plus(index * self.element.size))
+        return Cell(self.plus(index * self.element.bytes), self.element)
 
 
-@cache
+@_kept
 def array_of(kind: type[Typed]) -> type[Elements]:
     """The type of a pointer to values, which may be pointers."""
     return type(f"{kind.__name__}s", (Elements,), {"element": kind, "inside": False})
 
 
-@cache
+@_kept
 def records_of(kind: type[Struct]) -> type[Elements]:
     """The type of a pointer to structs that lie side by side."""
     return type(f"{kind.__name__}Records", (Elements,), {"element": kind, "inside": True})
 
 
-@cache
+@_kept
 def function_of(result: type[Typed] | None, *params: type[Typed]) -> type[FunctionPointer]:
     """The type of a pointer to a function."""
     return type("Function", (FunctionPointer,), {"result": result, "params": params})
@@ -246,12 +255,12 @@ class FunctionPointer(Ptr):
     variadic: ClassVar[bool] = False
 
     @classmethod
-    def constant(cls, body: RoutineBody, value: object) -> Self:
+    def constant(cls, body: RoutineBody, value: Any) -> Self:
         if value is not None and (value.params != cls.params or value.result is not cls.result):
             raise body.error(f"{value!r} takes or gives something else than is wanted there")
         return super().constant(body, value)
 
-    def __call__(self, body: RoutineBody, *values):
+    def __call__(self, body: RoutineBody, *values: object) -> Any:
         return body.call(self, values)
 
 
@@ -261,7 +270,7 @@ class Extern:
     def __init__(self, name: str, result: type[Typed] | None, *params: type[Typed], variadic: bool = False):
         self.name, self.result, self.params, self.variadic = name, result, params, variadic
 
-    def __call__(self, body: RoutineBody, *values):
+    def __call__(self, body: RoutineBody, *values: object) -> Any:
         return body.call(self, values)
 
     def __repr__(self) -> str:

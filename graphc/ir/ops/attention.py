@@ -11,9 +11,10 @@ from graphc.errors import GraphError
 from graphc.ir.graph import Value
 from graphc.ir.op import Arrays, Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.constant import full
-from graphc.ir.types import Dim, Dims, DType, TensorType, bool_, broadcast_shapes, dtype_of, i32, shape_text
+from graphc.ir.types import Dim, Dims, TensorType, bool_, broadcast_shapes, i32, shape_text
 
-# a score that softmax turns into exactly 0, yet finite: a row of which all scores are masked stays free of NaN
+# what a bool mask hides: a score that softmax turns into exactly 0, yet finite, so that rows that are hidden whole are
+# free of NaN
 MASKED = -1e30
 
 
@@ -62,7 +63,7 @@ class AttentionOp(Composite):
         """Masked scores [..., Tq, Tk]."""
         s = b.mul(b.matmul(q, _swapped(b, k)), self.factor(q.type.shape))
         if seen is not None:
-            s = b.where(seen, s, b.constant(_hidden(mask is not None and mask.type.dtype), s.type.dtype))
+            s = b.where(seen, s, b.constant(MASKED if _is_bool(mask) else -np.inf, s.type.dtype))
         return s if mask is None or _is_bool(mask) else b.add(s, mask)
 
 
@@ -70,9 +71,10 @@ class Attention(AttentionOp):
     """(q [..., Tq, D], k [..., Tk, D], v [..., Tk, E], mask?) -> (softmax(q k^T * scale + mask) v, logsumexp of the
     scores [..., Tq]).
 
-    A bool mask is true where a query may look, a float mask is added. A query that may look nowhere gives 0; where
-    a float mask of -inf leaves it nothing, NaN, as softmax does.
-    The second result is what the gradient needs to rebuild the probabilities.
+    A bool mask is true where a query may look, a float mask is added. What a query may not look at has no part in its
+    result, whatever the scores are. Beside a bool mask a query that may look nowhere gives 0, and so does one all of
+    whose scores are -1e30 or lower (-inf, say). Without one, a query all of whose scores are -inf gives NaN, as softmax
+    does. The second result is what the gradient needs to rebuild the probabilities.
     """
     name: ClassVar[str] = "attention"
 
@@ -81,18 +83,19 @@ class Attention(AttentionOp):
         return q.with_shape((*scores[:-1], v.shape[-1])), q.with_shape(scores[:-1])
 
     def reference(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None) -> Arrays:
-        s, blind = self._scores(q, k, mask)
+        s, seen = self._scores(q, k, mask)
         with np.errstate(all="ignore"):
             top = np.maximum(np.max(s, axis=-1, keepdims=True, initial=-np.inf), np.finfo(s.dtype).min)
             e = np.exp(s - top)
             total = np.sum(e, axis=-1, keepdims=True)
-            p = np.where(blind, 0, e / total)
+            p = np.where(seen, e / total, 0)
             lse = (top + np.log(total))[..., 0]
             out = np.matmul(p, v)
         lead = np.broadcast_shapes(s.shape[:-2], v.shape[:-2])
         return out.astype(q.dtype), np.broadcast_to(lse, (*lead, lse.shape[-1])).astype(q.dtype)
 
     def _scores(self, q: np.ndarray, k: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """The scores, and where a query may look."""
         s = np.matmul(q, np.swapaxes(k, -1, -2)) * q.dtype.type(self.factor(q.shape))
         seen: np.ndarray = np.ones(s.shape[-2:], bool)
         if self.causal:
@@ -100,10 +103,10 @@ class Attention(AttentionOp):
         if mask is not None and mask.dtype == bool:
             seen = seen & mask
         s, seen = np.broadcast_arrays(s, seen)
-        s = np.where(seen, s, q.dtype.type(_hidden(mask is not None and dtype_of(mask))))
+        s = np.where(seen, s, q.dtype.type(MASKED if mask is not None and mask.dtype == bool else -np.inf))
         if mask is not None and mask.dtype != bool:
             s = s + mask
-        return s, np.logical_not(np.any(seen, axis=-1, keepdims=True))
+        return s, seen
 
     def decompose(self, b: OpBuilder, q: Value, k: Value, v: Value, mask: Value | None = None) -> Values:
         if k.type.shape[-2] == 0:           # who may look at nothing sees 0
@@ -154,9 +157,9 @@ class AttentionGrad(AttentionOp):
     def reference(self, *arrays: np.ndarray) -> Arrays:
         (q, k, v), (out, lse, g) = arrays[:3], arrays[-3:]
         mask = arrays[3] if len(arrays) == 7 else None
-        s, blind = Attention(self.scale, self.causal)._scores(q, k, mask)
+        s, seen = Attention(self.scale, self.causal)._scores(q, k, mask)
         with np.errstate(over="ignore"):
-            p = np.where(blind, 0, np.exp(s - lse[..., None]))
+            p = np.where(seen, np.exp(s - lse[..., None]), 0)
         ds = p * (np.matmul(g, np.swapaxes(v, -1, -2)) - np.sum(g * out, axis=-1, keepdims=True)) * self.factor(q.shape)
         grads = np.matmul(ds, k), np.matmul(np.swapaxes(ds, -1, -2), q), np.matmul(np.swapaxes(p, -1, -2), g)
         return tuple(_summed_to(x.shape, d).astype(x.dtype) for x, d in zip((q, k, v), grads))
@@ -190,11 +193,6 @@ def _where_seen(b: OpBuilder, mask: Value | None, seen: Value | None, p: Value) 
     """0 where a bool mask hides a key: softmax has 0 there already, except in rows that are hidden whole (which
     `causal` alone has none of)."""
     return b.where(seen, p, b.constant(0, p.type.dtype)) if _is_bool(mask) else p
-
-
-def _hidden(mask: DType | bool) -> float:
-    """The score of later keys: beside a float mask, whose own numbers may be as low as any, none at all."""
-    return -np.inf if mask not in (False, bool_) else MASKED
 
 
 def _is_bool(mask: Value | None) -> bool:

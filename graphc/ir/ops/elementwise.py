@@ -43,7 +43,7 @@ class Elementwise(Op):
     def __new__(cls, fn: str) -> Elementwise:
         return cls._MADE.setdefault(fn, super().__new__(cls))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type, tuple[str]]:
         return Elementwise, (self.fn,)
 
     __eq__, __hash__ = object.__eq__, object.__hash__
@@ -65,15 +65,15 @@ class Elementwise(Op):
         return {}                   # the name says it all
 
     @property
-    def linear_in(self) -> tuple[Operands, ...]:        # type: ignore[override]
+    def linear_in(self) -> tuple[Operands, ...]:
         return self.row.linear_in
 
     @property
-    def is_commutative(self) -> bool:                   # type: ignore[override]
+    def is_commutative(self) -> bool:
         return self.row.is_commutative
 
     @property
-    def element_flops(self) -> int:                     # type: ignore[override]
+    def element_flops(self) -> int:
         return self.row.flops
 
     def infer(self, *ins: TensorType) -> TensorType:

@@ -21,7 +21,7 @@ class RowPlaces(Op):
     checked: bool = False
 
     @property
-    def checks_indices(self) -> bool:           # type: ignore[override]
+    def checks_indices(self) -> bool:
         return not self.checked
 
     def infer(self, ids: TensorType) -> TensorType:

@@ -1,5 +1,4 @@
-"""Operators that move elements: reshape, transpose, broadcast, slice, concat, pad, flip, dynamic slices; composites of
-them."""
+"""Operators that move elements: reshape, transpose, broadcast, slice, concat, pad, flip, dynamic slices; composites."""
 from __future__ import annotations
 
 from functools import reduce
@@ -15,8 +14,7 @@ from graphc.ir.ops.constant import full, number
 from graphc.ir.types import (
     Dim, Dims, Sizes, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text, static_shape)
 
-# a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
-FAR = 1 << 30
+FAR = 1 << 30           # a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
 
 
 class Movement(Op):
@@ -37,9 +35,8 @@ class Reshape(Movement):
 
     def infer(self, x: TensorType) -> TensorType:
         out = x.with_shape(self.shape)
-        require(out.size == x.size,
-                f"cannot reshape {shape_text(x.shape)} ({x.size} elements) to {shape_text(self.shape)} ({out.size} "
-                "elements)")
+        require(out.size == x.size, f"cannot reshape {shape_text(x.shape)} ({x.size} elements) to "
+                                    f"{shape_text(self.shape)} ({out.size} elements)")
         return out
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -165,7 +162,7 @@ class Pad(Movement):
     value: int | float | bool = 0
 
     @property
-    def linear_in(self) -> tuple[Operands, ...]:            # type: ignore[override]
+    def linear_in(self) -> tuple[Operands, ...]:
         return () if self.value else (ALL,)
 
     def infer(self, x: TensorType) -> TensorType:
@@ -207,8 +204,7 @@ class Flip(Movement):
 
 
 class DynamicSlice(Movement):
-    """x[s0:s0+sizes[0], s1:s1+sizes[1], …], starts being integer scalars, each clamped to [0, axis size - sizes[i]] as
-    in XLA."""
+    """x[s0:s0+sizes[0], s1:s1+sizes[1], …], starts integer scalars, clamped to [0, axis size - sizes[i]] as in XLA."""
     name: ClassVar[str] = "dynamic_slice"
     linear_in = ((0,),)
     sizes: tuple[Dim, ...]

@@ -106,7 +106,7 @@ class WinogradWeightGrad(Op):
         return Cost(2 * dy.size * x.shape[1] * TAPS * TAPS, x.nbytes + dy.nbytes + w.nbytes)
 
 
-def _check_form(op: Op, *counts: int, padding: tuple[Pair, ...] = ()) -> None:
+def _check_form(op: WinogradWeights | WinogradConv2d | WinogradWeightGrad, *counts: int, padding: tuple[Pair, ...] = ()) -> None:
     """Tiles are of a known size; counts are of something."""
     require(op.tile in POINTS and all(n > 0 for n in counts),
             f"{op.name}: tiles of {op.tile} for {counts}; a tile is one of {', '.join(map(str, POINTS))}")

@@ -73,9 +73,9 @@ class _ForwardBlock:
 
     def __init__(self, b: Blocks, factor: float, head: _Head, first: Ix):
         self.b, self.f, self.factor, self.first, self.mask = b, b.f, factor, first, head.mask
-        added = head.mask is not None and not head.mask.is_bool
+        hides = head.mask is not None and head.mask.is_bool
         # the first maximum; the score of a later key
-        self.least, self.unseen = (lowest(b.dtype), -inf) if added else (MASKED, MASKED)
+        self.least, self.unseen = (MASKED, MASKED) if hides else (lowest(b.dtype), -inf)
         self.q, self.k, self.v, self.out, self.lse = head.q, head.k, head.v, head.out, head.lse
         self.v_turned = b.f.reinterpret(self.v, self.v.shape[::-1], self.v.strides[::-1])
         self.features, self.values = self.q.shape[1], self.v.shape[1]

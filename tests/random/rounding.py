@@ -1,0 +1,96 @@
+"""How far rounding may move the results of an operator: in units in the last place, and where not at all.
+
+IEEE arithmetic gives the exact result where the type holds it: 1 - 1 is 0, the half of a number is exact, and a sum
+of small whole numbers is what it is in any order. No noise belongs there: behind a factor of 1e9, or before a floor
+or a comparison, it would explain whatever comes out.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.ir.types import DType, f32
+
+EXACT = frozenset({                 # operators that choose, move or compare: no rounding
+    "reshape", "transpose", "broadcast_to", "concat", "slice", "pad", "flip", "dynamic_slice", "dynamic_update_slice",
+    "tile", "tril", "triu",
+    "stack", "constant", "iota", "dimension", "copy", "neg", "abs", "sign", "floor", "ceil", "round", "minimum",
+    "maximum", "where", "max", "min",
+    "sort", "topk", "take", "take_along_axis", "one_hot", "max_pool2d", "max_pool2d_pick", "relu", "clip",
+    "stop_gradient", "eq",
+    "ne", "lt", "le", "gt", "ge"})
+# the nearest number of the type to the exact result
+CORRECT = frozenset({"add", "sub", "mul", "div", "sqrt", "cast"})
+ROUNDED_ONCE = CORRECT | {          # the result alone
+    "mod", "floordiv", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "rsqrt",
+    "leaky_relu"}
+# of products of their operands: those of the magnitudes are what partial sums can reach
+SUMS = frozenset({
+    "sum", "mean", "matmul", "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d",
+    "cumsum", "linear_scan",
+    "scatter_add", "scatter_add_along_axis", "avg_pool2d", "avg_pool2d_grad", "max_pool2d_grad"})
+# of nothing but the terms, in any order
+PLAIN_SUMS = frozenset({"sum", "matmul", "einsum", "cumsum", "scatter_add", "scatter_add_along_axis"})
+# added up from left to right: a rounding error of the whole at each step
+RUNNING = frozenset({"linear_scan"})
+CHOOSES = frozenset({"max_pool2d_grad"})        # whose first operand says which terms
+
+ULPS = 4                            # of others: docs/numerics.md promises 2 in f32, 4 in f64, 5 for composites
+CORRECT_ULPS = 1                    # half a unit of the larger of the two sizes that a unit has in a binade
+# sums whose units follow from how many terms they have
+COUNTED = frozenset({"sum", "mean", "matmul", "einsum", "cumsum"})
+
+
+def ulps(name: str, terms: float, in_loop: bool) -> float:
+    """Units by which the result of this operator may be off; those of sums of so many `terms` are units of what the
+    magnitudes add up to.
+
+    Each of n additions is off by half a unit, all of them together by the root of n as much. What a loop adds up step
+    by step may be one sum behind it, in another order.
+    """
+    if in_loop:
+        return ULPS
+    if name in COUNTED:
+        roundings = terms - 1 if name in ("sum", "cumsum") else terms       # of the products or of the division, too
+        return min(ULPS, 0.5 * float(np.sqrt(max(roundings, 0))))
+    return CORRECT_ULPS if name in CORRECT else ULPS
+
+
+def exact_result(name: str, ins: Sequence[np.ndarray], y: np.ndarray, dtype: DType) -> np.ndarray | bool:
+    """bool, where the type holds the exact result of an operator of CORRECT on numbers of that type."""
+    if ins[0].dtype.kind != "f" or dtype is f32:        # f64 holds what two f32 give, or rounds it to the same f32
+        return y.astype(dtype.np) == y
+    a, b = np.broadcast_arrays(ins[0], ins[-1])
+    if name in ("add", "sub"):
+        b = -b if name == "sub" else b
+        back = y - a
+        return (a - (y - back)) + (b - back) == 0       # what rounding took away (Knuth's two-sum)
+    if name in ("mul", "div"):
+        return _power_of_two(b) | (_power_of_two(a) if name == "mul" else False)
+    return name == "cast"
+
+
+def exact_sum(name: str, ins: Sequence[np.ndarray], size: np.ndarray, dtype: DType) -> np.ndarray | bool:
+    """bool, where all partial sums are numbers of the type: multiples of one power of two, none above its digits.
+    `size`: sums of magnitudes."""
+    if name not in PLAIN_SUMS:
+        return False
+    units = [_unit(x) for x in ins if x.dtype.kind == "f"]
+    unit = sum(units) if name in ("matmul", "einsum") else min(units)
+    return size <= 2.0 ** (np.finfo(dtype.np).nmant + 1 + unit)
+
+
+def _unit(x: np.ndarray) -> float:
+    """The exponent of the largest power of two of which all numbers are multiples; -inf where some are no numbers."""
+    if not np.isfinite(x).all():
+        return -np.inf
+    mantissa, exponent = np.frexp(x[x != 0])
+    whole = (mantissa * 2.0 ** 53).astype(np.int64)
+    if not whole.size:
+        return 0.0
+    return float((exponent - 53 + np.frexp((whole & -whole).astype(np.float64))[1] - 1).min())
+
+
+def _power_of_two(x: np.ndarray) -> np.ndarray:
+    return (np.abs(np.frexp(x)[0]) == 0.5) | (x == 0)
