@@ -1,4 +1,6 @@
-"""What PyTensor expresses well: dense layers, recurrence by scan, attention; symbolic functions of parameters by PyTorch's names, weights [in, out]."""
+"""What PyTensor expresses well: dense layers, recurrence by scan, attention; symbolic functions of parameters by
+PyTorch's names, weights [in, out].
+"""
 from __future__ import annotations
 
 from functools import partial

@@ -1,5 +1,5 @@
-"""The networks in TensorFlow: functions of parameters by PyTorch's names, for `tf.function(jit_compile=True)`; images are NHWC, weights [in, out]
-and HWIO, as `networks_jax.py` has them.
+"""The networks in TensorFlow: functions of parameters by PyTorch's names, for `tf.function(jit_compile=True)`; images
+are NHWC, weights [in, out] and HWIO, as `networks_jax.py` has them.
 
 A network is f(p, x, train) -> (result, new running statistics by name).
 """

@@ -1,4 +1,6 @@
-"""PyTorch's weights in the order of axes of JAX, TensorFlow and PyTensor: [in, out] and HWIO; and a network's options as these call it."""
+"""PyTorch's weights in the order of axes of JAX, TensorFlow and PyTensor: [in, out] and HWIO; and a network's options
+as these call it.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

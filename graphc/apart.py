@@ -1,10 +1,12 @@
-"""Steps that train one layer apart: each has its own state, so each would move a copy of the layer that the others never see. That is hardly ever
-meant (a GAN whose discriminator never sees the trained generator), so the second of them is refused when it is first called.
+"""Steps that train one layer apart: each has its own state, so each would move a copy of the layer that the others
+never see. That is hardly ever meant (a GAN whose discriminator never sees the trained generator), so the second of them
+is refused when it is first called.
 
 It is meant, and passes, where the second step
 - was told so: state="own";
 - has been given values: loaded, or written by name;
-- is the first made again: by the same line, for the same function and loss (a cell of a notebook run twice, a loop over learning rates).
+- is the first made again: by the same line, for the same function and loss (a cell of a notebook run twice, a loop over
+  learning rates).
 A step that nobody holds any more stands in nobody's way.
 """
 from __future__ import annotations
@@ -25,7 +27,9 @@ STARTED: "WeakSet[LiveStep]" = WeakSet()       # those that have been called
 
 @dataclass(frozen=True)
 class Share:
-    """What a step has of layers: the names of all parameters that it reads, which of them it trains, and what each layer is, by path."""
+    """What a step has of layers: the names of all parameters that it reads, which of them it trains, and what each
+    layer is, by path.
+    """
     names: Mapping[Parameter, str]
     trained: frozenset[Parameter]
     kinds: Mapping[str, str]
@@ -41,7 +45,9 @@ class Share:
 
 
 class LiveStep(Protocol):
-    """What is asked of a training step. `made`: the user's line; `version`: that of the state when the step was made; `own`: apart on purpose."""
+    """What is asked of a training step. `made`: the user's line; `version`: that of the state when the step was made;
+    `own`: apart on purpose.
+    """
     share: Share
     state: State
     made: Loc | None
@@ -57,15 +63,21 @@ def started(step: LiveStep) -> None:
 
 
 def check_apart(step: LiveStep) -> None:
-    """GraphError for a step with fresh parameters of layers that another one has trained, or that another one has and this one trains."""
+    """GraphError for a step with fresh parameters of layers that another one has trained, or that another one has and
+    this one trains.
+    """
     if step in STARTED or step.own or step.state.lock.version != step.version:
         return
     for other in list(STARTED):
-        common = None if other.state is step.state or other.own or _again(step, other) else step.share.common(other.share)
+        is_apart = other.state is not step.state and not other.own and not _again(step, other)
+        common = step.share.common(other.share) if is_apart else None
         if common is not None:
-            raise GraphError(f"{step.share.named(common)} is part of two training steps, each with parameters of its own, so that neither "
-                             f"sees what the other trains: of this one, made at {step.made}, and of that made at {other.made}. To train one set of "
-                             'parameters, give this one the state of the other: state=step.state; to train a fresh one, state="own", or a '
+            raise GraphError(f"{step.share.named(common)} is part of two training steps, each with parameters of its "
+                             f"own, so that neither "
+                             f"sees what the other trains: of this one, made at {step.made}, and of that made at "
+                             f"{other.made}. To train one set of "
+                             'parameters, give this one the state of the other: state=step.state; to train a fresh '
+                             'one, state="own", or a '
                              "copy.deepcopy of the network",
                              user_loc())
 

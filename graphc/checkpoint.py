@@ -1,9 +1,11 @@
-"""Checkpoints in safetensors. A crash while saving never leaves half a file; a damaged file is refused, naming the tensor.
+"""Checkpoints in safetensors. A crash while saving never leaves half a file; a damaged file is refused, naming the
+tensor.
 
-The header of a file written by graphc begins with `MARK` and the SHA-256 of the header (its length included) with that sum left blank; its metadata
-hold the SHA-256 of each array. The format has no byte outside the header and the arrays, so every bit of a file is covered. A file that begins almost
-as `MARK`, or that names a sum, was written by graphc and is damaged: damage of a few bytes cannot turn it into a file of another program, which has no
-sums. A file that another program made from one of graphc's, metadata included, is refused too, because its sums do not fit its content.
+The header of a file written by graphc begins with `MARK` and the SHA-256 of the header (its length included) with that
+sum left blank; its metadata hold the SHA-256 of each array. The format has no byte outside the header and the arrays,
+so every bit of a file is covered. A file that begins almost as `MARK`, or that names a sum, was written by graphc and
+is damaged: damage of a few bytes cannot turn it into a file of another program, which has no sums. A file that another
+program made from one of graphc's, metadata included, is refused too, because its sums do not fit its content.
 """
 from __future__ import annotations
 
@@ -26,17 +28,23 @@ METADATA, SUM, SUMS = "__metadata__", "graphc.sha256", "graphc.sums"
 MARK = f'{{"{METADATA}":{{"format":"graphc","{SUM}":"'.encode()
 DIGITS = 64
 BLANK = b"0" * DIGITS
-NEAR = 8                        # bytes of MARK that may be wrong: far more than accidents change, and far fewer than other files differ in
+# bytes of MARK that may be wrong: far more than accidents change, and far fewer than other files differ in
+NEAR = 8
 DTYPES = {np.dtype(name): code for name, code in dict(
-    f8="F64", f4="F32", f2="F16", i8="I64", i4="I32", i2="I16", i1="I8", u8="U64", u4="U32", u2="U16", u1="U8", c8="C64", bool="BOOL").items()}
+    f8="F64", f4="F32", f2="F16", i8="I64", i4="I32", i2="I16", i1="I8", u8="U64", u4="U32", u2="U16", u1="U8",
+    c8="C64", bool="BOOL").items()}
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Replaces the file `path` (see `replacing`) by one that holds `arrays`, of any shapes and of numpy's numbers of up to 64 bits.
+    """Replaces the file `path` (see `replacing`) by one that holds `arrays`, of any shapes and of numpy's numbers of up
+    to 64 bits.
 
-    Raises GraphError for another dtype, or the name that the format keeps for itself; OSError when the file cannot be written.
+    Raises GraphError for another dtype, or the name that the format keeps for itself; OSError when the file cannot be
+    written.
     """
-    dense = {name: _dense(name, a) for name, a in sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))}    # all stay aligned
+    # all stay aligned
+    dense = {name: _dense(name, a)
+             for name, a in sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))}
     with replacing(path) as file:
         file.write(_header(dense))
         for array in dense.values():
@@ -46,7 +54,8 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of a safetensors file, graphc's or another program's. GraphError when it is missing or damaged."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):             # before it is opened, which waits for who writes into a pipe
+        # before it is opened, which waits for who writes into a pipe
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError("it is no file")
         with open(path, "rb") as opened, safe_open(_again(opened, path), framework="numpy") as file:
             check = _checked_header(path, opened, file.metadata() or {})
@@ -54,7 +63,8 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise GraphError(f"there is no checkpoint {path}", user_loc()) from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise GraphError(f"{path} is not a whole safetensors file ({error}); load an older checkpoint", user_loc()) from None
+        raise GraphError(f"{path} is not a whole safetensors file ({error}); load an older checkpoint",
+                         user_loc()) from None
     for name, array in arrays.items():
         if not check(name, array):
             raise _damaged(path, f"the bytes of {name} do not match their checksum")
@@ -68,7 +78,8 @@ def _header(arrays: Mapping[str, np.ndarray]) -> bytes:
         table[name] = dict(dtype=DTYPES[a.dtype], shape=a.shape, data_offsets=(start, start + a.nbytes))
         start += a.nbytes
     sums = json.dumps({name: _sha256(a) for name, a in arrays.items()})
-    text = json.dumps({METADATA: {"format": "graphc", SUM: BLANK.decode(), SUMS: sums}, **table}, separators=(",", ":")).encode()
+    text = json.dumps({METADATA: {"format": "graphc", SUM: BLANK.decode(), SUMS: sums}, **table},
+                      separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     blank = len(text).to_bytes(8, "little") + text
     return _with_sum(blank, hashlib.sha256(blank).hexdigest().encode())
@@ -85,18 +96,23 @@ def _again(opened: BinaryIO, path: str | os.PathLike[str]) -> str:
     return same if os.path.exists(same) else os.fspath(path)
 
 
-def _checked_header(path: str | os.PathLike[str], file: BinaryIO, metadata: Mapping[str, str]) -> Callable[[str, np.ndarray], bool]:
-    """check(name, array) -> whether the array is the one that was saved. GraphError or ValueError when the header itself is damaged."""
+def _checked_header(path: str | os.PathLike[str], file: BinaryIO,
+                    metadata: Mapping[str, str]) -> Callable[[str, np.ndarray], bool]:
+    """check(name, array) -> whether the array is the one that was saved. GraphError or ValueError when the header
+    itself is damaged.
+    """
     start = file.read(8)
     header = start + file.read(int.from_bytes(start, "little"))
     json.loads(header[8:], object_pairs_hook=_unique)
-    if sum(a == b for a, b in zip(MARK, header[8:])) >= len(MARK) - NEAR or any(f'"{key}"'.encode() in header for key in (SUM, SUMS)):
+    is_named = any(f'"{key}"'.encode() in header for key in (SUM, SUMS))
+    if is_named or sum(a == b for a, b in zip(MARK, header[8:])) >= len(MARK) - NEAR:
         found = header[8 + len(MARK):8 + len(MARK) + DIGITS]
         if not header[8:].startswith(MARK) or hashlib.sha256(_with_sum(header, BLANK)).hexdigest().encode() != found:
             raise _damaged(path, "its header does not match its checksum")
         sums = _table(metadata.get(SUMS, ""))
         return lambda name, array: sums.get(name) == _sha256(array)
-    sums = _table(metadata.get("crc32", "{}")) if metadata.get("format") == "graphc" else {}        # of graphc's older files
+    # of graphc's older files
+    sums = _table(metadata.get("crc32", "{}")) if metadata.get("format") == "graphc" else {}
     return lambda name, array: name not in sums or sums[name] == zlib.crc32(_bytes(array))
 
 
@@ -119,10 +135,12 @@ def _dense(name: str, array: np.ndarray) -> np.ndarray:
     """`array` as the format stores it: row-major, little-endian."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
     if name == METADATA:
-        raise GraphError(f"no array can be saved under the name {METADATA}, which safetensors keeps for itself", user_loc())
+        raise GraphError(f"no array can be saved under the name {METADATA}, which safetensors keeps for itself",
+                         user_loc())
     if little.dtype not in DTYPES:
         known = ", ".join(map(str, DTYPES))
-        raise GraphError(f"{name} is {array.dtype}, which cannot be saved; convert it with .astype to one of {known}", user_loc())
+        raise GraphError(f"{name} is {array.dtype}, which cannot be saved; convert it with .astype to one of {known}",
+                         user_loc())
     return little
 
 

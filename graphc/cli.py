@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     dump.add_argument("--stage", choices=STAGES, default="fused")
     dump.add_argument("--target", choices=sorted(TARGETS), help="compile for this CPU instead of this machine's")
     dump.set_defaults(command=_dump)
-    explain = commands.add_parser("explain", help="why neighbours are not fused, and among which schedules each kernel's was chosen")
+    explain = commands.add_parser("explain",
+                                  help="why neighbours are not fused, and among which schedules each kernel's was "
+                                       "chosen")
     _add_source(explain)
     explain.add_argument("--target", choices=sorted(TARGETS), help="compile for this CPU instead of this machine's")
     explain.set_defaults(command=_explain)

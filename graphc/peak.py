@@ -1,4 +1,6 @@
-"""The peak of the machine in fused multiply-adds and in memory traffic, measured by generated loops that contain nothing else."""
+"""The peak of the machine in fused multiply-adds and in memory traffic, measured by generated loops that contain
+nothing else.
+"""
 from __future__ import annotations
 
 import time
@@ -24,7 +26,9 @@ READ_TILE, CHAINS_READ = 1 << 15, 8     # elements of a tile; vectors in flight
 
 @dataclass(frozen=True)
 class Probe:
-    """A generated loop that does nothing but arithmetic or traffic; `work`: floating-point operations or bytes of one run."""
+    """A generated loop that does nothing but arithmetic or traffic; `work`: floating-point operations or bytes of one
+    run.
+    """
     executable: Executable
     inputs: tuple[np.ndarray, ...]
     output: np.ndarray
@@ -59,7 +63,8 @@ def copy_rate(threads: int, mbytes: int = 64) -> float:
 def fma_probe(threads: int) -> Probe:
     """f32 fused multiply-adds."""
     lanes = host_target().lanes(4)
-    return Probe(_executable(_fma_program(lanes), threads), (), np.zeros(TILES * lanes, np.float32), 2.0 * lanes * CHAINS * TRIPS * TILES)
+    return Probe(_executable(_fma_program(lanes), threads), (), np.zeros(TILES * lanes, np.float32),
+                 2.0 * lanes * CHAINS * TRIPS * TILES)
 
 
 @cache

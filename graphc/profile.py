@@ -23,7 +23,9 @@ SHOWN = 30                          # rows of the printed table
 
 @dataclass(frozen=True)
 class CallSite:
-    """A kernel call of the program: the user's line and layer, the arithmetic (direct algorithm) and the bytes that one call must move."""
+    """A kernel call of the program: the user's line and layer, the arithmetic (direct algorithm) and the bytes that one
+    call must move.
+    """
     kernel: str
     loc: Loc | None
     scope: str
@@ -62,9 +64,10 @@ class ProfileRow:
 
 @dataclass(frozen=True)
 class Profile:
-    """The kernels of a program, the slowest first. `seconds`: of the fastest run as a whole; `peak` GFLOP/s of f32 fused multiply-adds and
-    `bandwidth` GB/s of a large copy, both measured on as many threads. Kernels are judged by their least times, which runs of their own may
-    have had: machines are shared."""
+    """The kernels of a program, the slowest first. `seconds`: of the fastest run as a whole; `peak` GFLOP/s of f32
+    fused multiply-adds and `bandwidth` GB/s of a large copy, both measured on as many threads. Kernels are judged by
+    their least times, which runs of their own may have had: machines are shared.
+    """
     rows: tuple[ProfileRow, ...]
     seconds: float
     median_seconds: float
@@ -73,8 +76,9 @@ class Profile:
     bandwidth: float
 
     def limit(self, row: ProfileRow) -> float:
-        """Seconds that the row would take at the roofline (Williams, Waterman and Patterson 2009): max(flops / peak, bytes / bandwidth). Data
-        that stay in the caches may beat it."""
+        """Seconds that the row would take at the roofline (Williams, Waterman and Patterson 2009): max(flops / peak,
+        bytes / bandwidth). Data that stay in the caches may beat it.
+        """
         return max(row.flops / (self.peak * 1e9), row.bytes / (self.bandwidth * 1e9))
 
     def share(self, row: ProfileRow) -> float:
@@ -84,28 +88,34 @@ class Profile:
     def save(self, path: str | os.PathLike[str]) -> None:
         """The roofline plot as an SVG file; GraphError for a name that says another format."""
         if Path(path).suffix.lower() != ".svg":
-            raise GraphError(f"the roofline plot is saved as SVG: give a name that ends in .svg, got {os.fspath(path)!r}", user_loc())
+            raise GraphError(f"the roofline plot is saved as SVG: give a name that ends in .svg, got "
+                             f"{os.fspath(path)!r}", user_loc())
         points = [(f"{row.kernel} {row.line}", row.intensity, row.gflops, row.seconds) for row in self.rows]
         write_file(path, roofline_svg(points, self.peak, self.bandwidth))
 
     def __str__(self) -> str:
         width = max([len(row.kernel) for row in self.rows[:SHOWN]] + [6])
-        head = f"{'kernel':<{width}}  {'line':<22} {'calls':>6} {'ms':>10} {'%':>6} {'GFLOP/s':>8} {'GB/s':>7} {'roofline':>8}"
+        head = (f"{'kernel':<{width}}  {'line':<22} {'calls':>6} {'ms':>10} {'%':>6} {'GFLOP/s':>8} {'GB/s':>7} "
+                f"{'roofline':>8}")
         inside = sum(row.seconds for row in self.rows)
         lines = [head, *(self._line(row, width, inside) for row in self.rows[:SHOWN])]
         if len(self.rows) > SHOWN:
             rest = sum(row.seconds for row in self.rows[SHOWN:])
-            lines.append(f"{f'{len(self.rows) - SHOWN} more':<{width}}  {'':<22} {'':>6} {1e3 * rest:>10.3f} {100 * rest / inside:>6.1f}")
-        lines.append(f"{1e3 * inside:.3f} ms in kernels of {1e3 * self.seconds:.3f} ms (median run {1e3 * self.median_seconds:.3f} ms), {self.threads} threads; "
+            lines.append(f"{f'{len(self.rows) - SHOWN} more':<{width}}  {'':<22} {'':>6} {1e3 * rest:>10.3f} "
+                         f"{100 * rest / inside:>6.1f}")
+        lines.append(f"{1e3 * inside:.3f} ms in kernels of {1e3 * self.seconds:.3f} ms (median run "
+                     f"{1e3 * self.median_seconds:.3f} ms), {self.threads} threads; "
                      f"machine: {self.peak:.0f} GFLOP/s, {self.bandwidth:.0f} GB/s")
         return "\n".join(lines)
 
     def _line(self, row: ProfileRow, width: int, inside: float) -> str:
-        return (f"{row.kernel:<{width}}  {row.line:<22} {row.calls:>6} {1e3 * row.seconds:>10.3f} {100 * row.seconds / inside if inside else 0:>6.1f} "
+        return (f"{row.kernel:<{width}}  {row.line:<22} {row.calls:>6} {1e3 * row.seconds:>10.3f} "
+                f"{100 * row.seconds / inside if inside else 0:>6.1f} "
                 f"{row.gflops:>8.1f} {row.gbytes:>7.1f} {100 * self.share(row):>7.0f}%")
 
 
-def measure(run: Executable, table: np.ndarray, sites: Sequence[CallSite], arrays: Sequence[np.ndarray], runs: int) -> Profile:
+def measure(run: Executable, table: np.ndarray, sites: Sequence[CallSite], arrays: Sequence[np.ndarray],
+            runs: int) -> Profile:
     """Profile of an instrumented program whose clocks are in `table` [sites, 2]: `runs` runs after one to warm up."""
     run.slow(*arrays)
     times, tables = [], []
@@ -127,6 +137,8 @@ def _grouped(sites: Sequence[CallSite], tables: np.ndarray) -> list[ProfileRow]:
     rows = []
     for (kernel, loc), numbers in groups.items():
         calls = [int(tables[0, n, 1]) for n in numbers]
-        rows.append(ProfileRow(kernel, loc, sites[numbers[0]].scope, sum(calls), 1e-9 * int(tables[:, numbers, 0].sum(axis=1).min()),
-                               sum(c * sites[n].flops for c, n in zip(calls, numbers)), sum(c * sites[n].bytes for c, n in zip(calls, numbers))))
+        rows.append(ProfileRow(kernel, loc, sites[numbers[0]].scope, sum(calls),
+                               1e-9 * int(tables[:, numbers, 0].sum(axis=1).min()),
+                               sum(c * sites[n].flops for c, n in zip(calls, numbers)),
+                               sum(c * sites[n].bytes for c, n in zip(calls, numbers))))
     return rows

@@ -16,7 +16,8 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress(Generic[Batch]):
-    """Iterates over batches and shows loss and examples (or another `unit`) per second; `examples`: how many a batch has.
+    """Iterates over batches and shows loss and examples (or another `unit`) per second; `examples`: how many a batch
+    has.
 
     `for batch in (bar := Progress(batches, "epoch 1", examples=64)): bar.loss(step(*batch))`
     """

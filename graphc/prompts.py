@@ -21,8 +21,10 @@ def padded_prompts(prompt: object, lengths: object, inputs: Mapping[str, np.ndar
         prompt = np.full((batch, 1), prompt)
     ids, counts = _padded(items(prompt, "a prompt")) if lengths is None else (array_of(prompt), array_of(lengths))
     if ids.dtype not in (np.int32, np.int64) or ids.ndim != 2 or 0 in ids.shape:
-        raise GraphError(f"a prompt is integers [batch, time], [time], or lists of them, of one token or more; got {ids.dtype} {list(ids.shape)}", user_loc())
-    if counts.shape != ids.shape[:1] or counts.dtype.kind not in "iu" or counts.min() < 1 or counts.max() > ids.shape[1]:
+        raise GraphError(f"a prompt is integers [batch, time], [time], or lists of them, of one token or more; got "
+                         f"{ids.dtype} {list(ids.shape)}", user_loc())
+    if (counts.shape != ids.shape[:1] or counts.dtype.kind not in "iu" or counts.min() < 1
+        or counts.max() > ids.shape[1]):
         raise GraphError(f"lengths are {len(ids)} integers from 1 to {ids.shape[1]}, got {counts.tolist()}", user_loc())
     return ids, counts.astype(np.int64)
 

@@ -1,4 +1,6 @@
-"""Atomic writing of a user's file: afterwards it has the complete new content or the old one, and no temporary file is left beside it."""
+"""Atomic writing of a user's file: afterwards it has the complete new content or the old one, and no temporary file is
+left beside it.
+"""
 from __future__ import annotations
 
 import errno
@@ -15,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 PREFIX, SUFFIX = ".graphc.", ".part"
-ABANDONED = 3600                # seconds after which a temporary file that nobody writes to is one of a process that was killed
+# seconds after which a temporary file that nobody writes to is one of a process that was killed
+ABANDONED = 3600
 NEW_MODE = 0o666                # less the umask, as of any new file
 UNNAMED = getattr(os, "O_TMPFILE", 0)
 OPEN_FILES = "/proc/self/fd"
@@ -23,11 +26,12 @@ OPEN_FILES = "/proc/self/fd"
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """`with replacing(path) as file`: what is written to `file` becomes the content of `path` when the block ends, at once and on the disk; an
-    exception leaves the old content.
+    """`with replacing(path) as file`: what is written to `file` becomes the content of `path` when the block ends, at
+    once and on the disk; an exception leaves the old content.
 
-    A link stays a link: what it leads to is replaced. The file keeps its mode and, where that is allowed, its owner and group; a new one gets
-    those of any new file. What is no file (a pipe, /dev/stdout) is written to at the end. Raises OSError when it cannot be written.
+    A link stays a link: what it leads to is replaced. The file keeps its mode and, where that is allowed, its owner and
+    group; a new one gets those of any new file. What is no file (a pipe, /dev/stdout) is written to at the end. Raises
+    OSError when it cannot be written.
     """
     target = Path(os.path.realpath(os.fsdecode(path)))
     old = _status(target)
@@ -35,7 +39,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with _Replacement(target, old) as file:
             yield file
     else:
-        buffer = BytesIO()                                      # who writes may want to know its position, which pipes do not tell
+        # who writes may want to know its position, which pipes do not tell
+        buffer = BytesIO()
         yield buffer
         with open(target, "wb") as file:
             file.write(buffer.getbuffer())
@@ -48,8 +53,9 @@ def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 class _Replacement:
-    """A file without a name where the system has such (one that is killed leaves nothing), else one with a short name of its own, in the
-    target's folder; it takes the target's place when all is written."""
+    """A file without a name where the system has such (one that is killed leaves nothing), else one with a short
+    name of its own, in the target's folder; it takes the target's place when all is written.
+    """
 
     def __init__(self, target: Path, old: os.stat_result | None):
         self.target, self.old = target, old
@@ -57,14 +63,16 @@ class _Replacement:
 
     def __enter__(self) -> BinaryIO:
         if self.old is not None and not os.access(self.target, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.target))     # as any other way of writing to it
+            # as any other way of writing to it
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.target))
         _clean(self.target)
         self.file = self._unnamed() or self._created()
         return self.file
 
     def _unnamed(self) -> BinaryIO | None:
         if UNNAMED and os.path.isdir(OPEN_FILES):
-            with suppress(OSError):                             # a file system without them, or no such folder, which `_created` reports
+            # a file system without them, or no such folder, which `_created` reports
+            with suppress(OSError):
                 return os.fdopen(os.open(self.target.parent, UNNAMED | os.O_RDWR | os.O_CLOEXEC, NEW_MODE), "w+b")
         return None
 
@@ -72,7 +80,8 @@ class _Replacement:
         try:
             return os.fdopen(os.open(self.named, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_MODE), "wb")
         except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.target)) from None          # by the name that the user knows
+            # by the name that the user knows
+            raise OSError(error.errno, error.strerror, str(self.target)) from None
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         try:
@@ -89,8 +98,9 @@ class _Replacement:
         _sync_folder(self.target.parent)
 
     def _finish(self, file: BinaryIO) -> None:
-        """Takes owner, group and mode of the old file, as far as that is allowed (the owner first: a change of it may take bits of the mode), and waits
-        for the disk."""
+        """Takes owner, group and mode of the old file, as far as that is allowed (the owner first: a change of it
+        may take bits of the mode), and waits for the disk.
+        """
         if self.old is not None:
             with suppress(OSError):
                 os.fchown(file.fileno(), self.old.st_uid, self.old.st_gid)
@@ -103,7 +113,8 @@ class _Replacement:
         if os.fstat(self.file.fileno()).st_nlink:
             return
         folder = os.open(self.target.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:                                                    # given a folder, os.link follows the link to the open file
+        # given a folder, os.link follows the link to the open file
+        try:
             os.link(f"{OPEN_FILES}/{self.file.fileno()}", self.named.name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError:
             self.file.seek(0)
@@ -125,7 +136,8 @@ def _clean(target: Path) -> None:
     stem = _stem(target)
     with suppress(OSError), os.scandir(target.parent) as files:
         for file in files:
-            if file.name.startswith(stem) and file.name.endswith(SUFFIX) and file.stat(follow_symlinks=False).st_mtime < time.time() - ABANDONED:
+            if (file.name.startswith(stem) and file.name.endswith(SUFFIX)
+                and file.stat(follow_symlinks=False).st_mtime < time.time() - ABANDONED):
                 os.unlink(file.path)
 
 

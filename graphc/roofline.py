@@ -10,7 +10,8 @@ Point = tuple[str, float, float, float]         # name, flops for each byte, GFL
 
 WIDTH, HEIGHT, LEFT, TOP, LEGEND = 560, 380, 64, 28, 330
 LABELLED = 12                       # points with a number and a line in the legend: those that take the most time
-STYLE = "text{font:11px sans-serif;fill:#333} .roof{stroke:#b33;stroke-width:2;fill:none} .grid{stroke:#ddd} .point{fill:#36c;fill-opacity:.55;stroke:#124}"
+STYLE = ("text{font:11px sans-serif;fill:#333} .roof{stroke:#b33;stroke-width:2;fill:none} .grid{stroke:#ddd} "
+         ".point{fill:#36c;fill-opacity:.55;stroke:#124}")
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,16 @@ class PlotAxis:
 
 
 def roofline_svg(points: Sequence[Point], peak: float, bandwidth: float) -> str:
-    """An SVG picture; `peak` GFLOP/s, `bandwidth` GB/s. The area of a point is its share of the time; kernels without arithmetic are left out."""
+    """An SVG picture; `peak` GFLOP/s, `bandwidth` GB/s. The area of a point is its share of the time; kernels without
+    arithmetic are left out.
+    """
     drawn = sorted((p for p in points if p[1] > 0 and p[2] > 0), key=lambda p: -p[3])
     ridge = peak / bandwidth
     x = PlotAxis.of([ridge / 10, ridge * 10, *(p[1] for p in drawn)], LEFT, WIDTH)
     y = PlotAxis.of([peak / 100, peak, *(p[2] for p in drawn)], HEIGHT, TOP)
     total = sum(p[3] for p in points) or 1.0
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + LEGEND} {HEIGHT + 48}"><style>{STYLE}</style>', *_grid(x, y),
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + LEGEND} '
+             f'{HEIGHT + 48}"><style>{STYLE}</style>', *_grid(x, y),
              _roof(x, y, peak, bandwidth, ridge)]
     for number, point in enumerate(drawn, 1):
         parts += _point(number, point, x, y, point[3] / total)
@@ -50,9 +54,11 @@ def roofline_svg(points: Sequence[Point], peak: float, bandwidth: float) -> str:
 
 
 def _grid(x: PlotAxis, y: PlotAxis) -> list[str]:
-    lines = [f'<path class="grid" d="M{x.at(10.0 ** t)} {y.start}V{y.end}"/><text x="{x.at(10.0 ** t)}" y="{y.start + 16}" text-anchor="middle">{10.0 ** t:g}</text>'
+    lines = [f'<path class="grid" d="M{x.at(10.0 ** t)} {y.start}V{y.end}"/><text x="{x.at(10.0 ** t)}" '
+             f'y="{y.start + 16}" text-anchor="middle">{10.0 ** t:g}</text>'
              for t in x.ticks]
-    lines += [f'<path class="grid" d="M{x.start} {y.at(10.0 ** t)}H{x.end}"/><text x="{x.start - 6}" y="{y.at(10.0 ** t) + 4}" text-anchor="end">{10.0 ** t:g}</text>'
+    lines += [f'<path class="grid" d="M{x.start} {y.at(10.0 ** t)}H{x.end}"/><text x="{x.start - 6}" '
+              f'y="{y.at(10.0 ** t) + 4}" text-anchor="end">{10.0 ** t:g}</text>'
               for t in y.ticks]
     return [*lines, f'<text x="{(x.start + x.end) / 2}" y="{y.start + 36}" text-anchor="middle">FLOP per byte</text>',
             f'<text x="{x.start}" y="{y.end - 12}" text-anchor="middle">GFLOP/s</text>']

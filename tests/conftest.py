@@ -1,5 +1,6 @@
-"""What holds for the whole suite: every native call of a test gives the same bits with 1, 2, 3 and 4 threads, state included; and no kernel counts on
-what memory held before."""
+"""What holds for the whole suite: every native call of a test gives the same bits with 1, 2, 3 and 4 threads, state
+included; and no kernel counts on what memory held before.
+"""
 from __future__ import annotations
 
 import numpy as np

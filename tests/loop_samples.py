@@ -62,7 +62,8 @@ def square_sum(b: Builder, x: Value) -> Value:
 def gradients(b: Builder, y: Value, wrt) -> list[Value]:
     """Gradients of the scalar y; zeros where nothing flows."""
     found = backward(b, list(b.nodes), {y: b.constant(1, y.type.dtype)}, wrt)
-    return [b.broadcast_to(b.constant(0, v.type.dtype), shape=v.type.shape) if g is None else g for g, v in zip(found, wrt)]
+    return [b.broadcast_to(b.constant(0, v.type.dtype), shape=v.type.shape) if g is None else g
+            for g, v in zip(found, wrt)]
 
 
 def with_gradients(types: dict[str, TensorType], loss: Callable[..., Value], order: int = 1) -> Graph:
@@ -95,7 +96,9 @@ def assert_same(a: Graph, b: Graph, arguments, tolerance: float = 1e-10) -> None
 
 
 def check_gradients(types: dict[str, TensorType], loss: Callable[..., Value], arguments=None, order: int = 2) -> None:
-    """First (and second) gradients against central differences, along random directions, of the loss (and of the sum of squared gradients)."""
+    """First (and second) gradients against central differences, along random directions, of the loss (and of the sum of
+    squared gradients).
+    """
     graph = with_gradients(types, loss, order)
     arguments = samples(graph) if arguments is None else arguments
     results = evaluate(graph, arguments)

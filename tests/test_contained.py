@@ -1,4 +1,5 @@
-"""The search for cycles pauses while a program is compiled, and only then; context variables are afterwards as before."""
+"""The search for cycles pauses while a program is compiled, and only then; context variables are afterwards as before.
+"""
 import gc
 from contextvars import ContextVar
 

@@ -11,7 +11,8 @@ from benchmarks.networks_pytensor import NETWORKS, attention
 from benchmarks.turned_weights import turned, with_options
 from benchmarks.workloads import GRADIENTS, INFER, TRAIN
 
-CONFIGURATION = "pytensor.function in its default mode (Numba), float32, shared variables updated in place, recurrence by scan"
+CONFIGURATION = ("pytensor.function in its default mode (Numba), float32, shared variables updated in place, "
+                 "recurrence by scan")
 pytensor.config.floatX = "float32"
 
 

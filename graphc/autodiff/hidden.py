@@ -249,7 +249,9 @@ def _constant_slopes(node: Node) -> bool:
 
 
 def _follow(node: Node) -> Rule | None:
-    """How a choice over the result of `node` is one over the gradients of its operands, before these are summed; None where it is not."""
+    """How a choice over the result of `node` is one over the gradients of its operands, before these are summed; None
+    where it is not.
+    """
     if node.op.is_elementwise or isinstance(node.op, MOVES):
         return _elementwise(node)
     return next((rule(node) for kinds, rule in FOLLOW.items() if isinstance(node.op, kinds)), None)

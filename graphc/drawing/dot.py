@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from graphc.drawing.picture import Picture, PictureCluster, Vertex
 
-UNPRINTABLE = re.compile("[^\t -\U0010ffff]|[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")     # what XML must not contain, and line ends
+# what XML must not contain, and line ends
+UNPRINTABLE = re.compile("[^\t -\U0010ffff]|[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 VERTICES = {
     "input": 'shape=box, style="rounded,filled", fillcolor="#dbe9f9", color="#6b8fb8"',
     "state": 'shape=box, style="rounded,filled", fillcolor="#e3f1dc", color="#7fa36c"',

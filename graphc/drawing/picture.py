@@ -1,4 +1,6 @@
-"""What a drawing of a graph shows: vertices, clusters for layers, loops and fused kernels, and edges. Its layout is decided elsewhere."""
+"""What a drawing of a graph shows: vertices, clusters for layers, loops and fused kernels, and edges. Its layout is
+decided elsewhere.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +21,11 @@ LONGEST = 48                        # characters of an attribute
 SEEN_IN_TYPE = ("shape", "dtype")   # attributes that the type of the result shows
 OWN: dict[type, Callable[[Any], int]] = {Scan: lambda op: op.carries + op.xs, WhileLoop: lambda op: op.carries}
 """How many of a body's first inputs are its own, anew in each step. The others are what was captured from outside."""
-DRAWN = {Scan: ("body",), WhileLoop: ("cond_body", "body"), Cond: ("then_body", "else_body"), Fused: ("body",), CustomVjp: ("forward",)}
+DRAWN = {Scan: ("body",), WhileLoop: ("cond_body", "body"), Cond: ("then_body", "else_body"), Fused: ("body",),
+         CustomVjp: ("forward",)}
 TITLES: dict[type, Callable[[Any], str]] = {
-    Scan: lambda op: f"scan, {op.length} steps" + ", backwards" * op.reverse, WhileLoop: lambda op: f"while, at most {op.max_trips} steps",
+    Scan: lambda op: f"scan, {op.length} steps" + ", backwards" * op.reverse,
+    WhileLoop: lambda op: f"while, at most {op.max_trips} steps",
     Cond: lambda op: "cond", Fused: lambda op: f"kernel ({op.kind})", CustomVjp: lambda op: "custom_vjp"}
 
 
@@ -79,7 +83,9 @@ def picture_of(graph: Graph, kinds: Mapping[str, str] | None = None, depth: int 
 
 
 class _Drawing:
-    """A picture being made. `at[value]` are the vertices that its edges start from; a small constant has none until someone needs one."""
+    """A picture being made. `at[value]` are the vertices that its edges start from; a small constant has none until
+    someone needs one.
+    """
 
     def __init__(self, kinds: Mapping[str, str], depth: int | None):
         self.kinds, self.depth = kinds, depth
@@ -101,7 +107,9 @@ class _Drawing:
         return Picture(graph.name, root, tuple(self.edges))
 
     def groups(self, into: PictureCluster, nodes: Sequence[Node], path: tuple[str, ...], level: int) -> None:
-        """A cluster for each run of nodes in one layer. (A run, not all nodes of the layer: what depends on it in between stays outside.)"""
+        """A cluster for each run of nodes in one layer. (A run, not all nodes of the layer: what depends on it in
+        between stays outside.)
+        """
         for part, same in groupby(nodes, lambda node: _part(node, path)):
             run = list(same)
             if part is None:
@@ -153,7 +161,8 @@ class _Drawing:
         flat = [sources for body in ends for sources in body]
         self.at.update(zip(node.outputs, flat))
 
-    def body(self, into: PictureCluster, node: Node, body: Graph, path: tuple[str, ...], level: int) -> list[tuple[str, ...]]:
+    def body(self, into: PictureCluster, node: Node, body: Graph, path: tuple[str, ...],
+             level: int) -> list[tuple[str, ...]]:
         """Draws a body; the vertices that its outputs come from."""
         operands = node.inputs[len(node.inputs) - len(body.inputs):]
         op = node.op
@@ -177,7 +186,9 @@ class _Drawing:
         return [(name,)] * len(node.outputs)
 
     def sources(self, into: PictureCluster, v: Value) -> tuple[str, ...]:
-        """Where edges of the value start; drawn here if it is a parameter or a small constant that was not needed before."""
+        """Where edges of the value start; drawn here if it is a parameter or a small constant that was not needed
+        before.
+        """
         if v not in self.at and v.node is not None:
             self.operator(into, v.node)
         elif v not in self.at:
@@ -238,9 +249,11 @@ def _operator_text(node: Node) -> str:
     call = node.op.name + (f"({', '.join(operands)})" if any(o != "·" for o in operands) else "")
     if _is_small(node):
         return _number(node)
-    pairs = [f"{k}={attribute_text(v)}" for k, v in node.op.attributes.items() if k not in SEEN_IN_TYPE and not isinstance(v, (Literal, Graph))]
+    pairs = [f"{k}={attribute_text(v)}" for k, v in node.op.attributes.items() if k not in SEEN_IN_TYPE
+             and not isinstance(v, (Literal, Graph))]
     name = node.outputs[0].name
-    return " ".join((f"{name} = {call}" if name else call, *(p if len(p) <= LONGEST else p[:LONGEST] + "…" for p in pairs)))
+    return " ".join((f"{name} = {call}" if name else call,
+                     *(p if len(p) <= LONGEST else p[:LONGEST] + "…" for p in pairs)))
 
 
 def _number(node: NodeOf[Constant]) -> str:

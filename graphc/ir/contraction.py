@@ -144,8 +144,7 @@ def _gather(t: np.ndarray, maps: Maps, sizes: Sequence[int], order: Sequence[int
     return np.broadcast_to(values, extents)
 
 
-# --- the usual contractions
-# ---------------------------------------------------------------------------------------------
+# --- the usual contractions ---------------------------------------------------------------------------------------
 
 def matmul(a: Sequence[int], b: Sequence[int]) -> Contraction:
     """a[..., M, K] @ b[..., K, N] -> out[..., M, N]; leading axes broadcast like numpy's (shapes are taken to fit)."""

@@ -42,7 +42,9 @@ class OpBuilder(Protocol):
         """The outputs of `graph`, its nodes appended."""
 
     def __getattr__(self, name: str) -> Callable[..., Value]:
-        """The function that applies the operator of that name and returns its output. Of several outputs, `apply` gives the tuple."""
+        """The function that applies the operator of that name and returns its output. Of several outputs, `apply` gives
+        the tuple.
+        """
 
 
 @dataclass_transform(frozen_default=True)
@@ -170,7 +172,9 @@ class Op:
         return Cost(sum(t.size for t in outs), sum(t.nbytes for t in ins + outs))
 
     def bind(self, values: Mapping[str, Dim]) -> Self:
-        """The same operator with named dimensions in its attributes replaced (regions are bound by `rewrite.bind_graph`)."""
+        """The same operator with named dimensions in its attributes replaced (regions are bound by
+        `rewrite.bind_graph`).
+        """
         return self.replace(**{n: _bind_attribute(v, values) for n, v in vars(self).items()})
 
 

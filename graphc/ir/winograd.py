@@ -1,7 +1,9 @@
-"""Winograd's minimal filtering F(m, 3): m results of a 3-tap filter by m + 2 products (Winograd 1980; Lavin & Gray, arXiv:1509.09308).
+"""Winograd's minimal filtering F(m, 3): m results of a 3-tap filter by m + 2 products (Winograd 1980; Lavin & Gray,
+arXiv:1509.09308).
 
-Two-dimensional: Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for a tile of m × m results, a kernel g [3, 3] and the m + 2 × m + 2 elements d under it. It is
-linear in g, so that the gradient towards g is Gᵀ [Σ (A dY Aᵀ) ⊙ (Bᵀ d B)] G, summed over tiles.
+Two-dimensional: Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for a tile of m × m results, a kernel g [3, 3] and the m + 2 × m + 2
+elements d under it. It is linear in g, so that the gradient towards g is Gᵀ [Σ (A dY Aᵀ) ⊙ (Bᵀ d B)] G, summed over
+tiles.
 """
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ import numpy as np
 
 TAPS = 3
 
-# Where the polynomials are evaluated, infinity apart. 5/8 and 3/2 are exact in binary and make half the error of 1 and 2
-# (cf. Barabasz, Anderson, Soodhalter and Gregg, "Error analysis and improving the accuracy of Winograd convolution", TOMS 2020).
+# Where the polynomials are evaluated, infinity apart. 5/8 and 3/2 are exact in binary and make half the error of 1 and
+# 2
+# (cf. Barabasz, Anderson, Soodhalter and Gregg, "Error analysis and improving the accuracy of Winograd convolution",
+# TOMS 2020).
 POINTS = {2: ("0", "1", "-1"), 4: ("0", "5/8", "-5/8", "3/2", "-3/2")}
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -44,11 +48,15 @@ def transposed(matrix: Matrix) -> Matrix:
 
 @cache
 def transforms(m: int) -> Transforms:
-    """Toom–Cook: kernel and results as polynomials, evaluated at the points and at infinity, multiplied, interpolated; transposed."""
+    """Toom–Cook: kernel and results as polynomials, evaluated at the points and at infinity, multiplied, interpolated;
+    transposed.
+    """
     points = [Fraction(p) for p in POINTS[m]]
     at = [[x**i for x in points] + [Fraction(i == m - 1)] for i in range(m)]
-    g = [[x**i / prod(x - y for y in points if y != x) for i in range(TAPS)] for x in points] + [[Fraction(i == TAPS - 1) for i in range(TAPS)]]
-    bt = [_product_of_roots([y for y in points if y != x]) + [Fraction(0)] for x in points] + [_product_of_roots(points)]
+    g = [[x**i / prod(x - y for y in points if y != x) for i in range(TAPS)]
+         for x in points] + [[Fraction(i == TAPS - 1) for i in range(TAPS)]]
+    bt = [_product_of_roots([y for y in points if y != x]) + [Fraction(0)]
+          for x in points] + [_product_of_roots(points)]
     return Transforms(*(tuple(tuple(map(float, row)) for row in matrix) for matrix in (at, g, bt)))
 
 
@@ -66,27 +74,33 @@ def both_sides(matrix: Matrix, x: np.ndarray) -> np.ndarray:
     return a @ x @ a.T
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------------
 
 def growth(m: int) -> float:
-    """c such that rounding changes a result by at most about c · roundings · eps · sum over channels of max|g| · max|d|: the two-dimensional
-    max-norm of |Aᵀ| ((|G| 1) ⊙ (|Bᵀ| 1)). For the direct algorithm it is 9."""
+    """c such that rounding changes a result by at most about c · roundings · eps · sum over channels of max|g| ·
+    max|d|: the two-dimensional max-norm of |Aᵀ| ((|G| 1) ⊙ (|Bᵀ| 1)). For the direct algorithm it is 9.
+    """
     t = transforms(m)
     at, g, bt = (np.abs(np.array(x)) for x in (t.at, t.g, t.bt))
     return float((at @ (g.sum(1) * bt.sum(1))).max() ** 2)
 
 
 def roundings(m: int, channels: int) -> int:
-    """Roundings on the way of a product into a result, at most: two passes of each transform (a term of a row is rounded once by its own
-    coefficient and once by each addition; coefficients of G are rounded too), and the sum over channels."""
+    """Roundings on the way of a product into a result, at most: two passes of each transform (a term of a row is
+    rounded once by its own coefficient and once by each addition; coefficients of G are rounded too), and the sum
+    over channels.
+    """
     n = m + 2
     return 2 * (n + (TAPS + 2) + n) + channels + 1
 
 
-def error_bound(m: int, x: np.ndarray, w: np.ndarray, y_shape: Sequence[int], padding: Sequence[tuple[int, int]]) -> np.ndarray:
-    """What rounding to the type of x may change in each result of the convolution of x [N, C, H, W] by w [F, C, 3, 3], stride 1.
+def error_bound(m: int, x: np.ndarray, w: np.ndarray, y_shape: Sequence[int],
+                padding: Sequence[tuple[int, int]]) -> np.ndarray:
+    """What rounding to the type of x may change in each result of the convolution of x [N, C, H, W] by w [F, C, 3, 3],
+    stride 1.
 
-    k · eps / (1 - k · eps) times |Aᵀ| [sum over channels of (|G| |w| |Gᵀ|) ⊙ (|Bᵀ| |d| |B|)] |A|, k the roundings (Higham 2002, section 3).
+    k · eps / (1 - k · eps) times |Aᵀ| [sum over channels of (|G| |w| |Gᵀ|) ⊙ (|Bᵀ| |d| |B|)] |A|, k the roundings
+    (Higham 2002, section 3).
     """
     at, g, bt = _absolute(m)
     u = both_sides(g, np.abs(w).astype(np.float64))
@@ -114,10 +128,12 @@ def _absolute(m: int) -> tuple[Matrix, Matrix, Matrix]:
     return at, g, bt
 
 
-# --- tiles -----------------------------------------------------------------------------------------------------------------------
+# --- tiles --------------------------------------------------------------------------------------------------------
 
 def tiles(x: np.ndarray, m: int, out: Sequence[int], padding: Sequence[tuple[int, int]]) -> np.ndarray:
-    """The elements under each tile of m × m results: x [N, C, H, W] -> [N, C, rows, columns, m + 2, m + 2], zeros outside of the image."""
+    """The elements under each tile of m × m results: x [N, C, H, W] -> [N, C, rows, columns, m + 2, m + 2], zeros
+    outside of the image.
+    """
     count = [-(-n // m) for n in out]
     ends = [max(0, c * m + TAPS - 1 - p[0] - s) for c, p, s in zip(count, padding, x.shape[2:])]
     padded = np.pad(x, ((0, 0), (0, 0), *((p[0], end) for p, end in zip(padding, ends))))

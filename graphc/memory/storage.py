@@ -273,4 +273,5 @@ def _slice(place: Place, op) -> Place:
     return Place(place.buffer, place.dtype, shape, tuple(c * s for c, s in zip(op.step, place.strides)), offset)
 
 
-VIEW_RULES: dict[type[Op], Callable] = {Transpose: _transpose, Reshape: _reshape, BroadcastTo: _broadcast, Slice: _slice}
+VIEW_RULES: dict[type[Op], Callable] = {Transpose: _transpose, Reshape: _reshape, BroadcastTo: _broadcast,
+                                        Slice: _slice}

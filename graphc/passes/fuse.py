@@ -251,7 +251,8 @@ class Fusion:
                or ("another path between them leaves the cluster" if self._path(home, other) else ""))
         if why or len(home.nodes) + len(other.nodes) >= self.max_nodes:
             return why or f"together they have more than {self.max_nodes} operators"
-        merged = Cluster("nest", home.number, in_graph_order(home.nodes, other.nodes), home.mask | other.mask, 0, Space())
+        merged = Cluster("nest", home.number, in_graph_order(home.nodes, other.nodes), home.mask | other.mask, 0,
+                         Space())
         try:
             for n in merged.nodes:
                 before = merged.space.copy()

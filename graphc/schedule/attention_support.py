@@ -9,7 +9,8 @@ from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.types import TensorType, bool_
 
 LARGEST_HEAD = 512                  # features of a head: a block of queries and its sums stay in L2
-LEAST_QUERIES = 12                  # fewer fill too little of a register tile: products in parts are faster, and their scores few
+# fewer fill too little of a register tile: products in parts are faster, and their scores few
+LEAST_QUERIES = 12
 
 
 def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
@@ -27,7 +28,8 @@ def _attention(types: Sequence[TensorType]) -> bool:
 
 def _gradient(types: Sequence[TensorType]) -> bool:
     """As attention, under bool masks; no operand but the mask broadcast, whose gradient would be a sum over heads."""
-    return all(m.dtype is bool_ for m in types[3:-3]) and _attention(types[:-3]) and len({t.shape[:-2] for t in types[:3]}) == 1 and types[0].shape[:-2] == types[-1].shape[:-2]
+    leading = {t.shape[:-2] for t in (*types[:3], types[-1])}
+    return all(m.dtype is bool_ for m in types[3:-3]) and _attention(types[:-3]) and len(leading) == 1
 
 
 RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {Attention: _attention, AttentionGrad: _gradient}

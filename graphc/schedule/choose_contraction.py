@@ -125,7 +125,8 @@ def _placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: 
             target.append(offset if size else None)
         top = max(top, end + sum(sizes))
     prepacked = None if ready is None else ready ^ form.swap
-    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top, dtype,
+    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top,
+                               dtype,
                                prepacked, packed_size)
 
 

@@ -9,8 +9,8 @@ from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.fused import members
 from graphc.schedule.schedule import Schedule
 
-HEAD = """Candidates of each kernel in cycles of one core, the chosen one first. To the model those within 3 % are equal:
-the first of them in the order of declaration is taken. Terms are cycles by cause; they sum to the total."""
+HEAD = """Candidates of each kernel in cycles of one core, the chosen one first. To the model those within 3 % are
+equal: the first of them in the order of declaration is taken. Terms are cycles by cause; they sum to the total."""
 
 
 def explain_schedules(schedules: Iterable[tuple[Node, Schedule]]) -> str:

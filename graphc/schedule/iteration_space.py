@@ -1,10 +1,11 @@
 """The iteration space of a cluster: which loop dimensions every axis of every value runs over.
 
-A cluster is one loop nest over the dims of its `Space`. A value of the cluster maps each of its axes to a row-major tuple of dims
-(the empty tuple for an axis of size 1). A reshape that cuts an axis splits a dim everywhere; nothing is ever merged here (`schedule.loop_nest`
-merges dims that are contiguous in memory). Reductions of a cluster reduce the same dims; besides, reductions over exactly the other dims may
-end in it ("crossing": column sums next to row sums, or the total of a row's results). Values computed from those ("late") are computed
-when all rows are done, so that nothing else in the cluster may read them.
+A cluster is one loop nest over the dims of its `Space`. A value of the cluster maps each of its axes to a row-major
+tuple of dims (the empty tuple for an axis of size 1). A reshape that cuts an axis splits a dim everywhere; nothing is
+ever merged here (`schedule.loop_nest` merges dims that are contiguous in memory). Reductions of a cluster reduce the
+same dims; besides, reductions over exactly the other dims may end in it ("crossing": column sums next to row sums, or
+the total of a row's results). Values computed from those ("late") are computed when all rows are done, so that nothing
+else in the cluster may read them.
 """
 from __future__ import annotations
 
@@ -29,10 +30,12 @@ class Misfit(Exception):
 class Space:
     """Grows node by node. Operands that no added node makes are leaves: inputs, scalar constants, counting arrays.
 
-    `extents`: size of each dim, in order of creation. `maps`: axes of the values made by added nodes; `uses`: axes of leaves, per use.
-    `reduced`: the dims that the reductions reduce (None: no reduction yet); a reduction over axes of size 1 only is none of `reductions`.
+    `extents`: size of each dim, in order of creation. `maps`: axes of the values made by added nodes; `uses`: axes of
+    leaves, per use. `reduced`: the dims that the reductions reduce (None: no reduction yet); a reduction over axes of
+    size 1 only is none of `reductions`.
     """
-    __slots__ = ("extents", "maps", "ghosts", "uses", "reduced", "reductions", "crossed", "crossing", "late", "read", "number")
+    __slots__ = ("extents", "maps", "ghosts", "uses", "reduced", "reductions", "crossed", "crossing", "late", "read",
+                 "number")
 
     def __init__(self):
         self.extents: dict[int, int] = {}
@@ -49,7 +52,8 @@ class Space:
 
     def copy(self) -> "Space":
         new = Space()
-        new.extents, new.maps, new.ghosts, new.uses = dict(self.extents), dict(self.maps), dict(self.ghosts), dict(self.uses)
+        new.extents, new.maps, new.ghosts, new.uses = (dict(self.extents), dict(self.maps), dict(self.ghosts),
+                                                       dict(self.uses))
         new.reduced, new.reductions, new.number = self.reduced, self.reductions, self.number
         new.crossed, new.crossing, new.late, new.read = self.crossed, self.crossing, set(self.late), set(self.read)
         return new
@@ -78,8 +82,8 @@ class Space:
         return frozenset(d for dims in self.maps[v] for d in dims)
 
     def stores_once(self, v: Value) -> bool:
-        """Whether no loop that stores `v` leaves its elements where they are: it runs over all dims, or over those that are not reduced, or is made
-        after all rows, as a number or over those that are.
+        """Whether no loop that stores `v` leaves its elements where they are: it runs over all dims, or over those that
+        are not reduced, or is made after all rows, as a number or over those that are.
         """
         dims = self.dims_of(v)
         if v in self.late:
@@ -119,12 +123,15 @@ class Space:
         elif gone:
             self._cross(node, gone, mine)
         keep = node.op.keepdims
-        self.maps[node.outputs[0]] = tuple(() if i in axes else dims for i, dims in enumerate(source) if keep or i not in axes)
+        self.maps[node.outputs[0]] = tuple(() if i in axes else dims for i, dims in enumerate(source) if keep
+                                           or i not in axes)
         if keep:
             self.ghosts[node.outputs[0]] = tuple(dims if i in axes else () for i, dims in enumerate(source))
 
     def _cross(self, node: Node, gone: tuple[int, ...], mine: set[int]) -> None:
-        """A reduction over all the dims that are not reduced; or one that makes crossing those of which nobody has read a result yet."""
+        """A reduction over all the dims that are not reduced; or one that makes crossing those of which nobody has read
+        a result yet.
+        """
         whole = set(self.extents)
         if set(gone) | set(self.reduced) != whole or set(gone) & set(self.reduced):
             raise Misfit("they reduce different axes")
@@ -141,7 +148,8 @@ class Space:
     def _postpone(self, node: Node) -> None:
         """The node reads late values, so it is late."""
         early = any(v in self.maps and v not in self.late for v in node.inputs)
-        if early or node in self.reductions | self.crossing or any(self.dims_of(v) & set(self.crossed) for v in node.outputs):
+        crosses = any(self.dims_of(v) & set(self.crossed or ()) for v in node.outputs)
+        if early or crosses or node in self.reductions | self.crossing:
             raise Misfit("a sum across rows is not ready before all rows are done")
         self.late.update(node.outputs)
 
@@ -245,7 +253,9 @@ class Space:
         return self.number
 
     def _regroup(self, dims: list[int], result: Sequence[int]) -> Map | None:
-        """The row-major sequence `dims` cut into axes of the sizes `result`, dims split where need be; None if sizes do not divide."""
+        """The row-major sequence `dims` cut into axes of the sizes `result`, dims split where need be; None if sizes do
+        not divide.
+        """
         groups = _cut([self.extents[d] for d in dims], result)
         if groups is None:
             return None
@@ -316,7 +326,8 @@ def _substitute(dims: tuple[int, ...], dim: int, new: tuple[int, ...]) -> tuple[
 
 
 RULES: dict[type[Op], Callable[[Space, Node], None]] = {
-    elementwise.Elementwise: Space.broadcast, elementwise.Cast: Space.broadcast, elementwise.StopGradient: Space.broadcast,
+    elementwise.Elementwise: Space.broadcast, elementwise.Cast: Space.broadcast,
+    elementwise.StopGradient: Space.broadcast,
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,
     **dict.fromkeys((reduce.Sum, reduce.Prod, reduce.Max, reduce.Min, reduce.ArgMax, reduce.ArgMin), Space.reduce),
     constant.Constant: Space.leaf, constant.Iota: Space.leaf,

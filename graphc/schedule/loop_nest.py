@@ -1,4 +1,6 @@
-"""The loop nest of a cluster in memory: loop dims merged where every operand is contiguous, strides of every operand, stages of reductions."""
+"""The loop nest of a cluster in memory: loop dims merged where every operand is contiguous, strides of every operand,
+stages of reductions.
+"""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,10 +23,11 @@ ROW_END, AFTER = 1 << 30, 1 << 31       # when outputs are stored that no stage 
 class Nest:
     """The loop nest of a cluster.
 
-    `extents`: size of each dim. `reduced`: dims that the `reductions` reduce. `leaves`: strides of the operands that are inputs or
-    counting arrays, per use. `crossing` reductions reduce all other dims,
-    `crossed`; those are `wide` whose result is a row and not one number. `counters`: for nodes that need an element number (random numbers: of the element; argmax: along its
-    axis), its strides. `outputs`: strides of each output (0 along dims that it does not have). `deps`: dims that each value changes with.
+    `extents`: size of each dim. `reduced`: dims that the `reductions` reduce. `leaves`: strides of the operands that
+    are inputs or counting arrays, per use. `crossing` reductions reduce all other dims, `crossed`; those are `wide`
+    whose result is a row and not one number. `counters`: for nodes that need an element number (random numbers: of the
+    element; argmax: along its axis), its strides. `outputs`: strides of each output (0 along dims that it does not
+    have). `deps`: dims that each value changes with.
     """
     body: Graph
     extents: tuple[int, ...]
@@ -55,7 +58,8 @@ def nest_of(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]) 
     dims = tuple(d for d, n in space.extents.items() if n != 1)
     views = dict(zip(body.inputs, ins, strict=True))
     leaves = {use: _strides(m, _leaf_strides(leaf_of(use), views), space, dims) for use, m in space.uses.items()}
-    counters = {node: _counter(node, space, dims) for node in body.nodes if node.op.is_generator or isinstance(node.op, ArgExtremum)}
+    counters = {node: _counter(node, space, dims) for node in body.nodes if node.op.is_generator
+                or isinstance(node.op, ArgExtremum)}
     outputs = tuple(_strides(space.maps[v], t.strides, space, dims) for v, t in zip(body.outputs, outs, strict=True))
     spans = tuple(space.dims_of(v) for v in body.outputs)
     groups = _merged(dims, space, [*leaves.values(), *counters.values(), *outputs], spans)
@@ -64,7 +68,9 @@ def nest_of(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]) 
 
 @lru_cache(maxsize=4096)
 def nest_of_epilogue(body: Graph, given: tuple[Value, ...], nodes: tuple[Node, ...], ins: tuple[ViewType, ...]) -> Nest:
-    """Those `nodes` of the cluster `body` that make values, of one shape, from the `given` ones of that shape: dim k is axis k, nothing merged."""
+    """Those `nodes` of the cluster `body` that make values, of one shape, from the `given` ones of that shape: dim k is
+    axis k, nothing merged.
+    """
     space, shape = Space(), given[0].type.shape
     place = tuple((space.new(n),) for n in shape)
     space.maps |= dict.fromkeys(given, place)
@@ -74,7 +80,8 @@ def nest_of_epilogue(body: Graph, given: tuple[Value, ...], nodes: tuple[Node, .
     views = dict(zip(body.inputs, ins, strict=True))
     leaves = {use: _strides(m, _leaf_strides(leaf_of(use), views), space, dims) for use, m in space.uses.items()}
     counters = {node: _counter(node, space, dims) for node in nodes if node.op.is_generator}
-    return Nest(body, shape, frozenset(), frozenset(), frozenset(), frozenset(), frozenset(), leaves, counters, (), (), {})
+    return Nest(body, shape, frozenset(), frozenset(), frozenset(), frozenset(), frozenset(), leaves, counters, (), (),
+                {})
 
 
 def _build(body, space: Space, dims, groups, leaves, counters, outputs, spans) -> Nest:
@@ -87,10 +94,12 @@ def _build(body, space: Space, dims, groups, leaves, counters, outputs, spans) -
     crossed = frozenset(k for k, i in enumerate(last) if dims[i] in (space.crossed or ()))
     number = {dims[i]: k for k, group in enumerate(groups) for i in group}
     merged = {use: pick(s) for use, s in leaves.items()}
-    return Nest(body, tuple(prod(space.extents[dims[i]] for i in g) for g in groups), reduced, space.reductions, crossed, space.crossing,
+    return Nest(body, tuple(prod(space.extents[dims[i]] for i in g) for g in groups), reduced, space.reductions,
+                crossed, space.crossing,
                 frozenset(n for n in space.crossing if space.dims_of(n.outputs[0])), merged,
                 {node: pick(s) for node, s in counters.items()}, tuple(map(pick, outputs)),
-                tuple(frozenset(number[d] for d in span if d in number) for span in spans), _deps(body, merged, counters, last, reduced, crossed, space))
+                tuple(frozenset(number[d] for d in span if d in number) for span in spans),
+                _deps(body, merged, counters, last, reduced, crossed, space))
 
 
 def _strides(m: Map, strides: Sequence[int], space: Space, dims: Sequence[int]) -> Strides:
@@ -145,7 +154,8 @@ def _merged(dims, space: Space, rows: list[Strides], spans) -> list[list[int]]:
     return groups
 
 
-def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, crossed, space: Space) -> dict[Value, frozenset[int]]:
+def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, crossed,
+          space: Space) -> dict[Value, frozenset[int]]:
     deps: dict[Value, frozenset[int]] = {}
     for node in body.nodes:
         found: set[int] = set()
@@ -166,7 +176,8 @@ def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, c
 
 def crosswise(nest: Nest) -> Nest:
     """The same nest with its reductions, of which no inner value reads a result, as crossing ones."""
-    return replace(nest, reduced=frozenset(), reductions=frozenset(), crossed=nest.reduced, crossing=nest.reductions, wide=nest.reductions)
+    return replace(nest, reduced=frozenset(), reductions=frozenset(), crossed=nest.reduced, crossing=nest.reductions,
+                   wide=nest.reductions)
 
 
 @dataclass(frozen=True, eq=False)

@@ -222,6 +222,7 @@ def _accumulators(nest: Nest, reductions, dims, size: Callable[[Node], int]) -> 
     for node in nest.body.nodes:
         if node in reductions:
             counter = i32 if nest.size(dims) < 1 << 31 else i64
-            dtypes = (node.inputs[0].type.dtype, counter) if isinstance(node.op, ArgExtremum) else (node.outputs[0].type.dtype,)
+            dtypes = (node.inputs[0].type.dtype,
+                      counter) if isinstance(node.op, ArgExtremum) else (node.outputs[0].type.dtype,)
             result += [(d, size(node)) for d in dtypes]
     return tuple(result)

@@ -64,7 +64,8 @@ def test_lstm_scan_is_the_unrolled_lstm(order):
 
 
 def test_scan_saves_only_what_its_gradient_reads():
-    """Gates, tanh(c), and h and c at the entry of a step; not the products, the sums, or anything that x gives alone."""
+    """Gates, tanh(c), and h and c at the entry of a step; not the products, the sums, or anything that x gives alone.
+    """
     graph = with_gradients(LSTM_TYPES, lstm_loss(lstm_scan))
     first, saving, reverse = [n.op for n in graph.nodes if isinstance(n.op, Scan)]
     assert len(saving.body.outputs) - saving.carries == 7
@@ -76,7 +77,9 @@ def test_size_of_the_gradient_does_not_grow_with_the_sequence():
     def count(steps):
         types = {"h": f64[3], "x": f64[steps, 3]}
         body = graph_of({"h": f64[3], "x": f64[3]}, lambda b, h, x: b.tanh(b.add(h, x)))
-        return len(with_gradients(types, lambda b, h, x: square_sum(b, b.scan(h, x, body=body, carries=1, xs=1, length=steps)), 2).nodes)
+        return len(with_gradients(types,
+                                  lambda b, h, x: square_sum(b, b.scan(h, x, body=body, carries=1, xs=1, length=steps)),
+                                  2).nodes)
     assert count(3) == count(300)
 
 
@@ -159,7 +162,9 @@ def test_steps_that_a_while_does_not_take_give_no_nan():
     types = {"x": f64[()]}
     cond = graph_of(types, lambda b, x: b.gt(x, 0.5))
     body = graph_of(types, lambda b, x: b.sqrt(b.sub(x, 1.0)))
-    graph = graph_of(types, lambda b, x: gradients(b, b.while_loop(x, cond_body=cond, body=body, carries=1, max_trips=5)[1], [x]))
+    graph = graph_of(types,
+                     lambda b, x: gradients(b, b.while_loop(x, cond_body=cond, body=body, carries=1, max_trips=5)[1],
+                                            [x]))
     small, large = (evaluate(graph, [np.array(v)])[0] for v in (0.25, 1.16))
     assert small == 1 and np.isclose(large, 0.5 / np.sqrt(0.16))
 
@@ -175,12 +180,16 @@ def test_no_gradient_where_none_is_asked():
 
 
 @pytest.mark.parametrize("build, text", (
-    (lambda b, h, x: b.scan(h, x, body=graph_of({"h": f64[2]}, lambda b, h: h), carries=1, xs=1, length=3), "passes 2 values to a body that takes 1"),
+    (lambda b, h, x: b.scan(h, x, body=graph_of({"h": f64[2]}, lambda b, h: h), carries=1, xs=1, length=3),
+     "passes 2 values to a body that takes 1"),
     (lambda b, h, x: b.scan(h, x, body=Graph("g", (), (), ()), carries=1, xs=1, length=4), r"its axis 0 must be 4"),
-    (lambda b, h, x: b.scan(h, x, body=graph_of({"h": f64[2], "x": f64[2]}, lambda b, h, x: b.sum(h, axes=(0,))), carries=1, xs=1, length=3),
+    (lambda b, h, x: b.scan(h, x, body=graph_of({"h": f64[2], "x": f64[2]}, lambda b, h, x: b.sum(h, axes=(0,))),
+                            carries=1, xs=1, length=3),
      r"carry h is f64\[2\] before a step and f64\[\] after it"),
-    (lambda b, h, x: b.cond(h, x, then_body=Graph("g", (), (), ()), else_body=Graph("g", (), (), ())), r"must be a bool scalar, it is f64\[2\]"),
-    (lambda b, h, x: b.while_loop(h, cond_body=graph_of({"h": f64[2]}, lambda b, h: h), body=graph_of({"h": f64[2]}, lambda b, h: h), carries=1, max_trips=3),
+    (lambda b, h, x: b.cond(h, x, then_body=Graph("g", (), (), ()), else_body=Graph("g", (), (), ())),
+     r"must be a bool scalar, it is f64\[2\]"),
+    (lambda b, h, x: b.while_loop(h, cond_body=graph_of({"h": f64[2]}, lambda b, h: h),
+                                  body=graph_of({"h": f64[2]}, lambda b, h: h), carries=1, max_trips=3),
      "the condition of while_loop must be a bool scalar"),
 ))
 def test_errors_of_loops(build, text):

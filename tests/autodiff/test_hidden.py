@@ -19,20 +19,26 @@ from samples import CHECKED_ELSEWHERE, NON_DIFFERENTIABLE, SAMPLES  # noqa: E402
 
 NAN = np.nan
 DIFFERENTIABLE = {s.op.name: s for s in reversed(SAMPLES) if s.differentiable and s.op.name not in NON_DIFFERENTIABLE}
-DIFFERENTIABLE["matmul"] = next(s for s in SAMPLES if s.op.name == "matmul" and s.differentiable and [t.rank for t in s.types] == [3, 2])
+DIFFERENTIABLE["matmul"] = next(s for s in SAMPLES if s.op.name == "matmul" and s.differentiable
+                                and [t.rank for t in s.types] == [3, 2])
 
-# Operators behind which a condition over elements (or whole rows) of the result is followed no further; one bool is, through everything.
+# Operators behind which a condition over elements (or whole rows) of the result is followed no further; one bool is,
+# through everything.
 PRODUCTS = frozenset((
-    "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "attention", "scan", "while_loop", "cond", "custom_vjp",
+    "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "attention", "scan",
+    "while_loop", "cond", "custom_vjp",
     "batch_norm", "batch_norm_inference", "group_norm"))
 # Zeros pass them as they are: no slope of theirs is other than 0, 1 or a constant.
 MOVES = frozenset((
-    "tile", "take", "take_along_axis", "scatter_add", "scatter_add_along_axis", "add_rows", "pick_rows", "dynamic_slice", "dynamic_update_slice",
+    "tile", "take", "take_along_axis", "scatter_add", "scatter_add_along_axis", "add_rows", "pick_rows",
+    "dynamic_slice", "dynamic_update_slice",
     "topk",
-    "resize", "avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "dropout", "tril", "triu", "mse",
+    "resize", "avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "dropout", "tril",
+    "triu", "mse",
     "bce_with_logits",
     "cross_entropy", "cross_entropy_soft"))
-ROWS = {"softmax": -1, "log_softmax": -1, "layer_norm": -1, "rms_norm": -1, "cumsum": None, "cumprod": None, "linear_scan": None, "sort": None,
+ROWS = {"softmax": -1, "log_softmax": -1, "layer_norm": -1, "rms_norm": -1, "cumsum": None, "cumprod": None,
+        "linear_scan": None, "sort": None,
     "matmul": -1}
 
 
@@ -85,7 +91,9 @@ def test_elements_are_hidden(name, bad):
 
 
 def run(f, *arrays, order=1):
-    """Gradients of the scalar graph towards its first argument, compiled; of order 2 the product of the second derivative with ones."""
+    """Gradients of the scalar graph towards its first argument, compiled; of order 2 the product of the second
+    derivative with ones.
+    """
     first = f.graph.inputs[0].name
     if order == 1:
         return gc.compile(gc.grad(f, wrt=first))(*arrays)
@@ -144,7 +152,8 @@ def rows_that_exist(x: gc.f32[3, 2], real: gc.bool_[3, 1]):
 
 
 def test_rows_hidden_whole():
-    np.testing.assert_allclose(run(unit, np.array([[0, 0], [3, 4], [1, 0]], np.float32)), [[0, 0], [0.032, -0.024], [0, 1]], atol=1e-6)
+    np.testing.assert_allclose(run(unit, np.array([[0, 0], [3, 4], [1, 0]], np.float32)),
+                               [[0, 0], [0.032, -0.024], [0, 1]], atol=1e-6)
     x, real = np.array([[NAN, 0], [-np.inf, -np.inf], [1, 2]], np.float32), np.array([[0], [0], [1]], bool)
     g = run(rows_that_exist, x, real)
     assert (g[:2] == 0).all() and np.isfinite(g).all()
@@ -157,7 +166,8 @@ def unless_broken(w: gc.f32[3, 3], x: gc.f32[2, 3]):
 
 
 def test_one_bool_hides_a_loop():
-    np.testing.assert_array_equal(run(unless_broken, np.full((3, 3), np.inf, np.float32), np.ones((2, 3), np.float32)), 0)
+    np.testing.assert_array_equal(run(unless_broken, np.full((3, 3), np.inf, np.float32), np.ones((2, 3), np.float32)),
+                                  0)
 
 
 @gc.graph
@@ -167,7 +177,8 @@ def branches(x: gc.f32[()]):
 
 @gc.graph
 def loop(x: gc.f32[()]):
-    return gc.while_loop(lambda c: c[1] < 3, lambda c: (gc.sqrt(c[0]) - 1, c[1] + 1), (x, gc.cast(gc.where(x > 0, 2, 3), gc.i64)), 5)[1][0]
+    return gc.while_loop(lambda c: c[1] < 3, lambda c: (gc.sqrt(c[0]) - 1, c[1] + 1),
+                         (x, gc.cast(gc.where(x > 0, 2, 3), gc.i64)), 5)[1][0]
 
 
 def test_what_is_not_run_has_no_gradient():

@@ -1,4 +1,6 @@
-"""The sweep: problems come from the seed alone and keep to their bounds, every family runs, and the report says what fell off."""
+"""The sweep: problems come from the seed alone and keep to their bounds, every family runs, and the report says what
+fell off.
+"""
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -74,11 +76,13 @@ def test_pytorch_gives_the_same(name, mode):
         problem = workload(name, mode, drawn(name, seed))
         case = SimpleNamespace(workload=problem, threads=1, batches=problem.batches()[:1])
         mine, theirs = graphc_engine.Graphc(case), torch_engine.Eager(case)
-        for a, b in zip(mine.arrays(mine.run(*mine.batches[0])), theirs.arrays(theirs.run(*theirs.batches[0])), strict=True):
+        for a, b in zip(mine.arrays(mine.run(*mine.batches[0])), theirs.arrays(theirs.run(*theirs.batches[0])),
+                        strict=True):
             np.testing.assert_allclose(a.reshape(b.shape), b, rtol=0, atol=2e-3 * max(np.abs(b).max(), 1e-30))
 
 
-ROWS = [Row("op.sort", "infer", "k=5", 1, 1e-3, 4.0, 3.5, "torch", 0.1), Row("op.sort", "infer", "k=6", 1, 1e-3, 0.5, 0.5, "torch", 0.2, 3.0),
+ROWS = [Row("op.sort", "infer", "k=5", 1, 1e-3, 4.0, 3.5, "torch", 0.1),
+        Row("op.sort", "infer", "k=6", 1, 1e-3, 0.5, 0.5, "torch", 0.2, 3.0),
         Row("op.conv", "infer", "k=7", 1, error="graphc: no")]
 
 

@@ -42,7 +42,8 @@ def test_explain_has_the_candidates_of_each_kernel_on_a_target(text, capsys):
     assert terms.split()[:3] == ["cycles", "work", "hand-over"] and len(candidates) == 2
 
 
-@pytest.mark.parametrize("stage, holds", [("graph", "softmax(%0)"), ("fused", "fused("), ("planned", "output[0]"), ("loops", "main():"),
+@pytest.mark.parametrize("stage, holds",
+                         [("graph", "softmax(%0)"), ("fused", "fused("), ("planned", "output[0]"), ("loops", "main():"),
                                           ("llvm", "define i32 @gc_main"), ("asm", "gc_main:")])
 def test_dump_prints_every_stage(text, stage, holds, capsys):
     assert main(["dump", text, "--bind", "B=5", "--stage", stage]) == 0

@@ -16,7 +16,8 @@ from graphc.codegen.loops.verify import verify
 from graphc.ir.types import dtype_of
 from graphc.schedule.target import AVX2, AVX512, Target
 
-RUNS = tuple(pytest.param(t, id=t.name, marks=pytest.mark.skipif(not can_run(t), reason=f"this CPU has no {t.name}")) for t in (AVX2, AVX512))
+RUNS = tuple(pytest.param(t, id=t.name, marks=pytest.mark.skipif(not can_run(t), reason=f"this CPU has no {t.name}"))
+             for t in (AVX2, AVX512))
 """Targets for tests that run code, those that this CPU lacks skipped."""
 
 PARALLEL = """
@@ -57,7 +58,8 @@ class Compiled:
         """Returns gc_main's result; the context's words are left in `self.context`."""
         tables = [(ctypes.c_void_p * max(1, len(a)))(*[x.ctypes.data for x in a]) for a in (inputs, outputs)]
         fields = dict(parallel=self.loaded.address("test.parallel"), threads=1, inputs=ctypes.addressof(tables[0]),
-                      outputs=ctypes.addressof(tables[1]), scratch=_aligned(self.scratch), arena=_aligned(self.arena), status=abi.STATUS_OK)
+                      outputs=ctypes.addressof(tables[1]), scratch=_aligned(self.scratch), arena=_aligned(self.arena),
+                      status=abi.STATUS_OK)
         self.context = (ctypes.c_int64 * len(abi.FIELDS))(*[fields.get(name, 0) for name in abi.FIELDS])
         return self.main(ctypes.addressof(self.context))
 
@@ -83,7 +85,8 @@ def compiled(function: LoopFunction, n_inputs: int, ints: Sequence[int] = (), ta
     return Compiled(emit_module([function], main, target), scratch_bytes([function], main), target)
 
 
-def run(function: LoopFunction, inputs: Sequence[np.ndarray], *outputs: np.ndarray, ints: Sequence[int] = (), target: Target = AVX2) -> int:
+def run(function: LoopFunction, inputs: Sequence[np.ndarray], *outputs: np.ndarray, ints: Sequence[int] = (),
+        target: Target = AVX2) -> int:
     """Compiles and calls `function` on arrays."""
     for array, view in zip([*inputs, *outputs], function.views, strict=True):
         assert dtype_of(array).name == view.dtype.name

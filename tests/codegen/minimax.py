@@ -1,4 +1,5 @@
-"""How the coefficients in `graphc/codegen/vecmath*.py` were made: the Remez exchange on a fine grid, values from mpmath.
+"""How the coefficients in `graphc/codegen/vecmath*.py` were made: the Remez exchange on a fine grid, values from
+mpmath.
 
 `python tests/codegen/minimax.py` prints them all, with the error of each fit in bits.
 """
@@ -43,24 +44,32 @@ FITS = {
     "EXPM1": Fit(_ratio(lambda r: mp.expm1(r) - r, 2, 0.5), range(5), -HALF_LN2, HALF_LN2,
                  lambda r: abs(r ** 2 / mp.expm1(r)) if r else mp.mpf(0)),
     # 2^r = 1 + r EXP2(r)
-    "EXP2": Fit(_ratio(lambda r: mp.mpf(2) ** r - 1, 1, float(mp.log(2))), range(6), -0.50001, 0.50001, lambda r: abs(r) / mp.mpf(2) ** r),
+    "EXP2": Fit(_ratio(lambda r: mp.mpf(2) ** r - 1, 1, float(mp.log(2))), range(6), -0.50001, 0.50001,
+                lambda r: abs(r) / mp.mpf(2) ** r),
     # the same for r = x - floor(x)
-    "EXP2_UP": Fit(_ratio(lambda r: mp.mpf(2) ** r - 1, 1, float(mp.log(2))), range(6), 0.0, 1.0, lambda r: abs(r) / mp.mpf(2) ** r),
+    "EXP2_UP": Fit(_ratio(lambda r: mp.mpf(2) ** r - 1, 1, float(mp.log(2))), range(6), 0.0, 1.0,
+                   lambda r: abs(r) / mp.mpf(2) ** r),
     # log(1 + f) = f - f^2 / 2 + f^3 LOG(f)
     "LOG": Fit(_ratio(lambda f: mp.log1p(f) - f + f * f / 2, 3, 1 / 3), range(8), LOG_LO, LOG_HI,
                lambda f: abs(f ** 3 / mp.log1p(f)) if f else mp.mpf(0)),
     # sin(r) = r + r^3 SIN(r^2), cos(r) = 1 - r^2 / 2 + r^4 COS(r^2); the variable is r^2
-    "SIN": Fit(lambda z: (mp.sin(mp.sqrt(z)) / mp.sqrt(z) - 1) / z if z else -mp.mpf(1) / 6, range(3), 0.0, QUARTER_PI ** 2, lambda z: z),
-    "COS": Fit(lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z ** 2 if z else mp.mpf(1) / 24, range(3), 0.0, QUARTER_PI ** 2, lambda z: z ** 2),
+    "SIN": Fit(lambda z: (mp.sin(mp.sqrt(z)) / mp.sqrt(z) - 1) / z if z else -mp.mpf(1) / 6, range(3), 0.0,
+               QUARTER_PI ** 2, lambda z: z),
+    "COS": Fit(lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z ** 2 if z else mp.mpf(1) / 24, range(3), 0.0,
+               QUARTER_PI ** 2, lambda z: z ** 2),
     # tanh(r) = r + r^3 TANH(r^2)
-    "TANH": Fit(lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z if z else -mp.mpf(1) / 3, range(3), 0.0, TANH_END ** 2, lambda z: z),
+    "TANH": Fit(lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z if z else -mp.mpf(1) / 3, range(3), 0.0,
+                TANH_END ** 2, lambda z: z),
     # erf(x) = x + x ERF_SMALL(x^2); erf(t) = 1 - exp(-(t + t ERF_LARGE(t)))
-    "ERF_SMALL": Fit(lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1 if z else 2 / mp.sqrt(mp.pi) - 1, range(7), 0.0, ERF_SPLIT ** 2),
-    "ERF_LARGE": Fit(lambda t: -mp.log(mp.erfc(t)) / t - 1, range(8), ERF_SPLIT, ERF_END, lambda t: t * mp.erfc(t) / mp.erf(t)),
+    "ERF_SMALL": Fit(lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1 if z else 2 / mp.sqrt(mp.pi) - 1, range(7), 0.0,
+                     ERF_SPLIT ** 2),
+    "ERF_LARGE": Fit(lambda t: -mp.log(mp.erfc(t)) / t - 1, range(8), ERF_SPLIT, ERF_END,
+                     lambda t: t * mp.erfc(t) / mp.erf(t)),
     # in f64, for pow: log2(1 + f) = f POW_LOG2(f), 2^r = 1 + r POW_EXP2(r)
     "POW_LOG2": Fit(_ratio(lambda f: mp.log1p(f) / mp.log(2), 1, float(1 / mp.log(2))), range(14), LOG_LO, LOG_HI,
                     lambda f: abs(f / mp.log1p(f)) if f else mp.mpf(1), np.float64),
-    "POW_EXP2": Fit(_ratio(lambda r: mp.mpf(2) ** r - 1, 1, float(mp.log(2))), range(7), -0.50001, 0.50001, lambda r: abs(r) / mp.mpf(2) ** r,
+    "POW_EXP2": Fit(_ratio(lambda r: mp.mpf(2) ** r - 1, 1, float(mp.log(2))), range(7), -0.50001, 0.50001,
+                    lambda r: abs(r) / mp.mpf(2) ** r,
                     np.float64),
 }
 
@@ -68,7 +77,8 @@ FITS = {
 def coefficients(fit: Fit, points: int = 1500) -> tuple[np.ndarray, float]:
     """Coefficients, lowest power first, and the weighted error after they are rounded."""
     x = 0.5 * (fit.lo + fit.hi) - 0.5 * (fit.hi - fit.lo) * np.cos(np.linspace(0, np.pi, points))
-    values, weights = [np.array([np.longdouble(mp.nstr(g(mp.mpf(float(v))), 25)) for v in x]) for g in (fit.f, fit.weight)]
+    values, weights = [np.array([np.longdouble(mp.nstr(g(mp.mpf(float(v))), 25)) for v in x])
+                       for g in (fit.f, fit.weight)]
     basis = np.stack([x.astype(np.longdouble) ** p for p in fit.powers], axis=1)
     count = len(fit.powers) + 1
     chosen = np.linspace(0, points - 1, count).astype(int)

@@ -75,7 +75,9 @@ def test_mathematical_functions(target, register, op):
 @pytest.mark.parametrize("lanes", [1, 4, 8])
 @pytest.mark.parametrize("op", ["sin", "cos"])
 def test_repairs_preserve_whole_registers(target, lanes, op):
-    """Their convention says that no register changes; what clears upper halves on the way out would change sixteen of them."""
+    """Their convention says that no register changes; what clears upper halves on the way out would change sixteen of
+    them.
+    """
     text = assembly([elementwise(op, lanes)], target)
     repair = re.search(r"^gc\.repair\.[\w.]+:\n(.*?)^\.Lfunc_end", text, re.MULTILINE | re.DOTALL).group(1)
     assert "call" in repair and "ret" in repair and "vzeroupper" not in repair
@@ -89,7 +91,9 @@ def masked_copy(dtype: DType, lanes: int) -> LoopFunction:
     return f
 
 
-@pytest.mark.parametrize("dtype, lanes, move", [(f32, 8, "vmaskmovps"), (i32, 8, "vp?maskmov"), (f64, 4, "vmaskmovpd"), (i64, 4, "vp?maskmov")])
+@pytest.mark.parametrize("dtype, lanes, move",
+                         [(f32, 8, "vmaskmovps"), (i32, 8, "vp?maskmov"), (f64, 4, "vmaskmovpd"),
+                          (i64, 4, "vp?maskmov")])
 def test_tail_masks(dtype, lanes, move):
     lines = [line.strip() for line in assembly([masked_copy(dtype, lanes)], AVX2).splitlines()]
     assert sum(bool(re.match(move, line)) for line in lines) == 2
@@ -149,5 +153,6 @@ def test_integer_mulhi_uses_the_vector_multiplier():
 
 def test_powers_of_two_are_one_instruction_with_avx512():
     loop = only_loop(assembly([elementwise("exp", 16)], AVX512))
-    assert sum("vscalefps" in line for line in loop) == 1 and not any("vpslld" in line or "vblendm" in line for line in loop)
+    assert sum("vscalefps" in line
+               for line in loop) == 1 and not any("vpslld" in line or "vblendm" in line for line in loop)
     assert not any("vscalef" in line for line in only_loop(assembly([elementwise("exp", 8)], AVX2)))

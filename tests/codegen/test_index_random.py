@@ -33,7 +33,8 @@ def nests(draw) -> tuple[LoopFunction, Ix]:
             return affine(draw, known)
         if kind == "loop":
             lo = affine(draw, known)
-            with f.loop(lo, draw(st.sampled_from([lo + draw(st.integers(0, 5)), affine(draw, known)])), step=draw(st.integers(1, 3))) as L:
+            with f.loop(lo, draw(st.sampled_from([lo + draw(st.integers(0, 5)), affine(draw, known)])),
+                        step=draw(st.integers(1, 3))) as L:
                 known.append(L.index)
                 return grow(depth - 1)
         if kind == "divmod":

@@ -22,7 +22,8 @@ def copier(n: int, size: int, lanes: int = 1, masked: bool = False, tile: int = 
     return f
 
 
-@pytest.mark.parametrize("n, size, lanes, masked", [(100, 100, 1, False), (1, 1, 1, False), (128, 128, 8, False), (100, 100, 8, True)])
+@pytest.mark.parametrize("n, size, lanes, masked",
+                         [(100, 100, 1, False), (1, 1, 1, False), (128, 128, 8, False), (100, 100, 8, True)])
 def test_tiled_copies_are_in_bounds(n, size, lanes, masked):
     verify(copier(n, size, lanes, masked))
 

@@ -33,7 +33,8 @@ def values(dtype: DType, seed: int) -> np.ndarray:
     return np.concatenate([rng.standard_normal(COUNT - 40) * 5, rng.choice(special, 40)]).astype(dtype.np)
 
 
-def apply(build: Callable[..., Val], ins: Sequence[np.ndarray], dtypes: Sequence[DType], out: DType, lanes: int, target: Target = AVX2) -> np.ndarray:
+def apply(build: Callable[..., Val], ins: Sequence[np.ndarray], dtypes: Sequence[DType], out: DType, lanes: int,
+          target: Target = AVX2) -> np.ndarray:
     f = LoopFunction("apply")
     xs = [f.view(f"x{k}", d, (COUNT,)) for k, d in enumerate(dtypes)]
     y = f.view("y", out, (COUNT,))
@@ -47,14 +48,18 @@ def apply(build: Callable[..., Val], ins: Sequence[np.ndarray], dtypes: Sequence
 FLOATS, INTS = (f32, f64), (i32, i64)
 ORACLES: dict[str, tuple[tuple[DType, ...], Callable]] = {
     "add": (FLOATS + INTS, np.add), "sub": (FLOATS + INTS, np.subtract), "mul": (FLOATS + INTS, np.multiply),
-    "min": (FLOATS + INTS, np.minimum), "max": (FLOATS + INTS, np.maximum), "neg": (FLOATS + INTS, np.negative), "abs": (FLOATS + INTS, np.abs),
+    "min": (FLOATS + INTS, np.minimum), "max": (FLOATS + INTS, np.maximum), "neg": (FLOATS + INTS, np.negative),
+    "abs": (FLOATS + INTS, np.abs),
     "rem": (FLOATS + INTS, np.remainder), "copysign": (FLOATS, np.copysign),
-    "sqrt": (FLOATS, np.sqrt), "floor": (FLOATS, np.floor), "ceil": (FLOATS, np.ceil), "round": (FLOATS, np.round), "trunc": (FLOATS, np.trunc),
+    "sqrt": (FLOATS, np.sqrt), "floor": (FLOATS, np.floor), "ceil": (FLOATS, np.ceil), "round": (FLOATS, np.round),
+    "trunc": (FLOATS, np.trunc),
     "rsqrt": (FLOATS, lambda a: (1 / np.sqrt(a)).astype(a.dtype)),
-    "and_": (INTS + (bool_,), np.bitwise_and), "or_": (INTS + (bool_,), np.bitwise_or), "xor": (INTS + (bool_,), np.bitwise_xor),
+    "and_": (INTS + (bool_,), np.bitwise_and), "or_": (INTS + (bool_,), np.bitwise_or),
+    "xor": (INTS + (bool_,), np.bitwise_xor),
     "not_": (INTS + (bool_,), np.invert),
     **{name: (FLOATS + INTS + (bool_,), oracle) for name, oracle in
-       (("lt", np.less), ("le", np.less_equal), ("gt", np.greater), ("ge", np.greater_equal), ("eq", np.equal), ("ne", np.not_equal))},
+       (("lt", np.less), ("le", np.less_equal), ("gt", np.greater), ("ge", np.greater_equal), ("eq", np.equal),
+        ("ne", np.not_equal))},
     "isnan": (FLOATS, np.isnan), "isfinite": (FLOATS, np.isfinite),
 }
 CASES = [(op, dtype) for op, (dtypes, _) in ORACLES.items() for dtype in dtypes]
@@ -106,7 +111,8 @@ def test_fma_rounds_once(dtype):
     """With c = -round(a b), what is left is the rounding error of the product; without fma it would be 0."""
     a, b = np.random.default_rng(0).standard_normal((2, COUNT)).astype(dtype.np)
     c = -(a * b)
-    expected = np.array([float(Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))) for x, y, z in zip(a, b, c)], dtype.np)
+    expected = np.array([float(Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z)))
+                         for x, y, z in zip(a, b, c)], dtype.np)
     got = apply(lambda f, *v: f.fma(*v), [a, b, c], [dtype] * 3, dtype, 8)
     np.testing.assert_array_equal(got, expected)
     assert np.count_nonzero(got) > COUNT // 2
@@ -121,14 +127,17 @@ def test_shifts_and_high_products(dtype, unsigned, lanes):
     n = rng.integers(0, bits, COUNT).astype(dtype.np)
     ua, ub = a.view(unsigned), b.view(unsigned)
     high = np.array([int(p) * int(q) >> bits for p, q in zip(ua, ub)], unsigned).view(dtype.np)
-    for op, ins, expected in (("shl", (a, n), (ua << n.view(unsigned)).view(dtype.np)), ("lshr", (a, n), (ua >> n.view(unsigned)).view(dtype.np)),
+    for op, ins, expected in (("shl", (a, n), (ua << n.view(unsigned)).view(dtype.np)),
+                              ("lshr", (a, n), (ua >> n.view(unsigned)).view(dtype.np)),
                               ("ashr", (a, n), a >> n), ("mulhi_u", (a, b), high)):
-        np.testing.assert_array_equal(apply(lambda f, *v: getattr(f, op)(*v), ins, [dtype] * 2, dtype, lanes), expected, err_msg=op)
+        np.testing.assert_array_equal(apply(lambda f, *v: getattr(f, op)(*v), ins, [dtype] * 2, dtype, lanes), expected,
+                                      err_msg=op)
 
 
 def _saturating(x: np.ndarray, to: np.dtype) -> np.ndarray:
     info = np.iinfo(to)
-    return np.array([0 if np.isnan(v) else info.min if v <= info.min else info.max if v >= info.max else int(v) for v in x.tolist()], to)
+    return np.array([0 if np.isnan(v) else info.min if v <= info.min else info.max if v >= info.max else int(v)
+                     for v in x.tolist()], to)
 
 
 @pytest.mark.parametrize("lanes", [1, 8])
@@ -154,7 +163,8 @@ def test_select_mixes_constants_and_lanes():
     np.testing.assert_array_equal(got, np.where(x > 0, x, np.float32(-1)))
 
 
-@pytest.mark.parametrize("kind, oracle", [("add", np.add), ("mul", np.multiply), ("min", np.minimum), ("max", np.maximum)])
+@pytest.mark.parametrize("kind, oracle",
+                         [("add", np.add), ("mul", np.multiply), ("min", np.minimum), ("max", np.maximum)])
 @pytest.mark.parametrize("dtype", [f32, f64, i64])
 def test_reduce_is_a_halving_tree(kind, oracle, dtype):
     x = np.random.default_rng(8).integers(1, 9, COUNT).astype(dtype.np) * dtype.np.type(1.1 if dtype.is_float else 1)
@@ -212,7 +222,8 @@ def test_integer_constants_wrap():
 
 
 def test_every_operation_has_a_translation_and_a_test():
-    translated = {key[0] if isinstance(key, tuple) else key for table in (INSTRUCTIONS, INTRINSICS, IRREGULAR) for key in table}
+    translated = {key[0] if isinstance(key, tuple) else key for table in (INSTRUCTIONS, INTRINSICS, IRREGULAR)
+                  for key in table}
     assert translated >= set(REGULAR) | set(IRREGULAR_NAMES)
     elsewhere = {"div", "fma", "scale", "fraction", "shl", "lshr", "ashr", "mulhi_u", "pow", *MATH}
     assert set(REGULAR) == {op.rstrip("_") for op in ORACLES} | elsewhere

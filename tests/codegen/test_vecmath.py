@@ -1,4 +1,5 @@
-"""Measured errors of the mathematical functions, in units in the last place; special values; equal bits for any lane count.
+"""Measured errors of the mathematical functions, in units in the last place; special values; equal bits for any lane
+count.
 
 `python tests/codegen/test_vecmath.py` prints the table for many more samples.
 """
@@ -34,11 +35,13 @@ def _stable_sigmoid(x: np.ndarray) -> np.ndarray:
 
 REFERENCE = {
     "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sin": np.sin, "cos": np.cos,
-    "tanh": np.tanh, "sigmoid": _stable_sigmoid, "erf": lambda x: np.array([math.erf(v) for v in x], L), "pow": np.power,
+    "tanh": np.tanh, "sigmoid": _stable_sigmoid, "erf": lambda x: np.array([math.erf(v) for v in x], L),
+    "pow": np.power,
 }
 
 # the greatest errors found in every 13th float where the function bends; a regression shows
-MEASURED_F32 = {"exp": 1.02, "exp2": 1.17, "expm1": 1.64, "log": 0.85, "log1p": 1.42, "sin": 1.58, "cos": 1.58, "tanh": 1.76,
+MEASURED_F32 = {"exp": 1.02, "exp2": 1.17, "expm1": 1.64, "log": 0.85, "log1p": 1.42, "sin": 1.58, "cos": 1.58,
+                "tanh": 1.76,
                 "sigmoid": 1.70, "erf": 1.05, "pow": 0.51}
 
 
@@ -82,7 +85,8 @@ def samples(op: str, seed: int) -> list[np.ndarray]:
     x = np.concatenate([bits, near.astype(np.float32), log_range.astype(np.float32)])
     if op != "pow":
         return [x[np.isfinite(x)]]
-    y = np.concatenate([rng.uniform(-3, 3, COUNT // 2), rng.integers(-5, 6, COUNT // 4), rng.uniform(-4e3, 4e3, COUNT // 4)]).astype(np.float32)
+    y = np.concatenate([rng.uniform(-3, 3, COUNT // 2), rng.integers(-5, 6, COUNT // 4),
+                        rng.uniform(-4e3, 4e3, COUNT // 4)]).astype(np.float32)
     return [np.where(np.isfinite(x), x, 1), y]
 
 
@@ -116,7 +120,8 @@ def test_f64_error(op):
     assert np.max(ulps(got[~np.isnan(got)], exact[~np.isnan(got)])) <= limit
 
 
-SPECIAL = np.float32([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 1e-45, -1e-45, 1e-38, -1e-38, 3.4e38, -3.4e38, 2.0, 0.5, 88.72284, 88.8,
+SPECIAL = np.float32([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 1e-45, -1e-45, 1e-38, -1e-38, 3.4e38, -3.4e38, 2.0,
+                      0.5, 88.72284, 88.8,
                       -87.4, -103.9, -104.0, 1e5, 1.5e5, 1e30])
 
 
@@ -127,7 +132,8 @@ def test_special_values_are_numpys(op, target):
         expected = REFERENCE[op](SPECIAL.astype(L)).astype(np.float32)
     got = apply(op, SPECIAL, target=target)
     for x, a, b in zip(SPECIAL, got, expected):
-        assert np.isnan(a) == np.isnan(b) and (np.isinf(b) or np.isinf(a)) == (a == b if np.isinf(b) else False), (op, x, a, b)
+        assert np.isnan(a) == np.isnan(b) and (np.isinf(b)
+                                               or np.isinf(a)) == (a == b if np.isinf(b) else False), (op, x, a, b)
         assert b != 0 or a == 0 and np.signbit(a) == np.signbit(b), (op, x, a, b)
 
 
@@ -146,7 +152,8 @@ def test_special_values_of_pow():
 @pytest.mark.parametrize("target", RUNS)
 def test_bits_do_not_depend_on_lanes_or_target(op, lanes, target):
     args = [np.concatenate([a, SPECIAL]) for a in samples(op, 2)]
-    np.testing.assert_array_equal(apply(op, *args).view(np.int32), apply(op, *args, lanes=lanes, target=target).view(np.int32))
+    np.testing.assert_array_equal(apply(op, *args).view(np.int32),
+                                  apply(op, *args, lanes=lanes, target=target).view(np.int32))
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -168,7 +175,9 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("function", ["sin", "cos"])
 def test_a_number_beyond_the_limit_changes_no_other_register(function):
-    """Four lanes, stored three elements apart: the places of the lanes wait in a register of four i64 while libm is asked."""
+    """Four lanes, stored three elements apart: the places of the lanes wait in a register of four i64 while libm is
+    asked.
+    """
     run = gc.compile(parse(f"""
 graph f(x: f32[3, 1, 3, 1], y: f32[1, 1]) {{
   %0 = add(x, y) : f32[3, 1, 3, 1]

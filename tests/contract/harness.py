@@ -45,9 +45,11 @@ class Kernel:
         assert native().run(self.executable._main, frame.address) == 0
 
 
-def lowered(c: Contraction, ins: Sequence[np.ndarray], outs: Sequence[np.ndarray], target: Target = AVX2, epilogue=None):
+def lowered(c: Contraction, ins: Sequence[np.ndarray], outs: Sequence[np.ndarray], target: Target = AVX2,
+            epilogue=None):
     a, b, out = view_of(ins[0]), view_of(ins[1]), view_of(outs[0])
-    schedule = contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, out.strides, a.dtype, target, fused=epilogue is not None)
+    schedule = contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, out.strides, a.dtype, target,
+                                    fused=epilogue is not None)
     f = lower_contraction([view_of(x) for x in ins], [view_of(x) for x in outs], schedule, target, epilogue)
     main = LoopFunction("main")
     views = [main.buffer("input", i, 0, v.dtype, v.shape, v.strides) for i, v in enumerate(map(view_of, ins))]
@@ -60,7 +62,8 @@ def lowered(c: Contraction, ins: Sequence[np.ndarray], outs: Sequence[np.ndarray
     return f, main, schedule
 
 
-def compiled(c: Contraction, ins: Sequence[np.ndarray], outs: Sequence[np.ndarray], target: Target = AVX2, epilogue=None, threads: int = 1) -> Kernel:
+def compiled(c: Contraction, ins: Sequence[np.ndarray], outs: Sequence[np.ndarray], target: Target = AVX2,
+             epilogue=None, threads: int = 1) -> Kernel:
     f, main, schedule = lowered(c, ins, outs, target, epilogue)
     text = emit_module([f], main, target)
 
@@ -71,7 +74,8 @@ def compiled(c: Contraction, ins: Sequence[np.ndarray], outs: Sequence[np.ndarra
     return Kernel(f, schedule, text, Executable(program, threads=threads))
 
 
-def check(c: Contraction, a: np.ndarray, b: np.ndarray, out: np.ndarray, threads: Sequence[int] = (1,), tolerance: float = 2e-6) -> Kernel:
+def check(c: Contraction, a: np.ndarray, b: np.ndarray, out: np.ndarray, threads: Sequence[int] = (1,),
+          tolerance: float = 2e-6) -> Kernel:
     """Runs and compares with the float64 oracle; the error is measured against the sum of absolute values."""
     kernel = compiled(c, [a, b], [out])
     wide = [x.astype(np.float64) for x in (a, b)]

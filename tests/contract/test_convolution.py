@@ -56,8 +56,10 @@ def test_random_shapes():
     for trial in range(12):
         groups = int(rng.choice([1, 1, 2, 3]))
         size = rng.integers(5, 21, 2)
-        case = (int(rng.integers(1, 4)), groups * int(rng.integers(1, 20 // groups)), groups * int(rng.integers(1, 20 // groups)), *map(int, size),
-                int(rng.integers(1, 4)), int(rng.integers(1, 4)), int(rng.integers(0, 3)), int(rng.integers(1, 3)), groups)
+        case = (int(rng.integers(1, 4)), groups * int(rng.integers(1, 20 // groups)),
+                groups * int(rng.integers(1, 20 // groups)), *map(int, size),
+                int(rng.integers(1, 4)), int(rng.integers(1, 4)), int(rng.integers(0, 3)), int(rng.integers(1, 3)),
+                groups)
         run(case, bool(trial % 2))
 
 
@@ -83,16 +85,21 @@ def test_combinations_of_layouts():
     rng = np.random.default_rng(0)
     windows = [C.Window(9, 3, 2, 1, (1, 1))] * 2
     for first, second in product((False, True), repeat=2):
-        check(C.conv(2, 6, 10, windows), image(rng, (2, 6, 9, 9), first), rng.normal(size=(10, 6, 3, 3)).astype(np.float32),
+        check(C.conv(2, 6, 10, windows), image(rng, (2, 6, 9, 9), first),
+              rng.normal(size=(10, 6, 3, 3)).astype(np.float32),
               image(rng, (2, 10, 5, 5), second))
 
 
-@pytest.mark.parametrize("channels, kernel, rows", [(3, 3, PackingMode.TAPS), (1, 5, PackingMode.TAPS), (3, 7, PackingMode.PER_TILE)])
+@pytest.mark.parametrize("channels, kernel, rows",
+                         [(3, 3, PackingMode.TAPS), (1, 5, PackingMode.TAPS), (3, 7, PackingMode.PER_TILE)])
 def test_rows_of_short_sums_stay_where_they_are(channels, kernel, rows):
-    """A first layer: the micro-kernel knows where the few terms of a sum lie; of longer sums each tile packs its own rows."""
+    """A first layer: the micro-kernel knows where the few terms of a sum lie; of longer sums each tile packs its own
+    rows.
+    """
     windows = [C.Window(size, kernel, 2, 1, (1, 1)) for size in (21, 30)]
     rng = np.random.default_rng(0)
     out = image(rng, (2, 32, *(w.out for w in windows)), True)
-    x, weights = image(rng, (2, channels, 21, 30), False), rng.normal(size=(32, channels, kernel, kernel)).astype(np.float32)
+    x, weights = image(rng, (2, channels, 21, 30),
+                       False), rng.normal(size=(32, channels, kernel, kernel)).astype(np.float32)
     kernel = check(C.conv(2, channels, 32, windows), x, weights, out, (1, 3))
     assert [phase.a for phase in kernel.schedule.phases] == [rows]

@@ -15,7 +15,8 @@ def array(rng, shape, order, dtype=np.float32):
     return dense.astype(dtype).transpose(np.argsort(order))
 
 
-@pytest.mark.parametrize("m, n, k", [(6, 16, 8), (17, 31, 65), (64, 48, 80), (1, 40, 70), (40, 1, 70), (2, 100, 33), (100, 3, 40), (1, 1, 1), (5, 7, 1),
+@pytest.mark.parametrize("m, n, k", [(6, 16, 8), (17, 31, 65), (64, 48, 80), (1, 40, 70), (40, 1, 70), (2, 100, 33),
+                                     (100, 3, 40), (1, 1, 1), (5, 7, 1),
                                      (130, 129, 131), (12, 300, 600)])
 def test_layouts(m, n, k):
     rng = np.random.default_rng(m)
@@ -46,7 +47,8 @@ def test_integers_wrap():
     np.testing.assert_array_equal(out, a @ a.T)
 
 
-@pytest.mark.parametrize("a, b", [((3, 20, 30), (30, 40)), ((3, 20, 30), (3, 30, 40)), ((20, 30), (3, 30, 40)), ((2, 1, 9, 8), (5, 8, 7)), ((4, 2, 33, 16), (4, 2, 16, 33)),
+@pytest.mark.parametrize("a, b", [((3, 20, 30), (30, 40)), ((3, 20, 30), (3, 30, 40)), ((20, 30), (3, 30, 40)),
+                                  ((2, 1, 9, 8), (5, 8, 7)), ((4, 2, 33, 16), (4, 2, 16, 33)),
                                   ((6, 1, 64), (6, 64, 50)), ((6, 64, 40), (6, 40, 1))])
 def test_batches(a, b):
     rng = np.random.default_rng(0)
@@ -65,7 +67,9 @@ def test_broadcast_operands_have_stride_zero():
     check(C.matmul((40, 30), (30, 20)), b.T, a.T, np.empty((40, 20), np.float32))
 
 
-@pytest.mark.parametrize("a, b", [((0, 3), (3, 4)), ((4, 0), (0, 5)), ((3, 4), (4, 0)), ((0, 2, 3), (3, 4)), ((2, 3, 0), (2, 0, 3))])
+@pytest.mark.parametrize("a, b",
+                         [((0, 3), (3, 4)), ((4, 0), (0, 5)), ((3, 4), (4, 0)), ((0, 2, 3), (3, 4)),
+                          ((2, 3, 0), (2, 0, 3))])
 def test_empty(a, b):
     out = np.empty(np.matmul(np.zeros(a), np.zeros(b)).shape, np.float32)
     check(C.matmul(a, b), np.zeros(a, np.float32), np.zeros(b, np.float32), out)
@@ -76,7 +80,8 @@ def test_einsum_with_several_row_column_and_sum_dims():
     sizes = (3, 5, 6, 7, 4, 9)
     b, t, c, d, h, e = range(6)
     x, y = rng.normal(size=(3, 5, 6, 7)).astype(np.float32), rng.normal(size=(6, 7, 4, 9)).astype(np.float32)
-    contraction = C.Contraction(sizes, (), (b, t), (h, e), (c, d), tuple(map(C.axis, (b, t, c, d))), tuple(map(C.axis, (c, d, h, e))), tuple(map(C.axis, (b, t, h, e))))
+    contraction = C.Contraction(sizes, (), (b, t), (h, e), (c, d), tuple(map(C.axis, (b, t, c, d))),
+                                tuple(map(C.axis, (c, d, h, e))), tuple(map(C.axis, (b, t, h, e))))
     check(contraction, x, y, np.empty((3, 5, 4, 9), np.float32))
     scattered = array(rng, (3, 5, 4, 9), (2, 0, 3, 1))
     check(contraction, array(rng, x.shape, (3, 1, 0, 2)), array(rng, y.shape, (1, 2, 0, 3)), scattered)
@@ -85,7 +90,8 @@ def test_einsum_with_several_row_column_and_sum_dims():
 def test_outer_product_and_dot():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=300).astype(np.float32), rng.normal(size=300).astype(np.float32)
-    check(C.Contraction((300, 300), (), (0,), (1,), (), (C.axis(0),), (C.axis(1),), (C.axis(0), C.axis(1))), x, y, np.empty((300, 300), np.float32))
+    check(C.Contraction((300, 300), (), (0,), (1,), (), (C.axis(0),), (C.axis(1),), (C.axis(0), C.axis(1))), x, y,
+          np.empty((300, 300), np.float32))
     check(C.Contraction((300,), (), (), (), (0,), (C.axis(0),), (C.axis(0),), ()), x, y, np.empty((), np.float32))
 
 
@@ -96,7 +102,8 @@ def test_long_sums_are_split_and_keep_their_bits():
     assert kernel.schedule.phases[0].splits > 1
 
 
-@pytest.mark.parametrize("m, n, k", [(701, 597, 2100), (1, 1100, 2049), (997, 320, 2051), (600, 513, 2048), (12, 2000, 4097)])
+@pytest.mark.parametrize("m, n, k",
+                         [(701, 597, 2100), (1, 1100, 2049), (997, 320, 2051), (600, 513, 2048), (12, 2000, 4097)])
 def test_transposed_rows_that_are_packed_on_the_way(m, n, k):
     """By the register tiles of each tile's first columns; the last ones have fewer rows or columns."""
     rng = np.random.default_rng(0)
@@ -107,12 +114,15 @@ def test_transposed_rows_that_are_packed_on_the_way(m, n, k):
 
 def test_transposed_rows_that_a_tile_packs():
     rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((3, 350, 160), np.float32).transpose(0, 2, 1), rng.standard_normal((3, 350, 97), np.float32)
+    a, b = rng.standard_normal((3, 350, 160),
+                               np.float32).transpose(0, 2, 1), rng.standard_normal((3, 350, 97), np.float32)
     kernel = check(C.matmul(a.shape, b.shape), a, b, np.empty((3, 160, 97), np.float32), threads=(1, 3))
     assert kernel.schedule.phases[0].a is PackingMode.PER_TILE
 
 
 def test_scaling_by_a_scalar_across_merged_dims():
     rng = np.random.default_rng(0)
-    c = C.Contraction((9, 4, 9), (), (), (0, 1, 2), (), (), (C.axis(1), C.axis(2), C.axis(0)), (C.axis(0), C.axis(1), C.axis(2)))
-    check(c, rng.normal(size=()).astype(np.float32), rng.normal(size=(4, 9, 9)).astype(np.float32), np.empty((9, 4, 9), np.float32))
+    c = C.Contraction((9, 4, 9), (), (), (0, 1, 2), (), (), (C.axis(1), C.axis(2), C.axis(0)),
+                      (C.axis(0), C.axis(1), C.axis(2)))
+    check(c, rng.normal(size=()).astype(np.float32), rng.normal(size=(4, 9, 9)).astype(np.float32),
+          np.empty((9, 4, 9), np.float32))

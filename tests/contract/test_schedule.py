@@ -1,4 +1,6 @@
-"""The schedule is a pure function of shapes and target, can be asked about any target, and gives machine code of that target."""
+"""The schedule is a pure function of shapes and target, can be asked about any target, and gives machine code of that
+target.
+"""
 import re
 
 import numpy as np
@@ -17,10 +19,12 @@ from tests.contract.harness import lowered
 
 
 def matmul_schedule(m, n, k, target=AVX2, a=None, b=None, dtype=f32):
-    return contraction_schedule(C.matmul((m, k), (k, n)), (m, k), a or (k, 1), (k, n), b or (n, 1), (n, 1), dtype, target)
+    return contraction_schedule(C.matmul((m, k), (k, n)), (m, k), a or (k, 1), (k, n), b or (n, 1), (n, 1), dtype,
+                                target)
 
 
-@pytest.mark.parametrize("target, tiles", [(AVX2, {(6, 16), (4, 24)}), (SSE2, {(6, 8), (4, 12)}), (AVX512, {(6, 64), (8, 48)}),
+@pytest.mark.parametrize("target, tiles",
+                         [(AVX2, {(6, 16), (4, 24)}), (SSE2, {(6, 8), (4, 12)}), (AVX512, {(6, 64), (8, 48)}),
                                            (NEON, {(6, 16), (8, 12)})], ids=lambda t: getattr(t, "name", ""))
 def test_register_tiles_fill_the_registers(target, tiles):
     phase, = matmul_schedule(1024, 1024, 1024, target).phases
@@ -34,11 +38,13 @@ def test_register_tiles_fill_the_registers(target, tiles):
 def test_pure_and_printable():
     first, second = matmul_schedule(512, 64, 512), matmul_schedule(512, 64, 512)
     assert first == second and hash(first) == hash(second)
-    assert re.fullmatch(r"\S+×\S+ \(lanes 8\) MC \d+ NC \d+@n0 KC \d+@k0 a:unpacked b:packed-once by rows packed in runs; shared scratch \d+", str(first)), str(first)
+    assert re.fullmatch(r"\S+×\S+ \(lanes 8\) MC \d+ NC \d+@n0 KC \d+@k0 a:unpacked b:packed-once by rows packed in "
+                        r"runs; shared scratch \d+", str(first)), str(first)
 
 
 def test_columns_that_few_tiles_share_are_packed_by_each():
-    for m, n, k, source in ((300, 128, 512, PackingMode.PER_TILE), (512, 512, 512, PackingMode.ONCE), (4096, 512, 48, PackingMode.ONCE),
+    for m, n, k, source in ((300, 128, 512, PackingMode.PER_TILE), (512, 512, 512, PackingMode.ONCE),
+                            (4096, 512, 48, PackingMode.ONCE),
                             (600, 128, 512, PackingMode.ONCE)):
         phase, = matmul_schedule(m, n, k).phases
         assert phase.b == source, (m, n, k)
@@ -58,10 +64,12 @@ def test_tiles_of_an_output_larger_than_operands_that_l2_holds_follow_its_memory
     assert phase.by_rows
 
 
-@pytest.mark.parametrize("m, n, k, by_rows", [(256, 1152, 384, True), (256, 384, 1536, True), (196, 512, 512, True), (128, 2304, 768, False), (49, 1024, 512, False)])
+@pytest.mark.parametrize("m, n, k, by_rows", [(256, 1152, 384, True), (256, 384, 1536, True), (196, 512, 512, True),
+                                              (128, 2304, 768, False), (49, 1024, 512, False)])
 def test_threads_keep_their_rows_of_products_by_packed_weights(m, n, k, by_rows):
     """Where each can have some: what one thread computes, the same thread reads in the next product."""
-    schedule = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512, invariant=(False, True))
+    schedule = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512,
+                                    invariant=(False, True))
     phase, = schedule.phases
     assert schedule.prepacked == 1 and phase.by_rows == by_rows
     assert not by_rows or -(-m // phase.blocking.mc) >= 3
@@ -95,25 +103,32 @@ def test_tiles_that_pack_near_columns_are_shorter_where_they_are_few():
         assert phase.b == PackingMode.PER_TILE and (phase.blocking.mc > 160) == tall, (m, phase)
 
 
-@pytest.mark.parametrize("n, free, source", [(419, True, PackingMode.ONCE), (416, True, PackingMode.UNPACKED), (419, False, PackingMode.UNPACKED)])
+@pytest.mark.parametrize("n, free, source",
+                         [(419, True, PackingMode.ONCE), (416, True, PackingMode.UNPACKED),
+                          (419, False, PackingMode.UNPACKED)])
 def test_few_rows_read_columns_as_they_lie_unless_that_is_across_cache_lines_and_packing_costs_nothing(n, free, source):
     m, k = 17, 4 * n
-    phase, = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512, invariant=(False, free)).phases
+    phase, = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512,
+                                  invariant=(False, free)).phases
     assert phase.b == source
 
 
 @pytest.mark.parametrize("m, n, k", [(784, 256, 128), (3136, 128, 64), (784, 128, 512)])
 def test_four_threads_get_even_shares(m, n, k):
-    """Of rows: 40 tiles of 84 of 784 rows would give three threads ten whole ones, and the last six and the four that are left."""
+    """Of rows: 40 tiles of 84 of 784 rows would give three threads ten whole ones, and the last six and the four that
+    are left.
+    """
     phase, = matmul_schedule(m, n, k, AVX512).phases
-    tiles = [min(phase.blocking.mc, m - row) for row in range(0, m, phase.blocking.mc) for _ in range(phase.blocking.nc.count((n,)))]
+    tiles = [min(phase.blocking.mc, m - row) for row in range(0, m, phase.blocking.mc)
+             for _ in range(phase.blocking.nc.count((n,)))]
     ends = [len(tiles) * part // 4 for part in range(5)]
     assert phase.by_rows and max(sum(tiles[a:b]) for a, b in zip(ends, ends[1:])) <= 1.04 * sum(tiles) / 4
 
 
 @pytest.mark.parametrize("m, k, n, again", [(128, 3072, 768, True), (256, 2048, 192, False), (1024, 3072, 768, False)])
 def test_few_rows_share_weights_that_tiles_would_read_from_beyond_l2_again(m, k, n, again):
-    phase, = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512, invariant=(False, True)).phases
+    phase, = contraction_schedule(C.matmul((m, k), (k, n)), (m, k), (k, 1), (k, n), (n, 1), (n, 1), f32, AVX512,
+                                  invariant=(False, True)).phases
     assert (phase.blocking.mc >= 64) == again
     assert -(-m // phase.blocking.mc) * phase.blocking.nc.count((n,)) >= 16
 
@@ -134,17 +149,20 @@ def test_weight_gradients_split_the_sum():
 
 def test_rows_of_long_sums_are_packed_on_the_way():
     """Where a tile has columns for several register tiles beside each other."""
-    for m, n, k, source in ((2048, 320, 2048, PackingMode.BY_FIRST_USE), (2048, 2048, 3000, PackingMode.BY_FIRST_USE), (512, 512, 1568, PackingMode.ONCE), (512, 24, 4096, PackingMode.UNPACKED),
+    for m, n, k, source in ((2048, 320, 2048, PackingMode.BY_FIRST_USE), (2048, 2048, 3000, PackingMode.BY_FIRST_USE),
+                            (512, 512, 1568, PackingMode.ONCE), (512, 24, 4096, PackingMode.UNPACKED),
                             (48, 48, 300, PackingMode.PER_TILE)):
         phase, = matmul_schedule(m, n, k, a=(1, m)).phases
         assert phase.a == source, (m, n, k, phase)
-        assert source != PackingMode.BY_FIRST_USE or phase.blocking.nc.chunk >= 8 * phase.blocking.nr and phase.blocking.kc.chunk * phase.blocking.nr * 4 <= AVX2.machine.l1_bytes
+        assert (source != PackingMode.BY_FIRST_USE or phase.blocking.nc.chunk >= 8 * phase.blocking.nr
+                and phase.blocking.kc.chunk * phase.blocking.nr * 4 <= AVX2.machine.l1_bytes)
 
 
 def test_tiles_of_small_outputs_take_parts_of_long_sums():
     small, = matmul_schedule(128, 128, 25088, a=(1, 128)).phases
     assert (small.a, small.b) == (PackingMode.PER_TILE, PackingMode.PER_TILE) and small.splits >= 16
-    large, = matmul_schedule(512, 512, 1568, a=(1, 512)).phases             # tiles enough: operands are packed once for all of them
+    # tiles enough: operands are packed once for all of them
+    large, = matmul_schedule(512, 512, 1568, a=(1, 512)).phases
     assert (large.a, large.b, large.splits) == (PackingMode.ONCE, PackingMode.ONCE, 1)
 
 
@@ -153,7 +171,8 @@ def test_weight_gradients_of_depthwise_convolutions_read_runs_of_channels():
     for channels, blocks in ((32, 1), (128, 1), (512, 4)):
         image = (2, channels, 56, 56)
         strides = (56 * 56 * channels, 1, 56 * channels, channels)
-        s, = contraction_schedule(C.conv_weight_gradient(2, channels, channels, windows, channels), image, strides, image, strides,
+        s, = contraction_schedule(C.conv_weight_gradient(2, channels, channels, windows, channels), image, strides,
+                                  image, strides,
                                   (9, 9, 3, 1), f32, AVX2).phases
         assert isinstance(s, NarrowSchedule) and s.block * blocks * s.lanes == channels
         assert s.splits * blocks >= 16
@@ -161,10 +180,13 @@ def test_weight_gradients_of_depthwise_convolutions_read_runs_of_channels():
 
 @pytest.mark.parametrize("size, channels", [(7, 1024), (14, 512), (28, 256)])
 def test_threads_get_even_shares_of_depthwise_convolutions(size, channels):
-    """Two tiles of 6 rows and 1 row, say, for each block of channels would give two of four threads 12 of 28 parts each."""
+    """Two tiles of 6 rows and 1 row, say, for each block of channels would give two of four threads 12 of 28 parts
+    each.
+    """
     windows, image = [C.Window(size + 2, 3, 1, 1, (0, 0))] * 2, (1, channels, size + 2, size + 2)
     strides, out = [(channels * n * n, 1, channels * n, channels) for n in (size + 2, size)]
-    s, = contraction_schedule(C.conv(1, channels, channels, windows, channels), image, strides, (channels, 1, 3, 3), (9, 9, 3, 1), out, f32, AVX512).phases
+    s, = contraction_schedule(C.conv(1, channels, channels, windows, channels), image, strides, (channels, 1, 3, 3),
+                              (9, 9, 3, 1), out, f32, AVX512).phases
     assert isinstance(s, LaneSchedule)
     tiles = [min(s.tile, size - row) for row in range(0, size, s.tile) for _ in range(channels // s.block)]
     ends = [len(tiles) * part // 4 for part in range(5)]
@@ -172,14 +194,16 @@ def test_threads_get_even_shares_of_depthwise_convolutions(size, channels):
 
 
 def test_columns_from_l2_are_narrow():
-    """Where columns do not stay in L1, the register tile with the fewest cycles is not the one with the most columns."""
+    """Where columns do not stay in L1, the register tile with the fewest cycles is not the one with the most columns.
+    """
     tall, = matmul_schedule(32, 320, 1280).phases
     short, = matmul_schedule(32, 320, 16).phases
     assert tall.vectors <= 3 < short.vectors
 
 
 def test_transposed_output_swaps_the_operands():
-    schedule = contraction_schedule(C.matmul((40, 30), (30, 20)), (40, 30), (30, 1), (30, 20), (20, 1), (1, 40), f32, AVX2)
+    schedule = contraction_schedule(C.matmul((40, 30), (30, 20)), (40, 30), (30, 1), (30, 20), (20, 1), (1, 40), f32,
+                                    AVX2)
     assert schedule.form.swap and str(schedule).startswith("transposed ")
 
 
@@ -207,14 +231,16 @@ def test_neon_code_multiplies_and_adds_vectors():
 def test_the_inner_loop_has_no_spills():
     """Between the label and the jump of the micro-kernel's loop: fma, loads, counters; no store."""
     text = instructions(AVX2)
-    loops = [body for body in re.findall(r"^\.LBB\d+_\d+:(.*?)^\s+j\w+\s", text, re.S | re.M) if body.count("vfmadd") in (12, 12 * STEPS)]
+    loops = [body for body in re.findall(r"^\.LBB\d+_\d+:(.*?)^\s+j\w+\s", text, re.S | re.M)
+             if body.count("vfmadd") in (12, 12 * STEPS)]
     assert any(body.count("vfmadd") == 12 * STEPS for body in loops)
     assert not any(re.search(r"v?mov\w+\s+%[xy]mm\d+, .*\(%rsp\)", body) for body in loops)
 
 
 def test_what_is_packed_for_all_tiles_is_divided_among_threads():
     def pieces(m, n, k):
-        f, _, schedule = lowered(C.matmul((m, k), (k, n)), [np.empty((m, k), np.float32), np.empty((k, n), np.float32)], [np.empty((m, n), np.float32)])
+        f, _, schedule = lowered(C.matmul((m, k), (k, n)), [np.empty((m, k), np.float32), np.empty((k, n), np.float32)],
+                                 [np.empty((m, n), np.float32)])
         assert schedule.phases[0].b == PackingMode.ONCE
         return int(re.search(r"parallel t\d* < (\d+) \"pack_b\"", print_function(f)).group(1))
     assert pieces(512, 64, 512) == 8            # of 4096 elements
@@ -232,9 +258,12 @@ def test_columns_that_other_cores_may_hold_are_packed_in_runs():
 @pytest.mark.parametrize("m", [49, 50, 128, 196])
 def test_no_register_tile_reaches_past_the_last_row(m):
     """Rows that are read where they lie need no clamping then."""
-    f, _, schedule = lowered(C.matmul((m, 640), (640, 512)), [np.empty((m, 640), np.float32), np.empty((640, 512), np.float32)], [np.empty((m, 512), np.float32)])
+    f, _, schedule = lowered(C.matmul((m, 640), (640, 512)),
+                             [np.empty((m, 640), np.float32), np.empty((640, 512), np.float32)],
+                             [np.empty((m, 512), np.float32)])
     s = schedule.phases[0]
-    assert s.a == PackingMode.UNPACKED and not s.transposed_store and s.blocking.mc % s.blocking.mr == 0 and s.edge_mr == m % s.blocking.mr
+    assert (s.a == PackingMode.UNPACKED and not s.transposed_store and s.blocking.mc % s.blocking.mr == 0
+            and s.edge_mr == m % s.blocking.mr)
     rows = {int(n) for n in re.findall(r"call tile_f32_(\d+)x", print_function(f))}
     assert rows == {s.blocking.mr} | ({s.edge_mr} if s.edge_mr else set())
 
@@ -244,7 +273,8 @@ def test_equal_kernels_are_one_function():
 
     def callees(shape):
         m, n, k = shape
-        f, _, schedule = lowered(C.matmul((m, k), (k, n)), [np.empty((m, k), np.float32), np.empty((k, n), np.float32)], [np.empty((m, n), np.float32)])
+        f, _, schedule = lowered(C.matmul((m, k), (k, n)), [np.empty((m, k), np.float32), np.empty((k, n), np.float32)],
+                                 [np.empty((m, n), np.float32)])
         assert isinstance(schedule.phases[0], TileSchedule)
         found, todo = set(), list(f.body)
         while todo:

@@ -37,7 +37,8 @@ def test_table_of_operators_is_current():
     assert make_operators.PAGE.read_text() == make_operators.text(), "run python docs/make_operators.py"
 
 
-@pytest.mark.parametrize("path", [p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]])
+@pytest.mark.parametrize("path",
+                         [p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]])
 def test_links_lead_somewhere(path):
     page = ROOT / path
     for target in pages.links(page.read_text()):
@@ -68,7 +69,8 @@ def test_the_table_of_errors_is_the_measured_one():
 def test_cells_of_the_measured_table_are_short():
     page = (ROOT / "README.md").read_text()
     table = page[page.index("## Measured"):page.index("### Whole networks")]
-    cells = [cell.strip() for line in table.splitlines() if line.startswith("| ") for cell in line.strip("|").split("|")]
+    cells = [cell.strip() for line in table.splitlines() if line.startswith("| ")
+             for cell in line.strip("|").split("|")]
     assert len(cells) > 40 and [cell for cell in cells if len(cell.split()) > 15] == []
 
 

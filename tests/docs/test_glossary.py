@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "glossary.md").read_text()
 ENTRY = re.compile(r"^- \*\*(.+?)\*\*: (.+?)(?=^- |^#|\Z)", re.MULTILINE | re.DOTALL)
-SECTIONS = {title: ENTRY.findall(body) for title, body in re.findall(r"^## (.+?)$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)}
+SECTIONS = {title: ENTRY.findall(body)
+            for title, body in re.findall(r"^## (.+?)$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)}
 FIELDS = {"name", "id", "attr", "arg"}
 
 
@@ -21,7 +22,9 @@ def order(term: str) -> str:
 
 @cache
 def words() -> frozenset[str]:
-    """Names that the package defines or uses, its modules and folders, and the words of its texts (docstrings are none)."""
+    """Names that the package defines or uses, its modules and folders, and the words of its texts (docstrings are
+    none).
+    """
     found: set[str] = set()
     for path in (ROOT / "graphc").rglob("*.py"):
         found |= {path.stem, path.parent.name}
@@ -56,5 +59,6 @@ def test_names_in_code_font_exist(title):
     """Digits at the end of a word (x16, d0, n0, f32x8) are those of the example."""
     for term, text in SECTIONS[title]:
         for code in re.findall(r"`([^`]+)`", f"{term} {text}"):
-            missing = [w for w in re.findall(r"[A-Za-z_]\w*", code) if not {w, re.sub(r"x?\d+$", "", w) or "x"} & words()]
+            missing = [w
+                       for w in re.findall(r"[A-Za-z_]\w*", code) if not {w, re.sub(r"x?\d+$", "", w) or "x"} & words()]
             assert not missing, f"{term}: {', '.join(missing)} of `{code}` is nowhere in graphc"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
 BASE = ("errors", "given", "config", "contained", "once")
-MAY = {                                         # folder or file: what it may import beside itself; what is not listed sees all
+# folder or file: what it may import beside itself; what is not listed sees all
+MAY = {
     "errors": (), "given": ("errors",), "config": ("errors", "given"), "contained": (), "once": (),
     "ir": BASE,
     "schedule": (*BASE, "ir"),
@@ -23,7 +24,8 @@ MAY = {                                         # folder or file: what it may im
 }
 HEAVY = ("llvmlite", "networkx")                # loaded by codegen/llvm/lazy.py at the first compile
 LOADS_LATER = ("codegen/llvm/lazy.py", "__init__.py", "cli.py", "runtime/native.py")
-# import_module: LLVM, the compiler behind public names, the extra `demo`, the runtime's routines where their text is not in the disk cache
+# import_module: LLVM, the compiler behind public names, the extra `demo`, the runtime's routines where their text is
+# not in the disk cache
 
 FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 
@@ -60,7 +62,8 @@ def test_directions():
 def test_imports_stand_at_the_top():
     inside = [f"{file}: {name}" for file in FILES for f in ast.walk(tree(file))
               if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) for name in imports(f)]
-    later = {file for file in FILES for n in ast.walk(tree(file)) if isinstance(n, ast.Call) and "import_module" in ast.unparse(n.func)}
+    later = {file for file in FILES for n in ast.walk(tree(file)) if isinstance(n, ast.Call)
+             and "import_module" in ast.unparse(n.func)}
     assert not inside and later <= set(LOADS_LATER), (inside, later)
 
 

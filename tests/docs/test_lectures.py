@@ -9,7 +9,8 @@ import graphc as gc
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/lectures.md").read_text()
-ROWS = [cells for line in PAGE.splitlines() if line.startswith("| ") and len(cells := [c.strip() for c in line.strip("|").split("|")]) == 4 and cells[0] != "lecture"]
+ROWS = [cells for line in PAGE.splitlines() if line.startswith("| ")
+        and len(cells := [c.strip() for c in line.strip("|").split("|")]) == 4 and cells[0] != "lecture"]
 
 
 HELPERS = ("examples/language_model.py", "graphc/demo.py", "graphc/models/alexnet.py")
@@ -41,7 +42,8 @@ def test_names_examples_and_tests_exist(row):
     cited = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
     assert cited
     for file, test in cited:
-        assert test in {node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)}, f"{file}::{test}"
+        assert test in {node.name for node in ast.walk(ast.parse((ROOT / file).read_text()))
+                        if isinstance(node, ast.FunctionDef)}, f"{file}::{test}"
 
 
 def test_every_example_is_in_a_table():

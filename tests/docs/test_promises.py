@@ -29,7 +29,8 @@ print(step(np.ones((4, 2), np.float32), np.zeros((4, 3), np.float32)) > 0)
 
 
 def small_step(width: int = 8):
-    return gc.train_step(nn.Linear(width) >> nn.tanh >> nn.Linear(3), loss=nn.mse, optimizer=optim.Adam(1e-2), x=gc.f32[4, 2], y=gc.f32[4, 3], seed=0)
+    return gc.train_step(nn.Linear(width) >> nn.tanh >> nn.Linear(3), loss=nn.mse, optimizer=optim.Adam(1e-2),
+                         x=gc.f32[4, 2], y=gc.f32[4, 3], seed=0)
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +40,9 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_1_a_step_is_one_native_call(cached, tmp_path, monkeypatch):
-    """Between the arguments and the loss nothing runs in Python but the step's own few lines (the first calls are timed, in Python)."""
+    """Between the arguments and the loss nothing runs in Python but the step's own few lines (the first calls are
+    timed, in Python).
+    """
     monkeypatch.setenv("GRAPHC_CACHE", str(tmp_path))
     x, y = batch()
     if cached:

@@ -14,12 +14,18 @@ J = RNG.integers(1, 5, (4,)).astype(np.int32)
 B = X > 0
 
 FLOAT_EXPRESSIONS = [
-    lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, lambda x, y: x / y, lambda x, y: x // y, lambda x, y: x % y,
-    lambda x, y: 2 + x, lambda x, y: 2 - x, lambda x, y: 3 * x, lambda x, y: 1 / x, lambda x, y: x ** 2, lambda x, y: x ** 3,
-    lambda x, y: abs(x) ** 1.5, lambda x, y: 2.0 ** x, lambda x, y: 7 % x, lambda x, y: 7 // x, lambda x, y: -x, lambda x, y: +x, lambda x, y: abs(x),
-    lambda x, y: x < y, lambda x, y: x <= y, lambda x, y: x > 0, lambda x, y: 0 >= x, lambda x, y: x == x, lambda x, y: x != y,
-    lambda x, y: x @ y, lambda x, y: y @ x.T, lambda x, y: x @ x.T, lambda x, y: (x > 0) & (y > 0), lambda x, y: (x > 0) | ~(y > 0),
-    lambda x, y: (x > 0) ^ (y > 0), lambda x, y: x + np.float32(2), lambda x, y: x * np.float64(3), lambda x, y: x + [1, 2, 3, 4],
+    lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, lambda x, y: x / y, lambda x, y: x // y,
+    lambda x, y: x % y,
+    lambda x, y: 2 + x, lambda x, y: 2 - x, lambda x, y: 3 * x, lambda x, y: 1 / x, lambda x, y: x ** 2,
+    lambda x, y: x ** 3,
+    lambda x, y: abs(x) ** 1.5, lambda x, y: 2.0 ** x, lambda x, y: 7 % x, lambda x, y: 7 // x, lambda x, y: -x,
+    lambda x, y: +x, lambda x, y: abs(x),
+    lambda x, y: x < y, lambda x, y: x <= y, lambda x, y: x > 0, lambda x, y: 0 >= x, lambda x, y: x == x,
+    lambda x, y: x != y,
+    lambda x, y: x @ y, lambda x, y: y @ x.T, lambda x, y: x @ x.T, lambda x, y: (x > 0) & (y > 0),
+    lambda x, y: (x > 0) | ~(y > 0),
+    lambda x, y: (x > 0) ^ (y > 0), lambda x, y: x + np.float32(2), lambda x, y: x * np.float64(3),
+    lambda x, y: x + [1, 2, 3, 4],
     lambda x, y: divmod(x, y)[1],
 ]
 
@@ -32,8 +38,10 @@ def test_float_operators(i):
 
 
 @pytest.mark.parametrize("f", [
-    lambda x, y: x + y, lambda x, y: x - 1, lambda x, y: 3 * x, lambda x, y: x // y, lambda x, y: x % y, lambda x, y: x & y, lambda x, y: x | 3,
-    lambda x, y: x ^ y, lambda x, y: ~x, lambda x, y: x << y, lambda x, y: x >> 1, lambda x, y: x < y, lambda x, y: -x, lambda x, y: 100 - y])
+    lambda x, y: x + y, lambda x, y: x - 1, lambda x, y: 3 * x, lambda x, y: x // y, lambda x, y: x % y,
+    lambda x, y: x & y, lambda x, y: x | 3,
+    lambda x, y: x ^ y, lambda x, y: ~x, lambda x, y: x << y, lambda x, y: x >> 1, lambda x, y: x < y, lambda x, y: -x,
+    lambda x, y: 100 - y])
 def test_integer_operators(f):
     close(run(f, I, J), f(I, J))
 
@@ -69,8 +77,10 @@ def test_numpy_arrays_become_constants_of_their_dtype():
     close(run(lambda x: X < x, Y), X < Y)
 
 
-KEYS = [0, -1, (1, 2), (slice(None), 1), slice(1, 3), slice(None, None, 2), slice(None, None, -1), slice(3, 0, -2), slice(5, 9), (Ellipsis, 0),
-        (0, Ellipsis), None, (slice(None), None, slice(1, -1)), (None, 1, None, slice(None, None, -1)), (Ellipsis, slice(-2, None)), (), slice(2, 1),
+KEYS = [0, -1, (1, 2), (slice(None), 1), slice(1, 3), slice(None, None, 2), slice(None, None, -1), slice(3, 0, -2),
+        slice(5, 9), (Ellipsis, 0),
+        (0, Ellipsis), None, (slice(None), None, slice(1, -1)), (None, 1, None, slice(None, None, -1)),
+        (Ellipsis, slice(-2, None)), (), slice(2, 1),
         [2, 0, 2], np.array([[0, 1], [2, -1]]), (slice(None), [0, 3]), (1, [0, 3]), ([0, 2], 1), ([0, 1, 2], [3, 2, 1]),
         (np.array([[0], [2]]), np.array([1, 3])), (None, [0, 1]), slice(-2, None), (slice(None), slice(100, None))]
 
@@ -88,10 +98,14 @@ def test_index_arrays_between_slices():
 
 
 def test_methods_follow_numpy():
-    for f in (lambda x: x.sum(), lambda x: x.sum(-1), lambda x: x.sum((0, -1), keepdims=True), lambda x: x.prod(0), lambda x: x.max(1), lambda x: x.min(),
-              lambda x: x.var(0), lambda x: x.std(1), lambda x: x.argmax(1), lambda x: x.argmin(), lambda x: x.reshape(4, 3), lambda x: x.reshape((2, -1)),
-              lambda x: x.reshape(-1), lambda x: x.T, lambda x: x.transpose(1, 0), lambda x: x.swapaxes(0, 1), lambda x: x.flatten(), lambda x: x.cumsum(1),
-              lambda x: x.clip(-0.5, 0.5), lambda x: x.cumsum(), lambda x: x.cumprod(0), lambda x: (x > 0).all(), lambda x: (x > 0).any(1), lambda x: x.round(),
+    for f in (lambda x: x.sum(), lambda x: x.sum(-1), lambda x: x.sum((0, -1), keepdims=True), lambda x: x.prod(0),
+              lambda x: x.max(1), lambda x: x.min(),
+              lambda x: x.var(0), lambda x: x.std(1), lambda x: x.argmax(1), lambda x: x.argmin(),
+              lambda x: x.reshape(4, 3), lambda x: x.reshape((2, -1)),
+              lambda x: x.reshape(-1), lambda x: x.T, lambda x: x.transpose(1, 0), lambda x: x.swapaxes(0, 1),
+              lambda x: x.flatten(), lambda x: x.cumsum(1),
+              lambda x: x.clip(-0.5, 0.5), lambda x: x.cumsum(), lambda x: x.cumprod(0), lambda x: (x > 0).all(),
+              lambda x: (x > 0).any(1), lambda x: x.round(),
               lambda x: x[None].squeeze(0), lambda x: x.var(1, ddof=1), lambda x: x.mean(keepdims=True)):
         close(run(f, X), f(X))
 

@@ -25,10 +25,12 @@ CASES = {
     # elementwise
     **{name: (getattr(gc, name), getattr(np, name), (X,)) for name in
        "exp expm1 tanh sin cos floor ceil abs sign square isnan isfinite logical_not round".split()},
-    **{name: (lambda x, n=name: getattr(gc, n)(gc.abs(x) + 0.5), lambda x, n=name: getattr(np, n)(np.abs(x) + np.float32(0.5)), (X,)) for name in
+    **{name: (lambda x, n=name: getattr(gc, n)(gc.abs(x) + 0.5),
+              lambda x, n=name: getattr(np, n)(np.abs(x) + np.float32(0.5)), (X,)) for name in
        "log log1p sqrt".split()},
     **{name: (getattr(gc, name), getattr(np, name), (X, X[::-1].copy())) for name in
-       "add minimum maximum less less_equal greater greater_equal equal not_equal logical_and logical_or logical_xor".split()},
+       "add minimum maximum less less_equal greater greater_equal equal not_equal logical_and logical_or "
+       "logical_xor".split()},
     "rsqrt": (lambda x: gc.rsqrt(gc.exp(x)), lambda x: 1 / np.sqrt(np.exp(x)), (X,)),
     "sigmoid": (gc.sigmoid, sigmoid, (X,)),
     "clip": (lambda x: gc.clip(x, -0.5, None), lambda x: np.clip(x, -0.5, None).astype(np.float32), (X,)),
@@ -40,7 +42,8 @@ CASES = {
     "leaky_relu": (lambda x: gc.leaky_relu(x, 0.2), lambda x: np.where(x > 0, x, x * np.float32(0.2)), (X,)),
     "bitwise": (lambda x: gc.bitwise_xor(gc.left_shift(x, 2), gc.bitwise_not(x)), lambda x: (x << 2) ^ ~x, (I,)),
     # reductions
-    **{f"{name} {axis}": (lambda x, n=name, a=axis: getattr(gc, n)(x, axis=a), lambda x, n=name, a=axis: getattr(np, n)(x, axis=a), (X,))
+    **{f"{name} {axis}": (lambda x, n=name, a=axis: getattr(gc, n)(x, axis=a),
+                          lambda x, n=name, a=axis: getattr(np, n)(x, axis=a), (X,))
        for name in "sum mean prod max min var std".split() for axis in (None, -2, (0, 2))},
     "logsumexp": (lambda x: gc.logsumexp(x, 1, keepdims=True), lambda x: np.log(np.exp(x).sum(1, keepdims=True)), (X,)),
     "argmax": (lambda x: gc.argmax(x, -1, keepdims=True), lambda x: np.argmax(x, -1, keepdims=True), (X,)),
@@ -85,13 +88,17 @@ CASES = {
     "ones of bool": (lambda x: gc.ones((2,), gc.bool_), lambda x: np.ones((2,), bool), (X,)),
     "eye": (lambda x: gc.eye(3), lambda x: np.eye(3, dtype=np.float32), (X,)),
     "dynamic_slice": (lambda x, i: gc.dynamic_slice(x, (0, i[2], 1), (2, 2, 3)), lambda x, i: x[:, 1:3, 1:], (X, I)),
-    "dynamic_update_slice": (lambda v, i: gc.dynamic_update_slice(v, [1.0, 2.0], [i[0]]), lambda v, i: np.r_[v[:2], 1, 2, v[4:]].astype(np.float32), (V, I)),
+    "dynamic_update_slice": (lambda v, i: gc.dynamic_update_slice(v, [1.0, 2.0], [i[0]]),
+                             lambda v, i: np.r_[v[:2], 1, 2, v[4:]].astype(np.float32), (V, I)),
     # index
     "take": (lambda x, i: gc.take(x, i, 1), lambda x, i: np.take(x, i, 1), (X, I)),
-    "take_along_axis": (lambda x, i: gc.take_along_axis(x, i[None, :, None], 1), lambda x, i: np.take_along_axis(x, i[None, :, None], 1), (X, I)),
+    "take_along_axis": (lambda x, i: gc.take_along_axis(x, i[None, :, None], 1),
+                        lambda x, i: np.take_along_axis(x, i[None, :, None], 1), (X, I)),
     "embedding": (lambda x, i: gc.embedding(x, i.reshape(2, 2)), lambda x, i: x[i.reshape(2, 2)], (M, I)),
-    "scatter_add": (lambda x, i: gc.scatter_add(x, i, 1.0, axis=1), lambda x, i: x + np.array([1, 1, 2], np.float32)[:, None], (X, I)),
-    "scatter_add_along_axis": (lambda x, i: gc.scatter_add_along_axis(x, i, 1.0, 0), lambda x, i: x + np.array([1, 1, 2, 0, 0, 0], np.float32), (V, I)),
+    "scatter_add": (lambda x, i: gc.scatter_add(x, i, 1.0, axis=1),
+                    lambda x, i: x + np.array([1, 1, 2], np.float32)[:, None], (X, I)),
+    "scatter_add_along_axis": (lambda x, i: gc.scatter_add_along_axis(x, i, 1.0, 0),
+                               lambda x, i: x + np.array([1, 1, 2, 0, 0, 0], np.float32), (V, I)),
     "one_hot": (lambda i: gc.one_hot(i, 3), lambda i: np.eye(3, dtype=np.float32)[i], (I,)),
     # products
     "dot": (lambda x, y: gc.dot(x, y), lambda x, y: np.dot(x, y), (X.swapaxes(1, 2).copy(), M)),
@@ -103,13 +110,17 @@ CASES = {
     # composites
     "softmax": (lambda x: gc.softmax(x, 1), lambda x: softmax(x, 1), (X,)),
     "log_softmax": (gc.log_softmax, lambda x: np.log(softmax(x)), (X,)),
-    "layer_norm": (lambda x: gc.layer_norm(x, axes=2), lambda x: (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5), (X,)),
-    "rms_norm": (lambda x, g: gc.rms_norm(x, g), lambda x, g: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * g, (X, V[:4])),
+    "layer_norm": (lambda x: gc.layer_norm(x, axes=2),
+                   lambda x: (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5), (X,)),
+    "rms_norm": (lambda x, g: gc.rms_norm(x, g), lambda x, g: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * g,
+                 (X, V[:4])),
     "mse": (lambda x: gc.mse(x, 1.0), lambda x: ((x - 1) ** 2).mean(), (X,)),
     "mse sum": (lambda x: gc.mse(x, x * 2, reduction="sum"), lambda x: (x ** 2).sum(), (X,)),
-    "cross_entropy": (lambda x, i: gc.cross_entropy(x, i, axis=1), lambda x, i: -np.log(softmax(x, 1))[np.arange(2)[:, None], i, np.arange(4)].mean(),
+    "cross_entropy": (lambda x, i: gc.cross_entropy(x, i, axis=1),
+                      lambda x, i: -np.log(softmax(x, 1))[np.arange(2)[:, None], i, np.arange(4)].mean(),
                       (X, np.array([[2] * 4, [0] * 4]))),
-    "cross_entropy soft": (lambda x: gc.cross_entropy(x, gc.softmax(x)), lambda x: -(softmax(x) * np.log(softmax(x))).sum(-1).mean(), (X,)),
+    "cross_entropy soft": (lambda x: gc.cross_entropy(x, gc.softmax(x)),
+                           lambda x: -(softmax(x) * np.log(softmax(x))).sum(-1).mean(), (X,)),
     "bce": (lambda x: gc.bce_with_logits(x, 1.0, "none"), lambda x: np.log1p(np.exp(-x)), (X,)),
     "attention": (lambda x: gc.attention(x, x, x), lambda x: softmax(x @ x.swapaxes(1, 2) / 2) @ x, (X,)),
     "attention causal": (lambda x: gc.attention(x, x, x, causal=True, scale=1.0),
@@ -128,8 +139,10 @@ IMAGE = RNG.standard_normal((2, 4, 7, 9)).astype(np.float32)
 
 
 @pytest.mark.parametrize("options, shape", [
-    ({}, (5, 7)), ({"padding": "same"}, (7, 9)), ({"padding": "same", "stride": 2}, (4, 5)), ({"padding": 1, "stride": (1, 2)}, (7, 5)),
-    ({"padding": ((0, 1), (2, 0))}, (6, 9)), ({"dilation": 2, "padding": "valid"}, (3, 5)), ({"padding": "same", "dilation": (2, 1)}, (7, 9))])
+    ({}, (5, 7)), ({"padding": "same"}, (7, 9)), ({"padding": "same", "stride": 2}, (4, 5)),
+    ({"padding": 1, "stride": (1, 2)}, (7, 5)),
+    ({"padding": ((0, 1), (2, 0))}, (6, 9)), ({"dilation": 2, "padding": "valid"}, (3, 5)),
+    ({"padding": "same", "dilation": (2, 1)}, (7, 9))])
 def test_conv2d_sizes(options, shape):
     w = np.ones((6, 2, 3, 3), np.float32)
     assert run(lambda x: gc.conv2d(x, w, groups=2, **options), IMAGE).shape == (2, 6, *shape)
@@ -139,7 +152,8 @@ def test_conv1d_is_correlation():
     x, w = IMAGE[:1, :1, 0], RNG.standard_normal((1, 1, 3)).astype(np.float32)
     close(run(lambda x: gc.conv1d(x, w)[0, 0], x), np.correlate(x[0, 0], w[0, 0], "valid"))
     close(run(lambda x: gc.conv1d(x, w, padding="same")[0, 0], x), np.correlate(x[0, 0], w[0, 0], "same"))
-    close(run(lambda x: gc.conv1d(x, w, padding=(2, 0), stride=2)[0, 0], x), np.correlate(np.r_[0, 0, x[0, 0]].astype(np.float32), w[0, 0], "valid")[::2])
+    close(run(lambda x: gc.conv1d(x, w, padding=(2, 0), stride=2)[0, 0], x),
+          np.correlate(np.r_[0, 0, x[0, 0]].astype(np.float32), w[0, 0], "valid")[::2])
 
 
 def test_conv_transpose_is_the_gradient_of_conv():
@@ -187,7 +201,8 @@ def test_resize():
 
 def test_group_norm():
     g = IMAGE.reshape(2, 2, 2, 7, 9)
-    want = ((g - g.mean((2, 3, 4), keepdims=True)) / np.sqrt(g.var((2, 3, 4), keepdims=True) + 1e-5)).reshape(IMAGE.shape)
+    want = ((g - g.mean((2, 3, 4), keepdims=True))
+            / np.sqrt(g.var((2, 3, 4), keepdims=True) + 1e-5)).reshape(IMAGE.shape)
     close(run(lambda x: gc.group_norm(x, gc.ones(4), gc.zeros(4), groups=2), IMAGE), want)
 
 

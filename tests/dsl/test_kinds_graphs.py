@@ -1,4 +1,6 @@
-"""Every public function of whole graphs and networks, with everything in the place of every argument: a result, or a GraphError with the user's line."""
+"""Every public function of whole graphs and networks, with everything in the place of every argument: a result, or a
+GraphError with the user's line.
+"""
 import inspect
 
 import numpy as np
@@ -25,11 +27,15 @@ TOKENS = nn.Embedding(7, 4) >> nn.LSTM(4, batch_first=True) >> nn.Linear(7)
 OPTIMIZER = optim.SGD(0.1)
 CALLED = {
     "check_gradients": lambda: {"f": square, "B": 2, "samples": 1, "directions": 1, "wrt": ["x"]},
-    "compile": lambda: {"f": NET, "x": gc.f32[3, 4], "seed": 0}, "draw": lambda: {"f": square}, "grad": lambda: {"f": square, "wrt": "x"},
-    "generate": lambda: {"model": TOKENS, "prompt": [1, 2], "steps": 2, "seed": 0}, "Generator": lambda: {"model": TOKENS, "seed": 0}, "graph": lambda: {"f": None},
-    "hvp": lambda: {"f": square, "wrt": "x"}, "jacobian": lambda: {"f": scaled}, "jvp": lambda: {"f": square, "wrt": "x"}, "parse": lambda: {"text": str(scaled)},
+    "compile": lambda: {"f": NET, "x": gc.f32[3, 4], "seed": 0}, "draw": lambda: {"f": square},
+    "grad": lambda: {"f": square, "wrt": "x"},
+    "generate": lambda: {"model": TOKENS, "prompt": [1, 2], "steps": 2, "seed": 0},
+    "Generator": lambda: {"model": TOKENS, "seed": 0}, "graph": lambda: {"f": None},
+    "hvp": lambda: {"f": square, "wrt": "x"}, "jacobian": lambda: {"f": scaled},
+    "jvp": lambda: {"f": square, "wrt": "x"}, "parse": lambda: {"text": str(scaled)},
     "plan": lambda: {"f": NET, "x": gc.f32[3, 4]},
-    "train_step": lambda: {"f": NET, "loss": nn.cross_entropy, "optimizer": OPTIMIZER, "x": gc.f32[3, 4], "y": gc.i64[3]},
+    "train_step": lambda: {"f": NET, "loss": nn.cross_entropy, "optimizer": OPTIMIZER, "x": gc.f32[3, 4],
+                           "y": gc.i64[3]},
     "value_and_grad": lambda: {"f": square, "wrt": "x"}, "vjp": lambda: {"f": scaled},
 }
 COUNTED = {"steps", "samples", "directions", "capacity"}
@@ -37,7 +43,8 @@ OF_OTHERS = {"threads", "path", "state", "text", "file"}        # tests/runtime,
 
 
 def test_no_function_is_left_out():
-    assert CALLED.keys() == NOT_CALLED - {"Array", "DType", "GraphFunction", "TensorType", "GraphError", "InternalError", "import_module",
+    assert CALLED.keys() == NOT_CALLED - {"Array", "DType", "GraphFunction", "TensorType", "GraphError",
+                                          "InternalError", "import_module",
                                           "set_compiler", "set_renderer"}
 
 
@@ -45,7 +52,8 @@ def wrong(f):
     try:
         f()
     except gc.GraphError as error:
-        return None if error.loc is not None and error.loc.file == __file__ else f"GraphError without the line: {error.text} at {error.loc}"
+        return (None if error.loc is not None
+                and error.loc.file == __file__ else f"GraphError without the line: {error.text} at {error.loc}")
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:200]}"
     return None

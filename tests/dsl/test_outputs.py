@@ -91,7 +91,8 @@ def test_a_layer_called_twice_is_counted():
 
 
 def test_a_layer_with_several_results_is_counted():
-    found = gc.compile(lambda x: (lstm := nn.LSTM(3))(x, return_state=True)[0], x=gc.f32[2, 4, 5], seed=0, outputs=["lstm#1", "lstm#3"])     # noqa: F841 (its name is that of the variable)
+    found = gc.compile(lambda x: (lstm := nn.LSTM(3))(x, return_state=True)[0], x=gc.f32[2, 4, 5], seed=0,
+                       outputs=["lstm#1", "lstm#3"])     # noqa: F841 (its name is that of the variable)
     y = found(np.stack([X, X]))
     assert y["lstm#1"].shape == (2, 4, 3) and y["lstm#3"].shape == (1, 4, 3)
 
@@ -141,7 +142,8 @@ def test_gradient_towards_the_input_with_feature_maps():
     w = {name: p.initial(p.type, 0, f"net.{name}") for name, p in net.named_parameters()}
     h = np.tanh(X @ w["0.weight"].T + w["0.bias"])
     np.testing.assert_allclose(found["net.1"], h, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["net.2"], h @ w["2.weight"].T + w["2.bias"], rtol=1e-5, atol=1e-6)     # the gradient itself does not need it
+    # the gradient itself does not need it
+    np.testing.assert_allclose(found["net.2"], h @ w["2.weight"].T + w["2.bias"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["result"], (1 - h ** 2) * w["2.weight"][1] @ w["0.weight"], rtol=1e-5, atol=1e-6)
 
 
@@ -200,4 +202,5 @@ def test_wrong_arguments():
 
 def test_plan_counts_them():
     net = network()
-    assert gc.plan(net, x=gc.f32[4, 5], outputs=["0"]).memory.outputs == gc.plan(net, x=gc.f32[4, 5]).memory.outputs + 4 * 8 * 4
+    assert gc.plan(net, x=gc.f32[4, 5],
+                   outputs=["0"]).memory.outputs == gc.plan(net, x=gc.f32[4, 5]).memory.outputs + 4 * 8 * 4

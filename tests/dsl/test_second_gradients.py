@@ -1,4 +1,6 @@
-"""Second derivatives of what is piecewise linear, or goes through integers and bools, are zero: by hvp, grad of grad, jacobian, inside loops."""
+"""Second derivatives of what is piecewise linear, or goes through integers and bools, are zero: by hvp, grad of grad,
+jacobian, inside loops.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -8,13 +10,17 @@ import graphc as gc
 
 X = np.array([1.5, -2, 0.25, 3], np.float32)
 LINEAR_IN_PIECES = {
-    "max": lambda x: gc.max(x), "min": lambda x: gc.min(x, axis=-1), "sort": lambda x: gc.sum(gc.sort(x) * [1.0, 2, 3, 4]),
-    "topk": lambda x: gc.sum(gc.topk(x, 2)[0]), "relu": lambda x: gc.sum(gc.relu(x)), "leaky_relu": lambda x: gc.sum(gc.leaky_relu(x)),
-    "abs": lambda x: gc.sum(gc.abs(x)), "maximum": lambda x: gc.sum(gc.maximum(x, gc.flip(x))), "clip": lambda x: gc.sum(gc.clip(x, 0, 1)),
+    "max": lambda x: gc.max(x), "min": lambda x: gc.min(x, axis=-1),
+    "sort": lambda x: gc.sum(gc.sort(x) * [1.0, 2, 3, 4]),
+    "topk": lambda x: gc.sum(gc.topk(x, 2)[0]), "relu": lambda x: gc.sum(gc.relu(x)),
+    "leaky_relu": lambda x: gc.sum(gc.leaky_relu(x)),
+    "abs": lambda x: gc.sum(gc.abs(x)), "maximum": lambda x: gc.sum(gc.maximum(x, gc.flip(x))),
+    "clip": lambda x: gc.sum(gc.clip(x, 0, 1)),
     "where": lambda x: gc.sum(gc.where(x > 0, x, 2 * x)), "mask": lambda x: gc.sum(x * (x > 0).astype(gc.f32)),
     "argmax": lambda x: gc.sum(gc.take(x, gc.argmax(x))), "argsort": lambda x: gc.sum(gc.take(x, gc.argsort(x)[1:])),
     "rounded": lambda x: gc.sum(x + gc.floor(x) + gc.ceil(x) + gc.round(x) + gc.sign(x) + x // 2),
-    "whole": lambda x: gc.sum(x + x.astype(gc.i32).astype(gc.f32)), "counted": lambda x: gc.sum(x) + gc.sum(x > 0).astype(gc.f32),
+    "whole": lambda x: gc.sum(x + x.astype(gc.i32).astype(gc.f32)),
+    "counted": lambda x: gc.sum(x) + gc.sum(x > 0).astype(gc.f32),
     "max_pool": lambda x: gc.sum(gc.max_pool2d(x.reshape(1, 1, 2, 2), 2)),
     "cummax": lambda x: gc.sum(gc.scan(lambda c, t: (gc.maximum(c, t), gc.maximum(c, t)), x[0], x)[1]),
     "cond": lambda x: gc.cond(x[0] > 0, lambda: gc.max(x), lambda: gc.min(x)),
@@ -39,7 +45,8 @@ def test_a_second_derivative_is_zero(name):
     @gc.graph
     def all_of_them(x: gc.f32[4]):
         ones = gc.ones((4,))
-        return gc.hvp(f)(x, ones), gc.grad(of_gradient)(x), gc.grad(of_many)(x), gc.jacobian(d)(x), gc.jvp(d)(x, ones), gc.hvp(of_gradient)(x, ones)
+        return gc.hvp(f)(x,
+                         ones), gc.grad(of_gradient)(x), gc.grad(of_many)(x), gc.jacobian(d)(x), gc.jvp(d)(x, ones), gc.hvp(of_gradient)(x, ones)
     for second in gc.compile(all_of_them)(X):
         assert (second == 0).all()
 

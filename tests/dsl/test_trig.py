@@ -4,7 +4,8 @@ import pytest
 
 import graphc as gc
 
-RANGES = {"tan": (-1, 1), "sinh": (-2, 2), "cosh": (-2, 2), "asin": (-1, 1), "acos": (-1, 1), "atan": (-9, 9), "asinh": (-9, 9), "acosh": (1, 9), "atanh": (-0.9, 0.9)}
+RANGES = {"tan": (-1, 1), "sinh": (-2, 2), "cosh": (-2, 2), "asin": (-1, 1), "acos": (-1, 1), "atan": (-9, 9),
+          "asinh": (-9, 9), "acosh": (1, 9), "atanh": (-0.9, 0.9)}
 
 
 @pytest.mark.parametrize("name", RANGES)

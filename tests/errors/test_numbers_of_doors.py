@@ -1,4 +1,6 @@
-"""Numbers from outside, checked where they enter: threads at every door that takes them, every knob of the environment, seeds, counts."""
+"""Numbers from outside, checked where they enter: threads at every door that takes them, every knob of the environment,
+seeds, counts.
+"""
 from __future__ import annotations
 
 import inspect
@@ -58,7 +60,8 @@ def _parameters(value) -> set[str]:
 @pytest.mark.parametrize("door, name", [(door, name) for door in INTEGERS for name in INTEGERS[door]])
 def test_integers_of_doors(door, name):
     extra = {"temperature": 1.0} if name == "top_k" else {}
-    for value in (INTEGERS[door][name], 2.5, "2", "", True, np.float32(2), 10**30, 10**5000, [2], float("nan"), *(() if name in OPTIONAL else (None,))):
+    for value in (INTEGERS[door][name], 2.5, "2", "", True, np.float32(2), 10**30, 10**5000, [2], float("nan"),
+                  *(() if name in OPTIONAL else (None,))):
         with pytest.raises(gc.GraphError, match=f"^{name} is an int.*\n  at .*test_numbers_of_doors.py"):
             DOORS[door](**{name: value}, **extra)
 
@@ -90,7 +93,8 @@ def test_knobs_of_generation(name):
 KNOBS = {f.name: f.type for f in fields(Config)}
 GOOD = {"bool": {"1": True, "0": False, "true": True, "FALSE": False, "no": False, "on": True, " 1 ": True},
         "int": {"0": 0, "2": 2, " 1": 1}, "str": {"x": "x"}}
-BAD = {"bool": ["2", "maybe", "-1", "1.0"], "int": ["-1", "two", "2.5", "1e3", "1_0", "٣", "0x2", "9" * 19, "9" * 6000, "True", "+1"], "str": []}
+BAD = {"bool": ["2", "maybe", "-1", "1.0"],
+       "int": ["-1", "two", "2.5", "1e3", "1_0", "٣", "0x2", "9" * 19, "9" * 6000, "True", "+1"], "str": []}
 
 
 @pytest.mark.parametrize("name", KNOBS)

@@ -1,4 +1,6 @@
-"""Failures while native code runs: bad indices, and NaN where they are looked for. Each names the user's line; state stays as it was."""
+"""Failures while native code runs: bad indices, and NaN where they are looked for. Each names the user's line; state
+stays as it was.
+"""
 import numpy as np
 import pytest
 

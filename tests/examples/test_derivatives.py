@@ -18,9 +18,11 @@ def test_computation_graph(tmp_path, capsys):
     assert computation_graph.main(["--out", str(tmp_path)]) == (6.0, 5.0, 6.0)
     said = capsys.readouterr().out
     assert "f(2, 1) = 6, df/dx = 5, df/dy = 6" in said and "graph value_and_grad_f(x: f64[], y: f64[]) {" in said
-    texts = {path.stem: [t.text for t in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")] for path in tmp_path.glob("*.svg")}
+    texts = {path.stem: [t.text for t in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+             for path in tmp_path.glob("*.svg")}
     assert set(texts) == {"forward", "backward", "kernels"}
-    assert {"x", "y", "square = mul"} <= set(texts["forward"]) and "result 2" in texts["backward"] and "kernel (nest)" in texts["kernels"]
+    assert {"x", "y",
+            "square = mul"} <= set(texts["forward"]) and "result 2" in texts["backward"] and "kernel (nest)" in texts["kernels"]
 
 
 def test_computation_graph_without_graphviz(tmp_path, monkeypatch, capsys):
@@ -55,10 +57,13 @@ def test_co_occurrences_by_hand():
 def test_glove_is_the_loss_of_the_paper():
     rng, count, size = np.random.default_rng(0), 5, 3
     x = rng.integers(0, 20, (count, count)).astype(np.float32)
-    state = {n: rng.standard_normal(s).astype(np.float32) for n, s in (("w", (count, size)), ("c", (count, size)), ("b", (count, 1)), ("d", (count,)))}
-    wanted = sum(min(x[i, j] / 10, 1) ** 0.75 * (state["w"][i] @ state["c"][j] + state["b"][i, 0] + state["d"][j] - np.log(x[i, j])) ** 2
+    state = {n: rng.standard_normal(s).astype(np.float32)
+             for n, s in (("w", (count, size)), ("c", (count, size)), ("b", (count, 1)), ("d", (count,)))}
+    wanted = sum(min(x[i, j] / 10, 1) ** 0.75
+                 * (state["w"][i] @ state["c"][j] + state["b"][i, 0] + state["d"][j] - np.log(x[i, j])) ** 2
                  for i in range(count) for j in range(count) if x[i, j])
-    assert gc.compile(word_vectors.GloVe(count, size), x=gc.f32[count, count], state=state)(x) == pytest.approx(wanted, rel=1e-5)
+    assert gc.compile(word_vectors.GloVe(count, size), x=gc.f32[count, count],
+                      state=state)(x) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_word_vectors(tmp_path, capsys):

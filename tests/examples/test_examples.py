@@ -7,7 +7,8 @@ import pytest
 
 from graphc import demo
 
-SHORT = ["--steps", "60", "--hidden", "48", "--batch", "16", "--length", "32", "--characters", "40000", "--sample", "20", "--lr", "0.01"]
+SHORT = ["--steps", "60", "--hidden", "48", "--batch", "16", "--length", "32", "--characters", "40000", "--sample",
+         "20", "--lr", "0.01"]
 
 
 def test_digits_in_two_epochs(capsys):

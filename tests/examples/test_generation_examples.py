@@ -13,9 +13,12 @@ from text import python_topics
 import graphc as gc
 from graphc import optim
 
-PARSED = {"{d} {month} {y}": "%d %B %Y", "{month} {d}, {y}": "%B %d, %Y", "{weekday}, {d} {mon} {y}": "%A, %d %b %Y", "{d}.{m}.{y}": "%d.%m.%Y",
-          "{y}/{m:02}/{d:02}": "%Y/%m/%d", "{mon} {d:02} {y}": "%b %d %Y", "the {d}{th} of {month}, {y}": "the %dth of %B, %Y",
-          "{weekday} {month} {d}{th} {y}": "%A %B %dth %Y", "{d:02}-{mon}-{y}": "%d-%b-%Y", "{y} {month} {d}": "%Y %B %d"}
+PARSED = {"{d} {month} {y}": "%d %B %Y", "{month} {d}, {y}": "%B %d, %Y", "{weekday}, {d} {mon} {y}": "%A, %d %b %Y",
+          "{d}.{m}.{y}": "%d.%m.%Y",
+          "{y}/{m:02}/{d:02}": "%Y/%m/%d", "{mon} {d:02} {y}": "%b %d %Y",
+          "the {d}{th} of {month}, {y}": "the %dth of %B, %Y",
+          "{weekday} {month} {d}{th} {y}": "%A %B %dth %Y", "{d:02}-{mon}-{y}": "%d-%b-%Y",
+          "{y} {month} {d}": "%Y %B %d"}
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -70,7 +73,8 @@ def test_models_of_dates_learn_what_a_date_looks_like(name, steps):
     forced, free = model.forced(source, lengths, target), model.free(source, lengths)
     assert forced.shape == free.shape == (40, seq2seq.TARGET)
     assert np.mean([bool(ISO.fullmatch(seq2seq.LETTERS.decode(row))) for row in free]) > 0.5
-    begun = [(ids == target[:, 1:]).cumprod(1) for ids in (forced, free)]          # while the beginning is right, both see the same
+    # while the beginning is right, both see the same
+    begun = [(ids == target[:, 1:]).cumprod(1) for ids in (forced, free)]
     assert np.array_equal(*begun) and begun[0].any()
 
 
@@ -80,12 +84,14 @@ def test_figures_of_dates_are_printed(capsys, monkeypatch):
     right = seq2seq.main(["--steps", "3", "--batch", "8", "--judged", "10"])
     said = capsys.readouterr().out
     assert set(right) == {name} and all(0 <= share <= 1 for share in right[name])
-    assert re.search(rf"{name}: {100 * right[name][0]:.1f} % right with teacher forcing, {100 * right[name][1]:.1f} % free running; \d+ s\n    .+ -> .+", said)
+    assert re.search(rf"{name}: {100 * right[name][0]:.1f} % right with teacher forcing, {100 * right[name][1]:.1f} % "
+                     rf"free running; \d+ s\n    .+ -> .+", said)
 
 
-# --- language models -------------------------------------------------------------------------------------------------------
+# --- language models ----------------------------------------------------------------------------------------------
 
-SHORT = Settings(steps=60, hidden=64, batch=16, length=32, lr=5e-3, decay=0.01, dropout=0.1, characters=40_000, sample=20)
+SHORT = Settings(steps=60, hidden=64, batch=16, length=32, lr=5e-3, decay=0.01, dropout=0.1, characters=40_000,
+                 sample=20)
 
 
 def unigram_bits(text) -> float:
@@ -119,10 +125,12 @@ def test_bengio_s_network_is_the_formula():
 
 
 def test_table_of_language_models(capsys):
-    options = ["--steps", "3", "--hidden", "16", "--batch", "4", "--length", "16", "--characters", "5000", "--sample", "3"]
+    options = ["--steps", "3", "--hidden", "16", "--batch", "4", "--length", "16", "--characters", "5000", "--sample",
+               "3"]
     bits = language_models.main(options)
     said = capsys.readouterr().out
     assert set(bits) == {"n-gram", *language_models.NETWORKS}
     for name in language_models.NETWORKS:
-        assert re.search(rf"^{name} +{bits[name]:.3f} bits per character; [\d,]+ parameters, [\d,]+ characters/s\n    'The ...'$", said, re.MULTILINE | re.DOTALL)
+        assert re.search(rf"^{name} +{bits[name]:.3f} bits per character; [\d,]+ parameters, [\d,]+ characters/s\n    "
+                         rf"'The ...'$", said, re.MULTILINE | re.DOTALL)
     assert f"{bits['n-gram']:.3f} bits per character" in said and "never followed" in said

@@ -17,7 +17,8 @@ def facts_of(paragraph: list[str]) -> list[dict[str, str]]:
         if word == ".":
             thing = next(i for i, w in enumerate(sentence) if w in qa.THINGS)
             first = next(i for i in range(thing, -1, -1) if sentence[i - 1] not in qa.COLOURS)
-            facts.append({"{name}": next(w for w in sentence if w in qa.NAMES), "{thing}": " ".join(sentence[first:thing + 1]),
+            facts.append({"{name}": next(w for w in sentence if w in qa.NAMES),
+                          "{thing}": " ".join(sentence[first:thing + 1]),
                           "{place}": next(w for w in sentence if w in qa.PLACES)})
             sentence = []
     assert not sentence
@@ -41,10 +42,12 @@ def test_the_span_is_the_answer():
 def test_batches_are_padded_and_told_apart():
     ids, segments, lengths, spans = qa.batch(50, Random(1))
     places = np.arange(qa.LENGTH)
-    assert (ids[places >= lengths[:, None]] == qa.ID["[PAD]"]).all() and (ids[places < lengths[:, None]] != qa.ID["[PAD]"]).all()
+    assert (ids[places >= lengths[:, None]]
+            == qa.ID["[PAD]"]).all() and (ids[places < lengths[:, None]] != qa.ID["[PAD]"]).all()
     for row, segment, n, (first, last) in zip(ids, segments, lengths, spans):
         start, end = np.flatnonzero(row == qa.ID["[SEP]"])
-        assert end == n - 1 and np.array_equal(np.flatnonzero(segment), np.arange(start + 1, n)) and start < first <= last < end
+        assert end == n - 1 and np.array_equal(np.flatnonzero(segment),
+                                               np.arange(start + 1, n)) and start < first <= last < end
 
 
 def test_inputs_are_long_enough():
@@ -96,7 +99,8 @@ def test_the_loss_falls_to_the_choice_between_words_of_a_kind(monkeypatch):
 
 def test_keys_start_as_multiples_of_queries():
     step = qa.training_step(qa.SpanSelection(width=16), 2, 10, 0)
-    weights = [step.state[name] for name in step.state if name.endswith("in_proj_weight") and not name.startswith("optim.")]
+    weights = [step.state[name] for name in step.state if name.endswith("in_proj_weight")
+               and not name.startswith("optim.")]
     assert [w.shape for w in weights] == [(48, 16)] * 2
     for w in weights:
         assert w[:16].any() and np.array_equal(w[16:32], 2 * w[:16]) and not np.array_equal(w[32:], w[:16])

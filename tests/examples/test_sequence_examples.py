@@ -37,7 +37,8 @@ def test_judged_characters_have_context_on_both_sides():
     x, y = tagger.windows(ids, ids, np.array([0, 64, 128]))
     judged = y != text.IGNORED
     assert (x[judged] == y[judged]).all() and judged.sum(1).tolist() == [tagger.LENGTH - 2 * tagger.CONTEXT] * 3
-    assert np.array_equal(np.sort(y[judged]), np.arange(tagger.CONTEXT, 128 + tagger.LENGTH - tagger.CONTEXT))     # each of them once
+    # each of them once
+    assert np.array_equal(np.sort(y[judged]), np.arange(tagger.CONTEXT, 128 + tagger.LENGTH - tagger.CONTEXT))
 
 
 def test_tagger(capsys):

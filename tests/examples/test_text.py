@@ -34,8 +34,10 @@ def test_every_character_counts_once_and_with_context(count, length, context):
 def test_ngram_probabilities_sum_to_one():
     train, letters = np.array([0, 1, 2, 0, 1, 1, 0, 2], np.int32), 4
     for before in ([0], [0, 1], [3], [2, 0]):
-        bits = [ngrams(train, np.array(before + [c]), letters, order=3).interpolated * len(before) for c in range(letters)]
-        base = ngrams(train, np.array(before), letters, order=3).interpolated * max(len(before) - 1, 0) if len(before) > 1 else 0.0
+        bits = [ngrams(train, np.array(before + [c]), letters, order=3).interpolated * len(before)
+                for c in range(letters)]
+        base = ngrams(train, np.array(before), letters,
+                      order=3).interpolated * max(len(before) - 1, 0) if len(before) > 1 else 0.0
         assert sum(2 ** (base - b) for b in bits) == pytest.approx(1)
 
 

@@ -1,6 +1,7 @@
 """Every public function that takes or makes arrays, as rows of a table: how it is called and what numpy gives.
 
-Axes have names, "ab,bc" for the shapes of two operands: a small letter is a size that may be anything, 0 and 1 too; capital letters are fixed.
+Axes have names, "ab,bc" for the shapes of two operands: a small letter is a size that may be anything, 0 and 1 too;
+capital letters are fixed.
 """
 from __future__ import annotations
 
@@ -19,17 +20,20 @@ FLOAT, INT, BOOL = "f", "i", "b"
 
 # Public names that take no array: they make or run graphs, or are types, modules and settings.
 NOT_OF_ARRAYS = frozenset((
-    "Array", "DType", "TensorType", "GraphFunction", "GraphError", "InternalError", "Generator", "graph", "grad", "value_and_grad", "vjp", "jvp",
-    "hvp", "jacobian", "compile", "plan", "check_gradients", "train_step", "generate", "draw", "parse", "set_compiler", "set_renderer",
+    "Array", "DType", "TensorType", "GraphFunction", "GraphError", "InternalError", "Generator", "graph", "grad",
+    "value_and_grad", "vjp", "jvp",
+    "hvp", "jacobian", "compile", "plan", "check_gradients", "train_step", "generate", "draw", "parse", "set_compiler",
+    "set_renderer",
     "import_module", "nn", "optim", "models", "f32", "f64", "i32", "i64", "bool_"))
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """`call(*arrays)` in graphc and `numpy(*arrays)`; `kinds`: of its arrays; `special`: as numpy at NaN and infinity too.
+    """`call(*arrays)` in graphc and `numpy(*arrays)`; `kinds`: of its arrays; `special`: as numpy at NaN and infinity
+    too.
 
-    `integers`: operands that are positions or counts, drawn below so much. `smooth`: gradients may be compared with differences.
-    `draws`: numbers are random, only shape and dtype are compared.
+    `integers`: operands that are positions or counts, drawn below so much. `smooth`: gradients may be compared with
+    differences. `draws`: numbers are random, only shape and dtype are compared.
     """
     name: str
     shapes: tuple[str, ...]
@@ -88,7 +92,8 @@ def erf(x):
 
 
 def sigmoid(x):
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))) + 0 * np.where(np.isnan(x), x, 0)
+    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))),
+                    np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))) + 0 * np.where(np.isnan(x), x, 0)
 
 
 def softmax(x, axis=-1):
@@ -97,7 +102,8 @@ def softmax(x, axis=-1):
 
 
 def logsumexp(x, axis=None, keepdims=False):
-    return np.logaddexp.reduce(x, axis=axis, keepdims=keepdims) if axis is not None else np.logaddexp.reduce(x.reshape(-1))
+    return np.logaddexp.reduce(x, axis=axis,
+                               keepdims=keepdims) if axis is not None else np.logaddexp.reduce(x.reshape(-1))
 
 
 def standard(x, axes, eps):
@@ -161,105 +167,138 @@ def bce(x, t):
 ANY, NUMBER = FLOAT + INT + BOOL, FLOAT + INT
 UNARY = [
     *several("exp expm1 sin cos tanh floor ceil isnan isfinite", "ab"),
-    *several("sinh cosh tan", "ab", special=False), *several("abs sign", "ab", kinds=NUMBER), *several("round", "ab", smooth=False),
+    *several("sinh cosh tan", "ab", special=False), *several("abs sign", "ab", kinds=NUMBER),
+    *several("round", "ab", smooth=False),
     row("neg", "ab", np.negative, kinds=NUMBER), row("square", "ab", np.square, kinds=NUMBER),
     row("log", "ab", np.log, low=0.2), row("log1p", "ab", np.log1p, low=-0.8), row("sqrt", "ab", np.sqrt, low=0.2),
     row("rsqrt", "ab", lambda x: 1 / np.sqrt(x), low=0.2), row("sigmoid", "ab", sigmoid), row("erf", "ab", erf),
-    row("relu", "ab", lambda x: np.maximum(x, 0), kinds=NUMBER), row("leaky_relu", "ab", lambda x: np.where(x > 0, x, 0.1 * x), 0.1),
+    row("relu", "ab", lambda x: np.maximum(x, 0), kinds=NUMBER),
+    row("leaky_relu", "ab", lambda x: np.where(x > 0, x, 0.1 * x), 0.1),
     row("elu", "ab", lambda x: np.where(x > 0, x, 2 * np.expm1(x)), 2.0), row("silu", "ab", lambda x: x * sigmoid(x)),
     row("gelu", "ab", lambda x: x * (0.5 + 0.5 * erf(x * np.sqrt(0.5).astype(x.dtype)))),
     row("softplus", "ab", lambda x: np.logaddexp(x, x.dtype.type(0))),
-    row("asin", "ab", np.arcsin, low=-0.9, high=0.9), row("acos", "ab", np.arccos, low=-0.9, high=0.9), row("atan", "ab", np.arctan),
-    row("asinh", "ab", np.arcsinh), row("acosh", "ab", np.arccosh, low=1.2, high=3), row("atanh", "ab", np.arctanh, low=-0.9, high=0.9),
+    row("asin", "ab", np.arcsin, low=-0.9, high=0.9), row("acos", "ab", np.arccos, low=-0.9, high=0.9),
+    row("atan", "ab", np.arctan),
+    row("asinh", "ab", np.arcsinh), row("acosh", "ab", np.arccosh, low=1.2, high=3),
+    row("atanh", "ab", np.arctanh, low=-0.9, high=0.9),
     row("logical_not", "ab", np.logical_not, kinds=ANY), row("bitwise_not", "ab", np.invert, kinds=INT + BOOL),
-    row("stop_gradient", "ab", lambda x: x, kinds=ANY, smooth=False), row("cast", "ab", lambda x: x.astype(np.float64), gc.f64, kinds=ANY),
+    row("stop_gradient", "ab", lambda x: x, kinds=ANY, smooth=False),
+    row("cast", "ab", lambda x: x.astype(np.float64), gc.f64, kinds=ANY),
     row("cast", "ab", lambda x: x.astype(np.int32), gc.i32, special=False, kinds=ANY),
     row("name", "ab", lambda x: x * 2, call=lambda x: gc.name(x * 2, "h")),
-    row("clip", "ab", lambda x: np.clip(x, -1, 1), -1, 1, kinds=NUMBER), row("clip", "ab,b", lambda x, low: np.maximum(x, low), kinds=NUMBER),
+    row("clip", "ab", lambda x: np.clip(x, -1, 1), -1, 1, kinds=NUMBER),
+    row("clip", "ab,b", lambda x, low: np.maximum(x, low), kinds=NUMBER),
     *(row(n, "ab", getattr(np, n), kinds=ANY) for n in ("zeros_like", "ones_like")),
     row("full_like", "ab", lambda x: np.full_like(x, 3), 3, kinds=NUMBER)]
 BINARY = [
     *(row(n, "ab,b", getattr(np, f), kinds=NUMBER) for n, f in (
         ("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("minimum", "minimum"), ("maximum", "maximum"))),
-    row("div", "ab,b", np.divide, low=0.5), row("floordiv", "ab,b", np.floor_divide, kinds=NUMBER, low=1, smooth=False, special=False),
+    row("div", "ab,b", np.divide, low=0.5),
+    row("floordiv", "ab,b", np.floor_divide, kinds=NUMBER, low=1, smooth=False, special=False),
     row("mod", "ab,b", np.mod, kinds=NUMBER, low=1, special=False, smooth=False), row("pow", "ab,b", np.power, low=0.3),
     row("pow", "ab", lambda x: x ** 3, 3), row("atan2", "ab,b", np.arctan2, low=0.3),
-    *(row(n, "ab,b", getattr(np, n), kinds=NUMBER) for n in ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")),
+    *(row(n, "ab,b", getattr(np, n), kinds=NUMBER)
+      for n in ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")),
     *(row(n, "ab,b", getattr(np, n), kinds=ANY) for n in ("logical_and", "logical_or", "logical_xor")),
     *(row(n, "ab,b", getattr(np, n), kinds=INT + BOOL) for n in ("bitwise_and", "bitwise_or", "bitwise_xor")),
     *(row(n, "ab,b", getattr(np, n), kinds=INT, low=0) for n in ("left_shift", "right_shift")),
     row("where", "ab,b", lambda x, y: np.where(x > 0, x, y), call=lambda x, y: gc.where(x > 0, x, y), kinds=NUMBER)]
 REDUCE = [
     *(row(n, "ab", partial(getattr(np, n), axis=-1), axis=-1, kinds=NUMBER) for n in ("sum", "prod")),
-    *(row(n, "abc", partial(getattr(np, n), axis=(0, -1), keepdims=True), axis=(0, -1), keepdims=True, kinds=NUMBER) for n in ("sum", "prod")),
+    *(row(n, "abc", partial(getattr(np, n), axis=(0, -1), keepdims=True), axis=(0, -1), keepdims=True, kinds=NUMBER)
+      for n in ("sum", "prod")),
     *(row(n, "ab", getattr(np, n), special=n != "var") for n in ("sum", "mean", "var", "std")),
     *(row(n, "abc", partial(getattr(np, n), axis=-2), axis=-2) for n in ("mean", "var", "std")),
     row("var", "ab", lambda x: np.var(x, ddof=1), ddof=1),
-    *(row(n, "abc", partial(largest, getattr(np, n), axis=-1), axis=-1, kinds=ANY) for n in ("max", "min")), *several("max min", "ab", kinds=ANY),
-    *(row(n, "abc", partial(getattr(np, n), axis=-1), axis=-1, kinds=ANY) for n in ("any", "all")), *several("any all", "ab", kinds=ANY),
+    *(row(n, "abc", partial(largest, getattr(np, n), axis=-1), axis=-1, kinds=ANY) for n in ("max", "min")),
+    *several("max min", "ab", kinds=ANY),
+    *(row(n, "abc", partial(getattr(np, n), axis=-1), axis=-1, kinds=ANY) for n in ("any", "all")),
+    *several("any all", "ab", kinds=ANY),
     *(row(n, "abc", partial(largest, getattr(np, n), axis=-2), axis=-2, kinds=NUMBER) for n in ("argmax", "argmin")),
     *several("argmax argmin", "ab", kinds=NUMBER),
     row("logsumexp", "abc", partial(logsumexp, axis=-1), axis=-1), row("logsumexp", "ab", logsumexp),
-    *(row(n, "ab", partial(getattr(np, n), axis=-1), axis=-1, kinds=NUMBER, special=False) for n in ("cumsum", "cumprod")),
+    *(row(n, "ab", partial(getattr(np, n), axis=-1), axis=-1, kinds=NUMBER, special=False)
+      for n in ("cumsum", "cumprod")),
     *(row(n, "ab", getattr(np, n), kinds=NUMBER, special=False) for n in ("cumsum", "cumprod")),
     row("linear_scan", "ab,ab", recurrence), row("sort", "ab", np.sort, kinds=NUMBER),
     row("sort", "ab", partial(np.sort, axis=0), axis=-2, kinds=NUMBER),
     row("argsort", "ab", partial(np.argsort, kind="stable"), kinds=NUMBER),
-    row("topk", "aT", lambda x: (-np.sort(-x, -1)[..., :2], np.argsort(-x, -1, kind="stable")[..., :2]), 2, kinds=NUMBER, special=False)]
+    row("topk", "aT", lambda x: (-np.sort(-x, -1)[..., :2], np.argsort(-x, -1, kind="stable")[..., :2]), 2,
+        kinds=NUMBER, special=False)]
 SHAPE = [
-    row("reshape", "ab", lambda x: x.reshape(-1), -1, kinds=ANY), row("transpose", "abc", lambda x: x.transpose(2, 0, 1), (2, 0, 1), kinds=ANY),
-    row("swapaxes", "abc", lambda x: x.swapaxes(0, -1), 0, -1, kinds=ANY), row("moveaxis", "abc", lambda x: np.moveaxis(x, -1, 0), -1, 0, kinds=ANY),
+    row("reshape", "ab", lambda x: x.reshape(-1), -1, kinds=ANY),
+    row("transpose", "abc", lambda x: x.transpose(2, 0, 1), (2, 0, 1), kinds=ANY),
+    row("swapaxes", "abc", lambda x: x.swapaxes(0, -1), 0, -1, kinds=ANY),
+    row("moveaxis", "abc", lambda x: np.moveaxis(x, -1, 0), -1, 0, kinds=ANY),
     row("broadcast_to", "K", lambda x: np.broadcast_to(x, (3, 2)), (3, 2), kinds=ANY),
     row("squeeze", "ab", lambda x: x, call=lambda x: gc.squeeze(gc.expand_dims(x, (0, -1)), (0, -1)), kinds=ANY),
     row("expand_dims", "ab", lambda x: np.expand_dims(x, (0, -1)), (0, -1), kinds=ANY),
     row("concat", "ab,cb", lambda *xs: np.concatenate(xs, 0), call=lambda *xs: gc.concat(xs, 0), kinds=ANY),
-    row("concat", "ab,ac", lambda *xs: np.concatenate(xs, -1), call=lambda *xs: gc.concat(xs, -1), kinds=ANY, tag="last"),
+    row("concat", "ab,ac", lambda *xs: np.concatenate(xs, -1), call=lambda *xs: gc.concat(xs, -1), kinds=ANY,
+        tag="last"),
     row("stack", "ab,ab", lambda *xs: np.stack(xs, -1), call=lambda *xs: gc.stack(xs, -1), kinds=ANY),
     row("split", "aE", lambda x: tuple(np.split(x, 2, -1)), 2, axis=-1, kinds=ANY),
     row("split", "aE", lambda x: tuple(np.split(x, [1, 2], 1)), points=[1, 2], axis=1, kinds=ANY),
     row("split", "aE", lambda x: tuple(np.split(x, [1, 1], 1)), sizes=[1, 0, 3], axis=1, kinds=ANY),
-    row("dynamic_slice", "Tab", lambda x: x[1:3], call=lambda x: gc.dynamic_slice(x, [7, 0, 0], (2, *x.shape[1:])), kinds=ANY),
-    row("dynamic_update_slice", "Ta,Pa", lambda x, u: np.concatenate([x[:1], u]), call=lambda x, u: gc.dynamic_update_slice(x, u, [7, 0]), kinds=ANY),
-    row("pad", "ab", lambda x: np.pad(x, ((1, 0), (0, 2)), constant_values=x.dtype.type(1)), ((1, 0), (0, 2)), 1, kinds=NUMBER),
-    row("flip", "abc", lambda x: np.flip(x, (0, -1)), (0, -1), kinds=ANY), row("roll", "ab", lambda x: np.roll(x, 3, -1), 3, -1, kinds=ANY),
-    row("repeat", "ab", lambda x: np.repeat(x, 3, -1), 3, -1, kinds=ANY), row("tile", "ab", lambda x: np.tile(x, (2, 1, 3)), (2, 1, 3), kinds=ANY),
+    row("dynamic_slice", "Tab", lambda x: x[1:3], call=lambda x: gc.dynamic_slice(x, [7, 0, 0], (2, *x.shape[1:])),
+        kinds=ANY),
+    row("dynamic_update_slice", "Ta,Pa", lambda x, u: np.concatenate([x[:1], u]),
+        call=lambda x, u: gc.dynamic_update_slice(x, u, [7, 0]), kinds=ANY),
+    row("pad", "ab", lambda x: np.pad(x, ((1, 0), (0, 2)), constant_values=x.dtype.type(1)), ((1, 0), (0, 2)), 1,
+        kinds=NUMBER),
+    row("flip", "abc", lambda x: np.flip(x, (0, -1)), (0, -1), kinds=ANY),
+    row("roll", "ab", lambda x: np.roll(x, 3, -1), 3, -1, kinds=ANY),
+    row("repeat", "ab", lambda x: np.repeat(x, 3, -1), 3, -1, kinds=ANY),
+    row("tile", "ab", lambda x: np.tile(x, (2, 1, 3)), (2, 1, 3), kinds=ANY),
     row("tril", "abc", np.tril, kinds=NUMBER), row("triu", "abc", lambda x: np.triu(x, 1), 1, kinds=NUMBER),
     row("iota", "", lambda: np.indices((2, 3))[1], call=lambda: gc.iota((2, 3), -1)),
     row("arange", "", lambda: np.arange(1, 8, 3), call=lambda: gc.arange(1, 8, 3)),
     row("eye", "", lambda: np.eye(3, dtype=np.float32), call=lambda: gc.eye(3)),
     row("full", "", lambda: np.full((2, 0), 3), call=lambda: gc.full((2, 0), 3)),
-    *(row(n, "", partial(getattr(np, n), (2, 3), np.float32), call=partial(getattr(gc, n), (2, 3))) for n in ("zeros", "ones")),
+    *(row(n, "", partial(getattr(np, n), (2, 3), np.float32), call=partial(getattr(gc, n), (2, 3)))
+      for n in ("zeros", "ones")),
     row("resize", "aCHW", lambda x: x.repeat(2, 2).repeat(2, 3), (8, 8)),
     row("resize", "aCHW", partial(w.bilinear, shape=(3, 8)), (3, 8), "bilinear", special=False)]
 INDEX = [
     row("take", "Ta,b", one_of, kinds=ANY, integers=((1, 3),)),
     row("take", "aT,bc", partial(one_of, axis=-1), axis=-1, kinds=ANY, integers=((1, 3),)),
     row("embedding", "Ta,bc", one_of, integers=((1, 3),)),
-    *(row(n, "Ta,ba", lambda x, i: np.take_along_axis(x, i, 0), 0, kinds=ANY, integers=((1, 3),)) for n in ("take_along_axis", "gather")),
+    *(row(n, "Ta,ba", lambda x, i: np.take_along_axis(x, i, 0), 0, kinds=ANY, integers=((1, 3),))
+      for n in ("take_along_axis", "gather")),
     row("scatter_add", "Ta,b,ba", added, kinds=NUMBER, integers=((1, 3),), special=False),
-    row("scatter_add_along_axis", "aT,ab,ab", partial(added_along, axis=1), -1, kinds=NUMBER, integers=((1, 3),), special=False),
+    row("scatter_add_along_axis", "aT,ab,ab", partial(added_along, axis=1), -1, kinds=NUMBER, integers=((1, 3),),
+        special=False),
     row("one_hot", "ab", lambda i: (i[..., None] == np.arange(3)).astype(np.float32), 3, integers=((0, 4),))]
 PRODUCTS = [
-    row("matmul", "ab,bc", np.matmul, kinds=NUMBER, special=False), row("matmul", "dab,bc", np.matmul, kinds=NUMBER, special=False, tag="batch"),
-    row("matmul", "b,b", np.matmul, kinds=NUMBER, special=False, tag="dot"), row("dot", "ab,bc", np.dot, kinds=NUMBER, special=False),
+    row("matmul", "ab,bc", np.matmul, kinds=NUMBER, special=False),
+    row("matmul", "dab,bc", np.matmul, kinds=NUMBER, special=False, tag="batch"),
+    row("matmul", "b,b", np.matmul, kinds=NUMBER, special=False, tag="dot"),
+    row("dot", "ab,bc", np.dot, kinds=NUMBER, special=False),
     row("dot", "ab,cbd", np.dot, special=False, tag="3"), row("outer", "a,b", np.outer, kinds=NUMBER, special=False),
-    row("einsum", "abc,dcb", lambda x, y: np.einsum("abc,dcb->da", x, y), call=lambda x, y: gc.einsum("abc,dcb->da", x, y), special=False),
+    row("einsum", "abc,dcb", lambda x, y: np.einsum("abc,dcb->da", x, y),
+        call=lambda x, y: gc.einsum("abc,dcb->da", x, y), special=False),
     row("conv1d", "aCW,FCK", partial(w.conv1d), special=False),
     row("conv2d", "aCHW,FCKK", partial(w.conv2d, stride=2, padding=1), stride=2, padding=1, special=False),
     row("conv_transpose1d", "aCW,CFK", partial(w.conv_transpose1d, stride=2), stride=2, special=False),
     row("conv_transpose2d", "aCHW,CFKK", partial(w.conv_transpose2d, stride=2), stride=2, special=False),
     row("attention", "abd,acd,acE", attention, special=False),
-    row("attention", "abd,acd,acE", lambda q, k, v: attention(q, k, v, np.tril(np.ones((q.shape[1], k.shape[1]), bool))), causal=True, special=False)]
+    row("attention", "abd,acd,acE",
+        lambda q, k, v: attention(q, k, v, np.tril(np.ones((q.shape[1], k.shape[1]), bool))), causal=True,
+        special=False)]
 ROWS = [
-    row("max_pool1d", "aCW", partial(w.pool1d, rule=np.max, k=2), 2, kinds=NUMBER), row("avg_pool1d", "aCW", partial(w.pool1d, rule=np.mean, k=2), 2),
+    row("max_pool1d", "aCW", partial(w.pool1d, rule=np.max, k=2), 2, kinds=NUMBER),
+    row("avg_pool1d", "aCW", partial(w.pool1d, rule=np.mean, k=2), 2),
     row("max_pool2d", "aCHW", partial(w.pool2d, rule=np.max, k=2), 2, kinds=NUMBER),
     row("avg_pool2d", "aCHW", partial(w.pool2d, rule=np.mean, k=2), 2),
-    row("global_avg_pool", "abHW", lambda x: x.mean((2, 3))), row("global_max_pool", "abHW", lambda x: x.max((2, 3)), kinds=NUMBER),
+    row("global_avg_pool", "abHW", lambda x: x.mean((2, 3))),
+    row("global_max_pool", "abHW", lambda x: x.max((2, 3)), kinds=NUMBER),
     row("softmax", "abc", softmax), row("softmax", "abc", partial(softmax, axis=-2), axis=-2),
     row("log_softmax", "abc", lambda x: x - logsumexp(x, -1, True) if x.size else x, special=False),
     row("layer_norm", "ab,b,b", lambda x, g, b: standard(x, -1, 1e-2) * g + b, eps=1e-2, special=False),
-    row("rms_norm", "ab,b", lambda x, g: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-2) * g, eps=1e-2, special=False),
-    row("group_norm", "aCb", lambda x: standard(x.reshape(len(x), 2, -1), -1, 1e-2).reshape(x.shape) if x.size else x, groups=2, eps=1e-2,
+    row("rms_norm", "ab,b", lambda x, g: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-2) * g, eps=1e-2,
+        special=False),
+    row("group_norm", "aCb", lambda x: standard(x.reshape(len(x), 2, -1), -1, 1e-2).reshape(x.shape) if x.size else x,
+        groups=2, eps=1e-2,
         special=False),
     row("batch_norm", "aCb,C,C", batch_norm, eps=1e-2, special=False),
     row("batch_norm_inference", "aCb,C,C,C,C",
@@ -267,18 +306,23 @@ ROWS = [
         call=lambda x, g, b, m, v: gc.batch_norm_inference(x, g, b, mean=m, var=v), low=0.5, special=False),
     row("cross_entropy", "aT,a", cross_entropy, integers=((1, 3),), special=False),
     row("cross_entropy", "aT,a", partial(cross_entropy, ignore=1), ignore_index=1, integers=((1, 3),), special=False),
-    row("cross_entropy", "ab,ab", lambda x, t: np.mean(-(t * (x - logsumexp(x, -1, True))).sum(-1)) if x.size else np.mean(np.zeros(len(x), x.dtype)),
+    row("cross_entropy", "ab,ab", lambda x, t: np.mean(-(t * (x - logsumexp(x, -1, True))).sum(-1)) if x.size
+        else np.mean(np.zeros(len(x), x.dtype)),
         tag="soft", special=False),
     row("mse", "ab,ab", lambda x, y: np.mean((x - y) ** 2)), row("bce_with_logits", "ab,ab", bce, special=False)]
 CONTROL = [
-    row("cond", "ab", lambda x: x * 2, call=lambda x: gc.cond(gc.sum(x) == gc.sum(x), lambda: x * 2, lambda: x * 3), special=False),
+    row("cond", "ab", lambda x: x * 2, call=lambda x: gc.cond(gc.sum(x) == gc.sum(x), lambda: x * 2, lambda: x * 3),
+        special=False),
     row("scan", "ab", lambda x: (x.sum(0), np.cumsum(x, 0)),
         call=lambda x: gc.scan(lambda c, t: (c + t, c + t), gc.zeros(x.shape[1:], x.dtype), x), special=False),
-    row("while_loop", "ab", lambda x: x * 8, call=lambda x: gc.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (0, x), 5)[1][1]),
+    row("while_loop", "ab", lambda x: x * 8,
+        call=lambda x: gc.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (0, x), 5)[1][1]),
     row("custom_vjp", "ab", np.sin, call=lambda x: gc.custom_vjp(gc.sin, lambda xs, ys, gs: gs * gc.cos(xs[0]))(x))]
 RANDOM = [
-    *(row(n, "", lambda: np.zeros((2, 0, 3), np.float32), call=partial(getattr(gc, n), (2, 0, 3), key=1), draws=True) for n in ("uniform", "normal")),
-    row("normal", "", lambda: np.zeros((2, 3), np.float32), call=lambda: gc.normal((2, 3), key=1), draws=True, tag="some"),
+    *(row(n, "", lambda: np.zeros((2, 0, 3), np.float32), call=partial(getattr(gc, n), (2, 0, 3), key=1), draws=True)
+      for n in ("uniform", "normal")),
+    row("normal", "", lambda: np.zeros((2, 3), np.float32), call=lambda: gc.normal((2, 3), key=1), draws=True,
+        tag="some"),
     row("bernoulli", "ab", lambda p: p > 0, key=1, draws=True),
     row("permutation", "", lambda: np.zeros(4, int), call=lambda: gc.permutation(4, key=1), draws=True),
     row("dropout", "ab", lambda x: x, 0.5, key=1, draws=True)]

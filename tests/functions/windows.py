@@ -11,7 +11,8 @@ def conv2d(x, w, stride=1, padding=0):
     y = np.zeros((len(x), len(w), oh, ow), x.dtype)
     for i in range(oh):
         for j in range(ow):
-            y[:, :, i, j] = np.einsum("nchw,fchw->nf", x[:, :, i * stride:i * stride + kh, j * stride:j * stride + kw], w)
+            y[:, :, i, j] = np.einsum("nchw,fchw->nf", x[:, :, i * stride:i * stride + kh, j * stride:j * stride + kw],
+                                      w)
     return y
 
 
@@ -20,7 +21,8 @@ def conv_transpose2d(x, w, stride=1):
     y = np.zeros((len(x), w.shape[1], (x.shape[2] - 1) * stride + kh, (x.shape[3] - 1) * stride + kw), x.dtype)
     for i in range(x.shape[2]):
         for j in range(x.shape[3]):
-            y[:, :, i * stride:i * stride + kh, j * stride:j * stride + kw] += np.einsum("nc,cfhw->nfhw", x[:, :, i, j], w)
+            y[:, :, i * stride:i * stride + kh,
+              j * stride:j * stride + kw] += np.einsum("nc,cfhw->nfhw", x[:, :, i, j], w)
     return y
 
 

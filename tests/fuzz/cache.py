@@ -1,4 +1,5 @@
-"""Damaged entries of the disk cache: each counts as missing, whatever it is, and is there again after the next compile."""
+"""Damaged entries of the disk cache: each counts as missing, whatever it is, and is there again after the next compile.
+"""
 from __future__ import annotations
 
 import json
@@ -35,8 +36,9 @@ def other(x: gc.f32[5]):
 
 
 def run(rng: np.random.Generator, deadline: float) -> int:
-    """Damages entries in every way until `deadline` (time.monotonic), once at least; returns how many. AssertionError shows the one that had an
-    effect."""
+    """Damages entries in every way until `deadline` (time.monotonic), once at least; returns how many.
+    AssertionError shows the one that had an effect.
+    """
     cases = 0
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAPHC_CACHE", folder)
@@ -141,13 +143,17 @@ DAMAGES: dict[str, Callable] = {
     "1 flip": _write(lambda rng, whole: flipped(whole, [rng.integers(8 * len(whole))])),
     "2 flips": _write(lambda rng, whole: flipped(whole, rng.choice(8 * len(whole), 2, replace=False))),
     "flip in the head": _write(lambda rng, whole: flipped(whole, [rng.integers(8 * HEAD)])),
-    "truncated": _write(lambda rng, whole: whole[:rng.integers(len(whole))]), "extended": _write(lambda rng, whole: whole + rng.bytes(3)),
-    "random": _write(lambda rng, whole: rng.bytes(len(whole))), "empty": _write(lambda rng, whole: b""), "swapped": _swap,
-    "random, right sum": _store(lambda rng, payload, other: rng.bytes(200)), "empty, right sum": _store(lambda rng, payload, other: b""),
+    "truncated": _write(lambda rng, whole: whole[:rng.integers(len(whole))]),
+    "extended": _write(lambda rng, whole: whole + rng.bytes(3)),
+    "random": _write(lambda rng, whole: rng.bytes(len(whole))), "empty": _write(lambda rng, whole: b""),
+    "swapped": _swap,
+    "random, right sum": _store(lambda rng, payload, other: rng.bytes(200)),
+    "empty, right sum": _store(lambda rng, payload, other: b""),
     "pickle, right sum": _store(lambda rng, payload, other: pickle.dumps(Planted())),
     "object code, right sum": _store(lambda rng, payload, other: bytes(other.program.object_code)),
     "a part, right sum": _store(lambda rng, payload, other: b"".join(pack(other.memory))),
     "truncated, right sum": _store(lambda rng, payload, other: payload[:64 * rng.integers(len(payload) // 64)]),
-    "link": _in_place(lambda entry: entry.symlink_to("/dev/zero")), "link to nothing": _in_place(lambda entry: entry.symlink_to("nothing")),
+    "link": _in_place(lambda entry: entry.symlink_to("/dev/zero")),
+    "link to nothing": _in_place(lambda entry: entry.symlink_to("nothing")),
     "pipe": _in_place(os.mkfifo), "gone": _in_place(lambda entry: None),
 }

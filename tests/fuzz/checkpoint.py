@@ -1,4 +1,6 @@
-"""Damaged checkpoints: none loads, whatever happened to the bytes; and no file at all gives another error than GraphError."""
+"""Damaged checkpoints: none loads, whatever happened to the bytes; and no file at all gives another error than
+GraphError.
+"""
 from __future__ import annotations
 
 import json
@@ -18,8 +20,9 @@ Arrays = dict[str, np.ndarray]
 
 
 def run(rng: np.random.Generator, deadline: float) -> int:
-    """Damages checkpoints in every way until `deadline` (time.monotonic), once at least; returns how many. AssertionError shows the file that was
-    taken for whole."""
+    """Damages checkpoints in every way until `deadline` (time.monotonic), once at least; returns how many.
+    AssertionError shows the file that was taken for whole.
+    """
     cases = 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.safetensors"
@@ -38,7 +41,8 @@ def run(rng: np.random.Generator, deadline: float) -> int:
 def specimen(rng: np.random.Generator) -> Arrays:
     """A few small arrays; two are of one type, so that their bytes can be exchanged."""
     shapes = [tuple(int(n) for n in rng.integers(0, 5, rng.integers(0, 3))) for _ in range(rng.integers(1, 5))]
-    arrays = {f"{i}.weight": rng.integers(0, 200, shape).astype(DTYPES[rng.integers(len(DTYPES))]) for i, shape in enumerate(shapes)}
+    arrays = {f"{i}.weight": rng.integers(0, 200, shape).astype(DTYPES[rng.integers(len(DTYPES))])
+              for i, shape in enumerate(shapes)}
     return {**arrays, "a": rng.standard_normal(3).astype(np.float32), "b": rng.standard_normal(3).astype(np.float32)}
 
 
@@ -156,12 +160,17 @@ def _other_character(rng, text: str) -> str:
 
 
 DAMAGES: dict[str, Callable[[np.random.Generator, bytes], bytes]] = {
-    "1 flip": _flips(1), "2 flips": _flips(2), "3 flips": _flips(3), "20 flips": _flips(20), "flips around": _flips_around, "burst": _burst,
-    "truncated": _truncated, "extended": _extended, "inserted": _inserted, "removed": _removed, "exchanged bytes": _exchanged_bytes,
-    "names exchanged": _header_as(_exchange_names), "overlap": _header_as(_overlap), "reach out": _header_as(_reach_out),
+    "1 flip": _flips(1), "2 flips": _flips(2), "3 flips": _flips(3), "20 flips": _flips(20),
+    "flips around": _flips_around, "burst": _burst,
+    "truncated": _truncated, "extended": _extended, "inserted": _inserted, "removed": _removed,
+    "exchanged bytes": _exchanged_bytes,
+    "names exchanged": _header_as(_exchange_names), "overlap": _header_as(_overlap),
+    "reach out": _header_as(_reach_out),
     "other type": _header_as(_other_type), "other shape": _header_as(_other_shape), "renamed": _header_as(_rename),
-    "left out": _header_as(_leave_out), "no sums": _header_as(_forget_sums), "twice": _text(lambda rng, text: _twice(text)),
-    "character": _text(_other_character), "spaces": _text(lambda rng, text: text + "        "), "nested": _text(lambda rng, text: "[" * 100_000),
+    "left out": _header_as(_leave_out), "no sums": _header_as(_forget_sums),
+    "twice": _text(lambda rng, text: _twice(text)),
+    "character": _text(_other_character), "spaces": _text(lambda rng, text: text + "        "),
+    "nested": _text(lambda rng, text: "[" * 100_000),
     "random": lambda rng, data: rng.bytes(len(data)), "nothing": lambda rng, data: b"",
 }
 

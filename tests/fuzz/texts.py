@@ -1,4 +1,6 @@
-"""Sound texts to damage: a graph of every operator's samples, loops and branches in each other, state, names and numbers of every kind."""
+"""Sound texts to damage: a graph of every operator's samples, loops and branches in each other, state, names and
+numbers of every kind.
+"""
 from __future__ import annotations
 
 import sys
@@ -73,14 +75,16 @@ def constants() -> Graph:
     b = Builder("constants of all")
     arrays = [np.array(SPECIAL, dtype) for dtype in (np.float32, np.float64)]
     arrays += [np.array([np.iinfo(d).min, -1, 0, np.iinfo(d).max], d) for d in (np.int32, np.int64)]
-    arrays += [np.array([True, False]), np.zeros((0, 3), np.float32), np.arange(40, dtype=np.int64), np.array(7, np.int32)]
+    arrays += [np.array([True, False]), np.zeros((0, 3), np.float32), np.arange(40, dtype=np.int64),
+               np.array(7, np.int32)]
     return b.finish([b.constant(a) for a in arrays], ("",) * len(arrays))
 
 
 def state() -> Graph:
     """State, named values and arguments whose names are words of the text."""
     b = Builder("return")
-    x, w, s = b.input("update", gc.f32["graph", 3]), b.state_input("0.weight", gc.f32[3]), b.state_input("%0", gc.i64[()])
+    x, w, s = b.input("update",
+                      gc.f32["graph", 3]), b.state_input("0.weight", gc.f32[3]), b.state_input("%0", gc.i64[()])
     h = b.mul(x, w)
     h.name = "hidden"
     b.update(w, b.sum(h, axes=(0,)))

@@ -1,4 +1,6 @@
-"""Language models and sequence-to-sequence networks: training by teacher forcing, free running, and the state they share."""
+"""Language models and sequence-to-sequence networks: training by teacher forcing, free running, and the state they
+share.
+"""
 import numpy as np
 import pytest
 
@@ -11,7 +13,8 @@ RNG = np.random.default_rng(0)
 
 
 def copies(batch, low=2, high=6):
-    """Sources of digits, padded behind with 0, their lengths, and targets: START, the source backwards, END, padding."""
+    """Sources of digits, padded behind with 0, their lengths, and targets: START, the source backwards, END, padding.
+    """
     lengths = RNG.integers(low, high + 1, batch)
     source, target = np.zeros((batch, high), np.int64), np.full((batch, high + 2), END)
     for i, n in enumerate(lengths):
@@ -44,7 +47,8 @@ def transformer(position=nn.SinusoidalPosition):
                       embed >> position() >> nn.DecoderBlock(2) ** 2 >> nn.GenerateToken(embed, tied=False))
 
 
-NETWORKS = {"GRU with attention": with_attention, "LSTM": lstm, "bidirectional GRU": both_ways, "Transformer": transformer}
+NETWORKS = {"GRU with attention": with_attention, "LSTM": lstm, "bidirectional GRU": both_ways,
+            "Transformer": transformer}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -53,7 +57,8 @@ def test_free_running_is_the_argmax_of_teacher_forcing_on_its_own_tokens(name):
     source, lengths, _ = copies(4)
     types = dict(source=gc.i64[4, 6], target=gc.i64[4, 8], source_lengths=gc.i64[4])
     random = np.random.default_rng(1)
-    state = {e.name: random.normal(0, 0.6, e.type.shape).astype(np.float32) for e in entries(trace_network(net, **types))}
+    state = {e.name: random.normal(0, 0.6, e.type.shape).astype(np.float32)
+             for e in entries(trace_network(net, **types))}
     generate, full = gc.Generator(net, state=state), gc.compile(net, state=state, **types)
     for _ in range(2):                                      # the second time with another source, by the same programs
         made = generate(START, 7, source=source, source_lengths=lengths)
@@ -63,13 +68,15 @@ def test_free_running_is_the_argmax_of_teacher_forcing_on_its_own_tokens(name):
         source, lengths, _ = copies(4)
     padding = np.arange(6) >= lengths[:, None]
     other = generate(START, 7, source=np.where(padding, 8, source), source_lengths=lengths)
-    np.testing.assert_array_equal(generate(START, 7, source=source, source_lengths=lengths), other)      # padding says nothing
+    # padding says nothing
+    np.testing.assert_array_equal(generate(START, 7, source=source, source_lengths=lengths), other)
 
 
 @pytest.mark.parametrize("name", ["GRU with attention", "Transformer"])
 def test_sequence_to_sequence_learns_to_turn_digits_round(name):
     net = NETWORKS[name]()
-    step = gc.train_step(lambda source, target, n, m: net.loss(source, target, source_lengths=n, lengths=m), optimizer=optim.AdamW(5e-3),
+    step = gc.train_step(lambda source, target, n, m: net.loss(source, target, source_lengths=n, lengths=m),
+                         optimizer=optim.AdamW(5e-3),
                          source=gc.i64[64, 4], target=gc.i64[64, 6], n=gc.i64[64], m=gc.i64[64], seed=0)
     for _ in range(400):
         source, n, target = copies(64, 1, 4)
@@ -84,7 +91,8 @@ def test_a_language_model_learns_and_generation_sees_later_training():
     """Counting: the next digit. The short form of the training step, whose model generates."""
     embed = nn.Embedding(10, WIDTH)
     model = nn.LanguageModel(embed, nn.LSTM(WIDTH, batch_first=True))
-    step = gc.train_step(model, loss=nn.cross_entropy, optimizer=optim.AdamW(1e-2), ids=gc.i64[16, 8], y=gc.i64[16, 8], seed=0)
+    step = gc.train_step(model, loss=nn.cross_entropy, optimizer=optim.AdamW(1e-2), ids=gc.i64[16, 8], y=gc.i64[16, 8],
+                         seed=0)
     ids = (np.arange(9) + np.arange(16)[:, None]) % 10
     before = gc.generate(step.model, [3, 4, 5], 6)
     for _ in range(150):
@@ -109,7 +117,8 @@ def test_the_losses_of_a_language_model_are_the_sums_over_its_real_tokens():
     state = state.state
     scores = gc.compile(model, ids=gc.i64[3, 6], state=state)(ids)
     logp = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
-    each = np.array([[logp[b, t, ids[b, t + 1]] for t in range(5)] for b in range(3)]) * (np.arange(5) < lengths[:, None] - 1)
+    each = np.array([[logp[b, t, ids[b, t + 1]] for t in range(5)]
+                     for b in range(3)]) * (np.arange(5) < lengths[:, None] - 1)
     types = dict(ids=gc.i64[3, 6], lengths=gc.i64[3])
     loss = gc.compile(lambda ids, lengths: model.loss(ids, lengths), state=state, **types)(ids, lengths)
     likelihood = gc.compile(lambda ids, lengths: model.log_likelihood(ids, lengths), state=state, **types)(ids, lengths)
@@ -119,12 +128,16 @@ def test_the_losses_of_a_language_model_are_the_sums_over_its_real_tokens():
 
 @pytest.mark.parametrize("how", ["first", "last", "average"])
 def test_the_lecture_s_chain_gives_the_scores_of_every_prefix(how):
-    """GenerateToken ∘ Collapse ∘ SequenceModel ∘ EmbedToken, word for word, on each prefix, is what LanguageModel gives in one call."""
+    """GenerateToken ∘ Collapse ∘ SequenceModel ∘ EmbedToken, word for word, on each prefix, is what LanguageModel gives
+    in one call.
+    """
     embed, gru = nn.Embedding(COUNT, WIDTH), nn.GRU(WIDTH, batch_first=True)
     generate = nn.GenerateToken(embed, tied=False)
-    chain, model = embed >> gru >> nn.Collapse(how, batch_first=True) >> generate, nn.LanguageModel(embed, gru, how, generate)
+    chain, model = embed >> gru >> nn.Collapse(how,
+                                               batch_first=True) >> generate, nn.LanguageModel(embed, gru, how, generate)
     random = np.random.default_rng(1)
-    values = {id(e.key): random.normal(0, 0.7, e.type.shape).astype(np.float32) for e in entries(trace_network(model, ids=gc.i64[2, 9]))}
+    values = {id(e.key): random.normal(0, 0.7, e.type.shape).astype(np.float32)
+              for e in entries(trace_network(model, ids=gc.i64[2, 9]))}
 
     def of(net, **types):
         return {e.name: values[id(e.key)] for e in entries(trace_network(net, **types))}

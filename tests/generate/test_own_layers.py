@@ -41,7 +41,8 @@ def test_check_finds_a_layer_that_keeps_nothing():
 
 def test_check_takes_other_inputs():
     embed = nn.Embedding(COUNT, WIDTH)
-    net = nn.Seq2Seq(embed >> nn.TransformerBlock(2), embed >> nn.SinusoidalPosition() >> nn.DecoderBlock(2) >> nn.Linear(COUNT))
+    net = nn.Seq2Seq(embed >> nn.TransformerBlock(2),
+                     embed >> nn.SinusoidalPosition() >> nn.DecoderBlock(2) >> nn.Linear(COUNT))
     gc.Generator(net, seed=0).check([[1], [2]], 5, source=np.array([[3, 4, 5], [6, 7, 8]]))
 
 
@@ -60,4 +61,5 @@ def test_f64_networks_draw_by_f64():
     net = nn.Embedding(COUNT, WIDTH, dtype=gc.f64) >> nn.GRU(WIDTH, batch_first=True) >> nn.Linear(COUNT)
     generate = gc.Generator(net, seed=0)
     assert generate([1, 2], 20, temperature=1.0, top_k=3).shape == (20,)
-    assert "random_uniform" in generate.dump("graph") and "dtype=f64" in generate.dump("graph") and "dtype=f32" not in generate.dump("graph")
+    assert ("random_uniform" in generate.dump("graph") and "dtype=f64" in generate.dump("graph")
+            and "dtype=f32" not in generate.dump("graph"))

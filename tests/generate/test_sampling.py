@@ -7,7 +7,8 @@ from graphc import nn
 
 COUNT, DRAWS = 9, 40_000
 SCORES = np.array([1.0, -0.5, 2.0, 0.3, -3.0, 1.2, 0.0, 1.9, -1.0], np.float32)
-OPTIONS = [{}, {"temperature": 0.5}, {"temperature": 2.0}, {"top_k": 1}, {"top_k": 3}, {"top_k": 99}, {"top_p": 0.4}, {"top_p": 0.75},
+OPTIONS = [{}, {"temperature": 0.5}, {"temperature": 2.0}, {"top_k": 1}, {"top_k": 3}, {"top_k": 99}, {"top_p": 0.4},
+           {"top_p": 0.75},
            {"top_p": 1.0}, {"top_k": 4, "top_p": 0.6, "temperature": 1.5}]
 
 
@@ -41,7 +42,9 @@ def check_counts(counts, p):
     assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize("options", [{"top_k": 1}, {"top_k": 7}, {"top_p": 0.05}, {"top_p": 0.9}, {"top_k": 12, "top_p": 0.5}], ids=str)
+@pytest.mark.parametrize("options",
+                         [{"top_k": 1}, {"top_k": 7}, {"top_p": 0.05}, {"top_p": 0.9}, {"top_k": 12, "top_p": 0.5}],
+                         ids=str)
 def test_the_sets_of_likely_tokens_are_exact(options):
     @gc.graph
     def kept(x: gc.f32[50, 33]):
@@ -52,13 +55,15 @@ def test_the_sets_of_likely_tokens_are_exact(options):
 
 def test_generation_draws_anew_for_each_token_and_sequence_and_repeats_with_the_seed():
     net = nn.Embedding(COUNT, 1) >> nn.Linear(COUNT)
-    state = {"0.weight": np.zeros((COUNT, 1), np.float32), "1.weight": np.zeros((COUNT, 1), np.float32), "1.bias": SCORES}
+    state = {"0.weight": np.zeros((COUNT, 1), np.float32), "1.weight": np.zeros((COUNT, 1), np.float32),
+             "1.bias": SCORES}
     generate, prompt = gc.Generator(net, state=state), np.zeros((200, 1), np.int64)
     for options in ({"temperature": 1.0}, {"temperature": 0.7, "top_k": 5, "top_p": 0.8}):
         tokens = generate(prompt, 50, seed=5, **options)
         check_counts(np.bincount(tokens.ravel(), minlength=COUNT), wanted(SCORES, **options))
         firsts, seconds = tokens[:, :-1].ravel(), tokens[:, 1:].ravel()
-        np.testing.assert_allclose(np.mean(firsts == seconds), np.sum(wanted(SCORES, **options) ** 2), atol=0.02)      # independent of each other
+        # independent of each other
+        np.testing.assert_allclose(np.mean(firsts == seconds), np.sum(wanted(SCORES, **options) ** 2), atol=0.02)
         np.testing.assert_array_equal(tokens, generate(prompt, 50, seed=5, **options))
         assert (tokens != generate(prompt, 50, seed=6, **options)).any()
 

@@ -1,4 +1,6 @@
-"""Numbers that compare equal but differ in their bits: 0.0 and -0.0 stay apart in attributes, constants, texts, rewrites and the cache's keys."""
+"""Numbers that compare equal but differ in their bits: 0.0 and -0.0 stay apart in attributes, constants, texts,
+rewrites and the cache's keys.
+"""
 from __future__ import annotations
 
 from math import copysign, inf, nan
@@ -23,7 +25,8 @@ def test_keys_of_numbers():
 
 
 @pytest.mark.parametrize("array, uniform", [
-    ([0.0, 0.0], True), ([0.0, -0.0], False), ([nan, nan], True), ([1.0], True), ([], False), ([[2, 2], [2, 2]], True), ([True, False], False)])
+    ([0.0, 0.0], True), ([0.0, -0.0], False), ([nan, nan], True), ([1.0], True), ([], False), ([[2, 2], [2, 2]], True),
+    ([True, False], False)])
 def test_arrays_of_one_number(array, uniform):
     assert is_uniform(np.array(array)) is uniform
     assert same_bits(np.array(array), np.array(array))
@@ -55,9 +58,12 @@ def reciprocals(*arrays):
 
 PROGRAMS = {
     "pads": lambda x: reciprocals(gc.pad(x, ((1, 1),), value=0.0), gc.pad(x, ((1, 1),), value=-0.0)),
-    "less nothing": lambda x: reciprocals(x - 0.0, x - np.float32(-0.0), x + np.float32(-0.0), x - np.float32([-0.0] * 4)),
-    "constants": lambda x: [x / np.float32([0.0, -0.0, -0.0, 0.0]), x / -np.float32([0.0, 0.0, 0.0, 0.0]), x / np.float32([0.0, 0.0, 0.0, 0.0])],
-    "folded": lambda x: [x / gc.sqrt(np.float32([0.0, -0.0, 0.0, -0.0])), x / gc.minimum(np.float32([-0.0, -0.0, 0.0, 0.0]), 1.0)],
+    "less nothing": lambda x: reciprocals(x - 0.0, x - np.float32(-0.0), x + np.float32(-0.0),
+                                          x - np.float32([-0.0] * 4)),
+    "constants": lambda x: [x / np.float32([0.0, -0.0, -0.0, 0.0]), x / -np.float32([0.0, 0.0, 0.0, 0.0]),
+                            x / np.float32([0.0, 0.0, 0.0, 0.0])],
+    "folded": lambda x: [x / gc.sqrt(np.float32([0.0, -0.0, 0.0, -0.0])),
+                         x / gc.minimum(np.float32([-0.0, -0.0, 0.0, 0.0]), 1.0)],
     "chosen": lambda x: reciprocals(gc.where(x > 1, 0.0, x), gc.where(x > 1, -0.0, x)),
 }
 

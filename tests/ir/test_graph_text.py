@@ -43,7 +43,8 @@ def test_parse_gives_an_equal_graph():
     assert print_graph(graph) == TEXT
 
 
-@pytest.mark.parametrize("value", [np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45], np.float32), np.arange(40, dtype=np.int64),
+@pytest.mark.parametrize("value",
+                         [np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45], np.float32), np.arange(40, dtype=np.int64),
                                    np.zeros((0, 3), np.float32), np.array([True, False]), np.array(7, np.int32)])
 def test_constants_keep_their_bits(value):
     b = Builder("constants")

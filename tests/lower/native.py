@@ -1,4 +1,6 @@
-"""Runs one loop function, or one operator through its schedule and lowering, on numpy arrays: no pool, tiles in reverse order on the caller."""
+"""Runs one loop function, or one operator through its schedule and lowering, on numpy arrays: no pool, tiles in reverse
+order on the caller.
+"""
 from __future__ import annotations
 
 import ctypes
@@ -44,9 +46,11 @@ done:
 
 
 class Native:
-    """A compiled loop function; its first `n_inputs` views are inputs, then outputs, then shared scratch of `partials`."""
+    """A compiled loop function; its first `n_inputs` views are inputs, then outputs, then shared scratch of `partials`.
+    """
 
-    def __init__(self, function: LoopFunction, n_inputs: int, n_outputs: int, partials: Sequence = (), target: Target = AVX2):
+    def __init__(self, function: LoopFunction, n_inputs: int, n_outputs: int, partials: Sequence = (),
+                 target: Target = AVX2):
         main = LoopFunction("main")
         offsets, views = shared_offsets(tuple(partials)), []
         for k, view in enumerate(function.views):
@@ -66,7 +70,8 @@ class Native:
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
         tables = [(ctypes.c_void_p * max(1, len(a)))(*[x.ctypes.data for x in a]) for a in (inputs, outputs)]
         fields = dict(parallel=self.loaded.address("test.parallel"), threads=1, inputs=ctypes.addressof(tables[0]),
-                      outputs=ctypes.addressof(tables[1]), scratch=_aligned(self.scratch), arena=_aligned(self.arena), status=abi.STATUS_OK)
+                      outputs=ctypes.addressof(tables[1]), scratch=_aligned(self.scratch), arena=_aligned(self.arena),
+                      status=abi.STATUS_OK)
         self.context = (ctypes.c_int64 * len(abi.FIELDS))(*[fields.get(name, 0) for name in abi.FIELDS])
         return self.main(ctypes.addressof(self.context))
 
@@ -89,7 +94,8 @@ def node_of(op: Op, arrays: Sequence[np.ndarray]) -> Node:
     return b.apply(op, [b.input(f"x{k}", TensorType(dtype_of(a), a.shape)) for k, a in enumerate(arrays)])[0].node
 
 
-def compile_node(node: Node, arrays: Sequence[np.ndarray], outputs: Sequence[np.ndarray], schedule=None, target: Target = AVX2) -> Native:
+def compile_node(node: Node, arrays: Sequence[np.ndarray], outputs: Sequence[np.ndarray], schedule=None,
+                 target: Target = AVX2) -> Native:
     ins, outs = [view_of(a) for a in arrays], [view_of(a) for a in outputs]
     schedule = schedule or schedule_node(node, ins, outs, target)
     function = lower(KernelRequest(node, tuple(ins), tuple(outs), schedule, target))
@@ -98,8 +104,10 @@ def compile_node(node: Node, arrays: Sequence[np.ndarray], outputs: Sequence[np.
     return native
 
 
-def run_op(op: Op, *arrays: np.ndarray, schedule=None, inplace: bool = False, target: Target = AVX2) -> tuple[np.ndarray, ...]:
-    """The outputs of one operator (a `Fused` too), natively. Arrays may be strided views. AssertionError if a check fails.
+def run_op(op: Op, *arrays: np.ndarray, schedule=None, inplace: bool = False,
+           target: Target = AVX2) -> tuple[np.ndarray, ...]:
+    """The outputs of one operator (a `Fused` too), natively. Arrays may be strided views. AssertionError if a check
+    fails.
 
     inplace: outputs overwrite copies of the inputs that the schedule allows.
     """

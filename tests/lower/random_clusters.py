@@ -1,4 +1,6 @@
-"""Random graphs of what fuses: elementwise operators, broadcasts, reductions, transposes and reshapes over a few common dims."""
+"""Random graphs of what fuses: elementwise operators, broadcasts, reductions, transposes and reshapes over a few common
+dims.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -20,7 +22,8 @@ class RandomGraph:
         self.rng = np.random.default_rng(seed)
         self.b = Builder("random")
         shape = SHAPES[self.rng.integers(len(SHAPES))]
-        self.values = [self.b.input("x0", TensorType(f32, shape)), self.b.input("x1", TensorType(f32, self._narrowed(shape)))]
+        self.values = [self.b.input("x0", TensorType(f32, shape)),
+                       self.b.input("x1", TensorType(f32, self._narrowed(shape)))]
 
     def grow(self, steps: int) -> Graph:
         for _ in range(steps):
@@ -41,7 +44,8 @@ class RandomGraph:
         return self.values[min(int(self.rng.geometric(0.35)), len(self.values)) * -1]
 
     def _step(self) -> Value:
-        kinds = (self._unary, self._binary, self._binary, self._binary, self._reduce, self._reduce, self._move, self._iota)
+        kinds = (self._unary, self._binary, self._binary, self._binary, self._reduce, self._reduce, self._move,
+                 self._iota)
         return kinds[self.rng.integers(len(kinds))]()
 
     def _unary(self) -> Value:

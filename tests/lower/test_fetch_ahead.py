@@ -24,7 +24,8 @@ from graphc.schedule.view import ViewType, contiguous_strides
 def lowered(node, orders=None) -> str:
     """The loops of a node, whose operands and results lie row-major but for the given orders of axes."""
     def views(values):
-        return tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape, (orders or {}).get(v.type.rank))) for v in values)
+        return tuple(ViewType(v.type.dtype, v.type.shape,
+                              contiguous_strides(v.type.shape, (orders or {}).get(v.type.rank))) for v in values)
     ins, outs = views(node.inputs), views(node.outputs)
     return print_function(lower(KernelRequest(node, ins, outs, schedule_node(node, ins, outs, AVX2), AVX2)))
 
@@ -45,7 +46,8 @@ def test_tiles_that_pack_ask_for_the_next_block(m, n, k, asks):
     b = Builder()
     product = b.matmul(b.transpose(b.input("a", f32[k, m]), perm=(1, 0)), b.input("b", f32[k, n]))
     views, outs = (ViewType(f32, (m, k), (1, m)), ViewType(f32, (k, n), (n, 1))), (ViewType(f32, (m, n), (n, 1)),)
-    text = print_function(lower(KernelRequest(product.node, views, outs, schedule_node(product.node, views, outs, AVX2), AVX2)))
+    text = print_function(lower(KernelRequest(product.node, views, outs, schedule_node(product.node, views, outs, AVX2),
+                                              AVX2)))
     assert ("prefetch in0" in text) == asks
 
 
@@ -62,13 +64,18 @@ def test_weight_gradients_of_depthwise_convolutions_ask_for_the_next_row():
     assert "prefetch" in lowered(b.nodes[-1], {4: (0, 2, 3, 1)})
 
 
-@pytest.mark.parametrize("rows, columns, packed, asks", [(128, 3072, True, True), (128, 96, True, True), (2000, 72, False, False), (2000, 768, False, True),
+@pytest.mark.parametrize("rows, columns, packed, asks",
+                         [(128, 3072, True, True), (128, 96, True, True), (2000, 72, False, False),
+                          (2000, 768, False, True),
                                                           (6, 3072, True, False)])
 def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_are_not_in_l2(rows, columns, packed, asks):
-    """Not if they were just packed and stay there, nor if each is used but once; all of a panel by all register tiles of the one before it."""
+    """Not if they were just packed and stay there, nor if each is used but once; all of a panel by all register tiles
+    of the one before it.
+    """
     b = Builder()
     b.matmul(b.input("x", f32[rows, 768]), b.input("w", f32[768, columns]))
-    ins, outs = (tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values) for values in (b.nodes[0].inputs, b.nodes[0].outputs))
+    ins, outs = (tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values)
+                 for values in (b.nodes[0].inputs, b.nodes[0].outputs))
     schedule = schedule_node(b.nodes[0], ins, outs, AVX2, (False, packed))
     tiles, = schedule.phases
     downs, lines = -(-min(tiles.blocking.mc, rows) // tiles.blocking.mr), tiles.blocking.nr * 768 // 16
@@ -80,7 +87,9 @@ def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_are_not_in
 
 
 def test_gates_ask_for_what_is_added_to_their_sums():
-    """For each row of a register tile, before its sums, a line of each vector of columns; nobody else in the kernel asks for anything."""
+    """For each row of a register tile, before its sums, a line of each vector of columns; nobody else in the kernel
+    asks for anything.
+    """
     loops = Compilation(gc.compile(nn.LSTM(512), x=gc.f32[8, 32, 512], seed=0).graph, target=AVX512).text("loops")
     kernel = next(k for k in loops.split("\n\n") if "sigmoid" in k and "call tile_f32_8x32" in k)
     asked = re.findall(r"prefetch (\w+)\[(.*)\] to L2", kernel[:kernel.index("call tile")])
@@ -92,12 +101,15 @@ def test_parts_of_a_sum_ask_for_the_next_part_of_their_panel():
     """Which the same thread reads next, and which lies behind it in memory."""
     b = Builder()
     b.matmul(b.input("x", f32[48, 4608]), b.input("w", f32[4608, 512]))
-    ins, outs = (tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values) for values in (b.nodes[0].inputs, b.nodes[0].outputs))
+    ins, outs = (tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values)
+                 for values in (b.nodes[0].inputs, b.nodes[0].outputs))
     schedule = schedule_node(b.nodes[0], ins, outs, AVX512, (False, True))
     tiles, = schedule.phases
     assert tiles.splits > 1 and tiles.width(schedule.form.phases[0]) == tiles.blocking.nr
-    calls = [line for line in print_function(lower(KernelRequest(b.nodes[0], ins, outs, schedule, AVX512))).splitlines() if "call" in line]
-    assert calls and all(line.endswith(f" + {tiles.blocking.kc.length((4608,)) * tiles.blocking.nr})") for line in calls), calls
+    calls = [line for line in print_function(lower(KernelRequest(b.nodes[0], ins, outs, schedule, AVX512))).splitlines()
+             if "call" in line]
+    assert calls and all(line.endswith(f" + {tiles.blocking.kc.length((4608,)) * tiles.blocking.nr})")
+                         for line in calls), calls
 
 
 def kernel(a: RowLayout, b: ColumnLayout) -> str:
@@ -112,6 +124,7 @@ def test_the_micro_kernel_asks_line_after_line():
 def test_the_micro_kernel_packs_what_it_reads():
     """Row i of step k, which lies where the row begins, at k * 6 + i."""
     text = kernel(RowLayout(100, scattered=True, packs=6), ColumnLayout(16))
-    pairs = re.findall(r"(v\d+): f32 = load a\[row(\d) \+ (\w)\*100\]\s+store kept\[(\w)\*6(?: \+ (\d))?\] = (v\d+)", text)
+    pairs = re.findall(r"(v\d+): f32 = load a\[row(\d) \+ (\w)\*100\]\s+store kept\[(\w)\*6(?: \+ (\d))?\] = (v\d+)",
+                       text)
     assert [(int(row), int(at or 0)) for _, row, _, _, at, _ in pairs] == [(i, i) for i in range(6)]
     assert all(loaded == stored and k == place for loaded, _, k, place, _, stored in pairs)

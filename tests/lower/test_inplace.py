@@ -1,4 +1,6 @@
-"""Kernels that store where they, or others, read: values that views show again and again, at sizes of one tile and of many; arrays of `out=`."""
+"""Kernels that store where they, or others, read: values that views show again and again, at sizes of one tile and of
+many; arrays of `out=`.
+"""
 from __future__ import annotations
 
 
@@ -58,14 +60,16 @@ def check(run, graph, *arrays):
 def test_views_of_values(view, reader):
     """What is in a kernel's way differs with who reads the view: each reader is a program of its own."""
     def f(x, w):
-        return tuple(r for v, n in ((x, 2), (w, 34)) for make in SOURCES.values() for r in READERS[reader](VIEWS[view](make(v), n)))
+        return tuple(r for v, n in ((x, 2), (w, 34)) for make in SOURCES.values()
+                     for r in READERS[reader](VIEWS[view](make(v), n)))
     graph = trace_function(f, [Argument("x", gc.f32[3]), Argument("w", gc.f32[2, 3])], "f").graph
     run_all(Compilation(graph).plan)
     check(CompiledGraph(graph), graph, numbers((3,)), numbers((2, 3)))
 
 
 @pytest.mark.parametrize("source", ["input", "buffer"])
-@pytest.mark.parametrize("view", ["broadcast in front", "broadcast behind", "tile", "transpose", "broadcast and transpose"])
+@pytest.mark.parametrize("view",
+                         ["broadcast in front", "broadcast behind", "tile", "transpose", "broadcast and transpose"])
 def test_views_of_many_tiles(view, source):
     def f(x):
         v = VIEWS[view](SOURCES[source](x), 60)
@@ -99,8 +103,9 @@ def test_numbers_and_rows_that_wait_for_all_rows(late):
 
 @pytest.mark.parametrize("rows, columns", [(12, 8), (4000, 8), (4000, 80)])
 def test_a_sum_replaces_what_it_is_added_to(rows, columns):
-    """An output that is stored after the loop over what it does not run over lies where its operand does: a bias, say. Sums of one tile, of parts
-    of columns, and of rows of accumulators."""
+    """An output that is stored after the loop over what it does not run over lies where its operand does: a bias,
+    say. Sums of one tile, of parts of columns, and of rows of accumulators.
+    """
     @gc.graph
     def f(g: gc.f32[rows, columns], b: gc.f32[columns]):
         return gc.cumsum(gc.sin(gc.cumsum(b) - gc.sum(g, 0) * 0.1))
@@ -119,7 +124,8 @@ def test_an_epilogue_in_place(steps):
         return gc.cumsum(gc.tanh(a @ b * 0.01 + gc.cumsum(x, 0)), 1)
     run = gc.compile(f)
     rng = np.random.default_rng(3)
-    check(lambda *xs: (run(*xs),), f.graph, *(rng.standard_normal(v.type.shape).astype(np.float32) for v in f.graph.inputs))
+    check(lambda *xs: (run(*xs),), f.graph,
+          *(rng.standard_normal(v.type.shape).astype(np.float32) for v in f.graph.inputs))
     plan = run.compilation.plan
     kernel = next(n for n in plan.graph.nodes if n.op.name == "fused")
     assert any(plan.places[kernel.outputs[0]].same_memory(plan.places[v]) for v in kernel.inputs)
@@ -134,7 +140,8 @@ def test_out_that_lies_over_inputs(calls):
     run = gc.compile(f)
     rng = np.random.default_rng(2)
     whole = np.empty(3000, np.float32)
-    starts = [(0, 600, 0, 1200), (0, 600, 600, 1200), (0, 600, 300, 1200), (600, 0, 1300, 100), (0, 0, 700, 1500), (100, 400, 1300, 90)]
+    starts = [(0, 600, 0, 1200), (0, 600, 600, 1200), (0, 600, 300, 1200), (600, 0, 1300, 100), (0, 0, 700, 1500),
+              (100, 400, 1300, 90)]
     for x_at, y_at, p_at, q_at in starts:
         for _ in range(calls):
             whole[:] = rng.standard_normal(3000)

@@ -1,4 +1,6 @@
-"""What is around the inside of a pad is filled by the kernel that makes the inside, whatever its tiles, and before anything reads it."""
+"""What is around the inside of a pad is filled by the kernel that makes the inside, whatever its tiles, and before
+anything reads it.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -10,8 +12,10 @@ from graphc.ir.interp import evaluate
 from graphc.ir.types import f32, f64, i32
 from graphc.runtime.executable import Executable
 
-PADS = (((7,), (2,), (3,)), ((40_001,), (0,), (17,)), ((3, 5), (1, 0), (0, 2)), ((300, 200), (2, 3), (1, 0)), ((9, 1), (0, 130), (0, 1)),
-        ((2, 3, 4), (0, 0, 0), (1, 1, 1)), ((2, 33, 14, 15), (0, 0, 1, 2), (0, 0, 3, 1)), ((1, 3, 5, 4), (1, 1, 1, 1), (0, 2, 0, 2)))
+PADS = (((7,), (2,), (3,)), ((40_001,), (0,), (17,)), ((3, 5), (1, 0), (0, 2)), ((300, 200), (2, 3), (1, 0)),
+        ((9, 1), (0, 130), (0, 1)),
+        ((2, 3, 4), (0, 0, 0), (1, 1, 1)), ((2, 33, 14, 15), (0, 0, 1, 2), (0, 0, 3, 1)),
+        ((1, 3, 5, 4), (1, 1, 1, 1), (0, 2, 0, 2)))
 
 
 def outputs_of(graph, threads):
@@ -53,7 +57,8 @@ def test_one_kernel_fills_what_is_around_two_results():
     x = b.input("x", f32[70, 90])
     y = b.exp(x)
     total = b.sum(y, axes=(1,))
-    graph = b.finish([b.flip(b.pad(v, low=low, high=low, value=2.0), axes=(0,)) for v, low in ((b.neg(y), (3, 1)), (total, (5,)))], ("", ""))
+    graph = b.finish([b.flip(b.pad(v, low=low, high=low, value=2.0), axes=(0,))
+                      for v, low in ((b.neg(y), (3, 1)), (total, (5,)))], ("", ""))
     plan, arrays, results = outputs_of(graph, 2)
     makers = {v.node for v in plan.borders}
     assert len(plan.borders) == 2

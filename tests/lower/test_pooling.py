@@ -17,7 +17,8 @@ from graphc.schedule.parallel_rows import rows_of
 from graphc.schedule.view import ViewType, contiguous_strides
 
 SIZES = ((1, 1), (1, 4), (2, 3), (5, 5), (6, 9), (4, 6))
-WINDOWS = (((1, 1), (1, 1), 0), ((2, 2), (2, 2), 0), ((3, 3), (2, 2), 1), ((3, 2), (1, 2), 1), ((4, 4), (3, 1), 2), ((5, 5), (5, 5), 2))
+WINDOWS = (((1, 1), (1, 1), 0), ((2, 2), (2, 2), 0), ((3, 3), (2, 2), 1), ((3, 2), (1, 2), 1), ((4, 4), (3, 1), 2),
+           ((5, 5), (5, 5), 2))
 
 
 def _cases():
@@ -53,7 +54,8 @@ def test_few_images_are_parted(kernel, images=2, channels=77, size=66):
     pooled, dx = (v.node for v in (b.max_pool2d(x, kernel=(kernel, kernel), stride=(kernel, kernel)),
                                    b.max_pool2d_grad(x, dy, kernel=(kernel, kernel), stride=(kernel, kernel))))
     for node in (pooled, dx):
-        ins, outs = ([ViewType(f32, v.type.shape, contiguous_strides(v.type.shape, (0, 2, 3, 1))) for v in values] for values in (node.inputs, node.outputs))
+        ins, outs = ([ViewType(f32, v.type.shape, contiguous_strides(v.type.shape, (0, 2, 3, 1))) for v in values]
+                     for values in (node.inputs, node.outputs))
         schedule, rows = schedule_node(node, ins, outs, host_target()), rows_of(node, ins, outs)
         tiles = -(-rows.count // schedule.tile)
         assert not schedule.serial and -(-tiles // 4) * schedule.tile <= rows.count / 3

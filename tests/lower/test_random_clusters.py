@@ -1,4 +1,6 @@
-"""Random clusters: native code of every fused node against the oracle; with tiny tiles, so that small arrays are cut up too."""
+"""Random clusters: native code of every fused node against the oracle; with tiny tiles, so that small arrays are cut up
+too.
+"""
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -51,5 +53,6 @@ def test_native_cluster_is_the_oracle(seed, target):
         want = as_tuple(node.op.reference(*arrays))
         env.update(zip(node.outputs, want))
         if isinstance(node.op, Fused):
-            for got, reference in zip(run_op(node.op, *arrays, inplace=seed % 2 == 1, target=target), want, strict=True):
+            for got, reference in zip(run_op(node.op, *arrays, inplace=seed % 2 == 1, target=target), want,
+                                      strict=True):
                 np.testing.assert_allclose(got, reference, rtol=2e-5, atol=2e-5)

@@ -99,7 +99,8 @@ def test_rows_that_stream_are_fetched_ahead():
     assert schedule(small).fetch is None
     f = lower(KernelRequest(large, (dense(16384, 1024),), (dense(16384, 1024),), schedule(large), AVX2))
     text = print_function(f)
-    assert text.count("prefetch x0[") == text.count("prefetch") == 2        # streamed, and for outputs that do not lie well
+    # streamed, and for outputs that do not lie well
+    assert text.count("prefetch x0[") == text.count("prefetch") == 2
 
 
 def test_columns_of_rows_far_apart_are_fetched_ahead():

@@ -8,7 +8,8 @@ from graphc.codegen.lower.transpose import transposed
 from graphc.ir.types import f32, f64
 
 
-@pytest.mark.parametrize("dtype, lanes", [(f32, 2), (f32, 4), (f32, 8), (f32, 16), (f64, 2), (f64, 4), (f64, 8)], ids=str)
+@pytest.mark.parametrize("dtype, lanes", [(f32, 2), (f32, 4), (f32, 8), (f32, 16), (f64, 2), (f64, 4), (f64, 8)],
+                         ids=str)
 def test_transposed(dtype, lanes):
     f = LoopFunction("turn")
     x = f.view("x", dtype, (lanes, lanes))

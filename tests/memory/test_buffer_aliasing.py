@@ -42,7 +42,8 @@ REFUSED = {
     "an input": lambda b, x: [b.exp(b.concat(x, b.neg(x), axis=0))],
     "a part twice": lambda b, x: (lambda y: [b.exp(b.concat(y, y, axis=0))])(b.exp(x)),
     "a result": lambda b, x: (lambda y: [y, b.exp(b.concat(y, b.neg(x), axis=0))])(b.exp(x)),
-    "a view": lambda b, x: [b.exp(b.concat(b.transpose(b.exp(x), perm=(1, 0)), b.transpose(b.neg(x), perm=(1, 0)), axis=0))],
+    "a view": lambda b, x: [b.exp(b.concat(b.transpose(b.exp(x), perm=(1, 0)), b.transpose(b.neg(x), perm=(1, 0)),
+                                           axis=0))],
 }
 
 
@@ -77,7 +78,9 @@ def test_values(axis):
 
 
 def test_a_copy_for_a_view_does_not_take_the_place_of_a_part():
-    """Where a part in its slot has to be shown as no view can, there is a copy; the whole is put together of the part all the same."""
+    """Where a part in its slot has to be shown as no view can, there is a copy; the whole is put together of the part
+    all the same.
+    """
     def build(b):
         y = b.exp(b.input("x", f32[4, 5]))
         flat = b.slice(b.reshape(y, shape=(20,)), start=(3,), stop=(17,), step=(1,))

@@ -36,7 +36,8 @@ def test_buffers_that_live_together_lie_apart(rows):
         for b, life_b in items[:n]:
             if overlap(life_a, life_b):
                 assert offsets[a] + a.nbytes <= offsets[b] or offsets[b] + b.nbytes <= offsets[a]
-    peak = max((sum(-(-b.nbytes // 64) * 64 for b, life in items if life[0] <= t <= life[1]) for t in range(41)), default=0)
+    peak = max((sum(-(-b.nbytes // 64) * 64 for b, life in items if life[0] <= t <= life[1]) for t in range(41)),
+               default=0)
     assert total >= peak
 
 
@@ -72,7 +73,8 @@ def test_results_never_alias(case):
     def build(b):
         x = b.input("x", f32[2, 3])
         y = b.exp(x)
-        return {"argument": [x], "view": [b.transpose(y, perm=(1, 0))], "twice": [y, y], "constant": [b.constant(np.ones(3, np.float32))]}[case]
+        return {"argument": [x], "view": [b.transpose(y, perm=(1, 0))], "twice": [y, y],
+                "constant": [b.constant(np.ones(3, np.float32))]}[case]
     plan = planned(build)
     buffers = [plan.places[v].buffer for v in plan.graph.outputs]
     assert [str(x) for x in buffers] == [f"output[{i}]" for i in range(len(buffers))]
@@ -169,12 +171,15 @@ def test_many_updates_look_at_each_node_once(monkeypatch):
     for s in states:
         b.update(s, b.exp(s))
     plan = plan_memory(b.finish(()), AVX2).main
-    assert len(plan.graph.nodes) == 50 and all(plan.places[v].buffer.space == "state" for n in plan.graph.nodes for v in n.outputs)
+    assert len(plan.graph.nodes) == 50 and all(plan.places[v].buffer.space == "state" for n in plan.graph.nodes
+                                               for v in n.outputs)
     assert len(looked) == 50
 
 
 def test_a_nest_remembered_from_an_equal_node_gives_the_same_schedule():
-    """Nests and schedules are remembered apart; a nest may belong to another node's body, which is equal and not the same."""
+    """Nests and schedules are remembered apart; a nest may belong to another node's body, which is equal and not the
+    same.
+    """
     def in_place() -> tuple:
         b = Builder("g")
         return schedule_node(b.exp(b.input("x", f32[12])).node, [VIEW], [VIEW], AVX2).inplace

@@ -156,11 +156,13 @@ def in_place_unasked(plan):
 
 FAULTS = {
     chain: {in_place_unasked: "is still read"},
-    straight: {a_view_too_far: "leaves the bytes", a_view_before_the_start: "leaves the bytes", an_output_elsewhere: "has it in output",
+    straight: {a_view_too_far: "leaves the bytes", a_view_before_the_start: "leaves the bytes",
+               an_output_elsewhere: "has it in output",
                an_output_in_another_layout: "has it in output", two_buffers_in_one_place: "overlaps another",
                an_arena_that_is_too_small: "leaves the arena", a_part_elsewhere: "not where it belongs",
                a_value_over_one_that_is_read_later: "is still read", a_store_into_an_input: "only read"},
-    loop(3): {a_slot_too_few: "carry 0 is in slots", a_body_argument_that_grows: "has it in argument", a_body_larger_than_its_region: "its region"},
+    loop(3): {a_slot_too_few: "carry 0 is in slots", a_body_argument_that_grows: "has it in argument",
+              a_body_larger_than_its_region: "its region"},
     branch: {a_body_result_in_another_layout: "has it in result"},
 }
 
@@ -170,7 +172,8 @@ def test_plans_of_the_planner_are_sound(build):
     verify_plan(planned(build))
 
 
-@pytest.mark.parametrize("build, spoil, says", [(build, spoil, says) for build, faults in FAULTS.items() for spoil, says in faults.items()])
+@pytest.mark.parametrize("build, spoil, says",
+                         [(build, spoil, says) for build, faults in FAULTS.items() for spoil, says in faults.items()])
 def test_every_fault_is_found(build, spoil, says):
     plan = spoil(planned(build))
     with pytest.raises(InternalError, match=f"plan verifier: .*{says}"):
@@ -224,7 +227,9 @@ graph f(d: f32[40], c: bool[40], x: f32[80]) {
 
 
 def test_places_apart_have_no_element_in_common():
-    """Random places of one buffer, their elements written out; the columns of a matrix are apart though their rows alternate."""
+    """Random places of one buffer, their elements written out; the columns of a matrix are apart though their rows
+    alternate.
+    """
     rng, buffer, apart_ones = np.random.default_rng(0), Buffer("arena", 1 << 12), 0
     for _ in range(4000):
         places = []

@@ -9,7 +9,8 @@ import graphc as gc
 from graphc import models
 
 IMAGE, TOKENS = gc.f32[1, 3, 224, 224], gc.i32[1, 128]
-PUBLISHED = {                   # network, input: parameters (torchvision's and transformers' documentation, or their modules' numel)
+# network, input: parameters (torchvision's and transformers' documentation, or their modules' numel)
+PUBLISHED = {
     "alexnet": (lambda: models.alexnet(), IMAGE, 61_100_840),
     "resnet18": (lambda: models.resnet18(), IMAGE, 11_689_512),
     "resnet50": (lambda: models.resnet50(), IMAGE, 25_557_032),
@@ -78,7 +79,8 @@ def test_bert_segments_and_mask():
 
 
 @pytest.mark.parametrize("make, width", [
-    (lambda width: models.resnet(models.BasicBlock, (1, 1, 1, 1), 10, width), 8), (lambda width: models.mobilenet(10, width), 64)])
+    (lambda width: models.resnet(models.BasicBlock, (1, 1, 1, 1), 10, width), 8),
+    (lambda width: models.mobilenet(10, width), 64)])
 def test_widths(make, width):
     """Convolutions between two scaled layers grow with the square of the width."""
     narrow, wide = (gc.plan(make(n), x=gc.f32[1, 3, 64, 64]).parameters for n in (width, 2 * width))
@@ -86,7 +88,8 @@ def test_widths(make, width):
 
 
 def test_one_step_of_training():
-    step = gc.train_step(models.gpt(50, 16, 2, 2, 12, pre_norm=True), loss=gc.nn.cross_entropy, optimizer=gc.optim.AdamW(1e-2),
+    step = gc.train_step(models.gpt(50, 16, 2, 2, 12, pre_norm=True), loss=gc.nn.cross_entropy,
+                         optimizer=gc.optim.AdamW(1e-2),
                          ids=gc.i32[2, 9], y=gc.i32[2, 9], seed=0)
     ids = small_ids()
     losses = [step(ids, ids) for _ in range(20)]
@@ -94,8 +97,10 @@ def test_one_step_of_training():
 
 
 def test_renamed():
-    arrays = {"a.0.q": np.zeros((2, 3)), "a.0.k": np.ones((2, 3)), "a.0.w": np.arange(6).reshape(2, 3), "drop": np.zeros(1), "same": np.ones(2)}
-    rules = [(r"a\.(\d)\.q", r"\1.qk[0]"), (r"a\.(\d)\.k", r"\1.qk[1]"), (r"a\.(\d)\.w", r"\1.w", np.transpose), ("drop", "")]
+    arrays = {"a.0.q": np.zeros((2, 3)), "a.0.k": np.ones((2, 3)), "a.0.w": np.arange(6).reshape(2, 3),
+              "drop": np.zeros(1), "same": np.ones(2)}
+    rules = [(r"a\.(\d)\.q", r"\1.qk[0]"), (r"a\.(\d)\.k", r"\1.qk[1]"), (r"a\.(\d)\.w", r"\1.w", np.transpose),
+             ("drop", "")]
     found = models.renamed(arrays, rules)
     assert set(found) == {"0.qk", "0.w", "same"}
     assert found["0.w"].tolist() == [[0, 3], [1, 4], [2, 5]]

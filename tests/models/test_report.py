@@ -33,7 +33,8 @@ def test_rows():
     assert row(plan, "0").parameters == 5 * 8 + 8 and row(plan, "0").results == ("f32[2, 8]",)
     assert row(plan, "0").flops == 2 * 2 * 5 * 8 + 2 * 8
     assert row(plan, "1").parameters == 3 * row(plan, "1.1.body").parameters == 3 * (8 * 8 + 8)
-    assert plan.flops == sum(row(plan, p).flops for p in "012") and plan.parameters == sum(row(plan, p).parameters for p in "012")
+    assert plan.flops == sum(row(plan, p).flops
+                             for p in "012") and plan.parameters == sum(row(plan, p).parameters for p in "012")
 
 
 def test_named_dimensions_are_bound():
@@ -54,7 +55,8 @@ def test_a_graph_without_layers_has_no_table():
 
 
 def test_scaled():
-    assert [scaled(n) for n in (0, 7, 999, 1000, 1234567, 999_999, 725_355_805_814_784)] == ["0", "7", "999", "1 k", "1.23 M", "1 M", "725 T"]
+    assert [scaled(n) for n in (0, 7, 999, 1000, 1234567, 999_999,
+                                725_355_805_814_784)] == ["0", "7", "999", "1 k", "1.23 M", "1 M", "725 T"]
 
 
 def test_plan_of_a_training_step():
@@ -72,4 +74,5 @@ def test_mistakes():
     with pytest.raises(gc.GraphError, match="give optimizer= too"):
         gc.plan(models.lenet(), loss=nn.cross_entropy, x=gc.f32[4, 1, 8, 8], y=gc.i32[4])
     with pytest.raises(gc.GraphError, match="leave out training= and outputs="):
-        gc.plan(models.lenet(), optimizer=gc.optim.SGD(0.1), outputs=["0"], loss=nn.cross_entropy, x=gc.f32[4, 1, 8, 8], y=gc.i32[4])
+        gc.plan(models.lenet(), optimizer=gc.optim.SGD(0.1), outputs=["0"], loss=nn.cross_entropy, x=gc.f32[4, 1, 8, 8],
+                y=gc.i32[4])

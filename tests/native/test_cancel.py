@@ -1,4 +1,6 @@
-"""Ctrl-C inside kernels: loops of one thread that may run long look at the cancel word, and nothing of a cancelled call is met by the next one."""
+"""Ctrl-C inside kernels: loops of one thread that may run long look at the cancel word, and nothing of a cancelled call
+is met by the next one.
+"""
 from __future__ import annotations
 
 import sys
@@ -29,7 +31,9 @@ SECONDS = 0.25                  # an answer takes at most; busy machines
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_loop_that_looks(name, monkeypatch):
-    """All loops look, short ones after every few trips: results are the same, and a call that was left anywhere leaves nothing to the next."""
+    """All loops look, short ones after every few trips: results are the same, and a call that was left anywhere leaves
+    nothing to the next.
+    """
     monkeypatch.setattr(patience, "LONG_NS", 0.0)
     monkeypatch.setattr(patience, "STEP_NS", 30.0)
     samples = [s for s in SAMPLES if s.op.name == name][::3][:3]
@@ -72,12 +76,17 @@ def rows():
     x = np.random.default_rng(0).standard_normal(N).astype("f")
     i = np.random.default_rng(0).integers(0, N, N).astype("i")
     one = {
-        "sort": gc.sort, "argsort": gc.argsort, "topk": lambda x: gc.topk(x, 1000)[0], "cumsum": gc.cumsum, "cumprod": gc.cumprod,
-        "sum": gc.sum, "max": gc.max, "argmax": gc.argmax, "logsumexp": gc.logsumexp, "softmax": gc.softmax, "std": gc.std,
-        "layer_norm": lambda x: gc.layer_norm(x), "linear_scan": lambda x: gc.linear_scan(x * 0.1, x), "dot": lambda x: gc.dot(x, x),
+        "sort": gc.sort, "argsort": gc.argsort, "topk": lambda x: gc.topk(x, 1000)[0], "cumsum": gc.cumsum,
+        "cumprod": gc.cumprod,
+        "sum": gc.sum, "max": gc.max, "argmax": gc.argmax, "logsumexp": gc.logsumexp, "softmax": gc.softmax,
+        "std": gc.std,
+        "layer_norm": lambda x: gc.layer_norm(x), "linear_scan": lambda x: gc.linear_scan(x * 0.1, x),
+        "dot": lambda x: gc.dot(x, x),
         "median": lambda x: gc.sort(x)[N // 2], "sort_grad": lambda x: SORT_GRAD(x),
-        "conv": lambda x: gc.conv1d(x.reshape(1, 1, N), gc.ones((1, 1, 31))), "flip": gc.flip, "normal": lambda x: x + gc.normal((N,), key=1),
-        "permutation": lambda x: gc.permutation(N, key=1), "scan": lambda x: gc.scan(lambda s, x: (s * 0.5 + x, s), gc.zeros(()), x)[0],
+        "conv": lambda x: gc.conv1d(x.reshape(1, 1, N), gc.ones((1, 1, 31))), "flip": gc.flip,
+        "normal": lambda x: x + gc.normal((N,), key=1),
+        "permutation": lambda x: gc.permutation(N, key=1),
+        "scan": lambda x: gc.scan(lambda s, x: (s * 0.5 + x, s), gc.zeros(()), x)[0],
         "while": lambda x: gc.while_loop(lambda i: i < N, lambda i: i + 1, (x[0] > 9).astype(gc.i64), max_trips=N)[1],
     }
     two = {
@@ -100,7 +109,8 @@ ROWS = rows()
 @pytest.mark.parametrize("name, f, arrays", ROWS, ids=[r[0] for r in ROWS])
 def test_answer_inside_one_long_row(name, f, arrays):
     """Four million elements in one row, one thread: from the cancel word to the return, wherever the kernel is."""
-    run = gc.compile(trace_types(f, dict(zip("xi", (ROW, COUNTED))), name) if len(arrays) == 2 else trace_types(f, {"x": ROW}, name), threads=1).executable
+    run = gc.compile(trace_types(f, dict(zip("xi", (ROW, COUNTED))), name) if len(arrays) == 2
+                     else trace_types(f, {"x": ROW}, name), threads=1).executable
     outputs = [np.empty(spec.type.shape, spec.type.dtype.np) for spec in run.signature.outputs]
     tables = [np.array([address(a) for a in group], np.int64) for group in (arrays, outputs)]
     frame = run._new_frame()

@@ -53,4 +53,5 @@ def check(sample, actual, expected):
         np.testing.assert_array_equal(actual, expected, err_msg=sample.name)
         return
     eps = np.finfo(expected.dtype).eps
-    np.testing.assert_allclose(actual, expected, rtol=4 * sample.tolerance * eps, atol=sample.tolerance * eps * sample.scale, err_msg=sample.name)
+    np.testing.assert_allclose(actual, expected, rtol=4 * sample.tolerance * eps,
+                               atol=sample.tolerance * eps * sample.scale, err_msg=sample.name)

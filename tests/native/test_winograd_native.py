@@ -17,15 +17,18 @@ EPS = 2.0**-24
 NONE, SAME, ODD = ((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 2), (1, 0))
 
 # batch, channels, features, height, width, padding
-SHAPES = [(1, 1, 1, 5, 5, SAME), (2, 3, 67, 6, 9, ODD), (1, 8, 16, 7, 7, SAME), (1, 17, 33, 8, 13, NONE), (3, 67, 5, 10, 11, SAME), (1, 32, 64, 14, 14, SAME),
-          (1, 31, 17, 15, 33, ODD), (2, 16, 48, 16, 16, SAME), (1, 5, 24, 19, 23, ((2, 2), (2, 2))), (1, 40, 40, 28, 28, SAME), (1, 7, 65, 33, 31, SAME),
+SHAPES = [(1, 1, 1, 5, 5, SAME), (2, 3, 67, 6, 9, ODD), (1, 8, 16, 7, 7, SAME), (1, 17, 33, 8, 13, NONE),
+          (3, 67, 5, 10, 11, SAME), (1, 32, 64, 14, 14, SAME),
+          (1, 31, 17, 15, 33, ODD), (2, 16, 48, 16, 16, SAME), (1, 5, 24, 19, 23, ((2, 2), (2, 2))),
+          (1, 40, 40, 28, 28, SAME), (1, 7, 65, 33, 31, SAME),
           (5, 64, 32, 5, 6, NONE), (1, 600, 16, 6, 6, SAME), (16, 32, 32, 32, 32, SAME)]
 
 
 def arrays(n, c, f, h, w, spread=0.0, seed=0, dtype=np.float32):
     """Normal numbers; with a spread, of very different sizes."""
     rng = np.random.default_rng([seed, n, c, f, h, w])
-    return [(rng.normal(size=s) * np.exp(spread * rng.normal(size=s))).astype(dtype) for s in ((n, c, h, w), (f, c, 3, 3))]
+    return [(rng.normal(size=s) * np.exp(spread * rng.normal(size=s))).astype(dtype)
+            for s in ((n, c, h, w), (f, c, 3, 3))]
 
 
 def convolution(x, w, m, padding, turned=False):
@@ -64,14 +67,16 @@ def test_in_f64(shape, m):
     error = np.abs(convolution(x, w, m, padding) - exact)
     assert (error <= error_bound(m, x, w, exact.shape, padding)).all()
     dy = result_gradient(*shape).astype(np.float64)
-    exact = Conv2dWeightGrad(padding=padding, w_shape=w.shape).reference(x.astype(np.longdouble), dy.astype(np.longdouble))
+    exact = Conv2dWeightGrad(padding=padding,
+                             w_shape=w.shape).reference(x.astype(np.longdouble), dy.astype(np.longdouble))
     assert (np.abs(kernel_gradient(x, dy, m, padding) - exact) <= gradient_error_bound(m, x, dy, padding)).all()
 
 
 @pytest.mark.parametrize("m", sorted(POINTS))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_error_of_normal_numbers(shape, m):
-    """Far below the bound: signs differ, and so do roundings. The direct algorithm has the first row's error at best."""
+    """Far below the bound: signs differ, and so do roundings. The direct algorithm has the first row's error at best.
+    """
     *sizes, padding = shape
     x, w = arrays(*sizes)
     exact = Conv2d(padding=padding).reference(x.astype(np.float64), w.astype(np.float64))
@@ -98,15 +103,18 @@ def test_gradient_towards_the_image(m):
         shape = (n, c, h + 2 - sum(padding[0]), w + 2 - sum(padding[1]))
         if min(shape) < 1:
             continue
-        exact = Conv2dInputGrad(padding=padding, x_shape=shape).reference(kernel.astype(np.float64), dy.astype(np.float64))
+        exact = Conv2dInputGrad(padding=padding,
+                                x_shape=shape).reference(kernel.astype(np.float64), dy.astype(np.float64))
         turned = np.flip(kernel.swapaxes(0, 1), (2, 3))
-        assert (np.abs(convolution(dy, kernel, m, back, turned=True) - exact) <= error_bound(m, dy, turned, shape, back)).all()
+        assert (np.abs(convolution(dy, kernel, m, back, turned=True) - exact)
+                <= error_bound(m, dy, turned, shape, back)).all()
 
 
 def kernel_gradient(x, dy, m, padding, extra=None):
     """By native code, x stored channels last; `extra` is added in the epilogue."""
     b, dtype = Builder(), BY_NUMPY[x.dtype]
-    ins = [b.transpose(b.input("x", dtype[tuple(x.shape[i] for i in (0, 2, 3, 1))]), perm=(0, 3, 1, 2)), b.input("dy", dtype[dy.shape])]
+    ins = [b.transpose(b.input("x", dtype[tuple(x.shape[i] for i in (0, 2, 3, 1))]), perm=(0, 3, 1, 2)),
+           b.input("dy", dtype[dy.shape])]
     y = b.apply(WinogradWeightGrad(m, padding), ins)[0]
     values = [np.ascontiguousarray(x.transpose(0, 2, 3, 1)), dy]
     if extra is not None:
@@ -116,7 +124,8 @@ def kernel_gradient(x, dy, m, padding, extra=None):
 
 
 def result_gradient(n, c, f, h, w, padding):
-    return np.random.default_rng(1).normal(size=(n, f, h - 2 + sum(padding[0]), w - 2 + sum(padding[1]))).astype(np.float32)
+    return np.random.default_rng(1).normal(size=(n, f, h - 2 + sum(padding[0]),
+                                                 w - 2 + sum(padding[1]))).astype(np.float32)
 
 
 @pytest.mark.parametrize("m", sorted(POINTS))
@@ -167,7 +176,8 @@ def test_networks_agree_with_the_direct_algorithm(monkeypatch):
     for knob in ("1", "0"):
         monkeypatch.setenv("GRAPHC_WINOGRAD", knob)
         run = gc.compile(_net(), x=gc.f32[4, 3, 20, 18], seed=1)
-        step = gc.train_step(_net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 3, 20, 18], y=gc.i32[4], seed=1)
+        step = gc.train_step(_net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 3, 20, 18],
+                             y=gc.i32[4], seed=1)
         assert ("winograd_conv2d" in run.dump("planned")) == (knob == "1") and _gradients(step) == (knob == "1")
         outputs[knob] = run(x)
         losses[knob] = [float(step(x, y)) for _ in range(3)]
@@ -178,7 +188,8 @@ def test_networks_agree_with_the_direct_algorithm(monkeypatch):
 def test_predictions_follow_training():
     """Transformed weights are made anew when the state has changed."""
     x = np.random.default_rng(0).normal(size=(4, 3, 20, 18)).astype(np.float32)
-    step = gc.train_step(_net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 3, 20, 18], y=gc.i32[4], seed=1)
+    step = gc.train_step(_net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 3, 20, 18], y=gc.i32[4],
+                         seed=1)
     predict = gc.compile(step.model, x=gc.f32[4, 3, 20, 18])
     before = predict(x)
     name = next(n for n in step.state if n.endswith("weight") and step.state[n].shape == (40, 32, 3, 3))

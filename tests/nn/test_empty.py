@@ -1,4 +1,6 @@
-"""Batches and sequences of nothing go through every kind of layer, forward and backward: the gradients of parameters are 0."""
+"""Batches and sequences of nothing go through every kind of layer, forward and backward: the gradients of parameters
+are 0.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -9,9 +11,12 @@ from graphc import nn
 from graphc.dsl.function import trace_types
 
 NETWORKS = {
-    "rows": (lambda: nn.Linear(3) >> nn.relu >> nn.LayerNorm() >> nn.RMSNorm() >> nn.Dropout(0.5) >> nn.Linear(2), [(0, 4), (3, 0, 4)]),
-    "images": (lambda: nn.Conv2d(4, 3) >> nn.BatchNorm2d() >> nn.GroupNorm(2) >> nn.MaxPool2d(2) >> nn.Flatten() >> nn.Linear(2), [(0, 3, 8, 8)]),
-    "recurrent": (lambda: nn.LSTM(3, batch_first=True) >> nn.Collapse("last", batch_first=True) >> nn.Linear(2), [(0, 3, 4)]),
+    "rows": (lambda: nn.Linear(3) >> nn.relu >> nn.LayerNorm() >> nn.RMSNorm() >> nn.Dropout(0.5) >> nn.Linear(2),
+             [(0, 4), (3, 0, 4)]),
+    "images": (lambda: nn.Conv2d(4, 3) >> nn.BatchNorm2d() >> nn.GroupNorm(2) >> nn.MaxPool2d(2) >> nn.Flatten()
+               >> nn.Linear(2), [(0, 3, 8, 8)]),
+    "recurrent": (lambda: nn.LSTM(3, batch_first=True) >> nn.Collapse("last", batch_first=True) >> nn.Linear(2),
+                  [(0, 3, 4)]),
     "attention": (lambda: nn.TransformerBlock(2) >> nn.Attention(3), [(0, 3, 4), (2, 0, 4)]),
     "ids": (lambda: nn.Embedding(5, 4) >> nn.TransformerBlock(2, causal=True, pre_norm=True), [(0, 3), (2, 0)]),
 }

@@ -42,9 +42,11 @@ LAYERS = {
     "single attention": (lambda: nn.Attention(3), (2, 3, 4)),
     "attention with lengths": (lambda: with_lengths(nn.MultiHeadAttention(2, causal=True)), (2, 3, 4)),
     "rotary": (lambda: nn.MultiHeadAttention(2, position=nn.RotaryPosition()), (1, 3, 4)),
-    "relative": (lambda: with_lengths(nn.MultiHeadAttention(1, position=nn.RelativePosition(4, max_distance=3))), (2, 3, 2)),
+    "relative": (lambda: with_lengths(nn.MultiHeadAttention(1, position=nn.RelativePosition(4, max_distance=3))),
+                 (2, 3, 2)),
     "decoder block": (lambda: decoder(nn.DecoderBlock(1, hidden=2, activation="tanh")), (2, 3, 2)),
-    "add norm": (lambda: nn.AddNorm(nn.FeedForward(4, "tanh")) >> nn.AddNorm(nn.Linear(4), pre_norm=True, norm="rms"), (2, 4)),
+    "add norm": (lambda: nn.AddNorm(nn.FeedForward(4, "tanh")) >> nn.AddNorm(nn.Linear(4), pre_norm=True, norm="rms"),
+                 (2, 4)),
     "average pool": (lambda: nn.AvgPool2d(2, 1) >> nn.GlobalAvgPool2d(), (1, 2, 3, 3)),
 }
 

@@ -44,15 +44,19 @@ def test_batch_norm_normalises_in_training_and_uses_statistics_otherwise():
 def test_norms():
     x = normal(3, 4, 6)
     y, _ = run(nn.LayerNorm(), x)
-    np.testing.assert_allclose(y, (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y, (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5), rtol=1e-4,
+                               atol=1e-5)
     y, s = run(nn.LayerNorm(axes=2), x)
-    np.testing.assert_allclose(y, (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y, (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5),
+                               rtol=1e-4, atol=1e-5)
     assert s["weight"].shape == (4, 6)
     y, _ = run(nn.RMSNorm(), x)
     np.testing.assert_allclose(y, x / np.sqrt((x ** 2).mean(-1, keepdims=True) + 1e-6), rtol=1e-4)
     y, _ = run(nn.GroupNorm(2), x)
     g = x.reshape(3, 2, 12)
-    np.testing.assert_allclose(y.reshape(3, 2, 12), (g - g.mean(-1, keepdims=True)) / np.sqrt(g.var(-1, keepdims=True) + 1e-5), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y.reshape(3, 2, 12),
+                               (g - g.mean(-1, keepdims=True)) / np.sqrt(g.var(-1, keepdims=True) + 1e-5), rtol=1e-4,
+                               atol=1e-5)
 
 
 def test_pooling():
@@ -89,7 +93,8 @@ def test_dropout_only_in_training():
 def lstm(x, h, c, s, suffix):
     ys = []
     for row in x:
-        i, f, g, o = np.split(row @ s[f"weight_ih_{suffix}"].T + s[f"bias_ih_{suffix}"] + h @ s[f"weight_hh_{suffix}"].T + s[f"bias_hh_{suffix}"], 4, -1)
+        i, f, g, o = np.split(row @ s[f"weight_ih_{suffix}"].T + s[f"bias_ih_{suffix}"] + h @ s[f"weight_hh_{suffix}"].T
+                              + s[f"bias_hh_{suffix}"], 4, -1)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)
         ys.append(h)
@@ -183,8 +188,10 @@ def test_cross_attention_with_a_mask():
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_transformer_block_names_and_sizes(pre_norm):
     y, s = run(nn.TransformerBlock(2, pre_norm=pre_norm), normal(2, 5, 4))
-    assert set(s) == {"self_attn.in_proj_weight", "self_attn.in_proj_bias", "self_attn.out_proj.weight", "self_attn.out_proj.bias", "linear1.weight",
-                      "linear1.bias", "linear2.weight", "linear2.bias", "norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"}
+    assert set(s) == {"self_attn.in_proj_weight", "self_attn.in_proj_bias", "self_attn.out_proj.weight",
+                      "self_attn.out_proj.bias", "linear1.weight",
+                      "linear1.bias", "linear2.weight", "linear2.bias", "norm1.weight", "norm1.bias", "norm2.weight",
+                      "norm2.bias"}
     assert s["linear1.weight"].shape == (16, 4) and y.shape == (2, 5, 4)
     if not pre_norm:
         np.testing.assert_allclose(y.mean(-1), 0, atol=1e-5)
@@ -215,8 +222,10 @@ def test_activations_with_options():
 
 
 STARTS = [
-    (nn.Linear(300), (5, 400), "weight", 1 / 20), (nn.Linear(300), (5, 400), "bias", 1 / 20), (nn.Conv2d(60, 3), (1, 25, 4, 4), "weight", 1 / 15),
-    (nn.LSTM(100), (2, 3, 50), "weight_hh_l0", 0.1), (nn.MultiHeadAttention(2), (1, 2, 60), "in_proj_weight", np.sqrt(6 / 240)),
+    (nn.Linear(300), (5, 400), "weight", 1 / 20), (nn.Linear(300), (5, 400), "bias", 1 / 20),
+    (nn.Conv2d(60, 3), (1, 25, 4, 4), "weight", 1 / 15),
+    (nn.LSTM(100), (2, 3, 50), "weight_hh_l0", 0.1),
+    (nn.MultiHeadAttention(2), (1, 2, 60), "in_proj_weight", np.sqrt(6 / 240)),
     (nn.ConvTranspose2d(25, 3), (1, 40, 4, 4), "weight", 1 / 15)]
 
 

@@ -1,4 +1,6 @@
-"""Padding, hidden keys and ignored targets reach nothing, whatever numbers stand there: no result, no gradient of a weight or of a real step."""
+"""Padding, hidden keys and ignored targets reach nothing, whatever numbers stand there: no result, no gradient of a
+weight or of a real step.
+"""
 from __future__ import annotations
 
 import inspect
@@ -16,7 +18,8 @@ LENGTHS = np.array([5, 2, 0])
 PADDING = np.arange(TIME) >= LENGTHS[:, None]
 BAD = (np.nan, np.inf, -np.inf)
 
-# Layers that take lengths, in front of what else must not spread. Those that take ids have no padding that is no number.
+# Layers that take lengths, in front of what else must not spread. Those that take ids have no padding that is no
+# number.
 LAYERS = {
     "RNN": lambda: nn.RNN(4, batch_first=True, activation="relu"),
     "LSTM": lambda: nn.LSTM(4, batch_first=True, layers=2, bidirectional=True),
@@ -43,7 +46,9 @@ def test_every_layer_with_lengths_is_here():
 
 
 def gradients(f, types, arrays, bad, hidden, which=0):
-    """Value and gradients of f with the hidden part of one array as it is and ruined: towards that array and, where there are some, parameters."""
+    """Value and gradients of f with the hidden part of one array as it is and ruined: towards that array and, where
+    there are some, parameters.
+    """
     traced = trace_types(f, types)
     name = list(types)[which]
     towards = gc.compile(gc.value_and_grad(traced, wrt=name), seed=0)
@@ -99,7 +104,8 @@ def test_padding(name):
 
 @pytest.mark.parametrize("how", ("first", "last", "average"))
 def test_a_sequence_of_no_steps_collapses_to_zero(how):
-    f = trace_types(lambda x, n: nn.Collapse(how, batch_first=True)(x, lengths=n), {"x": gc.f32[BATCH, TIME, WIDTH], "n": gc.i64[BATCH]})
+    f = trace_types(lambda x, n: nn.Collapse(how, batch_first=True)(x, lengths=n),
+                    {"x": gc.f32[BATCH, TIME, WIDTH], "n": gc.i64[BATCH]})
     assert (gc.compile(f)(np.ones((BATCH, TIME, WIDTH), np.float32), LENGTHS) == [[1], [1], [0]]).all()
 
 
@@ -127,7 +133,8 @@ LOSSES = {
     "cross_entropy": (nn.cross_entropy, gc.i64[BATCH, TIME]),
     "mse": (nn.mse, gc.f32[BATCH, TIME, WIDTH]),
     "bce": (nn.bce, gc.f32[BATCH, TIME, WIDTH]),
-    "own": (lambda y, target, reduction: gc.sqrt(gc.sum(gc.log(y * y) * target, axis=-1) ** 2), gc.f32[BATCH, TIME, WIDTH]),
+    "own": (lambda y, target, reduction: gc.sqrt(gc.sum(gc.log(y * y) * target, axis=-1) ** 2),
+            gc.f32[BATCH, TIME, WIDTH]),
 }
 
 
@@ -140,7 +147,8 @@ def test_steps_that_do_not_count(name, option):
     values = [*arrays((BATCH, TIME, WIDTH)), t]
     given = {"lengths": LENGTHS} if option == "lengths" else {"mask": ~PADDING}
     for reduction in ("mean", "step"):
-        f = lambda y, t: nn.sequence_loss(y, t, loss, batch_first=True, reduction=reduction, **given)       # noqa: E731, B023
+        f = lambda y, t: nn.sequence_loss(y, t, loss, batch_first=True, reduction=reduction,
+                                          **given)       # noqa: E731, B023
         check(gradients(f, types, values, BAD, PADDING), PADDING)
 
 
@@ -150,7 +158,8 @@ def test_ignored_targets(reduction, axis):
     shape = (BATCH, TIME, WIDTH) if axis == -1 else (BATCH, WIDTH, TIME)
     ids = np.where(PADDING, -100, 2)
     hidden = PADDING if axis == -1 else np.broadcast_to(PADDING[:, None], shape)
-    f = lambda y, t: gc.sum(nn.cross_entropy(y, t, axis=axis, ignore_index=-100, label_smoothing=0.1, reduction=reduction))     # noqa: E731
+    f = lambda y, t: gc.sum(nn.cross_entropy(y, t, axis=axis, ignore_index=-100, label_smoothing=0.1,
+                                             reduction=reduction))     # noqa: E731
     runs = gradients(f, {"y": gc.f32[shape], "t": gc.i64[BATCH, TIME]}, [*arrays(shape), ids], BAD, hidden)
     check(runs, hidden)
 

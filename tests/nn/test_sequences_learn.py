@@ -21,7 +21,8 @@ def test_many_to_one_with_named_sizes():
         ids, lengths = padded(random, count)
         return ids, lengths, ((ids == 7) & (np.arange(len(ids))[:, None] < lengths / 2)).any(0).astype(np.int32)
     net = nn.Embedding(10, 12) >> nn.GRU(24, bidirectional=True) >> nn.Collapse("last") >> nn.Linear(2)
-    step = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.Adam(5e-3), x=gc.i32["T", "B"], lengths=gc.i32["B"], y=gc.i32["B"], seed=0)
+    step = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.Adam(5e-3), x=gc.i32["T", "B"],
+                         lengths=gc.i32["B"], y=gc.i32["B"], seed=0)
     for _ in range(400):
         step(*batch(48))
     assert step.evaluate([batch(200) for _ in range(3)], accuracy=nn.accuracy)["accuracy"] > 0.97
@@ -34,7 +35,8 @@ def test_an_encoder_and_a_decoder_learn_to_reverse():
 
     def loss(x, lengths, y):
         scores = decoder(y[:, :-1], memory=encoder(x, lengths=lengths), memory_lengths=lengths)
-        return nn.sequence_loss(scores, y[:, 1:], ignore_index=0, batch_first=True), {"right": nn.accuracy(scores, y[:, 1:], ignore_index=0)}
+        return nn.sequence_loss(scores, y[:, 1:], ignore_index=0,
+                                batch_first=True), {"right": nn.accuracy(scores, y[:, 1:], ignore_index=0)}
 
     def batch(count):
         lengths = random.integers(2, 6, count).astype(np.int32)

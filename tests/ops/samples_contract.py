@@ -1,4 +1,6 @@
-"""Samples of contractions, convolutions, pooling, attention and control flow; their formulas are tested one by one in test_ops_b.py."""
+"""Samples of contractions, convolutions, pooling, attention and control flow; their formulas are tested one by one in
+test_ops_b.py.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -17,23 +19,31 @@ from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dG
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i64
 
-MATMULS = (((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((7, 17), (17, 33)), ((33, 8), (8, 100)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 2, 3), (5, 3, 4)),
+MATMULS = (((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((7, 17), (17, 33)), ((33, 8), (8, 100)), ((5, 2, 3), (3, 4)),
+           ((2, 3), (5, 3, 4)), ((5, 2, 3), (5, 3, 4)),
            ((2, 1, 2, 3), (3, 3, 2)), ((1, 1), (1, 1)), ((0, 3), (3, 2)), ((2, 0), (0, 3)), ((1, 100), (100, 1)))
-EINSUMS = (("ij,jk->ik", (2, 3), (3, 4)), ("bhtd,bhsd->bhts", (2, 2, 3, 4), (2, 2, 5, 4)), ("i,j->ij", (2,), (3,)), ("tmk,tkn->mn", (4, 2, 3), (4, 3, 2)),
-           ("ij,ij->", (2, 3), (2, 3)), ("ijk,k->j", (2, 3, 4), (4,)), ("ab,cb->ca", (7, 3), (17, 3)), ("...ij,jk->...ik", (2, 3, 2, 4), (4, 3)))
+EINSUMS = (("ij,jk->ik", (2, 3), (3, 4)), ("bhtd,bhsd->bhts", (2, 2, 3, 4), (2, 2, 5, 4)), ("i,j->ij", (2,), (3,)),
+           ("tmk,tkn->mn", (4, 2, 3), (4, 3, 2)),
+           ("ij,ij->", (2, 3), (2, 3)), ("ijk,k->j", (2, 3, 4), (4,)), ("ab,cb->ca", (7, 3), (17, 3)),
+           ("...ij,jk->...ik", (2, 3, 2, 4), (4, 3)))
 CONVS = (((2, 3, 5, 4), (4, 3, 3, 2), Conv2d()), ((1, 2, 6, 7), (3, 2, 3, 3), Conv2d((2, 2), ((1, 1), (1, 1)))),
-         ((2, 4, 5, 5), (6, 2, 2, 3), Conv2d((1, 2), ((0, 1), (2, 0)), (2, 1), 2)), ((1, 3, 4, 4), (3, 1, 3, 3), Conv2d((1, 1), ((1, 1), (1, 1)), (1, 1), 3)),
-         ((1, 1, 7, 7), (1, 1, 2, 2), Conv2d((3, 3), ((0, 0), (0, 0)), (3, 3))), ((2, 2, 3, 3), (3, 2, 1, 1), Conv2d((2, 2))), ((1, 8, 9, 9), (17, 8, 3, 3), Conv2d()),
+         ((2, 4, 5, 5), (6, 2, 2, 3), Conv2d((1, 2), ((0, 1), (2, 0)), (2, 1), 2)),
+         ((1, 3, 4, 4), (3, 1, 3, 3), Conv2d((1, 1), ((1, 1), (1, 1)), (1, 1), 3)),
+         ((1, 1, 7, 7), (1, 1, 2, 2), Conv2d((3, 3), ((0, 0), (0, 0)), (3, 3))),
+         ((2, 2, 3, 3), (3, 2, 1, 1), Conv2d((2, 2))), ((1, 8, 9, 9), (17, 8, 3, 3), Conv2d()),
          ((1, 2, 0, 3), (4, 2, 2, 2), Conv2d((1, 2), ((1, 1), (1, 1)))), ((0, 2, 3, 3), (4, 2, 2, 2), Conv2d()))
-POOLS = (((2, 2, 4, 6), (2, 2), (2, 2), ((0, 0), (0, 0))), ((1, 2, 5, 5), (3, 3), (2, 2), ((1, 1), (1, 1))), ((1, 1, 5, 4), (3, 2), (1, 1), ((1, 0), (0, 1))), ((1, 17, 7, 3), (2, 3), (2, 1), ((0, 0), (1, 1))),
+POOLS = (((2, 2, 4, 6), (2, 2), (2, 2), ((0, 0), (0, 0))), ((1, 2, 5, 5), (3, 3), (2, 2), ((1, 1), (1, 1))),
+         ((1, 1, 5, 4), (3, 2), (1, 1), ((1, 0), (0, 1))), ((1, 17, 7, 3), (2, 3), (2, 1), ((0, 0), (1, 1))),
          ((1, 2, 0, 3), (2, 2), (2, 1), ((1, 1), (1, 1))))
-ATTENTIONS = (((2, 3, 4), (2, 3, 4), (2, 3, 4)), ((2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 2)), ((1, 2), (1, 2), (1, 3)), ((17, 8), (33, 8), (33, 8)))
+ATTENTIONS = (((2, 3, 4), (2, 3, 4), (2, 3, 4)), ((2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 2)), ((1, 2), (1, 2), (1, 3)),
+              ((17, 8), (33, 8), (33, 8)))
 
 
 def products() -> Iterator[Sample]:
     yield from each(Matmul(), MATMULS, expect=np.matmul, tolerance=128)
     for equation, *shapes in EINSUMS:
-        yield from each(Einsum(equation), (shapes,), tag=equation, expect=lambda x, y, e=equation: np.einsum(e, x, y), tolerance=128)
+        yield from each(Einsum(equation), (shapes,), tag=equation, expect=lambda x, y, e=equation: np.einsum(e, x, y),
+                        tolerance=128)
 
 
 def convolutions() -> Iterator[Sample]:
@@ -43,7 +53,8 @@ def convolutions() -> Iterator[Sample]:
         yield from each(Conv2dInputGrad(**op.shared, x_shape=x), ((w, y),), tag=f"{i}", tolerance=128)
         yield from each(Conv2dWeightGrad(**op.shared, w_shape=w), ((x, y),), tag=f"{i}", tolerance=128)
     yield from each(ConvTranspose2d(), (((1, 2, 3, 3), (2, 3, 2, 2)),), tolerance=128)
-    yield from each(ConvTranspose2d((2, 2), ((1, 1), (1, 1)), (1, 0), (1, 1), 2), (((2, 4, 3, 2), (4, 1, 3, 3)),), tag="strided", tolerance=128)
+    yield from each(ConvTranspose2d((2, 2), ((1, 1), (1, 1)), (1, 0), (1, 1), 2), (((2, 4, 3, 2), (4, 1, 3, 3)),),
+                    tag="strided", tolerance=128)
 
 
 def winograd() -> Iterator[Sample]:
@@ -54,7 +65,8 @@ def winograd() -> Iterator[Sample]:
         u = WinogradWeights(tile, 16).infer(f32[19, 5, 3, 3]).shape
         yield from each(WinogradConv2d(tile, 19, padding), (((2, 5, 9, 7), u),), (f32,), tag=f"{tile}", tolerance=4096)
         narrow = WinogradWeights(tile, 8).infer(f32[19, 5, 3, 3]).shape
-        yield from each(WinogradConv2d(tile, 19, padding), (((2, 5, 9, 7), narrow),), (f32,), tag=f"{tile} narrow panels", tolerance=4096)
+        yield from each(WinogradConv2d(tile, 19, padding), (((2, 5, 9, 7), narrow),), (f32,),
+                        tag=f"{tile} narrow panels", tolerance=4096)
         y = (2, 19, *(n + sum(p) - 2 for n, p in zip((9, 7), padding)))
         yield from each(WinogradWeightGrad(tile, padding), (((2, 5, 9, 7), y),), (f32,), tag=f"{tile}", tolerance=4096)
 
@@ -88,7 +100,8 @@ def attentions() -> Iterator[Sample]:
 def attention_grad(shapes, causal: bool, dtype: DType) -> Sample:
     arrays = tuple(floats(s, dtype, seed=i) for i, s in enumerate(shapes))
     out, lse = Attention(causal=causal).reference(*arrays)
-    return Sample(AttentionGrad(causal=causal), (*arrays, out, lse, floats(out.shape, dtype, seed=9)), f"causal{causal}", smooth=False, tolerance=128)
+    return Sample(AttentionGrad(causal=causal), (*arrays, out, lse, floats(out.shape, dtype, seed=9)),
+                  f"causal{causal}", smooth=False, tolerance=128)
 
 
 def graph_of(types: tuple[TensorType, ...], make: Callable) -> Graph:
@@ -103,13 +116,16 @@ def control() -> Iterator[Sample]:
         cell = graph_of((h, h, w), lambda b, c, x, w: (y := b.tanh(b.add(b.matmul(c, w), x)), b.mul(y, x)))
         for reverse in (False, True):
             for steps in (1, 5):
-                yield Sample(Scan(cell, 1, 1, steps, reverse), (floats((3,), dtype), floats((steps, 3), dtype, seed=1), floats((3, 3), dtype, seed=2)), f"{reverse}", tolerance=128)
+                yield Sample(Scan(cell, 1, 1, steps, reverse),
+                             (floats((3,), dtype), floats((steps, 3), dtype, seed=1), floats((3, 3), dtype, seed=2)),
+                             f"{reverse}", tolerance=128)
         yes, no = (graph_of((h,), lambda b, x, fn=fn: (getattr(b, fn)(x),)) for fn in ("sin", "exp"))
         yield from (Sample(Cond(yes, no), (np.asarray(flag), floats((3,), dtype)), f"{flag}") for flag in (True, False))
         n = TensorType(i64, ())
         grows = graph_of((n, h, n), lambda b, i, x, stop: (b.lt(i, stop),))
         body = graph_of((n, h, n), lambda b, i, x, stop: (b.add(i, 1), b.mul(b.sin(x), 1.5)))
-        yield from (Sample(WhileLoop(grows, body, 2, 4), (np.asarray(0), floats((3,), dtype), np.asarray(stop)), f"{stop}") for stop in (0, 3, 9))
+        yield from (Sample(WhileLoop(grows, body, 2, 4), (np.asarray(0), floats((3,), dtype), np.asarray(stop)),
+                           f"{stop}") for stop in (0, 3, 9))
         square = graph_of((h,), lambda b, x: (b.mul(x, x),))
         rule = graph_of((h, h, h), lambda b, x, y, g: (b.mul(b.mul(g, x), 2),))
         yield Sample(CustomVjp(square, rule), (floats((3,), dtype),))

@@ -13,19 +13,25 @@ from graphc.ir.ops.index import OneHot, ScatterAdd, ScatterAddAlongAxis, Take, T
 from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform
 from graphc.ir.ops.resize import Resize
 from graphc.ir.ops.shape import (
-    BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Stack, Tile, Transpose, Tril, Triu)
+    BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Stack, Tile, Transpose, Tril,
+    Triu)
 from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64
 
 SOME = (f32, f64, i64, bool_)
 
 
 def views() -> Iterator[Sample]:
-    for old, new in (((6,), (2, 3)), ((2, 3), (3, 2)), ((), (1, 1)), ((1, 1), ()), ((0, 3), (5, 0)), ((2, 3, 4), (4, 6)), ((7, 1), (7,))):
+    for old, new in (((6,), (2, 3)), ((2, 3), (3, 2)), ((), (1, 1)), ((1, 1), ()), ((0, 3), (5, 0)),
+                     ((2, 3, 4), (4, 6)), ((7, 1), (7,))):
         yield from each(Reshape(new), ((old,),), SOME, tag=f"to{new}")
-    for shape, perm in (((2, 3), (1, 0)), ((2, 3, 4), (2, 0, 1)), ((2, 3, 4), (0, 2, 1)), ((5,), (0,)), ((), ()), ((33, 17), (1, 0)), ((0, 3), (1, 0)), ((2, 3, 4, 5), (0, 2, 3, 1))):
-        yield from each(Transpose(perm), ((shape,),), SOME, tag=f"perm{perm}", expect=lambda x, p=perm: np.einsum(x, p_labels(x.ndim), [p_labels(x.ndim)[i] for i in p]))
-    for old, new in (((), (3,)), ((1, 3), (4, 3)), ((3,), (2, 3)), ((2, 1), (2, 5)), ((1,), (0,)), ((3, 1, 2), (3, 7, 2)), ((33,), (33,))):
-        yield from each(BroadcastTo(new), ((old,),), SOME, tag=f"to{new}", expect=lambda x, n=new: x * np.ones(n, x.dtype))
+    for shape, perm in (((2, 3), (1, 0)), ((2, 3, 4), (2, 0, 1)), ((2, 3, 4), (0, 2, 1)), ((5,), (0,)), ((), ()),
+                        ((33, 17), (1, 0)), ((0, 3), (1, 0)), ((2, 3, 4, 5), (0, 2, 3, 1))):
+        yield from each(Transpose(perm), ((shape,),), SOME, tag=f"perm{perm}",
+                        expect=lambda x, p=perm: np.einsum(x, p_labels(x.ndim), [p_labels(x.ndim)[i] for i in p]))
+    for old, new in (((), (3,)), ((1, 3), (4, 3)), ((3,), (2, 3)), ((2, 1), (2, 5)), ((1,), (0,)),
+                     ((3, 1, 2), (3, 7, 2)), ((33,), (33,))):
+        yield from each(BroadcastTo(new), ((old,),), SOME, tag=f"to{new}",
+                        expect=lambda x, n=new: x * np.ones(n, x.dtype))
 
 
 def p_labels(rank: int) -> list[int]:
@@ -33,11 +39,15 @@ def p_labels(rank: int) -> list[int]:
 
 
 def cuts() -> Iterator[Sample]:
-    for shape, start, stop, step in (((10,), (2,), (9,), (1,)), ((10,), (1,), (10,), (3,)), ((7,), (0,), (7,), (2,)), ((5,), (5,), (5,), (1,)), ((33, 4), (1, 0), (30, 4), (7, 1)),
-                                     ((4, 5, 6), (1, 2, 0), (4, 5, 6), (2, 1, 5)), ((3,), (0,), (3,), (1,)), ((8,), (3,), (4,), (9,)), ((), (), (), ())):
+    for shape, start, stop, step in (((10,), (2,), (9,), (1,)), ((10,), (1,), (10,), (3,)), ((7,), (0,), (7,), (2,)),
+                                     ((5,), (5,), (5,), (1,)), ((33, 4), (1, 0), (30, 4), (7, 1)),
+                                     ((4, 5, 6), (1, 2, 0), (4, 5, 6), (2, 1, 5)), ((3,), (0,), (3,), (1,)),
+                                     ((8,), (3,), (4,), (9,)), ((), (), (), ())):
         yield from each(Slice(start, stop, step), ((shape,),), SOME, tag=f"{start}{stop}{step}",
-                        expect=lambda x, a=start, b=stop, s=step: x[np.ix_(*(np.arange(*t) for t in zip(a, b, s)))] if x.ndim else x)
-    for shape, low, high, value in (((5,), (2,), (3,), 0), ((3, 4), (0, 1), (2, 0), 1), ((3,), (0,), (0,), 0), ((0,), (2,), (1,), 1), ((2, 3, 2), (1, 0, 2), (0, 0, 1), 0)):
+                        expect=lambda x, a=start, b=stop, s=step: x[np.ix_(*(np.arange(*t) for t in zip(a, b, s)))]
+                        if x.ndim else x)
+    for shape, low, high, value in (((5,), (2,), (3,), 0), ((3, 4), (0, 1), (2, 0), 1), ((3,), (0,), (0,), 0),
+                                    ((0,), (2,), (1,), 1), ((2, 3, 2), (1, 0, 2), (0, 0, 1), 0)):
         yield from each(Pad(low, high, value), ((shape,),), SOME, tag=f"{low}{high}{value}")
     yield from (Sample(Pad((1,), (1,), float("-inf")), (values((4,), d),), "inf", smooth=False) for d in FLOATS)
     for shape, axes in (((5,), (0,)), ((3, 4), (1,)), ((3, 4), (0, 1)), ((2, 3, 2), (0, 2)), ((3,), ()), ((0,), (0,))):
@@ -45,11 +55,13 @@ def cuts() -> Iterator[Sample]:
 
 
 def joins() -> Iterator[Sample]:
-    for axis, shapes in ((0, ((3,), (5,))), (1, ((2, 3), (2, 1), (2, 4))), (0, ((2, 3), (0, 3), (1, 3))), (0, ((4,),)), (2, ((2, 1, 3), (2, 1, 7))), (-1, ((2, 3), (2, 2)))):
+    for axis, shapes in ((0, ((3,), (5,))), (1, ((2, 3), (2, 1), (2, 4))), (0, ((2, 3), (0, 3), (1, 3))), (0, ((4,),)),
+                         (2, ((2, 1, 3), (2, 1, 7))), (-1, ((2, 3), (2, 2)))):
         yield from each(Concat(axis), (shapes,), SOME, tag=f"axis{axis}", expect=lambda *xs, a=axis: append_all(xs, a))
     for axis, shapes in ((0, ((3,), (3,))), (1, ((2, 3),) * 3), (2, ((2, 3),) * 2), (0, ((), ()))):
         yield from each(Stack(axis), (shapes,), SOME, tag=f"axis{axis}")
-    for reps, shape in (((2,), (3,)), ((2, 3), (4,)), ((1, 2), (3, 4)), ((3, 1), (2, 5)), ((0,), (3,)), ((2, 2, 2), (1, 3))):
+    for reps, shape in (((2,), (3,)), ((2, 3), (4,)), ((1, 2), (3, 4)), ((3, 1), (2, 5)), ((0,), (3,)),
+                        ((2, 2, 2), (1, 3))):
         yield from each(Tile(reps), ((shape,),), SOME, tag=f"{reps}")
     for k in (-1, 0, 2):
         for shape in ((4, 4), (3, 5), (5, 3), (2, 3, 3), (1, 1), (0, 3)):
@@ -65,7 +77,8 @@ def append_all(xs, axis: int):
 
 
 def dynamic() -> Iterator[Sample]:
-    for shape, sizes, starts in (((10,), (3,), (4,)), ((10,), (3,), (9,)), ((10,), (3,), (-2,)), ((4, 5), (2, 5), (1, 3)), ((3, 4), (1, 1), (2, 3)), ((4,), (0,), (2,)), ((), (), ())):
+    for shape, sizes, starts in (((10,), (3,), (4,)), ((10,), (3,), (9,)), ((10,), (3,), (-2,)),
+                                 ((4, 5), (2, 5), (1, 3)), ((3, 4), (1, 1), (2, 3)), ((4,), (0,), (2,)), ((), (), ())):
         for dtype in SOME:
             at = tuple(np.asarray(s, np.int32 if i % 2 else np.int64) for i, s in enumerate(starts))
             yield Sample(DynamicSlice(sizes), (values(shape, dtype), *at), f"{sizes}{starts}")
@@ -73,21 +86,25 @@ def dynamic() -> Iterator[Sample]:
 
 
 def indexing() -> Iterator[Sample]:
-    for shape, axis, places in (((7,), 0, (5,)), ((7, 3), 0, (4,)), ((3, 7), 1, (2, 3)), ((2, 5, 3), 1, ()), ((33, 17), 0, (100,)), ((4, 3), 0, (0,)), ((4, 0), 0, (3,)), ((2, 3, 4), -1, (5,))):
+    for shape, axis, places in (((7,), 0, (5,)), ((7, 3), 0, (4,)), ((3, 7), 1, (2, 3)), ((2, 5, 3), 1, ()),
+                                ((33, 17), 0, (100,)), ((4, 3), 0, (0,)), ((4, 0), 0, (3,)), ((2, 3, 4), -1, (5,))):
         at = ints(places, i32 if axis else i64, 0, shape[axis])
         front = axis % len(shape)
         updates = shape[:front] + places + shape[front + 1:]
         for dtype in (f32, f64, i32, bool_):
-            yield Sample(Take(axis), (values(shape, dtype), at), f"axis{axis}", expect=lambda x, i, a=front: x[(slice(None),) * a + (i,)])
+            yield Sample(Take(axis), (values(shape, dtype), at), f"axis{axis}",
+                         expect=lambda x, i, a=front: x[(slice(None),) * a + (i,)])
         for dtype in (f32, f64, i32):
             yield Sample(ScatterAdd(axis), (values(shape, dtype), at, values(updates, dtype, seed=1)), f"axis{axis}",
                          expect=lambda x, i, u, a=front: scattered(x, i, u, a), tolerance=64)
-    for shape, axis, n in (((7,), 0, 5), ((3, 7), 1, 2), ((7, 3), 0, 9), ((2, 5, 3), 1, 1), ((3, 33), -1, 1), ((3, 4), 1, 0)):
+    for shape, axis, n in (((7,), 0, 5), ((3, 7), 1, 2), ((7, 3), 0, 9), ((2, 5, 3), 1, 1), ((3, 33), -1, 1),
+                           ((3, 4), 1, 0)):
         places = tuple(n if i == axis % len(shape) else d for i, d in enumerate(shape))
         at = ints(places, i64, 0, shape[axis])
         for dtype in (f32, f64, i32):
             yield Sample(TakeAlongAxis(axis), (values(shape, dtype), at), f"axis{axis}")
-            yield Sample(ScatterAddAlongAxis(axis), (values(shape, dtype), at, values(places, dtype, seed=1)), f"axis{axis}")
+            yield Sample(ScatterAddAlongAxis(axis), (values(shape, dtype), at, values(places, dtype, seed=1)),
+                         f"axis{axis}")
     for ids in (ints((5,), i32, 0, 4), ints((2, 3), i64, -1, 5), ints((), i64, 0, 4), ints((0,), i32)):
         yield from (Sample(OneHot(4, d), (ids,), f"{d}") for d in (f32, f64, i32, bool_))
 
@@ -98,17 +115,21 @@ def row_lists() -> Iterator[Sample]:
             ids = ints(places, dtype, 0, size)
             yield Sample(RowPlaces(size), (ids,), f"of{size}", expect=first_places(size))
             stray = ints(places, dtype, -2, size + 2)               # some outside: they are clamped
-            yield Sample(RowPlaces(size, True), (stray,), f"of{size} checked", expect=lambda ids, size=size: first_places(size)(np.clip(ids, 0, size - 1)))
+            yield Sample(RowPlaces(size, True), (stray,), f"of{size} checked",
+                         expect=lambda ids, size=size: first_places(size)(np.clip(ids, 0, size - 1)))
             yield Sample(CheckRows(size), (ids,), f"of{size}", expect=lambda ids: ids)
     for shape, count in (((7, 3), 5), ((1, 4), 3), ((9, 33), 40), ((5,), 6), ((4, 2, 9), 1), ((3, 1), 17), ((6, 8), 0)):
         at = ints((count,), i32, -2, shape[0] + 2)                  # some outside: they are clamped
         inside = np.clip(at, 0, shape[0] - 1)
         for dtype in (f32, f64, i32):
             yield Sample(PickRows(), (values(shape, dtype), inside), f"{count}", expect=lambda x, i: x[i])
-            yield Sample(PickRows(), (values(shape, dtype), at), f"clamped{count}", smooth=False, expect=lambda x, i: x[np.clip(i, 0, len(x) - 1)])
-            yield Sample(AddRows(), (values(shape, dtype), at, values((count, *shape[1:]), dtype, seed=1)), f"{count}", smooth=False,
+            yield Sample(PickRows(), (values(shape, dtype), at), f"clamped{count}", smooth=False,
+                         expect=lambda x, i: x[np.clip(i, 0, len(x) - 1)])
+            yield Sample(AddRows(), (values(shape, dtype), at, values((count, *shape[1:]), dtype, seed=1)), f"{count}",
+                         smooth=False,
                          expect=lambda x, i, u: scattered(x, np.clip(i, 0, len(x) - 1), u, 0), tolerance=64)
-            yield Sample(AddRows(), (values(shape, dtype), inside, values((count, *shape[1:]), dtype, seed=1)), f"inside{count}",
+            yield Sample(AddRows(), (values(shape, dtype), inside, values((count, *shape[1:]), dtype, seed=1)),
+                         f"inside{count}",
                          expect=lambda x, i, u: scattered(x, i, u, 0), tolerance=64)
 
 
@@ -127,7 +148,9 @@ def scattered(x, idx, updates, axis: int):
 
 def images() -> Iterator[Sample]:
     for mode in ("nearest", "bilinear"):
-        for shape, new in (((1, 2, 3, 3), (6, 6)), ((2, 1, 4, 5), (7, 3)), ((1, 1, 1, 1), (3, 2)), ((1, 3, 5, 4), (5, 4)), ((1, 1, 8, 8), (4, 4)), ((1, 2, 3, 2), (9, 2)), ((0, 1, 2, 2), (4, 4))):
+        for shape, new in (((1, 2, 3, 3), (6, 6)), ((2, 1, 4, 5), (7, 3)), ((1, 1, 1, 1), (3, 2)),
+                           ((1, 3, 5, 4), (5, 4)), ((1, 1, 8, 8), (4, 4)), ((1, 2, 3, 2), (9, 2)),
+                           ((0, 1, 2, 2), (4, 4))):
             yield from each(Resize(new, mode), ((shape,),), tag=f"{mode}{new}")
 
 
@@ -136,7 +159,8 @@ def makers() -> Iterator[Sample]:
         yield Sample(Constant(Literal.of(values((2, 3), dtype))), (), f"{dtype}")
         yield Sample(Constant(Literal.of(values((), dtype))), (), f"scalar-{dtype}")
         if dtype != bool_:
-            yield from (Sample(Iota(shape, axis, dtype), (), f"{dtype}-{shape}-{axis}") for shape, axis in (((5,), 0), ((3, 4), 1), ((3, 4), 0), ((0,), 0), ((2, 3, 33), 2), ((1,), 0)))
+            yield from (Sample(Iota(shape, axis, dtype), (), f"{dtype}-{shape}-{axis}")
+                        for shape, axis in (((5,), 0), ((3, 4), 1), ((3, 4), 0), ((0,), 0), ((2, 3, 33), 2), ((1,), 0)))
             yield Sample(Dimension(12, dtype), (), f"{dtype}")
 
 
@@ -153,7 +177,8 @@ def random() -> Iterator[Sample]:
     yield from (Sample(RandomPermutation(n, 8), (keys[1],), f"{n}") for n in (0, 1, 7, 100))
     for rate in (0.0, 0.25, 1.0):
         for dtype in FLOATS:
-            yield from (Sample(Dropout(rate, 9), (values(shape, dtype), keys[1]), f"rate{rate}") for shape in ((33,), (3, 7), (), (0,)))
+            yield from (Sample(Dropout(rate, 9), (values(shape, dtype), keys[1]), f"rate{rate}")
+                        for shape in ((33,), (3, 7), (), (0,)))
 
 
 SAMPLES = (*views(), *cuts(), *joins(), *dynamic(), *indexing(), *row_lists(), *images(), *makers(), *random())

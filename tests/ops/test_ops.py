@@ -36,7 +36,8 @@ def test_every_operator_has_a_gradient_or_is_listed_as_having_none():
 
 
 def test_every_operator_says_what_it_computes():
-    silent = sorted({type(s.op).__name__ for s in SAMPLES if type(s.op).reference is Op.reference or not type(s.op).__doc__})
+    silent = sorted({type(s.op).__name__ for s in SAMPLES if type(s.op).reference is Op.reference
+                     or not type(s.op).__doc__})
     assert not silent, f"no reference or docstring: {', '.join(silent)}"
 
 
@@ -68,7 +69,9 @@ def test_names_of_samples_are_distinct():
 
 @named(SAMPLES)
 def test_reference(sample: Sample):
-    """It has the inferred type, leaves its operands alone, and is what other means give; the decomposition gives the same; the cost is counted."""
+    """It has the inferred type, leaves its operands alone, and is what other means give; the decomposition gives the
+    same; the cost is counted.
+    """
     outs, results = as_tuple(sample.op.infer(*sample.types)), check_reference(sample)
     if sample.expect:
         for actual, expect in zip(results, as_tuple(sample.expect(*sample.arrays)), strict=True):
@@ -100,7 +103,9 @@ def test_gradients_are_differences(sample: Sample):
 
 @named(SMOOTH)
 def test_forward_mode_is_two_vjps(sample: Sample):
-    """The gradient of <vjp(g), v> in g is the derivative along v: every gradient rule is linear in g and differentiable in it."""
+    """The gradient of <vjp(g), v> in g is the derivative along v: every gradient rule is linear in g and differentiable
+    in it.
+    """
     b = Builder()
     ins = [b.input(f"x{i}", t) for i, t in enumerate(sample.types)]
     outs = [v for v in b.apply(sample.op, ins) if v.type.dtype.is_float]
@@ -117,10 +122,12 @@ def test_forward_mode_is_two_vjps(sample: Sample):
     actual = iter(evaluate(b.finish([v for v in slopes if v is not None]), arrays))
     along = iter(directions)
     path = [next(along) if v in wrt else 0 for v in ins]
-    high, low = (evaluate(value, [a + sign * STEP * d if v in wrt else a for v, a, d in zip(ins, sample.arrays, path)]) for sign in (1, -1))
+    high, low = (evaluate(value, [a + sign * STEP * d if v in wrt else a for v, a, d in zip(ins, sample.arrays, path)])
+                 for sign in (1, -1))
     for v, slope, up, down in zip(outs, slopes, high, low):
         expect = (up - down) / (2 * STEP)
-        np.testing.assert_allclose(next(actual) if slope is not None else 0, expect, rtol=1e-6, atol=1e-7 * (1 + np.abs(up).max()))
+        np.testing.assert_allclose(next(actual) if slope is not None else 0, expect, rtol=1e-6,
+                                   atol=1e-7 * (1 + np.abs(up).max()))
 
 
 def check_reference(sample: Sample) -> tuple[np.ndarray, ...]:

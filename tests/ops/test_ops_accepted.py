@@ -1,4 +1,6 @@
-"""What an operator's shape rule accepts, its reference and its lowering take: walks over element types and over axes counted from the end."""
+"""What an operator's shape rule accepts, its reference and its lowering take: walks over element types and over axes
+counted from the end.
+"""
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,4 +1,6 @@
-"""Contractions, convolutions, pooling and attention: references against independent formulas, gradients to second order against differences."""
+"""Contractions, convolutions, pooling and attention: references against independent formulas, gradients to second order
+against differences.
+"""
 from itertools import product
 
 import numpy as np
@@ -23,7 +25,8 @@ def normal(*shape):
 def run(op, *arrays):
     """Results by the oracle, types checked against the shape rule."""
     b = Builder()
-    ins = [b.input(f"x{i}", TensorType({"float64": f64, "float32": f32, "int32": i32, "bool": bool_}[str(a.dtype)], a.shape)) for i, a in enumerate(arrays)]
+    ins = [b.input(f"x{i}", TensorType({"float64": f64, "float32": f32, "int32": i32, "bool": bool_}[str(a.dtype)],
+                                       a.shape)) for i, a in enumerate(arrays)]
     outs = b.apply(op, ins)
     results = evaluate(b.finish(outs, ("",) * len(outs)), arrays)
     return results[0] if len(results) == 1 else results
@@ -49,14 +52,19 @@ def decomposed(op: Composite, *arrays):
     return evaluate(b.finish(outs, ("",) * len(outs)), arrays)
 
 
-# --- matmul and einsum --------------------------------------------------------------------------------------------------
+# --- matmul and einsum --------------------------------------------------------------------------------------------
 
-MATMULS = [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 2, 3), (5, 3, 4)),
-           ((2, 1, 2, 3), (3, 3, 2)), ((1, 2, 3), (4, 3, 2)), ((3,), (2, 3, 4)), ((2, 4, 3), (3,)), ((1, 1), (1, 1)), ((0, 3), (3, 2)), ((2, 0), (0, 3)),
+MATMULS = [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)),
+           ((5, 2, 3), (5, 3, 4)),
+           ((2, 1, 2, 3), (3, 3, 2)), ((1, 2, 3), (4, 3, 2)), ((3,), (2, 3, 4)), ((2, 4, 3), (3,)), ((1, 1), (1, 1)),
+           ((0, 3), (3, 2)), ((2, 0), (0, 3)),
            ((2, 2, 3), (1, 3, 2))]
-EINSUMS = [("ij,jk->ik", (2, 3), (3, 4)), ("ij,jk", (2, 3), (3, 4)), ("bhtd,bhsd->bhts", (2, 2, 3, 4), (2, 2, 5, 4)), ("i,j->ij", (2,), (3,)),
-           ("tmk,tkn->mn", (4, 2, 3), (4, 3, 2)), ("ij,ij->", (2, 3), (2, 3)), ("ijk,k->j", (2, 3, 4), (4,)), ("...ij,jk->...ik", (2, 3, 2, 4), (4, 3)),
-           ("...ij,...jk->...ik", (2, 1, 2, 3), (4, 3, 2)), ("i...,...->i...", (2, 3), (3,)), ("ab,cb->ca", (2, 3), (4, 3)), ("a,->a", (3,), ()),
+EINSUMS = [("ij,jk->ik", (2, 3), (3, 4)), ("ij,jk", (2, 3), (3, 4)), ("bhtd,bhsd->bhts", (2, 2, 3, 4), (2, 2, 5, 4)),
+           ("i,j->ij", (2,), (3,)),
+           ("tmk,tkn->mn", (4, 2, 3), (4, 3, 2)), ("ij,ij->", (2, 3), (2, 3)), ("ijk,k->j", (2, 3, 4), (4,)),
+           ("...ij,jk->...ik", (2, 3, 2, 4), (4, 3)),
+           ("...ij,...jk->...ik", (2, 1, 2, 3), (4, 3, 2)), ("i...,...->i...", (2, 3), (3,)),
+           ("ab,cb->ca", (2, 3), (4, 3)), ("a,->a", (3,), ()),
            ("...mn,...kn->mk", (3, 2, 4), (3, 5, 4)), ("...i,...i->i", (1, 3), (4, 3))]
 
 
@@ -65,7 +73,8 @@ def test_matmul(x, y):
     op = contract.Matmul()
     a, b = normal(*x), normal(*y)
     np.testing.assert_allclose(run(op, a, b), np.matmul(a, b))
-    np.testing.assert_allclose(op.contraction(f64[x], f64[y]).reference(a, b, np.matmul(a, b).shape), np.matmul(a, b), atol=1e-12)
+    np.testing.assert_allclose(op.contraction(f64[x], f64[y]).reference(a, b, np.matmul(a, b).shape), np.matmul(a, b),
+                               atol=1e-12)
     check(op, x, y)
 
 
@@ -73,7 +82,8 @@ def test_matmul(x, y):
 def test_einsum(equation, x, y):
     op = contract.Einsum(equation)
     a, b = normal(*x), normal(*y)
-    expected = np.einsum(equation, a, b) if "..." not in equation or "->..." in equation or "->i..." in equation else _einsum_without_dots(equation, a, b)
+    expected = np.einsum(equation, a,
+                         b) if "..." not in equation or "->..." in equation or "->i..." in equation else _einsum_without_dots(equation, a, b)
     np.testing.assert_allclose(run(op, a, b), expected)
     np.testing.assert_allclose(op.contraction(f64[x], f64[y]).reference(a, b, expected.shape), expected, atol=1e-12)
     check(op, x, y)
@@ -100,7 +110,8 @@ def test_gradient_of_a_weight_is_one_product():
 
 
 @pytest.mark.parametrize("op, shapes, text", (
-    (contract.Matmul(), ((2, 3), (4, 5)), r"the last axis of the left \(3\) must equal the last but one axis of the right \(4\)"),
+    (contract.Matmul(), ((2, 3), (4, 5)),
+     r"the last axis of the left \(3\) must equal the last but one axis of the right \(4\)"),
     (contract.Matmul(), ((), (4, 5)), r"use \* instead"),
     (contract.Matmul(), ((2, 2, 3), (3, 3, 4)), "do not broadcast"),
     (contract.Einsum("ij,jk->ik"), ((2, 3), (4, 5)), 'label "j" is 3 in one place and 4 in another'),
@@ -108,10 +119,12 @@ def test_gradient_of_a_weight_is_one_product():
     (contract.Einsum("ii,jk->i"), ((2, 2), (3, 5)), '"ii" names a label twice'),
     (contract.Einsum("ijk,jk->i"), ((2, 2), (3, 5)), '"ijk" names 3 axes, the operand has 2'),
     (contract.Einsum("ij->i"), ((2, 2), (3, 5)), "names 1 operands, got 2"),
-    (conv.Conv2d(), ((2, 3, 5, 5), (4, 2, 3, 3)), r"the image has 3 channels, the kernel \[4, 2, 3, 3\] with groups=1 takes 2"),
+    (conv.Conv2d(), ((2, 3, 5, 5), (4, 2, 3, 3)),
+     r"the image has 3 channels, the kernel \[4, 2, 3, 3\] with groups=1 takes 2"),
     (conv.Conv2d(), ((2, 3, 5), (4, 3, 3, 3)), r"takes an image \[N, C, H, W\], got \[2, 3, 5\]"),
     (conv.Conv2d(), ((2, 3, 2, 5), (4, 3, 3, 3)), "the kernel covers 3 elements, the image with padding has only 2"),
-    (window.MaxPool2d((2, 2), (2, 2), ((2, 0), (0, 0))), ((1, 1, 4, 4),), "padding .* must be between 0 and half the kernel, 1"),
+    (window.MaxPool2d((2, 2), (2, 2), ((2, 0), (0, 0))), ((1, 1, 4, 4),),
+     "padding .* must be between 0 and half the kernel, 1"),
     (attention.Attention(), ((2, 3), (4, 5), (4, 5)), "must agree in the last axis"),
     (attention.Attention(), ((2, 3), (4, 3), (5, 3)), "equally many keys"),
 ))
@@ -125,7 +138,7 @@ def test_operands_of_two_dtypes():
         contract.Matmul().infer(f32[2, 2], f64[2, 2])
 
 
-# --- convolution --------------------------------------------------------------------------------------------------------
+# --- convolution --------------------------------------------------------------------------------------------------
 
 CONVS = [((2, 3, 5, 4), (4, 3, 3, 2), conv.Conv2d()),
          ((1, 2, 6, 7), (3, 2, 3, 3), conv.Conv2d((2, 2), ((1, 1), (1, 1)))),
@@ -170,7 +183,8 @@ def test_conv2d_gradients_are_its_transposes(x_shape, w_shape, op):
     np.testing.assert_allclose(to_w.contraction(f64[x_shape], f64[dy.shape]).reference(x, dy, w_shape), dw, atol=1e-12)
 
 
-@pytest.mark.parametrize("x_shape, w_shape, op", [((1, 2, 4, 3), (2, 1, 2, 2), conv.Conv2d((2, 1), ((1, 0), (0, 1)), (1, 2), 2))])
+@pytest.mark.parametrize("x_shape, w_shape, op",
+                         [((1, 2, 4, 3), (2, 1, 2, 2), conv.Conv2d((2, 1), ((1, 0), (0, 1)), (1, 2), 2))])
 def test_conv2d_differentiates_to_second_order(x_shape, w_shape, op):
     y = op.output_shape(x_shape, w_shape)
     check(op, x_shape, w_shape)
@@ -201,10 +215,12 @@ def direct_conv_transpose(x, w, op):
     return y
 
 
-# --- pooling ------------------------------------------------------------------------------------------------------------
+# --- pooling ------------------------------------------------------------------------------------------------------
 
-POOLS = [((2, 2, 4, 6), (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)), ((1, 2, 5, 5), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
-         ((1, 1, 5, 4), (3, 2), (1, 1), ((1, 0), (0, 1)), (1, 1)), ((1, 1, 6, 7), (2, 2), (1, 2), ((1, 1), (0, 1)), (2, 3))]
+POOLS = [((2, 2, 4, 6), (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)),
+         ((1, 2, 5, 5), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+         ((1, 1, 5, 4), (3, 2), (1, 1), ((1, 0), (0, 1)), (1, 1)),
+         ((1, 1, 6, 7), (2, 2), (1, 2), ((1, 1), (0, 1)), (2, 3))]
 
 
 def windows(x, kernel, stride, padding, dilation=(1, 1)):
@@ -213,7 +229,8 @@ def windows(x, kernel, stride, padding, dilation=(1, 1)):
     out = conv.window_extents((h, w), kernel, stride, padding, dilation, "test")
     for b, k, i, j in product(range(n), range(c), range(out[0]), range(out[1])):
         cells = [(b, k, r, s) for p, q in product(range(kernel[0]), range(kernel[1]))
-                 if 0 <= (r := i * stride[0] + p * dilation[0] - padding[0][0]) < h and 0 <= (s := j * stride[1] + q * dilation[1] - padding[1][0]) < w]
+                 if 0 <= (r := i * stride[0] + p * dilation[0] - padding[0][0]) < h
+                 and 0 <= (s := j * stride[1] + q * dilation[1] - padding[1][0]) < w]
         yield (b, k, i, j), cells
 
 
@@ -238,7 +255,8 @@ def test_max_pool2d(shape, kernel, stride, padding, dilation):
 def test_max_pool2d_of_nan_and_ints():
     op = window.MaxPool2d((2, 2), (2, 2))
     assert np.isnan(run(op, np.array([[[[1, np.nan], [5, 2]]]]))).all()
-    assert run(window.MaxPool2d((2, 2), (1, 1), ((1, 0), (0, 0))), np.array([[[[-5, -7], [-9, -8]]]], np.int32)).tolist() == [[[[-5], [-5]]]]
+    assert run(window.MaxPool2d((2, 2), (1, 1), ((1, 0), (0, 0))),
+               np.array([[[[-5, -7], [-9, -8]]]], np.int32)).tolist() == [[[[-5], [-5]]]]
 
 
 @pytest.mark.parametrize("include", (True, False))
@@ -253,7 +271,7 @@ def test_avg_pool2d(shape, kernel, stride, padding, dilation, include):
     check(window.AvgPool2dGrad(**op.shared, x_shape=shape), y.shape)
 
 
-# --- attention ----------------------------------------------------------------------------------------------------------
+# --- attention ----------------------------------------------------------------------------------------------------
 
 def direct_attention(q, k, v, seen, bias=0.0, scale=None):
     s = np.einsum("...td,...sd->...ts", q, k) * (scale or q.shape[-1] ** -0.5) + bias
@@ -263,7 +281,8 @@ def direct_attention(q, k, v, seen, bias=0.0, scale=None):
 
 
 @pytest.mark.parametrize("causal", (False, True))
-@pytest.mark.parametrize("q, k, v", (((2, 3, 4), (2, 3, 4), (2, 3, 4)), ((2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 2)), ((2, 5, 3), (1, 2, 3), (1, 2, 3)), ((1, 2), (1, 2), (1, 3))))
+@pytest.mark.parametrize("q, k, v", (((2, 3, 4), (2, 3, 4), (2, 3, 4)), ((2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 2)),
+                                     ((2, 5, 3), (1, 2, 3), (1, 2, 3)), ((1, 2), (1, 2), (1, 3))))
 def test_attention(q, k, v, causal):
     arrays = normal(*q), normal(*k), normal(*v)
     op = attention.Attention(causal=causal)
@@ -278,7 +297,8 @@ def test_attention(q, k, v, causal):
 @pytest.mark.parametrize("causal", (False, True))
 def test_attention_with_a_bool_mask(causal):
     arrays = normal(2, 4, 3), normal(2, 4, 3), normal(2, 4, 3)
-    mask = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1]], bool)     # row 1 sees nothing; row 2 nothing that is not ahead
+    # row 1 sees nothing; row 2 nothing that is not ahead
+    mask = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1]], bool)
     op = attention.Attention(0.5, causal)
     seen = mask & np.tril(np.ones((4, 4), bool)) if causal else mask
     out, lse = run(op, *arrays, mask)
@@ -291,7 +311,8 @@ def test_attention_with_a_bool_mask(causal):
 def test_attention_with_a_float_mask_differentiates_into_it():
     types = {"q": f64[2, 3, 2], "k": f64[2, 4, 2], "v": f64[2, 4, 2], "m": f64[3, 4]}
     arrays = [normal(*t.shape) for t in types.values()]
-    np.testing.assert_allclose(run(attention.Attention(), *arrays)[0], direct_attention(*arrays[:3], True, arrays[3]), atol=1e-12)
+    np.testing.assert_allclose(run(attention.Attention(), *arrays)[0], direct_attention(*arrays[:3], True, arrays[3]),
+                               atol=1e-12)
     check_gradients(types, lambda b, *ins: square_sum(b, b.attention(*ins)[0]), arrays)
 
 
@@ -311,7 +332,7 @@ def test_attention_gradient_is_its_decomposition():
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-# --- all ----------------------------------------------------------------------------------------------------------------
+# --- all ----------------------------------------------------------------------------------------------------------
 
 def test_symbolic_dimensions():
     b = Builder()

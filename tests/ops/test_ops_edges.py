@@ -1,4 +1,6 @@
-"""Gradients of every operator at NaN, infinities, signed zeros, ties, equal numbers and of nothing, against the table in edges.py."""
+"""Gradients of every operator at NaN, infinities, signed zeros, ties, equal numbers and of nothing, against the table
+in edges.py.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -21,7 +23,8 @@ def gradients(op, arrays, seed=None):
     outs = b.apply(op, ins)
     seeds = {}
     for i, y in enumerate(y for y in (outs[:1] if seed is not None else outs) if y.type.dtype.is_float):
-        weight = rng_for(op.name, i).uniform(-1, 1, y.type.shape) if seed is None else np.broadcast_to(np.asarray(seed, float), y.type.shape)
+        weight = rng_for(op.name, i).uniform(-1, 1,
+                                             y.type.shape) if seed is None else np.broadcast_to(np.asarray(seed, float), y.type.shape)
         seeds[y] = b.constant(weight, y.type.dtype)
     wrt = [v for v in ins if v.type.dtype.is_float]
     found = backward(b, list(b.nodes), seeds, wrt)
@@ -31,7 +34,8 @@ def gradients(op, arrays, seed=None):
 
 
 def test_every_operator_has_a_row():
-    told = {edge.op.name for edge in EDGES} | LINEAR | PRODUCTS | REGIONS | NON_DIFFERENTIABLE | CHECKED_ELSEWHERE.keys()
+    told = {edge.op.name
+            for edge in EDGES} | LINEAR | PRODUCTS | REGIONS | NON_DIFFERENTIABLE | CHECKED_ELSEWHERE.keys()
     missing = sorted(OPS.keys() - told)
     assert not missing, f"what is the gradient of {', '.join(missing)} at NaN, infinity, zero, ties and of nothing? Say so in edges.py"
     assert not sorted(told - OPS.keys()), "no such operator"
@@ -61,7 +65,8 @@ def without_numbers(arrays, which):
 
 @smooth(LINEAR)
 def test_a_gradient_that_reads_no_operand(sample: Sample):
-    ordinary, without = (gradients(sample.op, a) for a in (sample.arrays, without_numbers(sample.arrays, range(len(sample.arrays)))))
+    ordinary, without = (gradients(sample.op, a)
+                         for a in (sample.arrays, without_numbers(sample.arrays, range(len(sample.arrays)))))
     for a, b in zip(ordinary, without, strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -57,7 +57,8 @@ KEY = i64[2]
     ("dynamic_update_slice", {}, (f32[4], f32[5], i32[()]), "does not fit into"),
     ("tile", {"reps": (2,)}, (f32[2, 3],), "at least 2 repetitions"),
     ("tril", {}, (f32[2],), "at least 2 axes"),
-    ("take", {"axis": 0}, (f32[2], f32[2]), r"positions must be i32 or i64, got f32; convert them with \.astype\(i64\)"),
+    ("take", {"axis": 0}, (f32[2], f32[2]),
+     r"positions must be i32 or i64, got f32; convert them with \.astype\(i64\)"),
     ("take", {"axis": 0}, (f32[0, 3], i64[2]), r"axis 0 of f32\[0, 3\] is empty, no position can be inside it"),
     ("scatter_add_along_axis", {"axis": 0}, (f32[0], i64[2], f32[2]), "is empty"),
     ("take_along_axis", {"axis": 1}, (f32[2, 3], i64[3, 3]), "on every other axis"),
@@ -95,7 +96,8 @@ def test_wrong_call(name, attributes, types, text):
 
 
 @pytest.mark.parametrize("bad", (-1, 4))
-@pytest.mark.parametrize("op, shapes", ((Take(0), ((4, 2),)), (TakeAlongAxis(0), ((4,),)), (ScatterAdd(0), ((4, 2), (3, 2))), (ScatterAddAlongAxis(0), ((4,), (3,)))))
+@pytest.mark.parametrize("op, shapes", ((Take(0), ((4, 2),)), (TakeAlongAxis(0), ((4,),)),
+                                        (ScatterAdd(0), ((4, 2), (3, 2))), (ScatterAddAlongAxis(0), ((4,), (3,)))))
 def test_position_outside(op, shapes, bad):
     base, *updates = (np.zeros(s, np.float32) for s in shapes)
     with pytest.raises(GraphError, match=rf"position {bad} is outside the axis, whose positions are 0\.\.3"):

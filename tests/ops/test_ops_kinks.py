@@ -23,12 +23,15 @@ INF, NAN = np.inf, np.nan
 
 
 def gradients(op: Op, *arrays, order: int = 1, seed=None, only: bool = False):
-    """Gradients of the (weighted) sum of the first output, or, for order n, of the sum of the gradients of order n - 1. `only`: nothing else runs."""
+    """Gradients of the (weighted) sum of the first output, or, for order n, of the sum of the gradients of order n - 1.
+    `only`: nothing else runs.
+    """
     b = Builder()
     arrays = [np.asarray(a, float) if not isinstance(a, np.ndarray) else a for a in arrays]
     ins = [b.input(f"x{i}", TensorType(f64 if a.dtype.kind == "f" else i64, a.shape)) for i, a in enumerate(arrays)]
     y = b.apply(op, ins)[0]
-    total = b.sum(b.mul(y, b.constant(np.broadcast_to(1.0 if seed is None else seed, y.type.shape), f64)), axes=tuple(range(y.type.rank)))
+    total = b.sum(b.mul(y, b.constant(np.broadcast_to(1.0 if seed is None else seed, y.type.shape), f64)),
+                  axes=tuple(range(y.type.rank)))
     floats = [v for v in ins if v.type.dtype == f64]
     for n in range(order):
         grads = backward(b, list(b.nodes), {total: b.constant(1.0, f64)}, floats)
@@ -80,10 +83,12 @@ def test_gradients_of_two_at(fn, x, y, dx, dy):
     np.testing.assert_allclose(gradients(Elementwise(fn), x, y), [dx, dy], atol=1e-12)
 
 
-@pytest.mark.parametrize("exponent, orders", ((2.0, ([0, 2], [2, 2], [0, 0])), (3.0, ([0, 3], [0, 6], [6, 6])), (1.0, ([1, 1], [0, 0], [0, 0])), (0.0, ([0, 0], [0, 0], [0, 0]))))
+@pytest.mark.parametrize("exponent, orders", ((2.0, ([0, 2], [2, 2], [0, 0])), (3.0, ([0, 3], [0, 6], [6, 6])),
+                                              (1.0, ([1, 1], [0, 0], [0, 0])), (0.0, ([0, 0], [0, 0], [0, 0]))))
 def test_derivatives_of_whole_powers_at_zero(exponent, orders):
     for order, expect in enumerate(orders, 1):
-        np.testing.assert_allclose(gradients(Elementwise("pow"), np.array([0.0, 1.0]), np.full(2, exponent), order=order)[0], expect)
+        np.testing.assert_allclose(gradients(Elementwise("pow"), np.array([0.0, 1.0]), np.full(2, exponent),
+                                             order=order)[0], expect)
 
 
 def test_where_lets_nothing_through_to_the_other_side():

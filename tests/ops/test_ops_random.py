@@ -18,7 +18,8 @@ ONES = 0xFFFFFFFF
 @pytest.mark.parametrize("counter, key, words", (       # kat_vectors of Random123, philox4x32 with 10 rounds
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((ONES,) * 4, (ONES,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0), (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1))))
+    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
+     (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1))))
 def test_published_vectors(counter, key, words):
     assert tuple(int(w) for w in philox([np.uint64(c) for c in counter], [np.uint64(k) for k in key])) == words
 
@@ -44,7 +45,8 @@ def test_shape_does_not_matter_stream_lane_step_and_seed_do():
     base = RandomBits((40,), 1).reference(KEY)
     np.testing.assert_array_equal(RandomBits((5, 8), 1).reference(KEY).ravel(), base)
     np.testing.assert_array_equal(RandomBits((7,), 1).reference(KEY), base[:7])
-    others = [RandomBits((40,), 2).reference(KEY), RandomBits((40,), 1, 1).reference(KEY), RandomBits((40,), 1).reference(KEY + [0, 1]), RandomBits((40,), 1).reference(KEY + [1, 0])]
+    others = [RandomBits((40,), 2).reference(KEY), RandomBits((40,), 1, 1).reference(KEY),
+              RandomBits((40,), 1).reference(KEY + [0, 1]), RandomBits((40,), 1).reference(KEY + [1, 0])]
     assert all(np.mean(base == other) < 0.1 for other in others)
 
 

@@ -97,7 +97,8 @@ def test_binding_gives_what_ints_give(name, attributes, types):
     symbolic, static = built(op, types, False), built(op, types, True)
     bound = bind_graph(symbolic, SIZES)
     assert not bound.dim_names and [v.type for v in bound.outputs] == [v.type for v in static.outputs]
-    arrays = [values(t.shape, t.dtype, seed=i) if t.dtype != i64 else ints(t.shape, i64, 0, 3) for i, t in enumerate(v.type for v in static.inputs)]
+    arrays = [values(t.shape, t.dtype, seed=i) if t.dtype != i64 else ints(t.shape, i64, 0, 3)
+              for i, t in enumerate(v.type for v in static.inputs)]
     if name == "batch_norm_inference":
         arrays[-1] = floats(arrays[-1].shape, f64, 0.5, 2)
     for actual, expect in zip(evaluate(bound, arrays), evaluate(static, arrays)):

@@ -1,4 +1,6 @@
-"""Compares a layer with a PyTorch module that has the same weights: results, gradients, and gradients of functions of gradients."""
+"""Compares a layer with a PyTorch module that has the same weights: results, gradients, and gradients of functions of
+gradients.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -25,8 +27,10 @@ def normal(*shape) -> np.ndarray:
 
 @dataclass
 class Case:
-    """A layer and its peer. `call(net, *arrays)` and `apply(peer, *tensors)` say how they are called, if not with all inputs in order;
-    results may be tuples. `names`: ours to the peer's, for parameters that are called otherwise."""
+    """A layer and its peer. `call(net, *arrays)` and `apply(peer, *tensors)` say how they are called, if not with
+    all inputs in order; results may be tuples. `names`: ours to the peer's, for parameters that are called
+    otherwise.
+    """
     net: Callable
     peer: torch.nn.Module
     inputs: Sequence[np.ndarray]
@@ -45,7 +49,8 @@ class Case:
 
 
 class Weighted(nn.Module):
-    """A layer's results, and the sum of all their elements times fixed weights; the layer's own names stay as they are."""
+    """A layer's results, and the sum of all their elements times fixed weights; the layer's own names stay as they are.
+    """
 
     def __init__(self, case: Case, weights: Sequence[np.ndarray], loss_only: bool):
         super().__init__()
@@ -75,7 +80,8 @@ class Torch:
     @staticmethod
     def run(case: Case, dtype) -> "Torch":
         case.peer.to(torch.float64 if dtype == np.float64 else torch.float32)
-        tensors = [torch.tensor(a, requires_grad=True) if a.dtype.kind == "f" else torch.tensor(a) for a in case.in_dtype(dtype)]
+        tensors = [torch.tensor(a, requires_grad=True) if a.dtype.kind == "f" else torch.tensor(a)
+                   for a in case.in_dtype(dtype)]
         tensors = [t.long() if t.dtype == torch.int32 else t for t in tensors]
         with sdpa_kernel(SDPBackend.MATH):
             ys = flat(case.apply(case.peer, *tensors))
@@ -141,7 +147,8 @@ def check_second(case: Case, rtol: float = 1e-8, atol: float = 1e-9) -> None:
     loss = trace_network(Weighted(case, peer.weights, True), case.training, **types)
     state = state_of(case, loss)
     directions = {name: normal(*t.shape).astype(np.float64) for name, t in peer.leaves.items()}
-    given = [d.astype(np.float32) if name in state and state[name].dtype == np.float32 else d for name, d in directions.items()]
+    given = [d.astype(np.float32) if name in state and state[name].dtype == np.float32 else d
+             for name, d in directions.items()]
     found = run(gc.hvp(loss, wrt=tuple(peer.leaves)), state, [*arrays, *given])
     compare(dict(zip(peer.leaves, found)), peer.second(directions), rtol, atol)
 

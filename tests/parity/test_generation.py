@@ -1,4 +1,6 @@
-"""Generation by the library transformers: the tokens of GPT-2 from a config with random weights, beam-free and greedy; the sets of top-k and top-p."""
+"""Generation by the library transformers: the tokens of GPT-2 from a config with random weights, beam-free and greedy;
+the sets of top-k and top-p.
+"""
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ PROMPTS = [[5, 3, 8], [13, 21, 34, 55, 8, 1], [2]]
 
 
 def test_greedy_tokens_of_gpt2(tmp_path):
-    config = transformers.GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=3, n_head=4, n_positions=40, bos_token_id=None, eos_token_id=None)
+    config = transformers.GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=3, n_head=4, n_positions=40,
+                                     bos_token_id=None, eos_token_id=None)
     torch.manual_seed(0)
     theirs = transformers.GPT2LMHeadModel(config).eval()
     with torch.no_grad():
@@ -25,7 +28,8 @@ def test_greedy_tokens_of_gpt2(tmp_path):
     mine = gc.generate(net, PROMPTS, STEPS, state=models.renamed(tmp_path / "model.safetensors", models.GPT_NAMES))
     assert len(set(mine.ravel().tolist())) > 5
     for prompt, row in zip(PROMPTS, mine):
-        wanted = theirs.generate(torch.tensor([prompt]), max_new_tokens=STEPS, do_sample=False, pad_token_id=0)[0, len(prompt):]
+        wanted = theirs.generate(torch.tensor([prompt]), max_new_tokens=STEPS, do_sample=False,
+                                 pad_token_id=0)[0, len(prompt):]
         np.testing.assert_array_equal(row, wanted.numpy())
 
 

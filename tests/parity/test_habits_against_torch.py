@@ -9,8 +9,10 @@ torch = pytest.importorskip("torch")
 F = torch.nn.functional
 OTHER = {"MultiHeadAttention": torch.nn.MultiheadAttention, "TransformerBlock": torch.nn.TransformerEncoderLayer,
          "DecoderBlock": torch.nn.TransformerDecoderLayer, "mse": F.mse_loss, "bce": F.binary_cross_entropy_with_logits}
-OURS = {"x": "input", "y": "input", "logits": "input", "gamma": "weight", "beta": "bias"}          # words of our own at places where arrays stand
-BUILT_IN = ("gelu", "softplus", "attention", "avg_pool1d", "avg_pool2d")                                 # which tell no signature
+# words of our own at places where arrays stand
+OURS = {"x": "input", "y": "input", "logits": "input", "gamma": "weight", "beta": "bias"}
+# which tell no signature
+BUILT_IN = ("gelu", "softplus", "attention", "avg_pool1d", "avg_pool2d")
 
 
 def peer(name):

@@ -1,4 +1,6 @@
-"""Every layer beside its PyTorch counterpart with the same weights: results, gradients of inputs and parameters, second gradients."""
+"""Every layer beside its PyTorch counterpart with the same weights: results, gradients of inputs and parameters, second
+gradients.
+"""
 import numpy as np
 import pytest
 import torch
@@ -33,17 +35,24 @@ class AddNorm(T.Module):
 CASES = {
     "linear": lambda: Case(nn.Linear(5), T.Linear(4, 5), [normal(7, 4)]),
     "linear 3d": lambda: Case(nn.Linear(5, bias=False), T.Linear(4, 5, bias=False), [normal(2, 7, 4)]),
-    "feed forward": lambda: Case(nn.FeedForward(5), T.Sequential(T.Linear(4, 5), T.ReLU()), [normal(7, 4)], names={"weight": "0.weight", "bias": "0.bias"}),
-    "mlp": lambda: Case(nn.FeedForward(4, nn.sigmoid) ** 3, T.Sequential(*[m for _ in range(3) for m in (T.Linear(4, 4), T.Sigmoid())]),
-                        [normal(7, 4)], names={f"{i}.{p}": f"{2 * i}.{p}" for i in range(3) for p in ("weight", "bias")}),
+    "feed forward": lambda: Case(nn.FeedForward(5), T.Sequential(T.Linear(4, 5), T.ReLU()), [normal(7, 4)],
+                                 names={"weight": "0.weight", "bias": "0.bias"}),
+    "mlp": lambda: Case(nn.FeedForward(4, nn.sigmoid) ** 3,
+                        T.Sequential(*[m for _ in range(3) for m in (T.Linear(4, 4), T.Sigmoid())]),
+                        [normal(7, 4)],
+                        names={f"{i}.{p}": f"{2 * i}.{p}" for i in range(3) for p in ("weight", "bias")}),
     "embedding": lambda: Case(nn.Embedding(11, 4), T.Embedding(11, 4), [IDS]),
     "conv1d": lambda: Case(nn.Conv1d(6, 3, padding=1, dilation=2), T.Conv1d(4, 6, 3, 1, 1, 2), [normal(2, 4, 9)]),
     "conv1d flip": lambda: Case(nn.Conv1d(6, 3, flip=True), T.Conv1d(4, 6, 3), [normal(2, 4, 9)], flipped(F.conv1d)),
     "conv2d": lambda: Case(nn.Conv2d(6, 3, stride=2, padding=1), T.Conv2d(4, 6, 3, 2, 1), [normal(2, 4, 9, 8)]),
-    "conv2d flip": lambda: Case(nn.Conv2d(6, (3, 2), flip=True), T.Conv2d(4, 6, (3, 2)), [normal(2, 4, 5, 6)], flipped(F.conv2d)),
-    "conv2d groups": lambda: Case(nn.Conv2d(6, (3, 2), groups=2, bias=False), T.Conv2d(4, 6, (3, 2), groups=2, bias=False), [normal(2, 4, 5, 6)]),
-    "conv2d depthwise": lambda: Case(nn.Conv2d(4, 3, padding="same", groups=4), T.Conv2d(4, 4, 3, padding="same", groups=4), [normal(2, 4, 5, 6)]),
-    "conv_transpose2d": lambda: Case(nn.ConvTranspose2d(6, 3, stride=2, padding=1), T.ConvTranspose2d(4, 6, 3, 2, 1), [normal(2, 4, 5, 6)]),
+    "conv2d flip": lambda: Case(nn.Conv2d(6, (3, 2), flip=True), T.Conv2d(4, 6, (3, 2)), [normal(2, 4, 5, 6)],
+                                flipped(F.conv2d)),
+    "conv2d groups": lambda: Case(nn.Conv2d(6, (3, 2), groups=2, bias=False),
+                                  T.Conv2d(4, 6, (3, 2), groups=2, bias=False), [normal(2, 4, 5, 6)]),
+    "conv2d depthwise": lambda: Case(nn.Conv2d(4, 3, padding="same", groups=4),
+                                     T.Conv2d(4, 4, 3, padding="same", groups=4), [normal(2, 4, 5, 6)]),
+    "conv_transpose2d": lambda: Case(nn.ConvTranspose2d(6, 3, stride=2, padding=1), T.ConvTranspose2d(4, 6, 3, 2, 1),
+                                     [normal(2, 4, 5, 6)]),
     "batch_norm2d": lambda: Case(nn.BatchNorm2d(), T.BatchNorm2d(4), [normal(3, 4, 5, 6)], training=True),
     "batch_norm1d inference": lambda: Case(nn.BatchNorm1d(), T.BatchNorm1d(4), [normal(9, 4)]),
     "layer_norm": lambda: Case(nn.LayerNorm(), T.LayerNorm(6), [normal(2, 5, 6)]),
@@ -56,15 +65,22 @@ CASES = {
     "average pool": lambda: Case(nn.AvgPool2d((2, 3), 1), T.AvgPool2d((2, 3), 1), [normal(2, 3, 8, 9)]),
     "max pool 1d": lambda: Case(nn.MaxPool1d(3, 2, 1), T.MaxPool1d(3, 2, 1), [normal(2, 3, 9)]),
     "average pool 1d": lambda: Case(nn.AvgPool1d(3, 2, 1), T.AvgPool1d(3, 2, 1), [normal(2, 3, 9)]),
-    "activations": lambda: Case(nn.gelu >> nn.silu >> nn.elu >> nn.softplus >> nn.tanh >> nn.sigmoid >> nn.leaky_relu >> nn.softmax >> nn.log_softmax,
-                                T.Sequential(T.GELU(), T.SiLU(), T.ELU(), T.Softplus(), T.Tanh(), T.Sigmoid(), T.LeakyReLU(), T.Softmax(-1), T.LogSoftmax(-1)),
+    "activations": lambda: Case(nn.gelu >> nn.silu >> nn.elu >> nn.softplus >> nn.tanh >> nn.sigmoid >> nn.leaky_relu
+                                >> nn.softmax >> nn.log_softmax,
+                                T.Sequential(T.GELU(), T.SiLU(), T.ELU(), T.Softplus(), T.Tanh(), T.Sigmoid(),
+                                             T.LeakyReLU(), T.Softmax(-1), T.LogSoftmax(-1)),
                                 [normal(3, 5)]),
-    "rnn": lambda: Case(nn.RNN(6, layers=2, bidirectional=True), T.RNN(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
+    "rnn": lambda: Case(nn.RNN(6, layers=2, bidirectional=True), T.RNN(4, 6, 2, bidirectional=True), [normal(5, 3, 4)],
+                        first),
     "rnn relu": lambda: Case(nn.RNN(6, activation="relu"), T.RNN(4, 6, nonlinearity="relu"), [normal(5, 3, 4)], first),
-    "gru": lambda: Case(nn.GRU(6, layers=2, bidirectional=True), T.GRU(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
-    "gru batch first": lambda: Case(nn.GRU(6, batch_first=True, bias=False), T.GRU(4, 6, batch_first=True, bias=False), [normal(5, 3, 4)], first),
-    "lstm": lambda: Case(nn.LSTM(6, layers=2, bidirectional=True), T.LSTM(4, 6, 2, bidirectional=True), [normal(5, 3, 4)], first),
-    "lstm batch first": lambda: Case(nn.LSTM(6, batch_first=True), T.LSTM(4, 6, batch_first=True), [normal(5, 3, 4)], first),
+    "gru": lambda: Case(nn.GRU(6, layers=2, bidirectional=True), T.GRU(4, 6, 2, bidirectional=True), [normal(5, 3, 4)],
+                        first),
+    "gru batch first": lambda: Case(nn.GRU(6, batch_first=True, bias=False), T.GRU(4, 6, batch_first=True, bias=False),
+                                    [normal(5, 3, 4)], first),
+    "lstm": lambda: Case(nn.LSTM(6, layers=2, bidirectional=True), T.LSTM(4, 6, 2, bidirectional=True),
+                         [normal(5, 3, 4)], first),
+    "lstm batch first": lambda: Case(nn.LSTM(6, batch_first=True), T.LSTM(4, 6, batch_first=True), [normal(5, 3, 4)],
+                                     first),
 }
 
 
@@ -80,12 +96,16 @@ def test_second_gradients(name, engine):
 
 LOSSES = {
     "mse": (lambda y, t: nn.mse(y, t), lambda y, t: F.mse_loss(y, t), normal(4, 6)),
-    "bce": (lambda y, t: nn.bce(y, t), lambda y, t: F.binary_cross_entropy_with_logits(y, t), RANDOM.random((4, 6)).astype(np.float32)),
+    "bce": (lambda y, t: nn.bce(y, t), lambda y, t: F.binary_cross_entropy_with_logits(y, t),
+            RANDOM.random((4, 6)).astype(np.float32)),
     "cross entropy": (nn.cross_entropy, F.cross_entropy, np.int32([0, 5, 2, 2])),
-    "sum": (lambda y, t: nn.cross_entropy(y, t, reduction="sum"), lambda y, t: F.cross_entropy(y, t, reduction="sum"), np.int32([0, 5, 2, 2])),
-    "smoothed": (lambda y, t: nn.cross_entropy(y, t, label_smoothing=0.1), lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1), np.int32([0, 5, 2, 2])),
+    "sum": (lambda y, t: nn.cross_entropy(y, t, reduction="sum"), lambda y, t: F.cross_entropy(y, t, reduction="sum"),
+            np.int32([0, 5, 2, 2])),
+    "smoothed": (lambda y, t: nn.cross_entropy(y, t, label_smoothing=0.1),
+                 lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1), np.int32([0, 5, 2, 2])),
     "smoothed, one ignored": (lambda y, t: nn.cross_entropy(y, t, label_smoothing=0.1, ignore_index=2),
-                              lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1, ignore_index=2), np.int32([0, 5, 2, 2])),
+                              lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1, ignore_index=2),
+                              np.int32([0, 5, 2, 2])),
     "probabilities": (nn.cross_entropy, F.cross_entropy, np.full((4, 6), 1 / 6, np.float32)),
 }
 
@@ -96,7 +116,8 @@ def test_losses(name, engine):
     y = normal(4, 6)
 
     def case():
-        return Case(nn.Sequential(), T.Identity(), [y, target], lambda m, y, t: theirs(y, t), lambda net, y, t: ours(y, t))
+        return Case(nn.Sequential(), T.Identity(), [y, target], lambda m, y, t: theirs(y, t),
+                    lambda net, y, t: ours(y, t))
     check_first(case())
     check_second(case())
 
@@ -107,7 +128,8 @@ def sequence_losses(mean_of):
 
     def theirs(m, y, t):
         steps = F.cross_entropy(y.transpose(1, 2), t.clamp(0), reduction="none", label_smoothing=0.1) * real
-        return {"mean": steps.sum(0).mean(), "sum": steps.sum(), "none": steps.sum(0), "step": steps.sum() / real.sum()}[mean_of]
+        return {"mean": steps.sum(0).mean(), "sum": steps.sum(), "none": steps.sum(0),
+                "step": steps.sum() / real.sum()}[mean_of]
     return theirs
 
 
@@ -131,11 +153,14 @@ def test_sequence_loss(how, reduction, engine):
 
 
 def test_sequence_loss_of_numbers_and_log_likelihood(engine):
-    lengths, (y, t), ids = np.int32([5, 2, 3]), (normal(5, 3, 6), normal(5, 3, 6)), RANDOM.integers(0, 6, (5, 3)).astype(np.int32)
+    lengths, (y, t), ids = np.int32([5, 2, 3]), (normal(5, 3, 6),
+                                                 normal(5, 3, 6)), RANDOM.integers(0, 6, (5, 3)).astype(np.int32)
     real = torch.arange(5)[:, None] < torch.tensor(lengths)
-    check_first(Case(nn.Sequential(), T.Identity(), [y, t], lambda m, y, t: (((y - t) ** 2).sum(-1) * real).sum(0).mean(),
+    check_first(Case(nn.Sequential(), T.Identity(), [y, t],
+                     lambda m, y, t: (((y - t) ** 2).sum(-1) * real).sum(0).mean(),
                      lambda net, y, t: nn.sequence_loss(y, t, nn.mse, lengths=lengths)))
-    check_first(Case(nn.Sequential(), T.Identity(), [y, ids], lambda m, y, t: (y.log_softmax(-1).gather(-1, t[..., None])[..., 0] * real).sum(0),
+    check_first(Case(nn.Sequential(), T.Identity(), [y, ids],
+                     lambda m, y, t: (y.log_softmax(-1).gather(-1, t[..., None])[..., 0] * real).sum(0),
                      lambda net, y, t: nn.log_likelihood(y, t, lengths=lengths)))
 
 

@@ -18,7 +18,8 @@ OPTIMIZERS = {
     "adam": (optim.Adam(0.01, weight_decay=0.1), lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.1)),
     "adamw": (optim.AdamW(0.01, betas=(0.8, 0.95)), lambda p: torch.optim.AdamW(p, 0.01, betas=(0.8, 0.95))),
     "rmsprop": (optim.RMSprop(0.01), lambda p: torch.optim.RMSprop(p, 0.01)),
-    "rmsprop momentum": (optim.RMSprop(0.01, momentum=0.9, weight_decay=0.1), lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.9, weight_decay=0.1)),
+    "rmsprop momentum": (optim.RMSprop(0.01, momentum=0.9, weight_decay=0.1),
+                         lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.9, weight_decay=0.1)),
 }
 SCHEDULES = {
     "cosine": (optim.cosine(0.1, 20, 0.01), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 20, 0.01)),

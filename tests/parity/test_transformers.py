@@ -1,7 +1,8 @@
-"""BERT, GPT and GPT-2 of the library transformers, from a config with random weights: saved as safetensors, loaded by names, same outputs.
+"""BERT, GPT and GPT-2 of the library transformers, from a config with random weights: saved as safetensors, loaded by
+names, same outputs.
 
-Bound: |difference| <= 2e-5 (1 + |value|) in f32. Both sides sum in other orders: 1e-6 a layer is what is seen; a wrong epsilon, a wrong form
-of GELU or one wrong mask makes 1e-4 and more.
+Bound: |difference| <= 2e-5 (1 + |value|) in f32. Both sides sum in other orders: 1e-6 a layer is what is seen; a wrong
+epsilon, a wrong form of GELU or one wrong mask makes 1e-4 and more.
 """
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ SEGMENTS = RANDOM.integers(0, 2, (BATCH, TIME)).astype(np.int32)
 REAL = np.arange(TIME) < np.array(LENGTHS)[:, None]      # bool [B, T]
 HOLES = RANDOM.random((BATCH, TIME)) < 0.6
 HOLES[:, 0] = True                                       # a causal row that may look at nothing has no mean to agree on
-MASKS = {                                                # name: transformers' attention mask, graphc's options; a block's mask is [B, heads, T, S]
+# name: transformers' attention mask, graphc's options; a block's mask is [B, heads, T, S]
+MASKS = {
     "whole": (None, {}),
     "padded": (REAL, {"mask": REAL[:, None, None, :]}),
     "lengths": (REAL, {"lengths": np.array(LENGTHS, np.int32)}),
@@ -33,7 +35,9 @@ MASKS = {                                                # name: transformers' a
 
 
 def shaken(module, seed=0):
-    """The module with every parameter drawn anew, biases and norms too (their defaults are 0 and 1), ready for inference."""
+    """The module with every parameter drawn anew, biases and norms too (their defaults are 0 and 1), ready for
+    inference.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in module.parameters():
@@ -57,7 +61,8 @@ def close(mine, theirs):
 
 
 def bert_of(width, layers, heads, **options):
-    config = transformers.BertConfig(vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+    config = transformers.BertConfig(vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers,
+                                     num_attention_heads=heads,
                                      intermediate_size=4 * width, max_position_embeddings=16, **options)
     return shaken(transformers.BertModel(config))
 
@@ -68,13 +73,15 @@ def gpt2_of(width, layers, heads):
 
 
 def gpt_of(width, layers, heads):
-    config = transformers.OpenAIGPTConfig(vocab_size=VOCABULARY, n_embd=width, n_layer=layers, n_head=heads, n_positions=16)
+    config = transformers.OpenAIGPTConfig(vocab_size=VOCABULARY, n_embd=width, n_layer=layers, n_head=heads,
+                                          n_positions=16)
     return shaken(transformers.OpenAIGPTLMHeadModel(config))
 
 
 def run(net, state, *arrays, **named):
     given = {f"x{i}": a for i, a in enumerate(arrays)} | named
-    return gc.compile(net, state=state, **{name: TensorType(dtype_of(a), a.shape) for name, a in given.items()})(*given.values())
+    return gc.compile(net, state=state,
+                      **{name: TensorType(dtype_of(a), a.shape) for name, a in given.items()})(*given.values())
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -114,9 +121,11 @@ def test_gpt(size, tmp_path):
 def test_the_names_of_older_files(tmp_path):
     """In the first published files of BERT a norm has gamma and beta."""
     arrays = load_arrays(saved(bert_of(16, 1, 2), tmp_path))
-    old = {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): a for n, a in arrays.items()}
+    old = {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): a
+           for n, a in arrays.items()}
     assert old.keys() != arrays.keys()
-    assert models.renamed({f"bert.{n}": a for n, a in old.items()}, models.BERT_NAMES).keys() == models.renamed(arrays, models.BERT_NAMES).keys()
+    assert models.renamed({f"bert.{n}": a for n, a in old.items()},
+                          models.BERT_NAMES).keys() == models.renamed(arrays, models.BERT_NAMES).keys()
 
 
 def test_gradients_of_gpt2(tmp_path):

@@ -1,5 +1,7 @@
-"""Programs as deep as they are long: no walk over a graph recurses, none takes a way twice. Chains, and ladders, whose number of ways from end to end
-doubles with every link, at the top, in bodies of loops and branches, and in their gradients."""
+"""Programs as deep as they are long: no walk over a graph recurses, none takes a way twice. Chains, and ladders,
+whose number of ways from end to end doubles with every link, at the top, in bodies of loops and branches, and in
+their gradients.
+"""
 from __future__ import annotations
 
 import signal
@@ -119,7 +121,9 @@ def test_gradients_of_thousands_of_nodes(program):
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_chains_into_attention(name):
-    """Chains that lead to the products of a softmax, and to a product with one_hot, which are looked at through views and factors."""
+    """Chains that lead to the products of a softmax, and to a product with one_hot, which are looked at through views
+    and factors.
+    """
     def chain(x):
         for i in range(1500):
             x = CHAINS[name](x, i)

@@ -1,4 +1,6 @@
-"""Row numbers are checked by the lookup alone, and state is written while the gradients of earlier layers are still to come."""
+"""Row numbers are checked by the lookup alone, and state is written while the gradients of earlier layers are still to
+come.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -43,7 +45,8 @@ def test_what_a_lookup_checks_is_not_checked_again():
     assert "add_rows" in ops(found) and "scatter_add" not in ops(found) and "check_rows" not in ops(found)
     assert [n.op.name for n in found.nodes if n.op.may_fail] == ["take"]
     rng = np.random.default_rng(0)
-    arrays = [rng.normal(size=(ROWS, WIDTH)).astype("f"), rng.integers(0, ROWS, COUNT).astype(np.int32), np.zeros(COUNT, np.int32),
+    arrays = [rng.normal(size=(ROWS, WIDTH)).astype("f"), rng.integers(0, ROWS, COUNT).astype(np.int32),
+              np.zeros(COUNT, np.int32),
               rng.normal(size=(COUNT, WIDTH)).astype("f")]
     for mine, true in zip(evaluate(found, arrays), evaluate(graph, arrays), strict=True):
         np.testing.assert_array_equal(mine, true)

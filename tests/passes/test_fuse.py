@@ -23,7 +23,8 @@ M, N = 64, 48
 
 def summary(graph: Graph) -> list[str]:
     """One line per node: the operators inside a cluster, joined; constants left out."""
-    return ["+".join(n.op.name for n in node.op.body.nodes if n.op.name != "constant") if node.op.name == "fused" else node.op.name
+    return ["+".join(n.op.name for n in node.op.body.nodes if n.op.name != "constant") if node.op.name == "fused"
+            else node.op.name
             for node in graph.nodes if node.op.name != "constant"]
 
 
@@ -256,7 +257,8 @@ def test_transposed_products_of_transposed_products():
     after = apply(EliminateDeadCode(), FoldTransposes().run(graph))
     assert len([n for n in after.nodes if n.op.name == "matmul"]) == len(others)
     arrays = [np.random.default_rng(0).standard_normal(v.type.shape) for v in graph.inputs]
-    for new, old in zip(evaluate(after, [x.astype(np.float32) for x in arrays]), evaluate(graph, [x.astype(np.float32) for x in arrays])):
+    for new, old in zip(evaluate(after, [x.astype(np.float32) for x in arrays]),
+                        evaluate(graph, [x.astype(np.float32) for x in arrays])):
         np.testing.assert_allclose(new, old, rtol=0, atol=1e-5 * np.abs(old).max())
 
 
@@ -297,7 +299,9 @@ def test_a_sum_of_sums_down_columns_is_a_kernel_of_its_own():
 
 
 def test_what_waits_for_all_rows_is_stored_by_a_loop_over_its_own_dims():
-    """The total times an array over one of the two dims that rows run over: stored in that loop, in place, it would be multiplied again and again."""
+    """The total times an array over one of the two dims that rows run over: stored in that loop, in place, it would be
+    multiplied again and again.
+    """
     graph = parse("""
 graph g(x: f32[3], c: f32[9, 5, 1]) {
   %0 = sigmoid(x) : f32[3]
@@ -319,7 +323,9 @@ graph g(x: f32[3], c: f32[9, 5, 1]) {
 
 @pytest.mark.parametrize("shape", [(2, 4, 4, 5, 4), (4, 2, 2), (2, 2, 4), (3, 3, 3), (6, 2, 3), (2, 3, 6)])
 def test_masks_of_constants_whose_sizes_coincide(shape):
-    """Nothing but numbers and counting arrays: which dim an axis runs over is a guess, and a wrong one has to leave kernels apart."""
+    """Nothing but numbers and counting arrays: which dim an axis runs over is a guess, and a wrong one has to leave
+    kernels apart.
+    """
     @gc.graph
     def masks(x: gc.f32[shape[-1]]):
         seen = gc.iota(shape[-2:], 1) <= gc.iota(shape[-2:], 0)

@@ -1,4 +1,5 @@
-"""Products whose slices an elementwise cluster reads: what merges, what does not, and native values against the oracle."""
+"""Products whose slices an elementwise cluster reads: what merges, what does not, and native values against the oracle.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -38,12 +39,15 @@ def _counts(graph: Graph) -> list[int]:
 
 
 def cell(gates: int, rows: int, width: int, steps: int, dtype=gc.f32, transposed: bool = True, also=lambda parts: ()):
-    """The graph of a product in `gates` parts, each added to its own part of x, and the first, squashed, times the others."""
+    """The graph of a product in `gates` parts, each added to its own part of x, and the first, squashed, times the
+    others.
+    """
     columns = gates * width
     weights = (columns, steps) if transposed else (steps, columns)
 
     @gc.graph
-    def run(h: gc.TensorType(dtype, (rows, steps)), w: gc.TensorType(dtype, weights), x: gc.TensorType(dtype, (rows, columns)),
+    def run(h: gc.TensorType(dtype, (rows, steps)), w: gc.TensorType(dtype, weights),
+            x: gc.TensorType(dtype, (rows, columns)),
             bias: gc.TensorType(dtype, (columns,)), c: gc.TensorType(dtype, (rows, width))):
         product = gc.matmul(h, w.T if transposed else w) + x + bias
         parts = gc.split(product, gates, axis=1)
@@ -59,7 +63,8 @@ def arrays(graph: Graph) -> list[np.ndarray]:
 
 
 def check(run, threads: int = 2) -> None:
-    """Two ways to add up sums of small numbers differ by some units in the last place times the root of their length."""
+    """Two ways to add up sums of small numbers differ by some units in the last place times the root of their length.
+    """
     ins = arrays(run.graph)
     compiled = gc.compile(run, threads=threads)
     found = compiled(*ins)
@@ -116,7 +121,8 @@ def test_steps_of_a_recurrence(layer, gates, rows, monkeypatch):
     @gc.graph
     def infer(x: gc.f32[5, rows, 16]):
         return net(x)
-    step = gc.train_step(net, loss=lambda y, target: gc.mean((y - target) ** 2), optimizer=gc.optim.SGD(0.1), x=gc.f32[5, rows, 16],
+    step = gc.train_step(net, loss=lambda y, target: gc.mean((y - target) ** 2), optimizer=gc.optim.SGD(0.1),
+                         x=gc.f32[5, rows, 16],
                          target=gc.f32[5, rows, 64])
     compiled = gc.compile(infer, seed=0)
     assert f"{gates} gates; " in compiled.dump("planned")
@@ -138,7 +144,8 @@ PARTS = ("  %1 = slice(%0) {start=(0, 0), stop=(8, 32), step=(1, 1)} : f32[8, 32
 
 
 def test_what_merges_as_text():
-    assert merged(parse(PRODUCT + PARTS + "  %3 = sigmoid(%1) : f32[8, 32]\n  %4 = mul(%2, %3) : f32[8, 32]\n  return %4\n}"), AVX512) == [2]
+    assert merged(parse(PRODUCT + PARTS
+                        + "  %3 = sigmoid(%1) : f32[8, 32]\n  %4 = mul(%2, %3) : f32[8, 32]\n  return %4\n}"), AVX512) == [2]
 
 
 def test_a_product_that_others_read_stays():
@@ -147,17 +154,24 @@ def test_a_product_that_others_read_stays():
 
 def test_parts_of_different_width_stay():
     refused(PRODUCT + "  %1 = slice(%0) {start=(0, 0), stop=(8, 32), step=(1, 1)} : f32[8, 32]\n"
-            "  %2 = slice(%0) {start=(0, 16), stop=(8, 48), step=(1, 1)} : f32[8, 32]\n  %3 = mul(%1, %2) : f32[8, 32]\n  return %3\n}")
+            "  %2 = slice(%0) {start=(0, 16), stop=(8, 48), step=(1, 1)} : f32[8, 32]\n  %3 = mul(%1, %2) : f32[8, "
+            "32]\n  return %3\n}")
 
 
 def test_reductions_stay():
-    refused(PRODUCT + PARTS + "  %3 = mul(%1, %2) : f32[8, 32]\n  %4 = sum(%3) {axes=(1,), keepdims=false} : f32[8]\n  return %4\n}")
+    refused(PRODUCT + PARTS
+            + "  %3 = mul(%1, %2) : f32[8, 32]\n  %4 = sum(%3) {axes=(1,), keepdims=false} : f32[8]\n  return %4\n}")
 
 
 def test_a_reader_that_waits_for_another_way_stays():
     """x goes through another product, which needs the first slice in memory."""
-    refused(PRODUCT + PARTS + "  %3 = matmul(%1, c) : f32[8, 32]\n  %4 = mul(%2, %3) : f32[8, 32]\n  %5 = add(%4, %1) : f32[8, 32]\n  return %5\n}"
-            .replace("matmul(%1, c)", "matmul(%1, %6)").replace("  %3 =", "  %6 = transpose(%2) {perm=(1, 0)} : f32[32, 8]\n  %7 = matmul(%6, c) : f32[32, 32]\n"
+    refused(PRODUCT + PARTS
+            + "  %3 = matmul(%1, c) : f32[8, 32]\n  %4 = mul(%2, %3) : f32[8, 32]\n  %5 = add(%4, %1) : f32[8, 32]\n  "
+              "return %5\n}"
+            .replace("matmul(%1, c)",
+                     "matmul(%1, %6)").replace("  %3 =",
+                                               "  %6 = transpose(%2) {perm=(1, 0)} : f32[32, 8]\n  %7 = matmul(%6, c) "
+                                               ": f32[32, 32]\n"
                                                                 "  %3 =").replace("matmul(%1, %6)", "matmul(%1, %7)"))
 
 

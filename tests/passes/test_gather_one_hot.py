@@ -72,7 +72,8 @@ def test_gradient_to_scatter():
 
 
 def test_known_ids_need_no_mask():
-    text = LOOKUP.replace(", ids: i32[2, 3]) {", ") {\n  %9 = constant() {value=i32[2, 3]<0, 49, 3, 3, 7, 1>} : i32[2, 3]").replace("one_hot(ids)", "one_hot(%9)")
+    text = LOOKUP.replace(", ids: i32[2, 3]) {",
+                          ") {\n  %9 = constant() {value=i32[2, 3]<0, 49, 3, 3, 7, 1>} : i32[2, 3]").replace("one_hot(ids)", "one_hot(%9)")
     assert after(text).splitlines()[2:] == ["  %1 = take(w, %0) {axis=0} : f32[2, 3, 8]", "  return %1", "}"]
     assert "where" in after(text.replace("49,", "50,"))
 
@@ -96,14 +97,19 @@ def test_rows_that_are_read_often_are_laid_together():
 
 
 @pytest.mark.parametrize("text", [
-    "graph f(x: f32[3, 4], w: f32[4, 2]) {\n  %0 = matmul(x, w) : f32[3, 2]\n  return %0\n}",                                        # no one_hot
-    "graph f(ids: i32[3]) {\n  %0 = one_hot(ids) {depth=4, dtype=f32} : f32[3, 4]\n  return %0\n}",                                 # no product
+    # no one_hot
+    "graph f(x: f32[3, 4], w: f32[4, 2]) {\n  %0 = matmul(x, w) : f32[3, 2]\n  return %0\n}",
+    # no product
+    "graph f(ids: i32[3]) {\n  %0 = one_hot(ids) {depth=4, dtype=f32} : f32[3, 4]\n  return %0\n}",
     ("graph f(ids: i32[2, 3], w: f32[2, 4, 5]) {\n  %0 = one_hot(ids) {depth=4, dtype=f32} : f32[2, 3, 4]\n"
-    "  %1 = matmul(%0, w) : f32[2, 3, 5]\n  return %1\n}"),                                                                          # a table for each
+    # a table for each
+    "  %1 = matmul(%0, w) : f32[2, 3, 5]\n  return %1\n}"),
     ("graph f(ids: i32[3], w: f32[3, 5]) {\n  %0 = one_hot(ids) {depth=4, dtype=f32} : f32[3, 4]\n"
-    '  %1 = einsum(%0, w) {equation="iv,ij->i"} : f32[3]\n  return %1\n}'),                                                          # another sum
+    # another sum
+    '  %1 = einsum(%0, w) {equation="iv,ij->i"} : f32[3]\n  return %1\n}'),
     ("graph f(ids: i32[6], w: f32[2, 5]) {\n  %0 = one_hot(ids) {depth=4, dtype=f32} : f32[6, 4]\n"
-    "  %1 = reshape(%0) {shape=(12, 2)} : f32[12, 2]\n  %2 = matmul(%1, w) : f32[12, 5]\n  return %2\n}"),                           # classes torn apart
+    # classes torn apart
+    "  %1 = reshape(%0) {shape=(12, 2)} : f32[12, 2]\n  %2 = matmul(%1, w) : f32[12, 5]\n  return %2\n}"),
 ])
 def test_left_alone(text):
     assert after(text) == text

@@ -30,7 +30,8 @@ def applied(graph: Graph, *passes) -> Graph:
 
 def hoisted(graph: Graph) -> Graph:
     """After the passes around licm, checked to compute what it did."""
-    after = applied(graph, *SIMPLIFY, FuseLoops(), LoopInvariantCodeMotion(), EliminateCommonSubexpressions(), EliminateDeadCode())
+    after = applied(graph, *SIMPLIFY, FuseLoops(), LoopInvariantCodeMotion(), EliminateCommonSubexpressions(),
+                    EliminateDeadCode())
     assert_same(graph, after, samples(graph))
     return after
 
@@ -49,7 +50,8 @@ def products(graph: Graph) -> int:
 
 def scanned(types, step, carries: int, xs: int, length: int, **attributes) -> Graph:
     """A graph that is one scan: types of the operands, the body on types without the axis of the steps."""
-    inner = {n: t.with_shape(t.shape[1:]) if carries <= i < carries + xs else t for i, (n, t) in enumerate(types.items())}
+    inner = {n: t.with_shape(t.shape[1:]) if carries <= i < carries + xs else t
+             for i, (n, t) in enumerate(types.items())}
     body = graph_of(inner, step)
     return graph_of(types, lambda b, *ins: b.scan(*ins, body=body, carries=carries, xs=xs, length=length, **attributes))
 
@@ -103,7 +105,8 @@ def test_scans_that_share_carries_become_one():
     other = graph_of({"h": f64[2], "x": f64[2], "z": f64[2]}, lambda b, h, x, z: (b.add(h, x), b.mul(h, z), b.sin(h)))
 
     def build(b, h, x, z):
-        return [*b.scan(h, x, body=one, carries=1, xs=1, length=3), *b.scan(h, x, z, body=other, carries=1, xs=2, length=3)]
+        return [*b.scan(h, x, body=one, carries=1, xs=1, length=3),
+                *b.scan(h, x, z, body=other, carries=1, xs=2, length=3)]
     graph = graph_of(types, build)
     merged = FuseLoops().run(graph)
     loop, = scans(merged)
@@ -112,7 +115,8 @@ def test_scans_that_share_carries_become_one():
     assert_same(graph, merged, samples(graph))
 
 
-@pytest.mark.parametrize("x, w", (((3, 4), (4, 5)), ((4,), (4, 5)), ((2, 3, 4), (4, 5)), ((3, 4), (4,)), ((4,), (4,)), ((3, 4), (2, 4, 5)), ((2, 3, 4), (2, 4, 5))))
+@pytest.mark.parametrize("x, w", (((3, 4), (4, 5)), ((4,), (4, 5)), ((2, 3, 4), (4, 5)), ((3, 4), (4,)), ((4,), (4,)),
+                                  ((3, 4), (2, 4, 5)), ((2, 3, 4), (2, 4, 5))))
 @pytest.mark.parametrize("swap", (False, True))
 def test_products_of_any_rank_move(x, w, swap):
     out = np.matmul(np.zeros(x), np.zeros(w)).shape
@@ -171,7 +175,8 @@ HX = {"h": f64[2, 3], "x": f64[6, 2, 3]}
 
 @pytest.mark.parametrize("reverse", (False, True))
 def test_sum_of_outer_products(reverse):
-    graph = accumulation(lambda b, h, x: b.matmul(b.transpose(h, perm=(1, 0)), x), {"total": f64[3, 3], **HX}, reverse=reverse)
+    graph = accumulation(lambda b, h, x: b.matmul(b.transpose(h, perm=(1, 0)), x), {"total": f64[3, 3], **HX},
+                         reverse=reverse)
     loop, = scans(graph)
     assert loop.op.carries == 1 and products(loop.op.body) == 0
     product = next(n for n in graph.nodes if n.op.name == "matmul")
@@ -186,14 +191,18 @@ def test_sum_of_outer_products(reverse):
     (lambda b, h, x: b.mul(b.matmul(h, b.transpose(x, perm=(1, 0))), 0.25), f64[2, 2]),
     (lambda b, h, x: b.div(b.matmul(h, b.transpose(x, perm=(1, 0))), 4.0), f64[2, 2]),
     (lambda b, h, x: b.sum(b.matmul(h, b.transpose(x, perm=(1, 0))), axes=(1,)), f64[2]),
-    (lambda b, h, x: b.add(b.matmul(h, b.transpose(x, perm=(1, 0))), b.matmul(x, b.transpose(h, perm=(1, 0)))), f64[2, 2]),
-    (lambda b, h, x: b.sub(b.matmul(h, b.transpose(x, perm=(1, 0))), b.matmul(x, b.transpose(h, perm=(1, 0)))), f64[2, 2]),
-    (lambda b, h, x: b.slice(b.matmul(h, b.transpose(x, perm=(1, 0))), start=(0, 1), stop=(2, 2), step=(1, 1)), f64[2, 1]),
+    (lambda b, h, x: b.add(b.matmul(h, b.transpose(x, perm=(1, 0))), b.matmul(x, b.transpose(h, perm=(1, 0)))),
+     f64[2, 2]),
+    (lambda b, h, x: b.sub(b.matmul(h, b.transpose(x, perm=(1, 0))), b.matmul(x, b.transpose(h, perm=(1, 0)))),
+     f64[2, 2]),
+    (lambda b, h, x: b.slice(b.matmul(h, b.transpose(x, perm=(1, 0))), start=(0, 1), stop=(2, 2), step=(1, 1)),
+     f64[2, 1]),
     (lambda b, h, x: b.add(b.matmul(h, b.transpose(x, perm=(1, 0))), b.sum(x, axes=(1,))), f64[2, 2]),
     (lambda b, h, x: b.sum(b.matmul(h, b.transpose(x, perm=(1, 0))), axes=(0,), keepdims=True), f64[2, 2]),
     (lambda b, h, x: b.matmul(b.reshape(h, shape=(2, 3, 1)), b.reshape(x, shape=(2, 1, 3))), f64[2, 3, 3]),
     (lambda b, h, x: b.concat(b.matmul(h, b.transpose(x, perm=(1, 0))), h, axis=1), f64[2, 5]),
-    (lambda b, h, x: b.matmul(b.reshape(b.sum(h, axes=(0,)), shape=(3, 1)), b.reshape(b.sum(x, axes=(0,)), shape=(1, 3))), f64[3, 3]),
+    (lambda b, h, x: b.matmul(b.reshape(b.sum(h, axes=(0,)), shape=(3, 1)),
+                              b.reshape(b.sum(x, axes=(0,)), shape=(1, 3))), f64[3, 3]),
 ))
 def test_sums_of_linear_functions_of_products(step, total):
     loop, = scans(accumulation(step, {"total": total, **HX}))
@@ -219,7 +228,8 @@ def test_sum_of_convolution_gradients():
     types = {"w": f64[2, 3, 2, 2], "h": f64[1, 2, 3, 3], "x": f64[4, 1, 3, 4, 4]}
 
     def loss(b, w, h, x):
-        body = graph_of({"h": h.type, "x": f64[1, 3, 4, 4], "w": w.type}, lambda b, h, x, w: b.tanh(b.add(h, b.conv2d(x, w))))
+        body = graph_of({"h": h.type, "x": f64[1, 3, 4, 4], "w": w.type},
+                        lambda b, h, x, w: b.tanh(b.add(h, b.conv2d(x, w))))
         return square_sum(b, b.scan(h, x, w, body=body, carries=1, xs=1, length=4))
     graph = hoisted(with_gradients(types, loss))
     assert names(graph).count("conv2d_weight_grad") == 1
@@ -259,7 +269,8 @@ def test_large_products_stay_in_the_loop():
     types = {"h": f64[rows, width], "w": f64[layers, width, width], "v": f64[width, width]}
 
     def loss(b, h, w, v):
-        body = graph_of({"h": h.type, "w": f64[width, width], "v": v.type}, lambda b, h, w, v: (b.tanh(b.matmul(b.matmul(h, w), v)),))
+        body = graph_of({"h": h.type, "w": f64[width, width], "v": v.type},
+                        lambda b, h, w, v: (b.tanh(b.matmul(b.matmul(h, w), v)),))
         return square_sum(b, b.scan(h, w, v, body=body, carries=1, xs=1, length=layers))
     graph = hoisted(with_gradients(types, loss))
     forward, reverse = scans(graph)
@@ -281,7 +292,8 @@ def test_loop_without_a_step():
     types = {"h": f64[2, 3], "x": f64[0, 2, 3], "w": f64[3, 3]}
 
     def loss(b, h, x, w):
-        body = graph_of({"h": h.type, "x": f64[2, 3], "w": w.type}, lambda b, h, x, w: (b.tanh(b.add(b.matmul(x, w), b.matmul(h, w))), b.matmul(h, w)))
+        body = graph_of({"h": h.type, "x": f64[2, 3], "w": w.type},
+                        lambda b, h, x, w: (b.tanh(b.add(b.matmul(x, w), b.matmul(h, w))), b.matmul(h, w)))
         h, ys = b.scan(h, x, w, body=body, carries=1, xs=1, length=0)
         return b.add(square_sum(b, h), square_sum(b, ys))
     hoisted(with_gradients(types, loss))

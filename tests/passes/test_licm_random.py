@@ -1,4 +1,6 @@
-"""Random loops, with first and second gradients: as without a loop, and the same after simplifying, merging and hoisting."""
+"""Random loops, with first and second gradients: as without a loop, and the same after simplifying, merging and
+hoisting.
+"""
 import numpy as np
 import pytest
 from loop_samples import assert_same, graph_of, samples, square_sum, with_gradients
@@ -14,7 +16,8 @@ from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.pads_to_concat import PadsToConcat
 from graphc.passes.pipeline import apply
 
-PASSES = (EliminateDeadCode(), Decompose(), Canonicalize(), EliminateCommonSubexpressions(), PadsToConcat(), FuseLoops(), LoopInvariantCodeMotion(),
+PASSES = (EliminateDeadCode(), Decompose(), Canonicalize(), EliminateCommonSubexpressions(), PadsToConcat(),
+          FuseLoops(), LoopInvariantCodeMotion(),
           Canonicalize(), EliminateCommonSubexpressions(), EliminateDeadCode())
 N = 3                                                               # every value is [N, N], so that all operators fit
 CHOICES = {
@@ -27,7 +30,8 @@ CHOICES = {
     "transpose": lambda b, x, y: b.transpose(x, perm=(1, 0)),
     "rows": lambda b, x, y: b.broadcast_to(b.sum(x, axes=(0,), keepdims=True), shape=(N, N)),
     "columns": lambda b, x, y: b.sub(x, b.max(x, axes=(1,), keepdims=True)),
-    "halves": lambda b, x, y: b.concat(b.slice(x, start=(1, 0), stop=(N, N), step=(1, 1)), b.slice(y, start=(0, 0), stop=(1, N), step=(1, 1)), axis=0),
+    "halves": lambda b, x, y: b.concat(b.slice(x, start=(1, 0), stop=(N, N), step=(1, 1)),
+                                       b.slice(y, start=(0, 0), stop=(1, N), step=(1, 1)), axis=0),
     "scaled": lambda b, x, y: b.mul(x, 0.5),
     "reshape": lambda b, x, y: b.reshape(b.reshape(x, shape=(N * N,)), shape=(N, N)),
     "vector": lambda b, x, y: b.mul(y, b.matmul(x, b.sum(y, axes=(0,)))),
@@ -69,7 +73,8 @@ def unrolled(b, op: Scan, ins):
         slices = [b.reshape(b.slice(x, start=(t, 0, 0), stop=(t + 1, N, N), step=(1, 1, 1)), shape=(N, N)) for x in xs]
         outs = b.inline(op.body, [*carries, *slices, *captured])
         carries, ys[t] = outs[:op.carries], outs[op.carries:]
-    stacks = [b.concat(*(b.reshape(ys[t][i], shape=(1, N, N)) for t in range(op.length)), axis=0) for i in range(len(ys[0]))]
+    stacks = [b.concat(*(b.reshape(ys[t][i], shape=(1, N, N)) for t in range(op.length)), axis=0)
+              for i in range(len(ys[0]))]
     return [*carries, *stacks]
 
 

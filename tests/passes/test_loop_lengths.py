@@ -1,4 +1,6 @@
-"""Loops of 0, 1, 2 and more steps, forward and gradient, in both directions: plans on tags, and native code between guards."""
+"""Loops of 0, 1, 2 and more steps, forward and gradient, in both directions: plans on tags, and native code between
+guards.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -39,7 +41,9 @@ def scan_graph(body: str, length: int, reverse: bool, gradient: bool) -> Graph:
 
 
 def between_guards(values: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Copies of the arrays, and the larger arrays that they lie in the middle of, filled with a number that nothing computes."""
+    """Copies of the arrays, and the larger arrays that they lie in the middle of, filled with a number that nothing
+    computes.
+    """
     wholes = [np.full(2 * GUARD + v.size, 12345, v.dtype) for v in values]
     inner = [w[GUARD:GUARD + v.size].reshape(v.shape) for w, v in zip(wholes, values)]
     for a, v in zip(inner, values):
@@ -75,7 +79,9 @@ def test_nothing_is_stored_outside(length, reverse, gradient):
 
 
 def test_a_loop_of_no_steps_computes_nothing():
-    """What could be moved out of it, a factor of all that it adds up, is NaN here: 0 / 0. The carries are as they were, the stacked results empty."""
+    """What could be moved out of it, a factor of all that it adds up, is NaN here: 0 / 0. The carries are as they were,
+    the stacked results empty.
+    """
     @gc.graph
     def f(x: gc.f32[3], d: gc.f32[0], c: gc.f32[3]):
         last, ys = gc.scan(lambda total, step: (total + step / gc.sum(x) * x, total), c, d)

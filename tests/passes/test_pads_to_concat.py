@@ -23,15 +23,18 @@ def joined(graph: Graph) -> list[str]:
 @pytest.mark.parametrize("build, expected", (
     (lambda b, x, y, z: b.add(at(b, x, 0), at(b, y, 2)), ["concat"]),
     (lambda b, x, y, z: b.add(at(b, y, 2), at(b, x, 0)), ["concat"]),
-    (lambda b, x, y, z: b.add(at(b, x, 1, 7), at(b, y, 3, 7)), ["constant", "broadcast_to", "constant", "broadcast_to", "concat"]),
+    (lambda b, x, y, z: b.add(at(b, x, 1, 7), at(b, y, 3, 7)),
+     ["constant", "broadcast_to", "constant", "broadcast_to", "concat"]),
     (lambda b, x, y, z: b.add(b.add(at(b, x, 0), z), at(b, y, 2)), ["concat", "add"]),
-    (lambda b, x, y, z: b.add(at(b, x, 0), at(b, y, 1)), ["pad", "pad", "add"]),                                    # overlap
+    # overlap
+    (lambda b, x, y, z: b.add(at(b, x, 0), at(b, y, 1)), ["pad", "pad", "add"]),
     (lambda b, x, y, z: b.add(at(b, x, 0), z), ["pad", "add"]),
     (lambda b, x, y, z: b.add(at(b, x, 0), at(b, x, 0)), ["pad", "pad", "add"]),
     (lambda b, x, y, z: b.add(b.add(at(b, x, 0), at(b, y, 2)), b.add(at(b, x, 3), z)), ["pad", "concat", "add", "add"]),
     (lambda b, x, y, z: (lambda s: (s, b.add(s, z)))(b.add(at(b, x, 0), at(b, y, 2))), ["concat", "add"]),
     (lambda b, x, y, z: b.mul(at(b, x, 0), at(b, y, 2)), ["pad", "pad", "mul"]),
-    (lambda b, x, y, z: b.add(b.pad(x, low=(1, 0), high=(0, 3), value=0), b.pad(y, low=(1, 2), high=(0, 0), value=0)), ["pad", "pad", "add"]),
+    (lambda b, x, y, z: b.add(b.pad(x, low=(1, 0), high=(0, 3), value=0), b.pad(y, low=(1, 2), high=(0, 0), value=0)),
+     ["pad", "pad", "add"]),
     (lambda b, x, y, z: b.add(b.pad(x, low=(0, 0), high=(0, 3), value=1), at(b, y, 2)), ["pad", "pad", "add"]),
 ))
 def test_sums_of_pads(build, expected):

@@ -80,7 +80,8 @@ def test_weights_of_two_convolutions_are_transformed_once():
 
 
 @pytest.mark.parametrize("attributes", [
-    {"stride": (2, 2)}, {"dilation": (2, 2), "padding": ((2, 2), (2, 2))}, {"groups": 2}, {"kernel": (3, 5)}, {"kernel": (1, 1)}, {"dtype": f64},
+    {"stride": (2, 2)}, {"dilation": (2, 2), "padding": ((2, 2), (2, 2))}, {"groups": 2}, {"kernel": (3, 5)},
+    {"kernel": (1, 1)}, {"dtype": f64},
     {"image": (1, 3, 56, 56)}, {"features": 3}, {"image": (0, 64, 56, 56)}], ids=str)
 def test_others_stay(attributes):
     graph = _graph(**attributes)
@@ -97,13 +98,16 @@ def test_gradients_with_more_padding_than_a_kernel_stay():
 @pytest.mark.parametrize("target", [AVX2, AVX512, NEON, SSE2], ids=lambda t: t.name)
 def test_large_tiles_where_weights_are_used_often(target):
     assert _tile(_graph((16, 128, 28, 28), 128), target) == 4
-    assert _tile(_graph((1, 512, 4, 4), 512, lasting=False), target) == 0       # one look at weights that must be transformed first
+    # one look at weights that must be transformed first
+    assert _tile(_graph((1, 512, 4, 4), 512, lasting=False), target) == 0
 
 
 @pytest.mark.parametrize("target", [AVX2, AVX512, NEON, SSE2], ids=lambda t: t.name)
 @pytest.mark.parametrize("shape", [(2, 65, 14, 9), (16, 64, 30, 30)], ids=str)
 def test_every_target_lowers(target, shape):
-    """Loops are verified on the way. Vectors are whole registers, and the transforms are functions that convolutions share."""
+    """Loops are verified on the way. Vectors are whole registers, and the transforms are functions that convolutions
+    share.
+    """
     text = Compilation(_graph(shape, 37), target).llvm
     assert "winograd_bt_" in text and "winograd_at_" in text and f"<{target.lanes(4)} x float>" in text
 
@@ -112,7 +116,8 @@ def test_every_target_lowers(target, shape):
 def test_every_target_lowers_the_gradient(target):
     b = Builder()
     x, dy = b.input("x", f32[16, 64, 30, 30]), b.input("dy", f32[16, 37, 30, 30])
-    text = Compilation(b.finish([b.apply(Conv2dWeightGrad(padding=SAME, w_shape=(37, 64, 3, 3)), (x, dy))[0]]), target).llvm
+    text = Compilation(b.finish([b.apply(Conv2dWeightGrad(padding=SAME, w_shape=(37, 64, 3, 3)), (x, dy))[0]]),
+                       target).llvm
     assert "winograd_a_" in text and "winograd_gt_" in text and f"<{target.lanes(4)} x float>" in text
 
 

@@ -47,14 +47,16 @@ def test_calls_in_loops_are_counted(rng=np.random.default_rng(1)):
 
 def test_zeros_around_an_image_are_work_of_the_kernel_that_computes_it(rng=np.random.default_rng(5)):
     net = nn.Conv2d(8, 1) >> nn.relu >> nn.Conv2d(8, 3, padding=1)
-    rows = gc.compile(net, x=gc.f32[2, 8, 10, 10], seed=0, threads=1).profile(rng.normal(size=(2, 8, 10, 10)).astype("f")).rows
+    rows = gc.compile(net, x=gc.f32[2, 8, 10, 10], seed=0,
+                      threads=1).profile(rng.normal(size=(2, 8, 10, 10)).astype("f")).rows
     first, = [row for row in rows if row.kernel.startswith("k0_")]
     assert not any("pad" in row.kernel for row in rows)
     assert first.bytes == 4 * (2 * 2 * 8 * 10 * 10 + 8 * 8 + 8 + 2 * 8 * (12 * 12 - 10 * 10))
 
 
 def test_a_training_step_is_profiled_on_a_copy_of_its_state(rng=np.random.default_rng(2)):
-    step = gc.train_step(nn.Linear(8), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32["B", 4], y=gc.f32["B", 8], threads=1)
+    step = gc.train_step(nn.Linear(8), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32["B", 4], y=gc.f32["B", 8],
+                         threads=1)
     batch = rng.normal(size=(6, 4)).astype("f"), rng.normal(size=(6, 8)).astype("f")
     before = step.state.copy()
     profile = step.profile(*batch)
@@ -67,13 +69,15 @@ def test_the_normal_build_has_no_clock():
     graph = product.graph
     assert "clock" not in Compilation(graph).text("loops") and "clock_gettime" not in Compilation(graph).text("llvm")
     timed = Compilation(graph, timed=True)
-    assert timed.text("loops").count("start clock") == len(timed.loops.sites) == 2 and "clock_gettime" in timed.text("llvm")
+    assert (timed.text("loops").count("start clock") == len(timed.loops.sites) == 2
+            and "clock_gettime" in timed.text("llvm"))
 
 
 def test_share_of_the_roofline():
     row = ProfileRow("k", None, "", 1, 1e-3, 10 ** 8, 10 ** 6)
     profile = Profile((row,), 1e-3, 1e-3, 1, peak=200.0, bandwidth=50.0)
-    assert row.gflops == pytest.approx(100) and row.gbytes == pytest.approx(1) and profile.share(row) == pytest.approx(0.5)
+    assert (row.gflops == pytest.approx(100) and row.gbytes == pytest.approx(1)
+            and profile.share(row) == pytest.approx(0.5))
     slow = ProfileRow("copy", None, "", 1, 1e-3, 0, 10 ** 7)
     assert profile.share(slow) == pytest.approx(0.2)
 
@@ -85,19 +89,22 @@ def test_the_plot_has_a_point_for_each_kernel_at_its_place():
     assert len(circles) == 2
     titles = [e.text for c in circles for e in c]
     assert titles[0].startswith("<a> & b: 50.0 GFLOP/s, 50.0 %")
-    assert float(circles[0].get("cx")) > float(circles[1].get("cx")) and float(circles[0].get("cy")) < float(circles[1].get("cy"))
+    assert (float(circles[0].get("cx")) > float(circles[1].get("cx"))
+            and float(circles[0].get("cy")) < float(circles[1].get("cy")))
 
 
 def test_command(tmp_path, capsys):
     path = tmp_path / "g.txt"
-    path.write_text('graph g(x: f32[64, 32]) state(w: f32[32, 16]) {\n  %0 = matmul(x, w) : f32[64, 16]\n  return %0\n}\n')
+    path.write_text('graph g(x: f32[64, 32]) state(w: f32[32, 16]) {\n  %0 = matmul(x, w) : f32[64, 16]\n  return '
+                    '%0\n}\n')
     assert cli.main(["profile", str(path), "--threads", "1", "--svg", str(tmp_path / "p.svg")]) == 0
     assert "matmul" in capsys.readouterr().out
     xml.fromstring((tmp_path / "p.svg").read_text())
 
 
 def test_the_plot_has_the_format_that_its_name_says(tmp_path):
-    step = gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=gc.optim.SGD(0.1), x=gc.f32[4, 3], y=gc.f32[4, 2], threads=1)
+    step = gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=gc.optim.SGD(0.1), x=gc.f32[4, 3], y=gc.f32[4, 2],
+                         threads=1)
     profile = step.profile(np.zeros((4, 3), np.float32), np.zeros((4, 2), np.float32), runs=1)
     with pytest.raises(gc.GraphError, match="saved as SVG: give a name that ends in .svg, got '.*roofline.png'"):
         profile.save(tmp_path / "roofline.png")

@@ -198,10 +198,12 @@ entry:
 
 
 def executable(text: str, inputs: dict, outputs: dict, result: str = "tuple", threads: int = 1, arena_bytes: int = 0,
-               scratch_bytes: int = 0, consts: bytes = b"", work_ns: int = 0, varies: bool = False, writes: bool = False, **options) -> Executable:
+               scratch_bytes: int = 0, consts: bytes = b"", work_ns: int = 0, varies: bool = False,
+               writes: bool = False, **options) -> Executable:
     """`text` compiled and loaded; inputs and outputs: name -> static tensor type."""
     signature = Signature(_specs(inputs), _specs(outputs), result, "f")
-    program = Program(compile_cached(text, runtime_target()), signature, arena_bytes, scratch_bytes, consts, work_ns, varies=varies, writes=writes)
+    program = Program(compile_cached(text, runtime_target()), signature, arena_bytes, scratch_bytes, consts, work_ns,
+                      varies=varies, writes=writes)
     return Executable(program, threads=threads, **options)
 
 
@@ -222,7 +224,8 @@ def add_one(**options) -> Executable:
 def tiles(count: int, threads: int, work: int = 1, **options) -> Executable:
     """f(x[count]) -> (x * 3 + arange, how often each tile ran); `work` sets how long a tile takes."""
     text = TILES.replace("COUNT", str(count)).replace("WORK", str(work))
-    return executable(text, {"x": f32[count]}, {"y": f32[count], "z": i64[count]}, threads=threads, scratch_bytes=8, **options)
+    return executable(text, {"x": f32[count]}, {"y": f32[count], "z": i64[count]}, threads=threads, scratch_bytes=8,
+                      **options)
 
 
 def _specs(types: dict) -> tuple[ArraySpec, ...]:

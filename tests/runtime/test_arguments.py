@@ -11,7 +11,8 @@ from graphc.ir.types import bool_, f32, i32
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.signature import ArraySpec, Signature
 
-SIGNATURE = Signature((ArraySpec("x", f32[2, 3]), ArraySpec("n", i32[()])), (ArraySpec("y", f32[2, 3]), ArraySpec("z", f32[2])), "tuple", "loss")
+SIGNATURE = Signature((ArraySpec("x", f32[2, 3]), ArraySpec("n", i32[()])),
+                      (ArraySpec("y", f32[2, 3]), ArraySpec("z", f32[2])), "tuple", "loss")
 X, N = np.ones((2, 3), np.float32), np.array(1, np.int32)
 
 
@@ -41,7 +42,9 @@ class OnGpu:
     ((X, N, N), {}, r"loss takes 2 arrays \(x, n\), got 3"),
     ((X, N), {"x": X}, "got the argument 'x' twice"),
     ((X, N), {"w": X}, "no argument 'w'; it takes x, n"),
-    ((X.astype("f8"), N), {}, r"argument 'x' of loss must be f32\[2, 3\] \(numpy float32\), got dtype float64; convert it: x.astype\(np.float32\)"),
+    ((X.astype("f8"), N), {},
+     r"argument 'x' of loss must be f32\[2, 3\] \(numpy float32\), got dtype float64; convert it: "
+     r"x.astype\(np.float32\)"),
     ((X[:1], N), {}, r"argument 'x' of loss must have shape \[2, 3\], got \[1, 3\]"),
     ((X.T, N), {}, r"must have shape \[2, 3\], got \[3, 2\]"),
     (([[1.0] * 3] * 2, N), {}, "must be an array f32.2, 3., got list"),
@@ -59,7 +62,8 @@ def test_mistakes(args, named, message):
 
 
 @pytest.mark.parametrize("x", [
-    X, np.asfortranarray(X), np.ones((4, 6), np.float32)[::2, ::2], np.broadcast_to(np.float32(1), (2, 3)), Tensor(X), memoryview(X),
+    X, np.asfortranarray(X), np.ones((4, 6), np.float32)[::2, ::2], np.broadcast_to(np.float32(1), (2, 3)), Tensor(X),
+    memoryview(X),
     np.ma.masked_array(X), np.frombuffer(b"\0" + X.tobytes(), np.uint8)[1:].view(np.float32).reshape(2, 3)])
 @pytest.mark.parametrize("n", [N, 1, np.int32(1), array.array("i", [1])[0]])
 def test_conversions(x, n):

@@ -64,12 +64,14 @@ assert add_one().call(np.array([1], np.float32))[0] == 2
 print(len(calls))
 """
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])]))
-    counts = [subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60).stdout for _ in range(2)]
+    counts = [subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60).stdout
+              for _ in range(2)]
     assert counts == ["2\n", "0\n"]
 
 
 @pytest.mark.parametrize("damage", [
-    lambda b: b"", lambda b: b[:10], lambda b: b[:-1], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b"x" + b[1:], lambda b: b + b"more",
+    lambda b: b"", lambda b: b[:10], lambda b: b[:-1], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b"x" + b[1:],
+    lambda b: b + b"more",
     lambda b: os.urandom(len(b))])
 def test_a_broken_entry_is_compiled_again(folder, codegen_calls, damage):
     jit.compile_cached(TEXT, runtime_target())

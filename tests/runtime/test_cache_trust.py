@@ -121,7 +121,8 @@ def test_the_folder_may_not_be_a_link_of_others(folder, tmp_path):
 
 
 @pytest.mark.parametrize("foreign", [
-    pytest.param(lambda path: os.chown(path, 1234, -1), marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")),
+    pytest.param(lambda path: os.chown(path, 1234, -1),
+                 marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")),
     lambda path: path.chmod(0o620), lambda path: path.chmod(0o602)])
 def test_entries_of_others_are_refused(folder, foreign):
     """With one warning, however many; what we store takes their place."""
@@ -174,7 +175,9 @@ def test_programs_survive_packing(folder):
 
 
 def test_a_large_captured_array_is_not_copied(folder):
-    """Compiling from the cache takes the array's own copy in the graph, and that of the program; its text alone would be twice as large."""
+    """Compiling from the cache takes the array's own copy in the graph, and that of the program; its text alone would
+    be twice as large.
+    """
     script = """
 import resource
 import numpy as np, graphc as gc
@@ -191,12 +194,14 @@ g = gc.compile(f)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / w.nbytes, float(np.abs(g(np.ones((8, 2000), np.float32))).sum()))
 """
     env = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
-    runs = [subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120) for _ in range(2)]
+    runs = [subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
+            for _ in range(2)]
     (cold, a), (cached, b) = (map(float, run.stdout.split()) for run in runs)
     assert a == b and cold < 2.5 and cached < 2, (cold, cached)
 
 
-EVALUATES = {"dsl/signature.py: eval", "cli_sources.py: exec_module"}      # annotations of the user's function; the module that a command names
+# annotations of the user's function; the module that a command names
+EVALUATES = {"dsl/signature.py: eval", "cli_sources.py: exec_module"}
 
 
 def test_the_stamp_is_of_all_sources():
@@ -212,7 +217,8 @@ def test_nothing_else_runs_what_a_file_holds():
         name, tree = path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text())
         imported = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
         imported += [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
-        found |= {f"{name}: {m}" for m in imported if m.split(".")[0] in ("pickle", "marshal", "shelve", "dill", "joblib", "runpy")}
+        found |= {f"{name}: {m}"
+                  for m in imported if m.split(".")[0] in ("pickle", "marshal", "shelve", "dill", "joblib", "runpy")}
         calls = [ast.unparse(n.func).split(".")[-1] for n in ast.walk(tree) if isinstance(n, ast.Call)]
         found |= {f"{name}: {c}" for c in calls if c in ("eval", "exec", "exec_module")}
         found |= {f"{name}: {n.arg}" for n in ast.walk(tree)

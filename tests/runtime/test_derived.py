@@ -13,7 +13,8 @@ X, Y = gc.f32[4, 16, 10, 10], gc.i32[4]
 
 def test_training_and_prediction_in_two_threads(rng=np.random.default_rng(3)):
     """Every prediction is that of some version of the state, never of a mixture."""
-    net = nn.Conv2d(32, 3, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.GlobalAvgPool2d() >> nn.Flatten() >> nn.Linear(40)
+    net = nn.Conv2d(32, 3,
+                    bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.GlobalAvgPool2d() >> nn.Flatten() >> nn.Linear(40)
     step = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=X, y=Y, seed=0, threads=2)
     x, y = rng.normal(size=X.shape).astype("f"), rng.integers(0, 40, 4).astype("i")
     predict = gc.compile(step.model, x=X, threads=1)

@@ -59,7 +59,8 @@ def test_exact_arrays_stay_native(x, only_native):
 
 
 @pytest.mark.parametrize("bad", [
-    lambda x: x.astype(np.float64), lambda x: np.array([1, 2], np.float32), lambda x: x.reshape(1, 1), lambda x: np.float32(1), lambda x: None,
+    lambda x: x.astype(np.float64), lambda x: np.array([1, 2], np.float32), lambda x: x.reshape(1, 1),
+    lambda x: np.float32(1), lambda x: None,
     lambda x: [1.5], lambda x: x.astype(">f4"), lambda x: x.view(np.recarray)])
 def test_everything_else_goes_the_slow_way(x, bad, only_native):
     exe = add_one()
@@ -75,7 +76,8 @@ def test_names_and_counts_go_the_slow_way(x, only_native):
     frozen = x.copy()
     frozen.flags.writeable = False
     for call in (lambda: run(), lambda: run(x, x), lambda: run(x=x), lambda: run(x, out=x), lambda: run(x, out=frozen),
-                 lambda: run(x, out=(x.copy(),)), lambda: run(x, out=None), lambda: run(x, what=x.copy()), lambda: run(out=x.copy())):
+                 lambda: run(x, out=(x.copy(),)), lambda: run(x, out=None), lambda: run(x, what=x.copy()),
+                 lambda: run(out=x.copy())):
         with pytest.raises(AssertionError, match="slow path"):
             call()
 
@@ -172,7 +174,8 @@ def test_status_words_order_by_node():
 
 
 def test_consts_and_arena():
-    exe = executable(MEMORY, {"x": f32[4]}, {"y": f32[8]}, "array", arena_bytes=64, consts=np.arange(4, dtype=np.float32).tobytes())
+    exe = executable(MEMORY, {"x": f32[4]}, {"y": f32[8]}, "array", arena_bytes=64,
+                     consts=np.arange(4, dtype=np.float32).tobytes())
     x = np.array([5, 6, 7, 8], np.float32)
     run = warm(exe, x)
     np.testing.assert_array_equal(run(x), [0, 1, 2, 3, 5, 6, 7, 8])

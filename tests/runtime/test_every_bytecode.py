@@ -1,5 +1,5 @@
-"""An exception before any bytecode of graphc, as Ctrl-C may raise one: whatever it interrupts, the next call works, at once, in every thread, with
-the right result, and a state is the old or the new one.
+"""An exception before any bytecode of graphc, as Ctrl-C may raise one: whatever it interrupts, the next call works, at
+once, in every thread, with the right result, and a state is the old or the new one.
 """
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from graphc.dsl.context import DECLARED, STACK
 from graphc.nn.decode import DECODING
 from graphc.nn.path import FRAMES
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")      # finalizers were interrupted, too
+# finalizers were interrupted, too
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 PACKAGE = str(Path(gc.__file__).parent)
 POINTS = 120                    # of an operation at most, evenly spread with a random start
-SECONDS = 30                    # more than any operation here takes on a busy machine; a call that waits for ever is far beyond
+# more than any operation here takes on a busy machine; a call that waits for ever is far beyond
+SECONDS = 30
 VARIABLES = (STACK, DECLARED, FRAMES, DECODING)
 
 
@@ -32,7 +34,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupter:
-    """A trace function that counts the bytecodes in graphc's frames of one thread, and raises before number `at` (0: never)."""
+    """A trace function that counts the bytecodes in graphc's frames of one thread, and raises before number `at` (0:
+    never).
+    """
 
     def __init__(self, at: int = 0, files: str = PACKAGE):
         self.at, self.files, self.count = at, files, 0
@@ -60,7 +64,8 @@ class Interrupter:
             return True
         finally:
             sys.settrace(before)
-        return self.at != 0 and self.count >= self.at       # a finalizer was: Python prints and drops what is raised there
+        # a finalizer was: Python prints and drops what is raised there
+        return self.at != 0 and self.count >= self.at
 
 
 @contextmanager
@@ -77,8 +82,9 @@ def deadline():
 
 
 def sweep(operation, prepare, check, points: int = POINTS, seed: int = 0, files: str = PACKAGE) -> None:
-    """`prepare()`, then `operation()` with an exception at a bytecode, then `check()` here and in another thread; for bytecodes spread over all of
-    them."""
+    """`prepare()`, then `operation()` with an exception at a bytecode, then `check()` here and in another thread;
+    for bytecodes spread over all of them.
+    """
     prepare()
     operation()                     # what only the first call does is another operation
     prepare()
@@ -127,7 +133,8 @@ def test_calls(way):
     run = gc.compile(scaled, threads=2)
     expected, out = run(A, B), np.empty(4, np.float32)
     np.testing.assert_allclose(expected, PRODUCT, rtol=1e-6)
-    calls = {"named": lambda: run(x=A, y=B), "out": lambda: run(A, y=B, out=out), "converted": lambda: run(np.repeat(A, 2)[::2], B),
+    calls = {"named": lambda: run(x=A, y=B), "out": lambda: run(A, y=B, out=out),
+             "converted": lambda: run(np.repeat(A, 2)[::2], B),
              "long": lambda: run(A, B), "threads": lambda: run.executable.run([A, B], [out], 3)}
 
     def prepare():
@@ -147,7 +154,8 @@ class Trained:
 
     def __init__(self):
         net = nn.Linear(5) >> nn.BatchNorm1d() >> nn.relu >> nn.Linear(3)
-        self.step = gc.train_step(net, loss=nn.mse, optimizer=optim.AdamW(0.01), x=gc.f32[4, 6], y=gc.f32[4, 3], seed=1, threads=2)
+        self.step = gc.train_step(net, loss=nn.mse, optimizer=optim.AdamW(0.01), x=gc.f32[4, 6], y=gc.f32[4, 3], seed=1,
+                                  threads=2)
         rng = np.random.default_rng(0)
         self.batch = rng.standard_normal((4, 6)).astype("f"), rng.standard_normal((4, 3)).astype("f")
         self.old = self.step.state.copy()
@@ -168,7 +176,8 @@ class Trained:
         """The state is that of before or after a step, and the next step, from the old one, is right."""
         with self.lock:
             found = {name: a.tobytes() for name, a in self.step.state.copy().items()}
-            name = next(n for n, values in (("old", self.old), ("new", self.new)) if found == {k: a.tobytes() for k, a in values.items()})
+            name = next(n for n, values in (("old", self.old), ("new", self.new))
+                        if found == {k: a.tobytes() for k, a in values.items()})
             assert self.predict(self.batch[0]).tobytes() == self.after[name]
             self.back()
             assert self.step(*self.batch) == self.loss
@@ -208,7 +217,8 @@ def test_a_state_is_old_or_new(name, trained, tmp_path):
         trained.back()
         for run in runs:
             run._descriptor.switch(enabled=not long, release=long)
-    sweep(operations(trained, tmp_path)[name], prepare, trained.is_whole, 30 if name in ("profile", "compile", "evaluate") else POINTS)
+    sweep(operations(trained, tmp_path)[name], prepare, trained.is_whole,
+          30 if name in ("profile", "compile", "evaluate") else POINTS)
 
 
 def test_writing_one_array(trained):

@@ -66,7 +66,9 @@ def test_forks_while_another_thread_compiles(monkeypatch):
 
 
 def test_a_fork_while_another_thread_loads_the_compiler():
-    """The first compile of a process imports the compiler and LLVM: a fork in the middle of that leaves nothing half imported."""
+    """The first compile of a process imports the compiler and LLVM: a fork in the middle of that leaves nothing half
+    imported.
+    """
     script = """
 import os, signal, sys, threading, time
 import numpy as np, graphc as gc
@@ -85,7 +87,8 @@ thread.join()
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     for delay in (0.0, 0.02, 0.08):
-        done = subprocess.run([sys.executable, "-c", script, str(delay)], env=dict(os.environ, PYTHONPATH=str(ROOT)), timeout=60)
+        done = subprocess.run([sys.executable, "-c", script, str(delay)], env=dict(os.environ, PYTHONPATH=str(ROOT)),
+                              timeout=60)
         assert done.returncode == 0
 
 

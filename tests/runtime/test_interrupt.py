@@ -42,7 +42,8 @@ def test_interrupt_of_an_endless_call():
     assert stopped > 0
     time.sleep(0.02)
     assert count[0] == stopped
-    for _ in range(4):                          # again: nothing was left behind, and a call that was left early does not count as short
+    # again: nothing was left behind, and a call that was left early does not count as short
+    for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
             interrupt_after(0.05)
             exe.call()

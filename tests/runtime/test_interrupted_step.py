@@ -1,7 +1,8 @@
-"""Ctrl-C at any moment of a long training step, between kernels and inside them: the state is that of before or after it.
+"""Ctrl-C at any moment of a long training step, between kernels and inside them: the state is that of before or after
+it.
 
-It stands among the tests of the runtime because the suite repeats the native calls of all others and restores the state in between, which Ctrl-C would
-meet too.
+It stands among the tests of the runtime because the suite repeats the native calls of all others and restores the state
+in between, which Ctrl-C would meet too.
 """
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ SHARE = 24                      # interrupted steps
 def test_a_state_is_old_or_new(optimizer, monkeypatch):
     monkeypatch.setenv("GRAPHC_ORACLE", "0")
     net = nn.Linear(512) >> gc.tanh >> nn.Linear(512) >> gc.tanh >> nn.Linear(512) >> gc.tanh >> nn.Linear(64)
-    step = gc.train_step(net, loss=nn.mse, optimizer=optimizer, x=gc.f32[1024, 256], y=gc.f32[1024, 64], seed=0, threads=2)
+    step = gc.train_step(net, loss=nn.mse, optimizer=optimizer, x=gc.f32[1024, 256], y=gc.f32[1024, 64], seed=0,
+                         threads=2)
     rng = np.random.default_rng(0)
     batch = rng.standard_normal((1024, 256)).astype("f"), rng.standard_normal((1024, 64)).astype("f")
     step(*batch)
@@ -50,7 +52,8 @@ def test_a_state_is_old_or_new(optimizer, monkeypatch):
             pass
         timer.join()
         found = step.state.copy()
-        whole = [name for name, values in (("old", old), ("new", new)) if all(found[n].tobytes() == a.tobytes() for n, a in values.items())]
+        whole = [name for name, values in (("old", old), ("new", new))
+                 if all(found[n].tobytes() == a.tobytes() for n, a in values.items())]
         assert whole, k
         seen.update(whole)
     step.state.load(old, "test")

@@ -58,7 +58,8 @@ def test_products_and_sums_are_not_contracted(target):
 
 def test_wide_vectors_stay_wide():
     text = MULTIPLY_ADD.replace("8 x", "16 x").replace("i64 32", "i64 64")
-    assert "zmm" in jit.assembly(text, AVX512) and "ymm" in jit.assembly(text, AVX2) and "xmm" in jit.assembly(text, SSE2)
+    assert "zmm" in jit.assembly(text,
+                                 AVX512) and "ymm" in jit.assembly(text, AVX2) and "xmm" in jit.assembly(text, SSE2)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
@@ -100,7 +101,8 @@ def test_unknown_symbols_are_our_bug():
 def test_imports():
     text = "declare i32 @given()\ndefine i32 @gc_main(ptr %ctx) nounwind {\n  %r = call i32 @given()\n  ret i32 %r\n}\n"
     callback = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 42)
-    loaded = jit.load_object(jit.compile_object(text, runtime_target()), imports={"given": ctypes.cast(callback, ctypes.c_void_p).value})
+    loaded = jit.load_object(jit.compile_object(text, runtime_target()),
+                             imports={"given": ctypes.cast(callback, ctypes.c_void_p).value})
     assert ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(loaded.address("gc_main"))(None) == 42
 
 
@@ -153,7 +155,9 @@ def test_code_for_another_machine_is_not_loaded():
 
 
 def test_cache_sizes(tmp_path):
-    for k, (kind, level, size) in enumerate([("Data", 1, "48K"), ("Instruction", 1, "64K"), ("Unified", 2, "2M"), ("Unified", 3, "?")]):
+    for k, (kind, level,
+            size) in enumerate([("Data", 1, "48K"), ("Instruction", 1, "64K"), ("Unified", 2, "2M"),
+                                ("Unified", 3, "?")]):
         folder = tmp_path / f"index{k}"
         folder.mkdir()
         for name, value in (("type", kind), ("level", level), ("size", size)):

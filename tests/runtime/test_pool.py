@@ -156,7 +156,8 @@ def test_default_threads_are_those_we_may_use(monkeypatch):
 @pytest.mark.parametrize("own, files, cpus", [
     ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000"}, 1.5),
     ("0::/\n", {"cpu.max": "50000 100000"}, 0.5),
-    ("3:cpu,cpuacct:/x\n0::/\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "200000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"}, 2.0),
+    ("3:cpu,cpuacct:/x\n0::/\n",
+     {"cpu,cpuacct/x/cpu.cfs_quota_us": "200000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"}, 2.0),
     ("1:cpu:/host/path\n", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3.0),
     ("1:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, math.inf),
     ("1:memory:/x\n", {}, math.inf),
@@ -197,7 +198,9 @@ define i32 @gc_main(ptr %ctx) nounwind {{
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
 def test_woken_workers_run_beside_their_caller():
-    """Workers that slept help on other CPUs, also where the scheduler packs threads; some of the calls find the machine busy."""
+    """Workers that slept help on other CPUs, also where the scheduler packs threads; some of the calls find the machine
+    busy.
+    """
     exe, most = executable(SEEN, {}, {"y": i32[256]}, "array", threads=4, scratch_bytes=8), 0
     for _ in range(40):
         time.sleep(0.005)
@@ -254,7 +257,9 @@ for long in (False, True):                      # calls that the helper thread m
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
 def test_workers_follow_the_affinity_of_their_caller():
-    """`taskset -ap` and sched_setaffinity of a running process reach workers, those too that sleep on a CPU of their own just then."""
+    """`taskset -ap` and sched_setaffinity of a running process reach workers, those too that sleep on a CPU of their
+    own just then.
+    """
     here = Path(__file__).parent
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(here), str(here.parents[1])]), OPENBLAS_NUM_THREADS="1")
     done = subprocess.run([sys.executable, "-c", FOLLOWS], env=env, timeout=300, capture_output=True, text=True)

@@ -1,4 +1,6 @@
-"""A thread that the system takes off its CPU in the middle of a tile goes on elsewhere, and runs where it may afterwards."""
+"""A thread that the system takes off its CPU in the middle of a tile goes on elsewhere, and runs where it may
+afterwards.
+"""
 from __future__ import annotations
 
 import json
@@ -50,7 +52,9 @@ print(json.dumps(dict(moved=pool().moved, same=same, caller=caller, everywhere=e
 
 
 def loaded(cpus: int, threads: int, wanted: int, busy: int = 1) -> dict:
-    """Products on the first `cpus` CPUs, `busy` of which another program never leaves, until `wanted` threads have been moved."""
+    """Products on the first `cpus` CPUs, `busy` of which another program never leaves, until `wanted` threads have been
+    moved.
+    """
     program = [sys.executable, "-c", LOADED, str(threads), str(SECONDS), str(wanted), str(busy)]
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, set(CPUS[:cpus]))
@@ -84,14 +88,17 @@ def tells_run_time() -> bool:
         thread.join()
 
 
-needs_run_time = pytest.mark.skipif(not tells_run_time(), reason="the system does not tell how long another thread has run")
+needs_run_time = pytest.mark.skipif(not tells_run_time(),
+                                    reason="the system does not tell how long another thread has run")
 
 
 @needs_run_time
 @pytest.mark.skipif(len(CPUS) < 2, reason="one CPU")
 @pytest.mark.parametrize("threads", [2, 3])
 def test_whoever_loses_its_cpu_is_moved(threads):
-    """Two CPUs and a loop on one of them: callers and workers lose it, the caller helps or a worker does. Same bits, own affinities."""
+    """Two CPUs and a loop on one of them: callers and workers lose it, the caller helps or a worker does. Same bits,
+    own affinities.
+    """
     seen = loaded(2, threads, 20)
     assert seen["moved"] >= 20
     assert seen["same"] and seen["caller"] and seen["everywhere"]

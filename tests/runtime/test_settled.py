@@ -1,4 +1,6 @@
-"""Parameters that nobody can change any more: what is derived from them is made while the network is compiled, and what only that needs is let go."""
+"""Parameters that nobody can change any more: what is derived from them is made while the network is compiled, and what
+only that needs is let go.
+"""
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,8 @@ X = gc.f32[4, 24, 9, 9]
 
 def _network():
     """A convolution in Winograd's form, a strided one, a batch norm that is folded, and products."""
-    return (nn.Conv2d(32, 3, padding=1, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48, 3, stride=2) >> nn.relu >> nn.Flatten()
+    return (nn.Conv2d(32, 3, padding=1, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48, 3, stride=2)
+            >> nn.relu >> nn.Flatten()
             >> nn.Linear(40) >> nn.tanh >> nn.Linear(7))
 
 
@@ -65,7 +68,8 @@ def test_a_parameter_that_is_a_result_is_kept():
 
 def test_a_parameter_that_a_loop_reads_is_kept():
     net = nn.GRU(33) >> nn.Linear(5)
-    state = gc.train_step(net, loss=nn.mse, optimizer=gc.optim.SGD(0.1), x=gc.f32[6, 2, 8], y=gc.f32[6, 2, 5], seed=0).state
+    state = gc.train_step(net, loss=nn.mse, optimizer=gc.optim.SGD(0.1), x=gc.f32[6, 2, 8], y=gc.f32[6, 2, 5],
+                          seed=0).state
     x = np.random.default_rng(0).normal(size=(6, 2, 8)).astype("f")
     own, shared = (gc.compile(net, x=gc.f32[6, 2, 8], state=s)(x) for s in (state.copy(), state))
     np.testing.assert_array_equal(own, shared)

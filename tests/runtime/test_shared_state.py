@@ -13,7 +13,8 @@ def test_no_step_is_lost_whoever_makes_it():
     """Each call has the state to itself, also what is derived from it."""
     net = nn.Linear(64) >> nn.tanh >> nn.Linear(3)
     first = gc.train_step(lambda x: nn.mse(net(x), x), optimizer=optim.Adam(1e-3), x=gc.f32[8, 3])
-    second = gc.train_step(lambda x: nn.mse(net(x), x * 2), optimizer=optim.SGD(1e-2), x=gc.f32[8, 3], state=first.state)
+    second = gc.train_step(lambda x: nn.mse(net(x), x * 2), optimizer=optim.SGD(1e-2), x=gc.f32[8, 3],
+                           state=first.state)
     failures = []
 
     def work(step):

@@ -1,5 +1,6 @@
-"""Nobody waits for ever: not where a thread cannot start, not at the exit of the interpreter, not in signal handlers and finalizers that use a
-state."""
+"""Nobody waits for ever: not where a thread cannot start, not at the exit of the interpreter, not in signal handlers
+and finalizers that use a state.
+"""
 from __future__ import annotations
 
 import _thread
@@ -33,7 +34,8 @@ step = gc.train_step(nn.Linear(3), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f
 def run(script: str, seconds: int = 60) -> str:
     """What the script prints; it ends by itself, with status 0."""
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])]))
-    done = subprocess.run([sys.executable, "-c", SETUP + script], env=env, timeout=seconds, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", SETUP + script], env=env, timeout=seconds, capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -53,7 +55,9 @@ def test_a_call_in_a_finalizer_at_exit(before, result):
     assert run(f"{FINALIZER}\n{before}\nlast = Last()\n").split()[1:2] == result
 
 
-@pytest.mark.parametrize("way", ["atexit.register(step, x, y)", "threading.Thread(target=lambda: (time.sleep(0.2), step(x, y))).start()"])
+@pytest.mark.parametrize("way",
+                         ["atexit.register(step, x, y)",
+                          "threading.Thread(target=lambda: (time.sleep(0.2), step(x, y))).start()"])
 def test_calls_at_other_stages_of_exit(way):
     run(f"step(x, y)\n{way}\n")
 
@@ -111,7 +115,8 @@ def test_an_exception_while_the_helper_starts(monkeypatch, error):
 
 
 def trained():
-    step = gc.train_step(gc.nn.Linear(64), loss=gc.nn.mse, optimizer=gc.optim.AdamW(0.01), x=gc.f32[8, 64], y=gc.f32[8, 64])
+    step = gc.train_step(gc.nn.Linear(64), loss=gc.nn.mse, optimizer=gc.optim.AdamW(0.01), x=gc.f32[8, 64],
+                         y=gc.f32[8, 64])
     rng = np.random.default_rng(0)
     batch = rng.standard_normal((8, 64)).astype("f"), rng.standard_normal((8, 64)).astype("f")
     return step, batch
@@ -149,7 +154,9 @@ def test_a_handler_that_saves(tmp_path):
 
 
 def test_finalizers_that_step():
-    """The collector may run between any two allocations: a finalizer in it uses the state that is being read or written."""
+    """The collector may run between any two allocations: a finalizer in it uses the state that is being read or
+    written.
+    """
     step, batch = trained()
     calls = []
 

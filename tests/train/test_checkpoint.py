@@ -79,10 +79,12 @@ def test_a_mismatching_checkpoint_changes_nothing(tmp_path):
 
 
 def test_scalars_bools_and_empty_arrays_survive(tmp_path):
-    arrays = {"a": np.array(3, np.int64), "b": np.array([True, False]), "c": np.zeros((0, 4), np.float64), "d": np.float32(1.5).reshape(())}
+    arrays = {"a": np.array(3, np.int64), "b": np.array([True, False]), "c": np.zeros((0, 4), np.float64),
+              "d": np.float32(1.5).reshape(())}
     save_arrays(tmp_path / "a", arrays)
     found = load_arrays(tmp_path / "a")
-    assert all(np.array_equal(found[n], a) and found[n].dtype == a.dtype and found[n].shape == a.shape for n, a in arrays.items())
+    assert all(np.array_equal(found[n], a) and found[n].dtype == a.dtype and found[n].shape == a.shape
+               for n, a in arrays.items())
 
 
 def test_weights_from_elsewhere_load_in_part(tmp_path):

@@ -1,5 +1,6 @@
-"""Damaged checkpoints: every single flip of a bit, pairs of flips, and a bounded share of what `tests.fuzz.checkpoint` does. Whole ones: of graphc,
-of its older versions, of other programs."""
+"""Damaged checkpoints: every single flip of a bit, pairs of flips, and a bounded share of what
+`tests.fuzz.checkpoint` does. Whole ones: of graphc, of its older versions, of other programs.
+"""
 from __future__ import annotations
 
 import json
@@ -72,20 +73,24 @@ def test_other_programs_read_it(saved, tmp_path):
     """The file is plain safetensors, with aligned arrays; empty checkpoints and odd names included."""
     path, whole = saved
     assert all(np.array_equal(a, SMALL[n]) and a.dtype == SMALL[n].dtype for n, a in load_file(path).items())
-    odd = {"quote\"d \\ ü 漢": np.arange(3), "": np.zeros((0, 2), np.float32), "c": np.float32(2), "b": np.ones((2, 3), bool), "t": np.ones((3, 2)).T,
-           "swapped": np.arange(3, dtype=">f8"), "half": np.ones(3, np.float16), "byte": np.ones(5, np.uint8), "z": np.ones(2, np.complex64)}
+    odd = {"quote\"d \\ ü 漢": np.arange(3), "": np.zeros((0, 2), np.float32), "c": np.float32(2),
+           "b": np.ones((2, 3), bool), "t": np.ones((3, 2)).T,
+           "swapped": np.arange(3, dtype=">f8"), "half": np.ones(3, np.float16), "byte": np.ones(5, np.uint8),
+           "z": np.ones(2, np.complex64)}
     for arrays in (odd, {}):
         save_arrays(path, arrays)
         for found in (load_file(path), load_arrays(path)):
             assert found.keys() == arrays.keys()
-            assert all(np.array_equal(found[n], a) and found[n].shape == a.shape and found[n].dtype == a.dtype.newbyteorder("=") for n, a in arrays.items())
+            assert all(np.array_equal(found[n], a) and found[n].shape == a.shape
+                       and found[n].dtype == a.dtype.newbyteorder("=") for n, a in arrays.items())
     with safe_open(path, "numpy") as file:
         assert file.metadata()["format"] == "graphc"
 
 
 def test_other_programs_files_load(tmp_path):
     arrays = {"a": np.arange(4.0), "b": np.arange(3, dtype=np.int32)}
-    for metadata in (None, {"format": "pt"}, {"format": "np", "sha256": "of something", "crc32": "too"}, {"format": "graphc"}, {"crc32": "[]"}):
+    for metadata in (None, {"format": "pt"}, {"format": "np", "sha256": "of something", "crc32": "too"},
+                     {"format": "graphc"}, {"crc32": "[]"}):
         save_file(arrays, tmp_path / "a", metadata)
         assert all(np.array_equal(load_arrays(tmp_path / "a")[n], a) for n, a in arrays.items())
 

@@ -38,10 +38,12 @@ def explained(y, target):
 @pytest.mark.parametrize("cuts", CUTS)
 def test_batches_make_no_difference(cuts):
     step = trained(nn.Linear(8) >> nn.tanh >> nn.Linear(1), nn.bce, gc.f32[30, 1])
-    found = step.evaluate([(X[a:b], B[a:b]) for a, b in cuts], accuracy=nn.accuracy, recall=recall, area=area, r2=explained, mse=nn.mse)
+    found = step.evaluate([(X[a:b], B[a:b]) for a, b in cuts], accuracy=nn.accuracy, recall=recall, area=area,
+                          r2=explained, mse=nn.mse)
     y = gc.compile(step.model, x=gc.f32[30, 4])(X)[:, 0].astype(np.float64)
     yes, t = y > 0, B[:, 0]
-    np.testing.assert_allclose(found["loss"], np.mean(np.log1p(np.exp(-y)) * t + np.log1p(np.exp(y)) * (1 - t)), rtol=1e-5)
+    np.testing.assert_allclose(found["loss"], np.mean(np.log1p(np.exp(-y)) * t + np.log1p(np.exp(y)) * (1 - t)),
+                               rtol=1e-5)
     assert found["accuracy"] == pytest.approx(np.mean(yes == (t > 0)), rel=1e-6) and 0.5 < found["accuracy"]
     assert found["recall"] == pytest.approx(np.sum(yes & (t > 0)) / t.sum(), rel=1e-6)
     assert found["area"] == pytest.approx(np.mean([a > b for a in y[t > 0] for b in y[t == 0]]), rel=1e-6)
@@ -76,11 +78,15 @@ def test_arrays_that_a_function_reports_are_joined():
 
 def test_mistakes():
     step = trained(nn.Linear(1), nn.bce, gc.f32[30, 1])
-    with pytest.raises(gc.GraphError, match=r"evaluate takes batches, each a tuple of arrays: \[\(x, y\)\]; got ndarray as a batch"):
+    with pytest.raises(gc.GraphError,
+                       match=r"evaluate takes batches, each a tuple of arrays: \[\(x, y\)\]; got ndarray as a batch"):
         step.evaluate((X, B))
-    with pytest.raises(gc.GraphError, match="metric rounded cannot work on symbolic arrays .*those of numpy arrays, as scikit-learn's"):
+    with pytest.raises(gc.GraphError,
+                       match="metric rounded cannot work on symbolic arrays .*those of numpy arrays, as "
+                             "scikit-learn's"):
         step.evaluate([(X, B)], rounded=lambda y, t: y.no_such_thing.round() if False else {}[t])
-    with pytest.raises(gc.GraphError, match="loss= takes a function of prediction and target such as nn.mse, got 'mse'"):
+    with pytest.raises(gc.GraphError,
+                       match="loss= takes a function of prediction and target such as nn.mse, got 'mse'"):
         gc.train_step(nn.Linear(1), loss="mse", optimizer=optim.SGD(0.1), x=gc.f32[3, 4], y=gc.f32[3, 1])
 
 
@@ -89,7 +95,8 @@ def test_mistakes():
 def accuracy(logits, target, **options):
     arrays = {"logits": np.float32(logits), "target": np.asarray(target)}
     names = {"float32": gc.f32, "int32": gc.i32, "bool": gc.bool_, "int64": gc.i64}
-    run = gc.compile(lambda logits, target: nn.accuracy(logits, target, **options), **{n: names[str(a.dtype)][a.shape] for n, a in arrays.items()})
+    run = gc.compile(lambda logits, target: nn.accuracy(logits, target, **options),
+                     **{n: names[str(a.dtype)][a.shape] for n, a in arrays.items()})
     return float(run(*arrays.values()))
 
 
@@ -107,7 +114,8 @@ def test_accuracy(logits, target, wanted):
 
 def test_accuracy_of_one_logit_leaves_steps_out():
     logits = [[[1.0], [-1.0]], [[1.0], [-1.0]], [[-1.0], [1.0]]]            # [T, B, 1]
-    assert accuracy(logits, np.int32([[1, 0], [0, 1], [0, 1]]), mask=np.array([[True, True], [False, True], [True, True]])) == pytest.approx(0.8)
+    assert accuracy(logits, np.int32([[1, 0], [0, 1], [0, 1]]),
+                    mask=np.array([[True, True], [False, True], [True, True]])) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("shapes, text", [

@@ -47,16 +47,19 @@ CASES = {
     "rmsprop momentum": (optim.RMSprop(0.01, momentum=0.9), rmsprop(0.9)),
     "exponential": (optim.SGD(optim.exponential(0.1, 0.9)), sgd(lr=lambda t: 0.1 * 0.9 ** t)),
     "step": (optim.SGD(optim.step_decay(0.1, 5, 0.5)), sgd(lr=lambda t: 0.1 * 0.5 ** (t // 5))),
-    "cosine": (optim.Adam(optim.cosine(0.01, 10, 0.001)), adam(lr=lambda t: 0.001 + 0.009 * (1 + np.cos(np.pi * min(t / 10, 1))) / 2)),
+    "cosine": (optim.Adam(optim.cosine(0.01, 10, 0.001)),
+               adam(lr=lambda t: 0.001 + 0.009 * (1 + np.cos(np.pi * min(t / 10, 1))) / 2)),
     "warmup": (optim.SGD(optim.warmup(0.1, 4)), sgd(lr=lambda t: 0.1 * min((t + 1) / 4, 1))),
     "warmup cosine": (optim.SGD(optim.warmup(optim.cosine(0.1, 10), 4)),
-                      sgd(lr=lambda t: 0.1 * min((t + 1) / 4, 1) * (1 + np.cos(np.pi * min(max(t - 4, 0) / 10, 1))) / 2)),
+                      sgd(lr=lambda t: 0.1 * min((t + 1) / 4, 1) * (1 + np.cos(np.pi * min(max(t - 4, 0) / 10, 1)))
+                          / 2)),
     "constant": (optim.SGD(optim.constant(0.1)), sgd()),
 }
 
 
 def linear_step(optimizer, **options):
-    return gc.train_step(nn.Linear(1), loss=nn.mse, optimizer=optimizer, x=gc.f32[16, 3], y=gc.f32[16, 1], seed=3, **options)
+    return gc.train_step(nn.Linear(1), loss=nn.mse, optimizer=optimizer, x=gc.f32[16, 3], y=gc.f32[16, 1], seed=3,
+                         **options)
 
 
 def gradients(w, b):
@@ -80,7 +83,8 @@ def test_twenty_steps_match_the_formula(name, engine):
 
 
 def test_groups_change_options_of_some_parameters(engine):
-    step = linear_step(optim.AdamW(0.01, weight_decay=0.1, groups=[optim.no_decay(), optim.group(lambda n, s: n == "weight", lr=0.02)]))
+    step = linear_step(optim.AdamW(0.01, weight_decay=0.1,
+                                   groups=[optim.no_decay(), optim.group(lambda n, s: n == "weight", lr=0.02)]))
     w, b = step.state["weight"].astype(np.float64), step.state["bias"].astype(np.float64)
     slots, decayed, plain = ({}, {}), adam(0.1, True, lr=lambda t: 0.02), adam()
     for t in range(3):
@@ -104,7 +108,8 @@ def test_clipping_scales_all_gradients_by_one_factor(engine):
 
 def test_accumulation_applies_the_mean_gradient_every_kth_call(engine):
     step = linear_step(optim.Adam(0.01, accumulate=2))
-    half = gc.train_step(nn.Linear(1), loss=nn.mse, optimizer=optim.Adam(0.01), x=gc.f32[16, 3], y=gc.f32[16, 1], seed=3)
+    half = gc.train_step(nn.Linear(1), loss=nn.mse, optimizer=optim.Adam(0.01), x=gc.f32[16, 3], y=gc.f32[16, 1],
+                         seed=3)
     start = step.state["weight"]
     parts = (X[:8], Y[:8]), (X[8:], Y[8:])
     for _ in range(3):

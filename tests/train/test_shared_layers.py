@@ -1,4 +1,6 @@
-"""Training steps that use the same layers: one set of parameters by state=, and an error where each would train its own."""
+"""Training steps that use the same layers: one set of parameters by state=, and an error where each would train its
+own.
+"""
 import copy
 import gc as collector
 import pickle
@@ -25,7 +27,8 @@ def gan(width=16, **options):
         return nn.bce(critic(generator(z)), 1.0)
     d_step = gc.train_step(d_loss, optimizer=optim.Adam(0.05), trainable=critic, z=gc.f32[8, 3], real=gc.f32[8, 2])
     shared = {"state": d_step.state} | options
-    return d_step, gc.train_step(g_loss, optimizer=optim.SGD(0.5), trainable=generator, z=gc.f32[8, 3], **shared), generator
+    return d_step, gc.train_step(g_loss, optimizer=optim.SGD(0.5), trainable=generator, z=gc.f32[8, 3],
+                                 **shared), generator
 
 
 def critic_of(step, x):
@@ -47,7 +50,8 @@ def test_steps_with_one_state_train_one_network(engine):
         if make:
             real, made = critic_of(d_step, REAL), critic_of(d_step, make(Z))
             again = d_step.evaluate([(Z, REAL)])["loss"]
-            assert again == pytest.approx(np.mean(np.log1p(np.exp(-real))) + np.mean(np.log1p(np.exp(made))), rel=1e-4) and again != loss
+            assert again == pytest.approx(np.mean(np.log1p(np.exp(-real))) + np.mean(np.log1p(np.exp(made))),
+                                          rel=1e-4) and again != loss
             assert g_step(Z) == pytest.approx(np.mean(np.log1p(np.exp(-made))), rel=1e-4)
         else:
             g_step(Z)
@@ -81,13 +85,15 @@ def test_optimizer_arrays_are_a_steps_own(engine):
     net = nn.Linear(2)
     first = gc.train_step(net, loss=nn.mse, optimizer=optim.Adam(0.1), x=gc.f32[8, 3], y=gc.f32[8, 2])
     first(Z, REAL)
-    second = gc.train_step(net, loss=nn.mse, optimizer=optim.Adam(0.01), x=gc.f32[8, 3], y=gc.f32[8, 2], state=first.state)
+    second = gc.train_step(net, loss=nn.mse, optimizer=optim.Adam(0.01), x=gc.f32[8, 3], y=gc.f32[8, 2],
+                           state=first.state)
     assert first.state["step"] == 1 and second.state["step.2"] == 0
     assert not first.state["optim.2.exp_avg.weight"].any() and first.state["optim.exp_avg.weight"].any()
     before = first.state.copy()
     second(Z, REAL)
     assert not np.array_equal(before["weight"], first.state["weight"])
-    assert np.array_equal(before["optim.exp_avg.weight"], first.state["optim.exp_avg.weight"]) and first.state["step"] == 1
+    assert np.array_equal(before["optim.exp_avg.weight"],
+                          first.state["optim.exp_avg.weight"]) and first.state["step"] == 1
 
 
 def test_a_cell_run_again_does_not_pile_up_arrays():
@@ -95,7 +101,8 @@ def test_a_cell_run_again_does_not_pile_up_arrays():
     first = gc.train_step(net, loss=nn.mse, optimizer=optim.Adam(0.1), x=gc.f32[8, 3], y=gc.f32[8, 2])
     sizes = []
     for _ in range(5):
-        second = gc.train_step(net, loss=nn.mse, optimizer=optim.Adam(0.1), x=gc.f32[8, 3], y=gc.f32[8, 2], state=first.state)
+        second = gc.train_step(net, loss=nn.mse, optimizer=optim.Adam(0.1), x=gc.f32[8, 3], y=gc.f32[8, 2],
+                               state=first.state)
         second(Z, REAL)
         sizes.append(len(first.state))
     assert len(set(sizes[1:])) == 1 and sizes[-1] == 2 + 3 * 5       # the one before lives until the new one is made
@@ -119,7 +126,9 @@ def test_layers_of_one_name_are_not_taken_for_each_other():
     first = gc.train_step(nn.Linear(2), **options)
     with pytest.raises(gc.GraphError, match="the state has weight of another layer"):
         gc.train_step(nn.Linear(2), state=first.state, **options)
-    with pytest.raises(gc.GraphError, match='state= takes the state of another step, step.state, to share layers with it, or "own"; got dict'):
+    with pytest.raises(gc.GraphError,
+                       match='state= takes the state of another step, step.state, to share layers with it, or "own"; '
+                             'got dict'):
         gc.train_step(nn.Linear(2), state=first.state.copy(), **options)
 
 
@@ -145,7 +154,9 @@ def test_the_second_step_that_trains_a_layer_apart_is_refused(engine):
     first, second = two(nn.Linear(2))
     first(Z, REAL)
     for _ in range(2):                                  # and again
-        with pytest.raises(gc.GraphError, match=r"(?s)^0.weight of a Linear is part of two training steps, .* made at .*:\d+, .* made at .*state=step.state") as caught:
+        with pytest.raises(gc.GraphError,
+                           match=r"(?s)^0.weight of a Linear is part of two training steps, .* made at .*:\d+, .* made "
+                                 r"at .*state=step.state") as caught:
             second(Z, REAL)
         assert "second(Z, REAL)" in caught.value.loc.code
     with pytest.raises(gc.GraphError, match="part of two training steps"):
@@ -156,7 +167,8 @@ def test_the_second_step_that_trains_a_layer_apart_is_refused(engine):
 def test_a_gan_without_a_shared_state_is_refused():
     d_step, g_step, _ = gan(state=None)
     d_step(Z, REAL)
-    with pytest.raises(gc.GraphError, match="generator.0.weight of a Linear is part|critic.0.weight of a Linear is part"):
+    with pytest.raises(gc.GraphError,
+                       match="generator.0.weight of a Linear is part|critic.0.weight of a Linear is part"):
         g_step(Z)
 
 
@@ -165,7 +177,8 @@ def test_a_teacher_that_was_trained_elsewhere_is_refused():
     teacher, student = nn.Linear(2), nn.Linear(2)
     first = gc.train_step(teacher, loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[8, 3], y=gc.f32[8, 2])
     first(Z, REAL)
-    second = gc.train_step(lambda x: nn.mse(student(x), gc.stop_gradient(teacher(x))), optimizer=optim.SGD(0.1), trainable=student, x=gc.f32[8, 3])
+    second = gc.train_step(lambda x: nn.mse(student(x), gc.stop_gradient(teacher(x))), optimizer=optim.SGD(0.1),
+                           trainable=student, x=gc.f32[8, 3])
     with pytest.raises(gc.GraphError, match="teacher.weight of a Linear is part of two"):
         second(Z)
 
@@ -201,7 +214,8 @@ def test_a_step_that_nobody_holds_stands_in_nobodys_way():
 def test_a_cell_of_a_notebook_may_run_again():
     """Also while the step of the first run is held by someone: a traceback, a list, the notebook's outputs."""
     cell = compile("def objective(x, y):\n    return nn.mse(net(x), y)\n"
-                   "step = gc.train_step(objective, optimizer=optim.SGD(0.1), x=gc.f32[8, 3], y=gc.f32[8, 2])\nlosses = [step(Z, REAL) for _ in range(3)]",
+                   "step = gc.train_step(objective, optimizer=optim.SGD(0.1), x=gc.f32[8, 3], y=gc.f32[8, 2])\nlosses "
+                   "= [step(Z, REAL) for _ in range(3)]",
                    "<cell>", "exec")
     names = {"nn": nn, "gc": gc, "optim": optim, "Z": Z, "REAL": REAL, "net": nn.Linear(2)}
     held, losses = [], []
@@ -210,7 +224,8 @@ def test_a_cell_of_a_notebook_may_run_again():
         held.append(names["step"])
         losses.append(names["losses"])
     assert losses[0] == losses[1] == losses[2]
-    steps = [gc.train_step(names["net"], loss=nn.mse, optimizer=optim.SGD(lr), x=gc.f32[8, 3], y=gc.f32[8, 2]) for lr in (0.1, 0.2)]
+    steps = [gc.train_step(names["net"], loss=nn.mse, optimizer=optim.SGD(lr), x=gc.f32[8, 3], y=gc.f32[8, 2])
+             for lr in (0.1, 0.2)]
     del held[:], names["step"]
     assert [step(Z, REAL) for step in steps]                # a loop over learning rates
 
@@ -244,7 +259,8 @@ def test_a_deep_copy_starts_with_the_same_values(engine):
     net = nn.Linear(4) >> nn.BatchNorm1d() >> nn.Linear(2)
     teacher = copy.deepcopy(net)
     again = copy.deepcopy(teacher)
-    step = gc.train_step(lambda x: nn.mse(net(x), gc.stop_gradient(again(x))), optimizer=optim.SGD(0.1), trainable=net, x=gc.f32[8, 3])
+    step = gc.train_step(lambda x: nn.mse(net(x), gc.stop_gradient(again(x))), optimizer=optim.SGD(0.1), trainable=net,
+                         x=gc.f32[8, 3])
     assert list(step.state)[0] == "net.0.weight"
     for name in [n for n in step.state if n.startswith("net.")]:
         assert np.array_equal(step.state[name], step.state["again" + name[3:]]), name
@@ -257,7 +273,8 @@ def test_a_copy_of_a_trained_layer_starts_with_its_values_of_now():
     first = gc.train_step(net, loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[8, 3], y=gc.f32[8, 2])
     first(Z, REAL)
     target = copy.deepcopy(net)
-    gc.train_step(lambda x: nn.mse(net(x), gc.stop_gradient(target(x))), optimizer=optim.SGD(0.1), trainable=net, x=gc.f32[8, 3], state=first.state)
+    gc.train_step(lambda x: nn.mse(net(x), gc.stop_gradient(target(x))), optimizer=optim.SGD(0.1), trainable=net,
+                  x=gc.f32[8, 3], state=first.state)
     assert np.array_equal(first.state["target.weight"], first.state["weight"])
 
 
@@ -292,12 +309,14 @@ def test_frozen_batch_norms_stay_as_they_are(engine):
     body, head = nn.Linear(4) >> nn.BatchNorm1d() >> nn.tanh, nn.Linear(2)
     body_too = body >> nn.BatchNorm1d(affine=False)
     for trainable in (head, [head], lambda name: name.startswith("1.")):
-        step = gc.train_step(nn.Sequential(body_too, head), loss=nn.mse, optimizer=optim.SGD(0.1), trainable=trainable, x=gc.f32[8, 3], y=gc.f32[8, 2])
+        step = gc.train_step(nn.Sequential(body_too, head), loss=nn.mse, optimizer=optim.SGD(0.1), trainable=trainable,
+                             x=gc.f32[8, 3], y=gc.f32[8, 2])
         before, first = step.state.copy(), step.evaluate([(Z, REAL)])["loss"]
         assert step(Z, REAL) == pytest.approx(first, rel=1e-5)
         assert {n for n in before if not np.array_equal(before[n], step.state[n])} == {"1.weight", "1.bias", "step"}
     for trainable in (None, [body_too, head], lambda name: name.endswith("bias")):
-        step = gc.train_step(nn.Sequential(body, head), loss=nn.mse, optimizer=optim.SGD(0.1), trainable=trainable, x=gc.f32[8, 3], y=gc.f32[8, 2])
+        step = gc.train_step(nn.Sequential(body, head), loss=nn.mse, optimizer=optim.SGD(0.1), trainable=trainable,
+                             x=gc.f32[8, 3], y=gc.f32[8, 2])
         before = step.state.copy()
         step(Z, REAL)
         assert not np.array_equal(before["0.1.running_mean"], step.state["0.1.running_mean"])
@@ -311,5 +330,7 @@ def test_what_is_kept_in_python_is_loaded_again():
     assert [step(Z, REAL) for _ in range(3)] == losses
     with pytest.raises(gc.GraphError, match="the mapping has no weight"):
         step.state.load({})
-    with pytest.raises(gc.GraphError, match=r"state.load takes a mapping from names to arrays, such as state.copy\(\), got str; a file: step.load"):
+    with pytest.raises(gc.GraphError,
+                       match=r"state.load takes a mapping from names to arrays, such as state.copy\(\), got str; a "
+                             r"file: step.load"):
         step.state.load("file.safetensors")

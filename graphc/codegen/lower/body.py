@@ -1,4 +1,6 @@
-"""Evaluates the operators of a cluster at a point of its nest: what is loaded, repeated, or read back from a scratch row."""
+"""Evaluates the operators of a cluster at a point of its nest: what is loaded, repeated, or read back from a scratch
+row.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,7 +22,8 @@ from graphc.schedule.nest_schedule import NestSchedule
 
 @dataclass(frozen=True)
 class Point:
-    """Where code runs: the index along each dim known so far; with lanes > 1, of the first lane along the vector dim."""
+    """Where code runs: the index along each dim known so far; with lanes > 1, of the first lane along the vector dim.
+    """
     index: dict[int, Ix] = field(default_factory=dict)
     lanes: int = 1
     mask: Val | None = None
@@ -32,14 +35,18 @@ class Point:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What the loop of one stage evaluates, in order; `reads`: values it reads back; `writes`: values it keeps for later stages."""
+    """What the loop of one stage evaluates, in order; `reads`: values it reads back; `writes`: values it keeps for
+    later stages.
+    """
     nodes: tuple[Node, ...]
     reads: tuple[Value, ...]
     writes: tuple[Value, ...]
 
 
 class NestBody:
-    """The cluster's operators as code. Values that do not change inside a row are made once, before the loops that need them."""
+    """The cluster's operators as code. Values that do not change inside a row are made once, before the loops that need
+    them.
+    """
 
     def __init__(self, f: LoopFunction, nest: Nest, stages: Stages, schedule: NestSchedule, xs: Sequence[View]):
         self.f, self.nest, self.stages, self.s = f, nest, stages, schedule
@@ -48,7 +55,8 @@ class NestBody:
         self.scratch: dict[Value, View] = {}
         self.row: Env | None = None
         extents = nest.extents
-        self.order = [d for d in range(len(extents)) if d != schedule.vector] + [schedule.vector] * (schedule.vector >= 0)
+        self.order = [d
+                      for d in range(len(extents)) if d != schedule.vector] + [schedule.vector] * (schedule.vector >= 0)
 
     # ---- rows
     def allocate(self) -> None:
@@ -190,7 +198,8 @@ class Env:
         return elementwise.emit(self.body.f, node, [self.operand(node, k) for k in range(len(node.inputs))])
 
     def _picked(self, node: Node) -> Val:
-        """An element, or neighbours, of the row at a position; of several rows, where the vector runs over positions."""
+        """An element, or neighbours, of the row at a position; of several rows, where the vector runs over positions.
+        """
         f, at = self.body.f, self.operand(node, 1)
         if at.lanes == 1:
             return self._in_row(node, at)
@@ -202,4 +211,5 @@ class Env:
     def _in_row(self, node: Node, position: Val) -> Val:
         f, x = self.body.f, self.body.inputs[node.inputs[0]]
         row = clamped(f, position, x.shape[0])
-        return self.body.load(View(x.root, x.shape, x.strides, x.start + row * x.strides[0]), self.body.nest.leaves[node, 0], self.at)
+        return self.body.load(View(x.root, x.shape, x.strides, x.start + row * x.strides[0]),
+                              self.body.nest.leaves[node, 0], self.at)

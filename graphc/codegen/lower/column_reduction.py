@@ -1,4 +1,6 @@
-"""Reductions across the rows of a nest: every tile of rows has accumulators of its own in shared memory, merged in order at the end."""
+"""Reductions across the rows of a nest: every tile of rows has accumulators of its own in shared memory, merged in
+order at the end.
+"""
 from __future__ import annotations
 
 from math import ceil
@@ -20,7 +22,8 @@ COMBINE_SERIAL = 1 << 15        # partial results that one thread combines alone
 
 
 class ColumnReduction:
-    """The crossing reductions of a nest. Wide ones reduce rows to a row; narrow ones a value of each row, to a scalar."""
+    """The crossing reductions of a nest. Wide ones reduce rows to a row; narrow ones a value of each row, to a scalar.
+    """
 
     def __init__(self, nest: "NestLowering"):
         self.n, self.f, self.s, self.body = nest, nest.f, nest.s, nest.body
@@ -114,7 +117,8 @@ class ColumnReduction:
         def partial(tile: Ix | int) -> Accumulator:
             if nodes is self.narrow:
                 return tuple(f.load(self._flat(v), [tile]) for n in nodes for v in self.views[n])
-            return tuple(f.load(self._rows(v), self._in_row(at, tile), at.lanes, at.mask) for n in nodes for v in self.views[n])
+            return tuple(f.load(self._rows(v), self._in_row(at, tile), at.lanes, at.mask) for n in nodes
+                         for v in self.views[n])
         if not nodes:
             return
         with f.loop(1, self.tiles, carry=partial(0), name="tile") as L:

@@ -29,11 +29,14 @@ def _row(f: LoopFunction, op: elementwise.Elementwise, args: list[Val]) -> Val:
 
 def _sign(f: LoopFunction, x: Val) -> Val:
     zero, one = f.const(0, x.dtype), f.const(1, x.dtype)
-    return f.select(f.gt(x, zero), one, f.select(f.lt(x, zero), f.neg(one) if not x.dtype.is_float else f.const(-1, x.dtype), x))
+    return f.select(f.gt(x, zero), one,
+                    f.select(f.lt(x, zero), f.neg(one) if not x.dtype.is_float else f.const(-1, x.dtype), x))
 
 
 def _floordiv(f: LoopFunction, a: Val, b: Val) -> Val:
-    """Floats as numpy: (a - a mod b) / b, a whole number up to rounding, rounded to it; -1 or 0 when only b is infinite."""
+    """Floats as numpy: (a - a mod b) / b, a whole number up to rounding, rounded to it; -1 or 0 when only b is
+    infinite.
+    """
     if not a.dtype.is_float:
         return f.div(a, b)
     ratio = f.div(f.sub(a, f.rem(a, b)), b)
@@ -73,12 +76,16 @@ def _method(name: str) -> Callable[..., Val]:
 
 
 ROWS: dict[str, Callable[..., Val]] = {
-    **{name: _method(name) for name in ("add", "sub", "mul", "div", "pow", "neg", "abs", "floor", "ceil", "round", "exp", "expm1", "log",
-                                        "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "erf", "isnan", "isfinite")},
+    **{name: _method(name) for name in ("add", "sub", "mul", "div", "pow", "neg", "abs", "floor", "ceil", "round",
+                                        "exp", "expm1", "log",
+                                        "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "erf", "isnan",
+                                        "isfinite")},
     **{name: _ordered(name) for name in ("lt", "le", "gt", "ge")},
-    "copy": lambda f, x: x, "eq": _method("eq"), "ne": _method("ne"), "mod": _method("rem"), "minimum": _method("min"), "maximum": _method("max"),
+    "copy": lambda f, x: x, "eq": _method("eq"), "ne": _method("ne"), "mod": _method("rem"), "minimum": _method("min"),
+    "maximum": _method("max"),
     "bitand": _method("and_"), "bitor": _method("or_"), "bitxor": _method("xor"), "bitnot": _method("not_"),
-    "where": _method("select"), "sign": _sign, "floordiv": _floordiv, "shift_left": _shift_left, "shift_right": _shift_right,
+    "where": _method("select"), "sign": _sign, "floordiv": _floordiv, "shift_left": _shift_left,
+    "shift_right": _shift_right,
 }
 
 RULES: dict[type, Callable[[LoopFunction, object, list[Val]], Val]] = {

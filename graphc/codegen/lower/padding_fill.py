@@ -1,4 +1,6 @@
-"""The zeros around the inside of a pad, filled by the kernel that computes the inside: each of its tiles first fills a share of them."""
+"""The zeros around the inside of a pad, filled by the kernel that computes the inside: each of its tiles first fills a
+share of them.
+"""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -13,14 +15,18 @@ from graphc.schedule.parallel_rows import memory_order
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
-PIECE = 128         # elements that one tile fills at least: the border of an image is cut into many pieces, so that every thread has some
+# elements that one tile fills at least: the border of an image is cut into many pieces, so that every thread has some
+PIECE = 128
 
 
 def fill_border(f: LoopFunction, op: Pad, inside: Sequence[int], outside: ViewType, target: Target) -> None:
-    """Adds to a finished function, whose result is the inside of `outside`: a view of `outside`, and code that fills everything around the inside."""
+    """Adds to a finished function, whose result is the inside of `outside`: a view of `outside`, and code that fills
+    everything around the inside.
+    """
     whole = f.view(f.unused("around"), outside.dtype, outside.shape, outside.strides)
     order = memory_order(outside)
-    slabs = [_runs(f, slab) for slab in _slabs(permuted(f, whole, order), [op.low[i] for i in order], [inside[i] for i in order])]
+    slabs = [_runs(f, slab) for slab in _slabs(permuted(f, whole, order), [op.low[i] for i in order],
+                                               [inside[i] for i in order])]
     lanes = target.lanes(outside.dtype.itemsize) if whole.strides[order[-1]] == 1 else 1
     with f.first_in_tiles() as (tile, tiles):
         value = f.const(op.value, outside.dtype)

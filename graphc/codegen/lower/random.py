@@ -23,7 +23,8 @@ def random_value(body: "NestBody", node: Node, env: "Env") -> Val:
     seed, step = f.load(key, [0]), f.load(key, [1])
     rest = (f.const(node.op.lane, i32), f.const(_signed(node.op.stream), i32), f.cast(step, i32))
     keys = f.cast(seed, i32), f.cast(f.lshr(seed, 32), i32)
-    if at.lanes % WORDS == 0 and strides[vector] == 1 and all(s % WORDS == 0 for d, s in enumerate(strides) if d != vector):
+    whole_words = all(s % WORDS == 0 for d, s in enumerate(strides) if d != vector)
+    if at.lanes % WORDS == 0 and strides[vector] == 1 and whole_words:
         first = body.number(tuple(0 if d == vector else s for d, s in enumerate(strides)), at, i64)
         first = f.lshr(f.add(first, f.value(at.index[vector])), 2)
         blocks = at.lanes // WORDS

@@ -1,4 +1,6 @@
-"""Index arithmetic over groups of dims: positions in the flattened group, contiguous ranges of it, walks through a range."""
+"""Index arithmetic over groups of dims: positions in the flattened group, contiguous ranges of it, walks through a
+range.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +39,9 @@ def steps_evenly(t: LinearMap, dims: Sequence[int], sizes: Sequence[int]) -> boo
 
 @dataclass(frozen=True)
 class Range:
-    """A contiguous range of a flattened group: whole inner dims, `count` of the split dim from `start` on, one of the outer ones."""
+    """A contiguous range of a flattened group: whole inner dims, `count` of the split dim from `start` on, one of the
+    outer ones.
+    """
     dims: tuple[int, ...]
     sizes: tuple[int, ...]          # of the dims of the group
     split: int
@@ -70,10 +74,12 @@ def open_range(f: LoopFunction, dims: tuple[int, ...], sizes: tuple[int, ...], c
 
 
 def part_of(f: LoopFunction, r: Range, at: Ix, length: int) -> Range:
-    """A part of a range that is cut into pieces of `length` elements, the last maybe shorter; `at` is where it starts. Both are whole elements of the
-    split dim."""
+    """A part of a range that is cut into pieces of `length` elements, the last maybe shorter; `at` is where it
+    starts. Both are whole elements of the split dim.
+    """
     start, _ = f.divmod(at, r.inner)
-    return replace(r, start=r.start + start, count=_count_of_part(f, r.count, start, length // r.inner), flat=r.flat + at)
+    return replace(r, start=r.start + start, count=_count_of_part(f, r.count, start, length // r.inner),
+                   flat=r.flat + at)
 
 
 def _count_of_part(f: LoopFunction, count: Ix, start: Ix, most: int) -> Ix:
@@ -85,7 +91,9 @@ def _count_of_part(f: LoopFunction, count: Ix, start: Ix, most: int) -> Ix:
 
 @contextmanager
 def walk(f: LoopFunction, r: Range, upto: int | None = None) -> Iterator[tuple[Index, Ix]]:
-    """Loops over a range, outer to inner, over its dims before number `upto` (default: all): the index, and the position in the range."""
+    """Loops over a range, outer to inner, over its dims before number `upto` (default: all): the index, and the
+    position in the range.
+    """
     upto = len(r.dims) if upto is None else upto
     index, at = dict(r.outer), Ix()
     with ExitStack() as stack:
@@ -106,8 +114,9 @@ def _inside(r: Range, position: int) -> int:
 
 @contextmanager
 def walk_runs(f: LoopFunction, r: Range) -> Iterator[tuple[Index, Ix, Ix, Ix]]:
-    """Loops over all but the innermost dim: the index without it, the position in the range, where the run starts in the
-    innermost dim, and its length."""
+    """Loops over all but the innermost dim: the index without it, the position in the range, where the run starts in
+    the innermost dim, and its length.
+    """
     last = len(r.dims) - 1
     with walk(f, r, last) as (index, at):
         if r.split == last:
@@ -130,7 +139,9 @@ def vector_run(f: LoopFunction, count: Ix, lanes: int, body: Callable[[Ix, int, 
 
 
 def load_spaced(f: LoopFunction, memory: View, start: Ix, step: int, lanes: int, mask: Val | None) -> Val:
-    """Elements start, start + step, … of a flat view. Every other element: two vectors (the second ends at the last one), one shuffle."""
+    """Elements start, start + step, … of a flat view. Every other element: two vectors (the second ends at the last
+    one), one shuffle.
+    """
     if lanes == 1 or step == 0:
         return f.splat(f.load(memory, [start]), lanes)
     if step == 1:

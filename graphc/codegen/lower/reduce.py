@@ -20,7 +20,8 @@ Accumulator = tuple[Val, ...]
 class Reducer:
     """Code of one reduction. An accumulator is a tuple of values of `dtypes(element type, counter type)`.
 
-    `step(f, acc, value, number)`: `number` is the element's number along the axis (for argmax), as a value of the counter type.
+    `step(f, acc, value, number)`: `number` is the element's number along the axis (for argmax), as a value of the
+    counter type.
     """
     dtypes: Callable[[DType, DType], tuple[DType, ...]]
     start: Callable[[DType], tuple[float | int | bool, ...]]

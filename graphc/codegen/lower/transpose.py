@@ -15,8 +15,11 @@ def gathered(f: LoopFunction, memory: View, places: Sequence[Ix]) -> Val:
     return result
 
 
-def transposed(f: LoopFunction, view: View, row: Ix | int, column: Ix | int, lanes: int, width: int | None = None) -> list[Val]:
-    """The first `width` (all) columns of the square of lanes × lanes at this row and column: vectors across its rows. No other columns are read."""
+def transposed(f: LoopFunction, view: View, row: Ix | int, column: Ix | int, lanes: int,
+               width: int | None = None) -> list[Val]:
+    """The first `width` (all) columns of the square of lanes × lanes at this row and column: vectors across its rows.
+    No other columns are read.
+    """
     mask = _mask(f, lanes, width)
     return _transposed(f, [f.load(view, [as_ix(row) + i, column], lanes, mask) for i in range(lanes)])[:width]
 
@@ -35,7 +38,8 @@ def _transposed(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:
     """Square transpose of vectors: first inside blocks of 16 bytes, where shuffles are cheap, then of the blocks."""
     lanes = len(rows)
     block = min(lanes, 16 // rows[0].dtype.itemsize)
-    rows = [row for start in range(0, lanes, block) for row in _transposed_blocks(f, rows[start:start + block], lanes, block)]
+    rows = [row for start in range(0, lanes, block)
+            for row in _transposed_blocks(f, rows[start:start + block], lanes, block)]
     step = block
     while step < lanes:
         low = [i if i & step == 0 else lanes + i - step for i in range(lanes)]
@@ -46,10 +50,13 @@ def _transposed(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:
 
 
 def _transposed_blocks(f: LoopFunction, rows: Sequence[Val], lanes: int, block: int) -> list[Val]:
-    """`block` rows (2 or 4): in each block of lanes, their square transpose. Both steps are one machine shuffle a vector."""
+    """`block` rows (2 or 4): in each block of lanes, their square transpose. Both steps are one machine shuffle a
+    vector.
+    """
     if block == 2:
         return [f.shuffle(rows[0], rows[1], _unpack(lanes, block, 1, half)) for half in (0, 1)]
-    upper, lower = ([f.shuffle(x, y, _unpack(lanes, block, 1, half)) for half in (0, 1)] for x, y in (rows[:2], rows[2:]))
+    upper, lower = ([f.shuffle(x, y, _unpack(lanes, block, 1, half)) for half in (0, 1)]
+                    for x, y in (rows[:2], rows[2:]))
     return [f.shuffle(upper[i // 2], lower[i // 2], _unpack(lanes, block, 2, i % 2)) for i in range(4)]
 
 

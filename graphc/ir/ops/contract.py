@@ -20,7 +20,9 @@ Labels = tuple[str, ...]
 
 
 class LabelledProduct(Op):
-    """Base of sums of products in which each axis of an operand is one axis of the iteration space, or broadcasts along it."""
+    """Base of sums of products in which each axis of an operand is one axis of the iteration space, or broadcasts along
+    it.
+    """
     is_contraction = takes_epilogue = True
     linear_in = ((0,), (1,))
 

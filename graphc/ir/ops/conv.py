@@ -37,7 +37,8 @@ class ConvOp(Op):
     groups: int = 1
     is_contraction = takes_epilogue = True
     linear_in = ((0,), (1,))
-    roles: ClassVar[tuple[int, int, int]]       # where x, w and y, or their gradients, stand among the operands and the result
+    # where x, w and y, or their gradients, stand among the operands and the result
+    roles: ClassVar[tuple[int, int, int]]
 
     def parts(self, node: Node) -> ConvParts:
         """The operands and the result of a node of this operator, by what they are."""

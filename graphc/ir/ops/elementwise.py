@@ -24,7 +24,8 @@ class Row:
     arity: int
     kinds: tuple[str, ...]
     reference: Callable[..., np.ndarray]
-    vjp: Callable[..., Gradients] | None = None     # None: gradient zero everywhere (the explicit list of piecewise constant functions)
+    # None: gradient zero everywhere (the explicit list of piecewise constant functions)
+    vjp: Callable[..., Gradients] | None = None
     result: DType | None = None     # None: the dtype of the operands
     flops: int = 1
     linear_in: tuple[Operands, ...] = ()
@@ -84,7 +85,8 @@ class Elementwise(Op):
         dtype = data[0].dtype
         for t in data:
             if t.dtype is not dtype:
-                raise GraphError(f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: convert one side, for example with .astype({dtype})")
+                raise GraphError(f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: convert one side, for "
+                                 f"example with .astype({dtype})")
         if dtype.kind not in row.kinds:
             raise GraphError(f"{self.fn} takes {' or '.join(row.kinds)} arrays, got {dtype}" + _hint(row, dtype))
         if self is WHERE and ins[0].dtype != bool_:
@@ -167,7 +169,9 @@ def _erf(x: np.ndarray) -> np.ndarray:
 
 
 def _pow_vjp(b: OpBuilder, g: Value, y: Value, x: Value, e: Value) -> Gradients:
-    """d/dx = e x^(e-1), 0 where e = 0; d/de = y log x, 0 where x = 0 <= e (PyTorch's choices, without 0 * inf on the way)."""
+    """d/dx = e x^(e-1), 0 where e = 0; d/de = y log x, 0 where x = 0 <= e (PyTorch's choices, without 0 * inf on the
+    way).
+    """
     zero, one = number(b, 0, x), number(b, 1, x)
     lower = b.where(b.eq(e, 0), zero, b.sub(e, one))
     base = b.where(b.bitand(b.eq(x, 0), b.ge(e, 0)), one, x)
@@ -175,7 +179,9 @@ def _pow_vjp(b: OpBuilder, g: Value, y: Value, x: Value, e: Value) -> Gradients:
 
 
 def _extremum_vjp(loses: str) -> Callable[..., Gradients]:
-    """Gradient of maximum (an operand loses where it is `lt` the other) or minimum (`gt`): to the winner; half to each of equals."""
+    """Gradient of maximum (an operand loses where it is `lt` the other) or minimum (`gt`): to the winner; half to each
+    of equals.
+    """
     def vjp(b: OpBuilder, g: Value, y: Value, x1: Value, x2: Value) -> Gradients:
         tie, half, zero = b.eq(x1, x2), b.mul(g, 0.5), number(b, 0, g)
 
@@ -192,9 +198,12 @@ def _where_vjp(b: OpBuilder, g: Value, y: Value, cond: Value, x1: Value, x2: Val
 
 TWO_OVER_SQRT_PI = 2 / math.sqrt(math.pi)
 
-# Integers wrap around. floordiv and mod round to minus infinity as in Python (mod has the sign of the divisor); an integer divided
-# by zero gives 0 in both, the smallest integer divided by -1 itself. minimum and maximum give NaN if an operand is. round is half to
-# even. A shift by a negative number, or by the number of bits or more, gives 0 (left) or the sign (right); shift_right is arithmetic.
+# Integers wrap around. floordiv and mod round to minus infinity as in Python (mod has the sign of the divisor); an
+# integer divided
+# by zero gives 0 in both, the smallest integer divided by -1 itself. minimum and maximum give NaN if an operand is.
+# round is half to
+# even. A shift by a negative number, or by the number of bits or more, gives 0 (left) or the sign (right); shift_right
+# is arithmetic.
 # sign(NaN) is NaN. bitnot of bool is logical not.
 ROWS: dict[str, Row] = {row.name: row for row in (
     Row("add", 2, NUMBER, np.add, lambda b, g, y, x1, x2: (g, g), linear_in=(ALL,), is_commutative=True),
@@ -221,12 +230,14 @@ ROWS: dict[str, Row] = {row.name: row for row in (
     Row("log", 1, FLOAT, np.log, lambda b, g, y, x: (b.div(g, x),), flops=10),
     Row("log1p", 1, FLOAT, np.log1p, lambda b, g, y, x: (b.div(g, b.add(x, 1)),), flops=14),
     Row("sqrt", 1, FLOAT, np.sqrt, lambda b, g, y, x: (b.div(b.mul(g, 0.5), y),), flops=2),
-    Row("rsqrt", 1, FLOAT, lambda x: 1 / np.sqrt(x), lambda b, g, y, x: (b.mul(b.mul(g, -0.5), b.mul(y, b.mul(y, y))),), flops=3),
+    Row("rsqrt", 1, FLOAT, lambda x: 1 / np.sqrt(x), lambda b, g, y, x: (b.mul(b.mul(g, -0.5), b.mul(y, b.mul(y, y))),),
+        flops=3),
     Row("sin", 1, FLOAT, np.sin, lambda b, g, y, x: (b.mul(g, b.cos(x)),), flops=12),
     Row("cos", 1, FLOAT, np.cos, lambda b, g, y, x: (b.neg(b.mul(g, b.sin(x))),), flops=12),
     Row("tanh", 1, FLOAT, np.tanh, lambda b, g, y, x: (b.mul(g, b.sub(1, b.mul(y, y))),), flops=12),
     Row("sigmoid", 1, FLOAT, _sigmoid, lambda b, g, y, x: (b.mul(g, b.mul(y, b.sub(1, y))),), flops=10),
-    Row("erf", 1, FLOAT, _erf, lambda b, g, y, x: (b.mul(g, b.mul(TWO_OVER_SQRT_PI, b.exp(b.neg(b.mul(x, x))))),), flops=16),
+    Row("erf", 1, FLOAT, _erf, lambda b, g, y, x: (b.mul(g, b.mul(TWO_OVER_SQRT_PI, b.exp(b.neg(b.mul(x, x))))),),
+        flops=16),
 
     Row("lt", 2, ANY, np.less, result=bool_),
     Row("le", 2, ANY, np.less_equal, result=bool_),

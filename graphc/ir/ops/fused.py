@@ -22,14 +22,15 @@ def contraction_in(body: Graph) -> Node:
 
 
 def core_of(node: Node) -> Node:
-    """The node whose operator decides how the kernel of `node` runs: of a cluster with a contraction the contraction, whose operands are the
-    first inputs of the cluster; else the node itself.
+    """The node whose operator decides how the kernel of `node` runs: of a cluster with a contraction the contraction,
+    whose operands are the first inputs of the cluster; else the node itself.
     """
     if not isinstance(node.op, Fused) or node.op.kind != "contraction":
         return node
     inner = contraction_in(node.op.body)
     if inner.inputs != node.op.body.inputs[:2]:
-        raise InternalError("the operands of a contraction come first among the inputs of its cluster", "fused", repr(node))
+        raise InternalError("the operands of a contraction come first among the inputs of its cluster", "fused",
+                            repr(node))
     return inner
 
 

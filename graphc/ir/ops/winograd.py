@@ -1,4 +1,6 @@
-"""Convolutions by 3 × 3 kernels in Winograd's form (`ir.winograd`). Made by a pass after differentiation: without gradients of their own."""
+"""Convolutions by 3 × 3 kernels in Winograd's form (`ir.winograd`). Made by a pass after differentiation: without
+gradients of their own.
+"""
 from __future__ import annotations
 
 from typing import ClassVar
@@ -13,10 +15,11 @@ from graphc.ir.winograd import POINTS, TAPS, both_sides, tiled, tiles, transform
 
 
 class WinogradWeights(Op):
-    """U = G g Gᵀ of each kernel g of w [F, C, 3, 3], as panels of `width` features: [(tile + 2)², F / width rounded up, C, width].
+    """U = G g Gᵀ of each kernel g of w [F, C, 3, 3], as panels of `width` features: [(tile + 2)², F / width rounded up,
+    C, width].
 
-    turned: of the kernels of the gradient towards the image: F and C exchanged, and g rotated by half a turn. Panels are filled up with
-    repetitions of the last feature.
+    turned: of the kernels of the gradient towards the image: F and C exchanged, and g rotated by half a turn. Panels
+    are filled up with repetitions of the last feature.
     """
     name: ClassVar[str] = "winograd_weights"
     linear_in = (ALL,)
@@ -26,7 +29,8 @@ class WinogradWeights(Op):
 
     def infer(self, w: TensorType) -> TensorType:
         _check_form(self, self.width)
-        require(w.dtype.is_float and w.rank == 4 and w.shape[2:] == (TAPS, TAPS), f"{self.name} takes kernels [F, C, 3, 3] of floats, got {w}")
+        require(w.dtype.is_float and w.rank == 4 and w.shape[2:] == (TAPS, TAPS),
+                f"{self.name} takes kernels [F, C, 3, 3] of floats, got {w}")
         features, channels = self.roles(w.shape)
         return w.with_shape(((self.tile + 2)**2, -(-features // self.width), channels, self.width))
 
@@ -46,7 +50,9 @@ class WinogradWeights(Op):
 
 
 class WinogradConv2d(Op):
-    """conv2d of x [N, C, H, W] at stride 1, by weights that `winograd_weights` has transformed: y [N, features, OH, OW]."""
+    """conv2d of x [N, C, H, W] at stride 1, by weights that `winograd_weights` has transformed: y [N, features, OH,
+    OW].
+    """
     name: ClassVar[str] = "winograd_conv2d"
     takes_epilogue = True
     images = ImageRoles((0,), True)
@@ -59,17 +65,21 @@ class WinogradConv2d(Op):
         _check_form(self, self.features, padding=self.padding)
         require(x.rank == 4 and u.rank == 4 and x.dtype == u.dtype and x.dtype.is_float,
                 f"{self.name} takes x [N, C, H, W] and transformed weights, of one float type")
-        require(isinstance(u.shape[3], int) and u.shape[3] > 0, f"{self.name}: the weights {u} have panels of no known width")
+        require(isinstance(u.shape[3], int) and u.shape[3] > 0,
+                f"{self.name}: the weights {u} have panels of no known width")
         panels = -(-self.features // u.shape[3])
         wanted = ((self.tile + 2)**2, panels, x.shape[1], u.shape[3])
-        require(u.shape == wanted, f"{self.name}: the weights are {shape_text(u.shape)}, they must be {shape_text(wanted)}")
-        return x.with_shape((x.shape[0], self.features, *(n + sum(p) - TAPS + 1 for n, p in zip(x.shape[2:], self.padding))))
+        require(u.shape == wanted,
+                f"{self.name}: the weights are {shape_text(u.shape)}, they must be {shape_text(wanted)}")
+        return x.with_shape((x.shape[0], self.features,
+                             *(n + sum(p) - TAPS + 1 for n, p in zip(x.shape[2:], self.padding))))
 
     def reference(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         t = transforms(self.tile)
         n, (_, panels, channels, width) = self.tile + 2, u.shape
         shape = static_shape(self.infer(*(TensorType(BY_NUMPY[a.dtype], a.shape) for a in (x, u))).shape)
-        w = u.reshape(n, n, panels, channels, width).transpose(2, 4, 3, 0, 1).reshape(-1, channels, n, n)[:self.features]
+        w = u.reshape(n, n, panels, channels,
+                      width).transpose(2, 4, 3, 0, 1).reshape(-1, channels, n, n)[:self.features]
         v = both_sides(t.bt, tiles(x, self.tile, shape[2:], self.padding))
         return untiled(both_sides(t.at, np.einsum("ncijpq,fcpq->nfijpq", v, w, optimize=True)), shape)
 
@@ -80,7 +90,9 @@ class WinogradConv2d(Op):
 
 
 class WinogradWeightGrad(Op):
-    """conv2d_weight_grad of x [N, C, H, W] and dy [N, F, OH, OW] at stride 1: dw [F, C, 3, 3] = Gᵀ [sum over tiles of (A dY Aᵀ) ⊙ (Bᵀ d B)] G."""
+    """conv2d_weight_grad of x [N, C, H, W] and dy [N, F, OH, OW] at stride 1: dw [F, C, 3, 3] = Gᵀ [sum over tiles of
+    (A dY Aᵀ) ⊙ (Bᵀ d B)] G.
+    """
     name: ClassVar[str] = "winograd_weight_grad"
     takes_epilogue = True
     images = ImageRoles((0, 1), False)
@@ -106,7 +118,8 @@ class WinogradWeightGrad(Op):
         return Cost(2 * dy.size * x.shape[1] * TAPS * TAPS, x.nbytes + dy.nbytes + w.nbytes)
 
 
-def _check_form(op: WinogradWeights | WinogradConv2d | WinogradWeightGrad, *counts: int, padding: tuple[Pair, ...] = ()) -> None:
+def _check_form(op: WinogradWeights | WinogradConv2d | WinogradWeightGrad, *counts: int,
+                padding: tuple[Pair, ...] = ()) -> None:
     """Tiles are of a known size; counts are of something."""
     require(op.tile in POINTS and all(n > 0 for n in counts),
             f"{op.name}: tiles of {op.tile} for {counts}; a tile is one of {', '.join(map(str, POINTS))}")
