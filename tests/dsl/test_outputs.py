@@ -91,8 +91,8 @@ def test_a_layer_called_twice_is_counted():
 
 
 def test_a_layer_with_several_results_is_counted():
-    found = gc.compile(lambda x: (lstm := nn.LSTM(3))(x, return_state=True)[0], x=gc.f32[2, 4, 5], seed=0,
-                       outputs=["lstm#1", "lstm#3"])     # noqa: F841 (its name is that of the variable)
+    found = gc.compile(lambda x: (lstm := nn.LSTM(3))(x, return_state=True)[0], x=gc.f32[2, 4, 5], seed=0,     # noqa: F841 (its name is that of the variable)
+                       outputs=["lstm#1", "lstm#3"])
     y = found(np.stack([X, X]))
     assert y["lstm#1"].shape == (2, 4, 3) and y["lstm#3"].shape == (1, 4, 3)
 
