@@ -1,8 +1,7 @@
-"""Runs a memory plan on tags instead of numbers: every element that a kernel makes is a number of its own, written byte
-by byte where the plan says.
+"""Runs a memory plan on tags instead of numbers: every element that a kernel makes is a number of its own, written byte by byte where the plan says.
 
-What a kernel reads must be the elements that the graph says it reads. Shares nothing with the planner, and no
-arithmetic of strides but its own: views are made of the tags by numpy.
+What a kernel reads must be the elements that the graph says it reads. Shares nothing with the planner, and no arithmetic of strides but its own:
+views are made of the tags by numpy.
 """
 from __future__ import annotations
 
@@ -44,9 +43,7 @@ class Wrong(AssertionError):
 
 
 def run_plan(plan: Plan, trips: int = 2, branch: Callable[[Node], bool] = lambda node: True) -> None:
-    """Raises Wrong where memory does not hold what the graph says. A while_loop takes `trips` steps where it may;
-    `branch` chooses of a cond.
-    """
+    """Raises Wrong where memory does not hold what the graph says. A while_loop takes `trips` steps where it may; `branch` chooses of a cond."""
     _Run(plan, trips, branch).whole()
 
 
@@ -66,18 +63,15 @@ class _Run:
         for v in graph.arguments:
             frame.tags[v] = self.fresh(v)
             self.write(frame, self.plan.places[v], frame.tags[v])
-        before = {v: frame.tags[v] for v, new in zip(graph.state, graph.updates)
-                  if new is None} | {v: frame.tags[v] for v in graph.inputs}
+        before = {v: frame.tags[v] for v, new in zip(graph.state, graph.updates) if new is None} | {v: frame.tags[v] for v in graph.inputs}
         self.block(frame)
         for v in (*before, *graph.results):
             self.read(frame, v, "at the end")
         for slot, v in enumerate(graph.outputs):
-            self.expect(self.addresses(frame, Place.dense(v, Buffer("output", v.type.nbytes, slot))), frame.tags[v],
-                        f"output {slot}")
+            self.expect(self.addresses(frame, Place.dense(v, Buffer("output", v.type.nbytes, slot))), frame.tags[v], f"output {slot}")
         for slot, v in enumerate(graph.updates):
             if v is not None:
-                self.expect(self.addresses(frame, Place.dense(v, Buffer("state", v.type.nbytes, slot))), frame.tags[v],
-                            f"state {slot}")
+                self.expect(self.addresses(frame, Place.dense(v, Buffer("state", v.type.nbytes, slot))), frame.tags[v], f"state {slot}")
         for name, memory in {"arena": self.arena, **self.arrays}.items():
             if memory[:SPARE].any() or memory[-SPARE:].any():
                 raise Wrong(f"something was stored outside {name}")
@@ -125,8 +119,7 @@ class _Run:
             raise Wrong(f"{what} is not in memory")
 
     def read(self, frame: Frame, v: Value, by: object) -> None:
-        self.expect(self.addresses(frame, frame.plan.places[v]), frame.tags[v],
-                    f"{v} in {frame.plan.places[v]}, read by {by},")
+        self.expect(self.addresses(frame, frame.plan.places[v]), frame.tags[v], f"{v} in {frame.plan.places[v]}, read by {by},")
 
     def spoil(self, frame: Frame, buffer: Buffer) -> None:
         """Somebody uses the buffer for something else."""
@@ -147,8 +140,7 @@ class _Run:
                     self.read(frame, v, f"the reader of {node}")
             elif node.op.is_view or node in frame.plan.assembled:
                 parts = [frame.tags[v] for v in node.inputs]
-                frame.tags[node.outputs[0]] = np.pad(parts[0],
-                                                     list(zip(node.op.low, node.op.high))) if isinstance(node.op, Pad) \
+                frame.tags[node.outputs[0]] = np.pad(parts[0], list(zip(node.op.low, node.op.high))) if isinstance(node.op, Pad) \
                     else node.op.reference(*parts)
             elif isinstance(node.op, Constant):
                 self.constant(frame, node.outputs[0])
@@ -179,17 +171,14 @@ class _Run:
             self.write(frame, plan.places[v], frame.tags[v])
             if v in plan.borders:
                 pad = plan.borders[v]
-                self.write(frame, plan.places[pad.outputs[0]],
-                           np.pad(frame.tags[v], list(zip(pad.op.low, pad.op.high))))
+                self.write(frame, plan.places[pad.outputs[0]], np.pad(frame.tags[v], list(zip(pad.op.low, pad.op.high))))
         if scratch:
             self.spoil(frame, scratch)
         for v in node.outputs:
             self.read(frame, v, f"the reader of {node}")
 
     def check_sharing(self, frame: Frame, node: Node) -> None:
-        """Memory that a kernel reads and stores is that of a pair which it may work on in place, and no element is
-        stored twice.
-        """
+        """Memory that a kernel reads and stores is that of a pair which it may work on in place, and no element is stored twice."""
         plan = frame.plan
         pairs = plan.schedules[node].inplace_pairs(plan.views(node.inputs), plan.views(node.outputs))
         ins = [self.addresses(frame, plan.places[v]) for v in node.inputs]
@@ -198,21 +187,17 @@ class _Run:
             if len(np.unique(at)) != at.size:
                 raise Wrong(f"{node} stores elements of {v} over one another in {plan.places[v]}")
             for i, (other, theirs) in enumerate(ins):
-                if other is memory and np.intersect1d(at,
-                                                      theirs).size and not ((o, i) in pairs
-                                                                            and np.array_equal(at, theirs)):
+                if other is memory and np.intersect1d(at, theirs).size and not ((o, i) in pairs and np.array_equal(at, theirs)):
                     raise Wrong(f"{node} stores {v} over {node.inputs[i]}, which it reads otherwise")
 
     # ---- loops and branches
-    def inner(self, frame: Frame, node: Node, name: str, arguments: Sequence[Window], results: Sequence[Window],
-              tags: Sequence[np.ndarray],
+    def inner(self, frame: Frame, node: Node, name: str, arguments: Sequence[Window], results: Sequence[Window], tags: Sequence[np.ndarray],
               packed: Mapping[Node, tuple] | None = None) -> Frame:
         """Runs a body once; its values are then in the frame that is returned."""
         region = frame.plan.regions[node]
         body = region.plans[name]
         self.spoil(frame, region.arena)
-        new = Frame(body, frame.base + region.arena.offset, arguments, results,
-                    dict(zip(body.graph.inputs, tags, strict=True)), packed or {})
+        new = Frame(body, frame.base + region.arena.offset, arguments, results, dict(zip(body.graph.inputs, tags, strict=True)), packed or {})
         for v in body.graph.inputs:
             self.read(new, v, f"{name} of {node}")
         self.block(new)
@@ -240,8 +225,7 @@ class _Run:
         for t in range(op.length):
             at = op.length - 1 - t if op.reverse else t
             arguments = [self.window(frame, region.loop[c].element(slots[c][t])) for c in range(n)]
-            arguments += [self.window(frame, places[v].element(at))
-                          for v in xs] + [self.window(frame, places[v]) for v in captured]
+            arguments += [self.window(frame, places[v].element(at)) for v in xs] + [self.window(frame, places[v]) for v in captured]
             results = [self.window(frame, region.loop[c].element(slots[c][t + 1])) for c in range(n)]
             results += [self.window(frame, places[v].element(at)) for v in node.outputs[n:]]
             tags = carried + [frame.tags[v][at] for v in xs] + [frame.tags[v] for v in captured]
@@ -304,8 +288,7 @@ CONTROL = {Scan: _Run.scan, Cond: _Run.cond, WhileLoop: _Run.while_loop}
 def run_all(plan: Plan) -> None:
     """With loops of 0, 1 and 2 trips where data decide, and either branch."""
     names = set(_control(plan))
-    for trips, yes in product((0, 1, 2) if "while_loop" in names else (0,),
-                              (True, False) if "cond" in names else (True,)):
+    for trips, yes in product((0, 1, 2) if "while_loop" in names else (0,), (True, False) if "cond" in names else (True,)):
         run_plan(plan, trips, lambda node, yes=yes: yes)
 
 

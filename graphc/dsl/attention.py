@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, emit, emit_all
 from graphc.dsl.form import formed
+from graphc.errors import GraphError
 from graphc.ir.convert import flag, real
-from graphc.ir.types import bool_, broadcast_shapes
+from graphc.ir.types import Dims, bool_, broadcast_shapes
 
 
 @formed
@@ -23,7 +24,7 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None, *, causal
 
 def seen_keys(mask: Array | None, k: Array, v: Array) -> tuple[Array, Array]:
     """k and v with 0 for keys that a bool mask hides from every query. As they are where several of a batch share
-    them and the mask does not."""
+    them and the mask does not, and where the mask does not fit, which `attend` says."""
     mask = None if mask is None else as_array(mask)
     if mask is None or mask.dtype != bool_ or mask.ndim == 0:
         return k, v
@@ -31,8 +32,16 @@ def seen_keys(mask: Array | None, k: Array, v: Array) -> tuple[Array, Array]:
     seen = seen.reshape(*seen.shape, 1)
 
     def shown(x: Array) -> Array:
-        return emit("where", seen, x, as_array(0, x.dtype)) if broadcast_shapes(seen.shape, x.shape) == x.shape else x
+        return emit("where", seen, x, as_array(0, x.dtype)) if _broadcasts_to(seen.shape, x.shape) else x
     return shown(k), shown(v)
+
+
+def _broadcasts_to(shape: Dims, target: Dims) -> bool:
+    """Whether an array of this shape may stand where one of the target's is."""
+    try:
+        return broadcast_shapes(shape, target) == target
+    except GraphError:
+        return False
 
 
 def attend(q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool = False,

@@ -1,6 +1,4 @@
-"""The benchmark of whole networks: limits, drawn shapes, what a report says, and that engines which cannot run are
-reported.
-"""
+"""The benchmark of whole networks: limits, drawn shapes, what a report says, and that engines which cannot run are reported."""
 import json
 import os
 import signal
@@ -65,8 +63,7 @@ def test_the_limit_is_measured_again_and_again():
 
 
 def rows(ratio: float = 0.5) -> list[Row]:
-    figures = {"graphc": Figures((ratio, ratio, 9.0)), "torch": Figures((1.0, 1.5, 1.0)), "jax": Figures((2.0,)),
-               "onnx": Figures(error="no such operator")}
+    figures = {"graphc": Figures((ratio, ratio, 9.0)), "torch": Figures((1.0, 1.5, 1.0)), "jax": Figures((2.0,)), "onnx": Figures(error="no such operator")}
     base = Row(BY_NAME["resnet18 b16 train"], 4, figures, Figures((0.1,)))
     strange = next(w for w in drawn(0) if w.neighbour == base.workload.name)
     return [base, Row(strange, 4, {**figures, "graphc": Figures((0.9,))}, Figures((0.1,)))]
@@ -89,17 +86,14 @@ def test_report_names_failures_and_findings(tmp_path):
 
 
 def test_a_row_without_graphc_is_not_reached():
-    row = Row(BY_NAME["alexnet b1 infer"], 1, {"graphc": Figures(error="died"), "torch": Figures((1.0,))},
-              Figures((1.0,)))
+    row = Row(BY_NAME["alexnet b1 infer"], 1, {"graphc": Figures(error="died"), "torch": Figures((1.0,))}, Figures((1.0,)))
     assert row.ratio is None and not row.is_reached
     assert "alexnet b1 infer, 1 threads, graphc: died" in markdown([row], ["graphc", "torch"], "")
 
 
-@pytest.mark.parametrize("mine, told", [([1.0, 2.0], ""), ([1.0, 2.1], "result 0.0 differs from torch's by 1.0e-01"),
-                                        ([1.0, np.nan], "differs"), ([1.0], "1 elements")])
+@pytest.mark.parametrize("mine, told", [([1.0, 2.0], ""), ([1.0, 2.1], "result 0.0 differs from torch's by 1.0e-01"), ([1.0, np.nan], "differs"), ([1.0], "1 elements")])
 def test_numbers_that_differ_are_told(mine, told):
-    message = contest._difference(Workload("mlp", 1, INFER, 1, TINY.options), {"0.0": np.array(mine)},
-                                  {"0.0": np.array([1.0, 2.0])}, "torch")
+    message = contest._difference(Workload("mlp", 1, INFER, 1, TINY.options), {"0.0": np.array(mine)}, {"0.0": np.array([1.0, 2.0])}, "torch")
     assert message.startswith(told) if told.startswith("result") else told in message and bool(told) == bool(message)
 
 
@@ -111,8 +105,7 @@ def test_losses_must_fall_as_the_oracles_do(last, agrees):
 
 
 def test_an_engine_that_cannot_be_imported_says_so(tmp_path):
-    with open(tmp_path / "log", "ab") as log, pytest.raises(EngineError,
-                                                            match="cannot be imported: ModuleNotFoundError"):
+    with open(tmp_path / "log", "ab") as log, pytest.raises(EngineError, match="cannot be imported: ModuleNotFoundError"):
         contest.Host.start("no_such", log)
 
 
@@ -129,8 +122,7 @@ def test_engines_in_turns(tmp_path):
             assert 0 < figures["graphc"].best <= figures["graphc"].median < figures["torch"].median
             json.dumps(figures["graphc"].__dict__)
         host = run.hosts["graphc"]
-        host.open({"workload": asdict(TINY), "folder": str(tmp_path), "threads": 1,
-                   "results": str(tmp_path / "graphc.results")})
+        host.open({"workload": asdict(TINY), "folder": str(tmp_path), "threads": 1, "results": str(tmp_path / "graphc.results")})
         os.kill(host.child, signal.SIGKILL)
         with pytest.raises(EngineError, match="status -9"):
             host.turn(0.1)

@@ -40,8 +40,7 @@ def named_edges(p, kind="data") -> Counter:
 def test_each_node_is_a_vertex_and_each_use_an_edge():
     p = picture(f)
     assert Counter(lines(p).values()) == Counter(["x", "y", "mul", "add", "mul", "result"])
-    assert named_edges(p) == Counter({("x", "mul"): 2, ("mul", "add"): 1, ("x", "add"): 1, ("y", "mul"): 1,
-                                      ("add", "mul"): 1, ("mul", "result"): 1})
+    assert named_edges(p) == Counter({("x", "mul"): 2, ("mul", "add"): 1, ("x", "add"): 1, ("y", "mul"): 1, ("add", "mul"): 1, ("mul", "result"): 1})
     assert not p.clusters
 
 
@@ -75,8 +74,7 @@ def test_inner_layers_are_clusters_in_clusters():
     assert [c.label for c in outer.items[0].items] == ["0 Linear", "1 tanh"]
 
 
-@pytest.mark.parametrize("depth, clusters, boxes",
-                         [(0, 0, ["0 Linear", "1 Sequential"]), (1, 2, ["0 Sequential", "1 Sequential"])])
+@pytest.mark.parametrize("depth, clusters, boxes", [(0, 0, ["0 Linear", "1 Sequential"]), (1, 2, ["0 Sequential", "1 Sequential"])])
 def test_depth_draws_deeper_layers_as_boxes_with_their_parameters(depth, clusters, boxes):
     stack = nn.Linear(4) >> (nn.Linear(4) >> nn.tanh) ** 2
     p = picture(traced(stack, False, {"x": gc.f32[2, 4]}).function, depth)
@@ -115,8 +113,7 @@ def test_branches_meet_in_a_choice():
     def either(x: gc.f32[3], positive: gc.bool_[()]):
         return gc.cond(positive, lambda: gc.exp(x), lambda: gc.sin(x))
     edges = named_edges(picture(either))
-    assert {("positive", "choose"), ("exp", "choose"), ("sin", "choose"), ("choose", "result"), ("x", "exp"),
-            ("x", "sin")} == set(edges)
+    assert {("positive", "choose"), ("exp", "choose"), ("sin", "choose"), ("choose", "result"), ("x", "exp"), ("x", "sin")} == set(edges)
 
 
 def test_while_loops_show_their_condition():
@@ -133,9 +130,7 @@ def test_training_steps_lead_back_to_their_parameters():
     step = gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[4, 3], y=gc.f32[4, 2])
     p = picture_of(step.graph)
     assert {head for _, head in named_edges(p, "carry")} == {"weight", "bias", "step"}
-    forward, backward = [c
-                         for c in picture_of(gc.train_step(net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1),
-                                                           x=gc.f32[4, 1, 12, 12],
+    forward, backward = [c for c in picture_of(gc.train_step(net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 1, 12, 12],
                                                              y=gc.i32[4]).graph).clusters if c.label == "0"]
     assert "conv2d" in {i.lines[0] for i in forward.items} and any("weight_grad" in i.lines[0] for i in backward.items)
 
@@ -167,8 +162,7 @@ NAMES = ['<b> & "quotes"', "back\\slash \\N \\", "&lt; stays", "ünï → ∂", 
 def test_any_name_gives_valid_xml(name):
     pytest.importorskip("pygraphviz")
     p = picture(f)
-    p.root.items += [Vertex("v100", "op", (name, "f32[]"), name),
-                     PictureCluster("c100", "layer", name, [Vertex("v101", "op", ("inner",))])]
+    p.root.items += [Vertex("v100", "op", (name, "f32[]"), name), PictureCluster("c100", "layer", name, [Vertex("v101", "op", ("inner",))])]
     nodes, clusters = nodes_and_clusters(drawing.rendered(dot_text(p), "svg"))
     shown = name.replace("\x07", "\ufffd").replace("\n", "\ufffd")
     assert any(" ".join(text.replace("\xa0", " ").split()) == " ".join(shown.split()) for text in nodes), nodes
@@ -200,8 +194,7 @@ def test_without_graphviz_the_message_says_what_to_install(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("wrong, text", [
-    (dict(path="f.gif"), "draw writes files that end in .svg, .png, .pdf, .dot; got 'f.gif'"),
-    (dict(stage="asm"), "draw shows the stages graph, simplified, fused"),
+    (dict(path="f.gif"), "draw writes files that end in .svg, .png, .pdf, .dot; got 'f.gif'"), (dict(stage="asm"), "draw shows the stages graph, simplified, fused"),
     (dict(depth=-1), "depth must be an int >= 0")])
 def test_mistakes(wrong, text):
     with pytest.raises(gc.GraphError, match=text):
@@ -220,8 +213,7 @@ def test_a_stage_needs_sizes():
 
 class TestNotebook:
     def shown(self):
-        step = gc.train_step(net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 1, 12, 12],
-                             y=gc.i32[4])
+        step = gc.train_step(net(), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 1, 12, 12], y=gc.i32[4])
         return [f, f.graph, gc.grad(f, "x"), gc.compile(f), step, gc.compile(net(), x=gc.f32["B", 1, 12, 12], seed=0)]
 
     def test_everything_that_holds_a_graph_is_inline_svg(self):

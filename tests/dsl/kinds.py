@@ -1,6 +1,4 @@
-"""Things that users may write in the place of any argument, and a call that takes only a result or a GraphError with
-this call's line for an answer.
-"""
+"""Things that users may write in the place of any argument, and a call that takes only a result or a GraphError with this call's line for an answer."""
 from decimal import Decimal
 from fractions import Fraction
 
@@ -34,26 +32,18 @@ class LyingIndex:
         return 2.5
 
 
-# symbolic arrays that stand in the place of others
-ARGUMENTS = {"x": gc.f32[3, 4], "i": gc.i64[()], "b": gc.bool_[3, 4]}
+ARGUMENTS = {"x": gc.f32[3, 4], "i": gc.i64[()], "b": gc.bool_[3, 4]}           # symbolic arrays that stand in the place of others
 
 VALUES = [
-    None, "a", "", b"b", "3", True, False, 0, 1, 2, -1, 7, 2 ** 31, 2 ** 63 - 1, 2 ** 63, 10 ** 30, -10 ** 30,
-    10 ** 400,
+    None, "a", "", b"b", "3", True, False, 0, 1, 2, -1, 7, 2 ** 31, 2 ** 63 - 1, 2 ** 63, 10 ** 30, -10 ** 30, 10 ** 400,
     0.0, 0.5, 2.0, 2.5, -1.5, 1e300, float("nan"), float("inf"), -float("inf"), 1j, Decimal("0.5"), Fraction(1, 2),
-    np.int64(2), np.int8(-1), np.uint64(2 ** 64 - 1), np.float32(0.5), np.float64(2), np.float16(1), np.longdouble(1),
-    np.bool_(True), np.complex64(1),
-    np.datetime64("2020-01-01"), np.str_("a"), np.array(2), np.array(0.5, np.float32), np.array(True), np.array([2]),
-    np.array([1, 2]), np.array([[1, 2]]),
-    np.ones((3, 4), np.float32), np.ones((3, 4), ">f4"), np.ones((2, 2), np.float16), np.array(["a"]), np.array([None]),
-    np.zeros((0,), np.float32),
+    np.int64(2), np.int8(-1), np.uint64(2 ** 64 - 1), np.float32(0.5), np.float64(2), np.float16(1), np.longdouble(1), np.bool_(True), np.complex64(1),
+    np.datetime64("2020-01-01"), np.str_("a"), np.array(2), np.array(0.5, np.float32), np.array(True), np.array([2]), np.array([1, 2]), np.array([[1, 2]]),
+    np.ones((3, 4), np.float32), np.ones((3, 4), ">f4"), np.ones((2, 2), np.float16), np.array(["a"]), np.array([None]), np.zeros((0,), np.float32),
     np.ma.masked_array([1.0, 2.0], [True, False]), np.zeros(2, [("a", int)]),
-    [], [1], [1, 2], (1, 2), (2, 1), [2, 2], (1, 2, 3), [1.0], [0.5, 2], [-1], [True], ["a", "b"], [None],
-    [[1, 2], [3]], [[1, 2], [3, 4]], ((1, 2), (3, 4)), [[[1]]],
-    [10 ** 30], (1, (2, 3)), (1, "a"), [Hostile()], {}, {"a": 1}, {1, 2}, range(2), slice(1, 2), ..., object(), object,
-    len, lambda *a, **k: None, lambda *a: a,
-    Hostile(), Hostile, OnlyIndex(), LyingIndex(), (n for n in range(2)), gc.f32, gc.f32[2], gc.f32["B"].shape[0], "B",
-    "2*B - 1", gc, NotImplemented,
+    [], [1], [1, 2], (1, 2), (2, 1), [2, 2], (1, 2, 3), [1.0], [0.5, 2], [-1], [True], ["a", "b"], [None], [[1, 2], [3]], [[1, 2], [3, 4]], ((1, 2), (3, 4)), [[[1]]],
+    [10 ** 30], (1, (2, 3)), (1, "a"), [Hostile()], {}, {"a": 1}, {1, 2}, range(2), slice(1, 2), ..., object(), object, len, lambda *a, **k: None, lambda *a: a,
+    Hostile(), Hostile, OnlyIndex(), LyingIndex(), (n for n in range(2)), gc.f32, gc.f32[2], gc.f32["B"].shape[0], "B", "2*B - 1", gc, NotImplemented,
 ]
 
 
@@ -65,9 +55,7 @@ def shown(value) -> str:
 
 
 def wrong(f, value):
-    """None if `f(value, x, i, b)`, called while a graph is traced, gives a result or a GraphError with a line of this
-    file's caller; else what it did.
-    """
+    """None if `f(value, x, i, b)`, called while a graph is traced, gives a result or a GraphError with a line of this file's caller; else what it did."""
     here = f.__code__.co_filename
 
     def body(x, i, b):
@@ -76,8 +64,7 @@ def wrong(f, value):
     try:
         trace_types(body, ARGUMENTS)
     except gc.GraphError as error:
-        return None if error.loc is not None and error.loc.file in (here,
-                                                                    __file__) else f"GraphError without the line: {error.text} at {error.loc}"
+        return None if error.loc is not None and error.loc.file in (here, __file__) else f"GraphError without the line: {error.text} at {error.loc}"
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:200]}"
     return None

@@ -47,8 +47,7 @@ def test_the_reported_derivatives_are_the_derivatives():
         return x * x * x
     verdict, = row(gc.check_gradients(f, x=np.float64(2)), "x").verdicts
     weight = np.random.default_rng(0).standard_normal()
-    assert verdict.analytic == pytest.approx(12 * weight,
-                                             rel=1e-12) and verdict.numeric == pytest.approx(12 * weight, rel=1e-8)
+    assert verdict.analytic == pytest.approx(12 * weight, rel=1e-12) and verdict.numeric == pytest.approx(12 * weight, rel=1e-8)
 
 
 def test_f32_graphs_are_checked_in_f64():
@@ -155,8 +154,7 @@ def test_the_text():
     lines = text.splitlines()
     assert lines[0] == "gradients of f: 1 of 2 arguments agree with central differences (f64, step 1e-05)"
     assert lines[1].split() == ["argument", "type", "tried", "largest", "error", "at", "gradient", "differences"]
-    assert lines[2].startswith("WRONG  x         f32[2, 2]  all 4") and lines[3].startswith("ok     y         f32[3]   "
-                                                                                            "  all 3")
+    assert lines[2].startswith("WRONG  x         f32[2, 2]  all 4") and lines[3].startswith("ok     y         f32[3]     all 3")
 
 
 def test_raises():
@@ -177,10 +175,8 @@ def test_a_report_is_true_if_all_agree():
 
 def test_every_object_with_a_verdict_has_its_truth():
     """No class of the package says `ok` and is true all the same when it is not."""
-    modules = [importlib.import_module(m.name) for m in pkgutil.walk_packages(gc.__path__, "graphc.")
-               if not {"demo", "__main__"} & set(m.name.split("."))]
-    judging = {c for m in modules for c in vars(m).values() if isinstance(c, type)
-               and c.__module__.startswith("graphc.") and hasattr(c, "ok")}
+    modules = [importlib.import_module(m.name) for m in pkgutil.walk_packages(gc.__path__, "graphc.") if not {"demo", "__main__"} & set(m.name.split("."))]
+    judging = {c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__.startswith("graphc.") and hasattr(c, "ok")}
     assert {c.__name__ for c in judging} >= {"GradientReport", "ArgumentCheck", "Verdict"}
     assert not [c for c in judging if not hasattr(c, "__bool__")]
 
@@ -212,8 +208,7 @@ def test_given_state():
 
 def test_the_model_of_a_step():
     """At the parameters that it has now."""
-    step = gc.train_step(nn.Linear(2, bias=False), loss=nn.mse, optimizer=gc.optim.SGD(0.1), x=gc.f32[4, 3],
-                         y=gc.f32[4, 2], seed=0)
+    step = gc.train_step(nn.Linear(2, bias=False), loss=nn.mse, optimizer=gc.optim.SGD(0.1), x=gc.f32[4, 3], y=gc.f32[4, 2], seed=0)
     step.state["weight"] = np.full((2, 3), 100, np.float32)
     verdict = row(gc.check_gradients(step.model, x=gc.f32[1, 3]), "x").worst
     assert verdict.ok and abs(verdict.analytic) > 10
@@ -221,8 +216,7 @@ def test_the_model_of_a_step():
 
 @pytest.mark.parametrize("call, text", [
     (lambda: gc.check_gradients(several), r"ids of several is i32\[2\], which is not drawn: give an array, ids="),
-    (lambda: gc.check_gradients(several, ids=np.int32([0, 1]), wrt=["z"]),
-     "several has no float argument 'z'; it has x, w"),
+    (lambda: gc.check_gradients(several, ids=np.int32([0, 1]), wrt=["z"]), "several has no float argument 'z'; it has x, w"),
     (lambda: gc.check_gradients(several, idx=np.int32([0, 1])), "several has no argument 'idx'; it takes x, w, ids"),
     (lambda: gc.check_gradients(several, ids=np.int32([0, 1, 2])), r"argument 'ids' is i32\[2\], got i32\[3\]"),
     (lambda: gc.check_gradients(logarithm, x=-np.ones(3)), "results that are not finite"),

@@ -94,9 +94,7 @@ def test_scans_nest_and_capture_through_levels():
 def test_random_numbers_differ_between_rounds():
     def f(x):
         _, ys = gc.scan(lambda c, _: (c, gc.uniform(50)), x, length=4)
-        count, (ws, _) = gc.while_loop(lambda c: c[1] < 3,
-                                       lambda c: (gc.dynamic_update_slice(c[0], gc.uniform((1, 50)), [c[1], 0]),
-                                                  c[1] + 1),
+        count, (ws, _) = gc.while_loop(lambda c: c[1] < 3, lambda c: (gc.dynamic_update_slice(c[0], gc.uniform((1, 50)), [c[1], 0]), c[1] + 1),
                                        (gc.zeros((3, 50)), 0), max_trips=9)
         return ys, ws
     x = np.float32(0)

@@ -1,8 +1,6 @@
-"""Every public function that works on arrays of a graph, with everything in the place of every argument: a result, or a
-GraphError with the user's line.
+"""Every public function that works on arrays of a graph, with everything in the place of every argument: a result, or a GraphError with the user's line.
 
-The functions are those of the package and the methods of arrays; each has a call that is right, of which one argument
-at a time is replaced.
+The functions are those of the package and the methods of arrays; each has a call that is right, of which one argument at a time is replaced.
 """
 import inspect
 import operator
@@ -23,8 +21,7 @@ UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu er
 BINARY = """add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv greater greater_equal left_shift less less_equal logical_and logical_or logical_xor
     maximum minimum mod mul not_equal pow right_shift sub mse bce_with_logits""".split()
 
-# what is needed of each function, by name; `x` is f32[3, 4], `i` i64[], `b` bool[3, 4]
-CALLS = {
+CALLS = {                                                   # what is needed of each function, by name; `x` is f32[3, 4], `i` i64[], `b` bool[3, 4]
     **{name: lambda x, i, b: {"x": x} for name in UNARY},
     **{name: lambda x, i, b: {"x": x, "y": x} for name in BINARY},
     "arange": lambda x, i, b: {"start": 0, "stop": 6},
@@ -91,31 +88,25 @@ CALLS = {
     "where": lambda x, i, b: {"condition": b, "x": x, "y": 0.0},
     "while_loop": lambda x, i, b: {"condition": lambda c: b[0, 0], "body": lambda c: c, "init": x, "max_trips": 3},
     "zeros": lambda x, i, b: {"shape": (2, 3)},
-    "bitwise_and": lambda x, i, b: {"x": b, "y": b}, "bitwise_or": lambda x, i, b: {"x": b, "y": b},
-    "bitwise_xor": lambda x, i, b: {"x": b, "y": b},
-    "bitwise_not": lambda x, i, b: {"x": b}, "left_shift": lambda x, i, b: {"x": i, "y": i},
-    "right_shift": lambda x, i, b: {"x": i, "y": i},
+    "bitwise_and": lambda x, i, b: {"x": b, "y": b}, "bitwise_or": lambda x, i, b: {"x": b, "y": b}, "bitwise_xor": lambda x, i, b: {"x": b, "y": b},
+    "bitwise_not": lambda x, i, b: {"x": b}, "left_shift": lambda x, i, b: {"x": i, "y": i}, "right_shift": lambda x, i, b: {"x": i, "y": i},
     "squeeze": lambda x, i, b: {"x": x[:1]},
 }
 METHODS = {                                                 # of arrays: arguments by position
-    "astype": [gc.f64], "reshape": [(4, 3)], "transpose": [(1, 0)], "swapaxes": [0, 1], "squeeze": [None],
-    "clip": [0, 1],
-    **{name: [None] for name in ("sum", "mean", "prod", "max", "min", "var", "std", "all", "any", "argmax", "argmin",
-                                 "cumsum", "cumprod")},
+    "astype": [gc.f64], "reshape": [(4, 3)], "transpose": [(1, 0)], "swapaxes": [0, 1], "squeeze": [None], "clip": [0, 1],
+    **{name: [None] for name in ("sum", "mean", "prod", "max", "min", "var", "std", "all", "any", "argmax", "argmin", "cumsum", "cumprod")},
 }
 NOT_CALLED = {                                              # what else is public, and where it is tested
     "Array", "DType", "GraphFunction", "TensorType",        # made by others; types below
     "GraphError", "InternalError",
     "import_module", "set_compiler", "set_renderer",        # wiring inside the package
-    "check_gradients", "compile", "draw", "generate", "Generator", "grad", "graph", "hvp", "jacobian", "jvp", "parse",
-    "plan", "train_step",
+    "check_gradients", "compile", "draw", "generate", "Generator", "grad", "graph", "hvp", "jacobian", "jvp", "parse", "plan", "train_step",
     "value_and_grad", "vjp",                                # on whole graphs: test_kinds_graphs.py
 }
 
 
 def public():
-    return {n for n in dir(gc) if not n.startswith("_") and callable(getattr(gc, n))
-            and not isinstance(getattr(gc, n), types.ModuleType)}
+    return {n for n in dir(gc) if not n.startswith("_") and callable(getattr(gc, n)) and not isinstance(getattr(gc, n), types.ModuleType)}
 
 
 def test_no_function_is_left_out():
@@ -128,9 +119,7 @@ def test_no_function_is_left_out():
 def test_the_call_itself_is_right(name):
     assert wrong(lambda value, x, i, b: getattr(gc, name)(**CALLS[name](x, i, b)), None) is None
     with pytest.raises(ZeroDivisionError):                  # and the calls below are made
-        gc.graph(lambda x=0: (getattr(gc,
-                                      name)(**CALLS[name](gc.zeros((3, 4)), gc.full((), 0),
-                                                          gc.zeros((3, 4), gc.bool_))), 1 / 0))
+        gc.graph(lambda x=0: (getattr(gc, name)(**CALLS[name](gc.zeros((3, 4)), gc.full((), 0), gc.zeros((3, 4), gc.bool_))), 1 / 0))
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
@@ -143,8 +132,7 @@ def test_functions(name):
         for value in EVERYTHING:
             if called and callable(value):
                 continue
-            found = wrong(lambda value, x, i, b, argument=argument: function(**CALLS[name](x, i, b)
-                                                                             | {argument: value}), value)
+            found = wrong(lambda value, x, i, b, argument=argument: function(**CALLS[name](x, i, b) | {argument: value}), value)
             bad += [f"{argument}={shown(value)}: {found}"] if found else []
     assert not bad, "\n".join(bad)
 
@@ -163,16 +151,13 @@ def test_methods(name):
 
 
 OPERATORS = {name: getattr(operator, name) for name in (
-    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift", "lt",
-    "le", "gt", "ge", "eq", "ne")}
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift", "lt", "le", "gt", "ge", "eq", "ne")}
 
 
 @pytest.mark.parametrize("op", OPERATORS)
 def test_operators(op):
-    bad = [f"{shown(value)}: {found}"
-           for value in EVERYTHING if (found := wrong(lambda value, x, i, b: OPERATORS[op](x, value), value))]
-    integers = [wrong(lambda value, x, i, b: OPERATORS[op](b if op in ("and_", "or_", "xor") else i, value), value)
-                for value in EVERYTHING]
+    bad = [f"{shown(value)}: {found}" for value in EVERYTHING if (found := wrong(lambda value, x, i, b: OPERATORS[op](x, value), value))]
+    integers = [wrong(lambda value, x, i, b: OPERATORS[op](b if op in ("and_", "or_", "xor") else i, value), value) for value in EVERYTHING]
     bad += [f"{shown(value)}: {found}" for value, found in zip(EVERYTHING, integers) if found]
     assert not bad, "\n".join(bad)
 
@@ -180,8 +165,7 @@ def test_operators(op):
 def test_indices():
     bad = []
     for value in EVERYTHING:
-        for index in (lambda v: v, lambda v: (0, v), lambda v: (v, v), lambda v: (..., v), lambda v: slice(v, None),
-                      lambda v: slice(None, v),
+        for index in (lambda v: v, lambda v: (0, v), lambda v: (v, v), lambda v: (..., v), lambda v: slice(v, None), lambda v: slice(None, v),
                       lambda v: slice(None, None, v), lambda v: [v], lambda v: (slice(None), v, None)):
             found = wrong(lambda value, x, i, b, index=index: x[index(value)], value)
             bad += [f"{shown(index(value))}: {found}"] if found else []

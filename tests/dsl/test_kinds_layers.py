@@ -1,6 +1,5 @@
-"""Every layer, initializer, optimizer and schedule, with everything in the place of every argument: what works when
-it is used, or a GraphError with the user's line, when it is made or when it is used.
-"""
+"""Every layer, initializer, optimizer and schedule, with everything in the place of every argument: what works when it is used, or a GraphError with
+the user's line, when it is made or when it is used."""
 import inspect
 import re
 
@@ -11,59 +10,44 @@ from kinds import VALUES, shown, wrong
 import graphc as gc
 from graphc import nn, optim
 
-WIDE, LONG, IMAGE, IDS = (lambda: gc.ones((2, 3,
-                                           4))), (lambda: gc.ones((1, 2,
-                                                                   6))), (lambda: gc.ones((1, 2, 6, 6))), (lambda: gc.zeros((2, 3), gc.i64))
+WIDE, LONG, IMAGE, IDS = (lambda: gc.ones((2, 3, 4))), (lambda: gc.ones((1, 2, 6))), (lambda: gc.ones((1, 2, 6, 6))), (lambda: gc.zeros((2, 3), gc.i64))
 LAYERS = {                                                  # arguments that are needed, and an input
-    "AddNorm": ({"body": nn.relu}, WIDE), "AttendTo": ({}, lambda: [WIDE(), WIDE()]), "Attention": ({}, WIDE),
-    "AvgPool1d": ({"kernel": 2}, LONG),
+    "AddNorm": ({"body": nn.relu}, WIDE), "AttendTo": ({}, lambda: [WIDE(), WIDE()]), "Attention": ({}, WIDE), "AvgPool1d": ({"kernel": 2}, LONG),
     "AvgPool2d": ({"kernel": 2}, IMAGE), "BatchNorm1d": ({}, LONG), "BatchNorm2d": ({}, IMAGE), "Collapse": ({}, WIDE),
-    "Conv1d": ({"channels": 2, "kernel": 3}, LONG), "Conv2d": ({"channels": 2, "kernel": 3}, IMAGE),
-    "ConvTranspose2d": ({"channels": 2, "kernel": 3}, IMAGE),
-    "DecoderBlock": ({"heads": 2}, lambda: [WIDE(), WIDE()]), "Dropout": ({}, WIDE),
-    "Embedding": ({"count": 5, "features": 4}, IDS),
-    "FeedForward": ({"features": 3}, WIDE), "Flatten": ({}, WIDE), "GRU": ({"hidden": 3}, WIDE),
-    "GenerateToken": ({"embedding": nn.Embedding(5, 4)}, WIDE),
+    "Conv1d": ({"channels": 2, "kernel": 3}, LONG), "Conv2d": ({"channels": 2, "kernel": 3}, IMAGE), "ConvTranspose2d": ({"channels": 2, "kernel": 3}, IMAGE),
+    "DecoderBlock": ({"heads": 2}, lambda: [WIDE(), WIDE()]), "Dropout": ({}, WIDE), "Embedding": ({"count": 5, "features": 4}, IDS),
+    "FeedForward": ({"features": 3}, WIDE), "Flatten": ({}, WIDE), "GRU": ({"hidden": 3}, WIDE), "GenerateToken": ({"embedding": nn.Embedding(5, 4)}, WIDE),
     "GlobalAvgPool2d": ({}, IMAGE), "GroupNorm": ({"groups": 1}, IMAGE), "LSTM": ({"hidden": 3}, WIDE),
-    "LanguageModel": ({"embed": nn.Embedding(5, 4), "sequence_model": nn.LSTM(4, batch_first=True)}, IDS),
-    "LayerNorm": ({}, WIDE),
-    "LearnedPosition": ({}, WIDE), "Linear": ({"features": 3}, WIDE), "MaxPool1d": ({"kernel": 2}, LONG),
-    "MaxPool2d": ({"kernel": 2}, IMAGE),
-    "MultiHeadAttention": ({"heads": 2}, WIDE), "RMSNorm": ({}, WIDE), "RNN": ({"hidden": 3}, WIDE),
-    "RelativePosition": ({}, None),
+    "LanguageModel": ({"embed": nn.Embedding(5, 4), "sequence_model": nn.LSTM(4, batch_first=True)}, IDS), "LayerNorm": ({}, WIDE),
+    "LearnedPosition": ({}, WIDE), "Linear": ({"features": 3}, WIDE), "MaxPool1d": ({"kernel": 2}, LONG), "MaxPool2d": ({"kernel": 2}, IMAGE),
+    "MultiHeadAttention": ({"heads": 2}, WIDE), "RMSNorm": ({}, WIDE), "RNN": ({"hidden": 3}, WIDE), "RelativePosition": ({}, None),
     "Residual": ({"body": nn.relu}, WIDE), "RotaryPosition": ({}, lambda: gc.ones((1, 2, 3, 4))),
     "Seq2Seq": ({"encoder": nn.Embedding(5, 4) >> nn.LSTM(4, batch_first=True), "decoder": nn.LSTM(4)}, None),
-    "Sequential": ({}, WIDE), "SinusoidalPosition": ({}, WIDE), "TransformerBlock": ({"heads": 2}, WIDE),
-    "Module": ({}, WIDE),
+    "Sequential": ({}, WIDE), "SinusoidalPosition": ({}, WIDE), "TransformerBlock": ({"heads": 2}, WIDE), "Module": ({}, WIDE),
 }
-INITIALIZERS = {"Constant": {"value": 1.0}, "Normal": {}, "Uniform": {"bound": 1.0}, "Value": {"array": 1.0},
-                "XavierUniform": {}}
+INITIALIZERS = {"Constant": {"value": 1.0}, "Normal": {}, "Uniform": {"bound": 1.0}, "Value": {"array": 1.0}, "XavierUniform": {}}
 FUNCTIONS = {                                               # of arrays; `x` is f32[3, 4]
     "accuracy": lambda x: {"logits": x, "target": gc.iota((3,))}, "bce": lambda x: {"logits": x, "target": x},
     "cross_entropy": lambda x: {"logits": x, "target": gc.iota((3,))}, "likeliest": lambda x: {"scores": x},
-    "log_likelihood": lambda x: {"logits": gc.stack([x, x]), "target": gc.zeros((2, 3), gc.i64)},
-    "mse": lambda x: {"y": x, "target": x},
+    "log_likelihood": lambda x: {"logits": gc.stack([x, x]), "target": gc.zeros((2, 3), gc.i64)}, "mse": lambda x: {"y": x, "target": x},
     "residual": lambda x: {"body": nn.relu}, "sample": lambda x: {"scores": x},
     "sequence_loss": lambda x: {"y": gc.stack([x, x]), "target": gc.zeros((2, 3), gc.i64)},
 }
 ACTIVATIONS = {"elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
 OTHERS = {"Parameter", "decoding"}                          # made by layers; without arguments
 OPTIMIZERS = {"Adam": {}, "AdamW": {}, "RMSprop": {}, "SGD": {"lr": 0.1}}
-SCHEDULES = {"constant": {"lr": 0.1}, "cosine": {"lr": 0.1, "steps": 5}, "exponential": {"lr": 0.1, "factor": 0.5},
-             "step_decay": {"lr": 0.1, "every": 2},
+SCHEDULES = {"constant": {"lr": 0.1}, "cosine": {"lr": 0.1, "steps": 5}, "exponential": {"lr": 0.1, "factor": 0.5}, "step_decay": {"lr": 0.1, "every": 2},
              "warmup": {"schedule": 0.1, "steps": 3}}
 PARTS = {"Group", "Item", "Optimizer", "Slots", "apply", "global_norm", "group", "no_decay"}        # of optimizers
 
 
 def public(module):
-    return {n for n, v in vars(module).items() if not n.startswith("_") and callable(v)
-            and getattr(v, "__module__", "").startswith("graphc.")}
+    return {n for n, v in vars(module).items() if not n.startswith("_") and callable(v) and getattr(v, "__module__", "").startswith("graphc.")}
 
 
 def test_nothing_is_left_out():
     assert public(nn) == LAYERS.keys() | INITIALIZERS.keys() | FUNCTIONS.keys() | ACTIVATIONS | OTHERS
-    assert {n for n in public(optim)
-            if getattr(optim, n).__module__ == "graphc.optim"} == OPTIMIZERS.keys() | SCHEDULES.keys() | PARTS
+    assert {n for n in public(optim) if getattr(optim, n).__module__ == "graphc.optim"} == OPTIMIZERS.keys() | SCHEDULES.keys() | PARTS
 
 
 def everything(function, use):
@@ -71,8 +55,7 @@ def everything(function, use):
     bad = []
     for argument, parameter in inspect.signature(function).parameters.items():
         for value in VALUES:
-            if parameter.kind is parameter.VAR_KEYWORD or re.search("Callable|Schedule|Where",
-                                                                    str(parameter.annotation)) and callable(value):
+            if parameter.kind is parameter.VAR_KEYWORD or re.search("Callable|Schedule|Where", str(parameter.annotation)) and callable(value):
                 continue
             name = f"*{argument}" if parameter.kind is parameter.VAR_POSITIONAL else argument
             found = wrong(lambda value, x, i, b, name=name: use(name, value, x), value)
@@ -111,23 +94,19 @@ def test_the_layer_itself_is_right(name):
 def test_inputs_of_layers(name):
     layer = getattr(nn, name)
     needed = LAYERS[name][0]
-    bad = [f"{shown(value)}: {found}"
-           for value in VALUES if (found := wrong(lambda value, x, i, b: layer(**needed)(value), value))]
+    bad = [f"{shown(value)}: {found}" for value in VALUES if (found := wrong(lambda value, x, i, b: layer(**needed)(value), value))]
     assert not bad, "\n".join(bad)
 
 
 @pytest.mark.parametrize("name", sorted(INITIALIZERS))
 def test_initializers(name):
     random = np.random.default_rng(0)
-    everything(getattr(nn, name),
-               lambda argument, value, x: np.asarray(made(getattr(nn, name), INITIALIZERS[name], argument,
-                                                          value)(random, (2, 3)), np.float32))
+    everything(getattr(nn, name), lambda argument, value, x: np.asarray(made(getattr(nn, name), INITIALIZERS[name], argument, value)(random, (2, 3)), np.float32))
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_functions(name):
-    everything(getattr(nn, name),
-               lambda argument, value, x: made(getattr(nn, name), FUNCTIONS[name](x), argument, value))
+    everything(getattr(nn, name), lambda argument, value, x: made(getattr(nn, name), FUNCTIONS[name](x), argument, value))
 
 
 class Kept:
@@ -148,15 +127,12 @@ def stepped(optimizer, x):
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_optimizers(name):
-    everything(getattr(optim, name),
-               lambda argument, value, x: stepped(made(getattr(optim, name), OPTIMIZERS[name], argument, value), x))
+    everything(getattr(optim, name), lambda argument, value, x: stepped(made(getattr(optim, name), OPTIMIZERS[name], argument, value), x))
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
 def test_schedules(name):
-    everything(getattr(optim, name),
-               lambda argument, value, x: stepped(optim.SGD(made(getattr(optim, name), SCHEDULES[name], argument,
-                                                                 value)), x))
+    everything(getattr(optim, name), lambda argument, value, x: stepped(optim.SGD(made(getattr(optim, name), SCHEDULES[name], argument, value)), x))
 
 
 def option_of_a_group(value: "float | Schedule"):
@@ -166,5 +142,4 @@ def option_of_a_group(value: "float | Schedule"):
 def test_groups():
     everything(optim.no_decay, lambda argument, value, x: stepped(optim.AdamW(groups=[optim.no_decay(value)]), x))
     for option in ("lr", "weight_decay", "betas", "eps"):
-        everything(option_of_a_group,
-                   lambda argument, value, x: stepped(optim.AdamW(groups=[optim.group(lambda name, shape: True, **{option: value})]), x))
+        everything(option_of_a_group, lambda argument, value, x: stepped(optim.AdamW(groups=[optim.group(lambda name, shape: True, **{option: value})]), x))

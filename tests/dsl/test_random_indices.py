@@ -31,7 +31,6 @@ def test_basic_indices(pair):
 
 
 @settings(max_examples=60, deadline=None)
-@given(arrays_and_keys(lambda shape: integer_array_indices(shape,
-                                                           result_shape=array_shapes(min_dims=1, max_dims=2, max_side=3))))
+@given(arrays_and_keys(lambda shape: integer_array_indices(shape, result_shape=array_shapes(min_dims=1, max_dims=2, max_side=3))))
 def test_integer_arrays(pair):
     check(*pair)

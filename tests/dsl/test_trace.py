@@ -49,8 +49,7 @@ def test_results(f, names):
     assert g.graph.output_names == names
     got, want = run_graph(g, X), f(X)
     assert type(got) is type(tuple(want) if isinstance(want, list) else want) or names is None
-    for a, b in zip(got.values() if isinstance(got, dict) else (got if names else [got]),
-                    want.values() if isinstance(want, dict) else (want if names else [want])):
+    for a, b in zip(got.values() if isinstance(got, dict) else (got if names else [got]), want.values() if isinstance(want, dict) else (want if names else [want])):
         np.testing.assert_array_equal(a, b)
 
 
@@ -130,9 +129,7 @@ def test_hidden_key_steps_once_a_run():
 def test_explicit_keys_give_equal_numbers():
     @gc.graph
     def f(key: gc.i64[2]):
-        return gc.uniform(100, key=key), gc.uniform(100,
-                                                    key=key), gc.uniform(100,
-                                                                         key=5), gc.permutation(10, key=key), gc.uniform(100, 2.0, 4.0, key=key)
+        return gc.uniform(100, key=key), gc.uniform(100, key=key), gc.uniform(100, key=5), gc.permutation(10, key=key), gc.uniform(100, 2.0, 4.0, key=key)
     assert not f.graph.state
     a, b, c, order, wide = run_graph(f, np.array([5, 0]))
     np.testing.assert_array_equal(a, b)

@@ -80,8 +80,7 @@ def test_vjp_and_jvp_are_adjoint():
         return {"outer": gc.tanh(gc.outer(x, y)), "index": gc.argmax(x), "sum": (x * x).sum()}
     back, forward = gc.vjp(f, ("x", "y")), gc.jvp(f, ("x", "y"))
     assert list(back.inputs) == ["x", "y", "g_outer", "g_sum"] and list(forward.inputs) == ["x", "y", "d_x", "d_y"]
-    y, g, s, dx, dy = RNG.standard_normal(2), RNG.standard_normal((3,
-                                                                   2)), RNG.standard_normal(()), RNG.standard_normal(3), RNG.standard_normal(2)
+    y, g, s, dx, dy = RNG.standard_normal(2), RNG.standard_normal((3, 2)), RNG.standard_normal(()), RNG.standard_normal(3), RNG.standard_normal(2)
     gx, gy = run_graph(back, W, y, g, s)
     out = run_graph(forward, W, y, dx, dy)
     assert list(out) == ["outer", "sum"]

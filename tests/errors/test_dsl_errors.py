@@ -1,6 +1,4 @@
-"""One test per user mistake in a traced function: what the message says, and that it names the user's line (marked `#
-here`).
-"""
+"""One test per user mistake in a traced function: what the message says, and that it names the user's line (marked `# here`)."""
 import numpy as np
 import pytest
 
@@ -107,9 +105,7 @@ CASES = [
     (lambda x: np.linalg.norm(x), ("numpy's norm", "graphc's functions")),      # here
     (lambda x: np.asarray(x), ("no numbers",)),                 # here
     (set_item, ("dynamic_update_slice",)),
-    # here
-    (lambda x: gc.conv_transpose2d(x.reshape(1, 1, 12, 1), np.ones((1, 1, 1, 1), np.float32), padding=1),
-     ("would have the shape [1, 1, 10, -1]",)),
+    (lambda x: gc.conv_transpose2d(x.reshape(1, 1, 12, 1), np.ones((1, 1, 1, 1), np.float32), padding=1), ("would have the shape [1, 1, 10, -1]",)),     # here
     (lambda x: x.exp(), ("no attribute 'exp'", "gc.exp(x")),    # here
     (lambda x: x.unsqueeze(0), ("gc.expand_dims(x",)),          # here
     (lambda x: x.backward(), ("no attribute 'backward'",)),     # here
@@ -256,8 +252,7 @@ def test_annotations():
     def unknown(x: "gc.f32[width]"): return x
     def negative(x: "gc.f32[-2]"): return x
     def half(x: "gc.f32[2.5]"): return x
-    for f, text in ((no_type, "needs an array type"), (element_type, "gc.f32[()] for a scalar"),
-                    (starred, "fixed list of arguments"),
+    for f, text in ((no_type, "needs an array type"), (element_type, "gc.f32[()] for a scalar"), (starred, "fixed list of arguments"),
                     (unknown, "name 'width' is not defined"), (negative, ">= 0"), (half, "a dimension is an int")):
         with pytest.raises(gc.GraphError) as info:
             gc.graph(f)

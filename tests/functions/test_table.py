@@ -1,8 +1,6 @@
-"""Every public function against numpy: each dtype, empty axes, axes of size 1, scalars, views, NaN and infinity;
-gradients of first and second order.
+"""Every public function against numpy: each dtype, empty axes, axes of size 1, scalars, views, NaN and infinity; gradients of first and second order.
 
-All sizes run in the interpreter, which costs little; ordinary, empty and special ones in native code, as one graph for
-many functions.
+All sizes run in the interpreter, which costs little; ordinary, empty and special ones in native code, as one graph for many functions.
 """
 from __future__ import annotations
 
@@ -39,8 +37,7 @@ class Called:
         outputs = []
         with Trace(self.what) as trace:
             for label, row, arrays in cases:
-                ins = [trace.input(f"x{len(self.rows)}_{i}", TensorType(dtype_of(a), a.shape))
-                       for i, a in enumerate(arrays)]
+                ins = [trace.input(f"x{len(self.rows)}_{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(arrays)]
                 results = as_tuple(row.call(*ins))
                 results = tuple(results) if isinstance(results, (list, tuple)) else (results,)
                 self.rows.append((f"{row.id} {label}", row, arrays, len(results)))
@@ -105,8 +102,7 @@ def special(row: Row, dtype) -> Iterator[tuple[str, Row, list[np.ndarray]]]:
     arrays = row.arrays(dtype)
     if row.special and any(a.dtype.kind == "f" for a in arrays):
         for shift in range(2):
-            yield f"special {shift}", row, [np.resize(np.roll(SPECIAL, shift * 3 + i), a.shape).astype(dtype)
-                                            if a.dtype.kind == "f" else a
+            yield f"special {shift}", row, [np.resize(np.roll(SPECIAL, shift * 3 + i), a.shape).astype(dtype) if a.dtype.kind == "f" else a
                                             for i, a in enumerate(arrays)]
 
 
@@ -194,18 +190,14 @@ def empty(row: Row, dtype):
 
 def differentiable(row: Row) -> bool:
     arrays = row.arrays(np.float64)
-    return row.smooth and not row.draws and any(a.dtype.kind == "f"
-                                                for a in arrays) and any(e.dtype.kind == "f"
-                                                                         for e in expected(row, arrays))
+    return row.smooth and not row.draws and any(a.dtype.kind == "f" for a in arrays) and any(e.dtype.kind == "f" for e in expected(row, arrays))
 
 
 SMOOTH = [r for r in of(np.float64) if differentiable(r)]
 
 
 class Gradients:
-    """Of one graph: sum of the float results times weights, its gradients g, and those of the sum of g times
-    directions.
-    """
+    """Of one graph: sum of the float results times weights, its gradients g, and those of the sum of g times directions."""
 
     def __init__(self, cases):
         self.called = Called("gradients")
@@ -244,9 +236,7 @@ def value(row: Row, arrays, weights) -> float:
 
 @pytest.mark.parametrize("variant", (ordinary, sizes), ids=("ordinary", "sizes"))
 def test_gradients_are_differences(variant):
-    """The first derivative against numpy's function, the second against the first; of arrays with no elements the
-    shapes.
-    """
+    """The first derivative against numpy's function, the second against the first; of arrays with no elements the shapes."""
     for case in cases(SMOOTH, np.float64, variant):
         label, row, arrays = case
         if refused(row, arrays):
@@ -261,14 +251,12 @@ def test_gradients_are_differences(variant):
         high, low = (moved(arrays, directions, sign * STEP) for sign in (1, -1))
         slope = (value(row, high, weights) - value(row, low, weights)) / (2 * STEP)
         found = sum(float(np.sum(a * d)) for a, d in zip(g, directions))
-        assert abs(found - slope) <= 2e-7 * (1 + abs(slope)
-                                             + abs(value(row, arrays, weights))), (row.id, label, found, slope)
+        assert abs(found - slope) <= 2e-7 * (1 + abs(slope) + abs(value(row, arrays, weights))), (row.id, label, found, slope)
         with np.errstate(all="ignore"):
             up, down = (evaluate(first.graph, a) for a in (high, low))
         for actual, a, b in zip(h, up, down):
             difference = (a - b) / (2 * STEP)
-            np.testing.assert_allclose(actual, difference, rtol=1e-5, atol=1e-6 * (1 + np.abs(difference).max()),
-                                       err_msg=f"{row.id} {label}")
+            np.testing.assert_allclose(actual, difference, rtol=1e-5, atol=1e-6 * (1 + np.abs(difference).max()), err_msg=f"{row.id} {label}")
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -279,8 +267,7 @@ def test_native_gradients(chunk):
     with Trace("derivatives") as trace:
         for n, ((_, _, arrays), _, directions, first, second) in enumerate(parts):
             for which, (function, operands) in enumerate(((first, arrays), (second, [*arrays, *directions]))):
-                ins = [trace.input(f"p{n}_{which}_{i}", TensorType(dtype_of(a), a.shape))
-                       for i, a in enumerate(operands)]
+                ins = [trace.input(f"p{n}_{which}_{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(operands)]
                 outputs += function(*ins)
                 given += operands
         function = finish(trace, tuple(outputs))

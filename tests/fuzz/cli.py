@@ -1,6 +1,4 @@
-"""Command lines and files of every kind, right and wrong: each ends with an exit status, and never with a traceback of
-graphc or an internal error.
-"""
+"""Command lines and files of every kind, right and wrong: each ends with an exit status, and never with a traceback of graphc or an internal error."""
 from __future__ import annotations
 
 import contextlib
@@ -17,28 +15,21 @@ from tests.fuzz.damage import damaged
 from tests.fuzz.texts import sound_texts
 
 COMMANDS = ("run", "dump", "dump", "dump", "opt", "opt", "profile", "fly")
-NAMES = ("a.txt", "b.txt", "lesson.py", "lesson.py:double", "lesson.py:layer", "lesson.py:", "lesson.py:é", "folder",
-         "nowhere", "a.txt:f", "a.npy",
+NAMES = ("a.txt", "b.txt", "lesson.py", "lesson.py:double", "lesson.py:layer", "lesson.py:", "lesson.py:é", "folder", "nowhere", "a.txt:f", "a.npy",
          "", ":", "-", "folder/..", "\udcff")
-OPTIONS = (("--bind", "B=2"), ("--bind", "T=3"), ("--bind", "K=1"), ("--bind", "B=²"), ("--bind", "B=-1"),
-           ("--bind", "B"), ("--bind",
+OPTIONS = (("--bind", "B=2"), ("--bind", "T=3"), ("--bind", "K=1"), ("--bind", "B=²"), ("--bind", "B=-1"), ("--bind", "B"), ("--bind",
            "B=999999999999999999"), ("--bind", "B=" + "9" * 30), ("--bind", ""),
-           ("--bind",), ("x=a.npy",), ("x0=a.npy",), ("x0=b.npy",), ("x=folder",), ("x=nowhere.npy",), ("x",), ("=",),
-           ("x0=",), ("--out", "out"),
+           ("--bind",), ("x=a.npy",), ("x0=a.npy",), ("x0=b.npy",), ("x=folder",), ("x=nowhere.npy",), ("x",), ("=",), ("x0=",), ("--out", "out"),
            ("--out", "a.txt"), ("--out", ""), ("--threads", "2"),
-           ("--threads", "-1"), ("--threads", "many"), ("--runs", "0"), ("--stage", "graph"), ("--stage", "simplified"),
-           ("--stage", "fused"),
+           ("--threads", "-1"), ("--threads", "many"), ("--runs", "0"), ("--stage", "graph"), ("--stage", "simplified"), ("--stage", "fused"),
            ("--stage", "loops"), ("--stage", "fly"), ("--target", "avx512"),
-           ("--target", "neon"), ("--target", ""), ("--passes", "decompose,cse"), ("--passes", "fuse"),
-           ("--passes", "fold_constants,,"),
+           ("--target", "neon"), ("--target", ""), ("--passes", "decompose,cse"), ("--passes", "fuse"), ("--passes", "fold_constants,,"),
            ("--passes", "fly"), ("--svg", "folder"), ("--svg", "nowhere/a"), ("--é",), ("--version",))
 LESSON = b"import graphc as gc\n\n@gc.graph\ndef double(x: gc.f32[4]):\n    return x * 2\n\nlayer = gc.nn.Linear(3)\n"
 
 
 def run(rng: np.random.Generator, deadline: float) -> int:
-    """Until the deadline; returns how many command lines were tried. AssertionError with the line and its files at the
-    first that ends wrongly.
-    """
+    """Until the deadline; returns how many command lines were tried. AssertionError with the line and its files at the first that ends wrongly."""
     count, here = 0, os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -87,8 +78,7 @@ def _write_files(rng: np.random.Generator) -> None:
     Path("b.txt").write_bytes(_bytes(damaged(text, rng).encode("utf-8", "surrogatepass"), rng, 4))
     Path("lesson.py").write_bytes(_bytes(LESSON, rng, 2))
     shapes = ((), (3,), (2, 3), (4,), (0,), (33,))
-    array = rng.standard_normal(shapes[int(rng.integers(len(shapes)))]).astype(("f4", "f8", "i4", "i8", "?", ">f4",
-                                                                                "c8", "S3")[int(rng.integers(8))])
+    array = rng.standard_normal(shapes[int(rng.integers(len(shapes)))]).astype(("f4", "f8", "i4", "i8", "?", ">f4", "c8", "S3")[int(rng.integers(8))])
     with io.BytesIO() as file:
         np.save(file, array)
         Path("a.npy").write_bytes(file.getvalue())

@@ -1,5 +1,4 @@
-"""Damaged texts of graphs: each gives a GraphError that says where, or a graph that prints, parses back and holds what
-a graph must.
+"""Damaged texts of graphs: each gives a GraphError that says where, or a graph that prints, parses back and holds what a graph must.
 
 A share of the graphs is compiled up to loops, with 2 for every size that is a name: that works, or is a GraphError too.
 """
@@ -26,9 +25,7 @@ READ = Stage("read from a text", lambda op: True, symbolic=True)
 
 
 def run(rng: np.random.Generator, deadline: float) -> int:
-    """Until the deadline; returns how many texts were tried. AssertionError with the text at the first that is answered
-    wrongly.
-    """
+    """Until the deadline; returns how many texts were tried. AssertionError with the text at the first that is answered wrongly."""
     texts, count, graphs = sound_texts(), 0, 0
     while not count or time.monotonic() < deadline:
         text = damaged(texts[int(rng.integers(len(texts)))], rng)
@@ -74,8 +71,7 @@ def _answer(text: str) -> Graph | None:
     except GraphError as error:
         assert error.__cause__ is None, f"{_said(error.__cause__)}, which is not checked for, in\n{text}"
         loc, lines = error.loc, text.split("\n")
-        assert loc and 1 <= loc.line <= len(lines) and 1 <= loc.column <= len(lines[loc.line
-                                                                                    - 1]) + 1, f"no place in the text: {error}\n{text}"
+        assert loc and 1 <= loc.line <= len(lines) and 1 <= loc.column <= len(lines[loc.line - 1]) + 1, f"no place in the text: {error}\n{text}"
         assert len(error.text) < 10_000, f"a message of {len(error.text)} characters for\n{text}"
     except BaseException as error:
         raise AssertionError(f"{_said(error)} for\n{text}") from error

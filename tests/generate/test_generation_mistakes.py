@@ -18,9 +18,7 @@ def counting(step=1):
 
 
 def transformer(position=None):
-    return nn.Embedding(COUNT,
-                        8) >> (position
-                               or nn.SinusoidalPosition()) >> nn.TransformerBlock(2, causal=True) >> nn.Linear(COUNT)
+    return nn.Embedding(COUNT, 8) >> (position or nn.SinusoidalPosition()) >> nn.TransformerBlock(2, causal=True) >> nn.Linear(COUNT)
 
 
 def test_tokens_end_with_the_stop_of_every_sequence():
@@ -56,8 +54,7 @@ def test_threads_of_python_generate_at_once():
     net = nn.Embedding(COUNT, 8) >> nn.LSTM(8, batch_first=True) >> nn.Linear(COUNT)
     generate, results = gc.Generator(net, seed=0), {}
     wanted = [generate([i], 40, temperature=1.0, seed=i).tolist() for i in range(4)]
-    threads = [threading.Thread(target=lambda i=i: results.update({i: generate([i], 40, temperature=1.0,
-                                                                               seed=i).tolist()})) for i in range(4)]
+    threads = [threading.Thread(target=lambda i=i: results.update({i: generate([i], 40, temperature=1.0, seed=i).tolist()})) for i in range(4)]
     for t in threads:
         t.start()
     for t in threads:
@@ -75,8 +72,7 @@ def test_the_caches_are_updated_in_place_and_a_token_allocates_none():
 
 
 @pytest.mark.parametrize("call, text", [
-    (lambda g: g([1, 2, 3], 40),
-     "the longest prompt has 3 tokens, with those to generate 42 must be kept; the caches hold 32: give capacity=42"),
+    (lambda g: g([1, 2, 3], 40), "the longest prompt has 3 tokens, with those to generate 42 must be kept; the caches hold 32: give capacity=42"),
     (lambda g: g(list(range(5)) * 8, 1), "the longest prompt has 40 tokens"),
     (lambda g: g([1, 2], 0), "generate makes 1 or more tokens, got steps=0"),
     (lambda g: g([1.0, 2.0], 3), r"a prompt is integers .* got float64 \[1, 2\]"),
@@ -98,15 +94,12 @@ def test_mistakes_of_a_call(call, text):
 @pytest.mark.parametrize("net, text", [
     (lambda: transformer(nn.LearnedPosition(4)), "knows 4 places, prompt and tokens need 7"),
     (lambda: nn.Embedding(COUNT, 8) >> nn.TransformerBlock(2) >> nn.Linear(COUNT), "generation needs causal attention"),
-    (lambda: nn.Embedding(COUNT, 8) >> nn.GRU(8, batch_first=True, bidirectional=True) >> nn.Linear(COUNT),
-     "bidirectional GRU looks at later tokens"),
+    (lambda: nn.Embedding(COUNT, 8) >> nn.GRU(8, batch_first=True, bidirectional=True) >> nn.Linear(COUNT), "bidirectional GRU looks at later tokens"),
     (lambda: nn.Embedding(COUNT, 8) >> nn.GRU(8) >> nn.Linear(COUNT), "make this GRU with batch_first=True"),
     (lambda: nn.Embedding(COUNT, 8) >> (lambda x: x[0]), "needs a network that gives scores"),
     (lambda: nn.LanguageModel(nn.Embedding(COUNT, 8), nn.GRU(8)), "make sequence_model, GRU, with batch_first=True"),
-    (lambda: nn.LanguageModel(nn.Embedding(COUNT, 8), nn.GRU(9, batch_first=True)),
-     r"put nn.Linear\(8\) in front, or take tied=False"),
-    (lambda: nn.Seq2Seq(nn.Embedding(COUNT, 8), nn.Embedding(COUNT, 8) >> nn.GRU(8, batch_first=True)),
-     "encoder must end in a recurrent layer"),
+    (lambda: nn.LanguageModel(nn.Embedding(COUNT, 8), nn.GRU(9, batch_first=True)), r"put nn.Linear\(8\) in front, or take tied=False"),
+    (lambda: nn.Seq2Seq(nn.Embedding(COUNT, 8), nn.Embedding(COUNT, 8) >> nn.GRU(8, batch_first=True)), "encoder must end in a recurrent layer"),
     (lambda: nn.Seq2Seq(nn.Embedding(COUNT, 8), nn.Embedding(COUNT, 8)), "takes nothing from the encoder")])
 def test_networks_that_cannot_generate(net, text):
     net = net()
@@ -122,7 +115,6 @@ def test_mistakes_of_layers():
         nn.LanguageModel(nn.Embedding(3, 2), nn.GRU(2), collapse="middle")
     with pytest.raises(gc.GraphError, match="parameters: give state="):
         gc.generate(transformer(), [1], 3)
-    for options, text in (({"temperature": -1.0}, "temperature must be 0"), ({"top_k": 0}, "top_k is an int"),
-                          ({"top_p": 0.0}, "top_p is a probability")):
+    for options, text in (({"temperature": -1.0}, "temperature must be 0"), ({"top_k": 0}, "top_k is an int"), ({"top_p": 0.0}, "top_p is a probability")):
         with pytest.raises(gc.GraphError, match=text):
             gc.graph(lambda x=1: nn.sample(gc.zeros((3,)), **options))

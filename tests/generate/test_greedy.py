@@ -1,6 +1,4 @@
-"""Greedy generation is the argmax of the whole network at every position: caches, recurrent states, positions, prompts
-of several lengths.
-"""
+"""Greedy generation is the argmax of the whole network at every position: caches, recurrent states, positions, prompts of several lengths."""
 import numpy as np
 import pytest
 
@@ -35,25 +33,17 @@ NETWORKS = {
     "sinusoidal position": lambda: transformer(nn.SinusoidalPosition(), pre_norm=True),
     "rotary position": lambda: transformer(inner=nn.RotaryPosition()),
     "rotary position, halves": lambda: transformer(inner=nn.RotaryPosition(halves=True), pre_norm=True),
-    "relative position": lambda: transformer(inner=nn.RelativePosition(8, max_distance=16, bidirectional=False,
-                                                                       std=1.0)),
-    "relative position, both ways": lambda: transformer(nn.SinusoidalPosition(),
-                                                        inner=nn.RelativePosition(8, max_distance=16, std=1.0),
-                                                        pre_norm=True),
+    "relative position": lambda: transformer(inner=nn.RelativePosition(8, max_distance=16, bidirectional=False, std=1.0)),
+    "relative position, both ways": lambda: transformer(nn.SinusoidalPosition(), inner=nn.RelativePosition(8, max_distance=16, std=1.0), pre_norm=True),
     "root mean square norms": lambda: transformer(nn.LearnedPosition(64), norm="rms", pre_norm=True),
-    "one head": lambda: embedding() >> nn.SinusoidalPosition() >> nn.residual(nn.Attention(WIDTH, causal=True))
-    >> nn.Linear(COUNT),
+    "one head": lambda: embedding() >> nn.SinusoidalPosition() >> nn.residual(nn.Attention(WIDTH, causal=True)) >> nn.Linear(COUNT),
     "RNN": lambda: recurrent(nn.RNN), "LSTM": lambda: recurrent(nn.LSTM), "GRU": lambda: recurrent(nn.GRU),
     "three LSTMs": lambda: recurrent(nn.LSTM, layers=3),
-    "GRU, then LSTM": lambda: embedding() >> nn.GRU(WIDTH, batch_first=True)
-    >> nn.AddNorm(nn.LSTM(WIDTH, batch_first=True)) >> nn.Linear(COUNT),
-    "attention over an LSTM": lambda: embedding() >> nn.LSTM(WIDTH, batch_first=True)
-    >> nn.TransformerBlock(HEADS, causal=True) >> nn.Linear(COUNT),
+    "GRU, then LSTM": lambda: embedding() >> nn.GRU(WIDTH, batch_first=True) >> nn.AddNorm(nn.LSTM(WIDTH, batch_first=True)) >> nn.Linear(COUNT),
+    "attention over an LSTM": lambda: embedding() >> nn.LSTM(WIDTH, batch_first=True) >> nn.TransformerBlock(HEADS, causal=True) >> nn.Linear(COUNT),
     "one block twice": lambda: twice(nn.TransformerBlock(HEADS, causal=True)),
-    "the average so far": lambda: nn.LanguageModel(embedding(), nn.GRU(WIDTH, batch_first=True), collapse="average",
-                                                   generate=nn.Linear(COUNT)),
-    "language model": lambda: nn.LanguageModel(embedding(),
-                                               nn.SinusoidalPosition() >> nn.TransformerBlock(HEADS, causal=True) ** 2),
+    "the average so far": lambda: nn.LanguageModel(embedding(), nn.GRU(WIDTH, batch_first=True), collapse="average", generate=nn.Linear(COUNT)),
+    "language model": lambda: nn.LanguageModel(embedding(), nn.SinusoidalPosition() >> nn.TransformerBlock(HEADS, causal=True) ** 2),
 }
 
 
@@ -63,8 +53,7 @@ def twice(block):
 
 def restless(net):
     """Fresh networks repeat a token for ever; with some numbers for each pair of tokens they wander."""
-    pairs = np.random.default_rng(2).normal(0, 6,
-                                            (COUNT, COUNT)).astype(np.float32) - 100 * np.eye(COUNT, dtype=np.float32)
+    pairs = np.random.default_rng(2).normal(0, 6, (COUNT, COUNT)).astype(np.float32) - 100 * np.eye(COUNT, dtype=np.float32)
     return lambda ids: net(ids) + gc.one_hot(ids, COUNT) @ pairs
 
 
@@ -80,8 +69,7 @@ def check(net, state, prompts, tokens, length):
 def wild_state(net, **types):
     """Large random parameters, so that tokens vary."""
     random = np.random.default_rng(1)
-    return {e.name: random.normal(0, 0.5, e.type.shape).astype(np.float32)
-            for e in entries(trace_network(net, **types))}
+    return {e.name: random.normal(0, 0.5, e.type.shape).astype(np.float32) for e in entries(trace_network(net, **types))}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -91,13 +79,11 @@ def test_generation_is_the_argmax_of_the_whole_network(name):
     generate = gc.Generator(net, state=state)
     made = generate(PROMPTS, 9)
     assert made.shape == (3, 9) and len(set(made.ravel().tolist())) > 2
-    for prompts, tokens in ((PROMPTS, made), (SEVERAL, generate(SEVERAL, 9)),
-                            (PROMPTS[:1, :4], generate(PROMPTS[0, :4], 9)[None])):
+    for prompts, tokens in ((PROMPTS, made), (SEVERAL, generate(SEVERAL, 9)), (PROMPTS[:1, :4], generate(PROMPTS[0, :4], 9)[None])):
         check(net, state, prompts, tokens, 16)
 
 
-@pytest.mark.parametrize("inner", [None, nn.RelativePosition(8, max_distance=16, std=1.0)],
-                         ids=["sinusoidal", "relative"])
+@pytest.mark.parametrize("inner", [None, nn.RelativePosition(8, max_distance=16, std=1.0)], ids=["sinusoidal", "relative"])
 def test_a_token_looks_at_no_more_of_large_caches_than_is_filled(inner):
     net = restless(transformer(None if inner else nn.SinusoidalPosition(), inner, 1))
     state = wild_state(net, ids=gc.i64[1, 16])

@@ -1,6 +1,4 @@
-"""Texts that are wrong, odd or large: an error with line and column, or the graph that was meant, in time that grows
-with the text.
-"""
+"""Texts that are wrong, odd or large: an error with line and column, or the graph that was meant, in time that grows with the text."""
 from time import thread_time
 from types import NoneType
 from typing import get_args
@@ -24,8 +22,7 @@ from graphc.ir.types import DTYPES, DType, Poly, f32
 
 HEAD = "graph g(x: f32[2, 3], n: i64[]) {\n  "
 NAMES = st.one_of(st.text(max_size=8), st.sampled_from(
-    ["return", "update", "state", "graph", "true", "none", "nan", "inf", "f32", "add", "%0", "%h", "0", "1e5", "0x1",
-     "-1", "a b", 'a"b\\', "\n", "\ud800", "é", "#"]))
+    ["return", "update", "state", "graph", "true", "none", "nan", "inf", "f32", "add", "%0", "%h", "0", "1e5", "0x1", "-1", "a b", 'a"b\\', "\n", "\ud800", "é", "#"]))
 
 
 def one_node(text: str) -> Graph:
@@ -54,8 +51,7 @@ def one_node(text: str) -> Graph:
     ("reshape(x) {shape=(-1, -6)} : f32[-1, -6]", "-1"),
     ("reshape(x) {shape=(K, 6)} : f32[K, 6]", "cannot reshape"),
     ("one_hot(n) {depth=K, dtype=f32} : f32[K]", "K is the size of nothing: no argument of g has it in its shape"),
-    ("pad(x) {low=(0, 0), high=(0, 0), value=none} : f32[2, 3]",
-     "expected a whole number or a number or true or false, found 'none'"),
+    ("pad(x) {low=(0, 0), high=(0, 0), value=none} : f32[2, 3]", "expected a whole number or a number or true or false, found 'none'"),
     ("iota() {shape=(2, 3), axis=-1, dtype=f32} : f32[2, 3]", "iota: axis -1 must be counted from the front"),
     ("constant() {value=f32} : f32[]", "expected '['"),
     ("constant() {value=f32[n]<1.0>} : f32[]", "a constant has a fixed shape"),
@@ -83,8 +79,7 @@ def test_an_attribute_is_what_the_operator_takes(text, message):
     ("graph g(x: f32[B T]) { return x }", "is not a dimension"),
     ("graph g(x: f32[٣]) { return x }", "unexpected character '٣'"),
     (f"graph g(x: f32[{'1' * 5000}]) {{ return x }}", "is too large for a dimension"),
-    ("graph g(x: f32[" + " + ".join(f"d{i}" for i in range(100_000)) + "]) { return x }",
-     "a dimension of 199999 words is too long"),
+    ("graph g(x: f32[" + " + ".join(f"d{i}" for i in range(100_000)) + "]) { return x }", "a dimension of 199999 words is too long"),
     ("graph g(x: f32[" + "*".join("B" * 100_000) + "]) { return x }", "a dimension of 199999 words is too long"),
     ("graph g(x: f32[2], x: f32[3]) { return x }", "x is defined twice"),
     ("graph g(x: f32[2]) { update x = x return x }", "x is not state"),
@@ -175,21 +170,18 @@ def test_time_grows_with_the_text():
 def test_odd_names_and_constants_parse_back(arguments, name, values, data):
     b = Builder(name)
     half = len(arguments) // 2
-    made = [b.input(n, f32[2, data.draw(st.sampled_from(["B", "nan", "true", "f32", "β", "B*T - 3"]))])
-            for n in arguments[:half]]
+    made = [b.input(n, f32[2, data.draw(st.sampled_from(["B", "nan", "true", "f32", "β", "B*T - 3"]))]) for n in arguments[:half]]
     state = [b.state_input(n, data.draw(st.sampled_from(DTYPES))[()]) for n in arguments[half:]]
     b.update(state[0], state[0])
     for n in values:
         dtype = data.draw(st.sampled_from(DTYPES))
         shape = data.draw(st.sampled_from([(), (0,), (3,), (2, 0, 4), (3, 7)]))
-        raw = data.draw(st.binary(min_size=int(np.prod(shape)) * dtype.itemsize,
-                                  max_size=int(np.prod(shape)) * dtype.itemsize))
+        raw = data.draw(st.binary(min_size=int(np.prod(shape)) * dtype.itemsize, max_size=int(np.prod(shape)) * dtype.itemsize))
         array = np.frombuffer(raw, np.uint8) % 2 if dtype.kind == "bool" else np.frombuffer(raw, dtype.np)
         made.append(b.constant(array.astype(dtype.np).reshape(shape)))
         made[-1].name = n
     wide = data.draw(st.sampled_from(["tuple", "dict", "none"]))
-    outputs = {"tuple": (made, ("",) * len(made)), "none": (made[:1], None),
-               "dict": (made[:half], tuple(arguments[:half]))}[wide]
+    outputs = {"tuple": (made, ("",) * len(made)), "none": (made[:1], None), "dict": (made[:half], tuple(arguments[:half]))}[wide]
     if wide == "dict" and not any(outputs[1]):
         outputs = made, ("",) * len(made)
     graph = b.finish(*outputs)
@@ -205,8 +197,7 @@ def test_a_node_without_results_parses_back():
     assert parse(print_graph(graph)) == graph
 
 
-@pytest.mark.parametrize("value", [0, 0.0, -0.0, False, np.nan, -np.nan, np.inf, 1e-320, 0.1, np.float32(0.1),
-                                   np.float64(3), np.int64(2),
+@pytest.mark.parametrize("value", [0, 0.0, -0.0, False, np.nan, -np.nan, np.inf, 1e-320, 0.1, np.float32(0.1), np.float64(3), np.int64(2),
                                    np.frombuffer(bytes.fromhex("010000000000f47f"))[0].item()])
 def test_numbers_keep_their_bits(value):
     op = Pad((1,), (1,), value)
@@ -220,15 +211,13 @@ def test_numbers_keep_their_bits(value):
         if np.float64(other).tobytes() != np.float64(value).tobytes():
             c = Builder("numbers")
             assert print_graph(c.finish(c.apply(Pad((1,), (1,), other), [c.input("x", f32[3])]))) != text
-    assert (Pad((1,), (1,), -0.0) == Pad((1,), (1,), 0.0)) is False and Pad((1,), (1,),
-                                                                            float("nan")) == Pad((1,), (1,), float("nan"))
+    assert (Pad((1,), (1,), -0.0) == Pad((1,), (1,), 0.0)) is False and Pad((1,), (1,), float("nan")) == Pad((1,), (1,), float("nan"))
 
 
 def test_what_no_machine_can_run_is_the_users_mistake():
     for text, message in (
             ("graph g(x: f32[1099511627776, 1099511627776]) { return x }", "larger than any memory"),
-            ("graph g(x: f32[3]) { %0 = fused(x) {body={graph b(x: f32[3]) { return (x,) }}} : f32[3] return %0 }",
-             "fused is made when compiling")):
+            ("graph g(x: f32[3]) { %0 = fused(x) {body={graph b(x: f32[3]) { return (x,) }}} : f32[3] return %0 }", "fused is made when compiling")):
         with pytest.raises(GraphError, match=message):
             gc.compile(parse(text))
     with pytest.raises(GraphError, match="dimension"):

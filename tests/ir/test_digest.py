@@ -1,6 +1,4 @@
-"""The digest of a graph, which keys of the disk cache are made of: everything counts that a program depends on, and
-numbers by their bits.
-"""
+"""The digest of a graph, which keys of the disk cache are made of: everything counts that a program depends on, and numbers by their bits."""
 from __future__ import annotations
 
 import numpy as np
@@ -23,15 +21,12 @@ def graph_with(value: Literal):
 
 
 def test_keys_tell_all_bits_apart():
-    """0 and -0, kinds of NaN, 1 and 1.0 and True, in arrays large and small and in attributes; source lines and layers,
-    which errors name.
-    """
+    """0 and -0, kinds of NaN, 1 and 1.0 and True, in arrays large and small and in attributes; source lines and layers, which errors name."""
     bits = [0, 1 << 31, 0x7fc00000, 0xffc00000, 0x7fc00001, 0x3f800000]
     for size in (1, 4, 1000):
         arrays = [np.full(size, n, np.uint32).view(np.float32) for n in bits]
         assert len({digest(graph_with(Literal.of(a))) for a in arrays}) == len(bits)
-    assert digest(graph_with(Literal.of(np.ones(2,
-                                                np.int32)))) != digest(graph_with(Literal.of(np.ones(2, np.float32))))
+    assert digest(graph_with(Literal.of(np.ones(2, np.int32)))) != digest(graph_with(Literal.of(np.ones(2, np.float32))))
 
     def padded(value, loc=None, scope=""):
         b = Builder("g")
@@ -39,14 +34,12 @@ def test_keys_tell_all_bits_apart():
         with b.at(loc, scope):
             return digest(b.finish([b.pad(x, low=(1,), high=(1,), value=value)]))
     places = [Loc("a/f.py", 1, "code"), Loc("b/f.py", 1, "code"), Loc("a/f.py", 2, "code"), Loc("a/f.py", 1, "other")]
-    assert len({*(padded(v) for v in (0, 0.0, -0.0, False, 1, 1.0, True, float("nan"))),
-                *(padded(0, p) for p in places), padded(0, None, "layer")}) == 13
+    assert len({*(padded(v) for v in (0, 0.0, -0.0, False, 1, 1.0, True, float("nan"))), *(padded(0, p) for p in places), padded(0, None, "layer")}) == 13
 
 
 def test_equal_graphs_have_equal_keys():
     text = "graph g(x: f32[4]) {\n  %0 = mul(x, x) : f32[4]\n  return %0\n}\n"
-    assert digest(parse(text)) == digest(parse(text)) != digest(parse(text.replace("mul",
-                                                                                   "add"))) != digest(parse(text.replace("x", "y")))
+    assert digest(parse(text)) == digest(parse(text)) != digest(parse(text.replace("mul", "add"))) != digest(parse(text.replace("x", "y")))
 
 
 def test_regions_count():

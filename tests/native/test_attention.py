@@ -1,6 +1,4 @@
-"""Attention taken whole against its numpy reference in f64: blocks with tails, strided views, broadcast heads, the same
-bits for any number of threads.
-"""
+"""Attention taken whole against its numpy reference in f64: blocks with tails, strided views, broadcast heads, the same bits for any number of threads."""
 from __future__ import annotations
 
 import numpy as np
@@ -16,8 +14,7 @@ from graphc.runtime.executable import Executable
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.target import AVX512
 
-SHAPES = (((2,), 131, 70, 33, 65), ((2,), 70, 131, 40, 17), ((), 12, 200, 8, 8), ((3, 1), 97, 1, 200, 256),
-          ((2, 2), 13, 6, 3, 1), ((1, 2), 200, 200, 64, 64), ((), 40, 2100, 64, 64))
+SHAPES = (((2,), 131, 70, 33, 65), ((2,), 70, 131, 40, 17), ((), 12, 200, 8, 8), ((3, 1), 97, 1, 200, 256), ((2, 2), 13, 6, 3, 1), ((1, 2), 200, 200, 64, 64), ((), 40, 2100, 64, 64))
 
 
 def arrays_of(lead, tq, tk, d, e, dtype):
@@ -46,13 +43,11 @@ def test_blocks_are_the_reference(shape, causal, dtype):
 
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
 @pytest.mark.parametrize("causal", (False, True))
-@pytest.mark.parametrize("shape", (*SHAPES, ((), 700, 300, 16, 24), ((40,), 14, 20, 8, 8), ((), 300, 700, 64, 64)),
-                         ids=str)
+@pytest.mark.parametrize("shape", (*SHAPES, ((), 700, 300, 16, 24), ((40,), 14, 20, 8, 8), ((), 300, 700, 64, 64)), ids=str)
 def test_blocks_of_the_gradient_are_the_reference(shape, causal, dtype):
     q, k, v = arrays_of(*shape, dtype)
     out, lse = (x.astype(dtype) for x in Attention(causal=causal).reference(q, k, v))
-    op, arrays = AttentionGrad(causal=causal), [q, k, v, out, lse,
-                                                np.random.default_rng(1).standard_normal(out.shape).astype(dtype)]
+    op, arrays = AttentionGrad(causal=causal), [q, k, v, out, lse, np.random.default_rng(1).standard_normal(out.shape).astype(dtype)]
     c = compiled(op, arrays)
     assert [n.op.name for n in c.fused.nodes] == ["attention_grad"]
     one, three = (Executable(c.build.program, threads).slow(*arrays) for threads in (1, 3))
@@ -84,12 +79,10 @@ def test_memory_of_training_is_linear_in_the_length():
 
 def test_a_gradient_with_shared_keys_is_decomposed():
     q, k, v, out, lse, g = _gradient_arrays((4,), 32)
-    assert "attention_grad" not in [n.op.name
-                                    for n in compiled(AttentionGrad(), (q, k[:1], v[:1], out, lse, g)).fused.nodes]
+    assert "attention_grad" not in [n.op.name for n in compiled(AttentionGrad(), (q, k[:1], v[:1], out, lse, g)).fused.nodes]
 
 
-MASKS = {"keys": (2, 1, 1, 131), "pairs": (131, 131), "heads": (1, 3, 131, 131), "queries": (2, 3, 131, 1),
-         "one": (1, 1)}
+MASKS = {"keys": (2, 1, 1, 131), "pairs": (131, 131), "heads": (1, 3, 131, 131), "queries": (2, 3, 131, 1), "one": (1, 1)}
 
 
 def masks_of(shape, dtype):
@@ -97,8 +90,7 @@ def masks_of(shape, dtype):
     mask = np.random.default_rng(2).random(shape) < 0.7
     if shape[-2] > 1:
         mask[..., 5, :] = False
-    return mask if dtype == bool else np.where(mask, np.random.default_rng(3).standard_normal(shape),
-                                               -np.inf).astype(dtype)
+    return mask if dtype == bool else np.where(mask, np.random.default_rng(3).standard_normal(shape), -np.inf).astype(dtype)
 
 
 @pytest.mark.parametrize("kind", (bool, float))
@@ -127,9 +119,7 @@ def test_gradients_under_masks(shape, causal):
     c = compiled(op, (q, k, v, mask, out, lse, g))
     assert [n.op.name for n in c.fused.nodes] == ["attention_grad"]
     one, three = (Executable(c.build.program, threads).slow(q, k, v, mask, out, lse, g) for threads in (1, 3))
-    for x, y, expected in zip(one, three,
-                              op.reference(*(a if a.dtype == bool else a.astype(np.float64)
-                                             for a in (q, k, v, mask, out, lse, g)))):
+    for x, y, expected in zip(one, three, op.reference(*(a if a.dtype == bool else a.astype(np.float64) for a in (q, k, v, mask, out, lse, g)))):
         assert x.tobytes() == y.tobytes()
         np.testing.assert_allclose(x, expected, rtol=0, atol=2e-5)
 
@@ -180,8 +170,7 @@ def test_heads_of_a_joint_projection_are_read_where_they_lie():
         q, k, v = (x[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
         return gc.attention(q, k, v, causal=True)
     x = np.random.default_rng(1).standard_normal((2, 50, 3, 4, 24)).astype(np.float32)
-    expected, _ = Attention(causal=True).reference(*(x[:, :, i].transpose(0, 2, 1, 3).astype(np.float64)
-                                                     for i in range(3)))
+    expected, _ = Attention(causal=True).reference(*(x[:, :, i].transpose(0, 2, 1, 3).astype(np.float64) for i in range(3)))
     np.testing.assert_allclose(gc.compile(heads)(x), expected, rtol=0, atol=1e-5)
 
 
@@ -195,8 +184,7 @@ def test_large_scores_and_nan():
     assert np.isnan(out[5]).all() and np.isfinite(np.delete(out, 5, 0)).all()
 
 
-@pytest.mark.parametrize("shape", (((3, 1), 97, 1, 200, 256), ((3, 1), 33, 17, 20, 5), ((2, 3), 1, 7, 4, 4),
-                                   ((1, 1), 1, 1, 1, 1)), ids=str)
+@pytest.mark.parametrize("shape", (((3, 1), 97, 1, 200, 256), ((3, 1), 33, 17, 20, 5), ((2, 3), 1, 7, 4, 4), ((1, 1), 1, 1, 1, 1)), ids=str)
 @pytest.mark.parametrize("causal", (False, True))
 def test_gradients_of_odd_shapes(shape, causal):
     """Axes of size 1 beside masks and epilogues."""
@@ -217,11 +205,9 @@ def test_gradients_of_odd_shapes(shape, causal):
 @pytest.mark.parametrize("causal", (False, True))
 @pytest.mark.parametrize("mask", (None, "bool", "float"))
 def test_what_is_hidden_has_no_part_in_a_row_of_low_scores(mask, causal, keys, low):
-    """Some queries have nothing but low scores. However low: no hidden key and no later one has a part in their result.
-    """
+    """Some queries have nothing but low scores. However low: no hidden key and no later one has a part in their result."""
     rng, n = np.random.default_rng(0), keys
-    q, k, v = rng.standard_normal((n, 4)).astype(np.float32), np.ones((n, 4),
-                                                                      np.float32), rng.standard_normal((n, 4)).astype(np.float32)
+    q, k, v = rng.standard_normal((n, 4)).astype(np.float32), np.ones((n, 4), np.float32), rng.standard_normal((n, 4)).astype(np.float32)
     q[::3] = [low, 0, 0, 0]
     seen = rng.random((n, n)) < 0.5
     masks = {None: [], "bool": [seen], "float": [np.where(seen, 0, -np.inf).astype(np.float32)]}[mask]
@@ -237,13 +223,10 @@ def test_what_is_hidden_has_no_part_in_a_row_of_low_scores(mask, causal, keys, l
         scores = (q @ k.T).astype(np.float64)
         for i in range(n):
             mine = scores[i][seen[i]]
-            mean = np.exp(mine
-                          - mine.max(initial=-1e300)) @ v[seen[i]] / np.exp(mine
-                                                                            - mine.max(initial=-1e300)).sum() if len(mine) else np.nan
+            mean = np.exp(mine - mine.max(initial=-1e300)) @ v[seen[i]] / np.exp(mine - mine.max(initial=-1e300)).sum() if len(mine) else np.nan
             if mask == "bool" and (not len(mine) or mine.max() < -1e30):
                 mean = 0
-            np.testing.assert_allclose(wanted[i], mean if np.isfinite(scores[i]).any() or mask == "bool" else np.nan,
-                                       rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(wanted[i], mean if np.isfinite(scores[i]).any() or mask == "bool" else np.nan, rtol=1e-4, atol=1e-5)
     c = compiled(op, arrays)
     for native in (Executable(c.build.program, 1).slow(*arrays)[0], evaluate(_decomposed(op, arrays), arrays)[0]):
         np.testing.assert_allclose(native, wanted, rtol=1e-4, atol=1e-5)
@@ -251,9 +234,7 @@ def test_what_is_hidden_has_no_part_in_a_row_of_low_scores(mask, causal, keys, l
 
 def _decomposed(op, arrays):
     b = Builder("decomposed")
-    return b.finish(op.decompose(b,
-                                 *(b.input(f"x{i}", TensorType(dtype_of(a), a.shape))
-                                   for i, a in enumerate(arrays))), ("", ""))
+    return b.finish(op.decompose(b, *(b.input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(arrays))), ("", ""))
 
 
 @pytest.mark.parametrize("causal", (False, True))

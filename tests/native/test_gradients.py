@@ -1,6 +1,4 @@
-"""Native gradients of every operator against the oracle's: forward and backward in one compiled graph, as in a training
-step.
-"""
+"""Native gradients of every operator against the oracle's: forward and backward in one compiled graph, as in a training step."""
 from __future__ import annotations
 
 import sys
@@ -24,8 +22,7 @@ from samples import NON_DIFFERENTIABLE, SAMPLES  # noqa: E402
 def has_gradient(s: Sample) -> bool:
     """f32 throughout, smooth or not: here both sides use the same rule."""
     floats = [t for t in (*s.types, *(v.type for v in s.graph().outputs)) if t.dtype.is_float]
-    return s.op.name not in NON_DIFFERENTIABLE and bool(floats) and all(t.dtype == f32
-                                                                        for t in floats) and "special" not in s.tag and s.tag != "odd"
+    return s.op.name not in NON_DIFFERENTIABLE and bool(floats) and all(t.dtype == f32 for t in floats) and "special" not in s.tag and s.tag != "odd"
 
 
 DIFFERENTIABLE = [s for s in SAMPLES if has_gradient(s)]
@@ -39,8 +36,7 @@ def graph_of(samples):
         start = len(b.nodes)
         outs = b.apply(s.op, ins)
         seeds = {v: b.input(f"s{n}_g{i}", v.type) for i, v in enumerate(outs) if v.type.dtype.is_float}
-        arrays += [*s.arrays,
-                   *(rng_for(s.name, v.type.shape).uniform(-1, 1, v.type.shape).astype(np.float32) for v in seeds)]
+        arrays += [*s.arrays, *(rng_for(s.name, v.type.shape).uniform(-1, 1, v.type.shape).astype(np.float32) for v in seeds)]
         wrt = [v for v in ins if v.type.dtype.is_float]
         results.append((*outs, *(g for g in backward(b, b.nodes[start:], seeds, wrt) if g is not None)))
     flat = [v for row in results for v in row]
@@ -66,5 +62,4 @@ def check(sample: Sample, actual, expected):
         return
     eps, finite = np.finfo(np.float32).eps, np.abs(expected[np.isfinite(expected)])
     scale = max(sample.scale, min(finite.max(initial=0.0), 16.0))
-    np.testing.assert_allclose(actual, expected, rtol=8 * sample.tolerance * eps,
-                               atol=8 * sample.tolerance * eps * scale, err_msg=sample.name)
+    np.testing.assert_allclose(actual, expected, rtol=8 * sample.tolerance * eps, atol=8 * sample.tolerance * eps * scale, err_msg=sample.name)

@@ -1,6 +1,4 @@
-"""What users of PyTorch write by habit is what they mean, or an error that says the right form: for every layer, loss,
-activation and optimizer.
-"""
+"""What users of PyTorch write by habit is what they mean, or an error that says the right form: for every layer, loss, activation and optimizer."""
 import inspect
 import pickle
 import re
@@ -12,85 +10,60 @@ from network import normal, run
 import graphc as gc
 from graphc import nn, optim
 
-CONV = [("(3, 16, 3)", "(16, 3)"), ("(3, 16, 3, 2, 1)", "(16, 3, stride=2, padding=1)"),
-        ("(3, 16, kernel_size=3, bias=False)", "(16, 3, bias=False)"),
-        ("(in_channels=3, out_channels=16, kernel_size=5)", "(16, 5)"),
-        ("(3, 16, 3, padding_mode='circular')", "(16, 3) without padding_mode")]
+CONV = [("(3, 16, 3)", "(16, 3)"), ("(3, 16, 3, 2, 1)", "(16, 3, stride=2, padding=1)"), ("(3, 16, kernel_size=3, bias=False)", "(16, 3, bias=False)"),
+        ("(in_channels=3, out_channels=16, kernel_size=5)", "(16, 5)"), ("(3, 16, 3, padding_mode='circular')", "(16, 3) without padding_mode")]
 RECURRENT = [("(10, 20)", "(20)"), ("(10, 20, 2)", "(20, layers=2)"), ("(20, num_layers=2)", "(20, layers=2)"),
              ("(10, 20, num_layers=2, batch_first=True, dropout=0.5)", "(20, layers=2, batch_first=True, dropout=0.5)"),
              ("(input_size=10, hidden_size=20)", "(20)")]
 BATCH_NORM = [("(64)", "()"), ("(64, 1e-3)", "(eps=0.001)"), ("(num_features=64, momentum=0.2)", "(momentum=0.2)"),
               ("(64, track_running_stats=False)", "() without track_running_stats")]
-MAX_POOL = [("(3, 2, 1, 1, False, True)", "(3, 2, 1) without ceil_mode"), ("(kernel_size=3, stride=2)", "(3, 2)"),
-            ("(3, dilation=2)", "(3) without dilation")]
-AVG_POOL = [("(3, 2, 1, True)", "(3, 2, 1) without ceil_mode"),
-            ("(kernel_size=3, count_include_pad=False)", "(3) without count_include_pad")]
-BLOCK = [("(512, 8)", "(8)"), ("(512, 8, 2048)", "(8, hidden=2048)"),
-         ("(d_model=512, nhead=8, dim_feedforward=64, norm_first=True, batch_first=True)",
+MAX_POOL = [("(3, 2, 1, 1, False, True)", "(3, 2, 1) without ceil_mode"), ("(kernel_size=3, stride=2)", "(3, 2)"), ("(3, dilation=2)", "(3) without dilation")]
+AVG_POOL = [("(3, 2, 1, True)", "(3, 2, 1) without ceil_mode"), ("(kernel_size=3, count_include_pad=False)", "(3) without count_include_pad")]
+BLOCK = [("(512, 8)", "(8)"), ("(512, 8, 2048)", "(8, hidden=2048)"), ("(d_model=512, nhead=8, dim_feedforward=64, norm_first=True, batch_first=True)",
                                                                        "(8, hidden=64, pre_norm=True)")]
-ADAM = [("(NET.parameters(), lr=1e-3)", "(0.001)"),
-        ("(NET.parameters(), 1e-3, (0.9, 0.99))", "(0.001, betas=(0.9, 0.99))"),
+ADAM = [("(NET.parameters(), lr=1e-3)", "(0.001)"), ("(NET.parameters(), 1e-3, (0.9, 0.99))", "(0.001, betas=(0.9, 0.99))"),
         ("(1e-3, (0.9, 0.99))", "(0.001, betas=(0.9, 0.99))")]
 HABITS = {
     "Linear": [("(3, 4)", "(4)"), ("(3, 4, False)", "(4, bias=False)"), ("(in_features=3, out_features=4)", "(4)")],
-    "Embedding": [("(100, 32, 0)", "(100, 32) without padding_idx"),
-                  ("(num_embeddings=100, embedding_dim=32)", "(100, 32)")],
+    "Embedding": [("(100, 32, 0)", "(100, 32) without padding_idx"), ("(num_embeddings=100, embedding_dim=32)", "(100, 32)")],
     "Flatten": [("(1, -1)", "(1)"), ("(1, 2)", "(1) without end_dim"), ("(start_dim=2)", "(2)")],
-    "Conv1d": CONV, "Conv2d": CONV,
-    "ConvTranspose2d": [*CONV[:4], ("(3, 16, 3, 2, 1, 1)", "(16, 3, stride=2, padding=1) without output_padding")],
+    "Conv1d": CONV, "Conv2d": CONV, "ConvTranspose2d": [*CONV[:4], ("(3, 16, 3, 2, 1, 1)", "(16, 3, stride=2, padding=1) without output_padding")],
     "MaxPool1d": MAX_POOL, "MaxPool2d": MAX_POOL, "AvgPool1d": AVG_POOL, "AvgPool2d": AVG_POOL,
     "BatchNorm1d": BATCH_NORM, "BatchNorm2d": BATCH_NORM,
-    "LayerNorm": [("(64)", "()"), ("((64,))", "()"), ("((8, 64))", "(axes=2)"),
-                  ("([8, 64], 1e-6)", "(axes=2, eps=1e-06)"),
-                  ("(64, elementwise_affine=False)", "(affine=False)"),
-                  ("(normalized_shape=64, bias=False)", "() without bias")],
+    "LayerNorm": [("(64)", "()"), ("((64,))", "()"), ("((8, 64))", "(axes=2)"), ("([8, 64], 1e-6)", "(axes=2, eps=1e-06)"),
+                  ("(64, elementwise_affine=False)", "(affine=False)"), ("(normalized_shape=64, bias=False)", "() without bias")],
     "RMSNorm": [("(64)", "()"), ("(64, eps=1e-5)", "(eps=1e-05)"), ("((64,), 1e-5)", "(eps=1e-05)")],
     "GroupNorm": [("(8, 64)", "(8)"), ("(num_groups=8, num_channels=64)", "(8)"), ("(8, 64, 1e-3)", "(8, eps=0.001)")],
     "Dropout": [("(p=0.2)", "(0.2)"), ("(0.2, True)", "(0.2)")],
-    "RNN": [*RECURRENT, ("(10, 20, nonlinearity='relu')", "(20, activation='relu')")], "LSTM": RECURRENT,
-    "GRU": RECURRENT,
-    "MultiHeadAttention": [("(512, 8)", "(8)"), ("(512, 8, 0.1)", "(8) without dropout"),
-                           ("(embed_dim=512, num_heads=8, batch_first=True)", "(8)")],
+    "RNN": [*RECURRENT, ("(10, 20, nonlinearity='relu')", "(20, activation='relu')")], "LSTM": RECURRENT, "GRU": RECURRENT,
+    "MultiHeadAttention": [("(512, 8)", "(8)"), ("(512, 8, 0.1)", "(8) without dropout"), ("(embed_dim=512, num_heads=8, batch_first=True)", "(8)")],
     "TransformerBlock": BLOCK, "DecoderBlock": BLOCK,
-    "SGD": [("(NET.parameters(), lr=0.1)", "(0.1)"), ("(NET.parameters(), 0.1, 0.9)", "(0.1, momentum=0.9)"),
-            ("(0.1, 0.9)", "(0.1, momentum=0.9)"),
+    "SGD": [("(NET.parameters(), lr=0.1)", "(0.1)"), ("(NET.parameters(), 0.1, 0.9)", "(0.1, momentum=0.9)"), ("(0.1, 0.9)", "(0.1, momentum=0.9)"),
             ("(NET.parameters(), lr=0.1, nesterov=True, dampening=0.5)", "(0.1, nesterov=True) without dampening")],
     "Adam": ADAM, "AdamW": ADAM, "RMSprop": [("(NET.parameters(), lr=0.1, momentum=0.9)", "(0.1, momentum=0.9)")],
     "cross_entropy": [("(Y, T, W)", "(<ndarray>, <ndarray>) without weight"), ("(Y, T, weight=W, label_smoothing=0.1)",
-                                                                            "(<ndarray>, <ndarray>, "
-                                                                            "label_smoothing=0.1) without weight")],
+                                                                            "(<ndarray>, <ndarray>, label_smoothing=0.1) without weight")],
     "mse": [("(Y, T, size_average=False)", "(<ndarray>, <ndarray>) without size_average")],
-    "bce": [("(Y, T, W)", "(<ndarray>, <ndarray>) without weight"),
-            ("(Y, T, pos_weight=W)", "(<ndarray>, <ndarray>) without pos_weight")],
-    "relu": [("(inplace=True)", "()")], "silu": [("(inplace=True)", "()")],
-    "elu": [("(1.5)", ""), ("(alpha=1.5, inplace=True)", "(alpha=1.5)")],
-    "leaky_relu": [("(0.2)", ""), ("(negative_slope=0.2)", "(slope=0.2)"), ("(0.2, True)", "")],
-    "gelu": [("('tanh')", "")],
+    "bce": [("(Y, T, W)", "(<ndarray>, <ndarray>) without weight"), ("(Y, T, pos_weight=W)", "(<ndarray>, <ndarray>) without pos_weight")],
+    "relu": [("(inplace=True)", "()")], "silu": [("(inplace=True)", "()")], "elu": [("(1.5)", ""), ("(alpha=1.5, inplace=True)", "(alpha=1.5)")],
+    "leaky_relu": [("(0.2)", ""), ("(negative_slope=0.2)", "(slope=0.2)"), ("(0.2, True)", "")], "gelu": [("('tanh')", "")],
     "softplus": [("(2)", ""), ("(beta=2, threshold=10)", "(beta=2) without threshold")],
     "softmax": [("(1)", ""), ("(dim=1)", "(axis=1)")], "log_softmax": [("(dim=-1)", "(axis=-1)")],
 }
 OURS = {                        # what torch has not: calls that are right, each of which refuses one argument more
-    "Module": "()", "Sequential": None, "FeedForward": "(3, 'tanh')", "GlobalAvgPool2d": "()", "AddNorm": "(NET)",
-    "Attention": "(3)",
-    "Collapse": "('last')", "LearnedPosition": "(3)", "RelativePosition": "(8)", "RotaryPosition": "()",
-    "SinusoidalPosition": "()",
-    "GenerateToken": "(nn.Embedding(3, 4))", "LanguageModel": "(nn.Embedding(3, 4), NET, 'last', NET)",
-    "Seq2Seq": "(NET, NET, None)", "AttendTo": "(3)",
-    "Residual": "(NET)", "Constant": "(0.5)", "Normal": "(0.5)", "Uniform": "(0.5)", "Value": "((1,))",
-    "XavierUniform": "(0.5)", "Optimizer": "(0.1)"}
-UNLIKE = {"sigmoid", "tanh", "residual", "sample", "likeliest", "decoding", "accuracy", "log_likelihood",
-          "sequence_loss", "Group", "Item", "Slots",
-          # functions of our own
-          "Parameter", "apply", "constant", "cosine", "exponential", "global_norm", "group", "no_decay", "step_decay",
-          "warmup"}
+    "Module": "()", "Sequential": None, "FeedForward": "(3, 'tanh')", "GlobalAvgPool2d": "()", "AddNorm": "(NET)", "Attention": "(3)",
+    "Collapse": "('last')", "LearnedPosition": "(3)", "RelativePosition": "(8)", "RotaryPosition": "()", "SinusoidalPosition": "()",
+    "GenerateToken": "(nn.Embedding(3, 4))", "LanguageModel": "(nn.Embedding(3, 4), NET, 'last', NET)", "Seq2Seq": "(NET, NET, None)", "AttendTo": "(3)",
+    "Residual": "(NET)", "Constant": "(0.5)", "Normal": "(0.5)", "Uniform": "(0.5)", "Value": "((1,))", "XavierUniform": "(0.5)", "Optimizer": "(0.1)"}
+UNLIKE = {"sigmoid", "tanh", "residual", "sample", "likeliest", "decoding", "accuracy", "log_likelihood", "sequence_loss", "Group", "Item", "Slots",
+          "Parameter", "apply", "constant", "cosine", "exponential", "global_norm", "group", "no_decay", "step_decay", "warmup"}    # functions of our own
 NAMES = {"nn": nn, "optim": optim, "NET": nn.Linear(3), "Y": normal(3, 4), "T": np.zeros(3, np.int32), "W": normal(4)}
 
 
 def public(module):
     """Classes and functions of the module that are graphc's own."""
     return {n for n, v in vars(module).items() if not n.startswith("_") and not inspect.ismodule(v) and callable(v)
-            and (isinstance(v, nn.Module)
-                 or getattr(v, "__module__", "").startswith("graphc.nn" if module is nn else "graphc.optim"))}
+            and (isinstance(v, nn.Module) or getattr(v, "__module__", "").startswith("graphc.nn" if module is nn else "graphc.optim"))}
 
 
 def called(name, arguments):
@@ -108,8 +81,7 @@ def test_a_habit_is_refused_with_the_right_form(name, arguments, here):
     if not here:
         assert re.search(rf"{name}\(.*\): options are given by name: nn.{name}\(\w+=", caught.value.text)
         return
-    found = re.search(r"here it is \w+(\(.*?\)(?: without [\w, ]+?)?)(?:, which it does not have)?; the form is ",
-                      caught.value.text)
+    found = re.search(r"here it is \w+(\(.*?\)(?: without [\w, ]+?)?)(?:, which it does not have)?; the form is ", caught.value.text)
     assert found, caught.value.text
     assert found[1] == here and caught.value.loc.file == "<string>"
     if "<" not in here:
@@ -126,23 +98,17 @@ def test_our_own_layers_say_their_form(name, arguments):
         assert caught.value.loc.file == "<string>"
 
 
-@pytest.mark.parametrize("name, arguments", [("Adam", "(NET.parameters())"), ("SGD", "(NET)"),
-                                             ("AdamW", "(p for p in [])"), ("SGD", "('0.1')"), ("SGD", "(None)")])
+@pytest.mark.parametrize("name, arguments", [("Adam", "(NET.parameters())"), ("SGD", "(NET)"), ("AdamW", "(p for p in [])"), ("SGD", "('0.1')"), ("SGD", "(None)")])
 def test_an_optimizer_is_not_given_parameters(name, arguments):
-    with pytest.raises(gc.GraphError,
-                       match=rf"{name}\(.*\): lr is a number or a schedule.* the training step finds them: "
-                             rf"optim.{name}\(1e-3\)"):
+    with pytest.raises(gc.GraphError, match=rf"{name}\(.*\): lr is a number or a schedule.* the training step finds them: optim.{name}\(1e-3\)"):
         called(name, arguments)
 
 
 def test_what_both_call_alike_means_the_same():
     """Pools, dropout and flatten by position, as in torch."""
-    for ours, wanted in ((nn.MaxPool2d(3, 2, 1), {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1)}),
-                         (nn.Dropout(0.2), {"rate": 0.2}),
-                         (nn.AvgPool1d(4), {"kernel": (4,), "stride": (4,), "padding": (0,)}),
-                         (nn.Flatten(2), {"start_axis": 2}),
-                         (nn.Conv2d(16, 3), {"channels": 16, "kernel": (3, 3)}),
-                         (nn.Embedding(9, 4), {"count": 9, "features": 4})):
+    for ours, wanted in ((nn.MaxPool2d(3, 2, 1), {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1)}), (nn.Dropout(0.2), {"rate": 0.2}),
+                         (nn.AvgPool1d(4), {"kernel": (4,), "stride": (4,), "padding": (0,)}), (nn.Flatten(2), {"start_axis": 2}),
+                         (nn.Conv2d(16, 3), {"channels": 16, "kernel": (3, 3)}), (nn.Embedding(9, 4), {"count": 9, "features": 4})):
         assert {n: getattr(ours, n) for n in wanted} == wanted
 
 
@@ -159,8 +125,7 @@ def test_what_both_call_alike_means_the_same():
     ("batch_norm_inference(x, w, w, w, w)", ""), ("softmax(x, dim=1)", r"softmax\(<Array>, 1\);")])
 def test_functions_of_arrays_do_not_take_one_argument_for_another(call, here):
     """Where torch has another argument at the place of one that would take its value."""
-    with pytest.raises(gc.GraphError,
-                       match=rf"here it is {here}.* the form is|too many positional arguments; the form is"):
+    with pytest.raises(gc.GraphError, match=rf"here it is {here}.* the form is|too many positional arguments; the form is"):
         gc.compile(lambda x, w: eval(f"gc.{call}", {"gc": gc, "x": x, "w": w}), x=gc.f32[2, 8, 8, 8], w=gc.f32[8])
 
 
@@ -168,8 +133,7 @@ def test_options_of_activations_by_position():
     """Behind the array, as in torch.nn.functional."""
     x = normal(2, 3)
     run = gc.compile(lambda x: (nn.leaky_relu(x, 0.2), nn.softmax(x, 0), nn.elu(x, 2.0)), x=gc.f32[2, 3])
-    same = gc.compile(lambda x: (nn.leaky_relu(x, slope=0.2), nn.softmax(x, axis=0), nn.elu(x, alpha=2.0)),
-                      x=gc.f32[2, 3])
+    same = gc.compile(lambda x: (nn.leaky_relu(x, slope=0.2), nn.softmax(x, axis=0), nn.elu(x, alpha=2.0)), x=gc.f32[2, 3])
     assert all(map(np.array_equal, run(x), same(x)))
     with pytest.raises(gc.GraphError, match=r"relu\(<Array>, True\): here it is relu\(<Array>\)"):
         gc.compile(lambda x: nn.relu(x, True), x=gc.f32[2, 3])
@@ -204,13 +168,11 @@ X = normal(T, T, 3)
 
 @pytest.mark.parametrize("make", [
     lambda **o: nn.GRU(5, batch_first=True) >> nn.Collapse("last", **o),
-    lambda **o: nn.GRU(5, batch_first=True) >> nn.LayerNorm() >> nn.Linear(4) >> nn.relu >> (lambda y: y * 2 + 1)
-    >> nn.Collapse("first", **o),
+    lambda **o: nn.GRU(5, batch_first=True) >> nn.LayerNorm() >> nn.Linear(4) >> nn.relu >> (lambda y: y * 2 + 1) >> nn.Collapse("first", **o),
     lambda **o: nn.LSTM(5, batch_first=True) >> nn.Dropout(0.5) >> nn.RNN(4, **o),
     lambda **o: nn.SinusoidalPosition() >> nn.TransformerBlock(3) ** 2 >> nn.Collapse("average", **o),
     lambda **o: nn.LearnedPosition() >> nn.Residual(nn.Linear(3)) >> nn.GRU(5, **o),
-    lambda **o: nn.Sequential(nn.Sequential(nn.MultiHeadAttention(1)), nn.AddNorm(nn.Linear(3)))
-    >> nn.Collapse("last", **o),
+    lambda **o: nn.Sequential(nn.Sequential(nn.MultiHeadAttention(1)), nn.AddNorm(nn.Linear(3))) >> nn.Collapse("last", **o),
     lambda **o: nn.Attention(3) >> nn.Collapse("last", **o),
     lambda **o: nn.GRU(5) >> (lambda y: y.transpose(1, 0, 2)) >> nn.Collapse("last", **o)])
 def test_batch_first_travels_along_a_chain(make):
@@ -223,8 +185,7 @@ def test_batch_first_travels_along_a_chain(make):
 
 
 @pytest.mark.parametrize("make", [
-    lambda: nn.GRU(4) >> nn.TransformerBlock(2), lambda: nn.GRU(4) >> nn.Linear(6) >> nn.SinusoidalPosition(),
-    lambda: nn.LSTM(4) >> nn.LearnedPosition(),
+    lambda: nn.GRU(4) >> nn.TransformerBlock(2), lambda: nn.GRU(4) >> nn.Linear(6) >> nn.SinusoidalPosition(), lambda: nn.LSTM(4) >> nn.LearnedPosition(),
     lambda: nn.RNN(4) >> nn.Attention(), lambda: nn.GRU(4, batch_first=False) >> nn.GRU(4, batch_first=True)])
 def test_time_first_is_not_taken_for_batch_first(make):
     with pytest.raises(gc.GraphError, match=r"takes \[batch, time, …\], and what it gets is \[time, batch, …\]"):
@@ -242,8 +203,7 @@ def test_losses_of_sequences_know_the_order():
     net = nn.GRU(5, batch_first=True)
 
     def loss(x, t, n, **options):
-        return nn.sequence_loss(net(x), t, lengths=n, reduction="none",
-                                **options), nn.accuracy(net(x), t, lengths=n, **options)
+        return nn.sequence_loss(net(x), t, lengths=n, reduction="none", **options), nn.accuracy(net(x), t, lengths=n, **options)
     arrays = {"x": gc.f32[T, T, 3], "t": gc.i32[T, T], "n": gc.i32[T]}
     told = gc.compile(lambda x, t, n: loss(x, t, n, batch_first=True), seed=0, **arrays)(X, target, lengths)
     untold = gc.compile(lambda x, t, n: loss(x, t, n), seed=0, **arrays)(X, target, lengths)
@@ -254,13 +214,11 @@ def test_losses_of_sequences_know_the_order():
 
 def test_classes_that_may_be_on_either_axis():
     arrays = {"y": gc.f32[2, 5, 5], "t": gc.i32[2, 5]}
-    with pytest.raises(gc.GraphError,
-                       match="classes may be on axis 1, as always in torch, or on the last; give axis=1 or axis=-1"):
+    with pytest.raises(gc.GraphError, match="classes may be on axis 1, as always in torch, or on the last; give axis=1 or axis=-1"):
         gc.compile(lambda y, t: nn.cross_entropy(y, t), **arrays)
     gc.compile(lambda y, t: nn.cross_entropy(y, t, axis=1), **arrays)
     gc.compile(lambda y, t: nn.cross_entropy(y, t), y=gc.f32[2, 5, 4], t=gc.i32[2, 5])
-    # those of sequences are last
-    gc.compile(lambda y, t: nn.cross_entropy(nn.GRU(5, batch_first=True)(y), t), seed=0, **arrays)
+    gc.compile(lambda y, t: nn.cross_entropy(nn.GRU(5, batch_first=True)(y), t), seed=0, **arrays)          # those of sequences are last
 
 
 # names of arguments
@@ -274,25 +232,19 @@ def test_arguments_called_like_options():
     arrays = [np.full(3, i, np.float32) for i in range(6)]
     with pytest.raises(gc.GraphError, match='give state="file.safetensors" or seed=0'):
         gc.compile(one, **dict.fromkeys(names, gc.f32[3]))
-    assert np.array_equal(gc.compile(lambda f, function, net: f + function * net, f=gc.f32[3], function=gc.f32[3],
-                                     net=gc.f32[3])(*arrays[:3]), arrays[2])
+    assert np.array_equal(gc.compile(lambda f, function, net: f + function * net, f=gc.f32[3], function=gc.f32[3], net=gc.f32[3])(*arrays[:3]), arrays[2])
     plain = gc.compile(lambda x, state, seed: x + state * 2 + seed * 3, seed=gc.f32[3], state=gc.f32[3], x=gc.f32[3])
-    assert np.array_equal(plain(*arrays[:3]),
-                          np.full(3, 8)) and np.array_equal(plain(state=arrays[1], x=arrays[0], seed=arrays[2]),
-                                                            np.full(3, 8))
+    assert np.array_equal(plain(*arrays[:3]), np.full(3, 8)) and np.array_equal(plain(state=arrays[1], x=arrays[0], seed=arrays[2]), np.full(3, 8))
     with_seed = gc.compile(lambda x, state: cell(x) + state, x=gc.f32[3], state=gc.f32[3], seed=0)
     assert np.array_equal(with_seed(arrays[1], arrays[2]) - with_seed(arrays[1], arrays[0]), np.full(3, 2))
-    assert gc.plan(lambda x, training, loss: x + training + loss, x=gc.f32[3], training=gc.f32[3],
-                   loss=gc.f32[3]).parameters == 0
-    assert gc.check_gradients(lambda x, seed, step: x * seed + step, x=gc.f32[3], seed=gc.f32[3],
-                              step=np.ones(3, np.float32))
+    assert gc.plan(lambda x, training, loss: x + training + loss, x=gc.f32[3], training=gc.f32[3], loss=gc.f32[3]).parameters == 0
+    assert gc.check_gradients(lambda x, seed, step: x * seed + step, x=gc.f32[3], seed=gc.f32[3], step=np.ones(3, np.float32))
 
 
 def test_a_step_has_inputs_called_like_options():
     """State, action, as in reinforcement learning."""
     policy, state, action = nn.Linear(2), normal(8, 3), np.zeros(8, np.int32)
-    step = gc.train_step(lambda state, action: nn.cross_entropy(policy(state), action), optimizer=optim.SGD(0.1),
-                         action=gc.i32[8], state=gc.f32[8, 3])
+    step = gc.train_step(lambda state, action: nn.cross_entropy(policy(state), action), optimizer=optim.SGD(0.1), action=gc.i32[8], state=gc.f32[8, 3])
     other = gc.train_step(policy, loss=nn.cross_entropy, optimizer=optim.SGD(0.1), state=gc.f32[8, 3], action=gc.i32[8])
     assert step(state, action) > 0 and step(action=action, state=state) > 0
     assert list(other._types) == ["state", "action"]
@@ -307,7 +259,5 @@ def test_an_argument_called_out_is_given_by_position():
 
 def test_a_compiled_network_says_why_it_is_not_pickled():
     run = gc.compile(nn.Linear(2), x=gc.f32[1, 3], seed=0)
-    with pytest.raises(gc.GraphError,
-                       match="has parameters in this process and is not pickled or copied: keep the network and its "
-                             "parameters"):
+    with pytest.raises(gc.GraphError, match="has parameters in this process and is not pickled or copied: keep the network and its parameters"):
         pickle.dumps(run)

@@ -41,8 +41,7 @@ def test_layers_in_a_function_are_named_by_its_variables():
 
 
 def test_layers_made_in_a_function_are_named_by_class():
-    assert names(lambda x: nn.Linear(2)(nn.Linear(3)(x))) == ["linear.weight", "linear.bias", "linear_2.weight",
-                                                              "linear_2.bias"]
+    assert names(lambda x: nn.Linear(2)(nn.Linear(3)(x))) == ["linear.weight", "linear.bias", "linear_2.weight", "linear_2.bias"]
 
 
 def test_a_module_names_its_attributes():
@@ -56,8 +55,7 @@ def test_a_module_names_its_attributes():
         def forward(self, x):
             h = self.encoder(x)
             return [head(h) for head in self.heads] + [self.extra["a"](h)]
-    assert names(Net()) == ["encoder.0.weight", "encoder.0.bias", "heads.0.weight", "heads.0.bias", "heads.1.weight",
-                            "heads.1.bias",
+    assert names(Net()) == ["encoder.0.weight", "encoder.0.bias", "heads.0.weight", "heads.0.bias", "heads.1.weight", "heads.1.bias",
                             "extra.a.weight"]
 
 
@@ -79,8 +77,7 @@ def test_power_keeps_sharing_inside_a_copy():
 def test_parameters_of_a_network():
     net = nn.Linear(3) >> nn.BatchNorm1d()
     trace_network(net, x=gc.f32[2, 4])
-    assert dict(net.named_parameters()).keys() == {"0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean",
-                                                   "1.running_var"}
+    assert dict(net.named_parameters()).keys() == {"0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"}
     assert [p.type.shape for p in net.parameters()] == [(3, 4), (3,), (3,), (3,)]
 
 
@@ -114,17 +111,14 @@ def test_scopes_are_paths():
     (lambda: nn.LSTM(10, 20), r"LSTM\(10, 20\): here it is LSTM\(20\); the form is LSTM\(hidden, \*, layers=1, "),
     (lambda: nn.GRU(64, layers=0), "layers of GRU is a whole number from 1 on, got 0"),
     (lambda: nn.LSTM(2.5), "hidden of LSTM is a whole number from 1 on, got 2.5"),
-    (lambda: nn.MultiHeadAttention(512, 8),
-     r"MultiHeadAttention\(512, 8\): here it is MultiHeadAttention\(8\); the form is "),
+    (lambda: nn.MultiHeadAttention(512, 8), r"MultiHeadAttention\(512, 8\): here it is MultiHeadAttention\(8\); the form is "),
     (lambda: nn.TransformerBlock(2, activation="sin"), "activation is one of relu"),
     (lambda: nn.Conv2d(3, (1, 2, 3)), "give one number or 2"),
     (lambda: run(nn.Conv2d(3, 3), X), r"Conv2d takes \[batch, channels, height, width\], got 2 axes: \[3, 4\]"),
-    (lambda: run(nn.Conv1d(3, 3, groups=3), normal(2, 4, 5)),
-     "4 input and 3 output channels do not divide into 3 groups"),
+    (lambda: run(nn.Conv1d(3, 3, groups=3), normal(2, 4, 5)), "4 input and 3 output channels do not divide into 3 groups"),
     (lambda: run(nn.Embedding(5, 2), X), "Embedding takes integer ids, got f32"),
     (lambda: run(nn.LSTM(2), X), "LSTM takes .*got 2 axes"),
-    (lambda: run(nn.GRU(2), normal(5, 3, 4), normal(1, 3, 3)),
-     r"the state of GRU is 1 array\(s\) of shape \[1, 3, 2\], got \[1, 3, 3\]"),
+    (lambda: run(nn.GRU(2), normal(5, 3, 4), normal(1, 3, 3)), r"the state of GRU is 1 array\(s\) of shape \[1, 3, 2\], got \[1, 3, 3\]"),
     (lambda: run(nn.MultiHeadAttention(3), normal(2, 5, 4)), "features divisible by 3"),
     (lambda: run(nn.LearnedPosition(3), normal(2, 4, 5)), "LearnedPosition knows 3 places, the input has 4"),
     (lambda: run(nn.SinusoidalPosition(), X), "takes .batch, time, features."),
@@ -141,8 +135,7 @@ def test_mistakes(make, text):
 def test_a_layer_keeps_its_sizes():
     layer = nn.Linear(2)
     trace_network(layer, x=gc.f32[3, 4])
-    with pytest.raises(gc.GraphError,
-                       match=r"Linear already has weight: f32\[2, 4\]; this input would need f32\[2, 5\]"):
+    with pytest.raises(gc.GraphError, match=r"Linear already has weight: f32\[2, 4\]; this input would need f32\[2, 5\]"):
         trace_network(layer, x=gc.f32[3, 5])
 
 

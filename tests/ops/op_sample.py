@@ -19,9 +19,9 @@ FLOATS = (f32, f64)
 class Sample:
     """`op` applied to `arrays`.
 
-    smooth: the gradient may be compared with differences here (f64 only; ties, kinks and special values are not
-    smooth). expect: the result again, from the arrays, by other means than the reference. tolerance: allowed error in
-    units of eps of the dtype, relative to each result and, if `scaled`, to the largest operand or result.
+    smooth: the gradient may be compared with differences here (f64 only; ties, kinks and special values are not smooth).
+    expect: the result again, from the arrays, by other means than the reference.
+    tolerance: allowed error in units of eps of the dtype, relative to each result and, if `scaled`, to the largest operand or result.
     """
     op: Op
     arrays: tuple[np.ndarray, ...]
@@ -45,8 +45,7 @@ class Sample:
         """Whether a gradient check makes sense: every float is f64, smooth, and there are elements."""
         floats = [a for a in self.arrays if a.dtype.kind == "f"]
         outs = [t for t in as_tuple(self.op.infer(*self.types)) if t.dtype.is_float]
-        return self.smooth and bool(floats and outs) and all(a.dtype == np.float64 and a.size
-                                                             for a in floats) and all(t.size and t.dtype == f64 for t in outs)
+        return self.smooth and bool(floats and outs) and all(a.dtype == np.float64 and a.size for a in floats) and all(t.size and t.dtype == f64 for t in outs)
 
     def graph(self) -> Graph:
         """A graph with inputs x0, x1, … and the outputs of the operator."""
@@ -56,11 +55,8 @@ class Sample:
 
     @property
     def scale(self) -> float:
-        """The largest finite operand or result, 16 at most, to which small results may owe their error; 0 unless
-        `scaled`.
-        """
-        arrays = [np.abs(a[np.isfinite(a)]).max(initial=0.0) for a in map(np.asarray, self.arrays + self.expected())
-                  if a.dtype.kind == "f"]
+        """The largest finite operand or result, 16 at most, to which small results may owe their error; 0 unless `scaled`."""
+        arrays = [np.abs(a[np.isfinite(a)]).max(initial=0.0) for a in map(np.asarray, self.arrays + self.expected()) if a.dtype.kind == "f"]
         return min(max(arrays, default=0.0), 16.0) if self.scaled else 0.0
 
     def expected(self) -> tuple[np.ndarray, ...]:
@@ -99,16 +95,13 @@ def special(dtype: DType) -> np.ndarray:
     """Numbers at which implementations go wrong."""
     if not dtype.is_float:
         info = np.iinfo(dtype.np)
-        return np.array([0, 1, -1, 2, -2, 3, 31, 32, 40, 64, 100, info.max, info.min, info.max - 1, info.min + 1],
-                        dtype.np)
+        return np.array([0, 1, -1, 2, -2, 3, 31, 32, 40, 64, 100, info.max, info.min, info.max - 1, info.min + 1], dtype.np)
     info = np.finfo(dtype.np)
-    small = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 7.0, 1e-8, 1e-4, 20.0, 88.0, 89.0, 104.0, 710.0, 1e5, info.max,
-             info.tiny, info.smallest_subnormal, np.inf]
+    small = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 7.0, 1e-8, 1e-4, 20.0, 88.0, 89.0, 104.0, 710.0, 1e5, info.max, info.tiny, info.smallest_subnormal, np.inf]
     return np.array(small + [-x for x in small] + [np.nan], dtype.np)
 
 
-def each(op: Op, shapes: Sequence[tuple], dtypes: Sequence[DType] = FLOATS, make: Callable = values,
-         **rest) -> Iterator[Sample]:
+def each(op: Op, shapes: Sequence[tuple], dtypes: Sequence[DType] = FLOATS, make: Callable = values, **rest) -> Iterator[Sample]:
     """One sample per (shapes of all operands, dtype)."""
     for row in shapes:
         for dtype in dtypes:

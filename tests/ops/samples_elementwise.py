@@ -13,18 +13,14 @@ from graphc.ir.ops.elementwise import ROWS, Cast, Elementwise, StopGradient
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
 from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64
 
-UNARY_SHAPES = {f32: ((), (1,), (3,), (7,), (8,), (17,), (33,), (100,), (0,), (2, 0, 3), (5, 7)),
-                f64: ((3,), (7,), (33,), (3, 5)),
+UNARY_SHAPES = {f32: ((), (1,), (3,), (7,), (8,), (17,), (33,), (100,), (0,), (2, 0, 3), (5, 7)), f64: ((3,), (7,), (33,), (3, 5)),
                 i32: ((8,), (33,)), i64: ((7,), (17,)), bool_: ((3,), (33,))}
-BINARY_SHAPES = {f32: (((17,), (17,)), ((), (5,)), ((3, 1), (1, 5)), ((4, 33), (33,)), ((2, 1, 4), (3, 1)),
-                       ((0, 3), (3,)), ((1,), (0,)), ((100,), (1,))),
-                 f64: (((7,), (7,)), ((3, 1), (1, 5)), ((2, 3), ())), i32: (((33,), (33,)), ((3, 1), (1, 5))),
-                 i64: (((7,), (7,)), ((), (8,))),
+BINARY_SHAPES = {f32: (((17,), (17,)), ((), (5,)), ((3, 1), (1, 5)), ((4, 33), (33,)), ((2, 1, 4), (3, 1)), ((0, 3), (3,)), ((1,), (0,)), ((100,), (1,))),
+                 f64: (((7,), (7,)), ((3, 1), (1, 5)), ((2, 3), ())), i32: (((33,), (33,)), ((3, 1), (1, 5))), i64: (((7,), (7,)), ((), (8,))),
                  bool_: (((33,), (33,)), ((3, 1), (1, 5)))}
 
 # Where gradients are smooth: (low, high) of each operand.
-RANGES = {"log": ((0.2, 3),), "sqrt": ((0.2, 3),), "rsqrt": ((0.2, 3),), "log1p": ((-0.8, 3),),
-          "div": ((-2, 2), (0.5, 2)),
+RANGES = {"log": ((0.2, 3),), "sqrt": ((0.2, 3),), "rsqrt": ((0.2, 3),), "log1p": ((-0.8, 3),), "div": ((-2, 2), (0.5, 2)),
           "pow": ((0.2, 3), (-2, 2)), "floordiv": ((-5, 5), (0.7, 2)), "mod": ((-5, 5), (0.7, 2))}
 
 
@@ -70,16 +66,12 @@ SCALAR: dict[str, Callable] = {
     "floordiv": unless(ZeroDivisionError, lambda x, y: 0 if isinstance(x, int) else divided(x, y), lambda x, y: x // y),
     "mod": unless(ZeroDivisionError, lambda x, y: 0 if isinstance(x, int) else nan, lambda x, y: x % y),
     "copy": lambda x: x, "neg": lambda x: -x, "abs": abs, "sign": lambda x: (x > 0) - (x < 0) if x == x else x,
-    "floor": lambda x: float(math.floor(x)) if math.isfinite(x) else x,
-    "ceil": lambda x: float(math.ceil(x)) if math.isfinite(x) else x,
+    "floor": lambda x: float(math.floor(x)) if math.isfinite(x) else x, "ceil": lambda x: float(math.ceil(x)) if math.isfinite(x) else x,
     "round": lambda x: float(round(x)) if math.isfinite(x) else x,
     "exp": unless(OverflowError, to_inf, math.exp), "expm1": unless(OverflowError, to_inf, math.expm1),
-    "log": lambda x: math.log(x) if x > 0 else -inf if x == 0 else nan,
-    "log1p": lambda x: math.log1p(x) if x > -1 else -inf if x == -1 else nan,
-    "sqrt": lambda x: math.sqrt(x) if x >= 0 else nan,
-    "rsqrt": lambda x: divided(1, math.copysign(math.sqrt(abs(x)), x)) if x >= 0 else nan,
-    "sin": lambda x: math.sin(x) if math.isfinite(x) else nan,
-    "cos": lambda x: math.cos(x) if math.isfinite(x) else nan,
+    "log": lambda x: math.log(x) if x > 0 else -inf if x == 0 else nan, "log1p": lambda x: math.log1p(x) if x > -1 else -inf if x == -1 else nan,
+    "sqrt": lambda x: math.sqrt(x) if x >= 0 else nan, "rsqrt": lambda x: divided(1, math.copysign(math.sqrt(abs(x)), x)) if x >= 0 else nan,
+    "sin": lambda x: math.sin(x) if math.isfinite(x) else nan, "cos": lambda x: math.cos(x) if math.isfinite(x) else nan,
     "tanh": math.tanh, "sigmoid": sigmoid, "erf": math.erf,
     "lt": lambda x, y: x < y, "le": lambda x, y: x <= y, "gt": lambda x, y: x > y, "ge": lambda x, y: x >= y,
     "eq": lambda x, y: x == y, "ne": lambda x, y: x != y, "isnan": lambda x: x != x, "isfinite": math.isfinite,
@@ -145,14 +137,12 @@ def cast_samples() -> Iterator[Sample]:
         for target in DTYPES:
             yield Sample(Cast(target), (values((17,), source),), f"to-{target}")
         if source != bool_:
-            yield from (Sample(Cast(target), (special(source),), f"special-to-{target}", smooth=False)
-                        for target in DTYPES)
+            yield from (Sample(Cast(target), (special(source),), f"special-to-{target}", smooth=False) for target in DTYPES)
 
 
 def activation_samples() -> Iterator[Sample]:
     shapes = tuple((s,) for s in UNARY_SHAPES[f32])
-    for op in (Relu(), LeakyRelu(0.125), Elu(1.5), Gelu(), Gelu("tanh"), Silu(), Softplus(), Clip(-1.0, 0.5),
-               Clip(0.25, None), Clip(None, 0.75), Clip(None, None)):
+    for op in (Relu(), LeakyRelu(0.125), Elu(1.5), Gelu(), Gelu("tanh"), Silu(), Softplus(), Clip(-1.0, 0.5), Clip(0.25, None), Clip(None, 0.75), Clip(None, None)):
         tag = "-".join(map(str, vars(op).values()))
         scalar = SCALAR.get(op.name)
         expect = scalar and by_scalars(scalar)
@@ -164,30 +154,24 @@ def activation_samples() -> Iterator[Sample]:
 
 def by_gap(scalar):
     """Special values of activations: the scalar function where it is defined there."""
-    return None if scalar is None else by_scalars(unless(ValueError, lambda x: nan,
-                                                         unless(OverflowError, to_inf, scalar)))
+    return None if scalar is None else by_scalars(unless(ValueError, lambda x: nan, unless(OverflowError, to_inf, scalar)))
 
 
 # Where a function overflows a little earlier than numpy's, or is at the mercy of the reduction of huge angles (of |x|).
-NEAR_LIMITS = {"tan": lambda a: a > 1e4,
-               **dict.fromkeys(("sinh", "cosh"), lambda a: (a > 88.5) & (a < 90) | (a > 709) & (a < 711)),
+NEAR_LIMITS = {"tan": lambda a: a > 1e4, **dict.fromkeys(("sinh", "cosh"), lambda a: (a > 88.5) & (a < 90) | (a > 709) & (a < 711)),
                **dict.fromkeys(("asinh", "acosh"), lambda a: a == np.finfo(a.dtype).max)}
-TRIG = ((Tan(), -1.4, 1.4), (Sinh(), -3, 3), (Cosh(), -3, 3), (Asin(), -0.9, 0.9), (Acos(), -0.9, 0.9), (Atan(), -4, 4),
-        (Asinh(), -4, 4), (Acosh(), 1.1, 4), (Atanh(), -0.9, 0.9))
+TRIG = ((Tan(), -1.4, 1.4), (Sinh(), -3, 3), (Cosh(), -3, 3), (Asin(), -0.9, 0.9), (Acos(), -0.9, 0.9), (Atan(), -4, 4), (Asinh(), -4, 4), (Acosh(), 1.1, 4), (Atanh(), -0.9, 0.9))
 
 
 def trig_samples() -> Iterator[Sample]:
     for op, low, high in TRIG:
         for dtype in FLOATS:
             numpy = getattr(np, op.name)
-            yield from (Sample(op, (floats(s, dtype, low, high),), expect=numpy)
-                        for s in ((), (3,), (8,), (33,), (100,), (0,), (5, 7)))
+            yield from (Sample(op, (floats(s, dtype, low, high),), expect=numpy) for s in ((), (3,), (8,), (33,), (100,), (0,), (5, 7)))
             x = special(dtype)
-            yield Sample(op, (x[~NEAR_LIMITS.get(op.name, np.isneginf)(np.abs(x))],), "special", smooth=False,
-                         scaled=False)
+            yield Sample(op, (x[~NEAR_LIMITS.get(op.name, np.isneginf)(np.abs(x))],), "special", smooth=False, scaled=False)
     yield from each(Atan2(), BINARY_SHAPES[f32], expect=np.atan2)
-    yield from (Sample(Atan2(), (special(d)[:, None], special(d)), "special", smooth=False, scaled=False)
-                for d in FLOATS)
+    yield from (Sample(Atan2(), (special(d)[:, None], special(d)), "special", smooth=False, scaled=False) for d in FLOATS)
 
 
 SAMPLES = (*(s for fn in ROWS for s in row_samples(fn)), *cast_samples(), *activation_samples(), *trig_samples(),

@@ -1,6 +1,4 @@
-"""Samples of reductions, running sums, sorting, normalisations and losses, with expectations in long double or plain
-Python.
-"""
+"""Samples of reductions, running sums, sorting, normalisations and losses, with expectations in long double or plain Python."""
 from __future__ import annotations
 
 import math
@@ -17,8 +15,7 @@ from graphc.ir.ops.sort import ArgSort, Sort, TopK
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64
 
 INF, NAN = np.inf, np.nan
-REDUCED = (((33,), (0,)), ((100,), (0,)), ((1,), (0,)), ((3, 17), (1,)), ((17, 3), (0,)), ((2, 3, 7), (0, 2)),
-           ((2, 3, 7), (1,)), ((8, 8), (0, 1)), ((5, 1), (1,)),
+REDUCED = (((33,), (0,)), ((100,), (0,)), ((1,), (0,)), ((3, 17), (1,)), ((17, 3), (0,)), ((2, 3, 7), (0, 2)), ((2, 3, 7), (1,)), ((8, 8), (0, 1)), ((5, 1), (1,)),
            ((3, 0), (0,)), ((4, 5), ()), ((), ()))
 ODD = np.array([[1, 2, NAN, 0], [INF, 1, 2, -1], [-INF, 0, 1, INF], [-INF, -INF, -INF, -INF], [3e7, -3e7, 0, 0]])
 
@@ -32,8 +29,7 @@ def by_rows(fn: Callable) -> Callable:
     def make(axes, keepdims):
         def run(x):
             kept = [i for i in range(x.ndim) if i not in axes]
-            rows = np.transpose(x, (*kept, *axes)).reshape(math.prod(x.shape[i] for i in kept),
-                                                           -1) if x.size else np.zeros((0, 1))
+            rows = np.transpose(x, (*kept, *axes)).reshape(math.prod(x.shape[i] for i in kept), -1) if x.size else np.zeros((0, 1))
             result = np.array([fn(row.tolist()) for row in rows])
             return result.reshape([1 if i in axes else d for i, d in enumerate(x.shape) if keepdims or i not in axes])
         return run
@@ -49,8 +45,7 @@ def var_of(row, ddof=0):
     return math.fsum((v - m) ** 2 for v in row) / (len(row) - ddof) if len(row) > ddof else NAN
 
 
-ROW = {"sum": lambda row: math.fsum(row) if isinstance(row[0], float) else sum(row), "prod": math.prod, "max": max,
-       "min": min, "mean": mean_of, "var": var_of,
+ROW = {"sum": lambda row: math.fsum(row) if isinstance(row[0], float) else sum(row), "prod": math.prod, "max": max, "min": min, "mean": mean_of, "var": var_of,
        "logsumexp": lambda row: math.log(math.fsum(map(math.exp, row)))}
 
 
@@ -63,10 +58,8 @@ def reductions() -> Iterator[Sample]:
                 yield from each(op, ((shape,),), tag=tag, expect=expect, make=distinct if cls in (Max, Min) else values)
         for dtype in FLOATS:
             yield Sample(cls((1,)), (ODD.astype(dtype.np),), "odd", smooth=False)
-            yield Sample(cls((0,)), (floats((130, 5), dtype, 0.5, 1.5),), "long",
-                         expect=by_rows(ROW[cls.name])((0,), False), tolerance=200)
-            yield Sample(cls((1,)), (floats((3, 1000), dtype, 0.99, 1.01),), "longer", smooth=False,
-                         expect=by_rows(ROW[cls.name])((1,), False), tolerance=2000)
+            yield Sample(cls((0,)), (floats((130, 5), dtype, 0.5, 1.5),), "long", expect=by_rows(ROW[cls.name])((0,), False), tolerance=200)
+            yield Sample(cls((1,)), (floats((3, 1000), dtype, 0.99, 1.01),), "longer", smooth=False, expect=by_rows(ROW[cls.name])((1,), False), tolerance=2000)
     for cls in (Sum, Prod, Max, Min):
         for dtype in (i32, i64):
             yield Sample(cls((1,)), (ints((5, 7), dtype, -4, 4),), "int", expect=by_rows(ROW[cls.name])((1,), False))
@@ -77,13 +70,11 @@ def reductions() -> Iterator[Sample]:
     for cls in (Sum, Prod, Mean):
         yield from each(cls((0,)), (((0, 3),),), tag="empty")
     for ddof in (1, 2):
-        yield from each(Var((1,), False, ddof), (((3, 7),), ((3, 1),)), tag=f"ddof{ddof}",
-                        expect=by_rows(lambda row, n=ddof: var_of(row, n))((1,), False), smooth=False)
+        yield from each(Var((1,), False, ddof), (((3, 7),), ((3, 1),)), tag=f"ddof{ddof}", expect=by_rows(lambda row, n=ddof: var_of(row, n))((1,), False), smooth=False)
         yield from each(Var((1,), True, ddof), (((3, 7),),), tag=f"ddof{ddof}-keep")
     zeros = np.array([[1.5, 0, 2, -1], [0, 3, 0, 1], [1, 2, 3, 4]])
     yield from (Sample(Prod(axes), (zeros.astype(d.np),), f"zeros{axes}") for d in FLOATS for axes in ((1,), (0, 1)))
-    yield from (Sample(LogSumExp((1,)), (np.array([[800.0, 801], [-800, -801]], d.np),), "large", smooth=False)
-                for d in FLOATS)
+    yield from (Sample(LogSumExp((1,)), (np.array([[800.0, 801], [-800, -801]], d.np),), "large", smooth=False) for d in FLOATS)
 
 
 def arg_extrema() -> Iterator[Sample]:
@@ -110,8 +101,7 @@ def cumulatives() -> Iterator[Sample]:
     for cls, fn, start in ((CumSum, lambda s, v: s + v, 0), (CumProd, lambda s, v: s * v, 1)):
         for reverse, exclusive in ((False, False), (False, True), (True, False), (True, True)):
             tag = "-reverse" * reverse + "-exclusive" * exclusive
-            for shape, axis in (((33,), 0), ((3, 7), 1), ((7, 3), 0), ((2, 3, 5), 1), ((4, 1), 1), ((0,), 0),
-                                ((2, 0, 3), 1)):
+            for shape, axis in (((33,), 0), ((3, 7), 1), ((7, 3), 0), ((2, 3, 5), 1), ((4, 1), 1), ((0,), 0), ((2, 0, 3), 1)):
                 expect = (lambda x, a=axis, r=reverse, e=exclusive, fn=fn, start=start: np.apply_along_axis(running(fn, start, r, e), a, x)) if 0 not in shape else None
                 yield from each(cls(axis, reverse, exclusive), ((shape,),), tag=f"axis{axis}{tag}", expect=expect)
             yield from (Sample(cls(1, reverse, exclusive), (ints((3, 8), d, -3, 3),), f"int{tag}") for d in (i32, i64))
@@ -122,16 +112,14 @@ def cumulatives() -> Iterator[Sample]:
 def linear_scans() -> Iterator[Sample]:
     for reverse in (False, True):
         for shape, axis in (((17,), 0), ((3, 7), 1), ((7, 3), 0), ((1,), 0), ((0,), 0)):
-            yield from each(LinearScan(axis, reverse), ((shape, shape),), tag=f"axis{axis}" + "-reverse" * reverse,
-                            expect=recurrence(axis, reverse))
+            yield from each(LinearScan(axis, reverse), ((shape, shape),), tag=f"axis{axis}" + "-reverse" * reverse, expect=recurrence(axis, reverse))
 
 
 def recurrence(axis: int, reverse: bool) -> Callable:
     """y[i] as the sum over j of x[j] times the product of a between j and i."""
     def run(a, x):
         a, x = (np.flip(np.moveaxis(v, axis, 0), 0) if reverse else np.moveaxis(v, axis, 0) for v in (a, x))
-        rows = [sum((x[j] * np.prod(wide(a[j + 1:i + 1]), 0) for j in range(i + 1)), start=np.zeros(x.shape[1:]))
-                for i in range(len(x))]
+        rows = [sum((x[j] * np.prod(wide(a[j + 1:i + 1]), 0) for j in range(i + 1)), start=np.zeros(x.shape[1:])) for i in range(len(x))]
         y = np.array(rows).reshape(x.shape)
         return np.moveaxis(np.flip(y, 0) if reverse else y, 0, axis)
     return run
@@ -140,18 +128,15 @@ def recurrence(axis: int, reverse: bool) -> Callable:
 def sorts() -> Iterator[Sample]:
     for descending in (False, True):
         tag = "-down" * descending
-        for shape, axis in (((1,), 0), ((8,), 0), ((33,), 0), ((100,), 0), ((3, 17), 1), ((17, 3), 0), ((2, 5, 3), 1),
-                            ((0,), 0), ((3, 0), 1)):
-            expect = lambda x, a=axis, d=descending: np.flip(np.sort(x, a),
-                                                             a) if d else np.sort(x, a)       # noqa: E731
+        for shape, axis in (((1,), 0), ((8,), 0), ((33,), 0), ((100,), 0), ((3, 17), 1), ((17, 3), 0), ((2, 5, 3), 1), ((0,), 0), ((3, 0), 1)):
+            expect = lambda x, a=axis, d=descending: np.flip(np.sort(x, a), a) if d else np.sort(x, a)       # noqa: E731
             for dtype in (f32, f64, i32, i64):
                 x = distinct(shape, dtype) if dtype.is_float else ints(shape, dtype, -5, 5)
                 yield Sample(Sort(axis, descending), (x,), f"axis{axis}{tag}", expect=expect)
                 yield Sample(ArgSort(axis, descending), (x,), f"axis{axis}{tag}")
         for cls in (Sort, ArgSort):
             yield Sample(cls(1, descending), (ODD.astype(f32.np),), f"odd{tag}", smooth=False)
-        python = lambda x, d=descending: np.array(sorted(range(len(x)), key=x.tolist().__getitem__,
-                                                         reverse=d))     # noqa: E731
+        python = lambda x, d=descending: np.array(sorted(range(len(x)), key=x.tolist().__getitem__, reverse=d))     # noqa: E731
         yield Sample(ArgSort(0, descending), (ints((50,), i32, 0, 4),), f"stable{tag}", expect=python)
     for k, shape, axis in ((1, (7,), 0), (3, (7,), 0), (5, (3, 17), 1), (2, (17, 3), 0), (0, (4,), 0), (4, (4,), 0)):
         yield from each(TopK(k, axis), ((shape,),), tag=f"{k}-axis{axis}", make=distinct)
@@ -165,10 +150,8 @@ def python_topk(x, k: int):
 
 def softmaxes() -> Iterator[Sample]:
     for cls in (Softmax, LogSoftmax):
-        for shape, axis in (((33,), 0), ((100,), -1), ((3, 17), 1), ((17, 3), 0), ((2, 3, 7), 1), ((5, 1), 1),
-                            ((0, 3), 1), ((1,), 0)):
-            yield from each(cls(axis), ((shape,),), tag=f"axis{axis}",
-                            expect=lambda x, a=axis, c=cls: softmax_of(x, a, c is LogSoftmax))
+        for shape, axis in (((33,), 0), ((100,), -1), ((3, 17), 1), ((17, 3), 0), ((2, 3, 7), 1), ((5, 1), 1), ((0, 3), 1), ((1,), 0)):
+            yield from each(cls(axis), ((shape,),), tag=f"axis{axis}", expect=lambda x, a=axis, c=cls: softmax_of(x, a, c is LogSoftmax))
         yield from (Sample(cls(1), (ODD.astype(d.np),), "odd", smooth=False) for d in FLOATS)
         yield from (Sample(cls(0), (np.array([1000.0, 999, -1000], d.np),), "large", smooth=False) for d in FLOATS)
 
@@ -180,15 +163,12 @@ def softmax_of(x, axis, log: bool):
 
 
 def norms() -> Iterator[Sample]:
-    for axes, shape in ((1, (3, 17)), (1, (2, 3, 8)), (2, (3, 5, 7)), (1, (33,)), (1, (4, 1)), (1, (0, 5)),
-                        (1, (2, 100))):
+    for axes, shape in ((1, (3, 17)), (1, (2, 3, 8)), (2, (3, 5, 7)), (1, (33,)), (1, (4, 1)), (1, (0, 5)), (1, (2, 100))):
         tail = shape[len(shape) - axes:]
         for operands in ((shape,), (shape, tail), (shape, tail, tail)):
-            yield from each(LayerNorm(axes, 1e-5), (operands,), tag=f"axes{axes}",
-                            expect=lambda *xs, n=axes: standard(*xs, axes=tuple(range(-n, 0))))
+            yield from each(LayerNorm(axes, 1e-5), (operands,), tag=f"axes{axes}", expect=lambda *xs, n=axes: standard(*xs, axes=tuple(range(-n, 0))))
         for operands in ((shape,), (shape, tail)):
-            yield from each(RMSNorm(axes, 1e-6), (operands,), tag=f"axes{axes}",
-                            expect=lambda *xs, n=axes: rms(*xs, axes=tuple(range(-n, 0))))
+            yield from each(RMSNorm(axes, 1e-6), (operands,), tag=f"axes{axes}", expect=lambda *xs, n=axes: rms(*xs, axes=tuple(range(-n, 0))))
     far = 1000 + floats((3, 33), f32)
     yield Sample(LayerNorm(1, 1e-5), (far,), "far", expect=lambda x: standard(x, axes=(-1,)), tolerance=8000)
     for groups, shape in ((2, (3, 4, 5)), (1, (2, 3, 2, 3)), (3, (2, 3, 7)), (2, (5, 6))):
@@ -211,14 +191,12 @@ def standard(x, *scales, axes):
 
 def rms(x, *scales, axes):
     x = wide(x)
-    return (x / np.sqrt((x * x).mean(axes, keepdims=True) + wide(1e-6))
-            * (scales[0] if scales else 1)).astype(np.float64)
+    return (x / np.sqrt((x * x).mean(axes, keepdims=True) + wide(1e-6)) * (scales[0] if scales else 1)).astype(np.float64)
 
 
 def batch(x, gamma, beta, axes):
     gamma, beta = (s.reshape(1, -1, *(1,) * (x.ndim - 2)) for s in (gamma, beta))
-    return standard(x, gamma, beta, axes=axes), np.mean(wide(x),
-                                                        axes).astype(np.float64), np.var(wide(x), axes).astype(np.float64)
+    return standard(x, gamma, beta, axes=axes), np.mean(wide(x), axes).astype(np.float64), np.var(wide(x), axes).astype(np.float64)
 
 
 def losses() -> Iterator[Sample]:
@@ -228,15 +206,11 @@ def losses() -> Iterator[Sample]:
         for shape, axis in (((3, 7), 1), ((7, 3), 0), ((33, 10), -1), ((2, 5, 3), 1), ((5,), 0)):
             for dtype in FLOATS:
                 yield from cross_entropies(shape, axis, dtype, reduction)
-            yield Sample(CrossEntropySoft(axis, reduction), (floats(shape, f32), floats(shape, f32, 0, 1)),
-                         f"{reduction}-axis{axis}")
-            yield Sample(CrossEntropySoft(axis, reduction), (floats(shape, f64), floats(shape, f64, 0, 1)),
-                         f"{reduction}-axis{axis}")
+            yield Sample(CrossEntropySoft(axis, reduction), (floats(shape, f32), floats(shape, f32, 0, 1)), f"{reduction}-axis{axis}")
+            yield Sample(CrossEntropySoft(axis, reduction), (floats(shape, f64), floats(shape, f64, 0, 1)), f"{reduction}-axis{axis}")
     large = np.array([[1000.0, 0, -1000], [0, 800, 0]])
-    yield from (Sample(CrossEntropy(1, "none"), (large.astype(d.np), np.array([1, 1])), "large", smooth=False,
-                       expect=lambda x, i: np.array([1000.0, 0])) for d in FLOATS)
-    yield from (Sample(BCEWithLogits("none"), (np.array([1e4, -1e4, 0], d.np), np.array([0, 1, 0.5], d.np)), "large",
-                       smooth=False) for d in FLOATS)
+    yield from (Sample(CrossEntropy(1, "none"), (large.astype(d.np), np.array([1, 1])), "large", smooth=False, expect=lambda x, i: np.array([1000.0, 0])) for d in FLOATS)
+    yield from (Sample(BCEWithLogits("none"), (np.array([1e4, -1e4, 0], d.np), np.array([0, 1, 0.5], d.np)), "large", smooth=False) for d in FLOATS)
     yield Sample(CrossEntropy(1, "mean"), (floats((0, 3)), ints((0,), i64)), "empty", smooth=False)
 
 
@@ -245,8 +219,7 @@ def cross_entropies(shape, axis: int, dtype: DType, reduction: str) -> Iterator[
     x, ids = values(shape, dtype), ints(rows, i32 if dtype == f32 else i64, 0, shape[axis])
     for smoothing, ignored in ((0.0, None), (0.1, None), (0.0, 1), (0.2, 1)):
         op = CrossEntropy(axis, reduction, smoothing, ignored)
-        yield Sample(op, (x, ids), f"{reduction}-axis{axis}-{smoothing}-{ignored}",
-                     smooth=ignored is None or reduction != "mean" or bool(np.any(ids != 1)),
+        yield Sample(op, (x, ids), f"{reduction}-axis{axis}-{smoothing}-{ignored}", smooth=ignored is None or reduction != "mean" or bool(np.any(ids != 1)),
                      expect=lambda x, ids, op=op: entropy_of(x, ids, op))
 
 

@@ -1,6 +1,4 @@
-"""The three examples' networks in PyTorch: the same weights and batches, dropout off: first gradients and twenty
-losses.
-"""
+"""The three examples' networks in PyTorch: the same weights and batches, dropout off: first gradients and twenty losses."""
 import math
 from dataclasses import replace
 
@@ -30,8 +28,7 @@ def torch_digits():
     def block(inside, outside):
         return torch.nn.Conv2d(inside, outside, 3, padding=1), torch.nn.BatchNorm2d(outside), torch.nn.ReLU()
     pool, drop = torch.nn.MaxPool2d(2), torch.nn.Dropout(0)
-    return torch.nn.Sequential(*block(1, 32), *block(32, 64), pool, drop, *block(64, 64), pool, drop,
-                               torch.nn.Flatten(), torch.nn.Linear(256, 10))
+    return torch.nn.Sequential(*block(1, 32), *block(32, 64), pool, drop, *block(64, 64), pool, drop, torch.nn.Flatten(), torch.nn.Linear(256, 10))
 
 
 class FirstOf(torch.nn.LSTM):
@@ -41,9 +38,7 @@ class FirstOf(torch.nn.LSTM):
 
 class Positions(torch.nn.Module):
     def forward(self, x):
-        angles = torch.arange(x.shape[1])[:,
-                                          None] * torch.exp(-torch.arange(0, x.shape[2], 2) / x.shape[2]
-                                                            * math.log(10000.0))
+        angles = torch.arange(x.shape[1])[:, None] * torch.exp(-torch.arange(0, x.shape[2], 2) / x.shape[2] * math.log(10000.0))
         return x + torch.stack([torch.sin(angles), torch.cos(angles)], -1).flatten(1)
 
 
@@ -56,18 +51,15 @@ class CausalBlocks(torch.nn.Sequential):
 
 
 def torch_lstm(settings):
-    return torch.nn.Sequential(torch.nn.Embedding(LETTERS, 64), FirstOf(64, settings.hidden, batch_first=True),
-                               torch.nn.Dropout(0),
+    return torch.nn.Sequential(torch.nn.Embedding(LETTERS, 64), FirstOf(64, settings.hidden, batch_first=True), torch.nn.Dropout(0),
                                torch.nn.Linear(settings.hidden, LETTERS))
 
 
 def torch_transformer(settings):
     width = settings.hidden
-    blocks = [torch.nn.TransformerEncoderLayer(width, char_transformer.HEADS, 4 * width, 0.0, "gelu", batch_first=True,
-                                               norm_first=True)
+    blocks = [torch.nn.TransformerEncoderLayer(width, char_transformer.HEADS, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
               for _ in range(char_transformer.LAYERS)]
-    return torch.nn.Sequential(torch.nn.Embedding(LETTERS, width), Positions(), CausalBlocks(*blocks),
-                               torch.nn.LayerNorm(width),
+    return torch.nn.Sequential(torch.nn.Embedding(LETTERS, width), Positions(), CausalBlocks(*blocks), torch.nn.LayerNorm(width),
                                torch.nn.Linear(width, LETTERS))
 
 
@@ -78,8 +70,7 @@ def case(name):
     example, make = {"lstm": (char_lstm, torch_lstm), "transformer": (char_transformer, torch_transformer)}[name]
     settings = replace(example.DEFAULTS, hidden=64, batch=BATCH, length=LENGTH, dropout=0.0)
     batches = list(random_windows(TEXT.train, BATCH, LENGTH, STEPS, seed=0))
-    return example.network(LETTERS,
-                           settings), make(settings), batches, {"x": gc.i32[BATCH, LENGTH], "y": gc.i32[BATCH, LENGTH]}
+    return example.network(LETTERS, settings), make(settings), batches, {"x": gc.i32[BATCH, LENGTH], "y": gc.i32[BATCH, LENGTH]}
 
 
 def torch_loss(net, x, y):
@@ -126,12 +117,9 @@ def largest_difference(name, seed):
 
 @pytest.mark.parametrize("name", ["digits", "lstm", "transformer"])
 def test_twenty_steps(name, engine, monkeypatch):
-    """Median of 3 seeds: now and then one of two million pre-activations is within rounding of ReLU's kink and gets the
-    other derivative (PyTorch in f32 differs from PyTorch in f64 by 1e-4 and more for three seeds of six); a wrong
-    formula is wrong for every seed.
+    """Median of 3 seeds: now and then one of two million pre-activations is within rounding of ReLU's kink and gets the other derivative
+    (PyTorch in f32 differs from PyTorch in f64 by 1e-4 and more for three seeds of six); a wrong formula is wrong for every seed.
 
-    By direct convolutions, whose rounding is PyTorch's: three times the error of Winograd's form meets three times
-    as many kinks.
-    """
+    By direct convolutions, whose rounding is PyTorch's: three times the error of Winograd's form meets three times as many kinks."""
     monkeypatch.setenv("GRAPHC_WINOGRAD", "0")
     assert np.median([largest_difference(name, seed) for seed in range(3)]) <= 1e-4

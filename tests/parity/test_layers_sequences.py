@@ -1,6 +1,4 @@
-"""Recurrent layers with lengths and states, attention in all its forms, Transformer blocks and position embeddings
-against PyTorch.
-"""
+"""Recurrent layers with lengths and states, attention in all its forms, Transformer blocks and position embeddings against PyTorch."""
 import math
 
 import numpy as np
@@ -21,8 +19,7 @@ def packed(m, x, *rest):
     *state, n = rest
     p = T.utils.rnn.pack_padded_sequence(x, n, batch_first=m.batch_first, enforce_sorted=False)
     y, h = m(p, *([] if not state else [state[0] if len(state) == 1 else tuple(state)]))
-    return T.utils.rnn.pad_packed_sequence(y, batch_first=m.batch_first,
-                                           total_length=x.shape[1 if m.batch_first else 0])[0], h
+    return T.utils.rnn.pad_packed_sequence(y, batch_first=m.batch_first, total_length=x.shape[1 if m.batch_first else 0])[0], h
 
 
 def ours(net, x, *rest):
@@ -37,8 +34,7 @@ def recurrent(kind, layers, bidirectional, batch_first, with_state):
     net, peer = PEERS[kind]
     options = {"bidirectional": bidirectional, "batch_first": batch_first}
     x = normal(4, 7, 3) if batch_first else normal(7, 4, 3)
-    state = [normal(layers * (1 + bidirectional), 4, 5)
-             for _ in range(2 if kind == "lstm" else 1)] if with_state else []
+    state = [normal(layers * (1 + bidirectional), 4, 5) for _ in range(2 if kind == "lstm" else 1)] if with_state else []
     return Case(net(5, layers=layers, **options), peer(3, 5, layers, **options), [x, *state, LENGTHS], packed, ours)
 
 
@@ -73,11 +69,9 @@ COLLAPSES = {
 def test_many_to_one(how, engine):
     """Collapse after a bidirectional layer over a padded batch."""
     def case():
-        return Case(nn.GRU(5, bidirectional=True) >> nn.Collapse(how), T.GRU(3, 5, bidirectional=True),
-                    [normal(6, 4, 3), LENGTHS],
+        return Case(nn.GRU(5, bidirectional=True) >> nn.Collapse(how), T.GRU(3, 5, bidirectional=True), [normal(6, 4, 3), LENGTHS],
                     lambda m, x, n: COLLAPSES[how](packed(m, x, n)[0], n), lambda net, x, n: net(x, lengths=n),
-                    names={f"0.{p}_l0{d}": f"{p}_l0{d}" for p in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-                           for d in ("", "_reverse")})
+                    names={f"0.{p}_l0{d}": f"{p}_l0{d}" for p in ("weight_ih", "weight_hh", "bias_ih", "bias_hh") for d in ("", "_reverse")})
     check_first(case())
     check_second(case())
 
@@ -85,9 +79,7 @@ def test_many_to_one(how, engine):
 class Projected(T.Module):
     def __init__(self):
         super().__init__()
-        self.q_proj, self.k_proj, self.v_proj = T.Linear(6, 5,
-                                                         bias=False), T.Linear(4, 5,
-                                                                               bias=False), T.Linear(3, 5, bias=False)
+        self.q_proj, self.k_proj, self.v_proj = T.Linear(6, 5, bias=False), T.Linear(4, 5, bias=False), T.Linear(3, 5, bias=False)
 
     def forward(self, q, k, v):
         return F.scaled_dot_product_attention(self.q_proj(q), self.k_proj(k), self.v_proj(v))
@@ -101,8 +93,7 @@ ATTENTION = {
                           lambda m, y, x: F.scaled_dot_product_attention(y[:, None], x, x)[:, 0]),
     "query, no batch": lambda: Case(nn.Attention(), T.Identity(), [normal(5), normal(6, 5)],
                                     lambda m, y, x: F.scaled_dot_product_attention(y[None], x, x)[0]),
-    "unscaled": lambda: Case(nn.Attention(scaled=False), T.Identity(),
-                             [normal(4, 3, 5), normal(4, 6, 5), normal(4, 6, 2)],
+    "unscaled": lambda: Case(nn.Attention(scaled=False), T.Identity(), [normal(4, 3, 5), normal(4, 6, 5), normal(4, 6, 2)],
                              lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, scale=1.0)),
     "self causal": lambda: Case(nn.Attention(causal=True), T.Identity(), [normal(4, 6, 5)],
                                 lambda m, x: F.scaled_dot_product_attention(x, x, x, is_causal=True)),
@@ -111,8 +102,7 @@ ATTENTION = {
                            lambda m, q, x: F.scaled_dot_product_attention(q, x, x, attn_mask=torch.tensor(MASK)),
                            lambda net, q, x: net(q, x, mask=MASK)),
     "lengths": lambda: Case(nn.Attention(), T.Identity(), [normal(4, 5), normal(4, 6, 5), LENGTHS],
-                            lambda m, q, x, n: F.scaled_dot_product_attention(q[:, None], x, x,
-                                                                              attn_mask=PADDING[:, None])[:, 0],
+                            lambda m, q, x, n: F.scaled_dot_product_attention(q[:, None], x, x, attn_mask=PADDING[:, None])[:, 0],
                             lambda net, q, x, n: net(q, x, lengths=n)),
 }
 
@@ -133,39 +123,29 @@ FIRST_SEEN = HEAD_MASK | (np.arange(6) == 0)
 BIAS = normal(2, 6, 6)
 ATTENTION |= {
     "heads": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8)], self_attention()),
-    "heads, no bias": lambda: Case(nn.MultiHeadAttention(2, bias=False), mha(bias=False), [normal(4, 6, 8)],
-                                   self_attention()),
+    "heads, no bias": lambda: Case(nn.MultiHeadAttention(2, bias=False), mha(bias=False), [normal(4, 6, 8)], self_attention()),
     "heads, cross": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 3, 8), normal(4, 6, 8)],
                                  lambda m, q, x: m(q, x, x)[0]),
-    "heads, three arrays": lambda: Case(nn.MultiHeadAttention(2), mha(),
-                                        [normal(4, 3, 8), normal(4, 6, 8), normal(4, 6, 8)],
+    "heads, three arrays": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 3, 8), normal(4, 6, 8), normal(4, 6, 8)],
                                         lambda m, q, k, v: m(q, k, v)[0]),
-    "heads, other widths": lambda: Case(nn.MultiHeadAttention(2), mha(kdim=5, vdim=3),
-                                        [normal(4, 3, 8), normal(4, 6, 5), normal(4, 6, 3)],
+    "heads, other widths": lambda: Case(nn.MultiHeadAttention(2), mha(kdim=5, vdim=3), [normal(4, 3, 8), normal(4, 6, 5), normal(4, 6, 3)],
                                         lambda m, q, k, v: m(q, k, v)[0]),
-    "heads, lengths": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), LENGTHS],
-                                   lambda m, x, n: m(x, x, x, key_padding_mask=~PADDING)[0],
+    "heads, lengths": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), LENGTHS], lambda m, x, n: m(x, x, x, key_padding_mask=~PADDING)[0],
                                    lambda net, x, n: net(x, lengths=n)),
     "heads, lengths, causal": lambda: Case(nn.MultiHeadAttention(2, causal=True), mha(), [normal(4, 6, 8), LENGTHS],
-                                           lambda m, x, n: m(x, x, x, key_padding_mask=~PADDING,
-                                                             attn_mask=~torch.ones(6, 6).tril().bool())[0],
+                                           lambda m, x, n: m(x, x, x, key_padding_mask=~PADDING, attn_mask=~torch.ones(6, 6).tril().bool())[0],
                                            lambda net, x, n: net(x, lengths=n)),
-    "heads, mask": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8)],
-                                self_attention(attn_mask=~torch.tensor(HEAD_MASK).flatten(0, 1)),
+    "heads, mask": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8)], self_attention(attn_mask=~torch.tensor(HEAD_MASK).flatten(0, 1)),
                                 lambda net, x: net(x, mask=HEAD_MASK)),
     "heads, mask, lengths": lambda: Case(
         nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), LENGTHS],
-        lambda m, x, n: m(x, x, x,
-                          attn_mask=~torch.tensor(FIRST_SEEN & PADDING.numpy()[:, None, None]).flatten(0, 1))[0],
+        lambda m, x, n: m(x, x, x, attn_mask=~torch.tensor(FIRST_SEEN & PADDING.numpy()[:, None, None]).flatten(0, 1))[0],
         lambda net, x, n: net(x, mask=FIRST_SEEN, lengths=n)),
     "heads, float mask": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), BIAS],
-                                      lambda m, x, b: m(x, x, x, attn_mask=b.repeat(4, 1, 1))[0],
-                                      lambda net, x, b: net(x, mask=b)),
+                                      lambda m, x, b: m(x, x, x, attn_mask=b.repeat(4, 1, 1))[0], lambda net, x, b: net(x, mask=b)),
     "heads, float mask, lengths": lambda: Case(
         nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), BIAS, LENGTHS],
-        lambda m, x, b, n: m(x, x, x,
-                             attn_mask=(b.repeat(4, 1, 1, 1)
-                                        + torch.where(PADDING, 0, -torch.inf)[:, None, None]).flatten(0, 1))[0],
+        lambda m, x, b, n: m(x, x, x, attn_mask=(b.repeat(4, 1, 1, 1) + torch.where(PADDING, 0, -torch.inf)[:, None, None]).flatten(0, 1))[0],
         lambda net, x, b, n: net(x, mask=b, lengths=n)),
 }
 
@@ -197,33 +177,24 @@ class Positioned(T.Module):
 
     def forward(self, x, lengths=None):
         a = self.attention
-        q, k, v = (p.unflatten(-1, (2, 4)).transpose(1, 2)
-                   for p in F.linear(x, a.in_proj_weight, a.in_proj_bias).chunk(3, -1))
+        q, k, v = (p.unflatten(-1, (2, 4)).transpose(1, 2) for p in F.linear(x, a.in_proj_weight, a.in_proj_bias).chunk(3, -1))
         if self.table is None:
             y = F.scaled_dot_product_attention(self.turn(q), self.turn(k), v)
         else:
-            bias = self.bias() if self.bidirectional else self.bias() + torch.full((6, 6), -torch.inf,
-                                                                                   dtype=x.dtype).triu(1)
+            bias = self.bias() if self.bidirectional else self.bias() + torch.full((6, 6), -torch.inf, dtype=x.dtype).triu(1)
             bias = bias if lengths is None else bias + torch.where(PADDING, 0, -torch.inf)[:, None, None]
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return a.out_proj(y.transpose(1, 2).flatten(-2))
 
 
-INSIDE = {n: f"attention.{n}"
-          for n in ("in_proj_weight", "in_proj_bias", "out_proj.weight",
-                    "out_proj.bias")} | {"position.weight": "table"}
+INSIDE = {n: f"attention.{n}" for n in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")} | {"position.weight": "table"}
 ATTENTION |= {
-    "rotary": lambda: Case(nn.MultiHeadAttention(2, position=nn.RotaryPosition()), Positioned(), [normal(4, 6, 8)],
-                           names=INSIDE),
-    "rotary halves": lambda: Case(nn.MultiHeadAttention(2, position=nn.RotaryPosition(halves=True)), Positioned(True),
-                                  [normal(4, 6, 8)], names=INSIDE),
-    "relative": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, max_distance=20)),
-                             Positioned(bias=True), [normal(4, 6, 8)], names=INSIDE),
-    "relative, lengths": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, max_distance=20)),
-                                      Positioned(bias=True), [normal(4, 6, 8), LENGTHS],
+    "rotary": lambda: Case(nn.MultiHeadAttention(2, position=nn.RotaryPosition()), Positioned(), [normal(4, 6, 8)], names=INSIDE),
+    "rotary halves": lambda: Case(nn.MultiHeadAttention(2, position=nn.RotaryPosition(halves=True)), Positioned(True), [normal(4, 6, 8)], names=INSIDE),
+    "relative": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, max_distance=20)), Positioned(bias=True), [normal(4, 6, 8)], names=INSIDE),
+    "relative, lengths": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, max_distance=20)), Positioned(bias=True), [normal(4, 6, 8), LENGTHS],
                                       call=lambda net, x, n: net(x, lengths=n), names=INSIDE),
-    "relative causal": lambda: Case(nn.MultiHeadAttention(2, causal=True,
-                                                          position=nn.RelativePosition(8, max_distance=20, bidirectional=False)),
+    "relative causal": lambda: Case(nn.MultiHeadAttention(2, causal=True, position=nn.RelativePosition(8, max_distance=20, bidirectional=False)),
                                     Positioned(bias=True, bidirectional=False), [normal(4, 6, 8)], names=INSIDE),
 }
 
@@ -258,18 +229,15 @@ def sequence_of(make, count):
 
 BLOCKS = {
     "post-norm": lambda: Case(nn.TransformerBlock(2), encoder(activation="gelu"), [normal(4, 6, 8)]),
-    "pre-norm relu": lambda: Case(nn.TransformerBlock(2, pre_norm=True, activation="relu"), encoder(norm_first=True),
-                                  [normal(4, 6, 8)]),
+    "pre-norm relu": lambda: Case(nn.TransformerBlock(2, pre_norm=True, activation="relu"), encoder(norm_first=True), [normal(4, 6, 8)]),
     "causal": lambda: Case(nn.TransformerBlock(2, causal=True), encoder(activation="gelu"), [normal(4, 6, 8)],
                            lambda m, x: m(x, src_mask=square(x), is_causal=True)),
-    "lengths": lambda: Case(nn.TransformerBlock(2) ** 2, sequence_of(lambda: encoder(activation="gelu"), 2),
-                            [normal(4, 6, 8), LENGTHS],
+    "lengths": lambda: Case(nn.TransformerBlock(2) ** 2, sequence_of(lambda: encoder(activation="gelu"), 2), [normal(4, 6, 8), LENGTHS],
                             lambda m, x, n: m(x, src_key_padding_mask=~PADDING), lambda net, x, n: net(x, lengths=n)),
     "decoder": lambda: Case(nn.DecoderBlock(2), decoder(activation="gelu"), [normal(4, 5, 8), normal(4, 6, 8)],
                             lambda m, y, x: m(y, x, tgt_mask=square(y), tgt_is_causal=True)),
     "decoder, lengths": lambda: Case(nn.DecoderBlock(2, pre_norm=True, activation=nn.silu) ** 2,
-                                     sequence_of(lambda: decoder(activation=F.silu, norm_first=True), 2),
-                                     [normal(4, 6, 8), normal(4, 6, 8), LENGTHS],
+                                     sequence_of(lambda: decoder(activation=F.silu, norm_first=True), 2), [normal(4, 6, 8), normal(4, 6, 8), LENGTHS],
                                      lambda m, y, x, n: m(y, x, tgt_mask=square(y), memory_key_padding_mask=~PADDING,
                                                           tgt_key_padding_mask=torch.where(PADDING, 0.0, -torch.inf).to(y.dtype)),
                                      lambda net, y, x, n: net(y, memory=x, memory_lengths=n, lengths=n)),
@@ -304,8 +272,7 @@ def test_buckets_are_those_of_t5(buckets, furthest, bidirectional):
     t5 = pytest.importorskip("transformers.models.t5.modeling_t5").T5Attention
     distances = np.arange(-3000, 3000)
     wanted = t5._relative_position_bucket(torch.tensor(distances), bidirectional, buckets, furthest)
-    np.testing.assert_array_equal(nn.RelativePosition(buckets, max_distance=furthest,
-                                                      bidirectional=bidirectional).bucket(distances), wanted.numpy())
+    np.testing.assert_array_equal(nn.RelativePosition(buckets, max_distance=furthest, bidirectional=bidirectional).bucket(distances), wanted.numpy())
 
 
 def test_rotation_is_that_of_llama():
@@ -327,24 +294,16 @@ def test_sizes(batch, steps, width, heads):
     padding = torch.arange(steps) >= torch.tensor(lengths)[:, None]
     for kind in PEERS:
         net, peer = PEERS[kind]
-        check_first(Case(net(width, bidirectional=True), peer(7, width, bidirectional=True),
-                         [normal(steps, batch, 7), lengths], packed, ours))
+        check_first(Case(net(width, bidirectional=True), peer(7, width, bidirectional=True), [normal(steps, batch, 7), lengths], packed, ours))
     x = normal(batch, steps, width)
-    check_first(Case(nn.MultiHeadAttention(heads, causal=True), T.MultiheadAttention(width, heads, batch_first=True),
-                     [x, lengths],
-                     lambda m, x, n: m(x, x, x, key_padding_mask=padding,
-                                       attn_mask=torch.ones(steps, steps).triu(1).bool())[0],
+    check_first(Case(nn.MultiHeadAttention(heads, causal=True), T.MultiheadAttention(width, heads, batch_first=True), [x, lengths],
+                     lambda m, x, n: m(x, x, x, key_padding_mask=padding, attn_mask=torch.ones(steps, steps).triu(1).bool())[0],
                      lambda net, x, n: net(x, lengths=n)))
-    check_first(Case(nn.TransformerBlock(heads),
-                     T.TransformerEncoderLayer(width, heads, 4 * width, 0.0, F.gelu, batch_first=True), [x, lengths],
+    check_first(Case(nn.TransformerBlock(heads), T.TransformerEncoderLayer(width, heads, 4 * width, 0.0, F.gelu, batch_first=True), [x, lengths],
                      lambda m, x, n: m(x, src_key_padding_mask=padding), lambda net, x, n: net(x, lengths=n)))
-    check_first(Case(nn.DecoderBlock(heads),
-                     T.TransformerDecoderLayer(width, heads, 4 * width, 0.0, F.gelu, batch_first=True),
-                     [normal(batch, steps + 3, width), x, lengths],
-                     lambda m, y, x, n: m(y, x, tgt_mask=square(y), memory_key_padding_mask=padding),
+    check_first(Case(nn.DecoderBlock(heads), T.TransformerDecoderLayer(width, heads, 4 * width, 0.0, F.gelu, batch_first=True),
+                     [normal(batch, steps + 3, width), x, lengths], lambda m, y, x, n: m(y, x, tgt_mask=square(y), memory_key_padding_mask=padding),
                      lambda net, y, x, n: net(y, memory=x, memory_lengths=n)))
-    check_first(Case(nn.GRU(width, batch_first=True) >> nn.Collapse("average", batch_first=True),
-                     T.GRU(width, width, batch_first=True), [x, lengths],
-                     lambda m, x, n: torch.stack([y[:k].mean(0) for y, k in zip(packed(m, x, n)[0], n)]),
-                     lambda net, x, n: net(x, lengths=n),
+    check_first(Case(nn.GRU(width, batch_first=True) >> nn.Collapse("average", batch_first=True), T.GRU(width, width, batch_first=True), [x, lengths],
+                     lambda m, x, n: torch.stack([y[:k].mean(0) for y, k in zip(packed(m, x, n)[0], n)]), lambda net, x, n: net(x, lengths=n),
                      names={f"0.{p}_l0": f"{p}_l0" for p in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}))

@@ -55,8 +55,7 @@ def side_by_side(b, out):
 
 def test_heads_are_stored_side_by_side_where_they_are_read_so():
     assert attended(lambda b, out, lse: [side_by_side(b, out)]) == (0, 2, 1, 3)
-    gradient = lambda b, out, lse: b.attention_grad(*(b.input(n, out.type) for n in "abc"), out, lse,
-                                                    b.input("g", out.type))
+    gradient = lambda b, out, lse: b.attention_grad(*(b.input(n, out.type) for n in "abc"), out, lse, b.input("g", out.type))
     assert attended(lambda b, out, lse: [side_by_side(b, out), *gradient(b, out, lse)]) == (0, 2, 1, 3)
     for other in (lambda b, out: b.exp(out), lambda b, out: out, lambda b, out: b.transpose(out, perm=(0, 1, 3, 2))):
         assert attended(lambda b, out, lse: [side_by_side(b, out), other(b, out)]) is None

@@ -85,9 +85,7 @@ X, Y = gc.f32[4, 16, 10, 10], gc.i32[4]
 
 
 def _trained(stride: int = 1):
-    net = nn.Conv2d(32, 3, stride=stride,
-                    bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48,
-                                                                            3) >> nn.GlobalAvgPool2d() >> nn.Flatten() >> nn.Linear(40)
+    net = nn.Conv2d(32, 3, stride=stride, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(48, 3) >> nn.GlobalAvgPool2d() >> nn.Flatten() >> nn.Linear(40)
     return gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=X, y=Y, seed=0, threads=2)
 
 
@@ -134,8 +132,7 @@ def test_frozen_parameters_are_derived_from_once(rng=np.random.default_rng(2)):
 
 
 def test_folded_weights_that_are_packed_are_not_kept(rng=np.random.default_rng(4)):
-    # not in Winograd's form, whose weights are derived from the folded ones
-    step = _trained(stride=2)
+    step = _trained(stride=2)                           # not in Winograd's form, whose weights are derived from the folded ones
     run = gc.compile(step.model, x=X, threads=1)
     folded = 32 * 16 * 3 * 3 * 4
     assert sum(run.executable.program.derived[n] for n in run.executable.program.passing) == folded
@@ -147,8 +144,7 @@ def test_folded_weights_pass_through_the_same_memory_one_after_the_other(rng=np.
         return nn.Conv2d(channels, 1, bias=False) >> nn.BatchNorm2d() >> nn.relu
     net = block(48) >> block(64) >> block(40)
     x = rng.normal(size=(2, 40, 9, 9)).astype("f")
-    step = gc.train_step(net >> nn.Flatten() >> nn.Linear(3), loss=nn.cross_entropy, optimizer=optim.SGD(0.1),
-                         x=gc.f32[x.shape], y=gc.i32[2], seed=0)
+    step = gc.train_step(net >> nn.Flatten() >> nn.Linear(3), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[x.shape], y=gc.i32[2], seed=0)
     step(x, np.int32([0, 1]))                           # statistics that are not those of the start
     state = {name: step.state[name] for name in step.state}
     run = gc.compile(step.model, x=gc.f32[x.shape], threads=1)
@@ -159,8 +155,7 @@ def test_folded_weights_pass_through_the_same_memory_one_after_the_other(rng=np.
         w, mean, var, scale, shift = (state[n].astype(np.float64) for n in (
             f"{i}.weight", f"{i + 1}.running_mean", f"{i + 1}.running_var", f"{i + 1}.weight", f"{i + 1}.bias"))
         y = np.einsum("oc,nchw->nohw", w[:, :, 0, 0], expected)
-        expected = np.maximum((y - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None] * scale[:, None, None]
-                              + shift[:, None, None], 0)
+        expected = np.maximum((y - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None] * scale[:, None, None] + shift[:, None, None], 0)
     expected = expected.reshape(2, -1) @ state["10.weight"].T.astype(np.float64) + state["10.bias"]
     for _ in range(2):
         np.testing.assert_allclose(run(x), expected, rtol=1e-4, atol=1e-5)
@@ -171,18 +166,15 @@ def test_depthwise_weights_are_packed_when_they_have_changed(channels, rng=np.ra
     """Not in every call: weights lie position by position, vectors run along the channels."""
     x = rng.normal(size=(2, channels, 9, 9)).astype("f")
     net = nn.Conv2d(channels, 3, padding=1, groups=channels) >> nn.relu
-    step = gc.train_step(net >> nn.Flatten() >> nn.Linear(3), loss=nn.cross_entropy, optimizer=optim.SGD(0.5),
-                         x=gc.f32[x.shape], y=gc.i32[2], seed=0, threads=1)
+    step = gc.train_step(net >> nn.Flatten() >> nn.Linear(3), loss=nn.cross_entropy, optimizer=optim.SGD(0.5), x=gc.f32[x.shape], y=gc.i32[2], seed=0, threads=1)
     run = gc.compile(step.model, x=gc.f32[x.shape], threads=1)
     assert "packed before the loop" in next(line for line in run.dump("planned").splitlines() if "lanes of" in line)
     results = []
     for _ in range(2):
         weight, bias, last = (step.state[n].astype(np.float64) for n in ("0.weight", "0.bias", "3.weight"))
         padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-        y = sum(weight[:, 0, i, j, None, None] * padded[:, :, i:i + 9, j:j + 9] for i in range(3)
-                for j in range(3)) + bias[:, None, None]
+        y = sum(weight[:, 0, i, j, None, None] * padded[:, :, i:i + 9, j:j + 9] for i in range(3) for j in range(3)) + bias[:, None, None]
         results.append(run(x))
-        np.testing.assert_allclose(results[-1], np.maximum(y, 0).reshape(2, -1) @ last.T + step.state["3.bias"],
-                                   rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(results[-1], np.maximum(y, 0).reshape(2, -1) @ last.T + step.state["3.bias"], rtol=1e-4, atol=1e-4)
         step(x, np.int32([0, 1]))
     assert np.abs(results[0] - results[1]).max() > 1e-3

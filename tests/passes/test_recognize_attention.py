@@ -1,6 +1,4 @@
-"""Attention that is spelled out becomes the operator: which spellings do, which must not, numbers against numpy,
-memory.
-"""
+"""Attention that is spelled out becomes the operator: which spellings do, which must not, numbers against numpy, memory."""
 from __future__ import annotations
 
 import math
@@ -111,10 +109,8 @@ def negated_twice(q, k, v):
     return gc.softmax(-((-q) @ swapped(k)) / math.sqrt(D)) @ v
 
 
-SPELLINGS = (plain, by_einsum, operands_of_einsum_exchanged, ellipsis, queries_scaled, keys_scaled_behind_a_transpose,
-             both_scaled,
-             scaled_by_a_root_in_the_graph, softmax_in_parts, softmax_in_parts_without_keepdims, by_log_softmax,
-             by_logsumexp, negated_twice)
+SPELLINGS = (plain, by_einsum, operands_of_einsum_exchanged, ellipsis, queries_scaled, keys_scaled_behind_a_transpose, both_scaled,
+             scaled_by_a_root_in_the_graph, softmax_in_parts, softmax_in_parts_without_keepdims, by_log_softmax, by_logsumexp, negated_twice)
 
 
 def traced(body, *types):
@@ -135,9 +131,7 @@ def test_spellings(spelled):
 
 @pytest.mark.parametrize("spelled", SPELLINGS, ids=lambda f: f.__name__)
 def test_gradients_of_spellings(spelled):
-    """Through the operator, so that no array of the size of the scores is left; against the gradient of plain matmuls
-    in f64.
-    """
+    """Through the operator, so that no array of the size of the scores is left; against the gradient of plain matmuls in f64."""
     loss, reference = loss_of(spelled, gc.f32), loss_of(spelled, gc.f64)
     wrt = ("q", "k", "v")
     f = gc.value_and_grad(loss, wrt=wrt)
@@ -204,8 +198,7 @@ def test_keys_of_one_head_serve_all():
 
 
 def test_matrices_and_broadcast_batches():
-    for shapes in (((T, D), (S, D), (S, E)), ((5, T, D), (S, D), (5, S, E)), ((5, T, D), (1, S, D), (S, E)),
-                   ((2, 1, T, D), (3, S, D), (2, 3, S, E))):
+    for shapes in (((T, D), (S, D), (S, E)), ((5, T, D), (S, D), (5, S, E)), ((5, T, D), (1, S, D), (S, E)), ((2, 1, T, D), (3, S, D), (2, 3, S, E))):
         f = traced(lambda q, k, v: gc.softmax(q @ swapped(k)) @ v, *(gc.f32[s] for s in shapes))
         attention_of(f)
         args = arrays(*(x.type for x in f.graph.inputs))
@@ -239,14 +232,12 @@ CAUSAL = {
     "not tril": lambda s: gc.where(gc.tril(gc.ones(s.shape[-2:])) == 0, -np.inf, s),
     "with the batch": lambda s: gc.where(gc.tril(gc.ones((1, 1, *s.shape[-2:]))) != 0, s, -np.inf),
     "numpy": lambda s: gc.where(np.tri(*s.shape[-2:], dtype=bool), s, -np.inf),
-    "cut from a longer one": lambda s: gc.where(as_array(np.tri(64, 64, dtype=bool))[:s.shape[-2], :s.shape[-1]], s,
-                                                -np.inf),
+    "cut from a longer one": lambda s: gc.where(as_array(np.tri(64, 64, dtype=bool))[:s.shape[-2], :s.shape[-1]], s, -np.inf),
     "added": lambda s: s + gc.where(index_compared(*s.shape[-2:]), 0.0, -np.inf),
     "triu added": lambda s: gc.triu(gc.full(s.shape[-2:], -np.inf), 1) + s,
     "ones minus tril": lambda s: s - (1 - gc.tril(gc.ones(s.shape[-2:]))) * 1e9,
     "numpy added": lambda s: s + np.triu(np.full(s.shape[-2:], -np.inf, np.float32), 1),
-    "twice": lambda s: gc.where(index_compared(*s.shape[-2:]), gc.where(index_compared(*s.shape[-2:]), s, -np.inf),
-                                -np.inf),
+    "twice": lambda s: gc.where(index_compared(*s.shape[-2:]), gc.where(index_compared(*s.shape[-2:]), s, -np.inf), -np.inf),
 }
 
 
@@ -259,13 +250,11 @@ def test_causal_masks(name, first):
     f = traced(spelled, Q, K, V)
     assert attention_of(f).causal
     args = arrays(Q, K, V)
-    np.testing.assert_allclose(gc.compile(f)(*args), expected(*args, 0.25 if first else 2.0, causal=True), rtol=0,
-                               atol=1e-5)
+    np.testing.assert_allclose(gc.compile(f)(*args), expected(*args, 0.25 if first else 2.0, causal=True), rtol=0, atol=1e-5)
 
 
 def test_a_causal_mask_between_two_scales():
-    f = traced(lambda q, k, v: gc.softmax(gc.where(index_compared(T, S), (q * 0.5) @ swapped(k) * 0.25, -np.inf) * 3.0)
-               @ v, Q, K, V)
+    f = traced(lambda q, k, v: gc.softmax(gc.where(index_compared(T, S), (q * 0.5) @ swapped(k) * 0.25, -np.inf) * 3.0) @ v, Q, K, V)
     op = attention_of(f)
     assert op.causal and op.scale == 0.375
 
@@ -309,17 +298,13 @@ MASKS = {
     "earlier keys, by a large number": (lambda s: gc.where(gc.arange(T)[:, None] > gc.arange(S), s, -1e9), False),
     "one key more": (lambda s: gc.where(gc.tril(gc.ones((T, S)), 1) != 0, s, -1e9), False),
     "by head": (lambda s: gc.where(gc.arange(H).reshape(H, 1, 1) >= gc.arange(S), s, -1e9), False),
-    "padding and causal": (lambda s: gc.where(index_compared(T, S), gc.where(seen_keys(B, S), s, -np.inf), -np.inf),
-                           True),
-    "causal and left padding": (lambda s: gc.where(gc.arange(S) > 4, gc.where(index_compared(T, S), s, -1e9), -1e9),
-                                True),
+    "padding and causal": (lambda s: gc.where(index_compared(T, S), gc.where(seen_keys(B, S), s, -np.inf), -np.inf), True),
+    "causal and left padding": (lambda s: gc.where(gc.arange(S) > 4, gc.where(index_compared(T, S), s, -1e9), -1e9), True),
     "two masks": (lambda s: gc.where(gc.arange(T)[:, None] > 4, gc.where(seen_keys(B, S), s, -1e9), -1e9), False),
     "added": (lambda s: s + gc.where(seen_keys(B, S), 0.0, FILL), False),
     "added infinity": (lambda s: s + gc.where(seen_keys(B, S), 0.0, -np.inf), False),
     "distance": (lambda s: s - gc.abs(gc.arange(T)[:, None] - gc.arange(S)).astype(s.dtype) * 0.1, False),
-    "distance and causal": (lambda s: gc.where(index_compared(T, S),
-                                               s - 0.1 * (gc.arange(T)[:, None] - gc.arange(S)).astype(s.dtype),
-                                               -np.inf), True),
+    "distance and causal": (lambda s: gc.where(index_compared(T, S), s - 0.1 * (gc.arange(T)[:, None] - gc.arange(S)).astype(s.dtype), -np.inf), True),
 }
 
 
@@ -342,8 +327,7 @@ def test_gradients_under_masks(name):
     """Under a mask that hides, no scores are kept; where numbers are added, they are."""
     added = "added" in name or "distance" in name
     types = gc.f32[B, H, T, D], gc.f32[B, H, S, D], gc.f32[B, H, S, E]
-    f = gc.grad(traced(lambda q, k, v: gc.sum(gc.softmax(MASKS[name][0](q @ swapped(k) / 4.0)) @ v
-                                              * gc.cos(gc.iota((T, E), 0, gc.f32))), *types), wrt=("q", "k", "v"))
+    f = gc.grad(traced(lambda q, k, v: gc.sum(gc.softmax(MASKS[name][0](q @ swapped(k) / 4.0)) @ v * gc.cos(gc.iota((T, E), 0, gc.f32))), *types), wrt=("q", "k", "v"))
     assert ({"attention", "attention_grad"} <= set(operators(f))) is not added and ("exp" in operators(f)) is added
     args = arrays(*types)
     for mine, reference in zip(gc.compile(f)(*args), by_softmax(name, args, added)):
@@ -467,10 +451,8 @@ def values_of_each_query(q, k, v):
     return gc.einsum("bhqk,bhqkd->bhqd", p, gc.broadcast_to(gc.expand_dims(v, 2), (B, H, T, S, E)) * 2.0)
 
 
-OTHERS = (scores_returned, probabilities_returned, over_queries, with_dropout, masked_after_softmax, small_fill,
-          fill_made_small, turned_upside_down,
-          without_maximum, two_fills, bias_on_a_finite_fill, bias_of_a_layer, other_total, scaled_by_zero,
-          scaled_by_key,
+OTHERS = (scores_returned, probabilities_returned, over_queries, with_dropout, masked_after_softmax, small_fill, fill_made_small, turned_upside_down,
+          without_maximum, two_fills, bias_on_a_finite_fill, bias_of_a_layer, other_total, scaled_by_zero, scaled_by_key,
           two_axes_summed, summed_over_heads, values_of_each_query)
 
 
@@ -490,8 +472,7 @@ def _tuple(x):
 def test_a_matrix_against_another_sum_is_no_attention():
     """The probabilities are summed over queries, or stand on the wrong side."""
     square = gc.f32[16, 16]
-    for body in (lambda q, k, v: swapped(gc.softmax(q @ k)) @ v, lambda q, k, v: v @ gc.softmax(q @ k),
-                 lambda q, k, v: v @ swapped(gc.softmax(q @ k)) @ q):
+    for body in (lambda q, k, v: swapped(gc.softmax(q @ k)) @ v, lambda q, k, v: v @ gc.softmax(q @ k), lambda q, k, v: v @ swapped(gc.softmax(q @ k)) @ q):
         f = traced(body, square, square, square)
         assert "attention" not in operators(f)
 
@@ -565,11 +546,9 @@ class OwnHead(nn.Module):
 def test_training():
     """One attention forward, one backward; and the loss falls."""
     x = np.random.default_rng(0).standard_normal((4, 24, 8)).astype(np.float32)
-    step = gc.train_step(nn.Linear(16) >> OwnHead(16) >> nn.Linear(8), loss=nn.mse, optimizer=optim.Adam(1e-2),
-                         x=gc.f32[4, 24, 8], y=gc.f32[4, 24, 8])
+    step = gc.train_step(nn.Linear(16) >> OwnHead(16) >> nn.Linear(8), loss=nn.mse, optimizer=optim.Adam(1e-2), x=gc.f32[4, 24, 8], y=gc.f32[4, 24, 8])
     nodes = Compilation(step.graph).simplified.nodes
-    assert [node.op.name for node in nodes].count("attention") == 1 and not [v for node in nodes for v in node.outputs
-                                                                             if v.type.shape[-2:] == (24, 24)]
+    assert [node.op.name for node in nodes].count("attention") == 1 and not [v for node in nodes for v in node.outputs if v.type.shape[-2:] == (24, 24)]
     y = np.cumsum(x, axis=1) / np.arange(1, 25, dtype=np.float32)[:, None]
     losses = [step(x, y) for _ in range(60)]
     assert losses[-1] < 0.5 * losses[0]
@@ -612,17 +591,13 @@ def test_facts():
     @gc.graph
     def f(x: gc.f32[t]):
         i = gc.arange(t)
-        return (gc.tril(gc.ones((t, t)), -1), (1 - gc.tril(gc.ones((t, t)))) * -1e9,
-                gc.iota((t, t), 0) + 2 > gc.iota((t, t), 1), (i[:, None] >= i).T,
-                (gc.iota((9, 9), 0) >= gc.iota((9, 9), 1))[2:9, 1:8], gc.triu(gc.ones((t, t), gc.bool_), 2),
-                gc.arange(3, 3 + t), gc.full((t,), 2.5) * 2,
-                as_array(np.full((2, 3), True)), as_array(np.tri(t, t, 2)), i % 2, x,
-                as_array(np.eye(t, dtype=np.float32)), i[:, None] >= 2 * i)
+        return (gc.tril(gc.ones((t, t)), -1), (1 - gc.tril(gc.ones((t, t)))) * -1e9, gc.iota((t, t), 0) + 2 > gc.iota((t, t), 1), (i[:, None] >= i).T,
+                (gc.iota((9, 9), 0) >= gc.iota((9, 9), 1))[2:9, 1:8], gc.triu(gc.ones((t, t), gc.bool_), 2), gc.arange(3, 3 + t), gc.full((t,), 2.5) * 2,
+                as_array(np.full((2, 3), True)), as_array(np.tri(t, t, 2)), i % 2, x, as_array(np.eye(t, dtype=np.float32)), i[:, None] >= 2 * i)
     facts = MaskFacts()
     found = [facts(v) for v in f.graph.outputs]
     kinds = [TriangleStep] * 6 + [Ramp, Number, Number, TriangleStep] + [type(None)] * 4
     assert [type(x) for x in found] == kinds
     for known, array in zip(found, evaluate(f.graph, [np.zeros(t, np.float32)])):
         if isinstance(known, TriangleStep):
-            np.testing.assert_array_equal(np.where(np.tri(t, t, known.diagonal, dtype=bool), known.lower, known.upper),
-                                          array)
+            np.testing.assert_array_equal(np.where(np.tri(t, t, known.diagonal, dtype=bool), known.lower, known.upper), array)

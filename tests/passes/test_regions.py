@@ -1,6 +1,5 @@
-"""Loops and branches whose results are captured arrays, inputs, constants, views, the same value twice, results of
-other regions, read by image operators: values, gradients and second gradients, against the same program without
-regions; and their memory plans, run on tags.
+"""Loops and branches whose results are captured arrays, inputs, constants, views, the same value twice, results of other regions, read by image
+operators: values, gradients and second gradients, against the same program without regions; and their memory plans, run on tags.
 """
 from __future__ import annotations
 
@@ -40,8 +39,7 @@ class Regions:
         return gc.scan(f, init, xs[:self.steps], reverse=True)
 
     def loop(self, f, init):
-        return gc.while_loop(lambda c: c[-1] < self.steps, lambda c: (*f(c[:-1]), c[-1] + 1), (*init, 0),
-                             max_trips=3)[1][:-1]
+        return gc.while_loop(lambda c: c[-1] < self.steps, lambda c: (*f(c[:-1]), c[-1] + 1), (*init, 0), max_trips=3)[1][:-1]
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,8 @@ KINDS = {
     "cond": lambda r, body, a, b, c: r.cond(lambda: body(c), lambda: body(b * 0.5)[::-1]),
     "cond of views": lambda r, body, a, b, c: r.cond(lambda: body(c.transpose(0, 1, 3, 2)), lambda: (c, b)),
     "scan": lambda r, body, a, b, c: _flat(r.scan(lambda s, x: (body(s[0] + x), s[1]), (c, b), gc.stack([a, b, c]))),
-    "scan of carries": lambda r, body, a, b, c: _flat(r.scan(lambda s, x: (body(s[0]), s[0]), (c, b),
-                                                             gc.stack([a, b, c]))),
-    "reverse scan": lambda r, body, a, b, c: _flat(r.backward(lambda s, x: ((lambda y: (y, y[0]))(body(s[1] * x))),
-                                                              (c, b), gc.stack([a, b, c]))),
+    "scan of carries": lambda r, body, a, b, c: _flat(r.scan(lambda s, x: (body(s[0]), s[0]), (c, b), gc.stack([a, b, c]))),
+    "reverse scan": lambda r, body, a, b, c: _flat(r.backward(lambda s, x: ((lambda y: (y, y[0]))(body(s[1] * x))), (c, b), gc.stack([a, b, c]))),
     "while": lambda r, body, a, b, c: r.loop(lambda s: body(s[0]), (c, b)),
 }
 
@@ -126,8 +122,7 @@ def traced(f, with_predicate: bool, order: int):
     g = trace_function(named, arguments, "g")
     for n in range(order):
         if n:
-            g = trace_function(lambda _first=g, **given: sum(gc.sum(d * d) for d in _first(**given)), arguments,
-                               "squares")
+            g = trace_function(lambda _first=g, **given: sum(gc.sum(d * d) for d in _first(**given)), arguments, "squares")
         g = gc.grad(g, NAMES)
     return g
 
@@ -168,16 +163,14 @@ def test_native_code(kind):
     for steps, yes in ((0, True), (2, False)):
         many = [graphs(kind, result, steps, yes, 0) for result in ("its own", "a transpose", "an image", "exchanged")]
         arguments = [Argument("p", gc.bool_[()])] + [Argument(name, gc.f64[SHAPE]) for name in NAMES]
-        every = trace_function(lambda _all=many, **given: tuple(v for f, _ in _all for v in f(**given)), arguments,
-                               "every").graph
+        every = trace_function(lambda _all=many, **given: tuple(v for f, _ in _all for v in f(**given)), arguments, "every").graph
         want = [v for _, f in many for v in evaluate(f.graph, arrays())]
         for got, value in zip(CompiledGraph(every)(np.array(yes), *arrays()), want, strict=True):
             np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9)
 
 
 def test_a_branch_that_pooling_reads_stores_channels_last():
-    """What is decided once: the branches compute in the order that the reader of their result wants, and copy nothing.
-    """
+    """What is decided once: the branches compute in the order that the reader of their result wants, and copy nothing."""
     @gc.graph
     def f(p: gc.bool_[()], x: gc.f32[2, 8, 6, 6]):
         return gc.max_pool2d(gc.cond(p, lambda: x * 2.0, lambda: x * 3.0), 2)

@@ -36,8 +36,7 @@ def test_a_costly_value_is_stored():
     x, w = inputs(b, (M, N), (N, N))
     h = b.matmul(x, w)
     power = b.exp(b.sub(h, b.max(h, axes=(1,), keepdims=True)))
-    assert summary(fused(b, b.mul(b.matmul(b.add(power, 1.0), w), power))) == ["matmul", "max+sub+exp+add",
-                                                                               "matmul+mul"]
+    assert summary(fused(b, b.mul(b.matmul(b.add(power, 1.0), w), power))) == ["matmul", "max+sub+exp+add", "matmul+mul"]
 
 
 def test_a_value_of_two_arrays_is_stored():
@@ -56,9 +55,7 @@ def test_an_operand_of_a_product_is_stored_anyway():
 
 
 def test_the_order_that_is_checked_is_the_order_that_is_emitted():
-    """A mask by counting arrays, which every reader copies, stands in the cluster before what is made again: then 4
-    rows may be its 2 × 2.
-    """
+    """A mask by counting arrays, which every reader copies, stands in the cluster before what is made again: then 4 rows may be its 2 × 2."""
     graph = parse("""
 graph g(x: f32[4, 4, 2, 2], gamma: f32[4], beta: f32[4]) {
   %0, %1, %2 = batch_norm(x, gamma, beta) {eps=0.1} : f32[4, 4, 2, 2], f32[4], f32[4]

@@ -41,8 +41,7 @@ def test_canonicalize_removes(lines, after):
 
 
 def test_canonicalize_lets_elementwise_broadcast_by_itself():
-    before = graph("%a = sum(x) {axes=(1,), keepdims=true} : f32[2, 1]",
-                   "%b = broadcast_to(%a) {shape=(2, 3)} : f32[2, 3]",
+    before = graph("%a = sum(x) {axes=(1,), keepdims=true} : f32[2, 1]", "%b = broadcast_to(%a) {shape=(2, 3)} : f32[2, 3]",
                    "%z = div(y, %b) : f32[2, 3]")
     after = apply(EliminateDeadCode(), apply(Canonicalize(), before))
     assert body(after)[1] == "%z = div(y, %a) : f32[2, 3]"
@@ -57,9 +56,7 @@ def test_canonicalize_keeps_what_could_change_bits():
 
 
 def test_canonicalize_computes_nothing_where_there_is_nothing():
-    """Results without elements are constants, but for what checks indices; windows over images without elements see
-    zeros.
-    """
+    """Results without elements are constants, but for what checks indices; windows over images without elements see zeros."""
     after = apply(Canonicalize(), parse("""
 graph f(x: f32[2, 0], i: i64[3], w: f32[4, 2, 2, 2], image: f32[1, 2, 0, 3]) {
   %0 = exp(x) : f32[2, 0]
@@ -76,8 +73,7 @@ graph f(x: f32[2, 0], i: i64[3], w: f32[4, 2, 2, 2], image: f32[1, 2, 0, 3]) {
 
 def test_cse_joins_equal_nodes():
     before = graph("%a = mul(x, y) : f32[2, 3]", "%b = mul(x, y) : f32[2, 3]", "%z = add(%a, %b) : f32[2, 3]")
-    assert body(apply(EliminateCommonSubexpressions(), before)) == ["%a = mul(x, y) : f32[2, 3]",
-                                                                    "%z = add(%a, %a) : f32[2, 3]", "return %z"]
+    assert body(apply(EliminateCommonSubexpressions(), before)) == ["%a = mul(x, y) : f32[2, 3]", "%z = add(%a, %a) : f32[2, 3]", "return %z"]
 
 
 def test_dce_drops_what_nobody_reads():
@@ -86,17 +82,14 @@ def test_dce_drops_what_nobody_reads():
 
 
 def test_fold_evaluates_constants():
-    before = graph("%a = constant() {value=f32[3]<1.0, 2.0, 3.0>} : f32[3]", "%b = mul(%a, %a) : f32[3]",
-                   "%z = add(x, %b) : f32[2, 3]")
+    before = graph("%a = constant() {value=f32[3]<1.0, 2.0, 3.0>} : f32[3]", "%b = mul(%a, %a) : f32[3]", "%z = add(x, %b) : f32[2, 3]")
     after = apply(EliminateDeadCode(), apply(FoldConstants(), before))
     assert body(after)[0] == "%b = constant() {value=f32[3]<1.0, 4.0, 9.0>} : f32[3]"
 
 
 def test_fold_leaves_large_results_alone():
-    before = graph("%a = iota() {shape=(2, 3), axis=0, dtype=f32} : f32[2, 3]",
-                   "%c = constant() {value=f32[]<1.0>} : f32[]",
-                   "%b = broadcast_to(%c) {shape=(100, 100)} : f32[100, 100]", "%z = add(x, %a) : f32[2, 3]",
-                   result="(%z, %b)")
+    before = graph("%a = iota() {shape=(2, 3), axis=0, dtype=f32} : f32[2, 3]", "%c = constant() {value=f32[]<1.0>} : f32[]",
+                   "%b = broadcast_to(%c) {shape=(100, 100)} : f32[100, 100]", "%z = add(x, %a) : f32[2, 3]", result="(%z, %b)")
     assert apply(FoldConstants(), before) == before
 
 

@@ -27,9 +27,7 @@ def ops(graph: Graph) -> list[str]:
 
 
 def arrays(count: int, rng=np.random.default_rng(0)):
-    return rng.integers(0, ROWS,
-                        count).astype(np.int32), rng.normal(size=(count,
-                                                                  WIDTH)).astype("f"), rng.normal(size=(ROWS, WIDTH)).astype("f")
+    return rng.integers(0, ROWS, count).astype(np.int32), rng.normal(size=(count, WIDTH)).astype("f"), rng.normal(size=(ROWS, WIDTH)).astype("f")
 
 
 @pytest.mark.parametrize("form", ["add", "sub", "factor", "factor first"])
@@ -37,8 +35,7 @@ def test_state_that_a_multiple_is_added_to_takes_the_rows(form):
     b = Builder()
     w, rate = b.state_input("w", f32[ROWS, WIDTH]), b.input("rate", f32[()])
     table = table_of(b, 9)
-    new = {"add": lambda: b.add(table, w), "sub": lambda: b.sub(w, table),
-           "factor": lambda: b.sub(w, b.mul(table, rate)),
+    new = {"add": lambda: b.add(table, w), "sub": lambda: b.sub(w, table), "factor": lambda: b.sub(w, b.mul(table, rate)),
            "factor first": lambda: b.add(w, b.mul(rate, table))}[form]()
     b.update(w, new)
     dense = b.finish(())
@@ -78,10 +75,8 @@ def test_a_state_that_another_array_updates_is_no_sum():
 
 
 OPTIMIZERS = {
-    "SGD": optim.SGD(0.1), "momentum": optim.SGD(0.1, momentum=0.9),
-    "Nesterov and decay": optim.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
-    "AdamW, clipped": optim.AdamW(1e-2, clip_norm=0.1), "RMSprop": optim.RMSprop(1e-2),
-    "accumulated": optim.AdamW(1e-2, accumulate=2)}
+    "SGD": optim.SGD(0.1), "momentum": optim.SGD(0.1, momentum=0.9), "Nesterov and decay": optim.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "AdamW, clipped": optim.AdamW(1e-2, clip_norm=0.1), "RMSprop": optim.RMSprop(1e-2), "accumulated": optim.AdamW(1e-2, accumulate=2)}
 
 
 def trained(optimizer: optim.Optimizer, batches, loss=nn.cross_entropy):
@@ -93,8 +88,7 @@ def trained(optimizer: optim.Optimizer, batches, loss=nn.cross_entropy):
 
 def batches():
     rng = np.random.default_rng(1)
-    found = [(rng.integers(0, ROWS, (3, 7)).astype(np.int32), rng.integers(0, 10, (3, 7)).astype(np.int32))
-             for _ in range(6)]
+    found = [(rng.integers(0, ROWS, (3, 7)).astype(np.int32), rng.integers(0, 10, (3, 7)).astype(np.int32)) for _ in range(6)]
     found[1][0][...] = 5                                # one row many times
     found[2][0][0] = found[0][0][0]
     return found
@@ -126,8 +120,7 @@ def test_a_bad_id_leaves_the_state_as_it_was(name):
 
 def test_plain_descent_writes_no_row_that_was_not_read():
     step, _ = trained(OPTIMIZERS["SGD"], batches())
-    assert any("add_rows" in line and "in state" in line and "in place" in line
-               for line in step.dump("planned").splitlines())
+    assert any("add_rows" in line and "in state" in line and "in place" in line for line in step.dump("planned").splitlines())
     before, (x, y) = step.state["0.weight"], batches()[3]
     step(x, y)
     changed = (step.state["0.weight"] != before).any(1)

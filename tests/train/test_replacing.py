@@ -1,6 +1,4 @@
-"""Whoever writes a user's file: links, modes, long names, special files, failures and kills, for every door that saves
-something.
-"""
+"""Whoever writes a user's file: links, modes, long names, special files, failures and kills, for every door that saves something."""
 from __future__ import annotations
 
 import ast
@@ -63,8 +61,7 @@ def kind(request, monkeypatch):
     if request.param == "named":
         monkeypatch.setattr(replacing, "UNNAMED", 0)
     if request.param == "never named":
-        monkeypatch.setattr(os, "link",
-                            lambda *args, **kwargs: (_ for _ in ()).throw(PermissionError(1, "not permitted")))
+        monkeypatch.setattr(os, "link", lambda *args, **kwargs: (_ for _ in ()).throw(PermissionError(1, "not permitted")))
     return request.param
 
 
@@ -166,8 +163,7 @@ def test_many_writers(tmp_path, kind):
     path = tmp_path / "file"
     arrays = {"a": np.arange(5000.0)}
     checkpoint.save_arrays(path, arrays)
-    writers = [threading.Thread(target=lambda n=n: [checkpoint.save_arrays(path, {"a": arrays["a"] + n})
-                                                    for _ in range(40)]) for n in range(3)]
+    writers = [threading.Thread(target=lambda n=n: [checkpoint.save_arrays(path, {"a": arrays["a"] + n}) for _ in range(40)]) for n in range(3)]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
@@ -190,8 +186,7 @@ with replacing.replacing({str(path)!r}) as file:
     print("writing", flush=True)
     time.sleep(60)
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE,
-                          env=dict(os.environ, PYTHONPATH=str(PACKAGE.parent))) as process:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=str(PACKAGE.parent))) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGKILL)
     left = [p for p in tmp_path.iterdir() if p != path]
@@ -230,8 +225,7 @@ def test_outputs_stay_in_their_folder(tmp_path, capsys):
 
 
 WRITERS = ("write_text", "write_bytes", "savefig", "save_file", "mkstemp", "tofile")
-# dumps of every pass for whoever debugs: many, and worth nothing tomorrow
-ALLOWED = {"passes/pipeline.py: write_text",
+ALLOWED = {"passes/pipeline.py: write_text",            # dumps of every pass for whoever debugs: many, and worth nothing tomorrow
            "cli_answers.py: open"}                      # /dev/null
 
 

@@ -123,9 +123,7 @@ def test_dropout_draws_anew_each_step_and_repeats_with_the_seed(engine):
         step = supervised(nn.Dropout(0.5) >> nn.Linear(2), optimizer=optim.SGD(0.0), seed=seed)
         return [step(X, Y) for _ in range(3)]
     assert run(5) == run(5) and len(set(run(5))) == 3
-    assert supervised(nn.Dropout(0.5)
-                      >> nn.Linear(2)).evaluate([(X, Y)]) == supervised(nn.Dropout(0.0)
-                                                                        >> nn.Linear(2)).evaluate([(X, Y)])
+    assert supervised(nn.Dropout(0.5) >> nn.Linear(2)).evaluate([(X, Y)]) == supervised(nn.Dropout(0.0) >> nn.Linear(2)).evaluate([(X, Y)])
 
 
 def test_tied_weights_get_both_gradients(engine):
@@ -186,8 +184,7 @@ def test_a_model_sees_later_steps():
     after = predict(X[:1])
     assert not np.array_equal(before, after)
     w = {name: step.state[name] for name in ("0.weight", "0.bias", "2.weight", "2.bias")}
-    np.testing.assert_allclose(after, np.tanh(X[:1] @ w["0.weight"].T + w["0.bias"]) @ w["2.weight"].T + w["2.bias"],
-                               rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(after, np.tanh(X[:1] @ w["0.weight"].T + w["0.bias"]) @ w["2.weight"].T + w["2.bias"], rtol=1e-4, atol=1e-5)
 
 
 def test_a_saved_network_is_served_elsewhere(tmp_path):
@@ -203,8 +200,7 @@ def test_a_saved_network_is_served_elsewhere(tmp_path):
 def test_native_steps_match_the_oracle(monkeypatch):
     def losses(oracle):
         monkeypatch.setenv("GRAPHC_ORACLE", oracle)
-        step = supervised(nn.Linear(8) >> nn.BatchNorm1d() >> nn.gelu >> nn.Dropout(0.2) >> nn.LayerNorm()
-                          >> nn.Linear(2),
+        step = supervised(nn.Linear(8) >> nn.BatchNorm1d() >> nn.gelu >> nn.Dropout(0.2) >> nn.LayerNorm() >> nn.Linear(2),
                           optimizer=optim.AdamW(optim.cosine(0.01, 10), clip_norm=0.5))
         return [step(X, Y) for _ in range(5)]
     np.testing.assert_allclose(losses("0"), losses("1"), rtol=1e-4)
@@ -223,8 +219,7 @@ def test_threads_do_not_change_a_bit():
 
 
 def test_a_failed_step_leaves_the_state_as_it_was():
-    step = gc.train_step(nn.Embedding(5, 3) >> nn.Dropout(0.5) >> nn.Linear(2), loss=nn.cross_entropy,
-                         optimizer=optim.Adam(0.1),
+    step = gc.train_step(nn.Embedding(5, 3) >> nn.Dropout(0.5) >> nn.Linear(2), loss=nn.cross_entropy, optimizer=optim.Adam(0.1),
                          x=gc.i32[4], y=gc.i32[4])
     x, y = np.array([0, 1, 2, 4], np.int32), np.array([0, 1, 1, 0], np.int32)
     step(x, y)
@@ -240,8 +235,7 @@ def test_a_failed_step_leaves_the_state_as_it_was():
 def test_batch_norm_of_one_example_is_refused(x):
     """It has no variance: its result would not depend on the example. In inference it is as good as any."""
     net = nn.BatchNorm1d() >> nn.Linear(2)              # the line
-    with pytest.raises(gc.GraphError,
-                       match=r"batch_norm of f32\[1, 4\] has one number for each channel, whose variance is 0") as caught:
+    with pytest.raises(gc.GraphError, match=r"batch_norm of f32\[1, 4\] has one number for each channel, whose variance is 0") as caught:
         step = supervised(net, x=x, y=gc.i32[x.shape[:1]])
         step(X, Y)                                      # sizes that are known at the call
         step(X[:1], Y[:1])
