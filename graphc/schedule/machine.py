@@ -2,7 +2,8 @@
 run on.
 
 Costs are cycles of one core everywhere; what is known as a duration (the hand-over to another thread) becomes cycles in
-`Machine.cycles`, and nowhere else. """
+`Machine.cycles`, and nowhere else.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ class Machine:
     The number of cores is a plan, the same wherever the code runs: how a sum is split must not depend on the number of
     threads.
 
-    Measured by that command:
+    Measured by that command. The values of the generic machines are no single CPU's: with them the costs choose what
+    was measured to be best before there was a model, and the command shows how far a CPU is from them.
         clock_ghz: cycles in a nanosecond, of the clock in which the others are counted.
         handover_ns: from a kernel's start until other threads work, and back: less work than that is not worth a second
             thread.

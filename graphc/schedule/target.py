@@ -73,9 +73,8 @@ NEON = Target("neon", ARM, "+neon", 16, 32, Machine(l2_bytes_per_cycle=12.0, l1_
 
 # Named CPUs, by documented figures; what their vendors do not say is that of the generic machine.
 ZEN3 = Target("zen3", X86, AVX2_FEATURES, 32, 16, cpus=("znver3",), machine=Machine(
-    # AMD, Software Optimization Guide for Family 19h Processors, 2.1 and 2.6: 32 bytes a cycle between L1 and L2;
-    # L3 of 32 MB for each complex, 46 cycles
-    # from load to use. EPYC 7003: 3.4 GHz with all cores busy.
+    # AMD, Software Optimization Guide for Family 19h Processors: 32 bytes a cycle between L1 and L2, L3 of 32 MB for
+    # each complex, 46 cycles from load to use. EPYC 7003: 3.4 GHz with all cores busy. None is measured.
     clock_ghz=3.4, l2_bytes_per_cycle=32.0, l3_bytes=32 << 20, l3_latency=46))
 
 TARGETS = {t.name: t for t in (SSE2, AVX2, AVX512, NEON, ZEN3)}
