@@ -180,12 +180,14 @@ def same_arrays(shape, perm, axes, op):
 
 
 def _draw_norm(d: Draw) -> Options:
+    """Of several numbers each: what is left of one without its mean is rounding alone."""
     op = d.one("layer_norm", "rms_norm", "batch_norm", "group_norm")
     if op in ("layer_norm", "rms_norm"):
-        shape = d.shape(d.one(2, 3), LARGEST_BYTES // 8)
+        *outer, width = d.shape(d.one(2, 3), LARGEST_BYTES // 8)
+        shape = (*outer, max(4, width))
         return {"shape": shape, "op": op, "groups": 1}
     groups = d.one(1, 2, 4, 8)
-    shape = (d.size(1, 64), groups * d.size(1, 64), *(d.size(1, 64),) * d.one(1, 2))
+    shape = (d.size(1, 64), groups * d.size(1, 64), *(d.size(4, 64),) * d.one(1, 2))
     while 4 * prod(shape) > LARGEST_BYTES:
         shape = (max(1, shape[0] // 2), *shape[1:])
     return {"shape": shape, "op": op, "groups": groups}
