@@ -37,6 +37,10 @@ class GraphError(Exception):
         return self if self.loc is not None or loc is None else type(self)(self.text, loc)
 
 
+class Unsized(GraphError):
+    """What would have to be known of a symbolic size, and is not."""
+
+
 class InternalError(Exception):
     """A bug in graphc: names the stage and shows the part of the program where it happened."""
 

@@ -1,7 +1,6 @@
 """Element types, symbolic dimensions and tensor types."""
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -9,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import GraphError, InternalError
-from graphc.ir.convert import integer, is_integer, is_sequence, items, shown
+from graphc.errors import GraphError
+from graphc.ir.convert import integer, is_sequence, items, shown
+from graphc.ir.dims import (  # noqa: F401   # given on: most read them beside types
+    DIGITS, TERMS, Dim, Dims, Poly, Sizes, as_dim, bind, parse_dim, static_dim, static_shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,128 +71,6 @@ def dtype_of(array: np.ndarray) -> DType:
     except KeyError:
         raise GraphError(f"dtype {array.dtype} is not supported; convert with .astype to one of "
                          + ", ".join(str(d.np) for d in DTYPES)) from None
-
-
-SIGN = re.compile("([+-])")
-DIGITS = 19                         # of a number of 64 bits
-Monomial = tuple[str, ...]          # sorted names, with repetition: B*B*T -> ("B", "B", "T")
-
-
-@dataclass(frozen=True)
-class Poly:
-    """A polynomial with integer coefficients over dimension names; never constant (that is an int)."""
-    terms: tuple[tuple[Monomial, int], ...]
-
-    def __add__(self, other: "Dim") -> "Dim":
-        return _poly(_terms(self) + _terms(other))
-
-    __radd__ = __add__
-
-    def __neg__(self) -> "Dim":
-        return self * -1
-
-    def __sub__(self, other: "Dim") -> "Dim":
-        return self + other * -1
-
-    def __rsub__(self, other: int) -> "Dim":
-        return self * -1 + other
-
-    def __mul__(self, other: "Dim") -> "Dim":
-        return _poly([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
-
-    __rmul__ = __mul__
-
-    def __floordiv__(self, other: "Dim") -> "Dim":
-        quotient = _exact_quotient(self, other)
-        if quotient is None:
-            raise GraphError(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as "
-                             "an int")
-        return quotient
-
-    def __rfloordiv__(self, other: int) -> "Dim":
-        raise GraphError(f"cannot divide {other} by the symbolic dimension {self}; bind it first, or give it as an int")
-
-    def __rmod__(self, other: int) -> "Dim":
-        raise GraphError(f"cannot tell {other} modulo {self} while it is symbolic; bind it first, or give it as an int")
-
-    def __mod__(self, other: "Dim") -> "Dim":
-        if _exact_quotient(self, other) is None:
-            raise GraphError(f"cannot tell {self} modulo {other} while it is symbolic; bind it first, or give it as "
-                             "an int")
-        return 0
-
-    @property
-    def names(self) -> frozenset[str]:
-        return frozenset(name for monomial, _ in self.terms for name in monomial)
-
-    def __str__(self) -> str:
-        text = " + ".join(_term_text(m, c) for m, c in self.terms)
-        return text.replace("+ -", "- ")
-
-    __repr__ = __str__
-
-
-Dim = int | Poly
-Dims = tuple[Dim, ...]              # a shape
-Sizes = tuple[int, ...]             # a shape without names
-
-
-def static_dim(dim: Dim) -> int:
-    """The dimension as a number, for what runs once names are bound; InternalError for one that is still named."""
-    if isinstance(dim, Poly):
-        raise InternalError(f"the dimension {dim} is not bound")
-    return dim
-
-
-def static_shape(shape: Dims) -> Sizes:
-    """The shape as numbers, for what runs once names are bound; InternalError where one is still named."""
-    return tuple([static_dim(d) for d in shape])
-
-
-def as_dim(value: object) -> Dim:
-    """An int >= 0, a name or polynomial text such as "2*T + 1", or a Poly, as a Dim. GraphError otherwise."""
-    if isinstance(value, Poly):
-        return value
-    if isinstance(value, str):
-        value = parse_dim(value)
-        return value if isinstance(value, Poly) else as_dim(value)
-    if is_integer(value) or hasattr(value, "__index__"):
-        size = integer(value, "a dimension")
-        if size < 0:
-            raise GraphError(f"a dimension must be >= 0, got {size}")
-        return size
-    raise GraphError(f"a dimension is an int >= 0, a name or a polynomial over names, got {shown(value)}")
-
-
-def parse_dim(text: str) -> Dim:
-    """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be
-    negative: attributes hold such."""
-    terms = []
-    for sign, term in _signed_terms(text):
-        names, coefficient = [], sign
-        for factor in term.split("*"):
-            factor = factor.strip()
-            if factor.isascii() and factor.isdigit() and len(factor) <= DIGITS:
-                coefficient *= int(factor)
-            elif factor.isidentifier():
-                names.append(factor)
-            else:
-                raise _no_dim(text)
-        terms.append((tuple(sorted(names)), coefficient))
-    return _poly(terms)
-
-
-def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
-    """`dim` with the named dimensions that `values` has replaced by ints."""
-    if isinstance(dim, int):
-        return dim
-    total: Dim = 0
-    for monomial, coefficient in dim.terms:
-        product: Dim = coefficient
-        for name in monomial:
-            product = product * (values[name] if name in values else Poly((((name,), 1),)))
-        total = total + product
-    return total
 
 
 @dataclass(frozen=True)
@@ -280,63 +159,3 @@ def normalize_axes(axes: int | tuple[int, ...] | None, rank: int) -> tuple[int, 
 
 def shape_text(shape: tuple[Dim, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
-
-
-def _terms(dim: Dim) -> list[tuple[Monomial, int]]:
-    return [((), int(dim))] if isinstance(dim, (int, np.integer)) else list(dim.terms)
-
-
-TERMS = 128                         # of a dimension: products of shapes multiply the numbers of terms
-
-
-def _poly(terms: list[tuple[Monomial, int]]) -> Dim:
-    merged: dict[Monomial, int] = {}
-    for monomial, coefficient in terms:
-        merged[monomial] = merged.get(monomial, 0) + coefficient
-    kept = {m: c for m, c in merged.items() if c}
-    if len(kept) > TERMS:
-        raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its "
-                         "names as ints")
-    if not kept.keys() - {()}:
-        return kept.get((), 0)
-    return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))
-
-
-def _exact_quotient(dim: Poly, divisor: Dim) -> Dim | None:
-    """dim / divisor when it is a polynomial again (the divisor being an int or one monomial), else None."""
-    terms = _terms(divisor)
-    if len(terms) != 1:
-        return 1 if dim == divisor else None
-    (names, scale), = terms
-    result = []
-    for monomial, coefficient in dim.terms:
-        rest = list(monomial)
-        if scale == 0 or coefficient % scale or any(names.count(n) > rest.count(n) for n in names):
-            return None
-        for name in names:
-            rest.remove(name)
-        result.append((tuple(rest), coefficient // scale))
-    return _poly(result)
-
-
-def _term_text(monomial: Monomial, coefficient: int) -> str:
-    factors = list(monomial)
-    if coefficient == -1 and factors:
-        return "-" + "*".join(factors)
-    if coefficient != 1 or not factors:
-        factors.insert(0, str(coefficient))
-    return "*".join(factors)
-
-
-def _signed_terms(text: str) -> list[tuple[int, str]]:
-    """The terms of a sum, each with its sign: one between two terms, at most one before the first."""
-    pieces = SIGN.split(text)                       # term, sign, term, sign, …, term
-    if len(pieces) > 1 and not pieces[0].strip():
-        pieces = pieces[1:]
-    else:
-        pieces = ["+", *pieces]
-    return [(-1 if sign == "-" else 1, term) for sign, term in zip(pieces[::2], pieces[1::2], strict=True)]
-
-
-def _no_dim(text: str) -> GraphError:
-    return GraphError(f"{shown(text)} is not a dimension: write an int, a name, or a polynomial such as \"2*T + 1\"")

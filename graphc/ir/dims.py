@@ -1,0 +1,497 @@
+"""Sizes of dimensions: numbers, and polynomials over names, with what can be proved about them.
+
+A name is a plain `str` while nothing is known of it. To compile one program for all its sizes, a graph is opened:
+each name becomes a `SizeName`, which has bounds and a typical value. Rounded quotients and maxima of sizes are atoms of
+polynomials as names are. A comparison that holds for some sizes within the bounds and not for others is `Unsized`.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import gcd, prod
+from typing import NoReturn, cast
+
+import numpy as np
+
+from graphc.errors import GraphError, InternalError, Unsized
+from graphc.ir.convert import integer, is_integer, shown
+
+SIGN = re.compile("([+-])")
+DIGITS = 19                         # of a number of 64 bits
+TERMS = 128                         # of a dimension: products of shapes multiply the numbers of terms
+Monomial = tuple[str, ...]          # sorted names, with repetition: B*B*T -> ("B", "B", "T")
+
+
+class Atom(str):
+    """A size that is not a polynomial of others, or is a named one; its text says what it is."""
+
+    low: int
+    high: int | None                # None: no bound is known
+    typical: int
+
+    def evaluated(self, sizes: Mapping[str, int]) -> int:
+        """Its value where the names have these sizes."""
+        raise NotImplementedError
+
+
+class SizeName(Atom):
+    """A named dimension of a program that serves all its sizes: from `low` to `high`, of which `typical` decides what
+    is best."""
+
+    def __new__(cls, name: str, low: int, high: int | None, typical: int) -> SizeName:
+        made = super().__new__(cls, name)
+        made.low, made.high, made.typical = low, high, typical
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SizeName) and str.__eq__(self, other) and self._facts == other._facts
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+    @property
+    def _facts(self) -> tuple[int, int | None, int]:
+        return self.low, self.high, self.typical
+
+    def evaluated(self, sizes: Mapping[str, int]) -> int:
+        return sizes[str(self)]
+
+    def __reduce__(self) -> tuple[type[SizeName], tuple[str, int, int | None, int]]:
+        return SizeName, (str(self), *self._facts)
+
+
+class Quotient(Atom):
+    """`dividend // divisor`, rounded down."""
+
+    def __new__(cls, dividend: Poly, divisor: int) -> Quotient:
+        made = super().__new__(cls, f"({dividend})//{divisor}")
+        made.dividend, made.divisor = dividend, divisor
+        high = upper(dividend)
+        made.low, made.high = lower(dividend) // divisor, None if high is None else high // divisor
+        made.typical = typical(dividend) // divisor
+        return made
+
+    dividend: Poly
+    divisor: int
+
+    def __eq__(self, other: object) -> bool:
+        return (isinstance(other, Quotient) and self.divisor == other.divisor and self.dividend == other.dividend)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+    def evaluated(self, sizes: Mapping[str, int]) -> int:
+        return evaluate(self.dividend, sizes) // self.divisor
+
+    def __reduce__(self) -> tuple[type[Quotient], tuple[Poly, int]]:
+        return Quotient, (self.dividend, self.divisor)
+
+
+class Largest(Atom):
+    """The greatest of some sizes."""
+
+    def __new__(cls, items: tuple[Dim, ...]) -> Largest:
+        made = super().__new__(cls, f"max({', '.join(map(str, items))})")
+        made.items = items
+        highs = [upper(i) for i in items]
+        made.low = max(map(lower, items))
+        made.high = None if None in highs else max(cast(list[int], highs))
+        made.typical = max(map(typical, items))
+        return made
+
+    items: tuple[Dim, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Largest) and self.items == other.items
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+    def evaluated(self, sizes: Mapping[str, int]) -> int:
+        return max(evaluate(i, sizes) for i in self.items)
+
+    def __reduce__(self) -> tuple[type[Largest], tuple[tuple[Dim, ...]]]:
+        return Largest, (self.items,)
+
+
+@dataclass(frozen=True)
+class Poly:
+    """A polynomial with integer coefficients over dimension names; never constant (that is an int)."""
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __add__(self, other: Dim) -> Dim:
+        return _poly(_terms(self) + _terms(other))
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Dim:
+        return self * -1
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + other * -1
+
+    def __rsub__(self, other: int) -> Dim:
+        return self * -1 + other
+
+    def __mul__(self, other: Dim) -> Dim:
+        return _poly([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        quotient = _exact_quotient(self, other)
+        if quotient is None and self.is_open and isinstance(other, int):
+            quotient = _rounded_quotient(self, other)
+        if quotient is None:
+            raise Unsized(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as an int")
+        return quotient
+
+    def __rfloordiv__(self, other: int) -> Dim:
+        raise Unsized(f"cannot divide {other} by the symbolic dimension {self}; bind it first, or give it as an int")
+
+    def __rmod__(self, other: int) -> Dim:
+        raise Unsized(f"cannot tell {other} modulo {self} while it is symbolic; bind it first, or give it as an int")
+
+    def __mod__(self, other: Dim) -> Dim:
+        if _exact_quotient(self, other) is not None:
+            return 0
+        if self.is_open and isinstance(other, int):
+            return self - (self // other) * other
+        raise Unsized(f"cannot tell {self} modulo {other} while it is symbolic; bind it first, or give it as an int")
+
+    def __lt__(self, other: Dim) -> bool:
+        return not self >= other
+
+    def __gt__(self, other: Dim) -> bool:
+        return not self <= other
+
+    def __le__(self, other: Dim) -> bool:
+        return _decided(other - self, f"{self} <= {other}")
+
+    def __ge__(self, other: Dim) -> bool:
+        return _decided(self - other, f"{self} >= {other}")
+
+    def __bool__(self) -> bool:
+        return not self.is_open or _decided(self - 1, f"{self} > 0")
+
+    def __index__(self) -> NoReturn:
+        raise Unsized(f"the dimension {self} is symbolic here; bind it first, or give it as an int")
+
+    __int__ = __float__ = __index__
+
+    def __truediv__(self, other: object) -> NoReturn:
+        raise Unsized(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as an int")
+
+    __rtruediv__ = __truediv__
+
+    @cached_property
+    def is_open(self) -> bool:
+        """Whether bounds are known of all its names."""
+        return all(isinstance(name, Atom) for monomial, _ in self.terms for name in monomial)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(name for monomial, _ in self.terms for name in monomial)
+
+    def __str__(self) -> str:
+        text = " + ".join(_term_text(m, c) for m, c in self.terms)
+        return text.replace("+ -", "- ")
+
+    __repr__ = __str__
+
+
+Dim = int | Poly
+Dims = tuple[Dim, ...]              # a shape
+Sizes = tuple[int, ...]             # a shape without names
+
+
+def static_dim(dim: Dim) -> int:
+    """The dimension as a number, for what runs once names are bound; InternalError for one that is still named,
+    Unsized where a program is made for all sizes."""
+    if isinstance(dim, Poly):
+        if dim.is_open:
+            raise Unsized(f"the dimension {dim} must be a number here")
+        raise InternalError(f"the dimension {dim} is not bound")
+    return dim
+
+
+def static_shape(shape: Dims) -> Sizes:
+    """The shape as numbers, for what runs once names are bound; errors as of `static_dim`."""
+    return tuple([static_dim(d) for d in shape])
+
+
+# ---- sizes of programs that serve all of them
+def size_name(name: str, low: int = 1, high: int | None = None, usual: int | None = None) -> Poly:
+    """The named dimension with what is known of it, as a dimension. `usual`: the typical value."""
+    value = usual if usual is not None else min(64, high) if high else 64
+    return Poly((((SizeName(name, low, high, max(low, value)),), 1),))
+
+
+def typical(dim: Dim) -> int:
+    """The value where all names have their typical ones: what costs are estimated with."""
+    if isinstance(dim, int):
+        return dim
+    return sum(c * prod(cast(Atom, name).typical for name in m) for m, c in dim.terms)
+
+
+def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
+    """The value where the names have these sizes."""
+    if isinstance(dim, int):
+        return dim
+    return sum(c * prod(cast(Atom, name).evaluated(sizes) for name in m) for m, c in dim.terms)
+
+
+def ceil_div(dim: Dim, divisor: int) -> Dim:
+    """The quotient rounded up."""
+    return (dim + (divisor - 1)) // divisor
+
+
+def largest(*items: Dim) -> Dim:
+    """The greatest; of sizes that are not known, an atom."""
+    kept: list[Dim] = []
+    for item in dict.fromkeys(items):
+        if not any(_at_least(other, item) for other in kept):
+            kept = [other for other in kept if not _at_least(item, other)] + [item]
+    return kept[0] if len(kept) == 1 else Poly((((Largest(tuple(kept)),), 1),))
+
+
+def lower(dim: Dim) -> int:
+    """A bound below all values; atoms are at least 0, or their own bound."""
+    return _bound(dim, below=True)
+
+
+def upper(dim: Dim) -> int | None:
+    """A bound above all values, None if none is known."""
+    if isinstance(dim, int):
+        return dim
+    least = _bound(dim * -1, below=True)
+    return None if least <= -NO_BOUND else -least
+
+
+@lru_cache(maxsize=1 << 16)
+def is_nonnegative(dim: Dim) -> bool:
+    """Whether it can be proved that the value is never below 0."""
+    if isinstance(dim, int):
+        return dim >= 0
+    if _bound(dim, below=True) >= 0 or _is_sum_of_shifted(dim):
+        return True
+    return any(proof(dim, name) for name in sorted(dim.names, key=len, reverse=True)
+               if (proof := PROOFS.get(type(name))) is not None)
+
+
+def content(dim: Dim) -> int:
+    """A number that divides the value; 0 for 0."""
+    return abs(dim) if isinstance(dim, int) else gcd(*[c for _, c in dim.terms])
+
+
+NO_BOUND = 1 << 62
+
+
+def _bound(dim: Dim, below: bool) -> int:
+    if isinstance(dim, int):
+        return dim
+    total = 0
+    for monomial, c in dim.terms:
+        atoms = [_interval(name) for name in monomial]
+        if c > 0:
+            total += c * prod(low for low, _ in atoms)
+        elif any(high is None for _, high in atoms):
+            return -NO_BOUND
+        else:
+            total += c * prod(cast(int, high) for _, high in atoms)
+    return total
+
+
+def _interval(name: str) -> tuple[int, int | None]:
+    return (max(name.low, 0), name.high) if isinstance(name, Atom) else (0, None)
+
+
+def _is_sum_of_shifted(dim: Poly) -> bool:
+    """Whether no coefficient is negative when each name is written as its least value and the rest above it."""
+    shifted: Dim = 0
+    for monomial, c in dim.terms:
+        product: Dim = c
+        for name in monomial:
+            product = product * (Poly((((name,), 1),)) + _interval(name)[0])
+        shifted = shifted + product
+    return isinstance(shifted, int) and shifted >= 0 or isinstance(shifted, Poly) and all(c >= 0 for _, c in
+                                                                                       shifted.terms)
+
+
+def _linear_in(dim: Poly, name: str) -> tuple[Dim, Dim] | None:
+    """Factor and rest, if `dim` is factor * name + rest."""
+    factor, rest = [], []
+    for monomial, c in dim.terms:
+        times = monomial.count(name)
+        if times > 1:
+            return None
+        kept = list(monomial)
+        if times:
+            kept.remove(name)
+        (factor if times else rest).append((tuple(kept), c))
+    return _poly(factor), _poly(rest)
+
+
+def _by_quotient(dim: Poly, name: str) -> bool:
+    """The proof in which a quotient is replaced by what bounds it."""
+    q, parts = cast(Quotient, name), _linear_in(dim, name)
+    if parts is None:
+        return False
+    factor, rest = parts
+    if is_nonnegative(factor):
+        return is_nonnegative(factor * (q.dividend - (q.divisor - 1)) + rest * q.divisor)
+    return is_nonnegative(-factor) and is_nonnegative(factor * q.dividend + rest * q.divisor)
+
+
+def _by_largest(dim: Poly, name: str) -> bool:
+    """The proof in which a maximum is replaced by one of its items, or by each."""
+    items, parts = cast(Largest, name).items, _linear_in(dim, name)
+    if parts is None:
+        return False
+    factor, rest = parts
+    if is_nonnegative(factor):
+        return any(is_nonnegative(factor * item + rest) for item in items)
+    return is_nonnegative(-factor) and all(is_nonnegative(factor * item + rest) for item in items)
+
+
+PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest}
+
+
+def _at_least(a: Dim, b: Dim) -> bool:
+    return is_nonnegative(a - b)
+
+
+def _decided(difference: Dim, text: str) -> bool:
+    """Whether the difference is at least 0; Unsized where that is so for some sizes and not for others."""
+    if isinstance(difference, int):
+        return difference >= 0
+    if difference.is_open:
+        if is_nonnegative(difference):
+            return True
+        if is_nonnegative(difference * -1 - 1):
+            return False
+    raise Unsized(f"whether {text} cannot be told while the size is symbolic; bind it first, or give it as an int")
+
+
+def _rounded_quotient(dim: Poly, divisor: int) -> Dim | None:
+    """The quotient rounded down: what divides exactly apart from the rest."""
+    if divisor <= 0:
+        return None
+    whole = _poly([(m, c // divisor) for m, c in dim.terms])
+    rest = _poly([(m, c % divisor) for m, c in dim.terms])
+    return whole if isinstance(rest, int) else whole + Poly((((Quotient(rest, divisor),), 1),))
+
+
+# ---- text
+def as_dim(value: object) -> Dim:
+    """An int >= 0, a name or polynomial text such as "2*T + 1", or a Poly, as a Dim. GraphError otherwise."""
+    if isinstance(value, Poly):
+        return value
+    if isinstance(value, str):
+        value = parse_dim(value)
+        return value if isinstance(value, Poly) else as_dim(value)
+    if is_integer(value) or hasattr(value, "__index__"):
+        size = integer(value, "a dimension")
+        if size < 0:
+            raise GraphError(f"a dimension must be >= 0, got {size}")
+        return size
+    raise GraphError(f"a dimension is an int >= 0, a name or a polynomial over names, got {shown(value)}")
+
+
+def parse_dim(text: str) -> Dim:
+    """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be
+    negative: attributes hold such."""
+    terms = []
+    for sign, term in _signed_terms(text):
+        names, coefficient = [], sign
+        for factor in term.split("*"):
+            factor = factor.strip()
+            if factor.isascii() and factor.isdigit() and len(factor) <= DIGITS:
+                coefficient *= int(factor)
+            elif factor.isidentifier():
+                names.append(factor)
+            else:
+                raise _no_dim(text)
+        terms.append((tuple(sorted(names)), coefficient))
+    return _poly(terms)
+
+
+def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
+    """`dim` with the named dimensions that `values` has replaced by what they stand for."""
+    if isinstance(dim, int):
+        return dim
+    total: Dim = 0
+    for monomial, coefficient in dim.terms:
+        product: Dim = coefficient
+        for name in monomial:
+            product = product * (values[name] if name in values else Poly((((name,), 1),)))
+        total = total + product
+    return total
+
+
+def _terms(dim: Dim) -> list[tuple[Monomial, int]]:
+    return [((), int(dim))] if isinstance(dim, (int, np.integer)) else list(dim.terms)
+
+
+def _poly(terms: Sequence[tuple[Monomial, int]]) -> Dim:
+    merged: dict[Monomial, int] = {}
+    for monomial, coefficient in terms:
+        merged[monomial] = merged.get(monomial, 0) + coefficient
+    kept = {m: c for m, c in merged.items() if c}
+    if len(kept) > TERMS:
+        raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its "
+                         "names as ints")
+    if not kept.keys() - {()}:
+        return kept.get((), 0)
+    return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))
+
+
+def _exact_quotient(dim: Poly, divisor: Dim) -> Dim | None:
+    """dim / divisor when it is a polynomial again (the divisor being an int or one monomial), else None."""
+    terms = _terms(divisor)
+    if len(terms) != 1:
+        return 1 if dim == divisor else None
+    (names, scale), = terms
+    result = []
+    for monomial, coefficient in dim.terms:
+        rest = list(monomial)
+        if scale == 0 or coefficient % scale or any(names.count(n) > rest.count(n) for n in names):
+            return None
+        for name in names:
+            rest.remove(name)
+        result.append((tuple(rest), coefficient // scale))
+    return _poly(result)
+
+
+def _term_text(monomial: Monomial, coefficient: int) -> str:
+    factors = [str(name) for name in monomial]
+    if coefficient == -1 and factors:
+        return "-" + "*".join(factors)
+    if coefficient != 1 or not factors:
+        factors.insert(0, str(coefficient))
+    return "*".join(factors)
+
+
+def _signed_terms(text: str) -> list[tuple[int, str]]:
+    """The terms of a sum, each with its sign: one between two terms, at most one before the first."""
+    pieces = SIGN.split(text)                       # term, sign, term, sign, …, term
+    if len(pieces) > 1 and not pieces[0].strip():
+        pieces = pieces[1:]
+    else:
+        pieces = ["+", *pieces]
+    return [(-1 if sign == "-" else 1, term) for sign, term in zip(pieces[::2], pieces[1::2], strict=True)]
+
+
+def _no_dim(text: str) -> GraphError:
+    return GraphError(f"{shown(text)} is not a dimension: write an int, a name, or a polynomial such as \"2*T + 1\"")
