@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.errors import Unsized
+from graphc.ir.dims import Dim, Dims, sign_of
 from graphc.ir.types import DType
 
 
@@ -31,12 +33,17 @@ def contiguous_strides(shape: tuple[int, ...], order: tuple[int, ...] | None = N
     return tuple(strides)
 
 
-def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
-    """Least and greatest element offset that an array reaches; (0, -1) when it is empty."""
+def span(shape: Dims, strides: Dims) -> tuple[Dim, Dim]:
+    """Least and greatest element offset that an array reaches; (0, -1) when it is empty. Sizes that are not numbers
+    are at least 1; Unsized where that, or the sign of a stride, is not known."""
     if 0 in shape:
         return 0, -1
     steps = [(n - 1) * s for n, s in zip(shape, strides)]
-    return sum(s for s in steps if s < 0), sum(s for s in steps if s > 0)
+    signs = [sign_of(step) for step in steps]
+    if None in signs:
+        raise Unsized(f"what an array of shape {shape} and strides {strides} spans is not known for all sizes")
+    return (sum([step for step, sign in zip(steps, signs) if sign == -1]),
+            sum([step for step, sign in zip(steps, signs) if sign == 1]))
 
 
 def same_strides(shape: tuple[int, ...], a: tuple[int, ...], b: tuple[int, ...]) -> bool:

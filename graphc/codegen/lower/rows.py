@@ -8,6 +8,7 @@ from math import prod
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
+from graphc.ir.dims import Dim
 from graphc.ir.types import i64
 from graphc.schedule.plain_schedule import PlainSchedule
 
@@ -61,7 +62,7 @@ def over_lanes(f: LoopFunction, lo: Ix | int, hi: Ix | int, lanes: int, body: La
         body(whole * lanes + lo, lanes, f.tail_mask(rest, lanes))
 
 
-def nested(f: LoopFunction, extents: Sequence[int], body: Callable[[list[Ix]], None],
+def nested(f: LoopFunction, extents: Sequence[Dim], body: Callable[[list[Ix]], None],
            index: tuple[Ix, ...] = ()) -> None:
     """Loops over every index of `extents`, in order."""
     if len(index) == len(extents):
