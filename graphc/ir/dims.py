@@ -125,6 +125,33 @@ class Largest(Atom):
         return Largest, (self.items,)
 
 
+class Named(Atom):
+    """A size under a name of its own, such as an offset in memory: long formulas are made of short ones. Itself and no
+    other of that name."""
+
+    def __new__(cls, name: str, size: Poly) -> Named:
+        made = super().__new__(cls, name)
+        made.size, made.low, made.high, made.typical = size, lower(size), upper(size), typical(size)
+        return made
+
+    size: Poly
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+    def evaluated(self, sizes: Mapping[str, int]) -> int:
+        return evaluate(self.size, sizes)
+
+    def __reduce__(self) -> tuple[type[Named], tuple[str, Poly]]:
+        return Named, (str(self), self.size)
+
+
 @dataclass(frozen=True)
 class Poly:
     """A polynomial with integer coefficients over dimension names; never constant (that is an int)."""
@@ -266,6 +293,13 @@ def largest(*items: Dim) -> Dim:
     return kept[0] if len(kept) == 1 else Poly((((Largest(tuple(kept)),), 1),))
 
 
+def named(name: str, size: Dim) -> Dim:
+    """The size under a name, unless it is a number or short."""
+    if isinstance(size, int) or len(size.terms) == 1 and not any(isinstance(n, Largest) for n in size.names):
+        return size
+    return Poly((((Named(name, size),), 1),))
+
+
 def lower(dim: Dim) -> int:
     """A bound below all values; atoms are at least 0, or their own bound."""
     return _bound(dim, below=True)
@@ -354,6 +388,12 @@ def _by_quotient(dim: Poly, name: str) -> bool:
     return is_nonnegative(-factor) and is_nonnegative(factor * q.dividend + rest * q.divisor)
 
 
+def _by_named(dim: Poly, name: str) -> bool:
+    """The proof in which a name is replaced by its formula."""
+    parts = _linear_in(dim, name)
+    return parts is not None and is_nonnegative(parts[0] * cast(Named, name).size + parts[1])
+
+
 def _by_largest(dim: Poly, name: str) -> bool:
     """The proof in which a maximum is replaced by one of its items, or by each."""
     items, parts = cast(Largest, name).items, _linear_in(dim, name)
@@ -365,7 +405,7 @@ def _by_largest(dim: Poly, name: str) -> bool:
     return is_nonnegative(-factor) and all(is_nonnegative(factor * item + rest) for item in items)
 
 
-PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest}
+PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest, Named: _by_named}
 
 
 def _at_least(a: Dim, b: Dim) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.passes.cluster import Cluster, column_refusal, in_graph_order, shape_refusal
@@ -101,7 +102,7 @@ class Fusion:
 
     def _sources(self, node: Node) -> list[Cluster]:
         """The clusters that make its operands, those of the largest operands first."""
-        makers = [(v.type.size, self.of[n]) for v in node.inputs for n in self._makers(v)]
+        makers = [(typical(v.type.size), self.of[n]) for v in node.inputs for n in self._makers(v)]
         makers.sort(key=lambda item: (-item[0], -item[1].number))
         return list(dict.fromkeys(c for _, c in makers))
 
@@ -307,7 +308,7 @@ class Fusion:
         dims = space.dims_of(source) if source in space.maps else frozenset()
         if not dims & set(reduced) or not any(v in c.post for v in node.inputs):
             return ""
-        row, rows = space.size(reduced), space.size(space.kept)
+        row, rows = typical(space.size(reduced)), typical(space.size(space.kept))
         order = [d for dims in space.maps[source] for d in dims]
         trailing = set(order[len(order) - len(reduced):]) == set(reduced)
         if row > (self.machine.row_elements if trailing else self.machine.column_elements):
