@@ -228,6 +228,12 @@ class Poly:
         return all(isinstance(name, Atom) for monomial, _ in self.terms for name in monomial)
 
     @property
+    def is_maximum(self) -> bool:
+        """Whether it is the greatest of some sizes, and nothing else."""
+        (monomial, c), *others = self.terms
+        return not others and c == 1 and len(monomial) == 1 and isinstance(monomial[0], Largest)
+
+    @property
     def names(self) -> frozenset[str]:
         return frozenset(name for monomial, _ in self.terms for name in monomial)
 
@@ -322,6 +328,38 @@ def is_nonnegative(dim: Dim) -> bool:
         return True
     return any(proof(dim, name) for name in sorted(dim.names, key=len, reverse=True)
                if (proof := PROOFS.get(type(name))) is not None)
+
+
+FORMULAS = 8                        # among which a maximum is shown
+
+
+def expanded(dim: Dim) -> list[Dim]:
+    """Formulas without maxima and names for parts, of which the value is the greatest; `dim` alone if they are many."""
+    found = _alternatives(dim)
+    return found if len(found) <= FORMULAS else [dim]
+
+
+def _alternatives(dim: Dim) -> list[Dim]:
+    sums: list[Dim] = [0]
+    for monomial, c in dim.terms if isinstance(dim, Poly) else (((), dim),):
+        factor: Dim = c
+        choices: list[Dim] = [1]
+        for name in monomial:
+            if c > 0 and len(choices) == 1 and isinstance(name, (Named, Largest)):
+                choices = _alternatives(name.size) if isinstance(name, Named) else _greatest(
+                    [a for item in name.items for a in _alternatives(item)])
+            else:
+                factor = factor * Poly((((name,), 1),))
+        sums = _greatest([s + choice * factor for s in sums for choice in choices])
+        if len(sums) > FORMULAS:
+            return [dim]
+    return sums
+
+
+def _greatest(items: Sequence[Dim]) -> list[Dim]:
+    """Those that may be the greatest."""
+    best = largest(*items)
+    return list(cast(Largest, next(iter(best.names))).items) if isinstance(best, Poly) and best.is_maximum else [best]
 
 
 def content(dim: Dim) -> int:
