@@ -125,6 +125,33 @@ class Largest(Atom):
         return Largest, (self.items,)
 
 
+class Named(Atom):
+    """A size under a name of its own, such as an offset in memory: long formulas are made of short ones. Itself and no
+    other of that name."""
+
+    def __new__(cls, name: str, size: Poly) -> Named:
+        made = super().__new__(cls, name)
+        made.size, made.low, made.high, made.typical = size, lower(size), upper(size), typical(size)
+        return made
+
+    size: Poly
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+    def evaluated(self, sizes: Mapping[str, int]) -> int:
+        return evaluate(self.size, sizes)
+
+    def __reduce__(self) -> tuple[type[Named], tuple[str, Poly]]:
+        return Named, (str(self), self.size)
+
+
 @dataclass(frozen=True)
 class Poly:
     """A polynomial with integer coefficients over dimension names; never constant (that is an int)."""
@@ -201,6 +228,12 @@ class Poly:
         return all(isinstance(name, Atom) for monomial, _ in self.terms for name in monomial)
 
     @property
+    def is_maximum(self) -> bool:
+        """Whether it is the greatest of some sizes, and nothing else."""
+        (monomial, c), *others = self.terms
+        return not others and c == 1 and len(monomial) == 1 and isinstance(monomial[0], Largest)
+
+    @property
     def names(self) -> frozenset[str]:
         return frozenset(name for monomial, _ in self.terms for name in monomial)
 
@@ -273,6 +306,13 @@ def largest(*items: Dim) -> Dim:
     return kept[0] if len(kept) == 1 else Poly((((Largest(tuple(kept)),), 1),))
 
 
+def named(name: str, size: Dim) -> Dim:
+    """The size under a name, unless it is a number or short."""
+    if isinstance(size, int) or len(size.terms) == 1 and not any(isinstance(n, Largest) for n in size.names):
+        return size
+    return Poly((((Named(name, size),), 1),))
+
+
 def lower(dim: Dim) -> int:
     """A bound below all values; atoms are at least 0, or their own bound."""
     return _bound(dim, below=True)
@@ -310,6 +350,38 @@ def size_names(dim: Dim) -> frozenset[SizeName]:
 def _names_in(atom: str) -> frozenset[SizeName]:
     parts = PARTS[type(atom)](atom)
     return frozenset().union(*map(size_names, parts))
+
+
+FORMULAS = 8                        # among which a maximum is shown
+
+
+def expanded(dim: Dim) -> list[Dim]:
+    """Formulas without maxima and names for parts, of which the value is the greatest; `dim` alone if they are many."""
+    found = _alternatives(dim)
+    return found if len(found) <= FORMULAS else [dim]
+
+
+def _alternatives(dim: Dim) -> list[Dim]:
+    sums: list[Dim] = [0]
+    for monomial, c in dim.terms if isinstance(dim, Poly) else (((), dim),):
+        factor: Dim = c
+        choices: list[Dim] = [1]
+        for name in monomial:
+            if c > 0 and len(choices) == 1 and isinstance(name, (Named, Largest)):
+                choices = _alternatives(name.size) if isinstance(name, Named) else _greatest(
+                    [a for item in name.items for a in _alternatives(item)])
+            else:
+                factor = factor * Poly((((name,), 1),))
+        sums = _greatest([s + choice * factor for s in sums for choice in choices])
+        if len(sums) > FORMULAS:
+            return [dim]
+    return sums
+
+
+def _greatest(items: Sequence[Dim]) -> list[Dim]:
+    """Those that may be the greatest."""
+    best = largest(*items)
+    return list(cast(Largest, next(iter(best.names))).items) if isinstance(best, Poly) and best.is_maximum else [best]
 
 
 def content(dim: Dim) -> int:
@@ -376,6 +448,12 @@ def _by_quotient(dim: Poly, name: str) -> bool:
     return is_nonnegative(-factor) and is_nonnegative(factor * q.dividend + rest * q.divisor)
 
 
+def _by_named(dim: Poly, name: str) -> bool:
+    """The proof in which a name is replaced by its formula."""
+    parts = _linear_in(dim, name)
+    return parts is not None and is_nonnegative(parts[0] * cast(Named, name).size + parts[1])
+
+
 def _by_largest(dim: Poly, name: str) -> bool:
     """The proof in which a maximum is replaced by one of its items, or by each."""
     items, parts = cast(Largest, name).items, _linear_in(dim, name)
@@ -387,10 +465,10 @@ def _by_largest(dim: Poly, name: str) -> bool:
     return is_nonnegative(-factor) and all(is_nonnegative(factor * item + rest) for item in items)
 
 
-PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest}
+PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest, Named: _by_named}
 
 PARTS: dict[type, Callable[[Any], Sequence[Dim]]] = {
-    Quotient: lambda atom: (atom.dividend,), Largest: lambda atom: atom.items}
+    Quotient: lambda atom: (atom.dividend,), Largest: lambda atom: atom.items, Named: lambda atom: (atom.size,)}
 
 
 def _at_least(a: Dim, b: Dim) -> bool:

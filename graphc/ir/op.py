@@ -245,6 +245,17 @@ def require(condition: bool, text: str) -> None:
         raise GraphError(text)
 
 
+def is_symbolic(value: object) -> bool:
+    """Whether an operator, or an attribute, has named dimensions, its regions' own included."""
+    if isinstance(value, Op):
+        return any(map(is_symbolic, vars(value).values()))
+    if isinstance(value, Graph):
+        return not all(v.type.is_static for v in value.arguments) or any(is_symbolic(n.op) for n in value.nodes)
+    if isinstance(value, tuple):
+        return any(map(is_symbolic, value))
+    return isinstance(value, Poly) or isinstance(value, TensorType) and not value.is_static
+
+
 def _bind_attribute(value: object, values: Mapping[str, Dim]) -> object:
     if isinstance(value, Poly):
         return bind(value, values)

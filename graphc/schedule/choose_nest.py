@@ -3,9 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from math import prod
 
-from graphc.ir.dims import typical, upper
+from graphc.ir.dims import evaluate, typical, upper
 from graphc.ir.graph import Graph, Node, Value
 from graphc.schedule.iteration_space import CROSS_LIMIT
 from graphc.schedule.kernel_problem import KernelProblem
@@ -42,10 +41,10 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     outer, inner = facts.loops(vector)
     stages = stages_of(nest, inner)
     lanes = facts.lanes(vector, len(inner) > 1 and inner[0] == vector, stages)
-    sizes = busy_sizes(nest.extents, facts.element_cycles, target.machine)
+    values = busy_sizes(nest.extents, facts.element_cycles, target.machine)
     columns = lanes if vector not in inner and vector >= 0 else 1
-    row = facts.element_cycles * prod(sizes[d] for d in inner) * columns
-    ranking = grid_ranking(Loops(nest, sizes, stages, outer, inner, vector, lanes, row, target.machine))
+    row = facts.element_cycles * evaluate(nest.size(inner), values) * columns
+    ranking = grid_ranking(Loops(nest, values, stages, outer, inner, vector, lanes, row, target.machine))
     grid, stream = ranking.best.schedule, facts.streamed(vector, lanes)
     return NestSchedule(
         outer,
@@ -63,7 +62,7 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
         _inplace(nest, stages, inner, ins, outs),
         across,
         _fetch(facts, stages, outer, inner, vector, bool(stream)),
-        0 if grid.serial else alone(nest.size(range(len(sizes))), facts.element_cycles, target.machine),
+        0 if grid.serial else alone(nest.size(range(len(nest.extents))), facts.element_cycles, target.machine),
         ranking,
     )
 

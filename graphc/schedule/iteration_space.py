@@ -166,7 +166,7 @@ class Space:
         self.maps[node.outputs[0]] = result
 
     def leaf(self, node: Node) -> None:
-        """Scalar constants and counting arrays take their place where they are used."""
+        """Scalar constants, sizes and counting arrays take their place where they are used."""
 
     def generate(self, node: Node) -> None:
         """An operator whose result has a value at every element: random numbers."""
@@ -333,6 +333,6 @@ RULES: dict[type[Op], Callable[[Space, Node], None]] = {
     elementwise.StopGradient: Space.broadcast,
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,
     **dict.fromkeys((reduce.Sum, reduce.Prod, reduce.Max, reduce.Min, reduce.ArgMax, reduce.ArgMin), Space.reduce),
-    constant.Constant: Space.leaf, constant.Iota: Space.leaf,
+    **dict.fromkeys((constant.Constant, constant.Iota, constant.Dimension), Space.leaf),
     random.RandomBits: Space.generate, embedding_gradients.PickRows: Space.pick,
 }

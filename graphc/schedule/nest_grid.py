@@ -4,14 +4,15 @@ Candidates are all on one thread, tiles of rows, tiles of columns, and rows that
 same work, `Machine.tile_cycles`; the cost decides which dims are cut, and whether other threads help at all.
 
 What is decided is numbers, also where sizes come with the call: the order in which a sum is taken must not depend on
-them. It is decided at `Loops.sizes`; how many tiles there are is what the sizes give. """
+them. It is decided with `Loops.values`; how many tiles there are is what the sizes give. """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil, prod
 
-from graphc.ir.dims import Dim, Sizes, ceil_div
+from graphc.ir.dims import Dim, Sizes, ceil_div, evaluate
 from graphc.ir.graph import Node
 from graphc.ir.ops.reduce import ArgExtremum
 from graphc.schedule.cost import Candidate, Ranking, ranked
@@ -29,9 +30,9 @@ LANE_SUMS = 1024                # additions into one lane of an f32 sum before i
 @dataclass(frozen=True)
 class Loops:
     """What the grid divides: the nest, its loops, and the cycles of one row: a trip of the outer loops, of one vector
-    where columns are among them. `sizes`: the extents with which costs are counted."""
+    where columns are among them. `values`: of the names, with which costs are counted."""
     nest: Nest
-    sizes: Sizes
+    values: Mapping[str, int]
     stages: Stages
     outer: tuple[int, ...]
     inner: tuple[int, ...]
@@ -39,6 +40,11 @@ class Loops:
     lanes: int
     row: float
     machine: Machine
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """The extents."""
+        return tuple([evaluate(n, self.values) for n in self.nest.extents])
 
     def size(self, dims: Iterable[int]) -> int:
         return prod(self.sizes[d] for d in dims)
@@ -140,7 +146,7 @@ def _parallel(name: str, loops: Loops, grid: Grid) -> Candidate[Grid]:
     """Threads take even shares of the tiles, and wait for the last one. Partial results are stored, read, and added
     after another hand-over."""
     machine, cores, tiles = loops.machine, loops.machine.planned_cores, _tiles(loops, grid)
-    partials = sum(dtype.itemsize * count for dtype, count in grid.partials)
+    partials = sum(dtype.itemsize * evaluate(count, loops.values) for dtype, count in grid.partials)
     added = machine.handover_cycles + 2 * partials / machine.l3_bytes_per_cycle / cores if partials else 0.0
     return Candidate(
         name,

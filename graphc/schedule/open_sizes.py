@@ -17,18 +17,18 @@ def typical_sizes(dims: Iterable[Dim]) -> Sizes:
     return tuple([typical(d) for d in dims])
 
 
-def busy_sizes(dims: Dims, cycles: float, machine: Machine) -> Sizes:
-    """The sizes with which it is decided how work, of so many cycles for each of the elements that `dims` count, is
-    divided among cores: typical ones, or all names larger by the same factor, as far as they may be, so that there is
-    work for several. Of less work one thread does everything, however it is divided.
+def busy_sizes(dims: Dims, cycles: float, machine: Machine) -> dict[str, int]:
+    """Values of the names with which it is decided how work, of so many cycles for each of the elements that `dims`
+    count, is divided among cores: typical ones, or all larger by the same factor, as far as they may be, so that there
+    is work for several. Of less work one thread does everything, however it is divided.
     """
     names = {name for d in dims for name in size_names(d)}
-    for doubling in range(DOUBLINGS if names else 1):
+    values: dict[str, int] = {}
+    for doubling in range(DOUBLINGS if names else 0):
         values = {str(name): _larger(name, 1 << doubling) for name in names}
-        sizes = tuple([evaluate(d, values) for d in dims])
-        if cycles * prod(sizes) >= BUSY * machine.least_parallel_cycles:
+        if cycles * evaluate(prod(dims), values) >= BUSY * machine.least_parallel_cycles:
             break
-    return sizes
+    return values
 
 
 def alone(elements: Dim, cycles: float, machine: Machine) -> int:

@@ -113,7 +113,7 @@ def _scatter(op, ins, outs) -> Rows:
 
 def _one(op, ins, outs) -> Rows:
     """A single row: what comes later may overwrite what came before."""
-    return Rows((), 1, False, prod(ins[0].shape) + prod(outs[0].shape) // 8)
+    return Rows((), 1, False, prod(ins[0].shape) + typical(prod(outs[0].shape)) // 8)
 
 
 def _along(op, ins, outs) -> Rows:
