@@ -209,6 +209,7 @@ def _if(c: Checker, s: If) -> None:
 
 def _parallel(c: Checker, s: Parallel) -> None:
     c.use_index(s.count)
+    c.use(*([s.alone] if s.alone is not None else []))
     if c.tiles:
         raise InternalError(f"parallel {s.label!r} inside parallel {c.tiles[-1].label!r}")
     c.tiles.append(s)
