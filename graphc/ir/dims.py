@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd, prod
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -290,6 +290,13 @@ def ceil_div(dim: Dim, divisor: int) -> Dim:
     return (dim + (divisor - 1)) // divisor
 
 
+def exact_quotient(dim: Dim, divisor: Dim) -> Dim | None:
+    """dim / divisor where that is a size again whatever the names stand for, else None."""
+    if isinstance(dim, int) and isinstance(divisor, int):
+        return None if divisor == 0 or dim % divisor else dim // divisor
+    return _exact_quotient(dim, divisor)
+
+
 def largest(*items: Dim) -> Dim:
     """The greatest; of sizes that are not known, an atom."""
     kept: list[Dim] = []
@@ -328,6 +335,21 @@ def is_nonnegative(dim: Dim) -> bool:
         return True
     return any(proof(dim, name) for name in sorted(dim.names, key=len, reverse=True)
                if (proof := PROOFS.get(type(name))) is not None)
+
+
+def size_names(dim: Dim) -> frozenset[SizeName]:
+    """The names that the value depends on, also inside quotients and maxima."""
+    if isinstance(dim, int):
+        return frozenset()
+    found: set[SizeName] = set()
+    for name in dim.names:
+        found |= {name} if isinstance(name, SizeName) else _names_in(name)
+    return frozenset(found)
+
+
+def _names_in(atom: str) -> frozenset[SizeName]:
+    parts = PARTS[type(atom)](atom)
+    return frozenset().union(*map(size_names, parts))
 
 
 FORMULAS = 8                        # among which a maximum is shown
@@ -445,6 +467,9 @@ def _by_largest(dim: Poly, name: str) -> bool:
 
 PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest, Named: _by_named}
 
+PARTS: dict[type, Callable[[Any], Sequence[Dim]]] = {
+    Quotient: lambda atom: (atom.dividend,), Largest: lambda atom: atom.items, Named: lambda atom: (atom.size,)}
+
 
 def _at_least(a: Dim, b: Dim) -> bool:
     return is_nonnegative(a - b)
@@ -535,21 +560,21 @@ def _poly(terms: Sequence[tuple[Monomial, int]]) -> Dim:
     return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))
 
 
-def _exact_quotient(dim: Poly, divisor: Dim) -> Dim | None:
-    """dim / divisor when it is a polynomial again (the divisor being an int or one monomial), else None."""
-    terms = _terms(divisor)
-    if len(terms) != 1:
-        return 1 if dim == divisor else None
-    (names, scale), = terms
-    result = []
-    for monomial, coefficient in dim.terms:
+def _exact_quotient(dim: Dim, divisor: Dim) -> Dim | None:
+    """dim / divisor when it is a polynomial again, else None: the division of polynomials, term by term from the
+    greatest down."""
+    names, scale = _terms(divisor)[0]
+    quotient: Dim = 0
+    while dim != 0:
+        monomial, coefficient = _terms(dim)[0]
         rest = list(monomial)
         if scale == 0 or coefficient % scale or any(names.count(n) > rest.count(n) for n in names):
             return None
         for name in names:
             rest.remove(name)
-        result.append((tuple(rest), coefficient // scale))
-    return _poly(result)
+        part = _poly([(tuple(rest), coefficient // scale)])
+        quotient, dim = quotient + part, dim - part * divisor
+    return quotient
 
 
 def _term_text(monomial: Monomial, coefficient: int) -> str:
