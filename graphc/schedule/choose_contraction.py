@@ -18,7 +18,7 @@ from graphc.schedule.choose_tiles import tile_schedule
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
 from graphc.schedule.contraction_schedule import (
     ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule, TileSchedule,
-    group_sizes, round_up)
+    group_sizes, packed_row_panels, round_up)
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.target import Target
 
@@ -148,7 +148,7 @@ def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[Dim]:
         return [round_up(k * s.line(p), ALIGN) if s.packs(p, operand) else 0 for operand in (p.a, p.b)] + [0]
     if not isinstance(s, TileSchedule):
         return [0, 0, 0]
-    a = batches * round_up(p.extent(p.m), s.blocking.mr) * k if s.a is PackingMode.ONCE else 0
+    a = batches * packed_row_panels(p.extent(p.m), s) * s.blocking.mr * k if s.a is PackingMode.ONCE else 0
     b = batches * s.blocking.nc.count(group_sizes(p, p.n)) * s.width(p) * k if s.b is PackingMode.ONCE else 0
     partial = s.splits * batches * p.extent(p.m) * p.extent(p.n) if s.is_split else 0
     return [round_up(size, ALIGN) for size in (a, b, partial)]

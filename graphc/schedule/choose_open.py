@@ -11,8 +11,8 @@ from graphc.schedule.open_phase import at_typical, known
 
 
 def open_phase_schedule(p: Phase, context: ContractionContext) -> PhaseSchedule:
-    """Dot products where rows or columns are few whatever the sizes are, else micro-tiles."""
-    few = known(p, p.k) and any(known(p, dims) and p.extent(dims) <= DOT_ROWS for dims in (p.m, p.n))
+    """Dot products where rows are few whatever the sizes are, else micro-tiles."""
+    few = known(p, p.k, p.m) and p.extent(p.m) <= DOT_ROWS
     usual = at_typical(p)
     if few and is_dots(p, context):
         return dot_schedule(usual, context)

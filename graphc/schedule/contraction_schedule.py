@@ -283,6 +283,13 @@ class RowsSchedule(PhaseSchedule):
         return "; ".join([*named, str(self.regimes[-1]) if not named else f"more: {self.regimes[-1]}"])
 
 
+def packed_row_panels(m: Dim, s: TileSchedule) -> Dim:
+    """Panels of rows that are packed once. Where any number of rows may be left there is room for one more, from which
+    nothing is read: that they are not behind the last panel is more than the loop IR's verifier can see.
+    """
+    return ceil_div(m, s.blocking.mr) + s.any_edge
+
+
 def group_sizes(phase: Phase, dims: tuple[int, ...]) -> Dims:
     return tuple(phase.sizes[d] for d in dims)
 
