@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd, prod
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -228,6 +228,12 @@ class Poly:
         return all(isinstance(name, Atom) for monomial, _ in self.terms for name in monomial)
 
     @property
+    def is_maximum(self) -> bool:
+        """Whether it is the greatest of some sizes, and nothing else."""
+        (monomial, c), *others = self.terms
+        return not others and c == 1 and len(monomial) == 1 and isinstance(monomial[0], Largest)
+
+    @property
     def names(self) -> frozenset[str]:
         return frozenset(name for monomial, _ in self.terms for name in monomial)
 
@@ -292,6 +298,13 @@ def ceil_div(dim: Dim, divisor: int) -> Dim:
     return (dim + (divisor - 1)) // divisor
 
 
+def exact_quotient(dim: Dim, divisor: Dim) -> Dim | None:
+    """dim / divisor where that is a size again whatever the names stand for, else None."""
+    if isinstance(dim, int) and isinstance(divisor, int):
+        return None if divisor == 0 or dim % divisor else dim // divisor
+    return _exact_quotient(dim, divisor)
+
+
 def largest(*items: Dim) -> Dim:
     """The greatest; of sizes that are not known, an atom."""
     if all(isinstance(item, int) for item in items):
@@ -332,6 +345,53 @@ def is_nonnegative(dim: Dim) -> bool:
         return True
     return any(proof(dim, name) for name in sorted(dim.names, key=len, reverse=True)
                if (proof := PROOFS.get(type(name))) is not None)
+
+
+def size_names(dim: Dim) -> frozenset[SizeName]:
+    """The names that the value depends on, also inside quotients and maxima."""
+    if isinstance(dim, int):
+        return frozenset()
+    found: set[SizeName] = set()
+    for name in dim.names:
+        found |= {name} if isinstance(name, SizeName) else _names_in(name)
+    return frozenset(found)
+
+
+def _names_in(atom: str) -> frozenset[SizeName]:
+    parts = PARTS[type(atom)](atom)
+    return frozenset().union(*map(size_names, parts))
+
+
+FORMULAS = 8                        # among which a maximum is shown
+
+
+def expanded(dim: Dim) -> list[Dim]:
+    """Formulas without maxima and names for parts, of which the value is the greatest; `dim` alone if they are many."""
+    found = _alternatives(dim)
+    return found if len(found) <= FORMULAS else [dim]
+
+
+def _alternatives(dim: Dim) -> list[Dim]:
+    sums: list[Dim] = [0]
+    for monomial, c in dim.terms if isinstance(dim, Poly) else (((), dim),):
+        factor: Dim = c
+        choices: list[Dim] = [1]
+        for name in monomial:
+            if c > 0 and len(choices) == 1 and isinstance(name, (Named, Largest)):
+                choices = _alternatives(name.size) if isinstance(name, Named) else _greatest(
+                    [a for item in name.items for a in _alternatives(item)])
+            else:
+                factor = factor * Poly((((name,), 1),))
+        sums = _greatest([s + choice * factor for s in sums for choice in choices])
+        if len(sums) > FORMULAS:
+            return [dim]
+    return sums
+
+
+def _greatest(items: Sequence[Dim]) -> list[Dim]:
+    """Those that may be the greatest."""
+    best = largest(*items)
+    return list(cast(Largest, next(iter(best.names))).items) if isinstance(best, Poly) and best.is_maximum else [best]
 
 
 def content(dim: Dim) -> int:
@@ -416,6 +476,9 @@ def _by_largest(dim: Poly, name: str) -> bool:
 
 
 PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest, Named: _by_named}
+
+PARTS: dict[type, Callable[[Any], Sequence[Dim]]] = {
+    Quotient: lambda atom: (atom.dividend,), Largest: lambda atom: atom.items, Named: lambda atom: (atom.size,)}
 
 
 def _at_least(a: Dim, b: Dim) -> bool:
@@ -507,21 +570,21 @@ def _poly(terms: Sequence[tuple[Monomial, int]]) -> Dim:
     return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))
 
 
-def _exact_quotient(dim: Poly, divisor: Dim) -> Dim | None:
-    """dim / divisor when it is a polynomial again (the divisor being an int or one monomial), else None."""
-    terms = _terms(divisor)
-    if len(terms) != 1:
-        return 1 if dim == divisor else None
-    (names, scale), = terms
-    result = []
-    for monomial, coefficient in dim.terms:
+def _exact_quotient(dim: Dim, divisor: Dim) -> Dim | None:
+    """dim / divisor when it is a polynomial again, else None: the division of polynomials, term by term from the
+    greatest down."""
+    names, scale = _terms(divisor)[0]
+    quotient: Dim = 0
+    while dim != 0:
+        monomial, coefficient = _terms(dim)[0]
         rest = list(monomial)
         if scale == 0 or coefficient % scale or any(names.count(n) > rest.count(n) for n in names):
             return None
         for name in names:
             rest.remove(name)
-        result.append((tuple(rest), coefficient // scale))
-    return _poly(result)
+        part = _poly([(tuple(rest), coefficient // scale)])
+        quotient, dim = quotient + part, dim - part * divisor
+    return quotient
 
 
 def _term_text(monomial: Monomial, coefficient: int) -> str:

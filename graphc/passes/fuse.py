@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value, users
-from graphc.ir.ops.constant import Constant, Iota
+from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.passes.cluster import Cluster, column_refusal, in_graph_order, shape_refusal
 from graphc.passes.fuse_emit import emit
 from graphc.passes.pipeline import Pass
@@ -74,11 +74,11 @@ class Fusion:
 
     # ---- what is copied into its readers
     def _copy(self, node: Node) -> bool:
-        """Scalar constants, counting arrays, and cheap functions of them only."""
+        """Scalar constants, sizes, counting arrays, and cheap functions of them only."""
         if isinstance(node.op, Constant):
             if node.op.value.type.size == 1:
                 self.copied[node] = 0
-        elif isinstance(node.op, Iota):
+        elif isinstance(node.op, (Iota, Dimension)):
             self.copied[node] = 0
         elif node.op.is_elementwise and node.inputs and all(v.node in self.copied for v in node.inputs):
             flops = node.op.element_flops + sum(self.copied[v.node] for v in node.inputs)
