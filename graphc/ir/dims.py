@@ -7,7 +7,7 @@ polynomials as names are. A comparison that holds for some sizes within the boun
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd, prod
@@ -285,6 +285,14 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
     return sum(c * prod(cast(Atom, name).evaluated(sizes) for name in m) for m, c in dim.terms)
 
 
+def product_of(dims: Iterable[Dim]) -> Dim:
+    """The product; 1 of none."""
+    total: Dim = 1
+    for dim in dims:
+        total = total * dim
+    return total
+
+
 def ceil_div(dim: Dim, divisor: int) -> Dim:
     """The quotient rounded up."""
     return (dim + (divisor - 1)) // divisor
@@ -299,6 +307,8 @@ def exact_quotient(dim: Dim, divisor: Dim) -> Dim | None:
 
 def largest(*items: Dim) -> Dim:
     """The greatest; of sizes that are not known, an atom."""
+    if all(isinstance(item, int) for item in items):
+        return max(cast(tuple[int, ...], items))
     kept: list[Dim] = []
     for item in dict.fromkeys(items):
         if not any(_at_least(other, item) for other in kept):
