@@ -10,9 +10,9 @@ from graphc.build import Build
 from graphc.compiled import CompiledGraph
 from graphc.compiler import Compilation
 from graphc.dsl.context import user_loc
-from graphc.errors import Unsized
+from graphc.ir.dims import evaluate
 from graphc.ir.graph import Graph
-from graphc.ir.open import Bounds, bounds_of, open_graph
+from graphc.ir.open import Bounds, open_graph, size_conditions
 from graphc.memory.usage import Memory
 from graphc.runtime.executable import Executable, Resident
 from graphc.runtime.lock import StateLock
@@ -29,7 +29,8 @@ class SizedGraph:
                  state: Sequence[np.ndarray] = (), lock: StateLock | None = None, quiet: bool = False):
         """`state`, `lock`, `quiet`: as of `Executable`."""
         self.graph = graph
-        self.bounds, opened = _opened(graph, bounds)
+        opened, self.bounds = open_graph(graph, bounds)
+        self._conditions = size_conditions(opened)
         self.compilation = Compilation(opened)
         self.memory: Memory = self.compilation.build.memory
         self._threads, self._state, self._lock, self._quiet = threads, state, lock, quiet
@@ -37,7 +38,8 @@ class SizedGraph:
 
     def serves(self, sizes: Mapping[str, int]) -> bool:
         """Whether the program is right for these sizes."""
-        return all(sizes[name] in bounds for name, bounds in self.bounds.items())
+        return (all(sizes[name] in bounds for name, bounds in self.bounds.items())
+                and all(evaluate(condition, sizes) >= 0 for condition in self._conditions))
 
     def at(self, **sizes: int) -> CompiledGraph:
         """The program as it is called with arrays of these sizes."""
@@ -55,12 +57,3 @@ class SizedGraph:
         if self._resident is not None:
             self._resident.frames.drop()
 
-
-def _opened(graph: Graph, given: Mapping[str, Bounds]) -> tuple[dict[str, Bounds], Graph]:
-    """The graph for sizes from 1 on; from 2 on where an operator says that one example is not enough."""
-    bounds = bounds_of(graph, given)
-    try:
-        return bounds, open_graph(graph, bounds)
-    except Unsized:
-        bounds = {name: replace(b, low=max(b.low, 2)) for name, b in bounds.items()}
-        return bounds, open_graph(graph, bounds)

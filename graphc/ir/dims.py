@@ -394,6 +394,18 @@ def _greatest(items: Sequence[Dim]) -> list[Dim]:
     return list(cast(Largest, next(iter(best.names))).items) if isinstance(best, Poly) and best.is_maximum else [best]
 
 
+def allowed(dim: Dim) -> bool:
+    """Whether a shape rule that wants `dim` to be at least 0 lets it pass: plain names do, of which nothing is known
+    yet. Unsized, with `dim` as condition, where that depends on open sizes."""
+    if isinstance(dim, int) or not dim.is_open:
+        return not isinstance(dim, int) or dim >= 0
+    if is_nonnegative(dim):
+        return True
+    if is_nonnegative(dim * -1 - 1):
+        return False
+    raise Unsized(f"{dim} must not be below 0, which depends on the sizes", condition=dim)
+
+
 def content(dim: Dim) -> int:
     """A number that divides the value; 0 for 0."""
     return abs(dim) if isinstance(dim, int) else gcd(*[c for _, c in dim.terms])
