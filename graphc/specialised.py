@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
@@ -86,13 +86,19 @@ class SpecialisedGraph(Shown):
         return f"<compiled {self.graph.heading}{sizes}>"
 
     def __call__(self, *args: np.ndarray, **named: Any) -> Any:
+        return self.serving(args, {k: v for k, v in named.items() if k != "out"})(*args, **named)
+
+    def serving(self, args: Sequence[np.ndarray], named: Mapping[str, np.ndarray] = MappingProxyType({})) -> Runnable:
+        """As `fitting`, of arrays in the order of the inputs, and others by name; fast for shapes that have come
+        before."""
         try:
             run = self._by_shapes.get(tuple(map(SHAPE, args)))
-        except AttributeError:
+        except AttributeError:                              # no arrays: the long way has words for it
             run = None
         if run is None:
-            run = self.fitting(self._by_name(args) | {k: v for k, v in named.items() if k != "out"})
-        return run(*args, **named)
+            return self.fitting(self._by_name(args) | named)
+        self._last = run
+        return run
 
     def at(self, **sizes: int) -> Runnable:
         """The native code for these sizes."""
@@ -170,7 +176,7 @@ class SpecialisedGraph(Shown):
         """As of the compiled function for the sizes of these arrays."""
         return self.fitting(self._by_name(arrays)).profile(*arrays, runs=runs)
 
-    def _by_name(self, arrays: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    def _by_name(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip((v.name for v in self.graph.inputs), arrays))
 
     def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -233,7 +233,7 @@ class TrainStep(Shown):
         if not self._called:
             started(self)
             self._called = True
-        run = self._programs.fitting(dict(zip(self._types, arrays)))
+        run = self._programs.serving(arrays)
         if self._programs.static:
             self._fixed = run
         return run
