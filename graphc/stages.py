@@ -63,7 +63,7 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The program as LLVM IR."""
+    """The program as LLVM IR; `sizes` are what the table of sizes that it reads must hold."""
     llvm: str
     target: Target
     sizes: Dims = ()                # what the code needs of sizes that come with the call, in the order of its table
@@ -80,6 +80,6 @@ def entries(program: LoopProgram) -> list[LoopFunction]:
     return [f for f in (program.main, program.prepare) if f is not None]
 
 
-def thread_scratch(program: LoopProgram) -> int:
+def thread_scratch(program: LoopProgram) -> Dim:
     """Bytes of scratch that each thread needs."""
     return scratch_bytes(list(program.kernels), program.main, program.prepare)
