@@ -5,10 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-try:
-    from codegen.loop_run import ForSizes
-except ImportError:
-    ForSizes = None
+
+from codegen.loop_run import ForSizes
 
 from graphc.codegen.lower import lower
 from graphc.codegen.lower.request import KernelRequest
