@@ -326,6 +326,11 @@ def named(name: str, size: Dim) -> Dim:
     return Poly((((Named(name, size),), 1),))
 
 
+def smallest(a: Dim, b: Dim) -> Dim:
+    """The least of two."""
+    return a + b - largest(a, b)
+
+
 def lower(dim: Dim) -> int:
     """A bound below all values; atoms are at least 0, or their own bound."""
     return _bound(dim, below=True)

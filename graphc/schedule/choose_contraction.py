@@ -71,14 +71,14 @@ def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, 
 def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> PhaseSchedule:
     if not dtype.is_float or p.extent(p.k) == 0:
         return LoopSchedule(max(1, context.machine.small_product_flops // max(1, 16 * typical(p.extent(p.k)))))
-    if p.is_open:
-        return open_phase_schedule(p, context)
     lane = lane_dim(p, context)
     if lane is not None:
         return lane_schedule(p, lane, context)
     narrow = narrow_dim(p, context)
     if narrow is not None:
         return narrow_schedule(p, narrow, context)
+    if p.is_open:
+        return open_phase_schedule(p, context)
     if is_dots(p, context):
         return dot_schedule(p, context)
     if is_stream(p, context):

@@ -10,6 +10,8 @@ from graphc.schedule.contraction_form import LinearMap, Phase
 
 def at_typical(p: Phase, rows: int = 0) -> Phase:
     """The phase with the typical sizes of all names. rows: of m, about as many instead, if their number is open."""
+    if not p.is_open:
+        return p
     sizes = [typical(n) for n in p.sizes]
     first = next((d for d in p.m if not isinstance(p.sizes[d], int)), None)
     if rows and first is not None:
