@@ -75,8 +75,8 @@ class SpecialisedGraph(Shown):
         self.graph, self._advice, self.static = graph, advice, not graph.dim_names
         self._make_sized, self._bounds, self._opened = make_sized, bounds, self.static or make_sized is None
         self._sized: SizedGraph | None = None
-        self._apart = Specialised(lambda **sizes: make(bind_graph(graph, sizes)))
-        self._together = Specialised(lambda **sizes: self._program().at(**sizes), KEPT_SIZES)
+        self._apart: Specialised[Runnable] = Specialised(lambda **sizes: make(bind_graph(graph, sizes)))
+        self._together: Specialised[Runnable] = Specialised(lambda **sizes: self.sized.at(**sizes), KEPT_SIZES)
         self._by_shapes: dict[tuple[object, ...], Runnable] = {}
         self._last: Runnable | None = None
         self.why_not = ""           # each size needs a program of its own; empty where that is not so

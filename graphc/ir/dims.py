@@ -31,8 +31,8 @@ class Atom(str):
     high: int | None                # None: no bound is known
     typical: int
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        """Its value where the names have these sizes."""
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        """Its value where the names have these sizes; `values`: of atoms, each computed once."""
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ class SizeName(Atom):
     def _facts(self) -> tuple[int, int | None, int]:
         return self.low, self.high, self.typical
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         return sizes[str(self)]
 
     def __reduce__(self) -> tuple[type[SizeName], tuple[str, int, int | None, int]]:
@@ -88,8 +88,8 @@ class Quotient(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return evaluate(self.dividend, sizes) // self.divisor
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return _evaluate(self.dividend, values, sizes) // self.divisor
 
     def __reduce__(self) -> tuple[type[Quotient], tuple[Poly, int]]:
         return Quotient, (self.dividend, self.divisor)
@@ -118,8 +118,8 @@ class Largest(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return max(evaluate(i, sizes) for i in self.items)
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return max([_evaluate(i, values, sizes) for i in self.items])
 
     def __reduce__(self) -> tuple[type[Largest], tuple[tuple[Dim, ...]]]:
         return Largest, (self.items,)
@@ -145,8 +145,8 @@ class Named(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return evaluate(self.size, sizes)
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return _evaluate(self.size, values, sizes)
 
     def __reduce__(self) -> tuple[type[Named], tuple[str, Poly]]:
         return Named, (str(self), self.size)
@@ -285,9 +285,27 @@ def typical(dim: Dim) -> int:
 
 def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
     """The value where the names have these sizes."""
+    return _evaluate(dim, {}, sizes)
+
+
+def evaluate_all(dims: Iterable[Dim], sizes: Mapping[str, int]) -> list[int]:
+    """The values of several; what they share is computed once."""
+    values: dict[Atom, int] = {}
+    return [_evaluate(dim, values, sizes) for dim in dims]
+
+
+def _evaluate(dim: Dim, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
     if isinstance(dim, int):
         return dim
-    return sum(c * prod(cast(Atom, name).evaluated(sizes) for name in m) for m, c in dim.terms)
+    total = 0
+    for monomial, product in dim.terms:
+        for name in cast(tuple[Atom, ...], monomial):
+            value = values.get(name)
+            if value is None:
+                value = values[name] = name.evaluated(values, sizes)
+            product *= value
+        total += product
+    return total
 
 
 def product_of(dims: Iterable[Dim]) -> Dim:
