@@ -18,6 +18,7 @@ import numpy as np
 import graphc as gc
 from benchmarks.arrays import Array
 from graphc import models, nn, optim
+from graphc.train import TrainStep
 
 TURNS, SECONDS = 9, 0.05                # turns of each program, and the least length of one
 MEAN, WORST = 1.05, 1.15                # of steady time
@@ -132,7 +133,7 @@ def measured(case: Case, rng: np.random.Generator, quick: bool) -> Iterator[Row]
 
 def why_not(run: object) -> str:
     """What is to be said where there is a program for each size after all."""
-    programs = run._programs if isinstance(run, gc.TrainStep) else run
+    programs = run._programs if isinstance(run, TrainStep) else run
     return f"; NOT ONE PROGRAM: {programs.why_not}" if programs.why_not else ""
 
 
@@ -146,7 +147,7 @@ def compared(case: Case, sizes: Sizes, together: Callable, rng: np.random.Genera
     again = min(timed(together, arrays, 1) for _ in range(3))
     alone = case.make(**bound(case, sizes))
     difference = np.nan
-    if not isinstance(alone, gc.TrainStep):
+    if not isinstance(alone, TrainStep):
         difference = distance(together(*arrays), alone(*arrays))
     calls = max(1, round(SECONDS / max(again, 1e-7)))
     for run in (together, alone):
