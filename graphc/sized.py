@@ -9,13 +9,18 @@ import numpy as np
 from graphc.build import Build
 from graphc.compiled import CompiledGraph
 from graphc.compiler import Compilation
+from graphc.config import config
 from graphc.dsl.context import user_loc
+from graphc.errors import InternalError, Unsized
 from graphc.ir.dims import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph, size_conditions
 from graphc.memory.usage import Memory
 from graphc.runtime.executable import Executable, Resident
 from graphc.runtime.lock import StateLock
+
+
+PROOFS = ("loop verifier", "plan verifier")     # stages that prove what holds for all sizes
 
 
 class SizedGraph:
@@ -32,9 +37,18 @@ class SizedGraph:
         opened, self.bounds = open_graph(graph, bounds)
         self._conditions = size_conditions(opened)
         self.compilation = Compilation(opened)
-        self.memory: Memory = self.compilation.build.memory
+        self.memory = self._made()
         self._threads, self._state, self._lock, self._quiet = threads, state, lock, quiet
         self._resident: Resident | None = None
+
+    def _made(self) -> Memory:
+        """Of the program, compiled now. Where something cannot be proved for all sizes, there is none."""
+        try:
+            return self.compilation.build.memory
+        except InternalError as error:
+            if error.stage not in PROOFS or config().verify > 1:
+                raise
+            raise Unsized(f"the {error.stage} does not find that it is right for all sizes: {error.text}") from error
 
     def serves(self, sizes: Mapping[str, int]) -> bool:
         """Whether the program is right for these sizes."""
