@@ -7,7 +7,7 @@ polynomials as names are. A comparison that holds for some sizes within the boun
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd, prod
@@ -31,8 +31,8 @@ class Atom(str):
     high: int | None                # None: no bound is known
     typical: int
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        """Its value where the names have these sizes."""
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        """Its value where the names have these sizes; `values`: of atoms, each computed once."""
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ class SizeName(Atom):
     def _facts(self) -> tuple[int, int | None, int]:
         return self.low, self.high, self.typical
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         return sizes[str(self)]
 
     def __reduce__(self) -> tuple[type[SizeName], tuple[str, int, int | None, int]]:
@@ -88,8 +88,8 @@ class Quotient(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return evaluate(self.dividend, sizes) // self.divisor
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return _evaluate(self.dividend, values, sizes) // self.divisor
 
     def __reduce__(self) -> tuple[type[Quotient], tuple[Poly, int]]:
         return Quotient, (self.dividend, self.divisor)
@@ -118,8 +118,8 @@ class Largest(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return max(evaluate(i, sizes) for i in self.items)
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return max([_evaluate(i, values, sizes) for i in self.items])
 
     def __reduce__(self) -> tuple[type[Largest], tuple[tuple[Dim, ...]]]:
         return Largest, (self.items,)
@@ -145,8 +145,8 @@ class Named(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return evaluate(self.size, sizes)
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return _evaluate(self.size, values, sizes)
 
     def __reduce__(self) -> tuple[type[Named], tuple[str, Poly]]:
         return Named, (str(self), self.size)
@@ -285,9 +285,35 @@ def typical(dim: Dim) -> int:
 
 def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
     """The value where the names have these sizes."""
+    return _evaluate(dim, {}, sizes)
+
+
+def evaluate_all(dims: Iterable[Dim], sizes: Mapping[str, int]) -> list[int]:
+    """The values of several; what they share is computed once."""
+    values: dict[Atom, int] = {}
+    return [_evaluate(dim, values, sizes) for dim in dims]
+
+
+def _evaluate(dim: Dim, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
     if isinstance(dim, int):
         return dim
-    return sum(c * prod(cast(Atom, name).evaluated(sizes) for name in m) for m, c in dim.terms)
+    total = 0
+    for monomial, product in dim.terms:
+        for name in cast(tuple[Atom, ...], monomial):
+            value = values.get(name)
+            if value is None:
+                value = values[name] = name.evaluated(values, sizes)
+            product *= value
+        total += product
+    return total
+
+
+def product_of(dims: Iterable[Dim]) -> Dim:
+    """The product; 1 of none."""
+    total: Dim = 1
+    for dim in dims:
+        total = total * dim
+    return total
 
 
 def ceil_div(dim: Dim, divisor: int) -> Dim:
@@ -302,6 +328,8 @@ def round_up(dim: Dim, multiple: int) -> Dim:
 
 def largest(*items: Dim) -> Dim:
     """The greatest; of sizes that are not known, an atom."""
+    if all(isinstance(item, int) for item in items):
+        return max(cast(tuple[int, ...], items))
     kept: list[Dim] = []
     for item in dict.fromkeys(items):
         if not any(_at_least(other, item) for other in kept):
@@ -314,6 +342,11 @@ def named(name: str, size: Dim) -> Dim:
     if isinstance(size, int) or len(size.terms) == 1 and not any(isinstance(n, Largest) for n in size.names):
         return size
     return Poly((((Named(name, size),), 1),))
+
+
+def smallest(a: Dim, b: Dim) -> Dim:
+    """The least of two."""
+    return a + b - largest(a, b)
 
 
 def lower(dim: Dim) -> int:
@@ -385,6 +418,18 @@ def _greatest(items: Sequence[Dim]) -> list[Dim]:
     """Those that may be the greatest."""
     best = largest(*items)
     return list(cast(Largest, next(iter(best.names))).items) if isinstance(best, Poly) and best.is_maximum else [best]
+
+
+def allowed(dim: Dim) -> bool:
+    """Whether a shape rule that wants `dim` to be at least 0 lets it pass: plain names do, of which nothing is known
+    yet. Unsized, with `dim` as condition, where that depends on open sizes."""
+    if isinstance(dim, int) or not dim.is_open:
+        return not isinstance(dim, int) or dim >= 0
+    if is_nonnegative(dim):
+        return True
+    if is_nonnegative(dim * -1 - 1):
+        return False
+    raise Unsized(f"{dim} must not be below 0, which depends on the sizes", condition=dim)
 
 
 def sign_of(dim: Dim) -> int | None:
