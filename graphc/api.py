@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,9 +18,11 @@ from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.outputs import with_outputs
 from graphc.errors import GraphError
+from graphc.execute import sized_executable
 from graphc.ir.builder import bind_graph
-from graphc.ir.convert import is_integer
+from graphc.ir.convert import is_integer, is_sequence, items, shown
 from graphc.ir.graph import Graph
+from graphc.ir.open import Bounds
 from graphc.ir.types import TensorType, as_dim
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
@@ -37,8 +40,8 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
             outputs: Sequence[str] | None = None, **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
-    `f`: a graph, with sizes for its named dimensions (`B=64`; those left out are taken from each call's arrays, and
-    every combination is compiled once); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its
+    `f`: a graph, with sizes for its named dimensions (`B=64`; or bounds, `B=(1, 64)`; those left out are taken from each
+    call's arrays, and one program serves all sizes); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its
     parameters: `state=` a safetensors file, a mapping from names to arrays, or a training step's state; `seed=` for
     fresh ones; `step.model` brings its own. Calls follow what a step's state becomes. All others are taken as they are
     now, and what calls do not read is not kept. An input may be called like an option (`state=gc.f32[1, 64]`); then
@@ -73,7 +76,9 @@ def _compiled(f, threads: int, training: bool, seed, state, outputs,
     def native(bound: Graph) -> CompiledGraph:
         return CompiledGraph(bound, threads, *((owner.arrays(needed), owner.lock) if owner else ()))
     if graph.dim_names:
-        return SpecialisedGraph(graph, native, "; give them to gc.compile to see more")
+        sized = partial(sized_executable, threads=threads, state=owner.arrays(needed) if owner else (),
+                        lock=owner.lock if owner else None)
+        return SpecialisedGraph(graph, native, "; give them to gc.compile to see more", sized, source.bounds)
     return native(graph)
 
 
@@ -111,6 +116,7 @@ class TracedFunction:
     brings."""
     function: GraphFunction
     sizes: Mapping[str, int] = field(default_factory=dict)
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)
     state: State | None = None
 
     @property
@@ -123,14 +129,14 @@ def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> Trace
     """A graph, a network, a function of arrays or a step's model as a traced function. GraphError for anything else."""
     if isinstance(f, Graph | GraphFunction):
         function = (GraphFunction(f) if isinstance(f, Graph) else f).in_mode(training)
-        return TracedFunction(function, _sizes(function, bindings))
+        return TracedFunction(function, _sizes(function, bindings), _bounds(function, bindings))
     if isinstance(f, Model):
         return TracedFunction(trace_network(f.net, training, **bindings), state=f.state)
     if not callable(f):
         raise GraphError(f"compile takes a graph, a network or step.model, got {type(f).__name__}", user_loc())
     types, sizes = _parted(bindings)
     function = trace_network(f, training, **types)
-    return TracedFunction(function, _sizes(function, sizes))
+    return TracedFunction(function, _sizes(function, sizes), _bounds(function, sizes))
 
 
 def _declared(f, training: bool, outputs, bindings: Mapping) -> TracedFunction:
@@ -149,21 +155,36 @@ def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, b
     return TracedFunction(function, _sizes(function, sizes))
 
 
-def _parted(bindings: Mapping[str, TensorType | int]) -> tuple[dict[str, TensorType], dict[str, int]]:
-    """The types of inputs, and the sizes of named dimensions."""
-    sizes = {name: value for name, value in bindings.items() if is_integer(value)}
+def _parted(bindings: Mapping[str, TensorType | int | tuple]) -> tuple[dict[str, TensorType], dict[str, int | tuple]]:
+    """The types of inputs, and the sizes of named dimensions, or bounds of these."""
+    sizes = {name: value for name, value in bindings.items() if is_integer(value) or is_sequence(value)}
     return {name: value for name, value in bindings.items() if name not in sizes}, sizes
 
 
 def _sizes(function: GraphFunction, bindings: Mapping) -> dict[str, int]:
-    return {name: _size(function.graph, name, value) for name, value in bindings.items()}
+    return {name: as_dim(value) for name, value in bindings.items()
+            if not is_sequence(value) and _named(function.graph, name)}
 
 
-def _size(graph: Graph, name: str, value) -> int:
+def _bounds(function: GraphFunction, bindings: Mapping) -> dict[str, Bounds]:
+    return {name: _bound(name, value) for name, value in bindings.items()
+            if is_sequence(value) and _named(function.graph, name)}
+
+
+def _named(graph: Graph, name: str) -> bool:
     if name not in graph.dim_names:
         known = ", ".join(sorted(graph.dim_names)) or "none"
         raise GraphError(f"{graph.name} has no named dimension {name!r}; its names: {known}", user_loc())
-    return as_dim(value)
+    return True
+
+
+def _bound(name: str, value) -> Bounds:
+    """What the user says of a size that comes with each call."""
+    ends = [as_dim(end) for end in items(value, f"{name}: bounds")]
+    if len(ends) != 2 or ends[0] > ends[1]:
+        raise GraphError(f"{name}= takes a size, or the least and the greatest size such as {name}=(1, 64), got "
+                         f"{shown(value)}", user_loc())
+    return Bounds(*ends)
 
 
 def state_for(name: str, needed: Sequence[Entry], seed: int | None, state) -> State | None:

@@ -11,7 +11,7 @@ from graphc.errors import GraphError
 from graphc.failure import Failure
 from graphc.ir.graph import Graph, regions
 from graphc.ir.ops.control import Cond, WhileLoop
-from graphc.ir.types import static_dim
+from graphc.ir.dims import static_shape, typical
 from graphc.memory.plan import Constants, ProgramPlan
 from graphc.memory.usage import Memory
 from graphc.profile import CallSite
@@ -36,8 +36,8 @@ class Build:
         loops, memory, derived = lowered.program, lowered.memory, lowered.derived
         program = Program(
             jit.compile_object(emitted.llvm, emitted.target), signature(graph), memory.arena, memory.scratch,
-            _joined(planned.constants), _work_ns(fused.main), emitted.target, derived.sizes, derived.passing,
-            derived.idle, graph.writes, _varies(fused.main))
+            _joined(planned.constants), _work_ns(fused.main), emitted.target, static_shape(derived.sizes), derived.passing,
+            derived.idle, graph.writes, _varies(fused.main), emitted.sizes)
         failures = tuple(Failure.of(n, i in loops.nan_checks) for i, n in enumerate(loops.checked))
         return Build(program, failures, memory, tuple(map(_call_site, loops.sites)))
 
@@ -76,14 +76,14 @@ def _call_site(site: Site) -> CallSite:
         return CallSite(site.kernel, None, "", 0, 0)
     cost = node.op.cost(*(v.type for v in node.inputs))
     stays = 2 * node.inputs[0].type.nbytes if site.aliased else 0           # neither read nor written
-    moved = static_dim(cost.bytes - stays) + site.around
-    return CallSite(site.kernel, node.loc, node.scope, static_dim(cost.flops), moved)
+    moved = typical(cost.bytes - stays + site.around)
+    return CallSite(site.kernel, node.loc, node.scope, typical(cost.flops), moved)
 
 
 def _work_ns(graph: Graph) -> int:
     """A rough duration on one core: 20 Gflop/s and 10 GB/s."""
     costs = [n.op.cost(*(v.type for v in n.inputs)) for n in graph.nodes]
-    return int(sum(max(static_dim(c.flops) / 20, static_dim(c.bytes) / 10) for c in costs))
+    return int(sum(max(typical(c.flops) / 20, typical(c.bytes) / 10) for c in costs))
 
 
 def _varies(graph: Graph) -> bool:

@@ -1,9 +1,10 @@
 """A graph with its native code: what `gc.compile` gives where all sizes are known."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError
 from graphc.given import integer
+from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
@@ -35,6 +37,7 @@ class CompiledGraph(partial[Any], Shown):
     compilation: Compilation
     executable: Executable
     memory: Memory
+    sizes: Mapping[str, int]
 
     def __new__(cls, graph: Graph | str, threads: int = 0, state: Sequence[np.ndarray] = (),
                 lock: StateLock | None = None, quiet: bool = False) -> CompiledGraph:
@@ -46,10 +49,17 @@ class CompiledGraph(partial[Any], Shown):
             knob = compilation.config.threads
             return Executable(build.program, threads or knob, state, lock, build.error, user_loc, quiet)
         executable = compilation.load(start)
-        made = super().__new__(cls, executable.call)
-        made.graph, made.compilation, made.executable = graph, compilation, executable
-        made.memory = replace(compilation.build.memory, state=sum(a.nbytes for a in executable.state.arrays))
-        return made
+        memory = replace(compilation.build.memory, state=sum(a.nbytes for a in executable.state.arrays))
+        return cls.made(graph, compilation, executable, memory)
+
+    @classmethod
+    def made(cls, graph: Graph, compilation: Compilation, executable: Executable, memory: Memory,
+             sizes: Mapping[str, int] = MappingProxyType({})) -> CompiledGraph:
+        """Of what is there. `sizes`: of named dimensions of the graph, where one program serves all sizes."""
+        run = super().__new__(cls, executable.call)
+        run.graph, run.compilation, run.executable, run.memory = graph, compilation, executable, memory
+        run.sizes = sizes
+        return run
 
     def __repr__(self) -> str:
         return f"<compiled {self.graph.heading}>"
@@ -66,7 +76,7 @@ class CompiledGraph(partial[Any], Shown):
         """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented
         build runs, on a copy of the state; this one pays nothing for it."""
         runs = integer(runs, "runs", 1, MOST_RUNS, user_loc())
-        timed, mine = Compilation(self.graph, timed=True), self.executable
+        timed, mine = Compilation(self.compilation.graph, timed=True), self.executable
         table = np.zeros((len(timed.build.sites), 2), np.int64)
         state: Sequence[np.ndarray] | StateTable
         lock: StateLock | None
@@ -74,20 +84,24 @@ class CompiledGraph(partial[Any], Shown):
             state, lock = mine.state, None
         else:
             state, lock = (mine.lock or StateLock()).read(mine.state.arrays), StateLock()
-        run = timed.load(lambda build: Executable(build.program, mine.threads, state, lock, build.error, user_loc,
-                                                  profile=table))
+        run = timed.load(lambda build: Executable(build.program.at(self.sizes), mine.threads, state, lock, build.error,
+                                                  user_loc, profile=table))
         return measure(run, table, timed.build.sites, arrays, runs)
 
     def renew(self) -> None:
         """See `Executable.renew`."""
         self.executable.renew()
 
+    def release(self) -> None:
+        """Gives back the memory that calls in flight have used; the next call takes what it needs."""
+        self.executable.release()
+
     def __reduce__(self) -> tuple[type[CompiledGraph], tuple[str, int]]:
         if self.graph.state:
             raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep "
                              "the network and its parameters (the file, the seed, or step.save(path)) and compile it "
                              "again, from the disk cache", user_loc())
-        return CompiledGraph, (print_graph(self.graph), self.executable.threads)
+        return CompiledGraph, (print_graph(bind_graph(self.graph, self.sizes)), self.executable.threads)
 
 
 formed_methods(CompiledGraph)

@@ -9,12 +9,15 @@ import numpy as np
 from graphc.compiled import CompiledGraph
 from graphc.config import config
 from graphc.dsl.function import GraphFunction
+from graphc.errors import Unsized
 from graphc.ir.graph import Graph
+from graphc.ir.open import Bounds
 from graphc.memory.usage import Memory
 from graphc.nn.network import entries
 from graphc.oracle import OracleExecutable
 from graphc.profile import Profile
 from graphc.runtime.lock import StateLock
+from graphc.sized import SizedGraph
 from graphc.state import State
 
 
@@ -33,6 +36,8 @@ class Runnable(Protocol):
 
     def renew(self) -> None: ...
 
+    def release(self) -> None: ...
+
 
 def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, threads: int = 0,
                     quiet: bool = False) -> Runnable:
@@ -43,7 +48,21 @@ def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, 
     return CompiledGraph(graph, threads, state, lock, quiet)
 
 
+def sized_executable(graph: Graph, bounds: Mapping[str, Bounds], threads: int, state: Sequence[np.ndarray] = (),
+                     lock: StateLock | None = None) -> SizedGraph:
+    """One program for all sizes of the named dimensions, on these arrays. Unsized where there is none."""
+    if config().oracle:
+        raise Unsized("the oracle takes each size by itself")
+    return SizedGraph(graph, bounds, threads, state, lock)
+
+
 def on_state(function: GraphFunction, state: State, threads: int, graph: Graph) -> Runnable:
     """`graph`, which is that of `function` or computes it for some sizes, ready to run on the live arrays of the
     state."""
     return make_executable(graph, state.arrays(entries(function)), state.lock, threads)
+
+
+def sized_on_state(function: GraphFunction, state: State, threads: int, graph: Graph,
+                   bounds: Mapping[str, Bounds]) -> SizedGraph:
+    """As `on_state`, for all sizes of the named dimensions."""
+    return sized_executable(graph, bounds, threads, state.arrays(entries(function)), state.lock)

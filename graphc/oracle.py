@@ -51,6 +51,9 @@ class OracleExecutable:
     def renew(self) -> None:
         """Nothing is derived."""
 
+    def release(self) -> None:
+        """Nothing is kept."""
+
     def dump(self, stage: str = "graph") -> str:
         if stage != "graph":
             raise GraphError(f"the oracle has no stage {stage!r}, only \"graph\"")

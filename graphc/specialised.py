@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -11,18 +13,23 @@ import numpy as np
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.dsl.inline import solve_dims
-from graphc.errors import GraphError
+from graphc.errors import GraphError, Unsized
 from graphc.execute import Runnable
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
+from graphc.ir.open import Bounds
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of, static_dim
 from graphc.memory.usage import Memory
 from graphc.once import recent
 from graphc.profile import Profile
+from graphc.sized import SizedGraph
 
 KEPT_PROGRAMS = 16                  # for different sizes, of one function
+KEPT_SIZES = 256                    # of which what a call needs is kept
+ANY_SIZE = Bounds(0)
+SHAPE = attrgetter("shape")
 
 R = TypeVar("R")
 
@@ -55,54 +62,121 @@ class Specialised(Generic[R]):
         return tuple(self._kept.values())
 
 
-class SpecialisedGraph(Specialised[Runnable], Shown):
-    """A graph as native code for the sizes of its named dimensions, which are those of the arrays that come. Without
-    named dimensions there is one program, made when it is first asked for."""
+class SpecialisedGraph(Shown):
+    """A graph as native code for the sizes of its named dimensions, which are those of the arrays that come: one program
+    for all sizes where the compiler can make it, else one for each. Without named dimensions there is one program, made
+    when it is first asked for."""
 
-    def __init__(self, graph: Graph, make: Callable[[Graph], Runnable], advice: str = ""):
-        """`make`: the native code of a graph without named dimensions; `advice`: what to do where it is not known
-        yet."""
-        super().__init__(lambda **sizes: make(bind_graph(graph, sizes)))
+    def __init__(self, graph: Graph, make: Callable[[Graph], Runnable], advice: str = "",
+                 make_sized: Callable[[Graph, Mapping[str, Bounds]], SizedGraph] | None = None,
+                 bounds: Mapping[str, Bounds] = MappingProxyType({})):
+        """`make`: the native code of a graph without named dimensions; `make_sized`: that for all sizes, in bounds;
+        `advice`: what to do where the sizes are not known yet; `bounds`: those that the user gave."""
         self.graph, self._advice, self.static = graph, advice, not graph.dim_names
+        self._make_sized, self._bounds, self._opened = make_sized, bounds, self.static or make_sized is None
+        self._sized: SizedGraph | None = None
+        self._apart: Specialised[Runnable] = Specialised(lambda **sizes: make(bind_graph(graph, sizes)))
+        self._together: Specialised[Runnable] = Specialised(lambda **sizes: self.sized.at(**sizes), KEPT_SIZES)
+        self._by_shapes: dict[tuple[object, ...], Runnable] = {}
+        self._last: Runnable | None = None
+        self.why_not = ""           # each size needs a program of its own; empty where that is not so
 
     def __repr__(self) -> str:
         sizes = "" if self.static else f", for each size of {', '.join(sorted(self.graph.dim_names))}"
         return f"<compiled {self.graph.heading}{sizes}>"
 
     def __call__(self, *args: np.ndarray, **named: Any) -> Any:
-        return self.fitting(self._by_name(args) | {k: v for k, v in named.items() if k != "out"})(*args, **named)
+        return self.serving(args, {k: v for k, v in named.items() if k != "out"})(*args, **named)
+
+    def serving(self, args: Sequence[np.ndarray], named: Mapping[str, np.ndarray] = MappingProxyType({})) -> Runnable:
+        """As `fitting`, of arrays in the order of the inputs, and others by name; fast for shapes that have come
+        before."""
+        try:
+            run = self._by_shapes.get(tuple(map(SHAPE, args)))
+        except AttributeError:                              # no arrays: the long way has words for it
+            run = None
+        if run is None:
+            return self.fitting(self._by_name(args) | named)
+        self._last = run
+        return run
+
+    def at(self, **sizes: int) -> Runnable:
+        """The native code for these sizes."""
+        sized = self.sized
+        table = self._together if sized is not None and sized.serves(sizes) else self._apart
+        self._last = run = table.at(**sizes)
+        return run
 
     def fitting(self, arrays: Mapping[str, np.ndarray]) -> Runnable:
         """The native code for the sizes of these arrays. GraphError where one is missing or of another type."""
-        return self.at() if self.static else self.at(**self._sizes(arrays))
+        if self.static:
+            return self.at()
+        run = self.at(**self._sizes(arrays))
+        if run in self._together.kept:
+            if len(self._by_shapes) >= KEPT_SIZES:
+                self._by_shapes.clear()
+            self._by_shapes[tuple(np.shape(arrays[v.name]) for v in self.graph.inputs)] = run
+        return run
+
+    @property
+    def sized(self) -> SizedGraph | None:
+        """The program for all sizes, if there can be one; `why_not` says why there is none."""
+        if not self._opened:
+            try:
+                self._sized = self._make_sized(self.graph, self._bounds)
+            except Unsized as reason:
+                self.why_not = reason.text
+            self._opened = True
+        return self._sized
+
+    @property
+    def last(self) -> Runnable | None:
+        """That for the sizes used last."""
+        return self._last
+
+    @property
+    def kept(self) -> tuple[Runnable, ...]:
+        """All that is kept."""
+        return (*self._together.kept, *self._apart.kept)
+
+    def release(self) -> None:
+        """Gives back the memory that calls have used."""
+        for run in self.kept:
+            run.release()
 
     def used(self) -> Runnable:
         """The native code for the sizes used last."""
         if self.static:
             return self.at()
-        if self.last is None:
+        if self._last is None:
             raise GraphError(f"the sizes of {', '.join(sorted(self.graph.dim_names))} are not known before the first "
                              f"call{self._advice}", user_loc())
-        return self.last
+        return self._last
 
     @property
     def memory(self) -> Memory | None:
-        """Bytes by purpose, for the sizes used last; the oracle knows none."""
-        return self.used().memory
+        """Bytes by purpose, as formulas in the sizes; of programs for each size, for those used last. The oracle knows
+        none."""
+        return self.sized.memory if self.sized else self.used().memory
 
     def dump(self, stage: str = "graph") -> str:
-        """The text of a stage; those after "graph" are of the sizes used last."""
-        return print_graph(self.graph) if stage == "graph" else self.used().dump(stage)
+        """The text of a stage; those after "graph" are of the program for all sizes, or for those used last."""
+        if stage == "graph":
+            return print_graph(self.graph)
+        return self.sized.compilation.text(stage) if self.sized else self.used().dump(stage)
 
     def explain(self) -> str:
-        """As of the compiled function for the sizes used last."""
-        return self.used().explain()
+        """As of the compiled function, for all sizes or for those used last."""
+        if self.sized:
+            return self.sized.compilation.explain()
+        each = f"each size has a program of its own: {self.why_not}\n\n" if self.why_not else ""
+        return each + self.used().explain()
 
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
         """As of the compiled function for the sizes of these arrays."""
         return self.fitting(self._by_name(arrays)).profile(*arrays, runs=runs)
 
-    def _by_name(self, arrays: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    def _by_name(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip((v.name for v in self.graph.inputs), arrays))
 
     def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -114,7 +188,13 @@ class SpecialisedGraph(Specialised[Runnable], Shown):
             given = [np.asarray(arrays[v.name]) for v in inputs]
             types = [TensorType(dtype_of(a), a.shape) for a in given]
             sizes = solve_dims([(v.name, v.type, type) for v, type in zip(inputs, types)])
-            return {name: static_dim(size) for name, size in sizes.items()}
+            found = {name: static_dim(size) for name, size in sizes.items()}
+            for name, size in found.items():
+                if size not in self._bounds.get(name, ANY_SIZE):
+                    bounds = self._bounds[name]
+                    raise GraphError(f"{name} is {size} here, but {self.graph.name} was compiled for {name}="
+                                     f"({bounds.low}, {bounds.high})")
+            return found
         except GraphError as error:
             raise error.at(user_loc()) from None
 

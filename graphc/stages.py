@@ -14,7 +14,7 @@ from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.program import LoopProgram
 from graphc.codegen.scratch_layout import callers_first
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dims
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.memory.derived_state import DerivedState
@@ -66,7 +66,7 @@ class Emitted:
     """The program as LLVM IR; `sizes` are what the table of sizes that it reads must hold."""
     llvm: str
     target: Target
-    sizes: tuple[Dim, ...] = ()
+    sizes: Dims = ()                # what the code needs of sizes that come with the call, in the order of its table
 
     def text(self) -> str:
         return self.llvm

@@ -25,7 +25,7 @@ from graphc.evaluation import (
     prediction,
     weight,
 )
-from graphc.execute import Runnable, on_state
+from graphc.execute import Runnable, on_state, sized_on_state
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of
@@ -101,7 +101,9 @@ class TrainStep(Shown):
     def _forget(self) -> None:
         """Without native code: as made, and as copied or pickled."""
         # made by functions of what the step has, not by its methods: a step that nobody needs is gone at once
-        self._programs = SpecialisedGraph(self.graph, partial(on_state, self._function, self.state, self._threads))
+        self._programs = SpecialisedGraph(
+            self.graph, partial(on_state, self._function, self.state, self._threads),
+            make_sized=partial(sized_on_state, self._function, self.state, self._threads))
         self._evaluations: Specialised[Runnable] = Specialised(
             partial(evaluation_program, self._objective, self.state, self._seed, self._threads))
         self._fixed: Runnable | None = None
@@ -231,7 +233,7 @@ class TrainStep(Shown):
         if not self._called:
             started(self)
             self._called = True
-        run = self._programs.fitting(dict(zip(self._types, arrays)))
+        run = self._programs.serving(arrays)
         if self._programs.static:
             self._fixed = run
         return run

@@ -3,6 +3,8 @@ included; and no kernel counts on what memory held before.
 """
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,7 +54,7 @@ def same_bits_for_any_number_of_threads(request, monkeypatch):
     def settled(self):
         made = []
         for n in THREADS if self.program.derived else ():
-            frame = self._new_frame(n)
+            frame = self._new_frame(replace(self._layout, threads=n))
             frame.prepare(0, 0)
             self._derive(frame)
             made.append([a.copy() for a in self.state.derived])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from graphc.ir.contraction import Contraction
+from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
 
 # uses of each loaded element (rows of a weight's product, terms of a sum) from which on arithmetic dominates
@@ -22,14 +23,14 @@ def batching_gains(node: Node, varying: Set[Value]) -> bool:
     c = _contraction(node)
     x, y = (v in varying for v in node.inputs)
     if x and y:
-        return c.flops < SMALL_FLOPS
-    return c.extent(c.m if x else c.n) < REUSE
+        return typical(c.flops) < SMALL_FLOPS
+    return typical(c.extent(c.m if x else c.n)) < REUSE
 
 
 def summing_gains(node: Node) -> bool:
     """The sum over steps of a product as one product, instead of a carried sum that every step reads and writes."""
     c = _contraction(node)
-    return c.extent(c.k) < REUSE
+    return typical(c.extent(c.k)) < REUSE
 
 
 def _contraction(node: Node) -> Contraction:

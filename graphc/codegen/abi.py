@@ -28,7 +28,7 @@ class Context(Struct):
     status = Field(I64)             # STATUS_OK, or the least `failure_code` of all failed checks
     cancel = Field(I64)             # above 0 asks gc_main to return early; COMMITTED: it writes state, and ends first
     profile = Field(Ptr)            # of an instrumented program: pairs of i64, nanoseconds and calls of each call site
-    sizes = Field(Ptr)              # of a program that serves all sizes: those that it works with, i64 each
+    sizes = Field(Ptr)              # of a program for sizes that come with the call: i64, what its code needs of them
 
 
 FIELDS = Context.fields

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim, largest, product_of, static_dim, static_shape
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,14 @@ class AxisMap:
     def dims(self) -> tuple[int, ...]:
         return tuple(dim for _, dim in self.terms)
 
-    def span(self, sizes: Sequence[int]) -> tuple[int, int]:
+    def span(self, sizes: Sequence[Dim]) -> tuple[Dim, Dim]:
         """Smallest and largest undivided index over dims of the given sizes (all > 0)."""
-        low = self.offset + sum(min(0, c * (sizes[d] - 1)) for c, d in self.terms)
-        high = self.offset + sum(max(0, c * (sizes[d] - 1)) for c, d in self.terms)
+        low: Dim = self.offset
+        high: Dim = self.offset
+        for c, d in self.terms:
+            step = c * (sizes[d] - 1)
+            above = largest(0, step)
+            low, high = low + (step - above), high + above
         return low, high
 
     def __str__(self) -> str:
@@ -59,7 +63,7 @@ Maps = tuple[AxisMap, ...]
 @dataclass(frozen=True)
 class Contraction:
     """sizes[d] is the extent of dim d; batch, m, n, k part the dims; a, b, out have one map per tensor axis."""
-    sizes: tuple[int, ...]
+    sizes: tuple[Dim, ...]
     batch: tuple[int, ...]
     m: tuple[int, ...]
     n: tuple[int, ...]
@@ -76,13 +80,13 @@ class Contraction:
         _check_dims(self.b, set(self.batch + self.n + self.k), "b")
         _check_dims(self.out, set(self.batch + self.m + self.n), "out")
 
-    def extent(self, dims: Sequence[int]) -> int:
-        return prod(self.sizes[d] for d in dims)
+    def extent(self, dims: Sequence[int]) -> Dim:
+        return product_of(self.sizes[d] for d in dims)
 
     @property
-    def flops(self) -> int:
+    def flops(self) -> Dim:
         """Multiplications and additions, terms that meet padding included."""
-        return 2 * prod(self.sizes)
+        return 2 * product_of(self.sizes)
 
     @property
     def swapped(self) -> Contraction:
@@ -94,12 +98,13 @@ class Contraction:
 
         Elements of the output that no dims map to (phases of a strided gradient) are 0.
         """
-        left = _gather(a, self.a, self.sizes, self.batch + self.m + self.k)
-        right = _gather(b, self.b, self.sizes, self.batch + self.k + self.n)
+        sizes = static_shape(self.sizes)
+        left = _gather(a, self.a, sizes, self.batch + self.m + self.k)
+        right = _gather(b, self.b, sizes, self.batch + self.k + self.n)
         order = self.batch + self.m + self.n
         sums = np.einsum(left, self.batch + self.m + self.k, right, self.batch + self.k + self.n, order, optimize=True)
         out = np.zeros(shape, np.result_type(a, b))
-        out[_indices(self.out, self.sizes, order, shape)[0]] = sums if self.out else sums.reshape(())
+        out[_indices(self.out, sizes, order, shape)[0]] = sums if self.out else sums.reshape(())
         return out
 
     def __str__(self) -> str:
@@ -146,14 +151,13 @@ def _gather(t: np.ndarray, maps: Maps, sizes: Sequence[int], order: Sequence[int
 
 # --- the usual contractions ---------------------------------------------------------------------------------------
 
-def matmul(a: Sequence[int], b: Sequence[int]) -> Contraction:
+def matmul(a: Sequence[Dim], b: Sequence[Dim]) -> Contraction:
     """a[..., M, K] @ b[..., K, N] -> out[..., M, N]; leading axes broadcast like numpy's (shapes are taken to fit)."""
     rank = max(len(a), len(b)) - 2
-    lead = [max(_lead(a, rank, i), _lead(b, rank, i)) if 0 not in (_lead(a, rank, i), _lead(b, rank, i)) else 0
-            for i in range(rank)]
+    lead = [_broadcast(_lead(a, rank, i), _lead(b, rank, i)) for i in range(rank)]
     m, n, k = rank, rank + 1, rank + 2
 
-    def operand(shape: Sequence[int], *last: int) -> Maps:
+    def operand(shape: Sequence[Dim], *last: int) -> Maps:
         own = range(rank - (len(shape) - 2), rank)
         return tuple(axis() if _lead(shape, rank, i) == 1 and lead[i] != 1 else axis(i)
                      for i in own) + tuple(map(axis, last))
@@ -161,23 +165,27 @@ def matmul(a: Sequence[int], b: Sequence[int]) -> Contraction:
                        operand(a, m, k), operand(b, k, n), tuple(axis(i) for i in (*range(rank), m, n)))
 
 
-def _lead(shape: Sequence[int], rank: int, i: int) -> int:
+def _lead(shape: Sequence[Dim], rank: int, i: int) -> Dim:
     """Size of leading axis i of `rank`, 1 where the tensor has fewer."""
     j = i - (rank - (len(shape) - 2))
     return shape[j] if j >= 0 else 1
 
 
+def _broadcast(a: Dim, b: Dim) -> Dim:
+    return b if a == 1 else a
+
+
 @dataclass(frozen=True)
 class Window:
     """How a convolution walks one spatial axis; `pad` is (before, after)."""
-    size: int
+    size: Dim
     kernel: int
     stride: int = 1
     dilation: int = 1
     pad: tuple[int, int] = (0, 0)
 
     @property
-    def out(self) -> int:
+    def out(self) -> Dim:
         return (self.size + sum(self.pad) - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
 
     @property
@@ -193,7 +201,7 @@ class Window:
         return AxisMap(((1, image_dim), (-self.dilation, kernel_dim)), self.pad[0], self.stride, True)
 
 
-def conv(batch: int, channels: int, features: int, windows: Sequence[Window], groups: int = 1) -> Contraction:
+def conv(batch: Dim, channels: int, features: int, windows: Sequence[Window], groups: int = 1) -> Contraction:
     """x[N, C, *image] * w[F, C/groups, *kernel] -> y[N, F, *out], as torch.nn.Conv: correlation, F and C divided among
     groups."""
     r = len(windows)
@@ -207,7 +215,7 @@ def conv(batch: int, channels: int, features: int, windows: Sequence[Window], gr
                        (axis(n), _grouped(g, f, sizes), *map(axis, out)))
 
 
-def conv_input_gradient(batch: int, channels: int, features: int, windows: Sequence[Window],
+def conv_input_gradient(batch: Dim, channels: int, features: int, windows: Sequence[Window],
                         groups: int = 1) -> Contraction:
     """dy[N, F, *out] and w[F, C/groups, *kernel] -> dx[N, C, *image]."""
     r = len(windows)
@@ -221,7 +229,7 @@ def conv_input_gradient(batch: int, channels: int, features: int, windows: Seque
                        (axis(n), _grouped(g, c, sizes), *map(axis, image)))
 
 
-def conv_weight_gradient(batch: int, channels: int, features: int, windows: Sequence[Window],
+def conv_weight_gradient(batch: Dim, channels: int, features: int, windows: Sequence[Window],
                          groups: int = 1) -> Contraction:
     """dy[N, F, *out] and x[N, C, *image] -> dw[F, C/groups, *kernel]."""
     r = len(windows)
@@ -235,6 +243,6 @@ def conv_weight_gradient(batch: int, channels: int, features: int, windows: Sequ
                        (_grouped(g, f, sizes), axis(c), *map(axis, kernel)))
 
 
-def _grouped(group: int, dim: int, sizes: Sequence[int]) -> AxisMap:
-    """Channel axis of a grouped tensor: group * channels per group + channel."""
-    return AxisMap(((sizes[dim], group), (1, dim))) if sizes[group] > 1 else axis(dim)
+def _grouped(group: int, dim: int, sizes: Sequence[Dim]) -> AxisMap:
+    """Channel axis of a grouped tensor: group * channels per group + channel. Channels are numbers."""
+    return AxisMap(((static_dim(sizes[dim]), group), (1, dim))) if static_dim(sizes[group]) > 1 else axis(dim)

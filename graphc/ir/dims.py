@@ -7,11 +7,11 @@ polynomials as names are. A comparison that holds for some sizes within the boun
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd, prod
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -31,8 +31,8 @@ class Atom(str):
     high: int | None                # None: no bound is known
     typical: int
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        """Its value where the names have these sizes."""
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        """Its value where the names have these sizes; `values`: of atoms, each computed once."""
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ class SizeName(Atom):
     def _facts(self) -> tuple[int, int | None, int]:
         return self.low, self.high, self.typical
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         return sizes[str(self)]
 
     def __reduce__(self) -> tuple[type[SizeName], tuple[str, int, int | None, int]]:
@@ -88,8 +88,8 @@ class Quotient(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return evaluate(self.dividend, sizes) // self.divisor
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return _evaluate(self.dividend, values, sizes) // self.divisor
 
     def __reduce__(self) -> tuple[type[Quotient], tuple[Poly, int]]:
         return Quotient, (self.dividend, self.divisor)
@@ -118,11 +118,38 @@ class Largest(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return max(evaluate(i, sizes) for i in self.items)
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return max([_evaluate(i, values, sizes) for i in self.items])
 
     def __reduce__(self) -> tuple[type[Largest], tuple[tuple[Dim, ...]]]:
         return Largest, (self.items,)
+
+
+class Named(Atom):
+    """A size under a name of its own, such as an offset in memory: long formulas are made of short ones. Itself and no
+    other of that name."""
+
+    def __new__(cls, name: str, size: Poly) -> Named:
+        made = super().__new__(cls, name)
+        made.size, made.low, made.high, made.typical = size, lower(size), upper(size), typical(size)
+        return made
+
+    size: Poly
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return _evaluate(self.size, values, sizes)
+
+    def __reduce__(self) -> tuple[type[Named], tuple[str, Poly]]:
+        return Named, (str(self), self.size)
 
 
 @dataclass(frozen=True)
@@ -205,6 +232,12 @@ class Poly:
         return all(isinstance(name, Atom) for monomial, _ in self.terms for name in monomial)
 
     @property
+    def is_maximum(self) -> bool:
+        """Whether it is the greatest of some sizes, and nothing else."""
+        (monomial, c), *others = self.terms
+        return not others and c == 1 and len(monomial) == 1 and isinstance(monomial[0], Largest)
+
+    @property
     def names(self) -> frozenset[str]:
         return frozenset(name for monomial, _ in self.terms for name in monomial)
 
@@ -252,9 +285,35 @@ def typical(dim: Dim) -> int:
 
 def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
     """The value where the names have these sizes."""
+    return _evaluate(dim, {}, sizes)
+
+
+def evaluate_all(dims: Iterable[Dim], sizes: Mapping[str, int]) -> list[int]:
+    """The values of several; what they share is computed once."""
+    values: dict[Atom, int] = {}
+    return [_evaluate(dim, values, sizes) for dim in dims]
+
+
+def _evaluate(dim: Dim, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
     if isinstance(dim, int):
         return dim
-    return sum(c * prod(cast(Atom, name).evaluated(sizes) for name in m) for m, c in dim.terms)
+    total = 0
+    for monomial, product in dim.terms:
+        for name in cast(tuple[Atom, ...], monomial):
+            value = values.get(name)
+            if value is None:
+                value = values[name] = name.evaluated(values, sizes)
+            product *= value
+        total += product
+    return total
+
+
+def product_of(dims: Iterable[Dim]) -> Dim:
+    """The product; 1 of none."""
+    total: Dim = 1
+    for dim in dims:
+        total = total * dim
+    return total
 
 
 def ceil_div(dim: Dim, divisor: int) -> Dim:
@@ -269,11 +328,25 @@ def round_up(dim: Dim, multiple: int) -> Dim:
 
 def largest(*items: Dim) -> Dim:
     """The greatest; of sizes that are not known, an atom."""
+    if all(isinstance(item, int) for item in items):
+        return max(cast(tuple[int, ...], items))
     kept: list[Dim] = []
     for item in dict.fromkeys(items):
         if not any(_at_least(other, item) for other in kept):
             kept = [other for other in kept if not _at_least(item, other)] + [item]
     return kept[0] if len(kept) == 1 else Poly((((Largest(tuple(kept)),), 1),))
+
+
+def named(name: str, size: Dim) -> Dim:
+    """The size under a name, unless it is a number or short."""
+    if isinstance(size, int) or len(size.terms) == 1 and not any(isinstance(n, Largest) for n in size.names):
+        return size
+    return Poly((((Named(name, size),), 1),))
+
+
+def smallest(a: Dim, b: Dim) -> Dim:
+    """The least of two."""
+    return a + b - largest(a, b)
 
 
 def lower(dim: Dim) -> int:
@@ -298,6 +371,65 @@ def is_nonnegative(dim: Dim) -> bool:
         return True
     return any(proof(dim, name) for name in sorted(dim.names, key=len, reverse=True)
                if (proof := PROOFS.get(type(name))) is not None)
+
+
+def size_names(dim: Dim) -> frozenset[SizeName]:
+    """The names that the value depends on, also inside quotients and maxima."""
+    if isinstance(dim, int):
+        return frozenset()
+    found: set[SizeName] = set()
+    for name in dim.names:
+        found |= {name} if isinstance(name, SizeName) else _names_in(name)
+    return frozenset(found)
+
+
+def _names_in(atom: str) -> frozenset[SizeName]:
+    parts = PARTS[type(atom)](atom)
+    return frozenset().union(*map(size_names, parts))
+
+
+FORMULAS = 8                        # among which a maximum is shown
+
+
+def expanded(dim: Dim) -> list[Dim]:
+    """Formulas without maxima and names for parts, of which the value is the greatest; `dim` alone if they are many."""
+    found = _alternatives(dim)
+    return found if len(found) <= FORMULAS else [dim]
+
+
+def _alternatives(dim: Dim) -> list[Dim]:
+    sums: list[Dim] = [0]
+    for monomial, c in dim.terms if isinstance(dim, Poly) else (((), dim),):
+        factor: Dim = c
+        choices: list[Dim] = [1]
+        for name in monomial:
+            if c > 0 and len(choices) == 1 and isinstance(name, (Named, Largest)):
+                choices = _alternatives(name.size) if isinstance(name, Named) else _greatest(
+                    [a for item in name.items for a in _alternatives(item)])
+            else:
+                factor = factor * Poly((((name,), 1),))
+        sums = _greatest([s + choice * factor for s in sums for choice in choices])
+        if len(sums) > FORMULAS:
+            return [dim]
+    return sums
+
+
+def _greatest(items: Sequence[Dim]) -> list[Dim]:
+    """Those that may be the greatest."""
+    best = largest(*items)
+    return list(cast(Largest, next(iter(best.names))).items) if isinstance(best, Poly) and best.is_maximum else [best]
+
+
+def allowed(dim: Dim) -> bool:
+    """Whether a shape rule that wants `dim` to be at least 0 lets it pass: plain names do, of which nothing is known
+    yet. Unsized, with `dim` as condition, where that depends on open sizes."""
+    if isinstance(dim, int) or not dim.is_open:
+        return not isinstance(dim, int) or dim >= 0
+    if is_nonnegative(dim):
+        return True
+    if is_nonnegative(dim * -1 - 1):
+        return False
+    raise Unsized(f"{dim} must not be below 0, which depends on the sizes", condition=dim)
 
 
 def sign_of(dim: Dim) -> int | None:
@@ -416,6 +548,12 @@ def _by_quotient(dim: Poly, name: str) -> bool:
     return is_nonnegative(-factor) and is_nonnegative(factor * q.dividend + rest * q.divisor)
 
 
+def _by_named(dim: Poly, name: str) -> bool:
+    """The proof in which a name is replaced by its formula."""
+    parts = _linear_in(dim, name)
+    return parts is not None and is_nonnegative(parts[0] * cast(Named, name).size + parts[1])
+
+
 def _by_largest(dim: Poly, name: str) -> bool:
     """The proof in which a maximum is replaced by one of its items, or by each."""
     items, parts = cast(Largest, name).items, _linear_in(dim, name)
@@ -427,7 +565,10 @@ def _by_largest(dim: Poly, name: str) -> bool:
     return is_nonnegative(-factor) and all(is_nonnegative(factor * item + rest) for item in items)
 
 
-PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest}
+PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest, Named: _by_named}
+
+PARTS: dict[type, Callable[[Any], Sequence[Dim]]] = {
+    Quotient: lambda atom: (atom.dividend,), Largest: lambda atom: atom.items, Named: lambda atom: (atom.size,)}
 
 
 def _at_least(a: Dim, b: Dim) -> bool:

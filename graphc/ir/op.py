@@ -167,6 +167,11 @@ class Op:
         """
         raise GraphError(f"{self.name} has no gradient; wrap its argument in stop_gradient if none should flow")
 
+    def size_conditions(self, *ins: TensorType) -> tuple[Dim, ...]:
+        """What must be at least 0, beyond what the shape rule says of sizes that are not numbers: looked at when a call
+        brings them."""
+        return ()
+
     def cost(self, *ins: TensorType) -> Cost:
         outs = as_tuple(self.infer(*ins))
         return Cost(sum(t.size for t in outs), sum(t.nbytes for t in ins + outs))
@@ -243,6 +248,17 @@ def require(condition: bool, text: str) -> None:
     """Guard of shape rules: the user's mistake, worded."""
     if not condition:
         raise GraphError(text)
+
+
+def is_symbolic(value: object) -> bool:
+    """Whether an operator, or an attribute, has named dimensions, its regions' own included."""
+    if isinstance(value, Op):
+        return any(map(is_symbolic, vars(value).values()))
+    if isinstance(value, Graph):
+        return not all(v.type.is_static for v in value.arguments) or any(is_symbolic(n.op) for n in value.nodes)
+    if isinstance(value, tuple):
+        return any(map(is_symbolic, value))
+    return isinstance(value, Poly) or isinstance(value, TensorType) and not value.is_static
 
 
 def _bind_attribute(value: object, values: Mapping[str, Dim]) -> object:

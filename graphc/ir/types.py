@@ -96,6 +96,11 @@ class TensorType:
         return all(isinstance(d, int) for d in self.shape)
 
     @property
+    def is_known(self) -> bool:
+        """Whether every dimension is a number, or a size of which bounds are known."""
+        return all(isinstance(d, int) or d.is_open for d in self.shape)
+
+    @property
     def names(self) -> frozenset[str]:
         return frozenset().union(*(d.names for d in self.shape if isinstance(d, Poly)))
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphc.errors import GraphError, InternalError, Loc
+from graphc.ir.dims import lower
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.op import Composite, Op, as_tuple
 from graphc.ir.ops.fused import Fused
 from graphc.ir.room import ROOM, check_room
-from graphc.ir.types import TensorType, static_dim, static_shape
+from graphc.ir.types import TensorType
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,15 @@ def check_compilable(graph: Graph) -> None:
         for _, region in regions(node.op):
             check_compilable(region)
     values = (*graph.arguments, *(v for node in graph.nodes for v in node.outputs))
-    if sum([static_dim(v.type.nbytes) for v in values]) > ROOM:
+    if lower(sum([v.type.nbytes for v in values])) > ROOM:
         raise GraphError(f"{graph.name} needs more memory than there is")
 
 
 def _check_bound(what: str, t: TensorType, loc: Loc | None = None) -> None:
-    if not t.is_static:
+    if not t.is_known:
         raise GraphError(f"{what} is {t}, but the sizes of {', '.join(sorted(t.names))} are not given, for example "
                          f"{min(t.names)}=64", loc)
-    if any(d < 0 for d in static_shape(t.shape)):
+    if any(d < 0 for d in t.shape):
         raise GraphError(f"{what} is {t}, which has a negative dimension: a size that was given for a name is too "
                          "small", loc)
     check_room(what, t, loc)
@@ -83,5 +84,5 @@ def _check_types(node: Node, stage: Stage) -> None:
     actual = tuple(v.type for v in node.outputs)
     if types != actual:
         raise InternalError(f"has types {actual}, its operator says {types}", stage.name, repr(node))
-    if not stage.symbolic and not all(t.is_static for t in types):
+    if not stage.symbolic and not all(t.is_known for t in types):
         raise InternalError(f"a dimension of {types} is not bound", stage.name, repr(node))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
+from graphc.ir.dims import Dim, Dims, largest
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.image import CHANNEL_AXIS
 from graphc.ir.ops.conv import ConvOp
@@ -25,14 +26,14 @@ Order = tuple[int, ...]
 class Slot:
     """A part of the result of `whole`, which has `strides` in memory: from index `start` on, on each axis."""
     whole: Node
-    start: tuple[int, ...]
-    strides: tuple[int, ...]
+    start: Dims
+    strides: Dims
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> Dim:
         """Of the memory of the whole."""
         v, = self.whole.outputs
-        return max(n * step for n, step in zip(v.type.shape, self.strides)) * v.type.dtype.itemsize
+        return largest(*(n * step for n, step in zip(v.type.shape, self.strides))) * v.type.dtype.itemsize
 
     def place(self, part: Value, buffer: Buffer) -> Place:
         """Where the part lies in the memory of the whole."""

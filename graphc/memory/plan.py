@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
+from graphc.ir.dims import Dim, Dims, largest
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.printer import print_graph
 from graphc.ir.types import DType
@@ -25,9 +26,9 @@ class Buffer:
     argument, the same in every trip of the loop; of state, never written by the program.
     """
     space: str
-    nbytes: int
+    nbytes: Dim
     slot: int = 0
-    offset: int = 0
+    offset: Dim = 0
     fixed: bool = False
 
     def __str__(self) -> str:
@@ -39,9 +40,9 @@ class Place:
     """A value's elements: element [0, 0, …] is `offset` elements into the buffer."""
     buffer: Buffer
     dtype: DType
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    offset: int = 0
+    shape: Dims
+    strides: Dims
+    offset: Dim = 0
 
     @property
     def view(self) -> ViewType:
@@ -71,11 +72,11 @@ class Place:
         """Whether the elements lie relative to the first as those of the other place do."""
         return self.shape == other.shape and (0 in self.shape or same_strides(self.shape, self.strides, other.strides))
 
-    def element(self, i: int = 0) -> "Place":
+    def element(self, i: Dim = 0) -> "Place":
         """Of arrays stacked along the first axis, number i."""
         return Place(self.buffer, self.dtype, self.shape[1:], self.strides[1:], self.offset + i * self.strides[0])
 
-    def elements(self, first: int, count: int) -> "Place":
+    def elements(self, first: int, count: Dim) -> "Place":
         """Some of the arrays stacked along the first axis."""
         return Place(self.buffer, self.dtype, (count, *self.shape[1:]), self.strides,
                      self.offset + first * self.strides[0])
@@ -138,7 +139,7 @@ class Plan:
     scratch: Mapping[Node, Buffer] = field(default_factory=dict)
     packed: Mapping[Node, Buffer] = field(default_factory=dict)
     regions: Mapping[Node, Region] = field(default_factory=dict)
-    arena_bytes: int = 0
+    arena_bytes: Dim = 0
     assembled: frozenset[Node] = frozenset()
     borders: Mapping[Value, Node] = field(default_factory=dict)
 
@@ -214,9 +215,9 @@ class ProgramPlan:
         return (kernel for plan in self.plans for kernel in plan.scheduled())
 
     @property
-    def arena_bytes(self) -> int:
+    def arena_bytes(self) -> Dim:
         """`prepare` runs before the call, in the same arena."""
-        return max(plan.arena_bytes for plan in self.plans)
+        return largest(*(plan.arena_bytes for plan in self.plans))
 
     def text(self) -> str:
         return "\n\n".join(text for plan in self.plans for text in plan.texts())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from graphc.ir.dims import Dim, ceil_div, largest, named, typical
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
@@ -140,7 +141,7 @@ def _plan_cond(planner: Planner, node: Node, stored: Stored) -> Region:
     results = [stored.places[v] for v in node.outputs]
     plans = {name: planner.body(graph, captured, results)
              for name, graph in (("then_body", node.op.then_body), ("else_body", node.op.else_body))}
-    return Region(plans, Buffer("arena", max(p.arena_bytes for p in plans.values())))
+    return Region(plans, Buffer("arena", largest(*(p.arena_bytes for p in plans.values()))))
 
 
 def _plan_while(planner: Planner, node: Node, stored: Stored) -> Region:
@@ -150,7 +151,7 @@ def _plan_while(planner: Planner, node: Node, stored: Stored) -> Region:
     go = Place.dense(op.cond_body.outputs[0], Buffer("arena", op.cond_body.outputs[0].type.nbytes))
     new = [replace(p, buffer=Buffer("arena", v.type.nbytes), offset=0) for v, p in zip(op.body.outputs, carries)]
     plans = {"cond_body": planner.body(op.cond_body, places, [go]), "body": planner.body(op.body, places, new)}
-    return Region(plans, Buffer("arena", max(p.arena_bytes for p in plans.values())), (go, *new))
+    return Region(plans, Buffer("arena", largest(*(p.arena_bytes for p in plans.values()))), (go, *new))
 
 
 REGION_PLANNERS: dict[type[Op], Callable[[Planner, Node, Stored], Region]] = {
@@ -194,7 +195,7 @@ class BufferSharing:
                 sharing.live[buffer] = (start, max(end, position))
         return sharing
 
-    def allocated(self) -> tuple[dict[Buffer, Buffer], int]:
+    def allocated(self) -> tuple[dict[Buffer, Buffer], Dim]:
         """For each buffer the one that it is, with its offset; the bytes of the arena."""
         offsets, nbytes = assign_offsets(self.live)
         final = {buffer: replace(buffer, offset=offset) for buffer, offset in offsets.items()}
@@ -231,19 +232,45 @@ class BufferSharing:
         return None
 
 
-def assign_offsets(live: Mapping[Buffer, Interval]) -> tuple[dict[Buffer, int], int]:
+def assign_offsets(live: Mapping[Buffer, Interval]) -> tuple[dict[Buffer, Dim], Dim]:
     """Greedy by size (Pisarchyk & Lee, arXiv:2001.03288): the largest first, each at the lowest gap that is free during
-    its life. The buffers' offsets, multiples of 64 bytes, and the bytes of the arena."""
-    buffers = sorted(live, key=lambda b: (-b.nbytes, live[b]))
+    its life. The buffers' offsets, multiples of 64 bytes, and the bytes of the arena.
+
+    Sizes that are not numbers are placed by what is typical; of two buffers that clash the one that lies below then
+    lies below for all sizes, so that the other begins where the last of those below it ends.
+    """
+    buffers = sorted(live, key=lambda b: (-typical(b.nbytes), live[b]))
     starts = np.array([live[b][0] for b in buffers], np.int64)
     ends = np.array([live[b][1] for b in buffers], np.int64)
     low, high = np.zeros(len(buffers), np.int64), np.zeros(len(buffers), np.int64)
     for n, buffer in enumerate(buffers):
-        size = -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
+        size = _padded(typical(buffer.nbytes))
         clash = np.flatnonzero((starts[:n] <= ends[n]) & (ends[:n] >= starts[n]) & (high[:n] > low[:n]))
         low[n] = _lowest_gap(low[clash], high[clash], size)
         high[n] = low[n] + size
-    return dict(zip(buffers, low.tolist())), int(high.max(initial=0))
+    if all(isinstance(b.nbytes, int) for b in buffers):
+        return dict(zip(buffers, low.tolist())), int(high.max(initial=0))
+    below = [np.flatnonzero((starts <= ends[n]) & (ends >= starts[n]) & (high <= low[n]) & (high > low)).tolist()
+             for n in range(len(buffers))]
+    return _stacked(buffers, np.argsort(low, kind="stable").tolist(), [set(b) for b in below])
+
+
+def _stacked(buffers: Sequence[Buffer], order: Sequence[int],
+             below: Sequence[set[int]]) -> tuple[dict[Buffer, Dim], Dim]:
+    """The offsets of buffers, and the end of the last. order: upwards; below: numbers of those that must end before each
+    begins."""
+    offsets: dict[Buffer, Dim] = {}
+    ends: list[Dim] = [0] * len(buffers)
+    for n in order:
+        direct = below[n] - set().union(*(below[k] for k in below[n]))      # these end after those below them
+        offset = named(f"offset{n}", largest(0, *(ends[k] for k in sorted(direct))))
+        offsets[buffers[n]], ends[n] = offset, offset + _padded(buffers[n].nbytes)
+    beneath = set().union(*below)
+    return offsets, named("arena", largest(0, *(end for n, end in enumerate(ends) if n not in beneath)))
+
+
+def _padded(nbytes: Dim) -> Dim:
+    return ceil_div(nbytes, ALIGNMENT) * ALIGNMENT
 
 
 def _lowest_gap(low: np.ndarray, high: np.ndarray, size: int) -> int:

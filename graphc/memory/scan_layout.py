@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.ir.dims import Dim, Dims
 from graphc.ir.ops.control import Scan
 
 
@@ -14,16 +15,16 @@ class ScanLayout:
     slots and the stacked output is a window of them: `windows[j] = (carry, first slot)`; None for an output with memory
     of its own.
     """
-    length: int
+    length: Dim
     reverse: bool
-    slots: tuple[int, ...]
+    slots: Dims
     windows: tuple[tuple[int, int] | None, ...]
 
-    def first(self, carry: int) -> int:
+    def first(self, carry: int) -> Dim:
         """The slot of the initial value."""
         return self.length if self._history(carry) and self.reverse else 0
 
-    def last(self, carry: int) -> int:
+    def last(self, carry: int) -> Dim:
         """The slot of the final value."""
         if self._history(carry):
             return 0 if self.reverse else self.length

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.ir.builder import Rewriter
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Literal, Op
 from graphc.ir.ops.constant import Constant
@@ -245,7 +246,7 @@ def _is_state(buffer: Buffer, slot: int | None = None) -> bool:
     return buffer.space == "state" and slot in (None, buffer.slot)
 
 
-def _stack(v: Value, slots: int) -> Place:
+def _stack(v: Value, slots: Dim) -> Place:
     """Memory for so many arrays like v, dense and row-major."""
     shape = (slots, *v.type.shape)
     return Place(Buffer("arena", slots * v.type.nbytes), v.type.dtype, shape, contiguous_strides(shape))

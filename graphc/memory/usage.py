@@ -1,9 +1,11 @@
 """Bytes that a compiled graph needs, by purpose."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from math import prod
 
+from graphc.ir.dims import Dim, Poly, evaluate, expanded, typical
 from graphc.ir.graph import Value
 from graphc.memory.plan import ProgramPlan
 
@@ -14,26 +16,32 @@ UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 class Memory:
     """All in bytes. `scratch` is per thread; `arena` is what one call in flight needs besides; `derived` is made from
     the state (packed or folded weights) and kept while that does not change.
+
+    Of a program for sizes that come with each call these are formulas in the names of the sizes, which print as such:
+    `at(B=8, T=128)` are the bytes of a call with these sizes.
     """
-    arena: int
-    scratch: int
-    consts: int
-    state: int
-    inputs: int
-    outputs: int
-    derived: int = 0
+    arena: Dim
+    scratch: Dim
+    consts: Dim
+    state: Dim
+    inputs: Dim
+    outputs: Dim
+    derived: Dim = 0
 
     @staticmethod
-    def of(plan: ProgramPlan, scratch: int, state: Sequence[Value], derived: int) -> "Memory":
+    def of(plan: ProgramPlan, scratch: Dim, state: Sequence[Value], derived: Dim) -> Memory:
         """Of a program with these bytes of scratch for each thread, whose own state arrays are `state`, and from which
         it makes and keeps so many bytes."""
         graph = plan.main.graph
-        size = lambda values: sum(v.type.nbytes for v in values)
-        return Memory(plan.arena_bytes, scratch, plan.constants.nbytes, size(state), size(graph.inputs),
-                      size(graph.outputs), derived)
+        return Memory(plan.arena_bytes, scratch, plan.constants.nbytes, _size(state), _size(graph.inputs),
+                      _size(graph.outputs), derived)
+
+    def at(self, **sizes: int) -> Memory:
+        """The bytes for these sizes of the named dimensions."""
+        return Memory(*(evaluate(getattr(self, f.name), sizes) for f in fields(self)))
 
     @property
-    def total(self) -> int:
+    def total(self) -> Dim:
         """With one thread and one call in flight."""
         return self.arena + self.scratch + self.consts + self.state + self.derived + self.inputs + self.outputs
 
@@ -43,9 +51,30 @@ class Memory:
         return "memory: " + ", ".join(f"{name} {human(n)}" for name, n in rows)
 
 
-def human(nbytes: float) -> str:
-    """1536 -> "1.5 KB"."""
+def human(nbytes: Dim | float) -> str:
+    """1536 -> "1.5 KB"; 1536 * B + 64 -> "1.5 KB · B + 64 B"; "max(…)" of formulas of which each may be the largest."""
+    if isinstance(nbytes, Poly):
+        sums = [" + ".join(_term(c, m) for m, c in _by_weight(s)) for s in expanded(nbytes)]
+        return sums[0] if len(sums) == 1 else f"max({', '.join(sums)})"
     unit = 0
     while nbytes >= 1024 and unit < len(UNITS) - 1:
         nbytes, unit = nbytes / 1024, unit + 1
     return f"{nbytes:.0f} {UNITS[unit]}" if unit == 0 else f"{nbytes:.1f} {UNITS[unit]}"
+
+
+def _by_weight(dim: Dim) -> Iterable[tuple[tuple[str, ...], int]]:
+    """The terms, those first that weigh most for typical sizes."""
+    terms = dim.terms if isinstance(dim, Poly) else (((), dim),)
+    return sorted(terms, key=lambda term: -abs(term[1]) * prod(typical(_alone(n)) for n in term[0]))
+
+
+def _alone(name: str) -> Poly:
+    return Poly((((name,), 1),))
+
+
+def _term(coefficient: int, names: tuple[str, ...]) -> str:
+    return " · ".join([human(coefficient), *map(str, names)])
+
+
+def _size(values: Iterable[Value]) -> Dim:
+    return sum(v.type.nbytes for v in values)

@@ -12,8 +12,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim, lower, typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
@@ -45,7 +47,7 @@ class _Checker:
     plan: Plan
     given: Sequence[Place]
     wanted: Sequence[Place]
-    rooms: dict[object, list[tuple[int, int]]] = field(default_factory=dict)    # bytes of arrays around it
+    rooms: dict[object, list[tuple[Dim, Dim]]] = field(default_factory=dict)    # bytes of arrays around it
 
     def check(self) -> None:
         self.handed_over()
@@ -112,11 +114,11 @@ class _Checker:
     def scan(self, node: Node) -> None:
         op, layout, slots = node.op, scan_layout(node.op), self.plan.regions[node].loop
         stacks = self.places(node.inputs)[op.carries:op.carries + op.xs] + self.places(node.outputs)[op.carries:]
-        trips = sorted({0, 1, 2, op.length - 1} & set(range(op.length)))
         for c, place in enumerate(slots):
-            used = [(layout.slot(c, t, t % 2, after=False), layout.slot(c, t, t % 2, after=True)) for t in trips]
+            used = [(layout.slot(c, t, t % 2, after=False), layout.slot(c, t, t % 2, after=True))
+                    for t in _trips(op.length)]
             all_slots = {layout.first(c), layout.last(c), *sum(used, ())}
-            if any(before == after for before, after in used) or not all_slots <= set(range(place.shape[0])):
+            if any(before == after for before, after in used) or not all(0 <= s < place.shape[0] for s in all_slots):
                 fail(f"carry {c} is in slots {used} of {place.shape[0]}", node)
         if any(p.shape[0] != op.length for p in stacks):
             fail(f"stacked arrays of another length than {op.length}", node)
@@ -158,19 +160,37 @@ class _Checker:
             for b in (*operands, *self.temporaries(node)):
                 if b.space == "arena" and b.nbytes:
                     used[b] = used.get(b, (at, at))[0], at
-        active: list[tuple[int, int]] = []              # first byte, and that behind the last
-        ends: list[tuple[int, tuple[int, int]]] = []
-        for b, (first, last) in sorted(used.items(), key=lambda item: item[1]):
+        active: list[_InUse] = []
+        ends: list[tuple[int, _InUse]] = []
+        for number, (b, (first, last)) in enumerate(sorted(used.items(), key=lambda item: item[1])):
             while ends and ends[0][0] < first:
                 active.remove(heappop(ends)[1])
-            mine = b.offset, b.offset + b.nbytes
+            mine = _InUse(typical(b.offset), typical(b.offset + b.nbytes), number, b)
             i = bisect_left(active, mine)
-            if i and active[i - 1][1] > mine[0] or i < len(active) and active[i][0] < mine[1]:
+            if i and not active[i - 1].below(mine) or i < len(active) and not mine.below(active[i]):
                 fail(f"{b} of {b.nbytes} bytes overlaps another buffer that is in use", nodes[first])
-            if mine[0] < 0 or mine[1] > self.plan.arena_bytes:
+            if b.offset < 0 or b.offset + b.nbytes > self.plan.arena_bytes:
                 fail(f"{b} of {b.nbytes} bytes leaves the arena of {self.plan.arena_bytes} bytes", nodes[first])
             active.insert(i, mine)
             heappush(ends, (last, mine))
+
+
+class _InUse(NamedTuple):
+    """A buffer in use, in the order of the arena for typical sizes: its first byte, and that behind its last."""
+    first: int
+    end: int
+    number: int
+    buffer: Buffer
+
+    def below(self, other: _InUse) -> bool:
+        """Whether it ends where the other begins or before, whatever the sizes."""
+        return self.buffer.offset + self.buffer.nbytes <= other.buffer.offset
+
+
+def _trips(length: Dim) -> list[Dim]:
+    """The first trips of a loop, and its last."""
+    found: list[Dim] = [t for t in range(3) if t < lower(length)]
+    return found if length - 1 in found or length == 0 else [*found, length - 1]
 
 
 class _Lives:

@@ -10,7 +10,7 @@ import numpy as np
 from graphc.ir.bits import is_uniform
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, regions
-from graphc.ir.op import Op, as_tuple
+from graphc.ir.op import Op, as_tuple, is_symbolic
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.control import Scan, WhileLoop
 from graphc.ir.ops.shape import BroadcastTo
@@ -24,7 +24,7 @@ TRIPS: dict[type[Op], Callable[[Op], int]] = {Scan: lambda op: op.length, WhileL
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Needs bound dimensions. Counting arrays stay (a loop makes them for nothing); results above `max_bytes` stay
+    """Where dimensions are numbers. Counting arrays stay (a loop makes them for nothing); results above `max_bytes` stay
     computed, they would only fill the constants; and so does what numpy would work on for longer than the program."""
     name: ClassVar[str] = "fold_constants"
     max_bytes: int = 4096
@@ -36,7 +36,7 @@ class FoldConstants(Pass):
         for node in graph.nodes:
             if isinstance(node.op, Constant):
                 known[node.outputs[0]] = node.op.value.array
-            elif node.op.opcode is BroadcastTo and node.inputs[0] in known:
+            elif node.op.opcode is BroadcastTo and node.inputs[0] in known and node.outputs[0].type.is_static:
                 known[node.outputs[0]] = node.op.reference(known[node.inputs[0]])
             elif self._foldable(node, known):
                 arrays = as_tuple(node.op.reference(*(known[v] for v in node.inputs)))
@@ -49,7 +49,7 @@ class FoldConstants(Pass):
         return w.done() if folded else graph
 
     def _foldable(self, node: Node, known: dict[Value, np.ndarray]) -> bool:
-        if (isinstance(node.op, Iota) or not all(v in known for v in node.inputs)
+        if (isinstance(node.op, Iota) or not all(v in known for v in node.inputs) or is_symbolic(node.op)
                 or sum(v.type.nbytes for v in node.outputs) > self.max_bytes):
             return False
         return (_evaluations(node.op) <= MAX_EVALUATIONS if regions(node.op)

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value, users
-from graphc.ir.ops.constant import Constant, Iota
+from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.passes.cluster import Cluster, column_refusal, in_graph_order, shape_refusal
 from graphc.passes.fuse_emit import emit
 from graphc.passes.pipeline import Pass
@@ -73,11 +74,11 @@ class Fusion:
 
     # ---- what is copied into its readers
     def _copy(self, node: Node) -> bool:
-        """Scalar constants, counting arrays, and cheap functions of them only."""
+        """Scalar constants, sizes, counting arrays, and cheap functions of them only."""
         if isinstance(node.op, Constant):
             if node.op.value.type.size == 1:
                 self.copied[node] = 0
-        elif isinstance(node.op, Iota):
+        elif isinstance(node.op, (Iota, Dimension)):
             self.copied[node] = 0
         elif node.op.is_elementwise and node.inputs and all(v.node in self.copied for v in node.inputs):
             flops = node.op.element_flops + sum(self.copied[v.node] for v in node.inputs)
@@ -101,7 +102,7 @@ class Fusion:
 
     def _sources(self, node: Node) -> list[Cluster]:
         """The clusters that make its operands, those of the largest operands first."""
-        makers = [(v.type.size, self.of[n]) for v in node.inputs for n in self._makers(v)]
+        makers = [(typical(v.type.size), self.of[n]) for v in node.inputs for n in self._makers(v)]
         makers.sort(key=lambda item: (-item[0], -item[1].number))
         return list(dict.fromkeys(c for _, c in makers))
 
@@ -307,7 +308,7 @@ class Fusion:
         dims = space.dims_of(source) if source in space.maps else frozenset()
         if not dims & set(reduced) or not any(v in c.post for v in node.inputs):
             return ""
-        row, rows = space.size(reduced), space.size(space.kept)
+        row, rows = typical(space.size(reduced)), typical(space.size(space.kept))
         order = [d for dims in space.maps[source] for d in dims]
         trailing = set(order[len(order) - len(reduced):]) == set(reduced)
         if row > (self.machine.row_elements if trailing else self.machine.column_elements):

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant, full
@@ -120,7 +121,7 @@ def _read(b: Builder, found: Hot, classes: str, ids: Labels, x: Value, axes: Lab
     """x at ids along the classes."""
     at = axes.index(classes)
     safe, inside = _clamped(b, found)
-    if x.node is not None and isinstance(x.node.op, Transpose) and found.ids.type.size >= found.depth:
+    if x.node is not None and isinstance(x.node.op, Transpose) and typical(found.ids.type.size) >= typical(found.depth):
         x, = b.apply(COPY, (x,))         # as its rows are read several times, they shall lie together
     rows = _where(b, inside, b.take(x, safe, axis=at), len(axes) - at - 1)
     made = axes[:at] + ids + axes[at + 1:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.shape import BroadcastTo
@@ -101,11 +102,11 @@ class _Chain:
 
     def _take(self, v: Value) -> bool:
         """Whether the operand is small, in memory, or made by a node that can be repeated too."""
-        if v.node in self.repeat.fusion.copied or v.type.size * SMALL <= self.v.type.size:
+        if v.node in self.repeat.fusion.copied or typical(v.type.size) * SMALL <= typical(self.v.type.size):
             return v.node not in self.repeat.found
         if self.repeat.in_memory(v, self.home):
             self.bases.add(v)
-            return v.type.nbytes <= self.v.type.nbytes and (v.node is None or not v.node.op.is_whole_view)
+            return typical(v.type.nbytes) <= typical(self.v.type.nbytes) and (v.node is None or not v.node.op.is_whole_view)
         return (self.repeat.of[v.node] is self.home and isinstance(v.node.op, (Elementwise, BroadcastTo))
                 and self._make(v))
 

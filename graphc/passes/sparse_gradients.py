@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.match import Is, matches
 from graphc.ir.ops.constant import full, splat
@@ -106,5 +107,5 @@ def _is_table(node: Node) -> bool:
     if not isinstance(node.op, ScatterAdd) or node.op.axis != 0:
         return False
     base, ids, _ = (v.type for v in node.inputs)
-    return (FEW * ids.size <= base.shape[0] and base.nbytes >= SMALL_BYTES and base.dtype.is_float
+    return (FEW * typical(ids.size) <= typical(base.shape[0]) and typical(base.nbytes) >= SMALL_BYTES and base.dtype.is_float
             and splat(node.inputs[0]) == 0)

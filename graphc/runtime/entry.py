@@ -25,6 +25,7 @@ class Descriptor:
 
     def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable,
                  writes: bool = False):
+        """Without frames and derived values, which `use` gives it."""
         self.words = np.zeros(EntryRecord.size // 8, np.int64)
         self.address = address(self.words)
         names = [spec.name for spec in signature.outputs]
@@ -43,7 +44,6 @@ class Descriptor:
         self._set(EntryRecord.keys, address(keys))
         self._set(EntryRecord.lock, lock)
         self._set(EntryRecord.out_word, id(OUT))
-        self._set(EntryRecord.seen, -1)
         self._set(EntryRecord.writes, int(writes))
         self._set(EntryRecord.spares, id(self.spares))
         self._set(EntryRecord.handler, id(handler()))
@@ -53,14 +53,15 @@ class Descriptor:
         self._set(EntryRecord.release, int(release))
         self._set(EntryRecord.enabled, int(enabled))
 
-    @property
-    def seen(self) -> int:
-        """The version of the state that the derived values were made from; -1 before the first time."""
-        return self._get(EntryRecord.seen)
-
-    @seen.setter
-    def seen(self, version: int) -> None:
-        self._set(EntryRecord.seen, version)
+    def use(self, frames: int, arena_bytes: int, scratch_bytes: int, sizes: np.ndarray, version: np.ndarray) -> None:
+        """Calls take frames from the list at this address, that have so many bytes; what the code needs of the sizes;
+        `version`: a `DerivedVersion`."""
+        self.sizes, self.version = sizes, version
+        self._set(EntryRecord.derived, address(version))
+        self._set(EntryRecord.frames, frames)
+        self._set(EntryRecord.arena_bytes, arena_bytes)
+        self._set(EntryRecord.scratch_bytes, scratch_bytes)
+        self._set(EntryRecord.sizes, address(sizes))
 
     def derive(self, prepare: int, passing: np.ndarray) -> None:
         """Calls make the values that are derived from the state anew when it has changed, by `prepare`, which needs the
@@ -70,15 +71,6 @@ class Descriptor:
         self._set(EntryRecord.passing, address(passing))
         self._set(EntryRecord.passing_bytes, passing.nbytes)
         self._set(EntryRecord.derives, 1)
-
-    @property
-    def made(self) -> int:
-        """How many frames there are, free or in flight."""
-        return self._get(EntryRecord.made)
-
-    @made.setter
-    def made(self, count: int) -> None:
-        self._set(EntryRecord.made, count)
 
     @property
     def enabled(self) -> bool:

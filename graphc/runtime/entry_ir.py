@@ -11,7 +11,7 @@ from graphc.codegen.abi import RETURN_OK, STATUS_OK, Context
 from graphc.codegen.routines.routine import RoutineBody, inlined, routine
 from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, Global, Ptr
 from graphc.runtime.arrays_ir import Objects, all_fit, data_pointers, drop, given_outputs, make_outputs, result
-from graphc.runtime.entry_layout import BUSY, EntryRecord, FrameMemory, LockMemory
+from graphc.runtime.entry_layout import BUSY, EntryRecord, FrameMemory, FreeFrames, LockMemory
 from graphc.runtime.float_control import gc_run
 from graphc.runtime.lock_ir import FREE, HELD, gc_unlock
 from graphc.runtime.python_api import (
@@ -82,9 +82,9 @@ def gc_call(f: RoutineBody, d: EntryRecord, inputs: Pointers, outputs: Pointers,
     with f.if_(~lock.is_null()):                # as `try_lock`, without a value in between
         f.return_if(lock.word.compare_exchange(FREE, HELD, ACQUIRE) != FREE, BUSY)
     with f.if_(is_current(f, d, lock)):
-        ctx = gc_pop_frame(f, d)
+        ctx = take_frame(f, d)
         with f.if_(~ctx.is_null()):
-            fill_context(f, ctx, inputs, outputs)
+            fill_context(f, d, ctx, inputs, outputs)
             code = f.variable(I32, 0)
             with f.if_(d.release.value == 0):
                 code.value = gc_run(f, d.main.value, ctx)
@@ -93,7 +93,7 @@ def gc_call(f: RoutineBody, d: EntryRecord, inputs: Pointers, outputs: Pointers,
                 code.value = gc_run(f, d.main.value, ctx)
                 PyEval_RestoreThread(f, thread)
             status[0].value = ctx.status.value
-            gc_push_frame(f, d, ctx)
+            gc_push_frame(f, d.frames.value, ctx)
             gc_wrote(f, d, lock)
             try_unlock(f, lock)
             f.return_(code.value)
@@ -113,9 +113,9 @@ def gc_call_arrays(f: RoutineBody, d: EntryRecord, args: Objects, outs: Objects,
 
 # ---- steps of a call
 @inlined
-def fill_context(f: RoutineBody, ctx: Context, inputs: Pointers, outputs: Pointers):
+def fill_context(f: RoutineBody, d: EntryRecord, ctx: Context, inputs: Pointers, outputs: Pointers):
     """What a call leaves in its context."""
-    ctx.inputs.value, ctx.outputs.value = inputs, outputs
+    ctx.inputs.value, ctx.outputs.value, ctx.sizes.value = inputs, outputs, d.sizes.value
     ctx.status.value, ctx.cancel.value = STATUS_OK, 0
 
 
@@ -123,7 +123,7 @@ def fill_context(f: RoutineBody, ctx: Context, inputs: Pointers, outputs: Pointe
 def is_current(f: RoutineBody, d: EntryRecord, lock: LockMemory) -> I1:
     """Whether what the program derives from the state, if anything, was derived from its present version."""
     f.return_if(d.derives.value == 0, True)
-    return lock.version.value == d.seen.value
+    return lock.version.value == d.derived.value.seen.value
 
 
 @routine
@@ -131,9 +131,10 @@ def gc_wrote(f: RoutineBody, d: EntryRecord, lock: LockMemory):
     """A program that writes state makes a new version of it. What it derives itself depends only on what it does not
     write, and stays current."""
     f.return_if(d.writes.value == 0)
-    version, seen = lock.version.value, d.seen.value
+    version, derived = lock.version.value, d.derived.value
+    seen = derived.seen.value
     lock.version.value = version + 1
-    d.seen.value = f.select(version == seen, version + 1, seen)
+    derived.seen.value = f.select(version == seen, version + 1, seen)
 
 
 @inlined
@@ -150,17 +151,46 @@ def try_unlock(f: RoutineBody, lock: LockMemory):
         gc_unlock(f, lock)
 
 
-@routine
-def gc_pop_frame(f: RoutineBody, d: EntryRecord) -> FrameMemory:
-    """A free frame, or null."""
-    first = d.frames.value
-    with f.if_(~first.is_null()):
-        d.frames.value = FrameMemory.of(first.next.value)
+@inlined
+def take_frame(f: RoutineBody, d: EntryRecord) -> FrameMemory:
+    """A free frame that has memory enough, or null."""
+    free = d.frames.value
+    first = free.first.value
+    f.return_if(first.is_null(), None)
+    is_small = (first.arena_bytes.value < d.arena_bytes.value) | (first.scratch_bytes.value < d.scratch_bytes.value)
+    f.return_if(is_small, None)
+    free.first.value = FrameMemory.of(first.next.value)
     return first
 
 
 @routine
-def gc_push_frame(f: RoutineBody, d: EntryRecord, frame: FrameMemory):
+def gc_pop_frame(f: RoutineBody, free: FreeFrames) -> FrameMemory:
+    """A free frame, or null."""
+    first = free.first.value
+    with f.if_(~first.is_null()):
+        free.first.value = FrameMemory.of(first.next.value)
+    return first
+
+
+@routine
+def gc_push_frame(f: RoutineBody, free: FreeFrames, frame: FrameMemory):
     """A frame is free."""
-    frame.next.value = d.frames.value
-    d.frames.value = frame
+    frame.next.value = free.first.value
+    free.first.value = frame
+
+
+@routine
+def gc_drop_frames(f: RoutineBody, free: FreeFrames, arena_bytes: I64, scratch_bytes: I64):
+    """Free frames with less memory leave the list."""
+    kept, at = f.variable(FrameMemory, None), f.variable(FrameMemory, free.first.value)
+    with f.while_(lambda: ~at.value.is_null()):
+        frame = at.value
+        at.value = FrameMemory.of(frame.next.value)
+        is_small = (frame.arena_bytes.value < arena_bytes) | (frame.scratch_bytes.value < scratch_bytes)
+        with f.if_(is_small):
+            frame.dropped.value = 1
+            free.made.value = free.made.value - 1
+        with f.else_():
+            frame.next.value = kept.value
+            kept.value = frame
+    free.first.value = kept.value

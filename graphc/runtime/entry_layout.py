@@ -15,8 +15,21 @@ ProgramFunction = function_of(I32, Context)     # gc_main or gc_prepare
 
 
 class FrameMemory(Context):
-    """What a call in flight has besides its arguments, from the list of free frames."""
+    """What a call in flight has besides its arguments, from a list of free frames."""
     next = Field(Ptr)           # the next free one
+    arena_bytes = Field(I64)    # that it has; of scratch it has scratch_bytes
+    dropped = Field(I64)        # whether it has left the list for good
+
+
+class FreeFrames(Struct):
+    """The frames of one program; only touched with the GIL."""
+    first = Field(FrameMemory)  # of the free ones
+    made = Field(I64)           # frames there are, free or in flight
+
+
+class DerivedVersion(Struct):
+    """What is derived from a state, by one program."""
+    seen = Field(I64)           # the version of the state that it was made from
 
 
 class ArrayObject(Struct):
@@ -67,19 +80,21 @@ class EntryRecord(Struct):
     enabled = Field(I64)        # whether native calls are made at all
     release = Field(I64)        # whether they let other Python threads go on
     main = Field(ProgramFunction)
-    frames = Field(FrameMemory)       # the free ones; only touched with the GIL
+    frames = Field(FreeFrames)
+    arena_bytes = Field(I64)    # that a frame must have at least
+    scratch_bytes = Field(I64)  # for each thread
+    sizes = Field(Ptr)          # what the code needs of the sizes of this call, or null
     input_specs = Field(records_of(SpecRecord))
     output_specs = Field(records_of(SpecRecord))
     keys = Field(array_of(Ptr))         # names of the outputs
     lock = Field(LockMemory)    # null: no state
     out_word = Field(Ptr)       # the interned "out"
     derives = Field(I64)        # whether there are derived values
-    seen = Field(I64)           # the version of the state that they were made from
+    derived = Field(DerivedVersion)
     writes = Field(I64)         # whether the program makes a new version
     spares = Field(Ptr)         # a list: the last result of each output, then those before them
     handler = Field(Ptr)        # numpy's allocator of large results
     prepare = Field(ProgramFunction)    # makes derived values
-    made = Field(I64)           # frames there are, free or in flight
     passing = Field(Ptr)        # memory that only `prepare` needs
     passing_bytes = Field(I64)
 

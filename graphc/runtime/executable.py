@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,9 +11,10 @@ from graphc.codegen.abi import MAIN, PREPARE, RETURN_CANCELLED, RETURN_OK, read_
 from graphc.codegen.llvm.host import lacking
 from graphc.codegen.llvm.jit import load_object
 from graphc.errors import GraphError, InternalError, Loc
+from graphc.ir.dims import Dim, Dims, evaluate_all, static_dim
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
-from graphc.runtime.entry_layout import BUSY, NO_FRAME, CallRecord
+from graphc.runtime.entry_layout import BUSY, NO_FRAME, CallRecord, DerivedVersion
 from graphc.runtime.frame import Frame, FrameList, Layout
 from graphc.runtime.interrupt import call_interruptibly
 from graphc.runtime.lock import StateLock, attempts
@@ -38,14 +39,16 @@ class Program:
 
     `work_ns`: estimated duration of one call; 0 when unknown. `varies`: it depends on data, and `work_ns` is about the
     greatest. `target`: what the code was made for; when given, a machine that cannot run it refuses to load it.
+    `sizes`: of a program that serves all sizes of named dimensions, what its code needs of them; then signature, arena
+    and scratch are formulas too, and `at` gives the program for a call.
     `derived`: sizes of the arrays, after those of the state in its table, that `gc_prepare` makes from them; `passing`
     are the numbers of those that nothing else reads, and which may lie in the same memory, one after the other; `idle`
     those of the state's arrays that only `gc_prepare` reads. `writes`: it changes state.
     """
     object_code: bytes
     signature: Signature
-    arena_bytes: int = 0
-    scratch_bytes: int = 0      # per thread
+    arena_bytes: Dim = 0
+    scratch_bytes: Dim = 0      # per thread
     consts: memoryview = memoryview(b"")        # used where it lies if that is aligned
     work_ns: int = 0
     target: Target | None = None
@@ -54,6 +57,26 @@ class Program:
     idle: frozenset[int] = frozenset()
     writes: bool = False
     varies: bool = False
+    sizes: Dims = ()
+
+    def at(self, sizes: Mapping[str, int]) -> Program:
+        """The program where the named dimensions have these sizes."""
+        arena, scratch, *needed = evaluate_all((self.arena_bytes, self.scratch_bytes, *self.sizes), sizes)
+        return replace(self, signature=self.signature.at(sizes), arena_bytes=arena, scratch_bytes=scratch,
+                       sizes=tuple(needed))
+
+
+class Resident:
+    """What the executables of one program share, whatever sizes they are for: code, constants, the table of arrays, and
+    memory for calls in flight."""
+
+    def __init__(self, program: Program, state: StateTable, frames: int):
+        """`frames`: calls in flight at once, at most."""
+        self.state, self.frames = state, FrameList(frames)
+        self.loaded = load_object(program.object_code, (MAIN, PREPARE) if program.derived else (MAIN,))
+        self.consts = aligned(np.frombuffer(program.consts, np.uint8))
+        self.passing: np.ndarray | None = None
+        self.version = np.full(DerivedVersion.size // 8, -1, np.int64)
 
 
 class Executable:
@@ -70,33 +93,40 @@ class Executable:
     on_failure(node, index): gives the exception to raise when a kernel reports a bad index.
     locate(): the user's line, for errors about arguments.
     profile: where an instrumented program keeps its clocks, i64 [call sites, 2].
+    resident: of another executable of this program, for other sizes.
     """
 
     def __init__(self, program: Program, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (),
                  lock: StateLock | None = None, on_failure: Callable[[int, int], Exception] | None = None,
                  locate: Callable[[], Loc | None] = lambda: None, quiet: bool = False,
-                 profile: np.ndarray | None = None):
+                 profile: np.ndarray | None = None, resident: Resident | None = None):
         self.program, self.signature, self.lock = program, program.signature, lock
         self.threads = threads or default_threads()
         self._on_failure, self._locate = on_failure or _unexplained, locate
         _check_target(program.target)
-        self._loaded = load_object(program.object_code, (MAIN, PREPARE) if program.derived else (MAIN,))
-        self._main = self._loaded.address(MAIN)
         if program.derived and program.writes and lock is None:
             raise InternalError("what is derived from state that changes needs the state's lock, which has its version",
                                 "load")
-        self.state = state if isinstance(state, StateTable) else StateTable(state, program.derived, program.passing)
+        table = state if isinstance(state, StateTable) else StateTable(state, program.derived, program.passing)
+        self.resident = resident or Resident(program, table, 1 if lock else max(MIN_FRAMES, default_threads()))
         self._profile = profile
         self._durations: list[int] = []
-        self._consts = aligned(np.frombuffer(program.consts, np.uint8))
-        self._descriptor = Descriptor(self.signature, self._main, lock.address if lock else 0, self.slow, self._raise,
-                                      lock is not None and program.writes and not quiet)
+        self._layout = Layout(static_dim(program.arena_bytes), round_up(static_dim(program.scratch_bytes)), self.threads)
+        self._descriptor = Descriptor(self.signature, self.resident.loaded.address(MAIN), lock.address if lock else 0,
+                                      self.slow, self._raise, lock is not None and program.writes and not quiet)
+        self._descriptor.use(self.resident.frames.address, self._layout.arena_bytes, self._layout.scratch_bytes,
+                             np.array(program.sizes, np.int64), self.resident.version)
         if program.derived and lock is not None:
-            self._descriptor.derive(self._loaded.address(PREPARE), self.state.passing_memory())
-        self._frames = FrameList(self._descriptor, self._new_frame, 1 if lock else max(MIN_FRAMES, default_threads()))
+            if self.resident.passing is None:
+                self.resident.passing = self.state.passing_memory()
+            self._descriptor.derive(self.resident.loaded.address(PREPARE), self.resident.passing)
         self.call = make_entry(self._descriptor, self)
-        if self.settled and self.state is not state:
+        if self.settled and resident is None and table is not state:
             self._settle()
+
+    @property
+    def state(self) -> StateTable:
+        return self.resident.state
 
     @property
     def settled(self) -> bool:
@@ -106,13 +136,17 @@ class Executable:
     @property
     def memory_bytes(self) -> dict[str, int]:
         """Bytes of one call in flight, and of the constants."""
-        return dict(arena=self.program.arena_bytes, scratch=self._layout(self.threads).scratch_bytes * self.threads,
+        return dict(arena=self._layout.arena_bytes, scratch=self._layout.scratch_bytes * self.threads,
                     consts=len(self.program.consts))
+
+    def release(self) -> None:
+        """Gives back the memory that calls in flight have used; the next call takes what it needs."""
+        self.resident.frames.drop()
 
     def renew(self) -> None:
         """The next call makes the derived values anew: quiet calls of another program have changed what they depend
         on."""
-        self._descriptor.seen = -1
+        self.resident.version[:] = -1
 
     def slow(self, *args, out=None, **named):
         """The call in Python: converts arguments (`bind_arguments`), takes `out=` (`bind_outputs`), names and words
@@ -158,14 +192,14 @@ class Executable:
     def _settle(self) -> None:
         """Derives what is derived, and lets go what only that needs."""
         if self.program.derived:
-            frame = self._new_frame()
+            frame = self._new_frame(self._layout)
             frame.prepare(0, 0)
             call_interruptibly(lambda: self._derive(frame), lambda: frame.__setitem__("cancel", 1))
         self.state.settle(self.program.idle)
 
     def _derive(self, frame: Frame) -> None:
         passing = self.state.passing_memory()       # noqa: F841  lives until the code is back
-        code = native().run(self._loaded.address(PREPARE), frame.address)
+        code = native().run(self.resident.loaded.address(PREPARE), frame.address)
         self._finish(code, frame["status"])
 
     def _timed(self, nanoseconds: int) -> None:
@@ -187,14 +221,12 @@ class Executable:
             raise KeyboardInterrupt
         raise self._on_failure(*failure)
 
-    def _layout(self, threads: int) -> Layout:
-        return Layout(self.program.arena_bytes, round_up(self.program.scratch_bytes), threads)
-
-    def _new_frame(self, threads: int = 0) -> Frame:
+    def _new_frame(self, layout: Layout) -> Frame:
         workers = pool()
-        fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self._consts),
-                     state=address(self.state.words), profile=0 if self._profile is None else address(self._profile))
-        return Frame(self._layout(threads or self.threads), fixed)
+        fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self.resident.consts),
+                     state=address(self.state.words), profile=0 if self._profile is None else address(self._profile),
+                     sizes=address(self._descriptor.sizes))
+        return Frame(layout, fixed)
 
 
 class _Call:
@@ -203,7 +235,7 @@ class _Call:
 
     def __init__(self, owner: Executable, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int):
         self.owner, self._arrays, self._tables = owner, (inputs, outputs), (_table(inputs), _table(outputs))
-        self._frame = owner._new_frame(threads) if threads != owner.threads else None
+        self._frame = owner._new_frame(replace(owner._layout, threads=threads)) if threads != owner.threads else None
         self._job = np.zeros(CallRecord.size // 8, np.int64)
         self._job[CallRecord.own.offset // 8] = self._frame.address if self._frame else 0
 
@@ -212,7 +244,7 @@ class _Call:
         for _ in attempts(lambda: bool(words[CallRecord.cancelled.offset // 8])):
             code = native().call_waiting(owner._descriptor.address, *map(address, self._tables), address(words))
             if code == NO_FRAME:
-                owner._frames.grow()
+                owner.resident.frames.grow(owner._layout, owner._new_frame)
             elif code != BUSY:
                 if code == RETURN_OK:           # what left early says nothing of how long calls are
                     owner._timed(int(words[CallRecord.duration.offset // 8]))

@@ -4,19 +4,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.codegen.abi import OFFSETS, STATUS_OK
-from graphc.runtime.entry import Descriptor
-from graphc.runtime.entry_layout import FrameMemory
+from graphc.runtime.entry_layout import FrameMemory, FreeFrames
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, aligned_empty, mapped, round_up
 from graphc.runtime.native import native
 
 PAGE = 4096
 POLL_SECONDS = 0.0002           # how often a call beyond the bound looks for a free frame
+MOST = (1 << 63) - 1            # more bytes than a frame has
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,18 @@ class Frame:
         own = dict(arena=base, scratch=base + start, scratch_bytes=layout.scratch_bytes, threads=layout.threads)
         for name, value in (fixed | own).items():
             self[name] = value
+        self.words[FrameMemory.arena_bytes.offset // 8] = layout.arena_bytes
 
     def __setitem__(self, field: str, value: int) -> None:
         self.words[OFFSETS[field] // 8] = value
 
     def __getitem__(self, field: str) -> int:
         return int(self.words[OFFSETS[field] // 8])
+
+    @property
+    def dropped(self) -> bool:
+        """Whether nobody will use it any more."""
+        return bool(self.words[FrameMemory.dropped.offset // 8])
 
     def prepare(self, inputs: int, outputs: int) -> None:
         """Addresses of the pointer tables of this call; clears what the last call left."""
@@ -55,33 +62,46 @@ class Frame:
 
 
 class FrameList:
-    """At most `bound` frames, made when needed. The free ones form the list at `head` in a descriptor; native code
-    takes them and gives them back."""
+    """At most `bound` frames, made when needed. The free ones form a list; native code takes them and gives them back.
+    """
 
-    def __init__(self, descriptor: Descriptor, make: Callable[[], Frame], bound: int):
-        self._descriptor, self._make, self._bound = descriptor, make, bound
+    def __init__(self, bound: int):
+        self.words = np.zeros(FreeFrames.size // 8, np.int64)
+        self.address = address(self.words)
+        self._bound = bound
         self._frames: list[Frame] = []
         renew_after_fork(self)
 
-    def grow(self) -> None:
-        """One more free frame; where `bound` are in flight, only waits a moment."""
+    def grow(self, layout: Layout, make: Callable[[Layout], Frame]) -> None:
+        """One more free frame, in place of free ones that are smaller; where `bound` are in flight, only waits a
+        moment."""
+        self.drop(layout.arena_bytes, layout.scratch_bytes)
+        if self.words[FreeFrames.first.offset // 8]:
+            return
         if len(self) >= self._bound and not sys.is_finalizing():    # what daemon threads have then does not come back
             time.sleep(POLL_SECONDS)
             return
-        frame = self._make()
+        frame = make(layout)
         self._frames.append(frame)          # first: native code may have it from here on
         bound = max(self._bound, len(self) + sys.is_finalizing())
-        if not native().add_frame(self._descriptor.address, frame.address, bound):
+        if not native().add_frame(self.address, frame.address, bound):
             self._frames.remove(frame)
 
+    def drop(self, arena_bytes: int = MOST, scratch_bytes: int = MOST) -> None:
+        """Gives back the memory of free frames that have less."""
+        native().drop_frames(self.address, arena_bytes, scratch_bytes)
+        for frame in [frame for frame in self._frames if frame.dropped]:
+            with suppress(ValueError):      # another thread has removed it
+                self._frames.remove(frame)
+
     def __len__(self) -> int:
-        return self._descriptor.made
+        return int(self.words[FreeFrames.made.offset // 8])
 
     def after_fork(self) -> None:
         """Frames in use by the parent's other threads do not come back: the free ones count."""
         free = []
-        while (found := native().pop_frame(self._descriptor.address)) is not None:
+        while (found := native().pop_frame(self.address)) is not None:
             free.append(found)
         for frame in free:
-            native().push_frame(self._descriptor.address, frame)
-        self._descriptor.made = len(free)
+            native().push_frame(self.address, frame)
+        self.words[FreeFrames.made.offset // 8] = len(free)

@@ -21,6 +21,7 @@ from graphc.schedule.target import NEON, SSE2, Target
 EXPORTS = (
     "gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_transfer", "gc_run", "gc_entry", "gc_call_arrays",
     "gc_call_waiting", "gc_cancel", "gc_pop_frame", "gc_push_frame", "gc_add_frame",
+    "gc_drop_frames",
     "gc_mem_malloc", "gc_mem_calloc", "gc_mem_realloc", "gc_mem_free")
 
 
@@ -38,9 +39,10 @@ class Native:
     call: ctypes._CFuncPtr          # (descriptor, tables of inputs and outputs, where the status goes) -> code or BUSY
     call_waiting: ctypes._CFuncPtr  # (descriptor, tables of input and output addresses, job) -> code, BUSY or NO_FRAME
     cancel: ctypes._CFuncPtr        # (job)
-    pop_frame: ctypes._CFuncPtr     # (descriptor) -> context or None
-    push_frame: ctypes._CFuncPtr    # (descriptor, context)
-    add_frame: ctypes._CFuncPtr     # (descriptor, context, bound) -> whether there was room
+    pop_frame: ctypes._CFuncPtr     # (list) -> frame or None
+    push_frame: ctypes._CFuncPtr    # (list, frame)
+    add_frame: ctypes._CFuncPtr     # (list, frame, bound) -> whether there was room
+    drop_frames: ctypes._CFuncPtr   # (list, bytes of arena, of scratch)
 
     def address(self, name: str) -> int:
         return self.loaded.address(name)
@@ -67,7 +69,8 @@ def native() -> Native:
         cancel=held(None, pointer)(loaded.address("gc_cancel")),
         pop_frame=held(pointer, pointer)(loaded.address("gc_pop_frame")),
         push_frame=held(None, pointer, pointer)(loaded.address("gc_push_frame")),
-        add_frame=held(ctypes.c_int, pointer, pointer, word)(loaded.address("gc_add_frame")))
+        add_frame=held(ctypes.c_int, pointer, pointer, word)(loaded.address("gc_add_frame")),
+        drop_frames=held(None, pointer, word, word)(loaded.address("gc_drop_frames")))
 
 
 def runtime_text(target: Target) -> str:

@@ -1,9 +1,11 @@
 """What a compiled function takes and gives."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from graphc.errors import InternalError
+from graphc.ir.dims import evaluate
 from graphc.ir.types import TensorType
 
 RESULTS = ("array", "tuple", "dict")
@@ -11,9 +13,13 @@ RESULTS = ("array", "tuple", "dict")
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One argument or result: a name and a static tensor type."""
+    """One argument or result: a name and a tensor type, without named dimensions when it is called."""
     name: str
     type: TensorType
+
+    def at(self, sizes: Mapping[str, int]) -> ArraySpec:
+        """Where the named dimensions have these sizes."""
+        return ArraySpec(self.name, self.type.with_shape([evaluate(d, sizes) for d in self.type.shape]))
 
     def __str__(self) -> str:
         return f"{self.name}: {self.type}"
@@ -32,8 +38,13 @@ class Signature:
             raise InternalError(f"result {self.result!r} is none of {', '.join(RESULTS)}", "signature")
         if self.result == "array" and len(self.outputs) != 1:
             raise InternalError(f"a single array as result, but {len(self.outputs)} outputs", "signature")
-        if not all(spec.type.is_static for spec in self.inputs + self.outputs):
+        if not all(spec.type.is_known for spec in self.inputs + self.outputs):
             raise InternalError(f"{self} has unbound dimensions", "signature")
+
+    def at(self, sizes: Mapping[str, int]) -> Signature:
+        """Where the named dimensions have these sizes."""
+        return replace(self, inputs=tuple([spec.at(sizes) for spec in self.inputs]),
+                       outputs=tuple([spec.at(sizes) for spec in self.outputs]))
 
     def pack(self, arrays: list):
         """The outputs as the caller gets them."""

@@ -11,14 +11,14 @@ from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import I32, I64, RELAXED
 from graphc.runtime.entry_ir import (
     fill_context,
-    gc_pop_frame,
     gc_push_frame,
     gc_wrote,
     is_current,
+    take_frame,
     try_lock,
     try_unlock,
 )
-from graphc.runtime.entry_layout import BUSY, NO_FRAME, WAIT_MS, CallRecord, EntryRecord, FrameMemory, LockMemory
+from graphc.runtime.entry_layout import BUSY, NO_FRAME, WAIT_MS, CallRecord, EntryRecord, FrameMemory, FreeFrames, LockMemory
 from graphc.runtime.float_control import gc_run
 from graphc.runtime.lock_ir import await_lock, lock_awaited
 from graphc.runtime.python_api import PyEval_RestoreThread, PyEval_SaveThread
@@ -41,16 +41,16 @@ def gc_call_waiting(f: RoutineBody, d: EntryRecord, inputs: Pointers, outputs: P
     own = call.own.value
     frame = f.variable(FrameMemory, own)
     with f.if_(own.is_null()):
-        frame.value = gc_pop_frame(f, d)
+        frame.value = take_frame(f, d)
         with f.if_(frame.value.is_null()):
             try_unlock(f, lock)
             f.return_(NO_FRAME)
-    fill_context(f, frame.value, inputs, outputs)
+    fill_context(f, d, frame.value, inputs, outputs)
     code = f.variable(I32, RETURN_CANCELLED)
     with f.if_(call.cancelled.value == 0):
         code.value = run_cancellable(f, d, lock, frame.value, call)
     with f.if_(own.is_null()):
-        gc_push_frame(f, d, frame.value)
+        gc_push_frame(f, d.frames.value, frame.value)
     try_unlock(f, lock)
     return code.value
 
@@ -83,7 +83,7 @@ def derive(f: RoutineBody, d: EntryRecord, lock: LockMemory, ctx: Context) -> I3
         madvise(f, d.passing.value, d.passing_bytes.value, MADV_DONTNEED)
     code = unless_cancelled(f, ctx, ran)
     with f.if_(code == RETURN_OK):
-        d.seen.value = lock.version.value
+        d.derived.value.seen.value = lock.version.value
     return code
 
 
@@ -104,10 +104,10 @@ def gc_cancel(f: RoutineBody, call: CallRecord):
 
 
 @routine
-def gc_add_frame(f: RoutineBody, d: EntryRecord, frame: FrameMemory, bound: I64) -> I32:
+def gc_add_frame(f: RoutineBody, free: FreeFrames, frame: FrameMemory, bound: I64) -> I32:
     """Puts a new frame among the free ones unless there are `bound` already; whether it did."""
-    made = d.made.value
+    made = free.made.value
     f.return_if(made >= bound, 0)
-    d.made.value = made + 1
-    gc_push_frame(f, d, frame)
+    free.made.value = made + 1
+    gc_push_frame(f, free, frame)
     return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
+from graphc.ir.dims import typical
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.types import TensorType, bool_
@@ -22,7 +23,7 @@ def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
 def _attention(types: Sequence[TensorType]) -> bool:
     """Heads that fit the caches, enough queries."""
     q, k, v, *mask = types
-    fits = max(q.shape[-1], v.shape[-1]) <= LARGEST_HEAD and q.shape[-2] >= LEAST_QUERIES
+    fits = max(q.shape[-1], v.shape[-1]) <= LARGEST_HEAD and typical(q.shape[-2]) >= LEAST_QUERIES
     return fits and all(m.rank >= 2 for m in mask) and all(prod(t.shape) > 0 for t in types)
 
 

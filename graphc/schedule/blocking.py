@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from math import prod
+
+from graphc.ir.dims import Dim, Dims, ceil_div, product_of
 
 
 @dataclass(frozen=True)
@@ -20,27 +21,32 @@ class Cut:
     split: int
     chunk: int
 
-    def inner(self, sizes: tuple[int, ...]) -> int:
-        return prod(sizes[self.split + 1:])
+    def inner(self, sizes: Dims) -> Dim:
+        return product_of(sizes[self.split + 1:])
 
-    def per_dim(self, sizes: tuple[int, ...]) -> int:
+    def per_dim(self, sizes: Dims) -> Dim:
         """Ranges along the split dim."""
-        return -(-sizes[self.split] // self.chunk)
+        return ceil_div(sizes[self.split], self.chunk)
 
-    def count(self, sizes: tuple[int, ...]) -> int:
-        return prod(sizes[:self.split]) * self.per_dim(sizes)
+    def count(self, sizes: Dims) -> Dim:
+        return product_of(sizes[:self.split]) * self.per_dim(sizes)
 
-    def length(self, sizes: tuple[int, ...]) -> int:
-        """Of the longest range."""
-        return min(self.chunk, sizes[self.split]) * self.inner(sizes)
+    def length(self, sizes: Dims) -> Dim:
+        """Of the longest range; of a dim whose size is not known, of a whole one."""
+        return at_most(self.chunk, sizes[self.split]) * self.inner(sizes)
 
 
-def fine_cut(sizes: tuple[int, ...], length: int) -> Cut:
+def at_most(chunk: int, size: Dim) -> int:
+    """The least of both; `chunk` if the size is not known."""
+    return min(chunk, size) if isinstance(size, int) else chunk
+
+
+def fine_cut(sizes: Dims, length: int) -> Cut:
     """Ranges of at most about `length` elements."""
     for split in range(len(sizes)):
-        inner = prod(sizes[split + 1:])
-        if inner <= length:
-            return Cut(split, max(1, min(sizes[split], length // inner)))
+        inner = product_of(sizes[split + 1:])
+        if isinstance(inner, int) and inner <= length:
+            return Cut(split, max(1, at_most(length // inner, sizes[split])))
     return Cut(len(sizes) - 1, length)
 
 

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.ir.contraction import Contraction
+from graphc.ir.dims import Dim, largest, typical
 from graphc.ir.types import DType
 from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_lanes import lane_dim, lane_schedule, narrow_dim, narrow_schedule
 from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, stream_schedule
+from graphc.schedule.choose_open import open_phase_schedule
+from graphc.schedule.choose_rows import open_tile_schedule
 from graphc.schedule.choose_tiles import tile_schedule
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
 from graphc.schedule.contraction_schedule import (
-    ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, TileSchedule,
-    group_sizes, round_up)
+    ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule, TileSchedule,
+    group_sizes, packed_row_panels, round_up)
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.target import Target
 
@@ -55,25 +58,27 @@ def contraction_schedule(
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
     context = ContractionContext(target, dtype.itemsize, lanes, free)
-    phases = tuple(_gate_schedule(p, context) if gates else _phase_schedule(p, dtype, context) for p in form.phases)
+    phases = tuple(_gate_schedule(p, context, gates) if gates else _phase_schedule(p, dtype, context) for p in form.phases)
     return replace(_placed(form, phases, dtype, _prepacked(form, phases, free)), gates=gates)
 
 
 def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:
     """The operand, after the swap, that is packed for nothing (b, if both are)."""
     sizes = _shared_sizes(form.phases[0], phases[0]) if phases else ()
-    return next((i for i in (1, 0) if phases and free[i] and sizes[i]), None)
+    return next((i for i in (1, 0) if phases and free[i] and sizes[i] != 0), None)
 
 
 def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> PhaseSchedule:
     if not dtype.is_float or p.extent(p.k) == 0:
-        return LoopSchedule(max(1, context.machine.small_product_flops // max(1, 16 * p.extent(p.k))))
+        return LoopSchedule(max(1, context.machine.small_product_flops // max(1, 16 * typical(p.extent(p.k)))))
     lane = lane_dim(p, context)
     if lane is not None:
         return lane_schedule(p, lane, context)
     narrow = narrow_dim(p, context)
     if narrow is not None:
         return narrow_schedule(p, narrow, context)
+    if p.is_open:
+        return open_phase_schedule(p, context)
     if is_dots(p, context):
         return dot_schedule(p, context)
     if is_stream(p, context):
@@ -104,8 +109,10 @@ def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
     )
 
 
-def _gate_schedule(p: Phase, context: ContractionContext) -> PhaseSchedule:
-    return dot_schedule(p, context) if is_dots(p, context) else tile_schedule(p, context, p.sizes[p.n[1]])
+def _gate_schedule(p: Phase, context: ContractionContext, gates: int) -> PhaseSchedule:
+    if p.is_open:
+        return open_tile_schedule(p, context, gates)
+    return dot_schedule(p, context) if is_dots(p, context) else tile_schedule(p, context, gates)
 
 
 # --- where the shared scratch lies ------------------------------------------------------------------------------------
@@ -114,7 +121,7 @@ def _placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: 
     copies, end, packed_size = [], 0, 0
     for copy in form.copies:
         copies.append(None if copy is None else end)
-        end += 0 if copy is None else round_up(copy.size + ALIGN, ALIGN)
+        end = end if copy is None else end + round_up(copy.size + ALIGN, ALIGN)
     top, packed_a, packed_b, partials = end, [], [], []
     for p, s in zip(form.phases, phases):
         sizes = _shared_sizes(p, s)
@@ -122,16 +129,18 @@ def _placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: 
             packed_size, sizes[ready] = sizes[ready], 0
         offsets = [end + sum(sizes[:i]) for i in range(3)]
         for target, offset, size in zip((packed_a, packed_b, partials), offsets, sizes):
-            target.append(offset if size else None)
-        top = max(top, end + sum(sizes))
+            target.append(None if size == 0 else offset)
+        top = largest(top, end + sum(sizes))
     prepacked = None if ready is None else ready ^ form.swap
     return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top,
                                dtype,
                                prepacked, packed_size)
 
 
-def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:
+def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[Dim]:
     """Elements of packed a, packed b and partial results."""
+    if isinstance(s, RowsSchedule):
+        return [largest(*sizes) for sizes in zip(*[_shared_sizes(p, regime) for regime in s.regimes])]
     if isinstance(s, NarrowSchedule) and s.splits > 1:
         return [0, 0, round_up(s.splits * s.entries(p) * p.extent(p.m + p.n) * s.width, ALIGN)]
     batches, k = p.extent(p.batch), p.extent(p.k)
@@ -139,7 +148,7 @@ def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[int]:
         return [round_up(k * s.line(p), ALIGN) if s.packs(p, operand) else 0 for operand in (p.a, p.b)] + [0]
     if not isinstance(s, TileSchedule):
         return [0, 0, 0]
-    a = batches * round_up(p.extent(p.m), s.blocking.mr) * k if s.a is PackingMode.ONCE else 0
+    a = batches * packed_row_panels(p.extent(p.m), s) * s.blocking.mr * k if s.a is PackingMode.ONCE else 0
     b = batches * s.blocking.nc.count(group_sizes(p, p.n)) * s.width(p) * k if s.b is PackingMode.ONCE else 0
-    partial = s.splits * batches * p.extent(p.m) * p.extent(p.n) if s.splits > 1 else 0
+    partial = s.splits * batches * p.extent(p.m) * p.extent(p.n) if s.is_split else 0
     return [round_up(size, ALIGN) for size in (a, b, partial)]

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
+from graphc.ir.dims import typical
 from graphc.schedule.cost import Candidate, ranked
-from graphc.schedule.contraction_form import Phase
+from graphc.schedule.contraction_form import Phase, is_many
 from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule, NarrowSchedule
 from graphc.schedule.contraction_context import ContractionContext, even
+from graphc.schedule.open_phase import at_typical, known
 
 LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run that the hardware sees coming
 # positions at a time, at most: their sums, a vector of each operand and what they share stay in registers
@@ -21,9 +23,10 @@ NARROW_COLUMNS = 7              # columns at a time of a narrow schedule, at mos
 def lane_dim(p: Phase, context: ContractionContext) -> int | None:
     """The dim for vectors when sums are short and rows, or columns, are single: the one along which the output is
     contiguous."""
-    if p.extent(p.k) > MAX_TAPS or min(p.extent(p.m), p.extent(p.n)) > 1:
+    if not known(p, p.k) or p.extent(p.k) > MAX_TAPS or 1 not in (p.extent(p.m), p.extent(p.n)):
         return None
-    found = [d for d in p.batch + p.m + p.n if p.out.strides[d] == 1 and p.sizes[d] > 1]
+    found = [d for d in p.batch + p.m + p.n if p.out.strides[d] == 1 and is_many(p.sizes[d])]
+    p = at_typical(p)
     return (
         found[0]
         if found and p.sizes[found[0]] >= context.lanes // 2 and p.extent(p.batch + p.m + p.n) > p.sizes[found[0]]
@@ -34,6 +37,7 @@ def lane_dim(p: Phase, context: ContractionContext) -> int | None:
 def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule:
     """The inner loop is along the dim with the next smallest step in the output. Tiles are small: what waits for the
     caches of other cores takes several times as long as its operations. """
+    p = at_typical(p)
     others = [d for d in p.batch + p.m + p.n if d != lane and p.sizes[d] > 1]
     inner = min(others, key=lambda d: (abs(p.out.strides[d]), d))
     block = min(p.sizes[lane], LANE_BLOCK * context.lanes)
@@ -76,22 +80,25 @@ def _lane_candidates(p: Phase, context: ContractionContext, one: LaneSchedule) -
 def narrow_dim(p: Phase, context: ContractionContext) -> int | None:
     """The dim for vectors when a batch entry has so few outputs that they stay in registers: a batch dim along which
     both operands are contiguous, or the innermost k dim. """
+    if not known(p, p.m, p.n) or p.is_open and not known(p, p.k[-1:]):
+        return None
     outputs = p.extent(p.m) * p.extent(p.n)
     if (
         min(p.extent(p.m), p.extent(p.n)) > 1
         or outputs > context.target.vector_registers - 4
-        or p.extent(p.batch) < 2
+        or typical(p.extent(p.batch)) < 2
         or len(p.k) < 2
     ):
         return None
     for d in (*p.batch, p.k[-1]):
-        if p.a.strides[d] == 1 and (p.b.strides[d] == 1 or d == p.k[-1]) and p.sizes[d] >= context.lanes // 2:
+        if p.a.strides[d] == 1 and (p.b.strides[d] == 1 or d == p.k[-1]) and typical(p.sizes[d]) >= context.lanes // 2:
             return d
     return None
 
 
 def narrow_schedule(p: Phase, dim: int, context: ContractionContext) -> NarrowSchedule:
     """Tiles of runs of vectors, long enough to be read as streams, and as many parts of the sum as are useful then."""
+    p = at_typical(p)
     one = NarrowSchedule(dim, dim == p.k[-1], context.lanes, 1)
     groups, steps = one.groups(p), p.extent(p.k[:-1])
     block = even(groups, min(groups, LANE_BLOCK), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
+from graphc.ir.dims import evaluate, typical, upper
 from graphc.ir.graph import Graph, Node, Value
 from graphc.schedule.iteration_space import CROSS_LIMIT
 from graphc.schedule.kernel_problem import KernelProblem
@@ -12,6 +13,7 @@ from graphc.schedule.loop_nest import (
 from graphc.schedule.nest_facts import NestFacts, flops_of, view_bytes
 from graphc.schedule.nest_grid import Loops, grid_ranking
 from graphc.schedule.nest_schedule import Fetch, NestSchedule
+from graphc.schedule.open_sizes import alone, busy_sizes
 from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
@@ -39,8 +41,10 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     outer, inner = facts.loops(vector)
     stages = stages_of(nest, inner)
     lanes = facts.lanes(vector, len(inner) > 1 and inner[0] == vector, stages)
-    row = facts.element_cycles * nest.size(inner) * (lanes if vector not in inner and vector >= 0 else 1)
-    ranking = grid_ranking(Loops(nest, stages, outer, inner, vector, lanes, row, target.machine))
+    values = busy_sizes(nest.extents, facts.element_cycles, target.machine)
+    columns = lanes if vector not in inner and vector >= 0 else 1
+    row = facts.element_cycles * evaluate(nest.size(inner), values) * columns
+    ranking = grid_ranking(Loops(nest, values, stages, outer, inner, vector, lanes, row, target.machine))
     grid, stream = ranking.best.schedule, facts.streamed(vector, lanes)
     return NestSchedule(
         outer,
@@ -58,6 +62,7 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
         _inplace(nest, stages, inner, ins, outs),
         across,
         _fetch(facts, stages, outer, inner, vector, bool(stream)),
+        0 if grid.serial else alone(nest.size(range(len(nest.extents))), facts.element_cycles, target.machine),
         ranking,
     )
 
@@ -68,7 +73,7 @@ def _runs_across(facts: NestFacts, vector: int) -> bool:
     nest, kept = facts.nest, facts.nest.kept
     if not nest.reductions or nest.crossing or vector not in kept or stages_of(nest, nest.reduced).count > 1:
         return False
-    size, rows = nest.size(kept), nest.size(nest.reduced)
+    size, rows = facts.size(kept), facts.size(nest.reduced)
     traffic = sum(view_bytes(t) for t in facts.ins)
     return MIN_ACROSS <= size <= CROSS_LIMIT and rows >= MIN_ACROSS and traffic > facts.target.machine.l2_bytes // 2
 
@@ -96,7 +101,7 @@ def _far_columns(facts: NestFacts, inner, vector: int) -> bool:
     machine = facts.target.machine
     return any(
         s[vector] == 1
-        and s[inner[-1]] * t.dtype.itemsize >= machine.prefetch_reach_bytes
+        and typical(s[inner[-1]]) * t.dtype.itemsize >= machine.prefetch_reach_bytes
         and view_bytes(t) > machine.l2_bytes // 2
         for s, t in found
     )
@@ -112,7 +117,7 @@ def _stored(nest: Nest, stages: Stages, facts: NestFacts) -> tuple[int, ...]:
     kept: list[int] = []
     # and the load of what it is made from
     limit, cheap = facts.target.machine.l2_bytes // 2, facts.target.machine.recompute_ops + 1
-    row = nest.size(nest.reduced) * (facts.target.vector_bytes if not nest.reduced else 4)
+    row = facts.size(nest.reduced) * (facts.target.vector_bytes if not nest.reduced else 4)
     for number, node in enumerate(nest.body.nodes):
         if not any(v in stages.inner for v in node.outputs):
             work[node] = 0
@@ -147,7 +152,7 @@ def _inplace(nest: Nest, stages: Stages, inner, ins, outs) -> tuple[tuple[int, i
     for o, strides in enumerate(nest.outputs):
         stage = written_in(nest, stages, inner, o)
         around = _loops_around(nest, inner, stage, o)
-        if any(nest.extents[d] > 1 and not strides[d] for d in around) or _read_after(nest, stages, inner, o):
+        if any(upper(nest.extents[d]) != 1 and strides[d] == 0 for d in around) or _read_after(nest, stages, inner, o):
             continue
         for i, x in enumerate(nest.body.inputs):
             rows = [s for use, s in nest.leaves.items() if leaf_of(use) is x]

@@ -4,10 +4,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from graphc.ir.dims import Poly, evaluate
 from graphc.ir.ops import embedding_gradients, index, shape
 from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.machine import Machine
+from graphc.schedule.open_sizes import alone, busy_sizes
 from graphc.schedule.parallel_rows import Rows, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 
@@ -28,10 +30,14 @@ def plain_schedule(p: KernelProblem) -> PlainSchedule:
 def _candidates(
     rows: Rows, lanes: int, inplace: tuple[tuple[int, int], ...], machine: Machine
 ) -> Iterator[Candidate[PlainSchedule]]:
-    row = max(machine.scalar_element_cycles * rows.repeat * -(-rows.lane // lanes), 1.0)
-    total, cores = row * rows.count, machine.planned_cores
-    tile = max(1, int(machine.tile_cycles(total) / row))
+    values = busy_sizes(rows.sizes, machine.scalar_element_cycles / lanes, machine)
+    count, lane, repeat = (evaluate(n, values) for n in (rows.count, rows.lane, rows.repeat))
+    row = max(machine.scalar_element_cycles * repeat * -(-lane // lanes), 1.0)
+    total, cores, is_open = row * count, machine.planned_cores, any(isinstance(n, Poly) for n in rows.sizes)
+    cycles = machine.tile_cycles(total)
+    tile = max(1, int((min(cycles, machine.short_tile_cycles) if is_open else cycles) / row))
+    few = alone(rows.count, row, machine)
     yield Candidate("one thread", PlainSchedule(tile, True, lanes, inplace), (("work", total),))
-    last = min(tile, rows.count) * row * (1 - 1 / cores)
-    yield Candidate("tiles of rows", PlainSchedule(tile, False, lanes, inplace), (
+    last = min(tile, count) * row * (1 - 1 / cores)
+    yield Candidate("tiles of rows", PlainSchedule(tile, False, lanes, inplace, alone=few), (
         ("work", total / cores), ("hand-over", machine.handover_cycles), ("last tile", last)))

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
+from graphc.ir.dims import ceil_div
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase
-from graphc.schedule.contraction_schedule import MAX_TAPS, STEPS, TileSchedule
+from graphc.schedule.contraction_schedule import MAX_TAPS, STEPS, TileSchedule, group_sizes
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.tile_cost import TileCost, TiledProblem, Tiling
@@ -22,6 +23,7 @@ from graphc.schedule.tile_sizes import (
     column_cut,
     deep_tile,
     even_rows,
+    first_split,
     first_use_tile,
     linear_from,
     shared_tile,
@@ -73,7 +75,7 @@ def tile_ranking(problem: TiledProblem) -> Ranking[TileSchedule]:
 # --- candidates -------------------------------------------------------------------------------------------------------
 
 def _families(problem: TiledProblem) -> Iterator[TileFamily]:
-    p, free = problem.p, problem.context.free
+    p, free = problem.form, problem.context.free
     a, b = _row_modes(problem), _column_modes(p)
     # taps are packed once, in the order of the weights
     own = not free[1] and problem.packing is not ColumnPacking.TAPS
@@ -89,7 +91,8 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
             (*(mode for mode in a if mode in (UNPACKED, TAPS)), PER_TILE),
             (PER_TILE,),
         )
-    straight = len(p.m) == 1 and len(p.k) == 1 and p.a.strides[p.m[0]] == 1 and not problem.transposed
+    closed = not p.is_open
+    straight = closed and len(p.m) == 1 and len(p.k) == 1 and p.a.strides[p.m[0]] == 1 and not problem.transposed
     shares = problem.k >= FIRST_USE_STEPS and problem.n >= FIRST_USE_PANELS * problem.nr
     if straight and shares and not free[0] and not problem.gates:
         yield TileFamily("rows packed by first use", *first_use_tile(problem), (BY_FIRST_USE,), b)
@@ -101,12 +104,13 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
 def _row_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:
     """Rows are read unpacked, one broadcast an element, along linear runs of the sum, or as taps of a short one. Others
     are packed."""
-    p = problem.p
+    p = problem.form
     run = prod(problem.k_sizes[linear_from(p.a, p, p.k):])
     found = (UNPACKED,) if run >= BROADCAST_RUN or len(p.k) == 1 else ()
     if problem.context.free[0]:
         return (*found, ONCE)
-    return (*found, TAPS) if problem.k <= MAX_TAPS else (*found, ONCE, PER_TILE)
+    taps = problem.k <= MAX_TAPS and all(isinstance(p.sizes[d], int) for d in p.k)
+    return (*found, TAPS) if taps else (*found, ONCE, PER_TILE)
 
 
 def _column_modes(p: Phase) -> tuple[PackingMode, ...]:
@@ -117,7 +121,7 @@ def _column_modes(p: Phase) -> tuple[PackingMode, ...]:
 
 def _members(problem: TiledProblem, family: TileFamily) -> Iterator[Candidate[TileDraft]]:
     """Those with whole sums first: parts are worth their sums only if that gains something."""
-    blocks = {(a, b): sum_blocks(problem, a, b) for a in family.a for b in family.b}
+    blocks = {(a, b): kc for a in family.a for b in family.b for kc in _blocks(problem, a, b)}
     for by_rows in _orders(problem, family.mc):
         whole = _tiling(problem, family, by_rows)
         down = whole.down.count(problem.m_sizes) if whole.down else -(-problem.m // family.mc)
@@ -130,6 +134,15 @@ def _members(problem: TiledProblem, family: TileFamily) -> Iterator[Candidate[Ti
                 yield from _costed(
                     problem, family, tiling, {modes: kc for modes, kc in blocks.items() if parts[modes] == splits}
                 )
+
+
+def _blocks(problem: TiledProblem, a: PackingMode, b: PackingMode) -> list[Cut]:
+    """The blocks of the sum; none where those that are agreed on do not suit the modes."""
+    agreed = problem.agreed.kc if problem.agreed else None
+    if agreed is None:
+        return [sum_blocks(problem, a, b)]
+    whole = agreed.count(problem.k_sizes) == 1
+    return [agreed] if agreed.split >= first_split(problem, a, b) and (whole or a is not TAPS) else []
 
 
 def _costed(
@@ -167,7 +180,7 @@ def _orders(problem: TiledProblem, mc: int) -> tuple[bool, bool]:
 
 def _tiling(problem: TiledProblem, family: TileFamily, by_rows: bool) -> Tiling:
     sizes, mr = problem.m_sizes, problem.mr
-    down = column_cut(sizes, family.mc, mr) if problem.transposed else None
+    down = column_cut(sizes, family.mc, mr, least=problem.m_split) if problem.transposed else None
     mc = down.length(sizes) if down else family.mc
     if down is None or len(sizes) == 1:
         mc = even_rows(problem, mc, family.nc.count(problem.n_sizes), by_rows)
@@ -188,17 +201,26 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
         and (context.free[1] or not problem.holds_columns)
         and problem.packing is not ColumnPacking.RUNS
     )
+    p, splits = problem.form, tiling.splits
+    ragged = p.extent(p.m) % problem.mr != 0 and not isinstance(p.extent(p.m), int)
+    blocks, part = draft.kc.count(group_sizes(p, p.k)), 0
+    if not isinstance(blocks, int) and splits > 1:
+        part = -(-draft.kc.count(problem.k_sizes) // splits)
+        splits = ceil_div(blocks, part)
     return TileSchedule(
         Blocking(problem.mr, problem.nr, tiling.mc, tiling.nc, draft.kc),
         context.lanes,
         draft.a,
         draft.b,
-        tiling.splits,
+        splits,
         transposed_store=tiling.down,
         by_rows=tiling.by_rows,
         prefetch_lines=_prefetch_lines(problem, tiling) if far else 0,
-        edge_mr=0 if tiling.down else _edge_rows(problem),
-        packed_in_runs=draft.b is ONCE and problem.holds_columns and problem.packing is ColumnPacking.PANELS,
+        edge_mr=0 if tiling.down or ragged else _edge_rows(problem),
+        packed_in_runs=(draft.b is ONCE and problem.holds_columns and problem.packing is ColumnPacking.PANELS
+                        and isinstance(p.extent(p.n), int)),
+        any_edge=ragged and tiling.down is None,
+        part_blocks=part,
     )
 
 

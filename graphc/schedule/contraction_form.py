@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import gcd, prod
+from math import gcd
 
-from graphc.errors import InternalError
+from graphc.errors import InternalError, Unsized
+from graphc.ir.dims import Dim, Dims, ceil_div, is_nonnegative, largest, lower, product_of, typical
 from graphc.ir.contraction import AxisMap, Contraction, Maps
 from graphc.schedule.machine import Machine
 
@@ -21,8 +22,8 @@ from graphc.schedule.machine import Machine
 @dataclass(frozen=True)
 class Tensor:
     """What is known of an operand: shape and strides in elements."""
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    shape: Dims
+    strides: Dims
 
 
 @dataclass(frozen=True)
@@ -32,29 +33,30 @@ class PaddedCopy:
 
     channels_last: the channels, which are not contiguous in the source, are contiguous in the copy.
     """
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    low: tuple[int, ...]
+    shape: Dims
+    strides: Dims
+    low: Dims
     channels_last: bool = False
 
     @property
-    def size(self) -> int:
-        return prod(self.shape)
+    def size(self) -> Dim:
+        return product_of(self.shape)
 
 
 @dataclass(frozen=True)
 class LinearMap:
     """Element offset of an operand: base + sum of strides[d] * dim d."""
-    base: int
-    strides: tuple[int, ...]
+    base: Dim
+    strides: Dims
 
-    def span(self, sizes: Sequence[int]) -> tuple[int, int]:
+    def span(self, sizes: Sequence[Dim]) -> tuple[Dim, Dim]:
         """Smallest and largest offset."""
         steps = [s * (n - 1) for s, n in zip(self.strides, sizes)]
-        return self.base + sum(min(0, s) for s in steps), self.base + sum(max(0, s) for s in steps)
+        above = [largest(0, s) for s in steps]
+        return sum((s - up for s, up in zip(steps, above)), self.base), sum(above, self.base)
 
 
-Part = tuple[int, int, int, int]
+Part = tuple[Dim, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Phase:
     parts[d] says which original dims dim d is made of, outer to inner: (size, original dim, step, start), where the
     original dim walks start, start + step, …
     """
-    sizes: tuple[int, ...]
+    sizes: Dims
     batch: tuple[int, ...]
     m: tuple[int, ...]
     n: tuple[int, ...]
@@ -74,12 +76,17 @@ class Phase:
     out: LinearMap
     parts: tuple[tuple[Part, ...], ...]
 
-    def extent(self, dims: Sequence[int]) -> int:
-        return prod(self.sizes[d] for d in dims)
+    def extent(self, dims: Sequence[int]) -> Dim:
+        return product_of(self.sizes[d] for d in dims)
 
     @property
-    def flops(self) -> int:
-        return 2 * prod(self.sizes)
+    def flops(self) -> Dim:
+        return 2 * product_of(self.sizes)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether some sizes are known only when the program runs."""
+        return not all(isinstance(n, int) for n in self.sizes)
 
 
 @dataclass(frozen=True)
@@ -122,17 +129,17 @@ def _channel_axis(c: Contraction, maps: Maps, t: Tensor, lanes: int) -> int | No
     """The axis to put innermost in a copy of an image: the nearest one without a window, if it has whole vectors of
     elements, if windows slide over the contiguous axis, and if the other operand has whole vectors of columns too.
     """
-    windows = [x for x, m in enumerate(maps) if len([d for d in m.dims if d not in c.batch and c.sizes[d] > 1]) > 1]
-    if not any(t.strides[x] == 1 and t.shape[x] > 1 for x in windows) or 0 in c.sizes:
+    windows = [x for x, m in enumerate(maps) if len([d for d in m.dims if d not in c.batch and is_many(c.sizes[d])]) > 1]
+    if not any(t.strides[x] == 1 and is_many(t.shape[x]) for x in windows) or 0 in c.sizes:
         return None
     plain = [x for x in range(len(maps)) if x not in windows and maps[x].is_affine]
-    nearest = min(plain, key=lambda x: (t.strides[x], -x), default=None)
-    if nearest is None or t.strides[nearest] <= 0:
+    nearest = min(plain, key=lambda x: (typical(t.strides[x]), -x), default=None)
+    if nearest is None or typical(t.strides[nearest]) <= 0:
         return None
     channels = [d for d in maps[nearest].dims if d not in c.batch]
     columns = c.m if maps is c.b else c.n
     summed = any(d in c.k for d in channels)
-    wide = c.extent(channels) >= lanes and (not summed or c.extent(columns) >= lanes)
+    wide = typical(c.extent(channels)) >= lanes and (not summed or typical(c.extent(columns)) >= lanes)
     return nearest if wide else None
 
 
@@ -145,8 +152,8 @@ def _wants_swap_of_image(c: Contraction, channels: list[int | None]) -> bool:
 def _wants_swap(c: Contraction, out: Tensor) -> bool:
     """Whether the output's smallest step is along m."""
     def step(dims: Sequence[int]) -> int:
-        steps = [abs(coefficient * s) for m, s in zip(c.out, out.strides) for coefficient, d in m.terms
-                 if d in dims and c.sizes[d] > 1]
+        steps = [abs(coefficient * typical(s)) for m, s in zip(c.out, out.strides) for coefficient, d in m.terms
+                 if d in dims and is_many(c.sizes[d])]
         return min(steps, default=1 << 62)
     return step(c.m) < step(c.n)
 
@@ -158,8 +165,8 @@ def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int, machin
     left, right = _dim_strides(c.a, a), _dim_strides(c.b, b)
     if left is None or right is None or not any(left.get(d) == right.get(d) == 1 for d in c.k):
         return False
-    rows = c.extent(c.m) * c.extent([d for d in c.batch if right.get(d, 0) == 0])
-    columns, k = c.extent(c.n), c.extent(c.k)
+    rows = typical(c.extent(c.m) * c.extent([d for d in c.batch if right.get(d, 0) == 0]))
+    columns, k = typical(c.extent(c.n)), typical(c.extent(c.k))
     if rows < lanes // 2 or k == 0:
         return False
     fma = rows * columns / (machine.fma_per_cycle * lanes)      # cycles for each step of k
@@ -173,9 +180,9 @@ def _waste(size: int, unit: int) -> float:
     return -(-size // unit) * unit / size
 
 
-def _dim_strides(maps: Maps, t: Tensor) -> dict[int, int] | None:
+def _dim_strides(maps: Maps, t: Tensor) -> dict[int, Dim] | None:
     """Distance in memory of neighbours along each dim; None if an index is padded or divided."""
-    strides: dict[int, int] = {}
+    strides: dict[int, Dim] = {}
     for m, stride in zip(maps, t.strides):
         if not m.is_affine:
             return None
@@ -227,7 +234,7 @@ def _divides(m: AxisMap, starts: dict[int, int]) -> bool:
 
 def _part(c: Contraction, steps: Sequence[int], starts: dict[int, int], empty: bool) -> _Split:
     first = [starts.get(d, 0) for d in range(len(c.sizes))]
-    sizes = tuple(0 if empty and d in c.k else max(0, -(-(n - s) // step))
+    sizes = tuple(0 if empty and d in c.k else _steps_from(n, s, step)
                   for d, (n, s, step) in enumerate(zip(c.sizes, first, steps)))
 
     def divide(m: AxisMap) -> AxisMap:
@@ -240,7 +247,17 @@ def _part(c: Contraction, steps: Sequence[int], starts: dict[int, int], empty: b
     return _Split(Contraction(sizes, c.batch, c.m, c.n, c.k, *maps), tuple(steps), tuple(first))
 
 
-def _with_empty_sum(c: Contraction, sizes: tuple[int, ...]) -> tuple[int, ...]:
+def _steps_from(size: Dim, start: int, step: int) -> Dim:
+    """Of start, start + step, … how many are below `size`."""
+    count = ceil_div(size - start, step)
+    if isinstance(count, int):
+        return max(0, count)
+    if lower(count) < 1:
+        raise Unsized(f"every {step}th of {size} positions from number {start} on may be none")
+    return count
+
+
+def _with_empty_sum(c: Contraction, sizes: Dims) -> Dims:
     if not c.k:
         raise InternalError(f"{c} has no term in a residue class and no sum to be empty", "contraction")
     return tuple(0 if d in c.k else n for d, n in enumerate(sizes))
@@ -251,38 +268,45 @@ def _with_empty_sum(c: Contraction, sizes: tuple[int, ...]) -> tuple[int, ...]:
 @dataclass(frozen=True)
 class _Source:
     """Where an operand is read: strides, and the index of its first element on each axis."""
-    strides: tuple[int, ...]
-    low: tuple[int, ...]
+    strides: Dims
+    low: Dims
 
 
 def _source(t: Tensor, copy: PaddedCopy | None) -> _Source:
     return _Source(t.strides, (0,) * len(t.shape)) if copy is None else _Source(copy.strides, copy.low)
 
 
-def _padded_copy(c: Contraction, t: Tensor, uses: Sequence[tuple[tuple[int, ...], Maps]], channels: int | None,
+def _padded_copy(c: Contraction, t: Tensor, uses: Sequence[tuple[Dims, Maps]], channels: int | None,
                  lanes: int) -> PaddedCopy | None:
     """The copy that holds whatever the uses read, in the memory order of the source but for the `channels` axis, which
     comes innermost; None if no use reads outside and no axis has to move. Channels that are not summed are read at many
     positions at once.
     """
     spans = [[maps[x].span(sizes) for sizes, maps in uses] for x in range(len(t.shape))]
-    low = [min([0 if not maps[x].padded else s[0] for s, (_, maps) in zip(spans[x], uses)], default=0)
+    low = [-largest(*[0 if not maps[x].padded else -s[0] for s, (_, maps) in zip(spans[x], uses)] or [0])
            for x in range(len(t.shape))]
-    high = [max([n - 1 if not maps[x].padded else s[1] for s, (_, maps) in zip(spans[x], uses)], default=n - 1)
+    high = [largest(*[n - 1 if not maps[x].padded else s[1] for s, (_, maps) in zip(spans[x], uses)] or [n - 1])
             for x, n in enumerate(t.shape)]
-    if channels is None and all(lo >= 0 and hi < n for lo, hi, n in zip(low, high, t.shape)):
+    inside = all(is_nonnegative(lo) and is_nonnegative(n - 1 - hi) for lo, hi, n in zip(low, high, t.shape))
+    if channels is None and inside:
         return None
     shape = [hi - lo + 1 for lo, hi in zip(low, high)]
-    order = sorted(range(len(shape)), key=lambda x: (x != channels, abs(t.strides[x]), -x))
+    order = sorted(range(len(shape)), key=lambda x: (x != channels, abs(typical(t.strides[x])), -x))
     if uses and all(d in c.batch or c.sizes[d] == 1 for _, d in uses[0][1][order[0]].terms):
         shape[order[0]] = spread(shape[order[0]], lanes)
-    strides, step = [0] * len(shape), 1
+    strides: list[Dim] = [0] * len(shape)
+    step: Dim = 1
     for x in order:
         strides[x], step = step, step * shape[x]
     return PaddedCopy(tuple(shape), tuple(strides), tuple(low), channels is not None)
 
 
-def spread(size: int, lanes: int) -> int:
+def is_many(size: Dim) -> bool:
+    """Whether there may be more than one."""
+    return size > 1 if isinstance(size, int) else True
+
+
+def spread(size: Dim, lanes: int) -> Dim:
     """Elements from line to line where many lines are read side by side: a multiple of 16 vectors would put them into
     few sets of the L1 cache.
     """
@@ -295,8 +319,8 @@ def _linear(part: _Split, a: _Source, b: _Source, out: _Source) -> Phase:
     c = part.c
 
     def operand(maps: Maps, source: _Source) -> LinearMap:
-        strides = [0] * len(c.sizes)
-        base = 0
+        strides: list[Dim] = [0] * len(c.sizes)
+        base: Dim = 0
         for m, stride, low in zip(maps, source.strides, source.low):
             base += stride * (m.offset - low)
             for coefficient, d in m.terms:
@@ -321,19 +345,19 @@ def _forward_sums(p: Phase) -> Phase:
     """Sums that walk `a` (or, where it stands still, `b`) backwards are walked forwards."""
     a, b = p.a, p.b
     for d in p.k:
-        if (a.strides[d] or b.strides[d]) < 0:
+        if (typical(a.strides[d]) or typical(b.strides[d])) < 0:
             a, b = _reverse(a, d, p.sizes[d]), _reverse(b, d, p.sizes[d])
     return replace(p, a=a, b=b)
 
 
-def _reverse(t: LinearMap, d: int, size: int) -> LinearMap:
+def _reverse(t: LinearMap, d: int, size: Dim) -> LinearMap:
     strides = tuple(-s if e == d else s for e, s in enumerate(t.strides))
     return LinearMap(t.base + t.strides[d] * (size - 1), strides)
 
 
 def _shared_batch_to_m(p: Phase) -> Phase:
     """Batch dims over which b stands still are rows of a larger product."""
-    shared = tuple(d for d in p.batch if p.b.strides[d] == 0 and p.sizes[d] > 1)
+    shared = tuple(d for d in p.batch if p.b.strides[d] == 0 and is_many(p.sizes[d]))
     return replace(p, batch=tuple(d for d in p.batch if d not in shared), m=shared + p.m)
 
 
@@ -354,13 +378,13 @@ def _drop_units(p: Phase) -> Phase:
 
 def _ordered(p: Phase, dims: Sequence[int], first: LinearMap, second: LinearMap) -> tuple[int, ...]:
     """Large steps outside; equal steps in the first operand: by the second."""
-    return tuple(sorted(dims, key=lambda d: (-abs(first.strides[d]), -abs(second.strides[d]), d)))
+    return tuple(sorted(dims, key=lambda d: (-abs(typical(first.strides[d])), -abs(typical(second.strides[d])), d)))
 
 
 def _ordered_n(p: Phase) -> tuple[int, ...]:
     """By steps in the output, but if sums are long enough to pack b, a dim that is contiguous in b comes innermost."""
     by_out = _ordered(p, p.n, p.out, p.b)
-    if p.extent(p.k) <= p.extent(p.m) or not any(p.b.strides[d] == 1 for d in p.n):
+    if typical(p.extent(p.k)) <= typical(p.extent(p.m)) or not any(p.b.strides[d] == 1 for d in p.n):
         return by_out
     return _ordered(p, p.n, p.b, p.out)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphc.ir.dims import Dim, Dims, Poly, ceil_div, typical
 from graphc.ir.types import DType
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.cost import Ranking
@@ -30,6 +31,8 @@ class TileSchedule(PhaseSchedule):
     by_rows: consecutive tiles share their rows; otherwise they share their columns.
     prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
     edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
+    any_edge: it may have any number of rows, which is known when the kernel runs: there is a micro-kernel for each.
+    part_blocks: of a sum whose length is not known, the blocks of a part; 0: as `splits` says.
     packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile
         after tile.
     ranking: the candidates among which this one was chosen.
@@ -38,12 +41,14 @@ class TileSchedule(PhaseSchedule):
     lanes: int
     a: PackingMode
     b: PackingMode
-    splits: int = 1
+    splits: Dim = 1
     transposed_store: Cut | None = None
     by_rows: bool = False
     prefetch_lines: int = 0
     edge_mr: int = 0
     packed_in_runs: bool = False
+    any_edge: bool = False
+    part_blocks: int = 0
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -51,17 +56,30 @@ class TileSchedule(PhaseSchedule):
         """Of the columns of a micro-tile."""
         return self.blocking.nr // self.lanes
 
-    def width(self, phase: Phase) -> int:
+    @property
+    def is_split(self) -> bool:
+        """Whether parts of sums are added after all tiles."""
+        return self.splits != 1
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """The numbers of rows of last micro-tiles that have micro-kernels of their own."""
+        if self.any_edge:
+            return tuple(range(1, self.blocking.mr))
+        return (self.edge_mr,) if self.edge_mr else ()
+
+    def width(self, phase: Phase) -> Dim:
         """Columns of the widest tile, in whole micro-tiles."""
         return round_up(self.blocking.nc.length(group_sizes(phase, phase.n)), self.blocking.nr)
 
     @property
     def micro_tile(self) -> str:
         mr, nr = self.blocking.mr, self.blocking.nr
-        return f"{mr}×{nr}" + (f" and {self.edge_mr}×{nr}" if self.edge_mr else "")
+        edge = f"1…{mr - 1}" if self.any_edge and mr > 1 else self.edge_mr
+        return f"{mr}×{nr}" + (f" and {edge}×{nr}" if edge else "")
 
     def __str__(self) -> str:
-        options = {f"split-k {self.splits}": self.splits > 1,
+        options = {f"split-k {self.splits}": self.is_split,
                    "transposed store": self.transposed_store, "by rows": self.by_rows,
                    f"prefetch {self.prefetch_lines}": self.prefetch_lines, "packed in runs": self.packed_in_runs}
         chosen = "".join(f" {option}" for option, holds in options.items() if holds)
@@ -118,7 +136,7 @@ class LaneSchedule(PhaseSchedule):
         others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
         return operand.strides[self.dim] not in (0, 1) and not any(operand.strides[d] for d in others)
 
-    def line(self, phase: Phase) -> int:
+    def line(self, phase: Phase) -> Dim:
         """Distance of the copied factors of two terms of a sum."""
         return spread(round_up(phase.sizes[self.dim], self.lanes), self.lanes)
 
@@ -141,14 +159,15 @@ class NarrowSchedule(PhaseSchedule):
     block: int = 1
     columns: int = 0
 
-    def entries(self, phase: Phase) -> int:
+    def entries(self, phase: Phase) -> Dim:
         """Batch entries, or vectors of them."""
         batches = phase.extent(phase.batch)
-        return batches if self.along_k else batches // phase.sizes[self.dim] * self.groups(phase)
+        others = phase.extent([d for d in phase.batch if d != self.dim])
+        return batches if self.along_k else others * self.groups(phase)
 
-    def groups(self, phase: Phase) -> int:
+    def groups(self, phase: Phase) -> Dim:
         """Vectors along the dim."""
-        return 1 if self.along_k else -(-phase.sizes[self.dim] // self.lanes)
+        return 1 if self.along_k else ceil_div(phase.sizes[self.dim], self.lanes)
 
     @property
     def width(self) -> int:
@@ -184,14 +203,14 @@ class ContractionSchedule(ProductSchedule):
     """
     form: Form
     phases: tuple[PhaseSchedule, ...]
-    copies: tuple[int | None, int | None]
-    packed_a: tuple[int | None, ...]
-    packed_b: tuple[int | None, ...]
-    partials: tuple[int | None, ...]
-    shared_scratch: int
+    copies: tuple[Dim | None, Dim | None]
+    packed_a: tuple[Dim | None, ...]
+    packed_b: tuple[Dim | None, ...]
+    partials: tuple[Dim | None, ...]
+    shared_scratch: Dim
     dtype: DType
     prepacked: int | None = None
-    packed_size: int = 0
+    packed_size: Dim = 0
     gates: int = 0
 
     @property
@@ -199,11 +218,11 @@ class ContractionSchedule(ProductSchedule):
         return tuple(phase.ranking for phase in self.phases if phase.ranking is not None)
 
     @property
-    def shared_bytes(self) -> int:
+    def shared_bytes(self) -> Dim:
         return self.shared_scratch * self.dtype.itemsize
 
     @property
-    def packed_bytes(self) -> int:
+    def packed_bytes(self) -> Dim:
         return self.packed_size * self.dtype.itemsize
 
     @property
@@ -214,7 +233,7 @@ class ContractionSchedule(ProductSchedule):
     def __str__(self) -> str:
         head = ("transposed " if self.form.swap else "") + (f"{self.gates} gates; " if self.gates else "")
         head += "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
-        scratch = f"; shared scratch {self.shared_scratch}" if self.shared_scratch else ""
+        scratch = f"; shared scratch {self.shared_scratch}" if self.shared_scratch != 0 else ""
         scratch += f"; {'ab'[self.prepacked]} packed before the loop" if self.prepacked is not None else ""
         return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"
 
@@ -224,8 +243,8 @@ def column_packing(p: Phase, lanes: int) -> ColumnPacking:
     straight = p.b.strides[p.n[-1]] == 1
     if straight and len(p.n) == 1:
         return ColumnPacking.PANELS
-    run = p.sizes[p.n[-1]]
-    if p.b.strides[p.k[-1]] == 1 and (not straight or run < lanes // 2 and p.sizes[p.k[-1]] > run):
+    run = typical(p.sizes[p.n[-1]])
+    if p.b.strides[p.k[-1]] == 1 and (not straight or run < lanes // 2 and typical(p.sizes[p.k[-1]]) > run):
         return ColumnPacking.TRANSPOSED
     return ColumnPacking.TAPS if not straight and taps(p) else ColumnPacking.RUNS
 
@@ -236,17 +255,45 @@ def taps(p: Phase) -> tuple[int, ...]:
     """
     found: list[int] = []
     size = 1
-    for d in sorted(p.k[:-1], key=lambda d: abs(p.b.strides[d])):
-        if abs(p.b.strides[d]) == size and size * p.sizes[d] <= MAX_TAPS:
+    for d in sorted(p.k[:-1], key=lambda d: abs(typical(p.b.strides[d]))):
+        stride, count = p.b.strides[d], p.sizes[d]
+        if stride in (size, -size) and isinstance(count, int) and size * count <= MAX_TAPS:
             found.insert(0, d)
-            size *= p.sizes[d]
+            size *= count
     return tuple(found) if size >= 3 else ()
 
 
-def group_sizes(phase: Phase, dims: tuple[int, ...]) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class RowsSchedule(PhaseSchedule):
+    """One phase whose number of rows is known when the kernel runs: by the first of `regimes` that takes as many.
+    Regime i takes `most[i]` rows at most; the last one, for which `most` has no entry, any number.
+
+    All regimes add each sum in the same order, by the same blocks, so that a row's bits do not depend on how many rows
+    there are; and they read an operand that is packed before the kernel from the same panels.
+    """
+    most: tuple[int, ...]
+    regimes: tuple[TileSchedule, ...]
+
+    @property
+    def ranking(self) -> Ranking | None:
+        return self.regimes[-1].ranking
+
+    def __str__(self) -> str:
+        named = [f"up to {most} rows: {regime}" for most, regime in zip(self.most, self.regimes)]
+        return "; ".join([*named, str(self.regimes[-1]) if not named else f"more: {self.regimes[-1]}"])
+
+
+def packed_row_panels(m: Dim, s: TileSchedule) -> Dim:
+    """Panels of rows that are packed once. Where any number of rows may be left there is room for one more, from which
+    nothing is read: that they are not behind the last panel is more than the loop IR's verifier can see.
+    """
+    return ceil_div(m, s.blocking.mr) + s.any_edge
+
+
+def group_sizes(phase: Phase, dims: tuple[int, ...]) -> Dims:
     return tuple(phase.sizes[d] for d in dims)
 
 
-def round_up(value: float, unit: int) -> int:
-    """The least multiple of `unit` that is not below `value` (rounded down to an integer)."""
-    return -(-int(value) // unit) * unit
+def round_up(value: float | Dim, unit: int) -> Dim:
+    """The least multiple of `unit` that is not below `value` (a float rounded down to an integer)."""
+    return ceil_div(value if isinstance(value, Poly) else int(value), unit) * unit

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim, exact_quotient, typical
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops import constant, elementwise, embedding_gradients, random, reduce, shape
@@ -38,7 +39,7 @@ class Space:
                  "number")
 
     def __init__(self):
-        self.extents: dict[int, int] = {}
+        self.extents: dict[int, Dim] = {}
         self.maps: dict[Value, Map] = {}
         self.ghosts: dict[Value, Map] = {}      # dims that a size-1 axis had before its reduction
         self.uses: dict[Use, Map] = {}
@@ -74,7 +75,7 @@ class Space:
         """The dims that are not reduced."""
         return tuple(d for d in self.extents if d not in (self.reduced or ()))
 
-    def size(self, dims: Sequence[int]) -> int:
+    def size(self, dims: Sequence[int]) -> Dim:
         return prod(self.extents[d] for d in dims)
 
     def dims_of(self, v: Value) -> frozenset[int]:
@@ -135,10 +136,10 @@ class Space:
         whole = set(self.extents)
         if set(gone) | set(self.reduced) != whole or set(gone) & set(self.reduced):
             raise Misfit("they reduce different axes")
-        if self.crossed is None and not self.read and mine == whole and self.size(gone) <= CROSS_LIMIT:
+        if self.crossed is None and not self.read and mine == whole and typical(self.size(gone)) <= CROSS_LIMIT:
             self.crossed, self.crossing = self.reduced, self.reductions
             self.reduced, self.reductions = gone, frozenset((node,))
-        elif mine == whole and self.size(self.reduced) > CROSS_LIMIT:
+        elif mine == whole and typical(self.size(self.reduced)) > CROSS_LIMIT:
             raise Misfit(f"they reduce different axes, of which neither has at most {CROSS_LIMIT} elements")
         else:
             self.crossed = gone
@@ -165,7 +166,7 @@ class Space:
         self.maps[node.outputs[0]] = result
 
     def leaf(self, node: Node) -> None:
-        """Scalar constants and counting arrays take their place where they are used."""
+        """Scalar constants, sizes and counting arrays take their place where they are used."""
 
     def generate(self, node: Node) -> None:
         """An operator whose result has a value at every element: random numbers."""
@@ -188,7 +189,7 @@ class Space:
         self.maps[node.outputs[0]] = done
 
     # ---- placing
-    def place(self, result: Sequence[int]) -> Map:
+    def place(self, result: Sequence[Dim]) -> Map:
         """Dims for the axes of an array that nothing ties to the others: fitting ones in order, else new ones."""
         if not self.extents:
             return tuple(() if n == 1 else (self.new(n),) for n in result)
@@ -220,7 +221,7 @@ class Space:
             elif axes[axis] != dims:
                 raise Misfit("they run over different dims")
 
-    def _complete(self, axes: list, hints: list, result: Sequence[int]) -> Map:
+    def _complete(self, axes: list, hints: list, result: Sequence[Dim]) -> Map:
         """Chooses dims for the axes that are still None."""
         fixed = [d for a in axes if a for d in a]
         used = set(fixed)
@@ -232,19 +233,19 @@ class Space:
                 used.update(axes[i])
         return tuple(axes)
 
-    def _choose(self, n: int, used: set[int], hint: tuple[int, ...]) -> tuple[int, ...]:
+    def _choose(self, n: Dim, used: set[int], hint: tuple[int, ...]) -> tuple[int, ...]:
         if hint and self.size(hint) == n and not used.intersection(hint):
             return hint
         free = [d for d in self.extents if d not in used and self.extents[d] != 1]
         for start in range(len(free)):
-            size = 1
+            size: Dim = 1
             for end in range(start, len(free)):
-                size *= self.extents[free[end]]
+                size = size * self.extents[free[end]]
                 if size == n:
                     return tuple(free[start:end + 1])
         return (self.new(n),)
 
-    def new(self, n: int) -> int:
+    def new(self, n: Dim) -> int:
         """A fresh dim of size n."""
         if self.reduced is not None:
             raise Misfit("the result has an axis that the reduction does not run over")
@@ -252,21 +253,21 @@ class Space:
         self.extents[self.number] = n
         return self.number
 
-    def _regroup(self, dims: list[int], result: Sequence[int]) -> Map | None:
+    def _regroup(self, dims: list[int], result: Sequence[Dim]) -> Map | None:
         """The row-major sequence `dims` cut into axes of the sizes `result`, dims split where need be; None if sizes do
         not divide.
         """
         groups = _cut([self.extents[d] for d in dims], result)
         if groups is None:
             return None
-        pieces: dict[int, list[int]] = {i: [] for i in range(len(dims))}
+        pieces: dict[int, list[Dim]] = {i: [] for i in range(len(dims))}
         for group in groups:
             for i, size in group:
                 pieces[i].append(size)
         parts = [iter(self._split(d, pieces[i])) for i, d in enumerate(dims)]
         return tuple(tuple(next(parts[i]) for i, _ in group) for group in groups)
 
-    def _split(self, dim: int, sizes: list[int]) -> tuple[int, ...]:
+    def _split(self, dim: int, sizes: list[Dim]) -> tuple[int, ...]:
         """Replaces `dim` by dims of these sizes, outermost first, everywhere."""
         if len(sizes) <= 1:
             return (dim,)
@@ -300,23 +301,25 @@ def space_of(body: Graph) -> Space:
     return space
 
 
-def _cut(extents: list[int], result: Sequence[int]) -> list[list[tuple[int, int]]] | None:
+def _cut(extents: list[Dim], result: Sequence[Dim]) -> list[list[tuple[int, Dim]]] | None:
     """Per axis of `result`, the (position, size) pieces of `extents` that it is made of, outermost first."""
     if 0 in extents or 0 in result:
         return None
-    groups, i, rest = [], -1, 1
+    groups: list[list[tuple[int, Dim]]] = []
+    i, rest = -1, 1
     for n in result:
-        group = []
-        while n > 1:
+        group: list[tuple[int, Dim]] = []
+        while n != 1:
             if rest == 1:
                 i += 1
                 rest = extents[i]
                 continue
-            take = rest if n % rest == 0 else n
-            if rest % take:
+            take = n if exact_quotient(n, rest) is None else rest
+            outside = exact_quotient(rest, take)
+            if outside is None:
                 return None
             group.append((i, take))
-            n, rest = n // take, rest // take
+            n, rest = exact_quotient(n, take), outside
         groups.append(group)
     return groups
 
@@ -330,6 +333,6 @@ RULES: dict[type[Op], Callable[[Space, Node], None]] = {
     elementwise.StopGradient: Space.broadcast,
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,
     **dict.fromkeys((reduce.Sum, reduce.Prod, reduce.Max, reduce.Min, reduce.ArgMax, reduce.ArgMin), Space.reduce),
-    constant.Constant: Space.leaf, constant.Iota: Space.leaf,
+    **dict.fromkeys((constant.Constant, constant.Iota, constant.Dimension), Space.leaf),
     random.RandomBits: Space.generate, embedding_gradients.PickRows: Space.pick,
 }

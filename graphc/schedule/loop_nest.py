@@ -9,13 +9,15 @@ from functools import lru_cache
 from itertools import permutations
 from math import prod
 
+from graphc.ir.dims import Dim, Dims, Poly, upper
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import Iota
 from graphc.ir.ops.reduce import ArgExtremum
+from graphc.ir.types import DType, i32, i64
 from graphc.schedule.iteration_space import Map, Space, Use, space_of
 from graphc.schedule.view import ViewType, contiguous_strides
 
-Strides = tuple[int, ...]               # elements per step of each dim of the nest
+Strides = Dims                          # elements per step of each dim of the nest
 ROW_END, AFTER = 1 << 30, 1 << 31       # when outputs are stored that no stage stores: later than any stage
 
 
@@ -30,7 +32,7 @@ class Nest:
     have). `deps`: dims that each value changes with.
     """
     body: Graph
-    extents: tuple[int, ...]
+    extents: Dims
     reduced: frozenset[int]
     reductions: frozenset[Node]
     crossed: frozenset[int]
@@ -42,12 +44,22 @@ class Nest:
     spans: tuple[frozenset[int], ...]   # dims that each output has
     deps: Mapping[Value, frozenset[int]]
 
-    def size(self, dims: Iterable[int]) -> int:
+    def size(self, dims: Iterable[int]) -> Dim:
         return prod(self.extents[d] for d in dims)
 
     @property
     def kept(self) -> tuple[int, ...]:
         return tuple(d for d in range(len(self.extents)) if d not in self.reduced)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether some extents come with the call."""
+        return any(isinstance(n, Poly) for n in self.extents)
+
+    def counter(self, dims: Iterable[int]) -> DType:
+        """The type of element numbers along the dims."""
+        most = upper(self.size(dims))
+        return i32 if most is not None and most < 1 << 31 else i64
 
 
 @lru_cache(maxsize=4096)
@@ -102,13 +114,13 @@ def _build(body, space: Space, dims, groups, leaves, counters, outputs, spans) -
                 _deps(body, merged, counters, last, reduced, crossed, space))
 
 
-def _strides(m: Map, strides: Sequence[int], space: Space, dims: Sequence[int]) -> Strides:
+def _strides(m: Map, strides: Sequence[Dim], space: Space, dims: Sequence[int]) -> Strides:
     """Strides per dim of a tensor with these strides per axis."""
-    table: dict[int, int] = {}
+    table: dict[int, Dim] = {}
     for axis, step in zip(m, strides, strict=True):
         for d in reversed(axis):
             table[d] = step
-            step *= space.extents[d]
+            step = step * space.extents[d]
     return tuple(table.get(d, 0) for d in dims)
 
 
@@ -118,7 +130,7 @@ def leaf_of(use: Use) -> Value:
     return node.outputs[0] if k < 0 else node.inputs[k]
 
 
-def _leaf_strides(v: Value, views: Mapping[Value, ViewType]) -> Sequence[int]:
+def _leaf_strides(v: Value, views: Mapping[Value, ViewType]) -> Sequence[Dim]:
     if v in views:
         return views[v].strides
     op = v.node.op
@@ -161,13 +173,13 @@ def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, c
         found: set[int] = set()
         if node.op.is_leaf:
             if (node, -1) in leaves:
-                deps[node.outputs[0]] = frozenset(d for d, s in enumerate(leaves[node, -1]) if s)
+                deps[node.outputs[0]] = frozenset(d for d, s in enumerate(leaves[node, -1]) if s != 0)
             continue
         if node.op.is_generator:
-            found |= {d for d, i in enumerate(last) if counters[node][i]}
+            found |= {d for d, i in enumerate(last) if counters[node][i] != 0}
         for k, v in enumerate(node.inputs):
             if v in deps or (node, k) in leaves:
-                found |= deps[v] if v in deps else {d for d, s in enumerate(leaves[node, k]) if s}
+                found |= deps[v] if v in deps else {d for d, s in enumerate(leaves[node, k]) if s != 0}
         for v in node.outputs:
             gone = reduced if node in space.reductions else crossed if node in space.crossing else frozenset()
             deps[v] = frozenset(found - gone)

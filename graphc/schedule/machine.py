@@ -107,6 +107,11 @@ class Machine:
         return self.cycles(self.long_tile_ns)
 
     @property
+    def short_tile_cycles(self) -> float:
+        """Work in a tile beyond which taking it does not count."""
+        return 2 * self.handover_cycles / 3
+
+    @property
     def planned_tiles(self) -> int:
         """Tiles worth having, whatever the number of threads."""
         return self.planned_cores * self.tiles_per_core

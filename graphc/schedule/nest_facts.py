@@ -2,14 +2,17 @@
 order of loops."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
+from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.types import f32
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of
+from graphc.schedule.open_sizes import typical_sizes
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
@@ -20,7 +23,7 @@ INNER_ELEMENTS = 1024           # the least of a row without reductions, where t
 
 @dataclass
 class NestFacts:
-    """Figures about a nest that the choices rest on."""
+    """Figures about a nest that the choices rest on; of sizes that come with the call, the typical ones."""
     nest: Nest
     ins: tuple[ViewType, ...]
     outs: tuple[ViewType, ...]
@@ -28,11 +31,16 @@ class NestFacts:
 
     def __post_init__(self):
         body = self.nest.body
+        self.extents = typical_sizes(self.nest.extents)
         self.flops = sum(flops_of(n) for n in body.nodes)
         self.element_cycles = self._element_cycles(sum(t.dtype.itemsize for t in (*self.ins, *self.outs)))
         views = dict(zip(body.inputs, self.ins))
-        self.rows = [(s, views[leaf_of(u)].dtype.itemsize) for u, s in self.nest.leaves.items() if leaf_of(u) in views]
-        self.rows += [(s, 2 * t.dtype.itemsize) for s, t in zip(self.nest.outputs, self.outs)]
+        self.rows = [(typical_sizes(s), views[leaf_of(u)].dtype.itemsize) for u, s in self.nest.leaves.items()
+                     if leaf_of(u) in views]
+        self.rows += [(typical_sizes(s), 2 * t.dtype.itemsize) for s, t in zip(self.nest.outputs, self.outs)]
+
+    def size(self, dims: Iterable[int]) -> int:
+        return prod(self.extents[d] for d in dims)
 
     def _element_cycles(self, nbytes: int) -> float:
         """Arithmetic, and traffic with the shared cache: what a nest reads was mostly written by other cores."""
@@ -49,15 +57,15 @@ class NestFacts:
             return -1
         return max(
             (d for d in range(len(nest.extents)) if d not in nest.crossed),
-            key=lambda d: (self._score(d), d in nest.reduced, nest.extents[d]),
+            key=lambda d: (self._score(d), d in nest.reduced, self.extents[d]),
         )
 
     def _score(self, d: int) -> int:
         score = 0
         for strides, weight in self.rows:
-            elements = prod(n for n, s in zip(self.nest.extents, strides) if s)
+            elements = prod(n for n, s in zip(self.extents, strides) if s)
             score += weight * elements * (1 if strides[d] == 1 else 0 if strides[d] == 0 else -1)
-        return score if self.nest.extents[d] > 3 else score - abs(score) // 2
+        return score if self.extents[d] > 3 else score - abs(score) // 2
 
     def loops(self, vector: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """outer and inner dims, each in loop order; the vector dim last in inner, or in neither."""
@@ -75,7 +83,7 @@ class NestFacts:
             return tuple(d for d in order if d != turned), (vector, turned)
         inner = [vector]
         shared = frozenset.intersection(*nest.spans)
-        while order and nest.size(inner) < INNER_ELEMENTS and order[-1] in shared:
+        while order and self.size(inner) < INNER_ELEMENTS and order[-1] in shared:
             inner.insert(0, order.pop())
         return tuple(order), tuple(inner)
 
@@ -83,15 +91,16 @@ class NestFacts:
         """A dim other than the vector along which a large input is contiguous; -1 if there is none."""
         shared = frozenset.intersection(*self.nest.spans)
         for strides, _ in self.rows[:len(self.rows) - len(self.outs)]:
-            if strides[vector] > 1 and self.nest.extents[vector] > 3:
-                found = [d for d, s in enumerate(strides) if s == 1 and d in shared and self.nest.extents[d] > 3]
+            if strides[vector] > 1 and self.extents[vector] > 3:
+                found = [d for d, s in enumerate(strides) if s == 1 and d in shared and self.extents[d] > 3]
                 if found:
                     return found[0]
         return -1
 
     def _reach(self, d: int) -> tuple:
         """How far apart in memory neighbours along `d` are, outputs first."""
-        strides = [s[d] for s in self.nest.outputs if s[d]] or [s[d] for s, _ in self.rows if s[d]]
+        outputs = self.rows[len(self.rows) - len(self.outs):]
+        strides = [s[d] for s, _ in outputs if s[d]] or [s[d] for s, _ in self.rows if s[d]]
         return max(map(abs, strides), default=0), -d
 
     def lanes(self, vector: int, turned: bool, stages: Stages) -> int:
@@ -107,10 +116,9 @@ class NestFacts:
             4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)
         )
         wide = width * vectors
-        extent = self.nest.extents[vector]
-        while wide > 2 and wide // 2 >= extent:
+        while wide > 2 and wide // 2 >= self.extents[vector]:
             wide //= 2
-        return wide if extent > 1 else 1
+        return wide if self.nest.extents[vector] != 1 else 1
 
     def streamed(self, vector: int, lanes: int) -> tuple[int, ...]:
         """Outputs too large to be still in a cache when they are read, every vector of which is aligned if the first
@@ -172,4 +180,4 @@ def flops_of(node: Node) -> int:
 
 
 def view_bytes(t: ViewType) -> int:
-    return prod(n for n, s in zip(t.shape, t.strides) if s) * t.dtype.itemsize
+    return typical(prod(n for n, s in zip(t.shape, t.strides) if s != 0)) * t.dtype.itemsize

@@ -1,16 +1,20 @@
 """Chooses the grid of a loop nest: how its rows, columns or sums are divided into tiles.
 
 Candidates are all on one thread, tiles of rows, tiles of columns, and rows that are cut. Each takes tiles of about the
-same work, `Machine.tile_cycles`; the cost decides which dims are cut, and whether other threads help at all. """
+same work, `Machine.tile_cycles`; the cost decides which dims are cut, and whether other threads help at all.
+
+What is decided is numbers, also where sizes come with the call: the order in which a sum is taken must not depend on
+them. It is decided with `Loops.values`; how many tiles there are is what the sizes give. """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import ceil
+from functools import cached_property
+from math import ceil, prod
 
+from graphc.ir.dims import Dim, Sizes, ceil_div, evaluate
 from graphc.ir.graph import Node
 from graphc.ir.ops.reduce import ArgExtremum
-from graphc.ir.types import i32, i64
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.loop_nest import Nest, Stages
 from graphc.schedule.machine import Machine
@@ -19,14 +23,16 @@ from graphc.schedule.nest_schedule import Partial
 TRANSPOSE_BLOCK = 32            # indices of the contiguous dim of an input that is read in another order
 MAX_CHUNKS = 192                # of a reduction that is cut
 MAX_TILES = 128                 # of a nest with sums across rows: each has a row of accumulators
+CROSS_ROWS = 16                 # of a tile of a nest with sums across rows, at least, where rows come with the call
 LANE_SUMS = 1024                # additions into one lane of an f32 sum before it is cut
 
 
 @dataclass(frozen=True)
 class Loops:
     """What the grid divides: the nest, its loops, and the cycles of one row: a trip of the outer loops, of one vector
-    where columns are among them."""
+    where columns are among them. `values`: of the names, with which costs are counted."""
     nest: Nest
+    values: Mapping[str, int]
     stages: Stages
     outer: tuple[int, ...]
     inner: tuple[int, ...]
@@ -35,14 +41,22 @@ class Loops:
     row: float
     machine: Machine
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        """The extents."""
+        return tuple([evaluate(n, self.values) for n in self.nest.extents])
+
+    def size(self, dims: Iterable[int]) -> int:
+        return prod(self.sizes[d] for d in dims)
+
     @property
     def rows(self) -> int:
-        return self.nest.size(self.outer)
+        return self.size(self.outer)
 
     @property
     def blocks(self) -> int:
         """Vectors of columns in a row; 0 where the inner loop runs along the columns."""
-        return 0 if self.vector in self.inner or self.vector < 0 else ceil(self.nest.extents[self.vector] / self.lanes)
+        return 0 if self.vector in self.inner or self.vector < 0 else ceil(self.sizes[self.vector] / self.lanes)
 
     @property
     def line(self) -> float:
@@ -54,9 +68,15 @@ class Loops:
         return self.line * self.rows
 
     @property
+    def tile(self) -> float:
+        """Cycles of a tile; where sizes come with the call, of one that is short enough for little work too."""
+        cycles = self.machine.tile_cycles(self.total)
+        return min(cycles, self.machine.short_tile_cycles) if self.nest.is_open else cycles
+
+    @property
     def lane_sums(self) -> int:
         """Additions into one lane of a sum."""
-        return self.nest.size(self.inner) // (self.lanes if self.vector in self.inner else 1)
+        return self.size(self.inner) // (self.lanes if self.vector in self.inner else 1)
 
     @property
     def has_long_sums(self) -> bool:
@@ -114,7 +134,7 @@ def _divisions(loops: Loops) -> Iterator[Candidate[Grid]]:
         yield _parallel(
             "rows",
             loops,
-            Grid(max(1, min(round(loops.machine.tile_cycles(loops.total) / loops.line), ceil(loops.rows / 8)))),
+            Grid(max(1, min(round(loops.tile / loops.line), ceil(loops.rows / 8)))),
         )
 
 
@@ -126,7 +146,7 @@ def _parallel(name: str, loops: Loops, grid: Grid) -> Candidate[Grid]:
     """Threads take even shares of the tiles, and wait for the last one. Partial results are stored, read, and added
     after another hand-over."""
     machine, cores, tiles = loops.machine, loops.machine.planned_cores, _tiles(loops, grid)
-    partials = sum(dtype.itemsize * count for dtype, count in grid.partials)
+    partials = sum(dtype.itemsize * evaluate(count, loops.values) for dtype, count in grid.partials)
     added = machine.handover_cycles + 2 * partials / machine.l3_bytes_per_cycle / cores if partials else 0.0
     return Candidate(
         name,
@@ -141,9 +161,9 @@ def _parallel(name: str, loops: Loops, grid: Grid) -> Candidate[Grid]:
 
 
 def _tiles(loops: Loops, grid: Grid) -> int:
-    across = ceil(loops.nest.extents[loops.vector] / grid.columns) if grid.columns else 1
+    across = ceil(loops.sizes[loops.vector] / grid.columns) if grid.columns else 1
     return (
-        ceil(loops.rows / grid.tile) * across * (ceil(loops.nest.extents[grid.cut] / grid.chunk) if grid.chunk else 1)
+        ceil(loops.rows / grid.tile) * across * (ceil(loops.sizes[grid.cut] / grid.chunk) if grid.chunk else 1)
     )
 
 
@@ -162,12 +182,12 @@ def _pieces(loops: Loops) -> Iterator[int]:
     if not loops.inner or loops.stages.count > 1:
         return
     least = (
-        ceil(loops.nest.size(loops.inner) / LANE_SUMS / (loops.lanes if loops.vector in loops.inner else 1))
+        ceil(loops.size(loops.inner) / LANE_SUMS / (loops.lanes if loops.vector in loops.inner else 1))
         if loops.has_long_sums
         else 1
     )
     if not loops.nest.reduced:
-        yield ceil(loops.row / machine.tile_cycles(loops.total))
+        yield ceil(loops.row / loops.tile)
         return
     for wanted in (
         loops.row / machine.long_tile_cycles,
@@ -180,16 +200,16 @@ def _cut(loops: Loops, pieces: int) -> Grid | None:
     """None where the rows stay whole."""
     nest, dim = loops.nest, loops.inner[0]
     step = loops.lanes if dim == loops.vector else 1
-    chunk = ceil(nest.extents[dim] / max(pieces, 1) / step) * step
-    chunks = ceil(nest.extents[dim] / chunk)
-    if chunks == 1:
+    chunk = ceil(loops.sizes[dim] / max(pieces, 1) / step) * step
+    if ceil(loops.sizes[dim] / chunk) == 1:
         return None
+    chunks = ceil_div(nest.extents[dim], chunk)
     partials = (
         _accumulators(nest, nest.reductions, nest.reduced, lambda n: chunks * nest.size(nest.kept))
         if nest.reduced
         else ()
     )
-    return Grid(1, _columns(loops, loops.row / chunks), chunk, dim, partials=partials)
+    return Grid(1, _columns(loops, loops.row / ceil(loops.sizes[dim] / chunk)), chunk, dim, partials=partials)
 
 
 # --- special nests ----------------------------------------------------------------------------------------------------
@@ -197,17 +217,18 @@ def _cut(loops: Loops, pieces: int) -> Grid | None:
 def _transposing(loops: Loops, tile: int) -> Grid:
     """Blocks of the other dim, along which an input is contiguous."""
     dim = loops.inner[1]
-    return Grid(tile, 0, TRANSPOSE_BLOCK if loops.nest.extents[dim] > TRANSPOSE_BLOCK else 0, dim)
+    return Grid(tile, 0, TRANSPOSE_BLOCK if loops.sizes[dim] > TRANSPOSE_BLOCK else 0, dim)
 
 
 def _crossing_tile(loops: Loops) -> int:
-    return max(1, round(loops.machine.long_tile_cycles / loops.row), ceil(loops.rows / MAX_TILES))
+    least = CROSS_ROWS if loops.nest.is_open else 1
+    return max(least, round(loops.machine.long_tile_cycles / loops.row), ceil(loops.rows / MAX_TILES))
 
 
 def _crossing(loops: Loops, tile: int) -> Grid:
     """Tiles of rows, each with a row of accumulators of its own."""
     nest, tile = loops.nest, min(tile, LANE_SUMS)
-    tiles = ceil(loops.rows / tile)
+    tiles = ceil_div(nest.size(loops.outer), tile)
     return Grid(
         tile,
         partials=_accumulators(
@@ -216,13 +237,12 @@ def _crossing(loops: Loops, tile: int) -> Grid:
     )
 
 
-def _accumulators(nest: Nest, reductions, dims, size: Callable[[Node], int]) -> tuple[Partial, ...]:
+def _accumulators(nest: Nest, reductions, dims, size: Callable[[Node], Dim]) -> tuple[Partial, ...]:
     """Buffers of so many elements for the accumulators of reductions over `dims`, in order of the body."""
     result: list[Partial] = []
     for node in nest.body.nodes:
         if node in reductions:
-            counter = i32 if nest.size(dims) < 1 << 31 else i64
             dtypes = (node.inputs[0].type.dtype,
-                      counter) if isinstance(node.op, ArgExtremum) else (node.outputs[0].type.dtype,)
+                      nest.counter(dims)) if isinstance(node.op, ArgExtremum) else (node.outputs[0].type.dtype,)
             result += [(d, size(node)) for d in dtypes]
     return tuple(result)

@@ -4,13 +4,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from graphc.ir.dims import Dim, ceil_div
 from graphc.ir.types import DType
 from graphc.schedule.cost import Ranking
 from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.target import ALIGNMENT
 from graphc.schedule.view import ViewType
 
-Partial = tuple[DType, int]             # element type and number of elements of a shared buffer
+Partial = tuple[DType, Dim]             # element type and number of elements of a shared buffer
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class NestSchedule(Schedule):
     `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are
     equal, one output for each input.
     `crosswise`: the reductions run over the rows, into a row of sums per tile, in `partials`.
+    `alone`: where sizes come with the call, the number of elements of the nest up to which the caller runs all tiles.
     `ranking`: the grids among which this one was chosen.
     """
     outer: tuple[int, ...] = ()
@@ -53,10 +55,11 @@ class NestSchedule(Schedule):
     inplace: InplacePairs = ()
     crosswise: bool = False
     fetch: Fetch | None = None
+    alone: int = 0
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property
-    def shared_bytes(self) -> int:
+    def shared_bytes(self) -> Dim:
         return buffer_bytes(self.partials)
 
     def inplace_pairs(self, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> InplacePairs:
@@ -67,6 +70,7 @@ class NestSchedule(Schedule):
                  f"inner {_dims(self.inner)}" + (f", d{self.cut} by {self.chunk}" if self.chunk else ""),
                  self._vector_text()]
         parts += ["serial"] if self.serial else []
+        parts += [f"serial up to {self.alone}"] if self.alone else []
         parts += [f"keeps {len(self.stored)}"] if self.stored else []
         parts += [f"partials {self.shared_bytes} B"] if self.partials else []
         parts += ["crosswise"] if self.crosswise else []
@@ -80,23 +84,24 @@ class NestSchedule(Schedule):
         return f"vector d{self.vector} x{self.lanes}" + (f" by {self.columns}" if self.columns else "")
 
 
-def buffer_bytes(partials: tuple[Partial, ...]) -> int:
+def buffer_bytes(partials: tuple[Partial, ...]) -> Dim:
     """Bytes of the shared buffers, laid one after the other, each aligned."""
     return sum(map(_rounded, partials))
 
 
-def shared_offsets(partials: tuple[Partial, ...]) -> tuple[int, ...]:
+def shared_offsets(partials: tuple[Partial, ...]) -> tuple[Dim, ...]:
     """The byte offset of each shared buffer."""
-    offsets, at = [], 0
+    offsets: list[Dim] = []
+    at: Dim = 0
     for p in partials:
         offsets.append(at)
-        at += _rounded(p)
+        at = at + _rounded(p)
     return tuple(offsets)
 
 
-def _rounded(partial: Partial) -> int:
+def _rounded(partial: Partial) -> Dim:
     dtype, elements = partial
-    return -(-dtype.itemsize * elements // ALIGNMENT) * ALIGNMENT
+    return ceil_div(dtype.itemsize * elements, ALIGNMENT) * ALIGNMENT
 
 
 def _dims(dims: tuple[int, ...]) -> str:

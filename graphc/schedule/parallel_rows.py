@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from graphc.errors import InternalError
+from graphc.errors import InternalError, Unsized
+from graphc.ir.dims import Dim, Dims, Poly, ceil_div, typical
 from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.ops import embedding_gradients, index, scan_ops, shape, sort, window
@@ -21,14 +22,19 @@ CHUNK = 64                          # elements of a lane axis that a row takes w
 
 @dataclass(frozen=True)
 class Rows:
-    extents: tuple[int, ...]
-    lane: int = 1
+    extents: Dims
+    lane: Dim = 1
     vector: bool = False
-    repeat: int = 1
+    repeat: Dim = 1
 
     @property
-    def count(self) -> int:
+    def count(self) -> Dim:
         return prod(self.extents)
+
+    @property
+    def sizes(self) -> Dims:
+        """All that the work is a product of."""
+        return *self.extents, self.lane, self.repeat
 
 
 def rows_of(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> Rows:
@@ -47,18 +53,18 @@ def unit_stride(axis: int, *views: ViewType) -> bool:
 
 def memory_order(view: ViewType) -> tuple[int, ...]:
     """The axes from the largest step to the smallest."""
-    return tuple(sorted(range(len(view.shape)), key=lambda axis: -abs(view.strides[axis])))
+    return tuple(sorted(range(len(view.shape)), key=lambda axis: -abs(typical(view.strides[axis]))))
 
 
 def permuted(view: ViewType, order: Sequence[int]) -> ViewType:
     return ViewType(view.dtype, tuple(view.shape[axis] for axis in order), tuple(view.strides[axis] for axis in order))
 
 
-def without(axes: Sequence[int], *left_out: int) -> tuple[int, ...]:
+def without(axes: Dims, *left_out: int) -> Dims:
     return tuple(n for i, n in enumerate(axes) if i not in left_out)
 
 
-def _last_axis(out: ViewType, vector: bool, repeat: int = 1) -> Rows:
+def _last_axis(out: ViewType, vector: bool, repeat: Dim = 1) -> Rows:
     """One row per index of all axes but the last, which is the lane."""
     if not out.shape:
         return Rows((), 1, False, repeat)
@@ -85,7 +91,7 @@ def _pad(op, ins, outs) -> Rows:
 
 
 def _concat(op, ins, outs) -> Rows:
-    largest = max(ins, key=lambda v: prod(v.shape))
+    largest = max(ins, key=lambda v: typical(prod(v.shape)))
     return _last_axis(largest, unit_stride(-1, *ins, *outs))
 
 
@@ -100,14 +106,14 @@ def _scatter(op, ins, outs) -> Rows:
     rank, axis = len(out.shape), op.axis % len(out.shape)
     if axis == rank - 1:
         return Rows(out.shape[:-1], 1, False, prod(idx.shape) + out.shape[-1])
-    chunks = -(-out.shape[-1] // CHUNK)
+    chunks = ceil_div(out.shape[-1], CHUNK)
     return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, unit_stride(-1, out, updates),
                 prod(idx.shape) + out.shape[axis])
 
 
 def _one(op, ins, outs) -> Rows:
     """A single row: what comes later may overwrite what came before."""
-    return Rows((), 1, False, prod(ins[0].shape) + prod(outs[0].shape) // 8)
+    return Rows((), 1, False, prod(ins[0].shape) + typical(prod(outs[0].shape)) // 8)
 
 
 def _along(op, ins, outs) -> Rows:
@@ -121,7 +127,7 @@ def _running(op, ins, outs) -> Rows:
     rank, axis = len(out.shape), op.axis % len(out.shape)
     if axis == rank - 1 or not unit_stride(-1, *ins, out):
         return Rows(without(out.shape, axis), 1, False, out.shape[axis])
-    chunks = -(-out.shape[-1] // CHUNK)
+    chunks = ceil_div(out.shape[-1], CHUNK)
     return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, True, out.shape[axis])
 
 
@@ -138,6 +144,8 @@ def _sort(op, ins, outs) -> Rows:
     """
     axis = op.axis % len(ins[0].shape)
     n, count = ins[0].shape[axis], outs[0].shape[axis]
+    if isinstance(n, Poly) or isinstance(count, Poly):
+        raise Unsized(f"a row of {n} elements, of which {count} are wanted, is sorted by a network made for its length")
     if ins[0].dtype.itemsize > 4:
         steps = 6 * n * max(n.bit_length(), 1)
     elif is_selected(count, n):
@@ -164,7 +172,7 @@ def _pool_gradient(op, ins, outs) -> Rows:
         return Rows((n, c), 1, False, prod(lines) * line)
     if op.covers_once(size):
         return Rows((n, *lines), c, True, line)
-    return Rows((n, -(-c // CHUNK)), CHUNK, True, prod(lines) * line)
+    return Rows((n, ceil_div(c, CHUNK)), CHUNK, True, prod(lines) * line)
 
 
 RULES: dict[type, Callable[..., Rows]] = {

@@ -12,14 +12,15 @@ from graphc.schedule.view import ViewType
 @dataclass(frozen=True)
 class PlainSchedule(Schedule):
     """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row. `inplace`: (0,
-    0) of an operator that changes some elements of its first operand, if their views are equal. `ranking`: what it won
-    against.
+    0) of an operator that changes some elements of its first operand, if their views are equal. `alone`: where sizes
+    come with the call, the number of rows up to which the caller runs all. `ranking`: what it won against.
     """
     tile: int = 1
     serial: bool = True
     lanes: int = 1
     inplace: InplacePairs = ()
     aliased: bool = False
+    alone: int = 0
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def inplace_pairs(self, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> InplacePairs:
@@ -29,5 +30,6 @@ class PlainSchedule(Schedule):
         return replace(self, aliased=True) if self.inplace else self
 
     def __str__(self) -> str:
-        where = (", serial" if self.serial else "") + (", in place" if self.aliased else "")
+        where = ", serial" if self.serial else f", serial up to {self.alone}" if self.alone else ""
+        where += ", in place" if self.aliased else ""
         return f"rows(tile {self.tile}, x{self.lanes}{where})"

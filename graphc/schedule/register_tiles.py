@@ -13,11 +13,11 @@ RARE_LOSS = 1.06
 
 
 def register_tile(
-    m: int, n: int, context: ContractionContext, k: int = 0, padded: bool = False, gates: int = 0
+    m: int, n: int, context: ContractionContext, k: int = 0, padded: bool = False, gates: int = 0, vectors: int = 0
 ) -> tuple[int, int]:
     """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output.
     Columns of more steps than L1 holds come from L2. padded: the last rows take a whole register tile. gates: as wide
-    as those of the same units, or a part of that.
+    as those of the same units, or a part of that. vectors: if they are settled, how many.
 
     Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of
     equals it is one without a rest of rows or columns, with more sums, nearest to LIKELY_ROWS. """
@@ -25,7 +25,7 @@ def register_tile(
         mr, v = shape
         left = not padded and m % mr > 0, -n % (v * context.lanes)
         return register_cycles(m, n, context, k, padded, shape), *left, -mr * v, abs(mr - LIKELY_ROWS)
-    return min(_tile_shapes(context.target, gates), key=rank)
+    return min([s for s in _tile_shapes(context.target, gates) if vectors in (0, s[1])], key=rank)
 
 
 def gates_cost(m: int, n: int, k: int, gates: int, target: Target, itemsize: int) -> float:

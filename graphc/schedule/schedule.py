@@ -4,6 +4,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from graphc.ir.dims import Dim
 from graphc.schedule.cost import Ranking
 from graphc.schedule.view import ViewType
 
@@ -25,14 +26,14 @@ class Schedule(ABC):
     ranking: Ranking | None = None
 
     @property
-    def shared_bytes(self) -> int:
+    def shared_bytes(self) -> Dim:
         """Memory that all threads share while the kernel runs. The function that the schedule is lowered to has views
         of it.
         """
         return 0
 
     @property
-    def packed_bytes(self) -> int:
+    def packed_bytes(self) -> Dim:
         """Memory of the operand that is packed before the kernel runs."""
         return 0
 

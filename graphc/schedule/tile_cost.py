@@ -10,6 +10,7 @@ from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import column_packing, group_sizes, round_up
+from graphc.schedule.open_phase import last_open
 from graphc.schedule.register_tiles import register_cycles, register_tile
 from graphc.schedule.target import LINE_BYTES
 
@@ -42,19 +43,35 @@ def tile_rows(m: int, mc: int, mr: int) -> tuple[int, int, int]:
     return down, round_up(min(mc, m), mr), round_up(m - (down - 1) * mc, mr)
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """What several schedules of one phase, for different numbers of rows, have in common: the blocks of the sum, added
+    one after the other, and the vectors of a micro-tile (0: each has its own)."""
+    kc: Cut | None = None
+    vectors: int = 0
+
+
 class TiledProblem:
     """A phase, its context, and what all its candidates have in common: the micro-tile, sizes, how far operands reach
-    in memory."""
+    in memory.
 
-    def __init__(self, p: Phase, context: ContractionContext, gates: int = 0):
+    form: the phase with the sizes that are known only when it runs; `p` has typical ones for them, which decide what is
+    best, while what is possible is asked of `form`. agreed: what is settled already.
+    """
+
+    def __init__(self, p: Phase, context: ContractionContext, gates: int = 0, form: Phase | None = None,
+                 agreed: Agreement | None = None):
         self.p, self.context, self.gates, self.machine = p, context, gates, context.machine
+        self.form, self.agreed = form or p, agreed
+        self.m_split, self.n_split, self.k_split = (last_open(self.form, dims) for dims in (p.m, p.n, p.k))
         self.m, self.n, self.k, self.batch = p.extent(p.m), p.extent(p.n), p.extent(p.k), p.extent(p.batch)
         self.m_sizes, self.n_sizes, self.k_sizes = (group_sizes(p, dims) for dims in (p.m, p.n, p.k))
         # the output is contiguous along m although vectors run along n
         self.transposed = _step(p, p.m) < _step(p, p.n)
-        self.mr, self.vectors = register_tile(self.m, self.n, context, self.k, self.transposed, gates)
+        self.mr, self.vectors = register_tile(self.m, self.n, context, self.k, self.transposed, gates,
+                                              agreed.vectors if agreed else 0)
         self.nr = self.vectors * context.lanes
-        self.packing = column_packing(p, context.lanes)
+        self.packing = column_packing(self.form, context.lanes)
         self.a_span, self.b_span = _span(p, p.a, p.m + p.k), _span(p, p.b, p.n + p.k)
         in_l3, in_memory = 1 / self.machine.l3_bytes_per_cycle, 1 / self.machine.memory_bytes_per_cycle
         # cycles of a byte of operands that were packed before the call

@@ -48,13 +48,22 @@ def sum_blocks(problem: TiledProblem, a: PackingMode, b: PackingMode) -> Cut:
     limit = context.elements((stream, machine.l1_bytes * 2 // 3, machine.l1_bytes // 2)[own]) // problem.nr
     if a is PackingMode.ONCE or a is PackingMode.PER_TILE and not own:
         limit = min(limit, context.elements(machine.l1_bytes // 4) // problem.mr)
-    first = max([0] + [linear_from(t, p, p.k) for t, mode in ((p.a, a), (p.b, b)) if mode is PackingMode.UNPACKED])
-    for split in range(first, len(sizes)):
+    for split in range(first_split(problem, a, b), len(sizes)):
         inner = prod(sizes[split + 1:])
         if inner <= limit or split == len(sizes) - 1:
+            if problem.k_split == split and problem.form.sizes[p.k[split]] != sizes[split]:
+                return Cut(split, max(1, limit // inner))
             blocks = min(sizes[split], -(-sizes[split] * inner // limit))
             return Cut(split, -(-sizes[split] // max(1, blocks)))
     return Cut(0, prod(sizes))
+
+
+def first_split(problem: TiledProblem, a: PackingMode, b: PackingMode) -> int:
+    """The first dim of k at which blocks may be cut: operands that are read unpacked step evenly through what is
+    inside, whose size is known."""
+    p = problem.form
+    even = [linear_from(t, p, p.k) for t, mode in ((p.a, a), (p.b, b)) if mode is PackingMode.UNPACKED]
+    return max([problem.k_split, *even])
 
 
 def shared_tile(problem: TiledProblem) -> tuple[int, Cut]:
@@ -72,20 +81,20 @@ def tall_tile(problem: TiledProblem, most: int) -> tuple[int, Cut]:
 
 def first_use_tile(problem: TiledProblem) -> tuple[int, Cut]:
     rows = even(problem.m, min(problem.m, FIRST_USE_PANELS * problem.mr), problem.mr)
-    return rows, column_cut(problem.n_sizes, min(problem.n, FIRST_USE_COLUMNS), problem.nr)
+    return rows, column_cut(problem.n_sizes, min(problem.n, FIRST_USE_COLUMNS), problem.nr, least=problem.n_split)
 
 
 def deep_tile(problem: TiledProblem) -> tuple[int, Cut]:
     """All rows and columns if their sums stay in L2, else fewer columns, then fewer rows."""
     rows = even(problem.m, min(problem.m, DEEP_ROWS), problem.mr)
-    return rows, column_cut(problem.n_sizes, DEEP_SUMS / rows, problem.nr)
+    return rows, column_cut(problem.n_sizes, DEEP_SUMS / rows, problem.nr, least=problem.n_split)
 
 
-def column_cut(sizes: tuple[int, ...], columns: float, nr: int, unit: int = 0) -> Cut:
+def column_cut(sizes: tuple[int, ...], columns: float, nr: int, unit: int = 0, least: int = 0) -> Cut:
     """Tiles of about so many columns: a part of one dim, all of the dims inside it. unit: of the outermost dim, a
-    multiple of this."""
+    multiple of this. least: the first dim that may be cut."""
     inner = [prod(sizes[split + 1:]) for split in range(len(sizes))]
-    split = next((i for i, size in enumerate(inner) if size <= columns or unit > 0), len(sizes) - 1)
+    split = next((i for i, size in enumerate(inner) if i >= least and (size <= columns or unit > 0)), len(sizes) - 1)
     return Cut(split, even(sizes[split], max(1, columns / inner[split]), nr if inner[split] == 1 else max(1, unit)))
 
 
@@ -102,7 +111,9 @@ def splits_of(problem: TiledProblem, tiles: int, blocks: int) -> int:
         problem.k // SPLIT_STEPS,
         MAX_PARTIALS // outputs,
     )
-    return 1 if useful < 2 else -(-blocks // -(-blocks // useful))
+    if useful < 2 or problem.agreed is None:
+        return 1 if useful < 2 else -(-blocks // -(-blocks // useful))
+    return blocks if blocks <= 2 * useful else 1        # a block a part: added as where sums are whole
 
 
 def even_rows(problem: TiledProblem, rows: int, across: int, by_rows: bool) -> int:
@@ -143,7 +154,7 @@ def _sized(problem: TiledProblem, rows: float, area: float) -> tuple[int, Cut]:
     columns = max(nr, min(area / mc, context.elements(problem.machine.l2_bytes // 4) / mc))
     # vectors of units whose results fill cache lines: no two threads share one
     line = -(-context.elements(LINE_BYTES) // context.lanes)
-    cut = column_cut(sizes, columns, nr, line if problem.gates else 0)
+    cut = column_cut(sizes, columns, nr, line if problem.gates else 0, problem.n_split)
     few = context.free[1] and problem.batch * -(-problem.m // mc) * cut.count(sizes) < problem.machine.planned_tiles
     rounded = cut.split == len(sizes) - 1 and cut.chunk > max(nr, columns)
     return mc, replace(cut, chunk=cut.chunk - nr) if few and rounded else cut

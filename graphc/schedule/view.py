@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.errors import Unsized
-from graphc.ir.dims import Dim, Dims, sign_of
+from graphc.ir.dims import Dim, Dims, Poly, exact_quotient, sign_of
 from graphc.ir.types import DType
 
 
@@ -12,8 +12,8 @@ from graphc.ir.types import DType
 class ViewType:
     """Element type, shape, and the distance in elements between neighbours along each axis."""
     dtype: DType
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    shape: Dims
+    strides: Dims
 
     @property
     def is_contiguous(self) -> bool:
@@ -24,12 +24,14 @@ class ViewType:
         return text if self.is_contiguous else f"{text} strides ({', '.join(map(str, self.strides))})"
 
 
-def contiguous_strides(shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> tuple[int, ...]:
+def contiguous_strides(shape: Dims, order: tuple[int, ...] | None = None) -> Dims:
     """Strides of a dense array whose axes are stored in `order`, outermost first (default: row-major)."""
-    strides, step = [0] * len(shape), 1
+    strides: list[Dim] = [0] * len(shape)
+    step: Dim = 1
     for axis in reversed(order or range(len(shape))):
         strides[axis] = step
-        step *= max(shape[axis], 1)
+        size = shape[axis]
+        step = step * (size if isinstance(size, Poly) else max(size, 1))
     return tuple(strides)
 
 
@@ -52,17 +54,17 @@ def span(shape: Dims, strides: Dims) -> tuple[Dim, Dim]:
     return low, high
 
 
-def same_strides(shape: tuple[int, ...], a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+def same_strides(shape: Dims, a: Dims, b: Dims) -> bool:
     """Whether both address the same elements; strides of axes of size 1 do not matter."""
-    return all(x == y or n <= 1 for n, x, y in zip(shape, a, b))
+    return all(x == y or n in (0, 1) for n, x, y in zip(shape, a, b))
 
 
-def reshape_strides(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
+def reshape_strides(shape: Dims, strides: Dims, new: Dims) -> Dims | None:
     """Strides under which the same elements, in row-major order, have shape `new`; None if only a copy can do it."""
     if 0 in shape:
         return contiguous_strides(new)
     runs = _runs(shape, strides)
-    result: list[int] = []
+    result: list[Dim] = []
     size, step = runs.pop() if runs else (1, 1)
     for n in reversed(new):
         if n == 1:
@@ -70,16 +72,17 @@ def reshape_strides(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple
             continue
         while size == 1 and runs:
             size, step = runs.pop()
-        if size % n:
+        outside = exact_quotient(size, n)
+        if outside is None:
             return None
         result.append(step)
-        size, step = size // n, step * n
+        size, step = outside, step * n
     return tuple(reversed(result))
 
 
-def _runs(shape, strides) -> list[tuple[int, int]]:
+def _runs(shape: Dims, strides: Dims) -> list[tuple[Dim, Dim]]:
     """Axes merged into maximal runs (size, step of the innermost) that one step walks through."""
-    runs: list[tuple[int, int]] = []
+    runs: list[tuple[Dim, Dim]] = []
     for n, s in zip(shape, strides):
         if n == 1:
             continue

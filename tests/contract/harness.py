@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.codegen.abi import MAIN
 from graphc.codegen.llvm import jit
 from graphc.codegen.llvm.emit import emit_module, scratch_bytes
 from graphc.codegen.loops.builder import LoopFunction
@@ -40,9 +41,9 @@ class Kernel:
     def run_once(self, ins: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
         """Exactly one run, for outputs that overwrite inputs (`run` may be repeated by the suite to compare bits)."""
         tables = [np.array([x.ctypes.data for x in arrays], np.int64) for arrays in (ins, outs)]
-        frame = self.executable._new_frame(self.executable.threads)
+        frame = self.executable._new_frame(self.executable._layout)
         frame.prepare(*[t.ctypes.data for t in tables])
-        assert native().run(self.executable._main, frame.address) == 0
+        assert native().run(self.executable.resident.loaded.address(MAIN), frame.address) == 0
 
 
 def lowered(c: Contraction, ins: Sequence[np.ndarray], outs: Sequence[np.ndarray], target: Target = AVX2,

@@ -14,7 +14,7 @@ import pytest
 import graphc as gc
 from graphc.build import Build
 from graphc.codegen import patience
-from graphc.codegen.abi import RETURN_CANCELLED, RETURN_OK
+from graphc.codegen.abi import MAIN, RETURN_CANCELLED, RETURN_OK
 from graphc.compiler import Compilation
 from graphc.dsl.function import trace_types
 from graphc.runtime.executable import Executable
@@ -40,7 +40,7 @@ def test_every_loop_that_looks(name, monkeypatch):
     run = Executable(Compilation(graph_of(samples)).stage(Build).program, 2)
     inputs = [np.require(a, requirements="CA") for s in samples for a in s.arrays]
     outputs = [np.empty(spec.type.shape, spec.type.dtype.np) for spec in run.signature.outputs]
-    frame = run._new_frame()
+    frame = run._new_frame(run._layout)
 
     def call(cancel: float | None) -> int:
         for a in outputs:
@@ -52,7 +52,7 @@ def test_every_loop_that_looks(name, monkeypatch):
         timer = threading.Timer(cancel, frame.__setitem__, ("cancel", 1)) if cancel else None
         if timer:
             timer.start()
-        code = native().run(run._main, frame.address)
+        code = native().run(run.resident.loaded.address(MAIN), frame.address)
         if timer:
             timer.cancel()
             timer.join()
@@ -113,7 +113,7 @@ def test_answer_inside_one_long_row(name, f, arrays):
                      else trace_types(f, {"x": ROW}, name), threads=1).executable
     outputs = [np.empty(spec.type.shape, spec.type.dtype.np) for spec in run.signature.outputs]
     tables = [np.array([address(a) for a in group], np.int64) for group in (arrays, outputs)]
-    frame = run._new_frame()
+    frame = run._new_frame(run._layout)
     asked = []
 
     def ask():
@@ -124,7 +124,7 @@ def test_answer_inside_one_long_row(name, f, arrays):
         frame.prepare(*map(address, tables))
         timer = threading.Timer(delay, ask)
         timer.start()
-        code = native().run(run._main, frame.address)
+        code = native().run(run.resident.loaded.address(MAIN), frame.address)
         back = time.perf_counter()
         timer.join()
         assert back - asked[-1] < SECONDS and code in (RETURN_OK, RETURN_CANCELLED)

@@ -320,4 +320,4 @@ def test_a_call_that_releases_the_gil(x):
         t.start()
     for t in threads:
         t.join(60)
-    assert run(x)[0] == 2.5 and 1 <= len(exe._frames) <= max(4, len(os.sched_getaffinity(0)))
+    assert run(x)[0] == 2.5 and 1 <= len(exe.resident.frames) <= max(4, len(os.sched_getaffinity(0)))

@@ -146,7 +146,7 @@ def test_calls(way):
             assert (call() if way != "threads" else (call(), out)[1]) is not None
             np.testing.assert_array_equal(run(A, B), expected)
     sweep(calls[way], prepare, check)
-    assert len(run.executable._frames) <= run.executable._frames._bound
+    assert len(run.executable.resident.frames) <= run.executable.resident.frames._bound
 
 
 class Trained:

@@ -152,7 +152,7 @@ def test_interrupts_in_a_storm_of_short_calls():
     assert hits == 300 and calls > 0
     with held(lock):
         pass
-    assert exe.call(x)[0] == 2 and len(exe._frames) == 1
+    assert exe.call(x)[0] == 2 and len(exe.resident.frames) == 1
 
 
 def test_exit_while_workers_spin_and_helper_waits():

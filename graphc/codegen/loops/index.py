@@ -19,14 +19,18 @@ class Sym:
 
     `uppers` and `lowers` hold (Ix, den): the symbol is <= (>=) Ix / den, exactly and at every moment; den >= 1. They
     mention older symbols only. The symbol is a multiple of `multiple`. `parents` are the symbols that its value
-    depends on.
+    depends on. `sized`: its bounds depend on sizes that are not numbers; then `choices` are the indices of which it is
+    the least (`is_least`) or the greatest.
     """
-    __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents")
+    __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents", "sized", "choices", "is_least")
 
     def __init__(self, name: str, number: int, lowers: Iterable[Bound] = (), uppers: Iterable[Bound] = (),
                  multiple: int = 1, parents: Iterable[Sym] = ()) -> None:
         self.name, self.id, self.multiple = name, number, multiple
         self.lowers, self.uppers, self.parents = tuple(lowers), tuple(uppers), tuple(parents)
+        self.sized = any(ix.is_sized for ix, _ in (*self.lowers, *self.uppers)) or any(s.sized for s in self.parents)
+        self.choices: tuple[Ix, ...] = ()
+        self.is_least = False
 
     def __repr__(self) -> str:
         return self.name
@@ -42,6 +46,11 @@ class Ix:
     @property
     def is_const(self) -> bool:
         return not self.terms
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether sizes that are not numbers have to do with it."""
+        return isinstance(self.const, Poly) or any(isinstance(c, Poly) or s.sized for s, c in self.terms)
 
     def __add__(self, other: Ix | Dim) -> Ix:
         if not isinstance(other, Ix):
@@ -161,7 +170,19 @@ def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     if not ix.terms:
         room = limit - ix.const
         return room >= 0 if isinstance(room, int) else is_nonnegative(room)
-    return any(at_most(simpler, limit, facts) for simpler in not_less(ix, facts))
+    if any(at_most(simpler, limit, facts) for simpler in not_less(ix, facts)):
+        return True
+    choices = _choices(ix)
+    return bool(choices) and all(at_most(each, limit, facts) for each in choices)
+
+
+def _choices(ix: Ix) -> list[Ix]:
+    """The expressions of which `ix` is the greatest, where its newest symbol is such a minimum or maximum."""
+    symbol, coefficient = ix.terms[-1]
+    if not symbol.choices or sign_of(coefficient) != (-1 if symbol.is_least else 1):
+        return []
+    rest = Ix(ix.const, ix.terms[:-1])
+    return [rest + item * coefficient for item in symbol.choices]
 
 
 def at_least(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:

@@ -11,8 +11,9 @@ from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower import elementwise
 from graphc.codegen.lower.random import random_value
 from graphc.codegen.lower.rows import clamped
+from graphc.ir.dims import Poly, largest
 from graphc.ir.graph import Node, Value
-from graphc.ir.ops.constant import Constant
+from graphc.ir.ops.constant import Constant, Dimension
 from graphc.ir.ops.embedding_gradients import PickRows
 from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.types import DType, i64
@@ -104,7 +105,7 @@ class NestBody:
                 if v in self.nest.deps:
                     if v not in self.stages.inner:
                         self.row.value(v)
-                elif (node, k) in self.nest.leaves and not any(self.nest.leaves[node, k][d] for d in inner):
+                elif (node, k) in self.nest.leaves and all(self.nest.leaves[node, k][d] == 0 for d in inner):
                     self.row.leaf(node, k)
 
     def evaluate(self, plan: StagePlan, at: Point) -> "Env":
@@ -141,6 +142,8 @@ class NestBody:
         step = strides[self.s.vector] if self.s.vector >= 0 else 0
         if at.lanes == 1 or step == 0:
             return base
+        if isinstance(step, Poly):
+            step = f.splat(f.cast(f.value(Ix(step)), dtype), at.lanes)
         return f.add(base, f.mul(f.iota(at.lanes, dtype), step))
 
 
@@ -182,6 +185,8 @@ class Env:
         op = v.node.op
         if isinstance(op, Constant):
             return body.f.const(op.value.array.reshape(())[()].item(), v.type.dtype)
+        if isinstance(op, Dimension):
+            return body.f.cast(body.f.value(Ix(largest(op.size, 0))), v.type.dtype)
         return body.f.cast(body.number(strides, self.at, i64), v.type.dtype)
 
     def _made(self, node: Node) -> Val:

@@ -10,8 +10,11 @@ from graphc.codegen.loops.builder import Ix
 from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower.body import Env, Point
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
+from graphc.codegen.lower.rows import at_most
+from graphc.ir.dims import ceil_div, typical
 from graphc.ir.graph import Node
 from graphc.schedule.loop_nest import AFTER
+from graphc.schedule.view import contiguous_strides
 
 if TYPE_CHECKING:
     from graphc.codegen.lower.nest import NestLowering
@@ -29,7 +32,7 @@ class ColumnReduction:
         self.n, self.f, self.s, self.body = nest, nest.f, nest.s, nest.body
         self.nodes = [n for n in nest.nest.body.nodes if n in nest.nest.crossing]
         self.extents = tuple(nest.nest.extents[d] for d in nest.s.inner)
-        self.tiles = ceil(nest.nest.size(nest.s.outer) / nest.s.tile)
+        self.tiles = ceil_div(nest.nest.size(nest.s.outer), nest.s.tile)
         self.wide = [n for n in self.nodes if n in nest.nest.wide]
         self.narrow = [n for n in self.nodes if n not in self.wide]
         self.views = dict(zip(self.nodes, map(list, regroup(nest.partials, self.nodes))))
@@ -93,17 +96,18 @@ class ColumnReduction:
             return
         f, s, first = self.f, self.s, self.s.inner[0]
         extent, size = self.extents[0], self.n.nest.size(s.inner)
-        serial = s.serial or self.tiles * size < COMBINE_SERIAL
         step = s.lanes if first == s.vector else 1
-        block = extent if serial else ceil(COMBINE_COLUMNS * extent / size / step) * step
+        serial = s.serial or at_most(f, self.tiles * size, COMBINE_SERIAL - 1)
+        block = extent if serial is True else ceil(COMBINE_COLUMNS * typical(extent) / typical(size) / step) * step
+        whole = block == extent or isinstance(extent, int) and block >= extent
 
         def finish(at: Point, carried: Accumulator) -> Accumulator:
             env = Env(self.body, at, total)
             self._merge(self.wide, env)
             self._store(wide, env)
             return carried
-        with f.parallel(ceil(extent / block), "combine", serial=serial) as t:
-            self.n.ranges = {first: (t * block, t * block + block)} if block < extent else {}
+        with f.parallel(1 if whole else ceil_div(extent, block), "combine", serial=serial) as t:
+            self.n.ranges = {} if whole else {first: (t * block, t * block + block)}
             self.n.sweep(s.inner, Point(), (), finish)
         self.n.ranges = {}
 
@@ -133,11 +137,8 @@ class ColumnReduction:
 
     # ---- memory: [tile, inner dims] of wide reductions, [tile] of narrow ones
     def _rows(self, view: View) -> View:
-        strides, step = [], 1
-        for n in reversed(self.extents):
-            strides.append(step)
-            step *= n
-        return self.f.reinterpret(view, (self.tiles, *self.extents), (step, *reversed(strides)))
+        shape = self.tiles, *self.extents
+        return self.f.reinterpret(view, shape, contiguous_strides(shape))
 
     def _flat(self, view: View) -> View:
         return self.f.reinterpret(view, (self.tiles,), (1,))

@@ -9,6 +9,7 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
+from graphc.ir.dims import Dim
 from graphc.ir.ops import embedding_gradients as row_ops
 from graphc.ir.ops import index
 from graphc.schedule.parallel_rows import CHUNK, rows_of, without
@@ -28,7 +29,7 @@ def _take(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     row = rows_of(r.node, r.ins, r.outs)
     with rows(f, row.extents, s) as at:
         def source(full: list[Ix]) -> list[Ix]:
-            position = f.check_index(f.load(idx, full[axis:axis + positions]), max(size, 1), number)
+            position = f.check_index(f.load(idx, full[axis:axis + positions]), _some(size), number)
             return full[:axis] + [position] + full[axis + positions:]
 
         if axis < len(x.shape) - 1:
@@ -50,7 +51,7 @@ def _take_along(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     with rows(f, y.shape[:-1], r.schedule) as at:
         def element(i: Ix, lanes, mask) -> None:
             full = [*at, i]
-            position = f.check_index(f.load(idx, full), max(x.shape[axis], 1), number)
+            position = f.check_index(f.load(idx, full), _some(x.shape[axis]), number)
             f.store(y, full, f.load(x, full[:axis] + [position] + full[axis + 1:]))
         over_lanes(f, 0, y.shape[-1], 1, element)
     return f
@@ -89,7 +90,12 @@ def _scatter(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _row(f: LoopFunction, position, size: int, number: Ix | None) -> Ix:
+def _some(size: Dim) -> Dim:
+    """The size for a check, which fails where it is 0."""
+    return max(size, 1) if isinstance(size, int) else size
+
+
+def _row(f: LoopFunction, position, size: Dim, number: Ix | None) -> Ix:
     """A position as an index: checked on behalf of node `number`; where there is none it was checked before, and is
     only kept inside.
     """
@@ -123,8 +129,9 @@ def _row_places(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     number, count = None if r.node.op.checked else _node_param(f), prod(ids.shape)
     if 0 in y.shape:
         return f
+    none = f.const(count, y.dtype) if isinstance(count, int) else f.cast(f.value(Ix(count)), y.dtype)
     over_lanes(f, 0, y.shape[0], r.target.lanes(y.dtype.itemsize),
-               lambda i, lanes, mask: f.store(y, [i], f.const(count, y.dtype, lanes), mask))
+               lambda i, lanes, mask: f.store(y, [i], f.splat(none, lanes), mask))
     with f.loop(0, count) as loop:
         place = loop.index * -1 + (count - 1)
         row = _row(f, f.load(ids, unflattened(f, place, ids.shape)), y.shape[0], number)

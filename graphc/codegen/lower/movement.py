@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
-from graphc.codegen.lower.rows import clamped, function, over_lanes, permuted, rows
+from graphc.codegen.lower.rows import clamped, function, number, over_lanes, permuted, rows
+from graphc.ir.dims import Dim, is_nonnegative
 from graphc.ir.ops import shape
 from graphc.schedule.parallel_rows import memory_order
 from graphc.schedule.plain_schedule import PlainSchedule
@@ -46,8 +47,8 @@ def _pad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _pad_rows(f: LoopFunction, x: View, y: View, low: Sequence[int], value: Val, s: PlainSchedule) -> None:
-    def fill(at: list[Ix], lo: int, hi: int) -> None:
+def _pad_rows(f: LoopFunction, x: View, y: View, low: Sequence[Dim], value: Val, s: PlainSchedule) -> None:
+    def fill(at: list[Ix], lo: Dim, hi: Dim) -> None:
         over_lanes(f, lo, hi, s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.splat(value, lanes), mask))
 
     def copy(at: list[Ix], source: list[Ix]) -> None:
@@ -68,22 +69,22 @@ def _pad_rows(f: LoopFunction, x: View, y: View, low: Sequence[int], value: Val,
             fill(at, low[-1], low[-1] + x.shape[-1])
 
 
-def _inside(f: LoopFunction, at: Sequence[Ix], low: Sequence[int], sizes: Sequence[int]) -> Val | None:
+def _inside(f: LoopFunction, at: Sequence[Ix], low: Sequence[Dim], sizes: Sequence[Dim]) -> Val | None:
     """Whether the row lies inside x; None when every row does."""
     inside = None
     for i, a, n, whole in zip(at, low, sizes, at):
         if a == 0 and _bounded(whole, n):
             continue
-        here = f.and_(f.ge(f.value(i), a), f.lt(f.value(i), a + n))
+        here = f.and_(f.ge(f.value(i), number(f, a)), f.lt(f.value(i), number(f, a + n)))
         inside = here if inside is None else f.and_(inside, here)
     return inside
 
 
-def _bounded(i: Ix, size: int) -> bool:
-    return i.is_const and i.const < size
+def _bounded(i: Ix, size: Dim) -> bool:
+    return i.is_const and is_nonnegative(size - 1 - i.const)
 
 
-def _within(f: LoopFunction, i: Ix, size: int) -> Ix:
+def _within(f: LoopFunction, i: Ix, size: Dim) -> Ix:
     """The index, which is known to be inside at run time, in a form that the verifier believes."""
     return f.max_(f.min_(i, size - 1), 0)
 
@@ -132,7 +133,7 @@ def _dynamic_update_slice(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _corner(f: LoopFunction, starts: Sequence[View], sizes: Sequence[int], part: Sequence[int]) -> list[Ix]:
+def _corner(f: LoopFunction, starts: Sequence[View], sizes: Sequence[Dim], part: Sequence[Dim]) -> list[Ix]:
     """The starts, clamped so that the part fits: they cannot fail, so they report as no node."""
     corner = []
     for start, size, n in zip(starts, sizes, part):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from math import ceil
+from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
@@ -13,14 +13,15 @@ from graphc.codegen.lower.body import NestBody, Point
 from graphc.codegen.lower.column_reduction import COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, ColumnReduction
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.codegen.lower.request import KernelRequest
-from graphc.codegen.lower.rows import function
+from graphc.codegen.lower.rows import at_most, function
+from graphc.ir.dims import Dim, Poly, ceil_div, upper
 from graphc.ir.graph import Node
 from graphc.ir.ops.reduce import Sum
-from graphc.ir.types import i32, i64
 from graphc.schedule.loop_nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
 from graphc.schedule.nest_schedule import Fetch, NestSchedule
 from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import LINE_BYTES
+from graphc.schedule.view import contiguous_strides
 
 Trip = Callable[[Ix, Accumulator], Accumulator]         # index, carried -> carried
 BLOCK = 128                     # additions into one lane before the sum so far is added to that of all blocks
@@ -33,7 +34,7 @@ def lower_nest(r: KernelRequest[NestSchedule]) -> LoopFunction:
     nest = crosswise(nest) if r.schedule.crosswise else nest
     partials = [f.view(f"partial{k}", dtype, (size,)) for k, (dtype, size) in enumerate(r.schedule.partials)]
     if nest.size(nest.kept):
-        NestLowering(f, nest, r.schedule, xs, ys, partials).run()
+        NestLowering(f, nest, r.schedule, xs, ys, partials).run(r.target.machine.l3_bytes)
     return f
 
 
@@ -41,10 +42,16 @@ def lower_nest(r: KernelRequest[NestSchedule]) -> LoopFunction:
 class Trips:
     """A loop over lo, lo + step, … < hi, of `most` trips at most."""
     name: str
-    lo: Ix | int
-    hi: Ix | int
+    lo: Ix | Dim
+    hi: Ix | Dim
     step: int
-    most: int
+    most: Dim
+
+    @property
+    def are_few(self) -> bool:
+        """Whether a sum need not be taken in blocks."""
+        most = upper(self.most)
+        return most is not None and most <= 2 * BLOCK
 
 
 class NestLowering:
@@ -55,25 +62,28 @@ class NestLowering:
         self.f, self.nest, self.s, self.ys = f, nest, schedule, ys
         self.stages = stages_of(nest, schedule.inner)
         self.body = NestBody(f, nest, self.stages, schedule, xs)
-        self.counter = i32 if nest.size(nest.reduced) < 1 << 31 else i64
+        self.counter = nest.counter(nest.reduced)
         self.by_column = schedule.vector >= 0 and schedule.vector not in schedule.inner
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
         self.partials = partials
         self.streams: tuple[int, ...] = ()
         # the reductions of the loops being written, if a float sum is among them
         self.summing: list[Node] = []
-        self.ranges: dict[int, tuple[Ix | int, Ix | int]] = {}
+        self.ranges: dict[int, tuple[Ix | Dim, Ix | Dim]] = {}
+        self.chunks = ceil_div(nest.extents[schedule.cut], schedule.chunk) if schedule.chunk else 1
         self.reductions = [n for n in nest.body.nodes if n in nest.reductions]
         self.sums = ColumnReduction(self) if nest.crossing else None
 
     # ---- tiles
-    def run(self) -> None:
-        """The whole function; twice when outputs that lie well are to be streamed."""
+    def run(self, cache: int) -> None:
+        """The whole function; twice when outputs that lie well, and are larger than the cache, are to be streamed."""
         f = self.f
         if not self.s.stream:
             return self._all_tiles()
-        aligned = [f.is_aligned(self.ys[k], self.s.lanes * self.ys[k].dtype.itemsize) for k in self.s.stream]
-        with f.if_(reduce(f.and_, aligned)):
+        suits = [f.is_aligned(self.ys[k], self.s.lanes * self.ys[k].dtype.itemsize) for k in self.s.stream]
+        if self.nest.is_open:
+            suits.append(f.not_(at_most(f, sum(prod(y.shape) * y.dtype.itemsize for y in self.ys), cache)))
+        with f.if_(reduce(f.and_, suits)):
             self.streams = self.s.stream
             self._all_tiles()
         with f.else_():
@@ -81,10 +91,10 @@ class NestLowering:
             self._all_tiles()
 
     def _all_tiles(self) -> None:
-        s, nest = self.s, self.nest
-        chunks = ceil(nest.extents[s.cut] / s.chunk) if s.chunk else 1
+        f, s, nest = self.f, self.s, self.nest
         rows = nest.size(s.outer)
-        with self._tiles(rows, s.tile, s.columns, chunks, "rows", s.serial) as (row_range, column_range, chunk):
+        serial = at_most(f, nest.size(range(len(nest.extents))), s.alone) if s.alone else s.serial
+        with self._tiles(rows, s.tile, s.columns, self.chunks, "rows", serial) as (row_range, column_range, chunk):
             if s.chunk:
                 first = chunk * s.chunk
                 self.ranges = {s.cut: (first, first + s.chunk)}
@@ -97,17 +107,18 @@ class NestLowering:
         if self.sums:
             self.sums.combine()
         elif s.partials:
-            self._combine(rows, chunks)
+            self._combine(rows)
 
     @contextmanager
-    def _tiles(self, rows: int, tile: int, columns: int, chunks: int, label: str, serial: bool) -> Iterator:
+    def _tiles(self, rows: Dim, tile: Dim, columns: int, chunks: Dim, label: str, serial: bool | Val) -> Iterator:
         """A parallel loop over blocks of rows × blocks of columns × chunks."""
         f = self.f
         extent = self.nest.extents[self.s.vector] if self.by_column else 1
-        blocks = ceil(extent / columns) if columns else 1
-        with f.parallel(ceil(rows / tile) * blocks * chunks, label, serial=serial) as t:
-            t, chunk = f.divmod(t, chunks) if chunks > 1 else (t, Ix())
-            t, block = f.divmod(t, blocks) if blocks > 1 else (t, Ix())
+        blocks = ceil_div(extent, columns) if columns else 1
+        count = (1 if tile == rows else ceil_div(rows, tile)) * blocks * chunks
+        with f.parallel(count, label, serial=serial) as t:
+            t, chunk = _divided(f, t, count, chunks)
+            t, block = _divided(f, t, count, blocks)
             first = block * columns
             yield ((t * tile, f.min_(t * tile + tile, rows)), (first, first + columns if columns else extent), chunk)
 
@@ -115,7 +126,7 @@ class NestLowering:
         """Calls `finish(point)` in loops over rows and, when the vector runs over a kept dim, over its columns."""
         f = self.f
         lo, hi = row_range
-        if self.s.outer and self.nest.size(self.s.outer) > 1:
+        if self.s.outer and self.nest.size(self.s.outer) != 1:
             with f.loop(lo, hi, name="row") as L:
                 self._columns(self._unflatten(L.index), column_range, finish)
         else:
@@ -156,7 +167,7 @@ class NestLowering:
     def _counted(self, trips: Trips, carried: Accumulator, trip: Trip) -> Accumulator:
         """The trips of a loop; long float sums in blocks of BLOCK."""
         f, step = self.f, trips.step
-        if not self.summing or trips.most <= 2 * BLOCK:
+        if not self.summing or trips.are_few:
             with f.loop(trips.lo, trips.hi, step=step, carry=carried, name=trips.name) as L:
                 L.next(*trip(L.index, L.carried))
             return L.results
@@ -178,6 +189,8 @@ class NestLowering:
         lo, hi = bounds
         extent = self.nest.extents[d]
         main = extent // lanes * lanes
+        if isinstance(extent, Poly):
+            return self._open_vector_loop(point, bounds, carried, work)
         if main:
             trips = Trips(f"i{d}", lo, f.min_(hi, main), lanes, main // lanes)
             carried = self._counted(trips, carried, lambda i, c: work(point.at(d, i, lanes), c))
@@ -189,6 +202,38 @@ class NestLowering:
         with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=carried, name="rest") as L:
             L.next(*work(point.at(d, L.index, lanes, f.tail_mask(extent - main, lanes)), L.carried))
         return L.results
+
+    def _open_vector_loop(self, point: Point, bounds, carried: Accumulator, work) -> Accumulator:
+        """The same for an extent that comes with the call. In a long sum the rest belongs to the last block, so that a
+        row gives the same bits where zeros follow its end."""
+        f, d, lanes = self.f, self.s.vector, self.s.lanes
+        (lo, hi), extent = bounds, self.nest.extents[d]
+        whole = Trips(f"i{d}", lo, hi, lanes, extent // lanes)
+
+        def part(first: Ix | Dim, end: Ix | Dim, c: Accumulator) -> Accumulator:
+            return self._whole_and_rest(first, end, c, lambda i, mask, c: work(point.at(d, i, lanes, mask), c))
+        if not self.summing or whole.are_few:
+            return part(lo, hi, carried)
+        with f.loop(lo, f.min_(hi, extent), step=BLOCK * lanes, carry=carried, name="block") as B:
+            end = B.index + BLOCK * lanes
+            sums = part(B.index, end if hi == extent else f.min_(end, hi), self._starts())
+            B.next(*merged(f, self.summing, B.carried, sums))
+        return B.results
+
+    def _whole_and_rest(self, lo: Ix | Dim, hi: Ix | Dim, carried: Accumulator, trip) -> Accumulator:
+        """`trip(index, mask, carried)` for whole vectors from lo on, then for what is left of the extent, if something
+        is and lies below hi, which is whole vectors away from lo, or the extent."""
+        f, d, lanes = self.f, self.s.vector, self.s.lanes
+        extent = self.nest.extents[d]
+        main = extent // lanes * lanes
+        with f.loop(lo, f.min_(hi, main), step=lanes, carry=carried, name=f"i{d}") as L:
+            L.next(*trip(L.index, None, L.carried))
+        if main == extent:
+            return L.results
+        with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=L.results, name="rest") as R:
+            first = R.index if isinstance(lo, Ix) else Ix(main)
+            R.next(*trip(first, f.tail_mask(extent - main, lanes), R.carried))
+        return R.results
 
     # ---- a row
     def _row(self, point: Point) -> None:
@@ -231,7 +276,7 @@ class NestLowering:
 
     def _ask_ahead(self, at: Point, fetch: Fetch) -> None:
         for v, strides in {(leaf_of(use), strides): None for use, strides in self.nest.leaves.items()}:
-            if v in self.body.inputs and strides[fetch.dim] and strides[self.s.vector] == 1:
+            if v in self.body.inputs and strides[fetch.dim] != 0 and strides[self.s.vector] == 1:
                 view, index = self.body.address(self.body.inputs[v], strides,
                                                 at.at(fetch.dim, at.index[fetch.dim] + fetch.distance))
                 for first in range(0, at.lanes, LINE_BYTES // v.type.dtype.itemsize):
@@ -279,9 +324,8 @@ class NestLowering:
     # ---- reductions cut into chunks
     def _partial_views(self, partials: list[View]) -> list[View]:
         """[chunk, kept dims in loop order]."""
-        extents = tuple(self.nest.extents[d] for d in self.order)
-        chunks = [view.shape[0] // max(1, self.nest.size(self.order)) for view in partials]
-        return [self.f.reinterpret(view, (n, *extents), _dense((n, *extents))) for view, n in zip(partials, chunks)]
+        shape = self.chunks, *(self.nest.extents[d] for d in self.order)
+        return [self.f.reinterpret(view, shape, contiguous_strides(shape)) for view in partials]
 
     def _partial_row(self, point: Point, chunk: Ix) -> None:
         self.body.start_row(point)
@@ -290,16 +334,16 @@ class NestLowering:
         for view, value in zip(self._partial_views(self.partials), flat, strict=True):
             self.f.store(view, [chunk, *(point.index[d] for d in self.order)], value, point.mask)
 
-    def _combine(self, rows: int, chunks: int) -> None:
+    def _combine(self, rows: Dim) -> None:
         """Merges the partial results of all chunks in order and finishes every row."""
         s = self.s
-        serial = s.serial or chunks * self.nest.size(self.order) < COMBINE_SERIAL
-        columns = 0 if serial or not self.by_column else ceil(COMBINE_COLUMNS / s.lanes) * s.lanes
-        tile = rows if serial else 1 if columns else COMBINE_ROWS
+        serial = s.serial or at_most(self.f, self.chunks * self.nest.size(self.order), COMBINE_SERIAL - 1)
+        columns = 0 if serial is True or not self.by_column else ceil_div(COMBINE_COLUMNS, s.lanes) * s.lanes
+        tile = rows if serial is True else 1 if columns else COMBINE_ROWS
         with self._tiles(rows, tile, columns, 1, "combine", serial) as (row_range, column_range, _):
-            self._rows(row_range, column_range, lambda point: self._combined_row(point, chunks))
+            self._rows(row_range, column_range, self._combined_row)
 
-    def _combined_row(self, point: Point, chunks: int) -> None:
+    def _combined_row(self, point: Point) -> None:
         f, body = self.f, self.body
         lanes = self.s.lanes if self.by_column else 1
         body.start_row(point)
@@ -307,16 +351,15 @@ class NestLowering:
 
         def partial(chunk: Ix | int) -> Accumulator:
             return tuple(f.load(view, [chunk, *place], lanes, point.mask) for view in views)
-        with f.loop(1, chunks, carry=partial(0), name="chunk") as L:
+        with f.loop(1, self.chunks, carry=partial(0), name="chunk") as L:
             L.next(*merged(f, self.reductions, L.carried, partial(L.index)))
         for node, acc in zip(self.reductions, regroup(L.results, self.reductions)):
             body.set_row_value(node.outputs[0], reducer(node).finish(f, acc))
         self._row_outputs(point)
 
 
-def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= n
-    return tuple(reversed(strides))
+def _divided(f: LoopFunction, tile: Ix, count: Dim, parts: Dim) -> tuple[Ix, Ix]:
+    """The number of a tile among `count`, without and with only the part that counts the innermost `parts`."""
+    if parts == 1 or isinstance(parts, Poly) and parts == count:
+        return (tile, Ix()) if parts == 1 else (Ix(), tile)
+    return f.divmod(tile, parts)

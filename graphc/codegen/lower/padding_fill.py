@@ -10,6 +10,7 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.rows import permuted, unflattened
+from graphc.ir.dims import Dim, ceil_div
 from graphc.ir.ops.shape import Pad
 from graphc.schedule.parallel_rows import memory_order
 from graphc.schedule.target import Target
@@ -19,7 +20,7 @@ from graphc.schedule.view import ViewType
 PIECE = 128
 
 
-def fill_border(f: LoopFunction, op: Pad, inside: Sequence[int], outside: ViewType, target: Target) -> None:
+def fill_border(f: LoopFunction, op: Pad, inside: Sequence[Dim], outside: ViewType, target: Target) -> None:
     """Adds to a finished function, whose result is the inside of `outside`: a view of `outside`, and code that fills
     everything around the inside.
     """
@@ -34,7 +35,7 @@ def fill_border(f: LoopFunction, op: Pad, inside: Sequence[int], outside: ViewTy
             _fill_share(f, slab, tile, tiles, value, lanes)
 
 
-def _slabs(y: View, low: Sequence[int], inside: Sequence[int]) -> Iterator[View]:
+def _slabs(y: View, low: Sequence[Dim], inside: Sequence[Dim]) -> Iterator[View]:
     """Along each axis the slabs before and after the inside, on the axes around it the inside only."""
     for axis, (first, size) in enumerate(zip(low, inside)):
         for start, count in ((0, first), (first + size, y.shape[axis] - first - size)):
@@ -51,15 +52,15 @@ def _runs(f: LoopFunction, view: View) -> View:
     return f.reinterpret(view, shape, strides)
 
 
-def _fill_share(f: LoopFunction, slab: View, tile: Ix, tiles: int, value: Val, lanes: int) -> None:
+def _fill_share(f: LoopFunction, slab: View, tile: Ix, tiles: Dim, value: Val, lanes: int) -> None:
     """Pieces of the slab's runs, as many for each tile."""
     *rows, run = slab.shape
-    in_run = -(-run // PIECE)
+    in_run = ceil_div(run, PIECE)
     pieces = prod(rows) * in_run
-    share = -(-pieces // tiles)
-    first = tile * share
+    share = f.divmod(Ix(pieces + tiles - 1), tiles)[0]
+    first = f.product(tile, share)
     with f.loop(first, f.min_(first + share, pieces)) as loop:
         row, piece = f.divmod(loop.index, in_run) if rows else (Ix(), loop.index)
         at, start = unflattened(f, row, rows), piece * PIECE
-        width = Ix(min(run, PIECE)) if run <= PIECE or run % PIECE == 0 else f.min_(PIECE, run - start)
+        width = Ix(PIECE) if run % PIECE == 0 else f.min_(PIECE, run - start) if in_run != 1 else Ix(run)
         vector_run(f, width, lanes, lambda i, count, mask: f.store(slab, [*at, start + i], f.splat(value, count), mask))

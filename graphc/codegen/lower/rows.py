@@ -8,7 +8,7 @@ from math import prod
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, Dims, ceil_div
 from graphc.ir.types import i64
 from graphc.schedule.plain_schedule import PlainSchedule
 
@@ -24,29 +24,40 @@ def function(r: KernelRequest) -> tuple[LoopFunction, list[View], list[View]]:
 
 
 @contextmanager
-def rows(f: LoopFunction, extents: Sequence[int], schedule: PlainSchedule, label: str = "rows") -> Iterator[list[Ix]]:
+def rows(f: LoopFunction, extents: Dims, schedule: PlainSchedule, label: str = "rows") -> Iterator[list[Ix]]:
     """Runs what is inside for every index of `extents`, in tiles."""
     total = prod(extents)
-    with f.parallel(-(-total // schedule.tile), label, serial=schedule.serial) as tile:
+    serial = at_most(f, total, schedule.alone) if schedule.alone else schedule.serial
+    with f.parallel(ceil_div(total, schedule.tile), label, serial=serial) as tile:
         with f.loop(tile * schedule.tile, f.min_(tile * schedule.tile + schedule.tile, total), name="row") as loop:
             yield unflattened(f, loop.index, extents)
 
 
-def clamped(f: LoopFunction, position: Val, size: int) -> Ix:
+def clamped(f: LoopFunction, position: Val, size: Dim) -> Ix:
     """The integer as an index in [0, size), whatever it is: it cannot fail, so it reports as no node."""
-    return f.check_index(f.max(f.min(f.cast(position, i64), size - 1), 0), size, 0)
+    return f.check_index(f.max(f.min(f.cast(position, i64), number(f, size - 1)), 0), size, 0)
 
 
-def unflattened(f: LoopFunction, flat: Ix, extents: Sequence[int]) -> list[Ix]:
+def number(f: LoopFunction, size: Dim) -> Val | int:
+    """The size as an operand of arithmetic."""
+    return size if isinstance(size, int) else f.value(Ix(size))
+
+
+def at_most(f: LoopFunction, size: Dim, limit: int) -> bool | Val:
+    """Whether the size is at most so large: a bool if that is known."""
+    return size <= limit if isinstance(size, int) else f.le(f.value(Ix(size)), limit)
+
+
+def unflattened(f: LoopFunction, flat: Ix, extents: Dims) -> list[Ix]:
     """The index of each axis in a row-major count."""
     index: list[Ix] = []
     for n in reversed(extents[1:]):
-        flat, rest = f.divmod(flat, n) if n > 1 else (flat, Ix())
+        flat, rest = f.divmod(flat, n) if n != 1 else (flat, Ix())
         index.append(rest)
     return [flat, *reversed(index)] if extents else []
 
 
-def over_lanes(f: LoopFunction, lo: Ix | int, hi: Ix | int, lanes: int, body: Lanes) -> None:
+def over_lanes(f: LoopFunction, lo: Ix | Dim, hi: Ix | Dim, lanes: int, body: Lanes) -> None:
     """The body for lo … hi - 1: whole vectors, then one masked vector."""
     if lanes == 1:
         with f.loop(lo, hi) as loop:
@@ -62,7 +73,7 @@ def over_lanes(f: LoopFunction, lo: Ix | int, hi: Ix | int, lanes: int, body: La
         body(whole * lanes + lo, lanes, f.tail_mask(rest, lanes))
 
 
-def nested(f: LoopFunction, extents: Sequence[Dim], body: Callable[[list[Ix]], None],
+def nested(f: LoopFunction, extents: Dims, body: Callable[[list[Ix]], None],
            index: tuple[Ix, ...] = ()) -> None:
     """Loops over every index of `extents`, in order."""
     if len(index) == len(extents):

@@ -60,6 +60,7 @@ class Dimension(Op):
     It stands for what a decomposition divides by while sizes are still names; once bound it folds to a constant.
     """
     name: ClassVar[str] = "dimension"
+    is_leaf = True
     size: Dim
     dtype: DType
 

@@ -15,6 +15,7 @@ from graphc.codegen.lower.contraction.micro_kernel import MicroTileSums
 from graphc.codegen.lower.contraction.sweep import Source, TilePart, sums_in
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import offset, part_of, steps_evenly, vector_run
+from graphc.ir.dims import Dim
 from graphc.schedule.contraction_schedule import round_up
 
 
@@ -24,7 +25,7 @@ class Partials:
     c: TiledPhase
 
     @property
-    def _part_size(self) -> int:
+    def _part_size(self) -> Dim:
         return self.c.batches * self.c.m * self.c.n
 
     @property
@@ -65,7 +66,7 @@ class Accumulators(ABC):
         return self.c.f
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, Dim]:
         """Of the scratch: room for all sums of a tile."""
         return self.c.grid.padded_rows, self.c.schedule.width(self.c.phase)
 
@@ -83,7 +84,7 @@ class Accumulators(ABC):
 
     def _finish(self, tile: ContractionTile, part: TilePart, source: Source) -> None:
         """What becomes of sums of all of k, or of the tile's part of it."""
-        store = self.c.sweep.store if self.c.schedule.splits == 1 else Partials(self.c).store
+        store = Partials(self.c).store if self.c.schedule.is_split else self.c.sweep.store
         store(tile, part, source)
 
 
@@ -154,7 +155,7 @@ class TransposedAccumulators(TileAccumulators):
         return round_up(rows, self.c.schedule.lanes), columns
 
     def finish_tile(self, tile: ContractionTile) -> None:
-        if self.c.schedule.splits > 1:
+        if self.c.schedule.is_split:
             return super().finish_tile(tile)
         self.c.sweep.store_transposed(tile, self.sums)
 
@@ -179,7 +180,7 @@ class DirectStore(Accumulators):
         rows, columns, out = tile.rows - at.row, tile.columns.length - at.column, self.c.outputs.flat
         start = offset(p.out, tile.batch | tile.columns.first) + at.global_row * row_step + at.column
         direct = MicroTileSums(out.view_at([start], (1,)), row_step)
-        edges = [f.ge(f.value(rows), mr)] if self.c.m % mr and not s.edge_mr else []
+        edges = [f.ge(f.value(rows), mr)] if self.c.m % mr != 0 and not s.edges else []
         edges += [f.ge(f.value(columns), nr)] if self.c.grid.has_column_tail else []
         if not edges:
             yield direct, True
@@ -188,7 +189,7 @@ class DirectStore(Accumulators):
             yield direct, True
         with f.else_():
             yield MicroTileSums(f.reinterpret(self.sums, (1,), (1,)), nr), False
-            with f.loop(0, at.mr if s.edge_mr else f.min_(rows, at.mr)) as loop:
+            with f.loop(0, at.mr if s.edges else f.min_(rows, at.mr)) as loop:
                 line = out.view_at([start + loop.index * row_step], (nr,))
                 vector_run(f, f.min_(columns, nr), s.lanes, lambda j, lanes, mask: f.store(
                     line, [j], f.load(self.sums, [loop.index, j], lanes, mask), mask))
@@ -201,7 +202,7 @@ def accumulators(c: TiledPhase) -> Accumulators:
         return TransposedAccumulators(c)
     if blocks == 1 and _is_matrix(c):
         return DirectStore(c)
-    if blocks > c.schedule.splits or columns_together(c) > c.schedule.blocking.nr:
+    if c.share != 1 or columns_together(c) > c.schedule.blocking.nr:
         return BlockedAccumulators(c)
     return MicroTileAccumulators(c)
 

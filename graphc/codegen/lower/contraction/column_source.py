@@ -12,7 +12,7 @@ from graphc.codegen.lower.contraction.pack_columns import ColumnPacker, ColumnPa
 from graphc.codegen.lower.contraction.prefetch import PackedRun
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import Range, offset, open_range, unflatten
-from graphc.schedule.blocking import Cut, PackingMode
+from graphc.schedule.blocking import Cut, PackingMode, at_most
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class UnpackedColumns(ColumnSource):
             return
         left = block.tile.columns.length - at.column
         masked = replace(panel, layout=replace(panel.layout, masked=True), count=left)
-        if n < nr:
+        if isinstance(n, int) and n < nr:
             yield masked
             return
         with f.if_(f.ge(f.value(left), nr)):
@@ -159,7 +159,7 @@ class ColumnsPackedPerTile(PackedColumns):
             return []
         c, s, chunk = self.c, self.c.schedule, self.c.schedule.blocking.nc.chunk
         advance = chunk if s.by_rows or self.c.grid.down == 1 else 0
-        return [PackedRun(c.b, c.phase.b, tile.batch, tile.columns.start, min(chunk, c.n), advance)]
+        return [PackedRun(c.b, c.phase.b, tile.batch, tile.columns.start, at_most(chunk, c.n), advance)]
 
 
 COLUMN_SOURCES: dict[PackingMode, type[ColumnSource]] = {

@@ -4,7 +4,6 @@ for a few positions of another, whose windows overlap and whose factors are the 
 from __future__ import annotations
 
 from itertools import product
-from math import prod
 
 from graphc.codegen.loops.builder import Val, View
 from graphc.codegen.loops.index import Ix
@@ -13,6 +12,8 @@ from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed_runs
+from graphc.ir.dims import Dim, ceil_div, product_of, static_dim
+from graphc.schedule.blocking import at_most
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.contraction_schedule import LaneSchedule
 
@@ -25,9 +26,9 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         f, s, p = self.f, self.schedule, self.phase
         outer = s.outer(p)
         count, size = p.extent(outer), p.sizes[s.dim]
-        per_tile, blocks = min(count, s.tile), -(-size // s.block)
+        per_tile, blocks = at_most(s.tile, count), ceil_div(size, s.block)
         operands = [self._operand(role) for role in "ab"]
-        with f.parallel(-(-count // per_tile) * blocks, "lanes") as t:
+        with f.parallel(ceil_div(count, per_tile) * blocks, "lanes") as t:
             part, block = f.divmod(t, blocks)
             width = s.block if size % s.block == 0 else f.min_(s.block, size - block * s.block)
             with f.loop(0, per_tile if count % per_tile == 0 else f.min_(per_tile, count - part * per_tile)) as loop:
@@ -35,9 +36,18 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
                 whole = p.sizes[s.inner] // s.columns * s.columns
                 with f.loop(0, whole, s.columns) as along:
                     self._positions(operands, index | {s.inner: along.index}, s.columns, block * s.block, width)
-                if whole < p.sizes[s.inner]:
-                    rest = p.sizes[s.inner] - whole
-                    self._positions(operands, index | {s.inner: Ix(whole)}, rest, block * s.block, width)
+                self._rest(operands, index, whole, block * s.block, width)
+
+    def _rest(self, operands: list[StridedOperand], index: Index, whole: Dim, first: Ix, width: Ix | int) -> None:
+        """The last positions of the inner dim, all together; one by one if their number is not known."""
+        s, size = self.schedule, self.phase.sizes[self.schedule.inner]
+        rest = size - whole
+        if rest == 0:
+            return
+        if isinstance(rest, int):
+            return self._positions(operands, index | {s.inner: Ix(whole)}, rest, first, width)
+        with self.f.loop(whole, size) as along:
+            self._positions(operands, index | {s.inner: along.index}, 1, first, width)
 
     def prepack(self) -> None:
         self._pack(self.contraction.prepacked_role)
@@ -52,7 +62,7 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
             return source
         if self.contraction.prepacked_role != role:
             self._pack(role)
-        steps = {d: s.line(p) * prod(p.sizes[e] for e in p.k[i + 1:]) for i, d in enumerate(p.k)} | {s.dim: 1}
+        steps = {d: s.line(p) * product_of(p.sizes[e] for e in p.k[i + 1:]) for i, d in enumerate(p.k)} | {s.dim: 1}
         return StridedOperand(self._memory(role), LinearMap(0, tuple(steps.get(d, 0) for d in range(len(p.sizes)))))
 
     def _memory(self, role: str) -> View:
@@ -63,13 +73,15 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         f, s, p, operand = self.f, self.schedule, self.phase, self._unpacked(role)
         linear, copy, line = operand.linear, self._memory(role), s.line(p)
         terms = list(product(*[range(p.sizes[d]) for d in p.k]))
-        sources = [linear.base + sum(i * linear.strides[d] for d, i in zip(p.k, k)) for k in terms]
+        sources = [static_dim(linear.base + sum(i * linear.strides[d] for d, i in zip(p.k, k))) for k in terms]
         in_memory = range(min(sources), min(sources) + len(terms))
-        if min(len(terms), p.sizes[s.dim]) >= s.lanes and sorted(sources) == list(in_memory):
+        size = p.sizes[s.dim]
+        wide = isinstance(size, int) and min(len(terms), size) >= s.lanes
+        if wide and sorted(sources) == list(in_memory):
             return self._transpose(operand, copy, [sources.index(at) for at in in_memory], line)
         step = linear.strides[s.dim]
         for term, start in enumerate(sources):
-            vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask: f.store(
+            vector_run(f, Ix(size), s.lanes, lambda j, lanes, mask: f.store(
                 copy, [term * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask), mask))
 
     def _transpose(self, operand: StridedOperand, copy: View, terms: list[int], line: int) -> None:
@@ -95,7 +107,7 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
 
         def body(j: Ix, count: int, mask: Val | None) -> None:
             self._sums(operands, index | {s.dim: first + j}, columns, count, mask)
-        if self.phase.sizes[s.dim] % lanes:
+        if self.phase.sizes[s.dim] % lanes != 0:
             return vector_run(f, Ix() + width, lanes, body)
         with f.loop(0, width, lanes) as loop:
             body(loop.index, lanes, None)

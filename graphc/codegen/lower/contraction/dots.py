@@ -9,6 +9,7 @@ from graphc.codegen.lower.contraction.micro_kernel import load_as, multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.sweep import OutputTile, sums_in
 from graphc.codegen.lower.ranges import offset, open_range, unflatten
+from graphc.ir.dims import Dim, typical
 from graphc.schedule.blocking import Cut
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.contraction_schedule import DotSchedule, round_up
@@ -35,7 +36,7 @@ class DotContraction(PhaseLowering[DotSchedule]):
         gates = self.contraction.gates
         split = 0 if gates else len(sizes) - 1
         inner = prod(sizes[split + 1:])
-        return Cut(split, _even_tile(sizes[split], max(1, s.tile // inner), 1 if gates else s.columns))
+        return Cut(split, _even_tile(typical(sizes[split]), max(1, s.tile // inner), 1 if gates else s.columns))
 
     def _dot_tile(self, tile: OutputTile, apart: int, sums: View) -> None:
         """Columns that are taken together are `apart` columns from each other: each is then one long stream through
@@ -53,7 +54,7 @@ class DotContraction(PhaseLowering[DotSchedule]):
                 for j in range(s.columns):
                     f.store(sums, [down.index + i, across.index + j * apart], dots[i * s.columns + j])
 
-    def _start(self, t: LinearMap, dims: tuple[int, ...], flat: Ix, size: int) -> Ix:
+    def _start(self, t: LinearMap, dims: tuple[int, ...], flat: Ix, size: Dim) -> Ix:
         """Distance of a row or column from the first; past the end the last is repeated."""
         return offset(t, unflatten(self.f, self.f.min_(flat, size - 1), dims, self.sizes)) - t.base
 

@@ -12,16 +12,19 @@ from graphc.codegen.lower.contraction.outputs import flat
 from graphc.codegen.lower.contraction.padded_copy import pad_copy
 from graphc.codegen.lower.contraction.phase import AnyEpilogue, ContractionViews, PhaseLowering, part_of_scratch
 from graphc.codegen.lower.contraction.plain import PlainContraction
+from graphc.codegen.lower.contraction.regimes import RowsContraction
 from graphc.codegen.lower.contraction.streamed import StreamedContraction
 from graphc.codegen.lower.contraction.tiled import TiledContraction
 from graphc.schedule.contraction_schedule import (
-    ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, StreamSchedule, TileSchedule)
+    ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, RowsSchedule, StreamSchedule,
+    TileSchedule)
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
 LOWERINGS: dict[type, type[PhaseLowering[Any]]] = {
     TileSchedule: TiledContraction, StreamSchedule: StreamedContraction, DotSchedule: DotContraction,
-    LaneSchedule: DirectContraction, NarrowSchedule: NarrowContraction, LoopSchedule: PlainContraction}
+    LaneSchedule: DirectContraction, NarrowSchedule: NarrowContraction, LoopSchedule: PlainContraction,
+    RowsSchedule: RowsContraction}
 
 
 def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: ContractionSchedule, target: Target,
@@ -35,8 +38,8 @@ def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedul
     f = LoopFunction(name)
     inputs = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
     outputs = tuple([f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)])
-    prepacked = f.view("packed", ins[0].dtype, (schedule.packed_size,)) if schedule.packed_size else None
-    shared = f.view("shared", ins[0].dtype, (schedule.shared_scratch,)) if schedule.shared_scratch else None
+    prepacked = f.view("packed", ins[0].dtype, (schedule.packed_size,)) if schedule.packed_size != 0 else None
+    shared = f.view("shared", ins[0].dtype, (schedule.shared_scratch,)) if schedule.shared_scratch != 0 else None
     a, b = _operands(f, inputs, schedule, shared, target)
     views = ContractionViews(a, b, outputs, shared, prepacked)
     for number, part in enumerate(schedule.phases):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
-from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.loops.index import UNBOUNDED, Ix, as_ix
+from graphc.ir.dims import Dim
 from graphc.ir.types import DType, bool_
 from graphc.schedule.contraction_schedule import STEPS
 from graphc.schedule.target import LINE_BYTES
@@ -42,7 +43,7 @@ class RowLayout:
     taps: offsets of the steps of k where they are not evenly spaced; the sum has these steps and no others.
     packs: rows are also packed as they are read, row i of step k at k * packs + i, for other micro-tiles; 0: not.
     """
-    step: int
+    step: Dim
     scattered: bool = False
     taps: tuple[int, ...] = ()
     packs: int = 0
@@ -56,7 +57,7 @@ class ColumnLayout:
     masked: only some of the columns may be read.
     prefetch_lines: cache lines of b that are prefetched every STEPS steps.
     """
-    step: int
+    step: Dim
     masked: bool = False
     prefetch_lines: int = 0
 
@@ -118,7 +119,7 @@ class MicroTileSums:
     factors: of the columns, by which c is multiplied before the sums are added, whatever `accumulate` says.
     """
     memory: View
-    row_step: int
+    row_step: Dim
     accumulate: Ix | int = 0
     factors: View | None = None
 
@@ -153,10 +154,10 @@ class _MicroKernel:
         f, shape, types = LoopFunction(spec.name, noalias=True), spec.shape, spec.types
         self.f, self.spec, self.shape = f, spec, shape
         self.a, self.b, self.c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in types.named)
-        self.steps, self.row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, 1 << 20)
+        self.steps, self.row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, UNBOUNDED)
         self.factors = f.view("factors", types.c, (ANY,), (1,)) if spec.scaled else None
         self.accumulate = f.const(True, bool_) if spec.scaled else f.cast(f.value(f.param("add", 0, 1)), bool_)
-        self.rows = [f.param(f"row{i}", 0, 1 << 34) if spec.a.scattered else Ix(i) for i in range(shape.mr)]
+        self.rows = [f.param(f"row{i}", 0, UNBOUNDED) if spec.a.scattered else Ix(i) for i in range(shape.mr)]
         self.masks = self._column_masks()
         self.packed = f.view("kept", types.a, (ANY,), (1,)) if spec.a.packs else None
 
@@ -181,7 +182,7 @@ class _MicroKernel:
         f, prefetches, whole = self.f, self.spec.b.prefetch_lines > 0, Ix()
         if prefetches:
             whole = f.divmod(self.steps, STEPS)[0] * STEPS
-            sums = self._prefetching_steps(whole, f.param("ahead", 0, 1 << 34), sums)
+            sums = self._prefetching_steps(whole, f.param("ahead", 0, UNBOUNDED), sums)
         with f.loop(whole, self.steps, carry=sums, unroll=None if prefetches else STEPS) as loop:
             loop.next(*self._step(loop.index, self._rows_at(loop.index), loop.carried))
         return loop.results

@@ -11,6 +11,7 @@ from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, offset, unflatten
+from graphc.ir.dims import Dim, ceil_div
 from graphc.schedule.contraction_form import spread
 from graphc.schedule.contraction_schedule import NarrowSchedule
 
@@ -20,8 +21,9 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         """Tiles of some vectors of batch entries (or one entry) and one part of the sum; then the parts are added."""
         f, s, p = self.f, self.schedule, self.phase
         groups = s.groups(p)
-        blocks = -(-groups // s.block)
-        with f.parallel(s.entries(p) // groups * blocks * s.splits, "narrow") as t:
+        blocks = ceil_div(groups, s.block)
+        around = p.extent(p.batch if s.along_k else [d for d in p.batch if d != s.dim])
+        with f.parallel(around * blocks * s.splits, "narrow") as t:
             number, part = f.divmod(t, s.splits)
             rest, block = f.divmod(number, blocks)
             first = block * s.block
@@ -36,7 +38,7 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         outputs, zero = self.m * self.n, f.const(0, self.dtype, s.lanes)
         sums = f.scratch("sums", self.dtype, (outputs, spread(s.block * s.lanes, s.lanes)))
         steps = p.extent(p.k[:-1])
-        share = -(-steps // s.splits)
+        share = ceil_div(steps, s.splits)
         lo = part * share
         with f.loop(0, count) as loop:
             for position in range(outputs):
@@ -77,7 +79,7 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         if s.along_k:
             return unflatten(f, rest, p.batch, p.sizes), None
         size, start = p.sizes[s.dim], group * s.lanes
-        mask = f.tail_mask(size - start, s.lanes) if size % s.lanes else None
+        mask = f.tail_mask(size - start, s.lanes) if size % s.lanes != 0 else None
         return unflatten(f, rest, tuple(d for d in p.batch if d != s.dim), p.sizes) | {s.dim: start}, mask
 
     def _positions(self) -> list[Index]:
@@ -115,7 +117,7 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         zero = f.const(0, self.dtype, s.lanes)
         with f.loop(0, size // s.lanes * s.lanes, s.lanes, carry=[zero] * (self.m * self.n)) as loop:
             loop.next(*self._terms(index | {d: loop.index}, 1, mask, loop.carried))
-        if not size % s.lanes:
+        if size % s.lanes == 0:
             return loop.results
         rest = index | {d: Ix(size // s.lanes * s.lanes)}
         return self._terms(rest, 1, f.tail_mask(size % s.lanes, s.lanes), loop.results)
@@ -146,17 +148,20 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         return totals
 
 
-def _columns(f: LoopFunction, size: int, columns: int) -> Iterator[tuple[AbstractContextManager[Ix], int]]:
+def _columns(f: LoopFunction, size: Dim, columns: int) -> Iterator[tuple[AbstractContextManager[Ix], Dim]]:
     """The innermost k dim by `columns`, then the rest: the start of each run, and its length. 0: all of it at once."""
     if not columns:
         yield nullcontext(Ix()), size
         return
-    yield _starts(f, size // columns * columns, columns), columns
-    if size % columns:
-        yield nullcontext(Ix(size // columns * columns)), size % columns
+    whole, rest = size // columns * columns, size % columns
+    yield _starts(f, 0, whole, columns), columns
+    if not isinstance(rest, int):
+        yield _starts(f, whole, size, 1), 1
+    elif rest:
+        yield nullcontext(Ix(whole)), rest
 
 
 @contextmanager
-def _starts(f: LoopFunction, end: int, step: int) -> Iterator[Ix]:
-    with f.loop(0, end, step) as loop:
+def _starts(f: LoopFunction, start: Dim, end: Dim, step: int) -> Iterator[Ix]:
+    with f.loop(start, end, step) as loop:
         yield loop.index

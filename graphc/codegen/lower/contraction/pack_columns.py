@@ -18,6 +18,7 @@ from graphc.codegen.lower.contraction.tile import TiledPhase
 from graphc.codegen.lower.ranges import (
     Index, Range, load_spaced, offset, unflatten, vector_run, walk, walk_runs)
 from graphc.codegen.lower.transpose import gathered, transposed_runs
+from graphc.ir.dims import Dim, static_dim, typical
 from graphc.schedule.blocking import ColumnPacking, Cut, fine_cut
 from graphc.schedule.contraction_schedule import column_packing, group_sizes, round_up, taps
 
@@ -33,7 +34,7 @@ class ColumnPanels:
     memory: View
     start: Ix
     width: int
-    panel: int
+    panel: Dim
     private: bool
 
     def at(self, f: LoopFunction, column: Ix) -> Ix:
@@ -61,11 +62,11 @@ class ColumnPacker(ABC):
         c, s = self.c, self.c.schedule
         if s.packed_in_runs:
             return fine_cut(c.k_sizes, round_up(-(-PACK_WORK // c.n), PACK_STEPS))
-        tiles = c.batches * s.blocking.nc.count(c.n_sizes)
-        pieces = -(-min(PACK_PIECES, c.batches * c.n * c.k // PACK_WORK) // tiles)
-        if pieces <= s.blocking.kc.count(c.k_sizes):
+        tiles, elements = typical(c.batches * s.blocking.nc.count(c.n_sizes)), typical(c.batches * c.n * c.k)
+        pieces = -(-min(PACK_PIECES, elements // PACK_WORK) // tiles)
+        if pieces <= typical(s.blocking.kc.count(c.k_sizes)):
             return s.blocking.kc
-        return fine_cut(c.k_sizes, round_up(-(-c.k // pieces), PACK_STEPS))
+        return fine_cut(c.k_sizes, round_up(-(-typical(c.k) // pieces), PACK_STEPS))
 
     @abstractmethod
     def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
@@ -134,7 +135,7 @@ class TransposedColumns(ColumnPacker):
                         f.store(target.memory, [place + (at + i + step) * target.width], row)
                 with f.loop(0, whole * lanes, lanes) as inner:
                     block(inner.index, lanes)
-                if rest.is_const and rest.const >= 3:
+                if rest.is_const and isinstance(rest.const, int) and rest.const >= 3:
                     return block(whole * lanes, rest.const)
                 with f.loop(whole * lanes, count) as inner:
                     row = gathered(f, c.b, [s + base + inner.index for s in starts])
@@ -146,7 +147,7 @@ class TransposedTaps(ColumnPacker):
 
     @property
     def steps(self) -> Cut:
-        return Cut(0, self.c.k_sizes[0])
+        return Cut(0, static_dim(self.c.k_sizes[0]))
 
     def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
         f, p, lanes = self.c.f, self.c.phase, self.c.schedule.lanes

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.ranges import unflatten
+from graphc.codegen.lower.ranges import unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed
+from graphc.ir.dims import Dim, ceil_div, largest, lower, product_of, smallest, typical
 from graphc.schedule.contraction_form import PaddedCopy
 
 TILE_BYTES = 64 << 10           # copied by one tile
@@ -36,17 +36,17 @@ class _PadCopy:
         padded = [p for p, x in enumerate(axes) if copy.low[x] != 0 or copy.shape[x] != self.source.shape[x]]
         start = min(padded[-1:] + [len(axes) - 2] * copy.channels_last)
         rows, row = axes[:start], axes[start:]
-        count = prod(copy.shape[x] for x in rows)
-        row_bytes = prod(copy.shape[x] for x in row) * self.source.dtype.itemsize
-        per_tile = max(1, min(count, TILE_BYTES // row_bytes, -(-count // 32)))
-        with f.parallel(-(-count // per_tile), "pad") as tile:
+        count = product_of(copy.shape[x] for x in rows)
+        row_bytes = typical(product_of(copy.shape[x] for x in row)) * self.source.dtype.itemsize
+        per_tile = max(1, min(typical(count), TILE_BYTES // row_bytes, -(-typical(count) // 32)))
+        with f.parallel(ceil_div(count, per_tile), "pad") as tile:
             with f.loop(0, per_tile if count % per_tile == 0 else f.min_(per_tile, count - tile * per_tile)) as loop:
                 self._row(rows, row, tile * per_tile + loop.index)
 
     def _row(self, rows: tuple[int, ...], row: tuple[int, ...], number: Ix) -> None:
         """One row: the source's row between zeros when the row lies inside the source, else all zeros."""
         f = self.f
-        size = prod(self.copy.shape[x] for x in row)
+        size = product_of(self.copy.shape[x] for x in row)
         inside, origin = self._source_position(unflatten(f, number, rows, self.copy.shape))
         if inside is None:
             return self._copy_row(row, origin, number * size)
@@ -73,11 +73,11 @@ class _PadCopy:
     def _copy_row(self, row: tuple[int, ...], origin: list[Ix], start: Ix) -> None:
         """Zeros before, the source's elements, zeros after."""
         source, copy, x = self.source, self.copy, row[0]
-        inner = prod(copy.shape[y] for y in row[1:])
-        before = max(0, -copy.low[x])
-        first = max(0, copy.low[x])
-        count = min(source.shape[x], copy.low[x] + copy.shape[x]) - first
-        after = copy.shape[x] - before - max(0, count)
+        inner = product_of(copy.shape[y] for y in row[1:])
+        before = largest(0, -copy.low[x])
+        first = largest(0, copy.low[x])
+        count = smallest(source.shape[x], copy.low[x] + copy.shape[x]) - first
+        after = copy.shape[x] - before - largest(0, count)
         self._fill(start, before * inner)
         if count > 0:
             begin: list[Ix | int] = list(origin)
@@ -86,25 +86,25 @@ class _PadCopy:
             self._copy_axes(source.view_at(begin), row, counts, start + before * inner)
         self._fill(start + (copy.shape[x] - after) * inner, after * inner)
 
-    def _copy_axes(self, source: View, axes: tuple[int, ...], counts: list[int], start: Ix) -> None:
+    def _copy_axes(self, source: View, axes: tuple[int, ...], counts: list[Dim], start: Ix) -> None:
         """Copies a block of the source, `counts` elements of its axes `axes` from its start, to contiguous memory."""
         f, lanes = self.f, self.lanes
         if len(axes) > 1 and source.strides[axes[-2]] == source.strides[axes[-1]] * counts[-1]:
             return self._copy_axes(source, axes[:-2] + axes[-1:], counts[:-2] + [counts[-2] * counts[-1]], start)
-        if len(axes) == 2 and counts[1] >= lanes and source.strides[axes[0]] == 1:
+        if len(axes) == 2 and lower(counts[1]) >= lanes and source.strides[axes[0]] == 1:
             return self._transpose(f.reinterpret(source, (counts[1], counts[0]), (source.strides[axes[1]], 1)), start)
         if len(axes) == 1:
             run = f.reinterpret(source, (counts[0],), (source.strides[axes[0]],))
             return copy_run(f, run, self.target, start, counts[0], lanes)
         with f.loop(0, counts[0]) as loop:
             shifted = source.view_at([loop.index if x == axes[0] else Ix() for x in range(len(source.shape))])
-            self._copy_axes(shifted, axes[1:], counts[1:], start + loop.index * prod(counts[1:]))
+            self._copy_axes(shifted, axes[1:], counts[1:], start + loop.index * product_of(counts[1:]))
 
     def _transpose(self, source: View, start: Ix) -> None:
         """target[start + j * rows + i] = source[i, j], by square blocks; the last rows overlap those before them."""
         f, lanes = self.f, self.lanes
         rows, columns = source.shape
-        with f.loop(0, -(-rows // lanes)) as loop:
+        with f.loop(0, ceil_div(rows, lanes)) as loop:
             i = f.min_(loop.index * lanes, rows - lanes)
 
             def block(j: Ix | int, count: int) -> None:
@@ -112,12 +112,18 @@ class _PadCopy:
                     f.store(self.target, [start + (j + step) * rows + i], column)
             with f.loop(0, columns // lanes * lanes, lanes) as inner:
                 block(inner.index, lanes)
-            if columns % lanes:
-                block(columns // lanes * lanes, columns % lanes)
+            rest = columns % lanes
+            if not isinstance(rest, int):
+                with f.loop(columns // lanes * lanes, columns) as inner:
+                    block(inner.index, 1)
+            elif rest:
+                block(columns // lanes * lanes, rest)
 
-    def _fill(self, start: Ix, count: int) -> None:
+    def _fill(self, start: Ix, count: Dim) -> None:
         f, target, lanes = self.f, self.target, self.lanes
         zero = f.const(0, target.dtype, lanes)
+        if not isinstance(count, int):
+            return vector_run(f, Ix(count), lanes, lambda i, _, mask: f.store(target, [start + i], zero, mask))
         with f.loop(0, count // lanes * lanes, lanes) as loop:
             f.store(target, [start + loop.index], zero)
         for at, width in _halves(count % lanes, lanes):
@@ -128,8 +134,11 @@ def _both(f: LoopFunction, a: Val | None, b: Val) -> Val:
     return b if a is None else f.and_(a, b)
 
 
-def copy_run(f: LoopFunction, source: View, target: View, start: Ix, count: int, lanes: int) -> None:
+def copy_run(f: LoopFunction, source: View, target: View, start: Ix, count: Dim, lanes: int) -> None:
     """target[start + i] = source[i]"""
+    if not isinstance(count, int):
+        return vector_run(f, Ix(count), lanes, lambda i, width, mask: f.store(
+            target, [start + i], f.load(source, [i], width, mask), mask))
     with f.loop(0, count // lanes * lanes, lanes) as loop:
         f.store(target, [start + loop.index], f.load(source, [loop.index], lanes))
     for at, width in _halves(count % lanes, lanes):

@@ -10,6 +10,7 @@ from graphc.codegen.loops.builder import LoopFunction, View
 from graphc.codegen.lower.contraction.outputs import EpilogueFunction, GateEpilogueFunction, Outputs
 from graphc.codegen.lower.contraction.sweep import GateSweep, Sweep
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim, Dims
 from graphc.ir.types import DType
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, group_sizes
@@ -84,52 +85,52 @@ class PhaseLowering(ABC, Generic[S]):
     # ---- sizes
 
     @cached_property
-    def m(self) -> int:
+    def m(self) -> Dim:
         return self.phase.extent(self.phase.m)
 
     @cached_property
-    def n(self) -> int:
+    def n(self) -> Dim:
         return self.phase.extent(self.phase.n)
 
     @cached_property
-    def k(self) -> int:
+    def k(self) -> Dim:
         return self.phase.extent(self.phase.k)
 
     @cached_property
-    def batches(self) -> int:
+    def batches(self) -> Dim:
         return self.phase.extent(self.phase.batch)
 
     @property
-    def sizes(self) -> tuple[int, ...]:
+    def sizes(self) -> Dims:
         return self.phase.sizes
 
     @cached_property
-    def m_sizes(self) -> tuple[int, ...]:
+    def m_sizes(self) -> Dims:
         return group_sizes(self.phase, self.phase.m)
 
     @cached_property
-    def n_sizes(self) -> tuple[int, ...]:
+    def n_sizes(self) -> Dims:
         return group_sizes(self.phase, self.phase.n)
 
     @cached_property
-    def k_sizes(self) -> tuple[int, ...]:
+    def k_sizes(self) -> Dims:
         return group_sizes(self.phase, self.phase.k)
 
     # ---- memory
 
-    def packed(self, role: str, size: int) -> View:
+    def packed(self, role: str, size: Dim) -> View:
         """The memory of packed operand "a" or "b": shared scratch, or what was packed before the kernel runs."""
         if role == self.contraction.prepacked_role:
             return part_of_scratch(self.views.prepacked, 0, size)
         offsets = {"a": self.contraction.packed_a, "b": self.contraction.packed_b}[role]
         return part_of_scratch(self.views.shared, offsets[self.number], size)
 
-    def partials(self, size: int) -> View:
+    def partials(self, size: Dim) -> View:
         """The memory of the partial results of a sum that is split."""
         return part_of_scratch(self.views.shared, self.contraction.partials[self.number], size)
 
 
-def part_of_scratch(memory: View | None, offset: int | None, size: int) -> View:
+def part_of_scratch(memory: View | None, offset: Dim | None, size: Dim) -> View:
     """`size` elements of memory that the schedule should have counted."""
     if memory is None or offset is None:
         raise InternalError("the schedule has no room for what is packed or copied", "lower")

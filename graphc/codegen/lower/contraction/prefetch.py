@@ -26,8 +26,7 @@ class PackedRun:
 
 def has_next_block(c: TiledPhase) -> bool:
     """Whether a tile, or the one that follows it, packs a further block, of which it is known where it is."""
-    blocks = c.schedule.blocking.kc.count(c.k_sizes)
-    return len(c.phase.k) == 1 and (blocks > c.schedule.splits or c.grid.down * c.grid.across > 1)
+    return len(c.phase.k) == 1 and (c.share != 1 or c.grid.down * c.grid.across != 1)
 
 
 def prefetch_next_block(c: TiledPhase, block: SumBlock, runs: list[PackedRun], at: MicroTile) -> None:

@@ -13,7 +13,9 @@ from graphc.codegen.lower.contraction.pack_rows import RowPacker, RowPanels, row
 from graphc.codegen.lower.contraction.prefetch import PackedRun
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import Range, offset, open_range, unflatten
+from graphc.ir.dims import Dim, ceil_div, typical
 from graphc.schedule.blocking import PackingMode
+from graphc.schedule.contraction_schedule import packed_row_panels
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class UnpackedRows(RowSource):
         return self.c.a
 
     def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:
-        clamped = self.c.grid.has_row_tail and not self.c.schedule.edge_mr
+        clamped = self.c.grid.has_row_tail and not self.c.schedule.edges
         base = offset(self.c.phase.a, block.tile.batch | block.k.first)
         rows = tuple([row_offset(self.c, at.global_row + i, clamped) + base for i in range(at.mr)])
         return RowPanel(self.c.a, self.layout, rows),
@@ -89,11 +91,11 @@ class RowsPackedOnce(PackedRows):
     """All rows, one panel after the other, packed by a parallel loop before all tiles."""
 
     @property
-    def _panels(self) -> int:
-        return -(-self.c.m // self.mr)
+    def _panels(self) -> Dim:
+        return packed_row_panels(self.c.m, self.c.schedule)
 
     @property
-    def _panel_size(self) -> int:
+    def _panel_size(self) -> Dim:
         return self.mr * self.c.k
 
     @property
@@ -105,8 +107,8 @@ class RowsPackedOnce(PackedRows):
         c, f, p, mr, panels, memory = self.c, self.c.f, self.c.phase, self.mr, self._panels, self._memory
         steps = self.packer.steps
         blocks = steps.count(c.k_sizes)
-        group = panels if blocks >= 8 else -(-panels // 8)
-        groups = -(-panels // group)
+        group = typical(panels) if typical(blocks) >= 8 else -(-typical(panels) // 8)
+        groups = ceil_div(panels, group)
         with f.parallel(c.batches * groups * blocks, "pack_a") as t:
             rest, block = f.divmod(t, blocks)
             batch_number, number = f.divmod(rest, groups)

@@ -1,6 +1,7 @@
 """What the five loops count: tiles of the output, blocks of the sum, micro-tiles."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +10,8 @@ from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.sweep import OutputTile, Sweep
 from graphc.codegen.lower.ranges import Range, open_range, unflatten
+from graphc.ir.dims import Dim, ceil_div
+from graphc.schedule.blocking import at_most
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import TileSchedule, group_sizes, round_up
 
@@ -65,29 +68,29 @@ class TileGrid:
     schedule: TileSchedule
 
     @property
-    def _m(self) -> int:
+    def _m(self) -> Dim:
         return self.phase.extent(self.phase.m)
 
     @property
-    def down(self) -> int:
+    def down(self) -> Dim:
         """Tiles below each other."""
         s = self.schedule
         cut = s.transposed_store
-        return cut.count(group_sizes(self.phase, self.phase.m)) if cut else -(-self._m // s.blocking.mc)
+        return cut.count(group_sizes(self.phase, self.phase.m)) if cut else ceil_div(self._m, s.blocking.mc)
 
     @property
-    def across(self) -> int:
+    def across(self) -> Dim:
         """Tiles beside each other."""
         return self.schedule.blocking.nc.count(group_sizes(self.phase, self.phase.n))
 
     @property
-    def count(self) -> int:
+    def count(self) -> Dim:
         return self.phase.extent(self.phase.batch) * self.down * self.across
 
     @property
     def rows(self) -> int:
         """Rows of the tallest tile."""
-        return min(self.schedule.blocking.mc, self._m)
+        return at_most(self.schedule.blocking.mc, self._m)
 
     @property
     def padded_rows(self) -> int:
@@ -125,13 +128,25 @@ class TileGrid:
 
     def row_panels(self, tile: ContractionTile) -> RowPanelCount:
         mr = self.schedule.blocking.mr
-        if not self.schedule.edge_mr:
+        if not self.schedule.edges:
             return RowPanelCount(tile.rows)
         whole, edge = self.f.divmod(tile.rows, mr)
         return RowPanelCount(whole * mr, whole, edge)
 
-    def edge(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
-        """Of the last rows. Its minima are for the verifier: where it is computed they change nothing."""
+    def edges(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> Iterator[MicroTile]:
+        """Opens the branches for the last rows, one for each number of them that is possible."""
+        f = self.f
+        if not self.schedule.any_edge:
+            with f.if_(f.gt(f.value(rows.edge), 0)):
+                yield self._edge(tile, rows, column)
+            return
+        rest = f.value(tile.rows - rows.end)
+        for count in self.schedule.edges:
+            with f.if_(f.eq(rest, count)):
+                yield MicroTile(rows.end, column, tile.row + rows.end, count)
+
+    def _edge(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
+        """Its minima are for the verifier: where it is computed they change nothing."""
         f, mr, edge_mr = self.f, self.schedule.blocking.mr, self.schedule.edge_mr
         row = f.min_(rows.whole, self.schedule.blocking.mc // mr - 1) * mr
         return MicroTile(row, column, f.min_(tile.row + row, self._m - edge_mr), edge_mr)
@@ -143,6 +158,13 @@ class TiledPhase(PhaseLowering[TileSchedule]):
     @cached_property
     def grid(self) -> TileGrid:
         return TileGrid(self.f, self.phase, self.schedule)
+
+    @cached_property
+    def share(self) -> Dim:
+        """Blocks of the sum in each part of it."""
+        s = self.schedule
+        blocks = s.blocking.kc.count(self.k_sizes)
+        return s.part_blocks or (ceil_div(blocks, s.splits) if s.is_split else blocks)
 
     @cached_property
     def sweep(self) -> Sweep:

@@ -34,7 +34,7 @@ class TiledContraction(TiledPhase):
             if role != self.contraction.prepacked_role:
                 source.pack_once()
         self.parallel_tiles()
-        if self.schedule.splits > 1:
+        if self.schedule.is_split:
             self.add_partials()
 
     def parallel_tiles(self) -> None:
@@ -50,15 +50,14 @@ class TiledContraction(TiledPhase):
     def k_blocks(self, tile: ContractionTile, sums: Accumulators) -> None:
         """The blocks of a tile's part of the sum, in order. What each tile packs for itself is packed here."""
         f, kc = self.f, self.schedule.blocking.kc
-        blocks = kc.count(self.k_sizes)
-        share = -(-blocks // self.schedule.splits)
+        blocks, share = kc.count(self.k_sizes), self.share
         first = tile.part * share
         end = first + share if blocks % share == 0 else f.min_(first + share, blocks)
         with f.loop(first, end) as loop:
             k = open_range(f, self.phase.k, self.k_sizes, kc, loop.index)
             a, b = self.rows.pack(tile, k), self.columns.pack(tile, k)
-            accumulate = f.min_(loop.index - first, 1) if share > 1 else Ix()
-            is_last = f.eq(f.value(loop.index + 1), f.value(end)) if share > 1 else None
+            accumulate = f.min_(loop.index - first, 1) if share != 1 else Ix()
+            is_last = f.eq(f.value(loop.index + 1), f.value(end)) if share != 1 else None
             self.column_panels(SumBlock(tile, k, a, b, accumulate, is_last), sums)
 
     def column_panels(self, block: SumBlock, sums: Accumulators) -> None:
@@ -75,9 +74,9 @@ class TiledContraction(TiledPhase):
             at = MicroTile(loop.index, column, block.tile.row + loop.index, mr)
             self.prefetch(block, at)
             self.micro_tile(block, sums, at, b)
-        if self.schedule.edge_mr:
-            with f.if_(f.gt(f.value(rows.edge), 0)):
-                self.micro_tile(block, sums, self.grid.edge(block.tile, rows, column), b)
+        if self.schedule.edges:
+            for at in self.grid.edges(block.tile, rows, column):
+                self.micro_tile(block, sums, at, b)
 
     def micro_tile(self, block: SumBlock, sums: Accumulators, at: MicroTile, b: ColumnPanel) -> None:
         """Each `for` opens the branches of one operand: usually it has a single trip, and there is no branch."""

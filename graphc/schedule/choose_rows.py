@@ -1,0 +1,33 @@
+"""Schedules of products whose number of rows is known only when they run: one for a few, one for some, one for many."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.ir.dims import typical
+from graphc.schedule.choose_tiles import tile_ranking
+from graphc.schedule.contraction_context import ContractionContext
+from graphc.schedule.contraction_form import Phase
+from graphc.schedule.contraction_schedule import PhaseSchedule, RowsSchedule, TileSchedule
+from graphc.schedule.open_phase import at_typical, known
+from graphc.schedule.tile_cost import Agreement, TiledProblem
+
+# of a regime: the most rows that it is meant for, and how many of them it is chosen for
+REGIMES = ((8, 4), (96, 48), (0, 1024))
+
+
+def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) -> PhaseSchedule:
+    """By micro-tiles. The blocks of sums are those of the typical number of rows in all regimes. Sums of a length that
+    is not known either have one schedule for all numbers of rows: parts of such sums are several blocks long.
+    """
+    usual = _tiles(p, context, gates, typical(p.extent(p.m)), Agreement())
+    if known(p, p.m) or not known(p, p.k):
+        return usual
+    agreed = Agreement(usual.blocking.kc, usual.vectors if context.free[1] else 0)
+    chosen = [(most, _tiles(p, context, gates, rows, agreed)) for most, rows in REGIMES]
+    kept = [(most, s) for (most, s), (_, later) in zip(chosen, chosen[1:]) if s != later] + chosen[-1:]
+    return RowsSchedule(tuple(most for most, _ in kept[:-1]), tuple(s for _, s in kept))
+
+
+def _tiles(p: Phase, context: ContractionContext, gates: int, rows: int, agreed: Agreement) -> TileSchedule:
+    ranking = tile_ranking(TiledProblem(at_typical(p, rows), context, gates, p, agreed))
+    return replace(ranking.best.schedule, ranking=ranking)

@@ -1,0 +1,73 @@
+"""One program for all sizes of the named dimensions of a graph."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from graphc.build import Build
+from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
+from graphc.config import config
+from graphc.dsl.context import user_loc
+from graphc.errors import InternalError, Unsized
+from graphc.ir.dims import evaluate
+from graphc.ir.graph import Graph
+from graphc.ir.open import Bounds, open_graph, size_conditions
+from graphc.memory.usage import Memory
+from graphc.runtime.executable import Executable, Resident
+from graphc.runtime.lock import StateLock
+
+
+PROOFS = ("loop verifier", "plan verifier")     # stages that prove what holds for all sizes
+
+
+class SizedGraph:
+    """A graph compiled once, for sizes that come with each call: `at(B=8)` makes no code, only what a call with these
+    sizes needs besides. What is made from the state exists once for all sizes.
+
+    Unsized where the compiler cannot make such a program of the graph (yet).
+    """
+
+    def __init__(self, graph: Graph, bounds: Mapping[str, Bounds], threads: int = 0,
+                 state: Sequence[np.ndarray] = (), lock: StateLock | None = None, quiet: bool = False):
+        """`state`, `lock`, `quiet`: as of `Executable`."""
+        self.graph = graph
+        opened, self.bounds = open_graph(graph, bounds)
+        self._conditions = size_conditions(opened)
+        self.compilation = Compilation(opened)
+        self.memory = self._made()
+        self._threads, self._state, self._lock, self._quiet = threads, state, lock, quiet
+        self._resident: Resident | None = None
+
+    def _made(self) -> Memory:
+        """Of the program, compiled now. Where something cannot be proved for all sizes, there is none."""
+        try:
+            return self.compilation.build.memory
+        except InternalError as error:
+            if error.stage not in PROOFS or config().verify > 1:
+                raise
+            raise Unsized(f"the {error.stage} does not find that it is right for all sizes: {error.text}") from error
+
+    def serves(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the program is right for these sizes."""
+        return (all(sizes[name] in bounds for name, bounds in self.bounds.items())
+                and all(evaluate(condition, sizes) >= 0 for condition in self._conditions))
+
+    def at(self, **sizes: int) -> CompiledGraph:
+        """The program as it is called with arrays of these sizes."""
+        def start(build: Build) -> Executable:
+            knob = self.compilation.config.threads
+            return Executable(build.program.at(sizes), self._threads or knob, self._state, self._lock, build.error,
+                              user_loc, self._quiet, resident=self._resident)
+        executable = self.compilation.load(start) if self._resident is None else start(self.compilation.build)
+        self._resident = executable.resident
+        memory = replace(self.memory.at(**sizes), state=sum(a.nbytes for a in executable.state.arrays))
+        return CompiledGraph.made(self.graph, self.compilation, executable, memory, sizes)
+
+    def release(self) -> None:
+        """Gives back the memory that calls have used."""
+        if self._resident is not None:
+            self._resident.frames.drop()
+

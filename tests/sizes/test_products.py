@@ -1,0 +1,152 @@
+"""Contractions that are compiled once for all sizes: products, einsums, convolutions and their gradients, against numpy
+at sizes around micro-tiles, tiles and blocks."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import pytest
+from codegen.loop_run import ForSizes
+from open_kernels import Guarded
+
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.lower.contraction.lowering import lower_contraction, lower_packing
+from graphc.ir import contraction as C
+from graphc.ir.contraction import Contraction, Window
+from graphc.ir.dims import Dim, Dims, evaluate, size_name
+from graphc.ir.types import DType, TensorType, f32, f64
+from graphc.schedule.choose_contraction import contraction_schedule
+from graphc.schedule.contraction_schedule import ContractionSchedule, RowsSchedule
+from graphc.schedule.target import AVX2, AVX512, Target
+from graphc.schedule.view import ViewType, contiguous_strides
+
+SIZES = (1, 2, 3, 7, 16, 17, 64, 100, 1000)
+Make = Callable[..., tuple[Contraction, Dims, Dims, Dims]]     # (*sizes) -> contraction, shapes of a, b and the result
+
+
+@dataclass(frozen=True)
+class Case:
+    """A contraction of some named sizes. orders: in which order the axes of a, b and the result lie in memory. packed:
+    b does not change between calls. most: elements of the largest array that is tried."""
+    name: str
+    make: Make
+    names: str
+    orders: Mapping[int, tuple[int, ...]] = ()
+    packed: bool = False
+    dtype: DType = f32
+    target: Target = AVX2
+    most: int = 1 << 18
+    usual: int = 64
+    least: int = 1
+    sizes: tuple[int, ...] = SIZES
+
+
+def product(a: Sequence[Dim], b: Sequence[Dim]) -> tuple[Contraction, Dims, Dims, Dims]:
+    c = C.matmul(a, b)
+    return c, tuple(a), tuple(b), tuple(c.sizes[m.terms[0][1]] if m.terms else 1 for m in c.out)
+
+
+class OpenProduct:
+    """A contraction, compiled for all sizes of its names."""
+
+    def __init__(self, case: Case):
+        self.case = case
+        self.open = {n: size_name(n, case.least, None, case.usual) for n in case.names}
+        c, *shapes = case.make(*self.open.values())
+        self.views = [ViewType(case.dtype, shape, contiguous_strides(shape, dict(case.orders).get(i)))
+                      for i, shape in enumerate(shapes)]
+        a, b, out = self.views
+        self.schedule = contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, out.strides, case.dtype,
+                                             case.target, invariant=(False, case.packed))
+        self.function = lower_contraction([a, b], [out], self.schedule, case.target)
+        self.native = ForSizes(self.function, 2 + (self.schedule.prepacked is not None), case.target)
+        self.packing = self._packing() if self.schedule.prepacked is not None else None
+
+    def _packing(self) -> ForSizes:
+        assert self.schedule.prepacked == 1
+        return ForSizes(lower_packing(self.views[1], self.schedule, self.case.target, "pack"), 1, self.case.target)
+
+    def __call__(self, sizes: Mapping[str, int], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The result; memory around it, and around shared scratch, is looked after."""
+        out = self._guarded(self.views[2].shape, sizes)
+        packed = []
+        if self.packing is not None:
+            panels = self._guarded((self.schedule.packed_size,), sizes)
+            assert self.packing.run(sizes, [b], panels.array) == 0
+            packed = [panels.array]
+            panels.check()
+        # the function takes a, b, the result, the packed operand, shared scratch
+        scratch = [self._guarded((self.schedule.shared_scratch,), sizes)] * (self.schedule.shared_scratch != 0)
+        outs = [out.array, *packed, *[g.array for g in scratch]]
+        assert self.native.run(sizes, [a, b], *outs) == 0
+        for guarded in (out, *scratch):
+            guarded.check()
+        return out.array
+
+    def _guarded(self, shape: Dims, sizes: Mapping[str, int]) -> Guarded:
+        return Guarded(TensorType(self.case.dtype, tuple(evaluate(n, sizes) for n in shape)))
+
+
+def cases() -> Iterator[Case]:
+    for k, n in ((784, 128), (128, 10), (64, 1), (20, 768), (300, 33)):
+        yield Case(f"rows {k}×{n}", lambda b, k=k, n=n: product((b, k), (k, n)), "B")
+        yield Case(f"packed rows {k}×{n}", lambda b, k=k, n=n: product((b, k), (k, n)), "B", {1: (1, 0)}, True)
+    yield Case("rows of two names", lambda b, t: product((b * t, 96), (96, 40)), "BT", {1: (1, 0)}, True)
+    yield Case("rows in a batch", lambda b, t: product((b, t, 24), (24, 40)), "BT")
+    yield Case("rows of a transposed result", lambda b: product((b, 96), (96, 40)), "B", {2: (1, 0)})
+    yield Case("rows of a transposed operand", lambda b: product((b, 96), (96, 40)), "B", {0: (1, 0)})
+    yield Case("f64", lambda b: product((b, 70), (70, 40)), "B", {1: (1, 0)}, True, f64)
+    yield Case("weight gradient", lambda b: product((50, b), (b, 30)), "B", {0: (1, 0)})
+    yield Case("weight gradient, two names", lambda b, t: product((50, b * t), (b * t, 30)), "BT", {0: (1, 0)},
+               usual=256)
+    yield Case("scores", lambda b, t: product((b, 4, t, 32), (b, 4, 32, t)), "BT", {1: (0, 1, 3, 2)})
+    yield Case("mixed values", lambda b, t: product((b, 4, t, t), (b, 4, t, 32)), "BT")
+    yield Case("all", lambda b, t, s: product((b, t), (t, s)), "BTS")
+    yield Case("logits", lambda b, t: product((b, 48), (48, t)), "BT", {1: (1, 0)})
+
+
+def arrays(case: Case, sizes: Mapping[str, int], seed: int = 0) -> tuple[Contraction, list[np.ndarray], Dims]:
+    c, *shapes = case.make(*[sizes[n] for n in case.names])
+    rng = np.random.default_rng(seed)
+    laid = []
+    for i, shape in enumerate(shapes[:2]):
+        order = dict(case.orders).get(i, tuple(range(len(shape))))
+        memory = np.ascontiguousarray(rng.standard_normal(shape).astype(case.dtype.np).transpose(order))
+        laid.append(memory.transpose(np.argsort(order)))
+    return c, laid, shapes[2]
+
+
+def assignments(case: Case) -> list[dict[str, int]]:
+    found = []
+    for k in range(len(case.sizes)):
+        sizes = {n: max(case.least, case.sizes[(k + 4 * i) % len(case.sizes)]) for i, n in enumerate(case.names)}
+        c, *shapes = case.make(*sizes.values())
+        if max(prod(shape) for shape in shapes) <= case.most and prod(c.sizes) <= 1 << 25:
+            found.append(sizes)
+    return found
+
+
+def in_memory(array: np.ndarray) -> np.ndarray:
+    """The elements in the order in which they lie in memory."""
+    return array.transpose(sorted(range(array.ndim), key=lambda x: -array.strides[x]))
+
+
+CASES = list(cases())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_one_kernel_serves_all_sizes(case: Case):
+    kernel = OpenProduct(case)
+    tried = assignments(case)
+    assert len(tried) >= 4
+    for sizes in tried:
+        c, (a, b), shape = arrays(case, sizes)
+        got = kernel(sizes, in_memory(a), in_memory(b))
+        order = dict(case.orders).get(2)
+        want = c.reference(a.astype(np.float64), b.astype(np.float64), shape)
+        scale = c.reference(np.abs(a).astype(np.float64), np.abs(b).astype(np.float64), shape)
+        got = got if order is None else got.reshape([shape[x] for x in order]).transpose(np.argsort(order))
+        limit = (2e-6 if case.dtype is f32 else 1e-14) * (scale + 1e-30)
+        assert np.all(np.abs(got - want) <= limit), (sizes, str(kernel.schedule))
