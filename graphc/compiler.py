@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from graphc.build import Build, constant_memory
 from graphc.codegen.llvm import cache
-from graphc.codegen.llvm.emit import emit_module
+from graphc.codegen.llvm.emit import emit_for_sizes
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.packing import pack, unpack
 from graphc.codegen.loops.verify import verify as verify_loops
@@ -181,8 +181,9 @@ def lower(declared: Declared, planned: ProgramPlan, tools: Tools) -> Lowered:
 
 def emit(lowered: Lowered, tools: Tools) -> Emitted:
     loops = lowered.program
-    text = tools.passes.timed("llvm text", emit_module, list(loops.kernels), loops.main, tools.target, loops.prepare)
-    return Emitted(text, tools.target)
+    text, sizes = tools.passes.timed("llvm text", emit_for_sizes, list(loops.kernels), loops.main, tools.target,
+                                     loops.prepare)
+    return Emitted(text, tools.target, sizes)
 
 
 def assemble(declared: Declared, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted,

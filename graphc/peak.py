@@ -13,6 +13,7 @@ from graphc.codegen.llvm import jit
 from graphc.codegen.llvm.emit import emit_module, scratch_bytes
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.loops.builder import LoopFunction
+from graphc.ir.dims import static_dim
 from graphc.ir.types import TensorType, f32
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.signature import ArraySpec, Signature
@@ -130,4 +131,4 @@ def _executable(main: LoopFunction, threads: int, inputs: int = 0, outputs: int 
     spec = lambda name, n: ArraySpec(name, TensorType(f32, (n,)))
     signature = Signature((spec("x", inputs),) * bool(inputs), (spec("y", out),), "array", "peak")
     code = jit.compile_object(emit_module([], main, target), target)
-    return Executable(Program(code, signature, 0, scratch_bytes([], main)), threads)
+    return Executable(Program(code, signature, 0, static_dim(scratch_bytes([], main))), threads)

@@ -10,10 +10,11 @@ from graphc.codegen.kernel_calls import KernelCalls
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.plan_memory import PlanMemory, within
+from graphc.ir.dims import Dim, static_dim
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
-from graphc.ir.types import i64, static_dim
+from graphc.ir.types import i64
 from graphc.memory.plan import Buffer, Plan
 from graphc.memory.scan_layout import scan_layout
 from graphc.schedule.contraction_schedule import ContractionSchedule
@@ -56,7 +57,7 @@ def _scan(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
 
 
 def _pack_before(calls: KernelCalls, buffers: Mapping[Node, Buffer], body: Plan, ins: Sequence[View],
-                 base: int) -> dict[Node, list[View]]:
+                 base: Dim) -> dict[Node, list[View]]:
     """Packs operands of kernels of a loop's body that do not change in the loop; the memory that holds them."""
     packed = {}
     for node, buffer in buffers.items():

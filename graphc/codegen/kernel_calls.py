@@ -10,7 +10,7 @@ from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower import function_needs_node_id
 from graphc.codegen.plan_memory import PlanMemory, views_of_buffer
 from graphc.ir.graph import Node
-from graphc.ir.types import static_dim
+from graphc.ir.dims import Dim, static_dim
 from graphc.memory.plan import Buffer
 from graphc.schedule.contraction_schedule import ContractionSchedule
 from graphc.schedule.view import ViewType
@@ -72,7 +72,7 @@ class KernelCalls:
         self._call(self.kernels.copying(source, target), [source, target])
 
     def pack(self, operand: View, view: ViewType, schedule: ContractionSchedule, buffer: Buffer,
-             base: int = 0) -> list[View]:
+             base: Dim = 0) -> list[View]:
         """Packs an operand, of this view, for kernels of a schedule; the memory that holds it."""
         kernel = self.kernels.packing(view, schedule)
         packed = views_of_buffer(self.function, buffer, kernel.views[1:], base)

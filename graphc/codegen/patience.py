@@ -16,6 +16,7 @@ from graphc.codegen.loops.loop_ir import (
     Body, Call, CheckIndex, Compute, For, FunctionIR, If, Load, Parallel, ReturnIf, Statement, Store, While, bodies,
     statements)
 from graphc.codegen.loops.ops import MATH
+from graphc.ir.dims import typical
 
 LONG_NS = 4e6                   # loops that are estimated shorter do not poll
 STEP_NS = 2e5                   # about the time between two polls
@@ -108,7 +109,7 @@ def _arguments(functions: Sequence[FunctionIR]) -> IndexFacts:
 
 def _most(ix: Ix, facts: IndexFacts) -> int:
     if not ix.terms:
-        return ix.const
+        return typical(ix.const)
     return min((_most(simpler, facts) for simpler in not_less(ix, facts)), default=UNBOUNDED)
 
 

@@ -7,9 +7,10 @@ from math import prod
 
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.loop_ir import View
+from graphc.ir.dims import Dim, round_up
 from graphc.ir.graph import Node, Value
 from graphc.memory.plan import Buffer, Place, Plan
-from graphc.schedule.nest_schedule import buffer_bytes
+from graphc.schedule.target import ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class PlanMemory:
     """
     function: LoopFunction
     plan: Plan
-    base: int = 0
+    base: Dim = 0
     arguments: Sequence[View] = ()
     results: Mapping[int, View] = field(default_factory=dict)
     packed: Mapping[Node, list[View]] = field(default_factory=dict)
@@ -39,7 +40,7 @@ class PlanMemory:
         return [self.view(self.plan.places[v]) for v in values]
 
 
-def place_in(function: LoopFunction, place: Place, base: int = 0) -> View:
+def place_in(function: LoopFunction, place: Place, base: Dim = 0) -> View:
     """A place of the program as memory of the function; `base`: where the arena of the place's plan begins."""
     buffer = place.buffer
     offset = place.offset * place.dtype.itemsize + buffer.offset + (base if buffer.space == "arena" else 0)
@@ -51,12 +52,12 @@ def within(outer: View, place: Place) -> View:
     return View(outer.root, place.shape, place.strides, outer.start + place.offset)
 
 
-def views_of_buffer(function: LoopFunction, buffer: Buffer, wanted: Iterable[View], base: int = 0) -> list[View]:
+def views_of_buffer(function: LoopFunction, buffer: Buffer, wanted: Iterable[View], base: Dim = 0) -> list[View]:
     """A buffer as views like those wanted, one after the other, each aligned; `base`: where the arena of the buffer's
     plan begins.
     """
     views, at = [], base + buffer.offset
     for w in wanted:
         views.append(function.buffer(buffer.space, buffer.slot, at, w.dtype, w.shape))
-        at += buffer_bytes(((w.dtype, prod(w.shape)),))
+        at = at + round_up(w.dtype.itemsize * prod(w.shape), ALIGNMENT)
     return views

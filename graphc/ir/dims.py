@@ -158,6 +158,8 @@ class Poly:
     terms: tuple[tuple[Monomial, int], ...]
 
     def __add__(self, other: Dim) -> Dim:
+        if not isinstance(other, SIZES):
+            return NotImplemented
         return _poly(_terms(self) + _terms(other))
 
     __radd__ = __add__
@@ -172,12 +174,14 @@ class Poly:
         return self * -1 + other
 
     def __mul__(self, other: Dim) -> Dim:
+        if not isinstance(other, SIZES):
+            return NotImplemented
         return _poly([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Dim) -> Dim:
-        quotient = _exact_quotient(self, other)
+        quotient = exact_quotient(self, other)
         if quotient is None and self.is_open and isinstance(other, int):
             quotient = _rounded_quotient(self, other)
         if quotient is None:
@@ -191,7 +195,7 @@ class Poly:
         raise Unsized(f"cannot tell {other} modulo {self} while it is symbolic; bind it first, or give it as an int")
 
     def __mod__(self, other: Dim) -> Dim:
-        if _exact_quotient(self, other) is not None:
+        if exact_quotient(self, other) is not None:
             return 0
         if self.is_open and isinstance(other, int):
             return self - (self // other) * other
@@ -244,6 +248,7 @@ class Poly:
     __repr__ = __str__
 
 
+SIZES = (int, np.integer, Poly)
 Dim = int | Poly
 Dims = tuple[Dim, ...]              # a shape
 Sizes = tuple[int, ...]             # a shape without names
@@ -298,11 +303,9 @@ def ceil_div(dim: Dim, divisor: int) -> Dim:
     return (dim + (divisor - 1)) // divisor
 
 
-def exact_quotient(dim: Dim, divisor: Dim) -> Dim | None:
-    """dim / divisor where that is a size again whatever the names stand for, else None."""
-    if isinstance(dim, int) and isinstance(divisor, int):
-        return None if divisor == 0 or dim % divisor else dim // divisor
-    return _exact_quotient(dim, divisor)
+def round_up(dim: Dim, multiple: int) -> Dim:
+    """The least multiple that is no less."""
+    return ceil_div(dim, multiple) * multiple
 
 
 def largest(*items: Dim) -> Dim:
@@ -399,9 +402,61 @@ def _greatest(items: Sequence[Dim]) -> list[Dim]:
     return list(cast(Largest, next(iter(best.names))).items) if isinstance(best, Poly) and best.is_maximum else [best]
 
 
+def sign_of(dim: Dim) -> int | None:
+    """1 for what is never negative, -1 for what is never positive, 0 for 0; None where none of it can be proved."""
+    if isinstance(dim, int):
+        return (dim > 0) - (dim < 0)
+    return 1 if is_nonnegative(dim) else -1 if is_nonnegative(-dim) else None
+
+
 def content(dim: Dim) -> int:
     """A number that divides the value; 0 for 0."""
     return abs(dim) if isinstance(dim, int) else gcd(*[c for _, c in dim.terms])
+
+
+def scaled_and_shifted(dim: Poly) -> tuple[Poly, int, int]:
+    """(p, n, m), where dim = p * n + m and nothing but 1 divides p, which has no number and begins with a positive
+    one."""
+    number = next((c for m, c in dim.terms if not m), 0)
+    rest = cast(Poly, dim - number)
+    factor = content(rest) if rest.terms[0][1] > 0 else -content(rest)
+    return cast(Poly, _poly([(m, c // factor) for m, c in rest.terms])), factor, number
+
+
+def exact_quotient(dim: Dim, divisor: Dim) -> Dim | None:
+    """dim / divisor where that is a number or a polynomial again, else None."""
+    if isinstance(dim, int) and isinstance(divisor, int):
+        return dim // divisor if divisor and dim % divisor == 0 else None
+    quotient, rest = quotient_and_rest(dim, divisor)
+    return quotient if rest == 0 else None
+
+
+def quotient_and_rest(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
+    """dim = quotient * divisor + rest, by division of polynomials: no term of the rest is a multiple of the divisor's
+    first. That does not say which of rest and divisor is greater."""
+    first, scale = _terms(divisor)[0]
+    quotient: Dim = 0
+    rest: Dim = 0
+    while dim != 0:
+        monomial, c = _terms(dim)[0]
+        over = _without(monomial, first)
+        if over is None or scale == 0 or c % scale:
+            term = _poly([(monomial, c)])
+            rest, dim = rest + term, dim - term
+        else:
+            term = _poly([(over, c // scale)])
+            quotient, dim = quotient + term, dim - term * divisor
+    return quotient, rest
+
+
+def _without(monomial: Monomial, part: Monomial) -> Monomial | None:
+    """The monomial divided by another; None where it is no multiple."""
+    rest = list(monomial)
+    for name in part:
+        if name not in rest:
+            return None
+        rest.remove(name)
+    return tuple(rest)
 
 
 NO_BOUND = 1 << 62
@@ -573,23 +628,6 @@ def _poly(terms: Sequence[tuple[Monomial, int]]) -> Dim:
     if not kept.keys() - {()}:
         return kept.get((), 0)
     return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))
-
-
-def _exact_quotient(dim: Dim, divisor: Dim) -> Dim | None:
-    """dim / divisor when it is a polynomial again, else None: the division of polynomials, term by term from the
-    greatest down."""
-    names, scale = _terms(divisor)[0]
-    quotient: Dim = 0
-    while dim != 0:
-        monomial, coefficient = _terms(dim)[0]
-        rest = list(monomial)
-        if scale == 0 or coefficient % scale or any(names.count(n) > rest.count(n) for n in names):
-            return None
-        for name in names:
-            rest.remove(name)
-        part = _poly([(tuple(rest), coefficient // scale)])
-        quotient, dim = quotient + part, dim - part * divisor
-    return quotient
 
 
 def _term_text(monomial: Monomial, coefficient: int) -> str:

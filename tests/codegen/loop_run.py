@@ -9,10 +9,11 @@ import pytest
 
 from graphc.codegen import abi
 from graphc.codegen.llvm import jit
-from graphc.codegen.llvm.emit import emit_module, scratch_bytes
+from graphc.codegen.llvm.emit import emit_for_sizes, emit_module, scratch_bytes
 from graphc.codegen.llvm.host import can_run
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.verify import verify
+from graphc.ir.dims import evaluate
 from graphc.ir.types import dtype_of
 from graphc.schedule.target import AVX2, AVX512, Target
 
@@ -54,12 +55,13 @@ class Compiled:
         self.scratch = np.zeros(scratch + 64, np.uint8)
         self.arena = np.zeros(1 << 16, np.uint8)
 
-    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> int:
-        """Returns gc_main's result; the context's words are left in `self.context`."""
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], table: Sequence[int] = ()) -> int:
+        """Returns gc_main's result; the context's words are left in `self.context`. `table`: of sizes."""
+        sizes = (ctypes.c_int64 * max(1, len(table)))(*table)
         tables = [(ctypes.c_void_p * max(1, len(a)))(*[x.ctypes.data for x in a]) for a in (inputs, outputs)]
         fields = dict(parallel=self.loaded.address("test.parallel"), threads=1, inputs=ctypes.addressof(tables[0]),
                       outputs=ctypes.addressof(tables[1]), scratch=_aligned(self.scratch), arena=_aligned(self.arena),
-                      status=abi.STATUS_OK)
+                      status=abi.STATUS_OK, sizes=ctypes.addressof(sizes))
         self.context = (ctypes.c_int64 * len(abi.FIELDS))(*[fields.get(name, 0) for name in abi.FIELDS])
         return self.main(ctypes.addressof(self.context))
 
@@ -74,6 +76,11 @@ def _aligned(array: np.ndarray) -> int:
 
 def compiled(function: LoopFunction, n_inputs: int, ints: Sequence[int] = (), target: Target = AVX2) -> Compiled:
     """main calls `function`: its first views are the inputs, the others the outputs."""
+    main = _calling(function, n_inputs, ints)
+    return Compiled(emit_module([function], main, target), scratch_bytes([function], main), target)
+
+
+def _calling(function: LoopFunction, n_inputs: int, ints: Sequence[int] = ()) -> LoopFunction:
     main = LoopFunction("main")
     views = []
     for k, view in enumerate(function.views):
@@ -82,7 +89,21 @@ def compiled(function: LoopFunction, n_inputs: int, ints: Sequence[int] = (), ta
     main.call(function, [*views, *ints])
     verify(function)
     verify(main)
-    return Compiled(emit_module([function], main, target), scratch_bytes([function], main), target)
+    return main
+
+
+class ForSizes:
+    """A function compiled once for all sizes; `run` brings them."""
+
+    def __init__(self, function: LoopFunction, n_inputs: int, target: Target = AVX2):
+        main = _calling(function, n_inputs)
+        text, self.sizes = emit_for_sizes([function], main, target)
+        self.scratch = scratch_bytes([function], main)
+        self.compiled = Compiled(text, 0, target)
+
+    def run(self, sizes: dict[str, int], inputs: Sequence[np.ndarray], *outputs: np.ndarray) -> int:
+        self.compiled.scratch = np.zeros(evaluate(self.scratch, sizes) + 64, np.uint8)
+        return self.compiled.run(inputs, outputs, [evaluate(size, sizes) for size in self.sizes])
 
 
 def run(function: LoopFunction, inputs: Sequence[np.ndarray], *outputs: np.ndarray, ints: Sequence[int] = (),

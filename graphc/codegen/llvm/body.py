@@ -1,6 +1,8 @@
 """The text of one LLVM function: names, scopes, addresses, captured values. Statements are translated in `control`,
 operations in `ops`.
 
+Sizes that are no numbers are read from a table, once in each function.
+
 Two things are done here so that LLVM need not: addresses are chains of pointer steps, each placed in the outermost loop
 where its index is known; and values that a parallel loop uses are captured in a frame, because its body becomes a
 function of its own.
@@ -17,6 +19,7 @@ from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.loop_ir import FunctionIR, Root, Val, View
 from graphc.codegen.patience import Looks
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim, Poly, scaled_and_shifted
 from graphc.ir.types import DType
 from graphc.schedule.target import Target
 
@@ -25,7 +28,7 @@ class ModuleContext(Protocol):
     """What the text of a function asks of the module that it is part of."""
     target: Target
     entries: Mapping[FunctionIR, str]       # functions that are called from outside, and their symbols
-    offsets: Mapping[Root, int]             # of scratches, in the thread's region
+    offsets: Mapping[Root, Dim]             # of scratches, in the thread's region
     looks: Looks
     texts: list[str]                        # of finished functions
 
@@ -40,6 +43,8 @@ class ModuleContext(Protocol):
     def tile_name(self, f: FunctionIR, label: str) -> str: ...
 
     def clock(self) -> str: ...
+
+    def size_slot(self, size: Poly) -> int: ...
 
 
 Key = tuple[str | int, ...]             # what an instruction is made from
@@ -67,6 +72,7 @@ class BodyEmitter:
         self._syms: dict[Sym, tuple[str, int]] = {}     # text and depth of the scope where it is known
         self._bound: dict[Sym, Ix] = dict(parent._bound) if parent else {}
         self._roots: dict[Root, str] = {}
+        self._sizes: dict[Poly, str] = {}
         self.captured: list[tuple[str, str, int]] = []  # (type, text in the parent, offset in the frame)
         self.frame_size = 0
         self.is_entry = parent is None and f is not None and f in module.entries
@@ -167,28 +173,66 @@ class BodyEmitter:
     def value(self, ix: Ix) -> str:
         """An already resolved index as i64 text."""
         if not ix.terms:
-            return str(ix.const)
+            return self.number(ix.const)
         total, depth = "", 0
         for symbol, coefficient in ix.terms:
             text, at = self.sym(symbol)
             depth = max(depth, at)
             if coefficient != 1:
-                text = self._cached(at, ("mul", text, coefficient), "mul nsw i64 %s, %s")
+                text = self._cached(at, ("mul", text, self.number(coefficient)), "mul nsw i64 %s, %s")
             total = self._cached(depth, ("add", total, text), "add nsw i64 %s, %s") if total else text
-        return self._cached(depth, ("add", total, ix.const), "add nsw i64 %s, %s") if ix.const else total
+        if ix.const == 0:
+            return total
+        return self._cached(depth, ("add", total, self.number(ix.const)), "add nsw i64 %s, %s")
+
+    def number(self, size: Dim) -> str:
+        """A size as i64 text; what is no number is known from the function's entry on."""
+        if isinstance(size, int):
+            return str(size)
+        found = self._sizes.get(size)
+        if found is None:
+            found = self._sizes[size] = self._size(size)
+        return found
+
+    def _size(self, size: Poly) -> str:
+        """Read from the table, or made of what is read: LLVM sees then how sizes are related."""
+        base, factor, shift = scaled_and_shifted(size)
+        if shift:
+            return self._at_entry(f"add nsw i64 {self.number(size - shift)}, {shift}")
+        if factor != 1:
+            return self._at_entry(f"mul nsw i64 {self.number(base)}, {factor}")
+        at = self._at_entry(f"getelementptr i8, ptr {self._field_at_entry('sizes')}, "
+                            f"i64 {8 * self.module.size_slot(base)}")
+        return self._at_entry(f"load i64, ptr {at}, align 8, !invariant.load !4")
 
     def address(self, view: View, index: tuple[Ix, ...], element: str) -> str:
         """The pointer to the element at `index`; `element` is its type in memory."""
         offset = self.resolve(view.at(index))
         pointer, depth = self.root(view.root), 0
+        size, number = _parts(offset.const)
+        innermost = 0 if size == 0 else max([self.sym(symbol)[1] for symbol, _ in offset.terms], default=0)
         for symbol, coefficient in offset.terms:
             text, at = self.sym(symbol)
+            if size != 0 and at == innermost:           # before what changes most often
+                pointer, size = self._moved(depth, pointer, size, element), 0
             depth = max(depth, at)
-            step = element if coefficient == 1 else f"[{abs(coefficient)} x {element}]"
-            if coefficient < 0:
-                text = self._cached(at, ("sub", 0, text), "sub nsw i64 %s, %s")
-            pointer = self._cached(depth, (step, pointer, text), "getelementptr {}, ptr %s, i64 %s")
-        return self.emit(f"getelementptr {element}, ptr {pointer}, i64 {offset.const}") if offset.const else pointer
+            pointer = self._stepped(depth, pointer, text, at, coefficient, element)
+        if size != 0:
+            pointer = self._moved(depth, pointer, size, element)
+        return self.emit(f"getelementptr {element}, ptr {pointer}, i64 {number}") if number else pointer
+
+    def _stepped(self, depth: int, pointer: str, text: str, at: int, coefficient: Dim, element: str) -> str:
+        """The pointer further by so many times `text`, which is known at the depth `at`."""
+        if isinstance(coefficient, Poly):
+            text = self._cached(at, ("mul", text, self.number(coefficient)), "mul nsw i64 %s, %s")
+            return self._cached(depth, (element, pointer, text), "getelementptr {}, ptr %s, i64 %s")
+        step = element if coefficient == 1 else f"[{abs(coefficient)} x {element}]"
+        if coefficient < 0:
+            text = self._cached(at, ("sub", 0, text), "sub nsw i64 %s, %s")
+        return self._cached(depth, (step, pointer, text), "getelementptr {}, ptr %s, i64 %s")
+
+    def _moved(self, depth: int, pointer: str, size: Dim, element: str) -> str:
+        return self._cached(depth, (element, pointer, self.number(size)), "getelementptr {}, ptr %s, i64 %s")
 
     def _cached(self, depth: int, key: Key, template: str) -> str:
         """The instruction `key` stands for, written once, in the scope at `depth`."""
@@ -222,7 +266,7 @@ class BodyEmitter:
     def _scratch(self, root: Root) -> str:
         if root.owner is None and self.parent is not None:
             return self._capture("ptr", lambda parent: parent.root(root))
-        return self._at_entry(f"getelementptr i8, ptr %scratch, i64 {self.module.offsets[root]}")
+        return self._at_entry(f"getelementptr i8, ptr %scratch, i64 {self.number(self.module.offsets[root])}")
 
     def _buffer(self, root: Root) -> str:
         """Arena and constants are one base each; the others are tables of bases."""
@@ -232,7 +276,9 @@ class BodyEmitter:
             table = self._field_at_entry("state" if root.kind == "state" else root.kind + "s")
             base = self._cached(0, ("slot", table, 8 * root.slot), "getelementptr i8, ptr %s, i64 %s")
             base = self._cached(0, ("base", base), "load ptr, ptr %s, align 8, !invariant.load !4")
-        return self._cached(0, ("at", base, root.offset), "getelementptr i8, ptr %s, i64 %s") if root.offset else base
+        if root.offset == 0:
+            return base
+        return self._cached(0, ("at", base, self.number(root.offset)), "getelementptr i8, ptr %s, i64 %s")
 
     def _field_at_entry(self, field: str) -> str:
         cache = self.scopes[0].cache
@@ -276,3 +322,11 @@ class BodyEmitter:
         self.line(f"br label %{after}")
         self.begin(after)
         return self.emit(f"phi {ty} [ {otherwise}, %{before} ], [ {repaired}, %{slow} ]")
+
+
+def _parts(size: Dim) -> tuple[Dim, int]:
+    """The size without its number, and that."""
+    if isinstance(size, int):
+        return 0, size
+    number = scaled_and_shifted(size)[2]
+    return size - number, number

@@ -35,7 +35,7 @@ def run_compute(b: BodyEmitter, s: Compute) -> None:
 # ---- indices
 def define(b: BodyEmitter, s: Define) -> None:
     args = [b.resolve(a) for a in s.args]
-    if all(a.is_const for a in args):
+    if all(a.is_const and isinstance(a.const, int) for a in args):
         b.bind(s.symbol, Ix(FOLDS[s.kind](*[a.const for a in args])))
     else:
         b.define(s.symbol, DEFINITIONS[s.kind](b, args))
@@ -54,19 +54,19 @@ def _quotient(b: BodyEmitter, args: list[Ix]) -> str:
     """Rounded down: the index is moved up to be positive, where unsigned division is cheap."""
     ix, divisor = args
     if at_least(ix, 0):
-        return b.emit(f"udiv i64 {b.value(ix)}, {divisor.const}")
-    q = b.emit(f"sdiv i64 {b.value(ix)}, {divisor.const}")
-    r = b.emit(f"srem i64 {b.value(ix)}, {divisor.const}")
+        return b.emit(f"udiv i64 {b.value(ix)}, {b.value(divisor)}")
+    q = b.emit(f"sdiv i64 {b.value(ix)}, {b.value(divisor)}")
+    r = b.emit(f"srem i64 {b.value(ix)}, {b.value(divisor)}")
     return b.emit(f"add i64 {q}, {b.emit(f'ashr i64 {r}, 63')}")
 
 
 def _remainder(b: BodyEmitter, args: list[Ix]) -> str:
     ix, divisor = args
     if at_least(ix, 0):
-        return b.emit(f"urem i64 {b.value(ix)}, {divisor.const}")
-    r = b.emit(f"srem i64 {b.value(ix)}, {divisor.const}")
+        return b.emit(f"urem i64 {b.value(ix)}, {b.value(divisor)}")
+    r = b.emit(f"srem i64 {b.value(ix)}, {b.value(divisor)}")
     sign = b.emit(f"ashr i64 {r}, 63")
-    return b.emit(f"add i64 {r}, {b.emit(f'and i64 {sign}, {divisor.const}')}")
+    return b.emit(f"add i64 {r}, {b.emit(f'and i64 {sign}, {b.value(divisor)}')}")
 
 
 def _product(b: BodyEmitter, args: list[Ix]) -> str:
@@ -85,7 +85,7 @@ DEFINITIONS: dict[str, Definition] = {
 def for_loop(b: BodyEmitter, s: For) -> None:
     lo, hi = b.resolve(s.lo), b.resolve(s.hi)
     extent = hi - lo
-    trips = max(0, -(-extent.const // s.step)) if extent.is_const else None
+    trips = max(0, -(-extent.const // s.step)) if extent.is_const and isinstance(extent.const, int) else None
     values = [b.val(v) for v in s.inits]
     if trips is not None and (s.unroll is True or trips <= 1):
         values = _copies(b, s, [lo + k * s.step for k in range(trips)], values)

@@ -16,6 +16,7 @@ from graphc.codegen.loops.loop_ir import FunctionIR, Root
 from graphc.codegen.patience import Looks
 from graphc.codegen.scratch_layout import callers_first, scratch_layout
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim
 from graphc.ir.types import DType
 from graphc.schedule.target import Target
 
@@ -27,11 +28,18 @@ def emit_module(functions: Sequence[FunctionIR], main: FunctionIR | None, target
     """LLVM IR text of the functions, all that they call, `main` as `gc_main` and, if given, `prepare` as `gc_prepare`.
     Without main, the functions are external.
     """
-    return ModuleText(functions, _entries(main, prepare), target).text()
+    return emit_for_sizes(functions, main, target, prepare)[0]
+
+
+def emit_for_sizes(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
+                   prepare: FunctionIR | None = None) -> tuple[str, tuple[Dim, ...]]:
+    """The text of `emit_module`, and what the table of sizes that the code reads must hold."""
+    module = ModuleText(functions, _entries(main, prepare), target)
+    return module.text(), module.sizes
 
 
 def scratch_bytes(functions: Sequence[FunctionIR], main: FunctionIR | None = None,
-                  prepare: FunctionIR | None = None) -> int:
+                  prepare: FunctionIR | None = None) -> Dim:
     """Bytes of scratch that each thread needs."""
     return scratch_layout(callers_first([*_entries(main, prepare), *functions]))[1]
 
@@ -49,13 +57,14 @@ class ModuleText:
         self.entries: Mapping[FunctionIR, str] = entries
         self.target = target
         self.functions = callers_first([*entries, *functions])
-        self.offsets: Mapping[Root, int]
+        self.offsets: Mapping[Root, Dim]
         self.offsets, self.scratch_bytes = scratch_layout(self.functions)
         self.looks = Looks(self.functions)
         self.texts: list[str] = []
         self.metadata = ["!0 = !{!\"llvm.loop.unroll.disable\"}", "!1 = !{!\"llvm.loop.vectorize.enable\", i1 false}",
                          "!2 = !{!\"branch_weights\", i32 1048575, i32 1}", "!3 = !{i32 1}", "!4 = !{}"]
         self._extra: dict[str, str] = {}
+        self._slots: dict[Dim, int] = {}
         self._tiles = 0
 
     def text(self) -> str:
@@ -88,6 +97,15 @@ class ModuleText:
         body.line("ret void")
         linkage = "internal " if self.entries else ""
         self.texts.append(body.text(f"define {linkage}void {function_symbol(f.name)}({arguments}) #0"))
+
+    def size_slot(self, size: Dim) -> int:
+        """The place of a size in the table."""
+        return self._slots.setdefault(size, len(self._slots))
+
+    @property
+    def sizes(self) -> tuple[Dim, ...]:
+        """The table, in order of first use."""
+        return tuple(self._slots)
 
     def loop_metadata(self) -> str:
         number = len(self.metadata)

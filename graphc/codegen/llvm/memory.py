@@ -1,11 +1,14 @@
 """Loads and stores as LLVM text. bool is one byte in memory and one bit in registers."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.lanes import build_vector, select_text
 from graphc.codegen.llvm.types import MANGLED, MEMORY, lanes_constant, vector
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.loops.loop_ir import Load, Prefetch, Store, View
+from graphc.ir.dims import Dim
 
 
 def load(b: BodyEmitter, s: Load) -> None:
@@ -96,8 +99,17 @@ def _lane_pointers(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int
 
 
 def _pointer_vector(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> str:
-    offsets = lanes_constant("i64", [k * view.strides[-1] for k in range(lanes)])
+    offsets = _lane_offsets(b, view.strides[-1], lanes)
     return b.emit(f"getelementptr {element}, ptr {b.address(view, index, element)}, <{lanes} x i64> {offsets}")
+
+
+def _lane_offsets(b: BodyEmitter, stride: Dim, lanes: int) -> str:
+    """0, 1, 2, … times the stride."""
+    if isinstance(stride, int):
+        return lanes_constant("i64", [k * stride for k in range(lanes)])
+    ty = vector("i64", lanes)
+    strides = _splat(b, ty, "i64", b.number(stride), lanes)
+    return b.emit(f"mul nsw {ty} {strides}, {lanes_constant('i64', range(lanes))}")
 
 
 # ---- stores
@@ -135,6 +147,8 @@ def _store_strided(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int
         b.line(f"store {element} {lane}, ptr {pointer}, align {size}")
 
 
-# last stride -> rule; any other stride goes element by element
-LOADS = {1: _load_contiguous, 0: _load_splat, -1: _load_reversed}
-STORES = {1: _store_contiguous, -1: _store_reversed}
+# last stride -> rule; any other stride, also one that is no number, goes element by element
+LOADS: dict[Dim, Callable[[BodyEmitter, View, tuple[Ix, ...], int, str | None], str]] = {
+    1: _load_contiguous, 0: _load_splat, -1: _load_reversed}
+STORES: dict[Dim, Callable[[BodyEmitter, View, tuple[Ix, ...], int, str | None, str, str | None], None]] = {
+    1: _store_contiguous, -1: _store_reversed}

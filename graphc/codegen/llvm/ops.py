@@ -184,7 +184,7 @@ def _combine(e: BodyEmitter, op: str, like: Val, a: str, b: str) -> str:
 def tail_mask(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     """iota < count, in integers as wide as the lanes are likely to be: AVX2 masks have the width of the data."""
     lanes, count = s.dst.lanes, e.resolve(s.attr)
-    if count.is_const:
+    if count.is_const and isinstance(count.const, int):
         return lanes_constant("i1", ["true" if i < count.const else "false" for i in range(lanes)])
     element = "i64" if lanes <= 4 else "i32"
     if not (at_least(count, -(1 << 31)) and at_most(count, (1 << 31) - 1)):

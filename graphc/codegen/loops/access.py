@@ -8,6 +8,8 @@ from graphc.codegen.loops.conditions import facts_of
 from graphc.codegen.loops.index import NO_FACTS, IndexFacts, Ix, Sym, not_less
 from graphc.codegen.loops.loop_ir import (
     Body, Call, Compute, For, FunctionIR, If, Load, Parallel, Root, Store, Val, View, While, bodies)
+from graphc.errors import Unsized
+from graphc.ir.dims import sign_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,10 @@ class Access:
 
     def _ends(self, negative: bool) -> list[Ix]:
         stride = self.view.strides[-1] if self.index else 0
-        if (stride < 0) is not negative or stride == 0:
+        sign = sign_of(stride)
+        if sign is None:
+            raise Unsized(f"the sign of the stride {stride} is not known")
+        if (sign < 0) is not negative or stride == 0:
             return [self.offset()]
         return [self.offset() + r * stride for r in self.reach]
 

@@ -8,6 +8,7 @@ from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.loops.loop_ir import Body, Compute, Operand, Val
 from graphc.codegen.loops.ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim
 from graphc.ir.types import BY_NAME, DType, bool_, i64
 
 
@@ -32,10 +33,12 @@ class Arithmetic:
         """0, 1, 2, … in the lanes."""
         return self._emit("iota", BY_NAME[dtype.name], lanes, ())
 
-    def value(self, ix: Ix | int) -> Val:
+    def value(self, ix: Ix | Dim) -> Val:
         """An index as an i64 scalar."""
         ix = as_ix(ix)
-        return self.const(ix.const, i64) if ix.is_const else self._emit("value", i64, 1, (), ix)
+        if ix.is_const and isinstance(ix.const, int):
+            return self.const(ix.const, i64)
+        return self._emit("value", i64, 1, (), ix)
 
     def splat(self, scalar: Val, lanes: int) -> Val:
         """The scalar in every lane."""
@@ -47,7 +50,7 @@ class Arithmetic:
             return Val(self, scalar.dtype, lanes, -1, scalar.const)
         return self._emit("splat", scalar.dtype, lanes, (scalar,))
 
-    def tail_mask(self, count: Ix | int, lanes: int) -> Val:
+    def tail_mask(self, count: Ix | Dim, lanes: int) -> Val:
         """Bools: the first `count` lanes are active (all if count >= lanes, none if count <= 0)."""
         return self._emit("tail_mask", bool_, lanes, (), as_ix(count))
 

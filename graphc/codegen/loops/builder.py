@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from math import gcd, prod
 
 from graphc.codegen.loops.arithmetic import Arithmetic
-from graphc.codegen.loops.index import Ix, as_ix, upper
+from graphc.codegen.loops.index import Ix, as_ix, upper, uppers
 from graphc.codegen.loops.index_builder import Indices
 from graphc.codegen.loops.loop_ir import (
     Alignment, Body, Call, Commit, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp,
     Store, Val, View, While, contiguous)
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim, Poly, static_dim
 from graphc.ir.types import BY_NAME, DType, bool_
 from graphc.schedule.view import span
 
@@ -90,7 +91,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         self._parallel: Parallel | None = None
 
     # ---- parameters and memory
-    def view(self, name: str, dtype: DType, shape: Sequence[int], strides: Sequence[int] | None = None) -> View:
+    def view(self, name: str, dtype: DType, shape: Sequence[Dim], strides: Sequence[Dim] | None = None) -> View:
         """A view parameter: the caller passes the address of element [0, …]. Default strides: contiguous, last axis
         fastest."""
         shape, strides = tuple(shape), tuple(contiguous(shape) if strides is None else strides)
@@ -99,22 +100,22 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         self.views.append(view)
         return view
 
-    def param(self, name: str, lo: int = -INDEX_LIMIT, hi: int = INDEX_LIMIT, multiple: int = 1) -> Ix:
+    def param(self, name: str, lo: Dim = -INDEX_LIMIT, hi: Dim = INDEX_LIMIT, multiple: int = 1) -> Ix:
         """An i64 parameter; the caller passes a multiple of `multiple` in [lo, hi]."""
         symbol = self.symbol(name, [Ix(lo)], [Ix(hi)], multiple=multiple)
         self.params.append(symbol)
         return Ix(0, ((symbol, 1),))
 
-    def scratch(self, name: str, dtype: DType, shape: Sequence[int]) -> View:
-        """Uninitialised memory of fixed size, 64-byte aligned: of the thread that runs the tile, or (outside a parallel
+    def scratch(self, name: str, dtype: DType, shape: Sequence[Dim]) -> View:
+        """Uninitialised memory of this size, 64-byte aligned: of the thread that runs the tile, or (outside a parallel
         loop) of the thread that runs the function, and then visible to its tiles."""
         shape = tuple(shape)
         root = Root(self.unused(name), "scratch", BY_NAME[dtype.name], 0, prod(shape), owner=self._parallel)
         self.scratches.append(root)
         return View(root, shape, contiguous(shape))
 
-    def buffer(self, space: str, slot: int, offset: int, dtype: DType, shape: Sequence[int],
-               strides: Sequence[int] | None = None) -> View:
+    def buffer(self, space: str, slot: int, offset: Dim, dtype: DType, shape: Sequence[Dim],
+               strides: Sequence[Dim] | None = None) -> View:
         """main's access to memory. Element [0, …] is `offset` bytes into the arena, the constants, or array number
         `slot` of input, output, state."""
         if space not in SPACES:
@@ -125,11 +126,11 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         name = f"{space}{slot}" if space in SPACES[2:] else f"{space}+{offset}"
         return View(Root(name, space, BY_NAME[dtype.name], low, high - low + 1, slot, offset), shape, strides)
 
-    def reinterpret(self, view: View, shape: Sequence[int], strides: Sequence[int]) -> View:
+    def reinterpret(self, view: View, shape: Sequence[Dim], strides: Sequence[Dim]) -> View:
         """The same start, another shape and strides."""
         return View(view.root, tuple(shape), tuple(strides), view.start)
 
-    def load(self, view: View, index: Sequence[Ix | int], lanes: int = 1, mask: Val | None = None,
+    def load(self, view: View, index: Sequence[Ix | Dim], lanes: int = 1, mask: Val | None = None,
              hint: str | None = None) -> Val:
         """`lanes` elements along the last dimension, from `index` on; masked-off lanes are 0 and are not touched."""
         index = self._access(view, index, lanes, mask, hint)
@@ -138,7 +139,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         self.block.append(Load(dst, view, index, mask, hint))
         return dst
 
-    def store(self, view: View, index: Sequence[Ix | int], value: Val, mask: Val | None = None,
+    def store(self, view: View, index: Sequence[Ix | Dim], value: Val, mask: Val | None = None,
               hint: str | None = None) -> None:
         """Writes the lanes of `value` along the last dimension, from `index` on; masked-off lanes are not touched."""
         index = self._access(view, index, value.lanes, mask, hint)
@@ -151,7 +152,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         """Whether the address of the view's first element is a multiple of `nbytes`, a power of two."""
         return self._emit("is_aligned", bool_, 1, (), Alignment(view, nbytes))
 
-    def prefetch(self, view: View, index: Sequence[Ix | int], level: int = 1) -> None:
+    def prefetch(self, view: View, index: Sequence[Ix | Dim], level: int = 1) -> None:
         """Asks for the cache line of an element, into the cache of that level; any index is allowed."""
         self.block.append(Prefetch(view, tuple([as_ix(i) for i in index]), level))
 
@@ -178,15 +179,17 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
 
     # ---- control
     @contextmanager
-    def loop(self, lo: Ix | int, hi: Ix | int, step: int = 1, carry: Sequence[Val] = (),
+    def loop(self, lo: Ix | Dim, hi: Ix | Dim, step: int = 1, carry: Sequence[Val] = (),
              unroll: bool | int | None = None, name: str = "i") -> Iterator[ForLoop]:
-        """lo, lo + step, … < hi. unroll=True: no loop remains (the trip count must be constant); unroll=k: k trips at a
+        """lo, lo + step, … < hi. unroll=True: no loop remains (the trip count must be a number); unroll=k: k trips at a
         time."""
         lo, hi = as_ix(lo), as_ix(hi)
         last = hi - (step if (hi - lo).divisor() % step == 0 else 1)
-        bounds = [last] + [Ix(lo.const + (upper(hi) - 1 - lo.const) // step * step)] * (lo.is_const and step > 1)
+        bounds = [last, *(_last_trips(lo.const, hi, step) if lo.is_const and step > 1 else [])]
         symbol = self.symbol(name, [lo], bounds, [lo, hi], multiple=gcd(lo.divisor(), step))
         statement = For(symbol, lo, hi, step, tuple(carry), self._fresh(carry), unroll)
+        if unroll is True and (hi - lo).is_const:
+            static_dim((hi - lo).const)
         if step <= 0 or unroll is True and statement.trips() is None:
             raise InternalError(f"loop over [{lo}, {hi}) by {step} cannot be built (unroll={unroll})", "loops")
         with self._nested(statement, statement.body):
@@ -194,7 +197,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         self._close(statement)
 
     @contextmanager
-    def while_(self, limit: Ix | int, carry: Sequence[Val] = (), name: str = "w") -> Iterator[WhileBlock]:
+    def while_(self, limit: Ix | Dim, carry: Sequence[Val] = (), name: str = "w") -> Iterator[WhileBlock]:
         """At most `limit` trips; see `WhileLoop`."""
         limit = as_ix(limit)
         symbol = self.symbol(name, [Ix()], [limit - 1], [limit])
@@ -207,7 +210,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         self._close(statement)
 
     @contextmanager
-    def parallel(self, count: Ix | int, label: str = "tiles", serial: bool = False) -> Iterator[Ix]:
+    def parallel(self, count: Ix | Dim, label: str = "tiles", serial: bool = False) -> Iterator[Ix]:
         """`count` tiles in any order on any threads; they must write disjoint memory. serial: in order, on the
         caller."""
         count = as_ix(count)
@@ -223,7 +226,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
             self._parallel = None
 
     @contextmanager
-    def first_in_tiles(self) -> Iterator[tuple[Ix, int]]:
+    def first_in_tiles(self) -> Iterator[tuple[Ix, Dim]]:
         """Of a finished function: what each tile of its last parallel loop does first; tile and number of tiles. Once,
         at its end, where it has no such loop (or one of a number of tiles that depends on parameters).
         """
@@ -259,7 +262,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         yield
         self.block = outer
 
-    def call(self, callee: FunctionIR, arguments: Sequence[View | Ix | int]) -> None:
+    def call(self, callee: FunctionIR, arguments: Sequence[View | Ix | Dim]) -> None:
         """Runs another function: views for its view parameters, indices for its integer parameters, each kind in
         order."""
         views = tuple(a for a in arguments if isinstance(a, View))
@@ -298,7 +301,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
             self._values += 1
         return tuple(fresh)
 
-    def _access(self, view: View, index: Sequence[Ix | int], lanes: int, mask: Val | None,
+    def _access(self, view: View, index: Sequence[Ix | Dim], lanes: int, mask: Val | None,
                 hint: str | None) -> tuple[Ix, ...]:
         if len(index) != len(view.shape):
             raise InternalError(f"{len(index)} indices for {view.name} of {len(view.shape)} dimensions", "loops")
@@ -309,5 +312,11 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         return tuple([i if isinstance(i, Ix) else as_ix(i) for i in index])
 
 
+def _last_trips(lo: Dim, hi: Ix, step: int) -> list[Ix]:
+    """Constants that the last index of a loop from `lo` on does not exceed."""
+    limits: list[Dim] = [upper(hi), *[limit for limit in uppers(hi) if isinstance(limit, Poly)]]
+    return [Ix(lo + (limit - 1 - lo) // step * step) for limit in limits]
+
+
 def _strides_fit(given: View, wanted: View) -> bool:
-    return all(g == w or n <= 1 for g, w, n in zip(given.strides, wanted.strides, wanted.shape))
+    return all(g == w or n == 1 or n == 0 for g, w, n in zip(given.strides, wanted.strides, wanted.shape))

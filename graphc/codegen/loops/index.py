@@ -1,10 +1,15 @@
-"""Affine index expressions over loop variables and integer parameters, and what can be proved about them."""
+"""Affine index expressions over loop variables and integer parameters, and what can be proved about them.
+
+Constants and coefficients are sizes: numbers, or polynomials over the sizes of a program that serves all of them.
+"""
 from __future__ import annotations
 
 from collections.abc import Iterable
 from math import gcd
 
 from graphc.errors import InternalError
+from graphc.ir import dims
+from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
 
@@ -12,8 +17,9 @@ UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
 class Sym:
     """An integer that exists at run time: a loop variable, a parameter, a minimum, a quotient.
 
-    `uppers` and `lowers` hold (Ix, den): the symbol is <= (>=) Ix / den, exactly and at every moment. They mention
-    older symbols only. The symbol is a multiple of `multiple`. `parents` are the symbols that its value depends on.
+    `uppers` and `lowers` hold (Ix, den): the symbol is <= (>=) Ix / den, exactly and at every moment; den >= 1. They
+    mention older symbols only. The symbol is a multiple of `multiple`. `parents` are the symbols that its value
+    depends on.
     """
     __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents")
 
@@ -27,19 +33,21 @@ class Sym:
 
 
 class Ix:
-    """const + sum of coefficient * symbol; immutable. Integers mix freely: `i * 8 + 3`."""
+    """const + sum of coefficient * symbol; immutable. Sizes mix freely: `i * 8 + 3`, `i * T`."""
     __slots__ = ("const", "terms")
 
-    def __init__(self, const: int = 0, terms: tuple[tuple[Sym, int], ...] = ()) -> None:
+    def __init__(self, const: Dim = 0, terms: tuple[Term, ...] = ()) -> None:
         self.const, self.terms = const, terms           # terms: ascending symbol id, no zero coefficient
 
     @property
     def is_const(self) -> bool:
         return not self.terms
 
-    def __add__(self, other: Ix | int) -> Ix:
+    def __add__(self, other: Ix | Dim) -> Ix:
         if isinstance(other, int):
             return Ix(self.const + other, self.terms) if other else self
+        if isinstance(other, Poly):
+            return Ix(self.const + other, self.terms)
         if not self.terms:
             return Ix(self.const + other.const, other.terms)
         if not other.terms:
@@ -48,8 +56,8 @@ class Ix:
 
     __radd__ = __add__
 
-    def __mul__(self, factor: Ix | int) -> Ix:
-        if not isinstance(factor, int):
+    def __mul__(self, factor: Ix | Dim) -> Ix:
+        if isinstance(factor, Ix):
             return _product(self, factor)
         if factor == 1:
             return self
@@ -62,14 +70,14 @@ class Ix:
     def __neg__(self) -> Ix:
         return self * -1
 
-    def __sub__(self, other: Ix | int) -> Ix:
+    def __sub__(self, other: Ix | Dim) -> Ix:
         return self + (-other)
 
-    def __rsub__(self, other: int) -> Ix:
+    def __rsub__(self, other: Dim) -> Ix:
         return -self + other
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, int):
+        if isinstance(other, (int, Poly)):
             return not self.terms and self.const == other
         return isinstance(other, Ix) and self.const == other.const and self.terms == other.terms
 
@@ -78,30 +86,33 @@ class Ix:
 
     def __repr__(self) -> str:
         parts = [_term_text(s, c) for s, c in self.terms]
-        if self.const or not parts:
+        if self.const != 0 or not parts:
             parts.append(str(self.const))
         return " + ".join(parts).replace("+ -", "- ")
 
     def divisor(self) -> int:
         """The greatest number known to divide the expression always; 0 for the constant 0."""
-        return gcd(self.const, *[c * s.multiple for s, c in self.terms])
+        return gcd(content(self.const), *[content(c) * s.multiple for s, c in self.terms])
 
 
-Bound = tuple[Ix, int]
+Term = tuple[Sym, Dim]
+Bound = tuple[Ix, Dim]
 Bounds = dict[Sym, tuple[Bound, ...]]
 
 
-def as_ix(value: Ix | int) -> Ix:
-    """`value` as an Ix; InternalError for anything that is not an integer or an index expression."""
+def as_ix(value: Ix | Dim) -> Ix:
+    """`value` as an Ix; InternalError for anything that is not an integer, a size or an index expression."""
     if isinstance(value, Ix):
         return value
+    if isinstance(value, Poly):
+        return Ix(value)
     try:
         return Ix(value.__index__())
     except AttributeError:
         raise InternalError(f"an index must be an int or an Ix, got {value!r}", "loops") from None
 
 
-def linear(index: Iterable[Ix], strides: Iterable[int]) -> Ix:
+def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
     """sum of index * stride."""
     total = Ix()
     for ix, stride in zip(index, strides):
@@ -122,9 +133,11 @@ class IndexFacts:
             return self
         symbol, coefficient = ix.terms[-1]
         rest = Ix(ix.const, ix.terms[:-1])
-        if coefficient > 0:
+        if _is_positive(coefficient):
             return IndexFacts(_with(self.uppers, symbol, (-rest, coefficient)), self.lowers)
-        return IndexFacts(self.uppers, _with(self.lowers, symbol, (rest, -coefficient)))
+        if _is_positive(-coefficient):
+            return IndexFacts(self.uppers, _with(self.lowers, symbol, (rest, -coefficient)))
+        return self
 
 
 def _with(bounds: Bounds, symbol: Sym, bound: Bound) -> Bounds:
@@ -134,40 +147,62 @@ def _with(bounds: Bounds, symbol: Sym, bound: Bound) -> Bounds:
 NO_FACTS = IndexFacts()
 
 
-def at_most(ix: Ix, limit: int, facts: IndexFacts = NO_FACTS) -> bool:
+def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by
     substitution)."""
     if not ix.terms:
-        return ix.const <= limit
+        room = limit - ix.const
+        return room >= 0 if isinstance(room, int) else is_nonnegative(room)
     return any(at_most(simpler, limit, facts) for simpler in not_less(ix, facts))
 
 
-def at_least(ix: Ix, limit: int, facts: IndexFacts = NO_FACTS) -> bool:
+def at_least(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     """Whether ix >= limit can be proved."""
     return at_most(-ix, -limit, facts)
 
 
 def upper(ix: Ix) -> int:
-    """The least upper bound that can be proved; UNBOUNDED if none."""
+    """The least number that can be proved to be no less; UNBOUNDED if none."""
     if not ix.terms:
-        return ix.const
+        return ix.const if isinstance(ix.const, int) else _number_above(ix.const)
     return min((upper(simpler) for simpler in not_less(ix)), default=UNBOUNDED)
 
 
 def lower(ix: Ix) -> int:
-    """The greatest lower bound that can be proved; -UNBOUNDED if none."""
+    """The greatest number that can be proved to be no more; -UNBOUNDED if none."""
     return -upper(-ix)
+
+
+def uppers(ix: Ix) -> list[Dim]:
+    """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes."""
+    if not ix.terms:
+        return [ix.const]
+    return list(dict.fromkeys(limit for simpler in not_less(ix) for limit in uppers(simpler)))
+
+
+def _number_above(dim: Poly) -> int:
+    """Few numbers are tried where no bound is known of the names: most such sizes are compared with 0 or 1."""
+    known = dims.upper(dim)
+    return known if known is not None else next((n for n in (-1, 0) if is_nonnegative(n - dim)), UNBOUNDED)
+
+
+def _is_positive(dim: Dim) -> bool:
+    return dim > 0 if isinstance(dim, int) else is_nonnegative(dim - 1)
 
 
 def not_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Ix]:
     """Expressions without the newest symbol of `ix` that are never less than it."""
     symbol, coefficient = ix.terms[-1]
     rest = Ix(ix.const, ix.terms[:-1])
-    if coefficient > 0:
+    sign = sign_of(coefficient)
+    if sign is None:
+        return []
+    if sign > 0:
         bounds = (*symbol.uppers, *facts.uppers.get(symbol, ()))
     else:
         bounds = (*symbol.lowers, *facts.lowers.get(symbol, ()))
-    return [rest + bound * (coefficient // den) for bound, den in bounds if coefficient % den == 0]
+    times = [(bound, coefficient if den == 1 else exact_quotient(coefficient, den)) for bound, den in bounds]
+    return [rest + bound * factor for bound, factor in times if factor is not None]
 
 
 def depends_on(ix: Ix, symbol: Sym) -> bool:
@@ -179,14 +214,14 @@ def _descends(symbol: Sym, ancestor: Sym) -> bool:
     return any(p is ancestor or _descends(p, ancestor) for p in symbol.parents)
 
 
-def _merge(a: tuple[tuple[Sym, int], ...], b: tuple[tuple[Sym, int], ...]) -> tuple[tuple[Sym, int], ...]:
+def _merge(a: tuple[Term, ...], b: tuple[Term, ...]) -> tuple[Term, ...]:
     sums = dict(a)
     for symbol, coefficient in b:
         sums[symbol] = sums.get(symbol, 0) + coefficient
-    return tuple(sorted([item for item in sums.items() if item[1]], key=_by_age))
+    return tuple(sorted([item for item in sums.items() if item[1] != 0], key=_by_age))
 
 
-def _by_age(term: tuple[Sym, int]) -> int:
+def _by_age(term: Term) -> int:
     return term[0].id
 
 
@@ -198,7 +233,9 @@ def _product(a: Ix, b: Ix) -> Ix:
     raise InternalError(f"({a}) * ({b}) is not affine; f.product makes a new index of it", "loops")
 
 
-def _term_text(symbol: Sym, coefficient: int) -> str:
+def _term_text(symbol: Sym, coefficient: Dim) -> str:
+    if isinstance(coefficient, Poly):
+        return f"{symbol.name}*({coefficient})"
     if coefficient == 1:
         return symbol.name
     return (f"{symbol.name}*{coefficient}" if coefficient > 0 else f"-{symbol.name}*{-coefficient}" if coefficient != -1

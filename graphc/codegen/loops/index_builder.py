@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import gcd
 
-from graphc.codegen.loops.index import UNBOUNDED, Bound, Ix, Sym, as_ix, lower, upper
+from graphc.codegen.loops.index import UNBOUNDED, Ix, Sym, as_ix, at_least, at_most, lower, upper, uppers
 from graphc.codegen.loops.loop_ir import Body, CheckIndex, Define, Val
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, largest, quotient_and_rest
 
 
 class Indices:
@@ -17,47 +18,50 @@ class Indices:
     _symbols: int
     _names: dict[str, int]
 
-    def min_(self, *values: Ix | int) -> Ix:
+    def min_(self, *values: Ix | Dim) -> Ix:
         """The least of the indices."""
-        items = _without_constants(values, min, lambda ix, limit: upper(ix) <= limit)
+        items = _without_constants(values, at_most)
         if len(items) == 1:
             return items[0]
         return self._define("min", items,
                             self.symbol("min", [Ix(min(map(lower, items)))], items, items, _common(items)))
 
-    def max_(self, *values: Ix | int) -> Ix:
+    def max_(self, *values: Ix | Dim) -> Ix:
         """The greatest of the indices."""
-        items = _without_constants(values, max, lambda ix, limit: lower(ix) >= limit)
+        items = _without_constants(values, at_least)
         if len(items) == 1:
             return items[0]
-        return self._define("max", items,
-                            self.symbol("max", items, [Ix(max(map(upper, items)))], items, _common(items)))
+        return self._define("max", items, self.symbol("max", items, _above_all(items), items, _common(items)))
 
-    def divmod(self, ix: Ix | int, divisor: int) -> tuple[Ix, Ix]:
+    def divmod(self, ix: Ix | Dim, divisor: Dim) -> tuple[Ix, Ix]:
         """Quotient (rounded down) and remainder in [0, divisor); divisor > 0."""
         ix = as_ix(ix)
-        if ix.const % divisor == 0 and all(c % divisor == 0 for _, c in ix.terms):
-            return Ix(ix.const // divisor, tuple((s, c // divisor) for s, c in ix.terms)), Ix()
-        if ix.is_const:
+        exact = _divided(ix, divisor)
+        if exact is not None:
+            return exact, Ix()
+        if ix.is_const and isinstance(divisor, int):
             return Ix(ix.const // divisor), Ix(ix.const % divisor)
         quotient = self._quotient(ix, divisor)
-        if ix.divisor() % divisor == 0:
+        if isinstance(divisor, int) and ix.divisor() % divisor == 0:
             return quotient, Ix()
-        exact = ix - quotient * divisor
-        common = gcd(ix.divisor(), divisor)
-        symbol = self.symbol("r", [Ix(), exact], [Ix(divisor - common), exact], [ix], common)
+        rest = ix - quotient * divisor
+        common = gcd(ix.divisor(), content(divisor))
+        symbol = self.symbol("r", [Ix(), rest], [Ix(divisor - common), rest], [ix], common)
         return quotient, self._define("remainder", [ix, Ix(divisor)], symbol)
 
-    def product(self, a: Ix | int, b: Ix | int) -> Ix:
+    def product(self, a: Ix | Dim, b: Ix | Dim) -> Ix:
         """a * b, also when neither is constant."""
         a, b = as_ix(a), as_ix(b)
         if a.is_const or b.is_const:
             return a * b
         corners = [x * y for x in (lower(a), upper(a)) for y in (lower(b), upper(b))]
-        symbol = self.symbol("p", [Ix(min(corners))], [Ix(max(corners))], [a, b], a.divisor() * b.divisor())
+        above: list[Ix] = [Ix(max(corners))]
+        if min(corners) >= 0:
+            above += [Ix(x * y) for x in uppers(a) for y in uppers(b) if isinstance(x * y, Poly)]
+        symbol = self.symbol("p", [Ix(min(corners))], above, [a, b], a.divisor() * b.divisor())
         return self._define("product", [a, b], symbol)
 
-    def check_index(self, value: Val, size: Ix | int, node_id: Ix | int) -> Ix:
+    def check_index(self, value: Val, size: Ix | Dim, node_id: Ix | int) -> Ix:
         """The integer scalar as an index in [0, size); otherwise 0 is used and the call fails, naming node and value.
         size > 0."""
         size = as_ix(size)
@@ -84,28 +88,70 @@ class Indices:
         self.block.append(Define(symbol, kind, tuple(args)))
         return Ix(0, ((symbol, 1),))
 
-    def _quotient(self, ix: Ix, divisor: int) -> Ix:
+    def _quotient(self, ix: Ix, divisor: Dim) -> Ix:
         symbol = self.symbol("q", [], [], [ix])
-        symbol.uppers = _quotient_bounds(ix, upper(ix), divisor)
-        symbol.lowers = _quotient_bounds(ix - (divisor - 1), lower(ix), divisor)
+        below = ix - (divisor - 1)
+        symbol.uppers = ((ix, divisor), *[(Ix(q), 1) for q in _quotients_above(ix, divisor)])
+        symbol.lowers = ((below, divisor), *[(Ix(q), 1) for q in _quotients_below(lower(ix), divisor)])
         return self._define("quotient", [ix, Ix(divisor)], symbol)
 
 
-def _quotient_bounds(ix: Ix, limit: int, divisor: int) -> tuple[Bound, ...]:
-    known = abs(limit) < UNBOUNDED
-    return ((ix, divisor), (Ix(limit // divisor), 1)) if known else ((ix, divisor),)
+def _quotients_above(ix: Ix, divisor: Dim) -> list[Dim]:
+    """Sizes that the quotient does not exceed."""
+    most = upper(ix)
+    limits = [most] * (abs(most) < UNBOUNDED) + [limit for limit in uppers(ix) if isinstance(limit, Poly)]
+    quotients = [_rounded(limit, divisor) for limit in limits]
+    return [q for q in quotients if q is not None]
+
+
+def _quotients_below(least: int, divisor: Dim) -> list[Dim]:
+    """Sizes that the quotient does not fall below, where the dividend is at least `least`."""
+    if abs(least) >= UNBOUNDED:
+        return []
+    return [least // divisor if isinstance(divisor, int) else min(least, 0)]
+
+
+def _rounded(dim: Dim, divisor: Dim) -> Dim | None:
+    """A size that dim / divisor, rounded down, does not exceed; None if none is found."""
+    if isinstance(divisor, int):
+        return dim // divisor
+    quotient, rest = quotient_and_rest(dim, divisor)
+    if is_nonnegative(-rest - 1):                       # as of n * divisor - 1
+        return quotient - 1
+    if is_nonnegative(divisor - 1 - rest):
+        return quotient
+    return dim if is_nonnegative(dim) else None
+
+
+def _divided(ix: Ix, divisor: Dim) -> Ix | None:
+    """The quotient, if each part of the index is a multiple."""
+    const = exact_quotient(ix.const, divisor)
+    parts = [(symbol, exact_quotient(c, divisor)) for symbol, c in ix.terms]
+    if const is None or any(c is None for _, c in parts):
+        return None
+    return Ix(const, tuple([(symbol, c) for symbol, c in parts if c is not None]))
 
 
 def _common(items: Sequence[Ix]) -> int:
     return gcd(*[ix.divisor() for ix in items])
 
 
-def _without_constants(values: Sequence[Ix | int], pick: Callable[[list[int]], int],
-                       never_matters: Callable[[Ix, int], bool]) -> list[Ix]:
-    """The distinct indices with at most one constant, the picked one, and that only if it can matter."""
+def _above_all(items: Sequence[Ix]) -> list[Ix]:
+    """Constants that no item exceeds."""
+    number = max(map(upper, items))
+    limits = [next((limit for limit in uppers(ix) if isinstance(limit, Poly)), upper(ix)) for ix in items]
+    size = largest(*limits) if UNBOUNDED not in limits else number
+    return [Ix(number)] + [Ix(size)] * isinstance(size, Poly)
+
+
+def _without_constants(values: Sequence[Ix | Dim], decided: Callable[[Ix, Dim], bool]) -> list[Ix]:
+    """The distinct indices, then those constants that can matter: `decided(ix, limit)` says that the index alone
+    does, whatever else is known."""
     items = list(dict.fromkeys(as_ix(v) for v in values))
-    constants = [ix.const for ix in items if ix.is_const]
+    constants = [ix for ix in items if ix.is_const]
     items = [ix for ix in items if not ix.is_const]
-    if constants and not any(never_matters(ix, pick(constants)) for ix in items):
-        items.append(Ix(pick(constants)))
+    for k, constant in enumerate(constants):
+        others = items + constants[k + 1:]
+        if not any(decided(ix, constant.const) for ix in others):
+            items.append(constant)
     return items

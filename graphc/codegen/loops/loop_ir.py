@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim, Dims
 from graphc.ir.types import DType
 from graphc.schedule.view import span
 
@@ -78,7 +79,7 @@ class Root:
     """
     __slots__ = ("name", "kind", "dtype", "low", "size", "slot", "offset", "owner")
 
-    def __init__(self, name: str, kind: str, dtype: DType, low: int, size: int, slot: int = 0, offset: int = 0,
+    def __init__(self, name: str, kind: str, dtype: DType, low: Dim, size: Dim, slot: int = 0, offset: Dim = 0,
                  owner: Parallel | None = None) -> None:
         self.name, self.kind, self.dtype, self.low, self.size = name, kind, dtype, low, size
         self.slot, self.offset, self.owner = slot, offset, owner
@@ -89,7 +90,7 @@ class View:
     root."""
     __slots__ = ("root", "shape", "strides", "start")
 
-    def __init__(self, root: Root, shape: tuple[int, ...], strides: tuple[int, ...], start: Ix = Ix()) -> None:
+    def __init__(self, root: Root, shape: Dims, strides: Dims, start: Ix = Ix()) -> None:
         self.root, self.shape, self.strides, self.start = root, shape, strides, start
 
     @property
@@ -107,8 +108,8 @@ class View:
             offset = offset + ix * stride
         return offset
 
-    def view_at(self, index: Sequence[Ix | int], shape: tuple[int, ...] | None = None,
-                strides: tuple[int, ...] | None = None) -> View:
+    def view_at(self, index: Sequence[Ix | Dim], shape: Dims | None = None,
+                strides: Dims | None = None) -> View:
         """The view that starts at `index`; shape and strides default to this view's own. Nothing is copied."""
         shape = tuple(self.shape if shape is None else shape)
         strides = tuple(self.strides if strides is None else strides)
@@ -120,15 +121,15 @@ class View:
             start = start + ix * stride
         return View(self.root, shape, strides, start)
 
-    def span(self) -> tuple[int, int]:
+    def span(self) -> tuple[Dim, Dim]:
         """Least and greatest element offset from `start` that the shape reaches; (0, -1) when the view is empty."""
         return span(self.shape, self.strides)
 
 
-def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+def contiguous(shape: Dims) -> Dims:
     """The strides of a dense array, last axis fastest."""
-    strides: list[int] = []
-    step = 1
+    strides: list[Dim] = []
+    step: Dim = 1
     for size in reversed(shape):
         strides.append(step)
         step *= size
@@ -202,7 +203,7 @@ class For:
     def trips(self) -> int | None:
         """The trip count if it is known at compile time."""
         extent = self.hi - self.lo
-        return max(0, -(-extent.const // self.step)) if extent.is_const else None
+        return max(0, -(-extent.const // self.step)) if extent.is_const and isinstance(extent.const, int) else None
 
 
 class Parallel:

@@ -19,6 +19,7 @@ from graphc.codegen.loops.loop_ir import (
 from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loops.printer import print_function
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim, sign_of
 
 
 def verify(f: FunctionIR) -> None:
@@ -84,7 +85,7 @@ class Checker:
         self.use_index(*a.index, a.view.start)
         for axis, (ix, size, stride) in enumerate(zip(a.index, a.view.shape, a.view.strides)):
             last = axis == len(a.index) - 1
-            if (stride
+            if (stride != 0
                 and not (at_least(ix, 0, self.facts)
                          and self._reaches_at_most(ix, a.reach if last else (Ix(),), size - 1))):
                 raise InternalError(f"cannot prove that index {ix} of axis {axis} of {a} is in [0, {size})")
@@ -98,13 +99,13 @@ class Checker:
         if not (self._any_least(a.lows(), low) and self._any_most(a.highs(), high)):
             raise InternalError(f"{where}cannot prove that {a} stays in the elements [{low}, {high}] of {root.name}")
 
-    def _reaches_at_most(self, ix: Ix, reach: tuple[Ix, ...], limit: int) -> bool:
+    def _reaches_at_most(self, ix: Ix, reach: tuple[Ix, ...], limit: Dim) -> bool:
         return self._any_most([ix + r for r in reach], limit)
 
-    def _any_most(self, candidates: list[Ix], limit: int) -> bool:
+    def _any_most(self, candidates: list[Ix], limit: Dim) -> bool:
         return any(at_most(ix, limit, self.facts) for ix in candidates)
 
-    def _any_least(self, candidates: list[Ix], limit: int) -> bool:
+    def _any_least(self, candidates: list[Ix], limit: Dim) -> bool:
         return any(at_least(ix, limit, self.facts) for ix in candidates)
 
     # ---- tiles
@@ -120,10 +121,10 @@ class Checker:
         return any(s.name.startswith("checked") for s, _ in offset.terms)
 
 
-def _covered(view: View, low: int, high: int) -> bool:
+def _covered(view: View, low: Dim, high: Dim) -> bool:
     """Whether all of the view's shape, which is not empty, lies in the elements [low, high] of its root."""
     least, greatest = view.span()
-    return low <= least <= greatest <= high
+    return 0 not in view.shape and all(sign_of(room) in (0, 1) for room in (least - low, high - greatest))
 
 
 def _runs_once(tile: Parallel) -> bool:
@@ -242,7 +243,7 @@ def _view_argument(c: Checker, s: Call, given: View, wanted: View) -> None:
     """All that the callee declares lies in the memory given; or, at ragged edges, all that it accesses for these
     integers does."""
     root, (low, high) = given.root, wanted.span()
-    fits = (high < low
+    fits = (0 in wanted.shape
             or at_least(given.start + low, root.low, c.facts)
             and at_most(given.start + high, root.low + root.size - 1, c.facts))
     if not fits:
