@@ -7,13 +7,14 @@ import argparse
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, machine, matmul, rows, scaling, small, sweep, table, trees)
+    attention, compiling, elementwise, examples, generation, machine, matmul, rows, scaling, sizes, small, sweep, table,
+    trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
 
 
-NETWORKS, TREES, SWEEP = "networks", "trees", "sweep"
+NETWORKS, TREES, SWEEP, SIZES = "networks", "trees", "sweep", "sizes"
 BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
               "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
@@ -30,7 +31,7 @@ def _elsewhere(text: str) -> tuple[str, Place]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="?", choices=[NETWORKS, TREES, SWEEP, *sorted(BENCHMARKS)], default=NETWORKS)
+    parser.add_argument("name", nargs="?", choices=[NETWORKS, TREES, SWEEP, SIZES, *sorted(BENCHMARKS)], default=NETWORKS)
     parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
@@ -59,6 +60,8 @@ def main() -> None:
         trees.main(options)
     elif options.name == SWEEP:
         sweep.main(options)
+    elif options.name == SIZES:
+        sizes.main(options)
     elif options.name == NETWORKS:
         table.main(options)
     else:

@@ -112,6 +112,7 @@ class Tools:
     config: Config
     timed: bool
     passes: Pipeline
+    verify: bool                # always of programs for all sizes: what holds for those that come is proved, not tried
     made: dict[Callable, PipelineStage] = field(default_factory=dict)
 
     def once(self, step: Callable[..., S], *stages: object) -> S:
@@ -161,7 +162,7 @@ def plan(fused: FusedGraphs, tools: Tools) -> ProgramPlan:
     """A schedule for every kernel, and a place in memory for every value."""
     orders = {v: order for graph in (fused.main, fused.prepare) if graph for v, order in storage_orders(graph).items()}
     planned = tools.passes.timed("plan_memory", plan_memory, fused.main, tools.target, fused.prepare, orders)
-    if tools.config.verify:
+    if tools.verify:
         for each in planned.plans:
             tools.passes.timed("verify plan", verify_plan, each)
     return planned
@@ -171,7 +172,7 @@ def lower(declared: Declared, planned: ProgramPlan, tools: Tools) -> Lowered:
     timed = tools.passes.timed
     program = timed("lower", build_program, planned.main, tools.target, tools.config.check_nan, planned.prepare,
                     planned.packed, tools.timed)
-    if tools.config.verify:
+    if tools.verify:
         for function in (*program.kernels, *entries(program)):
             timed("verify loops", verify_loops, function)
     derived = DerivedState.of(declared.graph, planned)
@@ -197,7 +198,8 @@ class Compilation:
 
     def __init__(self, graph: Graph, target: Target | None = None, knobs: Config | None = None, timed: bool = False):
         self.graph, self.target, self.config = graph, target or host_target(), knobs or config()
-        self._tools = Tools(self.target, self.config, timed, Pipeline(self.config))
+        self._tools = Tools(self.target, self.config, timed, Pipeline(self.config),
+                            bool(self.config.verify or graph.dim_names))
 
     def stage(self, kind: type[S]) -> S:
         """The stage of this class."""

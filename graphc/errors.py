@@ -38,7 +38,15 @@ class GraphError(Exception):
 
 
 class Unsized(GraphError):
-    """What would have to be known of a symbolic size, and is not."""
+    """What would have to be known of a symbolic size, and is not. `condition`: the size that a rule wants to be at least
+    0, if it is that."""
+
+    def __init__(self, text: str, loc: Loc | None = None, condition: object = None):
+        super().__init__(text, loc)
+        self.condition = condition
+
+    def at(self, loc: Loc | None) -> GraphError:
+        return self if self.loc is not None or loc is None else Unsized(self.text, loc, self.condition)
 
 
 class InternalError(Exception):

@@ -7,15 +7,20 @@ from dataclasses import replace
 import numpy as np
 
 from graphc.build import Build
-from graphc.compiled import CompiledGraph
+from graphc.compiled import CompiledGraph, with_code
 from graphc.compiler import Compilation
+from graphc.config import config
 from graphc.dsl.context import user_loc
-from graphc.errors import Unsized
+from graphc.errors import InternalError, Unsized
+from graphc.ir.dims import evaluate
 from graphc.ir.graph import Graph
-from graphc.ir.open import Bounds, bounds_of, open_graph
+from graphc.ir.open import Bounds, open_graph, size_conditions
 from graphc.memory.usage import Memory
 from graphc.runtime.executable import Executable, Resident
 from graphc.runtime.lock import StateLock
+
+
+PROOFS = ("loop verifier", "plan verifier")     # stages that prove what holds for all sizes
 
 
 class SizedGraph:
@@ -29,15 +34,26 @@ class SizedGraph:
                  state: Sequence[np.ndarray] = (), lock: StateLock | None = None, quiet: bool = False):
         """`state`, `lock`, `quiet`: as of `Executable`."""
         self.graph = graph
-        self.bounds, opened = _opened(graph, bounds)
+        opened, self.bounds = open_graph(graph, bounds)
+        self._conditions = size_conditions(opened)
         self.compilation = Compilation(opened)
-        self.memory: Memory = self.compilation.build.memory
+        self.memory = self._made()
         self._threads, self._state, self._lock, self._quiet = threads, state, lock, quiet
         self._resident: Resident | None = None
 
+    def _made(self) -> Memory:
+        """Of the program, compiled now. Where something cannot be proved for all sizes, there is none."""
+        try:
+            return self.compilation.build.memory
+        except InternalError as error:
+            if error.stage not in PROOFS or config().verify > 1:
+                raise
+            raise Unsized(f"the {error.stage} does not find that it is right for all sizes: {error.text}") from error
+
     def serves(self, sizes: Mapping[str, int]) -> bool:
         """Whether the program is right for these sizes."""
-        return all(sizes[name] in bounds for name, bounds in self.bounds.items())
+        return (all(sizes[name] in bounds for name, bounds in self.bounds.items())
+                and all(evaluate(condition, sizes) >= 0 for condition in self._conditions))
 
     def at(self, **sizes: int) -> CompiledGraph:
         """The program as it is called with arrays of these sizes."""
@@ -48,19 +64,10 @@ class SizedGraph:
         executable = self.compilation.load(start) if self._resident is None else start(self.compilation.build)
         self._resident = executable.resident
         memory = replace(self.memory.at(**sizes), state=sum(a.nbytes for a in executable.state.arrays))
-        return CompiledGraph.made(self.graph, self.compilation, executable, memory, sizes)
+        return with_code(self.graph, self.compilation, executable, memory, sizes)
 
     def release(self) -> None:
         """Gives back the memory that calls have used."""
         if self._resident is not None:
             self._resident.frames.drop()
 
-
-def _opened(graph: Graph, given: Mapping[str, Bounds]) -> tuple[dict[str, Bounds], Graph]:
-    """The graph for sizes from 1 on; from 2 on where an operator says that one example is not enough."""
-    bounds = bounds_of(graph, given)
-    try:
-        return bounds, open_graph(graph, bounds)
-    except Unsized:
-        bounds = {name: replace(b, low=max(b.low, 2)) for name, b in bounds.items()}
-        return bounds, open_graph(graph, bounds)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
@@ -75,8 +75,8 @@ class SpecialisedGraph(Shown):
         self.graph, self._advice, self.static = graph, advice, not graph.dim_names
         self._make_sized, self._bounds, self._opened = make_sized, bounds, self.static or make_sized is None
         self._sized: SizedGraph | None = None
-        self._apart = Specialised(lambda **sizes: make(bind_graph(graph, sizes)))
-        self._together = Specialised(lambda **sizes: self._program().at(**sizes), KEPT_SIZES)
+        self._apart: Specialised[Runnable] = Specialised(lambda **sizes: make(bind_graph(graph, sizes)))
+        self._together: OrderedDict[Hashable, Runnable] = OrderedDict()      # by sizes, of the program for all
         self._by_shapes: dict[tuple[object, ...], Runnable] = {}
         self._last: Runnable | None = None
         self.why_not = ""           # each size needs a program of its own; empty where that is not so
@@ -86,27 +86,36 @@ class SpecialisedGraph(Shown):
         return f"<compiled {self.graph.heading}{sizes}>"
 
     def __call__(self, *args: np.ndarray, **named: Any) -> Any:
+        return self.serving(args, {k: v for k, v in named.items() if k != "out"})(*args, **named)
+
+    def serving(self, args: Sequence[np.ndarray], named: Mapping[str, np.ndarray] = MappingProxyType({})) -> Runnable:
+        """As `fitting`, of arrays in the order of the inputs, and others by name; fast for shapes that have come
+        before."""
         try:
             run = self._by_shapes.get(tuple(map(SHAPE, args)))
-        except AttributeError:
+        except AttributeError:                              # no arrays: the long way has words for it
             run = None
         if run is None:
-            run = self.fitting(self._by_name(args) | {k: v for k, v in named.items() if k != "out"})
-        return run(*args, **named)
+            return self.fitting(self._by_name(args) | named)
+        self._last = run
+        return run
 
     def at(self, **sizes: int) -> Runnable:
         """The native code for these sizes."""
         sized = self.sized
-        table = self._together if sized is not None and sized.serves(sizes) else self._apart
-        self._last = run = table.at(**sizes)
-        return run
+        if sized is not None and sized.serves(sizes):
+            self._last = recent(self._together, tuple(sizes.items()), partial(sized.at, **sizes), KEPT_SIZES)
+        else:
+            self._last = self._apart.at(**sizes)
+        return self._last
 
     def fitting(self, arrays: Mapping[str, np.ndarray]) -> Runnable:
         """The native code for the sizes of these arrays. GraphError where one is missing or of another type."""
         if self.static:
             return self.at()
-        run = self.at(**self._sizes(arrays))
-        if run in self._together.kept:
+        sizes = self._sizes(arrays)
+        run = self.at(**sizes)
+        if tuple(sizes.items()) in self._together:
             if len(self._by_shapes) >= KEPT_SIZES:
                 self._by_shapes.clear()
             self._by_shapes[tuple(np.shape(arrays[v.name]) for v in self.graph.inputs)] = run
@@ -131,7 +140,7 @@ class SpecialisedGraph(Shown):
     @property
     def kept(self) -> tuple[Runnable, ...]:
         """All that is kept."""
-        return (*self._together.kept, *self._apart.kept)
+        return (*self._together.values(), *self._apart.kept)
 
     def release(self) -> None:
         """Gives back the memory that calls have used."""
@@ -170,7 +179,7 @@ class SpecialisedGraph(Shown):
         """As of the compiled function for the sizes of these arrays."""
         return self.fitting(self._by_name(arrays)).profile(*arrays, runs=runs)
 
-    def _by_name(self, arrays: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    def _by_name(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip((v.name for v in self.graph.inputs), arrays))
 
     def _sizes(self, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:

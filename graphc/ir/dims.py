@@ -18,21 +18,24 @@ import numpy as np
 from graphc.errors import GraphError, InternalError, Unsized
 from graphc.ir.convert import integer, is_integer, shown
 
-SIGN = re.compile("([+-])")
 DIGITS = 19                         # of a number of 64 bits
 TERMS = 128                         # of a dimension: products of shapes multiply the numbers of terms
 Monomial = tuple[str, ...]          # sorted names, with repetition: B*B*T -> ("B", "B", "T")
 
 
 class Atom(str):
-    """A size that is not a polynomial of others, or is a named one; its text says what it is."""
+    """A size that is not a polynomial of others, or is a named one; its text says what it is. `parts`: the sizes that it
+    is made of. `is_open`: bounds are known of all its names."""
+
+    parts: tuple[Dim, ...] = ()
+    is_open: bool = True
 
     low: int
     high: int | None                # None: no bound is known
     typical: int
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        """Its value where the names have these sizes."""
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        """Its value where the names have these sizes; `values`: of atoms, each computed once."""
         raise NotImplementedError
 
 
@@ -58,7 +61,7 @@ class SizeName(Atom):
     def _facts(self) -> tuple[int, int | None, int]:
         return self.low, self.high, self.typical
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         return sizes[str(self)]
 
     def __reduce__(self) -> tuple[type[SizeName], tuple[str, int, int | None, int]]:
@@ -69,8 +72,12 @@ class Quotient(Atom):
     """`dividend // divisor`, rounded down."""
 
     def __new__(cls, dividend: Poly, divisor: int) -> Quotient:
-        made = super().__new__(cls, f"({dividend})//{divisor}")
-        made.dividend, made.divisor = dividend, divisor
+        text = f"({dividend})" if len(dividend.terms) > 1 or "*" in str(dividend) else str(dividend)
+        made = super().__new__(cls, f"({text}//{divisor})")
+        made.dividend, made.divisor, made.parts, made.is_open = dividend, divisor, (dividend,), dividend.is_open
+        if not made.is_open:
+            made.low, made.high, made.typical = 0, None, 0
+            return made
         high = upper(dividend)
         made.low, made.high = lower(dividend) // divisor, None if high is None else high // divisor
         made.typical = typical(dividend) // divisor
@@ -88,8 +95,8 @@ class Quotient(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return evaluate(self.dividend, sizes) // self.divisor
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return _evaluate(self.dividend, values, sizes) // self.divisor
 
     def __reduce__(self) -> tuple[type[Quotient], tuple[Poly, int]]:
         return Quotient, (self.dividend, self.divisor)
@@ -100,7 +107,7 @@ class Largest(Atom):
 
     def __new__(cls, items: tuple[Dim, ...]) -> Largest:
         made = super().__new__(cls, f"max({', '.join(map(str, items))})")
-        made.items = items
+        made.items = made.parts = items
         highs = [upper(i) for i in items]
         made.low = max(map(lower, items))
         made.high = None if None in highs else max(cast(list[int], highs))
@@ -118,8 +125,8 @@ class Largest(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return max(evaluate(i, sizes) for i in self.items)
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return max([_evaluate(i, values, sizes) for i in self.items])
 
     def __reduce__(self) -> tuple[type[Largest], tuple[tuple[Dim, ...]]]:
         return Largest, (self.items,)
@@ -131,7 +138,8 @@ class Named(Atom):
 
     def __new__(cls, name: str, size: Poly) -> Named:
         made = super().__new__(cls, name)
-        made.size, made.low, made.high, made.typical = size, lower(size), upper(size), typical(size)
+        made.size, made.parts = size, (size,)
+        made.low, made.high, made.typical = lower(size), upper(size), typical(size)
         return made
 
     size: Poly
@@ -145,8 +153,8 @@ class Named(Atom):
     def __hash__(self) -> int:
         return str.__hash__(self)
 
-    def evaluated(self, sizes: Mapping[str, int]) -> int:
-        return evaluate(self.size, sizes)
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return _evaluate(self.size, values, sizes)
 
     def __reduce__(self) -> tuple[type[Named], tuple[str, Poly]]:
         return Named, (str(self), self.size)
@@ -191,7 +199,7 @@ class Poly:
 
     def __floordiv__(self, other: Dim) -> Dim:
         quotient = exact_quotient(self, other)
-        if quotient is None and self.is_open and isinstance(other, int):
+        if quotient is None and isinstance(other, int):
             quotient = _rounded_quotient(self, other)
         if quotient is None:
             raise Unsized(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as an int")
@@ -238,7 +246,7 @@ class Poly:
     @cached_property
     def is_open(self) -> bool:
         """Whether bounds are known of all its names."""
-        return all(isinstance(name, Atom) for monomial, _ in self.terms for name in monomial)
+        return all(isinstance(name, Atom) and name.is_open for monomial, _ in self.terms for name in monomial)
 
     @property
     def is_maximum(self) -> bool:
@@ -247,8 +255,18 @@ class Poly:
         return not others and c == 1 and len(monomial) == 1 and isinstance(monomial[0], Largest)
 
     @property
-    def names(self) -> frozenset[str]:
+    def atoms(self) -> frozenset[str]:
+        """What the terms are products of."""
         return frozenset(name for monomial, _ in self.terms for name in monomial)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that the value depends on."""
+        found: set[str] = set()
+        for atom in self.atoms:
+            parts = atom.parts if isinstance(atom, Atom) else ()
+            found |= frozenset().union(*(d.names for d in parts if isinstance(d, Poly))) if parts else {atom}
+        return frozenset(found)
 
     def __str__(self) -> str:
         text = " + ".join(_term_text(m, c) for m, c in self.terms)
@@ -294,9 +312,27 @@ def typical(dim: Dim) -> int:
 
 def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
     """The value where the names have these sizes."""
+    return _evaluate(dim, {}, sizes)
+
+
+def evaluate_all(dims: Iterable[Dim], sizes: Mapping[str, int]) -> list[int]:
+    """The values of several; what they share is computed once."""
+    values: dict[Atom, int] = {}
+    return [_evaluate(dim, values, sizes) for dim in dims]
+
+
+def _evaluate(dim: Dim, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
     if isinstance(dim, int):
         return dim
-    return sum(c * prod(cast(Atom, name).evaluated(sizes) for name in m) for m, c in dim.terms)
+    total = 0
+    for monomial, product in dim.terms:
+        for name in cast(tuple[Atom, ...], monomial):
+            value = values.get(name)
+            if value is None:
+                value = values[name] = name.evaluated(values, sizes)
+            product *= value
+        total += product
+    return total
 
 
 def product_of(dims: Iterable[Dim]) -> Dim:
@@ -330,7 +366,7 @@ def largest(*items: Dim) -> Dim:
 
 def named(name: str, size: Dim) -> Dim:
     """The size under a name, unless it is a number or short."""
-    if isinstance(size, int) or len(size.terms) == 1 and not any(isinstance(n, Largest) for n in size.names):
+    if isinstance(size, int) or len(size.terms) == 1 and not any(isinstance(n, Largest) for n in size.atoms):
         return size
     return Poly((((Named(name, size),), 1),))
 
@@ -362,23 +398,13 @@ def is_nonnegative(dim: Dim) -> bool:
         return False
     if _bound(dim, below=True) >= 0 or _is_sum_of_shifted(dim):
         return True
-    return any(proof(dim, name) for name in sorted(dim.names, key=len, reverse=True)
+    return any(proof(dim, name) for name in sorted(dim.atoms, key=len, reverse=True)
                if (proof := PROOFS.get(type(name))) is not None)
 
 
 def size_names(dim: Dim) -> frozenset[SizeName]:
-    """The names that the value depends on, also inside quotients and maxima."""
-    if isinstance(dim, int):
-        return frozenset()
-    found: set[SizeName] = set()
-    for name in dim.names:
-        found |= {name} if isinstance(name, SizeName) else _names_in(name)
-    return frozenset(found)
-
-
-def _names_in(atom: str) -> frozenset[SizeName]:
-    parts = PARTS[type(atom)](atom)
-    return frozenset().union(*map(size_names, parts))
+    """The names that the value depends on."""
+    return cast(frozenset[SizeName], frozenset() if isinstance(dim, int) else dim.names)
 
 
 FORMULAS = 8                        # among which a maximum is shown
@@ -410,7 +436,19 @@ def _alternatives(dim: Dim) -> list[Dim]:
 def _greatest(items: Sequence[Dim]) -> list[Dim]:
     """Those that may be the greatest."""
     best = largest(*items)
-    return list(cast(Largest, next(iter(best.names))).items) if isinstance(best, Poly) and best.is_maximum else [best]
+    return list(cast(Largest, next(iter(best.atoms))).items) if isinstance(best, Poly) and best.is_maximum else [best]
+
+
+def allowed(dim: Dim) -> bool:
+    """Whether a shape rule that wants `dim` to be at least 0 lets it pass: plain names do, of which nothing is known
+    yet. Unsized, with `dim` as condition, where that depends on open sizes."""
+    if isinstance(dim, int) or not dim.is_open:
+        return not isinstance(dim, int) or dim >= 0
+    if is_nonnegative(dim):
+        return True
+    if is_nonnegative(dim * -1 - 1):
+        return False
+    raise Unsized(f"{dim} must not be below 0, which depends on the sizes", condition=dim)
 
 
 def sign_of(dim: Dim) -> int | None:
@@ -577,10 +615,6 @@ def _by_largest(dim: Poly, name: str) -> bool:
 
 PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest, Named: _by_named}
 
-PARTS: dict[type, Callable[[Any], Sequence[Dim]]] = {
-    Quotient: lambda atom: (atom.dividend,), Largest: lambda atom: atom.items, Named: lambda atom: (atom.size,)}
-
-
 def _at_least(a: Dim, b: Dim) -> bool:
     return is_nonnegative(a - b)
 
@@ -622,22 +656,70 @@ def as_dim(value: object) -> Dim:
     raise GraphError(f"a dimension is an int >= 0, a name or a polynomial over names, got {shown(value)}")
 
 
+WORDS = re.compile(r"\s*(//|[-+*()]|\w+)\s*")
+
+
 def parse_dim(text: str) -> Dim:
-    """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be
-    negative: attributes hold such."""
-    terms = []
-    for sign, term in _signed_terms(text):
-        names, coefficient = [], sign
-        for factor in term.split("*"):
-            factor = factor.strip()
-            if factor.isascii() and factor.isdigit() and len(factor) <= DIGITS:
-                coefficient *= int(factor)
-            elif factor.isidentifier():
-                names.append(factor)
-            else:
-                raise _no_dim(text)
-        terms.append((tuple(sorted(names)), coefficient))
-    return _poly(terms)
+    """Reads what `str(dim)` writes: sums and differences of products of names, ints and rounded quotients such as
+    (H//2). The number alone may be negative: attributes hold such."""
+    words = WORDS.findall(text)
+    if "".join(words) != "".join(text.split()):
+        raise _no_dim(text)
+    reader = _DimReader(text, [*words, ""])
+    dim = reader.sum()
+    if reader.words[reader.at]:
+        raise _no_dim(text)
+    return dim
+
+
+class _DimReader:
+    """Walks along the words of a dimension."""
+
+    def __init__(self, text: str, words: Sequence[str]) -> None:
+        self.text, self.words, self.at = text, words, 0
+
+    def accept(self, *words: str) -> str:
+        word = self.words[self.at]
+        self.at += word in words
+        return word if word in words else ""
+
+    def sum(self) -> Dim:
+        sign = self.accept("+", "-") or "+"
+        total: Dim = 0
+        while sign:
+            total = total + self.product() * (-1 if sign == "-" else 1)
+            sign = self.accept("+", "-")
+        return total
+
+    def product(self) -> Dim:
+        result = self.factor()
+        while self.accept("*"):
+            result = result * self.factor()
+        return result
+
+    def factor(self) -> Dim:
+        word = self.words[self.at]
+        self.at += 1
+        if word == "(":
+            return self.bracket()
+        if word.isascii() and word.isdigit() and len(word) <= DIGITS:
+            return int(word)
+        if not word.isidentifier():
+            raise _no_dim(self.text)
+        return Poly((((word,), 1),))
+
+    def bracket(self) -> Dim:
+        """A sum in brackets, or a quotient."""
+        inner = self.sum()
+        if self.accept("//"):
+            divisor = self.words[self.at]
+            if not (divisor.isascii() and divisor.isdigit() and 0 < len(divisor) <= DIGITS and int(divisor)):
+                raise _no_dim(self.text)
+            self.at += 1
+            inner = inner // int(divisor)
+        if not self.accept(")"):
+            raise _no_dim(self.text)
+        return inner
 
 
 def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
@@ -648,9 +730,15 @@ def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     for monomial, coefficient in dim.terms:
         product: Dim = coefficient
         for name in monomial:
-            product = product * (values[name] if name in values else Poly((((name,), 1),)))
+            product = product * _bound_atom(name, values)
         total = total + product
     return total
+
+
+def _bound_atom(name: str, values: Mapping[str, Dim]) -> Dim:
+    if isinstance(name, Quotient) and name.dividend.names & values.keys():
+        return bind(name.dividend, values) // name.divisor
+    return values[name] if name in values else Poly((((name,), 1),))
 
 
 def _terms(dim: Dim) -> list[tuple[Monomial, int]]:
@@ -677,16 +765,6 @@ def _term_text(monomial: Monomial, coefficient: int) -> str:
     if coefficient != 1 or not factors:
         factors.insert(0, str(coefficient))
     return "*".join(factors)
-
-
-def _signed_terms(text: str) -> list[tuple[int, str]]:
-    """The terms of a sum, each with its sign: one between two terms, at most one before the first."""
-    pieces = SIGN.split(text)                       # term, sign, term, sign, …, term
-    if len(pieces) > 1 and not pieces[0].strip():
-        pieces = pieces[1:]
-    else:
-        pieces = ["+", *pieces]
-    return [(-1 if sign == "-" else 1, term) for sign, term in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
 def _no_dim(text: str) -> GraphError:

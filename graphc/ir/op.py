@@ -167,6 +167,11 @@ class Op:
         """
         raise GraphError(f"{self.name} has no gradient; wrap its argument in stop_gradient if none should flow")
 
+    def size_conditions(self, *ins: TensorType) -> tuple[Dim, ...]:
+        """What must be at least 0, beyond what the shape rule says of sizes that are not numbers: looked at when a call
+        brings them."""
+        return ()
+
     def cost(self, *ins: TensorType) -> Cost:
         outs = as_tuple(self.infer(*ins))
         return Cost(sum(t.size for t in outs), sum(t.nbytes for t in ins + outs))

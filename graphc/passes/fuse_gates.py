@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
+from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.contract import Matmul
@@ -92,7 +93,8 @@ class FuseGates(Pass):
     def _is_slower(self, gates: Gates) -> bool:
         """Whether whole gates do not suit the rows of the product: what is saved is little beside it."""
         v = gates.product.outputs[0].type
-        rows, columns, steps = v.size // v.shape[-1], v.shape[-1], gates.product.inputs[0].type.shape[-1]
+        rows, columns, steps = map(typical, (v.size // v.shape[-1], v.shape[-1],
+                                             gates.product.inputs[0].type.shape[-1]))
         return gates_cost(rows, columns, steps, len(gates.slices), self.target, v.dtype.itemsize) > LOSS
 
 

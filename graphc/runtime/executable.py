@@ -11,7 +11,7 @@ from graphc.codegen.abi import MAIN, PREPARE, RETURN_CANCELLED, RETURN_OK, read_
 from graphc.codegen.llvm.host import lacking
 from graphc.codegen.llvm.jit import load_object
 from graphc.errors import GraphError, InternalError, Loc
-from graphc.ir.dims import Dim, Dims, evaluate, static_dim
+from graphc.ir.dims import Dim, Dims, evaluate_all, static_dim
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
 from graphc.runtime.entry_layout import BUSY, NO_FRAME, CallRecord, DerivedVersion
@@ -61,9 +61,9 @@ class Program:
 
     def at(self, sizes: Mapping[str, int]) -> Program:
         """The program where the named dimensions have these sizes."""
-        return replace(self, signature=self.signature.at(sizes), arena_bytes=evaluate(self.arena_bytes, sizes),
-                       scratch_bytes=evaluate(self.scratch_bytes, sizes),
-                       sizes=tuple([evaluate(s, sizes) for s in self.sizes]))
+        arena, scratch, *needed = evaluate_all((self.arena_bytes, self.scratch_bytes, *self.sizes), sizes)
+        return replace(self, signature=self.signature.at(sizes), arena_bytes=arena, scratch_bytes=scratch,
+                       sizes=tuple(needed))
 
 
 class Resident:

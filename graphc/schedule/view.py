@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.ir.dims import Dim, Dims, Poly, exact_quotient
+from graphc.errors import Unsized
+from graphc.ir.dims import Dim, Dims, Poly, exact_quotient, sign_of
 from graphc.ir.types import DType
 
 
@@ -35,16 +36,21 @@ def contiguous_strides(shape: Dims, order: tuple[int, ...] | None = None) -> Dim
 
 
 def span(shape: Dims, strides: Dims) -> tuple[Dim, Dim]:
-    """Least and greatest element offset that an array reaches; (0, -1) when it is empty."""
+    """Least and greatest element offset that an array reaches; (0, -1) when it is empty. Sizes that are not numbers
+    are at least 1; Unsized where that, or the sign of a stride, is not known."""
     if 0 in shape:
         return 0, -1
     low: Dim = 0
     high: Dim = 0
-    for n, s in zip(shape, strides):
-        if s < 0:
-            low = low + (n - 1) * s
+    for n, stride in zip(shape, strides):
+        step = (n - 1) * stride
+        sign = step if isinstance(step, int) else sign_of(step)
+        if sign is None:
+            raise Unsized(f"what an array of shape {shape} and strides {strides} spans is not known for all sizes")
+        if sign > 0:
+            high += step
         else:
-            high = high + (n - 1) * s
+            low += step
     return low, high
 
 

@@ -95,8 +95,8 @@ def _calling(function: LoopFunction, n_inputs: int, ints: Sequence[int] = ()) ->
 class ForSizes:
     """A function compiled once for all sizes; `run` brings them."""
 
-    def __init__(self, function: LoopFunction, n_inputs: int, target: Target = AVX2):
-        main = _calling(function, n_inputs)
+    def __init__(self, function: LoopFunction, n_inputs: int, target: Target = AVX2, ints: Sequence[int] = ()):
+        main = _calling(function, n_inputs, ints)
         text, self.sizes = emit_for_sizes([function], main, target)
         self.scratch = scratch_bytes([function], main)
         self.compiled = Compiled(text, 0, target)

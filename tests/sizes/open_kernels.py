@@ -5,15 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-try:
-    from codegen.loop_run import ForSizes
-except ImportError:
-    ForSizes = None
+
+from codegen.loop_run import ForSizes
 
 from graphc.codegen.lower import lower
 from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.builder import Builder, bind_graph
-from graphc.ir.dims import Dim, evaluate, size_name
+from graphc.ir.dims import Dim, bind, evaluate, size_name
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import TensorType, bool_
@@ -71,7 +69,7 @@ class Case:
 
     def _array(self, rng: np.random.Generator, k: int, t: TensorType, sizes: Mapping[str, int]) -> np.ndarray:
         if k in self.positions:
-            return rng.integers(0, evaluate(self.positions[k], sizes), t.shape).astype(t.dtype.np)
+            return rng.integers(0, bind(self.positions[k], sizes), t.shape).astype(t.dtype.np)
         if t.dtype.is_float:
             return rng.standard_normal(t.shape).astype(t.dtype.np)
         return rng.integers(0, 2, t.shape).astype(bool) if t.dtype is bool_ else rng.integers(-9, 9, t.shape).astype(
@@ -84,19 +82,19 @@ class OpenKernel:
     def __init__(self, case: Case, target: Target = AVX2):
         self.case, graph = case, case.open()
         node = _one_node(graph)
+        self.read = [k for k, v in enumerate(graph.inputs) if v.name in {x.name for x in node.inputs}]
         self.ins = tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape, case.orders.get(k)))
-                         for k, v in enumerate(node.inputs))
+                         for k, v in zip(self.read, node.inputs))
         self.outs = tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in node.outputs)
         self.schedule = schedule_node(node, self.ins, self.outs, target)
         self.function = lower(KernelRequest(node, self.ins, self.outs, self.schedule, target))
-        self.native = ForSizes(self.function, len(self.ins), target)
+        self.native = ForSizes(self.function, len(self.ins), target, [0] * len(self.function.params))
 
     def run(self, sizes: Mapping[str, int], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The results; memory around them is looked after."""
-        laid = [_laid(a, self.case.orders.get(k)) for k, a in enumerate(arrays)]
-        outs = [Guarded(t.bind(sizes)) for t in (TensorType(v.dtype, v.shape) for v in self.outs)]
-        shared = [Guarded(TensorType(v.dtype, tuple(evaluate(n, sizes) for n in v.shape)))
-                  for v in self.function.views[len(laid) + len(outs):]]
+        laid = [_laid(arrays[k], self.case.orders.get(k)) for k in self.read]
+        outs, shared = ([Guarded(TensorType(v.dtype, tuple(evaluate(n, sizes) for n in v.shape))) for v in views]
+                        for views in (self.outs, self.function.views[len(laid) + len(self.outs):]))
         assert self.native.run(dict(sizes), laid, *[g.array for g in outs + shared]) == 0
         assert self.native.compiled.failure is None
         for g in outs + shared:

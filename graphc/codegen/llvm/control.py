@@ -12,7 +12,7 @@ from graphc.codegen.llvm.types import function_symbol, type_of
 from graphc.codegen.loops.index import Ix, Sym, at_least
 from graphc.codegen.loops.loop_ir import (
     Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp,
-    Store, While)
+    Store, Val, While)
 from graphc.errors import InternalError
 
 
@@ -228,9 +228,31 @@ def parallel(b: BodyEmitter, s: Parallel) -> None:
     for ty, text, offset in tile.captured:
         at = b.emit(f"getelementptr i8, ptr {frame}, i64 {offset}")
         b.line(f"store {ty} {text}, ptr {at}, align 8")
+    tiles = b.value(count)
+    after = _alone(b, s.alone, name, frame, tiles) if s.alone is not None else ""
     run = b.emit(f"load ptr, ptr {b.field('parallel')}, align 8")
-    b.line(f"call void {run}(ptr %ctx, ptr {name}, ptr {frame}, i64 {b.value(count)})")
+    b.line(f"call void {run}(ptr %ctx, ptr {name}, ptr {frame}, i64 {tiles})")
     look_after(b, s)
+    if after:
+        b.line(f"br label %{after}")
+        b.begin(after)
+
+
+def _alone(b: BodyEmitter, condition: Val, name: str, frame: str, tiles: str) -> str:
+    """Runs the tiles on the caller where the condition holds, and goes on where it does not; the label behind both."""
+    head, tile, others, after = [b.label() for _ in range(4)]
+    scratch = b.emit(f"load ptr, ptr {b.field('scratch')}, align 8")
+    before, index, following = b.block, b.name(), b.name()
+    b.line(f"br i1 {b.val(condition)}, label %{head}, label %{others}")
+    b.begin(head)
+    b.line(f"{index} = phi i64 [ 0, %{before} ], [ {following}, %{tile} ]")
+    b.line(f"br i1 {b.emit(f'icmp slt i64 {index}, {tiles}')}, label %{tile}, label %{after}")
+    b.begin(tile)
+    b.line(f"call void {name}(ptr %ctx, ptr {frame}, i64 {index}, ptr {scratch})")
+    b.line(f"{following} = add nsw i64 {index}, 1")
+    b.line(f"br label %{head}")
+    b.begin(others)
+    return after
 
 
 def _outlined(b: BodyEmitter, s: Parallel) -> tuple[str, BodyEmitter]:

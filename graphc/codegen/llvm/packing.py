@@ -14,7 +14,9 @@ from functools import cache as once
 from types import NoneType, UnionType
 from typing import Any, TypeVar
 
-from graphc.errors import InternalError
+from graphc.errors import GraphError, InternalError
+from graphc.ir.dim_rows import dim_of, rows_of
+from graphc.ir.dims import Poly
 from graphc.ir.types import BY_NAME, DType
 from graphc.schedule.target import ALIGNMENT
 
@@ -39,7 +41,7 @@ def unpack(kind: type[T], data: memoryview) -> T:
         size = 8 + int.from_bytes(data[:8], "little")
         tree, lengths = json.loads(bytes(data[8:size]))
         return _read(kind, tree, _blocks(data, size, lengths))
-    except (TypeError, RecursionError, InternalError) as error:
+    except (TypeError, LookupError, RecursionError, GraphError, InternalError) as error:
         raise ValueError(f"no {kind.__name__}: {error}") from None
 
 
@@ -61,6 +63,8 @@ def _write(kind: Any, value: Any, blocks: list[Block]) -> object:
         return _write(next((part for part in parts if part is type(value)), NoneType), value, blocks)
     if form in (tuple, frozenset) and type(value) is form:
         return [_write(parts[0], v, blocks) for v in (value if form is tuple else sorted(value))]
+    if form is Poly and type(value) is Poly:
+        return rows_of(value)
     if form is object and type(value) is kind:
         return [_write(part, getattr(value, name), blocks) for name, part in parts]
     if form is DType and value in BY_NAME.values():
@@ -81,6 +85,8 @@ def _read(kind: Any, tree: Any, blocks: Sequence[memoryview]) -> Any:
                           NoneType), tree, blocks)
     if form in (tuple, frozenset) and type(tree) is list:
         return form([_read(parts[0], t, blocks) for t in tree])
+    if form is Poly and type(tree) is list:
+        return dim_of(tree)
     if form is object and type(tree) is list and len(tree) == len(parts):
         return kind(*[_read(part, t, blocks) for t, (_, part) in zip(tree, parts)])
     if form is DType and type(tree) is str and tree in BY_NAME:
@@ -97,7 +103,7 @@ def _form(kind: Any) -> tuple[Any, tuple[Any, ...]]:
     """How values declared as `kind` are written, and what they are made of: `object` are dataclasses, with their
     fields."""
     origin = typing.get_origin(kind) or kind
-    if origin is DType or not is_dataclass(origin):
+    if origin in (DType, Poly) or not is_dataclass(origin):
         return origin, typing.get_args(kind)
     hints = typing.get_type_hints(kind)
     return object, tuple((field.name, hints[field.name]) for field in fields(kind))

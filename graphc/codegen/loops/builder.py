@@ -210,14 +210,15 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         self._close(statement)
 
     @contextmanager
-    def parallel(self, count: Ix | Dim, label: str = "tiles", serial: bool = False) -> Iterator[Ix]:
+    def parallel(self, count: Ix | Dim, label: str = "tiles", serial: bool | Val = False) -> Iterator[Ix]:
         """`count` tiles in any order on any threads; they must write disjoint memory. serial: in order, on the
-        caller."""
+        caller; a scalar bool decides it where the count is known at run time only."""
         count = as_ix(count)
         if self._parallel is not None:
             raise InternalError(f"parallel {label!r} inside parallel {self._parallel.label!r}", "loops")
         symbol = self.symbol("t", [Ix()], [count - 1], [count])
-        statement = Parallel(symbol, count, label, serial or count == 1)
+        alone = serial if isinstance(serial, Val) else None
+        statement = Parallel(symbol, count, label, serial is True or count == 1, alone)
         self._parallel = statement
         try:
             with self._nested(statement, statement.body):

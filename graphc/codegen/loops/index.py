@@ -19,14 +19,18 @@ class Sym:
 
     `uppers` and `lowers` hold (Ix, den): the symbol is <= (>=) Ix / den, exactly and at every moment; den >= 1. They
     mention older symbols only. The symbol is a multiple of `multiple`. `parents` are the symbols that its value
-    depends on.
+    depends on. `sized`: its bounds depend on sizes that are not numbers; then `choices` are the indices of which it is
+    the least (`is_least`) or the greatest.
     """
-    __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents")
+    __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents", "sized", "choices", "is_least")
 
     def __init__(self, name: str, number: int, lowers: Iterable[Bound] = (), uppers: Iterable[Bound] = (),
                  multiple: int = 1, parents: Iterable[Sym] = ()) -> None:
         self.name, self.id, self.multiple = name, number, multiple
         self.lowers, self.uppers, self.parents = tuple(lowers), tuple(uppers), tuple(parents)
+        self.sized = any(ix.is_sized for ix, _ in (*self.lowers, *self.uppers)) or any(s.sized for s in self.parents)
+        self.choices: tuple[Ix, ...] = ()
+        self.is_least = False
 
     def __repr__(self) -> str:
         return self.name
@@ -43,29 +47,35 @@ class Ix:
     def is_const(self) -> bool:
         return not self.terms
 
+    @property
+    def is_sized(self) -> bool:
+        """Whether sizes that are not numbers have to do with it."""
+        return isinstance(self.const, Poly) or any(isinstance(c, Poly) or s.sized for s, c in self.terms)
+
     def __add__(self, other: Ix | Dim) -> Ix:
-        if isinstance(other, int):
-            return Ix(self.const + other, self.terms) if other else self
-        if isinstance(other, Poly):
-            return Ix(self.const + other, self.terms)
-        if not self.terms:
-            return Ix(self.const + other.const, other.terms)
+        if not isinstance(other, Ix):
+            return Ix(self.const + as_size(other), self.terms) if other != 0 else self
         if not other.terms:
             return Ix(self.const + other.const, self.terms)
+        if not self.terms:
+            return Ix(self.const + other.const, other.terms)
         return Ix(self.const + other.const, _merge(self.terms, other.terms))
 
     __radd__ = __add__
 
     def __mul__(self, factor: Ix | Dim) -> Ix:
-        if isinstance(factor, Ix):
+        if not isinstance(factor, int):
             return _product(self, factor)
         if factor == 1:
             return self
         if factor == 0:
             return Ix()
-        return Ix(self.const * factor, tuple([(s, c * factor) for s, c in self.terms]))
+        return self._times(factor)
 
     __rmul__ = __mul__
+
+    def _times(self, factor: Dim) -> Ix:
+        return Ix(self.const * factor, tuple([(s, c * factor) for s, c in self.terms]))
 
     def __neg__(self) -> Ix:
         return self * -1
@@ -110,6 +120,13 @@ def as_ix(value: Ix | Dim) -> Ix:
         return Ix(value.__index__())
     except AttributeError:
         raise InternalError(f"an index must be an int or an Ix, got {value!r}", "loops") from None
+
+
+def as_size(value: object) -> Dim:
+    """`value` as a number or a size; InternalError for anything else."""
+    if isinstance(value, (int, Poly)):
+        return value
+    raise InternalError(f"an index must be an int or an Ix, got {value!r}", "loops")
 
 
 def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
@@ -162,8 +179,20 @@ def _is_at_most(excess: Ix, facts: IndexFacts, failed: set[Ix]) -> bool:
         return False
     if any(_is_at_most(simpler, facts, failed) for simpler in not_less(excess, facts)):
         return True
+    choices = _choices(excess)
+    if choices and all(_is_at_most(each, facts, failed) for each in choices):
+        return True
     failed.add(excess)
     return False
+
+
+def _choices(ix: Ix) -> list[Ix]:
+    """The expressions of which `ix` is the greatest, where its newest symbol is such a minimum or maximum."""
+    symbol, coefficient = ix.terms[-1]
+    if not symbol.choices or sign_of(coefficient) != (-1 if symbol.is_least else 1):
+        return []
+    rest = Ix(ix.const, ix.terms[:-1])
+    return [rest + item * coefficient for item in symbol.choices]
 
 
 def at_least(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
@@ -213,15 +242,19 @@ def not_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Ix]:
     """Expressions without the newest symbol of `ix` that are never less than it."""
     symbol, coefficient = ix.terms[-1]
     rest = Ix(ix.const, ix.terms[:-1])
-    sign = sign_of(coefficient)
+    sign = coefficient if isinstance(coefficient, int) else sign_of(coefficient)
     if sign is None:
         return []
     if sign > 0:
         bounds = (*symbol.uppers, *facts.uppers.get(symbol, ()))
     else:
         bounds = (*symbol.lowers, *facts.lowers.get(symbol, ()))
-    times = [(bound, coefficient if den == 1 else exact_quotient(coefficient, den)) for bound, den in bounds]
-    return [rest + bound * factor for bound, factor in times if factor is not None]
+    found = []
+    for bound, den in bounds:
+        factor = coefficient if den == 1 else exact_quotient(coefficient, den)
+        if factor is not None:
+            found.append(rest + bound * factor if bound.terms else Ix(rest.const + bound.const * factor, rest.terms))
+    return found
 
 
 def depends_on(ix: Ix, symbol: Sym) -> bool:
@@ -244,7 +277,9 @@ def _by_age(term: Term) -> int:
     return term[0].id
 
 
-def _product(a: Ix, b: Ix) -> Ix:
+def _product(a: Ix, b: Ix | Poly) -> Ix:
+    if isinstance(b, Poly):
+        return a._times(b)
     if not b.terms:
         return a * b.const
     if not a.terms:

@@ -23,15 +23,16 @@ class Indices:
         items = _without_constants(values, at_most)
         if len(items) == 1:
             return items[0]
-        return self._define("min", items,
-                            self.symbol("min", [Ix(min(map(lower, items)))], items, items, _common(items)))
+        symbol = self.symbol("min", [Ix(min(map(lower, items)))], items, items, _common(items))
+        return self._define("min", items, _chosen(symbol, items, is_least=True))
 
     def max_(self, *values: Ix | Dim) -> Ix:
         """The greatest of the indices."""
         items = _without_constants(values, at_least)
         if len(items) == 1:
             return items[0]
-        return self._define("max", items, self.symbol("max", items, _above_all(items), items, _common(items)))
+        symbol = self.symbol("max", items, _above_all(items), items, _common(items))
+        return self._define("max", items, _chosen(symbol, items, is_least=False))
 
     def divmod(self, ix: Ix | Dim, divisor: Dim) -> tuple[Ix, Ix]:
         """Quotient (rounded down) and remainder in [0, divisor); divisor > 0."""
@@ -90,9 +91,11 @@ class Indices:
 
     def _quotient(self, ix: Ix, divisor: Dim) -> Ix:
         symbol = self.symbol("q", [], [], [ix])
-        below = ix - (divisor - 1)
+        symbol.sized = symbol.sized or ix.is_sized or isinstance(divisor, Poly)
+        below, least = ix - (divisor - 1), lower(ix)
+        least = 0 if least < 0 and at_least(ix, 0) else least
         symbol.uppers = ((ix, divisor), *[(Ix(q), 1) for q in _quotients_above(ix, divisor)])
-        symbol.lowers = ((below, divisor), *[(Ix(q), 1) for q in _quotients_below(lower(ix), divisor)])
+        symbol.lowers = ((below, divisor), *[(Ix(q), 1) for q in _quotients_below(least, divisor)])
         return self._define("quotient", [ix, Ix(divisor)], symbol)
 
 
@@ -130,6 +133,13 @@ def _divided(ix: Ix, divisor: Dim) -> Ix | None:
     if const is None or any(c is None for _, c in parts):
         return None
     return Ix(const, tuple([(symbol, c) for symbol, c in parts if c is not None]))
+
+
+def _chosen(symbol: Sym, items: Sequence[Ix], is_least: bool) -> Sym:
+    """The symbol, which knows its items where bounds by numbers do not say enough."""
+    if symbol.sized:
+        symbol.choices, symbol.is_least = tuple(items), is_least
+    return symbol
 
 
 def _common(items: Sequence[Ix]) -> int:

@@ -207,11 +207,11 @@ class For:
 
 
 class Parallel:
-    """`count` tiles, in any order, on any threads (`serial`: in order, on this one)."""
-    __slots__ = ("symbol", "count", "label", "serial", "body")
+    """`count` tiles, in any order, on any threads (`serial`: in order, on this one; so too where `alone` holds)."""
+    __slots__ = ("symbol", "count", "label", "serial", "alone", "body")
 
-    def __init__(self, symbol: Sym, count: Ix, label: str, serial: bool) -> None:
-        self.symbol, self.count, self.label, self.serial = symbol, count, label, serial
+    def __init__(self, symbol: Sym, count: Ix, label: str, serial: bool, alone: Val | None = None) -> None:
+        self.symbol, self.count, self.label, self.serial, self.alone = symbol, count, label, serial, alone
         self.body: Body = []
 
 

@@ -144,7 +144,8 @@ def _after(s: For | While, indent: str) -> Iterator[str]:
 
 
 def _parallel(s: Parallel, indent: str) -> Iterator[str]:
-    yield f"{indent}{'serial' if s.serial else 'parallel'} {s.symbol} < {s.count} \"{s.label}\":"
+    alone = "" if s.alone is None else f", serial if {s.alone}"
+    yield f"{indent}{'serial' if s.serial else 'parallel'} {s.symbol} < {s.count} \"{s.label}\"{alone}:"
     yield from _body(s.body, indent + INDENT)
 
 

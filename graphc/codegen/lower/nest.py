@@ -117,8 +117,8 @@ class NestLowering:
         blocks = ceil_div(extent, columns) if columns else 1
         count = (1 if tile == rows else ceil_div(rows, tile)) * blocks * chunks
         with f.parallel(count, label, serial=serial) as t:
-            t, chunk = f.divmod(t, chunks) if chunks != 1 else (t, Ix())
-            t, block = f.divmod(t, blocks) if blocks != 1 else (t, Ix())
+            t, chunk = _divided(f, t, count, chunks)
+            t, block = _divided(f, t, count, blocks)
             first = block * columns
             yield ((t * tile, f.min_(t * tile + tile, rows)), (first, first + columns if columns else extent), chunk)
 
@@ -207,21 +207,22 @@ class NestLowering:
         """The same for an extent that comes with the call. In a long sum the rest belongs to the last block, so that a
         row gives the same bits where zeros follow its end."""
         f, d, lanes = self.f, self.s.vector, self.s.lanes
-        lo, hi = bounds[0], f.min_(bounds[1], self.nest.extents[d])
-        whole = Trips(f"i{d}", lo, hi, lanes, self.nest.extents[d] // lanes)
+        (lo, hi), extent = bounds, self.nest.extents[d]
+        whole = Trips(f"i{d}", lo, hi, lanes, extent // lanes)
 
         def part(first: Ix | Dim, end: Ix | Dim, c: Accumulator) -> Accumulator:
             return self._whole_and_rest(first, end, c, lambda i, mask, c: work(point.at(d, i, lanes, mask), c))
         if not self.summing or whole.are_few:
             return part(lo, hi, carried)
-        with f.loop(lo, hi, step=BLOCK * lanes, carry=carried, name="block") as B:
-            sums = part(B.index, f.min_(B.index + BLOCK * lanes, hi), self._starts())
+        with f.loop(lo, f.min_(hi, extent), step=BLOCK * lanes, carry=carried, name="block") as B:
+            end = B.index + BLOCK * lanes
+            sums = part(B.index, end if hi == extent else f.min_(end, hi), self._starts())
             B.next(*merged(f, self.summing, B.carried, sums))
         return B.results
 
     def _whole_and_rest(self, lo: Ix | Dim, hi: Ix | Dim, carried: Accumulator, trip) -> Accumulator:
         """`trip(index, mask, carried)` for whole vectors from lo on, then for what is left of the extent, if something
-        is and lies below hi."""
+        is and lies below hi, which is whole vectors away from lo, or the extent."""
         f, d, lanes = self.f, self.s.vector, self.s.lanes
         extent = self.nest.extents[d]
         main = extent // lanes * lanes
@@ -230,7 +231,8 @@ class NestLowering:
         if main == extent:
             return L.results
         with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=L.results, name="rest") as R:
-            R.next(*trip(Ix(main), f.tail_mask(extent - main, lanes), R.carried))
+            first = R.index if isinstance(lo, Ix) else Ix(main)
+            R.next(*trip(first, f.tail_mask(extent - main, lanes), R.carried))
         return R.results
 
     # ---- a row
@@ -354,3 +356,10 @@ class NestLowering:
         for node, acc in zip(self.reductions, regroup(L.results, self.reductions)):
             body.set_row_value(node.outputs[0], reducer(node).finish(f, acc))
         self._row_outputs(point)
+
+
+def _divided(f: LoopFunction, tile: Ix, count: Dim, parts: Dim) -> tuple[Ix, Ix]:
+    """The number of a tile among `count`, without and with only the part that counts the innermost `parts`."""
+    if parts == 1 or isinstance(parts, Poly) and parts == count:
+        return (tile, Ix()) if parts == 1 else (Ix(), tile)
+    return f.divmod(tile, parts)

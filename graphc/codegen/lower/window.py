@@ -11,6 +11,7 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import Lanes, function, nested, over_lanes, permuted, rows
+from graphc.ir.dims import Dim, is_nonnegative
 from graphc.ir.image import channels_last
 from graphc.ir.ops import window
 from graphc.ir.types import DType, i32
@@ -25,7 +26,7 @@ Visit = Callable[[Ix, Ix, Val, tuple[Val, ...]], Sequence[Val]]
 class PoolWindow:
     """The positions of one pooling window inside the image. `whole`: it is known that all of them are."""
 
-    def __init__(self, f: LoopFunction, op: window.Pooling, size: Sequence[int], out: Sequence[Ix],
+    def __init__(self, f: LoopFunction, op: window.Pooling, size: Sequence[Dim], out: Sequence[Ix],
                  whole: bool = False):
         self.f, self.op, self.whole = f, op, whole
         self.starts = [o * stride - low for o, stride, (low, _) in zip(out, op.stride, op.padding)]
@@ -35,7 +36,7 @@ class PoolWindow:
         """Whether some position is in the padding, wherever the window is."""
         reach = [(k - 1) * step for k, step in zip(self.op.kernel, self.op.steps)]
         known = [start.const if start.is_const else None for start in self.starts]
-        return any(r >= size or at is not None and not 0 <= at <= size - 1 - r
+        return any(is_nonnegative(r - size) or at is not None and (at < 0 or is_nonnegative(at + r - size))
                    for r, size, at in zip(reach, self.size, known))
 
     def is_whole(self) -> Val:
@@ -81,12 +82,12 @@ class PoolWindow:
         behind = f.divmod(start * -1 + (self.size[axis] - 1), step)[0] + 1
         return f.max_(first, 0), f.min_(behind, self.op.kernel[axis])
 
-    def _inside(self, at: Ix, size: int) -> Ix:
+    def _inside(self, at: Ix, size: Dim) -> Ix:
         """The index, inside by the loop's bounds, in a form that the verifier believes."""
         return self.f.max_(self.f.min_(at, size - 1), 0)
 
 
-def _for_window(f: LoopFunction, op: window.Pooling, size: Sequence[int], out: Sequence[Ix],
+def _for_window(f: LoopFunction, op: window.Pooling, size: Sequence[Dim], out: Sequence[Ix],
                 do: Callable[[PoolWindow], None]) -> None:
     """`do` for the window of one output: in a form for windows inside the image, where there are such, and in one for
     others.

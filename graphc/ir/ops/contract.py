@@ -13,7 +13,7 @@ from graphc.ir import contraction
 from graphc.ir.contraction import Contraction, axis
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
-from graphc.ir.types import Dim, Dims, TensorType, broadcast_shapes, shape_text, static_shape
+from graphc.ir.types import Dim, Dims, TensorType, broadcast_shapes, shape_text
 
 
 Labels = tuple[str, ...]
@@ -70,7 +70,7 @@ class Matmul(LabelledProduct):
 
     def contraction(self, x: TensorType, y: TensorType) -> Contraction:
         """Leading axes that only one operand has count as rows or columns, not as batch."""
-        c = contraction.matmul(*map(static_shape, _as_matrices(x.shape, y.shape)))
+        c = contraction.matmul(*_as_matrices(x.shape, y.shape))
         a = c.a if x.rank > 1 else c.a[1:]
         b = c.b if y.rank > 1 else c.b[:-1]
         out = c.out[:-2] + c.out[-2:-1] * (x.rank > 1) + c.out[-1:] * (y.rank > 1)
@@ -154,7 +154,7 @@ class Einsum(LabelledProduct):
         def dims(wanted: Callable[[str], bool]) -> tuple[int, ...]:
             return tuple(number[label] for label in sizes if wanted(label))
         return _without_false_batch(Contraction(
-            static_shape(tuple(sizes.values())), dims(lambda i: i in out and i in a and i in b),
+            tuple(sizes.values()), dims(lambda i: i in out and i in a and i in b),
             dims(lambda i: i in out and i not in b),
             dims(lambda i: i in out and i not in a), dims(lambda i: i not in out),
             maps(a, x.shape), maps(b, y.shape), tuple(axis(number[label]) for label in out)))

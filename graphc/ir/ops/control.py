@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.ir.dims import allowed
 from graphc.ir.graph import Graph, Value
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Arrays, Cost, Op, require
@@ -142,7 +143,7 @@ def output_types(graph: Graph) -> tuple[TensorType, ...]:
 
 def _check_counts(what: str, **counts: Dim) -> None:
     for name, n in counts.items():
-        require(not isinstance(n, int) or n >= 0, f"{what}: {name} must not be negative, got {n}")
+        require(allowed(n), f"{what}: {name} must not be negative, got {n}")
 
 
 def _check_inputs(what: str, body: Graph, given: tuple[TensorType, ...]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction
+from graphc.ir.dims import allowed
 from graphc.ir.graph import Node, Value
 from graphc.ir.image import ImageRoles, spatial_axes
 from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, require
@@ -252,8 +253,8 @@ def window_extents(size: Dims, kernel: Dims, stride: Pair, padding: Pads, dilati
     result = []
     for s, k, st, pad, d in zip(size, kernel, stride, padding, dilation, strict=True):
         room = s + sum(pad) - d * (k - 1) - 1
-        require(not isinstance(room, int) or room >= 0, f"{name}: the kernel covers {d * (k - 1) + 1} elements, "
-                                                        f"the image with padding has only {s + sum(pad)}")
+        require(allowed(room), f"{name}: the kernel covers {d * (k - 1) + 1} elements, the image with padding has only "
+                               f"{s + sum(pad)}")
         result.append(room // st + 1 if st != 1 else room + 1)
     return tuple(result)
 

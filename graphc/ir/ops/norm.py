@@ -10,10 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.ir.dims import allowed
 from graphc.ir.graph import Value
 from graphc.ir.op import Arrays, Composite, Cost, Gradients, OpBuilder, Values, require
 from graphc.ir.ops.reduce import reduced_count
-from graphc.ir.types import Poly, TensorType, normalize_axis, shape_text
+from graphc.ir.types import TensorType, normalize_axis, shape_text
 
 
 class SoftmaxLike(Composite):
@@ -200,7 +201,7 @@ class BatchNorm(Composite):
     def infer(self, x: TensorType, *scales: TensorType) -> tuple[TensorType, ...]:
         _check_channels(self.name, x, scales, (2,))
         numbers = prod(x.shape[axis] for axis in _not_channels(x.rank))
-        require(numbers > 1 if isinstance(numbers, Poly) and numbers.is_open else numbers != 1,
+        require(numbers == 0 or allowed(numbers - 2),
                 f"{self.name} of {x} has one number for each channel, whose variance "
                 "is 0: give a batch of 2 or more, or take layer_norm or group_norm")
         return x, scales[0], scales[0]

@@ -44,6 +44,9 @@ class RandomBits(Op):
     stream: int = 0
     lane: int = 0
 
+    def size_conditions(self, *ins: TensorType) -> tuple[Dim, ...]:
+        return (room_in_stream(self.shape),)
+
     def infer(self, key: TensorType) -> TensorType:
         check_draw(self, key)
         require(0 <= self.lane <= MASK32, f"{self.name}: the lane must be in 0..2^32-1, got {self.lane}")
@@ -76,6 +79,9 @@ class FloatDraw(Draw):
     """Base of the distributions over floats."""
     dtype: DType
     stream: int = 0
+
+    def size_conditions(self, *ins: TensorType) -> tuple[Dim, ...]:
+        return (room_in_stream(self.shape),)
 
     def infer(self, key: TensorType) -> TensorType:
         check_draw(self, key)
@@ -114,6 +120,9 @@ class RandomBernoulli(Draw):
     name: ClassVar[str] = "random_bernoulli"
     p: float
     stream: int = 0
+
+    def size_conditions(self, *ins: TensorType) -> tuple[Dim, ...]:
+        return (room_in_stream(self.shape),)
 
     def infer(self, key: TensorType) -> TensorType:
         check_draw(self, key)
@@ -161,6 +170,9 @@ class Dropout(Composite):
         require(x.dtype.is_float, f"dropout takes float arrays, got {x.dtype}")
         return x
 
+    def size_conditions(self, *ins: TensorType) -> tuple[Dim, ...]:
+        return (room_in_stream(ins[0].shape),)
+
     def reference(self, x: np.ndarray, key: np.ndarray) -> np.ndarray:
         kept = _below(key, x.shape, self.stream, 1 - self.rate)
         return np.where(kept, x * x.dtype.type(self._scale), x.dtype.type(0))
@@ -198,12 +210,20 @@ def bits(key: np.ndarray, shape: tuple[int, ...], stream: int, lane: int = 0) ->
     return np.stack(words, axis=-1).astype(np.uint32).reshape(-1)[:size].view(np.int32).reshape(shape)
 
 
+STREAM = 4 << 32                    # numbers in it
+
+
 def check_draw(op: RandomBits | FloatDraw | RandomBernoulli, key: TensorType) -> None:
     """What every draw of an array requires of its key, stream and shape."""
     _check_key(op.name, key, op.stream)
     size = TensorType(i32, op.shape).size
-    require(not isinstance(size, int) or size <= 4 << 32,
+    require(not isinstance(size, int) or size <= STREAM,
             f"{op.name}: {size} elements are more than one stream has (2^34); draw them in parts")
+
+
+def room_in_stream(shape: Dims) -> Dim:
+    """How many numbers of a stream an array of this shape leaves."""
+    return TensorType(i32, shape).size * -1 + STREAM
 
 
 def _check_key(name: str, key: TensorType, stream: int) -> None:

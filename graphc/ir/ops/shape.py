@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.ir.dims import allowed
 from graphc.ir.graph import Value
 from graphc.ir.op import (
     ALL, Arrays, Composite, Cost, Gradients, Op, OpBuilder, Operands, Values, as_tuple, holds, only_gradient, require)
@@ -357,7 +358,8 @@ def slice_axis(b: OpBuilder, x: Value, axis: int, start: Dim, stop: Dim) -> Valu
 
 def _stepped(length: Dim, step: int) -> Dim:
     """length / step, rounded up; a symbolic length must divide."""
-    return (length + step - 1) // step if isinstance(length, int) else length // step
+    known = isinstance(length, int) or length.is_open
+    return (length + step - 1) // step if known else length // step
 
 
 def _spread_out(b: OpBuilder, g: Value, axis: int, step: int) -> Value:
@@ -384,8 +386,7 @@ def _clamped(shape: Sizes, sizes: Sizes, starts: Arrays) -> tuple[slice, ...]:
 
 def _known_le(low: Dim, high: Dim) -> bool:
     """low <= high, or not known before the dimensions are bound."""
-    gap = high - low
-    return gap >= 0 if isinstance(gap, int) else True
+    return allowed(high - low)
 
 
 def _with(shape: Dims, axis: int, value: Dim) -> Dims:

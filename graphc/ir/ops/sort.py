@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.ir.dims import allowed
 from graphc.ir.op import Arrays, Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.constant import full
 from graphc.ir.types import TensorType, i64, normalize_axis
@@ -66,7 +67,7 @@ class TopK(Op):
     def infer(self, x: TensorType) -> tuple[TensorType, TensorType]:
         axis = normalize_axis(self.axis, x.rank)
         size = x.shape[axis]
-        require(self.k >= 0 and not (isinstance(size, int) and self.k > size),
+        require(self.k >= 0 and allowed(size - self.k),
                 f"topk: k = {self.k} is not in 0..{size}, the size of axis {axis} of {x}")
         require(x.dtype.kind != "bool", "topk takes float or int arrays, got bool; convert it with .astype(i32)")
         out = x.with_shape(x.shape[:axis] + (self.k,) + x.shape[axis + 1:])

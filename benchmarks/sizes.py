@@ -1,0 +1,185 @@
+"""python -m benchmarks sizes: one program for all sizes beside programs compiled for each.
+
+For every network some sizes are drawn (`--seed`); both run in alternating turns in one process. Printed are the ratio of
+the medians (above 1: the program for all sizes is slower) and of the bests, whether the results agree, what the first
+call of new sizes costs against the second, what is kept besides, and the time to compile.
+"""
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+import graphc as gc
+from benchmarks.arrays import Array
+from graphc import models, nn, optim
+from graphc.train import TrainStep
+
+TURNS, SECONDS = 9, 0.05                # turns of each program, and the least length of one
+MEAN, WORST = 1.05, 1.15                # of steady time
+COMPILE = 1.3                           # of the time of a specialised compile
+AGREE = 1e-4                            # of the largest result: sums may be cut elsewhere
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network whose inputs have named sizes. `ranges`: least and greatest of each; `make(**types)`: compiles it for
+    inputs of these types."""
+    name: str
+    types: Mapping[str, gc.TensorType]
+    ranges: Mapping[str, tuple[int, int]]
+    make: Callable[..., Callable]
+    below: int = 0                      # of inputs that are integers
+    draws: int = 6
+
+    def drawn(self, rng: np.random.Generator) -> list[dict[str, int]]:
+        """Sizes, spread evenly over their logarithms; the first are the least and the greatest."""
+        ends = [{name: r[i] for name, r in self.ranges.items()} for i in range(2)]
+        others = [{name: int(round(math.exp(rng.uniform(math.log(low), math.log(high)))))
+                   for name, (low, high) in self.ranges.items()} for _ in range(self.draws - 2)]
+        return ends + others
+
+    def arrays(self, sizes: Sizes, rng: np.random.Generator) -> list[np.ndarray]:
+        bound = [t.bind(sizes) for t in self.types.values()]
+        return [Array(t.shape, self.below if t.dtype.is_int else 0).draw(rng) for t in bound]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case at given sizes: seconds of a call, by turns."""
+    case: Case
+    sizes: Sizes
+    together: Sequence[float]
+    apart: Sequence[float]
+    error: float                        # of the results, by the largest of them
+    first: float                        # seconds of the first call with these sizes beyond the second
+
+    @property
+    def ratio(self) -> float:
+        return median(self.together) / median(self.apart)
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name} = {n}" for name, n in self.sizes.items())
+        return (f"{self.case.name}, {sizes}: {self.ratio:.3f} (bests {min(self.together) / min(self.apart):.3f}), "
+                f"{1e3 * median(self.together):.3f} ms, first call + {1e3 * self.first:.2f} ms, differs by "
+                f"{self.error:.1e}{'' if self.error <= AGREE else ' TOO MUCH'}")
+
+
+def inference(net: Callable, threads: int) -> Callable[..., Callable]:
+    return lambda **types: gc.compile(net, threads=threads, seed=0, **types)
+
+
+def training(net: Callable, loss: Callable, threads: int) -> Callable[..., Callable]:
+    return lambda **types: gc.train_step(net, loss=loss, optimizer=optim.Adam(1e-3), threads=threads, **types)
+
+
+def cases(threads: int) -> Iterator[Case]:
+    """The networks of the table in README."""
+    batch, text = {"B": (1, 512)}, {"B": (1, 8), "T": (8, 512)}
+    mlp = nn.Linear(512) >> nn.relu >> nn.Linear(512) >> nn.relu >> nn.Linear(10)
+    gpt = models.gpt(1000, 384, 6, 6, 512)
+    ids, scores = gc.i32["B", "T"], gc.f32["B", 3, 224, 224]
+    yield Case("MLP", {"x": gc.f32["B", 784]}, batch, inference(mlp, threads))
+    yield Case("attention", {"x": gc.f32["B", "T", 512]}, {"B": (1, 4), "T": (64, 4096)},
+               inference(nn.MultiHeadAttention(8), threads))
+    yield Case("GPT 6x384", {"x": ids}, {"B": (1, 8), "T": (8, 512)}, inference(gpt, threads), 1000)
+    yield Case("BERT-base", {"x": ids}, text, inference(models.bert(), threads), 1000, draws=24)
+    for kind in (nn.LSTM, nn.GRU):
+        yield Case(f"{kind.__name__} 2x512", {"x": gc.f32["T", "B", 64]}, {"T": (5, 200), "B": (1, 32)},
+                   inference(kind(512, layers=2), threads))
+    yield Case("ResNet-18", {"x": scores}, {"B": (1, 16)}, inference(models.resnet18(), threads))
+    yield Case("MobileNet", {"x": scores}, {"B": (1, 16)}, inference(models.mobilenet(), threads))
+    yield Case("MLP train", {"x": gc.f32["B", 784], "y": gc.i32["B"]}, batch, training(mlp, nn.cross_entropy, threads),
+               10)
+    yield Case("GPT 6x384 train", {"x": ids, "y": ids}, {"B": (1, 8), "T": (8, 256)},
+               training(gpt, nn.cross_entropy, threads), 1000)
+
+
+def main(options: argparse.Namespace) -> None:
+    for threads in options.threads:
+        rows: list[Row] = []
+        end = time.monotonic() + 60 * options.minutes if options.minutes else math.inf
+        for case in cases(threads):
+            if (not options.workload or any(t in case.name for t in options.workload)) and time.monotonic() < end:
+                rows += measured(case, np.random.default_rng(options.seed), options.quick)
+        print(summary(rows, threads))
+
+
+def measured(case: Case, rng: np.random.Generator, quick: bool) -> Iterator[Row]:
+    """Prints and gives a row for each of the sizes."""
+    drawn = case.drawn(rng)[:4 if quick else None]
+    start = time.process_time()
+    together = case.make(**case.types)
+    first = case.arrays(drawn[0], rng)
+    together(*first)
+    spent = time.process_time() - start
+    start = time.process_time()
+    case.make(**bound(case, drawn[-1]))(*case.arrays(drawn[-1], rng))
+    apart = time.process_time() - start
+    print(f"{case.name}: compiled and called once in {spent:.2f} s of CPU, {spent / apart:.2f} of the program for one "
+          f"size{why_not(together)}", flush=True)
+    for sizes in drawn:
+        row = compared(case, sizes, together, rng)
+        print(row, flush=True)
+        yield row
+
+
+def why_not(run: object) -> str:
+    """What is to be said where there is a program for each size after all."""
+    programs = run._programs if isinstance(run, TrainStep) else run
+    return f"; NOT ONE PROGRAM: {programs.why_not}" if programs.why_not else ""
+
+
+def bound(case: Case, sizes: Sizes) -> dict[str, gc.TensorType]:
+    return {name: type.bind(sizes) for name, type in case.types.items()}
+
+
+def compared(case: Case, sizes: Sizes, together: Callable, rng: np.random.Generator) -> Row:
+    arrays = case.arrays(sizes, rng)
+    once = timed(together, arrays, 1)
+    again = min(timed(together, arrays, 1) for _ in range(3))
+    alone = case.make(**bound(case, sizes))
+    difference = np.nan
+    if not isinstance(alone, TrainStep):
+        difference = distance(together(*arrays), alone(*arrays))
+    calls = max(1, round(SECONDS / max(again, 1e-7)))
+    for run in (together, alone):
+        timed(run, arrays, calls)
+    turns = [(timed(together, arrays, calls), timed(alone, arrays, calls)) for _ in range(TURNS)]
+    return Row(case, sizes, *zip(*turns), difference, max(0.0, once - again))
+
+
+def timed(run: Callable, arrays: Sequence[np.ndarray], calls: int) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        run(*arrays)
+    return (time.perf_counter() - start) / calls
+
+
+def distance(a: object, b: object) -> float:
+    """The greatest difference, by the greatest number of `b`."""
+    pairs = list(zip(flat(a), flat(b), strict=True))
+    return max(float(np.abs(x - y).max(initial=0) / max(np.abs(y).max(initial=0), 1e-30)) for x, y in pairs)
+
+
+def flat(result: object) -> list[np.ndarray]:
+    values = result.values() if isinstance(result, dict) else result if isinstance(result, tuple) else (result,)
+    return [np.asarray(v, np.float64) for v in values]
+
+
+def summary(rows: Sequence[Row], threads: int) -> str:
+    if not rows:
+        return "nothing was measured"
+    mean = math.exp(sum(math.log(r.ratio) for r in rows) / len(rows))
+    worst = max(rows, key=lambda r: r.ratio)
+    late = max(rows, key=lambda r: r.first)
+    return (f"{len(rows)} rows, {threads} threads: mean {mean:.3f} (at most {MEAN}), worst {worst.ratio:.3f} of "
+            f"{worst.case.name} (at most {WORST}); first call at most + {1e3 * late.first:.2f} ms ({late.case.name})")
