@@ -165,6 +165,13 @@ class Poly:
     """A polynomial with integer coefficients over dimension names; never constant (that is an int)."""
     terms: tuple[tuple[Monomial, int], ...]
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.terms)
+
     def __add__(self, other: Dim) -> Dim:
         if not isinstance(other, SIZES):
             return NotImplemented
@@ -182,6 +189,8 @@ class Poly:
         return self * -1 + other
 
     def __mul__(self, other: Dim) -> Dim:
+        if isinstance(other, int):
+            return Poly(tuple([(m, c * other) for m, c in self.terms])) if other else 0
         if not isinstance(other, SIZES):
             return NotImplemented
         return _poly([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
@@ -385,6 +394,8 @@ def is_nonnegative(dim: Dim) -> bool:
     """Whether it can be proved that the value is never below 0."""
     if isinstance(dim, int):
         return dim >= 0
+    if _is_refuted(dim):
+        return False
     if _bound(dim, below=True) >= 0 or _is_sum_of_shifted(dim):
         return True
     return any(proof(dim, name) for name in sorted(dim.atoms, key=len, reverse=True)
@@ -495,6 +506,35 @@ def _without(monomial: Monomial, part: Monomial) -> Monomial | None:
             return None
         rest.remove(name)
     return tuple(rest)
+
+
+SAMPLES = 4                         # assignments of sizes with which proofs are refuted before they are tried
+
+
+def _is_refuted(dim: Poly) -> bool:
+    """Whether the value is negative for some sizes that are tried: most of what is asked is."""
+    return dim.is_open and any(sum(c * prod(_samples(name)[k] for name in m) for m, c in dim.terms) < 0
+                               for k in range(SAMPLES))
+
+
+@lru_cache(maxsize=1 << 14)
+def _samples(atom: str) -> tuple[int, ...]:
+    """Values of an atom: with all names at their least, at typical ones, and at some that differ from name to name."""
+    if isinstance(atom, SizeName):
+        apart = [atom.low + sum(atom.encode()) * step % 97 for step in (5, 1009)]
+        tried = (atom.low, atom.typical, *apart)
+        return tried if atom.high is None else tuple(min(n, atom.high) for n in tried)
+    if isinstance(atom, Quotient):
+        return tuple(n // atom.divisor for n in _sampled(atom.dividend))
+    if isinstance(atom, Largest):
+        return tuple(map(max, *map(_sampled, atom.items)))
+    return _sampled(cast(Named, atom).size)
+
+
+def _sampled(dim: Dim) -> tuple[int, ...]:
+    if isinstance(dim, int):
+        return (dim,) * SAMPLES
+    return tuple(sum(c * prod(_samples(name)[k] for name in m) for m, c in dim.terms) for k in range(SAMPLES))
 
 
 NO_BOUND = 1 << 62

@@ -167,13 +167,23 @@ NO_FACTS = IndexFacts()
 def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by
     substitution)."""
-    if not ix.terms:
-        room = limit - ix.const
-        return room >= 0 if isinstance(room, int) else is_nonnegative(room)
-    if any(at_most(simpler, limit, facts) for simpler in not_less(ix, facts)):
+    return _is_at_most(ix - limit, facts, set())
+
+
+def _is_at_most(excess: Ix, facts: IndexFacts, failed: set[Ix]) -> bool:
+    """Whether excess <= 0 can be proved. Different orders of bounds lead to the same expressions: `failed` has those
+    that were tried."""
+    if not excess.terms:
+        return is_nonnegative(-excess.const)
+    if excess in failed:
+        return False
+    if any(_is_at_most(simpler, facts, failed) for simpler in not_less(excess, facts)):
         return True
-    choices = _choices(ix)
-    return bool(choices) and all(at_most(each, limit, facts) for each in choices)
+    choices = _choices(excess)
+    if choices and all(_is_at_most(each, facts, failed) for each in choices):
+        return True
+    failed.add(excess)
+    return False
 
 
 def _choices(ix: Ix) -> list[Ix]:
@@ -206,7 +216,16 @@ def uppers(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Dim]:
     """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes."""
     if not ix.terms:
         return [ix.const]
-    return list(dict.fromkeys(limit for simpler in not_less(ix, facts) for limit in uppers(simpler, facts)))
+    return _least(limit for simpler in not_less(ix, facts) for limit in uppers(simpler, facts))
+
+
+def _least(sizes: Iterable[Dim]) -> list[Dim]:
+    """Those that are not always at least as great as another."""
+    kept: list[Dim] = []
+    for size in dict.fromkeys(sizes):
+        if not any(is_nonnegative(size - other) for other in kept):
+            kept = [other for other in kept if not is_nonnegative(other - size)] + [size]
+    return kept
 
 
 def quotient_above(dim: Dim, divisor: Dim) -> Dim | None:
