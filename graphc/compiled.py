@@ -50,16 +50,7 @@ class CompiledGraph(partial[Any], Shown):
             return Executable(build.program, threads or knob, state, lock, build.error, user_loc, quiet)
         executable = compilation.load(start)
         memory = replace(compilation.build.memory, state=sum(a.nbytes for a in executable.state.arrays))
-        return cls.made(graph, compilation, executable, memory)
-
-    @classmethod
-    def made(cls, graph: Graph, compilation: Compilation, executable: Executable, memory: Memory,
-             sizes: Mapping[str, int] = MappingProxyType({})) -> CompiledGraph:
-        """Of what is there. `sizes`: of named dimensions of the graph, where one program serves all sizes."""
-        run = super().__new__(cls, executable.call)
-        run.graph, run.compilation, run.executable, run.memory = graph, compilation, executable, memory
-        run.sizes = sizes
-        return run
+        return with_code(graph, compilation, executable, memory)
 
     def __repr__(self) -> str:
         return f"<compiled {self.graph.heading}>"
@@ -102,6 +93,15 @@ class CompiledGraph(partial[Any], Shown):
                              "the network and its parameters (the file, the seed, or step.save(path)) and compile it "
                              "again, from the disk cache", user_loc())
         return CompiledGraph, (print_graph(bind_graph(self.graph, self.sizes)), self.executable.threads)
+
+
+def with_code(graph: Graph, compilation: Compilation, executable: Executable, memory: Memory,
+              sizes: Mapping[str, int] = MappingProxyType({})) -> CompiledGraph:
+    """The graph with native code that is there. `sizes`: of its named dimensions, where one program serves all."""
+    run = partial.__new__(CompiledGraph, executable.call)
+    run.graph, run.compilation, run.executable, run.memory = graph, compilation, executable, memory
+    run.sizes = sizes
+    return run
 
 
 formed_methods(CompiledGraph)

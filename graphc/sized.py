@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from graphc.build import Build
-from graphc.compiled import CompiledGraph
+from graphc.compiled import CompiledGraph, with_code
 from graphc.compiler import Compilation
 from graphc.config import config
 from graphc.dsl.context import user_loc
@@ -64,7 +64,7 @@ class SizedGraph:
         executable = self.compilation.load(start) if self._resident is None else start(self.compilation.build)
         self._resident = executable.resident
         memory = replace(self.memory.at(**sizes), state=sum(a.nbytes for a in executable.state.arrays))
-        return CompiledGraph.made(self.graph, self.compilation, executable, memory, sizes)
+        return with_code(self.graph, self.compilation, executable, memory, sizes)
 
     def release(self) -> None:
         """Gives back the memory that calls have used."""

@@ -76,7 +76,7 @@ class SpecialisedGraph(Shown):
         self._make_sized, self._bounds, self._opened = make_sized, bounds, self.static or make_sized is None
         self._sized: SizedGraph | None = None
         self._apart: Specialised[Runnable] = Specialised(lambda **sizes: make(bind_graph(graph, sizes)))
-        self._together: Specialised[Runnable] = Specialised(lambda **sizes: self.sized.at(**sizes), KEPT_SIZES)
+        self._together: OrderedDict[Hashable, Runnable] = OrderedDict()      # by sizes, of the program for all
         self._by_shapes: dict[tuple[object, ...], Runnable] = {}
         self._last: Runnable | None = None
         self.why_not = ""           # each size needs a program of its own; empty where that is not so
@@ -103,16 +103,19 @@ class SpecialisedGraph(Shown):
     def at(self, **sizes: int) -> Runnable:
         """The native code for these sizes."""
         sized = self.sized
-        table = self._together if sized is not None and sized.serves(sizes) else self._apart
-        self._last = run = table.at(**sizes)
-        return run
+        if sized is not None and sized.serves(sizes):
+            self._last = recent(self._together, tuple(sizes.items()), partial(sized.at, **sizes), KEPT_SIZES)
+        else:
+            self._last = self._apart.at(**sizes)
+        return self._last
 
     def fitting(self, arrays: Mapping[str, np.ndarray]) -> Runnable:
         """The native code for the sizes of these arrays. GraphError where one is missing or of another type."""
         if self.static:
             return self.at()
-        run = self.at(**self._sizes(arrays))
-        if run in self._together.kept:
+        sizes = self._sizes(arrays)
+        run = self.at(**sizes)
+        if tuple(sizes.items()) in self._together:
             if len(self._by_shapes) >= KEPT_SIZES:
                 self._by_shapes.clear()
             self._by_shapes[tuple(np.shape(arrays[v.name]) for v in self.graph.inputs)] = run
@@ -137,7 +140,7 @@ class SpecialisedGraph(Shown):
     @property
     def kept(self) -> tuple[Runnable, ...]:
         """All that is kept."""
-        return (*self._together.kept, *self._apart.kept)
+        return (*self._together.values(), *self._apart.kept)
 
     def release(self) -> None:
         """Gives back the memory that calls have used."""

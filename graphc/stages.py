@@ -14,7 +14,7 @@ from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.program import LoopProgram
 from graphc.codegen.scratch_layout import callers_first
-from graphc.ir.dims import Dims
+from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.memory.derived_state import DerivedState
@@ -63,7 +63,7 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The program as LLVM IR; `sizes` are what the table of sizes that it reads must hold."""
+    """The program as LLVM IR."""
     llvm: str
     target: Target
     sizes: Dims = ()                # what the code needs of sizes that come with the call, in the order of its table
@@ -80,6 +80,6 @@ def entries(program: LoopProgram) -> list[LoopFunction]:
     return [f for f in (program.main, program.prepare) if f is not None]
 
 
-def thread_scratch(program: LoopProgram) -> Dim:
+def thread_scratch(program: LoopProgram) -> int:
     """Bytes of scratch that each thread needs."""
     return scratch_bytes(list(program.kernels), program.main, program.prepare)

@@ -198,7 +198,7 @@ class TrainStep(Shown):
 
     def dump(self, stage: str = "graph") -> str:
         """The step as text at a stage: graph, fused, loops, llvm or asm."""
-        return self._programs.used().dump(stage)
+        return self._programs.dump(stage)
 
     def explain(self) -> str:
         """Why neighbours were not fused, and among which candidates each kernel's schedule was chosen."""

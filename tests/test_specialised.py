@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc import nn, optim, profile
+from graphc import nn, optim, profile, sized
+from graphc.errors import Unsized
 from graphc.specialised import KEPT_PROGRAMS, Specialised, SpecialisedGraph
 
 
@@ -51,14 +52,12 @@ def known_peaks(monkeypatch):
 def test_a_graph_with_named_sizes():
     run = gc.compile(total)
     assert type(run) is SpecialisedGraph and run.dump() == str(total)
-    with pytest.raises(gc.GraphError, match="of B are not known before .*; give them to gc.compile") as error:
-        run.memory
-    assert "test_specialised.py" in str(error.value)
+    assert str(run.memory.inputs) == "12*B" and "inputs 12 B · B" in str(run.memory)
     small, large = np.ones((2, 3), np.float32), np.ones((7, 3), np.float32)
     out = np.zeros(3, np.float32)
     assert run(small).tolist() == [2, 2, 2] and run(x=large, out=out) is out and out.tolist() == [7, 7, 7]
-    assert run.memory.inputs == large.nbytes and run.at(B=7) is run.last and len(run.kept) == 2
-    assert "f32[7, 3]" in run.dump("fused") and run.profile(small, runs=1).rows and run.last is run.at(B=2)
+    assert run.memory.at(B=7).inputs == large.nbytes and run.at(B=7) is run.last and len(run.kept) == 2
+    assert run.sized and not run.why_not and "f32[B, 3]" in run.dump("fused") and run.profile(small, runs=1).rows and run.last is run.at(B=2)
     mistakes = {"argument 'x' is": (np.ones((2, 4), np.float32),), "argument 'x' is f32": (np.ones(3, "f"),),
                 "needs 'x'": ()}
     for says, bad in mistakes.items():
@@ -67,7 +66,41 @@ def test_a_graph_with_named_sizes():
         assert "test_specialised.py" in str(error.value)
     for size in range(1, KEPT_PROGRAMS + 4):
         run(np.ones((size, 3), np.float32))
-    assert len(run.kept) == KEPT_PROGRAMS
+    assert len({part.executable.resident for part in run.kept}) == 1
+
+
+def test_programs_for_each_size(monkeypatch):
+    """Where there is no program for all sizes."""
+    def refuses(*arguments):
+        raise Unsized("the reason")
+    monkeypatch.setattr(sized, "open_graph", refuses)
+    run = gc.compile(total)
+    with pytest.raises(gc.GraphError, match="of B are not known before .*; give them to gc.compile") as error:
+        run.memory
+    assert "test_specialised.py" in str(error.value) and run.why_not == "the reason"
+    for size in range(1, KEPT_PROGRAMS + 4):
+        assert run(np.ones((size, 3), np.float32)).tolist() == [size] * 3
+    assert len(run.kept) == KEPT_PROGRAMS and run.memory.inputs == 12 * size and "the reason" in run.explain()
+
+
+def test_bounds():
+    run = gc.compile(total, B=(2, 5))
+    assert run(np.ones((5, 3), np.float32)).tolist() == [5] * 3
+    for wrong in (1, 6):
+        with pytest.raises(gc.GraphError, match=rf"B is {wrong} here, but total was compiled for B=\(2, 5\)") as error:
+            run(np.ones((wrong, 3), np.float32))
+        assert "test_specialised.py" in str(error.value)
+    for wrong in ((5, 2), (1, 2, 3), (-1, 2)):
+        with pytest.raises(gc.GraphError):
+            gc.compile(total, B=wrong)
+    with pytest.raises(gc.GraphError, match="has no named dimension 'T'"):
+        gc.compile(total, T=(1, 2))
+
+
+def test_arrays_of_no_size():
+    """They have programs of their own."""
+    run = gc.compile(total)
+    assert run(np.ones((0, 3), np.float32)).tolist() == [0, 0, 0] and run(np.ones((2, 3), np.float32)).tolist() == [2] * 3
 
 
 def step(batch):
@@ -89,11 +122,10 @@ def test_a_step_that_nobody_needs_is_gone_at_once(batch):
 
 def test_a_step_knows_its_program_by_the_sizes_used_last():
     made = step("B")
-    with pytest.raises(gc.GraphError, match="the sizes of B are not known before the first call"):
-        made.dump("fused")
+    assert "f32[B, 3]" in made.dump("fused")
     for size in (4, 6):
         made(np.ones((size, 3), np.float32), np.ones((size, 2), np.float32))
-    assert "f32[6, 3]" in made.dump() and made.memory.inputs == 6 * 5 * 4
+    assert "f32[B, 3]" in made.dump() and made.memory.at(B=6).inputs == 6 * 5 * 4
     with pytest.raises(gc.GraphError, match="argument 'x' is f32.B, 3., got f64") as error:
         made(np.ones((4, 3)), np.ones((4, 2), np.float32))
     assert "test_specialised.py" in str(error.value)

@@ -120,8 +120,9 @@ class AttributeReader(Reader):
             raise error.at(self.loc(token)) from None
 
     def dim(self) -> Dim:
-        first, words = self.peek(), []
-        while self.peek().kind in ("number", "name") or self.sees("+", "-", "*"):
+        first, words, depth = self.peek(), list[str](), 0
+        while self.peek().kind in ("number", "name") or self.sees("+", "-", "*", "//", "(") or depth and self.sees(")"):
+            depth += self.sees("(") - self.sees(")")
             if len(self.peek().text.lstrip("-")) > DIGITS and self.peek().kind == "number":
                 self.fail(f"{self.peek()} is too large for a dimension")
             words.append(self.next().text)

@@ -18,14 +18,17 @@ import numpy as np
 from graphc.errors import GraphError, InternalError, Unsized
 from graphc.ir.convert import integer, is_integer, shown
 
-SIGN = re.compile("([+-])")
 DIGITS = 19                         # of a number of 64 bits
 TERMS = 128                         # of a dimension: products of shapes multiply the numbers of terms
 Monomial = tuple[str, ...]          # sorted names, with repetition: B*B*T -> ("B", "B", "T")
 
 
 class Atom(str):
-    """A size that is not a polynomial of others, or is a named one; its text says what it is."""
+    """A size that is not a polynomial of others, or is a named one; its text says what it is. `parts`: the sizes that it
+    is made of. `is_open`: bounds are known of all its names."""
+
+    parts: tuple[Dim, ...] = ()
+    is_open: bool = True
 
     low: int
     high: int | None                # None: no bound is known
@@ -69,8 +72,12 @@ class Quotient(Atom):
     """`dividend // divisor`, rounded down."""
 
     def __new__(cls, dividend: Poly, divisor: int) -> Quotient:
-        made = super().__new__(cls, f"({dividend})//{divisor}")
-        made.dividend, made.divisor = dividend, divisor
+        text = f"({dividend})" if len(dividend.terms) > 1 or "*" in str(dividend) else str(dividend)
+        made = super().__new__(cls, f"({text}//{divisor})")
+        made.dividend, made.divisor, made.parts, made.is_open = dividend, divisor, (dividend,), dividend.is_open
+        if not made.is_open:
+            made.low, made.high, made.typical = 0, None, 0
+            return made
         high = upper(dividend)
         made.low, made.high = lower(dividend) // divisor, None if high is None else high // divisor
         made.typical = typical(dividend) // divisor
@@ -100,7 +107,7 @@ class Largest(Atom):
 
     def __new__(cls, items: tuple[Dim, ...]) -> Largest:
         made = super().__new__(cls, f"max({', '.join(map(str, items))})")
-        made.items = items
+        made.items = made.parts = items
         highs = [upper(i) for i in items]
         made.low = max(map(lower, items))
         made.high = None if None in highs else max(cast(list[int], highs))
@@ -131,7 +138,8 @@ class Named(Atom):
 
     def __new__(cls, name: str, size: Poly) -> Named:
         made = super().__new__(cls, name)
-        made.size, made.low, made.high, made.typical = size, lower(size), upper(size), typical(size)
+        made.size, made.parts = size, (size,)
+        made.low, made.high, made.typical = lower(size), upper(size), typical(size)
         return made
 
     size: Poly
@@ -157,6 +165,13 @@ class Poly:
     """A polynomial with integer coefficients over dimension names; never constant (that is an int)."""
     terms: tuple[tuple[Monomial, int], ...]
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.terms)
+
     def __add__(self, other: Dim) -> Dim:
         if not isinstance(other, SIZES):
             return NotImplemented
@@ -174,6 +189,8 @@ class Poly:
         return self * -1 + other
 
     def __mul__(self, other: Dim) -> Dim:
+        if isinstance(other, int):
+            return Poly(tuple([(m, c * other) for m, c in self.terms])) if other else 0
         if not isinstance(other, SIZES):
             return NotImplemented
         return _poly([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
@@ -182,7 +199,7 @@ class Poly:
 
     def __floordiv__(self, other: Dim) -> Dim:
         quotient = exact_quotient(self, other)
-        if quotient is None and self.is_open and isinstance(other, int):
+        if quotient is None and isinstance(other, int):
             quotient = _rounded_quotient(self, other)
         if quotient is None:
             raise Unsized(f"cannot divide the symbolic dimension {self} by {other}; bind it first, or give it as an int")
@@ -229,7 +246,7 @@ class Poly:
     @cached_property
     def is_open(self) -> bool:
         """Whether bounds are known of all its names."""
-        return all(isinstance(name, Atom) for monomial, _ in self.terms for name in monomial)
+        return all(isinstance(name, Atom) and name.is_open for monomial, _ in self.terms for name in monomial)
 
     @property
     def is_maximum(self) -> bool:
@@ -238,8 +255,18 @@ class Poly:
         return not others and c == 1 and len(monomial) == 1 and isinstance(monomial[0], Largest)
 
     @property
-    def names(self) -> frozenset[str]:
+    def atoms(self) -> frozenset[str]:
+        """What the terms are products of."""
         return frozenset(name for monomial, _ in self.terms for name in monomial)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that the value depends on."""
+        found: set[str] = set()
+        for atom in self.atoms:
+            parts = atom.parts if isinstance(atom, Atom) else ()
+            found |= frozenset().union(*(d.names for d in parts if isinstance(d, Poly))) if parts else {atom}
+        return frozenset(found)
 
     def __str__(self) -> str:
         text = " + ".join(_term_text(m, c) for m, c in self.terms)
@@ -339,7 +366,7 @@ def largest(*items: Dim) -> Dim:
 
 def named(name: str, size: Dim) -> Dim:
     """The size under a name, unless it is a number or short."""
-    if isinstance(size, int) or len(size.terms) == 1 and not any(isinstance(n, Largest) for n in size.names):
+    if isinstance(size, int) or len(size.terms) == 1 and not any(isinstance(n, Largest) for n in size.atoms):
         return size
     return Poly((((Named(name, size),), 1),))
 
@@ -367,25 +394,17 @@ def is_nonnegative(dim: Dim) -> bool:
     """Whether it can be proved that the value is never below 0."""
     if isinstance(dim, int):
         return dim >= 0
+    if _is_refuted(dim):
+        return False
     if _bound(dim, below=True) >= 0 or _is_sum_of_shifted(dim):
         return True
-    return any(proof(dim, name) for name in sorted(dim.names, key=len, reverse=True)
+    return any(proof(dim, name) for name in sorted(dim.atoms, key=len, reverse=True)
                if (proof := PROOFS.get(type(name))) is not None)
 
 
 def size_names(dim: Dim) -> frozenset[SizeName]:
-    """The names that the value depends on, also inside quotients and maxima."""
-    if isinstance(dim, int):
-        return frozenset()
-    found: set[SizeName] = set()
-    for name in dim.names:
-        found |= {name} if isinstance(name, SizeName) else _names_in(name)
-    return frozenset(found)
-
-
-def _names_in(atom: str) -> frozenset[SizeName]:
-    parts = PARTS[type(atom)](atom)
-    return frozenset().union(*map(size_names, parts))
+    """The names that the value depends on."""
+    return cast(frozenset[SizeName], frozenset() if isinstance(dim, int) else dim.names)
 
 
 FORMULAS = 8                        # among which a maximum is shown
@@ -417,7 +436,7 @@ def _alternatives(dim: Dim) -> list[Dim]:
 def _greatest(items: Sequence[Dim]) -> list[Dim]:
     """Those that may be the greatest."""
     best = largest(*items)
-    return list(cast(Largest, next(iter(best.names))).items) if isinstance(best, Poly) and best.is_maximum else [best]
+    return list(cast(Largest, next(iter(best.atoms))).items) if isinstance(best, Poly) and best.is_maximum else [best]
 
 
 def allowed(dim: Dim) -> bool:
@@ -487,6 +506,35 @@ def _without(monomial: Monomial, part: Monomial) -> Monomial | None:
             return None
         rest.remove(name)
     return tuple(rest)
+
+
+SAMPLES = 4                         # assignments of sizes with which proofs are refuted before they are tried
+
+
+def _is_refuted(dim: Poly) -> bool:
+    """Whether the value is negative for some sizes that are tried: most of what is asked is."""
+    return dim.is_open and any(sum(c * prod(_samples(name)[k] for name in m) for m, c in dim.terms) < 0
+                               for k in range(SAMPLES))
+
+
+@lru_cache(maxsize=1 << 14)
+def _samples(atom: str) -> tuple[int, ...]:
+    """Values of an atom: with all names at their least, at typical ones, and at some that differ from name to name."""
+    if isinstance(atom, SizeName):
+        apart = [atom.low + sum(atom.encode()) * step % 97 for step in (5, 1009)]
+        tried = (atom.low, atom.typical, *apart)
+        return tried if atom.high is None else tuple(min(n, atom.high) for n in tried)
+    if isinstance(atom, Quotient):
+        return tuple(n // atom.divisor for n in _sampled(atom.dividend))
+    if isinstance(atom, Largest):
+        return tuple(map(max, *map(_sampled, atom.items)))
+    return _sampled(cast(Named, atom).size)
+
+
+def _sampled(dim: Dim) -> tuple[int, ...]:
+    if isinstance(dim, int):
+        return (dim,) * SAMPLES
+    return tuple(sum(c * prod(_samples(name)[k] for name in m) for m, c in dim.terms) for k in range(SAMPLES))
 
 
 NO_BOUND = 1 << 62
@@ -567,10 +615,6 @@ def _by_largest(dim: Poly, name: str) -> bool:
 
 PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest, Named: _by_named}
 
-PARTS: dict[type, Callable[[Any], Sequence[Dim]]] = {
-    Quotient: lambda atom: (atom.dividend,), Largest: lambda atom: atom.items, Named: lambda atom: (atom.size,)}
-
-
 def _at_least(a: Dim, b: Dim) -> bool:
     return is_nonnegative(a - b)
 
@@ -612,22 +656,70 @@ def as_dim(value: object) -> Dim:
     raise GraphError(f"a dimension is an int >= 0, a name or a polynomial over names, got {shown(value)}")
 
 
+WORDS = re.compile(r"\s*(//|[-+*()]|\w+)\s*")
+
+
 def parse_dim(text: str) -> Dim:
-    """Reads what `str(dim)` writes: sums and differences of products of names and ints. The number alone may be
-    negative: attributes hold such."""
-    terms = []
-    for sign, term in _signed_terms(text):
-        names, coefficient = [], sign
-        for factor in term.split("*"):
-            factor = factor.strip()
-            if factor.isascii() and factor.isdigit() and len(factor) <= DIGITS:
-                coefficient *= int(factor)
-            elif factor.isidentifier():
-                names.append(factor)
-            else:
-                raise _no_dim(text)
-        terms.append((tuple(sorted(names)), coefficient))
-    return _poly(terms)
+    """Reads what `str(dim)` writes: sums and differences of products of names, ints and rounded quotients such as
+    (H//2). The number alone may be negative: attributes hold such."""
+    words = WORDS.findall(text)
+    if "".join(words) != "".join(text.split()):
+        raise _no_dim(text)
+    reader = _DimReader(text, [*words, ""])
+    dim = reader.sum()
+    if reader.words[reader.at]:
+        raise _no_dim(text)
+    return dim
+
+
+class _DimReader:
+    """Walks along the words of a dimension."""
+
+    def __init__(self, text: str, words: Sequence[str]) -> None:
+        self.text, self.words, self.at = text, words, 0
+
+    def accept(self, *words: str) -> str:
+        word = self.words[self.at]
+        self.at += word in words
+        return word if word in words else ""
+
+    def sum(self) -> Dim:
+        sign = self.accept("+", "-") or "+"
+        total: Dim = 0
+        while sign:
+            total = total + self.product() * (-1 if sign == "-" else 1)
+            sign = self.accept("+", "-")
+        return total
+
+    def product(self) -> Dim:
+        result = self.factor()
+        while self.accept("*"):
+            result = result * self.factor()
+        return result
+
+    def factor(self) -> Dim:
+        word = self.words[self.at]
+        self.at += 1
+        if word == "(":
+            return self.bracket()
+        if word.isascii() and word.isdigit() and len(word) <= DIGITS:
+            return int(word)
+        if not word.isidentifier():
+            raise _no_dim(self.text)
+        return Poly((((word,), 1),))
+
+    def bracket(self) -> Dim:
+        """A sum in brackets, or a quotient."""
+        inner = self.sum()
+        if self.accept("//"):
+            divisor = self.words[self.at]
+            if not (divisor.isascii() and divisor.isdigit() and 0 < len(divisor) <= DIGITS and int(divisor)):
+                raise _no_dim(self.text)
+            self.at += 1
+            inner = inner // int(divisor)
+        if not self.accept(")"):
+            raise _no_dim(self.text)
+        return inner
 
 
 def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
@@ -638,9 +730,15 @@ def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     for monomial, coefficient in dim.terms:
         product: Dim = coefficient
         for name in monomial:
-            product = product * (values[name] if name in values else Poly((((name,), 1),)))
+            product = product * _bound_atom(name, values)
         total = total + product
     return total
+
+
+def _bound_atom(name: str, values: Mapping[str, Dim]) -> Dim:
+    if isinstance(name, Quotient) and name.dividend.names & values.keys():
+        return bind(name.dividend, values) // name.divisor
+    return values[name] if name in values else Poly((((name,), 1),))
 
 
 def _terms(dim: Dim) -> list[tuple[Monomial, int]]:
@@ -667,16 +765,6 @@ def _term_text(monomial: Monomial, coefficient: int) -> str:
     if coefficient != 1 or not factors:
         factors.insert(0, str(coefficient))
     return "*".join(factors)
-
-
-def _signed_terms(text: str) -> list[tuple[int, str]]:
-    """The terms of a sum, each with its sign: one between two terms, at most one before the first."""
-    pieces = SIGN.split(text)                       # term, sign, term, sign, …, term
-    if len(pieces) > 1 and not pieces[0].strip():
-        pieces = pieces[1:]
-    else:
-        pieces = ["+", *pieces]
-    return [(-1 if sign == "-" else 1, term) for sign, term in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
 def _no_dim(text: str) -> GraphError:

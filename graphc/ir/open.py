@@ -4,10 +4,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from graphc.errors import Unsized
+from graphc.errors import GraphError, Unsized
 from graphc.ir.builder import bind_graph
-from graphc.ir.dims import Dim, Poly, is_nonnegative, size_name
+from graphc.ir.dims import Dim, Poly, bind, evaluate, is_nonnegative, size_name
 from graphc.ir.graph import Graph, regions
+
+
+TRIED = 1 << 12                     # sizes, for the least at which a rule holds
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ def open_graph(graph: Graph, given: Mapping[str, Bounds]) -> tuple[Graph, dict[s
         sizes = {name: size_name(name, b.low, b.high, b.usual) for name, b in bounds.items()}
         try:
             return bind_graph(graph, sizes), bounds
-        except Unsized as error:
+        except GraphError as error:
+            if not isinstance(error, Unsized):          # right for some sizes, or else the call will say so
+                raise Unsized(error.text, error.loc) from error
             tighter = _tightened(bounds, error.condition) if isinstance(error.condition, Poly) else None
             if tighter in (None, bounds):
                 raise
@@ -51,10 +56,13 @@ def _tightened(bounds: Mapping[str, Bounds], wanted: Dim) -> dict[str, Bounds] |
     if isinstance(wanted, int) or len(wanted.names) != 1:
         return None
     (name,), terms = wanted.names, dict(wanted.terms)
-    slope, constant = terms.get((name,), 0), terms.get((), 0)
-    if str(name) not in bounds or set(terms) - {(name,), ()} or slope == 0:
+    if str(name) not in bounds:
         return None
+    slope, constant = terms.get((name,), 0), terms.get((), 0)
     low, high, usual = bounds[str(name)].low, bounds[str(name)].high, bounds[str(name)].usual
+    if set(terms) - {(name,), ()} or slope == 0:
+        least = next((n for n in range(low, low + TRIED) if _value(wanted, str(name), n) >= 0), None)
+        return None if least in (None, low) else {**bounds, str(name): Bounds(least, high, usual)}
     if slope > 0:
         low = max(low, -(constant // slope))
     else:
@@ -63,6 +71,11 @@ def _tightened(bounds: Mapping[str, Bounds], wanted: Dim) -> dict[str, Bounds] |
     if high is not None and low > high:
         raise Unsized(f"{wanted} is below 0 for all sizes of {name}")
     return {**bounds, str(name): Bounds(low, high, usual)}
+
+
+def _value(dim: Dim, name: str, size: int) -> int:
+    """Of a dimension of plain or open names."""
+    return evaluate(bind(dim, {name: size_name(name)}), {name: size})
 
 
 def _dims(graph: Graph) -> Iterator[Dim]:

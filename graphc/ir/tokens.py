@@ -14,7 +14,7 @@ TOKEN = re.compile(r"""(?P<space>\s+|\#[^\n]*)
   | (?P<value>%[A-Za-z_0-9]+)
   | (?P<name>[^\W\d]\w*)
   | (?P<string>"(?:[^"\\\n]|\\.)*")
-  | (?P<mark>[(){}\[\]<>,:=*+-])
+  | (?P<mark>//|[(){}\[\]<>,:=*+-])
   | (?P<bad>.)""", re.VERBOSE)
 SHOWN = 40                          # characters of a word, in an error
 Item = TypeVar("Item")

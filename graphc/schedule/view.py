@@ -40,12 +40,18 @@ def span(shape: Dims, strides: Dims) -> tuple[Dim, Dim]:
     are at least 1; Unsized where that, or the sign of a stride, is not known."""
     if 0 in shape:
         return 0, -1
-    steps = [(n - 1) * s for n, s in zip(shape, strides)]
-    signs = [sign_of(step) for step in steps]
-    if None in signs:
-        raise Unsized(f"what an array of shape {shape} and strides {strides} spans is not known for all sizes")
-    return (sum([step for step, sign in zip(steps, signs) if sign == -1]),
-            sum([step for step, sign in zip(steps, signs) if sign == 1]))
+    low: Dim = 0
+    high: Dim = 0
+    for n, stride in zip(shape, strides):
+        step = (n - 1) * stride
+        sign = step if isinstance(step, int) else sign_of(step)
+        if sign is None:
+            raise Unsized(f"what an array of shape {shape} and strides {strides} spans is not known for all sizes")
+        if sign > 0:
+            high += step
+        else:
+            low += step
+    return low, high
 
 
 def same_strides(shape: Dims, a: Dims, b: Dims) -> bool:

@@ -61,7 +61,7 @@ class OpenProduct:
         self.schedule = contraction_schedule(c, a.shape, a.strides, b.shape, b.strides, out.strides, case.dtype,
                                              case.target, invariant=(False, case.packed))
         self.function = lower_contraction([a, b], [out], self.schedule, case.target)
-        self.native = ForSizes(self.function, 2 + (self.schedule.prepacked is not None), case.target)
+        self.native = ForSizes(self.function, 2, case.target)
         self.packing = self._packing() if self.schedule.prepacked is not None else None
 
     def _packing(self) -> ForSizes:
@@ -150,3 +150,23 @@ def test_one_kernel_serves_all_sizes(case: Case):
         got = got if order is None else got.reshape([shape[x] for x in order]).transpose(np.argsort(order))
         limit = (2e-6 if case.dtype is f32 else 1e-14) * (scale + 1e-30)
         assert np.all(np.abs(got - want) <= limit), (sizes, str(kernel.schedule))
+
+
+ROWS = [c for c in CASES if c.names == "B" and "rows" in c.name]
+
+
+@pytest.mark.parametrize("case", ROWS, ids=lambda c: c.name)
+def test_bits_of_a_row_do_not_depend_on_how_many_there_are(case: Case):
+    """Each regime is taken, and each number of last rows; the first and the last rows of the largest one are tried."""
+    kernel = OpenProduct(case)
+    regimes = [s for s in kernel.schedule.phases if isinstance(s, RowsSchedule)]
+    numbers = {1, 2, 3, 5, 8, 9, 11, 23, 64, 97, 130} | {n + d for s in regimes for n in s.most for d in (0, 1)}
+    _, (a, b), _ = arrays(case, {"B": 300})
+    def run(rows: np.ndarray) -> np.ndarray:
+        memory = np.ascontiguousarray(rows.transpose(dict(case.orders).get(0, (0, 1))))
+        got = kernel({"B": len(rows)}, memory, in_memory(b))
+        return got if 2 not in dict(case.orders) else got.reshape(got.shape[::-1]).T
+    whole = run(a)
+    for n in numbers:
+        for start in (0, 300 - n):
+            np.testing.assert_array_equal(run(a[start:start + n]), whole[start:start + n], f"{n} rows from {start}")

@@ -32,7 +32,7 @@ class Access:
 
     def _ends(self, negative: bool) -> list[Ix]:
         stride = self.view.strides[-1] if self.index else 0
-        sign = sign_of(stride)
+        sign = stride if isinstance(stride, int) else sign_of(stride)
         if sign is None:
             raise Unsized(f"the sign of the stride {stride} is not known")
         if (sign < 0) is not negative or stride == 0:

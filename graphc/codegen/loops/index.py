@@ -9,7 +9,7 @@ from math import gcd
 
 from graphc.errors import InternalError
 from graphc.ir import dims
-from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, sign_of
+from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
 
@@ -53,28 +53,29 @@ class Ix:
         return isinstance(self.const, Poly) or any(isinstance(c, Poly) or s.sized for s, c in self.terms)
 
     def __add__(self, other: Ix | Dim) -> Ix:
-        if isinstance(other, int):
-            return Ix(self.const + other, self.terms) if other else self
-        if isinstance(other, Poly):
-            return Ix(self.const + other, self.terms)
-        if not self.terms:
-            return Ix(self.const + other.const, other.terms)
+        if not isinstance(other, Ix):
+            return Ix(self.const + as_size(other), self.terms) if other != 0 else self
         if not other.terms:
             return Ix(self.const + other.const, self.terms)
+        if not self.terms:
+            return Ix(self.const + other.const, other.terms)
         return Ix(self.const + other.const, _merge(self.terms, other.terms))
 
     __radd__ = __add__
 
     def __mul__(self, factor: Ix | Dim) -> Ix:
-        if isinstance(factor, Ix):
+        if not isinstance(factor, int):
             return _product(self, factor)
         if factor == 1:
             return self
         if factor == 0:
             return Ix()
-        return Ix(self.const * factor, tuple([(s, c * factor) for s, c in self.terms]))
+        return self._times(factor)
 
     __rmul__ = __mul__
+
+    def _times(self, factor: Dim) -> Ix:
+        return Ix(self.const * factor, tuple([(s, c * factor) for s, c in self.terms]))
 
     def __neg__(self) -> Ix:
         return self * -1
@@ -121,6 +122,13 @@ def as_ix(value: Ix | Dim) -> Ix:
         raise InternalError(f"an index must be an int or an Ix, got {value!r}", "loops") from None
 
 
+def as_size(value: object) -> Dim:
+    """`value` as a number or a size; InternalError for anything else."""
+    if isinstance(value, (int, Poly)):
+        return value
+    raise InternalError(f"an index must be an int or an Ix, got {value!r}", "loops")
+
+
 def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
     """sum of index * stride."""
     total = Ix()
@@ -159,13 +167,23 @@ NO_FACTS = IndexFacts()
 def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by
     substitution)."""
-    if not ix.terms:
-        room = limit - ix.const
-        return room >= 0 if isinstance(room, int) else is_nonnegative(room)
-    if any(at_most(simpler, limit, facts) for simpler in not_less(ix, facts)):
+    return _is_at_most(ix - limit, facts, set())
+
+
+def _is_at_most(excess: Ix, facts: IndexFacts, failed: set[Ix]) -> bool:
+    """Whether excess <= 0 can be proved. Different orders of bounds lead to the same expressions: `failed` has those
+    that were tried."""
+    if not excess.terms:
+        return is_nonnegative(-excess.const)
+    if excess in failed:
+        return False
+    if any(_is_at_most(simpler, facts, failed) for simpler in not_less(excess, facts)):
         return True
-    choices = _choices(ix)
-    return bool(choices) and all(at_most(each, limit, facts) for each in choices)
+    choices = _choices(excess)
+    if choices and all(_is_at_most(each, facts, failed) for each in choices):
+        return True
+    failed.add(excess)
+    return False
 
 
 def _choices(ix: Ix) -> list[Ix]:
@@ -194,11 +212,32 @@ def lower(ix: Ix) -> int:
     return -upper(-ix)
 
 
-def uppers(ix: Ix) -> list[Dim]:
+def uppers(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Dim]:
     """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes."""
     if not ix.terms:
         return [ix.const]
-    return list(dict.fromkeys(limit for simpler in not_less(ix) for limit in uppers(simpler)))
+    return _least(limit for simpler in not_less(ix, facts) for limit in uppers(simpler, facts))
+
+
+def _least(sizes: Iterable[Dim]) -> list[Dim]:
+    """Those that are not always at least as great as another."""
+    kept: list[Dim] = []
+    for size in dict.fromkeys(sizes):
+        if not any(is_nonnegative(size - other) for other in kept):
+            kept = [other for other in kept if not is_nonnegative(other - size)] + [size]
+    return kept
+
+
+def quotient_above(dim: Dim, divisor: Dim) -> Dim | None:
+    """A size that dim / divisor, rounded down, does not exceed; None if none is found."""
+    if isinstance(divisor, int):
+        return dim // divisor
+    quotient, rest = quotient_and_rest(dim, divisor)
+    if is_nonnegative(-rest - 1):                       # as of n * divisor - 1
+        return quotient - 1
+    if is_nonnegative(divisor - 1 - rest):
+        return quotient
+    return dim if is_nonnegative(dim) else None
 
 
 def _number_above(dim: Poly) -> int:
@@ -215,15 +254,22 @@ def not_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Ix]:
     """Expressions without the newest symbol of `ix` that are never less than it."""
     symbol, coefficient = ix.terms[-1]
     rest = Ix(ix.const, ix.terms[:-1])
-    sign = sign_of(coefficient)
+    sign = coefficient if isinstance(coefficient, int) else sign_of(coefficient)
     if sign is None:
         return []
     if sign > 0:
         bounds = (*symbol.uppers, *facts.uppers.get(symbol, ()))
     else:
         bounds = (*symbol.lowers, *facts.lowers.get(symbol, ()))
-    times = [(bound, coefficient if den == 1 else exact_quotient(coefficient, den)) for bound, den in bounds]
-    return [rest + bound * factor for bound, factor in times if factor is not None]
+    found = []
+    for bound, den in bounds:
+        factor = coefficient if den == 1 else exact_quotient(coefficient, den)
+        if factor is not None:
+            found.append(rest + bound * factor if bound.terms else Ix(rest.const + bound.const * factor, rest.terms))
+        elif isinstance(den, Poly) and sign > 0:        # rounded, by what is known of the dividend here
+            limits = [quotient_above(limit, den) for limit in uppers(bound, facts)]
+            found += [rest + coefficient * limit for limit in limits if limit is not None]
+    return found
 
 
 def depends_on(ix: Ix, symbol: Sym) -> bool:
@@ -246,7 +292,9 @@ def _by_age(term: Term) -> int:
     return term[0].id
 
 
-def _product(a: Ix, b: Ix) -> Ix:
+def _product(a: Ix, b: Ix | Poly) -> Ix:
+    if isinstance(b, Poly):
+        return a._times(b)
     if not b.terms:
         return a * b.const
     if not a.terms:

@@ -19,7 +19,7 @@ from graphc.codegen.loops.loop_ir import (
 from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loops.printer import print_function
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, sign_of
+from graphc.ir.dims import Dim, is_nonnegative
 
 
 def verify(f: FunctionIR) -> None:
@@ -124,7 +124,7 @@ class Checker:
 def _covered(view: View, low: Dim, high: Dim) -> bool:
     """Whether all of the view's shape, which is not empty, lies in the elements [low, high] of its root."""
     least, greatest = view.span()
-    return 0 not in view.shape and all(sign_of(room) in (0, 1) for room in (least - low, high - greatest))
+    return 0 not in view.shape and is_nonnegative(least - low) and is_nonnegative(high - greatest)
 
 
 def _runs_once(tile: Parallel) -> bool:

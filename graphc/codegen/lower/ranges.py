@@ -64,7 +64,8 @@ class Range:
 def open_range(f: LoopFunction, dims: tuple[int, ...], sizes: tuple[int, ...], cut: Cut, number: Ix) -> Range:
     """Range `number` of those into which `cut` parts the group."""
     by_dim = dict(zip(dims, sizes))
-    outer, part = f.divmod(number, cut.per_dim(sizes))
+    ranges = cut.per_dim(sizes)
+    outer, part = f.divmod(number, ranges) if cut.split or isinstance(ranges, int) else (Ix(), number)
     start = part * cut.chunk
     whole = sizes[cut.split] % cut.chunk == 0
     count = as_ix(cut.chunk if whole else f.min_(cut.chunk, sizes[cut.split] - start))

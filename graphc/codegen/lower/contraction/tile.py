@@ -114,7 +114,7 @@ class TileGrid:
         """Tile `number`. Tiles that share rows of a, or columns of b, follow each other."""
         f, s, p = self.f, self.schedule, self.phase
         number, inner = f.divmod(number, self.across if s.by_rows else self.down)
-        batch_number, outer = f.divmod(number, self.down if s.by_rows else self.across)
+        batch_number, outer = self._batch_of(number, self.down if s.by_rows else self.across)
         down, across = (outer, inner) if s.by_rows else (inner, outer)
         batch = unflatten(f, batch_number, p.batch, p.sizes)
         columns = open_range(f, p.n, group_sizes(p, p.n), s.blocking.nc, across)
@@ -125,6 +125,13 @@ class TileGrid:
         row = down * mc
         count = as_ix(mc if self._m % mc == 0 else f.min_(mc, self._m - row))
         return ContractionTile(batch, row, count, columns, None, batch_number, across, part)
+
+    def _batch_of(self, number: Ix, tiles: Dim) -> tuple[Ix, Ix]:
+        """The batch entry, and the number in it, where each has so many. Of a single one nothing is divided by numbers
+        that are known only when the kernel runs: there is the less to prove."""
+        if self.phase.batch or isinstance(tiles, int):
+            return self.f.divmod(number, tiles)
+        return Ix(), number
 
     def row_panels(self, tile: ContractionTile) -> RowPanelCount:
         mr = self.schedule.blocking.mr
