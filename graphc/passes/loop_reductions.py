@@ -202,5 +202,6 @@ def _shaped(b: Builder, v: Value, shape: tuple) -> Value:
 LINEAR: dict[type[Op], Callable[[LoopReductions, Node], ReductionPlan | None]] = {
     Elementwise: _elementwise, Sum: _sum, Pad: _pad,
     Reshape: _termwise, Transpose: _termwise, Slice: _termwise, BroadcastTo: _termwise, Concat: _termwise,
-    Matmul: _matmul, Einsum: _einsum, ScatterAdd: _scatter_add, **dict.fromkeys(ConvWeightGrad.every(), _conv_weight_grad),
+    Matmul: _matmul, Einsum: _einsum, ScatterAdd: _scatter_add,
+    **dict.fromkeys(ConvWeightGrad.every(), _conv_weight_grad),
 }

@@ -46,7 +46,7 @@ class PoolWindow:
         f, last = self.f, [(k - 1) * step for k, step in zip(self.op.kernel, self.op.dilation)]
         inside = [f.and_(f.ge(f.value(start), f.value(Ix())), f.le(f.value(start + reach), f.value(Ix(size - 1))))
                   for start, reach, size in zip(self.starts, last, self.size)]
-        return f.and_(*inside)
+        return reduce(f.and_, inside)
 
     def reduce(self, carry: tuple[Val, ...], visit: Visit) -> tuple[Val, ...]:
         """Visits the positions row by row, carrying values."""

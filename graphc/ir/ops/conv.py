@@ -13,7 +13,7 @@ from graphc.ir.contraction import Contraction
 from graphc.ir.graph import Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS, ImageRoles, kernel_text, spatial_axes
 from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
-from graphc.ir.ops.sliding import Pads, Sliding, Steps, cropped, offsets, padded, window_extents
+from graphc.ir.ops.sliding import Pads, Sliding, Steps, Where, cropped, offsets, padded, window_extents
 from graphc.ir.types import Dim, Dims, Sizes, TensorType, shape_text, static_dim, static_shape
 
 LETTERS = "xyz"                     # of spatial axes, in the references' equations
@@ -46,15 +46,13 @@ class ConvOp(Sliding):
         values = (*node.inputs, *node.outputs)
         return ConvParts(*(values[i] for i in self.roles))
 
-    @property
-    def shared(self) -> dict[str, object]:
-        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
-
     def output_shape(self, x: Dims, w: Dims) -> Dims:
         """Shape of y; GraphError where x and w do not fit."""
         conv, groups = f"conv{self.axes}d", self.groups
-        require(len(x) == self.axes + FIRST_SPATIAL_AXIS, f"{conv} takes an image {self.shape_text}, got {shape_text(x)}")
-        require(len(w) == len(x), f"{conv} takes a kernel {kernel_text(self.axes, 'F', 'C / groups')}, got {shape_text(w)}")
+        require(len(x) == self.axes + FIRST_SPATIAL_AXIS,
+                f"{conv} takes an image {self.shape_text}, got {shape_text(x)}")
+        require(len(w) == len(x),
+                f"{conv} takes a kernel {kernel_text(self.axes, 'F', 'C / groups')}, got {shape_text(w)}")
         require(min(*self.stride, *self.dilation, groups) >= 1,
                 f"{conv}: stride, dilation and groups must be at least 1")
         require(all(p >= 0 for pair in self.padding for p in pair),
@@ -67,7 +65,7 @@ class ConvOp(Sliding):
     def flops(self, x: Dims, w: Dims) -> Dim:
         return 2 * prod((*self.output_shape(x, w), *w[1:]))
 
-    def visits(self, w: Sizes, y: Sizes) -> Iterator[tuple[Steps, tuple[slice, ...]]]:
+    def visits(self, w: Sizes, y: Sizes) -> Iterator[tuple[Where, Where]]:
         """Every kernel position with the region of the padded image that it meets."""
         return offsets(w[FIRST_SPATIAL_AXIS:], y[FIRST_SPATIAL_AXIS:], self.stride, self.dilation)
 
@@ -99,13 +97,13 @@ class Conv(ConvOp):
         y = np.zeros(_split(shape, self.groups, 1), x.dtype)
         xg, wg = self.grouped_image(x), w.reshape(_split(w.shape, self.groups, 0))
         for at, region in self.visits(w.shape, shape):
-            y += np.einsum("ngc...,gfc->ngf...", xg[(..., *region)], wg[(..., *at)], optimize=True)
+            y += np.einsum("ngc...,gfc->ngf...", xg[region], wg[at], optimize=True)
         return y.reshape(shape)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, w = ins
-        to_image = ConvInputGrad.at(self.axes)(x_shape=x.type.shape, **self.shared)
-        to_kernels = ConvWeightGrad.at(self.axes)(w_shape=w.type.shape, **self.shared)
+        to_image = self.like(ConvInputGrad, x_shape=x.type.shape)
+        to_kernels = self.like(ConvWeightGrad, w_shape=w.type.shape)
         g = only_gradient(gs)
         return b.apply(to_image, (w, g))[0], b.apply(to_kernels, (x, g))[0]
 
@@ -131,17 +129,18 @@ class ConvInputGrad(ConvOp):
 
     def reference(self, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
         n, c, *size = static_shape(self.x_shape)
-        image = np.zeros((n, self.groups, c // self.groups, *(s + sum(p) for s, p in zip(size, self.padding))), dy.dtype)
+        around = [s + sum(pair) for s, pair in zip(size, self.padding)]
+        image = np.zeros((n, self.groups, c // self.groups, *around), dy.dtype)
         wg, dyg = w.reshape(_split(w.shape, self.groups, 0)), dy.reshape(_split(dy.shape, self.groups, 1))
         for at, region in self.visits(w.shape, dy.shape):
-            image[(..., *region)] += np.einsum("ngf...,gfc->ngc...", dyg, wg[(..., *at)], optimize=True)
+            image[region] += np.einsum("ngf...,gfc->ngc...", dyg, wg[at], optimize=True)
         return cropped(image, self.padding, tuple(size)).reshape(n, c, *size)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         w, dy = ins
-        to_kernels = ConvWeightGrad.at(self.axes)(w_shape=w.type.shape, **self.shared)
+        to_kernels = self.like(ConvWeightGrad, w_shape=w.type.shape)
         g = only_gradient(gs)
-        return b.apply(to_kernels, (g, dy))[0], b.apply(Conv.at(self.axes)(**self.shared), (g, w))[0]
+        return b.apply(to_kernels, (g, dy))[0], b.apply(self.like(Conv), (g, w))[0]
 
     def cost(self, w: TensorType, dy: TensorType) -> Cost:
         return Cost(self.flops(self.x_shape, w.shape), w.nbytes + dy.nbytes + self.infer(w, dy).nbytes)
@@ -168,14 +167,14 @@ class ConvWeightGrad(ConvOp):
         w_shape = static_shape(self.w_shape)
         dw, axes = np.zeros(_split(w_shape, self.groups, 0), x.dtype), LETTERS[:self.axes]
         for at, region in self.visits(w_shape, dy.shape):
-            dw[(..., *at)] = np.einsum(f"ngf{axes},ngc{axes}->gfc", dyg, xg[(..., *region)], optimize=True)
+            dw[at] = np.einsum(f"ngf{axes},ngc{axes}->gfc", dyg, xg[region], optimize=True)
         return dw.reshape(w_shape)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, dy = ins
-        to_image = ConvInputGrad.at(self.axes)(x_shape=x.type.shape, **self.shared)
+        to_image = self.like(ConvInputGrad, x_shape=x.type.shape)
         g = only_gradient(gs)
-        return b.apply(to_image, (g, dy))[0], b.apply(Conv.at(self.axes)(**self.shared), (x, g))[0]
+        return b.apply(to_image, (g, dy))[0], b.apply(self.like(Conv), (x, g))[0]
 
     def cost(self, x: TensorType, dy: TensorType) -> Cost:
         return Cost(self.flops(x.shape, self.w_shape), x.nbytes + dy.nbytes + self.infer(x, dy).nbytes)

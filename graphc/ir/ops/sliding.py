@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import ClassVar, Self
+from types import EllipsisType
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,10 @@ from graphc.ir.types import Dims, Sizes
 
 Steps = tuple[int, ...]                     # one number for each spatial axis
 Pads = tuple[tuple[int, int], ...]          # (before, after) for each spatial axis
+Where = tuple[EllipsisType | slice | int, ...]      # an index of arrays
+
+
+Windows = TypeVar("Windows", bound="Sliding")
 
 
 class Sliding(Op):
@@ -36,18 +41,25 @@ class Sliding(Op):
         """The operator for each number of spatial axes."""
         if "made" not in vars(cls):
             cls.made = {axes: cls._made(axes) for axes in SPATIAL_NAMES}
-        return tuple(cls.made.values())     # type: ignore[return-value]    # see above
+        return tuple(cls.made.values())     # type: ignore[arg-type]    # see above
 
     @classmethod
     def _made(cls, axes: int) -> type[Self]:
         """A class whose attributes are annotated with their length, by which texts of graphs are read."""
-        kinds = {field: ENTRY[kind] for base in cls.__mro__ for field, kind in vars(base).get("__annotations__", {}).items()
+        kinds = {field: tuple[(ENTRY[kind],) * axes]                    # type: ignore[misc]    # made at run time
+                 for base in cls.__mro__ for field, kind in vars(base).get("__annotations__", {}).items()
                  if kind in ENTRY}
-        own = {field: cls.DEFAULTS[field] * axes for field in kinds if field in cls.DEFAULTS}
+        own: dict[str, Any] = {field: cls.DEFAULTS[field] * axes        # type: ignore[operator]    # a tuple
+                               for field in kinds if field in cls.DEFAULTS}
         name = cls.name.format(axes)
         title = "".join(word[:1].upper() + word[1:] for word in name.split("_"))
-        return type(title, (cls,), {**own, "__annotations__": {field: tuple[(kind,) * axes] for field, kind in kinds.items()},
-                                    "__doc__": cls.__doc__, "__module__": cls.__module__, "name": name, "axes": axes})
+        return type(title, (cls,), {**own, "__annotations__": kinds, "__doc__": cls.__doc__,
+                                    "__module__": cls.__module__, "name": name, "axes": axes})
+
+    def like(self, family: type[Windows], **own: object) -> Windows:
+        """An operator of another family with the same windows, and with attributes of its own."""
+        shared: dict[str, Any] = {n: v for n, v in vars(self).items() if n in family.FIELDS}
+        return family.at(self.axes)(**shared | own)
 
     @property
     def shape_text(self) -> str:
@@ -81,11 +93,13 @@ def window_extents(size: Dims, kernel: Dims, stride: Steps, padding: Pads, dilat
     return tuple(result)
 
 
-def offsets(kernel: Sizes, out: Sizes, stride: Steps, dilation: Steps) -> Iterator[tuple[Steps, tuple[slice, ...]]]:
-    """Every kernel position with the region of the padded image that it meets, one element per window."""
+def offsets(kernel: Sizes, out: Sizes, stride: Steps, dilation: Steps) -> Iterator[tuple[Where, Where]]:
+    """Every kernel position with the region of the padded image that it meets, one element per window; both as indices
+    of the last axes."""
     for at in product(*map(range, kernel)):
         starts = [p * d for p, d in zip(at, dilation)]
-        yield at, tuple([slice(s, s + (o - 1) * st + 1, st) for s, o, st in zip(starts, out, stride)])
+        region = [slice(s, s + (o - 1) * st + 1, st) for s, o, st in zip(starts, out, stride)]
+        yield (Ellipsis, *at), (Ellipsis, *region)
 
 
 def padded(x: np.ndarray, padding: Sequence[tuple[int, int]], value: float = 0) -> np.ndarray:
@@ -95,4 +109,5 @@ def padded(x: np.ndarray, padding: Sequence[tuple[int, int]], value: float = 0) 
 
 def cropped(x: np.ndarray, padding: Sequence[tuple[int, int]], size: Sizes) -> np.ndarray:
     """What is left of a padded image, which may have axes in front, without the padding."""
-    return x[(..., *[slice(low, low + n) for (low, _), n in zip(padding, size)])]
+    inside: Where = (Ellipsis, *[slice(low, low + n) for (low, _), n in zip(padding, size)])
+    return x[inside]

@@ -11,7 +11,7 @@ import numpy as np
 from graphc.errors import InternalError
 from graphc.ir.image import FIRST_SPATIAL_AXIS, ImageRoles
 from graphc.ir.op import ALL, Cost, Gradients, OpBuilder, Values, only_gradient, require
-from graphc.ir.ops.sliding import Pads, Sliding, Steps, cropped, offsets, padded, window_extents
+from graphc.ir.ops.sliding import Pads, Sliding, Steps, Where, cropped, offsets, padded, window_extents
 from graphc.ir.types import Dim, Dims, Sizes, TensorType, shape_text, static_shape
 
 
@@ -28,11 +28,6 @@ class Pooling(Sliding):
     ceil_mode: bool = False
 
     @property
-    def shared(self) -> dict[str, object]:
-        return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding, "dilation": self.dilation,
-                "ceil_mode": self.ceil_mode}
-
-    @property
     def spans(self) -> Steps:
         """How many elements a window covers along each axis, those that it skips included."""
         return tuple([d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation)])
@@ -44,8 +39,8 @@ class Pooling(Sliding):
                 f"{self.name}: kernel, stride and dilation must be at least 1")
         for span, pair, d, n in zip(self.spans, self.padding, self.dilation, x[FIRST_SPATIAL_AXIS:]):
             require(0 <= min(pair) and max(pair) < span,
-                    f"{self.name}: padding {pair} must be less than what the kernel covers, {span}: a window would have "
-                    "no element of the image")
+                    f"{self.name}: padding {pair} must be less than what the kernel covers, {span}: "
+                    "a window would have no element of the image")
             require(not any(pair) or not isinstance(n, int) or n >= d or n == 0,
                     f"{self.name}: with padding {pair}, windows of dilation {d} step over an image of {n}")
         return (*x[:2], *window_extents(x[2:], self.kernel, self.stride, self.padding, self.dilation, self.name,
@@ -76,7 +71,7 @@ class Pooling(Sliding):
         return (self.kernel == self.stride == self.spans and not any(map(any, self.padding))
                 and all(n % k == 0 for n, k in zip(size, self.kernel)))
 
-    def regions(self, out: Sizes) -> list[tuple[slice, ...]]:
+    def regions(self, out: Sizes) -> list[Where]:
         """For each position in the window, the part of the framed image that it meets."""
         return [region for _, region in offsets(self.kernel, out[FIRST_SPATIAL_AXIS:], self.stride, self.dilation)]
 
@@ -88,7 +83,7 @@ class Pooling(Sliding):
         for region, term in zip(self.regions(out), terms):
             if total is None:
                 total = np.zeros((*shape[:2], *(n + sum(pair) for n, pair in zip(size, frame))), term.dtype)
-            total[(..., *region)] += term
+            total[region] += term
         if total is None:
             raise InternalError(f"{self.name} has no window")
         return cropped(total, frame, size)
@@ -102,13 +97,13 @@ class MaxPooling(Pooling):
         """The number of the chosen position in each window; never one outside of the image."""
         regions = self.regions(static_shape(self.output_shape(x.shape)))
         values, real = self.framed(x, lowest(x.dtype)), self.framed(np.ones_like(x, bool), False)
-        seen, inside = (np.stack([a[(..., *r)] for r in regions]) for a in (values, real))
+        seen, inside = (np.stack([a[r] for r in regions]) for a in (values, real))
         first = np.argmax(seen, axis=0)
         return np.where(np.take_along_axis(inside, first[None], 0)[0], first, np.argmax(inside, axis=0))
 
     def picked(self, choice: np.ndarray, source: np.ndarray, outside: float = 0) -> np.ndarray:
         around = self.framed(source, outside)
-        return np.take_along_axis(np.stack([around[(..., *r)] for r in self.regions(choice.shape)]), choice[None], 0)[0]
+        return np.take_along_axis(np.stack([around[r] for r in self.regions(choice.shape)]), choice[None], 0)[0]
 
 
 class MaxPool(MaxPooling):
@@ -124,7 +119,7 @@ class MaxPool(MaxPooling):
         return self.picked(self.choice(x), x, lowest(x.dtype))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        return (b.apply(MaxPoolGrad.at(self.axes)(**self.shared), (ins[0], only_gradient(gs)))[0],)
+        return (b.apply(self.like(MaxPoolGrad), (ins[0], only_gradient(gs)))[0],)
 
     def cost(self, x: TensorType) -> Cost:
         return self.pooling_cost(x)
@@ -152,7 +147,7 @@ class MaxPoolGrad(MaxPooling):
                               (np.where(choice == i, dy, zero) for i in range(prod(self.kernel))))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        return None, b.apply(MaxPoolPick.at(self.axes)(**self.shared), (ins[0], only_gradient(gs)))[0]
+        return None, b.apply(self.like(MaxPoolPick), (ins[0], only_gradient(gs)))[0]
 
     def cost(self, x: TensorType, dy: TensorType) -> Cost:
         return self.pooling_cost(x, x)
@@ -174,7 +169,7 @@ class MaxPoolPick(MaxPooling):
         return self.picked(self.choice(x), v)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        return None, b.apply(MaxPoolGrad.at(self.axes)(**self.shared), (ins[0], only_gradient(gs)))[0]
+        return None, b.apply(self.like(MaxPoolGrad), (ins[0], only_gradient(gs)))[0]
 
     def cost(self, x: TensorType, v: TensorType) -> Cost:
         return self.pooling_cost(x, v)
@@ -184,10 +179,6 @@ class AvgPooling(Pooling):
     """Base of average pooling and its transpose; `count_include_pad`: a window is divided by its elements
     inside the padded image, else by those inside the image."""
     count_include_pad: bool = True
-
-    @property
-    def shared(self) -> dict[str, object]:
-        return {**super().shared, "count_include_pad": self.count_include_pad}
 
     def counts(self, shape: Sizes, dtype: np.dtype) -> np.ndarray:
         """By what the sum of each window is divided: its elements inside the image, or inside the padded image."""
@@ -213,7 +204,7 @@ class AvgPool(AvgPooling):
         return _total(self.framed(x, 0), self.regions(out)) / self.counts(x.shape, x.dtype)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        to_image = AvgPoolGrad.at(self.axes)(x_shape=ins[0].type.shape, **self.shared)
+        to_image = self.like(AvgPoolGrad, x_shape=ins[0].type.shape)
         return b.apply(to_image, (only_gradient(gs),))
 
     def cost(self, x: TensorType) -> Cost:
@@ -241,15 +232,15 @@ class AvgPoolGrad(AvgPooling):
         return self.scattered(shape, dy.shape, [share] * prod(self.kernel))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        return b.apply(AvgPool.at(self.axes)(**self.shared), (only_gradient(gs),))
+        return b.apply(self.like(AvgPool), (only_gradient(gs),))
 
     def cost(self, dy: TensorType) -> Cost:
         return self.pooling_cost(dy.with_shape(self.x_shape))
 
 
-def _total(padded: np.ndarray, regions: Sequence[tuple[slice, ...]]) -> np.ndarray:
+def _total(padded: np.ndarray, regions: Sequence[Where]) -> np.ndarray:
     """The sum of what each window position meets."""
-    return reduce(np.add, (padded[(..., *r)] for r in regions), np.zeros((), padded.dtype))
+    return reduce(np.add, (padded[r] for r in regions), np.zeros((), padded.dtype))
 
 
 def lowest(dtype: np.dtype) -> float:
