@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, lower, typical
+from graphc.ir.dims import Dim, is_nonnegative, lower, typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
@@ -260,21 +260,26 @@ def apart(a: Place, b: Place) -> bool:
     spans = [span(p.shape, p.strides) for p in (a, b)]
     mine, other = (((p.offset + low) * p.dtype.itemsize, (p.offset + high + 1) * p.dtype.itemsize)
                    for p, (low, high) in zip((a, b), spans))
-    if mine[1] <= other[0] or other[1] <= mine[0]:
+    if _in_order(mine, other) or _in_order(other, mine):
         return True
-    rows = {abs(s) for p in (a, b) for s in p.strides if abs(s) > 1} if a.dtype == b.dtype else ()
-    return any(x and y and (x[1] <= y[0] or y[1] <= x[0])
+    rows = {abs(s) for p in (a, b) for s in p.strides if isinstance(s, int) and abs(s) > 1} if a.dtype == b.dtype else ()
+    return any(x and y and (_in_order(x, y) or _in_order(y, x))
                for x, y in ((_columns(a, row), _columns(b, row)) for row in rows))
 
 
-def _columns(p: Place, row: int) -> tuple[int, int] | None:
+def _in_order(first: tuple[Dim, Dim], second: tuple[Dim, Dim]) -> bool:
+    """Whether it is known that one range ends before the other begins."""
+    return is_nonnegative(second[0] - first[1])
+
+
+def _columns(p: Place, row: int) -> tuple[Dim, Dim] | None:
     """The first column of the place and that behind its last, if it lies in rows of so many elements and none of its
     lines crosses their ends.
     """
-    inside = [(n, s) for n, s in zip(p.shape, p.strides) if s % row]
+    inside = [(n, s) for n, s in zip(p.shape, p.strides) if s % row != 0]
     low, high = span(tuple(n for n, _ in inside), tuple(s for _, s in inside))
     first = (p.offset + low) % row
-    return (first, first + high - low + 1) if first + high - low < row else None
+    return (first, first + high - low + 1) if is_nonnegative(row - 1 - (first + high - low)) else None
 
 
 def memory(buffer: Buffer) -> object:
