@@ -54,8 +54,7 @@ class SizeName(Atom):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __hash__(self) -> int:
-        return str.__hash__(self)
+    __hash__ = str.__hash__
 
     @property
     def _facts(self) -> tuple[int, int | None, int]:
@@ -92,8 +91,7 @@ class Quotient(Atom):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __hash__(self) -> int:
-        return str.__hash__(self)
+    __hash__ = str.__hash__
 
     def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         return _evaluate(self.dividend, values, sizes) // self.divisor
@@ -122,8 +120,7 @@ class Largest(Atom):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __hash__(self) -> int:
-        return str.__hash__(self)
+    __hash__ = str.__hash__
 
     def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         return max([_evaluate(i, values, sizes) for i in self.items])
@@ -150,8 +147,7 @@ class Named(Atom):
     def __ne__(self, other: object) -> bool:
         return self is not other
 
-    def __hash__(self) -> int:
-        return str.__hash__(self)
+    __hash__ = str.__hash__
 
     def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         return _evaluate(self.size, values, sizes)
@@ -166,18 +162,30 @@ class Poly:
     terms: tuple[tuple[Monomial, int], ...]
 
     def __hash__(self) -> int:
-        return self._hash
+        found: int | None = self.__dict__.get("hash")
+        if found is None:
+            found = self.__dict__["hash"] = hash(self.terms)
+        return found
 
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self.terms)
+    def __reduce__(self) -> tuple[type[Poly], tuple[tuple[tuple[Monomial, int], ...]]]:
+        """Without the hash, which another process has otherwise."""
+        return Poly, (self.terms,)
 
     def __add__(self, other: Dim) -> Dim:
+        if isinstance(other, Poly):
+            return _poly((*self.terms, *other.terms))
         if not isinstance(other, SIZES):
             return NotImplemented
-        return _poly(_terms(self) + _terms(other))
+        return self._plus(int(other)) if other else self
 
     __radd__ = __add__
+
+    def _plus(self, number: int) -> Poly:
+        """The number is the last term, if there is one."""
+        *rest, (monomial, c) = self.terms
+        if monomial:
+            return Poly((*self.terms, ((), number)))
+        return Poly((*rest, ((), c + number))) if c + number else Poly(tuple(rest))
 
     def __neg__(self) -> Dim:
         return self * -1
@@ -190,7 +198,7 @@ class Poly:
 
     def __mul__(self, other: Dim) -> Dim:
         if isinstance(other, int):
-            return Poly(tuple([(m, c * other) for m, c in self.terms])) if other else 0
+            return self if other == 1 else Poly(tuple([(m, c * other) for m, c in self.terms])) if other else 0
         if not isinstance(other, SIZES):
             return NotImplemented
         return _poly([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])

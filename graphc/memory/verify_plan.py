@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, is_nonnegative, lower, typical
+from graphc.ir.dims import Dim, Poly, exact_quotient, is_nonnegative, lower, quotient_and_rest, typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
@@ -260,26 +260,35 @@ def apart(a: Place, b: Place) -> bool:
     spans = [span(p.shape, p.strides) for p in (a, b)]
     mine, other = (((p.offset + low) * p.dtype.itemsize, (p.offset + high + 1) * p.dtype.itemsize)
                    for p, (low, high) in zip((a, b), spans))
-    if _in_order(mine, other) or _in_order(other, mine):
+    if _one_ends_first(mine, other):
         return True
-    rows = {abs(s) for p in (a, b) for s in p.strides if isinstance(s, int) and abs(s) > 1} if a.dtype == b.dtype else ()
-    return any(x and y and (_in_order(x, y) or _in_order(y, x))
-               for x, y in ((_columns(a, row), _columns(b, row)) for row in rows))
+    rows = {s if isinstance(s, Poly) else abs(s) for p in (a, b) for s in p.strides} if a.dtype == b.dtype else set()
+    return any(x and y and _one_ends_first(x, y)
+               for x, y in ((_columns(a, row), _columns(b, row)) for row in rows - {0, 1}))
 
 
-def _in_order(first: tuple[Dim, Dim], second: tuple[Dim, Dim]) -> bool:
-    """Whether it is known that one range ends before the other begins."""
-    return is_nonnegative(second[0] - first[1])
+def _one_ends_first(a: tuple[Dim, Dim], b: tuple[Dim, Dim]) -> bool:
+    return is_nonnegative(b[0] - a[1]) or is_nonnegative(a[0] - b[1])
 
 
-def _columns(p: Place, row: int) -> tuple[Dim, Dim] | None:
+def _columns(p: Place, row: Dim) -> tuple[Dim, Dim] | None:
     """The first column of the place and that behind its last, if it lies in rows of so many elements and none of its
-    lines crosses their ends.
+    lines crosses their ends, for all sizes.
     """
-    inside = [(n, s) for n, s in zip(p.shape, p.strides) if s % row != 0]
+    inside = [(n, s) for n, s in zip(p.shape, p.strides) if exact_quotient(s, row) is None]
     low, high = span(tuple(n for n, _ in inside), tuple(s for _, s in inside))
-    first = (p.offset + low) % row
-    return (first, first + high - low + 1) if is_nonnegative(row - 1 - (first + high - low)) else None
+    first = _remainder(p.offset + low, row)
+    if first is None or not is_nonnegative(row - 1 - (first + high - low)):
+        return None
+    return first, first + high - low + 1
+
+
+def _remainder(dim: Dim, row: Dim) -> Dim | None:
+    """`dim` modulo `row`, if that is one formula for all sizes."""
+    if isinstance(dim, int) and isinstance(row, int):
+        return dim % row
+    rest = quotient_and_rest(dim, row)[1]
+    return rest if is_nonnegative(rest) and is_nonnegative(row - 1 - rest) else None
 
 
 def memory(buffer: Buffer) -> object:

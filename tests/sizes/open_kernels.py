@@ -19,6 +19,7 @@ from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
 from graphc.passes.pipeline import apply
+from graphc.schedule.attention_support import is_whole
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.target import AVX2, Target
 from graphc.schedule.view import ViewType, contiguous_strides
@@ -59,7 +60,7 @@ class Case:
 
     def open(self) -> Graph:
         graph = self.graph({n: size_name(n, self.least.get(n, 1), None, self.usual) for n in self.names})
-        for each in (Decompose(), EliminateCommonSubexpressions(), EliminateDeadCode()):
+        for each in (Decompose(is_whole), EliminateCommonSubexpressions(), EliminateDeadCode()):
             graph = apply(each, graph)
         return graph
 
