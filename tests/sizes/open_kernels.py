@@ -13,7 +13,7 @@ from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower import lower
 from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.builder import Builder, bind_graph
-from graphc.ir.dims import Dim, bind, evaluate, size_name
+from graphc.ir.dims import Dim, Dims, bind, evaluate, size_name
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import TensorType, bool_
@@ -79,15 +79,16 @@ class Case:
 
 
 class Lowered:
-    """A case as one loop function for all sizes; `read`: the inputs that it takes."""
+    """A case as one loop function for all sizes; `read`: the inputs that it takes. strides: of all results."""
 
-    def __init__(self, case: Case, target: Target):
+    def __init__(self, case: Case, target: Target, strides: Dims | None = None):
         self.case, graph = case, case.open()
         node = _one_node(graph)
         self.read = [k for k, v in enumerate(graph.inputs) if v.name in {x.name for x in node.inputs}]
         self.ins = tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape, case.orders.get(k)))
                          for k, v in zip(self.read, node.inputs))
-        self.outs = tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in node.outputs)
+        self.outs = tuple(ViewType(v.type.dtype, v.type.shape, strides or contiguous_strides(v.type.shape))
+                          for v in node.outputs)
         self.schedule = schedule_node(node, self.ins, self.outs, target)
         self.function = lower(KernelRequest(node, self.ins, self.outs, self.schedule, target))
 

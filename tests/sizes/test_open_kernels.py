@@ -7,15 +7,20 @@ from math import prod
 
 import numpy as np
 import pytest
+from codegen.loop_run import ForSizes
 from open_cases import CASES
-from open_kernels import Case, OpenKernel, verified
+from open_kernels import Case, Lowered, OpenKernel, verified
 
 from graphc.codegen.llvm.emit import emit_for_sizes
+from graphc.codegen.loops.verify import verify
+from graphc.codegen.lower.padding_fill import fill_border
 from graphc.ir.dims import parse_dim
 from graphc.ir.interp import evaluate
-from graphc.ir.types import TensorType
+from graphc.ir.ops.shape import Pad
+from graphc.ir.types import TensorType, f32
 from graphc.schedule.kernel_families import NESTS, ROWS
 from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
+from graphc.schedule.view import ViewType, contiguous_strides
 
 SIZES = (1, 2, 3, 7, 16, 17, 31, 64, 100, 1000)
 
@@ -137,3 +142,22 @@ def test_what_is_appended_and_does_not_count_changes_no_bits(name: str, filling:
         long, = kernel.run(sizes | {axis: size + more}, [longer])
         kept = long if long.shape == short.shape else long.take(range(size), along)
         assert short.tobytes() == kept.tobytes(), (size, more)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)], ids=["rows", "channels"])
+def test_the_border_of_a_pad_is_filled_for_all_sizes(order: tuple[int, ...]):
+    """By a kernel that writes the inside."""
+    case = Case("gelu", lambda b, x: b.gelu(x), (f32["B", 8, "T", 6],))
+    x, = case.open().inputs
+    outside = contiguous_strides((*x.type.shape[:2], x.type.shape[2] + 2, 8), order)
+    kernel = Lowered(case, AVX2, outside)
+    pad = Pad((0, 0, 1, 1), (0, 0, 1, 1), 2.5)
+    fill_border(kernel.function, pad, x.type.shape, ViewType(f32, pad.infer(x.type).shape, outside), AVX2)
+    verify(kernel.function)
+    native = ForSizes(kernel.function, 1)
+    for sizes in ({"B": 1, "T": 1}, {"B": 3, "T": 7}, {"B": 40, "T": 31}):
+        array, = case.arrays(sizes)
+        padded = np.zeros([(sizes["B"], 8, sizes["T"] + 2, 8)[i] for i in order], np.float32).transpose(np.argsort(order))
+        assert native.run(sizes, [array], padded[:, :, 1:-1, 1:-1], padded) == 0
+        inside, = evaluate(case.graph(sizes), [array])
+        check(padded, np.pad(inside, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=2.5), sizes)
