@@ -182,6 +182,6 @@ RULES: dict[type, Callable[..., Rows]] = {
     shape.DynamicUpdateSlice: _copying,
     scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,
-    window.MaxPool2d: _pool, window.MaxPool2dPick: _pool, window.AvgPool2d: _pool,
-    window.MaxPool2dGrad: _pool_gradient, window.AvgPool2dGrad: _pool_gradient,
+    **dict.fromkeys((*window.MaxPool.every(), *window.MaxPoolPick.every(), *window.AvgPool.every()), _pool),
+    **dict.fromkeys((*window.MaxPoolGrad.every(), *window.AvgPoolGrad.every()), _pool_gradient),
 }
