@@ -12,6 +12,7 @@ from graphc.ir import dims
 from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
+ELEMENTS = 1 << 47                  # more than any memory has: no offset of an element that exists is above it
 
 
 class Sym:
