@@ -14,7 +14,7 @@ from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.program import LoopProgram
 from graphc.codegen.scratch_layout import callers_first
-from graphc.ir.dims import Dims
+from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.memory.derived_state import DerivedState

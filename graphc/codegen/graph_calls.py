@@ -10,7 +10,7 @@ from graphc.codegen.kernel_calls import KernelCalls
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.plan_memory import PlanMemory, within
-from graphc.ir.dims import Dim, static_dim
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
@@ -38,7 +38,7 @@ def call_node(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
 
 def _scan(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
     f, op, region = calls.function, cast(Scan, node.op), memory.plan.regions[node]
-    layout, body, length = scan_layout(op), region.plans["body"], static_dim(op.length)
+    layout, body, length = scan_layout(op), region.plans["body"], op.length
     ins, ys = memory.views(node.inputs), memory.views(node.outputs[op.carries:])
     carries = [memory.view(p) for p in region.loop]
     for c, slots in enumerate(carries):
@@ -106,6 +106,6 @@ CONTROL: dict[type[Op], Callable[[KernelCalls, Node, PlanMemory], None]] = {Scan
                                                                             WhileLoop: _while_loop}
 
 
-def _step(view: View, at: Ix | int) -> View:
+def _step(view: View, at: Ix | Dim) -> View:
     """Slice number `at` along the first axis."""
     return View(view.root, view.shape[1:], view.strides[1:], view.start + as_ix(at) * view.strides[0])

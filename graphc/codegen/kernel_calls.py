@@ -9,8 +9,8 @@ from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower import function_needs_node_id
 from graphc.codegen.plan_memory import PlanMemory, views_of_buffer
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Node
-from graphc.ir.dims import Dim, static_dim
 from graphc.memory.plan import Buffer
 from graphc.schedule.contraction_schedule import ContractionSchedule
 from graphc.schedule.view import ViewType
@@ -25,7 +25,7 @@ class Site:
     kernel: str
     node: Node | None
     aliased: bool = False
-    around: int = 0
+    around: Dim = 0
 
 
 @dataclass
@@ -61,7 +61,7 @@ class KernelCalls:
         views += [memory.view(place) for _, place in borders]
         if any(plan.places[v].buffer.space == "state" for v in node.outputs):
             self._commit()
-        around = sum(static_dim(pad.outputs[0].type.nbytes - pad.inputs[0].type.nbytes) for pad, _ in borders)
+        around = sum([pad.outputs[0].type.nbytes - pad.inputs[0].type.nbytes for pad, _ in borders])
         number = [self._number(node)] if function_needs_node_id(kernel) else []
         self._call(kernel, [*views, *number], Site(kernel.name, node, plan.schedules[node].aliased, around))
         if self.check_nan:

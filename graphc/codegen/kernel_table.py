@@ -15,7 +15,6 @@ from graphc.codegen.lower.rows import nested
 from graphc.ir.graph import Node
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.shape import Pad
-from graphc.ir.types import static_shape
 from graphc.memory.plan import Place, Plan
 from graphc.schedule.contraction_schedule import ContractionSchedule
 from graphc.schedule.single_op import cluster_of
@@ -40,7 +39,7 @@ class KernelTable:
     def of_node(self, node: Node, plan: Plan) -> LoopFunction:
         """The kernel of an operator, of these views and this schedule."""
         ins, outs, schedule = tuple(plan.views(node.inputs)), tuple(plan.views(node.outputs)), plan.schedules[node]
-        borders = tuple((cast(Pad, pad.op), static_shape(pad.inputs[0].type.shape), place.view)
+        borders = tuple((cast(Pad, pad.op), pad.inputs[0].type.shape, place.view)
                         for pad, place in borders_of(node, plan))
 
         def make(name: str) -> LoopFunction:

@@ -9,7 +9,9 @@ import pytest
 from open_cases import CASES
 from open_kernels import Case, OpenKernel
 
+from graphc.ir.dims import parse_dim
 from graphc.ir.interp import evaluate
+from graphc.ir.types import TensorType
 
 SIZES = (1, 2, 3, 7, 16, 17, 31, 64, 100, 1000)
 
@@ -43,3 +45,56 @@ def check(got: np.ndarray, want: np.ndarray, sizes: dict[str, int]) -> None:
         np.testing.assert_allclose(got, want, rtol=64 * eps, atol=64 * eps * scale, err_msg=str(sizes))
     else:
         np.testing.assert_array_equal(got, want, err_msg=str(sizes))
+
+
+ALONE = (
+    "add", "add row", "add features", "add odd features", "mul column", "integers", "gelu", "other order", "bias gelu",
+    "iota", "heads", "sum of rows", "prod of rows", "max of rows", "sum of features", "sum in the middle", "argmax", "var",
+    "softmax", "softmax of classes", "softmax of scores", "softmax gradient", "layer norm", "layer norm of names",
+    "rms norm", "group norm", "batch norm inference", "flip rows", "take along columns", "take along axis",
+    "take along named axis", "scatter to columns", "pick rows", "cumsum", "linear scan",
+    "max_pool2d of a batch with padding", "avg_pool2d of images", "max_pool2d gradient with padding")
+"""Cases of which each sample gives a result of its own."""
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_sample_has_the_same_bits_in_every_batch(name: str):
+    case = next(c for c in CASES if c.name == name)
+    kernel, batch = OpenKernel(case), 40
+    sizes = {"B": batch, "T": 37, "C": 9} | {n: 37 for n in case.names if n not in "BTC"}
+    arrays = case.arrays(sizes)
+    whole = kernel.run(sizes, arrays)
+    for start, count in ((0, 1), (39, 1), (3, 7), (8, 32)):
+        part = [_part(a, t, start, count, batch) for a, t in zip(arrays, case.types)]
+        for got, want in zip(kernel.run(sizes | {"B": count}, part), whole):
+            rows = len(want) // batch
+            assert got.tobytes() == want[start * rows:(start + count) * rows].tobytes(), (start, count)
+
+
+def _part(array: np.ndarray, t: TensorType, start: int, count: int, batch: int) -> np.ndarray:
+    """The samples start … start + count - 1 of an operand that has some."""
+    if not t.shape or "B" not in getattr(t.shape[0], "names", ()):
+        return array
+    rows = len(array) // batch
+    return array[start * rows:(start + count) * rows]
+
+
+@pytest.mark.parametrize("name, filling", [("sum of rows", 0.0), ("softmax", -np.inf), ("log softmax of columns", -np.inf),
+                                           ("sum of columns", 0.0), ("sum in the middle", 0.0), ("sum of all", 0.0)])
+def test_what_is_appended_and_does_not_count_changes_no_bits(name: str, filling: float):
+    """Sums of several blocks, which end within a vector, at its end, and at that of a block."""
+    case = next(c for c in CASES if c.name == name)
+    kernel, axis = OpenKernel(case), "B" if name in ("log softmax of columns", "sum of columns") else "T"
+    other = "T" if axis == "B" else "B"
+    for size, more in ((5000, 1), (5000, 31), (4995, 5), (4096, 4096), (31, 1), (1, 9000), (255, 3)):
+        sizes = {axis: size, other: 3}
+        array, = case.arrays(sizes)
+        along = case.types[0].shape.index(parse_dim(axis))
+        longer = np.concatenate([array, np.full([more if i == along else n for i, n in enumerate(array.shape)], filling,
+                                                array.dtype)], along)
+        if name == "sum of all" and other == "B":
+            array, longer, sizes = array[:1], longer[:1], sizes | {other: 1}
+        short, = kernel.run(sizes, [array])
+        long, = kernel.run(sizes | {axis: size + more}, [longer])
+        kept = long if long.shape == short.shape else long.take(range(size), along)
+        assert short.tobytes() == kept.tobytes(), (size, more)

@@ -9,7 +9,7 @@ from math import gcd
 
 from graphc.errors import InternalError
 from graphc.ir import dims
-from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, sign_of
+from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
 ELEMENTS = 1 << 47                  # more than any memory has: no offset of an element that exists is above it
@@ -213,11 +213,11 @@ def lower(ix: Ix) -> int:
     return -upper(-ix)
 
 
-def uppers(ix: Ix) -> list[Dim]:
+def uppers(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Dim]:
     """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes."""
     if not ix.terms:
         return [ix.const]
-    return _least(limit for simpler in not_less(ix) for limit in uppers(simpler))
+    return _least(limit for simpler in not_less(ix, facts) for limit in uppers(simpler, facts))
 
 
 def _least(sizes: Iterable[Dim]) -> list[Dim]:
@@ -227,6 +227,18 @@ def _least(sizes: Iterable[Dim]) -> list[Dim]:
         if not any(is_nonnegative(size - other) for other in kept):
             kept = [other for other in kept if not is_nonnegative(other - size)] + [size]
     return kept
+
+
+def quotient_above(dim: Dim, divisor: Dim) -> Dim | None:
+    """A size that dim / divisor, rounded down, does not exceed; None if none is found."""
+    if isinstance(divisor, int):
+        return dim // divisor
+    quotient, rest = quotient_and_rest(dim, divisor)
+    if is_nonnegative(-rest - 1):                       # as of n * divisor - 1
+        return quotient - 1
+    if is_nonnegative(divisor - 1 - rest):
+        return quotient
+    return dim if is_nonnegative(dim) else None
 
 
 def _number_above(dim: Poly) -> int:
@@ -255,6 +267,9 @@ def not_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Ix]:
         factor = coefficient if den == 1 else exact_quotient(coefficient, den)
         if factor is not None:
             found.append(rest + bound * factor if bound.terms else Ix(rest.const + bound.const * factor, rest.terms))
+        elif isinstance(den, Poly) and sign > 0:        # rounded, by what is known of the dividend here
+            limits = [quotient_above(limit, den) for limit in uppers(bound, facts)]
+            found += [rest + coefficient * limit for limit in limits if limit is not None]
     return found
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import gcd
 
-from graphc.codegen.loops.index import UNBOUNDED, Ix, Sym, as_ix, at_least, at_most, lower, upper, uppers
+from graphc.codegen.loops.index import (
+    UNBOUNDED, Ix, Sym, as_ix, at_least, at_most, lower, quotient_above, upper, uppers)
 from graphc.codegen.loops.loop_ir import Body, CheckIndex, Define, Val
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, largest, quotient_and_rest
+from graphc.ir.dims import Dim, Poly, content, exact_quotient, largest
 
 
 class Indices:
@@ -103,7 +104,7 @@ def _quotients_above(ix: Ix, divisor: Dim) -> list[Dim]:
     """Sizes that the quotient does not exceed."""
     most = upper(ix)
     limits = [most] * (abs(most) < UNBOUNDED) + [limit for limit in uppers(ix) if isinstance(limit, Poly)]
-    quotients = [_rounded(limit, divisor) for limit in limits]
+    quotients = [quotient_above(limit, divisor) for limit in limits]
     return [q for q in quotients if q is not None]
 
 
@@ -112,18 +113,6 @@ def _quotients_below(least: int, divisor: Dim) -> list[Dim]:
     if abs(least) >= UNBOUNDED:
         return []
     return [least // divisor if isinstance(divisor, int) else min(least, 0)]
-
-
-def _rounded(dim: Dim, divisor: Dim) -> Dim | None:
-    """A size that dim / divisor, rounded down, does not exceed; None if none is found."""
-    if isinstance(divisor, int):
-        return dim // divisor
-    quotient, rest = quotient_and_rest(dim, divisor)
-    if is_nonnegative(-rest - 1):                       # as of n * divisor - 1
-        return quotient - 1
-    if is_nonnegative(divisor - 1 - rest):
-        return quotient
-    return dim if is_nonnegative(dim) else None
 
 
 def _divided(ix: Ix, divisor: Dim) -> Ix | None:
