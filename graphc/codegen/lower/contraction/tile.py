@@ -141,7 +141,7 @@ class TileGrid:
         mr = self.schedule.blocking.mr
         if self.schedule.any_edge:
             whole, _ = self.f.divmod(self.f.max_(tile.rows - (MORE_ROWS + 1), 0), mr)
-            return RowPanelCount(whole * mr, whole, tile.rows - whole * mr)
+            return RowPanelCount(tile.rows - self.schedule.edges[-1], whole, tile.rows - whole * mr)
         if not self.schedule.edge_mr:
             return RowPanelCount(tile.rows)
         whole, edge = self.f.divmod(tile.rows, mr)
@@ -149,14 +149,19 @@ class TileGrid:
 
     def last_rows(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
         """All last rows of a tile, of which any number may be left."""
-        return MicroTile(rows.end, column, tile.row + rows.end, self.schedule.edges[-1])
+        row = rows.whole * self.schedule.blocking.mr
+        return MicroTile(row, column, tile.row + row, self.schedule.edges[-1])
 
     def divided(self, rows: RowPanelCount, last: MicroTile) -> Iterator[list[MicroTile]]:
-        """Opens the branches for the last rows, one for each number of them: the micro-tiles that they are."""
-        for count in _by_number(self.f, self.f.value(rows.edge), self.schedule.edges):
-            parts = [count] if count <= self.schedule.blocking.mr else [count - count // 2, count // 2]
-            yield [replace(last, row=last.row + above, global_row=last.global_row + above, mr=part, below=above)
-                   for part, above in zip(parts, (0, parts[0]))]
+        """Opens the branches for the last rows, one for each number of them: the micro-tiles that they are. There are
+        always some, which is said for the verifier.
+        """
+        f, number = self.f, self.f.value(rows.edge)
+        with f.if_(f.gt(number, 0)):
+            for count in _by_number(f, number, self.schedule.edges):
+                parts = [count] if count <= self.schedule.blocking.mr else [count - count // 2, count // 2]
+                yield [replace(last, row=last.row + above, global_row=last.global_row + above, mr=part, below=above)
+                       for part, above in zip(parts, (0, parts[0]))]
 
     def edge(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
         """Its minima are for the verifier: where it is computed they change nothing."""
