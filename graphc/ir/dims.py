@@ -533,15 +533,21 @@ def _samples(atom: str) -> tuple[int, ...]:
         tried = (atom.low, atom.typical, *apart)
         return tried if atom.high is None else tuple(min(n, atom.high) for n in tried)
     if isinstance(atom, Quotient):
-        return tuple(n // atom.divisor for n in _sampled(atom.dividend))
+        return tuple(n // atom.divisor for n in sampled(atom.dividend))
     if isinstance(atom, Largest):
-        return tuple(map(max, *map(_sampled, atom.items)))
-    return _sampled(cast(Named, atom).size)
+        return tuple(map(max, *map(sampled, atom.items)))
+    return sampled(cast(Named, atom).size)
 
 
-def _sampled(dim: Dim) -> tuple[int, ...]:
+def sampled(dim: Dim) -> tuple[int, ...]:
+    """The values for the sizes that are tried."""
     if isinstance(dim, int):
         return (dim,) * SAMPLES
+    return _sampled_sums(dim)
+
+
+@lru_cache(maxsize=1 << 14)
+def _sampled_sums(dim: Poly) -> tuple[int, ...]:
     return tuple(sum(c * prod(_samples(name)[k] for name in m) for m, c in dim.terms) for k in range(SAMPLES))
 
 

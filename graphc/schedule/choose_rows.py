@@ -11,8 +11,9 @@ from graphc.schedule.contraction_schedule import PhaseSchedule, RowsSchedule, Ti
 from graphc.schedule.open_phase import at_typical, known
 from graphc.schedule.tile_cost import Agreement, TiledProblem
 
-# of a regime: the most rows that it is meant for, and how many of them it is chosen for
-REGIMES = ((8, 4), (96, 48), (0, 1024))
+FEW_ROWS = 8                    # at most, of the regime in which a micro-tile has all rows
+# of the other regimes: the most rows that it is meant for, and how many of them it is chosen for
+REGIMES = ((96, 48), (0, 1024))
 
 
 def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) -> PhaseSchedule:
@@ -23,9 +24,17 @@ def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) ->
     if known(p, p.m) or not known(p, p.k):
         return usual
     agreed = Agreement(usual.blocking.kc, usual.vectors if context.free[1] else 0)
-    chosen = [(most, _tiles(p, context, gates, rows, agreed)) for most, rows in REGIMES]
+    few = _few_rows(p, context, gates, agreed)
+    chosen = [(few.blocking.mr, few), *[(most, _tiles(p, context, gates, rows, agreed)) for most, rows in REGIMES]]
     kept = [(most, s) for (most, s), (_, later) in zip(chosen, chosen[1:]) if s != later] + chosen[-1:]
     return RowsSchedule(tuple(most for most, _ in kept[:-1]), tuple(s for _, s in kept))
+
+
+def _few_rows(p: Phase, context: ContractionContext, gates: int, agreed: Agreement) -> TileSchedule:
+    """Of as many rows as the registers have room for."""
+    vectors = agreed.vectors or _tiles(p, context, gates, FEW_ROWS, agreed).vectors
+    most = min(FEW_ROWS, context.target.tile_rows(vectors), context.machine.address_rows)
+    return _tiles(p, context, gates, most, replace(agreed, vectors=vectors, mr=most))
 
 
 def _tiles(p: Phase, context: ContractionContext, gates: int, rows: int, agreed: Agreement) -> TileSchedule:

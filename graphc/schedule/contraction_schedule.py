@@ -11,6 +11,7 @@ from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
 from graphc.schedule.schedule import ProductSchedule
 
 MAX_TAPS = 49
+MORE_ROWS = 2                   # than a micro-tile has, at most, that are divided among two
 STEPS = 4                       # of a sum that the micro-kernel takes at a time: fewer instructions for control
 
 
@@ -31,7 +32,8 @@ class TileSchedule(PhaseSchedule):
     by_rows: consecutive tiles share their rows; otherwise they share their columns.
     prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
     edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
-    any_edge: it may have any number of rows, which is known when the kernel runs: there is a micro-kernel for each.
+    any_edge: the number of rows is known when the kernel runs: there is a micro-kernel for each number of last rows, and
+        MORE_ROWS more than a micro-tile has are divided among two, since few rows wait for results.
     part_blocks: of a sum whose length is not known, the blocks of a part; 0: as `splits` says.
     packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile
         after tile.
@@ -63,9 +65,9 @@ class TileSchedule(PhaseSchedule):
 
     @property
     def edges(self) -> tuple[int, ...]:
-        """The numbers of rows of last micro-tiles that have micro-kernels of their own."""
+        """The numbers of last rows for which there are branches."""
         if self.any_edge:
-            return tuple(range(1, self.blocking.mr))
+            return tuple(range(1, self.blocking.mr + MORE_ROWS + 1))
         return (self.edge_mr,) if self.edge_mr else ()
 
     def width(self, phase: Phase) -> Dim:

@@ -46,9 +46,10 @@ def tile_rows(m: int, mc: int, mr: int) -> tuple[int, int, int]:
 @dataclass(frozen=True)
 class Agreement:
     """What several schedules of one phase, for different numbers of rows, have in common: the blocks of the sum, added
-    one after the other, and the vectors of a micro-tile (0: each has its own)."""
+    one after the other, and the vectors of a micro-tile (0: each has its own). mr: its rows, if they are settled too."""
     kc: Cut | None = None
     vectors: int = 0
+    mr: int = 0
 
 
 class TiledProblem:
@@ -70,6 +71,7 @@ class TiledProblem:
         self.transposed = _step(p, p.m) < _step(p, p.n)
         self.mr, self.vectors = register_tile(self.m, self.n, context, self.k, self.transposed, gates,
                                               agreed.vectors if agreed else 0)
+        self.mr = agreed.mr if agreed and agreed.mr else self.mr
         self.nr = self.vectors * context.lanes
         self.packing = column_packing(self.form, context.lanes)
         self.a_span, self.b_span = _span(p, p.a, p.m + p.k), _span(p, p.b, p.n + p.k)

@@ -93,6 +93,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"rows {k}×{n}", lambda b, k=k, n=n: product((b, k), (k, n)), "B")
         yield Case(f"packed rows {k}×{n}", lambda b, k=k, n=n: product((b, k), (k, n)), "B", {1: (1, 0)}, True)
     yield Case("rows of two names", lambda b, t: product((b * t, 96), (96, 40)), "BT", {1: (1, 0)}, True)
+    yield Case("rows that lie in another order", lambda t, b: product((t, b, 12), (12, 64)), "TB", {0: (1, 0, 2), 1: (1, 0)}, True)
     yield Case("rows in a batch", lambda b, t: product((b, t, 24), (24, 40)), "BT")
     yield Case("rows of a transposed result", lambda b: product((b, 96), (96, 40)), "B", {2: (1, 0)})
     yield Case("rows of a transposed operand", lambda b: product((b, 96), (96, 40)), "B", {0: (1, 0)})

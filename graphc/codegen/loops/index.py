@@ -9,9 +9,10 @@ from math import gcd
 
 from graphc.errors import InternalError
 from graphc.ir import dims
-from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sign_of
+from graphc.ir.dims import SAMPLES, Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sampled, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
+ELEMENTS = 1 << 47                  # more than any memory has: no offset of an element that exists is above it
 
 
 class Sym:
@@ -138,11 +139,14 @@ def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
 
 
 class IndexFacts:
-    """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`."""
-    __slots__ = ("uppers", "lowers")
+    """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`. points: values
+    of symbols with which proofs are refuted.
+    """
+    __slots__ = ("uppers", "lowers", "points")
 
     def __init__(self, uppers: Bounds | None = None, lowers: Bounds | None = None) -> None:
         self.uppers, self.lowers = uppers or {}, lowers or {}
+        self.points: dict[tuple[Sym, int], int | None] = {}
 
     def and_not_positive(self, ix: Ix) -> IndexFacts:
         """These facts, and ix <= 0."""
@@ -158,7 +162,11 @@ class IndexFacts:
 
 
 def _with(bounds: Bounds, symbol: Sym, bound: Bound) -> Bounds:
-    return {**bounds, symbol: (*bounds.get(symbol, ()), bound)}
+    """`bounds` with another one; those that differ from it by a number only are replaced."""
+    ix, den = bound
+    kept = [(b, d) for b, d in bounds.get(symbol, ()) if d != den or b.terms != ix.terms
+            or not isinstance(b.const, int) or not isinstance(ix.const, int)]
+    return {**bounds, symbol: (*kept, bound)}
 
 
 NO_FACTS = IndexFacts()
@@ -167,7 +175,7 @@ NO_FACTS = IndexFacts()
 def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by
     substitution)."""
-    return _is_at_most(ix - limit, facts, set())
+    return _is_at_most(ix - limit, IndexFacts() if facts is NO_FACTS else facts, set())
 
 
 def _is_at_most(excess: Ix, facts: IndexFacts, failed: set[Ix]) -> bool:
@@ -177,6 +185,9 @@ def _is_at_most(excess: Ix, facts: IndexFacts, failed: set[Ix]) -> bool:
         return is_nonnegative(-excess.const)
     if excess in failed:
         return False
+    if is_refuted(excess, facts):
+        failed.add(excess)
+        return False
     if any(_is_at_most(simpler, facts, failed) for simpler in not_less(excess, facts)):
         return True
     choices = _choices(excess)
@@ -184,6 +195,57 @@ def _is_at_most(excess: Ix, facts: IndexFacts, failed: set[Ix]) -> bool:
         return True
     failed.add(excess)
     return False
+
+
+POINTS = 3 * SAMPLES                # with which a proof is refuted before it is tried
+
+
+def is_refuted(excess: Ix, facts: IndexFacts) -> bool:
+    """Whether all that is known of the symbols also allows excess > 0: it is so at a point that is tried. Of an index
+    without sizes it is cheaper to try the proof."""
+    if not excess.is_sized and not any(s.sized for s, _ in excess.terms):
+        return False
+    return any(value is not None and value > 0 for value in (_at_point(excess, p, facts) for p in range(POINTS)))
+
+
+def _at_point(ix: Ix, point: int, facts: IndexFacts) -> int | None:
+    """The value at a point; None where the point does not meet what is known."""
+    total = sampled(ix.const)[point % SAMPLES]
+    for symbol, coefficient in ix.terms:
+        value = _symbol_at(symbol, point, facts)
+        if value is None:
+            return None
+        total += value * sampled(coefficient)[point % SAMPLES]
+    return total
+
+
+def _symbol_at(symbol: Sym, point: int, facts: IndexFacts) -> int | None:
+    """A symbol at a point: its greatest value, its least, or one between, after the values of those before it."""
+    key = symbol, point
+    if key not in facts.points:
+        facts.points[key] = _chosen(symbol, point, facts)
+    return facts.points[key]
+
+
+def _chosen(symbol: Sym, point: int, facts: IndexFacts) -> int | None:
+    ends: list[int] = []
+    for bounds, rounds_up in (((*symbol.lowers, *facts.lowers.get(symbol, ())), True),
+                              ((*symbol.uppers, *facts.uppers.get(symbol, ())), False)):
+        values = []
+        for ix, den in bounds:
+            value, divisor = _at_point(ix, point, facts), sampled(den)[point % SAMPLES]
+            if value is None:
+                return None
+            values.append(-(-value // divisor) if rounds_up else value // divisor)
+        if not values:
+            return None
+        ends.append(max(values) if rounds_up else min(values))
+    least, greatest = ends
+    if least > greatest:
+        return None
+    if symbol.choices:
+        return greatest if symbol.is_least else least
+    return (greatest, least, least + (greatest - least) * (symbol.id * 7 % 5) // 4)[point // SAMPLES]
 
 
 def _choices(ix: Ix) -> list[Ix]:

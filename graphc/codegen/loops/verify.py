@@ -12,7 +12,7 @@ from typing import Any
 
 from graphc.codegen.loops.access import Access, AccessRange, accesses_of, parameter_accesses
 from graphc.codegen.loops.conditions import facts_of
-from graphc.codegen.loops.index import NO_FACTS, UNBOUNDED, IndexFacts, Ix, Sym, at_least, at_most, depends_on
+from graphc.codegen.loops.index import ELEMENTS, IndexFacts, Ix, Sym, at_least, at_most, depends_on
 from graphc.codegen.loops.loop_ir import (
     Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch,
     ReturnIf, Stamp, Store, Val, View, While, bodies)
@@ -39,7 +39,7 @@ class Checker:
         self.vals: dict[int, Val] = {}
         self.syms: set[Sym] = set(f.params)
         self.definitions: dict[int, Compute] = {}
-        self.facts: IndexFacts = NO_FACTS
+        self.facts = IndexFacts()
         self.tiles: list[Parallel] = []
 
     def body(self, statements: Body) -> None:
@@ -234,7 +234,7 @@ def _call(c: Checker, s: Call) -> None:
 def _argument(c: Checker, s: Call, symbol: Sym, ix: Ix) -> None:
     (low, _), (high, _) = symbol.lowers[0], symbol.uppers[0]
     if not (at_least(ix, low.const, c.facts)
-            and (high.const == UNBOUNDED or at_most(ix, high.const, c.facts))
+            and (high.const == ELEMENTS or at_most(ix, high.const, c.facts))
             and ix.divisor() % symbol.multiple == 0):
         raise InternalError(f"call of {s.callee.name}: cannot prove {low} <= {ix} <= {high}, a multiple of "
                             f"{symbol.multiple}, for {symbol}")

@@ -126,10 +126,11 @@ class MicroTileAccumulators(BlockedAccumulators):
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.c.schedule.blocking.mr, self.c.schedule.blocking.nr
+        s = self.c.schedule
+        return s.edges[-1] if s.any_edge else s.blocking.mr, s.blocking.nr
 
     def _micro_tile(self, at: MicroTile) -> View:
-        return self.sums.view_at([0, 0], (1,), (1,))
+        return self.sums.view_at([at.below, 0], (1,), (1,))
 
     def _source(self, at: MicroTile) -> Source:
         return sums_in(self.f, self.sums, at.row, at.column)

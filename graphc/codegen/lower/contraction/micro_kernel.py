@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
-from graphc.codegen.loops.index import UNBOUNDED, Ix, as_ix
+from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
 from graphc.ir.dims import Dim
 from graphc.ir.types import DType, bool_
 from graphc.schedule.contraction_schedule import STEPS
 from graphc.schedule.target import LINE_BYTES
 
-ANY = 1 << 36                   # extent of a view whose size only the caller knows
+ANY = ELEMENTS << 8             # extent of a view whose size only the caller knows
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,10 @@ class _MicroKernel:
         f, shape, types = LoopFunction(spec.name, noalias=True), spec.shape, spec.types
         self.f, self.spec, self.shape = f, spec, shape
         self.a, self.b, self.c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in types.named)
-        self.steps, self.row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, UNBOUNDED)
+        self.steps, self.row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, ELEMENTS)
         self.factors = f.view("factors", types.c, (ANY,), (1,)) if spec.scaled else None
         self.accumulate = f.const(True, bool_) if spec.scaled else f.cast(f.value(f.param("add", 0, 1)), bool_)
-        self.rows = [f.param(f"row{i}", 0, UNBOUNDED) if spec.a.scattered else Ix(i) for i in range(shape.mr)]
+        self.rows = [f.param(f"row{i}", 0, ELEMENTS) if spec.a.scattered else Ix(i) for i in range(shape.mr)]
         self.masks = self._column_masks()
         self.packed = f.view("kept", types.a, (ANY,), (1,)) if spec.a.packs else None
 
@@ -182,7 +182,7 @@ class _MicroKernel:
         f, prefetches, whole = self.f, self.spec.b.prefetch_lines > 0, Ix()
         if prefetches:
             whole = f.divmod(self.steps, STEPS)[0] * STEPS
-            sums = self._prefetching_steps(whole, f.param("ahead", 0, UNBOUNDED), sums)
+            sums = self._prefetching_steps(whole, f.param("ahead", 0, ELEMENTS), sums)
         with f.loop(whole, self.steps, carry=sums, unroll=None if prefetches else STEPS) as loop:
             loop.next(*self._step(loop.index, self._rows_at(loop.index), loop.carried))
         return loop.results

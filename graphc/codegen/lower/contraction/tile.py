@@ -1,8 +1,8 @@
 """What the five loops count: tiles of the output, blocks of the sum, micro-tiles."""
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -13,7 +13,7 @@ from graphc.codegen.lower.ranges import Range, open_range, unflatten
 from graphc.ir.dims import Dim, ceil_div
 from graphc.schedule.blocking import at_most
 from graphc.schedule.contraction_form import Phase
-from graphc.schedule.contraction_schedule import TileSchedule, group_sizes, round_up
+from graphc.schedule.contraction_schedule import MORE_ROWS, TileSchedule, group_sizes, round_up
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,14 @@ class SumBlock:
 
 @dataclass(frozen=True)
 class MicroTile:
-    """`mr` rows from `row` and the columns from `column` of a tile; global_row: the row counted over all tiles."""
+    """`mr` rows from `row` and the columns from `column` of a tile; global_row: the row counted over all tiles; below:
+    how many rows of those that are finished together are above it.
+    """
     row: Ix
     column: Ix
     global_row: Ix
     mr: int
+    below: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class RowPanelCount:
     """The rows of a tile as panels of MR rows: `end`, where the loop over them ends.
 
     If the last rows of all have a micro-kernel of their own: `whole` panels before these, and how many they are in this
-    tile. Only the last tile has any, which the loop IR's verifier does not know.
+    tile. Only the last tile has any, which the loop IR's verifier does not know. If any number of rows may be left, all
+    tiles have some.
     """
     end: Ix
     whole: Ix = Ix()
@@ -135,28 +139,47 @@ class TileGrid:
 
     def row_panels(self, tile: ContractionTile) -> RowPanelCount:
         mr = self.schedule.blocking.mr
-        if not self.schedule.edges:
+        if self.schedule.any_edge:
+            whole, _ = self.f.divmod(self.f.max_(tile.rows - (MORE_ROWS + 1), 0), mr)
+            return RowPanelCount(tile.rows - self.schedule.edges[-1], whole, tile.rows - whole * mr)
+        if not self.schedule.edge_mr:
             return RowPanelCount(tile.rows)
         whole, edge = self.f.divmod(tile.rows, mr)
         return RowPanelCount(whole * mr, whole, edge)
 
-    def edges(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> Iterator[MicroTile]:
-        """Opens the branches for the last rows, one for each number of them that is possible."""
-        f = self.f
-        if not self.schedule.any_edge:
-            with f.if_(f.gt(f.value(rows.edge), 0)):
-                yield self._edge(tile, rows, column)
-            return
-        rest = f.value(tile.rows - rows.end)
-        for count in self.schedule.edges:
-            with f.if_(f.eq(rest, count)):
-                yield MicroTile(rows.end, column, tile.row + rows.end, count)
+    def last_rows(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
+        """All last rows of a tile, of which any number may be left."""
+        row = rows.whole * self.schedule.blocking.mr
+        return MicroTile(row, column, tile.row + row, self.schedule.edges[-1])
 
-    def _edge(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
+    def divided(self, rows: RowPanelCount, last: MicroTile) -> Iterator[list[MicroTile]]:
+        """Opens the branches for the last rows, one for each number of them: the micro-tiles that they are. There are
+        always some, which is said for the verifier.
+        """
+        f, number = self.f, self.f.value(rows.edge)
+        with f.if_(f.gt(number, 0)):
+            for count in _by_number(f, number, self.schedule.edges):
+                parts = [count] if count <= self.schedule.blocking.mr else [count - count // 2, count // 2]
+                yield [replace(last, row=last.row + above, global_row=last.global_row + above, mr=part, below=above)
+                       for part, above in zip(parts, (0, parts[0]))]
+
+    def edge(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
         """Its minima are for the verifier: where it is computed they change nothing."""
         f, mr, edge_mr = self.f, self.schedule.blocking.mr, self.schedule.edge_mr
         row = f.min_(rows.whole, self.schedule.blocking.mc // mr - 1) * mr
         return MicroTile(row, column, f.min_(tile.row + row, self._m - edge_mr), edge_mr)
+
+
+def _by_number(f: LoopFunction, value: Val, numbers: Sequence[int]) -> Iterator[int]:
+    """Opens a branch for each of the numbers, of which the value is one."""
+    middle = len(numbers) // 2
+    if not middle:
+        yield numbers[0]
+        return
+    with f.if_(f.lt(value, numbers[middle])):
+        yield from _by_number(f, value, numbers[:middle])
+    with f.else_():
+        yield from _by_number(f, value, numbers[middle:])
 
 
 class TiledPhase(PhaseLowering[TileSchedule]):

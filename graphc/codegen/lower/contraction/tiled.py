@@ -74,11 +74,26 @@ class TiledContraction(TiledPhase):
             at = MicroTile(loop.index, column, block.tile.row + loop.index, mr)
             self.prefetch(block, at)
             self.micro_tile(block, sums, at, b)
-        if self.schedule.edges:
-            for at in self.grid.edges(block.tile, rows, column):
-                self.micro_tile(block, sums, at, b)
+        if self.schedule.edge_mr:
+            with f.if_(f.gt(f.value(rows.edge), 0)):
+                self.micro_tile(block, sums, self.grid.edge(block.tile, rows, column), b)
+        if self.schedule.any_edge:
+            self.last_rows(block, sums, rows, column, b)
+
+    def last_rows(self, block: SumBlock, sums: Accumulators, rows: RowPanelCount, column: Ix, b: ColumnPanel) -> None:
+        """Whatever their number is, they are finished together."""
+        last = self.grid.last_rows(block.tile, rows, column)
+        self.prefetch(block, last)
+        for parts in self.grid.divided(rows, last):
+            for at in parts:
+                self.add_products(block, sums, at, b)
+        sums.finish_micro_tile(block, last)
 
     def micro_tile(self, block: SumBlock, sums: Accumulators, at: MicroTile, b: ColumnPanel) -> None:
+        self.add_products(block, sums, at, b)
+        sums.finish_micro_tile(block, at)
+
+    def add_products(self, block: SumBlock, sums: Accumulators, at: MicroTile, b: ColumnPanel) -> None:
         """Each `for` opens the branches of one operand: usually it has a single trip, and there is no branch."""
         a = self.rows.panels(block, at)
         shape = MicroTileShape(at.mr, self.schedule.vectors, self.schedule.lanes, self.fused)
@@ -86,7 +101,6 @@ class TiledContraction(TiledPhase):
             for columns in self.columns.cases(b, block, at, is_whole):
                 for rows in self.rows.cases(a, at):
                     call_micro_kernel(self.f, shape, rows, columns, c, block.k.length)
-        sums.finish_micro_tile(block, at)
 
     def add_partials(self) -> None:
         with self.f.parallel(self.grid.count, "add") as t:
