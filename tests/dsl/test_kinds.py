@@ -17,9 +17,9 @@ IMAGE, ROW = (1, 2, 6, 6), (1, 2, 6)
 UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu erf exp expm1 floor gelu isfinite isnan leaky_relu log log1p log_softmax
     logical_not neg ones_like relu round rsqrt sigmoid sign silu sin sinh softmax softplus sqrt square stop_gradient tan tanh zeros_like
     all any argmax argmin argsort cumprod cumsum flip layer_norm logsumexp max mean min prod rms_norm sort squeeze std sum transpose tril triu var
-    clip""".split()
+    clip erfc erfinv lgamma digamma i0 i1 sinc exp2 log2 log10 cbrt""".split()
 BINARY = """add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv greater greater_equal left_shift less less_equal logical_and logical_or logical_xor
-    maximum minimum mod mul not_equal pow right_shift sub mse bce_with_logits""".split()
+    maximum minimum mod mul not_equal pow right_shift sub mse logaddexp xlogy bce_with_logits""".split()
 
 CALLS = {                                                   # what is needed of each function, by name; `x` is f32[3, 4], `i` i64[], `b` bool[3, 4]
     **{name: lambda x, i, b: {"x": x} for name in UNARY},
@@ -70,6 +70,7 @@ CALLS = {                                                   # what is needed of 
     "outer": lambda x, i, b: {"x": x[0], "y": x[1]},
     "pad": lambda x, i, b: {"x": x, "widths": 1},
     "permutation": lambda x, i, b: {"n": 4},
+    "polygamma": lambda x, i, b: {"n": 1, "x": x},
     "repeat": lambda x, i, b: {"x": x, "times": 2, "axis": 0},
     "reshape": lambda x, i, b: {"x": x, "shape": (4, 3)},
     "resize": lambda x, i, b: {"x": gc.ones(IMAGE), "shape": (3, 9)},

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import mpmath as mp
 import numpy as np
 import windows as w
 
@@ -89,6 +90,10 @@ def several(names: str, shapes: str, **options) -> list[Row]:
 
 def erf(x):
     return np.vectorize(math.erf, otypes=[x.dtype])(x) if x.size else x
+
+
+def by_mpmath(function):
+    return lambda x: np.array([float(function(v)) for v in x.ravel().tolist()], x.dtype).reshape(x.shape)
 
 
 def sigmoid(x):
@@ -181,6 +186,15 @@ UNARY = [
     row("atan", "ab", np.arctan),
     row("asinh", "ab", np.arcsinh), row("acosh", "ab", np.arccosh, low=1.2, high=3),
     row("atanh", "ab", np.arctanh, low=-0.9, high=0.9),
+    row("erfc", "ab", lambda x: 1 - erf(x)), row("i0", "ab", np.i0, special=False),
+    row("i1", "ab", by_mpmath(lambda v: mp.besseli(1, v)), special=False),
+    row("erfinv", "ab", by_mpmath(mp.erfinv), low=-0.9, high=0.9, special=False),
+    row("lgamma", "ab", by_mpmath(mp.loggamma), low=0.3, high=4, special=False),
+    row("digamma", "ab", by_mpmath(mp.digamma), low=0.3, high=4, special=False),
+    *(row("polygamma", "ab", by_mpmath(partial(mp.polygamma, n)), call=lambda x, n=n: gc.polygamma(n, x), low=0.4, high=4,
+          special=False, tag=f"{n}") for n in (0, 1, 2)),
+    row("sinc", "ab", np.sinc), row("exp2", "ab", np.exp2), row("log2", "ab", np.log2, low=0.2),
+    row("log10", "ab", np.log10, low=0.2), row("cbrt", "ab", np.cbrt, low=0.2),
     row("logical_not", "ab", np.logical_not, kinds=ANY), row("bitwise_not", "ab", np.invert, kinds=INT + BOOL),
     row("stop_gradient", "ab", lambda x: x, kinds=ANY, smooth=False),
     row("cast", "ab", lambda x: x.astype(np.float64), gc.f64, kinds=ANY),
@@ -193,6 +207,7 @@ UNARY = [
 BINARY = [
     *(row(n, "ab,b", getattr(np, f), kinds=NUMBER) for n, f in (
         ("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("minimum", "minimum"), ("maximum", "maximum"))),
+    row("logaddexp", "ab,b", np.logaddexp), row("xlogy", "ab,b", lambda x, y: x * np.log(y), low=0.2, special=False),
     row("div", "ab,b", np.divide, low=0.5),
     row("floordiv", "ab,b", np.floor_divide, kinds=NUMBER, low=1, smooth=False, special=False),
     row("mod", "ab,b", np.mod, kinds=NUMBER, low=1, special=False, smooth=False), row("pow", "ab,b", np.power, low=0.3),

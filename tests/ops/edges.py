@@ -23,6 +23,7 @@ from graphc.ir.ops.norm import BatchNorm, BatchNormInference, GroupNorm, LayerNo
 from graphc.ir.ops.reduce import LogSumExp, Max, Min, Prod, Var
 from graphc.ir.ops.scan_ops import CumProd, LinearScan
 from graphc.ir.ops.sort import Sort, TopK
+from graphc.ir.ops.special import LogAddExp, Polygamma, Sinc, XLogY
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
 from graphc.ir.ops.window import MaxPool2d, MaxPool2dGrad, MaxPool2dPick
 
@@ -63,6 +64,18 @@ SLOPES: dict[Op, tuple[tuple[float, ...], dict[float, float]]] = {
     Elementwise("tanh"): ((NAN, 0, 0, 1, 1), {}),
     Elementwise("sigmoid"): ((NAN, 0, 0, 0.25, 0.25), {1000: 0, -1000: 0}),
     Elementwise("erf"): ((NAN, 0, 0, 2 / sqrt(pi), 2 / sqrt(pi)), {}),
+    Elementwise("erfc"): ((NAN, 0, 0, -2 / sqrt(pi), -2 / sqrt(pi)), {}),
+    Elementwise("erfinv"): ((NAN, NAN, NAN, sqrt(pi) / 2, sqrt(pi) / 2), {1: INF, -1: INF, 2: NAN}),
+    Elementwise("lgamma"): ((NAN, INF, NAN, -INF, INF), {-1: NAN}),
+    Elementwise("digamma"): ((NAN, 0, NAN, INF, INF), {-1: INF}),
+    Elementwise("i0"): ((NAN, INF, -INF, 0, 0), {}),
+    Elementwise("i1"): ((NAN, NAN, NAN, 0.5, 0.5), {}),
+    Elementwise("exp2"): ((NAN, INF, 0, log(2), log(2)), {}),
+    Elementwise("log2"): ((NAN, 0, 0, INF, -INF), {-2: -0.5 / log(2)}),
+    Elementwise("log10"): ((NAN, 0, 0, INF, -INF), {-2: -0.5 / log(10)}),
+    Elementwise("cbrt"): ((NAN, 0, 0, INF, INF), {-8: 1 / 12}),
+    Polygamma(1): ((NAN, 0, NAN, -INF, INF), {}),
+    Sinc(): ((NAN, NAN, NAN, 0, 0), {1: -1, 2: 0.5}),
     Relu(): ((1, 1, 0, 0, 0), {}),
     LeakyRelu(0.1): ((0.1, 1, 0.1, 0.1, 0.1), {}),
     Elu(2.0): ((NAN, 1, 0, 2, 2), {1000: 1}),
@@ -100,6 +113,12 @@ def binary() -> Iterator[Edge]:
     yield at("minimum", [1, 2, 0, INF, NAN, 1, NAN], [1, 1, -0.0, INF, 1, NAN, NAN], [0.5, 0, 0.5, 0.5, 1, 1, 1],
              [0.5, 1, 0.5, 0.5, 1, 1, 1])
     yield edge(Atan2(), [0, 1, 0, NAN, INF], [0, 0, -1, 1, 1], expect=([NAN, 0, -1, NAN, 0], [NAN, -1, 0, NAN, NAN]))
+    yield edge(LogAddExp(), [0, INF, -INF, NAN, INF], [0, 1, -INF, 1, INF],
+               expect=([0.5, 1, 0.5, NAN, 0.5], [0.5, 0, 0.5, NAN, 0.5]))
+    yield edge(XLogY(), [0, 0, 2, 0, NAN, 1], [0, -1, 0, NAN, 1, INF],
+               expect=([0, 0, -INF, NAN, 0, INF], [0, 0, INF, NAN, NAN, 0]))
+    for op in (LogAddExp(), XLogY()):
+        yield edge(op, [], [], expect=([], []))
     for fn in ("div", "mod", "pow", "maximum", "minimum"):
         yield at(fn, [], [], [], [])
     yield edge(Atan2(), [], [], expect=([], []))
