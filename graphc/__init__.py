@@ -25,6 +25,7 @@ from graphc.dsl.random import bernoulli, dropout, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,
     topk, var)
+from graphc.dsl.scatter import gather_nd, index_put, scatter, scatter_along_axis, scatter_nd
 from graphc.dsl.shape import (
     arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota,
     moveaxis, ones, ones_like, pad, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose,

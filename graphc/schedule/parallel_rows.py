@@ -13,7 +13,7 @@ from math import prod
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
-from graphc.ir.ops import embedding_gradients, index, scan_ops, shape, sort, window
+from graphc.ir.ops import embedding_gradients, index, scan_ops, scatter, shape, sort, window
 from graphc.schedule.view import ViewType
 
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
@@ -169,6 +169,7 @@ def _pool_gradient(op, ins, outs) -> Rows:
 
 RULES: dict[type, Callable[..., Rows]] = {
     index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
+    scatter.Scatter: _scatter, scatter.ScatterAlongAxis: _along,
     embedding_gradients.RowPlaces: _one, embedding_gradients.CheckRows: _one, embedding_gradients.AddRows: _scatter,
     shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying,
     shape.DynamicUpdateSlice: _copying,

@@ -144,6 +144,26 @@ def added(x, at, updates):
     return y
 
 
+UFUNCS = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
+
+
+def written(x, at, updates, how):
+    y = x.copy()
+    if how == "none":
+        y[at] = updates
+    else:
+        UFUNCS[how].at(y, at, updates)
+    return y
+
+
+def written_along(x, at, updates, how, axis=1):
+    places = list(np.indices(at.shape, sparse=True))
+    places[axis] = at
+    if how != "mean":
+        return written(x, tuple(places), updates, how)
+    return written(x, tuple(places), updates, "add") / written(np.ones_like(x), tuple(places), np.ones_like(updates), "add")
+
+
 def added_along(x, at, updates, axis):
     y = x.copy()
     places = list(np.indices(at.shape, sparse=True))
@@ -283,6 +303,17 @@ INDEX = [
     row("scatter_add", "Ta,b,ba", added, kinds=NUMBER, integers=((1, 3),), special=False),
     row("scatter_add_along_axis", "aT,ab,ab", partial(added_along, axis=1), -1, kinds=NUMBER, integers=((1, 3),),
         special=False),
+    *(row("scatter", "Ta,b,ba", partial(written, how=how), reduction=how, kinds=NUMBER, integers=((1, 3),), special=False)
+      for how in ("none", "add", "mul", "min", "max")),
+    *(row("scatter_along_axis", "aT,ab,ab", partial(written_along, how=how), axis=1, reduction=how, kinds=NUMBER,
+          integers=((1, 3),), special=False) for how in ("none", "add", "mul", "min", "max")),
+    row("scatter_along_axis", "aT,ab,ab", partial(written_along, how="mean"), axis=1, reduction="mean",
+        integers=((1, 3),), special=False),
+    row("gather_nd", "TTa,bK", lambda x, i: x[i[:, 0], i[:, 1]], kinds=ANY, integers=((1, 3),)),
+    row("scatter_nd", "TTa,bK,ba", lambda x, i, u: written(x, (i[:, 0], i[:, 1]), u, "none"), kinds=NUMBER,
+        integers=((1, 3),), special=False),
+    row("index_put", "TTa,b,b,ba", lambda x, i, j, u: written(x, (i, j), u, "none"), kinds=NUMBER,
+        call=lambda x, i, j, u: gc.index_put(x, (i, j), u), integers=((1, 3), (2, 3)), special=False),
     row("one_hot", "ab", lambda i: (i[..., None] == np.arange(3)).astype(np.float32), 3, integers=((0, 4),))]
 PRODUCTS = [
     row("matmul", "ab,bc", np.matmul, kinds=NUMBER, special=False),

@@ -22,6 +22,7 @@ from graphc.ir.ops.loss import MSE, BCEWithLogits, CrossEntropy, CrossEntropySof
 from graphc.ir.ops.norm import BatchNorm, BatchNormInference, GroupNorm, LayerNorm, LogSoftmax, RMSNorm, Softmax
 from graphc.ir.ops.reduce import LogSumExp, Max, Min, Prod, Var
 from graphc.ir.ops.scan_ops import CumProd, LinearScan
+from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
 from graphc.ir.ops.sort import Sort, TopK
 from graphc.ir.ops.special import LogAddExp, Polygamma, Sinc, XLogY
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
@@ -203,6 +204,7 @@ def choices() -> Iterator[Edge]:
     yield edge(Sort(0), [INF, -INF, 0, -0.0], expect=[40, 10, 20, 30], seed=[10, 20, 30, 40])
     yield edge(TopK(2, 0), [3, NAN, 3, 3], expect=[20, 10, 0, 0], seed=[10, 20])
     yield edge(TopK(0, 0), [1, 2], expect=[0, 0])
+    yield from scatters()
     image = np.array([[[[NAN, 1.0], [1, 1]]]])
     pool = {"kernel": (2, 2), "stride": (2, 2)}
     yield edge(MaxPool2d(**pool), image, expect=[[[[1, 0], [0, 0]]]])
@@ -210,6 +212,19 @@ def choices() -> Iterator[Edge]:
     yield edge(MaxPool2dGrad(**pool), image, np.full((1, 1, 1, 1), NAN), expect=(np.zeros((1, 1, 2, 2)), [[[[1]]]]))
     yield edge(MaxPool2dPick(**pool), image, np.full((1, 1, 2, 2), NAN),
                expect=(np.zeros((1, 1, 2, 2)), [[[[1, 0], [0, 0]]]]))
+
+
+def scatters() -> Iterator[Edge]:
+    at = np.array([0, 0, 1])
+    for op in (Scatter, ScatterAlongAxis):
+        yield edge(op(0), [1, 2, 3], at, [4, 5, NAN], expect=([0, 0, 30], [0, 10, 20]), seed=[10, 20, 30])
+        yield edge(op(0, "mul"), [2, 3, 4], at, [5, 7, 0], expect=([35, 0, 1], [14, 10, 3]))
+        yield edge(op(0, "mul"), [2, 3, 4], at, [0, 7, INF], expect=([0, INF, 1], [14, 0, NAN]))
+        yield edge(op(0, "mul"), [2, 3, 4], at, [0, 0, 1], expect=([0, 1, 1], [0, 0, 3]))
+        yield edge(op(0, "max"), [4, 3, 4], at, [4, 4, 5], expect=([1 / 3, 0, 1], [1 / 3, 1 / 3, 1]))
+        yield edge(op(0, "min"), [4, 3, NAN], at, [1, 1, NAN], expect=([0, NAN, NAN], [0.5, 0.5, NAN]))
+        for reduction in ("none", "mul", "min", "max"):
+            yield edge(op(0, reduction), [], np.zeros(0, int), [], expect=([], []))
 
 
 def attention() -> Iterator[Edge]:
