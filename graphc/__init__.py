@@ -5,6 +5,7 @@ from typing import Any as _Any
 from graphc.dsl.activation import elu, gelu, leaky_relu, relu, silu, softplus
 from graphc.dsl.array import Array
 from graphc.dsl.attention import attention
+from graphc.dsl.bounded import compress, nonzero, unique
 from graphc.dsl.control import cond, scan, while_loop
 from graphc.dsl.conv import (
     avg_pool1d, avg_pool2d, conv1d, conv2d, conv_transpose1d, conv_transpose2d, global_avg_pool, global_max_pool,

@@ -144,6 +144,22 @@ def added(x, at, updates):
     return y
 
 
+def padded(found, size):
+    """What is found, with zeros up to `size`, and how much it is."""
+    return np.concatenate([found, np.zeros(size, found.dtype)])[:size], np.asarray(len(found))
+
+
+def padded_rows(x):
+    kept = x[:, [0, 2]]
+    return np.concatenate([kept, np.zeros_like(kept)], 1), np.asarray(2)
+
+
+def distinct(x, size):
+    values, indices, inverse, counts = np.unique(x, True, True, True)
+    return (*(padded(a, size)[0] for a in (values, indices)), np.minimum(inverse, size - 1), padded(counts, size)[0],
+            np.asarray(len(values)))
+
+
 UFUNCS = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
 
 
@@ -314,6 +330,12 @@ INDEX = [
         integers=((1, 3),), special=False),
     row("index_put", "TTa,b,b,ba", lambda x, i, j, u: written(x, (i, j), u, "none"), kinds=NUMBER,
         call=lambda x, i, j, u: gc.index_put(x, (i, j), u), integers=((1, 3), (2, 3)), special=False),
+    row("compress", "ab", lambda x: padded(x[x > 0], 5), call=lambda x: gc.compress(x > 0, x, size=5), kinds=NUMBER),
+    row("compress", "aTb", lambda x: padded_rows(x), kinds=NUMBER, special=False,
+        call=lambda x: gc.compress(np.array([True, False, True]), x, size=4, axis=1), tag="axis"),
+    row("nonzero", "ab", lambda x: (*(padded(i, 5)[0] for i in np.nonzero(x)), np.asarray(np.count_nonzero(x))), kinds=ANY,
+        call=lambda x: (lambda places, count: (*places, count))(*gc.nonzero(x, size=5))),
+    row("unique", "ab", lambda x: distinct(x, 6), call=lambda x: gc.unique(x, size=6), kinds=NUMBER, smooth=False),
     row("one_hot", "ab", lambda i: (i[..., None] == np.arange(3)).astype(np.float32), 3, integers=((0, 4),))]
 PRODUCTS = [
     row("matmul", "ab,bc", np.matmul, kinds=NUMBER, special=False),
