@@ -13,7 +13,7 @@ from math import prod
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
-from graphc.ir.ops import embedding_gradients, index, scan_ops, scatter, shape, sort, window
+from graphc.ir.ops import embedding_gradients, factor, index, scan_ops, scatter, shape, sort, window
 from graphc.schedule.view import ViewType
 
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
@@ -147,6 +147,21 @@ def _sort(op, ins, outs) -> Rows:
     return Rows(without(ins[0].shape, axis), 1, False, steps)
 
 
+def _matrix(op, ins, outs) -> Rows:
+    """One row a matrix."""
+    largest = max((*ins, *outs), key=lambda v: len(v.shape))
+    m, n = largest.shape[-2:]
+    vector = all(unit_stride(-1, v) for v in (*ins, *outs) if len(v.shape) == len(largest.shape))
+    times = 40 if isinstance(op, factor.SymmetricEigen) else 1
+    return Rows(largest.shape[:-2], n, vector, m * max(n // 3, 1) * times)
+
+
+def _right_hand_sides(op, ins, outs) -> Rows:
+    """Some columns of one matrix."""
+    *batch, n, k = outs[0].shape
+    return Rows((*batch, -(-k // CHUNK)), min(k, CHUNK), unit_stride(-1, ins[1], outs[0]), n * n // 2)
+
+
 def _pool(op, ins, outs) -> Rows:
     n, c, *size = outs[0].shape
     if unit_stride(CHANNEL_AXIS, *ins, *outs):
@@ -174,6 +189,8 @@ RULES: dict[type, Callable[..., Rows]] = {
     shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying,
     shape.DynamicUpdateSlice: _copying,
     scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
+    factor.Cholesky: _matrix, factor.LU: _matrix, factor.SymmetricEigen: _matrix, factor.LQ: _matrix,
+    factor.TriangularSolve: _right_hand_sides,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,
     window.MaxPool2d: _pool, window.MaxPool2dPick: _pool, window.AvgPool2d: _pool,
     window.MaxPool2dGrad: _pool_gradient, window.AvgPool2dGrad: _pool_gradient,
