@@ -21,6 +21,7 @@ from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_ad
 from graphc.dsl.jacobian import jacobian
 from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
+from graphc.dsl.matrix import cholesky, det, eigh, inv, qr, slogdet, solve, solve_triangular
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
 from graphc.dsl.random import bernoulli, dropout, normal, permutation, uniform
 from graphc.dsl.reduce import (

@@ -144,6 +144,25 @@ def added(x, at, updates):
     return y
 
 
+def definite(x):
+    """Symmetric, far from singular, with distinct eigenvalues; of symbolic arrays too."""
+    return x @ x.mT / 4 + np.diag(np.arange(3, 3 + x.shape[-1])).astype(np.float32 if str(x.dtype) in ("f32", "float32") else float)
+
+
+def wide(x):
+    return x + np.eye(*x.shape[-2:], dtype=np.float32 if str(x.dtype) in ("f32", "float32") else float) * 3
+
+
+def eigen(x):
+    w, v = np.linalg.eigh(x)
+    return w, (v * w[..., None, :]) @ v.mT
+
+
+def positive(q, r):
+    signs = np.sign(np.diagonal(r, 0, -2, -1))
+    return q * signs[..., None, :], r * signs[..., None]
+
+
 def padded(found, size):
     """What is found, with zeros up to `size`, and how much it is."""
     return np.concatenate([found, np.zeros(size, found.dtype)])[:size], np.asarray(len(found))
@@ -356,6 +375,23 @@ PRODUCTS = [
     row("attention", "abd,acd,acE",
         lambda q, k, v: attention(q, k, v, np.tril(np.ones((q.shape[1], k.shape[1]), bool))), causal=True,
         special=False)]
+L = np.linalg
+MATRICES = [
+    row("cholesky", "aHW", lambda x: L.cholesky(definite(x)), call=lambda x: gc.cholesky(definite(x)), special=False),
+    row("eigh", "aHW", lambda x: eigen(definite(x)), call=lambda x: (lambda w, v: (w, (v * w[..., None, :]) @ v.mT))(*gc.eigh(definite(x))),
+        special=False),
+    row("inv", "aHW", lambda x: L.inv(definite(x)), call=lambda x: gc.inv(definite(x)), special=False),
+    row("det", "aHW", lambda x: L.det(definite(x) / 4), call=lambda x: gc.det(definite(x) / 4), special=False),
+    row("slogdet", "aHW", lambda x: tuple(L.slogdet(definite(x))), call=lambda x: gc.slogdet(definite(x)), special=False),
+    row("qr", "aHW", lambda x: positive(*L.qr(definite(x))), call=lambda x: gc.qr(definite(x)), special=False),
+    row("qr", "aTE", lambda x: positive(*L.qr(wide(x))), call=lambda x: gc.qr(wide(x)), special=False, tag="wide"),
+    row("solve", "aHW,Hb", lambda a, y: L.solve(definite(a), y), call=lambda a, y: gc.solve(definite(a), y), special=False),
+    row("solve", "aHW,H", lambda a, y: L.solve(definite(a), y[:, None])[..., 0],
+        call=lambda a, y: gc.solve(definite(a), y), special=False, tag="vector"),
+    row("solve_triangular", "aHW,Hb", lambda a, y: L.solve(np.triu(definite(a)), y),
+        call=lambda a, y: gc.solve_triangular(definite(a), y), special=False),
+    row("solve_triangular", "aHW,Hb", lambda a, y: L.solve(np.tril(definite(a)).swapaxes(-1, -2), y), lower=True,
+        transpose=True, call=lambda a, y: gc.solve_triangular(definite(a), y, True, True), special=False)]
 ROWS = [
     row("max_pool1d", "aCW", partial(w.pool1d, rule=np.max, k=2), 2, kinds=NUMBER),
     row("avg_pool1d", "aCW", partial(w.pool1d, rule=np.mean, k=2), 2),
@@ -397,5 +433,5 @@ RANDOM = [
     row("bernoulli", "ab", lambda p: p > 0, key=1, draws=True),
     row("permutation", "", lambda: np.zeros(4, int), call=lambda: gc.permutation(4, key=1), draws=True),
     row("dropout", "ab", lambda x: x, 0.5, key=1, draws=True)]
-TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *ROWS, *CONTROL, *RANDOM)
+TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *MATRICES, *ROWS, *CONTROL, *RANDOM)
 ELEMENTWISE = frozenset(r.name for r in (*UNARY, *BINARY))

@@ -18,11 +18,13 @@ from graphc.ir.op import ALL, Op
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
 from graphc.ir.ops.attention import Attention
 from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.factor import LQ, LU, Cholesky, SymmetricEigen, TriangularSolve
 from graphc.ir.ops.loss import MSE, BCEWithLogits, CrossEntropy, CrossEntropySoft
 from graphc.ir.ops.norm import BatchNorm, BatchNormInference, GroupNorm, LayerNorm, LogSoftmax, RMSNorm, Softmax
 from graphc.ir.ops.reduce import LogSumExp, Max, Min, Prod, Var
 from graphc.ir.ops.scan_ops import CumProd, LinearScan
 from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
+from graphc.ir.ops.solve import Det, SlogDet, Solve
 from graphc.ir.ops.sort import Sort, TopK
 from graphc.ir.ops.special import LogAddExp, Polygamma, Sinc, XLogY
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
@@ -238,7 +240,31 @@ def attention() -> Iterator[Edge]:
     yield edge(Attention(1.0), np.zeros((0, 2)), k, v, expect=(np.zeros((0, 2)), *nothing[1:]))
 
 
-EDGES: tuple[Edge, ...] = (*unary(), *binary(), *reductions(), *rows(), *losses(), *choices(), *attention())
+def matrices() -> Iterator[Edge]:
+    """Singular ones, NaN, equal eigenvalues; the sign that slogdet gives first is a step."""
+    one, two, nothing, undefined = [[1.0]], [[2.0]], [[0.0]], [[NAN]]
+    yield edge(Cholesky(), [[4, 0], [0, 9]], expect=[[0.25, 0], [0.5, 1 / 6]])
+    for x in (nothing, undefined, [[-1.0]]):
+        yield edge(Cholesky(), x, expect=undefined)
+    for op in (TriangularSolve(), Solve()):
+        yield edge(op, two, [[4.0]], expect=([[-1]], [[0.5]]))
+        yield edge(op, nothing, one, expect=([[-INF]], [[INF]]))
+        yield edge(op, undefined, one, expect=(undefined, undefined))
+    yield edge(LU(), two, expect=one)
+    yield edge(LU(), nothing, expect=undefined)
+    yield edge(Det(), [[3, 0], [0, 2]], expect=[[2, 0], [0, 3]])
+    yield edge(Det(), nothing, expect=undefined)
+    yield edge(SlogDet(), two, expect=nothing)
+    yield edge(SymmetricEigen(), [[1, 0], [0, 1]], expect=[[1, 0], [0, 1]])
+    yield edge(SymmetricEigen(), undefined, expect=undefined)
+    yield edge(LQ(), [[3, 4]], expect=[[0.6, 0.8]])
+    yield edge(LQ(), [[0, 0]], expect=[[NAN, NAN]])
+    for op in (Cholesky(), LU(), Det(), SlogDet(), SymmetricEigen(), LQ()):
+        yield edge(op, np.zeros((0, 2, 2)), expect=np.zeros((0, 2, 2)))
+    yield edge(Solve(), np.zeros((0, 2, 2)), np.zeros((0, 2, 1)), expect=(np.zeros((0, 2, 2)), np.zeros((0, 2, 1))))
+
+
+EDGES: tuple[Edge, ...] = (*unary(), *binary(), *reductions(), *rows(), *losses(), *choices(), *attention(), *matrices())
 
 
 def _named(reads_nothing: Callable[[set[tuple[int, ...]], set[int]], bool]) -> frozenset[str]:

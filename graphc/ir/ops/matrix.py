@@ -20,7 +20,7 @@ def check_system(name: str, a: TensorType, y: TensorType) -> None:
     require(a.dtype == y.dtype, f"{name} of {a.dtype} and {y.dtype}: convert one side, for example with "
                                 f".astype({a.dtype})")
     require(y.rank == a.rank and y.shape[:-1] == a.shape[:-1],
-            f"{name}: the right-hand sides of {a} are {shape_text((*a.shape[:-1], 'k'))}, got {y}")
+            f"{name}: the right-hand sides of {a} are {shape_text(a.shape[:-1])} and columns, got {y}")
 
 
 def size_of(x: Value) -> int:
