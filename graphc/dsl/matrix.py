@@ -63,8 +63,8 @@ def eigh(x: Operand) -> tuple[Array, Array]:
     """Eigenvalues w [..., n], ascending, and eigenvectors, the columns of v [..., n, n], of symmetric x, of which
     the lower triangle is read: x = (v * w) @ v.mT. In each vector the largest component is positive.
 
-    By Jacobi's rotations, for matrices up to a few hundred. A gradient through v takes vectors of equal values as known
-    but for a rotation among them; what depends on that rotation has no derivative there.
+    By Jacobi's rotations, for matrices up to a hundred or so. A gradient through v takes vectors of equal values as
+    known but for a rotation among them; what depends on that rotation has no derivative there.
     """
     values, rows = emit_all("symmetric_eigen", as_float(x))
     order = emit("argsort", values, axis=values.ndim - 1)

@@ -3,6 +3,8 @@ its right-hand sides. Vectors run along the last axis where neighbours there are
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
@@ -15,6 +17,7 @@ from graphc.schedule.parallel_rows import CHUNK, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 
 At = list[Ix]
+Place = Callable[[Ix], At]
 
 
 def _dot(f: LoopFunction, x: View, x_row: At, y: View, y_row: At, n: Ix | int, lanes: int) -> Val:
@@ -156,7 +159,7 @@ def _symmetric_eigen(r: KernelRequest[PlainSchedule]) -> LoopFunction:
                 between = f.load(a, [p.index, q.index])
                 with f.if_(f.gt(f.abs(between), least)):
                     f.store(turned, [0], f.const(1, i64))
-                    _rotate(f, a, v, at, (p.index, q.index), between)
+                    _rotate(f, a, v, at, (p.index, q.index), between, r.schedule.lanes)
         nothing = f.sub(norm, norm)                         # NaN, if norm is NaN or infinite
         with f.loop(0, n) as i:
             f.store(w, [*at, i.index], f.add(f.load(a, [i.index, i.index]), nothing))
@@ -166,7 +169,7 @@ def _symmetric_eigen(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _rotate(f: LoopFunction, a: View, v: View, at: At, pair: tuple[Ix, Ix], between: Val) -> None:
+def _rotate(f: LoopFunction, a: View, v: View, at: At, pair: tuple[Ix, Ix], between: Val, lanes: int) -> None:
     """The rotation that makes element (p, q) of a zero: of the rows, then of the columns of a, and of the rows of v."""
     p, q = pair
     theta = f.div(f.sub(f.load(a, [q, q]), f.load(a, [p, p])), f.mul(between, 2.0))
@@ -174,12 +177,16 @@ def _rotate(f: LoopFunction, a: View, v: View, at: At, pair: tuple[Ix, Ix], betw
     t = f.copysign(f.div(f.const(1, a.dtype), f.add(f.abs(theta), root)), theta)
     c = f.div(f.const(1, a.dtype), f.sqrt(f.add(f.mul(t, t), 1.0)))
     s = f.mul(t, c)
-    for view, first, second in ((a, lambda k: [p, k], lambda k: [q, k]), (a, lambda k: [k, p], lambda k: [k, q]),
-                                (v, lambda k: [*at, p, k], lambda k: [*at, q, k])):
-        with f.loop(0, v.shape[-1], name="k") as loop:
-            one, other = f.load(view, first(loop.index)), f.load(view, second(loop.index))
-            f.store(view, first(loop.index), f.sub(f.mul(c, one), f.mul(s, other)))
-            f.store(view, second(loop.index), f.add(f.mul(s, one), f.mul(c, other)))
+    for view, first, second, width in ((a, lambda k: [p, k], lambda k: [q, k], lanes),
+                                       (a, lambda k: [k, p], lambda k: [k, q], 1),
+                                       (v, lambda k: [*at, p, k], lambda k: [*at, q, k], lanes)):
+        def turn(k: Ix, w: int, mask: Val | None, view: View = view, first: Place = first,
+                 second: Place = second) -> None:
+            one, other = f.load(view, first(k), w, mask), f.load(view, second(k), w, mask)
+            cosine, sine = f.splat(c, w), f.splat(s, w)
+            f.store(view, first(k), f.sub(f.mul(cosine, one), f.mul(sine, other)), mask)
+            f.store(view, second(k), f.add(f.mul(sine, one), f.mul(cosine, other)), mask)
+        over_lanes(f, 0, v.shape[-1], width, turn)
 
 
 def _lq(r: KernelRequest[PlainSchedule]) -> LoopFunction:
