@@ -27,10 +27,11 @@ from graphc.dsl.random import bernoulli, dropout, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,
     topk, var)
+from graphc.dsl.resize import grid_sample, resize
 from graphc.dsl.scatter import gather_nd, index_put, scatter, scatter_along_axis, scatter_nd
 from graphc.dsl.shape import (
     arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota,
-    moveaxis, ones, ones_like, pad, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose,
+    moveaxis, ones, ones_like, pad, repeat, reshape, roll, split, squeeze, stack, swapaxes, tile, transpose,
     tril, triu, zeros, zeros_like)
 from graphc.dsl.special import (
     cbrt, digamma, erfc, erfinv, exp2, i0, i1, lgamma, log2, log10, logaddexp, polygamma, sinc, xlogy)

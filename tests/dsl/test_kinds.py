@@ -61,6 +61,7 @@ CALLS = {                                                   # what is needed of 
     "gather": lambda x, i, b: {"x": x, "indices": gc.iota((3, 4)), "axis": 0},
     "global_avg_pool": lambda x, i, b: {"x": gc.ones(IMAGE)},
     "global_max_pool": lambda x, i, b: {"x": gc.ones(IMAGE)},
+    "grid_sample": lambda x, i, b: {"x": gc.ones(IMAGE), "grid": gc.zeros((1, 3, 3, 2))},
     "group_norm": lambda x, i, b: {"x": x},
     "iota": lambda x, i, b: {"shape": (2, 3)},
     "linear_scan": lambda x, i, b: {"a": 0.5, "x": x},

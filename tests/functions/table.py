@@ -163,6 +163,12 @@ def positive(q, r):
     return q * signs[..., None, :], r * signs[..., None]
 
 
+def corners(dtype):
+    """The places of the four corners, for two images."""
+    y, x = np.meshgrid([-1, 1], [-1, 1], indexing="ij")
+    return np.broadcast_to(np.stack([x, y], -1), (2, 2, 2, 2)).astype(np.float32 if str(dtype) == "f32" else float)
+
+
 def padded(found, size):
     """What is found, with zeros up to `size`, and how much it is."""
     return np.concatenate([found, np.zeros(size, found.dtype)])[:size], np.asarray(len(found))
@@ -328,6 +334,11 @@ SHAPE = [
     *(row(n, "", partial(getattr(np, n), (2, 3), np.float32), call=partial(getattr(gc, n), (2, 3)))
       for n in ("zeros", "ones")),
     row("resize", "aCHW", lambda x: x.repeat(2, 2).repeat(2, 3), (8, 8)),
+    row("resize", "aCH", lambda x: x.repeat(2, 2), 8, tag="line"),
+    row("resize", "aCHW", lambda x: x[:, :, ::3, ::3], (2, 2), "bilinear", coordinates="align_corners", special=False),
+    row("resize", "aCHWE", lambda x: x.repeat(2, 2).repeat(2, 3).repeat(3, 4), (8, 8, 12), tag="volume"),
+    row("grid_sample", "KCHW", lambda x: x[:, :, ::3, ::3], special=False,
+        call=lambda x: gc.grid_sample(x, corners(x.dtype), align_corners=True)),
     row("resize", "aCHW", partial(w.bilinear, shape=(3, 8)), (3, 8), "bilinear", special=False)]
 INDEX = [
     row("take", "Ta,b", one_of, kinds=ANY, integers=((1, 3),)),

@@ -19,6 +19,7 @@ from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Sof
 from graphc.ir.ops.attention import Attention
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.factor import LQ, LU, Cholesky, SymmetricEigen, TriangularSolve
+from graphc.ir.ops.grid_sample import GridSample
 from graphc.ir.ops.loss import MSE, BCEWithLogits, CrossEntropy, CrossEntropySoft
 from graphc.ir.ops.norm import BatchNorm, BatchNormInference, GroupNorm, LayerNorm, LogSoftmax, RMSNorm, Softmax
 from graphc.ir.ops.reduce import LogSumExp, Max, Min, Prod, Var
@@ -207,6 +208,11 @@ def choices() -> Iterator[Edge]:
     yield edge(TopK(2, 0), [3, NAN, 3, 3], expect=[20, 10, 0, 0], seed=[10, 20])
     yield edge(TopK(0, 0), [1, 2], expect=[0, 0])
     yield from scatters()
+    line, middle, nowhere = [[[1.0, 3]]], [[[0.0]]], [[[NAN]]]
+    yield edge(GridSample("bilinear", "zeros", True), line, middle, expect=([[[0.5, 0.5]]], [[[1]]]))
+    yield edge(GridSample("bilinear", "zeros", True), line, nowhere, expect=([[[0, 0]]], [[[0]]]))
+    yield edge(GridSample("bilinear", "border", True), line, [[[5.0]]], expect=([[[0, 1]]], [[[0]]]))
+    yield edge(GridSample(), np.zeros((0, 1, 2)), np.zeros((0, 1, 1)), expect=(np.zeros((0, 1, 2)), np.zeros((0, 1, 1))))
     image = np.array([[[[NAN, 1.0], [1, 1]]]])
     pool = {"kernel": (2, 2), "stride": (2, 2)}
     yield edge(MaxPool2d(**pool), image, expect=[[[[1, 0], [0, 0]]]])

@@ -4,11 +4,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from op_sample import FLOATS, Sample, each, ints, values
+from op_sample import FLOATS, Sample, each, floats, ints, values
 
 from graphc.ir.op import Literal
 from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, PickRows, RowPlaces
+from graphc.ir.ops.grid_sample import GridSample
 from graphc.ir.ops.index import OneHot, ScatterAdd, ScatterAddAlongAxis, Take, TakeAlongAxis
 from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform
 from graphc.ir.ops.resize import Resize
@@ -199,6 +200,35 @@ def images() -> Iterator[Sample]:
             yield from each(Resize(new, mode), ((shape,),), tag=f"{mode}{new}")
 
 
+def placed_images() -> Iterator[Sample]:
+    """Resize with all that ONNX knows, of coordinates off the kinks."""
+    more = ({"coordinates": "align_corners"}, {"coordinates": "half_pixel_symmetric", "scales": (1.6, 0.7)},
+            {"coordinates": "asymmetric"}, {"coordinates": "pytorch_half_pixel"}, {"antialias": True},
+            {"exclude_outside": True}, {"antialias": True, "exclude_outside": True, "cubic": -0.5},
+            {"coordinates": "tf_crop_and_resize", "crop": (0.1, -0.3, 1.3, 0.8), "fill": 0.5})
+    for shape, new in (((1, 2, 5, 7), (3, 3)), ((1, 1, 4, 3), (9, 5)), ((2, 1, 12, 10), (1, 4)), ((1, 2, 3, 3), (3, 3))):
+        yield from each(Resize(new, "bicubic"), ((shape,),), tag=f"cubic{new}")
+        for n, options in enumerate(more):
+            modes = ("bilinear", "bicubic") if "antialias" in options else ("nearest", "bilinear", "bicubic")
+            for mode in modes:
+                yield from each(Resize(new, mode, **options), ((shape,),), tag=f"{mode}{new}{n}", tolerance=64)
+        for rounding in ("ceil", "round_prefer_floor", "round_prefer_ceil"):
+            yield from each(Resize(new, "nearest", "half_pixel", rounding), ((shape,),), tag=f"{rounding}{new}")
+
+
+def samplings() -> Iterator[Sample]:
+    for mode in ("nearest", "bilinear", "bicubic"):
+        for padding in ("zeros", "border", "reflection"):
+            for align in (False, True):
+                for x, grid in (((1, 2, 4, 5), (1, 3, 2, 2)), ((2, 3, 5, 1), (2, 1, 4, 2)), ((0, 1, 2, 2), (0, 1, 1, 2))):
+                    for dtype in FLOATS:
+                        yield Sample(GridSample(mode, padding, align), (values(x, dtype), floats(grid, dtype, -1.7, 1.7, seed=4)),
+                                     f"{mode}-{padding}-{align}", smooth=mode != "nearest", tolerance=512)
+    for x, grid in (((2, 2, 5), (2, 4, 1)), ((1, 2, 3, 4, 2), (1, 2, 1, 3, 3))):
+        for mode in ("nearest", "bilinear"):
+            yield Sample(GridSample(mode), (values(x, f64), floats(grid, f64, -1.2, 1.2)), mode, smooth=mode != "nearest", tolerance=512)
+
+
 def makers() -> Iterator[Sample]:
     for dtype in DTYPES:
         yield Sample(Constant(Literal.of(values((2, 3), dtype))), (), f"{dtype}")
@@ -226,4 +256,4 @@ def random() -> Iterator[Sample]:
                         for shape in ((33,), (3, 7), (), (0,)))
 
 
-SAMPLES = (*views(), *cuts(), *joins(), *dynamic(), *indexing(), *scatters(), *row_lists(), *images(), *makers(), *random())
+SAMPLES = (*views(), *cuts(), *joins(), *dynamic(), *indexing(), *scatters(), *row_lists(), *images(), *placed_images(), *samplings(), *makers(), *random())
