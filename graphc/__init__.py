@@ -16,6 +16,7 @@ from graphc.dsl.elementwise import (
     floor, floordiv, greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and,
     logical_not, logical_or, logical_xor, maximum, minimum, mod, mul, name, neg, not_equal, pow, right_shift, round,
     rsqrt, sigmoid, sign, sin, sqrt, square, stop_gradient, sub, tanh, where)
+from graphc.dsl.fft import fft, ifft, irfft, istft, rfft, stft
 from graphc.dsl.function import GraphFunction, graph, set_compiler
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
 from graphc.dsl.jacobian import jacobian

@@ -163,6 +163,29 @@ def positive(q, r):
     return q * signs[..., None, :], r * signs[..., None]
 
 
+def as_complex(x):
+    return x[..., 0] + 1j * x[..., 1]
+
+
+def as_pairs(z):
+    return np.stack([z.real, z.imag], -1)
+
+
+def stft(x, n, hop):
+    x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(n // 2, n // 2)], "reflect")
+    pieces = np.lib.stride_tricks.sliding_window_view(x, n, -1)[..., ::hop, :]
+    return as_pairs(np.fft.rfft(pieces)).swapaxes(-2, -3)
+
+
+def istft(x, n, hop):
+    pieces = np.fft.irfft(as_complex(x).swapaxes(-1, -2), n)
+    total, count = np.zeros((*x.shape[:-3], n + hop * (x.shape[-2] - 1))), np.zeros(n + hop * (x.shape[-2] - 1))
+    for i in range(x.shape[-2]):
+        total[..., i * hop:i * hop + n] += pieces[..., i, :]
+        count[i * hop:i * hop + n] += 1
+    return (total / count)[..., n // 2:-(n // 2)].astype(x.dtype)
+
+
 def corners(dtype):
     """The places of the four corners, for two images."""
     y, x = np.meshgrid([-1, 1], [-1, 1], indexing="ij")
@@ -403,6 +426,16 @@ MATRICES = [
         call=lambda a, y: gc.solve_triangular(definite(a), y), special=False),
     row("solve_triangular", "aHW,Hb", lambda a, y: L.solve(np.tril(definite(a)).swapaxes(-1, -2), y), lower=True,
         transpose=True, call=lambda a, y: gc.solve_triangular(definite(a), y, True, True), special=False)]
+TRANSFORMS = [
+    *(row(n, "abK", lambda x, n=n: as_pairs(getattr(np.fft, n)(as_complex(x), 5)), 5, special=False) for n in ("fft", "ifft")),
+    *(row(n, "TbK", lambda x, n=n: as_pairs(getattr(np.fft, n)(as_complex(x), axis=0, norm="ortho")), axis=0, norm="ortho",
+          special=False) for n in ("fft", "ifft")),
+    row("rfft", "aH", lambda x: as_pairs(np.fft.rfft(x)), special=False),
+    row("rfft", "Ha", lambda x: as_pairs(np.fft.rfft(x, 7, 0, "forward")), 7, 0, "forward", special=False),
+    row("irfft", "aTK", lambda x: np.fft.irfft(as_complex(x)), special=False),
+    row("irfft", "TaK", lambda x: np.fft.irfft(as_complex(x), 7, 0), 7, 0, special=False),
+    row("stft", "aE", lambda x: stft(x, 2, 1), 2, 1, special=False),
+    row("istft", "aKTK", lambda x: istft(x, 2, 1), 2, 1, special=False)]
 ROWS = [
     row("max_pool1d", "aCW", partial(w.pool1d, rule=np.max, k=2), 2, kinds=NUMBER),
     row("avg_pool1d", "aCW", partial(w.pool1d, rule=np.mean, k=2), 2),
@@ -444,5 +477,5 @@ RANDOM = [
     row("bernoulli", "ab", lambda p: p > 0, key=1, draws=True),
     row("permutation", "", lambda: np.zeros(4, int), call=lambda: gc.permutation(4, key=1), draws=True),
     row("dropout", "ab", lambda x: x, 0.5, key=1, draws=True)]
-TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *MATRICES, *ROWS, *CONTROL, *RANDOM)
+TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *MATRICES, *TRANSFORMS, *ROWS, *CONTROL, *RANDOM)
 ELEMENTWISE = frozenset(r.name for r in (*UNARY, *BINARY))

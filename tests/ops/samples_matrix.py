@@ -7,6 +7,7 @@ import numpy as np
 from op_sample import FLOATS, Sample, floats
 
 from graphc.ir.ops.factor import LQ, LU, Cholesky, SymmetricEigen, TriangularSolve
+from graphc.ir.ops.fft import DFT, IRDFT, RDFT
 from graphc.ir.ops.solve import Det, SlogDet, Solve
 
 SHAPES = ((1, 1), (3, 3), (2, 4, 4), (2, 3, 2, 2), (9, 9), (21, 21), (0, 0), (2, 0, 0), (0, 3, 3))
@@ -78,4 +79,32 @@ def unique_lq(x):
     return turned(r * signs[..., None]), turned(q * signs[..., None, :])
 
 
-SAMPLES = (*samples(),)
+LENGTHS = (1, 2, 3, 5, 8, 12, 64, 65, 77, 128, 101, 134, 263)
+
+
+def transforms() -> Iterator[Sample]:
+    """Lengths of one product, of several factors, primes of one product and beyond, with and without a batch."""
+    for dtype in FLOATS:
+        for n in LENGTHS:
+            lead = (2,) if n < 20 else ()
+            pairs, half = floats((*lead, n, 2), dtype, seed="pairs"), floats((*lead, n // 2 + 1, 2), dtype, seed="half")
+            near = {"tolerance": 16.0 * n ** 0.5 + 32, "smooth": n < 80 or n == 263}
+            for inverse in (False, True):
+                yield Sample(DFT(inverse), (pairs,), f"{inverse}", expect=by_definition(inverse), **near)
+            yield Sample(RDFT(), (floats((*lead, n), dtype, seed="real"),), **near)
+            yield Sample(IRDFT(n), (half,), f"{n}", **near)
+        yield Sample(DFT(), (np.zeros((0, 4, 2), dtype.np),))
+        yield Sample(RDFT(), (np.zeros((2, 0, 6), dtype.np),))
+        yield Sample(IRDFT(5), (np.zeros((0, 3, 2), dtype.np),), "none")
+
+
+def by_definition(inverse: bool):
+    def expect(x):
+        n = x.shape[-2]
+        turns = np.exp((2j if inverse else -2j) * np.pi * (np.outer(np.arange(n), np.arange(n)) % n) / n)
+        y = np.einsum("kj,...j->...k", turns, x[..., 0] + 1j * x[..., 1].astype(float))
+        return np.stack([y.real, y.imag], -1)
+    return expect
+
+
+SAMPLES = (*samples(), *transforms())
