@@ -8,6 +8,7 @@ from graphc.dsl.adaptive_pool import (
     adaptive_max_pool3d, max_unpool1d, max_unpool2d, max_unpool3d)
 from graphc.dsl.array import Array
 from graphc.dsl.attention import attention
+from graphc.dsl.bounded import compress, nonzero, unique
 from graphc.dsl.control import cond, scan, while_loop
 from graphc.dsl.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from graphc.dsl.custom import custom_vjp
@@ -16,11 +17,13 @@ from graphc.dsl.elementwise import (
     floor, floordiv, greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and,
     logical_not, logical_or, logical_xor, maximum, minimum, mod, mul, name, neg, not_equal, pow, right_shift, round,
     rsqrt, sigmoid, sign, sin, sqrt, square, stop_gradient, sub, tanh, where)
+from graphc.dsl.fft import fft, ifft, irfft, istft, rfft, stft
 from graphc.dsl.function import GraphFunction, graph, set_compiler
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
 from graphc.dsl.jacobian import jacobian
 from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
+from graphc.dsl.matrix import cholesky, det, eigh, inv, qr, slogdet, solve, solve_triangular
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
 from graphc.dsl.pool import (
     avg_pool1d, avg_pool2d, avg_pool3d, global_avg_pool, global_max_pool, lp_pool1d, lp_pool2d, lp_pool3d, max_pool1d,
@@ -29,10 +32,14 @@ from graphc.dsl.random import bernoulli, dropout, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,
     topk, var)
+from graphc.dsl.resize import grid_sample, resize
+from graphc.dsl.scatter import gather_nd, index_put, scatter, scatter_along_axis, scatter_nd
 from graphc.dsl.shape import (
     arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota,
-    moveaxis, ones, ones_like, pad, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose,
+    moveaxis, ones, ones_like, pad, repeat, reshape, roll, split, squeeze, stack, swapaxes, tile, transpose,
     tril, triu, zeros, zeros_like)
+from graphc.dsl.special import (
+    cbrt, digamma, erfc, erfinv, exp2, i0, i1, lgamma, log2, log10, logaddexp, polygamma, sinc, xlogy)
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError

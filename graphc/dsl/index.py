@@ -4,6 +4,7 @@ is out of range."""
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, emit, from_front
+from graphc.dsl.elementwise import Operand
 from graphc.dsl.form import formed
 from graphc.dsl.literal import as_dtype
 from graphc.errors import GraphError
@@ -31,8 +32,8 @@ def along_axis(x: Array, indices: Array, axis: int, called: str = "") -> Array:
     """`take_along_axis`, which the user calls so, at positions that are counted from 0 already."""
     if indices.ndim != x.ndim:
         raise GraphError(f"take_along_axis: indices have {indices.ndim} axes and x has {x.ndim}; they must be equal")
-    around = broadcast_shapes(_with(x.shape, axis, 1), _with(indices.shape, axis, 1))
-    x, indices = (_broadcast(a, _with(around, axis, a.shape[axis])) for a in (x, indices))
+    around = broadcast_shapes(replaced(x.shape, axis, 1), replaced(indices.shape, axis, 1))
+    x, indices = (broadcast(a, replaced(around, axis, a.shape[axis])) for a in (x, indices))
     return emit("take_along_axis", x, indices, axis=axis, called=called)
 
 
@@ -51,7 +52,7 @@ def embedding(table: Array, ids: Array) -> Array:
 
 
 @formed
-def scatter_add(x: Array, indices: Array, updates: Array, axis: int = 0) -> Array:
+def scatter_add(x: Array, indices: Operand, updates: Operand, axis: int = 0) -> Array:
     """x with `updates` added at positions along `axis`, in row-major order of the positions; equal positions add up.
 
     updates: x.shape[:axis] + indices.shape + x.shape[axis+1:], or what broadcasts to it (the transpose of `take`).
@@ -60,7 +61,7 @@ def scatter_add(x: Array, indices: Array, updates: Array, axis: int = 0) -> Arra
     axis = normalize_axis(axis, x.ndim)
     indices = from_front(indices, x.shape[axis], axis)
     updates = as_array(updates, x.dtype)
-    return emit("scatter_add", x, indices, _broadcast(updates, x.shape[:axis] + indices.shape + x.shape[axis + 1:]),
+    return emit("scatter_add", x, indices, broadcast(updates, x.shape[:axis] + indices.shape + x.shape[axis + 1:]),
                 axis=axis)
 
 
@@ -71,8 +72,8 @@ def scatter_add_along_axis(x: Array, indices: Array, updates: Array, axis: int) 
     x = as_array(x)
     axis = normalize_axis(axis, x.ndim)
     indices = from_front(indices, x.shape[axis], axis)
-    shape = _with(x.shape, axis, indices.shape[axis]) if indices.ndim == x.ndim else indices.shape
-    return emit("scatter_add_along_axis", x, _broadcast(indices, shape), _broadcast(as_array(updates, x.dtype), shape),
+    shape = replaced(x.shape, axis, indices.shape[axis]) if indices.ndim == x.ndim else indices.shape
+    return emit("scatter_add_along_axis", x, broadcast(indices, shape), broadcast(as_array(updates, x.dtype), shape),
                 axis=axis)
 
 
@@ -82,9 +83,9 @@ def one_hot(ids: Array, depth: int, dtype: DType = f32) -> Array:
     return emit("one_hot", as_array(ids, i64), depth=as_dim(depth), dtype=as_dtype(dtype))
 
 
-def _broadcast(x: Array, shape: tuple[Dim, ...]) -> Array:
+def broadcast(x: Array, shape: tuple[Dim, ...]) -> Array:
     return x if x.shape == shape else emit("broadcast_to", x, shape=shape)
 
 
-def _with(shape: tuple[Dim, ...], axis: int, size: Dim) -> tuple[Dim, ...]:
+def replaced(shape: tuple[Dim, ...], axis: int, size: Dim) -> tuple[Dim, ...]:
     return shape[:axis] + (size,) + shape[axis + 1:]

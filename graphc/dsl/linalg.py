@@ -1,14 +1,19 @@
 """Products of arrays."""
 from __future__ import annotations
 
+import numpy as np
+
 from graphc.dsl.array import Array, as_array, common_dtype, emit
 from graphc.dsl.form import formed
 from graphc.dsl.shape import iota
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
 from graphc.ir.ops.contract import Labels, parse_equation
+from graphc.ir.types import Dim
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+MOST_OPTIMAL = 5                    # operands for which all orders are tried
+UNKNOWN = 64                        # what a size that is a name counts as in the choice of an order
 
 
 @formed
@@ -40,30 +45,88 @@ def outer(x: Array, y: Array) -> Array:
 
 
 @formed
-def einsum(equation: str, x: Array, y: Array | None = None) -> Array:
-    """Einstein summation of one or two operands, as numpy's: "bik,bkj->bij". "..." stands for axes that broadcast, a
+def einsum(equation: str, x: Array, *more: Array) -> Array:
+    """Einstein summation of any number of operands, as numpy's: "bik,bkj->bij". "..." stands for axes that broadcast, a
     label that an operand has twice for its diagonal; an axis of size 1 broadcasts. Without "->" the result has the
-    labels that occur once, sorted."""
+    labels that occur once, sorted. Three operands and more are multiplied in pairs, in the order of fewest operations
+    (numpy.einsum_path): the best of all up to five, beyond it pair by pair."""
     if not isinstance(equation, str):
         raise GraphError('einsum takes the equation first: gc.einsum("ij,jk->ik", x, y)')
     equation = equation.replace(" ", "")
-    count = equation.split("->")[0].count(",") + 1
-    if count != (1 if y is None else 2):
-        raise GraphError(f"einsum {shown(equation)} names {count} operands, got {1 if y is None else 2}; "
-                         "einsum takes one or two, chain them for more")
-    dtype = common_dtype((x, y))
-    arrays = [as_array(a, dtype) for a in (x, y) if a is not None]
+    count, given = equation.split("->")[0].count(",") + 1, 1 + len(more)
+    if count != given:
+        raise GraphError(f"einsum {shown(equation)} names {count} operands, got {given}")
+    dtype = common_dtype((x, *more))
+    arrays = [as_array(a, dtype) for a in (x, *more)]
     *labels, out = parse_equation(equation, *(a.ndim for a in arrays), diagonals=True)
-    apart = [_diagonal(equation, a, own) for a, own in zip(arrays, labels)]
-    if y is None:
-        return _single(*apart[0], out)
-    apart = [_narrowed(*own, *other) for own, other in (apart, reversed(apart))]
-    if [own for _, own in apart] != labels:
-        equation = _written([own for _, own in apart], out)
-    return emit("einsum", *(a for a, _ in apart), equation=equation)
+    terms = [_diagonal(equation, a, own) for a, own in zip(arrays, labels)]
+    if len(terms) == 1:
+        return _single(*terms[0], out)
+    if len(terms) > 2:
+        return _in_pairs(equation, terms, out)
+    terms = [_narrowed(*own, *other) for own, other in (terms, reversed(terms))]
+    if [own for _, own in terms] != labels:
+        equation = _written([own for _, own in terms], out)
+    return emit("einsum", *(a for a, _ in terms), equation=equation)
 
 
-def _narrowed(x: Array, labels: Labels, other: Array, others: Labels) -> tuple[Array, Labels]:
+Term = tuple[Array, Labels]
+
+
+def _in_pairs(equation: str, terms: list[Term], out: Labels) -> Array:
+    """The product of three terms or more, two at a time; what only one of them has is summed first."""
+    sizes = _sizes(equation, terms)
+    terms = [_agreeing(*term, sizes) for term in terms]
+    for pair in _order([own for _, own in terms], out, sizes):
+        left, right = (terms.pop(i) for i in sorted(pair, reverse=True))
+        wanted = {label for _, own in terms for label in own}.union(out)
+        both = dict.fromkeys(left[1] + right[1])
+        kept = tuple(label for label in both if label in wanted) if terms else out
+        (x, xs), (y, ys) = (_summed(*own, {*other[1], *wanted}) for own, other in ((left, right), (right, left)))
+        terms.append((emit("einsum", x, y, equation=_written([xs, ys], kept)), kept))
+    return terms[0][0]
+
+
+def _sizes(equation: str, terms: list[Term]) -> dict[str, Dim]:
+    """The size of each label: the one that is not 1. GraphError where two disagree."""
+    sizes: dict[str, Dim] = {}
+    for x, labels in terms:
+        for label, size in zip(labels, x.shape):
+            known = sizes.setdefault(label, size)
+            if known == 1:
+                sizes[label] = size
+            elif size not in (1, known):
+                name = "..." if label.startswith("...") else label
+                raise GraphError(f'einsum {shown(equation)}: "{name}" is {known} in one place and {size} in another')
+    return sizes
+
+
+def _agreeing(x: Array, labels: Labels, sizes: dict[str, Dim]) -> Term:
+    """`x` without the axes of size 1 that are longer elsewhere."""
+    gone = tuple(i for i, label in enumerate(labels) if x.shape[i] == 1 != sizes[label])
+    return (x.squeeze(gone) if gone else x), tuple(label for i, label in enumerate(labels) if i not in gone)
+
+
+def _summed(x: Array, labels: Labels, wanted: set[str]) -> Term:
+    """`x` summed over the axes that nobody wants."""
+    gone = tuple(i for i, label in enumerate(labels) if label not in wanted)
+    return (x.sum(gone) if gone else x), tuple(label for label in labels if label in wanted)
+
+
+def _order(labels: list[Labels], out: Labels, sizes: dict[str, Dim]) -> list[tuple[int, ...]]:
+    """The pairs to multiply, as numpy.einsum_path counts them: the two leave the list, their product goes to its
+    end. A size that is a name counts as some size."""
+    equation = _written(labels, out)
+    counted = {label: max(d, 1) if isinstance(d, int) else UNKNOWN for label, d in sizes.items()}
+    some = [np.broadcast_to(np.float32(0), [counted[label] for label in own]) for own in labels]
+    search = ("optimal" if len(labels) <= MOST_OPTIMAL else "greedy", 2 ** 62)       # whatever memory that takes
+    path = np.einsum_path(equation, *some, optimize=search)[0][1:]
+    if len(path[0]) > 2:                                    # nothing is summed: numpy multiplies all at once
+        return [(0, 1)] * (len(labels) - 1)
+    return [tuple(pair) for pair in path]
+
+
+def _narrowed(x: Array, labels: Labels, other: Array, others: Labels) -> Term:
     """`x` without the axes of size 1 that the other operand has longer."""
     sizes = dict(zip(others, other.shape))
     gone = tuple(i for i, label in enumerate(labels) if x.shape[i] == 1 != sizes.get(label, 1)
@@ -71,7 +134,7 @@ def _narrowed(x: Array, labels: Labels, other: Array, others: Labels) -> tuple[A
     return (x.squeeze(gone) if gone else x), tuple(label for i, label in enumerate(labels) if i not in gone)
 
 
-def _diagonal(equation: str, x: Array, labels: Labels) -> tuple[Array, Labels]:
+def _diagonal(equation: str, x: Array, labels: Labels) -> Term:
     """`x` and its labels, each once: of axes that share one the diagonal, which becomes the last axis."""
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is None:
@@ -100,6 +163,8 @@ def _single(x: Array, labels: Labels, out: Labels) -> Array:
 
 def _written(labels: list[Labels], out: Labels) -> str:
     """An equation with a letter for every label."""
+    if len({label for own in labels for label in own}) > 2 * len(LETTERS):
+        raise GraphError(f"einsum has {2 * len(LETTERS)} letters for all labels together")
     letter = dict(zip(dict.fromkeys(label for own in labels for label in own), LETTERS + LETTERS.upper()))
     left = ",".join("".join(letter[label] for label in own) for own in labels)
     return left + "->" + "".join(letter[label] for label in out)

@@ -10,7 +10,7 @@ from graphc.dsl.form import formed
 from graphc.dsl.literal import as_dtype, fitting
 from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
-from graphc.ir.convert import choice, integer, integers, is_sequence, items, number, shown
+from graphc.ir.convert import integer, is_sequence, items, number, shown
 from graphc.ir.types import Dim, DType, Poly, as_dim, bool_, f32, i64, normalize_axes, normalize_axis
 
 Shape = Dim | str | Sequence[Dim | str]
@@ -162,14 +162,6 @@ def tile(x: Array, reps: int | Sequence[int]) -> Array:
     x = as_array(x)
     counts = tuple([integer(n, "tile: a number of repetitions", 0) for n in _sequence(reps)])
     return emit("tile", x, reps=(1,) * (x.ndim - len(counts)) + counts)
-
-
-@formed
-def resize(x: Array, shape: tuple[int, int], mode: str = "nearest") -> Array:
-    """Images [N, C, H, W] scaled to [N, C, *shape]: "nearest" or "bilinear", as torch's interpolate with
-    align_corners=False."""
-    return emit("resize", as_array(x), shape=integers(shape, "resize: the shape", 2, 0),
-                mode=choice(mode, "resize: mode", ("nearest", "bilinear")))
 
 
 @formed

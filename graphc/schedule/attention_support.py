@@ -1,4 +1,4 @@
-"""When attention and its gradient are one kernel each, instead of being decomposed."""
+"""When a composite operator is one kernel, instead of being decomposed."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -7,6 +7,8 @@ from math import prod
 from graphc.ir.dims import typical
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
+from graphc.ir.ops.factor import Cholesky, TriangularSolve
+from graphc.ir.ops.matrix import BLOCK
 from graphc.ir.types import TensorType, bool_
 
 LARGEST_HEAD = 512                  # features of a head: a block of queries and its sums stay in L2
@@ -34,4 +36,10 @@ def _gradient(types: Sequence[TensorType]) -> bool:
     return all(m.dtype is bool_ for m in types[3:-3]) and _attention(types[:-3]) and len(leading) == 1
 
 
-RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {Attention: _attention, AttentionGrad: _gradient}
+def _block(types: Sequence[TensorType]) -> bool:
+    """Matrices of moderate size; larger ones are cut in halves."""
+    return 0 < types[0].shape[-1] <= BLOCK
+
+
+RULES: dict[type, Callable[[Sequence[TensorType]], bool]] = {
+    Attention: _attention, AttentionGrad: _gradient, Cholesky: _block, TriangularSolve: _block}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from graphc.ir.dims import Poly, evaluate
-from graphc.ir.ops import embedding_gradients, index, shape
+from graphc.ir.ops import embedding_gradients, index, scatter, shape
 from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.machine import Machine
@@ -14,7 +14,8 @@ from graphc.schedule.parallel_rows import Rows, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 
 # the first operand, changed in places
-UPDATES = (index.ScatterAdd, embedding_gradients.AddRows, index.ScatterAddAlongAxis, shape.DynamicUpdateSlice)
+UPDATES = (index.ScatterAdd, embedding_gradients.AddRows, index.ScatterAddAlongAxis, scatter.Scatter,
+           scatter.ScatterAlongAxis, shape.DynamicUpdateSlice)
 
 
 def plain_schedule(p: KernelProblem) -> PlainSchedule:

@@ -14,7 +14,7 @@ from graphc.errors import InternalError
 from graphc.ir.dims import Dim, Dims, ceil_div, typical
 from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
-from graphc.ir.ops import embedding_gradients, index, scan_ops, shape, sort, window
+from graphc.ir.ops import embedding_gradients, factor, index, scan_ops, scatter, shape, sort, window
 from graphc.schedule.view import ViewType
 
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
@@ -153,6 +153,21 @@ def _sort(op, ins, outs) -> Rows:
     return Rows(without(ins[0].shape, axis), 1, False, steps)
 
 
+def _matrix(op, ins, outs) -> Rows:
+    """One row a matrix."""
+    largest = max((*ins, *outs), key=lambda v: len(v.shape))
+    m, n = largest.shape[-2:]
+    vector = all(unit_stride(-1, v) for v in (*ins, *outs) if len(v.shape) == len(largest.shape))
+    times = 40 if isinstance(op, factor.SymmetricEigen) else 1
+    return Rows(largest.shape[:-2], n, vector, m * max(n // 3, 1) * times)
+
+
+def _right_hand_sides(op, ins, outs) -> Rows:
+    """Some columns of one matrix."""
+    *batch, n, k = outs[0].shape
+    return Rows((*batch, -(-k // CHUNK)), min(k, CHUNK), unit_stride(-1, ins[1], outs[0]), n * n // 2)
+
+
 def _pool(op, ins, outs) -> Rows:
     n, c, *size = outs[0].shape
     if unit_stride(CHANNEL_AXIS, *ins, *outs):
@@ -175,10 +190,13 @@ def _pool_gradient(op, ins, outs) -> Rows:
 
 RULES: dict[type, Callable[..., Rows]] = {
     index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
+    scatter.Scatter: _scatter, scatter.ScatterAlongAxis: _along,
     embedding_gradients.RowPlaces: _one, embedding_gradients.CheckRows: _one, embedding_gradients.AddRows: _scatter,
     shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying,
     shape.DynamicUpdateSlice: _copying,
     scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
+    factor.Cholesky: _matrix, factor.LU: _matrix, factor.SymmetricEigen: _matrix, factor.LQ: _matrix,
+    factor.TriangularSolve: _right_hand_sides,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,
     **dict.fromkeys((*window.MaxPool.every(), *window.MaxPoolPick.every(), *window.AvgPool.every()), _pool),
     **dict.fromkeys((*window.MaxPoolGrad.every(), *window.AvgPoolGrad.every()), _pool_gradient),

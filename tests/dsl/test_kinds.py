@@ -18,9 +18,9 @@ IMAGES = {1: ROW, 2: IMAGE, 3: VOLUME}
 UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu erf exp expm1 floor gelu isfinite isnan leaky_relu log log1p log_softmax
     logical_not neg ones_like relu round rsqrt sigmoid sign silu sin sinh softmax softplus sqrt square stop_gradient tan tanh zeros_like
     all any argmax argmin argsort cumprod cumsum flip layer_norm logsumexp max mean min prod rms_norm sort squeeze std sum transpose tril triu var
-    clip""".split()
+    clip erfc erfinv lgamma digamma i0 i1 sinc exp2 log2 log10 cbrt""".split()
 BINARY = """add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv greater greater_equal left_shift less less_equal logical_and logical_or logical_xor
-    maximum minimum mod mul not_equal pow right_shift sub mse bce_with_logits""".split()
+    maximum minimum mod mul not_equal pow right_shift sub mse logaddexp xlogy bce_with_logits""".split()
 
 CALLS = {                                                   # what is needed of each function, by name; `x` is f32[3, 4], `i` i64[], `b` bool[3, 4]
     **{name: lambda x, i, b: {"x": x} for name in UNARY},
@@ -43,6 +43,11 @@ CALLS = {                                                   # what is needed of 
     "bernoulli": lambda x, i, b: {"p": 0.5},
     "broadcast_to": lambda x, i, b: {"x": x, "shape": (2, 3, 4)},
     "cast": lambda x, i, b: {"x": x, "dtype": gc.f64},
+    "compress": lambda x, i, b: {"mask": b, "x": x, "size": 5},
+    "nonzero": lambda x, i, b: {"x": b, "size": 5},
+    "unique": lambda x, i, b: {"x": x, "size": 5},
+    **{name: lambda x, i, b: {"x": x[:, :3]} for name in ("cholesky", "det", "eigh", "inv", "qr", "slogdet")},
+    **{name: lambda x, i, b: {"a": x[:, :3], "y": x} for name in ("solve", "solve_triangular")},
     "concat": lambda x, i, b: {"arrays": [x, x]},
     "cond": lambda x, i, b: {"pred": b[0, 0], "then": lambda: x, "otherwise": lambda: x * 2},
     "conv1d": lambda x, i, b: {"x": gc.ones(ROW), "w": gc.ones((2, 2, 3))},
@@ -57,7 +62,7 @@ CALLS = {                                                   # what is needed of 
     "dropout": lambda x, i, b: {"x": x, "rate": 0.5},
     "dynamic_slice": lambda x, i, b: {"x": x, "starts": [i, 0], "sizes": (2, 2)},
     "dynamic_update_slice": lambda x, i, b: {"x": x, "update": x[:2, :2], "starts": [i, 0]},
-    "einsum": lambda x, i, b: {"equation": "ij,kj->ik", "x": x, "y": x},
+    "einsum": lambda x, i, b: {"equation": "ij->ji", "x": x},
     "embedding": lambda x, i, b: {"table": x, "ids": gc.iota((2,))},
     "expand_dims": lambda x, i, b: {"x": x, "axis": 0},
     "eye": lambda x, i, b: {"n": 3},
@@ -66,6 +71,10 @@ CALLS = {                                                   # what is needed of 
     "gather": lambda x, i, b: {"x": x, "indices": gc.iota((3, 4)), "axis": 0},
     "global_avg_pool": lambda x, i, b: {"x": gc.ones(IMAGE)},
     "global_max_pool": lambda x, i, b: {"x": gc.ones(IMAGE)},
+    **{name: lambda x, i, b: {"x": gc.ones((3, 4, 2))} for name in ("fft", "ifft", "irfft")},
+    "rfft": lambda x, i, b: {"x": x}, "stft": lambda x, i, b: {"x": x, "n_fft": 4},
+    "istft": lambda x, i, b: {"x": gc.ones((3, 5, 2)), "n_fft": 4},
+    "grid_sample": lambda x, i, b: {"x": gc.ones(IMAGE), "grid": gc.zeros((1, 3, 3, 2))},
     "group_norm": lambda x, i, b: {"x": x},
     "iota": lambda x, i, b: {"shape": (2, 3)},
     "linear_scan": lambda x, i, b: {"a": 0.5, "x": x},
@@ -81,11 +90,17 @@ CALLS = {                                                   # what is needed of 
     "outer": lambda x, i, b: {"x": x[0], "y": x[1]},
     "pad": lambda x, i, b: {"x": x, "widths": 1},
     "permutation": lambda x, i, b: {"n": 4},
+    "polygamma": lambda x, i, b: {"n": 1, "x": x},
     "repeat": lambda x, i, b: {"x": x, "times": 2, "axis": 0},
     "reshape": lambda x, i, b: {"x": x, "shape": (4, 3)},
     "resize": lambda x, i, b: {"x": gc.ones(IMAGE), "shape": (3, 9)},
     "roll": lambda x, i, b: {"x": x, "shift": 1, "axis": 0},
     "scan": lambda x, i, b: {"f": lambda c, y: (c, None), "init": x[0], "xs": x},
+    "gather_nd": lambda x, i, b: {"x": x, "indices": gc.iota((2, 2))},
+    "index_put": lambda x, i, b: {"x": x, "indices": [[0, 1], [1, 2]], "values": 0.0},
+    "scatter": lambda x, i, b: {"x": x, "indices": gc.iota((2,)), "updates": x[:2]},
+    "scatter_along_axis": lambda x, i, b: {"x": x, "indices": gc.iota((3, 4)), "updates": x, "axis": 0},
+    "scatter_nd": lambda x, i, b: {"x": x, "indices": gc.iota((2, 2)), "updates": 0.0},
     "scatter_add": lambda x, i, b: {"x": x, "indices": gc.iota((2,)), "updates": x[:2]},
     "scatter_add_along_axis": lambda x, i, b: {"x": x, "indices": gc.iota((3, 4)), "updates": x, "axis": 0},
     "split": lambda x, i, b: {"x": x, "parts": 3},

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import mpmath as mp
 import numpy as np
 import windows as w
 
@@ -91,6 +92,10 @@ def erf(x):
     return np.vectorize(math.erf, otypes=[x.dtype])(x) if x.size else x
 
 
+def by_mpmath(function):
+    return lambda x: np.array([float(function(v)) for v in x.ravel().tolist()], x.dtype).reshape(x.shape)
+
+
 def sigmoid(x):
     return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))),
                     np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))) + 0 * np.where(np.isnan(x), x, 0)
@@ -139,6 +144,90 @@ def added(x, at, updates):
     return y
 
 
+def definite(x):
+    """Symmetric, far from singular, with distinct eigenvalues; of symbolic arrays too."""
+    return x @ x.mT / 4 + np.diag(np.arange(3, 3 + x.shape[-1])).astype(np.float32 if str(x.dtype) in ("f32", "float32") else float)
+
+
+def wide(x):
+    return x + np.eye(*x.shape[-2:], dtype=np.float32 if str(x.dtype) in ("f32", "float32") else float) * 3
+
+
+def eigen(x):
+    w, v = np.linalg.eigh(x)
+    return w, (v * w[..., None, :]) @ v.mT
+
+
+def positive(q, r):
+    signs = np.sign(np.diagonal(r, 0, -2, -1))
+    return q * signs[..., None, :], r * signs[..., None]
+
+
+def as_complex(x):
+    return x[..., 0] + 1j * x[..., 1]
+
+
+def as_pairs(z):
+    return np.stack([z.real, z.imag], -1)
+
+
+def stft(x, n, hop):
+    x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(n // 2, n // 2)], "reflect")
+    pieces = np.lib.stride_tricks.sliding_window_view(x, n, -1)[..., ::hop, :]
+    return as_pairs(np.fft.rfft(pieces)).swapaxes(-2, -3)
+
+
+def istft(x, n, hop):
+    pieces = np.fft.irfft(as_complex(x).swapaxes(-1, -2), n)
+    total, count = np.zeros((*x.shape[:-3], n + hop * (x.shape[-2] - 1))), np.zeros(n + hop * (x.shape[-2] - 1))
+    for i in range(x.shape[-2]):
+        total[..., i * hop:i * hop + n] += pieces[..., i, :]
+        count[i * hop:i * hop + n] += 1
+    return (total / count)[..., n // 2:-(n // 2)].astype(x.dtype)
+
+
+def corners(dtype):
+    """The places of the four corners, for two images."""
+    y, x = np.meshgrid([-1, 1], [-1, 1], indexing="ij")
+    return np.broadcast_to(np.stack([x, y], -1), (2, 2, 2, 2)).astype(np.float32 if str(dtype) == "f32" else float)
+
+
+def padded(found, size):
+    """What is found, with zeros up to `size`, and how much it is."""
+    return np.concatenate([found, np.zeros(size, found.dtype)])[:size], np.asarray(len(found))
+
+
+def padded_rows(x):
+    kept = x[:, [0, 2]]
+    return np.concatenate([kept, np.zeros_like(kept)], 1), np.asarray(2)
+
+
+def distinct(x, size):
+    values, indices, inverse, counts = np.unique(x, True, True, True)
+    return (*(padded(a, size)[0] for a in (values, indices)), np.minimum(inverse, size - 1), padded(counts, size)[0],
+            np.asarray(len(values)))
+
+
+UFUNCS = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
+
+
+def written(x, at, updates, how):
+    y = x.copy()
+    if how == "none":
+        y[at] = updates
+    else:
+        UFUNCS[how].at(y, at, updates)
+    return y
+
+
+def written_along(x, at, updates, how, axis=1):
+    places = list(np.indices(at.shape, sparse=True))
+    places[axis] = at
+    if how != "mean":
+        return written(x, tuple(places), updates, how)
+    return written(x, tuple(places), updates, "add") / written(np.ones_like(x), tuple(places), np.ones_like(updates), "add")
+
+
 def added_along(x, at, updates, axis):
     y = x.copy()
     places = list(np.indices(at.shape, sparse=True))
@@ -182,6 +271,15 @@ UNARY = [
     row("atan", "ab", np.arctan),
     row("asinh", "ab", np.arcsinh), row("acosh", "ab", np.arccosh, low=1.2, high=3),
     row("atanh", "ab", np.arctanh, low=-0.9, high=0.9),
+    row("erfc", "ab", lambda x: 1 - erf(x)), row("i0", "ab", np.i0, special=False),
+    row("i1", "ab", by_mpmath(lambda v: mp.besseli(1, v)), special=False),
+    row("erfinv", "ab", by_mpmath(mp.erfinv), low=-0.9, high=0.9, special=False),
+    row("lgamma", "ab", by_mpmath(mp.loggamma), low=0.3, high=4, special=False),
+    row("digamma", "ab", by_mpmath(mp.digamma), low=0.3, high=4, special=False),
+    *(row("polygamma", "ab", by_mpmath(partial(mp.polygamma, n)), call=lambda x, n=n: gc.polygamma(n, x), low=0.4, high=4,
+          special=False, tag=f"{n}") for n in (0, 1, 2)),
+    row("sinc", "ab", np.sinc), row("exp2", "ab", np.exp2), row("log2", "ab", np.log2, low=0.2),
+    row("log10", "ab", np.log10, low=0.2), row("cbrt", "ab", np.cbrt, low=0.2),
     row("logical_not", "ab", np.logical_not, kinds=ANY), row("bitwise_not", "ab", np.invert, kinds=INT + BOOL),
     row("stop_gradient", "ab", lambda x: x, kinds=ANY, smooth=False),
     row("cast", "ab", lambda x: x.astype(np.float64), gc.f64, kinds=ANY),
@@ -194,6 +292,7 @@ UNARY = [
 BINARY = [
     *(row(n, "ab,b", getattr(np, f), kinds=NUMBER) for n, f in (
         ("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("minimum", "minimum"), ("maximum", "maximum"))),
+    row("logaddexp", "ab,b", np.logaddexp), row("xlogy", "ab,b", lambda x, y: x * np.log(y), low=0.2, special=False),
     row("div", "ab,b", np.divide, low=0.5),
     row("floordiv", "ab,b", np.floor_divide, kinds=NUMBER, low=1, smooth=False, special=False),
     row("mod", "ab,b", np.mod, kinds=NUMBER, low=1, special=False, smooth=False), row("pow", "ab,b", np.power, low=0.3),
@@ -259,6 +358,11 @@ SHAPE = [
     *(row(n, "", partial(getattr(np, n), (2, 3), np.float32), call=partial(getattr(gc, n), (2, 3)))
       for n in ("zeros", "ones")),
     row("resize", "aCHW", lambda x: x.repeat(2, 2).repeat(2, 3), (8, 8)),
+    row("resize", "aCH", lambda x: x.repeat(2, 2), 8, tag="line"),
+    row("resize", "aCHW", lambda x: x[:, :, ::3, ::3], (2, 2), "bilinear", coordinates="align_corners", special=False),
+    row("resize", "aCHWE", lambda x: x.repeat(2, 2).repeat(2, 3).repeat(3, 4), (8, 8, 12), tag="volume"),
+    row("grid_sample", "KCHW", lambda x: x[:, :, ::3, ::3], special=False,
+        call=lambda x: gc.grid_sample(x, corners(x.dtype), align_corners=True)),
     row("resize", "aCHW", partial(w.bilinear, shape=(3, 8)), (3, 8), "bilinear", special=False)]
 INDEX = [
     row("take", "Ta,b", one_of, kinds=ANY, integers=((1, 3),)),
@@ -269,6 +373,23 @@ INDEX = [
     row("scatter_add", "Ta,b,ba", added, kinds=NUMBER, integers=((1, 3),), special=False),
     row("scatter_add_along_axis", "aT,ab,ab", partial(added_along, axis=1), -1, kinds=NUMBER, integers=((1, 3),),
         special=False),
+    *(row("scatter", "Ta,b,ba", partial(written, how=how), reduction=how, kinds=NUMBER, integers=((1, 3),), special=False)
+      for how in ("none", "add", "mul", "min", "max")),
+    *(row("scatter_along_axis", "aT,ab,ab", partial(written_along, how=how), axis=1, reduction=how, kinds=NUMBER,
+          integers=((1, 3),), special=False) for how in ("none", "add", "mul", "min", "max")),
+    row("scatter_along_axis", "aT,ab,ab", partial(written_along, how="mean"), axis=1, reduction="mean",
+        integers=((1, 3),), special=False),
+    row("gather_nd", "TTa,bK", lambda x, i: x[i[:, 0], i[:, 1]], kinds=ANY, integers=((1, 3),)),
+    row("scatter_nd", "TTa,bK,ba", lambda x, i, u: written(x, (i[:, 0], i[:, 1]), u, "none"), kinds=NUMBER,
+        integers=((1, 3),), special=False),
+    row("index_put", "TTa,b,b,ba", lambda x, i, j, u: written(x, (i, j), u, "none"), kinds=NUMBER,
+        call=lambda x, i, j, u: gc.index_put(x, (i, j), u), integers=((1, 3), (2, 3)), special=False),
+    row("compress", "ab", lambda x: padded(x[x > 0], 5), call=lambda x: gc.compress(x > 0, x, size=5), kinds=NUMBER),
+    row("compress", "aTb", lambda x: padded_rows(x), kinds=NUMBER, special=False,
+        call=lambda x: gc.compress(np.array([True, False, True]), x, size=4, axis=1), tag="axis"),
+    row("nonzero", "ab", lambda x: (*(padded(i, 5)[0] for i in np.nonzero(x)), np.asarray(np.count_nonzero(x))), kinds=ANY,
+        call=lambda x: (lambda places, count: (*places, count))(*gc.nonzero(x, size=5))),
+    row("unique", "ab", lambda x: distinct(x, 6), call=lambda x: gc.unique(x, size=6), kinds=NUMBER, smooth=False),
     row("one_hot", "ab", lambda i: (i[..., None] == np.arange(3)).astype(np.float32), 3, integers=((0, 4),))]
 PRODUCTS = [
     row("matmul", "ab,bc", np.matmul, kinds=NUMBER, special=False),
@@ -278,6 +399,9 @@ PRODUCTS = [
     row("dot", "ab,cbd", np.dot, special=False, tag="3"), row("outer", "a,b", np.outer, kinds=NUMBER, special=False),
     row("einsum", "abc,dcb", lambda x, y: np.einsum("abc,dcb->da", x, y),
         call=lambda x, y: gc.einsum("abc,dcb->da", x, y), special=False),
+    row("einsum", "ab,bc,cd", lambda x, y, z: x @ y @ z, call=lambda *xs: gc.einsum("ab,bc,cd->ad", *xs), special=False, tag="chain"),
+    row("einsum", "ab,a,b,c", lambda x, y, z, w: np.einsum("ab,a,b,c->c", x, y, z, w),
+        call=lambda *xs: gc.einsum("ab,a,b,c", *xs), special=False, tag="implicit"),
     *(row(f"conv{r}d", f"aC{size},FC{'K' * r}", partial(w.conv, stride=2, padding=1), stride=2, padding=1,
           special=False) for r, size in IMAGES.items()),
     *(row(f"conv_transpose{r}d", f"aC{size},CF{'K' * r}", partial(w.conv_transpose, stride=2), stride=2, special=False)
@@ -286,6 +410,33 @@ PRODUCTS = [
     row("attention", "abd,acd,acE",
         lambda q, k, v: attention(q, k, v, np.tril(np.ones((q.shape[1], k.shape[1]), bool))), causal=True,
         special=False)]
+L = np.linalg
+MATRICES = [
+    row("cholesky", "aHW", lambda x: L.cholesky(definite(x)), call=lambda x: gc.cholesky(definite(x)), special=False),
+    row("eigh", "aHW", lambda x: eigen(definite(x)), call=lambda x: (lambda w, v: (w, (v * w[..., None, :]) @ v.mT))(*gc.eigh(definite(x))),
+        special=False),
+    row("inv", "aHW", lambda x: L.inv(definite(x)), call=lambda x: gc.inv(definite(x)), special=False),
+    row("det", "aHW", lambda x: L.det(definite(x) / 4), call=lambda x: gc.det(definite(x) / 4), special=False),
+    row("slogdet", "aHW", lambda x: tuple(L.slogdet(definite(x))), call=lambda x: gc.slogdet(definite(x)), special=False),
+    row("qr", "aHW", lambda x: positive(*L.qr(definite(x))), call=lambda x: gc.qr(definite(x)), special=False),
+    row("qr", "aTE", lambda x: positive(*L.qr(wide(x))), call=lambda x: gc.qr(wide(x)), special=False, tag="wide"),
+    row("solve", "aHW,Hb", lambda a, y: L.solve(definite(a), y), call=lambda a, y: gc.solve(definite(a), y), special=False),
+    row("solve", "aHW,H", lambda a, y: L.solve(definite(a), y[:, None])[..., 0],
+        call=lambda a, y: gc.solve(definite(a), y), special=False, tag="vector"),
+    row("solve_triangular", "aHW,Hb", lambda a, y: L.solve(np.triu(definite(a)), y),
+        call=lambda a, y: gc.solve_triangular(definite(a), y), special=False),
+    row("solve_triangular", "aHW,Hb", lambda a, y: L.solve(np.tril(definite(a)).swapaxes(-1, -2), y), lower=True,
+        transpose=True, call=lambda a, y: gc.solve_triangular(definite(a), y, True, True), special=False)]
+TRANSFORMS = [
+    *(row(n, "abK", lambda x, n=n: as_pairs(getattr(np.fft, n)(as_complex(x), 5)), 5, special=False) for n in ("fft", "ifft")),
+    *(row(n, "TbK", lambda x, n=n: as_pairs(getattr(np.fft, n)(as_complex(x), axis=0, norm="ortho")), axis=0, norm="ortho",
+          special=False) for n in ("fft", "ifft")),
+    row("rfft", "aH", lambda x: as_pairs(np.fft.rfft(x)), special=False),
+    row("rfft", "Ha", lambda x: as_pairs(np.fft.rfft(x, 7, 0, "forward")), 7, 0, "forward", special=False),
+    row("irfft", "aTK", lambda x: np.fft.irfft(as_complex(x)), special=False),
+    row("irfft", "TaK", lambda x: np.fft.irfft(as_complex(x), 7, 0), 7, 0, special=False),
+    row("stft", "aE", lambda x: stft(x, 2, 1), 2, 1, special=False),
+    row("istft", "aKTK", lambda x: istft(x, 2, 1), 2, 1, special=False)]
 ROWS = [
     *(row(f"max_pool{r}d", f"aC{size}", partial(w.pool, rule=np.max, k=2), 2, kinds=NUMBER)
       for r, size in IMAGES.items()),
@@ -335,5 +486,5 @@ RANDOM = [
     row("bernoulli", "ab", lambda p: p > 0, key=1, draws=True),
     row("permutation", "", lambda: np.zeros(4, int), call=lambda: gc.permutation(4, key=1), draws=True),
     row("dropout", "ab", lambda x: x, 0.5, key=1, draws=True)]
-TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *ROWS, *CONTROL, *RANDOM)
+TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *MATRICES, *TRANSFORMS, *ROWS, *CONTROL, *RANDOM)
 ELEMENTWISE = frozenset(r.name for r in (*UNARY, *BINARY))

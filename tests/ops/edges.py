@@ -18,11 +18,16 @@ from graphc.ir.op import ALL, Op
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
 from graphc.ir.ops.attention import Attention
 from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.factor import LQ, LU, Cholesky, SymmetricEigen, TriangularSolve
+from graphc.ir.ops.grid_sample import GridSample
 from graphc.ir.ops.loss import MSE, BCEWithLogits, CrossEntropy, CrossEntropySoft
 from graphc.ir.ops.norm import BatchNorm, BatchNormInference, GroupNorm, LayerNorm, LogSoftmax, RMSNorm, Softmax
 from graphc.ir.ops.reduce import LogSumExp, Max, Min, Prod, Var
 from graphc.ir.ops.scan_ops import CumProd, LinearScan
+from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
+from graphc.ir.ops.solve import Det, SlogDet, Solve
 from graphc.ir.ops.sort import Sort, TopK
+from graphc.ir.ops.special import LogAddExp, Polygamma, Sinc, XLogY
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
 from graphc.ir.ops.window import MaxPool, MaxPoolGrad, MaxPoolPick
 
@@ -63,6 +68,18 @@ SLOPES: dict[Op, tuple[tuple[float, ...], dict[float, float]]] = {
     Elementwise("tanh"): ((NAN, 0, 0, 1, 1), {}),
     Elementwise("sigmoid"): ((NAN, 0, 0, 0.25, 0.25), {1000: 0, -1000: 0}),
     Elementwise("erf"): ((NAN, 0, 0, 2 / sqrt(pi), 2 / sqrt(pi)), {}),
+    Elementwise("erfc"): ((NAN, 0, 0, -2 / sqrt(pi), -2 / sqrt(pi)), {}),
+    Elementwise("erfinv"): ((NAN, NAN, NAN, sqrt(pi) / 2, sqrt(pi) / 2), {1: INF, -1: INF, 2: NAN}),
+    Elementwise("lgamma"): ((NAN, INF, NAN, -INF, INF), {-1: NAN}),
+    Elementwise("digamma"): ((NAN, 0, NAN, INF, INF), {-1: INF}),
+    Elementwise("i0"): ((NAN, INF, -INF, 0, 0), {}),
+    Elementwise("i1"): ((NAN, NAN, NAN, 0.5, 0.5), {}),
+    Elementwise("exp2"): ((NAN, INF, 0, log(2), log(2)), {}),
+    Elementwise("log2"): ((NAN, 0, 0, INF, -INF), {-2: -0.5 / log(2)}),
+    Elementwise("log10"): ((NAN, 0, 0, INF, -INF), {-2: -0.5 / log(10)}),
+    Elementwise("cbrt"): ((NAN, 0, 0, INF, INF), {-8: 1 / 12}),
+    Polygamma(1): ((NAN, 0, NAN, -INF, INF), {}),
+    Sinc(): ((NAN, NAN, NAN, 0, 0), {1: -1, 2: 0.5}),
     Relu(): ((1, 1, 0, 0, 0), {}),
     LeakyRelu(0.1): ((0.1, 1, 0.1, 0.1, 0.1), {}),
     Elu(2.0): ((NAN, 1, 0, 2, 2), {1000: 1}),
@@ -100,6 +117,12 @@ def binary() -> Iterator[Edge]:
     yield at("minimum", [1, 2, 0, INF, NAN, 1, NAN], [1, 1, -0.0, INF, 1, NAN, NAN], [0.5, 0, 0.5, 0.5, 1, 1, 1],
              [0.5, 1, 0.5, 0.5, 1, 1, 1])
     yield edge(Atan2(), [0, 1, 0, NAN, INF], [0, 0, -1, 1, 1], expect=([NAN, 0, -1, NAN, 0], [NAN, -1, 0, NAN, NAN]))
+    yield edge(LogAddExp(), [0, INF, -INF, NAN, INF], [0, 1, -INF, 1, INF],
+               expect=([0.5, 1, 0.5, NAN, 0.5], [0.5, 0, 0.5, NAN, 0.5]))
+    yield edge(XLogY(), [0, 0, 2, 0, NAN, 1], [0, -1, 0, NAN, 1, INF],
+               expect=([0, 0, -INF, NAN, 0, INF], [0, 0, INF, NAN, NAN, 0]))
+    for op in (LogAddExp(), XLogY()):
+        yield edge(op, [], [], expect=([], []))
     for fn in ("div", "mod", "pow", "maximum", "minimum"):
         yield at(fn, [], [], [], [])
     yield edge(Atan2(), [], [], expect=([], []))
@@ -184,6 +207,12 @@ def choices() -> Iterator[Edge]:
     yield edge(Sort(0), [INF, -INF, 0, -0.0], expect=[40, 10, 20, 30], seed=[10, 20, 30, 40])
     yield edge(TopK(2, 0), [3, NAN, 3, 3], expect=[20, 10, 0, 0], seed=[10, 20])
     yield edge(TopK(0, 0), [1, 2], expect=[0, 0])
+    yield from scatters()
+    line, middle, nowhere = [[[1.0, 3]]], [[[0.0]]], [[[NAN]]]
+    yield edge(GridSample("bilinear", "zeros", True), line, middle, expect=([[[0.5, 0.5]]], [[[1]]]))
+    yield edge(GridSample("bilinear", "zeros", True), line, nowhere, expect=([[[0, 0]]], [[[0]]]))
+    yield edge(GridSample("bilinear", "border", True), line, [[[5.0]]], expect=([[[0, 1]]], [[[0]]]))
+    yield edge(GridSample(), np.zeros((0, 1, 2)), np.zeros((0, 1, 1)), expect=(np.zeros((0, 1, 2)), np.zeros((0, 1, 1))))
     for kernel in ((4,), (2, 2), (1, 2, 2)):
         axes, shape = len(kernel), (1, 1, *kernel)
         pool, first = {"kernel": kernel, "stride": kernel}, np.array([1.0, 0, 0, 0]).reshape(shape)
@@ -192,6 +221,19 @@ def choices() -> Iterator[Edge]:
         yield edge(MaxPool.at(axes)(**pool), np.ones(shape), expect=first)                  # of equals the first
         yield edge(MaxPoolGrad.at(axes)(**pool), image, NAN * one, expect=(np.zeros(shape), one))
         yield edge(MaxPoolPick.at(axes)(**pool), image, np.full(shape, NAN), expect=(np.zeros(shape), first))
+
+
+def scatters() -> Iterator[Edge]:
+    at = np.array([0, 0, 1])
+    for op in (Scatter, ScatterAlongAxis):
+        yield edge(op(0), [1, 2, 3], at, [4, 5, NAN], expect=([0, 0, 30], [0, 10, 20]), seed=[10, 20, 30])
+        yield edge(op(0, "mul"), [2, 3, 4], at, [5, 7, 0], expect=([35, 0, 1], [14, 10, 3]))
+        yield edge(op(0, "mul"), [2, 3, 4], at, [0, 7, INF], expect=([0, INF, 1], [14, 0, NAN]))
+        yield edge(op(0, "mul"), [2, 3, 4], at, [0, 0, 1], expect=([0, 1, 1], [0, 0, 3]))
+        yield edge(op(0, "max"), [4, 3, 4], at, [4, 4, 5], expect=([1 / 3, 0, 1], [1 / 3, 1 / 3, 1]))
+        yield edge(op(0, "min"), [4, 3, NAN], at, [1, 1, NAN], expect=([0, NAN, NAN], [0.5, 0.5, NAN]))
+        for reduction in ("none", "mul", "min", "max"):
+            yield edge(op(0, reduction), [], np.zeros(0, int), [], expect=([], []))
 
 
 def attention() -> Iterator[Edge]:
@@ -205,7 +247,31 @@ def attention() -> Iterator[Edge]:
     yield edge(Attention(1.0), np.zeros((0, 2)), k, v, expect=(np.zeros((0, 2)), *nothing[1:]))
 
 
-EDGES: tuple[Edge, ...] = (*unary(), *binary(), *reductions(), *rows(), *losses(), *choices(), *attention())
+def matrices() -> Iterator[Edge]:
+    """Singular ones, NaN, equal eigenvalues; the sign that slogdet gives first is a step."""
+    one, two, nothing, undefined = [[1.0]], [[2.0]], [[0.0]], [[NAN]]
+    yield edge(Cholesky(), [[4, 0], [0, 9]], expect=[[0.25, 0], [0.5, 1 / 6]])
+    for x in (nothing, undefined, [[-1.0]]):
+        yield edge(Cholesky(), x, expect=undefined)
+    for op in (TriangularSolve(), Solve()):
+        yield edge(op, two, [[4.0]], expect=([[-1]], [[0.5]]))
+        yield edge(op, nothing, one, expect=([[-INF]], [[INF]]))
+        yield edge(op, undefined, one, expect=(undefined, undefined))
+    yield edge(LU(), two, expect=one)
+    yield edge(LU(), nothing, expect=undefined)
+    yield edge(Det(), [[3, 0], [0, 2]], expect=[[2, 0], [0, 3]])
+    yield edge(Det(), nothing, expect=undefined)
+    yield edge(SlogDet(), two, expect=nothing)
+    yield edge(SymmetricEigen(), [[1, 0], [0, 1]], expect=[[1, 0], [0, 1]])
+    yield edge(SymmetricEigen(), undefined, expect=undefined)
+    yield edge(LQ(), [[3, 4]], expect=[[0.6, 0.8]])
+    yield edge(LQ(), [[0, 0]], expect=[[NAN, NAN]])
+    for op in (Cholesky(), LU(), Det(), SlogDet(), SymmetricEigen(), LQ()):
+        yield edge(op, np.zeros((0, 2, 2)), expect=np.zeros((0, 2, 2)))
+    yield edge(Solve(), np.zeros((0, 2, 2)), np.zeros((0, 2, 1)), expect=(np.zeros((0, 2, 2)), np.zeros((0, 2, 1))))
+
+
+EDGES: tuple[Edge, ...] = (*unary(), *binary(), *reductions(), *rows(), *losses(), *choices(), *attention(), *matrices())
 
 
 def _named(reads_nothing: Callable[[set[tuple[int, ...]], set[int]], bool]) -> frozenset[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import samples_contract
 import samples_elementwise
+import samples_matrix
 import samples_move
 import samples_rows
 from op_sample import Sample
 
 SAMPLES: tuple[Sample,
-               ...] = samples_elementwise.SAMPLES + samples_rows.SAMPLES + samples_move.SAMPLES + samples_contract.SAMPLES
+               ...] = samples_elementwise.SAMPLES + samples_rows.SAMPLES + samples_move.SAMPLES + samples_contract.SAMPLES + samples_matrix.SAMPLES
 
 # Results that are integers or bools, or steps: no gradient, by nature.
 NON_DIFFERENTIABLE = frozenset((

@@ -4,12 +4,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import mpmath as mp
 import numpy as np
 from op_sample import FLOATS, Sample, each, floats, ints, special, values
 
 from graphc.ir.op import Op
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
 from graphc.ir.ops.elementwise import ROWS, Cast, Elementwise, StopGradient
+from graphc.ir.ops.special import LogAddExp, Polygamma, Sinc, XLogY
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
 from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64
 
@@ -21,7 +23,8 @@ BINARY_SHAPES = {f32: (((17,), (17,)), ((), (5,)), ((3, 1), (1, 5)), ((4, 33), (
 
 # Where gradients are smooth: (low, high) of each operand.
 RANGES = {"log": ((0.2, 3),), "sqrt": ((0.2, 3),), "rsqrt": ((0.2, 3),), "log1p": ((-0.8, 3),), "div": ((-2, 2), (0.5, 2)),
-          "pow": ((0.2, 3), (-2, 2)), "floordiv": ((-5, 5), (0.7, 2)), "mod": ((-5, 5), (0.7, 2))}
+          "pow": ((0.2, 3), (-2, 2)), "floordiv": ((-5, 5), (0.7, 2)), "mod": ((-5, 5), (0.7, 2)), "lgamma": ((0.3, 4),), "digamma": ((0.3, 4),), "erfinv": ((-0.9, 0.9),), "log2": ((0.2, 3),),
+          "log10": ((0.2, 3),), "cbrt": ((0.2, 3),)}
 
 
 def unless(error: type[Exception], fallback: Callable, fn: Callable) -> Callable:
@@ -58,6 +61,34 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x)) if x > -700 else math.exp(max(x, -1e4)) if x == x else x
 
 
+def by_mpmath(fn: Callable, at_inf: float, at_minus_inf: float, **poles) -> Callable:
+    """A function of mpmath as one of floats; `poles`: of what is no number, by repr."""
+    def run(x):
+        known = {"nan": math.nan, "inf": at_inf, "-inf": at_minus_inf, **poles}.get(repr(float(x)))
+        if known is not None:
+            return known
+        try:
+            with mp.workdps(40):
+                return float(mp.re(fn(mp.mpf(x))))
+        except OverflowError:
+            return math.inf if x > 0 else at_minus_inf
+    return run
+
+
+def whole(x):
+    return math.isfinite(x) and x == math.floor(x)
+
+
+def log_gamma(x):
+    return inf if whole(x) and x <= 0 else by_mpmath(lambda v: mp.log(abs(mp.gamma(v))), inf, inf)(x)
+
+
+def digamma(x):
+    if x < 0 and whole(x):
+        return math.nan
+    return math.copysign(math.inf, -x) if x == 0 else by_mpmath(mp.digamma, math.inf, math.nan)(x)
+
+
 nan, inf = math.nan, math.inf
 to_inf = lambda *xs: inf                                                    # noqa: E731
 SCALAR: dict[str, Callable] = {
@@ -72,7 +103,11 @@ SCALAR: dict[str, Callable] = {
     "log": lambda x: math.log(x) if x > 0 else -inf if x == 0 else nan, "log1p": lambda x: math.log1p(x) if x > -1 else -inf if x == -1 else nan,
     "sqrt": lambda x: math.sqrt(x) if x >= 0 else nan, "rsqrt": lambda x: divided(1, math.copysign(math.sqrt(abs(x)), x)) if x >= 0 else nan,
     "sin": lambda x: math.sin(x) if math.isfinite(x) else nan, "cos": lambda x: math.cos(x) if math.isfinite(x) else nan,
-    "tanh": math.tanh, "sigmoid": sigmoid, "erf": math.erf,
+    "tanh": math.tanh, "sigmoid": sigmoid, "erf": math.erf, "erfc": math.erfc, "lgamma": log_gamma, "digamma": digamma,
+    "erfinv": lambda x: nan if not abs(x) <= 1 else by_mpmath(mp.erfinv, nan, nan, **{"1.0": inf, "-1.0": -inf, "-0.0": -0.0})(x),
+    "i0": by_mpmath(lambda x: mp.besseli(0, x), inf, inf), "i1": by_mpmath(lambda x: mp.besseli(1, x), inf, -inf, **{"-0.0": -0.0}),
+    "exp2": unless(OverflowError, to_inf, lambda x: 2.0 ** x), "log2": lambda x: math.log2(x) if x > 0 else -inf if x == 0 else nan,
+    "log10": lambda x: math.log10(x) if x > 0 else -inf if x == 0 else nan, "cbrt": math.cbrt,
     "lt": lambda x, y: x < y, "le": lambda x, y: x <= y, "gt": lambda x, y: x > y, "ge": lambda x, y: x >= y,
     "eq": lambda x, y: x == y, "ne": lambda x, y: x != y, "isnan": lambda x: x != x, "isfinite": math.isfinite,
     "bitand": lambda x, y: x & y, "bitor": lambda x, y: x | y, "bitxor": lambda x, y: x ^ y,
@@ -174,5 +209,26 @@ def trig_samples() -> Iterator[Sample]:
     yield from (Sample(Atan2(), (special(d)[:, None], special(d)), "special", smooth=False, scaled=False) for d in FLOATS)
 
 
-SAMPLES = (*(s for fn in ROWS for s in row_samples(fn)), *cast_samples(), *activation_samples(), *trig_samples(),
+def special_samples() -> Iterator[Sample]:
+    """Of the special functions that are composites."""
+    shapes = ((), (3,), (33,), (0,), (5, 7))
+    for dtype in FLOATS:
+        for n in (1, 2, 5):
+            yield from (Sample(Polygamma(n), (floats(s, dtype, 0.4, 5),), f"n{n}", expect=derivative_of_digamma(n)) for s in shapes)
+            yield Sample(Polygamma(n), (floats((33,), dtype, -2.9, -2.1),), f"n{n}-below", smooth=False, tolerance=256)
+        yield from (Sample(Sinc(), (floats(s, dtype, -3, 3),), expect=np.sinc) for s in shapes)
+        yield Sample(Sinc(), (special(dtype),), "special", smooth=False, scaled=False)
+    yield from each(LogAddExp(), BINARY_SHAPES[f32], expect=np.logaddexp)
+    yield from (Sample(LogAddExp(), (special(d)[:, None], special(d)), "special", smooth=False) for d in FLOATS)
+    for dtype in FLOATS:
+        for i, (a, b) in enumerate(BINARY_SHAPES[f32]):
+            yield Sample(XLogY(), (values(a, dtype), floats(b, dtype, 0.3, 3)), f"{i}", expect=lambda x, y: x * np.log(y))
+        yield Sample(XLogY(), (special(dtype)[:, None], special(dtype)), "special", smooth=False, scaled=False)
+
+
+def derivative_of_digamma(n: int) -> Callable:
+    return lambda x: np.array([float(mp.polygamma(n, v)) for v in x.ravel().tolist()]).reshape(x.shape)
+
+
+SAMPLES = (*special_samples(), *(s for fn in ROWS for s in row_samples(fn)), *cast_samples(), *activation_samples(), *trig_samples(),
            *each(StopGradient(), (((5,),),), DTYPES, smooth=False))

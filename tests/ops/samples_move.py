@@ -4,14 +4,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from op_sample import FLOATS, Sample, each, ints, values
+from op_sample import FLOATS, Sample, each, floats, ints, values
 
 from graphc.ir.op import Literal
 from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, PickRows, RowPlaces
+from graphc.ir.ops.grid_sample import GridSample
 from graphc.ir.ops.index import OneHot, ScatterAdd, ScatterAddAlongAxis, Take, TakeAlongAxis
 from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform
 from graphc.ir.ops.resize import Resize
+from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
 from graphc.ir.ops.shape import (
     BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Stack, Tile, Transpose, Tril,
     Triu)
@@ -109,6 +111,50 @@ def indexing() -> Iterator[Sample]:
         yield from (Sample(OneHot(4, d), (ids,), f"{d}") for d in (f32, f64, i32, bool_))
 
 
+def scatters() -> Iterator[Sample]:
+    """Updates that are distinct, so that none equals another or what stands there; a few of `mul` are 0."""
+    for reduction in ("none", "mul", "min", "max"):
+        for shape, axis, places in (((7,), 0, (5,)), ((7, 3), 0, (4,)), ((3, 7), 1, (2, 3)), ((2, 5, 3), 1, ()),
+                                    ((9, 17), 0, (30,)), ((4, 3), 0, (0,)), ((4, 0), 0, (3,)), ((2, 3, 4), -1, (5,))):
+            at = ints(places, i32 if axis else i64, 0, shape[axis])
+            front = axis % len(shape)
+            updates = shape[:front] + places + shape[front + 1:]
+            for dtype in (f32, f64, i32, *(bool_,) * (reduction == "none")):
+                yield Sample(Scatter(axis, reduction), (values(shape, dtype), at, values(updates, dtype, seed=1)),
+                             f"{reduction}{axis}", expect=one_by_one(reduction, front), tolerance=64)
+        for shape, axis, n in (((7,), 0, 5), ((3, 7), 1, 2), ((7, 3), 0, 9), ((2, 5, 3), 1, 1), ((3, 33), -1, 1),
+                               ((3, 4), 1, 0)):
+            places = tuple(n if i == axis % len(shape) else d for i, d in enumerate(shape))
+            at = ints(places, i64, 0, shape[axis])
+            for dtype in (f32, f64, i32, *(bool_,) * (reduction == "none")):
+                yield Sample(ScatterAlongAxis(axis, reduction), (values(shape, dtype), at, values(places, dtype, seed=1)),
+                             f"{reduction}{axis}", expect=one_by_one_along(reduction, axis % len(shape)), tolerance=64)
+
+
+MEET = {"none": lambda old, new: new, "mul": lambda old, new: old * new, "min": min, "max": max}
+
+
+def one_by_one(reduction: str, axis: int):
+    def expect(base, at, updates):
+        y = np.moveaxis(base.copy(), axis, 0)
+        rows = np.moveaxis(updates, range(axis, axis + at.ndim), range(at.ndim))
+        for n in np.ndindex(at.shape):
+            for rest in np.ndindex(y.shape[1:]):
+                y[(at[n], *rest)] = MEET[reduction](y[(at[n], *rest)], rows[(*n, *rest)])
+        return np.moveaxis(y, 0, axis)
+    return expect
+
+
+def one_by_one_along(reduction: str, axis: int):
+    def expect(base, at, updates):
+        y = base.copy()
+        for n in np.ndindex(at.shape):
+            place = (*n[:axis], at[n], *n[axis + 1:])
+            y[place] = MEET[reduction](y[place], updates[n])
+        return y
+    return expect
+
+
 def row_lists() -> Iterator[Sample]:
     for size, places in ((7, (5,)), (1, (3,)), (40, (2, 9)), (9, ()), (3, (0,)), (100, (33,))):
         for dtype in (i32, i64):
@@ -154,6 +200,35 @@ def images() -> Iterator[Sample]:
             yield from each(Resize(new, mode), ((shape,),), tag=f"{mode}{new}")
 
 
+def placed_images() -> Iterator[Sample]:
+    """Resize with all that ONNX knows, of coordinates off the kinks."""
+    more = ({"coordinates": "align_corners"}, {"coordinates": "half_pixel_symmetric", "scales": (1.6, 0.7)},
+            {"coordinates": "asymmetric"}, {"coordinates": "pytorch_half_pixel"}, {"antialias": True},
+            {"exclude_outside": True}, {"antialias": True, "exclude_outside": True, "cubic": -0.5},
+            {"coordinates": "tf_crop_and_resize", "crop": (0.1, -0.3, 1.3, 0.8), "fill": 0.5})
+    for shape, new in (((1, 2, 5, 7), (3, 3)), ((1, 1, 4, 3), (9, 5)), ((2, 1, 12, 10), (1, 4)), ((1, 2, 3, 3), (3, 3))):
+        yield from each(Resize(new, "bicubic"), ((shape,),), tag=f"cubic{new}")
+        for n, options in enumerate(more):
+            modes = ("bilinear", "bicubic") if "antialias" in options else ("nearest", "bilinear", "bicubic")
+            for mode in modes:
+                yield from each(Resize(new, mode, **options), ((shape,),), tag=f"{mode}{new}{n}", tolerance=64)
+        for rounding in ("ceil", "round_prefer_floor", "round_prefer_ceil"):
+            yield from each(Resize(new, "nearest", "half_pixel", rounding), ((shape,),), tag=f"{rounding}{new}")
+
+
+def samplings() -> Iterator[Sample]:
+    for mode in ("nearest", "bilinear", "bicubic"):
+        for padding in ("zeros", "border", "reflection"):
+            for align in (False, True):
+                for x, grid in (((1, 2, 4, 5), (1, 3, 2, 2)), ((2, 3, 5, 1), (2, 1, 4, 2)), ((0, 1, 2, 2), (0, 1, 1, 2))):
+                    for dtype in FLOATS:
+                        yield Sample(GridSample(mode, padding, align), (values(x, dtype), floats(grid, dtype, -1.7, 1.7, seed=4)),
+                                     f"{mode}-{padding}-{align}", smooth=mode != "nearest", tolerance=512)
+    for x, grid in (((2, 2, 5), (2, 4, 1)), ((1, 2, 3, 4, 2), (1, 2, 1, 3, 3))):
+        for mode in ("nearest", "bilinear"):
+            yield Sample(GridSample(mode), (values(x, f64), floats(grid, f64, -1.2, 1.2)), mode, smooth=mode != "nearest", tolerance=512)
+
+
 def makers() -> Iterator[Sample]:
     for dtype in DTYPES:
         yield Sample(Constant(Literal.of(values((2, 3), dtype))), (), f"{dtype}")
@@ -181,4 +256,4 @@ def random() -> Iterator[Sample]:
                         for shape in ((33,), (3, 7), (), (0,)))
 
 
-SAMPLES = (*views(), *cuts(), *joins(), *dynamic(), *indexing(), *row_lists(), *images(), *makers(), *random())
+SAMPLES = (*views(), *cuts(), *joins(), *dynamic(), *indexing(), *scatters(), *row_lists(), *images(), *placed_images(), *samplings(), *makers(), *random())

@@ -1,11 +1,11 @@
 """The LLVM functions behind exp, tanh, …: f32 from `vecmath`, f64 lane by lane from libm; and repairs by libm calls."""
 from __future__ import annotations
 
+from graphc.codegen.llvm import special_functions, vector_math
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.control import run
 from graphc.codegen.llvm.lanes import lane_text
 from graphc.codegen.llvm.types import REGISTER, vector
-from graphc.codegen.llvm.vector_math import F32, F64
 from graphc.codegen.loops.arithmetic import Arithmetic
 from graphc.codegen.loops.loop_ir import Val
 from graphc.errors import InternalError
@@ -13,6 +13,7 @@ from graphc.ir.types import DType, f32
 from graphc.schedule.target import Target
 
 ARITY = {"pow": 2}
+F32, F64 = vector_math.F32 | special_functions.F32, vector_math.F64 | special_functions.F64
 
 
 class Fragment(Arithmetic):

@@ -15,7 +15,7 @@ from graphc.codegen.llvm.types import (
     BITS, KIND, MEMORY, REGISTER, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
 from graphc.codegen.loops.index import Ix, at_least, at_most
 from graphc.codegen.loops.loop_ir import Compute, Val
-from graphc.codegen.loops.ops import MATH
+from graphc.codegen.loops.ops import MATH, SPECIAL
 from graphc.errors import InternalError
 
 Rule = Callable[[BodyEmitter, Compute, list[str]], str]
@@ -214,7 +214,7 @@ IRREGULAR: dict[str | tuple[str, str], Rule] = {
     ("min", "f"): float_extremum, ("max", "f"): float_extremum, ("rem", "f"): float_rem,
     ("div", "i"): int_div, ("rem", "i"): int_rem, ("neg", "i"): int_neg, ("abs", "i"): int_abs,
     "isnan": isnan, "isfinite": isfinite, "not": int_not, "mulhi_u": mulhi_u,
-    **dict.fromkeys(MATH, math_call), "pow": math_call, "rsqrt": rsqrt, "scale": scale, "fraction": fraction,
+    **dict.fromkeys(MATH + SPECIAL, math_call), "pow": math_call, "rsqrt": rsqrt, "scale": scale, "fraction": fraction,
     "repair": repair, "libm": libm_call,
     "select": select, "cast": cast, "bitcast": bitcast,
     "splat": splat, "iota": iota, "shuffle": shuffle, "extract": extract, "insert": insert, "reduce": reduce,

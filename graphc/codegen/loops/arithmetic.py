@@ -163,6 +163,10 @@ class Arithmetic:
     def pow(self, a: Operand, b: Operand) -> Val:
         return self._regular("pow", a, b)
 
+    def special(self, function: str, a: Val) -> Val:
+        """One of `ops.SPECIAL`: lgamma, erfinv, …"""
+        return self._regular(function, a)
+
     def repair(self, bad: Val, result: Val, function: str, *args: Val) -> Val:
         """`result`, but lanes where `bad` holds are libm's `function` of `args`; costs one test when no lane is bad."""
         return self._emit("repair", result.dtype, result.lanes, (bad, result, *args), function)

@@ -38,11 +38,13 @@ def is_any(dtype: DType) -> bool:
 
 
 MATH = ("exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "rsqrt")
+# within half a unit in the last place and little more: computed in f64
+SPECIAL = ("lgamma", "digamma", "erfc", "erfinv", "i0", "i1", "log2", "log10", "cbrt")
 
 REGULAR: dict[str, OpSignature] = {
     **dict.fromkeys(("add", "sub", "mul", "div", "rem", "min", "max"), OpSignature(2, is_number)),
     **dict.fromkeys(("neg", "abs"), OpSignature(1, is_number)),
-    **dict.fromkeys(("sqrt", "floor", "ceil", "round", "trunc") + MATH, OpSignature(1, is_float)),
+    **dict.fromkeys(("sqrt", "floor", "ceil", "round", "trunc") + MATH + SPECIAL, OpSignature(1, is_float)),
     "pow": OpSignature(2, is_float),
     "copysign": OpSignature(2, is_float),
     "fma": OpSignature(3, is_float),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.loop_ir import Val
+from graphc.codegen.loops.ops import SPECIAL
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import elementwise
@@ -69,6 +70,12 @@ def _ordered(name: str) -> Callable[..., Val]:
     return code
 
 
+def _special(name: str) -> Callable[..., Val]:
+    def code(f: LoopFunction, x: Val) -> Val:
+        return f.special(name, x)
+    return code
+
+
 def _method(name: str) -> Callable[..., Val]:
     def code(f: LoopFunction, *args: Val) -> Val:
         return getattr(f, name)(*args)
@@ -77,9 +84,10 @@ def _method(name: str) -> Callable[..., Val]:
 
 ROWS: dict[str, Callable[..., Val]] = {
     **{name: _method(name) for name in ("add", "sub", "mul", "div", "pow", "neg", "abs", "floor", "ceil", "round",
-                                        "exp", "expm1", "log",
+                                        "exp", "exp2", "expm1", "log",
                                         "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "erf", "isnan",
                                         "isfinite")},
+    **{name: _special(name) for name in SPECIAL},
     **{name: _ordered(name) for name in ("lt", "le", "gt", "ge")},
     "copy": lambda f, x: x, "eq": _method("eq"), "ne": _method("ne"), "mod": _method("rem"), "minimum": _method("min"),
     "maximum": _method("max"),

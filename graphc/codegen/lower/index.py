@@ -3,15 +3,16 @@ bounds is read or written.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
-from graphc.codegen.loops.loop_ir import View
+from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
 from graphc.ir.dims import Dim
 from graphc.ir.ops import embedding_gradients as row_ops
-from graphc.ir.ops import index
+from graphc.ir.ops import index, scatter
 from graphc.schedule.parallel_rows import CHUNK, rows_of, without
 from graphc.schedule.plain_schedule import PlainSchedule
 
@@ -60,7 +61,7 @@ def _take_along(r: KernelRequest[PlainSchedule]) -> LoopFunction:
 def _scatter(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     f, (base, idx, updates), (y,) = function(r)
     number, rank = None if isinstance(r.node.op, row_ops.AddRows) else _node_param(f), len(y.shape)
-    s, axis = r.schedule, r.node.op.axis % rank
+    s, axis, met = r.schedule, r.node.op.axis % rank, _meeting(f, r.node.op)
     if 0 in y.shape:
         return f
     with rows(f, rows_of(r.node, r.ins, r.outs).extents, s, "columns") as at:
@@ -79,9 +80,9 @@ def _scatter(r: KernelRequest[PlainSchedule]) -> LoopFunction:
             j = [_row(f, f.load(idx, n), y.shape[axis], number)]
 
             def add(i: Ix, lanes: int, mask) -> None:
-                total = f.add(f.load(y, column(y, j, i), lanes, mask),
-                              f.load(updates, column(updates, n, i), lanes, mask))
-                f.store(y, column(y, j, i), total, mask)
+                place = column(y, j, i)
+                total = met(lambda: f.load(y, place, lanes, mask), f.load(updates, column(updates, n, i), lanes, mask))
+                f.store(y, place, total, mask)
             over_lanes(f, lo, hi, s.lanes, add)
 
         if not s.aliased:
@@ -106,9 +107,18 @@ def _unit(view: View) -> bool:
     return view.strides[-1] in (0, 1)
 
 
+def _meeting(f: LoopFunction, op: index.Indexing) -> Callable[[Callable[[], Val], Val], Val]:
+    """What stands at a position after an update: given how to load what stood there, and the update."""
+    reduction = op.reduction if isinstance(op, scatter.Scattering) else "add"
+    if reduction == "none":
+        return lambda old, update: update
+    combine = {"add": f.add, "mul": f.mul, "min": f.min, "max": f.max}[reduction]
+    return lambda old, update: combine(old(), update)
+
+
 def _scatter_along(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     f, (base, idx, updates), (y,) = function(r)
-    number, axis = _node_param(f), r.node.op.axis % len(y.shape)
+    number, axis, met = _node_param(f), r.node.op.axis % len(y.shape), _meeting(f, r.node.op)
     if 0 in y.shape:
         return f
     with rows(f, without(y.shape, axis), r.schedule) as at:
@@ -119,7 +129,7 @@ def _scatter_along(r: KernelRequest[PlainSchedule]) -> LoopFunction:
         with f.loop(0, idx.shape[axis]) as loop:
             source = put(at, axis, loop.index)
             full = put(at, axis, f.check_index(f.load(idx, source), y.shape[axis], number))
-            f.store(y, full, f.add(f.load(y, full), f.load(updates, source)))
+            f.store(y, full, met(lambda: f.load(y, full), f.load(updates, source)))
     return f
 
 
@@ -155,4 +165,5 @@ LOWERINGS = {
     row_ops.RowPlaces: _row_places, row_ops.CheckRows: _check_rows, row_ops.AddRows: _scatter,
     index.Take: _take, index.TakeAlongAxis: _take_along,
     index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _scatter_along,
+    scatter.Scatter: _scatter, scatter.ScatterAlongAxis: _scatter_along,
 }

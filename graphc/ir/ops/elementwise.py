@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.errors import GraphError
+from graphc.ir import special
 from graphc.ir.graph import Value
 from graphc.ir.op import ALL, Cost, Gradients, Op, OpBuilder, Operands, Values
 from graphc.ir.ops.constant import number
@@ -164,10 +165,6 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
-def _erf(x: np.ndarray) -> np.ndarray:
-    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x.astype(np.float64)), np.float64)
-
-
 def _pow_vjp(b: OpBuilder, g: Value, y: Value, x: Value, e: Value) -> Gradients:
     """d/dx = e x^(e-1), 0 where e = 0; d/de = y log x, 0 where x = 0 <= e (PyTorch's choices, without 0 * inf on the
     way).
@@ -176,6 +173,12 @@ def _pow_vjp(b: OpBuilder, g: Value, y: Value, x: Value, e: Value) -> Gradients:
     lower = b.where(b.eq(e, 0), zero, b.sub(e, one))
     base = b.where(b.bitand(b.eq(x, 0), b.ge(e, 0)), one, x)
     return b.mul(g, b.mul(e, b.pow(x, lower))), b.mul(g, b.mul(y, b.log(base)))
+
+
+def _i1_vjp(b: OpBuilder, g: Value, y: Value, x: Value) -> Gradients:
+    """i0(x) - i1(x) / x; 1/2 at 0."""
+    slope = b.where(b.eq(x, 0), number(b, 0.5, x), b.sub(b.i0(x), b.div(y, x)))
+    return (b.mul(g, slope),)
 
 
 def _extremum_vjp(loses: str) -> Callable[..., Gradients]:
@@ -236,8 +239,20 @@ ROWS: dict[str, Row] = {row.name: row for row in (
     Row("cos", 1, FLOAT, np.cos, lambda b, g, y, x: (b.neg(b.mul(g, b.sin(x))),), flops=12),
     Row("tanh", 1, FLOAT, np.tanh, lambda b, g, y, x: (b.mul(g, b.sub(1, b.mul(y, y))),), flops=12),
     Row("sigmoid", 1, FLOAT, _sigmoid, lambda b, g, y, x: (b.mul(g, b.mul(y, b.sub(1, y))),), flops=10),
-    Row("erf", 1, FLOAT, _erf, lambda b, g, y, x: (b.mul(g, b.mul(TWO_OVER_SQRT_PI, b.exp(b.neg(b.mul(x, x))))),),
-        flops=16),
+    Row("erf", 1, FLOAT, special.erf,
+        lambda b, g, y, x: (b.mul(g, b.mul(TWO_OVER_SQRT_PI, b.exp(b.neg(b.mul(x, x))))),), flops=16),
+    Row("erfc", 1, FLOAT, special.erfc,
+        lambda b, g, y, x: (b.mul(g, b.mul(-TWO_OVER_SQRT_PI, b.exp(b.neg(b.mul(x, x))))),), flops=40),
+    Row("erfinv", 1, FLOAT, special.erfinv,
+        lambda b, g, y, x: (b.mul(g, b.mul(1 / TWO_OVER_SQRT_PI, b.exp(b.mul(y, y)))),), flops=100),
+    Row("lgamma", 1, FLOAT, special.lgamma, lambda b, g, y, x: (b.mul(g, b.digamma(x)),), flops=100),
+    Row("digamma", 1, FLOAT, special.digamma, lambda b, g, y, x: (b.mul(g, b.polygamma(x, n=1)),), flops=120),
+    Row("i0", 1, FLOAT, special.i0, lambda b, g, y, x: (b.mul(g, b.i1(x)),), flops=100),
+    Row("i1", 1, FLOAT, special.i1, _i1_vjp, flops=100),
+    Row("exp2", 1, FLOAT, np.exp2, lambda b, g, y, x: (b.mul(g, b.mul(y, math.log(2))),), flops=10),
+    Row("log2", 1, FLOAT, np.log2, lambda b, g, y, x: (b.div(g, b.mul(x, math.log(2))),), flops=24),
+    Row("log10", 1, FLOAT, np.log10, lambda b, g, y, x: (b.div(g, b.mul(x, math.log(10))),), flops=24),
+    Row("cbrt", 1, FLOAT, np.cbrt, lambda b, g, y, x: (b.div(g, b.mul(3, b.mul(y, y))),), flops=40),
 
     Row("lt", 2, ANY, np.less, result=bool_),
     Row("le", 2, ANY, np.less_equal, result=bool_),

@@ -60,7 +60,7 @@ class TakeAlongAxis(Indexing):
     checks_indices = True
 
     def infer(self, x: TensorType, idx: TensorType) -> TensorType:
-        _check_along(self, x, idx)
+        check_along(self, x, idx)
         return x.with_shape(idx.shape)
 
     def reference(self, x: np.ndarray, idx: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ class ScatterAddAlongAxis(Indexing):
     checks_indices = True
 
     def infer(self, base: TensorType, idx: TensorType, updates: TensorType) -> TensorType:
-        _check_along(self, base, idx)
+        check_along(self, base, idx)
         _check_updates(self.name, base, updates, idx.shape)
         return base
 
@@ -153,7 +153,7 @@ class OneHot(Composite):
         return (None,)
 
 
-def _check_along(op: Indexing, x: TensorType, idx: TensorType) -> None:
+def check_along(op: Indexing, x: TensorType, idx: TensorType) -> None:
     axis = op.check(x, idx)
     fits = idx.rank == x.rank and all(i == axis or d == n for i, (d, n) in enumerate(zip(idx.shape, x.shape)))
     require(fits,
