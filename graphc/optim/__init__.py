@@ -1,0 +1,10 @@
+"""Optimizers as graph functions: from parameters, gradients and slots to new parameters and new slots.
+
+The formulas are those of torch.optim, so that twenty steps of either agree. Step numbers, schedules and bias
+corrections are computed in f64 scalars, then converted to the parameter's dtype.
+"""
+from graphc.optim.adam import Adam, AdamW
+from graphc.optim.base import Group, Item, Optimizer, Slots, group, no_decay
+from graphc.optim.descent import SGD, RMSprop
+from graphc.optim.schedule import constant, cosine, exponential, step_decay, warmup
+from graphc.optim.updates import apply, global_norm

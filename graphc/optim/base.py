@@ -1,0 +1,141 @@
+"""What all optimizers share, and the parameters that they are given."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from typing import Protocol
+
+import numpy as np
+
+import graphc as gc
+from graphc.dsl.arguments import Converted, converted
+from graphc.dsl.array import as_array
+from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed, formed_methods
+from graphc.errors import GraphError
+from graphc.ir.convert import callable_, is_number, is_sequence, shown
+
+# of the number of updates done so far, an f64 scalar array -> learning rate, an f64 scalar array
+Schedule = Callable
+Where = Callable[[str, tuple], bool]
+Scalars = Mapping[str, object]
+
+
+@formed
+@dataclass(frozen=True)
+class Group:
+    """The parameters for which `where(name, shape)` holds are updated with these options changed."""
+    where: Where
+    changes: tuple[tuple[str, object], ...]
+
+
+@converted
+def group(where: Where, **changes) -> Group:
+    """For `groups=[…]` of an optimizer: `group(lambda name, shape: name.startswith("head."), lr=1e-4)`. The first
+    that fits counts."""
+    return Group(callable_(where, "group: where"), tuple(changes.items()))
+
+
+@converted
+def no_decay(where: Where = lambda name, shape: len(shape) < 2) -> Group:
+    """No weight decay on biases and on the scales of norms: on arrays with fewer than two axes, unless `where` says
+    otherwise."""
+    return group(where, weight_decay=0.0)
+
+
+class Slots(Protocol):
+    """Where an optimizer keeps arrays of the parameter's type between steps; they start as zeros."""
+    def read(self, slot: str): ...
+    def write(self, slot: str, value) -> None: ...
+
+
+@formed
+@dataclass(frozen=True)
+class Item:
+    """One parameter of a step: its name, its value, its gradient, and its slots."""
+    name: str
+    value: object
+    grad: object
+    slots: Slots
+
+
+@formed
+@dataclass(frozen=True)
+class Optimizer(Converted):
+    """What all optimizers share. `lr` is a number, or a schedule: a function of the number of updates done so far.
+
+    `groups`: other options for some parameters, see `group`. `clip_norm`: gradients are scaled so that their joint
+    2-norm is at most this. `accumulate`: the mean gradient of so many calls is applied at the last of them.
+    """
+    lr: float | Schedule
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    groups: Sequence[Group] = ()
+    clip_norm: float | None = None
+    accumulate: int = 1
+
+    def __post_init__(self):
+        if not _is_rate(self.lr):
+            name = type(self).__name__
+            raise GraphError(f"{name}({_called(self.lr)}): lr is a number or a schedule, a function of the number of "
+                             "updates; an optimizer is not "
+                             f"given the parameters, the training step finds them: optim.{name}(1e-3)", user_loc())
+        super().__post_init__()
+        if not is_sequence(self.groups) or not all(isinstance(g, Group) for g in self.groups):
+            raise GraphError(f"groups is a list of optim.group(…), got {shown(self.groups)}", user_loc())
+        names = {f.name for f in fields(self)} - {"groups", "clip_norm", "accumulate"}
+        for g in self.groups:
+            for name, _ in g.changes:
+                if name not in names:
+                    raise GraphError(f"{type(self).__name__} has no option {name!r} for a group; "
+                                     f"it has {', '.join(sorted(names))}", user_loc())
+        if self.accumulate < 1:
+            raise GraphError(f"accumulate is a number of calls >= 1, got {self.accumulate}", user_loc())
+
+    def scalars(self, step) -> Scalars:
+        """What the update needs from the number of updates done so far (f64 scalar array). Computed once per group."""
+        return {"lr": _checked_rate(self.lr(step)) if callable(self.lr) else self.lr}
+
+    def slots(self) -> tuple[str, ...]:
+        """Names of the arrays kept per parameter."""
+        return ()
+
+    def update(self, p, g, slots: Mapping, s: Scalars):
+        """(new parameter, new slots) from parameter, gradient, slots by name, and scalars."""
+        raise GraphError(f"{type(self).__name__} defines no update")
+
+    def for_parameter(self, name: str, shape: tuple) -> "Optimizer":
+        """The optimizer with the options of the first group that the parameter belongs to."""
+        found = next((g for g in self.groups if g.where(name, shape)), None)
+        return replace(self, groups=(), **dict(found.changes)) if found else replace(self, groups=())
+
+
+formed_methods(Optimizer, "optimizer")
+
+
+def _is_rate(lr) -> bool:
+    """Whether this is a number or a function: what is callable among torch's habits is a network or a generator of
+    its parameters."""
+    return isinstance(lr, (int, float, np.number,
+                           gc.Array)) and not isinstance(lr, bool) or callable(lr) and not isinstance(lr, gc.nn.Module)
+
+
+def _called(value) -> str:
+    return repr(value) if isinstance(value, (str, bool, type(None))) else f"<{type(value).__name__}>"
+
+
+def decayed(g, p, weight_decay: float):
+    return g + p * weight_decay if weight_decay else g
+
+
+def as_like(scalar, p):
+    """A scalar in the dtype of `p`; numbers adapt by themselves."""
+    return scalar if is_number(scalar) else scalar.astype(p.dtype)
+
+
+def _checked_rate(rate):
+    """What a schedule gave: a number or a scalar array."""
+    array = as_array(rate)
+    if array.shape:
+        raise GraphError(f"a schedule gives one learning rate, got {array.type}")
+    return rate if is_number(rate) else array
