@@ -2,7 +2,9 @@
 from importlib import import_module
 from typing import Any as _Any
 
-from graphc.dsl.activation import elu, gelu, leaky_relu, relu, silu, softplus
+from graphc.dsl.activation import (
+    celu, elu, gelu, glu, hardshrink, hardsigmoid, hardswish, hardtanh, leaky_relu, logsigmoid, mish, prelu, relu,
+    relu6, selu, silu, softmin, softplus, softshrink, softsign, tanhshrink, threshold)
 from graphc.dsl.array import Array
 from graphc.dsl.attention import attention
 from graphc.dsl.control import cond, scan, while_loop
@@ -10,6 +12,7 @@ from graphc.dsl.conv import (
     avg_pool1d, avg_pool2d, conv1d, conv2d, conv_transpose1d, conv_transpose2d, global_avg_pool, global_max_pool,
     max_pool1d, max_pool2d)
 from graphc.dsl.custom import custom_vjp
+from graphc.dsl.distance import cdist, cosine_similarity, normalize, pairwise_distance, pdist
 from graphc.dsl.elementwise import (
     abs, add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, cast, ceil, clip, cos, div, equal, erf, exp, expm1,
     floor, floordiv, greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and,

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -36,6 +36,7 @@ _AVG_POOL = "kernel_size stride padding ceil_mode count_include_pad"
 _RECURRENT = "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size"
 _BLOCK = "d_model nhead dim_feedforward dropout activation layer_norm_eps batch_first norm_first bias"
 _ADAM = "params lr betas eps weight_decay amsgrad"
+_REDUCE = "size_average reduce reduction"
 ORDERS: dict[str, str] = {
     "Linear": "in_features out_features bias",
     "Embedding": "num_embeddings embedding_dim padding_idx max_norm norm_type scale_grad_by_freq sparse",
@@ -55,6 +56,23 @@ ORDERS: dict[str, str] = {
     "RMSprop": "params lr alpha eps weight_decay momentum centered",
     "cross_entropy": "logits target weight size_average ignore_index reduce reduction label_smoothing",
     "mse": "y target size_average reduce reduction weight",
+    "l1_loss": f"input target {_REDUCE}", "soft_margin_loss": f"input target {_REDUCE}",
+    "huber_loss": "input target reduction delta", "smooth_l1_loss": f"input target {_REDUCE} beta",
+    "kl_div": f"input target {_REDUCE} log_target",
+    "nll_loss": "input target weight size_average ignore_index reduce reduction",
+    "poisson_nll_loss": "input target log_input full size_average eps reduce reduction",
+    "gaussian_nll_loss": "input target var full eps reduction",
+    "binary_cross_entropy": f"input target weight {_REDUCE}", "multilabel_margin_loss": f"input target {_REDUCE}",
+    "multilabel_soft_margin_loss": f"input target weight {_REDUCE}",
+    "hinge_embedding_loss": f"input target margin {_REDUCE}",
+    "margin_ranking_loss": f"input1 input2 target margin {_REDUCE}",
+    "cosine_embedding_loss": f"input1 input2 target margin {_REDUCE}",
+    "triplet_margin_loss": f"anchor positive negative margin p eps swap {_REDUCE}",
+    "multi_margin_loss": f"input target p margin weight {_REDUCE}",
+    "sigmoid_focal_loss": "input target alpha gamma reduction", "relu6": "x inplace", "celu": "x alpha inplace",
+    "selu": "x inplace", "mish": "x inplace", "hardsigmoid": "x inplace", "hardswish": "x inplace",
+    "hardtanh": "x min_val max_val inplace", "threshold": "x threshold value inplace",
+    "softmin": "x dim", "glu": "x dim", "hardshrink": "x lambd", "softshrink": "x lambd",
     "bce": "logits target weight size_average reduce reduction pos_weight",
     "relu": "x inplace", "leaky_relu": "x negative_slope inplace", "elu": "x alpha inplace", "silu": "x inplace",
     "gelu": "x approximate",
@@ -103,26 +121,30 @@ class ForeignCall:
     options: Mapping[str, object]
 
 
-def translated(call: ForeignCall) -> Iterator[tuple[ForeignCall, list[str]]]:
+def translated(call: ForeignCall, own: Collection[str]) -> Iterator[tuple[ForeignCall, list[str]]]:
     """What a call with torch's arguments may be here, with torch's order, then with this one's; each with the names
-    of those without a counterpart."""
+    of those without a counterpart. `own`: names of arguments that mean the same here."""
     order = ORDERS.get(call.name, "").split()
     if order[:1] == ["params"] and call.args and isinstance(call.args[0], (int, float)):
         order = order[1:]
     if len(call.args) <= len(order):
-        yield _renamed(call, (), {**dict(zip(order, call.args)), **call.options})
-    yield _renamed(call, call.args, call.options)
+        yield _renamed(call, (), {**dict(zip(order, call.args)), **call.options}, own)
+    yield _renamed(call, call.args, call.options, own)
 
 
-def _renamed(call: ForeignCall, args: tuple, named: Mapping[str, object]) -> tuple[ForeignCall, list[str]]:
+def _renamed(call: ForeignCall, args: tuple, named: Mapping[str, object],
+             own: Collection[str]) -> tuple[ForeignCall, list[str]]:
     options: dict[str, object] = {}
     without: list[str] = []
     for word, value in named.items():
-        alone = next((key for key in (f"{call.name}.{word}", word) if key in ONLY), None)
+        keys = (f"{call.name}.{word}", *(() if word in own else (word,)))
+        alone = next((key for key in keys if key in ONLY), None)
         if word == "normalized_shape":
             options |= {"axes": len(value)} if isinstance(value, (tuple, list)) and len(value) > 1 else {}
         elif alone is not None:
             without += [] if repr(value) == repr(ONLY[alone]) else [word]
+        elif word in own:
+            options[word] = value
         elif WORDS.get(word, word):
             options[WORDS.get(word, word)] = value
     return ForeignCall(call.name, args, options), without

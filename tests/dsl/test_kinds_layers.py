@@ -33,7 +33,19 @@ FUNCTIONS = {                                               # of arrays; `x` is 
     "residual": lambda x: {"body": nn.relu}, "sample": lambda x: {"scores": x},
     "sequence_loss": lambda x: {"y": gc.stack([x, x]), "target": gc.zeros((2, 3), gc.i64)},
 }
-ACTIVATIONS = {"elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
+FUNCTIONS |= {name: lambda x: {"input": x, "target": x} for name in (
+    "l1_loss", "huber_loss", "smooth_l1_loss", "log_cosh_loss", "kl_div", "poisson_nll_loss", "binary_cross_entropy", "sigmoid_focal_loss", "dice_loss",
+    "soft_margin_loss", "hinge_embedding_loss", "multilabel_soft_margin_loss")}
+FUNCTIONS |= {
+    "gaussian_nll_loss": lambda x: {"input": x, "target": x, "var": 1.0}, "multi_margin_loss": lambda x: {"input": x, "target": gc.iota((3,))},
+    "nll_loss": lambda x: {"input": x, "target": gc.iota((3,))}, "multilabel_margin_loss": lambda x: {"input": x, "target": gc.zeros((3, 4), gc.i64)},
+    "margin_ranking_loss": lambda x: {"input1": x, "input2": x, "target": x}, "cosine_embedding_loss": lambda x: {"input1": x, "input2": x, "target": x[:, 0]},
+    "triplet_margin_loss": lambda x: {"anchor": x, "positive": x, "negative": x},
+    "triplet_margin_with_distance_loss": lambda x: {"anchor": x, "positive": x, "negative": x},
+}
+ACTIVATIONS = {"celu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "logsigmoid", "mish", "relu6", "selu", "softmin", "softshrink", "softsign",
+               "tanhshrink", "threshold",
+               "elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
 OTHERS = {"Parameter", "decoding"}                          # made by layers; without arguments
 OPTIMIZERS = {"Adam": {}, "AdamW": {}, "RMSprop": {}, "SGD": {"lr": 0.1}}
 SCHEDULES = {"constant": {"lr": 0.1}, "cosine": {"lr": 0.1, "steps": 5}, "exponential": {"lr": 0.1, "factor": 0.5}, "step_decay": {"lr": 0.1, "every": 2},
