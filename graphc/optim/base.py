@@ -19,21 +19,36 @@ from graphc.ir.convert import callable_, is_number, is_sequence, shown
 Schedule = Callable
 Where = Callable[[str, tuple], bool]
 Scalars = Mapping[str, object]
+# options that are those of a whole step, not of a group
+OF_ALL = frozenset({"groups", "clip_norm", "clip_value", "accumulate", "maximize"})
 
 
 @formed
 @dataclass(frozen=True)
 class Group:
-    """The parameters for which `where(name, shape)` holds are updated with these options changed."""
+    """The parameters for which `where(name, shape)` holds are updated with these options changed, or by another
+    optimizer."""
     where: Where
     changes: tuple[tuple[str, object], ...]
+    optimizer: "Optimizer | None" = None
 
 
 @converted
-def group(where: Where, **changes) -> Group:
+def group(where: Where, *, optimizer: "Optimizer | None" = None, **changes) -> Group:
     """For `groups=[…]` of an optimizer: `group(lambda name, shape: name.startswith("head."), lr=1e-4)`. The first
-    that fits counts."""
-    return Group(callable_(where, "group: where"), tuple(changes.items()))
+    that fits counts. `optimizer`: another one for these parameters, `group(lambda name, shape: len(shape) != 2,
+    optimizer=optim.AdamW(1e-3))`; how gradients are clipped, accumulated and turned round says the outer one."""
+    where = callable_(where, "group: where")
+    if optimizer is None:
+        return Group(where, tuple(changes.items()))
+    if not isinstance(optimizer, Optimizer) or changes:
+        raise GraphError("group takes another optimizer, such as optim.AdamW(1e-3), or options to change, got "
+                         f"{shown(optimizer)}{' and ' * bool(changes)}{', '.join(changes)}", user_loc())
+    for name in OF_ALL:
+        if getattr(optimizer, name) != next(f.default for f in fields(Optimizer) if f.name == name):
+            raise GraphError(f"the optimizer of a group has no {name} of its own: give it to the outer one", user_loc())
+    return Group(where, tuple((f.name, getattr(optimizer, f.name)) for f in fields(optimizer) if f.name not in OF_ALL),
+                 optimizer)
 
 
 @converted
@@ -44,8 +59,8 @@ def no_decay(where: Where = lambda name, shape: len(shape) < 2) -> Group:
 
 
 class Slots(Protocol):
-    """Where an optimizer keeps arrays of the parameter's type between steps; they start as zeros."""
-    def read(self, slot: str): ...
+    """Where an optimizer keeps arrays of the parameter's dtype between steps; they start as zeros."""
+    def read(self, slot: str, shape: tuple): ...
     def write(self, slot: str, value) -> None: ...
 
 
@@ -65,17 +80,23 @@ class Optimizer(Converted):
     """What all optimizers share. `lr` is a number, or a schedule: a function of the number of updates done so far.
 
     `groups`: other options for some parameters, see `group`. `clip_norm`: gradients are scaled so that their joint
-    2-norm is at most this. `accumulate`: the mean gradient of so many calls is applied at the last of them.
+    2-norm is at most this; `clip_value`: each element is limited to [-clip_value, clip_value]. `accumulate`: the mean
+    gradient of so many calls is applied at the last of them. `maximize`: the objective is to grow, not to fall.
+
+    One of your own is a dataclass with options that defines `update`, and `slots` for what it remembers
+    (docs/extending.md).
     """
     lr: float | Schedule
     _: KW_ONLY
     weight_decay: float = 0.0
     groups: Sequence[Group] = ()
     clip_norm: float | None = None
+    clip_value: float | None = None
     accumulate: int = 1
+    maximize: bool = False
 
     def __post_init__(self):
-        if not _is_rate(self.lr):
+        if not is_rate(self.lr):
             name = type(self).__name__
             raise GraphError(f"{name}({_called(self.lr)}): lr is a number or a schedule, a function of the number of "
                              "updates; an optimizer is not "
@@ -83,10 +104,10 @@ class Optimizer(Converted):
         super().__post_init__()
         if not is_sequence(self.groups) or not all(isinstance(g, Group) for g in self.groups):
             raise GraphError(f"groups is a list of optim.group(…), got {shown(self.groups)}", user_loc())
-        names = {f.name for f in fields(self)} - {"groups", "clip_norm", "accumulate"}
+        names = {f.name for f in fields(self)} - OF_ALL
         for g in self.groups:
             for name, _ in g.changes:
-                if name not in names:
+                if name not in names and g.optimizer is None:
                     raise GraphError(f"{type(self).__name__} has no option {name!r} for a group; "
                                      f"it has {', '.join(sorted(names))}", user_loc())
         if self.accumulate < 1:
@@ -94,11 +115,16 @@ class Optimizer(Converted):
 
     def scalars(self, step) -> Scalars:
         """What the update needs from the number of updates done so far (f64 scalar array). Computed once per group."""
-        return {"lr": _checked_rate(self.lr(step)) if callable(self.lr) else self.lr}
+        return {"lr": _checked_rate(self.lr(step)) if callable(self.lr) else self.lr, "step": step}
 
     def slots(self) -> tuple[str, ...]:
-        """Names of the arrays kept per parameter."""
+        """Names of the arrays kept per parameter, of its shape."""
         return ()
+
+    def slot_shapes(self, shape: tuple) -> Mapping[str, tuple]:
+        """The arrays kept for a parameter of this shape, by name, with the shape of each; all start as zeros (see
+        `from_first`)."""
+        return dict.fromkeys(self.slots(), shape)
 
     def update(self, p, g, slots: Mapping, s: Scalars):
         """(new parameter, new slots) from parameter, gradient, slots by name, and scalars."""
@@ -107,13 +133,15 @@ class Optimizer(Converted):
     def for_parameter(self, name: str, shape: tuple) -> "Optimizer":
         """The optimizer with the options of the first group that the parameter belongs to."""
         found = next((g for g in self.groups if g.where(name, shape)), None)
-        return replace(self, groups=(), **dict(found.changes)) if found else replace(self, groups=())
+        if found is None or found.optimizer is None:
+            return replace(self, groups=(), **dict(found.changes if found else ()))
+        return replace(found.optimizer, groups=())
 
 
 formed_methods(Optimizer, "optimizer")
 
 
-def _is_rate(lr) -> bool:
+def is_rate(lr) -> bool:
     """Whether this is a number or a function: what is callable among torch's habits is a network or a generator of
     its parameters."""
     return isinstance(lr, (int, float, np.number,
@@ -125,7 +153,23 @@ def _called(value) -> str:
 
 
 def decayed(g, p, weight_decay: float):
+    """The gradient of the loss plus weight_decay / 2 p²."""
     return g + p * weight_decay if weight_decay else g
+
+
+def shrunk(p, s: Scalars, weight_decay: float):
+    """Decoupled weight decay: p (1 - lr weight_decay)."""
+    return p * as_like(1.0 - s["lr"] * weight_decay, p) if weight_decay else p
+
+
+def from_first(slot, start, s: Scalars):
+    """The array of a slot, which is `start` before the first update."""
+    return gc.where(gc.equal(s["step"], 0), start, slot)
+
+
+def size_of(x):
+    """The root of the mean square of all elements."""
+    return gc.sqrt(gc.mean(x * x))
 
 
 def as_like(scalar, p):

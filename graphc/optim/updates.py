@@ -19,6 +19,11 @@ def apply(optimizer: Optimizer, items: Sequence[Item], calls) -> list:
         items = [_accumulated(item, every, due) for item in items]
     if optimizer.clip_norm is not None:
         items = _clipped(items, optimizer.clip_norm)
+    if optimizer.clip_value is not None:
+        limit = optimizer.clip_value
+        items = [replace(item, grad=gc.clip(item.grad, -limit, limit)) for item in items]
+    if optimizer.maximize:
+        items = [replace(item, grad=-item.grad) for item in items]
     updates = (calls if every == 1 else calls // every).astype(gc.f64)
     known: dict[Optimizer, Scalars] = {}
     return [_updated(optimizer.for_parameter(item.name, item.value.shape), item, updates, due, known) for item in items]
@@ -28,7 +33,8 @@ def _updated(optimizer: Optimizer, item: Item, updates, due, known: dict):
     """The new value of one parameter. `due`: whether this call updates at all (None: always)."""
     if optimizer not in known:
         known[optimizer] = optimizer.scalars(updates)
-    before = {slot: item.slots.read(slot) for slot in optimizer.slots()}
+    shapes = optimizer.slot_shapes(item.value.shape)
+    before = {slot: item.slots.read(slot, shape) for slot, shape in shapes.items()}
     value, after = optimizer.update(item.value, item.grad, before, known[optimizer])
     for slot, new in after.items():
         item.slots.write(slot, new if due is None else gc.where(due, new, before[slot]))
@@ -36,7 +42,7 @@ def _updated(optimizer: Optimizer, item: Item, updates, due, known: dict):
 
 
 def _accumulated(item: Item, every: int, due) -> Item:
-    total = item.slots.read("accumulated") + item.grad
+    total = item.slots.read("accumulated", item.value.shape) + item.grad
     item.slots.write("accumulated", gc.where(due, gc.zeros_like(total), total))
     return replace(item, grad=total / every)
 

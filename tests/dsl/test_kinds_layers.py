@@ -47,9 +47,12 @@ ACTIVATIONS = {"celu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtan
                "tanhshrink", "threshold",
                "elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
 OTHERS = {"Parameter", "decoding"}                          # made by layers; without arguments
-OPTIMIZERS = {"Adam": {}, "AdamW": {}, "RMSprop": {}, "SGD": {"lr": 0.1}}
+OPTIMIZERS = {"SGD": {"lr": 0.1}, **dict.fromkeys("ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LAMB Lion Muon NAdam RAdam RMSprop Rprop".split(), {})}
 SCHEDULES = {"constant": {"lr": 0.1}, "cosine": {"lr": 0.1, "steps": 5}, "exponential": {"lr": 0.1, "factor": 0.5}, "step_decay": {"lr": 0.1, "every": 2},
-             "warmup": {"schedule": 0.1, "steps": 3}}
+             "warmup": {"schedule": 0.1, "steps": 3}, "linear": {"lr": 0.1, "steps": 3}, "polynomial": {"lr": 0.1, "steps": 3},
+             "multi_step": {"lr": 0.1, "milestones": [2]}, "cosine_restarts": {"lr": 0.1, "steps": 2}, "one_cycle": {"lr": 0.1, "steps": 9},
+             "cyclic": {"low": 0.1, "high": 0.2}, "inverse_sqrt": {"lr": 0.1, "steps": 3},
+             "sequential": {"schedules": [0.1, 0.2], "milestones": [3]}}
 PARTS = {"Group", "Item", "Optimizer", "Slots", "apply", "global_norm", "group", "no_decay"}        # of optimizers
 
 
@@ -126,11 +129,11 @@ class Kept:
     def __init__(self, like):
         self.like = like
 
-    def read(self, slot):
-        return gc.zeros_like(self.like)
+    def read(self, slot, shape):
+        return gc.zeros(shape, self.like.dtype)
 
     def write(self, slot, value):
-        assert value.type == self.like.type
+        assert value.dtype == self.like.dtype
 
 
 def stepped(optimizer, x):

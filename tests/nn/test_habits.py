@@ -39,8 +39,10 @@ HABITS = {
     "MultiHeadAttention": [("(512, 8)", "(8)"), ("(512, 8, 0.1)", "(8) without dropout"), ("(embed_dim=512, num_heads=8, batch_first=True)", "(8)")],
     "TransformerBlock": BLOCK, "DecoderBlock": BLOCK,
     "SGD": [("(NET.parameters(), lr=0.1)", "(0.1)"), ("(NET.parameters(), 0.1, 0.9)", "(0.1, momentum=0.9)"), ("(0.1, 0.9)", "(0.1, momentum=0.9)"),
-            ("(NET.parameters(), lr=0.1, nesterov=True, dampening=0.5)", "(0.1, nesterov=True) without dampening")],
+            ("(NET.parameters(), lr=0.1, nesterov=True, dampening=0.5)", "(0.1, dampening=0.5, nesterov=True)")],
     "Adam": ADAM, "AdamW": ADAM, "RMSprop": [("(NET.parameters(), lr=0.1, momentum=0.9)", "(0.1, momentum=0.9)")],
+    **{name: [("(NET.parameters(), lr=0.1)", "(0.1)"), ("(NET.parameters(), 0.1, weight_decay=0.5)", "(0.1, weight_decay=0.5)")]
+       for name in "ASGD Adadelta Adafactor Adagrad Adamax Muon NAdam RAdam Rprop Lion LAMB".split()},
     "cross_entropy": [("(Y, T, W)", "(<ndarray>, <ndarray>, weight=<ndarray>)"), ("(Y, T, size_average=True, label_smoothing=0.1)",
                                                                             "(<ndarray>, <ndarray>, label_smoothing=0.1) without size_average")],
     "mse": [("(Y, T, size_average=False)", "(<ndarray>, <ndarray>) without size_average")],
@@ -73,7 +75,8 @@ OURS = {                        # what torch has not: calls that are right, each
     "GenerateToken": "(nn.Embedding(3, 4))", "LanguageModel": "(nn.Embedding(3, 4), NET, 'last', NET)", "Seq2Seq": "(NET, NET, None)", "AttendTo": "(3)",
     "Residual": "(NET)", "Constant": "(0.5)", "Normal": "(0.5)", "Uniform": "(0.5)", "Value": "((1,))", "XavierUniform": "(0.5)", "Optimizer": "(0.1)"}
 UNLIKE = {"sigmoid", "tanh", "logsigmoid", "softsign", "tanhshrink", "residual", "sample", "likeliest", "decoding", "accuracy", "log_likelihood", "sequence_loss", "Group", "Item", "Slots",
-          "Parameter", "apply", "constant", "cosine", "exponential", "global_norm", "group", "no_decay", "step_decay", "warmup"}    # functions of our own
+          "Parameter", "apply", "constant", "cosine", "cosine_restarts", "cyclic", "inverse_sqrt", "linear", "multi_step", "one_cycle", "polynomial", "sequential",
+          "exponential", "global_norm", "group", "no_decay", "step_decay", "warmup"}    # functions of our own
 NAMES = {"nn": nn, "optim": optim, "NET": nn.Linear(3), "Y": normal(3, 4), "T": np.zeros(3, np.int32), "W": normal(4)}
 
 
