@@ -40,6 +40,15 @@ _REDUCE = "size_average reduce reduction"
 ORDERS: dict[str, str] = {
     "Linear": "in_features out_features bias",
     "Embedding": "num_embeddings embedding_dim padding_idx max_norm norm_type scale_grad_by_freq sparse",
+    "EmbeddingBag": "num_embeddings embedding_dim max_norm norm_type scale_grad_by_freq mode sparse "
+                    "include_last_offset padding_idx",
+    **dict.fromkeys(("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "BatchNorm3d"), _BATCH_NORM),
+    **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"), "p inplace"),
+    "RNNCell": "input_size hidden_size bias nonlinearity", "LSTMCell": "input_size hidden_size bias",
+    "GRUCell": "input_size hidden_size bias", "Bilinear": "in1_features in2_features out_features bias",
+    "CosineSimilarity": "dim eps", "PairwiseDistance": "p eps keepdim", "RReLU": "lower upper inplace",
+    "Unflatten": "dim unflattened_size", "Unfold": "kernel_size dilation padding stride",
+    "Fold": "output_size kernel_size dilation padding stride",
     "Flatten": "start_dim end_dim", "Conv1d": _CONV, "Conv2d": _CONV,
     "ConvTranspose2d":
         "in_channels out_channels kernel_size stride padding output_padding groups bias dilation padding_mode",
@@ -92,11 +101,13 @@ ORDERS: dict[str, str] = {
 # torch's names of arguments that have another here; "": there is none, as it is found in x, or means nothing here
 WORDS: dict[str, str] = {
     **dict.fromkeys(("in_features", "in_channels", "input_size", "num_features", "num_channels", "embed_dim", "d_model",
-                     "kdim", "vdim", "params",
+                     "kdim", "vdim", "params", "in1_features", "in2_features",
                      "inplace"), ""),
     "out_features": "features", "out_channels": "channels", "kernel_size": "kernel", "num_embeddings": "count",
     "embedding_dim": "features",
-    "start_dim": "start_axis", "elementwise_affine": "affine", "num_groups": "groups", "p": "rate",
+    "start_dim": "start_axis", "end_dim": "end_axis",
+    "unflattened_size": "sizes", "output_size": "size", "elementwise_affine": "affine",
+    "num_groups": "groups", "p": "rate",
     "hidden_size": "hidden", "num_layers": "layers",
     "nonlinearity": "activation", "num_heads": "heads", "nhead": "heads", "dim_feedforward": "hidden",
     "norm_first": "pre_norm",
@@ -105,7 +116,8 @@ WORDS: dict[str, str] = {
 
 # arguments of torch's that have no counterpart, of all or of one ("Name.argument"), and the value that they have here
 ONLY: dict[str, object] = {
-    "end_dim": -1, "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False,
+    "include_last_offset": False,
+    "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False,
     "AvgPool1d.count_include_pad": True, "AvgPool2d.count_include_pad": True,
     "divisor_override": None, "track_running_stats": True, "proj_size": 0, "padding_idx": None, "max_norm": None,
     "norm_type": 2.0,

@@ -78,7 +78,8 @@ def one_cycle(lr: float, steps: int, rise: float = 0.3, div_factor: float = 25.0
     final_div_factor, each along half a cosine (torch's OneCycleLR; Smith and Topin 2018)."""
     _positive("one_cycle: steps less 1", steps - 1)
     if not (div_factor > 0 and final_div_factor > 0):
-        raise GraphError(f"one_cycle: div_factor and final_div_factor are above 0, got {div_factor}, {final_div_factor}")
+        raise GraphError(f"one_cycle: div_factor and final_div_factor are above 0, got {div_factor} and "
+                         f"{final_div_factor}")
     top, first = rise * steps - 1, lr / div_factor
     if not 0 < top < steps - 1:
         raise GraphError(f"one_cycle: rise is a share of the updates that leaves some on both sides, got {rise}")

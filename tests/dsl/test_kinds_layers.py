@@ -25,7 +25,22 @@ LAYERS = {                                                  # arguments that are
     "Seq2Seq": ({"encoder": nn.Embedding(5, 4) >> nn.LSTM(4, batch_first=True), "decoder": nn.LSTM(4)}, None),
     "Sequential": ({}, WIDE), "SinusoidalPosition": ({}, WIDE), "TransformerBlock": ({"heads": 2}, WIDE), "Module": ({}, WIDE),
 }
-INITIALIZERS = {"Constant": {"value": 1.0}, "Normal": {}, "Uniform": {"bound": 1.0}, "Value": {"array": 1.0}, "XavierUniform": {}}
+VOLUME = lambda: gc.ones((1, 2, 3, 4, 5))
+LAYERS |= {
+    "Identity": ({}, WIDE), "Unflatten": ({"axis": 2, "sizes": (2, 2)}, WIDE), "PixelShuffle": ({"upscale_factor": 1}, IMAGE),
+    "PixelUnshuffle": ({"downscale_factor": 2}, IMAGE), "ChannelShuffle": ({"groups": 2}, IMAGE), "Unfold": ({"kernel": 2}, IMAGE),
+    "Fold": ({"size": 4, "kernel": 2}, lambda: gc.ones((1, 4, 9))), "Upsample": ({"size": 3}, IMAGE), "UpsamplingNearest2d": ({"size": 3}, IMAGE),
+    "UpsamplingBilinear2d": ({"size": 3}, IMAGE), "PReLU": ({}, WIDE), "RReLU": ({}, WIDE),
+    "Bilinear": ({"features": 2}, lambda: [WIDE(), WIDE()]), "CosineSimilarity": ({}, lambda: [WIDE(), WIDE()]), "PairwiseDistance": ({}, lambda: [WIDE(), WIDE()]),
+    "RNNCell": ({"hidden": 3}, lambda: gc.ones((2, 4))), "LSTMCell": ({"hidden": 3}, lambda: gc.ones((2, 4))), "GRUCell": ({"hidden": 3}, lambda: gc.ones((2, 4))),
+    "EmbeddingBag": ({"count": 5, "features": 4}, IDS), "AlphaDropout": ({}, WIDE), "FeatureAlphaDropout": ({}, WIDE),
+    "Dropout1d": ({}, WIDE), "Dropout2d": ({}, IMAGE), "Dropout3d": ({}, VOLUME),
+    "BatchNorm3d": ({}, VOLUME), "InstanceNorm1d": ({}, LONG), "InstanceNorm2d": ({}, IMAGE),
+    "InstanceNorm3d": ({}, VOLUME), "LocalResponseNorm": ({"size": 2}, IMAGE)}
+LAYERS |= {f"{kind}Pad{n}d": ({"padding": 1, **({"value": 0.5} if kind == "Constant" else {})}, data) for kind in ("Constant", "Zero", "Reflection", "Replication", "Circular")
+           for n, data in ((1, LONG), (2, IMAGE), (3, VOLUME))}
+INITIALIZERS = {**dict.fromkeys("KaimingNormal KaimingUniform LecunNormal Orthogonal Sparse TruncNormal XavierNormal Eye".split(), {}),
+                "Constant": {"value": 1.0}, "Normal": {}, "Uniform": {"bound": 1.0}, "Value": {"array": 1.0}, "XavierUniform": {}}
 FUNCTIONS = {                                               # of arrays; `x` is f32[3, 4]
     "accuracy": lambda x: {"logits": x, "target": gc.iota((3,))}, "bce": lambda x: {"logits": x, "target": x},
     "cross_entropy": lambda x: {"logits": x, "target": gc.iota((3,))}, "likeliest": lambda x: {"scores": x},
@@ -46,7 +61,7 @@ FUNCTIONS |= {
 ACTIVATIONS = {"celu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "logsigmoid", "mish", "relu6", "selu", "softmin", "softshrink", "softsign",
                "tanhshrink", "threshold",
                "elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
-OTHERS = {"Parameter", "decoding"}                          # made by layers; without arguments
+OTHERS = {"Parameter", "decoding", "Dirac", "calculate_gain", "ctc_loss"}                          # made by layers; without arguments
 OPTIMIZERS = {"SGD": {"lr": 0.1}, **dict.fromkeys("ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LAMB Lion Muon NAdam RAdam RMSprop Rprop".split(), {})}
 SCHEDULES = {"constant": {"lr": 0.1}, "cosine": {"lr": 0.1, "steps": 5}, "exponential": {"lr": 0.1, "factor": 0.5}, "step_decay": {"lr": 0.1, "every": 2},
              "warmup": {"schedule": 0.1, "steps": 3}, "linear": {"lr": 0.1, "steps": 3}, "polynomial": {"lr": 0.1, "steps": 3},

@@ -269,6 +269,22 @@ SHAPE = [
     row("full", "", lambda: np.full((2, 0), 3), call=lambda: gc.full((2, 0), 3)),
     *(row(n, "", partial(getattr(np, n), (2, 3), np.float32), call=partial(getattr(gc, n), (2, 3)))
       for n in ("zeros", "ones")),
+    *(row("pad", "aHW", lambda x, mode=mode: np.pad(x, ((0, 0), (2, 1), (0, 3)), mode=mode), ((0, 0), (2, 1), (0, 3)),
+          mode=mode, kinds=ANY) for mode in ("reflect", "symmetric", "edge", "wrap")),
+    row("pixel_shuffle", "aEbc", lambda x: x.reshape(x.shape[0], 1, 2, 2, *x.shape[2:]).transpose(
+        0, 1, 4, 2, 5, 3).reshape(x.shape[0], 1, 2 * x.shape[2], 2 * x.shape[3]), 2, kinds=ANY),
+    row("pixel_unshuffle", "abHW", lambda x: x.reshape(*x.shape[:2], 2, 2, 2, 2).transpose(
+        0, 1, 3, 5, 2, 4).reshape(x.shape[0], 4 * x.shape[1], 2, 2), 2, kinds=ANY),
+    row("channel_shuffle", "aEb", lambda x: x[:, [0, 2, 1, 3]], 2, kinds=ANY),
+    row("unfold", "aCHW", w.unfold, 2, padding=1, stride=2, kinds=NUMBER),
+    row("fold", "aEP", lambda x: np.stack([x[:, ::2, 0], x[:, 1::2, 0] + x[:, ::2, 1], x[:, 1::2, 1]], -1)[:, :, None],
+        call=lambda x: gc.fold(x, (1, 3), (1, 2)), kinds=NUMBER),
+    row("interpolate", "aCHW", lambda x: x.repeat(2, 2).repeat(2, 3), (8, 8), kinds=ANY),
+    row("interpolate", "abW", lambda x: x[..., [1, 3]], 2, mode="nearest-exact", kinds=ANY),
+    row("interpolate", "aCHW", partial(w.bilinear, shape=(3, 8)), (3, 8), mode="bilinear", special=False),
+    row("interpolate", "abW", lambda x: np.stack([x[..., 0], x[..., :2].mean(-1), x[..., 1], x[..., 1:3].mean(-1),
+                                                  x[..., 2], x[..., 2:].mean(-1), x[..., 3]], -1), 7, mode="linear",
+        align_corners=True, special=False),
     row("resize", "aCHW", lambda x: x.repeat(2, 2).repeat(2, 3), (8, 8)),
     row("resize", "aCHW", partial(w.bilinear, shape=(3, 8)), (3, 8), "bilinear", special=False)]
 INDEX = [
@@ -355,6 +371,7 @@ RANDOM = [
         tag="some"),
     row("bernoulli", "ab", lambda p: p > 0, key=1, draws=True),
     row("permutation", "", lambda: np.zeros(4, int), call=lambda: gc.permutation(4, key=1), draws=True),
+    row("gumbel_softmax", "ab", lambda x: x, key=1, draws=True),
     row("dropout", "ab", lambda x: x, 0.5, key=1, draws=True)]
 TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *ROWS, *DISTANCES, *CONTROL, *RANDOM)
 ELEMENTWISE = frozenset(r.name for r in (*UNARY, *BINARY))

@@ -16,7 +16,7 @@ RECURRENT = [("(10, 20)", "(20)"), ("(10, 20, 2)", "(20, layers=2)"), ("(20, num
              ("(10, 20, num_layers=2, batch_first=True, dropout=0.5)", "(20, layers=2, batch_first=True, dropout=0.5)"),
              ("(input_size=10, hidden_size=20)", "(20)")]
 BATCH_NORM = [("(64)", "()"), ("(64, 1e-3)", "(eps=0.001)"), ("(num_features=64, momentum=0.2)", "(momentum=0.2)"),
-              ("(64, track_running_stats=False)", "() without track_running_stats")]
+              ("(64, track_running_stats=False)", "(track_running_stats=False)")]
 MAX_POOL = [("(3, 2, 1, 1, False, True)", "(3, 2, 1) without ceil_mode"), ("(kernel_size=3, stride=2)", "(3, 2)"), ("(3, dilation=2)", "(3) without dilation")]
 AVG_POOL = [("(3, 2, 1, True)", "(3, 2, 1) without ceil_mode"), ("(kernel_size=3, count_include_pad=False)", "(3) without count_include_pad")]
 BLOCK = [("(512, 8)", "(8)"), ("(512, 8, 2048)", "(8, hidden=2048)"), ("(d_model=512, nhead=8, dim_feedforward=64, norm_first=True, batch_first=True)",
@@ -69,11 +69,29 @@ HABITS = {
     "softplus": [("(2)", ""), ("(beta=2, threshold=10)", "(beta=2) without threshold")],
     "softmax": [("(1)", ""), ("(dim=1)", "(axis=1)")], "log_softmax": [("(dim=-1)", "(axis=-1)")],
 }
+HABITS |= {
+    "Flatten": [("(start_dim=2)", "(2)"), ("(start_dim=1, end_dim=2)", "(1, 2)")],
+    "Embedding": [("(num_embeddings=100, embedding_dim=32, padding_idx=0)", "(100, 32, padding_idx=0)"), ("(100, 32, 0)", "(100, 32, padding_idx=0)")],
+    "EmbeddingBag": [("(100, 32, None, 2.0, False, 'sum')", "(100, 32, mode='sum')"), ("(num_embeddings=100, embedding_dim=32)", "(100, 32)")],
+    **{f"InstanceNorm{n}d": [("(64)", "()"), ("(64, 1e-3)", "(eps=0.001)"), ("(num_features=64, affine=True)", "(affine=True)")] for n in (1, 2, 3)},
+    "BatchNorm3d": BATCH_NORM, **{f"Dropout{n}d": [("(p=0.2)", "(0.2)"), ("(0.2, True)", "(0.2)")] for n in (1, 2, 3)},
+    "AlphaDropout": [("(p=0.2)", "(0.2)"), ("(0.2, True)", "(0.2)")], "FeatureAlphaDropout": [("(p=0.2)", "(0.2)"), ("(0.2, True)", "(0.2)")],
+    "RNNCell": [("(10, 20)", "(20)"), ("(10, 20, False, 'relu')", "(20, bias=False, activation='relu')")],
+    **{name: [("(10, 20)", "(20)"), ("(input_size=10, hidden_size=20, bias=False)", "(20, bias=False)")] for name in ("LSTMCell", "GRUCell")},
+    "Bilinear": [("(10, 20, 30)", "(30)"), ("(in1_features=3, in2_features=4, out_features=5)", "(5)")],
+    "CosineSimilarity": [("(dim=2)", "(2)")], "PairwiseDistance": [("(keepdim=True)", "(keepdims=True)")],
+    "RReLU": [("(inplace=True)", "()"), ("(0.1, 0.2, True)", "(0.1, 0.2)")], "Unflatten": [("(dim=1, unflattened_size=(2, 3))", "(1, (2, 3))")],
+    "Unfold": [("(3, 1, 1, 2)", "(3, dilation=1, padding=1, stride=2)"), ("(kernel_size=3)", "(3)")],
+    "Fold": [("(8, 3, 1, 1, 2)", "(8, 3, dilation=1, padding=1, stride=2)"), ("(output_size=8, kernel_size=3)", "(8, 3)")],
+}
 OURS = {                        # what torch has not: calls that are right, each of which refuses one argument more
     "Module": "()", "Sequential": None, "FeedForward": "(3, 'tanh')", "GlobalAvgPool2d": "()", "AddNorm": "(NET)", "Attention": "(3)",
     "Collapse": "('last')", "LearnedPosition": "(3)", "RelativePosition": "(8)", "RotaryPosition": "()", "SinusoidalPosition": "()",
     "GenerateToken": "(nn.Embedding(3, 4))", "LanguageModel": "(nn.Embedding(3, 4), NET, 'last', NET)", "Seq2Seq": "(NET, NET, None)", "AttendTo": "(3)",
-    "Residual": "(NET)", "Constant": "(0.5)", "Normal": "(0.5)", "Uniform": "(0.5)", "Value": "((1,))", "XavierUniform": "(0.5)", "Optimizer": "(0.1)"}
+    "Residual": "(NET)", "Identity": None, "PixelShuffle": "(2)", "PixelUnshuffle": "(2)", "ChannelShuffle": "(2)", "LocalResponseNorm": None, "PReLU": None,
+    "Upsample": None, "UpsamplingNearest2d": None, "UpsamplingBilinear2d": None, "ctc_loss": None, "Eye": None, "Dirac": "(2)", "Sparse": None, "TruncNormal": None,
+    "XavierNormal": "(0.5)", "KaimingNormal": None, "KaimingUniform": None, "LecunNormal": "(0.5)", "Orthogonal": "(0.5)", "calculate_gain": None,
+    **{f"ConstantPad{n}d": "(1, 0.5)" for n in (1, 2, 3)}, **{f"{kind}Pad{n}d": "(1)" for kind in ("Zero", "Reflection", "Replication", "Circular") for n in (1, 2, 3)}, "Constant": "(0.5)", "Normal": "(0.5)", "Uniform": "(0.5)", "Value": "((1,))", "XavierUniform": "(0.5)", "Optimizer": "(0.1)"}
 UNLIKE = {"sigmoid", "tanh", "logsigmoid", "softsign", "tanhshrink", "residual", "sample", "likeliest", "decoding", "accuracy", "log_likelihood", "sequence_loss", "Group", "Item", "Slots",
           "Parameter", "apply", "constant", "cosine", "cosine_restarts", "cyclic", "inverse_sqrt", "linear", "multi_step", "one_cycle", "polynomial", "sequential",
           "exponential", "global_norm", "group", "no_decay", "step_decay", "warmup"}    # functions of our own
