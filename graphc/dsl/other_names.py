@@ -22,7 +22,7 @@ NOT_HERE = "no "                    # begins the reason why there is none
 _QUANTISED = "no counterpart: quantised products and products of groups of matrices are not public"
 _LAZY = "no need: all layers find the sizes of their inputs at the first call"
 _UNPOOLED = "no counterpart yet: gc.max_pool2d gives no positions"
-_RANDOM_POOL = "no counterpart: windows of random sizes; nn.AdaptiveMaxPool2d has equal ones"
+_RANDOM_POOL = "no counterpart: sizes of windows are fixed when the graph is made"
 _SPACE = "no need: graphs are not changed in place"
 # place.name: what to write, or why there is none
 ANSWERS: dict[str, str] = {
@@ -46,6 +46,16 @@ ANSWERS: dict[str, str] = {
     "nn.AdaptiveLogSoftmaxWithLoss": "no counterpart: nn.cross_entropy of all classes, whose products are blocked",
     "nn.LinearCrossEntropyLoss": "nn.Linear(classes), then nn.cross_entropy: the graph is fused as a whole",
     "nn.LinearCrossEntropyOptions": "nn.Linear(classes), then nn.cross_entropy",
+    **{f"nn.{name}": "no counterpart yet: images have one or two axes" for name in (
+        "Conv3d", "ConvTranspose3d", "MaxPool3d", "AvgPool3d", "LPPool3d")},
+    **{f"nn.functional.{name}": "no counterpart yet: images have one or two axes" for name in (
+        "conv3d", "conv_transpose3d", "max_pool3d", "avg_pool3d", "lp_pool3d")},
+    **{f"nn.LPPool{n}d": "no counterpart yet: gc.avg_pool1d of the p-th powers" for n in (1, 2)},
+    **{f"nn.functional.lp_pool{n}d": "no counterpart yet: gc.avg_pool1d of the p-th powers" for n in (1, 2)},
+    **{f"nn.Adaptive{kind}Pool{n}d": "no counterpart yet: gc.global_avg_pool and gc.global_max_pool" for n in (1, 2, 3)
+       for kind in ("Avg", "Max")},
+    **{f"nn.functional.adaptive_{kind}_pool{n}d": "no counterpart yet: gc.global_avg_pool and gc.global_max_pool"
+       for n in (1, 2, 3) for kind in ("avg", "max")},
     "nn.FractionalMaxPool2d": _RANDOM_POOL, "nn.FractionalMaxPool3d": _RANDOM_POOL,
     "nn.MaxUnpool1d": _UNPOOLED, "nn.MaxUnpool2d": _UNPOOLED, "nn.MaxUnpool3d": _UNPOOLED,
     **{f"nn.Lazy{name}": f"nn.{name}: all layers find the sizes of their inputs at the first call" for name in (
@@ -189,7 +199,7 @@ def _near(place: str, name: str) -> Iterator[str]:
 def _public(module: str) -> list[str]:
     package = sys.modules["graphc" if module == "gc" else f"graphc.{module}"]
     return [n for n in dir(package) if not n.startswith("_")
-            and not (isinstance(vars(package).get(n), ModuleType) and module != "gc")]
+            and (n in PLACES or not isinstance(vars(package).get(n), ModuleType))]
 
 
 def _plain(name: str) -> str:

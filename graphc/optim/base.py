@@ -172,8 +172,10 @@ def size_of(x):
     return gc.sqrt(gc.mean(x * x))
 
 
+@formed
 def as_like(scalar, p):
-    """A scalar in the dtype of `p`; numbers adapt by themselves."""
+    """A scalar of those that an update is given, such as the learning rate, in the dtype of the parameter `p`; numbers
+    adapt by themselves."""
     return scalar if is_number(scalar) else scalar.astype(p.dtype)
 
 
