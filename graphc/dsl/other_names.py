@@ -58,7 +58,7 @@ ANSWERS: dict[str, str] = {
        for n in (1, 2, 3) for kind in ("avg", "max")},
     "nn.FractionalMaxPool2d": _RANDOM_POOL, "nn.FractionalMaxPool3d": _RANDOM_POOL,
     "nn.MaxUnpool1d": _UNPOOLED, "nn.MaxUnpool2d": _UNPOOLED, "nn.MaxUnpool3d": _UNPOOLED,
-    **{f"nn.Lazy{name}": f"nn.{name}: all layers find the sizes of their inputs at the first call" for name in (
+    **{f"nn.Lazy{name}": f"the layer without Lazy: {_LAZY}" for name in (
         "Linear", *(f"{kind}{n}d" for n in (1, 2, 3)
                     for kind in ("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm")))},
     # torch.nn.functional

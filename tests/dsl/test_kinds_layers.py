@@ -72,7 +72,7 @@ PARTS = {"as_like", "Group", "Item", "Optimizer", "Slots", "apply", "global_norm
 
 
 def public(module):
-    return {n for n, v in vars(module).items() if not n.startswith("_") and callable(v) and getattr(v, "__module__", "").startswith("graphc.")}
+    return {n for n, v in ((n, getattr(module, n)) for n in dir(module)) if not n.startswith("_") and callable(v) and getattr(v, "__module__", "").startswith("graphc.")}
 
 
 def test_nothing_is_left_out():

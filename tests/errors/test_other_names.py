@@ -21,7 +21,7 @@ MODULES = {"gc": gc, "nn": nn, "optim": optim}
     ("nn.functional.l1_loss", "graphc.nn.functional has no l1_loss: write nn.l1_loss"),
     ("nn.init.xavier_uniform_", "graphc.nn.init has no xavier_uniform_: write nn.XavierUniform"),
     ("optim.lr_scheduler.StepLR", "graphc.optim.lr_scheduler has no StepLR: write optim.step_decay(lr, every, factor)"),
-    ("nn.LazyLinear", "graphc.nn has no LazyLinear: write nn.Linear"), ("nn.utils.remove_weight_norm", "has no remove_weight_norm: no need"),
+    ("nn.LazyLinear", "graphc.nn has no LazyLinear: write the layer without Lazy"), ("nn.utils.remove_weight_norm", "has no remove_weight_norm: no need"),
     ("optim.LBFGS", "graphc.optim has no LBFGS: write scipy.optimize.minimize"), ("gc.compiel", "did you mean gc.compile"),
     ("gc.zzzzzz", "graphc has no zzzzzz$")])
 def test_the_answer(name, text):

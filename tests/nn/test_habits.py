@@ -100,7 +100,7 @@ NAMES = {"nn": nn, "optim": optim, "NET": nn.Linear(3), "Y": normal(3, 4), "T": 
 
 def public(module):
     """Classes and functions of the module that are graphc's own."""
-    return {n for n, v in vars(module).items() if not n.startswith("_") and not inspect.ismodule(v) and callable(v)
+    return {n for n, v in ((n, getattr(module, n)) for n in dir(module)) if not n.startswith("_") and not inspect.ismodule(v) and callable(v)
             and (isinstance(v, nn.Module) or getattr(v, "__module__", "").startswith("graphc.nn" if module is nn else "graphc.optim"))}
 
 
