@@ -2,7 +2,9 @@
 from importlib import import_module
 from typing import Any as _Any
 
-from graphc.dsl.activation import elu, gelu, leaky_relu, relu, silu, softplus
+from graphc.dsl.activation import (
+    celu, elu, gelu, glu, hardshrink, hardsigmoid, hardswish, hardtanh, leaky_relu, logsigmoid, mish, prelu, relu,
+    relu6, selu, silu, softmin, softplus, softshrink, softsign, tanhshrink, threshold)
 from graphc.dsl.adaptive_pool import (
     adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, adaptive_max_pool1d, adaptive_max_pool2d,
     adaptive_max_pool3d, max_unpool1d, max_unpool2d, max_unpool3d)
@@ -12,6 +14,7 @@ from graphc.dsl.bounded import compress, nonzero, unique
 from graphc.dsl.control import cond, scan, while_loop
 from graphc.dsl.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from graphc.dsl.custom import custom_vjp
+from graphc.dsl.distance import cdist, cosine_similarity, normalize, pairwise_distance, pdist
 from graphc.dsl.elementwise import (
     abs, add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, cast, ceil, clip, cos, div, equal, erf, exp, expm1,
     floor, floordiv, greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and,
@@ -19,16 +22,19 @@ from graphc.dsl.elementwise import (
     rsqrt, sigmoid, sign, sin, sqrt, square, stop_gradient, sub, tanh, where)
 from graphc.dsl.fft import fft, ifft, irfft, istft, rfft, stft
 from graphc.dsl.function import GraphFunction, graph, set_compiler
+from graphc.dsl.images import channel_shuffle, fold, interpolate, pixel_shuffle, pixel_unshuffle, unfold
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
 from graphc.dsl.jacobian import jacobian
 from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.matrix import cholesky, det, eigh, inv, qr, slogdet, solve, solve_triangular
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
+from graphc.dsl.other_names import unknown as _unknown
+from graphc.dsl.pad import pad
 from graphc.dsl.pool import (
     avg_pool1d, avg_pool2d, avg_pool3d, global_avg_pool, global_max_pool, lp_pool1d, lp_pool2d, lp_pool3d, max_pool1d,
     max_pool2d, max_pool3d)
-from graphc.dsl.random import bernoulli, dropout, normal, permutation, uniform
+from graphc.dsl.random import bernoulli, dropout, gumbel_softmax, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,
     topk, var)
@@ -36,7 +42,7 @@ from graphc.dsl.resize import grid_sample, resize
 from graphc.dsl.scatter import gather_nd, index_put, scatter, scatter_along_axis, scatter_nd
 from graphc.dsl.shape import (
     arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota,
-    moveaxis, ones, ones_like, pad, repeat, reshape, roll, split, squeeze, stack, swapaxes, tile, transpose,
+    moveaxis, ones, ones_like, repeat, reshape, roll, split, squeeze, stack, swapaxes, tile, transpose,
     tril, triu, zeros, zeros_like)
 from graphc.dsl.special import (
     cbrt, digamma, erfc, erfinv, exp2, i0, i1, lgamma, log2, log10, logaddexp, polygamma, sinc, xlogy)
@@ -60,7 +66,7 @@ _LATER = {                                              # loaded at the first us
 
 def __getattr__(name: str) -> _Any:
     if name not in _LATER:
-        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+        raise _unknown("gc", name)
     with LOADING:
         globals()[name] = getattr(import_module(_LATER[name]), name)
     return globals()[name]

@@ -1,7 +1,8 @@
 """A graph with its native code: what `gc.compile` gives where all sizes are known."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -28,7 +29,7 @@ from graphc.runtime.state_table import StateTable
 
 
 class CompiledGraph(partial[Any], Shown):
-    """Native code of a graph, or of its text. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell
+    """Native code of a graph. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell
     what it does; `executable` runs it.
 
     As a `partial` of the native entry, without arguments, it is called from C to C: a call costs no Python.
@@ -39,10 +40,9 @@ class CompiledGraph(partial[Any], Shown):
     memory: Memory
     sizes: Mapping[str, int]
 
-    def __new__(cls, graph: Graph | str, threads: int = 0, state: Sequence[np.ndarray] = (),
+    def __new__(cls, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] = (),
                 lock: StateLock | None = None, quiet: bool = False) -> CompiledGraph:
         """`state`, `lock`, `quiet`: as of `Executable`."""
-        graph = parse(graph) if isinstance(graph, str) else graph
         compilation = Compilation(graph)
 
         def start(build: Build) -> Executable:
@@ -87,12 +87,12 @@ class CompiledGraph(partial[Any], Shown):
         """Gives back the memory that calls in flight have used; the next call takes what it needs."""
         self.executable.release()
 
-    def __reduce__(self) -> tuple[type[CompiledGraph], tuple[str, int]]:
+    def __reduce__(self) -> tuple[Callable[[bytes, int], CompiledGraph], tuple[bytes, int]]:
         if self.graph.state:
             raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep "
                              "the network and its parameters (the file, the seed, or step.save(path)) and compile it "
                              "again, from the disk cache", user_loc())
-        return CompiledGraph, (print_graph(bind_graph(self.graph, self.sizes)), self.executable.threads)
+        return _again, (_packed(print_graph(bind_graph(self.graph, self.sizes))), self.executable.threads)
 
 
 def with_code(graph: Graph, compilation: Compilation, executable: Executable, memory: Memory,
@@ -105,3 +105,15 @@ def with_code(graph: Graph, compilation: Compilation, executable: Executable, me
 
 
 formed_methods(CompiledGraph)
+
+
+def _packed(text: str) -> bytes:
+    """The text with the letters that are frequent in short codes: the hexadecimal digits of constants take half a byte
+    each. (Looking for repetitions, zlib's other half, finds none in them, takes longer and gains nothing.)"""
+    packer = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
+    return packer.compress(text.encode()) + packer.flush()
+
+
+def _again(text: bytes, threads: int) -> CompiledGraph:
+    """From a pickle."""
+    return CompiledGraph(parse(zlib.decompress(text).decode()), threads)

@@ -10,7 +10,7 @@ import numpy as np
 from graphc import optim
 from graphc.apart import Share, check_apart, started
 from graphc.checkpoint import load_arrays, save_arrays
-from graphc.config import MOST_I64, thread_count, whole
+from graphc.config import MOST_I64, thread_count
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
@@ -26,6 +26,7 @@ from graphc.evaluation import (
     weight,
 )
 from graphc.execute import Runnable, on_state, sized_on_state
+from graphc.given import integer
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of
@@ -71,7 +72,7 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     if loss is not None and len(types) < 2:
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], "
                          "y=gc.i32[…]", user_loc())
-    seed, threads = whole(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
+    seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
     objective = Objective(as_module(f), loss)
     function, trained = training_function(objective, types, optimizer, trainable)
     return TrainStep(objective, function, trained, seed, threads, state)

@@ -88,8 +88,9 @@ class _Slots:
     parameter: Parameter
     name: str
 
-    def read(self, slot: str) -> Array:
-        return self.trace.state(Own(self.step, slot, self.parameter), f"optim.{slot}.{self.name}", self.parameter.type)
+    def read(self, slot: str, shape: tuple[int, ...]) -> Array:
+        type = self.parameter.type.dtype[shape]
+        return self.trace.state(Own(self.step, slot, self.parameter), f"optim.{slot}.{self.name}", type)
 
     def write(self, slot: str, value: Array) -> None:
         self.trace.update_state(Own(self.step, slot, self.parameter), value)

@@ -1,0 +1,64 @@
+"""One update of all parameters of a training step."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import graphc as gc
+from graphc.dsl.form import formed
+from graphc.optim.base import Item, Optimizer, Scalars
+
+
+@formed
+def apply(optimizer: Optimizer, items: Sequence[Item], calls) -> list:
+    """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls
+    before this one."""
+    every = optimizer.accumulate
+    due = None if every == 1 else gc.equal((calls + 1) % every, 0)
+    if every > 1:
+        items = [_accumulated(item, every, due) for item in items]
+    if optimizer.clip_norm is not None:
+        items = _clipped(items, optimizer.clip_norm)
+    if optimizer.clip_value is not None:
+        limit = optimizer.clip_value
+        items = [replace(item, grad=gc.clip(item.grad, -limit, limit)) for item in items]
+    if optimizer.maximize:
+        items = [replace(item, grad=-item.grad) for item in items]
+    updates = (calls if every == 1 else calls // every).astype(gc.f64)
+    known: dict[Optimizer, Scalars] = {}
+    return [_updated(optimizer.for_parameter(item.name, item.value.shape), item, updates, due, known) for item in items]
+
+
+def _updated(optimizer: Optimizer, item: Item, updates, due, known: dict):
+    """The new value of one parameter. `due`: whether this call updates at all (None: always)."""
+    if optimizer not in known:
+        known[optimizer] = optimizer.scalars(updates)
+    shapes = optimizer.slot_shapes(item.value.shape)
+    before = {slot: item.slots.read(slot, shape) for slot, shape in shapes.items()}
+    value, after = optimizer.update(item.value, item.grad, before, known[optimizer])
+    for slot, new in after.items():
+        item.slots.write(slot, new if due is None else gc.where(due, new, before[slot]))
+    return value if due is None else gc.where(due, value, item.value)
+
+
+def _accumulated(item: Item, every: int, due) -> Item:
+    total = item.slots.read("accumulated", item.value.shape) + item.grad
+    item.slots.write("accumulated", gc.where(due, gc.zeros_like(total), total))
+    return replace(item, grad=total / every)
+
+
+def _clipped(items: Sequence[Item], limit: float) -> list[Item]:
+    """torch.nn.utils.clip_grad_norm_: factor min(1, limit / (norm + 1e-6))."""
+    norm = global_norm([item.grad for item in items])
+    factor = gc.minimum(limit / (norm + 1e-6), 1.0)
+    return [replace(item, grad=item.grad * factor.astype(item.grad.dtype)) for item in items]
+
+
+@formed
+def global_norm(arrays: Sequence):
+    """The 2-norm of all elements of all arrays, an f32 scalar."""
+    total = None
+    for a in arrays:
+        square = gc.sum(a * a).astype(gc.f32)
+        total = square if total is None else total + square
+    return gc.sqrt(total) if total is not None else gc.full((), 0.0, gc.f32)
