@@ -26,6 +26,7 @@ from graphc.memory.usage import Memory
 from graphc.memory.verify_plan import verify_plan
 from graphc.once import once_property
 from graphc.passes.canonicalize import Canonicalize
+from graphc.passes.compute_stored import ComputeStored
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
@@ -66,6 +67,7 @@ T = TypeVar("T")
 
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
+    ComputeStored(),                    # before all that joins operators or takes them apart: each rounds its result
     GatherOneHot(),                     # before decompose, which takes one_hot apart
     RecognizeAttention(),               # before decompose, which takes softmax apart; after dce: no dead readers
     Decompose(is_whole),                # before the rest: composites hide equal and constant parts

@@ -17,7 +17,7 @@ from graphc.dsl.form import formed_methods
 from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
 from graphc.ir.convert import is_sequence
-from graphc.ir.types import BY_NUMPY, TensorType
+from graphc.ir.types import BY_NAME, DType, TensorType, dtype_of, of_numpy
 from graphc.nn.decode import Batch
 from graphc.nn.entry import Entry
 from graphc.nn.module import as_module
@@ -151,7 +151,7 @@ class Generator:
                              f"kept; the caches hold {capacity}: give capacity={needed}", user_loc())
         batch = Batch(len(ids), capacity, bool(lengths.min() < lengths.max()))
         types = tuple((name, TensorType(_dtype(name, a), a.shape)) for name, a in inputs.items())
-        return SessionPlan(batch, TensorType(BY_NUMPY[ids.dtype], (len(ids),)), types, choice)
+        return SessionPlan(batch, TensorType(dtype_of(ids), (len(ids),)), types, choice)
 
     def _session(self, plan: SessionPlan) -> Session:
         """A session that nobody uses."""
@@ -201,7 +201,8 @@ def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[n
     return [np.array(x, np.float32) for x in knobs]
 
 
-def _dtype(name: str, array: np.ndarray):
-    if array.dtype not in BY_NUMPY:
-        raise GraphError(f"{name} is {array.dtype}; graphc takes f32, f64, i32, i64 and bool arrays", user_loc())
-    return BY_NUMPY[array.dtype]
+def _dtype(name: str, array: np.ndarray) -> DType:
+    found = of_numpy(array.dtype)
+    if found is None:
+        raise GraphError(f"{name} is {array.dtype}; graphc takes arrays of {', '.join(BY_NAME)}", user_loc())
+    return found

@@ -338,7 +338,7 @@ def from_front(indices: object, size: Dim, axis: int) -> Array:
     at = as_array(indices)
     if not at.dtype.is_int or never_negative(at.value):     # other dtypes: the operator says what it takes
         return at
-    at = at if not isinstance(size, int) or size <= np.iinfo(at.dtype.np).max else at.astype(i64)
+    at = at if not isinstance(size, int) or size <= at.dtype.range[1] else at.astype(i64)
     count = size if isinstance(size, int) else emit("dimension", size=size, dtype=at.dtype)
     behind = emit("bitand", at < 0, at >= -count)
     return emit("where", behind, at + count, at)

@@ -2,7 +2,6 @@
 rounding is none."""
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,7 @@ import numpy as np
 from graphc.dsl.symbol import Symbol
 from graphc.errors import GraphError
 from graphc.ir.convert import is_number, number, shown
-from graphc.ir.types import BY_NAME, BY_NUMPY, DTYPES, DType, bool_, f32, i64
-
-LIMITS: Mapping[DType, tuple] = {
-    d: (int(np.iinfo(d.np).min), int(np.iinfo(d.np).max)) if d.is_int
-    else (float(np.finfo(d.np).min), float(np.finfo(d.np).max))
-    for d in DTYPES if d != bool_}
+from graphc.ir.types import BY_NAME, DType, bool_, f32, i64, of_numpy
 
 
 def numbers(x: object, dtype: DType | None) -> np.ndarray:
@@ -79,7 +73,7 @@ def _fits(array: np.ndarray, dtype: DType) -> bool:
         return True
     if dtype.kind == "bool" or (dtype.is_int and kind == "f"):
         return False
-    low, high = LIMITS[dtype]
+    low, high = dtype.range
     with np.errstate(over="ignore"):                        # of limits in the array's own dtype, such as f16
         inside = (array >= low) & (array <= high)
     return bool((inside | ~np.isfinite(array) if kind == "f" else inside).all())
@@ -88,7 +82,7 @@ def _fits(array: np.ndarray, dtype: DType) -> bool:
 def _remedy(array: np.ndarray, dtype: DType) -> str:
     """What to write for numbers that do not fit."""
     if dtype.is_float:
-        return f"the largest {dtype} is {LIMITS[dtype][1]:.8g}; use f64, or float('inf')"
+        return f"the largest {dtype} is {dtype.range[1]:.8g}; use f64, or float('inf')"
     kind = array.dtype.kind
     wider = ("f32" if kind == "f" else "i32" if dtype.kind == "bool"
              else "i64" if kind in "iu" and dtype != i64 else "f64")
@@ -104,6 +98,9 @@ def as_dtype(dtype: Any) -> DType:
     try:
         if dtype is None or isinstance(dtype, (Symbol, np.ndarray)):         # numpy takes None for f64
             raise TypeError
-        return BY_NUMPY[np.dtype(dtype)]
+        found = of_numpy(np.dtype(dtype))
     except Exception:               # numpy asks whatever it is given for a dtype, and that may raise anything
-        raise GraphError(f"{shown(dtype)} is not a dtype of graphc; there are {', '.join(BY_NAME)}") from None
+        found = None
+    if found is None:
+        raise GraphError(f"{shown(dtype)} is not a dtype of graphc; there are {', '.join(BY_NAME)}")
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -15,14 +17,25 @@ from graphc.ir.convert import integer, is_integer, is_sequence, items, shown
 
 @dataclass(frozen=True, eq=False)
 class DType:
-    """An element type, one of `DTYPES`. `f32[2, "B"]` makes a `TensorType`; `f32[()]` is a scalar."""
+    """An element type, one of `DTYPES`. `f32[2, "B"]` makes a `TensorType`; `f32[()]` is a scalar.
+
+    `mantissa`: stored bits of a float's significand; what is left beside them and the sign is its exponent.
+    """
     name: str
-    np: np.dtype
     kind: str                       # "float", "int" or "bool"
+    bits: int                       # in registers; bool takes a byte in memory
+    numpy: str                      # numpy's name of it
+    mantissa: int = 0
+    is_signed: bool = True
+
+    @cached_property
+    def np(self) -> np.dtype:
+        """numpy's type; that of bf16 is registered by ml_dtypes, which is loaded when the first bf16 array is made."""
+        return np.dtype(getattr(import_module("ml_dtypes"), self.numpy) if self.numpy == BFLOAT16 else self.numpy)
 
     @property
     def itemsize(self) -> int:
-        return self.np.itemsize
+        return (self.bits + 7) // 8
 
     @property
     def is_float(self) -> bool:
@@ -31,6 +44,26 @@ class DType:
     @property
     def is_int(self) -> bool:
         return self.kind == "int"
+
+    @property
+    def is_storage(self) -> bool:
+        """Whether numbers are only kept so: arithmetic converts them to the type `compute` and rounds its result."""
+        return self.is_float and self.bits < 32
+
+    @property
+    def compute(self) -> DType:
+        """The type in which arithmetic on these numbers is done."""
+        return f32 if self.is_storage else self
+
+    @cached_property
+    def range(self) -> tuple[int | float, int | float]:
+        """The lowest and the highest finite number."""
+        if self.is_float:
+            high = (2 - 2.0 ** -self.mantissa) * 2.0 ** (2 ** (self.bits - self.mantissa - 2) - 1)
+            return -high, high
+        if self.kind == "bool":
+            return 0, 1
+        return (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.is_signed else (0, (1 << self.bits) - 1)
 
     def __getitem__(self, shape: object) -> TensorType:
         dims = shape if isinstance(shape, tuple) else (shape,)
@@ -52,24 +85,40 @@ def _dtype_named(name: str) -> DType:
     return BY_NAME[name]
 
 
-f32 = DType("f32", np.dtype(np.float32), "float")
-f64 = DType("f64", np.dtype(np.float64), "float")
-i32 = DType("i32", np.dtype(np.int32), "int")
-i64 = DType("i64", np.dtype(np.int64), "int")
-bool_ = DType("bool", np.dtype(np.bool_), "bool")
+BFLOAT16 = "bfloat16"
 
-DTYPES: tuple[DType, ...] = (f32, f64, i32, i64, bool_)
+f32 = DType("f32", "float", 32, "float32", mantissa=23)
+f64 = DType("f64", "float", 64, "float64", mantissa=52)
+i32 = DType("i32", "int", 32, "int32")
+i64 = DType("i64", "int", 64, "int64")
+bool_ = DType("bool", "bool", 1, "bool")
+i8 = DType("i8", "int", 8, "int8")
+i16 = DType("i16", "int", 16, "int16")
+u8 = DType("u8", "int", 8, "uint8", is_signed=False)
+u16 = DType("u16", "int", 16, "uint16", is_signed=False)
+u32 = DType("u32", "int", 32, "uint32", is_signed=False)
+u64 = DType("u64", "int", 64, "uint64", is_signed=False)
+f16 = DType("f16", "float", 16, "float16", mantissa=10)
+bf16 = DType("bf16", "float", 16, BFLOAT16, mantissa=7)
+
+DTYPES: tuple[DType, ...] = (f32, f64, i32, i64, bool_, i8, i16, u8, u16, u32, u64, f16, bf16)
 BY_NAME: Mapping[str, DType] = {d.name: d for d in DTYPES}
-BY_NUMPY: Mapping[np.dtype, DType] = {d.np: d for d in DTYPES}
+_OF_NUMPY: Mapping[np.dtype, DType] = {d.np: d for d in DTYPES if d.numpy != BFLOAT16}
+
+
+def of_numpy(dtype: np.dtype) -> DType | None:
+    """The graphc type of numpy's type; None for one that graphc does not have."""
+    found = _OF_NUMPY.get(dtype)
+    return bf16 if found is None and dtype.name == BFLOAT16 and dtype == bf16.np else found
 
 
 def dtype_of(array: np.ndarray) -> DType:
     """The graphc type of a numpy array; GraphError for one that graphc does not have."""
-    try:
-        return BY_NUMPY[array.dtype]
-    except KeyError:
+    found = of_numpy(array.dtype)
+    if found is None:
         raise GraphError(f"dtype {array.dtype} is not supported; convert with .astype to one of "
-                         + ", ".join(str(d.np) for d in DTYPES)) from None
+                         + ", ".join(d.numpy for d in DTYPES))
+    return found
 
 
 SIGN = re.compile("([+-])")

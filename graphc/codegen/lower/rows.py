@@ -8,7 +8,7 @@ from math import prod
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
-from graphc.ir.types import i64
+from graphc.ir.types import i64, u64
 from graphc.schedule.plain_schedule import PlainSchedule
 
 Lanes = Callable[[Ix, int, Val | None], None]       # index of the first lane, lanes, mask
@@ -33,6 +33,8 @@ def rows(f: LoopFunction, extents: Sequence[int], schedule: PlainSchedule, label
 
 def clamped(f: LoopFunction, position: Val, size: int) -> Ix:
     """The integer as an index in [0, size), whatever it is: it cannot fail, so it reports as no node."""
+    if position.dtype is u64:
+        position = f.min(position, i64.range[1])
     return f.check_index(f.max(f.min(f.cast(position, i64), size - 1), 0), size, 0)
 
 

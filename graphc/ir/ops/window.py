@@ -234,7 +234,7 @@ def _total(padded: np.ndarray, regions: Sequence[tuple[slice, slice]]) -> np.nda
 
 def lowest(dtype: np.dtype) -> float:
     """What every number of the dtype wins against."""
-    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+    return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
 
 
 OPS = (MaxPool2d, MaxPool2dGrad, MaxPool2dPick, AvgPool2d, AvgPool2dGrad)
