@@ -45,6 +45,7 @@ from graphc.passes.order import Order
 from graphc.passes.pads_to_concat import PadsToConcat
 from graphc.passes.pipeline import Pass, Pipeline
 from graphc.passes.precompute import Split, split_derived
+from graphc.passes.read_stored import ReadStored
 from graphc.passes.recognize_attention import RecognizeAttention
 from graphc.passes.sparse_gradients import SparseGradients
 from graphc.passes.winograd import Winograd
@@ -82,6 +83,8 @@ SIMPLIFY = (
     SparseGradients(),                  # after cse, when readers can be counted
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
     FoldBatchNorm(),                    # after all that makes chains of factors simpler; before `split_state`
+    ReadStored(),                       # after all that knows products or moves what loops need; before `split_state`
+    EliminateDeadCode(),                # conversions that no product needs any more
 )
 
 

@@ -231,4 +231,5 @@ def _is_class(make: type[Op] | Callable[..., Op]) -> TypeGuard[type[Op]]:
 
 
 READ: dict[object, Callable[[AttributeReader], object]] = {
-    str: AttributeReader.string, DType: AttributeReader.dtype, Literal: AttributeReader.literal}
+    str: AttributeReader.string, DType: AttributeReader.dtype, Literal: AttributeReader.literal,
+    DType | None: lambda reader: None if reader.accept("none") else reader.dtype()}

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from dataclasses import replace
+
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
@@ -46,8 +48,11 @@ def _contraction(p: KernelProblem) -> ContractionSchedule:
     # with gates, the result lies nowhere
     strides = contiguous_strides(inner.outputs[0].type.shape) if p.gates else p.outs[0].strides
     contraction = inner.op.contraction(*(v.type for v in inner.inputs))
-    return contraction_schedule(contraction, a.shape, a.strides, b.shape, b.strides, strides, a.dtype, p.target,
-                                p.has_epilogue, p.invariant[:2] or (False, False), p.gates)
+    dtype = inner.outputs[0].type.dtype
+    schedule = contraction_schedule(contraction, a.shape, a.strides, b.shape, b.strides, strides, dtype, p.target,
+                                    p.has_epilogue, p.invariant[:2] or (False, False), p.gates)
+    packed = dtype if schedule.prepacked is None else (a, b)[schedule.prepacked].dtype
+    return schedule if packed is dtype else replace(schedule, packed_dtype=packed)
 
 
 CHOOSERS: dict[type[Op], Chooser] = {

@@ -173,13 +173,14 @@ class LoopSchedule(PhaseSchedule):
 @dataclass(frozen=True)
 class ContractionSchedule(ProductSchedule):
     """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in
-    elements of `dtype`).
+    elements of `dtype`, that of the sums).
 
     copies[i]: offset of the padded copy of operand i (after the swap), or None.
     packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one
         after the other.
     prepacked: the operand (0: a, 1: b, before the swap) that is packed before the kernel runs, because it does not
-        change in a loop around the kernel, or between calls. It has memory of its own, `packed_size` elements.
+        change in a loop around the kernel, or between calls. It has memory of its own, `packed_size` elements of type
+        `packed_dtype` (None: `dtype`).
     gates: number of equal slices in which the epilogue reads the columns; n is (vectors of units, gates, lanes).
     """
     form: Form
@@ -193,6 +194,7 @@ class ContractionSchedule(ProductSchedule):
     prepacked: int | None = None
     packed_size: int = 0
     gates: int = 0
+    packed_dtype: DType | None = None
 
     @property
     def rankings(self) -> tuple[Ranking, ...]:
@@ -204,7 +206,7 @@ class ContractionSchedule(ProductSchedule):
 
     @property
     def packed_bytes(self) -> int:
-        return self.packed_size * self.dtype.itemsize
+        return self.packed_size * (self.packed_dtype or self.dtype).itemsize
 
     @property
     def prepacked_role(self) -> str:
