@@ -11,9 +11,9 @@ from graphc.ir.op import Op
 from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.elementwise import Cast
+from graphc.ir.ops.index import Take, TakeAlongAxis
 from graphc.passes.pipeline import Pass
 
-PRODUCTS = (Matmul, Einsum)
 # operators with bodies -> the first operand that stays the same throughout, and which bodies read from there on
 CAPTURED: dict[type[Op], Callable[[Op], int]] = {
     Scan: lambda op: op.carries + op.xs, WhileLoop: lambda op: op.carries, Cond: lambda op: 1}
@@ -22,7 +22,7 @@ CAPTURED: dict[type[Op], Callable[[Op], int]] = {
 @dataclass(frozen=True)
 class ReadStored(Pass):
     """Takes conversions to a type that has every number of the operand's own (bf16 to f32, i8 to i32) into the products
-    that read them, through views and into loops. Results stay the same.
+    that read them, behind lookups, through views and into loops. Results stay the same.
 
     Needs: no dead nodes. Gives products with `dtype`, whose operands have types of their own.
     Stands last of what simplifies: patterns of products do not know these, and loops would give conversions back;
@@ -34,7 +34,7 @@ class ReadStored(Pass):
         w = Rewriter(graph)
         changed = False
         for node in graph.nodes:
-            rule = _product if isinstance(node.op, PRODUCTS) else _region if type(node.op) in CAPTURED else None
+            rule = RULES.get(type(node.op))
             with w.at(node.loc, node.scope):
                 new = rule(w, node) if rule else None
             if new is None:
@@ -51,6 +51,16 @@ def _product(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
         return None
     op = node.op.replace(dtype=node.outputs[0].type.dtype)
     return w.apply(op, [w[old] if new is None else new for old, new in zip(node.inputs, ins)])
+
+
+def _lookup(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
+    """Only what is looked up is converted."""
+    table, positions = node.inputs
+    stored = _stored(w, table)
+    if stored is None:
+        return None
+    found, = w.apply(node.op, (stored, w[positions]))
+    return (w.cast(found, dtype=table.type.dtype),)
 
 
 def _stored(w: Rewriter, v: Value) -> Value | None:
@@ -90,3 +100,9 @@ def _converting(body: Graph, stored: dict[int, Value]) -> Graph:
         v = body.inputs[i]
         mapping[v] = b.cast(mapping[v], dtype=v.type.dtype)
     return b.finish(b.inline(body, [mapping[v] for v in body.inputs]), body.output_names)
+
+
+Rule = Callable[[Rewriter, Node], tuple[Value, ...] | None]
+RULES: dict[type[Op], Rule] = {
+    **dict.fromkeys((Matmul, Einsum), _product), **dict.fromkeys((Take, TakeAlongAxis), _lookup),
+    **dict.fromkeys(CAPTURED, _region)}
