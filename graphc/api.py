@@ -18,28 +18,25 @@ from graphc.dsl.function import GraphFunction
 from graphc.dsl.outputs import with_outputs
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
-from graphc.ir.convert import is_integer, shown
+from graphc.ir.convert import is_integer
 from graphc.ir.graph import Graph
-from graphc.ir.types import BY_NAME, DTYPES, DType, TensorType, as_dim, f32
+from graphc.ir.types import DType, TensorType, as_dim
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, sorted_out, trace_network
-from graphc.nn.parameter import Parameter
 from graphc.optim import Optimizer
-from graphc.passes.store_weights import stored_weights
 from graphc.report import PlanReport
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model, State, initial_values
 from graphc.training_graph import Objective, training_function
-
-
-STORES = tuple(d.name for d in DTYPES if d.is_storage)      # in which weights may be kept
+from graphc.weight_storage import store_name, storing
 
 
 @formed
 def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False,
             seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
-            outputs: Sequence[str] | None = None, store: str | None = None, **bindings: TensorType | int):
+            outputs: Sequence[str] | None = None, store: str | DType | None = None,
+            **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
     `f`: a graph, with sizes for its named dimensions (`B=64`; those left out are taken from each call's arrays, and
@@ -63,7 +60,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     Raises GraphError for what does not fit, with the user's line.
     """
     options = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs,
-               "store": store.name if isinstance(store, DType) else store}
+               "store": store_name(store)}
     options, bindings = sorted_out(f, compile, options, bindings)
     return _compiled(f, options | {"threads": thread_count(options["threads"], loc=user_loc())}, bindings)
 
@@ -72,7 +69,8 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
 def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | SpecialisedGraph:
     """What `compile` gives."""
     threads, training, seed, state, outputs, store = options.values()
-    source = _storing(_declared(f, training, outputs, bindings), store)
+    source = _declared(f, training, outputs, bindings)
+    source = replace(source, function=storing(source.function, store))
     function, graph, needed = source.function, source.graph, entries(source.function)
     given = state if source.state is None else source.state
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
@@ -149,20 +147,6 @@ def _declared(f, training: bool, outputs, bindings: Mapping) -> TracedFunction:
         return source if outputs is None else replace(source, function=with_outputs(source.function, outputs))
     except GraphError as error:
         raise error.at(user_loc()) from None
-
-
-def _storing(source: TracedFunction, store: str | None) -> TracedFunction:
-    """The same, with its matrices of weights rounded to the type `store`."""
-    if store is None:
-        return source
-    if store not in STORES:
-        raise GraphError(f"store= keeps weights as {' or '.join(STORES)}, got {shown(store)}", user_loc())
-    function = source.function
-    weights = [v for v, key in zip(function.graph.state, function.keys, strict=True)
-               if isinstance(key, Parameter) and key.trainable and v.type.dtype is f32 and v.type.rank == 2]
-    if not weights:
-        raise GraphError(f"store={store!r}: {function.name} has no f32 parameter with two axes to keep so", user_loc())
-    return replace(source, function=replace(function, graph=stored_weights(function.graph, weights, BY_NAME[store])))
 
 
 def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, bindings: Mapping) -> TracedFunction:

@@ -65,15 +65,6 @@ class DType:
             return 0, 1
         return (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.is_signed else (0, (1 << self.bits) - 1)
 
-    def includes(self, other: DType) -> bool:
-        """Whether every number of `other` is one of this type's."""
-        if self is other or other.kind == "bool" or self.kind == "bool":
-            return self is other
-        low, high = other.range
-        digits = other.mantissa + 1 if other.is_float else other.bits - other.is_signed
-        return (self.range[0] <= low and high <= self.range[1] and self.is_float >= other.is_float
-                and (self.is_int or digits <= self.mantissa + 1))
-
     def __getitem__(self, shape: object) -> TensorType:
         dims = shape if isinstance(shape, tuple) else (shape,)
         return TensorType(self, tuple(as_dim(d) for d in dims))
@@ -92,6 +83,16 @@ class DType:
 
 def _dtype_named(name: str) -> DType:
     return BY_NAME[name]
+
+
+def includes(dtype: DType, other: DType) -> bool:
+    """Whether every number of the type `other` is one of `dtype`."""
+    if dtype is other or "bool" in (dtype.kind, other.kind):
+        return dtype is other
+    (low, high), (least, most) = other.range, dtype.range
+    digits = other.mantissa + 1 if other.is_float else other.bits - other.is_signed
+    return least <= low and high <= most and (dtype.is_int and other.is_int or dtype.is_float
+                                              and digits <= dtype.mantissa + 1)
 
 
 BFLOAT16 = "bfloat16"

@@ -12,6 +12,7 @@ from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.elementwise import Cast
 from graphc.ir.ops.index import Take, TakeAlongAxis
+from graphc.ir.types import includes
 from graphc.passes.pipeline import Pass
 
 # operators with bodies -> the first operand that stays the same throughout, and which bodies read from there on
@@ -72,7 +73,7 @@ def _stored(w: Rewriter, v: Value) -> Value | None:
     if v.node is None or not isinstance(v.node.op, Cast):
         return None
     source = v.node.inputs[0]
-    if not v.type.dtype.includes(source.type.dtype) or v.type.dtype.itemsize <= source.type.dtype.itemsize:
+    if not includes(v.type.dtype, source.type.dtype) or v.type.dtype.itemsize <= source.type.dtype.itemsize:
         return None
     result = w[source]
     for op in reversed(views):

@@ -13,7 +13,7 @@ from graphc.ir import contraction
 from graphc.ir.contraction import Contraction, axis
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
-from graphc.ir.types import Dim, Dims, DType, TensorType, broadcast_shapes, shape_text, static_shape
+from graphc.ir.types import Dim, Dims, DType, TensorType, broadcast_shapes, includes, shape_text, static_shape
 
 
 Labels = tuple[str, ...]
@@ -271,7 +271,7 @@ def _sum_dtype(name: str, dtype: DType | None, x: TensorType, y: TensorType) -> 
     require(dtype.kind != "bool" and "bool" not in (x.dtype.kind, y.dtype.kind),
             f"{name} takes numbers, not bool; convert with astype")
     for t in (x, y):
-        require(dtype.includes(t.dtype), f"{name} with dtype={dtype}: not every {t.dtype} is one of {dtype}; convert "
+        require(includes(dtype, t.dtype), f"{name} with dtype={dtype}: not every {t.dtype} is one of {dtype}; convert "
                                          f"it with .astype({dtype})")
     return dtype
 
