@@ -20,7 +20,8 @@ def numbers(x: object, dtype: DType | None) -> np.ndarray:
     if not _fits(array, wanted):
         raise GraphError(f"{shown(x)} does not fit "
                          f"{f'the {dtype} array beside it' if dtype else wanted}: " + _remedy(array, wanted))
-    return array.astype(wanted.np)
+    with np.errstate(over="ignore"):                        # infinity stays infinity
+        return array.astype(wanted.np)
 
 
 def not_masked(x: object) -> None:
@@ -39,7 +40,8 @@ def array_of(x: object) -> np.ndarray:
     # numpy asks whatever it is given for an array or its items, and that may raise anything
     except Exception as error:
         raise GraphError(f"{shown(x)} is not an array: {error}") from None
-    if array.dtype.kind in "biuf" or (array.dtype.kind == "O" and all(type(v) is int for v in array.flat)):
+    if (array.dtype.kind in "biuf" or of_numpy(array.dtype) is not None
+        or (array.dtype.kind == "O" and all(type(v) is int for v in array.flat))):
         return array
     raise GraphError(f"expected an array or a number, got {type(x).__name__} {shown(x)}")
 
@@ -68,8 +70,8 @@ def clip_bound(bound: object, dtype: DType) -> int | float | None:
 def _fits(array: np.ndarray, dtype: DType) -> bool:
     """Whether numbers of a Python kind may take `dtype`: floats no integer's, numbers no bool's, none that would
     overflow."""
-    kind = array.dtype.kind
-    if kind == "b" or array.size == 0 or (dtype.is_float and kind in "iu"):
+    kind = array.dtype.kind if array.dtype.kind != "V" else "f"         # bf16
+    if kind == "b" or array.size == 0:
         return True
     if dtype.kind == "bool" or (dtype.is_int and kind == "f"):
         return False
@@ -90,9 +92,12 @@ def _remedy(array: np.ndarray, dtype: DType) -> str:
 
 
 def as_dtype(dtype: Any) -> DType:
-    """A graphc dtype from gc.f32, "f32", np.float32 or a numpy dtype."""
+    """A graphc dtype from gc.f32, "f32", np.float32 or a numpy dtype. As texts "i8" and "u8" are refused: numpy's have
+    64 bits, graphc's 8."""
     if isinstance(dtype, DType):
         return dtype
+    if isinstance(dtype, str) and dtype in ("i8", "u8"):
+        raise GraphError(f"{dtype!r} has 8 bits here and 64 in numpy: write gc.{dtype}, or gc.{dtype[0]}64")
     if isinstance(dtype, str) and dtype in BY_NAME:
         return BY_NAME[dtype]
     try:

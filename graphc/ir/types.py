@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -32,6 +32,12 @@ class DType:
     def np(self) -> np.dtype:
         """numpy's type; that of bf16 is registered by ml_dtypes, which is loaded when the first bf16 array is made."""
         return np.dtype(getattr(import_module("ml_dtypes"), self.numpy) if self.numpy == BFLOAT16 else self.numpy)
+
+    @property
+    def written(self) -> str:
+        """numpy's type as code writes it."""
+        return f"ml_dtypes.{self.numpy}" if self.numpy == BFLOAT16 else "np.bool_" if self.kind == "bool" else (
+            f"np.{self.numpy}")
 
     @property
     def itemsize(self) -> int:
@@ -93,6 +99,13 @@ def includes(dtype: DType, other: DType) -> bool:
     digits = other.mantissa + 1 if other.is_float else other.bits - other.is_signed
     return least <= low and high <= most and (dtype.is_int and other.is_int or dtype.is_float
                                               and digits <= dtype.mantissa + 1)
+
+
+def common(dtypes: Sequence[DType]) -> DType:
+    """A type for operands of several types: the first of 32 bits or more among them, else the least that has all of
+    their numbers, else f32."""
+    wide = next((d for d in dtypes if d.bits >= 32), None)
+    return wide or next((d for d in (*dtypes, i16, i32, f32) if all(includes(d, other) for other in dtypes)), f32)
 
 
 BFLOAT16 = "bfloat16"

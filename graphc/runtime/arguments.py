@@ -72,7 +72,7 @@ def _as_array(spec: ArraySpec, value, function: str) -> np.ndarray:
         if array is not None:
             return array
     raise GraphError(f"argument {spec.name!r} of {function} must be an array {spec.type}, got {type(value).__name__}; "
-                     f"convert it: np.asarray(…, np.{spec.type.dtype.np})")
+                     f"convert it: np.asarray(…, {spec.type.dtype.written})")
 
 
 def _number(spec: ArraySpec, value: Number, function: str) -> np.ndarray:
@@ -118,7 +118,7 @@ def _check_type(spec: ArraySpec, array: np.ndarray, what: str) -> None:
     wanted = spec.type
     if array.dtype != wanted.dtype.np:
         raise GraphError(f"{what} must be {wanted} (numpy {wanted.dtype.np}), got dtype {array.dtype}; convert it: "
-                         f"{spec.name}.astype(np.{_numpy_name(wanted.dtype.np)})")
+                         f"{spec.name}.astype({wanted.dtype.written})")
     if array.shape != wanted.shape:
         raise GraphError(f"{what} must have shape {shape_text(wanted.shape)}, got {shape_text(array.shape)}")
 
@@ -130,7 +130,7 @@ def _check_output(spec: ArraySpec, array, function: str) -> None:
     _check_type(spec, array, what)
     if not (array.flags.c_contiguous and array.flags.aligned):
         raise GraphError(f"{what} must be C-contiguous and aligned; make it with np.empty({spec.type.shape}, "
-                         f"np.{_numpy_name(array.dtype)})")
+                         f"{spec.type.dtype.written})")
     if not array.flags.writeable:
         raise GraphError(f"{what} is read-only")
 
@@ -147,10 +147,6 @@ def _out_list(signature: Signature, out) -> list:
         raise GraphError(f"out= of {signature.name} must be a tuple of {_count(len(names), 'array')} "
                          f"({', '.join(names)})")
     return list(out)
-
-
-def _numpy_name(dtype: np.dtype) -> str:
-    return "bool_" if dtype == np.bool_ else str(dtype)
 
 
 def _count(n: int, noun: str) -> str:

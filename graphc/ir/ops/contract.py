@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.errors import InternalError
+from graphc.errors import GraphError, InternalError
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction, axis
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
-from graphc.ir.types import Dim, Dims, DType, TensorType, broadcast_shapes, includes, shape_text, static_shape
+from graphc.ir.types import (
+    Dim, Dims, DType, TensorType, broadcast_shapes, common, includes, shape_text, static_shape)
 
 
 Labels = tuple[str, ...]
@@ -264,9 +265,10 @@ def _product(axes: Iterable[int], x: Value) -> Dim:
 
 def _sum_dtype(name: str, dtype: DType | None, x: TensorType, y: TensorType) -> DType:
     """The type of a product's sums; GraphError for operands that have no product, or none in that type."""
-    if dtype is None:
-        require(x.dtype == y.dtype, f"{name} of {x.dtype} and {y.dtype}: convert one side, for example "
-                                    f"x.astype({x.dtype})")
+    if dtype is None and x.dtype != y.dtype:
+        small = x.dtype.is_int and y.dtype.is_int and max(x.dtype.bits, y.dtype.bits) < 32
+        raise GraphError(f"{name} of {x.dtype} and {y.dtype}: convert one side, for example "
+                         f"x.astype({common((x.dtype, y.dtype))})" + ", or multiply in 32 bits: dtype=gc.i32" * small)
     dtype = dtype or x.dtype
     require(dtype.kind != "bool" and "bool" not in (x.dtype.kind, y.dtype.kind),
             f"{name} takes numbers, not bool; convert with astype")

@@ -12,7 +12,7 @@ from graphc.errors import GraphError
 from graphc.ir.graph import Value
 from graphc.ir.op import ALL, Cost, Gradients, Op, OpBuilder, Operands, Values
 from graphc.ir.ops.constant import number
-from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes, dtype_of
+from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes, common, dtype_of
 
 FLOAT, NUMBER, INTEGER, BITS, ANY = (("float",), ("float", "int"), ("int",), ("int", "bool"), ("float", "int", "bool"))
 
@@ -85,8 +85,9 @@ class Elementwise(Op):
         dtype = data[0].dtype
         for t in data:
             if t.dtype is not dtype:
+                wanted = common([t.dtype for t in data])
                 raise GraphError(f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: convert one side, for "
-                                 f"example with .astype({dtype})")
+                                 f"example with .astype({wanted})")
         if dtype.kind not in row.kinds:
             raise GraphError(f"{self.fn} takes {' or '.join(row.kinds)} arrays, got {dtype}" + _hint(row, dtype))
         if self is WHERE and ins[0].dtype != bool_:
