@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.errors import GraphError
 from graphc.ir.types import shape_text
+from graphc.runtime.dlpack import from_dlpack
 from graphc.runtime.signature import ArraySpec, Signature
 
 
@@ -96,7 +97,7 @@ def _from_dlpack(spec: ArraySpec, value, function: str) -> np.ndarray | None:
     if not hasattr(value, "__dlpack__") or isinstance(value, np.generic):
         return None
     try:
-        return np.from_dlpack(value)
+        return from_dlpack(value)
     except Exception as error:      # each library words this in its own exception: a device, a gradient, a dtype
         raise GraphError(f"argument {spec.name!r} of {function}: {type(value).__name__} gives no CPU array: {error}"
                          ) from error

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.lanes import build_vector, select_text
-from graphc.codegen.llvm.types import MANGLED, MEMORY, lanes_constant, vector
+from graphc.codegen.llvm.types import FLOATS, MANGLED, MEMORY, lanes_constant, vector
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.loops.loop_ir import Load, Prefetch, Store, View
 
@@ -104,7 +104,7 @@ def _pointer_vector(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: in
 def _store_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str,
                       hint: str | None) -> None:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
-    if mask is not None and (lane := _only_lane(mask)) is not None:
+    if mask is not None and element not in FLOATS and (lane := _only_lane(mask)) is not None:
         _store_lane(b, view, (*index[:-1], index[-1] + lane), lane, vector(element, lanes), text)
         return
     ty, pointer = vector(element, lanes), b.address(view, index, element)
@@ -124,7 +124,7 @@ def _only_lane(mask: str) -> int | None:
 
 
 def _store_lane(b: BodyEmitter, view: View, index: tuple[Ix, ...], lane: int, ty: str, text: str) -> None:
-    """LLVM 22 does this by itself, but of a vector that was truncated it stores the lane at its width before that."""
+    """LLVM 22 does this by itself, but of integers that were truncated it stores the lane at its width before that."""
     element = MEMORY[view.dtype.name]
     one = b.emit(f"extractelement {ty} {text}, i64 {lane}")
     b.line(f"store {element} {one}, ptr {b.address(view, index, element)}, align {view.dtype.itemsize}")
