@@ -10,7 +10,7 @@ from graphc.dsl.context import current_trace, user_loc
 from graphc.dsl.foreign import refuse
 from graphc.dsl.form import formed_methods
 from graphc.dsl.indexing import plan
-from graphc.dsl.literal import as_dtype, clip_bound, not_masked, numbers
+from graphc.dsl.literal import as_dtype, clip_bound, counted_in, not_masked, numbers
 from graphc.dsl.positions import constant_positions, never_negative
 from graphc.dsl.sizes import known_shape, unpacked
 from graphc.dsl.symbol import Symbol
@@ -18,7 +18,7 @@ from graphc.errors import GraphError
 from graphc.ir.convert import flag, integer, is_integer, is_number
 from graphc.ir.ops import OPS
 from graphc.ir.types import (
-    Dim, DType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes, u64,
+    Dim, DType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes,
     normalize_axis)
 
 Axes = int | tuple[int, ...] | None
@@ -197,13 +197,13 @@ class Array(Symbol):
     # reductions
 
     def sum(self, axis: Axes = None, keepdims: bool = False) -> Array:
-        return reduce_axes("sum", _counted(self.astype(i64) if self.dtype == bool_ else self), axis, keepdims)
+        return reduce_axes("sum", self.astype(counted_in(self.dtype, bool_)), axis, keepdims)
 
     def mean(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("mean", as_float(self), axis, keepdims)
 
     def prod(self, axis: Axes = None, keepdims: bool = False) -> Array:
-        return reduce_axes("prod", _counted(self), axis, keepdims)
+        return reduce_axes("prod", self.astype(counted_in(self.dtype)), axis, keepdims)
 
     def max(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("max", _of_some(self, "max", axis), axis, keepdims)
@@ -328,15 +328,14 @@ def from_front(indices: object, size: Dim, axis: int) -> Array:
     """Positions along the axis number `axis`, of `size`, counted from its front, where -size … -1 count from its end,
     as in numpy.
 
-    Others stay as they are, so that whoever reads there reports the number that was given; so do those of other types,
-    of which the operator says what it takes.
+    Others stay as they are, so that whoever reads there reports the number that was given.
     """
     if not isinstance(indices, Array):
         indices, negative = constant_positions(indices, size, axis)
         if not negative:
             return as_array(indices)
     at = as_array(indices)
-    if not at.dtype.is_int or not at.dtype.is_signed or never_negative(at.value):
+    if not at.dtype.is_int or not at.dtype.is_signed or never_negative(at.value):       # of no ints the operator speaks
         return at
     at = at if not isinstance(size, int) or size <= at.dtype.range[1] else at.astype(i64)
     count = size if isinstance(size, int) else emit("dimension", size=size, dtype=at.dtype)
@@ -369,13 +368,6 @@ def reduce_axes(name: str, x: Array, axis: Axes, keepdims: bool, **attributes: A
     return emit(name, x, axes=normalize_axes(axis, x.ndim), keepdims=flag(keepdims, "keepdims"), **attributes)
 
 
-def _counted(x: Array) -> Array:
-    """What sums and products add up: integers of 8 and 16 bits in 64, as in numpy."""
-    if not x.dtype.is_int or x.dtype.bits >= 32:
-        return x
-    return x.astype(i64 if x.dtype.is_signed else u64)
-
-
 def _of_some(x: Array, name: str, axis: Axes) -> Array:
     """`x`, GraphError where a largest of no bools is asked for: the operator, which is `any` and `all` too, has a
     value there."""
@@ -396,7 +388,7 @@ def reduce_one(name: str, x: Array, axis: int | None, keepdims: bool) -> Array:
 
 def cumulative(name: str, x: Array, axis: int | None, reverse: bool = False, exclusive: bool = False) -> Array:
     """cumsum and cumprod: along one axis, or of all elements in row-major order."""
-    x = _counted(x)
+    x = x.astype(counted_in(x.dtype))
     x, axis = (x.flatten(), 0) if axis is None else (x, axis)
     return emit(name, x, axis=normalize_axis(axis, x.ndim), reverse=flag(reverse, "reverse"),
                 exclusive=flag(exclusive, "exclusive"))

@@ -9,7 +9,7 @@ import numpy as np
 from graphc.dsl.symbol import Symbol
 from graphc.errors import GraphError
 from graphc.ir.convert import is_number, number, shown
-from graphc.ir.types import BY_NAME, DType, bool_, f32, i64, of_numpy
+from graphc.ir.types import BY_NAME, DType, bool_, f32, i64, of_numpy, u64
 
 
 def numbers(x: object, dtype: DType | None) -> np.ndarray:
@@ -89,6 +89,13 @@ def _remedy(array: np.ndarray, dtype: DType) -> str:
     wider = ("f32" if kind == "f" else "i32" if dtype.kind == "bool"
              else "i64" if kind in "iu" and dtype != i64 else "f64")
     return f"convert the array first, for example x.astype(gc.{wider})"
+
+
+def counted_in(dtype: DType, *more: DType) -> DType:
+    """What sums and products are in: those of integers of 8 and 16 bits, and of the types `more`, in 64, as in numpy."""
+    if dtype not in more and (not dtype.is_int or dtype.bits >= 32):
+        return dtype
+    return i64 if dtype.is_signed else u64
 
 
 def as_dtype(dtype: Any) -> DType:

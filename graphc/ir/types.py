@@ -4,8 +4,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -13,63 +11,16 @@ import numpy as np
 
 from graphc.errors import GraphError, InternalError
 from graphc.ir.convert import integer, is_integer, is_sequence, items, shown
+from graphc.ir.element_type import BFLOAT16, ElementType
 
 
-@dataclass(frozen=True, eq=False)
-class DType:
-    """An element type, one of `DTYPES`. `f32[2, "B"]` makes a `TensorType`; `f32[()]` is a scalar.
-
-    `mantissa`: stored bits of a float's significand; what is left beside them and the sign is its exponent.
-    """
-    name: str
-    kind: str                       # "float", "int" or "bool"
-    bits: int                       # in registers; bool takes a byte in memory
-    numpy: str                      # numpy's name of it
-    mantissa: int = 0
-    is_signed: bool = True
-
-    @cached_property
-    def np(self) -> np.dtype:
-        """numpy's type; that of bf16 is registered by ml_dtypes, which is loaded when the first bf16 array is made."""
-        return np.dtype(getattr(import_module("ml_dtypes"), self.numpy) if self.numpy == BFLOAT16 else self.numpy)
-
-    @property
-    def written(self) -> str:
-        """numpy's type as code writes it."""
-        return f"ml_dtypes.{self.numpy}" if self.numpy == BFLOAT16 else "np.bool_" if self.kind == "bool" else (
-            f"np.{self.numpy}")
-
-    @property
-    def itemsize(self) -> int:
-        return (self.bits + 7) // 8
-
-    @property
-    def is_float(self) -> bool:
-        return self.kind == "float"
-
-    @property
-    def is_int(self) -> bool:
-        return self.kind == "int"
-
-    @property
-    def is_storage(self) -> bool:
-        """Whether numbers are only kept so: arithmetic converts them to the type `compute` and rounds its result."""
-        return self.is_float and self.bits < 32
+class DType(ElementType):
+    """An element type, one of `DTYPES`. `f32[2, "B"]` makes a `TensorType`; `f32[()]` is a scalar."""
 
     @property
     def compute(self) -> DType:
         """The type in which arithmetic on these numbers is done."""
         return f32 if self.is_storage else self
-
-    @cached_property
-    def range(self) -> tuple[int | float, int | float]:
-        """The lowest and the highest finite number."""
-        if self.is_float:
-            high = (2 - 2.0 ** -self.mantissa) * 2.0 ** (2 ** (self.bits - self.mantissa - 2) - 1)
-            return -high, high
-        if self.kind == "bool":
-            return 0, 1
-        return (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.is_signed else (0, (1 << self.bits) - 1)
 
     def __getitem__(self, shape: object) -> TensorType:
         dims = shape if isinstance(shape, tuple) else (shape,)
@@ -107,8 +58,6 @@ def common(dtypes: Sequence[DType]) -> DType:
     wide = next((d for d in dtypes if d.bits >= 32), None)
     return wide or next((d for d in (*dtypes, i16, i32, f32) if all(includes(d, other) for other in dtypes)), f32)
 
-
-BFLOAT16 = "bfloat16"
 
 f32 = DType("f32", "float", 32, "float32", mantissa=23)
 f64 = DType("f64", "float", 64, "float64", mantissa=52)

@@ -163,7 +163,8 @@ class NarrowSchedule(PhaseSchedule):
 
 @dataclass(frozen=True)
 class LoopSchedule(PhaseSchedule):
-    """One phase as plain loops, one output at a time: sums of 8 or 16 bits, and of nothing. `tile` outputs for each tile."""
+    """One phase as plain loops, one output at a time: sums in 8 or 16 bits, and of nothing. `tile` outputs for each
+    tile."""
     tile: int
 
     def __str__(self) -> str:

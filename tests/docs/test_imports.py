@@ -23,7 +23,7 @@ MAY = {
     "optim": (*BASE, "ir", "autodiff", "dsl", ""),
 }
 HEAVY = ("llvmlite", "networkx")                # loaded by codegen/llvm/lazy.py at the first compile
-LOADS_LATER = ("codegen/llvm/lazy.py", "__init__.py", "cli.py", "runtime/native.py", "ir/types.py")
+LOADS_LATER = ("codegen/llvm/lazy.py", "__init__.py", "cli.py", "runtime/native.py", "ir/element_type.py")
 # import_module: LLVM, the compiler behind public names, the extra `demo`, the runtime's routines where their text is
 # not in the disk cache, numpy's bf16
 
