@@ -92,7 +92,7 @@ def _remedy(array: np.ndarray, dtype: DType) -> str:
 
 
 def counted_in(dtype: DType, *more: DType) -> DType:
-    """What sums and products are in: those of integers of 8 and 16 bits, and of the types `more`, in 64, as in numpy."""
+    """What sums and products are in: integers of 8 and 16 bits, and the types `more`, in 64 bits, as in numpy."""
     if dtype not in more and (not dtype.is_int or dtype.bits >= 32):
         return dtype
     return i64 if dtype.is_signed else u64
