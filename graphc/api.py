@@ -87,25 +87,27 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
 @formed
 def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False,
          outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None, loss: Callable | None = None,
-         trainable=None, **bindings: TensorType | int) -> PlanReport:
+         trainable=None, store: str | DType | None = None, **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.
 
-    With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step. Printed, the
-    report is a table of layers (kind, shape of the result, parameters, flops), the totals, and memory by purpose.
+    With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step. `store`: as
+    of gc.compile. Printed, the report is a table of layers (kind, shape of the result, parameters, flops), the totals,
+    and memory by purpose.
     """
-    options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable}
+    options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable,
+               "store": store_name(store)}
     options, bindings = sorted_out(f, plan, options, bindings)
-    training, outputs, optimizer, loss, trainable = options.values()
-    if optimizer is not None and (training or outputs is not None):
+    training, outputs, optimizer, loss, trainable, store = options.values()
+    if optimizer is not None and (training or outputs is not None or store is not None):
         raise GraphError("with optimizer= the plan is that of a training step, which returns its loss: leave out "
-                         "training= and outputs=", user_loc())
+                         "training= and outputs=, and store=", user_loc())
     if optimizer is not None:
         source = _step(f, optimizer, loss, trainable, bindings)
     elif loss is not None or trainable is not None:
         raise GraphError("loss= and trainable= are those of a training step: give optimizer= too", user_loc())
     else:
         source = _declared(f, training, outputs, bindings)
-    graph = source.graph
+    graph = bind_graph(storing(source.function, store).graph, source.sizes)
     if graph.dim_names:
         raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example "
                          f"{min(graph.dim_names)}=64", user_loc())

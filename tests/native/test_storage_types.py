@@ -16,8 +16,9 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import regions
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Op
+from graphc.ir.ops.elementwise import COPY
 from graphc.ir.stored import retyped_op
-from graphc.ir.types import DTYPES, DType, TensorType, dtype_of, f32, i32
+from graphc.ir.types import DTYPES, DType, TensorType, bf16, dtype_of, f32, i32, u8, u32
 from graphc.passes.widen import retyped_graph
 from graphc.runtime.executable import Executable
 
@@ -113,3 +114,29 @@ def check(sample: Sample, actual: np.ndarray, expected: np.ndarray) -> None:
     largest = np.abs(wide[1][np.isfinite(wide[1])]).max(initial=1.0)
     np.testing.assert_allclose(*wide, rtol=4 * ulp if not stored.is_storage else ulp, atol=largest * sample.tolerance * 2.0 ** -22 * sample.scaled
                                + 2.0 ** -24 * stored.is_storage, err_msg=where)
+
+
+LARGER = {
+    "transpose": lambda b, x: b.apply(COPY, [b.transpose(x, perm=(1, 0))])[0], "add": lambda b, x: b.add(x, b.flip(x, axes=(0,))),
+    "concat": lambda b, x: b.concat(x, x, axis=1), "slice": lambda b, x: b.apply(COPY, [b.slice(x, start=(1, 3), stop=(60, 120), step=(2, 3))])[0],
+    "sum": lambda b, x: b.sum(x, axes=(0,)), "max": lambda b, x: b.max(x, axes=(1,)), "argmin": lambda b, x: b.argmin(x, axis=0),
+    "cumsum": lambda b, x: b.cumsum(x, axis=1), "sort": lambda b, x: b.sort(x, axis=1), "argsort": lambda b, x: b.argsort(x, axis=1, descending=True),
+    "lt": lambda b, x: b.lt(x, b.flip(x, axes=(1,))), "widened": lambda b, x: b.cast(b.transpose(x, perm=(1, 0)), dtype=f32),
+    "where": lambda b, x: b.where(b.gt(x, b.flip(x, axes=(1,))), x, b.flip(x, axes=(0,)))}
+
+
+@pytest.mark.parametrize("dtype", (u8, u32, bf16), ids=str)
+def test_larger_arrays(dtype):
+    """Blocks of transposes, keys of sorts, vectors of 64 elements, tails."""
+    b = Builder("larger")
+    x = b.input("x", dtype[70, 130])
+    graph = b.finish([make(b, x) for make in LARGER.values()], tuple(LARGER))
+    rng = rng_for(dtype.name)
+    array = rng.standard_normal((70, 130)).astype(np.float32).astype(dtype.np) if dtype.is_float else rng.integers(
+        *dtype.range, (70, 130), dtype.np, endpoint=True)
+    found = Executable(Compilation(graph).build.program, 2).slow(array)
+    for name, expected in zip(LARGER, evaluate(graph, [array]), strict=True):
+        if name in ("sum", "cumsum") and dtype.is_float:
+            np.testing.assert_allclose(found[name].astype(np.float64), expected.astype(np.float64), rtol=2.0 ** -dtype.mantissa, atol=1e-4)
+        else:
+            np.testing.assert_array_equal(found[name], expected, err_msg=name)

@@ -141,6 +141,15 @@ def test_generate():
     assert gc.generate(net, [1, 2, 3], 4, seed=0, store=gc.f16).shape == (4,)
 
 
+def test_plan():
+    types = {"x": gc.f32[1, 64]}
+    full, kept = (gc.plan(nn.Linear(1000), store=store, **types) for store in (None, "bf16"))
+    assert (kept.parameters, kept.flops > 0) == (full.parameters, True)
+    assert kept.memory.derived == 64 * 1000 * 2 and "bf16" in kept.text
+    with pytest.raises(gc.GraphError, match="leave out training= and outputs=, and store="):
+        gc.plan(nn.Linear(8), store="bf16", optimizer=optim.SGD(0.1), loss=nn.mse, y=gc.f32[1, 8], **types)
+
+
 def test_named_sizes():
     run = gc.compile(nn.Linear(8), seed=0, store="bf16", x=gc.f32["B", 4])
     full = gc.compile(nn.Linear(8), seed=0, x=gc.f32["B", 4])
