@@ -50,7 +50,8 @@ from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError
 from graphc.ir.shown import set_renderer
-from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64
+from graphc.ir.types import (
+    DType, TensorType, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64)
 from graphc.once import LOADING
 
 from graphc import nn, optim                            # after the functions that layers are written with

@@ -24,7 +24,7 @@ from graphc.ir.builder import bind_graph
 from graphc.ir.convert import is_integer, is_sequence, items, shown
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds
-from graphc.ir.types import TensorType, as_dim
+from graphc.ir.types import DType, TensorType, as_dim
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, sorted_out, trace_network
@@ -33,12 +33,14 @@ from graphc.report import PlanReport
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model, State, initial_values
 from graphc.training_graph import Objective, training_function
+from graphc.weight_storage import store_name, storing
 
 
 @formed
 def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False,
             seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
-            outputs: Sequence[str] | None = None, **bindings: TensorType | int):
+            outputs: Sequence[str] | None = None, store: str | DType | None = None,
+            **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
     `f`: a graph, with sizes for its named dimensions (`B=64`; or bounds, `B=(1, 64)`; those left out are taken from each
@@ -55,19 +57,24 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     "encoder#1", "encoder#2". Gradients have the names of the graph that they are of: `gc.compile(gc.grad(f, "x"),
     outputs=["features.3"])`.
 
+    `store`: "bf16" or "f16": the f32 parameters with two axes (weights of linear and recurrent layers, attention,
+    tables of embeddings) are rounded to this type, kept so and read so, while the network computes in f32. Where memory
+    must deliver the weights anew in each call, that is up to twice as fast. The state itself stays as it is.
+
     Raises GraphError for what does not fit, with the user's line.
     """
-    options = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs}
+    options = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs,
+               "store": store_name(store)}
     options, bindings = sorted_out(f, compile, options, bindings)
-    threads, training, seed, state, outputs = options.values()
-    return _compiled(f, thread_count(threads, loc=user_loc()), training, seed, state, outputs, bindings)
+    return _compiled(f, options | {"threads": thread_count(options["threads"], loc=user_loc())}, bindings)
 
 
 @contained
-def _compiled(f, threads: int, training: bool, seed, state, outputs,
-              bindings: Mapping) -> CompiledGraph | SpecialisedGraph:
+def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | SpecialisedGraph:
     """What `compile` gives."""
+    threads, training, seed, state, outputs, store = options.values()
     source = _declared(f, training, outputs, bindings)
+    source = replace(source, function=storing(source.function, store))
     function, graph, needed = source.function, source.graph, entries(source.function)
     given = state if source.state is None else source.state
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
@@ -86,25 +93,27 @@ def _compiled(f, threads: int, training: bool, seed, state, outputs,
 @formed
 def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False,
          outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None, loss: Callable | None = None,
-         trainable=None, **bindings: TensorType | int) -> PlanReport:
+         trainable=None, store: str | DType | None = None, **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.
 
-    With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step. Printed, the
-    report is a table of layers (kind, shape of the result, parameters, flops), the totals, and memory by purpose.
+    With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step. `store`: as
+    of gc.compile. Printed, the report is a table of layers (kind, shape of the result, parameters, flops), the totals,
+    and memory by purpose.
     """
-    options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable}
+    options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable,
+               "store": store_name(store)}
     options, bindings = sorted_out(f, plan, options, bindings)
-    training, outputs, optimizer, loss, trainable = options.values()
-    if optimizer is not None and (training or outputs is not None):
+    training, outputs, optimizer, loss, trainable, store = options.values()
+    if optimizer is not None and (training or outputs is not None or store is not None):
         raise GraphError("with optimizer= the plan is that of a training step, which returns its loss: leave out "
-                         "training= and outputs=", user_loc())
+                         "training= and outputs=, and store=", user_loc())
     if optimizer is not None:
         source = _step(f, optimizer, loss, trainable, bindings)
     elif loss is not None or trainable is not None:
         raise GraphError("loss= and trainable= are those of a training step: give optimizer= too", user_loc())
     else:
         source = _declared(f, training, outputs, bindings)
-    graph = source.graph
+    graph = bind_graph(storing(source.function, store).graph, source.sizes)
     if graph.dim_names:
         raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example "
                          f"{min(graph.dim_names)}=64", user_loc())

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
+from graphc.ir.types import DTYPES, of_numpy
 from graphc.replacing import OPEN_FILES, replacing
 
 METADATA, SUM, SUMS = "__metadata__", "graphc.sha256", "graphc.sums"
@@ -30,9 +31,7 @@ DIGITS = 64
 BLANK = b"0" * DIGITS
 # bytes of MARK that may be wrong: far more than accidents change, and far fewer than other files differ in
 NEAR = 8
-DTYPES = {np.dtype(name): code for name, code in dict(
-    f8="F64", f4="F32", f2="F16", i8="I64", i4="I32", i2="I16", i1="I8", u8="U64", u4="U32", u2="U16", u1="U8",
-    c8="C64", bool="BOOL").items()}
+FOREIGN = {np.dtype(np.complex64): "C64"}       # types of the format that graphc does not have
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
@@ -75,7 +74,7 @@ def _header(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Length and header, its own sum included."""
     table, start = {}, 0
     for name, a in arrays.items():
-        table[name] = dict(dtype=DTYPES[a.dtype], shape=a.shape, data_offsets=(start, start + a.nbytes))
+        table[name] = dict(dtype=_code(a.dtype), shape=a.shape, data_offsets=(start, start + a.nbytes))
         start += a.nbytes
     sums = json.dumps({name: _sha256(a) for name, a in arrays.items()})
     text = json.dumps({METADATA: {"format": "graphc", SUM: BLANK.decode(), SUMS: sums}, **table},
@@ -137,11 +136,17 @@ def _dense(name: str, array: np.ndarray) -> np.ndarray:
     if name == METADATA:
         raise GraphError(f"no array can be saved under the name {METADATA}, which safetensors keeps for itself",
                          user_loc())
-    if little.dtype not in DTYPES:
-        known = ", ".join(map(str, DTYPES))
+    if _code(little.dtype) is None:
+        known = ", ".join([*(d.numpy for d in DTYPES), *map(str, FOREIGN)])
         raise GraphError(f"{name} is {array.dtype}, which cannot be saved; convert it with .astype to one of {known}",
                          user_loc())
     return little
+
+
+def _code(dtype: np.dtype) -> str | None:
+    """What the format calls a type; None if it has none."""
+    known = of_numpy(dtype)
+    return known.name.upper() if known else FOREIGN.get(dtype)
 
 
 def _bytes(array: np.ndarray) -> memoryview:

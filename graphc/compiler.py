@@ -26,6 +26,7 @@ from graphc.memory.usage import Memory
 from graphc.memory.verify_plan import verify_plan
 from graphc.once import once_property
 from graphc.passes.canonicalize import Canonicalize
+from graphc.passes.compute_stored import ComputeStored
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
@@ -44,6 +45,7 @@ from graphc.passes.order import Order
 from graphc.passes.pads_to_concat import PadsToConcat
 from graphc.passes.pipeline import Pass, Pipeline
 from graphc.passes.precompute import Split, split_derived
+from graphc.passes.read_stored import ReadStored
 from graphc.passes.recognize_attention import RecognizeAttention
 from graphc.passes.sparse_gradients import SparseGradients
 from graphc.passes.winograd import Winograd
@@ -66,6 +68,7 @@ T = TypeVar("T")
 
 SIMPLIFY = (
     EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
+    ComputeStored(),                    # before all that joins operators or takes them apart: each rounds its result
     GatherOneHot(),                     # before decompose, which takes one_hot apart
     RecognizeAttention(),               # before decompose, which takes softmax apart; after dce: no dead readers
     Decompose(is_whole),                # before the rest: composites hide equal and constant parts
@@ -80,6 +83,8 @@ SIMPLIFY = (
     SparseGradients(),                  # after cse, when readers can be counted
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
     FoldBatchNorm(),                    # after all that makes chains of factors simpler; before `split_state`
+    ReadStored(),                       # after all that knows products or moves what loops need; before `split_state`
+    EliminateDeadCode(),                # conversions that no product needs any more
 )
 
 

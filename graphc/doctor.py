@@ -19,7 +19,7 @@ from graphc.ir.types import f32, static_shape
 from graphc.runtime.pool import default_threads
 from graphc.schedule.target import AVX2, AVX512, NEON, Target
 
-PACKAGES = ("graphc", "numpy", "llvmlite", "networkx", "safetensors")
+PACKAGES = ("graphc", "numpy", "llvmlite", "networkx", "safetensors", "ml_dtypes")
 
 
 def report() -> int:

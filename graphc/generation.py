@@ -18,7 +18,7 @@ from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
 from graphc.given import integer
 from graphc.ir.convert import is_sequence
-from graphc.ir.types import BY_NUMPY, TensorType
+from graphc.ir.types import BY_NAME, DType, TensorType, dtype_of, of_numpy
 from graphc.nn.decode import Batch
 from graphc.nn.entry import Entry
 from graphc.nn.module import as_module
@@ -28,6 +28,7 @@ from graphc.prompts import grown, padded_prompts
 from graphc.session import Sampling, Session, SessionPlan, prompt_name
 from graphc.specialised import Specialised
 from graphc.state import Model, State
+from graphc.weight_storage import store_name
 
 KEPT_GENERATORS = 4                 # networks that generate from one state
 MOST_TOKENS = 1 << 31
@@ -40,7 +41,7 @@ KEPT_SESSIONS = 4                   # caches and programs for batches of differe
 def generate(model: Callable | Model, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None,
              top_p: float | None = None, stop: int | None = None, lengths=None, capacity: int | None = None,
              seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
-             threads: int | str = 0, **inputs) -> np.ndarray:
+             threads: int | str = 0, store: str | DType | None = None, **inputs) -> np.ndarray:
     """The tokens that follow `prompt`, up to `steps` of them: integers [B, n], or [n] for one prompt.
 
     `model`: a network, ids [B, T] -> scores of the next token [B, T, count] (or [B, count], of the last step), with its
@@ -49,11 +50,12 @@ def generate(model: Callable | Model, prompt, steps: int, *, temperature: float 
     name, arrays: `source=` of nn.Seq2Seq, whose prompt is the start token. temperature 0 takes the likeliest token each
     time; otherwise tokens are drawn as by `nn.sample`, by `seed` (0 unless given). After the token `stop` a sequence is
     filled with it; all having stopped, the result ends. `capacity`: tokens that the caches hold.
+    `store`: "bf16" or "f16", in which weights are kept, as in `gc.compile`.
 
     The network looks back only by causal attention, recurrent layers and Collapse; a layer of your own keeps what it
     needs by `nn.decoding`. `gc.Generator(model).check(prompt)` says whether all is kept.
     """
-    generator = _generator(model, state, seed, capacity, threads)
+    generator = _generator(model, state, seed, capacity, threads, store)
     return generator(prompt, steps, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, lengths=lengths,
                      seed=seed or 0, **inputs)
 
@@ -64,13 +66,14 @@ class Generator:
 
     @converted
     def __init__(self, model: Callable | Model, *, state=None, seed: int | None = None, capacity: int | None = None,
-                 threads: int | str = 0):
+                 threads: int | str = 0, store: str | DType | None = None):
         bound, loc = isinstance(model, Model), user_loc()
         seed = None if seed is None else integer(seed, "seed", 0, MOST_I64, loc)
         capacity = None if capacity is None else integer(capacity, "capacity", 1, MOST_TOKENS, loc)
         self.root = as_module(model.net if bound else model)
         self.state: State | None = model.state if bound else None
         self._source, self._capacity, self._threads = (state, seed), capacity, thread_count(threads, loc=loc)
+        self._store = store_name(store)
         self._sessions: Specialised[list[Session]] = Specialised(lambda plan: [], KEPT_SESSIONS)    # idle ones
         self._last: Session | None = None
 
@@ -119,7 +122,7 @@ class Generator:
         tokens = self(ids, steps, **inputs)
         arrays = {prompt_name(self.root): np.concatenate([ids, tokens[:, :-1]], axis=1),
                   **{n: np.asarray(a) for n, a in inputs.items()}}
-        run = compile(self.root, state=self.state or {},
+        run = compile(self.root, state=self.state or {}, store=self._store,
                       **{n: TensorType(_dtype(n, a), a.shape) for n, a in arrays.items()})
         scores = run(**arrays)[:, -steps:]
         chosen = np.take_along_axis(scores, tokens[..., None], axis=2)[..., 0]
@@ -152,7 +155,7 @@ class Generator:
                              f"kept; the caches hold {capacity}: give capacity={needed}", user_loc())
         batch = Batch(len(ids), capacity, bool(lengths.min() < lengths.max()))
         types = tuple((name, TensorType(_dtype(name, a), a.shape)) for name, a in inputs.items())
-        return SessionPlan(batch, TensorType(BY_NUMPY[ids.dtype], (len(ids),)), types, choice)
+        return SessionPlan(batch, TensorType(dtype_of(ids), (len(ids),)), types, choice, self._store)
 
     def _session(self, plan: SessionPlan) -> Session:
         """A session that nobody uses."""
@@ -176,13 +179,15 @@ class Generator:
 formed_methods(Generator)
 
 
-def _generator(model: Callable | Model, state, seed: int | None, capacity: int | None, threads: int) -> Generator:
+def _generator(model: Callable | Model, state, seed: int | None, capacity: int | None, threads: int,
+               store: str | DType | None) -> Generator:
     """For a network on a `State` the one that was made before."""
     owner = model.state if isinstance(model, Model) else state
     if not isinstance(owner, State):
-        return Generator(model, state=state, seed=seed, capacity=capacity, threads=threads)
-    programs, key = owner.programs, ("generate", model.net if isinstance(model, Model) else model, capacity, threads)
-    return recent(programs, key, lambda: Generator(model, state=owner, capacity=capacity, threads=threads),
+        return Generator(model, state=state, seed=seed, capacity=capacity, threads=threads, store=store)
+    programs = owner.programs
+    key = "generate", model.net if isinstance(model, Model) else model, capacity, threads, store_name(store)
+    return recent(programs, key, lambda: Generator(model, state=owner, capacity=capacity, threads=threads, store=store),
                   KEPT_GENERATORS)
 
 
@@ -202,7 +207,8 @@ def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[n
     return [np.array(x, np.float32) for x in knobs]
 
 
-def _dtype(name: str, array: np.ndarray):
-    if array.dtype not in BY_NUMPY:
-        raise GraphError(f"{name} is {array.dtype}; graphc takes f32, f64, i32, i64 and bool arrays", user_loc())
-    return BY_NUMPY[array.dtype]
+def _dtype(name: str, array: np.ndarray) -> DType:
+    found = of_numpy(array.dtype)
+    if found is None:
+        raise GraphError(f"{name} is {array.dtype}; graphc takes arrays of {', '.join(BY_NAME)}", user_loc())
+    return found

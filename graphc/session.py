@@ -26,6 +26,7 @@ from graphc.nn.path import rooted
 from graphc.prompts import grown, padded_size, resized
 from graphc.specialised import Specialised
 from graphc.state import State
+from graphc.weight_storage import storing
 
 KEPT_PROMPTS = 3                    # programs for prompts of different lengths
 KEPT_STEPS = 32                     # programs of a token: all, since each window is twice as large as the one before
@@ -60,6 +61,7 @@ class SessionPlan:
     ids: TensorType
     inputs: tuple[tuple[str, TensorType], ...]
     choice: Sampling
+    store: str | None = None
 
 
 class Session:
@@ -107,6 +109,7 @@ class Session:
         return self._executable(function)
 
     def _executable(self, function: GraphFunction) -> Runnable:
+        function = storing(function, self.plan.store)
         needed = entries(function)
         owner = self.owner([e for e in needed if not _is_own(e)])
         for entry in needed:

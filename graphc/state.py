@@ -13,7 +13,7 @@ import numpy as np
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError
-from graphc.ir.types import TensorType, shape_text
+from graphc.ir.types import TensorType, includes, of_numpy, shape_text
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module
 from graphc.runtime.lock import StateLock
@@ -223,6 +223,9 @@ def _fitting(where: str, arrays: Mapping[str, np.ndarray], name: str, shape: tup
     if name not in arrays:
         raise GraphError(f"{where} has no {name} ({dtype}{list(shape)}); it holds {_some(arrays)}", user_loc())
     found = np.asarray(arrays[name])
+    stored, wanted = of_numpy(found.dtype), of_numpy(dtype)
+    if stored and wanted and stored.is_storage and includes(wanted, stored):    # every number of f16 and bf16 is an f32
+        found = found.astype(dtype)
     if found.shape != shape or found.dtype != dtype:
         raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {dtype}{list(shape)}",
                          user_loc())

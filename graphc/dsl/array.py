@@ -10,7 +10,7 @@ from graphc.dsl.context import current_trace, user_loc
 from graphc.dsl.foreign import refuse
 from graphc.dsl.form import formed_methods
 from graphc.dsl.indexing import plan
-from graphc.dsl.literal import as_dtype, clip_bound, not_masked, numbers
+from graphc.dsl.literal import as_dtype, clip_bound, counted_in, not_masked, numbers
 from graphc.dsl.positions import constant_positions, never_negative
 from graphc.dsl.sizes import known_shape, unpacked
 from graphc.dsl.symbol import Symbol
@@ -197,14 +197,13 @@ class Array(Symbol):
     # reductions
 
     def sum(self, axis: Axes = None, keepdims: bool = False) -> Array:
-        x = self.astype(i64) if self.dtype == bool_ else self
-        return reduce_axes("sum", x, axis, keepdims)
+        return reduce_axes("sum", self.astype(counted_in(self.dtype, bool_)), axis, keepdims)
 
     def mean(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("mean", as_float(self), axis, keepdims)
 
     def prod(self, axis: Axes = None, keepdims: bool = False) -> Array:
-        return reduce_axes("prod", self, axis, keepdims)
+        return reduce_axes("prod", self.astype(counted_in(self.dtype)), axis, keepdims)
 
     def max(self, axis: Axes = None, keepdims: bool = False) -> Array:
         return reduce_axes("max", _of_some(self, "max", axis), axis, keepdims)
@@ -336,9 +335,9 @@ def from_front(indices: object, size: Dim, axis: int) -> Array:
         if not negative:
             return as_array(indices)
     at = as_array(indices)
-    if not at.dtype.is_int or never_negative(at.value):     # other dtypes: the operator says what it takes
+    if not at.dtype.is_int or not at.dtype.is_signed or never_negative(at.value):       # of no ints the operator speaks
         return at
-    at = at if not isinstance(size, int) or size <= np.iinfo(at.dtype.np).max else at.astype(i64)
+    at = at if not isinstance(size, int) or size <= at.dtype.range[1] else at.astype(i64)
     count = size if isinstance(size, int) else emit("dimension", size=size, dtype=at.dtype)
     behind = emit("bitand", at < 0, at >= -count)
     return emit("where", behind, at + count, at)
@@ -389,6 +388,7 @@ def reduce_one(name: str, x: Array, axis: int | None, keepdims: bool) -> Array:
 
 def cumulative(name: str, x: Array, axis: int | None, reverse: bool = False, exclusive: bool = False) -> Array:
     """cumsum and cumprod: along one axis, or of all elements in row-major order."""
+    x = x.astype(counted_in(x.dtype))
     x, axis = (x.flatten(), 0) if axis is None else (x, axis)
     return emit(name, x, axis=normalize_axis(axis, x.ndim), reverse=flag(reverse, "reverse"),
                 exclusive=flag(exclusive, "exclusive"))

@@ -79,7 +79,7 @@ def _axis(key: Any, axis: int, size: Dim) -> IndexAxis:
     if name == "bool":
         raise GraphError("a boolean mask as index would give a size that depends on numbers: gc.compress(mask, x, "
                          "size=…) gives so many at most and their count; or use gc.where(mask, x, 0)")
-    if not name.startswith(("int", "uint", "i32", "i64")):
+    if not name.startswith(("int", "uint", "i", "u")):
         raise GraphError(f"an index must be an integer array, got {name}: use astype(gc.i32)")
     return IndexAxis("gather", size, 0, size, index=key)
 

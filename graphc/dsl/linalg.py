@@ -1,15 +1,18 @@
 """Products of arrays."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from graphc.dsl.array import Array, as_array, common_dtype, emit
 from graphc.dsl.form import formed
+from graphc.dsl.literal import as_dtype
 from graphc.dsl.shape import iota
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
 from graphc.ir.ops.contract import Labels, parse_equation
-from graphc.ir.types import Dim
+from graphc.ir.types import DType, Dim, includes
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MOST_OPTIMAL = 5                    # operands for which all orders are tried
@@ -17,10 +20,28 @@ UNKNOWN = 64                        # what a size that is a name counts as in th
 
 
 @formed
-def matmul(x: Array, y: Array) -> Array:
+def matmul(x: Array, y: Array, dtype: DType | None = None) -> Array:
     """x @ y: [..., M, K] and [..., K, N] give [..., M, N]; leading axes broadcast, a 1-D operand is a row (left) or
-    column (right)."""
-    return emit("matmul", x, y)
+    column (right). Integers wrap around, f16 and bf16 are summed in f32 and rounded.
+
+    `dtype`: the type in which is multiplied and summed, and of the result; the operands, which may have two types then,
+    are converted to it. gc.matmul(x, w, dtype=gc.i32) of i8 and u8 is exact (ONNX: MatMulInteger).
+    """
+    return emit("matmul", *_factors("matmul", (x, y), dtype))
+
+
+def _factors(name: str, operands: Sequence[object], dtype: DType | None) -> list[Array]:
+    """The operands as arrays, of the type `dtype` if it is given. GraphError where one would lose numbers."""
+    beside = common_dtype(operands)
+    arrays = [as_array(x, beside) for x in operands]
+    if dtype is None:
+        return arrays
+    dtype = as_dtype(dtype)
+    for x in arrays:
+        if not includes(dtype, x.dtype):
+            raise GraphError(f"{name} with dtype={dtype}: not every {x.dtype} is one of {dtype}; convert it with "
+                             f".astype({dtype})")
+    return [x.astype(dtype) for x in arrays]
 
 
 @formed
@@ -45,19 +66,18 @@ def outer(x: Array, y: Array) -> Array:
 
 
 @formed
-def einsum(equation: str, x: Array, *more: Array) -> Array:
+def einsum(equation: str, x: Array, *more: Array, dtype: DType | None = None) -> Array:
     """Einstein summation of any number of operands, as numpy's: "bik,bkj->bij". "..." stands for axes that broadcast, a
     label that an operand has twice for its diagonal; an axis of size 1 broadcasts. Without "->" the result has the
     labels that occur once, sorted. Three operands and more are multiplied in pairs, in the order of fewest operations
-    (numpy.einsum_path): the best of all up to five, beyond it pair by pair."""
+    (numpy.einsum_path): the best of all up to five, beyond it pair by pair. `dtype` as in `matmul`."""
     if not isinstance(equation, str):
         raise GraphError('einsum takes the equation first: gc.einsum("ij,jk->ik", x, y)')
     equation = equation.replace(" ", "")
     count, given = equation.split("->")[0].count(",") + 1, 1 + len(more)
     if count != given:
         raise GraphError(f"einsum {shown(equation)} names {count} operands, got {given}")
-    dtype = common_dtype((x, *more))
-    arrays = [as_array(a, dtype) for a in (x, *more)]
+    arrays = _factors("einsum", [x, *more], dtype)
     *labels, out = parse_equation(equation, *(a.ndim for a in arrays), diagonals=True)
     terms = [_diagonal(equation, a, own) for a, own in zip(arrays, labels)]
     if len(terms) == 1:

@@ -2,7 +2,6 @@
 rounding is none."""
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,7 @@ import numpy as np
 from graphc.dsl.symbol import Symbol
 from graphc.errors import GraphError
 from graphc.ir.convert import is_number, number, shown
-from graphc.ir.types import BY_NAME, BY_NUMPY, DTYPES, DType, bool_, f32, i64
-
-LIMITS: Mapping[DType, tuple] = {
-    d: (int(np.iinfo(d.np).min), int(np.iinfo(d.np).max)) if d.is_int
-    else (float(np.finfo(d.np).min), float(np.finfo(d.np).max))
-    for d in DTYPES if d != bool_}
+from graphc.ir.types import BY_NAME, DType, bool_, f32, i64, of_numpy, u64
 
 
 def numbers(x: object, dtype: DType | None) -> np.ndarray:
@@ -26,7 +20,8 @@ def numbers(x: object, dtype: DType | None) -> np.ndarray:
     if not _fits(array, wanted):
         raise GraphError(f"{shown(x)} does not fit "
                          f"{f'the {dtype} array beside it' if dtype else wanted}: " + _remedy(array, wanted))
-    return array.astype(wanted.np)
+    with np.errstate(over="ignore"):                        # infinity stays infinity
+        return array.astype(wanted.np)
 
 
 def not_masked(x: object) -> None:
@@ -45,7 +40,8 @@ def array_of(x: object) -> np.ndarray:
     # numpy asks whatever it is given for an array or its items, and that may raise anything
     except Exception as error:
         raise GraphError(f"{shown(x)} is not an array: {error}") from None
-    if array.dtype.kind in "biuf" or (array.dtype.kind == "O" and all(type(v) is int for v in array.flat)):
+    if (array.dtype.kind in "biuf" or of_numpy(array.dtype) is not None
+        or (array.dtype.kind == "O" and all(type(v) is int for v in array.flat))):
         return array
     raise GraphError(f"expected an array or a number, got {type(x).__name__} {shown(x)}")
 
@@ -74,12 +70,12 @@ def clip_bound(bound: object, dtype: DType) -> int | float | None:
 def _fits(array: np.ndarray, dtype: DType) -> bool:
     """Whether numbers of a Python kind may take `dtype`: floats no integer's, numbers no bool's, none that would
     overflow."""
-    kind = array.dtype.kind
-    if kind == "b" or array.size == 0 or (dtype.is_float and kind in "iu"):
+    kind = array.dtype.kind if array.dtype.kind != "V" else "f"         # bf16
+    if kind == "b" or array.size == 0:
         return True
     if dtype.kind == "bool" or (dtype.is_int and kind == "f"):
         return False
-    low, high = LIMITS[dtype]
+    low, high = dtype.range
     with np.errstate(over="ignore"):                        # of limits in the array's own dtype, such as f16
         inside = (array >= low) & (array <= high)
     return bool((inside | ~np.isfinite(array) if kind == "f" else inside).all())
@@ -88,22 +84,35 @@ def _fits(array: np.ndarray, dtype: DType) -> bool:
 def _remedy(array: np.ndarray, dtype: DType) -> str:
     """What to write for numbers that do not fit."""
     if dtype.is_float:
-        return f"the largest {dtype} is {LIMITS[dtype][1]:.8g}; use f64, or float('inf')"
+        return f"the largest {dtype} is {dtype.range[1]:.8g}; use f64, or float('inf')"
     kind = array.dtype.kind
     wider = ("f32" if kind == "f" else "i32" if dtype.kind == "bool"
              else "i64" if kind in "iu" and dtype != i64 else "f64")
     return f"convert the array first, for example x.astype(gc.{wider})"
 
 
+def counted_in(dtype: DType, *more: DType) -> DType:
+    """What sums and products are in: integers of 8 and 16 bits, and the types `more`, in 64 bits, as in numpy."""
+    if dtype not in more and (not dtype.is_int or dtype.bits >= 32):
+        return dtype
+    return i64 if dtype.is_signed else u64
+
+
 def as_dtype(dtype: Any) -> DType:
-    """A graphc dtype from gc.f32, "f32", np.float32 or a numpy dtype."""
+    """A graphc dtype from gc.f32, "f32", np.float32 or a numpy dtype. As texts "i8" and "u8" are refused: numpy's have
+    64 bits, graphc's 8."""
     if isinstance(dtype, DType):
         return dtype
+    if isinstance(dtype, str) and dtype in ("i8", "u8"):
+        raise GraphError(f"{dtype!r} has 8 bits here and 64 in numpy: write gc.{dtype}, or gc.{dtype[0]}64")
     if isinstance(dtype, str) and dtype in BY_NAME:
         return BY_NAME[dtype]
     try:
         if dtype is None or isinstance(dtype, (Symbol, np.ndarray)):         # numpy takes None for f64
             raise TypeError
-        return BY_NUMPY[np.dtype(dtype)]
+        found = of_numpy(np.dtype(dtype))
     except Exception:               # numpy asks whatever it is given for a dtype, and that may raise anything
-        raise GraphError(f"{shown(dtype)} is not a dtype of graphc; there are {', '.join(BY_NAME)}") from None
+        found = None
+    if found is None:
+        raise GraphError(f"{shown(dtype)} is not a dtype of graphc; there are {', '.join(BY_NAME)}")
+    return found

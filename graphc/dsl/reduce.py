@@ -9,7 +9,8 @@ from graphc.ir.types import normalize_axis
 
 @formed
 def sum(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
-    """The sum. Bools count as i64; i32 stays i32 (numpy: i64)."""
+    """The sum. Bools and integers of 8 and 16 bits count as i64, unsigned ones as u64; i32 stays i32 and u32 u32
+    (numpy: 64 bits)."""
     return as_array(x).sum(axis, keepdims)
 
 
@@ -21,7 +22,7 @@ def mean(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
 
 @formed
 def prod(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
-    """The product; its gradient is right where factors are 0."""
+    """The product, of integers as in `sum`; its gradient is right where factors are 0."""
     return as_array(x).prod(axis, keepdims)
 
 

@@ -15,7 +15,7 @@ from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.op import Literal, Op
 from graphc.ir.tokens import Reader, Token, short
-from graphc.ir.types import BY_NAME, DIGITS, TERMS, Dim, DType, Poly, TensorType, parse_dim, static_shape
+from graphc.ir.types import BY_NAME, DIGITS, TERMS, Dim, DType, Poly, TensorType, parse_dim, static_shape, u64
 
 BITS = 63                           # of a whole number, besides its sign
 WORDS_OF_DIM = 8 * TERMS            # names, numbers and signs
@@ -160,7 +160,7 @@ class AttributeReader(Reader):
             self.fail(f"expected {' or '.join([SAID[k] for k in kinds])}, found {token}", token)
         return value
 
-    def number(self, token: Token) -> int | float | None:
+    def number(self, token: Token, end: int = 1 << BITS) -> int | float | None:
         """The number that the token is; None if it is none. Fails for one that would be read as another one."""
         text = token.text
         if text in ("inf", "nan", "-inf", "-nan"):
@@ -168,15 +168,15 @@ class AttributeReader(Reader):
         if token.kind != "number":
             return None
         if text.lstrip("-").isdigit():
-            return self.bounded(int(text) if len(text) <= BITS else None, token)
+            return self.bounded(int(text) if len(text) <= BITS else None, token, end)
         value = float(text)
         if isinf(value) or value == 0 and text.lower().partition("e")[0].strip("-0."):
             self.fail(f"{token} is too {'large' if value else 'small'} for a number of 64 bits"
                       + "; write inf" * isinf(value), token)
         return value
 
-    def bounded(self, value: int | None, token: Token) -> int:
-        if value is None or not -(1 << BITS) <= value < 1 << BITS:
+    def bounded(self, value: int | None, token: Token, end: int = 1 << BITS) -> int:
+        if value is None or not -(1 << BITS) <= value < end:
             self.fail(f"{token} does not fit into 64 bits", token)
         return value
 
@@ -212,11 +212,11 @@ class AttributeReader(Reader):
         if dtype.kind == "bool":
             value: bool | int | float | None = WORDS.get(token.text) if token.kind == "name" else None
         else:
-            value = self.number(token)
+            value = self.number(token, 1 << BITS + (dtype is u64))
         if value is None or (dtype.is_int and type(value) is float):
             wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}[dtype.kind]
             self.fail(f"expected {wanted}, found {token}", token)
-        if dtype.is_int and not np.iinfo(dtype.np).min <= value <= np.iinfo(dtype.np).max:
+        if dtype.is_int and not dtype.range[0] <= value <= dtype.range[1]:
             self.fail(f"{token} does not fit into {dtype}", token)
         with np.errstate(all="ignore"):
             made = np.asarray(value).astype(dtype.np)
@@ -232,4 +232,5 @@ def _is_class(make: type[Op] | Callable[..., Op]) -> TypeGuard[type[Op]]:
 
 
 READ: dict[object, Callable[[AttributeReader], object]] = {
-    str: AttributeReader.string, DType: AttributeReader.dtype, Literal: AttributeReader.literal}
+    str: AttributeReader.string, DType: AttributeReader.dtype, Literal: AttributeReader.literal,
+    DType | None: lambda reader: None if reader.accept("none") else reader.dtype()}

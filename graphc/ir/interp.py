@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.op import as_tuple
+from graphc.ir.stored import node_reference
 
 
 def evaluate(graph: Graph, arguments: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     """The outputs, then the updated state, for `arguments` (inputs, then state)."""
     env: dict[Value, np.ndarray] = dict(zip(graph.arguments, map(np.asarray, arguments), strict=True))
     for node in graph.nodes:
-        results = as_tuple(node.op.reference(*(env[v] for v in node.inputs)))
+        results = node_reference(node, [env[v] for v in node.inputs])
         for v, array in zip(node.outputs, results, strict=True):
             env[v] = _checked(array, v, node)
     return tuple(env[v] for v in graph.results)

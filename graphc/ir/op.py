@@ -11,7 +11,7 @@ from graphc.errors import GraphError, InternalError
 from graphc.ir.bits import number_key
 from graphc.ir.graph import Graph, Value, regions
 from graphc.ir.image import ImageRoles
-from graphc.ir.types import BY_NUMPY, DType, Dim, Poly, TensorType, bind
+from graphc.ir.types import DType, Dim, Poly, TensorType, bind, dtype_of
 
 Values = tuple[Value, ...]
 Arrays = tuple[np.ndarray, ...]
@@ -211,7 +211,7 @@ class Literal:
     @staticmethod
     def of(array: np.ndarray) -> Literal:
         dense = np.asarray(array, order="C")
-        return Literal(BY_NUMPY[dense.dtype], dense.shape, dense.tobytes())
+        return Literal(dtype_of(dense), dense.shape, dense.tobytes())
 
     @property
     def array(self) -> np.ndarray:
@@ -240,7 +240,7 @@ def holds(dtype: DType, number: int | float | bool) -> bool:
     or 1; floats round."""
     if dtype.is_float:
         return True
-    low, high = (0, 1) if dtype.kind == "bool" else (np.iinfo(dtype.np).min, np.iinfo(dtype.np).max)
+    low, high = dtype.range
     return low <= number <= high and number == int(number)
 
 

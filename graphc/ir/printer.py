@@ -79,12 +79,13 @@ def literal_text(value: Literal) -> str:
     if array.size > INLINE_ELEMENTS or not _has_plain_nans(array):
         return f"{value.type}<0x{value.data.hex()}>"
     text = _float_text if value.dtype.is_float else lambda v: str(v).lower()
-    return f"{value.type}<{', '.join([text(v) for v in array.ravel().tolist()])}>"
+    numbers = array.astype(value.dtype.compute.np).ravel().tolist()
+    return f"{value.type}<{', '.join([text(v) for v in numbers])}>"
 
 
 def _has_plain_nans(array: np.ndarray) -> bool:
     """Whether every NaN has the bits that the word nan is read as: sign and payload of others are written as bytes."""
-    if array.dtype.kind != "f" or not np.isnan(array).any():
+    if array.dtype.kind in "biu" or not np.isnan(array).any():
         return True
     return np.where(np.isnan(array), array.dtype.type(np.nan), array).tobytes() == array.tobytes()
 

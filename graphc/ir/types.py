@@ -1,7 +1,7 @@
 """Element types, symbolic dimensions and tensor types."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,26 +12,16 @@ from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_sequence, items, shown
 from graphc.ir.dims import (  # noqa: F401   # given on: most read them beside types
     DIGITS, TERMS, Dim, Dims, Poly, Sizes, as_dim, bind, parse_dim, static_dim, static_shape)
+from graphc.ir.element_type import BFLOAT16, ElementType
 
 
-@dataclass(frozen=True, eq=False)
-class DType:
+class DType(ElementType):
     """An element type, one of `DTYPES`. `f32[2, "B"]` makes a `TensorType`; `f32[()]` is a scalar."""
-    name: str
-    np: np.dtype
-    kind: str                       # "float", "int" or "bool"
 
     @property
-    def itemsize(self) -> int:
-        return self.np.itemsize
-
-    @property
-    def is_float(self) -> bool:
-        return self.kind == "float"
-
-    @property
-    def is_int(self) -> bool:
-        return self.kind == "int"
+    def compute(self) -> DType:
+        """The type in which arithmetic on these numbers is done."""
+        return f32 if self.is_storage else self
 
     def __getitem__(self, shape: object) -> TensorType:
         dims = shape if isinstance(shape, tuple) else (shape,)
@@ -53,24 +43,55 @@ def _dtype_named(name: str) -> DType:
     return BY_NAME[name]
 
 
-f32 = DType("f32", np.dtype(np.float32), "float")
-f64 = DType("f64", np.dtype(np.float64), "float")
-i32 = DType("i32", np.dtype(np.int32), "int")
-i64 = DType("i64", np.dtype(np.int64), "int")
-bool_ = DType("bool", np.dtype(np.bool_), "bool")
+def includes(dtype: DType, other: DType) -> bool:
+    """Whether every number of the type `other` is one of `dtype`."""
+    if dtype is other or "bool" in (dtype.kind, other.kind):
+        return dtype is other
+    (low, high), (least, most) = other.range, dtype.range
+    digits = other.mantissa + 1 if other.is_float else other.bits - other.is_signed
+    return least <= low and high <= most and (dtype.is_int and other.is_int or dtype.is_float
+                                              and digits <= dtype.mantissa + 1)
 
-DTYPES: tuple[DType, ...] = (f32, f64, i32, i64, bool_)
+
+def common(dtypes: Sequence[DType]) -> DType:
+    """A type for operands of several types: the first of 32 bits or more among them, else the least that has all of
+    their numbers, else f32."""
+    wide = next((d for d in dtypes if d.bits >= 32), None)
+    return wide or next((d for d in (*dtypes, i16, i32, f32) if all(includes(d, other) for other in dtypes)), f32)
+
+
+f32 = DType("f32", "float", 32, "float32", mantissa=23)
+f64 = DType("f64", "float", 64, "float64", mantissa=52)
+i32 = DType("i32", "int", 32, "int32")
+i64 = DType("i64", "int", 64, "int64")
+bool_ = DType("bool", "bool", 1, "bool")
+i8 = DType("i8", "int", 8, "int8")
+i16 = DType("i16", "int", 16, "int16")
+u8 = DType("u8", "int", 8, "uint8", is_signed=False)
+u16 = DType("u16", "int", 16, "uint16", is_signed=False)
+u32 = DType("u32", "int", 32, "uint32", is_signed=False)
+u64 = DType("u64", "int", 64, "uint64", is_signed=False)
+f16 = DType("f16", "float", 16, "float16", mantissa=10)
+bf16 = DType("bf16", "float", 16, BFLOAT16, mantissa=7)
+
+DTYPES: tuple[DType, ...] = (f32, f64, i32, i64, bool_, i8, i16, u8, u16, u32, u64, f16, bf16)
 BY_NAME: Mapping[str, DType] = {d.name: d for d in DTYPES}
-BY_NUMPY: Mapping[np.dtype, DType] = {d.np: d for d in DTYPES}
+_OF_NUMPY: Mapping[np.dtype, DType] = {d.np: d for d in DTYPES if d.numpy != BFLOAT16}
+
+
+def of_numpy(dtype: np.dtype) -> DType | None:
+    """The graphc type of numpy's type; None for one that graphc does not have."""
+    found = _OF_NUMPY.get(dtype)
+    return bf16 if found is None and dtype.name == BFLOAT16 and dtype == bf16.np else found
 
 
 def dtype_of(array: np.ndarray) -> DType:
     """The graphc type of a numpy array; GraphError for one that graphc does not have."""
-    try:
-        return BY_NUMPY[array.dtype]
-    except KeyError:
+    found = of_numpy(array.dtype)
+    if found is None:
         raise GraphError(f"dtype {array.dtype} is not supported; convert with .astype to one of "
-                         + ", ".join(str(d.np) for d in DTYPES)) from None
+                         + ", ".join(d.numpy for d in DTYPES))
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import numpy as np
 from graphc.ir.bits import is_uniform
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, regions
-from graphc.ir.op import Op, as_tuple, is_symbolic
+from graphc.ir.op import Op, is_symbolic
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.control import Scan, WhileLoop
 from graphc.ir.ops.shape import BroadcastTo
+from graphc.ir.stored import node_reference
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 
@@ -39,7 +40,7 @@ class FoldConstants(Pass):
             elif node.op.opcode is BroadcastTo and node.inputs[0] in known and node.outputs[0].type.is_static:
                 known[node.outputs[0]] = node.op.reference(known[node.inputs[0]])
             elif self._foldable(node, known):
-                arrays = as_tuple(node.op.reference(*(known[v] for v in node.inputs)))
+                arrays = node_reference(node, [known[v] for v in node.inputs])
                 with w.at(node.loc, node.scope):
                     w.replace(node, [_constant(w, a, v.type) for a, v in zip(arrays, node.outputs)])
                 known.update(zip(node.outputs, arrays))

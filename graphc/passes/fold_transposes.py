@@ -38,7 +38,7 @@ class FoldTransposes(Pass):
             product = found.get(node)
             if product in turned:
                 with w.at(product.loc, product.scope):
-                    w.replace(node, w.apply(Matmul(), [_transposed(w, v, turned) for v in reversed(product.inputs)]))
+                    w.replace(node, w.apply(product.op, [_transposed(w, v, turned) for v in reversed(product.inputs)]))
             else:
                 w.keep(node)
         return w.done()

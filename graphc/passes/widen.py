@@ -3,40 +3,30 @@ from __future__ import annotations
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
-from graphc.ir.op import Literal, Op
-from graphc.ir.types import DType, TensorType, f32, f64
+from graphc.ir.stored import Types, retyped, retyped_op
+from graphc.ir.types import DTYPES, f64
+
+WIDE = {d: f64 for d in DTYPES if d.is_float}
 
 
 def widened(graph: Graph) -> Graph:
-    """`graph` with f64 wherever it has f32: arguments, constants, results of casts and draws, bodies of loops and rules
-    of the user's own."""
+    """`graph` with f64 for every other float type."""
+    return retyped_graph(graph, WIDE)
+
+
+def retyped_graph(graph: Graph, types: Types) -> Graph:
+    """`graph` with other types: in arguments, constants, results of casts and draws, bodies of loops and rules of the
+    user's own."""
     b = Builder(graph.name)
-    mapping = {v: b.input(v.name, _wide(v.type)) for v in graph.inputs}
-    mapping |= {v: b.state_input(v.name, _wide(v.type)) for v in graph.state}
+    mapping = {v: b.input(v.name, retyped(v.type, types)) for v in graph.inputs}
+    mapping |= {v: b.state_input(v.name, retyped(v.type, types)) for v in graph.state}
     for node in graph.nodes:
         with b.at(node.loc, node.scope):
-            outs = b.apply(_wide_op(node.op), [mapping[v] for v in node.inputs])
+            op = retyped_op(node.op, types, lambda region: retyped_graph(region, types))
+            outs = b.apply(op, [mapping[v] for v in node.inputs])
         for old, new in zip(node.outputs, outs, strict=True):
             new.name, mapping[old] = old.name, new
-    for state, new in zip(graph.state, graph.updates):
-        if new is not None:
-            b.update(mapping[state], mapping[new])
+    for state, update in zip(graph.state, graph.updates):
+        if update is not None:
+            b.update(mapping[state], mapping[update])
     return b.finish([mapping[v] for v in graph.outputs], graph.output_names)
-
-
-def _wide_op(op: Op) -> Op:
-    changes = {name: wide for name, value in vars(op).items() if (wide := _wide(value)) is not value}
-    return op.replace(**changes) if changes else op
-
-
-def _wide(value):
-    """An attribute with f64 for f32; itself if there is none in it."""
-    if isinstance(value, Graph):
-        return widened(value)
-    if isinstance(value, Literal) and value.dtype == f32:
-        return Literal.of(value.array.astype(f64.np))
-    if isinstance(value, TensorType) and value.dtype == f32:
-        return TensorType(f64, value.shape)
-    if isinstance(value, tuple):
-        return tuple(map(_wide, value))
-    return f64 if isinstance(value, DType) and value == f32 else value

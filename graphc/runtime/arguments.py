@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.errors import GraphError
 from graphc.ir.types import shape_text
+from graphc.runtime.dlpack import from_dlpack
 from graphc.runtime.signature import ArraySpec, Signature
 
 
@@ -72,7 +73,7 @@ def _as_array(spec: ArraySpec, value, function: str) -> np.ndarray:
         if array is not None:
             return array
     raise GraphError(f"argument {spec.name!r} of {function} must be an array {spec.type}, got {type(value).__name__}; "
-                     f"convert it: np.asarray(…, np.{spec.type.dtype.np})")
+                     f"convert it: np.asarray(…, {spec.type.dtype.written})")
 
 
 def _number(spec: ArraySpec, value: Number, function: str) -> np.ndarray:
@@ -96,7 +97,7 @@ def _from_dlpack(spec: ArraySpec, value, function: str) -> np.ndarray | None:
     if not hasattr(value, "__dlpack__") or isinstance(value, np.generic):
         return None
     try:
-        return np.from_dlpack(value)
+        return from_dlpack(value)
     except Exception as error:      # each library words this in its own exception: a device, a gradient, a dtype
         raise GraphError(f"argument {spec.name!r} of {function}: {type(value).__name__} gives no CPU array: {error}"
                          ) from error
@@ -118,7 +119,7 @@ def _check_type(spec: ArraySpec, array: np.ndarray, what: str) -> None:
     wanted = spec.type
     if array.dtype != wanted.dtype.np:
         raise GraphError(f"{what} must be {wanted} (numpy {wanted.dtype.np}), got dtype {array.dtype}; convert it: "
-                         f"{spec.name}.astype(np.{_numpy_name(wanted.dtype.np)})")
+                         f"{spec.name}.astype({wanted.dtype.written})")
     if array.shape != wanted.shape:
         raise GraphError(f"{what} must have shape {shape_text(wanted.shape)}, got {shape_text(array.shape)}")
 
@@ -130,7 +131,7 @@ def _check_output(spec: ArraySpec, array, function: str) -> None:
     _check_type(spec, array, what)
     if not (array.flags.c_contiguous and array.flags.aligned):
         raise GraphError(f"{what} must be C-contiguous and aligned; make it with np.empty({spec.type.shape}, "
-                         f"np.{_numpy_name(array.dtype)})")
+                         f"{spec.type.dtype.written})")
     if not array.flags.writeable:
         raise GraphError(f"{what} is read-only")
 
@@ -147,10 +148,6 @@ def _out_list(signature: Signature, out) -> list:
         raise GraphError(f"out= of {signature.name} must be a tuple of {_count(len(names), 'array')} "
                          f"({', '.join(names)})")
     return list(out)
-
-
-def _numpy_name(dtype: np.dtype) -> str:
-    return "bool_" if dtype == np.bool_ else str(dtype)
 
 
 def _count(n: int, noun: str) -> str:

@@ -6,17 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from dataclasses import replace
+
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
+from graphc.ir.types import DType
 from graphc.schedule.choose_attention import attention_grad_schedule, attention_schedule
 from graphc.schedule.choose_contraction import contraction_schedule
 from graphc.schedule.choose_nest import nest_schedule
 from graphc.schedule.choose_plain import plain_schedule
 from graphc.schedule.choose_winograd import gradient_schedule, weights_schedule, winograd_schedule
-from graphc.schedule.contraction_schedule import ContractionSchedule
+from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, TileSchedule
 from graphc.schedule.kernel_families import CONTRACTIONS, NESTS, ROWS
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.schedule import Schedule
@@ -46,8 +49,20 @@ def _contraction(p: KernelProblem) -> ContractionSchedule:
     # with gates, the result lies nowhere
     strides = contiguous_strides(inner.outputs[0].type.shape) if p.gates else p.outs[0].strides
     contraction = inner.op.contraction(*(v.type for v in inner.inputs))
-    return contraction_schedule(contraction, a.shape, a.strides, b.shape, b.strides, strides, a.dtype, p.target,
-                                p.has_epilogue, p.invariant[:2] or (False, False), p.gates)
+    dtype = inner.outputs[0].type.dtype
+    schedule = contraction_schedule(contraction, a.shape, a.strides, b.shape, b.strides, strides, dtype, p.target,
+                                    p.has_epilogue, p.invariant[:2] or (False, False), p.gates)
+    packed = dtype if schedule.prepacked is None else (a, b)[schedule.prepacked].dtype
+    return schedule if packed is dtype else _packed_as(schedule, packed)
+
+
+def _packed_as(schedule: ContractionSchedule, packed: DType) -> ContractionSchedule:
+    """The same, whose prepacked operand keeps the smaller type in which it is stored: fewer lines to prefetch."""
+    def phase(p: PhaseSchedule) -> PhaseSchedule:
+        if not isinstance(p, TileSchedule) or schedule.prepacked_role != "b":
+            return p
+        return replace(p, prefetch_lines=-(-p.prefetch_lines * packed.itemsize // schedule.dtype.itemsize))
+    return replace(schedule, packed_dtype=packed, phases=tuple(phase(p) for p in schedule.phases))
 
 
 CHOOSERS: dict[type[Op], Chooser] = {

@@ -69,7 +69,7 @@ def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, 
 
 
 def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> PhaseSchedule:
-    if not dtype.is_float or p.extent(p.k) == 0:
+    if dtype.bits < 32 or p.extent(p.k) == 0:
         return LoopSchedule(max(1, context.machine.small_product_flops // max(1, 16 * typical(p.extent(p.k)))))
     lane = lane_dim(p, context)
     if lane is not None:

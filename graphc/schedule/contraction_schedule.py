@@ -184,7 +184,8 @@ class NarrowSchedule(PhaseSchedule):
 
 @dataclass(frozen=True)
 class LoopSchedule(PhaseSchedule):
-    """One phase as plain loops, one output at a time: integers, and sums of nothing. `tile` outputs for each tile."""
+    """One phase as plain loops, one output at a time: sums in 8 or 16 bits, and of nothing. `tile` outputs for each
+    tile."""
     tile: int
 
     def __str__(self) -> str:
@@ -194,13 +195,14 @@ class LoopSchedule(PhaseSchedule):
 @dataclass(frozen=True)
 class ContractionSchedule(ProductSchedule):
     """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in
-    elements of `dtype`).
+    elements of `dtype`, that of the sums).
 
     copies[i]: offset of the padded copy of operand i (after the swap), or None.
     packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one
         after the other.
     prepacked: the operand (0: a, 1: b, before the swap) that is packed before the kernel runs, because it does not
-        change in a loop around the kernel, or between calls. It has memory of its own, `packed_size` elements.
+        change in a loop around the kernel, or between calls. It has memory of its own, `packed_size` elements of type
+        `packed_dtype` (None: `dtype`).
     gates: number of equal slices in which the epilogue reads the columns; n is (vectors of units, gates, lanes).
     """
     form: Form
@@ -214,6 +216,7 @@ class ContractionSchedule(ProductSchedule):
     prepacked: int | None = None
     packed_size: Dim = 0
     gates: int = 0
+    packed_dtype: DType | None = None
 
     @property
     def rankings(self) -> tuple[Ranking, ...]:
@@ -225,7 +228,7 @@ class ContractionSchedule(ProductSchedule):
 
     @property
     def packed_bytes(self) -> Dim:
-        return self.packed_size * self.dtype.itemsize
+        return self.packed_size * (self.packed_dtype or self.dtype).itemsize
 
     @property
     def prepacked_role(self) -> str:

@@ -52,6 +52,11 @@ class Target:
         return "+fma" in self.features or self.triple.startswith("aarch64")
 
     @property
+    def has_half(self) -> bool:
+        """Whether f16 to f32 and back are instructions."""
+        return "+f16c" in self.features or self.triple.startswith("aarch64")
+
+    @property
     def has_scaling(self) -> bool:
         """Whether a · 2^n and the fraction of a, of floats, are instructions."""
         return "+avx512vl" in self.features and "+avx512dq" in self.features

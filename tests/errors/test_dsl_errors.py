@@ -120,7 +120,7 @@ CASES = [
     (lambda x: x.astype("float128x"), ("not a dtype", "f32")),  # here
     (lambda x: x.astype(np.complex64), ("not a dtype",)),       # here
     (lambda x: x & 1, ("bitand",)),                             # here
-    (lambda x: x + np.ones(4, np.float16), ("float16 is not supported",)),      # here
+    (lambda x: x + np.ones(4, np.complex64), ("complex64 is not supported",)),      # here
     (lambda x: x + "one", ("expected an array or a number, got str",)),         # here
     (lambda x: x + [x, x], ("gc.stack or gc.concat",)),         # here
     # shapes

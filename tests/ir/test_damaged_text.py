@@ -42,7 +42,7 @@ def one_node(text: str) -> Graph:
     ("scan(x) {body=3, carries=0, xs=1, length=2} : f32[2]", "expected '{', found '3'"),
     ("scan() {body={graph b() {return ()}}, carries=-1, xs=0, length=2} : ", "carries must not be negative, got -1"),
     ("einsum(x, x) {equation=ij} : f32[2, 3]", "expected a text in quotes, found 'ij'"),
-    ("cast(x) {dtype=f16} : f32[2, 3]", "expected one of f32, f64, i32, i64, bool, found 'f16'"),
+    ("cast(x) {dtype=f8} : f32[2, 3]", "expected one of f32, f64, i32, i64, bool, i8, i16, u8, u16, u32, u64, f16, bf16, found 'f8'"),
     ("layer_norm(x) {eps=true} : f32[2, 3]", "expected a number, found 'true'"),
     ("layer_norm(x) {eps=1e999} : f32[2, 3]", "'1e999' is too large for a number of 64 bits; write inf"),
     ("layer_norm(x) {eps=1e-999} : f32[2, 3]", "'1e-999' is too small for a number of 64 bits"),

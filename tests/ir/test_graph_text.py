@@ -73,7 +73,7 @@ def test_regions_are_part_of_the_text():
     ("{axes=(0, 1)}", "{axes=(0, 2)}", "axis 2 is out of range", 4, 8),
     (": f32[]\n  %2", ": f32[3]\n  %2", "the text says f32[3], the operator makes f32[]", 4, 37),
     ("return", "retrun", "expected 'return', found 'retrun'", 8, 3),
-    ("f32[B, 3])", "f16[B, 3])", "expected a type such as f32[2, 3], found 'f16'", 1, 16),
+    ("f32[B, 3])", "f8[B, 3])", "expected a type such as f32[2, 3], found 'f8'", 1, 16),
     ("exp(%0)", "exp(%0", "expected ')'", 3, 20),
     ("exp(%0)", "exp(%0) ?", "unexpected character '?'", 3, 21),
 ])

@@ -10,7 +10,7 @@ from graphc.compiled import CompiledGraph
 from graphc.ir.builder import Builder
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
-from graphc.ir.types import BY_NUMPY, f32
+from graphc.ir.types import dtype_of, f32
 from graphc.ir.winograd import POINTS, error_bound, gradient_error_bound, growth, transforms
 
 EPS = 2.0**-24
@@ -33,7 +33,7 @@ def arrays(n, c, f, h, w, spread=0.0, seed=0, dtype=np.float32):
 
 def convolution(x, w, m, padding, turned=False):
     """By native code; x in storage order NCHW and NHWC must give the same bits."""
-    features, dtype = w.shape[1] if turned else w.shape[0], BY_NUMPY[x.dtype]
+    features, dtype = w.shape[1] if turned else w.shape[0], dtype_of(x)
     results = []
     for order in ((0, 1, 2, 3), (0, 2, 3, 1)):
         b = Builder()
@@ -112,7 +112,7 @@ def test_gradient_towards_the_image(m):
 
 def kernel_gradient(x, dy, m, padding, extra=None):
     """By native code, x stored channels last; `extra` is added in the epilogue."""
-    b, dtype = Builder(), BY_NUMPY[x.dtype]
+    b, dtype = Builder(), dtype_of(x)
     ins = [b.transpose(b.input("x", dtype[tuple(x.shape[i] for i in (0, 2, 3, 1))]), perm=(0, 3, 1, 2)),
            b.input("dy", dtype[dy.shape])]
     y = b.apply(WinogradWeightGrad(m, padding), ins)[0]

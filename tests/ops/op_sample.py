@@ -10,9 +10,10 @@ import numpy as np
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.op import Op, as_tuple
-from graphc.ir.types import BY_NUMPY, DType, TensorType, f32, f64
+from graphc.ir.types import DType, TensorType, bool_, dtype_of, f32, f64, i32, i64
 
 FLOATS = (f32, f64)
+CORE = (f32, f64, i32, i64, bool_)         # the types in which every sample is made; tests/native/test_storage_types.py takes the others
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Sample:
 
     @property
     def types(self) -> tuple[TensorType, ...]:
-        return tuple(TensorType(BY_NUMPY[a.dtype], a.shape) for a in self.arrays)
+        return tuple(TensorType(dtype_of(a), a.shape) for a in self.arrays)
 
     @property
     def name(self) -> str:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 import mpmath as mp
 import numpy as np
-from op_sample import FLOATS, Sample, each, floats, ints, special, values
+from op_sample import CORE, FLOATS, Sample, each, floats, ints, special, values
 
 from graphc.ir.op import Op
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
 from graphc.ir.ops.elementwise import ROWS, Cast, Elementwise, StopGradient
 from graphc.ir.ops.special import LogAddExp, Polygamma, Sinc, XLogY
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
-from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64
+from graphc.ir.types import bool_, f32, f64, i32, i64
 
 UNARY_SHAPES = {f32: ((), (1,), (3,), (7,), (8,), (17,), (33,), (100,), (0,), (2, 0, 3), (5, 7)), f64: ((3,), (7,), (33,), (3, 5)),
                 i32: ((8,), (33,)), i64: ((7,), (17,)), bool_: ((3,), (33,))}
@@ -148,7 +148,7 @@ def operand(fn: str, index: int, shape, dtype, seed) -> np.ndarray:
 def row_samples(fn: str) -> Iterator[Sample]:
     row, op = ROWS[fn], Elementwise(fn)
     shapes = UNARY_SHAPES if row.arity == 1 else BINARY_SHAPES
-    for dtype in (d for d in DTYPES if d.kind in row.kinds):
+    for dtype in (d for d in CORE if d.kind in row.kinds):
         expect = expectation(fn, dtype)
         smooth = row.vjp is not None or row.result is None
         for shape in shapes[dtype]:
@@ -168,11 +168,11 @@ def special_sample(op: Op, arity: int, dtype, expect) -> Sample:
 
 
 def cast_samples() -> Iterator[Sample]:
-    for source in DTYPES:
-        for target in DTYPES:
+    for source in CORE:
+        for target in CORE:
             yield Sample(Cast(target), (values((17,), source),), f"to-{target}")
         if source != bool_:
-            yield from (Sample(Cast(target), (special(source),), f"special-to-{target}", smooth=False) for target in DTYPES)
+            yield from (Sample(Cast(target), (special(source),), f"special-to-{target}", smooth=False) for target in CORE)
 
 
 def activation_samples() -> Iterator[Sample]:
@@ -231,4 +231,4 @@ def derivative_of_digamma(n: int) -> Callable:
 
 
 SAMPLES = (*special_samples(), *(s for fn in ROWS for s in row_samples(fn)), *cast_samples(), *activation_samples(), *trig_samples(),
-           *each(StopGradient(), (((5,),),), DTYPES, smooth=False))
+           *each(StopGradient(), (((5,),),), CORE, smooth=False))

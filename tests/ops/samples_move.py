@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from op_sample import FLOATS, Sample, each, floats, ints, values
+from op_sample import CORE, FLOATS, Sample, each, floats, ints, values
 
 from graphc.ir.op import Literal
 from graphc.ir.ops.constant import Constant, Dimension, Iota
@@ -17,7 +17,7 @@ from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
 from graphc.ir.ops.shape import (
     BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Stack, Tile, Transpose, Tril,
     Triu)
-from graphc.ir.types import DTYPES, bool_, f32, f64, i32, i64
+from graphc.ir.types import bool_, f32, f64, i32, i64
 
 SOME = (f32, f64, i64, bool_)
 
@@ -230,7 +230,7 @@ def samplings() -> Iterator[Sample]:
 
 
 def makers() -> Iterator[Sample]:
-    for dtype in DTYPES:
+    for dtype in CORE:
         yield Sample(Constant(Literal.of(values((2, 3), dtype))), (), f"{dtype}")
         yield Sample(Constant(Literal.of(values((), dtype))), (), f"scalar-{dtype}")
         if dtype != bool_:

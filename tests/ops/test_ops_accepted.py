@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from op_sample import Sample
+from op_sample import CORE, Sample
 from samples import SAMPLES
 
 from graphc.compiled import CompiledGraph
@@ -16,7 +16,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Op
 from graphc.ir.ops import OPS
-from graphc.ir.types import BY_NUMPY, DTYPES, DType, f32
+from graphc.ir.types import DTYPES, DType, dtype_of, f32
 
 SMALL = 600                         # elements of an operand
 
@@ -43,10 +43,10 @@ def one_of_each() -> Iterator[Sample]:
 
 def retyped(s: Sample) -> Iterator[tuple[DType, ...]]:
     """All operands of one type; one operand of another type; all but one of another type."""
-    own = tuple(BY_NUMPY[a.dtype] for a in s.arrays)
+    own = tuple(dtype_of(a) for a in s.arrays)
     found = set()
-    for d in DTYPES:
-        found.add((d,) * len(own))
+    found |= {(d,) * len(own) for d in DTYPES}
+    for d in CORE:
         for i in range(len(own)):
             found |= {own[:i] + (d,) + own[i + 1:], (d,) * i + own[i:i + 1] + (d,) * (len(own) - i - 1)}
     yield from sorted(found, key=str)

@@ -10,7 +10,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
 from graphc.ir.op import as_tuple
 from graphc.ir.ops import OPS
-from graphc.ir.types import BY_NUMPY, TensorType, f64
+from graphc.ir.types import TensorType, dtype_of, f64, i64
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -59,7 +59,7 @@ CASES = (
      lambda x: torch.sort(x, dim=1, descending=True, stable=True)[1]),
     ("topk", {"k": 3, "axis": 1}, (distinct((4, 5), f64),), lambda x: tuple(torch.topk(x, 3, 1))),
     ("take", {"axis": 0}, (A, np.array([3, 0, 3])), lambda x, i: F.embedding(i, x)),
-    ("take_along_axis", {"axis": 1}, (A, ints((4, 2), BY_NUMPY[np.dtype("int64")], 0, 6)),
+    ("take_along_axis", {"axis": 1}, (A, ints((4, 2), i64, 0, 6)),
      lambda x, i: torch.gather(x, 1, i)),
     ("scatter_add_along_axis", {"axis": 0}, (A, np.array([[3, 0, 3, 1, 1, 1]]), A[:1]),
      lambda x, i, u: torch.scatter_add(x, 0, i, u)),
@@ -85,7 +85,7 @@ CASES = (
      lambda x, i: F.cross_entropy(x, i, label_smoothing=0.1, reduction="sum")),
     ("cross_entropy", {"label_smoothing": 0.1, "ignore_index": 2}, (A, IDS),
      lambda x, i: F.cross_entropy(x, i, ignore_index=2, label_smoothing=0.1)),
-    ("cross_entropy", {"axis": 1, "reduction": "none"}, (IMAGE, ints((4, 5, 2), BY_NUMPY[np.dtype("int64")], 0, 3)),
+    ("cross_entropy", {"axis": 1, "reduction": "none"}, (IMAGE, ints((4, 5, 2), i64, 0, 3)),
      lambda x, i: F.cross_entropy(x, i, reduction="none")),
     ("cross_entropy_soft", {}, (A, P), F.cross_entropy),
     ("one_hot", {"depth": 6, "dtype": f64}, (IDS,), lambda i: F.one_hot(i, 6).double()),
@@ -107,7 +107,7 @@ def seeds(types_or_arrays):
 def run_ours(op, arrays):
     """Outputs, then gradients of the float operands for random gradients of the float outputs."""
     b = Builder()
-    ins = [b.input(f"x{i}", TensorType(BY_NUMPY[a.dtype], a.shape)) for i, a in enumerate(arrays)]
+    ins = [b.input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(arrays)]
     outs = b.apply(op, ins)
     smooth = [v for v in outs if v.type.dtype == f64]
     given = {v: b.constant(s) for v, s in zip(smooth, seeds([v.type for v in smooth]))}

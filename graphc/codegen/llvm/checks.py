@@ -42,7 +42,8 @@ def _fail_unless(b: BodyEmitter, holds: str, node_id: Ix | int, value: str) -> N
 
 def _as_i64(b: BodyEmitter, value: Val) -> str:
     text = b.val(value)
-    return text if value.dtype.itemsize == 8 else b.emit(f"sext {type_of(value)} {text} to i64")
+    head = "sext" if value.dtype.is_signed else "zext"
+    return text if value.dtype.itemsize == 8 else b.emit(f"{head} {type_of(value)} {text} to i64")
 
 
 def return_if(b: BodyEmitter, s: ReturnIf, after: str | None = None) -> None:

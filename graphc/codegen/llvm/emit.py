@@ -10,7 +10,7 @@ from graphc.codegen import abi
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.checks import finish_main
 from graphc.codegen.llvm.control import run
-from graphc.codegen.llvm.math import libm_repair_text, math_text
+from graphc.codegen.llvm.math import conversion_text, libm_repair_text, math_text
 from graphc.codegen.llvm.types import REGISTER, function_symbol, mangled
 from graphc.codegen.loops.loop_ir import FunctionIR, Root
 from graphc.codegen.patience import Looks
@@ -118,6 +118,13 @@ class ModuleText:
         if name not in self._extra:
             self._extra[name] = ""                          # keeps its place: the text may need others
             self._extra[name] = math_text(BodyEmitter(self), name, op, dtype, lanes, self.target)
+        return name
+
+    def conversion(self, op: str, stored: DType, lanes: int) -> str:
+        """The name of the function that converts f16 or bf16 to f32 (`op` "widen") or back ("narrow")."""
+        name = f"@gc.{op}.{stored}.{lanes}"
+        if name not in self._extra:
+            self._extra[name] = conversion_text(BodyEmitter(self), name, op, stored, lanes, self.target)
         return name
 
     def libm_repair(self, function: str, dtype: DType, lanes: int, arity: int) -> str:

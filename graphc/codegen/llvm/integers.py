@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.lanes import select_text
-from graphc.codegen.llvm.types import BITS, constant, mangled, type_of, vector
+from graphc.codegen.llvm.types import constant, mangled, type_of, vector
 from graphc.codegen.loops.loop_ir import Compute
 
 
@@ -51,13 +51,32 @@ def _floor_division(e: BodyEmitter, s: Compute, args: list[str]) -> tuple[str, s
     return q, r
 
 
+def unsigned_div(e: BodyEmitter, s: Compute, args: list[str]) -> str:
+    return _unsigned_division(e, s, args, "udiv")
+
+
+def unsigned_rem(e: BodyEmitter, s: Compute, args: list[str]) -> str:
+    return _unsigned_division(e, s, args, "urem")
+
+
+def _unsigned_division(e: BodyEmitter, s: Compute, args: list[str], head: str) -> str:
+    """0 for a zero divisor."""
+    ty, lanes, (a, b) = type_of(s.dst), s.dst.lanes, args
+    if s.args[1].const:
+        return e.emit(f"{head} {ty} {a}, {b}")
+    zero, one = [constant(n, s.dst.dtype, lanes) for n in (0, 1)]
+    is_zero = e.emit(f"icmp eq {ty} {b}, {zero}")
+    result = e.emit(f"{head} {ty} {a}, {select_text(e, lanes, is_zero, ty, one, b)}")
+    return select_text(e, lanes, is_zero, ty, zero, result)
+
+
 def int_not(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     ones = constant(True if s.dst.dtype.kind == "bool" else -1, s.dst.dtype, s.dst.lanes)
     return e.emit(f"xor {type_of(s.dst)} {args[0]}, {ones}")
 
 
 def mulhi_u(e: BodyEmitter, s: Compute, args: list[str]) -> str:
-    ty, bits = type_of(s.dst), BITS[s.dst.dtype.name]
+    ty, bits = type_of(s.dst), s.dst.dtype.bits
     wide = vector(f"i{2 * bits}", s.dst.lanes)
     a, b = [e.emit(f"zext {ty} {x} to {wide}") for x in args]
     product = e.emit(f"mul {wide} {a}, {b}")

@@ -5,6 +5,7 @@ from graphc.codegen.llvm import special_functions, vector_math
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.control import run
 from graphc.codegen.llvm.lanes import lane_text
+from graphc.codegen.llvm.storage_floats import CONVERSIONS
 from graphc.codegen.llvm.types import REGISTER, vector
 from graphc.codegen.loops.arithmetic import Arithmetic
 from graphc.codegen.loops.loop_ir import Val
@@ -40,6 +41,18 @@ def math_text(body: BodyEmitter, name: str, op: str, dtype: DType, lanes: int, t
     body.line(f"ret {ty} {body.val(result)}")
     arguments = ", ".join(f"{ty} %x{o.id}" for o in fragment.operands)
     return body.text(f"define internal {ty} {name}({arguments}) #1")
+
+
+def conversion_text(body: BodyEmitter, name: str, op: str, stored: DType, lanes: int, target: Target) -> str:
+    """The definition of `name`, which converts f16 or bf16 to f32 ("widen") or back ("narrow")."""
+    source, to = (stored, f32) if op == "widen" else (f32, stored)
+    fragment = Fragment(source, lanes, 1, target)
+    result = CONVERSIONS[op, stored](fragment, *fragment.operands)
+    body.set_val(fragment.operands[0], "%x")
+    run(body, fragment.block)
+    given, made = [vector(REGISTER[d.name], lanes) for d in (source, to)]
+    body.line(f"ret {made} {body.val(result)}")
+    return body.text(f"define internal {made} {name}({given} %x) #1")
 
 
 def libm_repair_text(body: BodyEmitter, name: str, function: str, dtype: DType, lanes: int, arity: int) -> str:

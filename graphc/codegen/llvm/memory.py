@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.lanes import build_vector, select_text
-from graphc.codegen.llvm.types import MANGLED, MEMORY, lanes_constant, vector
+from graphc.codegen.llvm.types import FLOATS, MANGLED, MEMORY, lanes_constant, vector
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.loops.loop_ir import Load, Prefetch, Store, View
 from graphc.ir.dims import Dim
@@ -116,6 +116,9 @@ def _lane_offsets(b: BodyEmitter, stride: Dim, lanes: int) -> str:
 def _store_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str,
                       hint: str | None) -> None:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
+    if mask is not None and element not in FLOATS and (lane := _only_lane(mask)) is not None:
+        _store_lane(b, view, (*index[:-1], index[-1] + lane), lane, vector(element, lanes), text)
+        return
     ty, pointer = vector(element, lanes), b.address(view, index, element)
     if mask is not None:
         b.line(f"call void @llvm.masked.store.v{lanes}{MANGLED[element]}.p0({ty} {text}, ptr align {size} {pointer}, "
@@ -124,6 +127,19 @@ def _store_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: 
         b.line(f"store {ty} {text}, ptr {pointer}, align {size * lanes}, !nontemporal !3")
     else:
         b.line(f"store {ty} {text}, ptr {pointer}, align {size}")
+
+
+def _only_lane(mask: str) -> int | None:
+    """The lane of a constant mask of which one lane is active."""
+    lanes = mask.strip("<>").split(", ")
+    return lanes.index("i1 true") if mask.startswith("<") and lanes.count("i1 true") == 1 else None
+
+
+def _store_lane(b: BodyEmitter, view: View, index: tuple[Ix, ...], lane: int, ty: str, text: str) -> None:
+    """LLVM 22 does this by itself, but of integers that were truncated it stores the lane at its width before that."""
+    element = MEMORY[view.dtype.name]
+    one = b.emit(f"extractelement {ty} {text}, i64 {lane}")
+    b.line(f"store {element} {one}, ptr {b.address(view, index, element)}, align {view.dtype.itemsize}")
 
 
 def _store_reversed(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None, text: str,

@@ -9,14 +9,16 @@ from collections.abc import Callable
 
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.floats import float_extremum, float_rem, fraction, intrinsic, isfinite, isnan, rsqrt, scale
-from graphc.codegen.llvm.integers import int_abs, int_div, int_neg, int_not, int_rem, mulhi_u
+from graphc.codegen.llvm.integers import (
+    int_abs, int_div, int_neg, int_not, int_rem, mulhi_u, unsigned_div, unsigned_rem)
 from graphc.codegen.llvm.lanes import any_lane, build_vector, lane_text, part_of_lanes, select_text
 from graphc.codegen.llvm.types import (
-    BITS, KIND, MEMORY, REGISTER, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
+    KIND, MEMORY, REGISTER, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
 from graphc.codegen.loops.index import Ix, at_least, at_most
 from graphc.codegen.loops.loop_ir import Compute, Val
 from graphc.codegen.loops.ops import MATH, SPECIAL
 from graphc.errors import InternalError
+from graphc.ir.types import f16
 
 Rule = Callable[[BodyEmitter, Compute, list[str]], str]
 Conversion = Callable[[BodyEmitter, Compute, str], str]
@@ -24,15 +26,14 @@ Conversion = Callable[[BodyEmitter, Compute, str], str]
 # (operation, kind of the operands) -> instruction: all operands have one type
 INSTRUCTIONS = {
     ("add", "f"): "fadd", ("sub", "f"): "fsub", ("mul", "f"): "fmul", ("div", "f"): "fdiv", ("neg", "f"): "fneg",
-    ("add", "i"): "add", ("sub", "i"): "sub", ("mul", "i"): "mul",
-    ("shl", "i"): "shl", ("lshr", "i"): "lshr", ("ashr", "i"): "ashr",
-    **{(op, kind): op for op in ("and", "or", "xor") for kind in "ib"},
+    **{(op, kind): op for op in ("add", "sub", "mul", "shl", "lshr") for kind in "iu"}, ("ashr", "i"): "ashr",
+    **{(op, kind): op for op in ("and", "or", "xor") for kind in "iub"},
     ("eq", "f"): "fcmp oeq", ("ne", "f"): "fcmp une", ("lt", "f"): "fcmp olt",
     ("le", "f"): "fcmp ole", ("gt", "f"): "fcmp ogt", ("ge", "f"): "fcmp oge",
     ("eq", "i"): "icmp eq", ("ne", "i"): "icmp ne", ("lt", "i"): "icmp slt",
     ("le", "i"): "icmp sle", ("gt", "i"): "icmp sgt", ("ge", "i"): "icmp sge",
-    ("eq", "b"): "icmp eq", ("ne", "b"): "icmp ne", ("lt", "b"): "icmp ult",
-    ("le", "b"): "icmp ule", ("gt", "b"): "icmp ugt", ("ge", "b"): "icmp uge",
+    **{(op, kind): f"icmp {head}" for kind in "ub" for op, head in dict(
+        eq="eq", ne="ne", lt="ult", le="ule", gt="ugt", ge="uge").items()},
 }
 
 # (operation, kind) -> intrinsic overloaded on its operand type
@@ -40,7 +41,7 @@ INTRINSICS = {
     ("fma", "f"): "llvm.fma", ("sqrt", "f"): "llvm.sqrt", ("floor", "f"): "llvm.floor", ("ceil", "f"): "llvm.ceil",
     ("round", "f"): "llvm.roundeven", ("trunc", "f"): "llvm.trunc", ("abs", "f"): "llvm.fabs",
     ("copysign", "f"): "llvm.copysign",
-    ("min", "i"): "llvm.smin", ("max", "i"): "llvm.smax",
+    ("min", "i"): "llvm.smin", ("max", "i"): "llvm.smax", ("min", "u"): "llvm.umin", ("max", "u"): "llvm.umax",
 }
 
 
@@ -97,38 +98,58 @@ def cast(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     return CASTS[KIND[s.args[0].dtype.name] + KIND[s.dst.dtype.name]](e, s, args[0])
 
 
-def _int_to_float(e: BodyEmitter, s: Compute, a: str) -> str:
-    return e.emit(f"sitofp {type_of(s.args[0])} {a} to {type_of(s.dst)}")
+def _convert(head: str) -> Conversion:
+    return lambda e, s, a: e.emit(f"{head} {type_of(s.args[0])} {a} to {type_of(s.dst)}")
 
 
-def _float_to_int(e: BodyEmitter, s: Compute, a: str) -> str:
-    source, to = s.args[0], s.dst
-    name = f"llvm.fptosi.sat.{mangled(to.dtype, to.lanes)}.{mangled(source.dtype, source.lanes)}"
-    return e.emit(f"call {type_of(to)} @{name}({type_of(source)} {a})")
+def _saturate(name: str) -> Conversion:
+    def rule(e: BodyEmitter, s: Compute, a: str) -> str:
+        source, to = s.args[0], s.dst
+        overload = f"{mangled(to.dtype, to.lanes)}.{mangled(source.dtype, source.lanes)}"
+        return e.emit(f"call {type_of(to)} @{name}.{overload}({type_of(source)} {a})")
+    return rule
 
 
 def _resize(narrow: str, widen: str) -> Conversion:
+    """Nothing to do between integers of one size."""
     def rule(e: BodyEmitter, s: Compute, a: str) -> str:
-        head = narrow if BITS[s.dst.dtype.name] < BITS[s.args[0].dtype.name] else widen
-        return e.emit(f"{head} {type_of(s.args[0])} {a} to {type_of(s.dst)}")
+        more = s.dst.dtype.bits - s.args[0].dtype.bits
+        return _convert(narrow if more < 0 else widen)(e, s, a) if more else a
     return rule
 
 
 def _from_bool(e: BodyEmitter, s: Compute, a: str) -> str:
-    one, zero = [constant(s.dst.dtype.np.type(n).item(), s.dst.dtype, s.dst.lanes) for n in (1, 0)]
+    one, zero = [constant(n, s.dst.dtype, s.dst.lanes) for n in (1, 0)]
     return select_text(e, s.dst.lanes, a, type_of(s.dst), one, zero)
 
 
 def _to_bool(compare: str) -> Conversion:
     def rule(e: BodyEmitter, s: Compute, a: str) -> str:
         source = s.args[0]
-        return e.emit(f"{compare} {type_of(source)} {a}, "
-                      f"{constant(source.dtype.np.type(0).item(), source.dtype, source.lanes)}")
+        return e.emit(f"{compare} {type_of(source)} {a}, {constant(0, source.dtype, source.lanes)}")
     return rule
 
 
-CASTS = {"if": _int_to_float, "fi": _float_to_int, "ff": _resize("fptrunc", "fpext"), "ii": _resize("trunc", "sext"),
-         "bf": _from_bool, "bi": _from_bool, "fb": _to_bool("fcmp une"), "ib": _to_bool("icmp ne")}
+SIGNED, UNSIGNED = _resize("trunc", "sext"), _resize("trunc", "zext")
+# kinds of the operand and of the result -> conversion; floats that are only stored go by f32: `widen` and `narrow`
+CASTS: dict[str, Conversion] = {
+    "if": _convert("sitofp"), "uf": _convert("uitofp"), "ff": _resize("fptrunc", "fpext"),
+    "fi": _saturate("llvm.fptosi.sat"), "fu": _saturate("llvm.fptoui.sat"),
+    "ii": SIGNED, "iu": SIGNED, "ui": UNSIGNED, "uu": UNSIGNED,
+    "bf": _from_bool, "bi": _from_bool, "bu": _from_bool,
+    "fb": _to_bool("fcmp une"), "ib": _to_bool("icmp ne"), "ub": _to_bool("icmp ne")}
+
+
+def convert_storage(e: BodyEmitter, s: Compute, args: list[str]) -> str:
+    """f16 or bf16 to f32, or back: by instructions where the target has them, else by a function on the bits."""
+    source, to, (a,) = s.args[0], s.dst, args
+    stored = source.dtype if source.dtype.is_storage else to.dtype
+    if stored is not f16 or not e.module.target.has_half:
+        return e.emit(f"call {type_of(to)} {e.module.conversion(s.op, stored, to.lanes)}({type_of(source)} {a})")
+    half, wide = vector("half", to.lanes), vector("float", to.lanes)
+    if s.op == "widen":
+        return e.emit(f"fpext {half} {e.emit(f'bitcast {type_of(source)} {a} to {half}')} to {wide}")
+    return e.emit(f"bitcast {half} {e.emit(f'fptrunc {wide} {a} to {half}')} to {type_of(to)}")
 
 
 def bitcast(e: BodyEmitter, s: Compute, args: list[str]) -> str:
@@ -143,7 +164,7 @@ def splat(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 
 
 def iota(e: BodyEmitter, s: Compute, args: list[str]) -> str:
-    values = [scalar_constant(s.dst.dtype.np.type(i).item(), s.dst.dtype) for i in range(s.dst.lanes)]
+    values = [scalar_constant(i, s.dst.dtype) for i in range(s.dst.lanes)]
     return values[0] if s.dst.lanes == 1 else lanes_constant(REGISTER[s.dst.dtype.name], values)
 
 
@@ -212,11 +233,13 @@ def is_aligned(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 # operation, or (operation, kind of the operands) -> rule
 IRREGULAR: dict[str | tuple[str, str], Rule] = {
     ("min", "f"): float_extremum, ("max", "f"): float_extremum, ("rem", "f"): float_rem,
-    ("div", "i"): int_div, ("rem", "i"): int_rem, ("neg", "i"): int_neg, ("abs", "i"): int_abs,
+    ("div", "i"): int_div, ("rem", "i"): int_rem, ("abs", "i"): int_abs,
+    ("div", "u"): unsigned_div, ("rem", "u"): unsigned_rem, ("abs", "u"): lambda e, s, args: args[0],
+    ("neg", "i"): int_neg, ("neg", "u"): int_neg,
     "isnan": isnan, "isfinite": isfinite, "not": int_not, "mulhi_u": mulhi_u,
     **dict.fromkeys(MATH + SPECIAL, math_call), "pow": math_call, "rsqrt": rsqrt, "scale": scale, "fraction": fraction,
     "repair": repair, "libm": libm_call,
-    "select": select, "cast": cast, "bitcast": bitcast,
+    "select": select, "cast": cast, "widen": convert_storage, "narrow": convert_storage, "bitcast": bitcast,
     "splat": splat, "iota": iota, "shuffle": shuffle, "extract": extract, "insert": insert, "reduce": reduce,
     "tail_mask": tail_mask, "value": index_value, "is_aligned": is_aligned,
 }

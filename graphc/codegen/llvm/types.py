@@ -5,17 +5,32 @@ import struct
 from collections.abc import Iterable
 from functools import cache
 
+import numpy as np
+
 from graphc.codegen.loops.loop_ir import Val
-from graphc.ir.types import DType
+from graphc.ir.types import DTYPES, DType
 
-REGISTER = {"f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "bool": "i1"}
+
+def _register(dtype: DType) -> str:
+    """Floats that are only stored are their bits."""
+    return {32: "float", 64: "double"}[dtype.bits] if dtype.is_float and not dtype.is_storage else f"i{dtype.bits}"
+
+
+def _kind(dtype: DType) -> str:
+    """What tells apart instructions: f floats, h floats that are only stored, i and u integers, b bools."""
+    if dtype.is_float:
+        return "h" if dtype.is_storage else "f"
+    return ("i" if dtype.is_signed else "u") if dtype.is_int else "b"
+
+
+REGISTER = {d.name: _register(d) for d in DTYPES}
 MEMORY = {**REGISTER, "bool": "i8"}
-MANGLED = {"f32": "f32", "f64": "f64", "i32": "i32", "i64": "i64", "bool": "i1",       # as in llvm.fma.v8f32
-           "float": "f32", "double": "f64", "i8": "i8"}
-KIND = {"f32": "f", "f64": "f", "i32": "i", "i64": "i", "bool": "b"}
-BITS = {"f32": 32, "f64": 64, "i32": 32, "i64": 64, "bool": 1}
+FLOATS = {"float": "f32", "double": "f64"}
+# as in llvm.fma.v8f32: of graphc's types and of LLVM's
+MANGLED = {name: FLOATS.get(ty, ty) for name, ty in (*REGISTER.items(), *((ty, ty) for ty in MEMORY.values()))}
+KIND = {d.name: _kind(d) for d in DTYPES}
 
-ELEMENT_BYTES = {"float": 4, "double": 8, "i32": 4, "i64": 8, "i1": 1}
+ELEMENT_BYTES = {REGISTER[d.name]: d.itemsize for d in DTYPES}
 
 
 @cache
@@ -38,7 +53,9 @@ def scalar_constant(value: int | float | bool, dtype: DType) -> str:
     kind = KIND[dtype.name]
     if kind == "f":                                     # f32 constants too are written as the bits of a double
         return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
-    return str(value) if kind == "i" else "true" if value else "false"
+    if kind == "h":
+        return str(np.asarray(value).astype(dtype.np).view(np.uint16))
+    return ("true" if value else "false") if kind == "b" else str(value)
 
 
 def constant(value: int | float | bool, dtype: DType, lanes: int = 1) -> str:

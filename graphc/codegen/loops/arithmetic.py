@@ -9,7 +9,7 @@ from graphc.codegen.loops.loop_ir import Body, Compute, Operand, Val
 from graphc.codegen.loops.ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
-from graphc.ir.types import BY_NAME, DType, bool_, i64
+from graphc.ir.types import BY_NAME, DType, bool_, f32, i64
 
 
 class Arithmetic:
@@ -27,7 +27,9 @@ class Arithmetic:
     def const(self, value: int | float | bool, dtype: DType, lanes: int = 1) -> Val:
         """The constant in every lane, rounded to the type; integers wrap."""
         dtype = BY_NAME[dtype.name]
-        return Val(self, dtype, lanes, -1, _wrapped(int(value), dtype) if dtype.is_int else dtype.np.type(value).item())
+        if dtype.is_int:
+            return Val(self, dtype, lanes, -1, _wrapped(int(value), dtype))
+        return Val(self, dtype, lanes, -1, float(dtype.np.type(value)) if dtype.is_float else bool(value))
 
     def iota(self, lanes: int, dtype: DType = i64) -> Val:
         """0, 1, 2, … in the lanes."""
@@ -197,14 +199,14 @@ class Arithmetic:
         return self._regular("lshr", a, b)
 
     def ashr(self, a: Operand, b: Operand) -> Val:
-        """a >> b, the sign shifted in; b must be in [0, width)."""
+        """a >> b of signed integers, the sign shifted in; b must be in [0, width)."""
         return self._regular("ashr", a, b)
 
     def mulhi_u(self, a: Operand, b: Operand) -> Val:
         """The high half of the unsigned product."""
         return self._regular("mulhi_u", a, b)
 
-    # ---- comparisons (integers signed; any comparison with NaN but ne is false)
+    # ---- comparisons (any comparison with NaN but ne is false)
     def lt(self, a: Operand, b: Operand) -> Val:
         return self._regular("lt", a, b)
 
@@ -235,18 +237,22 @@ class Arithmetic:
 
     # ---- conversions
     def cast(self, a: Val, dtype: DType) -> Val:
-        """The value as another type. float to int truncates and saturates, NaN gives 0; i64 to i32 wraps; x to bool is
-        x != 0."""
+        """The value as another type. float to int truncates and saturates, NaN gives 0; integers wrap; x to bool is
+        x != 0. f16 and bf16 are converted by way of f32."""
         dtype = BY_NAME[dtype.name]
         if a.dtype is dtype:
             return a
+        if a.dtype.is_storage:
+            return self.cast(self._emit("widen", f32, a.lanes, (a,)), dtype)
+        if dtype.is_storage:
+            return self._emit("narrow", dtype, a.lanes, (self.cast(a, f32),))
         if a.const is not None and dtype.is_float:
             return self.const(a.const, dtype, a.lanes)
         return self._emit("cast", dtype, a.lanes, (a,))
 
     def bitcast(self, a: Val, dtype: DType) -> Val:
-        """The same bits: f32 <-> i32, f64 <-> i64."""
-        if BITCASTS.get(a.dtype) is not BY_NAME[dtype.name]:
+        """The same bits as another type of that size."""
+        if (a.dtype, BY_NAME[dtype.name]) not in BITCASTS:
             raise InternalError(f"bitcast of {a.type_text} to {dtype}", "loops")
         return self._emit("bitcast", BY_NAME[dtype.name], a.lanes, (a,))
 
@@ -306,5 +312,5 @@ class Arithmetic:
 
 
 def _wrapped(value: int, dtype: DType) -> int:
-    half = 1 << (8 * dtype.itemsize - 1)
-    return (value + half) % (2 * half) - half
+    lowest, _ = dtype.range
+    return int((value - lowest) % (1 << dtype.bits) + lowest)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from graphc.codegen.loops.loop_ir import Val
 from graphc.errors import InternalError
-from graphc.ir.types import DType, bool_, f32, f64, i32, i64
+from graphc.ir.types import DType, bf16, bool_, f16, f32, f64, i32, i64, u16, u32, u64
 
 
 class OpSignature(NamedTuple):
@@ -18,7 +18,7 @@ class OpSignature(NamedTuple):
 
 
 def is_float(dtype: DType) -> bool:
-    return dtype.is_float
+    return dtype.is_float and not dtype.is_storage
 
 
 def is_int(dtype: DType) -> bool:
@@ -26,7 +26,7 @@ def is_int(dtype: DType) -> bool:
 
 
 def is_number(dtype: DType) -> bool:
-    return dtype.kind != "bool"
+    return dtype.kind != "bool" and not dtype.is_storage
 
 
 def is_bits(dtype: DType) -> bool:
@@ -34,7 +34,7 @@ def is_bits(dtype: DType) -> bool:
 
 
 def is_any(dtype: DType) -> bool:
-    return True
+    return not dtype.is_storage
 
 
 MATH = ("exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "rsqrt")
@@ -58,12 +58,13 @@ REGULAR: dict[str, OpSignature] = {
 }
 
 # operations with a rule of their own, made by one builder method each
-IRREGULAR = ("select", "cast", "bitcast", "splat", "iota", "shuffle", "extract", "insert", "reduce",
+IRREGULAR = ("select", "cast", "widen", "narrow", "bitcast", "splat", "iota", "shuffle", "extract", "insert", "reduce",
              "tail_mask", "value",
              "repair", "libm", "is_aligned")
 
 REDUCTIONS = {"add": is_number, "mul": is_number, "min": is_number, "max": is_number, "and": is_bits, "or": is_bits}
-BITCASTS = {f32: i32, i32: f32, f64: i64, i64: f64}
+BITCASTS = {(f32, i32), (i32, f32), (f64, i64), (i64, f64), (u32, i32), (i32, u32), (u64, i64), (i64, u64),
+            (f16, u16), (u16, f16), (bf16, u16), (u16, bf16)}
 
 
 def result_dtype(op: str, args: tuple[Val, ...]) -> DType:

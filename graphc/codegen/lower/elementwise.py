@@ -58,6 +58,8 @@ def _shift_left(f: LoopFunction, a: Val, n: Val) -> Val:
 def _shift_right(f: LoopFunction, a: Val, n: Val) -> Val:
     bits = 8 * a.dtype.itemsize
     outside = f.or_(f.lt(n, 0), f.ge(n, bits))
+    if not a.dtype.is_signed:
+        return f.select(outside, f.const(0, a.dtype), f.lshr(a, f.and_(n, bits - 1)))
     return f.ashr(a, f.select(outside, f.const(bits - 1, a.dtype), n))
 
 

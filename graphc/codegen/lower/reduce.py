@@ -69,11 +69,11 @@ def _plain(method: str, kind: str, start: Callable[[DType], float | int | bool])
 
 
 def _lowest(dtype: DType) -> float | int:
-    return -np.inf if dtype.is_float else int(np.iinfo(dtype.np).min)
+    return -np.inf if dtype.is_float else dtype.range[0]
 
 
 def _highest(dtype: DType) -> float | int:
-    return np.inf if dtype.is_float else int(np.iinfo(dtype.np).max)
+    return np.inf if dtype.is_float else dtype.range[1]
 
 
 def _arg(beats: str, extreme: str, start: Callable[[DType], float | int]) -> Reducer:
@@ -92,7 +92,7 @@ def _arg(beats: str, extreme: str, start: Callable[[DType], float | int]) -> Red
 
     def fold(f: LoopFunction, acc: Accumulator) -> Accumulator:
         best = f.reduce(acc[0], extreme)
-        last = f.const(np.iinfo(acc[1].dtype.np).max, acc[1].dtype)
+        last = f.const(acc[1].dtype.range[1], acc[1].dtype)
         return best, f.reduce(f.select(_same(f, acc[0], best), acc[1], last), "min")
     return Reducer(lambda element, counter: (element, counter), lambda dtype: (start(dtype), 0), step, merge, fold,
                    lambda f, acc: f.cast(acc[1], i64), counts=True)

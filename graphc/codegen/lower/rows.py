@@ -9,7 +9,7 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.dims import Dim, Dims, ceil_div
-from graphc.ir.types import i64
+from graphc.ir.types import i64, u64
 from graphc.schedule.plain_schedule import PlainSchedule
 
 Lanes = Callable[[Ix, int, Val | None], None]       # index of the first lane, lanes, mask
@@ -35,6 +35,8 @@ def rows(f: LoopFunction, extents: Dims, schedule: PlainSchedule, label: str = "
 
 def clamped(f: LoopFunction, position: Val, size: Dim) -> Ix:
     """The integer as an index in [0, size), whatever it is: it cannot fail, so it reports as no node."""
+    if position.dtype is u64:
+        position = f.min(position, i64.range[1])
     return f.check_index(f.max(f.min(f.cast(position, i64), number(f, size - 1)), 0), size, 0)
 
 

@@ -17,7 +17,7 @@ from graphc.codegen.lower.rows import function, number, put, rows
 from graphc.codegen.lower.sort_network import LAST, all_merged, padded, sort_kernel
 from graphc.ir.dims import Dim, Poly, ceil_div, round_up
 from graphc.ir.ops import sort
-from graphc.ir.types import i32, i64
+from graphc.ir.types import i32, i64, u32
 from graphc.schedule.parallel_rows import is_selected, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 
@@ -52,6 +52,8 @@ class KeyedRow:
             raw = f.bitcast(f.add(element, 0.0), i32)
             ordered = f.xor(raw, f.and_(f.ashr(raw, SIGN_SHIFT), MAGNITUDE_MASK))
             bits = f.select(f.isnan(element), MAGNITUDE_MASK, ordered)
+        elif element.dtype is u32:
+            bits = f.xor(f.bitcast(element, i32), ~MAGNITUDE_MASK)          # whose sign bit puts them in order
         if self.descending:
             bits = f.not_(bits)
         return f.or_(f.shl(f.cast(bits, i64), POSITION_BITS), position)

@@ -35,9 +35,10 @@ def _mask(f: LoopFunction, lanes: int, width: int | None) -> Val | None:
 
 
 def _transposed(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:
-    """Square transpose of vectors: first inside blocks of 16 bytes, where shuffles are cheap, then of the blocks."""
+    """Square transpose of vectors: first inside blocks of 16 bytes at most, where shuffles are cheap, then of the
+    blocks."""
     lanes = len(rows)
-    block = min(lanes, 16 // rows[0].dtype.itemsize)
+    block = min(lanes, 4, 16 // rows[0].dtype.itemsize)
     rows = [row for start in range(0, lanes, block)
             for row in _transposed_blocks(f, rows[start:start + block], lanes, block)]
     step = block

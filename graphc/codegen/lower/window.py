@@ -167,7 +167,7 @@ def _channels_last(f: LoopFunction, view: View) -> View:
 
 
 def _lowest(dtype: DType) -> float:
-    return float("-inf") if dtype.is_float else -(1 << (8 * dtype.itemsize - 1))
+    return float("-inf") if dtype.is_float else dtype.range[0]
 
 
 def _chosen(at: PoolLanes, x: View, extra: View | None = None) -> tuple[Val, ...]:

@@ -13,7 +13,7 @@ from graphc.ir import contraction
 from graphc.ir.contraction import Contraction, axis
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
-from graphc.ir.types import Dim, Dims, TensorType, broadcast_shapes, shape_text
+from graphc.ir.types import Dim, Dims, DType, TensorType, broadcast_shapes, common, includes, shape_text
 
 
 Labels = tuple[str, ...]
@@ -33,11 +33,13 @@ class LabelledProduct(Op):
 
 class Matmul(LabelledProduct):
     """numpy's matmul: [..., M, K] @ [..., K, N], leading axes broadcast; a 1-D operand is a row (left) or a column
-    (right) whose axis then goes."""
+    (right) whose axis then goes. `dtype`: of the sums and the result, where it is not that of the operands, which then
+    may have two types."""
     name: ClassVar[str] = "matmul"
+    dtype: DType | None = None
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
-        _check_dtypes("matmul", x, y)
+        dtype = _sum_dtype(self.name, self.dtype, x, y)
         require(x.rank > 0 and y.rank > 0, "matmul of a scalar: use * instead")
         left, right = _as_matrices(x.shape, y.shape)
         require(left[-1] == right[-2], f"matmul of {shape_text(x.shape)} and {shape_text(y.shape)}: "
@@ -45,18 +47,18 @@ class Matmul(LabelledProduct):
                                        f"{'the axis' if y.rank == 1 else 'the last but one axis'} of the right "
                                        f"({right[-2]})")
         lead = broadcast_shapes(left[:-2], right[:-2])
-        return x.with_shape(lead + left[-2:-1] * (x.rank > 1) + right[-1:] * (y.rank > 1))
+        return TensorType(dtype, lead + left[-2:-1] * (x.rank > 1) + right[-1:] * (y.rank > 1))
 
     def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.asarray(np.matmul(x, y))
+        return np.asarray(np.matmul(*_factors(self.dtype, x, y)))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        x, y = ins
+        x, y = _widened(b, self.dtype, ins)
         left, right = _as_matrices(x.type.shape, y.type.shape)
         lead = broadcast_shapes(left[:-2], right[:-2])
         g = _reshaped(b, only_gradient(gs), (*lead, left[-2], right[-1]))
         x2, y2 = _reshaped(b, x, left), _reshaped(b, y, right)
-        return _left_gradient(b, g, x2, y2, x.type), _right_gradient(b, g, x2, y2, y.type)
+        return _as_types(b, ins, _left_gradient(b, g, x2, y2, x.type), _right_gradient(b, g, x2, y2, y.type))
 
     def cost(self, x: TensorType, y: TensorType) -> Cost:
         out = self.infer(x, y)
@@ -108,18 +110,20 @@ class Einsum(LabelledProduct):
     once, sorted.
 
     "..." stands for axes that broadcast. A label may not occur twice in one operand (the DSL takes diagonals and drops
-    axes of size 1 before).
+    axes of size 1 before). `dtype` as in `Matmul`.
     """
     name: ClassVar[str] = "einsum"
     equation: str
+    dtype: DType | None = None
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
-        _check_dtypes("einsum", x, y)
+        dtype = _sum_dtype(self.name, self.dtype, x, y)
         a, b, out = parse_equation(self.equation, x.rank, y.rank)
         sizes = self._sizes(a, x.shape, b, y.shape)
-        return x.with_shape(sizes[label] for label in out)
+        return TensorType(dtype, tuple(sizes[label] for label in out))
 
     def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x, y = _factors(self.dtype, x, y)
         a, b, out = parse_equation(self.equation, x.ndim, y.ndim)
         number = {label: i for i, label in enumerate(dict.fromkeys(a + b))}
         x, a = _squeezed(x, a, y, b)
@@ -128,9 +132,10 @@ class Einsum(LabelledProduct):
                                     optimize=True), x.dtype)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        (x, y), g = ins, only_gradient(gs)
+        (x, y), g = _widened(b, self.dtype, ins), only_gradient(gs)
         left, right, out = parse_equation(self.equation, x.type.rank, y.type.rank)
-        return _einsum_gradient(b, g, out, x, left, y, right), _einsum_gradient(b, g, out, y, right, x, left)
+        return _as_types(b, ins, _einsum_gradient(b, g, out, x, left, y, right),
+                         _einsum_gradient(b, g, out, y, right, x, left))
 
     def cost(self, x: TensorType, y: TensorType) -> Cost:
         a, b, _ = parse_equation(self.equation, x.rank, y.rank)
@@ -257,10 +262,35 @@ def _product(axes: Iterable[int], x: Value) -> Dim:
     return size
 
 
-def _check_dtypes(name: str, x: TensorType, y: TensorType) -> None:
-    require(x.dtype == y.dtype, f"{name} of {x.dtype} and {y.dtype}: convert one side, for example x.astype({x.dtype})")
-    if x.dtype.kind == "bool":
-        raise GraphError(f"{name} takes numbers, not bool; convert with astype")
+def _sum_dtype(name: str, dtype: DType | None, x: TensorType, y: TensorType) -> DType:
+    """The type of a product's sums; GraphError for operands that have no product, or none in that type."""
+    if dtype is None and x.dtype != y.dtype:
+        small = x.dtype.is_int and y.dtype.is_int and max(x.dtype.bits, y.dtype.bits) < 32
+        raise GraphError(f"{name} of {x.dtype} and {y.dtype}: convert one side, for example "
+                         f"x.astype({common((x.dtype, y.dtype))})" + ", or multiply in 32 bits: dtype=gc.i32" * small)
+    dtype = dtype or x.dtype
+    require(dtype.kind != "bool" and "bool" not in (x.dtype.kind, y.dtype.kind),
+            f"{name} takes numbers, not bool; convert with astype")
+    for t in (x, y):
+        require(includes(dtype, t.dtype), f"{name} with dtype={dtype}: not every {t.dtype} is one of {dtype}; convert "
+                                         f"it with .astype({dtype})")
+    return dtype
+
+
+def _factors(dtype: DType | None, *arrays: np.ndarray) -> list[np.ndarray]:
+    """The operands in the type of the sums."""
+    return [a.astype(dtype.np) if dtype else a for a in arrays]
+
+
+def _widened(b: OpBuilder, dtype: DType | None, ins: Values) -> Values:
+    """The operands in the type of the sums, as the gradient reads them."""
+    return tuple(b.cast(v, dtype=dtype) if dtype not in (None, v.type.dtype) else v for v in ins)
+
+
+def _as_types(b: OpBuilder, ins: Values, *gradients: Value) -> Gradients:
+    """Each gradient in the type of its operand; none of integers."""
+    return [None if v.type.dtype.is_int else g if g.type.dtype == v.type.dtype else b.cast(g, dtype=v.type.dtype)
+            for v, g in zip(ins, gradients, strict=True)]
 
 
 def _without_false_batch(c: Contraction) -> Contraction:

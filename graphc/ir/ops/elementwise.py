@@ -13,7 +13,7 @@ from graphc.ir import special
 from graphc.ir.graph import Value
 from graphc.ir.op import ALL, Cost, Gradients, Op, OpBuilder, Operands, Values
 from graphc.ir.ops.constant import number
-from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes
+from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes, common, dtype_of
 
 FLOAT, NUMBER, INTEGER, BITS, ANY = (("float",), ("float", "int"), ("int",), ("int", "bool"), ("float", "int", "bool"))
 
@@ -86,8 +86,9 @@ class Elementwise(Op):
         dtype = data[0].dtype
         for t in data:
             if t.dtype is not dtype:
+                wanted = common([t.dtype for t in data])
                 raise GraphError(f"{self.fn} of {' and '.join(str(t.dtype) for t in data)}: convert one side, for "
-                                 f"example with .astype({dtype})")
+                                 f"example with .astype({wanted})")
         if dtype.kind not in row.kinds:
             raise GraphError(f"{self.fn} takes {' or '.join(row.kinds)} arrays, got {dtype}" + _hint(row, dtype))
         if self is WHERE and ins[0].dtype != bool_:
@@ -112,7 +113,8 @@ class Elementwise(Op):
 class Cast(Op):
     """The array with another dtype: float to int truncates and saturates (NaN gives 0), anything to bool is `!= 0`.
 
-    numpy leaves float to int undefined outside the range; i64 to i32 wraps in both.
+    numpy leaves float to int undefined outside the range; integers wrap in both. f16 and bf16 are converted by way of
+    f32, to which they round to nearest even.
     """
     name: ClassVar[str] = "cast"
     is_elementwise = True
@@ -122,9 +124,11 @@ class Cast(Op):
         return x.with_dtype(self.dtype)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        if x.dtype.kind == "f" and self.dtype.is_int:
-            return _saturating(x, self.dtype)
         with np.errstate(all="ignore"):
+            if dtype_of(x).is_storage or self.dtype.is_storage:
+                x = x.astype(np.float32)
+            if dtype_of(x).is_float and self.dtype.is_int:
+                return _saturating(x, self.dtype)
             return x.astype(self.dtype.np)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
@@ -153,7 +157,7 @@ def _hint(row: Row, dtype: DType) -> str:
 
 
 def _saturating(x: np.ndarray, dtype: DType) -> np.ndarray:
-    low, high = np.iinfo(dtype.np).min, np.iinfo(dtype.np).max
+    low, high = dtype.range
     with np.errstate(all="ignore"):
         wild = ~np.isfinite(x) | (x >= float(high)) | (x <= float(low))
         inside = np.where(wild, 0, x).astype(dtype.np)

@@ -245,7 +245,7 @@ def _total(padded: np.ndarray, regions: Sequence[Where]) -> np.ndarray:
 
 def lowest(dtype: np.dtype) -> float:
     """What every number of the dtype wins against."""
-    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+    return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
 
 
 OPS = (*MaxPool.every(), *MaxPoolGrad.every(), *MaxPoolPick.every(), *AvgPool.every(), *AvgPoolGrad.every())

@@ -10,7 +10,7 @@ import numpy as np
 from graphc.ir.image import ImageRoles
 from graphc.ir.op import ALL, Cost, Op, require
 from graphc.ir.ops.sliding import Pads
-from graphc.ir.types import BY_NUMPY, Dim, Dims, Sizes, TensorType, shape_text, static_shape
+from graphc.ir.types import Dim, Dims, Sizes, TensorType, dtype_of, shape_text, static_shape
 from graphc.ir.winograd import POINTS, TAPS, both_sides, tiled, tiles, transforms, untiled
 
 
@@ -77,7 +77,7 @@ class WinogradConv2d(Op):
     def reference(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         t = transforms(self.tile)
         n, (_, panels, channels, width) = self.tile + 2, u.shape
-        shape = static_shape(self.infer(*(TensorType(BY_NUMPY[a.dtype], a.shape) for a in (x, u))).shape)
+        shape = static_shape(self.infer(*(TensorType(dtype_of(a), a.shape) for a in (x, u))).shape)
         w = u.reshape(n, n, panels, channels,
                       width).transpose(2, 4, 3, 0, 1).reshape(-1, channels, n, n)[:self.features]
         v = both_sides(t.bt, tiles(x, self.tile, shape[2:], self.padding))

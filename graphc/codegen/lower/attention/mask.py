@@ -1,8 +1,6 @@
 """Masks of attention on a block of transposed scores (keys × queries, in units of ln 2)."""
 from __future__ import annotations
 
-import numpy as np
-
 from graphc.codegen.loops.builder import Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.attention.blocks import Blocks
@@ -15,7 +13,7 @@ from graphc.schedule.contraction_schedule import round_up
 
 def lowest(dtype: DType) -> float:
     """The least finite number."""
-    return float(np.finfo(dtype.np).min)
+    return dtype.range[0]
 
 
 class Mask:

@@ -38,8 +38,10 @@ def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedul
     f = LoopFunction(name)
     inputs = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
     outputs = tuple([f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)])
-    prepacked = f.view("packed", ins[0].dtype, (schedule.packed_size,)) if schedule.packed_size != 0 else None
-    shared = f.view("shared", ins[0].dtype, (schedule.shared_scratch,)) if schedule.shared_scratch != 0 else None
+    dtype = schedule.dtype
+    prepacked = (f.view("packed", schedule.packed_dtype or dtype, (schedule.packed_size,)) if schedule.packed_size != 0
+                 else None)
+    shared = f.view("shared", dtype, (schedule.shared_scratch,)) if schedule.shared_scratch != 0 else None
     a, b = _operands(f, inputs, schedule, shared, target)
     views = ContractionViews(a, b, outputs, shared, prepacked)
     for number, part in enumerate(schedule.phases):
@@ -67,5 +69,5 @@ def _operands(f: LoopFunction, inputs: Sequence[View], schedule: ContractionSche
             flattened.append(flat(f, operand))
         else:
             memory = part_of_scratch(shared, at, copy.size)
-            flattened.append(pad_copy(f, operand, copy, memory, target.lanes(operand.dtype.itemsize)))
+            flattened.append(pad_copy(f, operand, copy, memory, target.lanes(schedule.dtype.itemsize)))
     return flattened

@@ -243,6 +243,11 @@ def load_as(f: LoopFunction, dtype: DType, view: View, index: Sequence[Ix], lane
     return f.cast(f.load(view, index, lanes, mask), dtype)
 
 
+def store_as(f: LoopFunction, view: View, index: Sequence[Ix], value: Val, mask: Val | None = None) -> None:
+    """Converts to what the memory holds, and stores."""
+    f.store(view, index, f.cast(value, view.dtype), mask)
+
+
 def multiply_add(f: LoopFunction, a: Val, b: Val, c: Val, fused: bool) -> Val:
     """a * b + c in one rounding where the target can, else in two; integers wrap."""
     return f.fma(a, b, c) if fused and c.dtype.is_float else f.add(f.mul(a, b), c)

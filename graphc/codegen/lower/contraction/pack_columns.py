@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
+from graphc.codegen.lower.contraction.micro_kernel import store_as
 from graphc.codegen.lower.contraction.pack_rows import PACK_STEPS
 from graphc.codegen.lower.contraction.tile import TiledPhase
 from graphc.codegen.lower.ranges import (
@@ -93,7 +94,7 @@ class CopiedPanels(ColumnPacker):
                 for v in range(c.schedule.vectors):
                     column = loop.index + v * lanes
                     mask = f.tail_mask(columns.count - column, lanes) if ragged else None
-                    f.store(target.memory, [place + v * lanes], f.load(c.b, [source + column], lanes, mask))
+                    store_as(f, target.memory, [place + v * lanes], f.load(c.b, [source + column], lanes, mask))
 
 
 class CopiedRuns(ColumnPacker):
@@ -113,8 +114,8 @@ class CopiedRuns(ColumnPacker):
         with walk(f, k) as (index, at), walk_runs(f, columns) as (outer, column, first, count):
             source = offset(p.b, batch | index | outer | {last: first})
             start = target.start + at * target.width + column
-            vector_run(f, count, c.schedule.lanes, lambda i, lanes, mask: f.store(
-                target.memory, [start + i], load_spaced(f, c.b, source + i * stride, stride, lanes, mask),
+            vector_run(f, count, c.schedule.lanes, lambda i, lanes, mask: store_as(
+                f, target.memory, [start + i], load_spaced(f, c.b, source + i * stride, stride, lanes, mask),
                 None if target.private else mask))
 
 
@@ -132,14 +133,14 @@ class TransposedColumns(ColumnPacker):
 
                 def block(i: Ix, steps: int) -> None:
                     for step, row in enumerate(transposed_runs(f, c.b, [s + base + i for s in starts], steps)):
-                        f.store(target.memory, [place + (at + i + step) * target.width], row)
+                        store_as(f, target.memory, [place + (at + i + step) * target.width], row)
                 with f.loop(0, whole * lanes, lanes) as inner:
                     block(inner.index, lanes)
                 if rest.is_const and isinstance(rest.const, int) and rest.const >= 3:
                     return block(whole * lanes, rest.const)
                 with f.loop(whole * lanes, count) as inner:
                     row = gathered(f, c.b, [s + base + inner.index for s in starts])
-                    f.store(target.memory, [place + (at + inner.index) * target.width], row)
+                    store_as(f, target.memory, [place + (at + inner.index) * target.width], row)
 
 
 class TransposedTaps(ColumnPacker):
@@ -166,7 +167,7 @@ class TransposedTaps(ColumnPacker):
                 for first in range(0, len(order), lanes):
                     rows = self._tap_rows([s + base + first for s in starts], min(lanes, len(order) - first))
                     for tap, row in zip(order[first:], rows):
-                        f.store(target.memory, [place + (at + tap) * target.width], row)
+                        store_as(f, target.memory, [place + (at + tap) * target.width], row)
 
     def _tap_order(self, together: tuple[int, ...], distances: dict[int, int]) -> list[int]:
         """The steps of k of the taps in the order in which these lie in memory."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix
+from graphc.codegen.lower.contraction.micro_kernel import store_as
 from graphc.codegen.lower.contraction.tile import TiledPhase
 from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, walk, walk_runs
 from graphc.ir.dims import Dim
@@ -81,7 +82,8 @@ class CopiedRows(RowPacker):
             mask = f.tail_mask(c.m - (row + at), lanes) if ragged and lanes > 1 else None
             column = f.min_(row + at, c.m - 1) if ragged and lanes == 1 else row + at
             for i in range(steps):
-                f.store(memory, [place + (i * self.mr + at)], f.load(c.a, [source + i * across + column], lanes, mask))
+                store_as(f, memory, [place + (i * self.mr + at)],
+                         f.load(c.a, [source + i * across + column], lanes, mask))
 
 
 class GatheredRows(RowPacker):
@@ -100,7 +102,7 @@ class GatheredRows(RowPacker):
             with walk(f, k) as (index, step):
                 base = offset(c.phase.a, batch | index)
                 for i, row in enumerate(offsets):
-                    f.store(target.memory, [place + step * mr + i], f.load(c.a, [base + row]))
+                    store_as(f, target.memory, [place + step * mr + i], f.load(c.a, [base + row]))
 
 
 def row_packer(c: TiledPhase) -> RowPacker:

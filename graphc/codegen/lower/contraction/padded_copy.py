@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
+from graphc.codegen.lower.contraction.micro_kernel import store_as
 from graphc.codegen.lower.ranges import unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed
 from graphc.ir.dims import Dim, ceil_div, largest, lower, product_of, smallest, typical
@@ -109,7 +110,7 @@ class _PadCopy:
 
             def block(j: Ix | int, count: int) -> None:
                 for step, column in enumerate(transposed(f, source, i, j, lanes, count)):
-                    f.store(self.target, [start + (j + step) * rows + i], column)
+                    store_as(f, self.target, [start + (j + step) * rows + i], column)
             with f.loop(0, columns // lanes * lanes, lanes) as inner:
                 block(inner.index, lanes)
             rest = columns % lanes
@@ -137,13 +138,13 @@ def _both(f: LoopFunction, a: Val | None, b: Val) -> Val:
 def copy_run(f: LoopFunction, source: View, target: View, start: Ix, count: Dim, lanes: int) -> None:
     """target[start + i] = source[i]"""
     if not isinstance(count, int):
-        return vector_run(f, Ix(count), lanes, lambda i, width, mask: f.store(
-            target, [start + i], f.load(source, [i], width, mask), mask))
+        return vector_run(f, Ix(count), lanes, lambda i, width, mask: store_as(
+            f, target, [start + i], f.load(source, [i], width, mask), mask))
     with f.loop(0, count // lanes * lanes, lanes) as loop:
-        f.store(target, [start + loop.index], f.load(source, [loop.index], lanes))
+        store_as(f, target, [start + loop.index], f.load(source, [loop.index], lanes))
     for at, width in _halves(count % lanes, lanes):
         first = count // lanes * lanes + at
-        f.store(target, [start + first], f.load(source, [first], width))
+        store_as(f, target, [start + first], f.load(source, [first], width))
 
 
 def _halves(rest: int, lanes: int) -> list[tuple[int, int]]:

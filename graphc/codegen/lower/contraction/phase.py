@@ -68,7 +68,7 @@ class PhaseLowering(ABC, Generic[S]):
     @property
     def dtype(self) -> DType:
         """The type of the sums."""
-        return self.a.dtype
+        return self.contraction.dtype
 
     @cached_property
     def outputs(self) -> Outputs:

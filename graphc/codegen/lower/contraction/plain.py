@@ -1,4 +1,4 @@
-"""Contractions of integers, and sums of nothing: plain loops."""
+"""Contractions in integers of 8 and 16 bits, and sums of nothing: plain loops."""
 from __future__ import annotations
 
 from graphc.codegen.loops.builder import Val

@@ -1,0 +1,109 @@
+"""Products read their operands in the types in which these are stored: micro-kernels convert what they load."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Op
+from graphc.ir.ops.contract import Einsum, Matmul
+from graphc.ir.ops.control import Cond, Scan, WhileLoop
+from graphc.ir.ops.elementwise import Cast
+from graphc.ir.ops.index import Take, TakeAlongAxis
+from graphc.ir.types import includes
+from graphc.passes.pipeline import Pass
+
+# operators with bodies -> the first operand that stays the same throughout, and which bodies read from there on
+CAPTURED: dict[type[Op], Callable[[Op], int]] = {
+    Scan: lambda op: op.carries + op.xs, WhileLoop: lambda op: op.carries, Cond: lambda op: 1}
+
+
+@dataclass(frozen=True)
+class ReadStored(Pass):
+    """Takes conversions to a type that has every number of the operand's own (bf16 to f32, i8 to i32) into the products
+    that read them, behind lookups, through views and into loops. Results stay the same.
+
+    Needs: no dead nodes. Gives products with `dtype`, whose operands have types of their own.
+    Stands last of what simplifies: patterns of products do not know these, and loops would give conversions back;
+    before `split_derived`, for which a converted weight would be one to keep.
+    """
+    name: ClassVar[str] = "read_stored"
+
+    def run(self, graph: Graph) -> Graph:
+        w = Rewriter(graph)
+        changed = False
+        for node in graph.nodes:
+            rule = RULES.get(type(node.op))
+            with w.at(node.loc, node.scope):
+                new = rule(w, node) if rule else None
+            if new is None:
+                w.keep(node)
+            else:
+                changed = True
+                w.replace(node, new)
+        return w.done() if changed else graph
+
+
+def _product(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
+    ins = [_stored(w, v) for v in node.inputs]
+    if all(v is None for v in ins):
+        return None
+    op = node.op.replace(dtype=node.outputs[0].type.dtype)
+    return w.apply(op, [w[old] if new is None else new for old, new in zip(node.inputs, ins)])
+
+
+def _lookup(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
+    """Only what is looked up is converted."""
+    table, positions = node.inputs
+    stored = _stored(w, table)
+    if stored is None:
+        return None
+    found, = w.apply(node.op, (stored, w[positions]))
+    return (w.cast(found, dtype=table.type.dtype),)
+
+
+def _stored(w: Rewriter, v: Value) -> Value | None:
+    """What v converts, seen through the same views; None if v is no such conversion."""
+    views = []
+    while v.node is not None and v.node.op.is_view and not isinstance(v.node.op, Cast):
+        views.append(v.node.op)
+        v = v.node.inputs[0]
+    if v.node is None or not isinstance(v.node.op, Cast):
+        return None
+    source = v.node.inputs[0]
+    if not includes(v.type.dtype, source.type.dtype) or v.type.dtype.itemsize <= source.type.dtype.itemsize:
+        return None
+    result = w[source]
+    for op in reversed(views):
+        result, = w.apply(op, (result,))
+    return result
+
+
+def _region(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
+    """The conversion of a captured operand, done inside."""
+    first = CAPTURED[type(node.op)](node.op)
+    found = {i: new for i, v in enumerate(node.inputs) if i >= first and (new := _stored(w, v)) is not None}
+    if not found:
+        return None
+    start = {Cond: 1}.get(type(node.op), 0)             # the predicate is no argument of a body
+    changes = {i - start: v for i, v in found.items()}
+    bodies = {name: ReadStored().run(_converting(getattr(node.op, name), changes)) for name in node.op.REGIONS}
+    return w.apply(node.op.replace(**bodies), [found.get(i, w[v]) for i, v in enumerate(node.inputs)])
+
+
+def _converting(body: Graph, stored: dict[int, Value]) -> Graph:
+    """The body of a loop, which converts these arguments itself."""
+    b = Builder(body.name)
+    mapping = {v: b.input(v.name, stored[i].type if i in stored else v.type) for i, v in enumerate(body.inputs)}
+    for i in stored:
+        v = body.inputs[i]
+        mapping[v] = b.cast(mapping[v], dtype=v.type.dtype)
+    return b.finish(b.inline(body, [mapping[v] for v in body.inputs]), body.output_names)
+
+
+Rule = Callable[[Rewriter, Node], tuple[Value, ...] | None]
+RULES: dict[type[Op], Rule] = {
+    **dict.fromkeys((Matmul, Einsum), _product), **dict.fromkeys((Take, TakeAlongAxis), _lookup),
+    **dict.fromkeys(CAPTURED, _region)}

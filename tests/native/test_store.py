@@ -1,0 +1,172 @@
+"""Weights in 16 bits: products that read their operands as they are stored, and `store=` of gc.compile and gc.generate."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn, optim
+from graphc.compiler import Compilation
+from graphc.ir.interp import evaluate
+from graphc.ir.parser import parse
+from graphc.ir.types import BY_NAME
+from graphc.nn.network import entries, trace_network
+from graphc.runtime.executable import Executable
+from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
+
+RNG = np.random.default_rng(0)
+SHAPES = [(1, 300, 200), (2, 130, 257), (7, 33, 17), (64, 256, 128), (130, 300, 260), (5, 1, 40), (40, 64, 1)]
+
+
+def numbers(shape, name: str) -> np.ndarray:
+    dtype = BY_NAME[name]
+    if dtype.is_float:
+        return RNG.standard_normal(shape).astype(np.float32).astype(dtype.np)
+    return RNG.integers(*dtype.range, shape, dtype=dtype.np, endpoint=True)
+
+
+@pytest.mark.parametrize("types", ["f32 bf16 f32", "bf16 f32 f32", "f16 f16 f32", "bf16 f16 f64", "i8 u8 i32", "u8 i8 i64", "i16 i8 i32"])
+@pytest.mark.parametrize("turned", ["", "x", "w"])
+def test_products_of_two_types(types, turned):
+    """Rows, columns and sums of every schedule: few rows, many, tails, operands that are contiguous along the sum or not."""
+    x_type, w_type, sums = types.split()
+    for m, k, n in SHAPES:
+        x, w = numbers((k, m) if turned == "x" else (m, k), x_type), numbers((n, k) if turned == "w" else (k, n), w_type)
+        views = "".join(f"  %{v} = transpose({v}) {{perm=(1, 0)}} : {t}[{s}]\n" for v, t, s in
+                        (("x", x_type, f"{m}, {k}"), ("w", w_type, f"{k}, {n}")) if v == turned)
+        text = (f"graph f(x: {x_type}{list(x.shape)}, w: {w_type}{list(w.shape)}) {{\n{views}"
+                f"  %p = matmul({'%' * (turned == 'x')}x, {'%' * (turned == 'w')}w) {{dtype={sums}}} : {sums}[{m}, {n}]\n  return %p\n}}")
+        graph = parse(text)
+        found = Executable(Compilation(graph).build.program, 2).slow(x, w)
+        wide = [a.astype(np.float64 if BY_NAME[sums].is_float else np.int64) for a in (x.T if turned == "x" else x, w.T if turned == "w" else w)]
+        exact = wide[0] @ wide[1]
+        if BY_NAME[sums].is_int:
+            np.testing.assert_array_equal(found, exact.astype(BY_NAME[sums].np))
+        else:
+            bound = np.abs(wide[0]) @ np.abs(wide[1])
+            assert (np.abs(found - exact) <= 3e-7 * bound + 1e-30).all(), (m, k, n)
+        np.testing.assert_allclose(found.astype(np.float64), evaluate(graph, (x, w))[0].astype(np.float64), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", [SSE2, AVX2, AVX512, NEON], ids=lambda t: t.name)
+def test_a_stored_operand_is_loaded_as_it_is(target):
+    text = """graph f(x: f32[8, 64], w: bf16[64, 64]) {
+  %0 = matmul(x, w) {dtype=f32} : f32[8, 64]
+  return %0
+}"""
+    loops = Compilation(parse(text), target).text("loops")
+    assert "widen" in loops and "bf16[64, 64]" in loops
+
+
+BEFORE = """graph f(h: f32[2, 6], x: f32[5, 2, 6], w: bf16[6, 6], e: bf16[9, 6], ids: i64[3]) {
+  %w = cast(w) {dtype=f32} : f32[6, 6]
+  %t = transpose(%w) {perm=(1, 0)} : f32[6, 6]
+  %p = matmul(h, %t) : f32[2, 6]
+  %e = cast(e) {dtype=f32} : f32[9, 6]
+  %rows = take(%e, ids) {axis=0} : f32[3, 6]
+  %last, %all = scan(%p, x, %w) {body={
+    graph step(c: f32[2, 6], x: f32[2, 6], w: f32[6, 6]) {
+      %0 = matmul(c, w) : f32[2, 6]
+      %1 = add(%0, x) : f32[2, 6]
+      return (%1, %1)
+    }
+  }, carries=1, xs=1, length=5} : f32[2, 6], f32[5, 2, 6]
+  return (%last, %all, %rows)
+}"""
+
+
+def test_conversions_go_into_products_lookups_and_loops():
+    graph = parse(BEFORE)
+    simplified = Compilation(graph).text("simplified")
+    assert simplified.count("matmul(") == simplified.count("{dtype=f32} : f32[2, 6]") == 2
+    assert "take(e, ids) {axis=0} : bf16[3, 6]" in simplified
+    assert simplified.count("cast(") == 1, simplified                      # of the rows that are looked up
+    arrays = [numbers(v.type.shape, v.type.dtype.name) if v.name != "ids" else np.array([8, 0, 3]) for v in graph.inputs]
+    found = Executable(Compilation(graph).build.program, 2).slow(*arrays)
+    for a, b in zip(found, evaluate(graph, arrays), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def rounded(state, store: str) -> dict[str, np.ndarray]:
+    return {n: a.astype(BY_NAME[store].np).astype(np.float32) if a.ndim == 2 and a.dtype == np.float32 else a for n, a in state.items()}
+
+
+NETS = {
+    "mlp": (nn.Linear(64) >> nn.relu >> nn.Linear(40), {"x": gc.f32[1, 48]}),
+    "rows": (nn.Linear(64) >> nn.tanh >> nn.Linear(40), {"x": gc.f32[70, 48]}),
+    "lstm": (nn.LSTM(32, layers=2), {"x": gc.f32[9, 1, 24]}),
+    "gru": (nn.GRU(32), {"x": gc.f32[9, 3, 24]}),
+    "blocks": (nn.Embedding(50, 32) >> nn.TransformerBlock(heads=2, causal=True) >> nn.Linear(50), {"x": gc.i64[2, 7]}),
+}
+
+
+@pytest.mark.parametrize("store", ["bf16", "f16"])
+@pytest.mark.parametrize("name", NETS)
+def test_the_network_is_that_of_the_rounded_weights(name, store):
+    net, types = NETS[name]
+    (name, type), = types.items()
+    x = RNG.integers(0, 50, type.shape) if type.dtype.is_int else RNG.standard_normal(type.shape).astype(np.float32)
+    state = {e.name: e.initial(0) for e in entries(trace_network(net, False, **{name: type}))}
+    kept = gc.compile(net, state=state, store=store, **types)
+    full = gc.compile(net, state=rounded(state, store), **types)
+    for a, b in zip(flat(kept(x)), flat(full(x)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    weights = sum(a.nbytes for a in state.values() if a.ndim == 2)
+    assert kept.memory.state + kept.memory.derived < 0.6 * weights + sum(a.nbytes for a in state.values() if a.ndim != 2) + 8192
+
+
+def flat(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+def test_a_step_goes_on_training_the_f32_weights():
+    net = nn.Linear(16) >> nn.Linear(1)
+    step = gc.train_step(net, loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[4, 3], y=gc.f32[4, 1], seed=0)
+    predict, full = (gc.compile(step.model, x=gc.f32[4, 3], store=store) for store in ("bf16", None))
+    x, y = numbers((4, 3), "f32"), numbers((4, 1), "f32")
+    before = predict(x)
+    for _ in range(5):
+        step(x, y)
+    after = predict(x)
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(after, full(x), rtol=0.02, atol=0.02)
+    assert (after != full(x)).any() and step.state["0.weight"].dtype == np.float32
+
+
+def test_generate():
+    net = gc.models.gpt(50, 32, 2, 2, context=32)
+    generator = gc.Generator(net, seed=0, store="bf16")
+    generator.check(np.arange(4)[None], 6)
+    assert "bf16" in generator.dump()
+    assert gc.generate(net, [1, 2, 3], 4, seed=0, store=gc.f16).shape == (4,)
+
+
+def test_plan():
+    types = {"x": gc.f32[1, 64]}
+    full, kept = (gc.plan(nn.Linear(1000), store=store, **types) for store in (None, "bf16"))
+    assert (kept.parameters, kept.flops > 0) == (full.parameters, True)
+    assert kept.memory.derived == 64 * 1000 * 2 and "bf16" in kept.text
+    with pytest.raises(gc.GraphError, match="leave out training= and outputs=, and store="):
+        gc.plan(nn.Linear(8), store="bf16", optimizer=optim.SGD(0.1), loss=nn.mse, y=gc.f32[1, 8], **types)
+
+
+def test_named_sizes():
+    run = gc.compile(nn.Linear(8), seed=0, store="bf16", x=gc.f32["B", 4])
+    full = gc.compile(nn.Linear(8), seed=0, x=gc.f32["B", 4])
+    for size in (1, 5):
+        x = numbers((size, 4), "f32")
+        np.testing.assert_allclose(run(x), full(x), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("store", ["f32", "i8", "half", 16, gc.f32])
+def test_other_types_are_no_storage(store):
+    with pytest.raises(gc.GraphError, match="store= keeps weights as f16 or bf16, got") as info:
+        gc.compile(nn.Linear(8), seed=0, store=store, x=gc.f32[1, 4])
+    assert info.value.loc.file == __file__
+    with pytest.raises(gc.GraphError, match="store= keeps weights as f16 or bf16, got"):
+        gc.Generator(nn.Linear(8), store=store)
+
+
+def test_a_network_without_matrices_has_nothing_to_store():
+    with pytest.raises(gc.GraphError, match="has no f32 parameter with two axes to keep so"):
+        gc.compile(nn.LayerNorm(), seed=0, store="bf16", x=gc.f32[2, 4])
