@@ -28,7 +28,7 @@ from graphc.optim import Optimizer
 from graphc.report import PlanReport
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model, State, initial_values
-from graphc.training_graph import Objective, training_function
+from graphc.training_graph import Objective, Recipe
 
 
 @formed
@@ -145,7 +145,7 @@ def _declared(f, training: bool, outputs, bindings: Mapping) -> TracedFunction:
 def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, bindings: Mapping) -> TracedFunction:
     """The whole training step of `f`."""
     types, sizes = _parted(bindings)
-    function, _ = training_function(Objective(as_module(f), loss), types, optimizer, trainable)
+    function, _ = Recipe(Objective(as_module(f), loss), types, optimizer, trainable).function()
     return TracedFunction(function, _sizes(function, sizes))
 
 

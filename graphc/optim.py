@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
+from functools import wraps
 from math import log, pi
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from graphc.dsl.arguments import Converted, converted
 from graphc.dsl.array import as_array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
+from graphc.dsl.live_number import LiveNumber, live_number, readable
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, is_number, is_sequence, shown
 
@@ -99,7 +101,7 @@ class Optimizer(Converted):
 
     def scalars(self, step) -> Scalars:
         """What the update needs from the number of updates done so far (f64 scalar array). Computed once per group."""
-        return {"lr": _checked_rate(self.lr(step)) if callable(self.lr) else self.lr}
+        return {"lr": _checked_rate(self.lr(step)) if is_schedule(self.lr) else self.lr}
 
     def slots(self) -> tuple[str, ...]:
         """Names of the arrays kept per parameter."""
@@ -109,10 +111,17 @@ class Optimizer(Converted):
         """(new parameter, new slots) from parameter, gradient, slots by name, and scalars."""
         raise GraphError(f"{type(self).__name__} defines no update")
 
+    def group_of(self, name: str, shape: tuple) -> int | None:
+        """The number of the first group that the parameter belongs to; None for those in no group."""
+        return next((i for i, g in enumerate(self.groups) if g.where(name, shape)), None)
+
     def for_parameter(self, name: str, shape: tuple) -> "Optimizer":
         """The optimizer with the options of the first group that the parameter belongs to."""
-        found = next((g for g in self.groups if g.where(name, shape)), None)
-        return replace(self, groups=(), **dict(found.changes)) if found else replace(self, groups=())
+        return self.for_group(self.group_of(name, shape))
+
+    def for_group(self, number: int | None) -> "Optimizer":
+        """The optimizer with the options of this group; None: of no group."""
+        return replace(self, groups=(), **({} if number is None else dict(self.groups[number].changes)))
 
 
 @formed
@@ -203,27 +212,43 @@ for _class in (Optimizer, SGD, Adam, AdamW, RMSprop):
     formed_methods(_class, "optimizer")
 
 
+# (an optimizer, the number of a group or None, names of options) -> the same with these options as numbers of the state
+Live = Callable[[Optimizer, int | None, Sequence[str]], Optimizer]
+
+
 @formed
-def apply(optimizer: Optimizer, items: Sequence[Item], calls) -> list:
+def hyperparameters(optimizer: Optimizer) -> tuple[str, ...]:
+    """Names of the options that are numbers, pairs of numbers or schedules."""
+    kinds = [(f.name, f.type.__name__ if isinstance(f.type, type) else str(f.type)) for f in fields(optimizer)]
+    return tuple(name for name, kind in kinds if kind.startswith(("float", "tuple[float")))
+
+
+@formed
+def apply(optimizer: Optimizer, items: Sequence[Item], calls, live: Live = lambda optimizer, group, names: optimizer
+          ) -> list:
     """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls
-    before this one."""
+    before this one. `live` puts numbers of the state in the place of options."""
     every = optimizer.accumulate
     due = None if every == 1 else gc.equal((calls + 1) % every, 0)
     if every > 1:
         items = [_accumulated(item, every, due) for item in items]
     if optimizer.clip_norm is not None:
-        items = _clipped(items, optimizer.clip_norm)
+        items = _clipped(items, live(optimizer, None, ("clip_norm",)).clip_norm)
     updates = (calls if every == 1 else calls // every).astype(gc.f64)
-    known: dict[Optimizer, Scalars] = {}
-    return [_updated(optimizer.for_parameter(item.name, item.value.shape), item, updates, due, known) for item in items]
+    known: dict[int | None, tuple[Optimizer, Scalars]] = {}
+    for item in items:
+        group = optimizer.group_of(item.name, item.value.shape)
+        if group not in known:
+            own = optimizer.for_group(group)
+            own = live(own, group, [name for name in hyperparameters(own) if name != "clip_norm"])
+            known[group] = own, own.scalars(updates)
+    return [_updated(*known[optimizer.group_of(item.name, item.value.shape)], item, due) for item in items]
 
 
-def _updated(optimizer: Optimizer, item: Item, updates, due, known: dict):
+def _updated(optimizer: Optimizer, scalars: Scalars, item: Item, due):
     """The new value of one parameter. `due`: whether this call updates at all (None: always)."""
-    if optimizer not in known:
-        known[optimizer] = optimizer.scalars(updates)
     before = {slot: item.slots.read(slot) for slot in optimizer.slots()}
-    value, after = optimizer.update(item.value, item.grad, before, known[optimizer])
+    value, after = optimizer.update(item.value, item.grad, before, scalars)
     for slot, new in after.items():
         item.slots.write(slot, new if due is None else gc.where(due, new, before[slot]))
     return value if due is None else gc.where(due, value, item.value)
@@ -254,12 +279,25 @@ def global_norm(arrays: Sequence):
 
 # schedules: functions of the number of updates done so far
 
+@formed
+def schedule(made: Callable[..., Schedule]) -> Callable[..., Schedule]:
+    """Decorator of a function that makes a schedule: what it makes can be asked with a number, too."""
+    callable_(made, "schedule: made")
+
+    @wraps(made)
+    def make(*args, **options) -> Schedule:
+        return readable(made(*args, **options))
+    return make
+
+
+@schedule
 @converted
 def constant(lr: float) -> Schedule:
     """Always lr."""
     return lambda step: step * 0.0 + lr
 
 
+@schedule
 @converted
 def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
     """From lr to `final` along half a cosine in `steps` updates, `final` afterwards (Loshchilov and Hutter 2017)."""
@@ -267,6 +305,7 @@ def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
     return lambda step: (1.0 + gc.cos(gc.minimum(step / steps, 1.0) * pi)) * ((lr - final) / 2) + final
 
 
+@schedule
 @converted
 def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
     """lr times `factor` once every `every` updates (torch's StepLR)."""
@@ -274,12 +313,14 @@ def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
     return lambda step: _power(factor, gc.floor(step / every)) * lr
 
 
+@schedule
 @converted
 def exponential(lr: float, factor: float) -> Schedule:
     """lr times factor^step (torch's ExponentialLR)."""
     return lambda step: _power(factor, step) * lr
 
 
+@schedule
 @converted
 def warmup(schedule: float | Schedule, steps: int) -> Schedule:
     """The first `steps` updates rise linearly to lr; then `schedule` (a number or a schedule), counted from their
@@ -290,6 +331,12 @@ def warmup(schedule: float | Schedule, steps: int) -> Schedule:
         after = schedule(gc.maximum(step - steps, 0.0)) if callable(schedule) else schedule
         return gc.minimum((step + 1.0) / steps, 1.0) * after
     return rate
+
+
+@formed
+def is_schedule(rate) -> bool:
+    """Whether this is a function of the number of updates, and no number."""
+    return callable(rate)
 
 
 def _positive(name: str, steps: int) -> None:
@@ -322,11 +369,13 @@ def _checked_rate(rate):
     array = as_array(rate)
     if array.shape:
         raise GraphError(f"a schedule gives one learning rate, got {array.type}")
-    return rate if is_number(rate) else array
+    return rate if is_number(rate) else live_number(array.astype(gc.f64))
 
 
 def _power(base: float, exponent):
     """base ** exponent for a number base >= 0 and an f64 scalar exponent > 0 (a base above 0: any)."""
+    if isinstance(base, LiveNumber):
+        return gc.exp(exponent * gc.log(base))
     if base < 0:
         raise GraphError(f"expected a factor >= 0, got {base}")
     return gc.exp(exponent * log(base)) if base else 0.0

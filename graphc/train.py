@@ -26,6 +26,7 @@ from graphc.evaluation import (
     weight,
 )
 from graphc.execute import Runnable, on_state
+from graphc.hyper import Hyperparameters
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of
@@ -34,7 +35,7 @@ from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import Model, State
-from graphc.training_graph import Objective, training_function
+from graphc.training_graph import Recipe, Objective
 
 @formed
 def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None,
@@ -72,30 +73,31 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], "
                          "y=gc.i32[…]", user_loc())
     seed, threads = whole(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
-    objective = Objective(as_module(f), loss)
-    function, trained = training_function(objective, types, optimizer, trainable)
-    return TrainStep(objective, function, trained, seed, threads, state)
+    return TrainStep(Recipe(Objective(as_module(f), loss), types, optimizer, trainable), seed, threads, state)
 
 
 class TrainStep(Shown):
     """Call it with one batch: it returns the loss as a float, or a dict if the function reports more values.
 
     `state[name]` reads and writes parameters, running statistics, optimizer arrays ("optim.<array>.<parameter>"),
-    "step" and "random.key". `model` can be compiled for inference. `graph` is the whole step.
+    "step" and "random.key"; `lr` and `hyper[name]` hyperparameters. `model` can be compiled for inference. `graph` is
+    the whole step.
     """
 
-    def __init__(self, objective: Objective, function: GraphFunction, trained: frozenset[Parameter], seed: int,
-                 threads: int, state: State | str | None = None):
-        """`function` is the graph of the step on `objective`, `trained` what it updates; the rest as of
-        `train_step`."""
-        self._objective, self._function, self._types = objective, function, function.inputs
+    def __init__(self, recipe: Recipe, seed: int, threads: int, state: State | str | None = None):
+        """`recipe` says what the step does; the rest as of `train_step`."""
+        function, trained = recipe.function()
         self._threads, self._seed, self.made = threads, seed, user_loc()
-        needed = entries(function)
         self.state, self.own = (state if isinstance(state, State) else State()), state == "own"
-        self.state.join(needed, seed, self)
+        self._become(recipe, function)
         self.version = self.state.lock.version
-        names = {e.key: e.name for e in needed if isinstance(e.key, Parameter)}
+        names = {e.key: e.name for e in entries(function) if isinstance(e.key, Parameter)}
         self.share = Share(names, trained, {c.path: c.kind for c in function.calls})
+
+    def _become(self, recipe: Recipe, function: GraphFunction) -> None:
+        """From now on the step is `function`, the graph of `recipe`, on the state that it has."""
+        self.state.join(entries(function), self._seed, self)
+        self._recipe, self._function, self._types = recipe, function, function.inputs
         self._forget()
 
     def _forget(self) -> None:
@@ -103,7 +105,7 @@ class TrainStep(Shown):
         # made by functions of what the step has, not by its methods: a step that nobody needs is gone at once
         self._programs = SpecialisedGraph(self.graph, partial(on_state, self._function, self.state, self._threads))
         self._evaluations: Specialised[Runnable] = Specialised(
-            partial(evaluation_program, self._objective, self.state, self._seed, self._threads))
+            partial(evaluation_program, self._recipe.objective, self.state, self._seed, self._threads))
         self._fixed: Runnable | None = None
         self._called = False
 
@@ -123,7 +125,7 @@ class TrainStep(Shown):
     @property
     def function(self) -> tuple[Module, Callable | None]:
         """What is trained: the network and the loss, or the function that returns the loss."""
-        return self._objective.root, self._objective.loss
+        return self._recipe.objective.root, self._recipe.objective.loss
 
     @property
     def graph(self) -> Graph:
@@ -133,10 +135,35 @@ class TrainStep(Shown):
     @property
     def model(self) -> Model:
         """The network, bound to this state: `gc.compile(step.model, x=gc.f32[1, 784])`."""
-        if self._objective.loss is None and isinstance(self._objective.root, Function):
+        if self._recipe.objective.loss is None and isinstance(self._recipe.objective.root, Function):
             raise GraphError("this step trains a function, not a network: compile the network inside with "
                              "state=step.state", user_loc())
-        return Model(self._objective.root, self.state)
+        return Model(self._recipe.objective.root, self.state)
+
+    @property
+    def hyper(self) -> Hyperparameters:
+        """Learning rate, momentum, weight decay … by name: read, and written, also between two steps."""
+        return Hyperparameters(self)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate: `hyper["lr"]`; that of the next update, if it is a schedule. `step.lr = 1e-4` writes a
+        number."""
+        return self.hyper["lr"]
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.hyper["lr"] = value
+
+    def remade(self, recipe: Recipe) -> None:
+        """The step does from now on what `recipe` says, on the state that it has."""
+        function, _ = recipe.function()
+        self._become(recipe, function)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the step is made from."""
+        return self._recipe
 
     def __call__(self, *arrays, **named) -> float | dict:
         """One step on one batch, in the order of the declared inputs or by name."""
@@ -158,7 +185,7 @@ class TrainStep(Shown):
         """
         check_apart(self)
         whole = {name: metric for name, metric in metrics.items() if metric not in MEANS}
-        if whole and self._objective.loss is None:
+        if whole and self._recipe.objective.loss is None:
             raise GraphError("metrics of a general training step are what its function returns: return loss, "
                              "{name: value}", user_loc())
         wanted = {name: metric for name, metric in metrics.items() if name not in whole}
@@ -168,7 +195,8 @@ class TrainStep(Shown):
         for batch in batches:
             arrays = self._batch(batch)
             for name, value in self._evaluated(arrays, wanted).items():
-                totals.add(name, value, weight(self._objective.loss if name == "loss" else wanted.get(name), arrays))
+                function = self._recipe.objective.loss if name == "loss" else wanted.get(name)
+                totals.add(name, value, weight(function, arrays))
             targets.append(arrays[-1])
         if not targets:
             raise GraphError("evaluate got no batch: if it is a generator, it may have been used up", user_loc())
@@ -182,12 +210,14 @@ class TrainStep(Shown):
 
     def save(self, path: str | os.PathLike) -> None:
         """The whole state as safetensors; training resumes from it bit for bit."""
-        save_arrays(path, self.state.copy())
+        save_arrays(path, self.state.saved())
 
     def load(self, path: str | os.PathLike, partial: bool = False) -> None:
         """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say),
         the rest stays. GraphError, and nothing changed, if it does not fit."""
-        self.state.load(load_arrays(path), str(path), partial=partial)
+        arrays = load_arrays(path)
+        self.hyper.make_live(name for name in self.hyper if self.hyper.saved_as(name) in arrays)
+        self.state.load(arrays, str(path), partial=partial)
 
     @property
     def memory(self):

@@ -1,8 +1,10 @@
 """The graph of a whole training step: forward pass, gradients, update."""
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from graphc import optim
@@ -11,17 +13,18 @@ from graphc.contained import contained
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
+from graphc.dsl.live_number import live_number
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
-from graphc.ir.types import TensorType, i64
+from graphc.ir.types import TensorType, f64, i64
 from graphc.nn.module import Module
 from graphc.nn.network import call, inputs, network_name
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
-from graphc.state import Own
+from graphc.state import Own, Setting
 
-STEP = "step"
+STEP, RATE = "step", "lr"
 
 
 @dataclass(frozen=True)
@@ -41,43 +44,88 @@ class Objective:
         return self.loss(y, target), {name: metric(y, target) for name, metric in metrics.items()}
 
 
-@contained
-def training_function(objective: Objective, types: Mapping[str, TensorType], optimizer: optim.Optimizer,
-                      trainable: object) -> tuple[GraphFunction, frozenset[Parameter]]:
-    """The graph of one whole step, in training mode, and what it trains."""
-    with Trace("train_" + network_name(objective.root), training=True) as trace, rooted(objective.root):
-        chosen = Chosen.by(trainable)
-        trace.trains = None if trainable is None else chosen.layer
-        loss, values = objective(inputs(trace, types), {})
-        if not isinstance(loss, Array) or loss.shape or not loss.dtype.is_float:
-            got = loss.type if isinstance(loss, Array) else repr(loss)
-            raise GraphError(f"the loss must be a float scalar, got {got}; reduce it with gc.mean or gc.sum",
-                             user_loc())
-        trained = _descend(trace, loss, optimizer, chosen)
-        return finish(trace, {"loss": loss, **values} if values else loss, user_loc()), trained
+@dataclass(frozen=True)
+class Recipe:
+    """All that the graph of a training step is made from. `key`: what the arrays of the step alone belong to; recipes
+    that have it in common share them. `live`: which hyperparameters, beside learning rates, are arrays of the state."""
+    objective: Objective
+    types: Mapping[str, TensorType]
+    optimizer: optim.Optimizer
+    trainable: Any = None
+    live: frozenset[str] = frozenset()
+    key: object = field(default_factory=object)
 
+    @contained
+    def function(self) -> tuple[GraphFunction, frozenset[Parameter]]:
+        """The graph of one whole step, in training mode, and what it trains."""
+        root = self.objective.root
+        with Trace("train_" + network_name(root), training=True) as trace, rooted(root):
+            chosen = Chosen.by(self.trainable)
+            trace.trains = None if self.trainable is None else chosen.layer
+            loss, values = self.objective(inputs(trace, self.types), {})
+            if not isinstance(loss, Array) or loss.shape or not loss.dtype.is_float:
+                got = loss.type if isinstance(loss, Array) else repr(loss)
+                raise GraphError(f"the loss must be a float scalar, got {got}; reduce it with gc.mean or gc.sum",
+                                 user_loc())
+            trained = self._descend(trace, loss, chosen)
+            return finish(trace, {"loss": loss, **values} if values else loss, user_loc()), trained
 
-def _descend(trace: Trace, loss: Array, optimizer: optim.Optimizer, chosen: "Chosen") -> frozenset[Parameter]:
-    """Appends the gradients and the update to the trace; what it updates."""
-    known = chosen.among([(key, v) for key, v in trace.state_values.items()
-                          if isinstance(key, Parameter) and key.trainable])
-    b, step_key = trace.builder, object()
-    one = b.constant(1, loss.dtype)
-    grads = backward(b, tuple(b.nodes), {trace.value(loss): one}, [v for _, v in known])
-    moved = []
-    for (key, v), g in zip(known, grads):
-        if g is not None:
-            parameter, slots = trace.state(key, v.name, v.type), _Slots(trace, step_key, key, v.name)
-            moved.append((key, optim.Item(v.name, parameter, Array(g, trace), slots)))
-    if not moved:
-        raise GraphError("there is nothing to train: the loss depends on no trainable parameter", user_loc())
-    counter = Own(step_key, STEP)
-    step = trace.state(counter, STEP, i64[()])
-    new = optim.apply(optimizer, [item for _, item in moved], step)
-    for (key, _), value in zip(moved, new):
-        trace.update_state(key, value)
-    trace.update_state(counter, step + 1)
-    return frozenset(key for key, _ in moved)
+    def _descend(self, trace: Trace, loss: Array, chosen: "Chosen") -> frozenset[Parameter]:
+        """Appends the gradients and the update to the trace; what it updates."""
+        known = chosen.among([(key, v) for key, v in trace.state_values.items()
+                              if isinstance(key, Parameter) and key.trainable])
+        b = trace.builder
+        one = b.constant(1, loss.dtype)
+        grads = backward(b, tuple(b.nodes), {trace.value(loss): one}, [v for _, v in known])
+        moved = []
+        for (key, v), g in zip(known, grads):
+            if g is not None:
+                parameter, slots = trace.state(key, v.name, v.type), _Slots(trace, self.key, key, v.name)
+                moved.append((key, optim.Item(v.name, parameter, Array(g, trace), slots)))
+        if not moved:
+            raise GraphError("there is nothing to train: the loss depends on no trainable parameter", user_loc())
+        counter = Own(self.key, STEP)
+        step = trace.state(counter, STEP, i64[()])
+        new = optim.apply(self.optimizer, [item for _, item in moved], step, partial(self._live, trace))
+        for (key, _), value in zip(moved, new):
+            trace.update_state(key, value)
+        trace.update_state(counter, step + 1)
+        return frozenset(key for key, _ in moved)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """What was declared, by name: "lr", and "groups.0.lr" of what the first group changes. Schedules are functions.
+        """
+        names = optim.hyperparameters(self.optimizer)
+        found = {name: getattr(self.optimizer, name) for name in names}
+        for i, group in enumerate(self.optimizer.groups):
+            own = self.optimizer.for_group(i)
+            found |= {f"groups.{i}.{name}": getattr(own, name) for name, _ in group.changes if name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def setting(self, name: str, value: Any) -> Setting:
+        """The owner of a hyperparameter's array."""
+        return Setting(self.key, name, None, value if isinstance(value, tuple) else (float(value),))
+
+    def _live(self, trace: Trace, optimizer: optim.Optimizer, group: int | None,
+              names: Sequence[str]) -> optim.Optimizer:
+        """The optimizer of a group with numbers of the state in the place of those options that live there."""
+        own = () if group is None else [name for name, _ in self.optimizer.groups[group].changes]
+        made = copy.copy(optimizer)
+        for option in names:
+            name, value = f"groups.{group}.{option}" if option in own else option, getattr(optimizer, option)
+            if value is None or optim.is_schedule(value) or isinstance(value, Array):
+                continue
+            if option == RATE or name in self.live:
+                object.__setattr__(made, option, self._number(trace, name, value))
+        return made
+
+    def _number(self, trace: Trace, name: str, value: Any) -> Any:
+        """A hyperparameter as a number of the state, or as several."""
+        setting = self.setting(name, value)
+        if not isinstance(value, tuple):
+            return live_number(trace.state(setting, f"optim.{name}", f64[()]))
+        array = trace.state(setting, f"optim.{name}", f64[len(value)])
+        return tuple(live_number(array[i]) for i in range(len(value)))
 
 
 @dataclass(frozen=True)

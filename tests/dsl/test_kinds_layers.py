@@ -38,7 +38,8 @@ OTHERS = {"Parameter", "decoding"}                          # made by layers; wi
 OPTIMIZERS = {"Adam": {}, "AdamW": {}, "RMSprop": {}, "SGD": {"lr": 0.1}}
 SCHEDULES = {"constant": {"lr": 0.1}, "cosine": {"lr": 0.1, "steps": 5}, "exponential": {"lr": 0.1, "factor": 0.5}, "step_decay": {"lr": 0.1, "every": 2},
              "warmup": {"schedule": 0.1, "steps": 3}}
-PARTS = {"Group", "Item", "Optimizer", "Slots", "apply", "global_norm", "group", "no_decay"}        # of optimizers
+PARTS = {"Group", "Item", "Optimizer", "Slots", "apply", "global_norm", "group", "hyperparameters", "is_schedule",
+         "no_decay", "schedule"}        # of optimizers
 
 
 def public(module):
