@@ -43,7 +43,8 @@ __version__ = "0.1.0"
 
 _LATER = {                                              # loaded at the first use, most of them with the compiler
     "compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check",
-    "train_step": "graphc.train", "parse": "graphc.dsl.text",
+    "train_step": "graphc.train", "metrics": "graphc", "callbacks": "graphc",
+    "batches": "graphc.data", "windows": "graphc.data", "parse": "graphc.dsl.text",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
 
 
@@ -51,7 +52,8 @@ def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
     with LOADING:
-        globals()[name] = getattr(import_module(_LATER[name]), name)
+        home = _LATER[name]
+        globals()[name] = import_module(f"graphc.{name}") if home == "graphc" else getattr(import_module(home), name)
     return globals()[name]
 
 

@@ -72,6 +72,11 @@ class Hyperparameters(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"{{{', '.join(f'{name!r}: {value!r}' for name, value in self.items())}}}"
 
+    @property
+    def rates(self) -> list[str]:
+        """The names of all learning rates: "lr", and those of groups."""
+        return [name for name in self if name.rpartition(".")[2] == RATE]
+
     def make_live(self, names: Iterable[str]) -> None:
         """From now on these are arrays of the state. GraphError, and nothing changed, for one that the optimizer cannot
         have as such."""

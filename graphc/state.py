@@ -131,6 +131,10 @@ class State(Mapping):
         """What the array of this owner is called; None if the state has none."""
         return self._names.get(key)
 
+    def names_of(self, kind: type) -> list[str]:
+        """The names of arrays whose owners are of this kind."""
+        return [name for key, name in self._names.items() if isinstance(key, kind) and name in self._arrays]
+
     def saved(self) -> dict[str, np.ndarray]:
         """What a file keeps: copies of all arrays, hyperparameters only where they are not as declared. Whoever reads
         the file has those of the code that declares them, unless they were written."""

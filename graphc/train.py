@@ -2,40 +2,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from graphc import optim
-from graphc.apart import Share, check_apart, started
+from graphc.apart import Share, started
 from graphc.checkpoint import load_arrays, save_arrays
 from graphc.config import MOST_I64, thread_count, whole
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
-from graphc.evaluation import (
-    MEANS,
-    PREDICTION,
-    MetricTotals,
-    evaluation_program,
-    joined,
-    metrics_graph,
-    prediction,
-    weight,
-)
 from graphc.execute import Runnable, on_state
+from graphc.fitting.trainer import Trainer
 from graphc.hyper import Hyperparameters
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
-from graphc.ir.types import TensorType, dtype_of
+from graphc.ir.types import TensorType
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
-from graphc.specialised import Specialised, SpecialisedGraph
-from graphc.state import Model, State
-from graphc.training_graph import Recipe, Objective
+from graphc.specialised import SpecialisedGraph
+from graphc.state import Model, Own, State
+from graphc.training_graph import STEP, Objective, Recipe
+
+FIT = "fit/"                        # begins the names of what a checkpoint keeps of a run of `fit`
+
 
 @formed
 def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None,
@@ -76,7 +70,7 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     return TrainStep(Recipe(Objective(as_module(f), loss), types, optimizer, trainable), seed, threads, state)
 
 
-class TrainStep(Shown):
+class TrainStep(Trainer, Shown):
     """Call it with one batch: it returns the loss as a float, or a dict if the function reports more values.
 
     `state[name]` reads and writes parameters, running statistics, optimizer arrays ("optim.<array>.<parameter>"),
@@ -88,6 +82,7 @@ class TrainStep(Shown):
         """`recipe` says what the step does; the rest as of `train_step`."""
         function, trained = recipe.function()
         self._threads, self._seed, self.made = threads, seed, user_loc()
+        self._kept: dict[str, np.ndarray] = {}          # where the run was that the file loaded last is of
         self.state, self.own = (state if isinstance(state, State) else State()), state == "own"
         self._become(recipe, function)
         self.version = self.state.lock.version
@@ -102,15 +97,14 @@ class TrainStep(Shown):
 
     def _forget(self) -> None:
         """Without native code: as made, and as copied or pickled."""
+        super()._forget()
         # made by functions of what the step has, not by its methods: a step that nobody needs is gone at once
         self._programs = SpecialisedGraph(self.graph, partial(on_state, self._function, self.state, self._threads))
-        self._evaluations: Specialised[Runnable] = Specialised(
-            partial(evaluation_program, self._recipe.objective, self.state, self._seed, self._threads))
         self._fixed: Runnable | None = None
         self._called = False
 
     def __getstate__(self) -> dict:
-        made = ("_programs", "_evaluations", "_fixed", "_called")
+        made = ("_programs", "_evaluations", "_predictions", "_variants", "_run", "_fixed", "_called")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, values: dict) -> None:
@@ -173,44 +167,11 @@ class TrainStep(Shown):
         result = run(*arrays)
         return {name: _number(value) for name, value in result.items()} if isinstance(result, dict) else float(result)
 
-    def evaluate(self, batches: Iterable, **metrics: Callable) -> dict[str, float | np.ndarray]:
-        """The loss and `metrics` (name=function of prediction and target) over batches, in inference mode. Batches,
-        tuples of arrays in the order of the inputs or dicts, may be of any length; nothing is changed.
-
-        The loss, and metrics that are means over targets (nn.accuracy, nn.cross_entropy, nn.mse, nn.bce), are averaged,
-        weighted by targets (another loss: by the length of the first array). Any other metric, such as recall, F1, AUC
-        or R², is computed once, of the predictions and targets of all batches, joined along their first axis. General
-        form: of what `f` reports, numbers are averaged, weighted by the length of the first array, which is wrong for
-        what is no mean over examples; arrays are joined and returned.
-        """
-        check_apart(self)
-        whole = {name: metric for name, metric in metrics.items() if metric not in MEANS}
-        if whole and self._recipe.objective.loss is None:
-            raise GraphError("metrics of a general training step are what its function returns: return loss, "
-                             "{name: value}", user_loc())
-        wanted = {name: metric for name, metric in metrics.items() if name not in whole}
-        if whole:
-            wanted[PREDICTION] = prediction
-        totals, targets = MetricTotals(), []
-        for batch in batches:
-            arrays = self._batch(batch)
-            for name, value in self._evaluated(arrays, wanted).items():
-                function = self._recipe.objective.loss if name == "loss" else wanted.get(name)
-                totals.add(name, value, weight(function, arrays))
-            targets.append(arrays[-1])
-        if not targets:
-            raise GraphError("evaluate got no batch: if it is a generator, it may have been used up", user_loc())
-        found = totals.results()
-        if not whole:
-            return found
-        every = [found.pop(PREDICTION), joined("targets", targets)]
-        function = metrics_graph(whole, *every)
-        values = on_state(function, self.state, self._threads, function.graph)(*every)
-        return found | {name: _number(value) for name, value in values.items()}
-
     def save(self, path: str | os.PathLike) -> None:
-        """The whole state as safetensors; training resumes from it bit for bit."""
-        save_arrays(path, self.state.saved())
+        """The whole state as safetensors; training resumes from it bit for bit. While `fit` runs, with the place where
+        it is."""
+        run = {} if self._run is None else {FIT + name: array for name, array in self._run.arrays().items()}
+        save_arrays(path, run | self.state.saved())
 
     def load(self, path: str | os.PathLike, partial: bool = False) -> None:
         """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say),
@@ -218,6 +179,7 @@ class TrainStep(Shown):
         arrays = load_arrays(path)
         self.hyper.make_live(name for name in self.hyper if self.hyper.saved_as(name) in arrays)
         self.state.load(arrays, str(path), partial=partial)
+        self._kept = {name.removeprefix(FIT): a for name, a in arrays.items() if name.startswith(FIT)}
 
     @property
     def memory(self):
@@ -237,15 +199,6 @@ class TrainStep(Shown):
         state."""
         return self._programs.profile(*self._ordered(arrays, {}), runs=runs)
 
-    def _batch(self, batch) -> tuple[np.ndarray, ...]:
-        if isinstance(batch, Mapping):
-            return self._ordered((), batch)
-        if not isinstance(batch, (tuple, list)):
-            raise GraphError(f"evaluate takes batches, each a tuple of arrays: [({', '.join(self._types)})]; got "
-                             f"{type(batch).__name__} as a batch",
-                             user_loc())
-        return self._ordered(tuple(batch), {})
-
     def _ordered(self, arrays: Sequence, named: Mapping) -> tuple[np.ndarray, ...]:
         names = list(self._types)
         given = dict(zip(names, arrays)) | dict(named)
@@ -255,30 +208,28 @@ class TrainStep(Shown):
                              + (f" and {', '.join(named)}" if named else ""), user_loc())
         return tuple(np.asarray(given[n]) for n in names)
 
-    def _first(self, arrays: Sequence[np.ndarray]) -> Runnable:
-        """The native code for these arrays. It is `_fixed` from now on if it is that for all, so that later calls do
-        not come here."""
+    def _begin(self) -> None:
+        """The step is about to train, perhaps for the first time."""
         if not self._called:
             started(self)
             self._called = True
+
+    def _steps_done(self) -> int:
+        """Calls so far."""
+        recipe = self._recipe
+        return int(self.state[self.state.name(Own(recipe.key, STEP)) or STEP])
+
+    def _first(self, arrays: Sequence[np.ndarray]) -> Runnable:
+        """The native code for these arrays. It is `_fixed` from now on if it is that for all, so that later calls do
+        not come here."""
+        self._begin()
         run = self._programs.fitting(dict(zip(self._types, arrays)))
         if self._programs.static:
             self._fixed = run
         return run
 
-    def _evaluated(self, arrays: Sequence[np.ndarray], metrics: Mapping[str, Callable]) -> dict[str, np.ndarray]:
-        types = {name: TensorType(dtype_of(a), a.shape) for name, a in zip(self._types, arrays)}
-        _check_free_axes(self._types, types)
-        return self._evaluations.at(types=tuple(types.items()), metrics=tuple(metrics.items()))(*arrays)
-
 
 formed_methods(TrainStep)
-
-
-def _check_free_axes(declared: Mapping[str, TensorType], given: Mapping[str, TensorType]) -> None:
-    for name, type in declared.items():
-        if type.dtype != given[name].dtype or type.rank != given[name].rank:
-            raise GraphError(f"argument {name!r} is {type}, got {given[name]}", user_loc())
 
 
 def _number(result: np.ndarray) -> float | np.ndarray:

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import graphc as gc
 from graphc import optim
 from graphc.autodiff.backward import backward
 from graphc.contained import contained
@@ -17,14 +18,14 @@ from graphc.dsl.live_number import live_number
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
-from graphc.ir.types import TensorType, f64, i64
+from graphc.ir.types import TensorType, f32, f64, i64
 from graphc.nn.module import Module
 from graphc.nn.network import call, inputs, network_name
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
 from graphc.state import Own, Setting
 
-STEP, RATE = "step", "lr"
+STEP, RATE, WEIGHTS = "step", "lr", "sample_weight"
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,35 @@ class Objective:
         """The loss, and what else is reported."""
         if self.loss is None:
             return _loss_and_values(call(self.root, arrays), metrics)
-        names = list(arrays)
-        y = call(self.root, {name: arrays[name] for name in names[:-1]})
-        target = arrays[names[-1]]
-        return self.loss(y, target), {name: metric(y, target) for name, metric in metrics.items()}
+        y, target = self.predicted(arrays)
+        return self.loss(y, target), _measured(metrics, y, target)
+
+    def predicted(self, arrays: Mapping[str, Array]) -> tuple[Any, Array]:
+        """What the network makes of all but the last array, and the last one, the target."""
+        *names, last = arrays
+        return call(self.root, {name: arrays[name] for name in names}), arrays[last]
+
+    def weighted(self, arrays: Mapping[str, Array], weights: Array) -> Array:
+        """The mean loss of the examples, each counted by its weight; 0 if all weights are."""
+        if self.loss is None:
+            raise GraphError("weights of examples need loss=: a function that returns the loss itself takes them as "
+                             "an input of its own", user_loc())
+        losses = _of_each(self.loss, *self.predicted(arrays))
+        weights, total = weights.astype(losses.dtype), gc.sum(weights).astype(losses.dtype)
+        return gc.sum(losses * weights) / gc.where(total > 0, total, 1.0)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All that the graph of a training step is made from. `key`: what the arrays of the step alone belong to; recipes
-    that have it in common share them. `live`: which hyperparameters, beside learning rates, are arrays of the state."""
+    that have it in common share them. `live`: which hyperparameters, beside learning rates, are arrays of the state.
+    `weighted`: the last input, after the target, weighs the examples."""
     objective: Objective
     types: Mapping[str, TensorType]
     optimizer: optim.Optimizer
     trainable: Any = None
     live: frozenset[str] = frozenset()
+    weighted: bool = False
     key: object = field(default_factory=object)
 
     @contained
@@ -62,13 +77,28 @@ class Recipe:
         with Trace("train_" + network_name(root), training=True) as trace, rooted(root):
             chosen = Chosen.by(self.trainable)
             trace.trains = None if self.trainable is None else chosen.layer
-            loss, values = self.objective(inputs(trace, self.types), {})
+            loss, values = self._loss(inputs(trace, self.types))
             if not isinstance(loss, Array) or loss.shape or not loss.dtype.is_float:
                 got = loss.type if isinstance(loss, Array) else repr(loss)
                 raise GraphError(f"the loss must be a float scalar, got {got}; reduce it with gc.mean or gc.sum",
                                  user_loc())
             trained = self._descend(trace, loss, chosen)
             return finish(trace, {"loss": loss, **values} if values else loss, user_loc()), trained
+
+    def _loss(self, arrays: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        if not self.weighted:
+            return self.objective(arrays, {})
+        *names, last = arrays
+        return self.objective.weighted({name: arrays[name] for name in names}, arrays[last]), {}
+
+    def for_batches(self, rows: int | None, weighted: bool) -> Recipe:
+        """The same step on batches of `rows` examples (None: as declared), with weights as a last input or without."""
+        types = {name: type if rows is None else TensorType(type.dtype, (rows, *type.shape[1:]))
+                 for name, type in self.types.items()}
+        if weighted:
+            first = next(iter(types.values())).shape[0]
+            types[WEIGHTS if WEIGHTS not in types else f"{WEIGHTS}_of_examples"] = f32[first]
+        return replace(self, types=types, weighted=weighted)
 
     def _descend(self, trace: Trace, loss: Array, chosen: "Chosen") -> frozenset[Parameter]:
         """Appends the gradients and the update to the trace; what it updates."""
@@ -173,6 +203,35 @@ class Chosen:
         if self.networks is None:
             return self.predicate is None or any(map(self.predicate, names))
         return any(layer is inner for n in self.networks for _, inner in n.named_modules())
+
+
+def counted(metric: str, key: str) -> str:
+    """What a count of a metric is called among the values of an evaluation."""
+    return f"{metric}/{key}"
+
+
+def _measured(metrics: Mapping[str, Callable[..., Any]], y: Any, target: Array) -> dict[str, Array]:
+    """Values of metrics; several of one have its name and theirs."""
+    found: dict[str, Array] = {}
+    for name, metric in metrics.items():
+        value = metric(y, target)
+        found |= {counted(name, k): v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    return found
+
+
+def _of_each(loss: Callable[..., Any], y: Any, target: Array) -> Array:
+    """The loss of each example, [B]: of several numbers for one their mean."""
+    left_out = [o for o in ("ignore_index", "lengths", "mask") if isinstance(loss, partial) and o in loss.keywords]
+    try:
+        if left_out:
+            raise TypeError(f"{left_out[0]} leaves targets out, whose weight is not known here")
+        losses = loss(y, target, reduction="none")
+    except TypeError as error:
+        raise GraphError(f"weights of examples need a loss with reduction=\"none\", such as nn.cross_entropy ({error})"
+                         "; or weigh in a function of your own that returns the loss", user_loc()) from None
+    if losses.shape[:1] != target.shape[:1]:
+        raise GraphError(f"the loss of each example would be {losses.type} for targets {target.type}", user_loc())
+    return gc.mean(losses, axis=tuple(range(1, losses.ndim))) if losses.ndim > 1 else losses
 
 
 def _loss_and_values(result: Any, metrics: Mapping[str, object]) -> tuple[Array, dict[str, Array]]:
