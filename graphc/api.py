@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -69,12 +70,20 @@ def _compiled(f, threads: int, training: bool, seed, state, outputs,
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
         return CompiledGraph(graph, threads, initial_values(needed, *_origin(function.name, needed, seed, given)))
     owner = state_for(function.name, needed, seed, given)
-
-    def native(bound: Graph) -> CompiledGraph:
-        return CompiledGraph(bound, threads, *((owner.arrays(needed), owner.lock) if owner else ()))
+    native = partial(_native, owner, _by_name(owner, needed), threads)
     if graph.dim_names:
         return SpecialisedGraph(graph, native, "; give them to gc.compile to see more")
     return native(graph)
+
+
+def _by_name(owner: State | None, needed: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries by the names that they have in the state, so that a pickle needs no layer."""
+    return tuple(replace(e, name=owner.name(e.key) or e.name, key=None) for e in needed) if owner else ()
+
+
+def _native(owner: State | None, needed: Sequence[Entry], threads: int, bound: Graph) -> CompiledGraph:
+    """Native code of a graph without named dimensions, on the live arrays of a state."""
+    return CompiledGraph(bound, threads, *((owner.arrays(needed), owner.lock) if owner else ()))
 
 
 @formed

@@ -1,7 +1,7 @@
 """A graph with its native code: what `gc.compile` gives where all sizes are known."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from graphc.memory.usage import Memory
 from graphc.profile import MOST_RUNS, Profile, measure
 from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
+from graphc.runtime.memory import aligned_copy
 from graphc.runtime.state_table import StateTable
 
 
@@ -36,7 +37,7 @@ class CompiledGraph(partial[Any], Shown):
     executable: Executable
     memory: Memory
 
-    def __new__(cls, graph: Graph | str, threads: int = 0, state: Sequence[np.ndarray] = (),
+    def __new__(cls, graph: Graph | str, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (),
                 lock: StateLock | None = None, quiet: bool = False) -> CompiledGraph:
         """`state`, `lock`, `quiet`: as of `Executable`."""
         graph = parse(graph) if isinstance(graph, str) else graph
@@ -82,12 +83,31 @@ class CompiledGraph(partial[Any], Shown):
         """See `Executable.renew`."""
         self.executable.renew()
 
-    def __reduce__(self) -> tuple[type[CompiledGraph], tuple[str, int]]:
-        if self.graph.state:
-            raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep "
-                             "the network and its parameters (the file, the seed, or step.save(path)) and compile it "
-                             "again, from the disk cache", user_loc())
-        return CompiledGraph, (print_graph(self.graph), self.executable.threads)
+    def __reduce__(self) -> tuple[Callable[..., CompiledGraph], tuple[Any, ...]]:
+        """The graph, and copies of what its calls read: a copy is apart from the state of a training step."""
+        mine = self.executable
+        read = list(mine.state.arrays) if mine.settled else (mine.lock or StateLock()).read(mine.state.arrays)
+        # of settled code, the arrays that only what is derived was made from are gone
+        derived = [a.copy() for a in mine.state.derived] if mine.settled else []
+        target = mine.program.target.name if mine.program.target else ""
+        return _unpickled, (print_graph(self.graph), mine.threads, read, derived, target)
+
+
+def _unpickled(text: str, threads: int, arrays: Sequence[np.ndarray], derived: Sequence[np.ndarray],
+               target: str) -> CompiledGraph:
+    """What was pickled, compiled again, mostly from the disk cache."""
+    graph = parse(text)
+    if not derived or not graph.state:
+        lock = StateLock() if graph.writes else None
+        return CompiledGraph(graph, threads, [aligned_copy(a) for a in arrays], lock)
+    program = Compilation(graph).build.program
+    here = program.target.name if program.target else ""
+    sizes = tuple(0 if n in program.passing else size for n, size in enumerate(program.derived))
+    if (here, sizes) != (target, tuple(a.nbytes for a in derived)):
+        raise GraphError(f"{graph.name} was pickled with its parameters in the form that {target} reads, and this "
+                         f"machine is {here or 'another one'}: pickle the step, or the network and its weights, and "
+                         "compile it here", user_loc())
+    return CompiledGraph(graph, threads, StateTable.settled(arrays, sizes, derived, program.idle))
 
 
 formed_methods(CompiledGraph)

@@ -15,6 +15,7 @@ from graphc.errors import GraphError
 from graphc.execute import Runnable
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
+from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of, static_dim
@@ -63,11 +64,15 @@ class SpecialisedGraph(Specialised[Runnable], Shown):
         """`make`: the native code of a graph without named dimensions; `advice`: what to do where it is not known
         yet."""
         super().__init__(lambda **sizes: make(bind_graph(graph, sizes)))
-        self.graph, self._advice, self.static = graph, advice, not graph.dim_names
+        self.graph, self._native, self._advice, self.static = graph, make, advice, not graph.dim_names
 
     def __repr__(self) -> str:
         sizes = "" if self.static else f", for each size of {', '.join(sorted(self.graph.dim_names))}"
         return f"<compiled {self.graph.heading}{sizes}>"
+
+    def __reduce__(self) -> tuple[Callable[..., SpecialisedGraph], tuple[Any, ...]]:
+        """Without native code, which is made again, mostly from the disk cache."""
+        return _unpickled, (print_graph(self.graph), self._native, self._advice)
 
     def __call__(self, *args: np.ndarray, **named: Any) -> Any:
         return self.fitting(self._by_name(args) | {k: v for k, v in named.items() if k != "out"})(*args, **named)
@@ -117,6 +122,10 @@ class SpecialisedGraph(Specialised[Runnable], Shown):
             return {name: static_dim(size) for name, size in sizes.items()}
         except GraphError as error:
             raise error.at(user_loc()) from None
+
+
+def _unpickled(text: str, make: Callable[[Graph], Runnable], advice: str) -> SpecialisedGraph:
+    return SpecialisedGraph(parse(text), make, advice)
 
 
 formed_methods(SpecialisedGraph)

@@ -131,6 +131,16 @@ class State(Mapping):
         """What the array of this owner is called; None if the state has none."""
         return self._names.get(key)
 
+    def seen_as(self, others: Mapping[Hashable, Hashable]) -> State:
+        """A view of the same arrays, with the same lock, in which some owners have the arrays of others."""
+        view = State()
+        view.lock = self.lock
+        for key, name in self._names.items():
+            array = self._arrays.get(self._names.get(others.get(key, key), name))
+            if array is not None:
+                view._names[key], view._arrays[name] = name, array
+        return view
+
     def names_of(self, kind: type) -> list[str]:
         """The names of arrays whose owners are of this kind."""
         return [name for key, name in self._names.items() if isinstance(key, kind) and name in self._arrays]
@@ -254,12 +264,25 @@ def _fitting(where: str, arrays: Mapping[str, np.ndarray], name: str, shape: tup
              dtype: np.dtype) -> np.ndarray:
     """The array that a file or a mapping holds, if the network can take it."""
     if name not in arrays:
-        raise GraphError(f"{where} has no {name} ({dtype}{list(shape)}); it holds {_some(arrays)}", user_loc())
+        raise GraphError(f"{where} has no {name} ({dtype}{list(shape)}); it holds {_some(arrays)}"
+                         + _prefix_advice(name, arrays), user_loc())
     found = np.asarray(arrays[name])
     if found.shape != shape or found.dtype != dtype:
         raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {dtype}{list(shape)}",
                          user_loc())
     return found
+
+
+def _prefix_advice(name: str, arrays: Iterable[str]) -> str:
+    """What to do where the names differ by what they begin with."""
+    for found in arrays:
+        if found.endswith(f".{name}"):
+            begin = found.removesuffix(name)
+            return f"; its names begin with {begin!r}: gc.load_weights(path, prefix={begin!r})"
+        if name.endswith(f".{found}"):
+            begin = name.removesuffix(found)
+            return f"; its names lack {begin!r} at the beginning: gc.load_weights(path, under={begin!r})"
+    return ""
 
 
 def aligned(value: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from graphc.errors import GraphError
 from graphc.execute import Runnable, on_state
 from graphc.fitting.trainer import Trainer
 from graphc.hyper import Hyperparameters
+from graphc.ir.convert import is_sequence, real, shown
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType
@@ -26,7 +27,7 @@ from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model, Own, State
-from graphc.training_graph import STEP, Objective, Recipe
+from graphc.training_graph import EMA, REPORTS, STEP, Objective, Recipe
 
 FIT = "fit/"                        # begins the names of what a checkpoint keeps of a run of `fit`
 
@@ -34,6 +35,7 @@ FIT = "fit/"                        # begins the names of what a checkpoint keep
 @formed
 def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None,
                seed: int = 0, threads: int | str = 0, state: State | str | None = None,
+               report: str | Sequence[str] = (), outputs: Sequence[str] = (), ema: float | None = None,
                **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
 
@@ -49,10 +51,16 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     that lives has trained one of the layers, the first call raises GraphError, unless values were loaded or written
     before, or the step is that one made again by the same line, or state="own" says that it is meant. An input may be
     called like an option (`state=gc.f32[3]`); then that option cannot be given.
+
+    What a call returns beside the loss, in a dict: `report`, of "grad_norm" (before clipping), "update_norm",
+    "param_norm" (before the update) and "update_ratio", 2-norms over all that is trained; `outputs`, names of
+    intermediate values as of `gc.compile`. `ema`, a decay such as 0.999: an exponential average of the parameters,
+    ema = decay ema + (1 - decay) p after each update (the first begins it), which `step.averaged` is bound to.
     """
-    options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state}
+    options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state,
+               "report": report, "outputs": outputs, "ema": ema}
     options, types = sorted_out(f, train_step, options, types)
-    loss, trainable, seed, threads, state = options.values()
+    loss, trainable, seed, threads, state, report, outputs, ema = options.values()
     if not isinstance(optimizer, optim.Optimizer):
         raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}",
                          user_loc())
@@ -67,7 +75,32 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], "
                          "y=gc.i32[…]", user_loc())
     seed, threads = whole(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
-    return TrainStep(Recipe(Objective(as_module(f), loss), types, optimizer, trainable), seed, threads, state)
+    recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
+                    outputs=_outputs(outputs), ema=_decay(ema))
+    return TrainStep(recipe, seed, threads, state)
+
+
+def _reports(given: str | Sequence[str]) -> tuple[str, ...]:
+    """What report= asks for."""
+    names = (given,) if isinstance(given, str) else given
+    if not is_sequence(names) or not all(isinstance(n, str) and n in REPORTS for n in names):
+        raise GraphError(f"report= takes names among {', '.join(REPORTS)}, got {shown(given)}", user_loc())
+    return tuple(names)
+
+
+def _outputs(given: Sequence[str]) -> tuple[str, ...]:
+    """What outputs= asks for."""
+    if not is_sequence(given) or not all(isinstance(n, str) for n in given):
+        raise GraphError(f'outputs= takes a list of names, for example outputs=["0", "features.3"], got {shown(given)}',
+                         user_loc())
+    return tuple(given)
+
+
+def _decay(given: float | None) -> float | None:
+    """What ema= says."""
+    if given is not None and not 0 <= real(given, "ema") < 1:
+        raise GraphError(f"ema= is a decay in [0, 1), such as 0.999, got {shown(given)}", user_loc())
+    return None if given is None else real(given, "ema")
 
 
 class TrainStep(Trainer, Shown):
@@ -158,6 +191,16 @@ class TrainStep(Trainer, Shown):
     def recipe(self) -> Recipe:
         """What the step is made from."""
         return self._recipe
+
+    @property
+    def averaged(self) -> Model:
+        """The network with the exponential averages of its parameters (`ema=`), for gc.compile, as `model`."""
+        model, key = self.model, self._recipe.key
+        if self._recipe.ema is None:
+            raise GraphError("this step averages nothing: make it with ema=0.999, say", user_loc())
+        if not self._steps_done():
+            raise GraphError("there is no average before the first step", user_loc())
+        return Model(model.net, self.state.seen_as({p: Own(key, EMA, p) for p in self.share.trained}))
 
     def __call__(self, *arrays, **named) -> float | dict:
         """One step on one batch, in the order of the declared inputs or by name."""

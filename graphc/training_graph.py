@@ -15,6 +15,7 @@ from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.live_number import live_number
+from graphc.dsl.outputs import with_outputs
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
@@ -25,7 +26,9 @@ from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
 from graphc.state import Own, Setting
 
-STEP, RATE, WEIGHTS = "step", "lr", "sample_weight"
+STEP, RATE, WEIGHTS, EMA = "step", "lr", "sample_weight", "ema"
+REPORTS = ("grad_norm", "update_norm", "param_norm", "update_ratio")
+TINY = 1e-30                        # instead of a norm of 0 below a fraction
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,16 @@ class Objective:
 class Recipe:
     """All that the graph of a training step is made from. `key`: what the arrays of the step alone belong to; recipes
     that have it in common share them. `live`: which hyperparameters, beside learning rates, are arrays of the state.
-    `weighted`: the last input, after the target, weighs the examples."""
+    `weighted`: the last input, after the target, weighs the examples. `report`, `outputs`, `ema`: as of train_step."""
     objective: Objective
     types: Mapping[str, TensorType]
     optimizer: optim.Optimizer
     trainable: Any = None
     live: frozenset[str] = frozenset()
     weighted: bool = False
+    report: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    ema: float | None = None
     key: object = field(default_factory=object)
 
     @contained
@@ -82,8 +88,13 @@ class Recipe:
                 got = loss.type if isinstance(loss, Array) else repr(loss)
                 raise GraphError(f"the loss must be a float scalar, got {got}; reduce it with gc.mean or gc.sum",
                                  user_loc())
-            trained = self._descend(trace, loss, chosen)
-            return finish(trace, {"loss": loss, **values} if values else loss, user_loc()), trained
+            trained, norms = self._descend(trace, loss, chosen)
+            if twice := values.keys() & norms.keys():
+                raise GraphError(f"the function reports {min(twice)!r}, and report= asks for the one of that name",
+                                 user_loc())
+            named = {"loss": loss, **values, **norms}
+            function = finish(trace, named if len(named) > 1 or self.outputs else loss, user_loc())
+            return with_outputs(function, self.outputs) if self.outputs else function, trained
 
     def _loss(self, arrays: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
         if not self.weighted:
@@ -100,8 +111,9 @@ class Recipe:
             types[WEIGHTS if WEIGHTS not in types else f"{WEIGHTS}_of_examples"] = f32[first]
         return replace(self, types=types, weighted=weighted)
 
-    def _descend(self, trace: Trace, loss: Array, chosen: "Chosen") -> frozenset[Parameter]:
-        """Appends the gradients and the update to the trace; what it updates."""
+    def _descend(self, trace: Trace, loss: Array,
+                 chosen: "Chosen") -> tuple[frozenset[Parameter], dict[str, Array]]:
+        """Appends the gradients and the update to the trace; what it updates, and what is reported of it."""
         known = chosen.among([(key, v) for key, v in trace.state_values.items()
                               if isinstance(key, Parameter) and key.trainable])
         b = trace.builder
@@ -117,10 +129,29 @@ class Recipe:
         counter = Own(self.key, STEP)
         step = trace.state(counter, STEP, i64[()])
         new = optim.apply(self.optimizer, [item for _, item in moved], step, partial(self._live, trace))
-        for (key, _), value in zip(moved, new):
+        for (key, item), value in zip(moved, new):
             trace.update_state(key, value)
+            if self.ema is not None:
+                self._average(_Slots(trace, self.key, key, item.name), value, step)
         trace.update_state(counter, step + 1)
-        return frozenset(key for key, _ in moved)
+        return frozenset(key for key, _ in moved), self._norms([item for _, item in moved], new)
+
+    def _average(self, slots: "_Slots", value: Array, step: Array) -> None:
+        """The exponential average of a parameter after its update: the first update begins it."""
+        every, decay = self.optimizer.accumulate, self.ema or 0.0
+        before = slots.read(EMA)
+        new = gc.where(step < every, value, before * decay + value * (1.0 - decay))
+        due = gc.equal((step + 1) % every, 0)
+        slots.write(EMA, new if every == 1 else gc.where(due, new, before))
+
+    def _norms(self, items: Sequence[optim.Item], new: Sequence[Array]) -> dict[str, Array]:
+        """What `report` asks for: 2-norms over all that is trained."""
+        values = [item.value for item in items]
+        moves = [a - b for a, b in zip(new, values)]
+        norms = {"grad_norm": lambda: optim.global_norm([item.grad for item in items]),
+                 "update_norm": lambda: optim.global_norm(moves), "param_norm": lambda: optim.global_norm(values),
+                 "update_ratio": lambda: optim.global_norm(moves) / gc.maximum(optim.global_norm(values), TINY)}
+        return {name: norms[name]() for name in self.report}
 
     def hyperparameters(self) -> dict[str, Any]:
         """What was declared, by name: "lr", and "groups.0.lr" of what the first group changes. Schedules are functions.
@@ -167,7 +198,8 @@ class _Slots:
     name: str
 
     def read(self, slot: str) -> Array:
-        return self.trace.state(Own(self.step, slot, self.parameter), f"optim.{slot}.{self.name}", self.parameter.type)
+        place = EMA if slot == EMA else f"optim.{slot}"
+        return self.trace.state(Own(self.step, slot, self.parameter), f"{place}.{self.name}", self.parameter.type)
 
     def write(self, slot: str, value: Array) -> None:
         self.trace.update_state(Own(self.step, slot, self.parameter), value)

@@ -100,7 +100,8 @@ NOT_CALLED = {                                              # what else is publi
     "Array", "DType", "GraphFunction", "TensorType",        # made by others; types below
     "GraphError", "InternalError",
     "import_module", "set_compiler", "set_renderer",        # wiring inside the package
-    "batches", "check_gradients", "compile", "draw", "generate", "Generator", "grad", "graph", "hvp", "jacobian", "jvp", "parse", "plan", "train_step",
+    "batches", "check_gradients", "compile", "draw", "generate", "Generator", "grad", "graph", "hvp", "jacobian", "jvp", "load_weights", "parse", "plan", "save_weights",
+    "train_step",
     "value_and_grad", "vjp", "windows",                     # on whole graphs: test_kinds_graphs.py
 }
 

@@ -2,6 +2,8 @@
 GraphError with the user's line.
 """
 import inspect
+import os
+import tempfile
 from functools import partial
 
 import numpy as np
@@ -26,9 +28,12 @@ def scaled(x: gc.f32[3]):
 NET = nn.Linear(2) >> nn.relu
 TOKENS = nn.Embedding(7, 4) >> nn.LSTM(4, batch_first=True) >> nn.Linear(7)
 OPTIMIZER = optim.SGD(0.1)
+FILE = os.path.join(tempfile.mkdtemp(), "weights")
 SERIES = np.arange(12.0).reshape(6, 2)
 CALLED = {
     "batches": lambda: {"size": 2},
+    "save_weights": lambda: {"path": FILE, "arrays": {"a": SERIES}},
+    "load_weights": lambda: (gc.save_weights(FILE, {"a": SERIES}), {"path": FILE})[1],
     "windows": lambda: {"series": SERIES, "length": 2, "ahead": 1},
     "check_gradients": lambda: {"f": square, "B": 2, "samples": 1, "directions": 1, "wrt": ["x"]},
     "compile": lambda: {"f": NET, "x": gc.f32[3, 4], "seed": 0}, "draw": lambda: {"f": square},
