@@ -27,7 +27,8 @@ class TrainedEstimator(BaseEstimator):
     """Base of estimators around a training step, `step_`. A subclass says what the network, the loss and the optimizer
     are, and how long is trained.
 
-    Fitted: `step_` (a training step with its state), `history_` (of all epochs), `n_iter_` (epochs), `n_features_in_`.
+    Fitted: `step_` (a training step with its state), `history_` (of the last fit), `n_iter_` (epochs), `t_` (examples
+    seen), `n_features_in_`.
     """
     separate_rows: ClassVar[bool] = True            # whether a prediction depends on its own example alone
 
@@ -56,7 +57,7 @@ class TrainedEstimator(BaseEstimator):
     def _batch(self, count: int) -> int:
         raise NotImplementedError
 
-    def _callbacks(self) -> list[Any]:
+    def _callbacks(self, count: int) -> list[Any]:
         raise NotImplementedError
 
     def _targets(self, y: np.ndarray, classes: Any, first: bool) -> np.ndarray:
@@ -85,7 +86,7 @@ class TrainedEstimator(BaseEstimator):
                                    optimizer=self._optimizer(min(self._batch(len(X)), total)),
                                    x=gc.f32[("B", *X.shape[1:])], y=kind[("B", *targets.shape[1:])], seed=self._seed)
         self.history_: Any = None
-        self.n_iter_ = 0
+        self.n_iter_ = self.t_ = 0
 
     def _train(self, X: np.ndarray, targets: np.ndarray, sample_weight: Any, epochs: int, first: bool) -> None:
         """Trains for so many epochs at most; `first`: from the beginning."""
@@ -98,9 +99,10 @@ class TrainedEstimator(BaseEstimator):
         x, targets, weights, held = self._parted(x, targets, weights)
         self.history_ = self.step_.fit(
             x, targets, epochs=epochs, batch=self._batch(len(x)), validation=held, sample_weight=weights,
-            metrics=self._scored() if held is not None else (), callbacks=self._callbacks(), shuffle=self.shuffle,
+            metrics=self._scored() if held is not None else (), callbacks=self._callbacks(len(x)), shuffle=self.shuffle,
             seed=self._seed, progress=bool(self.verbose))
         self.n_iter_ += len(self.history_.rows)
+        self.t_ += len(self.history_.rows) * len(x)
 
     def _weighed(self, x: np.ndarray, targets: np.ndarray,
                  sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -165,7 +167,7 @@ class TrainedEstimator(BaseEstimator):
 class TrainedClassifier(ClassifierMixin, TrainedEstimator):
     """Base of classifiers: class ids, probabilities."""
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Any:
         """One epoch on these examples. classes: all that will come, needed at the first call."""
         first = not hasattr(self, "step_")
         if first and classes is None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc import nn, optim
+import graphc as gc
+from graphc import callbacks, nn, optim
 from graphc.doors.sklearn.estimator import Settled, TrainedClassifier, TrainedRegressor, stopping
 from graphc.errors import GraphError
 
@@ -45,7 +46,8 @@ class MLPSettings:
                  momentum: float = 0.9, nesterovs_momentum: bool = True, early_stopping: bool = False,
                  validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8,
                  n_iter_no_change: int = 10, max_fun: int = 15000):
-        self.hidden_layer_sizes, self.activation, self.solver, self.alpha = hidden_layer_sizes, activation, solver, alpha
+        self.hidden_layer_sizes, self.activation = hidden_layer_sizes, activation
+        self.solver, self.alpha = solver, alpha
         self.batch_size, self.learning_rate, self.learning_rate_init = batch_size, learning_rate, learning_rate_init
         self.power_t, self.max_iter, self.shuffle, self.random_state = power_t, max_iter, shuffle, random_state
         self.tol, self.verbose, self.warm_start, self.momentum = tol, verbose, warm_start, momentum
@@ -63,14 +65,13 @@ class MLPSettings:
     def _network(self, outputs: int) -> nn.Module:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation={self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
-        factor, between, net = 2.0 if self.activation == "logistic" else 6.0, ACTIVATIONS[self.activation], None
-        sizes = [*self._sizes(), outputs]
+        factor, between = 2.0 if self.activation == "logistic" else 6.0, ACTIVATIONS[self.activation]
+        sizes, parts = [*self._sizes(), outputs], list[Callable[..., Any]]()
         for fan_in, fan_out in zip([self._features(), *sizes], sizes):
             start = FanUniform(sqrt(factor / (fan_in + fan_out)))
-            layer = nn.Linear(fan_out, init=start, bias_init=start)
-            before = net if net is None or between is None else net >> between
-            net = layer if before is None else before >> layer
-        return net if isinstance(net, nn.Sequential) else nn.Sequential(net)    # so that names are alike: 0.weight
+            parts += [between] if parts and between else []
+            parts.append(nn.Linear(fan_out, init=start, bias_init=start))
+        return nn.Sequential(*parts)
 
     def _features(self) -> int:
         return self.n_features_in_                                  # type: ignore[attr-defined]
@@ -84,10 +85,7 @@ class MLPSettings:
             raise GraphError(f"solver={self.solver!r}: here are \"adam\" and \"sgd\"; lbfgs is scikit-learn's alone")
         if self.learning_rate not in ("constant", "adaptive", "invscaling"):
             raise ValueError(f"learning_rate={self.learning_rate!r} is not one of constant, adaptive, invscaling")
-        rate: Any = self.learning_rate_init
-        if self.learning_rate == "invscaling":
-            rate = InverseScaling(self.learning_rate_init, batch, self.power_t)
-        return optim.SGD(rate, momentum=self.momentum, nesterov=self.nesterovs_momentum, **decay)
+        return optim.SGD(self.learning_rate_init, momentum=self.momentum, nesterov=self.nesterovs_momentum, **decay)
 
     def _epochs(self) -> int:
         return self.max_iter
@@ -95,12 +93,14 @@ class MLPSettings:
     def _batch(self, count: int) -> int:
         return min(200 if isinstance(self.batch_size, str) else self.batch_size, count)
 
-    def _callbacks(self) -> list[Any]:
+    def _callbacks(self, count: int) -> list[Any]:
+        rate = self.learning_rate if self.solver == "sgd" else "constant"
+        seen = self.t_                                                  # type: ignore[attr-defined]
+        own = [InverseScaling(self.learning_rate_init, self.power_t, seen, count)] if rate == "invscaling" else []
         if self.early_stopping:
             name, = self._scored()                                      # type: ignore[attr-defined]
-            return list(stopping(name, self.n_iter_no_change, self.tol))
-        adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
-        return [(Fifth if adaptive else Settled)(self.tol, self.n_iter_no_change)]
+            return [*own, *stopping(name, self.n_iter_no_change, self.tol)]
+        return [*own, (Fifth if rate == "adaptive" else Settled)(self.tol, self.n_iter_no_change)]
 
     @property
     def loss_curve_(self) -> list[float]:
@@ -135,20 +135,31 @@ class MLPSettings:
         return len(self._sizes()) + 2
 
 
-@dataclass(frozen=True)
-class InverseScaling:
-    """lr / (examples seen + 1)^power, the learning_rate="invscaling"."""
-    lr: float
-    batch: float
-    power: float
+def of_one_logit(logits: Any, target: Any, *, reduction: str = "mean") -> Any:
+    """Binary cross entropy of logits [n, 1] and classes [n], 0 or 1."""
+    return nn.bce(logits[:, 0], target.astype(gc.f32), reduction=reduction)
 
-    def __call__(self, step: Any) -> Any:
-        return self.lr / (step * float(self.batch) + 1.0) ** self.power
+
+class InverseScaling(callbacks.Callback):
+    """learning_rate="invscaling": in each epoch lr / (examples seen before + 1)^power."""
+
+    def __init__(self, lr: float, power: float, seen: int, count: int):
+        self.lr, self.power, self.seen, self.count = lr, power, seen, count
+
+    def on_epoch_begin(self, run: Any) -> None:
+        run.step.lr = self.lr / (self.seen + run.epoch * self.count + 1) ** self.power
 
 
 class MLPClassifier(MLPSettings, TrainedClassifier):
     """scikit-learn's MLPClassifier: same arguments and rules, several times as fast, trained in f32. solver: "adam" or
-    "sgd". With sample weights the mean loss of a batch is the weighted one."""
+    "sgd". Two classes have one logit. With sample weights the mean loss of a batch is the weighted one; `loss_` is
+    without the penalty of alpha."""
+
+    def _outputs(self, targets: np.ndarray) -> int:
+        return 1 if len(self.classes_) == 2 else len(self.classes_)
+
+    def _loss(self) -> Any:
+        return of_one_logit if self.n_outputs_ == 1 and len(self.classes_) == 2 else nn.cross_entropy
 
 
 class MLPRegressor(MLPSettings, TrainedRegressor):

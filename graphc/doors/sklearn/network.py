@@ -43,7 +43,7 @@ class NetworkSettings:
     def _loss(self) -> Any:
         return super()._loss() if self.loss is None else self.loss      # type: ignore[misc]
 
-    def _callbacks(self) -> list[Any]:
+    def _callbacks(self, count: int) -> list[Any]:
         own = list(self.callbacks or ())
         if self.early_stopping:
             name, = self._scored()                                      # type: ignore[attr-defined]
