@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,6 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError
 from graphc.report import aligned
-
-try:
-    from matplotlib.figure import Figure
-except ImportError:                 # an extra: only plot() needs it
-    Figure = None                   # type: ignore[assignment, misc]
 
 
 class History(Mapping[str, list[float]]):
@@ -55,16 +51,7 @@ class History(Mapping[str, list[float]]):
     def plot(self, *names: str) -> Any:
         """A matplotlib figure: a panel for each quantity, with the one of the validation data in it. Shown by a
         notebook; `figure.savefig("a.png")` keeps it. `names`: which panels; all but the time if left out."""
-        if Figure is None:
-            raise GraphError("plot() needs matplotlib: pip install matplotlib", user_loc())
-        panels = list(names) or list(dict.fromkeys(n.removeprefix("val_") for n in self.names if n != "seconds"))
-        figure = Figure(figsize=(4 * max(len(panels), 1), 3), layout="constrained")
-        for axis, name in zip(np.ravel(figure.subplots(1, max(len(panels), 1))), panels):
-            for column in (c for c in (name, f"val_{name}") if c in self):
-                axis.plot(range(1, len(self.rows) + 1), self[column], marker=".", label=column)
-            axis.set(xlabel="epoch", title=name)
-            axis.legend()
-        return figure
+        return import_module("graphc.fitting.figure").figure(self, names)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The rows as arrays, for a checkpoint."""

@@ -1,5 +1,7 @@
 """fit: data of all forms, the order of examples, weights, callbacks, and going on in the middle of an epoch."""
 import csv
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -183,11 +185,11 @@ def test_logs(tmp_path, monkeypatch):
         def flush(self): ...
 
         def close(self): ...
-    monkeypatch.setattr("graphc.callbacks.logs.SummaryWriter", Writer)
+    monkeypatch.setattr("graphc.callbacks.tensorboard.SummaryWriter", Writer)
     step.fit(X, Y, epochs=2, batch=35, callbacks=callbacks.TensorBoard(tmp_path, every=2))
     assert [w[2] for w in Writer.written if w[0] == "step/loss"] == [2, 4]
     assert [w[2] for w in Writer.written if w[0] == "epoch/loss"] == [1, 2]
-    monkeypatch.setattr("graphc.callbacks.logs.SummaryWriter", None)
+    monkeypatch.setattr("graphc.callbacks.tensorboard.SummaryWriter", None)
     with pytest.raises(gc.GraphError, match="TensorBoard needs a writer: pip install tensorboardX"):
         callbacks.TensorBoard(tmp_path)
 
@@ -212,6 +214,12 @@ def test_predict():
     assert np.array_equal(every, gc.compile(step.model, x=gc.f32[70, 5])(X.astype(np.float32)))
     assert np.array_equal(every, step.predict([X[:50], X[50:]]))
     assert step_of(16).predict(X[:40]).shape == (40, 2)
+
+
+def test_training_imports_no_plots_and_no_torch():
+    code = ("import sys, graphc as gc; from graphc import nn, optim; gc.train_step(nn.Linear(1), loss=nn.mse, optimizer=optim.SGD(0.1),"
+            "x=gc.f32[2, 2], y=gc.f32[2, 1]); assert not {'matplotlib', 'torch', 'tensorboardX', 'sklearn'} & sys.modules.keys()")
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_history_plots():
