@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"README.md": "readme.py", "docs/architecture.md": "regression.py", "docs/numerics.md": "numerics.py"}
+PAGES = {"README.md": "readme.py", "docs/architecture.md": "regression.py", "docs/numerics.md": "numerics.py",
+         "docs/training.md": "training.py"}
 TARGET = "avx2"                         # the CPU that the pages show
 
 FENCE = re.compile(r"```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
