@@ -43,14 +43,13 @@ def group(where: Where, **changes) -> Group:
     return Group(callable_(where, "group: where"), tuple(changes.items()))
 
 
-@formed
-def is_small(name: str, shape: tuple) -> bool:
+def _is_small(name: str, shape: tuple) -> bool:
     """Whether a parameter has fewer than two axes, as biases and scales of norms."""
     return len(shape) < 2
 
 
 @converted
-def no_decay(where: Where = is_small) -> Group:
+def no_decay(where: Where = _is_small) -> Group:
     """No weight decay on biases and on the scales of norms: on arrays with fewer than two axes, unless `where` says
     otherwise."""
     return group(where, weight_decay=0.0)

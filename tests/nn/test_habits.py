@@ -55,7 +55,7 @@ OURS = {                        # what torch has not: calls that are right, each
     "GenerateToken": "(nn.Embedding(3, 4))", "LanguageModel": "(nn.Embedding(3, 4), NET, 'last', NET)", "Seq2Seq": "(NET, NET, None)", "AttendTo": "(3)",
     "Residual": "(NET)", "Constant": "(0.5)", "Normal": "(0.5)", "Uniform": "(0.5)", "Value": "((1,))", "XavierUniform": "(0.5)", "Optimizer": "(0.1)"}
 UNLIKE = {"sigmoid", "tanh", "residual", "sample", "likeliest", "decoding", "accuracy", "log_likelihood", "sequence_loss", "Group", "Item", "Slots",
-          "Parameter", "apply", "constant", "cosine", "exponential", "global_norm", "group", "hyperparameters", "is_schedule", "is_small", "no_decay", "schedule", "step_decay", "warmup"}    # functions of our own
+          "Parameter", "apply", "constant", "cosine", "exponential", "global_norm", "group", "hyperparameters", "is_schedule", "no_decay", "schedule", "step_decay", "warmup"}    # functions of our own
 NAMES = {"nn": nn, "optim": optim, "NET": nn.Linear(3), "Y": normal(3, 4), "T": np.zeros(3, np.int32), "W": normal(4)}
 
 
