@@ -17,7 +17,7 @@ from graphc.dsl.elementwise import (
     rsqrt, sigmoid, sign, sin, sqrt, square, stop_gradient, sub, tanh, where)
 from graphc.dsl.function import GraphFunction, graph, set_compiler
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
-from graphc.dsl.jacobian import jacobian
+from graphc.dsl.jacobian import hessian, jacobian
 from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
@@ -30,6 +30,7 @@ from graphc.dsl.shape import (
     moveaxis, ones, ones_like, pad, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose,
     tril, triu, zeros, zeros_like)
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
+from graphc.dsl.vmap import vmap
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError
 from graphc.ir.shown import set_renderer

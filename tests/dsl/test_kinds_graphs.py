@@ -40,6 +40,7 @@ CALLED = {
     "grad": lambda: {"f": square, "wrt": "x"},
     "generate": lambda: {"model": TOKENS, "prompt": [1, 2], "steps": 2, "seed": 0},
     "Generator": lambda: {"model": TOKENS, "seed": 0}, "graph": lambda: {"f": None},
+    "hessian": lambda: {"f": square, "wrt": "x"}, "vmap": lambda: {"f": scaled},
     "hvp": lambda: {"f": square, "wrt": "x"}, "jacobian": lambda: {"f": scaled},
     "jvp": lambda: {"f": square, "wrt": "x"}, "parse": lambda: {"text": str(scaled)},
     "plan": lambda: {"f": NET, "x": gc.f32[3, 4]},
