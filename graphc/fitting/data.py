@@ -74,7 +74,6 @@ def source(types: Types, data: tuple[Any, ...], what: str) -> Examples | Stream:
 
 def examples(types: Types, data: Any, what: str) -> Examples:
     """Arrays, which are converted, and checked to have one length."""
-    _check_first_axes(types, what)
     made = Examples(fitted_batch(data, types, what))
     lengths = {name: len(a) for name, a in zip(types, made.arrays)}
     if len(set(lengths.values())) > 1:
@@ -117,7 +116,8 @@ def epoch_order(count: int, *numbers: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(list(numbers)))).permutation(count)
 
 
-def _check_first_axes(types: Types, what: str) -> None:
+def check_first_axes(types: Types, what: str) -> None:
+    """GraphError unless all inputs have the same first axis, as declared."""
     firsts = {type.shape[:1] for type in types.values()}
     if len(firsts) > 1 or not all(firsts):
         shown = ", ".join(f"{name}: {type}" for name, type in types.items())

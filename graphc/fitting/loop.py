@@ -175,7 +175,10 @@ class FitRun:
         if rows != self.plan.rows:
             raise GraphError(f"the run that is to go on had {rows} examples in an epoch, these data have "
                              f"{self.plan.rows}", user_loc())
-        self.plan.seed, self.plan.start, self.epoch, self.batches = seed, start, epoch, batches
+        if seed != self.plan.seed:
+            raise GraphError(f"the run that is to go on had seed={seed}, which decides what is held out and the order; "
+                             f"this one has {self.plan.seed}", user_loc())
+        self.plan.start, self.epoch, self.batches = start, epoch, batches
         self._sums = {name.removeprefix("sums/"): list(map(float, a)) for name, a in arrays.items()
                       if name.startswith("sums/")}
         self.history = History.restored(arrays)

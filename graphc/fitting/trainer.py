@@ -20,7 +20,8 @@ from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.evaluation import Evaluation, evaluation_program, prediction_program
 from graphc.execute import Runnable, on_state
-from graphc.fitting.data import Batch, Examples, Stream, class_weights, epoch_order, source, weights_of
+from graphc.fitting.data import (
+    Batch, Examples, Stream, check_first_axes, class_weights, epoch_order, source, weights_of)
 from graphc.fitting.history import History
 from graphc.fitting.loop import FitRun, FitPlan, as_callbacks
 from graphc.ir.convert import flag, integer, is_number, real
@@ -118,7 +119,10 @@ class Trainer:
     def _source(self, types: Mapping[str, TensorType], data: tuple[Any, ...], what: str) -> Examples | Stream:
         """The data of a call. GraphError for arrays whose first axis is not that of examples."""
         found = source(types, data, what)
-        taken = time_first(self._function) if isinstance(found, Examples) else None
+        if not isinstance(found, Examples):
+            return found
+        check_first_axes({name: self._types[name] for name in types}, what)
+        taken = time_first(self._function)
         if taken:
             layer, name = taken
             raise GraphError(f"{layer} takes {name} as [time, batch, …], and {what} cuts arrays along the first axis, "

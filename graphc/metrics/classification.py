@@ -31,6 +31,11 @@ def predicted(y: Array, target: Array, threshold: float = 0.0) -> tuple[Array, A
     return gc.argmax(y, axis=-1).reshape(-1), target.reshape(-1).astype(gc.i64), static_dim(y.shape[-1])
 
 
+def _counted_from_front(ids: Array, classes: int) -> Array:
+    """Class ids, of which a negative one is no class: out of range, so that the run says so."""
+    return gc.where(ids < 0, classes, ids)
+
+
 @formed
 @dataclass(frozen=True)
 class Accuracy(Metric):
@@ -59,7 +64,7 @@ class TopKAccuracy(Metric):
             raise GraphError(f"TopKAccuracy({self.k}) of {classes} classes: k is at most the number of scores",
                              user_loc())
         scores = y.reshape(-1, classes)
-        own = gc.take_along_axis(scores, gc.expand_dims(truth, 1), axis=1)
+        own = gc.take_along_axis(scores, gc.expand_dims(_counted_from_front(truth, classes), 1), axis=1)
         hits = (gc.sum((scores > own).astype(gc.i64), axis=1) < self.k).astype(gc.i64)
         return {"hits": gc.sum(hits), "all": gc.sum(gc.ones_like(hits))}
 
@@ -76,7 +81,8 @@ class ConfusionMatrix(Metric):
 
     def counts(self, y: Array, target: Array) -> dict[str, Array]:
         guess, truth, classes = predicted(y, target, self.threshold)
-        cells = gc.scatter_add(gc.zeros((classes * classes,), gc.i64), truth * classes + guess, gc.ones_like(guess))
+        place = _counted_from_front(truth, classes) * classes + guess
+        cells = gc.scatter_add(gc.zeros((classes * classes,), gc.i64), place, gc.ones_like(guess))
         return {"confusion": cells.reshape(classes, classes)}
 
     def result(self, totals: Totals) -> np.ndarray:

@@ -293,6 +293,20 @@ def test_time_first_is_no_batch():
     assert np.isfinite(step.fit([(x, y)])["loss"]).all() and step.predict([(x,)]).shape == (6, 5, 2)
 
 
+def test_first_axes_are_the_batch():
+    step = gc.train_step(lambda x, y: gc.sum(x) * 0 + gc.mean(nn.Linear(1)(y)), optimizer=optim.SGD(0.1), x=gc.f32["T", "B"], y=gc.f32["B", 2])
+    for use in (step.fit, step.evaluate):
+        with pytest.raises(gc.GraphError, match=r"cuts arrays along their first axis, .* x: f32\[T, B\], y: f32\[B, 2\]"):
+            use(np.zeros((4, 4)), np.zeros((4, 2)))
+
+
+def test_another_seed_does_not_go_on(tmp_path):
+    path = tmp_path / "run"
+    step_of().fit(X, Y, epochs=1, validation=0.2, callbacks=callbacks.Checkpoint(path))
+    with pytest.raises(gc.GraphError, match="had seed=0, which decides what is held out and the order; this one has 3"):
+        step_of().fit(X, Y, epochs=2, validation=0.2, seed=3, resume=path)
+
+
 def test_time_first_behind_an_embedding():
     net = nn.Embedding(9, 3) >> nn.GRU(4) >> nn.Linear(9)
     step = gc.train_step(net, loss=lambda y, t: nn.cross_entropy(y, t, axis=-1), optimizer=optim.SGD(0.1), x=gc.i32["T", "B"], y=gc.i32["T", "B"])

@@ -100,6 +100,9 @@ def test_edges():
     (lambda: TopK(5)(SCORES, LABELS), r"TopKAccuracy\(5\) of 4 classes"),
     (lambda: Accuracy()(SCORES, LABELS[:, None]), "metrics of classes take scores"),
     (lambda: MSE()(GUESSES, NUMBERS[:, :1]), "they have one shape"),
+    (lambda: ConfusionMatrix()(SCORES, LABELS - 1), "index|out of range"),
+    (lambda: TopK(2)(SCORES, LABELS - 1), "index|out of range"),
+    (lambda: ConfusionMatrix()(SCORES, LABELS + 1), "index|out of range"),
     (lambda: AUC()(LOGIT, YES[:5]), "a score and a target for each example"),
 ])
 def test_mistakes(make, text):
