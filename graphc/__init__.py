@@ -24,7 +24,7 @@ from graphc.dsl.fft import fft, ifft, irfft, istft, rfft, stft
 from graphc.dsl.function import GraphFunction, graph, set_compiler
 from graphc.dsl.images import channel_shuffle, fold, interpolate, pixel_shuffle, pixel_unshuffle, unfold
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
-from graphc.dsl.jacobian import jacobian
+from graphc.dsl.jacobian import hessian, jacobian
 from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.matrix import cholesky, det, eigh, inv, qr, slogdet, solve, solve_triangular
@@ -47,6 +47,7 @@ from graphc.dsl.shape import (
 from graphc.dsl.special import (
     cbrt, digamma, erfc, erfinv, exp2, i0, i1, lgamma, log2, log10, logaddexp, polygamma, sinc, xlogy)
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
+from graphc.dsl.vmap import vmap
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError
 from graphc.ir.shown import set_renderer
@@ -61,7 +62,9 @@ __version__ = "0.1.0"
 
 _LATER = {                                              # loaded at the first use, most of them with the compiler
     "compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check",
-    "train_step": "graphc.train", "parse": "graphc.dsl.text",
+    "train_step": "graphc.train", "metrics": "graphc", "callbacks": "graphc",
+    "batches": "graphc.data", "windows": "graphc.data",
+    "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
 
 
@@ -69,7 +72,8 @@ def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         raise _unknown("gc", name)
     with LOADING:
-        globals()[name] = getattr(import_module(_LATER[name]), name)
+        home = _LATER[name]
+        globals()[name] = import_module(f"graphc.{name}") if home == "graphc" else getattr(import_module(home), name)
     return globals()[name]
 
 

@@ -30,9 +30,10 @@ from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, sorted_out, trace_network
 from graphc.optim import Optimizer
 from graphc.report import PlanReport
+from graphc.sized import SizedGraph
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model, State, initial_values
-from graphc.training_graph import Objective, training_function
+from graphc.training_graph import Objective, Recipe
 from graphc.weight_storage import store_name, storing
 
 
@@ -80,14 +81,27 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
         return CompiledGraph(graph, threads, initial_values(needed, *_origin(function.name, needed, seed, given)))
     owner = state_for(function.name, needed, seed, given)
-
-    def native(bound: Graph) -> CompiledGraph:
-        return CompiledGraph(bound, threads, *((owner.arrays(needed), owner.lock) if owner else ()))
+    native = partial(_native, owner, _by_name(owner, needed), threads)
     if graph.dim_names:
-        sized = partial(sized_executable, threads=threads, state=owner.arrays(needed) if owner else (),
-                        lock=owner.lock if owner else None)
+        sized = partial(_sized_native, owner, _by_name(owner, needed), threads)
         return SpecialisedGraph(graph, native, "; give them to gc.compile to see more", sized, source.bounds)
     return native(graph)
+
+
+def _by_name(owner: State | None, needed: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries by the names that they have in the state, so that a pickle needs no layer."""
+    return tuple(replace(e, name=owner.name(e.key) or e.name, key=None) for e in needed) if owner else ()
+
+
+def _native(owner: State | None, needed: Sequence[Entry], threads: int, bound: Graph) -> CompiledGraph:
+    """Native code of a graph without named dimensions, on the live arrays of a state."""
+    return CompiledGraph(bound, threads, *((owner.arrays(needed), owner.lock) if owner else ()))
+
+
+def _sized_native(owner: State | None, needed: Sequence[Entry], threads: int, graph: Graph,
+                  bounds: Mapping[str, Bounds]) -> SizedGraph:
+    """One program for all sizes of the named dimensions, on the live arrays of a state."""
+    return sized_executable(graph, bounds, threads, *((owner.arrays(needed), owner.lock) if owner else ()))
 
 
 @formed
@@ -161,7 +175,7 @@ def _declared(f, training: bool, outputs, bindings: Mapping) -> TracedFunction:
 def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, bindings: Mapping) -> TracedFunction:
     """The whole training step of `f`."""
     types, sizes = _parted(bindings)
-    function, _ = training_function(Objective(as_module(f), loss), types, optimizer, trainable)
+    function, _ = Recipe(Objective(as_module(f), loss), types, optimizer, trainable).function()
     return TracedFunction(function, _sizes(function, sizes))
 
 

@@ -25,6 +25,7 @@ from graphc.memory.usage import Memory
 from graphc.profile import MOST_RUNS, Profile, measure
 from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
+from graphc.runtime.memory import aligned_copy
 from graphc.runtime.state_table import StateTable
 
 
@@ -40,7 +41,7 @@ class CompiledGraph(partial[Any], Shown):
     memory: Memory
     sizes: Mapping[str, int]
 
-    def __new__(cls, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] = (),
+    def __new__(cls, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (),
                 lock: StateLock | None = None, quiet: bool = False) -> CompiledGraph:
         """`state`, `lock`, `quiet`: as of `Executable`."""
         compilation = Compilation(graph)
@@ -87,12 +88,14 @@ class CompiledGraph(partial[Any], Shown):
         """Gives back the memory that calls in flight have used; the next call takes what it needs."""
         self.executable.release()
 
-    def __reduce__(self) -> tuple[Callable[[bytes, int], CompiledGraph], tuple[bytes, int]]:
-        if self.graph.state:
-            raise GraphError(f"{self.graph.name} has parameters in this process and is not pickled or copied: keep "
-                             "the network and its parameters (the file, the seed, or step.save(path)) and compile it "
-                             "again, from the disk cache", user_loc())
-        return _again, (_packed(print_graph(bind_graph(self.graph, self.sizes))), self.executable.threads)
+    def __reduce__(self) -> tuple[Callable[..., CompiledGraph], tuple[Any, ...]]:
+        """The graph, and copies of what its calls read: a copy is apart from the state of a training step."""
+        mine = self.executable
+        read = list(mine.state.arrays) if mine.settled else (mine.lock or StateLock()).read(mine.state.arrays)
+        # of settled code, the arrays that only what is derived was made from are gone
+        derived = [a.copy() for a in mine.state.derived] if mine.settled else []
+        target = mine.program.target.name if mine.program.target else ""
+        return _unpickled, (_packed(print_graph(bind_graph(self.graph, self.sizes))), mine.threads, read, derived, target)
 
 
 def with_code(graph: Graph, compilation: Compilation, executable: Executable, memory: Memory,
@@ -104,6 +107,23 @@ def with_code(graph: Graph, compilation: Compilation, executable: Executable, me
     return run
 
 
+def _unpickled(text: bytes, threads: int, arrays: Sequence[np.ndarray], derived: Sequence[np.ndarray],
+               target: str) -> CompiledGraph:
+    """What was pickled, compiled again, mostly from the disk cache."""
+    graph = parse(zlib.decompress(text).decode())
+    if not derived or not graph.state:
+        lock = StateLock() if graph.writes else None
+        return CompiledGraph(graph, threads, [aligned_copy(a) for a in arrays], lock)
+    program = Compilation(graph).build.program
+    here = program.target.name if program.target else ""
+    sizes = tuple(0 if n in program.passing else size for n, size in enumerate(program.derived))
+    if (here, sizes) != (target, tuple(a.nbytes for a in derived)):
+        raise GraphError(f"{graph.name} was pickled with its parameters in the form that {target} reads, and this "
+                         f"machine is {here or 'another one'}: pickle the step, or the network and its weights, and "
+                         "compile it here", user_loc())
+    return CompiledGraph(graph, threads, StateTable.settled(arrays, sizes, derived, program.idle))
+
+
 formed_methods(CompiledGraph)
 
 
@@ -112,8 +132,3 @@ def _packed(text: str) -> bytes:
     each. (Looking for repetitions, zlib's other half, finds none in them, takes longer and gains nothing.)"""
     packer = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
     return packer.compress(text.encode()) + packer.flush()
-
-
-def _again(text: bytes, threads: int) -> CompiledGraph:
-    """From a pickle."""
-    return CompiledGraph(parse(zlib.decompress(text).decode()), threads)

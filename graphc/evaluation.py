@@ -4,37 +4,106 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from graphc.contained import contained
+from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.execute import Runnable, on_state
 from graphc.ir.types import TensorType, dtype_of
+from graphc.metrics.metric import Metric, as_total
 from graphc.nn.loss import accuracy, bce, cross_entropy, mse
-from graphc.nn.network import entries, inputs, network_name
+from graphc.nn.network import entries, inputs, network_name, trace_network
+from graphc.nn.module import Module
 from graphc.nn.path import rooted
 from graphc.state import State
-from graphc.training_graph import Objective
+from graphc.training_graph import Objective, counted
 
 MEANS = (accuracy, bce, cross_entropy, mse)         # over targets: batches are weighted by their targets
 Types = tuple[tuple[str, TensorType], ...]
-Metrics = tuple[tuple[str, Callable], ...]
+Measure = Metric | Callable[..., Any]
+Metrics = tuple[tuple[str, Callable[..., Any]], ...]
 PREDICTION = "prediction of the network"            # no metric has this name
 
 
-def prediction(y, target):
+def prediction(y: Array, target: Array) -> Array:
     """What the network says, as a metric: for those that need all of it at once."""
     return y
+
+
+class Evaluation:
+    """The loss and metrics of batches so far: each as it would be of all examples at once.
+
+    A `Metric` keeps sums, or joined arrays, of its counts. MEANS are averaged, weighted by targets. Any other function
+    is computed at the end, of all predictions and targets.
+    """
+
+    def __init__(self, objective: Objective, metrics: Mapping[str, Measure]):
+        self._objective, self._metrics = objective, dict(metrics)
+        self._whole = {name: m for name, m in metrics.items() if not isinstance(m, Metric) and m not in MEANS}
+        if metrics and objective.loss is None:
+            raise GraphError("metrics of a general training step are what its function returns: return loss, "
+                             "{name: value}", user_loc())
+        for name, metric in metrics.items():
+            if not callable(metric) or isinstance(metric, type):
+                raise GraphError(f"{name}= takes a metric such as gc.metrics.F1(), or a function of prediction and "
+                                 f"target, got {metric!r}", user_loc())
+        self._totals, self._targets, self.examples = MetricTotals(), list[np.ndarray](), 0.0
+        self._counts: dict[str, dict[str, Any]] = {}
+
+    @property
+    def wanted(self) -> dict[str, Callable[..., Any]]:
+        """What the graph is to compute of each batch."""
+        functions = {name: m.counts if isinstance(m, Metric) else m for name, m in self._metrics.items()
+                     if name not in self._whole}
+        return functions | ({PREDICTION: prediction} if self._whole else {})
+
+    def add(self, arrays: Sequence[np.ndarray], values: Mapping[str, np.ndarray]) -> None:
+        """What the graph gave for a batch."""
+        counts = {(name, key): values[counted(name, key)] for name, key in self._keys(values)}
+        for (name, key), value in counts.items():
+            known, metric = self._counts.setdefault(name, {}), self._metrics[name]
+            if isinstance(metric, Metric) and metric.joins:
+                known.setdefault(key, []).append(np.array(value))
+            else:
+                known[key] = known[key] + as_total(value) if key in known else as_total(value)
+        for name, value in values.items():
+            if name not in {counted(*pair) for pair in counts}:
+                function = self._objective.loss if name == "loss" else self.wanted.get(name)
+                self._totals.add(name, value, weight(function, arrays))
+        self._targets.append(arrays[-1])
+
+    def results(self, state: State, threads: int) -> dict[str, float | np.ndarray]:
+        """The loss, then the metrics."""
+        if not self._targets:
+            raise GraphError("evaluate got no batch: if it is a generator, it may have been used up", user_loc())
+        found = self._totals.results()
+        for name, counts in self._counts.items():
+            metric = self._metrics[name]
+            assert isinstance(metric, Metric)
+            found[name] = metric.result({key: joined(name, c) if metric.joins else c for key, c in counts.items()})
+        if self._whole:
+            every = [found.pop(PREDICTION), joined("targets", self._targets)]
+            function = metrics_graph(self._whole, *every)
+            values = on_state(function, state, threads, function.graph)(*every)
+            found |= {name: float(v) if np.ndim(v) == 0 else v for name, v in values.items()}
+        return {name: found[name] for name in ("loss", *self._metrics) if name in found} | found
+
+    def _keys(self, values: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+        """(metric, count) of what the counts of metrics are among the values."""
+        pairs = [name.rpartition("/")[::2] for name in values if "/" in name]
+        return [(name, key) for name, key in pairs if isinstance(self._metrics.get(name), Metric)]
 
 
 class MetricTotals:
     """What batches gave so far: sums of numbers with their weights, and arrays that are to be joined."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._sums: dict[str, tuple[float, float]] = {}
         self._arrays: dict[str, list[np.ndarray]] = {}
 
@@ -76,6 +145,17 @@ def evaluation_program(objective: Objective, state: State, seed: int, threads: i
     with Trace("evaluate_" + network_name(objective.root)) as trace, rooted(objective.root):
         loss, values = objective(inputs(trace, dict(types)), dict(metrics))
         function = finish(trace, {"loss": loss, **values}, user_loc())
+    return reading(function, state, seed, threads)
+
+
+@contained
+def prediction_program(net: Module, state: State, seed: int, threads: int, types: Types) -> Runnable:
+    """Native code of the network for inputs of these types, in inference mode."""
+    return reading(trace_network(net, False, **dict(types)), state, seed, threads)
+
+
+def reading(function: GraphFunction, state: State, seed: int, threads: int) -> Runnable:
+    """`function` on the state, of which it writes nothing. Parameters that the state lacks get fresh values."""
     for entry in entries(function):
         if not state.holds(entry):
             state.add(entry, entry.initial(seed))

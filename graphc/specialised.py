@@ -18,6 +18,7 @@ from graphc.execute import Runnable
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds
+from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of, static_dim
@@ -72,7 +73,7 @@ class SpecialisedGraph(Shown):
                  bounds: Mapping[str, Bounds] = MappingProxyType({})):
         """`make`: the native code of a graph without named dimensions; `make_sized`: that for all sizes, in bounds;
         `advice`: what to do where the sizes are not known yet; `bounds`: those that the user gave."""
-        self.graph, self._advice, self.static = graph, advice, not graph.dim_names
+        self.graph, self._native, self._advice, self.static = graph, make, advice, not graph.dim_names
         self._make_sized, self._bounds, self._opened = make_sized, bounds, self.static or make_sized is None
         self._sized: SizedGraph | None = None
         self._apart: Specialised[Runnable] = Specialised(lambda **sizes: make(bind_graph(graph, sizes)))
@@ -84,6 +85,10 @@ class SpecialisedGraph(Shown):
     def __repr__(self) -> str:
         sizes = "" if self.static else f", for each size of {', '.join(sorted(self.graph.dim_names))}"
         return f"<compiled {self.graph.heading}{sizes}>"
+
+    def __reduce__(self) -> tuple[Callable[..., SpecialisedGraph], tuple[Any, ...]]:
+        """Without native code, which is made again, mostly from the disk cache."""
+        return _unpickled, (print_graph(self.graph), self._native, self._advice, self._make_sized, dict(self._bounds))
 
     def __call__(self, *args: np.ndarray, **named: Any) -> Any:
         return self.serving(args, {k: v for k, v in named.items() if k != "out"})(*args, **named)
@@ -200,6 +205,12 @@ class SpecialisedGraph(Shown):
             return found
         except GraphError as error:
             raise error.at(user_loc()) from None
+
+
+def _unpickled(text: str, make: Callable[[Graph], Runnable], advice: str,
+               make_sized: Callable[[Graph, Mapping[str, Bounds]], SizedGraph] | None,
+               bounds: Mapping[str, Bounds]) -> SpecialisedGraph:
+    return SpecialisedGraph(parse(text), make, advice, make_sized, bounds)
 
 
 formed_methods(SpecialisedGraph)

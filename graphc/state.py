@@ -13,7 +13,7 @@ import numpy as np
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError
-from graphc.ir.types import TensorType, includes, of_numpy, shape_text
+from graphc.ir.types import TensorType, f64, includes, of_numpy, shape_text
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module
 from graphc.runtime.lock import StateLock
@@ -34,6 +34,15 @@ class Own:
         return name if number == 1 else f"{first}.{number}{dot}{rest}"
 
 
+@dataclass(frozen=True)
+class Setting(Own):
+    """Owner of a hyperparameter of one step, which starts as it was declared."""
+    declared: tuple[float, ...] = ()
+
+    def initial(self, type: TensorType, seed: int, name: str) -> np.ndarray:
+        return np.array(self.declared, type.dtype.np).reshape(type.shape)
+
+
 class State(Mapping):
     """Named arrays. `state[name]` gives a copy, `state[name] = array` writes in place; dtype and shape never change.
 
@@ -46,7 +55,7 @@ class State(Mapping):
     def __init__(self):
         self._arrays: dict[str, np.ndarray] = {}
         self._names: dict[Hashable, str] = {}
-        self._joined: list[tuple[ref, list[Hashable]]] = []     # steps that came later, each with what is its own
+        self._joined: list[tuple[ref, int, list[Hashable]]] = []    # steps, their numbers, and what is their own
         self.lock = StateLock()
         self.programs: OrderedDict[Hashable, object] = OrderedDict()
 
@@ -68,11 +77,13 @@ class State(Mapping):
 
     def join(self, entries: Sequence[Entry], seed: int, step: object) -> None:
         """Adds what `step` needs and the state has not, fresh; arrays whose owners it knows are shared. What belongs to
-        the step alone goes when a further one joins after it has died. GraphError for a name that another layer has."""
+        the step alone goes when a further one joins after it has died; a step may join again. GraphError for a name
+        that another layer has."""
         self._forget_dead()
         new = [entry for entry in entries if self._names.get(entry.key) not in self._arrays]
         own = [entry for entry in new if isinstance(entry.key, Own)]
-        number = next(n for n in count(1) if not any(e.key.numbered(e.name, n) in self._arrays for e in own))
+        number = next((n for known, n, _ in self._joined if known() is step), None) or next(
+            n for n in count(1) if not any(e.key.numbered(e.name, n) in self._arrays for e in own))
         renamed = [replace(e, name=e.key.numbered(e.name, number)) if isinstance(e.key, Own) else e for e in new]
         if twice := next((e.name for e in renamed if e.name in self._arrays), None):
             raise GraphError(f"the state has {twice} of another layer: layers of steps that share a state need names "
@@ -83,7 +94,7 @@ class State(Mapping):
         # names first: should Ctrl-C come between the two, a name without its array counts as new
         self._names |= {entry.key: entry.name for entry in renamed}
         self._arrays |= arrays
-        self._joined.append((ref(step), [e.key for e in own]))
+        self._joined.append((ref(step), number, [e.key for e in own]))
 
     def holds(self, entry: Entry) -> bool:
         """Whether it has the array of the entry, by its owner or by its name."""
@@ -97,11 +108,11 @@ class State(Mapping):
         return self._arrays[self._names[like]].copy()
 
     def _forget_dead(self) -> None:
-        dead = {key for step, keys in self._joined if step() is None for key in keys}
+        dead = {key for step, _, keys in self._joined if step() is None for key in keys}
         gone = {self._names[key] for key in dead if key in self._names}
         self._arrays = {name: array for name, array in self._arrays.items() if name not in gone}
         self._names = {key: name for key, name in self._names.items() if key not in dead}
-        self._joined = [(step, keys) for step, keys in self._joined if step() is not None]
+        self._joined = [joined for joined in self._joined if joined[0]() is not None]
 
     def array(self, entry: Entry) -> np.ndarray:
         """The live array of an entry: found by its owner, else by its name. GraphError when absent or of another
@@ -115,6 +126,36 @@ class State(Mapping):
     def arrays(self, entries: Iterable[Entry]) -> list[np.ndarray]:
         """The live arrays of these entries."""
         return [self.array(entry) for entry in entries]
+
+    def name(self, key: Hashable) -> str | None:
+        """What the array of this owner is called; None if the state has none."""
+        return self._names.get(key)
+
+    def seen_as(self, others: Mapping[Hashable, Hashable]) -> State:
+        """A view of the same arrays, with the same lock, in which some owners have the arrays of others."""
+        view = State()
+        view.lock = self.lock
+        for key, name in self._names.items():
+            array = self._arrays.get(self._names.get(others.get(key, key), name))
+            if array is not None:
+                view._names[key], view._arrays[name] = name, array
+        return view
+
+    def names_of(self, kind: type) -> list[str]:
+        """The names of arrays whose owners are of this kind."""
+        return [name for key, name in self._names.items() if isinstance(key, kind) and name in self._arrays]
+
+    def saved(self) -> dict[str, np.ndarray]:
+        """What a file keeps: copies of all arrays, hyperparameters only where they are not as declared. Whoever reads
+        the file has those of the code that declares them, unless they were written."""
+        as_declared = self._declared()
+        return {name: a for name, a in self.copy().items()
+                if name not in as_declared or not np.array_equal(a, as_declared[name])}
+
+    def _declared(self) -> dict[str, np.ndarray]:
+        """The hyperparameters as declared, by name."""
+        return {name: key.initial(TensorType(f64, self._arrays[name].shape), 0, name)
+                for key, name in self._names.items() if isinstance(key, Setting) and name in self._arrays}
 
     def copy(self) -> dict[str, np.ndarray]:
         """Copies of all arrays, taken between two steps."""
@@ -153,14 +194,16 @@ class State(Mapping):
     def load(self, arrays: Mapping[str, np.ndarray], where: str = "the mapping", *, partial: bool = False) -> None:
         """Takes every value from `arrays`, by name, such as a `copy` (`partial`: those that it has), in one step;
         nothing is written unless all of them fit. GraphError names the first that does not, of `where` the arrays came
-        from."""
+        from. Hyperparameters that `arrays` lacks are as declared from then on, or, if `partial`, stay."""
         if not isinstance(arrays, Mapping):
             raise GraphError(f"state.load takes a mapping from names to arrays, such as state.copy(), got "
                              f"{type(arrays).__name__}; a file: step.load(path)", user_loc())
+        lacking = {} if partial else {name: a for name, a in self._declared().items() if name not in arrays}
         names = [name for name in self._arrays if name in arrays or not partial]
         if not names:
             raise GraphError(f"{where} has none of the arrays of the state; it holds {_some(arrays)}", user_loc())
-        values = [_fitting(where, arrays, name, self._arrays[name].shape, self._arrays[name].dtype) for name in names]
+        values = [_fitting(where, lacking if name in lacking else arrays, name, self._arrays[name].shape,
+                           self._arrays[name].dtype) for name in names]
         self.lock.write([self._arrays[name] for name in names], [np.ascontiguousarray(v) for v in values])
 
     def __reduce__(self):
@@ -221,7 +264,8 @@ def _fitting(where: str, arrays: Mapping[str, np.ndarray], name: str, shape: tup
              dtype: np.dtype) -> np.ndarray:
     """The array that a file or a mapping holds, if the network can take it."""
     if name not in arrays:
-        raise GraphError(f"{where} has no {name} ({dtype}{list(shape)}); it holds {_some(arrays)}", user_loc())
+        raise GraphError(f"{where} has no {name} ({dtype}{list(shape)}); it holds {_some(arrays)}"
+                         + _prefix_advice(name, arrays), user_loc())
     found = np.asarray(arrays[name])
     stored, wanted = of_numpy(found.dtype), of_numpy(dtype)
     if stored and wanted and stored.is_storage and includes(wanted, stored):    # every number of f16 and bf16 is an f32
@@ -230,6 +274,18 @@ def _fitting(where: str, arrays: Mapping[str, np.ndarray], name: str, shape: tup
         raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {dtype}{list(shape)}",
                          user_loc())
     return found
+
+
+def _prefix_advice(name: str, arrays: Iterable[str]) -> str:
+    """What to do where the names differ by what they begin with."""
+    for found in arrays:
+        if found.endswith(f".{name}"):
+            begin = found.removesuffix(name)
+            return f"; its names begin with {begin!r}: gc.load_weights(path, prefix={begin!r})"
+        if name.endswith(f".{found}"):
+            begin = name.removesuffix(found)
+            return f"; its names lack {begin!r} at the beginning: gc.load_weights(path, under={begin!r})"
+    return ""
 
 
 def _some(names) -> str:

@@ -2,44 +2,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from graphc import optim
-from graphc.apart import Share, check_apart, started
+from graphc.apart import Share, started
 from graphc.checkpoint import load_arrays, save_arrays
 from graphc.config import MOST_I64, thread_count
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
-from graphc.evaluation import (
-    MEANS,
-    PREDICTION,
-    MetricTotals,
-    evaluation_program,
-    joined,
-    metrics_graph,
-    prediction,
-    weight,
-)
 from graphc.execute import Runnable, on_state, sized_on_state
+from graphc.fitting.trainer import Trainer
 from graphc.given import integer
+from graphc.hyper import Hyperparameters
+from graphc.ir.convert import is_sequence, real, shown
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
-from graphc.ir.types import TensorType, dtype_of
+from graphc.ir.types import TensorType
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
-from graphc.specialised import Specialised, SpecialisedGraph
-from graphc.state import Model, State
-from graphc.training_graph import Objective, training_function
+from graphc.specialised import SpecialisedGraph
+from graphc.state import Model, Own, State
+from graphc.training_graph import EMA, REPORTS, STEP, Objective, Recipe
+
+FIT = "fit/"                        # begins the names of what a checkpoint keeps of a run of `fit`
+
 
 @formed
 def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None,
                seed: int = 0, threads: int | str = 0, state: State | str | None = None,
+               report: str | Sequence[str] = (), outputs: Sequence[str] = (), ema: float | None = None,
                **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
 
@@ -55,10 +52,16 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     that lives has trained one of the layers, the first call raises GraphError, unless values were loaded or written
     before, or the step is that one made again by the same line, or state="own" says that it is meant. An input may be
     called like an option (`state=gc.f32[3]`); then that option cannot be given.
+
+    What a call returns beside the loss, in a dict: `report`, of "grad_norm" (before clipping), "update_norm",
+    "param_norm" (before the update) and "update_ratio", 2-norms over all that is trained; `outputs`, names of
+    intermediate values as of `gc.compile`. `ema`, a decay such as 0.999: an exponential average of the parameters,
+    ema = decay ema + (1 - decay) p after each update (the first begins it), which `step.averaged` is bound to.
     """
-    options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state}
+    options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state,
+               "report": report, "outputs": outputs, "ema": ema}
     options, types = sorted_out(f, train_step, options, types)
-    loss, trainable, seed, threads, state = options.values()
+    loss, trainable, seed, threads, state, report, outputs, ema = options.values()
     if not isinstance(optimizer, optim.Optimizer):
         raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}",
                          user_loc())
@@ -73,45 +76,71 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], "
                          "y=gc.i32[…]", user_loc())
     seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
-    objective = Objective(as_module(f), loss)
-    function, trained = training_function(objective, types, optimizer, trainable)
-    return TrainStep(objective, function, trained, seed, threads, state)
+    recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
+                    outputs=_outputs(outputs), ema=_decay(ema))
+    return TrainStep(recipe, seed, threads, state)
 
 
-class TrainStep(Shown):
+def _reports(given: str | Sequence[str]) -> tuple[str, ...]:
+    """What report= asks for."""
+    names = (given,) if isinstance(given, str) else given
+    if not is_sequence(names) or not all(isinstance(n, str) and n in REPORTS for n in names):
+        raise GraphError(f"report= takes names among {', '.join(REPORTS)}, got {shown(given)}", user_loc())
+    return tuple(names)
+
+
+def _outputs(given: Sequence[str]) -> tuple[str, ...]:
+    """What outputs= asks for."""
+    if not is_sequence(given) or not all(isinstance(n, str) for n in given):
+        raise GraphError(f'outputs= takes a list of names, for example outputs=["0", "features.3"], got {shown(given)}',
+                         user_loc())
+    return tuple(given)
+
+
+def _decay(given: float | None) -> float | None:
+    """What ema= says."""
+    if given is not None and not 0 <= real(given, "ema") < 1:
+        raise GraphError(f"ema= is a decay in [0, 1), such as 0.999, got {shown(given)}", user_loc())
+    return None if given is None else real(given, "ema")
+
+
+class TrainStep(Trainer, Shown):
     """Call it with one batch: it returns the loss as a float, or a dict if the function reports more values.
 
     `state[name]` reads and writes parameters, running statistics, optimizer arrays ("optim.<array>.<parameter>"),
-    "step" and "random.key". `model` can be compiled for inference. `graph` is the whole step.
+    "step" and "random.key"; `lr` and `hyper[name]` hyperparameters. `model` can be compiled for inference. `graph` is
+    the whole step.
     """
 
-    def __init__(self, objective: Objective, function: GraphFunction, trained: frozenset[Parameter], seed: int,
-                 threads: int, state: State | str | None = None):
-        """`function` is the graph of the step on `objective`, `trained` what it updates; the rest as of
-        `train_step`."""
-        self._objective, self._function, self._types = objective, function, function.inputs
+    def __init__(self, recipe: Recipe, seed: int, threads: int, state: State | str | None = None):
+        """`recipe` says what the step does; the rest as of `train_step`."""
+        function, trained = recipe.function()
         self._threads, self._seed, self.made = threads, seed, user_loc()
-        needed = entries(function)
+        self._kept: dict[str, np.ndarray] = {}          # where the run was that the file loaded last is of
         self.state, self.own = (state if isinstance(state, State) else State()), state == "own"
-        self.state.join(needed, seed, self)
+        self._become(recipe, function)
         self.version = self.state.lock.version
-        names = {e.key: e.name for e in needed if isinstance(e.key, Parameter)}
+        names = {e.key: e.name for e in entries(function) if isinstance(e.key, Parameter)}
         self.share = Share(names, trained, {c.path: c.kind for c in function.calls})
+
+    def _become(self, recipe: Recipe, function: GraphFunction) -> None:
+        """From now on the step is `function`, the graph of `recipe`, on the state that it has."""
+        self.state.join(entries(function), self._seed, self)
+        self._recipe, self._function, self._types = recipe, function, function.inputs
         self._forget()
 
     def _forget(self) -> None:
         """Without native code: as made, and as copied or pickled."""
+        super()._forget()
         # made by functions of what the step has, not by its methods: a step that nobody needs is gone at once
         self._programs = SpecialisedGraph(
             self.graph, partial(on_state, self._function, self.state, self._threads),
             make_sized=partial(sized_on_state, self._function, self.state, self._threads))
-        self._evaluations: Specialised[Runnable] = Specialised(
-            partial(evaluation_program, self._objective, self.state, self._seed, self._threads))
         self._fixed: Runnable | None = None
         self._called = False
 
     def __getstate__(self) -> dict:
-        made = ("_programs", "_evaluations", "_fixed", "_called")
+        made = ("_programs", "_evaluations", "_predictions", "_variants", "_run", "_fixed", "_called")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, values: dict) -> None:
@@ -126,7 +155,7 @@ class TrainStep(Shown):
     @property
     def function(self) -> tuple[Module, Callable | None]:
         """What is trained: the network and the loss, or the function that returns the loss."""
-        return self._objective.root, self._objective.loss
+        return self._recipe.objective.root, self._recipe.objective.loss
 
     @property
     def graph(self) -> Graph:
@@ -136,10 +165,45 @@ class TrainStep(Shown):
     @property
     def model(self) -> Model:
         """The network, bound to this state: `gc.compile(step.model, x=gc.f32[1, 784])`."""
-        if self._objective.loss is None and isinstance(self._objective.root, Function):
+        if self._recipe.objective.loss is None and isinstance(self._recipe.objective.root, Function):
             raise GraphError("this step trains a function, not a network: compile the network inside with "
                              "state=step.state", user_loc())
-        return Model(self._objective.root, self.state)
+        return Model(self._recipe.objective.root, self.state)
+
+    @property
+    def hyper(self) -> Hyperparameters:
+        """Learning rate, momentum, weight decay … by name: read, and written, also between two steps."""
+        return Hyperparameters(self)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate: `hyper["lr"]`; that of the next update, if it is a schedule. `step.lr = 1e-4` writes a
+        number."""
+        return self.hyper["lr"]
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.hyper["lr"] = value
+
+    def remade(self, recipe: Recipe) -> None:
+        """The step does from now on what `recipe` says, on the state that it has."""
+        function, _ = recipe.function()
+        self._become(recipe, function)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the step is made from."""
+        return self._recipe
+
+    @property
+    def averaged(self) -> Model:
+        """The network with the exponential averages of its parameters (`ema=`), for gc.compile, as `model`."""
+        model, key = self.model, self._recipe.key
+        if self._recipe.ema is None:
+            raise GraphError("this step averages nothing: make it with ema=0.999, say", user_loc())
+        if not self._steps_done():
+            raise GraphError("there is no average before the first step", user_loc())
+        return Model(model.net, self.state.seen_as({p: Own(key, EMA, p) for p in self.share.trained}))
 
     def __call__(self, *arrays, **named) -> float | dict:
         """One step on one batch, in the order of the declared inputs or by name."""
@@ -149,48 +213,19 @@ class TrainStep(Shown):
         result = run(*arrays)
         return {name: _number(value) for name, value in result.items()} if isinstance(result, dict) else float(result)
 
-    def evaluate(self, batches: Iterable, **metrics: Callable) -> dict[str, float | np.ndarray]:
-        """The loss and `metrics` (name=function of prediction and target) over batches, in inference mode. Batches,
-        tuples of arrays in the order of the inputs or dicts, may be of any length; nothing is changed.
-
-        The loss, and metrics that are means over targets (nn.accuracy, nn.cross_entropy, nn.mse, nn.bce), are averaged,
-        weighted by targets (another loss: by the length of the first array). Any other metric, such as recall, F1, AUC
-        or R², is computed once, of the predictions and targets of all batches, joined along their first axis. General
-        form: of what `f` reports, numbers are averaged, weighted by the length of the first array, which is wrong for
-        what is no mean over examples; arrays are joined and returned.
-        """
-        check_apart(self)
-        whole = {name: metric for name, metric in metrics.items() if metric not in MEANS}
-        if whole and self._objective.loss is None:
-            raise GraphError("metrics of a general training step are what its function returns: return loss, "
-                             "{name: value}", user_loc())
-        wanted = {name: metric for name, metric in metrics.items() if name not in whole}
-        if whole:
-            wanted[PREDICTION] = prediction
-        totals, targets = MetricTotals(), []
-        for batch in batches:
-            arrays = self._batch(batch)
-            for name, value in self._evaluated(arrays, wanted).items():
-                totals.add(name, value, weight(self._objective.loss if name == "loss" else wanted.get(name), arrays))
-            targets.append(arrays[-1])
-        if not targets:
-            raise GraphError("evaluate got no batch: if it is a generator, it may have been used up", user_loc())
-        found = totals.results()
-        if not whole:
-            return found
-        every = [found.pop(PREDICTION), joined("targets", targets)]
-        function = metrics_graph(whole, *every)
-        values = on_state(function, self.state, self._threads, function.graph)(*every)
-        return found | {name: _number(value) for name, value in values.items()}
-
     def save(self, path: str | os.PathLike) -> None:
-        """The whole state as safetensors; training resumes from it bit for bit."""
-        save_arrays(path, self.state.copy())
+        """The whole state as safetensors; training resumes from it bit for bit. While `fit` runs, with the place where
+        it is."""
+        run = {} if self._run is None else {FIT + name: array for name, array in self._run.arrays().items()}
+        save_arrays(path, run | self.state.saved())
 
     def load(self, path: str | os.PathLike, partial: bool = False) -> None:
         """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say),
         the rest stays. GraphError, and nothing changed, if it does not fit."""
-        self.state.load(load_arrays(path), str(path), partial=partial)
+        arrays = load_arrays(path)
+        self.hyper.make_live(name for name in self.hyper if self.hyper.saved_as(name) in arrays)
+        self.state.load(arrays, str(path), partial=partial)
+        self._kept = {name.removeprefix(FIT): a for name, a in arrays.items() if name.startswith(FIT)}
 
     @property
     def memory(self):
@@ -210,15 +245,6 @@ class TrainStep(Shown):
         state."""
         return self._programs.profile(*self._ordered(arrays, {}), runs=runs)
 
-    def _batch(self, batch) -> tuple[np.ndarray, ...]:
-        if isinstance(batch, Mapping):
-            return self._ordered((), batch)
-        if not isinstance(batch, (tuple, list)):
-            raise GraphError(f"evaluate takes batches, each a tuple of arrays: [({', '.join(self._types)})]; got "
-                             f"{type(batch).__name__} as a batch",
-                             user_loc())
-        return self._ordered(tuple(batch), {})
-
     def _ordered(self, arrays: Sequence, named: Mapping) -> tuple[np.ndarray, ...]:
         names = list(self._types)
         given = dict(zip(names, arrays)) | dict(named)
@@ -228,30 +254,28 @@ class TrainStep(Shown):
                              + (f" and {', '.join(named)}" if named else ""), user_loc())
         return tuple(np.asarray(given[n]) for n in names)
 
-    def _first(self, arrays: Sequence[np.ndarray]) -> Runnable:
-        """The native code for these arrays. It is `_fixed` from now on if it is that for all, so that later calls do
-        not come here."""
+    def _begin(self) -> None:
+        """The step is about to train, perhaps for the first time."""
         if not self._called:
             started(self)
             self._called = True
+
+    def _steps_done(self) -> int:
+        """Calls so far."""
+        recipe = self._recipe
+        return int(self.state[self.state.name(Own(recipe.key, STEP)) or STEP])
+
+    def _first(self, arrays: Sequence[np.ndarray]) -> Runnable:
+        """The native code for these arrays. It is `_fixed` from now on if it is that for all, so that later calls do
+        not come here."""
+        self._begin()
         run = self._programs.serving(arrays)
         if self._programs.static:
             self._fixed = run
         return run
 
-    def _evaluated(self, arrays: Sequence[np.ndarray], metrics: Mapping[str, Callable]) -> dict[str, np.ndarray]:
-        types = {name: TensorType(dtype_of(a), a.shape) for name, a in zip(self._types, arrays)}
-        _check_free_axes(self._types, types)
-        return self._evaluations.at(types=tuple(types.items()), metrics=tuple(metrics.items()))(*arrays)
-
 
 formed_methods(TrainStep)
-
-
-def _check_free_axes(declared: Mapping[str, TensorType], given: Mapping[str, TensorType]) -> None:
-    for name, type in declared.items():
-        if type.dtype != given[name].dtype or type.rank != given[name].rank:
-            raise GraphError(f"argument {name!r} is {type}, got {given[name]}", user_loc())
 
 
 def _number(result: np.ndarray) -> float | np.ndarray:

@@ -8,7 +8,7 @@ from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
-from graphc.dsl.transforms import Wrt, follow, vjp
+from graphc.dsl.transforms import Wrt, follow, grad, vjp
 from graphc.dsl.tree import tree_map
 from graphc.errors import GraphError
 
@@ -31,3 +31,14 @@ def jacobian(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
         _, found = scan(lambda carry, row: (carry, pull(*inputs, row)), (), rows)
         made = finish(trace, tree_map(lambda g: g.reshape((*y.shape, *g.shape[1:])), found), f.loc, f.constants)
     return follow(made, f, lambda other: jacobian(other, wrt))
+
+
+@formed
+def hessian(f: GraphFunction, wrt: str | None = None) -> GraphFunction:
+    """The second derivatives of a graph that returns one float scalar with respect to one argument x (`wrt`, None if
+    there is just one): an array of shape x.shape + x.shape, symmetric. The Jacobian of the gradient; a product with a
+    vector is cheaper by `gc.hvp`."""
+    if wrt is not None and not isinstance(wrt, str):
+        raise GraphError("gc.hessian takes the name of one argument; for several take the gc.jacobian of gc.grad, one "
+                         "after the other", user_loc())
+    return jacobian(grad(f, wrt), wrt)

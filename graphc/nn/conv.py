@@ -24,7 +24,7 @@ class Convolution(Module):
                  groups: int = 1, bias: bool = True, flip: bool = False):
         super().__init__()
         self.channels, self.groups = integer(channels, "channels", 1), integer(groups, "groups", 1)
-        self.bias, self.flip = bias, flip
+        self.biased, self.flip = bias, flip
         self.kernel, self.stride, self.dilation = (per_axis(v, self.axes) for v in (kernel, stride, dilation))
         self.padding = padding if isinstance(padding, str) or is_sequence(padding) else per_axis(padding, self.axes)
 
@@ -37,7 +37,7 @@ class Convolution(Module):
         start = fan_in_uniform(prod(shape[1:]))
         weight = self.parameter("weight", shape, start, x.dtype)
         y = self.apply(x, gc.flip(weight, tuple(range(2, 2 + self.axes))) if self.flip else weight)
-        if not self.bias:
+        if not self.biased:
             return y
         return y + self.parameter("bias", (self.channels,), start, x.dtype).reshape(self.channels, *(1,) * self.axes)
 

@@ -25,13 +25,13 @@ class GenerateToken(Module):
         super().__init__()
         if not isinstance(embedding, Embedding):
             raise GraphError(f"GenerateToken takes the nn.Embedding of the tokens, got {embedding!r}")
-        self.embedding, self.tied, self.bias = embedding, tied, bias
+        self.embedding, self.tied, self.biased = embedding, tied, bias
 
     def forward(self, x: Array):
         if not x.shape:
             raise GraphError("GenerateToken takes vectors [..., features], got a scalar")
         scores = self._tied(x) if self.tied else x @ self._own_weight(x).T
-        return scores + self.parameter("bias", (self.embedding.count,), ZEROS, x.dtype) if self.bias else scores
+        return scores + self.parameter("bias", (self.embedding.count,), ZEROS, x.dtype) if self.biased else scores
 
     def probabilities(self, x: Array):
         return gc.softmax(self(x), axis=-1)

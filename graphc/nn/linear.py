@@ -23,17 +23,17 @@ class Linear(Module):
     def __init__(self, features: int | None, *, bias: bool = True, init: Initializer | None = None,
                  bias_init: Initializer | None = None):
         super().__init__()
-        self.features, self.bias, self.init, self.bias_init = features, bias, init, bias_init
+        self.features, self.biased, self.init, self.bias_init = features, bias, init, bias_init
 
     def forward(self, x: Array):
         if not x.shape:
             raise GraphError("Linear takes an array with at least one axis, got a scalar")
         start = fan_in_uniform(_size(x.shape[-1]))
         y = x @ self.parameter("weight", (self.features, x.shape[-1]), self.init or start, x.dtype).T
-        return y + self.parameter("bias", (self.features,), self.bias_init or start, x.dtype) if self.bias else y
+        return y + self.parameter("bias", (self.features,), self.bias_init or start, x.dtype) if self.biased else y
 
     def __repr__(self) -> str:
-        return f"Linear({self.features}{'' if self.bias else ', bias=False'})"
+        return f"Linear({self.features}{'' if self.biased else ', bias=False'})"
 
 
 class FeedForward(Linear):

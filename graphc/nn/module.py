@@ -3,18 +3,24 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
 
 from graphc.dsl.arguments import converted, of_array
-from graphc.dsl.array import Array
-from graphc.dsl.context import current_trace, declared_at, error_loc, user_loc
+from graphc.dsl.array import Array, as_array
+from graphc.dsl.context import current_trace, declared_at, error_loc, tracing, user_loc
 from graphc.dsl.form import formed, formed_methods, plain_signature, refused
 from graphc.dsl.inline import join
 from graphc.errors import GraphError
+from graphc.ir.convert import shown
 from graphc.ir.types import DType, TensorType, f32
 from graphc.nn.parameter import Initializer, Parameter
 from graphc.nn.path import entered, noted, parameter_path, placed
+from graphc.nn.substitution import PARAMS, substitute, substituted
+
+
+class OutsideOfGraph(GraphError, AttributeError):
+    """A parameter that is asked for where it is no array; an AttributeError too, so that hasattr works."""
 
 
 class Module:
@@ -48,6 +54,8 @@ class Module:
         raise GraphError(f"{type(self).__name__} defines no forward(self, x)")
 
     def __call__(self, /, *arrays, **options):
+        if PARAMS in options and PARAMS not in self.takes():
+            return self._called_with(options.pop(PARAMS), arrays, options)
         try:
             return self.within(noted(self.kind, self.forward), *arrays, **options)
         except TypeError:
@@ -55,6 +63,31 @@ class Module:
             if error is None:
                 raise
             raise error from None
+
+    def _called_with(self, params, arrays: tuple, options: dict):
+        """A functional call, `net(x, params={"0.weight": w})`: with these arrays in the place of parameters of the
+        names that `named_parameters` gives (others are the layer's own)."""
+        if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
+            raise GraphError(f"params= takes a mapping from names of parameters to arrays, got {shown(params)}")
+        given = {name: as_array(array, f32) for name, array in params.items()}
+        with substituted(self, given) as used:
+            result = self(*arrays, **options)
+        if unused := sorted(given.keys() - used):
+            raise GraphError(f"{self.kind} has no parameter {unused[0]!r}; it has "
+                             f"{', '.join(name for name, _ in self.named_parameters())}")
+        return result
+
+    def __getattr__(self, name: str):
+        """A parameter as an array, `layer.weight`, inside of a trace and once the layer has been called."""
+        parameter = vars(self).get("_parameters", {}).get(name)
+        if parameter is None:
+            made = "" if name.startswith("_") or vars(self).get("_parameters") else (
+                ": a layer has its parameters, such as layer.weight, once it has been called and their sizes are known")
+            raise AttributeError(f"{type(self).__name__} has no {name}{made}")
+        if not tracing():
+            raise OutsideOfGraph(f"{name} is an array inside of a graph; its value is in the state: step.state[…]",
+                                 user_loc())
+        return self.within(lambda: self._array(name, parameter))
 
     def within(self, function: Callable, /, *arrays, **options):
         """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its
@@ -121,7 +154,16 @@ class Module:
     def parameter(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32, trainable: bool = True):
         """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since."""
         made = self._own(name, (dtype if dtype.is_float else f32)[tuple(shape)], init, trainable)
-        return current_trace().state(made, parameter_path(name), made.type)
+        return self._array(name, made)
+
+    def _array(self, name: str, parameter: Parameter):
+        """The array of a parameter: that of the trace's state, or what a functional call gives for it."""
+        given = substitute(self, name)
+        if given is None:
+            return current_trace().state(parameter, parameter_path(name), parameter.type)
+        if given.type != parameter.type:
+            raise GraphError(f"params= gives {name} of {type(self).__name__} as {given.type}, it is {parameter.type}")
+        return given
 
     def buffer(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32):
         """Like `parameter`, for a value that is not trained, such as a running mean. `update` writes it."""
@@ -151,7 +193,8 @@ class Module:
         return [p for _, p in self.named_parameters() if p.trainable]
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+        known = {"bias" if k == "biased" else k: v for k, v in vars(self).items() if not k.startswith("_")}
+        options = ", ".join(f"{k}={v!r}" for k, v in known.items())
         return f"{type(self).__name__}({options})"
 
     def _own(self, name: str, type: TensorType, init: Initializer, trainable: bool) -> Parameter:

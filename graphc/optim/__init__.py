@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from graphc.dsl.other_names import other_name as _other_name
 from graphc.once import LOADING as _LOADING
 from graphc.optim.adam import Adam, AdamW
-from graphc.optim.base import Group, Item, Optimizer, Schedule, Slots, as_like, group, no_decay
+from graphc.optim.base import (
+    Group, Item, Optimizer, Schedule, Slots, as_like, group, hyperparameters, is_schedule, no_decay)
 from graphc.optim.descent import SGD, RMSprop
 from graphc.optim.schedule import (
     constant, cosine, cosine_restarts, cyclic, exponential, inverse_sqrt, linear, multi_step, one_cycle, polynomial,
-    sequential, step_decay, warmup)
+    schedule, sequential, step_decay, warmup)
 from graphc.optim.updates import apply, global_norm
 
 if TYPE_CHECKING:

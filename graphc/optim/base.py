@@ -12,6 +12,7 @@ from graphc.dsl.arguments import Converted, converted
 from graphc.dsl.array import as_array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
+from graphc.dsl.live_number import live_number
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, is_number, is_sequence, shown
 
@@ -51,8 +52,13 @@ def group(where: Where, *, optimizer: "Optimizer | None" = None, **changes) -> G
                  optimizer)
 
 
+def _is_small(name: str, shape: tuple) -> bool:
+    """Whether a parameter has fewer than two axes, as biases and scales of norms."""
+    return len(shape) < 2
+
+
 @converted
-def no_decay(where: Where = lambda name, shape: len(shape) < 2) -> Group:
+def no_decay(where: Where = _is_small) -> Group:
     """No weight decay on biases and on the scales of norms: on arrays with fewer than two axes, unless `where` says
     otherwise."""
     return group(where, weight_decay=0.0)
@@ -115,7 +121,7 @@ class Optimizer(Converted):
 
     def scalars(self, step) -> Scalars:
         """What the update needs from the number of updates done so far (f64 scalar array). Computed once per group."""
-        return {"lr": _checked_rate(self.lr(step)) if callable(self.lr) else self.lr, "step": step}
+        return {"lr": _checked_rate(self.lr(step)) if is_schedule(self.lr) else self.lr, "step": step}
 
     def slots(self) -> tuple[str, ...]:
         """Names of the arrays kept per parameter, of its shape."""
@@ -130,15 +136,36 @@ class Optimizer(Converted):
         """(new parameter, new slots) from parameter, gradient, slots by name, and scalars."""
         raise GraphError(f"{type(self).__name__} defines no update")
 
+    def group_of(self, name: str, shape: tuple) -> int | None:
+        """The number of the first group that the parameter belongs to; None for those in no group."""
+        return next((i for i, g in enumerate(self.groups) if g.where(name, shape)), None)
+
     def for_parameter(self, name: str, shape: tuple) -> "Optimizer":
         """The optimizer with the options of the first group that the parameter belongs to."""
-        found = next((g for g in self.groups if g.where(name, shape)), None)
+        return self.for_group(self.group_of(name, shape))
+
+    def for_group(self, number: int | None) -> "Optimizer":
+        """The optimizer with the options of this group, or that of the group itself; None: of no group."""
+        found = None if number is None else self.groups[number]
         if found is None or found.optimizer is None:
             return replace(self, groups=(), **dict(found.changes if found else ()))
         return replace(found.optimizer, groups=())
 
 
 formed_methods(Optimizer, "optimizer")
+
+
+@formed
+def hyperparameters(optimizer: Optimizer) -> tuple[str, ...]:
+    """Names of the options that are numbers, pairs of numbers or schedules."""
+    kinds = [(f.name, f.type.__name__ if isinstance(f.type, type) else str(f.type)) for f in fields(optimizer)]
+    return tuple(name for name, kind in kinds if kind.startswith(("float", "tuple[float")))
+
+
+@formed
+def is_schedule(rate) -> bool:
+    """Whether this is a function of the number of updates, and no number."""
+    return callable(rate)
 
 
 def is_rate(lr) -> bool:
@@ -184,4 +211,4 @@ def _checked_rate(rate):
     array = as_array(rate)
     if array.shape:
         raise GraphError(f"a schedule gives one learning rate, got {array.type}")
-    return rate if is_number(rate) else array
+    return rate if is_number(rate) else live_number(array.astype(gc.f64))

@@ -1,16 +1,31 @@
 """Learning rates as functions of the number of updates done so far."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from math import log, pi
 
 import graphc as gc
 from graphc.dsl.arguments import converted
+from graphc.dsl.form import formed
+from graphc.dsl.live_number import LiveNumber, readable
 from graphc.errors import GraphError
-from graphc.ir.convert import integer, is_sequence, shown
+from graphc.ir.convert import callable_, integer, is_sequence, shown
 from graphc.optim.base import Schedule, is_rate
 
 
+@formed
+def schedule(made: Callable[..., Schedule]) -> Callable[..., Schedule]:
+    """Decorator of a function that makes a schedule: what it makes can be asked with a number, too."""
+    callable_(made, "schedule: made")
+
+    @wraps(made)
+    def make(*args, **options) -> Schedule:
+        return readable(made(*args, **options))
+    return make
+
+
+@schedule
 @converted
 def constant(lr: float, factor: float = 1.0, steps: int = 0) -> Schedule:
     """Always lr; lr times `factor` in the first `steps` updates (torch's ConstantLR)."""
@@ -19,6 +34,7 @@ def constant(lr: float, factor: float = 1.0, steps: int = 0) -> Schedule:
     return lambda step: gc.where(step < steps, step * 0.0 + lr * factor, lr)
 
 
+@schedule
 @converted
 def linear(lr: float, steps: int, start: float = 1 / 3, final: float = 1.0) -> Schedule:
     """lr times a factor that goes from `start` to `final` in `steps` updates and stays (torch's LinearLR)."""
@@ -26,6 +42,7 @@ def linear(lr: float, steps: int, start: float = 1 / 3, final: float = 1.0) -> S
     return lambda step: (gc.minimum(step / steps, 1.0) * (final - start) + start) * lr
 
 
+@schedule
 @converted
 def polynomial(lr: float, steps: int, power: float = 1.0, final: float = 0.0) -> Schedule:
     """From lr to `final` in `steps` updates, as the remaining share to a power (torch's PolynomialLR)."""
@@ -33,6 +50,7 @@ def polynomial(lr: float, steps: int, power: float = 1.0, final: float = 0.0) ->
     return lambda step: gc.maximum(1.0 - step / steps, 0.0) ** power * (lr - final) + final
 
 
+@schedule
 @converted
 def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
     """From lr to `final` along half a cosine in `steps` updates, `final` afterwards (Loshchilov and Hutter 2017)."""
@@ -40,6 +58,7 @@ def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
     return lambda step: (1.0 + gc.cos(gc.minimum(step / steps, 1.0) * pi)) * ((lr - final) / 2) + final
 
 
+@schedule
 @converted
 def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
     """lr times `factor` once every `every` updates (torch's StepLR)."""
@@ -47,6 +66,7 @@ def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
     return lambda step: power(factor, gc.floor(step / every)) * lr
 
 
+@schedule
 @converted
 def multi_step(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
     """lr times `factor` once for every milestone, a number of updates, that is reached (torch's MultiStepLR)."""
@@ -55,6 +75,7 @@ def multi_step(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Sch
                                           step * 0.0)) * lr
 
 
+@schedule
 @converted
 def cosine_restarts(lr: float, steps: int, growth: int = 1, final: float = 0.0) -> Schedule:
     """From lr to `final` along half a cosine in `steps` updates, and again and again, each time `growth` times as long
@@ -71,6 +92,7 @@ def cosine_restarts(lr: float, steps: int, growth: int = 1, final: float = 0.0) 
     return rate
 
 
+@schedule
 @converted
 def one_cycle(lr: float, steps: int, rise: float = 0.3, div_factor: float = 25.0,
               final_div_factor: float = 1e4) -> Schedule:
@@ -94,6 +116,7 @@ def one_cycle(lr: float, steps: int, rise: float = 0.3, div_factor: float = 25.0
     return rate
 
 
+@schedule
 @converted
 def cyclic(low: float, high: float, up: int = 2000, down: int | None = None, mode: str = "triangular",
            factor: float = 1.0) -> Schedule:
@@ -116,6 +139,7 @@ MODES = {"triangular": lambda factor, step, cycle: 1.0, "triangular2": lambda fa
          "exp_range": lambda factor, step, cycle: power(factor, step)}
 
 
+@schedule
 @converted
 def inverse_sqrt(lr: float, steps: int) -> Schedule:
     """Up to lr in the first `steps` updates, then lr sqrt(steps / number of the update) (Vaswani et al. 2017)."""
@@ -123,6 +147,7 @@ def inverse_sqrt(lr: float, steps: int) -> Schedule:
     return lambda step: gc.minimum((step + 1.0) / steps, gc.rsqrt((step + 1.0) / steps)) * lr
 
 
+@schedule
 @converted
 def sequential(schedules: Sequence[float | Schedule], milestones: Sequence[int]) -> Schedule:
     """The first schedule (or number) up to the first milestone, a number of updates, then the second, counted from
@@ -142,12 +167,14 @@ def sequential(schedules: Sequence[float | Schedule], milestones: Sequence[int])
     return rate
 
 
+@schedule
 @converted
 def exponential(lr: float, factor: float) -> Schedule:
     """lr times factor^step (torch's ExponentialLR)."""
     return lambda step: power(factor, step) * lr
 
 
+@schedule
 @converted
 def warmup(schedule: float | Schedule, steps: int) -> Schedule:
     """The first `steps` updates rise linearly to lr; then `schedule` (a number or a schedule), counted from their
@@ -177,6 +204,8 @@ def _positive(name: str, steps: int) -> None:
 
 def power(base: float, exponent):
     """base ** exponent for a number base >= 0 and an f64 scalar exponent > 0 (a base above 0: any)."""
+    if isinstance(base, LiveNumber):
+        return gc.exp(exponent * gc.log(base))
     if base < 0:
         raise GraphError(f"expected a factor >= 0, got {base}")
     return gc.exp(exponent * log(base)) if base else 0.0

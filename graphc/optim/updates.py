@@ -1,18 +1,24 @@
 """One update of all parameters of a training step."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import graphc as gc
 from graphc.dsl.form import formed
-from graphc.optim.base import Item, Optimizer, Scalars
+from graphc.optim.base import Item, Optimizer, Scalars, hyperparameters
+
+# (an optimizer, the number of a group or None, names of options) -> the same with these options as numbers of the state
+Live = Callable[[Optimizer, int | None, Sequence[str]], Optimizer]
+OF_STEP = ("clip_norm", "clip_value")       # hyperparameters of the whole step
 
 
 @formed
-def apply(optimizer: Optimizer, items: Sequence[Item], calls) -> list:
+def apply(optimizer: Optimizer, items: Sequence[Item], calls, live: Live = lambda optimizer, group, names: optimizer
+          ) -> list:
     """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls
-    before this one."""
+    before this one. `live` puts numbers of the state in the place of options."""
+    optimizer = live(optimizer, None, [name for name in OF_STEP if getattr(optimizer, name) is not None])
     every = optimizer.accumulate
     due = None if every == 1 else gc.equal((calls + 1) % every, 0)
     if every > 1:
@@ -25,17 +31,21 @@ def apply(optimizer: Optimizer, items: Sequence[Item], calls) -> list:
     if optimizer.maximize:
         items = [replace(item, grad=-item.grad) for item in items]
     updates = (calls if every == 1 else calls // every).astype(gc.f64)
-    known: dict[Optimizer, Scalars] = {}
-    return [_updated(optimizer.for_parameter(item.name, item.value.shape), item, updates, due, known) for item in items]
+    known: dict[int | None, tuple[Optimizer, Scalars]] = {}
+    for item in items:
+        group = optimizer.group_of(item.name, item.value.shape)
+        if group not in known:
+            own = optimizer.for_group(group)
+            own = live(own, group, [name for name in hyperparameters(own) if name not in OF_STEP])
+            known[group] = own, own.scalars(updates)
+    return [_updated(*known[optimizer.group_of(item.name, item.value.shape)], item, due) for item in items]
 
 
-def _updated(optimizer: Optimizer, item: Item, updates, due, known: dict):
+def _updated(optimizer: Optimizer, scalars: Scalars, item: Item, due):
     """The new value of one parameter. `due`: whether this call updates at all (None: always)."""
-    if optimizer not in known:
-        known[optimizer] = optimizer.scalars(updates)
     shapes = optimizer.slot_shapes(item.value.shape)
     before = {slot: item.slots.read(slot, shape) for slot, shape in shapes.items()}
-    value, after = optimizer.update(item.value, item.grad, before, known[optimizer])
+    value, after = optimizer.update(item.value, item.grad, before, scalars)
     for slot, new in after.items():
         item.slots.write(slot, new if due is None else gc.where(due, new, before[slot]))
     return value if due is None else gc.where(due, value, item.value)

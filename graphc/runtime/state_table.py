@@ -22,6 +22,17 @@ class StateTable:
         self.derived = mapped_parts([0 if n in passing else size for n, size in enumerate(derived)])
         self.words = np.array([address(a) for a in (*self.arrays, *self.derived)], np.int64)
 
+    @staticmethod
+    def settled(arrays: Sequence[np.ndarray], sizes: Sequence[int], derived: Sequence[np.ndarray],
+                idle: Collection[int]) -> StateTable:
+        """A table whose `derived` arrays were made before, in this process or another; those of the numbers `idle` are
+        not there any more."""
+        table = StateTable([aligned_copy(a) for a in arrays], sizes, ())
+        for mine, value in zip(table.derived, derived, strict=True):
+            mine[...] = value
+        table.settle(idle)
+        return table
+
     def passing_memory(self) -> np.ndarray:
         """Memory for what passes, one after the other; it has it as long as the result lives."""
         memory = mapped(max(self._passing.values(), default=0))

@@ -2,6 +2,9 @@
 GraphError with the user's line.
 """
 import inspect
+import os
+import tempfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -25,12 +28,19 @@ def scaled(x: gc.f32[3]):
 NET = nn.Linear(2) >> nn.relu
 TOKENS = nn.Embedding(7, 4) >> nn.LSTM(4, batch_first=True) >> nn.Linear(7)
 OPTIMIZER = optim.SGD(0.1)
+FILE = os.path.join(tempfile.mkdtemp(), "weights")
+SERIES = np.arange(12.0).reshape(6, 2)
 CALLED = {
+    "batches": lambda: {"size": 2},
+    "save_weights": lambda: {"path": FILE, "arrays": {"a": SERIES}},
+    "load_weights": lambda: (gc.save_weights(FILE, {"a": SERIES}), {"path": FILE})[1],
+    "windows": lambda: {"series": SERIES, "length": 2, "ahead": 1},
     "check_gradients": lambda: {"f": square, "B": 2, "samples": 1, "directions": 1, "wrt": ["x"]},
     "compile": lambda: {"f": NET, "x": gc.f32[3, 4], "seed": 0}, "draw": lambda: {"f": square},
     "grad": lambda: {"f": square, "wrt": "x"},
     "generate": lambda: {"model": TOKENS, "prompt": [1, 2], "steps": 2, "seed": 0},
     "Generator": lambda: {"model": TOKENS, "seed": 0}, "graph": lambda: {"f": None},
+    "hessian": lambda: {"f": square, "wrt": "x"}, "vmap": lambda: {"f": scaled},
     "hvp": lambda: {"f": square, "wrt": "x"}, "jacobian": lambda: {"f": scaled},
     "jvp": lambda: {"f": square, "wrt": "x"}, "parse": lambda: {"text": str(scaled)},
     "plan": lambda: {"f": NET, "x": gc.f32[3, 4]},
@@ -62,11 +72,14 @@ def wrong(f):
 @pytest.mark.parametrize("name", sorted(CALLED))
 def test_functions(name):
     function, bad = getattr(gc, name), []
+    function = partial(function, SERIES) if name == "batches" else function
     assert wrong(lambda: function(**CALLED[name]())) is None
     for argument, parameter in inspect.signature(function).parameters.items():
         if argument in OF_OTHERS:
             continue
         for value in VALUES:
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                continue
             if argument in ("f", "loss", "model", "trainable") and callable(value):
                 continue                                        # what a function of the user's raises is the user's
             if argument in COUNTED and isinstance(value, (int, np.integer)) and 100 < value < 2 ** 63:

@@ -168,7 +168,7 @@ def test_what_users_print_says_what_it_is():
     assert texts == {
         "<graph double(x: f32[B, 3]) -> f32[]>", "<compiled double(x: f32[B, 3]) -> f32[], for each size of B>",
         "<compiled double(x: f32[2, 3]) -> f32[]>", "<compiled plus(x: f32[300]) -> f32[300, 300]>",
-        "<training step train_linear(x: f32[4, 3], y: f32[4, 2]), 3 arrays of state>"}
+        "<training step train_linear(x: f32[4, 3], y: f32[4, 2]), 4 arrays of state>"}
 
 
 def _plus(array):

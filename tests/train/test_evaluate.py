@@ -79,8 +79,9 @@ def test_arrays_that_a_function_reports_are_joined():
 def test_mistakes():
     step = trained(nn.Linear(1), nn.bce, gc.f32[30, 1])
     with pytest.raises(gc.GraphError,
-                       match=r"evaluate takes batches, each a tuple of arrays: \[\(x, y\)\]; got ndarray as a batch"):
-        step.evaluate((X, B))
+                       match=r"evaluate takes batches, each a tuple of arrays \(x, y\) or a dict; got 3 arrays as a batch"):
+        step.evaluate([(X, B, B)])
+    assert step.evaluate((X, B)) == step.evaluate(X, B) == step.evaluate([(X, B)]) == step.evaluate({"y": B, "x": X})
     with pytest.raises(gc.GraphError,
                        match="metric rounded cannot work on symbolic arrays .*those of numpy arrays, as "
                              "scikit-learn's"):

@@ -105,7 +105,7 @@ def test_a_cell_run_again_does_not_pile_up_arrays():
                                state=first.state)
         second(Z, REAL)
         sizes.append(len(first.state))
-    assert len(set(sizes[1:])) == 1 and sizes[-1] == 2 + 3 * 5       # the one before lives until the new one is made
+    assert len(set(sizes[1:])) == 1 and sizes[-1] == 2 + 3 * 6       # the one before lives until the new one is made
 
 
 def test_random_numbers_of_steps_with_one_state_differ():

@@ -1,0 +1,1 @@
+"""Estimators of scikit-learn. Its package is imported only here."""
