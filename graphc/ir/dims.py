@@ -406,8 +406,14 @@ def is_nonnegative(dim: Dim) -> bool:
         return False
     if _bound(dim, below=True) >= 0 or _is_sum_of_shifted(dim):
         return True
-    return any(proof(dim, name) for name in sorted(dim.atoms, key=len, reverse=True)
+    return any(proof(dim, name) for name in sorted(dim.atoms, key=_is_last)
                if (proof := PROOFS.get(type(name))) is not None)
+
+
+def _is_last(atom: str) -> tuple[bool, int]:
+    """The order in which atoms are replaced: names and maxima first, of which samples refute the wrong ones; bounds of
+    quotients refute nothing."""
+    return isinstance(atom, Quotient), -len(atom)
 
 
 def size_names(dim: Dim) -> frozenset[SizeName]:
