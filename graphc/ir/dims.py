@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd, prod
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 import numpy as np
 
@@ -406,8 +406,12 @@ def is_nonnegative(dim: Dim) -> bool:
         return False
     if _bound(dim, below=True) >= 0 or _is_sum_of_shifted(dim):
         return True
-    return any(proof(dim, name) for name in sorted(dim.atoms, key=_is_last)
-               if (proof := PROOFS.get(type(name))) is not None)
+    atoms = sorted(dim.atoms, key=_is_last)
+    for rule in (_by_names, _by_maxima):                # lose nothing: there is no need to look further
+        found = rule(dim, atoms)
+        if found is not None:
+            return found
+    return any(proof(dim, name) for name in atoms if (proof := PROOFS.get(type(name))) is not None)
 
 
 def _is_last(atom: str) -> tuple[bool, int]:
@@ -616,24 +620,34 @@ def _by_quotient(dim: Poly, name: str) -> bool:
     return is_nonnegative(-factor) and is_nonnegative(factor * q.dividend + rest * q.divisor)
 
 
-def _by_named(dim: Poly, name: str) -> bool:
-    """The proof in which a name is replaced by its formula."""
-    parts = _linear_in(dim, name)
-    return parts is not None and is_nonnegative(parts[0] * cast(Named, name).size + parts[1])
+def _by_names(dim: Poly, atoms: Sequence[str]) -> bool | None:
+    """The proof in which a name is replaced by its formula: that of the greatest, which may be made of the others."""
+    named = [name for name in atoms if isinstance(name, Named) and _linear_in(dim, name) is not None]
+    if not named:
+        return None
+    name = max(named, key=lambda each: each.typical)
+    factor, rest = cast(tuple[Dim, Dim], _linear_in(dim, name))
+    return is_nonnegative(factor * name.size + rest)
+
+
+def _by_maxima(dim: Poly, atoms: Sequence[str]) -> bool | None:
+    """The proof in which a maximum that is subtracted is replaced by each of its items."""
+    for name in atoms:
+        if isinstance(name, Largest) and (parts := _linear_in(dim, name)) is not None and is_nonnegative(-parts[0]):
+            return all(is_nonnegative(parts[0] * item + parts[1]) for item in name.items)
+    return None
 
 
 def _by_largest(dim: Poly, name: str) -> bool:
-    """The proof in which a maximum is replaced by one of its items, or by each."""
+    """The proof in which a maximum is replaced by one of its items."""
     items, parts = cast(Largest, name).items, _linear_in(dim, name)
     if parts is None:
         return False
     factor, rest = parts
-    if is_nonnegative(factor):
-        return any(is_nonnegative(factor * item + rest) for item in items)
-    return is_nonnegative(-factor) and all(is_nonnegative(factor * item + rest) for item in items)
+    return is_nonnegative(factor) and any(is_nonnegative(factor * item + rest) for item in items)
 
 
-PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest, Named: _by_named}
+PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest}
 
 def _at_least(a: Dim, b: Dim) -> bool:
     return is_nonnegative(a - b)
