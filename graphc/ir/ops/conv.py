@@ -70,7 +70,7 @@ class ConvOp(Op):
     def windows(self, x: Dims, w: Dims) -> tuple[contraction.Window, ...]:
         """How the convolution walks each spatial axis."""
         along = zip(spatial_axes(len(x)), self.stride, self.dilation, self.padding, strict=True)
-        return tuple(contraction.Window(static_dim(x[axis]), static_dim(w[axis]), stride, dilation, pad)
+        return tuple(contraction.Window(x[axis], static_dim(w[axis]), stride, dilation, pad)
                      for axis, stride, dilation, pad in along)
 
 
@@ -107,7 +107,7 @@ class Conv2d(ConvOp):
         return Cost(self.flops(x.shape, w.shape), x.nbytes + w.nbytes + self.infer(x, w).nbytes)
 
     def contraction(self, x: TensorType, w: TensorType) -> Contraction:
-        (n, c, *_), f = static_shape(x.shape), static_dim(w.shape[0])
+        n, (c, f) = x.shape[0], static_shape((x.shape[1], w.shape[0]))
         return contraction.conv(n, c, f, self.windows(x.shape, w.shape), self.groups)
 
 
@@ -140,7 +140,7 @@ class Conv2dInputGrad(ConvOp):
         return Cost(self.flops(self.x_shape, w.shape), w.nbytes + dy.nbytes + self.infer(w, dy).nbytes)
 
     def contraction(self, w: TensorType, dy: TensorType) -> Contraction:
-        (n, c, *_), f = static_shape(self.x_shape), static_dim(w.shape[0])
+        n, (c, f) = self.x_shape[0], static_shape((self.x_shape[1], w.shape[0]))
         return contraction.conv_input_gradient(n, c, f, self.windows(self.x_shape, w.shape), self.groups).swapped
 
 
@@ -173,7 +173,7 @@ class Conv2dWeightGrad(ConvOp):
         return Cost(self.flops(x.shape, self.w_shape), x.nbytes + dy.nbytes + self.infer(x, dy).nbytes)
 
     def contraction(self, x: TensorType, dy: TensorType) -> Contraction:
-        (n, c, *_), f = static_shape(x.shape), static_dim(self.w_shape[0])
+        n, (c, f) = x.shape[0], static_shape((x.shape[1], self.w_shape[0]))
         return contraction.conv_weight_gradient(n, c, f, self.windows(x.shape, self.w_shape), self.groups).swapped
 
 
