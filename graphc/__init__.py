@@ -3,12 +3,13 @@ from importlib import import_module
 from typing import Any as _Any
 
 from graphc.dsl.activation import elu, gelu, leaky_relu, relu, silu, softplus
+from graphc.dsl.adaptive_pool import (
+    adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, adaptive_max_pool1d, adaptive_max_pool2d,
+    adaptive_max_pool3d, max_unpool1d, max_unpool2d, max_unpool3d)
 from graphc.dsl.array import Array
 from graphc.dsl.attention import attention
 from graphc.dsl.control import cond, scan, while_loop
-from graphc.dsl.conv import (
-    avg_pool1d, avg_pool2d, conv1d, conv2d, conv_transpose1d, conv_transpose2d, global_avg_pool, global_max_pool,
-    max_pool1d, max_pool2d)
+from graphc.dsl.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from graphc.dsl.custom import custom_vjp
 from graphc.dsl.elementwise import (
     abs, add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, cast, ceil, clip, cos, div, equal, erf, exp, expm1,
@@ -21,6 +22,9 @@ from graphc.dsl.jacobian import jacobian
 from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
+from graphc.dsl.pool import (
+    avg_pool1d, avg_pool2d, avg_pool3d, global_avg_pool, global_max_pool, lp_pool1d, lp_pool2d, lp_pool3d, max_pool1d,
+    max_pool2d, max_pool3d)
 from graphc.dsl.random import bernoulli, dropout, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,

@@ -126,7 +126,7 @@ def test_a_step_knows_its_program_by_the_sizes_used_last():
     for size in (4, 6):
         made(np.ones((size, 3), np.float32), np.ones((size, 2), np.float32))
     assert "f32[B, 3]" in made.dump() and made.memory.at(B=6).inputs == 6 * 5 * 4
-    with pytest.raises(gc.GraphError, match="argument 'x' is f32.B, 3., got f64") as error:
+    with pytest.raises(gc.GraphError, match="must be f32.4, 3.*, got dtype float64; convert it: x.astype") as error:
         made(np.ones((4, 3)), np.ones((4, 2), np.float32))
     assert "test_specialised.py" in str(error.value)
 

@@ -31,6 +31,8 @@ METHODS: dict[str, str] = {
 # the arguments of torch's layers, optimizers and functions in their order, by the names of their counterparts here
 _CONV = "in_channels out_channels kernel_size stride padding dilation groups bias padding_mode"
 _BATCH_NORM = "num_features eps momentum affine track_running_stats"
+_CONV_TRANSPOSE = "in_channels out_channels kernel_size stride padding output_padding groups bias dilation padding_mode"
+_LP_POOL = "norm_type kernel_size stride ceil_mode"
 _MAX_POOL = "kernel_size stride padding dilation return_indices ceil_mode"
 _AVG_POOL = "kernel_size stride padding ceil_mode count_include_pad"
 _RECURRENT = "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size"
@@ -39,11 +41,12 @@ _ADAM = "params lr betas eps weight_decay amsgrad"
 ORDERS: dict[str, str] = {
     "Linear": "in_features out_features bias",
     "Embedding": "num_embeddings embedding_dim padding_idx max_norm norm_type scale_grad_by_freq sparse",
-    "Flatten": "start_dim end_dim", "Conv1d": _CONV, "Conv2d": _CONV,
-    "ConvTranspose2d":
-        "in_channels out_channels kernel_size stride padding output_padding groups bias dilation padding_mode",
-    "MaxPool1d": _MAX_POOL, "MaxPool2d": _MAX_POOL,
-    "AvgPool1d": _AVG_POOL, "AvgPool2d": f"{_AVG_POOL} divisor_override",
+    "Flatten": "start_dim end_dim",
+    **{f"{name}{axes}d": order for axes in (1, 2, 3) for name, order in (
+        ("Conv", _CONV), ("ConvTranspose", _CONV_TRANSPOSE), ("MaxPool", _MAX_POOL),
+        ("AvgPool", f"{_AVG_POOL}{' divisor_override' * (axes > 1)}"), ("LPPool", _LP_POOL),
+        ("AdaptiveAvgPool", "output_size"), ("AdaptiveMaxPool", "output_size return_indices"),
+        ("MaxUnpool", "kernel_size stride padding"))},
     "BatchNorm1d": _BATCH_NORM, "BatchNorm2d": _BATCH_NORM, "LayerNorm": "normalized_shape eps elementwise_affine bias",
     "RMSNorm": "normalized_shape eps elementwise_affine", "GroupNorm": "num_groups num_channels eps affine",
     "Dropout": "p inplace",
@@ -59,7 +62,9 @@ ORDERS: dict[str, str] = {
     "relu": "x inplace", "leaky_relu": "x negative_slope inplace", "elu": "x alpha inplace", "silu": "x inplace",
     "gelu": "x approximate",
     "softplus": "x beta threshold", "dropout": "x p training inplace", "attention": "q k v mask dropout_p causal scale",
-    "avg_pool1d": f"x {_AVG_POOL}", "avg_pool2d": f"x {_AVG_POOL} divisor_override",
+    **{f"{name}{axes}d": f"x {order}" for axes in (1, 2, 3) for name, order in (
+        ("lp_pool", _LP_POOL), ("max_pool", "kernel_size stride padding dilation ceil_mode return_indices"),
+        ("avg_pool", f"{_AVG_POOL}{' divisor_override' * (axes > 1)}"))},
     "layer_norm": "x normalized_shape gamma beta eps",
     "rms_norm": "x normalized_shape gamma eps", "group_norm": "x num_groups gamma beta eps", "softmax": "x dim",
     "log_softmax": "x dim", "topk": "x k dim largest sorted"}
@@ -70,7 +75,8 @@ WORDS: dict[str, str] = {
                      "kdim", "vdim", "params",
                      "inplace"), ""),
     "out_features": "features", "out_channels": "channels", "kernel_size": "kernel", "num_embeddings": "count",
-    "embedding_dim": "features",
+    "embedding_dim": "features", "norm_type": "norm",
+    "output_size": "size",
     "start_dim": "start_axis", "elementwise_affine": "affine", "num_groups": "groups", "p": "rate",
     "hidden_size": "hidden", "num_layers": "layers",
     "nonlinearity": "activation", "num_heads": "heads", "nhead": "heads", "dim_feedforward": "hidden",
@@ -80,16 +86,15 @@ WORDS: dict[str, str] = {
 
 # arguments of torch's that have no counterpart, of all or of one ("Name.argument"), and the value that they have here
 ONLY: dict[str, object] = {
-    "end_dim": -1, "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False,
-    "AvgPool1d.count_include_pad": True, "AvgPool2d.count_include_pad": True,
+    "end_dim": -1, **{f"ConvTranspose{axes}d.padding_mode": "zeros" for axes in (1, 2, 3)},
     "divisor_override": None, "track_running_stats": True, "proj_size": 0, "padding_idx": None, "max_norm": None,
-    "norm_type": 2.0,
+    "Embedding.norm_type": 2.0,
     "scale_grad_by_freq": False, "sparse": False, "weight": None, "pos_weight": None, "size_average": None,
     "reduce": None, "dampening": 0,
     "amsgrad": False, "centered": False, "threshold": 20, "layer_norm_eps": 1e-5, "add_bias_kv": False,
     "add_zero_attn": False,
     "topk.largest": True, "topk.sorted": True, "unbiased": False, "out": None, "where": None, "training": True,
-    "dropout_p": 0.0, "MaxPool1d.dilation": 1, "MaxPool2d.dilation": 1, "LayerNorm.bias": True,
+    "dropout_p": 0.0, "LayerNorm.bias": True,
     "RMSNorm.elementwise_affine": True, "GroupNorm.affine": True,
     "MultiHeadAttention.dropout": 0.0, "MultiHeadAttention.batch_first": True, "TransformerBlock.batch_first": True,
     "DecoderBlock.batch_first": True, "TransformerBlock.bias": True, "DecoderBlock.bias": True}

@@ -54,8 +54,7 @@ class SizeName(Atom):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __hash__(self) -> int:
-        return str.__hash__(self)
+    __hash__ = str.__hash__
 
     @property
     def _facts(self) -> tuple[int, int | None, int]:
@@ -92,8 +91,7 @@ class Quotient(Atom):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __hash__(self) -> int:
-        return str.__hash__(self)
+    __hash__ = str.__hash__
 
     def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         return _evaluate(self.dividend, values, sizes) // self.divisor
@@ -122,8 +120,7 @@ class Largest(Atom):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __hash__(self) -> int:
-        return str.__hash__(self)
+    __hash__ = str.__hash__
 
     def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         return max([_evaluate(i, values, sizes) for i in self.items])
@@ -150,8 +147,7 @@ class Named(Atom):
     def __ne__(self, other: object) -> bool:
         return self is not other
 
-    def __hash__(self) -> int:
-        return str.__hash__(self)
+    __hash__ = str.__hash__
 
     def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         return _evaluate(self.size, values, sizes)
@@ -166,18 +162,30 @@ class Poly:
     terms: tuple[tuple[Monomial, int], ...]
 
     def __hash__(self) -> int:
-        return self._hash
+        found: int | None = self.__dict__.get("hash")
+        if found is None:
+            found = self.__dict__["hash"] = hash(self.terms)
+        return found
 
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self.terms)
+    def __reduce__(self) -> tuple[type[Poly], tuple[tuple[tuple[Monomial, int], ...]]]:
+        """Without the hash, which another process has otherwise."""
+        return Poly, (self.terms,)
 
     def __add__(self, other: Dim) -> Dim:
+        if isinstance(other, Poly):
+            return _poly((*self.terms, *other.terms))
         if not isinstance(other, SIZES):
             return NotImplemented
-        return _poly(_terms(self) + _terms(other))
+        return self._plus(int(other)) if other else self
 
     __radd__ = __add__
+
+    def _plus(self, number: int) -> Poly:
+        """The number is the last term, if there is one."""
+        *rest, (monomial, c) = self.terms
+        if monomial:
+            return Poly((*self.terms, ((), number)))
+        return Poly((*rest, ((), c + number))) if c + number else Poly(tuple(rest))
 
     def __neg__(self) -> Dim:
         return self * -1
@@ -190,7 +198,7 @@ class Poly:
 
     def __mul__(self, other: Dim) -> Dim:
         if isinstance(other, int):
-            return Poly(tuple([(m, c * other) for m, c in self.terms])) if other else 0
+            return self if other == 1 else Poly(tuple([(m, c * other) for m, c in self.terms])) if other else 0
         if not isinstance(other, SIZES):
             return NotImplemented
         return _poly([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
@@ -398,8 +406,12 @@ def is_nonnegative(dim: Dim) -> bool:
         return False
     if _bound(dim, below=True) >= 0 or _is_sum_of_shifted(dim):
         return True
-    return any(proof(dim, name) for name in sorted(dim.atoms, key=len, reverse=True)
-               if (proof := PROOFS.get(type(name))) is not None)
+    atoms = sorted(dim.atoms, key=len, reverse=True)
+    for rule in (_by_names, _by_maxima):                # lose nothing: there is no need to look further
+        found = rule(dim, atoms)
+        if found is not None:
+            return found
+    return any(proof(dim, name) for name in atoms if (proof := PROOFS.get(type(name))) is not None)
 
 
 def size_names(dim: Dim) -> frozenset[SizeName]:
@@ -602,24 +614,34 @@ def _by_quotient(dim: Poly, name: str) -> bool:
     return is_nonnegative(-factor) and is_nonnegative(factor * q.dividend + rest * q.divisor)
 
 
-def _by_named(dim: Poly, name: str) -> bool:
-    """The proof in which a name is replaced by its formula."""
-    parts = _linear_in(dim, name)
-    return parts is not None and is_nonnegative(parts[0] * cast(Named, name).size + parts[1])
+def _by_names(dim: Poly, atoms: Sequence[str]) -> bool | None:
+    """The proof in which a name is replaced by its formula: that of the greatest, which may be made of the others."""
+    named = [name for name in atoms if isinstance(name, Named) and _linear_in(dim, name) is not None]
+    if not named:
+        return None
+    name = max(named, key=lambda each: each.typical)
+    factor, rest = cast(tuple[Dim, Dim], _linear_in(dim, name))
+    return is_nonnegative(factor * name.size + rest)
+
+
+def _by_maxima(dim: Poly, atoms: Sequence[str]) -> bool | None:
+    """The proof in which a maximum that is subtracted is replaced by each of its items."""
+    for name in atoms:
+        if isinstance(name, Largest) and (parts := _linear_in(dim, name)) is not None and is_nonnegative(-parts[0]):
+            return all(is_nonnegative(parts[0] * item + parts[1]) for item in name.items)
+    return None
 
 
 def _by_largest(dim: Poly, name: str) -> bool:
-    """The proof in which a maximum is replaced by one of its items, or by each."""
+    """The proof in which a maximum is replaced by one of its items."""
     items, parts = cast(Largest, name).items, _linear_in(dim, name)
     if parts is None:
         return False
     factor, rest = parts
-    if is_nonnegative(factor):
-        return any(is_nonnegative(factor * item + rest) for item in items)
-    return is_nonnegative(-factor) and all(is_nonnegative(factor * item + rest) for item in items)
+    return is_nonnegative(factor) and any(is_nonnegative(factor * item + rest) for item in items)
 
 
-PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest, Named: _by_named}
+PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest}
 
 def _at_least(a: Dim, b: Dim) -> bool:
     return is_nonnegative(a - b)

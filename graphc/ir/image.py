@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 BATCH_AXIS, CHANNEL_AXIS = 0, 1
 FIRST_SPATIAL_AXIS = 2
+# what people call the spatial axes, by their number; there are operators for images of these numbers
+SPATIAL_NAMES: dict[int, tuple[str, ...]] = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 
 
 @dataclass(frozen=True)
@@ -29,3 +31,14 @@ def varies_by_channel_only(shape: tuple[int, ...], image: tuple[int, ...]) -> bo
     """Whether an array of `shape`, broadcast to `image`, holds one number for each channel, or one for all."""
     aligned = (1,) * (len(image) - len(shape)) + shape
     return all(n == 1 or axis == CHANNEL_AXIS and n == image[axis] for axis, n in enumerate(aligned))
+
+
+def image_text(axes: int) -> str:
+    """The shape of an image with so many spatial axes, as messages say it: [N, C, H, W]."""
+    return f"[N, C, {', '.join(SPATIAL_NAMES[axes])}]"
+
+
+def kernel_text(axes: int, first: str, second: str) -> str:
+    """The shape of a convolution's kernels, as messages say it: [F, C / groups, KH, KW]."""
+    names = ("K",) if axes == 1 else tuple(f"K{n}" for n in SPATIAL_NAMES[axes])
+    return f"[{first}, {second}, {', '.join(names)}]"

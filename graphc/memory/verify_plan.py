@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, lower, typical
+from graphc.ir.dims import Dim, Poly, exact_quotient, is_nonnegative, lower, quotient_and_rest, typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
@@ -260,21 +260,35 @@ def apart(a: Place, b: Place) -> bool:
     spans = [span(p.shape, p.strides) for p in (a, b)]
     mine, other = (((p.offset + low) * p.dtype.itemsize, (p.offset + high + 1) * p.dtype.itemsize)
                    for p, (low, high) in zip((a, b), spans))
-    if mine[1] <= other[0] or other[1] <= mine[0]:
+    if _one_ends_first(mine, other):
         return True
-    rows = {abs(s) for p in (a, b) for s in p.strides if abs(s) > 1} if a.dtype == b.dtype else ()
-    return any(x and y and (x[1] <= y[0] or y[1] <= x[0])
-               for x, y in ((_columns(a, row), _columns(b, row)) for row in rows))
+    rows = {s if isinstance(s, Poly) else abs(s) for p in (a, b) for s in p.strides} if a.dtype == b.dtype else set()
+    return any(x and y and _one_ends_first(x, y)
+               for x, y in ((_columns(a, row), _columns(b, row)) for row in rows - {0, 1}))
 
 
-def _columns(p: Place, row: int) -> tuple[int, int] | None:
+def _one_ends_first(a: tuple[Dim, Dim], b: tuple[Dim, Dim]) -> bool:
+    return is_nonnegative(b[0] - a[1]) or is_nonnegative(a[0] - b[1])
+
+
+def _columns(p: Place, row: Dim) -> tuple[Dim, Dim] | None:
     """The first column of the place and that behind its last, if it lies in rows of so many elements and none of its
-    lines crosses their ends.
+    lines crosses their ends, for all sizes.
     """
-    inside = [(n, s) for n, s in zip(p.shape, p.strides) if s % row]
+    inside = [(n, s) for n, s in zip(p.shape, p.strides) if exact_quotient(s, row) is None]
     low, high = span(tuple(n for n, _ in inside), tuple(s for _, s in inside))
-    first = (p.offset + low) % row
-    return (first, first + high - low + 1) if first + high - low < row else None
+    first = _remainder(p.offset + low, row)
+    if first is None or not is_nonnegative(row - 1 - (first + high - low)):
+        return None
+    return first, first + high - low + 1
+
+
+def _remainder(dim: Dim, row: Dim) -> Dim | None:
+    """`dim` modulo `row`, if that is one formula for all sizes."""
+    if isinstance(dim, int) and isinstance(row, int):
+        return dim % row
+    rest = quotient_and_rest(dim, row)[1]
+    return rest if is_nonnegative(rest) and is_nonnegative(row - 1 - rest) else None
 
 
 def memory(buffer: Buffer) -> object:

@@ -3,7 +3,7 @@ parameters."""
 from graphc.nn.activation import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, tanh
 from graphc.nn.attention import Attention, MultiHeadAttention
 from graphc.nn.collapse import Collapse
-from graphc.nn.conv import Conv1d, Conv2d, ConvTranspose2d
+from graphc.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from graphc.nn.decode import decoding
 from graphc.nn.generate import GenerateToken, likeliest, sample
 from graphc.nn.language_model import LanguageModel
@@ -12,7 +12,10 @@ from graphc.nn.loss import accuracy, bce, cross_entropy, log_likelihood, mse, se
 from graphc.nn.module import Module, Sequential
 from graphc.nn.norm import BatchNorm1d, BatchNorm2d, Dropout, GroupNorm, LayerNorm, RMSNorm
 from graphc.nn.parameter import Constant, Normal, Parameter, Uniform, Value, XavierUniform
-from graphc.nn.pool import AvgPool1d, AvgPool2d, GlobalAvgPool2d, MaxPool1d, MaxPool2d
+from graphc.nn.pool import (
+    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d,
+    AvgPool1d, AvgPool2d, AvgPool3d, GlobalAvgPool2d, LPPool1d, LPPool2d, LPPool3d, MaxPool1d, MaxPool2d, MaxPool3d,
+    MaxUnpool1d, MaxUnpool2d, MaxUnpool3d)
 from graphc.nn.position import LearnedPosition, RelativePosition, RotaryPosition, SinusoidalPosition
 from graphc.nn.recurrent import GRU, LSTM, RNN
 from graphc.nn.residual import AddNorm, Residual, residual

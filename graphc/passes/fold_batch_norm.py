@@ -9,7 +9,7 @@ from typing import ClassVar
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.image import varies_by_channel_only
-from graphc.ir.ops.conv import Conv2d
+from graphc.ir.ops.conv import Conv
 from graphc.ir.ops.elementwise import ADD, MUL, SUB
 from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
@@ -32,7 +32,7 @@ class FoldBatchNorm(Pass):
         results = set(graph.results)
         chains = {}
         for node in graph.nodes:
-            if node.op.opcode is Conv2d and kinds[node.inputs[1]] is Kind.LASTING:
+            if isinstance(node.op, Conv) and kinds[node.inputs[1]] is Kind.LASTING:
                 chain = _chain(node, kinds, readers, results)
                 if any(step.op is MUL for step in chain):
                     chains[chain[-1]] = (node, chain)

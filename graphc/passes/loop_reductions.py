@@ -11,7 +11,7 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import splat
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
-from graphc.ir.ops.conv import Conv2dWeightGrad
+from graphc.ir.ops.conv import ConvWeightGrad
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.index import ScatterAdd
 from graphc.ir.ops.reduce import Sum
@@ -186,7 +186,7 @@ def _scatter_add(totals: LoopReductions, node: Node) -> ReductionPlan | None:
                 lambda t: t.b.apply(node.op, [t.of(base).value, t.stacked(index), t.stacked(updates)])[0])
 
 
-def _conv2d_weight_grad(totals: LoopReductions, node: Node) -> ReductionPlan | None:
+def _conv_weight_grad(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """The steps count as further images of the batch."""
     def build(t: Batcher, x: Value, y: Value) -> Value:
         images = [t.b.reshape(v, shape=(v.type.shape[0] * v.type.shape[1], *v.type.shape[2:]))
@@ -202,5 +202,6 @@ def _shaped(b: Builder, v: Value, shape: tuple) -> Value:
 LINEAR: dict[type[Op], Callable[[LoopReductions, Node], ReductionPlan | None]] = {
     Elementwise: _elementwise, Sum: _sum, Pad: _pad,
     Reshape: _termwise, Transpose: _termwise, Slice: _termwise, BroadcastTo: _termwise, Concat: _termwise,
-    Matmul: _matmul, Einsum: _einsum, ScatterAdd: _scatter_add, Conv2dWeightGrad: _conv2d_weight_grad,
+    Matmul: _matmul, Einsum: _einsum, ScatterAdd: _scatter_add,
+    **dict.fromkeys(ConvWeightGrad.every(), _conv_weight_grad),
 }

@@ -8,16 +8,16 @@ from typing import ClassVar
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS, spatial_axes
-from graphc.ir.ops.conv import Conv2dInputGrad, ConvOp
+from graphc.ir.ops.conv import ConvInputGrad, ConvOp
 from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.sliding import Pads
 from graphc.passes.pipeline import Pass
 
-Pairs = tuple[tuple[int, int], ...]         # of each spatial axis: before, after
 
 
 @dataclass(frozen=True)
 class MaterializePadding(Pass):
-    """conv2d(x, padding) -> conv2d(pad(x)), and likewise for both gradients, where x is computed element by element in
+    """conv(x, padding) -> conv(pad(x)), and likewise for both gradients, where x is computed element by element in
     this graph.
 
     Such a value can be written into the middle of the padded image (`buffer_aliasing.py`), zeros around it by the same
@@ -30,7 +30,7 @@ class MaterializePadding(Pass):
     def run(self, graph: Graph) -> Graph:
         results = set(graph.results)
         w = Rewriter(graph)
-        framed: dict[Value, tuple[Pairs, Value]] = {}
+        framed: dict[Value, tuple[Pads, Value]] = {}
         for node in graph.nodes:
             wanted = _frame(node)
             if not wanted or not _may_be_framed(node.inputs[wanted[0]], results):
@@ -49,11 +49,11 @@ class MaterializePadding(Pass):
         return w.done() if framed else graph
 
 
-def _frame(node: Node) -> tuple[int, Pairs] | None:
+def _frame(node: Node) -> tuple[int, Pads] | None:
     """Which operand of a convolution is read outside of its image, and how far."""
     if not isinstance(node.op, ConvOp):
         return None
-    is_gradient = isinstance(node.op, Conv2dInputGrad)
+    is_gradient = isinstance(node.op, ConvInputGrad)
     frame = tuple(_reach(*along) for along in _axes(node)) if is_gradient else node.op.padding
     return (node.op.images.operands[0], frame) if any(map(any, frame)) else None
 
@@ -72,9 +72,9 @@ def _reach(x: int, kernel: int, dy: int, stride: int, dilation: int, before: int
     return max(0, -first), max(0, last - (dy - 1))
 
 
-def _padding_left(node: Node, frame: Pairs) -> Pairs:
+def _padding_left(node: Node, frame: Pads) -> Pads:
     """The padding of the operator whose image has its frame already: of an input gradient, that of the larger dy."""
-    if not isinstance(node.op, Conv2dInputGrad):
+    if not isinstance(node.op, ConvInputGrad):
         return ((0, 0),) * len(frame)
     return tuple((low + s * f[0], high + s * f[1]) for (low, high), s, f in zip(node.op.padding, node.op.stride, frame))
 
@@ -84,5 +84,5 @@ def _may_be_framed(x: Value, results: set[Value]) -> bool:
     return x.node is not None and isinstance(x.node.op, Elementwise) and x not in results and bool(x.type.size)
 
 
-def _ends(frame: Pairs, end: int) -> tuple[int, ...]:
+def _ends(frame: Pads, end: int) -> tuple[int, ...]:
     return (0,) * FIRST_SPATIAL_AXIS + tuple(pair[end] for pair in frame)

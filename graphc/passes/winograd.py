@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad, Pair
+from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
+from graphc.ir.ops.sliding import Pads
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import TensorType, f32
 from graphc.ir.winograd import TAPS
@@ -29,7 +30,7 @@ class WinogradConvolution:
     image: Value
     second: Value
     sizes: ConvolutionSizes
-    padding: tuple[Pair, Pair]
+    padding: Pads
     turned: bool = False
     by_kernel: bool = False         # the gradient towards kernels
 
@@ -120,5 +121,5 @@ def _sizes(image: TensorType, result: TensorType) -> ConvolutionSizes:
     return ConvolutionSizes(image.shape[1], features, batch, height, width, image.dtype)
 
 
-FORMS: dict[type, Callable[[Node], WinogradConvolution]] = {Conv2d: _forward, Conv2dInputGrad: _towards_image,
-                                                            Conv2dWeightGrad: _towards_kernels}
+FORMS: dict[type, Callable[[Node], WinogradConvolution]] = {
+    Conv.at(2): _forward, ConvInputGrad.at(2): _towards_image, ConvWeightGrad.at(2): _towards_kernels}

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphc.ir.dims import Dim
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Ranking
 from graphc.schedule.schedule import Schedule
@@ -14,10 +15,12 @@ class AttentionSchedule(Schedule):
     """Scores exist a block of `rows` × `columns` at a time, mr rows × vectors of columns in a register tile. Of
     attention a column is a query, a row a key; of its gradient a column is a key, a row a query.
 
-    serial: all on the caller. far: what the rows of a head read (and, of the gradient, add to) does not stay in L2. Of
+    serial: all on the caller; `alone`: where sizes come with the call, so is up to so much arithmetic (in operations).
+    far: what the rows of a head read (and, of the gradient, add to) does not stay in L2. Of
     the gradient: the keys of a head are dealt to so many `parts`, each with sums of its own for the gradient of the
     queries: `partials` elements in all, behind `deltas` elements, a number for each query and what aligns the sums.
-    ranking: the register tiles among which one was chosen.
+    any_length: the number of keys comes with the call; sums over a query's keys are made so that their bits do not
+    depend on how many there are beyond those that it sees. ranking: the register tiles among which one was chosen.
     """
     columns: int
     rows: int
@@ -27,16 +30,18 @@ class AttentionSchedule(Schedule):
     serial: bool
     far: bool = False
     parts: int = 1
-    deltas: int = 0
-    partials: int = 0
+    deltas: Dim = 0
+    partials: Dim = 0
     itemsize: int = 4
+    alone: int = 0
+    any_length: bool = False
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property
-    def shared_bytes(self) -> int:
+    def shared_bytes(self) -> Dim:
         return round_up((self.deltas + self.partials) * self.itemsize, ALIGNMENT)
 
-    def sum_rows(self, queries: int) -> int:
+    def sum_rows(self, queries: Dim) -> Dim:
         """Rows of the gradient of `queries` queries, with room for a last register tile."""
         return queries + self.mr - 1
 
@@ -45,6 +50,7 @@ class AttentionSchedule(Schedule):
         return self.vectors * self.lanes
 
     def __str__(self) -> str:
-        parts = f", {self.parts} parts, shared scratch {self.shared_bytes} B" if self.partials else ""
-        where = (", serial" if self.serial else "") + (", far" if self.far else "")
+        parts = f", {self.parts} parts, shared scratch {self.shared_bytes} B" if self.partials != 0 else ""
+        where = ", serial" if self.serial else f", serial up to {self.alone}" if self.alone else ""
+        where += ", far" if self.far else ""
         return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{where})"

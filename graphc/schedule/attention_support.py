@@ -21,9 +21,10 @@ def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
 
 
 def _attention(types: Sequence[TensorType]) -> bool:
-    """Heads that fit the caches, enough queries."""
+    """Heads of a known size that fit the caches, enough queries."""
     q, k, v, *mask = types
-    fits = max(q.shape[-1], v.shape[-1]) <= LARGEST_HEAD and typical(q.shape[-2]) >= LEAST_QUERIES
+    sizes = q.shape[-1], v.shape[-1]
+    fits = all(isinstance(n, int) and n <= LARGEST_HEAD for n in sizes) and typical(q.shape[-2]) >= LEAST_QUERIES
     return fits and all(m.rank >= 2 for m in mask) and all(prod(t.shape) > 0 for t in types)
 
 

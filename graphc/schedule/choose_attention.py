@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import prod
 
+from graphc.ir.dims import Dim, Poly, typical, upper
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Candidate, Ranking, ranked
@@ -22,41 +23,46 @@ EXPOSED_LOADS = 0.25            # of a product's loads, the part that its multip
 
 def attention_schedule(p: KernelProblem) -> AttentionSchedule:
     """A pure function of operator, shapes and target."""
-    return _forward(*p.ins[:3], p.node.op.causal, _is_serial(p), p.target)
+    return _placed(p, _forward(*p.ins[:3], p.node.op.causal, p.target))
 
 
 def attention_grad_schedule(p: KernelProblem) -> AttentionSchedule:
     """The same of the gradient."""
-    return _gradient(*p.ins[:3], p.node.op.causal, _is_serial(p), p.target)
+    return _placed(p, _gradient(*p.ins[:3], p.node.op.causal, p.target))
 
 
-def _is_serial(p: KernelProblem) -> bool:
-    return p.node.op.cost(*(v.type for v in p.node.inputs)).flops < p.target.machine.small_product_flops
+def _placed(p: KernelProblem, s: AttentionSchedule) -> AttentionSchedule:
+    """Little arithmetic stays on the caller; how little is asked at run time where sizes come with the call."""
+    flops, small = p.node.op.cost(*(v.type for v in p.node.inputs)).flops, p.target.machine.small_product_flops
+    return replace(s, serial=flops < small) if isinstance(flops, int) else replace(s, alone=small)
 
 
-def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, serial: bool, target: Target) -> AttentionSchedule:
+def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target) -> AttentionSchedule:
     """Columns are queries; values are rows of a product, too."""
     lanes, values = target.lanes(q.dtype.itemsize), v.shape[-1]
+    queries, keys = typical(q.shape[-2]), typical(k.shape[-2])
     ranking = _register_tiles(
-        target, lambda mr, nr: _columns(q.shape[-2], nr, causal) * round_up(values, mr), lanes, prod(k.shape[:-1])
+        target, lambda mr, nr: _columns(queries, nr, causal) * round_up(values, mr), lanes, typical(prod(k.shape[:-1]))
     )
     mr, vectors = ranking.best.schedule
-    far = k.shape[-2] * (k.shape[-1] + values) * q.dtype.itemsize > target.machine.l2_bytes
+    far = keys * (k.shape[-1] + values) * q.dtype.itemsize > target.machine.l2_bytes
     return AttentionSchedule(
         *_block(q.shape[-2], QUERY_BLOCK, k.shape[-2], KEY_BLOCK, mr, vectors * lanes),
         mr,
         vectors,
         lanes,
-        serial,
-        far,
+        serial=False,
+        far=far,
         itemsize=q.dtype.itemsize,
+        any_length=isinstance(k.shape[-2], Poly),
         ranking=ranking,
     )
 
 
-def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, serial: bool, target: Target) -> AttentionSchedule:
+def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target) -> AttentionSchedule:
     """Columns are keys; features and values are rows of products, features columns of one, too. Few heads are divided:
-    each part of the keys has a gradient of all queries, which are added up afterwards."""
+    each part of the keys has a gradient of all queries, which are added up afterwards. That is a sum whose bits would
+    depend on sizes that come with the call, so then heads stay whole."""
     lanes, itemsize, (*lead, queries, features), (keys, values) = (
         target.lanes(q.dtype.itemsize),
         q.dtype.itemsize,
@@ -64,30 +70,34 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, serial: bool,
         v.shape[-2:],
     )
     heads, tiles = prod(lead), target.machine.planned_tiles
+    usual_heads, usual_keys, usual_queries = typical(heads), typical(keys), typical(queries)
     ranking = _register_tiles(
         target,
         lambda mr, nr: (
-            _columns(keys, nr, causal)
+            _columns(usual_keys, nr, causal)
             * (features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr))
         ),
         lanes,
-        heads * queries,
+        usual_heads * usual_queries,
     )
     mr, vectors = ranking.best.schedule
     nr = vectors * lanes
-    most = next((n for n in GRADIENT_KEYS if heads * -(-keys // n) >= tiles), GRADIENT_KEYS[-1])
+    most = next((n for n in GRADIENT_KEYS if usual_heads * -(-usual_keys // n) >= tiles), GRADIENT_KEYS[-1])
     s = AttentionSchedule(
         *_block(keys, most, queries, GRADIENT_QUERIES, mr, nr),
         mr,
         vectors,
         lanes,
-        serial,
+        serial=False,
         itemsize=itemsize,
+        any_length=isinstance(keys, Poly),
         ranking=ranking,
     )
-    blocks = -(-keys // s.columns)
-    parts = -(-blocks // -(-blocks // max(1, min(blocks, tiles // heads))))
-    far = queries * (features + values + round_up(features, nr)) * itemsize > target.machine.l2_bytes
+    parts = 1
+    if isinstance(keys, int) and isinstance(heads, int):
+        blocks = -(-keys // s.columns)
+        parts = -(-blocks // -(-blocks // max(1, min(blocks, tiles // heads))))
+    far = usual_queries * (features + values + round_up(features, nr)) * itemsize > target.machine.l2_bytes
     deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
     return replace(
         s, parts=parts, deltas=deltas, partials=heads * parts * s.sum_rows(queries) * round_up(features, nr), far=far
@@ -100,9 +110,15 @@ def _columns(count: int, nr: int, causal: bool) -> int:
     return round_up(count, nr) + nr * causal
 
 
-def _block(columns: int, most_columns: int, rows: int, most_rows: int, mr: int, nr: int) -> tuple[int, int]:
+def _block(columns: Dim, most_columns: int, rows: Dim, most_rows: int, mr: int, nr: int) -> tuple[int, int]:
     """Columns and rows of a block, in whole register tiles."""
-    return min(max(most_columns // nr, 1) * nr, round_up(columns, nr)), min(round_up(most_rows, mr), round_up(rows, mr))
+    return _at_most(columns, max(most_columns // nr, 1) * nr, nr), _at_most(rows, round_up(most_rows, mr), mr)
+
+
+def _at_most(count: Dim, most: int, unit: int) -> int:
+    """The length of a block of up to `most`, or less where there are never so many."""
+    limit = upper(count)
+    return most if limit is None else min(most, round_up(limit, unit))
 
 
 def _register_tiles(

@@ -18,6 +18,7 @@ from graphc.schedule.view import ViewType
 
 MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
 MATH_FLOPS = 8                  # from which an operator is a mathematical function
+MAY_BE_LARGER = 8               # times its typical size: how large an output is prepared to be
 INNER_ELEMENTS = 1024           # the least of a row without reductions, where the dims allow
 
 
@@ -122,17 +123,17 @@ class NestFacts:
 
     def streamed(self, vector: int, lanes: int) -> tuple[int, ...]:
         """Outputs too large to be still in a cache when they are read, every vector of which is aligned if the first
-        one is."""
-        width = self.target.vector_bytes
+        one is; where sizes come with the call, those that may be."""
+        width, larger = self.target.vector_bytes, MAY_BE_LARGER if self.nest.is_open else 1
         total = sum(view_bytes(t) for t in (*self.ins, *self.outs))
-        if total <= self.target.machine.l3_bytes:
+        if larger * total <= self.target.machine.l3_bytes:
             return ()
         return tuple(
             k
             for k, (s, t) in enumerate(zip(self.nest.outputs, self.outs))
             if vector >= 0
             and s[vector] == 1
-            and 4 * view_bytes(t) > self.target.machine.l3_bytes
+            and 4 * larger * view_bytes(t) > self.target.machine.l3_bytes
             and lanes * t.dtype.itemsize % width == 0
             and all(
                 step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector

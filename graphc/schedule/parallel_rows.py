@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from graphc.errors import InternalError, Unsized
-from graphc.ir.dims import Dim, Dims, Poly, ceil_div, typical
+from graphc.errors import InternalError
+from graphc.ir.dims import Dim, Dims, ceil_div, typical
 from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.ops import embedding_gradients, index, scan_ops, shape, sort, window
@@ -131,11 +131,11 @@ def _running(op, ins, outs) -> Rows:
     return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, True, out.shape[axis])
 
 
-def is_selected(count: int, size: int) -> bool:
+def is_selected(count: Dim, size: Dim) -> bool:
     """Whether the first `count` of a row in order are chosen by a threshold, not by sorting the row: a list twice as
     long is sorted now and then.
     """
-    return 4 * count < size
+    return 4 * typical(count) < typical(size)
 
 
 def _sort(op, ins, outs) -> Rows:
@@ -143,9 +143,7 @@ def _sort(op, ins, outs) -> Rows:
     now and then.
     """
     axis = op.axis % len(ins[0].shape)
-    n, count = ins[0].shape[axis], outs[0].shape[axis]
-    if isinstance(n, Poly) or isinstance(count, Poly):
-        raise Unsized(f"a row of {n} elements, of which {count} are wanted, is sorted by a network made for its length")
+    n, count = typical(ins[0].shape[axis]), typical(outs[0].shape[axis])
     if ins[0].dtype.itemsize > 4:
         steps = 6 * n * max(n.bit_length(), 1)
     elif is_selected(count, n):
@@ -182,6 +180,6 @@ RULES: dict[type, Callable[..., Rows]] = {
     shape.DynamicUpdateSlice: _copying,
     scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,
-    window.MaxPool2d: _pool, window.MaxPool2dPick: _pool, window.AvgPool2d: _pool,
-    window.MaxPool2dGrad: _pool_gradient, window.AvgPool2dGrad: _pool_gradient,
+    **dict.fromkeys((*window.MaxPool.every(), *window.MaxPoolPick.every(), *window.AvgPool.every()), _pool),
+    **dict.fromkeys((*window.MaxPoolGrad.every(), *window.AvgPoolGrad.every()), _pool_gradient),
 }

@@ -10,6 +10,7 @@ import pytest
 import graphc as gc
 from graphc.autodiff.backward import backward
 from graphc.ir.builder import Builder
+from graphc.ir.image import SPATIAL_NAMES
 from graphc.ir.interp import evaluate
 from graphc.ir.ops import OPS
 from graphc.ir.types import TensorType, bool_, dtype_of, f64
@@ -25,7 +26,9 @@ DIFFERENTIABLE["matmul"] = next(s for s in SAMPLES if s.op.name == "matmul" and 
 # Operators behind which a condition over elements (or whole rows) of the result is followed no further; one bool is,
 # through everything.
 PRODUCTS = frozenset((
-    "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "attention", "scan",
+    *(name.format(axes) for axes in SPATIAL_NAMES
+      for name in ("conv{}d", "conv{}d_input_grad", "conv{}d_weight_grad", "conv_transpose{}d")),
+    "einsum", "attention", "scan",
     "while_loop", "cond", "custom_vjp",
     "batch_norm", "batch_norm_inference", "group_norm"))
 # Zeros pass them as they are: no slope of theirs is other than 0, 1 or a constant.
@@ -33,7 +36,9 @@ MOVES = frozenset((
     "tile", "take", "take_along_axis", "scatter_add", "scatter_add_along_axis", "add_rows", "pick_rows",
     "dynamic_slice", "dynamic_update_slice",
     "topk",
-    "resize", "avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "dropout", "tril",
+    *(name.format(axes) for axes in SPATIAL_NAMES
+      for name in ("avg_pool{}d", "avg_pool{}d_grad", "max_pool{}d", "max_pool{}d_grad", "max_pool{}d_pick")),
+    "resize", "dropout", "tril",
     "triu", "mse",
     "bce_with_logits",
     "cross_entropy", "cross_entropy_soft"))

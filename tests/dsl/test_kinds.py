@@ -13,7 +13,8 @@ import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.symbol import Symbol
 
-IMAGE, ROW = (1, 2, 6, 6), (1, 2, 6)
+ROW, IMAGE, VOLUME = (1, 2, 6), (1, 2, 6, 6), (1, 2, 4, 4, 4)
+IMAGES = {1: ROW, 2: IMAGE, 3: VOLUME}
 UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu erf exp expm1 floor gelu isfinite isnan leaky_relu log log1p log_softmax
     logical_not neg ones_like relu round rsqrt sigmoid sign silu sin sinh softmax softplus sqrt square stop_gradient tan tanh zeros_like
     all any argmax argmin argsort cumprod cumsum flip layer_norm logsumexp max mean min prod rms_norm sort squeeze std sum transpose tril triu var
@@ -24,11 +25,18 @@ BINARY = """add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv grea
 CALLS = {                                                   # what is needed of each function, by name; `x` is f32[3, 4], `i` i64[], `b` bool[3, 4]
     **{name: lambda x, i, b: {"x": x} for name in UNARY},
     **{name: lambda x, i, b: {"x": x, "y": x} for name in BINARY},
+    **{f"adaptive_{kind}_pool{axes}d": lambda x, i, b, shape=shape: {"x": gc.ones(shape), "size": 2}
+       for kind in ("avg", "max") for axes, shape in IMAGES.items()},
+    **{f"lp_pool{axes}d": lambda x, i, b, shape=shape: {"x": gc.ones(shape), "norm": 2, "kernel": 2}
+       for axes, shape in IMAGES.items()},
+    **{f"max_unpool{axes}d": lambda x, i, b, shape=shape: {"x": gc.ones(shape), "indices": gc.zeros(shape, gc.i32), "kernel": 2}
+       for axes, shape in IMAGES.items()},
     "arange": lambda x, i, b: {"start": 0, "stop": 6},
     "atan2": lambda x, i, b: {"y": x, "x": x},
     "attention": lambda x, i, b: {"q": x, "k": x, "v": x},
     "avg_pool1d": lambda x, i, b: {"x": gc.ones(ROW), "kernel": 2},
     "avg_pool2d": lambda x, i, b: {"x": gc.ones(IMAGE), "kernel": 2},
+    "avg_pool3d": lambda x, i, b: {"x": gc.ones(VOLUME), "kernel": 2},
     "batch_norm": lambda x, i, b: {"x": x, "gamma": x[0], "beta": x[0]},
     "batch_norm_inference": lambda x, i, b: {"x": x, "gamma": x[0], "beta": x[0], "mean": x[0], "var": x[0]},
     "bce_with_logits": lambda x, i, b: {"logits": x, "targets": x},
@@ -39,8 +47,10 @@ CALLS = {                                                   # what is needed of 
     "cond": lambda x, i, b: {"pred": b[0, 0], "then": lambda: x, "otherwise": lambda: x * 2},
     "conv1d": lambda x, i, b: {"x": gc.ones(ROW), "w": gc.ones((2, 2, 3))},
     "conv2d": lambda x, i, b: {"x": gc.ones(IMAGE), "w": gc.ones((2, 2, 3, 3))},
+    "conv3d": lambda x, i, b: {"x": gc.ones(VOLUME), "w": gc.ones((2, 2, 3, 3, 3))},
     "conv_transpose1d": lambda x, i, b: {"x": gc.ones(ROW), "w": gc.ones((2, 2, 3))},
     "conv_transpose2d": lambda x, i, b: {"x": gc.ones(IMAGE), "w": gc.ones((2, 2, 3, 3))},
+    "conv_transpose3d": lambda x, i, b: {"x": gc.ones(VOLUME), "w": gc.ones((2, 2, 3, 3, 3))},
     "cross_entropy": lambda x, i, b: {"logits": x, "targets": gc.iota((3,))},
     "custom_vjp": lambda x, i, b: {"f": lambda y: y * 2, "vjp": lambda ins, outs, gs: gs * 2},
     "dot": lambda x, i, b: {"x": x, "y": x.T},
@@ -62,6 +72,7 @@ CALLS = {                                                   # what is needed of 
     "matmul": lambda x, i, b: {"x": x, "y": x.T},
     "max_pool1d": lambda x, i, b: {"x": gc.ones(ROW), "kernel": 2},
     "max_pool2d": lambda x, i, b: {"x": gc.ones(IMAGE), "kernel": 2},
+    "max_pool3d": lambda x, i, b: {"x": gc.ones(VOLUME), "kernel": 2},
     "moveaxis": lambda x, i, b: {"x": x, "source": 0, "destination": 1},
     "name": lambda x, i, b: {"x": x * 2, "text": "h"},
     "normal": lambda x, i, b: {"shape": (2, 3)},

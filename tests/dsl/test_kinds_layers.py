@@ -11,15 +11,20 @@ import graphc as gc
 from graphc import nn, optim
 
 WIDE, LONG, IMAGE, IDS = (lambda: gc.ones((2, 3, 4))), (lambda: gc.ones((1, 2, 6))), (lambda: gc.ones((1, 2, 6, 6))), (lambda: gc.zeros((2, 3), gc.i64))
+IMAGES = {1: LONG, 2: IMAGE, 3: lambda: gc.ones((1, 2, 4, 4, 4))}
 LAYERS = {                                                  # arguments that are needed, and an input
-    "AddNorm": ({"body": nn.relu}, WIDE), "AttendTo": ({}, lambda: [WIDE(), WIDE()]), "Attention": ({}, WIDE), "AvgPool1d": ({"kernel": 2}, LONG),
-    "AvgPool2d": ({"kernel": 2}, IMAGE), "BatchNorm1d": ({}, LONG), "BatchNorm2d": ({}, IMAGE), "Collapse": ({}, WIDE),
-    "Conv1d": ({"channels": 2, "kernel": 3}, LONG), "Conv2d": ({"channels": 2, "kernel": 3}, IMAGE), "ConvTranspose2d": ({"channels": 2, "kernel": 3}, IMAGE),
+    "AddNorm": ({"body": nn.relu}, WIDE), "AttendTo": ({}, lambda: [WIDE(), WIDE()]), "Attention": ({}, WIDE),
+    "BatchNorm1d": ({}, LONG), "BatchNorm2d": ({}, IMAGE), "Collapse": ({}, WIDE),
+    **{f"{kind}{axes}d": ({"channels": 2, "kernel": 3}, data) for kind in ("Conv", "ConvTranspose") for axes, data in IMAGES.items()},
+    **{f"{kind}Pool{axes}d": ({"kernel": 2}, data) for kind in ("Max", "Avg") for axes, data in IMAGES.items()},
+    **{f"Adaptive{kind}Pool{axes}d": ({"size": 2}, data) for kind in ("Max", "Avg") for axes, data in IMAGES.items()},
+    **{f"LPPool{axes}d": ({"norm": 2, "kernel": 2}, data) for axes, data in IMAGES.items()},
+    **{f"MaxUnpool{axes}d": ({"kernel": 2}, lambda data=data: [data(), gc.zeros(data().shape, gc.i32)]) for axes, data in IMAGES.items()},
     "DecoderBlock": ({"heads": 2}, lambda: [WIDE(), WIDE()]), "Dropout": ({}, WIDE), "Embedding": ({"count": 5, "features": 4}, IDS),
     "FeedForward": ({"features": 3}, WIDE), "Flatten": ({}, WIDE), "GRU": ({"hidden": 3}, WIDE), "GenerateToken": ({"embedding": nn.Embedding(5, 4)}, WIDE),
     "GlobalAvgPool2d": ({}, IMAGE), "GroupNorm": ({"groups": 1}, IMAGE), "LSTM": ({"hidden": 3}, WIDE),
     "LanguageModel": ({"embed": nn.Embedding(5, 4), "sequence_model": nn.LSTM(4, batch_first=True)}, IDS), "LayerNorm": ({}, WIDE),
-    "LearnedPosition": ({}, WIDE), "Linear": ({"features": 3}, WIDE), "MaxPool1d": ({"kernel": 2}, LONG), "MaxPool2d": ({"kernel": 2}, IMAGE),
+    "LearnedPosition": ({}, WIDE), "Linear": ({"features": 3}, WIDE), 
     "MultiHeadAttention": ({"heads": 2}, WIDE), "RMSNorm": ({}, WIDE), "RNN": ({"hidden": 3}, WIDE), "RelativePosition": ({}, None),
     "Residual": ({"body": nn.relu}, WIDE), "RotaryPosition": ({}, lambda: gc.ones((1, 2, 3, 4))),
     "Seq2Seq": ({"encoder": nn.Embedding(5, 4) >> nn.LSTM(4, batch_first=True), "decoder": nn.LSTM(4)}, None),

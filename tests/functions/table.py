@@ -164,6 +164,7 @@ def bce(x, t):
     return np.mean(np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x))))
 
 
+IMAGES = {1: "W", 2: "HW", 3: "THW"}                    # spatial axes by their number
 ANY, NUMBER = FLOAT + INT + BOOL, FLOAT + INT
 UNARY = [
     *several("exp expm1 sin cos tanh floor ceil isnan isfinite", "ab"),
@@ -277,19 +278,27 @@ PRODUCTS = [
     row("dot", "ab,cbd", np.dot, special=False, tag="3"), row("outer", "a,b", np.outer, kinds=NUMBER, special=False),
     row("einsum", "abc,dcb", lambda x, y: np.einsum("abc,dcb->da", x, y),
         call=lambda x, y: gc.einsum("abc,dcb->da", x, y), special=False),
-    row("conv1d", "aCW,FCK", partial(w.conv1d), special=False),
-    row("conv2d", "aCHW,FCKK", partial(w.conv2d, stride=2, padding=1), stride=2, padding=1, special=False),
-    row("conv_transpose1d", "aCW,CFK", partial(w.conv_transpose1d, stride=2), stride=2, special=False),
-    row("conv_transpose2d", "aCHW,CFKK", partial(w.conv_transpose2d, stride=2), stride=2, special=False),
+    *(row(f"conv{r}d", f"aC{size},FC{'K' * r}", partial(w.conv, stride=2, padding=1), stride=2, padding=1,
+          special=False) for r, size in IMAGES.items()),
+    *(row(f"conv_transpose{r}d", f"aC{size},CF{'K' * r}", partial(w.conv_transpose, stride=2), stride=2, special=False)
+      for r, size in IMAGES.items()),
     row("attention", "abd,acd,acE", attention, special=False),
     row("attention", "abd,acd,acE",
         lambda q, k, v: attention(q, k, v, np.tril(np.ones((q.shape[1], k.shape[1]), bool))), causal=True,
         special=False)]
 ROWS = [
-    row("max_pool1d", "aCW", partial(w.pool1d, rule=np.max, k=2), 2, kinds=NUMBER),
-    row("avg_pool1d", "aCW", partial(w.pool1d, rule=np.mean, k=2), 2),
-    row("max_pool2d", "aCHW", partial(w.pool2d, rule=np.max, k=2), 2, kinds=NUMBER),
-    row("avg_pool2d", "aCHW", partial(w.pool2d, rule=np.mean, k=2), 2),
+    *(row(f"max_pool{r}d", f"aC{size}", partial(w.pool, rule=np.max, k=2), 2, kinds=NUMBER)
+      for r, size in IMAGES.items()),
+    *(row(f"avg_pool{r}d", f"aC{size}", partial(w.pool, rule=np.mean, k=2), 2) for r, size in IMAGES.items()),
+    *(row(f"lp_pool{r}d", f"aC{size}", partial(w.norm, p=3, k=2), 3, 2, low=0.5, special=False)
+      for r, size in IMAGES.items()),
+    *(row(f"adaptive_max_pool{r}d", f"aC{size}", partial(w.adaptive, rule=np.max, size=3), 3, kinds=NUMBER)
+      for r, size in IMAGES.items()),
+    *(row(f"adaptive_avg_pool{r}d", f"aC{size}", partial(w.adaptive, rule=np.mean, size=n), n)
+      for r, size in IMAGES.items() for n in (1, 3)),
+    *(row(f"max_unpool{r}d", f"aC{size}", partial(w.spread, k=2), kinds=NUMBER, special=False,
+          call=lambda x, r=r: getattr(gc, f"max_unpool{r}d")(x, w.firsts(np.empty(x.shape), 2), 2))
+      for r, size in IMAGES.items()),
     row("global_avg_pool", "abHW", lambda x: x.mean((2, 3))),
     row("global_max_pool", "abHW", lambda x: x.max((2, 3)), kinds=NUMBER),
     row("softmax", "abc", softmax), row("softmax", "abc", partial(softmax, axis=-2), axis=-2),

@@ -1,46 +1,75 @@
 """Convolutions, pooling and resizing in plain numpy, one window after the other: what the table compares with."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
+
 import numpy as np
 
 
-def conv2d(x, w, stride=1, padding=0):
-    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    kh, kw = w.shape[2:]
-    oh, ow = (x.shape[2] - kh) // stride + 1, (x.shape[3] - kw) // stride + 1
-    y = np.zeros((len(x), len(w), oh, ow), x.dtype)
-    for i in range(oh):
-        for j in range(ow):
-            y[:, :, i, j] = np.einsum("nchw,fchw->nf", x[:, :, i * stride:i * stride + kh, j * stride:j * stride + kw],
-                                      w)
+def places(counts, starts, sizes) -> Iterator[tuple[tuple, tuple]]:
+    """Each index of a grid, and the slices that begin at starts[axis](index), `sizes` long."""
+    for at in product(*map(range, counts)):
+        begin = [start(i) for start, i in zip(starts, at)]
+        yield (..., *at), (..., *[slice(b, b + n) for b, n in zip(begin, sizes)])
+
+
+def conv(x, w, stride=1, padding=0):
+    axes = x.ndim - 2
+    x = np.pad(x, ((0, 0), (0, 0), *((padding, padding),) * axes))
+    out = [(n - k) // stride + 1 for n, k in zip(x.shape[2:], w.shape[2:])]
+    y = np.zeros((len(x), len(w), *out), x.dtype)
+    for at, window in places(out, [lambda i: i * stride] * axes, w.shape[2:]):
+        y[at] = np.tensordot(x[window], w, (range(1, x.ndim), range(1, x.ndim)))
     return y
 
 
-def conv_transpose2d(x, w, stride=1):
-    kh, kw = w.shape[2:]
-    y = np.zeros((len(x), w.shape[1], (x.shape[2] - 1) * stride + kh, (x.shape[3] - 1) * stride + kw), x.dtype)
-    for i in range(x.shape[2]):
-        for j in range(x.shape[3]):
-            y[:, :, i * stride:i * stride + kh,
-              j * stride:j * stride + kw] += np.einsum("nc,cfhw->nfhw", x[:, :, i, j], w)
+def conv_transpose(x, w, stride=1):
+    axes = x.ndim - 2
+    out = [(n - 1) * stride + k for n, k in zip(x.shape[2:], w.shape[2:])]
+    y = np.zeros((len(x), w.shape[1], *out), x.dtype)
+    for at, window in places(x.shape[2:], [lambda i: i * stride] * axes, w.shape[2:]):
+        y[window] += np.tensordot(x[at], w, (1, 0))
     return y
 
 
-def conv1d(x, w):
-    return conv2d(x[:, :, None], w[:, :, None])[:, :, 0]
+def pool(x, rule, k):
+    """Windows of k elements along each axis, side by side."""
+    out = [n // k for n in x.shape[2:]]
+    y = np.zeros((*x.shape[:2], *out), x.dtype)
+    for at, window in places(out, [lambda i: i * k] * len(out), [k] * len(out)):
+        y[at] = rule(x[window], tuple(range(2, x.ndim)))
+    return y
 
 
-def conv_transpose1d(x, w, stride=1):
-    return conv_transpose2d(x[:, :, None], w[:, :, None], stride)[:, :, 0]
+def adaptive(x, rule, size):
+    """`size` windows along each axis, from floor(i n / size) to ceil((i + 1) n / size)."""
+    y = np.zeros((*x.shape[:2], *(size,) * (x.ndim - 2)), x.dtype)
+    for at in product(range(size), repeat=x.ndim - 2):
+        window = [slice(i * n // size, -(-(i + 1) * n // size)) for i, n in zip(at, x.shape[2:])]
+        y[(..., *at)] = rule(x[(..., *window)], tuple(range(2, x.ndim)))
+    return y
 
 
-def pool2d(x, rule, k):
-    n, c, h, w = x.shape
-    return rule(x.reshape(n, c, h // k, k, w // k, k), axis=(3, 5))
+def norm(x, p, k):
+    return pool(x, lambda window, axes: (window ** p).sum(axes) ** (1 / p), k)
 
 
-def pool1d(x, rule, k):
-    return rule(x.reshape(*x.shape[:2], x.shape[2] // k, k), axis=3)
+def spread(x, k):
+    """Each element at the first place of its window."""
+    y = np.zeros((*x.shape[:2], *(n * k for n in x.shape[2:])), x.dtype)
+    y[(..., *[slice(None, None, k)] * (x.ndim - 2))] = x
+    return y
+
+
+def firsts(x, k):
+    """The places of `spread`."""
+    size = tuple(n * k for n in x.shape[2:])
+    return np.broadcast_to(spread_places(size, k), x.shape)
+
+
+def spread_places(size, k):
+    return np.arange(np.prod(size, dtype=int)).reshape(size)[tuple([slice(None, None, k)] * len(size))]
 
 
 def bilinear(x, shape):

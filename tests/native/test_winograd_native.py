@@ -8,7 +8,7 @@ import graphc as gc
 from graphc import nn, optim
 from graphc.compiled import CompiledGraph
 from graphc.ir.builder import Builder
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import BY_NUMPY, f32
 from graphc.ir.winograd import POINTS, error_bound, gradient_error_bound, growth, transforms
@@ -52,7 +52,7 @@ def test_within_the_bound(shape, m):
     *sizes, padding = shape
     for spread in (0.0, 3.0):
         x, w = arrays(*sizes, spread)
-        exact = Conv2d(padding=padding).reference(x.astype(np.float64), w.astype(np.float64))
+        exact = Conv.at(2)(padding=padding).reference(x.astype(np.float64), w.astype(np.float64))
         error = np.abs(convolution(x, w, m, padding) - exact)
         assert (error <= error_bound(m, x, w, exact.shape, padding)).all()
 
@@ -63,11 +63,11 @@ def test_in_f64(shape, m):
     """The kernels take the type of their operands; the pass keeps to f32."""
     *sizes, padding = shape
     x, w = arrays(*sizes, dtype=np.float64)
-    exact = Conv2d(padding=padding).reference(x.astype(np.longdouble), w.astype(np.longdouble))
+    exact = Conv.at(2)(padding=padding).reference(x.astype(np.longdouble), w.astype(np.longdouble))
     error = np.abs(convolution(x, w, m, padding) - exact)
     assert (error <= error_bound(m, x, w, exact.shape, padding)).all()
     dy = result_gradient(*shape).astype(np.float64)
-    exact = Conv2dWeightGrad(padding=padding,
+    exact = ConvWeightGrad.at(2)(padding=padding,
                              w_shape=w.shape).reference(x.astype(np.longdouble), dy.astype(np.longdouble))
     assert (np.abs(kernel_gradient(x, dy, m, padding) - exact) <= gradient_error_bound(m, x, dy, padding)).all()
 
@@ -79,7 +79,7 @@ def test_error_of_normal_numbers(shape, m):
     """
     *sizes, padding = shape
     x, w = arrays(*sizes)
-    exact = Conv2d(padding=padding).reference(x.astype(np.float64), w.astype(np.float64))
+    exact = Conv.at(2)(padding=padding).reference(x.astype(np.float64), w.astype(np.float64))
     error = convolution(x, w, m, padding) - exact
     assert np.sqrt(np.mean(error**2)) <= {2: 4, 4: 12}[m] * EPS * np.sqrt(9 * sizes[1]) * max(1, np.log2(sizes[1]) / 2)
 
@@ -103,7 +103,7 @@ def test_gradient_towards_the_image(m):
         shape = (n, c, h + 2 - sum(padding[0]), w + 2 - sum(padding[1]))
         if min(shape) < 1:
             continue
-        exact = Conv2dInputGrad(padding=padding,
+        exact = ConvInputGrad.at(2)(padding=padding,
                                 x_shape=shape).reference(kernel.astype(np.float64), dy.astype(np.float64))
         turned = np.flip(kernel.swapaxes(0, 1), (2, 3))
         assert (np.abs(convolution(dy, kernel, m, back, turned=True) - exact)
@@ -134,7 +134,7 @@ def test_gradient_towards_kernels(shape, m):
     *sizes, padding = shape
     x, w = arrays(*sizes)
     dy = result_gradient(*shape)
-    exact = Conv2dWeightGrad(padding=padding, w_shape=w.shape).reference(x.astype(np.float64), dy.astype(np.float64))
+    exact = ConvWeightGrad.at(2)(padding=padding, w_shape=w.shape).reference(x.astype(np.float64), dy.astype(np.float64))
     assert (np.abs(kernel_gradient(x, dy, m, padding) - exact) <= gradient_error_bound(m, x, dy, padding)).all()
 
 

@@ -11,14 +11,15 @@ import graphc as gc
 from graphc import nn, optim
 
 CONV = [("(3, 16, 3)", "(16, 3)"), ("(3, 16, 3, 2, 1)", "(16, 3, stride=2, padding=1)"), ("(3, 16, kernel_size=3, bias=False)", "(16, 3, bias=False)"),
-        ("(in_channels=3, out_channels=16, kernel_size=5)", "(16, 5)"), ("(3, 16, 3, padding_mode='circular')", "(16, 3) without padding_mode")]
+        ("(in_channels=3, out_channels=16, kernel_size=5)", "(16, 5)"), ("(3, 16, 3, padding_mode='circular')", "(16, 3, padding_mode='circular')")]
+TRANSPOSED = [*CONV[:4], ("(3, 16, 3, 2, 1, 1)", "(16, 3, output_padding=1, stride=2, padding=1)"), ("(3, 16, 3, padding_mode='reflect')", "(16, 3) without padding_mode")]
 RECURRENT = [("(10, 20)", "(20)"), ("(10, 20, 2)", "(20, layers=2)"), ("(20, num_layers=2)", "(20, layers=2)"),
              ("(10, 20, num_layers=2, batch_first=True, dropout=0.5)", "(20, layers=2, batch_first=True, dropout=0.5)"),
              ("(input_size=10, hidden_size=20)", "(20)")]
 BATCH_NORM = [("(64)", "()"), ("(64, 1e-3)", "(eps=0.001)"), ("(num_features=64, momentum=0.2)", "(momentum=0.2)"),
               ("(64, track_running_stats=False)", "() without track_running_stats")]
-MAX_POOL = [("(3, 2, 1, 1, False, True)", "(3, 2, 1) without ceil_mode"), ("(kernel_size=3, stride=2)", "(3, 2)"), ("(3, dilation=2)", "(3) without dilation")]
-AVG_POOL = [("(3, 2, 1, True)", "(3, 2, 1) without ceil_mode"), ("(kernel_size=3, count_include_pad=False)", "(3) without count_include_pad")]
+MAX_POOL = [("(3, 2, 1, 1, False, True)", "(3, 2, 1, 1, return_indices=False, ceil_mode=True)"), ("(kernel_size=3, stride=2)", "(3, 2)")]
+AVG_POOL = [("(3, 2, 1, True)", "(3, 2, 1, ceil_mode=True)"), ("(kernel_size=3, count_include_pad=False)", "(3, count_include_pad=False)")]
 BLOCK = [("(512, 8)", "(8)"), ("(512, 8, 2048)", "(8, hidden=2048)"), ("(d_model=512, nhead=8, dim_feedforward=64, norm_first=True, batch_first=True)",
                                                                        "(8, hidden=64, pre_norm=True)")]
 ADAM = [("(NET.parameters(), lr=1e-3)", "(0.001)"), ("(NET.parameters(), 1e-3, (0.9, 0.99))", "(0.001, betas=(0.9, 0.99))"),
@@ -27,8 +28,10 @@ HABITS = {
     "Linear": [("(3, 4)", "(4)"), ("(3, 4, False)", "(4, bias=False)"), ("(in_features=3, out_features=4)", "(4)")],
     "Embedding": [("(100, 32, 0)", "(100, 32) without padding_idx"), ("(num_embeddings=100, embedding_dim=32)", "(100, 32)")],
     "Flatten": [("(1, -1)", "(1)"), ("(1, 2)", "(1) without end_dim"), ("(start_dim=2)", "(2)")],
-    "Conv1d": CONV, "Conv2d": CONV, "ConvTranspose2d": [*CONV[:4], ("(3, 16, 3, 2, 1, 1)", "(16, 3, stride=2, padding=1) without output_padding")],
-    "MaxPool1d": MAX_POOL, "MaxPool2d": MAX_POOL, "AvgPool1d": AVG_POOL, "AvgPool2d": AVG_POOL,
+    **{f"{name}{axes}d": rows for axes in (1, 2, 3) for name, rows in {
+        "Conv": CONV, "ConvTranspose": TRANSPOSED, "MaxPool": MAX_POOL, "AvgPool": AVG_POOL, "LPPool": [("(2, 3, 2, True)", "(2, 3, 2, ceil_mode=True)"), ("(norm_type=2, kernel_size=3)", "(2, 3)")],
+        "AdaptiveAvgPool": [("(output_size=3)", "(3)")], "AdaptiveMaxPool": [("(3, True)", "(3, return_indices=True)")],
+        "MaxUnpool": [("(kernel_size=3)", "(3)")]}.items()},
     "BatchNorm1d": BATCH_NORM, "BatchNorm2d": BATCH_NORM,
     "LayerNorm": [("(64)", "()"), ("((64,))", "()"), ("((8, 64))", "(axes=2)"), ("([8, 64], 1e-6)", "(axes=2, eps=1e-06)"),
                   ("(64, elementwise_affine=False)", "(affine=False)"), ("(normalized_shape=64, bias=False)", "() without bias")],
@@ -117,8 +120,9 @@ def test_what_both_call_alike_means_the_same():
     ("dropout(x, p=0.5)", r"dropout\(<Array>, 0.5\);"),
     ("attention(x, x, x, None, 0.0, True)", r"attention\(<Array>, <Array>, <Array>, None, causal=True\);"),
     ("attention(x, x, x, None, 0.1, True)", r".*causal=True\) without dropout_p"),
-    ("avg_pool2d(x, 2, 2, 0, True)", r"avg_pool2d\(<Array>, 2, 2, 0\) without ceil_mode"),
-    ("avg_pool1d(x, 2, 2, 0, False)", r"avg_pool1d\(<Array>, 2, 2, 0\);"),
+    ("avg_pool2d(x, 2, 2, 0, True)", r"avg_pool2d\(<Array>, 2, 2, 0, ceil_mode=True\);"),
+    ("avg_pool1d(x, 2, 2, 0, False)", r"avg_pool1d\(<Array>, 2, 2, 0, ceil_mode=False\);"),
+    ("max_pool3d(x, 2, 2, 0, 1, True)", r"max_pool3d\(<Array>, 2, 2, 0, 1, ceil_mode=True\);"),
     ("layer_norm(x, (8, 8), w, w, 1e-6)", r"layer_norm\(<Array>, <Array>, <Array>, axes=2, eps=1e-06\);"),
     ("rms_norm(x, (8,), w, 1e-6)", r"rms_norm\(<Array>, <Array>, eps=1e-06\);"),
     ("group_norm(x, 4, w, w)", r"group_norm\(<Array>, <Array>, <Array>, groups=4\);"),

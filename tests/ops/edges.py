@@ -24,7 +24,7 @@ from graphc.ir.ops.reduce import LogSumExp, Max, Min, Prod, Var
 from graphc.ir.ops.scan_ops import CumProd, LinearScan
 from graphc.ir.ops.sort import Sort, TopK
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
-from graphc.ir.ops.window import MaxPool2d, MaxPool2dGrad, MaxPool2dPick
+from graphc.ir.ops.window import MaxPool, MaxPoolGrad, MaxPoolPick
 
 INF, NAN = np.inf, np.nan
 POINTS = (NAN, INF, -INF, 0.0, -0.0)
@@ -184,13 +184,14 @@ def choices() -> Iterator[Edge]:
     yield edge(Sort(0), [INF, -INF, 0, -0.0], expect=[40, 10, 20, 30], seed=[10, 20, 30, 40])
     yield edge(TopK(2, 0), [3, NAN, 3, 3], expect=[20, 10, 0, 0], seed=[10, 20])
     yield edge(TopK(0, 0), [1, 2], expect=[0, 0])
-    image = np.array([[[[NAN, 1.0], [1, 1]]]])
-    pool = {"kernel": (2, 2), "stride": (2, 2)}
-    yield edge(MaxPool2d(**pool), image, expect=[[[[1, 0], [0, 0]]]])
-    yield edge(MaxPool2d(**pool), np.ones((1, 1, 2, 2)), expect=[[[[1, 0], [0, 0]]]])           # of equals the first
-    yield edge(MaxPool2dGrad(**pool), image, np.full((1, 1, 1, 1), NAN), expect=(np.zeros((1, 1, 2, 2)), [[[[1]]]]))
-    yield edge(MaxPool2dPick(**pool), image, np.full((1, 1, 2, 2), NAN),
-               expect=(np.zeros((1, 1, 2, 2)), [[[[1, 0], [0, 0]]]]))
+    for kernel in ((4,), (2, 2), (1, 2, 2)):
+        axes, shape = len(kernel), (1, 1, *kernel)
+        pool, first = {"kernel": kernel, "stride": kernel}, np.array([1.0, 0, 0, 0]).reshape(shape)
+        image, one = np.array([NAN, 1.0, 1, 1]).reshape(shape), np.ones((1, 1, *(1,) * axes))
+        yield edge(MaxPool.at(axes)(**pool), image, expect=first)
+        yield edge(MaxPool.at(axes)(**pool), np.ones(shape), expect=first)                  # of equals the first
+        yield edge(MaxPoolGrad.at(axes)(**pool), image, NAN * one, expect=(np.zeros(shape), one))
+        yield edge(MaxPoolPick.at(axes)(**pool), image, np.full(shape, NAN), expect=(np.zeros(shape), first))
 
 
 def attention() -> Iterator[Edge]:

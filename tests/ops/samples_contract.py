@@ -13,9 +13,9 @@ from graphc.ir.graph import Graph
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad, ConvTranspose2d
+from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvTranspose, ConvWeightGrad
 from graphc.ir.ops.custom import CustomVjp
-from graphc.ir.ops.window import AvgPool2d, AvgPool2dGrad, MaxPool2d, MaxPool2dGrad, MaxPool2dPick
+from graphc.ir.ops.window import AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i64
 
@@ -26,15 +26,32 @@ EINSUMS = (("ij,jk->ik", (2, 3), (3, 4)), ("bhtd,bhsd->bhts", (2, 2, 3, 4), (2, 
            ("tmk,tkn->mn", (4, 2, 3), (4, 3, 2)),
            ("ij,ij->", (2, 3), (2, 3)), ("ijk,k->j", (2, 3, 4), (4,)), ("ab,cb->ca", (7, 3), (17, 3)),
            ("...ij,jk->...ik", (2, 3, 2, 4), (4, 3)))
+Conv1d, Conv2d, Conv3d = Conv.every()
 CONVS = (((2, 3, 5, 4), (4, 3, 3, 2), Conv2d()), ((1, 2, 6, 7), (3, 2, 3, 3), Conv2d((2, 2), ((1, 1), (1, 1)))),
          ((2, 4, 5, 5), (6, 2, 2, 3), Conv2d((1, 2), ((0, 1), (2, 0)), (2, 1), 2)),
          ((1, 3, 4, 4), (3, 1, 3, 3), Conv2d((1, 1), ((1, 1), (1, 1)), (1, 1), 3)),
          ((1, 1, 7, 7), (1, 1, 2, 2), Conv2d((3, 3), ((0, 0), (0, 0)), (3, 3))),
          ((2, 2, 3, 3), (3, 2, 1, 1), Conv2d((2, 2))), ((1, 8, 9, 9), (17, 8, 3, 3), Conv2d()),
-         ((1, 2, 0, 3), (4, 2, 2, 2), Conv2d((1, 2), ((1, 1), (1, 1)))), ((0, 2, 3, 3), (4, 2, 2, 2), Conv2d()))
-POOLS = (((2, 2, 4, 6), (2, 2), (2, 2), ((0, 0), (0, 0))), ((1, 2, 5, 5), (3, 3), (2, 2), ((1, 1), (1, 1))),
-         ((1, 1, 5, 4), (3, 2), (1, 1), ((1, 0), (0, 1))), ((1, 17, 7, 3), (2, 3), (2, 1), ((0, 0), (1, 1))),
-         ((1, 2, 0, 3), (2, 2), (2, 1), ((1, 1), (1, 1))))
+         ((1, 2, 0, 3), (4, 2, 2, 2), Conv2d((1, 2), ((1, 1), (1, 1)))), ((0, 2, 3, 3), (4, 2, 2, 2), Conv2d()),
+         ((2, 3, 7), (4, 3, 3), Conv1d()), ((1, 4, 9), (6, 2, 3), Conv1d((2,), ((2, 1),), (2,), 2)),
+         ((2, 3, 8), (3, 1, 5), Conv1d((1,), ((2, 2),), (1,), 3)), ((1, 2, 0), (4, 2, 2), Conv1d((1,), ((1, 1),))),
+         ((1, 2, 3, 4, 5), (3, 2, 2, 3, 2), Conv3d()),
+         ((1, 4, 4, 3, 5), (4, 2, 2, 1, 3), Conv3d((1, 2, 2), ((0, 1), (1, 0), (1, 1)), (2, 1, 1), 2)),
+         ((1, 2, 3, 4, 3), (2, 1, 3, 3, 3), Conv3d((1, 1, 1), ((1, 1),) * 3, (1, 1, 1), 2)))
+TRANSPOSED = (((1, 2, 3, 3), (2, 3, 2, 2), ConvTranspose.at(2)()),
+              ((2, 4, 3, 2), (4, 1, 3, 3), ConvTranspose.at(2)((2, 2), ((1, 1), (1, 1)), (1, 0), (1, 1), 2)),
+              ((2, 4, 5), (4, 1, 3), ConvTranspose.at(1)((2,), ((1, 0),), (1,), (1,), 2)),
+              ((1, 2, 3, 2, 2), (2, 2, 2, 3, 2), ConvTranspose.at(3)((2, 1, 1), ((0, 1), (1, 1), (0, 0)), (1, 0, 0))))
+# image, kernel, stride, padding, dilation, ceil_mode
+POOLS = (((2, 2, 4, 6), (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), False),
+         ((1, 2, 5, 5), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), False),
+         ((1, 1, 5, 4), (3, 2), (1, 1), ((1, 0), (0, 1)), (1, 1), False),
+         ((1, 17, 7, 3), (2, 3), (2, 1), ((0, 0), (1, 1)), (1, 1), False),
+         ((1, 2, 0, 3), (2, 2), (2, 1), ((1, 1), (1, 1)), (1, 1), False),
+         ((1, 17, 6, 7), (2, 2), (3, 2), ((0, 1), (2, 0)), (1, 3), True),
+         ((2, 3, 8), (2,), (2,), ((0, 0),), (1,), False), ((1, 17, 7), (3,), (2,), ((2, 1),), (1,), True),
+         ((1, 2, 4, 2, 6), (2, 2, 3), (2, 2, 3), ((0, 0),) * 3, (1, 1, 1), False),
+         ((1, 17, 3, 5, 4), (2, 3, 2), (1, 2, 3), ((1, 0), (1, 1), (0, 0)), (1, 1, 2), True))
 ATTENTIONS = (((2, 3, 4), (2, 3, 4), (2, 3, 4)), ((2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 2)), ((1, 2), (1, 2), (1, 3)),
               ((17, 8), (33, 8), (33, 8)))
 
@@ -50,11 +67,10 @@ def convolutions() -> Iterator[Sample]:
     for i, (x, w, op) in enumerate(CONVS):
         y = op.infer(f64[x], f64[w]).shape
         yield from each(op, ((x, w),), tag=f"{i}", tolerance=128)
-        yield from each(Conv2dInputGrad(**op.shared, x_shape=x), ((w, y),), tag=f"{i}", tolerance=128)
-        yield from each(Conv2dWeightGrad(**op.shared, w_shape=w), ((x, y),), tag=f"{i}", tolerance=128)
-    yield from each(ConvTranspose2d(), (((1, 2, 3, 3), (2, 3, 2, 2)),), tolerance=128)
-    yield from each(ConvTranspose2d((2, 2), ((1, 1), (1, 1)), (1, 0), (1, 1), 2), (((2, 4, 3, 2), (4, 1, 3, 3)),),
-                    tag="strided", tolerance=128)
+        yield from each(op.like(ConvInputGrad, x_shape=x), ((w, y),), tag=f"{i}", tolerance=128)
+        yield from each(op.like(ConvWeightGrad, w_shape=w), ((x, y),), tag=f"{i}", tolerance=128)
+    for i, (x, w, op) in enumerate(TRANSPOSED):
+        yield from each(op, ((x, w),), tag=f"{i}", tolerance=128)
 
 
 def winograd() -> Iterator[Sample]:
@@ -72,17 +88,17 @@ def winograd() -> Iterator[Sample]:
 
 
 def pools() -> Iterator[Sample]:
-    for i, (x, kernel, stride, padding) in enumerate(POOLS):
-        most = MaxPool2d(kernel, stride, padding)
+    for i, (x, *options) in enumerate(POOLS):
+        most = MaxPool.at(len(x) - 2)(*options)
         y = most.infer(f64[x]).shape
         yield from each(most, ((x,),), make=distinct, tag=f"{i}")
         for dtype in FLOATS:
-            yield Sample(MaxPool2dGrad(**most.shared), (distinct(x, dtype), floats(y, dtype)), f"{i}")
-            yield Sample(MaxPool2dPick(**most.shared), (distinct(x, dtype), floats(x, dtype)), f"{i}")
+            yield Sample(most.like(MaxPoolGrad), (distinct(x, dtype), floats(y, dtype)), f"{i}")
+            yield Sample(most.like(MaxPoolPick), (distinct(x, dtype), floats(x, dtype)), f"{i}")
         for include in (False, True):
-            mean = AvgPool2d(kernel, stride, padding, include)
+            mean = most.like(AvgPool, count_include_pad=include)
             yield from each(mean, ((x,),), tag=f"{i}{include}")
-            yield from each(AvgPool2dGrad(**mean.shared, x_shape=x), ((y,),), tag=f"{i}{include}")
+            yield from each(mean.like(AvgPoolGrad, x_shape=x), ((y,),), tag=f"{i}{include}")
 
 
 def attentions() -> Iterator[Sample]:

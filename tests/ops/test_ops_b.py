@@ -11,6 +11,7 @@ from graphc.ir.builder import Builder, bind_graph
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Composite
 from graphc.ir.ops import OPS, attention, contract, control, conv, window
+from graphc.ir.ops.sliding import Sliding, window_extents
 from graphc.ir.types import TensorType, bool_, f32, f64, i32
 
 from loop_samples import check_gradients, square_sum
@@ -119,12 +120,12 @@ def test_gradient_of_a_weight_is_one_product():
     (contract.Einsum("ii,jk->i"), ((2, 2), (3, 5)), '"ii" names a label twice'),
     (contract.Einsum("ijk,jk->i"), ((2, 2), (3, 5)), '"ijk" names 3 axes, the operand has 2'),
     (contract.Einsum("ij->i"), ((2, 2), (3, 5)), "names 1 operands, got 2"),
-    (conv.Conv2d(), ((2, 3, 5, 5), (4, 2, 3, 3)),
+    (conv.Conv.at(2)(), ((2, 3, 5, 5), (4, 2, 3, 3)),
      r"the image has 3 channels, the kernel \[4, 2, 3, 3\] with groups=1 takes 2"),
-    (conv.Conv2d(), ((2, 3, 5), (4, 3, 3, 3)), r"takes an image \[N, C, H, W\], got \[2, 3, 5\]"),
-    (conv.Conv2d(), ((2, 3, 2, 5), (4, 3, 3, 3)), "the kernel covers 3 elements, the image with padding has only 2"),
-    (window.MaxPool2d((2, 2), (2, 2), ((2, 0), (0, 0))), ((1, 1, 4, 4),),
-     "padding .* must be between 0 and half the kernel, 1"),
+    (conv.Conv.at(2)(), ((2, 3, 5), (4, 3, 3, 3)), r"takes an image \[N, C, H, W\], got \[2, 3, 5\]"),
+    (conv.Conv.at(2)(), ((2, 3, 2, 5), (4, 3, 3, 3)), "the kernel covers 3 elements, the image with padding has only 2"),
+    (window.MaxPool.at(2)((2, 2), (2, 2), ((2, 0), (0, 0))), ((1, 1, 4, 4),),
+     "padding .* must be less than what the kernel covers, 2: a window would have no element"),
     (attention.Attention(), ((2, 3), (4, 5), (4, 5)), "must agree in the last axis"),
     (attention.Attention(), ((2, 3), (4, 3), (5, 3)), "equally many keys"),
 ))
@@ -140,12 +141,12 @@ def test_operands_of_two_dtypes():
 
 # --- convolution --------------------------------------------------------------------------------------------------
 
-CONVS = [((2, 3, 5, 4), (4, 3, 3, 2), conv.Conv2d()),
-         ((1, 2, 6, 7), (3, 2, 3, 3), conv.Conv2d((2, 2), ((1, 1), (1, 1)))),
-         ((2, 4, 5, 5), (6, 2, 2, 3), conv.Conv2d((1, 2), ((0, 1), (2, 0)), (2, 1), 2)),
-         ((1, 3, 4, 4), (3, 1, 3, 3), conv.Conv2d((1, 1), ((1, 1), (1, 1)), (1, 1), 3)),
-         ((1, 1, 7, 7), (1, 1, 2, 2), conv.Conv2d((3, 3), ((0, 0), (0, 0)), (3, 3))),
-         ((2, 2, 3, 3), (3, 2, 1, 1), conv.Conv2d((2, 2)))]
+CONVS = [((2, 3, 5, 4), (4, 3, 3, 2), conv.Conv.at(2)()),
+         ((1, 2, 6, 7), (3, 2, 3, 3), conv.Conv.at(2)((2, 2), ((1, 1), (1, 1)))),
+         ((2, 4, 5, 5), (6, 2, 2, 3), conv.Conv.at(2)((1, 2), ((0, 1), (2, 0)), (2, 1), 2)),
+         ((1, 3, 4, 4), (3, 1, 3, 3), conv.Conv.at(2)((1, 1), ((1, 1), (1, 1)), (1, 1), 3)),
+         ((1, 1, 7, 7), (1, 1, 2, 2), conv.Conv.at(2)((3, 3), ((0, 0), (0, 0)), (3, 3))),
+         ((2, 2, 3, 3), (3, 2, 1, 1), conv.Conv.at(2)((2, 2)))]
 
 
 def direct_conv(x, w, op):
@@ -174,8 +175,8 @@ def test_conv2d_gradients_are_its_transposes(x_shape, w_shape, op):
     """<conv(x, w), dy> = <x, dx> = <w, dw>, since conv is linear in both; and the contractions agree."""
     x, w = normal(*x_shape), normal(*w_shape)
     dy = normal(*op.output_shape(x_shape, w_shape))
-    to_x = conv.Conv2dInputGrad(**op.shared, x_shape=x_shape)
-    to_w = conv.Conv2dWeightGrad(**op.shared, w_shape=w_shape)
+    to_x = op.like(conv.ConvInputGrad, x_shape=x_shape)
+    to_w = op.like(conv.ConvWeightGrad, w_shape=w_shape)
     dx, dw = run(to_x, w, dy), run(to_w, x, dy)
     inner = np.sum(direct_conv(x, w, op) * dy)
     np.testing.assert_allclose([np.sum(x * dx), np.sum(w * dw)], inner, rtol=1e-9)
@@ -184,18 +185,18 @@ def test_conv2d_gradients_are_its_transposes(x_shape, w_shape, op):
 
 
 @pytest.mark.parametrize("x_shape, w_shape, op",
-                         [((1, 2, 4, 3), (2, 1, 2, 2), conv.Conv2d((2, 1), ((1, 0), (0, 1)), (1, 2), 2))])
+                         [((1, 2, 4, 3), (2, 1, 2, 2), conv.Conv.at(2)((2, 1), ((1, 0), (0, 1)), (1, 2), 2))])
 def test_conv2d_differentiates_to_second_order(x_shape, w_shape, op):
     y = op.output_shape(x_shape, w_shape)
     check(op, x_shape, w_shape)
-    check(conv.Conv2dInputGrad(**op.shared, x_shape=x_shape), w_shape, y)
-    check(conv.Conv2dWeightGrad(**op.shared, w_shape=w_shape), x_shape, y)
+    check(op.like(conv.ConvInputGrad, x_shape=x_shape), w_shape, y)
+    check(op.like(conv.ConvWeightGrad, w_shape=w_shape), x_shape, y)
 
 
 @pytest.mark.parametrize("x, w, op", (
-    ((1, 2, 3, 3), (2, 3, 2, 2), conv.ConvTranspose2d()),
-    ((2, 4, 3, 2), (4, 1, 3, 3), conv.ConvTranspose2d((2, 2), ((1, 1), (1, 1)), (1, 0), (1, 1), 2)),
-    ((1, 1, 2, 3), (1, 2, 2, 3), conv.ConvTranspose2d((1, 2), ((0, 0), (1, 1)), (0, 1), (2, 1)))))
+    ((1, 2, 3, 3), (2, 3, 2, 2), conv.ConvTranspose.at(2)()),
+    ((2, 4, 3, 2), (4, 1, 3, 3), conv.ConvTranspose.at(2)((2, 2), ((1, 1), (1, 1)), (1, 0), (1, 1), 2)),
+    ((1, 1, 2, 3), (1, 2, 2, 3), conv.ConvTranspose.at(2)((1, 2), ((0, 0), (1, 1)), (0, 1), (2, 1)))))
 def test_conv_transpose2d(x, w, op):
     a, k = normal(*x), normal(*w)
     np.testing.assert_allclose(run(op, a, k), direct_conv_transpose(a, k, op), atol=1e-12)
@@ -226,7 +227,7 @@ POOLS = [((2, 2, 4, 6), (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)),
 def windows(x, kernel, stride, padding, dilation=(1, 1)):
     """(index of the output element, elements of its window that are inside the image, in row order)."""
     n, c, h, w = x.shape
-    out = conv.window_extents((h, w), kernel, stride, padding, dilation, "test")
+    out = window_extents((h, w), kernel, stride, padding, dilation, "test")
     for b, k, i, j in product(range(n), range(c), range(out[0]), range(out[1])):
         cells = [(b, k, r, s) for p, q in product(range(kernel[0]), range(kernel[1]))
                  if 0 <= (r := i * stride[0] + p * dilation[0] - padding[0][0]) < h
@@ -238,7 +239,7 @@ def windows(x, kernel, stride, padding, dilation=(1, 1)):
 def test_max_pool2d(shape, kernel, stride, padding, dilation):
     x = RNG.integers(0, 3, shape).astype(np.float64)                # many ties
     x[0, 0, 0, :2] = -np.inf
-    op = window.MaxPool2d(kernel, stride, padding, dilation)
+    op = window.MaxPool.at(2)(kernel, stride, padding, dilation)
     y = run(op, x)
     dy, dx, v = normal(*y.shape), np.zeros(shape), normal(*shape)
     picked = np.zeros(y.shape)
@@ -247,15 +248,15 @@ def test_max_pool2d(shape, kernel, stride, padding, dilation):
         assert y[at] == x[best]
         dx[best] += dy[at]
         picked[at] = v[best]
-    np.testing.assert_allclose(run(window.MaxPool2dGrad(**op.shared), x, dy), dx)
-    np.testing.assert_allclose(run(window.MaxPool2dPick(**op.shared), x, v), picked)
+    np.testing.assert_allclose(run(op.like(window.MaxPoolGrad), x, dy), dx)
+    np.testing.assert_allclose(run(op.like(window.MaxPoolPick), x, v), picked)
     check(op, shape)
 
 
 def test_max_pool2d_of_nan_and_ints():
-    op = window.MaxPool2d((2, 2), (2, 2))
+    op = window.MaxPool.at(2)((2, 2), (2, 2))
     assert np.isnan(run(op, np.array([[[[1, np.nan], [5, 2]]]]))).all()
-    assert run(window.MaxPool2d((2, 2), (1, 1), ((1, 0), (0, 0))),
+    assert run(window.MaxPool.at(2)((2, 2), (1, 1), ((1, 0), (0, 0))),
                np.array([[[[-5, -7], [-9, -8]]]], np.int32)).tolist() == [[[[-5], [-5]]]]
 
 
@@ -263,12 +264,12 @@ def test_max_pool2d_of_nan_and_ints():
 @pytest.mark.parametrize("shape, kernel, stride, padding, dilation", POOLS[:3])
 def test_avg_pool2d(shape, kernel, stride, padding, dilation, include):
     x = normal(*shape)
-    op = window.AvgPool2d(kernel, stride, padding, include)
+    op = window.AvgPool.at(2)(kernel, stride, padding, count_include_pad=include)
     y = run(op, x)
     for at, cells in windows(x, kernel, stride, padding):
         np.testing.assert_allclose(y[at], sum(x[c] for c in cells) / (kernel[0] * kernel[1] if include else len(cells)))
     check(op, shape)
-    check(window.AvgPool2dGrad(**op.shared, x_shape=shape), y.shape)
+    check(op.like(window.AvgPoolGrad, x_shape=shape), y.shape)
 
 
 # --- attention ----------------------------------------------------------------------------------------------------
@@ -350,11 +351,12 @@ def test_every_operator_of_these_files_is_registered_and_described():
     for module in (contract, conv, window, attention, control):
         for cls in module.OPS:
             assert OPS[cls.name] is cls and cls.__doc__
-            assert cls.reference.__qualname__.split(".")[0] == cls.__name__
+            own = cls.__base__ if issubclass(cls, Sliding) else cls         # one definition for every rank
+            assert cls.reference.__qualname__.split(".")[0] == own.__name__
 
 
 def test_costs():
     assert contract.Matmul().cost(f32[7, 5, 3], f32[3, 4]).flops == 2 * 7 * 5 * 3 * 4
-    assert conv.Conv2d().cost(f32[1, 3, 5, 5], f32[2, 3, 3, 3]).flops == 2 * 2 * 9 * 27
-    assert conv.Conv2dInputGrad(x_shape=(1, 3, 5, 5)).cost(f32[2, 3, 3, 3], f32[1, 2, 3, 3]).flops == 2 * 2 * 9 * 27
+    assert conv.Conv.at(2)().cost(f32[1, 3, 5, 5], f32[2, 3, 3, 3]).flops == 2 * 2 * 9 * 27
+    assert conv.ConvInputGrad.at(2)(x_shape=(1, 3, 5, 5)).cost(f32[2, 3, 3, 3], f32[1, 2, 3, 3]).flops == 2 * 2 * 9 * 27
     assert attention.Attention().cost(f32[4, 8], f32[6, 8], f32[6, 8]).flops >= 2 * 2 * 4 * 6 * 8

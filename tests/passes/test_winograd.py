@@ -11,7 +11,7 @@ from graphc.config import Config
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
-from graphc.ir.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.printer import print_graph
 from graphc.ir.types import f32, f64
@@ -28,7 +28,7 @@ def _graph(image=(1, 64, 56, 56), features=64, kernel=(3, 3), dtype=f32, lasting
     groups = attributes.get("groups", 1)
     w = dtype[features, image[1] // groups, *kernel]
     x, w = b.input("x", dtype[image]), b.state_input("w", w) if lasting else b.input("w", w)
-    return b.finish([b.apply(Conv2d(**{"padding": SAME, **attributes}), (x, w))[0]])
+    return b.finish([b.apply(Conv.at(2)(**{"padding": SAME, **attributes}), (x, w))[0]])
 
 
 def _tile(graph: Graph, target=AVX2) -> int:
@@ -49,7 +49,7 @@ graph graph(x: f32[1, 64, 56, 56]) state(w: f32[64, 64, 3, 3], "derived.0": f32[
 def test_gradient_towards_the_image():
     b = Builder()
     w, dy = b.input("w", f32[48, 40, 3, 3]), b.input("dy", f32[2, 48, 17, 12])
-    op = Conv2dInputGrad(padding=((0, 1), (2, 1)), x_shape=(2, 40, 18, 11))
+    op = ConvInputGrad.at(2)(padding=((0, 1), (2, 1)), x_shape=(2, 40, 18, 11))
     graph = b.finish([b.apply(op, (w, dy))[0]])
     after = Winograd(AVX2).run(graph)
     assert [n.op.name for n in after.nodes] == ["winograd_weights", "winograd_conv2d"]
@@ -62,7 +62,7 @@ def test_gradient_towards_the_image():
 def test_gradient_towards_kernels():
     b = Builder()
     x, dy = b.input("x", f32[2, 40, 18, 11]), b.input("dy", f32[2, 48, 17, 12])
-    graph = b.finish([b.apply(Conv2dWeightGrad(padding=((0, 1), (2, 1)), w_shape=(48, 40, 3, 3)), (x, dy))[0]])
+    graph = b.finish([b.apply(ConvWeightGrad.at(2)(padding=((0, 1), (2, 1)), w_shape=(48, 40, 3, 3)), (x, dy))[0]])
     after = Winograd(AVX2).run(graph)
     assert [n.op.name for n in after.nodes] == ["winograd_weight_grad"]
     rng = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def test_others_stay(attributes):
 def test_gradients_with_more_padding_than_a_kernel_stay():
     b = Builder()
     w, dy = b.input("w", f32[64, 64, 3, 3]), b.input("dy", f32[1, 64, 60, 60])
-    graph = b.finish([b.apply(Conv2dInputGrad(padding=((3, 3), (3, 3)), x_shape=(1, 64, 56, 56)), (w, dy))[0]])
+    graph = b.finish([b.apply(ConvInputGrad.at(2)(padding=((3, 3), (3, 3)), x_shape=(1, 64, 56, 56)), (w, dy))[0]])
     assert Winograd(AVX2).run(graph) is graph
 
 
@@ -116,7 +116,7 @@ def test_every_target_lowers(target, shape):
 def test_every_target_lowers_the_gradient(target):
     b = Builder()
     x, dy = b.input("x", f32[16, 64, 30, 30]), b.input("dy", f32[16, 37, 30, 30])
-    text = Compilation(b.finish([b.apply(Conv2dWeightGrad(padding=SAME, w_shape=(37, 64, 3, 3)), (x, dy))[0]]),
+    text = Compilation(b.finish([b.apply(ConvWeightGrad.at(2)(padding=SAME, w_shape=(37, 64, 3, 3)), (x, dy))[0]]),
                        target).llvm
     assert "winograd_a_" in text and "winograd_gt_" in text and f"<{target.lanes(4)} x float>" in text
 

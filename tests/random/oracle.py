@@ -23,6 +23,7 @@ import numpy as np
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Value
+from graphc.ir.image import SPATIAL_NAMES
 from graphc.ir.op import Composite, as_tuple
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.types import TensorType, f32, f64
@@ -35,8 +36,9 @@ LOST = 0.3                          # of numbers below the unit of a sum: the sh
 TABLE = 1 << 16                     # numbers of repeatable noise
 # operands which, multiplied by the zeros of a padding or left out there, make NaN or not: nothing is promised
 CONVOLUTIONS = {
-    "conv2d": slice(1, 2), "conv_transpose2d": slice(1, 2), "conv2d_input_grad": slice(0, 1),
-    "conv2d_weight_grad": slice(None)}
+    name.format(axes): factors for axes in SPATIAL_NAMES
+    for name, factors in {"conv{}d": slice(1, 2), "conv_transpose{}d": slice(1, 2), "conv{}d_input_grad": slice(0, 1),
+                          "conv{}d_weight_grad": slice(None)}.items()}
 
 
 @dataclass

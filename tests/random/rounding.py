@@ -10,16 +10,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphc.ir.image import SPATIAL_NAMES
 from graphc.ir.types import DType, f32
+
+
+def every_rank(*names: str) -> frozenset[str]:
+    """Operators on images, for each number of spatial axes."""
+    return frozenset(name.format(axes) for name in names for axes in SPATIAL_NAMES)
+
 
 EXACT = frozenset({                 # operators that choose, move or compare: no rounding
     "reshape", "transpose", "broadcast_to", "concat", "slice", "pad", "flip", "dynamic_slice", "dynamic_update_slice",
     "tile", "tril", "triu",
     "stack", "constant", "iota", "dimension", "copy", "neg", "abs", "sign", "floor", "ceil", "round", "minimum",
     "maximum", "where", "max", "min",
-    "sort", "topk", "take", "take_along_axis", "one_hot", "max_pool2d", "max_pool2d_pick", "relu", "clip",
+    "sort", "topk", "take", "take_along_axis", "one_hot", "relu", "clip",
     "stop_gradient", "eq",
-    "ne", "lt", "le", "gt", "ge"})
+    "ne", "lt", "le", "gt", "ge"}) | every_rank("max_pool{}d", "max_pool{}d_pick")
 # the nearest number of the type to the exact result
 CORRECT = frozenset({"add", "sub", "mul", "div", "sqrt", "cast"})
 ROUNDED_ONCE = CORRECT | {          # the result alone
@@ -27,14 +34,14 @@ ROUNDED_ONCE = CORRECT | {          # the result alone
     "leaky_relu"}
 # of products of their operands: those of the magnitudes are what partial sums can reach
 SUMS = frozenset({
-    "sum", "mean", "matmul", "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d",
-    "cumsum", "linear_scan",
-    "scatter_add", "scatter_add_along_axis", "avg_pool2d", "avg_pool2d_grad", "max_pool2d_grad"})
+    "sum", "mean", "matmul", "einsum", "cumsum", "linear_scan", "scatter_add", "scatter_add_along_axis"}) | every_rank(
+        "conv{}d", "conv{}d_input_grad", "conv{}d_weight_grad", "conv_transpose{}d", "avg_pool{}d", "avg_pool{}d_grad",
+        "max_pool{}d_grad")
 # of nothing but the terms, in any order
 PLAIN_SUMS = frozenset({"sum", "matmul", "einsum", "cumsum", "scatter_add", "scatter_add_along_axis"})
 # added up from left to right: a rounding error of the whole at each step
 RUNNING = frozenset({"linear_scan"})
-CHOOSES = frozenset({"max_pool2d_grad"})        # whose first operand says which terms
+CHOOSES = every_rank("max_pool{}d_grad")        # whose first operand says which terms
 
 ULPS = 4                            # of others: docs/numerics.md promises 2 in f32, 4 in f64, 5 for composites
 CORRECT_ULPS = 1                    # half a unit of the larger of the two sizes that a unit has in a binade

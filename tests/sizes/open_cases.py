@@ -153,6 +153,17 @@ def runs() -> Iterator[Case]:
     yield Case("linear scan", op("linear_scan", axis=1), (f64["B", "T", 70], f64["B", "T", 70]), most=1 << 15)
 
 
+def sorts() -> Iterator[Case]:
+    for dtype in (f32, f64):
+        yield Case(f"sort of {dtype}", op("sort", axis=1), (dtype["B", "T"],), most=1 << 15)
+    yield Case("argsort", op("argsort", axis=1, descending=True), (i32["B", "T"],), most=1 << 15)
+    yield Case("argsort of i64", op("argsort", axis=1), (i64["B", "T"],), most=1 << 15)
+    yield Case("sort of columns", op("sort", axis=0), (f32["B", "T"],), most=1 << 15)
+    yield Case("sort in batches", op("sort", axis=1), (f32["B", 50],))
+    yield Case("topk", op("topk", k=3, axis=1), (f32["B", "T"],), least={"T": 3}, most=1 << 15)
+    yield Case("topk of classes", op("topk", k=5, axis=1), (f32["B", 100],))
+
+
 def windows() -> Iterator[Case]:
     half = {"kernel": (2, 2), "stride": (2, 2)}
     three = {"kernel": (3, 3), "stride": (2, 2), "padding": ((1, 1), (1, 1))}
@@ -170,7 +181,18 @@ def windows() -> Iterator[Case]:
                    orders={0: last, 1: last})
         yield Case(f"{name} gradient of images", gradient(name, **half), (f32["B", 8, "2*T", 6], f32["B", 8, "T", 3]),
                    orders={0: last, 1: last}, most=1 << 15)
+    for rank, shape, out in ((1, ("T",), ("T",)), (3, (4, "T", 6), (2, "T", 3))):
+        half = {"kernel": (2,) * rank, "stride": (2,) * rank}
+        three = {"kernel": (3,) * rank, "stride": (1,) * rank, "padding": ((1, 1),) * rank}
+        doubled = tuple(f"2*{n}" if n == "T" else n for n in shape)
+        for name in (f"max_pool{rank}d", f"avg_pool{rank}d"):
+            yield Case(f"{name} with padding", op(name, **three), (f32["B", 3, *shape],), most=1 << 16)
+            yield Case(f"{name} gradient", gradient(name, **half), (f32["B", 3, *doubled], f32["B", 3, *out]),
+                       most=1 << 16)
+        yield Case(f"pick of windows of rank {rank}", op(f"max_pool{rank}d_pick", **half),
+                   (f32["B", 3, *doubled], f32["B", 3, *doubled]), most=1 << 16)
+    half = {"kernel": (2, 2), "stride": (2, 2)}
     yield Case("pick of windows", op("max_pool2d_pick", **half), (f32["B", 5, 8, 6], f32["B", 5, 8, 6]))
 
 
-CASES = tuple(c for family in (elementwise, views, reductions, clusters, moves, lookups, runs, windows) for c in family())
+CASES = tuple(c for family in (elementwise, views, reductions, clusters, moves, lookups, runs, sorts, windows) for c in family())

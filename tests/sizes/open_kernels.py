@@ -8,10 +8,12 @@ import numpy as np
 
 from codegen.loop_run import ForSizes
 
+from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower import lower
 from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.builder import Builder, bind_graph
-from graphc.ir.dims import Dim, bind, evaluate, size_name
+from graphc.ir.dims import Dim, Dims, bind, evaluate, size_name
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import TensorType, bool_
@@ -19,6 +21,7 @@ from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
 from graphc.passes.pipeline import apply
+from graphc.schedule.attention_support import is_whole
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.target import AVX2, Target
 from graphc.schedule.view import ViewType, contiguous_strides
@@ -59,7 +62,7 @@ class Case:
 
     def open(self) -> Graph:
         graph = self.graph({n: size_name(n, self.least.get(n, 1), None, self.usual) for n in self.names})
-        for each in (Decompose(), EliminateCommonSubexpressions(), EliminateDeadCode()):
+        for each in (Decompose(is_whole), EliminateCommonSubexpressions(), EliminateDeadCode()):
             graph = apply(each, graph)
         return graph
 
@@ -76,18 +79,32 @@ class Case:
             t.dtype.np)
 
 
-class OpenKernel:
-    """A case as one kernel for all sizes."""
+class Lowered:
+    """A case as one loop function for all sizes; `read`: the inputs that it takes. strides: of all results."""
 
-    def __init__(self, case: Case, target: Target = AVX2):
+    def __init__(self, case: Case, target: Target, strides: Dims | None = None):
         self.case, graph = case, case.open()
         node = _one_node(graph)
         self.read = [k for k, v in enumerate(graph.inputs) if v.name in {x.name for x in node.inputs}]
         self.ins = tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape, case.orders.get(k)))
                          for k, v in zip(self.read, node.inputs))
-        self.outs = tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in node.outputs)
+        self.outs = tuple(ViewType(v.type.dtype, v.type.shape, strides or contiguous_strides(v.type.shape))
+                          for v in node.outputs)
         self.schedule = schedule_node(node, self.ins, self.outs, target)
         self.function = lower(KernelRequest(node, self.ins, self.outs, self.schedule, target))
+
+
+def verified(case: Case, target: Target) -> LoopFunction:
+    function = Lowered(case, target).function
+    verify(function)
+    return function
+
+
+class OpenKernel(Lowered):
+    """The same as native code."""
+
+    def __init__(self, case: Case, target: Target = AVX2):
+        super().__init__(case, target)
         self.native = ForSizes(self.function, len(self.ins), target, [0] * len(self.function.params))
 
     def run(self, sizes: Mapping[str, int], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

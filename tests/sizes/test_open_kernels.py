@@ -2,16 +2,25 @@
 and blocks."""
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 import pytest
+from codegen.loop_run import ForSizes
 from open_cases import CASES
-from open_kernels import Case, OpenKernel
+from open_kernels import Case, Lowered, OpenKernel, verified
 
+from graphc.codegen.llvm.emit import emit_for_sizes
+from graphc.codegen.loops.verify import verify
+from graphc.codegen.lower.padding_fill import fill_border
 from graphc.ir.dims import parse_dim
 from graphc.ir.interp import evaluate
-from graphc.ir.types import TensorType
+from graphc.ir.ops.shape import Pad
+from graphc.ir.types import TensorType, f32
+from graphc.schedule.kernel_families import NESTS, ROWS
+from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
+from graphc.schedule.view import ViewType, contiguous_strides
 
 SIZES = (1, 2, 3, 7, 16, 17, 31, 64, 100, 1000)
 
@@ -28,13 +37,44 @@ def assignments(case: Case) -> list[dict[str, int]]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_one_kernel_serves_all_sizes(case: Case):
-    kernel = OpenKernel(case)
     tried = assignments(case)
     assert len(tried) >= 5
+    run(OpenKernel(case), tried)
+
+
+@pytest.mark.parametrize("usual", (1, 20_000))
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_what_is_usual_decides_speed_alone(case: Case, usual: int):
+    """Schedules that are made for other sizes than those that come."""
+    run(OpenKernel(replace(case, usual=usual)), assignments(case)[-3:])
+
+
+@pytest.mark.parametrize("name", ("add row", "bias gelu", "softmax", "layer norm gradient", "sum of columns of features",
+                                  "sum of columns", "sum of all", "other order", "var"))
+def test_kernels_of_a_machine_of_small_caches(name: str):
+    """On which outputs are streamed, columns fetched and sums taken across rows."""
+    small = replace(AVX2, machine=replace(AVX2.machine, l1_bytes=1 << 9, l2_bytes=1 << 11, l3_bytes=1 << 13))
+    case = next(c for c in CASES if c.name == name)
+    run(OpenKernel(case, small), assignments(case))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_kernels_for_other_cpus_are_proved(case: Case):
+    for target in (SSE2, AVX512, NEON):
+        emit_for_sizes([verified(case, target)], None, target)
+
+
+def run(kernel: OpenKernel, tried: list[dict[str, int]]) -> None:
     for sizes in tried:
-        arrays = case.arrays(sizes)
-        for got, want in zip(kernel.run(sizes, arrays), evaluate(case.graph(sizes), arrays), strict=True):
+        arrays = kernel.case.arrays(sizes)
+        for got, want in zip(kernel.run(sizes, arrays), evaluate(kernel.case.graph(sizes), arrays), strict=True):
             check(got, want, sizes)
+
+
+def test_every_operator_that_is_no_contraction_is_here():
+    tested = {type(n.op) for c in CASES for n in c.open().nodes}
+    missing = {o.__name__ for o in NESTS + ROWS} - {o.__name__ for o in tested} - {"Fused"}
+    assert not missing, f"no kernel for all sizes is tested of {', '.join(sorted(missing))}"
 
 
 def check(got: np.ndarray, want: np.ndarray, sizes: dict[str, int]) -> None:
@@ -98,3 +138,22 @@ def test_what_is_appended_and_does_not_count_changes_no_bits(name: str, filling:
         long, = kernel.run(sizes | {axis: size + more}, [longer])
         kept = long if long.shape == short.shape else long.take(range(size), along)
         assert short.tobytes() == kept.tobytes(), (size, more)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)], ids=["rows", "channels"])
+def test_the_border_of_a_pad_is_filled_for_all_sizes(order: tuple[int, ...]):
+    """By a kernel that writes the inside."""
+    case = Case("gelu", lambda b, x: b.gelu(x), (f32["B", 8, "T", 6],))
+    x, = case.open().inputs
+    outside = contiguous_strides((*x.type.shape[:2], x.type.shape[2] + 2, 8), order)
+    kernel = Lowered(case, AVX2, outside)
+    pad = Pad((0, 0, 1, 1), (0, 0, 1, 1), 2.5)
+    fill_border(kernel.function, pad, x.type.shape, ViewType(f32, pad.infer(x.type).shape, outside), AVX2)
+    verify(kernel.function)
+    native = ForSizes(kernel.function, 1)
+    for sizes in ({"B": 1, "T": 1}, {"B": 3, "T": 7}, {"B": 40, "T": 31}):
+        array, = case.arrays(sizes)
+        padded = np.zeros([(sizes["B"], 8, sizes["T"] + 2, 8)[i] for i in order], np.float32).transpose(np.argsort(order))
+        assert native.run(sizes, [array], padded[:, :, 1:-1, 1:-1], padded) == 0
+        inside, = evaluate(case.graph(sizes), [array])
+        check(padded, np.pad(inside, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=2.5), sizes)

@@ -11,15 +11,14 @@ import pytest
 from codegen.loop_run import ForSizes
 from open_kernels import Guarded
 
-from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.lower.contraction.lowering import lower_contraction, lower_packing
 from graphc.ir import contraction as C
-from graphc.ir.contraction import Contraction, Window
+from graphc.ir.contraction import Contraction
 from graphc.ir.dims import Dim, Dims, evaluate, size_name
 from graphc.ir.types import DType, TensorType, f32, f64
 from graphc.schedule.choose_contraction import contraction_schedule
-from graphc.schedule.contraction_schedule import ContractionSchedule, RowsSchedule
-from graphc.schedule.target import AVX2, AVX512, Target
+from graphc.schedule.contraction_schedule import RowsSchedule
+from graphc.schedule.target import AVX2, Target
 from graphc.schedule.view import ViewType, contiguous_strides
 
 SIZES = (1, 2, 3, 7, 16, 17, 64, 100, 1000)

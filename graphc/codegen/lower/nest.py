@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
 
@@ -82,7 +82,8 @@ class NestLowering:
             return self._all_tiles()
         suits = [f.is_aligned(self.ys[k], self.s.lanes * self.ys[k].dtype.itemsize) for k in self.s.stream]
         if self.nest.is_open:
-            suits.append(f.not_(at_most(f, sum(prod(y.shape) * y.dtype.itemsize for y in self.ys), cache)))
+            views = *self.body.inputs.values(), *self.ys
+            suits.append(f.not_(at_most(f, sum(prod(v.shape) * v.dtype.itemsize for v in views), cache)))
         with f.if_(reduce(f.and_, suits)):
             self.streams = self.s.stream
             self._all_tiles()
@@ -208,32 +209,31 @@ class NestLowering:
         row gives the same bits where zeros follow its end."""
         f, d, lanes = self.f, self.s.vector, self.s.lanes
         (lo, hi), extent = bounds, self.nest.extents[d]
-        whole = Trips(f"i{d}", lo, hi, lanes, extent // lanes)
-
-        def part(first: Ix | Dim, end: Ix | Dim, c: Accumulator) -> Accumulator:
-            return self._whole_and_rest(first, end, c, lambda i, mask, c: work(point.at(d, i, lanes, mask), c))
-        if not self.summing or whole.are_few:
-            return part(lo, hi, carried)
-        with f.loop(lo, f.min_(hi, extent), step=BLOCK * lanes, carry=carried, name="block") as B:
-            end = B.index + BLOCK * lanes
-            sums = part(B.index, end if hi == extent else f.min_(end, hi), self._starts())
-            B.next(*merged(f, self.summing, B.carried, sums))
-        return B.results
-
-    def _whole_and_rest(self, lo: Ix | Dim, hi: Ix | Dim, carried: Accumulator, trip) -> Accumulator:
-        """`trip(index, mask, carried)` for whole vectors from lo on, then for what is left of the extent, if something
-        is and lies below hi, which is whole vectors away from lo, or the extent."""
-        f, d, lanes = self.f, self.s.vector, self.s.lanes
-        extent = self.nest.extents[d]
         main = extent // lanes * lanes
-        with f.loop(lo, f.min_(hi, main), step=lanes, carry=carried, name=f"i{d}") as L:
-            L.next(*trip(L.index, None, L.carried))
-        if main == extent:
-            return L.results
-        with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=L.results, name="rest") as R:
-            first = R.index if isinstance(lo, Ix) else Ix(main)
-            R.next(*trip(first, f.tail_mask(extent - main, lanes), R.carried))
-        return R.results
+        trips = Trips(f"i{d}", lo, f.min_(hi, main), lanes, main // lanes)
+
+        def trip(index: Ix, c: Accumulator) -> Accumulator:
+            return work(point.at(d, index, lanes), c)
+        blocks = bool(self.summing) and not trips.are_few
+        if blocks:
+            carried, last = self._blocks(trips, f.min_(hi, extent), carried, trip)
+        else:
+            last = self._counted(trips, carried, trip)
+        if main != extent:
+            with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=last, name="rest") as R:
+                first = R.index if isinstance(lo, Ix) else Ix(main)
+                R.next(*work(point.at(d, first, lanes, f.tail_mask(extent - main, lanes)), R.carried))
+            last = R.results
+        return tuple(merged(f, self.summing, carried, last)) if blocks else last
+
+    def _blocks(self, trips: Trips, end: Ix | Dim, carried: Accumulator, trip: Trip) -> tuple[Accumulator, Accumulator]:
+        """What was carried and all blocks but the last, and the last: of those that begin before `end`."""
+        f, step = self.f, trips.step
+        with f.loop(trips.lo, end, step=BLOCK * step, carry=(*carried, *self._starts()), name="block") as B:
+            before = merged(f, self.summing, B.carried[:len(carried)], B.carried[len(carried):])
+            inner = replace(trips, lo=B.index, hi=f.min_(B.index + BLOCK * step, trips.hi), most=BLOCK)
+            B.next(*before, *self._counted(inner, self._starts(), trip))
+        return B.results[:len(carried)], B.results[len(carried):]
 
     # ---- a row
     def _row(self, point: Point) -> None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
-from graphc.codegen.lower.rows import function, put, rows
-from graphc.codegen.lower.sort_network import LAST, padded, sort_kernel
+from graphc.codegen.lower.rows import function, number, put, rows
+from graphc.codegen.lower.sort_network import LAST, all_merged, padded, sort_kernel
+from graphc.ir.dims import Dim, Poly, ceil_div, round_up
 from graphc.ir.ops import sort
 from graphc.ir.types import i32, i64
 from graphc.schedule.parallel_rows import is_selected, rows_of
@@ -37,7 +38,7 @@ class KeyedRow:
     descending: bool
 
     @property
-    def size(self) -> int:
+    def size(self) -> Dim:
         return self.x.shape[self.axis]
 
     @property
@@ -69,9 +70,10 @@ class KeyedRow:
         return f.select(inside, self.key(elements, positions), LAST)
 
     @contextmanager
-    def vectors(self) -> Iterator[tuple[Ix, Val]]:
-        """All keys, vector by vector, with the position of their first."""
-        with self.f.loop(0, -(-self.size // self.lanes), name="keys") as loop:
+    def vectors(self, count: Dim | None = None) -> Iterator[tuple[Ix, Val]]:
+        """All keys, vector by vector, with the position of their first; so many vectors, of which the last may hold
+        nothing."""
+        with self.f.loop(0, ceil_div(self.size, self.lanes) if count is None else count, name="keys") as loop:
             yield loop.index * self.lanes, self.keys(loop.index * self.lanes)
 
     def result(self, keys: View) -> Result:
@@ -100,18 +102,19 @@ def _lower(r: KernelRequest[PlainSchedule], descending: bool, kinds: Sequence[in
     return f
 
 
-def _sorted(row: KeyedRow, count: int) -> Result:
+def _sorted(row: KeyedRow, count: Dim) -> Result:
     """All keys in order."""
     f, size = row.f, padded(row.size, row.lanes)
     keys, spare = (f.scratch(name, i64, (size,)) for name in ("keys", "spare"))
-    with row.vectors() as (at, vector):
+    with row.vectors(size // row.lanes if isinstance(size, Poly) else None) as (at, vector):
         f.store(keys, [at], vector)
-    _fill(row, keys, -(-row.size // row.lanes) * row.lanes)
+    if not isinstance(size, Poly):
+        _fill(row, keys, round_up(row.size, row.lanes))
     f.call(sort_kernel(size, row.lanes), [keys, spare])
     return row.result(keys)
 
 
-def _selected(row: KeyedRow, count: int) -> Result:
+def _selected(row: KeyedRow, count: Dim) -> Result:
     """The first `count` keys in order.
 
     A bounded list takes the keys that are below a threshold; when it is full, it is sorted, and the key at `count` is
@@ -138,10 +141,10 @@ def _selected(row: KeyedRow, count: int) -> Result:
                 f.store(keys, [f.check_index(end, size, 0)], key)
                 end = f.add(end, f.select(f.lt(key, limit), f.const(1, i64), 0))
             f.store(held, [0], end)
-            with f.if_(f.gt(end, size - lanes)):
+            with f.if_(f.gt(end, number(f, size - lanes))):
                 settle()
                 f.store(threshold, [0], f.load(keys, [count - 1]))
-                f.store(held, [0], f.const(count, i64))
+                f.store(held, [0], f.value(count))
     settle()
     return row.result(keys)
 
@@ -158,7 +161,7 @@ def _fill(row: KeyedRow, keys: View, end: Val | int) -> None:
         f.store(keys, [loop.index], f.select(f.lt(positions, end), f.load(keys, [loop.index], row.lanes), LAST))
 
 
-def _sorted_pairs(row: KeyedRow, count: int) -> Result:
+def _sorted_pairs(row: KeyedRow, count: Dim) -> Result:
     """A bottom-up merge sort of elements and positions."""
     f, n = row.f, row.size
     pairs = [(f.scratch(f"elements{i}", row.x.dtype, (n,)), f.scratch(f"positions{i}", i64, (n,))) for i in range(2)]
@@ -166,6 +169,9 @@ def _sorted_pairs(row: KeyedRow, count: int) -> Result:
         f.store(pairs[0][0], [loop.index], f.load(row.x, row.place(loop.index)))
         f.store(pairs[0][1], [loop.index], f.value(loop.index))
     source, other = pairs
+    if isinstance(n, Poly):
+        all_merged(f, n, 1, lambda back, *ends: _merge_pairs(row, pairs[back], pairs[not back], ends))
+        return lambda i: (f.load(source[0], [i]), f.load(source[1], [i]))
     width = 1
     while width < n:
         with f.loop(0, n, 2 * width, name="run") as run:
@@ -181,7 +187,8 @@ def _merge_pairs(row: KeyedRow, source: Pair, target: Pair, ends: tuple[Ix, Ix, 
     f, (lo, middle, hi) = row.f, ends
     elements, positions = source
     end_left, end_right = f.value(middle), f.value(hi)
-    clamped = lambda at: f.check_index(f.min(at, row.size - 1), row.size, 0)
+    last = number(f, row.size - 1)
+    clamped = lambda at: f.check_index(f.min(at, last), row.size, 0)
     with f.loop(lo, hi, carry=(f.value(lo), end_left), name="merged") as loop:
         i, j = loop.carried
         at_i, at_j = clamped(i), clamped(j)

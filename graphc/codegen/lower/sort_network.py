@@ -7,29 +7,32 @@ data.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
-from graphc.codegen.loops.builder import LoopFunction
+from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
+from graphc.ir.dims import Dim, Poly, round_up
 from graphc.ir.types import i64
 
 LAST = (1 << 63) - 1                # a key behind all others
+PASSES = 32                         # there and back, at most: each makes runs four times as long
 
 
-def padded(n: int, lanes: int) -> int:
+def padded(n: Dim, lanes: int) -> Dim:
     """Elements that a sort of n keys needs, a whole number of blocks; those behind n hold LAST."""
-    return -(-n // (lanes * lanes)) * lanes * lanes
+    return round_up(n, lanes * lanes)
 
 
 @cache
-def sort_kernel(n: int, lanes: int) -> LoopFunction:
+def sort_kernel(n: Dim, lanes: int) -> LoopFunction:
     """(keys [n], spare [n]) -> keys in ascending order, in `keys`; `spare` is overwritten. n: a multiple of lanes ·
     lanes.
     """
     f = LoopFunction(f"sort_{n}x{lanes}")
     keys, spare = f.view("keys", i64, (n,)), f.view("spare", i64, (n,))
     block = lanes * lanes
-    widths = [block << i for i in range(n) if block << i < n]
+    widths = [] if isinstance(n, Poly) else [block << i for i in range(n) if block << i < n]
     source, target = (keys, spare) if len(widths) % 2 == 0 else (spare, keys)
     with f.loop(0, n, block, name="block") as loop:
         vectors = [f.load(keys, [loop.index + r * lanes], lanes) for r in range(lanes)]
@@ -41,11 +44,39 @@ def sort_kernel(n: int, lanes: int) -> LoopFunction:
             middle = f.min_(run.index + width, n)
             f.call(merge, [source, target, run.index, middle, f.min_(middle + width, n)])
         source, target = target, source
+    if isinstance(n, Poly):
+        all_merged(f, n // lanes, lanes, lambda back, lo, middle, hi: f.call(
+            merge, [*((spare, keys) if back else (keys, spare)), lo * lanes, middle * lanes, hi * lanes]))
     return f
 
 
+def all_merged(f: LoopFunction, n: Dim, width: int, merge: Callable[[bool, Ix, Ix, Ix], None]) -> None:
+    """Merges n items, of which runs of `width` are in order, for a number that comes with the call. `merge(back, lo,
+    middle, hi)` merges two runs, the second maybe empty, there or back: as often there as back."""
+    count = f.value(Ix(n))
+
+    def below(at: Val) -> Ix:
+        return f.check_index(at, n, 0)
+
+    def runs(width: Val, back: bool) -> None:
+        with f.while_(n, carry=(f.const(0, i64),), name="run") as run:
+            start, = run.carried
+            run.condition(f.lt(start, count))
+            middle = f.min(f.add(start, width), count)
+            end = f.min(f.add(middle, width), count)
+            merge(back, below(start), below(f.sub(middle, 1)) + 1, below(f.sub(end, 1)) + 1)
+            run.next(end)
+    with f.while_(PASSES, carry=(f.const(width, i64),), name="pass") as each:
+        width_now, = each.carried
+        each.condition(f.lt(width_now, count))
+        double = f.mul(width_now, 2)
+        runs(width_now, False)
+        runs(double, True)
+        each.next(f.mul(double, 2))
+
+
 @cache
-def merge_kernel(n: int, lanes: int) -> LoopFunction:
+def merge_kernel(n: Dim, lanes: int) -> LoopFunction:
     """(source [n], target [n], lo, middle, hi): the runs lo … middle - 1 and middle … hi - 1 of the source as one run
     of the target.
 
@@ -57,7 +88,8 @@ def merge_kernel(n: int, lanes: int) -> LoopFunction:
     lo = f.param("lo", 0, n - lanes, lanes)
     middle, hi = f.param("middle", lanes, n, lanes), f.param("hi", lanes, n, lanes)
     end_left, end_right = f.value(middle), f.value(hi)
-    head = lambda at: f.load(source, [f.check_index(f.min(at, n - 1), n, 0)])
+    last = f.value(Ix(n - 1))
+    head = lambda at: f.load(source, [f.check_index(f.min(at, last), n, 0)])
     first = f.load(source, [lo], lanes)
     with f.loop(lo + lanes, hi, lanes, carry=(f.value(lo + lanes), end_left, first), name="merged") as loop:
         i, j, carry = loop.carried

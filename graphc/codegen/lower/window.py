@@ -5,22 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
+from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import Lanes, function, nested, over_lanes, permuted, rows
 from graphc.ir.dims import Dim, is_nonnegative
-from graphc.ir.image import channels_last
+from graphc.ir.image import FIRST_SPATIAL_AXIS, channels_last
 from graphc.ir.ops import window
 from graphc.ir.types import DType, i32
 from graphc.schedule.parallel_rows import CHUNK, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 
 UNROLLED = 16                       # positions of a window, at most
-# row, column, number of the position, carried -> carried
-Visit = Callable[[Ix, Ix, Val, tuple[Val, ...]], Sequence[Val]]
+Place = list[Ix]                    # an index along each spatial axis
+# where, number of the position, carried -> carried
+Visit = Callable[[Place, Val, tuple[Val, ...]], Sequence[Val]]
 
 
 class PoolWindow:
@@ -34,52 +37,55 @@ class PoolWindow:
 
     def never_whole(self) -> bool:
         """Whether some position is in the padding, wherever the window is."""
-        reach = [(k - 1) * step for k, step in zip(self.op.kernel, self.op.steps)]
+        reach = [(k - 1) * step for k, step in zip(self.op.kernel, self.op.dilation)]
         known = [start.const if start.is_const else None for start in self.starts]
         return any(is_nonnegative(r - size) or at is not None and (at < 0 or is_nonnegative(at + r - size))
                    for r, size, at in zip(reach, self.size, known))
 
     def is_whole(self) -> Val:
         """Whether no position is in the padding."""
-        f, last = self.f, [(k - 1) * step for k, step in zip(self.op.kernel, self.op.steps)]
+        f, last = self.f, [(k - 1) * step for k, step in zip(self.op.kernel, self.op.dilation)]
         inside = [f.and_(f.ge(f.value(start), f.value(Ix())), f.le(f.value(start + reach), f.value(Ix(size - 1))))
                   for start, reach, size in zip(self.starts, last, self.size)]
-        return f.and_(*inside)
+        return reduce(f.and_, inside)
 
     def reduce(self, carry: tuple[Val, ...], visit: Visit) -> tuple[Val, ...]:
         """Visits the positions row by row, carrying values."""
-        f = self.f
+        f, steps = self.f, self.op.dilation
         if self.whole:
-            for number, (i, j) in enumerate(product(*map(range, self.op.kernel))):
-                y, x = (start + k * step for start, k, step in zip(self.starts, (i, j), self.op.steps))
-                carry = tuple(visit(y, x, f.const(number, i32), carry))
+            for number, at in enumerate(product(*map(range, self.op.kernel))):
+                place = [start + k * step for start, k, step in zip(self.starts, at, steps)]
+                carry = tuple(visit(place, f.const(number, i32), carry))
             return carry
-        with self._loop(0, carry) as rows_loop:
-            with self._loop(1, rows_loop.carried) as columns:
-                i, j = rows_loop.index, columns.index
-                y = self._inside(self.starts[0] + i * self.op.steps[0], self.size[0])
-                x = self._inside(self.starts[1] + j * self.op.steps[1], self.size[1])
-                columns.next(*visit(y, x, f.cast(f.value(i * self.op.kernel[1] + j), i32), columns.carried))
-            rows_loop.next(*columns.results)
-        return rows_loop.results
+        return self._walk((), carry, visit)
 
-    def count(self) -> Val:
-        """How many positions are inside the image."""
+    def _walk(self, at: tuple[Ix, ...], carry: tuple[Val, ...], visit: Visit) -> tuple[Val, ...]:
+        """The positions inside the image that begin with `at`."""
+        f, axis = self.f, len(at)
+        if axis == len(self.starts):
+            place = [self._inside(start + k * step, n)
+                     for start, k, step, n in zip(self.starts, at, self.op.dilation, self.size)]
+            number = reduce(lambda n, along: n * along[0] + along[1], zip(self.op.kernel, at), Ix())
+            return tuple(visit(place, f.cast(f.value(number), i32), carry))
+        lo, hi = self._bounds(axis)
+        with f.loop(lo, hi, carry=carry) as loop:
+            loop.next(*self._walk((*at, loop.index), loop.carried, visit))
+        return loop.results
+
+    def count(self, beyond: Sequence[tuple[int, int]]) -> Val:
+        """How many positions are inside the image, or in what lies around it by so many elements (before, after)."""
         f = self.f
         if self.whole:
-            return f.const(self.op.kernel[0] * self.op.kernel[1], i32)
-        spans = [hi - lo for lo, hi in (self._bounds(0), self._bounds(1))]
-        return f.mul(f.value(spans[0]), f.value(spans[1]))
+            return f.const(prod(self.op.kernel), i32)
+        spans = [hi - lo for lo, hi in (self._bounds(axis, around) for axis, around in enumerate(beyond))]
+        return reduce(f.mul, [f.value(span) for span in spans])
 
-    def _loop(self, axis: int, carry: tuple[Val, ...]):
-        lo, hi = self._bounds(axis)
-        return self.f.loop(lo, hi, carry=carry)
-
-    def _bounds(self, axis: int) -> tuple[Ix, Ix]:
-        """The positions k with 0 <= start + k * step < size."""
-        f, start, step = self.f, self.starts[axis], self.op.steps[axis]
-        first = f.divmod(start * -1 + (step - 1), step)[0]
-        behind = f.divmod(start * -1 + (self.size[axis] - 1), step)[0] + 1
+    def _bounds(self, axis: int, around: tuple[int, int] = (0, 0)) -> tuple[Ix, Ix]:
+        """The positions k with 0 <= start + k * step < size, or with so many elements around the image."""
+        f, start, step = self.f, self.starts[axis], self.op.dilation[axis]
+        low, high = around
+        first = f.divmod(start * -1 + (step - 1 - low), step)[0]
+        behind = f.divmod(start * -1 + (self.size[axis] + high - 1), step)[0] + 1
         return f.max_(first, 0), f.min_(behind, self.op.kernel[axis])
 
     def _inside(self, at: Ix, size: Dim) -> Ix:
@@ -87,14 +93,14 @@ class PoolWindow:
         return self.f.max_(self.f.min_(at, size - 1), 0)
 
 
-def _for_window(f: LoopFunction, op: window.Pooling, size: Sequence[Dim], out: Sequence[Ix],
+def _for_window(f: LoopFunction, op: window.Pooling, size: Sequence[Dim], result: Sequence[Dim], out: Sequence[Ix],
                 do: Callable[[PoolWindow], None]) -> None:
-    """`do` for the window of one output: in a form for windows inside the image, where there are such, and in one for
-    others.
+    """`do` for the window of one output of `result` along each axis: in a form for windows inside the image, where
+    there are such, and in one for others.
     """
-    if op.kernel[0] * op.kernel[1] > UNROLLED:
+    if prod(op.kernel) > UNROLLED:
         do(PoolWindow(f, op, size, out))
-    elif not any(map(any, op.padding)):
+    elif not op.reaches_outside(tuple(size), tuple(result)):
         do(PoolWindow(f, op, size, out, whole=True))
     elif PoolWindow(f, op, size, out).never_whole():
         do(PoolWindow(f, op, size, out))
@@ -115,11 +121,11 @@ class PoolLanes:
     lanes: int
     mask: Val | None
 
-    def load(self, view: View, row: Ix, column: Ix) -> Val:
-        return self.f.load(view, [self.image, row, column, self.channel], self.lanes, self.mask)
+    def load(self, view: View, place: Place) -> Val:
+        return self.f.load(view, [self.image, *place, self.channel], self.lanes, self.mask)
 
-    def store(self, view: View, row: Ix, column: Ix, value: Val) -> None:
-        self.f.store(view, [self.image, row, column, self.channel], value, self.mask)
+    def store(self, view: View, place: Place, value: Val) -> None:
+        self.f.store(view, [self.image, *place, self.channel], value, self.mask)
 
     def fill(self, number: float, dtype: DType) -> Val:
         """The number for each channel."""
@@ -131,9 +137,9 @@ class PoolLanes:
 
 
 Element = Callable[[PoolLanes, Sequence[View]], Val]                    # where, operands -> value of the window
-Add = Callable[[Ix, Ix, Val], None]                                     # row, column, what is added to dx there
-# where, operands, row and column of the window in the result
-Send = Callable[[PoolLanes, Sequence[View], list[Ix], Add], None]
+Add = Callable[[Place, Val], None]                                      # where, what is added to dx there
+# where, operands, place of the window in the result
+Send = Callable[[PoolLanes, Sequence[View], Place, Add], None]
 
 
 def _over_windows(r: KernelRequest[PlainSchedule], element: Element) -> LoopFunction:
@@ -143,15 +149,15 @@ def _over_windows(r: KernelRequest[PlainSchedule], element: Element) -> LoopFunc
         return f
     row = rows_of(r.node, r.ins, r.outs)
     xs, result = [_channels_last(f, x) for x in xs], _channels_last(f, y)
-    size = r.ins[0].shape[2:]
+    size, windows = (v.shape[FIRST_SPATIAL_AXIS:] for v in (r.ins[0], y))
     with rows(f, row.extents, r.schedule) as at:
         def body(i: Ix, lanes: int, mask: Val | None) -> None:
-            n, c, oh, ow = (at[0], i, at[1], at[2]) if row.vector else (at[0], at[1], at[2], i)
+            n, c, *place = (at[0], i, *at[1:]) if row.vector else (*at, i)
 
             def one(window: PoolWindow) -> None:
                 here = PoolLanes(f, window, n, c, lanes, mask)
-                here.store(result, oh, ow, element(here, xs))
-            _for_window(f, r.node.op, size, (oh, ow), one)
+                here.store(result, place, element(here, xs))
+            _for_window(f, r.node.op, size, windows, place, one)
         over_lanes(f, 0, row.lane, r.schedule.lanes, body)
     return f
 
@@ -170,14 +176,14 @@ def _chosen(at: PoolLanes, x: View, extra: View | None = None) -> tuple[Val, ...
     start = (at.fill(_lowest(x.dtype), x.dtype), at.fill(-1, i32))
     start += (at.fill(0, extra.dtype),) if extra is not None else ()
 
-    def visit(row: Ix, column: Ix, number: Val, carried: tuple[Val, ...]) -> list[Val]:
+    def visit(place: Place, number: Val, carried: tuple[Val, ...]) -> list[Val]:
         best, chosen = carried[:2]
-        v = at.load(x, row, column)
+        v = at.load(x, place)
         better = f.or_(f.gt(v, best), f.eq(chosen, at.fill(-1, i32)))
         if x.dtype.is_float:
             better = f.or_(better, f.and_(f.isnan(v), f.not_(f.isnan(best))))
         new = [f.select(better, v, best), f.select(better, at.splat(number), chosen)]
-        return new + ([f.select(better, at.load(extra, row, column), carried[2])] if extra is not None else [])
+        return new + ([f.select(better, at.load(extra, place), carried[2])] if extra is not None else [])
     return at.window.reduce(start, visit)
 
 
@@ -185,7 +191,7 @@ def _max_pool(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     def element(at: PoolLanes, xs: Sequence[View]) -> Val:
         x, = xs
         lowest = at.fill(_lowest(x.dtype), x.dtype)
-        return at.window.reduce((lowest,), lambda i, j, k, best: [at.f.max(best[0], at.load(x, i, j))])[0]
+        return at.window.reduce((lowest,), lambda place, k, best: [at.f.max(best[0], at.load(x, place))])[0]
     return _over_windows(r, element)
 
 
@@ -196,14 +202,17 @@ def _max_pool_pick(r: KernelRequest[PlainSchedule]) -> LoopFunction:
 def _avg_pool(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     def element(at: PoolLanes, xs: Sequence[View]) -> Val:
         x, = xs
-        total, = at.window.reduce((at.fill(0, x.dtype),), lambda i, j, k, sums: [at.f.add(sums[0], at.load(x, i, j))])
+        total, = at.window.reduce((at.fill(0, x.dtype),), lambda place, k, sums: [at.f.add(sums[0], at.load(x, place))])
         return at.f.div(total, at.splat(_divisor(at, r.node.op, x.dtype)))
     return _over_windows(r, element)
 
 
 def _divisor(at: PoolLanes, op: window.AvgPooling, dtype: DType) -> Val:
+    """By what the sum of a window is divided."""
     f = at.f
-    return f.const(op.kernel[0] * op.kernel[1], dtype) if op.count_include_pad else f.cast(at.window.count(), dtype)
+    if op.count_include_pad and not op.ceil_mode:
+        return f.const(prod(op.kernel), dtype)
+    return f.cast(at.window.count(op.padding if op.count_include_pad else ((0, 0),) * op.axes), dtype)
 
 
 def _spread(r: KernelRequest[PlainSchedule], send: Send) -> LoopFunction:
@@ -214,7 +223,7 @@ def _spread(r: KernelRequest[PlainSchedule], send: Send) -> LoopFunction:
     if 0 in y.shape:
         return f
     row = rows_of(r.node, r.ins, r.outs)
-    size, out = y.shape[2:], r.ins[-1].shape[2:]
+    size, out = (v.shape[FIRST_SPATIAL_AXIS:] for v in (y, r.ins[-1]))
     xs, dx = [_channels_last(f, x) for x in xs], _channels_last(f, y)
     once = r.node.op.covers_once(size)
     by_lines = once and row.vector
@@ -227,54 +236,57 @@ def _spread(r: KernelRequest[PlainSchedule], send: Send) -> LoopFunction:
             else:
                 body(at[1], 1, None)
 
-        def clear(place: list[Ix]) -> None:
+        def clear(place: Place) -> None:
             channels(lambda c, lanes, mask: f.store(dx, [n, *place, c], f.const(0, dx.dtype, lanes), mask))
 
-        def window_at(place: list[Ix], w: PoolWindow) -> None:
+        def window_at(place: Place, w: PoolWindow) -> None:
             def body(c: Ix, lanes: int, mask: Val | None) -> None:
                 here = PoolLanes(f, w, n, c, lanes, mask)
 
-                def add(i: Ix, j: Ix, v: Val) -> None:
-                    here.store(dx, i, j, v if once else f.add(here.load(dx, i, j), v))
+                def add(to: Place, v: Val) -> None:
+                    here.store(dx, to, v if once else f.add(here.load(dx, to), v))
                 send(here, xs, place, add)
             channels(body)
 
-        def send_from(place: list[Ix]) -> None:
-            _for_window(f, r.node.op, size, place, lambda w: window_at(place, w))
+        def send_from(place: Place) -> None:
+            _for_window(f, r.node.op, size, out, place, lambda w: window_at(place, w))
 
         if not once:
             nested(f, size, clear)
         if by_lines:
-            nested(f, out[1:], lambda place: send_from([at[1], *place]))
+            nested(f, out[-1:], lambda place: send_from([*at[1:], *place]))
         else:
             nested(f, out, send_from)
     return f
 
 
 def _max_pool_grad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
-    def send(at: PoolLanes, xs: Sequence[View], place: list[Ix], add: Add) -> None:
+    def send(at: PoolLanes, xs: Sequence[View], place: Place, add: Add) -> None:
         f, (x, dy) = at.f, xs
         _, chosen = _chosen(at, x)
-        g = at.load(dy, *place)
+        g = at.load(dy, place)
 
-        def visit(i: Ix, j: Ix, number: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
-            add(i, j, f.select(f.eq(chosen, at.splat(number)), g, at.fill(0, g.dtype)))
+        def visit(to: Place, number: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
+            add(to, f.select(f.eq(chosen, at.splat(number)), g, at.fill(0, g.dtype)))
             return ()
         at.window.reduce((), visit)
     return _spread(r, send)
 
 
 def _avg_pool_grad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
-    def send(at: PoolLanes, xs: Sequence[View], place: list[Ix], add: Add) -> None:
+    def send(at: PoolLanes, xs: Sequence[View], place: Place, add: Add) -> None:
         dy, = xs
-        share = at.f.div(at.load(dy, *place), at.splat(_divisor(at, r.node.op, dy.dtype)))
+        share = at.f.div(at.load(dy, place), at.splat(_divisor(at, r.node.op, dy.dtype)))
 
-        def visit(i: Ix, j: Ix, number: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
-            add(i, j, share)
+        def visit(to: Place, number: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
+            add(to, share)
             return ()
         at.window.reduce((), visit)
     return _spread(r, send)
 
 
-LOWERINGS = {window.MaxPool2d: _max_pool, window.MaxPool2dPick: _max_pool_pick, window.AvgPool2d: _avg_pool,
-             window.MaxPool2dGrad: _max_pool_grad, window.AvgPool2dGrad: _avg_pool_grad}
+LOWERINGS = {
+    **dict.fromkeys(window.MaxPool.every(), _max_pool), **dict.fromkeys(window.MaxPoolPick.every(), _max_pool_pick),
+    **dict.fromkeys(window.AvgPool.every(), _avg_pool), **dict.fromkeys(window.MaxPoolGrad.every(), _max_pool_grad),
+    **dict.fromkeys(window.AvgPoolGrad.every(), _avg_pool_grad),
+}

@@ -1,22 +1,22 @@
-"""Two-dimensional convolution (correlation, as torch.nn.Conv2d) and its two gradients, each of which differentiates
-into the others."""
+"""Convolution (correlation, as torch.nn.Conv2d) over one, two or three spatial axes, and its two gradients, each of
+which differentiates into the others."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction
-from graphc.ir.dims import allowed
 from graphc.ir.graph import Node, Value
-from graphc.ir.image import ImageRoles, spatial_axes
-from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, require
+from graphc.ir.image import FIRST_SPATIAL_AXIS, ImageRoles, kernel_text, spatial_axes
+from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
+from graphc.ir.ops.sliding import Pads, Sliding, Steps, Where, cropped, offsets, padded, window_extents
 from graphc.ir.types import Dim, Dims, Sizes, TensorType, shape_text, static_dim, static_shape
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]         # ((top, bottom), (left, right))
+LETTERS = "xyz"                     # of spatial axes, in the references' equations
 
 
 class ConvParts(NamedTuple):
@@ -26,15 +26,15 @@ class ConvParts(NamedTuple):
     y: Value
 
 
-class ConvOp(Op):
-    """Attributes shared by a convolution and its gradients; `padding` is ((top, bottom), (left, right)).
+class ConvOp(Sliding):
+    """Attributes shared by a convolution and its gradients; `padding` is (before, after) for each spatial axis.
 
-    x [N, C, H, W], w [F, C / groups, KH, KW], y [N, F, OH, OW] with OH = (H + padding - dilation * (KH - 1) - 1) //
-    stride + 1.
+    x [N, C, *size], w [F, C / groups, *kernel], y [N, F, *out] with out = (size + padding - dilation * (kernel - 1) -
+    1) // stride + 1.
     """
-    stride: Pair = (1, 1)
-    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
-    dilation: Pair = (1, 1)
+    stride: Steps = (1,)
+    padding: Pads = ((0, 0),)
+    dilation: Steps = (1,)
     groups: int = 1
     is_contraction = takes_epilogue = True
     linear_in = ((0,), (1,))
@@ -46,26 +46,33 @@ class ConvOp(Op):
         values = (*node.inputs, *node.outputs)
         return ConvParts(*(values[i] for i in self.roles))
 
-    @property
-    def shared(self) -> dict[str, object]:
-        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
-
-    def output_shape(self, x: tuple[Dim, ...], w: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    def output_shape(self, x: Dims, w: Dims) -> Dims:
         """Shape of y; GraphError where x and w do not fit."""
-        require(len(x) == 4, f"conv2d takes an image [N, C, H, W], got {shape_text(x)}")
-        require(len(w) == 4, f"conv2d takes a kernel [F, C / groups, KH, KW], got {shape_text(w)}")
-        require(min(*self.stride, *self.dilation, self.groups) >= 1,
-                "conv2d: stride, dilation and groups must be at least 1")
+        conv, groups = f"conv{self.axes}d", self.groups
+        require(len(x) == self.axes + FIRST_SPATIAL_AXIS,
+                f"{conv} takes an image {self.shape_text}, got {shape_text(x)}")
+        require(len(w) == len(x),
+                f"{conv} takes a kernel {kernel_text(self.axes, 'F', 'C / groups')}, got {shape_text(w)}")
+        require(min(*self.stride, *self.dilation, groups) >= 1,
+                f"{conv}: stride, dilation and groups must be at least 1")
         require(all(p >= 0 for pair in self.padding for p in pair),
-                f"conv2d: padding must not be negative, got {self.padding}")
-        require(x[1] == w[1] * self.groups, f"conv2d: the image has {x[1]} channels, the kernel {shape_text(w)} with "
-                                            f"groups={self.groups} takes {w[1] * self.groups}")
-        require(w[0] % self.groups == 0, f"conv2d: {w[0]} features cannot be divided into {self.groups} groups")
-        return (x[0], w[0], *window_extents(x[2:], w[2:], self.stride, self.padding, self.dilation, "conv2d"))
+                f"{conv}: padding must not be negative, got {self.padding}")
+        require(x[1] == w[1] * groups, f"{conv}: the image has {x[1]} channels, the kernel {shape_text(w)} with "
+                                       f"groups={groups} takes {w[1] * groups}")
+        require(w[0] % groups == 0, f"{conv}: {w[0]} features cannot be divided into {groups} groups")
+        return (x[0], w[0], *window_extents(x[2:], w[2:], self.stride, self.padding, self.dilation, conv))
 
     def flops(self, x: Dims, w: Dims) -> Dim:
-        n, f, oh, ow = self.output_shape(x, w)
-        return 2 * n * f * oh * ow * w[1] * w[2] * w[3]
+        return 2 * prod((*self.output_shape(x, w), *w[1:]))
+
+    def visits(self, w: Sizes, y: Sizes) -> Iterator[tuple[Where, Where]]:
+        """Every kernel position with the region of the padded image that it meets."""
+        return offsets(w[FIRST_SPATIAL_AXIS:], y[FIRST_SPATIAL_AXIS:], self.stride, self.dilation)
+
+    def grouped_image(self, x: np.ndarray) -> np.ndarray:
+        """The padded image, its channels divided into groups."""
+        around = padded(x, self.padding)
+        return around.reshape(_split(around.shape, self.groups, 1))
 
     def windows(self, x: Dims, w: Dims) -> tuple[contraction.Window, ...]:
         """How the convolution walks each spatial axis."""
@@ -74,46 +81,43 @@ class ConvOp(Op):
                      for axis, stride, dilation, pad in along)
 
 
-class Conv2d(ConvOp):
-    """y[n, f, i, j] = sum over c, p, q of x[n, c, i * stride + p * dilation - pad, …] * w[f, c, p, q], zeros outside
-    the image."""
-    name: ClassVar[str] = "conv2d"
+class Conv(ConvOp):
+    """y[n, f, i…] = sum over c, k… of x[n, c, i * stride + k * dilation - pad, …] * w[f, c, k…], zeros outside the
+    image."""
+    name: ClassVar[str] = "conv{}d"
     images = ImageRoles((0,), True)
     roles = (0, 1, 2)
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
-        _check_dtypes("conv2d", x, w)
+        _check_dtypes(self.name, x, w)
         return x.with_shape(self.output_shape(x.shape, w.shape))
 
     def reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         shape = static_shape(self.output_shape(x.shape, w.shape))
         y = np.zeros(_split(shape, self.groups, 1), x.dtype)
-        wg = w.reshape(_split(w.shape, self.groups, 0))
-        for offset, patch in self._patches(_padded(x, self.padding), shape, w.shape):
-            y += np.einsum("ngchw,gfc->ngfhw", patch, wg[..., offset[0], offset[1]], optimize=True)
+        xg, wg = self.grouped_image(x), w.reshape(_split(w.shape, self.groups, 0))
+        for at, region in self.visits(w.shape, shape):
+            y += np.einsum("ngc...,gfc->ngf...", xg[region], wg[at], optimize=True)
         return y.reshape(shape)
-
-    def _patches(self, padded: np.ndarray, y_shape: Sizes, w_shape: Sizes) -> Iterator[tuple[Pair, np.ndarray]]:
-        grouped = padded.reshape(_split(padded.shape, self.groups, 1))
-        for offset, region in offsets(w_shape[2:], y_shape[2:], self.stride, self.dilation):
-            yield offset, grouped[(..., *region)]
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, w = ins
-        return (b.conv2d_input_grad(w, gs[0], x_shape=x.type.shape, **self.shared),
-                b.conv2d_weight_grad(x, gs[0], w_shape=w.type.shape, **self.shared))
+        to_image = self.like(ConvInputGrad, x_shape=x.type.shape)
+        to_kernels = self.like(ConvWeightGrad, w_shape=w.type.shape)
+        g = only_gradient(gs)
+        return b.apply(to_image, (w, g))[0], b.apply(to_kernels, (x, g))[0]
 
     def cost(self, x: TensorType, w: TensorType) -> Cost:
         return Cost(self.flops(x.shape, w.shape), x.nbytes + w.nbytes + self.infer(x, w).nbytes)
 
     def contraction(self, x: TensorType, w: TensorType) -> Contraction:
-        n, (c, f) = x.shape[0], static_shape((x.shape[1], w.shape[0]))
+        n, c, f = x.shape[0], static_dim(x.shape[1]), static_dim(w.shape[0])
         return contraction.conv(n, c, f, self.windows(x.shape, w.shape), self.groups)
 
 
-class Conv2dInputGrad(ConvOp):
-    """dx from (w, dy): the transpose of conv2d in x, which has shape `x_shape`."""
-    name: ClassVar[str] = "conv2d_input_grad"
+class ConvInputGrad(ConvOp):
+    """dx from (w, dy): the transpose of the convolution in x, which has shape `x_shape`."""
+    name: ClassVar[str] = "conv{}d_input_grad"
     images = ImageRoles((1,), True)
     roles = (2, 0, 1)
     x_shape: tuple[Dim, ...] = ()
@@ -124,29 +128,31 @@ class Conv2dInputGrad(ConvOp):
         return w.with_shape(self.x_shape)
 
     def reference(self, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
-        n, c, h, wd = static_shape(self.x_shape)
-        padded = np.zeros((n, self.groups, c // self.groups, h + sum(self.padding[0]), wd + sum(self.padding[1])),
-                          dy.dtype)
+        n, c, *size = static_shape(self.x_shape)
+        around = [s + sum(pair) for s, pair in zip(size, self.padding)]
+        image = np.zeros((n, self.groups, c // self.groups, *around), dy.dtype)
         wg, dyg = w.reshape(_split(w.shape, self.groups, 0)), dy.reshape(_split(dy.shape, self.groups, 1))
-        for offset, region in offsets(w.shape[2:], dy.shape[2:], self.stride, self.dilation):
-            padded[(..., *region)] += np.einsum("ngfhw,gfc->ngchw", dyg, wg[..., offset[0], offset[1]], optimize=True)
-        return _cropped(padded, self.padding, h, wd).reshape(n, c, h, wd)
+        for at, region in self.visits(w.shape, dy.shape):
+            image[region] += np.einsum("ngf...,gfc->ngc...", dyg, wg[at], optimize=True)
+        return cropped(image, self.padding, tuple(size)).reshape(n, c, *size)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         w, dy = ins
-        return b.conv2d_weight_grad(gs[0], dy, w_shape=w.type.shape, **self.shared), b.conv2d(gs[0], w, **self.shared)
+        to_kernels = self.like(ConvWeightGrad, w_shape=w.type.shape)
+        g = only_gradient(gs)
+        return b.apply(to_kernels, (g, dy))[0], b.apply(self.like(Conv), (g, w))[0]
 
     def cost(self, w: TensorType, dy: TensorType) -> Cost:
         return Cost(self.flops(self.x_shape, w.shape), w.nbytes + dy.nbytes + self.infer(w, dy).nbytes)
 
     def contraction(self, w: TensorType, dy: TensorType) -> Contraction:
-        n, (c, f) = self.x_shape[0], static_shape((self.x_shape[1], w.shape[0]))
+        n, c, f = self.x_shape[0], static_dim(self.x_shape[1]), static_dim(w.shape[0])
         return contraction.conv_input_gradient(n, c, f, self.windows(self.x_shape, w.shape), self.groups).swapped
 
 
-class Conv2dWeightGrad(ConvOp):
-    """dw from (x, dy): the transpose of conv2d in w, which has shape `w_shape`."""
-    name: ClassVar[str] = "conv2d_weight_grad"
+class ConvWeightGrad(ConvOp):
+    """dw from (x, dy): the transpose of the convolution in w, which has shape `w_shape`."""
+    name: ClassVar[str] = "conv{}d_weight_grad"
     images = ImageRoles((0, 1), False)
     roles = (0, 2, 1)
     w_shape: tuple[Dim, ...] = ()
@@ -157,43 +163,46 @@ class Conv2dWeightGrad(ConvOp):
         return x.with_shape(self.w_shape)
 
     def reference(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
-        padded = _padded(x, self.padding)
-        xg, dyg = padded.reshape(_split(padded.shape, self.groups, 1)), dy.reshape(_split(dy.shape, self.groups, 1))
+        xg, dyg = self.grouped_image(x), dy.reshape(_split(dy.shape, self.groups, 1))
         w_shape = static_shape(self.w_shape)
-        dw = np.zeros(_split(w_shape, self.groups, 0), x.dtype)
-        for offset, region in offsets(w_shape[2:], dy.shape[2:], self.stride, self.dilation):
-            dw[..., offset[0], offset[1]] = np.einsum("ngfhw,ngchw->gfc", dyg, xg[(..., *region)], optimize=True)
+        dw, axes = np.zeros(_split(w_shape, self.groups, 0), x.dtype), LETTERS[:self.axes]
+        for at, region in self.visits(w_shape, dy.shape):
+            dw[at] = np.einsum(f"ngf{axes},ngc{axes}->gfc", dyg, xg[region], optimize=True)
         return dw.reshape(w_shape)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, dy = ins
-        return b.conv2d_input_grad(gs[0], dy, x_shape=x.type.shape, **self.shared), b.conv2d(x, gs[0], **self.shared)
+        to_image = self.like(ConvInputGrad, x_shape=x.type.shape)
+        g = only_gradient(gs)
+        return b.apply(to_image, (g, dy))[0], b.apply(self.like(Conv), (x, g))[0]
 
     def cost(self, x: TensorType, dy: TensorType) -> Cost:
         return Cost(self.flops(x.shape, self.w_shape), x.nbytes + dy.nbytes + self.infer(x, dy).nbytes)
 
     def contraction(self, x: TensorType, dy: TensorType) -> Contraction:
-        n, (c, f) = x.shape[0], static_shape((x.shape[1], self.w_shape[0]))
+        n, c, f = x.shape[0], static_dim(x.shape[1]), static_dim(self.w_shape[0])
         return contraction.conv_weight_gradient(n, c, f, self.windows(x.shape, self.w_shape), self.groups).swapped
 
 
-class ConvTranspose2d(Composite):
-    """torch.nn.ConvTranspose2d: x [N, C, H, W], w [C, F / groups, KH, KW] -> [N, F, OH, OW];
-    OH = (H - 1) * stride - padding + dilation * (KH - 1) + output_padding + 1. An output_padding is smaller than the
-    stride or the dilation."""
-    name: ClassVar[str] = "conv_transpose2d"
+class ConvTranspose(Sliding, Composite):
+    """torch.nn.ConvTranspose2d: x [N, C, *size], w [C, F / groups, *kernel] -> [N, F, *out]; out = (size - 1) * stride
+    - padding + dilation * (kernel - 1) + output_padding + 1. An output_padding is smaller than the stride or the
+    dilation."""
+    name: ClassVar[str] = "conv_transpose{}d"
     images = ImageRoles((0,), True)
     linear_in = ((0,), (1,))
-    stride: Pair = (1, 1)
-    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
-    output_padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
+    stride: Steps = (1,)
+    padding: Pads = ((0, 0),)
+    output_padding: Steps = (0,)
+    dilation: Steps = (1,)
     groups: int = 1
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
         _check_dtypes(self.name, x, w)
-        require(x.rank == 4, f"{self.name} takes an image [N, C, H, W], got {shape_text(x.shape)}")
-        require(w.rank == 4, f"{self.name} takes a kernel [C, F / groups, KH, KW], got {shape_text(w.shape)}")
+        require(x.rank == self.axes + FIRST_SPATIAL_AXIS,
+                f"{self.name} takes an image {self.shape_text}, got {shape_text(x.shape)}")
+        require(w.rank == x.rank, f"{self.name} takes a kernel {kernel_text(self.axes, 'C', 'F / groups')}, got "
+                                  f"{shape_text(w.shape)}")
         require(x.shape[1] == w.shape[0],
                 f"{self.name}: the image has {x.shape[1]} channels, the kernel takes {w.shape[0]}")
         for p, s, d in zip(self.output_padding, self.stride, self.dilation):
@@ -207,22 +216,21 @@ class ConvTranspose2d(Composite):
 
     def decompose(self, b: OpBuilder, x: Value, w: Value) -> Value:
         y = b.apply(self._gradient(x.type.shape, w.type.shape), (w, x))[0]
-        return b.pad(y, low=(0,) * 4, high=self._beyond, value=0) if any(self._beyond) else y
+        return b.pad(y, low=(0,) * len(self._beyond), high=self._beyond, value=0) if any(self._beyond) else y
 
     def cost(self, x: TensorType, w: TensorType) -> Cost:
         return self._gradient(x.shape, w.shape).cost(w, x)
 
-    def _output_shape(self, x: Dims, w: Dims, padding: Pads, more: Pair) -> tuple[Dim, ...]:
+    def _output_shape(self, x: Dims, w: Dims, padding: Pads, more: Steps) -> Dims:
         return (x[0], w[1] * self.groups, *(
-            (x[2 + i] - 1) * self.stride[i] - sum(padding[i]) + self.dilation[i] * (w[2 + i] - 1) + more[i] + 1
-            for i in range(2)))
+            (n - 1) * step - sum(pad) + d * (k - 1) + m + 1
+            for n, k, step, pad, d, m in zip(x[2:], w[2:], self.stride, padding, self.dilation, more)))
 
-    def _gradient(self, x: Dims, w: Dims) -> Conv2dInputGrad:
-        """The convolution's gradient that makes all of the result but rows and columns of zeros at its end."""
-        (top, down, _), (left, across, _) = self._split_padding
-        padding, more = (top, left), (down, across)
-        return Conv2dInputGrad(self.stride, padding, self.dilation, self.groups,
-                               self._output_shape(x, w, padding, more))
+    def _gradient(self, x: Dims, w: Dims) -> ConvInputGrad:
+        """The convolution's gradient that makes all of the result but zeros at its ends."""
+        padding, more, _ = (tuple(along) for along in zip(*self._split_padding))
+        return ConvInputGrad.at(self.axes)(self.stride, padding, self.dilation, self.groups,
+                                           self._output_shape(x, w, padding, more))
 
     @property
     def _beyond(self) -> tuple[int, ...]:
@@ -230,11 +238,11 @@ class ConvTranspose2d(Composite):
         return (0, 0, *(zeros for _, _, zeros in self._split_padding))
 
     @property
-    def _split_padding(self) -> list[tuple[Pair, int, int]]:
+    def _split_padding(self) -> list[tuple[tuple[int, int], int, int]]:
         return [_less_cropped(*axis) for axis in zip(self.padding, self.output_padding, self.stride)]
 
 
-def _less_cropped(padding: Pair, more: int, stride: int) -> tuple[Pair, int, int]:
+def _less_cropped(padding: tuple[int, int], more: int, stride: int) -> tuple[tuple[int, int], int, int]:
     """An output padding as a smaller padding, an output padding below the stride, which a convolution's gradient can
     have, and zeros after it.
 
@@ -245,35 +253,6 @@ def _less_cropped(padding: Pair, more: int, stride: int) -> tuple[Pair, int, int
     less = min(more, padding[1])
     rest = more - less
     return (padding[0], padding[1] - less), min(rest, stride - 1), max(rest - (stride - 1), 0)
-
-
-def window_extents(size: Dims, kernel: Dims, stride: Pair, padding: Pads, dilation: Pair, name: str) -> tuple[Dim, ...]:
-    """Number of window positions along each spatial axis; GraphError where the kernel is larger than the padded
-    image."""
-    result = []
-    for s, k, st, pad, d in zip(size, kernel, stride, padding, dilation, strict=True):
-        room = s + sum(pad) - d * (k - 1) - 1
-        require(allowed(room), f"{name}: the kernel covers {d * (k - 1) + 1} elements, the image with padding has only "
-                               f"{s + sum(pad)}")
-        result.append(room // st + 1 if st != 1 else room + 1)
-    return tuple(result)
-
-
-def offsets(kernel: Sizes, out: Sizes, stride: Pair, dilation: Pair) -> Iterator[tuple[Pair, tuple[slice, slice]]]:
-    """Every kernel position with the region of the padded image that it meets, one element per window."""
-    for p in range(kernel[0]):
-        for q in range(kernel[1]):
-            starts = p * dilation[0], q * dilation[1]
-            down, across = (slice(s, s + (o - 1) * st + 1, st) for s, o, st in zip(starts, out, stride))
-            yield (p, q), (down, across)
-
-
-def _padded(x: np.ndarray, padding: Pads) -> np.ndarray:
-    return np.pad(x, ((0, 0), (0, 0), *padding))
-
-
-def _cropped(x: np.ndarray, padding: Pads, h: int, w: int) -> np.ndarray:
-    return x[..., padding[0][0]:padding[0][0] + h, padding[1][0]:padding[1][0] + w]
 
 
 def _split(shape: Sizes, groups: int, at: int) -> Sizes:
@@ -291,4 +270,4 @@ def _check_output(name: str, expected: Dims, dy: TensorType) -> None:
             f"{shape_text(expected)}")
 
 
-OPS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, ConvTranspose2d)
+OPS = (*Conv.every(), *ConvInputGrad.every(), *ConvWeightGrad.every(), *ConvTranspose.every())

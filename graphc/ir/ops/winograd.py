@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.ir.image import ImageRoles
 from graphc.ir.op import ALL, Cost, Op, require
-from graphc.ir.ops.conv import Pair
+from graphc.ir.ops.sliding import Pads
 from graphc.ir.types import BY_NUMPY, Dim, Dims, Sizes, TensorType, shape_text, static_shape
 from graphc.ir.winograd import POINTS, TAPS, both_sides, tiled, tiles, transforms, untiled
 
@@ -59,7 +59,7 @@ class WinogradConv2d(Op):
     linear_in = ((0,), (1,))
     tile: int
     features: int
-    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
     def infer(self, x: TensorType, u: TensorType) -> TensorType:
         _check_form(self, self.features, padding=self.padding)
@@ -98,7 +98,7 @@ class WinogradWeightGrad(Op):
     images = ImageRoles((0, 1), False)
     linear_in = ((0,), (1,))
     tile: int
-    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
     def infer(self, x: TensorType, dy: TensorType) -> TensorType:
         _check_form(self, padding=self.padding)
@@ -119,7 +119,7 @@ class WinogradWeightGrad(Op):
 
 
 def _check_form(op: WinogradWeights | WinogradConv2d | WinogradWeightGrad, *counts: int,
-                padding: tuple[Pair, ...] = ()) -> None:
+                padding: Pads = ()) -> None:
     """Tiles are of a known size; counts are of something."""
     require(op.tile in POINTS and all(n > 0 for n in counts),
             f"{op.name}: tiles of {op.tile} for {counts}; a tile is one of {', '.join(map(str, POINTS))}")

@@ -13,12 +13,17 @@ from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.ranges import vector_run
-from graphc.codegen.lower.rows import unflattened
+from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.rows import at_most, unflattened
 from graphc.codegen.lower.transpose import transposed
+from graphc.ir.dims import Dim, Dims, ceil_div
 from graphc.ir.types import DType
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.target import LINE_BYTES, Target
+
+
+TOGETHER = 6            # keys whose exponentials are computed together
 
 
 def in_groups(f: LoopFunction, start: Ix, stop: Ix, size: int) -> tuple[tuple[Ix, Ix, int], ...]:
@@ -39,9 +44,10 @@ class Blocks:
     s: AttentionSchedule
     target: Target
     dtype: DType
-    columns: int
-    rows: int
+    columns: Dim
+    rows: Dim
     causal: bool
+    serial: bool | Val = False      # all on the caller
 
     @property
     def panels(self) -> int:
@@ -55,11 +61,12 @@ class Blocks:
     @property
     def block_rows(self) -> int:
         """Rows of a block of scores, with room for a register tile from any of them on and for whole vectors."""
-        return round_up(self.s.rows + self.s.mr - 1, self.s.lanes)
+        together = round_up(self.s.rows, TOGETHER) if self.s.any_length else 0
+        return round_up(max(self.s.rows + self.s.mr - 1, together), self.s.lanes)
 
     @property
-    def column_blocks(self) -> int:
-        return -(-self.columns // self.s.columns)
+    def column_blocks(self) -> Dim:
+        return ceil_div(self.columns, self.s.columns)
 
     def panel_scratch(self, name: str, features: int) -> View:
         """[panel][feature][column in the panel], with room for whole register tiles and whole vectors."""
@@ -71,7 +78,14 @@ class Blocks:
         return self.f.scratch(name, self.dtype, (self.s.columns, round_up(features, self.s.nr)))
 
 
-def matrix(f: LoopFunction, view: View, number: Ix, lead: Sequence[int]) -> View:
+def blocks_of(r: KernelRequest[AttentionSchedule], f: LoopFunction, columns: Dim, rows: Dim) -> Blocks:
+    """For the function of a request."""
+    s, op = r.schedule, r.node.op
+    serial = at_most(f, op.cost(*(v.type for v in r.node.inputs)).flops, s.alone) if s.alone else s.serial
+    return Blocks(f, s, r.target, r.outs[0].dtype, columns, rows, op.causal, serial)
+
+
+def matrix(f: LoopFunction, view: View, number: Ix, lead: Dims) -> View:
     """The [T, D] matrix of batch entry `number` of the leading dims `lead`, to which the view's own broadcast."""
     index = unflattened(f, number, lead)
     own = view.shape[:-2]
@@ -175,7 +189,7 @@ def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, 
 def _row_tiles(b: Blocks, start: Ix, stop: Ix) -> list[tuple[Ix, Ix, int]]:
     """(from, to, rows of a register tile): where it is known how many rows are left, the last tile has no more."""
     length = stop - start
-    if not length.is_const or length.const % b.s.mr == 0:
+    if not isinstance(length.const, int) or not length.is_const or length.const % b.s.mr == 0:
         return [(start, stop, b.s.mr)]
     rest = length.const % b.s.mr
     return [(start, stop - rest, b.s.mr), (stop - rest, stop, rest)]

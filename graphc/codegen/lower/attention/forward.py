@@ -13,25 +13,23 @@ from math import inf, prod
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    Blocks, RowRange, copy_rows, fetch_ahead, in_groups, larger, matrix, product, store_rows, sub_panel, turn,
-    turn_back, whole_rows)
+    TOGETHER, Blocks, RowRange, blocks_of, copy_rows, fetch_ahead, in_groups, larger, matrix, product, store_rows,
+    sub_panel, turn, turn_back, whole_rows)
 from graphc.codegen.lower.attention.mask import Mask, lowest
 from graphc.codegen.lower.attention.powers import LN2, exp2
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.ops.attention import MASKED
+from graphc.ir.dims import Dim, Dims
 from graphc.ir.types import i32
 from graphc.schedule.attention_schedule import AttentionSchedule
-
-TOGETHER = 6            # keys whose exponentials are computed together
-
 
 def lower_attention(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
     """A function of the views q, k, v, the mask if there is one, the output and the logsumexp."""
     f, ins, (out, lse) = function(r)
     s, q, lead = r.schedule, ins[0], out.shape[:-2]
-    b = Blocks(f, s, r.target, q.dtype, q.shape[-2], ins[1].shape[-2], r.node.op.causal)
-    with f.parallel(prod(lead) * b.column_blocks, "queries", serial=s.serial) as t:
+    b = blocks_of(r, f, q.shape[-2], ins[1].shape[-2])
+    with f.parallel(prod(lead) * b.column_blocks, "queries", serial=b.serial) as t:
         number, block = f.divmod(t, b.column_blocks)
         block = _alternating(f, block, b.column_blocks) if b.causal else block
         head = _head(b, number, lead, ins, (out, lse))
@@ -50,7 +48,7 @@ class _Head:
     mask: Mask | None
 
 
-def _head(b: Blocks, number: Ix, lead: Sequence[int], ins: Sequence[View], outs: Sequence[View]) -> _Head:
+def _head(b: Blocks, number: Ix, lead: Dims, ins: Sequence[View], outs: Sequence[View]) -> _Head:
     """Those of entry `number` of the leading dims `lead`."""
     f, (q, k, v, *masks), (out, lse) = b.f, ins, outs
     q, k, v, out = (matrix(f, x, number, lead) for x in (q, k, v, out))
@@ -58,7 +56,7 @@ def _head(b: Blocks, number: Ix, lead: Sequence[int], ins: Sequence[View], outs:
     return _Head(q, k, v, out, lse, next((Mask(b, matrix(f, x, number, lead), MASKED) for x in masks), None))
 
 
-def _alternating(f: LoopFunction, number: Ix, count: int) -> Ix:
+def _alternating(f: LoopFunction, number: Ix, count: Dim) -> Ix:
     """Last, first, last but one, second, …: the last queries see most keys, the first few, and two that follow each
     other as many as any other two, so that threads have even shares."""
     half, odd = f.divmod(number, 2)
@@ -131,9 +129,19 @@ class _ForwardBlock:
             self.mask.apply(self.scores, query, key, count)
         if b.causal:
             hide(b, self.scores, query, key, count, self.unseen)
-        self._probabilities(panel, count)
+        self._probabilities(panel, self._filled(count) if b.s.any_length else count)
         values = RowRange(self.v_turned.view_at([0, key]), as_ix(self.values))
         product(b, values, self.scores, count, sub_panel(self.sums, panel), factors=self.scales)
+
+    def _filled(self, count: Ix) -> Ix:
+        """Rows of whole groups, those behind the keys with scores of which the exponentials are 0: in which order the
+        exponentials of the others are added does not depend on how many keys there are."""
+        f, s = self.f, self.b.s
+        whole = f.divmod(count + (TOGETHER - 1), TOGETHER)[0] * TOGETHER
+        with f.loop(count, whole) as loop:
+            for u in range(0, s.nr, s.lanes):
+                f.store(self.scores, [loop.index, u], f.const(-inf, self.b.dtype, s.lanes))
+        return whole
 
     def _probabilities(self, panel: Ix, count: Ix) -> None:
         """Scores become 2^(score - maximum); `scales` rescale sums so far to the new maximum."""

@@ -16,11 +16,13 @@ from math import prod
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    Blocks, RowRange, copy_rows, fetch_ahead, in_groups, matrix, product, store_rows, sub_panel, turn, turn_back)
+    Blocks, RowRange, blocks_of, copy_rows, fetch_ahead, in_groups, matrix, product, store_rows, sub_panel, turn,
+    turn_back)
 from graphc.codegen.lower.attention.powers import LN2, exp2
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, unflattened
+from graphc.ir.dims import Dims, ceil_div
 from graphc.ir.types import i32
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
@@ -35,14 +37,14 @@ def lower_attention_grad(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
     """
     f, inputs, (dq, dk, dv) = function(r)
     s, op = r.schedule, r.node.op
-    b = Blocks(f, s, r.target, dq.dtype, dk.shape[-2], dq.shape[-2], op.causal)
+    b = blocks_of(r, f, dk.shape[-2], dq.shape[-2])
     factor, lead = op.factor(dq.shape), dq.shape[:-2]
-    share, heads = -(-b.column_blocks // s.parts), prod(lead)
+    share, heads = ceil_div(b.column_blocks, s.parts), prod(lead)
     shared = f.view("shared", dq.dtype, (s.deltas + s.partials,))
     deltas = shared.view_at([0], (heads, b.rows), (b.rows, 1))
     sums = _Sums(b, dq.shape[-1], shared.view_at([s.deltas], (s.partials,), (1,)))
     _compute_deltas(b, inputs[-3], inputs[-1], lead, deltas)
-    with f.parallel(heads * s.parts, "keys", serial=s.serial) as t:
+    with f.parallel(heads * s.parts, "keys", serial=b.serial) as t:
         # large heads one by one: threads share their queries in L3
         number, part = f.divmod(t, heads)[::-1] if s.far else f.divmod(t, s.parts)
         of = _GradientHead(b, number, lead, (*inputs[:3], *inputs[-2:], dk, dv), inputs[3:-3], deltas)
@@ -55,7 +57,7 @@ def lower_attention_grad(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
     return f
 
 
-def _compute_deltas(b: Blocks, out: View, dout: View, lead: Sequence[int], deltas: View) -> None:
+def _compute_deltas(b: Blocks, out: View, dout: View, lead: Dims, deltas: View) -> None:
     """dout · out of each query."""
     f, lanes, width = b.f, b.s.lanes, out.shape[-1]
     with _query_rows(b, lead, "deltas") as (number, row):
@@ -72,10 +74,10 @@ def _compute_deltas(b: Blocks, out: View, dout: View, lead: Sequence[int], delta
 
 
 @contextmanager
-def _query_rows(b: Blocks, lead: Sequence[int], name: str) -> Iterator[tuple[Ix, Ix]]:
+def _query_rows(b: Blocks, lead: Dims, name: str) -> Iterator[tuple[Ix, Ix]]:
     """(head, query), in parallel."""
-    f, blocks = b.f, -(-b.rows // QUERY_ROWS)
-    with f.parallel(prod(lead) * blocks, name, serial=b.s.serial) as t:
+    f, blocks = b.f, ceil_div(b.rows, QUERY_ROWS)
+    with f.parallel(prod(lead) * blocks, name, serial=b.serial) as t:
         number, block = f.divmod(t, blocks)
         with f.loop(block * QUERY_ROWS, f.min_(block * QUERY_ROWS + QUERY_ROWS, b.rows)) as loop:
             yield number, loop.index
@@ -84,7 +86,7 @@ def _query_rows(b: Blocks, lead: Sequence[int], name: str) -> Iterator[tuple[Ix,
 class _GradientHead:
     """The matrices of one batch entry."""
 
-    def __init__(self, b: Blocks, number: Ix, lead: Sequence[int], views: Sequence[View], masks: Sequence[View],
+    def __init__(self, b: Blocks, number: Ix, lead: Dims, views: Sequence[View], masks: Sequence[View],
                  deltas: View):
         f = b.f
         q, k, v, lse, dout, dk, dv = views
@@ -112,7 +114,7 @@ class _Sums:
         with f.loop(0, rows) as loop, f.loop(0, sums.shape[1], lanes) as across:
             f.store(sums, [loop.index, across.index], f.const(0, self.b.dtype, lanes))
 
-    def store(self, dq: View, factor: float, lead: Sequence[int]) -> None:
+    def store(self, dq: View, factor: float, lead: Dims) -> None:
         """The sums of all parts, in order, times `factor`."""
         b, f = self.b, self.b.f
         with _query_rows(b, lead, "queries") as (number, row):
