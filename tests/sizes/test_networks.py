@@ -29,6 +29,8 @@ BATCHES = {
     "attention": (lambda: nn.MultiHeadAttention(3), {"x": gc.f32["B", "T", 24]}),
     "bert": (lambda: models.bert(50, 24, 2, 3, 128), {"x": gc.i32["B", "T"]}),
     "gpt": (lambda: models.gpt(50, 24, 2, 3, 128), {"x": gc.i32["B", "T"]}),
+    "cnn": (lambda: nn.Conv2d(8, 3, padding=1) >> nn.relu >> nn.MaxPool2d(2) >> nn.BatchNorm2d() >> nn.Conv2d(16, 3, stride=2)
+            >> nn.relu >> nn.Flatten() >> nn.Linear(10), {"x": gc.f32["B", 3, 12, 12]}),
     "gru": (lambda: nn.GRU(24, batch_first=True) >> nn.Linear(3), {"x": gc.f32["B", "T", 12]}),
 }
 
@@ -104,7 +106,7 @@ def test_bits_do_not_depend_on_the_batch(name):
         assert part.tobytes() == np.take(whole, range(start, start + count), axis).tobytes()
 
 
-@pytest.mark.parametrize("name, y", [("mlp", gc.i32["B"]), ("words", gc.i32["B", "T"]), ("gpt", gc.i32["B", "T"])])
+@pytest.mark.parametrize("name, y", [("mlp", gc.i32["B"]), ("words", gc.i32["B", "T"]), ("gpt", gc.i32["B", "T"]), ("cnn", gc.i32["B"])])
 def test_steps_of_smaller_batches(name, y):
     make, types = BATCHES[name]
     types = {**types, "y": y}
