@@ -2,7 +2,9 @@
 from importlib import import_module
 from typing import Any as _Any
 
-from graphc.dsl.activation import elu, gelu, leaky_relu, relu, silu, softplus
+from graphc.dsl.activation import (
+    celu, elu, gelu, glu, hardshrink, hardsigmoid, hardswish, hardtanh, leaky_relu, logsigmoid, mish, prelu, relu,
+    relu6, selu, silu, softmin, softplus, softshrink, softsign, tanhshrink, threshold)
 from graphc.dsl.array import Array
 from graphc.dsl.attention import attention
 from graphc.dsl.control import cond, scan, while_loop
@@ -10,24 +12,28 @@ from graphc.dsl.conv import (
     avg_pool1d, avg_pool2d, conv1d, conv2d, conv_transpose1d, conv_transpose2d, global_avg_pool, global_max_pool,
     max_pool1d, max_pool2d)
 from graphc.dsl.custom import custom_vjp
+from graphc.dsl.distance import cdist, cosine_similarity, normalize, pairwise_distance, pdist
 from graphc.dsl.elementwise import (
     abs, add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, cast, ceil, clip, cos, div, equal, erf, exp, expm1,
     floor, floordiv, greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and,
     logical_not, logical_or, logical_xor, maximum, minimum, mod, mul, name, neg, not_equal, pow, right_shift, round,
     rsqrt, sigmoid, sign, sin, sqrt, square, stop_gradient, sub, tanh, where)
 from graphc.dsl.function import GraphFunction, graph, set_compiler
+from graphc.dsl.images import channel_shuffle, fold, interpolate, pixel_shuffle, pixel_unshuffle, unfold
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
 from graphc.dsl.jacobian import hessian, jacobian
 from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
-from graphc.dsl.random import bernoulli, dropout, normal, permutation, uniform
+from graphc.dsl.other_names import unknown as _unknown
+from graphc.dsl.pad import pad
+from graphc.dsl.random import bernoulli, dropout, gumbel_softmax, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,
     topk, var)
 from graphc.dsl.shape import (
     arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota,
-    moveaxis, ones, ones_like, pad, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose,
+    moveaxis, ones, ones_like, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose,
     tril, triu, zeros, zeros_like)
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.vmap import vmap
@@ -52,7 +58,7 @@ _LATER = {                                              # loaded at the first us
 
 def __getattr__(name: str) -> _Any:
     if name not in _LATER:
-        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+        raise _unknown("gc", name)
     with LOADING:
         home = _LATER[name]
         globals()[name] = import_module(f"graphc.{name}") if home == "graphc" else getattr(import_module(home), name)

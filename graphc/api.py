@@ -11,13 +11,14 @@ import numpy as np
 from graphc.checkpoint import load_arrays
 from graphc.compiled import CompiledGraph
 from graphc.compiler import Compilation
-from graphc.config import MOST_I64, thread_count, whole
+from graphc.config import MOST_I64, thread_count
 from graphc.contained import contained
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.outputs import with_outputs
 from graphc.errors import GraphError
+from graphc.given import integer
 from graphc.ir.builder import bind_graph
 from graphc.ir.convert import is_integer
 from graphc.ir.graph import Graph
@@ -187,7 +188,7 @@ def _origin(name: str, needed: Sequence[Entry], seed: int | None,
             state) -> tuple[int | None, Mapping[str, np.ndarray] | None, str]:
     """A seed, or arrays and where they came from."""
     if seed is not None:
-        seed = whole(seed, "seed", 0, MOST_I64, user_loc())
+        seed = integer(seed, "seed", 0, MOST_I64, user_loc())
     if state is None:
         if needed and seed is None:
             raise GraphError(f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0",

@@ -1,6 +1,7 @@
 """A graph with its native code: what `gc.compile` gives where all sizes are known."""
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,7 @@ from graphc.runtime.state_table import StateTable
 
 
 class CompiledGraph(partial[Any], Shown):
-    """Native code of a graph, or of its text. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell
+    """Native code of a graph. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell
     what it does; `executable` runs it.
 
     As a `partial` of the native entry, without arguments, it is called from C to C: a call costs no Python.
@@ -37,10 +38,9 @@ class CompiledGraph(partial[Any], Shown):
     executable: Executable
     memory: Memory
 
-    def __new__(cls, graph: Graph | str, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (),
+    def __new__(cls, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (),
                 lock: StateLock | None = None, quiet: bool = False) -> CompiledGraph:
         """`state`, `lock`, `quiet`: as of `Executable`."""
-        graph = parse(graph) if isinstance(graph, str) else graph
         compilation = Compilation(graph)
 
         def start(build: Build) -> Executable:
@@ -90,13 +90,13 @@ class CompiledGraph(partial[Any], Shown):
         # of settled code, the arrays that only what is derived was made from are gone
         derived = [a.copy() for a in mine.state.derived] if mine.settled else []
         target = mine.program.target.name if mine.program.target else ""
-        return _unpickled, (print_graph(self.graph), mine.threads, read, derived, target)
+        return _unpickled, (_packed(print_graph(self.graph)), mine.threads, read, derived, target)
 
 
-def _unpickled(text: str, threads: int, arrays: Sequence[np.ndarray], derived: Sequence[np.ndarray],
+def _unpickled(packed: bytes, threads: int, arrays: Sequence[np.ndarray], derived: Sequence[np.ndarray],
                target: str) -> CompiledGraph:
     """What was pickled, compiled again, mostly from the disk cache."""
-    graph = parse(text)
+    graph = parse(zlib.decompress(packed).decode())
     if not derived or not graph.state:
         lock = StateLock() if graph.writes else None
         return CompiledGraph(graph, threads, [aligned_copy(a) for a in arrays], lock)
@@ -111,3 +111,10 @@ def _unpickled(text: str, threads: int, arrays: Sequence[np.ndarray], derived: S
 
 
 formed_methods(CompiledGraph)
+
+
+def _packed(text: str) -> bytes:
+    """The text with the letters that are frequent in short codes: the hexadecimal digits of constants take half a byte
+    each. (Looking for repetitions, zlib's other half, finds none in them, takes longer and gains nothing.)"""
+    packer = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
+    return packer.compress(text.encode()) + packer.flush()

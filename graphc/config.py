@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, fields
 
 from graphc.errors import GraphError, Loc
-from graphc.given import integer as whole
+from graphc.given import integer
 
 MOST_THREADS = 4096
 MOST = {"verify": 2, "cache_mb": 1 << 30}                   # of knobs that are integers
@@ -45,7 +45,7 @@ def config() -> Config:
 
 def whole_text(text: str, name: str, least: int, most: int) -> int:
     """The same of a text: decimal digits."""
-    return whole(_digits(text), name, least, most)
+    return integer(_digits(text), name, least, most)
 
 
 def thread_count(value, name: str = "threads", loc: Loc | None = None) -> int:
@@ -53,7 +53,7 @@ def thread_count(value, name: str = "threads", loc: Loc | None = None) -> int:
     if isinstance(value, str) and value == "all":
         return 0
     try:
-        return whole(value, name, 0, MOST_THREADS)
+        return integer(value, name, 0, MOST_THREADS)
     except GraphError as error:
         raise GraphError(f"{error.text} (0 or \"all\": as many as the process may use)", loc) from None
 

@@ -10,12 +10,13 @@ from numbers import Real
 import numpy as np
 
 from graphc.api import compile, state_for
-from graphc.config import MOST_I64, thread_count, whole
+from graphc.config import MOST_I64, thread_count
 from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
+from graphc.given import integer
 from graphc.ir.convert import is_sequence
 from graphc.ir.types import BY_NUMPY, TensorType
 from graphc.nn.decode import Batch
@@ -65,8 +66,8 @@ class Generator:
     def __init__(self, model: Callable | Model, *, state=None, seed: int | None = None, capacity: int | None = None,
                  threads: int | str = 0):
         bound, loc = isinstance(model, Model), user_loc()
-        seed = None if seed is None else whole(seed, "seed", 0, MOST_I64, loc)
-        capacity = None if capacity is None else whole(capacity, "capacity", 1, MOST_TOKENS, loc)
+        seed = None if seed is None else integer(seed, "seed", 0, MOST_I64, loc)
+        capacity = None if capacity is None else integer(capacity, "capacity", 1, MOST_TOKENS, loc)
         self.root = as_module(model.net if bound else model)
         self.state: State | None = model.state if bound else None
         self._source, self._capacity, self._threads = (state, seed), capacity, thread_count(threads, loc=loc)
@@ -92,9 +93,9 @@ class Generator:
         arrays = {name: array_of(a) for name, a in inputs.items()}
         ids, lengths = padded_prompts(prompt, lengths, arrays)
         loc = user_loc()
-        steps, seed = whole(steps, "steps", 1, MOST_TOKENS, loc), whole(seed, "seed", 0, MOST_I64, loc)
-        stop = None if stop is None else whole(stop, "stop", 0, MOST_I64, loc)
-        top_k = None if top_k is None else whole(top_k, "top_k", 1, MOST_TOKENS, loc)
+        steps, seed = integer(steps, "steps", 1, MOST_TOKENS, loc), integer(seed, "seed", 0, MOST_I64, loc)
+        stop = None if stop is None else integer(stop, "stop", 0, MOST_I64, loc)
+        top_k = None if top_k is None else integer(top_k, "top_k", 1, MOST_TOKENS, loc)
         knobs = _knobs(temperature, top_k, top_p)
         needed = int(lengths.max()) + steps - 1         # the last token is not looked back at
         plan = self._plan(ids, lengths, needed, arrays, Sampling(temperature > 0, top_k, top_p is not None))

@@ -17,7 +17,7 @@ from graphc.ir.types import TensorType, f64, shape_text
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module
 from graphc.runtime.lock import StateLock
-from graphc.schedule.target import ALIGNMENT
+from graphc.runtime.memory import aligned_copy
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class State(Mapping):
         if entry.name in self._arrays:
             raise _called_twice(entry.name)
         self._names[entry.key] = entry.name
-        self._arrays[entry.name] = aligned(value)
+        self._arrays[entry.name] = aligned_copy(value)
 
     def join(self, entries: Sequence[Entry], seed: int, step: object) -> None:
         """Adds what `step` needs and the state has not, fresh; arrays whose owners it knows are shared. What belongs to
@@ -90,7 +90,7 @@ class State(Mapping):
                              "of their own; name them by the variables of a function that uses them, or, to start "
                              "with the values of the other layer, make a state of its own and load them: "
                              "step.state.load(other.copy(), partial=True)", user_loc())
-        arrays = {e.name: aligned(self._first_value(entry, entries, seed)) for e, entry in zip(renamed, new)}
+        arrays = {e.name: aligned_copy(self._first_value(entry, entries, seed)) for e, entry in zip(renamed, new)}
         # names first: should Ctrl-C come between the two, a name without its array counts as new
         self._names |= {entry.key: entry.name for entry in renamed}
         self._arrays |= arrays
@@ -230,7 +230,7 @@ class Model:
 
 def _restored(arrays: Mapping[str, np.ndarray], names: Mapping[Hashable, str]) -> State:
     state = State()
-    state._arrays.update({name: aligned(value) for name, value in arrays.items()})
+    state._arrays.update({name: aligned_copy(value) for name, value in arrays.items()})
     state._names.update(names)
     return state
 
@@ -283,16 +283,6 @@ def _prefix_advice(name: str, arrays: Iterable[str]) -> str:
             begin = name.removesuffix(found)
             return f"; its names lack {begin!r} at the beginning: gc.load_weights(path, under={begin!r})"
     return ""
-
-
-def aligned(value: np.ndarray) -> np.ndarray:
-    """A dense copy that starts on a cache line."""
-    value = np.asarray(value)
-    buffer = np.empty(value.nbytes + ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % ALIGNMENT
-    array = buffer[start:start + value.nbytes].view(value.dtype).reshape(value.shape)
-    array[...] = value
-    return array
 
 
 def _some(names) -> str:

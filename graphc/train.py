@@ -10,13 +10,14 @@ import numpy as np
 from graphc import optim
 from graphc.apart import Share, started
 from graphc.checkpoint import load_arrays, save_arrays
-from graphc.config import MOST_I64, thread_count, whole
+from graphc.config import MOST_I64, thread_count
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.execute import Runnable, on_state
 from graphc.fitting.trainer import Trainer
+from graphc.given import integer
 from graphc.hyper import Hyperparameters
 from graphc.ir.convert import is_sequence, real, shown
 from graphc.ir.graph import Graph
@@ -74,7 +75,7 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     if loss is not None and len(types) < 2:
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], "
                          "y=gc.i32[…]", user_loc())
-    seed, threads = whole(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
+    seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
     recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
                     outputs=_outputs(outputs), ema=_decay(ema))
     return TrainStep(recipe, seed, threads, state)

@@ -139,7 +139,7 @@ class Recipe:
     def _average(self, slots: "_Slots", value: Array, step: Array) -> None:
         """The exponential average of a parameter after its update: the first update begins it."""
         every, decay = self.optimizer.accumulate, self.ema or 0.0
-        before = slots.read(EMA)
+        before = slots.read(EMA, slots.parameter.type.shape)
         new = gc.where(step < every, value, before * decay + value * (1.0 - decay))
         due = gc.equal((step + 1) % every, 0)
         slots.write(EMA, new if every == 1 else gc.where(due, new, before))
@@ -197,9 +197,9 @@ class _Slots:
     parameter: Parameter
     name: str
 
-    def read(self, slot: str) -> Array:
-        place = EMA if slot == EMA else f"optim.{slot}"
-        return self.trace.state(Own(self.step, slot, self.parameter), f"{place}.{self.name}", self.parameter.type)
+    def read(self, slot: str, shape: tuple[int, ...]) -> Array:
+        place, type = EMA if slot == EMA else f"optim.{slot}", self.parameter.type.dtype[shape]
+        return self.trace.state(Own(self.step, slot, self.parameter), f"{place}.{self.name}", type)
 
     def write(self, slot: str, value: Array) -> None:
         self.trace.update_state(Own(self.step, slot, self.parameter), value)

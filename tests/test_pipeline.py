@@ -172,3 +172,12 @@ def test_a_compiled_graph_is_an_object_of_one_class():
         np.testing.assert_array_equal(again(x=x), 2 * x)
     run.note = "mine"
     assert run.note == "mine" and run.dump() == str(double)
+
+
+def test_a_pickle_is_as_large_as_the_constants():
+    """Not as their digits."""
+    table = np.random.default_rng(0).normal(size=50_000).astype(np.float32)
+    run = gc.compile(lambda x: x * table, x=gc.f32[50_000])
+    kept = pickle.dumps(run)
+    assert len(kept) < 1.1 * table.nbytes
+    np.testing.assert_array_equal(pickle.loads(kept)(table), run(table))

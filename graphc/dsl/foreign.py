@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -36,9 +36,19 @@ _AVG_POOL = "kernel_size stride padding ceil_mode count_include_pad"
 _RECURRENT = "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size"
 _BLOCK = "d_model nhead dim_feedforward dropout activation layer_norm_eps batch_first norm_first bias"
 _ADAM = "params lr betas eps weight_decay amsgrad"
+_REDUCE = "size_average reduce reduction"
 ORDERS: dict[str, str] = {
     "Linear": "in_features out_features bias",
     "Embedding": "num_embeddings embedding_dim padding_idx max_norm norm_type scale_grad_by_freq sparse",
+    "EmbeddingBag": "num_embeddings embedding_dim max_norm norm_type scale_grad_by_freq mode sparse "
+                    "include_last_offset padding_idx",
+    **dict.fromkeys(("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "BatchNorm3d"), _BATCH_NORM),
+    **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"), "p inplace"),
+    "RNNCell": "input_size hidden_size bias nonlinearity", "LSTMCell": "input_size hidden_size bias",
+    "GRUCell": "input_size hidden_size bias", "Bilinear": "in1_features in2_features out_features bias",
+    "CosineSimilarity": "dim eps", "PairwiseDistance": "p eps keepdim", "RReLU": "lower upper inplace",
+    "Unflatten": "dim unflattened_size", "Unfold": "kernel_size dilation padding stride",
+    "Fold": "output_size kernel_size dilation padding stride",
     "Flatten": "start_dim end_dim", "Conv1d": _CONV, "Conv2d": _CONV,
     "ConvTranspose2d":
         "in_channels out_channels kernel_size stride padding output_padding groups bias dilation padding_mode",
@@ -53,8 +63,32 @@ ORDERS: dict[str, str] = {
     "TransformerBlock": _BLOCK, "DecoderBlock": _BLOCK,
     "SGD": "params lr momentum dampening weight_decay nesterov", "Adam": _ADAM, "AdamW": _ADAM,
     "RMSprop": "params lr alpha eps weight_decay momentum centered",
+    "Adadelta": "params lr rho eps weight_decay", "Adafactor": "params lr beta2_decay eps d weight_decay",
+    "Adagrad": "params lr lr_decay weight_decay initial_accumulator_value eps",
+    "Adamax": "params lr betas eps weight_decay", "ASGD": "params lr lambd alpha t0 weight_decay",
+    "Muon": "params lr weight_decay momentum nesterov ns_coefficients eps ns_steps adjust_lr_fn",
+    "NAdam": "params lr betas eps weight_decay momentum_decay decoupled_weight_decay",
+    "RAdam": "params lr betas eps weight_decay decoupled_weight_decay", "Rprop": "params lr etas step_sizes",
+    "Lion": "params lr betas weight_decay", "LAMB": "params lr betas eps weight_decay",
     "cross_entropy": "logits target weight size_average ignore_index reduce reduction label_smoothing",
     "mse": "y target size_average reduce reduction weight",
+    "l1_loss": f"input target {_REDUCE}", "soft_margin_loss": f"input target {_REDUCE}",
+    "huber_loss": "input target reduction delta", "smooth_l1_loss": f"input target {_REDUCE} beta",
+    "kl_div": f"input target {_REDUCE} log_target",
+    "nll_loss": "input target weight size_average ignore_index reduce reduction",
+    "poisson_nll_loss": "input target log_input full size_average eps reduce reduction",
+    "gaussian_nll_loss": "input target var full eps reduction",
+    "binary_cross_entropy": f"input target weight {_REDUCE}", "multilabel_margin_loss": f"input target {_REDUCE}",
+    "multilabel_soft_margin_loss": f"input target weight {_REDUCE}",
+    "hinge_embedding_loss": f"input target margin {_REDUCE}",
+    "margin_ranking_loss": f"input1 input2 target margin {_REDUCE}",
+    "cosine_embedding_loss": f"input1 input2 target margin {_REDUCE}",
+    "triplet_margin_loss": f"anchor positive negative margin p eps swap {_REDUCE}",
+    "multi_margin_loss": f"input target p margin weight {_REDUCE}",
+    "sigmoid_focal_loss": "input target alpha gamma reduction", "relu6": "x inplace", "celu": "x alpha inplace",
+    "selu": "x inplace", "mish": "x inplace", "hardsigmoid": "x inplace", "hardswish": "x inplace",
+    "hardtanh": "x min_val max_val inplace", "threshold": "x threshold value inplace",
+    "softmin": "x dim", "glu": "x dim", "hardshrink": "x lambd", "softshrink": "x lambd",
     "bce": "logits target weight size_average reduce reduction pos_weight",
     "relu": "x inplace", "leaky_relu": "x negative_slope inplace", "elu": "x alpha inplace", "silu": "x inplace",
     "gelu": "x approximate",
@@ -67,11 +101,13 @@ ORDERS: dict[str, str] = {
 # torch's names of arguments that have another here; "": there is none, as it is found in x, or means nothing here
 WORDS: dict[str, str] = {
     **dict.fromkeys(("in_features", "in_channels", "input_size", "num_features", "num_channels", "embed_dim", "d_model",
-                     "kdim", "vdim", "params",
+                     "kdim", "vdim", "params", "in1_features", "in2_features",
                      "inplace"), ""),
     "out_features": "features", "out_channels": "channels", "kernel_size": "kernel", "num_embeddings": "count",
     "embedding_dim": "features",
-    "start_dim": "start_axis", "elementwise_affine": "affine", "num_groups": "groups", "p": "rate",
+    "start_dim": "start_axis", "end_dim": "end_axis",
+    "unflattened_size": "sizes", "output_size": "size", "elementwise_affine": "affine",
+    "num_groups": "groups", "p": "rate",
     "hidden_size": "hidden", "num_layers": "layers",
     "nonlinearity": "activation", "num_heads": "heads", "nhead": "heads", "dim_feedforward": "hidden",
     "norm_first": "pre_norm",
@@ -80,7 +116,8 @@ WORDS: dict[str, str] = {
 
 # arguments of torch's that have no counterpart, of all or of one ("Name.argument"), and the value that they have here
 ONLY: dict[str, object] = {
-    "end_dim": -1, "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False,
+    "include_last_offset": False,
+    "padding_mode": "zeros", "output_padding": 0, "return_indices": False, "ceil_mode": False,
     "AvgPool1d.count_include_pad": True, "AvgPool2d.count_include_pad": True,
     "divisor_override": None, "track_running_stats": True, "proj_size": 0, "padding_idx": None, "max_norm": None,
     "norm_type": 2.0,
@@ -103,26 +140,30 @@ class ForeignCall:
     options: Mapping[str, object]
 
 
-def translated(call: ForeignCall) -> Iterator[tuple[ForeignCall, list[str]]]:
+def translated(call: ForeignCall, own: Collection[str]) -> Iterator[tuple[ForeignCall, list[str]]]:
     """What a call with torch's arguments may be here, with torch's order, then with this one's; each with the names
-    of those without a counterpart."""
+    of those without a counterpart. `own`: names of arguments that mean the same here."""
     order = ORDERS.get(call.name, "").split()
     if order[:1] == ["params"] and call.args and isinstance(call.args[0], (int, float)):
         order = order[1:]
     if len(call.args) <= len(order):
-        yield _renamed(call, (), {**dict(zip(order, call.args)), **call.options})
-    yield _renamed(call, call.args, call.options)
+        yield _renamed(call, (), {**dict(zip(order, call.args)), **call.options}, own)
+    yield _renamed(call, call.args, call.options, own)
 
 
-def _renamed(call: ForeignCall, args: tuple, named: Mapping[str, object]) -> tuple[ForeignCall, list[str]]:
+def _renamed(call: ForeignCall, args: tuple, named: Mapping[str, object],
+             own: Collection[str]) -> tuple[ForeignCall, list[str]]:
     options: dict[str, object] = {}
     without: list[str] = []
     for word, value in named.items():
-        alone = next((key for key in (f"{call.name}.{word}", word) if key in ONLY), None)
+        keys = (f"{call.name}.{word}", *(() if word in own else (word,)))
+        alone = next((key for key in keys if key in ONLY), None)
         if word == "normalized_shape":
             options |= {"axes": len(value)} if isinstance(value, (tuple, list)) and len(value) > 1 else {}
         elif alone is not None:
             without += [] if repr(value) == repr(ONLY[alone]) else [word]
+        elif word in own:
+            options[word] = value
         elif WORDS.get(word, word):
             options[WORDS.get(word, word)] = value
     return ForeignCall(call.name, args, options), without

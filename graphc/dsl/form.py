@@ -115,7 +115,7 @@ def _construction(function: Callable, args: Sequence) -> tuple[str, Signature, S
 
 def _advice(call: ForeignCall, form: Signature) -> str:
     """What the user's call is here, if it is one of torch's; else "" ."""
-    for ours, without in translated(call):
+    for ours, without in translated(call, form.parameters):
         try:
             bound = form.bind(*ours.args, **ours.options)
         except TypeError:

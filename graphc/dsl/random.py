@@ -15,9 +15,10 @@ from graphc.dsl.literal import as_dtype
 from graphc.dsl.shape import Shape, broadcast_to
 from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
-from graphc.ir.convert import is_integer, is_number, real
-from graphc.ir.types import Dim, DType, as_dim, f32, i64
+from graphc.ir.convert import flag, is_integer, is_number, real
+from graphc.ir.types import Dim, DType, as_dim, f32, i64, normalize_axis
 
+TINY = 2.0 ** -24                   # half the distance of 1 to the number below in f32
 Key = Array | int | tuple[int, int] | None
 
 
@@ -71,6 +72,24 @@ def dropout(x: Array, rate: float, *, key: Key = None) -> Array:
         return x
     key, stream = _source("dropout", key)
     return emit("dropout", x, key, rate=rate, stream=stream)
+
+
+@formed
+def gumbel_softmax(logits: Array, tau: float = 1.0, hard: bool = False, axis: int = -1, *, key: Key = None) -> Array:
+    """softmax((logits + g) / tau) along `axis` with Gumbel noise g: classes drawn by their probabilities, the nearer to
+    one-hot the smaller tau is. hard: one-hot, with the gradient of the soft ones (Jang et al. 2017)."""
+    logits, tau = as_float(logits), real(tau, "gumbel_softmax: tau")
+    if not tau > 0:
+        raise GraphError(f"gumbel_softmax: tau is a number > 0, got {tau}")
+    axis = normalize_axis(axis, logits.ndim)
+    drawn = _draw("random_uniform", key, shape=logits.shape, dtype=logits.dtype)
+    noise = -emit("log", -emit("log", drawn * (1 - 2 * TINY) + TINY))   # of numbers in (0, 1): never infinite
+    soft = emit("softmax", (logits + noise) / tau, axis=axis)
+    if not flag(hard, "gumbel_softmax: hard"):
+        return soft
+    one = emit("one_hot", emit("argmax", soft, axis=axis, keepdims=False), depth=logits.shape[axis], dtype=logits.dtype)
+    order = [*range(axis), logits.ndim - 1, *range(axis, logits.ndim - 1)]
+    return one.transpose(order) + (soft - emit("stop_gradient", soft))
 
 
 def _draw(name: str, key: Key, **attributes: Any) -> Array:

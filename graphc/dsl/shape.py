@@ -119,16 +119,6 @@ def dynamic_update_slice(x: Array, update: Array, starts: Sequence[Array | int] 
 
 
 @formed
-def pad(x: Array, widths: int | Sequence, value: float = 0) -> Array:
-    """With `value` around. widths: one int, (before, after) for every axis, or one such pair per axis, as in numpy
-    (torch lists the last axis first)."""
-    x = as_array(x)
-    pairs = _pairs(widths, x.ndim)
-    return emit("pad", x, low=tuple(a for a, _ in pairs), high=tuple(b for _, b in pairs),
-                value=fitting(value, x.dtype, "pad: the value"))
-
-
-@formed
 def flip(x: Array, axis: Axes = None) -> Array:
     """With the order of elements reversed along the axes (None: all)."""
     x = as_array(x)
@@ -282,22 +272,6 @@ def _starts(name: str, x: Array, starts: object) -> list[Array]:
     if len(items) != x.ndim:
         raise GraphError(f"{name} of an array with {x.ndim} axes needs {x.ndim} starts, got {len(items)}")
     return [as_array(s, i64) for s in items]
-
-
-def _pairs(widths: object, rank: int) -> list[tuple[Dim, ...]]:
-    if not is_sequence(widths):
-        return [(_width(widths),) * 2] * rank
-    given = items(widths, "pad: the widths")
-    if len(given) == 2 and not any(is_sequence(w) for w in given):
-        return [(_width(given[0]), _width(given[1]))] * rank
-    pairs: list[tuple[Dim, ...]] = [tuple(map(_width, w)) if is_sequence(w) else (_width(w),) * 2 for w in given]
-    if len(pairs) != rank or any(len(p) != 2 for p in pairs):
-        raise GraphError(f"pad: an array with {rank} axes needs {rank} pairs (before, after), got {shown(widths)}")
-    return pairs
-
-
-def _width(value: object) -> Dim:
-    return value if isinstance(value, Poly) else integer(value, "pad: a width")
 
 
 def _cuts(axis: int, size: Dim, parts: object, sizes: object, points: object) -> list[Dim]:

@@ -54,17 +54,34 @@ class Activation(Module):
 
 
 relu = Activation("relu")
+relu6 = Activation("relu6")
 leaky_relu = Activation("leaky_relu")
 elu = Activation("elu")
+celu = Activation("celu")
+selu = Activation("selu")
 gelu = Activation("gelu")
 silu = Activation("silu")
+mish = Activation("mish")
 softplus = Activation("softplus")
+logsigmoid = Activation("logsigmoid")
+softsign = Activation("softsign")
+tanhshrink = Activation("tanhshrink")
+softshrink = Activation("softshrink")
+hardshrink = Activation("hardshrink")
+hardtanh = Activation("hardtanh")
+hardsigmoid = Activation("hardsigmoid")
+hardswish = Activation("hardswish")
+threshold = Activation("threshold")
 sigmoid = Activation("sigmoid")
 tanh = Activation("tanh")
+glu = Activation("glu")
 softmax = Activation("softmax")
+softmin = Activation("softmin")
 log_softmax = Activation("log_softmax")
 
-NAMED: dict[str, Callable] = {a.name: a for a in (relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh)}
+NAMED: dict[str, Callable] = {a.name: a for a in (
+    relu, relu6, leaky_relu, elu, celu, selu, gelu, silu, mish, softplus, logsigmoid, softsign, tanhshrink, softshrink,
+    hardshrink, hardtanh, hardsigmoid, hardswish, sigmoid, tanh)}
 """Activations that a layer may be told by name."""
 
 

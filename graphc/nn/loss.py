@@ -6,39 +6,32 @@ from collections.abc import Callable
 import graphc as gc
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.form import formed
-from graphc.dsl.order import batch_comes_first, known_order
+from graphc.dsl.order import batch_comes_first
 from graphc.errors import GraphError
-from graphc.ir.convert import callable_, choice, flag
+from graphc.ir.convert import callable_, choice, flag, real
 from graphc.ir.ops.elementwise import SIGMOID
+from graphc.nn.classes import class_axis, weighted_cross_entropy
 from graphc.nn.padding import real_steps
+from graphc.nn.reduction import alike, reduced, weighed
 
 
 @formed
-def cross_entropy(logits: Array, target: Array, *, axis: int | None = None, label_smoothing: float = 0.0,
-                  ignore_index: int | None = None, reduction: str = "mean"):
+def cross_entropy(logits: Array, target: Array, *, weight: Array | None = None, axis: int | None = None,
+                  label_smoothing: float = 0.0, ignore_index: int | None = None, reduction: str = "mean"):
     """-log softmax(logits)[target], the mean over all targets that are not `ignore_index`.
 
     logits [..., classes, ...] with the classes on `axis`, the last unless given (torch: always axis 1; where both
     would fit, it must be given); target: class ids of the shape without that axis, or probabilities of the shape of
-    logits. reduction: "mean", "sum" or "none".
+    logits. `weight` [classes]: of each class; the mean is then the sum divided by the weights of the targets (of
+    probabilities by their number), as in torch. reduction: "mean", "sum" or "none".
     """
     logits, target = as_array(logits), as_array(target)
-    if axis is None:
-        _check_classes_last(logits, target)
-        axis = -1
+    axis = class_axis("cross_entropy", logits, target, axis) if logits.ndim else -1
+    if weight is not None:
+        return weighted_cross_entropy(logits, target, weight, axis, real(label_smoothing, "label_smoothing"),
+                                      ignore_index, reduction)
     return gc.cross_entropy(logits, target, axis=axis, label_smoothing=label_smoothing, ignore_index=ignore_index,
                             reduction=reduction)
-
-
-def _check_classes_last(logits: Array, target: Array) -> None:
-    """GraphError for logits [B, n, …, n] of class ids, which may have the classes on either of the two axes; those of
-    sequences have them last."""
-    shape = logits.shape
-    either = len(shape) > 2 and target.dtype.is_int and (shape[0], *shape[2:]) == shape[:-1] == target.shape
-    if either and known_order(as_array(logits)) is None:
-        raise GraphError(f"cross_entropy of {logits.type} and {target.type}: the classes may be on axis 1, "
-                         "as always in torch, or on the last; "
-                         "give axis=1 or axis=-1")
 
 
 @formed
@@ -48,10 +41,20 @@ def mse(y: Array, target: Array, *, reduction: str = "mean"):
 
 
 @formed
-def bce(logits: Array, target: Array, *, reduction: str = "mean"):
+def bce(logits: Array, target: Array, *, weight: Array | None = None, pos_weight: Array | None = None,
+        reduction: str = "mean"):
     """Binary cross entropy from logits (torch's binary_cross_entropy_with_logits), the mean over all elements.
-    GraphError for a sigmoid's result."""
-    return gc.bce_with_logits(_no_probabilities("bce", logits), target, reduction=reduction)
+    `weight` of elements and `pos_weight` of targets that are 1 broadcast to the logits. GraphError for a sigmoid's
+    result."""
+    logits = _no_probabilities("bce", logits)
+    if weight is None and pos_weight is None:
+        return gc.bce_with_logits(logits, target, reduction=reduction)
+    x, y = alike("bce", logits, target)
+    if pos_weight is None:
+        losses = gc.bce_with_logits(x, y, reduction="none")
+    else:               # (1 - y) x + (1 + (pos_weight - 1) y) log(1 + exp(-x)), as in torch: no overflow
+        losses = weighed("bce", gc.softplus(-x), (as_array(pos_weight, x.dtype) - 1) * y + 1) + (1 - y) * x
+    return reduced("bce", weighed("bce", losses, weight), reduction)
 
 
 @formed

@@ -11,28 +11,36 @@ from graphc.nn.parameter import ONES, ZEROS
 
 
 class BatchNorm(Module):
-    """Normalises each channel (axis 1) over batch and space; in inference with the running mean and variance.
+    """Normalises each channel (axis 1) over batch and space; in inference with the running mean and variance (without
+    track_running_stats: with those of the batch, there too).
 
     A layer that `trainable=` of a training step leaves out stays as it is: it normalises as in inference.
-    Training: running = (1 - momentum) * running + momentum * batch, the variance unbiased, as in torch.
-    State: weight, bias, running_mean, running_var [C].
+    Training: running = (1 - momentum) * running + momentum * batch, the variance unbiased, as in torch; momentum None:
+    the mean over all batches. State: weight, bias, running_mean, running_var [C]; with momentum None
+    num_batches_tracked [].
     """
 
-    def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True):
+    def __init__(self, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True):
         super().__init__()
         self.eps, self.momentum, self.affine = eps, momentum, affine
+        self.track_running_stats = track_running_stats
 
     def forward(self, x: Array):
         if len(x.shape) < 2:
             raise GraphError(f"{type(self).__name__} takes [batch, channels, …], got {list(x.shape)}")
         shape = (x.shape[1],)
         gamma, beta = self._scale(x, shape)
+        if not self.track_running_stats:
+            return gc.batch_norm(x, gamma, beta, eps=self.eps)[0]
         mean, var = self.buffer("running_mean", shape, ZEROS, x.dtype), self.buffer("running_var", shape, ONES, x.dtype)
         if not self.training or self.frozen:
             return gc.batch_norm_inference(x, gamma, beta, mean=mean, var=var, eps=self.eps)
         y, batch_mean, batch_var = gc.batch_norm(x, gamma, beta, eps=self.eps)
-        self._track("running_mean", mean, batch_mean)
-        self._track("running_var", var, batch_var * _unbiased(x))
+        share = self._share(x)
+        for name, running, batch in (("running_mean", mean, batch_mean),
+                                     ("running_var", var, batch_var * _unbiased(x))):
+            self.update(name, running * (1 - share) + gc.stop_gradient(batch) * share)
         return y
 
     def _scale(self, x: Array, shape: tuple[int, ...]):
@@ -40,8 +48,13 @@ class BatchNorm(Module):
             return gc.ones(shape, x.dtype), gc.zeros(shape, x.dtype)
         return self.parameter("weight", shape, ONES, x.dtype), self.parameter("bias", shape, ZEROS, x.dtype)
 
-    def _track(self, name: str, running: Array, batch) -> None:
-        self.update(name, running * (1 - self.momentum) + gc.stop_gradient(batch) * self.momentum)
+    def _share(self, x: Array):
+        """Of the running mean that this batch is."""
+        if self.momentum is not None:
+            return self.momentum
+        count = self.buffer("num_batches_tracked", (), ZEROS, x.dtype)
+        self.update("num_batches_tracked", count + 1)
+        return 1 / (count + 1)
 
 
 class BatchNorm1d(BatchNorm):
@@ -50,6 +63,71 @@ class BatchNorm1d(BatchNorm):
 
 class BatchNorm2d(BatchNorm):
     """BatchNorm of [B, C, H, W]."""
+
+
+class BatchNorm3d(BatchNorm):
+    """BatchNorm of [B, C, D, H, W]."""
+
+
+class InstanceNorm(BatchNorm):
+    """Normalises each channel of each example over space (Ulyanov et al. 2016): x [B, C, …]. With track_running_stats
+    inference takes the running mean and variance, which are means over the examples of each batch."""
+
+    def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
+                 track_running_stats: bool = False):
+        super().__init__(eps=eps, momentum=momentum, affine=affine, track_running_stats=track_running_stats)
+
+    def forward(self, x: Array):
+        if x.ndim < 3:
+            raise GraphError(f"{type(self).__name__} takes [batch, channels, …], got {list(x.shape)}")
+        shape, axes, channels = (x.shape[1],), tuple(range(2, x.ndim)), (x.shape[1], *(1,) * (x.ndim - 2))
+        gamma, beta = self._scale(x, shape)
+        if self.track_running_stats:
+            mean = self.buffer("running_mean", shape, ZEROS, x.dtype)
+            var = self.buffer("running_var", shape, ONES, x.dtype)
+            if not self.training or self.frozen:
+                return gc.batch_norm_inference(x, gamma, beta, mean=mean, var=var, eps=self.eps)
+            share = self._share(x)
+            for name, running, own in (("running_mean", mean, gc.mean(x, axis=axes)),
+                                       ("running_var", var, gc.var(x, axis=axes, ddof=1))):
+                self.update(name, running * (1 - share) + gc.stop_gradient(gc.mean(own, axis=0)) * share)
+        y = (x - gc.mean(x, axis=axes, keepdims=True)) * gc.rsqrt(gc.var(x, axis=axes, keepdims=True) + self.eps)
+        return y * gamma.reshape(*channels) + beta.reshape(*channels) if self.affine else y
+
+
+class InstanceNorm1d(InstanceNorm):
+    """InstanceNorm of [B, C, L]."""
+
+
+class InstanceNorm2d(InstanceNorm):
+    """InstanceNorm of [B, C, H, W]."""
+
+
+class InstanceNorm3d(InstanceNorm):
+    """InstanceNorm of [B, C, D, H, W]."""
+
+
+class LocalResponseNorm(Module):
+    """x / (k + alpha mean(x²) over `size` neighbouring channels)^beta (Krizhevsky et al. 2012): x [B, C, …]; zeros
+    stand before the first and behind the last channel."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
+        super().__init__()
+        if size < 1:
+            raise GraphError(f"LocalResponseNorm: size is a number of channels >= 1, got {size}")
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Array):
+        if x.ndim < 3:
+            raise GraphError(f"LocalResponseNorm takes [batch, channels, …], got {list(x.shape)}")
+        widths, count = [(0, 0)] * x.ndim, x.shape[1]
+        if not isinstance(count, int):
+            raise GraphError(f"LocalResponseNorm: the number of channels must be an int, got the name {count}")
+        before, after = (min(n, max(count - 1, 0)) for n in (self.size // 2, (self.size - 1) // 2))
+        widths[1] = (before, after)
+        square = gc.pad(x * x, widths)
+        total = sum(square[:, i:i + count] for i in range(before + after + 1))
+        return x / (total * (self.alpha / self.size) + self.k) ** self.beta
 
 
 class LayerNorm(Module):
@@ -70,24 +148,28 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """x / sqrt(mean(x²) + eps) * weight over the last axis (Zhang and Sennrich 2019)."""
 
-    def __init__(self, *, eps: float = 1e-6):
+    def __init__(self, *, eps: float = 1e-6, affine: bool = True):
         super().__init__()
-        self.eps = eps
+        self.eps, self.affine = eps, affine
 
     def forward(self, x: Array):
+        if not self.affine:
+            return gc.rms_norm(x, eps=self.eps)
         return gc.rms_norm(x, self.parameter("weight", x.shape[-1:], ONES, x.dtype), eps=self.eps)
 
 
 class GroupNorm(Module):
     """Normalises each of `groups` groups of channels over their channels and space: x [B, C, …]."""
 
-    def __init__(self, groups: int, *, eps: float = 1e-5):
+    def __init__(self, groups: int, *, eps: float = 1e-5, affine: bool = True):
         super().__init__()
-        self.groups, self.eps = groups, eps
+        self.groups, self.eps, self.affine = groups, eps, affine
 
     def forward(self, x: Array):
         if x.ndim < 2:
             raise GraphError(f"GroupNorm takes [batch, channels, …], got {list(x.shape)}")
+        if not self.affine:
+            return gc.group_norm(x, groups=self.groups, eps=self.eps)
         shape = (x.shape[1],)
         gamma, beta = self.parameter("weight", shape, ONES, x.dtype), self.parameter("bias", shape, ZEROS, x.dtype)
         return gc.group_norm(x, gamma, beta, groups=self.groups, eps=self.eps)

@@ -52,6 +52,7 @@ def aligned_empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
 
 def aligned_copy(source: np.ndarray) -> np.ndarray:
     """A C-contiguous copy of `source` in `aligned_empty` memory."""
+    source = np.asarray(source)
     copy = aligned_empty(source.shape, source.dtype)
     copy[...] = source
     return copy

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
+import make_names  # noqa: E402
 import make_operators  # noqa: E402
 import pages  # noqa: E402
 
@@ -35,6 +36,10 @@ def test_python_of_the_page(path, tmp_path, monkeypatch):
 
 def test_table_of_operators_is_current():
     assert make_operators.PAGE.read_text() == make_operators.text(), "run python docs/make_operators.py"
+
+
+def test_names_of_pytorch_are_current():
+    assert len(make_names.names()) > 300 and make_names.PAGE.read_text() == make_names.text(), "run python docs/make_names.py"
 
 
 @pytest.mark.parametrize("path",

@@ -23,10 +23,10 @@ MAY = {
     "optim": (*BASE, "ir", "autodiff", "dsl", ""),
 }
 HEAVY = ("llvmlite", "networkx")                # loaded by codegen/llvm/lazy.py at the first compile
-LOADS_LATER = ("codegen/llvm/lazy.py", "__init__.py", "cli.py", "runtime/native.py", "callbacks/__init__.py",
-               "fitting/history.py")
-# import_module: LLVM, the compiler behind public names, the extra `demo`, the runtime's routines where their text is
-# not in the disk cache, TensorBoard's writer (perhaps torch's), matplotlib
+LOADS_LATER = ("codegen/llvm/lazy.py", "__init__.py", "cli.py", "runtime/native.py", "nn/__init__.py", "optim/__init__.py",
+               "callbacks/__init__.py", "fitting/history.py")
+# import_module: LLVM, the compiler behind public names, layers and optimizers that few programs use, the extra `demo`,
+# the runtime's routines where their text is not in the disk cache, TensorBoard's writer (perhaps torch's), matplotlib
 
 FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 

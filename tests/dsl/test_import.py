@@ -1,6 +1,12 @@
 """What `import graphc` costs: no compiler, no LLVM, no graph library before the first compile."""
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from graphc import nn, optim
 
 CODE = """
 import sys, graphc as gc
@@ -17,3 +23,10 @@ assert "compile" in dir(gc) and not hasattr(gc, "compiles")
 
 def test_import_loads_no_compiler():
     subprocess.run([sys.executable, "-c", CODE], check=True)
+
+
+@pytest.mark.parametrize("module", [nn, optim])
+def test_what_is_loaded_later_is_what_type_checkers_are_told(module):
+    tree = ast.parse(Path(module.__file__).read_text())
+    told = {name.name: node.module for block in tree.body if isinstance(block, ast.If) for node in block.body for name in node.names}
+    assert told == module._LATER and all(getattr(module, name).__module__ == file for name, file in told.items())

@@ -14,11 +14,12 @@ from graphc.dsl.array import Array
 from graphc.dsl.symbol import Symbol
 
 IMAGE, ROW = (1, 2, 6, 6), (1, 2, 6)
-UNARY = """abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu erf exp expm1 floor gelu isfinite isnan leaky_relu log log1p log_softmax
+UNARY = """normalize pdist celu glu hardshrink hardsigmoid hardswish hardtanh logsigmoid mish relu6 selu softmin softshrink softsign tanhshrink
+    abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu erf exp expm1 floor gelu isfinite isnan leaky_relu log log1p log_softmax
     logical_not neg ones_like relu round rsqrt sigmoid sign silu sin sinh softmax softplus sqrt square stop_gradient tan tanh zeros_like
     all any argmax argmin argsort cumprod cumsum flip layer_norm logsumexp max mean min prod rms_norm sort squeeze std sum transpose tril triu var
     clip""".split()
-BINARY = """add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv greater greater_equal left_shift less less_equal logical_and logical_or logical_xor
+BINARY = """cdist cosine_similarity pairwise_distance add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv greater greater_equal left_shift less less_equal logical_and logical_or logical_xor
     maximum minimum mod mul not_equal pow right_shift sub mse bce_with_logits""".split()
 
 CALLS = {                                                   # what is needed of each function, by name; `x` is f32[3, 4], `i` i64[], `b` bool[3, 4]
@@ -70,6 +71,14 @@ CALLS = {                                                   # what is needed of 
     "outer": lambda x, i, b: {"x": x[0], "y": x[1]},
     "pad": lambda x, i, b: {"x": x, "widths": 1},
     "permutation": lambda x, i, b: {"n": 4},
+    "channel_shuffle": lambda x, i, b: {"x": gc.ones(IMAGE), "groups": 2},
+    "fold": lambda x, i, b: {"x": gc.ones((1, 4, 9)), "size": 4, "kernel": 2},
+    "gumbel_softmax": lambda x, i, b: {"logits": x},
+    "interpolate": lambda x, i, b: {"x": gc.ones(IMAGE), "size": 3},
+    "pixel_shuffle": lambda x, i, b: {"x": gc.ones((1, 4, 2, 2)), "upscale_factor": 2},
+    "pixel_unshuffle": lambda x, i, b: {"x": gc.ones(IMAGE), "downscale_factor": 2},
+    "unfold": lambda x, i, b: {"x": gc.ones(IMAGE), "kernel": 2},
+    "prelu": lambda x, i, b: {"x": x, "weight": 0.1},
     "repeat": lambda x, i, b: {"x": x, "times": 2, "axis": 0},
     "reshape": lambda x, i, b: {"x": x, "shape": (4, 3)},
     "resize": lambda x, i, b: {"x": gc.ones(IMAGE), "shape": (3, 9)},
@@ -82,6 +91,7 @@ CALLS = {                                                   # what is needed of 
     "swapaxes": lambda x, i, b: {"x": x, "axis1": 0, "axis2": 1},
     "take": lambda x, i, b: {"x": x, "indices": gc.iota((2,))},
     "take_along_axis": lambda x, i, b: {"x": x, "indices": gc.iota((3, 4)), "axis": 0},
+    "threshold": lambda x, i, b: {"x": x, "threshold": 0.1, "value": 2.0},
     "tile": lambda x, i, b: {"x": x, "reps": 2},
     "topk": lambda x, i, b: {"x": x, "k": 2},
     "uniform": lambda x, i, b: {"shape": (2, 3)},

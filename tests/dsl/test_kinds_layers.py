@@ -25,7 +25,22 @@ LAYERS = {                                                  # arguments that are
     "Seq2Seq": ({"encoder": nn.Embedding(5, 4) >> nn.LSTM(4, batch_first=True), "decoder": nn.LSTM(4)}, None),
     "Sequential": ({}, WIDE), "SinusoidalPosition": ({}, WIDE), "TransformerBlock": ({"heads": 2}, WIDE), "Module": ({}, WIDE),
 }
-INITIALIZERS = {"Constant": {"value": 1.0}, "Normal": {}, "Uniform": {"bound": 1.0}, "Value": {"array": 1.0}, "XavierUniform": {}}
+VOLUME = lambda: gc.ones((1, 2, 3, 4, 5))
+LAYERS |= {
+    "Identity": ({}, WIDE), "Unflatten": ({"axis": 2, "sizes": (2, 2)}, WIDE), "PixelShuffle": ({"upscale_factor": 1}, IMAGE),
+    "PixelUnshuffle": ({"downscale_factor": 2}, IMAGE), "ChannelShuffle": ({"groups": 2}, IMAGE), "Unfold": ({"kernel": 2}, IMAGE),
+    "Fold": ({"size": 4, "kernel": 2}, lambda: gc.ones((1, 4, 9))), "Upsample": ({"size": 3}, IMAGE), "UpsamplingNearest2d": ({"size": 3}, IMAGE),
+    "UpsamplingBilinear2d": ({"size": 3}, IMAGE), "PReLU": ({}, WIDE), "RReLU": ({}, WIDE),
+    "Bilinear": ({"features": 2}, lambda: [WIDE(), WIDE()]), "CosineSimilarity": ({}, lambda: [WIDE(), WIDE()]), "PairwiseDistance": ({}, lambda: [WIDE(), WIDE()]),
+    "RNNCell": ({"hidden": 3}, lambda: gc.ones((2, 4))), "LSTMCell": ({"hidden": 3}, lambda: gc.ones((2, 4))), "GRUCell": ({"hidden": 3}, lambda: gc.ones((2, 4))),
+    "EmbeddingBag": ({"count": 5, "features": 4}, IDS), "AlphaDropout": ({}, WIDE), "FeatureAlphaDropout": ({}, WIDE),
+    "Dropout1d": ({}, WIDE), "Dropout2d": ({}, IMAGE), "Dropout3d": ({}, VOLUME),
+    "BatchNorm3d": ({}, VOLUME), "InstanceNorm1d": ({}, LONG), "InstanceNorm2d": ({}, IMAGE),
+    "InstanceNorm3d": ({}, VOLUME), "LocalResponseNorm": ({"size": 2}, IMAGE)}
+LAYERS |= {f"{kind}Pad{n}d": ({"padding": 1, **({"value": 0.5} if kind == "Constant" else {})}, data) for kind in ("Constant", "Zero", "Reflection", "Replication", "Circular")
+           for n, data in ((1, LONG), (2, IMAGE), (3, VOLUME))}
+INITIALIZERS = {**dict.fromkeys("KaimingNormal KaimingUniform LecunNormal Orthogonal Sparse TruncNormal XavierNormal Eye".split(), {}),
+                "Constant": {"value": 1.0}, "Normal": {}, "Uniform": {"bound": 1.0}, "Value": {"array": 1.0}, "XavierUniform": {}}
 FUNCTIONS = {                                               # of arrays; `x` is f32[3, 4]
     "accuracy": lambda x: {"logits": x, "target": gc.iota((3,))}, "bce": lambda x: {"logits": x, "target": x},
     "cross_entropy": lambda x: {"logits": x, "target": gc.iota((3,))}, "likeliest": lambda x: {"scores": x},
@@ -33,22 +48,37 @@ FUNCTIONS = {                                               # of arrays; `x` is 
     "residual": lambda x: {"body": nn.relu}, "sample": lambda x: {"scores": x},
     "sequence_loss": lambda x: {"y": gc.stack([x, x]), "target": gc.zeros((2, 3), gc.i64)},
 }
-ACTIVATIONS = {"elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
-OTHERS = {"Parameter", "decoding"}                          # made by layers; without arguments
-OPTIMIZERS = {"Adam": {}, "AdamW": {}, "RMSprop": {}, "SGD": {"lr": 0.1}}
+FUNCTIONS |= {name: lambda x: {"input": x, "target": x} for name in (
+    "l1_loss", "huber_loss", "smooth_l1_loss", "log_cosh_loss", "kl_div", "poisson_nll_loss", "binary_cross_entropy", "sigmoid_focal_loss", "dice_loss",
+    "soft_margin_loss", "hinge_embedding_loss", "multilabel_soft_margin_loss")}
+FUNCTIONS |= {
+    "gaussian_nll_loss": lambda x: {"input": x, "target": x, "var": 1.0}, "multi_margin_loss": lambda x: {"input": x, "target": gc.iota((3,))},
+    "nll_loss": lambda x: {"input": x, "target": gc.iota((3,))}, "multilabel_margin_loss": lambda x: {"input": x, "target": gc.zeros((3, 4), gc.i64)},
+    "margin_ranking_loss": lambda x: {"input1": x, "input2": x, "target": x}, "cosine_embedding_loss": lambda x: {"input1": x, "input2": x, "target": x[:, 0]},
+    "triplet_margin_loss": lambda x: {"anchor": x, "positive": x, "negative": x},
+    "triplet_margin_with_distance_loss": lambda x: {"anchor": x, "positive": x, "negative": x},
+}
+ACTIVATIONS = {"celu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "logsigmoid", "mish", "relu6", "selu", "softmin", "softshrink", "softsign",
+               "tanhshrink", "threshold",
+               "elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
+OTHERS = {"Parameter", "decoding", "Dirac", "calculate_gain", "ctc_loss"}                          # made by layers; without arguments
+OPTIMIZERS = {"SGD": {"lr": 0.1}, **dict.fromkeys("ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LAMB Lion Muon NAdam RAdam RMSprop Rprop".split(), {})}
 SCHEDULES = {"constant": {"lr": 0.1}, "cosine": {"lr": 0.1, "steps": 5}, "exponential": {"lr": 0.1, "factor": 0.5}, "step_decay": {"lr": 0.1, "every": 2},
-             "warmup": {"schedule": 0.1, "steps": 3}}
-PARTS = {"Group", "Item", "Optimizer", "Slots", "apply", "global_norm", "group", "hyperparameters", "is_schedule",
+             "warmup": {"schedule": 0.1, "steps": 3}, "linear": {"lr": 0.1, "steps": 3}, "polynomial": {"lr": 0.1, "steps": 3},
+             "multi_step": {"lr": 0.1, "milestones": [2]}, "cosine_restarts": {"lr": 0.1, "steps": 2}, "one_cycle": {"lr": 0.1, "steps": 9},
+             "cyclic": {"low": 0.1, "high": 0.2}, "inverse_sqrt": {"lr": 0.1, "steps": 3},
+             "sequential": {"schedules": [0.1, 0.2], "milestones": [3]}}
+PARTS = {"as_like", "Group", "Item", "Optimizer", "Slots", "apply", "global_norm", "group", "hyperparameters", "is_schedule",
          "no_decay", "schedule"}        # of optimizers
 
 
 def public(module):
-    return {n for n, v in vars(module).items() if not n.startswith("_") and callable(v) and getattr(v, "__module__", "").startswith("graphc.")}
+    return {n for n, v in ((n, getattr(module, n)) for n in dir(module)) if not n.startswith("_") and callable(v) and getattr(v, "__module__", "").startswith("graphc.")}
 
 
 def test_nothing_is_left_out():
     assert public(nn) == LAYERS.keys() | INITIALIZERS.keys() | FUNCTIONS.keys() | ACTIVATIONS | OTHERS
-    assert {n for n in public(optim) if getattr(optim, n).__module__ == "graphc.optim"} == OPTIMIZERS.keys() | SCHEDULES.keys() | PARTS
+    assert {n for n in public(optim) if getattr(optim, n).__module__.startswith("graphc.optim.")} == OPTIMIZERS.keys() | SCHEDULES.keys() | PARTS
 
 
 def everything(function, use):
@@ -115,11 +145,11 @@ class Kept:
     def __init__(self, like):
         self.like = like
 
-    def read(self, slot):
-        return gc.zeros_like(self.like)
+    def read(self, slot, shape):
+        return gc.zeros(shape, self.like.dtype)
 
     def write(self, slot, value):
-        assert value.type == self.like.type
+        assert value.dtype == self.like.dtype
 
 
 def stepped(optimizer, x):

@@ -177,6 +177,18 @@ UNARY = [
     row("elu", "ab", lambda x: np.where(x > 0, x, 2 * np.expm1(x)), 2.0), row("silu", "ab", lambda x: x * sigmoid(x)),
     row("gelu", "ab", lambda x: x * (0.5 + 0.5 * erf(x * np.sqrt(0.5).astype(x.dtype)))),
     row("softplus", "ab", lambda x: np.logaddexp(x, x.dtype.type(0))),
+    row("relu6", "ab", lambda x: np.clip(x, 0, 6), low=-8, high=8), row("hardtanh", "ab", lambda x: np.clip(x, -1, 1)),
+    row("hardtanh", "ab", lambda x: np.clip(x, -1, 0.5), max_val=0.5),
+    row("celu", "ab", lambda x: np.where(x > 0, x, 2 * np.expm1(x / 2)), 2.0),
+    row("selu", "ab", lambda x: np.where(x > 0, x, 1.6732632423543772 * np.expm1(x)) * 1.0507009873554805),
+    row("mish", "ab", lambda x: x * np.tanh(np.logaddexp(x, x.dtype.type(0)))),
+    row("logsigmoid", "ab", lambda x: -np.logaddexp(-x, x.dtype.type(0))),
+    row("softsign", "ab", lambda x: x / (1 + np.abs(x))), row("tanhshrink", "ab", lambda x: x - np.tanh(x)),
+    row("softshrink", "ab", lambda x: np.where(np.isnan(x), x, np.sign(x) * np.maximum(np.abs(x) - 1, 0)), 1.0),
+    row("hardshrink", "ab", lambda x: np.where(np.abs(x) <= 1, 0, x), 1.0),
+    row("hardsigmoid", "ab", lambda x: np.clip(x + 3, 0, 6) / 6, low=-5, high=5),
+    row("hardswish", "ab", lambda x: x * np.clip(x + 3, 0, 6) / 6, low=-5, high=5, special=False),
+    row("threshold", "ab", lambda x: np.where(x <= 0.1, x.dtype.type(3), x), 0.1, 3.0),
     row("asin", "ab", np.arcsin, low=-0.9, high=0.9), row("acos", "ab", np.arccos, low=-0.9, high=0.9),
     row("atan", "ab", np.arctan),
     row("asinh", "ab", np.arcsinh), row("acosh", "ab", np.arccosh, low=1.2, high=3),
@@ -257,6 +269,22 @@ SHAPE = [
     row("full", "", lambda: np.full((2, 0), 3), call=lambda: gc.full((2, 0), 3)),
     *(row(n, "", partial(getattr(np, n), (2, 3), np.float32), call=partial(getattr(gc, n), (2, 3)))
       for n in ("zeros", "ones")),
+    *(row("pad", "aHW", lambda x, mode=mode: np.pad(x, ((0, 0), (2, 1), (0, 3)), mode=mode), ((0, 0), (2, 1), (0, 3)),
+          mode=mode, kinds=ANY) for mode in ("reflect", "symmetric", "edge", "wrap")),
+    row("pixel_shuffle", "aEbc", lambda x: x.reshape(x.shape[0], 1, 2, 2, *x.shape[2:]).transpose(
+        0, 1, 4, 2, 5, 3).reshape(x.shape[0], 1, 2 * x.shape[2], 2 * x.shape[3]), 2, kinds=ANY),
+    row("pixel_unshuffle", "abHW", lambda x: x.reshape(*x.shape[:2], 2, 2, 2, 2).transpose(
+        0, 1, 3, 5, 2, 4).reshape(x.shape[0], 4 * x.shape[1], 2, 2), 2, kinds=ANY),
+    row("channel_shuffle", "aEb", lambda x: x[:, [0, 2, 1, 3]], 2, kinds=ANY),
+    row("unfold", "aCHW", w.unfold, 2, padding=1, stride=2, kinds=NUMBER),
+    row("fold", "aEP", lambda x: np.stack([x[:, ::2, 0], x[:, 1::2, 0] + x[:, ::2, 1], x[:, 1::2, 1]], -1)[:, :, None],
+        call=lambda x: gc.fold(x, (1, 3), (1, 2)), kinds=NUMBER),
+    row("interpolate", "aCHW", lambda x: x.repeat(2, 2).repeat(2, 3), (8, 8), kinds=ANY),
+    row("interpolate", "abW", lambda x: x[..., [1, 3]], 2, mode="nearest-exact", kinds=ANY),
+    row("interpolate", "aCHW", partial(w.bilinear, shape=(3, 8)), (3, 8), mode="bilinear", special=False),
+    row("interpolate", "abW", lambda x: np.stack([x[..., 0], x[..., :2].mean(-1), x[..., 1], x[..., 1:3].mean(-1),
+                                                  x[..., 2], x[..., 2:].mean(-1), x[..., 3]], -1), 7, mode="linear",
+        align_corners=True, special=False),
     row("resize", "aCHW", lambda x: x.repeat(2, 2).repeat(2, 3), (8, 8)),
     row("resize", "aCHW", partial(w.bilinear, shape=(3, 8)), (3, 8), "bilinear", special=False)]
 INDEX = [
@@ -293,6 +321,10 @@ ROWS = [
     row("global_avg_pool", "abHW", lambda x: x.mean((2, 3))),
     row("global_max_pool", "abHW", lambda x: x.max((2, 3)), kinds=NUMBER),
     row("softmax", "abc", softmax), row("softmax", "abc", partial(softmax, axis=-2), axis=-2),
+    row("softmin", "abc", lambda x: softmax(-x)),
+    row("glu", "abE", lambda x: x[..., :2] * sigmoid(x[..., 2:])),
+    row("prelu", "aCb,C", lambda x, w: np.where(x > 0, x, w[:, None] * x)),
+    row("prelu", "C,C", lambda x, w: np.where(x > 0, x, w * x), tag="1"),
     row("log_softmax", "abc", lambda x: x - logsumexp(x, -1, True) if x.size else x, special=False),
     row("layer_norm", "ab,b,b", lambda x, g, b: standard(x, -1, 1e-2) * g + b, eps=1e-2, special=False),
     row("rms_norm", "ab,b", lambda x, g: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-2) * g, eps=1e-2,
@@ -310,6 +342,20 @@ ROWS = [
         else np.mean(np.zeros(len(x), x.dtype)),
         tag="soft", special=False),
     row("mse", "ab,ab", lambda x, y: np.mean((x - y) ** 2)), row("bce_with_logits", "ab,ab", bce, special=False)]
+DISTANCES = [
+    row("normalize", "abc", lambda x: x / np.linalg.norm(x, axis=1, keepdims=True), special=False),
+    row("normalize", "ab", lambda x: x / np.sum(np.abs(x) ** 3, -1, keepdims=True) ** (1 / 3), p=3, axis=-1,
+        special=False),
+    row("cosine_similarity", "ab,ab", lambda x, y: (x * y).sum(1) / np.maximum(
+        np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-16), special=False),
+    row("cosine_similarity", "abc,bc", lambda x, y: (x * y).sum(-2) / np.maximum(
+        np.linalg.norm(x, axis=-2) * np.linalg.norm(y, axis=-2), 1e-16), axis=-2, special=False),
+    row("pairwise_distance", "ab,ab", lambda x, y: np.linalg.norm(x - y + x.dtype.type(1e-6), axis=-1), special=False),
+    row("pairwise_distance", "ab,b", lambda x, y: np.abs(x - y + 0.5).sum(-1, keepdims=True), p=1, eps=0.5,
+        keepdims=True),
+    row("cdist", "dab,cb", lambda x, y: np.linalg.norm(x[:, :, None] - y, axis=-1), special=False),
+    row("cdist", "aK,cK", lambda x, y: np.abs(x[:, None] - y).max(-1), math.inf),
+    row("pdist", "ab", lambda x: np.linalg.norm(x[:, None] - x, axis=-1)[np.triu_indices(len(x), 1)], special=False)]
 CONTROL = [
     row("cond", "ab", lambda x: x * 2, call=lambda x: gc.cond(gc.sum(x) == gc.sum(x), lambda: x * 2, lambda: x * 3),
         special=False),
@@ -325,6 +371,7 @@ RANDOM = [
         tag="some"),
     row("bernoulli", "ab", lambda p: p > 0, key=1, draws=True),
     row("permutation", "", lambda: np.zeros(4, int), call=lambda: gc.permutation(4, key=1), draws=True),
+    row("gumbel_softmax", "ab", lambda x: x, key=1, draws=True),
     row("dropout", "ab", lambda x: x, 0.5, key=1, draws=True)]
-TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *ROWS, *CONTROL, *RANDOM)
+TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *ROWS, *DISTANCES, *CONTROL, *RANDOM)
 ELEMENTWISE = frozenset(r.name for r in (*UNARY, *BINARY))

@@ -51,3 +51,10 @@ def bilinear(x, shape):
         part = (at - low).astype(x.dtype).reshape(-1, *(1,) * (3 - axis))
         x = np.take(x, low, axis) * (1 - part) + np.take(x, np.minimum(low + 1, old - 1), axis) * part
     return x
+
+
+def unfold(x):
+    """Windows of 2 x 2 with stride 2 of x with one zero around, as columns."""
+    x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    parts = [x[:, :, i::2, j::2].reshape(*x.shape[:2], 9) for i in (0, 1) for j in (0, 1)]
+    return np.stack(parts, 2).reshape(x.shape[0], 4 * x.shape[1], 9)

@@ -131,22 +131,22 @@ ATTENTION |= {
     "heads, other widths": lambda: Case(nn.MultiHeadAttention(2), mha(kdim=5, vdim=3), [normal(4, 3, 8), normal(4, 6, 5), normal(4, 6, 3)],
                                         lambda m, q, k, v: m(q, k, v)[0]),
     "heads, lengths": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), LENGTHS], lambda m, x, n: m(x, x, x, key_padding_mask=~PADDING)[0],
-                                   lambda net, x, n: net(x, lengths=n)),
+                                   lambda net, x, n: net(x, lengths=n), real=PADDING.numpy()),
     "heads, lengths, causal": lambda: Case(nn.MultiHeadAttention(2, causal=True), mha(), [normal(4, 6, 8), LENGTHS],
                                            lambda m, x, n: m(x, x, x, key_padding_mask=~PADDING, attn_mask=~torch.ones(6, 6).tril().bool())[0],
-                                           lambda net, x, n: net(x, lengths=n)),
+                                           lambda net, x, n: net(x, lengths=n), real=PADDING.numpy()),
     "heads, mask": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8)], self_attention(attn_mask=~torch.tensor(HEAD_MASK).flatten(0, 1)),
                                 lambda net, x: net(x, mask=HEAD_MASK)),
     "heads, mask, lengths": lambda: Case(
         nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), LENGTHS],
         lambda m, x, n: m(x, x, x, attn_mask=~torch.tensor(FIRST_SEEN & PADDING.numpy()[:, None, None]).flatten(0, 1))[0],
-        lambda net, x, n: net(x, mask=FIRST_SEEN, lengths=n)),
+        lambda net, x, n: net(x, mask=FIRST_SEEN, lengths=n), real=PADDING.numpy()),
     "heads, float mask": lambda: Case(nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), BIAS],
                                       lambda m, x, b: m(x, x, x, attn_mask=b.repeat(4, 1, 1))[0], lambda net, x, b: net(x, mask=b)),
     "heads, float mask, lengths": lambda: Case(
         nn.MultiHeadAttention(2), mha(), [normal(4, 6, 8), BIAS, LENGTHS],
         lambda m, x, b, n: m(x, x, x, attn_mask=(b.repeat(4, 1, 1, 1) + torch.where(PADDING, 0, -torch.inf)[:, None, None]).flatten(0, 1))[0],
-        lambda net, x, b, n: net(x, mask=b, lengths=n)),
+        lambda net, x, b, n: net(x, mask=b, lengths=n), real=PADDING.numpy()),
 }
 
 
@@ -193,7 +193,7 @@ ATTENTION |= {
     "rotary halves": lambda: Case(nn.MultiHeadAttention(2, position=nn.RotaryPosition(halves=True)), Positioned(True), [normal(4, 6, 8)], names=INSIDE),
     "relative": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, max_distance=20)), Positioned(bias=True), [normal(4, 6, 8)], names=INSIDE),
     "relative, lengths": lambda: Case(nn.MultiHeadAttention(2, position=nn.RelativePosition(8, max_distance=20)), Positioned(bias=True), [normal(4, 6, 8), LENGTHS],
-                                      call=lambda net, x, n: net(x, lengths=n), names=INSIDE),
+                                      call=lambda net, x, n: net(x, lengths=n), names=INSIDE, real=PADDING.numpy()),
     "relative causal": lambda: Case(nn.MultiHeadAttention(2, causal=True, position=nn.RelativePosition(8, max_distance=20, bidirectional=False)),
                                     Positioned(bias=True, bidirectional=False), [normal(4, 6, 8)], names=INSIDE),
 }
@@ -233,14 +233,14 @@ BLOCKS = {
     "causal": lambda: Case(nn.TransformerBlock(2, causal=True), encoder(activation="gelu"), [normal(4, 6, 8)],
                            lambda m, x: m(x, src_mask=square(x), is_causal=True)),
     "lengths": lambda: Case(nn.TransformerBlock(2) ** 2, sequence_of(lambda: encoder(activation="gelu"), 2), [normal(4, 6, 8), LENGTHS],
-                            lambda m, x, n: m(x, src_key_padding_mask=~PADDING), lambda net, x, n: net(x, lengths=n)),
+                            lambda m, x, n: m(x, src_key_padding_mask=~PADDING), lambda net, x, n: net(x, lengths=n), real=PADDING.numpy()),
     "decoder": lambda: Case(nn.DecoderBlock(2), decoder(activation="gelu"), [normal(4, 5, 8), normal(4, 6, 8)],
                             lambda m, y, x: m(y, x, tgt_mask=square(y), tgt_is_causal=True)),
     "decoder, lengths": lambda: Case(nn.DecoderBlock(2, pre_norm=True, activation=nn.silu) ** 2,
                                      sequence_of(lambda: decoder(activation=F.silu, norm_first=True), 2), [normal(4, 6, 8), normal(4, 6, 8), LENGTHS],
                                      lambda m, y, x, n: m(y, x, tgt_mask=square(y), memory_key_padding_mask=~PADDING,
                                                           tgt_key_padding_mask=torch.where(PADDING, 0.0, -torch.inf).to(y.dtype)),
-                                     lambda net, y, x, n: net(y, memory=x, memory_lengths=n, lengths=n)),
+                                     lambda net, y, x, n: net(y, memory=x, memory_lengths=n, lengths=n), real=PADDING.numpy()),
 }
 
 
@@ -298,9 +298,9 @@ def test_sizes(batch, steps, width, heads):
     x = normal(batch, steps, width)
     check_first(Case(nn.MultiHeadAttention(heads, causal=True), T.MultiheadAttention(width, heads, batch_first=True), [x, lengths],
                      lambda m, x, n: m(x, x, x, key_padding_mask=padding, attn_mask=torch.ones(steps, steps).triu(1).bool())[0],
-                     lambda net, x, n: net(x, lengths=n)))
+                     lambda net, x, n: net(x, lengths=n), real=~padding.numpy()))
     check_first(Case(nn.TransformerBlock(heads), T.TransformerEncoderLayer(width, heads, 4 * width, 0.0, F.gelu, batch_first=True), [x, lengths],
-                     lambda m, x, n: m(x, src_key_padding_mask=padding), lambda net, x, n: net(x, lengths=n)))
+                     lambda m, x, n: m(x, src_key_padding_mask=padding), lambda net, x, n: net(x, lengths=n), real=~padding.numpy()))
     check_first(Case(nn.DecoderBlock(heads), T.TransformerDecoderLayer(width, heads, 4 * width, 0.0, F.gelu, batch_first=True),
                      [normal(batch, steps + 3, width), x, lengths], lambda m, y, x, n: m(y, x, tgt_mask=square(y), memory_key_padding_mask=padding),
                      lambda net, y, x, n: net(y, memory=x, memory_lengths=n)))

@@ -27,7 +27,7 @@ from graphc.ir.op import Composite, as_tuple
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.types import TensorType, f32, f64
 from tests.random.rounding import (
-    CHOOSES, CORRECT, COUNTED, EXACT, ROUNDED_ONCE, RUNNING, SUMS, ULPS, exact_result, exact_sum, ulps)
+    CHOOSES, CORRECT, COUNTED, EXACT, ROUNDED_ONCE, RUNNING, SUMS, ULPS, exact_result, exact_sum, same_way, ulps)
 
 # beyond, squares inside of operators leave the range of the type: nothing is said of such programs
 LARGE = {f32: 1e12, f64: 1e100}
@@ -95,6 +95,8 @@ class Oracle:
         if op.name in SUMS:
             units = ulps(op.name, _terms(op, ins), self.in_loop)
             sizes = [self._sum_sizes(op, ins, out_types[0].dtype)]
+            if op.name in RUNNING and out_types[0].dtype.is_float:
+                errors = [self._same_way(op, ins, sizes[0], out_types[0].dtype)]
         elif op.name not in ROUNDED_ONCE:
             ins = [self._moved(x, t) for x, t in zip(ins, in_types)]
         results = as_tuple(op.reference(*ins))
@@ -104,8 +106,13 @@ class Oracle:
     def _sum_sizes(self, op, ins, dtype) -> np.ndarray:
         """Of what size the rounding errors of a sum are units: 0 where there are none."""
         size = np.asarray(op.reference(*(x if op.name in CHOOSES and i == 0 else np.abs(x) for i, x in enumerate(ins))))
-        size = np.where(dtype.is_float and exact_sum(op.name, ins, size, dtype), 0, size)
-        return size * np.sqrt(size.shape[op.axis]) if op.name in RUNNING else size
+        return np.where(dtype.is_float and exact_sum(op.name, ins, size, dtype), 0, size)
+
+    def _same_way(self, op, ins, size, dtype) -> np.ndarray:
+        """What the roundings of a running sum make together if all of a line go one way: one draw for each line."""
+        line = tuple(1 if axis == op.axis else n for axis, n in enumerate(size.shape))
+        far = same_way(op, ins, size) * np.finfo(dtype.np).eps
+        return np.where(np.isfinite(far), far, 0) * self.noise.uniform(-1, 1, line)
 
     def _inside(self, op, ins, in_types) -> Sequence:
         """What rounding inside of a composite does to its results: its decomposition with noise, less that without."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphc.ir.op import Op
 from graphc.ir.types import DType, f32
 
 EXACT = frozenset({                 # operators that choose, move or compare: no rounding
@@ -32,14 +33,17 @@ SUMS = frozenset({
     "scatter_add", "scatter_add_along_axis", "avg_pool2d", "avg_pool2d_grad", "max_pool2d_grad"})
 # of nothing but the terms, in any order
 PLAIN_SUMS = frozenset({"sum", "matmul", "einsum", "cumsum", "scatter_add", "scatter_add_along_axis"})
-# added up from left to right: a rounding error of the whole at each step
-RUNNING = frozenset({"linear_scan"})
+# added up one after the other (docs/numerics.md, "Sums"): see `same_way`
+RUNNING = frozenset({"cumsum", "linear_scan"})
 CHOOSES = frozenset({"max_pool2d_grad"})        # whose first operand says which terms
 
 ULPS = 4                            # of others: docs/numerics.md promises 2 in f32, 4 in f64, 5 for composites
 CORRECT_ULPS = 1                    # half a unit of the larger of the two sizes that a unit has in a binade
 # sums whose units follow from how many terms they have
 COUNTED = frozenset({"sum", "mean", "matmul", "einsum", "cumsum"})
+# of each partial sum in `same_way`: half of the half unit that a rounding may be off, because one draw stands for all
+# steps, and what noise does is allowed several times over
+SAME_WAY = 0.25
 
 
 def ulps(name: str, terms: float, in_loop: bool) -> float:
@@ -55,6 +59,20 @@ def ulps(name: str, terms: float, in_loop: bool) -> float:
         roundings = terms - 1 if name in ("sum", "cumsum") else terms       # of the products or of the division, too
         return min(ULPS, 0.5 * float(np.sqrt(max(roundings, 0))))
     return CORRECT_ULPS if name in CORRECT else ULPS
+
+
+def same_way(op: Op, ins: Sequence[np.ndarray], size: np.ndarray) -> np.ndarray:
+    """In units in the last place of 1: how far a running sum is off where each step rounds the same way as the last.
+    `size`: of the partial sums, 0 where they are exact.
+
+    Adding x to a partial sum S gives the nearest multiple of a unit of S, and loses up to half a unit of S: u |S| with
+    u = eps / 2. Where the terms are nearly equal, what is lost is not independent of what was lost before: S is a
+    multiple of its unit, so the loss is that of x alone, the same in sign and in size until S doubles. Over n steps
+    these errors make not the root of n but up to n u max|S|, and more precisely what the sum itself makes of them, as
+    each error is carried on as the terms are: the operator, applied to u |S|.
+    """
+    *factors, _ = ins
+    return SAME_WAY * np.asarray(op.reference(*map(np.abs, factors), size))
 
 
 def exact_result(name: str, ins: Sequence[np.ndarray], y: np.ndarray, dtype: DType) -> np.ndarray | bool:

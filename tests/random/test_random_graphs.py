@@ -134,6 +134,21 @@ graph f(m: bool[3], n: f32[3]) {
     assert "output 1" in Expected(graph, [m, n], 0).wrong([right[0], np.float32(5)])
 
 
+@pytest.mark.parametrize("kind", ["cumsum(x) {axis=0}", "cumsum(x) {axis=0, reverse=true}",
+                                  "linear_scan(a, x) {axis=0}"])
+@pytest.mark.parametrize("term", [0.965, 1 / 3, 0.1])
+def test_running_sums_of_equal_terms(kind, term):
+    """Each step rounds as the one before: the error grows with the number of terms, not with its root. A factor that
+    is wrong by 1e-3, and a term that is left out, are found all the same."""
+    graph = gc.parse(f"graph f(x: f32[600], a: f32[600]) {{\n  %0 = {kind} : f32[600]\n  return %0\n}}")
+    x, a = np.full(600, term, np.float32), np.ones(600, np.float32)
+    native = np.cumsum(x)[::-1] if "reverse" in kind else np.cumsum(x)
+    for seed in range(8):
+        expected = Expected(graph, [x, a], seed)
+        assert not expected.wrong([native])
+        assert expected.wrong([native * np.float32(1.001)]) and expected.wrong([native - x[0]])
+
+
 @pytest.mark.parametrize("way", MUTATIONS)
 def test_planted_faults_are_found(way):
     """Of faults that move an output by 1e-4 or more all are found, of a constant wrong by 1e-5 most. `python -m

@@ -1,6 +1,7 @@
 """Optimizers against the same formulas written in numpy, over twenty steps of a small regression."""
 import numpy as np
 import pytest
+from optimizer_formulas import FORMULAS
 
 import graphc as gc
 from graphc import nn, optim
@@ -69,7 +70,15 @@ def gradients(w, b):
 
 @pytest.mark.parametrize("name", CASES)
 def test_twenty_steps_match_the_formula(name, engine):
-    optimizer, update = CASES[name]
+    check_twenty_steps(*CASES[name])
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_twenty_steps_of_others(name):
+    check_twenty_steps(*FORMULAS[name])
+
+
+def check_twenty_steps(optimizer, update):
     step = linear_step(optimizer)
     w, b = step.state["weight"].astype(np.float64), step.state["bias"].astype(np.float64)
     slots = {}, {}
@@ -120,6 +129,31 @@ def test_accumulation_applies_the_mean_gradient_every_kth_call(engine):
         half(X, Y)
     np.testing.assert_allclose(step.state["weight"], half.state["weight"], rtol=1e-5, atol=1e-7)
     assert not step.state["optim.accumulated.weight"].any()
+
+
+def test_a_group_has_an_optimizer_of_its_own():
+    """Its state is its own, too; how gradients are clipped says the outer one."""
+    own = optim.group(lambda n, s: n == "bias", optimizer=optim.Adam(0.01))
+    step = linear_step(optim.SGD(0.1, momentum=0.9, groups=[own]))
+    assert {n for n in step.state if n.startswith("optim.")} == {
+        "optim.momentum.weight", "optim.exp_avg.bias", "optim.exp_avg_sq.bias"}
+    with pytest.raises(gc.GraphError, match="group has no clip_norm of its own: give it to the outer one"):
+        optim.group(lambda n, s: True, optimizer=optim.SGD(0.1, clip_norm=1.0))
+    with pytest.raises(gc.GraphError, match="another optimizer, such as optim.AdamW.*, or options to change"):
+        optim.group(lambda n, s: True, optimizer="adam")
+
+
+def test_muon_says_what_becomes_of_vectors():
+    with pytest.raises(gc.GraphError, match="Muon is for matrices; of a parameter .* say which optimizer it has"):
+        linear_step(optim.Muon(0.1))
+
+
+def test_the_mean_of_the_parameters_of_asgd():
+    step, sum_of_last = linear_step(optim.ASGD(0.1, t0=5.0)), 0
+    for t in range(20):
+        step(X, Y)
+        sum_of_last = sum_of_last + step.state["weight"] if t >= 7 else step.state["weight"]
+    np.testing.assert_allclose(step.state["optim.ax.weight"], sum_of_last / 14, rtol=1e-5)
 
 
 def test_options_of_groups_are_checked():

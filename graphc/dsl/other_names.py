@@ -1,0 +1,207 @@
+"""Names that people know from PyTorch, numpy and JAX, and what to write here: the answer to an attribute that graphc,
+graphc.nn or graphc.optim does not have.
+
+Names that differ by capitals, underscores or "Loss" alone are found by themselves: `nn.LeakyReLU` is `nn.leaky_relu`.
+"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from difflib import get_close_matches
+from types import ModuleType
+
+from graphc.dsl.foreign import FUNCTIONS
+
+# where a name of each place may be found here, the likeliest first
+PLACES: dict[str, tuple[str, ...]] = {
+    "gc": ("gc", "nn", "optim"), "nn": ("nn", "gc", "optim"), "nn.functional": ("gc", "nn"), "nn.init": ("nn",),
+    "nn.utils": ("optim", "nn", "gc"), "optim": ("optim", "nn", "gc"), "optim.lr_scheduler": ("optim",),
+    "optim.swa_utils": ("optim",)}
+NOT_HERE = "no "                    # begins the reason why there is none
+
+_QUANTISED = "no counterpart: quantised products and products of groups of matrices are not public"
+_LAZY = "no need: all layers find the sizes of their inputs at the first call"
+_UNPOOLED = "no counterpart yet: gc.max_pool2d gives no positions"
+_RANDOM_POOL = "no counterpart: sizes of windows are fixed when the graph is made"
+_SPACE = "no need: graphs are not changed in place"
+# place.name: what to write, or why there is none
+ANSWERS: dict[str, str] = {
+    # torch.nn
+    "nn.BCELoss": "nn.binary_cross_entropy, of probabilities; nn.bce takes logits",
+    "nn.BCEWithLogitsLoss": "nn.bce", "nn.NLLLoss2d": "nn.nll_loss(…, axis=1)", "nn.Softmax2d": "nn.softmax(axis=1)",
+    "nn.Sigmoid": "nn.sigmoid", "nn.CrossMapLRN2d": "nn.LocalResponseNorm",
+    "nn.TransformerEncoderLayer": "nn.TransformerBlock(heads, activation=\"relu\")",
+    "nn.TransformerDecoderLayer": "nn.DecoderBlock(heads, activation=\"relu\")",
+    "nn.TransformerEncoder": "nn.TransformerBlock(heads) ** layers",
+    "nn.TransformerDecoder": "nn.DecoderBlock(heads) ** layers",
+    "nn.Transformer": "nn.Seq2Seq(embed >> nn.TransformerBlock(heads) ** n, nn.DecoderBlock(heads) ** n, output)",
+    "nn.ModuleList": "a Python list as an attribute of the layer", "nn.ModuleDict": "a Python dict as an attribute",
+    "nn.ParameterList": "self.parameter(f\"weight_{i}\", shape, init) in forward",
+    "nn.ParameterDict": "self.parameter(name, shape, init) in forward", "nn.Container": "nn.Module",
+    "nn.Buffer": "self.buffer(name, shape, init) in forward", "nn.RNNBase": "nn.RNN, nn.LSTM or nn.GRU",
+    "nn.RNNCellBase": "nn.RNNCell, nn.LSTMCell or nn.GRUCell",
+    "nn.DataParallel": "gc.compile(…, threads=n): one call uses several cores by itself",
+    "nn.SyncBatchNorm": "nn.BatchNorm2d: one process sees the whole batch",
+    "nn.UninitializedParameter": _LAZY, "nn.UninitializedBuffer": _LAZY,
+    "nn.AdaptiveLogSoftmaxWithLoss": "no counterpart: nn.cross_entropy of all classes, whose products are blocked",
+    "nn.LinearCrossEntropyLoss": "nn.Linear(classes), then nn.cross_entropy: the graph is fused as a whole",
+    "nn.LinearCrossEntropyOptions": "nn.Linear(classes), then nn.cross_entropy",
+    **{f"nn.{name}": "no counterpart yet: images have one or two axes" for name in (
+        "Conv3d", "ConvTranspose3d", "MaxPool3d", "AvgPool3d", "LPPool3d")},
+    **{f"nn.functional.{name}": "no counterpart yet: images have one or two axes" for name in (
+        "conv3d", "conv_transpose3d", "max_pool3d", "avg_pool3d", "lp_pool3d")},
+    **{f"nn.LPPool{n}d": "no counterpart yet: gc.avg_pool1d of the p-th powers" for n in (1, 2)},
+    **{f"nn.functional.lp_pool{n}d": "no counterpart yet: gc.avg_pool1d of the p-th powers" for n in (1, 2)},
+    **{f"nn.Adaptive{kind}Pool{n}d": "no counterpart yet: gc.global_avg_pool and gc.global_max_pool" for n in (1, 2, 3)
+       for kind in ("Avg", "Max")},
+    **{f"nn.functional.adaptive_{kind}_pool{n}d": "no counterpart yet: gc.global_avg_pool and gc.global_max_pool"
+       for n in (1, 2, 3) for kind in ("avg", "max")},
+    "nn.FractionalMaxPool2d": _RANDOM_POOL, "nn.FractionalMaxPool3d": _RANDOM_POOL,
+    "nn.MaxUnpool1d": _UNPOOLED, "nn.MaxUnpool2d": _UNPOOLED, "nn.MaxUnpool3d": _UNPOOLED,
+    **{f"nn.Lazy{name}": f"the layer without Lazy: {_LAZY}" for name in (
+        "Linear", *(f"{kind}{n}d" for n in (1, 2, 3)
+                    for kind in ("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm")))},
+    # torch.nn.functional
+    "nn.functional.linear": "x @ weight.T + bias", "nn.functional.mse_loss": "nn.mse",
+    "nn.functional.binary_cross_entropy_with_logits": "nn.bce",
+    "nn.functional.scaled_dot_product_attention": "gc.attention", "nn.functional.instance_norm": "nn.InstanceNorm2d",
+    "nn.functional.multi_head_attention_forward": "nn.MultiHeadAttention",
+    "nn.functional.linear_cross_entropy": "nn.cross_entropy(x @ weight.T + bias, target)",
+    "nn.functional.bilinear": "nn.Bilinear, or gc.einsum of two products",
+    "nn.functional.conv_tbc": "gc.conv1d of x.transpose(1, 2, 0)", "nn.functional.embedding_bag": "nn.EmbeddingBag",
+    "nn.functional.local_response_norm": "nn.LocalResponseNorm", "nn.functional.rrelu": "nn.RReLU",
+    "nn.functional.alpha_dropout": "nn.AlphaDropout", "nn.functional.feature_alpha_dropout": "nn.FeatureAlphaDropout",
+    "nn.functional.native_channel_shuffle": "gc.channel_shuffle", "nn.functional.upsample": "gc.interpolate",
+    "nn.functional.upsample_nearest": "gc.interpolate",
+    "nn.functional.upsample_bilinear": "gc.interpolate(x, size, mode=\"bilinear\", align_corners=True)",
+    "nn.functional.batch_norm": "nn.BatchNorm2d, or gc.batch_norm", "nn.functional.grouped_mm": _QUANTISED,
+    "nn.functional.scaled_mm": _QUANTISED, "nn.functional.scaled_grouped_mm": _QUANTISED,
+    "nn.functional.affine_grid": "no counterpart yet: compute the positions with gc.iota and a product",
+    "nn.functional.grid_sample": "no counterpart yet: gc.interpolate has positions on a grid, gc.take any",
+    **{f"nn.functional.{name}": _RANDOM_POOL for name in (
+        "fractional_max_pool2d", "fractional_max_pool3d", "fractional_max_pool2d_with_indices",
+        "fractional_max_pool3d_with_indices")},
+    **{f"nn.functional.{kind}max_pool{n}d_with_indices": _UNPOOLED for kind in ("", "adaptive_") for n in (1, 2, 3)},
+    **{f"nn.functional.max_unpool{n}d": _UNPOOLED for n in (1, 2, 3)},
+    # torch.nn.init, torch.nn.utils
+    "nn.init.ones_": "nn.Constant(1.0)", "nn.init.zeros_": "nn.Constant(0.0)",
+    "nn.utils.clip_grad_norm_": "the option clip_norm= of the optimizer",
+    "nn.utils.clip_grad_norm": "the option clip_norm= of the optimizer",
+    "nn.utils.clip_grads_with_norm_": "the option clip_norm= of the optimizer",
+    "nn.utils.clip_grad_value_": "the option clip_value= of the optimizer",
+    "nn.utils.get_total_norm": "optim.global_norm",
+    "nn.utils.parameters_to_vector": "np.concatenate([a.ravel() for a in step.state.values()])",
+    "nn.utils.vector_to_parameters": "step.state[name] = array",
+    "nn.utils.weight_norm": "a layer of your own: g * v / norm of v in its forward (docs/extending.md)",
+    "nn.utils.spectral_norm": "a layer of your own with a buffer for the vector (docs/extending.md)",
+    "nn.utils.remove_weight_norm": _SPACE, "nn.utils.remove_spectral_norm": _SPACE,
+    "nn.utils.skip_init": "gc.compile(…, state=file): first values are made when a state is",
+    **{f"nn.utils.{name}": "no need: gc.compile folds and orders weights itself" for name in (
+        "convert_conv2d_weight_memory_format", "convert_conv3d_weight_memory_format", "fuse_conv_bn_eval",
+        "fuse_conv_bn_weights", "fuse_linear_bn_eval", "fuse_linear_bn_weights")},
+    "nn.utils.rnn": "lengths= of the layers: nn.LSTM(20)(x, lengths=n)",
+    # torch.optim
+    "optim.SparseAdam": "optim.Adam: gradients of nn.Embedding are sparse where that is the same",
+    "optim.LBFGS": "scipy.optimize.minimize with gc.value_and_grad(loss, …): a line search asks for the loss several "
+                   "times in a step",
+    "optim.lr_scheduler.StepLR": "optim.step_decay(lr, every, factor)",
+    "optim.lr_scheduler.MultiStepLR": "optim.multi_step(lr, milestones, factor)",
+    "optim.lr_scheduler.ConstantLR": "optim.constant(lr, factor, steps)",
+    "optim.lr_scheduler.LinearLR": "optim.linear(lr, steps, start, final)",
+    "optim.lr_scheduler.ExponentialLR": "optim.exponential(lr, factor)",
+    "optim.lr_scheduler.PolynomialLR": "optim.polynomial(lr, steps, power)",
+    "optim.lr_scheduler.CosineAnnealingLR": "optim.cosine(lr, steps, final)",
+    "optim.lr_scheduler.CosineAnnealingWarmRestarts": "optim.cosine_restarts(lr, steps, growth, final)",
+    "optim.lr_scheduler.OneCycleLR": "optim.one_cycle(lr, steps)",
+    "optim.lr_scheduler.CyclicLR": "optim.cyclic(low, high, up)",
+    "optim.lr_scheduler.SequentialLR": "optim.sequential(schedules, milestones)",
+    "optim.lr_scheduler.ChainedScheduler": "a function of the schedules: lambda step: first(step) * second(step) / lr",
+    "optim.lr_scheduler.LambdaLR": "any function of the number of updates: lr=lambda step: 0.1 / (step + 1)",
+    "optim.lr_scheduler.MultiplicativeLR": "optim.exponential(lr, factor), or a function of the number of updates",
+    "optim.lr_scheduler.ReduceLROnPlateau": "no schedule: it depends on the losses; train in stages, a step for each",
+    "optim.lr_scheduler.LRScheduler": "a function of the number of updates (docs/extending.md)",
+    "optim.swa_utils.AveragedModel": "an average of step.state.copy() of several steps; optim.ASGD keeps one",
+    "optim.swa_utils.SWALR": "optim.sequential", "optim.swa_utils.update_bn": "no need: running statistics are state",
+    # torch, numpy, jax.numpy
+    "gc.cat": "gc.concat", "gc.float32": "gc.f32", "gc.float64": "gc.f64", "gc.float": "gc.f32", "gc.double": "gc.f64",
+    "gc.int32": "gc.i32", "gc.int64": "gc.i64", "gc.long": "gc.i64", "gc.int": "gc.i32", "gc.bool": "gc.bool_",
+    "gc.tensor": "a numpy array: calls take and return them", "gc.Tensor": "gc.Array",
+    "gc.as_tensor": "a numpy array: calls take and return them",
+    "gc.asarray": "a numpy array: calls take and return them",
+    "gc.array": "a numpy array; gc.stack joins symbolic ones",
+    "gc.ndarray": "gc.Array", "gc.unsqueeze": "gc.expand_dims", "gc.permute": "gc.transpose", "gc.mm": "gc.matmul",
+    "gc.bmm": "gc.matmul", "gc.mv": "gc.matmul", "gc.clamp": "gc.clip", "gc.chunk": "gc.split",
+    "gc.index_select": "gc.take", "gc.masked_fill": "gc.where", "gc.masked_select": "gc.where",
+    "gc.repeat_interleave": "gc.repeat", "gc.rand": "gc.uniform", "gc.randn": "gc.normal",
+    "gc.randperm": "gc.permutation", "gc.no_grad": "gc.compile: without gc.grad there are no gradients",
+    "gc.detach": "gc.stop_gradient", "gc.manual_seed": "seed= of gc.compile and gc.train_step",
+    "gc.save": "step.save(path)", "gc.load": "step.load(path), or state=path of gc.compile",
+    "gc.jit": "gc.compile", "gc.autograd": "gc.grad", "gc.Module": "nn.Module", "gc.fori_loop": "gc.scan",
+    "gc.device": "no need: everything runs on the CPU", "gc.cuda": "no need: everything runs on the CPU",
+    "gc.jacfwd": "gc.jacobian", "gc.jacrev": "gc.jacobian", "gc.eq": "gc.equal", "gc.ne": "gc.not_equal",
+    "gc.lt": "gc.less", "gc.le": "gc.less_equal", "gc.gt": "gc.greater", "gc.ge": "gc.greater_equal",
+}
+
+
+class OtherPlace:
+    """A module of torch's that has no counterpart as a whole; its names have."""
+    __slots__ = ("_place",)
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __getattr__(self, name: str) -> object:
+        raise unknown(self._place, name)
+
+    def __repr__(self) -> str:
+        return f"<names of torch's {self._place}: graphc.{self._place} answers each with the one here>"
+
+
+def other_name(module: str, name: str) -> OtherPlace:
+    """What the attribute `name` of a module is that has none: one of PLACES; AttributeError with what to write."""
+    if f"{module}.{name}" in PLACES:
+        return OtherPlace(f"{module}.{name}")
+    raise unknown(module, name)
+
+
+def unknown(place: str, name: str) -> AttributeError:
+    """The error for a name of one of PLACES, with the right one if it is known."""
+    where = "graphc" if place == "gc" else f"graphc.{place}"
+    if name.startswith("__"):               # Python asks
+        return AttributeError(f"module {where!r} has no attribute {name!r}", name=name)
+    text = answer(place, name)
+    if text is None:
+        near = list(dict.fromkeys(_near(place, name)))[:3]
+        return AttributeError(f"{where} has no {name}{': did you mean ' * bool(near)}{' or '.join(near)}", name=name)
+    return AttributeError(f"{where} has no {name}: {'' if text.startswith(NOT_HERE) else 'write '}{text}", name=name)
+
+
+def answer(place: str, name: str) -> str | None:
+    """What to write for a name of that place, or why there is none; None if it is not known."""
+    if f"{place}.{name}" in ANSWERS:
+        return ANSWERS[f"{place}.{name}"]
+    for plain in (_plain(name), _plain(name).removesuffix("loss")):
+        for module in PLACES[place]:
+            found = next((n for n in _public(module) if plain in (_plain(n), _plain(n).removesuffix("loss"))), None)
+            if found is not None and plain:
+                return f"{module}.{found}"
+    here = FUNCTIONS.get(name)
+    return f"gc.{here}" if here is not None and place == "gc" else None
+
+
+def _near(place: str, name: str) -> Iterator[str]:
+    """Names that are written nearly so."""
+    for module in PLACES[place]:
+        names = {n.lower(): n for n in _public(module)}
+        yield from (f"{module}.{names[n]}" for n in get_close_matches(name.lower(), names, 2, 0.75))
+
+
+def _public(module: str) -> list[str]:
+    package = sys.modules["graphc" if module == "gc" else f"graphc.{module}"]
+    return [n for n in dir(package) if not n.startswith("_")
+            and (n in PLACES or not isinstance(vars(package).get(n), ModuleType))]
+
+
+def _plain(name: str) -> str:
+    """Without capitals and underscores."""
+    return name.replace("_", "").lower()

@@ -1,0 +1,155 @@
+"""Layers without parameters that move elements. Names, options and order of elements as in torch.nn."""
+from __future__ import annotations
+
+from math import prod
+
+import graphc as gc
+from graphc.dsl.array import Array
+from graphc.errors import GraphError
+from graphc.ir.convert import integer, integers, is_sequence, items, shown
+from graphc.nn.module import Module
+
+
+class Identity(Module):
+    """x itself."""
+
+    def forward(self, x: Array):
+        return x
+
+
+class Unflatten(Module):
+    """Axis `axis` cut into axes of these sizes, one of which may be -1: [B, 12] -> [B, 3, 4]. (torch: dim,
+    unflattened_size.)"""
+
+    def __init__(self, axis: int, sizes: tuple):
+        super().__init__()
+        given = items(sizes, "Unflatten: sizes")
+        self.axis, self.sizes = axis, tuple(integer(n, "Unflatten: a size", -1) for n in given)
+
+    def forward(self, x: Array):
+        if not -x.ndim <= self.axis < x.ndim:
+            raise GraphError(f"Unflatten({self.axis}, …) of an array with {x.ndim} axes")
+        axis, sizes = self.axis % x.ndim, self.sizes
+        size = x.shape[axis]
+        if sizes.count(-1) == 1:
+            known = prod(n for n in sizes if n != -1)
+            sizes = tuple(size // known if n == -1 and known else n for n in sizes)
+        if isinstance(size, int) and prod(sizes) != size or -1 in sizes:
+            raise GraphError(f"Unflatten: axis {axis} of size {size} does not divide into {list(self.sizes)}")
+        return x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1:])
+
+
+class PixelShuffle(Module):
+    """[…, C r², H, W] -> […, C, H r, W r]: channels become pixels (Shi et al. 2016)."""
+
+    def __init__(self, upscale_factor: int):
+        super().__init__()
+        self.upscale_factor = integer(upscale_factor, "PixelShuffle: upscale_factor", 1)
+
+    def forward(self, x: Array):
+        return gc.pixel_shuffle(x, self.upscale_factor)
+
+
+class PixelUnshuffle(Module):
+    """The inverse of `PixelShuffle`: […, C, H r, W r] -> […, C r², H, W]."""
+
+    def __init__(self, downscale_factor: int):
+        super().__init__()
+        self.downscale_factor = integer(downscale_factor, "PixelUnshuffle: downscale_factor", 1)
+
+    def forward(self, x: Array):
+        return gc.pixel_unshuffle(x, self.downscale_factor)
+
+
+class ChannelShuffle(Module):
+    """[B, C, …] with channel i of group j at place i groups + j (Zhang et al. 2018)."""
+
+    def __init__(self, groups: int):
+        super().__init__()
+        self.groups = integer(groups, "ChannelShuffle: groups", 1)
+
+    def forward(self, x: Array):
+        return gc.channel_shuffle(x, self.groups)
+
+
+class Unfold(Module):
+    """The windows of images as columns: x [B, C, H, W] -> [B, C KH KW, windows]."""
+
+    def __init__(self, kernel: int | tuple, *, dilation: int | tuple = 1, padding: int | tuple = 0,
+                 stride: int | tuple = 1):
+        super().__init__()
+        self.options = _windows("Unfold", kernel, dilation, padding, stride)
+
+    def forward(self, x: Array):
+        return gc.unfold(x, **self.options)
+
+
+class Fold(Module):
+    """The transpose of `Unfold`: columns [B, C KH KW, windows] are added up where their windows were, [B, C, *size]."""
+
+    def __init__(self, size: int | tuple, kernel: int | tuple, *, dilation: int | tuple = 1, padding: int | tuple = 0,
+                 stride: int | tuple = 1):
+        super().__init__()
+        self.size = integers(size, "Fold: size", 2, 1)
+        self.options = _windows("Fold", kernel, dilation, padding, stride)
+
+    def forward(self, x: Array):
+        return gc.fold(x, self.size, **self.options)
+
+
+class Upsample(Module):
+    """x [B, C, …] at another size, or at scale_factor times its size: see `gc.interpolate`."""
+
+    def __init__(self, size: int | tuple | None = None, scale_factor: float | tuple | None = None,
+                 mode: str = "nearest", align_corners: bool = False):
+        super().__init__()
+        self.size, self.scale_factor, self.mode, self.align_corners = size, scale_factor, mode, align_corners
+
+    def forward(self, x: Array):
+        return gc.interpolate(x, self.size, self.scale_factor, self.mode, self.align_corners)
+
+
+class UpsamplingNearest2d(Upsample):
+    """`Upsample` of images, each pixel again and again."""
+
+    def __init__(self, size: int | tuple | None = None, scale_factor: float | tuple | None = None):
+        super().__init__(size, scale_factor)
+
+
+class UpsamplingBilinear2d(Upsample):
+    """`Upsample` of images, linear between pixels, with the corners in their places (torch: align_corners=True)."""
+
+    def __init__(self, size: int | tuple | None = None, scale_factor: float | tuple | None = None):
+        super().__init__(size, scale_factor, "bilinear", True)
+
+
+class Pad(Module):
+    """What the padding layers share: elements around the last axes of x [B, C, …]. `padding`: as many on all sides, or
+    (left, right, top, bottom, front, back), the last axis first, as in torch; below 0 elements go."""
+    axes = 1
+    mode = "constant"
+
+    def __init__(self, padding: int | tuple, value: float = 0.0):
+        super().__init__()
+        given = items(padding, "padding") if is_sequence(padding) else (padding,) * (2 * self.axes)
+        if len(given) != 2 * self.axes:
+            raise GraphError(f"{type(self).__name__} takes one number, or {2 * self.axes}: before and behind the last "
+                             f"axis, then of the axis before, got {shown(padding)}")
+        self.padding = tuple(integer(n, "padding") for n in given)
+        self.value = value
+
+    def forward(self, x: Array):
+        if x.ndim not in (self.axes + 1, self.axes + 2):
+            raise GraphError(f"{type(self).__name__} takes [batch, channels] and {self.axes} axes more, got "
+                             f"{list(x.shape)}")
+        pairs = list(zip(self.padding[::2], self.padding[1::2]))[::-1]
+        lead = (slice(None),) * (x.ndim - self.axes)
+        cut = tuple(slice(max(-a, 0), x.shape[x.ndim - self.axes + i] - max(-b, 0)) for i, (a, b) in enumerate(pairs))
+        x = x[(*lead, *cut)] if any(n < 0 for n in self.padding) else x
+        widths = [(0, 0)] * len(lead) + [(max(a, 0), max(b, 0)) for a, b in pairs]
+        return gc.pad(x, widths, self.value, mode=self.mode)
+
+
+def _windows(layer: str, kernel, dilation, padding, stride) -> dict:
+    sizes = {"kernel": (kernel, 1), "dilation": (dilation, 1), "padding": (padding, 0), "stride": (stride, 1)}
+    return {name: integers(size, f"{layer}: {name}", 2, least) for name, (size, least) in sizes.items()}

@@ -1,0 +1,39 @@
+"""Optimizers as graph functions: from parameters, gradients and slots to new parameters and new slots.
+
+The formulas are those of torch.optim, so that twenty steps of either agree. Step numbers, schedules and bias
+corrections are computed in f64 scalars, then converted to the parameter's dtype.
+"""
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from graphc.dsl.other_names import other_name as _other_name
+from graphc.once import LOADING as _LOADING
+from graphc.optim.adam import Adam, AdamW
+from graphc.optim.base import (
+    Group, Item, Optimizer, Schedule, Slots, as_like, group, hyperparameters, is_schedule, no_decay)
+from graphc.optim.descent import SGD, RMSprop
+from graphc.optim.schedule import (
+    constant, cosine, cosine_restarts, cyclic, exponential, inverse_sqrt, linear, multi_step, one_cycle, polynomial,
+    schedule, sequential, step_decay, warmup)
+from graphc.optim.updates import apply, global_norm
+
+if TYPE_CHECKING:
+    from graphc.optim.adaptive import Adadelta, Adafactor, Adagrad, Muon
+    from graphc.optim.corrected import LAMB, Adamax, NAdam, RAdam
+    from graphc.optim.signs import ASGD, Lion, Rprop
+
+_LATER = {name: f"graphc.optim.{file}" for file, names in {           # loaded at the first use
+    "adaptive": "Adadelta Adafactor Adagrad Muon", "corrected": "Adamax LAMB NAdam RAdam",
+    "signs": "ASGD Lion Rprop"}.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        return _other_name("optim", name)
+    with _LOADING:
+        globals()[name] = getattr(import_module(_LATER[name]), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

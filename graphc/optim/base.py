@@ -1,0 +1,214 @@
+"""What all optimizers share, and the parameters that they are given."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from typing import Protocol
+
+import numpy as np
+
+import graphc as gc
+from graphc.dsl.arguments import Converted, converted
+from graphc.dsl.array import as_array
+from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed, formed_methods
+from graphc.dsl.live_number import live_number
+from graphc.errors import GraphError
+from graphc.ir.convert import callable_, is_number, is_sequence, shown
+
+# of the number of updates done so far, an f64 scalar array -> learning rate, an f64 scalar array
+Schedule = Callable
+Where = Callable[[str, tuple], bool]
+Scalars = Mapping[str, object]
+# options that are those of a whole step, not of a group
+OF_ALL = frozenset({"groups", "clip_norm", "clip_value", "accumulate", "maximize"})
+
+
+@formed
+@dataclass(frozen=True)
+class Group:
+    """The parameters for which `where(name, shape)` holds are updated with these options changed, or by another
+    optimizer."""
+    where: Where
+    changes: tuple[tuple[str, object], ...]
+    optimizer: "Optimizer | None" = None
+
+
+@converted
+def group(where: Where, *, optimizer: "Optimizer | None" = None, **changes) -> Group:
+    """For `groups=[…]` of an optimizer: `group(lambda name, shape: name.startswith("head."), lr=1e-4)`. The first
+    that fits counts. `optimizer`: another one for these parameters, `group(lambda name, shape: len(shape) != 2,
+    optimizer=optim.AdamW(1e-3))`; how gradients are clipped, accumulated and turned round says the outer one."""
+    where = callable_(where, "group: where")
+    if optimizer is None:
+        return Group(where, tuple(changes.items()))
+    if not isinstance(optimizer, Optimizer) or changes:
+        raise GraphError("group takes another optimizer, such as optim.AdamW(1e-3), or options to change, got "
+                         f"{shown(optimizer)}{' and ' * bool(changes)}{', '.join(changes)}", user_loc())
+    for name in OF_ALL:
+        if getattr(optimizer, name) != next(f.default for f in fields(Optimizer) if f.name == name):
+            raise GraphError(f"the optimizer of a group has no {name} of its own: give it to the outer one", user_loc())
+    return Group(where, tuple((f.name, getattr(optimizer, f.name)) for f in fields(optimizer) if f.name not in OF_ALL),
+                 optimizer)
+
+
+def _is_small(name: str, shape: tuple) -> bool:
+    """Whether a parameter has fewer than two axes, as biases and scales of norms."""
+    return len(shape) < 2
+
+
+@converted
+def no_decay(where: Where = _is_small) -> Group:
+    """No weight decay on biases and on the scales of norms: on arrays with fewer than two axes, unless `where` says
+    otherwise."""
+    return group(where, weight_decay=0.0)
+
+
+class Slots(Protocol):
+    """Where an optimizer keeps arrays of the parameter's dtype between steps; they start as zeros."""
+    def read(self, slot: str, shape: tuple): ...
+    def write(self, slot: str, value) -> None: ...
+
+
+@formed
+@dataclass(frozen=True)
+class Item:
+    """One parameter of a step: its name, its value, its gradient, and its slots."""
+    name: str
+    value: object
+    grad: object
+    slots: Slots
+
+
+@formed
+@dataclass(frozen=True)
+class Optimizer(Converted):
+    """What all optimizers share. `lr` is a number, or a schedule: a function of the number of updates done so far.
+
+    `groups`: other options for some parameters, see `group`. `clip_norm`: gradients are scaled so that their joint
+    2-norm is at most this; `clip_value`: each element is limited to [-clip_value, clip_value]. `accumulate`: the mean
+    gradient of so many calls is applied at the last of them. `maximize`: the objective is to grow, not to fall.
+
+    One of your own is a dataclass with options that defines `update`, and `slots` for what it remembers
+    (docs/extending.md).
+    """
+    lr: float | Schedule
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    groups: Sequence[Group] = ()
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    accumulate: int = 1
+    maximize: bool = False
+
+    def __post_init__(self):
+        if not is_rate(self.lr):
+            name = type(self).__name__
+            raise GraphError(f"{name}({_called(self.lr)}): lr is a number or a schedule, a function of the number of "
+                             "updates; an optimizer is not "
+                             f"given the parameters, the training step finds them: optim.{name}(1e-3)", user_loc())
+        super().__post_init__()
+        if not is_sequence(self.groups) or not all(isinstance(g, Group) for g in self.groups):
+            raise GraphError(f"groups is a list of optim.group(…), got {shown(self.groups)}", user_loc())
+        names = {f.name for f in fields(self)} - OF_ALL
+        for g in self.groups:
+            for name, _ in g.changes:
+                if name not in names and g.optimizer is None:
+                    raise GraphError(f"{type(self).__name__} has no option {name!r} for a group; "
+                                     f"it has {', '.join(sorted(names))}", user_loc())
+        if self.accumulate < 1:
+            raise GraphError(f"accumulate is a number of calls >= 1, got {self.accumulate}", user_loc())
+
+    def scalars(self, step) -> Scalars:
+        """What the update needs from the number of updates done so far (f64 scalar array). Computed once per group."""
+        return {"lr": _checked_rate(self.lr(step)) if is_schedule(self.lr) else self.lr, "step": step}
+
+    def slots(self) -> tuple[str, ...]:
+        """Names of the arrays kept per parameter, of its shape."""
+        return ()
+
+    def slot_shapes(self, shape: tuple) -> Mapping[str, tuple]:
+        """The arrays kept for a parameter of this shape, by name, with the shape of each; all start as zeros (see
+        `from_first`)."""
+        return dict.fromkeys(self.slots(), shape)
+
+    def update(self, p, g, slots: Mapping, s: Scalars):
+        """(new parameter, new slots) from parameter, gradient, slots by name, and scalars."""
+        raise GraphError(f"{type(self).__name__} defines no update")
+
+    def group_of(self, name: str, shape: tuple) -> int | None:
+        """The number of the first group that the parameter belongs to; None for those in no group."""
+        return next((i for i, g in enumerate(self.groups) if g.where(name, shape)), None)
+
+    def for_group(self, number: int | None) -> "Optimizer":
+        """The optimizer with the options of this group, or the group's own; None: of no group."""
+        found = None if number is None else self.groups[number]
+        if found is None or found.optimizer is None:
+            return replace(self, groups=(), **dict(found.changes if found else ()))
+        return replace(found.optimizer, groups=())
+
+    def for_parameter(self, name: str, shape: tuple) -> "Optimizer":
+        """The optimizer with the options of the first group that the parameter belongs to."""
+        return self.for_group(self.group_of(name, shape))
+
+
+formed_methods(Optimizer, "optimizer")
+
+
+@formed
+def hyperparameters(optimizer: Optimizer) -> tuple[str, ...]:
+    """Names of the options that are numbers, pairs of numbers or schedules."""
+    kinds = [(f.name, f.type.__name__ if isinstance(f.type, type) else str(f.type)) for f in fields(optimizer)]
+    return tuple(name for name, kind in kinds if kind.startswith(("float", "tuple[float")))
+
+
+@formed
+def is_schedule(rate) -> bool:
+    """Whether this is a function of the number of updates, and no number."""
+    return callable(rate)
+
+
+def is_rate(lr) -> bool:
+    """Whether this is a number or a function: what is callable among torch's habits is a network or a generator of
+    its parameters."""
+    return isinstance(lr, (int, float, np.number,
+                           gc.Array)) and not isinstance(lr, bool) or callable(lr) and not isinstance(lr, gc.nn.Module)
+
+
+def _called(value) -> str:
+    return repr(value) if isinstance(value, (str, bool, type(None))) else f"<{type(value).__name__}>"
+
+
+def decayed(g, p, weight_decay: float):
+    """The gradient of the loss plus weight_decay / 2 p²."""
+    return g + p * weight_decay if weight_decay else g
+
+
+def shrunk(p, s: Scalars, weight_decay: float):
+    """Decoupled weight decay: p (1 - lr weight_decay)."""
+    return p * as_like(1.0 - s["lr"] * weight_decay, p) if weight_decay else p
+
+
+def from_first(slot, start, s: Scalars):
+    """The array of a slot, which is `start` before the first update."""
+    return gc.where(gc.equal(s["step"], 0), start, slot)
+
+
+def size_of(x):
+    """The root of the mean square of all elements."""
+    return gc.sqrt(gc.mean(x * x))
+
+
+@formed
+def as_like(scalar, p):
+    """A scalar of those that an update is given, such as the learning rate, in the dtype of the parameter `p`; numbers
+    adapt by themselves."""
+    return scalar if is_number(scalar) else scalar.astype(p.dtype)
+
+
+def _checked_rate(rate):
+    """What a schedule gave: a number or a scalar array."""
+    array = as_array(rate)
+    if array.shape:
+        raise GraphError(f"a schedule gives one learning rate, got {array.type}")
+    return rate if is_number(rate) else live_number(array.astype(gc.f64))

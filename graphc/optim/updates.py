@@ -1,0 +1,73 @@
+"""One update of all parameters of a training step."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import graphc as gc
+from graphc.dsl.form import formed
+from graphc.optim.base import Item, Optimizer, Scalars, hyperparameters
+
+# (an optimizer, the number of a group or None, names of options) -> the same with these options as numbers of the state
+Live = Callable[[Optimizer, int | None, Sequence[str]], Optimizer]
+OF_STEPS = ("clip_norm", "clip_value")      # those that no group has
+
+
+@formed
+def apply(optimizer: Optimizer, items: Sequence[Item], calls,
+          live: Live = lambda optimizer, group, names: optimizer) -> list:
+    """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls
+    before this one. `live` puts numbers of the state in the place of options."""
+    every = optimizer.accumulate
+    due = None if every == 1 else gc.equal((calls + 1) % every, 0)
+    if every > 1:
+        items = [_accumulated(item, every, due) for item in items]
+    if optimizer.clip_norm is not None:
+        items = _clipped(items, live(optimizer, None, ("clip_norm",)).clip_norm)
+    if optimizer.clip_value is not None:
+        limit = live(optimizer, None, ("clip_value",)).clip_value
+        items = [replace(item, grad=gc.clip(item.grad, -limit, limit)) for item in items]
+    if optimizer.maximize:
+        items = [replace(item, grad=-item.grad) for item in items]
+    updates = (calls if every == 1 else calls // every).astype(gc.f64)
+    known: dict[int | None, tuple[Optimizer, Scalars]] = {}
+    for item in items:
+        group = optimizer.group_of(item.name, item.value.shape)
+        if group not in known:
+            own = optimizer.for_group(group)
+            own = live(own, group, [name for name in hyperparameters(own) if name not in OF_STEPS])
+            known[group] = own, own.scalars(updates)
+    return [_updated(*known[optimizer.group_of(item.name, item.value.shape)], item, due) for item in items]
+
+
+def _updated(optimizer: Optimizer, scalars: Scalars, item: Item, due):
+    """The new value of one parameter. `due`: whether this call updates at all (None: always)."""
+    shapes = optimizer.slot_shapes(item.value.shape)
+    before = {slot: item.slots.read(slot, shape) for slot, shape in shapes.items()}
+    value, after = optimizer.update(item.value, item.grad, before, scalars)
+    for slot, new in after.items():
+        item.slots.write(slot, new if due is None else gc.where(due, new, before[slot]))
+    return value if due is None else gc.where(due, value, item.value)
+
+
+def _accumulated(item: Item, every: int, due) -> Item:
+    total = item.slots.read("accumulated", item.value.shape) + item.grad
+    item.slots.write("accumulated", gc.where(due, gc.zeros_like(total), total))
+    return replace(item, grad=total / every)
+
+
+def _clipped(items: Sequence[Item], limit: float) -> list[Item]:
+    """torch.nn.utils.clip_grad_norm_: factor min(1, limit / (norm + 1e-6))."""
+    norm = global_norm([item.grad for item in items])
+    factor = gc.minimum(limit / (norm + 1e-6), 1.0)
+    return [replace(item, grad=item.grad * factor.astype(item.grad.dtype)) for item in items]
+
+
+@formed
+def global_norm(arrays: Sequence):
+    """The 2-norm of all elements of all arrays, an f32 scalar."""
+    total = None
+    for a in arrays:
+        square = gc.sum(a * a).astype(gc.f32)
+        total = square if total is None else total + square
+    return gc.sqrt(total) if total is not None else gc.full((), 0.0, gc.f32)

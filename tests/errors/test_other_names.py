@@ -1,0 +1,48 @@
+"""Names that people know from elsewhere: an AttributeError that says what to write, and is right."""
+import re
+
+import pytest
+
+import graphc as gc
+from graphc import nn, optim
+from graphc.dsl.other_names import ANSWERS, PLACES, answer
+
+MODULES = {"gc": gc, "nn": nn, "optim": optim}
+
+
+@pytest.mark.parametrize("name, text", [
+    ("nn.ReLU", "graphc.nn has no ReLU: write nn.relu"), ("nn.MSELoss", "graphc.nn has no MSELoss: write nn.mse"),
+    ("nn.SmoothL1Loss", "graphc.nn has no SmoothL1Loss: write nn.smooth_l1_loss"),
+    ("nn.MultiheadAttention", "graphc.nn has no MultiheadAttention: write nn.MultiHeadAttention"),
+    ("nn.ReLU6x", "graphc.nn has no ReLU6x: did you mean nn.relu6"), ("gc.cat", "graphc has no cat: write gc.concat"),
+    ("gc.float32", "graphc has no float32: write gc.f32"), ("gc.concatenate", "graphc has no concatenate: write gc.concat"),
+    ("gc.Linear", "graphc has no Linear: write nn.Linear"), ("gc.adam", "graphc has no adam: write optim.Adam"),
+    ("nn.functional.softplus", "graphc.nn.functional has no softplus: write gc.softplus"),
+    ("nn.functional.l1_loss", "graphc.nn.functional has no l1_loss: write nn.l1_loss"),
+    ("nn.init.xavier_uniform_", "graphc.nn.init has no xavier_uniform_: write nn.XavierUniform"),
+    ("optim.lr_scheduler.StepLR", "graphc.optim.lr_scheduler has no StepLR: write optim.step_decay(lr, every, factor)"),
+    ("nn.LazyLinear", "graphc.nn has no LazyLinear: write the layer without Lazy"), ("nn.utils.remove_weight_norm", "has no remove_weight_norm: no need"),
+    ("optim.LBFGS", "graphc.optim has no LBFGS: write scipy.optimize.minimize"), ("gc.compiel", "did you mean gc.compile"),
+    ("gc.zzzzzz", "graphc has no zzzzzz$")])
+def test_the_answer(name, text):
+    with pytest.raises(AttributeError) as caught:
+        eval(name, MODULES)
+    assert re.search(text if text.endswith("$") else re.escape(text), str(caught.value)), str(caught.value)
+
+
+def test_python_may_ask():
+    for module in MODULES.values():
+        assert not hasattr(module, "__wrapped__") and not hasattr(module, "no_such_name")
+        assert getattr(module, "no_such_name", 7) == 7 and "functional" not in dir(module)
+    assert "answers each with the one here" in repr(nn.functional)
+    with pytest.raises(ImportError):
+        exec("from graphc.nn import NoSuchLayer")
+
+
+def test_what_is_to_be_written_is_there():
+    """Every name of graphc's that an answer mentions."""
+    for key, text in ANSWERS.items():
+        for module, name in re.findall(r"\b(gc|nn|optim)\.(\w+)", text):
+            assert name in dir(MODULES[module]), f"{key}: {text}"
+        assert key.rpartition(".")[0] in PLACES
+    assert answer("nn", "SiLU") == "nn.silu" and answer("nn", "NoSuchLayer") is None
