@@ -163,6 +163,11 @@ class Recipe:
             found |= {f"groups.{i}.{name}": getattr(own, name) for name, _ in group.changes if name in names}
         return {name: value for name, value in found.items() if value is not None}
 
+    def optimizer_with(self, name: str, value: Any) -> optim.Optimizer:
+        """The optimizer, or that of a group, with another number. GraphError where it does not take it."""
+        group, _, option = name.removeprefix("groups.").rpartition(".")
+        return replace(self.optimizer.for_group(int(group) if group else None), **{option: value})
+
     def setting(self, name: str, value: Any) -> Setting:
         """The owner of a hyperparameter's array."""
         return Setting(self.key, name, None, value if isinstance(value, tuple) else (float(value),))
