@@ -1,5 +1,6 @@
 """Hyperparameters of a step: read, written without compiling again, kept in checkpoints."""
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,11 @@ OPTIMIZERS = {"sgd": lambda **o: optim.SGD(**{"lr": 0.1, "momentum": 0.9, "weigh
               "adam": lambda **o: optim.Adam(**{"lr": 0.1, "weight_decay": 0.1} | o),
               "adamw": lambda **o: optim.AdamW(**{"lr": 0.1} | o),
               "rmsprop": lambda **o: optim.RMSprop(**{"lr": 0.01, "momentum": 0.5} | o)}
+VECTORS = optim.group(lambda name, shape: len(shape) != 2, optimizer=optim.AdamW(1e-3))
+for name in ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adamax", "LAMB", "Lion", "Muon", "NAdam", "RAdam", "Rprop"):
+    more = {"groups": [VECTORS]} if name == "Muon" else {}
+    OPTIMIZERS[name] = partial(partial, getattr(optim, name), lr=0.05, weight_decay=0.1, **more)
+OPTIMIZERS = {name: made() if isinstance(made, partial) else made for name, made in OPTIMIZERS.items()}
 NEW = {"d": 2.0}                    # what may not be just any number
 
 
