@@ -57,6 +57,7 @@ class Hyperparameters(MutableMapping[str, Any]):
                              "written: make the step with a number to change it from Python, or make a schedule that "
                              "does what you want", user_loc())
         numbers = self._checked(name, declared, value)
+        self._step.recipe.optimizer_with(name, tuple(map(float, numbers)) if numbers.ndim else float(numbers))
         self.make_live([name])
         self._step.state[self.saved_as(name)] = numbers
 

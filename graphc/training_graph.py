@@ -19,7 +19,7 @@ from graphc.dsl.outputs import with_outputs
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
-from graphc.ir.types import TensorType, f32, f64, i64
+from graphc.ir.types import TensorType, f32, f64, i64, static_shape
 from graphc.nn.module import Module
 from graphc.nn.network import call, inputs, network_name
 from graphc.nn.parameter import Parameter
@@ -139,7 +139,7 @@ class Recipe:
     def _average(self, slots: "_Slots", value: Array, step: Array) -> None:
         """The exponential average of a parameter after its update: the first update begins it."""
         every, decay = self.optimizer.accumulate, self.ema or 0.0
-        before = slots.read(EMA, value.shape)
+        before = slots.read(EMA, static_shape(slots.parameter.type.shape))
         new = gc.where(step < every, value, before * decay + value * (1.0 - decay))
         due = gc.equal((step + 1) % every, 0)
         slots.write(EMA, new if every == 1 else gc.where(due, new, before))
@@ -163,6 +163,11 @@ class Recipe:
             numbers = optim.hyperparameters(own)
             found |= {f"groups.{i}.{name}": getattr(own, name) for name, _ in group.changes if name in numbers}
         return {name: value for name, value in found.items() if value is not None}
+
+    def optimizer_with(self, name: str, value: Any) -> optim.Optimizer:
+        """The optimizer, or that of a group, with another number. GraphError where it does not take it."""
+        group, _, option = name.removeprefix("groups.").rpartition(".")
+        return replace(self.optimizer.for_group(int(group) if group else None), **{option: value})
 
     def setting(self, name: str, value: Any) -> Setting:
         """The owner of a hyperparameter's array."""

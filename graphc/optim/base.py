@@ -140,16 +140,16 @@ class Optimizer(Converted):
         """The number of the first group that the parameter belongs to; None for those in no group."""
         return next((i for i, g in enumerate(self.groups) if g.where(name, shape)), None)
 
-    def for_parameter(self, name: str, shape: tuple) -> "Optimizer":
-        """The optimizer with the options of the first group that the parameter belongs to."""
-        return self.for_group(self.group_of(name, shape))
-
     def for_group(self, number: int | None) -> "Optimizer":
-        """The optimizer with the options of this group, or that of the group itself; None: of no group."""
+        """The optimizer with the options of this group, or the group's own; None: of no group."""
         found = None if number is None else self.groups[number]
         if found is None or found.optimizer is None:
             return replace(self, groups=(), **dict(found.changes if found else ()))
         return replace(found.optimizer, groups=())
+
+    def for_parameter(self, name: str, shape: tuple) -> "Optimizer":
+        """The optimizer with the options of the first group that the parameter belongs to."""
+        return self.for_group(self.group_of(name, shape))
 
 
 formed_methods(Optimizer, "optimizer")

@@ -10,23 +10,22 @@ from graphc.optim.base import Item, Optimizer, Scalars, hyperparameters
 
 # (an optimizer, the number of a group or None, names of options) -> the same with these options as numbers of the state
 Live = Callable[[Optimizer, int | None, Sequence[str]], Optimizer]
-OF_STEP = ("clip_norm", "clip_value")       # hyperparameters of the whole step
+OF_STEPS = ("clip_norm", "clip_value")      # those that no group has
 
 
 @formed
-def apply(optimizer: Optimizer, items: Sequence[Item], calls, live: Live = lambda optimizer, group, names: optimizer
-          ) -> list:
+def apply(optimizer: Optimizer, items: Sequence[Item], calls,
+          live: Live = lambda optimizer, group, names: optimizer) -> list:
     """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls
     before this one. `live` puts numbers of the state in the place of options."""
-    optimizer = live(optimizer, None, [name for name in OF_STEP if getattr(optimizer, name) is not None])
     every = optimizer.accumulate
     due = None if every == 1 else gc.equal((calls + 1) % every, 0)
     if every > 1:
         items = [_accumulated(item, every, due) for item in items]
     if optimizer.clip_norm is not None:
-        items = _clipped(items, optimizer.clip_norm)
+        items = _clipped(items, live(optimizer, None, ("clip_norm",)).clip_norm)
     if optimizer.clip_value is not None:
-        limit = optimizer.clip_value
+        limit = live(optimizer, None, ("clip_value",)).clip_value
         items = [replace(item, grad=gc.clip(item.grad, -limit, limit)) for item in items]
     if optimizer.maximize:
         items = [replace(item, grad=-item.grad) for item in items]
@@ -36,7 +35,7 @@ def apply(optimizer: Optimizer, items: Sequence[Item], calls, live: Live = lambd
         group = optimizer.group_of(item.name, item.value.shape)
         if group not in known:
             own = optimizer.for_group(group)
-            own = live(own, group, [name for name in hyperparameters(own) if name not in OF_STEP])
+            own = live(own, group, [name for name in hyperparameters(own) if name not in OF_STEPS])
             known[group] = own, own.scalars(updates)
     return [_updated(*known[optimizer.group_of(item.name, item.value.shape)], item, due) for item in items]
 

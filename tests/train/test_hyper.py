@@ -1,5 +1,6 @@
 """Hyperparameters of a step: read, written without compiling again, kept in checkpoints."""
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,12 @@ OPTIMIZERS = {"sgd": lambda **o: optim.SGD(**{"lr": 0.1, "momentum": 0.9, "weigh
               "adam": lambda **o: optim.Adam(**{"lr": 0.1, "weight_decay": 0.1} | o),
               "adamw": lambda **o: optim.AdamW(**{"lr": 0.1} | o),
               "rmsprop": lambda **o: optim.RMSprop(**{"lr": 0.01, "momentum": 0.5} | o)}
+VECTORS = optim.group(lambda name, shape: len(shape) != 2, optimizer=optim.AdamW(1e-3))
+for name in ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adamax", "LAMB", "Lion", "Muon", "NAdam", "RAdam", "Rprop"):
+    more = {"groups": [VECTORS]} if name == "Muon" else {}
+    OPTIMIZERS[name] = partial(partial, getattr(optim, name), lr=0.05, weight_decay=0.1, **more)
+OPTIMIZERS = {name: made() if isinstance(made, partial) else made for name, made in OPTIMIZERS.items()}
+NEW = {"d": 2.0}                    # what may not be just any number
 
 
 def step_with(optimizer, **options):
@@ -49,7 +56,9 @@ def test_writing_the_rate_compiles_nothing(monkeypatch):
 def test_every_number_is_written_like_declared(optimizer, engine):
     make = OPTIMIZERS[optimizer]
     for name, old in step_with(make()).hyper.items():
-        new = (0.7, 0.95) if isinstance(old, tuple) else 0.25
+        if name.startswith("groups."):
+            continue
+        new = NEW.get(name, (0.7, 0.95) if isinstance(old, tuple) else 0.25)
         written, declared = step_with(make()), step_with(make(**{name: new}))
         written(X, Y), declared.state.load(written.state.copy(), partial=True)
         declared.hyper[name] = new                  # the file brought the number of the other
@@ -93,7 +102,8 @@ def schedules():
             and inspect.signature(f).return_annotation in ("Schedule", optim.Schedule) and name != "readable"}
 
 
-ARGUMENTS = {"lr": 0.1, "steps": 10, "every": 3, "factor": 0.5, "schedule": 0.1}
+ARGUMENTS = {"lr": 0.1, "steps": 10, "every": 3, "factor": 0.5, "schedule": 0.1, "low": 0.1, "high": 0.2,
+             "milestones": [4], "schedules": [0.1, 0.2]}
 
 
 def test_every_schedule_is_a_number_outside_of_a_graph():
@@ -161,4 +171,20 @@ def test_mistakes():
             step.lr = wrong
     with pytest.raises(gc.GraphError, match="written, not deleted"):
         del step.hyper["lr"]
-    assert repr(step.hyper) == "{'lr': 0.1, 'weight_decay': 0.0, 'momentum': 0.0}"
+    assert repr(step.hyper).startswith("{'lr': 0.1, 'weight_decay': 0.0, 'momentum': 0.0")
+
+
+def test_what_the_optimizer_refuses_is_not_written():
+    class Bounded(Optimizer):
+        def __post_init__(self):
+            super().__post_init__()
+            if not isinstance(self.weight_decay, float) or self.weight_decay > 1:
+                raise gc.GraphError(f"Bounded: weight_decay is at most 1, got {self.weight_decay}")
+
+        def update(self, p, g, slots, s):
+            return p - s["lr"] * (g + p * self.weight_decay), {}
+    step = step_with(Bounded(0.1))
+    with pytest.raises(gc.GraphError, match="weight_decay is at most 1, got 2.0"):
+        step.hyper["weight_decay"] = 2.0
+    step.hyper["weight_decay"] = 0.5
+    assert step.hyper["weight_decay"] == 0.5 and np.isfinite(step(X, Y))

@@ -136,7 +136,7 @@ def test_a_group_has_an_optimizer_of_its_own():
     own = optim.group(lambda n, s: n == "bias", optimizer=optim.Adam(0.01))
     step = linear_step(optim.SGD(0.1, momentum=0.9, groups=[own]))
     assert {n for n in step.state if n.startswith("optim.")} == {
-        "optim.momentum.weight", "optim.exp_avg.bias", "optim.exp_avg_sq.bias"}
+        "optim.momentum.weight", "optim.exp_avg.bias", "optim.exp_avg_sq.bias", "optim.lr", "optim.groups.0.lr"}
     with pytest.raises(gc.GraphError, match="group has no clip_norm of its own: give it to the outer one"):
         optim.group(lambda n, s: True, optimizer=optim.SGD(0.1, clip_norm=1.0))
     with pytest.raises(gc.GraphError, match="another optimizer, such as optim.AdamW.*, or options to change"):

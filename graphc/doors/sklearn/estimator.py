@@ -41,7 +41,7 @@ class TrainedEstimator(BaseEstimator):
 
     def _goes_on(self) -> bool:
         """Whether `fit` goes on from where the last one ended."""
-        return bool(self.warm_start) and hasattr(self, "step_")
+        return bool(self.warm_start) and "step_" in vars(self)
 
     # what a subclass says
 
@@ -90,7 +90,8 @@ class TrainedEstimator(BaseEstimator):
 
     def _train(self, X: np.ndarray, targets: np.ndarray, sample_weight: Any, epochs: int, first: bool) -> None:
         """Trains for so many epochs at most; `first`: from the beginning."""
-        x = np.ascontiguousarray(X, np.float32)
+        with np.errstate(over="ignore"):
+            x = np.ascontiguousarray(X, np.float32)
         if not np.isfinite(x).all():
             raise ValueError("Input X contains values too large for float32")
         x, targets, weights = self._weighed(x, targets, sample_weight)
@@ -161,7 +162,7 @@ class TrainedEstimator(BaseEstimator):
         return self.step_.predict(filled, batch=size)[:len(x)]
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "step_")
+        return "step_" in vars(self)
 
 
 class TrainedClassifier(ClassifierMixin, TrainedEstimator):
@@ -169,7 +170,7 @@ class TrainedClassifier(ClassifierMixin, TrainedEstimator):
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Any:
         """One epoch on these examples. classes: all that will come, needed at the first call."""
-        first = not hasattr(self, "step_")
+        first = "step_" not in vars(self)
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if not first and classes is not None and not np.array_equal(np.unique(classes), self.classes_):
@@ -203,7 +204,7 @@ class TrainedClassifier(ClassifierMixin, TrainedEstimator):
         y = _column(y)
         check_classification_targets(y)
         found = np.unique(y) if classes is None else np.unique(classes)
-        if first or not hasattr(self, "classes_"):
+        if first or "classes_" not in vars(self):
             self.classes_ = found
         place = np.searchsorted(self.classes_, y)
         wrong = (place == len(self.classes_)) | (self.classes_[np.minimum(place, len(self.classes_) - 1)] != y)
@@ -226,7 +227,7 @@ class TrainedRegressor(RegressorMixin, TrainedEstimator):
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """One epoch on these examples."""
-        first = not hasattr(self, "step_")
+        first = "step_" not in vars(self)
         X, y = self._checked(X, y, first)
         self._train(X, self._targets(y, None, first), sample_weight, 1, first)
         return self
@@ -240,7 +241,8 @@ class TrainedRegressor(RegressorMixin, TrainedEstimator):
         y = np.asarray(y)
         if first:
             self._flat = y.ndim == 1
-        made = y.reshape(len(y), -1).astype(np.float32)
+        with np.errstate(over="ignore"):
+            made = y.reshape(len(y), -1).astype(np.float32)
         if not np.isfinite(made).all():
             raise ValueError("Input y contains values too large for float32")
         return made

@@ -1,7 +1,7 @@
 """scikit-learn's MLPClassifier and MLPRegressor, with its arguments and rules, as native training steps."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -38,6 +38,12 @@ class Fifth(Settled):
 
 class MLPSettings:
     """The arguments of scikit-learn's MLPs, and what follows from them."""
+    # of the estimator that it is a part of
+    n_features_in_: int
+    t_: int
+    step_: Any
+    history_: Any
+    _scored: Callable[[], Mapping[str, Any]]
 
     def __init__(self, hidden_layer_sizes: Any = (100,), activation: str = "relu", *, solver: str = "adam",
                  alpha: float = 0.0001, batch_size: int | str = "auto", learning_rate: str = "constant",
@@ -74,7 +80,7 @@ class MLPSettings:
         return nn.Sequential(*parts)
 
     def _features(self) -> int:
-        return self.n_features_in_                                  # type: ignore[attr-defined]
+        return self.n_features_in_
 
     def _optimizer(self, batch: float) -> optim.Optimizer:
         """alpha / 2 times the squares of the weights is added to the loss of a batch, divided by its examples."""
@@ -95,17 +101,17 @@ class MLPSettings:
 
     def _callbacks(self, count: int) -> list[Any]:
         rate = self.learning_rate if self.solver == "sgd" else "constant"
-        seen = self.t_                                                  # type: ignore[attr-defined]
+        seen = self.t_
         own = [InverseScaling(self.learning_rate_init, self.power_t, seen, count)] if rate == "invscaling" else []
         if self.early_stopping:
-            name, = self._scored()                                      # type: ignore[attr-defined]
+            name, = self._scored()
             return [*own, *stopping(name, self.n_iter_no_change, self.tol)]
         return [*own, (Fifth if rate == "adaptive" else Settled)(self.tol, self.n_iter_no_change)]
 
     @property
     def loss_curve_(self) -> list[float]:
         """The loss of every epoch."""
-        return self.history_["loss"]                                    # type: ignore[attr-defined]
+        return self.history_["loss"]
 
     @property
     def loss_(self) -> float:
@@ -120,13 +126,13 @@ class MLPSettings:
     @property
     def coefs_(self) -> list[np.ndarray]:
         """The weights of each layer, [inputs, outputs]."""
-        weights = self.step_.weights()                                  # type: ignore[attr-defined]
+        weights = self.step_.weights()
         return [a.T for name, a in weights.items() if name.endswith("weight")]
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
         """The biases of each layer."""
-        weights = self.step_.weights()                                  # type: ignore[attr-defined]
+        weights = self.step_.weights()
         return [a for name, a in weights.items() if name.endswith("bias")]
 
     @property

@@ -1,7 +1,7 @@
 """Any network as an estimator."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from sklearn.utils.class_weight import compute_sample_weight
@@ -15,6 +15,7 @@ Net = nn.Module | Callable[[int], nn.Module]
 class NetworkSettings:
     """The arguments of `NetworkClassifier` and `NetworkRegressor`, and what follows from them."""
     separate_rows: ClassVar[bool] = False
+    _scored: Callable[[], Mapping[str, Any]]            # of the estimator that it is a part of
 
     def __init__(self, net: Net, *, optimizer: optim.Optimizer | None = None, loss: Any = None, epochs: int = 100,
                  batch_size: int = 64, class_weight: Any = None, early_stopping: bool = False,
@@ -46,7 +47,7 @@ class NetworkSettings:
     def _callbacks(self, count: int) -> list[Any]:
         own = list(self.callbacks or ())
         if self.early_stopping:
-            name, = self._scored()                                      # type: ignore[attr-defined]
+            name, = self._scored()
             return [*own, *stopping(name, self.n_iter_no_change, self.tol)]
         return [*own, Settled(self.tol, self.n_iter_no_change)]
 
