@@ -200,6 +200,7 @@ def test_texts_and_copies():
     np.testing.assert_array_equal(gc.compile(gc.parse(str(mixed)))(w, 1)[0], 2 * w.astype(np.float32))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_which_type_has_the_numbers_of_another(dtype):
     """Against all numbers of 16 bits, or the ends of the others."""
