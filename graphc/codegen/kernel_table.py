@@ -99,6 +99,6 @@ def _nan_function(name: str, view: ViewType) -> LoopFunction:
         flat = Ix()
         for i, step in zip(index, order):
             flat = flat + i * step
-        f.fail_unless(f.not_(f.isnan(f.load(x, index))), number, f.value(flat))
+        f.fail_unless(f.not_(f.isnan(f.cast(f.load(x, index), view.dtype.compute))), number, f.value(flat))
     nested(f, view.shape, check)
     return f

@@ -152,7 +152,12 @@ class Module:
         return trains is not None and not trains(self, [parameter_path(name) for name in self._parameters])
 
     def parameter(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32, trainable: bool = True):
-        """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since."""
+        """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since, or
+        for a type of 16 bits, which are too few to train in."""
+        if trainable and dtype.is_storage:
+            raise GraphError(f"{self.__class__.__name__} would have {name} in {dtype}, which has too few bits to train "
+                             f"in: convert the input, x.astype(gc.f32); gc.compile(…, store=\"{dtype}\") keeps trained "
+                             "weights so")
         made = self._own(name, (dtype if dtype.is_float else f32)[tuple(shape)], init, trainable)
         return self._array(name, made)
 

@@ -147,10 +147,6 @@ class Optimizer(Converted):
             return replace(self, groups=(), **dict(found.changes if found else ()))
         return replace(found.optimizer, groups=())
 
-    def for_parameter(self, name: str, shape: tuple) -> "Optimizer":
-        """The optimizer with the options of the first group that the parameter belongs to."""
-        return self.for_group(self.group_of(name, shape))
-
 
 formed_methods(Optimizer, "optimizer")
 

@@ -164,6 +164,30 @@ def test_a_chain_rounds_where_its_operators_are():
     assert text.count("{dtype=bf16}") == 4 and gc.compile(chain).dump("fused").count("fused(") == 1
 
 
+@pytest.mark.parametrize("dtype", [gc.f16, gc.bf16], ids=str)
+def test_layers_train_in_f32(dtype):
+    with pytest.raises(gc.GraphError, match=rf"Linear would have weight in {dtype}, .*: convert the input, x.astype\(gc.f32\); .*store=\"{dtype}\"") as info:
+        gc.compile(nn.Linear(2), seed=0, x=dtype[1, 3])
+    assert info.value.loc.file == __file__
+    net = nn.Linear(2)
+
+    def converted(x):
+        return net(x.astype(gc.f32)).astype(dtype)
+    assert gc.compile(converted, seed=0, x=dtype[1, 3])(np.ones((1, 3), dtype.np)).dtype == dtype.np
+
+
+def test_a_nan_in_16_bits_is_found(monkeypatch):
+    monkeypatch.setenv("GRAPHC_CHECK_NAN", "1")
+
+    @gc.graph
+    def f(x: gc.bf16[40]):
+        return gc.log(x) * 2
+    run = gc.compile(f)
+    run(np.ones(40, BF))
+    with pytest.raises(gc.GraphError, match="log"):
+        run(-np.ones(40, BF))
+
+
 def test_texts_and_copies():
     for d in DTYPES:
         assert pickle.loads(pickle.dumps(d)) is d is copy.deepcopy(d)
@@ -176,6 +200,7 @@ def test_texts_and_copies():
     np.testing.assert_array_equal(gc.compile(gc.parse(str(mixed)))(w, 1)[0], 2 * w.astype(np.float32))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_which_type_has_the_numbers_of_another(dtype):
     """Against all numbers of 16 bits, or the ends of the others."""

@@ -14,8 +14,8 @@ from safetensors.numpy import save
 
 import graphc as gc
 from graphc.checkpoint import load_arrays, save_arrays
+from graphc.ir.types import DTYPES
 
-DTYPES = (np.float32, np.float64, np.int32, np.int64, np.bool_)
 Arrays = dict[str, np.ndarray]
 
 
@@ -41,7 +41,7 @@ def run(rng: np.random.Generator, deadline: float) -> int:
 def specimen(rng: np.random.Generator) -> Arrays:
     """A few small arrays; two are of one type, so that their bytes can be exchanged."""
     shapes = [tuple(int(n) for n in rng.integers(0, 5, rng.integers(0, 3))) for _ in range(rng.integers(1, 5))]
-    arrays = {f"{i}.weight": rng.integers(0, 200, shape).astype(DTYPES[rng.integers(len(DTYPES))])
+    arrays = {f"{i}.weight": rng.integers(0, 200, shape).astype(DTYPES[rng.integers(len(DTYPES))].np)
               for i, shape in enumerate(shapes)}
     return {**arrays, "a": rng.standard_normal(3).astype(np.float32), "b": rng.standard_normal(3).astype(np.float32)}
 
