@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from graphc.replacing import replacing, write_file
 from graphc.train import TrainStep, train_step
 
 try:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -70,7 +72,7 @@ def train(epochs: int = 15, seed: int = 0, data: Digits | None = None) -> Result
     for epoch in range(epochs):
         bar = Progress(list(batches(data, seed, epoch)), f"epoch {epoch + 1}/{epochs}", examples=BATCH)
         for x, y in bar:
-            result.losses.append(result.step(x, y))
+            result.losses.append(cast(float, result.step(x, y)))
             bar.loss(result.losses[-1])
         result.accuracies.append(accuracy(result.step, data))
     return result
@@ -86,13 +88,13 @@ def batches(data: Digits, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, n
 
 def accuracy(step: TrainStep, data: Digits) -> float:
     """The share of held-out digits that are recognised."""
-    return step.evaluate([(data.x_held_out, data.y_held_out)], accuracy=nn.accuracy)["accuracy"]
+    return float(step.evaluate([(data.x_held_out, data.y_held_out)], accuracy=nn.accuracy)["accuracy"])
 
 
 def picture(result: Result, predicted: np.ndarray, data: Digits, path: str | Path) -> None:
     """Saves the learning curve above the first 24 held-out digits with their predictions (wrong ones in red)."""
     figure = Figure(figsize=(9, 7), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[3, 2])
+    above, below = cast(np.ndarray, figure.subfigures(2, 1, height_ratios=[3, 2]))
     _draw_curve(above.subplots(), result)
     for axis, image, guess, truth in zip(below.subplots(3, 8).flat, data.x_held_out, predicted, data.y_held_out):
         axis.imshow(image[0], cmap="gray_r")
@@ -102,7 +104,7 @@ def picture(result: Result, predicted: np.ndarray, data: Digits, path: str | Pat
         figure.savefig(file, format=Path(path).suffix[1:], dpi=120)
 
 
-def _draw_curve(axis, result: Result) -> None:
+def _draw_curve(axis: Axes, result: Result) -> None:
     per_epoch = len(result.losses) / max(len(result.accuracies), 1)
     axis.plot(result.losses, color="tab:blue", linewidth=0.8)
     axis.set(xlabel="step", ylabel="training loss", yscale="log")

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import cast
 
 from graphc.compiler import Compilation
 from graphc.dsl.form import formed_methods
@@ -42,7 +43,7 @@ class _Tree:
     inner: tuple[_Tree, ...]
 
     @property
-    def content(self) -> tuple:
+    def content(self) -> tuple[object, ...]:
         """All that it says besides its own name: repeated layers agree in it."""
         r = self.row
         return r.kind, r.results, r.parameters, r.flops, tuple((t.row.name, t.content) for t in self.inner)
@@ -64,8 +65,10 @@ class PlanReport:
     @staticmethod
     def of(function: GraphFunction, sizes: Mapping[str, int], compilation: Compilation) -> PlanReport:
         """The report on `function`, whose graph with these sizes of its named dimensions is that of `compilation`."""
-        trainable = [(e.name, e.type.size) for e in entries(function) if getattr(e.key, "trainable", False)]
-        flops = [(n.scope, n.op.cost(*(v.type for v in n.inputs)).flops) for n in compilation.simplified.nodes]
+        # all sizes are bound
+        trainable = [(e.name, cast(int, e.type.size)) for e in entries(function) if getattr(e.key, "trainable", False)]
+        flops = [(n.scope, cast(int, n.op.cost(*(v.type for v in n.inputs)).flops))
+                 for n in compilation.simplified.nodes]
         rows = tuple(_rows(function, sizes, _by_layer(trainable), _by_layer(flops)))
         parameters, total = sum(n for _, n in trainable), sum(n for _, n in flops)
         return PlanReport(parameters, total, compilation.memory, len(compilation.plan.schedules), rows,
@@ -88,10 +91,10 @@ formed_methods(PlanReport)
 
 def scaled(number: int) -> str:
     """1234567 -> "1.23 M"; numbers below 1000 as they are."""
-    unit = 0
-    while number >= 999.5 and unit < len(UNITS) - 1:
-        number, unit = number / 1000, unit + 1
-    return f"{number:.3g}{UNITS[unit]}"
+    value, unit = float(number), 0
+    while value >= 999.5 and unit < len(UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.3g}{UNITS[unit]}"
 
 
 def _rows(function: GraphFunction, sizes: Mapping[str, int], parameters: Mapping[str, int],

@@ -120,7 +120,7 @@ ANSWERS: dict[str, str] = {
     "optim.lr_scheduler.MultiplicativeLR": "optim.exponential(lr, factor), or a function of the number of updates",
     "optim.lr_scheduler.ReduceLROnPlateau": "no schedule: it depends on the losses; train in stages, a step for each",
     "optim.lr_scheduler.LRScheduler": "a function of the number of updates (docs/extending.md)",
-    "optim.swa_utils.AveragedModel": "an average of step.state.copy() of several steps; optim.ASGD keeps one",
+    "optim.swa_utils.AveragedModel": "optim.ASGD, whose slot is a mean: optim.averages(step.state, \"ax\")",
     "optim.swa_utils.SWALR": "optim.sequential", "optim.swa_utils.update_bn": "no need: running statistics are state",
     # torch, numpy, jax.numpy
     "gc.cat": "gc.concat", "gc.float32": "gc.f32", "gc.float64": "gc.f64", "gc.float": "gc.f32", "gc.double": "gc.f64",

@@ -44,7 +44,7 @@ HABITS = {
             ("(NET.parameters(), lr=0.1, nesterov=True, dampening=0.5)", "(0.1, dampening=0.5, nesterov=True)")],
     "Adam": ADAM, "AdamW": ADAM, "RMSprop": [("(NET.parameters(), lr=0.1, momentum=0.9)", "(0.1, momentum=0.9)")],
     **{name: [("(NET.parameters(), lr=0.1)", "(0.1)"), ("(NET.parameters(), 0.1, weight_decay=0.5)", "(0.1, weight_decay=0.5)")]
-       for name in "ASGD Adadelta Adafactor Adagrad Adamax Muon NAdam RAdam Rprop Lion LAMB".split()},
+       for name in "ASGD Adadelta Adafactor Adagrad Adamax Muon NAdam RAdam Rprop Lion LAMB ScheduleFreeSGD ScheduleFreeAdamW".split()},
     "cross_entropy": [("(Y, T, W)", "(<ndarray>, <ndarray>, weight=<ndarray>)"), ("(Y, T, size_average=True, label_smoothing=0.1)",
                                                                             "(<ndarray>, <ndarray>, label_smoothing=0.1) without size_average")],
     "mse": [("(Y, T, size_average=False)", "(<ndarray>, <ndarray>) without size_average")],
@@ -95,7 +95,7 @@ OURS = {                        # what torch has not: calls that are right, each
     "XavierNormal": "(0.5)", "KaimingNormal": None, "KaimingUniform": None, "LecunNormal": "(0.5)", "Orthogonal": "(0.5)", "calculate_gain": None,
     **{f"ConstantPad{n}d": "(1, 0.5)" for n in (1, 2, 3)}, **{f"{kind}Pad{n}d": "(1)" for kind in ("Zero", "Reflection", "Replication", "Circular") for n in (1, 2, 3)}, "Constant": "(0.5)", "Normal": "(0.5)", "Uniform": "(0.5)", "Value": "((1,))", "XavierUniform": "(0.5)", "Optimizer": "(0.1)"}
 UNLIKE = {"sigmoid", "tanh", "logsigmoid", "softsign", "tanhshrink", "residual", "sample", "likeliest", "decoding", "accuracy", "log_likelihood", "sequence_loss", "Group", "Item", "Slots",
-          "Parameter", "apply", "as_like", "constant", "cosine", "cosine_restarts", "cyclic", "inverse_sqrt", "linear", "multi_step", "one_cycle", "polynomial", "sequential",
+          "Parameter", "apply", "as_like", "averages", "constant", "cosine", "cosine_restarts", "cyclic", "inverse_sqrt", "linear", "multi_step", "one_cycle", "polynomial", "sequential",
           "exponential", "global_norm", "group", "hyperparameters", "is_schedule", "no_decay", "schedule", "step_decay", "warmup"}    # functions of our own
 NAMES = {"nn": nn, "optim": optim, "NET": nn.Linear(3), "Y": normal(3, 4), "T": np.zeros(3, np.int32), "W": normal(4)}
 

@@ -35,7 +35,7 @@ OF_MEMORY = {"DecoderBlock": lambda: nn.DecoderBlock(2), "AttendTo": lambda: nn.
 
 
 def takes(option: str) -> set[str]:
-    return {name for name, layer in vars(nn).items() if inspect.isclass(layer) and issubclass(layer, Module)
+    return {name for name, layer in ((n, getattr(nn, n)) for n in dir(nn)) if inspect.isclass(layer) and issubclass(layer, Module)
             and option in inspect.signature(layer.forward).parameters}
 
 

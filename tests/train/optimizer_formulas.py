@@ -121,7 +121,27 @@ def muon(p, g, s, t):
     return p * (1 - 0.01 * 0.1) - 0.01 * max(1, p.shape[0] / p.shape[1]) ** 0.5 * u
 
 
+def free(p, d, s, t, lr, between):
+    """The reference's form: y moves towards z, then along the direction."""
+    s["most"] = max(s.get("most", 0), lr)
+    s["sum"] = s.get("sum", 0) + s["most"] ** 2
+    share, z = s["most"] ** 2 / s["sum"], s.get("z", p)
+    y = p + (z - p) * share + d * lr * (between * (1 - share) - 1)
+    s["z"] = z - lr * d
+    s["x"] = (y - (1 - between) * s["z"]) / between
+    return y
+
+
+def free_adamw(p, g, s, t):
+    s["v"] = 0.99 * kept(s, "v", g) + 0.01 * g * g
+    d = g / (np.sqrt(s["v"] / (1 - 0.99 ** (t + 1))) + 1e-8) + 0.1 * p
+    return free(p, d, s, t, 0.01 * min((t + 1) / 5, 1), 0.9)
+
+
 FORMULAS = {
+    "ScheduleFreeSGD": (optim.ScheduleFreeSGD(0.05, weight_decay=0.1, momentum=0.8),
+                        lambda p, g, s, t: free(p, g + 0.1 * p, s, t, 0.05, 0.8)),
+    "ScheduleFreeAdamW": (optim.ScheduleFreeAdamW(optim.warmup(0.01, 5), betas=(0.9, 0.99), weight_decay=0.1), free_adamw),
     "dampening": (optim.SGD(0.1, momentum=0.9, dampening=0.3), dampened),
     "maximize": (optim.SGD(0.01, maximize=True), lambda p, g, s, t: p + 0.01 * g),
     "clip_value": (optim.SGD(0.1, clip_value=0.3), lambda p, g, s, t: p - 0.1 * np.clip(g, -0.3, 0.3)),

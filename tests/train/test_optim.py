@@ -156,6 +156,25 @@ def test_the_mean_of_the_parameters_of_asgd():
     np.testing.assert_allclose(step.state["optim.ax.weight"], sum_of_last / 14, rtol=1e-5)
 
 
+def test_the_result_of_schedule_free_descent_is_the_mean():
+    optimizer, update = FORMULAS["ScheduleFreeSGD"]
+    step = linear_step(optimizer)
+    with pytest.raises(gc.GraphError, match="no averages before the first update"):
+        optim.averages(step.state, "x")
+    w, b, slots = step.state["weight"].astype(np.float64), step.state["bias"].astype(np.float64), ({}, {})
+    for t in range(20):
+        _, dw, db = gradients(w, b)
+        step(X, Y)
+        w, b = update(w, dw, slots[0], t), update(b, db, slots[1], t)
+    means = optim.averages(step.state, "x")
+    assert means.keys() >= {"weight", "bias"} and not any(n.startswith("optim.") for n in means)
+    np.testing.assert_allclose(means["weight"], slots[0]["x"], rtol=1e-4, atol=1e-6)
+    y = gc.compile(nn.Linear(1), x=gc.f32[16, 3], state=means)(X)
+    np.testing.assert_allclose(y, X @ means["weight"].T + means["bias"], rtol=1e-4, atol=1e-5)
+    with pytest.raises(gc.GraphError, match="the state has no arrays optim.ax"):
+        optim.averages(step.state, "ax")
+
+
 def test_options_of_groups_are_checked():
     with pytest.raises(gc.GraphError, match="SGD has no option 'betas' for a group; it has .*momentum"):
         optim.SGD(0.1, groups=[optim.group(lambda n, s: True, betas=(0, 0))])
