@@ -30,7 +30,8 @@ PRODUCTS = frozenset((
       for name in ("conv{}d", "conv{}d_input_grad", "conv{}d_weight_grad", "conv_transpose{}d")),
     "einsum", "attention", "scan",
     "while_loop", "cond", "custom_vjp",
-    "batch_norm", "batch_norm_inference", "group_norm"))
+    "batch_norm", "batch_norm_inference", "group_norm", "cholesky", "triangular_solve", "lu", "symmetric_eigen", "lq",
+    "solve", "det", "slogdet"))
 # Zeros pass them as they are: no slope of theirs is other than 0, 1 or a constant.
 MOVES = frozenset((
     "tile", "take", "take_along_axis", "scatter_add", "scatter_add_along_axis", "add_rows", "pick_rows",
