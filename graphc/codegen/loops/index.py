@@ -153,13 +153,14 @@ def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
 
 class IndexFacts:
     """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`. points: values
-    of symbols with which proofs are refuted.
+    of symbols with which proofs are refuted; quotients: what was found about (dividend, divisor).
     """
-    __slots__ = ("uppers", "lowers", "points")
+    __slots__ = ("uppers", "lowers", "points", "quotients")
 
     def __init__(self, uppers: Bounds | None = None, lowers: Bounds | None = None) -> None:
         self.uppers, self.lowers = uppers or {}, lowers or {}
         self.points: dict[tuple[Sym, int], int | None] = {}
+        self.quotients: dict[tuple[Ix, Dim], list[Dim]] = {}
 
     def and_not_positive(self, ix: Ix) -> IndexFacts:
         """These facts, and ix <= 0."""
@@ -362,9 +363,20 @@ def no_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[tuple[Ix, int]]:
             times = den // gcd(coefficient, den)
             found.append((rest * times + bound * (coefficient * times // den), times))
         if symbol.sized and sign > 0 and den != 1:      # rounded, by what is known of the dividend here
-            limits = [quotient_above(limit, den) for limit in uppers(bound, facts)]
-            found += [(rest + coefficient * limit, 1) for limit in limits if limit is not None]
+            found += [(rest + coefficient * limit, 1) for limit in _rounded(bound, den, facts)]
     return found
+
+
+def _rounded(ix: Ix, divisor: Dim, facts: IndexFacts) -> list[Dim]:
+    """Sizes that the index, divided and rounded down, does not exceed."""
+    key = ix, divisor
+    if facts is NO_FACTS or key not in facts.quotients:
+        limits = [quotient_above(limit, divisor) for limit in uppers(ix, facts)]
+        found = [limit for limit in limits if limit is not None]
+        if facts is NO_FACTS:
+            return found
+        facts.quotients[key] = found
+    return facts.quotients[key]
 
 
 def depends_on(ix: Ix, symbol: Sym) -> bool:
