@@ -107,6 +107,30 @@ def cases() -> Iterator[Case]:
     yield Case("logits", lambda b, t: product((b, 48), (48, t)), "BT", {1: (1, 0)})
 
 
+def convolution(kind: str, n: Dim, c: int, f: int, image: Sequence[Dim], kernel: int = 3, groups: int = 1,
+                **window: object) -> tuple[Contraction, Dims, Dims, Dims]:
+    windows = [Window(size, kernel, **window) for size in image]
+    x, w, y = (n, c, *image), (f, c // groups, kernel, kernel), (n, f, *[each.out for each in windows])
+    made = {"conv": (C.conv, x, w, y), "input": (C.conv_input_gradient, y, w, x),
+            "weight": (C.conv_weight_gradient, y, x, w)}[kind]
+    return made[0](n, c, f, windows, groups), *made[1:]
+
+
+def image_cases() -> Iterator[Case]:
+    padded, strided = {"pad": (1, 1)}, {"stride": 2, "pad": (1, 1)}
+    shapes = {"conv": (3, 9, (14, 14), 3, 1, padded), "conv of channels": (16, 32, (8, 8), 3, 1, padded),
+              "1×1": (24, 17, (7, 7), 1, 1, {}), "strided": (16, 8, (9, 9), 3, 1, strided),
+              "grouped": (16, 8, (6, 6), 3, 4, padded), "depthwise": (32, 32, (8, 8), 3, 32, padded)}
+    last = (0, 2, 3, 1)
+    for name, (c, f, image, kernel, groups, window) in shapes.items():
+        for kind, orders in (("conv", {0: last, 2: last}), ("input", {0: last, 2: last}), ("weight", {0: last, 1: last})):
+            def make(n: Dim, kind=kind, c=c, f=f, image=image, kernel=kernel, groups=groups, window=window):
+                return convolution(kind, n, c, f, image, kernel, groups, **window)
+            few = dict(most=1 << 16, usual=16, sizes=(1, 2, 3, 5, 8, 16, 17))
+            yield Case(f"{name}, {kind}", make, "B", **few)
+            yield Case(f"{name}, {kind}, channels last", make, "B", orders, **few)
+
+
 def arrays(case: Case, sizes: Mapping[str, int], seed: int = 0) -> tuple[Contraction, list[np.ndarray], Dims]:
     c, *shapes = case.make(*[sizes[n] for n in case.names])
     rng = np.random.default_rng(seed)
@@ -133,7 +157,7 @@ def in_memory(array: np.ndarray) -> np.ndarray:
     return array.transpose(sorted(range(array.ndim), key=lambda x: -array.strides[x]))
 
 
-CASES = list(cases())
+CASES = [*cases(), *image_cases()]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)

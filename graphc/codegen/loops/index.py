@@ -188,7 +188,7 @@ def _is_at_most(excess: Ix, facts: IndexFacts, failed: set[Ix]) -> bool:
     if is_refuted(excess, facts):
         failed.add(excess)
         return False
-    if any(_is_at_most(simpler, facts, failed) for simpler in not_less(excess, facts)):
+    if any(_is_at_most(simpler, facts, failed) for simpler, _ in no_less(excess, facts)):
         return True
     choices = _choices(excess)
     if choices and all(_is_at_most(each, facts, failed) for each in choices):
@@ -278,7 +278,8 @@ def uppers(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Dim]:
     """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes."""
     if not ix.terms:
         return [ix.const]
-    return _least(limit for simpler in not_less(ix, facts) for limit in uppers(simpler, facts))
+    return _least(limit if times == 1 else limit // times for simpler, times in no_less(ix, facts)
+                  for limit in uppers(simpler, facts))
 
 
 def _least(sizes: Iterable[Dim]) -> list[Dim]:
@@ -314,6 +315,11 @@ def _is_positive(dim: Dim) -> bool:
 
 def not_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Ix]:
     """Expressions without the newest symbol of `ix` that are never less than it."""
+    return [simpler for simpler, times in no_less(ix, facts) if times == 1]
+
+
+def no_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[tuple[Ix, int]]:
+    """Expressions without the newest symbol of `ix`, each with a number: as many times `ix` is not greater."""
     symbol, coefficient = ix.terms[-1]
     rest = Ix(ix.const, ix.terms[:-1])
     sign = coefficient if isinstance(coefficient, int) else sign_of(coefficient)
@@ -327,10 +333,14 @@ def not_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Ix]:
     for bound, den in bounds:
         factor = coefficient if den == 1 else exact_quotient(coefficient, den)
         if factor is not None:
-            found.append(rest + bound * factor if bound.terms else Ix(rest.const + bound.const * factor, rest.terms))
-        elif isinstance(den, Poly) and sign > 0:        # rounded, by what is known of the dividend here
+            simpler = rest + bound * factor if bound.terms else Ix(rest.const + bound.const * factor, rest.terms)
+            found.append((simpler, 1))
+        elif symbol.sized and isinstance(den, int) and isinstance(coefficient, int):
+            times = den // gcd(coefficient, den)
+            found.append((rest * times + bound * (coefficient * times // den), times))
+        if symbol.sized and sign > 0 and den != 1:      # rounded, by what is known of the dividend here
             limits = [quotient_above(limit, den) for limit in uppers(bound, facts)]
-            found += [rest + coefficient * limit for limit in limits if limit is not None]
+            found += [(rest + coefficient * limit, 1) for limit in limits if limit is not None]
     return found
 
 

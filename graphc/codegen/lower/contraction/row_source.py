@@ -137,7 +137,8 @@ class RowsPackedPerTile(PackedRows):
         return self.c.schedule.blocking.kc.length(self.c.k_sizes)
 
     def _scratch(self) -> View:
-        return self.c.f.scratch("packed_a", self.c.a.dtype, (self.c.grid.padded_rows * self._longest,))
+        rows = self.c.grid.padded_rows + self.mr * self.c.schedule.any_edge         # as of `packed_row_panels`
+        return self.c.f.scratch("packed_a", self.c.a.dtype, (rows * self._longest,))
 
     def pack(self, tile: ContractionTile, k: Range) -> View:
         memory = self._scratch()

@@ -11,7 +11,7 @@ from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.sweep import OutputTile, Sweep
 from graphc.codegen.lower.ranges import Range, open_range, unflatten
 from graphc.ir.dims import Dim, ceil_div
-from graphc.schedule.blocking import at_most
+from graphc.schedule.blocking import PackingMode, at_most
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import MORE_ROWS, TileSchedule, group_sizes, round_up
 
@@ -156,10 +156,12 @@ class TileGrid:
         """Opens the branches for the last rows, one for each number of them: the micro-tiles that they are. There are
         always some, which is said for the verifier.
         """
-        f, number = self.f, self.f.value(rows.edge)
+        f, s, number = self.f, self.schedule, self.f.value(rows.edge)
+        mr, packed = s.blocking.mr, s.a not in (PackingMode.UNPACKED, PackingMode.TAPS)
         with f.if_(f.gt(number, 0)):
-            for count in _by_number(f, number, self.schedule.edges):
-                parts = [count] if count <= self.schedule.blocking.mr else [count - count // 2, count // 2]
+            for count in _by_number(f, number, s.edges):
+                first = mr if packed else count - count // 2            # a packed panel is not divided
+                parts = [count] if count <= mr else [first, count - first]
                 yield [replace(last, row=last.row + above, global_row=last.global_row + above, mr=part, below=above)
                        for part, above in zip(parts, (0, parts[0]))]
 
