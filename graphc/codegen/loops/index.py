@@ -9,7 +9,8 @@ from math import gcd
 
 from graphc.errors import InternalError
 from graphc.ir import dims
-from graphc.ir.dims import SAMPLES, Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sampled, sign_of
+from graphc.ir.dims import (
+    SAMPLES, Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sampled, sign_of)
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
 ELEMENTS = 1 << 47                  # more than any memory has: no offset of an element that exists is above it
@@ -29,7 +30,7 @@ class Sym:
                  multiple: int = 1, parents: Iterable[Sym] = ()) -> None:
         self.name, self.id, self.multiple = name, number, multiple
         self.lowers, self.uppers, self.parents = tuple(lowers), tuple(uppers), tuple(parents)
-        self.sized = any(ix.is_sized for ix, _ in (*self.lowers, *self.uppers)) or any(s.sized for s in self.parents)
+        self.sized: bool = _any_sized(self.lowers) or _any_sized(self.uppers) or any([s.sized for s in self.parents])
         self.choices: tuple[Ix, ...] = ()
         self.is_least = False
 
@@ -51,7 +52,12 @@ class Ix:
     @property
     def is_sized(self) -> bool:
         """Whether sizes that are not numbers have to do with it."""
-        return isinstance(self.const, Poly) or any(isinstance(c, Poly) or s.sized for s, c in self.terms)
+        if isinstance(self.const, Poly):
+            return True
+        for symbol, coefficient in self.terms:
+            if symbol.sized or isinstance(coefficient, Poly):
+                return True
+        return False
 
     def __add__(self, other: Ix | Dim) -> Ix:
         if not isinstance(other, Ix):
@@ -109,6 +115,13 @@ class Ix:
 Term = tuple[Sym, Dim]
 Bound = tuple[Ix, Dim]
 Bounds = dict[Sym, tuple[Bound, ...]]
+
+
+def _any_sized(bounds: Iterable[Bound]) -> bool:
+    for ix, _ in bounds:
+        if ix.is_sized:
+            return True
+    return False
 
 
 def as_ix(value: Ix | Dim) -> Ix:
@@ -175,12 +188,25 @@ NO_FACTS = IndexFacts()
 def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by
     substitution)."""
-    return _is_at_most(ix - limit, IndexFacts() if facts is NO_FACTS else facts, set())
+    excess = ix - limit
+    if not excess.is_sized:
+        return _is_never_positive(excess, facts)
+    return _is_at_most(excess, IndexFacts() if facts is NO_FACTS else facts, set())
+
+
+def _is_never_positive(excess: Ix, facts: IndexFacts) -> bool:
+    """Whether excess <= 0 can be proved, of numbers: most proofs are found at once."""
+    if not excess.terms:
+        return is_nonnegative(-excess.const)
+    for simpler in not_less(excess, facts):
+        if _is_never_positive(simpler, facts):
+            return True
+    return False
 
 
 def _is_at_most(excess: Ix, facts: IndexFacts, failed: set[Ix]) -> bool:
-    """Whether excess <= 0 can be proved. Different orders of bounds lead to the same expressions: `failed` has those
-    that were tried."""
+    """Whether excess <= 0 can be proved, of sizes. Different orders of bounds lead to the same expressions: `failed`
+    has those that were tried."""
     if not excess.terms:
         return is_nonnegative(-excess.const)
     if excess in failed:
@@ -201,10 +227,7 @@ POINTS = 3 * SAMPLES                # with which a proof is refuted before it is
 
 
 def is_refuted(excess: Ix, facts: IndexFacts) -> bool:
-    """Whether all that is known of the symbols also allows excess > 0: it is so at a point that is tried. Of an index
-    without sizes it is cheaper to try the proof."""
-    if not excess.is_sized and not any(s.sized for s, _ in excess.terms):
-        return False
+    """Whether all that is known of the symbols also allows excess > 0: it is so at a point that is tried."""
     return any(value is not None and value > 0 for value in (_at_point(excess, p, facts) for p in range(POINTS)))
 
 
