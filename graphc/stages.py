@@ -80,6 +80,6 @@ def entries(program: LoopProgram) -> list[LoopFunction]:
     return [f for f in (program.main, program.prepare) if f is not None]
 
 
-def thread_scratch(program: LoopProgram) -> int:
+def thread_scratch(program: LoopProgram) -> Dim:
     """Bytes of scratch that each thread needs."""
     return scratch_bytes(list(program.kernels), program.main, program.prepare)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.errors import GraphError, Unsized
 from graphc.ir.builder import bind_graph
@@ -10,6 +10,7 @@ from graphc.ir.dims import Dim, Poly, bind, evaluate, is_nonnegative, size_name
 from graphc.ir.graph import Graph, regions
 
 
+MOST = (1 << 31) - 1                # of a name without an end of its own: places along its axes fit into 32 bits
 TRIED = 1 << 12                     # sizes, for the least at which a rule holds
 
 
@@ -28,7 +29,7 @@ def open_graph(graph: Graph, given: Mapping[str, Bounds]) -> tuple[Graph, dict[s
     """The graph with bounds for each name, those given or tighter ones: such that every dimension is at least 1, and
     every shape rule holds. Other sizes may be right, and are rare: they have programs of their own. Unsized where
     bounds of single names do not say when rules hold."""
-    bounds = {name: given.get(name, Bounds()) for name in sorted(graph.dim_names)}
+    bounds = {name: _ended(given.get(name, Bounds())) for name in sorted(graph.dim_names)}
     for dim in set(_dims(graph)):
         bounds = _tightened(bounds, dim - 1) or bounds
     while True:
@@ -42,6 +43,10 @@ def open_graph(graph: Graph, given: Mapping[str, Bounds]) -> tuple[Graph, dict[s
             if tighter in (None, bounds):
                 raise
             bounds = tighter
+
+
+def _ended(bounds: Bounds) -> Bounds:
+    return replace(bounds, high=max(MOST, bounds.low)) if bounds.high is None else bounds
 
 
 def size_conditions(graph: Graph) -> tuple[Dim, ...]:

@@ -245,3 +245,18 @@ def test_bounds_of_indices_over_sizes():
         row, column = f.divmod(L.index + inner.index, S + T)
         assert at_most(row, 0) and at_most(column, S + T - 2) and not at_most(column, S + T - 3)
     assert T * Ix(3) - Ix(1) == T * 3 - 1 and T - Ix(T) == 0
+
+
+def test_a_divisor_that_may_be_0_is_refused():
+    f = LoopFunction("quotient")
+    with f.loop(0, T) as L:
+        assert f.divmod(L.index, S)
+        with pytest.raises(Unsized, match="S - 1, by which an index is divided, may be 0"):
+            f.divmod(L.index, S - 1)
+
+
+def test_strides_that_are_not_seen_to_be_equal():
+    kernel, f = LoopFunction("kernel"), LoopFunction("caller")
+    kernel.view("x", f32, (2, 3), (S, 1))
+    with pytest.raises(Unsized, match="call of kernel"):
+        f.call(kernel, [f.view("x", f32, (2, 3), (T, 1))])

@@ -15,6 +15,7 @@ from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.builder import Builder, bind_graph
 from graphc.ir.dims import Dim, Dims, bind, evaluate, size_name
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.open import MOST
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import TensorType, bool_
 from graphc.passes.cse import EliminateCommonSubexpressions
@@ -35,7 +36,7 @@ class Case:
 
     least: the sizes from which on it is defined. positions: of an integer input, the size below which its elements are.
     orders: of an input, in which order its axes lie in memory. usual: the typical value of all names. most: elements of
-    the largest input that is tried. also: names that no input has. early: sizes are bound before it is built, because
+    the largest input that is tried. greatest: what is known to be the greatest size. also: names that no input has. early: sizes are bound before it is built, because
     names alone do not say enough.
     """
     name: str
@@ -46,6 +47,7 @@ class Case:
     orders: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     usual: int = 64
     most: int = 1 << 17
+    greatest: int | None = MOST
     also: tuple[str, ...] = ()
     early: bool = False
 
@@ -61,7 +63,7 @@ class Case:
         return bind_graph(b.finish(list(outs), ("",) * len(outs)), sizes)
 
     def open(self) -> Graph:
-        graph = self.graph({n: size_name(n, self.least.get(n, 1), None, self.usual) for n in self.names})
+        graph = self.graph({n: size_name(n, self.least.get(n, 1), self.greatest, self.usual) for n in self.names})
         for each in (Decompose(is_whole), EliminateCommonSubexpressions(), EliminateDeadCode()):
             graph = apply(each, graph)
         return graph

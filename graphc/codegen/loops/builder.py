@@ -21,7 +21,7 @@ from graphc.codegen.loops.index_builder import Indices
 from graphc.codegen.loops.loop_ir import (
     Alignment, Body, Call, Commit, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp,
     Store, Val, View, While, contiguous)
-from graphc.errors import InternalError
+from graphc.errors import InternalError, Unsized
 from graphc.ir.dims import Dim, Poly, static_dim
 from graphc.ir.types import BY_NAME, DType, bool_
 from graphc.schedule.view import span
@@ -274,8 +274,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
         for given, wanted in zip(views, callee.views):
             if (given.dtype is not wanted.dtype or len(given.shape) != len(wanted.shape)
                 or not _strides_fit(given, wanted)):
-                raise InternalError(f"call of {callee.name}: {given.name} {given.dtype}{given.shape}/{given.strides} "
-                                    f"given for {wanted.name} {wanted.dtype}{wanted.shape}/{wanted.strides}", "loops")
+                raise _misfit(callee, given, wanted)
         self.written.update(g.root for g, w in zip(views, callee.views) if w.root in callee.written)
         self.block.append(Call(callee, views, ints))
 
@@ -315,8 +314,18 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
 
 def _last_trips(lo: Dim, hi: Ix, step: int) -> list[Ix]:
     """Constants that the last index of a loop from `lo` on does not exceed."""
-    limits: list[Dim] = [upper(hi), *[limit for limit in uppers(hi) if isinstance(limit, Poly)]]
+    limits: list[Dim] = [upper(hi)]
+    if hi.is_sized:
+        limits += [limit for limit in uppers(hi) if isinstance(limit, Poly)]
     return [Ix(lo + (limit - 1 - lo) // step * step) for limit in limits]
+
+
+def _misfit(callee: FunctionIR, given: View, wanted: View) -> InternalError | Unsized:
+    """Of sizes that are not numbers it may be that they are equal, though not seen to be."""
+    text = (f"call of {callee.name}: {given.name} {given.dtype}{given.shape}/{given.strides} given for {wanted.name} "
+            f"{wanted.dtype}{wanted.shape}/{wanted.strides}")
+    sized = any(isinstance(n, Poly) for view in (given, wanted) for n in (*view.shape, *view.strides))
+    return Unsized(text) if sized else InternalError(text, "loops")
 
 
 def _strides_fit(given: View, wanted: View) -> bool:

@@ -9,7 +9,8 @@ from math import gcd
 
 from graphc.errors import InternalError
 from graphc.ir import dims
-from graphc.ir.dims import SAMPLES, Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sampled, sign_of
+from graphc.ir.dims import (
+    SAMPLES, Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sampled, sign_of)
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
 ELEMENTS = 1 << 47                  # more than any memory has: no offset of an element that exists is above it
@@ -29,7 +30,7 @@ class Sym:
                  multiple: int = 1, parents: Iterable[Sym] = ()) -> None:
         self.name, self.id, self.multiple = name, number, multiple
         self.lowers, self.uppers, self.parents = tuple(lowers), tuple(uppers), tuple(parents)
-        self.sized = any(ix.is_sized for ix, _ in (*self.lowers, *self.uppers)) or any(s.sized for s in self.parents)
+        self.sized: bool = _any_sized(self.lowers) or _any_sized(self.uppers) or any([s.sized for s in self.parents])
         self.choices: tuple[Ix, ...] = ()
         self.is_least = False
 
@@ -51,7 +52,12 @@ class Ix:
     @property
     def is_sized(self) -> bool:
         """Whether sizes that are not numbers have to do with it."""
-        return isinstance(self.const, Poly) or any(isinstance(c, Poly) or s.sized for s, c in self.terms)
+        if isinstance(self.const, Poly):
+            return True
+        for symbol, coefficient in self.terms:
+            if symbol.sized or isinstance(coefficient, Poly):
+                return True
+        return False
 
     def __add__(self, other: Ix | Dim) -> Ix:
         if not isinstance(other, Ix):
@@ -111,6 +117,13 @@ Bound = tuple[Ix, Dim]
 Bounds = dict[Sym, tuple[Bound, ...]]
 
 
+def _any_sized(bounds: Iterable[Bound]) -> bool:
+    for ix, _ in bounds:
+        if ix.is_sized:
+            return True
+    return False
+
+
 def as_ix(value: Ix | Dim) -> Ix:
     """`value` as an Ix; InternalError for anything that is not an integer, a size or an index expression."""
     if isinstance(value, Ix):
@@ -140,13 +153,14 @@ def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
 
 class IndexFacts:
     """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`. points: values
-    of symbols with which proofs are refuted.
+    of symbols with which proofs are refuted; quotients: what was found about (dividend, divisor).
     """
-    __slots__ = ("uppers", "lowers", "points")
+    __slots__ = ("uppers", "lowers", "points", "quotients")
 
     def __init__(self, uppers: Bounds | None = None, lowers: Bounds | None = None) -> None:
         self.uppers, self.lowers = uppers or {}, lowers or {}
         self.points: dict[tuple[Sym, int], int | None] = {}
+        self.quotients: dict[tuple[Ix, Dim], list[Dim]] = {}
 
     def and_not_positive(self, ix: Ix) -> IndexFacts:
         """These facts, and ix <= 0."""
@@ -175,12 +189,25 @@ NO_FACTS = IndexFacts()
 def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     """Whether ix <= limit can be proved: eliminates symbols from the newest to the oldest (Fourier–Motzkin by
     substitution)."""
-    return _is_at_most(ix - limit, IndexFacts() if facts is NO_FACTS else facts, set())
+    excess = ix - limit
+    if not excess.is_sized:
+        return _is_never_positive(excess, facts)
+    return _is_at_most(excess, IndexFacts() if facts is NO_FACTS else facts, set())
+
+
+def _is_never_positive(excess: Ix, facts: IndexFacts) -> bool:
+    """Whether excess <= 0 can be proved, of numbers: most proofs are found at once."""
+    if not excess.terms:
+        return is_nonnegative(-excess.const)
+    for simpler in not_less(excess, facts):
+        if _is_never_positive(simpler, facts):
+            return True
+    return False
 
 
 def _is_at_most(excess: Ix, facts: IndexFacts, failed: set[Ix]) -> bool:
-    """Whether excess <= 0 can be proved. Different orders of bounds lead to the same expressions: `failed` has those
-    that were tried."""
+    """Whether excess <= 0 can be proved, of sizes. Different orders of bounds lead to the same expressions: `failed`
+    has those that were tried."""
     if not excess.terms:
         return is_nonnegative(-excess.const)
     if excess in failed:
@@ -201,10 +228,7 @@ POINTS = 3 * SAMPLES                # with which a proof is refuted before it is
 
 
 def is_refuted(excess: Ix, facts: IndexFacts) -> bool:
-    """Whether all that is known of the symbols also allows excess > 0: it is so at a point that is tried. Of an index
-    without sizes it is cheaper to try the proof."""
-    if not excess.is_sized and not any(s.sized for s, _ in excess.terms):
-        return False
+    """Whether all that is known of the symbols also allows excess > 0: it is so at a point that is tried."""
     return any(value is not None and value > 0 for value in (_at_point(excess, p, facts) for p in range(POINTS)))
 
 
@@ -339,9 +363,20 @@ def no_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[tuple[Ix, int]]:
             times = den // gcd(coefficient, den)
             found.append((rest * times + bound * (coefficient * times // den), times))
         if symbol.sized and sign > 0 and den != 1:      # rounded, by what is known of the dividend here
-            limits = [quotient_above(limit, den) for limit in uppers(bound, facts)]
-            found += [(rest + coefficient * limit, 1) for limit in limits if limit is not None]
+            found += [(rest + coefficient * limit, 1) for limit in _rounded(bound, den, facts)]
     return found
+
+
+def _rounded(ix: Ix, divisor: Dim, facts: IndexFacts) -> list[Dim]:
+    """Sizes that the index, divided and rounded down, does not exceed."""
+    key = ix, divisor
+    if facts is NO_FACTS or key not in facts.quotients:
+        limits = [quotient_above(limit, divisor) for limit in uppers(ix, facts)]
+        found = [limit for limit in limits if limit is not None]
+        if facts is NO_FACTS:
+            return found
+        facts.quotients[key] = found
+    return facts.quotients[key]
 
 
 def depends_on(ix: Ix, symbol: Sym) -> bool:

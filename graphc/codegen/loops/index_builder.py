@@ -8,8 +8,8 @@ from math import gcd
 from graphc.codegen.loops.index import (
     UNBOUNDED, Ix, Sym, as_ix, at_least, at_most, lower, quotient_above, upper, uppers)
 from graphc.codegen.loops.loop_ir import Body, CheckIndex, Define, Val
-from graphc.errors import InternalError
-from graphc.ir.dims import Dim, Poly, content, exact_quotient, largest
+from graphc.errors import InternalError, Unsized
+from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, largest
 
 
 class Indices:
@@ -36,8 +36,10 @@ class Indices:
         return self._define("max", items, _chosen(symbol, items, is_least=False))
 
     def divmod(self, ix: Ix | Dim, divisor: Dim) -> tuple[Ix, Ix]:
-        """Quotient (rounded down) and remainder in [0, divisor); divisor > 0."""
+        """Quotient (rounded down) and remainder in [0, divisor); divisor > 0. Unsized where that is not known."""
         ix = as_ix(ix)
+        if isinstance(divisor, Poly) and not is_nonnegative(divisor - 1):
+            raise Unsized(f"{divisor}, by which an index is divided, may be 0")
         exact = _divided(ix, divisor)
         if exact is not None:
             return exact, Ix()
@@ -103,7 +105,9 @@ class Indices:
 def _quotients_above(ix: Ix, divisor: Dim) -> list[Dim]:
     """Sizes that the quotient does not exceed."""
     most = upper(ix)
-    limits = [most] * (abs(most) < UNBOUNDED) + [limit for limit in uppers(ix) if isinstance(limit, Poly)]
+    limits: list[Dim] = [most] * (abs(most) < UNBOUNDED)
+    if ix.is_sized:
+        limits += [limit for limit in uppers(ix) if isinstance(limit, Poly)]
     quotients = [quotient_above(limit, divisor) for limit in limits]
     return [q for q in quotients if q is not None]
 
