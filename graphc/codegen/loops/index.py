@@ -9,7 +9,8 @@ from math import gcd
 
 from graphc.errors import InternalError
 from graphc.ir import dims
-from graphc.ir.dims import SAMPLES, Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sampled, sign_of
+from graphc.ir.dims import (
+    SAMPLES, Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sampled, sign_of)
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
 ELEMENTS = 1 << 47                  # more than any memory has: no offset of an element that exists is above it
@@ -29,7 +30,7 @@ class Sym:
                  multiple: int = 1, parents: Iterable[Sym] = ()) -> None:
         self.name, self.id, self.multiple = name, number, multiple
         self.lowers, self.uppers, self.parents = tuple(lowers), tuple(uppers), tuple(parents)
-        self.sized = any(ix.is_sized for ix, _ in (*self.lowers, *self.uppers)) or any(s.sized for s in self.parents)
+        self.sized: bool = any(ix.is_sized for ix, _ in (*self.lowers, *self.uppers)) or any(s.sized for s in self.parents)
         self.choices: tuple[Ix, ...] = ()
         self.is_least = False
 
