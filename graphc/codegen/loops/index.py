@@ -30,7 +30,8 @@ class Sym:
                  multiple: int = 1, parents: Iterable[Sym] = ()) -> None:
         self.name, self.id, self.multiple = name, number, multiple
         self.lowers, self.uppers, self.parents = tuple(lowers), tuple(uppers), tuple(parents)
-        self.sized: bool = any(ix.is_sized for ix, _ in (*self.lowers, *self.uppers)) or any(s.sized for s in self.parents)
+        self.sized: bool = any(ix.is_sized for ix, _ in (*self.lowers, *self.uppers)) or any(
+            s.sized for s in self.parents)
         self.choices: tuple[Ix, ...] = ()
         self.is_least = False
 
