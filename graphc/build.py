@@ -1,7 +1,9 @@
 """The last stage: machine code and all that a later process needs to run it without compiling."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -41,9 +43,9 @@ class Build:
         failures = tuple(Failure.of(n, i in loops.nan_checks) for i, n in enumerate(loops.checked))
         return Build(program, failures, memory, tuple(map(_call_site, loops.sites)))
 
-    def error(self, node: int, index: int) -> GraphError:
-        """What to raise when the checking node of this number reports this index."""
-        return self.failures[node].error(index)
+    def error(self, node: int, index: int, sizes: Mapping[str, int] = MappingProxyType({})) -> GraphError:
+        """What to raise when the checking node of this number reports this index, where the names have these sizes."""
+        return self.failures[node].error(index, sizes)
 
     def text(self) -> str:
         return f"{len(self.program.object_code)} bytes of machine code\n# {self.memory}"

@@ -3,13 +3,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from graphc.errors import GraphError, Loc
+from graphc.ir.dims import Dim, evaluate
 from graphc.ir.graph import Node
 from graphc.ir.ops.embedding_gradients import CheckRows, RowPlaces
 from graphc.ir.ops.fused import members
 from graphc.ir.ops.index import Indexing
-from graphc.ir.types import normalize_axis, static_dim
+from graphc.ir.types import normalize_axis
 
 WORDS: Mapping[str, tuple[str, str]] = {        # what a user's function calls its indices, and what they number
     "cross_entropy": ("label", "classes"), "embedding": ("id", "rows")}
@@ -23,7 +25,7 @@ class Failure:
     op: str
     loc: Loc | None
     nan: bool = False
-    positions: int | None = None
+    positions: Dim | None = None
 
     @staticmethod
     def of(node: Node, nan: bool = False) -> Failure:
@@ -34,11 +36,12 @@ class Failure:
         loc = inner.loc or node.loc
         return Failure(loc and loc.call or inner.op.name, loc, False, _positions(inner))
 
-    def error(self, index: int) -> GraphError:
+    def error(self, index: int, sizes: Mapping[str, int] = MappingProxyType({})) -> GraphError:
+        """Where the names have these sizes."""
         if self.nan:
             return GraphError(f"{self.op} makes NaN, first in element {index} of its result", self.loc)
         word, many = WORDS.get(self.op, ("index", "positions"))
-        n = self.positions
+        n = None if self.positions is None else evaluate(self.positions, sizes)
         there = "" if n is None else f": there are {n} {many}" + f", 0 … {n - 1}" * (n > 0)
         return GraphError(f"{self.op} got {word} {index}, which is out of range{there}", self.loc)
 
@@ -48,10 +51,10 @@ def _inner(node: Node) -> Node:
     return next((n for n in nodes if n.op.may_fail), nodes[-1] if nodes else node)
 
 
-def _positions(node: Node) -> int | None:
+def _positions(node: Node) -> Dim | None:
     """How many positions the indices that the node checks are of."""
     op = node.op
     if isinstance(op, Indexing):
         shape = node.inputs[0].type.shape
-        return static_dim(shape[normalize_axis(op.axis, len(shape))])
-    return static_dim(op.size) if isinstance(op, (CheckRows, RowPlaces)) else None
+        return shape[normalize_axis(op.axis, len(shape))]
+    return op.size if isinstance(op, (CheckRows, RowPlaces)) else None

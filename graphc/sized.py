@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -59,8 +60,8 @@ class SizedGraph:
         """The program as it is called with arrays of these sizes."""
         def start(build: Build) -> Executable:
             knob = self.compilation.config.threads
-            return Executable(build.program.at(sizes), self._threads or knob, self._state, self._lock, build.error,
-                              user_loc, self._quiet, resident=self._resident)
+            return Executable(build.program.at(sizes), self._threads or knob, self._state, self._lock,
+                              partial(build.error, sizes=sizes), user_loc, self._quiet, resident=self._resident)
         executable = self.compilation.load(start) if self._resident is None else start(self.compilation.build)
         self._resident = executable.resident
         memory = replace(self.memory.at(**sizes), state=sum(a.nbytes for a in executable.state.arrays))

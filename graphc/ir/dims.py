@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd, prod
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 import numpy as np
 
@@ -406,12 +406,18 @@ def is_nonnegative(dim: Dim) -> bool:
         return False
     if _bound(dim, below=True) >= 0 or _is_sum_of_shifted(dim):
         return True
-    atoms = sorted(dim.atoms, key=len, reverse=True)
+    atoms = sorted(dim.atoms, key=_is_last)
     for rule in (_by_names, _by_maxima):                # lose nothing: there is no need to look further
         found = rule(dim, atoms)
         if found is not None:
             return found
     return any(proof(dim, name) for name in atoms if (proof := PROOFS.get(type(name))) is not None)
+
+
+def _is_last(atom: str) -> tuple[bool, int]:
+    """The order in which atoms are replaced: names and maxima first, of which samples refute the wrong ones; bounds of
+    quotients refute nothing."""
+    return isinstance(atom, Quotient), -len(atom)
 
 
 def size_names(dim: Dim) -> frozenset[SizeName]:

@@ -60,7 +60,7 @@ class Canonicalize(Pass):
 def _nothing(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
     """Constants for results that have no elements: no kernel has to know how to compute nothing. What checks indices
     stays."""
-    if any(v.type.size for v in node.outputs) or isinstance(node.op, Constant) or node.op.may_fail:
+    if any(v.type.size != 0 for v in node.outputs) or isinstance(node.op, Constant) or node.op.may_fail:
         return None
     with w.at(node.loc, node.scope):
         return tuple(w.constant(np.zeros(v.type.shape), v.type.dtype) for v in node.outputs)

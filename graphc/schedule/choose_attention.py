@@ -18,6 +18,7 @@ QUERY_BLOCK = 72                # columns of a block, at most: its transposed qu
 KEY_BLOCK = 72
 GRADIENT_KEYS = (128, 64)       # columns: the first that gives tiles enough, as each block of keys passes over all sums
 GRADIENT_QUERIES = 96
+LENGTHS = (1, 2, 4, 8)          # quarters of the typical number of columns, of which each may come
 EXPOSED_LOADS = 0.25            # of a product's loads, the part that its multiply-adds do not hide
 
 
@@ -40,9 +41,12 @@ def _placed(p: KernelProblem, s: AttentionSchedule) -> AttentionSchedule:
 def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target) -> AttentionSchedule:
     """Columns are queries; values are rows of a product, too."""
     lanes, values = target.lanes(q.dtype.itemsize), v.shape[-1]
-    queries, keys = typical(q.shape[-2]), typical(k.shape[-2])
+    keys = typical(k.shape[-2])
     ranking = _register_tiles(
-        target, lambda mr, nr: _columns(queries, nr, causal) * round_up(values, mr), lanes, typical(prod(k.shape[:-1]))
+        target,
+        lambda mr, nr: _columns(q.shape[-2], nr, causal) * round_up(values, mr),
+        lanes,
+        typical(prod(k.shape[:-1])),
     )
     mr, vectors = ranking.best.schedule
     far = keys * (k.shape[-1] + values) * q.dtype.itemsize > target.machine.l2_bytes
@@ -74,7 +78,7 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
     ranking = _register_tiles(
         target,
         lambda mr, nr: (
-            _columns(usual_keys, nr, causal)
+            _columns(keys, nr, causal)
             * (features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr))
         ),
         lanes,
@@ -104,10 +108,12 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
     )
 
 
-def _columns(count: int, nr: int, causal: bool) -> int:
+def _columns(count: Dim, nr: int, causal: bool) -> float:
     """Columns that are computed, in whole register tiles; of a triangle twice as many as on average, and one tile that
-    crosses its edge."""
-    return round_up(count, nr) + nr * causal
+    crosses its edge. Where their number comes with the call, as many for each as of shorter and longer blocks."""
+    usual = typical(count)
+    tried = [count] if isinstance(count, int) else [max(1, usual * part // 4) for part in LENGTHS]
+    return sum([(round_up(n, nr) + nr * causal) * usual / n for n in tried]) / len(tried)
 
 
 def _block(columns: Dim, most_columns: int, rows: Dim, most_rows: int, mr: int, nr: int) -> tuple[int, int]:
@@ -122,7 +128,7 @@ def _at_most(count: Dim, most: int, unit: int) -> int:
 
 
 def _register_tiles(
-    target: Target, work: Callable[[int, int], int], lanes: int, steps: int
+    target: Target, work: Callable[[int, int], float], lanes: int, steps: int
 ) -> Ranking[tuple[int, int]]:
     """Rows and vectors with the fewest cycles, padding and loads included. As many rows as registers beside a row of
     columns hold, less one for the factor, and as there are for their addresses. steps: of the sums of all heads."""

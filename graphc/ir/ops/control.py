@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.dims import allowed
+from graphc.ir.dims import allowed, largest
 from graphc.ir.graph import Graph, Value
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Arrays, Cost, Op, require
@@ -86,7 +86,7 @@ class Cond(Op):
 
     def cost(self, *ins: TensorType) -> Cost:
         outs = self.infer(*ins)
-        return Cost(max(static_dim(graph_flops(g)) for g in (self.then_body, self.else_body)),
+        return Cost(largest(*map(graph_flops, (self.then_body, self.else_body))),
                     sum(t.nbytes for t in ins + outs))
 
 

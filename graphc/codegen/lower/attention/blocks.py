@@ -58,6 +58,10 @@ class Blocks:
         """Register tiles of a block that starts at this column, up to the last column."""
         return self.f.min_(self.panels, self.f.divmod(self.columns - column + (self.s.nr - 1), self.s.nr)[0])
 
+    def panels_made(self, column: Ix) -> Ix | int:
+        """Register tiles of such a block that are filled: all, unless blocks may be much longer than what there is."""
+        return self.panels if isinstance(self.columns, int) else self.panels_from(column)
+
     @property
     def block_rows(self) -> int:
         """Rows of a block of scores, with room for a register tile from any of them on and for whole vectors."""
@@ -101,7 +105,7 @@ def whole_rows(b: Blocks, view: View) -> bool:
 
 
 def copy_rows(b: Blocks, source: View, first: Ix, target: View) -> None:
-    """Rows of [T, D] from `first` on; rows past the last are 0."""
+    """Rows of [T, D] from `first` on, for whole register tiles; rows past the last are 0."""
     f, lanes, (count, features) = b.f, b.s.lanes, source.shape
     zero = f.const(0, b.dtype, lanes)
     here = f.min_(b.s.columns, count - first)
@@ -109,14 +113,14 @@ def copy_rows(b: Blocks, source: View, first: Ix, target: View) -> None:
         i = loop.index
         vector_run(f, Ix(features), lanes,
                    lambda j, n, mask: f.store(target, [i, j], f.load(source, [first + i, j], n, mask)))
-    with f.loop(here, b.s.columns) as loop, f.loop(0, target.shape[1], lanes) as across:
+    with f.loop(here, b.panels_made(first) * b.s.nr) as loop, f.loop(0, target.shape[1], lanes) as across:
         f.store(target, [loop.index, across.index], zero)
 
 
-def turn(b: Blocks, source: View, first: Ix, features: int, panels: View, factor: float) -> None:
-    """The block of rows from `first` on, times `factor`, as panels; `source` has whole vectors of features."""
+def turn(b: Blocks, source: View, first: Ix, features: int, panels: View, factor: float, count: Ix | int) -> None:
+    """The block of rows from `first` on, times `factor`, as `count` panels; `source` has whole vectors of features."""
     f, lanes = b.f, b.s.lanes
-    with f.loop(0, b.panels) as panel, f.loop(0, round_up(features, lanes), lanes) as across:
+    with f.loop(0, count) as panel, f.loop(0, round_up(features, lanes), lanes) as across:
         for u in range(0, b.s.nr, lanes):
             row = first + panel.index * b.s.nr + u
             for i, column in enumerate(transposed(f, source, row, across.index, lanes)):

@@ -89,7 +89,8 @@ class _ForwardBlock:
         rows = b.matrix_scratch("rows", max(self.features, self.values)) if not all(in_place) else None
         if not in_place[0]:
             copy_rows(b, self.q, self.first, rows)
-        turn(b, *((self.q, self.first) if in_place[0] else (rows, Ix())), self.features, self.queries, self.factor)
+        turn(b, *((self.q, self.first) if in_place[0] else (rows, Ix())), self.features, self.queries, self.factor,
+             b.panels_made(self.first))
         self._start()
         limit = f.min_(b.rows, self.first + b.s.columns) if b.causal else as_ix(b.rows)
         panels = b.panels_from(self.first)
@@ -105,7 +106,7 @@ class _ForwardBlock:
 
     def _start(self) -> None:
         f, s = self.f, self.b.s
-        with f.loop(0, self.b.panels) as panel:
+        with f.loop(0, self.b.panels_made(self.first)) as panel:
             for u in range(0, s.nr, s.lanes):
                 f.store(self.top, [panel.index, u], f.const(self.least, self.b.dtype, s.lanes))
                 f.store(self.total, [panel.index, u], f.const(0, self.b.dtype, s.lanes))

@@ -150,20 +150,20 @@ class _GradientBlock:
         for source, rows, panels, factor in ((of.k, self.k_rows, self.keys, self.factor / LN2),
                                              (of.v, self.rows, self.values, 1.0)):
             copy_rows(b, source, self.first, rows)
-            turn(b, rows, Ix(), source.shape[1], panels, factor)
+            turn(b, rows, Ix(), source.shape[1], panels, factor, b.panels_made(self.first))
         self._clear(self.dk)
         self._clear(self.dv)
         with f.loop(self.first if b.causal else 0, b.rows, b.s.rows) as blocks:
             self._queries(blocks.index, f.min_(b.s.rows, b.rows - blocks.index))
         for panels, factor, target in ((self.dk, self.factor, of.dk), (self.dv, 1.0, of.dv)):
-            with f.loop(0, b.panels) as loop:
+            with f.loop(0, b.panels_made(self.first)) as loop:
                 turn_back(b, panels, loop.index, target.shape[1], self.rows, Ix(),
                           lambda _: f.const(factor, b.dtype, b.s.lanes))
             store_rows(b, self.rows, self.first, target)
 
     def _clear(self, panels: View) -> None:
         f, s = self.f, self.b.s
-        with f.loop(0, self.b.panels) as panel, f.loop(0, panels.shape[1]) as row:
+        with f.loop(0, self.b.panels_made(self.first)) as panel, f.loop(0, panels.shape[1]) as row:
             for u in range(0, s.nr, s.lanes):
                 f.store(panels, [panel.index, row.index, u], f.const(0, self.b.dtype, s.lanes))
 
