@@ -153,14 +153,16 @@ def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
 
 class IndexFacts:
     """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`. points: values
-    of symbols with which proofs are refuted; quotients: what was found about (dividend, divisor).
+    of symbols with which proofs are refuted; quotients: what was found about (dividend, divisor); limits: what `uppers`
+    has found.
     """
-    __slots__ = ("uppers", "lowers", "points", "quotients")
+    __slots__ = ("uppers", "lowers", "points", "quotients", "limits")
 
     def __init__(self, uppers: Bounds | None = None, lowers: Bounds | None = None) -> None:
         self.uppers, self.lowers = uppers or {}, lowers or {}
         self.points: dict[tuple[Sym, int], int | None] = {}
         self.quotients: dict[tuple[Ix, Dim], list[Dim]] = {}
+        self.limits: dict[Ix, list[Dim]] = {}
 
     def and_not_positive(self, ix: Ix) -> IndexFacts:
         """These facts, and ix <= 0."""
@@ -302,8 +304,13 @@ def uppers(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Dim]:
     """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes."""
     if not ix.terms:
         return [ix.const]
-    return _least(limit if times == 1 else limit // times for simpler, times in no_less(ix, facts)
-                  for limit in uppers(simpler, facts))
+    known = facts.limits.get(ix)
+    if known is None:
+        known = _least(limit if times == 1 else limit // times for simpler, times in no_less(ix, facts)
+                       for limit in uppers(simpler, facts))
+        if facts is not NO_FACTS:
+            facts.limits[ix] = known
+    return known
 
 
 def _least(sizes: Iterable[Dim]) -> list[Dim]:

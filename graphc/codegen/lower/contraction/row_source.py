@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import ClassVar
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
@@ -20,8 +21,11 @@ from graphc.schedule.contraction_schedule import packed_row_panels
 
 @dataclass(frozen=True)
 class RowSource(ABC):
-    """The rows of a: `pack_once` is called before all tiles, `pack` in each KC block, `panels` at each micro-tile."""
+    """The rows of a: `pack_once` is called before all tiles, `pack` in each KC block, `panels` at each micro-tile.
+    begins_anywhere: micro-tiles may begin at any row, not only where a panel does.
+    """
     c: TiledPhase
+    begins_anywhere: ClassVar[bool] = True
 
     def pack_once(self) -> None:
         """Packs all rows, unless that is done later or never."""
@@ -73,6 +77,7 @@ class TapRows(UnpackedRows):
 
 class PackedRows(RowSource):
     """Panels of MR rows."""
+    begins_anywhere = False
 
     @property
     def mr(self) -> int:

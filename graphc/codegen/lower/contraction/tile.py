@@ -11,7 +11,7 @@ from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.sweep import OutputTile, Sweep
 from graphc.codegen.lower.ranges import Range, open_range, unflatten
 from graphc.ir.dims import Dim, ceil_div
-from graphc.schedule.blocking import PackingMode, at_most
+from graphc.schedule.blocking import at_most
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import MORE_ROWS, TileSchedule, group_sizes, round_up
 
@@ -152,15 +152,15 @@ class TileGrid:
         row = rows.whole * self.schedule.blocking.mr
         return MicroTile(row, column, tile.row + row, self.schedule.edges[-1])
 
-    def divided(self, rows: RowPanelCount, last: MicroTile) -> Iterator[list[MicroTile]]:
+    def divided(self, rows: RowPanelCount, last: MicroTile, anywhere: bool) -> Iterator[list[MicroTile]]:
         """Opens the branches for the last rows, one for each number of them: the micro-tiles that they are. There are
-        always some, which is said for the verifier.
+        always some, which is said for the verifier. anywhere: a micro-tile may begin at any row, not at panels only.
         """
         f, s, number = self.f, self.schedule, self.f.value(rows.edge)
-        mr, packed = s.blocking.mr, s.a not in (PackingMode.UNPACKED, PackingMode.TAPS)
+        mr = s.blocking.mr
         with f.if_(f.gt(number, 0)):
             for count in _by_number(f, number, s.edges):
-                first = mr if packed else count - count // 2            # a packed panel is not divided
+                first = count - count // 2 if anywhere else mr
                 parts = [count] if count <= mr else [first, count - first]
                 yield [replace(last, row=last.row + above, global_row=last.global_row + above, mr=part, below=above)
                        for part, above in zip(parts, (0, parts[0]))]

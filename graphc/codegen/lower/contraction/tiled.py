@@ -84,7 +84,7 @@ class TiledContraction(TiledPhase):
         """Whatever their number is, they are finished together."""
         last = self.grid.last_rows(block.tile, rows, column)
         self.prefetch(block, last)
-        for parts in self.grid.divided(rows, last):
+        for parts in self.grid.divided(rows, last, self.rows.begins_anywhere):
             for at in parts:
                 self.add_products(block, sums, at, b)
         sums.finish_micro_tile(block, last)
