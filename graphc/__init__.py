@@ -27,10 +27,6 @@ from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
 from graphc.dsl.other_names import unknown as _unknown
 from graphc.dsl.pad import pad
-from graphc.dsl.numbers import (
-    allclose, fmod, hypot, interp, isclose, isinf, linspace, nan_to_num, reciprocal, searchsorted, trunc)
-from graphc.dsl.products import (
-    cross, diag, diagonal, diff, hstack, inner, kron, rot90, tensordot, trace, tri, vdot, vstack)
 from graphc.dsl.random import bernoulli, dropout, gumbel_softmax, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,
@@ -39,8 +35,6 @@ from graphc.dsl.shape import (
     arange, broadcast_to, concat, dynamic_slice, dynamic_update_slice, expand_dims, eye, flip, full, full_like, iota,
     moveaxis, ones, ones_like, repeat, reshape, resize, roll, split, squeeze, stack, swapaxes, tile, transpose,
     tril, triu, zeros, zeros_like)
-from graphc.dsl.statistics import (
-    average, corrcoef, count_nonzero, cov, median, nanmean, nansum, percentile, ptp, quantile)
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError

@@ -88,8 +88,8 @@ class _Slots:
     parameter: Parameter
     name: str
 
-    def read(self, slot: str, shape: tuple[int, ...]) -> Array:
-        type = self.parameter.type.dtype[shape]
+    def read(self, slot: str, shape: tuple[int, ...] | None = None) -> Array:
+        type = self.parameter.type if shape is None else self.parameter.type.dtype[shape]
         return self.trace.state(Own(self.step, slot, self.parameter), f"optim.{slot}.{self.name}", type)
 
     def write(self, slot: str, value: Array) -> None:
