@@ -31,13 +31,9 @@ from graphc.dsl.matrix import cholesky, det, eigh, inv, qr, slogdet, solve, solv
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
 from graphc.dsl.other_names import unknown as _unknown
 from graphc.dsl.pad import pad
-from graphc.dsl.numbers import (
-    allclose, fmod, hypot, interp, isclose, isinf, linspace, nan_to_num, reciprocal, searchsorted, trunc)
 from graphc.dsl.pool import (
     avg_pool1d, avg_pool2d, avg_pool3d, global_avg_pool, global_max_pool, lp_pool1d, lp_pool2d, lp_pool3d, max_pool1d,
     max_pool2d, max_pool3d)
-from graphc.dsl.products import (
-    cross, diag, diagonal, diff, hstack, inner, kron, rot90, tensordot, trace, tri, vdot, vstack)
 from graphc.dsl.random import bernoulli, dropout, gumbel_softmax, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,
@@ -50,8 +46,6 @@ from graphc.dsl.shape import (
     tril, triu, zeros, zeros_like)
 from graphc.dsl.special import (
     cbrt, digamma, erfc, erfinv, exp2, i0, i1, lgamma, log2, log10, logaddexp, polygamma, sinc, xlogy)
-from graphc.dsl.statistics import (
-    average, corrcoef, count_nonzero, cov, median, nanmean, nansum, percentile, ptp, quantile)
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.vmap import vmap
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan

@@ -139,7 +139,7 @@ class Recipe:
     def _average(self, slots: "_Slots", value: Array, step: Array) -> None:
         """The exponential average of a parameter after its update: the first update begins it."""
         every, decay = self.optimizer.accumulate, self.ema or 0.0
-        before = slots.read(EMA, static_shape(slots.parameter.type.shape))
+        before = slots.read(EMA)
         new = gc.where(step < every, value, before * decay + value * (1.0 - decay))
         due = gc.equal((step + 1) % every, 0)
         slots.write(EMA, new if every == 1 else gc.where(due, new, before))
@@ -203,8 +203,9 @@ class _Slots:
     parameter: Parameter
     name: str
 
-    def read(self, slot: str, shape: tuple[int, ...]) -> Array:
-        place, type = EMA if slot == EMA else f"optim.{slot}", self.parameter.type.dtype[shape]
+    def read(self, slot: str, shape: tuple[int, ...] | None = None) -> Array:
+        place = EMA if slot == EMA else f"optim.{slot}"
+        type = self.parameter.type if shape is None else self.parameter.type.dtype[shape]
         return self.trace.state(Own(self.step, slot, self.parameter), f"{place}.{self.name}", type)
 
     def write(self, slot: str, value: Array) -> None:

@@ -74,7 +74,7 @@ ANSWERS: dict[str, str] = {
     "nn.functional.native_channel_shuffle": "gc.channel_shuffle", "nn.functional.upsample": "gc.interpolate",
     "nn.functional.upsample_nearest": "gc.interpolate",
     "nn.functional.upsample_bilinear": "gc.interpolate(x, size, mode=\"bilinear\", align_corners=True)",
-    "nn.functional.batch_norm": "nn.BatchNorm2d, or gc.batch_norm", "nn.functional.grouped_mm": _QUANTISED,
+    "nn.functional.grouped_mm": _QUANTISED,
     "nn.functional.scaled_mm": _QUANTISED, "nn.functional.scaled_grouped_mm": _QUANTISED,
     "nn.functional.affine_grid": "no counterpart yet: compute the positions with gc.iota and a product",
     "nn.functional.grid_sample": "no counterpart yet: gc.interpolate has positions on a grid, gc.take any",

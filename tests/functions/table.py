@@ -516,50 +516,6 @@ DISTANCES = [
     row("cdist", "dab,cb", lambda x, y: np.linalg.norm(x[:, :, None] - y, axis=-1), special=False),
     row("cdist", "aK,cK", lambda x, y: np.abs(x[:, None] - y).max(-1), math.inf),
     row("pdist", "ab", lambda x: np.linalg.norm(x[:, None] - x, axis=-1)[np.triu_indices(len(x), 1)], special=False)]
-def weighted(x, w):
-    return (x * w).sum(-1) / w.sum()
-
-
-NUMPY = [                                       # functions of the same name and arguments in numpy
-    *several("isinf reciprocal", "ab"), row("trunc", "ab", np.trunc), row("nan_to_num", "ab", np.nan_to_num),
-    row("nan_to_num", "ab", lambda x: np.nan_to_num(x, nan=2, posinf=3, neginf=-4), 2.0, 3.0, -4.0),
-    row("hypot", "ab,b", np.hypot, special=False), row("fmod", "ab,b", np.fmod, low=1, special=False, kinds=NUMBER),
-    row("isclose", "ab,b", np.isclose), row("allclose", "ab", lambda x: np.array(True), call=lambda x: gc.allclose(x, x),
-                                            special=False),
-    row("average", "ab", np.average, special=False), row("average", "ab,b", weighted, low=0.5, axis=-1, special=False,
-                                          call=lambda x, w: gc.average(x, -1, w)),
-    row("ptp", "aKb", partial(np.ptp, axis=1), axis=1, kinds=NUMBER), row("count_nonzero", "ab", np.count_nonzero, kinds=ANY),
-    row("count_nonzero", "ab", partial(np.count_nonzero, axis=1), axis=1, kinds=ANY),
-    row("nansum", "ab", partial(np.nansum, axis=1), axis=1, kinds=NUMBER), row("nanmean", "ab", partial(np.nanmean, axis=1), axis=1),
-    row("median", "aT", partial(np.median, axis=1), axis=1, special=False), row("median", "TE", np.median, special=False),
-    row("quantile", "aE", partial(np.quantile, q=0.3, axis=-1), call=lambda x: gc.quantile(x, 0.3, -1)),
-    row("quantile", "aE", lambda x: np.quantile(x, [0, 0.5, 1], -1, keepdims=True),
-        call=lambda x: gc.quantile(x, [0, 0.5, 1], -1, True), special=False, tag="several"),
-    row("percentile", "Ea", partial(np.percentile, q=40, axis=0), call=lambda x: gc.percentile(x, 40, 0)),
-    row("cov", "aT", lambda x: np.cov(x).reshape(len(x), len(x)) if len(x) else np.zeros((0, 0), x.dtype), special=False),
-    row("corrcoef", "KT", np.corrcoef, special=False),
-    row("inner", "ab,cb", np.inner, kinds=NUMBER, special=False), row("vdot", "ab,ab", np.vdot, kinds=NUMBER, special=False),
-    row("tensordot", "abc,bcd", np.tensordot, kinds=NUMBER, special=False),
-    row("tensordot", "abc,dca", partial(np.tensordot, axes=((0, 2), (2, 1))), axes=((0, 2), (2, 1)), special=False),
-    row("kron", "ab,cd", np.kron, kinds=NUMBER, special=False), row("kron", "a,Kb", np.kron, special=False, tag="1"),
-    row("cross", "aT,T", np.cross, kinds=NUMBER, special=False), row("cross", "aTb,aTb", partial(np.cross, axis=1), axis=1, special=False),
-    row("diagonal", "TEa", np.diagonal, kinds=ANY), row("diagonal", "aEb", lambda x: np.diagonal(x, 1, 1, 2), 1, 1, 2, kinds=ANY),
-    row("diagonal", "ab", lambda x: np.diagonal(x, -2), -2, kinds=ANY),
-    row("trace", "TE", np.trace, kinds=NUMBER), row("diag", "a", partial(np.diag, k=-1), -1, kinds=ANY),
-    row("diag", "T", np.diag, kinds=NUMBER), row("diag", "ET", partial(np.diag, k=1), 1, kinds=ANY, tag="of"),
-    row("tri", "", lambda: np.tri(3, 4, 1, np.float32), call=lambda: gc.tri(3, 4, 1)),
-    row("hstack", "ab,ac", lambda *xs: np.hstack(xs), call=lambda *xs: gc.hstack(xs), kinds=ANY),
-    row("vstack", "ab,cb", lambda *xs: np.vstack(xs), call=lambda *xs: gc.vstack(xs), kinds=ANY),
-    row("vstack", "b,b", lambda *xs: np.vstack(xs), call=lambda *xs: gc.vstack(xs), kinds=ANY, tag="rows"),
-    row("diff", "aE", np.diff, kinds=ANY), row("diff", "Ea", partial(np.diff, n=2, axis=0), 2, 0, kinds=NUMBER),
-    *(row("rot90", "abc", partial(np.rot90, k=k, axes=(0, 2)), k, (0, 2), kinds=ANY) for k in (1, 2, 3, 4)),
-    row("linspace", "", lambda: np.linspace(-1, 2, 7, dtype=np.float32), call=lambda: gc.linspace(-1, 2, 7)),
-    row("linspace", "", lambda: np.linspace(0, 1, 4, endpoint=False, dtype=np.float32),
-        call=lambda: gc.linspace(0, 1, 4, False), tag="open"),
-    *(row("searchsorted", "T,ab", lambda a, v, s=s: np.searchsorted(np.sort(a), v, s), special=False, kinds=NUMBER, tag=s,
-          call=lambda a, v, s=s: gc.searchsorted(gc.sort(a), v, s)) for s in ("left", "right")),
-    row("interp", "ab,T", lambda x, f: np.interp(x, [-1, 0, 1], f), special=False, low=-0.9, high=0.9,
-        call=lambda x, f: gc.interp(x, np.array([-1, 0, 1]).astype(x.dtype.np), f))]
 CONTROL = [
     row("cond", "ab", lambda x: x * 2, call=lambda x: gc.cond(gc.sum(x) == gc.sum(x), lambda: x * 2, lambda: x * 3),
         special=False),
@@ -577,6 +533,6 @@ RANDOM = [
     row("permutation", "", lambda: np.zeros(4, int), call=lambda: gc.permutation(4, key=1), draws=True),
     row("gumbel_softmax", "ab", lambda x: x, key=1, draws=True),
     row("dropout", "ab", lambda x: x, 0.5, key=1, draws=True)]
-TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *MATRICES, *TRANSFORMS, *ROWS, *DISTANCES, *NUMPY, *CONTROL,
+TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *MATRICES, *TRANSFORMS, *ROWS, *DISTANCES, *CONTROL,
                           *RANDOM)
 ELEMENTWISE = frozenset(r.name for r in (*UNARY, *BINARY))
