@@ -409,6 +409,55 @@ PRODUCTS = [
     row("attention", "abd,acd,acE",
         lambda q, k, v: attention(q, k, v, np.tril(np.ones((q.shape[1], k.shape[1]), bool))), causal=True,
         special=False)]
+NUMERIC = [
+    row("isinf", "ab", np.isinf), row("nan_to_num", "ab", np.nan_to_num, kinds=NUMBER),
+    row("nan_to_num", "ab", lambda x: np.nan_to_num(x, nan=1, posinf=2, neginf=-2), 1.0, 2.0, -2.0),
+    row("reciprocal", "ab", np.reciprocal, low=0.5), row("hypot", "ab,b", np.hypot), row("trunc", "ab", np.trunc, smooth=False),
+    row("fmod", "ab,b", np.fmod, kinds=NUMBER, low=1, special=False, smooth=False),
+    row("heaviside", "ab,b", np.heaviside, smooth=False, special=False), row("nansum", "ab", partial(np.nansum, axis=-1), -1),
+    row("nanmean", "ab", partial(np.nanmean, axis=0), 0), row("count_nonzero", "ab", np.count_nonzero, kinds=ANY),
+    row("ptp", "ab", np.ptp, kinds=NUMBER), row("average", "ab", np.average, special=False),
+    row("average", "ab,b", lambda x, w: np.average(x, -1, w), call=lambda x, w: gc.average(x, w, -1), low=0.5, special=False,
+        tag="weights"),
+    *(row("quantile", "aE", lambda x, q=q: np.quantile(x, q, -1).astype(x.dtype), q, -1, special=False) for q in (0.0, 0.3, 1.0)),
+    row("quantile", "aE", lambda x: np.quantile(x, [0.25, 0.5], 1, keepdims=True).astype(x.dtype), [0.25, 0.5], 1, True, special=False),
+    row("median", "TE", np.median, special=False), row("percentile", "TE", lambda x: np.percentile(x, 40).astype(x.dtype), 40, special=False),
+    *(row("searchsorted", "a,bc", lambda a, v, s=s: np.searchsorted(np.sort(a), v, s), kinds=NUMBER,
+          call=lambda a, v, s=s: gc.searchsorted(gc.sort(a), v, s), tag=s) for s in ("left", "right")),
+    row("digitize", "ab,c", lambda x, b: np.digitize(x, np.sort(b)), call=lambda x, b: gc.digitize(x, gc.sort(b)), kinds=NUMBER,
+        special=False),
+    row("interp", "ab,T", lambda x, p: np.interp(x, [-1, 0, 1], p).astype(x.dtype), special=False,
+        call=lambda x, p: gc.interp(x, np.array([-1, 0, 1], np.float32 if str(x.dtype) == "f32" else float), p)),
+    row("bincount", "b", lambda x: np.bincount(x, minlength=4), 4, integers=((0, 4),)),
+    row("bincount", "b,b", lambda x, w: np.bincount(x, w, 4).astype(w.dtype), 4, call=lambda x, w: gc.bincount(x, 4, w),
+        integers=((0, 4),), special=False, tag="weights"),
+    row("diff", "ab", np.diff, kinds=NUMBER), row("diff", "Ea", lambda x: np.diff(x, 2, 0), 2, 0, kinds=NUMBER, special=False),
+    *(row("convolve", s, partial(np.convolve, mode=m), mode=m, special=False) for m in ("full", "same", "valid")
+      for s in ("E,T", "K,E")),
+    row("polyval", "T,ab", np.polyval, special=False, kinds=NUMBER),
+    row("unravel_index", "ab", lambda x: np.unravel_index(x, (2, 3)), (2, 3), integers=((0, 6),)),
+    row("inner", "ab,cb", np.inner, kinds=NUMBER, special=False), row("vdot", "ab,ab", np.vdot, kinds=NUMBER, special=False),
+    row("tensordot", "abc,bcd", np.tensordot, kinds=NUMBER, special=False),
+    row("tensordot", "abc,dba", lambda x, y: np.tensordot(x, y, ((0, 1), (-1, 1))), ((0, 1), (-1, 1)), special=False),
+    row("kron", "ab,cd", np.kron, kinds=NUMBER), row("kron", "a,bc", np.kron, special=False),
+    row("cross", "aT,T", np.cross, special=False), row("diagonal", "abc", lambda x: np.diagonal(x, 1, -1, 0), 1, -1, 0, kinds=ANY),
+    row("diagonal", "ab", lambda x: np.diagonal(x, -2), -2, kinds=ANY), row("diag", "ab", np.diag, kinds=ANY),
+    row("diag", "a", lambda x: np.diag(x, 2), 2, kinds=NUMBER), row("diag", "a", lambda x: np.diag(x, -1), -1, kinds=NUMBER),
+    row("trace", "ab", np.trace, kinds=NUMBER), row("norm", "ab", np.linalg.norm, special=False),
+    *(row("norm", "ab", lambda x, o=o: np.linalg.norm(x, o, 0), o, 0, low=0.3, special=False, smooth=o != 0) for o in (1, 2, 3, 0, 0.5)),
+    *(row("norm", "aE", lambda x, o=o: np.linalg.norm(x, o, 1), o, 1, low=0.3, special=False) for o in (math.inf, -math.inf)),
+    row("cov", "TE", np.cov, special=False), row("cov", "ET", lambda x: np.cov(x, rowvar=False, ddof=0), False, 0, special=False),
+    row("corrcoef", "TE", np.corrcoef, special=False),
+    row("linspace", "", lambda: np.linspace(0, 1, 5, False), call=lambda: gc.linspace(0, 1, 5, False)),
+    *(row("meshgrid", "a,b,c", lambda *xs, i=i: tuple(np.meshgrid(*xs, indexing=i)), call=lambda *xs, i=i: gc.meshgrid(*xs, indexing=i),
+          kinds=ANY, tag=i) for i in ("xy", "ij")),
+    *(row("rot90", "ab", lambda x, k=k: np.rot90(x, k), k, kinds=ANY) for k in (1, 2, 3, -4)),
+    row("fliplr", "ab", np.fliplr, kinds=ANY), row("flipud", "ab", np.flipud, kinds=ANY),
+    row("hstack", "ab,ac", lambda *xs: np.hstack(xs), call=lambda *xs: gc.hstack(xs), kinds=ANY),
+    row("vstack", "ab,b", lambda *xs: np.vstack(xs), call=lambda *xs: gc.vstack(xs), kinds=ANY),
+    row("select", "ab,ab", lambda x, y: np.select([x > 1, x > 0], [x, y], 3), call=lambda x, y: gc.select([x > 1, x > 0], [x, y], 3),
+        kinds=NUMBER),
+    row("allclose", "ab,b", lambda x, y: np.asarray(np.allclose(x, y)))]
 L = np.linalg
 MATRICES = [
     row("cholesky", "aHW", lambda x: L.cholesky(definite(x)), call=lambda x: gc.cholesky(definite(x)), special=False),
@@ -477,5 +526,5 @@ RANDOM = [
     row("bernoulli", "ab", lambda p: p > 0, key=1, draws=True),
     row("permutation", "", lambda: np.zeros(4, int), call=lambda: gc.permutation(4, key=1), draws=True),
     row("dropout", "ab", lambda x: x, 0.5, key=1, draws=True)]
-TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *MATRICES, *TRANSFORMS, *ROWS, *CONTROL, *RANDOM)
+TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *NUMERIC, *MATRICES, *TRANSFORMS, *ROWS, *CONTROL, *RANDOM)
 ELEMENTWISE = frozenset(r.name for r in (*UNARY, *BINARY))
