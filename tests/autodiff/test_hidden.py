@@ -27,7 +27,8 @@ DIFFERENTIABLE["matmul"] = next(s for s in SAMPLES if s.op.name == "matmul" and 
 PRODUCTS = frozenset((
     "einsum", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv_transpose2d", "attention", "scan",
     "while_loop", "cond", "custom_vjp",
-    "batch_norm", "batch_norm_inference", "group_norm"))
+    "batch_norm", "batch_norm_inference", "group_norm", "cholesky", "triangular_solve", "lu", "symmetric_eigen", "lq",
+    "solve", "det", "slogdet"))
 # Zeros pass them as they are: no slope of theirs is other than 0, 1 or a constant.
 MOVES = frozenset((
     "tile", "take", "take_along_axis", "scatter_add", "scatter_add_along_axis", "add_rows", "pick_rows",
