@@ -45,7 +45,7 @@ def outer(x: Array, y: Array) -> Array:
 
 
 @formed
-def einsum(equation: str, x: Array, *more: Array) -> Array:
+def einsum(equation: str, x: Array, y: Array | None = None, *more: Array) -> Array:
     """Einstein summation of any number of operands, as numpy's: "bik,bkj->bij". "..." stands for axes that broadcast, a
     label that an operand has twice for its diagonal; an axis of size 1 broadcasts. Without "->" the result has the
     labels that occur once, sorted. Three operands and more are multiplied in pairs, in the order of fewest operations
@@ -53,11 +53,12 @@ def einsum(equation: str, x: Array, *more: Array) -> Array:
     if not isinstance(equation, str):
         raise GraphError('einsum takes the equation first: gc.einsum("ij,jk->ik", x, y)')
     equation = equation.replace(" ", "")
-    count, given = equation.split("->")[0].count(",") + 1, 1 + len(more)
+    operands = (x,) if y is None and not more else (x, y, *more)
+    count, given = equation.split("->")[0].count(",") + 1, len(operands)
     if count != given:
         raise GraphError(f"einsum {shown(equation)} names {count} operands, got {given}")
-    dtype = common_dtype((x, *more))
-    arrays = [as_array(a, dtype) for a in (x, *more)]
+    dtype = common_dtype(operands)
+    arrays = [as_array(a, dtype) for a in operands]
     *labels, out = parse_equation(equation, *(a.ndim for a in arrays), diagonals=True)
     terms = [_diagonal(equation, a, own) for a, own in zip(arrays, labels)]
     if len(terms) == 1:

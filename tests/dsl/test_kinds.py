@@ -62,7 +62,7 @@ CALLS = {                                                   # what is needed of 
     "dropout": lambda x, i, b: {"x": x, "rate": 0.5},
     "dynamic_slice": lambda x, i, b: {"x": x, "starts": [i, 0], "sizes": (2, 2)},
     "dynamic_update_slice": lambda x, i, b: {"x": x, "update": x[:2, :2], "starts": [i, 0]},
-    "einsum": lambda x, i, b: {"equation": "ij->ji", "x": x},
+    "einsum": lambda x, i, b: {"equation": "ij,kj->ik", "x": x, "y": x},
     "embedding": lambda x, i, b: {"table": x, "ids": gc.iota((2,))},
     "expand_dims": lambda x, i, b: {"x": x, "axis": 0},
     "eye": lambda x, i, b: {"n": 3},
