@@ -29,11 +29,17 @@ from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.matrix import cholesky, det, eigh, inv, qr, slogdet, solve, solve_triangular
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
+from graphc.dsl.numeric import (
+    average, bincount, convolve, count_nonzero, diff, digitize, fmod, heaviside, hypot, interp, isinf, median,
+    nan_to_num, nanmean, nansum, percentile, polyval, ptp, quantile, reciprocal, searchsorted, trunc, unravel_index)
 from graphc.dsl.other_names import unknown as _unknown
 from graphc.dsl.pad import pad
 from graphc.dsl.pool import (
     avg_pool1d, avg_pool2d, avg_pool3d, global_avg_pool, global_max_pool, lp_pool1d, lp_pool2d, lp_pool3d, max_pool1d,
     max_pool2d, max_pool3d)
+from graphc.dsl.products import (
+    allclose, corrcoef, cov, cross, diag, diagonal, fliplr, flipud, hstack, inner, kron, linspace, meshgrid, norm,
+    rot90, select, tensordot, trace, vdot, vstack)
 from graphc.dsl.random import bernoulli, dropout, gumbel_softmax, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,

@@ -17,6 +17,7 @@ from graphc.ir.types import normalize_axis
 
 NORMS = ("backward", "ortho", "forward")
 PADDINGS = ("reflect", "constant")
+LONGEST = 1 << 24                   # transform: its constants stand in the graph
 
 
 @formed
@@ -51,7 +52,7 @@ def irfft(x: Operand, n: int | None = None, axis: int = -1, norm: str = "backwar
     x = _pairs("irfft", x)
     axis = normalize_axis(axis, x.ndim - 1)
     have = _length("irfft", x, None, axis)
-    length = 2 * (have - 1) if n is None else integer(n, "n", 1)
+    length = 2 * (have - 1) if n is None else _length("irfft", x, n, axis)
     if length < 1:
         raise GraphError(f"irfft of {have} numbers: give n, how many real ones there are")
     y = emit("irdft", _last(_fitted(x, length // 2 + 1, axis), axis, 1), n=length)
@@ -136,13 +137,19 @@ def _pairs(name: str, x: Operand) -> Array:
 def _length(name: str, x: Array, n: int | None, axis: int) -> int:
     """How many numbers are transformed."""
     if n is not None:
-        return integer(n, "n", 1)
+        return _bounded(name, integer(n, "n", 1))
     size = x.shape[axis]
     if not isinstance(size, int):
         raise GraphError(f"{name} needs the size {size} of axis {axis} as an int; bind it first")
     if size < 1:
         raise GraphError(f"{name} of no numbers: axis {axis} of {x.type} is empty")
-    return size
+    return _bounded(name, size)
+
+
+def _bounded(name: str, n: int) -> int:
+    if n > LONGEST:
+        raise GraphError(f"{name} is of {LONGEST} numbers at most, got {n}")
+    return n
 
 
 def _fitted(x: Array, length: int, axis: int) -> Array:
@@ -180,7 +187,7 @@ def _scaled(x: Array, n: int, norm: str, inverse: bool) -> Array:
 
 
 def _framing(name: str, n_fft: int, hop: int | None, x: Array) -> tuple[int, int]:
-    n_fft = integer(n_fft, "n_fft", 1)
+    n_fft = _bounded(name, integer(n_fft, "n_fft", 1))
     hop = max(n_fft // 4, 1) if hop is None else integer(hop, "hop", 1)
     if not x.ndim:
         raise GraphError(f"{name} takes arrays [..., T], got {x.type}")

@@ -12,9 +12,8 @@ from graphc.errors import GraphError
 FUNCTIONS: dict[str, str] = {
     "concatenate": "concat", "absolute": "abs", "fabs": "abs", "power": "pow", "float_power": "pow", "negative": "neg",
     "rint": "round",
-    "around": "round", "matvec": "matmul", "vecmat": "matmul", "vecdot": "einsum", "inner": "einsum",
-    "tensordot": "einsum",
-    "amax": "max", "amin": "min", "vstack": "concat", "hstack": "concat", "copyto": "where", "invert": "bitwise_not",
+    "around": "round", "matvec": "matmul", "vecmat": "matmul", "vecdot": "einsum",
+    "amax": "max", "amin": "min", "copyto": "where", "invert": "bitwise_not",
     "divide": "div",
     "floor_divide": "floordiv", "remainder": "mod", "multiply": "mul", "subtract": "sub", "array": "stack",
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh", "arccosh": "acosh",
