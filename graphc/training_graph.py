@@ -19,7 +19,7 @@ from graphc.dsl.outputs import with_outputs
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
-from graphc.ir.types import TensorType, f32, f64, i64, static_shape
+from graphc.ir.types import TensorType, f32, f64, i64
 from graphc.nn.module import Module
 from graphc.nn.network import call, inputs, network_name
 from graphc.nn.parameter import Parameter

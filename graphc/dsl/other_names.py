@@ -21,7 +21,6 @@ NOT_HERE = "no "                    # begins the reason why there is none
 
 _QUANTISED = "no counterpart: quantised products and products of groups of matrices are not public"
 _LAZY = "no need: all layers find the sizes of their inputs at the first call"
-_UNPOOLED = "no counterpart yet: gc.max_pool2d gives no positions"
 _RANDOM_POOL = "no counterpart: sizes of windows are fixed when the graph is made"
 _SPACE = "no need: graphs are not changed in place"
 # place.name: what to write, or why there is none
@@ -46,18 +45,7 @@ ANSWERS: dict[str, str] = {
     "nn.AdaptiveLogSoftmaxWithLoss": "no counterpart: nn.cross_entropy of all classes, whose products are blocked",
     "nn.LinearCrossEntropyLoss": "nn.Linear(classes), then nn.cross_entropy: the graph is fused as a whole",
     "nn.LinearCrossEntropyOptions": "nn.Linear(classes), then nn.cross_entropy",
-    **{f"nn.{name}": "no counterpart yet: images have one or two axes" for name in (
-        "Conv3d", "ConvTranspose3d", "MaxPool3d", "AvgPool3d", "LPPool3d")},
-    **{f"nn.functional.{name}": "no counterpart yet: images have one or two axes" for name in (
-        "conv3d", "conv_transpose3d", "max_pool3d", "avg_pool3d", "lp_pool3d")},
-    **{f"nn.LPPool{n}d": "no counterpart yet: gc.avg_pool1d of the p-th powers" for n in (1, 2)},
-    **{f"nn.functional.lp_pool{n}d": "no counterpart yet: gc.avg_pool1d of the p-th powers" for n in (1, 2)},
-    **{f"nn.Adaptive{kind}Pool{n}d": "no counterpart yet: gc.global_avg_pool and gc.global_max_pool" for n in (1, 2, 3)
-       for kind in ("Avg", "Max")},
-    **{f"nn.functional.adaptive_{kind}_pool{n}d": "no counterpart yet: gc.global_avg_pool and gc.global_max_pool"
-       for n in (1, 2, 3) for kind in ("avg", "max")},
     "nn.FractionalMaxPool2d": _RANDOM_POOL, "nn.FractionalMaxPool3d": _RANDOM_POOL,
-    "nn.MaxUnpool1d": _UNPOOLED, "nn.MaxUnpool2d": _UNPOOLED, "nn.MaxUnpool3d": _UNPOOLED,
     **{f"nn.Lazy{name}": f"the layer without Lazy: {_LAZY}" for name in (
         "Linear", *(f"{kind}{n}d" for n in (1, 2, 3)
                     for kind in ("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm")))},
@@ -77,12 +65,11 @@ ANSWERS: dict[str, str] = {
     "nn.functional.grouped_mm": _QUANTISED,
     "nn.functional.scaled_mm": _QUANTISED, "nn.functional.scaled_grouped_mm": _QUANTISED,
     "nn.functional.affine_grid": "no counterpart yet: compute the positions with gc.iota and a product",
-    "nn.functional.grid_sample": "no counterpart yet: gc.interpolate has positions on a grid, gc.take any",
     **{f"nn.functional.{name}": _RANDOM_POOL for name in (
         "fractional_max_pool2d", "fractional_max_pool3d", "fractional_max_pool2d_with_indices",
         "fractional_max_pool3d_with_indices")},
-    **{f"nn.functional.{kind}max_pool{n}d_with_indices": _UNPOOLED for kind in ("", "adaptive_") for n in (1, 2, 3)},
-    **{f"nn.functional.max_unpool{n}d": _UNPOOLED for n in (1, 2, 3)},
+    **{f"nn.functional.{kind}max_pool{n}d_with_indices": f"gc.{kind}max_pool{n}d(…, return_indices=True)"
+       for kind in ("", "adaptive_") for n in (1, 2, 3)},
     # torch.nn.init, torch.nn.utils
     "nn.init.ones_": "nn.Constant(1.0)", "nn.init.zeros_": "nn.Constant(0.0)",
     "nn.utils.clip_grad_norm_": "the option clip_norm= of the optimizer",
@@ -131,7 +118,7 @@ ANSWERS: dict[str, str] = {
     "gc.array": "a numpy array; gc.stack joins symbolic ones",
     "gc.ndarray": "gc.Array", "gc.unsqueeze": "gc.expand_dims", "gc.permute": "gc.transpose", "gc.mm": "gc.matmul",
     "gc.bmm": "gc.matmul", "gc.mv": "gc.matmul", "gc.clamp": "gc.clip", "gc.chunk": "gc.split",
-    "gc.index_select": "gc.take", "gc.masked_fill": "gc.where", "gc.masked_select": "gc.where",
+    "gc.index_select": "gc.take", "gc.masked_fill": "gc.where", "gc.masked_select": "gc.compress",
     "gc.repeat_interleave": "gc.repeat", "gc.rand": "gc.uniform", "gc.randn": "gc.normal",
     "gc.randperm": "gc.permutation", "gc.no_grad": "gc.compile: without gc.grad there are no gradients",
     "gc.detach": "gc.stop_gradient", "gc.manual_seed": "seed= of gc.compile and gc.train_step",
